@@ -1,0 +1,2 @@
+//! kino.
+fn main() {}

@@ -1,0 +1,182 @@
+//! What is known of values before anything runs, and what a node says when a plan asks it.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::Literal;
+
+/// What is known of one value while planning.
+#[derive(Clone, Default)]
+pub enum Fact {
+    /// Nothing but its type.
+    #[default]
+    Unknown,
+    /// The value itself.
+    Literal(Literal),
+    /// What is known of each item of a list, with its name where it has one.
+    List(Vec<(Option<Arc<str>>, Fact)>),
+    /// A description that the nodes agree on among themselves: a shape, a model's configuration.
+    Own(Arc<dyn Any + Send + Sync>),
+}
+
+impl Fact {
+    /// A description to be read back by [`Fact::get`].
+    pub fn own<T: Any + Send + Sync>(description: T) -> Self {
+        Fact::Own(Arc::new(description))
+    }
+
+    /// The description, if it is one of type `T`.
+    pub fn get<T: Any>(&self) -> Option<&T> {
+        match self {
+            Fact::Own(description) => description.downcast_ref(),
+            _ => None,
+        }
+    }
+
+    /// The value itself, if it is known.
+    pub fn literal(&self) -> Option<&Literal> {
+        match self {
+            Fact::Literal(literal) => Some(literal),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fact::Unknown => f.write_str("Unknown"),
+            Fact::Literal(literal) => write!(f, "Literal({literal})"),
+            Fact::List(items) => {
+                f.debug_list().entries(items.iter().map(|(_, fact)| fact)).finish()
+            }
+            Fact::Own(_) => f.write_str("Own(…)"),
+        }
+    }
+}
+
+/// What is known of a node's inputs while planning, one entry a port of its signature, in its order.
+///
+/// A port that is not fed has its default as a literal, or `None` where it has no default.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    entries: Vec<(Arc<str>, Option<Fact>)>,
+}
+
+impl Facts {
+    /// Facts by port name, in the signature's order.
+    pub fn new(entries: Vec<(Arc<str>, Option<Fact>)>) -> Self {
+        Facts { entries }
+    }
+
+    /// What is known of the port's value; `None` where nothing feeds it.
+    pub fn get(&self, port: &str) -> Option<&Fact> {
+        self.entries.iter().find(|(name, _)| **name == *port).and_then(|(_, fact)| fact.as_ref())
+    }
+
+    /// Whether anything feeds the port.
+    pub fn is_fed(&self, port: &str) -> bool {
+        self.get(port).is_some()
+    }
+
+    /// The description of the port's value, if it is one of type `T`.
+    pub fn own<T: Any>(&self, port: &str) -> Option<&T> {
+        self.get(port)?.get()
+    }
+
+    /// The whole number at the port, if it is known.
+    pub fn int(&self, port: &str) -> Option<i128> {
+        match self.get(port)?.literal()? {
+            Literal::Int(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// The real number at the port, if it is known; whole numbers widen.
+    pub fn real(&self, port: &str) -> Option<f64> {
+        match self.get(port)?.literal()? {
+            Literal::Int(value) => Some(*value as f64),
+            Literal::Real(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// The truth value at the port, if it is known.
+    pub fn bool(&self, port: &str) -> Option<bool> {
+        match self.get(port)?.literal()? {
+            Literal::Bool(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// The text at the port, if it is known.
+    pub fn text(&self, port: &str) -> Option<&str> {
+        match self.get(port)?.literal()? {
+            Literal::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// What is known of each value of a list port; one value where a single one feeds it.
+    pub fn items(&self, port: &str) -> Vec<&Fact> {
+        match self.get(port) {
+            None => Vec::new(),
+            Some(Fact::List(items)) => items.iter().map(|(_, fact)| fact).collect(),
+            Some(one) => vec![one],
+        }
+    }
+}
+
+/// What a node says of itself when a plan asks: its results as far as they are known, and what its key needs.
+#[derive(Clone, Debug, Default)]
+pub struct Survey {
+    /// What is known of each output, in the signature's order; missing ones are unknown.
+    pub outputs: Vec<Fact>,
+    /// Whatever else changes the result: hashes of files and weights. Empty where the inputs say it all.
+    pub key: Vec<u8>,
+    /// The files that the node will read, with their hashes: recorded in what the graph writes.
+    pub reads: Vec<Read>,
+    /// An estimate of the bytes that the node needs while it runs, its outputs included.
+    pub memory: u64,
+    /// The one lazy input that is needed, where that is already known; the others are then not evaluated.
+    pub chosen: Option<&'static str>,
+}
+
+/// A file that a graph reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// Its path as the graph writes it.
+    pub path: String,
+    /// The hash of its contents, in hexadecimal.
+    pub hash: String,
+}
+
+/// Why a node cannot run with what it is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Objection {
+    /// The input that is to blame, if it is one.
+    pub port: Option<String>,
+    /// What is wrong, what was expected.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+impl Objection {
+    /// An objection to what one input is given.
+    pub fn at(port: &str, message: impl Into<String>) -> Self {
+        Objection { port: Some(port.to_owned()), message: message.into(), hint: None }
+    }
+
+    /// An objection to the node as a whole.
+    pub fn new(message: impl Into<String>) -> Self {
+        Objection { port: None, message: message.into(), hint: None }
+    }
+
+    /// The same objection with advice.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}

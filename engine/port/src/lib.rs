@@ -1,0 +1,22 @@
+//! What the whole engine agrees on: port types, literals, signatures, plan-time facts, units.
+//!
+//! This crate depends on nothing. A node's [`Signature`] says what it takes and gives; a [`Literal`] is a value that
+//! can stand in a graph's text; a [`Fact`] is what is known of a value before anything runs.
+
+#![forbid(unsafe_code)]
+
+mod fact;
+mod literal;
+mod port;
+mod signature;
+mod types;
+mod units;
+
+pub use fact::{Fact, Facts, Objection, Read, Survey};
+pub use literal::Literal;
+pub use port::{
+    Arity, Port, Range, Refusal, bool, count, edge, int, list, optional, path, real, text,
+};
+pub use signature::{Signature, Traits};
+pub use types::PortType;
+pub use units::{Fps, Guidance, Sigma, Timestep};

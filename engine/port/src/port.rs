@@ -1,0 +1,314 @@
+//! Ports: one input or output of a node, with default, range, choices, unit and help.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::mem::{forget, replace};
+
+use crate::{Literal, PortType};
+
+/// How many values an input takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arity {
+    /// Exactly one; required unless the port has a default.
+    One,
+    /// One or none.
+    Optional,
+    /// One edge, a list of edges, or a map of named edges; at least one.
+    List,
+    /// Like [`Arity::List`], but may stay empty.
+    OptionalList,
+}
+
+/// The values that a number may take, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Range {
+    /// Whole numbers `min, min + step, …` up to `max`.
+    Int {
+        /// The least value.
+        min: i128,
+        /// The greatest value.
+        max: i128,
+        /// The distance between values that fit, counted from `min`; 1 for all.
+        step: i128,
+    },
+    /// Real numbers.
+    Real {
+        /// The least value.
+        min: f64,
+        /// The greatest value.
+        max: f64,
+    },
+}
+
+/// One input or output of a node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Port {
+    /// The name, `[a-z][a-z0-9_]*`.
+    pub name: Cow<'static, str>,
+    /// What travels here.
+    pub ty: PortType,
+    /// How many values an input takes.
+    pub arity: Arity,
+    /// What an input that is not fed takes.
+    pub default: Option<Literal>,
+    /// The values that fit.
+    pub range: Option<Range>,
+    /// The texts that fit; empty where any does.
+    pub choices: Cow<'static, [Cow<'static, str>]>,
+    /// The unit of a number, such as `px`; empty where it has none.
+    pub unit: Cow<'static, str>,
+    /// One sentence of help.
+    pub about: Cow<'static, str>,
+    /// An input that is evaluated only when the node asks for it.
+    pub lazy: bool,
+    /// An input that takes `"random"`: a whole number drawn while planning, and recorded.
+    pub draws: bool,
+}
+
+/// Why a literal does not fit a port.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    /// What is wrong, as a clause: `expected a whole number from 1 to 10, found 12`.
+    pub message: String,
+    /// What to do, if that can be said.
+    pub hint: Option<String>,
+}
+
+impl Port {
+    const fn new(name: &'static str, ty: PortType, arity: Arity) -> Self {
+        Port {
+            name: Cow::Borrowed(name),
+            ty,
+            arity,
+            default: None,
+            range: None,
+            choices: Cow::Borrowed(&[]),
+            unit: Cow::Borrowed(""),
+            about: Cow::Borrowed(""),
+            lazy: false,
+            draws: false,
+        }
+    }
+
+    /// The same port with one sentence of help.
+    pub const fn about(mut self, about: &'static str) -> Self {
+        forget(replace(&mut self.about, Cow::Borrowed(about)));
+        self
+    }
+
+    /// The same port with the unit of its number.
+    pub const fn unit(mut self, unit: &'static str) -> Self {
+        forget(replace(&mut self.unit, Cow::Borrowed(unit)));
+        self
+    }
+
+    /// The same port with a range of real numbers, both ends included.
+    pub const fn within(mut self, min: f64, max: f64) -> Self {
+        self.range = Some(Range::Real { min, max });
+        self
+    }
+
+    /// The same port with a range of whole numbers, both ends included.
+    pub const fn between(mut self, min: i128, max: i128) -> Self {
+        self.range = Some(Range::Int { min, max, step: 1 });
+        self
+    }
+
+    /// The same port, which takes one of these texts.
+    pub const fn choices(mut self, choices: &'static [Cow<'static, str>]) -> Self {
+        forget(replace(&mut self.choices, Cow::Borrowed(choices)));
+        self
+    }
+
+    /// The same port without a default: it must be fed.
+    pub const fn required(mut self) -> Self {
+        forget(self.default.take());
+        self
+    }
+
+    /// The same port, which may stay empty: it has no default and need not be fed.
+    pub const fn or_none(mut self) -> Self {
+        forget(self.default.take());
+        self.arity = Arity::Optional;
+        self
+    }
+
+    /// The same port, evaluated only when the node asks for it.
+    pub const fn lazy(mut self) -> Self {
+        self.lazy = true;
+        self
+    }
+
+    /// The same port, which also takes `"random"`.
+    pub const fn draws(mut self) -> Self {
+        self.draws = true;
+        self
+    }
+
+    /// Whether something must feed this input.
+    pub fn is_required(&self) -> bool {
+        self.default.is_none() && matches!(self.arity, Arity::One | Arity::List)
+    }
+
+    /// Whether this input takes several values.
+    pub fn is_list(&self) -> bool {
+        matches!(self.arity, Arity::List | Arity::OptionalList)
+    }
+
+    /// Decodes a literal for this port: widens Int to Real, checks range and choices.
+    ///
+    /// # Errors
+    /// When the type, the range or the choices refuse it; the message says what was expected.
+    pub fn admit(&self, value: Literal) -> Result<Literal, Refusal> {
+        if let (true, Literal::List(items)) = (self.is_list(), &value) {
+            let items =
+                items.iter().cloned().map(|item| self.admit_one(item)).collect::<Result<_, _>>()?;
+            return Ok(Literal::List(items));
+        }
+        self.admit_one(value)
+    }
+
+    fn admit_one(&self, value: Literal) -> Result<Literal, Refusal> {
+        let fits = match (&self.ty, &value) {
+            (PortType::Any, _) => true,
+            (PortType::Text | PortType::Path, Literal::Text(_)) => true,
+            (PortType::Int, Literal::Int(_)) | (PortType::Bool, Literal::Bool(_)) => true,
+            (PortType::Int, Literal::Text(text)) => self.draws && text == "random",
+            (PortType::Real, Literal::Real(value)) => !value.is_nan(),
+            (PortType::Real, Literal::Int(_)) => true,
+            _ => false,
+        };
+        if !fits {
+            let hint = (self.ty == PortType::Int && matches!(value, Literal::Real(_)))
+                .then(|| "write it without a decimal point".to_owned());
+            return Err(Refusal {
+                message: format!("expected {}, found {value}", self.expected()),
+                hint,
+            });
+        }
+        let value = value.widened(&self.ty);
+        self.check_range(&value)?;
+        self.check_choice(&value)?;
+        Ok(value)
+    }
+
+    fn check_range(&self, value: &Literal) -> Result<(), Refusal> {
+        let fits = match (self.range, value) {
+            (Some(Range::Int { min, max, step }), Literal::Int(value)) => {
+                if (min..=max).contains(value) && (value - min) % step != 0 {
+                    let below = value - (value - min) % step;
+                    let near = [below, below + step].into_iter().filter(|near| *near <= max);
+                    let near: Vec<_> = near.map(|near| near.to_string()).collect();
+                    return Err(Refusal {
+                        message: format!("expected {}, found {value}", self.expected()),
+                        hint: Some(format!("near it: {}", near.join(" and "))),
+                    });
+                }
+                (min..=max).contains(value)
+            }
+            (Some(Range::Real { min, max }), Literal::Real(value)) => (min..=max).contains(value),
+            _ => true,
+        };
+        if fits {
+            return Ok(());
+        }
+        Err(Refusal { message: format!("expected {}, found {value}", self.expected()), hint: None })
+    }
+
+    fn check_choice(&self, value: &Literal) -> Result<(), Refusal> {
+        match value {
+            Literal::Text(text) if !self.choices.is_empty() && !self.choices.contains(text) => {
+                Err(Refusal {
+                    message: format!("expected {}, found {value}", self.expected()),
+                    hint: None,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What fits here, in words: `a whole number from 1 to 1000`, `one of "unipc", "euler"`.
+    pub fn expected(&self) -> String {
+        if !self.choices.is_empty() {
+            let choices: Vec<_> =
+                self.choices.iter().map(|choice| format!("\"{choice}\"")).collect();
+            return format!("one of {}", choices.join(", "));
+        }
+        let noun = match &self.ty {
+            PortType::Text => "a text",
+            PortType::Path => "a path",
+            PortType::Int => "a whole number",
+            PortType::Real => "a number",
+            PortType::Bool => "true or false",
+            other => return format!("a value of type {other}"),
+        };
+        let range = self.range.map(|range| format!(" {range}")).unwrap_or_default();
+        let random = if self.draws { " or \"random\"" } else { "" };
+        format!("{noun}{range}{random}")
+    }
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Range::Int { min, max: i128::MAX, step: 1 } => write!(f, "of at least {min}"),
+            Range::Int { min, max, step: 1 } => write!(f, "from {min} to {max}"),
+            Range::Int { min, max, step } => write!(f, "from {min} to {max} in steps of {step}"),
+            Range::Real { min, max } if max.is_infinite() => write!(f, "of at least {min}"),
+            Range::Real { min, max } => write!(f, "from {min} to {max}"),
+        }
+    }
+}
+
+/// An input fed by one edge, or an output.
+pub const fn edge(name: &'static str, ty: PortType) -> Port {
+    Port::new(name, ty, Arity::One)
+}
+
+/// An input fed by one edge or by none.
+pub const fn optional(name: &'static str, ty: PortType) -> Port {
+    Port::new(name, ty, Arity::Optional)
+}
+
+/// An input fed by one edge, a list of edges, or a map of named edges.
+pub const fn list(name: &'static str, ty: PortType) -> Port {
+    Port::new(name, ty, Arity::List)
+}
+
+/// A text input with its default.
+pub const fn text(name: &'static str, default: &'static str) -> Port {
+    let mut port = Port::new(name, PortType::Text, Arity::One);
+    forget(replace(&mut port.default, Some(Literal::Text(Cow::Borrowed(default)))));
+    port
+}
+
+/// A path input, which must be fed.
+pub const fn path(name: &'static str) -> Port {
+    Port::new(name, PortType::Path, Arity::One)
+}
+
+/// A real input with its default.
+pub const fn real(name: &'static str, default: f64) -> Port {
+    let mut port = Port::new(name, PortType::Real, Arity::One);
+    forget(replace(&mut port.default, Some(Literal::Real(default))));
+    port
+}
+
+/// A whole-number input with its default.
+pub const fn int(name: &'static str, default: i128) -> Port {
+    let mut port = Port::new(name, PortType::Int, Arity::One);
+    forget(replace(&mut port.default, Some(Literal::Int(default))));
+    port
+}
+
+/// A whole-number input of at least 1, with its default.
+pub const fn count(name: &'static str, default: i128) -> Port {
+    int(name, default).between(1, i128::MAX)
+}
+
+/// A Bool input with its default.
+pub const fn bool(name: &'static str, default: bool) -> Port {
+    let mut port = Port::new(name, PortType::Bool, Arity::One);
+    forget(replace(&mut port.default, Some(Literal::Bool(default))));
+    port
+}

@@ -1,0 +1,70 @@
+//! Signatures: a node's name, help, ports and traits.
+
+use std::borrow::Cow;
+
+use crate::Port;
+
+/// What a node is called, takes and gives. The graph knows nodes by this alone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Signature {
+    /// The name that graphs write as `op`, such as `dit.sample`.
+    pub name: Cow<'static, str>,
+    /// The version of what it computes; it enters every key, so raise it when results change.
+    pub version: Cow<'static, str>,
+    /// Help: the first sentence is the summary.
+    pub about: Cow<'static, str>,
+    /// The inputs, in the order of the documentation.
+    pub inputs: Cow<'static, [Port]>,
+    /// The outputs; an edge may name a node with one output alone.
+    pub outputs: Cow<'static, [Port]>,
+    /// How the engine treats it.
+    pub traits: Traits,
+}
+
+/// How the engine treats a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traits {
+    /// It leaves something behind (a file), so it runs without being asked for.
+    pub sink: bool,
+    /// Its results are worth keeping on disk.
+    pub expensive: bool,
+    /// It occupies the whole device: one such step runs at a time.
+    pub heavy: bool,
+}
+
+impl Traits {
+    /// Neither sink, expensive nor heavy.
+    pub const LIGHT: Traits = Traits { sink: false, expensive: false, heavy: false };
+    /// Occupies the device, cheap enough to compute again.
+    pub const HEAVY: Traits = Traits { sink: false, expensive: false, heavy: true };
+    /// Occupies the device, and its results are kept on disk.
+    pub const EXPENSIVE: Traits = Traits { sink: false, expensive: true, heavy: true };
+    /// Writes a file.
+    pub const SINK: Traits = Traits { sink: true, expensive: false, heavy: false };
+}
+
+impl Signature {
+    /// The input of this name, with its index.
+    pub fn input(&self, name: &str) -> Option<(usize, &Port)> {
+        self.inputs.iter().enumerate().find(|(_, port)| port.name == name)
+    }
+
+    /// The output of this name, with its index.
+    pub fn output(&self, name: &str) -> Option<(usize, &Port)> {
+        self.outputs.iter().enumerate().find(|(_, port)| port.name == name)
+    }
+
+    /// The first sentence of the help.
+    pub fn summary(&self) -> &str {
+        let about = self.about.trim();
+        about.find(". ").or(about.find(".\n")).map_or(about, |end| &about[..=end])
+    }
+}
+
+/// A static list of ports: `ports![edge("dit", Dit), real("guidance", 4.0)]`.
+#[macro_export]
+macro_rules! ports {
+    ($($port:expr),* $(,)?) => {
+        ::std::borrow::Cow::Borrowed(const { &[$($port),*] as &[$crate::Port] })
+    };
+}
