@@ -1,0 +1,141 @@
+//! What can go wrong while models are read and run.
+
+use candle_core::DType;
+
+/// A result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong while a model is read or run.
+///
+/// Files are named with the folder they lie in, so that a message stands alone.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The caller asked to stop; nothing was computed to the end.
+    #[error("cancelled")]
+    Cancelled,
+
+    /// The operating system refused a file.
+    #[error("cannot read {file}: {source}")]
+    Io {
+        /// The file, with its folder.
+        file: String,
+        /// Why.
+        source: std::io::Error,
+    },
+
+    /// A file that the model needs is not there.
+    #[error("{file} is missing: {hint}")]
+    FileMissing {
+        /// The file, with its folder.
+        file: String,
+        /// What to do.
+        hint: String,
+    },
+
+    /// A pickle was found where weights should be.
+    #[error(
+        "{file} is a Python pickle (.pt, .ckpt, .bin). Loading one runs the code inside it, so it \
+         is refused whatever its name; convert it to safetensors, or take the safetensors file \
+         that most model pages offer beside it"
+    )]
+    Pickle {
+        /// The file, with its folder.
+        file: String,
+    },
+
+    /// A safetensors file whose header cannot be read.
+    #[error("{file} is not a valid safetensors file: {reason}")]
+    Safetensors {
+        /// The file, with its folder.
+        file: String,
+        /// What the header lacks.
+        reason: String,
+    },
+
+    /// A safetensors file that ends before its last tensor.
+    #[error(
+        "{file} is truncated: its header promises {expected} bytes, the file has {found}; \
+         download it again"
+    )]
+    Truncated {
+        /// The file, with its folder.
+        file: String,
+        /// Bytes that the header promises.
+        expected: u64,
+        /// Bytes that are there.
+        found: u64,
+    },
+
+    /// A weight that the architecture needs is not in the file.
+    #[error("{file} has no weight `{name}`{}", nearest.as_ref().map(|n| format!("; the nearest name it has is `{n}`")).unwrap_or_default())]
+    MissingWeight {
+        /// The file or folder that was searched.
+        file: String,
+        /// The full name of the weight.
+        name: String,
+        /// The most similar name that exists.
+        nearest: Option<String>,
+    },
+
+    /// A weight has another shape than the config says.
+    #[error("{file}: weight `{name}`: expected {expected:?}, found {found:?}")]
+    WeightShape {
+        /// The file, with its folder.
+        file: String,
+        /// The full name of the weight.
+        name: String,
+        /// The shape that follows from the config.
+        expected: Vec<usize>,
+        /// The shape in the file.
+        found: Vec<usize>,
+    },
+
+    /// A weight is stored in a type that is not read.
+    #[error("{file}: weight `{name}` is stored as {dtype}; this version reads F32, F16 and BF16")]
+    WeightType {
+        /// The file, with its folder.
+        file: String,
+        /// The full name of the weight.
+        name: String,
+        /// The stored type.
+        dtype: String,
+    },
+
+    /// A config file that does not say what it must.
+    #[error("{file}: {reason}")]
+    Config {
+        /// The file, with its folder.
+        file: String,
+        /// The key and what is wrong with it.
+        reason: String,
+    },
+
+    /// A model that is known, but needs what this version does not do.
+    #[error("{file}: {what} is not supported yet")]
+    Unsupported {
+        /// The file, with its folder.
+        file: String,
+        /// What the model needs.
+        what: String,
+    },
+
+    /// Arguments of a function that do not fit together.
+    #[error("{0}")]
+    Input(String),
+
+    /// A compute type in which the models do not run.
+    #[error("models compute in f32 or bf16, not in {0:?}")]
+    ComputeType(DType),
+
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// An [`Error::Input`] from anything that prints.
+    pub(crate) fn input(reason: impl Into<String>) -> Self {
+        Self::Input(reason.into())
+    }
+}
