@@ -1,1 +1,41 @@
-//! kino-kernels.
+//! kino-kernels: tensor operations that candle lacks or does slowly.
+//!
+//! Every function takes and returns [`candle_core::Tensor`] and works on any device, for f32, bf16
+//! and f16. There is one mechanism: on the CPU, contiguous f32 data take a fast path (rayon
+//! outermost, vectorised loops, the `gemm` crate single-threaded inside); everything else, and
+//! whatever must keep a gradient, takes the same formula written in candle's operations
+//! ([`composite`]). The tests hold the two against each other.
+//!
+//! # Numbers
+//!
+//! Work is split by sizes, never by the number of threads, so that results depend on neither the
+//! number of threads nor their timing. They do depend on the kernel tier ([`tier`]), in the last
+//! bits.
+//!
+//! # What of candle is avoided here
+//!
+//! - Views: the fast paths look at strides; what they cannot walk is made contiguous by
+//!   `force_contiguous` (`Tensor::copy` of a view clones its whole storage).
+//! - `upsample_bilinear2d` (wrong on a view when the size stays): [`resize`] has its own weights.
+//! - `upsample_nearest2d` and CPU `conv2d` (slow, and no bf16): [`upsample_nearest2`], [`conv`].
+//! - `softmax_last_dim`, `rope` and `flash_attn` of candle-nn, which drop gradients silently: a
+//!   tensor that tracks operations takes the composite form, which keeps them.
+//! - Nesting: no candle operation runs inside a rayon task of ours, so its second thread pool is
+//!   never entered from the first.
+//!
+//! # Errors
+//!
+//! All functions fail with a [`candle_core::Error`] when shapes or devices do not fit.
+
+#![deny(unsafe_op_in_unsafe_fn)]
+
+pub mod composite;
+mod ops;
+
+pub use ops::{
+    attention, attention_with_bias, gate_add, gelu, gelu_tanh, layer_norm, linear, modulate,
+    rms_norm, rope_interleaved, silu, softmax_last,
+};
+
+/// A result of this crate: errors are candle's.
+pub type Result<T> = candle_core::Result<T>;
