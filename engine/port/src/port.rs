@@ -278,7 +278,7 @@ pub const fn list(name: &'static str, ty: PortType) -> Port {
 /// A text input with its default.
 pub const fn text(name: &'static str, default: &'static str) -> Port {
     let mut port = Port::new(name, PortType::Text, Arity::One);
-    forget(replace(&mut port.default, Some(Literal::Text(Cow::Borrowed(default)))));
+    forget(port.default.replace(Literal::Text(Cow::Borrowed(default))));
     port
 }
 
@@ -290,14 +290,14 @@ pub const fn path(name: &'static str) -> Port {
 /// A real input with its default.
 pub const fn real(name: &'static str, default: f64) -> Port {
     let mut port = Port::new(name, PortType::Real, Arity::One);
-    forget(replace(&mut port.default, Some(Literal::Real(default))));
+    forget(port.default.replace(Literal::Real(default)));
     port
 }
 
 /// A whole-number input with its default.
 pub const fn int(name: &'static str, default: i128) -> Port {
     let mut port = Port::new(name, PortType::Int, Arity::One);
-    forget(replace(&mut port.default, Some(Literal::Int(default))));
+    forget(port.default.replace(Literal::Int(default)));
     port
 }
 
@@ -309,6 +309,6 @@ pub const fn count(name: &'static str, default: i128) -> Port {
 /// A Bool input with its default.
 pub const fn bool(name: &'static str, default: bool) -> Port {
     let mut port = Port::new(name, PortType::Bool, Arity::One);
-    forget(replace(&mut port.default, Some(Literal::Bool(default))));
+    forget(port.default.replace(Literal::Bool(default)));
     port
 }

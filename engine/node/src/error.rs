@@ -1,0 +1,59 @@
+//! What goes wrong in a node.
+
+/// Why a node did not finish.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The run was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+    /// An input does not fit.
+    #[error("input `{port}`: {message}")]
+    Input {
+        /// The input's name.
+        port: String,
+        /// What was expected and what was found.
+        message: String,
+    },
+    /// The node cannot go on; the message says why.
+    #[error("{message}")]
+    Failed {
+        /// What went wrong, where.
+        message: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// A tensor operation failed.
+    #[error("tensor operation: {0}")]
+    Tensor(#[from] candle_core::Error),
+    /// Reading or writing failed.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// A result of a node.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// A failure in one sentence.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Error::Failed { message: message.into(), hint: None }
+    }
+
+    /// A failure in one sentence, with advice.
+    pub fn advised(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Error::Failed { message: message.into(), hint: Some(hint.into()) }
+    }
+
+    /// An input that does not fit.
+    pub fn input(port: &str, message: impl Into<String>) -> Self {
+        Error::Input { port: port.to_owned(), message: message.into() }
+    }
+
+    /// What to do about it, if that is known.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Error::Failed { hint, .. } => hint.as_deref(),
+            _ => None,
+        }
+    }
+}

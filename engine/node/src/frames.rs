@@ -1,0 +1,192 @@
+//! Video frames, held in chunks; chunks past the memory budget lie in a temporary file.
+
+use std::fmt;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::spill::{Lease, Scratch, Spill};
+use crate::{Error, Result};
+
+/// Video frames `[count, height, width, 3]`, RGB f32 in 0…1, on the CPU; an image is one frame.
+pub struct Frames {
+    count: usize,
+    height: usize,
+    width: usize,
+    fps: Option<f64>,
+    chunks: Vec<Chunk>,
+}
+
+struct Chunk {
+    frames: usize,
+    place: Place,
+}
+
+enum Place {
+    Memory { tensor: Tensor, _lease: Option<Lease> },
+    Disk { scratch: Arc<Scratch>, at: u64 },
+}
+
+impl Frames {
+    /// Frames from one tensor `[f, h, w, 3]`.
+    ///
+    /// # Errors
+    /// When the shape is another.
+    pub fn from_tensor(tensor: &Tensor, fps: Option<f64>) -> Result<Self> {
+        let mut builder = FramesBuilder { frames: Frames::empty(fps), spill: None, scratch: None };
+        builder.push(tensor)?;
+        builder.finish()
+    }
+
+    fn empty(fps: Option<f64>) -> Self {
+        Frames { count: 0, height: 0, width: 0, fps, chunks: Vec::new() }
+    }
+
+    /// The number of frames.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Height in pixels.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// Width in pixels.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Frames a second, where it is known.
+    pub fn fps(&self) -> Option<f64> {
+        self.fps
+    }
+
+    /// The number of chunks.
+    pub fn chunk_count(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// The number of frames of chunk `index`.
+    pub fn chunk_len(&self, index: usize) -> usize {
+        self.chunks[index].frames
+    }
+
+    /// The chunks in order, each `[n, height, width, 3]`; spilled ones are read back one at a time.
+    pub fn chunks(&self) -> impl Iterator<Item = Result<Tensor>> + '_ {
+        self.chunks.iter().map(|chunk| self.load(chunk))
+    }
+
+    /// All frames as one tensor `[count, height, width, 3]`.
+    ///
+    /// # Errors
+    /// When spilled frames cannot be read.
+    pub fn whole(&self) -> Result<Tensor> {
+        let chunks = self.chunks().collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::cat(&chunks, 0)?)
+    }
+
+    /// The bytes that lie in memory.
+    pub fn resident(&self) -> u64 {
+        let frame = (self.height * self.width * 3 * 4) as u64;
+        let in_memory =
+            self.chunks.iter().filter(|chunk| matches!(chunk.place, Place::Memory { .. }));
+        in_memory.map(|chunk| chunk.frames as u64 * frame).sum()
+    }
+
+    /// The bytes of all frames, wherever they lie.
+    pub fn bytes(&self) -> u64 {
+        (self.count * self.height * self.width * 3 * 4) as u64
+    }
+
+    fn load(&self, chunk: &Chunk) -> Result<Tensor> {
+        match &chunk.place {
+            Place::Memory { tensor, .. } => Ok(tensor.clone()),
+            Place::Disk { scratch, at } => {
+                let shape = (chunk.frames, self.height, self.width, 3);
+                let bytes = scratch.read(*at, chunk.frames * self.height * self.width * 3 * 4)?;
+                Ok(Tensor::from_raw_buffer(
+                    &bytes,
+                    DType::F32,
+                    &[shape.0, shape.1, shape.2, 3],
+                    &Device::Cpu,
+                )?)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Frames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Frames[{}, {}, {}, 3]", self.count, self.height, self.width)
+    }
+}
+
+/// Frames in the making: chunks are pushed as they are computed.
+pub struct FramesBuilder {
+    frames: Frames,
+    spill: Option<Arc<Spill>>,
+    scratch: Option<Arc<Scratch>>,
+}
+
+impl FramesBuilder {
+    /// An empty builder under the memory budget of `spill`.
+    pub fn new(spill: &Arc<Spill>, fps: Option<f64>) -> Self {
+        FramesBuilder { frames: Frames::empty(fps), spill: Some(Arc::clone(spill)), scratch: None }
+    }
+
+    /// Appends frames `[n, h, w, 3]`; they are brought to the CPU as f32.
+    ///
+    /// # Errors
+    /// When the shape is another or differs in size from the frames before, or a temporary file cannot be written.
+    pub fn push(&mut self, chunk: &Tensor) -> Result<()> {
+        let (n, height, width, channels) = chunk.dims4().map_err(|_| {
+            Error::failed(format!("frames are [count, height, width, 3], found {:?}", chunk.dims()))
+        })?;
+        if channels != 3 {
+            return Err(Error::failed(format!("frames have 3 channels, found {:?}", chunk.dims())));
+        }
+        if n == 0 {
+            return Ok(());
+        }
+        let frames = &mut self.frames;
+        if frames.count > 0 && (frames.height, frames.width) != (height, width) {
+            return Err(Error::failed(format!(
+                "frames of one video have one size: {}x{} so far, then {width}x{height}",
+                frames.width, frames.height
+            )));
+        }
+        (frames.height, frames.width) = (height, width);
+        frames.count += n;
+        let tensor = chunk.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.force_contiguous()?;
+        let place = self.place(tensor)?;
+        self.frames.chunks.push(Chunk { frames: n, place });
+        Ok(())
+    }
+
+    fn place(&mut self, tensor: Tensor) -> Result<Place> {
+        let Some(spill) = &self.spill else { return Ok(Place::Memory { tensor, _lease: None }) };
+        if let Some(lease) = spill.lease((tensor.elem_count() * 4) as u64) {
+            return Ok(Place::Memory { tensor, _lease: Some(lease) });
+        }
+        let scratch = match &self.scratch {
+            Some(scratch) => Arc::clone(scratch),
+            None => Arc::clone(self.scratch.insert(Arc::new(spill.scratch()?))),
+        };
+        let mut bytes = Vec::with_capacity(tensor.elem_count() * 4);
+        tensor.write_bytes(&mut bytes)?;
+        let at = scratch.append(&bytes)?;
+        Ok(Place::Disk { scratch, at })
+    }
+
+    /// The frames pushed.
+    ///
+    /// # Errors
+    /// When there are none.
+    pub fn finish(self) -> Result<Frames> {
+        if self.frames.count == 0 {
+            return Err(Error::failed("a video has at least one frame, found none"));
+        }
+        Ok(self.frames)
+    }
+}

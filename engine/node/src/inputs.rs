@@ -1,0 +1,204 @@
+//! What a node is given and what it gives.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use candle_core::{DType, Tensor};
+use kino_port::{Port, PortType};
+
+use crate::{Conditioning, Error, Frames, Guider, Latent, Part, Patches, Result, Sigmas, Value};
+
+/// The values at a node's inputs, by port name.
+pub struct Inputs<'a> {
+    ports: &'a [Port],
+    values: &'a [Option<Value>],
+}
+
+/// An item of a list with its name, where it has one.
+pub type Named<T> = (Option<Arc<str>>, T);
+
+/// The values at a node's outputs, in the signature's order; none where nobody reads it.
+pub type Outputs = Vec<Option<Value>>;
+
+impl<'a> Inputs<'a> {
+    /// Values in the order of `ports`.
+    pub fn new(ports: &'a [Port], values: &'a [Option<Value>]) -> Self {
+        Inputs { ports, values }
+    }
+
+    /// The value at a port, if something feeds it.
+    pub fn get(&self, port: &str) -> Option<&'a Value> {
+        let index = self.ports.iter().position(|candidate| candidate.name == port)?;
+        self.values.get(index)?.as_ref()
+    }
+
+    fn need(&self, port: &str) -> Result<&'a Value> {
+        self.get(port).ok_or_else(|| Error::input(port, "nothing feeds it"))
+    }
+
+    fn mismatch<T>(port: &str, expected: &str, found: &Value) -> Result<T> {
+        Err(Error::input(port, format!("expected {expected}, found {}", found.kind())))
+    }
+
+    /// The text or path at a port.
+    ///
+    /// # Errors
+    /// When nothing or something else is there; so for all that follow.
+    pub fn text(&self, port: &str) -> Result<&'a str> {
+        match self.need(port)? {
+            Value::Text(text) => Ok(text),
+            other => Self::mismatch(port, "Text", other),
+        }
+    }
+
+    /// The whole number at a port, as any integer type that holds it.
+    pub fn int<T: TryFrom<i128>>(&self, port: &str) -> Result<T> {
+        match self.need(port)? {
+            Value::Int(value) => T::try_from(*value).map_err(|_| {
+                Error::input(port, format!("{value} does not fit {}", std::any::type_name::<T>()))
+            }),
+            other => Self::mismatch(port, "Int", other),
+        }
+    }
+
+    /// The real number at a port; whole numbers widen.
+    pub fn real(&self, port: &str) -> Result<f64> {
+        match self.need(port)? {
+            Value::Real(value) => Ok(*value),
+            Value::Int(value) => Ok(*value as f64),
+            other => Self::mismatch(port, "Real", other),
+        }
+    }
+
+    /// The truth value at a port.
+    pub fn bool(&self, port: &str) -> Result<bool> {
+        match self.need(port)? {
+            Value::Bool(value) => Ok(*value),
+            other => Self::mismatch(port, "Bool", other),
+        }
+    }
+
+    /// The part of a model at a port, as its own type.
+    pub fn part<T: Any + Send + Sync>(&self, port: &str) -> Result<Arc<T>> {
+        match self.need(port)? {
+            Value::Part(Part { handle, ty }) => Arc::clone(handle).downcast().map_err(|_| {
+                Error::input(port, format!("this {ty} is not one that the node can use"))
+            }),
+            other => Self::mismatch(port, "a part of a model", other),
+        }
+    }
+
+    /// The frames at a port; a tensor `[f, h, w, 3]` will do.
+    pub fn frames(&self, port: &str) -> Result<Arc<Frames>> {
+        match self.need(port)? {
+            Value::Frames(frames) => Ok(Arc::clone(frames)),
+            Value::Tensor(tensor) => Ok(Arc::new(Frames::from_tensor(tensor, None)?)),
+            other => Self::mismatch(port, "Frames", other),
+        }
+    }
+
+    /// The latent at a port; a tensor `[c, f, h, w]` or `[1, c, f, h, w]` will do.
+    pub fn latent(&self, port: &str) -> Result<Arc<Latent>> {
+        as_latent(port, self.need(port)?)
+    }
+
+    /// The latents at a list port, each with its name where it has one.
+    pub fn latents(&self, port: &str) -> Result<Vec<Named<Arc<Latent>>>> {
+        let items = self.items(port);
+        items.into_iter().map(|(name, value)| Ok((name, as_latent(port, value)?))).collect()
+    }
+
+    /// The patches at a port.
+    pub fn patches(&self, port: &str) -> Result<Arc<Patches>> {
+        match self.need(port)? {
+            Value::Patches(patches) => Ok(Arc::clone(patches)),
+            other => Self::mismatch(port, "Patches", other),
+        }
+    }
+
+    /// The text embeddings at a list port. A tensor `[rows, dim]` or `[1, rows, dim]` stands for a prompt whose
+    /// negative embeddings are zeros.
+    pub fn conditionings(&self, port: &str) -> Result<Vec<Arc<Conditioning>>> {
+        let items = self.items(port).into_iter();
+        items.map(|(_, value)| as_conditioning(port, value)).collect()
+    }
+
+    /// The noise levels at a port, if something feeds it; a tensor `[steps + 1]` will do.
+    pub fn sigmas(&self, port: &str) -> Result<Option<Sigmas>> {
+        match self.get(port) {
+            None => Ok(None),
+            Some(Value::Sigmas(sigmas)) => Ok(Some(sigmas.clone())),
+            Some(Value::Tensor(tensor)) => {
+                let levels = tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+                Ok(Some(Sigmas(levels.into_iter().map(kino_port::Sigma).collect())))
+            }
+            Some(other) => Self::mismatch(port, "Sigmas", other),
+        }
+    }
+
+    /// The guider at a port, if something feeds it.
+    pub fn guider(&self, port: &str) -> Result<Option<Arc<dyn Guider>>> {
+        match self.get(port) {
+            None => Ok(None),
+            Some(Value::Guider(guider)) => Ok(Some(Arc::clone(guider))),
+            Some(other) => Self::mismatch(port, "Guider", other),
+        }
+    }
+
+    /// The values of a list port with their names; one where a single value feeds it, none where nothing does.
+    pub fn items(&self, port: &str) -> Vec<Named<&'a Value>> {
+        match self.get(port) {
+            None => Vec::new(),
+            Some(Value::List(items)) => {
+                items.iter().map(|(name, value)| (name.clone(), value)).collect()
+            }
+            Some(one) => vec![(None, one)],
+        }
+    }
+}
+
+/// A shape without its leading batch of one, where it has `rank + 1` dimensions.
+fn unbatched(tensor: &Tensor, rank: usize) -> Result<Tensor> {
+    if tensor.rank() == rank + 1 && tensor.dim(0)? == 1 {
+        Ok(tensor.squeeze(0)?)
+    } else {
+        Ok(tensor.clone())
+    }
+}
+
+fn as_latent(port: &str, value: &Value) -> Result<Arc<Latent>> {
+    match value {
+        Value::Latent(latent) => Ok(Arc::clone(latent)),
+        Value::Tensor(tensor) => {
+            let tensor = unbatched(tensor, 4)?;
+            if tensor.rank() != 4 {
+                let found = tensor.dims();
+                return Err(Error::input(
+                    port,
+                    format!("a latent is [c, f, h, w], found {found:?}"),
+                ));
+            }
+            Ok(Arc::new(Latent { tensor: tensor.to_dtype(DType::F32)?, space: None }))
+        }
+        other => Inputs::mismatch(port, PortType::Latent.to_string().as_str(), other),
+    }
+}
+
+fn as_conditioning(port: &str, value: &Value) -> Result<Arc<Conditioning>> {
+    match value {
+        Value::Conditioning(conditioning) => Ok(Arc::clone(conditioning)),
+        Value::Tensor(tensor) => {
+            let positive = unbatched(tensor, 2)?;
+            if positive.rank() != 2 {
+                let found = positive.dims();
+                return Err(Error::input(
+                    port,
+                    format!("embeddings are [rows, dim], found {found:?}"),
+                ));
+            }
+            let negative = positive.zeros_like()?;
+            Ok(Arc::new(Conditioning { positive, negative }))
+        }
+        other => Inputs::mismatch(port, "Conditioning", other),
+    }
+}

@@ -1,0 +1,115 @@
+//! Nodes and the registry that finds them by name.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use kino_port::{Facts, Objection, Signature, Survey};
+
+use crate::{Cx, Inputs, Outputs, Result, Services};
+
+/// Something that a graph can name as `op`.
+pub trait Node: Send + Sync {
+    /// What it is called, takes and gives.
+    fn signature(&self) -> &Signature;
+
+    /// What is known of its results before anything runs.
+    ///
+    /// # Errors
+    /// Every reason why it cannot run with what it is given.
+    fn survey(&self, services: &Services, facts: &Facts) -> Result<Survey, Vec<Objection>>;
+
+    /// Computes the outputs, in the signature's order. Those that [`Cx::wants`] denies may be left out.
+    ///
+    /// # Errors
+    /// When it cannot; the message says where, what was expected, what to do.
+    fn run(&self, cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs>;
+}
+
+/// A node as plain data: a signature and two functions.
+pub struct NodeDef {
+    /// What it is called, takes and gives.
+    pub signature: Signature,
+    /// See [`Node::survey`].
+    pub survey: fn(&Services, &Facts) -> Result<Survey, Vec<Objection>>,
+    /// See [`Node::run`].
+    pub run: fn(&mut Cx<'_>, &Inputs<'_>) -> Result<Outputs>,
+}
+
+impl Node for NodeDef {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn survey(&self, services: &Services, facts: &Facts) -> Result<Survey, Vec<Objection>> {
+        (self.survey)(services, facts)
+    }
+
+    fn run(&self, cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+        (self.run)(cx, inputs)
+    }
+}
+
+/// The survey of a node of whose results nothing is known before it runs.
+///
+/// # Errors
+/// None.
+pub fn no_survey(_: &Services, _: &Facts) -> Result<Survey, Vec<Objection>> {
+    Ok(Survey::default())
+}
+
+/// The nodes that graphs can use, by name.
+#[derive(Clone, Default)]
+pub struct Registry {
+    order: Vec<Arc<dyn Node>>,
+    by_name: HashMap<String, usize>,
+}
+
+impl Registry {
+    /// A registry of static nodes.
+    pub fn of(nodes: &'static [&'static NodeDef]) -> Self {
+        let mut registry = Registry::default();
+        for node in nodes {
+            registry.insert(Arc::new(Borrowed(node)));
+        }
+        registry
+    }
+
+    /// Adds a node, or replaces the one of its name.
+    pub fn insert(&mut self, node: Arc<dyn Node>) {
+        let name = node.signature().name.clone().into_owned();
+        match self.by_name.get(&name) {
+            Some(index) => self.order[*index] = node,
+            None => {
+                self.by_name.insert(name, self.order.len());
+                self.order.push(node);
+            }
+        }
+    }
+
+    /// The node of this name.
+    pub fn get(&self, name: &str) -> Option<&Arc<dyn Node>> {
+        self.by_name.get(name).map(|index| &self.order[*index])
+    }
+
+    /// All nodes, in the order in which they were added.
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<dyn Node>> {
+        self.order.iter()
+    }
+}
+
+/// A static node as a shared one.
+struct Borrowed(&'static NodeDef);
+
+impl Node for Borrowed {
+    fn signature(&self) -> &Signature {
+        self.0.signature()
+    }
+
+    fn survey(&self, services: &Services, facts: &Facts) -> Result<Survey, Vec<Objection>> {
+        self.0.survey(services, facts)
+    }
+
+    fn run(&self, cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+        self.0.run(cx, inputs)
+    }
+}

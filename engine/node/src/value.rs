@@ -1,0 +1,159 @@
+//! The values that travel along edges: immutable and shared.
+
+use std::any::Any;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use kino_port::{Literal, PortType};
+
+use crate::{Conditioning, Error, Frames, Guider, Latent, Named, Patches, Result, Sigmas};
+
+/// A part of a model, opaque to the engine.
+#[derive(Clone)]
+pub struct Part {
+    /// Which part: TextEncoder, ImageEncoder, Dit, Vae.
+    pub ty: PortType,
+    /// The part itself; the nodes know its type.
+    pub handle: Arc<dyn Any + Send + Sync>,
+}
+
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Part({})", self.ty)
+    }
+}
+
+/// A file that a node wrote.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FileOut {
+    /// Where it stands.
+    pub path: PathBuf,
+    /// The blake3 hash of its contents, in hexadecimal.
+    pub hash: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+/// What travels along an edge. Cloning is cheap: contents are shared.
+#[derive(Clone)]
+pub enum Value {
+    /// A text or a path.
+    Text(Arc<str>),
+    /// A whole number.
+    Int(i128),
+    /// A real number.
+    Real(f64),
+    /// True or false.
+    Bool(bool),
+    /// A part of a model.
+    Part(Part),
+    /// Text embeddings.
+    Conditioning(Arc<Conditioning>),
+    /// A latent.
+    Latent(Arc<Latent>),
+    /// Packed patches.
+    Patches(Arc<Patches>),
+    /// Noise levels.
+    Sigmas(Sigmas),
+    /// A guider.
+    Guider(Arc<dyn Guider>),
+    /// Video frames.
+    Frames(Arc<Frames>),
+    /// A tensor.
+    Tensor(Tensor),
+    /// A file that was written.
+    File(Arc<FileOut>),
+    /// Several values, each with its name where it has one.
+    List(Arc<[Named<Value>]>),
+}
+
+impl Value {
+    /// The value that a literal stands for.
+    pub fn from_literal(literal: &Literal) -> Self {
+        match literal {
+            Literal::Text(text) => Value::Text(Arc::from(&**text)),
+            Literal::Int(value) => Value::Int(*value),
+            Literal::Real(value) => Value::Real(*value),
+            Literal::Bool(value) => Value::Bool(*value),
+            Literal::List(items) => {
+                Value::List(items.iter().map(|item| (None, Value::from_literal(item))).collect())
+            }
+        }
+    }
+
+    /// What kind of value it is, for messages.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Value::Text(_) => "Text",
+            Value::Int(_) => "Int",
+            Value::Real(_) => "Real",
+            Value::Bool(_) => "Bool",
+            Value::Part(_) => "a part of a model",
+            Value::Conditioning(_) => "Conditioning",
+            Value::Latent(_) => "Latent",
+            Value::Patches(_) => "Patches",
+            Value::Sigmas(_) => "Sigmas",
+            Value::Guider(_) => "Guider",
+            Value::Frames(_) => "Frames",
+            Value::Tensor(_) => "Tensor",
+            Value::File(_) => "File",
+            Value::List(_) => "List",
+        }
+    }
+
+    /// The tensor that this value holds: a latent's `[c, f, h, w]`, frames as `[f, h, w, 3]`, packed patches, the
+    /// prompt's embeddings, noise levels as `[steps + 1]` f32.
+    ///
+    /// # Errors
+    /// When the value holds no tensor, or spilled frames cannot be read.
+    pub fn tensor(&self) -> Result<Tensor> {
+        match self {
+            Value::Tensor(tensor) => Ok(tensor.clone()),
+            Value::Latent(latent) => Ok(latent.tensor.clone()),
+            Value::Patches(patches) => Ok(patches.tokens.clone()),
+            Value::Conditioning(conditioning) => Ok(conditioning.positive.clone()),
+            Value::Frames(frames) => frames.whole(),
+            Value::Sigmas(sigmas) => {
+                let levels: Vec<f32> = sigmas.0.iter().map(|sigma| sigma.0 as f32).collect();
+                Ok(Tensor::new(levels, &candle_core::Device::Cpu)?)
+            }
+            other => Err(Error::failed(format!("{} holds no tensor", other.kind()))),
+        }
+    }
+
+    /// The bytes of tensor data that the value keeps alive in memory.
+    pub fn bytes(&self) -> u64 {
+        let of = |tensor: &Tensor| (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64;
+        match self {
+            Value::Tensor(tensor) => of(tensor),
+            Value::Latent(latent) => of(&latent.tensor),
+            Value::Patches(patches) => of(&patches.tokens),
+            Value::Conditioning(both) => of(&both.positive) + of(&both.negative),
+            Value::Frames(frames) => frames.resident(),
+            Value::List(items) => items.iter().map(|(_, item)| item.bytes()).sum(),
+            Value::Text(text) => text.len() as u64,
+            _ => 0,
+        }
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Text(text) => write!(f, "{text:?}"),
+            Value::Int(value) => write!(f, "{value}"),
+            Value::Real(value) => write!(f, "{value:?}"),
+            Value::Bool(value) => write!(f, "{value}"),
+            Value::Tensor(tensor) => write!(f, "Tensor{:?}", tensor.dims()),
+            Value::Latent(latent) => write!(f, "Latent{:?}", latent.tensor.dims()),
+            Value::Frames(frames) => write!(f, "{frames:?}"),
+            Value::File(file) => write!(f, "File({})", file.path.display()),
+            Value::List(items) => {
+                f.debug_list().entries(items.iter().map(|(_, item)| item)).finish()
+            }
+            other => f.write_str(other.kind()),
+        }
+    }
+}
