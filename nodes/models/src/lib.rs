@@ -7,6 +7,8 @@
 pub mod config;
 pub mod error;
 pub mod folder;
+pub mod guidance;
+pub mod schedule;
 pub mod weights;
 
 pub use error::{Error, Result};

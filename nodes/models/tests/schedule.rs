@@ -1,0 +1,113 @@
+//! Schedules and steppers against diffusers.
+
+mod common;
+
+use candle_core::Tensor;
+use common::{close, golden};
+use kino_models::schedule::{
+    Euler, Schedule, ScheduleKind, SolverType, Stepper, UniPc, UniPcOptions,
+};
+
+/// The levels and timesteps of every shift and number of steps in the reference.
+#[test]
+fn levels_equal_the_reference() {
+    let golden = golden("wan_t2v/golden/scheduler.safetensors");
+    for (kind, name) in [(ScheduleKind::UniPc, "unipc"), (ScheduleKind::Euler, "euler")] {
+        for shift in [1, 3, 5, 12] {
+            for steps in [1, 2, 4, 9, 20] {
+                let case = format!("{name}.shift{shift}.n{steps}");
+                let schedule = Schedule::new(kind, steps, f64::from(shift), 1000).unwrap();
+                let sigmas = golden.f64s(&format!("{case}.sigmas"));
+                assert_eq!(sigmas.len(), schedule.sigmas().len(), "{case}");
+                for (a, b) in schedule.sigmas().iter().zip(&sigmas) {
+                    assert!((a - b).abs() <= 1e-6, "{case}: sigma {a} is not {b}");
+                }
+                assert_eq!(
+                    schedule.timesteps(),
+                    golden.f64s(&format!("{case}.timesteps")),
+                    "{case}"
+                );
+            }
+        }
+    }
+}
+
+/// The model of the reference: 0.7·sin(3x) + noise of the step.
+fn velocity(x: &Tensor, noise: &Tensor) -> Tensor {
+    (((x * 3.0).unwrap().sin().unwrap() * 0.7).unwrap() + noise).unwrap()
+}
+
+#[track_caller]
+fn check_steps(case: &str, mut stepper: Stepper) {
+    let golden = golden("wan_t2v/golden/scheduler.safetensors");
+    let (expected, noise) = (golden.get(&format!("step.{case}.x")), golden.get("step.noise"));
+    let mut x = expected.get(0).unwrap();
+    for step in 0..stepper.schedule().steps() {
+        x = stepper.step(&velocity(&x, &noise.get(step).unwrap()), &x).unwrap();
+        close(&format!("{case}, step {step}"), &x, &expected.get(step + 1).unwrap(), 1e-5);
+    }
+    assert!(stepper.step(&x, &x).is_err(), "{case}: a step after the last");
+}
+
+fn unipc(steps: usize, order: usize) -> Stepper {
+    let schedule = Schedule::new(ScheduleKind::UniPc, steps, 3.0, 1000).unwrap();
+    Stepper::UniPc(UniPc::new(schedule, UniPcOptions { order, ..UniPcOptions::default() }))
+}
+
+#[test]
+fn steps_equal_the_reference() {
+    for steps in [3, 8] {
+        check_steps(&format!("unipc.n{steps}"), unipc(steps, 2));
+        check_steps(&format!("unipc_o1.n{steps}"), unipc(steps, 1));
+        check_steps(&format!("unipc_o3.n{steps}"), unipc(steps, 3));
+        let schedule = Schedule::new(ScheduleKind::Euler, steps, 3.0, 1000).unwrap();
+        check_steps(&format!("euler.n{steps}"), Stepper::Euler(Euler::new(schedule)));
+    }
+}
+
+/// With the true velocity of a straight path every stepper ends at the data, whatever its options.
+#[test]
+fn a_straight_path_ends_at_the_data() {
+    let device = candle_core::Device::Cpu;
+    let data = Tensor::new(&[0.5f32, -1.0, 2.0], &device).unwrap();
+    let noise = Tensor::new(&[-0.3f32, 0.7, 1.1], &device).unwrap();
+    let straight = (&noise - &data).unwrap();
+    for solver in [SolverType::Bh1, SolverType::Bh2] {
+        for (order, lower_order_final) in [(1, true), (2, false), (3, false), (3, true)] {
+            let schedule = Schedule::new(ScheduleKind::UniPc, 6, 5.0, 1000).unwrap();
+            let options =
+                UniPcOptions { order, solver, lower_order_final, disable_corrector: vec![1] };
+            let (mut stepper, mut x) = (UniPc::new(schedule, options), noise.clone());
+            for _ in 0..6 {
+                x = stepper.step(&straight, &x).unwrap();
+            }
+            close(&format!("{solver:?} of order {order}"), &x, &data, 1e-5);
+        }
+    }
+}
+
+#[test]
+fn given_levels_are_used_as_they_are() {
+    let own = Schedule::new(ScheduleKind::UniPc, 9, 3.0, 1000).unwrap();
+    let same = Schedule::from_sigmas(ScheduleKind::UniPc, own.sigmas(), 1000).unwrap();
+    assert_eq!(own.sigmas()[1..], same.sigmas()[1..]);
+    assert_eq!(own.timesteps(), same.timesteps());
+    let middle = own.skip(4).unwrap();
+    assert_eq!(middle.steps(), 5);
+    assert_eq!(middle.sigmas(), &own.sigmas()[4..]);
+}
+
+#[test]
+fn impossible_levels_are_refused() {
+    let refused = |sigmas: &[f64], says: &str| {
+        let error = Schedule::from_sigmas(ScheduleKind::Euler, sigmas, 1000).unwrap_err();
+        assert!(error.to_string().contains(says), "{error}");
+    };
+    refused(&[1.0], "at least two");
+    refused(&[1.0, 0.5, 0.5, 0.0], "0.5 follows 0.5");
+    refused(&[1.5, 0.0], "1.5 lies outside");
+    refused(&[f64::NAN, 0.0], "NaN lies outside");
+    assert!(Schedule::new(ScheduleKind::Euler, 0, 3.0, 1000).is_err());
+    assert!(Schedule::new(ScheduleKind::Euler, 5, 0.0, 1000).is_err());
+    assert!(Schedule::new(ScheduleKind::UniPc, 5, 3.0, 1000).unwrap().skip(5).is_err());
+}
