@@ -3,7 +3,7 @@
 
 use candle_core::{D, DType, Tensor, bail};
 
-use crate::Result;
+use crate::{ConvInput, ConvWeights, Padding, Result};
 
 /// Queries per block of [`attention`], so that memory does not grow with their number squared.
 const QUERY_BLOCK: usize = 1024;
@@ -119,4 +119,83 @@ pub fn rope_interleaved(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor
     let real = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
     let imaginary = (a.broadcast_mul(&sin)? + b.broadcast_mul(&cos)?)?;
     Tensor::cat(&[real, imaginary], 3)?.reshape((n, heads, d))?.to_dtype(x.dtype())
+}
+
+/// See [`crate::conv`]; `size` is that of the result.
+pub fn conv(
+    input: ConvInput,
+    weights: &ConvWeights,
+    residual: Option<&Tensor>,
+    [t, h, w, cout]: [usize; 4],
+) -> Result<Tensor> {
+    let frames = match input.past {
+        Some(past) => Tensor::cat(&[past, input.frames], 0)?,
+        None => input.frames.clone(),
+    };
+    let frames = frames.pad_with_zeros(0, input.zeros, 0)?;
+    let ([kt, kh, kw], [cin, _]) = (weights.kernel(), weights.channels());
+    let stride = weights.stride();
+    let mut sum: Option<Tensor> = None;
+    for (dt, dh, dw) in taps(kt, kh, kw) {
+        let x = every(&frames, 0, dt, stride[0], t)?;
+        let x = every(&every(&x, 1, dh, stride[1], h)?, 2, dw, stride[2], w)?;
+        let x = x.force_contiguous()?.reshape((t * h * w, cin))?;
+        let tap = weights.packed().get(dt)?.get(dh)?.narrow(0, dw * cin, cin)?; // [cin, cout]
+        let y = x.matmul(&tap.force_contiguous()?)?;
+        sum = Some(match sum {
+            Some(sum) => (sum + y)?,
+            None => y,
+        });
+    }
+    let Some(mut y) = sum else { bail!("conv: a kernel without taps") };
+    if let Some(bias) = weights.bias() {
+        y = y.broadcast_add(bias)?;
+    }
+    let y = y.reshape((t, h, w, cout))?;
+    match residual {
+        Some(residual) => y + residual,
+        None => Ok(y),
+    }
+}
+
+fn taps(kt: usize, kh: usize, kw: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    (0..kt).flat_map(move |t| (0..kh).flat_map(move |h| (0..kw).map(move |w| (t, h, w))))
+}
+
+/// `count` slices of an axis, from `start` on, `step` apart.
+fn every(x: &Tensor, axis: usize, start: usize, step: usize, count: usize) -> Result<Tensor> {
+    if step == 1 {
+        return x.narrow(axis, start, count);
+    }
+    let places: Vec<u32> = (0..count).map(|i| (start + i * step) as u32).collect();
+    x.contiguous()?.index_select(&Tensor::new(places, x.device())?, axis)
+}
+
+/// See [`crate::channel_norm`].
+pub fn channel_norm(x: &Tensor, gamma: &Tensor) -> Result<Tensor> {
+    let wide = x.to_dtype(DType::F32)?;
+    let norm = wide.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?.maximum(1e-12)?;
+    let root = (x.dim(D::Minus1)? as f64).sqrt();
+    let y = (wide.broadcast_div(&norm)? * root)?;
+    y.broadcast_mul(&gamma.to_dtype(DType::F32)?)?.to_dtype(x.dtype())
+}
+
+/// See [`crate::pad_plane`].
+pub fn pad_plane(x: &Tensor, [top, bottom, left, right]: Padding) -> Result<Tensor> {
+    x.pad_with_zeros(1, top, bottom)?.pad_with_zeros(2, left, right)
+}
+
+/// See [`crate::upsample_nearest2`].
+pub fn upsample_nearest2(x: &Tensor, padding: Padding) -> Result<Tensor> {
+    let (t, h, w, c) = x.dims4()?;
+    let x = x.contiguous()?.reshape((t, h, 1, w, 1, c))?;
+    let x = x.broadcast_as((t, h, 2, w, 2, c))?.force_contiguous()?;
+    pad_plane(&x.reshape((t, 2 * h, 2 * w, c))?, padding)
+}
+
+/// See [`crate::halves_to_frames`].
+pub fn halves_to_frames(x: &Tensor) -> Result<Tensor> {
+    let (t, h, w, twice) = x.dims4()?;
+    let x = x.contiguous()?.reshape((t, h, w, 2, twice / 2))?;
+    x.permute((0, 3, 1, 2, 4))?.force_contiguous()?.reshape((2 * t, h, w, twice / 2))
 }

@@ -30,12 +30,23 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod composite;
+mod conv;
+mod dense;
+mod math;
+mod matrix;
 mod ops;
+mod plane;
+mod tier;
 
+pub use conv::{ConvInput, ConvWeights, conv};
 pub use ops::{
     attention, attention_with_bias, gate_add, gelu, gelu_tanh, layer_norm, linear, modulate,
     rms_norm, rope_interleaved, silu, softmax_last,
 };
+pub use plane::{
+    Padding, channel_norm, channel_norm_silu, halves_to_frames, pad_plane, upsample_nearest2,
+};
+pub use tier::tier;
 
 /// A result of this crate: errors are candle's.
 pub type Result<T> = candle_core::Result<T>;

@@ -1,0 +1,271 @@
+//! Convolution over time and space of channels-last activations, without im2col.
+//!
+//! The input is padded already, so a pixel's neighbours in a row lie side by side: the kw·cin
+//! inputs of a tap row are one contiguous run, and the matrix of all pixels has overlapping rows
+//! cin apart. Each (time, row) of the kernel is then one product that accumulates into the output.
+
+use candle_core::{DType, Tensor, bail};
+use rayon::prelude::*;
+
+use crate::dense::{Dense, fast, tensor};
+use crate::matrix::{Matrix, multiply, with_scratch};
+use crate::{Result, composite};
+
+/// Weights of a convolution, packed once when they are loaded.
+#[derive(Debug, Clone)]
+pub struct ConvWeights {
+    /// `[kt, kh, kw·cin, cout]`
+    packed: Tensor,
+    bias: Option<Tensor>,
+    kernel: [usize; 3],
+    stride: [usize; 3],
+    channels: [usize; 2],
+}
+
+impl ConvWeights {
+    /// Packs `weight`, `[cout, cin, kt, kh, kw]` or `[cout, cin, kh, kw]`, and `bias`, `[cout]`.
+    ///
+    /// `stride` is that of time, height and width.
+    pub fn pack(weight: &Tensor, bias: Option<&Tensor>, stride: [usize; 3]) -> Result<Self> {
+        let weight = if weight.rank() == 4 { weight.unsqueeze(2)? } else { weight.clone() };
+        let (cout, cin, kt, kh, kw) = weight.dims5()?;
+        if stride.contains(&0) || [cout, cin, kt, kh, kw].contains(&0) {
+            bail!("conv: weight {:?} with stride {stride:?}", weight.dims());
+        }
+        if let Some(bias) = bias
+            && bias.dims() != [cout]
+        {
+            bail!("conv: bias {:?} for {cout} channels", bias.dims());
+        }
+        let packed = weight.permute((2, 3, 4, 1, 0))?.force_contiguous()?;
+        let packed = packed.reshape((kt, kh, kw * cin, cout))?; // [kt, kh, kw·cin, cout]
+        let (kernel, channels) = ([kt, kh, kw], [cin, cout]);
+        Ok(Self { packed, bias: bias.cloned(), kernel, stride, channels })
+    }
+
+    /// Kernel size in time, height and width.
+    pub fn kernel(&self) -> [usize; 3] {
+        self.kernel
+    }
+
+    /// Steps in time, height and width.
+    pub fn stride(&self) -> [usize; 3] {
+        self.stride
+    }
+
+    /// Channels in and out.
+    pub fn channels(&self) -> [usize; 2] {
+        self.channels
+    }
+
+    /// The packed weights, `[kt, kh, kw·cin, cout]`.
+    pub fn packed(&self) -> &Tensor {
+        &self.packed
+    }
+
+    /// The bias, `[cout]`.
+    pub fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref()
+    }
+
+    /// Steps of a window of `kernel` over `length`.
+    fn steps(&self, axis: usize, length: usize) -> Result<usize> {
+        match length.checked_sub(self.kernel[axis]) {
+            Some(room) => Ok(room / self.stride[axis] + 1),
+            None => bail!("conv: an axis of {length} under a kernel of {}", self.kernel[axis]),
+        }
+    }
+}
+
+/// Frames that enter a convolution: `zeros` black ones, then the past, then the new.
+#[derive(Debug, Clone, Copy)]
+pub struct ConvInput<'a> {
+    /// Frames of zeros before everything; they cost nothing.
+    pub zeros: usize,
+    /// Frames kept from the chunk before, `[p, h, w, c]`.
+    pub past: Option<&'a Tensor>,
+    /// The frames of this chunk, `[t, h, w, c]`.
+    pub frames: &'a Tensor,
+}
+
+impl<'a> ConvInput<'a> {
+    /// Frames without a past.
+    pub fn new(frames: &'a Tensor) -> Self {
+        Self { zeros: 0, past: None, frames }
+    }
+}
+
+/// Convolves padded, channels-last frames; the result may be added to `residual`.
+///
+/// Shapes: frames `[t, h, w, cin]`, already padded; the result and `residual` are
+/// `[t', h', w', cout]` with t' = (zeros + past + t − kt)/stride + 1 and likewise h', w'.
+pub fn conv(input: ConvInput, weights: &ConvWeights, residual: Option<&Tensor>) -> Result<Tensor> {
+    let (t, h, w, c) = input.frames.dims4()?;
+    let mut past = 0;
+    if let Some(frames) = input.past {
+        past = frames.dim(0)?;
+        if frames.dims()[1..] != [h, w, c] {
+            bail!("conv: past frames {:?} before {:?}", frames.dims(), input.frames.dims());
+        }
+    }
+    if c != weights.channels[0] {
+        bail!("conv: {c} channels for weights of {:?}", weights.channels);
+    }
+    let steps = |axis, length| weights.steps(axis, length);
+    let size = [steps(0, input.zeros + past + t)?, steps(1, h)?, steps(2, w)?, weights.channels[1]];
+    if let Some(residual) = residual
+        && residual.dims() != size
+    {
+        bail!("conv: a residual of {:?} for a result of {size:?}", residual.dims());
+    }
+    let mut operands = vec![input.frames, weights.packed()];
+    operands.extend(input.past.into_iter().chain(weights.bias()).chain(residual));
+    match fast(&operands) {
+        true => on_cpu(input, weights, residual, size),
+        false => composite::conv(input, weights, residual, size),
+    }
+}
+
+/// What the tasks of one convolution share.
+struct Job<'a> {
+    /// The frames under the kernel; `None` is a frame of zeros.
+    frames: Vec<Option<&'a [f32]>>,
+    weights: &'a [f32],
+    bias: Option<&'a [f32]>,
+    kernel: [usize; 3],
+    stride: [usize; 3],
+    channels: [usize; 2],
+    /// Pixels of an input row and of an output row.
+    width: [usize; 2],
+}
+
+fn on_cpu(
+    input: ConvInput,
+    weights: &ConvWeights,
+    residual: Option<&Tensor>,
+    size: [usize; 4],
+) -> Result<Tensor> {
+    let (_, h, w, c) = input.frames.dims4()?;
+    let (new, past) = (Dense::new(input.frames)?, Dense::optional(input.past)?);
+    let (packed, bias) = (Dense::new(weights.packed())?, Dense::optional(weights.bias())?);
+    let residual = Dense::optional(residual)?;
+    let (new, past) = (new.read(), past.as_ref().map(Dense::read));
+    let (packed, bias) = (packed.read(), bias.as_ref().map(Dense::read));
+    let residual = residual.as_ref().map(Dense::read);
+    let plane = h * w * c;
+    let past = past.as_deref().unwrap_or_default();
+    let given = past.chunks_exact(plane).chain(new.chunks_exact(plane));
+    let frames = std::iter::repeat_n(None, input.zeros).chain(given.map(Some)).collect();
+    let job = Job {
+        frames,
+        weights: &packed,
+        bias: bias.as_deref(),
+        kernel: weights.kernel,
+        stride: weights.stride,
+        channels: weights.channels,
+        width: [w, size[2]],
+    };
+    let mut out = vec![0.0; size.iter().product()];
+    job.run(&mut out, residual.as_deref(), size);
+    tensor(out, size.as_slice())
+}
+
+impl Job<'_> {
+    /// Output rows of one task: its sums stay in the second-level cache.
+    fn rows_per_task(&self, height: usize) -> usize {
+        let pixels = (96 * 1024 / self.channels[1]).clamp(128, 512);
+        (pixels / self.width[0]).clamp(1, height)
+    }
+
+    fn run(&self, out: &mut [f32], residual: Option<&[f32]>, [_, h, w, c]: [usize; 4]) {
+        let rows = self.rows_per_task(h);
+        let mut tasks = Vec::new();
+        for (t, frame) in out.chunks_exact_mut(h * w * c).enumerate() {
+            for (block, rows_out) in frame.chunks_mut(rows * w * c).enumerate() {
+                let start = t * h * w * c + block * rows * w * c;
+                let residual = residual.map(|all| &all[start..start + rows_out.len()]);
+                tasks.push((t, block * rows, rows_out, residual));
+            }
+        }
+        tasks.into_par_iter().for_each(|(t, row, out, residual)| self.rows(t, row, out, residual));
+    }
+
+    /// Computes some whole rows of frame `t`, from `row` on.
+    fn rows(&self, t: usize, row: usize, out: &mut [f32], residual: Option<&[f32]>) {
+        let ([_, cout], [_, width]) = (self.channels, self.width);
+        let rows = out.len() / (width * cout);
+        let step = if self.stride[2] == 1 && self.stride[1] == 1 { self.width[0] } else { width };
+        with_scratch(((rows - 1) * step + width) * cout, |sums| {
+            let mut started = false;
+            for kt in 0..self.kernel[0] {
+                let Some(frame) = self.frames[t * self.stride[0] + kt] else { continue };
+                for kh in 0..self.kernel[1] {
+                    self.tap_row(frame, [kt, kh], row, rows, sums, started);
+                    started = true;
+                }
+            }
+            if !started {
+                sums.fill(0.0);
+            }
+            let line = width * cout;
+            for (r, out) in out.chunks_exact_mut(line).enumerate() {
+                let sums = &sums[r * step * cout..][..line];
+                let residual = residual.map(|all| &all[r * line..][..line]);
+                finish(out, sums, self.bias, residual);
+            }
+        });
+    }
+
+    /// Adds one (time, row) of the kernel to the sums of all pixels of some rows.
+    fn tap_row(
+        &self,
+        frame: &[f32],
+        [kt, kh]: [usize; 2],
+        row: usize,
+        rows: usize,
+        sums: &mut [f32],
+        accumulate: bool,
+    ) {
+        let ([cin, cout], [wide, width]) = (self.channels, self.width);
+        let [_, down, right] = self.stride;
+        let k = self.kernel[2] * cin;
+        let tap = &self.weights[(kt * self.kernel[1] + kh) * k * cout..][..k * cout];
+        let rhs = Matrix { data: tap, row_step: cout, column_step: 1 };
+        let first = (row * down + kh) * wide * cin;
+        let lhs = |start| Matrix { data: &frame[start..], row_step: right * cin, column_step: 1 };
+        if down == 1 && right == 1 {
+            // All rows at once: pixels in the padding between them are computed and not used.
+            let pixels = (rows - 1) * wide + width;
+            multiply([pixels, cout, k], sums, cout, lhs(first), rhs, accumulate);
+        } else {
+            for (r, sums) in sums.chunks_exact_mut(width * cout).enumerate() {
+                let start = first + r * down * wide * cin;
+                multiply([width, cout, k], sums, cout, lhs(start), rhs, accumulate);
+            }
+        }
+    }
+}
+
+/// Writes sums + bias + residual.
+fn finish(out: &mut [f32], sums: &[f32], bias: Option<&[f32]>, residual: Option<&[f32]>) {
+    out.copy_from_slice(sums);
+    if let Some(bias) = bias {
+        for pixel in out.chunks_exact_mut(bias.len()) {
+            pixel.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
+        }
+    }
+    if let Some(residual) = residual {
+        out.iter_mut().zip(residual).for_each(|(y, r)| *y += r);
+    }
+}
+
+/// Whether a tensor can be an activation of [`conv`]: four dimensions, a type that computes.
+pub(crate) fn check_activation(what: &str, x: &Tensor) -> Result<[usize; 4]> {
+    let Ok((t, h, w, c)) = x.dims4() else {
+        bail!("{what}: {:?}; expected [t, h, w, c]", x.dims());
+    };
+    if !matches!(x.dtype(), DType::F32 | DType::BF16 | DType::F16) {
+        bail!("{what}: activations of type {:?}", x.dtype());
+    }
+    Ok([t, h, w, c])
+}

@@ -1,0 +1,162 @@
+//! What stands between convolutions: norm, padding, upsampling, on channels-last frames.
+
+use candle_core::{Tensor, bail};
+use rayon::prelude::*;
+
+use crate::conv::check_activation;
+use crate::dense::{Dense, fast, tensor};
+use crate::math;
+use crate::tier::by_tier;
+use crate::{Result, composite};
+
+/// Zeros around a plane: top, bottom, left, right.
+pub type Padding = [usize; 4];
+
+/// x/‖x‖·√c·γ over the channels of each pixel (the norm at least 1e-12): the RMS norm of a video VAE.
+///
+/// Shapes: `x` `[t, h, w, c]`, `gamma` `[c]`.
+pub fn channel_norm(x: &Tensor, gamma: &Tensor) -> Result<Tensor> {
+    check_gamma("channel_norm", x, gamma)?;
+    if !fast(&[x, gamma]) {
+        return composite::channel_norm(x, gamma);
+    }
+    normalized(x, gamma, [0; 4], norm_line)
+}
+
+/// SiLU of [`channel_norm`], written into a plane with `padding` zeros around it, ready for
+/// [`crate::conv`].
+///
+/// Shapes: as [`channel_norm`]; the result is `[t, top + h + bottom, left + w + right, c]`.
+pub fn channel_norm_silu(x: &Tensor, gamma: &Tensor, padding: Padding) -> Result<Tensor> {
+    check_gamma("channel_norm_silu", x, gamma)?;
+    if !fast(&[x, gamma]) {
+        return composite::pad_plane(&composite::channel_norm(x, gamma)?.silu()?, padding);
+    }
+    normalized(x, gamma, padding, norm_silu_line)
+}
+
+fn check_gamma(what: &str, x: &Tensor, gamma: &Tensor) -> Result<[usize; 4]> {
+    let size = check_activation(what, x)?;
+    if gamma.dims() != [size[3]] {
+        bail!("{what}: gamma {:?} for {} channels", gamma.dims(), size[3]);
+    }
+    Ok(size)
+}
+
+fn normalized(
+    x: &Tensor,
+    gamma: &Tensor,
+    padding: Padding,
+    line: impl Fn(&[f32], &[f32], &mut [f32]) + Sync,
+) -> Result<Tensor> {
+    let (x_dense, gamma) = (Dense::new(x)?, Dense::new(gamma)?);
+    let (data, gamma) = (x_dense.read(), gamma.read());
+    let root = (gamma.len() as f32).sqrt();
+    let gamma: Vec<f32> = gamma.iter().map(|g| g * root).collect();
+    write_lines(x.dims4()?, padding, |_, y, source| {
+        line(&data[source.clone()], &gamma, y);
+    })
+}
+
+/// Fills padded planes line by line: `fill(row of all rows, line to write, its range in the input)`.
+fn write_lines(
+    (t, h, w, c): (usize, usize, usize, usize),
+    [top, bottom, left, right]: Padding,
+    fill: impl Fn(usize, &mut [f32], std::ops::Range<usize>) + Sync,
+) -> Result<Tensor> {
+    let (high, wide) = (top + h + bottom, left + w + right);
+    let mut out = vec![0.0; t * high * wide * c];
+    out.par_chunks_mut((wide * c).max(1)).enumerate().for_each(|(line, out)| {
+        let (frame, y) = (line / high, line % high);
+        if y >= top && y < top + h {
+            let row = frame * h + y - top;
+            fill(row, &mut out[left * c..(left + w) * c], row * w * c..(row + 1) * w * c);
+        }
+    });
+    tensor(out, (t, high, wide, c))
+}
+
+by_tier! {
+    /// Norm of the pixels of a line; `gamma` holds √c·γ.
+    fn norm_line<FMA>(x: &[f32], gamma: &[f32], y: &mut [f32]) {
+        let c = gamma.len();
+        for (x, y) in x.chunks_exact(c).zip(y.chunks_exact_mut(c)) {
+            let inverse = 1.0 / math::sum_squares::<FMA>(x, 0.0).sqrt().max(1e-12);
+            for ((y, x), g) in y.iter_mut().zip(x).zip(gamma) {
+                *y = x * inverse * g;
+            }
+        }
+    }
+}
+
+by_tier! {
+    /// SiLU of [`norm_line`].
+    fn norm_silu_line<FMA>(x: &[f32], gamma: &[f32], y: &mut [f32]) {
+        let c = gamma.len();
+        for (x, y) in x.chunks_exact(c).zip(y.chunks_exact_mut(c)) {
+            let inverse = 1.0 / math::sum_squares::<FMA>(x, 0.0).sqrt().max(1e-12);
+            for ((y, x), g) in y.iter_mut().zip(x).zip(gamma) {
+                *y = x * inverse * g;
+            }
+        }
+        for y in y.iter_mut() {
+            *y = math::silu::<FMA>(*y);
+        }
+    }
+}
+
+/// Puts zeros around each plane.
+///
+/// Shapes: `x` `[t, h, w, c]`; the result is `[t, top + h + bottom, left + w + right, c]`.
+pub fn pad_plane(x: &Tensor, padding: Padding) -> Result<Tensor> {
+    check_activation("pad_plane", x)?;
+    if !fast(&[x]) {
+        return composite::pad_plane(x, padding);
+    }
+    let dense = Dense::new(x)?;
+    let data = dense.read();
+    write_lines(x.dims4()?, padding, |_, y, source| y.copy_from_slice(&data[source]))
+}
+
+/// Doubles height and width, each pixel four times, with `padding` zeros around.
+///
+/// Shapes: `x` `[t, h, w, c]`; the result is `[t, top + 2h + bottom, left + 2w + right, c]`.
+pub fn upsample_nearest2(x: &Tensor, padding: Padding) -> Result<Tensor> {
+    let [t, h, w, c] = check_activation("upsample_nearest2", x)?;
+    if !fast(&[x]) {
+        return composite::upsample_nearest2(x, padding);
+    }
+    let dense = Dense::new(x)?;
+    let data = dense.read();
+    write_lines((t, 2 * h, 2 * w, c), padding, |row, y, _| {
+        let source = &data[row / 2 * w * c..][..w * c]; // rows of 2h over t frames halve as one
+        for (pixel, twice) in source.chunks_exact(c).zip(y.chunks_exact_mut(2 * c)) {
+            twice[..c].copy_from_slice(pixel);
+            twice[c..].copy_from_slice(pixel);
+        }
+    })
+}
+
+/// Turns the two halves of the channels into two successive frames.
+///
+/// Shapes: `x` `[t, h, w, 2c]`; the result is `[2t, h, w, c]`.
+pub fn halves_to_frames(x: &Tensor) -> Result<Tensor> {
+    let [t, h, w, twice] = check_activation("halves_to_frames", x)?;
+    if twice % 2 != 0 {
+        bail!("halves_to_frames: {twice} channels");
+    }
+    let c = twice / 2;
+    if !fast(&[x]) {
+        return composite::halves_to_frames(x);
+    }
+    let dense = Dense::new(x)?;
+    let data = dense.read();
+    write_lines((2 * t, h, w, c), [0; 4], |row, y, _| {
+        let (frame, line) = (row / h, row % h);
+        let source = &data[(frame / 2 * h + line) * w * twice..][..w * twice];
+        let half = frame % 2 * c;
+        for (pixel, y) in source.chunks_exact(twice).zip(y.chunks_exact_mut(c)) {
+            y.copy_from_slice(&pixel[half..half + c]);
+        }
+    })
+}
