@@ -1,0 +1,55 @@
+//! The tokenizer of a model: `tokenizer/tokenizer.json`.
+
+use tokenizers::Tokenizer;
+
+use crate::config::TokenizerConfig;
+use crate::error::{Error, Result};
+use crate::folder::ModelFolder;
+
+/// Turns text into token numbers that end with the end-of-text token.
+#[derive(Debug)]
+pub struct Tokens {
+    tokenizer: Tokenizer,
+    end: u32,
+    length: usize,
+}
+
+impl Tokens {
+    /// Loads `tokenizer/tokenizer.json`.
+    ///
+    /// # Errors
+    /// When it is missing or no tokenizer, or lacks the end-of-text token.
+    pub fn load(folder: &ModelFolder, config: &TokenizerConfig) -> Result<Self> {
+        let path = "tokenizer/tokenizer.json";
+        let refuse = |reason: String| Error::Config { file: folder.describe(path), reason };
+        let mut tokenizer = Tokenizer::from_bytes(folder.bytes(path)?)
+            .map_err(|error| refuse(format!("not a tokenizer: {error}")))?;
+        // Length and padding are ours to decide, whatever was saved with the tokenizer.
+        tokenizer.with_truncation(None).map_err(|error| refuse(error.to_string()))?;
+        tokenizer.with_padding(None);
+        let end = tokenizer.token_to_id(config.eos_token()).ok_or_else(|| {
+            refuse(format!("has no token `{}` to end a text with", config.eos_token()))
+        })?;
+        Ok(Self { tokenizer, end, length: config.text_length() })
+    }
+
+    /// The tokens of a cleaned text: cut so that the end-of-text token, which is always last, fits.
+    ///
+    /// # Errors
+    /// When the tokenizer fails on the text.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        // Special tokens are not left to the file's post-processor: some add `</s>`, some do not.
+        let encoding = self
+            .tokenizer
+            .encode_fast(text, false)
+            .map_err(|error| Error::input(format!("the tokenizer failed: {error}")))?;
+        let ids = encoding.get_ids();
+        let kept = ids.len().min(self.length - 1);
+        Ok(ids[..kept].iter().copied().chain([self.end]).collect())
+    }
+
+    /// Rows of an encoded text: the most tokens that the model reads.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+}

@@ -1,0 +1,196 @@
+//! The UMT5 encoder (arXiv:2304.09151; transformers' `modeling_umt5.py`).
+//!
+//! Pre-norm RMS, no biases in linears, no 1/√d in attention, gated GELU (tanh form), and a table of
+//! relative biases in *every* layer, where T5 shares one.
+
+use candle_core::{DType, Tensor};
+use kino_kernels as kernels;
+
+use crate::config::TextConfig;
+use crate::error::{Error, Result};
+use crate::layers::{Linear, RmsNorm};
+use crate::weights::Weights;
+
+/// The encoder.
+#[derive(Debug)]
+pub struct Umt5 {
+    embedding: Tensor, // [vocabulary, d_model]
+    layers: Vec<Layer>,
+    norm: RmsNorm,
+    buckets: usize,
+    max_distance: usize,
+}
+
+impl Umt5 {
+    /// Takes the weights from a `text_encoder` folder.
+    ///
+    /// The table of token embeddings is called `shared` or `encoder.embed_tokens`: both are taken.
+    ///
+    /// # Errors
+    /// When a weight is missing or has another shape than `config` says.
+    pub fn load(config: &TextConfig, weights: &Weights) -> Result<Self> {
+        let (width, eps) = (config.d_model, config.layer_norm_epsilon);
+        let encoder = weights.scope("encoder");
+        let tied = "encoder.embed_tokens.weight";
+        let name = if weights.contains(tied) { tied } else { "shared.weight" };
+        let layers = (0..config.num_layers)
+            .map(|index| Layer::load(config, &encoder.scope("block").scope(index).scope("layer")))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            embedding: weights.get(name, (config.vocab_size, width))?,
+            layers,
+            norm: RmsNorm::load(&encoder.scope("final_layer_norm"), width, eps)?,
+            buckets: config.relative_attention_num_buckets,
+            max_distance: config.relative_attention_max_distance,
+        })
+    }
+
+    /// Encodes tokens without padding, which equals padding with a mask; `tick` runs after every
+    /// layer and may cancel.
+    ///
+    /// Shape: `[tokens, d_model]`.
+    ///
+    /// # Errors
+    /// When a token lies outside the vocabulary, or `tick` cancels.
+    pub fn encode(&self, ids: &[u32], tick: &mut dyn FnMut() -> Result<()>) -> Result<Tensor> {
+        let mut x = self.embed(ids)?;
+        let buckets = self.bucket_table(ids.len())?;
+        for layer in &self.layers {
+            x = layer.forward(&x, &buckets)?;
+            tick()?;
+        }
+        self.norm.forward(&x)
+    }
+
+    /// The layers, first to last.
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// The embeddings of tokens. Shape: `[tokens, d_model]`.
+    ///
+    /// # Errors
+    /// When a token lies outside the vocabulary.
+    pub fn embed(&self, ids: &[u32]) -> Result<Tensor> {
+        let vocabulary = self.embedding.dim(0)?;
+        if let Some(id) = ids.iter().find(|id| **id as usize >= vocabulary) {
+            return Err(Error::input(format!(
+                "token {id} lies outside the encoder's vocabulary of {vocabulary}: tokenizer and \
+                 text encoder do not belong together"
+            )));
+        }
+        let ids = Tensor::new(ids, self.embedding.device())?;
+        Ok(self.embedding.index_select(&ids, 0)?)
+    }
+
+    /// The bucket of each pair of tokens, query-major. Shape: `[tokens·tokens]`.
+    ///
+    /// # Errors
+    /// When the device refuses the tensor.
+    pub fn bucket_table(&self, tokens: usize) -> Result<Tensor> {
+        let tokens = tokens as i64;
+        let pairs = (0..tokens).flat_map(|query| (0..tokens).map(move |key| key - query));
+        let table: Vec<u32> =
+            pairs.map(|rel| relative_bucket(rel, self.buckets, self.max_distance)).collect();
+        Ok(Tensor::from_vec(table, (tokens * tokens) as usize, self.embedding.device())?)
+    }
+}
+
+/// The bucket of a distance `key − query`: exact near by, logarithmic up to `max_distance`, each
+/// half of the buckets for one direction.
+///
+/// As `_relative_position_bucket` of transformers' `modeling_umt5.py`, in f32 like there.
+pub fn relative_bucket(relative: i64, buckets: usize, max_distance: usize) -> u32 {
+    let half = buckets / 2;
+    let exact = half / 2;
+    let distance = relative.unsigned_abs() as usize;
+    let bucket = if distance < exact {
+        distance
+    } else {
+        let far = (distance as f32 / exact as f32).ln() / (max_distance as f32 / exact as f32).ln();
+        (exact + (far * (half - exact) as f32) as usize).min(half - 1)
+    };
+    (bucket + if relative > 0 { half } else { 0 }) as u32
+}
+
+/// One layer: self-attention and a gated feed-forward, each after a norm and added to its input.
+#[derive(Debug)]
+pub struct Layer {
+    attention_norm: RmsNorm,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    out: Linear,
+    bias: Tensor, // [buckets, heads]
+    heads: usize,
+    forward_norm: RmsNorm,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+}
+
+impl Layer {
+    fn load(config: &TextConfig, weights: &Weights) -> Result<Self> {
+        let (width, inner, eps) = (config.d_model, config.d_ff, config.layer_norm_epsilon);
+        let heads = config.num_heads;
+        let attended = heads * config.d_kv;
+        let (first, second) = (weights.scope(0), weights.scope(1));
+        let (attention, dense) = (first.scope("SelfAttention"), second.scope("DenseReluDense"));
+        let table = (config.relative_attention_num_buckets, heads);
+        Ok(Self {
+            attention_norm: RmsNorm::load(&first.scope("layer_norm"), width, eps)?,
+            query: Linear::load_plain(&attention.scope("q"), width, attended)?,
+            key: Linear::load_plain(&attention.scope("k"), width, attended)?,
+            value: Linear::load_plain(&attention.scope("v"), width, attended)?,
+            out: Linear::load_plain(&attention.scope("o"), attended, width)?,
+            bias: attention.get_as("relative_attention_bias.weight", table, DType::F32)?,
+            heads,
+            forward_norm: RmsNorm::load(&second.scope("layer_norm"), width, eps)?,
+            gate: Linear::load_plain(&dense.scope("wi_0"), width, inner)?,
+            up: Linear::load_plain(&dense.scope("wi_1"), width, inner)?,
+            down: Linear::load_plain(&dense.scope("wo"), inner, width)?,
+        })
+    }
+
+    /// The whole layer. Shapes: `x` and the result `[tokens, d_model]`; `buckets` is
+    /// [`Umt5::bucket_table`] for as many tokens.
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    pub fn forward(&self, x: &Tensor, buckets: &Tensor) -> Result<Tensor> {
+        let x = (x + self.attend(x, buckets)?)?;
+        let y = self.forward_norm.forward(&x)?;
+        let gated = (kernels::gelu_tanh(&self.gate.forward(&y)?)? * self.up.forward(&y)?)?;
+        Ok((x + self.down.forward(&gated)?)?)
+    }
+
+    /// What self-attention adds to `x`. Shapes as in [`Layer::forward`].
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    pub fn attend(&self, x: &Tensor, buckets: &Tensor) -> Result<Tensor> {
+        let y = self.attention_norm.forward(x)?;
+        let tokens = y.dim(0)?;
+        let split = |t: Tensor| -> Result<Tensor> {
+            Ok(t.reshape((tokens, self.heads, ()))?.transpose(0, 1)?) // [heads, tokens, d_kv]
+        };
+        let query = split(self.query.forward(&y)?)?;
+        let key = split(self.key.forward(&y)?)?;
+        let value = split(self.value.forward(&y)?)?;
+        let bias = self.relative_bias(buckets)?;
+        let mixed = kernels::attention_with_bias(&query, &key, &value, &bias, 1.0)?;
+        let mixed = mixed.transpose(0, 1)?.reshape((tokens, ()))?; // [tokens, heads·d_kv]
+        self.out.forward(&mixed)
+    }
+
+    /// What this layer adds to the scores of each pair of tokens. Shape: `[heads, tokens, tokens]`.
+    ///
+    /// # Errors
+    /// When `buckets` is not a square of tokens.
+    pub fn relative_bias(&self, buckets: &Tensor) -> Result<Tensor> {
+        let tokens = buckets.dim(0)?.isqrt();
+        let bias = self.bias.index_select(buckets, 0)?; // [tokens·tokens, heads]
+        let bias = bias.t()?.contiguous()?; // [heads, tokens·tokens]
+        Ok(bias.reshape((self.heads, tokens, tokens))?)
+    }
+}

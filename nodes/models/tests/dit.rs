@@ -1,0 +1,202 @@
+//! The transformer against diffusers' `WanTransformer3DModel`.
+
+mod common;
+
+use candle_core::{DType, Device, Tensor};
+use common::{Golden, close, distance, golden, model};
+use kino_models::config::TransformerConfig;
+use kino_models::dit::{Context, Dit, Grid, Timesteps, patchify, rope_tables, unpatchify};
+use kino_models::{Error, Result};
+
+const PATCH: (usize, usize, usize) = (1, 2, 2);
+
+fn dit(path: &str, dtype: DType) -> Dit {
+    let folder = model(path);
+    let config = TransformerConfig::read(&folder).unwrap();
+    Dit::load(&config, &folder.weights("transformer", dtype, &Device::Cpu).unwrap()).unwrap()
+}
+
+fn text() -> Tensor {
+    let embedded = golden("wan_t2v/golden/text.safetensors").get("embeds.0");
+    let rows = embedded.dim(0).unwrap();
+    embedded.pad_with_zeros(0, 0, 512 - rows).unwrap() // [512, 40]
+}
+
+fn go_on() -> Result<()> {
+    Ok(())
+}
+
+/// One clip of the reference: its patches, grid and timesteps a token.
+struct Case {
+    patches: Tensor,
+    grid: Grid,
+    timesteps: Vec<f64>,
+    out: Tensor,
+}
+
+fn case(golden: &Golden, name: &str) -> Case {
+    let latent = golden.get(&format!("{name}.in")).squeeze(0).unwrap(); // [c, f, h, w]
+    let (_, f, h, w) = latent.dims4().unwrap();
+    let grid = Grid::of_latent((f, h, w), PATCH).unwrap();
+    let mut timesteps = golden.f64s(&format!("{name}.timestep"));
+    if timesteps.len() == 1 {
+        timesteps = vec![timesteps[0]; grid.tokens()];
+    }
+    let out = golden.get(&format!("{name}.out")).squeeze(0).unwrap();
+    Case { patches: patchify(&latent, PATCH).unwrap(), grid, timesteps, out }
+}
+
+fn alone(dit: &Dit, case: &Case, context: &Context) -> Tensor {
+    let timesteps = Timesteps::PerToken(&case.timesteps);
+    dit.velocity(&case.patches, &[case.grid], timesteps, &[context], &mut go_on).unwrap()
+}
+
+#[track_caller]
+fn check_model(family: &str) {
+    let golden = golden(&format!("{family}/golden/transformer.safetensors"));
+    let dit = dit(&format!("{family}/model"), DType::F32);
+    let context = dit.context(&text()).unwrap();
+    let (a, b) = (case(&golden, "a"), case(&golden, "b"));
+    for (name, case) in [("a", &a), ("b", &b)] {
+        let out = unpatchify(&alone(&dit, case, &context), case.grid, PATCH).unwrap();
+        close(&format!("{family}, {name}"), &out, &case.out, 2e-5);
+    }
+    // Packed with another clip of another size, time and text, each is what it is alone.
+    let other = dit.context(&text().narrow(0, 0, 7).unwrap()).unwrap();
+    let packed = Tensor::cat(&[&a.patches, &b.patches, &a.patches], 0).unwrap();
+    let timesteps = [a.timesteps.clone(), b.timesteps.clone(), a.timesteps.clone()].concat();
+    let grids = [a.grid, b.grid, a.grid];
+    let texts = [&context, &context, &other];
+    let timesteps = Timesteps::PerToken(&timesteps);
+    let packed = dit.velocity(&packed, &grids, timesteps, &texts, &mut go_on).unwrap();
+    let mut start = 0;
+    for (case, text) in [&a, &b, &a].into_iter().zip(texts) {
+        let own = packed.narrow(0, start, case.grid.tokens()).unwrap();
+        close(&format!("{family}, packed"), &own, &alone(&dit, case, text), 1e-5);
+        start += case.grid.tokens();
+    }
+}
+
+#[test]
+fn text_to_video_equals_the_reference() {
+    check_model("wan_t2v");
+}
+
+#[test]
+fn a_timestep_per_token_equals_the_reference() {
+    let timesteps = golden("wan22_ti2v/golden/transformer.safetensors").f64s("a.timestep");
+    assert!(timesteps.iter().any(|t| *t != timesteps[0]), "the case must mix timesteps");
+    check_model("wan22_ti2v");
+}
+
+#[test]
+fn one_timestep_a_clip_equals_the_same_at_every_token() {
+    let golden = golden("wan_t2v/golden/transformer.safetensors");
+    let dit = dit("wan_t2v/model", DType::F32);
+    let (context, a) = (dit.context(&text()).unwrap(), case(&golden, "a"));
+    let packed = Tensor::cat(&[&a.patches, &a.patches], 0).unwrap();
+    let times = Timesteps::PerClip(&[417.0, 30.5]);
+    let both = dit.velocity(&packed, &[a.grid; 2], times, &[&context; 2], &mut go_on).unwrap();
+    let first = both.narrow(0, 0, a.grid.tokens()).unwrap();
+    close("first clip", &first, &alone(&dit, &a, &context), 1e-5);
+    let second = Case { timesteps: vec![30.5; a.grid.tokens()], ..a };
+    let rest = both.narrow(0, second.grid.tokens(), second.grid.tokens()).unwrap();
+    close("second clip", &rest, &alone(&dit, &second, &context), 1e-5);
+    assert!(distance(&first, &rest) > 1e-3, "timesteps must matter");
+}
+
+#[test]
+fn the_time_embedding_equals_the_reference() {
+    let dit = dit("wan_t2v/model", DType::F32);
+    let expected = golden("wan_t2v/golden/transformer.safetensors").get("a.condition_embedder.0");
+    close("temb", &dit.time_embedding(&[417.0]).unwrap(), &expected, 2e-5);
+}
+
+#[test]
+fn rotations_equal_the_reference() {
+    let golden = golden("wan_t2v/golden/transformer.safetensors");
+    let grid = Grid { frames: 3, rows: 3, columns: 5 };
+    let (cos, sin) = rope_tables(grid, 16, &Device::Cpu).unwrap(); // [45, 8]
+    for (table, name) in [(cos, "a.rope.0"), (sin, "a.rope.1")] {
+        // The reference holds every value twice, once for each half of a pair.
+        let twice = Tensor::stack(&[&table, &table], 2).unwrap().reshape((45, 16)).unwrap();
+        close(name, &twice, &golden.get(name), 1e-7);
+    }
+}
+
+/// At far positions f32 angles would be off by 1e-5 and more; f64 ones are not.
+#[test]
+fn far_rotations_keep_their_precision() {
+    let grid = Grid { frames: 1, rows: 1, columns: 1000 };
+    let (cos, _) = rope_tables(grid, 128, &Device::Cpu).unwrap(); // [1000, 64]
+    let last = common::values(&cos.get(999).unwrap());
+    for pair in 0..21 {
+        let exact = (999.0 / 10_000f64.powf(2.0 * f64::from(pair) / 42.0)).cos();
+        let found = last[22 + 21 + pair as usize];
+        assert!((found - exact).abs() < 1e-7, "pair {pair}: {found} is not {exact}");
+    }
+}
+
+#[test]
+fn patches_come_back_as_the_latent() {
+    let count = 6 * 4 * 6 * 8;
+    let latent = Tensor::arange(0f32, count as f32, &Device::Cpu).unwrap();
+    let latent = latent.reshape((6, 4, 6, 8)).unwrap();
+    for patch in [(1, 2, 2), (2, 3, 4), (1, 1, 1)] {
+        let grid = Grid::of_latent((4, 6, 8), patch).unwrap();
+        let patches = patchify(&latent, patch).unwrap();
+        assert_eq!(patches.dims(), [grid.tokens(), count / grid.tokens()]);
+        close("round trip", &unpatchify(&patches, grid, patch).unwrap(), &latent, 0.0);
+    }
+    let error = patchify(&latent, (1, 4, 2)).unwrap_err().to_string();
+    assert!(error.contains("4×6×8 cannot be cut into patches of 1×4×2"), "{error}");
+}
+
+/// bf16 arithmetic stays near f32: the reference measured 0.0063 for this case.
+#[test]
+fn bf16_stays_near_f32() {
+    let golden = golden("wan_t2v/golden/transformer.safetensors");
+    let a = case(&golden, "a");
+    let dit = dit("wan_t2v/model", DType::BF16);
+    let out = alone(&dit, &a, &dit.context(&text()).unwrap());
+    let out = unpatchify(&out, a.grid, PATCH).unwrap();
+    let square = |t: &Tensor| t.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+    let relative = (square(&(&out - &a.out).unwrap()) / square(&a.out)).sqrt();
+    println!("relative distance of bf16: {relative}");
+    assert!(relative < 0.02, "{relative}");
+}
+
+#[test]
+fn cancelling_takes_effect_within_a_block() {
+    let golden = golden("wan_t2v/golden/transformer.safetensors");
+    let dit = dit("wan_t2v/model", DType::F32);
+    let (context, a) = (dit.context(&text()).unwrap(), case(&golden, "a"));
+    let mut blocks = 0;
+    let mut tick = || {
+        blocks += 1;
+        if blocks == 2 { Err(Error::Cancelled) } else { Ok(()) }
+    };
+    let times = Timesteps::PerClip(&[417.0]);
+    let stopped = dit.velocity(&a.patches, &[a.grid], times, &[&context], &mut tick);
+    assert!(matches!(stopped, Err(Error::Cancelled)));
+    assert_eq!(blocks, 2);
+    assert_eq!(dit.block_count(), 3);
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let golden = golden("wan_t2v/golden/transformer.safetensors");
+    let dit = dit("wan_t2v/model", DType::F32);
+    let (context, a) = (dit.context(&text()).unwrap(), case(&golden, "a"));
+    let refused = |grids: &[Grid], times: Timesteps<'_>, texts: &[&Context], says: &str| {
+        let error = dit.velocity(&a.patches, grids, times, texts, &mut go_on).unwrap_err();
+        assert!(error.to_string().contains(says), "{error}");
+    };
+    let clip = Timesteps::PerClip(&[1.0]);
+    refused(&[Grid { rows: 4, ..a.grid }], clip, &[&context], "45 patches do not fill");
+    refused(&[a.grid], clip, &[], "0 texts for 1 clips");
+    refused(&[a.grid], Timesteps::PerClip(&[]), &[&context], "0 timesteps, but 1");
+    refused(&[a.grid], Timesteps::PerToken(&[1.0]), &[&context], "1 timesteps, but 45");
+    let error = dit.context(&text().narrow(1, 0, 39).unwrap()).unwrap_err().to_string();
+    assert!(error.contains("[512, 39]") && error.contains("[rows, 40]"), "{error}");
+}

@@ -1,0 +1,167 @@
+//! Clean-up, tokens and UMT5 against ftfy, transformers and diffusers.
+
+mod common;
+
+use candle_core::{DType, Device, Tensor};
+use common::{Random, close, golden, model, reference};
+use kino_models::config::{TextConfig, TokenizerConfig};
+use kino_models::text::{TextEncoder, Tokens, Umt5, clean, relative_bucket};
+
+fn prompts(key: &str) -> Vec<String> {
+    let meta = std::fs::read(reference("wan_t2v/golden/meta.json")).unwrap();
+    let meta: serde_json::Value = serde_json::from_slice(&meta).unwrap();
+    let list = meta["files"]["text"][key].as_array().unwrap();
+    list.iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+}
+
+fn encoder() -> TextEncoder {
+    TextEncoder::load(&model("wan_t2v/model"), DType::F32, &Device::Cpu).unwrap()
+}
+
+#[test]
+fn prompts_are_cleaned_like_the_reference() {
+    for (prompt, cleaned) in prompts("prompts").iter().zip(prompts("cleaned")) {
+        assert_eq!(clean::prompt(prompt), cleaned);
+    }
+    assert_eq!(clean::prompt("a\u{a0}b \t\n c&amp;amp;d &lt;i&gt;"), "a b c&d <i>");
+    assert_eq!(clean::prompt("“so”　ＡＢＣ！"), "\"so\" ABC!");
+}
+
+/// Whatever is typed, cleaning ends and leaves no doubled space.
+#[test]
+fn any_text_can_be_cleaned() {
+    let seed = 0x5eed_c1ea;
+    let mut random = Random(seed);
+    let odd: Vec<char> =
+        "&<;#x￼\u{feff}\u{85}\u{2028}ÃƒÂ©â€™\u{a0}ﬁ，😀\u{1b}[0m\0\r\n \u{301}é".chars().collect();
+    for round in 0..300 {
+        let text: String = (0..random.below(40))
+            .map(|_| match random.below(3) {
+                0 => odd[random.below(odd.len())],
+                1 => char::from(b' ' + random.below(95) as u8),
+                _ => char::from_u32(random.below(0x11_0000) as u32).unwrap_or('?'),
+            })
+            .collect();
+        let cleaned = clean::prompt(&text);
+        assert!(!cleaned.contains("  "), "seed {seed:#x}, round {round}: {text:?}");
+    }
+}
+
+#[test]
+fn tokens_equal_the_reference() {
+    let (golden, encoder) = (golden("wan_t2v/golden/text.safetensors"), encoder());
+    for (index, text) in prompts("cleaned").iter().enumerate() {
+        let ids: Vec<f64> =
+            encoder.tokens().encode(text).unwrap().iter().map(|id| f64::from(*id)).collect();
+        assert_eq!(ids, golden.f64s(&format!("ids.{index}")), "{text}");
+    }
+}
+
+#[test]
+fn a_long_text_is_cut_and_still_ends() {
+    let tokens = encoder();
+    let ids = tokens.tokens().encode(&"deep snow at dawn ".repeat(400)).unwrap();
+    assert_eq!((ids.len(), ids.last()), (512, Some(&1)));
+    assert!(!ids[..511].contains(&1));
+    let folder = kino_models::ModelFolder::directory(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../shapes/model"
+    ))
+    .unwrap();
+    let short = Tokens::load(&folder, &TokenizerConfig::read(&folder).unwrap()).unwrap();
+    let ids = short.encode(&"a red circle moves ".repeat(50)).unwrap();
+    assert_eq!((ids.len(), ids.last(), short.length()), (48, Some(&1), 48));
+}
+
+#[test]
+fn buckets_and_biases_equal_the_reference() {
+    let golden = golden("wan_t2v/golden/text.safetensors");
+    let buckets: Vec<f64> =
+        (-40..=300).map(|rel| f64::from(relative_bucket(rel, 32, 128))).collect();
+    assert_eq!(buckets, golden.f64s("bias.buckets_-40..300"));
+    let encoder = encoder();
+    let bias = encoder.model().layers()[0]
+        .relative_bias(&encoder.model().bucket_table(9).unwrap())
+        .unwrap();
+    close("bias of layer 0", &bias, &golden.get("bias.block0"), 1e-6);
+}
+
+#[test]
+fn layers_equal_the_reference() {
+    let (golden, encoder) = (golden("wan_t2v/golden/text.safetensors"), encoder());
+    let model = encoder.model();
+    let ids: Vec<u32> = golden.f64s("ids.0").into_iter().map(|id| id as u32).collect();
+    let buckets = model.bucket_table(ids.len()).unwrap();
+    let mut x = model.embed(&ids).unwrap();
+    let attended = model.layers()[0].attend(&x, &buckets).unwrap();
+    let name = "layer.encoder.block.0.layer.0.SelfAttention.0";
+    close(name, &attended, &golden.get(name), 5e-5);
+    for (index, layer) in model.layers().iter().enumerate() {
+        x = layer.forward(&x, &buckets).unwrap();
+        let name = format!("layer.encoder.block.{index}");
+        close(&name, &x, &golden.get(&name), 5e-5);
+    }
+}
+
+#[test]
+fn embeddings_equal_the_reference_and_are_padded_with_zeros() {
+    let (golden, encoder) = (golden("wan_t2v/golden/text.safetensors"), encoder());
+    for (index, prompt) in prompts("prompts").iter().enumerate() {
+        let embedded = encoder.encode(prompt, &mut || Ok(())).unwrap(); // [512, 40]
+        let expected = golden.get(&format!("embeds.{index}"));
+        let rows = expected.dim(0).unwrap();
+        close(prompt, &embedded.narrow(0, 0, rows).unwrap(), &expected, 5e-5);
+        let rest = embedded.narrow(0, rows, 512 - rows).unwrap();
+        close("rows past the prompt", &rest, &rest.zeros_like().unwrap(), 0.0);
+    }
+}
+
+#[test]
+fn the_embedded_model_encodes_both_languages() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../shapes/model");
+    let folder = kino_models::ModelFolder::directory(path).unwrap();
+    let encoder = TextEncoder::load(&folder, DType::F32, &Device::Cpu).unwrap();
+    let meta = std::fs::read(reference("shapes/meta.json")).unwrap();
+    let meta: serde_json::Value = serde_json::from_slice(&meta).unwrap();
+    for case in meta["cases"].as_array().unwrap() {
+        let name = case["name"].as_str().unwrap();
+        let expected = common::golden(&format!("shapes/{name}.safetensors")).get("text");
+        let text = encoder.encode(case["prompt"].as_str().unwrap(), &mut || Ok(())).unwrap();
+        close(name, &text, &expected.squeeze(0).unwrap(), 5e-5);
+    }
+}
+
+/// The token table under its other name gives the same numbers.
+#[test]
+fn both_names_of_the_token_table_are_taken() {
+    let folder = model("wan_t2v/model");
+    let mut tensors = candle_core::safetensors::load(
+        reference("wan_t2v/model/text_encoder/model.safetensors"),
+        &Device::Cpu,
+    )
+    .unwrap();
+    let table = tensors.remove("shared.weight").unwrap();
+    tensors.insert("encoder.embed_tokens.weight".to_owned(), table);
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("renamed.safetensors");
+    candle_core::safetensors::save(&tensors, &file).unwrap();
+    let weights = kino_models::Weights::open(&file, DType::F32, &Device::Cpu).unwrap();
+    let renamed = Umt5::load(&TextConfig::read(&folder).unwrap(), &weights).unwrap();
+    let ids = [5, 9, 1];
+    let run = |model: &Umt5| -> Tensor { model.encode(&ids, &mut || Ok(())).unwrap() };
+    close("renamed", &run(&renamed), &run(encoder().model()), 0.0);
+}
+
+#[test]
+fn encoding_can_be_cancelled_and_foreign_tokens_are_refused() {
+    let encoder = encoder();
+    let mut layers = 0;
+    let cancelled = encoder.encode("a fox", &mut || {
+        layers += 1;
+        if layers == 2 { Err(kino_models::Error::Cancelled) } else { Ok(()) }
+    });
+    assert!(matches!(cancelled, Err(kino_models::Error::Cancelled)));
+    assert_eq!(layers, 2);
+    let error = encoder.model().embed(&[608]).unwrap_err().to_string();
+    assert!(error.contains("608") && error.contains("do not belong together"), "{error}");
+}

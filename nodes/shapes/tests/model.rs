@@ -1,0 +1,30 @@
+//! What the binary holds is what lies in `model/`, all of it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+fn collect(folder: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let name = format!("{prefix}{}", entry.file_name().to_str().unwrap());
+        if entry.path().is_dir() {
+            collect(&entry.path(), &format!("{name}/"), files);
+        } else {
+            files.insert(name, std::fs::read(entry.path()).unwrap());
+        }
+    }
+}
+
+#[test]
+fn every_file_of_the_model_is_embedded() {
+    let mut on_disk = BTreeMap::new();
+    collect(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/model")), "", &mut on_disk);
+    let embedded: BTreeMap<String, Vec<u8>> =
+        kino_shapes::FILES.iter().map(|(path, bytes)| (path.to_string(), bytes.to_vec())).collect();
+    assert_eq!(
+        on_disk.keys().collect::<Vec<_>>(),
+        embedded.keys().collect::<Vec<_>>(),
+        "a new file of model/ is added to FILES"
+    );
+    assert!(on_disk == embedded, "model/ changed after it was embedded");
+}
