@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
-use kino_port::{Port, PortType};
+use kino_port::{Fact, Facts, Literal, Port, PortType};
 
 use crate::{Conditioning, Error, Frames, Guider, Latent, Part, Patches, Result, Sigmas, Value};
 
@@ -30,6 +30,23 @@ impl<'a> Inputs<'a> {
     pub fn get(&self, port: &str) -> Option<&'a Value> {
         let index = self.ports.iter().position(|candidate| candidate.name == port)?;
         self.values.get(index)?.as_ref()
+    }
+
+    /// What is known of inputs that have arrived: literals as they are; of the rest, that something feeds them.
+    pub(crate) fn facts(&self) -> Facts {
+        let fact = |port: &Port, value: Option<&Value>| match value {
+            Some(Value::Text(text)) => Some(Fact::Literal(Literal::text(text.to_string()))),
+            Some(Value::Int(value)) => Some(Fact::Literal(Literal::Int(*value))),
+            Some(Value::Real(value)) => Some(Fact::Literal(Literal::Real(*value))),
+            Some(Value::Bool(value)) => Some(Fact::Literal(Literal::Bool(*value))),
+            Some(_) => Some(Fact::Unknown),
+            None => port.lazy.then_some(Fact::Unknown),
+        };
+        let values = self.values.iter().map(Option::as_ref).chain(std::iter::repeat(None));
+        let entries = self.ports.iter().zip(values);
+        Facts::new(
+            entries.map(|(port, value)| (Arc::from(&*port.name), fact(port, value))).collect(),
+        )
     }
 
     fn need(&self, port: &str) -> Result<&'a Value> {

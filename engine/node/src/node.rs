@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kino_port::{Facts, Objection, Signature, Survey};
 
-use crate::{Cx, Inputs, Outputs, Result, Services};
+use crate::{Cx, Error, Inputs, Outputs, Result, Services};
 
 /// Something that a graph can name as `op`.
 pub trait Node: Send + Sync {
@@ -23,6 +23,27 @@ pub trait Node: Send + Sync {
     /// # Errors
     /// When it cannot; the message says where, what was expected, what to do.
     fn run(&self, cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs>;
+
+    /// The lazy inputs that the node needs, asked once all others are there. Unless a node says otherwise, its
+    /// survey is asked again, now with the literals that have arrived: the input that it names, else all of them.
+    ///
+    /// # Errors
+    /// When it cannot say.
+    fn choose(&self, services: &Services, inputs: &Inputs<'_>) -> Result<Vec<String>> {
+        match self.survey(services, &inputs.facts()) {
+            Ok(Survey { chosen: Some(port), .. }) => Ok(vec![port.to_owned()]),
+            Ok(_) => {
+                let lazy = self.signature().inputs.iter().filter(|port| port.lazy);
+                Ok(lazy.map(|port| port.name.clone().into_owned()).collect())
+            }
+            Err(objections) => {
+                let mut objections = objections.into_iter();
+                let first = objections.next();
+                let first = first.unwrap_or_else(|| Objection::new("the node refuses its inputs"));
+                Err(Error::Failed { message: first.message, hint: first.hint })
+            }
+        }
+    }
 }
 
 /// A node as plain data: a signature and two functions.
