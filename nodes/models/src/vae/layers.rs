@@ -122,10 +122,11 @@ impl ResidualBlock {
     /// `[t, h, w, cin]` → `[t, h, w, cout]`.
     pub(super) fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         pass.tick()?;
-        let y = channel_norm_silu(x, &self.norms[0], BORDER)?;
-        let y = self.convs[0].forward(&y, None, pass)?;
+        // Assigning frees each activation as soon as the next one stands.
+        let mut y = channel_norm_silu(x, &self.norms[0], BORDER)?;
+        y = self.convs[0].forward(&y, None, pass)?;
         pass.tick()?;
-        let y = channel_norm_silu(&y, &self.norms[1], BORDER)?;
+        y = channel_norm_silu(&y, &self.norms[1], BORDER)?;
         let residual = match &self.shortcut {
             Some(shortcut) => &shortcut.forward(x)?,
             None => x,
@@ -173,9 +174,8 @@ pub(super) struct Middle {
 
 impl Middle {
     pub(super) fn read(weights: &Weights, channels: usize) -> Result<Self> {
-        let block = |i| {
-            ResidualBlock::read(&weights.scope("resnets").scope(i), [channels, channels])
-        };
+        let block =
+            |i| ResidualBlock::read(&weights.scope("resnets").scope(i), [channels, channels]);
         let attention = FrameAttention::read(&weights.scope("attentions.0"), channels)?;
         Ok(Self { blocks: [block(0)?, block(1)?], attention })
     }
