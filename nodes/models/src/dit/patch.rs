@@ -23,7 +23,7 @@ impl Grid {
     pub fn of_latent(size: (usize, usize, usize), patch: (usize, usize, usize)) -> Result<Self> {
         let (frames, height, width) = size;
         let (pt, ph, pw) = patch;
-        let whole = |side: usize, patch: usize| side > 0 && patch > 0 && side % patch == 0;
+        let whole = |side: usize, patch: usize| side > 0 && patch > 0 && side.is_multiple_of(patch);
         if !(whole(frames, pt) && whole(height, ph) && whole(width, pw)) {
             return Err(Error::input(format!(
                 "a latent of {frames}×{height}×{width} cannot be cut into patches of {pt}×{ph}×{pw}"

@@ -215,17 +215,16 @@ fn lambda(sigma: f64) -> f64 {
 fn solve(mut matrix: Vec<Vec<f64>>, mut right: Vec<f64>) -> Vec<f64> {
     let n = right.len();
     for column in 0..n {
-        let largest =
-            |a: &usize, b: &usize| matrix[*a][column].abs().total_cmp(&matrix[*b][column].abs());
-        let pivot = (column..n).max_by(largest).unwrap_or(column);
+        let size = |row: &usize| matrix[*row][column].abs();
+        let pivot = (column..n).max_by(|a, b| size(a).total_cmp(&size(b))).unwrap_or(column);
         matrix.swap(column, pivot);
         right.swap(column, pivot);
-        for row in column + 1..n {
-            let factor = matrix[row][column] / matrix[column][column];
-            for k in column..n {
-                matrix[row][k] -= factor * matrix[column][k];
-            }
-            right[row] -= factor * right[column];
+        let (above, below) = matrix.split_at_mut(column + 1);
+        let top = &above[column];
+        for (offset, row) in below.iter_mut().enumerate() {
+            let factor = row[column] / top[column];
+            row.iter_mut().zip(top).for_each(|(value, top)| *value -= factor * top);
+            right[column + 1 + offset] -= factor * right[column];
         }
     }
     for row in (0..n).rev() {

@@ -1,0 +1,159 @@
+//! Configs: what they say is read, what this version cannot run is refused by name.
+
+mod common;
+
+use common::{model, reference};
+use kino_models::config::{
+    ModelConfig, ModelIndex, ScheduleKind, SchedulerConfig, SolverType, TextConfig,
+    TokenizerConfig, TransformerConfig, VaeConfig,
+};
+use kino_models::{Error, ModelFolder, Result};
+use serde_json::{Value, json};
+
+/// A copy of the configs of the tiny text-to-video model with one of them edited.
+fn edited(path: &str, edit: impl FnOnce(&mut Value)) -> (tempfile::TempDir, ModelFolder) {
+    let place = tempfile::tempdir().unwrap();
+    let configs = [
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "text_encoder/config.json",
+        "tokenizer/tokenizer_config.json",
+        "transformer/config.json",
+        "vae/config.json",
+    ];
+    for config in configs {
+        let target = place.path().join(config);
+        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+        std::fs::copy(reference("wan_t2v/model").join(config), target).unwrap();
+    }
+    let file = place.path().join(path);
+    let mut value: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    edit(&mut value);
+    std::fs::write(&file, value.to_string()).unwrap();
+    let folder = ModelFolder::directory(place.path()).unwrap();
+    (place, folder)
+}
+
+/// Sets one key of one config and expects that reading all of them fails with these words.
+#[track_caller]
+fn refused(path: &str, key: &str, value: Value, says: &[&str]) {
+    let (_place, folder) = edited(path, |config| match value {
+        Value::Null => drop(config.as_object_mut().unwrap().remove(key)),
+        value => config[key] = value,
+    });
+    let message = ModelConfig::read(&folder).unwrap_err().to_string();
+    assert!(message.contains(path), "the file is named: {message}");
+    for word in says {
+        assert!(message.contains(word), "`{word}` stands in: {message}");
+    }
+}
+
+#[test]
+fn the_tiny_model_is_understood_without_its_weights() {
+    let (_place, folder) = edited("model_index.json", |_| ());
+    let config = ModelConfig::read(&folder).unwrap();
+    assert!(config.index.has("vae") && !config.index.has("transformer_2"));
+    assert!(!config.index.expand_timesteps);
+    let (text, tokenizer) = config.text.unwrap();
+    assert_eq!((text.d_model, text.num_heads, text.d_kv), (40, 4, 12));
+    assert_eq!((tokenizer.text_length(), tokenizer.eos_token()), (512, "</s>"));
+    let transformer = config.transformer.unwrap();
+    assert_eq!((transformer.dim(), transformer.patch_dim(), transformer.num_layers), (64, 64, 3));
+    let vae = config.vae.unwrap();
+    assert_eq!((vae.spatial_factor(), vae.temporal_factor(), vae.z_dim), (8, 4, 16));
+    assert_eq!(
+        (vae.latent_frames(17), vae.latent_frames(1), vae.latent_frames(18)),
+        (Some(5), Some(1), None)
+    );
+    assert_eq!((vae.latent_frames(0), vae.frames(5), vae.frames(1)), (None, 17, 1));
+    let scheduler = config.scheduler;
+    assert_eq!((scheduler.kind(), scheduler.shift()), (ScheduleKind::UniPc, 3.0));
+    assert_eq!((scheduler.solver_order, scheduler.solver_type), (2, SolverType::Bh2));
+}
+
+#[test]
+fn the_embedded_model_is_understood() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../shapes/model");
+    let config = ModelConfig::read(&ModelFolder::directory(path).unwrap()).unwrap();
+    assert!(config.index.expand_timesteps);
+    assert_eq!(config.text.unwrap().1.text_length(), 48);
+    assert_eq!(config.transformer.unwrap().dim(), 192);
+}
+
+#[test]
+fn a_missing_key_is_named() {
+    let missing = |path: &str, key: &str| refused(path, key, Value::Null, &["missing field", key]);
+    missing("model_index.json", "_class_name");
+    missing("transformer/config.json", "ffn_dim");
+    missing("vae/config.json", "latents_std");
+    missing("text_encoder/config.json", "d_kv");
+    missing("scheduler/scheduler_config.json", "_class_name");
+}
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    let transformer = "transformer/config.json";
+    refused(transformer, "text_dim", json!(41), &["text_dim is 41", "d_model is 40"]);
+    refused(transformer, "num_attention_heads", json!(0), &["num_attention_heads", "0"]);
+    refused(transformer, "attention_head_dim", json!(15), &["attention_head_dim", "even"]);
+    refused(transformer, "num_layers", json!("three"), &["expected usize"]);
+    refused("vae/config.json", "z_dim", json!(15), &["latents_mean", "16 values", "15"]);
+    refused("vae/config.json", "temperal_downsample", json!([true]), &["one shorter"]);
+    refused("text_encoder/config.json", "relative_attention_num_buckets", json!(3), &["buckets"]);
+    refused("tokenizer/tokenizer_config.json", "model_max_length", json!(0), &["must not be 0"]);
+    refused("scheduler/scheduler_config.json", "flow_shift", json!(0.0), &["greater than 0"]);
+}
+
+#[test]
+fn what_is_not_supported_yet_is_named() {
+    let no = |path: &str, key: &str, value: Value, says: &str| {
+        refused(path, key, value, &["not supported yet", says]);
+    };
+    let index = "model_index.json";
+    no(index, "_class_name", json!("WanImageToVideoPipeline"), "WanImageToVideoPipeline");
+    no(index, "transformer_2", json!(["diffusers", "WanTransformer3DModel"]), "second expert");
+    no(index, "boundary_ratio", json!(0.875), "second expert");
+    let transformer = "transformer/config.json";
+    no(transformer, "image_dim", json!(1280), "image encoder");
+    no(transformer, "added_kv_proj_dim", json!(5120), "image encoder");
+    no(transformer, "in_channels", json!(36), "36 in, 16 out");
+    no(transformer, "_class_name", json!("WanVACETransformer3DModel"), "VACE");
+    no(transformer, "_class_name", json!("FluxTransformer2DModel"), "FluxTransformer2DModel");
+    no(transformer, "qk_norm", json!("layer_norm"), "layer_norm");
+    let vae = "vae/config.json";
+    no(vae, "_class_name", json!("AutoencoderKL"), "AutoencoderKL");
+    no(vae, "is_residual", json!(true), "residual");
+    no(vae, "in_channels", json!(4), "three channels");
+    no("text_encoder/config.json", "model_type", json!("t5"), "t5");
+    let scheduler = "scheduler/scheduler_config.json";
+    no(scheduler, "_class_name", json!("DPMSolverMultistepScheduler"), "DPMSolver");
+    no(scheduler, "use_karras_sigmas", json!(true), "use_karras_sigmas");
+    no(scheduler, "prediction_type", json!("epsilon"), "other than flow");
+    no(scheduler, "solver_order", json!(4), "solver_order");
+}
+
+/// The parts of Wan 2.2 TI2V are read one by one: its autoencoder is refused, the rest is not.
+#[test]
+fn parts_are_read_one_by_one() {
+    let folder = model("wan22_ti2v/model");
+    assert!(ModelIndex::read(&folder).unwrap().expand_timesteps);
+    assert_eq!(TransformerConfig::read(&folder).unwrap().in_channels, 12);
+    assert_eq!(TextConfig::read(&folder).unwrap().num_layers, 3);
+    assert_eq!(SchedulerConfig::read(&folder).unwrap().shift(), 5.0);
+    let refused = VaeConfig::read(&folder).unwrap_err();
+    assert!(matches!(&refused, Error::Unsupported { what, .. } if what.contains("residual")));
+}
+
+#[test]
+fn tokenizer_configs_come_in_several_forms() {
+    let read = |key: &str, value: Value| -> Result<TokenizerConfig> {
+        let (_place, folder) =
+            edited("tokenizer/tokenizer_config.json", |config| config[key] = value);
+        TokenizerConfig::read(&folder)
+    };
+    let unlimited = json!(1_000_000_000_000_000_019_884_624_838_656.0_f64);
+    assert_eq!(read("model_max_length", unlimited).unwrap().text_length(), 512);
+    assert_eq!(read("model_max_length", Value::Null).unwrap().text_length(), 512);
+    let token = json!({"content": "<end>", "lstrip": false});
+    assert_eq!(read("eos_token", token).unwrap().eos_token(), "<end>");
+}
