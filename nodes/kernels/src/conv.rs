@@ -8,7 +8,7 @@ use candle_core::{DType, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::dense::{Dense, fast, tensor};
-use crate::matrix::{Matrix, multiply, with_scratch};
+use crate::matrix::{Matrix, TileMut, with_scratch};
 use crate::{Result, composite};
 
 /// Weights of a convolution, packed once when they are loaded.
@@ -230,17 +230,17 @@ impl Job<'_> {
         let [_, down, right] = self.stride;
         let k = self.kernel[2] * cin;
         let tap = &self.weights[(kt * self.kernel[1] + kh) * k * cout..][..k * cout];
-        let rhs = Matrix { data: tap, row_step: cout, column_step: 1 };
+        let rhs = Matrix::rows(tap, cout);
         let first = (row * down + kh) * wide * cin;
-        let lhs = |start| Matrix { data: &frame[start..], row_step: right * cin, column_step: 1 };
+        let lhs = |start: usize| Matrix::rows(&frame[start..], right * cin);
         if down == 1 && right == 1 {
             // All rows at once: pixels in the padding between them are computed and not used.
             let pixels = (rows - 1) * wide + width;
-            multiply([pixels, cout, k], sums, cout, lhs(first), rhs, accumulate);
+            TileMut::new(sums, pixels, cout, cout).multiply(k, lhs(first), rhs, accumulate);
         } else {
             for (r, sums) in sums.chunks_exact_mut(width * cout).enumerate() {
                 let start = first + r * down * wide * cin;
-                multiply([width, cout, k], sums, cout, lhs(start), rhs, accumulate);
+                TileMut::new(sums, width, cout, cout).multiply(k, lhs(start), rhs, accumulate);
             }
         }
     }

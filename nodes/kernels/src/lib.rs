@@ -29,20 +29,24 @@
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+mod activation;
+mod attention;
 pub mod composite;
 mod conv;
 mod dense;
+mod linear;
 mod math;
 mod matrix;
-mod ops;
+mod norm;
 mod plane;
+mod rows;
 mod tier;
 
+pub use activation::{gelu, gelu_tanh, rope_interleaved, silu};
+pub use attention::{attention, attention_with_bias};
 pub use conv::{ConvInput, ConvWeights, conv};
-pub use ops::{
-    attention, attention_with_bias, gate_add, gelu, gelu_tanh, layer_norm, linear, modulate,
-    rms_norm, rope_interleaved, silu, softmax_last,
-};
+pub use linear::linear;
+pub use norm::{gate_add, layer_norm, modulate, rms_norm, softmax_last};
 pub use plane::{
     Padding, channel_norm, channel_norm_silu, halves_to_frames, pad_plane, upsample_nearest2,
 };

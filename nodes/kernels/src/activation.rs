@@ -1,0 +1,92 @@
+//! Activations and the rotation of positions: elementwise, or nearly.
+
+use candle_core::{Tensor, bail};
+
+use crate::dense::{Dense, fast, tensor};
+use crate::rows::{map_blocks, write_rows};
+use crate::tier::by_tier;
+use crate::{Result, composite, math};
+
+/// GELU in its tanh form: x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))).
+pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
+    if fast(&[x]) { map(x, gelu_tanh_block) } else { x.gelu() }
+}
+
+/// GELU in its exact form: x/2·(1 + erf(x/√2)).
+pub fn gelu(x: &Tensor) -> Result<Tensor> {
+    if fast(&[x]) { map(x, gelu_block) } else { x.gelu_erf() }
+}
+
+/// x·sigmoid(x).
+pub fn silu(x: &Tensor) -> Result<Tensor> {
+    if fast(&[x]) { map(x, silu_block) } else { x.silu() }
+}
+
+fn map(x: &Tensor, fill: impl Fn(&[f32], &mut [f32]) + Sync) -> Result<Tensor> {
+    let dense = Dense::new(x)?;
+    let out = map_blocks(&dense.read(), fill);
+    tensor(out, x.shape())
+}
+
+by_tier! {
+    fn gelu_tanh_block<FMA>(x: &[f32], y: &mut [f32]) {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y = math::gelu_tanh::<FMA>(*x);
+        }
+    }
+}
+
+by_tier! {
+    fn silu_block<FMA>(x: &[f32], y: &mut [f32]) {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y = math::silu::<FMA>(*x);
+        }
+    }
+}
+
+/// Scalar: it runs only on the few tokens of an image encoder.
+fn gelu_block(x: &[f32], y: &mut [f32]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y = 0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2));
+    }
+}
+
+/// Rotates the pairs (x₂ᵢ, x₂ᵢ₊₁) of each head by an angle of the row.
+///
+/// Shapes: `x` `[n, heads, d]`, `cos` and `sin` `[n, d/2]`.
+pub fn rope_interleaved(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+    let (n, heads, d) = x.dims3()?;
+    if d % 2 != 0 || cos.dims() != [n, d / 2] || sin.dims() != [n, d / 2] {
+        bail!(
+            "rope: x {:?}, cos {:?}, sin {:?}; expected [n, heads, d] and twice [n, d/2]",
+            x.dims(),
+            cos.dims(),
+            sin.dims()
+        );
+    }
+    if !fast(&[x, cos, sin]) {
+        return composite::rope_interleaved(x, cos, sin);
+    }
+    let (x_dense, cos, sin) = (Dense::new(x)?, Dense::new(cos)?, Dense::new(sin)?);
+    let (data, cos, sin) = (x_dense.read(), cos.read(), sin.read());
+    let (width, half) = (heads * d, d / 2);
+    let out = write_rows(n, width, |row, y| {
+        let angles = row * half..(row + 1) * half;
+        rotate(&data[row * width..][..width], &cos[angles.clone()], &sin[angles], y);
+    });
+    tensor(out, x.shape())
+}
+
+by_tier! {
+    /// The heads of one row.
+    fn rotate<FMA>(x: &[f32], cos: &[f32], sin: &[f32], y: &mut [f32]) {
+        let d = 2 * cos.len();
+        for (x, y) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)) {
+            let (x, y) = (x.as_chunks::<2>().0, y.as_chunks_mut::<2>().0);
+            for (((y, x), c), s) in y.iter_mut().zip(x).zip(cos).zip(sin) {
+                y[0] = math::madd::<FMA>(x[0], *c, -(x[1] * s));
+                y[1] = math::madd::<FMA>(x[0], *s, x[1] * c);
+            }
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The operations of a transformer, against the same formulas in candle's operations.
+
+mod common;
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+use common::{Random, close, same};
+use kino_kernels::composite;
+
+#[test]
+fn linear_equals_its_composite_form() {
+    let mut random = Random::new(1);
+    for (rows, inner, out) in [(1, 7, 5), (37, 33, 65), (600, 48, 500), (2, 300, 900), (1, 1, 1)] {
+        let (x, weight) = (random.tensor(&[rows, inner]), random.tensor(&[out, inner]));
+        let bias = random.tensor(&[out]);
+        for bias in [None, Some(&bias)] {
+            let expected = composite::linear(&x, &weight, bias).unwrap();
+            close(&kino_kernels::linear(&x, &weight, bias).unwrap(), &expected, 2e-5);
+        }
+    }
+    let (x, weight) = (random.tensor(&[3, 2, 5, 8]), random.tensor(&[4, 8]));
+    assert_eq!(kino_kernels::linear(&x, &weight, None).unwrap().dims(), [3, 2, 5, 4]);
+}
+
+#[test]
+fn attention_equals_its_composite_form() {
+    let mut random = Random::new(2);
+    let cases =
+        [(1, 1, 1, 1), (3, 97, 513, 5), (2, 200, 1025, 16), (5, 3, 2, 64), (12, 40, 31, 32)];
+    for (heads, n, m, d) in cases {
+        let q = random.tensor(&[heads, n, d]).affine(8.0, 0.0).unwrap(); // a sharp softmax too
+        let (k, v) = (random.tensor(&[heads, m, d]), random.tensor(&[heads, m, d]));
+        let scale = 1.0 / (d as f64).sqrt();
+        let expected = composite::attention(&q, &k, &v, scale).unwrap();
+        close(&kino_kernels::attention(&q, &k, &v, scale).unwrap(), &expected, 5e-6);
+    }
+}
+
+#[test]
+fn attention_survives_large_scores() {
+    let mut random = Random::new(3);
+    let q = random.tensor(&[1, 4, 8]).affine(300.0, 0.0).unwrap();
+    let k = random.tensor(&[1, 1500, 8]).affine(300.0, 0.0).unwrap();
+    let v = random.tensor(&[1, 1500, 8]);
+    let expected = composite::attention(&q, &k, &v, 1.0).unwrap();
+    close(&kino_kernels::attention(&q, &k, &v, 1.0).unwrap(), &expected, 1e-4);
+}
+
+#[test]
+fn attention_takes_tokens_by_heads() {
+    let mut random = Random::new(4);
+    let [q, k, v] = [100, 70, 70].map(|n| random.tensor(&[n, 6, 8]).transpose(0, 1).unwrap());
+    let viewed = kino_kernels::attention(&q, &k, &v, 0.3).unwrap();
+    let [q, k, v] = [q, k, v].map(|x| x.contiguous().unwrap());
+    same(&viewed, &kino_kernels::attention(&q, &k, &v, 0.3).unwrap());
+    assert!(viewed.transpose(0, 1).unwrap().is_contiguous(), "the layout of the queries is kept");
+}
+
+#[test]
+fn attention_with_bias_equals_its_composite_form() {
+    let mut random = Random::new(5);
+    let (q, k, v) =
+        (random.tensor(&[3, 7, 4]), random.tensor(&[3, 9, 4]), random.tensor(&[3, 9, 4]));
+    for shape in [[3, 7, 9], [1, 7, 9]] {
+        let bias = random.tensor(&shape);
+        let expected = composite::attention_with_bias(&q, &k, &v, &bias, 1.0).unwrap();
+        close(&kino_kernels::attention_with_bias(&q, &k, &v, &bias, 1.0).unwrap(), &expected, 1e-5);
+    }
+}
+
+#[test]
+fn norms_equal_their_composite_forms() {
+    let mut random = Random::new(6);
+    for shape in [vec![1, 1], vec![5, 17], vec![3, 4, 192], vec![33, 1536]] {
+        let width = shape[shape.len() - 1];
+        let x = random.tensor(&shape).affine(3.0, 0.5).unwrap();
+        let (weight, bias) = (random.tensor(&[width]), random.tensor(&[width]));
+        for (weight, bias) in [(None, None), (Some(&weight), Some(&bias)), (Some(&weight), None)] {
+            let expected = composite::layer_norm(&x, weight, bias, 1e-6).unwrap();
+            close(&kino_kernels::layer_norm(&x, weight, bias, 1e-6).unwrap(), &expected, 5e-6);
+        }
+        let expected = composite::rms_norm(&x, &weight, 1e-6).unwrap();
+        close(&kino_kernels::rms_norm(&x, &weight, 1e-6).unwrap(), &expected, 5e-6);
+        let expected = composite::softmax_last(&x).unwrap();
+        close(&kino_kernels::softmax_last(&x).unwrap(), &expected, 1e-6);
+    }
+}
+
+#[test]
+fn modulation_takes_one_row_or_one_a_token() {
+    let mut random = Random::new(7);
+    let (x, y) = (random.tensor(&[9, 40]), random.tensor(&[9, 40]));
+    for shape in [vec![40], vec![1, 40], vec![9, 40], vec![9, 1]] {
+        let (shift, scale) = (random.tensor(&shape), random.tensor(&shape));
+        let expected = composite::modulate(&x, &shift, &scale, 1e-6).unwrap();
+        close(&kino_kernels::modulate(&x, &shift, &scale, 1e-6).unwrap(), &expected, 5e-6);
+        let expected = composite::gate_add(&x, &y, &scale).unwrap();
+        close(&kino_kernels::gate_add(&x, &y, &scale).unwrap(), &expected, 1e-6);
+    }
+}
+
+#[test]
+fn activations_equal_candles() {
+    let mut random = Random::new(8);
+    let x = random.tensor(&[7, 333]).affine(12.0, 0.0).unwrap();
+    close(&kino_kernels::gelu_tanh(&x).unwrap(), &x.gelu().unwrap(), 3e-6);
+    close(&kino_kernels::gelu(&x).unwrap(), &x.gelu_erf().unwrap(), 3e-6);
+    close(&kino_kernels::silu(&x).unwrap(), &x.silu().unwrap(), 3e-6);
+    let far = Tensor::new(&[-1e30f32, -200.0, 0.0, 200.0, 1e30, f32::NAN], &Device::Cpu).unwrap();
+    for activation in [kino_kernels::gelu_tanh, kino_kernels::gelu, kino_kernels::silu] {
+        let y = activation(&far).unwrap().to_vec1::<f32>().unwrap();
+        assert!(y[0].abs() < 1e-3 && y[1].abs() < 1e-30 && y[2] == 0.0, "{y:?}");
+        assert!(y[3] == 200.0 && y[4] == 1e30 && y[5].is_nan(), "{y:?}");
+    }
+}
+
+#[test]
+fn rope_equals_its_composite_form() {
+    let mut random = Random::new(9);
+    for (n, heads, d) in [(1, 1, 2), (13, 3, 32), (5, 12, 128)] {
+        let x = random.tensor(&[n, heads, d]);
+        let angles = random.tensor(&[n, d / 2]).affine(40.0, 0.0).unwrap();
+        let (cos, sin) = (angles.cos().unwrap(), angles.sin().unwrap());
+        let expected = composite::rope_interleaved(&x, &cos, &sin).unwrap();
+        close(&kino_kernels::rope_interleaved(&x, &cos, &sin).unwrap(), &expected, 1e-6);
+    }
+}
+
+/// All operations on the same operands.
+fn all(x: &Tensor, row: &Tensor, weight: &Tensor, cos: &Tensor) -> Vec<Result<Tensor>> {
+    let heads = |x: &Tensor| x.unsqueeze(0);
+    let tokens = |x: &Tensor| x.unsqueeze(1);
+    vec![
+        kino_kernels::linear(x, weight, Some(&weight.narrow(1, 0, 1).unwrap().squeeze(1).unwrap())),
+        kino_kernels::layer_norm(x, Some(row), Some(row), 1e-6),
+        kino_kernels::rms_norm(x, row, 1e-6),
+        kino_kernels::modulate(x, row, x, 1e-6),
+        kino_kernels::gate_add(x, x, row),
+        kino_kernels::gelu_tanh(x),
+        kino_kernels::gelu(x),
+        kino_kernels::silu(x),
+        kino_kernels::softmax_last(x),
+        heads(x).and_then(|x| kino_kernels::attention(&x, &x, &x, 0.2)),
+        heads(x).and_then(|q| kino_kernels::attention_with_bias(&q, &q, &q, &q, 0.2)),
+        tokens(x).and_then(|x| kino_kernels::rope_interleaved(&x, cos, cos)),
+    ]
+}
+
+#[test]
+fn views_give_the_same_bits() {
+    let mut random = Random::new(10);
+    let operands = [
+        random.view(&[24, 24]),
+        random.view(&[24]),
+        random.view(&[10, 24]),
+        random.view(&[24, 12]),
+    ];
+    let [x, row, weight, cos] = &operands;
+    let whole = operands.each_ref().map(|t| t.contiguous().unwrap());
+    for (view, whole) in
+        all(x, row, weight, cos).into_iter().zip(all(&whole[0], &whole[1], &whole[2], &whole[3]))
+    {
+        same(&view.unwrap(), &whole.unwrap());
+    }
+}
+
+#[test]
+fn half_precision_takes_the_composite_form() {
+    let mut random = Random::new(11);
+    let wide = [
+        random.tensor(&[24, 24]),
+        random.tensor(&[24]),
+        random.tensor(&[10, 24]),
+        random.tensor(&[24, 12]),
+    ];
+    for dtype in [DType::BF16, DType::F16] {
+        let half = wide.each_ref().map(|t| t.to_dtype(dtype).unwrap());
+        let results = all(&half[0], &half[1], &half[2], &half[3]);
+        for (half, wide) in results.into_iter().zip(all(&wide[0], &wide[1], &wide[2], &wide[3])) {
+            let half = half.unwrap();
+            assert_eq!(half.dtype(), dtype);
+            close(&half.to_dtype(DType::F32).unwrap(), &wide.unwrap(), 0.15);
+        }
+    }
+}
+
+#[test]
+fn gradients_pass() {
+    let mut random = Random::new(12);
+    let x = Var::from_tensor(&random.tensor(&[24, 24])).unwrap();
+    let (row, weight) = (random.tensor(&[24]), random.tensor(&[10, 24]));
+    let cos = random.tensor(&[24, 12]);
+    for (index, y) in all(&x, &row, &weight, &cos).into_iter().enumerate() {
+        let gradients = y.unwrap().sqr().unwrap().sum_all().unwrap().backward().unwrap();
+        let gradient = gradients.get(&x).unwrap_or_else(|| panic!("operation {index} has none"));
+        let size = gradient.abs().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(size > 0.0, "operation {index}");
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    let mut random = Random::new(13);
+    let operands = [
+        random.tensor(&[700, 96]),
+        random.tensor(&[96]),
+        random.tensor(&[500, 96]),
+        random.tensor(&[700, 48]),
+    ];
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let [x, row, weight, cos] = &operands;
+        pool.install(|| all(x, row, weight, cos))
+    };
+    for ((one, three), index) in run(1).into_iter().zip(run(3)).zip(0..) {
+        // The attention of text encoders multiplies by candle, whose threads are its own.
+        if index != 10 {
+            same(&one.unwrap(), &three.unwrap());
+        }
+    }
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_refused() {
+    let mut random = Random::new(14);
+    let x = random.tensor(&[4, 6]);
+    assert!(kino_kernels::linear(&x, &random.tensor(&[3, 5]), None).is_err());
+    assert!(kino_kernels::linear(&x, &random.tensor(&[3, 6]), Some(&x)).is_err());
+    assert!(kino_kernels::rms_norm(&x, &random.tensor(&[5]), 1e-6).is_err());
+    assert!(kino_kernels::gate_add(&x, &random.tensor(&[4, 5]), &random.tensor(&[6])).is_err());
+    assert!(kino_kernels::modulate(&x, &random.tensor(&[5]), &x, 1e-6).is_err());
+    let heads = random.tensor(&[2, 4, 6]);
+    assert!(kino_kernels::attention(&heads, &heads, &random.tensor(&[2, 5, 6]), 1.0).is_err());
+    assert!(kino_kernels::rope_interleaved(&heads, &x, &x).is_err());
+}
