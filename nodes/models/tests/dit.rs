@@ -109,7 +109,7 @@ fn one_timestep_a_clip_equals_the_same_at_every_token() {
 fn the_time_embedding_equals_the_reference() {
     let dit = dit("wan_t2v/model", DType::F32);
     let expected = golden("wan_t2v/golden/transformer.safetensors").get("a.condition_embedder.0");
-    close("temb", &dit.time_embedding(&[417.0]).unwrap(), &expected, 2e-5);
+    close("temb", &dit.time_embedding(&[417.0]).unwrap(), &expected, 5e-7);
 }
 
 #[test]
