@@ -3,6 +3,7 @@
 
 use candle_core::{D, DType, Tensor, bail};
 
+use crate::resize::{Window, matrix};
 use crate::{ConvInput, ConvWeights, Padding, Result};
 
 /// Queries per block of [`attention`], so that memory does not grow with their number squared.
@@ -198,4 +199,16 @@ pub fn halves_to_frames(x: &Tensor) -> Result<Tensor> {
     let (t, h, w, twice) = x.dims4()?;
     let x = x.contiguous()?.reshape((t, h, w, 2, twice / 2))?;
     x.permute((0, 3, 1, 2, 4))?.force_contiguous()?.reshape((2 * t, h, w, twice / 2))
+}
+
+/// See [`crate::resize`].
+pub(crate) fn resize(frames: &Tensor, rows: &[Window], columns: &[Window]) -> Result<Tensor> {
+    let (f, h, w, c) = frames.dims4()?;
+    let x = frames.to_dtype(DType::F32)?.contiguous()?.reshape((f * h, w, c))?;
+    let across = matrix(columns, w, &x)?.unsqueeze(0)?; // [1, width, w]
+    let x = across.broadcast_matmul(&x)?; // [f·h, width, c]
+    let x = x.reshape((f, h, columns.len() * c))?;
+    let down = matrix(rows, h, &x)?.unsqueeze(0)?; // [1, height, h]
+    let x = down.broadcast_matmul(&x)?; // [f, height, width·c]
+    x.reshape((f, rows.len(), columns.len(), c))?.to_dtype(frames.dtype())
 }

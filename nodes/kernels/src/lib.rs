@@ -39,6 +39,7 @@ mod math;
 mod matrix;
 mod norm;
 mod plane;
+mod resize;
 mod rows;
 mod tier;
 
@@ -50,6 +51,7 @@ pub use norm::{gate_add, layer_norm, modulate, rms_norm, softmax_last};
 pub use plane::{
     Padding, channel_norm, channel_norm_silu, halves_to_frames, pad_plane, upsample_nearest2,
 };
+pub use resize::{Filter, resize};
 pub use tier::tier;
 
 /// A result of this crate: errors are candle's.

@@ -42,7 +42,7 @@ pub(crate) fn silu<const FMA: bool>(x: f32) -> f32 {
 /// GELU in its tanh form, as x·sigmoid(2·√(2/π)·(x + 0.044715·x³)).
 #[inline(always)]
 pub(crate) fn gelu_tanh<const FMA: bool>(x: f32) -> f32 {
-    const TWICE_ROOT: f32 = 1.595_769_1;
+    const TWICE_ROOT: f32 = 1.595_769_2;
     let cubic = madd::<FMA>(0.044_715 * x * x, x, x);
     x / (1.0 + exp::<FMA>(-TWICE_ROOT * cubic))
 }
@@ -102,4 +102,64 @@ pub(crate) fn exp_row<const FMA: bool>(row: &mut [f32], scale: f32, top: f32) ->
         *x = exp::<FMA>(madd::<FMA>(*x, scale, -top));
     }
     sum(row)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::tier::by_tier;
+    use crate::tier::tests::in_every_tier;
+
+    by_tier! {
+        fn exp_all<FMA>(x: &[f32], y: &mut [f32]) {
+            for (y, x) in y.iter_mut().zip(x) {
+                *y = super::exp::<FMA>(*x);
+            }
+        }
+    }
+
+    by_tier! {
+        fn reductions<FMA>(x: &[f32]) -> [f32; 3] {
+            [super::sum(x), super::sum_squares::<FMA>(x, 0.25), super::largest(x)]
+        }
+    }
+
+    #[test]
+    fn exp_is_exact_to_the_last_bits() {
+        let x: Vec<f32> = (-8700..8800).map(|i| i as f32 * 0.01).collect();
+        in_every_tier(|tier| {
+            let mut y = vec![0.0; x.len()];
+            exp_all(&x, &mut y);
+            for (x, y) in x.iter().zip(&y) {
+                let exact = f64::from(*x).exp();
+                let error = (f64::from(*y) - exact).abs() / exact;
+                assert!(error < 2e-7, "{tier:?}: exp({x}) = {y}, off by {error:e} of it");
+            }
+        });
+    }
+
+    #[test]
+    fn exp_stays_finite_and_keeps_nan() {
+        let x = [f32::NEG_INFINITY, -1e30, 0.0, 1e30, f32::INFINITY, f32::NAN];
+        in_every_tier(|_| {
+            let mut y = [0.0; 6];
+            exp_all(&x, &mut y);
+            assert!(y[0] < 2e-38 && y[1] < 2e-38 && y[2] == 1.0, "{y:?}");
+            assert!(y[3] > 1e38 && y[4] > 1e38 && y[5].is_nan(), "{y:?}");
+        });
+    }
+
+    #[test]
+    fn reductions_take_every_element_once() {
+        for length in [0, 1, 15, 16, 17, 100] {
+            let x: Vec<f32> = (0..length).map(|i| (i * 7 % 11) as f32 - 3.0).collect();
+            let sum: f32 = x.iter().sum();
+            let squares: f32 = x.iter().map(|x| (x - 0.25) * (x - 0.25)).sum();
+            let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            in_every_tier(|tier| {
+                let found = reductions(&x);
+                assert_eq!((found[0], found[2]), (sum, largest), "{tier:?}, {length}");
+                assert!((found[1] - squares).abs() < 1e-3, "{tier:?}, {length}");
+            });
+        }
+    }
 }

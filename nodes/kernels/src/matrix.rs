@@ -113,7 +113,7 @@ pub(crate) fn for_each_tile(
     data: &mut [f32],
     [rows, columns]: [usize; 2],
     tile: [usize; 2],
-    fill: impl Fn(TileMut) + Sync,
+    fill: impl Fn(TileMut) + Sync + Send,
 ) {
     let whole = TileMut::new(data, rows, columns, columns);
     let mut tiles = Vec::new();
@@ -127,7 +127,7 @@ pub(crate) fn for_each_tile(
             tiles.push(TileMut { start, step: whole.step, rows, columns, whole: PhantomData });
         }
     }
-    tiles.into_par_iter().for_each(|tile| fill(tile));
+    tiles.into_par_iter().for_each(fill);
 }
 
 /// Cuts a length into ranges of at most `most`, all nearly equal.

@@ -13,8 +13,12 @@ pub(crate) enum Tier {
     Avx512,
 }
 
-/// The highest tier of this processor.
+/// The highest tier of this processor, or the one that a test asks for.
 pub(crate) fn current() -> Tier {
+    #[cfg(test)]
+    if let Some(tier) = tests::forced() {
+        return tier;
+    }
     static TIER: OnceLock<Tier> = OnceLock::new();
     *TIER.get_or_init(detect)
 }
@@ -81,3 +85,44 @@ macro_rules! by_tier {
     };
 }
 pub(crate) use by_tier;
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::cell::Cell;
+
+    use super::{Tier, detect};
+
+    thread_local! {
+        static FORCED: Cell<Option<Tier>> = const { Cell::new(None) };
+    }
+
+    pub(super) fn forced() -> Option<Tier> {
+        FORCED.get()
+    }
+
+    /// Runs `check` once in every tier that this processor has, on this thread.
+    pub(crate) fn in_every_tier(check: impl Fn(Tier)) {
+        let tiers = match detect() {
+            Tier::Portable => &[Tier::Portable][..],
+            Tier::Avx2 => &[Tier::Portable, Tier::Avx2],
+            Tier::Avx512 => &[Tier::Portable, Tier::Avx2, Tier::Avx512],
+        };
+        for tier in tiers {
+            FORCED.set(Some(*tier));
+            check(*tier);
+            FORCED.set(None);
+        }
+    }
+
+    #[test]
+    fn the_tier_has_a_name() {
+        in_every_tier(|tier| {
+            let expected = match tier {
+                Tier::Portable => "portable",
+                Tier::Avx2 => "avx2",
+                Tier::Avx512 => "avx512",
+            };
+            assert_eq!(super::tier(), expected);
+        });
+    }
+}
