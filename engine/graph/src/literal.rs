@@ -1,0 +1,87 @@
+//! Literals: from the text's tree, or from the command line, by the declared type.
+
+use std::borrow::Cow;
+
+use kino_port::{Literal, Port, PortType, Refusal};
+
+use crate::ron::{Form, Tree};
+
+/// Decodes what stands in the text for a port of type `ty`; the port itself checks type, range and choices.
+pub(crate) fn decode(tree: &Tree<'_>, ty: &PortType) -> Result<Literal, Refusal> {
+    match &tree.form {
+        Form::Text(text) => Ok(Literal::text(text.to_string())),
+        Form::Bool(value) => Ok(Literal::Bool(*value)),
+        Form::Number(digits) => number(digits, ty),
+        Form::List(items) => {
+            items.iter().map(|item| decode(item, ty)).collect::<Result<_, _>>().map(Literal::List)
+        }
+        other => Err(Refusal {
+            message: format!("expected a value of type {ty}, found {}", other.kind()),
+            hint: matches!(other, Form::Name).then(|| "texts stand in quotes".to_owned()),
+        }),
+    }
+}
+
+fn number(written: &str, ty: &PortType) -> Result<Literal, Refusal> {
+    let digits: Cow<'_, str> = if written.contains('_') {
+        Cow::Owned(written.replace('_', ""))
+    } else {
+        Cow::Borrowed(written)
+    };
+    let digits = digits.strip_prefix('+').unwrap_or(&digits);
+    if *ty != PortType::Real
+        && let Some(value) = whole(digits)
+    {
+        return Ok(Literal::Int(value));
+    }
+    let looks_real = digits.bytes().any(|byte| byte.is_ascii_digit())
+        || digits.ends_with("inf")
+        || digits == "NaN";
+    match digits.parse::<f64>() {
+        Ok(value) if looks_real => Ok(Literal::Real(value)),
+        _ => match whole(digits) {
+            Some(value) => Ok(Literal::Int(value)),
+            None => Err(Refusal { message: format!("`{written}` is no number"), hint: None }),
+        },
+    }
+}
+
+fn whole(digits: &str) -> Option<i128> {
+    let (sign, magnitude) = digits.strip_prefix('-').map_or((1, digits), |rest| (-1, rest));
+    let radix = |prefix: &str, radix| {
+        magnitude.strip_prefix(prefix).and_then(|rest| i128::from_str_radix(rest, radix).ok())
+    };
+    let value = radix("0x", 16).or_else(|| radix("0o", 8)).or_else(|| radix("0b", 2));
+    value
+        .or_else(|| {
+            magnitude.bytes().all(|byte| byte.is_ascii_digit()).then(|| magnitude.parse().ok())?
+        })
+        .map(|value| sign * value)
+}
+
+/// Decodes what stands on a command line, unquoted, by the port's type.
+pub(crate) fn from_command_line(raw: &str, port: &Port) -> Result<Literal, Refusal> {
+    if port.is_list() {
+        let items = raw.split(',').map(|item| one_from_command_line(item.trim(), port));
+        return items.collect::<Result<_, _>>().map(Literal::List);
+    }
+    port.admit(one_from_command_line(raw, port)?)
+}
+
+fn one_from_command_line(raw: &str, port: &Port) -> Result<Literal, Refusal> {
+    let refused =
+        || Refusal { message: format!("expected {}, found `{raw}`", port.expected()), hint: None };
+    match port.ty {
+        PortType::Text | PortType::Path => Ok(Literal::text(raw.to_owned())),
+        PortType::Bool => raw.parse().map(Literal::Bool).map_err(|_| refused()),
+        PortType::Int if raw == "random" => Ok(Literal::text("random")),
+        PortType::Int | PortType::Real => number(raw.trim(), &port.ty).map_err(|_| refused()),
+        _ => Err(Refusal {
+            message: format!("an input of type {} takes no value written out", port.ty),
+            hint: Some(
+                "use this graph as a node of another graph, and feed the input with an edge"
+                    .to_owned(),
+            ),
+        }),
+    }
+}

@@ -1,0 +1,404 @@
+//! A reader of RON that keeps the place of everything: text → tree with spans.
+//!
+//! It accepts the data model that graphs use (structs, maps, lists, strings, numbers, booleans, comments, raw strings),
+//! refuses duplicate keys where the tree is used, and never recurses deeper than [`DEEPEST`].
+
+use std::borrow::Cow;
+
+use crate::diagnostic::{Fault, Span};
+
+/// How deep brackets may nest.
+const DEEPEST: usize = 64;
+
+/// A value with its place.
+#[derive(Clone, Debug)]
+pub(crate) struct Tree<'a> {
+    pub(crate) form: Form<'a>,
+    pub(crate) span: Span,
+}
+
+/// What stands there.
+#[derive(Clone, Debug)]
+pub(crate) enum Form<'a> {
+    Text(Cow<'a, str>),
+    Number(&'a str),
+    Bool(bool),
+    /// A name alone, such as `None`.
+    Name,
+    List(Vec<Tree<'a>>),
+    Map(Vec<(Tree<'a>, Tree<'a>)>),
+    /// `Name(key: value)` or `(key: value)`.
+    Struct(Option<&'a str>, Vec<(Key<'a>, Tree<'a>)>),
+    /// `Name(a, b)` or `(a, b)`.
+    Tuple(Vec<Tree<'a>>),
+}
+
+/// A field's name with its place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Key<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) span: Span,
+}
+
+impl Form<'_> {
+    /// What it is, for messages.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Form::Text(_) => "a text",
+            Form::Number(_) => "a number",
+            Form::Bool(_) => "true or false",
+            Form::Name => "a bare name",
+            Form::List(_) => "a list",
+            Form::Map(_) => "a map",
+            Form::Struct(..) => "a struct",
+            Form::Tuple(_) => "a tuple",
+        }
+    }
+}
+
+/// Reads the one value that stands at `span`; places count from the start of the text.
+pub(crate) fn read(text: &str, span: Span) -> Result<Tree<'_>, Fault> {
+    let text = text.get(..span.end as usize).unwrap_or(text);
+    let mut reader = Reader { text, at: span.start as usize };
+    reader.skip_blank()?;
+    let tree = reader.value(0)?;
+    reader.skip_blank()?;
+    if reader.at < text.len() {
+        return Err(reader.fault("expected the end of the file, found more"));
+    }
+    Ok(tree)
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
+}
+
+impl<'a> Reader<'a> {
+    fn rest(&self) -> &'a str {
+        &self.text[self.at..]
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn span_from(&self, start: usize) -> Span {
+        Span::new(start, self.at)
+    }
+
+    fn fault(&self, message: impl Into<String>) -> Fault {
+        let len = self.rest().chars().next().map_or(0, char::len_utf8);
+        Fault { message: message.into(), span: Span::new(self.at, self.at + len), hint: None }
+    }
+
+    fn fault_from(&self, start: usize, message: impl Into<String>) -> Fault {
+        Fault { message: message.into(), span: self.span_from(start), hint: None }
+    }
+
+    fn found(&self) -> String {
+        self.rest()
+            .chars()
+            .next()
+            .map_or("the end of the file".to_owned(), |c| format!("`{}`", c.escape_debug()))
+    }
+
+    fn skip_blank(&mut self) -> Result<(), Fault> {
+        loop {
+            let rest = self.rest();
+            let blank = rest.len() - rest.trim_start().len();
+            self.at += blank;
+            if self.rest().starts_with("//") {
+                self.at += self.rest().find('\n').unwrap_or(self.rest().len());
+            } else if self.rest().starts_with("/*") {
+                self.skip_block_comment()?;
+            } else if blank == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn skip_block_comment(&mut self) -> Result<(), Fault> {
+        let start = self.at;
+        let mut depth = 0;
+        loop {
+            if self.rest().starts_with("/*") {
+                depth += 1;
+                self.at += 2;
+            } else if self.rest().starts_with("*/") {
+                depth -= 1;
+                self.at += 2;
+                if depth == 0 {
+                    return Ok(());
+                }
+            } else {
+                let Some(c) = self.rest().chars().next() else {
+                    self.at = start + 2;
+                    return Err(self.fault_from(start, "this comment is never closed"));
+                };
+                self.at += c.len_utf8();
+            }
+        }
+    }
+
+    fn name(&mut self) -> &'a str {
+        let bytes = self.rest().as_bytes();
+        let len = bytes.iter().position(|byte| !is_name_byte(*byte)).unwrap_or(bytes.len());
+        let name = &self.rest()[..len];
+        self.at += len;
+        name
+    }
+
+    fn value(&mut self, depth: usize) -> Result<Tree<'a>, Fault> {
+        if depth > DEEPEST {
+            return Err(self.fault(format!("brackets nest deeper than {DEEPEST}")));
+        }
+        let start = self.at;
+        let form = match self.peek() {
+            Some(b'"') => Form::Text(self.string()?),
+            Some(b'r') if self.rest().starts_with("r\"") || self.rest().starts_with("r#") => {
+                Form::Text(Cow::Borrowed(self.raw_string()?))
+            }
+            Some(b'[') => Form::List(self.list(depth)?),
+            Some(b'{') => Form::Map(self.map(depth)?),
+            Some(b'(') => self.parens(None, depth)?,
+            Some(b'0'..=b'9' | b'-' | b'+' | b'.') => Form::Number(self.number()),
+            Some(byte) if byte.is_ascii_alphabetic() || byte == b'_' => self.named(depth)?,
+            _ => return Err(self.fault(format!("expected a value, found {}", self.found()))),
+        };
+        Ok(Tree { form, span: self.span_from(start) })
+    }
+
+    fn named(&mut self, depth: usize) -> Result<Form<'a>, Fault> {
+        let name = self.name();
+        match name {
+            "true" => return Ok(Form::Bool(true)),
+            "false" => return Ok(Form::Bool(false)),
+            "inf" | "NaN" => return Ok(Form::Number(name)),
+            _ => {}
+        }
+        let after_name = self.at;
+        self.skip_blank()?;
+        if self.peek() == Some(b'(') {
+            return self.parens(Some(name), depth);
+        }
+        self.at = after_name;
+        Ok(Form::Name)
+    }
+
+    fn number(&mut self) -> &'a str {
+        let start = self.at;
+        let bytes = self.text.as_bytes();
+        while let Some(byte) = self.peek() {
+            let sign = matches!(byte, b'+' | b'-');
+            let exponent = self.at > start && matches!(bytes[self.at - 1], b'e' | b'E');
+            if !(is_name_byte(byte) || byte == b'.' || sign && (self.at == start || exponent)) {
+                break;
+            }
+            self.at += 1;
+        }
+        &self.text[start..self.at]
+    }
+
+    /// Items up to `close`, with commas between; the bracket at the cursor is the opening one.
+    fn items(
+        &mut self,
+        close: u8,
+        mut item: impl FnMut(&mut Self) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let open = self.at;
+        self.at += 1;
+        loop {
+            self.skip_blank()?;
+            match self.peek() {
+                Some(byte) if byte == close => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                None => {
+                    let found = Span::new(open, open + 1);
+                    let message =
+                        format!("this bracket is never closed: expected `{}`", close as char);
+                    return Err(Fault { message, span: found, hint: None });
+                }
+                _ => item(self)?,
+            }
+            self.skip_blank()?;
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(byte) if byte == close => {}
+                None => {}
+                _ => {
+                    let message =
+                        format!("expected `,` or `{}`, found {}", close as char, self.found());
+                    return Err(self.fault(message));
+                }
+            }
+        }
+    }
+
+    fn list(&mut self, depth: usize) -> Result<Vec<Tree<'a>>, Fault> {
+        let mut list = Vec::new();
+        self.items(b']', |reader| {
+            list.push(reader.value(depth + 1)?);
+            Ok(())
+        })?;
+        Ok(list)
+    }
+
+    fn colon(&mut self) -> Result<(), Fault> {
+        self.skip_blank()?;
+        if self.peek() != Some(b':') {
+            return Err(self.fault(format!("expected `:`, found {}", self.found())));
+        }
+        self.at += 1;
+        self.skip_blank()
+    }
+
+    fn map(&mut self, depth: usize) -> Result<Vec<(Tree<'a>, Tree<'a>)>, Fault> {
+        let mut map = Vec::new();
+        self.items(b'}', |reader| {
+            let key = reader.value(depth + 1)?;
+            reader.colon()?;
+            map.push((key, reader.value(depth + 1)?));
+            Ok(())
+        })?;
+        Ok(map)
+    }
+
+    /// The field name at the cursor, if a colon follows it.
+    fn field(&mut self) -> Result<Option<Key<'a>>, Fault> {
+        let start = self.at;
+        if !self.peek().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_') {
+            return Ok(None);
+        }
+        let name = self.name();
+        let span = self.span_from(start);
+        self.skip_blank()?;
+        if self.peek() == Some(b':') {
+            return Ok(Some(Key { name, span }));
+        }
+        self.at = start;
+        Ok(None)
+    }
+
+    fn parens(&mut self, name: Option<&'a str>, depth: usize) -> Result<Form<'a>, Fault> {
+        let (mut fields, mut items) = (Vec::new(), Vec::new());
+        self.items(b')', |reader| {
+            match reader.field()? {
+                Some(key) if items.is_empty() => {
+                    reader.colon()?;
+                    fields.push((key, reader.value(depth + 1)?));
+                }
+                Some(_) => return Err(reader.fault("fields with and without a name do not mix")),
+                None if fields.is_empty() => items.push(reader.value(depth + 1)?),
+                None => {
+                    let message =
+                        format!("expected a field `name: value`, found {}", reader.found());
+                    return Err(reader.fault(message));
+                }
+            }
+            Ok(())
+        })?;
+        if items.is_empty() { Ok(Form::Struct(name, fields)) } else { Ok(Form::Tuple(items)) }
+    }
+
+    fn raw_string(&mut self) -> Result<&'a str, Fault> {
+        let start = self.at;
+        self.at += 1;
+        let hashes = self.rest().bytes().take_while(|byte| *byte == b'#').count();
+        self.at += hashes;
+        if self.peek() != Some(b'"') {
+            return Err(self.fault_from(start, "expected a raw string such as r#\"…\"#"));
+        }
+        self.at += 1;
+        let close = format!("\"{}", "#".repeat(hashes));
+        let Some(len) = self.rest().find(&close) else {
+            return Err(self.fault_from(start, "this raw string is never closed"));
+        };
+        let text = &self.rest()[..len];
+        self.at += len + close.len();
+        Ok(text)
+    }
+
+    fn string(&mut self) -> Result<Cow<'a, str>, Fault> {
+        let start = self.at;
+        self.at += 1;
+        let Some(stop) = self.rest().find(['"', '\\']) else { return Err(self.unclosed(start)) };
+        let plain = &self.rest()[..stop];
+        self.at += stop;
+        if self.peek() == Some(b'"') {
+            self.at += 1;
+            return Ok(Cow::Borrowed(plain));
+        }
+        let mut text = plain.to_owned();
+        loop {
+            let Some(c) = self.rest().chars().next() else { return Err(self.unclosed(start)) };
+            self.at += c.len_utf8();
+            match c {
+                '"' => return Ok(Cow::Owned(text)),
+                '\\' => self.escape(&mut text)?,
+                c => text.push(c),
+            }
+        }
+    }
+
+    fn unclosed(&self, start: usize) -> Fault {
+        Fault {
+            message: "this string is never closed".to_owned(),
+            span: Span::new(start, start + 1),
+            hint: Some("a quote inside a string is written \\\"".to_owned()),
+        }
+    }
+
+    fn escape(&mut self, into: &mut String) -> Result<(), Fault> {
+        let start = self.at - 1;
+        let Some(c) = self.rest().chars().next() else { return Err(self.unclosed(start)) };
+        self.at += c.len_utf8();
+        let plain = match c {
+            'n' => '\n',
+            't' => '\t',
+            'r' => '\r',
+            '0' => '\0',
+            '"' | '\'' | '\\' => c,
+            '\n' => {
+                let blank = self.rest().len() - self.rest().trim_start().len();
+                self.at += blank;
+                return Ok(());
+            }
+            'x' | 'u' => self.code_point(c, start)?,
+            _ => {
+                let mut fault =
+                    self.fault_from(start, format!("there is no escape `\\{}`", c.escape_debug()));
+                fault.hint =
+                    Some("a backslash is written \\\\, or use a raw string r\"…\"".to_owned());
+                return Err(fault);
+            }
+        };
+        into.push(plain);
+        Ok(())
+    }
+
+    fn code_point(&mut self, kind: char, start: usize) -> Result<char, Fault> {
+        let rest = self.rest();
+        let (digits, len) = match (kind, rest.strip_prefix('{')) {
+            ('u', Some(inner)) => inner.find('}').map_or(("", 0), |end| (&inner[..end], end + 2)),
+            ('u', None) => (rest.get(..4).unwrap_or(""), 4),
+            _ => (rest.get(..2).unwrap_or(""), 2),
+        };
+        let hex = !digits.is_empty()
+            && digits.len() <= 6
+            && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let code =
+            if hex { u32::from_str_radix(digits, 16).ok().and_then(char::from_u32) } else { None };
+        let Some(c) = code else {
+            return Err(self.fault_from(start, "expected a code point such as \\x41 or \\u{1F600}"));
+        };
+        self.at += len;
+        Ok(c)
+    }
+}
