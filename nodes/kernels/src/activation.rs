@@ -22,7 +22,7 @@ pub fn silu(x: &Tensor) -> Result<Tensor> {
     if fast(&[x]) { map(x, silu_block) } else { x.silu() }
 }
 
-fn map(x: &Tensor, fill: impl Fn(&[f32], &mut [f32]) + Sync) -> Result<Tensor> {
+fn map(x: &Tensor, fill: impl Fn(&[f32], &mut [f32]) + Sync + Send) -> Result<Tensor> {
     let dense = Dense::new(x)?;
     let out = map_blocks(&dense.read(), fill);
     tensor(out, x.shape())

@@ -1,10 +1,10 @@
 //! Attention in blocks with an online softmax: the matrix of scores never exists whole.
 
 use candle_core::{Tensor, bail};
-use rayon::prelude::*;
 
+use crate::buffer::with_scratch;
 use crate::dense::{Elements, fast, tensor};
-use crate::matrix::{Matrix, TileMut, for_each_tile, with_scratch};
+use crate::matrix::{Matrix, TileMut, filled_by_tiles};
 use crate::tier::by_tier;
 use crate::{Result, composite, math};
 
@@ -26,19 +26,16 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, scale: f64) -> Result<Tenso
     let by_token = heads > 1 && q.stride()[0] < q.stride()[1];
     let (q, k, v) = (Operand::new(q)?, Operand::new(k)?, Operand::new(v)?);
     let (q, k, v) = (q.read()?, k.read()?, v.read()?);
-    let mut out = vec![0.0; heads * n * d];
     let block = |head: usize, tile: TileMut| {
         attend(q.head(head), k.head(head), v.head(head), [k.length, d], scale as f32, tile);
     };
     if by_token {
-        for_each_tile(&mut out, [n, heads * d], [QUERIES, d], |tile| {
+        let out = filled_by_tiles(1, [n, heads * d], [QUERIES, d], |_, tile| {
             block(tile.columns.start / d, tile);
         });
         tensor(out, (n, heads, d))?.transpose(0, 1)
     } else {
-        out.par_chunks_mut(n * d).enumerate().for_each(|(head, out)| {
-            for_each_tile(out, [n, d], [QUERIES, d], |tile| block(head, tile));
-        });
+        let out = filled_by_tiles(heads, [n, d], [QUERIES, d], block);
         tensor(out, (heads, n, d))
     }
 }

@@ -5,10 +5,10 @@
 //! cin apart. Each (time, row) of the kernel is then one product that accumulates into the output.
 
 use candle_core::{DType, Tensor, bail};
-use rayon::prelude::*;
 
+use crate::buffer::with_scratch;
 use crate::dense::{Dense, fast, tensor};
-use crate::matrix::{Matrix, TileMut, with_scratch};
+use crate::matrix::{Matrix, TileMut, filled_by_tiles};
 use crate::{Result, composite};
 
 /// Weights of a convolution, packed once when they are loaded.
@@ -165,9 +165,7 @@ fn on_cpu(
         channels: weights.channels,
         width: [w, size[2]],
     };
-    let mut out = vec![0.0; size.iter().product()];
-    job.run(&mut out, residual.as_deref(), size);
-    tensor(out, size.as_slice())
+    tensor(job.run(residual.as_deref(), size), size.as_slice())
 }
 
 impl Job<'_> {
@@ -177,30 +175,24 @@ impl Job<'_> {
         (pixels / self.width[0]).clamp(1, height)
     }
 
-    fn run(&self, out: &mut [f32], residual: Option<&[f32]>, [_, h, w, c]: [usize; 4]) {
-        let rows = self.rows_per_task(h);
-        let mut tasks = Vec::new();
-        for (t, frame) in out.chunks_exact_mut(h * w * c).enumerate() {
-            for (block, rows_out) in frame.chunks_mut(rows * w * c).enumerate() {
-                let start = t * h * w * c + block * rows * w * c;
-                let residual = residual.map(|all| &all[start..start + rows_out.len()]);
-                tasks.push((t, block * rows, rows_out, residual));
-            }
-        }
-        tasks.into_par_iter().for_each(|(t, row, out, residual)| self.rows(t, row, out, residual));
+    fn run(&self, residual: Option<&[f32]>, [t, h, w, c]: [usize; 4]) -> Vec<f32> {
+        filled_by_tiles(t, [h, w * c], [self.rows_per_task(h), w * c], |frame, tile| {
+            let start = (frame * h + tile.rows.start) * w * c;
+            self.rows(frame, tile, residual.map(|all| &all[start..]));
+        })
     }
 
-    /// Computes some whole rows of frame `t`, from `row` on.
-    fn rows(&self, t: usize, row: usize, out: &mut [f32], residual: Option<&[f32]>) {
+    /// Computes some whole rows of frame `t`.
+    fn rows(&self, t: usize, mut tile: TileMut, residual: Option<&[f32]>) {
         let ([_, cout], [_, width]) = (self.channels, self.width);
-        let rows = out.len() / (width * cout);
+        let (first, rows) = (tile.rows.start, tile.rows.len());
         let step = if self.stride[2] == 1 && self.stride[1] == 1 { self.width[0] } else { width };
         with_scratch(((rows - 1) * step + width) * cout, |sums| {
             let mut started = false;
             for kt in 0..self.kernel[0] {
                 let Some(frame) = self.frames[t * self.stride[0] + kt] else { continue };
                 for kh in 0..self.kernel[1] {
-                    self.tap_row(frame, [kt, kh], row, rows, sums, started);
+                    self.tap_row(frame, [kt, kh], first, rows, sums, started);
                     started = true;
                 }
             }
@@ -208,10 +200,10 @@ impl Job<'_> {
                 sums.fill(0.0);
             }
             let line = width * cout;
-            for (r, out) in out.chunks_exact_mut(line).enumerate() {
-                let sums = &sums[r * step * cout..][..line];
-                let residual = residual.map(|all| &all[r * line..][..line]);
-                finish(out, sums, self.bias, residual);
+            for row in 0..rows {
+                let sums = &sums[row * step * cout..][..line];
+                let residual = residual.map(|all| &all[row * line..][..line]);
+                finish(tile.row(row), sums, self.bias, residual);
             }
         });
     }

@@ -31,6 +31,7 @@
 
 mod activation;
 mod attention;
+mod buffer;
 pub mod composite;
 mod conv;
 mod dense;

@@ -3,13 +3,13 @@
 use candle_core::{Tensor, bail};
 
 use crate::dense::{Dense, fast, tensor};
-use crate::matrix::{Matrix, for_each_tile};
+use crate::matrix::{Matrix, filled_by_tiles};
 use crate::rows::rows_of;
 use crate::{Result, composite};
 
 /// Rows and columns of a task: large enough that packing both operands costs little beside the
 /// product, and the result stays in the second-level cache.
-const TILE: [usize; 2] = [512, 384];
+const TILE: [usize; 2] = [512, 512];
 
 /// x·Wᵀ + b over the last dimension.
 ///
@@ -31,8 +31,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
     let (x_dense, weight, bias) = (Dense::new(x)?, Dense::new(weight)?, Dense::optional(bias)?);
     let (data, weight) = (x_dense.read(), weight.read());
     let bias = bias.as_ref().map(Dense::read);
-    let mut y = vec![0.0; rows * out];
-    for_each_tile(&mut y, [rows, out], TILE, |mut tile| {
+    let y = filled_by_tiles(1, [rows, out], TILE, |_, mut tile| {
         let lhs = Matrix::rows(&data[tile.rows.start * inner..], inner);
         let rhs = Matrix::rows(&weight[tile.columns.start * inner..], inner).transposed();
         tile.multiply(inner, lhs, rhs, false);

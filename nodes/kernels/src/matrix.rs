@@ -1,6 +1,5 @@
 //! Products of matrices, each on one thread, and their results cut into tiles for many.
 
-use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -42,8 +41,8 @@ pub(crate) struct TileMut<'a> {
     whole: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: a tile is exclusive access to its rectangle, as `&mut [f32]` is to a slice: the only
-// constructors take a whole `&mut [f32]`, or cut one into rectangles that do not overlap.
+// SAFETY: a tile is exclusive access to its rectangle, as `&mut [f32]` is to a slice: it is made
+// from a whole `&mut [f32]`, or by `filled_by_tiles`, whose rectangles do not overlap.
 unsafe impl Send for TileMut<'_> {}
 
 impl<'a> TileMut<'a> {
@@ -54,6 +53,14 @@ impl<'a> TileMut<'a> {
         assert!(end <= data.len(), "{rows} rows of {columns}, {step} apart, in {}", data.len());
         let start = data.as_mut_ptr();
         Self { start, step, rows: 0..rows, columns: 0..columns, whole: PhantomData }
+    }
+
+    /// Writes zeros; the tile's memory need not have been initialised before.
+    fn clear(&mut self) {
+        for row in 0..self.rows.len() {
+            // SAFETY: the row lies inside the memory that this tile stands for, exclusively ours.
+            unsafe { self.start.add(row * self.step).write_bytes(0, self.columns.len()) };
+        }
     }
 
     /// One row of the tile.
@@ -106,48 +113,51 @@ impl<'a> TileMut<'a> {
     }
 }
 
-/// Cuts a matrix of `[rows, columns]` into tiles of about `tile` and fills them in parallel.
+/// Fills `groups` matrices of `[rows, columns]`, one after the other in memory, in parallel tiles of
+/// about `tile`: `fill(group, tile)`. Tiles begin as zeros.
 ///
-/// How it is cut depends on the sizes alone.
-pub(crate) fn for_each_tile(
-    data: &mut [f32],
+/// How they are cut depends on the sizes alone.
+pub(crate) fn filled_by_tiles(
+    groups: usize,
     [rows, columns]: [usize; 2],
     tile: [usize; 2],
-    fill: impl Fn(TileMut) + Sync + Send,
-) {
-    let whole = TileMut::new(data, rows, columns, columns);
+    fill: impl Fn(usize, TileMut) + Sync + Send,
+) -> Vec<f32> {
+    let length = groups * rows * columns;
+    let mut out: Vec<f32> = Vec::with_capacity(length);
+    let base = out.as_mut_ptr();
     let mut tiles = Vec::new();
-    for rows in even_cuts(rows, tile[0]) {
-        for columns in even_cuts(columns, tile[1]) {
-            let first = rows.start * whole.step + columns.start;
-            // SAFETY: the first element of a rectangle inside the whole; the rectangles come from
-            // disjoint ranges of rows and columns, so that no two of them overlap.
-            let start = unsafe { whole.start.add(first) };
-            let rows = rows.clone();
-            tiles.push(TileMut { start, step: whole.step, rows, columns, whole: PhantomData });
+    for group in 0..groups {
+        for down in even_cuts(rows, tile[0]) {
+            for across in even_cuts(columns, tile[1]) {
+                let first = (group * rows + down.start) * columns + across.start;
+                // SAFETY: `first` is less than `length`, which the capacity holds.
+                let start = unsafe { base.add(first) };
+                let (rows, columns_of_tile) = (down.clone(), across);
+                let tile = TileMut {
+                    start,
+                    step: columns,
+                    rows,
+                    columns: columns_of_tile,
+                    whole: PhantomData,
+                };
+                tiles.push((group, tile));
+            }
         }
     }
-    tiles.into_par_iter().for_each(fill);
+    // The rectangles come from disjoint ranges of rows and columns, so that no two overlap, and
+    // nothing else touches `out` until they are gone.
+    tiles.into_par_iter().for_each(|(group, mut tile)| {
+        tile.clear();
+        fill(group, tile);
+    });
+    // SAFETY: the capacity is at least `length`; the tiles cover `..length`, and each was cleared.
+    unsafe { out.set_len(length) };
+    out
 }
 
 /// Cuts a length into ranges of at most `most`, all nearly equal.
 fn even_cuts(length: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
     let count = length.div_ceil(most.max(1));
     (0..count).map(move |i| length * i / count..length * (i + 1) / count)
-}
-
-thread_local! {
-    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Runs `work` on a buffer of this thread; what it holds at first is left from earlier work.
-pub(crate) fn with_scratch<R>(length: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
-    // Taken out meanwhile, so that work which comes back here gets a buffer of its own.
-    let mut buffer = SCRATCH.take();
-    if buffer.len() < length {
-        buffer.resize(length, 0.0);
-    }
-    let result = work(&mut buffer[..length]);
-    SCRATCH.set(buffer);
-    result
 }

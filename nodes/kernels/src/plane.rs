@@ -1,8 +1,8 @@
 //! What stands between convolutions: norm, padding, upsampling, on channels-last frames.
 
 use candle_core::{Tensor, bail};
-use rayon::prelude::*;
 
+use crate::buffer::filled;
 use crate::conv::check_activation;
 use crate::dense::{Dense, fast, tensor};
 use crate::math;
@@ -47,7 +47,7 @@ fn normalized(
     x: &Tensor,
     gamma: &Tensor,
     padding: Padding,
-    line: impl Fn(&[f32], &[f32], &mut [f32]) + Sync,
+    line: impl Fn(&[f32], &[f32], &mut [f32]) + Sync + Send,
 ) -> Result<Tensor> {
     let (x_dense, gamma) = (Dense::new(x)?, Dense::new(gamma)?);
     let (data, gamma) = (x_dense.read(), gamma.read());
@@ -62,11 +62,10 @@ fn normalized(
 fn write_lines(
     (t, h, w, c): (usize, usize, usize, usize),
     [top, bottom, left, right]: Padding,
-    fill: impl Fn(usize, &mut [f32], std::ops::Range<usize>) + Sync,
+    fill: impl Fn(usize, &mut [f32], std::ops::Range<usize>) + Sync + Send,
 ) -> Result<Tensor> {
     let (high, wide) = (top + h + bottom, left + w + right);
-    let mut out = vec![0.0; t * high * wide * c];
-    out.par_chunks_mut((wide * c).max(1)).enumerate().for_each(|(line, out)| {
+    let out = filled(t * high * wide * c, wide * c, |line, out| {
         let (frame, y) = (line / high, line % high);
         if y >= top && y < top + h {
             let row = frame * h + y - top;

@@ -1,9 +1,9 @@
 //! Row by row, in parallel: how the fast paths of norms and activations walk their data.
 
 use candle_core::{Tensor, bail};
-use rayon::prelude::*;
 
 use crate::Result;
+use crate::buffer::filled;
 use crate::dense::{Dense, Elements};
 
 /// Elements of one task: enough to be worth a thread, few enough to share evenly.
@@ -13,23 +13,19 @@ const TASK: usize = 16 * 1024;
 pub(crate) fn write_rows(
     count: usize,
     width: usize,
-    fill: impl Fn(usize, &mut [f32]) + Sync,
+    fill: impl Fn(usize, &mut [f32]) + Sync + Send,
 ) -> Vec<f32> {
-    let mut out = vec![0.0; count * width];
     let rows = (TASK / width.max(1)).max(1);
-    out.par_chunks_mut((rows * width).max(1)).enumerate().for_each(|(task, block)| {
+    filled(count * width, rows * width, |task, block| {
         for (row, out) in block.chunks_exact_mut(width.max(1)).enumerate() {
             fill(task * rows + row, out);
         }
-    });
-    out
+    })
 }
 
 /// Computes `fill(input, output)` for blocks of elements of any shape.
-pub(crate) fn map_blocks(x: &[f32], fill: impl Fn(&[f32], &mut [f32]) + Sync) -> Vec<f32> {
-    let mut out = vec![0.0; x.len()];
-    out.par_chunks_mut(TASK).zip(x.par_chunks(TASK)).for_each(|(out, x)| fill(x, out));
-    out
+pub(crate) fn map_blocks(x: &[f32], fill: impl Fn(&[f32], &mut [f32]) + Sync + Send) -> Vec<f32> {
+    filled(x.len(), TASK, |task, out| fill(&x[task * TASK..][..out.len()], out))
 }
 
 /// Number and width of the rows along the last dimension.

@@ -1,0 +1,48 @@
+//! Memory for results, first touched by the task that fills it.
+//!
+//! A large vector of zeros costs a pass over memory, and page faults on one thread. Here each task
+//! zeroes its own part, which then still lies in its cache, and writes over it.
+
+use std::cell::RefCell;
+use std::mem::MaybeUninit;
+
+use rayon::prelude::*;
+
+/// A vector filled in parallel: `fill(index of the part, part)` for parts of `part` elements.
+pub(crate) fn filled(
+    length: usize,
+    part: usize,
+    fill: impl Fn(usize, &mut [f32]) + Sync + Send,
+) -> Vec<f32> {
+    let mut out = Vec::with_capacity(length);
+    let spare = &mut out.spare_capacity_mut()[..length];
+    let parts = spare.par_chunks_mut(part.max(1)).enumerate();
+    parts.for_each(|(index, part)| fill(index, zeroed(part)));
+    // SAFETY: the capacity is at least `length`, and the parts, which cover `..length`, were each
+    // initialised by `zeroed`.
+    unsafe { out.set_len(length) };
+    out
+}
+
+/// Initialises memory with zeros.
+pub(crate) fn zeroed(memory: &mut [MaybeUninit<f32>]) -> &mut [f32] {
+    memory.fill(MaybeUninit::new(0.0));
+    // SAFETY: every element was written just now.
+    unsafe { memory.assume_init_mut() }
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs `work` on a buffer of this thread; what it holds at first is left from earlier work.
+pub(crate) fn with_scratch<R>(length: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
+    // Taken out meanwhile, so that work which comes back here gets a buffer of its own.
+    let mut buffer = SCRATCH.take();
+    if buffer.len() < length {
+        buffer.resize(length, 0.0);
+    }
+    let result = work(&mut buffer[..length]);
+    SCRATCH.set(buffer);
+    result
+}
