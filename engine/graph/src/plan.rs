@@ -118,6 +118,27 @@ impl Input {
     }
 }
 
+impl Step {
+    /// A step made by hand rather than by planning a graph: nothing is known of its outputs.
+    pub fn new(name: &str, op: &str, key: Key, inputs: Vec<Input>, traits: Traits) -> Self {
+        Step {
+            name: name.into(),
+            op: op.into(),
+            version: "".into(),
+            key,
+            ports: Arc::new([]),
+            inputs,
+            facts: Vec::new(),
+            reads: Vec::new(),
+            memory: 0,
+            traits,
+            target: traits.sink,
+            place: Place::default(),
+            extra: 0,
+        }
+    }
+}
+
 impl Plan {
     /// The step of this name, with its index.
     pub fn step(&self, name: &str) -> Option<(usize, &Step)> {

@@ -1,0 +1,46 @@
+//! The registry as the graph's catalog, and what else enters every key.
+
+use kino_graph::Catalog;
+use kino_node::{Registry, Services};
+use kino_port::{Facts, Objection, Signature, Survey};
+
+/// The version of the engine's numbers. It enters every key: raise it when results change although no node's own
+/// version does.
+pub const NUMERICS: u32 = 1;
+
+/// The nodes of a registry, surveyed with services: what a graph is checked and planned against.
+#[derive(Clone, Copy)]
+pub struct NodeCatalog<'a> {
+    /// The nodes.
+    pub registry: &'a Registry,
+    /// What they may reach while they are surveyed.
+    pub services: &'a Services,
+}
+
+impl Catalog for NodeCatalog<'_> {
+    fn signature(&self, op: &str) -> Option<&Signature> {
+        self.registry.get(op).map(|node| node.signature())
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.registry.nodes().map(|node| &*node.signature().name).collect()
+    }
+
+    fn survey(&self, op: &str, facts: &Facts) -> Result<Survey, Vec<Objection>> {
+        let node = self.registry.get(op);
+        let node = node.ok_or_else(|| vec![Objection::new(format!("there is no node `{op}`"))])?;
+        node.survey(self.services, facts)
+    }
+}
+
+/// What changes numbers beside graph and files: the device's kind (`cpu`, `cuda`), the compute type, the tier of the
+/// kernels (`avx512`), and the threads, where results depend on them. These bytes enter every key of a plan.
+pub fn environment(device: &str, compute: &str, kernels: &str, threads: usize) -> Vec<u8> {
+    let mut bytes = NUMERICS.to_le_bytes().to_vec();
+    for part in [device, compute, kernels] {
+        bytes.extend((part.len() as u64).to_le_bytes());
+        bytes.extend(part.as_bytes());
+    }
+    bytes.extend((threads as u64).to_le_bytes());
+    bytes
+}

@@ -1,0 +1,47 @@
+//! How a step's inputs come together: literals, values of edges, lists.
+
+use kino_graph::{Input, Item};
+use kino_node::Value;
+
+use crate::schedule::Schedule;
+
+impl Schedule<'_> {
+    /// Collects the values of a step's inputs, one entry a port. A second time, after the node has chosen among its
+    /// lazy inputs, the chosen ones join what was collected before.
+    pub(crate) fn collect(&mut self, step: usize, values: &mut Vec<Option<Value>>) {
+        let wiring = self.wiring;
+        let ports = wiring.node(step).map_or(&[][..], |node| &node.signature().inputs);
+        let mut edges = wiring.edges_into(step);
+        for (port, input) in wiring.plan.steps[step].inputs.iter().enumerate() {
+            let first = values.len() == port;
+            if first {
+                values.push(None);
+            }
+            let value = match input {
+                Input::Absent if first => {
+                    ports.get(port).and_then(|port| port.default.as_ref()).map(Value::from_literal)
+                }
+                Input::Literal(literal) if first => Some(Value::from_literal(literal)),
+                Input::Absent | Input::Literal(_) => None,
+                Input::Edge(_) => edges.next().and_then(|edge| self.take_asked(edge)),
+                Input::List(items) => {
+                    let edge = |item: &Item| matches!(item, Item::Edge(_));
+                    let count = items.iter().filter(|(_, item)| edge(item)).count();
+                    let mut taken = edges.by_ref().take(count).map(|edge| self.take_asked(edge));
+                    let list = items.iter().map(|(name, item)| match item {
+                        Item::Literal(literal) => {
+                            Some((name.clone(), Value::from_literal(literal)))
+                        }
+                        Item::Edge(_) => Some((name.clone(), taken.next().flatten()?)),
+                    });
+                    // Whole or not at all: the edges of one port are asked for together.
+                    let list = list.collect::<Option<Vec<_>>>();
+                    list.filter(|_| count > 0 || first).map(|list| Value::List(list.into()))
+                }
+            };
+            if value.is_some() {
+                values[port] = value;
+            }
+        }
+    }
+}

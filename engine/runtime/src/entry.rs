@@ -1,0 +1,178 @@
+//! One entry of the disk cache as bytes.
+//!
+//! `KINOENT1`, the key, the length of a JSON header (u32, little-endian), the header, the outputs as
+//! [`kino_node::encode`] writes them, and the blake3 hash of all before. Nothing of an entry is used before the hash
+//! has been found right, but for [`peek`], which only foretells.
+
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use kino_node::{Error, Outputs, Result, Services, Value};
+use serde::{Deserialize, Serialize};
+
+const MAGIC: &[u8; 8] = b"KINOENT1";
+/// Magic, key, length of the header.
+const START: u64 = 8 + 32 + 4;
+const TRAILER: u64 = 32;
+/// No header comes near this.
+const LONGEST_HEADER: u32 = 16 << 20;
+/// Entries up to this size are read at once; larger ones are verified, then read when their turn comes.
+const SMALL: u64 = 16 << 20;
+
+/// What an entry says of itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Header {
+    /// Which outputs it holds, in the signature's order.
+    pub(crate) holds: Vec<bool>,
+    /// The seconds that computing them took.
+    pub(crate) seconds: f64,
+    /// The files that the step wrote; empty but for sinks.
+    pub(crate) files: Vec<Standing>,
+}
+
+/// A file that a sink wrote, as it was then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Standing {
+    /// Where it stands.
+    pub(crate) path: PathBuf,
+    /// The blake3 hash of its contents, in hexadecimal.
+    pub(crate) hash: String,
+    /// Its length.
+    pub(crate) bytes: u64,
+    /// When it was last modified, in nanoseconds since 1970.
+    pub(crate) modified: u64,
+}
+
+/// An entry whose hash was found right.
+#[derive(Debug)]
+pub(crate) struct Verified {
+    /// What it says of itself.
+    pub(crate) header: Header,
+    body: Body,
+}
+
+#[derive(Debug)]
+enum Body {
+    Memory { bytes: Vec<u8>, from: usize },
+    File { file: File, from: u64, len: u64 },
+}
+
+impl Verified {
+    /// The outputs.
+    ///
+    /// # Errors
+    /// When they cannot be read, or frames find no room.
+    pub(crate) fn read(self, services: &Services) -> Result<Outputs> {
+        match self.body {
+            Body::Memory { bytes, from } => {
+                let end = bytes.len() - TRAILER as usize;
+                kino_node::decode(&mut &bytes[from..end], services)
+            }
+            Body::File { mut file, from, len } => {
+                file.seek(SeekFrom::Start(from))?;
+                kino_node::decode(&mut BufReader::with_capacity(1 << 20, file).take(len), services)
+            }
+        }
+    }
+
+    /// Whether the outputs still lie in an open file.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.body, Body::File { .. })
+    }
+}
+
+/// Passes bytes on and hashes them.
+struct Hashing<W> {
+    to: W,
+    hasher: blake3::Hasher,
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.to.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.to.flush()
+    }
+}
+
+/// Writes an entry.
+///
+/// # Errors
+/// When writing fails or an output cannot be stored.
+pub(crate) fn write(
+    key: &[u8; 32],
+    header: &Header,
+    outputs: &[Option<Value>],
+    to: impl Write,
+) -> Result<()> {
+    let mut to = Hashing { to, hasher: blake3::Hasher::new() };
+    let json = serde_json::to_vec(header).map_err(|error| Error::failed(error.to_string()))?;
+    to.write_all(MAGIC)?;
+    to.write_all(key)?;
+    to.write_all(&(json.len() as u32).to_le_bytes())?;
+    to.write_all(&json)?;
+    kino_node::encode(outputs, &mut to)?;
+    let hash = to.hasher.finalize();
+    to.write_all(hash.as_bytes())?;
+    Ok(to.flush()?)
+}
+
+/// Reads magic, key and header; returns the header and where the outputs begin.
+fn start(key: &[u8; 32], from: &mut impl Read) -> Result<(Header, u64)> {
+    let mut fixed = [0; START as usize];
+    from.read_exact(&mut fixed)?;
+    let length = fixed[40..].iter().rev().fold(0, |sum, byte| sum << 8 | u32::from(*byte));
+    if fixed[..8] != *MAGIC || fixed[8..40] != *key || length > LONGEST_HEADER {
+        return Err(Error::failed("it is no entry of this key"));
+    }
+    let mut json = vec![0; length as usize];
+    from.read_exact(&mut json)?;
+    let header = serde_json::from_slice(&json)
+        .map_err(|error| Error::failed(format!("its header does not read: {error}")))?;
+    Ok((header, START + u64::from(length)))
+}
+
+/// What an entry says of itself, not verified: good for a forecast, for nothing else.
+pub(crate) fn peek(key: &[u8; 32], path: &Path) -> Option<Header> {
+    let file = File::open(path).ok()?;
+    start(key, &mut BufReader::new(file)).ok().map(|(header, _)| header)
+}
+
+/// Checks the hash of an opened entry, then reads its header.
+///
+/// # Errors
+/// When it is not whole, or not of this key.
+pub(crate) fn verify(key: &[u8; 32], mut file: File) -> Result<Verified> {
+    let len = file.metadata()?.len();
+    if len < START + TRAILER {
+        return Err(Error::failed("it ends early"));
+    }
+    if len <= SMALL {
+        let mut bytes = Vec::with_capacity(len as usize);
+        file.read_to_end(&mut bytes)?;
+        let split = bytes.len().saturating_sub(TRAILER as usize);
+        let (content, trailer) = bytes.split_at(split);
+        check(&blake3::hash(content), trailer)?;
+        let (header, from) = start(key, &mut &*content)?;
+        return Ok(Verified { header, body: Body::Memory { bytes, from: from as usize } });
+    }
+    let mut reader = BufReader::with_capacity(1 << 20, &mut file);
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader((&mut reader).take(len - TRAILER))?;
+    let mut trailer = Vec::new();
+    reader.read_to_end(&mut trailer)?;
+    check(&hasher.finalize(), &trailer)?;
+    file.seek(SeekFrom::Start(0))?;
+    let (header, from) = start(key, &mut BufReader::new(&mut file))?;
+    Ok(Verified { header, body: Body::File { file, from, len: len - TRAILER - from } })
+}
+
+fn check(hash: &blake3::Hash, trailer: &[u8]) -> Result<()> {
+    // `blake3::Hash` compares with a slice in constant time.
+    if *hash == *trailer { Ok(()) } else { Err(Error::failed("its checksum does not fit")) }
+}

@@ -1,0 +1,241 @@
+//! Runs of plans: the engine with its nodes, services and caches.
+
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Instant;
+
+use kino_graph::Plan;
+use kino_node::{Cancel, Registry, Services, Value};
+
+use crate::catalog::NodeCatalog;
+use crate::demand::{Demand, Need};
+use crate::disk::DiskCache;
+use crate::event::{Event, Outlook, PlannedStep};
+use crate::schedule::Schedule;
+use crate::store::{Hit, Store};
+use crate::wiring::Wiring;
+use crate::work::Work;
+
+/// Nodes may use much stack; threads that are spawned get as much as the main thread usually has.
+const STACK: usize = 8 << 20;
+
+/// How plans are run.
+#[derive(Debug)]
+pub struct Options {
+    /// The bytes of results that are kept in memory between runs; 0 for none.
+    pub memory_budget: u64,
+    /// Where results of expensive nodes are kept on disk.
+    pub disk: Option<DiskCache>,
+    /// How many light steps run at the same time; a heavy one may run beside them.
+    pub threads: usize,
+}
+
+impl Default for Options {
+    /// Nothing is kept; as many threads as the machine has.
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Options { memory_budget: 0, disk: None, threads }
+    }
+}
+
+/// A step that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The step's name.
+    pub name: Arc<str>,
+    /// The node that it ran.
+    pub op: Arc<str>,
+    /// What went wrong.
+    pub message: String,
+    /// What to do, where that is known.
+    pub hint: Option<String>,
+}
+
+/// A step that did not run because another one failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// The step's name.
+    pub name: Arc<str>,
+    /// The step that failed.
+    pub because: Arc<str>,
+}
+
+/// What became of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The outputs of the graph, by name, in its order; those that could not be computed are missing.
+    pub outputs: Vec<(String, Value)>,
+    /// The steps that were computed, in the order in which they began.
+    pub evaluated: Vec<Arc<str>>,
+    /// The steps whose results came from a cache.
+    pub cached: Vec<Arc<str>>,
+    /// The steps that failed.
+    pub failed: Vec<Failure>,
+    /// The steps behind failed ones.
+    pub skipped: Vec<Skipped>,
+    /// Whether the run was cancelled before it was through.
+    pub cancelled: bool,
+    /// Seconds from beginning to end.
+    pub seconds: f64,
+}
+
+impl Report {
+    /// The graph's output of this name, if it was computed.
+    pub fn output(&self, name: &str) -> Option<&Value> {
+        self.outputs.iter().find(|(output, _)| output == name).map(|(_, value)| value)
+    }
+
+    /// Whether everything was done.
+    pub fn is_complete(&self) -> bool {
+        self.failed.is_empty() && !self.cancelled
+    }
+}
+
+/// Nodes, services and caches: what plans run on. One runtime serves any number of runs, also at the same time.
+pub struct Runtime {
+    registry: Arc<Registry>,
+    services: Arc<Services>,
+    store: Store,
+    threads: usize,
+}
+
+impl Runtime {
+    /// A runtime with these nodes and services.
+    pub fn new(registry: Arc<Registry>, services: Arc<Services>, options: Options) -> Self {
+        let store = Store::new(options.memory_budget, options.disk);
+        Runtime { registry, services, store, threads: options.threads.max(1) }
+    }
+
+    /// The nodes as a catalog, to check and plan graphs against.
+    pub fn catalog(&self) -> NodeCatalog<'_> {
+        NodeCatalog { registry: &self.registry, services: &self.services }
+    }
+
+    /// The services that nodes reach.
+    pub fn services(&self) -> &Arc<Services> {
+        &self.services
+    }
+
+    /// The cache on disk, if there is one.
+    pub fn disk(&self) -> Option<&DiskCache> {
+        self.store.disk.as_ref()
+    }
+
+    /// What will become of each step if the plan runs now, in the plan's order. Entries on disk are taken at their
+    /// word: the run verifies them.
+    pub fn outlook(&self, plan: &Plan) -> Vec<Outlook> {
+        let wiring = Wiring::new(plan, &self.registry);
+        let find = |step, wanted: &[bool]| self.store.outlook(&wiring, step, wanted);
+        let demand = Demand::new(&wiring, find);
+        outlooks(&demand, |outlook| *outlook)
+    }
+
+    /// Runs a plan to its end. `record` is the workflow as a text that runs again: sinks store it in what they write.
+    /// Events come from several threads, one after the other for each step.
+    pub fn run(
+        &self,
+        plan: &Plan,
+        cancel: &Cancel,
+        record: &str,
+        events: &(dyn Fn(Event) + Sync),
+    ) -> Report {
+        let begun = Instant::now();
+        let wiring = Wiring::new(plan, &self.registry);
+        let open = AtomicUsize::new(0);
+        let demand = Demand::new(&wiring, |step, wanted: &[bool]| {
+            self.store.find(&wiring, step, wanted, &self.services, &open)
+        });
+        events(planned(plan, &demand));
+        let Demand { need, wanted, hits } = demand;
+        let to_do =
+            (0..need.len()).filter(|step| need[*step] != Need::None && hits[*step].is_none());
+        let workers = self.workers(&wiring, to_do);
+        let schedule = Schedule::new(&wiring, &need, hits, self.threads);
+        let work = Work {
+            wiring: &wiring,
+            wanted: &wanted,
+            services: &self.services,
+            store: &self.store,
+            cancel,
+            record,
+            events,
+            schedule: Mutex::new(schedule),
+            wake: Condvar::new(),
+            failures: Mutex::default(),
+        };
+        employ(&work, workers);
+        let report = report(work, begun);
+        events(done(&report));
+        report
+    }
+
+    /// How many threads a run needs: those for light steps, and one for a heavy step beside them.
+    fn workers(&self, wiring: &Wiring<'_>, to_do: impl Iterator<Item = usize>) -> usize {
+        let (heavy, light): (Vec<_>, Vec<_>) = to_do.partition(|step| wiring.traits(*step).heavy);
+        let heavy = heavy.len().min(1);
+        (light.len().min(self.threads) + heavy).max(1)
+    }
+}
+
+/// Lets this thread and `workers - 1` others work until all is done.
+fn employ(work: &Work<'_>, workers: usize) {
+    std::thread::scope(|scope| {
+        for _ in 1..workers {
+            let worker = std::thread::Builder::new().name("step".into()).stack_size(STACK);
+            if let Err(error) = worker.spawn_scoped(scope, || work.until_done()) {
+                tracing::warn!("No thread could be started: {error}. The run goes on with fewer.");
+                break;
+            }
+        }
+        work.until_done();
+    });
+}
+
+fn outlooks<H>(demand: &Demand<H>, of: impl Fn(&H) -> Outlook) -> Vec<Outlook> {
+    let steps = demand.need.iter().zip(&demand.hits);
+    let outlook = |(need, hit): (&Need, &Option<H>)| match (need, hit) {
+        (_, Some(hit)) => of(hit),
+        (Need::None, None) => Outlook::Unneeded,
+        (Need::Maybe, None) => Outlook::Maybe,
+        (Need::Certain, None) => Outlook::Run,
+    };
+    steps.map(outlook).collect()
+}
+
+fn planned(plan: &Plan, demand: &Demand<Hit>) -> Event {
+    let outlooks = outlooks(demand, Hit::outlook);
+    let steps = plan.steps.iter().zip(outlooks).map(|(step, outlook)| PlannedStep {
+        name: Arc::clone(&step.name),
+        op: Arc::clone(&step.op),
+        outlook,
+        memory: step.memory,
+    });
+    Event::Planned { steps: steps.collect() }
+}
+
+fn report(work: Work<'_>, begun: Instant) -> Report {
+    let mut schedule = work.schedule.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let names = |steps: &[u32]| {
+        steps.iter().map(|step| Arc::clone(work.wiring.name(*step as usize))).collect()
+    };
+    Report {
+        outputs: schedule.outputs(),
+        evaluated: names(&schedule.evaluated),
+        cached: names(&schedule.cached),
+        failed: work.failures.into_inner().unwrap_or_else(PoisonError::into_inner),
+        skipped: schedule.skipped(),
+        cancelled: schedule.is_unfinished(),
+        seconds: begun.elapsed().as_secs_f64(),
+    }
+}
+
+fn done(report: &Report) -> Event {
+    Event::Done {
+        seconds: report.seconds,
+        evaluated: report.evaluated.len(),
+        cached: report.cached.len(),
+        failed: report.failed.len(),
+        skipped: report.skipped.len(),
+        cancelled: report.cancelled,
+    }
+}

@@ -1,0 +1,448 @@
+//! The state of a run: what waits for what, which values live, what may start. All of it lies behind one lock, which
+//! is held for a few table look-ups a step; nodes, caches and events run outside.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use kino_graph::Item;
+use kino_node::{Outputs, Value};
+
+use crate::demand::Need;
+use crate::entry::Verified;
+use crate::event::Event;
+use crate::run::Skipped;
+use crate::store::{Hit, finished};
+use crate::wiring::{Wiring, outputs_of};
+
+/// How far a step is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing asks for it, or nothing does any more.
+    Idle,
+    /// A node may ask for it.
+    Maybe,
+    /// It waits for inputs, or for its turn, or runs.
+    Live,
+    /// Its outputs are there.
+    Finished,
+    /// It failed, or the step of this index failed, on which it depends.
+    Failed(u32),
+}
+
+/// How far an edge is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    /// Its reader has not asked for the value.
+    No,
+    /// Its reader needs the value.
+    Yes,
+    /// Its reader took the value, or does not want it any more.
+    Over,
+}
+
+/// A piece of work for one worker.
+pub(crate) enum Job {
+    /// Read outputs from an opened cache entry.
+    Load(u32, Verified),
+    /// Ask a node for the lazy inputs that it needs; the values are those of its other inputs.
+    Choose(u32, Vec<Option<Value>>),
+    /// Compute.
+    Run(u32, Vec<Option<Value>>),
+}
+
+/// What became of a job.
+pub(crate) enum Ended {
+    /// The outputs are there.
+    Finished(u32, Outputs),
+    /// The outputs were read from a cache.
+    Loaded(u32, Outputs),
+    /// The node needs its lazy inputs of these port indices; its other values come back.
+    Chose(u32, Vec<Option<Value>>, Vec<u32>),
+    /// The step failed, and its dependents with it.
+    Failed(u32),
+    /// The step gave up because the run was cancelled.
+    Stopped,
+}
+
+pub(crate) struct Schedule<'p> {
+    pub(crate) wiring: &'p Wiring<'p>,
+    threads: usize,
+    phase: Vec<Phase>,
+    /// By step: asked edges whose values are not there yet.
+    waiting: Vec<u32>,
+    /// By slot: edges, and outputs of the plan, that have not taken the value yet.
+    readers: Vec<u32>,
+    /// By step: edges out of it that are not over.
+    outstanding: Vec<u32>,
+    values: Vec<Option<Value>>,
+    asked: Vec<Asked>,
+    /// The edges out of each step, as indices; `first_out` has where each step's begin.
+    out: Vec<u32>,
+    first_out: Vec<u32>,
+    hits: Vec<Option<Hit>>,
+    /// The other inputs of nodes that have chosen among their lazy ones.
+    held: HashMap<u32, Vec<Option<Value>>>,
+    light: Vec<u32>,
+    heavy: Vec<u32>,
+    light_running: usize,
+    heavy_running: bool,
+    pub(crate) running: usize,
+    pub(crate) idle: usize,
+    pub(crate) stopped: bool,
+    /// Steps that began to compute, in that order.
+    pub(crate) evaluated: Vec<u32>,
+    /// Steps whose results came from a cache.
+    pub(crate) cached: Vec<u32>,
+    /// Steps behind failed ones.
+    skipped: Vec<u32>,
+    /// Events to be sent once the lock is free.
+    pub(crate) outbox: Vec<Event>,
+    /// Values to be dropped once the lock is free.
+    pub(crate) garbage: Vec<Value>,
+}
+
+impl<'p> Schedule<'p> {
+    pub(crate) fn new(
+        wiring: &'p Wiring<'p>,
+        need: &[Need],
+        hits: Vec<Option<Hit>>,
+        threads: usize,
+    ) -> Self {
+        let steps = wiring.steps();
+        let phase = |need: &Need| match need {
+            Need::None => Phase::Idle,
+            Need::Maybe | Need::Certain => Phase::Maybe,
+        };
+        let mut schedule = Schedule {
+            wiring,
+            threads: threads.max(1),
+            phase: need.iter().map(phase).collect(),
+            waiting: vec![0; steps],
+            readers: vec![0; wiring.slots_in_all()],
+            outstanding: vec![0; steps],
+            values: vec![None; wiring.slots_in_all()],
+            asked: vec![Asked::Over; wiring.edges.len()],
+            out: Vec::new(),
+            first_out: vec![0; steps + 1],
+            hits,
+            held: HashMap::new(),
+            light: Vec::new(),
+            heavy: Vec::new(),
+            light_running: 0,
+            heavy_running: false,
+            running: 0,
+            idle: 0,
+            stopped: false,
+            evaluated: Vec::new(),
+            cached: Vec::new(),
+            skipped: Vec::new(),
+            outbox: Vec::new(),
+            garbage: Vec::new(),
+        };
+        schedule.count_readers(need);
+        // The last is pushed first, so that the first is started first.
+        for step in (0..steps).rev().filter(|step| need[*step] == Need::Certain) {
+            schedule.ask(step as u32);
+        }
+        schedule
+    }
+
+    /// Counts the edges into steps that are or may be computed, and sorts them by where they come from.
+    fn count_readers(&mut self, need: &[Need]) {
+        let wiring = self.wiring;
+        for source in outputs_of(wiring.plan) {
+            self.readers[wiring.slot(source)] += 1;
+            self.outstanding[source.step as usize] += 1;
+        }
+        let alive = |edge: u32| {
+            let to = wiring.edges[edge as usize].to as usize;
+            need[to] != Need::None && self.hits[to].is_none()
+        };
+        let alive: Vec<u32> = (0..wiring.edges.len() as u32).filter(|edge| alive(*edge)).collect();
+        for edge in &alive {
+            let Edge { from, slot } = Edge::of(wiring, *edge);
+            self.asked[*edge as usize] = Asked::No;
+            self.readers[slot] += 1;
+            self.outstanding[from] += 1;
+            self.first_out[from + 1] += 1;
+        }
+        for step in 0..wiring.steps() {
+            self.first_out[step + 1] += self.first_out[step];
+        }
+        let mut next = self.first_out.clone();
+        self.out = vec![0; alive.len()];
+        for edge in alive {
+            let at = &mut next[Edge::of(wiring, edge).from];
+            self.out[*at as usize] = edge;
+            *at += 1;
+        }
+    }
+
+    /// Makes a step live that so far may only have been needed, with everything that it needs in turn.
+    fn ask(&mut self, step: u32) {
+        let mut stack = vec![step];
+        while let Some(step) = stack.pop() {
+            if self.phase[step as usize] != Phase::Maybe {
+                continue;
+            }
+            self.phase[step as usize] = Phase::Live;
+            match self.hits[step as usize].take() {
+                Some(Hit::Here { outputs, cached, seconds }) => {
+                    let event = finished(self.wiring, step as usize, &outputs, cached, seconds);
+                    self.outbox.push(event);
+                    self.cached.push(step);
+                    self.publish(step, outputs);
+                    continue;
+                }
+                Some(open) => {
+                    self.hits[step as usize] = Some(open);
+                    self.light.push(step);
+                    continue;
+                }
+                None => {}
+            }
+            let strict = self.wiring.edges_into(step as usize);
+            let strict = strict.filter(|edge| !self.wiring.edges[*edge].lazy).collect::<Vec<_>>();
+            self.need(step, &strict, &mut stack);
+        }
+    }
+
+    /// Lets a live step wait for more edges; it fails if one of their sources has failed.
+    fn need(&mut self, step: u32, edges: &[usize], ask: &mut Vec<u32>) {
+        let sources = edges.iter().map(|edge| self.wiring.edges[*edge].from as usize);
+        let failed = sources.clone().find_map(|from| match self.phase[from] {
+            Phase::Failed(because) => Some(because),
+            _ => None,
+        });
+        if let Some(because) = failed {
+            self.skip(step, because);
+            return;
+        }
+        for edge in edges {
+            let from = self.wiring.edges[*edge].from;
+            self.asked[*edge] = Asked::Yes;
+            if self.phase[from as usize] != Phase::Finished {
+                self.waiting[step as usize] += 1;
+                ask.push(from);
+            }
+        }
+        if self.waiting[step as usize] == 0 {
+            self.ready(step);
+        }
+    }
+
+    /// Puts a step whose inputs are there where a worker finds it.
+    fn ready(&mut self, step: u32) {
+        let at = step as usize;
+        let heavy = self.wiring.traits(at).heavy && !self.must_choose(step);
+        if heavy { self.heavy.push(step) } else { self.light.push(step) }
+    }
+
+    /// Whether the node has yet to say which of its lazy inputs it needs.
+    fn must_choose(&self, step: u32) -> bool {
+        let mut edges = self.wiring.edges_into(step as usize);
+        edges.any(|edge| self.wiring.edges[edge].lazy && self.asked[edge] == Asked::No)
+    }
+
+    /// Hands a step's outputs to whoever reads them.
+    fn publish(&mut self, step: u32, outputs: Outputs) {
+        let at = step as usize;
+        self.phase[at] = Phase::Finished;
+        for (slot, value) in self.wiring.slots(at).zip(outputs) {
+            if self.readers[slot] > 0 {
+                self.values[slot] = value;
+            } else {
+                self.garbage.extend(value);
+            }
+        }
+        // Backwards, so that the first is started first.
+        for index in (self.first_out[at]..self.first_out[at + 1]).rev() {
+            let edge = self.out[index as usize] as usize;
+            if self.asked[edge] != Asked::Yes {
+                continue;
+            }
+            let to = self.wiring.edges[edge].to;
+            self.waiting[to as usize] -= 1;
+            if self.waiting[to as usize] == 0 {
+                self.ready(to);
+            }
+        }
+    }
+
+    /// Takes the value of an edge; the last reader takes it for good.
+    fn take(&mut self, edge: usize) -> Option<Value> {
+        let Edge { from, slot } = Edge::of(self.wiring, edge as u32);
+        self.asked[edge] = Asked::Over;
+        self.outstanding[from] -= 1;
+        self.readers[slot] -= 1;
+        if self.readers[slot] == 0 { self.values[slot].take() } else { self.values[slot].clone() }
+    }
+
+    /// Lets go of edges whose readers want nothing any more, and of what only they might have needed.
+    fn release(&mut self, edges: impl IntoIterator<Item = usize>) {
+        let mut stack: Vec<usize> = edges.into_iter().collect();
+        while let Some(edge) = stack.pop() {
+            if self.asked[edge] == Asked::Over {
+                continue;
+            }
+            let last = self.take(edge);
+            self.garbage.extend(last);
+            let from = self.wiring.edges[edge].from as usize;
+            if self.outstanding[from] == 0 && self.phase[from] == Phase::Maybe {
+                self.phase[from] = Phase::Idle;
+                self.hits[from] = None;
+                stack.extend(self.wiring.edges_into(from));
+            }
+        }
+    }
+
+    /// Fails all that depends on a failed step.
+    fn skip(&mut self, step: u32, because: u32) {
+        let mut stack = vec![step];
+        while let Some(step) = stack.pop() {
+            let at = step as usize;
+            if self.phase[at] != Phase::Live {
+                continue;
+            }
+            self.phase[at] = Phase::Failed(because);
+            if step != because {
+                self.skipped.push(step);
+                self.outbox.push(Event::Skipped {
+                    name: Arc::clone(self.wiring.name(at)),
+                    op: Arc::clone(self.wiring.op(at)),
+                    because: Arc::clone(self.wiring.name(because as usize)),
+                });
+            }
+            let edges = self.first_out[at] as usize..self.first_out[at + 1] as usize;
+            let asked = self.out[edges].iter().map(|edge| *edge as usize);
+            let asked = asked.filter(|edge| self.asked[*edge] == Asked::Yes);
+            stack.extend(asked.map(|edge| self.wiring.edges[edge].to));
+            let held = self.held.remove(&step).unwrap_or_default();
+            self.garbage.extend(held.into_iter().flatten());
+            self.release(self.wiring.edges_into(at));
+        }
+    }
+
+    /// Enters what became of a job.
+    pub(crate) fn end(&mut self, ended: Ended) {
+        self.running -= 1;
+        match ended {
+            Ended::Finished(step, outputs) => self.publish(step, outputs),
+            Ended::Loaded(step, outputs) => {
+                self.cached.push(step);
+                self.publish(step, outputs);
+            }
+            Ended::Failed(step) => self.skip(step, step),
+            Ended::Stopped => self.stopped = true,
+            Ended::Chose(step, values, ports) => self.chose(step, values, &ports),
+        }
+    }
+
+    fn chose(&mut self, step: u32, values: Vec<Option<Value>>, ports: &[u32]) {
+        self.held.insert(step, values);
+        let lazy =
+            self.wiring.edges_into(step as usize).filter(|edge| self.wiring.edges[*edge].lazy);
+        let (chosen, others): (Vec<_>, Vec<_>) =
+            lazy.partition(|edge| ports.contains(&self.wiring.edges[*edge].port));
+        let mut ask = Vec::new();
+        self.need(step, &chosen, &mut ask);
+        self.release(others);
+        ask.into_iter().for_each(|from| self.ask(from));
+    }
+
+    /// Frees the device for the next heavy step, or a place for the next light one, before a job has ended.
+    pub(crate) fn free(&mut self, heavy: bool) {
+        if heavy { self.heavy_running = false } else { self.light_running -= 1 }
+    }
+
+    /// Whether a worker that came now would find something to do.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.stopped
+            && (!self.heavy.is_empty() && !self.heavy_running
+                || !self.light.is_empty() && self.light_running < self.threads)
+    }
+
+    /// The next job, if one may start, and whether it occupies the device.
+    pub(crate) fn next(&mut self) -> Option<(Job, bool)> {
+        if self.stopped {
+            return None;
+        }
+        let heavy = if self.heavy_running { None } else { self.heavy.pop() };
+        let is_heavy = heavy.is_some();
+        let step = match heavy {
+            Some(step) => step,
+            None if self.light_running < self.threads => self.light.pop()?,
+            None => return None,
+        };
+        if is_heavy {
+            self.heavy_running = true
+        } else {
+            self.light_running += 1
+        }
+        self.running += 1;
+        Some((self.job(step), is_heavy))
+    }
+
+    fn job(&mut self, step: u32) -> Job {
+        let at = step as usize;
+        if let Some(Hit::Open(found)) = self.hits[at].take() {
+            return Job::Load(step, found);
+        }
+        let choose = self.must_choose(step);
+        let mut values = self.held.remove(&step).unwrap_or_default();
+        self.collect(at, &mut values);
+        if choose {
+            return Job::Choose(step, values);
+        }
+        self.evaluated.push(step);
+        Job::Run(step, values)
+    }
+
+    /// Takes the value of an edge, if its reader has asked for it.
+    pub(crate) fn take_asked(&mut self, edge: usize) -> Option<Value> {
+        if self.asked[edge] == Asked::Yes { self.take(edge) } else { None }
+    }
+
+    /// Whether a step that is needed has neither finished nor failed: the run was cancelled.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.phase.contains(&Phase::Live)
+    }
+
+    /// The steps behind failed ones.
+    pub(crate) fn skipped(&self) -> Vec<Skipped> {
+        let name = |step: u32| Arc::clone(self.wiring.name(step as usize));
+        let because = |step: u32| match self.phase[step as usize] {
+            Phase::Failed(because) => because,
+            _ => step,
+        };
+        let skipped = self.skipped.iter();
+        skipped.map(|step| Skipped { name: name(*step), because: name(because(*step)) }).collect()
+    }
+
+    /// Takes the outputs of the plan, as far as they are there.
+    pub(crate) fn outputs(&mut self) -> Vec<(String, Value)> {
+        let outputs = self.wiring.plan.outputs.iter();
+        outputs
+            .filter_map(|(name, item)| {
+                let value = match item {
+                    Item::Literal(literal) => Value::from_literal(literal),
+                    Item::Edge(source) => self.values[self.wiring.slot(source)].clone()?,
+                };
+                Some((name.clone(), value))
+            })
+            .collect()
+    }
+}
+
+/// Where an edge comes from, as indices.
+struct Edge {
+    from: usize,
+    slot: usize,
+}
+
+impl Edge {
+    fn of(wiring: &Wiring<'_>, edge: u32) -> Edge {
+        let edge = wiring.edges[edge as usize];
+        Edge { from: edge.from as usize, slot: edge.slot as usize }
+    }
+}

@@ -1,0 +1,225 @@
+//! Both caches and the records of sinks, as a run sees them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use kino_node::{Error, Outputs, Result, Services, Value, is_storable};
+
+use crate::disk::{DiskCache, covers};
+use crate::entry::{Header, Standing, Verified};
+use crate::event::{Cached, Event, Outlook};
+use crate::memory::MemoryCache;
+use crate::sink;
+use crate::wiring::Wiring;
+
+/// As many large entries are kept open until their turn comes; beyond, they are read at once.
+const MOST_OPEN: usize = 64;
+
+/// What a cache holds of a step.
+pub(crate) enum Hit {
+    /// The outputs.
+    Here {
+        outputs: Outputs,
+        cached: Cached,
+        /// Seconds that reading them took.
+        seconds: f64,
+    },
+    /// An entry that was verified and stays open until its turn comes.
+    Open(Verified),
+}
+
+impl Hit {
+    /// As what the hit is announced.
+    pub(crate) fn outlook(&self) -> Outlook {
+        match self {
+            Hit::Here { cached: Cached::Memory, .. } => Outlook::Memory,
+            Hit::Here { .. } | Hit::Open(_) => Outlook::Disk,
+        }
+    }
+}
+
+/// Where results are kept beyond a run.
+pub(crate) struct Store {
+    memory: Mutex<MemoryCache>,
+    pub(crate) disk: Option<DiskCache>,
+    /// What sinks wrote.
+    sinks: Mutex<HashMap<[u8; 32], (Header, Outputs)>>,
+    keeps: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Store {
+    pub(crate) fn new(memory_budget: u64, disk: Option<DiskCache>) -> Self {
+        Store {
+            memory: Mutex::new(MemoryCache::new(memory_budget)),
+            disk,
+            sinks: Mutex::default(),
+            keeps: memory_budget > 0,
+        }
+    }
+
+    /// What will become of a step, going by what the caches claim to hold.
+    pub(crate) fn outlook(
+        &self,
+        wiring: &Wiring<'_>,
+        step: usize,
+        wanted: &[bool],
+    ) -> Option<Outlook> {
+        let (key, traits) = (wiring.key(step), wiring.traits(step));
+        if traits.sink {
+            let record = self.sink_record(key, wanted)?;
+            return (sink::check(&record.files) != sink::State::Changed).then_some(Outlook::Disk);
+        }
+        if self.keeps && lock(&self.memory).holds(key, wanted) {
+            return Some(Outlook::Memory);
+        }
+        let disk = self.disk.as_ref().filter(|_| traits.expensive)?;
+        covers(&disk.peek(key)?.holds, wanted).then_some(Outlook::Disk)
+    }
+
+    /// What the caches hold of a step. `open` counts the entries that were left open.
+    pub(crate) fn find(
+        &self,
+        wiring: &Wiring<'_>,
+        step: usize,
+        wanted: &[bool],
+        services: &Services,
+        open: &AtomicUsize,
+    ) -> Option<Hit> {
+        let (key, traits) = (wiring.key(step), wiring.traits(step));
+        if traits.sink {
+            return self.find_sink(key, wanted, services);
+        }
+        if self.keeps
+            && let Some(outputs) = lock(&self.memory).find(key, wanted)
+        {
+            return Some(Hit::Here { outputs, cached: Cached::Memory, seconds: 0.0 });
+        }
+        let disk = self.disk.as_ref().filter(|_| traits.expensive)?;
+        let begun = Instant::now();
+        let found = disk.find(key, wanted)?;
+        if found.is_open() && open.fetch_add(1, Ordering::Relaxed) < MOST_OPEN {
+            return Some(Hit::Open(found));
+        }
+        let read = self.read(key, found, services);
+        let warn = |error: &Error| tracing::warn!("A cached result could not be read: {error}.");
+        let outputs = read.inspect_err(warn).ok()?;
+        Some(Hit::Here { outputs, cached: Cached::Disk, seconds: begun.elapsed().as_secs_f64() })
+    }
+
+    /// Reads a verified entry and keeps it in memory, too.
+    ///
+    /// # Errors
+    /// When it cannot be read after all, or frames find no room. It stays where it is: its checksum fits.
+    pub(crate) fn read(
+        &self,
+        key: &[u8; 32],
+        found: Verified,
+        services: &Services,
+    ) -> Result<Outputs> {
+        let header = found.header.clone();
+        let outputs = found.read(services)?;
+        if holds(&outputs) != header.holds {
+            return Err(Error::failed("a cached result has other outputs than it says"));
+        }
+        self.keep_in_memory(key, &outputs, header.seconds);
+        Ok(outputs)
+    }
+
+    /// Keeps what a step computed. An entry on disk is complete when this returns.
+    pub(crate) fn keep(&self, wiring: &Wiring<'_>, step: usize, outputs: &Outputs, seconds: f64) {
+        let (key, traits) = (wiring.key(step), wiring.traits(step));
+        if traits.sink {
+            return self.keep_sink(key, outputs, seconds);
+        }
+        self.keep_in_memory(key, outputs, seconds);
+        if let Some(disk) = self.disk.as_ref().filter(|_| traits.expensive)
+            && outputs.iter().flatten().all(is_storable)
+        {
+            disk.store(key, &header(outputs, seconds, Vec::new()), outputs);
+        }
+    }
+
+    fn keep_in_memory(&self, key: &[u8; 32], outputs: &[Option<Value>], seconds: f64) {
+        if self.keeps {
+            lock(&self.memory).store(key, outputs, seconds);
+        }
+    }
+
+    fn sink_record(&self, key: &[u8; 32], wanted: &[bool]) -> Option<Header> {
+        let remembered = lock(&self.sinks).get(key).map(|(header, _)| header.clone());
+        let header = remembered.or_else(|| self.disk.as_ref()?.peek(key))?;
+        covers(&header.holds, wanted).then_some(header)
+    }
+
+    fn find_sink(&self, key: &[u8; 32], wanted: &[bool], services: &Services) -> Option<Hit> {
+        let begun = Instant::now();
+        let remembered = lock(&self.sinks).get(key).cloned();
+        let (header, outputs) = match remembered {
+            Some(found) => found,
+            None => {
+                let found = self.disk.as_ref()?.find(key, wanted)?;
+                let header = found.header.clone();
+                (header, found.read(services).ok()?)
+            }
+        };
+        if !covers(&header.holds, wanted) {
+            return None;
+        }
+        match sink::check(&header.files) {
+            sink::State::Untouched => {}
+            sink::State::Same(files) => self.record(key, Header { files, ..header }, &outputs),
+            sink::State::Changed => return None,
+        }
+        Some(Hit::Here { outputs, cached: Cached::Disk, seconds: begun.elapsed().as_secs_f64() })
+    }
+
+    fn keep_sink(&self, key: &[u8; 32], outputs: &Outputs, seconds: f64) {
+        let files = sink::record(&sink::files(outputs)).filter(|files| !files.is_empty());
+        if let Some(files) = files
+            && outputs.iter().flatten().all(is_storable)
+        {
+            self.record(key, header(outputs, seconds, files), outputs);
+        }
+    }
+
+    fn record(&self, key: &[u8; 32], header: Header, outputs: &Outputs) {
+        if let Some(disk) = &self.disk {
+            disk.store(key, &header, outputs);
+        }
+        if self.keeps {
+            lock(&self.sinks).insert(*key, (header, outputs.clone()));
+        }
+    }
+}
+
+fn header(outputs: &[Option<Value>], seconds: f64, files: Vec<Standing>) -> Header {
+    Header { holds: holds(outputs), seconds, files }
+}
+
+fn holds(outputs: &[Option<Value>]) -> Vec<bool> {
+    outputs.iter().map(Option::is_some).collect()
+}
+
+/// The event that a step's result is there.
+pub(crate) fn finished(
+    wiring: &Wiring<'_>,
+    step: usize,
+    outputs: &[Option<Value>],
+    cached: Cached,
+    seconds: f64,
+) -> Event {
+    Event::Finished {
+        name: Arc::clone(wiring.name(step)),
+        op: Arc::clone(wiring.op(step)),
+        cached,
+        seconds,
+        bytes: outputs.iter().flatten().map(Value::bytes).sum(),
+        files: if wiring.traits(step).sink { sink::files(outputs) } else { Vec::new() },
+    }
+}

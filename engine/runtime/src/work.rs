@@ -1,0 +1,245 @@
+//! What workers do: take a job, do it outside the lock, enter what became of it.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use kino_node::{Cancel, Cx, Error, Inputs, Node, Outputs, Progress, Result, Services, Value};
+
+use crate::entry::Verified;
+use crate::event::{Cached, Event};
+use crate::pace::Pace;
+use crate::run::Failure;
+use crate::schedule::{Ended, Job, Schedule};
+use crate::store::{Store, finished};
+use crate::wiring::Wiring;
+
+/// One run, as all its workers see it.
+pub(crate) struct Work<'r> {
+    pub(crate) wiring: &'r Wiring<'r>,
+    pub(crate) wanted: &'r [bool],
+    pub(crate) services: &'r Services,
+    pub(crate) store: &'r Store,
+    pub(crate) cancel: &'r Cancel,
+    pub(crate) record: &'r str,
+    pub(crate) events: &'r (dyn Fn(Event) + Sync),
+    pub(crate) schedule: Mutex<Schedule<'r>>,
+    pub(crate) wake: Condvar,
+    pub(crate) failures: Mutex<Vec<Failure>>,
+}
+
+impl<'r> Work<'r> {
+    fn schedule(&self) -> MutexGuard<'_, Schedule<'r>> {
+        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does jobs until none is left.
+    pub(crate) fn until_done(&self) {
+        let mut ended = None;
+        while let Some((job, heavy)) = self.next(ended.take()) {
+            ended = Some(self.carry_out(job, heavy));
+        }
+    }
+
+    /// Enters what became of the last job, and waits for the next.
+    fn next(&self, ended: Option<(Ended, Option<bool>)>) -> Option<(Job, bool)> {
+        let mut schedule = self.schedule();
+        if let Some((ended, occupied)) = ended {
+            occupied.into_iter().for_each(|heavy| schedule.free(heavy));
+            schedule.end(ended);
+        }
+        loop {
+            schedule.stopped |= self.cancel.is_cancelled();
+            let job = schedule.next();
+            let over = job.is_none() && schedule.running == 0;
+            let events = std::mem::take(&mut schedule.outbox);
+            let garbage = std::mem::take(&mut schedule.garbage);
+            if over {
+                self.wake.notify_all();
+            } else if schedule.idle > 0 && schedule.has_work() {
+                self.wake.notify_one();
+            }
+            let nothing_else = events.is_empty() && garbage.is_empty();
+            if job.is_some() || over || !nothing_else {
+                drop(schedule);
+                events.into_iter().for_each(self.events);
+                drop(garbage);
+                if job.is_some() || over {
+                    return job;
+                }
+                schedule = self.schedule();
+                continue;
+            }
+            schedule.idle += 1;
+            schedule = self.wake.wait(schedule).unwrap_or_else(PoisonError::into_inner);
+            schedule.idle -= 1;
+        }
+    }
+
+    /// Does one job; also says whether its place is still occupied, and of which kind.
+    fn carry_out(&self, job: Job, heavy: bool) -> (Ended, Option<bool>) {
+        match job {
+            Job::Load(step, found) => (self.load(step, found), Some(heavy)),
+            Job::Choose(step, values) => (self.choose(step, values), Some(heavy)),
+            Job::Run(step, values) => self.run(step, values, heavy),
+        }
+    }
+
+    fn load(&self, step: u32, found: Verified) -> Ended {
+        let begun = Instant::now();
+        match self.store.read(self.wiring.key(step as usize), found, self.services) {
+            Ok(outputs) => {
+                let seconds = begun.elapsed().as_secs_f64();
+                let at = step as usize;
+                (self.events)(finished(self.wiring, at, &outputs, Cached::Disk, seconds));
+                Ended::Loaded(step, outputs)
+            }
+            Err(error) => self.fail(step, &error),
+        }
+    }
+
+    fn choose(&self, step: u32, values: Vec<Option<Value>>) -> Ended {
+        let chosen = self.node(step).and_then(|node| {
+            let ports = &node.signature().inputs;
+            let inputs = Inputs::new(ports, &values);
+            let names = guarded(|| node.choose(self.services, &inputs))?;
+            let index = |name: String| {
+                let port = ports.iter().position(|port| port.name == name && port.lazy);
+                let port = port.map(|port| port as u32);
+                port.ok_or_else(|| Error::failed(format!("it has no input `{name}` to choose")))
+            };
+            names.into_iter().map(index).collect::<Result<Vec<_>>>()
+        });
+        match chosen {
+            Ok(ports) => Ended::Chose(step, values, ports),
+            Err(error) => {
+                (self.events)(self.started(step));
+                self.fail(step, &error)
+            }
+        }
+    }
+
+    fn run(&self, step: u32, values: Vec<Option<Value>>, heavy: bool) -> (Ended, Option<bool>) {
+        let at = step as usize;
+        (self.events)(self.started(step));
+        let begun = Instant::now();
+        let result = self.compute(at, &values, begun);
+        let seconds = begun.elapsed().as_secs_f64();
+        drop(values);
+        match result {
+            Ok(outputs) => {
+                // The device need not wait for the disk.
+                if heavy {
+                    self.schedule().free(true);
+                    self.wake.notify_one();
+                }
+                self.store.keep(self.wiring, at, &outputs, seconds);
+                (self.events)(finished(self.wiring, at, &outputs, Cached::None, seconds));
+                (Ended::Finished(step, outputs), (!heavy).then_some(false))
+            }
+            Err(Error::Cancelled) if self.cancel.is_cancelled() => (Ended::Stopped, Some(heavy)),
+            Err(error) => (self.fail(step, &error), Some(heavy)),
+        }
+    }
+
+    fn compute(&self, at: usize, values: &[Option<Value>], begun: Instant) -> Result<Outputs> {
+        let node = self.node(at as u32)?;
+        let (name, op) = (self.wiring.name(at), self.wiring.op(at));
+        let span = tracing::debug_span!("node", %name, %op);
+        let pace = Mutex::new(Pace::begin(begun));
+        let report = |progress: Progress| {
+            let Progress { step, of, preview } = progress;
+            tracing::debug!(parent: &span, step, of, "Step done.");
+            let mut pace = pace.lock().unwrap_or_else(PoisonError::into_inner);
+            let seconds_left = pace.report(step, of, Instant::now());
+            (self.events)(Event::Progress {
+                name: Arc::clone(name),
+                step,
+                of,
+                seconds_left,
+                preview,
+            });
+        };
+        let wanted = &self.wanted[self.wiring.slots(at)];
+        let mut cx = Cx {
+            name,
+            services: self.services,
+            cancel: self.cancel,
+            record: self.record,
+            wanted,
+            report: &report,
+        };
+        let inputs = Inputs::new(&node.signature().inputs, values);
+        let mut outputs = span.in_scope(|| guarded(|| node.run(&mut cx, &inputs)))?;
+        complete(node.as_ref(), wanted, &mut outputs)?;
+        Ok(outputs)
+    }
+
+    fn node(&self, step: u32) -> Result<&Arc<dyn Node>> {
+        let at = step as usize;
+        self.wiring.node(at).ok_or_else(|| {
+            Error::advised(
+                format!("there is no node `{}`", self.wiring.op(at)),
+                "plan again: the nodes have changed since",
+            )
+        })
+    }
+
+    fn started(&self, step: u32) -> Event {
+        let at = step as usize;
+        Event::Started {
+            name: Arc::clone(self.wiring.name(at)),
+            op: Arc::clone(self.wiring.op(at)),
+        }
+    }
+
+    fn fail(&self, step: u32, error: &Error) -> Ended {
+        let at = step as usize;
+        let failure = Failure {
+            name: Arc::clone(self.wiring.name(at)),
+            op: Arc::clone(self.wiring.op(at)),
+            message: error.to_string(),
+            hint: error.hint().map(str::to_owned),
+        };
+        let Failure { name, op, message, hint } = failure.clone();
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+        (self.events)(Event::Failed { name, op, message, hint });
+        Ended::Failed(step)
+    }
+}
+
+/// Turns a panic into an error.
+fn guarded<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|panic| {
+        let message = panic_message(panic.as_ref());
+        Err(Error::advised(
+            format!("the node panicked: {message}"),
+            "this is a bug of the node; please report it",
+        ))
+    })
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown cause")
+}
+
+/// Checks that all wanted outputs are there, and drops those that nobody wants.
+fn complete(node: &dyn Node, wanted: &[bool], outputs: &mut Outputs) -> Result<()> {
+    let ports = &node.signature().outputs;
+    if outputs.len() != ports.len() {
+        let (expected, found) = (ports.len(), outputs.len());
+        return Err(Error::failed(format!("the node gave {found} outputs instead of {expected}")));
+    }
+    for ((port, wanted), output) in ports.iter().zip(wanted).zip(outputs) {
+        match (wanted, output.is_some()) {
+            (true, false) => {
+                return Err(Error::failed(format!("the node gave nothing at `{}`", port.name)));
+            }
+            (false, true) => *output = None,
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! The cache on disk: broken entries, several writers, limits, folders that cannot be written.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use kino_graph::Input;
+use kino_runtime::{DiskCache, Options};
+
+use crate::nodes::Log;
+use crate::rig::{Draft, Rig, int, lit};
+
+/// All files below `folder`, in order.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            found.extend(files(&entry.path()))
+        } else {
+            found.push(entry.path())
+        }
+    }
+    found.sort();
+    found.retain(|path| path.file_name().is_some_and(|name| name != "lock"));
+    found
+}
+
+fn one(number: i128) -> Draft {
+    let mut draft = Draft::default();
+    let only = draft.add("only", "keep", vec![lit(number), Input::Absent]);
+    draft.give(only, 0);
+    draft
+}
+
+#[test]
+fn every_flipped_byte_and_every_cut_is_a_miss() {
+    let folder = tempfile::tempdir().unwrap();
+    let rig = Rig::on_disk(folder.path());
+    rig.run(&one(7));
+    let [entry] = &files(folder.path())[..] else { panic!("one entry") };
+    let whole = fs::read(entry).unwrap();
+    let broken = (0..whole.len()).flat_map(|at| {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1 << (at % 8);
+        [flipped, whole[..at].to_vec()]
+    });
+    let longer = [&whole[..], b"x"].concat();
+    for bytes in broken.chain([longer]) {
+        fs::write(entry, &bytes).unwrap();
+        let report = rig.run(&one(7));
+        assert_eq!(int(&report, "only"), Some(7));
+        assert_eq!(report.evaluated.len(), 1, "a broken entry was believed");
+        assert_eq!(fs::read(entry).unwrap().len(), whole.len());
+    }
+    assert_eq!(rig.evaluated(&one(7)), [""; 0]);
+}
+
+#[test]
+fn an_entry_under_another_key_is_a_miss() {
+    let folder = tempfile::tempdir().unwrap();
+    let rig = Rig::on_disk(folder.path());
+    rig.run(&one(7));
+    let seven = files(folder.path()).remove(0);
+    rig.run(&one(8));
+    let eight = files(folder.path()).into_iter().find(|path| *path != seven).unwrap();
+    fs::copy(&seven, &eight).unwrap();
+    let report = rig.run(&one(8));
+    assert_eq!((int(&report, "only"), report.evaluated.len()), (Some(8), 1));
+}
+
+#[test]
+fn several_runtimes_share_one_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                // A tight limit, so that they also remove what others write and read.
+                let disk = Some(DiskCache::open(folder.path(), 2000));
+                let options = Options { disk, memory_budget: 0, threads: 1 };
+                let rig = Rig::with(options, Log::default());
+                for number in (0..60).map(|turn| turn * 7 % 13) {
+                    assert_eq!(int(&rig.run(&one(number)), "only"), Some(number));
+                }
+            });
+        }
+    });
+    assert!(files(folder.path()).iter().all(|path| path.extension().unwrap() == "entry"));
+}
+
+#[test]
+fn the_least_recently_used_goes_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let rig = Rig::on_disk(folder.path());
+    let mut entries = Vec::new();
+    for number in 0..4 {
+        rig.run(&one(number));
+        let new = files(folder.path()).into_iter().find(|path| !entries.contains(path)).unwrap();
+        let hours = Duration::from_secs(3600 * (10 - number as u64));
+        let file = fs::File::options().write(true).open(&new).unwrap();
+        file.set_modified(SystemTime::now() - hours).unwrap();
+        entries.push(new);
+    }
+    // Reading the oldest makes it the newest.
+    assert_eq!(rig.evaluated(&one(0)), [""; 0]);
+    let size = rig.runtime.disk().unwrap().size();
+    let disk = Some(DiskCache::open(folder.path(), size));
+    let tight = Rig::with(Options { disk, memory_budget: 0, threads: 1 }, Log::default());
+    tight.run(&one(4));
+    assert!(tight.runtime.disk().unwrap().size() <= size);
+    assert!(entries[0].exists() && !entries[1].exists());
+    assert_eq!(tight.evaluated(&one(4)), [""; 0]);
+}
+
+#[test]
+fn what_is_larger_than_the_limit_is_not_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Some(DiskCache::open(folder.path(), 20));
+    let rig = Rig::with(Options { disk, memory_budget: 0, threads: 1 }, Log::default());
+    assert_eq!(rig.evaluated(&one(1)), ["only"]);
+    assert_eq!(files(folder.path()), [PathBuf::new(); 0]);
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_no_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a file");
+    fs::write(&file, "").unwrap();
+    let rig = Rig::on_disk(&file.join("below"));
+    assert_eq!(rig.evaluated(&Draft::chain()), ["a", "b", "c"]);
+    assert_eq!(rig.evaluated(&Draft::chain()), ["a", "b", "c"]);
+    assert_eq!(rig.runtime.disk().unwrap().size(), 0);
+    assert_eq!(rig.runtime.disk().unwrap().clear().unwrap(), 0);
+}
+
+#[test]
+fn size_and_clear() {
+    let folder = tempfile::tempdir().unwrap();
+    let rig = Rig::on_disk(folder.path());
+    rig.run(&Draft::chain());
+    let disk = rig.runtime.disk().unwrap();
+    let bytes: u64 = files(folder.path()).iter().map(|path| path.metadata().unwrap().len()).sum();
+    assert!(bytes > 0);
+    assert_eq!((disk.size(), disk.clear().unwrap(), disk.size()), (bytes, bytes, 0));
+    assert_eq!(rig.evaluated(&Draft::chain()), ["a", "b", "c"]);
+}
+
+#[test]
+fn what_a_killed_writer_left_behind_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let rig = Rig::on_disk(folder.path());
+    rig.run(&one(1));
+    let beside = files(folder.path()).remove(0).with_file_name("tmp-left");
+    fs::write(&beside, "half").unwrap();
+    let _ = rig.runtime.disk().unwrap().size();
+    assert!(beside.exists(), "another process may still write it");
+    let file = fs::File::options().write(true).open(&beside).unwrap();
+    file.set_modified(SystemTime::now() - Duration::from_secs(7200)).unwrap();
+    let _ = rig.runtime.disk().unwrap().size();
+    assert!(!beside.exists());
+}

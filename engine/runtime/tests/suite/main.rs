@@ -1,0 +1,12 @@
+//! What a run evaluates, keeps, drops and survives. Time is never asserted, only what was evaluated.
+
+mod cache;
+mod caches_on_disk;
+mod failure;
+mod killed;
+mod large;
+mod nodes;
+mod order;
+mod random;
+mod rig;
+mod sinks;

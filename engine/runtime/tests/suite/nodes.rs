@@ -1,0 +1,247 @@
+//! Small nodes to build graphs of, and the log that they write.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+use std::{borrow::Cow, fs};
+
+use kino_node::{
+    Cancel, Cx, Error, FileOut, Inputs, NodeDef, Outputs, Part, Registry, Result, Services, Value,
+    no_survey,
+};
+use kino_port::{
+    Facts, Objection, Port, PortType, Signature, Survey, Traits, edge, int, list, optional, path,
+    ports,
+};
+
+/// What nodes share within one test.
+#[derive(Default)]
+pub(crate) struct Log {
+    /// Tokens that are alive now, and the most that ever were.
+    pub(crate) alive: Arc<AtomicUsize>,
+    pub(crate) most_alive: AtomicUsize,
+    /// Nodes that are on the device now.
+    pub(crate) on_device: AtomicUsize,
+    /// Set when two nodes were on the device at once.
+    pub(crate) shared_device: AtomicBool,
+    /// Where `meet` nodes wait for each other.
+    pub(crate) meeting: Option<Barrier>,
+    /// A `hang` node writes this file, then hangs.
+    pub(crate) hang: Option<PathBuf>,
+    /// A `raise` node raises this flag.
+    pub(crate) flag: Cancel,
+}
+
+/// A value that counts how many of it are alive.
+struct Token(Arc<AtomicUsize>);
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+type Run = fn(&mut Cx<'_>, &Inputs<'_>) -> Result<Outputs>;
+
+const fn node(
+    name: &'static str,
+    inputs: Cow<'static, [Port]>,
+    outputs: Cow<'static, [Port]>,
+    traits: Traits,
+    run: Run,
+) -> NodeDef {
+    surveyed(name, inputs, outputs, traits, run, no_survey)
+}
+
+const fn surveyed(
+    name: &'static str,
+    inputs: Cow<'static, [Port]>,
+    outputs: Cow<'static, [Port]>,
+    traits: Traits,
+    run: Run,
+    survey: fn(&Services, &Facts) -> Result<Survey, Vec<Objection>>,
+) -> NodeDef {
+    let signature = Signature {
+        name: Cow::Borrowed(name),
+        version: Cow::Borrowed("1"),
+        about: Cow::Borrowed(""),
+        inputs,
+        outputs,
+        traits,
+    };
+    NodeDef { signature, survey, run }
+}
+
+const VALUE: Cow<'static, [Port]> = ports![edge("value", PortType::Int)];
+const TWO: Cow<'static, [Port]> = ports![int("a", 0), int("b", 0)];
+const PARTS: Cow<'static, [Port]> = ports![list("parts", PortType::Any)];
+const TOKEN: Cow<'static, [Port]> = ports![edge("value", PortType::Any)];
+
+static ADD: NodeDef = node("add", TWO, VALUE, Traits::LIGHT, add);
+static KEEP: NodeDef = node("keep", TWO, VALUE, Traits::EXPENSIVE, alone);
+static HEAVY: NodeDef = node("heavy", TWO, VALUE, Traits::HEAVY, alone);
+static SUM: NodeDef = node("sum", PARTS, VALUE, Traits::LIGHT, sum);
+static FAIL: NodeDef =
+    node("fail", TWO, VALUE, Traits::LIGHT, |_, _| Err(Error::advised("it broke", "mend it")));
+static PANIC: NodeDef =
+    node("panic", TWO, VALUE, Traits::LIGHT, |_, inputs| panic!("at {}", inputs.int::<i64>("a")?));
+static TOKENS: NodeDef = node("token", PARTS_OR_NONE, TOKEN, Traits::LIGHT, token);
+const PARTS_OR_NONE: Cow<'static, [Port]> = ports![optional("before", PortType::Any)];
+static EVEN: NodeDef =
+    node("even", TWO, ports![edge("value", PortType::Bool)], Traits::LIGHT, |_, inputs| {
+        Ok(vec![Some(Value::Bool(inputs.int::<i64>("a")? % 2 == 0))])
+    });
+static BOTH: NodeDef = node(
+    "both",
+    TWO,
+    ports![edge("sum", PortType::Int), edge("product", PortType::Int)],
+    Traits::EXPENSIVE,
+    both,
+);
+static WRITE: NodeDef = node(
+    "write",
+    ports![int("value", 0), path("path")],
+    ports![edge("file", PortType::File)],
+    Traits::SINK,
+    write,
+);
+static MEET: NodeDef = node("meet", TWO, VALUE, Traits::LIGHT, meet);
+static MEET_HEAVY: NodeDef = node("meet.heavy", TWO, VALUE, Traits::HEAVY, meet);
+static HANG: NodeDef = node("hang", TWO, VALUE, Traits::HEAVY, hang);
+static RAISE: NodeDef = node("raise", TWO, VALUE, Traits::LIGHT, |cx, inputs| {
+    cx.services.get::<Log>()?.flag.cancel();
+    add(cx, inputs)
+});
+static WAIT: NodeDef = node("wait", TWO, VALUE, Traits::HEAVY, |cx, _| {
+    loop {
+        cx.check_cancel()?;
+        std::thread::yield_now();
+    }
+});
+static STEPS: NodeDef = node("steps", TWO, VALUE, Traits::LIGHT, |cx, inputs| {
+    (0..=3).for_each(|step| cx.progress(step, 3));
+    add(cx, inputs)
+});
+static WRONG: NodeDef = node("wrong", TWO, VALUE, Traits::LIGHT, |_, _| Ok(vec![None]));
+static SWITCH: NodeDef = surveyed(
+    "switch",
+    ports![
+        edge("on", PortType::Bool),
+        optional("a", PortType::Any).lazy(),
+        optional("b", PortType::Any).lazy(),
+    ],
+    TOKEN,
+    Traits::LIGHT,
+    |_, inputs| {
+        let on = inputs.bool("on")?;
+        let (chosen, other) = if on { ("a", "b") } else { ("b", "a") };
+        let literal = matches!(inputs.get(other), None | Some(Value::Int(_)));
+        assert!(literal, "only the chosen input is evaluated");
+        Ok(vec![inputs.get(chosen).cloned()])
+    },
+    choose,
+);
+
+static NODES: &[&NodeDef] = &[
+    &ADD,
+    &KEEP,
+    &HEAVY,
+    &SUM,
+    &FAIL,
+    &PANIC,
+    &TOKENS,
+    &EVEN,
+    &BOTH,
+    &WRITE,
+    &MEET,
+    &MEET_HEAVY,
+    &HANG,
+    &RAISE,
+    &WAIT,
+    &STEPS,
+    &WRONG,
+    &SWITCH,
+];
+
+/// All of them.
+pub(crate) fn registry() -> Arc<Registry> {
+    Arc::new(Registry::of(NODES))
+}
+
+fn a_and_b(inputs: &Inputs<'_>) -> Result<(i64, i64)> {
+    Ok((inputs.int("a")?, inputs.int("b")?))
+}
+
+fn value(value: i64) -> Result<Outputs> {
+    Ok(vec![Some(Value::Int(i128::from(value)))])
+}
+
+fn add(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+    let (a, b) = a_and_b(inputs)?;
+    value(a.wrapping_add(b))
+}
+
+/// Adds, and notes whether another node was on the device meanwhile.
+fn alone(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+    let log = cx.services.get::<Log>()?;
+    if log.on_device.fetch_add(1, Ordering::SeqCst) > 0 {
+        log.shared_device.store(true, Ordering::SeqCst);
+    }
+    std::thread::yield_now();
+    let sum = add(cx, inputs);
+    log.on_device.fetch_sub(1, Ordering::SeqCst);
+    sum
+}
+
+fn sum(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+    let number = |value: &Value| match value {
+        Value::Int(value) => *value as i64,
+        _ => 1,
+    };
+    let items = inputs.items("parts");
+    value(items.iter().fold(0, |sum, (_, item)| i64::wrapping_add(sum, number(item))))
+}
+
+fn token(cx: &mut Cx<'_>, _: &Inputs<'_>) -> Result<Outputs> {
+    let log = cx.services.get::<Log>()?;
+    let now = log.alive.fetch_add(1, Ordering::SeqCst) + 1;
+    log.most_alive.fetch_max(now, Ordering::SeqCst);
+    let handle = Arc::new(Token(Arc::clone(&log.alive)));
+    Ok(vec![Some(Value::Part(Part { ty: PortType::Vae, handle }))])
+}
+
+fn both(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+    let (a, b) = a_and_b(inputs)?;
+    let some = |index, value: i64| cx.wants(index).then_some(Value::Int(i128::from(value)));
+    Ok(vec![some(0, a + b), some(1, a * b)])
+}
+
+fn write(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+    let (text, path) = (inputs.int::<i64>("value")?.to_string(), inputs.text("path")?);
+    fs::write(path, &text)?;
+    let hash = blake3::hash(text.as_bytes()).to_hex().to_string();
+    let file = FileOut { path: path.into(), hash, bytes: text.len() as u64 };
+    Ok(vec![Some(Value::File(Arc::new(file)))])
+}
+
+fn meet(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+    if let Some(meeting) = &cx.services.get::<Log>()?.meeting {
+        meeting.wait();
+    }
+    add(cx, inputs)
+}
+
+fn hang(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+    if let Some(marker) = &cx.services.get::<Log>()?.hang {
+        fs::write(marker, "")?;
+        loop {
+            std::thread::park();
+        }
+    }
+    add(cx, inputs)
+}
+
+fn choose(_: &Services, facts: &Facts) -> Result<Survey, Vec<Objection>> {
+    let chosen = facts.bool("on").map(|on| if on { "a" } else { "b" });
+    Ok(Survey { chosen, ..Survey::default() })
+}

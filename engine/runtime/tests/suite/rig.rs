@@ -1,0 +1,162 @@
+//! Plans made by hand, and runtimes to run them on.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use candle_core::Device;
+use kino_graph::{Input, Item, Key, Plan, Source, Step};
+use kino_node::{Cancel, Services, Spill, Value};
+use kino_port::Literal;
+use kino_runtime::{DiskCache, Event, Options, Outlook, Report, Runtime};
+
+use crate::nodes::{Log, registry};
+
+/// A plan in the making.
+#[derive(Default)]
+pub(crate) struct Draft {
+    pub(crate) plan: Plan,
+}
+
+/// The first output of a step.
+pub(crate) fn of(step: u32) -> Input {
+    Input::Edge(Source { step, output: 0 })
+}
+
+/// A whole number.
+pub(crate) fn lit(value: i128) -> Input {
+    Input::Literal(Literal::Int(value))
+}
+
+/// The first outputs of several steps, as a list.
+pub(crate) fn all(steps: &[u32]) -> Input {
+    let item = |step: &u32| (None, Item::Edge(Source { step: *step, output: 0 }));
+    Input::List(steps.iter().map(item).collect())
+}
+
+impl Draft {
+    /// Adds a step and returns its index. Its key covers the node, the literals and the keys of its inputs.
+    pub(crate) fn add(&mut self, name: &str, op: &str, inputs: Vec<Input>) -> u32 {
+        let mut bytes = op.as_bytes().to_vec();
+        inputs.iter().for_each(|input| self.hash(input, &mut bytes));
+        let traits = registry().get(op).unwrap().signature().traits;
+        let key = Key(*blake3::hash(&bytes).as_bytes());
+        self.plan.steps.push(Step::new(name, op, key, inputs, traits));
+        self.plan.steps.len() as u32 - 1
+    }
+
+    fn hash(&self, input: &Input, into: &mut Vec<u8>) {
+        let edge = |source: &Source, into: &mut Vec<u8>| {
+            into.push(b'e');
+            into.extend(self.plan.steps[source.step as usize].key.0);
+            into.extend(source.output.to_le_bytes());
+        };
+        match input {
+            Input::Absent => into.push(b'-'),
+            Input::Literal(literal) => literal.encode(into),
+            Input::Edge(source) => edge(source, into),
+            Input::List(items) => {
+                into.extend((items.len() as u64).to_le_bytes());
+                for (_, item) in items {
+                    match item {
+                        Item::Literal(literal) => literal.encode(into),
+                        Item::Edge(source) => edge(source, into),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes an output of the graph of a step's output; its name is the step's.
+    pub(crate) fn give(&mut self, step: u32, output: u32) -> &mut Self {
+        let name = self.plan.steps[step as usize].name.to_string();
+        self.plan.outputs.push((name, Item::Edge(Source { step, output })));
+        self
+    }
+
+    /// A chain `a`, `b`, `c` of expensive additions, which ends with 1 + 10 + 100 = 111.
+    pub(crate) fn chain() -> Draft {
+        let mut draft = Draft::default();
+        let a = draft.add("a", "keep", vec![lit(1), Input::Absent]);
+        let b = draft.add("b", "keep", vec![of(a), lit(10)]);
+        let c = draft.add("c", "keep", vec![of(b), lit(100)]);
+        draft.give(c, 0);
+        draft
+    }
+}
+
+/// A runtime with a log.
+pub(crate) struct Rig {
+    pub(crate) runtime: Runtime,
+    pub(crate) log: Arc<Log>,
+    pub(crate) events: Mutex<Vec<Event>>,
+}
+
+impl Rig {
+    pub(crate) fn with(options: Options, log: Log) -> Rig {
+        let log = Arc::new(log);
+        let spill = Spill::new(std::env::temp_dir(), u64::MAX);
+        let services = Services::new(Device::Cpu, spill).with(Arc::clone(&log));
+        let runtime = Runtime::new(registry(), Arc::new(services), options);
+        Rig { runtime, log, events: Mutex::default() }
+    }
+
+    /// Two threads, nothing kept.
+    pub(crate) fn new() -> Rig {
+        Rig::threads(2)
+    }
+
+    pub(crate) fn threads(threads: usize) -> Rig {
+        Rig::with(Options { threads, ..Options::default() }, Log::default())
+    }
+
+    /// Results stay in memory.
+    pub(crate) fn in_memory() -> Rig {
+        let options = Options { memory_budget: 1 << 20, disk: None, threads: 2 };
+        Rig::with(options, Log::default())
+    }
+
+    /// Results of expensive nodes stay in `folder`.
+    pub(crate) fn on_disk(folder: &Path) -> Rig {
+        Rig::with(on_disk(folder), Log::default())
+    }
+
+    pub(crate) fn run(&self, draft: &Draft) -> Report {
+        let events = |event| self.events.lock().unwrap().push(event);
+        self.runtime.run(&draft.plan, &self.log.flag, "", &events)
+    }
+
+    /// Runs and returns the names of what was computed, in the order of the alphabet.
+    pub(crate) fn evaluated(&self, draft: &Draft) -> Vec<String> {
+        let report = self.run(draft);
+        assert!(report.is_complete(), "{:?}", report.failed);
+        sorted(&report.evaluated)
+    }
+
+    pub(crate) fn outlook(&self, draft: &Draft) -> Vec<Outlook> {
+        self.runtime.outlook(&draft.plan)
+    }
+}
+
+pub(crate) fn on_disk(folder: &Path) -> Options {
+    let disk = DiskCache::open(folder, u64::MAX);
+    Options { memory_budget: 0, disk: Some(disk), threads: 2 }
+}
+
+pub(crate) fn sorted(names: &[Arc<str>]) -> Vec<String> {
+    let mut names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    names.sort();
+    names
+}
+
+/// The whole number at an output of the graph.
+pub(crate) fn int(report: &Report, output: &str) -> Option<i128> {
+    match report.output(output)? {
+        Value::Int(value) => Some(*value),
+        other => panic!("expected a whole number, found {other:?}"),
+    }
+}
+
+/// Runs on a runtime without a log's flag.
+pub(crate) fn run(runtime: &Runtime, draft: &Draft) -> Report {
+    runtime.run(&draft.plan, &Cancel::default(), "", &|_| {})
+}
