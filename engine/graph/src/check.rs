@@ -1,10 +1,11 @@
 //! Checking: text → graph, with every problem of every file at once.
 
-use std::collections::{HashMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet};
 
 use kino_port::{Literal, Port, PortType};
 use petgraph::Direction;
-use petgraph::algo::{kosaraju_scc, toposort};
+use petgraph::algo::kosaraju_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, Severity};
@@ -30,13 +31,11 @@ pub fn check(
     let outputs = opener.outputs();
     let Opener { mut problems, files, mut scopes, mut nodes, drafts, sites, .. } = opener;
     join_edges(&mut nodes);
-    let order = match toposort(&nodes, None) {
-        Ok(order) => order,
-        Err(_) => {
-            problems.extend(cycles(&nodes));
-            return Err(Diagnostics::new(problems, files));
-        }
-    };
+    let order = topological(&nodes);
+    if order.len() < nodes.node_count() {
+        problems.extend(cycles(&nodes));
+        return Err(Diagnostics::new(problems, files));
+    }
     let root = scopes.swap_remove(0);
     let mut checker = Checker { catalog, inputs: &root.inputs, problems, types: HashMap::new() };
     for index in &order {
@@ -46,7 +45,9 @@ pub fn check(
     }
     let mut problems = checker.problems;
     let bypassed = |index: &NodeIndex| drafts[index.index()].bypass;
-    unused(&nodes, &outputs, &root.inputs, &bypassed, &mut problems);
+    if problems.is_empty() {
+        unused(&nodes, &outputs, &root.inputs, &bypassed, &mut problems);
+    }
     if root.names.values().all(|entity| matches!(entity, Entity::Broken)) && problems.is_empty() {
         let message = "the graph has no nodes";
         problems.push(Diagnostic::warning("empty", Place::default(), message));
@@ -82,6 +83,27 @@ fn join_edges(nodes: &mut DiGraph<Node, ()>) {
     edges.into_iter().for_each(|(from, to)| {
         nodes.add_edge(from, to, ());
     });
+}
+
+/// Every node after those that feed it, otherwise as written; nodes behind a cycle are left out.
+fn topological(nodes: &DiGraph<Node, ()>) -> Vec<NodeIndex> {
+    let mut waits: Vec<usize> = nodes
+        .node_indices()
+        .map(|index| nodes.edges_directed(index, Direction::Incoming).count())
+        .collect();
+    let free = nodes.node_indices().filter(|index| waits[index.index()] == 0);
+    let mut free: BinaryHeap<Reverse<NodeIndex>> = free.map(Reverse).collect();
+    let mut order = Vec::with_capacity(waits.len());
+    while let Some(Reverse(index)) = free.pop() {
+        order.push(index);
+        for next in nodes.neighbors(index) {
+            waits[next.index()] -= 1;
+            if waits[next.index()] == 0 {
+                free.push(Reverse(next));
+            }
+        }
+    }
+    order
 }
 
 /// One diagnostic a cycle, with its path.
@@ -157,13 +179,13 @@ impl Checker<'_> {
         let mut feeds = std::mem::take(&mut nodes[index].feeds);
         let mut joined: Option<PortType> = None;
         for (port, feed) in op.signature.inputs.iter().zip(&mut feeds) {
-            if matches!(feed.source, FeedSource::Absent) {
-                let broken = feed.place.file == u32::MAX;
-                feed.place = nodes[index].place;
-                if port.is_required() && !broken {
+            match feed.source {
+                FeedSource::Absent if port.is_required() => {
                     self.problems.push(missing(&nodes[index].name, port, feed.place));
+                    continue;
                 }
-                continue;
+                FeedSource::Absent | FeedSource::Broken => continue,
+                _ => {}
             }
             self.feed(port, feed, &nodes[index].name, nodes);
             if port.ty == PortType::Any
@@ -216,7 +238,7 @@ impl Checker<'_> {
                 let item = items.first().and_then(|(_, feed)| self.type_of(&feed.source, nodes));
                 Some(PortType::List(Box::new(item.unwrap_or(PortType::Any))))
             }
-            FeedSource::Absent => None,
+            FeedSource::Absent | FeedSource::Broken => None,
         }
     }
 

@@ -75,6 +75,8 @@ pub(crate) struct Feed {
 pub(crate) enum FeedSource {
     /// Nothing: the default holds, if there is one.
     Absent,
+    /// Something that was refused; nothing more is said of it.
+    Broken,
     Literal(Literal),
     /// `"random"`: a number drawn while planning.
     Draw,
@@ -179,7 +181,7 @@ impl Graph {
 
     fn feeds_of(&self, feed: &Feed) -> Vec<FeedSketch<'_>> {
         match &feed.source {
-            FeedSource::Absent => Vec::new(),
+            FeedSource::Absent | FeedSource::Broken => Vec::new(),
             FeedSource::Literal(literal) => vec![FeedSketch::Literal(literal.to_string())],
             FeedSource::Draw => vec![FeedSketch::Literal("random".to_owned())],
             FeedSource::Template(_) => {

@@ -312,7 +312,7 @@ impl Planner<'_> {
 
     fn item(&mut self, node: &Node, port: &Port, feed: &Feed) -> Option<(Item, Fact)> {
         let literal = match &feed.source {
-            FeedSource::Absent | FeedSource::List(_) => return None,
+            FeedSource::Absent | FeedSource::Broken | FeedSource::List(_) => return None,
             FeedSource::Edge(from, output) => {
                 let source = Source { step: from.index() as u32, output: *output };
                 let facts = self.known.get(from).map(|known| &known.facts);

@@ -8,7 +8,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::diagnostic::{Diagnostic, File, Place, Span, suggest};
 use crate::document::{self, Document, InputDecl, NodeDecl, Word};
-use crate::graph::{Feed, GraphInput, Node, Op, Sites};
+use crate::graph::{GraphInput, Node, Op, Sites};
 use crate::literal::decode;
 use crate::ron::{Form, Tree};
 use crate::template;
@@ -46,6 +46,8 @@ pub(crate) enum Written {
     Template(Vec<template::Part>, Place),
     /// Edges with names where a map is written; `true` where a single edge stands.
     Edges(Vec<(Option<String>, Word)>, bool),
+    /// Something that was refused; nothing more is said of it.
+    Broken,
 }
 
 /// A node before its edges are resolved.
@@ -257,7 +259,7 @@ impl<'e> Opener<'e> {
         for (word, tree) in &decl.edges {
             if let Some(index) = self.port(file, decl, word, ports) {
                 edges[index] = Some(word.span);
-                written[index] = self.edges(file, tree);
+                written[index] = Some(self.edges(file, tree).unwrap_or(Written::Broken));
             }
         }
         for (word, tree) in &decl.literals {
@@ -270,7 +272,8 @@ impl<'e> Opener<'e> {
                     Diagnostic::error("fed-twice", place, message).related(related, "the edge"),
                 );
             }
-            written[index] = self.literal(file, dir, tree, &ports[index]);
+            let literal = self.literal(file, dir, tree, &ports[index]);
+            written[index] = Some(literal.unwrap_or(Written::Broken));
         }
         written
     }
@@ -364,7 +367,7 @@ impl<'e> Opener<'e> {
     /// An input's declaration as a port; what is wrong with it is said.
     fn declared(&mut self, file: u32, decl: &InputDecl<'_>) -> GraphInput {
         let mut port = self.bare_input(file, decl);
-        let default = decl.default.as_ref().map(|tree| Place { file, span: tree.span });
+        let mut default = decl.default.as_ref().map(|tree| Place { file, span: tree.span });
         if let Some(tree) = &decl.default {
             match decode(tree, &port.ty).and_then(|literal| port.admit(literal)) {
                 Ok(literal) => port.default = Some(literal),
@@ -373,7 +376,9 @@ impl<'e> Opener<'e> {
                     let message = format!("default of input `{}`: {}", port.name, refusal.message);
                     self.problems
                         .push(Diagnostic::error("value", place, message).maybe_hint(refusal.hint));
+                    // So that it is not called missing as well.
                     port.default = Some(Literal::text(""));
+                    default = None;
                 }
             }
         }
@@ -509,15 +514,11 @@ impl Written {
             Written::Literal(_, place) | Written::Draw(place) | Written::Template(_, place) => {
                 *place
             }
+            Written::Broken => Place::default(),
             Written::Edges(edges, _) => {
                 let span = edges.first().map_or(Span::default(), |(_, word)| word.span);
                 Place { file, span }
             }
         }
     }
-}
-
-/// An unfed port of the node at `place`.
-pub(crate) fn unfed(place: Place) -> Feed {
-    Feed::absent(place)
 }

@@ -8,7 +8,7 @@ use petgraph::graph::NodeIndex;
 use crate::diagnostic::{Diagnostic, Place, suggest};
 use crate::document::Word;
 use crate::graph::{Feed, FeedSource, Piece};
-use crate::scope::{Entity, Opener, Written, unfed};
+use crate::scope::{Entity, Opener, Written};
 use crate::template::Part;
 
 /// More steps from an edge to its source than any real graph has: the edge runs in a circle.
@@ -24,8 +24,10 @@ impl Opener<'_> {
             let mut feeds = Vec::with_capacity(written.len());
             for one in &written {
                 feeds.push(match one {
-                    None => unfed(place),
-                    Some(one) => self.feed(scope, one, 0).unwrap_or(unfed(broken(one, place))),
+                    None => Feed::absent(place),
+                    Some(one) => self
+                        .feed(scope, one, 0)
+                        .unwrap_or(Feed { source: FeedSource::Broken, place }),
                 });
             }
             self.nodes[index].feeds = feeds;
@@ -89,6 +91,7 @@ impl Opener<'_> {
         let source = match written {
             Written::Literal(literal, _) => FeedSource::Literal(literal.clone()),
             Written::Draw(_) => FeedSource::Draw,
+            Written::Broken => FeedSource::Broken,
             Written::Template(parts, _) => self.template(scope, parts, place, depth)?,
             Written::Edges(edges, true) => return self.edge(scope, &edges.first()?.1, depth),
             Written::Edges(edges, false) => {
@@ -157,8 +160,10 @@ impl Opener<'_> {
             Some(Entity::Scope(inner)) => self.inner_output(inner, node, port, place, depth),
             Some(Entity::Broken) => None,
             None => {
-                let names = self.scopes[scope].names.keys().map(String::as_str);
-                let hint = suggest(node, names.collect::<Vec<_>>());
+                let mut names: Vec<_> =
+                    self.scopes[scope].names.keys().map(String::as_str).collect();
+                names.sort_unstable();
+                let hint = suggest(node, names);
                 let message = format!("there is no node `{node}`");
                 self.problems
                     .push(Diagnostic::error("unknown-node", place, message).maybe_hint(hint));
@@ -178,12 +183,14 @@ impl Opener<'_> {
             return None;
         };
         let default = inputs[index].port.default.clone();
+        let required = inputs[index].port.is_required();
         let Some((caller, written)) = &self.scopes[scope].caller else {
             return Some(Feed { source: FeedSource::Input(index), place });
         };
         match (written[index].clone(), default) {
             (Some(written), _) => self.feed(*caller, &written, depth + 1),
             (None, Some(default)) => Some(Feed { source: FeedSource::Literal(default), place }),
+            (None, None) if required => Some(Feed { source: FeedSource::Broken, place }),
             (None, None) => Some(Feed::absent(place)),
         }
     }
@@ -276,9 +283,4 @@ impl Opener<'_> {
             }
         }
     }
-}
-
-/// Where a feed stands that could not be resolved: its place, marked so that it is not called missing.
-fn broken(written: &Written, node: Place) -> Place {
-    Place { span: written.place(node.file).span, file: u32::MAX }
 }

@@ -1,0 +1,164 @@
+//! A small catalog of nodes that tests use, and graphs held in memory.
+#![allow(dead_code)]
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use kino_graph::{Catalog, Diagnostics, Graph, Plan, Settings, Sources};
+use kino_port::{Fact, Facts, Literal, Objection, PortType, Signature, Survey, Traits};
+use kino_port::{bool, edge, int, list, path, ports, real, text};
+
+/// A catalog that counts how often it is asked.
+pub(crate) struct Nodes {
+    signatures: Vec<Signature>,
+    pub(crate) surveys: RefCell<Vec<String>>,
+    /// What `read` finds in its file.
+    pub(crate) content: RefCell<String>,
+}
+
+fn signature(
+    name: &'static str,
+    inputs: Cow<'static, [kino_port::Port]>,
+    outputs: Cow<'static, [kino_port::Port]>,
+    traits: Traits,
+) -> Signature {
+    Signature { name: name.into(), version: "1".into(), about: "".into(), inputs, outputs, traits }
+}
+
+pub(crate) fn nodes() -> Nodes {
+    let number = || ports![edge("value", PortType::Real)];
+    let methods: &'static [Cow<'static, str>] =
+        &[Cow::Borrowed("lanczos"), Cow::Borrowed("nearest")];
+    let resize = vec![
+        edge("frames", PortType::Frames),
+        int("width", 64).between(16, 4096),
+        text("filter", "lanczos").choices(methods),
+    ];
+    let signatures = vec![
+        signature(
+            "add",
+            ports![edge("a", PortType::Real), real("b", 0.0)],
+            number(),
+            Traits::LIGHT,
+        ),
+        signature(
+            "noise",
+            ports![
+                int("seed", 0).between(0, u64::MAX as i128).draws(),
+                int("frames", 1).between(1, 257)
+            ],
+            ports![edge("latent", PortType::Latent)],
+            Traits::HEAVY,
+        ),
+        signature(
+            "decode",
+            ports![edge("latent", PortType::Latent)],
+            ports![edge("frames", PortType::Frames)],
+            Traits::EXPENSIVE,
+        ),
+        signature("resize", resize.into(), ports![edge("frames", PortType::Frames)], Traits::LIGHT),
+        signature(
+            "concat",
+            ports![list("parts", PortType::Frames)],
+            ports![edge("frames", PortType::Frames)],
+            Traits::LIGHT,
+        ),
+        signature(
+            "split",
+            ports![edge("frames", PortType::Frames)],
+            ports![edge("first", PortType::Frames), edge("rest", PortType::Frames)],
+            Traits::LIGHT,
+        ),
+        signature(
+            "read",
+            ports![path("path")],
+            ports![edge("frames", PortType::Frames)],
+            Traits::LIGHT,
+        ),
+        signature(
+            "write",
+            ports![edge("frames", PortType::Frames), path("path")],
+            ports![edge("file", PortType::File)],
+            Traits::SINK,
+        ),
+        signature(
+            "switch",
+            ports![
+                bool("on", false).required(),
+                edge("a", PortType::Any).lazy(),
+                edge("b", PortType::Any).lazy()
+            ],
+            ports![edge("value", PortType::Any)],
+            Traits::LIGHT,
+        ),
+    ];
+    Nodes { signatures, surveys: RefCell::default(), content: RefCell::new("one".into()) }
+}
+
+impl Catalog for Nodes {
+    fn signature(&self, op: &str) -> Option<&Signature> {
+        self.signatures.iter().find(|signature| signature.name == op)
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.signatures.iter().map(|signature| &*signature.name).collect()
+    }
+
+    fn survey(&self, op: &str, facts: &Facts) -> Result<Survey, Vec<Objection>> {
+        self.surveys.borrow_mut().push(op.to_owned());
+        let mut survey = Survey::default();
+        match op {
+            "add" => {
+                if let (Some(a), Some(b)) = (facts.real("a"), facts.real("b")) {
+                    survey.outputs.push(Fact::Literal(Literal::Real(a + b)));
+                }
+            }
+            "noise" => {
+                let frames = facts.int("frames").unwrap_or(1);
+                if (frames - 1) % 4 != 0 {
+                    let objection =
+                        Objection::at("frames", format!("expected 4k+1 frames, found {frames}"));
+                    return Err(vec![objection.hint("near it: 13 and 17")]);
+                }
+            }
+            "read" => survey.key = self.content.borrow().clone().into_bytes(),
+            "switch" => survey.chosen = facts.bool("on").map(|on| if on { "a" } else { "b" }),
+            _ => {}
+        }
+        Ok(survey)
+    }
+}
+
+/// Graphs by path.
+#[derive(Default)]
+pub(crate) struct Files(pub(crate) HashMap<String, String>);
+
+impl Files {
+    pub(crate) fn of(files: &[(&str, &str)]) -> Self {
+        Files(files.iter().map(|(name, text)| (name.to_string(), text.to_string())).collect())
+    }
+}
+
+impl Sources for Files {
+    fn read(&self, path: &str) -> Result<String, String> {
+        self.0.get(path).cloned().ok_or_else(|| "no such file".to_owned())
+    }
+}
+
+pub(crate) fn check(text: &str) -> Result<Graph, Diagnostics> {
+    kino_graph::check("g.ron", text, &nodes(), &Files::default())
+}
+
+pub(crate) fn plan_with(
+    graph: &Graph,
+    catalog: &Nodes,
+    inputs: &[(String, Literal)],
+) -> Result<Plan, Diagnostics> {
+    let settings = Settings { inputs, until: None, environment: b"cpu", draw: &|| 42, stem: "g" };
+    graph.plan(catalog, &settings)
+}
+
+pub(crate) fn plan(text: &str) -> Result<Plan, Diagnostics> {
+    plan_with(&check(text)?, &nodes(), &[])
+}

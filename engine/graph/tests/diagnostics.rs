@@ -1,0 +1,315 @@
+//! A graph in, its problems out: where, what was expected, what to do.
+
+mod common;
+
+use common::{Files, check, nodes, plan};
+
+/// Checks and plans the graph, and compares everything that is said of it, warnings too.
+#[track_caller]
+fn expect(text: &str, expected: &str) {
+    let said = match check(text) {
+        Err(problems) => problems.render(),
+        Ok(graph) => match plan(text) {
+            Err(problems) => problems.render(),
+            Ok(_) => graph.warnings().render(),
+        },
+    };
+    assert_eq!(said.trim(), expected.trim(), "\nfound:\n{said}");
+}
+
+#[track_caller]
+fn nodes_of(nodes: &str, expected: &str) {
+    expect(&format!("Graph(version: 1, nodes: {{\n{nodes}\n}})"), expected);
+}
+
+#[test]
+fn a_sound_graph_says_nothing() {
+    nodes_of(
+        r#""n": (op: "noise", with: {"frames": 17}), "d": (op: "decode", in: {"latent": "n"}),
+           "w": (op: "write", in: {"frames": "d.frames"}, with: {"path": "{graph}.mp4"})"#,
+        "",
+    );
+}
+
+#[test]
+fn syntax_errors_have_a_place() {
+    expect(
+        "Graph(version: 1",
+        "error[syntax] g.ron:1:6: this bracket is never closed: expected `)`",
+    );
+    expect(
+        "Graph(version: 1 nodes: {})",
+        "error[syntax] g.ron:1:18: expected `,` or `)`, found `n`",
+    );
+    expect(
+        r#"Graph(version: 1, about: "x)"#,
+        "error[syntax] g.ron:1:26: this string is never closed\n  hint: a quote inside a string is written \\\"",
+    );
+    expect("", "error[syntax] g.ron:1:1: expected a value, found the end of the file");
+    expect(
+        "Graph(version: 1) x",
+        "error[syntax] g.ron:1:19: expected the end of the file, found more",
+    );
+}
+
+#[test]
+fn unknown_words_come_with_a_suggestion() {
+    nodes_of(
+        r#""n": (op: "nois"), "d": (op: "decode", in: {"latnet": "n", "latent": "m.latent"}, wiht: {}),
+           "w": (op: "write", in: {"frames": "d.frame"}, with: {"path": "{grahp}.mp4"})"#,
+        r#"
+error[unknown-op] g.ron:2:11: there is no op `nois`
+  hint: did you mean `noise`?
+error[unknown-port] g.ron:2:45: `decode` has no input `latnet`
+  hint: did you mean `latent`?
+error[unknown-node] g.ron:2:70: there is no node `m`
+  hint: there is `d`, `n`, `w`
+error[unknown-key] g.ron:2:83: a node has no field `wiht`
+  hint: did you mean `with`?
+error[unknown-output] g.ron:3:46: `d` has no output `frame`
+  hint: did you mean `frames`?
+error[unknown-input] g.ron:3:73: the graph has no input `grahp`
+"#,
+    );
+}
+
+#[test]
+fn values_are_read_by_the_declared_type() {
+    nodes_of(
+        r#""n": (op: "noise", with: {"frames": 17.0, "seed": -1}), "d": (op: "decode", in: {"latent": "n"}),
+           "r": (op: "resize", in: {"frames": "d"}, with: {"width": 8, "filter": "lancos"}),
+           "w": (op: "write", in: {"frames": "r"}, with: {"path": 5})"#,
+        r#"
+error[value] g.ron:2:37: `frames`: expected a whole number from 1 to 257, found 17.0
+  hint: write it without a decimal point
+error[value] g.ron:2:51: `seed`: expected a whole number from 0 to 18446744073709551615 or "random", found -1
+error[value] g.ron:3:69: `width`: expected a whole number from 16 to 4096, found 8
+error[value] g.ron:3:82: `filter`: expected one of "lanczos", "nearest", found "lancos"
+  hint: did you mean "lanczos"?
+error[value] g.ron:4:67: `path`: expected a path, found 5
+"#,
+    );
+}
+
+#[test]
+fn ports_are_fed_once_and_with_the_right_type() {
+    nodes_of(
+        r#""n": (op: "noise"), "d": (op: "decode", in: {"latent": "n"}), "s": (op: "split", in: {"frames": "n"}),
+           "r": (op: "resize", in: {"frames": "s", "width": "d"}, with: {"width": 64}),
+           "c": (op: "concat", in: {"parts": ["d", "n"]}), "x": (op: "split", in: {"frames": ["d", "d"]}),
+           "w": (op: "write", with: {"path": "a.mp4", "frames": 3})"#,
+        r#"
+error[type] g.ron:2:97: `n.latent` gives Latent, but `s.frames` takes Frames
+  hint: a `decode` node turns Latent into Frames
+error[unknown-output] g.ron:3:47: `s` has 2 outputs; name one of them
+  hint: write "s.first" or "s.rest"
+error[fed-twice] g.ron:3:74: `width` is fed both by an edge and by a value
+  see g.ron:3:52: the edge
+error[type] g.ron:4:52: `n.latent` gives Latent, but `c.parts` takes Frames
+  hint: a `decode` node turns Latent into Frames
+error[type] g.ron:4:95: `frames` of `x` takes one value, found a list
+error[type] g.ron:5:65: `frames` takes Frames, which cannot be written out
+  hint: feed it with an edge, in `in`
+"#,
+    );
+}
+
+#[test]
+fn a_missing_input_is_named() {
+    nodes_of(
+        r#""d": (op: "decode"), "w": (op: "write", in: {"frames": "d"})"#,
+        r#"
+error[missing-input] g.ron:2:1: nothing feeds `latent` of `d`, which takes Latent
+  hint: write `in: {"latent": "node.port"}`
+error[missing-input] g.ron:2:22: nothing feeds `path` of `w`, which takes Path
+  hint: write `with: {"path": …}`, or feed it with an edge in `in`
+"#,
+    );
+}
+
+#[test]
+fn names_stand_once_and_are_plain() {
+    nodes_of(
+        r#""n": (op: "noise"), "n": (op: "noise"), "Big": (op: "noise"), "inputs": (op: "noise"),
+           "m": (op: "noise", with: {"seed": 1, "seed": 2}, op: "noise")"#,
+        r#"
+error[duplicate] g.ron:2:21: `n` stands here twice
+  see g.ron:2:1: the first
+error[bad-name] g.ron:2:41: `Big` is no name for a node
+  hint: names are lower-case letters, digits and `_`, a letter first
+error[bad-name] g.ron:2:63: `inputs` is the graph's own inputs, no name for a node
+error[duplicate] g.ron:3:49: `seed` stands here twice
+  see g.ron:3:38: the first
+error[duplicate] g.ron:3:61: `op` stands here twice
+  see g.ron:3:18: the first
+"#,
+    );
+}
+
+#[test]
+fn a_cycle_is_shown_as_a_path() {
+    nodes_of(
+        r#""a": (op: "add", in: {"a": "c"}), "b": (op: "add", in: {"a": "a"}), "c": (op: "add", in: {"a": "b"}),
+           "d": (op: "add", in: {"a": "d"})"#,
+        r#"
+error[cycle] g.ron:2:1: these nodes feed each other: a → b → c → a
+  hint: remove one of the edges
+error[cycle] g.ron:3:12: these nodes feed each other: d → d
+  hint: remove one of the edges
+"#,
+    );
+}
+
+#[test]
+fn what_nothing_needs_is_a_warning() {
+    expect(
+        r#"Graph(version: 1, inputs: {"x": (type: "Real", default: 1)}, nodes: {
+            "a": (op: "add", with: {"a": 1}), "b": (op: "add", in: {"a": "a"}), "c": (op: "add", in: {"a": "a"})},
+            outputs: {"sum": "b"})"#,
+        r#"
+warning[unused-input] g.ron:1:33: nothing reads the input `x`
+warning[unreachable] g.ron:2:81: nothing needs `c`: it leads to no output and no file
+"#,
+    );
+}
+
+#[test]
+fn the_language_has_a_version() {
+    expect(
+        "Graph(nodes: {})",
+        "error[version] g.ron:1:1: the graph does not say its version\n  hint: write `version: 1,` first",
+    );
+    expect(
+        "Graph(version: 2)",
+        "error[version] g.ron:1:16: expected version 1 of the graph language\n  hint: a newer kino may be needed",
+    );
+}
+
+#[test]
+fn inputs_are_checked_where_they_are_declared() {
+    expect(
+        r#"Graph(version: 1, inputs: {
+            "a": (type: "Int", default: 18, range: (1, 257), step: 4), "b": (type: "Frms"), "c": (type: "Int", range: 3),
+            "d": (type: "Int", default: 300), "e": (type: "Text", default: "red", choices: ["blue"])},
+            nodes: {"n": (op: "noise", in: {"frames": "inputs.d", "seed": "inputs.a"}),
+                    "m": (op: "noise", in: {"frames": "inputs.e"})},
+            outputs: {"latent": "n"})"#,
+        r#"
+error[value] g.ron:2:41: default of input `a`: expected a whole number from 1 to 257 in steps of 4 or "random", found 18
+  hint: near it: 17 and 21
+error[unknown-type] g.ron:2:84: there is no type `Frms`
+  hint: did you mean `Frames`?
+error[malformed] g.ron:2:119: expected a range `(least, greatest)` of the input's type, Int or Real, found a number
+error[value] g.ron:3:41: default of input `d`: `frames` of `n` expected a whole number from 1 to 257, found 300
+  see g.ron:4:55: used here
+error[value] g.ron:3:76: default of input `e`: expected one of "blue", found "red"
+error[type] g.ron:5:55: `inputs.e` gives Text, but `m.frames` takes Int
+"#,
+    );
+}
+
+#[test]
+fn what_depends_on_the_model_is_an_error_of_the_plan() {
+    nodes_of(
+        r#""n": (op: "noise", with: {"frames": 16}), "m": (op: "noise", with: {"frames": 2}),
+           "d": (op: "decode", in: {"latent": "n"}), "e": (op: "decode", in: {"latent": "m"}),
+           "w": (op: "write", in: {"frames": "d"}, with: {"path": "a.mp4"}),
+           "v": (op: "write", in: {"frames": "e"}, with: {"path": "b.mp4"})"#,
+        r#"
+error[plan] g.ron:2:37: `frames` of `n`: expected 4k+1 frames, found 16
+  hint: near it: 13 and 17
+error[plan] g.ron:2:79: `frames` of `m`: expected 4k+1 frames, found 2
+  hint: near it: 13 and 17
+"#,
+    );
+}
+
+#[test]
+fn two_sinks_do_not_write_one_file() {
+    nodes_of(
+        r#""r": (op: "read", with: {"path": "x.png"}),
+           "w": (op: "write", in: {"frames": "r"}, with: {"path": "a.mp4"}),
+           "v": (op: "write", in: {"frames": "r"}, with: {"path": "a.mp4"})"#,
+        r#"
+error[same-file] g.ron:4:12: `w` and `v` write the same file `a.mp4`
+  see g.ron:3:12: the other
+  hint: give each a `path` of its own
+"#,
+    );
+}
+
+#[track_caller]
+fn files(files: &[(&str, &str)], expected: &str) {
+    let result = kino_graph::check(files[0].0, files[0].1, &nodes(), &Files::of(&files[1..]));
+    let said = result.map_or_else(|problems| problems.render(), |graph| graph.warnings().render());
+    assert_eq!(said.trim(), expected.trim(), "\nfound:\n{said}");
+}
+
+#[test]
+fn graphs_that_use_each_other_are_refused_with_their_path() {
+    let uses = |path: &str| format!(r#"Graph(version: 1, nodes: {{"n": (op: "{path}")}})"#);
+    files(
+        &[("a.ron", &uses("./b.ron")), ("b.ron", &uses("./c.ron")), ("c.ron", &uses("./a.ron"))],
+        "error[recursion] c.ron:1:37: graphs use each other: a.ron → b.ron → c.ron → a.ron",
+    );
+    files(
+        &[("a.ron", &uses("./b.ron"))],
+        "error[unreadable] a.ron:1:37: the graph `b.ron` cannot be read: no such file",
+    );
+}
+
+#[test]
+fn a_graph_used_as_a_node_is_checked_like_a_node() {
+    let inner = r#"Graph(version: 1,
+        inputs: {"frames": (type: "Frames"), "width": (type: "Int", default: 64, range: (16, 128))},
+        nodes: {"r": (op: "resize", in: {"frames": "inputs.frames", "width": "inputs.width"}), "s": (op: "splt")},
+        outputs: {"frames": "r"})"#;
+    files(
+        &[
+            (
+                "a.ron",
+                r#"Graph(version: 1, nodes: {"n": (op: "noise"), "d": (op: "decode", in: {"latent": "n"}),
+                    "x": (op: "./up.ron", in: {"frames": "d"}, with: {"width": 8}),
+                    "y": (op: "./up.ron", with: {"widht": 16}), "z": (op: "./up.ron", in: {"frames": "n"})},
+                    outputs: {"frames": "x.frame"})"#,
+            ),
+            ("up.ron", inner),
+        ],
+        r#"
+error[value] a.ron:2:80: `width`: expected a whole number from 16 to 128 or "random", found 8
+error[missing-input] a.ron:3:21: nothing feeds `frames` of `y`, which takes Frames
+  hint: write `in: {"frames": "node.port"}`
+error[unknown-port] a.ron:3:50: `./up.ron` has no input `widht`
+  hint: did you mean `width`?
+error[type] a.ron:3:102: input `frames` takes Frames, found Latent
+error[type] a.ron:3:102: `n.latent` gives Latent, but `z/r.frames` takes Frames
+  hint: a `decode` node turns Latent into Frames
+error[unknown-output] a.ron:4:41: `x` has no output `frame`
+  hint: did you mean `frames`?
+error[unknown-op] up.ron:3:106: there is no op `splt`
+  hint: did you mean `split`?
+"#,
+    );
+}
+
+#[test]
+fn bypass_needs_something_to_pass() {
+    nodes_of(
+        r#""n": (op: "noise", bypass: true), "d": (op: "decode", in: {"latent": "n"}),
+           "w": (op: "write", in: {"frames": "d"}, with: {"path": "a.mp4"})"#,
+        "error[bypass] g.ron:2:70: `n` is bypassed, but no input of type Latent feeds it",
+    );
+}
+
+#[test]
+fn problems_are_json_with_line_and_column() {
+    let problems = check(r#"Graph(version: 1, nodes: {"n": (op: "nois")})"#).unwrap_err();
+    let json = serde_json::to_value(&problems).unwrap();
+    assert_eq!(
+        json,
+        serde_json::json!([{
+            "severity": "error", "code": "unknown-op", "message": "there is no op `nois`",
+            "hint": "did you mean `noise`?", "file": "g.ron", "line": 1, "column": 37,
+        }])
+    );
+}

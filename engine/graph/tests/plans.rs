@@ -1,0 +1,255 @@
+//! Plans: what runs, with which keys; records; differences.
+
+mod common;
+
+use common::{Files, check, nodes, plan, plan_with};
+use kino_graph::{Change, Input, Plan, Settings, diff};
+use kino_port::Literal;
+
+const VIDEO: &str = r#"Graph(version: 1,
+    inputs: {"seed": (type: "Int", default: 7), "name": (type: "Text", default: "a/b")},
+    nodes: {
+        "n": (op: "noise", in: {"seed": "inputs.seed"}, with: {"frames": 17}), // starts here
+        "d": (op: "decode", in: {"latent": "n"}),
+        "r": (op: "resize", in: {"frames": "d"}, with: {"width": 128}),
+        "w": (op: "write", in: {"frames": "r"}, with: {"path": "{graph}-{seed}-{name}.mp4"}),
+        "x": (op: "add", with: {"a": 1}),
+    })"#;
+
+fn names(plan: &Plan) -> Vec<&str> {
+    plan.steps.iter().map(|step| &*step.name).collect()
+}
+
+fn set(name: &str, value: Literal) -> (String, Literal) {
+    (name.to_owned(), value)
+}
+
+#[track_caller]
+fn plan_set(text: &str, inputs: &[(String, Literal)]) -> Plan {
+    plan_with(&check(text).unwrap(), &nodes(), inputs)
+        .unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+#[test]
+fn only_what_is_needed_runs_and_paths_are_filled() {
+    let plan = plan(VIDEO).unwrap();
+    assert_eq!(names(&plan), ["n", "d", "r", "w"]);
+    assert_eq!(plan.steps[3].inputs[1], Input::Literal(Literal::text("g-7-a_b.mp4")));
+}
+
+#[test]
+fn a_plan_can_stop_early() {
+    let graph = check(VIDEO).unwrap();
+    let until = |name| {
+        let settings =
+            Settings { inputs: &[], until: Some(name), environment: b"", draw: &|| 0, stem: "g" };
+        graph.plan(&nodes(), &settings)
+    };
+    assert_eq!(names(&until("d").unwrap()), ["n", "d"]);
+    assert_eq!(
+        until("q").unwrap_err().render().trim(),
+        "error[unknown-node]: there is no node `q` to stop at\n  hint: there is `n`, `d`, `r`, `w`, `x`"
+    );
+}
+
+#[test]
+fn keys_follow_values_and_not_the_text() {
+    let base = plan(VIDEO).unwrap();
+    let respelled =
+        VIDEO.replace("\"width\": 128", "/* wide */ \"width\": 0x80").replace("// starts here", "");
+    assert_eq!(diff(&base, &plan(&respelled).unwrap()).changes, []);
+    let seeded = plan_set(VIDEO, &[set("seed", Literal::Int(8))]);
+    let changed = diff(&base, &seeded);
+    let reasons: Vec<String> = changed.to_string().lines().map(str::to_owned).collect();
+    assert_eq!(
+        reasons,
+        [
+            "~ n: seed 7 → 8",
+            "~ d: n changed",
+            "~ r: d changed",
+            "~ w: r changed, path \"g-7-a_b.mp4\" → \"g-8-a_b.mp4\""
+        ]
+    );
+    let wide = plan(&VIDEO.replace("128", "256")).unwrap();
+    let changed: Vec<_> =
+        diff(&base, &wide).changes.into_iter().map(|(name, _)| name.to_string()).collect();
+    assert_eq!(changed, ["r", "w"]);
+    let literal =
+        plan(&VIDEO.replace("in: {\"seed\": \"inputs.seed\"}, with: {", "with: {\"seed\": 7, "))
+            .unwrap();
+    assert_eq!(diff(&base, &literal).changes, []);
+}
+
+#[test]
+fn a_new_and_a_gone_node_are_told_apart() {
+    let base = plan(VIDEO).unwrap();
+    let other = plan(&VIDEO.replace("\"r\"", "\"q\"").replace(": \"r\"}", ": \"q\"}")).unwrap();
+    let changes = diff(&base, &other).changes;
+    assert!(
+        changes.contains(&("q".into(), Change::Added))
+            && changes.contains(&("r".into(), Change::Removed))
+    );
+}
+
+#[test]
+fn the_environment_and_files_enter_the_keys() {
+    let text = r#"Graph(version: 1, nodes: {"r": (op: "read", with: {"path": "x.png"})}, outputs: {"f": "r"})"#;
+    let (graph, catalog) = (check(text).unwrap(), nodes());
+    let one = plan_with(&graph, &catalog, &[]).unwrap();
+    *catalog.content.borrow_mut() = "two".into();
+    let two = plan_with(&graph, &catalog, &[]).unwrap();
+    assert_eq!(diff(&one, &two).to_string(), "~ r: a file or model that it reads changed\n");
+    let settings =
+        Settings { inputs: &[], until: None, environment: b"gpu", draw: &|| 0, stem: "g" };
+    let gpu = graph.plan(&catalog, &settings).unwrap();
+    assert_eq!(
+        diff(&two, &gpu).to_string(),
+        "~ r: device, compute type or engine version changed\n"
+    );
+}
+
+#[test]
+fn values_known_while_planning_flow_into_literals() {
+    let text = r#"Graph(version: 1, nodes: {"a": (op: "add", with: {"a": 1, "b": 2}), "b": (op: "add", in: {"a": "a", "b": "a"})},
+        outputs: {"sum": "b"})"#;
+    let plan = plan(text).unwrap();
+    assert_eq!(plan.steps[1].facts[0].literal(), Some(&Literal::Real(6.0)));
+}
+
+#[test]
+fn a_branch_that_is_not_taken_is_not_planned() {
+    let text = |on: &str| {
+        format!(
+            r#"Graph(version: 1, inputs: {{"on": (type: "Bool", default: {on})}}, nodes: {{
+                "good": (op: "noise", with: {{"frames": 17}}), "bad": (op: "noise", with: {{"frames": 16}}),
+                "s": (op: "switch", in: {{"on": "inputs.on", "a": "good", "b": "bad"}}),
+                "d": (op: "decode", in: {{"latent": "s"}})}}, outputs: {{"frames": "d"}})"#
+        )
+    };
+    assert_eq!(names(&plan(&text("true")).unwrap()), ["good", "s", "d"]);
+    let said = plan(&text("false")).unwrap_err().render();
+    assert!(said.contains("`frames` of `bad`: expected 4k+1 frames, found 16"), "{said}");
+}
+
+#[test]
+fn inputs_without_a_default_must_be_set() {
+    let text = r#"Graph(version: 1, inputs: {"x": (type: "Real"), "f": (type: "Frames")}, nodes: {
+        "a": (op: "add", in: {"a": "inputs.x"}), "r": (op: "resize", in: {"frames": "inputs.f"})},
+        outputs: {"sum": "a", "frames": "r"})"#;
+    assert_eq!(
+        plan(text).unwrap_err().render().trim(),
+        "error[unset-input] g.ron:1:33: input `x` has no value\n  \
+           hint: set it with `--set x=…`; it takes a number\n\
+         error[unset-input] g.ron:1:54: input `f` has no value\n  \
+           hint: a value of type Frames comes from another graph that uses this one"
+    );
+}
+
+#[test]
+fn the_command_line_is_read_by_the_declared_type() {
+    let text = r#"Graph(version: 1, inputs: {"i": (type: "Int", default: 1, range: (0, 9)), "r": (type: "Real", default: 1),
+        "t": (type: "Text", default: ""), "b": (type: "Bool", default: true)}, nodes: {"a": (op: "add", in: {"a": "inputs.r"})},
+        outputs: {"sum": "a"})"#;
+    let graph = check(text).unwrap();
+    assert_eq!(graph.read_input("i", "5").unwrap(), Literal::Int(5));
+    assert_eq!(graph.read_input("i", "random").unwrap(), Literal::text("random"));
+    assert_eq!(graph.read_input("r", "2").unwrap(), Literal::Real(2.0));
+    assert_eq!(graph.read_input("t", "true, 5").unwrap(), Literal::text("true, 5"));
+    assert_eq!(graph.read_input("b", "false").unwrap(), Literal::Bool(false));
+    let said = |name, raw| graph.read_input(name, raw).unwrap_err().render();
+    assert_eq!(
+        said("i", "12"),
+        "error[value]: input `i`: expected a whole number from 0 to 9 or \"random\", found 12\n"
+    );
+    assert_eq!(
+        said("i", "x"),
+        "error[value]: input `i`: expected a whole number from 0 to 9 or \"random\", found `x`\n"
+    );
+    assert_eq!(
+        said("q", "x"),
+        "error[unknown-input]: the graph has no input `q`\n  hint: there is `i`, `r`, `t`, `b`\n"
+    );
+}
+
+const OUTER: &str = r#"// A comment that stays.
+Graph(version: 1,
+    inputs: {"seed": (type: "Int"), "width": (type: "Int", default: 32, range: (16, 64), about: "px")},
+    nodes: {
+        "n": (op: "noise", in: {"seed": "inputs.seed"}),
+        "m": (op: "noise", with: {"seed": "random"}),
+        "d": (op: "decode", in: {"latent": "n"}),
+        "e": (op: "decode", in: {"latent": "m"}),
+        "up": (op: "./sub/up.ron", in: {"frames": "d", "width": "inputs.width"}),
+        "c": (op: "concat", in: {"parts": {"one": "up.frames", "two": "e"}}),
+    },
+    outputs: {"frames": "c"})"#;
+
+const INNER: &str = r#"Graph(version: 1,
+    inputs: {"frames": (type: "Frames"), "width": (type: "Int")},
+    nodes: {"again": (op: "./twice.ron", in: {"frames": "inputs.frames", "width": "inputs.width"}),
+            "noise": (op: "noise", with: {"seed": "random"}), "dec": (op: "decode", in: {"latent": "noise"}),
+            "both": (op: "concat", in: {"parts": ["again.frames", "dec"]})},
+    outputs: {"frames": "both"})
+"#;
+
+const TWICE: &str = r#"Graph(version: 1, inputs: {"frames": (type: "Frames"), "width": (type: "Int")},
+    nodes: {"a": (op: "resize", in: {"frames": "inputs.frames", "width": "inputs.width"}),
+            "b": (op: "resize", in: {"frames": "a", "width": "inputs.width"})},
+    outputs: {"frames": "b"})"#;
+
+#[test]
+fn a_record_is_one_text_that_plans_to_the_same_keys() {
+    let files = Files::of(&[("sub/up.ron", INNER), ("sub/twice.ron", TWICE)]);
+    let graph = kino_graph::check("outer.ron", OUTER, &nodes(), &files).unwrap();
+    let draws = std::cell::Cell::new(100);
+    let draw = || {
+        draws.set(draws.get() + 1);
+        draws.get()
+    };
+    let inputs = [set("seed", Literal::text("random")), set("width", Literal::Int(48))];
+    let settings =
+        Settings { inputs: &inputs, until: None, environment: b"cpu", draw: &draw, stem: "outer" };
+    let plan = graph.plan(&nodes(), &settings).unwrap();
+    assert_eq!(
+        names(&plan).iter().filter(|name| name.starts_with("up/")).count(),
+        5,
+        "the inner graphs are inlined"
+    );
+    let record = plan.record();
+    assert!(
+        record.starts_with("// A comment that stays.") && !record.contains("random"),
+        "{record}"
+    );
+    let again = kino_graph::check("outer.ron", record, &nodes(), &Files::default())
+        .unwrap_or_else(|problems| panic!("{problems}\n{record}"));
+    let settings = Settings { inputs: &[], draw: &|| 0, ..settings };
+    let same = again.plan(&nodes(), &settings).unwrap();
+    assert_eq!(diff(&plan, &same).changes, []);
+    assert_eq!(same.steps.len(), plan.steps.len());
+    assert_eq!(same.record(), record);
+}
+
+#[test]
+fn a_bypassed_node_passes_its_input_through() {
+    let bypassed =
+        plan(&VIDEO.replace("\"width\": 128}", "\"width\": 128}, bypass: true")).unwrap();
+    assert_eq!(names(&bypassed), ["n", "d", "w"]);
+}
+
+#[test]
+fn ten_thousand_nodes_are_asked_once_each() {
+    let mut text =
+        String::from("Graph(version: 1, nodes: {\"n0\": (op: \"add\", with: {\"a\": 1}),\n");
+    for i in 1..10_000 {
+        text.push_str(&format!(
+            "\"n{i}\": (op: \"add\", in: {{\"a\": \"n{}\"}}, with: {{\"b\": 1}}),\n",
+            i - 1
+        ));
+    }
+    text.push_str("}, outputs: {\"sum\": \"n9999\"})");
+    let catalog = nodes();
+    let graph = kino_graph::check("long.ron", &text, &catalog, &Files::default()).unwrap();
+    let plan = plan_with(&graph, &catalog, &[]).unwrap();
+    assert_eq!((plan.steps.len(), catalog.surveys.borrow().len()), (10_000, 10_000));
+    assert_eq!(plan.steps[9_999].facts[0].literal(), Some(&Literal::Real(10_000.0)));
+}
