@@ -214,6 +214,10 @@ fn memory_does_not_grow_with_length() {
             assert_eq!(encoder.cache_bytes(), peak.cache, "after chunk {index}");
         }
     }
+    let peak = vae::decode_peak(vae.config(), [32, 48], Some(TILE));
+    let mut decoder = vae.decoder(Some(TILE)).unwrap();
+    (0..4).for_each(|_| drop(decoder.push(&latent, &mut go_on).unwrap()));
+    assert_eq!(decoder.cache_bytes(), peak.cache, "of all tiles");
     let tiled = vae::decode_peak(vae.config(), [480, 832], Some(Tile::default()));
     assert!(tiled.live < vae::decode_peak(vae.config(), [480, 832], None).live);
 }

@@ -13,7 +13,7 @@ pub struct VaeConfig {
     class: String,
     /// Channels of the first level.
     pub base_dim: usize,
-    /// Channels of the decoder's last level, where they differ (2.2 form).
+    /// Channels of the decoder's last level, where they differ from the encoder's first.
     #[serde(default)]
     pub decoder_base_dim: Option<usize>,
     /// Channels of the latent.
@@ -22,7 +22,7 @@ pub struct VaeConfig {
     pub dim_mult: Vec<usize>,
     /// Residual blocks a level (the decoder has one more).
     pub num_res_blocks: usize,
-    /// Scales with attention outside the middle (none in published models).
+    /// Scales at which the encoder has attention outside the middle (none in published models).
     #[serde(default)]
     pub attn_scales: Vec<f64>,
     /// For each change of level, whether time is halved too (diffusers' spelling).
@@ -69,19 +69,16 @@ impl VaeConfig {
             return Err(unsupported(folder, file, format!("the autoencoder `{}`", self.class)));
         }
         let patched = self.patch_size.is_some_and(|size| size != 1);
-        if self.is_residual || patched || self.decoder_base_dim.is_some_and(|d| d != self.base_dim)
-        {
+        if self.is_residual || patched {
             let what = "the residual autoencoder of Wan 2.2 (is_residual)";
             return Err(unsupported(folder, file, what));
-        }
-        if !self.attn_scales.is_empty() {
-            return Err(unsupported(folder, file, "attention outside the middle (attn_scales)"));
         }
         if (self.in_channels, self.out_channels) != (3, 3) {
             return Err(unsupported(folder, file, "an autoencoder for other than three channels"));
         }
         let sizes = [
             ("base_dim", self.base_dim),
+            ("decoder_base_dim", self.decoder_base_dim.unwrap_or(1)),
             ("z_dim", self.z_dim),
             ("num_res_blocks", self.num_res_blocks),
             ("dim_mult", self.dim_mult.len()),

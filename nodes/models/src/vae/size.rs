@@ -1,7 +1,7 @@
 //! Sizes known before anything runs: shapes of latents and frames, and what they cost in memory.
 
 use super::decoder::level_channels;
-use super::tile::Tile;
+use super::tile::{Tile, tile_sizes};
 use crate::config::VaeConfig;
 use crate::error::{Error, Result};
 
@@ -98,28 +98,29 @@ impl Tally {
         self.live(self.values(cin) + 3 * self.values(cout));
     }
 
+    /// Input, norm or queries, keys and values, two results.
+    fn attention(&mut self, channels: usize) {
+        self.live(6 * self.values(channels));
+    }
+
     fn middle(&mut self, channels: usize) {
         self.residual([channels; 2]);
-        self.live(6 * self.values(channels)); // attention: x, q, k, v, two results
+        self.attention(channels);
         self.residual([channels; 2]);
-    }
-}
-
-/// Tiles of a frame, and the size of the largest, in pixels.
-fn tiles(size: [usize; 2], tile: Option<Tile>) -> (usize, [usize; 2]) {
-    match tile {
-        Some(tile) if size[0] > tile.height || size[1] > tile.width => {
-            let count = size[0].div_ceil(tile.stride_height.max(1))
-                * size[1].div_ceil(tile.stride_width.max(1));
-            (count, [size[0].min(tile.height), size[1].min(tile.width)])
-        }
-        _ => (1, size),
     }
 }
 
 /// What decoding frames of `size` = (height, width) pixels needs, however many there are.
 pub fn decode_peak(config: &VaeConfig, size: [usize; 2], tile: Option<Tile>) -> Peak {
-    let (count, [height, width]) = tiles(size, tile);
+    sum_of_tiles(size, tile, config.out_channels, |tile| decode_tally(config, tile))
+}
+
+/// What encoding frames of `size` = (height, width) pixels needs, however many there are.
+pub fn encode_peak(config: &VaeConfig, size: [usize; 2], tile: Option<Tile>) -> Peak {
+    sum_of_tiles(size, tile, config.in_channels, |tile| encode_tally(config, tile))
+}
+
+fn decode_tally(config: &VaeConfig, [height, width]: [usize; 2]) -> Peak {
     let space = config.spatial_factor();
     let mut tally = Tally::new([1, height / space, width / space]);
     tally.causal(config.z_dim);
@@ -143,38 +144,49 @@ pub fn decode_peak(config: &VaeConfig, size: [usize; 2], tile: Option<Tile>) -> 
         last = out;
     }
     tally.causal(last);
-    finish(tally, count, size, config.out_channels)
+    tally.peak
 }
 
-/// What encoding frames of `size` = (height, width) pixels needs, however many there are.
-pub fn encode_peak(config: &VaeConfig, size: [usize; 2], tile: Option<Tile>) -> Peak {
-    let (count, [height, width]) = tiles(size, tile);
+fn encode_tally(config: &VaeConfig, [height, width]: [usize; 2]) -> Peak {
     let mut tally = Tally::new([config.temporal_factor(), height, width]);
     tally.causal(config.in_channels);
     let mut channels = config.base_dim;
+    let mut scale = 1.0;
     for (level, mult) in config.dim_mult.iter().enumerate() {
         let out = config.base_dim * mult;
         for _ in 0..config.num_res_blocks {
             tally.residual([channels, out]);
             channels = out;
+            if config.attn_scales.contains(&scale) {
+                tally.attention(out);
+            }
         }
         if let Some(&temporal) = config.temperal_downsample.get(level) {
             tally.live(3 * tally.values(out));
             tally.at = [tally.at[0], tally.at[1] / 2, tally.at[2] / 2];
             if temporal {
                 tally.temporal(out, 1);
-                tally.at[0] /= 2;
+                tally.at[0] = tally.at[0].div_ceil(2);
             }
+            scale /= 2.0;
         }
     }
     tally.middle(channels);
     tally.causal(channels);
-    finish(tally, count, size, config.in_channels)
+    tally.peak
 }
 
-/// Every tile keeps its own past; the blended chunk stands beside the tiles.
-fn finish(tally: Tally, count: usize, [height, width]: [usize; 2], channels: usize) -> Peak {
-    let chunk = 4 * height * width * channels * size_of::<f32>();
-    let joined = if count > 1 { 3 * chunk } else { chunk };
-    Peak { cache: tally.peak.cache * count, live: tally.peak.live + joined }
+/// Every tile keeps its own past; one is worked on at a time; the blended chunk stands beside them.
+fn sum_of_tiles(
+    size: [usize; 2],
+    tile: Option<Tile>,
+    channels: usize,
+    tally: impl Fn([usize; 2]) -> Peak,
+) -> Peak {
+    let tiles = tile_sizes(size, tile);
+    let chunk = 4 * size[0] * size[1] * channels * size_of::<f32>();
+    let joined = if tiles.len() > 1 { 3 * chunk } else { chunk };
+    let each = || tiles.iter().map(|tile| tally(*tile));
+    let live = each().map(|peak| peak.live).max().unwrap_or(0);
+    Peak { cache: each().map(|peak| peak.cache).sum(), live: live + joined }
 }

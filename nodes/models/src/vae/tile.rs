@@ -158,6 +158,16 @@ impl Grid {
     }
 }
 
+/// Height and width of every tile of a frame, in pixels.
+pub(super) fn tile_sizes(size: [usize; 2], tile: Option<Tile>) -> Vec<[usize; 2]> {
+    let Some(tile) = tile.filter(|tile| size[0] > tile.height || size[1] > tile.width) else {
+        return vec![size];
+    };
+    let columns = spans(size[1], tile.width, tile.stride_width);
+    let rows = spans(size[0], tile.height, tile.stride_height);
+    rows.iter().flat_map(|row| columns.iter().map(|column| [row.len(), column.len()])).collect()
+}
+
 fn spans(length: usize, tile: usize, stride: usize) -> Vec<Range<usize>> {
     let starts = (0..length).step_by(stride.max(1));
     starts.map(|start| start..(start + tile).min(length)).collect()
