@@ -117,6 +117,11 @@ impl DiskCache {
     }
 
     fn try_store(&self, key: &[u8; 32], header: &Header, outputs: &[Option<Value>]) -> Result<()> {
+        let about = outputs.iter().flatten().map(length).sum::<u64>();
+        if about > self.limit {
+            tracing::debug!(about, limit = self.limit, "A result is larger than the whole cache.");
+            return Ok(());
+        }
         let path = self.path(key);
         let folder = path.parent().unwrap_or(&self.folder);
         fs::create_dir_all(folder)?;
@@ -127,7 +132,6 @@ impl DiskCache {
         drop(to);
         let bytes = temporary.as_file().metadata()?.len();
         if bytes > self.limit {
-            tracing::debug!(bytes, limit = self.limit, "A result is larger than the whole cache.");
             return Ok(());
         }
         temporary.as_file().sync_data()?;
@@ -141,7 +145,7 @@ impl DiskCache {
         let stores = self.stores.fetch_add(1, Ordering::Relaxed);
         let about = self.about.load(Ordering::Relaxed);
         let grown = about.saturating_add(added);
-        if about != UNKNOWN && stores % LOOK_EVERY != 0 && grown <= self.limit {
+        if about != UNKNOWN && !stores.is_multiple_of(LOOK_EVERY) && grown <= self.limit {
             self.about.fetch_add(added, Ordering::Relaxed);
             return;
         }
@@ -177,6 +181,15 @@ impl DiskCache {
 /// Whether an entry that holds `holds` has all of `wanted`.
 pub(crate) fn covers(holds: &[bool], wanted: &[bool]) -> bool {
     holds.len() == wanted.len() && holds.iter().zip(wanted).all(|(holds, wanted)| *holds || !wanted)
+}
+
+/// About how long a value is when it is stored.
+fn length(value: &Value) -> u64 {
+    match value {
+        Value::Frames(frames) => frames.bytes(),
+        Value::List(items) => items.iter().map(|(_, item)| length(item)).sum(),
+        other => other.bytes(),
+    }
 }
 
 fn look(file: &fs::DirEntry) -> Option<Found> {

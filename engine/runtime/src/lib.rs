@@ -11,6 +11,7 @@
 mod catalog;
 mod collect;
 mod demand;
+mod device;
 mod disk;
 mod entry;
 mod event;

@@ -1,7 +1,7 @@
 //! Runs of plans: the engine with its nodes, services and caches.
 
-use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
 use kino_graph::Plan;
@@ -9,6 +9,7 @@ use kino_node::{Cancel, Registry, Services, Value};
 
 use crate::catalog::NodeCatalog;
 use crate::demand::{Demand, Need};
+use crate::device::Device;
 use crate::disk::DiskCache;
 use crate::event::{Event, Outlook, PlannedStep};
 use crate::schedule::Schedule;
@@ -96,6 +97,7 @@ pub struct Runtime {
     registry: Arc<Registry>,
     services: Arc<Services>,
     store: Store,
+    device: Device,
     threads: usize,
 }
 
@@ -103,7 +105,8 @@ impl Runtime {
     /// A runtime with these nodes and services.
     pub fn new(registry: Arc<Registry>, services: Arc<Services>, options: Options) -> Self {
         let store = Store::new(options.memory_budget, options.disk);
-        Runtime { registry, services, store, threads: options.threads.max(1) }
+        let threads = options.threads.max(1);
+        Runtime { registry, services, store, device: Device::default(), threads }
     }
 
     /// The nodes as a catalog, to check and plan graphs against.
@@ -145,7 +148,7 @@ impl Runtime {
         let demand = Demand::new(&wiring, |step, wanted: &[bool]| {
             self.store.find(&wiring, step, wanted, &self.services, &open)
         });
-        events(planned(plan, &demand));
+        let planned = planned(plan, &demand);
         let Demand { need, wanted, hits } = demand;
         let to_do =
             (0..need.len()).filter(|step| need[*step] != Need::None && hits[*step].is_none());
@@ -156,16 +159,19 @@ impl Runtime {
             wanted: &wanted,
             services: &self.services,
             store: &self.store,
+            device: &self.device,
             cancel,
             record,
             events,
+            muted: AtomicBool::new(false),
             schedule: Mutex::new(schedule),
             wake: Condvar::new(),
             failures: Mutex::default(),
         };
+        work.say(planned);
         employ(&work, workers);
-        let report = report(work, begun);
-        events(done(&report));
+        let report = report(&work, begun);
+        work.say(done(&report));
         report
     }
 
@@ -213,8 +219,8 @@ fn planned(plan: &Plan, demand: &Demand<Hit>) -> Event {
     Event::Planned { steps: steps.collect() }
 }
 
-fn report(work: Work<'_>, begun: Instant) -> Report {
-    let mut schedule = work.schedule.into_inner().unwrap_or_else(PoisonError::into_inner);
+fn report(work: &Work<'_>, begun: Instant) -> Report {
+    let mut schedule = work.schedule();
     let names = |steps: &[u32]| {
         steps.iter().map(|step| Arc::clone(work.wiring.name(*step as usize))).collect()
     };
@@ -222,7 +228,7 @@ fn report(work: Work<'_>, begun: Instant) -> Report {
         outputs: schedule.outputs(),
         evaluated: names(&schedule.evaluated),
         cached: names(&schedule.cached),
-        failed: work.failures.into_inner().unwrap_or_else(PoisonError::into_inner),
+        failed: std::mem::take(&mut *work.failures()),
         skipped: schedule.skipped(),
         cancelled: schedule.is_unfinished(),
         seconds: begun.elapsed().as_secs_f64(),

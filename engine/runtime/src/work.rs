@@ -2,11 +2,13 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use kino_node::{Cancel, Cx, Error, Inputs, Node, Outputs, Progress, Result, Services, Value};
 
+use crate::device::Device;
 use crate::entry::Verified;
 use crate::event::{Cached, Event};
 use crate::pace::Pace;
@@ -21,17 +23,36 @@ pub(crate) struct Work<'r> {
     pub(crate) wanted: &'r [bool],
     pub(crate) services: &'r Services,
     pub(crate) store: &'r Store,
+    pub(crate) device: &'r Device,
     pub(crate) cancel: &'r Cancel,
     pub(crate) record: &'r str,
     pub(crate) events: &'r (dyn Fn(Event) + Sync),
+    /// Set once whoever listens to events has panicked.
+    pub(crate) muted: AtomicBool,
     pub(crate) schedule: Mutex<Schedule<'r>>,
     pub(crate) wake: Condvar,
     pub(crate) failures: Mutex<Vec<Failure>>,
 }
 
 impl<'r> Work<'r> {
-    fn schedule(&self) -> MutexGuard<'_, Schedule<'r>> {
+    pub(crate) fn schedule(&self) -> MutexGuard<'_, Schedule<'r>> {
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn failures(&self) -> MutexGuard<'_, Vec<Failure>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends an event. A listener that panics is not heard from again; the run goes on without it.
+    pub(crate) fn say(&self, event: Event) {
+        if self.muted.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.events)(event))) {
+            self.muted.store(true, Ordering::Relaxed);
+            let message = panic_message(panic.as_ref());
+            tracing::error!("Events of this run are lost from here on: {message}.");
+        }
     }
 
     /// Does jobs until none is left.
@@ -63,7 +84,7 @@ impl<'r> Work<'r> {
             let nothing_else = events.is_empty() && garbage.is_empty();
             if job.is_some() || over || !nothing_else {
                 drop(schedule);
-                events.into_iter().for_each(self.events);
+                events.into_iter().for_each(|event| self.say(event));
                 drop(garbage);
                 if job.is_some() || over {
                     return job;
@@ -92,7 +113,7 @@ impl<'r> Work<'r> {
             Ok(outputs) => {
                 let seconds = begun.elapsed().as_secs_f64();
                 let at = step as usize;
-                (self.events)(finished(self.wiring, at, &outputs, Cached::Disk, seconds));
+                self.say(finished(self.wiring, at, &outputs, Cached::Disk, seconds));
                 Ended::Loaded(step, outputs)
             }
             Err(error) => self.fail(step, &error),
@@ -114,7 +135,7 @@ impl<'r> Work<'r> {
         match chosen {
             Ok(ports) => Ended::Chose(step, values, ports),
             Err(error) => {
-                (self.events)(self.started(step));
+                self.say(self.started(step));
                 self.fail(step, &error)
             }
         }
@@ -122,9 +143,9 @@ impl<'r> Work<'r> {
 
     fn run(&self, step: u32, values: Vec<Option<Value>>, heavy: bool) -> (Ended, Option<bool>) {
         let at = step as usize;
-        (self.events)(self.started(step));
+        self.say(self.started(step));
         let begun = Instant::now();
-        let result = self.compute(at, &values, begun);
+        let result = self.occupied(heavy, || self.compute(at, &values, begun));
         let seconds = begun.elapsed().as_secs_f64();
         drop(values);
         match result {
@@ -135,12 +156,18 @@ impl<'r> Work<'r> {
                     self.wake.notify_one();
                 }
                 self.store.keep(self.wiring, at, &outputs, seconds);
-                (self.events)(finished(self.wiring, at, &outputs, Cached::None, seconds));
+                self.say(finished(self.wiring, at, &outputs, Cached::None, seconds));
                 (Ended::Finished(step, outputs), (!heavy).then_some(false))
             }
             Err(Error::Cancelled) if self.cancel.is_cancelled() => (Ended::Stopped, Some(heavy)),
             Err(error) => (self.fail(step, &error), Some(heavy)),
         }
+    }
+
+    /// Does `f` while the device is occupied, where the step is a heavy one.
+    fn occupied<T>(&self, heavy: bool, f: impl FnOnce() -> Result<T>) -> Result<T> {
+        let _occupied = if heavy { Some(self.device.occupy(self.cancel)?) } else { None };
+        f()
     }
 
     fn compute(&self, at: usize, values: &[Option<Value>], begun: Instant) -> Result<Outputs> {
@@ -153,13 +180,7 @@ impl<'r> Work<'r> {
             tracing::debug!(parent: &span, step, of, "Step done.");
             let mut pace = pace.lock().unwrap_or_else(PoisonError::into_inner);
             let seconds_left = pace.report(step, of, Instant::now());
-            (self.events)(Event::Progress {
-                name: Arc::clone(name),
-                step,
-                of,
-                seconds_left,
-                preview,
-            });
+            self.say(Event::Progress { name: Arc::clone(name), step, of, seconds_left, preview });
         };
         let wanted = &self.wanted[self.wiring.slots(at)];
         let mut cx = Cx {
@@ -203,8 +224,8 @@ impl<'r> Work<'r> {
             hint: error.hint().map(str::to_owned),
         };
         let Failure { name, op, message, hint } = failure.clone();
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
-        (self.events)(Event::Failed { name, op, message, hint });
+        self.failures().push(failure);
+        self.say(Event::Failed { name, op, message, hint });
         Ended::Failed(step)
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::{borrow::Cow, fs};
 
+use candle_core::{Device, Tensor};
 use kino_node::{
     Cancel, Cx, Error, FileOut, Inputs, NodeDef, Outputs, Part, Registry, Result, Services, Value,
     no_survey,
@@ -142,6 +143,20 @@ static SWITCH: NodeDef = surveyed(
     choose,
 );
 
+static BIG: NodeDef = node("big", TWO, TOKEN, Traits::EXPENSIVE, |_, inputs| {
+    let from = inputs.int::<i64>("a")? as f32;
+    let tensor = Tensor::arange(from, from + 5e6, &Device::Cpu)?;
+    Ok(vec![Some(Value::Tensor(tensor))])
+});
+static SHAPE: NodeDef = node("shape", PARTS, VALUE, Traits::LIGHT, |_, inputs| {
+    let sums = inputs.items("parts").into_iter().map(|(_, part)| {
+        let tensor = part.tensor()?;
+        let last = tensor.get(tensor.elem_count() - 1)?.to_scalar::<f32>()?;
+        Ok(tensor.elem_count() as i64 + last as i64)
+    });
+    value(sums.sum::<Result<i64>>()?)
+});
+
 static NODES: &[&NodeDef] = &[
     &ADD,
     &KEEP,
@@ -161,6 +176,8 @@ static NODES: &[&NodeDef] = &[
     &STEPS,
     &WRONG,
     &SWITCH,
+    &BIG,
+    &SHAPE,
 ];
 
 /// All of them.

@@ -208,3 +208,31 @@ fn events_are_tagged_json() {
     );
     assert_eq!((&json[3]["event"], &json[3]["failed"]), (&"done".into(), &1.into()));
 }
+
+#[test]
+fn two_runs_share_the_device_and_the_memory() {
+    let rig = Rig::in_memory();
+    std::thread::scope(|scope| {
+        for run in 0..3 {
+            let rig = &rig;
+            scope.spawn(move || {
+                let mut draft = Draft::default();
+                let mut step = draft.add("s0", "heavy", vec![lit(run % 2), lit(0)]);
+                for number in 1..200 {
+                    step = draft.add(&format!("s{number}"), "heavy", vec![of(step), lit(1)]);
+                }
+                draft.give(step, 0);
+                assert_eq!(int(&rig.run(&draft), "s199"), Some(run % 2 + 199));
+            });
+        }
+    });
+    assert!(!rig.log.shared_device.load(Ordering::SeqCst));
+}
+
+#[test]
+fn a_listener_that_panics_is_not_heard_from_again() {
+    let rig = Rig::new();
+    let listener = |_: Event| panic!("the pipe is broken");
+    let report = rig.runtime.run(&Draft::chain().plan, &rig.log.flag, "", &listener);
+    assert_eq!(int(&report, "c"), Some(111));
+}
