@@ -111,10 +111,12 @@ impl Dit {
 
     /// The embedding of timesteps that the last modulation adds. Shape: `[timesteps, dim]`.
     ///
+    /// One timestep at a time, so that a clip's numbers do not depend on what it is packed with.
+    ///
     /// # Errors
-    /// When a tensor operation fails.
+    /// When there are none, or a tensor operation fails.
     pub fn time_embedding(&self, timesteps: &[f64]) -> Result<Tensor> {
-        self.embedder.time(timesteps, &self.device)
+        each_row(timesteps, |timestep| self.embedder.time(*timestep, &self.device))
     }
 
     /// The velocity of packed patches: noise − data, as the model sees it at `timesteps`.
@@ -138,7 +140,9 @@ impl Dit {
         let mut x = self.patch_embedding.forward(&patches)?; // [tokens, dim]
         let (values, rows) = timesteps.distinct(grids)?;
         let time = self.time_embedding(&values)?; // [distinct, dim]
-        let modulation = self.embedder.modulation(&time, self.dtype)?; // [distinct, 6, dim]
+        let modulation = each_row(&time.chunk(values.len(), 0)?, |time| {
+            self.embedder.modulation(time, self.dtype)
+        })?; // [distinct, 6, dim]
         let rows = Modulation::rows(&rows, values.len(), &self.device)?;
         let (cos, sin) = self.rotations(grids)?;
         for (index, block) in self.blocks.iter().enumerate() {
@@ -206,6 +210,11 @@ impl Dit {
         }
         Ok((Tensor::cat(&cos, 0)?, Tensor::cat(&sin, 0)?))
     }
+}
+
+/// Rows computed one by one and stacked along their first dimension.
+fn each_row<T>(items: &[T], row: impl FnMut(&T) -> Result<Tensor>) -> Result<Tensor> {
+    Ok(Tensor::cat(&items.iter().map(row).collect::<Result<Vec<_>>>()?, 0)?)
 }
 
 /// Where each clip's tokens lie, with the keys and values of its text in block `block`.

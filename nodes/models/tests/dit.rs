@@ -152,6 +152,37 @@ fn patches_come_back_as_the_latent() {
     assert!(error.contains("4×6×8 cannot be cut into patches of 1×4×2"), "{error}");
 }
 
+/// candle has operations that misread views: patches and texts cut out of larger tensors, or lying
+/// transposed, give the same numbers as compact ones, in both compute types.
+#[test]
+fn views_give_the_same_numbers() {
+    let golden = golden("wan_t2v/golden/transformer.safetensors");
+    let a = case(&golden, "a");
+    let (tokens, width) = a.patches.dims2().unwrap();
+    let wide = a.patches.pad_with_zeros(0, 3, 2).unwrap().pad_with_zeros(1, 1, 5).unwrap();
+    let cut = wide.narrow(0, 3, tokens).unwrap().narrow(1, 1, width).unwrap();
+    let turned = a.patches.t().unwrap().contiguous().unwrap().t().unwrap();
+    let text = text().pad_with_zeros(0, 2, 1).unwrap().narrow(0, 2, 512).unwrap();
+    for dtype in [DType::F32, DType::BF16] {
+        let dit = dit("wan_t2v/model", dtype);
+        let expected = alone(&dit, &a, &dit.context(&text.contiguous().unwrap()).unwrap());
+        for patches in [&cut, &turned] {
+            assert!(!patches.is_contiguous());
+            let view = Case {
+                patches: patches.clone(),
+                timesteps: a.timesteps.clone(),
+                ..case(&golden, "a")
+            };
+            let found = alone(&dit, &view, &dit.context(&text).unwrap());
+            close("view", &found, &expected, 0.0);
+        }
+    }
+    let latent = unpatchify(&cut, a.grid, PATCH).unwrap();
+    close("unpatchify", &latent, &unpatchify(&a.patches, a.grid, PATCH).unwrap(), 0.0);
+    let swapped = latent.transpose(2, 3).unwrap().contiguous().unwrap().transpose(2, 3).unwrap();
+    close("patchify", &patchify(&swapped, PATCH).unwrap(), &a.patches, 0.0);
+}
+
 /// bf16 arithmetic stays near f32: the reference measured 0.0063 for this case.
 #[test]
 fn bf16_stays_near_f32() {

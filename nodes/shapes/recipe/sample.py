@@ -7,6 +7,7 @@ import torch
 from diffusers import UniPCMultistepScheduler
 from PIL import Image
 
+import fastconv  # noqa: F401 - importing it makes the autoencoder fast
 from networks import SHIFT, TOK, ema_models, encode_text, load_vae, per_channel, per_token
 
 PROMPTS = [

@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderKLWan
 from PIL import Image
 
+import fastconv  # noqa: F401 - importing it makes the autoencoder fast
 import shapes
 from train_vae_cfg import CFG
 

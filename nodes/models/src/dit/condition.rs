@@ -81,9 +81,9 @@ impl Embedder {
         })
     }
 
-    /// The embedding of timesteps. Shape: `[timesteps, dim]`, f32.
-    pub(super) fn time(&self, timesteps: &[f64], device: &Device) -> Result<Tensor> {
-        let waves = sinusoids(timesteps, self.freq_dim, device)?; // [timesteps, freq_dim]
+    /// The embedding of a timestep. Shape: `[1, dim]`, f32.
+    pub(super) fn time(&self, timestep: f64, device: &Device) -> Result<Tensor> {
+        let waves = sinusoids(timestep, self.freq_dim, device)?; // [1, freq_dim]
         self.time_out.forward(&kernels::silu(&self.time_in.forward(&waves)?)?)
     }
 
@@ -103,16 +103,13 @@ impl Embedder {
 ///
 /// In f32 like `get_timestep_embedding` of diffusers: at t near 1000 the rounding of a frequency
 /// shows in the fifth digit of its cosine, so frequencies are rounded as there.
-fn sinusoids(timesteps: &[f64], width: usize, device: &Device) -> Result<Tensor> {
+fn sinusoids(timestep: f64, width: usize, device: &Device) -> Result<Tensor> {
     let half = width / 2;
     let frequency = |i: usize| exp_f32(-(10_000f64.ln() as f32) * i as f32 / half as f32);
-    let mut waves = Vec::with_capacity(timesteps.len() * width);
-    for timestep in timesteps {
-        let angle = |i| f64::from(*timestep as f32 * frequency(i));
-        waves.extend((0..half).map(|i| angle(i).cos() as f32));
-        waves.extend((0..half).map(|i| angle(i).sin() as f32));
-    }
-    Ok(Tensor::from_vec(waves, (timesteps.len(), width), device)?)
+    let angles: Vec<f64> = (0..half).map(|i| f64::from(timestep as f32 * frequency(i))).collect();
+    let cosines = angles.iter().map(|angle| angle.cos() as f32);
+    let sines = angles.iter().map(|angle| angle.sin() as f32);
+    Ok(Tensor::from_iter(cosines.chain(sines), device)?.unsqueeze(0)?) // [1, width]
 }
 
 /// eˣ in f32, within 0.56 units in the last place: 2^(k/128)·(1 + r + r²/2), where x·128/ln 2 = k +
