@@ -1,6 +1,6 @@
 //! Classifier-free guidance: how velocities with and without the text become one.
 
-use candle_core::{D, DType, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 
 use crate::error::{Error, Result};
 
@@ -92,6 +92,7 @@ pub fn rescaled(
 
 /// Standard deviation of all elements.
 fn deviation(tensor: &Tensor) -> Result<f64> {
-    let flat = tensor.flatten_all()?.to_dtype(DType::F64)?;
+    // On the CPU: not every device has f64.
+    let flat = tensor.flatten_all()?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
     Ok(flat.var(D::Minus1)?.sqrt()?.to_scalar::<f64>()?)
 }
