@@ -9,7 +9,6 @@
 #![forbid(unsafe_code)]
 
 mod catalog;
-mod collect;
 mod demand;
 mod device;
 mod disk;

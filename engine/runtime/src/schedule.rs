@@ -1,6 +1,9 @@
 //! The state of a run: what waits for what, which values live, what may start. All of it lies behind one lock, which
 //! is held for a few table look-ups a step; nodes, caches and events run outside.
 
+mod collect;
+mod flow;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -11,7 +14,7 @@ use crate::demand::Need;
 use crate::entry::Verified;
 use crate::event::Event;
 use crate::run::Skipped;
-use crate::store::{Hit, finished};
+use crate::store::Hit;
 use crate::wiring::{Wiring, outputs_of};
 
 /// How far a step is.
@@ -178,151 +181,6 @@ impl<'p> Schedule<'p> {
         }
     }
 
-    /// Makes a step live that so far may only have been needed, with everything that it needs in turn.
-    fn ask(&mut self, step: u32) {
-        let mut stack = vec![step];
-        while let Some(step) = stack.pop() {
-            if self.phase[step as usize] != Phase::Maybe {
-                continue;
-            }
-            self.phase[step as usize] = Phase::Live;
-            match self.hits[step as usize].take() {
-                Some(Hit::Here { outputs, cached, seconds }) => {
-                    let event = finished(self.wiring, step as usize, &outputs, cached, seconds);
-                    self.outbox.push(event);
-                    self.cached.push(step);
-                    self.publish(step, outputs);
-                    continue;
-                }
-                Some(open) => {
-                    self.hits[step as usize] = Some(open);
-                    self.light.push(step);
-                    continue;
-                }
-                None => {}
-            }
-            let strict = self.wiring.edges_into(step as usize);
-            let strict = strict.filter(|edge| !self.wiring.edges[*edge].lazy).collect::<Vec<_>>();
-            self.need(step, &strict, &mut stack);
-        }
-    }
-
-    /// Lets a live step wait for more edges; it fails if one of their sources has failed.
-    fn need(&mut self, step: u32, edges: &[usize], ask: &mut Vec<u32>) {
-        let sources = edges.iter().map(|edge| self.wiring.edges[*edge].from as usize);
-        let failed = sources.clone().find_map(|from| match self.phase[from] {
-            Phase::Failed(because) => Some(because),
-            _ => None,
-        });
-        if let Some(because) = failed {
-            self.skip(step, because);
-            return;
-        }
-        for edge in edges {
-            let from = self.wiring.edges[*edge].from;
-            self.asked[*edge] = Asked::Yes;
-            if self.phase[from as usize] != Phase::Finished {
-                self.waiting[step as usize] += 1;
-                ask.push(from);
-            }
-        }
-        if self.waiting[step as usize] == 0 {
-            self.ready(step);
-        }
-    }
-
-    /// Puts a step whose inputs are there where a worker finds it.
-    fn ready(&mut self, step: u32) {
-        let at = step as usize;
-        let heavy = self.wiring.traits(at).heavy && !self.must_choose(step);
-        if heavy { self.heavy.push(step) } else { self.light.push(step) }
-    }
-
-    /// Whether the node has yet to say which of its lazy inputs it needs.
-    fn must_choose(&self, step: u32) -> bool {
-        let mut edges = self.wiring.edges_into(step as usize);
-        edges.any(|edge| self.wiring.edges[edge].lazy && self.asked[edge] == Asked::No)
-    }
-
-    /// Hands a step's outputs to whoever reads them.
-    fn publish(&mut self, step: u32, outputs: Outputs) {
-        let at = step as usize;
-        self.phase[at] = Phase::Finished;
-        for (slot, value) in self.wiring.slots(at).zip(outputs) {
-            if self.readers[slot] > 0 {
-                self.values[slot] = value;
-            } else {
-                self.garbage.extend(value);
-            }
-        }
-        // Backwards, so that the first is started first.
-        for index in (self.first_out[at]..self.first_out[at + 1]).rev() {
-            let edge = self.out[index as usize] as usize;
-            if self.asked[edge] != Asked::Yes {
-                continue;
-            }
-            let to = self.wiring.edges[edge].to;
-            self.waiting[to as usize] -= 1;
-            if self.waiting[to as usize] == 0 {
-                self.ready(to);
-            }
-        }
-    }
-
-    /// Takes the value of an edge; the last reader takes it for good.
-    fn take(&mut self, edge: usize) -> Option<Value> {
-        let Edge { from, slot } = Edge::of(self.wiring, edge as u32);
-        self.asked[edge] = Asked::Over;
-        self.outstanding[from] -= 1;
-        self.readers[slot] -= 1;
-        if self.readers[slot] == 0 { self.values[slot].take() } else { self.values[slot].clone() }
-    }
-
-    /// Lets go of edges whose readers want nothing any more, and of what only they might have needed.
-    fn release(&mut self, edges: impl IntoIterator<Item = usize>) {
-        let mut stack: Vec<usize> = edges.into_iter().collect();
-        while let Some(edge) = stack.pop() {
-            if self.asked[edge] == Asked::Over {
-                continue;
-            }
-            let last = self.take(edge);
-            self.garbage.extend(last);
-            let from = self.wiring.edges[edge].from as usize;
-            if self.outstanding[from] == 0 && self.phase[from] == Phase::Maybe {
-                self.phase[from] = Phase::Idle;
-                self.hits[from] = None;
-                stack.extend(self.wiring.edges_into(from));
-            }
-        }
-    }
-
-    /// Fails all that depends on a failed step.
-    fn skip(&mut self, step: u32, because: u32) {
-        let mut stack = vec![step];
-        while let Some(step) = stack.pop() {
-            let at = step as usize;
-            if self.phase[at] != Phase::Live {
-                continue;
-            }
-            self.phase[at] = Phase::Failed(because);
-            if step != because {
-                self.skipped.push(step);
-                self.outbox.push(Event::Skipped {
-                    name: Arc::clone(self.wiring.name(at)),
-                    op: Arc::clone(self.wiring.op(at)),
-                    because: Arc::clone(self.wiring.name(because as usize)),
-                });
-            }
-            let edges = self.first_out[at] as usize..self.first_out[at + 1] as usize;
-            let asked = self.out[edges].iter().map(|edge| *edge as usize);
-            let asked = asked.filter(|edge| self.asked[*edge] == Asked::Yes);
-            stack.extend(asked.map(|edge| self.wiring.edges[edge].to));
-            let held = self.held.remove(&step).unwrap_or_default();
-            self.garbage.extend(held.into_iter().flatten());
-            self.release(self.wiring.edges_into(at));
-        }
-    }
-
     /// Enters what became of a job.
     pub(crate) fn end(&mut self, ended: Ended) {
         self.running -= 1;
@@ -336,18 +194,6 @@ impl<'p> Schedule<'p> {
             Ended::Stopped => self.stopped = true,
             Ended::Chose(step, values, ports) => self.chose(step, values, &ports),
         }
-    }
-
-    fn chose(&mut self, step: u32, values: Vec<Option<Value>>, ports: &[u32]) {
-        self.held.insert(step, values);
-        let lazy =
-            self.wiring.edges_into(step as usize).filter(|edge| self.wiring.edges[*edge].lazy);
-        let (chosen, others): (Vec<_>, Vec<_>) =
-            lazy.partition(|edge| ports.contains(&self.wiring.edges[*edge].port));
-        let mut ask = Vec::new();
-        self.need(step, &chosen, &mut ask);
-        self.release(others);
-        ask.into_iter().for_each(|from| self.ask(from));
     }
 
     /// Frees the device for the next heavy step, or a place for the next light one, before a job has ended.
@@ -396,11 +242,6 @@ impl<'p> Schedule<'p> {
         }
         self.evaluated.push(step);
         Job::Run(step, values)
-    }
-
-    /// Takes the value of an edge, if its reader has asked for it.
-    pub(crate) fn take_asked(&mut self, edge: usize) -> Option<Value> {
-        if self.asked[edge] == Asked::Yes { self.take(edge) } else { None }
     }
 
     /// Whether a step that is needed has neither finished nor failed: the run was cancelled.

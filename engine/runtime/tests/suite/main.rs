@@ -10,3 +10,4 @@ mod order;
 mod random;
 mod rig;
 mod sinks;
+mod traces;

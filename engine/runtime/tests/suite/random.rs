@@ -153,5 +153,5 @@ fn lose_some(folder: &std::path::Path, random: &mut Random) {
 
 #[test]
 fn parallel_runs_equal_a_simple_evaluation() {
-    (0..300).for_each(check);
+    (0..100).for_each(check);
 }
