@@ -1,1 +1,28 @@
-//! kino-world.
+//! The world outside: media in and out, metadata, paths, file hashes, tensor files.
+//!
+//! Files appear whole or not at all: everything is written to a temporary name beside the target and renamed.
+//!
+//! H.264 is encoded by OpenH264, built from source. Cisco's cover of patent royalties extends to the binaries that
+//! Cisco distributes, not to builds from source; whoever distributes a binary of Kinograph where such patents hold must
+//! see to that, or build without the feature `h264`.
+
+#![forbid(unsafe_code)]
+
+mod cache;
+mod error;
+mod hash;
+mod image;
+pub mod media;
+mod metadata;
+mod paths;
+mod tensors;
+mod whole;
+
+pub use cache::cache_dir;
+pub use error::{Error, Result};
+pub use hash::{Hashes, hash_file};
+pub use image::{Image, image_size, looks_like, read_image};
+pub use metadata::read_metadata;
+pub use paths::Folders;
+pub use tensors::{TensorInfo, read_tensor, tensor_info, write_tensors};
+pub use whole::WholeFile;

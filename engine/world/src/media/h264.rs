@@ -1,0 +1,202 @@
+//! H.264 by OpenH264 into mp4, sample by sample.
+
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use openh264::OpenH264API;
+use openh264::encoder::{
+    BitRate, Encoder, EncoderConfig, FrameRate, IntraFramePeriod, QpRange, RateControlMode,
+    UsageType, VuiConfig,
+};
+use openh264::formats::YUVSlices;
+
+use super::mp4::{Track, file_type, movie, timing};
+use super::{Spec, VideoWriter};
+use crate::{Error, Result, WholeFile};
+
+/// Frames between those that decode on their own.
+const GROUP: u32 = 48;
+
+/// An mp4 file in the making. The samples wait in a file of their own, for the tables that stand before them (so that a
+/// player can begin before it has read all) are known only at the end.
+pub(super) struct Mp4Writer {
+    file: WholeFile,
+    samples: BufWriter<WholeFile>,
+    encoder: Encoder,
+    track: Track,
+    written: u64,
+    metadata: Option<String>,
+    planes: Planes,
+}
+
+/// One frame as 4:2:0 planes.
+struct Planes {
+    width: usize,
+    height: usize,
+    y: Vec<u8>,
+    u: Vec<u8>,
+    v: Vec<u8>,
+}
+
+impl Mp4Writer {
+    pub(super) fn create(path: &Path, spec: &Spec<'_>) -> Result<Self> {
+        let (width, height) = (spec.width, spec.height);
+        // Quality is bound by the quantiser, near lossless; the rate only has to be out of its way.
+        let rate = ((width * height) as f64 * spec.fps * 4.0).clamp(2e6, 1e8) as u32;
+        let config = EncoderConfig::new()
+            .skip_frames(false)
+            .rate_control_mode(RateControlMode::Quality)
+            .usage_type(UsageType::CameraVideoRealTime)
+            .bitrate(BitRate::from_bps(rate))
+            .max_frame_rate(FrameRate::from_hz(spec.fps as f32))
+            .qp(QpRange::new(8, 18))
+            .intra_frame_period(IntraFramePeriod::from_num_frames(GROUP))
+            .scene_change_detect(false)
+            .adaptive_quantization(false)
+            .background_detection(false)
+            .num_threads(1)
+            .vui(VuiConfig::bt709());
+        let failed = |error| encoder_failed(path, &error);
+        let encoder =
+            Encoder::with_api_config(OpenH264API::from_source(), config).map_err(failed)?;
+        let file = WholeFile::create(path)?;
+        let samples = BufWriter::new(WholeFile::create(path)?);
+        let (timescale, delta) = timing(spec.fps);
+        let (width16, height16) = (width as u16, height as u16);
+        let track =
+            Track { width: width16, height: height16, timescale, delta, ..Track::default() };
+        let half = (width / 2) * (height / 2);
+        let planes = Planes {
+            width,
+            height,
+            y: vec![0; width * height],
+            u: vec![0; half],
+            v: vec![0; half],
+        };
+        let metadata = spec.metadata.map(str::to_owned);
+        Ok(Mp4Writer { file, samples, encoder, track, written: 0, metadata, planes })
+    }
+}
+
+fn encoder_failed(path: &Path, error: &openh264::Error) -> Error {
+    Error::content(path, format!("the H.264 encoder failed: {error}"))
+}
+
+impl VideoWriter for Mp4Writer {
+    fn push(&mut self, frame: &[f32]) -> Result<()> {
+        let planes = &mut self.planes;
+        planes.fill(&super::bytes(frame, (planes.width, planes.height))?);
+        let half = planes.width / 2;
+        let source = YUVSlices::new(
+            (&planes.y, &planes.u, &planes.v),
+            (planes.width, planes.height),
+            (planes.width, half, half),
+        );
+        let milliseconds = self.track.sizes.len() as u64 * 1000 * u64::from(self.track.delta)
+            / u64::from(self.track.timescale.max(1));
+        let timestamp = openh264::Timestamp::from_millis(milliseconds);
+        let target = self.file.target().to_owned();
+        let stream = self
+            .encoder
+            .encode_at(&source, timestamp)
+            .map_err(|error| encoder_failed(&target, &error))?;
+        let mut sample = Vec::new();
+        let mut sync = false;
+        for unit in units(&stream.to_vec()) {
+            match unit.first().map(|byte| byte & 0x1f) {
+                Some(7) => self.track.sps = unit.to_vec(),
+                Some(8) => self.track.pps = unit.to_vec(),
+                Some(kind) => {
+                    sync |= kind == 5;
+                    sample.extend((unit.len() as u32).to_be_bytes());
+                    sample.extend(unit);
+                }
+                None => {}
+            }
+        }
+        if sample.is_empty() {
+            return Err(Error::content(&target, "the H.264 encoder gave nothing for a frame"));
+        }
+        self.samples.write_all(&sample).map_err(self.file.failed())?;
+        self.written += sample.len() as u64;
+        self.track.sizes.push(sample.len() as u32);
+        if sync {
+            self.track.sync.push(self.track.sizes.len() as u32);
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<Vec<PathBuf>> {
+        let Mp4Writer { mut file, samples, mut track, written, metadata, .. } = *self;
+        let failed = || Error::io("written", file.target());
+        let mut samples = samples.into_inner().map_err(|error| failed()(error.into_error()))?;
+        let head = file_type();
+        // The length of the tables does not depend on where the samples stand.
+        let tables = movie(&track, metadata.as_deref()).len();
+        track.data = (head.len() + tables) as u64 + 16;
+        let tables = movie(&track, metadata.as_deref());
+        // A box length of 1 says that 64 bits of length follow.
+        let data = [&1u32.to_be_bytes()[..], b"mdat", &(written + 16).to_be_bytes()].concat();
+        let failed = file.failed();
+        file.write_all(&[head, tables, data].concat())
+            .and_then(|()| samples.seek(SeekFrom::Start(0)))
+            .and_then(|_| io::copy(samples.file(), &mut file))
+            .map_err(failed)?;
+        Ok(vec![file.finish()?])
+    }
+}
+
+impl Planes {
+    /// RGB bytes to BT.709 limited range (Rec. ITU-R BT.709-6): Y 16…235, chroma 16…240, each chroma sample the mean of
+    /// four pixels.
+    fn fill(&mut self, rgb: &[u8]) {
+        let (width, half) = (self.width, self.width / 2);
+        let pixel = |x: usize, y: usize| {
+            let at = (y * width + x) * 3;
+            [f32::from(rgb[at]), f32::from(rgb[at + 1]), f32::from(rgb[at + 2])]
+        };
+        for y in 0..self.height {
+            for x in 0..width {
+                let [r, g, b] = pixel(x, y);
+                let luma = 0.2126 * r + 0.7152 * g + 0.0722 * b;
+                self.y[y * width + x] = (16.0 + luma * (219.0 / 255.0)).round() as u8;
+            }
+        }
+        for y in 0..self.height / 2 {
+            for x in 0..half {
+                let four =
+                    [(0, 0), (1, 0), (0, 1), (1, 1)].map(|(dx, dy)| pixel(2 * x + dx, 2 * y + dy));
+                let mean =
+                    |channel: usize| four.iter().map(|pixel| pixel[channel]).sum::<f32>() / 4.0;
+                let (r, g, b) = (mean(0), mean(1), mean(2));
+                let luma = 0.2126 * r + 0.7152 * g + 0.0722 * b;
+                let chroma = |difference: f32, scale: f32| {
+                    (128.0 + difference / scale * (224.0 / 255.0)).round().clamp(16.0, 240.0) as u8
+                };
+                self.u[y * half + x] = chroma(b - luma, 1.8556);
+                self.v[y * half + x] = chroma(r - luma, 1.5748);
+            }
+        }
+    }
+}
+
+/// The units between the start codes (`00 00 01`, often with a zero before) of an Annex B stream.
+fn units(stream: &[u8]) -> Vec<&[u8]> {
+    let mut starts = Vec::new();
+    let mut at = 0;
+    while at + 3 <= stream.len() {
+        if stream[at..at + 3] == [0, 0, 1] {
+            starts.push(at);
+            at += 3;
+        } else {
+            at += 1;
+        }
+    }
+    let ends = starts.iter().skip(1).copied().chain([stream.len()]);
+    let unit = |(start, end): (usize, usize)| {
+        let unit = &stream[start + 3..end];
+        let zeros = unit.iter().rev().take_while(|byte| **byte == 0).count();
+        &unit[..unit.len() - zeros]
+    };
+    starts.iter().copied().zip(ends).map(unit).collect()
+}

@@ -1,0 +1,165 @@
+//! PNG: single, animated, or a numbered file a frame; the metadata lies in a compressed iTXt chunk.
+
+use std::cell::RefCell;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use png::text_metadata::ITXtChunk;
+use png::{BitDepth, ColorType, Compression, Encoder, EncodingError, Writer};
+
+use super::{Spec, VideoWriter, timing_of};
+use crate::metadata::KEYWORD;
+use crate::whole::WaitingFile;
+use crate::{Error, Result, WholeFile};
+
+fn failed(path: &Path) -> impl FnOnce(EncodingError) -> Error {
+    let path = path.to_owned();
+    move |error| match error {
+        EncodingError::IoError(source) => Error::Io { action: "written", path, source },
+        other => Error::content(&path, format!("the PNG encoder failed: {other}")),
+    }
+}
+
+/// A file that the encoder writes and that is taken back from it at the end.
+#[derive(Clone)]
+struct Shared(Rc<RefCell<BufWriter<WholeFile>>>);
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.borrow_mut().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.borrow_mut().flush()
+    }
+}
+
+/// One PNG file in the making; several frames are animated.
+pub(super) struct PngWriter {
+    /// `None` only once finished.
+    writer: Option<Writer<Shared>>,
+    file: Shared,
+    size: (usize, usize),
+    target: PathBuf,
+}
+
+impl PngWriter {
+    pub(super) fn create(path: &Path, spec: &Spec<'_>) -> Result<Self> {
+        let file = Shared(Rc::new(RefCell::new(BufWriter::new(WholeFile::create(path)?))));
+        let mut encoder = Encoder::new(file.clone(), spec.width as u32, spec.height as u32);
+        encoder.set_color(ColorType::Rgb);
+        encoder.set_depth(BitDepth::Eight);
+        encoder.set_compression(Compression::Balanced);
+        encoder.validate_sequence(true);
+        if spec.count > 1 {
+            encoder.set_animated(spec.count as u32, 0).map_err(failed(path))?;
+            let (seconds, of) = timing_of(spec.fps);
+            encoder.set_frame_delay(seconds, of).map_err(failed(path))?;
+        }
+        let mut writer = encoder.write_header().map_err(failed(path))?;
+        if let Some(text) = spec.metadata {
+            let mut chunk = ITXtChunk::new(KEYWORD, text);
+            chunk.compressed = true;
+            chunk.compress_text().map_err(failed(path))?;
+            writer.write_text_chunk(&chunk).map_err(failed(path))?;
+        }
+        Ok(PngWriter {
+            writer: Some(writer),
+            file,
+            size: (spec.width, spec.height),
+            target: path.to_owned(),
+        })
+    }
+
+    /// Writes what the encoder still holds; the file then waits for its name.
+    fn close(mut self) -> Result<WholeFile> {
+        if let Some(writer) = self.writer.take() {
+            writer.finish().map_err(failed(&self.target))?;
+        }
+        let PngWriter { file, target, .. } = self;
+        let Some(buffered) = Rc::into_inner(file.0) else {
+            return Err(Error::content(&target, "the file is still being written"));
+        };
+        let file = buffered.into_inner().into_inner();
+        file.map_err(|error| Error::io("written", &target)(error.into_error()))
+    }
+}
+
+impl VideoWriter for PngWriter {
+    fn push(&mut self, frame: &[f32]) -> Result<()> {
+        let rgb = super::bytes(frame, self.size)?;
+        match &mut self.writer {
+            Some(writer) => writer.write_image_data(&rgb).map_err(failed(&self.target)),
+            None => Err(Error::content(&self.target, "the file is already finished")),
+        }
+    }
+
+    fn finish(self: Box<Self>) -> Result<Vec<PathBuf>> {
+        Ok(vec![self.close()?.finish()?])
+    }
+}
+
+/// A numbered PNG file a frame. They get their names together, at the end.
+pub(super) struct SequenceWriter {
+    pattern: Pattern,
+    spec: (usize, usize),
+    metadata: Option<String>,
+    waiting: Vec<WaitingFile>,
+}
+
+/// A path with a number in it: what stands before, how many digits, what stands behind.
+struct Pattern {
+    folder: PathBuf,
+    before: String,
+    digits: usize,
+    behind: String,
+}
+
+/// The pattern of a path such as `frame_%05d.png`.
+fn pattern(path: &Path) -> Option<Pattern> {
+    let name = path.file_name()?.to_str()?;
+    let (before, rest) = name.split_once('%')?;
+    let (digits, behind) = rest.split_once('d')?;
+    let digits =
+        if digits.is_empty() { 1 } else { digits.parse().ok().filter(|digits| *digits <= 12)? };
+    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+    Some(Pattern { folder, before: before.to_owned(), digits, behind: behind.to_owned() })
+}
+
+/// Whether a path names a sequence: the number of digits.
+pub(super) fn numbered(path: &Path) -> Option<usize> {
+    pattern(path).map(|pattern| pattern.digits)
+}
+
+impl SequenceWriter {
+    pub(super) fn create(path: &Path, spec: &Spec<'_>) -> Result<Self> {
+        let Some(pattern) = pattern(path) else {
+            return Err(Error::content(path, "expected a number such as %05d in the name"));
+        };
+        let metadata = spec.metadata.map(str::to_owned);
+        Ok(SequenceWriter {
+            pattern,
+            spec: (spec.width, spec.height),
+            metadata,
+            waiting: Vec::new(),
+        })
+    }
+}
+
+impl VideoWriter for SequenceWriter {
+    fn push(&mut self, frame: &[f32]) -> Result<()> {
+        let Pattern { folder, before, digits, behind } = &self.pattern;
+        let path = folder.join(format!("{before}{:0digits$}{behind}", self.waiting.len()));
+        let (width, height) = self.spec;
+        let spec = Spec { width, height, count: 1, fps: 1.0, metadata: self.metadata.as_deref() };
+        let mut file = PngWriter::create(&path, &spec)?;
+        file.push(frame)?;
+        self.waiting.push(file.close()?.wait()?);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<Vec<PathBuf>> {
+        self.waiting.into_iter().map(WaitingFile::finish).collect()
+    }
+}

@@ -1,0 +1,83 @@
+//! Where inputs are found and outputs go.
+
+use std::path::{Component, Path, PathBuf};
+
+use crate::{Error, Result};
+
+/// The folders that a graph's paths are relative to.
+#[derive(Clone, Debug)]
+pub struct Folders {
+    /// The folder of the graph's file: inputs are relative to it.
+    pub graph: PathBuf,
+    /// The folder that outputs lie under.
+    pub out: PathBuf,
+}
+
+impl Folders {
+    /// The file or folder that a graph reads.
+    pub fn input(&self, path: &str) -> PathBuf {
+        self.graph.join(path)
+    }
+
+    /// The file that a graph writes.
+    ///
+    /// # Errors
+    /// When the path is empty or absolute, contains `..`, or leaves the output folder through a link.
+    pub fn output(&self, path: &str) -> Result<PathBuf> {
+        let relative = Path::new(path);
+        let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+        if path.is_empty()
+            || !relative.components().all(plain)
+            || path.contains('\\')
+            || path.contains('\0')
+        {
+            return Err(Error::refused(
+                format!("outputs lie under the output folder: `{path}` is not a path within it"),
+                "use a relative path without `..`; `--out DIR` names another folder",
+            ));
+        }
+        let target = self.out.join(relative);
+        self.stays_within(&target, path)?;
+        Ok(target)
+    }
+
+    /// Refuses a target whose nearest existing folder lies elsewhere, behind a link.
+    fn stays_within(&self, target: &Path, path: &str) -> Result<()> {
+        let Ok(out) = self.out.canonicalize() else { return Ok(()) };
+        let existing = target.ancestors().skip(1).find_map(|folder| folder.canonicalize().ok());
+        match existing {
+            Some(folder) if folder.starts_with(&out) => Ok(()),
+            _ => Err(Error::refused(
+                format!("`{path}` leads out of {} through a link", self.out.display()),
+                "remove the link, or write elsewhere with `--out DIR`",
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_stay_under_their_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let folders = Folders { graph: "g".into(), out: folder.path().join("out") };
+        assert_eq!(folders.output("a/b.mp4").unwrap(), folder.path().join("out/a/b.mp4"));
+        for path in ["", "/etc/x", "../x", "a/../../x", "a\\b", "a\0b"] {
+            assert!(folders.output(path).is_err(), "{path}");
+        }
+        assert_eq!(folders.input("x.png"), Path::new("g/x.png"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_does_not_lead_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        std::fs::create_dir_all(&out).unwrap();
+        std::os::unix::fs::symlink(folder.path(), out.join("link")).unwrap();
+        let folders = Folders { graph: ".".into(), out };
+        assert!(folders.output("link/x.mp4").unwrap_err().to_string().contains("through a link"));
+    }
+}

@@ -1,0 +1,152 @@
+//! Tensors in safetensors files: one read by name, several written at once. Pickle files are refused.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use safetensors::tensor::{Metadata, TensorView};
+
+use crate::{Error, Result, WholeFile, looks_like};
+
+/// The longest header that the format allows.
+const LONGEST_HEADER: u64 = 100_000_000;
+
+/// A tensor as the header describes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorInfo {
+    /// Its name.
+    pub name: String,
+    /// Its element type.
+    pub dtype: DType,
+    /// Its shape.
+    pub shape: Vec<usize>,
+}
+
+/// What a safetensors file holds, by its header alone, sorted by name.
+///
+/// # Errors
+/// When the file cannot be read, is no safetensors file, or ends early.
+pub fn tensor_info(path: &Path) -> Result<Vec<TensorInfo>> {
+    let (metadata, _) = header(path)?;
+    let mut infos = Vec::new();
+    for (name, info) in metadata.tensors() {
+        let dtype = DType::try_from(info.dtype).map_err(|_| {
+            Error::content(
+                path,
+                format!(
+                    "tensor `{name}` has the element type {:?}, which is not known",
+                    info.dtype
+                ),
+            )
+        })?;
+        infos.push(TensorInfo { name, dtype, shape: info.shape.clone() });
+    }
+    infos.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(infos)
+}
+
+/// One tensor of a safetensors file, on the CPU.
+///
+/// # Errors
+/// As [`tensor_info`]; also when there is no tensor of this name.
+pub fn read_tensor(path: &Path, name: &str) -> Result<Tensor> {
+    let (metadata, data) = header(path)?;
+    let Some(info) = metadata.info(name) else {
+        let names = metadata.tensors();
+        let mut names: Vec<&str> = names.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        return Err(Error::content(path, format!("there is no tensor `{name}`"))
+            .advise(&among(name, &names)));
+    };
+    let dtype = DType::try_from(info.dtype)
+        .map_err(|_| Error::content(path, format!("element type {:?} is not known", info.dtype)))?;
+    let (start, end) = info.data_offsets;
+    let mut bytes = Vec::new();
+    let mut file = File::open(path).map_err(Error::io("read", path))?;
+    file.seek(SeekFrom::Start(data + start as u64)).map_err(Error::io("read", path))?;
+    file.take((end - start) as u64).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
+    if bytes.len() != end - start {
+        return Err(truncated(path));
+    }
+    Tensor::from_raw_buffer(&bytes, dtype, &info.shape, &Device::Cpu)
+        .map_err(|error| Error::content(path, format!("tensor `{name}`: {error}")))
+}
+
+/// Writes tensors into one safetensors file.
+///
+/// # Errors
+/// When a tensor cannot be brought to the CPU or the file cannot be written.
+pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
+    let failed = |error: candle_core::Error| Error::content(path, error.to_string());
+    let mut raw = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        let tensor = tensor
+            .to_device(&Device::Cpu)
+            .and_then(|tensor| tensor.force_contiguous())
+            .map_err(failed)?;
+        let mut bytes = Vec::with_capacity(tensor.elem_count() * tensor.dtype().size_in_bytes());
+        tensor.write_bytes(&mut bytes).map_err(failed)?;
+        raw.push((name, tensor.dtype(), tensor.dims().to_vec(), bytes));
+    }
+    let mut views = HashMap::with_capacity(raw.len());
+    for (name, dtype, shape, bytes) in &raw {
+        let view = TensorView::new((*dtype).into(), shape.clone(), bytes)
+            .map_err(|error| Error::content(path, format!("tensor `{name}`: {error}")))?;
+        views.insert(name.as_str(), view);
+    }
+    let bytes = safetensors::serialize(views, None)
+        .map_err(|error| Error::content(path, error.to_string()))?;
+    let mut file = WholeFile::create(path)?;
+    file.write_all(&bytes).map_err(file.failed())?;
+    file.finish().map(drop)
+}
+
+fn truncated(path: &Path) -> Error {
+    Error::content(path, "the safetensors file ends early: it is shorter than its header says")
+        .advise("copy or download it again")
+}
+
+/// The header, checked against the file's length, and where the data begins.
+fn header(path: &Path) -> Result<(Metadata, u64)> {
+    let mut file = File::open(path).map_err(Error::io("read", path))?;
+    let length = file.metadata().map_err(Error::io("read", path))?.len();
+    let mut start = [0; 8];
+    if file.read_exact(&mut start).is_err() {
+        return Err(truncated(path));
+    }
+    if start.starts_with(b"PK\x03\x04") || (start[0] == 0x80 && (1..=5).contains(&start[1])) {
+        let found = looks_like(path).unwrap_or("a pickle");
+        return Err(Error::content(path, format!("expected a safetensors file, found {found}"))
+            .advise("pickle files run code when they are loaded, so they are refused: convert it to safetensors"));
+    }
+    let size = u64::from_le_bytes(start);
+    if !(2..=LONGEST_HEADER).contains(&size) {
+        let found = looks_like(path).unwrap_or("something else");
+        return Err(Error::content(path, format!("expected a safetensors file, found {found}")));
+    }
+    if size + 8 > length {
+        return Err(truncated(path));
+    }
+    let mut bytes = vec![0; size as usize];
+    file.read_exact(&mut bytes).map_err(Error::io("read", path))?;
+    let metadata: Metadata = serde_json::from_slice(&bytes).map_err(|error| {
+        Error::content(path, format!("the header of the safetensors file is broken ({error})"))
+    })?;
+    let end = metadata.tensors().values().map(|info| info.data_offsets.1 as u64).max().unwrap_or(0);
+    if end.saturating_add(size + 8) > length {
+        return Err(truncated(path));
+    }
+    Ok((metadata, size + 8))
+}
+
+/// The nearest names, or all if they are few.
+fn among(name: &str, names: &[&str]) -> String {
+    let near = names.iter().map(|candidate| (strsim::jaro_winkler(name, candidate), candidate));
+    match near.max_by(|a, b| a.0.total_cmp(&b.0)) {
+        Some((score, near)) if score > 0.75 => format!("did you mean `{near}`?"),
+        _ if names.len() <= 12 => format!("the file holds {}", names.join(", ")),
+        _ => format!("the file holds {} tensors, such as {}", names.len(), names[..6].join(", ")),
+    }
+}
