@@ -5,7 +5,7 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use ::image::metadata::Orientation;
-use ::image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+use ::image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use crate::{Error, Result};
 
@@ -61,7 +61,8 @@ fn decoder(path: &Path) -> Result<impl ImageDecoder> {
     let mut reader = ImageReader::new(BufReader::new(file));
     reader.limits(Limits::default());
     let reader = reader.with_guessed_format().map_err(Error::io("read", path))?;
-    if reader.format().is_none() {
+    let known = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP];
+    if !reader.format().is_some_and(|format| known.contains(&format)) {
         let found = looks_like(path).unwrap_or("something else");
         return Err(Error::content(
             path,
@@ -71,7 +72,9 @@ fn decoder(path: &Path) -> Result<impl ImageDecoder> {
     reader.into_decoder().map_err(|error| {
         Error::content(
             path,
-            format!("expected a PNG, JPEG or WebP image, found a damaged one ({error})"),
+            format!(
+                "expected a PNG, JPEG or WebP image, found one that is damaged or ends early ({error})"
+            ),
         )
     })
 }
