@@ -10,4 +10,3 @@ mod order;
 mod random;
 mod rig;
 mod sinks;
-mod traces;
