@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use std::time::UNIX_EPOCH;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -72,19 +72,26 @@ impl Hashes {
             .unwrap_or_else(|_| path.to_owned())
             .to_string_lossy()
             .into_owned();
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = table.get(&name)
+        if let Some(entry) = self.lock().get(&name)
             && (entry.length, entry.modified) == (length, modified)
         {
             return Ok(entry.hash.clone());
         }
         let hash = hash_file(path)?;
+        if !settled(modified) {
+            return Ok(hash);
+        }
+        let mut table = self.lock();
         if table.len() >= MOST {
             table.clear();
         }
         table.insert(name, Entry { length, modified, hash: hash.clone() });
         self.save(&table);
         Ok(hash)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A table that cannot be kept costs a hash next time, nothing else.
@@ -108,6 +115,13 @@ fn modified(metadata: &Metadata) -> u64 {
     time.map_or(0, |since| since.as_nanos() as u64)
 }
 
+/// Whether the last change is so long ago that another one would show in the time. A file may change twice within one
+/// tick of a file system's clock (up to two seconds) and keep its length, so younger hashes are not remembered.
+fn settled(modified: u64) -> bool {
+    let modified = UNIX_EPOCH + Duration::from_nanos(modified);
+    SystemTime::now().duration_since(modified).is_ok_and(|age| age > Duration::from_secs(2))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,5 +143,28 @@ mod tests {
                 .to_string()
                 .contains("there is no such file")
         );
+    }
+
+    #[test]
+    fn a_hash_is_remembered_once_the_file_has_settled() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, table) = (folder.path().join("x"), folder.path().join("hashes.json"));
+        let hour_ago = SystemTime::now() - Duration::from_secs(3600);
+        let write = |text: &str, time: Option<SystemTime>| {
+            std::fs::write(&file, text).unwrap();
+            if let Some(time) = time {
+                File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
+            }
+        };
+        let hashes = Hashes::at(table.clone());
+        write("one", None);
+        let first = hashes.hash(&file).unwrap();
+        write("two", None);
+        assert_ne!(hashes.hash(&file).unwrap(), first, "same length, perhaps the same time");
+        write("one", Some(hour_ago));
+        assert_eq!(hashes.hash(&file).unwrap(), first);
+        // Another process finds it in the table: the same time and length are taken for the same contents.
+        write("two", Some(hour_ago));
+        assert_eq!(Hashes::at(table).hash(&file).unwrap(), first);
     }
 }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use openh264::OpenH264API;
 use openh264::encoder::{
-    BitRate, Encoder, EncoderConfig, FrameRate, IntraFramePeriod, QpRange, RateControlMode,
-    UsageType, VuiConfig,
+    BitRate, Complexity, Encoder, EncoderConfig, FrameRate, IntraFramePeriod, QpRange,
+    RateControlMode, UsageType, VuiConfig,
 };
 use openh264::formats::YUVSlices;
 
@@ -19,6 +19,8 @@ const GROUP: u32 = 48;
 
 /// The quantiser of every frame, of 12…51: at 16 the error is about one or two of 255.
 const QUANTISER: u8 = 16;
+/// How much the quantiser rises when the encoder cannot hold a frame.
+const COARSER: u8 = 5;
 
 /// An mp4 file in the making. The samples wait in a file of their own, for the tables that stand before them (so that a
 /// player can begin before it has read all) are known only at the end.
@@ -26,6 +28,8 @@ pub(super) struct Mp4Writer {
     file: WholeFile,
     samples: BufWriter<WholeFile>,
     encoder: Encoder,
+    quantiser: u8,
+    fps: f64,
     track: Track,
     written: u64,
     metadata: Option<String>,
@@ -44,24 +48,7 @@ struct Planes {
 impl Mp4Writer {
     pub(super) fn create(path: &Path, spec: &Spec<'_>) -> Result<Self> {
         let (width, height) = (spec.width, spec.height);
-        // This mode keeps the quantiser at its least, near lossless. The rate binds nothing, but has to be given.
-        let rate = ((width * height) as f64 * spec.fps * 4.0).clamp(2e6, 1e8) as u32;
-        let config = EncoderConfig::new()
-            .skip_frames(false)
-            .rate_control_mode(RateControlMode::Bufferbased)
-            .usage_type(UsageType::CameraVideoRealTime)
-            .bitrate(BitRate::from_bps(rate))
-            .max_frame_rate(FrameRate::from_hz(spec.fps as f32))
-            .qp(QpRange::new(QUANTISER, QUANTISER))
-            .intra_frame_period(IntraFramePeriod::from_num_frames(GROUP))
-            .scene_change_detect(false)
-            .adaptive_quantization(false)
-            .background_detection(false)
-            .num_threads(1)
-            .vui(VuiConfig::bt709());
-        let failed = |error| encoder_failed(path, &error);
-        let encoder =
-            Encoder::with_api_config(OpenH264API::from_source(), config).map_err(failed)?;
+        let encoder = open(path, (width, height), spec.fps, QUANTISER)?;
         let file = WholeFile::create(path)?;
         let samples = BufWriter::new(WholeFile::create(path)?);
         let (timescale, delta) = timing(spec.fps);
@@ -77,8 +64,42 @@ impl Mp4Writer {
             v: vec![0; half],
         };
         let metadata = spec.metadata.map(str::to_owned);
-        Ok(Mp4Writer { file, samples, encoder, track, written: 0, metadata, planes })
+        let (quantiser, fps) = (QUANTISER, spec.fps);
+        Ok(Mp4Writer {
+            file,
+            samples,
+            encoder,
+            quantiser,
+            fps,
+            track,
+            written: 0,
+            metadata,
+            planes,
+        })
     }
+}
+
+/// An encoder that gives every frame this quantiser.
+fn open(path: &Path, size: (usize, usize), fps: f64, quantiser: u8) -> Result<Encoder> {
+    let (width, height) = size;
+    // This mode keeps the quantiser at its least, near lossless. The rate binds nothing, but has to be given.
+    let rate = ((width * height) as f64 * fps * 4.0).clamp(2e6, 1e8) as u32;
+    let config = EncoderConfig::new()
+        .skip_frames(false)
+        .complexity(Complexity::High)
+        .rate_control_mode(RateControlMode::Bufferbased)
+        .usage_type(UsageType::CameraVideoRealTime)
+        .bitrate(BitRate::from_bps(rate))
+        .max_frame_rate(FrameRate::from_hz(fps as f32))
+        .qp(QpRange::new(quantiser, quantiser))
+        .intra_frame_period(IntraFramePeriod::from_num_frames(GROUP))
+        .scene_change_detect(false)
+        .adaptive_quantization(false)
+        .background_detection(false)
+        .num_threads(1)
+        .vui(VuiConfig::bt709());
+    Encoder::with_api_config(OpenH264API::from_source(), config)
+        .map_err(|error| encoder_failed(path, &error))
 }
 
 fn encoder_failed(path: &Path, error: &openh264::Error) -> Error {
@@ -99,13 +120,22 @@ impl VideoWriter for Mp4Writer {
             / u64::from(self.track.timescale.max(1));
         let timestamp = openh264::Timestamp::from_millis(milliseconds);
         let target = self.file.target().to_owned();
-        let stream = self
-            .encoder
-            .encode_at(&source, timestamp)
-            .map_err(|error| encoder_failed(&target, &error))?;
+        let stream = loop {
+            let stream = self.encoder.encode_at(&source, timestamp).map(|stream| stream.to_vec());
+            match stream {
+                Ok(stream) => break stream,
+                // Noise overflows the encoder's buffers when it is quantised finely: begin anew, more coarsely.
+                Err(_) if self.quantiser + COARSER <= 51 => {
+                    self.quantiser += COARSER;
+                    let size = (planes.width, planes.height);
+                    self.encoder = open(&target, size, self.fps, self.quantiser)?;
+                }
+                Err(error) => return Err(encoder_failed(&target, &error)),
+            }
+        };
         let mut sample = Vec::new();
         let mut sync = false;
-        for unit in units(&stream.to_vec()) {
+        for unit in units(&stream) {
             match unit.first().map(|byte| byte & 0x1f) {
                 Some(7) => self.track.sps = unit.to_vec(),
                 Some(8) => self.track.pps = unit.to_vec(),
