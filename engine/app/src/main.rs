@@ -1,2 +1,69 @@
-//! kino.
-fn main() {}
+//! `kino`: the command. Arguments go in; events, diagnostics and results come out.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod cache;
+mod check;
+mod completions;
+mod device;
+mod draw;
+mod engine;
+mod failure;
+mod files;
+mod init;
+mod interrupt;
+mod library;
+mod logs;
+mod nodes;
+mod plan;
+mod record;
+mod render;
+mod run;
+mod screen;
+mod show;
+mod sweep;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use failure::{Exit, Failure};
+use screen::Screen;
+
+/// Tensors come and go by the megabyte: returning their pages each time would cost more than most operations.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let screen = Screen::new(&cli.global);
+    match execute(&cli, &screen) {
+        Ok(exit) => exit.code(),
+        Err(failure) if failure.is_closed_pipe() => Exit::Good.code(),
+        Err(failure) => {
+            render::diagnostics::fail(&screen, &failure);
+            failure.code()
+        }
+    }
+}
+
+fn execute(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
+    let verbose = cli.global.verbose;
+    if !matches!(cli.command, Command::Run(_)) && (verbose > 0 || logs::is_asked_for()) {
+        logs::start(screen, verbose, None, None)?;
+    }
+    match &cli.command {
+        Command::Run(args) => run::run(args, screen, verbose),
+        Command::Check(args) => check::run(args, screen),
+        Command::Plan(args) => plan::run(args, screen),
+        Command::Nodes(args) => nodes::run(args, screen, &engine::registry()),
+        Command::Draw(args) => draw::run(args, screen),
+        Command::Show(args) => show::run(args, screen),
+        Command::Cache(args) => cache::run(args, screen),
+        Command::Init(args) => init::run(args, screen),
+        Command::Completions(args) => completions::run(args, screen),
+    }
+}

@@ -1,0 +1,300 @@
+//! The command line: one definition for parsing, help and completions.
+
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const ABOUT: &str = "Runs generative video and image workflows as graphs.
+
+A graph is a text file of nodes and edges. Kinograph checks it, plans it, runs what changed and writes what \
+comes out.";
+
+const EPILOGUE: &str = "\
+Examples:
+  kino run text_to_video --set prompt=\"a blue star moves up on a black background\"
+  kino run text_to_video --sweep seed=1..4
+  kino init text_to_video && kino run text_to_video.ron
+  kino nodes dit.sample
+
+Exit codes:
+  0    all went well
+  1    a node failed, or a file could not be read or written
+  2    wrong usage, or a graph that does not check or plan
+  130  cancelled by Ctrl-C or a signal
+
+Environment:
+  KINO_CACHE        the folder of the cache, instead of the user's cache folder
+  KINO_CACHE_LIMIT  how large the cache may grow; 20GB unless set
+  KINO_MEMORY       how much memory frames may take before they move to temporary files; 2GiB unless set
+  KINO_LOG          what is logged, such as debug or kino_runtime=trace
+  NO_COLOR          no colours; CLICOLOR_FORCE=1 forces them";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kino",
+    about = "Runs generative video and image workflows as graphs",
+    long_about = ABOUT,
+    after_help = EPILOGUE,
+    version = crate::version::SHORT,
+    long_version = crate::version::long(),
+    styles = STYLES,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    infer_long_args = false,
+    disable_help_subcommand = false,
+)]
+pub(crate) struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Print JSON for programs instead of text for people
+    #[arg(long, global = true, help_heading = "Output")]
+    pub(crate) json: bool,
+    /// When to use colours
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        help_heading = "Output"
+    )]
+    pub(crate) color: When,
+    /// Log more to the error stream: -v what is done, -vv details, -vvv everything
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Output")]
+    pub(crate) verbose: u8,
+    /// Print only errors and what was asked for
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Output")]
+    pub(crate) quiet: bool,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum When {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a graph and write what comes out
+    Run(Run),
+    /// Check a graph; nothing is run or written
+    Check(Check),
+    /// Show what would run and why, what is cached, and the memory needed
+    Plan(Plan),
+    /// List the nodes, or explain one
+    Nodes(Nodes),
+    /// Draw a graph as SVG, DOT or Mermaid
+    Draw(Draw),
+    /// Print the graph stored in a video or image that Kinograph wrote
+    Show(Show),
+    /// Measure or empty the cache on disk
+    Cache(Cache),
+    /// Write a built-in graph here, to change it
+    Init(Init),
+    /// Print completions for a shell
+    Completions(Completions),
+}
+
+/// Which graph, with which inputs.
+#[derive(Debug, Args)]
+pub(crate) struct Source {
+    /// A graph's file, or the name of a built-in graph (`kino init` lists them)
+    #[arg(value_name = "GRAPH", value_hint = ValueHint::FilePath)]
+    pub(crate) graph: String,
+}
+
+/// What of a graph to run, and where.
+#[derive(Debug, Args)]
+pub(crate) struct Target {
+    /// Set an input of the graph; unquoted, read by its declared type
+    #[arg(short, long = "set", value_name = "NAME=VALUE", value_parser = assignment)]
+    pub(crate) set: Vec<(String, String)>,
+    /// Put files that are written in this folder
+    #[arg(short, long, value_name = "DIR", default_value = "out", value_hint = ValueHint::DirPath)]
+    pub(crate) out: PathBuf,
+    /// Run only this node and what it needs
+    #[arg(long, value_name = "NODE")]
+    pub(crate) until: Option<String>,
+    /// Where to compute: auto, cpu, cuda:N or metal
+    #[arg(short, long, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) device: crate::device::Choice,
+    /// Neither read nor write the cache on disk
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+}
+
+/// `kino run`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Sweeps:
+  --sweep seed=1,2,5     these values
+  --sweep seed=1..8      1, 2, … 8
+  --sweep frames=1..9:4  1, 5, 9
+  --sweep prompt=\"a red circle\" --sweep prompt=\"a blue star\"
+                         texts, one a flag, as they may contain commas
+  Several inputs are combined, each value with each. Steps that two runs share are computed once.
+  Runs that would write the same file get a folder each, named by their values.")]
+pub(crate) struct Run {
+    /// Which graph.
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// What of it, and where.
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Run once for each value of an input
+    #[arg(long, value_name = "NAME=VALUES", value_parser = assignment)]
+    pub(crate) sweep: Vec<(String, String)>,
+    /// Keep the newest preview picture of every sampling node in this folder, as NODE.png
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) preview: Option<PathBuf>,
+    /// Write a Chrome trace of every node and step (open it in ui.perfetto.dev)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) trace: Option<PathBuf>,
+}
+
+/// `kino check`
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// Which graph.
+    #[command(flatten)]
+    pub(crate) source: Source,
+}
+
+/// `kino plan`
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    /// Which graph.
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// What of it, and where.
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `kino nodes`
+#[derive(Debug, Args)]
+pub(crate) struct Nodes {
+    /// The node to explain; without it, all are listed
+    #[arg(value_name = "OP")]
+    pub(crate) op: Option<String>,
+}
+
+/// `kino draw`
+#[derive(Debug, Args)]
+pub(crate) struct Draw {
+    /// Which graph.
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// What to write; without it, the ending of FILE decides
+    #[arg(short, long)]
+    pub(crate) format: Option<Format>,
+    /// Where to write; without it, to the output stream
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// How a graph is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// A picture with boxes, ports and coloured edges
+    Svg,
+    /// For Graphviz
+    Dot,
+    /// For Markdown pages
+    Mermaid,
+}
+
+/// `kino show`
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// A video or image that Kinograph wrote
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+}
+
+/// `kino cache`
+#[derive(Debug, Args)]
+pub(crate) struct Cache {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub(crate) action: CacheAction,
+}
+
+/// What to do with the cache.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheAction {
+    /// Print its folder and how many bytes lie there
+    Size,
+    /// Remove all that lies there
+    Clear,
+}
+
+/// `kino init`
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// The built-in graph to write; without it, they are listed
+    #[arg(value_name = "GRAPH")]
+    pub(crate) graph: Option<String>,
+    /// Replace a file that stands there
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// `kino completions`
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Reads `name=value`.
+fn assignment(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.trim().is_empty() => {
+            Ok((name.trim().to_owned(), value.to_owned()))
+        }
+        _ => Err("expected name=value".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_value_may_contain_an_equals_sign() {
+        assert_eq!(assignment("prompt=a=b"), Ok(("prompt".into(), "a=b".into())));
+        assert!(assignment("prompt").is_err());
+        assert!(assignment("=x").is_err());
+    }
+}

@@ -1,0 +1,188 @@
+//! The engine as the command puts it together: nodes, services, caches. Each command makes only what it needs.
+
+use std::env;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use candle_core::Device;
+use kino_graph::{Catalog, Diagnostics, Graph, Settings, Sources};
+use kino_node::{Registry, Services, Spill};
+use kino_port::{Facts, Literal, Objection, Signature, Survey};
+use kino_runtime::{DiskCache, Options, Runtime};
+use kino_world::{Folders, Hashes};
+
+use crate::args::Target;
+use crate::failure::Failure;
+use crate::library::Opened;
+use crate::render::quantity::parse_bytes;
+use crate::{device, library};
+
+/// How large the cache on disk may grow unless KINO_CACHE_LIMIT says otherwise.
+const CACHE_LIMIT: u64 = 20_000_000_000;
+/// The memory that frames, and results shared between runs, may each take unless KINO_MEMORY says otherwise.
+const MEMORY: u64 = 2 << 30;
+
+/// The nodes that graphs can use.
+pub(crate) fn registry() -> Registry {
+    Registry::of(kino_nodes::NODES)
+}
+
+/// The registry for checking alone: it surveys nothing, so that checking touches no file.
+pub(crate) struct Signatures<'a>(pub(crate) &'a Registry);
+
+impl Catalog for Signatures<'_> {
+    fn signature(&self, op: &str) -> Option<&Signature> {
+        self.0.get(op).map(|node| node.signature())
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.0.nodes().map(|node| &*node.signature().name).collect()
+    }
+
+    fn survey(&self, _: &str, _: &Facts) -> Result<Survey, Vec<Objection>> {
+        Ok(Survey::default())
+    }
+}
+
+/// Opens and checks a graph.
+///
+/// # Errors
+/// When it cannot be read, or all its problems.
+pub(crate) fn check(graph: &str, registry: &Registry) -> Result<(Opened, Graph), Failure> {
+    let opened = library::open(graph)?;
+    let catalog = Signatures(registry);
+    let sources: &dyn Sources = &opened;
+    let graph = kino_graph::check(&opened.name, &opened.text, &catalog, sources);
+    let graph = graph.map_err(Failure::Graph)?;
+    Ok((opened, graph))
+}
+
+/// Reads `--set` values by the types of the graph's inputs, all problems at once.
+///
+/// # Errors
+/// Every name that is no input, every value that does not fit.
+pub(crate) fn read_inputs(
+    graph: &Graph,
+    set: &[(String, String)],
+) -> Result<Vec<(String, Literal)>, Failure> {
+    let mut values = Vec::with_capacity(set.len());
+    let mut problems = Diagnostics::default();
+    for (name, raw) in set {
+        match graph.read_input(name, raw) {
+            Ok(value) => values.push((name.clone(), value)),
+            Err(found) => {
+                problems.list.extend(found.list);
+                problems.files = found.files;
+            }
+        }
+    }
+    if problems.list.is_empty() { Ok(values) } else { Err(Failure::Graph(problems)) }
+}
+
+/// What plans run on, and what they are planned with.
+pub(crate) struct Engine {
+    /// Nodes, services, caches.
+    pub(crate) runtime: Runtime,
+    /// What changes numbers beside the graph.
+    pub(crate) environment: Vec<u8>,
+    /// `cpu`, `cuda` or `metal`.
+    pub(crate) device: &'static str,
+}
+
+impl Engine {
+    /// An engine for a graph; `keeps` results in memory between runs.
+    ///
+    /// # Errors
+    /// When the device cannot be used.
+    pub(crate) fn start(
+        registry: Registry,
+        opened: &Opened,
+        target: &Target,
+        keeps: bool,
+    ) -> Result<Self, Failure> {
+        let device = target.device.open()?;
+        let kind = device::kind(&device);
+        let services = services(device, opened, target);
+        let options = Options {
+            memory_budget: if keeps { memory() } else { 0 },
+            disk: (!target.no_cache).then(disk_cache).transpose()?,
+            ..Options::default()
+        };
+        let environment = environment(kind);
+        let runtime = Runtime::new(Arc::new(registry), Arc::new(services), options);
+        Ok(Engine { runtime, environment, device: kind })
+    }
+
+    /// Plans a graph with these inputs.
+    ///
+    /// # Errors
+    /// Everything that stands against it.
+    pub(crate) fn plan(
+        &self,
+        opened: &Opened,
+        graph: &Graph,
+        inputs: &[(String, Literal)],
+        until: Option<&str>,
+    ) -> Result<kino_graph::Plan, Failure> {
+        let settings = Settings {
+            inputs,
+            until,
+            environment: &self.environment,
+            draw: &draw,
+            stem: &opened.stem,
+        };
+        graph.plan(&self.runtime.catalog(), &settings).map_err(Failure::Graph)
+    }
+}
+
+/// What all nodes share: the device, the folders, a memory budget for frames.
+fn services(device: Device, opened: &Opened, target: &Target) -> Services {
+    let spill = Spill::new(env::temp_dir(), memory());
+    let folders = Folders { graph: opened.folder.clone(), out: target.out.clone() };
+    let services = kino_nodes::services(device, spill, folders);
+    if target.no_cache {
+        return services;
+    }
+    // What a file holds is remembered between processes.
+    services.with(Arc::new(Hashes::at(cache_folder().join("hashes.json"))))
+}
+
+/// The memory that frames, and results shared between runs, may each take.
+fn memory() -> u64 {
+    let set = env::var("KINO_MEMORY").ok();
+    set.and_then(|text| parse_bytes(&text)).unwrap_or(MEMORY)
+}
+
+/// What changes numbers beside the graph: the device's kind, the kernels' tier, the number of threads.
+fn environment(device: &str) -> Vec<u8> {
+    let set = env::var("RAYON_NUM_THREADS").ok().and_then(|text| text.parse().ok());
+    let machine = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = set.filter(|threads| *threads > 0).unwrap_or_else(machine);
+    kino_runtime::environment(device, "", kino_kernels::tier(), threads)
+}
+
+/// A number for a seed of `"random"`, drawn anew in every process and call; small enough to be typed again.
+fn draw() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(()) >> 32
+}
+
+/// The folder of the cache on disk.
+pub(crate) fn cache_folder() -> PathBuf {
+    kino_world::cache_dir()
+}
+
+/// The cache on disk.
+///
+/// # Errors
+/// When KINO_CACHE_LIMIT is no size.
+pub(crate) fn disk_cache() -> Result<DiskCache, Failure> {
+    let limit = match env::var("KINO_CACHE_LIMIT") {
+        Ok(text) => parse_bytes(&text).ok_or_else(|| {
+            Failure::usage(format!("KINO_CACHE_LIMIT={text} is no size"))
+                .hint("write 20GB or 500MB")
+        })?,
+        Err(_) => CACHE_LIMIT,
+    };
+    Ok(DiskCache::open(cache_folder(), limit))
+}

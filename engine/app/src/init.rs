@@ -1,0 +1,55 @@
+//! `kino init`: writes a built-in graph here, to be changed.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::args;
+use crate::failure::{Exit, Failure};
+use crate::render::table::{Align, Table};
+use crate::screen::Screen;
+use crate::{engine, files, library};
+
+/// Writes a built-in graph, or lists them.
+///
+/// # Errors
+/// When there is no such graph, a file stands there already, or it cannot be written.
+pub(crate) fn run(args: &args::Init, screen: &Screen) -> Result<Exit, Failure> {
+    let Some(name) = &args.graph else { return list(screen) };
+    let name = name.trim_end_matches(".ron");
+    let (name, text) = library::built_in(name).ok_or_else(|| library::no_such_graph(name))?;
+    let file = format!("{name}.ron");
+    let path = Path::new(&file);
+    if path.exists() && !args.force {
+        let failure = Failure::usage(format!("{file} stands here already"));
+        return Err(failure.hint("`--force` replaces it"));
+    }
+    files::write(path, text.as_bytes())?;
+    match screen.json {
+        true => screen.print_json(&json!({ "file": file }))?,
+        false => screen.print(&format!("{file}\n"))?,
+    }
+    Ok(Exit::Good)
+}
+
+fn list(screen: &Screen) -> Result<Exit, Failure> {
+    let registry = engine::registry();
+    let about = |name: &str| {
+        let checked = engine::check(name, &registry);
+        checked.map(|(_, graph)| graph.about().to_owned()).unwrap_or_default()
+    };
+    let graphs: Vec<_> = library::GRAPHS.iter().map(|(name, _)| (*name, about(name))).collect();
+    if screen.json {
+        let graphs = graphs.iter().map(|(name, about)| json!({ "name": name, "about": about }));
+        screen.print_json(&json!({ "graphs": graphs.collect::<Vec<_>>() }))?;
+        return Ok(Exit::Good);
+    }
+    let mut table = Table::new(&[Align::Left, Align::Left]);
+    for (name, about) in graphs {
+        table.row([screen.out.name(name), about]);
+    }
+    let hint =
+        screen.out.dim("`kino init NAME` writes NAME.ron here; `kino run NAME` runs it as it is.");
+    screen.print(&format!("{}\n{hint}\n", table.render()))?;
+    Ok(Exit::Good)
+}

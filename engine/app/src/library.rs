@@ -1,0 +1,127 @@
+//! Where graphs come from: files, the built-in ones, and the standard input.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use kino_graph::Sources;
+
+use crate::failure::Failure;
+use crate::nodes::nearest;
+
+/// The built-in graphs: name and text.
+pub(crate) const GRAPHS: &[(&str, &str)] = &[
+    ("text_to_video", include_str!("../../../graphs/text_to_video.ron")),
+    ("text_to_image", include_str!("../../../graphs/text_to_image.ron")),
+    ("mixed_sizes", include_str!("../../../graphs/mixed_sizes.ron")),
+    ("upscale", include_str!("../../../graphs/upscale.ron")),
+];
+
+/// The largest text that is taken for a graph, in bytes.
+const LARGEST: u64 = 1 << 30;
+
+/// A graph's text and where it came from.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// What diagnostics call it.
+    pub(crate) name: String,
+    /// Its text.
+    pub(crate) text: String,
+    /// What `{graph}` stands for.
+    pub(crate) stem: String,
+    /// The folder that its paths are relative to.
+    pub(crate) folder: PathBuf,
+    is_built_in: bool,
+}
+
+/// Finds a graph: `-` is the standard input; whatever looks like a path is a file; else a built-in name.
+///
+/// # Errors
+/// When there is no such graph, or it cannot be read.
+pub(crate) fn open(graph: &str) -> Result<Opened, Failure> {
+    if graph == "-" {
+        return standard_input();
+    }
+    let looks_like_a_path = graph.ends_with(".ron") || graph.contains(['/', '\\']);
+    if let (false, Some((name, text))) = (looks_like_a_path, built_in(graph)) {
+        return Ok(Opened {
+            name: format!("{name}.ron"),
+            text: (*text).to_owned(),
+            stem: (*name).to_owned(),
+            folder: PathBuf::from("."),
+            is_built_in: true,
+        });
+    }
+    let path = Path::new(graph);
+    if !looks_like_a_path && !path.is_file() {
+        return Err(no_such_graph(graph));
+    }
+    let text = read(path)?;
+    let stem = path.file_stem().map_or_else(|| "graph".into(), |stem| stem.to_string_lossy());
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    Ok(Opened {
+        name: graph.to_owned(),
+        text,
+        stem: stem.into_owned(),
+        folder: folder.unwrap_or(Path::new(".")).to_owned(),
+        is_built_in: false,
+    })
+}
+
+/// The built-in graph of this name.
+pub(crate) fn built_in(name: &str) -> Option<&'static (&'static str, &'static str)> {
+    GRAPHS.iter().find(|(known, _)| *known == name)
+}
+
+/// What to say of a name that no built-in graph has.
+pub(crate) fn no_such_graph(name: &str) -> Failure {
+    let failure = Failure::usage(format!("there is no built-in graph `{name}`, and no such file"));
+    let names = GRAPHS.iter().map(|(name, _)| *name);
+    match nearest(name, names.clone()) {
+        Some(near) => failure.hint(format!("did you mean `{near}`?")),
+        None => {
+            let names: Vec<_> = names.map(|name| format!("`{name}`")).collect();
+            failure.hint(format!("built in are {}", names.join(", ")))
+        }
+    }
+}
+
+fn standard_input() -> Result<Opened, Failure> {
+    let mut text = String::new();
+    std::io::stdin()
+        .lock()
+        .take(LARGEST)
+        .read_to_string(&mut text)
+        .map_err(|error| Failure::usage(format!("the standard input is no graph: {error}")))?;
+    let (name, stem, folder) = ("<stdin>".to_owned(), "graph".to_owned(), PathBuf::from("."));
+    Ok(Opened { name, text, stem, folder, is_built_in: false })
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    let shown = path.display();
+    let unreadable = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::InvalidData => Failure::usage(format!("{shown} is no text"))
+            .hint("`kino show FILE` prints the graph stored in a video or image"),
+        std::io::ErrorKind::NotFound => Failure::usage(format!("there is no file {shown}"))
+            .hint("`kino init` lists the built-in graphs"),
+        _ => Failure::usage(format!("{shown} cannot be read: {error}")),
+    };
+    let metadata = fs::metadata(path).map_err(unreadable)?;
+    if metadata.len() > LARGEST {
+        return Err(Failure::usage(format!("{shown} is too large to be a graph")));
+    }
+    fs::read_to_string(path).map_err(unreadable)
+}
+
+impl Sources for Opened {
+    /// Graphs that this one uses, relative to its folder; those of a built-in one are built in, too.
+    fn read(&self, path: &str) -> Result<String, String> {
+        if self.is_built_in {
+            let name = path.trim_start_matches("./").trim_end_matches(".ron");
+            let found = built_in(name).map(|(_, text)| (*text).to_owned());
+            return found.ok_or_else(|| "there is no such built-in graph".to_owned());
+        }
+        let path = self.folder.join(path);
+        fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
+    }
+}

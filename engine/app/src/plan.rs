@@ -1,0 +1,138 @@
+//! `kino plan`: what would run and why, what is cached, and the memory that it takes. Nothing runs.
+
+use kino_graph::{Input, Plan, Step};
+use kino_runtime::Outlook;
+use serde_json::{Value, json};
+
+use crate::args;
+use crate::engine::{self, Engine};
+use crate::failure::{Exit, Failure};
+use crate::nodes::literal;
+use crate::render::diagnostics;
+use crate::render::quantity::{bytes, count};
+use crate::render::table::{Align, Table};
+use crate::screen::{Paint, Screen};
+
+/// Plans a graph and shows the plan.
+///
+/// # Errors
+/// Everything that stands against running it.
+pub(crate) fn run(args: &args::Plan, screen: &Screen) -> Result<Exit, Failure> {
+    let registry = engine::registry();
+    let (opened, graph) = engine::check(&args.source.graph, &registry)?;
+    let inputs = engine::read_inputs(&graph, &args.target.set)?;
+    let engine = Engine::start(registry, &opened, &args.target, false)?;
+    let plan = engine.plan(&opened, &graph, &inputs, args.target.until.as_deref())?;
+    let outlook = engine.runtime.outlook(&plan);
+    if screen.json {
+        screen.print_json(&as_json(&plan, &outlook))?;
+    } else {
+        diagnostics::warn(screen, &plan.warnings);
+        screen.print(&as_text(&plan, &outlook, screen.out))?;
+    }
+    Ok(Exit::Good)
+}
+
+/// Why a step will or will not run, in a few words.
+fn reason(plan: &Plan, outlook: &[Outlook], step: &Step, own: Outlook) -> String {
+    match own {
+        Outlook::Memory => "its result is in memory".to_owned(),
+        Outlook::Disk if step.traits.sink => "its file stands as it was written".to_owned(),
+        Outlook::Disk => "its result is on disk".to_owned(),
+        Outlook::Unneeded => "whatever reads it is cached".to_owned(),
+        Outlook::Maybe => "only if a node asks for it".to_owned(),
+        Outlook::Run => {
+            let mut before = step.inputs.iter().flat_map(Input::sources);
+            let news = before.find(|source| {
+                let at = source.step as usize;
+                outlook[at] == Outlook::Run && plan.steps[at].traits.expensive
+            });
+            match news {
+                Some(source) => format!("`{}` runs", plan.steps[source.step as usize].name),
+                None if step.traits.sink => "its file is missing or other".to_owned(),
+                None if step.traits.expensive => "its result is not in the cache".to_owned(),
+                None => "cheap enough not to be kept".to_owned(),
+            }
+        }
+    }
+}
+
+fn word(outlook: Outlook) -> &'static str {
+    match outlook {
+        Outlook::Run => "run",
+        Outlook::Maybe => "maybe",
+        Outlook::Memory | Outlook::Disk => "cached",
+        Outlook::Unneeded => "not needed",
+    }
+}
+
+fn coloured(outlook: Outlook, paint: Paint) -> String {
+    match outlook {
+        Outlook::Run | Outlook::Maybe => paint.note(word(outlook)),
+        Outlook::Memory | Outlook::Disk => paint.good(word(outlook)),
+        Outlook::Unneeded => paint.dim(word(outlook)),
+    }
+}
+
+/// The most that steps need at one time: heavy steps take turns, so the largest counts.
+fn peak(plan: &Plan, outlook: &[Outlook]) -> u64 {
+    let steps = plan.steps.iter().zip(outlook);
+    let runs = steps.filter(|(_, outlook)| matches!(outlook, Outlook::Run | Outlook::Maybe));
+    runs.map(|(step, _)| step.memory).max().unwrap_or(0)
+}
+
+fn as_text(plan: &Plan, outlook: &[Outlook], paint: Paint) -> String {
+    let mut table = Table::new(&[
+        Align::Left,
+        Align::Left,
+        Align::Left,
+        Align::Right,
+        Align::Left,
+        Align::Left,
+    ]);
+    let heads = ["NODE", "OP", "", "MEMORY", "KEY", "WHY"];
+    table.row(heads.map(|head| paint.bold(head)));
+    for (step, own) in plan.steps.iter().zip(outlook) {
+        let memory = if step.memory == 0 { "–".to_owned() } else { bytes(step.memory) };
+        table.row([
+            paint.name(&step.name),
+            step.op.to_string(),
+            coloured(*own, paint),
+            memory,
+            paint.dim(&step.key.to_string()[..10]),
+            reason(plan, outlook, step, *own),
+        ]);
+    }
+    let of = |wanted: &[Outlook]| outlook.iter().filter(|outlook| wanted.contains(outlook)).count();
+    let will_run = of(&[Outlook::Run, Outlook::Maybe]);
+    format!(
+        "{}\n{} to run, {} cached, {} not needed; peak memory about {}\n",
+        table.render(),
+        count(will_run, "node"),
+        of(&[Outlook::Memory, Outlook::Disk]),
+        of(&[Outlook::Unneeded]),
+        bytes(peak(plan, outlook)),
+    )
+}
+
+fn as_json(plan: &Plan, outlook: &[Outlook]) -> Value {
+    let steps: Vec<Value> = plan
+        .steps
+        .iter()
+        .zip(outlook)
+        .map(|(step, own)| {
+            json!({
+                "name": &*step.name, "op": &*step.op, "version": &*step.version,
+                "key": step.key.to_string(), "outlook": own, "memory": step.memory,
+                "why": reason(plan, outlook, step, *own), "target": step.target,
+                "reads": step.reads.iter().map(|read| &read.path).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    let inputs: serde_json::Map<String, Value> =
+        plan.inputs.iter().map(|(name, value)| (name.clone(), literal(value))).collect();
+    json!({
+        "steps": steps, "inputs": inputs, "peak_memory": peak(plan, outlook),
+        "diagnostics": plan.warnings,
+    })
+}

@@ -1,0 +1,7 @@
+//! How things look: diagnostics, tables, quantities, progress.
+
+pub(crate) mod diagnostics;
+pub(crate) mod gather;
+pub(crate) mod progress;
+pub(crate) mod quantity;
+pub(crate) mod table;

@@ -1,0 +1,181 @@
+//! Problems as people and programs read them: miette for the one, JSON for the other.
+
+use std::error::Error;
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use kino_graph::{Diagnostic, Diagnostics, Severity};
+use miette::{
+    LabeledSpan, MietteHandler, MietteHandlerOpts, NamedSource, ReportHandler, RgbColors,
+};
+use serde_json::{Value, json};
+
+use crate::failure::Failure;
+use crate::screen::Screen;
+
+/// One problem in the form that miette draws.
+struct Problem {
+    message: String,
+    code: Option<&'static str>,
+    severity: miette::Severity,
+    help: Option<String>,
+    source: Option<NamedSource<Arc<str>>>,
+    labels: Vec<LabeledSpan>,
+}
+
+impl fmt::Debug for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for Problem {}
+
+impl miette::Diagnostic for Problem {
+    fn code<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        self.code.map(|code| Box::new(code) as Box<dyn fmt::Display>)
+    }
+
+    fn severity(&self) -> Option<miette::Severity> {
+        Some(self.severity)
+    }
+
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        self.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+    }
+
+    fn source_code(&self) -> Option<&dyn miette::SourceCode> {
+        self.source.as_ref().map(|source| source as &dyn miette::SourceCode)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        (!self.labels.is_empty()).then(|| Box::new(self.labels.iter().cloned()) as Box<_>)
+    }
+}
+
+impl Problem {
+    fn plain(severity: miette::Severity, message: &str, hint: Option<&str>) -> Self {
+        let (message, help) = (message.to_owned(), hint.map(str::to_owned));
+        Problem { message, code: None, severity, help, source: None, labels: Vec::new() }
+    }
+
+    fn of(all: &Diagnostics, diagnostic: &Diagnostic) -> Self {
+        let severity = match diagnostic.severity {
+            Severity::Error => miette::Severity::Error,
+            Severity::Warning => miette::Severity::Warning,
+        };
+        let hint = diagnostic.hint.as_deref();
+        let mut problem = Problem::plain(severity, &diagnostic.message, hint);
+        problem.code = Some(diagnostic.code);
+        let Some(place) = diagnostic.place else { return problem };
+        let Some(file) = all.files.get(place.file as usize) else { return problem };
+        problem.source = Some(NamedSource::new(&file.name, Arc::clone(&file.text)));
+        problem.labels.push(LabeledSpan::new_primary_with_span(
+            Some("here".to_owned()),
+            (place.span.start as usize, (place.span.end - place.span.start) as usize),
+        ));
+        for (other, what) in &diagnostic.related {
+            if other.file == place.file {
+                let length = (other.span.end - other.span.start) as usize;
+                let label = Some(what.clone());
+                problem.labels.push(LabeledSpan::new(label, other.span.start as usize, length));
+            } else {
+                let (line, column) = all.position(*other);
+                let see = format!("see {}:{line}:{column}: {what}", all.file_name(*other));
+                problem.help =
+                    Some(problem.help.map_or(see.clone(), |help| format!("{help}\n{see}")));
+            }
+        }
+        problem
+    }
+}
+
+struct Drawn<'a>(&'a MietteHandler, &'a Problem);
+
+impl fmt::Display for Drawn<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.debug(self.1, f)
+    }
+}
+
+fn handler(screen: &Screen) -> MietteHandler {
+    MietteHandlerOpts::new()
+        .color(screen.err.0)
+        .rgb_colors(RgbColors::Never)
+        .terminal_links(false)
+        .force_graphical(true)
+        .context_lines(1)
+        .build()
+}
+
+/// Problems drawn for people, one after another.
+pub(crate) fn draw(screen: &Screen, diagnostics: &Diagnostics) -> String {
+    let handler = handler(screen);
+    let problems = diagnostics.list.iter().map(|one| Problem::of(diagnostics, one));
+    problems
+        .map(|problem| Drawn(&handler, &problem).to_string().trim_matches('\n').to_owned() + "\n")
+        .collect()
+}
+
+/// An error or a warning that stands in no file.
+pub(crate) fn draw_plain(
+    screen: &Screen,
+    is_error: bool,
+    message: &str,
+    hint: Option<&str>,
+) -> String {
+    let severity = if is_error { miette::Severity::Error } else { miette::Severity::Warning };
+    let problem = Problem::plain(severity, message, hint);
+    Drawn(&handler(screen), &problem).to_string().trim_matches('\n').to_owned() + "\n"
+}
+
+/// Prints warnings: drawn on the error stream; programs find them in what the command prints.
+pub(crate) fn warn(screen: &Screen, diagnostics: &Diagnostics) {
+    if !screen.json && !screen.quiet && !diagnostics.list.is_empty() {
+        let _ = io::stderr().write_all(draw(screen, diagnostics).as_bytes());
+    }
+}
+
+/// Prints one warning of the command itself on the error stream.
+pub(crate) fn warn_plain(screen: &Screen, message: &str, hint: Option<&str>) {
+    if !screen.quiet {
+        let _ = io::stderr().write_all(draw_plain(screen, false, message, hint).as_bytes());
+    }
+}
+
+/// Prints why a command failed: drawn on the error stream, or as JSON on the output stream.
+pub(crate) fn fail(screen: &Screen, failure: &Failure) {
+    if screen.json {
+        let _ = screen.print_json(&as_json(failure));
+        return;
+    }
+    let text = match failure {
+        Failure::Graph(diagnostics) => draw(screen, diagnostics),
+        Failure::Usage { message, hint } | Failure::World { message, hint } => {
+            draw_plain(screen, true, message, hint.as_deref())
+        }
+        Failure::Print(_) => draw_plain(screen, true, &failure.to_string(), None),
+    };
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+fn as_json(failure: &Failure) -> Value {
+    let (code, hint) = match failure {
+        Failure::Graph(diagnostics) => return json!({ "diagnostics": diagnostics }),
+        Failure::Usage { hint, .. } => ("usage", hint.as_deref()),
+        Failure::World { hint, .. } => ("world", hint.as_deref()),
+        Failure::Print(_) => ("world", None),
+    };
+    let message = failure.to_string();
+    json!({ "diagnostics": [{
+        "severity": "error", "code": code, "message": message, "hint": hint,
+        "file": null, "line": null, "column": null,
+    }] })
+}

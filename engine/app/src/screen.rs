@@ -1,0 +1,121 @@
+//! The two output streams: what they are connected to, colours, and JSON for programs.
+
+use std::env;
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+
+use serde::Serialize;
+
+use crate::args::{Global, When};
+
+/// How to print, decided once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Screen {
+    /// JSON for programs instead of text.
+    pub(crate) json: bool,
+    /// Nothing but errors and results.
+    pub(crate) quiet: bool,
+    /// Whether the error stream is a terminal that can move its cursor.
+    pub(crate) is_terminal: bool,
+    /// Colours on the output stream.
+    pub(crate) out: Paint,
+    /// Colours on the error stream.
+    pub(crate) err: Paint,
+}
+
+/// Puts texts in colours, or leaves them as they are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Paint(pub(crate) bool);
+
+impl Screen {
+    /// What the command line and the environment ask for.
+    pub(crate) fn new(global: &Global) -> Self {
+        let is_dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let paint = |is_terminal: bool| {
+            Paint(match global.color {
+                When::Always => true,
+                When::Never => false,
+                When::Auto if is_set("NO_COLOR") => false,
+                When::Auto if is_forced() => true,
+                When::Auto => is_terminal && !is_dumb,
+            })
+        };
+        let stderr = io::stderr().is_terminal();
+        Screen {
+            json: global.json,
+            quiet: global.quiet,
+            is_terminal: stderr && !is_dumb,
+            out: paint(io::stdout().is_terminal()),
+            err: paint(stderr),
+        }
+    }
+
+    /// The output stream, to be flushed at the end.
+    pub(crate) fn stdout(&self) -> BufWriter<StdoutLock<'static>> {
+        BufWriter::new(io::stdout().lock())
+    }
+
+    /// Prints a text.
+    ///
+    /// # Errors
+    /// When the output stream is closed or full.
+    pub(crate) fn print(&self, text: &str) -> io::Result<()> {
+        let mut out = self.stdout();
+        out.write_all(text.as_bytes())?;
+        out.flush()
+    }
+
+    /// Prints one line of JSON.
+    ///
+    /// # Errors
+    /// When the output stream is closed or full.
+    pub(crate) fn print_json(&self, value: &impl Serialize) -> io::Result<()> {
+        let mut out = self.stdout();
+        serde_json::to_writer(&mut out, value)?;
+        out.write_all(b"\n")?;
+        out.flush()
+    }
+}
+
+fn is_set(name: &str) -> bool {
+    env::var_os(name).is_some_and(|value| !value.is_empty())
+}
+
+fn is_forced() -> bool {
+    env::var_os("CLICOLOR_FORCE").is_some_and(|value| !value.is_empty() && value != "0")
+}
+
+impl Paint {
+    fn wrap(self, code: &str, text: &str) -> String {
+        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// Heads of tables and names that one looks for.
+    pub(crate) fn bold(self, text: &str) -> String {
+        self.wrap("1", text)
+    }
+
+    /// What matters less.
+    pub(crate) fn dim(self, text: &str) -> String {
+        self.wrap("2", text)
+    }
+
+    /// Names of nodes and ops.
+    pub(crate) fn name(self, text: &str) -> String {
+        self.wrap("36", text)
+    }
+
+    /// What is done or cached.
+    pub(crate) fn good(self, text: &str) -> String {
+        self.wrap("32", text)
+    }
+
+    /// What will be done, or deserves a look.
+    pub(crate) fn note(self, text: &str) -> String {
+        self.wrap("33", text)
+    }
+
+    /// What went wrong.
+    pub(crate) fn bad(self, text: &str) -> String {
+        self.wrap("1;31", text)
+    }
+}

@@ -1,0 +1,30 @@
+//! `kino show`: the graph stored in a file that Kinograph wrote.
+
+use serde_json::json;
+
+use crate::args;
+use crate::failure::{Exit, Failure};
+use crate::record;
+use crate::screen::Screen;
+
+/// Prints the stored graph; it runs as it is.
+///
+/// # Errors
+/// When the file cannot be read, or holds no graph.
+pub(crate) fn run(args: &args::Show, screen: &Screen) -> Result<Exit, Failure> {
+    let shown = args.file.display();
+    let stored = kino_world::read_metadata(&args.file)
+        .map_err(|error| Failure::usage(format!("{shown}: {error}")))?;
+    let Some(text) = stored else {
+        let failure = Failure::usage(format!("{shown} holds no graph"));
+        return Err(failure.hint("videos and images that `kino run` wrote hold one"));
+    };
+    if screen.json {
+        let (made, graph) = record::split(&text);
+        screen.print_json(&json!({ "file": args.file, "made": made, "graph": graph }))?;
+    } else {
+        let end = if text.ends_with('\n') { "" } else { "\n" };
+        screen.print(&format!("{text}{end}"))?;
+    }
+    Ok(Exit::Good)
+}

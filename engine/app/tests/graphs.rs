@@ -1,0 +1,153 @@
+//! Commands that run nothing: check, plan, nodes, draw.
+
+mod common;
+
+use common::Place;
+
+const BROKEN: &str = r#"Graph(
+    version: 1,
+    nodes: {
+        "sum": (op: "mth", with: {"a": 1.0, "b": 2.0}),
+        "more": (op: "math", with: {"a": 1.0, "op": "plus"}),
+    },
+    outputs: {"sum": "sum"},
+)
+"#;
+
+#[test]
+fn built_in_graphs_check_and_plan() {
+    let place = Place::new();
+    let said = place.good(&["check", "text_to_video"]);
+    assert_eq!(said, "ok: 9 nodes, 8 inputs\n");
+    for graph in ["text_to_video", "text_to_image", "mixed_sizes"] {
+        place.good(&["check", graph]);
+        let table = place.good(&["plan", graph]);
+        assert!(table.contains("dit.sample") && table.contains("peak memory"), "{table}");
+    }
+    place.good(&["check", "upscale"]);
+    assert_eq!(place.files("."), Vec::<String>::new(), "checking and planning write nothing");
+}
+
+#[test]
+fn problems_are_drawn_with_their_text() {
+    let place = Place::new();
+    place.write("broken.ron", BROKEN);
+    let said = place.bad(2, &["check", "broken.ron"]);
+    assert!(said.contains("did you mean `math`?"), "{said}");
+    assert!(said.contains("\"sum\": (op: \"mth\""), "the source is shown: {said}");
+    assert!(said.contains("broken.ron:4"), "{said}");
+    assert!(said.contains("\"add\""), "all problems at once: {said}");
+}
+
+#[test]
+fn problems_as_json_have_places() {
+    let place = Place::new();
+    place.write("broken.ron", BROKEN);
+    for command in ["check", "plan", "run", "draw"] {
+        let lines = place.json(&[command, "broken.ron"]);
+        let problems = lines.last().unwrap()["diagnostics"].as_array().unwrap();
+        assert_eq!(problems.len(), 2, "{problems:#?}");
+        let first = &problems[0];
+        assert_eq!((&first["file"], &first["line"]), (&"broken.ron".into(), &4.into()));
+        assert!(first["column"].as_u64().unwrap() > 1);
+        assert_eq!(first["code"], "unknown-op");
+        assert_eq!(first["severity"], "error");
+        assert!(first["message"].is_string());
+        assert_eq!(first["hint"], "did you mean `math`?");
+    }
+    let lines = place.json(&["check", "nowhere.ron"]);
+    assert_eq!(lines[0]["diagnostics"][0]["code"], "usage");
+}
+
+#[test]
+fn unknown_inputs_are_guessed() {
+    let place = Place::new();
+    let said = place.bad(2, &["run", "text_to_video", "--set", "promt=x", "--set", "frames=18"]);
+    assert!(said.contains("did you mean `prompt`?"), "{said}");
+    assert!(said.contains("17 and 21"), "near values are named: {said}");
+    let said = place.bad(2, &["run", "text_to_video", "--sweep", "sede=1..3"]);
+    assert!(said.contains("did you mean `seed`?"), "{said}");
+    let said = place.bad(2, &["run", "text_to_video", "--until", "sampel"]);
+    assert!(said.contains("did you mean `sample`?"), "{said}");
+}
+
+#[test]
+fn a_plan_says_what_runs_and_why() {
+    let place = Place::new();
+    let plan = &place.json(&["plan", "text_to_video", "--until", "patches"])[0];
+    let steps = plan["steps"].as_array().unwrap();
+    let names: Vec<_> = steps.iter().map(|step| step["name"].as_str().unwrap()).collect();
+    assert!(names.contains(&"noise") && !names.contains(&"sample"), "{names:?}");
+    assert!(steps.iter().all(|step| step["key"].as_str().unwrap().len() == 64));
+    assert!(steps.iter().all(|step| step["outlook"] == "run"));
+    let other = &place.json(&["plan", "text_to_video", "--until", "patches", "-s", "seed=8"])[0];
+    let changed: Vec<_> =
+        (0..names.len()).filter(|at| steps[*at]["key"] != other["steps"][*at]["key"]).collect();
+    let changed: Vec<_> = changed.into_iter().map(|at| names[at]).collect();
+    assert_eq!(changed, ["noise", "patches"]);
+}
+
+#[test]
+fn nodes_are_listed_and_explained() {
+    let place = Place::new();
+    let listed = place.good(&["nodes"]);
+    assert!(listed.contains("dit.sample") && listed.contains("math"), "{listed}");
+    let help = place.good(&["nodes", "dit.sample"]);
+    for word in
+        ["Inputs", "Outputs", "Example", "scheduler", "\"unipc\"", "steps", "= 20", "required"]
+    {
+        assert!(help.contains(word), "{word}: {help}");
+    }
+    assert!(place.bad(2, &["nodes", "dit.sampel"]).contains("did you mean `dit.sample`?"));
+}
+
+#[test]
+fn the_schema_of_nodes_is_complete() {
+    let place = Place::new();
+    let all = &place.json(&["nodes"])[0];
+    for node in all["nodes"].as_array().unwrap() {
+        let op = &node["op"];
+        assert!(!node["summary"].as_str().unwrap().is_empty(), "{op} has help");
+        for side in ["inputs", "outputs"] {
+            for port in node[side].as_array().unwrap() {
+                assert!(port["type"].is_string(), "{op}");
+                assert!(
+                    !port["about"].as_str().unwrap().is_empty(),
+                    "{op}.{} has help",
+                    port["name"]
+                );
+            }
+        }
+    }
+    let sample = &place.json(&["nodes", "dit.sample"])[0];
+    let steps =
+        sample["inputs"].as_array().unwrap().iter().find(|port| port["name"] == "steps").unwrap();
+    assert_eq!(steps["default"], 20);
+    assert_eq!(steps["range"]["min"], 1);
+}
+
+#[test]
+fn graphs_are_drawn() {
+    let place = Place::new();
+    place.good(&["draw", "text_to_video", "-o", "graph.svg"]);
+    let svg = std::fs::read_to_string(place.path("graph.svg")).unwrap();
+    for word in ["<svg", "dit.sample", "video.write", "prompt", "</svg>"] {
+        assert!(svg.contains(word), "{word}");
+    }
+    let dot = place.good(&["draw", "text_to_video", "--format", "dot"]);
+    assert!(dot.starts_with("digraph") && dot.contains("dit.sample"), "{dot}");
+    place.good(&["draw", "text_to_video", "-o", "graph.mmd"]);
+    let mermaid = std::fs::read_to_string(place.path("graph.mmd")).unwrap();
+    assert!(mermaid.starts_with("flowchart LR"), "{mermaid}");
+}
+
+#[test]
+fn texts_of_a_graph_are_escaped_in_pictures() {
+    let place = Place::new();
+    let graph = r#"Graph(version: 1, about: "a <b> & \"c\"", inputs: {"x": (type: "Text", default: "</text><script>")},
+        nodes: {"both": (op: "text.join", in: {"parts": ["inputs.x", "inputs.x"]})}, outputs: {"t": "both"})"#;
+    place.write("g.ron", graph);
+    let svg = place.good(&["draw", "g.ron"]);
+    assert!(!svg.contains("<script>") && svg.contains("&lt;script&gt;"), "{svg}");
+    assert!(svg.contains("a &lt;b&gt; &amp; &quot;c&quot;"), "{svg}");
+}

@@ -1,0 +1,273 @@
+//! Runs: files and events, sweeps, stored graphs, cancelling, failing.
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Command, Stdio};
+
+use common::{Place, QUICK, Ran, event};
+use serde_json::Value;
+
+fn evaluated(lines: &[Value]) -> u64 {
+    event(lines, "done")["evaluated"].as_u64().unwrap()
+}
+
+#[test]
+fn a_run_writes_a_video_and_a_second_one_nothing() {
+    let place = Place::new();
+    let ran = place.kino(&[&["run", "text_to_video"][..], &QUICK].concat());
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.out.starts_with("out/text_to_video-7.mp4  "), "{}", ran.out);
+    assert_eq!(ran.out.lines().count(), 1, "results alone on the output stream: {}", ran.out);
+    assert!(ran.err.contains("dit.sample"), "a line a node on the error stream: {}", ran.err);
+    assert_eq!(place.files("out"), ["text_to_video-7.mp4"]);
+    let video = fs::read(place.path("out/text_to_video-7.mp4")).unwrap();
+    assert_eq!(&video[4..8], b"ftyp");
+
+    let again = place.json(&[&["run", "text_to_video"][..], &QUICK].concat());
+    assert_eq!(evaluated(&again), 0);
+    fs::remove_file(place.path("out/text_to_video-7.mp4")).unwrap();
+    let third = place.json(&[&["run", "text_to_video", "--out", "out"][..], &QUICK].concat());
+    let sample = third.iter().find(|line| line["event"] == "finished" && line["name"] == "sample");
+    assert!(sample.is_none_or(|line| line["cached"] == "disk"), "{sample:?}");
+    assert_eq!(fs::read(place.path("out/text_to_video-7.mp4")).unwrap(), video);
+}
+
+#[test]
+fn another_folder_gets_a_file_of_its_own() {
+    let place = Place::new();
+    let base =
+        [&["run", "text_to_image", "-s", "width=32", "-s", "height=32", "-s", "steps=1"][..]]
+            .concat();
+    place.good(&[&base[..], &["--out", "a"]].concat());
+    place.good(&[&base[..], &["--out", "b"]].concat());
+    assert_eq!(place.files("a"), ["text_to_image-7.png"]);
+    assert_eq!(place.files("b"), ["text_to_image-7.png"]);
+}
+
+#[test]
+fn quiet_leaves_results_alone() {
+    let place = Place::new();
+    let ran = place.kino(&[&["run", "text_to_video", "--quiet"][..], &QUICK].concat());
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    assert!(ran.out.starts_with("out/text_to_video-7.mp4"));
+}
+
+#[test]
+fn events_are_lines_of_json() {
+    let place = Place::new();
+    let lines = place.json(&[&["run", "text_to_video"][..], &QUICK].concat());
+    assert_eq!(lines[0]["event"], "planned");
+    assert_eq!(event(&lines, "started")["name"].as_str().map(str::is_empty), Some(false));
+    let progress: Vec<_> =
+        lines.iter().filter(|l| l["event"] == "progress" && l["name"] == "sample").collect();
+    assert!(progress.iter().any(|line| line["step"] == 3 && line["of"] == 3), "{progress:?}");
+    assert!(
+        progress.iter().any(|line| line["preview"]["width"].as_u64() > Some(0)),
+        "{progress:?}"
+    );
+    assert_eq!(event(&lines, "done")["failed"], 0);
+    let video = &event(&lines, "outputs")["outputs"]["video"];
+    assert_eq!(video["path"], "out/text_to_video-7.mp4");
+    let bytes = fs::metadata(place.path("out/text_to_video-7.mp4")).unwrap().len();
+    assert_eq!(video["bytes"], bytes);
+}
+
+#[test]
+fn outputs_that_are_no_files_are_printed() {
+    let place = Place::new();
+    let graph = r#"Graph(version: 1, inputs: {"a": (type: "Real", default: 1.5)},
+        nodes: {"sum": (op: "math", in: {"a": "inputs.a"}, with: {"b": 2.0})}, outputs: {"sum": "sum"})"#;
+    place.write("sum.ron", graph);
+    assert_eq!(place.good(&["run", "sum.ron", "-q"]), "sum = 3.5\n");
+    assert_eq!(place.good(&["run", "sum.ron", "-q", "--set", "a=3"]), "sum = 5.0\n");
+    let mut child = place.command(&["run", "-", "-q"]);
+    let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(graph.as_bytes()).unwrap();
+    assert_eq!(Ran::of(child.wait_with_output().unwrap()).out, "sum = 3.5\n");
+}
+
+#[test]
+fn a_sweep_computes_shared_steps_once() {
+    let place = Place::new();
+    let args = [
+        &["run", "text_to_video", "--sweep", "seed=1..2", "--sweep", "guidance=2.0,4.0"][..],
+        &QUICK,
+    ];
+    let lines = place.json(&args.concat());
+    let runs: Vec<_> = lines.split(|line| line["event"] == "sweep").skip(1).collect();
+    assert_eq!(runs.len(), 4);
+    let texts = lines.iter().filter(|line| line["event"] == "started" && line["name"] == "text");
+    assert_eq!(texts.count(), 1, "the text is encoded once");
+    let noises = lines.iter().filter(|line| line["event"] == "started" && line["name"] == "noise");
+    assert_eq!(noises.count(), 2, "noise is drawn once a seed");
+    let expected: Vec<_> = [
+        "seed=1,guidance=2.0",
+        "seed=1,guidance=4.0",
+        "seed=2,guidance=2.0",
+        "seed=2,guidance=4.0",
+    ]
+    .iter()
+    .map(|folder| format!("{folder}/text_to_video-{}.mp4", &folder[5..6]))
+    .collect();
+    assert_eq!(place.files("out"), expected);
+    let videos: std::collections::HashSet<_> =
+        expected.iter().map(|file| fs::read(place.path("out").join(file)).unwrap()).collect();
+    assert_eq!(videos.len(), 4, "all differ");
+}
+
+#[test]
+fn a_sweep_over_what_names_the_files_needs_no_folders() {
+    let place = Place::new();
+    place.good(&[
+        "run",
+        "text_to_image",
+        "--sweep",
+        "seed=3,5",
+        "-s",
+        "steps=1",
+        "-s",
+        "width=32",
+        "-s",
+        "height=32",
+    ]);
+    assert_eq!(place.files("out"), ["text_to_image-3.png", "text_to_image-5.png"]);
+}
+
+#[test]
+fn a_sweep_of_texts_repeats_the_flag() {
+    let place = Place::new();
+    let graph = r#"Graph(version: 1, inputs: {"t": (type: "Text")},
+        nodes: {"both": (op: "text.join", in: {"parts": ["inputs.t", "inputs.t"]})}, outputs: {"both": "both"})"#;
+    place.write("g.ron", graph);
+    let out = place.good(&["run", "g.ron", "-q", "--sweep", "t=a, b", "--sweep", "t=c"]);
+    assert_eq!(out, "both = \"a, b, a, b\"\nboth = \"c, c\"\n");
+}
+
+#[test]
+fn a_shown_graph_runs_and_gives_the_same_file() {
+    let place = Place::new();
+    let set = ["--set", "prompt=a \"big\" green square, on black", "--set", "seed=random"];
+    place.good(&[&["run", "text_to_video", "-q"][..], &set, &QUICK].concat());
+    let [video] = &place.files("out")[..] else { panic!("one video") };
+    let video = place.path("out").join(video);
+    let shown = place.good(&["show", video.to_str().unwrap()]);
+    assert!(shown.contains("a \\\"big\\\" green square"), "{shown}");
+    assert!(shown.contains("embedded:shapes"), "{shown}");
+    place.write("shown.ron", &shown);
+
+    let mut again = place.command(&["run", "shown.ron", "--out", "again", "-q"]);
+    let ran = Ran::of(again.env("KINO_CACHE", place.path("other")).output().unwrap());
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    let [copy] = &place.files("again")[..] else { panic!("one video") };
+    let copy = place.path("again").join(copy);
+    assert_eq!(fs::read(&copy).unwrap(), fs::read(&video).unwrap());
+    assert_eq!(place.good(&["show", copy.to_str().unwrap()]), shown);
+
+    let json = &place.json(&["show", video.to_str().unwrap()])[0];
+    assert_eq!(json["made"]["kino"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(json["made"]["reads"][0]["path"], "embedded:shapes");
+    assert_eq!(json["made"]["nodes"]["dit.sample"].as_str().map(str::is_empty), Some(false));
+}
+
+fn picture(shade: u8) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, 4, 3);
+    encoder.set_color(png::ColorType::Rgb);
+    let pixels: Vec<u8> = (0..36).map(|at| shade.wrapping_add(at * 5)).collect();
+    encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+    bytes
+}
+
+#[test]
+fn a_recorded_file_that_changed_is_told() {
+    let place = Place::new();
+    place.write("a.png", picture(0));
+    place.good(&["run", "upscale", "--set", "image=a.png", "--set", "factor=3"]);
+    assert_eq!(place.files("out"), ["upscale-3x.png"]);
+    place.write("shown.ron", place.good(&["show", "out/upscale-3x.png"]));
+    let same = place.kino(&["run", "shown.ron"]);
+    assert!(same.code == 0 && !same.err.contains("has changed"), "{}", same.err);
+    place.write("a.png", picture(9));
+    let other = place.kino(&["run", "shown.ron"]);
+    assert!(other.code == 0 && other.err.contains("`a.png` has changed"), "{}", other.err);
+    assert!(place.bad(2, &["show", "a.png"]).contains("holds no graph"));
+    assert!(place.bad(2, &["show", "shown.ron"]).contains("shown.ron"));
+}
+
+#[test]
+fn an_image_that_is_none_is_refused_and_nothing_is_written() {
+    let place = Place::new();
+    place.write("a.png", "no image");
+    let ran = place.kino(&["run", "upscale", "--set", "image=a.png"]);
+    assert!(ran.code == 1 || ran.code == 2, "{}", ran.err);
+    assert!(ran.err.contains("a.png"), "{}", ran.err);
+    assert_eq!(place.files("out"), Vec::<String>::new());
+}
+
+#[test]
+fn a_node_that_fails_is_told_by_name() {
+    let place = Place::new();
+    place.write("file", "in the way");
+    let args = [
+        "run",
+        "text_to_image",
+        "-s",
+        "width=32",
+        "-s",
+        "height=32",
+        "-s",
+        "steps=1",
+        "--out",
+        "file",
+    ];
+    let ran = place.kino(&args);
+    assert_eq!(ran.code, 1, "{}\n{}", ran.out, ran.err);
+    assert!(ran.err.contains("`file` (image.write)"), "{}", ran.err);
+    let lines = place.json(&args);
+    assert_eq!(event(&lines, "failed")["name"], "file");
+    assert_eq!(event(&lines, "done")["failed"], 1);
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_in_the_middle_of_sampling_leaves_nothing() {
+    let place = Place::new();
+    let mut command = place.command(&["run", "text_to_video", "--set", "steps=200", "--json"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let sampling = |line: &String| line.contains("\"progress\"") && line.contains("\"sample\"");
+    lines.find(sampling).expect("the sampler makes progress");
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    let rest: Vec<Value> = lines.map(|line| serde_json::from_str(&line).unwrap()).collect();
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
+    assert_eq!(event(&rest, "done")["cancelled"], true);
+    assert_eq!(place.files("out"), Vec::<String>::new());
+}
+
+#[test]
+fn a_trace_names_every_node() {
+    let place = Place::new();
+    place.good(&[&["run", "text_to_video", "-q", "--trace", "trace.json"][..], &QUICK].concat());
+    let trace: Value =
+        serde_json::from_slice(&fs::read(place.path("trace.json")).unwrap()).unwrap();
+    let entries = trace.as_array().unwrap();
+    for node in ["model", "text", "sample", "frames", "file"] {
+        let named =
+            |entry: &&Value| entry["args"]["name"].as_str().is_some_and(|name| name.contains(node));
+        assert!(entries.iter().any(|entry| named(&entry)), "{node} in {trace}");
+    }
+}
+
+#[test]
+fn previews_are_kept_when_asked_for() {
+    let place = Place::new();
+    place.good(&[&["run", "text_to_video", "-q", "--preview", "seen"][..], &QUICK].concat());
+    let file = fs::File::open(place.path("seen/sample.png")).unwrap();
+    let reader = png::Decoder::new(BufReader::new(file)).read_info().unwrap();
+    assert!(reader.info().width > 0 && reader.info().height > 0);
+}
