@@ -1,1 +1,71 @@
-//! kino-nodes.
+//! kino-nodes: the built-in nodes.
+//!
+//! [`NODES`] is the one list that registers them; each file is a family. A node is a signature, a survey that tells
+//! while planning what is known of its results, and a function that computes them. They know models, kernels and
+//! files; they know nothing of graphs or of who runs them.
+
+#![forbid(unsafe_code)]
+
+mod error;
+mod files;
+mod frames;
+mod image;
+mod latent;
+mod math;
+mod model;
+mod models;
+mod patches;
+mod philox;
+mod sample;
+mod schedule;
+mod source;
+mod survey;
+mod switch;
+mod tensor;
+mod text;
+mod vae;
+mod video;
+
+use std::sync::Arc;
+
+use candle_core::Device;
+use kino_node::{NodeDef, Services, Spill};
+use kino_world::{Folders, Hashes};
+
+pub use model::Absent;
+pub use models::{DitHandle, Handle, Models, OpenModel, Stored, TextHandle, TextPart, VaeHandle};
+pub use philox::{normal, philox};
+
+/// Every built-in node, in palette order.
+pub static NODES: &[&NodeDef] = &[
+    &model::LOAD,
+    &text::ENCODE,
+    &text::JOIN,
+    &latent::NOISE,
+    &patches::PATCHIFY,
+    &patches::UNPATCHIFY,
+    &schedule::SCHEDULE,
+    &schedule::GUIDE,
+    &sample::SAMPLE,
+    &vae::ENCODE,
+    &vae::DECODE,
+    &video::WRITE,
+    &image::READ,
+    &image::WRITE,
+    &frames::RESIZE,
+    &frames::UPSCALE,
+    &math::MATH,
+    &switch::SWITCH,
+    &tensor::READ,
+    &tensor::WRITE,
+];
+
+/// All services that the built-in nodes need: [`Models`], [`Folders`], [`Hashes`].
+///
+/// Give it the [`Models`] of the runs before (`services(…).with(models)`) and their weights stay loaded; likewise a
+/// table of hashes that is kept on disk.
+pub fn services(device: Device, spill: Arc<Spill>, folders: Folders) -> Services {
+    let models = Models::new(device.clone());
+    let services = Services::new(device, spill).with(models).with(Arc::new(folders));
+    services.with(Arc::new(Hashes::new()))
+}

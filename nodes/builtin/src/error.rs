@@ -1,0 +1,43 @@
+//! Errors of the libraries below as errors of nodes.
+
+use kino_node::Error;
+use kino_port::Objection;
+
+/// Turns a library's error into a node's: its message stays, and cancelled stays cancelled.
+pub(crate) trait IntoNode<T> {
+    /// The same result with a node's error.
+    fn node(self) -> kino_node::Result<T>;
+}
+
+impl<T> IntoNode<T> for kino_models::Result<T> {
+    fn node(self) -> kino_node::Result<T> {
+        self.map_err(|error| match error {
+            kino_models::Error::Cancelled => Error::Cancelled,
+            kino_models::Error::Tensor(error) => Error::Tensor(error),
+            kino_models::Error::FileMissing { file, hint } => {
+                Error::advised(format!("{file} is missing"), hint)
+            }
+            other => Error::failed(other.to_string()),
+        })
+    }
+}
+
+impl<T> IntoNode<T> for kino_world::Result<T> {
+    fn node(self) -> kino_node::Result<T> {
+        self.map_err(|error| Error::Failed {
+            hint: error.hint().map(str::to_owned),
+            message: error.to_string(),
+        })
+    }
+}
+
+/// What is wrong with a file, as an objection to the input that names it.
+pub(crate) fn objection(port: &'static str) -> impl Fn(kino_world::Error) -> Objection {
+    move |error| {
+        let objection = Objection::at(port, error.to_string());
+        match error.hint() {
+            Some(hint) => objection.hint(hint),
+            None => objection,
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What all nodes share that read or write files.
+
+use std::path::{Path, PathBuf};
+
+use kino_node::{Error, FileOut, Result, Services, Value};
+use kino_port::{Objection, Read};
+use kino_world::{Folders, Hashes, hash_file};
+
+use crate::error::{IntoNode, objection};
+
+/// A file that a node reads, while planning: where it lies, and its contents' hash for the key.
+pub(crate) struct Source {
+    /// Where it lies.
+    pub(crate) path: PathBuf,
+    /// As the graph writes it, with its hash.
+    pub(crate) read: Read,
+}
+
+impl Source {
+    /// Finds and hashes the file at `path`, which is relative to the graph.
+    pub(crate) fn look(services: &Services, path: &str) -> Result<Self, Objection> {
+        let missing = |error: Error| Objection::new(error.to_string());
+        let place = services.get::<Folders>().map_err(missing)?.input(path);
+        let hashes = services.get::<Hashes>().map_err(missing)?;
+        let hash = hashes.hash(&place).map_err(objection("path"))?;
+        Ok(Source { path: place, read: Read { path: path.to_owned(), hash } })
+    }
+
+    /// What the file adds to a key.
+    pub(crate) fn key(&self) -> Vec<u8> {
+        self.read.hash.as_bytes().to_vec()
+    }
+}
+
+/// The file that a node reads, while running.
+pub(crate) fn input(services: &Services, path: &str) -> Result<PathBuf> {
+    Ok(services.get::<Folders>()?.input(path))
+}
+
+/// The file that a node will write, under the output folder, while planning.
+pub(crate) fn target(services: &Services, path: &str) -> Result<PathBuf, Objection> {
+    let folders = services.get::<Folders>().map_err(|error| Objection::new(error.to_string()))?;
+    folders.output(path).map_err(objection("path"))
+}
+
+/// The file that a node writes, under the output folder, while running.
+pub(crate) fn output(services: &Services, path: &str) -> Result<PathBuf> {
+    services.get::<Folders>()?.output(path).node()
+}
+
+/// What a target adds to a key: another output folder is another file.
+pub(crate) fn target_key(target: &Path) -> Vec<u8> {
+    let absolute = std::path::absolute(target).unwrap_or_else(|_| target.to_owned());
+    absolute.to_string_lossy().into_owned().into_bytes()
+}
+
+/// Files that were written, as a value: one, or a list of several.
+pub(crate) fn written(paths: Vec<PathBuf>) -> Result<Value> {
+    let file = |path: PathBuf| -> Result<Value> {
+        let bytes = std::fs::metadata(&path)?.len();
+        let hash = hash_file(&path).node()?;
+        Ok(Value::File(FileOut { path, hash, bytes }.into()))
+    };
+    let mut files = paths.into_iter().map(file).collect::<Result<Vec<_>>>()?;
+    match files.len() {
+        1 => Ok(files.remove(0)),
+        _ => Ok(Value::List(files.into_iter().map(|file| (None, file)).collect())),
+    }
+}

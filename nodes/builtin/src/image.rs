@@ -1,0 +1,124 @@
+//! `image.read` and `image.write`: images are videos of one frame.
+
+use std::borrow::Cow;
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use kino_node::{Cx, Frames, FramesFact, Inputs, NodeDef, Outputs, Result, Services, Value};
+use kino_port::{
+    Fact, Facts, Objection, PortType, Signature, Survey, Traits, edge, path as path_port, ports,
+};
+use kino_world::media::{Format, check_size, format_of};
+use kino_world::{image_size, read_image};
+
+use crate::error::{IntoNode, objection};
+use crate::files::{Source, input, output, target, target_key};
+use crate::survey::{Review, Surveyed, refuse};
+use crate::video::{one_frame, write, writing};
+
+/// Reads an image.
+pub(crate) static READ: NodeDef = NodeDef {
+    signature: Signature {
+        name: Cow::Borrowed("image.read"),
+        version: Cow::Borrowed("1"),
+        about: Cow::Borrowed(READ_ABOUT),
+        inputs: ports![path_port("path").about("A PNG, JPEG or WebP file, relative to the graph.")],
+        outputs: ports![edge("frames", PortType::Frames).about("One frame, `[1, h, w, 3]`.")],
+        traits: Traits::LIGHT,
+    },
+    survey: survey_read,
+    run: read,
+};
+
+const READ_ABOUT: &str = "Reads an image as one frame. The contents decide what it is, not the \
+name: PNG, JPEG or WebP. Alpha is dropped, 16 bits a channel keep their precision, and the \
+orientation that a camera noted is applied. Shape: `[1, h, w, 3]` in 0…1.\n\n\
+Example:\n    \"photo\": (op: \"image.read\", with: {\"path\": \"photo.jpg\"}),";
+
+/// Writes images.
+pub(crate) static WRITE: NodeDef = NodeDef {
+    signature: Signature {
+        name: Cow::Borrowed("image.write"),
+        version: Cow::Borrowed("1"),
+        about: Cow::Borrowed(WRITE_ABOUT),
+        inputs: ports![
+            edge("frames", PortType::Frames).about("One frame, or several for a numbered sequence."),
+            path_port("path").about(
+                "Where to write, under the output folder: a .png file, or a sequence such as frame_%05d.png."
+            ),
+        ],
+        outputs: ports![edge("file", PortType::File).about("The file that was written.")],
+        traits: Traits::SINK,
+    },
+    survey: survey_write,
+    run: run_write,
+};
+
+const WRITE_ABOUT: &str = "Writes a frame as a PNG of 8 bits a channel, or several as a numbered \
+sequence. The file appears whole or not at all, and carries the workflow that made it: \
+`kino show FILE` prints it as a graph that runs again.\n\n\
+Example:\n    \"file\": (op: \"image.write\", in: {\"frames\": \"frames\"}, with: {\"path\": \"{graph}-{seed}.png\"}),";
+
+fn survey_read(services: &Services, facts: &Facts) -> Surveyed {
+    let mut review = Review::new(facts);
+    let Some(path) = facts.text("path") else { return review.finish(Survey::default()) };
+    let Some(source) = review.take(Source::look(services, path)) else {
+        return review.finish(Survey::default());
+    };
+    let size = image_size(&source.path).map_err(objection("path"));
+    let Some((width, height)) = review.take(size) else { return review.finish(Survey::default()) };
+    let fact = FramesFact { count: Some(1), height, width, fps: None };
+    review.finish(Survey {
+        outputs: vec![Fact::own(fact)],
+        key: source.key(),
+        memory: 2 * (height * width * 3 * 4) as u64,
+        reads: vec![source.read],
+        ..Survey::default()
+    })
+}
+
+fn read(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+    let image = read_image(&input(cx.services, inputs.text("path")?)?).node()?;
+    let shape = (1, image.height, image.width, 3);
+    let tensor = Tensor::from_vec(image.rgb, shape, &Device::Cpu)?; // [1, h, w, 3]
+    Ok(vec![Some(Value::Frames(Arc::new(Frames::from_tensor(&tensor, None)?)))])
+}
+
+/// Whether so many frames can be written to such a path.
+fn check(path: &str, count: Option<usize>) -> Result<Format, Objection> {
+    let png = Path::new(path).extension().is_some_and(|end| end.eq_ignore_ascii_case("png"));
+    if !png {
+        return Err(Objection::at("path", format!("images are written as .png, found `{path}`"))
+            .hint("end the path with .png; `video.write` writes .mp4 and .webp"));
+    }
+    let format = format_of(Path::new(path)).map_err(objection("path"))?;
+    match count {
+        Some(count) if count > 1 && format == Format::Png => Err(one_frame(count)),
+        _ => Ok(format),
+    }
+}
+
+fn survey_write(services: &Services, facts: &Facts) -> Surveyed {
+    let mut review = Review::new(facts);
+    let frames = review.frames("frames");
+    let Some(path) = facts.text("path") else { return review.finish(Survey::default()) };
+    let place = review.take(target(services, path));
+    let format = review.take(check(path, frames.as_ref().and_then(|frames| frames.count)));
+    let mut memory = 0;
+    if let (Some(frames), Some(format)) = (frames, format) {
+        let fits = check_size(format, frames.width, frames.height);
+        review.take(fits.map_err(objection("frames")));
+        memory = writing(frames.height, frames.width);
+    }
+    let key = place.map(|place| target_key(&place)).unwrap_or_default();
+    review.finish(Survey { key, memory, ..Survey::default() })
+}
+
+fn run_write(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+    let frames = inputs.frames("frames")?;
+    let path = inputs.text("path")?;
+    check(path, Some(frames.count())).map_err(refuse)?;
+    let place = output(cx.services, path)?;
+    Ok(vec![Some(write(cx, &frames, &place, frames.fps().unwrap_or(1.0))?)])
+}

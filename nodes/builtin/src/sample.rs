@@ -1,0 +1,266 @@
+//! `dit.sample`: from noise to data along the velocity that a transformer gives.
+
+mod clips;
+mod picture;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use candle_core::{DType, Tensor};
+use kino_models::dit::unpatchify;
+use kino_models::schedule::{Schedule, ScheduleKind, Stepper};
+use kino_node::{
+    Clip, Cx, Error, Guider, Inputs, Moment, NodeDef, Outputs, Patches, PatchesFact, Result,
+    Services, TensorFact, Value,
+};
+use kino_port::{
+    Fact, Facts, Objection, PortType, Sigma, Signature, Survey, Traits, count, edge, list,
+    optional, ports, real, text,
+};
+
+use crate::error::IntoNode;
+use crate::models::{DitHandle, Models};
+use crate::patches::{grid_of, object_to_tensor, patch_tuple};
+use crate::schedule::{ClassifierFree, MOST_STEPS, levels};
+use crate::survey::{Review, Surveyed, named_facts, refuse, text_fact};
+use clips::{Packed, Text, texts_of_clips};
+
+/// Turns noise into clean latents, step by step, led by the text.
+pub(crate) static SAMPLE: NodeDef = NodeDef {
+    signature: Signature {
+        name: Cow::Borrowed("dit.sample"),
+        version: Cow::Borrowed("1"),
+        about: Cow::Borrowed(ABOUT),
+        inputs: ports![
+            edge("dit", PortType::Dit).about("The diffusion transformer."),
+            edge("patches", PortType::Patches).about("Noise as packed patches, of one or several clips."),
+            list("text", PortType::Conditioning).about("One text for all clips, or one a clip: by name where both are maps, else in order."),
+            optional("sigmas", PortType::Sigmas).about("Noise levels to walk down; they replace `steps` and `shift`."),
+            optional("guider", PortType::Guider).about("Joins velocities with and without text; it replaces `guidance`."),
+            count("steps", 20).between(1, MOST_STEPS).unit("steps").about("Steps from noise to data."),
+            real("guidance", 4.0).within(1.0, 30.0).about("How strongly the text leads; 1 is not at all, and costs half."),
+            real("shift", 1.0).within(0.01, 100.0).or_none().about("How far noise levels are pushed towards noise; the model's own if not given."),
+            text("scheduler", "auto").choices(&SCHEDULERS).about("How steps are taken: as the model's scheduler does, by UniPC, or by Euler."),
+        ],
+        outputs: ports![
+            edge("patches", PortType::Patches).about("Clean latents as packed patches."),
+            edge("trace", PortType::Tensor).about("The latent after each step: `[steps, c, f, h, w]` of one clip, `[steps, tokens, c·pt·ph·pw]` of several."),
+        ],
+        traits: Traits::EXPENSIVE,
+    },
+    survey,
+    run,
+};
+
+const ABOUT: &str = "Turns noise into clean latents, step by step, led by a text. In each step the \
+transformer gives the velocity of every patch, once with the prompt and once with the negative \
+prompt; the guider joins the two, and the scheduler moves the latents one noise level down (UniPC: \
+arXiv:2302.04867; Euler: arXiv:2209.03003).\n\n\
+Several clips of any sizes are sampled at once, each as it would be alone. The text's keys and \
+values are computed once a run. Steps that are not guided skip the second pass. A step costs two \
+passes of the transformer: its time grows with the patches, and in attention with their square. \
+Shapes: patches `[tokens, c·pt·ph·pw]`, in and out.\n\n\
+Example:\n    \"sample\": (op: \"dit.sample\", in: {\"dit\": \"model.dit\", \"patches\": \"patches\", \
+\"text\": \"text\"}, with: {\"steps\": 20, \"guidance\": 4.0}),";
+
+const SCHEDULERS: [Cow<'static, str>; 3] =
+    [Cow::Borrowed("auto"), Cow::Borrowed("unipc"), Cow::Borrowed("euler")];
+
+fn survey(_: &Services, facts: &Facts) -> Surveyed {
+    let mut review = Review::new(facts);
+    object_to_tensor(&mut review, facts);
+    let steps = steps(&mut review, facts);
+    let part = review.part::<DitHandle>("dit");
+    let patches = facts.own::<PatchesFact>("patches");
+    if let (Some(part), Some(patches)) = (&part, patches) {
+        review.take(check_patches(part, &patches.clips, patches.patch));
+    }
+    let texts = named_facts(facts, "text");
+    for (_, fact) in &texts {
+        let Some(text) = review.take(text_fact("text", fact)).flatten() else { continue };
+        if let Some(part) = part.as_ref().filter(|part| part.config.text_dim != text.dim) {
+            review.object(
+                Objection::at(
+                    "text",
+                    format!(
+                        "this transformer reads texts {} wide, found {}",
+                        part.config.text_dim, text.dim
+                    ),
+                )
+                .hint("a transformer and a text encoder of one model belong together"),
+            );
+        }
+    }
+    let Some(patches) = patches else { return review.finish(Survey::default()) };
+    let names: Vec<Option<&str>> = texts.iter().map(|(name, _)| name.as_deref()).collect();
+    review.take(texts_of_clips(&names, &patches.clips));
+    let trace = steps.map_or(Fact::Unknown, |steps| trace_fact(patches, steps));
+    let memory = part.map_or(0, |part| memory(&part, patches, texts.len()));
+    review.finish(Survey {
+        outputs: vec![Fact::own(patches.clone()), trace],
+        memory,
+        ..Survey::default()
+    })
+}
+
+/// The number of steps, if it is known.
+fn steps(review: &mut Review<'_>, facts: &Facts) -> Option<usize> {
+    if !facts.is_fed("sigmas") {
+        return review.size("steps");
+    }
+    if let Some(sigmas) = facts.own::<kino_node::SigmasFact>("sigmas") {
+        return Some(sigmas.steps);
+    }
+    let tensor = facts.own::<TensorFact>("sigmas")?;
+    match *tensor.shape.as_slice() {
+        [levels] if levels >= 2 => Some(levels - 1),
+        _ => {
+            let message =
+                format!("noise levels are [steps + 1], found a tensor {:?}", tensor.shape);
+            review.object(Objection::at("sigmas", message));
+            None
+        }
+    }
+}
+
+fn check_patches(part: &DitHandle, clips: &[Clip], patch: [usize; 3]) -> Result<(), Objection> {
+    if patch_tuple(patch) != part.config.patch_size {
+        let (found, own) = (patch, part.config.patch_size);
+        let message = format!("this transformer reads patches of {own:?}, found {found:?}");
+        return Err(
+            Objection::at("patches", message).hint("give `patchify` the transformer that samples")
+        );
+    }
+    match clips.iter().find(|clip| clip.channels != part.config.in_channels) {
+        Some(clip) => Err(Objection::at(
+            "patches",
+            format!(
+                "this transformer reads latents of {} channels, found {}",
+                part.config.in_channels, clip.channels
+            ),
+        )),
+        None => Ok(()),
+    }
+}
+
+fn trace_fact(patches: &PatchesFact, steps: usize) -> Fact {
+    let [pt, ph, pw] = patches.patch;
+    let shape = match patches.clips.as_slice() {
+        [clip] => {
+            let [t, h, w] = clip.grid;
+            vec![steps, clip.channels, t * pt, h * ph, w * pw]
+        }
+        clips => {
+            let channels = clips.first().map_or(0, |clip| clip.channels);
+            vec![steps, clips.iter().map(Clip::tokens).sum(), channels * pt * ph * pw]
+        }
+    };
+    Fact::own(TensorFact { shape, dtype: DType::F32 })
+}
+
+/// Bytes while sampling: the weights; keys and values of the texts in every block; and within a
+/// block, for every token in a pass, eight rows of the model's width and two of the inner width.
+fn memory(part: &DitHandle, patches: &PatchesFact, texts: usize) -> u64 {
+    let config = &part.config;
+    let tokens: usize = patches.clips.iter().map(Clip::tokens).sum();
+    let pass = if clips::batched(tokens) { 2 * tokens } else { tokens };
+    let rows = part.model.config.text.as_ref().map_or(512, |(_, tokens)| tokens.text_length());
+    let contexts = 2 * texts * 2 * config.num_layers * rows * config.dim();
+    let block = pass * (8 * config.dim() + 2 * config.ffn_dim);
+    // Tables of angles, the latents, and what UniPC remembers of the steps before.
+    let latents = tokens * (config.attention_head_dim + 8 * config.patch_dim());
+    part.weight_bytes() + (part.dtype.size_in_bytes() * (contexts + block) + 4 * latents) as u64
+}
+
+fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+    let part = inputs.part::<DitHandle>("dit")?;
+    let patches = inputs.patches("patches")?;
+    check_patches(&part, &patches.clips, patches.patch).map_err(refuse)?;
+    let names = inputs.items("text");
+    let names: Vec<Option<&str>> = names.iter().map(|(name, _)| name.as_deref()).collect();
+    let of_clip = texts_of_clips(&names, &patches.clips).map_err(refuse)?;
+    let guider: Arc<dyn Guider> = match inputs.guider("guider")? {
+        Some(guider) => guider,
+        None => {
+            let scale = inputs.real("guidance")?;
+            Arc::new(ClassifierFree(kino_models::guidance::Guidance::new(scale)))
+        }
+    };
+    let (kind, schedule) = schedule(&part, inputs)?;
+    cx.check_cancel()?;
+    let dit = cx.services.get::<Models>()?.dit(&part).node()?;
+    let texts = inputs.conditionings("text")?.into_iter();
+    let texts = texts.map(|text| Text::new(&dit, text)).collect::<Result<Vec<_>>>()?;
+    let packed = Packed {
+        grids: patches.clips.iter().map(grid_of).collect(),
+        texts,
+        of_clip,
+        per_token: part.model.config.index.expand_timesteps,
+        dit,
+    };
+    let stepper = Stepper::new(kind, schedule, &part.model.config.scheduler);
+    walk(cx, packed, stepper, &*guider, &patches)
+}
+
+/// The levels to walk down and how.
+fn schedule(part: &DitHandle, inputs: &Inputs<'_>) -> Result<(ScheduleKind, Schedule)> {
+    let config = &part.model.config.scheduler;
+    let kind = match inputs.text("scheduler")? {
+        "unipc" => ScheduleKind::UniPc,
+        "euler" => ScheduleKind::Euler,
+        _ => config.kind(),
+    };
+    if let Some(sigmas) = inputs.sigmas("sigmas")? {
+        let sigmas: Vec<f64> = sigmas.0.iter().map(|sigma| sigma.0).collect();
+        let schedule = Schedule::from_sigmas(kind, &sigmas, config.num_train_timesteps);
+        return Ok((kind, schedule.map_err(|error| Error::input("sigmas", error.to_string()))?));
+    }
+    let shift = inputs.get("shift").is_some().then(|| inputs.real("shift")).transpose()?;
+    Ok((kind, levels(config, kind, inputs.int("steps")?, shift)?))
+}
+
+/// Walks down the levels.
+fn walk(
+    cx: &mut Cx<'_>,
+    mut packed: Packed,
+    mut stepper: Stepper,
+    guider: &dyn Guider,
+    patches: &Patches,
+) -> Result<Outputs> {
+    let mut guidances: Vec<_> = patches.clips.iter().map(|_| guider.begin()).collect();
+    let schedule = stepper.schedule().clone();
+    let of = schedule.steps();
+    let mut x = patches.tokens.to_device(cx.device())?.to_dtype(DType::F32)?;
+    let mut trace = Vec::new();
+    cx.progress(0, of);
+    for (step, timestep) in schedule.timesteps().iter().enumerate() {
+        cx.check_cancel()?;
+        let sigma = schedule.sigmas()[step];
+        let moment = Moment { step, of, sigma: Sigma(sigma) };
+        let cancel = cx.cancel;
+        let mut tick = || match cancel.is_cancelled() {
+            true => Err(kino_models::Error::Cancelled),
+            false => Ok(()),
+        };
+        let velocity = packed.guided(&x, *timestep, moment, &mut guidances, &mut tick)?;
+        let next = stepper.step(&velocity, &x).node()?;
+        if cx.wants(1) {
+            trace.push(traced(&next, patches)?);
+        }
+        let preview = picture::of_step(cx, patches, &x, &velocity, sigma);
+        cx.preview(step + 1, of, preview);
+        x = next;
+    }
+    let trace = cx.wants(1).then(|| Tensor::stack(&trace, 0)).transpose()?; // [steps, …]
+    let (clips, patch) = (patches.clips.clone(), patches.patch);
+    let patches = Value::Patches(Arc::new(Patches { tokens: x, clips, patch }));
+    Ok(vec![Some(patches), trace.map(Value::Tensor)])
+}
+
+/// The latent `[c, f, h, w]` of one clip, or the packed patches of several.
+fn traced(tokens: &Tensor, patches: &Patches) -> Result<Tensor> {
+    match patches.clips.as_slice() {
+        [clip] => unpatchify(tokens, grid_of(clip), patch_tuple(patches.patch)).node(),
+        _ => Ok(tokens.clone()),
+    }
+}

@@ -1,0 +1,159 @@
+//! `schedule` and `guide.cfg`: the noise levels of a run, and what steers it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use kino_models::config::SchedulerConfig;
+use kino_models::guidance;
+use kino_models::schedule::Schedule;
+use kino_node::{
+    Cx, Guidance, Guider, Inputs, Moment, NodeDef, Outputs, Result, Services, Sigmas, SigmasFact,
+    Value, no_survey,
+};
+use kino_port::{
+    Fact, Facts, PortType, Sigma, Signature, Survey, Traits, count, edge, ports, real, text,
+};
+
+use crate::error::IntoNode;
+use crate::models::DitHandle;
+use crate::survey::{Review, Surveyed};
+
+/// The most steps of a run.
+pub(crate) const MOST_STEPS: i128 = 1000;
+
+/// The noise levels of a run.
+pub(crate) static SCHEDULE: NodeDef = NodeDef {
+    signature: Signature {
+        name: Cow::Borrowed("schedule"),
+        version: Cow::Borrowed("1"),
+        about: Cow::Borrowed(SCHEDULE_ABOUT),
+        inputs: ports![
+            edge("dit", PortType::Dit)
+                .about("The transformer whose model's scheduler is followed."),
+            count("steps", 20)
+                .between(1, MOST_STEPS)
+                .unit("steps")
+                .about("Steps from noise to data."),
+            real("shift", 1.0)
+                .within(0.01, 100.0)
+                .or_none()
+                .about("How far levels are pushed towards noise; the model's own if not given."),
+            text("kind", "flow")
+                .choices(&KINDS)
+                .about("How levels are spaced: `flow`, as the model's scheduler does."),
+        ],
+        outputs: ports![
+            edge("sigmas", PortType::Sigmas)
+                .about("Noise levels, one a step and the one after the last (0).")
+        ],
+        traits: Traits::LIGHT,
+    },
+    survey: survey_schedule,
+    run: run_schedule,
+};
+
+const SCHEDULE_ABOUT: &str = "Makes the noise levels of a run, for `dit.sample` to walk down. \
+Levels are unitless: 1 is pure noise, 0 is data. They fall evenly and are then shifted towards \
+noise, σ' = shift·σ/(1 + (shift − 1)·σ), as the scheduler that the model names does (diffusers' \
+scheduling_unipc_multistep.py, scheduling_flow_match_euler_discrete.py). Usual shifts: 3 for 480 \
+lines, 5 for 720. `dit.sample` makes the same levels by itself; this node is for looking at them or \
+changing them.\n\n\
+Example:\n    \"sigmas\": (op: \"schedule\", in: {\"dit\": \"model.dit\"}, with: {\"steps\": 20, \"shift\": 3.0}),";
+
+const KINDS: [Cow<'static, str>; 1] = [Cow::Borrowed("flow")];
+
+fn survey_schedule(_: &Services, facts: &Facts) -> Surveyed {
+    let mut review = Review::new(facts);
+    let _ = review.part::<DitHandle>("dit");
+    let Some(steps) = review.size("steps") else { return review.finish(Survey::default()) };
+    let outputs = vec![Fact::own(SigmasFact { steps })];
+    review.finish(Survey { outputs, ..Survey::default() })
+}
+
+/// The levels of the model's own scheduler, or of another kind with its settings.
+pub(crate) fn levels(
+    config: &SchedulerConfig,
+    kind: kino_models::schedule::ScheduleKind,
+    steps: usize,
+    shift: Option<f64>,
+) -> Result<Schedule> {
+    let shift = shift.unwrap_or_else(|| config.shift());
+    Schedule::new(kind, steps, shift, config.num_train_timesteps).node()
+}
+
+fn run_schedule(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+    let part = inputs.part::<DitHandle>("dit")?;
+    let shift = inputs.get("shift").is_some().then(|| inputs.real("shift")).transpose()?;
+    let config = &part.model.config.scheduler;
+    let schedule = levels(config, config.kind(), inputs.int("steps")?, shift)?;
+    let sigmas = schedule.sigmas().iter().map(|sigma| Sigma(*sigma)).collect();
+    Ok(vec![Some(Value::Sigmas(Sigmas(sigmas)))])
+}
+
+/// Classifier-free guidance.
+pub(crate) static GUIDE: NodeDef = NodeDef {
+    signature: Signature {
+        name: Cow::Borrowed("guide.cfg"),
+        version: Cow::Borrowed("1"),
+        about: Cow::Borrowed(GUIDE_ABOUT),
+        inputs: ports![
+            real("scale", 4.0).within(0.0, 100.0).about(
+                "How far from \"without text\" towards \"with text\" and beyond; 1 is no guidance."
+            ),
+            real("from", 0.0)
+                .within(0.0, 1.0)
+                .about("Where in the run guidance begins: 0 is the first step."),
+            real("to", 1.0)
+                .within(0.0, 1.0)
+                .about("Where in the run guidance ends: 1 is after the last step."),
+            real("rescale", 0.0)
+                .within(0.0, 1.0)
+                .about("How much of the contrast that guidance adds is taken back."),
+        ],
+        outputs: ports![
+            edge("guider", PortType::Guider).about("Joins velocities with and without text.")
+        ],
+        traits: Traits::LIGHT,
+    },
+    survey: no_survey,
+    run: run_guide,
+};
+
+const GUIDE_ABOUT: &str = "Classifier-free guidance for `dit.sample`: v = u + scale·(c − u), where \
+c is the velocity with the prompt and u that with the negative prompt (arXiv:2207.12598). `from` \
+and `to` limit it to a part of the run (arXiv:2404.07724); steps that are not guided cost half. \
+`rescale` brings the spread of v back towards that of c, against burnt colours (arXiv:2305.08891, \
+section 3.4).\n\n\
+Example: guide the first half only:\n    \"guider\": (op: \"guide.cfg\", with: {\"scale\": 5.0, \"to\": 0.5}),";
+
+fn run_guide(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+    let guidance = guidance::Guidance {
+        scale: inputs.real("scale")?,
+        from: inputs.real("from")?,
+        to: inputs.real("to")?,
+        rescale: inputs.real("rescale")?,
+    };
+    Ok(vec![Some(Value::Guider(Arc::new(ClassifierFree(guidance))))])
+}
+
+/// Classifier-free guidance as a value.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClassifierFree(pub(crate) guidance::Guidance);
+
+impl Guider for ClassifierFree {
+    fn begin(&self) -> Box<dyn Guidance> {
+        Box::new(*self)
+    }
+}
+
+impl Guidance for ClassifierFree {
+    fn guides(&self, moment: Moment) -> bool {
+        self.0.guides(moment.step, moment.of)
+    }
+
+    fn guide(&mut self, _: Moment, with_text: &Tensor, without: &Tensor) -> Result<Tensor> {
+        let tokens = with_text.dim(0)?;
+        self.0.apply(with_text, without, &[tokens]).node()
+    }
+}

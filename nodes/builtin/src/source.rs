@@ -1,0 +1,144 @@
+//! Where a model comes from: the binary, a folder, or the local Hugging Face cache.
+
+use std::path::{Path, PathBuf};
+
+use kino_models::ModelFolder;
+use kino_port::Objection;
+
+/// The prefix of models inside the binary.
+const EMBEDDED: &str = "embedded:";
+/// The prefix of models in the local Hugging Face cache.
+const HUB: &str = "hub:";
+
+/// A model's files, wherever they lie.
+pub(crate) enum Source {
+    /// Inside the binary.
+    Embedded(&'static [(&'static str, &'static [u8])]),
+    /// A folder on disk.
+    Folder(PathBuf),
+}
+
+impl Source {
+    /// Finds the model that a graph names; folders are relative to `graph`.
+    ///
+    /// # Errors
+    /// When there is none; the objection says what was looked for and how to get it.
+    pub(crate) fn find(source: &str, graph: &Path) -> Result<Self, Objection> {
+        if let Some(name) = source.strip_prefix(EMBEDDED) {
+            return match name {
+                "shapes" => Ok(Source::Embedded(kino_shapes::FILES)),
+                _ => Err(Objection::at("source", format!("no model `{name}` is embedded"))
+                    .hint("there is one: embedded:shapes")),
+            };
+        }
+        if let Some(repository) = source.strip_prefix(HUB) {
+            return hub_folder(repository, &hub_cache()).map(Source::Folder);
+        }
+        let folder = graph.join(source);
+        if folder.is_dir() {
+            return Ok(Source::Folder(folder));
+        }
+        let hint = "a model is a folder in the diffusers layout (relative to the graph), \
+                    embedded:shapes, or hub:OWNER/NAME";
+        let found = if folder.exists() { "is a file" } else { "does not exist" };
+        Err(Objection::at("source", format!("{} {found}", folder.display())).hint(hint))
+    }
+
+    /// The files as kino-models reads them.
+    pub(crate) fn open(&self) -> kino_models::Result<ModelFolder> {
+        match self {
+            Source::Embedded(files) => Ok(ModelFolder::embedded("embedded:shapes", files)),
+            Source::Folder(path) => ModelFolder::directory(path),
+        }
+    }
+
+    /// The bytes of a file, 0 where it is missing.
+    pub(crate) fn length(&self, path: &str) -> u64 {
+        match self {
+            Source::Embedded(files) => {
+                files.iter().find(|(name, _)| *name == path).map_or(0, |(_, b)| b.len() as u64)
+            }
+            Source::Folder(folder) => {
+                std::fs::metadata(folder.join(path)).map_or(0, |about| about.len())
+            }
+        }
+    }
+}
+
+/// The folder of the local Hugging Face cache, as `huggingface_hub` finds it.
+fn hub_cache() -> PathBuf {
+    let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let home = || std::env::home_dir().unwrap_or_default();
+    var("HF_HUB_CACHE").unwrap_or_else(|| {
+        let cache = || var("XDG_CACHE_HOME").unwrap_or_else(|| home().join(".cache"));
+        var("HF_HOME").unwrap_or_else(|| cache().join("huggingface")).join("hub")
+    })
+}
+
+/// The newest snapshot of `OWNER/NAME` (or of `OWNER/NAME@REVISION`) in the cache.
+fn hub_folder(repository: &str, cache: &Path) -> Result<PathBuf, Objection> {
+    let (name, revision) = repository.split_once('@').unwrap_or((repository, "main"));
+    let plain = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    let parts: Vec<&str> = name.split('/').collect();
+    let [owner, model] = parts[..] else { return Err(not_a_repository(repository)) };
+    if ![owner, model, revision].into_iter().all(plain) {
+        return Err(not_a_repository(repository));
+    }
+    let folder = cache.join(format!("models--{owner}--{model}"));
+    let commit = std::fs::read_to_string(folder.join("refs").join(revision));
+    let commit = commit.as_deref().map_or(revision, str::trim);
+    let snapshot = folder.join("snapshots").join(commit);
+    if plain(commit) && snapshot.is_dir() {
+        return Ok(snapshot);
+    }
+    let message = format!("{name} is not in the local Hugging Face cache {}", cache.display());
+    let at = if revision == "main" { String::new() } else { format!(" --revision {revision}") };
+    Err(Objection::at("source", message).hint(format!("get it with: hf download {name}{at}")))
+}
+
+fn not_a_repository(found: &str) -> Objection {
+    Objection::at("source", format!("expected hub:OWNER/NAME, found hub:{found}"))
+        .hint("for example hub:Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("kino-hub-{}-{name}", std::process::id()));
+        let model = folder.join("models--Wan-AI--Tiny");
+        std::fs::create_dir_all(model.join("snapshots/abc123")).unwrap();
+        std::fs::create_dir_all(model.join("refs")).unwrap();
+        std::fs::write(model.join("refs/main"), "abc123\n").unwrap();
+        folder
+    }
+
+    #[test]
+    fn a_model_in_the_cache_is_found_by_its_snapshot() {
+        let cache = cache("found");
+        let expected = cache.join("models--Wan-AI--Tiny/snapshots/abc123");
+        assert_eq!(hub_folder("Wan-AI/Tiny", &cache), Ok(expected.clone()));
+        assert_eq!(hub_folder("Wan-AI/Tiny@abc123", &cache), Ok(expected));
+        std::fs::remove_dir_all(cache).unwrap();
+    }
+
+    #[test]
+    fn a_model_that_is_not_there_can_be_fetched() {
+        let cache = cache("absent");
+        let objection = hub_folder("Wan-AI/Other", &cache).unwrap_err();
+        assert!(
+            objection.message.starts_with("Wan-AI/Other is not in the local Hugging Face cache")
+        );
+        assert_eq!(objection.hint.as_deref(), Some("get it with: hf download Wan-AI/Other"));
+        for wrong in ["Tiny", "a/b/c", "../Tiny", "a/..", "", "a/b@../../x"] {
+            let objection = hub_folder(wrong, &cache).unwrap_err();
+            assert_eq!(objection.message, format!("expected hub:OWNER/NAME, found hub:{wrong}"));
+        }
+        std::fs::remove_dir_all(cache).unwrap();
+    }
+}

@@ -1,0 +1,176 @@
+//! `tensor.read` and `tensor.write`: tensors in safetensors files.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use kino_node::{
+    ConditioningFact, Cx, Error, FramesFact, Inputs, LatentFact, NodeDef, Outputs, PatchesFact,
+    Result, Services, SigmasFact, TensorFact, Value,
+};
+use kino_port::{
+    Fact, Facts, Objection, PortType, Signature, Survey, Traits, edge, list, path as path_port,
+    ports, text,
+};
+use kino_world::{TensorInfo, read_tensor, tensor_info, write_tensors};
+
+use crate::error::{IntoNode, objection};
+use crate::files::{Source, input, output, target, target_key, written};
+use crate::survey::{Review, Surveyed, named_facts, refuse};
+
+/// Reads a tensor.
+pub(crate) static READ: NodeDef = NodeDef {
+    signature: Signature {
+        name: Cow::Borrowed("tensor.read"),
+        version: Cow::Borrowed("1"),
+        about: Cow::Borrowed(READ_ABOUT),
+        inputs: ports![
+            path_port("path").about("A safetensors file, relative to the graph."),
+            text("name", "").about("The tensor's name; not needed where the file holds one."),
+        ],
+        outputs: ports![edge("tensor", PortType::Tensor).about("The tensor, as it is stored.")],
+        traits: Traits::LIGHT,
+    },
+    survey: survey_read,
+    run: read,
+};
+
+const READ_ABOUT: &str = "Reads one tensor of a safetensors file. A tensor connects to any port \
+that holds one, and must have that port's shape: a latent `[c, f, h, w]` (or with a leading batch of \
+one), frames `[f, h, w, 3]` in 0…1, embeddings `[rows, dim]`, noise levels `[steps + 1]`. Pickle \
+files are refused.\n\n\
+Example: sampling from given noise:\n    \"noise\": (op: \"tensor.read\", with: {\"path\": \"start.safetensors\", \"name\": \"latents\"}),";
+
+/// Writes tensors.
+pub(crate) static WRITE: NodeDef = NodeDef {
+    signature: Signature {
+        name: Cow::Borrowed("tensor.write"),
+        version: Cow::Borrowed("1"),
+        about: Cow::Borrowed(WRITE_ABOUT),
+        inputs: ports![
+            list("tensors", PortType::Tensor).about(
+                "A map from names to whatever holds a tensor: latents, frames, patches, embeddings."
+            ),
+            path_port("path")
+                .about("Where to write, under the output folder: a .safetensors file."),
+        ],
+        outputs: ports![edge("file", PortType::File).about("The file that was written.")],
+        traits: Traits::SINK,
+    },
+    survey: survey_write,
+    run: run_write,
+};
+
+const WRITE_ABOUT: &str = "Writes tensors into one safetensors file, each under its name. Whatever \
+holds a tensor can be written: a latent as `[c, f, h, w]`, frames as `[f, h, w, 3]` in 0…1, patches \
+as `[tokens, c·pt·ph·pw]`, the prompt's embeddings, noise levels. The file appears whole or not at \
+all.\n\n\
+Example:\n    \"file\": (op: \"tensor.write\", in: {\"tensors\": {\"latent\": \"latent\", \
+\"steps\": \"sample.trace\"}}, with: {\"path\": \"{graph}.safetensors\"}),";
+
+/// The tensor that a graph asks for.
+fn pick(path: &Path, infos: &[TensorInfo], name: &str) -> Result<TensorInfo, Objection> {
+    if let Some(info) = infos.iter().find(|info| info.name == name) {
+        return Ok(info.clone());
+    }
+    match infos {
+        [one] if name.is_empty() => Ok(one.clone()),
+        [] => Err(Objection::at("path", format!("{} holds no tensor", path.display()))),
+        several if name.is_empty() => {
+            let names: Vec<&str> = several.iter().take(12).map(|info| info.name.as_str()).collect();
+            let message = format!("{} holds {} tensors: which one?", path.display(), several.len());
+            Err(Objection::at("name", message).hint(format!("such as: {}", names.join(", "))))
+        }
+        _ => match read_tensor(path, name) {
+            // Fails before it reads any data, and knows the names that are near.
+            Err(error) => Err(objection("name")(error)),
+            Ok(_) => Err(Objection::at("path", "the file has just changed")),
+        },
+    }
+}
+
+fn survey_read(services: &Services, facts: &Facts) -> Surveyed {
+    let mut review = Review::new(facts);
+    let Some(path) = facts.text("path") else { return review.finish(Survey::default()) };
+    let source = review.take(Source::look(services, path));
+    let Some(source) = source else { return review.finish(Survey::default()) };
+    let infos = review.take(tensor_info(&source.path).map_err(objection("path")));
+    let Some(infos) = infos else { return review.finish(Survey::default()) };
+    let mut survey = Survey { key: source.key(), ..Survey::default() };
+    if let Some(name) = facts.text("name")
+        && let Some(info) = review.take(pick(&source.path, &infos, name))
+    {
+        let count: usize = info.shape.iter().product();
+        survey.memory = 2 * (count * info.dtype.size_in_bytes()) as u64;
+        let fact = TensorFact { shape: info.shape, dtype: info.dtype };
+        survey.outputs = vec![Fact::own(fact)];
+    }
+    survey.reads = vec![source.read];
+    review.finish(survey)
+}
+
+fn read(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+    let path = input(cx.services, inputs.text("path")?)?;
+    let infos = tensor_info(&path).node()?;
+    let info = pick(&path, &infos, inputs.text("name")?).map_err(refuse)?;
+    let tensor = read_tensor(&path, &info.name).node()?;
+    Ok(vec![Some(Value::Tensor(tensor.to_device(cx.device())?))])
+}
+
+/// The bytes of a value's tensor, as far as they are known.
+fn bytes(fact: &Fact) -> u64 {
+    let count = if let Some(tensor) = fact.get::<TensorFact>() {
+        tensor.shape.iter().product()
+    } else if let Some(latent) = fact.get::<LatentFact>() {
+        latent.shape.iter().product()
+    } else if let Some(frames) = fact.get::<FramesFact>() {
+        frames.count.unwrap_or(1) * frames.height * frames.width * 3
+    } else if let Some(patches) = fact.get::<PatchesFact>() {
+        let volume: usize = patches.patch.iter().product();
+        patches.clips.iter().map(|clip| clip.tokens() * clip.channels * volume).sum()
+    } else if let Some(text) = fact.get::<ConditioningFact>() {
+        text.rows * text.dim
+    } else {
+        fact.get::<SigmasFact>().map_or(0, |sigmas| sigmas.steps + 1)
+    };
+    4 * count as u64
+}
+
+const NAMELESS: &str = "every tensor needs a name";
+const NAMELESS_HINT: &str = "write a map: \"tensors\": {\"latent\": \"node.latent\"}";
+
+fn check_extension(path: &str) -> Result<(), Objection> {
+    let fits = Path::new(path).extension().is_some_and(|end| end == "safetensors");
+    if fits {
+        return Ok(());
+    }
+    let message = format!("tensors are written as .safetensors, found `{path}`");
+    Err(Objection::at("path", message).hint("end the path with .safetensors"))
+}
+
+fn survey_write(services: &Services, facts: &Facts) -> Surveyed {
+    let mut review = Review::new(facts);
+    let items = named_facts(facts, "tensors");
+    if items.iter().any(|(name, _)| name.is_none()) {
+        review.object(Objection::at("tensors", NAMELESS).hint(NAMELESS_HINT));
+    }
+    let Some(path) = facts.text("path") else { return review.finish(Survey::default()) };
+    let place = review.take(target(services, path));
+    review.take(check_extension(path));
+    let key = place.map(|place| target_key(&place)).unwrap_or_default();
+    let memory = 2 * items.iter().map(|(_, fact)| bytes(fact)).sum::<u64>();
+    review.finish(Survey { key, memory, ..Survey::default() })
+}
+
+fn run_write(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+    let path = inputs.text("path")?;
+    check_extension(path).map_err(refuse)?;
+    let place = output(cx.services, path)?;
+    let named = |(name, value): (Option<std::sync::Arc<str>>, &Value)| {
+        let name = name.ok_or_else(|| Error::advised(NAMELESS, NAMELESS_HINT))?;
+        Ok((name.to_string(), value.tensor()?))
+    };
+    let tensors = inputs.items("tensors").into_iter().map(named).collect::<Result<Vec<_>>>()?;
+    cx.check_cancel()?;
+    write_tensors(&place, &tensors).node()?;
+    Ok(vec![Some(written(vec![place])?)])
+}

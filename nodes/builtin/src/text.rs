@@ -1,0 +1,128 @@
+//! `text.encode` and `text.join`: prompts and their embeddings.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use kino_node::{
+    Conditioning, ConditioningFact, Cx, Error, Inputs, NodeDef, Outputs, Result, Services, Value,
+};
+use kino_port::{
+    Fact, Facts, Literal, PortType, Signature, Survey, Traits, edge, list, ports, text,
+};
+
+use crate::error::IntoNode;
+use crate::models::{Models, TextHandle};
+use crate::survey::{Review, Surveyed, known_texts};
+
+/// Turns a prompt into the embeddings that a transformer reads.
+pub(crate) static ENCODE: NodeDef =
+    NodeDef {
+        signature: Signature {
+            name: Cow::Borrowed("text.encode"),
+            version: Cow::Borrowed("1"),
+            about: Cow::Borrowed(ENCODE_ABOUT),
+            inputs: ports![
+                edge("encoder", PortType::TextEncoder).about("The text encoder of a model."),
+                text("prompt", "").required().about("What the result shall show."),
+                text("negative", "").about("What it shall not show; guidance leads away from it."),
+            ],
+            outputs: ports![edge("conditioning", PortType::Conditioning).about(
+                "The embeddings of both, each `[rows, dim]`, zero past the end of the text."
+            )],
+            traits: Traits::EXPENSIVE,
+        },
+        survey: survey_encode,
+        run: encode,
+    };
+
+const ENCODE_ABOUT: &str = "Turns a prompt, and a negative prompt, into the embeddings that a \
+transformer reads. The text is cleaned up (broken characters mended, HTML entities resolved, white \
+space folded), cut into tokens, encoded, and padded with zero rows to the model's text length \
+(at most 512); tokens past it are cut off. Shapes: `[rows, dim]`, twice.\n\n\
+It costs one pass of the encoder over each of the two texts, and its weights: most of the memory of \
+a large model.\n\n\
+Example:\n    \"text\": (op: \"text.encode\", in: {\"encoder\": \"model.text_encoder\"}, \
+with: {\"prompt\": \"a red circle moves right on a white background\"}),";
+
+fn survey_encode(_: &Services, facts: &Facts) -> Surveyed {
+    let mut review = Review::new(facts);
+    let Some(part) = review.part::<TextHandle>("encoder") else {
+        return review.finish(Survey::default());
+    };
+    let (rows, dim) = (part.config.rows, part.config.encoder.d_model);
+    // One layer is alive at a time: its attention of all heads and its two inner activations.
+    let encoder = &part.config.encoder;
+    let layer = rows * (8 * dim + 3 * encoder.d_ff + rows * encoder.num_heads);
+    review.finish(Survey {
+        outputs: vec![Fact::own(ConditioningFact { rows, dim })],
+        memory: part.weight_bytes() + 4 * (layer + 2 * rows * dim) as u64,
+        ..Survey::default()
+    })
+}
+
+fn encode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+    let part = inputs.part::<TextHandle>("encoder")?;
+    let (prompt, negative) = (inputs.text("prompt")?, inputs.text("negative")?);
+    cx.check_cancel()?;
+    let encoder = cx.services.get::<Models>()?.text_encoder(&part).node()?;
+    let of = if prompt == negative { 1 } else { 2 };
+    let embed = |text: &str| {
+        let mut tick = || match cx.cancel.is_cancelled() {
+            true => Err(kino_models::Error::Cancelled),
+            false => Ok(()),
+        };
+        let rows = encoder.encode(text, &mut tick).node()?; // [rows, dim]
+        Ok::<_, Error>(rows.to_dtype(candle_core::DType::F32)?)
+    };
+    let positive = embed(prompt)?;
+    cx.progress(1, of);
+    let negative = if of == 1 { positive.clone() } else { embed(negative)? };
+    cx.progress(of, of);
+    Ok(vec![Some(Value::Conditioning(Arc::new(Conditioning { positive, negative })))])
+}
+
+/// Joins texts to one.
+pub(crate) static JOIN: NodeDef = NodeDef {
+    signature: Signature {
+        name: Cow::Borrowed("text.join"),
+        version: Cow::Borrowed("1"),
+        about: Cow::Borrowed(JOIN_ABOUT),
+        inputs: ports![
+            list("parts", PortType::Text).about("The texts, in order; empty ones are left out."),
+            text("separator", ", ").about("What stands between two of them."),
+        ],
+        outputs: ports![edge("text", PortType::Text).about("The joined text.")],
+        traits: Traits::LIGHT,
+    },
+    survey: survey_join,
+    run: join,
+};
+
+const JOIN_ABOUT: &str = "Joins texts to one. Empty parts are left out, so that an optional part \
+leaves no separator behind.\n\n\
+Example: one style for many prompts:\n    \"prompt\": (op: \"text.join\", \
+in: {\"parts\": [\"inputs.prompt\", \"inputs.style\"]}),";
+
+fn joined<'a>(parts: impl Iterator<Item = &'a str>, separator: &str) -> String {
+    let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
+    parts.join(separator)
+}
+
+fn survey_join(_: &Services, facts: &Facts) -> Surveyed {
+    let (Some(parts), Some(separator)) = (known_texts(facts, "parts"), facts.text("separator"))
+    else {
+        return Ok(Survey::default());
+    };
+    let text = joined(parts.iter().map(String::as_str), separator);
+    Ok(Survey { outputs: vec![Fact::Literal(Literal::text(text))], ..Survey::default() })
+}
+
+fn join(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+    let parts = inputs.items("parts").into_iter().map(|(_, value)| match value {
+        Value::Text(text) => Ok(&**text),
+        other => Err(Error::input("parts", format!("expected Text, found {}", other.kind()))),
+    });
+    let parts = parts.collect::<Result<Vec<_>>>()?;
+    let text = joined(parts.into_iter(), inputs.text("separator")?);
+    Ok(vec![Some(Value::Text(text.into()))])
+}

@@ -1,0 +1,287 @@
+//! `vae.encode` and `vae.decode`: frames to latents and back, chunk by chunk.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use kino_models::vae::{Peak, Tile, decode_peak, encode_peak};
+use kino_node::{
+    Cx, Frames, FramesBuilder, FramesFact, Inputs, Latent, LatentFact, NodeDef, Outputs, Result,
+    Services, Space, Value,
+};
+use kino_port::{
+    Fact, Facts, Objection, Port, PortType, Signature, Survey, Traits, edge, int, ports,
+};
+
+use crate::error::IntoNode;
+use crate::latent::{LONGEST_SIDE, check_frames};
+use crate::models::{Models, VaeHandle};
+use crate::survey::{Review, Surveyed, near, refuse};
+
+/// Frames to a latent.
+pub(crate) static ENCODE: NodeDef = NodeDef {
+    signature: Signature {
+        name: Cow::Borrowed("vae.encode"),
+        version: Cow::Borrowed("1"),
+        about: Cow::Borrowed(ENCODE_ABOUT),
+        inputs: ports![
+            edge("vae", PortType::Vae).about("The autoencoder of a model."),
+            edge("frames", PortType::Frames).about("The frames: 1 for an image, else 4k+1."),
+            tile(),
+        ],
+        outputs: ports![
+            edge("latent", PortType::Latent)
+                .about("The mode of the distribution, normalised: `[c, f, h, w]`.")
+        ],
+        traits: Traits::EXPENSIVE,
+    },
+    survey: survey_encode,
+    run: encode,
+};
+
+const ENCODE_ABOUT: &str = "Encodes frames to a latent: the mode of the distribution, normalised \
+with the constants of the model's config (diffusers' autoencoder_kl_wan.py). Shapes: frames \
+`[f, H, W, 3]` to `[c, (f − 1)/4 + 1, H/8, W/8]`. Sides must be multiples of 8, and there must be \
+4k+1 frames.\n\n\
+The first frame is encoded alone, then chunks of four, so that memory depends on the size of a \
+frame and not on the length of the clip. Tiles bound it further.\n\n\
+Example:\n    \"latent\": (op: \"vae.encode\", in: {\"vae\": \"model.vae\", \"frames\": \"picture\"}),";
+
+/// A latent to frames.
+pub(crate) static DECODE: NodeDef = NodeDef {
+    signature: Signature {
+        name: Cow::Borrowed("vae.decode"),
+        version: Cow::Borrowed("1"),
+        about: Cow::Borrowed(DECODE_ABOUT),
+        inputs: ports![
+            edge("vae", PortType::Vae).about("The autoencoder in whose space the latent lies."),
+            edge("latent", PortType::Latent).about("A normalised latent `[c, f, h, w]`."),
+            tile(),
+        ],
+        outputs: ports![
+            edge("frames", PortType::Frames)
+                .about("The frames, `[4·(f − 1) + 1, 8·h, 8·w, 3]` in 0…1.")
+        ],
+        traits: Traits::EXPENSIVE,
+    },
+    survey: survey_decode,
+    run: decode,
+};
+
+const DECODE_ABOUT: &str = "Decodes a latent to frames, one latent frame at a time (diffusers' \
+autoencoder_kl_wan.py). Shapes: `[c, f, h, w]` to `[4·(f − 1) + 1, 8·h, 8·w, 3]`, in 0…1; what the \
+network gives outside is cut off. The frames have no rate: whoever writes them gives one.\n\n\
+Memory depends on the size of a frame, not on the length of the clip; tiles bound it further. \
+Decoding a clip costs more than a step of a small transformer.\n\n\
+Example:\n    \"frames\": (op: \"vae.decode\", in: {\"vae\": \"model.vae\", \"latent\": \"latent\"}),";
+
+const fn tile() -> Port {
+    int("tile", 0).between(0, LONGEST_SIDE).unit("px").about(
+        "Side of the tiles that frames are cut into to save memory, blended over a quarter; 0 for none. 256 is usual.",
+    )
+}
+
+/// The tiles that a node asks for.
+fn tiles(part: &VaeHandle, side: usize) -> Option<Tile> {
+    (side > 0).then(|| Tile::square(side, part.config.spatial_factor()))
+}
+
+/// Bytes of the weights of one of the two networks and of what a pass needs.
+fn needed(part: &VaeHandle, peak: Peak) -> u64 {
+    part.weight_bytes() / 2 + peak.total() as u64
+}
+
+fn check_side(part: &VaeHandle, axis: &str, side: usize) -> Result<usize, Objection> {
+    let factor = part.config.spatial_factor();
+    if side > 0 && side.is_multiple_of(factor) {
+        return Ok(side / factor);
+    }
+    let near = near(side, 0, factor);
+    let message =
+        format!("{axis} must be a multiple of {factor} for this VAE, found {side}; {near}");
+    Err(Objection::at("frames", message).hint("a `frames.resize` node brings frames to a size"))
+}
+
+fn survey_encode(_: &Services, facts: &Facts) -> Surveyed {
+    let mut review = Review::new(facts);
+    let part = review.part::<VaeHandle>("vae");
+    let (Some(part), Some(frames)) = (part, review.frames("frames")) else {
+        return review.finish(Survey::default());
+    };
+    let height = review.take(check_side(&part, "height", frames.height));
+    let width = review.take(check_side(&part, "width", frames.width));
+    let count = frames.count.map(|count| check_frames(&part, "frames", count));
+    let count = count.and_then(|count| review.take(count));
+    let tile = tiles(&part, review.size("tile").unwrap_or(0));
+    let peak = encode_peak(&part.config, [frames.height, frames.width], tile);
+    let mut survey = Survey { memory: needed(&part, peak), ..Survey::default() };
+    if let (Some(height), Some(width), Some(count)) = (height, width, count) {
+        let shape = [part.config.z_dim, count, height, width];
+        survey.memory += 4 * shape.iter().product::<usize>() as u64;
+        survey.outputs = vec![Fact::own(LatentFact { shape, space: Some(part.space()) })];
+    }
+    review.finish(survey)
+}
+
+/// Refuses latents of another space than this autoencoder's; of unknown ones, other channels.
+///
+/// Spaces are compared by their sizes: one autoencoder may lie in several models.
+fn check_latent(part: &VaeHandle, channels: usize, space: Option<&Space>) -> Result<(), Objection> {
+    let own = part.space();
+    if channels != own.channels {
+        let message =
+            format!("this VAE has latents of {} channels, found {channels}", own.channels);
+        return Err(Objection::at("latent", message)
+            .hint("decode with the VAE of the model that the latent was made for"));
+    }
+    let fits = |space: &&Space| (space.spatial, space.temporal) == (own.spatial, own.temporal);
+    match space.filter(|space| !fits(space)) {
+        Some(other) => Err(Objection::at(
+            "latent",
+            format!(
+                "the latent stands for {}×{}×{} pixels in time and space, this VAE's for {}×{}×{}",
+                other.temporal,
+                other.spatial,
+                other.spatial,
+                own.temporal,
+                own.spatial,
+                own.spatial
+            ),
+        )),
+        None => Ok(()),
+    }
+}
+
+fn survey_decode(_: &Services, facts: &Facts) -> Surveyed {
+    let mut review = Review::new(facts);
+    let part = review.part::<VaeHandle>("vae");
+    let (Some(part), Some(latent)) = (part, review.latent("latent")) else {
+        return review.finish(Survey::default());
+    };
+    let [channels, count, height, width] = latent.shape;
+    review.take(check_latent(&part, channels, latent.space.as_ref()));
+    let factor = part.config.spatial_factor();
+    let (count, height, width) = (part.config.frames(count), height * factor, width * factor);
+    let tile = tiles(&part, review.size("tile").unwrap_or(0));
+    let peak = decode_peak(&part.config, [height, width], tile);
+    let fact = FramesFact { count: Some(count), height, width, fps: None };
+    review.finish(Survey {
+        outputs: vec![Fact::own(fact)],
+        memory: needed(&part, peak) + (count * height * width * 3 * 4) as u64,
+        ..Survey::default()
+    })
+}
+
+fn decode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+    let part = inputs.part::<VaeHandle>("vae")?;
+    let latent = inputs.latent("latent")?;
+    let (channels, count, _, _) = latent.tensor.dims4()?;
+    check_latent(&part, channels, latent.space.as_ref()).map_err(refuse)?;
+    cx.check_cancel()?;
+    let vae = cx.services.get::<Models>()?.vae(&part).node()?;
+    let mut decoder = vae.decoder(tiles(&part, inputs.int("tile")?)).node()?;
+    let mut frames = FramesBuilder::new(&cx.services.spill, None);
+    cx.progress(0, count);
+    for index in 0..count {
+        cx.check_cancel()?;
+        let frame = latent.tensor.narrow(1, index, 1)?.squeeze(1)?; // [c, h, w]
+        let chunk = decoder.push(&frame, &mut || go_on(cx)).node()?; // [t, H, W, 3]
+        frames.push(&chunk.affine(0.5, 0.5)?)?; // −1…1 to 0…1
+        cx.progress(index + 1, count);
+    }
+    Ok(vec![Some(Value::Frames(Arc::new(frames.finish()?)))])
+}
+
+fn encode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+    let part = inputs.part::<VaeHandle>("vae")?;
+    let frames = inputs.frames("frames")?;
+    check_side(&part, "height", frames.height()).map_err(refuse)?;
+    check_side(&part, "width", frames.width()).map_err(refuse)?;
+    let count = check_frames(&part, "frames", frames.count()).map_err(refuse)?;
+    cx.check_cancel()?;
+    let vae = cx.services.get::<Models>()?.vae(&part).node()?;
+    let mut encoder = vae.encoder(tiles(&part, inputs.int("tile")?)).node()?;
+    let mut source = Regrouped::new(&frames);
+    let mut latents = Vec::with_capacity(count);
+    cx.progress(0, count);
+    for index in 0..count {
+        cx.check_cancel()?;
+        let chunk = source.take(encoder.next_frames())?; // [t, H, W, 3]
+        let chunk = chunk.affine(2.0, -1.0)?; // 0…1 to −1…1
+        latents.push(encoder.push(&chunk, &mut || go_on(cx)).node()?); // [c, 1, h, w]
+        cx.progress(index + 1, count);
+    }
+    let tensor = Tensor::cat(&latents, 1)?; // [c, f, h, w]
+    Ok(vec![Some(Value::Latent(Arc::new(Latent { tensor, space: Some(part.space()) })))])
+}
+
+fn go_on(cx: &Cx<'_>) -> kino_models::Result<()> {
+    match cx.cancel.is_cancelled() {
+        true => Err(kino_models::Error::Cancelled),
+        false => Ok(()),
+    }
+}
+
+/// Frames in groups of another length than they are held in, without holding them all.
+struct Regrouped<'a> {
+    chunks: Box<dyn Iterator<Item = Result<Tensor>> + 'a>,
+    rest: Option<Tensor>,
+}
+
+impl<'a> Regrouped<'a> {
+    fn new(frames: &'a Frames) -> Self {
+        Regrouped { chunks: Box::new(frames.chunks()), rest: None }
+    }
+
+    /// The next `count` frames, fewer at the end: `[count, h, w, 3]`.
+    fn take(&mut self, count: usize) -> Result<Tensor> {
+        let mut parts = Vec::new();
+        let mut missing = count;
+        while missing > 0 {
+            let Some(chunk) = self.rest.take().map(Ok).or_else(|| self.chunks.next()) else {
+                break;
+            };
+            let chunk = chunk?;
+            let length = chunk.dim(0)?;
+            let taken = length.min(missing);
+            parts.push(chunk.narrow(0, 0, taken)?);
+            self.rest = match length - taken {
+                0 => None,
+                left => Some(chunk.narrow(0, taken, left)?),
+            };
+            missing -= taken;
+        }
+        Ok(Tensor::cat(&parts, 0)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+    use kino_node::Spill;
+
+    use super::*;
+
+    #[test]
+    fn frames_are_regrouped_without_loss() {
+        let spill = Spill::new(std::env::temp_dir(), u64::MAX);
+        for held in [&[13usize][..], &[1, 4, 4, 4], &[3, 3, 3, 3, 1], &[1; 13]] {
+            let mut builder = FramesBuilder::new(&spill, None);
+            let mut start = 0.0;
+            for n in held {
+                let values = (*n * 6) as f32;
+                let chunk = Tensor::arange(start, start + values, &Device::Cpu).unwrap();
+                builder.push(&chunk.reshape((*n, 1, 2, 3)).unwrap()).unwrap();
+                start += values;
+            }
+            let frames = builder.finish().unwrap();
+            let mut source = Regrouped::new(&frames);
+            let groups: Vec<Tensor> =
+                [1, 4, 4, 4].iter().map(|n| source.take(*n).unwrap()).collect();
+            assert_eq!(groups.iter().map(|g| g.dims()[0]).collect::<Vec<_>>(), [1, 4, 4, 4]);
+            let values: Vec<f32> =
+                Tensor::cat(&groups, 0).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+            assert!(values.iter().enumerate().all(|(i, v)| *v == i as f32), "{held:?}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! `video.write`: frames to a video file that carries its workflow.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use kino_node::{Cx, Frames, Inputs, NodeDef, Outputs, Result, Services, Value};
+use kino_port::{
+    Facts, Objection, PortType, Signature, Survey, Traits, edge, path as path_port, ports, real,
+};
+use kino_world::media::{Spec, check_size, create, format_of};
+
+use crate::error::{IntoNode, objection};
+use crate::files::{output, target, target_key, written};
+use crate::survey::{Review, Surveyed};
+
+/// The rate of frames that have none.
+const FPS: f64 = 16.0;
+
+/// Writes a video.
+pub(crate) static WRITE: NodeDef = NodeDef {
+    signature: Signature {
+        name: Cow::Borrowed("video.write"),
+        version: Cow::Borrowed("1"),
+        about: Cow::Borrowed(ABOUT),
+        inputs: ports![
+            edge("frames", PortType::Frames).about("The frames."),
+            path_port("path").about(
+                "Where to write, under the output folder: .mp4, .webp, .png (animated), or frame_%05d.png."
+            ),
+            real("fps", FPS)
+                .within(0.01, 1000.0)
+                .or_none()
+                .unit("frames/s")
+                .about("The rate; that of the frames if not given, and 16 where they have none."),
+        ],
+        outputs: ports![edge("file", PortType::File).about("The file that was written.")],
+        traits: Traits::SINK,
+    },
+    survey,
+    run,
+};
+
+const ABOUT: &str = "Writes frames as a video. The extension names the format: .mp4 (H.264), .webp \
+(animated), .png (animated), or a numbered .png a frame (frame_%05d.png). H.264 takes even sizes. \
+Numbers are rounded to 8 bits a channel.\n\n\
+The file appears whole or not at all, and carries the workflow that made it: `kino show FILE` prints \
+it as a graph that runs again. In the path, `{graph}` is the graph's name and `{NAME}` an input.\n\n\
+Example:\n    \"file\": (op: \"video.write\", in: {\"frames\": \"frames\"}, \
+with: {\"path\": \"{graph}-{seed}.mp4\", \"fps\": 8}),";
+
+fn survey(services: &Services, facts: &Facts) -> Surveyed {
+    let mut review = Review::new(facts);
+    let frames = review.frames("frames");
+    let Some(path) = facts.text("path") else { return review.finish(Survey::default()) };
+    let place = review.take(target(services, path));
+    let format = review.take(format_of(Path::new(path)).map_err(objection("path")));
+    let mut memory = 0;
+    if let (Some(frames), Some(format)) = (frames, format) {
+        let fits = check_size(format, frames.width, frames.height);
+        review.take(fits.map_err(objection("frames")));
+        memory = writing(frames.height, frames.width);
+    }
+    let key = place.map(|place| target_key(&place)).unwrap_or_default();
+    review.finish(Survey { key, memory, ..Survey::default() })
+}
+
+/// Bytes while writing: a frame as numbers, as bytes, as planes, and what an encoder keeps of the
+/// one before.
+pub(crate) fn writing(height: usize, width: usize) -> u64 {
+    (height * width * 3 * (4 + 4 + 1 + 3)) as u64
+}
+
+fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+    let frames = inputs.frames("frames")?;
+    let fps = match inputs.get("fps") {
+        Some(_) => inputs.real("fps")?,
+        None => frames.fps().unwrap_or(FPS),
+    };
+    let place = output(cx.services, inputs.text("path")?)?;
+    Ok(vec![Some(write(cx, &frames, &place, fps)?)])
+}
+
+/// Writes frames to a file; cancelled, it leaves none behind.
+pub(crate) fn write(cx: &Cx<'_>, frames: &Frames, place: &Path, fps: f64) -> Result<Value> {
+    let (width, height, count) = (frames.width(), frames.height(), frames.count());
+    let metadata = (!cx.record.is_empty()).then_some(cx.record);
+    let spec = Spec { width, height, count, fps, metadata };
+    let mut writer = create(place, &spec).node()?;
+    let mut done = 0;
+    for chunk in frames.chunks() {
+        let chunk = chunk?;
+        for index in 0..chunk.dim(0)? {
+            cx.check_cancel()?;
+            let frame: Vec<f32> = chunk.get(index)?.flatten_all()?.to_vec1()?; // [h·w·3]
+            writer.push(&frame).node()?;
+            done += 1;
+            cx.progress(done, count);
+        }
+    }
+    written(writer.finish().node()?)
+}
+
+/// The objection to several frames where a file holds one.
+pub(crate) fn one_frame(count: usize) -> Objection {
+    Objection::at("frames", format!("a PNG file holds one image, found {count} frames"))
+        .hint("number the files, as in frame_%05d.png, or write a video with `video.write`")
+}

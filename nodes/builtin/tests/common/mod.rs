@@ -1,0 +1,221 @@
+//! Nodes without a graph: inputs by name, defaults filled in, surveys and runs.
+#![allow(dead_code, unreachable_pub)] // each test file uses a part
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use candle_core::{DType, Device, Tensor};
+use kino_node::{Cancel, Cx, Error, Inputs, NodeDef, Outputs, Progress, Services, Spill, Value};
+use kino_port::{Fact, Facts, Literal, Objection, Survey};
+use kino_world::Folders;
+
+/// A node of the list.
+#[track_caller]
+pub fn node(name: &str) -> &'static NodeDef {
+    let found = kino_nodes::NODES.iter().find(|node| node.signature.name == name);
+    found.unwrap_or_else(|| panic!("there is no node `{name}`"))
+}
+
+/// A file or folder of reference values.
+pub fn reference(path: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/ref")).join(path)
+}
+
+/// Services, a folder for outputs, and what was reported.
+pub struct Rig {
+    pub services: Services,
+    pub out: PathBuf,
+    pub cancel: Cancel,
+    pub reports: Mutex<Vec<Progress>>,
+}
+
+impl Rig {
+    /// Inputs are relative to the reference values; outputs go to a folder of this test's own.
+    pub fn new(name: &str) -> Self {
+        Rig::at(name, &reference(""))
+    }
+
+    pub fn at(name: &str, graph: &Path) -> Self {
+        let out = std::env::temp_dir().join(format!("kino-nodes-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&out);
+        let spill = Spill::new(std::env::temp_dir(), u64::MAX);
+        let folders = Folders { graph: graph.to_owned(), out: out.clone() };
+        let services = kino_nodes::services(Device::Cpu, spill, folders);
+        Rig { services, out, cancel: Cancel::default(), reports: Mutex::default() }
+    }
+
+    /// Runs a node; all its outputs are wanted but those that model.load lacks.
+    pub fn try_run(&self, op: &str, given: &[(&str, Value)]) -> Result<Outputs, Error> {
+        let node = node(op);
+        let signature = &node.signature;
+        for (name, _) in given {
+            assert!(signature.input(name).is_some(), "{op} has no input `{name}`");
+        }
+        let value = |port: &kino_port::Port| {
+            let given = given.iter().find(|(name, _)| *name == port.name);
+            let default = || port.default.as_ref().map(Value::from_literal);
+            given.map(|(_, value)| value.clone()).or_else(default)
+        };
+        let values: Vec<Option<Value>> = signature.inputs.iter().map(value).collect();
+        let wanted: Vec<bool> =
+            signature.outputs.iter().map(|port| port.name != "image_encoder").collect();
+        let mut cx = Cx {
+            name: "test",
+            services: &self.services,
+            cancel: &self.cancel,
+            record: "Graph(version: 1, nodes: {})",
+            wanted: &wanted,
+            report: &|progress| self.reports.lock().unwrap().push(progress),
+        };
+        (node.run)(&mut cx, &Inputs::new(&signature.inputs, &values))
+    }
+
+    #[track_caller]
+    pub fn run(&self, op: &str, given: &[(&str, Value)]) -> Vec<Option<Value>> {
+        self.try_run(op, given).unwrap_or_else(|error| panic!("{op}: {error}"))
+    }
+
+    /// The first output.
+    #[track_caller]
+    pub fn one(&self, op: &str, given: &[(&str, Value)]) -> Value {
+        self.run(op, given).remove(0).expect("an output")
+    }
+
+    /// The message with which a node fails.
+    #[track_caller]
+    pub fn fails(&self, op: &str, given: &[(&str, Value)]) -> String {
+        match self.try_run(op, given) {
+            Ok(_) => panic!("{op} did not fail"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    pub fn survey(&self, op: &str, given: &[(&str, Fact)]) -> Result<Survey, Vec<Objection>> {
+        let node = node(op);
+        for (name, _) in given {
+            assert!(node.signature.input(name).is_some(), "{op} has no input `{name}`");
+        }
+        let fact = |port: &kino_port::Port| {
+            let given = given.iter().find(|(name, _)| *name == port.name);
+            let default = || port.default.clone().map(Fact::Literal);
+            given.map(|(_, fact)| fact.clone()).or_else(default)
+        };
+        let ports = node.signature.inputs.iter();
+        let entries = ports.map(|port| (port.name.as_ref().into(), fact(port))).collect();
+        (node.survey)(&self.services, &Facts::new(entries))
+    }
+
+    /// What is known of an output.
+    #[track_caller]
+    pub fn fact(&self, op: &str, given: &[(&str, Fact)], output: usize) -> Fact {
+        let survey = self.survey(op, given).unwrap_or_else(|o| panic!("{op}: {o:?}"));
+        survey.outputs.get(output).cloned().unwrap_or_default()
+    }
+
+    /// Every objection, one a line: `port: message (hint)`.
+    #[track_caller]
+    pub fn objects(&self, op: &str, given: &[(&str, Fact)]) -> String {
+        let line = |objection: &Objection| {
+            let port = objection.port.as_deref().unwrap_or("-");
+            let hint = objection.hint.as_ref().map(|hint| format!(" ({hint})"));
+            format!("{port}: {}{}", objection.message, hint.unwrap_or_default())
+        };
+        match self.survey(op, given) {
+            Ok(_) => panic!("{op} does not object"),
+            Err(objections) => objections.iter().map(line).collect::<Vec<_>>().join("\n"),
+        }
+    }
+
+    /// The embedded model: its parts as values.
+    pub fn model(&self, source: &str) -> Model<Value> {
+        let mut parts = self.run("model.load", &[("source", text(source))]);
+        let mut part = |index: usize| parts[index].take().expect("a part");
+        Model { text: part(0), dit: part(2), vae: part(3) }
+    }
+
+    /// What is known of a model's parts.
+    pub fn model_facts(&self, source: &str) -> Model<Fact> {
+        let survey = self.survey("model.load", &[("source", known(source))]).unwrap();
+        let part = |index: usize| survey.outputs[index].clone();
+        Model { text: part(0), dit: part(2), vae: part(3) }
+    }
+
+    /// A tensor of a reference file.
+    #[track_caller]
+    pub fn golden(&self, path: &str, name: &str) -> Value {
+        self.one("tensor.read", &[("path", text(path)), ("name", text(name))])
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.out);
+    }
+}
+
+#[derive(Clone)]
+pub struct Model<T> {
+    pub text: T,
+    pub dit: T,
+    pub vae: T,
+}
+
+pub fn text(text: &str) -> Value {
+    Value::Text(text.into())
+}
+
+pub fn int(value: i128) -> Value {
+    Value::Int(value)
+}
+
+pub fn named(items: &[(&str, Value)]) -> Value {
+    Value::List(items.iter().map(|(name, value)| (Some((*name).into()), value.clone())).collect())
+}
+
+pub fn several(items: &[Value]) -> Value {
+    Value::List(items.iter().map(|value| (None, value.clone())).collect())
+}
+
+/// A text that is known while planning.
+pub fn known(text: &str) -> Fact {
+    Fact::Literal(Literal::text(text.to_owned()))
+}
+
+/// A whole number that is known while planning.
+pub fn number(value: i128) -> Fact {
+    Fact::Literal(Literal::Int(value))
+}
+
+pub fn fact_list(items: &[(&str, Fact)]) -> Fact {
+    let name = |name: &str| (!name.is_empty()).then(|| name.into());
+    Fact::List(items.iter().map(|(n, fact)| (name(n), fact.clone())).collect())
+}
+
+pub fn values(tensor: &Tensor) -> Vec<f64> {
+    tensor.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// The largest difference; NaN where there is one.
+#[track_caller]
+pub fn distance(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.dims(), b.dims(), "shapes differ");
+    let pairs = values(a).into_iter().zip(values(b));
+    pairs.map(|(a, b)| (a - b).abs()).fold(0.0, |m, d| if d.is_nan() { f64::NAN } else { d.max(m) })
+}
+
+/// Fails where `a` is farther than `limit` from `b` anywhere.
+#[track_caller]
+pub fn close(what: &str, a: &Tensor, b: &Tensor, limit: f64) {
+    let distance = distance(a, b);
+    println!("{what}: {distance:.2e} of {limit:.0e}");
+    assert!(distance <= limit, "{what}: {distance:.3e} is more than {limit:.0e}");
+}
+
+/// The JSON beside reference values.
+pub fn json(path: &str) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(reference(path)).unwrap()).unwrap()
+}
+
+/// Everything by name: what a test compares after a run.
+pub type ByName = HashMap<String, Tensor>;
