@@ -1,6 +1,7 @@
 //! The boxes of ISO base media files (ISO/IEC 14496-12): length, four letters, contents.
 
 /// A box of contents.
+#[cfg(feature = "h264")]
 pub(crate) fn boxed(kind: &[u8; 4], contents: &[&[u8]]) -> Vec<u8> {
     let length = 8 + contents.iter().map(|part| part.len()).sum::<usize>();
     let mut bytes = Vec::with_capacity(length);
@@ -11,6 +12,7 @@ pub(crate) fn boxed(kind: &[u8; 4], contents: &[&[u8]]) -> Vec<u8> {
 }
 
 /// A box with version 0 and flags.
+#[cfg(feature = "h264")]
 pub(crate) fn full(kind: &[u8; 4], flags: u32, contents: &[&[u8]]) -> Vec<u8> {
     boxed(kind, &[&[&flags.to_be_bytes()[..]], contents].concat())
 }

@@ -3,6 +3,7 @@
 mod boxes;
 #[cfg(feature = "h264")]
 mod h264;
+#[cfg(feature = "h264")]
 mod mp4;
 mod png;
 mod webp;
