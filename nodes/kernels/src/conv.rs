@@ -8,14 +8,17 @@ use candle_core::{DType, Tensor, bail};
 
 use crate::buffer::with_scratch;
 use crate::dense::{Dense, fast, tensor};
+use crate::direct::{self, TapRow};
 use crate::matrix::{Matrix, TileMut, filled_by_tiles};
-use crate::{Result, composite};
+use crate::{Result, composite, math};
 
 /// Weights of a convolution, packed once when they are loaded.
 #[derive(Debug, Clone)]
 pub struct ConvWeights {
     /// `[kt, kh, kw·cin, cout]`
     packed: Tensor,
+    /// The same with channels padded to whole vectors, where those are few.
+    padded: Option<Tensor>,
     bias: Option<Tensor>,
     kernel: [usize; 3],
     stride: [usize; 3],
@@ -40,7 +43,8 @@ impl ConvWeights {
         let packed = weight.permute((2, 3, 4, 1, 0))?.force_contiguous()?;
         let packed = packed.reshape((kt, kh, kw * cin, cout))?; // [kt, kh, kw·cin, cout]
         let (kernel, channels) = ([kt, kh, kw], [cin, cout]);
-        Ok(Self { packed, bias: bias.cloned(), kernel, stride, channels })
+        let padded = pad_channels(&packed, cout)?;
+        Ok(Self { packed, padded, bias: bias.cloned(), kernel, stride, channels })
     }
 
     /// Kernel size in time, height and width.
@@ -75,6 +79,17 @@ impl ConvWeights {
             None => bail!("conv: an axis of {length} under a kernel of {}", self.kernel[axis]),
         }
     }
+}
+
+/// Weights for [`direct`], where it can be used.
+fn pad_channels(packed: &Tensor, cout: usize) -> Result<Option<Tensor>> {
+    let lanes = cout.next_multiple_of(math::LANES);
+    let size = packed.elem_count() / cout * lanes;
+    if cout > direct::MOST_CHANNELS || size > direct::MOST_WEIGHTS || !fast(&[packed]) {
+        return Ok(None);
+    }
+    let missing = lanes - cout;
+    packed.pad_with_zeros(3, 0, missing)?.force_contiguous().map(Some)
 }
 
 /// Frames that enter a convolution: `zeros` black ones, then the past, then the new.
@@ -131,6 +146,7 @@ struct Job<'a> {
     /// The frames under the kernel; `None` is a frame of zeros.
     frames: Vec<Option<&'a [f32]>>,
     weights: &'a [f32],
+    padded: Option<&'a [f32]>,
     bias: Option<&'a [f32]>,
     kernel: [usize; 3],
     stride: [usize; 3],
@@ -148,7 +164,12 @@ fn on_cpu(
     let (_, h, w, c) = input.frames.dims4()?;
     let (new, past) = (Dense::new(input.frames)?, Dense::optional(input.past)?);
     let (packed, bias) = (Dense::new(weights.packed())?, Dense::optional(weights.bias())?);
+    let padded = match size[2] >= direct::LEAST_WIDTH {
+        true => Dense::optional(weights.padded.as_ref())?,
+        false => None,
+    };
     let residual = Dense::optional(residual)?;
+    let padded = padded.as_ref().map(Dense::read);
     let (new, past) = (new.read(), past.as_ref().map(Dense::read));
     let (packed, bias) = (packed.read(), bias.as_ref().map(Dense::read));
     let residual = residual.as_ref().map(Dense::read);
@@ -159,6 +180,7 @@ fn on_cpu(
     let job = Job {
         frames,
         weights: &packed,
+        padded: padded.as_deref(),
         bias: bias.as_deref(),
         kernel: weights.kernel,
         stride: weights.stride,
@@ -178,7 +200,13 @@ impl Job<'_> {
     fn run(&self, residual: Option<&[f32]>, [t, h, w, c]: [usize; 4]) -> Vec<f32> {
         filled_by_tiles(t, [h, w * c], [self.rows_per_task(h), w * c], |frame, tile| {
             let start = (frame * h + tile.rows.start) * w * c;
-            self.rows(frame, tile, residual.map(|all| &all[start..]));
+            let residual = residual.map(|all| &all[start..]);
+            match self.padded {
+                Some(weights) if self.stride[1..] == [1, 1] => {
+                    self.rows_directly(weights, frame, tile, residual);
+                }
+                _ => self.rows(frame, tile, residual),
+            }
         })
     }
 
@@ -203,9 +231,39 @@ impl Job<'_> {
             for row in 0..rows {
                 let sums = &sums[row * step * cout..][..line];
                 let residual = residual.map(|all| &all[row * line..][..line]);
-                finish(tile.row(row), sums, self.bias, residual);
+                let out = tile.row(row);
+                out.copy_from_slice(sums);
+                add_operands(out, self.bias, residual);
             }
         });
+    }
+
+    /// The same by [`direct`].
+    fn rows_directly(
+        &self,
+        weights: &[f32],
+        t: usize,
+        mut tile: TileMut,
+        residual: Option<&[f32]>,
+    ) {
+        let ([cin, cout], [wide, width]) = (self.channels, self.width);
+        let lanes = cout.next_multiple_of(math::LANES);
+        let size = self.kernel[2] * cin * lanes;
+        let line = width * cout;
+        let mut taps = Vec::with_capacity(self.kernel[0] * self.kernel[1]);
+        for row in 0..tile.rows.len() {
+            taps.clear();
+            for kt in 0..self.kernel[0] {
+                let Some(frame) = self.frames[t * self.stride[0] + kt] else { continue };
+                taps.extend((0..self.kernel[1]).map(|kh| TapRow {
+                    input: &frame[(tile.rows.start + row + kh) * wide * cin..],
+                    weights: &weights[(kt * self.kernel[1] + kh) * size..][..size],
+                }));
+            }
+            let out = tile.row(row);
+            direct::row(&taps, [cin, lanes], out, cout);
+            add_operands(out, self.bias, residual.map(|all| &all[row * line..][..line]));
+        }
     }
 
     /// Adds one (time, row) of the kernel to the sums of all pixels of some rows.
@@ -238,9 +296,8 @@ impl Job<'_> {
     }
 }
 
-/// Writes sums + bias + residual.
-fn finish(out: &mut [f32], sums: &[f32], bias: Option<&[f32]>, residual: Option<&[f32]>) {
-    out.copy_from_slice(sums);
+/// Adds bias and residual.
+fn add_operands(out: &mut [f32], bias: Option<&[f32]>, residual: Option<&[f32]>) {
     if let Some(bias) = bias {
         for pixel in out.chunks_exact_mut(bias.len()) {
             pixel.iter_mut().zip(bias).for_each(|(y, b)| *y += b);

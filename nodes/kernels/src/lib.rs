@@ -35,6 +35,7 @@ mod buffer;
 pub mod composite;
 mod conv;
 mod dense;
+mod direct;
 mod linear;
 mod math;
 mod matrix;
