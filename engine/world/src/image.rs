@@ -30,9 +30,41 @@ pub fn read_image(path: &Path) -> Result<Image> {
     let mut image = DynamicImage::from_decoder(decoder).map_err(|error| {
         Error::content(path, format!("the image is damaged or ends early ({error})"))
     })?;
+    if !is_whole_jpeg(path)? {
+        return Err(
+            Error::content(path, "the image ends early").advise("copy or download it again")
+        );
+    }
     image.apply_orientation(orientation);
     let rgb = image.into_rgb32f();
     Ok(Image { width: rgb.width() as usize, height: rgb.height() as usize, rgb: rgb.into_raw() })
+}
+
+/// Whether a JPEG reaches its end marker (ITU-T T.81, annex B); true of every other format, whose decoders see to it
+/// themselves. That of JPEG fills with grey what is missing.
+fn is_whole_jpeg(path: &Path) -> Result<bool> {
+    let mut start = [0; 2];
+    let mut file = File::open(path).map_err(Error::io("read", path))?;
+    if file.read_exact(&mut start).is_err() || start != [0xff, 0xd8] {
+        return Ok(true);
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(Error::io("read", path))?;
+    let mut at = 0;
+    while let Some(&[first, second]) = bytes.get(at..at + 2) {
+        at += match (first, second) {
+            (0xff, 0xd9) => return Ok(true),
+            // Stuffed bytes and markers without contents.
+            (0xff, 0x00 | 0x01 | 0xd0..=0xd8) => 2,
+            // A segment states its length, so that the end of a thumbnail inside is not taken for the image's.
+            (0xff, 0x02..=0xfe) => match bytes.get(at + 2..at + 4) {
+                Some(&[high, low]) => 2 + usize::from(u16::from_be_bytes([high, low])),
+                _ => return Ok(false),
+            },
+            _ => 1,
+        };
+    }
+    Ok(false)
 }
 
 /// The width and height of an image, read from its header.

@@ -116,7 +116,12 @@ fn header(path: &Path) -> Result<(Metadata, u64)> {
     if file.read_exact(&mut start).is_err() {
         return Err(truncated(path));
     }
-    if start.starts_with(b"PK\x03\x04") || (start[0] == 0x80 && (1..=5).contains(&start[1])) {
+    // A header of 640 bytes begins with the same two bytes as a pickle: the brace behind its length decides.
+    let mut first = [0];
+    let is_header = file.read_exact(&mut first).is_ok() && first == *b"{";
+    if !is_header
+        && (start.starts_with(b"PK\x03\x04") || (start[0] == 0x80 && (1..=5).contains(&start[1])))
+    {
         let found = looks_like(path).unwrap_or("a pickle");
         return Err(Error::content(path, format!("expected a safetensors file, found {found}"))
             .advise("pickle files run code when they are loaded, so they are refused: convert it to safetensors"));
@@ -130,6 +135,7 @@ fn header(path: &Path) -> Result<(Metadata, u64)> {
         return Err(truncated(path));
     }
     let mut bytes = vec![0; size as usize];
+    file.seek(SeekFrom::Start(8)).map_err(Error::io("read", path))?;
     file.read_exact(&mut bytes).map_err(Error::io("read", path))?;
     let metadata: Metadata = serde_json::from_slice(&bytes).map_err(|error| {
         Error::content(path, format!("the header of the safetensors file is broken ({error})"))

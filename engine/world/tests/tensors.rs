@@ -63,3 +63,21 @@ fn broken_files_are_refused_and_never_panic() {
         let _ = (tensor_info(&broken), read_tensor(&broken, "x"));
     }
 }
+
+/// A header of 384, 640, 896… bytes begins with the same two bytes as a pickle.
+#[test]
+fn no_length_of_a_header_is_taken_for_a_pickle() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.safetensors");
+    let mut lengths = Vec::new();
+    for letters in (1..1500).step_by(8) {
+        let name = "x".repeat(letters);
+        let tensor = Tensor::new(&[1f32, 2.0], &Device::Cpu).unwrap();
+        write_tensors(&path, &[(name.clone(), tensor)]).unwrap();
+        let start = fs::read(&path).unwrap();
+        lengths.push(u64::from_le_bytes(start[..8].try_into().unwrap()));
+        let back = read_tensor(&path, &name).unwrap();
+        assert_eq!(back.to_vec1::<f32>().unwrap(), [1.0, 2.0]);
+    }
+    assert!([384, 640, 896, 1152, 1408].iter().all(|length| lengths.contains(length)));
+}
