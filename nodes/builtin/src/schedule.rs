@@ -87,8 +87,33 @@ fn run_schedule(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let shift = inputs.get("shift").is_some().then(|| inputs.real("shift")).transpose()?;
     let config = &part.model.config.scheduler;
     let schedule = levels(config, config.kind(), inputs.int("steps")?, shift)?;
-    let sigmas = schedule.sigmas().iter().map(|sigma| Sigma(*sigma)).collect();
+    let sigmas = unrounded(&schedule, config.num_train_timesteps).into_iter().map(Sigma).collect();
     Ok(vec![Some(Value::Sigmas(Sigmas(sigmas)))])
+}
+
+/// The levels in f64, such that they round to the schedule's and have its timesteps.
+///
+/// A schedule holds its levels as the f32 that the scheduler computes with, but cut its timesteps off before rounding:
+/// 0.667 is timestep 667, its f32 would be 666.
+fn unrounded(schedule: &Schedule, train: usize) -> Vec<f64> {
+    let train = train as f64;
+    let whole = schedule.timesteps().iter().all(|timestep| timestep.fract() == 0.0);
+    let mut levels = schedule.sigmas().to_vec();
+    for (level, timestep) in levels.iter_mut().zip(schedule.timesteps()).filter(|_| whole) {
+        let cut = |level: f64| (level * train).trunc();
+        if cut(*level) == *timestep {
+            continue;
+        }
+        let border = if cut(*level) < *timestep { *timestep } else { timestep + 1.0 };
+        *level = border / train;
+        while cut(*level) < *timestep {
+            *level = level.next_up();
+        }
+        while cut(*level) > *timestep {
+            *level = level.next_down();
+        }
+    }
+    levels
 }
 
 /// Classifier-free guidance.
@@ -155,5 +180,30 @@ impl Guidance for ClassifierFree {
     fn guide(&mut self, _: Moment, with_text: &Tensor, without: &Tensor) -> Result<Tensor> {
         let tokens = with_text.dim(0)?;
         self.0.apply(with_text, without, &[tokens]).node()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kino_models::schedule::ScheduleKind;
+
+    use super::*;
+
+    /// Levels that go through a graph as a value are asked at the same timesteps as those made on the spot.
+    #[test]
+    fn levels_survive_being_a_value() {
+        for kind in [ScheduleKind::UniPc, ScheduleKind::Euler] {
+            for steps in 1..120 {
+                for shift in [0.5, 1.0, 3.0, 5.0, 8.0, 16.0] {
+                    let made = Schedule::new(kind, steps, shift, 1000).unwrap();
+                    if kind == ScheduleKind::Euler && made.sigmas().windows(2).any(|w| w[1] >= w[0])
+                    {
+                        continue;
+                    }
+                    let given = Schedule::from_sigmas(kind, &unrounded(&made, 1000), 1000).unwrap();
+                    assert_eq!(given, made, "{kind:?}, {steps} steps, shift {shift}");
+                }
+            }
+        }
     }
 }

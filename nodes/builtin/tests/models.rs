@@ -2,12 +2,17 @@
 
 mod common;
 
-use candle_core::{DType, IndexOp, Tensor};
-use common::{Rig, close, distance, int, json, named, reference, several, text};
+use std::sync::Arc;
+
+use candle_core::{DType, Device, IndexOp, Tensor};
+use common::{Model, Rig, close, distance, int, json, named, reference, several, text};
 use kino_models::ModelFolder;
 use kino_models::text::TextEncoder;
-use kino_node::{Conditioning, Frames, Value};
-use kino_world::{read_image, read_tensor};
+use kino_node::{
+    Cancel, Conditioning, Error, Frames, Guidance, Guider, Moment, Services, Spill, Value,
+};
+use kino_nodes::{Models, TextHandle};
+use kino_world::{Folders, read_image, read_tensor};
 
 fn real(value: f64) -> Value {
     Value::Real(value)
@@ -112,7 +117,7 @@ fn the_embedded_model_by_nodes_equals_its_reference() {
         close(&format!("{name}, latents"), trace, &steps, 1e-3);
         let latent = rig.one("unpatchify", &[("patches", patches.clone())]);
         let frames = rig.one("vae.decode", &[("vae", model.vae.clone()), ("latent", latent)]);
-        let expected = rig.golden(&golden, "frames").tensor().unwrap();
+        let expected = rig.golden(&golden, "frames_u8").tensor().unwrap();
         close_bytes(&frames.tensor().unwrap(), &expected, 2.0);
     }
 }
@@ -120,7 +125,7 @@ fn the_embedded_model_by_nodes_equals_its_reference() {
 /// Noise, text and patches of the embedded model, small.
 struct Shapes {
     rig: Rig,
-    model: common::Model<Value>,
+    model: Model<Value>,
 }
 
 impl Shapes {
@@ -226,11 +231,11 @@ fn large_and_small_runs_agree() {
     let shapes = Shapes::new("large");
     let prompt = shapes.text("a red circle moves right on a white background");
     let small = shapes.noise((64, 64), 5, 1);
-    let many: Vec<Value> = (0..34).map(|seed| shapes.noise((64, 64), 5, seed)).collect();
+    let many: Vec<Value> = (0..5).map(|seed| shapes.noise((64, 64), 5, seed)).collect();
     let one = [("steps", int(1))];
     let packed = shapes.sample(shapes.patches(several(&many)), prompt.clone(), &one);
     let alone = shapes.sample(shapes.patches(small), prompt, &one);
-    close("one of 34", &shapes.latent(&packed, "1"), &shapes.latent(&alone, ""), 1e-5);
+    close("one of 5", &shapes.latent(&packed, "1"), &shapes.latent(&alone, ""), 1e-5);
 }
 
 #[test]
@@ -253,7 +258,7 @@ fn a_guider_and_a_schedule_stand_for_their_shorthands() {
     let levels = [("dit", shapes.model.dit.clone()), ("steps", int(3))];
     let sigmas = shapes.rig.one("schedule", &levels);
     assert_eq!(distance(&plain, &run(&[("guidance", real(5.0)), ("sigmas", sigmas)])), 0.0);
-    let rising = Tensor::new(&[0.2f32, 0.6, 0.0], &candle_core::Device::Cpu).unwrap();
+    let rising = Tensor::new(&[0.2f32, 0.6, 0.0], &Device::Cpu).unwrap();
     let inputs = [
         ("dit", shapes.model.dit.clone()),
         ("patches", shapes.patches(noise.clone())),
@@ -307,7 +312,64 @@ fn cancelling_stops_every_node_that_computes() {
     assert_eq!(left, 0, "nothing is left behind");
 }
 
-use common::Model;
+/// A guider that raises the cancel flag just before the transformer runs.
+struct Interrupting(Cancel);
+
+impl Guider for Interrupting {
+    fn begin(&self) -> Box<dyn Guidance> {
+        Box::new(Interrupting(self.0.clone()))
+    }
+}
+
+impl Guidance for Interrupting {
+    fn guides(&self, _: Moment) -> bool {
+        self.0.cancel();
+        false
+    }
+
+    fn guide(&mut self, _: Moment, with_text: &Tensor, _: &Tensor) -> Result<Tensor, Error> {
+        Ok(with_text.clone())
+    }
+}
+
+#[test]
+fn cancelling_takes_effect_within_a_step() {
+    let shapes = Shapes::new("interrupt");
+    let guider: Arc<dyn Guider> = Arc::new(Interrupting(shapes.rig.cancel.clone()));
+    let inputs = [
+        ("dit", shapes.model.dit.clone()),
+        ("text", shapes.text("a red circle")),
+        ("patches", shapes.patches(shapes.noise((64, 64), 5, 1))),
+        ("guider", Value::Guider(guider)),
+    ];
+    shapes.rig.reports.lock().unwrap().clear();
+    assert_eq!(shapes.rig.fails("dit.sample", &inputs), "cancelled");
+    let reports = shapes.rig.reports.lock().unwrap();
+    assert_eq!(reports.iter().map(|report| report.step).collect::<Vec<_>>(), [0]);
+}
+
+#[test]
+fn weights_are_loaded_once_and_kept_across_runs() {
+    let first = Shapes::new("kept");
+    first.text("a red circle");
+    let models = first.rig.services.get::<Models>().unwrap();
+    let Value::Part(part) = &first.model.text else { panic!() };
+    let handle = Arc::clone(&part.handle).downcast::<TextHandle>().unwrap();
+    let loaded = models.text_encoder(&handle).unwrap();
+    let mut second = Rig::new("kept-again");
+    second.services = services_with(&models, &second);
+    let inputs = [("encoder", second.model("embedded:shapes").text), ("prompt", text("a star"))];
+    second.one("text.encode", &inputs);
+    assert!(Arc::ptr_eq(&loaded, &models.text_encoder(&handle).unwrap()));
+    models.clear();
+    assert!(!Arc::ptr_eq(&loaded, &models.text_encoder(&handle).unwrap()));
+}
+
+fn services_with(models: &Arc<Models>, rig: &Rig) -> Services {
+    let folders = Folders { graph: reference(""), out: rig.out.clone() };
+    let spill = Spill::new(std::env::temp_dir(), u64::MAX);
+    kino_nodes::services(Device::Cpu, spill, folders).with(Arc::clone(models))
+}
 
 /// Encoding and decoding, whole and in tiles, against diffusers.
 #[test]
@@ -335,14 +397,40 @@ fn frames_to_latents_and_back_equal_diffusers() {
         distance(&rig.one("vae.encode", &again).tensor().unwrap(), &latent.tensor().unwrap()),
         0.0
     );
-    // A tile that holds the whole frame changes nothing; a smaller one only a little.
+    // A tile that holds the whole frame changes nothing; a smaller one does.
     let tiled = |side: i128| {
         let inputs = [("vae", vae.clone()), ("latent", latent.clone()), ("tile", int(side))];
         rig.one("vae.decode", &inputs).tensor().unwrap()
     };
     assert_eq!(distance(&tiled(0), &tiled(64)), 0.0);
-    let difference = distance(&tiled(0), &tiled(32));
-    assert!(difference > 0.0 && difference < 0.5, "{difference}");
+    assert!(distance(&tiled(0), &tiled(32)) > 1e-3, "tiles see less, so they must differ");
+}
+
+#[test]
+fn bytes_to_latents_equal_diffusers() {
+    let rig = Rig::new("encode");
+    let model = rig.model("wan_t2v/model");
+    let config = json("wan_t2v/model/vae/config.json");
+    let list = |key: &str| {
+        let values = config[key].as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32);
+        Tensor::new(values.collect::<Vec<_>>(), &Device::Cpu)
+            .unwrap()
+            .reshape(((), 1, 1, 1))
+            .unwrap()
+    };
+    for case in ["a", "b", "c"] {
+        let golden = |name: &str| {
+            let name = format!("{case}.{name}");
+            let tensor = rig.golden("wan_t2v/golden/vae.safetensors", &name).tensor().unwrap();
+            tensor.to_dtype(DType::F32).unwrap().squeeze(0).unwrap() // [c, f, h, w]
+        };
+        let frames = golden("video_u8").permute((1, 2, 3, 0)).unwrap(); // [f, h, w, 3]
+        let frames = Value::Tensor((frames.contiguous().unwrap() / 255.0).unwrap());
+        let latent = rig.one("vae.encode", &[("vae", model.vae.clone()), ("frames", frames)]);
+        let mean = golden("mean").broadcast_sub(&list("latents_mean")).unwrap();
+        let mean = mean.broadcast_div(&list("latents_std")).unwrap();
+        close(case, &latent.tensor().unwrap(), &mean, 2e-5);
+    }
 }
 
 #[test]
@@ -350,7 +438,7 @@ fn prompts_are_encoded_as_the_library_does() {
     let rig = Rig::new("text");
     let encoder = rig.model("wan_t2v/model").text;
     let folder = ModelFolder::directory(reference("wan_t2v/model")).unwrap();
-    let direct = TextEncoder::load(&folder, DType::F32, &candle_core::Device::Cpu).unwrap();
+    let direct = TextEncoder::load(&folder, DType::F32, &Device::Cpu).unwrap();
     let inputs =
         [("encoder", encoder), ("prompt", text("a  fox &amp; snow")), ("negative", text("blur"))];
     let Value::Conditioning(found) = rig.one("text.encode", &inputs) else { panic!() };

@@ -50,7 +50,7 @@ fn every_node_and_port_has_help() {
         assert!(name.split('.').all(is_word), "{name}");
         assert!(!signature.version.is_empty(), "{name}");
         let summary = signature.summary();
-        assert!(summary.ends_with('.') && summary.len() > 20, "{name}: {summary:?}");
+        assert!(summary.ends_with('.') && summary.len() > 15, "{name}: {summary:?}");
         assert!(signature.about.contains("Example"), "{name} shows no example");
         let ports = || signature.inputs.iter().chain(signature.outputs.iter());
         for port in ports() {

@@ -1,0 +1,342 @@
+//! What nodes know and refuse before anything runs: facts from configs, objections with advice.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use common::{Rig, fact_list, known, number, reference};
+use kino_node::{Clip, ConditioningFact, FramesFact, LatentFact, PatchesFact, TensorFact};
+use kino_port::Fact;
+
+fn latent(shape: [usize; 4]) -> Fact {
+    Fact::own(LatentFact { shape, space: None })
+}
+
+fn tensor(shape: &[usize]) -> Fact {
+    Fact::own(TensorFact { shape: shape.to_vec(), dtype: DType::F32 })
+}
+
+fn frames(count: usize, height: usize, width: usize) -> Fact {
+    Fact::own(FramesFact { count: Some(count), height, width, fps: None })
+}
+
+fn clip(name: Option<&str>, grid: [usize; 3], channels: usize) -> Clip {
+    Clip { name: name.map(str::to_owned), grid, channels, space: None }
+}
+
+fn patches(clips: Vec<Clip>) -> Fact {
+    Fact::own(PatchesFact { clips, patch: [1, 2, 2] })
+}
+
+/// A copy of a small checkpoint to damage.
+struct Copied(PathBuf);
+
+impl Copied {
+    fn new(name: &str) -> Self {
+        let to = std::env::temp_dir().join(format!("kino-survey-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&to);
+        copy(&reference("wan_t2v/model"), &to);
+        Copied(to)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+
+    fn vae(&self) -> PathBuf {
+        self.0.join("vae/diffusion_pytorch_model.safetensors")
+    }
+}
+
+impl Drop for Copied {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+#[test]
+fn facts_travel_from_the_model_to_the_frames() {
+    let rig = Rig::new("travel");
+    let model = rig.model_facts("embedded:shapes");
+    let text = rig.fact("text.encode", &[("encoder", model.text), ("prompt", known("x"))], 0);
+    assert_eq!(text.get(), Some(&ConditioningFact { rows: 48, dim: 128 }));
+    let size = [("width", number(96)), ("height", number(64)), ("frames", number(17))];
+    let noise = [&[("vae", model.vae.clone()), ("seed", number(1))], &size[..]].concat();
+    let noise = rig.fact("latent.noise", &noise, 0);
+    let latents = fact_list(&[("wide", noise)]);
+    let packed = rig.fact("patchify", &[("dit", model.dit.clone()), ("latents", latents)], 0);
+    let known_patches: &PatchesFact = packed.get().unwrap();
+    assert_eq!(known_patches.clips[0].grid, [5, 4, 6]);
+    assert_eq!(known_patches.clips[0].name.as_deref(), Some("wide"));
+    let inputs = [("dit", model.dit), ("patches", packed), ("text", text), ("steps", number(20))];
+    let survey = rig.survey("dit.sample", &inputs).unwrap();
+    assert_eq!(survey.outputs[1].get::<TensorFact>().unwrap().shape, [20, 16, 5, 8, 12]);
+    assert!(survey.memory > 4 * 5_000_000, "weights and activations: {}", survey.memory);
+    let unpacked = rig.fact("unpatchify", &[("patches", survey.outputs[0].clone())], 0);
+    assert_eq!(unpacked.get::<LatentFact>().unwrap().shape, [16, 5, 8, 12]);
+    let decode = [("vae", model.vae), ("latent", unpacked)];
+    let survey = rig.survey("vae.decode", &decode).unwrap();
+    let expected = FramesFact { count: Some(17), height: 64, width: 96, fps: None };
+    assert_eq!(survey.outputs[0].get(), Some(&expected));
+    let write = [("frames", survey.outputs[0].clone()), ("path", known("x.mp4"))];
+    assert!(rig.survey("video.write", &write).unwrap().memory > 0);
+}
+
+#[test]
+fn a_source_that_is_no_model_is_refused() {
+    let rig = Rig::new("source");
+    let load = |source: &str| rig.objects("model.load", &[("source", known(source))]);
+    assert_eq!(
+        load("embedded:cats"),
+        "source: no model `cats` is embedded (there is one: embedded:shapes)"
+    );
+    assert!(load("nowhere").contains("nowhere does not exist (a model is a folder"));
+    assert!(load("wan_t2v/golden/meta.json").contains("is a file"));
+    assert!(load("wan_t2v/golden").starts_with("source: "));
+    assert!(
+        load("hub:Nobody/Nothing-kino").contains("(get it with: hf download Nobody/Nothing-kino)")
+    );
+}
+
+#[test]
+fn a_missing_part_is_said_by_whoever_needs_it() {
+    let rig = Rig::new("missing");
+    let survey = rig.survey("model.load", &[("source", known("embedded:shapes"))]).unwrap();
+    assert_eq!(survey.outputs.len(), 4);
+    assert_eq!(survey.reads[0].path, "embedded:shapes");
+    let copied = Copied::new("no-vae");
+    let index = std::fs::read_to_string(copied.0.join("model_index.json")).unwrap();
+    let mut index: serde_json::Value = serde_json::from_str(&index).unwrap();
+    index["vae"] = serde_json::json!([null, null]);
+    std::fs::write(copied.0.join("model_index.json"), index.to_string()).unwrap();
+    let model = rig.model_facts(copied.path());
+    let decode = [("vae", model.vae), ("latent", latent([16, 1, 4, 4]))];
+    let message = format!("vae: the model `{}` has no VAE", copied.path());
+    assert_eq!(rig.objects("vae.decode", &decode), message);
+}
+
+#[test]
+fn damaged_weights_are_found_before_anything_runs() {
+    let rig = Rig::new("damaged");
+    let decode = |copied: &Copied| {
+        let vae = rig.model_facts(copied.path()).vae;
+        rig.objects("vae.decode", &[("vae", vae), ("latent", latent([16, 1, 4, 4]))])
+    };
+    let copied = Copied::new("cut");
+    let bytes = std::fs::read(copied.vae()).unwrap();
+    std::fs::write(copied.vae(), &bytes[..bytes.len() / 2]).unwrap();
+    assert!(decode(&copied).contains("is truncated"));
+    std::fs::write(copied.vae(), b"\x80\x02}q\x00.").unwrap();
+    assert!(decode(&copied).contains("pickle"));
+    std::fs::remove_file(copied.vae()).unwrap();
+    assert!(decode(&copied).contains("is missing"));
+    std::fs::write(copied.0.join("vae/config.json"), "{").unwrap();
+    assert!(
+        rig.objects("model.load", &[("source", known(copied.path()))]).contains("vae/config.json")
+    );
+}
+
+#[test]
+fn a_changed_model_has_another_key() {
+    let rig = Rig::new("key");
+    let copied = Copied::new("key");
+    let key = |compute: &str| {
+        let inputs = [("source", known(copied.path())), ("compute", known(compute))];
+        rig.survey("model.load", &inputs).unwrap().key
+    };
+    let (first, bf16) = (key("auto"), key("bf16"));
+    assert_eq!(first, key("f32"), "weights in f32 compute in f32");
+    assert_ne!(first, bf16);
+    let config = copied.0.join("scheduler/scheduler_config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text + "\n").unwrap();
+    assert_ne!(first, key("auto"));
+}
+
+#[test]
+fn latents_that_no_patch_fits_are_refused() {
+    let rig = Rig::new("patchify");
+    let dit = rig.model_facts("embedded:shapes").dit;
+    let check =
+        |latents: Fact| rig.objects("patchify", &[("dit", dit.clone()), ("latents", latents)]);
+    assert_eq!(
+        check(latent([12, 5, 8, 12])),
+        "latents: this transformer reads latents of 16 channels, found 12 \
+         (a transformer and a VAE of one model belong together)"
+    );
+    assert_eq!(
+        check(fact_list(&[("tall", tensor(&[1, 16, 5, 7, 12])), ("flat", tensor(&[16, 5]))])),
+        "latents: `tall`: latent height must be a multiple of 2, found 7; near it: 6 and 8\n\
+         latents: a latent is [c, f, h, w] or [1, c, f, h, w], found a tensor [16, 5]"
+    );
+    let vae = rig.model_facts("wan_t2v/model").vae;
+    let encode = [("vae", vae), ("frames", frames(5, 64, 40))];
+    let encoded = rig.fact("vae.encode", &encode, 0);
+    assert_eq!(
+        check(encoded),
+        "latents: width must be a multiple of 16, found 40; near it: 32 and 48"
+    );
+}
+
+#[test]
+fn a_clip_that_is_not_packed_is_refused() {
+    let rig = Rig::new("clips");
+    let two = patches(vec![clip(Some("wide"), [1, 2, 3], 16), clip(None, [1, 1, 1], 16)]);
+    let check =
+        |name: &str| rig.objects("unpatchify", &[("patches", two.clone()), ("clip", known(name))]);
+    assert_eq!(check(""), "clip: 2 clips are packed here: which one? (the clips are: wide, 1)");
+    assert_eq!(check("tall"), "clip: there is no clip `tall` (the clips are: wide, 1)");
+    assert_eq!(check("2"), "clip: there is no clip `2` (the clips are: wide, 1)");
+    let tensor = rig.objects("unpatchify", &[("patches", tensor(&[6, 64]))]);
+    assert!(tensor.starts_with("patches: a tensor does not say where its patches lie"));
+}
+
+#[test]
+fn what_the_transformer_cannot_read_is_refused() {
+    let rig = Rig::new("sample");
+    let dit = rig.model_facts("embedded:shapes").dit;
+    let check = |patches: Fact, text: Fact, more: &[(&str, Fact)]| {
+        let inputs = [("dit", dit.clone()), ("patches", patches), ("text", text)];
+        rig.objects("dit.sample", &[&inputs, more].concat())
+    };
+    let good = Fact::own(ConditioningFact { rows: 48, dim: 128 });
+    let one = || patches(vec![clip(None, [1, 2, 3], 16)]);
+    assert_eq!(
+        check(one(), tensor(&[1, 512, 4096]), &[]),
+        "text: this transformer reads texts 128 wide, found 4096 \
+         (a transformer and a text encoder of one model belong together)"
+    );
+    assert_eq!(
+        check(patches(vec![clip(None, [1, 2, 3], 48)]), good.clone(), &[]),
+        "patches: this transformer reads latents of 16 channels, found 48"
+    );
+    assert_eq!(
+        check(one(), fact_list(&[("", good.clone()), ("", good.clone())]), &[]),
+        "text: expected one text for one clip, found 2"
+    );
+    let other = Fact::own(PatchesFact { clips: vec![clip(None, [1, 2, 3], 16)], patch: [1, 1, 1] });
+    assert!(
+        check(other, good.clone(), &[])
+            .starts_with("patches: this transformer reads patches of (1, 2, 2)")
+    );
+    assert_eq!(
+        check(one(), good, &[("sigmas", tensor(&[2, 2]))]),
+        "sigmas: noise levels are [steps + 1], found a tensor [2, 2]"
+    );
+}
+
+#[test]
+fn frames_that_the_autoencoder_cannot_hold_are_refused() {
+    let rig = Rig::new("vae");
+    let model = rig.model_facts("embedded:shapes");
+    let encode = [("vae", model.vae.clone()), ("frames", frames(16, 60, 96))];
+    assert_eq!(
+        rig.objects("vae.encode", &encode),
+        "frames: height must be a multiple of 8 for this VAE, found 60; near it: 56 and 64 \
+         (a `frames.resize` node brings frames to a size)\n\
+         frames: frames must be 4k+1 for this VAE, found 16; near it: 13 and 17"
+    );
+    let decode = [("vae", model.vae), ("latent", latent([48, 1, 4, 4]))];
+    assert_eq!(
+        rig.objects("vae.decode", &decode),
+        "latent: this VAE has latents of 16 channels, found 48 \
+         (decode with the VAE of the model that the latent was made for)"
+    );
+}
+
+#[test]
+fn a_longer_clip_needs_its_frames_and_no_more() {
+    let rig = Rig::new("memory");
+    let vae = rig.model_facts("wan_t2v/model").vae;
+    let memory = |tile: i128, frames: usize| {
+        let latent = latent([16, frames, 90, 160]);
+        let inputs = [("vae", vae.clone()), ("latent", latent), ("tile", number(tile))];
+        rig.survey("vae.decode", &inputs).unwrap().memory
+    };
+    let frames = 4 * (720 * 1280 * 3 * 4);
+    for tile in [0, 256] {
+        assert_eq!(memory(tile, 6) - memory(tile, 5), frames, "tile {tile}");
+    }
+    assert_ne!(memory(0, 5), memory(256, 5));
+}
+
+#[test]
+fn files_are_looked_at_while_planning() {
+    let rig = Rig::new("files");
+    std::fs::create_dir_all(&rig.out).unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = rig.out.join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let read = |path: &str| rig.objects("image.read", &[("path", known(path))]);
+    assert!(
+        read(&file("x.png", b"no image at all")).contains("expected a PNG, JPEG or WebP image")
+    );
+    assert!(read("none.png").contains("there is no such file"));
+    let known_image = [("path", known("shapes/i2v_input.png"))];
+    let survey = rig.survey("image.read", &known_image).unwrap();
+    let expected = FramesFact { count: Some(1), height: 64, width: 96, fps: None };
+    assert_eq!(survey.outputs[0].get(), Some(&expected));
+    assert_eq!(survey.reads[0].path, "shapes/i2v_input.png");
+    assert_eq!(survey.key, survey.reads[0].hash.as_bytes());
+    let tensors = rig.out.join("t.safetensors");
+    let one = Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap();
+    one.save_safetensors("noise", &tensors).unwrap();
+    let read = |name: &str| {
+        let inputs = [("path", known(tensors.to_str().unwrap())), ("name", known(name))];
+        rig.survey("tensor.read", &inputs)
+    };
+    assert!(read("").is_ok(), "the only one needs no name");
+    assert_eq!(read("noize").unwrap_err()[0].hint.as_deref(), Some("did you mean `noise`?"));
+    let pickle = [("path", known(&file("p.safetensors", b"\x80\x02}q\x00....")))];
+    assert!(rig.objects("tensor.read", &pickle).contains("pickle"));
+}
+
+#[test]
+fn outputs_that_cannot_be_written_are_refused() {
+    let rig = Rig::new("outputs");
+    let write = |op: &str, frames: Fact, path: &str| {
+        rig.objects(op, &[("frames", frames), ("path", known(path))])
+    };
+    for path in ["/etc/x.mp4", "../x.mp4", "a/../../x.mp4"] {
+        assert!(
+            write("video.write", frames(1, 64, 64), path).starts_with("path: outputs lie under")
+        );
+    }
+    assert!(
+        write("video.write", frames(1, 64, 64), "x.avi")
+            .contains("there is no video format `.avi`")
+    );
+    assert!(
+        write("video.write", frames(9, 64, 63), "x.mp4").contains("frames: H.264 takes even sizes")
+    );
+    assert!(
+        write("image.write", frames(1, 64, 64), "x.jpg")
+            .starts_with("path: images are written as .png")
+    );
+    assert!(
+        write("image.write", frames(9, 64, 64), "x.png")
+            .contains("found 9 frames (number the files")
+    );
+    let numbered = [("frames", frames(9, 64, 64)), ("path", known("x_%03d.png"))];
+    assert!(rig.survey("image.write", &numbered).is_ok());
+    let tensors = [("tensors", fact_list(&[("a", Fact::Unknown)])), ("path", known("x.pt"))];
+    assert!(rig.objects("tensor.write", &tensors).contains("tensors are written as .safetensors"));
+    let elsewhere = Rig::new("outputs-elsewhere");
+    let key = |rig: &Rig| rig.survey("image.write", &numbered).unwrap().key;
+    assert_ne!(key(&rig), key(&elsewhere), "another folder is another file");
+}
