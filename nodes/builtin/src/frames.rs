@@ -42,11 +42,12 @@ pub(crate) static RESIZE: NodeDef = NodeDef {
 };
 
 const RESIZE_ABOUT: &str = "Brings frames to another size. If only one of `width` and `height` is \
-given, the other follows from the aspect ratio. The filters are those of Pillow (Resample.c): pixel \
-centres lie at halves, and a filter is widened by the factor of shrinking, so that nothing \
+given, the other follows from the aspect ratio. The filters are those of Pillow (Resample.c): \
+pixel centres lie at halves, and a filter is widened by the factor of shrinking, so that nothing \
 flickers. Lanczos is the sharpest and overshoots a little at edges; what leaves 0…1 is cut off. \
 Shapes: `[f, h, w, 3]` to `[f, height, width, 3]`.\n\n\
-Example:\n    \"small\": (op: \"frames.resize\", in: {\"frames\": \"photo\"}, with: {\"width\": 832, \"height\": 480}),";
+Example:\n    \"small\": (op: \"frames.resize\", in: {\"frames\": \"photo\"}, with: {\"width\": \
+832, \"height\": 480}),";
 
 const FILTERS: [Cow<'static, str>; 4] = [
     Cow::Borrowed("lanczos"),
@@ -73,9 +74,9 @@ pub(crate) static UPSCALE: NodeDef = NodeDef {
 };
 
 const UPSCALE_ABOUT: &str = "Enlarges frames by a whole factor with a Lanczos filter of three \
-lobes. It adds no detail; it keeps edges sharp without stairs. Shapes: `[f, h, w, 3]` to \
-`[f, factor·h, factor·w, 3]`. Frames are worked on chunk by chunk, and what exceeds the memory \
-budget goes to disk.\n\n\
+lobes. It adds no detail; it keeps edges sharp without stairs. Shapes: `[f, h, w, 3]` to `[f, \
+factor·h, factor·w, 3]`. Frames are worked on chunk by chunk, and what exceeds the memory budget \
+goes to disk.\n\n\
 Example:\n    \"large\": (op: \"upscale\", in: {\"frames\": \"frames\"}, with: {\"factor\": 4}),";
 
 const fn frames_in() -> Port {

@@ -43,9 +43,11 @@ pub(crate) static WRITE: NodeDef = NodeDef {
         version: Cow::Borrowed("1"),
         about: Cow::Borrowed(WRITE_ABOUT),
         inputs: ports![
-            edge("frames", PortType::Frames).about("One frame, or several for a numbered sequence."),
+            edge("frames", PortType::Frames)
+                .about("One frame, or several for a numbered sequence."),
             path_port("path").about(
-                "Where to write, under the output folder: a .png file, or a sequence such as frame_%05d.png."
+                "Where to write, under the output folder: a .png file, or a sequence such as \
+                 frame_%05d.png."
             ),
         ],
         outputs: ports![edge("file", PortType::File).about("The file that was written.")],
@@ -56,9 +58,10 @@ pub(crate) static WRITE: NodeDef = NodeDef {
 };
 
 const WRITE_ABOUT: &str = "Writes a frame as a PNG of 8 bits a channel, or several as a numbered \
-sequence. The file appears whole or not at all, and carries the workflow that made it: \
-`kino show FILE` prints it as a graph that runs again.\n\n\
-Example:\n    \"file\": (op: \"image.write\", in: {\"frames\": \"frames\"}, with: {\"path\": \"{graph}-{seed}.png\"}),";
+sequence. The file appears whole or not at all, and carries the workflow that made it: `kino show \
+FILE` prints it as a graph that runs again.\n\n\
+Example:\n    \"file\": (op: \"image.write\", in: {\"frames\": \"frames\"}, with: {\"path\": \
+\"{graph}-{seed}.png\"}),";
 
 fn survey_read(services: &Services, facts: &Facts) -> Surveyed {
     let mut review = Review::new(facts);

@@ -54,15 +54,15 @@ pub(crate) static NOISE: NodeDef = NodeDef {
     run,
 };
 
-const ABOUT: &str = "Makes the noise that sampling starts from. Its shape is that of a clip in the \
-latent space: for Wan, 16 channels, (frames − 1)/4 + 1 latent frames, and an eighth of the width \
-and height. Frames must be 4k+1, and sides multiples of the autoencoder's factor times the \
+const ABOUT: &str = "Makes the noise that sampling starts from. Its shape is that of a clip in \
+the latent space: for Wan, 16 channels, (frames − 1)/4 + 1 latent frames, and an eighth of the \
+width and height. Frames must be 4k+1, and sides multiples of the autoencoder's factor times the \
 transformer's patch (16).\n\n\
 Element i of `[c, f, h, w]`, counted with w fastest, is the i-th normal number of Philox 4x32-10 \
 (Salmon et al., SC 2011) keyed by the seed, by Box and Muller's formula in f64. It is the same on \
 every machine, device and number of threads.\n\n\
-Example:\n    \"noise\": (op: \"latent.noise\", in: {\"vae\": \"model.vae\"}, \
-with: {\"width\": 96, \"height\": 64, \"frames\": 17, \"seed\": 7}),";
+Example:\n    \"noise\": (op: \"latent.noise\", in: {\"vae\": \"model.vae\"}, with: {\"width\": \
+96, \"height\": 64, \"frames\": 17, \"seed\": 7}),";
 
 /// A side must be a multiple of the autoencoder's factor and of the transformer's patch.
 pub(crate) fn check_side(

@@ -1,8 +1,8 @@
 //! kino-nodes: the built-in nodes.
 //!
-//! [`NODES`] is the one list that registers them; each file is a family. A node is a signature, a survey that tells
-//! while planning what is known of its results, and a function that computes them. They know models, kernels and
-//! files; they know nothing of graphs or of who runs them.
+//! [`NODES`] is the one list that registers them; each file is a family. A node is a signature, a
+//! survey that tells while planning what is known of its results, and a function that computes
+//! them. They know models, kernels and files; they know nothing of graphs or of who runs them.
 
 #![forbid(unsafe_code)]
 
@@ -62,8 +62,8 @@ pub static NODES: &[&NodeDef] = &[
 
 /// All services that the built-in nodes need: [`Models`], [`Folders`], [`Hashes`].
 ///
-/// Give it the [`Models`] of the runs before (`services(…).with(models)`) and their weights stay loaded; likewise a
-/// table of hashes that is kept on disk.
+/// Give it the [`Models`] of the runs before (`services(…).with(models)`) and their weights stay
+/// loaded; likewise a table of hashes that is kept on disk.
 pub fn services(device: Device, spill: Arc<Spill>, folders: Folders) -> Services {
     let models = Models::new(device.clone());
     let services = Services::new(device, spill).with(models).with(Arc::new(folders));

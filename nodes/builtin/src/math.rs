@@ -18,24 +18,27 @@ pub(crate) static MATH: NodeDef = NodeDef {
         inputs: ports![
             edge("a", PortType::Any).about("The first number: an Int or a Real."),
             zero("b").about("The second number."),
-            text("op", "add")
-                .choices(&OPERATIONS)
-                .about("What to do: a + b, a − b, a · b, a / b, the lesser, the greater, aᵇ, the remainder of a / b."),
+            text("op", "add").choices(&OPERATIONS).about(
+                "What to do: a + b, a − b, a · b, a / b, the lesser, the greater, aᵇ, the \
+                     remainder of a / b."
+            ),
         ],
-        outputs: ports![edge("value", PortType::Any).about("The result; an Int if both numbers are.")],
+        outputs: ports![
+            edge("value", PortType::Any).about("The result; an Int if both numbers are.")
+        ],
         traits: Traits::LIGHT,
     },
     survey,
     run,
 };
 
-const ABOUT: &str = "Computes with two numbers. Two whole numbers give a whole number: \
-`div` then rounds down, and `mod` has the sign of `b`. If either is a Real, so is the result. What \
-is known before the run is computed while planning, so that a result can feed `frames` or `width` \
-and is checked against their ranges at once.\n\n\
-Example: 4k+1 frames of k seconds at 16 a second:\n\
-    \"frames\": (op: \"math\", in: {\"a\": \"inputs.seconds\"}, with: {\"b\": 16, \"op\": \"mul\"}),\n\
-    \"count\":  (op: \"math\", in: {\"a\": \"frames\"}, with: {\"b\": 1}),";
+const ABOUT: &str = "Computes with two numbers. Two whole numbers give a whole number: `div` then \
+rounds down, and `mod` has the sign of `b`. If either is a Real, so is the result. What is known \
+before the run is computed while planning, so that a result can feed `frames` or `width` and is \
+checked against their ranges at once.\n\n\
+Example: 4k+1 frames of k seconds at 16 a second:\n    \"frames\": (op: \"math\", in: {\"a\": \
+\"inputs.seconds\"}, with: {\"b\": 16, \"op\": \"mul\"}),\n    \"count\":  (op: \"math\", in: \
+{\"a\": \"frames\"}, with: {\"b\": 1}),";
 
 const OPERATIONS: [Cow<'static, str>; 8] = [
     Cow::Borrowed("add"),

@@ -22,16 +22,19 @@ pub(crate) static LOAD: NodeDef = NodeDef {
         about: Cow::Borrowed(ABOUT),
         inputs: ports![
             text("source", "").required().about(
-                "`embedded:shapes`, a folder in the diffusers layout (relative to the graph), or `hub:OWNER/NAME`."
+                "`embedded:shapes`, a folder in the diffusers layout (relative to the graph), or \
+                 `hub:OWNER/NAME`."
             ),
             text("compute", "auto").choices(&COMPUTE).about(
-                "The type to compute in. `auto`: bf16 where the weights are bf16 and the device has bf16 arithmetic, else f32."
+                "The type to compute in. `auto`: bf16 where the weights are bf16 and the device \
+                 has bf16 arithmetic, else f32."
             ),
         ],
         outputs: ports![
             edge("text_encoder", PortType::TextEncoder).about("Turns prompts into embeddings."),
             edge("image_encoder", PortType::ImageEncoder).about("Turns images into embeddings."),
-            edge("dit", PortType::Dit).about("The diffusion transformer: gives the velocity of patches."),
+            edge("dit", PortType::Dit)
+                .about("The diffusion transformer: gives the velocity of patches."),
             edge("vae", PortType::Vae).about("The autoencoder: frames to latents and back."),
         ],
         traits: Traits::LIGHT,
@@ -41,9 +44,9 @@ pub(crate) static LOAD: NodeDef = NodeDef {
 };
 
 const ABOUT: &str = "Opens a model and hands out its parts. A model is a folder in the diffusers \
-layout: model_index.json beside transformer/, vae/, text_encoder/, tokenizer/ and scheduler/. Only \
-configs are read here; the weights of a part are memory-mapped safetensors, read by the first node \
-that computes with it and then shared by all. Pickle files are refused.\n\n\
+layout: model_index.json beside transformer/, vae/, text_encoder/, tokenizer/ and scheduler/. \
+Only configs are read here; the weights of a part are memory-mapped safetensors, read by the \
+first node that computes with it and then shared by all. Pickle files are refused.\n\n\
 `hub:OWNER/NAME` is looked up in the local Hugging Face cache (HF_HUB_CACHE, HF_HOME); nothing is \
 downloaded: `hf download OWNER/NAME` puts a model there.\n\n\
 Example:\n    \"model\": (op: \"model.load\", with: {\"source\": \"embedded:shapes\"}),";

@@ -61,7 +61,8 @@ impl OpenModel {
     }
 }
 
-/// A part of a model that is not loaded yet: what travels along an edge, and what a plan knows of it.
+/// A part of a model that is not loaded yet: what travels along an edge, and what a plan knows of
+/// it.
 pub struct Handle<C> {
     /// The model that it belongs to.
     pub model: Arc<OpenModel>,

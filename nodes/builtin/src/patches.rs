@@ -39,14 +39,15 @@ pub(crate) static PATCHIFY: NodeDef = NodeDef {
 };
 
 const PATCHIFY_ABOUT: &str = "Cuts latents into spacetime patches and packs them. A patch of Wan \
-is one latent frame by 2 × 2 latent pixels, so 17 frames of 96 × 64 pixels are 5·4·6 = 120 patches. \
-It is a rearrangement, before any weights: `unpatchify` gives back the very same numbers.\n\n\
+is one latent frame by 2 × 2 latent pixels, so 17 frames of 96 × 64 pixels are 5·4·6 = 120 \
+patches. It is a rearrangement, before any weights: `unpatchify` gives back the very same \
+numbers.\n\n\
 Several latents of any sizes are packed one after another: attention stays within each clip and \
-positions begin anew in each, so one `dit.sample` serves several resolutions and durations at once. \
-Shapes: each latent `[c, f, h, w]`; the patches `[tokens, c·pt·ph·pw]`, a patch in the order \
-c, t, h, w.\n\n\
-Example:\n    \"patches\": (op: \"patchify\", in: {\"dit\": \"model.dit\", \
-\"latents\": {\"wide\": \"noise_a\", \"tall\": \"noise_b\"}}),";
+positions begin anew in each, so one `dit.sample` serves several resolutions and durations at \
+once. Shapes: each latent `[c, f, h, w]`; the patches `[tokens, c·pt·ph·pw]`, a patch in the \
+order c, t, h, w.\n\n\
+Example:\n    \"patches\": (op: \"patchify\", in: {\"dit\": \"model.dit\", \"latents\": \
+{\"wide\": \"noise_a\", \"tall\": \"noise_b\"}}),";
 
 /// The clip that a latent becomes.
 fn clip(part: &DitHandle, latent: &LatentFact) -> Result<Clip, Objection> {
@@ -161,8 +162,8 @@ pub(crate) static UNPATCHIFY: NodeDef = NodeDef {
 
 const UNPATCHIFY_ABOUT: &str = "Joins the patches of one clip to its latent: the inverse of \
 `patchify`. Shapes: patches `[tokens, c·pt·ph·pw]`; the latent `[c, f, h, w]`.\n\n\
-Example:\n    \"wide\": (op: \"unpatchify\", in: {\"patches\": \"sample.patches\"}, \
-with: {\"clip\": \"wide\"}),";
+Example:\n    \"wide\": (op: \"unpatchify\", in: {\"patches\": \"sample.patches\"}, with: \
+{\"clip\": \"wide\"}),";
 
 /// The index of the clip that a graph asks for.
 fn pick(clips: &[Clip], wanted: &str) -> Result<usize, Objection> {

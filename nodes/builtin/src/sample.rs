@@ -33,18 +33,35 @@ pub(crate) static SAMPLE: NodeDef = NodeDef {
         about: Cow::Borrowed(ABOUT),
         inputs: ports![
             edge("dit", PortType::Dit).about("The diffusion transformer."),
-            edge("patches", PortType::Patches).about("Noise as packed patches, of one or several clips."),
-            list("text", PortType::Conditioning).about("One text for all clips, or one a clip: by name where both are maps, else in order."),
-            optional("sigmas", PortType::Sigmas).about("Noise levels to walk down; they replace `steps` and `shift`."),
-            optional("guider", PortType::Guider).about("Joins velocities with and without text; it replaces `guidance`."),
-            count("steps", 20).between(1, MOST_STEPS).unit("steps").about("Steps from noise to data."),
-            real("guidance", 4.0).within(1.0, 30.0).about("How strongly the text leads; 1 is not at all, and costs half."),
-            real("shift", 1.0).within(0.01, 100.0).or_none().about("How far noise levels are pushed towards noise; the model's own if not given."),
-            text("scheduler", "auto").choices(&SCHEDULERS).about("How steps are taken: as the model's scheduler does, by UniPC, or by Euler."),
+            edge("patches", PortType::Patches)
+                .about("Noise as packed patches, of one or several clips."),
+            list("text", PortType::Conditioning).about(
+                "One text for all clips, or one a clip: by name where both are maps, else in order."
+            ),
+            optional("sigmas", PortType::Sigmas)
+                .about("Noise levels to walk down; they replace `steps` and `shift`."),
+            optional("guider", PortType::Guider)
+                .about("Joins velocities with and without text; it replaces `guidance`."),
+            count("steps", 20)
+                .between(1, MOST_STEPS)
+                .unit("steps")
+                .about("Steps from noise to data."),
+            real("guidance", 4.0)
+                .within(1.0, 30.0)
+                .about("How strongly the text leads; 1 is not at all, and costs half."),
+            real("shift", 1.0).within(0.01, 100.0).or_none().about(
+                "How far noise levels are pushed towards noise; the model's own if not given."
+            ),
+            text("scheduler", "auto").choices(&SCHEDULERS).about(
+                "How steps are taken: as the model's scheduler does, by UniPC, or by Euler."
+            ),
         ],
         outputs: ports![
             edge("patches", PortType::Patches).about("Clean latents as packed patches."),
-            edge("trace", PortType::Tensor).about("The latent after each step: `[steps, c, f, h, w]` of one clip, `[steps, tokens, c·pt·ph·pw]` of several."),
+            edge("trace", PortType::Tensor).about(
+                "The latent after each step: `[steps, c, f, h, w]` of one clip, `[steps, tokens, \
+                 c·pt·ph·pw]` of several."
+            ),
         ],
         traits: Traits::EXPENSIVE,
     },
@@ -52,16 +69,16 @@ pub(crate) static SAMPLE: NodeDef = NodeDef {
     run,
 };
 
-const ABOUT: &str = "Turns noise into clean latents, step by step, led by a text. In each step the \
-transformer gives the velocity of every patch, once with the prompt and once with the negative \
-prompt; the guider joins the two, and the scheduler moves the latents one noise level down (UniPC: \
-arXiv:2302.04867; Euler: arXiv:2209.03003).\n\n\
+const ABOUT: &str = "Turns noise into clean latents, step by step, led by a text. In each step \
+the transformer gives the velocity of every patch, once with the prompt and once with the \
+negative prompt; the guider joins the two, and the scheduler moves the latents one noise level \
+down (UniPC: arXiv:2302.04867; Euler: arXiv:2209.03003).\n\n\
 Several clips of any sizes are sampled at once, each as it would be alone. The text's keys and \
 values are computed once a run. Steps that are not guided skip the second pass. A step costs two \
 passes of the transformer: its time grows with the patches, and in attention with their square. \
 Shapes: patches `[tokens, c·pt·ph·pw]`, in and out.\n\n\
-Example:\n    \"sample\": (op: \"dit.sample\", in: {\"dit\": \"model.dit\", \"patches\": \"patches\", \
-\"text\": \"text\"}, with: {\"steps\": 20, \"guidance\": 4.0}),";
+Example:\n    \"sample\": (op: \"dit.sample\", in: {\"dit\": \"model.dit\", \"patches\": \
+\"patches\", \"text\": \"text\"}, with: {\"steps\": 20, \"guidance\": 4.0}),";
 
 const SCHEDULERS: [Cow<'static, str>; 3] =
     [Cow::Borrowed("auto"), Cow::Borrowed("unipc"), Cow::Borrowed("euler")];

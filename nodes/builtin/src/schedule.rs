@@ -57,9 +57,10 @@ const SCHEDULE_ABOUT: &str = "Makes the noise levels of a run, for `dit.sample` 
 Levels are unitless: 1 is pure noise, 0 is data. They fall evenly and are then shifted towards \
 noise, σ' = shift·σ/(1 + (shift − 1)·σ), as the scheduler that the model names does (diffusers' \
 scheduling_unipc_multistep.py, scheduling_flow_match_euler_discrete.py). Usual shifts: 3 for 480 \
-lines, 5 for 720. `dit.sample` makes the same levels by itself; this node is for looking at them or \
-changing them.\n\n\
-Example:\n    \"sigmas\": (op: \"schedule\", in: {\"dit\": \"model.dit\"}, with: {\"steps\": 20, \"shift\": 3.0}),";
+lines, 5 for 720. `dit.sample` makes the same levels by itself; this node is for looking at them \
+or changing them.\n\n\
+Example:\n    \"sigmas\": (op: \"schedule\", in: {\"dit\": \"model.dit\"}, with: {\"steps\": 20, \
+\"shift\": 3.0}),";
 
 const KINDS: [Cow<'static, str>; 1] = [Cow::Borrowed("flow")];
 
@@ -93,8 +94,8 @@ fn run_schedule(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
 
 /// The levels in f64, such that they round to the schedule's and have its timesteps.
 ///
-/// A schedule holds its levels as the f32 that the scheduler computes with, but cut its timesteps off before rounding:
-/// 0.667 is timestep 667, its f32 would be 666.
+/// A schedule holds its levels as the f32 that the scheduler computes with, but cut its timesteps
+/// off before rounding: 0.667 is timestep 667, its f32 would be 666.
 fn unrounded(schedule: &Schedule, train: usize) -> Vec<f64> {
     let train = train as f64;
     let whole = schedule.timesteps().iter().all(|timestep| timestep.fract() == 0.0);
@@ -145,12 +146,13 @@ pub(crate) static GUIDE: NodeDef = NodeDef {
     run: run_guide,
 };
 
-const GUIDE_ABOUT: &str = "Classifier-free guidance for `dit.sample`: v = u + scale·(c − u), where \
-c is the velocity with the prompt and u that with the negative prompt (arXiv:2207.12598). `from` \
-and `to` limit it to a part of the run (arXiv:2404.07724); steps that are not guided cost half. \
-`rescale` brings the spread of v back towards that of c, against burnt colours (arXiv:2305.08891, \
-section 3.4).\n\n\
-Example: guide the first half only:\n    \"guider\": (op: \"guide.cfg\", with: {\"scale\": 5.0, \"to\": 0.5}),";
+const GUIDE_ABOUT: &str = "Classifier-free guidance for `dit.sample`: v = u + scale·(c − u), \
+where c is the velocity with the prompt and u that with the negative prompt (arXiv:2207.12598). \
+`from` and `to` limit it to a part of the run (arXiv:2404.07724); steps that are not guided cost \
+half. `rescale` brings the spread of v back towards that of c, against burnt colours \
+(arXiv:2305.08891, section 3.4).\n\n\
+Example: guide the first half only:\n    \"guider\": (op: \"guide.cfg\", with: {\"scale\": 5.0, \
+\"to\": 0.5}),";
 
 fn run_guide(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let guidance = guidance::Guidance {
@@ -189,7 +191,8 @@ mod tests {
 
     use super::*;
 
-    /// Levels that go through a graph as a value are asked at the same timesteps as those made on the spot.
+    /// Levels that go through a graph as a value are asked at the same timesteps as those made on
+    /// the spot.
     #[test]
     fn levels_survive_being_a_value() {
         for kind in [ScheduleKind::UniPc, ScheduleKind::Euler] {

@@ -35,10 +35,11 @@ pub(crate) static READ: NodeDef = NodeDef {
 };
 
 const READ_ABOUT: &str = "Reads one tensor of a safetensors file. A tensor connects to any port \
-that holds one, and must have that port's shape: a latent `[c, f, h, w]` (or with a leading batch of \
-one), frames `[f, h, w, 3]` in 0…1, embeddings `[rows, dim]`, noise levels `[steps + 1]`. Pickle \
-files are refused.\n\n\
-Example: sampling from given noise:\n    \"noise\": (op: \"tensor.read\", with: {\"path\": \"start.safetensors\", \"name\": \"latents\"}),";
+that holds one, and must have that port's shape: a latent `[c, f, h, w]` (or with a leading batch \
+of one), frames `[f, h, w, 3]` in 0…1, embeddings `[rows, dim]`, noise levels `[steps + 1]`. \
+Pickle files are refused.\n\n\
+Example: sampling from given noise:\n    \"noise\": (op: \"tensor.read\", with: {\"path\": \
+\"start.safetensors\", \"name\": \"latents\"}),";
 
 /// Writes tensors.
 pub(crate) static WRITE: NodeDef = NodeDef {
@@ -60,10 +61,10 @@ pub(crate) static WRITE: NodeDef = NodeDef {
     run: run_write,
 };
 
-const WRITE_ABOUT: &str = "Writes tensors into one safetensors file, each under its name. Whatever \
-holds a tensor can be written: a latent as `[c, f, h, w]`, frames as `[f, h, w, 3]` in 0…1, patches \
-as `[tokens, c·pt·ph·pw]`, the prompt's embeddings, noise levels. The file appears whole or not at \
-all.\n\n\
+const WRITE_ABOUT: &str = "Writes tensors into one safetensors file, each under its name. \
+Whatever holds a tensor can be written: a latent as `[c, f, h, w]`, frames as `[f, h, w, 3]` in \
+0…1, patches as `[tokens, c·pt·ph·pw]`, the prompt's embeddings, noise levels. The file appears \
+whole or not at all.\n\n\
 Example:\n    \"file\": (op: \"tensor.write\", in: {\"tensors\": {\"latent\": \"latent\", \
 \"steps\": \"sample.trace\"}}, with: {\"path\": \"{graph}.safetensors\"}),";
 

@@ -36,13 +36,13 @@ pub(crate) static ENCODE: NodeDef =
     };
 
 const ENCODE_ABOUT: &str = "Turns a prompt, and a negative prompt, into the embeddings that a \
-transformer reads. The text is cleaned up (broken characters mended, HTML entities resolved, white \
-space folded), cut into tokens, encoded, and padded with zero rows to the model's text length \
-(at most 512); tokens past it are cut off. Shapes: `[rows, dim]`, twice.\n\n\
-It costs one pass of the encoder over each of the two texts, and its weights: most of the memory of \
-a large model.\n\n\
-Example:\n    \"text\": (op: \"text.encode\", in: {\"encoder\": \"model.text_encoder\"}, \
-with: {\"prompt\": \"a red circle moves right on a white background\"}),";
+transformer reads. The text is cleaned up (broken characters mended, HTML entities resolved, \
+white space folded), cut into tokens, encoded, and padded with zero rows to the model's text \
+length (at most 512); tokens past it are cut off. Shapes: `[rows, dim]`, twice.\n\n\
+It costs one pass of the encoder over each of the two texts, and its weights: most of the memory \
+of a large model.\n\n\
+Example:\n    \"text\": (op: \"text.encode\", in: {\"encoder\": \"model.text_encoder\"}, with: \
+{\"prompt\": \"a red circle moves right on a white background\"}),";
 
 fn survey_encode(_: &Services, facts: &Facts) -> Surveyed {
     let mut review = Review::new(facts);
@@ -100,8 +100,8 @@ pub(crate) static JOIN: NodeDef = NodeDef {
 
 const JOIN_ABOUT: &str = "Joins texts to one. Empty parts are left out, so that an optional part \
 leaves no separator behind.\n\n\
-Example: one style for many prompts:\n    \"prompt\": (op: \"text.join\", \
-in: {\"parts\": [\"inputs.prompt\", \"inputs.style\"]}),";
+Example: one style for many prompts:\n    \"prompt\": (op: \"text.join\", in: {\"parts\": \
+[\"inputs.prompt\", \"inputs.style\"]}),";
 
 fn joined<'a>(parts: impl Iterator<Item = &'a str>, separator: &str) -> String {
     let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();

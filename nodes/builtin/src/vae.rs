@@ -40,13 +40,14 @@ pub(crate) static ENCODE: NodeDef = NodeDef {
 };
 
 const ENCODE_ABOUT: &str = "Encodes frames to a latent: the mode of the distribution, normalised \
-with the constants of the model's config (diffusers' autoencoder_kl_wan.py). Shapes: frames \
-`[f, H, W, 3]` to `[c, (f − 1)/4 + 1, H/8, W/8]`. Sides must be multiples of 8, and there must be \
-4k+1 frames.\n\n\
+with the constants of the model's config (diffusers' autoencoder_kl_wan.py). Shapes: frames `[f, \
+H, W, 3]` to `[c, (f − 1)/4 + 1, H/8, W/8]`. Sides must be multiples of 8, and there must be 4k+1 \
+frames.\n\n\
 The first frame is encoded alone, then chunks of four, so that memory depends on the size of a \
 frame and not on the length of the clip. Tiles bound the activations of a chunk; what is kept \
 between chunks grows by their overlap.\n\n\
-Example:\n    \"latent\": (op: \"vae.encode\", in: {\"vae\": \"model.vae\", \"frames\": \"picture\"}),";
+Example:\n    \"latent\": (op: \"vae.encode\", in: {\"vae\": \"model.vae\", \"frames\": \
+\"picture\"}),";
 
 /// A latent to frames.
 pub(crate) static DECODE: NodeDef = NodeDef {
@@ -70,16 +71,18 @@ pub(crate) static DECODE: NodeDef = NodeDef {
 };
 
 const DECODE_ABOUT: &str = "Decodes a latent to frames, one latent frame at a time (diffusers' \
-autoencoder_kl_wan.py). Shapes: `[c, f, h, w]` to `[4·(f − 1) + 1, 8·h, 8·w, 3]`, in 0…1; what the \
-network gives outside is cut off. The frames have no rate: whoever writes them gives one.\n\n\
+autoencoder_kl_wan.py). Shapes: `[c, f, h, w]` to `[4·(f − 1) + 1, 8·h, 8·w, 3]`, in 0…1; what \
+the network gives outside is cut off. The frames have no rate: whoever writes them gives one.\n\n\
 Memory depends on the size of a frame, not on the length of the clip. Tiles bound the activations \
-of a chunk; what is kept between chunks grows by their overlap. \
-Decoding a clip costs more than a step of a small transformer.\n\n\
-Example:\n    \"frames\": (op: \"vae.decode\", in: {\"vae\": \"model.vae\", \"latent\": \"latent\"}),";
+of a chunk; what is kept between chunks grows by their overlap. Decoding a clip costs more than a \
+step of a small transformer.\n\n\
+Example:\n    \"frames\": (op: \"vae.decode\", in: {\"vae\": \"model.vae\", \"latent\": \
+\"latent\"}),";
 
 const fn tile() -> Port {
     int("tile", 0).between(0, LONGEST_SIDE).unit("px").about(
-        "Side of the tiles that frames are cut into, blended over a quarter; 0 for none. 256 is usual.",
+        "Side of the tiles that frames are cut into, blended over a quarter; 0 for none. 256 is \
+         usual.",
     )
 }
 

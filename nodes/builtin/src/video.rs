@@ -25,13 +25,14 @@ pub(crate) static WRITE: NodeDef = NodeDef {
         inputs: ports![
             edge("frames", PortType::Frames).about("The frames."),
             path_port("path").about(
-                "Where to write, under the output folder: .mp4, .webp, .png (animated), or frame_%05d.png."
+                "Where to write, under the output folder: .mp4, .webp, .png (animated), or \
+                 frame_%05d.png."
             ),
             real("fps", FPS)
                 .within(0.01, 1000.0)
                 .or_none()
                 .unit("frames/s")
-                .about("The rate; that of the frames if not given, and 16 where they have none."),
+                .about("The rate; if not given that of the frames, else 16."),
         ],
         outputs: ports![edge("file", PortType::File).about("The file that was written.")],
         traits: Traits::SINK,
@@ -40,13 +41,14 @@ pub(crate) static WRITE: NodeDef = NodeDef {
     run,
 };
 
-const ABOUT: &str = "Writes frames as a video. The extension names the format: .mp4 (H.264), .webp \
-(animated), .png (animated), or a numbered .png a frame (frame_%05d.png). H.264 takes even sizes. \
-Numbers are rounded to 8 bits a channel.\n\n\
-The file appears whole or not at all, and carries the workflow that made it: `kino show FILE` prints \
-it as a graph that runs again. In the path, `{graph}` is the graph's name and `{NAME}` an input.\n\n\
-Example:\n    \"file\": (op: \"video.write\", in: {\"frames\": \"frames\"}, \
-with: {\"path\": \"{graph}-{seed}.mp4\", \"fps\": 8}),";
+const ABOUT: &str = "Writes frames as a video. The extension names the format: .mp4 (H.264), \
+.webp (animated), .png (animated), or a numbered .png a frame (frame_%05d.png). H.264 takes even \
+sizes. Numbers are rounded to 8 bits a channel.\n\n\
+The file appears whole or not at all, and carries the workflow that made it: `kino show FILE` \
+prints it as a graph that runs again. In the path, `{graph}` is the graph's name and `{NAME}` an \
+input.\n\n\
+Example:\n    \"file\": (op: \"video.write\", in: {\"frames\": \"frames\"}, with: {\"path\": \
+\"{graph}-{seed}.mp4\", \"fps\": 8}),";
 
 fn survey(services: &Services, facts: &Facts) -> Surveyed {
     let mut review = Review::new(facts);

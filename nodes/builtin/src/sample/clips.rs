@@ -9,9 +9,10 @@ use kino_port::Objection;
 
 use crate::error::IntoNode;
 
-/// Up to so many tokens, the passes with and without text run as one. Measured on two cores with the embedded model: at
-/// 16 tokens one pass takes three quarters of the time of two, at 120 the same, and from 480 on it takes longer, because
-/// the activations no longer fit the processor's cache.
+/// Up to so many tokens, the passes with and without text run as one. Measured on two cores with
+/// the embedded model: at 16 tokens one pass takes three quarters of the time of two, at 120 the
+/// same, and from 480 on it takes longer, because the activations no longer fit the processor's
+/// cache.
 const BATCHED_TOKENS: usize = 64;
 
 /// Whether the passes with and without text run as one. The choice depends on nothing but sizes, so

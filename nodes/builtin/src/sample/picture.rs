@@ -52,7 +52,8 @@ fn draw(
     Ok(Some(enlarged(&bytes.flatten_all()?.to_vec1()?, height, width)))
 }
 
-/// The picture with every pixel repeated, as often as it fits; of larger ones, every so many pixels.
+/// The picture with every pixel repeated, as often as it fits; of larger ones, every so many
+/// pixels.
 fn enlarged(rgb: &[u8], height: usize, width: usize) -> Preview {
     let longest = height.max(width);
     let (times, every) = ((LONGEST / longest).max(1), longest.div_ceil(LONGEST));
