@@ -76,7 +76,7 @@ pub(crate) struct Global {
         help_heading = "Output"
     )]
     pub(crate) color: When,
-    /// Log more to the error stream: -v what is done, -vv details, -vvv everything
+    /// Log to the error stream: -v what the engine does, -vv everything
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Output")]
     pub(crate) verbose: u8,
     /// Print only errors and what was asked for
@@ -121,7 +121,7 @@ pub(crate) enum Command {
 /// Which graph, with which inputs.
 #[derive(Debug, Args)]
 pub(crate) struct Source {
-    /// A graph's file, or the name of a built-in graph (`kino init` lists them)
+    /// A graph's file, - for the standard input, or the name of a built-in graph (`kino init` lists them)
     #[arg(value_name = "GRAPH", value_hint = ValueHint::FilePath)]
     pub(crate) graph: String,
 }

@@ -92,8 +92,7 @@ fn filter(verbose: u8) -> Result<Targets, Failure> {
     }
     Ok(match verbose {
         0 => ours(Level::WARN),
-        1 => ours(Level::INFO),
-        2 => ours(Level::DEBUG),
+        1 => ours(Level::DEBUG),
         _ => Targets::new().with_default(LevelFilter::DEBUG).with_target("kino", Level::TRACE),
     })
 }

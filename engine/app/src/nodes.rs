@@ -12,7 +12,10 @@ use crate::failure::{Exit, Failure};
 use crate::render::table::{Align, Table, wrap};
 use crate::screen::{Paint, Screen};
 
+/// The columns of help texts, of summaries in the list, and of what is said of a port.
 const COLUMNS: usize = 96;
+const SUMMARY: usize = 80;
+const PORT: usize = 58;
 
 /// Lists the nodes, or explains one.
 ///
@@ -81,7 +84,9 @@ fn list(all: &[&Signature], paint: Paint) -> String {
         let alone =
             members.len() == 1 && families.get(index + 1).is_some_and(|next| next.1.len() == 1);
         for signature in members {
-            table.row([paint.name(&signature.name), signature.summary().to_owned()]);
+            let mut summary = wrap(signature.summary(), SUMMARY).into_iter();
+            table.row([paint.name(&signature.name), summary.next().unwrap_or_default()]);
+            summary.for_each(|more| table.row([String::new(), more]));
         }
         if !alone && index + 1 < families.len() {
             table.row([]);
@@ -93,7 +98,8 @@ fn list(all: &[&Signature], paint: Paint) -> String {
 
 fn explain(signature: &Signature, paint: Paint) -> String {
     let mut to = format!("{} {}\n", paint.bold(&signature.name), paint.dim(&signature.version));
-    for line in wrap(signature.about.trim(), COLUMNS) {
+    let (help, written) = split_example(&signature.about);
+    for line in wrap(help, COLUMNS) {
         let _ = writeln!(to, "{line}");
     }
     let traits = signature.traits;
@@ -130,8 +136,17 @@ fn explain(signature: &Signature, paint: Paint) -> String {
         }
         to.push_str(&table.render());
     }
-    let _ = writeln!(to, "\n{}\n{}", paint.bold("Example"), example(signature));
+    let example = written.map_or_else(|| example(signature), str::to_owned);
+    let _ = writeln!(to, "\n{}\n{example}", paint.bold("Example"));
     to
+}
+
+/// The help without the example at its end, and that example.
+fn split_example(about: &str) -> (&str, Option<&str>) {
+    match about.trim().split_once("\n\nExample:\n") {
+        Some((about, example)) => (about, Some(example.trim_end())),
+        None => (about.trim(), None),
+    }
 }
 
 /// The type as graphs write it, with `…` where several values fit.
@@ -154,9 +169,8 @@ fn about(port: &Port) -> Vec<String> {
     if !port.choices.is_empty() {
         notes.push(port.expected());
     } else if let Some(range) = &port.range {
-        notes.push(range.to_string());
-    }
-    if !port.unit.is_empty() {
+        notes.push(format!("{range} {}", port.unit).trim_end().to_owned());
+    } else if !port.unit.is_empty() {
         notes.push(format!("in {}", port.unit));
     }
     if port.draws {
@@ -171,7 +185,7 @@ fn about(port: &Port) -> Vec<String> {
         (true, false) => notes,
         (false, false) => format!("{} ({notes})", port.about),
     };
-    wrap(&text, 58)
+    wrap(&text, PORT)
 }
 
 /// How the node stands in a graph: what must be fed is fed, and a few values are written.

@@ -6,7 +6,7 @@ mod result;
 use std::io::{self, Write};
 use std::sync::Mutex;
 
-use kino_graph::{Graph, Plan};
+use kino_graph::{Diagnostic, Diagnostics, Graph, Plan, Severity};
 use kino_node::{Cancel, FileOut};
 use kino_runtime::{Event, Report};
 use serde_json::json;
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &args::Run, screen: &Screen, verbose: u8) -> Result<Exit
     let previews = args.preview.as_deref().map(Previews::into_folder).transpose()?;
     let cancel = Cancel::default();
     interrupt::watch(&cancel);
-    let mut session = Session { engine: &engine, screen, watch, previews, cancel };
+    let mut session = Session { engine: &engine, graph: &graph, screen, watch, previews, cancel };
     let exit = session.runs(&plans, &points);
     drop(trace);
     exit
@@ -72,6 +72,7 @@ fn warn(screen: &Screen, opened: &Opened, engine: &Engine, graph: &Graph, plans:
 /// The runs of one command: one engine, one way to watch.
 struct Session<'a> {
     engine: &'a Engine,
+    graph: &'a Graph,
     screen: &'a Screen,
     watch: Watch,
     previews: Option<Previews>,
@@ -84,7 +85,7 @@ impl Session<'_> {
         for (index, (plan, point)) in plans.iter().zip(points).enumerate() {
             self.announce(index, point, points.len())?;
             let (report, files) = self.run(plan);
-            self.tell_failures(&report);
+            self.tell_failures(plan, &report);
             self.print_results(&report, &files)?;
             if report.cancelled {
                 if !self.screen.json {
@@ -141,16 +142,22 @@ impl Session<'_> {
         (report, files.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    fn tell_failures(&self, report: &Report) {
-        if self.screen.json {
+    /// Draws every failure at the node that failed.
+    fn tell_failures(&self, plan: &Plan, report: &Report) {
+        if self.screen.json || report.failed.is_empty() {
             return;
         }
-        for failure in &report.failed {
-            let message = format!("`{}` ({}): {}", failure.name, failure.op, failure.message);
-            let hint = failure.hint.as_deref();
-            let text = diagnostics::draw_plain(self.screen, true, &message, hint);
-            let _ = io::stderr().write_all(text.as_bytes());
-        }
+        let failures = report.failed.iter().map(|failure| Diagnostic {
+            severity: Severity::Error,
+            code: "failed",
+            message: format!("`{}` ({}): {}", failure.name, failure.op, failure.message),
+            place: plan.step(&failure.name).map(|(_, step)| step.place),
+            related: Vec::new(),
+            hint: failure.hint.clone(),
+        });
+        let list = failures.collect();
+        let diagnostics = Diagnostics { list, files: self.graph.files().to_vec() };
+        let _ = io::stderr().write_all(diagnostics::draw(self.screen, &diagnostics).as_bytes());
     }
 
     /// The files, a line each, and outputs that are no files.

@@ -35,6 +35,20 @@ fn a_run_writes_a_video_and_a_second_one_nothing() {
 }
 
 #[test]
+fn three_sizes_are_sampled_together() {
+    let place = Place::new();
+    let lines = place.json(&["run", "mixed_sizes", "--set", "steps=2"]);
+    let samples =
+        lines.iter().filter(|line| line["event"] == "started" && line["op"] == "dit.sample");
+    assert_eq!(samples.count(), 1);
+    let files = ["mixed_sizes-square.png", "mixed_sizes-tall.mp4", "mixed_sizes-wide.mp4"];
+    assert_eq!(place.files("out"), files);
+    let image = fs::File::open(place.path("out/mixed_sizes-square.png")).unwrap();
+    let reader = png::Decoder::new(BufReader::new(image)).read_info().unwrap();
+    assert_eq!((reader.info().width, reader.info().height), (64, 64));
+}
+
+#[test]
 fn another_folder_gets_a_file_of_its_own() {
     let place = Place::new();
     let base =
@@ -247,6 +261,26 @@ fn ctrl_c_in_the_middle_of_sampling_leaves_nothing() {
     assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
     assert_eq!(event(&rest, "done")["cancelled"], true);
     assert_eq!(place.files("out"), Vec::<String>::new());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_killed_run_goes_on_where_it_was() {
+    let place = Place::new();
+    let mut command = place.command(&["run", "text_to_video", "--set", "steps=4", "--json"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let decoding = |line: &String| line.contains("\"started\"") && line.contains("\"frames\"");
+    lines.find(decoding).expect("the frames are decoded");
+    child.kill().unwrap(); // SIGKILL
+    child.wait().unwrap();
+    assert_eq!(place.files("out"), Vec::<String>::new());
+    let again = place.json(&["run", "text_to_video", "--set", "steps=4"]);
+    let sample = again.iter().find(|line| line["event"] == "finished" && line["name"] == "sample");
+    assert!(sample.is_none_or(|line| line["cached"] == "disk"), "{sample:?}");
+    let text = again.iter().find(|line| line["event"] == "started" && line["name"] == "text");
+    assert_eq!(text, None, "the text is not encoded again");
+    assert_eq!(place.files("out"), ["text_to_video-7.mp4"]);
 }
 
 #[test]

@@ -303,17 +303,17 @@ fn place(picture: &Picture, sizes: &[Size], ranks: &[usize], layers: &Layers) ->
         x += width + GAP_X;
     }
     let top = layers.items.iter().map(|item| item.y).fold(f64::INFINITY, f64::min) - GAP_Y;
-    let bottom = layers.items.iter().map(|item| item.y + item.height).fold(0.0, f64::max) + GAP_Y;
+    let bottom =
+        layers.items.iter().map(|item| item.y + item.height).fold(f64::NEG_INFINITY, f64::max)
+            + GAP_Y;
     let y = |at: usize| layers.items[at].y - top;
-    let boxes: Vec<Placed> = sizes
-        .iter()
-        .enumerate()
-        .map(|(at, size)| Placed {
-            x: lefts[ranks[at]] + (widths[ranks[at]] - size.width) / 2.0,
-            y: y(at),
-            size: *size,
-        })
-        .collect();
+    let place = |(at, size): (usize, &Size)| {
+        let room = widths[ranks[at]] - size.width;
+        // What begins wires stands at the right of its layer, so that they do not pass behind its neighbours.
+        let share = if layers.before[at].is_empty() { 1.0 } else { 0.5 };
+        Placed { x: lefts[ranks[at]] + room * share, y: y(at), size: *size }
+    };
+    let boxes: Vec<Placed> = sizes.iter().enumerate().map(place).collect();
     let wires = picture.wires.iter().zip(&layers.passages).map(|(wire, passages)| {
         let (from, to) = (&boxes[wire.from.0], &boxes[wire.to.0]);
         let out = size::port_y(&picture.boxes[wire.from.0], wire.from.1);

@@ -118,10 +118,11 @@ fn handler(screen: &Screen) -> MietteHandler {
 /// Problems drawn for people, one after another.
 pub(crate) fn draw(screen: &Screen, diagnostics: &Diagnostics) -> String {
     let handler = handler(screen);
-    let problems = diagnostics.list.iter().map(|one| Problem::of(diagnostics, one));
-    problems
-        .map(|problem| Drawn(&handler, &problem).to_string().trim_matches('\n').to_owned() + "\n")
-        .collect()
+    let drawn = diagnostics.list.iter().map(|one| {
+        let problem = Problem::of(diagnostics, one);
+        Drawn(&handler, &problem).to_string().trim_matches('\n').to_owned() + "\n"
+    });
+    drawn.collect::<Vec<_>>().join("\n")
 }
 
 /// An error or a warning that stands in no file.

@@ -162,7 +162,7 @@ impl Bars {
                     bar.set_length(*of);
                 }
                 bar.set_position(*step);
-                let left = seconds_left.filter(|_| step < of).map(clock);
+                let left = seconds_left.filter(|left| *left >= 1.0).map(clock);
                 bar.set_message(left.map(|left| format!("{left} left")).unwrap_or_default());
             }
             Event::Finished { name, .. } | Event::Failed { name, .. } => self.end(name, event),
