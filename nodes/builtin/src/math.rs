@@ -36,9 +36,9 @@ const ABOUT: &str = "Computes with two numbers. Two whole numbers give a whole n
 rounds down, and `mod` has the sign of `b`. If either is a Real, so is the result. What is known \
 before the run is computed while planning, so that a result can feed `frames` or `width` and is \
 checked against their ranges at once.\n\n\
-Example: 4k+1 frames of k seconds at 16 a second:\n    \"frames\": (op: \"math\", in: {\"a\": \
-\"inputs.seconds\"}, with: {\"b\": 16, \"op\": \"mul\"}),\n    \"count\":  (op: \"math\", in: \
-{\"a\": \"frames\"}, with: {\"b\": 1}),";
+Example:\n    // 4k+1 frames of some seconds at 16 a second\n    \"frames\": (op: \"math\", in: \
+{\"a\": \"inputs.seconds\"}, with: {\"b\": 16, \"op\": \"mul\"}),\n    \"count\":  (op: \"math\", \
+in: {\"a\": \"frames\"}, with: {\"b\": 1}),";
 
 const OPERATIONS: [Cow<'static, str>; 8] = [
     Cow::Borrowed("add"),

@@ -151,8 +151,8 @@ where c is the velocity with the prompt and u that with the negative prompt (arX
 `from` and `to` limit it to a part of the run (arXiv:2404.07724); steps that are not guided cost \
 half. `rescale` brings the spread of v back towards that of c, against burnt colours \
 (arXiv:2305.08891, section 3.4).\n\n\
-Example: guide the first half only:\n    \"guider\": (op: \"guide.cfg\", with: {\"scale\": 5.0, \
-\"to\": 0.5}),";
+Example:\n    // guide the first half only\n    \"guider\": (op: \"guide.cfg\", with: {\"scale\": \
+5.0, \"to\": 0.5}),";
 
 fn run_guide(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let guidance = guidance::Guidance {

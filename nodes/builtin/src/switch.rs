@@ -27,9 +27,9 @@ pub(crate) static SWITCH: NodeDef = NodeDef {
 
 const ABOUT: &str = "Passes one of two values on. The other is not evaluated, nor is anything \
 that only it needs. Both have one type, which may be any.\n\n\
-Example: a large result only if asked for:\n    \"large\": (op: \"upscale\", in: {\"frames\": \
-\"frames\"}),\n    \"final\": (op: \"switch\", in: {\"on\": \"inputs.enlarge\", \"a\": \"large\", \
-\"b\": \"frames\"}),";
+Example:\n    // a large result only if asked for\n    \"large\": (op: \"upscale\", in: \
+{\"frames\": \"frames\"}),\n    \"final\": (op: \"switch\", in: {\"on\": \"inputs.enlarge\", \
+\"a\": \"large\", \"b\": \"frames\"}),";
 
 fn side(on: bool) -> &'static str {
     if on { "a" } else { "b" }

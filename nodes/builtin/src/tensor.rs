@@ -38,7 +38,7 @@ const READ_ABOUT: &str = "Reads one tensor of a safetensors file. A tensor conne
 that holds one, and must have that port's shape: a latent `[c, f, h, w]` (or with a leading batch \
 of one), frames `[f, h, w, 3]` in 0…1, embeddings `[rows, dim]`, noise levels `[steps + 1]`. \
 Pickle files are refused.\n\n\
-Example: sampling from given noise:\n    \"noise\": (op: \"tensor.read\", with: {\"path\": \
+Example:\n    // sampling from given noise\n    \"noise\": (op: \"tensor.read\", with: {\"path\": \
 \"start.safetensors\", \"name\": \"latents\"}),";
 
 /// Writes tensors.

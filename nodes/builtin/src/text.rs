@@ -100,7 +100,7 @@ pub(crate) static JOIN: NodeDef = NodeDef {
 
 const JOIN_ABOUT: &str = "Joins texts to one. Empty parts are left out, so that an optional part \
 leaves no separator behind.\n\n\
-Example: one style for many prompts:\n    \"prompt\": (op: \"text.join\", in: {\"parts\": \
+Example:\n    // one style for many prompts\n    \"prompt\": (op: \"text.join\", in: {\"parts\": \
 [\"inputs.prompt\", \"inputs.style\"]}),";
 
 fn joined<'a>(parts: impl Iterator<Item = &'a str>, separator: &str) -> String {

@@ -51,7 +51,9 @@ fn every_node_and_port_has_help() {
         assert!(!signature.version.is_empty(), "{name}");
         let summary = signature.summary();
         assert!(summary.ends_with('.') && summary.len() > 15, "{name}: {summary:?}");
-        assert!(signature.about.contains("Example"), "{name} shows no example");
+        let example = signature.about.split_once("\n\nExample:\n    ").map(|(_, example)| example);
+        let example = example.unwrap_or_else(|| panic!("{name} shows no example"));
+        assert!(example.contains(&format!("(op: \"{name}\", ")), "{name}: {example}");
         let ports = || signature.inputs.iter().chain(signature.outputs.iter());
         for port in ports() {
             assert!(is_word(&port.name), "{name}.{}", port.name);
