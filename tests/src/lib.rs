@@ -1,1 +1,147 @@
-//! kino-tests.
+//! What the tests across crates share: a rig that plans and runs a graph as the command does, and reference values.
+
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use kino_graph::{Diagnostics, Graph, Plan, Settings, Sources};
+use kino_node::{Cancel, Registry, Spill};
+use kino_port::Literal;
+use kino_runtime::{DiskCache, Event, Options, Report, Runtime};
+use kino_world::Folders;
+
+/// The top of the workspace.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
+}
+
+/// The folder of reference values.
+pub fn reference() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("ref")
+}
+
+/// Graphs in a folder.
+struct Folder(PathBuf);
+
+impl Sources for Folder {
+    fn read(&self, path: &str) -> Result<String, String> {
+        std::fs::read_to_string(self.0.join(path)).map_err(|error| error.to_string())
+    }
+}
+
+/// A graph with an engine of its own; outputs and caches lie in a temporary folder.
+pub struct Rig {
+    runtime: Runtime,
+    graph: Graph,
+    stem: String,
+    inputs: Vec<(String, Literal)>,
+    folder: tempfile::TempDir,
+}
+
+/// What a run evaluated, by name, in the order of the plan.
+pub trait Evaluated {
+    /// The names of the nodes that were computed.
+    fn names(&self) -> Vec<&str>;
+}
+
+impl Evaluated for Report {
+    fn names(&self) -> Vec<&str> {
+        self.evaluated.iter().map(|name| &**name).collect()
+    }
+}
+
+impl Rig {
+    /// One of the graphs at the top of the workspace.
+    pub fn load(name: &str) -> Self {
+        let folder = root().join("graphs");
+        let text = std::fs::read_to_string(folder.join(format!("{name}.ron")))
+            .expect("the graph is there");
+        Rig::of(name, &text, &folder)
+    }
+
+    /// A graph whose inputs are relative to `folder`.
+    pub fn of(stem: &str, text: &str, folder: &Path) -> Self {
+        let own = tempfile::tempdir().expect("a temporary folder");
+        let spill = Spill::new(own.path(), 1 << 30);
+        let folders = Folders { graph: folder.to_owned(), out: own.path().join("out") };
+        let services = kino_nodes::services(Device::Cpu, spill, folders);
+        let disk = Some(DiskCache::open(own.path().join("cache"), 1 << 30));
+        let options = Options { disk, ..Options::default() };
+        let runtime =
+            Runtime::new(Arc::new(Registry::of(kino_nodes::NODES)), Arc::new(services), options);
+        let sources = Folder(folder.to_owned());
+        let graph = kino_graph::check(stem, text, &runtime.catalog(), &sources);
+        let graph = graph.unwrap_or_else(|problems| panic!("{problems}"));
+        Rig { runtime, graph, stem: stem.to_owned(), inputs: Vec::new(), folder: own }
+    }
+
+    /// Sets an input for the plans that follow, as on the command line.
+    pub fn set(&mut self, name: &str, raw: &str) -> &mut Self {
+        let value =
+            self.graph.read_input(name, raw).unwrap_or_else(|problems| panic!("{problems}"));
+        self.inputs.retain(|(set, _)| set != name);
+        self.inputs.push((name.to_owned(), value));
+        self
+    }
+
+    /// Plans a run.
+    ///
+    /// # Errors
+    /// Everything that stands against it.
+    pub fn plan(&self) -> Result<Plan, Diagnostics> {
+        let settings = Settings {
+            inputs: &self.inputs,
+            until: None,
+            environment: b"test",
+            draw: &|| 42,
+            stem: &self.stem,
+        };
+        self.graph.plan(&self.runtime.catalog(), &settings)
+    }
+
+    /// Plans and runs; every node must succeed.
+    pub fn run(&self) -> Report {
+        self.run_with(&|_| {})
+    }
+
+    /// As [`Rig::run`], with the events.
+    pub fn run_with(&self, events: &(dyn Fn(Event) + Sync)) -> Report {
+        let plan = self.plan().unwrap_or_else(|problems| panic!("{problems}"));
+        let report = self.runtime.run(&plan, &Cancel::default(), plan.record(), events);
+        assert!(report.is_complete(), "{:?} {:?}", report.failed, report.skipped);
+        report
+    }
+
+    /// A file that the graph wrote.
+    pub fn out(&self, path: &str) -> PathBuf {
+        self.folder.path().join("out").join(path)
+    }
+
+    /// A tensor that the graph wrote.
+    pub fn tensor(&self, path: &str, name: &str) -> Tensor {
+        kino_world::read_tensor(&self.out(path), name).unwrap_or_else(|error| panic!("{error}"))
+    }
+}
+
+/// A tensor of the reference values.
+pub fn golden(path: &str, name: &str) -> Tensor {
+    kino_world::read_tensor(&reference().join(path), name).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The greatest difference between two tensors of the same number of elements.
+pub fn difference(a: &Tensor, b: &Tensor) -> f64 {
+    let flat = |tensor: &Tensor| {
+        let tensor = tensor.to_dtype(DType::F64).and_then(|tensor| tensor.flatten_all());
+        tensor.and_then(|tensor| tensor.to_vec1::<f64>()).expect("numbers")
+    };
+    let (a, b) = (flat(a), flat(b));
+    assert_eq!(a.len(), b.len(), "as many numbers");
+    a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+}
+
+/// Frames in 0…1 as bytes.
+pub fn to_bytes(frames: &Tensor) -> Tensor {
+    (frames * 255.0).and_then(|frames| frames.round()).expect("numbers")
+}

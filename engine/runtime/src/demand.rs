@@ -66,8 +66,8 @@ impl<H> Demand<H> {
         {
             self.need[step] = Need::Certain;
             let wanted = &mut self.wanted[wiring.slots(step)];
-            // A sink runs for what it leaves behind; any other target for what it gives.
-            if !planned.traits.sink && !wanted.contains(&true) {
+            // What a sink gives names the files that it leaves behind: they are recorded, whoever reads them.
+            if planned.traits.sink || !wanted.contains(&true) {
                 wanted.fill(true);
             }
         }

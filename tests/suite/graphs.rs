@@ -1,0 +1,172 @@
+//! Every graph of `graphs/`, run whole; and what is evaluated again when something changes.
+
+use std::fs;
+
+use kino_tests::{Evaluated, Rig};
+use kino_world::{read_image, read_metadata};
+
+const ALL: [&str; 9] =
+    ["model", "text", "noise", "patches", "sample", "latent", "frames", "large", "file"];
+
+/// `text_to_video`, as small as it gets.
+fn small() -> Rig {
+    let mut rig = Rig::load("text_to_video");
+    rig.set("width", "32").set("height", "32").set("frames", "5").set("steps", "2");
+    rig
+}
+
+fn sorted<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut names: Vec<_> = names.into_iter().collect();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn text_to_video_runs_once() {
+    let rig = small();
+    assert_eq!(sorted(rig.run().names()), sorted(ALL));
+    let file = rig.out("text_to_video-7.mp4");
+    assert_eq!(&fs::read(&file).unwrap()[4..8], b"ftyp");
+    assert!(
+        read_metadata(&file).unwrap().unwrap().contains("default: 2"),
+        "the steps set are recorded"
+    );
+    assert_eq!(rig.run().names(), [""; 0]);
+}
+
+#[test]
+fn a_new_seed_keeps_the_text_encoding() {
+    let mut rig = small();
+    rig.run();
+    rig.set("seed", "8");
+    // The encoder is asked for its handle again, not its weights' work: the encoding itself comes from disk.
+    let evaluated = rig.run();
+    let computed = ["model", "noise", "patches", "sample", "latent", "frames", "large", "file"];
+    assert_eq!(sorted(evaluated.names()), sorted(computed));
+}
+
+#[test]
+fn going_back_to_an_old_prompt_computes_nothing_expensive() {
+    let mut rig = small();
+    rig.run();
+    rig.set("prompt", "a blue square stays still on a white background");
+    assert!(rig.run().names().contains(&"text"));
+    rig.set("prompt", "a red circle moves right on a white background");
+    // The file's name is the same, but its contents are now another's: it is written again from what is kept.
+    assert_eq!(sorted(rig.run().names()), ["file", "large"]);
+}
+
+#[test]
+fn a_lost_or_edited_file_is_written_again() {
+    let rig = small();
+    rig.run();
+    let file = rig.out("text_to_video-7.mp4");
+    let whole = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    assert_eq!(rig.run().names(), ["large", "file"]);
+    assert!(fs::read(&file).unwrap() == whole);
+    fs::write(&file, b"something else").unwrap();
+    assert_eq!(rig.run().names(), ["large", "file"]);
+    assert!(fs::read(&file).unwrap() == whole);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes() {
+    let (one, two) = (small(), small());
+    one.run();
+    two.run();
+    let file = |rig: &Rig| fs::read(rig.out("text_to_video-7.mp4")).unwrap();
+    assert!(file(&one) == file(&two));
+}
+
+#[test]
+fn text_to_image_writes_a_png() {
+    let mut rig = Rig::load("text_to_image");
+    rig.set("steps", "2").set("width", "48").set("seed", "3").run();
+    let image = read_image(&rig.out("text_to_image-3.png")).unwrap();
+    assert_eq!((image.width, image.height), (192, 256));
+}
+
+#[test]
+fn mixed_sizes_writes_three_files_from_one_run() {
+    let mut rig = Rig::load("mixed_sizes");
+    let report = rig.set("steps", "2").run();
+    assert_eq!(report.names().iter().filter(|name| **name == "sample").count(), 1);
+    for name in ["mixed_sizes-wide.mp4", "mixed_sizes-tall.mp4", "mixed_sizes-square.png"] {
+        assert!(rig.out(name).is_file(), "{name}");
+    }
+}
+
+/// An image of 24×16 with a gradient, in a folder of its own.
+fn picture() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let image =
+        image::RgbImage::from_fn(24, 16, |x, y| image::Rgb([x as u8 * 10, y as u8 * 15, 128]));
+    image.save(folder.path().join("in.png")).unwrap();
+    folder
+}
+
+#[test]
+fn upscale_enlarges_a_picture_alone_and_as_a_node() {
+    let folder = picture();
+    let text = fs::read_to_string(kino_tests::root().join("graphs/upscale.ron")).unwrap();
+    let mut rig = Rig::of("upscale", &text, folder.path());
+    rig.set("image", "in.png").set("factor", "3").run();
+    let image = read_image(&rig.out("upscale-3x.png")).unwrap();
+    assert_eq!((image.width, image.height), (72, 48));
+
+    fs::write(folder.path().join("upscale.ron"), text).unwrap();
+    let outer = r#"Graph(version: 1, nodes: {
+        "large": (op: "./upscale.ron", with: {"image": "in.png", "factor": 2}),
+        "small": (op: "frames.resize", in: {"frames": "large.frames"}, with: {"width": 12, "height": 8}),
+        "file": (op: "image.write", in: {"frames": "small"}, with: {"path": "small.png"}),
+    })"#;
+    let rig = Rig::of("outer", outer, folder.path());
+    let report = rig.run();
+    assert_eq!(
+        sorted(report.names()),
+        ["file", "large/file", "large/image", "large/large", "small"]
+    );
+    assert_eq!(read_image(&rig.out("small.png")).unwrap().width, 12);
+    // The record carries the inner graph: it plans without the file.
+    let record = read_metadata(&rig.out("small.png")).unwrap().unwrap();
+    fs::remove_file(folder.path().join("upscale.ron")).unwrap();
+    assert_eq!(Rig::of("outer", &record, folder.path()).run().names().len(), 5);
+}
+
+#[test]
+fn a_changed_input_file_is_read_again_and_nothing_else() {
+    let folder = picture();
+    let text = r#"Graph(version: 1, nodes: {
+        "a": (op: "image.read", with: {"path": "in.png"}), "b": (op: "math", with: {"a": 1, "b": 2}),
+        "large": (op: "upscale", in: {"frames": "a"}), "sum": (op: "math", in: {"a": "b"}),
+        "file": (op: "image.write", in: {"frames": "large"}, with: {"path": "x.png"})})"#;
+    let rig = Rig::of("g", text, folder.path());
+    assert_eq!(sorted(rig.run().names()), ["a", "file", "large"]);
+    assert_eq!(rig.run().names(), [""; 0]);
+    image::RgbImage::new(24, 16).save(folder.path().join("in.png")).unwrap();
+    assert_eq!(sorted(rig.run().names()), ["a", "file", "large"]);
+}
+
+#[test]
+fn what_cannot_work_is_said_before_anything_runs() {
+    let said = |text: &str| {
+        let folder = picture();
+        Rig::of("g", text, folder.path()).plan().unwrap_err().render()
+    };
+    let video = |with: &str| {
+        format!(
+            r#"Graph(version: 1, nodes: {{"m": (op: "model.load", with: {{"source": "embedded:shapes"}}),
+                "n": (op: "latent.noise", in: {{"vae": "m.vae"}}, with: {{"seed": 1, {with}}}),
+                "p": (op: "patchify", in: {{"latents": "n", "dit": "m.dit"}})}}, outputs: {{"p": "p"}})"#
+        )
+    };
+    let frames = said(&video(r#""width": 64, "height": 64, "frames": 16"#));
+    assert!(frames.contains("13 and 17"), "{frames}");
+    let size = said(&video(r#""width": 100, "height": 64"#));
+    assert!(size.contains("96") && size.contains("112"), "{size}");
+    let part = said(
+        r#"Graph(version: 1, nodes: {"m": (op: "model.load", with: {"source": "./none"})}, outputs: {"d": "m.dit"})"#,
+    );
+    assert!(part.contains("none"), "{part}");
+}
