@@ -1,16 +1,16 @@
 //! Checking: text → graph, with every problem of every file at once.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use kino_port::{Literal, Port, PortType};
 use petgraph::Direction;
-use petgraph::algo::kosaraju_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, Severity};
-use crate::graph::{Feed, FeedSource, Graph, GraphInput, Node};
-use crate::scope::{Entity, Opener, missing};
+use crate::graph::{Call, Feed, FeedSource, Graph, GraphInput, Groups, Node};
+use crate::order::{cycles, topological};
+use crate::scope::{Entity, Opener, Scope, missing};
 use crate::{Catalog, Sources};
 
 /// Reads and checks a graph. Graphs that it uses come from `sources`, relative to it.
@@ -28,25 +28,29 @@ pub fn check(
         return Err(Diagnostics::new(opener.problems, opener.files));
     };
     opener.connect();
-    let outputs = opener.outputs();
-    let Opener { mut problems, files, mut scopes, mut nodes, drafts, sites, .. } = opener;
+    let (outputs, groups) = opener.outputs();
+    let unread = unread(&opener.scopes);
+    let dropped: Vec<bool> = opener
+        .drafts
+        .iter()
+        .map(|draft| draft.bypass || opener.scopes[draft.scope].dropped)
+        .collect();
+    let Opener { mut problems, files, mut scopes, mut nodes, calls, sites, .. } = opener;
     join_edges(&mut nodes);
-    let order = topological(&nodes);
-    if order.len() < nodes.node_count() {
+    let (mut order, rest) = topological(&nodes);
+    if !rest.is_empty() {
         problems.extend(cycles(&nodes));
-        return Err(Diagnostics::new(problems, files));
     }
     let root = scopes.swap_remove(0);
     let mut checker = Checker { catalog, inputs: &root.inputs, problems, types: HashMap::new() };
-    for index in &order {
-        if !drafts[index.index()].bypass {
-            checker.node(*index, &mut nodes);
-        }
+    for index in order.iter().chain(&rest).filter(|index| !dropped[index.index()]) {
+        checker.node(*index, &mut nodes);
     }
+    calls.iter().for_each(|call| checker.call(call));
     let mut problems = checker.problems;
-    let bypassed = |index: &NodeIndex| drafts[index.index()].bypass;
     if problems.is_empty() {
-        unused(&nodes, &outputs, &root.inputs, &bypassed, &mut problems);
+        problems.extend(unread);
+        problems.extend(unreachable(&nodes, &outputs, &groups, &dropped));
     }
     if root.names.values().all(|entity| matches!(entity, Entity::Broken)) && problems.is_empty() {
         let message = "the graph has no nodes";
@@ -55,17 +59,9 @@ pub fn check(
     if problems.iter().any(|problem| problem.severity == Severity::Error) {
         return Err(Diagnostics::new(problems, files));
     }
-    let order = order.into_iter().filter(|index| !bypassed(index)).collect();
-    Ok(Graph {
-        about,
-        files,
-        warnings: problems,
-        inputs: root.inputs,
-        nodes,
-        order,
-        outputs,
-        sites,
-    })
+    order.retain(|index| !dropped[index.index()]);
+    let (warnings, inputs) = (problems, root.inputs);
+    Ok(Graph { about, files, warnings, inputs, nodes, order, outputs, groups, calls, sites })
 }
 
 /// Adds petgraph's edges for the feeds of every node.
@@ -85,85 +81,6 @@ fn join_edges(nodes: &mut DiGraph<Node, ()>) {
     });
 }
 
-/// Every node after those that feed it, otherwise as written; nodes behind a cycle are left out.
-fn topological(nodes: &DiGraph<Node, ()>) -> Vec<NodeIndex> {
-    let mut waits: Vec<usize> = nodes
-        .node_indices()
-        .map(|index| nodes.edges_directed(index, Direction::Incoming).count())
-        .collect();
-    let free = nodes.node_indices().filter(|index| waits[index.index()] == 0);
-    let mut free: BinaryHeap<Reverse<NodeIndex>> = free.map(Reverse).collect();
-    let mut order = Vec::with_capacity(waits.len());
-    while let Some(Reverse(index)) = free.pop() {
-        order.push(index);
-        for next in nodes.neighbors(index) {
-            waits[next.index()] -= 1;
-            if waits[next.index()] == 0 {
-                free.push(Reverse(next));
-            }
-        }
-    }
-    order
-}
-
-/// One diagnostic a cycle, with its path.
-fn cycles(nodes: &DiGraph<Node, ()>) -> Vec<Diagnostic> {
-    let mut found = Vec::new();
-    for group in kosaraju_scc(nodes) {
-        let members: HashSet<_> = group.iter().copied().collect();
-        let Some(start) = group.iter().copied().min_by_key(|index| nodes[*index].place.span.start)
-        else {
-            continue;
-        };
-        if group.len() == 1 && !nodes.neighbors(start).any(|next| next == start) {
-            continue;
-        }
-        let path = round_trip(nodes, start, &members);
-        let shown = if path.len() > 12 { &path[..11] } else { &path[..] };
-        let mut names: Vec<&str> = shown.iter().map(|index| &*nodes[*index].name).collect();
-        if shown.len() < path.len() {
-            names.push("…");
-        }
-        names.push(&nodes[start].name);
-        let message = format!("these nodes feed each other: {}", names.join(" → "));
-        found.push(
-            Diagnostic::error("cycle", nodes[start].place, message).hint("remove one of the edges"),
-        );
-    }
-    found
-}
-
-/// The shortest way from `start` back to itself within `members`.
-fn round_trip(
-    nodes: &DiGraph<Node, ()>,
-    start: NodeIndex,
-    members: &HashSet<NodeIndex>,
-) -> Vec<NodeIndex> {
-    let mut came_from: HashMap<NodeIndex, NodeIndex> = HashMap::new();
-    let mut front = vec![start];
-    while !front.is_empty() {
-        let mut next_front = Vec::new();
-        for index in front {
-            for next in nodes.neighbors(index).filter(|next| members.contains(next)) {
-                if next == start {
-                    let mut path = vec![index];
-                    while let Some(before) = came_from.get(&path[path.len() - 1]) {
-                        path.push(*before);
-                    }
-                    path.reverse();
-                    return path;
-                }
-                if next != start && !came_from.contains_key(&next) {
-                    came_from.insert(next, index);
-                    next_front.push(next);
-                }
-            }
-        }
-        front = next_front;
-    }
-    vec![start]
-}
-
 /// Checks types in topological order, so that what an `Any` stands for is known when it is read.
 struct Checker<'c> {
     catalog: &'c dyn Catalog,
@@ -175,7 +92,7 @@ struct Checker<'c> {
 
 impl Checker<'_> {
     fn node(&mut self, index: NodeIndex, nodes: &mut DiGraph<Node, ()>) {
-        let op = std::sync::Arc::clone(&nodes[index].op);
+        let op = Arc::clone(&nodes[index].op);
         let mut feeds = std::mem::take(&mut nodes[index].feeds);
         let mut joined: Option<PortType> = None;
         for (port, feed) in op.signature.inputs.iter().zip(&mut feeds) {
@@ -185,6 +102,10 @@ impl Checker<'_> {
                     continue;
                 }
                 FeedSource::Absent | FeedSource::Broken => continue,
+                FeedSource::List(ref items) if items.is_empty() && port.is_required() => {
+                    self.problems.push(missing(&nodes[index].name, port, feed.place));
+                    continue;
+                }
                 _ => {}
             }
             self.feed(port, feed, &nodes[index].name, nodes);
@@ -218,7 +139,7 @@ impl Checker<'_> {
     fn type_of(&self, source: &FeedSource, nodes: &DiGraph<Node, ()>) -> Option<PortType> {
         match source {
             FeedSource::Literal(literal) => Some(literal.ty()),
-            FeedSource::Draw => Some(PortType::Int),
+            FeedSource::Draw(_) => Some(PortType::Int),
             FeedSource::Template(_) => Some(PortType::Path),
             FeedSource::Input(index) => {
                 let port = &self.inputs[*index].port;
@@ -290,6 +211,15 @@ impl Checker<'_> {
         }
     }
 
+    /// Checks defaults against the inputs of graphs used as nodes.
+    fn call(&mut self, call: &Call) {
+        call.feed.walk_placed(&mut |feed| {
+            if let FeedSource::Input(index) = feed.source {
+                self.default(&call.port, index, feed.place, &call.node);
+            }
+        });
+    }
+
     fn mismatch(
         &mut self,
         port: &Port,
@@ -316,62 +246,71 @@ impl Checker<'_> {
             _ => "here stands".to_owned(),
         };
         let message = format!("{giver} {from}, but `{node}.{}` takes {}", port.name, port.ty);
-        let hint = self.conversion(&from, &port.ty);
+        let hint = conversion(self.catalog, &from, &port.ty);
         self.problems.push(Diagnostic::error("type", place, message).maybe_hint(hint));
-    }
-
-    /// A hint at an op that turns one type into another, where there is one.
-    fn conversion(&self, from: &PortType, to: &PortType) -> Option<String> {
-        let turns = |op: &&str| {
-            let Some(signature) = self.catalog.signature(op) else { return false };
-            signature.inputs.iter().any(|port| port.ty == *from)
-                && signature.outputs.iter().any(|port| port.ty == *to)
-        };
-        let op = self.catalog.names().into_iter().find(turns)?;
-        Some(format!("a `{op}` node turns {from} into {to}"))
     }
 }
 
-/// Warns of nodes that nothing needs, and of inputs that nothing reads.
-fn unused(
+/// Warns of nodes that no output of their graph and no file needs.
+fn unreachable(
     nodes: &DiGraph<Node, ()>,
     outputs: &[(String, Feed)],
-    inputs: &[GraphInput],
-    bypassed: &dyn Fn(&NodeIndex) -> bool,
-    problems: &mut Vec<Diagnostic>,
-) {
-    let mut needed = vec![false; nodes.node_count()];
-    let mut open: Vec<NodeIndex> =
-        nodes.node_indices().filter(|i| nodes[*i].op.signature.traits.sink).collect();
-    let mut read = vec![false; inputs.len()];
-    let note = |source: &FeedSource, open: &mut Vec<NodeIndex>, read: &mut Vec<bool>| match source {
-        FeedSource::Edge(node, _) => open.push(*node),
-        FeedSource::Input(index) => read[*index] = true,
-        _ => {}
-    };
-    outputs
-        .iter()
-        .for_each(|(_, feed)| feed.walk(&mut |source| note(source, &mut open, &mut read)));
-    for node in nodes.node_weights() {
-        node.feeds
-            .iter()
-            .for_each(|feed| feed.walk(&mut |source| note(source, &mut Vec::new(), &mut read)));
+    groups: &Groups,
+    dropped: &[bool],
+) -> Vec<Diagnostic> {
+    let sink = |i: &NodeIndex| nodes[*i].op.signature.traits.sink && !dropped[i.index()];
+    let mut open: Vec<NodeIndex> = nodes.node_indices().filter(sink).collect();
+    for (_, feed) in outputs {
+        feed.walk(&mut |source| {
+            if let FeedSource::Edge(node, _) = source {
+                open.push(*node);
+            }
+        });
     }
+    let mut needed = vec![false; nodes.node_count()];
+    reach(nodes, open, &mut needed);
+    // An output of a graph used as a node need not be read: only its own file is to blame for what is inside.
+    let mut inside = needed.clone();
+    reach(nodes, groups.iter().flat_map(|(_, behind)| behind).copied().collect(), &mut inside);
+    let idle = |index: &NodeIndex| {
+        let is_inside = nodes[*index].name.contains('/');
+        !dropped[index.index()] && !if is_inside { &inside } else { &needed }[index.index()]
+    };
+    let warning = |index: NodeIndex| {
+        let name = nodes[index].name.rsplit('/').next().unwrap_or_default();
+        let message = format!("nothing needs `{name}`: it leads to no output and no file");
+        Diagnostic::warning("unreachable", nodes[index].place, message)
+    };
+    nodes.node_indices().filter(idle).map(warning).collect()
+}
+
+/// Marks `open` and all nodes before them.
+fn reach(nodes: &DiGraph<Node, ()>, mut open: Vec<NodeIndex>, reached: &mut [bool]) {
     while let Some(index) = open.pop() {
-        if !std::mem::replace(&mut needed[index.index()], true) {
+        if !std::mem::replace(&mut reached[index.index()], true) {
             open.extend(nodes.neighbors_directed(index, Direction::Incoming));
         }
     }
-    for index in nodes.node_indices().filter(|index| !needed[index.index()] && !bypassed(index)) {
-        let node = &nodes[index];
-        if !node.name.contains('/') {
-            let message =
-                format!("nothing needs `{}`: it leads to no output and no file", node.name);
-            problems.push(Diagnostic::warning("unreachable", node.place, message));
-        }
-    }
-    for (input, _) in inputs.iter().zip(read).filter(|(_, read)| !read) {
+}
+
+/// Warns of inputs that nothing reads.
+fn unread(scopes: &[Scope]) -> Vec<Diagnostic> {
+    let scopes = scopes.iter().filter(|scope| !scope.dropped);
+    let inputs = scopes.flat_map(|scope| scope.inputs.iter().zip(&scope.read));
+    let warning = |input: &GraphInput| {
         let message = format!("nothing reads the input `{}`", input.port.name);
-        problems.push(Diagnostic::warning("unused-input", input.place, message));
-    }
+        Diagnostic::warning("unused-input", input.place, message)
+    };
+    inputs.filter(|(_, read)| !**read).map(|(input, _)| warning(input)).collect()
+}
+
+/// A hint at an op that turns one type into another, where there is one.
+pub(crate) fn conversion(catalog: &dyn Catalog, from: &PortType, to: &PortType) -> Option<String> {
+    let turns = |op: &&str| {
+        let Some(signature) = catalog.signature(op) else { return false };
+        signature.inputs.iter().any(|port| port.ty == *from)
+            && signature.outputs.iter().any(|port| port.ty == *to)
+    };
+    let op = catalog.names().into_iter().find(turns)?;
+    Some(format!("a `{op}` node turns {from} into {to}"))
 }

@@ -1,5 +1,6 @@
 //! Problems of a graph: where, what was expected, what to do.
 
+use std::collections::HashSet;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
@@ -120,7 +121,9 @@ impl Diagnostics {
     pub(crate) fn new(mut list: Vec<Diagnostic>, files: Vec<File>) -> Self {
         let order = |d: &Diagnostic| d.place.map_or((0, 0), |place| (place.file, place.span.start));
         list.sort_by(|a, b| b.severity.cmp(&a.severity).then(order(a).cmp(&order(b))));
-        list.dedup();
+        // A graph used twice says everything twice.
+        let mut said = HashSet::with_capacity(list.len());
+        list.retain(|d| said.insert((d.code, d.place, d.message.clone())));
         Diagnostics { list, files }
     }
 
@@ -128,9 +131,9 @@ impl Diagnostics {
     pub fn position(&self, place: Place) -> (usize, usize) {
         let Some(file) = self.files.get(place.file as usize) else { return (1, 1) };
         let before = file.text.get(..place.span.start as usize).unwrap_or(&file.text);
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-        (line, column)
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
+        (line, before[line_start..].chars().count() + 1)
     }
 
     /// The name of a place's file.

@@ -75,12 +75,22 @@ fn reasons((old, was): (&Plan, &Step), (new, is): (&Plan, &Step)) -> Vec<String>
         reasons.extend(reason(port, (old, before), (new, input)));
     }
     if was.extra != is.extra {
-        reasons.push("a file or model that it reads changed".to_owned());
+        reasons.push(read_again(was, is));
     }
     if reasons.is_empty() {
         reasons.push("device, compute type or engine version changed".to_owned());
     }
     reasons
+}
+
+/// Names the files that changed, where the node says which it reads.
+fn read_again(was: &Step, is: &Step) -> String {
+    let changed = is.reads.iter().filter(|read| !was.reads.contains(read));
+    let paths: Vec<_> = changed.map(|read| read.path.as_str()).collect();
+    match paths.as_slice() {
+        [] => "a file or model that it reads changed".to_owned(),
+        paths => format!("{} changed", paths.join(" and ")),
+    }
 }
 
 fn reason(

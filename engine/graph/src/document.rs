@@ -2,14 +2,20 @@
 
 use std::collections::HashMap;
 
+use kino_port::{Literal, PortType};
+
 use crate::diagnostic::{Diagnostic, Fault, Place, Span, suggest};
-use crate::ron::{self, Form, Key, Tree};
+use crate::literal::decode;
+use crate::ron::{self, Fields, Form, Tree};
 
 /// The version of the graph language that this crate reads.
 pub const VERSION: i128 = 1;
 
+/// Maps up to this length are searched from end to end.
+const FEW: usize = 16;
+
 /// A name or text with its place.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Word {
     pub(crate) text: String,
     pub(crate) span: Span,
@@ -21,9 +27,13 @@ pub(crate) struct Document<'a> {
     pub(crate) about: String,
     pub(crate) inputs: Vec<InputDecl<'a>>,
     pub(crate) nodes: Vec<NodeDecl<'a>>,
+    /// The names of nodes that were refused.
+    pub(crate) broken: Vec<String>,
     pub(crate) outputs: Vec<(Word, Word)>,
     /// Graphs carried inside the file: name and the span of the text.
     pub(crate) graphs: Vec<(Word, Span)>,
+    /// The graph, without what stands before and behind it in its file.
+    pub(crate) whole: Span,
     /// Just behind the opening bracket of the graph.
     pub(crate) opening: u32,
     /// Just behind the opening bracket of `graphs`, where that is written.
@@ -31,7 +41,7 @@ pub(crate) struct Document<'a> {
 }
 
 /// An input of the graph as written: its fields are decoded when its type is known.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct InputDecl<'a> {
     pub(crate) name: Word,
     pub(crate) ty: Option<Word>,
@@ -41,6 +51,8 @@ pub(crate) struct InputDecl<'a> {
     pub(crate) choices: Option<Tree<'a>>,
     pub(crate) about: String,
     pub(crate) unit: String,
+    /// Just behind the opening bracket.
+    pub(crate) opening: u32,
     pub(crate) span: Span,
 }
 
@@ -101,76 +113,71 @@ impl Parser<'_> {
         self.problem("malformed", found.span, message);
     }
 
-    /// The fields of a struct, each at most once and each known.
-    fn fields<'a>(
+    /// The values of a struct's fields in the order of `known`, each at most once, and where the struct opens.
+    fn fields<'a, const N: usize>(
         &mut self,
         what: &str,
         tree: Tree<'a>,
-        known: &[&'static str],
-    ) -> Option<HashMap<&'a str, (Key<'a>, Tree<'a>)>> {
-        let fields = match tree.form {
-            Form::Struct(_, fields) => fields,
-            _ => {
-                self.expected(what, &tree);
-                return None;
-            }
+        known: [&'static str; N],
+    ) -> Option<(u32, [Option<Tree<'a>>; N])> {
+        let Form::Struct(Fields { opening, fields, .. }) = tree.form else {
+            self.expected(what, &tree);
+            return None;
         };
-        let mut found: HashMap<&str, (Key<'_>, Tree<'_>)> = HashMap::with_capacity(fields.len());
+        let mut values = [const { None }; N];
+        let mut spans = [Span::default(); N];
         for (key, value) in fields {
-            if !known.contains(&key.name) {
+            let Some(index) = known.iter().position(|name| *name == key.name) else {
                 let hint = suggest(key.name, known.iter().copied());
                 let message = format!("{what} has no field `{}`", key.name);
                 self.problem("unknown-key", key.span, message).hint = hint;
-            } else if let Some((first, _)) = found.get(key.name) {
-                let (first, place) = (first.span, Place { file: self.file, span: key.span });
-                let message = format!("`{}` stands here twice", key.name);
-                let related = Place { file: self.file, span: first };
-                self.problems.push(
-                    Diagnostic::error("duplicate", place, message).related(related, "the first"),
-                );
+                continue;
+            };
+            if values[index].is_some() {
+                self.duplicate(key.name, spans[index], key.span);
             } else {
-                found.insert(key.name, (key, value));
+                (values[index], spans[index]) = (Some(value), key.span);
             }
         }
-        Some(found)
+        Some((opening, values))
     }
 
-    /// The entries of a map whose keys are texts, each at most once. A struct will do.
+    fn duplicate(&mut self, name: &str, first: Span, span: Span) {
+        let related = Place { file: self.file, span: first };
+        let problem = self.problem("duplicate", span, format!("`{name}` stands here twice"));
+        problem.related.push((related, "the first".to_owned()));
+    }
+
+    /// The entries of a map whose keys are texts, each at most once.
     fn entries<'a>(&mut self, what: &str, tree: Tree<'a>) -> Vec<(Word, Tree<'a>)> {
-        let pairs: Vec<(Word, Tree<'a>)> = match tree.form {
-            Form::Map(pairs) => {
-                let mut named = Vec::with_capacity(pairs.len());
-                for (key, value) in pairs {
-                    match key.form {
-                        Form::Text(text) => {
-                            named.push((Word { text: text.into_owned(), span: key.span }, value))
-                        }
-                        _ => self.expected("a name in quotes", &key),
-                    }
-                }
-                named
-            }
-            _ => {
-                self.expected(what, &tree);
-                Vec::new()
-            }
+        let Form::Map(pairs) = tree.form else {
+            self.expected(what, &tree);
+            return Vec::new();
         };
-        let mut first: HashMap<String, Span> = HashMap::with_capacity(pairs.len());
-        let mut unique = Vec::with_capacity(pairs.len());
-        for (word, value) in pairs {
-            if let Some(span) = first.get(&word.text) {
-                let related = Place { file: self.file, span: *span };
-                let place = Place { file: self.file, span: word.span };
-                let message = format!("`{}` stands here twice", word.text);
-                self.problems.push(
-                    Diagnostic::error("duplicate", place, message).related(related, "the first"),
-                );
-            } else {
-                first.insert(word.text.clone(), word.span);
-                unique.push((word, value));
+        let mut entries: Vec<(Word, Tree<'a>)> = Vec::with_capacity(pairs.len());
+        // A map of a few ports is searched faster than hashed.
+        let mut seen = (pairs.len() > FEW).then(|| HashMap::with_capacity(pairs.len()));
+        for (key, value) in pairs {
+            let Form::Text(text) = key.form else {
+                self.expected("a name in quotes", &key);
+                continue;
+            };
+            let first = match &mut seen {
+                Some(seen) => seen.insert(text.clone(), key.span),
+                None => {
+                    entries.iter().find(|(word, _)| word.text == text).map(|(word, _)| word.span)
+                }
+            };
+            match first {
+                Some(first) => {
+                    self.duplicate(&text, first, key.span);
+                    // All others are compared with the first.
+                    seen.as_mut().and_then(|seen| seen.insert(text, first));
+                }
+                None => entries.push((Word { text: text.into_owned(), span: key.span }, value)),
             }
         }
-        unique
+        entries
     }
 
     fn word(&mut self, what: &str, tree: &Tree<'_>) -> Option<Word> {
@@ -185,49 +192,52 @@ impl Parser<'_> {
 
     fn graph<'a>(&mut self, tree: Tree<'a>) -> Option<Document<'a>> {
         let whole = tree.span;
-        if let Form::Struct(Some(name), _) = &tree.form
+        if let Form::Struct(Fields { name: Some(name), .. }) = &tree.form
             && *name != "Graph"
         {
             let span = Span { start: whole.start, end: whole.start + name.len() as u32 };
             self.problem("malformed", span, format!("expected `Graph(…)`, found `{name}(…)`"));
         }
-        let opening = match &tree.form {
-            Form::Struct(Some(name), _) => whole.start + name.len() as u32 + 1,
-            _ => whole.start + 1,
-        };
         let known = ["version", "about", "inputs", "nodes", "outputs", "graphs"];
-        let mut fields = self.fields("a graph", tree, &known)?;
-        let mut document = Document { opening, ..Document::default() };
-        self.version(whole, fields.remove("version").map(|(_, tree)| tree));
-        if let Some((_, tree)) = fields.remove("about") {
-            document.about = self.word("a text", &tree).map_or_else(String::new, |word| word.text);
+        let (opening, [version, about, inputs, nodes, outputs, graphs]) =
+            self.fields("a graph", tree, known)?;
+        let mut document = Document { whole, opening, ..Document::default() };
+        self.version(whole, version);
+        document.about = self.text(about);
+        for (name, value) in self.optional_entries("a map of inputs", inputs) {
+            self.check_name("an input", &name);
+            document.inputs.push(self.input(name, value));
         }
-        if let Some((_, tree)) = fields.remove("inputs") {
-            for (name, value) in self.entries("a map of inputs", tree) {
-                self.check_name("an input", &name);
-                document.inputs.extend(self.input(name, value));
+        for (name, value) in self.optional_entries("a map of nodes", nodes) {
+            self.check_name("a node", &name);
+            match self.node(name, value) {
+                Ok(node) => document.nodes.push(node),
+                Err(name) => document.broken.push(name.text),
             }
         }
-        if let Some((_, tree)) = fields.remove("nodes") {
-            for (name, value) in self.entries("a map of nodes", tree) {
-                self.check_name("a node", &name);
-                document.nodes.extend(self.node(name, value));
-            }
+        for (name, value) in self.optional_entries("a map of outputs", outputs) {
+            self.check_name("an output", &name);
+            let edge = self.word("an edge such as \"node.port\"", &value);
+            document.outputs.extend(edge.map(|edge| (name, edge)));
         }
-        if let Some((_, tree)) = fields.remove("outputs") {
-            for (name, value) in self.entries("a map of outputs", tree) {
-                self.check_name("an output", &name);
-                let edge = self.word("an edge such as \"node.port\"", &value);
-                document.outputs.extend(edge.map(|edge| (name, edge)));
-            }
-        }
-        if let Some((_, tree)) = fields.remove("graphs") {
-            document.graphs_opening = Some(tree.span.start + 1);
-            for (name, value) in self.entries("a map of graphs", tree) {
-                document.graphs.push((name, value.span));
-            }
+        document.graphs_opening = graphs.as_ref().map(|tree| tree.span.start + 1);
+        for (name, value) in self.optional_entries("a map of graphs", graphs) {
+            document.graphs.push((name, value.span));
         }
         Some(document)
+    }
+
+    fn optional_entries<'a>(
+        &mut self,
+        what: &str,
+        tree: Option<Tree<'a>>,
+    ) -> Vec<(Word, Tree<'a>)> {
+        tree.map_or_else(Vec::new, |tree| self.entries(what, tree))
+    }
+
+    /// The text of an optional field.
+    fn text(&mut self, tree: Option<Tree<'_>>) -> String {
+        tree.and_then(|tree| self.word("a text", &tree)).map_or_else(String::new, |word| word.text)
     }
 
     fn version(&mut self, whole: Span, tree: Option<Tree<'_>>) {
@@ -237,16 +247,10 @@ impl Parser<'_> {
             problem.hint = Some(format!("write `version: {VERSION},` first"));
             return;
         };
-        match &tree.form {
-            Form::Number(digits) if digits.parse() == Ok(VERSION) => {}
-            _ => {
-                let problem = self.problem(
-                    "version",
-                    tree.span,
-                    format!("expected version {VERSION} of the graph language"),
-                );
-                problem.hint = Some("a newer kino may be needed".to_owned());
-            }
+        if decode(&tree, &PortType::Int) != Ok(Literal::Int(VERSION)) {
+            let message = format!("expected version {VERSION} of the graph language");
+            self.problem("version", tree.span, message).hint =
+                Some("a newer kino may be needed".to_owned());
         }
     }
 
@@ -268,72 +272,56 @@ impl Parser<'_> {
         }
     }
 
-    fn input<'a>(&mut self, name: Word, tree: Tree<'a>) -> Option<InputDecl<'a>> {
+    fn input<'a>(&mut self, name: Word, tree: Tree<'a>) -> InputDecl<'a> {
         let span = tree.span;
         let known = ["type", "default", "range", "step", "choices", "about", "unit"];
-        let mut fields = self.fields("an input", tree, &known)?;
-        let ty = match fields.remove("type") {
-            Some((_, tree)) => self.word("a type in quotes", &tree),
+        let Some((opening, [ty, default, range, step, choices, about, unit])) =
+            self.fields("an input", tree, known)
+        else {
+            return InputDecl { name, span, ..InputDecl::default() };
+        };
+        let ty = match ty {
+            Some(tree) => self.word("a type in quotes", &tree),
             None => {
-                self.problem(
-                    "missing-key",
-                    name.span,
-                    format!("input `{}` does not say its type", name.text),
-                )
-                .hint = Some(
+                let message = format!("input `{}` does not say its type", name.text);
+                self.problem("missing-key", name.span, message).hint = Some(
                     "write `type: \"Text\"`, \"Int\", \"Real\", \"Bool\" or \"Path\"".to_owned(),
                 );
                 None
             }
         };
-        let mut text = |parser: &mut Self, field: &str| {
-            let word = fields.remove(field).and_then(|(_, tree)| parser.word("a text", &tree));
-            word.map_or_else(String::new, |word| word.text)
-        };
-        let (about, unit) = (text(self, "about"), text(self, "unit"));
-        let mut take = |field: &str| fields.remove(field).map(|(_, tree)| tree);
-        let (default, range, step) = (take("default"), take("range"), take("step"));
-        Some(InputDecl {
-            name,
-            ty,
-            default,
-            range,
-            step,
-            choices: take("choices"),
-            about,
-            unit,
-            span,
-        })
+        let (about, unit) = (self.text(about), self.text(unit));
+        InputDecl { name, ty, default, range, step, choices, about, unit, opening, span }
     }
 
-    fn node<'a>(&mut self, name: Word, tree: Tree<'a>) -> Option<NodeDecl<'a>> {
-        let mut fields = self.fields("a node", tree, &["op", "in", "with", "bypass"])?;
-        let op = match fields.remove("op") {
-            Some((_, tree)) => self.word("an op in quotes", &tree)?,
+    /// A node, or its name where it is refused.
+    fn node<'a>(&mut self, name: Word, tree: Tree<'a>) -> Result<NodeDecl<'a>, Word> {
+        let known = ["op", "in", "with", "bypass"];
+        let Some((_, [op, edges, literals, bypass])) = self.fields("a node", tree, known) else {
+            return Err(name);
+        };
+        let op = match op {
+            Some(tree) => match self.word("an op in quotes", &tree) {
+                Some(word) => word,
+                None => return Err(name),
+            },
             None => {
-                self.problem(
-                    "missing-key",
-                    name.span,
-                    format!("node `{}` does not say its op", name.text),
-                )
-                .hint = Some("write `op: \"…\"`; `kino nodes` lists them".to_owned());
-                return None;
+                let message = format!("node `{}` does not say its op", name.text);
+                self.problem("missing-key", name.span, message).hint =
+                    Some("write `op: \"…\"`; `kino nodes` lists them".to_owned());
+                return Err(name);
             }
         };
-        let edges = fields
-            .remove("in")
-            .map_or_else(Vec::new, |(_, tree)| self.entries("a map of edges", tree));
-        let literals = fields
-            .remove("with")
-            .map_or_else(Vec::new, |(_, tree)| self.entries("a map of values", tree));
-        let bypass = match fields.remove("bypass") {
+        let edges = self.optional_entries("a map of edges", edges);
+        let literals = self.optional_entries("a map of values", literals);
+        let bypass = match bypass {
             None => false,
-            Some((_, Tree { form: Form::Bool(bypass), .. })) => bypass,
-            Some((_, tree)) => {
+            Some(Tree { form: Form::Bool(bypass), .. }) => bypass,
+            Some(tree) => {
                 self.expected("true or false", &tree);
                 false
             }
         };
-        Some(NodeDecl { name, op, edges, literals, bypass })
+        Ok(NodeDecl { name, op, edges, literals, bypass })
     }
 }

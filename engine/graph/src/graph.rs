@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kino_port::{Literal, Port, Signature};
+use kino_port::{Literal, Port, Range, Signature};
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::diagnostic::{Diagnostic, Diagnostics, File, Place};
@@ -18,11 +18,17 @@ pub struct Graph {
     pub(crate) inputs: Vec<GraphInput>,
     /// Nodes and who feeds whom.
     pub(crate) nodes: DiGraph<Node, ()>,
-    /// Topological order.
+    /// Topological order, without bypassed nodes.
     pub(crate) order: Vec<NodeIndex>,
     pub(crate) outputs: Vec<(String, Feed)>,
+    /// Graphs used as nodes: name, and the nodes behind its outputs.
+    pub(crate) groups: Groups,
+    pub(crate) calls: Vec<Call>,
     pub(crate) sites: Sites,
 }
+
+/// Graphs used as nodes: name, and the nodes behind its outputs.
+pub(crate) type Groups = Vec<(Arc<str>, Vec<NodeIndex>)>;
 
 /// Where a record of the graph puts what it adds to the root's text.
 #[derive(Clone, Debug, Default)]
@@ -31,8 +37,8 @@ pub(crate) struct Sites {
     pub(crate) opening: u32,
     /// Just behind the opening bracket of `graphs`.
     pub(crate) graphs_opening: Option<u32>,
-    /// Graphs read from other files: the name to carry each by, and its file.
-    pub(crate) others: Vec<(String, u32)>,
+    /// Graphs read from other files: the name to carry each by, its file, and where what is carried starts in it.
+    pub(crate) others: Vec<(String, u32, u32)>,
 }
 
 /// An input of the root graph.
@@ -41,6 +47,8 @@ pub(crate) struct GraphInput {
     pub(crate) port: Port,
     /// The whole declaration.
     pub(crate) place: Place,
+    /// Just behind its opening bracket.
+    pub(crate) opening: u32,
     /// The default, where one is written.
     pub(crate) default: Option<Place>,
 }
@@ -49,6 +57,7 @@ pub(crate) struct GraphInput {
 #[derive(Debug)]
 pub(crate) struct Op {
     pub(crate) name: Arc<str>,
+    pub(crate) version: Arc<str>,
     pub(crate) signature: Signature,
     /// The input ports' names, shared with the facts of every survey.
     pub(crate) ports: Vec<Arc<str>>,
@@ -78,14 +87,32 @@ pub(crate) enum FeedSource {
     /// Something that was refused; nothing more is said of it.
     Broken,
     Literal(Literal),
-    /// `"random"`: a number drawn while planning.
-    Draw,
-    /// A path with `{names}` in it.
-    Template(Arc<[Piece]>),
+    /// `"random"`: a number drawn while planning, within the range of the port that it is written for.
+    Draw(Option<Range>),
+    /// A path, perhaps with `{names}` in it.
+    Template(Arc<Template>),
     /// An input of the root graph.
     Input(usize),
     Edge(NodeIndex, u32),
     List(Vec<(Option<Arc<str>>, Feed)>),
+}
+
+/// What is fed to an input of a graph used as a node, where that has a range or choices: values that are known only
+/// while planning are checked against it as well.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    /// The graph's name as a node.
+    pub(crate) node: Arc<str>,
+    pub(crate) port: Port,
+    pub(crate) feed: Feed,
+}
+
+/// A path.
+#[derive(Debug)]
+pub(crate) struct Template {
+    pub(crate) pieces: Vec<Piece>,
+    /// Where the file that it is written in lies, seen from the root's.
+    pub(crate) dir: Arc<str>,
 }
 
 /// A piece of a path template.
@@ -95,7 +122,7 @@ pub(crate) enum Piece {
     /// `{graph}`: the stem of the root graph's file.
     Stem,
     /// An input's value.
-    Value(FeedSource),
+    Value(Feed),
 }
 
 impl Feed {
@@ -107,6 +134,14 @@ impl Feed {
     pub(crate) fn walk(&self, visit: &mut impl FnMut(&FeedSource)) {
         self.source.walk(visit);
     }
+
+    /// Calls `visit` for this feed, or for every item of a list.
+    pub(crate) fn walk_placed(&self, visit: &mut impl FnMut(&Feed)) {
+        match &self.source {
+            FeedSource::List(items) => items.iter().for_each(|(_, feed)| feed.walk_placed(visit)),
+            _ => visit(self),
+        }
+    }
 }
 
 impl FeedSource {
@@ -114,9 +149,9 @@ impl FeedSource {
         match self {
             FeedSource::Edge(..) | FeedSource::Input(_) => visit(self),
             FeedSource::List(items) => items.iter().for_each(|(_, feed)| feed.source.walk(visit)),
-            FeedSource::Template(pieces) => pieces.iter().for_each(|piece| {
-                if let Piece::Value(source) = piece {
-                    source.walk(visit);
+            FeedSource::Template(template) => template.pieces.iter().for_each(|piece| {
+                if let Piece::Value(feed) = piece {
+                    feed.walk(visit);
                 }
             }),
             _ => {}
@@ -135,14 +170,14 @@ impl Graph {
         self.inputs.iter().map(|input| &input.port)
     }
 
-    /// The number of nodes, those of inlined graphs included.
+    /// The number of nodes, those of inlined graphs included, bypassed ones not.
     pub fn len(&self) -> usize {
-        self.nodes.node_count()
+        self.order.len()
     }
 
     /// Whether there is no node at all.
     pub fn is_empty(&self) -> bool {
-        self.nodes.node_count() == 0
+        self.order.is_empty()
     }
 
     /// What is probably not meant, though it runs.
@@ -183,7 +218,7 @@ impl Graph {
         match &feed.source {
             FeedSource::Absent | FeedSource::Broken => Vec::new(),
             FeedSource::Literal(literal) => vec![FeedSketch::Literal(literal.to_string())],
-            FeedSource::Draw => vec![FeedSketch::Literal("random".to_owned())],
+            FeedSource::Draw(_) => vec![FeedSketch::Literal("random".to_owned())],
             FeedSource::Template(_) => {
                 let text = &self.files[feed.place.file as usize].text;
                 let span = feed.place.span.start as usize..feed.place.span.end as usize;

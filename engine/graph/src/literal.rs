@@ -28,7 +28,7 @@ fn number(written: &str, ty: &PortType) -> Result<Literal, Refusal> {
     } else {
         Cow::Borrowed(written)
     };
-    let digits = digits.strip_prefix('+').unwrap_or(&digits);
+    let digits = without_suffix(digits.strip_prefix('+').unwrap_or(&digits));
     if *ty != PortType::Real
         && let Some(value) = whole(digits)
     {
@@ -44,6 +44,17 @@ fn number(written: &str, ty: &PortType) -> Result<Literal, Refusal> {
             None => Err(Refusal { message: format!("`{written}` is no number"), hint: None }),
         },
     }
+}
+
+/// The digits without a Rust type behind them, such as `u8` or `f32`, which RON allows.
+fn without_suffix(digits: &str) -> &str {
+    const SUFFIXES: [&str; 12] =
+        ["i8", "i16", "i32", "i64", "i128", "u8", "u16", "u32", "u64", "u128", "f32", "f64"];
+    let hex = digits.trim_start_matches('-').starts_with("0x");
+    let kept = SUFFIXES.iter().filter(|suffix| !(hex && suffix.starts_with('f')));
+    kept.filter_map(|suffix| digits.strip_suffix(suffix))
+        .find(|kept| kept.ends_with(|c: char| c.is_ascii_hexdigit() || c == '.'))
+        .unwrap_or(digits)
 }
 
 fn whole(digits: &str) -> Option<i128> {
@@ -63,7 +74,7 @@ fn whole(digits: &str) -> Option<i128> {
 pub(crate) fn from_command_line(raw: &str, port: &Port) -> Result<Literal, Refusal> {
     if port.is_list() {
         let items = raw.split(',').map(|item| one_from_command_line(item.trim(), port));
-        return items.collect::<Result<_, _>>().map(Literal::List);
+        return port.admit(Literal::List(items.collect::<Result<_, _>>()?));
     }
     port.admit(one_from_command_line(raw, port)?)
 }

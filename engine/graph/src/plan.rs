@@ -1,5 +1,6 @@
 //! Plans: what runs, in which order, with a key for every step.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -168,6 +169,21 @@ impl Serialize for Step {
         fields.serialize_field("version", &*self.version)?;
         fields.serialize_field("key", &self.key.to_string())?;
         fields.serialize_field("memory", &self.memory)?;
+        fields.end()
+    }
+}
+
+impl Serialize for Plan {
+    /// The inputs as RON writes them, the steps in order, and all files read.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let inputs: BTreeMap<&str, String> =
+            self.inputs.iter().map(|(name, value)| (&**name, value.to_string())).collect();
+        let reads: Vec<_> =
+            self.reads().into_iter().map(|read| (read.path.as_str(), read.hash.as_str())).collect();
+        let mut fields = serializer.serialize_struct("Plan", 3)?;
+        fields.serialize_field("inputs", &inputs)?;
+        fields.serialize_field("steps", &self.steps)?;
+        fields.serialize_field("reads", &reads.into_iter().collect::<BTreeMap<_, _>>())?;
         fields.end()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::diagnostic::Place;
+use crate::diagnostic::{Place, Span};
 use crate::graph::{Graph, GraphInput};
 
 /// A change of one of the graph's texts.
@@ -18,9 +18,8 @@ impl Edit {
         match input.default {
             Some(place) => Edit::replace(place, literal.to_owned()),
             None => {
-                let mut place = input.place;
-                place.span.start += 1;
-                place.span.end = place.span.start;
+                let span = Span { start: input.opening, end: input.opening };
+                let place = Place { span, ..input.place };
                 Edit::replace(place, format!("default: {literal}, "))
             }
         }
@@ -39,20 +38,21 @@ pub(crate) fn record(graph: &Graph, edits: Vec<Edit>) -> String {
     let sites = &graph.sites;
     if !sites.others.is_empty() {
         let mut carried = String::new();
-        for (name, file) in &sites.others {
+        for (name, file, start) in &sites.others {
+            // The text stays as it is, line breaks within strings included; it may end in a line comment.
+            let head = Span { start: 0, end: *start };
+            let edits = by_file.entry(*file).or_default();
+            edits.push(Edit::replace(Place { file: *file, span: head }, String::new()));
             let text =
                 edited(&graph.files[*file as usize].text, by_file.remove(file).unwrap_or_default());
-            let name = kino_port::Literal::text(name.clone());
-            carried.push_str(&format!(
-                "\n        {name}: {},",
-                text.trim().replace('\n', "\n        ")
-            ));
+            let (name, text) = (kino_port::Literal::text(name.clone()), text.trim().to_owned());
+            carried.push_str(&format!("\n        {name}: {text}\n        ,"));
         }
         let (at, text) = match sites.graphs_opening {
             Some(at) => (at, carried),
             None => (sites.opening, format!("\n    graphs: {{{carried}\n    }},")),
         };
-        let span = crate::diagnostic::Span { start: at, end: at };
+        let span = Span { start: at, end: at };
         by_file.entry(0).or_default().push(Edit::replace(Place { file: 0, span }, text));
     }
     edited(&graph.files[0].text, by_file.remove(&0).unwrap_or_default())

@@ -1,7 +1,10 @@
 //! A reader of RON that keeps the place of everything: text → tree with spans.
 //!
-//! It accepts the data model that graphs use (structs, maps, lists, strings, numbers, booleans, comments, raw strings),
-//! refuses duplicate keys where the tree is used, and never recurses deeper than [`DEEPEST`].
+//! It accepts what RON accepts: comments, trailing commas, raw strings, characters, numbers of every base and with
+//! suffixes, `Some(…)`, raw names, and `#![enable(…)]` in front, which changes nothing. It never recurses deeper than
+//! [`DEEPEST`]. Duplicate keys are refused where the tree is used.
+
+mod strings;
 
 use std::borrow::Cow;
 
@@ -28,9 +31,18 @@ pub(crate) enum Form<'a> {
     List(Vec<Tree<'a>>),
     Map(Vec<(Tree<'a>, Tree<'a>)>),
     /// `Name(key: value)` or `(key: value)`.
-    Struct(Option<&'a str>, Vec<(Key<'a>, Tree<'a>)>),
+    Struct(Fields<'a>),
     /// `Name(a, b)` or `(a, b)`.
     Tuple(Vec<Tree<'a>>),
+}
+
+/// The fields of a struct.
+#[derive(Clone, Debug)]
+pub(crate) struct Fields<'a> {
+    pub(crate) name: Option<&'a str>,
+    /// Just behind the opening bracket.
+    pub(crate) opening: u32,
+    pub(crate) fields: Vec<(Key<'a>, Tree<'a>)>,
 }
 
 /// A field's name with its place.
@@ -50,7 +62,7 @@ impl Form<'_> {
             Form::Name => "a bare name",
             Form::List(_) => "a list",
             Form::Map(_) => "a map",
-            Form::Struct(..) => "a struct",
+            Form::Struct(_) => "a struct",
             Form::Tuple(_) => "a tuple",
         }
     }
@@ -60,7 +72,7 @@ impl Form<'_> {
 pub(crate) fn read(text: &str, span: Span) -> Result<Tree<'_>, Fault> {
     let text = text.get(..span.end as usize).unwrap_or(text);
     let mut reader = Reader { text, at: span.start as usize };
-    reader.skip_blank()?;
+    reader.skip_head()?;
     let tree = reader.value(0)?;
     reader.skip_blank()?;
     if reader.at < text.len() {
@@ -122,6 +134,24 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Skips a byte order mark, and extensions such as `#![enable(implicit_some)]`: what they allow is allowed anyway.
+    fn skip_head(&mut self) -> Result<(), Fault> {
+        if self.rest().starts_with('\u{feff}') {
+            self.at += '\u{feff}'.len_utf8();
+        }
+        self.skip_blank()?;
+        while self.rest().starts_with("#!") {
+            let start = self.at;
+            let Some(end) = self.rest().find(']') else {
+                self.at += 2;
+                return Err(self.fault_from(start, "expected extensions such as #![enable(…)]"));
+            };
+            self.at += end + 1;
+            self.skip_blank()?;
+        }
+        Ok(())
+    }
+
     fn skip_block_comment(&mut self) -> Result<(), Fault> {
         let start = self.at;
         let mut depth = 0;
@@ -163,6 +193,7 @@ impl<'a> Reader<'a> {
             Some(b'r') if self.rest().starts_with("r\"") || self.rest().starts_with("r#") => {
                 Form::Text(Cow::Borrowed(self.raw_string()?))
             }
+            Some(b'\'') => Form::Text(self.character()?),
             Some(b'[') => Form::List(self.list(depth)?),
             Some(b'{') => Form::Map(self.map(depth)?),
             Some(b'(') => self.parens(None, depth)?,
@@ -184,7 +215,12 @@ impl<'a> Reader<'a> {
         let after_name = self.at;
         self.skip_blank()?;
         if self.peek() == Some(b'(') {
-            return self.parens(Some(name), depth);
+            return match self.parens(Some(name), depth)? {
+                Form::Tuple(mut items) if name == "Some" && items.len() == 1 => {
+                    Ok(items.swap_remove(0).form)
+                }
+                form => Ok(form),
+            };
         }
         self.at = after_name;
         Ok(Form::Name)
@@ -273,7 +309,10 @@ impl<'a> Reader<'a> {
     /// The field name at the cursor, if a colon follows it.
     fn field(&mut self) -> Result<Option<Key<'a>>, Fault> {
         let start = self.at;
+        let raw = self.rest().starts_with("r#") && !self.rest().starts_with("r#\"");
+        self.at += if raw { 2 } else { 0 };
         if !self.peek().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_') {
+            self.at = start;
             return Ok(None);
         }
         let name = self.name();
@@ -287,6 +326,7 @@ impl<'a> Reader<'a> {
     }
 
     fn parens(&mut self, name: Option<&'a str>, depth: usize) -> Result<Form<'a>, Fault> {
+        let opening = self.at as u32 + 1;
         let (mut fields, mut items) = (Vec::new(), Vec::new());
         self.items(b')', |reader| {
             match reader.field()? {
@@ -304,101 +344,10 @@ impl<'a> Reader<'a> {
             }
             Ok(())
         })?;
-        if items.is_empty() { Ok(Form::Struct(name, fields)) } else { Ok(Form::Tuple(items)) }
-    }
-
-    fn raw_string(&mut self) -> Result<&'a str, Fault> {
-        let start = self.at;
-        self.at += 1;
-        let hashes = self.rest().bytes().take_while(|byte| *byte == b'#').count();
-        self.at += hashes;
-        if self.peek() != Some(b'"') {
-            return Err(self.fault_from(start, "expected a raw string such as r#\"…\"#"));
+        if items.is_empty() {
+            Ok(Form::Struct(Fields { name, opening, fields }))
+        } else {
+            Ok(Form::Tuple(items))
         }
-        self.at += 1;
-        let close = format!("\"{}", "#".repeat(hashes));
-        let Some(len) = self.rest().find(&close) else {
-            return Err(self.fault_from(start, "this raw string is never closed"));
-        };
-        let text = &self.rest()[..len];
-        self.at += len + close.len();
-        Ok(text)
-    }
-
-    fn string(&mut self) -> Result<Cow<'a, str>, Fault> {
-        let start = self.at;
-        self.at += 1;
-        let Some(stop) = self.rest().find(['"', '\\']) else { return Err(self.unclosed(start)) };
-        let plain = &self.rest()[..stop];
-        self.at += stop;
-        if self.peek() == Some(b'"') {
-            self.at += 1;
-            return Ok(Cow::Borrowed(plain));
-        }
-        let mut text = plain.to_owned();
-        loop {
-            let Some(c) = self.rest().chars().next() else { return Err(self.unclosed(start)) };
-            self.at += c.len_utf8();
-            match c {
-                '"' => return Ok(Cow::Owned(text)),
-                '\\' => self.escape(&mut text)?,
-                c => text.push(c),
-            }
-        }
-    }
-
-    fn unclosed(&self, start: usize) -> Fault {
-        Fault {
-            message: "this string is never closed".to_owned(),
-            span: Span::new(start, start + 1),
-            hint: Some("a quote inside a string is written \\\"".to_owned()),
-        }
-    }
-
-    fn escape(&mut self, into: &mut String) -> Result<(), Fault> {
-        let start = self.at - 1;
-        let Some(c) = self.rest().chars().next() else { return Err(self.unclosed(start)) };
-        self.at += c.len_utf8();
-        let plain = match c {
-            'n' => '\n',
-            't' => '\t',
-            'r' => '\r',
-            '0' => '\0',
-            '"' | '\'' | '\\' => c,
-            '\n' => {
-                let blank = self.rest().len() - self.rest().trim_start().len();
-                self.at += blank;
-                return Ok(());
-            }
-            'x' | 'u' => self.code_point(c, start)?,
-            _ => {
-                let mut fault =
-                    self.fault_from(start, format!("there is no escape `\\{}`", c.escape_debug()));
-                fault.hint =
-                    Some("a backslash is written \\\\, or use a raw string r\"…\"".to_owned());
-                return Err(fault);
-            }
-        };
-        into.push(plain);
-        Ok(())
-    }
-
-    fn code_point(&mut self, kind: char, start: usize) -> Result<char, Fault> {
-        let rest = self.rest();
-        let (digits, len) = match (kind, rest.strip_prefix('{')) {
-            ('u', Some(inner)) => inner.find('}').map_or(("", 0), |end| (&inner[..end], end + 2)),
-            ('u', None) => (rest.get(..4).unwrap_or(""), 4),
-            _ => (rest.get(..2).unwrap_or(""), 2),
-        };
-        let hex = !digits.is_empty()
-            && digits.len() <= 6
-            && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let code =
-            if hex { u32::from_str_radix(digits, 16).ok().and_then(char::from_u32) } else { None };
-        let Some(c) = code else {
-            return Err(self.fault_from(start, "expected a code point such as \\x41 or \\u{1F600}"));
-        };
-        self.at += len;
-        Ok(c)
     }
 }

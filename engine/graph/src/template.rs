@@ -49,13 +49,12 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Part>, String> {
     Ok(parts)
 }
 
-/// The same path seen from `dir`, unless it is absolute.
-pub(crate) fn within(dir: &str, mut parts: Vec<Part>) -> Vec<Part> {
-    let relative = !matches!(parts.first(), Some(Part::Text(text)) if text.starts_with('/') || text.contains(':'));
-    if relative && !dir.is_empty() {
-        parts.insert(0, Part::Text(dir.to_owned()));
+/// The same path seen from `dir`, unless it is absolute or names something else, such as `embedded:shapes`.
+pub(crate) fn within(dir: &str, path: String) -> String {
+    if dir.is_empty() || path.starts_with('/') || path.contains(':') {
+        return path;
     }
-    parts
+    crate::scope::join(dir, &path)
 }
 
 /// A value as part of a file name: no separators, no control characters, no leading dots, not too long.

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Files, check, nodes, plan};
+use common::{check, plan};
 
 /// Checks and plans the graph, and compares everything that is said of it, warnings too.
 #[track_caller]
@@ -69,6 +69,7 @@ error[unknown-key] g.ron:2:83: a node has no field `wiht`
 error[unknown-output] g.ron:3:46: `d` has no output `frame`
   hint: did you mean `frames`?
 error[unknown-input] g.ron:3:73: the graph has no input `grahp`
+  hint: did you mean `graph`?
 "#,
     );
 }
@@ -107,7 +108,7 @@ error[fed-twice] g.ron:3:74: `width` is fed both by an edge and by a value
   see g.ron:3:52: the edge
 error[type] g.ron:4:52: `n.latent` gives Latent, but `c.parts` takes Frames
   hint: a `decode` node turns Latent into Frames
-error[type] g.ron:4:95: `frames` of `x` takes one value, found a list
+error[type] g.ron:4:94: `frames` of `x` takes one value, found a list
 error[type] g.ron:5:65: `frames` takes Frames, which cannot be written out
   hint: feed it with an edge, in `in`
 "#,
@@ -238,60 +239,6 @@ error[same-file] g.ron:4:12: `w` and `v` write the same file `a.mp4`
     );
 }
 
-#[track_caller]
-fn files(files: &[(&str, &str)], expected: &str) {
-    let result = kino_graph::check(files[0].0, files[0].1, &nodes(), &Files::of(&files[1..]));
-    let said = result.map_or_else(|problems| problems.render(), |graph| graph.warnings().render());
-    assert_eq!(said.trim(), expected.trim(), "\nfound:\n{said}");
-}
-
-#[test]
-fn graphs_that_use_each_other_are_refused_with_their_path() {
-    let uses = |path: &str| format!(r#"Graph(version: 1, nodes: {{"n": (op: "{path}")}})"#);
-    files(
-        &[("a.ron", &uses("./b.ron")), ("b.ron", &uses("./c.ron")), ("c.ron", &uses("./a.ron"))],
-        "error[recursion] c.ron:1:37: graphs use each other: a.ron → b.ron → c.ron → a.ron",
-    );
-    files(
-        &[("a.ron", &uses("./b.ron"))],
-        "error[unreadable] a.ron:1:37: the graph `b.ron` cannot be read: no such file",
-    );
-}
-
-#[test]
-fn a_graph_used_as_a_node_is_checked_like_a_node() {
-    let inner = r#"Graph(version: 1,
-        inputs: {"frames": (type: "Frames"), "width": (type: "Int", default: 64, range: (16, 128))},
-        nodes: {"r": (op: "resize", in: {"frames": "inputs.frames", "width": "inputs.width"}), "s": (op: "splt")},
-        outputs: {"frames": "r"})"#;
-    files(
-        &[
-            (
-                "a.ron",
-                r#"Graph(version: 1, nodes: {"n": (op: "noise"), "d": (op: "decode", in: {"latent": "n"}),
-                    "x": (op: "./up.ron", in: {"frames": "d"}, with: {"width": 8}),
-                    "y": (op: "./up.ron", with: {"widht": 16}), "z": (op: "./up.ron", in: {"frames": "n"})},
-                    outputs: {"frames": "x.frame"})"#,
-            ),
-            ("up.ron", inner),
-        ],
-        r#"
-error[value] a.ron:2:80: `width`: expected a whole number from 16 to 128 or "random", found 8
-error[missing-input] a.ron:3:21: nothing feeds `frames` of `y`, which takes Frames
-  hint: write `in: {"frames": "node.port"}`
-error[unknown-port] a.ron:3:50: `./up.ron` has no input `widht`
-  hint: did you mean `width`?
-error[type] a.ron:3:102: input `frames` takes Frames, found Latent
-error[type] a.ron:3:102: `n.latent` gives Latent, but `z/r.frames` takes Frames
-  hint: a `decode` node turns Latent into Frames
-error[unknown-output] a.ron:4:41: `x` has no output `frame`
-  hint: did you mean `frames`?
-error[unknown-op] up.ron:3:106: there is no op `splt`
-  hint: did you mean `split`?
-"#,
-    );
-}
-
 #[test]
 fn bypass_needs_something_to_pass() {
     nodes_of(
@@ -299,6 +246,84 @@ fn bypass_needs_something_to_pass() {
            "w": (op: "write", in: {"frames": "d"}, with: {"path": "a.mp4"})"#,
         "error[bypass] g.ron:2:70: `n` is bypassed, but no input of type Latent feeds it",
     );
+}
+
+#[test]
+fn bypassed_nodes_may_not_go_in_circles() {
+    nodes_of(
+        r#""a": (op: "resize", in: {"frames": "b"}, bypass: true), "b": (op: "resize", in: {"frames": "a"}, bypass: true),
+           "w": (op: "write", in: {"frames": "a"}, with: {"path": "a.mp4"})"#,
+        r#"
+error[cycle] g.ron:2:36: these nodes feed each other: b → a → b
+  hint: remove one of the edges
+"#,
+    );
+}
+
+#[test]
+fn lists_have_items_and_names_once() {
+    nodes_of(
+        r#""r": (op: "read", with: {"path": "x.png"}), "c": (op: "concat", in: {"parts": []}),
+           "e": (op: "concat", in: {"parts": {"a": "r", "a": "r"}}), "f": (op: "concat", in: {"parts": {a: "r"}}),
+           "g": (op: "concat", in: {"parts": ["r", 5]})"#,
+        r#"
+error[missing-input] g.ron:2:79: nothing feeds `parts` of `c`, which takes Frames
+  hint: write `in: {"parts": "node.port"}`
+error[duplicate] g.ron:3:57: `a` stands here twice
+  see g.ron:3:47: the first
+error[malformed] g.ron:3:105: expected a name in quotes, found a bare name
+error[malformed] g.ron:4:52: expected an edge such as "node.port", found a number
+"#,
+    );
+}
+
+#[test]
+fn a_cycle_does_not_hide_other_problems() {
+    nodes_of(
+        r#""a": (op: "add", in: {"a": "b"}), "b": (op: "add", in: {"a": "a"}), "n": (op: "noise"),
+           "c": (op: "add", in: {"a": "b", "b": "n"}), "d": (op: "decode")"#,
+        r#"
+error[cycle] g.ron:2:1: these nodes feed each other: a → b → a
+  hint: remove one of the edges
+error[type] g.ron:3:49: `n.latent` gives Latent, but `c.b` takes Real
+error[missing-input] g.ron:3:56: nothing feeds `latent` of `d`, which takes Latent
+  hint: write `in: {"latent": "node.port"}`
+"#,
+    );
+}
+
+#[test]
+fn a_refused_node_is_not_missed_as_well() {
+    nodes_of(
+        r#""a": (with: {}), "b": (op: "add", in: {"a": "a"}), "c": 5, "d": (op: "add", in: {"a": "c"})"#,
+        r#"
+error[missing-key] g.ron:2:1: node `a` does not say its op
+  hint: write `op: "…"`; `kino nodes` lists them
+error[malformed] g.ron:2:57: expected a node, found a number
+"#,
+    );
+}
+
+#[test]
+fn one_type_flows_through_any() {
+    nodes_of(
+        r#""n": (op: "noise"), "d": (op: "decode", in: {"latent": "n"}),
+           "s": (op: "switch", in: {"a": "d", "b": "d"}, with: {"on": true}),
+           "t": (op: "switch", in: {"a": "s", "b": "n"}, with: {"on": true}),
+           "e": (op: "decode", in: {"latent": "s"})"#,
+        r#"
+error[type] g.ron:4:52: the inputs of this node have one type: Frames so far, then Latent
+error[type] g.ron:5:47: `s.value` gives Frames, but `e.latent` takes Latent
+"#,
+    );
+}
+
+#[test]
+fn many_problems_are_all_found() {
+    let nodes: String = (0..2_000).map(|i| format!("\"n{i}\": (op: \"nois\"),\n")).collect();
+    let problems = check(&format!("Graph(version: 1, nodes: {{\n{nodes}\n}})")).unwrap_err();
+    assert_eq!(problems.list.len(), 2_000);
+    assert_eq!(problems.position(problems.list[1_999].place.unwrap()), (2_001, 15));
 }
 
 #[test]

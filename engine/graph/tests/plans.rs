@@ -98,7 +98,7 @@ fn the_environment_and_files_enter_the_keys() {
     let one = plan_with(&graph, &catalog, &[]).unwrap();
     *catalog.content.borrow_mut() = "two".into();
     let two = plan_with(&graph, &catalog, &[]).unwrap();
-    assert_eq!(diff(&one, &two).to_string(), "~ r: a file or model that it reads changed\n");
+    assert_eq!(diff(&one, &two).to_string(), "~ r: x.png changed\n");
     let settings =
         Settings { inputs: &[], until: None, environment: b"gpu", draw: &|| 0, stem: "g" };
     let gpu = graph.plan(&catalog, &settings).unwrap();
@@ -234,6 +234,109 @@ fn a_bypassed_node_passes_its_input_through() {
     let bypassed =
         plan(&VIDEO.replace("\"width\": 128}", "\"width\": 128}, bypass: true")).unwrap();
     assert_eq!(names(&bypassed), ["n", "d", "w"]);
+}
+
+#[test]
+fn all_of_ron_is_read() {
+    let plain = r#"Graph(version: 1, about: "x", nodes: {"n": (op: "noise", with: {"seed": 26, "frames": 17}),
+        "a": (op: "add", with: {"a": 1500, "b": inf})}, outputs: {"latent": "n", "sum": "a"})"#;
+    let fancy = "\u{feff}#![enable(implicit_some, unwrap_newtypes)]\n#![enable(unwrap_variant_newtypes)] /* a */ \
+        ( r#version: 0x1, about: Some('x'), nodes: { r#\"n\"#: Node (op: \"noi\\x73e\", with: {\"seed\": 0b1_1010u64, \
+        \"frames\": +0o21,},), \"a\": (with: {\"b\": inf, \"a\": 1.5e3f32}, op: \"a\\\n   dd\")}, \
+        outputs: {\"sum\": \"a\", \"\\u{6c}atent\": \"n\"}) // end";
+    let (plain, fancy) = (plan(plain).unwrap(), plan(fancy).unwrap_or_else(|e| panic!("{e}")));
+    assert_eq!(diff(&plain, &fancy).changes, []);
+    assert_eq!(fancy.step("n").unwrap().1.inputs[1], Input::Literal(Literal::Int(17)));
+}
+
+#[test]
+fn lists_of_values_are_set_and_read() {
+    let text = r#"Graph(version: 1, inputs: {"all": (type: "List(Path)", default: ["a.png", "b.png"]), "one": (type: "Path", default: "{graph}.png")},
+        nodes: {"r": (op: "gather", in: {"paths": "inputs.all"}), "q": (op: "gather", with: {"paths": ["{graph}.png", "{{b}}"]}),
+                "s": (op: "gather", in: {"paths": ["inputs.one", "inputs.all"]})},
+        outputs: {"r": "r", "q": "q", "s": "s"})"#;
+    let graph = check(text).unwrap();
+    let set = [set("all", graph.read_input("all", "x.png, y.png").unwrap())];
+    let plan = plan_with(&graph, &nodes(), &set).unwrap();
+    let paths = |name| format!("{:?}", plan.step(name).unwrap().1.inputs[0]);
+    assert_eq!(
+        plan.step("r").unwrap().1.inputs[0],
+        Input::Literal(Literal::List(vec![Literal::text("x.png"), Literal::text("y.png")]))
+    );
+    assert!(paths("q").contains("\"g.png\"") && paths("q").contains("\"{b}\""), "{}", paths("q"));
+    let Input::List(items) = &plan.step("s").unwrap().1.inputs[0] else { panic!() };
+    assert_eq!(items.len(), 3);
+}
+
+#[test]
+fn extreme_ranges_do_not_overflow() {
+    let most = i128::MAX;
+    let text = |value: &str| {
+        format!(
+            r#"Graph(version: 1, inputs: {{"seed": (type: "Int", default: {value}, range: (-{most}, {most}), step: 7)}},
+                nodes: {{"n": (op: "noise", in: {{"seed": "inputs.seed"}})}}, outputs: {{"latent": "n"}})"#
+        )
+    };
+    let said = plan(&text(&most.to_string())).unwrap_err().render();
+    assert!(said.contains("near it: "), "{said}");
+    assert!(plan(&text("\"random\"")).is_err(), "the node takes no number below 0");
+}
+
+#[test]
+fn a_plan_is_json() {
+    let json = serde_json::to_value(plan(VIDEO).unwrap()).unwrap();
+    assert_eq!(json["inputs"], serde_json::json!({"seed": "7", "name": "\"a/b\""}));
+    assert_eq!(json["steps"][1]["op"], "decode");
+    assert_eq!(json["steps"][1]["key"].as_str().unwrap().len(), 64);
+}
+
+#[test]
+fn a_dead_branch_may_be_wrong_in_any_way() {
+    let text = r#"Graph(version: 1, inputs: {"w": (type: "Int", default: 16)}, nodes: {
+        "sum": (op: "add", with: {"a": 1, "b": 1}), "bad": (op: "add", in: {"a": "sum", "b": "sum"}),
+        "one": (op: "add", with: {"a": 1}), "n": (op: "noise", in: {"frames": "inputs.w"}),
+        "d": (op: "decode", in: {"latent": "n"}), "r": (op: "read", with: {"path": "x.png"}),
+        "s": (op: "switch", in: {"a": "d", "b": "r"}, with: {"on": false})}, outputs: {"s": "s", "one": "one"})"#;
+    assert_eq!(names(&plan(text).unwrap()), ["one", "r", "s"]);
+    let said = plan_with(&check(text).unwrap(), &nodes(), &[set("w", Literal::Int(300))]);
+    assert_eq!(
+        names(&said.unwrap()),
+        ["one", "r", "s"],
+        "300 frames are too many, but nobody asks"
+    );
+}
+
+#[test]
+fn a_long_way_through_bypassed_nodes_ends() {
+    let chain = |order: &mut dyn Iterator<Item = usize>, last: usize| {
+        let mut text = String::from(
+            r#"Graph(version: 1, nodes: {"n0": (op: "read", with: {"path": "x.png"}),"#,
+        );
+        for i in order {
+            let before = i - 1;
+            text.push_str(&format!(
+                r#""n{i}": (op: "resize", bypass: true, in: {{"frames": "n{before}"}}),"#
+            ));
+        }
+        check(&format!(r#"{text}}}, outputs: {{"frames": "n{last}"}})"#))
+    };
+    assert_eq!(chain(&mut (1..=100_000), 100_000).unwrap().len(), 1);
+    assert_eq!(chain(&mut (1..=250).rev(), 250).unwrap().len(), 1);
+    let problems = chain(&mut (1..=100_000).rev(), 100_000).unwrap_err();
+    assert_eq!(problems.list[0].code, "bypass");
+}
+
+#[test]
+fn ten_thousand_outputs_side_by_side_are_planned() {
+    let (mut nodes_text, mut outputs) = (String::new(), String::new());
+    for i in 0..10_000 {
+        nodes_text.push_str(&format!("\"n{i}\": (op: \"add\", with: {{\"a\": {i}}}),\n"));
+        outputs.push_str(&format!("\"o{i}\": \"n{i}\", "));
+    }
+    let plan = plan(&format!("Graph(version: 1, nodes: {{{nodes_text}}}, outputs: {{{outputs}}})"));
+    let plan = plan.unwrap();
+    assert_eq!((plan.steps.len(), plan.outputs.len()), (10_000, 10_000));
+    assert!(plan.steps.iter().all(|step| step.target));
 }
 
 #[test]

@@ -195,10 +195,13 @@ impl Port {
     fn check_range(&self, value: &Literal) -> Result<(), Refusal> {
         let fits = match (self.range, value) {
             (Some(Range::Int { min, max, step }), Literal::Int(value)) => {
-                if (min..=max).contains(value) && (value - min) % step != 0 {
-                    let below = value - (value - min) % step;
-                    let near = [below, below + step].into_iter().filter(|near| *near <= max);
-                    let near: Vec<_> = near.map(|near| near.to_string()).collect();
+                // Unsigned, as the ends may lie further apart than an i128 counts.
+                let above = (value.wrapping_sub(min) as u128 % step as u128) as i128;
+                if (min..=max).contains(value) && above != 0 {
+                    let below = value - above;
+                    let near = [Some(below), below.checked_add(step)].into_iter().flatten();
+                    let near: Vec<_> =
+                        near.filter(|near| *near <= max).map(|near| near.to_string()).collect();
                     return Err(Refusal {
                         message: format!("expected {}, found {value}", self.expected()),
                         hint: Some(format!("near it: {}", near.join(" and "))),

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use kino_graph::{Catalog, Diagnostics, Graph, Plan, Settings, Sources};
-use kino_port::{Fact, Facts, Literal, Objection, PortType, Signature, Survey, Traits};
+use kino_port::{Fact, Facts, Literal, Objection, PortType, Read, Signature, Survey, Traits};
 use kino_port::{bool, edge, int, list, path, ports, real, text};
 
 /// A catalog that counts how often it is asked.
@@ -77,6 +77,12 @@ pub(crate) fn nodes() -> Nodes {
             Traits::LIGHT,
         ),
         signature(
+            "gather",
+            ports![list("paths", PortType::Path)],
+            ports![edge("frames", PortType::Frames)],
+            Traits::LIGHT,
+        ),
+        signature(
             "write",
             ports![edge("frames", PortType::Frames), path("path")],
             ports![edge("file", PortType::File)],
@@ -122,7 +128,12 @@ impl Catalog for Nodes {
                     return Err(vec![objection.hint("near it: 13 and 17")]);
                 }
             }
-            "read" => survey.key = self.content.borrow().clone().into_bytes(),
+            "read" => {
+                let hash = self.content.borrow().clone();
+                survey.key = hash.clone().into_bytes();
+                let path = facts.text("path").unwrap_or_default().to_owned();
+                survey.reads.push(Read { path, hash });
+            }
             "switch" => survey.chosen = facts.bool("on").map(|on| if on { "a" } else { "b" }),
             _ => {}
         }

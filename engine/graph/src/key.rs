@@ -1,0 +1,66 @@
+//! Keys: a hash over everything that can change a step's results.
+
+use kino_port::Literal;
+
+use crate::graph::Node;
+use crate::plan::{Input, Item, Key, Source};
+
+/// Hashes what steps depend on. It keeps its buffers from step to step.
+#[derive(Debug, Default)]
+pub(crate) struct Keys {
+    bytes: Vec<u8>,
+}
+
+impl Keys {
+    /// The key of a node: definition, environment, inputs by value or by `key_of` their steps, and what the survey added.
+    pub(crate) fn key(
+        &mut self,
+        node: &Node,
+        inputs: &[Input],
+        survey: &[u8],
+        environment: &[u8],
+        key_of: impl Fn(u32) -> Key,
+    ) -> Key {
+        self.bytes.clear();
+        self.text(&node.op.name);
+        self.text(&node.op.version);
+        for (port, input) in node.op.signature.inputs.iter().zip(inputs) {
+            self.text(&port.name);
+            match input {
+                Input::Absent => self.bytes.push(b'0'),
+                Input::Literal(literal) => self.literal(literal),
+                Input::Edge(source) => self.edge(*source, &key_of),
+                Input::List(items) => {
+                    self.bytes.push(b'[');
+                    self.bytes.extend((items.len() as u64).to_le_bytes());
+                    for (name, item) in items {
+                        self.text(name.as_deref().unwrap_or_default());
+                        match item {
+                            Item::Literal(literal) => self.literal(literal),
+                            Item::Edge(source) => self.edge(*source, &key_of),
+                        }
+                    }
+                }
+            }
+        }
+        self.bytes.extend((survey.len() as u64).to_le_bytes());
+        self.bytes.extend(survey);
+        self.bytes.extend(environment);
+        Key(*blake3::hash(&self.bytes).as_bytes())
+    }
+
+    fn text(&mut self, text: &str) {
+        self.bytes.extend((text.len() as u32).to_le_bytes());
+        self.bytes.extend(text.as_bytes());
+    }
+
+    fn literal(&mut self, literal: &Literal) {
+        literal.encode(&mut self.bytes);
+    }
+
+    fn edge(&mut self, source: Source, key_of: &impl Fn(u32) -> Key) {
+        self.bytes.push(b'e');
+        self.bytes.extend(key_of(source.step).0);
+        self.bytes.extend(source.output.to_le_bytes());
+    }
+}
