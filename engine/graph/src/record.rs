@@ -50,7 +50,11 @@ pub(crate) fn record(graph: &Graph, edits: Vec<Edit>) -> String {
         }
         let (at, text) = match sites.graphs_opening {
             Some(at) => (at, carried),
-            None => (sites.opening, format!("\n    graphs: {{{carried}\n    }},")),
+            None => {
+                let rest = graph.files[0].text.get(sites.opening as usize..).unwrap_or_default();
+                let gap = if rest.starts_with(char::is_whitespace) { "" } else { "\n    " };
+                (sites.opening, format!("\n    graphs: {{{carried}\n    }},{gap}"))
+            }
         };
         let span = Span { start: at, end: at };
         by_file.entry(0).or_default().push(Edit::replace(Place { file: 0, span }, text));
