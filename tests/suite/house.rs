@@ -147,7 +147,6 @@ fn nothing_else_stands_at_the_top() {
         "plugins",
         "graphs",
         "tests",
-        "docs",
     ];
     let out =
         Command::new("git").args(["ls-tree", "--name-only", "HEAD"]).current_dir(root()).output();
