@@ -1,9 +1,13 @@
 //! The command line: one definition for parsing, help and completions.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{
+    ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    ValueHint,
+};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -13,8 +17,8 @@ const STYLES: Styles = Styles::styled()
 
 const ABOUT: &str = "Runs generative video and image workflows as graphs.
 
-A graph is a text file of nodes and edges. Kinograph checks it, plans it, runs what changed and writes what \
-comes out.";
+A graph is a text file of nodes and edges. Kinograph checks it, plans it, runs what changed and \
+writes what comes out.";
 
 const EPILOGUE: &str = "\
 Examples:
@@ -32,7 +36,7 @@ Exit codes:
 Environment:
   KINO_CACHE        the folder of the cache, instead of the user's cache folder
   KINO_CACHE_LIMIT  how large the cache may grow; 20GB unless set
-  KINO_MEMORY       how much memory frames may take before they move to temporary files; 2GiB unless set
+  KINO_MEMORY       how much memory frames may take, the rest goes to files; 2GiB unless set
   KINO_LOG          what is logged, such as debug or kino_runtime=trace
   NO_COLOR          no colours; CLICOLOR_FORCE=1 forces them";
 
@@ -121,7 +125,7 @@ pub(crate) enum Command {
 /// Which graph, with which inputs.
 #[derive(Debug, Args)]
 pub(crate) struct Source {
-    /// A graph's file, - for the standard input, or the name of a built-in graph (`kino init` lists them)
+    /// A graph's file, - for the standard input, or a built-in graph (`kino init` lists them)
     #[arg(value_name = "GRAPH", value_hint = ValueHint::FilePath)]
     pub(crate) graph: String,
 }
@@ -270,6 +274,29 @@ pub(crate) struct Completions {
     pub(crate) shell: clap_complete::Shell,
 }
 
+/// Reads the command line; help and wrong usage end the process.
+pub(crate) fn parse() -> Cli {
+    let command = Cli::command().color(colour_of_help(std::env::args_os()));
+    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+}
+
+/// `--color` as far as help and usage are concerned, which are printed before anything is parsed.
+fn colour_of_help(args: impl Iterator<Item = OsString>) -> ColorChoice {
+    let mut choice = ColorChoice::Auto;
+    let mut is_value = false;
+    for arg in args {
+        let arg = arg.to_string_lossy();
+        let value = if is_value { Some(&*arg) } else { arg.strip_prefix("--color=") };
+        match value {
+            Some("always") => choice = ColorChoice::Always,
+            Some("never") => choice = ColorChoice::Never,
+            _ => {}
+        }
+        is_value = arg == "--color";
+    }
+    choice
+}
+
 /// Reads `name=value`.
 fn assignment(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -282,13 +309,19 @@ fn assignment(text: &str) -> Result<(String, String), String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_has_the_colours_that_were_asked_for() {
+        let choice = |line: &str| colour_of_help(line.split(' ').map(OsString::from));
+        assert_eq!(choice("kino --color never --help"), ColorChoice::Never);
+        assert_eq!(choice("kino run --color=always"), ColorChoice::Always);
+        assert_eq!(choice("kino never"), ColorChoice::Auto);
     }
 
     #[test]

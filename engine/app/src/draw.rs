@@ -63,7 +63,8 @@ enum Origin<'a> {
 }
 
 impl<'a> Origin<'a> {
-    /// The origin of a feed, and what travels from there to a port of type `ty`; none for written values.
+    /// The origin of a feed, and what travels from there to a port of type `ty`; none for written
+    /// values.
     fn of(feed: &FeedSketch<'a>, ty: &PortType) -> Option<(Self, PortType)> {
         match feed {
             FeedSketch::Literal(_) => None,

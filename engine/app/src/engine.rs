@@ -1,4 +1,5 @@
-//! The engine as the command puts it together: nodes, services, caches. Each command makes only what it needs.
+//! The engine as the command puts it together: nodes, services, caches. Each command makes only
+//! what it needs.
 
 use std::env;
 use std::path::PathBuf;
@@ -19,7 +20,8 @@ use crate::{device, library};
 
 /// How large the cache on disk may grow unless KINO_CACHE_LIMIT says otherwise.
 const CACHE_LIMIT: u64 = 20_000_000_000;
-/// The memory that frames, and results shared between runs, may each take unless KINO_MEMORY says otherwise.
+/// The memory that frames, and results shared between runs, may each take unless KINO_MEMORY says
+/// otherwise.
 const MEMORY: u64 = 2 << 30;
 
 /// The nodes that graphs can use.
@@ -93,7 +95,7 @@ impl Engine {
     /// An engine for a graph; `keeps` results in memory between runs.
     ///
     /// # Errors
-    /// When the device cannot be used.
+    /// When the device cannot be used, or the environment sets a size that is none.
     pub(crate) fn start(
         registry: Registry,
         opened: &Opened,
@@ -102,9 +104,10 @@ impl Engine {
     ) -> Result<Self, Failure> {
         let device = target.device.open()?;
         let kind = device::kind(&device);
-        let services = services(device, opened, target);
+        let memory = memory()?;
+        let services = services(device, opened, target, memory);
         let options = Options {
-            memory_budget: if keeps { memory() } else { 0 },
+            memory_budget: if keeps { memory } else { 0 },
             disk: (!target.no_cache).then(disk_cache).transpose()?,
             ..Options::default()
         };
@@ -136,8 +139,8 @@ impl Engine {
 }
 
 /// What all nodes share: the device, the folders, a memory budget for frames.
-fn services(device: Device, opened: &Opened, target: &Target) -> Services {
-    let spill = Spill::new(env::temp_dir(), memory());
+fn services(device: Device, opened: &Opened, target: &Target, memory: u64) -> Services {
+    let spill = Spill::new(env::temp_dir(), memory);
     let folders = Folders { graph: opened.folder.clone(), out: target.out.clone() };
     let services = kino_nodes::services(device, spill, folders);
     if target.no_cache {
@@ -148,12 +151,23 @@ fn services(device: Device, opened: &Opened, target: &Target) -> Services {
 }
 
 /// The memory that frames, and results shared between runs, may each take.
-fn memory() -> u64 {
-    let set = env::var("KINO_MEMORY").ok();
-    set.and_then(|text| parse_bytes(&text)).unwrap_or(MEMORY)
+fn memory() -> Result<u64, Failure> {
+    size_in("KINO_MEMORY", MEMORY)
 }
 
-/// What changes numbers beside the graph: the device's kind, the kernels' tier, the number of threads.
+/// A size that the environment may set.
+fn size_in(name: &str, otherwise: u64) -> Result<u64, Failure> {
+    let Some(text) = env::var_os(name).filter(|text| !text.is_empty()) else {
+        return Ok(otherwise);
+    };
+    let text = text.to_string_lossy();
+    parse_bytes(&text).ok_or_else(|| {
+        Failure::usage(format!("{name}={text} is no size")).hint("write 20GB or 500MB")
+    })
+}
+
+/// What changes numbers beside the graph: the device's kind, the kernels' tier, the number of
+/// threads.
 fn environment(device: &str) -> Vec<u8> {
     let set = env::var("RAYON_NUM_THREADS").ok().and_then(|text| text.parse().ok());
     let machine = || std::thread::available_parallelism().map_or(1, usize::from);
@@ -161,7 +175,8 @@ fn environment(device: &str) -> Vec<u8> {
     kino_runtime::environment(device, "", kino_kernels::tier(), threads)
 }
 
-/// A number for a seed of `"random"`, drawn anew in every process and call; small enough to be typed again.
+/// A number for a seed of `"random"`, drawn anew in every process and call; small enough to be
+/// typed again.
 fn draw() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(()) >> 32
@@ -177,12 +192,6 @@ pub(crate) fn cache_folder() -> PathBuf {
 /// # Errors
 /// When KINO_CACHE_LIMIT is no size.
 pub(crate) fn disk_cache() -> Result<DiskCache, Failure> {
-    let limit = match env::var("KINO_CACHE_LIMIT") {
-        Ok(text) => parse_bytes(&text).ok_or_else(|| {
-            Failure::usage(format!("KINO_CACHE_LIMIT={text} is no size"))
-                .hint("write 20GB or 500MB")
-        })?,
-        Err(_) => CACHE_LIMIT,
-    };
+    let limit = size_in("KINO_CACHE_LIMIT", CACHE_LIMIT)?;
     Ok(DiskCache::open(cache_folder(), limit))
 }

@@ -6,8 +6,8 @@ use kino_node::Cancel;
 
 use crate::failure::CANCELLED;
 
-/// Lets SIGINT, SIGTERM and SIGHUP cancel the run. What is written appears by renaming finished files, so that
-/// nothing stays half-written either way.
+/// Lets SIGINT, SIGTERM and SIGHUP cancel the run. What is written appears by renaming finished
+/// files, so that nothing stays half-written either way.
 pub(crate) fn watch(cancel: &Cancel) {
     let cancel = cancel.clone();
     let times = AtomicU32::new(0);

@@ -34,7 +34,8 @@ pub(crate) struct Opened {
     is_built_in: bool,
 }
 
-/// Finds a graph: `-` is the standard input; whatever looks like a path is a file; else a built-in name.
+/// Finds a graph: `-` is the standard input; whatever looks like a path is a file; else a built-in
+/// name.
 ///
 /// # Errors
 /// When there is no such graph, or it cannot be read.
@@ -114,7 +115,8 @@ fn read(path: &Path) -> Result<String, Failure> {
 }
 
 impl Sources for Opened {
-    /// Graphs that this one uses, relative to its folder; those of a built-in one are built in, too.
+    /// Graphs that this one uses, relative to its folder; those of a built-in one are built in,
+    /// too.
     fn read(&self, path: &str) -> Result<String, String> {
         if self.is_built_in {
             let name = path.trim_start_matches("./").trim_end_matches(".ron");

@@ -1,4 +1,5 @@
-//! Logs to the error stream, and the trace file. Neither exists unless asked for; warnings always show.
+//! Logs to the error stream, and the trace file. Neither exists unless asked for; warnings always
+//! show.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};

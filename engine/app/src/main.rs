@@ -27,18 +27,17 @@ mod version;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use args::{Cli, Command};
 use failure::{Exit, Failure};
 use screen::Screen;
 
-/// Tensors come and go by the megabyte: returning their pages each time would cost more than most operations.
+/// Tensors come and go by the megabyte: returning their pages each time would cost more than most
+/// operations.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = args::parse();
     let screen = Screen::new(&cli.global);
     match execute(&cli, &screen) {
         Ok(exit) => exit.code(),

@@ -51,7 +51,8 @@ fn unknown(op: &str, all: &[&Signature]) -> Failure {
     }
 }
 
-/// The candidate that differs least from `word`, if it is near enough to be meant, or one that holds it.
+/// The candidate that differs least from `word`, if it is near enough to be meant, or one that
+/// holds it.
 pub(crate) fn nearest<'a>(
     word: &str,
     candidates: impl Iterator<Item = &'a str> + Clone,

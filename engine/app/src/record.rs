@@ -81,8 +81,8 @@ impl Made {
 pub(crate) fn write(graph: &str, made: &Made) -> String {
     let json = serde_json::to_string(made).unwrap_or_default();
     let Made { kino, device, .. } = made;
-    let graph = split(graph).1;
-    format!("{MADE_BY}{kino} on {device}. `kino run` makes it again.\n{MARK}{json}\n{graph}")
+    let graph = split(graph).1.trim_end();
+    format!("{MADE_BY}{kino} on {device}. `kino run` makes it again.\n{MARK}{json}\n{graph}\n")
 }
 
 /// What a text says it was made with, and the graph without that head.
@@ -119,6 +119,7 @@ mod tests {
         let once = write(graph, &made());
         assert_eq!(split(&once), (Some(made()), graph));
         assert_eq!(write(&once, &made()), once);
+        assert_eq!(write(graph.trim_end(), &made()), once, "one end of line, whatever there was");
         assert_eq!(split(graph), (None, graph));
     }
 

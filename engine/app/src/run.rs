@@ -28,8 +28,8 @@ use preview::Previews;
 /// Runs a graph, once for each point of its sweeps.
 ///
 /// # Errors
-/// When the graph does not check or plan, or the machine does not allow it. A node that fails is no error here: it has
-/// been told, and the exit code says so.
+/// When the graph does not check or plan, or the machine does not allow it. A node that fails is no
+/// error here: it has been told, and the exit code says so.
 pub(crate) fn run(args: &args::Run, screen: &Screen, verbose: u8) -> Result<Exit, Failure> {
     let watch = Watch::new(screen);
     let trace = logs::start(screen, verbose, args.trace.as_deref(), watch.bars())?;

@@ -23,8 +23,7 @@ pub(crate) fn run(args: &args::Show, screen: &Screen) -> Result<Exit, Failure> {
         let (made, graph) = record::split(&text);
         screen.print_json(&json!({ "file": args.file, "made": made, "graph": graph }))?;
     } else {
-        let end = if text.ends_with('\n') { "" } else { "\n" };
-        screen.print(&format!("{text}{end}"))?;
+        screen.print(&text)?;
     }
     Ok(Exit::Good)
 }

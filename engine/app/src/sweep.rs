@@ -17,7 +17,8 @@ const LONGEST: usize = 100;
 /// The inputs of one run, the swept ones alone.
 pub(crate) type Point = Vec<(String, Literal)>;
 
-/// The points of all sweeps together, the last one changing fastest; one empty point without sweeps.
+/// The points of all sweeps together, the last one changing fastest; one empty point without
+/// sweeps.
 ///
 /// # Errors
 /// When a name is no input of the graph, or values do not fit it.
@@ -120,8 +121,8 @@ fn plain(value: &Literal) -> String {
     }
 }
 
-/// Gives the runs of a sweep files of their own: where two of them would write one file with different contents, every
-/// run gets a folder named by its values.
+/// Gives the runs of a sweep files of their own: where two of them would write one file with
+/// different contents, every run gets a folder named by its values.
 pub(crate) fn separate(plans: &mut [Plan], points: &[Point], registry: &Registry) {
     let mut writers: HashMap<String, Key> = HashMap::new();
     let meet = plans.iter().any(|plan| {

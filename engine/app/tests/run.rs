@@ -31,7 +31,7 @@ fn a_run_writes_a_video_and_a_second_one_nothing() {
     let third = place.json(&[&["run", "text_to_video", "--out", "out"][..], &QUICK].concat());
     let sample = third.iter().find(|line| line["event"] == "finished" && line["name"] == "sample");
     assert!(sample.is_none_or(|line| line["cached"] == "disk"), "{sample:?}");
-    assert_eq!(fs::read(place.path("out/text_to_video-7.mp4")).unwrap(), video);
+    assert!(fs::read(place.path("out/text_to_video-7.mp4")).unwrap() == video, "the files differ");
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn a_shown_graph_runs_and_gives_the_same_file() {
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
     let [copy] = &place.files("again")[..] else { panic!("one video") };
     let copy = place.path("again").join(copy);
-    assert_eq!(fs::read(&copy).unwrap(), fs::read(&video).unwrap());
+    assert!(fs::read(&copy).unwrap() == fs::read(&video).unwrap(), "the files differ");
     assert_eq!(place.good(&["show", copy.to_str().unwrap()]), shown);
 
     let json = &place.json(&["show", video.to_str().unwrap()])[0];
@@ -208,6 +208,29 @@ fn a_recorded_file_that_changed_is_told() {
     assert!(other.code == 0 && other.err.contains("`a.png` has changed"), "{}", other.err);
     assert!(place.bad(2, &["show", "a.png"]).contains("holds no graph"));
     assert!(place.bad(2, &["show", "shown.ron"]).contains("shown.ron"));
+}
+
+#[test]
+fn a_graph_used_as_a_node_is_carried_in_what_it_writes() {
+    let place = Place::new();
+    place.write("a.png", picture(3));
+    place.good(&["init", "upscale"]);
+    let graph = r#"Graph(version: 1, about: "twice", nodes: {
+        "once": (op: "./upscale.ron", with: {"image": "a.png", "factor": 2}),
+        "twice": (op: "upscale", in: {"frames": "once.frames"}, with: {"factor": 3}),
+        "file": (op: "image.write", in: {"frames": "twice"}, with: {"path": "twice.png"}),
+    }, outputs: {"file": "file"})"#;
+    place.write("twice.ron", graph);
+    place.good(&["run", "twice.ron"]);
+    assert_eq!(place.files("out"), ["twice-2x.png", "twice.png"]);
+    let shown = place.good(&["show", "out/twice.png"]);
+    fs::remove_file(place.path("upscale.ron")).unwrap();
+    place.write("twice.ron", &shown);
+    place.good(&["run", "twice.ron", "--out", "again", "--no-cache"]);
+    for file in ["twice-2x.png", "twice.png"] {
+        let read = |folder: &str| fs::read(place.path(folder).join(file)).unwrap();
+        assert!(read("again") == read("out"), "{file} differs");
+    }
 }
 
 #[test]

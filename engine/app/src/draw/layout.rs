@@ -1,7 +1,8 @@
 //! Where boxes stand: layers from left to right, few crossings, short wires.
 //!
-//! The layered method of Sugiyama, Tagawa and Toda (1981): ranks by the longest path, long wires led through every
-//! layer they pass, order within a layer by the mean of the neighbours, positions by least squares under the order.
+//! The layered method of Sugiyama, Tagawa and Toda (1981): ranks by the longest path, long wires
+//! led through every layer they pass, order within a layer by the mean of the neighbours, positions
+//! by least squares under the order.
 
 use super::picture::Picture;
 use super::size::{self, GAP_X, GAP_Y, Size, TRACK};
@@ -70,8 +71,8 @@ pub(crate) fn layout(picture: &Picture) -> Layout {
     place(picture, &sizes, &ranks, &layers)
 }
 
-/// The layer of each box: as far left as what comes before allows; what has nothing before it stands just before its
-/// first reader; outputs of the graph stand at the right.
+/// The layer of each box: as far left as what comes before allows; what has nothing before it
+/// stands just before its first reader; outputs of the graph stand at the right.
 fn ranks(picture: &Picture) -> Vec<usize> {
     let n = picture.boxes.len();
     let mut waiting = vec![0usize; n];
@@ -164,8 +165,8 @@ impl Layers {
         })
     }
 
-    /// Orders every layer by the mean of its neighbours, from the left, then from the right, a few times; keeps the
-    /// order with the fewest crossings.
+    /// Orders every layer by the mean of its neighbours, from the left, then from the right, a few
+    /// times; keeps the order with the fewest crossings.
     fn arrange(&mut self) {
         let mut best = (self.crossings(), self.order.clone());
         for sweep in 0..SWEEPS {
@@ -220,7 +221,8 @@ impl Layers {
         }
     }
 
-    /// Places a layer by least squares: each item near its wish, none over another (pooled adjacent violators).
+    /// Places a layer by least squares: each item near its wish, none over another (pooled adjacent
+    /// violators).
     fn settle(&mut self, layer: usize, from_left: bool, is_late: bool) {
         let mut offset = 0.0;
         let mut pools: Vec<(f64, f64, usize)> = Vec::new(); // sum of weighted wishes, weight, items
@@ -309,7 +311,8 @@ fn place(picture: &Picture, sizes: &[Size], ranks: &[usize], layers: &Layers) ->
     let y = |at: usize| layers.items[at].y - top;
     let place = |(at, size): (usize, &Size)| {
         let room = widths[ranks[at]] - size.width;
-        // What begins wires stands at the right of its layer, so that they do not pass behind its neighbours.
+        // What begins wires stands at the right of its layer, so that they do not pass behind its
+        // neighbours.
         let share = if layers.before[at].is_empty() { 1.0 } else { 0.5 };
         Placed { x: lefts[ranks[at]] + room * share, y: y(at), size: *size }
     };

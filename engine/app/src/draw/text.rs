@@ -84,7 +84,8 @@ pub(crate) fn mermaid(picture: &Picture) -> String {
     to
 }
 
-/// A text as Mermaid holds it within quotes: letters, digits and plain marks stay, the rest become entities.
+/// A text as Mermaid holds it within quotes: letters, digits and plain marks stay, the rest become
+/// entities.
 fn entities(text: &str) -> String {
     let mut to = String::with_capacity(text.len());
     for c in text.chars() {

@@ -27,7 +27,8 @@ struct State {
 
 type Shared = Arc<(Mutex<State>, Condvar)>;
 
-/// Lines on their way to a stream. A reader that went away stops nothing: a run is worth more than its progress.
+/// Lines on their way to a stream. A reader that went away stops nothing: a run is worth more than
+/// its progress.
 pub(crate) struct Gather {
     stream: Stream,
     shared: Shared,

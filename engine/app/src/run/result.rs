@@ -19,7 +19,8 @@ pub(crate) fn as_text<'a>(
     text
 }
 
-/// All outputs by name: numbers and texts as they are, files by path and size, anything else by its kind and shape.
+/// All outputs by name: numbers and texts as they are, files by path and size, anything else by its
+/// kind and shape.
 pub(crate) fn as_json(outputs: &[(String, Value)]) -> Json {
     let outputs: Map<String, Json> =
         outputs.iter().map(|(name, value)| (name.clone(), one(value))).collect();
