@@ -1,4 +1,5 @@
-//! What the tests across crates share: a rig that plans and runs a graph as the command does, and reference values.
+//! What the tests across crates share: a rig that plans and runs a graph as the command does, and
+//! reference values.
 
 #![forbid(unsafe_code)]
 

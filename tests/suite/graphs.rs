@@ -39,7 +39,8 @@ fn a_new_seed_keeps_the_text_encoding() {
     let mut rig = small();
     rig.run();
     rig.set("seed", "8");
-    // The encoder is asked for its handle again, not its weights' work: the encoding itself comes from disk.
+    // The encoder is asked for its handle again, not its weights' work: the encoding itself comes
+    // from disk.
     let evaluated = rig.run();
     let computed = ["model", "noise", "patches", "sample", "latent", "frames", "large", "file"];
     assert_eq!(sorted(evaluated.names()), sorted(computed));
@@ -52,7 +53,8 @@ fn going_back_to_an_old_prompt_computes_nothing_expensive() {
     rig.set("prompt", "a blue square stays still on a white background");
     assert!(rig.run().names().contains(&"text"));
     rig.set("prompt", "a red circle moves right on a white background");
-    // The file's name is the same, but its contents are now another's: it is written again from what is kept.
+    // The file's name is the same, but its contents are now another's: it is written again from
+    // what is kept.
     assert_eq!(sorted(rig.run().names()), ["file", "large"]);
 }
 

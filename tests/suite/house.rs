@@ -1,4 +1,5 @@
-//! The rules of the house: which crate may know which, how long a file may grow, what each file must say.
+//! The rules of the house: which crate may know which, how long a file may grow, what each file
+//! must say.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -106,12 +107,13 @@ fn a_file_is_short_and_says_what_it_is_for() {
         if !text.starts_with("//!") {
             wrong.push(format!("{name}: opens without `//!`"));
         }
-        if name.contains("tests/") {
-            continue; // Texts of graphs and messages stand there as they are.
-        }
-        let long = text.lines().enumerate().find(|(_, line)| line.chars().count() > 120);
+        // Code is kept to 100 columns by rustfmt, which leaves comments alone.
+        let long = text.lines().enumerate().find(|(_, line)| {
+            let line = line.trim_start();
+            line.starts_with("//") && !line.starts_with("//! |") && line.chars().count() > 100
+        });
         if let Some((at, _)) = long {
-            wrong.push(format!("{name}:{}: over 120 columns", at + 1));
+            wrong.push(format!("{name}:{}: a comment over 100 columns", at + 1));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -1,5 +1,5 @@
-//! The reference values of diffusers, through graphs alone: `model.load` from a folder, the starting latents by
-//! `tensor.read`, the results by `tensor.write`.
+//! The reference values of diffusers, through graphs alone: `model.load` from a folder, the
+//! starting latents by `tensor.read`, the results by `tensor.write`.
 
 use kino_tests::{Rig, difference, golden, reference, to_bytes};
 

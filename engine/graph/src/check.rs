@@ -269,7 +269,8 @@ fn unreachable(
     }
     let mut needed = vec![false; nodes.node_count()];
     reach(nodes, open, &mut needed);
-    // An output of a graph used as a node need not be read: only its own file is to blame for what is inside.
+    // An output of a graph used as a node need not be read: only its own file is to blame for what
+    // is inside.
     let mut inside = needed.clone();
     reach(nodes, groups.iter().flat_map(|(_, behind)| behind).copied().collect(), &mut inside);
     let idle = |index: &NodeIndex| {

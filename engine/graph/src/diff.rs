@@ -9,7 +9,8 @@ use crate::plan::{Input, Item, Plan, Step};
 /// What a new plan changes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Diff {
-    /// One entry a node that differs, new nodes and changed ones in the new plan's order, removed ones last.
+    /// One entry a node that differs, new nodes and changed ones in the new plan's order, removed
+    /// ones last.
     pub changes: Vec<(Arc<str>, Change)>,
     /// The number of nodes whose key stayed.
     pub unchanged: usize,

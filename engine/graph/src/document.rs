@@ -68,7 +68,8 @@ pub(crate) struct NodeDecl<'a> {
     pub(crate) bypass: bool,
 }
 
-/// Reads the graph that stands at `span` of a text; `None` with a diagnostic where the syntax is broken.
+/// Reads the graph that stands at `span` of a text; `None` with a diagnostic where the syntax is
+/// broken.
 pub(crate) fn parse<'a>(
     file: u32,
     text: &'a str,
@@ -113,7 +114,8 @@ impl Parser<'_> {
         self.problem("malformed", found.span, message);
     }
 
-    /// The values of a struct's fields in the order of `known`, each at most once, and where the struct opens.
+    /// The values of a struct's fields in the order of `known`, each at most once, and where the
+    /// struct opens.
     fn fields<'a, const N: usize>(
         &mut self,
         what: &str,

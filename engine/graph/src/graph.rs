@@ -37,7 +37,8 @@ pub(crate) struct Sites {
     pub(crate) opening: u32,
     /// Just behind the opening bracket of `graphs`.
     pub(crate) graphs_opening: Option<u32>,
-    /// Graphs read from other files: the name to carry each by, its file, and where what is carried starts in it.
+    /// Graphs read from other files: the name to carry each by, its file, and where what is carried
+    /// starts in it.
     pub(crate) others: Vec<(String, u32, u32)>,
 }
 
@@ -87,7 +88,8 @@ pub(crate) enum FeedSource {
     /// Something that was refused; nothing more is said of it.
     Broken,
     Literal(Literal),
-    /// `"random"`: a number drawn while planning, within the range of the port that it is written for.
+    /// `"random"`: a number drawn while planning, within the range of the port that it is written
+    /// for.
     Draw(Option<Range>),
     /// A path, perhaps with `{names}` in it.
     Template(Arc<Template>),
@@ -97,8 +99,8 @@ pub(crate) enum FeedSource {
     List(Vec<(Option<Arc<str>>, Feed)>),
 }
 
-/// What is fed to an input of a graph used as a node, where that has a range or choices: values that are known only
-/// while planning are checked against it as well.
+/// What is fed to an input of a graph used as a node, where that has a range or choices: values
+/// that are known only while planning are checked against it as well.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     /// The graph's name as a node.
@@ -190,7 +192,8 @@ impl Graph {
         &self.files
     }
 
-    /// Nodes in topological order, for drawing: name, op, and for each fed port its name and its feeds.
+    /// Nodes in topological order, for drawing: name, op, and for each fed port its name and its
+    /// feeds.
     pub fn sketch(&self) -> Vec<NodeSketch<'_>> {
         self.order.iter().map(|index| self.sketch_of(*index)).collect()
     }

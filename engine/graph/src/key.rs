@@ -12,7 +12,8 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    /// The key of a node: definition, environment, inputs by value or by `key_of` their steps, and what the survey added.
+    /// The key of a node: definition, environment, inputs by value or by `key_of` their steps, and
+    /// what the survey added.
     pub(crate) fn key(
         &mut self,
         node: &Node,

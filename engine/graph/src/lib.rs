@@ -10,7 +10,7 @@
 //!     inputs: {"seed": (type: "Int", default: 7, about: "The same seed gives the same video")},
 //!     nodes: {
 //!         "noise": (op: "latent.noise", in: {"seed": "inputs.seed"}, with: {"width": 96}),
-//!         "file":  (op: "video.write", in: {"frames": "noise"}, with: {"path": "{graph}-{seed}.mp4"}),
+//!         "file":  (op: "video.write", in: {"frames": "noise"}, with: {"path": "{graph}.mp4"}),
 //!     },
 //!     outputs: {"video": "file"},
 //! )
@@ -33,35 +33,41 @@
 //! | | `bypass` | `true`: each output passes the first fed input of its type through, and the node does not run |
 //! | output | | an edge |
 //!
-//! - **Names** of nodes, inputs and outputs match `[a-z][a-z0-9_]*`; `inputs` is reserved. Order means nothing.
-//! - **Edges** are `"node.port"`, `"node"` where the node has one output, or `"inputs.NAME"`. A list port takes one edge,
-//!   a list of edges, or a map of named ones. A port is fed by an edge or by a value, never by both.
-//! - **Types** are Text, Int, Real, Bool, Path; TextEncoder, ImageEncoder, Dit, Vae; Conditioning, ImageConditioning,
-//!   Latent, Patches, Given, Sigmas, Guider, Frames, Mask, Tensor, File; `List(…)` of any; Any; and a plugin's own, such
-//!   as `example.depth`. The first five can be written out. A Tensor connects to any port that holds a tensor. The
-//!   inputs of type Any of one node have one type, and its outputs of type Any have that type, too.
-//! - **Values** are read by the declared type, not by their looks: an Int widens to Real, never back. An input of type Int
-//!   also takes `"random"`: a number drawn within its range while planning, and recorded. A `"random"` in a graph that is
-//!   used twice is one number.
-//! - **Paths** may hold `{graph}`, the stem of the graph's file, and `{NAME}`, the value of an input of the graph that the
-//!   path stands in, made fit for a file name. A bracket is written `{{` or `}}`. What is read is looked for beside the
-//!   file that names it.
-//! - **Graphs as nodes**: an `op` that ends in `.ron` is another graph, its path relative to the file. Its inputs and
-//!   outputs are the node's ports, with their types, ranges and defaults. Inside, its nodes are called `outer/inner`.
-//! - **RON**: comments, trailing commas, raw strings, numbers in every base, `Some(…)` and extensions are all read.
-//!   Duplicate keys are refused.
+//! - **Names** of nodes, inputs and outputs match `[a-z][a-z0-9_]*`; `inputs` is reserved. Order
+//!   means nothing.
+//! - **Edges** are `"node.port"`, `"node"` where the node has one output, or `"inputs.NAME"`. A
+//!   list port takes one edge, a list of edges, or a map of named ones. A port is fed by an edge or
+//!   by a value, never by both.
+//! - **Types** are Text, Int, Real, Bool, Path; TextEncoder, ImageEncoder, Dit, Vae; Conditioning,
+//!   ImageConditioning, Latent, Patches, Given, Sigmas, Guider, Frames, Mask, Tensor, File;
+//!   `List(…)` of any; Any; and a plugin's own, such as `example.depth`. The first five can be
+//!   written out. A Tensor connects to any port that holds a tensor. The inputs of type Any of one
+//!   node have one type, and its outputs of type Any have that type, too.
+//! - **Values** are read by the declared type, not by their looks: an Int widens to Real, never
+//!   back. An input of type Int also takes `"random"`: a number drawn within its range while
+//!   planning, and recorded. A `"random"` in a graph that is used twice is one number.
+//! - **Paths** may hold `{graph}`, the stem of the graph's file, and `{NAME}`, the value of an
+//!   input of the graph that the path stands in, made fit for a file name. A bracket is written
+//!   `{{` or `}}`. What is read is looked for beside the file that names it.
+//! - **Graphs as nodes**: an `op` that ends in `.ron` is another graph, its path relative to the
+//!   file. Its inputs and outputs are the node's ports, with their types, ranges and defaults.
+//!   Inside, its nodes are called `outer/inner`.
+//! - **RON**: comments, trailing commas, raw strings, numbers in every base, `Some(…)` and
+//!   extensions are all read. Duplicate keys are refused.
 //!
 //! # The code
 //!
-//! [`check`] resolves everything and reports every problem of every file at once, each with its place; only a broken
-//! syntax ends a file at its first. [`Graph::plan`] asks the nodes what is known before anything runs, and gives each step
-//! a key over all that can change its results, in time linear in nodes and edges. [`diff`] says why keys differ, and
-//! [`Plan::record`] writes the workflow down as one text that plans to the same keys. Nodes are known through a [`Catalog`]
+//! [`check`] resolves everything and reports every problem of every file at once, each with its
+//! place; only a broken syntax ends a file at its first. [`Graph::plan`] asks the nodes what is
+//! known before anything runs, and gives each step a key over all that can change its results, in
+//! time linear in nodes and edges. [`diff`] says why keys differ, and [`Plan::record`] writes the
+//! workflow down as one text that plans to the same keys. Nodes are known through a [`Catalog`]
 //! alone, other graphs through [`Sources`]; this crate touches no file and no tensor.
 //!
-//! Text becomes a tree with spans (`ron`), a document (`document`), scopes with drafts of nodes (`scope`, `written`,
-//! `declare`), nodes whose edges lead to nodes (`wire`, `bypass`), and, typed and ordered (`check`, `order`), a [`Graph`];
-//! a plan takes values (`values`), asks the nodes (`planner`), hashes (`key`), and keeps what is needed (`cut`).
+//! Text becomes a tree with spans (`ron`), a document (`document`), scopes with drafts of nodes
+//! (`scope`, `written`, `declare`), nodes whose edges lead to nodes (`wire`, `bypass`), and, typed
+//! and ordered (`check`, `order`), a [`Graph`]; a plan takes values (`values`), asks the nodes
+//! (`planner`), hashes (`key`), and keeps what is needed (`cut`).
 
 #![forbid(unsafe_code)]
 
@@ -113,7 +119,8 @@ pub trait Catalog {
 
 /// Where the texts of other graphs come from.
 pub trait Sources {
-    /// The text of the graph at `path`, relative to the root graph's folder, with `.` and `..` resolved.
+    /// The text of the graph at `path`, relative to the root graph's folder, with `.` and `..`
+    /// resolved.
     ///
     /// # Errors
     /// Why it cannot be read.

@@ -6,7 +6,8 @@ use kino_port::{Literal, Port, PortType, Refusal};
 
 use crate::ron::{Form, Tree};
 
-/// Decodes what stands in the text for a port of type `ty`; the port itself checks type, range and choices.
+/// Decodes what stands in the text for a port of type `ty`; the port itself checks type, range and
+/// choices.
 pub(crate) fn decode(tree: &Tree<'_>, ty: &PortType) -> Result<Literal, Refusal> {
     match &tree.form {
         Form::Text(text) => Ok(Literal::text(text.to_string())),

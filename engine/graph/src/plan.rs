@@ -146,8 +146,8 @@ impl Plan {
         self.steps.iter().enumerate().find(|(_, step)| *step.name == *name)
     }
 
-    /// The workflow as one text: the graph and those it uses, with the inputs used as defaults and drawn seeds as
-    /// numbers. It plans to the same keys.
+    /// The workflow as one text: the graph and those it uses, with the inputs used as defaults and
+    /// drawn seeds as numbers. It plans to the same keys.
     pub fn record(&self) -> &str {
         &self.record
     }

@@ -21,7 +21,8 @@ pub struct Settings<'s> {
     pub inputs: &'s [(String, Literal)],
     /// Stop at this node, rather than run everything that is wanted.
     pub until: Option<&'s str>,
-    /// Whatever else changes the numbers: device, compute type, kernels, versions. It enters every key.
+    /// Whatever else changes the numbers: device, compute type, kernels, versions. It enters every
+    /// key.
     pub environment: &'s [u8],
     /// Draws a random number, for a seed of `"random"`.
     pub draw: &'s dyn Fn() -> u64,
@@ -151,7 +152,8 @@ impl Planner<'_> {
         Vec::new()
     }
 
-    /// The nodes before `targets`, and they themselves; `pruned`: without the inputs that a survey ruled out.
+    /// The nodes before `targets`, and they themselves; `pruned`: without the inputs that a survey
+    /// ruled out.
     pub(crate) fn reach(&self, targets: &[NodeIndex], pruned: bool) -> Vec<bool> {
         let nodes = &self.graph.nodes;
         let mut reached = vec![false; nodes.node_count()];
@@ -245,7 +247,8 @@ impl Planner<'_> {
         blind
     }
 
-    /// What feeds a port, and what is known of it. Steps are numbered by their node until the plan is cut.
+    /// What feeds a port, and what is known of it. Steps are numbered by their node until the plan
+    /// is cut.
     fn input(&mut self, node: &Node, port: &Port, feed: &Feed) -> (Input, Option<Fact>) {
         if let FeedSource::List(items) = &feed.source {
             let mut list = Vec::with_capacity(items.len());

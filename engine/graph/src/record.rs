@@ -39,7 +39,8 @@ pub(crate) fn record(graph: &Graph, edits: Vec<Edit>) -> String {
     if !sites.others.is_empty() {
         let mut carried = String::new();
         for (name, file, start) in &sites.others {
-            // The text stays as it is, line breaks within strings included; it may end in a line comment.
+            // The text stays as it is, line breaks within strings included; it may end in a line
+            // comment.
             let head = Span { start: 0, end: *start };
             let edits = by_file.entry(*file).or_default();
             edits.push(Edit::replace(Place { file: *file, span: head }, String::new()));

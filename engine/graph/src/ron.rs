@@ -1,8 +1,9 @@
 //! A reader of RON that keeps the place of everything: text → tree with spans.
 //!
-//! It accepts what RON accepts: comments, trailing commas, raw strings, characters, numbers of every base and with
-//! suffixes, `Some(…)`, raw names, and `#![enable(…)]` in front, which changes nothing. It never recurses deeper than
-//! [`DEEPEST`]. Duplicate keys are refused where the tree is used.
+//! It accepts what RON accepts: comments, trailing commas, raw strings, characters, numbers of
+//! every base and with suffixes, `Some(…)`, raw names, and `#![enable(…)]` in front, which changes
+//! nothing. It never recurses deeper than [`DEEPEST`]. Duplicate keys are refused where the tree is
+//! used.
 
 mod strings;
 
@@ -134,7 +135,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Skips a byte order mark, and extensions such as `#![enable(implicit_some)]`: what they allow is allowed anyway.
+    /// Skips a byte order mark, and extensions such as `#![enable(implicit_some)]`: what they allow
+    /// is allowed anyway.
     fn skip_head(&mut self) -> Result<(), Fault> {
         if self.rest().starts_with('\u{feff}') {
             self.at += '\u{feff}'.len_utf8();

@@ -1,4 +1,5 @@
-//! Opens documents: one scope for each use of each graph, with its nodes drafted and its inputs declared.
+//! Opens documents: one scope for each use of each graph, with its nodes drafted and its inputs
+//! declared.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,11 +16,12 @@ use crate::{Catalog, Sources};
 /// How deep graphs may use graphs.
 const DEEPEST: usize = 32;
 
-/// The most nodes, inputs and outputs that a graph may have with all that it uses: graphs that use graphs twice over
-/// grow beyond any memory.
+/// The most nodes, inputs and outputs that a graph may have with all that it uses: graphs that use
+/// graphs twice over grow beyond any memory.
 const MOST: usize = 500_000;
 
-/// Problems after which none is given advice: searching for similar names takes longer than finding problems.
+/// Problems after which none is given advice: searching for similar names takes longer than finding
+/// problems.
 const ADVISED: usize = 100;
 
 /// One use of one document: the root, or a graph used as a node.
@@ -80,7 +82,8 @@ pub(crate) struct Opener<'e> {
     pub(crate) drafts: Vec<Draft>,
     pub(crate) ops: HashMap<String, Arc<Op>>,
     pub(crate) sites: Sites,
-    /// What is fed to the inputs of graphs used as nodes, where values are checked again while planning.
+    /// What is fed to the inputs of graphs used as nodes, where values are checked again while
+    /// planning.
     pub(crate) calls: Vec<Call>,
     /// What bypassed nodes pass through, by output.
     pub(crate) passed: HashMap<(NodeIndex, usize), Option<Feed>>,
@@ -189,7 +192,8 @@ impl<'e> Opener<'e> {
         }
     }
 
-    /// What a node's declaration stands for; `name` is the node's name with those of the graphs around it.
+    /// What a node's declaration stands for; `name` is the node's name with those of the graphs
+    /// around it.
     fn entity(&mut self, scope: usize, name: String, decl: NodeDecl<'_>) -> Entity {
         let op = &decl.op.text;
         if op.ends_with(".ron") || op.starts_with("./") || op.starts_with("../") {
@@ -272,7 +276,8 @@ impl<'e> Opener<'e> {
         self.parts <= MOST
     }
 
-    /// Notes how a record carries the text of a file: from its first comment on, unless extensions stand there.
+    /// Notes how a record carries the text of a file: from its first comment on, unless extensions
+    /// stand there.
     fn carried_as(&mut self, file: u32, document: &Document<'_>, text: &str) {
         let head = text.get(..document.whole.start as usize).unwrap_or_default();
         if (head.contains("#!") || head.starts_with('\u{feff}'))

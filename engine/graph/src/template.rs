@@ -49,7 +49,8 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Part>, String> {
     Ok(parts)
 }
 
-/// The same path seen from `dir`, unless it is absolute or names something else, such as `embedded:shapes`.
+/// The same path seen from `dir`, unless it is absolute or names something else, such as
+/// `embedded:shapes`.
 pub(crate) fn within(dir: &str, path: String) -> String {
     if dir.is_empty() || path.starts_with('/') || path.contains(':') {
         return path;
@@ -57,7 +58,8 @@ pub(crate) fn within(dir: &str, path: String) -> String {
     crate::scope::join(dir, &path)
 }
 
-/// A value as part of a file name: no separators, no control characters, no leading dots, not too long.
+/// A value as part of a file name: no separators, no control characters, no leading dots, not too
+/// long.
 pub(crate) fn sanitise(value: &str) -> String {
     let safe = |c: char| if c.is_control() || "/\\:*?\"<>|".contains(c) { '_' } else { c };
     let text: String = value.chars().take(LONGEST).map(safe).collect();

@@ -1,4 +1,5 @@
-//! The values that a plan begins with: inputs set, drawn or left at their defaults, and paths filled with them.
+//! The values that a plan begins with: inputs set, drawn or left at their defaults, and paths
+//! filled with them.
 
 use kino_port::{Fact, Literal, Port, PortType, Range};
 
@@ -202,7 +203,8 @@ impl Planner<'_> {
         self.refuse("unset-input", Some(input.place), message, Some(hint));
     }
 
-    /// A path with the values of its names; those that are read lie beside the graph that names them.
+    /// A path with the values of its names; those that are read lie beside the graph that names
+    /// them.
     pub(crate) fn fill(&mut self, template: &Template, place: Place, sink: bool) -> Option<String> {
         let mut path = String::new();
         for piece in &template.pieces {

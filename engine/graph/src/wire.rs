@@ -1,4 +1,5 @@
-//! Resolves every edge to the node or graph input behind it, through graphs used as nodes and bypassed nodes.
+//! Resolves every edge to the node or graph input behind it, through graphs used as nodes and
+//! bypassed nodes.
 
 use std::sync::Arc;
 
@@ -48,7 +49,8 @@ impl Opener<'_> {
         }
     }
 
-    /// Resolves what is fed to graphs used as nodes, even where nothing inside reads it, to find what is wrong.
+    /// Resolves what is fed to graphs used as nodes, even where nothing inside reads it, to find
+    /// what is wrong.
     fn check_calls(&mut self) {
         for inner in 0..self.scopes.len() {
             let Some(caller) = &self.scopes[inner].caller else { continue };
@@ -109,7 +111,8 @@ impl Opener<'_> {
         fits
     }
 
-    /// The root's outputs, resolved, and of every graph used as a node the nodes behind its outputs.
+    /// The root's outputs, resolved, and of every graph used as a node the nodes behind its
+    /// outputs.
     pub(crate) fn outputs(&mut self) -> (Vec<(String, Feed)>, Groups) {
         let (mut outputs, mut groups) = (Vec::new(), Vec::new());
         for scope in 0..self.scopes.len() {
@@ -365,7 +368,8 @@ impl Opener<'_> {
         self.problem("unknown-output", place, message).hint = hint;
     }
 
-    /// Takes one more step on the way to an edge's source; false where the way is a circle or too long.
+    /// Takes one more step on the way to an edge's source; false where the way is a circle or too
+    /// long.
     fn enter(&mut self, step: Arc<str>, place: Place, trail: &mut Trail) -> bool {
         if let Some(first) = trail.iter().position(|before| *before == step) {
             let mut names: Vec<&str> = vec![&step];

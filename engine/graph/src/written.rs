@@ -15,7 +15,8 @@ use crate::template::{self, Part};
 #[derive(Clone, Debug)]
 pub(crate) enum Written {
     Literal(Literal, Place),
-    /// `"random"`: a number drawn while planning, within the range of the port that it is written for.
+    /// `"random"`: a number drawn while planning, within the range of the port that it is written
+    /// for.
     Draw(Option<Range>, Place),
     Template(Vec<Part>, Place),
     /// Several path templates.

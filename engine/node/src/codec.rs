@@ -1,5 +1,5 @@
-//! Values as bytes, for the cache on disk: `KINOVAL1`, the length of a JSON header, the header, then all tensor data
-//! in the header's order.
+//! Values as bytes, for the cache on disk: `KINOVAL1`, the length of a JSON header, the header,
+//! then all tensor data in the header's order.
 
 use std::io::{Read, Write};
 use std::sync::Arc;

@@ -55,7 +55,8 @@ pub struct Progress {
     pub preview: Option<Preview>,
 }
 
-/// What all nodes of a process share: the device, the memory budget of frames, and whatever else by its type.
+/// What all nodes of a process share: the device, the memory budget of frames, and whatever else by
+/// its type.
 pub struct Services {
     /// Where tensors are computed.
     pub device: Device,

@@ -138,7 +138,8 @@ impl FramesBuilder {
     /// Appends frames `[n, h, w, 3]`; they are brought to the CPU as f32.
     ///
     /// # Errors
-    /// When the shape is another or differs in size from the frames before, or a temporary file cannot be written.
+    /// When the shape is another or differs in size from the frames before, or a temporary file
+    /// cannot be written.
     pub fn push(&mut self, chunk: &Tensor) -> Result<()> {
         let (n, height, width, channels) = chunk.dims4().map_err(|_| {
             Error::failed(format!("frames are [count, height, width, 3], found {:?}", chunk.dims()))

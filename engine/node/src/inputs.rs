@@ -32,7 +32,8 @@ impl<'a> Inputs<'a> {
         self.values.get(index)?.as_ref()
     }
 
-    /// What is known of inputs that have arrived: literals as they are; of the rest, that something feeds them.
+    /// What is known of inputs that have arrived: literals as they are; of the rest, that something
+    /// feeds them.
     pub(crate) fn facts(&self) -> Facts {
         let fact = |port: &Port, value: Option<&Value>| match value {
             Some(Value::Text(text)) => Some(Fact::Literal(Literal::text(text.to_string()))),
@@ -133,8 +134,8 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// The text embeddings at a list port. A tensor `[rows, dim]` or `[1, rows, dim]` stands for a prompt whose
-    /// negative embeddings are zeros.
+    /// The text embeddings at a list port. A tensor `[rows, dim]` or `[1, rows, dim]` stands for a
+    /// prompt whose negative embeddings are zeros.
     pub fn conditionings(&self, port: &str) -> Result<Vec<Arc<Conditioning>>> {
         let items = self.items(port).into_iter();
         items.map(|(_, value)| as_conditioning(port, value)).collect()
@@ -162,7 +163,8 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// The values of a list port with their names; one where a single value feeds it, none where nothing does.
+    /// The values of a list port with their names; one where a single value feeds it, none where
+    /// nothing does.
     pub fn items(&self, port: &str) -> Vec<Named<&'a Value>> {
         match self.get(port) {
             None => Vec::new(),

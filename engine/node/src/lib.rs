@@ -1,8 +1,9 @@
-//! What a node is: a signature and functions; and what it works on: values, inputs, outputs, context.
+//! What a node is: a signature and functions; and what it works on: values, inputs, outputs,
+//! context.
 //!
-//! A node is asked twice. While planning, [`Node::survey`] says what is known of its results and objects to what
-//! cannot work. While running, [`Node::run`] computes. It reaches the rest of the world through its context [`Cx`]
-//! alone: services by type, progress, cancelling.
+//! A node is asked twice. While planning, [`Node::survey`] says what is known of its results and
+//! objects to what cannot work. While running, [`Node::run`] computes. It reaches the rest of the
+//! world through its context [`Cx`] alone: services by type, progress, cancelling.
 
 #![forbid(unsafe_code)]
 

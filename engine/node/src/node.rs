@@ -18,14 +18,16 @@ pub trait Node: Send + Sync {
     /// Every reason why it cannot run with what it is given.
     fn survey(&self, services: &Services, facts: &Facts) -> Result<Survey, Vec<Objection>>;
 
-    /// Computes the outputs, in the signature's order. Those that [`Cx::wants`] denies may be left out.
+    /// Computes the outputs, in the signature's order. Those that [`Cx::wants`] denies may be left
+    /// out.
     ///
     /// # Errors
     /// When it cannot; the message says where, what was expected, what to do.
     fn run(&self, cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs>;
 
-    /// The lazy inputs that the node needs, asked once all others are there. Unless a node says otherwise, its
-    /// survey is asked again, now with the literals that have arrived: the input that it names, else all of them.
+    /// The lazy inputs that the node needs, asked once all others are there. Unless a node says
+    /// otherwise, its survey is asked again, now with the literals that have arrived: the input
+    /// that it names, else all of them.
     ///
     /// # Errors
     /// When it cannot say.

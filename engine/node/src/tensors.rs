@@ -61,7 +61,8 @@ pub struct Patches {
     pub patch: [usize; 3],
 }
 
-/// Text embeddings of a prompt and of a negative prompt, each zero-padded to the model's text length.
+/// Text embeddings of a prompt and of a negative prompt, each zero-padded to the model's text
+/// length.
 #[derive(Clone, Debug)]
 pub struct Conditioning {
     /// `[rows, dim]` of the prompt.

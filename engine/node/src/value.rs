@@ -103,8 +103,8 @@ impl Value {
         }
     }
 
-    /// The tensor that this value holds: a latent's `[c, f, h, w]`, frames as `[f, h, w, 3]`, packed patches, the
-    /// prompt's embeddings, noise levels as `[steps + 1]` f32.
+    /// The tensor that this value holds: a latent's `[c, f, h, w]`, frames as `[f, h, w, 3]`,
+    /// packed patches, the prompt's embeddings, noise levels as `[steps + 1]` f32.
     ///
     /// # Errors
     /// When the value holds no tensor, or spilled frames cannot be read.

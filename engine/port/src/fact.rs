@@ -56,7 +56,8 @@ impl fmt::Debug for Fact {
     }
 }
 
-/// What is known of a node's inputs while planning, one entry a port of its signature, in its order.
+/// What is known of a node's inputs while planning, one entry a port of its signature, in its
+/// order.
 ///
 /// A port that is not fed has its default as a literal, or `None` where it has no default.
 #[derive(Clone, Debug, Default)]
@@ -128,18 +129,21 @@ impl Facts {
     }
 }
 
-/// What a node says of itself when a plan asks: its results as far as they are known, and what its key needs.
+/// What a node says of itself when a plan asks: its results as far as they are known, and what its
+/// key needs.
 #[derive(Clone, Debug, Default)]
 pub struct Survey {
     /// What is known of each output, in the signature's order; missing ones are unknown.
     pub outputs: Vec<Fact>,
-    /// Whatever else changes the result: hashes of files and weights. Empty where the inputs say it all.
+    /// Whatever else changes the result: hashes of files and weights. Empty where the inputs say it
+    /// all.
     pub key: Vec<u8>,
     /// The files that the node will read, with their hashes: recorded in what the graph writes.
     pub reads: Vec<Read>,
     /// An estimate of the bytes that the node needs while it runs, its outputs included.
     pub memory: u64,
-    /// The one lazy input that is needed, where that is already known; the others are then not evaluated.
+    /// The one lazy input that is needed, where that is already known; the others are then not
+    /// evaluated.
     pub chosen: Option<&'static str>,
 }
 

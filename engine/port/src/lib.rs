@@ -1,7 +1,8 @@
 //! What the whole engine agrees on: port types, literals, signatures, plan-time facts, units.
 //!
-//! This crate depends on nothing. A node's [`Signature`] says what it takes and gives; a [`Literal`] is a value that
-//! can stand in a graph's text; a [`Fact`] is what is known of a value before anything runs.
+//! This crate depends on nothing. A node's [`Signature`] says what it takes and gives; a
+//! [`Literal`] is a value that can stand in a graph's text; a [`Fact`] is what is known of a value
+//! before anything runs.
 
 #![forbid(unsafe_code)]
 

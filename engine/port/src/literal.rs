@@ -26,7 +26,8 @@ impl Literal {
         Literal::Text(text.into())
     }
 
-    /// Bytes that differ for different values, to hash: a tag, then the value with its length where it varies.
+    /// Bytes that differ for different values, to hash: a tag, then the value with its length where
+    /// it varies.
     pub fn encode(&self, into: &mut Vec<u8>) {
         match self {
             Literal::Text(text) => {

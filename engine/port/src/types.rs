@@ -109,8 +109,9 @@ impl PortType {
 
     /// Whether an input of this type takes a value of type `from`.
     ///
-    /// Int widens to Real, never back. Text names a Path. A Tensor connects to any port that holds a tensor, and any
-    /// value that holds a tensor to a Tensor port; the shape is checked when it arrives.
+    /// Int widens to Real, never back. Text names a Path. A Tensor connects to any port that holds
+    /// a tensor, and any value that holds a tensor to a Tensor port; the shape is checked when it
+    /// arrives.
     pub fn accepts(&self, from: &PortType) -> bool {
         match (self, from) {
             (PortType::Any, _) | (_, PortType::Any) => true,

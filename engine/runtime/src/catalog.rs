@@ -4,8 +4,8 @@ use kino_graph::Catalog;
 use kino_node::{Registry, Services};
 use kino_port::{Facts, Objection, Signature, Survey};
 
-/// The version of the engine's numbers. It enters every key: raise it when results change although no node's own
-/// version does.
+/// The version of the engine's numbers. It enters every key: raise it when results change although
+/// no node's own version does.
 pub const NUMERICS: u32 = 1;
 
 /// The nodes of a registry, surveyed with services: what a graph is checked and planned against.
@@ -33,8 +33,9 @@ impl Catalog for NodeCatalog<'_> {
     }
 }
 
-/// What changes numbers beside graph and files: the device's kind (`cpu`, `cuda`), the compute type, the tier of the
-/// kernels (`avx512`), and the threads, where results depend on them. These bytes enter every key of a plan.
+/// What changes numbers beside graph and files: the device's kind (`cpu`, `cuda`), the compute
+/// type, the tier of the kernels (`avx512`), and the threads, where results depend on them. These
+/// bytes enter every key of a plan.
 pub fn environment(device: &str, compute: &str, kernels: &str, threads: usize) -> Vec<u8> {
     let mut bytes = NUMERICS.to_le_bytes().to_vec();
     for part in [device, compute, kernels] {

@@ -24,8 +24,8 @@ pub(crate) struct Demand<H> {
 }
 
 impl<H> Demand<H> {
-    /// Follows the plan backwards. `find` says what a cache holds of a step whose outputs are wanted so; a step that
-    /// was found does not ask for its inputs.
+    /// Follows the plan backwards. `find` says what a cache holds of a step whose outputs are
+    /// wanted so; a step that was found does not ask for its inputs.
     pub(crate) fn new(
         wiring: &Wiring<'_>,
         mut find: impl FnMut(usize, &[bool]) -> Option<H>,
@@ -37,7 +37,8 @@ impl<H> Demand<H> {
             hits: (0..steps).map(|_| None).collect(),
         };
         demand.targets(wiring);
-        // Sources stand before their readers, so all readers of a step are decided when its turn comes.
+        // Sources stand before their readers, so all readers of a step are decided when its turn
+        // comes.
         for step in (0..steps).rev() {
             if demand.need[step] == Need::None {
                 continue;
@@ -66,7 +67,8 @@ impl<H> Demand<H> {
         {
             self.need[step] = Need::Certain;
             let wanted = &mut self.wanted[wiring.slots(step)];
-            // What a sink gives names the files that it leaves behind: they are recorded, whoever reads them.
+            // What a sink gives names the files that it leaves behind: they are recorded, whoever
+            // reads them.
             if planned.traits.sink || !wanted.contains(&true) {
                 wanted.fill(true);
             }

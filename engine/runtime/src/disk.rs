@@ -1,7 +1,8 @@
 //! The cache on disk: a folder of entries named by key, shared by any number of processes.
 //!
-//! An entry appears by renaming a finished temporary file, so a reader sees it whole or not at all. A reader that
-//! finds nothing, or something broken, has a miss; a writer that cannot write goes without. Neither is an error.
+//! An entry appears by renaming a finished temporary file, so a reader sees it whole or not at all.
+//! A reader that finds nothing, or something broken, has a miss; a writer that cannot write goes
+//! without. Neither is an error.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -41,7 +42,8 @@ struct Found {
 }
 
 impl DiskCache {
-    /// A cache in `folder`, which need not exist, of at most `limit_bytes`: the least recently used entries go first.
+    /// A cache in `folder`, which need not exist, of at most `limit_bytes`: the least recently used
+    /// entries go first.
     pub fn open(folder: impl AsRef<Path>, limit_bytes: u64) -> Self {
         DiskCache {
             folder: folder.as_ref().join(FORM),

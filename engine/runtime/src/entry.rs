@@ -1,8 +1,8 @@
 //! One entry of the disk cache as bytes.
 //!
-//! `KINOENT1`, the key, the length of a JSON header (u32, little-endian), the header, the outputs as
-//! [`kino_node::encode`] writes them, and the blake3 hash of all before. Nothing of an entry is used before the hash
-//! has been found right, but for [`peek`], which only foretells.
+//! `KINOENT1`, the key, the length of a JSON header (u32, little-endian), the header, the outputs
+//! as [`kino_node::encode`] writes them, and the blake3 hash of all before. Nothing of an entry is
+//! used before the hash has been found right, but for [`peek`], which only foretells.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
@@ -17,7 +17,8 @@ const START: u64 = 8 + 32 + 4;
 const TRAILER: u64 = 32;
 /// No header comes near this.
 const LONGEST_HEADER: u32 = 16 << 20;
-/// Entries up to this size are read at once; larger ones are verified, then read when their turn comes.
+/// Entries up to this size are read at once; larger ones are verified, then read when their turn
+/// comes.
 const SMALL: u64 = 16 << 20;
 
 /// What an entry says of itself.

@@ -1,10 +1,11 @@
-//! What happens in a run, as one typed stream: terminals, `--json` and logs read it and nothing else.
+//! What happens in a run, as one typed stream: terminals, `--json` and logs read it and nothing
+//! else.
 //!
-//! The sequence: one [`Event::Planned`]; then for each step that is computed [`Event::Started`], any number of
-//! [`Event::Progress`], and [`Event::Finished`] or [`Event::Failed`]; for each step whose result comes from a cache
-//! [`Event::Finished`] alone; for each step behind a failed one [`Event::Skipped`] alone; last, one [`Event::Done`].
-//! Steps run side by side, so events of different steps mix. Steps that a cancelled run stopped have no last event
-//! of their own.
+//! The sequence: one [`Event::Planned`]; then for each step that is computed [`Event::Started`],
+//! any number of [`Event::Progress`], and [`Event::Finished`] or [`Event::Failed`]; for each step
+//! whose result comes from a cache [`Event::Finished`] alone; for each step behind a failed one
+//! [`Event::Skipped`] alone; last, one [`Event::Done`]. Steps run side by side, so events of
+//! different steps mix. Steps that a cancelled run stopped have no last event of their own.
 
 use std::sync::Arc;
 
@@ -38,7 +39,8 @@ pub enum Event {
         step: u64,
         /// Pieces of work in all.
         of: u64,
-        /// An estimate of the seconds until the step has finished; none before its first piece is done.
+        /// An estimate of the seconds until the step has finished; none before its first piece is
+        /// done.
         seconds_left: Option<f64>,
         /// What the result looks like by now; in JSON its size alone.
         #[serde(serialize_with = "size", skip_serializing_if = "Option::is_none")]

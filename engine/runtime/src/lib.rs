@@ -1,10 +1,12 @@
 //! Executes plans: schedule, both caches, cancel, failure, events.
 //!
-//! A run starts at what is wanted and follows the plan backwards, until it meets what is cached. What is left runs on
-//! worker threads: independent branches side by side, one heavy step at a time. A value is dropped as soon as its last
-//! reader took it. Results of expensive nodes go to disk before any reader starts, so a run that is killed resumes.
+//! A run starts at what is wanted and follows the plan backwards, until it meets what is cached.
+//! What is left runs on worker threads: independent branches side by side, one heavy step at a
+//! time. A value is dropped as soon as its last reader took it. Results of expensive nodes go to
+//! disk before any reader starts, so a run that is killed resumes.
 //!
-//! This crate knows no concrete node: it finds them in a [`kino_node::Registry`] by the names that a plan holds.
+//! This crate knows no concrete node: it finds them in a [`kino_node::Registry`] by the names that
+//! a plan holds.
 
 #![forbid(unsafe_code)]
 

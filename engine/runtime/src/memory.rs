@@ -1,8 +1,9 @@
 //! The cache in memory: results by key under a byte budget.
 //!
-//! What goes first is decided by GreedyDual-Size (Cao and Irani, 1997): an entry's worth is its cost in seconds a byte
-//! plus the worth that the last evicted entry had, renewed at each use. So among entries of equal cost the least
-//! recently used goes, and a dear small one outlives many cheap large ones.
+//! What goes first is decided by GreedyDual-Size (Cao and Irani, 1997): an entry's worth is its
+//! cost in seconds a byte plus the worth that the last evicted entry had, renewed at each use. So
+//! among entries of equal cost the least recently used goes, and a dear small one outlives many
+//! cheap large ones.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,7 +13,8 @@ use crate::disk::covers;
 
 /// What an entry costs beside its tensors, so that numbers and texts are not free.
 const OVERHEAD: u64 = 256;
-/// Parts of models count no bytes: they are weights that stay loaded. Of steps that give them so many are kept.
+/// Parts of models count no bytes: they are weights that stay loaded. Of steps that give them so
+/// many are kept.
 const PARTS: usize = 8;
 
 /// Results of earlier runs.
@@ -29,7 +31,8 @@ pub(crate) struct MemoryCache {
     parts: BTreeSet<(u64, [u8; 32])>,
 }
 
-/// Worth as the bits of a float that is never negative, so that it has an order; then the time of the last use.
+/// Worth as the bits of a float that is never negative, so that it has an order; then the time of
+/// the last use.
 type Worth = (u64, u64);
 
 struct Entry {

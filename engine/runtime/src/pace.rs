@@ -4,11 +4,12 @@ use std::time::Instant;
 
 /// The weight of the newest piece of work.
 const NEWEST: f64 = 0.3;
-/// A single piece of work counts as at most this many times the pace so far, and at least as its inverse.
+/// A single piece of work counts as at most this many times the pace so far, and at least as its
+/// inverse.
 const OUTLIER: f64 = 4.0;
 
-/// The pace of one step. The first piece of work often loads weights or compiles, so it is forgotten as soon as there
-/// is a second.
+/// The pace of one step. The first piece of work often loads weights or compiles, so it is
+/// forgotten as soon as there is a second.
 #[derive(Debug)]
 pub(crate) struct Pace {
     at: Instant,

@@ -64,7 +64,8 @@ pub struct Skipped {
 /// What became of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// The outputs of the graph, by name, in its order; those that could not be computed are missing.
+    /// The outputs of the graph, by name, in its order; those that could not be computed are
+    /// missing.
     pub outputs: Vec<(String, Value)>,
     /// The steps that were computed, in the order in which they began.
     pub evaluated: Vec<Arc<str>>,
@@ -92,7 +93,8 @@ impl Report {
     }
 }
 
-/// Nodes, services and caches: what plans run on. One runtime serves any number of runs, also at the same time.
+/// Nodes, services and caches: what plans run on. One runtime serves any number of runs, also at
+/// the same time.
 pub struct Runtime {
     registry: Arc<Registry>,
     services: Arc<Services>,
@@ -124,8 +126,8 @@ impl Runtime {
         self.store.disk.as_ref()
     }
 
-    /// What will become of each step if the plan runs now, in the plan's order. Entries on disk are taken at their
-    /// word: the run verifies them.
+    /// What will become of each step if the plan runs now, in the plan's order. Entries on disk are
+    /// taken at their word: the run verifies them.
     pub fn outlook(&self, plan: &Plan) -> Vec<Outlook> {
         let wiring = Wiring::new(plan, &self.registry);
         let find = |step, wanted: &[bool]| self.store.outlook(&wiring, step, wanted);
@@ -133,8 +135,8 @@ impl Runtime {
         outlooks(&demand, |outlook| *outlook)
     }
 
-    /// Runs a plan to its end. `record` is the workflow as a text that runs again: sinks store it in what they write.
-    /// Events come from several threads, one after the other for each step.
+    /// Runs a plan to its end. `record` is the workflow as a text that runs again: sinks store it
+    /// in what they write. Events come from several threads, one after the other for each step.
     pub fn run(
         &self,
         plan: &Plan,

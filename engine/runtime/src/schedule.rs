@@ -1,5 +1,6 @@
-//! The state of a run: what waits for what, which values live, what may start. All of it lies behind one lock, which
-//! is held for a few table look-ups a step; nodes, caches and events run outside.
+//! The state of a run: what waits for what, which values live, what may start. All of it lies
+//! behind one lock, which is held for a few table look-ups a step; nodes, caches and events run
+//! outside.
 
 mod collect;
 mod flow;
@@ -150,7 +151,8 @@ impl<'p> Schedule<'p> {
         schedule
     }
 
-    /// Counts the edges into steps that are or may be computed, and sorts them by where they come from.
+    /// Counts the edges into steps that are or may be computed, and sorts them by where they come
+    /// from.
     fn count_readers(&mut self, need: &[Need]) {
         let wiring = self.wiring;
         for source in outputs_of(wiring.plan) {
@@ -196,7 +198,8 @@ impl<'p> Schedule<'p> {
         }
     }
 
-    /// Frees the device for the next heavy step, or a place for the next light one, before a job has ended.
+    /// Frees the device for the next heavy step, or a place for the next light one, before a job
+    /// has ended.
     pub(crate) fn free(&mut self, heavy: bool) {
         if heavy { self.heavy_running = false } else { self.light_running -= 1 }
     }

@@ -115,7 +115,8 @@ impl Store {
     /// Reads a verified entry and keeps it in memory, too.
     ///
     /// # Errors
-    /// When it cannot be read after all, or frames find no room. It stays where it is: its checksum fits.
+    /// When it cannot be read after all, or frames find no room. It stays where it is: its checksum
+    /// fits.
     pub(crate) fn read(
         &self,
         key: &[u8; 32],

@@ -1,4 +1,5 @@
-//! A plan as flat tables: its nodes, its outputs as numbered slots, its edges. Built once a run in O(nodes + edges).
+//! A plan as flat tables: its nodes, its outputs as numbered slots, its edges. Built once a run in
+//! O(nodes + edges).
 
 use std::sync::Arc;
 

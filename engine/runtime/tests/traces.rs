@@ -1,5 +1,5 @@
-//! What a trace sees of a run: a span a node, an event a step of it. It stands alone, because what other threads
-//! register decides what a subscriber of one thread sees.
+//! What a trace sees of a run: a span a node, an event a step of it. It stands alone, because what
+//! other threads register decides what a subscriber of one thread sees.
 
 use std::borrow::Cow;
 use std::fmt::Debug;

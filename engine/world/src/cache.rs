@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-/// The folder of all caches: `KINO_CACHE`, else `kinograph` in the user's cache folder, else in the temporary folder.
+/// The folder of all caches: `KINO_CACHE`, else `kinograph` in the user's cache folder, else in the
+/// temporary folder.
 pub fn cache_dir() -> PathBuf {
     match std::env::var_os("KINO_CACHE") {
         Some(folder) if !folder.is_empty() => PathBuf::from(folder),

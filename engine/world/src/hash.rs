@@ -36,7 +36,8 @@ struct Entry {
     hash: String,
 }
 
-/// Hashes of files by path, length and modification time; kept in the process and, if given a place, on disk.
+/// Hashes of files by path, length and modification time; kept in the process and, if given a
+/// place, on disk.
 ///
 /// Several processes may share the table: one that loses an update hashes again.
 #[derive(Default)]
@@ -115,8 +116,9 @@ fn modified(metadata: &Metadata) -> u64 {
     time.map_or(0, |since| since.as_nanos() as u64)
 }
 
-/// Whether the last change is so long ago that another one would show in the time. A file may change twice within one
-/// tick of a file system's clock (up to two seconds) and keep its length, so younger hashes are not remembered.
+/// Whether the last change is so long ago that another one would show in the time. A file may
+/// change twice within one tick of a file system's clock (up to two seconds) and keep its length,
+/// so younger hashes are not remembered.
 fn settled(modified: u64) -> bool {
     let modified = UNIX_EPOCH + Duration::from_nanos(modified);
     SystemTime::now().duration_since(modified).is_ok_and(|age| age > Duration::from_secs(2))
@@ -163,7 +165,8 @@ mod tests {
         assert_ne!(hashes.hash(&file).unwrap(), first, "same length, perhaps the same time");
         write("one", Some(hour_ago));
         assert_eq!(hashes.hash(&file).unwrap(), first);
-        // Another process finds it in the table: the same time and length are taken for the same contents.
+        // Another process finds it in the table: the same time and length are taken for the same
+        // contents.
         write("two", Some(hour_ago));
         assert_eq!(Hashes::at(table).hash(&file).unwrap(), first);
     }

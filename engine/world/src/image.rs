@@ -20,7 +20,8 @@ pub struct Image {
     pub rgb: Vec<f32>,
 }
 
-/// Reads an image as RGB. Alpha is dropped; 16-bit channels keep their precision; the EXIF orientation is applied.
+/// Reads an image as RGB. Alpha is dropped; 16-bit channels keep their precision; the EXIF
+/// orientation is applied.
 ///
 /// # Errors
 /// When the file cannot be read, is no image, or ends early.
@@ -40,8 +41,8 @@ pub fn read_image(path: &Path) -> Result<Image> {
     Ok(Image { width: rgb.width() as usize, height: rgb.height() as usize, rgb: rgb.into_raw() })
 }
 
-/// Whether a JPEG reaches its end marker (ITU-T T.81, annex B); true of every other format, whose decoders see to it
-/// themselves. That of JPEG fills with grey what is missing.
+/// Whether a JPEG reaches its end marker (ITU-T T.81, annex B); true of every other format, whose
+/// decoders see to it themselves. That of JPEG fills with grey what is missing.
 fn is_whole_jpeg(path: &Path) -> Result<bool> {
     let mut start = [0; 2];
     let mut file = File::open(path).map_err(Error::io("read", path))?;
@@ -56,7 +57,8 @@ fn is_whole_jpeg(path: &Path) -> Result<bool> {
             (0xff, 0xd9) => return Ok(true),
             // Stuffed bytes and markers without contents.
             (0xff, 0x00 | 0x01 | 0xd0..=0xd8) => 2,
-            // A segment states its length, so that the end of a thumbnail inside is not taken for the image's.
+            // A segment states its length, so that the end of a thumbnail inside is not taken for
+            // the image's.
             (0xff, 0x02..=0xfe) => match bytes.get(at + 2..at + 4) {
                 Some(&[high, low]) => 2 + usize::from(u16::from_be_bytes([high, low])),
                 _ => return Ok(false),

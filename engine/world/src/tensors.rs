@@ -1,4 +1,5 @@
-//! Tensors in safetensors files: one read by name, several written at once. Pickle files are refused.
+//! Tensors in safetensors files: one read by name, several written at once. Pickle files are
+//! refused.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -116,7 +117,8 @@ fn header(path: &Path) -> Result<(Metadata, u64)> {
     if file.read_exact(&mut start).is_err() {
         return Err(truncated(path));
     }
-    // A header of 640 bytes begins with the same two bytes as a pickle: the brace behind its length decides.
+    // A header of 640 bytes begins with the same two bytes as a pickle: the brace behind its length
+    // decides.
     let mut first = [0];
     let is_header = file.read_exact(&mut first).is_ok() && first == *b"{";
     if !is_header

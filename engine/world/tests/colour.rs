@@ -1,4 +1,5 @@
-//! Colours in mp4 files: what goes in as red is red when a player decodes it as the file says (BT.709, limited range).
+//! Colours in mp4 files: what goes in as red is red when a player decodes it as the file says
+//! (BT.709, limited range).
 #![cfg(feature = "h264")]
 
 use kino_world::media::{Spec, create};

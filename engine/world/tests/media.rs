@@ -8,7 +8,8 @@ use kino_world::{image_size, read_image, read_metadata};
 
 const TEXT: &str = "Graph(version: 1, about: \"a “test” — 红色\")\n// with a comment\n";
 
-/// Frame `index` of `[height, width, 3]`: a red square that moves right over white, with a blue bar.
+/// Frame `index` of `[height, width, 3]`: a red square that moves right over white, with a blue
+/// bar.
 fn frame(index: usize, width: usize, height: usize) -> Vec<f32> {
     let mut rgb = Vec::with_capacity(width * height * 3);
     for y in 0..height {

@@ -1,5 +1,5 @@
-//! Nodes one by one against reference values: prompts to frames by nodes alone, as diffusers and the embedded model's
-//! own sampler computed them.
+//! Nodes one by one against reference values: prompts to frames by nodes alone, as diffusers and
+//! the embedded model's own sampler computed them.
 
 mod common;
 

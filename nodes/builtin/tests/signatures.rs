@@ -1,4 +1,5 @@
-//! What every node says of itself: help on every port, defaults that fit, names that graphs can write.
+//! What every node says of itself: help on every port, defaults that fit, names that graphs can
+//! write.
 
 mod common;
 

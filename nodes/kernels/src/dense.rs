@@ -6,7 +6,8 @@ use candle_core::{CpuStorage, DType, Device, Storage, StorageRef, Tensor, bail};
 
 use crate::Result;
 
-/// Whether the fast path may take these tensors: f32 on the CPU, some elements, no gradient to keep.
+/// Whether the fast path may take these tensors: f32 on the CPU, some elements, no gradient to
+/// keep.
 pub(crate) fn fast(tensors: &[&Tensor]) -> bool {
     tensors.iter().all(|t| {
         matches!(t.device(), Device::Cpu)

@@ -113,8 +113,8 @@ impl<'a> TileMut<'a> {
     }
 }
 
-/// Fills `groups` matrices of `[rows, columns]`, one after the other in memory, in parallel tiles of
-/// about `tile`: `fill(group, tile)`. Tiles begin as zeros.
+/// Fills `groups` matrices of `[rows, columns]`, one after the other in memory, in parallel tiles
+/// of about `tile`: `fill(group, tile)`. Tiles begin as zeros.
 ///
 /// How they are cut depends on the sizes alone.
 pub(crate) fn filled_by_tiles(

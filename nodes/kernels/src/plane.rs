@@ -12,7 +12,8 @@ use crate::{Result, composite};
 /// Zeros around a plane: top, bottom, left, right.
 pub type Padding = [usize; 4];
 
-/// x/‖x‖·√c·γ over the channels of each pixel (the norm at least 1e-12): the RMS norm of a video VAE.
+/// x/‖x‖·√c·γ over the channels of each pixel (the norm at least 1e-12): the RMS norm of a video
+/// VAE.
 ///
 /// Shapes: `x` `[t, h, w, c]`, `gamma` `[c]`.
 pub fn channel_norm(x: &Tensor, gamma: &Tensor) -> Result<Tensor> {
@@ -58,7 +59,8 @@ fn normalized(
     })
 }
 
-/// Fills padded planes line by line: `fill(row of all rows, line to write, its range in the input)`.
+/// Fills padded planes line by line: `fill(row of all rows, line to write, its range in the
+/// input)`.
 fn write_lines(
     (t, h, w, c): (usize, usize, usize, usize),
     [top, bottom, left, right]: Padding,

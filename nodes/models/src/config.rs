@@ -27,7 +27,8 @@ type PartEntry = Option<(Option<String>, Option<String>)>;
 pub struct ModelIndex {
     #[serde(rename = "_class_name")]
     class: String,
-    /// Whether every token has its own timestep (Wan 2.2 TI2V), so that given frames can stand at 0.
+    /// Whether every token has its own timestep (Wan 2.2 TI2V), so that given frames can stand at
+    /// 0.
     #[serde(default)]
     pub expand_timesteps: bool,
     /// The part of the noise above which the first of two experts runs (Wan 2.2 A14B).

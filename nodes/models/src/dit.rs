@@ -238,8 +238,8 @@ fn load_patch_embedding(config: &TransformerConfig, weights: &Weights) -> Result
     Ok(Linear::new(weight, Some(weights.get("bias", dim)?)))
 }
 
-/// The model's output has channels last, (pt, ph, pw, c); its rows are sorted once so that velocities
-/// come out in the order of patches, (c, pt, ph, pw).
+/// The model's output has channels last, (pt, ph, pw, c); its rows are sorted once so that
+/// velocities come out in the order of patches, (c, pt, ph, pw).
 fn load_out(config: &TransformerConfig, weights: &Weights) -> Result<Linear> {
     let (dim, channels) = (config.dim(), config.out_channels);
     let volume = config.patch_dim() / config.in_channels;

@@ -222,7 +222,8 @@ impl ModelFolder {
 /// Fingerprints: what a cache key needs to know about a model.
 impl ModelFolder {
     /// A hash that changes when the model does: every config, and of each weight file its length,
-    /// time of change and header. Weights on disk are not read; embedded ones are hashed whole, once.
+    /// time of change and header. Weights on disk are not read; embedded ones are hashed whole,
+    /// once.
     ///
     /// # Errors
     /// When a file that is there cannot be read.

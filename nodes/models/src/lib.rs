@@ -2,9 +2,12 @@
 //!
 //! A pure library: it knows tensors, configs and weights, but no graph and no node.
 //!
-//! - [`folder`], [`weights`], [`config`]: a model on disk or inside the binary, checked as it is read.
-//! - [`text`], [`dit`], [`vae`]: prompt to embeddings, patches to velocity, frames to latent and back.
-//! - [`schedule`], [`guidance`]: the noise levels of a run, the steps down them, and what steers them.
+//! - [`folder`], [`weights`], [`config`]: a model on disk or inside the binary, checked as it is
+//!   read.
+//! - [`text`], [`dit`], [`vae`]: prompt to embeddings, patches to velocity, frames to latent and
+//!   back.
+//! - [`schedule`], [`guidance`]: the noise levels of a run, the steps down them, and what steers
+//!   them.
 //!
 //! Long computations take a `tick` that runs after every block and may return [`Error::Cancelled`].
 

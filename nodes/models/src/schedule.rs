@@ -1,9 +1,10 @@
 //! Noise levels of a run and the steppers that walk down them.
 //!
-//! A rectified flow runs from noise (σ = 1) to data (σ = 0) along x(σ) = (1−σ)·x₀ + σ·noise; the model
-//! gives the velocity v = noise − x₀. Formulas follow diffusers' `scheduling_unipc_multistep.py` and
-//! `scheduling_flow_match_euler_discrete.py`. Scalars are f64; levels are rounded to f32 as there,
-//! because UniPC takes logarithms of 1 − σ near σ = 1, where that rounding shows.
+//! A rectified flow runs from noise (σ = 1) to data (σ = 0) along x(σ) = (1−σ)·x₀ + σ·noise; the
+//! model gives the velocity v = noise − x₀. Formulas follow diffusers'
+//! `scheduling_unipc_multistep.py` and `scheduling_flow_match_euler_discrete.py`. Scalars are f64;
+//! levels are rounded to f32 as there, because UniPC takes logarithms of 1 − σ near σ = 1, where
+//! that rounding shows.
 
 mod euler;
 mod unipc;

@@ -6,8 +6,8 @@ use kino_node::Value;
 use super::Schedule;
 
 impl Schedule<'_> {
-    /// Collects the values of a step's inputs, one entry a port. A second time, after the node has chosen among its
-    /// lazy inputs, the chosen ones join what was collected before.
+    /// Collects the values of a step's inputs, one entry a port. A second time, after the node has
+    /// chosen among its lazy inputs, the chosen ones join what was collected before.
     pub(super) fn collect(&mut self, step: usize, values: &mut Vec<Option<Value>>) {
         let wiring = self.wiring;
         let ports = wiring.node(step).map_or(&[][..], |node| &node.signature().inputs);

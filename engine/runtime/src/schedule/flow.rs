@@ -9,7 +9,8 @@ use crate::event::Event;
 use crate::store::{Hit, finished};
 
 impl Schedule<'_> {
-    /// Makes a step live that so far may only have been needed, with everything that it needs in turn.
+    /// Makes a step live that so far may only have been needed, with everything that it needs in
+    /// turn.
     pub(super) fn ask(&mut self, step: u32) {
         let mut stack = vec![step];
         while let Some(step) = stack.pop() {
@@ -109,7 +110,8 @@ impl Schedule<'_> {
         if self.readers[slot] == 0 { self.values[slot].take() } else { self.values[slot].clone() }
     }
 
-    /// Lets go of edges whose readers want nothing any more, and of what only they might have needed.
+    /// Lets go of edges whose readers want nothing any more, and of what only they might have
+    /// needed.
     fn release(&mut self, edges: impl IntoIterator<Item = usize>) {
         let mut stack: Vec<usize> = edges.into_iter().collect();
         while let Some(edge) = stack.pop() {

@@ -1,4 +1,5 @@
-//! What a run evaluates, keeps, drops and survives. Time is never asserted, only what was evaluated.
+//! What a run evaluates, keeps, drops and survives. Time is never asserted, only what was
+//! evaluated.
 
 mod cache;
 mod caches_on_disk;

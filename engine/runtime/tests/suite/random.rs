@@ -1,4 +1,5 @@
-//! Random plans, run in parallel, with caches that lose entries: the result is that of a simple evaluation in order.
+//! Random plans, run in parallel, with caches that lose entries: the result is that of a simple
+//! evaluation in order.
 
 use std::collections::HashSet;
 use std::fs;
@@ -66,7 +67,8 @@ fn plan(random: &mut Random, steps: usize) -> Draft {
     draft
 }
 
-/// The value of each step's first output, as far as it is needed; an error where it or an input fails.
+/// The value of each step's first output, as far as it is needed; an error where it or an input
+/// fails.
 fn simple(draft: &Draft, step: u32, known: &mut Vec<Option<Option<i64>>>) -> Option<i64> {
     if let Some(value) = known[step as usize] {
         return value;

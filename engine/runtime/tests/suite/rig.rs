@@ -34,7 +34,8 @@ pub(crate) fn all(steps: &[u32]) -> Input {
 }
 
 impl Draft {
-    /// Adds a step and returns its index. Its key covers the node, the literals and the keys of its inputs.
+    /// Adds a step and returns its index. Its key covers the node, the literals and the keys of its
+    /// inputs.
     pub(crate) fn add(&mut self, name: &str, op: &str, inputs: Vec<Input>) -> u32 {
         let mut bytes = op.as_bytes().to_vec();
         inputs.iter().for_each(|input| self.hash(input, &mut bytes));

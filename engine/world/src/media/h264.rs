@@ -22,8 +22,8 @@ const QUANTISER: u8 = 16;
 /// How much the quantiser rises when the encoder cannot hold a frame.
 const COARSER: u8 = 5;
 
-/// An mp4 file in the making. The samples wait in a file of their own, for the tables that stand before them (so that a
-/// player can begin before it has read all) are known only at the end.
+/// An mp4 file in the making. The samples wait in a file of their own, for the tables that stand
+/// before them (so that a player can begin before it has read all) are known only at the end.
 pub(super) struct Mp4Writer {
     file: WholeFile,
     samples: BufWriter<WholeFile>,
@@ -82,7 +82,8 @@ impl Mp4Writer {
 /// An encoder that gives every frame this quantiser.
 fn open(path: &Path, size: (usize, usize), fps: f64, quantiser: u8) -> Result<Encoder> {
     let (width, height) = size;
-    // This mode keeps the quantiser at its least, near lossless. The rate binds nothing, but has to be given.
+    // This mode keeps the quantiser at its least, near lossless. The rate binds nothing, but has to
+    // be given.
     let rate = ((width * height) as f64 * fps * 4.0).clamp(2e6, 1e8) as u32;
     let config = EncoderConfig::new()
         .skip_frames(false)
@@ -124,7 +125,8 @@ impl VideoWriter for Mp4Writer {
             let stream = self.encoder.encode_at(&source, timestamp).map(|stream| stream.to_vec());
             match stream {
                 Ok(stream) => break stream,
-                // Noise overflows the encoder's buffers when it is quantised finely: begin anew, more coarsely.
+                // Noise overflows the encoder's buffers when it is quantised finely: begin anew,
+                // more coarsely.
                 Err(_) if self.quantiser + COARSER <= 51 => {
                     self.quantiser += COARSER;
                     let size = (planes.width, planes.height);
@@ -180,8 +182,8 @@ impl VideoWriter for Mp4Writer {
 }
 
 impl Planes {
-    /// RGB bytes to BT.709 limited range (Rec. ITU-R BT.709-6): Y 16…235, chroma 16…240, each chroma sample the mean of
-    /// four pixels.
+    /// RGB bytes to BT.709 limited range (Rec. ITU-R BT.709-6): Y 16…235, chroma 16…240, each
+    /// chroma sample the mean of four pixels.
     fn fill(&mut self, rgb: &[u8]) {
         let (width, half) = (self.width, self.width / 2);
         let pixel = |x: usize, y: usize| {

@@ -166,7 +166,8 @@ fn bytes(frame: &[f32], spec: (usize, usize)) -> Result<Vec<u8>> {
     Ok(frame.iter().copied().map(byte).collect())
 }
 
-/// The duration of a frame as a fraction of seconds in 16 bits each, as APNG wants it: the nearest there is.
+/// The duration of a frame as a fraction of seconds in 16 bits each, as APNG wants it: the nearest
+/// there is.
 fn timing_of(fps: f64) -> (u16, u16) {
     let error = |seconds: u16, of: u16| (f64::from(of) / f64::from(seconds) / fps - 1.0).abs();
     let nearest = |seconds: u16| {

@@ -20,8 +20,8 @@ pub(super) struct Track {
     pub(super) pps: Vec<u8>,
 }
 
-/// Ticks a second and a frame that express `fps` exactly where it is whole or n·1000/1001, else the nearest fraction with
-/// at most 1001 below, so that 32 bits of ticks last for many hours.
+/// Ticks a second and a frame that express `fps` exactly where it is whole or n·1000/1001, else the
+/// nearest fraction with at most 1001 below, so that 32 bits of ticks last for many hours.
 pub(super) fn timing(fps: f64) -> (u32, u32) {
     let near = |ticks: f64, delta: f64| (ticks / delta - fps).abs() <= 5e-5 * fps;
     let whole = fps.round();
