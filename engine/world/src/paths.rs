@@ -4,6 +4,9 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::{Error, Result};
 
+/// What the common file systems take, in bytes.
+const LONGEST_NAME: usize = 255;
+
 /// The folders that a graph's paths are relative to.
 #[derive(Clone, Debug)]
 pub struct Folders {
@@ -22,12 +25,12 @@ impl Folders {
     /// The file that a graph writes.
     ///
     /// # Errors
-    /// When the path is empty or absolute, contains `..`, or leaves the output folder through a
-    /// link.
+    /// When the path is empty or absolute, contains `..`, has a name longer than file systems take,
+    /// or leaves the output folder through a link.
     pub fn output(&self, path: &str) -> Result<PathBuf> {
         let relative = Path::new(path);
         let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
-        if path.is_empty()
+        if relative.file_name().is_none()
             || !relative.components().all(plain)
             || path.contains('\\')
             || path.contains('\0')
@@ -35,6 +38,13 @@ impl Folders {
             return Err(Error::refused(
                 format!("outputs lie under the output folder: `{path}` is not a path within it"),
                 "use a relative path without `..`; `--out DIR` names another folder",
+            ));
+        }
+        let longest = relative.iter().map(|name| name.len()).max().unwrap_or_default();
+        if longest > LONGEST_NAME {
+            return Err(Error::refused(
+                format!("a name in this path is {longest} bytes long, at most {LONGEST_NAME} fit"),
+                "an input in `{…}` may be long; name the file by another, such as `{seed}`",
             ));
         }
         let target = self.out.join(relative);
@@ -65,9 +75,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let folders = Folders { graph: "g".into(), out: folder.path().join("out") };
         assert_eq!(folders.output("a/b.mp4").unwrap(), folder.path().join("out/a/b.mp4"));
-        for path in ["", "/etc/x", "../x", "a/../../x", "a\\b", "a\0b"] {
+        for path in ["", ".", "./", "/etc/x", "../x", "a/../../x", "a\\b", "a\0b"] {
             assert!(folders.output(path).is_err(), "{path}");
         }
+        let long = folders.output(&format!("a/{}.mp4", "长".repeat(100))).unwrap_err();
+        assert!(long.to_string().contains("304 bytes long, at most 255"), "{long}");
+        assert!(folders.output(&format!("{}.mp4", "a".repeat(251))).is_ok());
         assert_eq!(folders.input("x.png"), Path::new("g/x.png"));
     }
 
