@@ -76,6 +76,9 @@ impl Error {
                 io::ErrorKind::NotFound => {
                     Some("check the path; it is relative to the graph's file")
                 }
+                io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+                    Some("move that file away, or write elsewhere with `--out DIR`")
+                }
                 _ => None,
             },
             Error::Content { hint, .. } | Error::Refused { hint, .. } => hint.as_deref(),
@@ -89,6 +92,9 @@ fn reason(error: &io::Error) -> String {
         io::ErrorKind::QuotaExceeded => "the disk quota is used up".to_owned(),
         io::ErrorKind::NotFound => "there is no such file or folder".to_owned(),
         io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            "a file stands where a folder should be".to_owned()
+        }
         io::ErrorKind::IsADirectory => "it is a folder".to_owned(),
         _ => error.to_string(),
     }

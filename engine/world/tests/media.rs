@@ -182,6 +182,8 @@ fn sizes_and_formats_that_do_not_fit_are_refused_with_advice() {
     assert!(check_size(Format::Mp4, 4000, 64).is_err() && check_size(Format::WebP, 97, 65).is_ok());
     let refused = format_of(Path::new("x.avi")).unwrap_err();
     assert_eq!(refused.to_string(), "x.avi: there is no video format `.avi`");
+    let refused = format_of(Path::new("x")).unwrap_err();
+    assert_eq!(refused.to_string(), "`x` does not end in a format such as .mp4");
 }
 
 #[test]
@@ -200,7 +202,13 @@ fn what_is_dropped_or_cannot_be_written_leaves_nothing() {
     let refused = |name: &str| create(&folder.path().join(name), &spec).err().unwrap().to_string();
     assert!(refused("folder.mp4").ends_with("cannot be written: it is a folder"));
     fs::write(folder.path().join("file"), "").unwrap();
-    assert!(refused("file/x.mp4").contains("cannot be made"));
+    let blocked = create(&folder.path().join("file/x.mp4"), &spec).err().unwrap();
+    assert!(
+        blocked
+            .to_string()
+            .ends_with("file cannot be made: a file stands where a folder should be")
+    );
+    assert_eq!(blocked.hint(), Some("move that file away, or write elsewhere with `--out DIR`"));
 }
 
 #[test]

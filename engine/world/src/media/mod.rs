@@ -73,10 +73,15 @@ pub fn format_of(path: &Path) -> Result<Format> {
         "webp" => Ok(Format::WebP),
         "png" if png::numbered(path).is_some() => Ok(Format::PngSequence),
         "png" => Ok(Format::Png),
-        other => Err(Error::refused(
-            format!("{}: there is no video format `.{other}`", path.display()),
-            "use .mp4, .webp, .png (animated), or a sequence such as frame_%05d.png",
-        )),
+        other => {
+            let path = path.display();
+            let message = match other {
+                "" => format!("`{path}` does not end in a format such as .mp4"),
+                other => format!("{path}: there is no video format `.{other}`"),
+            };
+            let known = "use .mp4, .webp, .png (animated), or a sequence such as frame_%05d.png";
+            Err(Error::refused(message, known))
+        }
     }
 }
 
