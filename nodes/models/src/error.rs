@@ -54,10 +54,7 @@ pub enum Error {
     },
 
     /// A safetensors file that ends before its last tensor.
-    #[error(
-        "{file} is truncated: its header promises {expected} bytes, the file has {found}; \
-         download it again"
-    )]
+    #[error("{file} is truncated: expected {expected} bytes, found {found}; download it again")]
     Truncated {
         /// The file, with its folder.
         file: String,

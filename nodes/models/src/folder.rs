@@ -126,8 +126,13 @@ impl ModelFolder {
     /// # Errors
     /// When the file is missing, is not JSON, or lacks a key that `T` needs.
     pub fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        serde_json::from_slice(&self.bytes(path)?)
-            .map_err(|error| Error::Config { file: self.describe(path), reason: error.to_string() })
+        serde_json::from_slice(&self.bytes(path)?).map_err(|error| {
+            let reason = match error.classify() {
+                serde_json::error::Category::Data => error.to_string(),
+                _ => format!("not JSON or cut off ({error}); download it again"),
+            };
+            Error::Config { file: self.describe(path), reason }
+        })
     }
 
     /// Opens the weights of a part (`transformer`, `vae`, `text_encoder`, …), to be converted to

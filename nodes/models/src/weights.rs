@@ -98,6 +98,8 @@ fn refuse_other_formats(bytes: &[u8], file: &str) -> Result<()> {
     if bytes.get(8) == Some(&b'{') {
         return Ok(());
     }
+    let reason =
+        |reason: &str| Err(Error::Safetensors { file: file.to_owned(), reason: reason.to_owned() });
     let pickle = matches!(bytes, [0x80, 1..=5, ..]) || bytes.starts_with(b"PK");
     if pickle {
         return Err(Error::Pickle { file: file.to_owned() });
@@ -106,8 +108,10 @@ fn refuse_other_formats(bytes: &[u8], file: &str) -> Result<()> {
         return Err(Error::Unsupported { file: file.to_owned(), what: "GGUF".to_owned() });
     }
     if bytes.starts_with(b"version https://git-lfs") {
-        let reason = "it is a Git LFS pointer; fetch the file itself (`git lfs pull`)".to_owned();
-        return Err(Error::Safetensors { file: file.to_owned(), reason });
+        return reason("it is a Git LFS pointer; fetch the file itself (`git lfs pull`)");
+    }
+    if bytes.trim_ascii_start().starts_with(b"<") {
+        return reason("it is a web page; download the file itself, not the page about it");
     }
     Ok(())
 }

@@ -131,6 +131,26 @@ fn truncated_files_say_how_much_is_missing() {
 }
 
 #[test]
+fn what_was_downloaded_wrongly_is_recognised() {
+    for (bytes, expected) in [
+        (&b"\n<!DOCTYPE html><html>"[..], "it is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "it is a Git LFS pointer"),
+    ] {
+        let refused = open(bytes).unwrap_err().to_string();
+        assert!(refused.contains(expected), "{refused}");
+    }
+    let place = tempfile::tempdir().unwrap();
+    for (text, expected) in [("{\"a\":", true), ("<html>", true), ("[1]", false)] {
+        std::fs::write(place.path().join("model_index.json"), text).unwrap();
+        let folder = ModelFolder::directory(place.path()).unwrap();
+        let read = folder.json::<HashMap<String, String>>("model_index.json");
+        let refused = read.unwrap_err().to_string();
+        assert!(refused.contains("model_index.json: "), "{refused}");
+        assert_eq!(refused.contains("not JSON or cut off"), expected, "{refused}");
+    }
+}
+
+#[test]
 fn pickles_are_refused_by_content() {
     for start in
         [&b"PK\x03\x04archive/data.pkl"[..], b"\x80\x02}q\x00.", b"\x80\x04\x95\x10\0\0\0."]

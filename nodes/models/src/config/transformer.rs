@@ -99,6 +99,7 @@ impl TransformerConfig {
         let (pt, ph, pw) = self.patch_size;
         let sizes = [
             ("patch_size", pt * ph * pw),
+            ("num_layers", self.num_layers),
             ("num_attention_heads", self.num_attention_heads),
             ("attention_head_dim", self.attention_head_dim),
             ("in_channels", self.in_channels),
