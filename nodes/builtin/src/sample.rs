@@ -268,10 +268,31 @@ fn walk(
         cx.preview(step + 1, of, preview);
         x = next;
     }
+    check_finite(&x)?;
     let trace = cx.wants(1).then(|| Tensor::stack(&trace, 0)).transpose()?; // [steps, …]
     let (clips, patch) = (patches.clips.clone(), patches.patch);
     let patches = Value::Patches(Arc::new(Patches { tokens: x, clips, patch }));
     Ok(vec![Some(patches), trace.map(Value::Tensor)])
+}
+
+/// Refuses a latent that is no picture any more, instead of writing a black video.
+///
+/// One look at the end is enough: what is not a number stays so in every later step.
+fn check_finite(x: &Tensor) -> Result<()> {
+    if is_finite(x)? {
+        return Ok(());
+    }
+    Err(Error::advised(
+        "sampling left the range of numbers: the latent holds values that are infinite or none",
+        "the weights may be damaged, the guidance too strong, or the noise given not finite; \
+         `trace` by `tensor.write` shows the step where it begins",
+    ))
+}
+
+/// Whether all values are numbers and none is infinite.
+pub(crate) fn is_finite(x: &Tensor) -> Result<bool> {
+    // 0 · v is 0 for every number, NaN for NaN and ±∞, and a sum carries it.
+    Ok((x * 0.0)?.sum_all()?.to_dtype(DType::F32)?.to_scalar::<f32>()? == 0.0)
 }
 
 /// The latent `[c, f, h, w]` of one clip, or the packed patches of several.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use kino_models::vae::{Peak, Tile, decode_peak, encode_peak};
 use kino_node::{
-    Cx, Frames, FramesBuilder, FramesFact, Inputs, Latent, LatentFact, NodeDef, Outputs, Result,
-    Services, Space, Value,
+    Cx, Error, Frames, FramesBuilder, FramesFact, Inputs, Latent, LatentFact, NodeDef, Outputs,
+    Result, Services, Space, Value,
 };
 use kino_port::{
     Fact, Facts, Objection, Port, PortType, Signature, Survey, Traits, edge, int, ports,
@@ -191,6 +191,12 @@ fn decode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
         cx.check_cancel()?;
         let frame = latent.tensor.narrow(1, index, 1)?.squeeze(1)?; // [c, h, w]
         let chunk = decoder.push(&frame, &mut || go_on(cx)).node()?; // [t, H, W, 3]
+        if !crate::sample::is_finite(&chunk)? {
+            return Err(Error::advised(
+                "decoding left the range of numbers: frames hold values that are infinite or none",
+                "the latent given is not finite, or the weights of the VAE are damaged",
+            ));
+        }
         frames.push(&chunk.affine(0.5, 0.5)?)?; // −1…1 to 0…1
         cx.progress(index + 1, count);
     }

@@ -86,6 +86,44 @@ fn unpatchify_is_the_inverse_of_patchify() {
 }
 
 #[test]
+fn a_latent_that_is_no_number_is_an_error_not_a_black_video() {
+    let shapes = Shapes::new("a_latent_that_is_no_number");
+    let patches = shapes.patches(shapes.noise((32, 32), 1, 1));
+    let text = shapes.text("a red circle");
+    for broken in [f64::NAN, f64::INFINITY] {
+        let Value::Patches(whole) = &patches else { panic!("expected patches") };
+        let mut damaged = kino_node::Patches::clone(whole);
+        // One element of one token is enough to be seen at the end.
+        let (tokens, width) = damaged.tokens.dims2().unwrap();
+        let mut values = damaged.tokens.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        values[5] = broken as f32;
+        damaged.tokens = Tensor::from_vec(values, (tokens, width), &Device::Cpu).unwrap();
+        let inputs = [
+            ("dit", shapes.model.dit.clone()),
+            ("patches", Value::Patches(Arc::new(damaged))),
+            ("text", text.clone()),
+            ("steps", int(2)),
+        ];
+        let refused = shapes.rig.fails("dit.sample", &inputs);
+        assert!(refused.contains("sampling left the range of numbers"), "{refused}");
+
+        let Value::Latent(noise) = shapes.noise((32, 32), 5, 1) else {
+            panic!("expected a latent")
+        };
+        let mut damaged = kino_node::Latent::clone(&noise);
+        let scale = Tensor::ones((1, 1, 4, 1), damaged.tensor.dtype(), &Device::Cpu).unwrap();
+        let scale = scale.affine(broken, 0.0).unwrap();
+        let whole = damaged.tensor.narrow(3, 1, 3).unwrap();
+        let column = damaged.tensor.narrow(3, 0, 1).unwrap().broadcast_mul(&scale).unwrap();
+        damaged.tensor = Tensor::cat(&[column, whole], 3).unwrap();
+        let latent = Value::Latent(Arc::new(damaged));
+        let inputs = [("vae", shapes.model.vae.clone()), ("latent", latent)];
+        let refused = shapes.rig.fails("vae.decode", &inputs);
+        assert!(refused.contains("decoding left the range of numbers"), "{refused}");
+    }
+}
+
+#[test]
 fn three_packed_clips_equal_each_alone() {
     let shapes = Shapes::new("packed");
     let clips = [
