@@ -131,7 +131,8 @@ fn sweep(folder: &Path) {
     }
 }
 
-/// How a temporary name ends, `.NAME.RANDOM.partial` or `.NAME.RANDOM.waiting`; nothing for other names.
+/// How a temporary name ends, `.NAME.RANDOM.partial` or `.NAME.RANDOM.waiting`; nothing for other
+/// names.
 fn temporary(name: &str) -> Option<&'static str> {
     let ending = [PARTIAL, WAITING].into_iter().find(|ending| name.ends_with(ending))?;
     let (target, random) = name.strip_prefix('.')?.strip_suffix(ending)?.rsplit_once('.')?;
