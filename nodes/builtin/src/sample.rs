@@ -284,8 +284,7 @@ fn check_finite(x: &Tensor) -> Result<()> {
     }
     Err(Error::advised(
         "sampling left the range of numbers: the latent holds values that are infinite or none",
-        "the weights may be damaged, the guidance too strong, or the noise given not finite; \
-         `trace` by `tensor.write` shows the step where it begins",
+        "the weights may be damaged, the guidance too strong, or the noise or text not finite",
     ))
 }
 
