@@ -21,7 +21,8 @@ const WAITING: &str = ".waiting";
 const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// A file in the making: written under a temporary name beside its target, renamed by
-/// [`WholeFile::finish`], removed if dropped before.
+/// [`WholeFile::finish`], removed if dropped before. It is locked while it is written, by which
+/// other processes know that it was not left over by one that was killed.
 #[derive(Debug)]
 pub struct WholeFile {
     file: NamedTempFile,
