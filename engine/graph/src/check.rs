@@ -60,8 +60,28 @@ pub fn check(
         return Err(Diagnostics::new(problems, files));
     }
     order.retain(|index| !dropped[index.index()]);
-    let (warnings, inputs) = (problems, root.inputs);
+    let (warnings, mut inputs) = (problems, root.inputs);
+    keep_draws(&mut inputs, &nodes);
     Ok(Graph { about, files, warnings, inputs, nodes, order, outputs, groups, calls, sites })
+}
+
+/// Leaves `"random"` to the inputs that feed a port which draws: seeds, not sizes.
+fn keep_draws(inputs: &mut [GraphInput], nodes: &DiGraph<Node, ()>) {
+    let mut draws = vec![false; inputs.len()];
+    for node in nodes.node_weights() {
+        let fed = node.op.signature.inputs.iter().zip(&node.feeds);
+        for (_, feed) in fed.filter(|(port, _)| port.draws) {
+            feed.walk(&mut |source| {
+                if let FeedSource::Input(index) = source {
+                    draws[*index] = true;
+                }
+            });
+        }
+    }
+    for (input, draws) in inputs.iter_mut().zip(draws) {
+        let is_random = input.port.default == Some(Literal::text("random"));
+        input.port.draws &= draws || is_random;
+    }
 }
 
 /// Adds petgraph's edges for the feeds of every node.

@@ -148,8 +148,9 @@ fn inputs_without_a_default_must_be_set() {
 #[test]
 fn the_command_line_is_read_by_the_declared_type() {
     let text = r#"Graph(version: 1, inputs: {"i": (type: "Int", default: 1, range: (0, 9)), "r": (type: "Real", default: 1),
-        "t": (type: "Text", default: ""), "b": (type: "Bool", default: true)}, nodes: {"a": (op: "add", in: {"a": "inputs.r"})},
-        outputs: {"sum": "a"})"#;
+        "t": (type: "Text", default: ""), "b": (type: "Bool", default: true), "n": (type: "Int", default: 5)},
+        nodes: {"a": (op: "add", in: {"a": "inputs.r"}), "m": (op: "noise", in: {"seed": "inputs.i", "frames": "inputs.n"})},
+        outputs: {"sum": "a", "latent": "m"})"#;
     let graph = check(text).unwrap();
     assert_eq!(graph.read_input("i", "5").unwrap(), Literal::Int(5));
     assert_eq!(graph.read_input("i", "random").unwrap(), Literal::text("random"));
@@ -165,9 +166,14 @@ fn the_command_line_is_read_by_the_declared_type() {
         said("i", "x"),
         "error[value]: input `i`: expected a whole number from 0 to 9 or \"random\", found `x`\n"
     );
+    // Only what feeds a seed can be drawn.
+    assert_eq!(
+        said("n", "random"),
+        "error[value]: input `n`: expected a whole number, found \"random\"\n"
+    );
     assert_eq!(
         said("q", "x"),
-        "error[unknown-input]: the graph has no input `q`\n  hint: there is `i`, `r`, `t`, `b`\n"
+        "error[unknown-input]: the graph has no input `q`\n  hint: there is `i`, `r`, `t`, `b`, `n`\n"
     );
 }
 
