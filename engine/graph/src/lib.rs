@@ -44,8 +44,8 @@
 //!   written out. A Tensor connects to any port that holds a tensor. The inputs of type Any of one
 //!   node have one type, and its outputs of type Any have that type, too.
 //! - **Values** are read by the declared type, not by their looks: an Int widens to Real, never
-//!   back. An input of type Int that feeds a seed takes `"random"`: a number drawn within its range while
-//!   planning, and recorded. A `"random"` in a graph that is used twice is one number.
+//!   back. An input of type Int that feeds a seed takes `"random"`: a number drawn within its range
+//!   while planning, and recorded. A `"random"` in a graph that is used twice is one number.
 //! - **Paths** may hold `{graph}`, the stem of the graph's file, and `{NAME}`, the value of an
 //!   input of the graph that the path stands in, made fit for a file name. A bracket is written
 //!   `{{` or `}}`. What is read is looked for beside the file that names it.
