@@ -54,7 +54,7 @@ pub(crate) fn open(graph: &str) -> Result<Opened, Failure> {
         });
     }
     let path = Path::new(graph);
-    if !looks_like_a_path && !path.is_file() {
+    if !looks_like_a_path && !path.exists() {
         return Err(no_such_graph(graph));
     }
     let text = read(path)?;

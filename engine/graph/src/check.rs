@@ -332,6 +332,11 @@ pub(crate) fn conversion(catalog: &dyn Catalog, from: &PortType, to: &PortType) 
         signature.inputs.iter().any(|port| port.ty == *from)
             && signature.outputs.iter().any(|port| port.ty == *to)
     };
+    if from.is_literal() {
+        // A text that a node also takes, such as a name, is nothing that it turns into its result.
+        let text_for_path = (from, to) == (&PortType::Path, &PortType::Text);
+        return text_for_path.then(|| "declare it as Text".to_owned());
+    }
     let op = catalog.names().into_iter().find(turns)?;
-    Some(format!("a `{op}` node turns {from} into {to}"))
+    Some(format!("the node `{op}` turns {from} into {to}"))
 }

@@ -101,13 +101,13 @@ fn ports_are_fed_once_and_with_the_right_type() {
            "w": (op: "write", with: {"path": "a.mp4", "frames": 3})"#,
         r#"
 error[type] g.ron:2:97: `n.latent` gives Latent, but `s.frames` takes Frames
-  hint: a `decode` node turns Latent into Frames
+  hint: the node `decode` turns Latent into Frames
 error[unknown-output] g.ron:3:47: `s` has 2 outputs; name one of them
   hint: write "s.first" or "s.rest"
 error[fed-twice] g.ron:3:74: `width` is fed both by an edge and by a value
   see g.ron:3:52: the edge
 error[type] g.ron:4:52: `n.latent` gives Latent, but `c.parts` takes Frames
-  hint: a `decode` node turns Latent into Frames
+  hint: the node `decode` turns Latent into Frames
 error[type] g.ron:4:94: `frames` of `x` takes one value, found a list
 error[type] g.ron:5:65: `frames` takes Frames, which cannot be written out
   hint: feed it with an edge, in `in`

@@ -50,7 +50,7 @@ error[missing-input] a.ron:3:21: nothing feeds `frames` of `y`, which takes Fram
 error[unknown-port] a.ron:3:50: `./up.ron` has no input `widht`
   hint: did you mean `width`?
 error[type] a.ron:3:102: `n.latent` gives Latent, but `z.frames` takes Frames
-  hint: a `decode` node turns Latent into Frames
+  hint: the node `decode` turns Latent into Frames
 error[unknown-output] a.ron:4:41: `x` has no output `frame`
   hint: did you mean `frames`?
 error[unknown-op] up.ron:3:106: there is no op `splt`
@@ -241,7 +241,7 @@ fn lists_pass_through_graphs() {
     files(
         &[("g.ron", &outer(r#"["r", "n"]"#)), ("cat.ron", inner)],
         "error[type] g.ron:2:60: `n.latent` gives Latent, but `x.parts` takes Frames\n  \
-         hint: a `decode` node turns Latent into Frames",
+         hint: the node `decode` turns Latent into Frames",
     );
 }
 

@@ -99,3 +99,19 @@ fn reason(error: &io::Error) -> String {
         _ => error.to_string(),
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_called_by_its_name() {
+        let path = Path::new("/dev/full");
+        let written = std::fs::File::create(path).and_then(|mut file| file.write_all(b"x"));
+        let error = written.map_err(Error::io("written", path)).unwrap_err();
+        assert_eq!(error.to_string(), "/dev/full cannot be written: the disk is full");
+        assert_eq!(error.hint(), Some("free some space, or write elsewhere"));
+    }
+}
