@@ -13,8 +13,8 @@ use crate::screen::Screen;
 /// When the file cannot be read, or holds no graph.
 pub(crate) fn run(args: &args::Show, screen: &Screen) -> Result<Exit, Failure> {
     let shown = args.file.display();
-    let stored = kino_world::read_metadata(&args.file)
-        .map_err(|error| Failure::usage(error.to_string()))?;
+    let stored =
+        kino_world::read_metadata(&args.file).map_err(|error| Failure::usage(error.to_string()))?;
     let Some(text) = stored else {
         let failure = Failure::usage(format!("{shown} holds no graph"));
         return Err(failure.hint("videos and images that `kino run` wrote hold one"));
