@@ -1,4 +1,4 @@
-//! The world outside: media in and out, metadata, paths, file hashes, tensor files.
+//! The world outside: media in and out, metadata, paths, file hashes, tensor files, watching.
 //!
 //! Files appear whole or not at all: everything is written to a temporary name beside the target
 //! and renamed.
@@ -17,6 +17,7 @@ pub mod media;
 mod metadata;
 mod paths;
 mod tensors;
+mod watch;
 mod whole;
 
 pub use cache::cache_dir;
@@ -26,4 +27,5 @@ pub use image::{Image, image_size, looks_like, read_image};
 pub use metadata::read_metadata;
 pub use paths::Folders;
 pub use tensors::{TensorInfo, read_tensor, tensor_info, write_tensors};
+pub use watch::{Change, ChangeKind, FileWatch};
 pub use whole::WholeFile;

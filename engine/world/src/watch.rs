@@ -1,0 +1,326 @@
+//! Watching files and folders for changes of their contents.
+//!
+//! What is watched with the system's help are the folders that a path lies in, its own and those of
+//! every link on the way, so that editors may save by renaming, and files and folders may vanish and
+//! come back. Notices only say where to look: a change is reported when contents differ from what
+//! stood there before, once whoever writes seems to have finished (see [`patience`]). Systems forget
+//! notices, and some file systems send none: so every two seconds lengths and times are compared,
+//! too.
+
+mod patience;
+mod standing;
+mod trail;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use notify::event::{AccessKind, AccessMode, Event, EventKind};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+
+use crate::{Error, Result};
+use patience::{Notice, Pending};
+use standing::{Listing, Standing};
+
+/// How often lengths and times are compared without any notice.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// A watched file or folder that is not as it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The path as it was given.
+    pub path: PathBuf,
+    /// What became of it.
+    pub kind: ChangeKind,
+    /// When it began to change, at the latest.
+    pub since: Instant,
+}
+
+/// What became of a file or folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// It was not there.
+    Appeared,
+    /// Its contents differ; of a folder: those of a file in it, or which files there are.
+    Changed,
+    /// It is gone.
+    Vanished,
+}
+
+/// Watches a changing set of files and folders until it is dropped.
+#[derive(Debug)]
+pub struct FileWatch {
+    signals: Sender<Signal>,
+    thread: Option<JoinHandle<()>>,
+}
+
+enum Signal {
+    Event(notify::Result<Event>),
+    Set(BTreeSet<PathBuf>, Sender<bool>),
+    Stop,
+}
+
+impl FileWatch {
+    /// Watches nothing yet. `changed` is called on a thread of its own with all that changed
+    /// together.
+    ///
+    /// # Errors
+    /// When no thread can be started. A system that does not tell of changes is no error: then
+    /// changes are seen later.
+    pub fn start(changed: impl FnMut(Vec<Change>) + Send + 'static) -> Result<Self> {
+        let (signals, receiver) = mpsc::channel();
+        let notices = signals.clone();
+        let watcher = notify::recommended_watcher(move |event| {
+            if concerns(&event) {
+                let _ = notices.send(Signal::Event(event));
+            }
+        });
+        let warn = |error: &notify::Error| {
+            tracing::warn!("The system does not tell of changes, they are seen later: {error}.");
+        };
+        let looker = Looker {
+            watcher: watcher.inspect_err(warn).ok(),
+            armed: HashMap::new(),
+            warned: false,
+            targets: Vec::new(),
+            looked: Instant::now(),
+            changed: Box::new(changed),
+        };
+        let thread = std::thread::Builder::new().name("watch".into());
+        let thread = thread.spawn(move || looker.until_stopped(&receiver));
+        let thread = thread.map_err(Error::io("watched", Path::new("the file system")))?;
+        Ok(FileWatch { signals, thread: Some(thread) })
+    }
+
+    /// Watches these paths and no others, and returns whether some of them are new. Of those,
+    /// changes after this call are reported; those watched before lose none.
+    ///
+    /// A folder is watched with all that lies in it. What does not exist is waited for.
+    pub fn set(&self, paths: impl IntoIterator<Item = PathBuf>) -> bool {
+        let (reply, replied) = mpsc::channel();
+        let sent = self.signals.send(Signal::Set(paths.into_iter().collect(), reply));
+        sent.is_ok() && replied.recv().unwrap_or(false)
+    }
+}
+
+impl Drop for FileWatch {
+    fn drop(&mut self) {
+        let _ = self.signals.send(Signal::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Whether an event may mean that something changed; reading sends events, too.
+fn concerns(event: &notify::Result<Event>) -> bool {
+    let Ok(event) = event else { return true };
+    match event.kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
+        EventKind::Access(_) => false,
+        _ => true,
+    }
+}
+
+/// One watched path.
+struct Target {
+    path: PathBuf,
+    /// Where the path leads: links on the way, and its end.
+    places: Vec<PathBuf>,
+    /// The folder itself and those in it, if it is one.
+    folders: Vec<PathBuf>,
+    standing: Standing,
+    pending: Option<Pending>,
+}
+
+impl Target {
+    /// Whether something at `place` may change what stands here.
+    fn depends_on(&self, place: &Path) -> bool {
+        self.places.iter().any(|own| own == place || own.parent() == Some(place))
+            || self.folders.iter().any(|folder| place.starts_with(folder))
+    }
+
+    /// Where the system must tell of changes.
+    fn watched(&self) -> impl Iterator<Item = PathBuf> + '_ {
+        let parents = self.places.iter().filter_map(|place| place.parent());
+        parents.map(Path::to_owned).chain(self.folders.iter().cloned())
+    }
+}
+
+/// The thread's own: what is watched, and how it stood when it was last looked at.
+struct Looker {
+    watcher: Option<RecommendedWatcher>,
+    /// The folders in which the system tells of changes, each with its own number.
+    armed: HashMap<PathBuf, u64>,
+    warned: bool,
+    targets: Vec<Target>,
+    looked: Instant,
+    changed: Box<dyn FnMut(Vec<Change>) + Send>,
+}
+
+impl Looker {
+    fn until_stopped(mut self, signals: &Receiver<Signal>) {
+        loop {
+            let patience = self.next().saturating_duration_since(Instant::now());
+            match signals.recv_timeout(patience) {
+                Ok(Signal::Event(event)) => self.note(event),
+                Ok(Signal::Set(paths, reply)) => {
+                    let _ = reply.send(self.set(paths));
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    self.compare_times();
+                    self.report();
+                }
+                Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// When there is something to do without any signal.
+    fn next(&self) -> Instant {
+        let pending = self.targets.iter().filter_map(|target| target.pending.as_ref());
+        let look = self.looked + LOOK_EVERY;
+        patience::next(pending).map_or(look, |due| due.min(look))
+    }
+
+    /// Enters a notice at all paths that it concerns.
+    fn note(&mut self, event: notify::Result<Event>) {
+        let now = Instant::now();
+        let Ok(event) = event else { return self.doubt(now) };
+        if event.need_rescan() {
+            return self.doubt(now);
+        }
+        let notice = Notice::of(&event.kind);
+        if notice == Notice::Unclear {
+            // A folder that went: the system forgets it, whether it comes back or not.
+            self.armed.retain(|folder, _| !event.paths.contains(folder));
+        }
+        for target in &mut self.targets {
+            if event.paths.iter().any(|path| target.depends_on(path)) {
+                Pending::note(&mut target.pending, notice, now);
+            }
+        }
+    }
+
+    /// Looks everywhere, as notices were lost.
+    fn doubt(&mut self, now: Instant) {
+        for target in &mut self.targets {
+            Pending::note(&mut target.pending, Notice::Unclear, now);
+        }
+    }
+
+    fn set(&mut self, paths: BTreeSet<PathBuf>) -> bool {
+        self.targets.retain(|target| paths.contains(&target.path));
+        let known: HashSet<PathBuf> =
+            self.targets.iter().map(|target| target.path.clone()).collect();
+        let new: Vec<PathBuf> = paths.into_iter().filter(|path| !known.contains(path)).collect();
+        let first = self.targets.len();
+        for path in &new {
+            let target = Target {
+                path: path.clone(),
+                places: trail::follow(path),
+                folders: Listing::of(path).folders,
+                standing: Standing::default(),
+                pending: None,
+            };
+            self.targets.push(target);
+        }
+        self.arm();
+        for target in &mut self.targets[first..] {
+            match Standing::look(&target.path, None) {
+                Some(standing) => target.standing = standing,
+                // It changes right now: it will be looked at again.
+                None => Pending::note(&mut target.pending, Notice::Unclear, Instant::now()),
+            }
+        }
+        !new.is_empty()
+    }
+
+    /// Has the system tell of changes in all folders that matter, and in no others.
+    fn arm(&mut self) {
+        let Some(watcher) = &mut self.watcher else { return };
+        let wanted: HashSet<PathBuf> = self.targets.iter().flat_map(Target::watched).collect();
+        self.armed.retain(|folder, _| {
+            let stays = wanted.contains(folder);
+            if !stays {
+                let _ = watcher.unwatch(folder);
+            }
+            stays
+        });
+        for folder in wanted {
+            // Another folder may have taken the name of one that was watched.
+            let Some(number) = standing::number(&folder) else { continue };
+            if self.armed.get(&folder) == Some(&number) {
+                continue;
+            }
+            match watcher.watch(&folder, RecursiveMode::NonRecursive) {
+                Ok(()) => drop(self.armed.insert(folder, number)),
+                Err(error) if !self.warned => {
+                    self.warned = true;
+                    let folder = folder.display();
+                    tracing::warn!("Changes in {folder} are seen late: {error}.");
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Follows a path again, which may lead elsewhere by now.
+    fn follow_again(&mut self, index: usize) {
+        let target = &mut self.targets[index];
+        target.places = trail::follow(&target.path);
+        target.folders = Listing::of(&target.path).folders;
+        self.arm();
+    }
+
+    /// Compares lengths and times, for changes of which nobody told.
+    fn compare_times(&mut self) {
+        let (now, before) = (Instant::now(), self.looked);
+        if now < before + LOOK_EVERY {
+            return;
+        }
+        self.looked = now;
+        for target in &mut self.targets {
+            if target.pending.is_none() && !target.standing.seems_to_be(&target.path) {
+                target.pending = Some(Pending::unnoticed(before, now));
+            }
+        }
+    }
+
+    /// Looks at what is due, and reports what differs.
+    fn report(&mut self) {
+        let now = Instant::now();
+        let mut changes = Vec::new();
+        for index in 0..self.targets.len() {
+            let pending = self.targets[index].pending.take_if(|pending| pending.due() <= now);
+            if let Some(pending) = pending {
+                changes.extend(self.look(index, pending));
+            }
+        }
+        if !changes.is_empty() {
+            (self.changed)(changes);
+        }
+    }
+
+    fn look(&mut self, index: usize, pending: Pending) -> Option<Change> {
+        if pending.may_lead_elsewhere() {
+            self.follow_again(index);
+        }
+        let target = &mut self.targets[index];
+        let Some(standing) = Standing::look(&target.path, Some(&target.standing)) else {
+            target.pending = Some(pending.again(Instant::now()));
+            return None;
+        };
+        if standing.is_half_of(&target.standing)
+            && let Some(patient) = pending.patient(Instant::now())
+        {
+            target.pending = Some(patient);
+            return None;
+        }
+        let before = std::mem::replace(&mut target.standing, standing);
+        let kind = before.becomes(&target.standing)?;
+        Some(Change { path: target.path.clone(), kind, since: pending.first() })
+    }
+}

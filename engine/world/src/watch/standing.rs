@@ -1,0 +1,207 @@
+//! How a watched file or folder stands: which files there are, and the hash of each one's contents.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File, Metadata};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::ChangeKind;
+
+/// Of files longer than this only the ends are hashed, with length and time: weights of models.
+const LARGE: u64 = 64 << 20;
+/// As much of each end of a large file.
+const END: u64 = 64 << 10;
+/// In so short a time a file may change twice without another modification time.
+const TICK: Duration = Duration::from_secs(2);
+/// More files than this in one folder are not looked at.
+const MOST_FILES: usize = 10_000;
+
+/// What is seen of a file without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark {
+    length: u64,
+    modified: Option<SystemTime>,
+    /// The file's own number, where the system has such: another file may have taken the name.
+    number: u64,
+}
+
+impl Mark {
+    fn of(about: &Metadata) -> Self {
+        Mark { length: about.len(), modified: about.modified().ok(), number: number_of(about) }
+    }
+
+    /// Whether another change since would show.
+    fn is_settled(&self) -> bool {
+        let age = self.modified.map(|time| SystemTime::now().duration_since(time));
+        age.is_some_and(|age| age.is_ok_and(|age| age > TICK))
+    }
+}
+
+/// A file's or folder's own number, where the system has such.
+fn number_of(about: &Metadata) -> u64 {
+    #[cfg(unix)]
+    let number = std::os::unix::fs::MetadataExt::ino(about);
+    #[cfg(not(unix))]
+    let number = about.created().map_or(0, |time| {
+        time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_nanos() as u64)
+    });
+    number
+}
+
+/// The number of what stands at a path.
+pub(super) fn number(path: &Path) -> Option<u64> {
+    fs::metadata(path).ok().map(|about| number_of(&about))
+}
+
+/// What kind of thing stands at a path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Kind {
+    #[default]
+    Missing,
+    File,
+    Folder,
+}
+
+/// The files at a path, unread: the file itself under the empty name, or all those in the folder.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    kind: Kind,
+    marks: BTreeMap<PathBuf, Mark>,
+    /// The folder and all those in it, without links.
+    pub(super) folders: Vec<PathBuf>,
+}
+
+impl Listing {
+    pub(super) fn of(path: &Path) -> Self {
+        let mut listing = Listing::default();
+        match fs::metadata(path) {
+            Ok(about) if about.is_dir() => {
+                listing.kind = Kind::Folder;
+                listing.enter(path, Path::new(""), &mut HashSet::new());
+            }
+            Ok(about) => {
+                listing.kind = Kind::File;
+                listing.marks.insert(PathBuf::new(), Mark::of(&about));
+            }
+            Err(_) => {}
+        }
+        listing
+    }
+
+    fn enter(&mut self, folder: &Path, name: &Path, seen: &mut HashSet<PathBuf>) {
+        let Ok(place) = folder.canonicalize() else { return };
+        if !seen.insert(place.clone()) {
+            return;
+        }
+        self.folders.push(place);
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let (path, name) = (entry.path(), name.join(entry.file_name()));
+            match fs::metadata(&path) {
+                Ok(about) if about.is_dir() => self.enter(&path, &name, seen),
+                Ok(about) if self.marks.len() < MOST_FILES => {
+                    self.marks.insert(name, Mark::of(&about));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A file that was read.
+#[derive(Clone, Debug)]
+struct Print {
+    mark: Mark,
+    /// Whether the mark says enough: the file had not changed for a while when it was read.
+    settled: bool,
+    hash: [u8; 32],
+}
+
+/// How a path stood when it was looked at.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Standing {
+    kind: Kind,
+    files: BTreeMap<PathBuf, Print>,
+}
+
+impl Standing {
+    /// Looks at a path, and reads what may have changed since `before`; none if it changes
+    /// meanwhile.
+    pub(super) fn look(path: &Path, before: Option<&Standing>) -> Option<Self> {
+        let Listing { kind, marks, .. } = Listing::of(path);
+        let known = |name: &Path, mark: &Mark| {
+            let print = before?.files.get(name)?;
+            (print.settled && print.mark == *mark).then(|| print.clone())
+        };
+        let mut files = BTreeMap::new();
+        for (name, mark) in &marks {
+            let print = match known(name, mark) {
+                Some(print) => print,
+                None => {
+                    let settled = mark.is_settled();
+                    Print { mark: *mark, settled, hash: hash(&place(path, name), mark) }
+                }
+            };
+            files.insert(name.clone(), print);
+        }
+        let after = Listing::of(path);
+        (after.kind == kind && after.marks == marks).then_some(Standing { kind, files })
+    }
+
+    /// Whether the path stands like this, going by lengths and times.
+    pub(super) fn seems_to_be(&self, path: &Path) -> bool {
+        let now = Listing::of(path);
+        now.kind == self.kind
+            && now.marks.len() == self.files.len()
+            && now.marks.iter().zip(&self.files).all(|(now, was)| now == (was.0, &was.1.mark))
+    }
+
+    /// Whether this looks like the middle of a change: gone, or emptied.
+    pub(super) fn is_half_of(&self, before: &Standing) -> bool {
+        match self.kind {
+            Kind::Missing => before.kind != Kind::Missing,
+            _ => self.files.iter().any(|(name, print)| {
+                let was = before.files.get(name).map_or(0, |was| was.mark.length);
+                print.mark.length == 0 && was > 0
+            }),
+        }
+    }
+
+    /// What changed, going by contents.
+    pub(super) fn becomes(&self, now: &Standing) -> Option<ChangeKind> {
+        let hashes = |standing: &Standing| -> Vec<(PathBuf, [u8; 32])> {
+            standing.files.iter().map(|(name, print)| (name.clone(), print.hash)).collect()
+        };
+        match (self.kind, now.kind) {
+            (Kind::Missing, Kind::Missing) => None,
+            (Kind::Missing, _) => Some(ChangeKind::Appeared),
+            (_, Kind::Missing) => Some(ChangeKind::Vanished),
+            (was, is) => (was != is || hashes(self) != hashes(now)).then_some(ChangeKind::Changed),
+        }
+    }
+}
+
+fn place(path: &Path, name: &Path) -> PathBuf {
+    if name.as_os_str().is_empty() { path.to_owned() } else { path.join(name) }
+}
+
+/// The hash of a file's contents; one that cannot be read is told from others by its mark.
+fn hash(path: &Path, mark: &Mark) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    let read = File::open(path).and_then(|mut file| {
+        if mark.length <= LARGE {
+            return hasher.update_reader(file).map(drop);
+        }
+        hasher.update(format!("{mark:?}").as_bytes());
+        let mut end = Vec::new();
+        file.by_ref().take(END).read_to_end(&mut end)?;
+        file.seek(SeekFrom::End(-(END as i64)))?;
+        file.take(END).read_to_end(&mut end)?;
+        hasher.update(&end);
+        Ok(())
+    });
+    if read.is_err() {
+        hasher.reset().update(format!("unreadable {mark:?}").as_bytes());
+    }
+    *hasher.finalize().as_bytes()
+}
