@@ -61,8 +61,9 @@
 //! place; only a broken syntax ends a file at its first. [`Graph::plan`] asks the nodes what is
 //! known before anything runs, and gives each step a key over all that can change its results, in
 //! time linear in nodes and edges. [`diff`] says why keys differ, and [`Plan::record`] writes the
-//! workflow down as one text that plans to the same keys. Nodes are known through a [`Catalog`]
-//! alone, other graphs through [`Sources`]; this crate touches no file and no tensor.
+//! workflow down as one text that plans to the same keys. [`ops`] says which nodes have to be found
+//! before any of that. Nodes are known through a [`Catalog`] alone, other graphs through
+//! [`Sources`]; this crate touches no file and no tensor.
 //!
 //! Text becomes a tree with spans (`ron`), a document (`document`), scopes with drafts of nodes
 //! (`scope`, `written`, `declare`), nodes whose edges lead to nodes (`wire`, `bypass`), and, typed
@@ -81,6 +82,7 @@ mod document;
 mod graph;
 mod key;
 mod literal;
+mod ops;
 mod order;
 mod plan;
 mod planner;
@@ -99,6 +101,7 @@ pub use diagnostic::{Diagnostic, Diagnostics, File, Place, Severity, Span};
 pub use diff::{Change, Diff, diff};
 pub use document::VERSION;
 pub use graph::{FeedSketch, Graph, NodeSketch};
+pub use ops::ops;
 pub use plan::{Input, Item, Key, Plan, Source, Step};
 pub use planner::Settings;
 

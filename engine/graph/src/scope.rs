@@ -195,8 +195,7 @@ impl<'e> Opener<'e> {
     /// What a node's declaration stands for; `name` is the node's name with those of the graphs
     /// around it.
     fn entity(&mut self, scope: usize, name: String, decl: NodeDecl<'_>) -> Entity {
-        let op = &decl.op.text;
-        if op.ends_with(".ron") || op.starts_with("./") || op.starts_with("../") {
+        if is_graph(&decl.op.text) {
             return self.subgraph(scope, name, decl);
         }
         let file = self.scopes[scope].file;
@@ -326,6 +325,11 @@ pub(crate) fn missing(node: &str, port: &Port, place: Place) -> Diagnostic {
         format!("write `in: {{\"{}\": \"node.port\"}}`", port.name)
     };
     Diagnostic::error("missing-input", place, message).hint(hint)
+}
+
+/// Whether an op is another graph's path.
+pub(crate) fn is_graph(op: &str) -> bool {
+    op.ends_with(".ron") || op.starts_with("./") || op.starts_with("../")
 }
 
 /// `path` seen from `dir`, without `.` and inner `..`.
