@@ -11,17 +11,30 @@ use crate::{Error, Result, Spill};
 
 /// A flag that stops a run; clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Cancel(Arc<AtomicBool>);
+pub struct Cancel(Arc<Flag>);
+
+#[derive(Debug, Default)]
+struct Flag {
+    raised: AtomicBool,
+    above: Option<Cancel>,
+}
 
 impl Cancel {
+    /// A flag that is raised with this one, and can be raised alone.
+    pub fn child(&self) -> Self {
+        let (raised, above) = (AtomicBool::new(false), Some(self.clone()));
+        Cancel(Arc::new(Flag { raised, above }))
+    }
+
     /// Stops everything that watches this flag.
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.raised.store(true, Ordering::Relaxed);
     }
 
     /// Whether the flag is raised.
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        let Flag { raised, above } = &*self.0;
+        raised.load(Ordering::Relaxed) || above.as_ref().is_some_and(Cancel::is_cancelled)
     }
 
     /// An error once the flag is raised.

@@ -1,5 +1,7 @@
 //! The registry as the graph's catalog, and what else enters every key.
 
+use std::sync::Arc;
+
 use kino_graph::Catalog;
 use kino_node::{Registry, Services};
 use kino_port::{Facts, Objection, Signature, Survey};
@@ -9,10 +11,11 @@ use kino_port::{Facts, Objection, Signature, Survey};
 pub const NUMERICS: u32 = 1;
 
 /// The nodes of a registry, surveyed with services: what a graph is checked and planned against.
-#[derive(Clone, Copy)]
+/// It stays what it is when the runtime gets other nodes.
+#[derive(Clone)]
 pub struct NodeCatalog<'a> {
     /// The nodes.
-    pub registry: &'a Registry,
+    pub registry: Arc<Registry>,
     /// What they may reach while they are surveyed.
     pub services: &'a Services,
 }

@@ -1,4 +1,4 @@
-//! Executes plans: schedule, both caches, cancel, failure, events.
+//! Executes plans: schedule, both caches, cancel, failure, events, reload.
 //!
 //! A run starts at what is wanted and follows the plan backwards, until it meets what is cached.
 //! What is left runs on worker threads: independent branches side by side, one heavy step at a
@@ -16,11 +16,13 @@ mod device;
 mod disk;
 mod entry;
 mod event;
+mod flight;
 mod memory;
 mod pace;
 mod run;
 mod schedule;
 mod sink;
+mod stop;
 mod store;
 mod wiring;
 mod work;
@@ -29,3 +31,4 @@ pub use catalog::{NUMERICS, NodeCatalog, environment};
 pub use disk::DiskCache;
 pub use event::{Cached, Event, Outlook, PlannedStep};
 pub use run::{Failure, Options, Report, Runtime, Skipped};
+pub use stop::Stop;

@@ -1,7 +1,7 @@
 //! Runs of plans: the engine with its nodes, services and caches.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use kino_graph::Plan;
@@ -12,7 +12,9 @@ use crate::demand::{Demand, Need};
 use crate::device::Device;
 use crate::disk::DiskCache;
 use crate::event::{Event, Outlook, PlannedStep};
+use crate::flight::Flights;
 use crate::schedule::Schedule;
+use crate::stop::Stop;
 use crate::store::{Hit, Store};
 use crate::wiring::Wiring;
 use crate::work::Work;
@@ -94,12 +96,14 @@ impl Report {
 }
 
 /// Nodes, services and caches: what plans run on. One runtime serves any number of runs, also at
-/// the same time.
+/// the same time: what one of them is computing, no other computes again.
 pub struct Runtime {
-    registry: Arc<Registry>,
+    registry: RwLock<Arc<Registry>>,
     services: Arc<Services>,
     store: Store,
     device: Device,
+    flights: Flights,
+    runs: AtomicU64,
     threads: usize,
 }
 
@@ -108,12 +112,26 @@ impl Runtime {
     pub fn new(registry: Arc<Registry>, services: Arc<Services>, options: Options) -> Self {
         let store = Store::new(options.memory_budget, options.disk);
         let threads = options.threads.max(1);
-        Runtime { registry, services, store, device: Device::default(), threads }
+        let (device, flights) = (Device::default(), Flights::default());
+        let (registry, runs) = (RwLock::new(registry), AtomicU64::new(0));
+        Runtime { registry, services, store, device, flights, runs, threads }
     }
 
-    /// The nodes as a catalog, to check and plan graphs against.
+    /// The nodes that plans are run with.
+    pub fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.registry.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Replaces the nodes for all catalogs and runs from here on. Runs in flight keep those that
+    /// they began with; caches, services and with them loaded weights stay.
+    pub fn reload(&self, registry: Arc<Registry>) {
+        *self.registry.write().unwrap_or_else(PoisonError::into_inner) = registry;
+    }
+
+    /// The nodes as a catalog, to check and plan graphs against: those of this moment, whatever is
+    /// loaded later.
     pub fn catalog(&self) -> NodeCatalog<'_> {
-        NodeCatalog { registry: &self.registry, services: &self.services }
+        NodeCatalog { registry: self.registry(), services: &self.services }
     }
 
     /// The services that nodes reach.
@@ -129,7 +147,8 @@ impl Runtime {
     /// What will become of each step if the plan runs now, in the plan's order. Entries on disk are
     /// taken at their word: the run verifies them.
     pub fn outlook(&self, plan: &Plan) -> Vec<Outlook> {
-        let wiring = Wiring::new(plan, &self.registry);
+        let registry = self.registry();
+        let wiring = Wiring::new(plan, &registry);
         let find = |step, wanted: &[bool]| self.store.outlook(&wiring, step, wanted);
         let demand = Demand::new(&wiring, find);
         outlooks(&demand, |outlook| *outlook)
@@ -144,8 +163,21 @@ impl Runtime {
         record: &str,
         events: &(dyn Fn(Event) + Sync),
     ) -> Report {
+        self.run_with(&self.registry(), plan, &Stop::new(cancel), record, events)
+    }
+
+    /// As [`Runtime::run`], with the nodes that the plan was made with, whatever was loaded since,
+    /// and a run that can make way for a newer one.
+    pub fn run_with(
+        &self,
+        registry: &Registry,
+        plan: &Plan,
+        stop: &Stop,
+        record: &str,
+        events: &(dyn Fn(Event) + Sync),
+    ) -> Report {
         let begun = Instant::now();
-        let wiring = Wiring::new(plan, &self.registry);
+        let wiring = Wiring::new(plan, registry);
         let open = AtomicUsize::new(0);
         let demand = Demand::new(&wiring, |step, wanted: &[bool]| {
             self.store.find(&wiring, step, wanted, &self.services, &open)
@@ -162,7 +194,9 @@ impl Runtime {
             services: &self.services,
             store: &self.store,
             device: &self.device,
-            cancel,
+            flights: &self.flights,
+            run: self.runs.fetch_add(1, Ordering::Relaxed),
+            stop,
             record,
             events,
             muted: AtomicBool::new(false),

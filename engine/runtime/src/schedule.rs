@@ -60,6 +60,8 @@ pub(crate) enum Ended {
     Finished(u32, Outputs),
     /// The outputs were read from a cache.
     Loaded(u32, Outputs),
+    /// Another run computed the outputs.
+    Adopted(u32, Outputs),
     /// The node needs its lazy inputs of these port indices; its other values come back.
     Chose(u32, Vec<Option<Value>>, Vec<u32>),
     /// The step failed, and its dependents with it.
@@ -189,6 +191,11 @@ impl<'p> Schedule<'p> {
         match ended {
             Ended::Finished(step, outputs) => self.publish(step, outputs),
             Ended::Loaded(step, outputs) => {
+                self.cached.push(step);
+                self.publish(step, outputs);
+            }
+            Ended::Adopted(step, outputs) => {
+                self.evaluated.retain(|evaluated| *evaluated != step);
                 self.cached.push(step);
                 self.publish(step, outputs);
             }

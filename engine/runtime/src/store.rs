@@ -95,9 +95,7 @@ impl Store {
         if traits.sink {
             return self.find_sink(key, wanted, services);
         }
-        if self.keeps
-            && let Some(outputs) = lock(&self.memory).find(key, wanted)
-        {
+        if let Some(outputs) = self.in_memory(wiring, step, wanted) {
             return Some(Hit::Here { outputs, cached: Cached::Memory, seconds: 0.0 });
         }
         let disk = self.disk.as_ref().filter(|_| traits.expensive)?;
@@ -110,6 +108,17 @@ impl Store {
         let warn = |error: &Error| tracing::warn!("A cached result could not be read: {error}.");
         let outputs = read.inspect_err(warn).ok()?;
         Some(Hit::Here { outputs, cached: Cached::Disk, seconds: begun.elapsed().as_secs_f64() })
+    }
+
+    /// What the memory holds of a step that is no sink.
+    pub(crate) fn in_memory(
+        &self,
+        wiring: &Wiring<'_>,
+        step: usize,
+        wanted: &[bool],
+    ) -> Option<Outputs> {
+        let looks = self.keeps && !wiring.traits(step).sink;
+        looks.then(|| lock(&self.memory).find(wiring.key(step), wanted)).flatten()
     }
 
     /// Reads a verified entry and keeps it in memory, too.

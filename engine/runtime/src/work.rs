@@ -6,14 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use kino_graph::Key;
 use kino_node::{Cancel, Cx, Error, Inputs, Node, Outputs, Progress, Result, Services, Value};
 
 use crate::device::Device;
 use crate::entry::Verified;
 use crate::event::{Cached, Event};
+use crate::flight::{Flights, Ticket};
 use crate::pace::Pace;
 use crate::run::Failure;
 use crate::schedule::{Ended, Job, Schedule};
+use crate::stop::Stop;
 use crate::store::{Store, finished};
 use crate::wiring::Wiring;
 
@@ -24,7 +27,10 @@ pub(crate) struct Work<'r> {
     pub(crate) services: &'r Services,
     pub(crate) store: &'r Store,
     pub(crate) device: &'r Device,
-    pub(crate) cancel: &'r Cancel,
+    pub(crate) flights: &'r Flights,
+    /// Tells this run from others.
+    pub(crate) run: u64,
+    pub(crate) stop: &'r Stop,
     pub(crate) record: &'r str,
     pub(crate) events: &'r (dyn Fn(Event) + Sync),
     /// Set once whoever listens to events has panicked.
@@ -71,7 +77,7 @@ impl<'r> Work<'r> {
             schedule.end(ended);
         }
         loop {
-            schedule.stopped |= self.cancel.is_cancelled();
+            schedule.stopped |= self.stop.is_stopping();
             let job = schedule.next();
             let over = job.is_none() && schedule.running == 0;
             let events = std::mem::take(&mut schedule.outbox);
@@ -143,9 +149,19 @@ impl<'r> Work<'r> {
 
     fn run(&self, step: u32, values: Vec<Option<Value>>, heavy: bool) -> (Ended, Option<bool>) {
         let at = step as usize;
+        let here = self.stop.begin(step, Key(*self.wiring.key(at)));
+        let ticket = match self.take_off(at, &here.cancel) {
+            Ok(Flown::Here(ticket)) => ticket,
+            Ok(Flown::There(outputs, seconds)) => {
+                self.say(finished(self.wiring, at, &outputs, Cached::Memory, seconds));
+                return (Ended::Adopted(step, outputs), Some(heavy));
+            }
+            Err(_) => return (Ended::Stopped, Some(heavy)),
+        };
         self.say(self.started(step));
         let begun = Instant::now();
-        let result = self.occupied(heavy, || self.compute(at, &values, begun));
+        let cancel = &here.cancel;
+        let result = self.occupied(heavy, cancel, || self.compute(at, &values, cancel, begun));
         let seconds = begun.elapsed().as_secs_f64();
         drop(values);
         match result {
@@ -156,21 +172,50 @@ impl<'r> Work<'r> {
                     self.wake.notify_one();
                 }
                 self.store.keep(self.wiring, at, &outputs, seconds);
+                ticket.into_iter().for_each(|ticket| ticket.land(&outputs));
                 self.say(finished(self.wiring, at, &outputs, Cached::None, seconds));
                 (Ended::Finished(step, outputs), (!heavy).then_some(false))
             }
-            Err(Error::Cancelled) if self.cancel.is_cancelled() => (Ended::Stopped, Some(heavy)),
+            Err(Error::Cancelled) if cancel.is_cancelled() => (Ended::Stopped, Some(heavy)),
             Err(error) => (self.fail(step, &error), Some(heavy)),
         }
     }
 
+    /// Waits for the outputs of a step that another run is computing; if there is none, or it does
+    /// not come to have them, the step is computed here.
+    fn take_off(&self, at: usize, cancel: &Cancel) -> Result<Flown<'r>> {
+        let (key, wanted) = (self.wiring.key(at), &self.wanted[self.wiring.slots(at)]);
+        let begun = Instant::now();
+        while let Some(flight) = self.flights.of_others(key, wanted, self.run) {
+            if let Some(outputs) = flight.wait(cancel)? {
+                return Ok(Flown::There(outputs, begun.elapsed().as_secs_f64()));
+            }
+        }
+        // One that ended since this run began left its outputs in the cache.
+        if let Some(outputs) = self.store.in_memory(self.wiring, at, wanted) {
+            return Ok(Flown::There(outputs, begun.elapsed().as_secs_f64()));
+        }
+        Ok(Flown::Here(self.flights.begin(*key, wanted, self.run)))
+    }
+
     /// Does `f` while the device is occupied, where the step is a heavy one.
-    fn occupied<T>(&self, heavy: bool, f: impl FnOnce() -> Result<T>) -> Result<T> {
-        let _occupied = if heavy { Some(self.device.occupy(self.cancel)?) } else { None };
+    fn occupied<T>(
+        &self,
+        heavy: bool,
+        cancel: &Cancel,
+        f: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let _occupied = if heavy { Some(self.device.occupy(cancel)?) } else { None };
         f()
     }
 
-    fn compute(&self, at: usize, values: &[Option<Value>], begun: Instant) -> Result<Outputs> {
+    fn compute(
+        &self,
+        at: usize,
+        values: &[Option<Value>],
+        cancel: &Cancel,
+        begun: Instant,
+    ) -> Result<Outputs> {
         let node = self.node(at as u32)?;
         let (name, op) = (self.wiring.name(at), self.wiring.op(at));
         let span = tracing::debug_span!("node", %name, %op);
@@ -186,7 +231,7 @@ impl<'r> Work<'r> {
         let mut cx = Cx {
             name,
             services: self.services,
-            cancel: self.cancel,
+            cancel,
             record: self.record,
             wanted,
             report: &report,
@@ -228,6 +273,14 @@ impl<'r> Work<'r> {
         self.say(Event::Failed { name, op, message, hint });
         Ended::Failed(step)
     }
+}
+
+/// Where a step's outputs come from.
+enum Flown<'f> {
+    /// They are computed here; others may wait for them.
+    Here(Option<Ticket<'f>>),
+    /// Another run computed them, while this one waited for so many seconds.
+    There(Outputs, f64),
 }
 
 /// Turns a panic into an error.

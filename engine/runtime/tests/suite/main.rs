@@ -9,5 +9,6 @@ mod large;
 mod nodes;
 mod order;
 mod random;
+mod reload;
 mod rig;
 mod sinks;
