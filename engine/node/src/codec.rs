@@ -9,8 +9,8 @@ use kino_port::Sigma;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Clip, Conditioning, Error, FileOut, FramesBuilder, Latent, Outputs, Patches, Result, Services,
-    Sigmas, Space, Value,
+    Clip, Conditioning, Error, FileOut, FramesBuilder, Latent, Outputs, Patches, Record, Result,
+    Services, Sigmas, Space, Value,
 };
 
 const MAGIC: &[u8; 8] = b"KINOVAL1";
@@ -44,6 +44,7 @@ enum Form {
     Tensor(Shape),
     File(FileOut),
     List(Vec<(Option<String>, Form)>),
+    Own(String, Vec<(String, Form)>),
 }
 
 /// Whether a value can be kept on disk; parts of models and guiders cannot.
@@ -51,6 +52,7 @@ pub fn is_storable(value: &Value) -> bool {
     match value {
         Value::Part(_) | Value::Guider(_) => false,
         Value::List(items) => items.iter().all(|(_, item)| is_storable(item)),
+        Value::Own(record) => record.fields.iter().all(|(_, field)| is_storable(field)),
         _ => true,
     }
 }
@@ -125,6 +127,14 @@ fn form(value: &Value) -> Result<Form> {
                 .map(|(name, item)| Ok((name.as_ref().map(ToString::to_string), form(item)?)))
                 .collect::<Result<_>>()?,
         ),
+        Value::Own(record) => Form::Own(
+            record.ty.to_string(),
+            record
+                .fields
+                .iter()
+                .map(|(name, field)| Ok((name.to_string(), form(field)?)))
+                .collect::<Result<_>>()?,
+        ),
         Value::Part(_) | Value::Guider(_) => {
             return Err(Error::failed(format!("{} cannot be stored", value.kind())));
         }
@@ -148,6 +158,9 @@ fn write_tensors(value: &Value, to: &mut dyn Write) -> Result<()> {
         Value::Frames(frames) => frames.chunks().try_for_each(|chunk| write_tensor(&chunk?, to)),
         Value::Tensor(tensor) => write_tensor(tensor, to),
         Value::List(items) => items.iter().try_for_each(|(_, item)| write_tensors(item, to)),
+        Value::Own(record) => {
+            record.fields.iter().try_for_each(|(_, field)| write_tensors(field, to))
+        }
         _ => Ok(()),
     }
 }
@@ -208,6 +221,13 @@ fn read_value(form: Form, from: &mut dyn Read, services: &Services) -> Result<Va
                 .map(|(name, item)| Ok((name.map(Arc::from), read_value(item, from, services)?)))
                 .collect::<Result<_>>()?,
         ),
+        Form::Own(ty, fields) => Value::Own(Arc::new(Record {
+            ty: ty.into(),
+            fields: fields
+                .into_iter()
+                .map(|(name, field)| Ok((name.into(), read_value(field, from, services)?)))
+                .collect::<Result<_>>()?,
+        })),
     })
 }
 
@@ -238,6 +258,13 @@ mod tests {
                 vec![(Some("a".into()), latent), (None, Value::Text("x".into()))].into(),
             )),
             Some(Value::Sigmas(Sigmas(vec![Sigma(0.1), Sigma(0.0)].into()))),
+            Some(Value::Own(Arc::new(Record {
+                ty: "example.depth".into(),
+                fields: vec![
+                    ("near".into(), Value::Real(0.1)),
+                    ("depth".into(), Value::Tensor(ramp(6, &[2, 3]))),
+                ],
+            }))),
         ]
     }
 

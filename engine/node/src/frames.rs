@@ -77,6 +77,15 @@ impl Frames {
         self.chunks.iter().map(|chunk| self.load(chunk))
     }
 
+    /// Chunk `index`, `[n, height, width, 3]`; a spilled one is read back.
+    ///
+    /// # Errors
+    /// When it cannot be read back, or there is no such chunk.
+    pub fn chunk(&self, index: usize) -> Result<Tensor> {
+        let chunk = self.chunks.get(index);
+        self.load(chunk.ok_or_else(|| Error::failed(format!("frames have no chunk {index}")))?)
+    }
+
     /// All frames as one tensor `[count, height, width, 3]`.
     ///
     /// # Errors

@@ -27,4 +27,4 @@ pub use inputs::{Inputs, Named, Outputs};
 pub use node::{Node, NodeDef, Registry, no_survey};
 pub use spill::Spill;
 pub use tensors::{Clip, Conditioning, Guidance, Guider, Latent, Moment, Patches, Sigmas, Space};
-pub use value::{FileOut, Part, Value};
+pub use value::{FileOut, Part, Record, Value};

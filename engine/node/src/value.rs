@@ -67,6 +67,17 @@ pub enum Value {
     File(Arc<FileOut>),
     /// Several values, each with its name where it has one.
     List(Arc<[Named<Value>]>),
+    /// A value of a type of a plugin's own.
+    Own(Arc<Record>),
+}
+
+/// A value of a plugin's own type: named fields.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// The type's name, such as `example.depth`.
+    pub ty: Arc<str>,
+    /// The fields, in the order in which they were given.
+    pub fields: Vec<(Arc<str>, Value)>,
 }
 
 impl Value {
@@ -100,6 +111,7 @@ impl Value {
             Value::Tensor(_) => "Tensor",
             Value::File(_) => "File",
             Value::List(_) => "List",
+            Value::Own(_) => "a value of a plugin's own type",
         }
     }
 
@@ -133,6 +145,7 @@ impl Value {
             Value::Conditioning(both) => of(&both.positive) + of(&both.negative),
             Value::Frames(frames) => frames.resident(),
             Value::List(items) => items.iter().map(|(_, item)| item.bytes()).sum(),
+            Value::Own(record) => record.fields.iter().map(|(_, field)| field.bytes()).sum(),
             Value::Text(text) => text.len() as u64,
             _ => 0,
         }
@@ -153,6 +166,7 @@ impl fmt::Debug for Value {
             Value::List(items) => {
                 f.debug_list().entries(items.iter().map(|(_, item)| item)).finish()
             }
+            Value::Own(record) => write!(f, "{} {:?}", record.ty, record.fields),
             other => f.write_str(other.kind()),
         }
     }

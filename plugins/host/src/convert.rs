@@ -1,0 +1,251 @@
+//! Items to values and back: what crosses in each direction, and the views of tensors.
+
+use std::sync::Arc;
+
+use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
+use kino_node::{Clip, Conditioning, Error, Latent, Patches, Record, Result, Sigmas, Value};
+use kino_port::{PortType, Sigma};
+
+use crate::item::Item;
+
+/// A tensor's elements as they lie in memory, to be read.
+pub struct ReadView {
+    /// Keeps the elements where they are.
+    pub tensor: Tensor,
+    /// The first element.
+    pub data: *const u8,
+    /// Elements from one to the next along each dimension.
+    pub strides: Vec<usize>,
+}
+
+impl Item {
+    /// The tensor that it is.
+    ///
+    /// # Errors
+    /// When it is something else, or a draft is still being written.
+    pub fn tensor(&self) -> Result<Tensor> {
+        match self {
+            Item::Value(Value::Tensor(tensor)) => Ok(tensor.clone()),
+            Item::Value(Value::Sigmas(sigmas)) => {
+                let levels: Vec<f64> = sigmas.0.iter().map(|sigma| sigma.0).collect();
+                Ok(Tensor::new(levels, &Device::Cpu)?)
+            }
+            Item::Draft(draft) => draft.finish(),
+            other => Err(Error::failed(format!("expected a tensor, found {}", other.type_name()))),
+        }
+    }
+
+    /// Element type and shape of the tensor that it is.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn shape(&self) -> Result<(DType, Vec<usize>)> {
+        match self {
+            Item::Draft(draft) => Ok((draft.dtype(), draft.shape().to_vec())),
+            Item::Value(Value::Sigmas(sigmas)) => Ok((DType::F64, vec![sigmas.0.len()])),
+            other => {
+                let tensor = other.tensor()?;
+                Ok((tensor.dtype(), tensor.dims().to_vec()))
+            }
+        }
+    }
+
+    /// The elements where they lie in main memory.
+    ///
+    /// # Errors
+    /// When it is no tensor, or lies elsewhere.
+    pub fn view(&self) -> Result<ReadView> {
+        let tensor = self.tensor()?;
+        let (data, strides) = {
+            let (storage, layout) = tensor.storage_and_layout();
+            let Storage::Cpu(storage) = &*storage else {
+                return Err(Error::advised(
+                    "this tensor lies on a device, not in main memory",
+                    "use operations, or `to_host` first",
+                ));
+            };
+            let bytes = bytes_of(storage)?;
+            let offset = layout.start_offset() * tensor.dtype().size_in_bytes();
+            (bytes[offset.min(bytes.len())..].as_ptr(), layout.stride().to_vec())
+        };
+        Ok(ReadView { tensor, data, strides })
+    }
+
+    /// Copies a piece of the bytes, or of a tensor's elements in row-major order.
+    ///
+    /// # Errors
+    /// When it has none, or the piece lies beyond their end.
+    pub fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>> {
+        if let Ok(bytes) = self.bytes() {
+            return piece(bytes, offset, length);
+        }
+        let tensor = self.tensor()?.to_device(&Device::Cpu)?.contiguous()?;
+        let (storage, layout) = tensor.storage_and_layout();
+        let Storage::Cpu(storage) = &*storage else {
+            return Err(Error::failed("this tensor could not be brought to main memory"));
+        };
+        let size = tensor.dtype().size_in_bytes();
+        let from = layout.start_offset() * size;
+        let all = &bytes_of(storage)?[from..from + tensor.elem_count() * size];
+        piece(all, offset, length)
+    }
+
+    /// A record that a plugin makes: an engine type, or one of its own.
+    ///
+    /// # Errors
+    /// When fields are missing or of other types than the record's.
+    pub fn record(ty: &str, fields: Vec<(Arc<str>, Item)>) -> Result<Item> {
+        let find = |name: &str| fields.iter().find(|(field, _)| **field == *name);
+        let need = |name: &str| {
+            let found = find(name).map(|(_, item)| item);
+            found.ok_or_else(|| Error::failed(format!("a record of type {ty} needs `{name}`")))
+        };
+        let value = match ty {
+            "Latent" => Value::Latent(Arc::new(Latent {
+                tensor: need("tensor")?.tensor()?,
+                space: match find("space") {
+                    Some((_, Item::Space(space))) => space.clone(),
+                    _ => None,
+                },
+            })),
+            "Conditioning" => Value::Conditioning(Arc::new(Conditioning {
+                positive: need("positive")?.tensor()?,
+                negative: need("negative")?.tensor()?,
+            })),
+            "Patches" => Value::Patches(Arc::new(patches(need)?)),
+            own if own.contains('.') => {
+                let fields = fields.into_iter();
+                let fields = fields.map(|(name, item)| Ok((name, item.into_value()?)));
+                let fields = fields.collect::<Result<_>>()?;
+                Value::Own(Arc::new(Record { ty: own.into(), fields }))
+            }
+            other => {
+                return Err(Error::advised(
+                    format!("plugins make no records of type {other}"),
+                    "Latent, Conditioning, Patches, or an own type with a point in its name",
+                ));
+            }
+        };
+        Ok(Item::Value(value))
+    }
+
+    /// The value that travels along an edge.
+    ///
+    /// # Errors
+    /// When it is still being written, or no value.
+    pub fn into_value(self) -> Result<Value> {
+        match self {
+            Item::Value(value) => Ok(value),
+            Item::Draft(draft) => Ok(Value::Tensor(draft.finish()?)),
+            Item::Growing(frames) => Ok(Value::Frames(frames.finish()?)),
+            Item::Bytes(bytes) => {
+                let count = bytes.len();
+                Ok(Value::Tensor(Tensor::from_vec(bytes.to_vec(), count, &Device::Cpu)?))
+            }
+            Item::Chunks(frames) => Ok(Value::Frames(frames)),
+            Item::List(items) => {
+                let item = |(name, item): &(Arc<str>, Item)| {
+                    let name = Some(Arc::clone(name)).filter(|name| !name.is_empty());
+                    Ok((name, item.clone().into_value()?))
+                };
+                Ok(Value::List(items.iter().map(item).collect::<Result<_>>()?))
+            }
+            Item::Space(_) | Item::Clips(_) => {
+                Err(Error::failed(format!("a {} is no value by itself", self.type_name())))
+            }
+        }
+    }
+}
+
+fn piece(all: &[u8], offset: u64, length: u64) -> Result<Vec<u8>> {
+    let end = offset.checked_add(length).filter(|end| *end <= all.len() as u64);
+    match end {
+        Some(end) => Ok(all[offset as usize..end as usize].to_vec()),
+        None => Err(Error::failed(format!(
+            "{length} bytes at {offset} lie beyond the {} bytes that there are",
+            all.len()
+        ))),
+    }
+}
+
+/// The elements of a storage as bytes.
+fn bytes_of(storage: &CpuStorage) -> Result<&[u8]> {
+    Ok(match storage {
+        CpuStorage::U8(all) => all,
+        CpuStorage::U32(all) => bytemuck::cast_slice(all),
+        CpuStorage::I16(all) => bytemuck::cast_slice(all),
+        CpuStorage::I32(all) => bytemuck::cast_slice(all),
+        CpuStorage::I64(all) => bytemuck::cast_slice(all),
+        CpuStorage::BF16(all) => bytemuck::cast_slice(all),
+        CpuStorage::F16(all) => bytemuck::cast_slice(all),
+        CpuStorage::F32(all) => bytemuck::cast_slice(all),
+        CpuStorage::F64(all) => bytemuck::cast_slice(all),
+        _ => return Err(Error::failed("plugins do not see tensors of this element type")),
+    })
+}
+
+fn patches<'a>(need: impl Fn(&str) -> Result<&'a Item>) -> Result<Patches> {
+    let clips: Vec<Clip> = match need("clips")? {
+        Item::Clips(clips) => clips.to_vec(),
+        other => return Err(Error::failed(format!("clips are opaque: {}", other.type_name()))),
+    };
+    let sizes = need("patch")?;
+    let size = |at| usize::try_from(sizes.item(at)?.int()?).map_err(|_| Error::failed("no size"));
+    let tokens = need("tokens")?.tensor()?;
+    let expected: usize = clips.iter().map(Clip::tokens).sum();
+    if tokens.rank() != 2 || tokens.dim(0)? != expected {
+        return Err(Error::failed(format!(
+            "the clips have {expected} tokens, found a tensor {:?}",
+            tokens.dims()
+        )));
+    }
+    Ok(Patches { tokens, clips, patch: [size(0)?, size(1)?, size(2)?] })
+}
+
+/// A value that a plugin gave at a port, as the port's type wants it.
+///
+/// # Errors
+/// When it is of another type.
+pub(crate) fn fit(value: Value, ty: &PortType) -> Result<Value, String> {
+    let fits = match (ty, &value) {
+        (PortType::Any, _) => true,
+        (PortType::Text | PortType::Path, Value::Text(_)) => true,
+        (PortType::Int, Value::Int(_)) | (PortType::Bool, Value::Bool(_)) => true,
+        (PortType::Real, Value::Real(_)) => true,
+        (PortType::Real, Value::Int(int)) => return Ok(Value::Real(*int as f64)),
+        (PortType::Frames, Value::Frames(_)) | (PortType::Latent, Value::Latent(_)) => true,
+        (PortType::Patches, Value::Patches(_)) => true,
+        (PortType::Conditioning, Value::Conditioning(_)) => true,
+        (PortType::Sigmas, Value::Sigmas(_)) | (PortType::Guider, Value::Guider(_)) => true,
+        (PortType::File, Value::File(_)) => true,
+        (PortType::Sigmas, Value::Tensor(tensor)) => return sigmas(tensor),
+        (PortType::Tensor, value) => value.tensor().is_ok(),
+        (ty, Value::Tensor(_)) => ty.holds_tensor(),
+        (ty, Value::Part(part)) => *ty == part.ty,
+        (PortType::Own(name), Value::Own(record)) => **name == *record.ty,
+        (PortType::List(of), Value::List(items)) => {
+            let items = items.iter().map(|(name, item)| Ok((name.clone(), fit(item.clone(), of)?)));
+            return Ok(Value::List(items.collect::<Result<_, String>>()?));
+        }
+        _ => false,
+    };
+    if fits {
+        return Ok(value);
+    }
+    let found = match &value {
+        Value::Own(record) => record.ty.to_string(),
+        other => other.kind().to_owned(),
+    };
+    Err(format!("promised {ty}, gave {found}"))
+}
+
+fn sigmas(tensor: &Tensor) -> Result<Value, String> {
+    let levels = tensor.to_dtype(DType::F64).and_then(|levels| levels.flatten_all());
+    let levels = levels.and_then(|levels| levels.to_vec1::<f64>());
+    let levels = levels.map_err(|error| format!("noise levels cannot be read: {error}"))?;
+    let falls = levels.windows(2).all(|pair| pair[0] > pair[1]);
+    if levels.len() < 2 || !falls || levels.iter().any(|level| !(0.0..=1.0).contains(level)) {
+        return Err("noise levels fall from at most 1 to at least 0, two or more".to_owned());
+    }
+    Ok(Value::Sigmas(Sigmas(levels.into_iter().map(Sigma).collect())))
+}

@@ -1,0 +1,306 @@
+//! What a plugin says of its nodes, as signatures. The format is described in
+//! `plugins/abi/DESCRIPTOR.md`.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use kino_node::{Error, Result};
+use kino_port::{Arity, Literal, Port, PortType, Range, Signature, Traits};
+use serde::Deserialize;
+use serde_json::Value as Json;
+
+/// The nodes of a plugin.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Descriptor {
+    /// The nodes, in the plugin's order.
+    pub nodes: Vec<NodeSpec>,
+}
+
+/// One node of a plugin.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeSpec {
+    /// What it is called, takes and gives. The version is that of the plugin's author.
+    pub signature: Signature,
+    /// For each output, the index of the input whose size, rate or shape it keeps.
+    pub like: Vec<Option<usize>>,
+    /// Whether it has state that is worth keeping between runs.
+    pub state: bool,
+    /// Whether it makes a guider: its inputs are parameters, and an instance runs once a step.
+    pub guider: bool,
+}
+
+#[derive(Deserialize)]
+struct Written {
+    nodes: Vec<WrittenNode>,
+}
+
+#[derive(Deserialize)]
+struct WrittenNode {
+    id: String,
+    version: String,
+    #[serde(default)]
+    about: String,
+    #[serde(default)]
+    inputs: Vec<WrittenPort>,
+    #[serde(default)]
+    outputs: Vec<WrittenPort>,
+    #[serde(default)]
+    heavy: bool,
+    #[serde(default)]
+    expensive: bool,
+    #[serde(default)]
+    state: bool,
+    #[serde(default)]
+    guider: bool,
+}
+
+#[derive(Deserialize)]
+struct WrittenPort {
+    name: String,
+    #[serde(rename = "type")]
+    ty: String,
+    #[serde(default)]
+    arity: Option<String>,
+    #[serde(default)]
+    default: Option<Json>,
+    #[serde(default)]
+    range: Option<[Json; 2]>,
+    #[serde(default)]
+    step: Option<i64>,
+    #[serde(default)]
+    choices: Vec<String>,
+    #[serde(default)]
+    unit: String,
+    #[serde(default)]
+    about: String,
+    #[serde(default)]
+    draws: bool,
+    #[serde(default)]
+    like: Option<String>,
+}
+
+impl Descriptor {
+    /// Reads a descriptor.
+    ///
+    /// # Errors
+    /// When it is no JSON of that form, or says what cannot be; the message names node and port.
+    pub fn read(json: &str) -> Result<Self> {
+        let written: Written = serde_json::from_str(json)
+            .map_err(|error| Error::failed(format!("the plugin's descriptor: {error}")))?;
+        let mut ids = HashSet::new();
+        let mut nodes = Vec::with_capacity(written.nodes.len());
+        for node in written.nodes {
+            let id = node.id.clone();
+            let fault = |what: String| Error::failed(format!("the descriptor of `{id}`: {what}"));
+            if !ids.insert(node.id.clone()) {
+                return Err(fault("there are two nodes of this id".to_owned()));
+            }
+            nodes.push(read_node(node).map_err(fault)?);
+        }
+        Ok(Descriptor { nodes })
+    }
+
+    /// The node of this id.
+    pub fn node(&self, id: &str) -> Option<&NodeSpec> {
+        self.nodes.iter().find(|node| node.signature.name == id)
+    }
+}
+
+/// Whether a text is words of `a-z0-9_` with points between them, `least` of them or more.
+fn is_id(text: &str, least: usize) -> bool {
+    let word = |word: &str| {
+        word.starts_with(|c: char| c.is_ascii_lowercase())
+            && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    };
+    text.split('.').all(word) && text.split('.').count() >= least
+}
+
+fn read_node(node: WrittenNode) -> Result<NodeSpec, String> {
+    if !is_id(&node.id, 2) {
+        return Err(
+            "an id is words of a-z, 0-9 and _ with points between them: `film.grain`".into()
+        );
+    }
+    let ports = |written: &[WrittenPort], is_input| {
+        let mut names = HashSet::new();
+        let read = |port: &WrittenPort| {
+            let fault = |what: String| format!("port `{}`: {what}", port.name);
+            if !names.insert(port.name.clone()) {
+                return Err(fault("there are two ports of this name".to_owned()));
+            }
+            read_port(port, is_input).map_err(fault)
+        };
+        written.iter().map(read).collect::<Result<Vec<_>, String>>()
+    };
+    let (inputs, outputs) = (ports(&node.inputs, true)?, ports(&node.outputs, false)?);
+    if outputs.is_empty() {
+        return Err("a node has at least one output".into());
+    }
+    if node.guider && (outputs.len() != 1 || outputs[0].ty != PortType::Guider) {
+        return Err("a guider has one output of type Guider".into());
+    }
+    if node.guider && inputs.iter().any(|input| !input.ty.is_literal()) {
+        return Err("the parameters of a guider are texts, numbers and truth values".into());
+    }
+    let like = node.outputs.iter().map(|port| {
+        let Some(like) = &port.like else { return Ok(None) };
+        let found = inputs.iter().position(|input| input.name == like.as_str());
+        found.map(Some).ok_or_else(|| format!("output `{}` is like no input `{like}`", port.name))
+    });
+    Ok(NodeSpec {
+        like: like.collect::<Result<_, String>>()?,
+        state: node.state,
+        guider: node.guider,
+        signature: Signature {
+            name: Cow::Owned(node.id),
+            version: Cow::Owned(node.version),
+            about: Cow::Owned(node.about),
+            inputs: Cow::Owned(inputs),
+            outputs: Cow::Owned(outputs),
+            traits: Traits { sink: false, expensive: node.expensive, heavy: node.heavy },
+        },
+    })
+}
+
+fn read_port(written: &WrittenPort, is_input: bool) -> Result<Port, String> {
+    if !is_id(&written.name, 1) || written.name.contains('.') {
+        return Err("a name is letters a-z, digits and _, a letter first".into());
+    }
+    let ty: PortType = written.ty.parse()?;
+    let arity = match written.arity.as_deref() {
+        None | Some("one") => Arity::One,
+        Some("optional") => Arity::Optional,
+        Some("list") => Arity::List,
+        Some("optional_list") => Arity::OptionalList,
+        Some(other) => return Err(format!("there is no arity `{other}`")),
+    };
+    let given = written.default.is_some() || written.range.is_some();
+    if !is_input && (given || arity != Arity::One) {
+        return Err("an output has neither default, range nor arity".into());
+    }
+    if given && !ty.is_literal() {
+        return Err(format!("a port of type {ty} has neither default nor range"));
+    }
+    let range = match (&written.range, &ty) {
+        (None, _) => None,
+        (Some([min, max]), PortType::Real) => Some(Range::Real {
+            min: end(min, f64::NEG_INFINITY, Json::as_f64)?,
+            max: end(max, f64::INFINITY, Json::as_f64)?,
+        }),
+        (Some([min, max]), PortType::Int) => Some(Range::Int {
+            min: end(min, i128::MIN, whole)?,
+            max: end(max, i128::MAX, whole)?,
+            step: i128::from(written.step.unwrap_or(1).max(1)),
+        }),
+        _ => return Err(format!("a port of type {ty} has no range")),
+    };
+    let empty = match range {
+        Some(Range::Real { min, max }) => min > max,
+        Some(Range::Int { min, max, .. }) => min > max,
+        None => false,
+    };
+    if empty {
+        return Err("the range is empty: the least is above the greatest".into());
+    }
+    let port = Port {
+        name: Cow::Owned(written.name.clone()),
+        arity,
+        default: None,
+        range,
+        choices: written.choices.iter().cloned().map(Cow::Owned).collect(),
+        unit: Cow::Owned(written.unit.clone()),
+        about: Cow::Owned(written.about.clone()),
+        lazy: false,
+        draws: written.draws && ty == PortType::Int,
+        ty,
+    };
+    let default = written.default.as_ref().map(|json| literal(json, &port)).transpose()?;
+    Ok(Port { default, ..port })
+}
+
+fn whole(json: &Json) -> Option<i128> {
+    json.as_i64().map(i128::from).or_else(|| json.as_u64().map(i128::from))
+}
+
+fn end<T>(json: &Json, open: T, read: impl Fn(&Json) -> Option<T>) -> Result<T, String> {
+    match json {
+        Json::Null => Ok(open),
+        json => read(json).ok_or_else(|| format!("{json} is no end of a range")),
+    }
+}
+
+fn literal(json: &Json, port: &Port) -> Result<Literal, String> {
+    let literal = match json {
+        Json::String(text) => Literal::text(text.clone()),
+        Json::Bool(truth) => Literal::Bool(*truth),
+        Json::Number(_) if port.ty == PortType::Int => match whole(json) {
+            Some(int) => Literal::Int(int),
+            None => return Err(format!("the default {json} is no whole number")),
+        },
+        Json::Number(number) => Literal::Real(number.as_f64().unwrap_or(f64::NAN)),
+        other => return Err(format!("{other} is no default")),
+    };
+    port.admit(literal).map_err(|refusal| format!("its default: {}", refusal.message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(node: &str) -> Result<NodeSpec> {
+        let read = Descriptor::read(&format!("{{\"nodes\": [{node}], \"later\": 1}}"))?;
+        Ok(read.nodes.into_iter().next().expect("a node"))
+    }
+
+    #[test]
+    fn a_descriptor_becomes_a_signature() {
+        let spec = one(
+            r#"{"id": "film.grain", "version": "1.0.0", "about": "Adds grain. More.", "new": true,
+            "inputs": [{"name": "frames", "type": "Frames"},
+            {"name": "seed", "type": "Int", "default": 0, "range": [0, 18446744073709551615],
+             "draws": true},
+            {"name": "size", "type": "Real", "default": 1, "range": [0.5, null], "unit": "px"}],
+            "outputs": [{"name": "frames", "type": "Frames", "like": "frames"}]}"#,
+        )
+        .unwrap();
+        let signature = &spec.signature;
+        assert_eq!(signature.summary(), "Adds grain.");
+        assert_eq!(spec.like, [Some(0)]);
+        let [_, seed, size] = &*signature.inputs else { panic!() };
+        assert_eq!(seed.expected(), "a whole number from 0 to 18446744073709551615 or \"random\"");
+        assert_eq!(size.default, Some(Literal::Real(1.0)));
+        assert_eq!(size.expected(), "a number of at least 0.5");
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_name() {
+        let port = |port: &str| {
+            format!(
+                r#"{{"id": "a.b", "version": "1", "inputs": [{port}],
+                "outputs": [{{"name": "x", "type": "Text"}}]}}"#
+            )
+        };
+        let cases = [
+            ("{}".to_owned(), "missing field `id`"),
+            (
+                r#"{"id": "Gain", "version": "1"}"#.into(),
+                "the descriptor of `Gain`: an id is words",
+            ),
+            (r#"{"id": "a.b", "version": "1"}"#.into(), "at least one output"),
+            (port(r#"{"name": "A", "type": "Text"}"#), "port `A`: a name is"),
+            (port(r#"{"name": "a", "type": "Texture"}"#), "there is no type `Texture`"),
+            (port(r#"{"name": "a", "type": "Int", "default": 1.5}"#), "no whole number"),
+            (
+                port(r#"{"name": "a", "type": "Int", "default": 9, "range": [0, 3]}"#),
+                "its default: expected a whole number from 0 to 3, found 9",
+            ),
+            (port(r#"{"name": "a", "type": "Real", "range": [3, 1]}"#), "the range is empty"),
+            (port(r#"{"name": "a", "type": "Frames", "default": 1}"#), "neither default nor range"),
+            (port(r#"{"name": "a", "type": "Text", "arity": "many"}"#), "no arity `many`"),
+        ];
+        for (node, expected) in cases {
+            let error = one(&node).unwrap_err().to_string();
+            assert!(error.contains(expected), "{node}\n{error}");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Tensors that plugins fill: memory of the host that becomes a tensor without a copy.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use candle_core::{DType, Device, Tensor};
+use half::{bf16, f16};
+use kino_node::{Error, Result};
+
+/// A tensor in the making. It is zeros until it is written, and does not change once it is used.
+pub struct Draft {
+    shape: Vec<usize>,
+    dtype: DType,
+    state: Mutex<State>,
+}
+
+enum State {
+    Open(Elements),
+    /// Lent to somebody who writes.
+    Lent(Elements),
+    Done(Tensor),
+}
+
+enum Elements {
+    U8(Vec<u8>),
+    U32(Vec<u32>),
+    I16(Vec<i16>),
+    I32(Vec<i32>),
+    I64(Vec<i64>),
+    BF16(Vec<bf16>),
+    F16(Vec<f16>),
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+}
+
+/// Does the same for whatever elements there are.
+macro_rules! each {
+    ($elements:expr, $vec:ident => $do:expr) => {
+        match $elements {
+            Elements::U8($vec) => $do,
+            Elements::U32($vec) => $do,
+            Elements::I16($vec) => $do,
+            Elements::I32($vec) => $do,
+            Elements::I64($vec) => $do,
+            Elements::BF16($vec) => $do,
+            Elements::F16($vec) => $do,
+            Elements::F32($vec) => $do,
+            Elements::F64($vec) => $do,
+        }
+    };
+}
+
+/// The memory of a draft, to be written.
+pub struct WriteView {
+    /// The first element; row-major without gaps.
+    pub data: *mut u8,
+    /// The number of bytes.
+    pub bytes: usize,
+}
+
+impl Elements {
+    fn zeros(dtype: DType, count: usize) -> Option<Self> {
+        Some(match dtype {
+            DType::U8 => Elements::U8(vec![0; count]),
+            DType::U32 => Elements::U32(vec![0; count]),
+            DType::I16 => Elements::I16(vec![0; count]),
+            DType::I32 => Elements::I32(vec![0; count]),
+            DType::I64 => Elements::I64(vec![0; count]),
+            DType::BF16 => Elements::BF16(vec![bf16::ZERO; count]),
+            DType::F16 => Elements::F16(vec![f16::ZERO; count]),
+            DType::F32 => Elements::F32(vec![0.0; count]),
+            DType::F64 => Elements::F64(vec![0.0; count]),
+            _ => return None,
+        })
+    }
+}
+
+impl Draft {
+    /// Zeros of a shape.
+    ///
+    /// # Errors
+    /// When the shape is impossible, larger than `most` bytes, or the element type is none that
+    /// plugins use.
+    pub fn zeros(dtype: DType, shape: &[usize], most: u64) -> Result<Self> {
+        let count = shape.iter().try_fold(1usize, |count, dim| count.checked_mul(*dim));
+        let bytes = count.and_then(|count| count.checked_mul(dtype.size_in_bytes()));
+        let (Some(count), Some(bytes)) = (count, bytes) else {
+            return Err(Error::failed(format!("no tensor has the shape {shape:?}")));
+        };
+        if bytes as u64 > most {
+            return Err(Error::failed(format!(
+                "a tensor of {shape:?} takes {bytes} bytes, more than the {most} that are left"
+            )));
+        }
+        let elements = Elements::zeros(dtype, count)
+            .ok_or_else(|| Error::failed(format!("plugins do not make tensors of {dtype:?}")))?;
+        Ok(Draft { shape: shape.to_vec(), dtype, state: Mutex::new(State::Open(elements)) })
+    }
+
+    /// Its shape.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The type of its elements.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lends the memory to somebody who writes; it stays where it is until [`Draft::give_back`].
+    ///
+    /// # Errors
+    /// When it is lent already, or in use as a tensor.
+    pub fn lend(&self) -> Result<WriteView> {
+        let mut state = self.state();
+        match std::mem::replace(&mut *state, State::Open(Elements::U8(Vec::new()))) {
+            State::Open(mut elements) => {
+                let view = each!(&mut elements, vec => WriteView {
+                    data: vec.as_mut_ptr().cast(),
+                    bytes: std::mem::size_of_val(vec.as_slice()),
+                });
+                *state = State::Lent(elements);
+                Ok(view)
+            }
+            other => {
+                let lent = matches!(other, State::Lent(_));
+                *state = other;
+                Err(Error::failed(if lent {
+                    "this tensor is being written already"
+                } else {
+                    "this tensor is in use and cannot be written any more"
+                }))
+            }
+        }
+    }
+
+    /// Ends what [`Draft::lend`] began.
+    pub fn give_back(&self) {
+        let mut state = self.state();
+        *state = match std::mem::replace(&mut *state, State::Open(Elements::U8(Vec::new()))) {
+            State::Lent(elements) => State::Open(elements),
+            other => other,
+        };
+    }
+
+    /// Writes bytes at an offset.
+    ///
+    /// # Errors
+    /// When they do not fit, or it is in use as a tensor.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let mut state = self.state();
+        let State::Open(elements) = &mut *state else {
+            return Err(Error::failed("this tensor is in use and cannot be written any more"));
+        };
+        each!(elements, vec => {
+            let all: &mut [u8] = bytemuck::cast_slice_mut(vec);
+            let from = usize::try_from(offset).ok().filter(|from| *from <= all.len());
+            let range = from.and_then(|from| Some(from..from.checked_add(bytes.len())?));
+            match range.and_then(|range| all.get_mut(range)) {
+                Some(to) => to.copy_from_slice(bytes),
+                None => return Err(Error::failed(format!(
+                    "{} bytes at {offset} lie beyond the {} bytes of the tensor",
+                    bytes.len(), all.len()
+                ))),
+            }
+        });
+        Ok(())
+    }
+
+    /// The tensor; from here on it does not change.
+    ///
+    /// # Errors
+    /// When somebody still writes to it.
+    pub fn finish(&self) -> Result<Tensor> {
+        let mut state = self.state();
+        match std::mem::replace(&mut *state, State::Open(Elements::U8(Vec::new()))) {
+            State::Open(elements) => {
+                let shape = self.shape.as_slice();
+                let tensor = each!(elements, vec => Tensor::from_vec(vec, shape, &Device::Cpu)?);
+                *state = State::Done(tensor.clone());
+                Ok(tensor)
+            }
+            State::Done(tensor) => {
+                *state = State::Done(tensor.clone());
+                Ok(tensor)
+            }
+            State::Lent(elements) => {
+                *state = State::Lent(elements);
+                Err(Error::failed("this tensor is still being written: give its view back first"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_draft_becomes_a_tensor_in_place() {
+        let draft = Draft::zeros(DType::F32, &[2, 3], 1 << 20).unwrap();
+        let view = draft.lend().unwrap();
+        assert_eq!(view.bytes, 24);
+        assert!(draft.finish().unwrap_err().to_string().contains("still being written"));
+        draft.give_back();
+        draft.write(4, &2.5f32.to_le_bytes()).unwrap();
+        assert!(draft.write(22, &[0; 4]).unwrap_err().to_string().contains("beyond the 24 bytes"));
+        assert!(draft.write(u64::MAX, &[0; 4]).is_err());
+        let tensor = draft.finish().unwrap();
+        let (storage, _) = tensor.storage_and_layout();
+        let candle_core::Storage::Cpu(storage) = &*storage else { panic!() };
+        let at: *const f32 = storage.as_slice::<f32>().unwrap().as_ptr();
+        assert!(std::ptr::eq(at.cast(), view.data));
+        assert_eq!(tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap()[1], 2.5);
+        assert!(draft.lend().is_err());
+    }
+
+    #[test]
+    fn impossible_shapes_are_refused() {
+        for shape in [&[usize::MAX, 2][..], &[1 << 40], &[1 << 20, 1 << 20, 4]] {
+            assert!(Draft::zeros(DType::F64, shape, 1 << 30).is_err(), "{shape:?}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! A plugin's node as the engine sees it, and guiders that plugins make.
+
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use kino_node::{
+    Cancel, Cx, Error, Guidance, Guider, Inputs, Moment, Node, Outputs, Progress, Result, Services,
+    Spill, Value,
+};
+use kino_port::{Fact, Facts, Objection, Signature, Survey};
+
+use crate::artifact::{Call, Instance};
+use crate::convert::fit;
+use crate::descriptor::NodeSpec;
+use crate::plugin::Plugin;
+
+/// A node of a plugin.
+pub(crate) struct PluginNode {
+    pub(crate) plugin: Arc<Plugin>,
+    pub(crate) spec: NodeSpec,
+}
+
+impl Node for PluginNode {
+    fn signature(&self) -> &Signature {
+        &self.spec.signature
+    }
+
+    /// The key holds the build and the files that it may read. An output that is like an input is
+    /// known as far as that is.
+    fn survey(&self, _: &Services, facts: &Facts) -> Result<Survey, Vec<Objection>> {
+        let reads = self.plugin.files.stand();
+        let reads = reads.map_err(|error| vec![Objection::new(error.to_string())])?;
+        let mut key = self.plugin.sha256.clone().into_bytes();
+        for read in &reads {
+            key.extend((read.path.len() as u64).to_le_bytes());
+            key.extend(read.path.bytes());
+            key.extend(read.hash.bytes());
+        }
+        let inputs = &self.spec.signature.inputs;
+        let fact = |like: &Option<usize>| {
+            let port = like.and_then(|index| inputs.get(index));
+            port.and_then(|port| facts.get(&port.name)).cloned().unwrap_or(Fact::Unknown)
+        };
+        let outputs = self.spec.like.iter().map(fact).collect();
+        Ok(Survey { outputs, key, reads, ..Survey::default() })
+    }
+
+    fn run(&self, cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+        let ports = &self.spec.signature.inputs;
+        let values: Vec<_> = ports.iter().map(|port| inputs.get(&port.name).cloned()).collect();
+        if self.spec.guider {
+            let guider = PluginGuider {
+                plugin: Arc::clone(&self.plugin),
+                spec: self.spec.clone(),
+                step: cx.name.to_owned(),
+                parameters: values,
+                device: cx.services.device.clone(),
+                spill: Arc::clone(&cx.services.spill),
+                cancel: cx.cancel.clone(),
+            };
+            return Ok(vec![Some(Value::Guider(Arc::new(guider)))]);
+        }
+        let call = Call {
+            plugin: &self.plugin.id,
+            step: cx.name,
+            device: &cx.services.device,
+            spill: &cx.services.spill,
+            cancel: cx.cancel,
+            wanted: cx.wanted,
+            report: cx.report,
+            files: &*self.plugin.files,
+            limits: self.plugin.limits,
+        };
+        let outputs = self.plugin.run(&self.spec, &call, &values)?;
+        self.fit(outputs, cx.device())
+    }
+}
+
+impl PluginNode {
+    /// Holds outputs against what the plugin promised of its ports.
+    fn fit(&self, outputs: Vec<Option<Value>>, device: &Device) -> Result<Outputs> {
+        let ports = &self.spec.signature.outputs;
+        if outputs.len() != ports.len() {
+            let (expected, found) = (ports.len(), outputs.len());
+            return Err(self.lie(format!("it gave {found} outputs instead of {expected}")));
+        }
+        let fit = |(port, value): (&kino_port::Port, Option<Value>)| {
+            let Some(value) = value else { return Ok(None) };
+            let value = fit(value, &port.ty)
+                .map_err(|what| self.lie(format!("output `{}`: {what}", port.name)))?;
+            to_device(value, device).map(Some)
+        };
+        ports.iter().zip(outputs).map(fit).collect()
+    }
+
+    fn lie(&self, what: String) -> Error {
+        Error::advised(
+            format!("the plugin `{}` breaks its promise: {what}", self.plugin.id),
+            "this is a bug of the plugin; please report it to its author",
+        )
+    }
+}
+
+/// Tensors that a plugin made in main memory go to the device that the next nodes compute on.
+fn to_device(value: Value, device: &Device) -> Result<Value> {
+    Ok(match value {
+        Value::Tensor(tensor) => Value::Tensor(tensor.to_device(device)?),
+        Value::Latent(latent) if !latent.tensor.device().same_device(device) => {
+            let mut latent = kino_node::Latent::clone(&latent);
+            latent.tensor = latent.tensor.to_device(device)?;
+            Value::Latent(Arc::new(latent))
+        }
+        other => other,
+    })
+}
+
+/// A guider of a plugin: parameters, and the node to run once a step.
+struct PluginGuider {
+    plugin: Arc<Plugin>,
+    spec: NodeSpec,
+    step: String,
+    parameters: Vec<Option<Value>>,
+    device: Device,
+    spill: Arc<Spill>,
+    cancel: Cancel,
+}
+
+impl Guider for PluginGuider {
+    fn begin(&self) -> Box<dyn Guidance> {
+        Box::new(PluginGuidance {
+            plugin: Arc::clone(&self.plugin),
+            spec: self.spec.clone(),
+            step: self.step.clone(),
+            parameters: self.parameters.clone(),
+            device: self.device.clone(),
+            spill: Arc::clone(&self.spill),
+            cancel: self.cancel.clone(),
+            instance: None,
+        })
+    }
+}
+
+/// A guider of a plugin within one sampling run of one clip: an instance of its own.
+struct PluginGuidance {
+    plugin: Arc<Plugin>,
+    spec: NodeSpec,
+    step: String,
+    parameters: Vec<Option<Value>>,
+    device: Device,
+    spill: Arc<Spill>,
+    cancel: Cancel,
+    instance: Option<Box<dyn Instance>>,
+}
+
+impl PluginGuidance {
+    fn parameter(&self, name: &str) -> Option<f64> {
+        let (index, _) = self.spec.signature.input(name)?;
+        match self.parameters.get(index)?.as_ref()? {
+            Value::Real(value) => Some(*value),
+            Value::Int(value) => Some(*value as f64),
+            _ => None,
+        }
+    }
+}
+
+impl Guidance for PluginGuidance {
+    fn guides(&self, moment: Moment) -> bool {
+        let at = moment.step as f64 / moment.of.max(1) as f64;
+        at >= self.parameter("from").unwrap_or(0.0) && at < self.parameter("to").unwrap_or(1.0)
+    }
+
+    fn guide(&mut self, moment: Moment, with_text: &Tensor, without: &Tensor) -> Result<Tensor> {
+        let silent = |_: Progress| {};
+        let call = Call {
+            plugin: &self.plugin.id,
+            step: &self.step,
+            device: &self.device,
+            spill: &self.spill,
+            cancel: &self.cancel,
+            wanted: &[true],
+            report: &silent,
+            files: &*self.plugin.files,
+            limits: self.plugin.limits,
+        };
+        let mut inputs = vec![
+            Some(Value::Int(moment.step as i128)),
+            Some(Value::Int(moment.of as i128)),
+            Some(Value::Real(moment.sigma.0)),
+            Some(Value::Tensor(with_text.clone())),
+            Some(Value::Tensor(without.clone())),
+        ];
+        inputs.extend(self.parameters.iter().cloned());
+        let instance = match &mut self.instance {
+            Some(instance) => instance,
+            none => none.insert(self.plugin.open(&self.spec.signature.name, &call)?),
+        };
+        let outputs = instance.run(&call, &inputs)?;
+        let velocity = outputs.into_iter().next().flatten();
+        let Some(Value::Tensor(velocity)) = velocity else {
+            return Err(self.wrong("no tensor".to_owned()));
+        };
+        if velocity.dims() != with_text.dims() {
+            return Err(self.wrong(format!("a tensor {:?}", velocity.dims())));
+        }
+        Ok(velocity.to_device(with_text.device())?.to_dtype(with_text.dtype())?)
+    }
+}
+
+impl PluginGuidance {
+    fn wrong(&self, found: String) -> Error {
+        Error::advised(
+            format!(
+                "the guider `{}` of `{}` gave {found} instead of a velocity",
+                self.spec.signature.name, self.plugin.id
+            ),
+            "it has the shape of `with_text`; please report this to the plugin's author",
+        )
+    }
+}

@@ -1,0 +1,139 @@
+//! One build of a plugin as the engine uses it: its artifact with what it may do, and the instances
+//! of its nodes that have state.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kino_node::{Error, Node, Result, Value};
+
+use crate::artifact::{Artifact, Call, Files, Instance, Limits};
+use crate::descriptor::NodeSpec;
+use crate::node::PluginNode;
+
+/// One build of a plugin. A newer build is another one, which may inherit the state of this.
+pub struct Plugin {
+    /// The plugin's id.
+    pub id: String,
+    /// The sha256 of the artifact, in hexadecimal: it enters the keys of all its nodes.
+    pub sha256: String,
+    /// What it may use up in one call.
+    pub limits: Limits,
+    /// What it may read.
+    pub files: Arc<dyn Files>,
+    artifact: Arc<dyn Artifact>,
+    /// Instances of nodes with state, by the step's name and the node's id.
+    instances: Mutex<HashMap<(String, String), Slot>>,
+    /// The build before, as long as it has state that nobody has taken over.
+    before: Mutex<Option<Arc<Plugin>>>,
+}
+
+type Slot = Arc<Mutex<Option<Box<dyn Instance>>>>;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Plugin {
+    /// A loaded artifact of plugin `id`.
+    pub fn new(
+        id: impl Into<String>,
+        sha256: impl Into<String>,
+        artifact: Arc<dyn Artifact>,
+        files: Arc<dyn Files>,
+        limits: Limits,
+    ) -> Arc<Self> {
+        Arc::new(Plugin {
+            id: id.into(),
+            sha256: sha256.into(),
+            limits,
+            files,
+            artifact,
+            instances: Mutex::default(),
+            before: Mutex::default(),
+        })
+    }
+
+    /// Lets the instances of this build begin with the state of those of an earlier one.
+    pub fn inherit(&self, before: &Arc<Plugin>) {
+        let has_state = !lock(&before.instances).is_empty() || lock(&before.before).is_some();
+        *lock(&self.before) = has_state.then(|| Arc::clone(before));
+    }
+
+    /// The nodes of this build.
+    pub fn nodes(self: &Arc<Self>) -> Vec<Arc<dyn Node>> {
+        let nodes = &self.artifact.descriptor().nodes;
+        let node = |spec: &NodeSpec| -> Arc<dyn Node> {
+            Arc::new(PluginNode { plugin: Arc::clone(self), spec: spec.clone() })
+        };
+        nodes.iter().map(node).collect()
+    }
+
+    /// What the plugin says of its nodes.
+    pub fn descriptor(&self) -> &crate::Descriptor {
+        self.artifact.descriptor()
+    }
+
+    /// A fresh instance without earlier state.
+    pub(crate) fn open(&self, node: &str, call: &Call<'_>) -> Result<Box<dyn Instance>> {
+        self.artifact.open(node, None, call)
+    }
+
+    /// Runs a node: a fresh instance, or the one of this step where the node has state.
+    pub(crate) fn run(
+        &self,
+        spec: &NodeSpec,
+        call: &Call<'_>,
+        inputs: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>> {
+        let node = &*spec.signature.name;
+        if !spec.state {
+            return self.open(node, call)?.run(call, inputs);
+        }
+        let key = (call.step.to_owned(), node.to_owned());
+        let slot = Arc::clone(lock(&self.instances).entry(key).or_default());
+        let mut slot = lock(&slot);
+        let mut instance = match slot.take() {
+            Some(instance) => instance,
+            None => self.begin(node, call)?,
+        };
+        let outputs = instance.run(call, inputs);
+        if !instance.is_broken() {
+            *slot = Some(instance);
+        }
+        outputs
+    }
+
+    /// An instance that goes on where one of an earlier build stopped, or a fresh one.
+    fn begin(&self, node: &str, call: &Call<'_>) -> Result<Box<dyn Instance>> {
+        let before = lock(&self.before).clone();
+        let saved = before.and_then(|before| before.surrender(node, call));
+        if let Some(saved) = saved {
+            match self.artifact.open(node, Some(&saved), call) {
+                Ok(instance) => return Ok(instance),
+                Err(Error::Cancelled) => return Err(Error::Cancelled),
+                Err(error) => {
+                    let (plugin, step) = (&self.id, call.step);
+                    tracing::warn!(plugin, step, "State is not taken over: {error}");
+                }
+            }
+        }
+        self.open(node, call)
+    }
+
+    /// Gives up the state of a step's instance, its own or that of a build before it.
+    fn surrender(&self, node: &str, call: &Call<'_>) -> Option<Vec<u8>> {
+        let slot = lock(&self.instances).remove(&(call.step.to_owned(), node.to_owned()));
+        let Some(slot) = slot else {
+            let before = lock(&self.before).clone();
+            return before.and_then(|before| before.surrender(node, call));
+        };
+        let mut instance = lock(&slot).take()?;
+        match instance.save(call) {
+            Ok(saved) => saved,
+            Err(error) => {
+                tracing::warn!(plugin = self.id, "State is not saved: {error}");
+                None
+            }
+        }
+    }
+}
