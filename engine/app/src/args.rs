@@ -24,7 +24,7 @@ const EPILOGUE: &str = "\
 Examples:
   kino run text_to_video --set prompt=\"a blue star moves up on a black background\"
   kino run text_to_video --sweep seed=1..4
-  kino init text_to_video && kino run text_to_video.ron
+  kino init text_to_video && kino watch text_to_video.ron
   kino nodes dit.sample
 
 Exit codes:
@@ -104,6 +104,8 @@ pub(crate) enum When {
 pub(crate) enum Command {
     /// Run a graph and write what comes out
     Run(Run),
+    /// Run a graph, and again whatever changes, until Ctrl-C
+    Watch(Watch),
     /// Check a graph; nothing is run or written
     Check(Check),
     /// Show what would run and why, what is cached, and the memory needed
@@ -177,6 +179,24 @@ pub(crate) struct Run {
     /// Write a Chrome trace of every node and step (open it in ui.perfetto.dev)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) trace: Option<PathBuf>,
+}
+
+/// `kino watch`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Watched are the graph, graphs that it uses, and the files and models that it reads. After a change
+the nodes that it touches run, and no others; steps under way that are still needed go on. What does
+not check or plan is told, and the last good graph stays.")]
+pub(crate) struct Watch {
+    /// Which graph.
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// What of it, and where.
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Keep the newest preview picture of every sampling node in this folder, as NODE.png
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) preview: Option<PathBuf>,
 }
 
 /// `kino check`

@@ -52,11 +52,19 @@ impl Catalog for Signatures<'_> {
 /// When it cannot be read, or all its problems.
 pub(crate) fn check(graph: &str, registry: &Registry) -> Result<(Opened, Graph), Failure> {
     let opened = library::open(graph)?;
-    let catalog = Signatures(registry);
-    let sources: &dyn Sources = &opened;
-    let graph = kino_graph::check(&opened.name, &opened.text, &catalog, sources);
-    let graph = graph.map_err(Failure::Graph)?;
+    let graph = check_opened(&opened, registry)?;
     Ok((opened, graph))
+}
+
+/// Checks a graph that was opened.
+///
+/// # Errors
+/// All its problems.
+pub(crate) fn check_opened(opened: &Opened, registry: &Registry) -> Result<Graph, Failure> {
+    let catalog = Signatures(registry);
+    let sources: &dyn Sources = opened;
+    let graph = kino_graph::check(&opened.name, &opened.text, &catalog, sources);
+    graph.map_err(Failure::Graph)
 }
 
 /// Reads `--set` values by the types of the graph's inputs, all problems at once.
@@ -97,7 +105,7 @@ impl Engine {
     /// # Errors
     /// When the device cannot be used, or the environment sets a size that is none.
     pub(crate) fn start(
-        registry: Registry,
+        registry: impl Into<Arc<Registry>>,
         opened: &Opened,
         target: &Target,
         keeps: bool,
@@ -112,7 +120,7 @@ impl Engine {
             ..Options::default()
         };
         let environment = environment(kind);
-        let runtime = Runtime::new(Arc::new(registry), Arc::new(services), options);
+        let runtime = Runtime::new(registry.into(), Arc::new(services), options);
         Ok(Engine { runtime, environment, device: kind })
     }
 
@@ -127,14 +135,19 @@ impl Engine {
         inputs: &[(String, Literal)],
         until: Option<&str>,
     ) -> Result<kino_graph::Plan, Failure> {
-        let settings = Settings {
-            inputs,
-            until,
-            environment: &self.environment,
-            draw: &draw,
-            stem: &opened.stem,
-        };
+        let settings = self.settings(opened, inputs, until, &draw);
         graph.plan(&self.runtime.catalog(), &settings).map_err(Failure::Graph)
+    }
+
+    /// What a plan depends on besides the graph.
+    pub(crate) fn settings<'s>(
+        &'s self,
+        opened: &'s Opened,
+        inputs: &'s [(String, Literal)],
+        until: Option<&'s str>,
+        draw: &'s dyn Fn() -> u64,
+    ) -> Settings<'s> {
+        Settings { inputs, until, environment: &self.environment, draw, stem: &opened.stem }
     }
 }
 
@@ -177,7 +190,7 @@ fn environment(device: &str) -> Vec<u8> {
 
 /// A number for a seed of `"random"`, drawn anew in every process and call; small enough to be
 /// typed again.
-fn draw() -> u64 {
+pub(crate) fn draw() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(()) >> 32
 }

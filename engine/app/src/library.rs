@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use kino_graph::Sources;
 
@@ -32,6 +33,8 @@ pub(crate) struct Opened {
     /// The folder that its paths are relative to.
     pub(crate) folder: PathBuf,
     is_built_in: bool,
+    /// The files that were read, or could not be: its own, and graphs that it uses.
+    tried: Mutex<Vec<PathBuf>>,
 }
 
 /// Finds a graph: `-` is the standard input; whatever looks like a path is a file; else a built-in
@@ -51,6 +54,7 @@ pub(crate) fn open(graph: &str) -> Result<Opened, Failure> {
             stem: (*name).to_owned(),
             folder: PathBuf::from("."),
             is_built_in: true,
+            tried: Mutex::default(),
         });
     }
     let path = Path::new(graph);
@@ -66,6 +70,7 @@ pub(crate) fn open(graph: &str) -> Result<Opened, Failure> {
         stem: stem.into_owned(),
         folder: folder.unwrap_or(Path::new(".")).to_owned(),
         is_built_in: false,
+        tried: Mutex::new(vec![path.to_owned()]),
     })
 }
 
@@ -87,6 +92,11 @@ pub(crate) fn no_such_graph(name: &str) -> Failure {
     }
 }
 
+/// A path without a leading `./`.
+pub(crate) fn tidy(path: PathBuf) -> PathBuf {
+    path.strip_prefix(".").map(Path::to_owned).unwrap_or(path)
+}
+
 fn standard_input() -> Result<Opened, Failure> {
     let mut text = String::new();
     std::io::stdin()
@@ -95,7 +105,8 @@ fn standard_input() -> Result<Opened, Failure> {
         .read_to_string(&mut text)
         .map_err(|error| Failure::usage(format!("the standard input is no graph: {error}")))?;
     let (name, stem, folder) = ("<stdin>".to_owned(), "graph".to_owned(), PathBuf::from("."));
-    Ok(Opened { name, text, stem, folder, is_built_in: false })
+    let tried = Mutex::default();
+    Ok(Opened { name, text, stem, folder, is_built_in: false, tried })
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
@@ -114,6 +125,13 @@ fn read(path: &Path) -> Result<String, Failure> {
     fs::read_to_string(path).map_err(unreadable)
 }
 
+impl Opened {
+    /// The files that it was read from so far, those that are missing included.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        self.tried.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 impl Sources for Opened {
     /// Graphs that this one uses, relative to its folder; those of a built-in one are built in,
     /// too.
@@ -123,7 +141,8 @@ impl Sources for Opened {
             let found = built_in(name).map(|(_, text)| (*text).to_owned());
             return found.ok_or_else(|| "there is no such built-in graph".to_owned());
         }
-        let path = self.folder.join(path);
+        let path = tidy(self.folder.join(path));
+        self.tried.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
         fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
     }
 }

@@ -16,6 +16,7 @@ mod interrupt;
 mod library;
 mod logs;
 mod nodes;
+mod palette;
 mod plan;
 mod record;
 mod render;
@@ -24,6 +25,7 @@ mod screen;
 mod show;
 mod sweep;
 mod version;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -51,11 +53,14 @@ fn main() -> ExitCode {
 
 fn execute(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
     let verbose = cli.global.verbose;
-    if !matches!(cli.command, Command::Run(_)) && (verbose > 0 || logs::is_asked_for()) {
+    if !matches!(cli.command, Command::Run(_) | Command::Watch(_))
+        && (verbose > 0 || logs::is_asked_for())
+    {
         logs::start(screen, verbose, None, None)?;
     }
     match &cli.command {
         Command::Run(args) => run::run(args, screen, verbose),
+        Command::Watch(args) => watch::run(args, screen, verbose),
         Command::Check(args) => check::run(args, screen),
         Command::Plan(args) => plan::run(args, screen),
         Command::Nodes(args) => nodes::run(args, screen, &engine::registry()),

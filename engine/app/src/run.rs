@@ -1,14 +1,14 @@
 //! `kino run`: plans, runs, watches, and lists what was written.
 
-mod preview;
+pub(crate) mod outcome;
+pub(crate) mod preview;
 mod result;
 
 use std::io::{self, Write};
-use std::sync::Mutex;
 
-use kino_graph::{Diagnostic, Diagnostics, Graph, Plan, Severity};
-use kino_node::{Cancel, FileOut};
-use kino_runtime::{Event, Report};
+use kino_graph::{Graph, Plan};
+use kino_node::Cancel;
+use kino_runtime::Stop;
 use serde_json::json;
 
 use crate::args;
@@ -19,10 +19,10 @@ use crate::nodes::literal;
 use crate::record::{self, Made};
 use crate::render::diagnostics;
 use crate::render::progress::Watch;
-use crate::render::table::{Align, Table};
 use crate::screen::Screen;
 use crate::sweep::{self, Point};
 use crate::{interrupt, logs};
+use outcome::{Outcome, Turn};
 use preview::Previews;
 
 /// Runs a graph, once for each point of its sweeps.
@@ -84,9 +84,10 @@ impl Session<'_> {
         let mut exit = Exit::Good;
         for (index, (plan, point)) in plans.iter().zip(points).enumerate() {
             self.announce(index, point, points.len())?;
-            let (report, files) = self.run(plan);
-            self.tell_failures(plan, &report);
-            self.print_results(&report, &files)?;
+            let outcome = self.run(plan);
+            outcome.tell_failures(self.screen, plan, self.graph.files());
+            outcome.print_results(self.screen)?;
+            let Outcome { report, .. } = outcome;
             if report.cancelled {
                 if !self.screen.json {
                     let _ = writeln!(io::stderr(), "cancelled");
@@ -118,75 +119,11 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Runs one plan and gathers the files that it wrote or found, each with the seconds it took.
-    fn run(&self, plan: &Plan) -> (Report, Vec<Written>) {
-        let made = Made::of(plan, self.engine.device);
-        let record = record::write(plan.record(), &made);
-        let files = Mutex::new(Vec::new());
-        let see = |event: Event| {
-            if let (Some(previews), Event::Progress { name, preview: Some(picture), .. }) =
-                (&self.previews, &event)
-            {
-                previews.keep(name, picture);
-            }
-            self.watch.see(&event);
-            if let Event::Finished { files: written, cached, .. } = event
-                && !written.is_empty()
-            {
-                let is_new = cached == kino_runtime::Cached::None;
-                let mut files = files.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                files.extend(written.into_iter().map(|file| Written { file, is_new }));
-            }
-        };
-        let report = self.engine.runtime.run(plan, &self.cancel, &record, &see);
-        (report, files.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+    /// Runs one plan.
+    fn run(&self, plan: &Plan) -> Outcome {
+        let registry = self.engine.runtime.registry();
+        let turn = Turn { engine: self.engine, registry: &registry, plan };
+        let stop = Stop::new(&self.cancel);
+        turn.take(&stop, self.previews.as_ref(), &|event| self.watch.see(event))
     }
-
-    /// Draws every failure at the node that failed.
-    fn tell_failures(&self, plan: &Plan, report: &Report) {
-        if self.screen.json || report.failed.is_empty() {
-            return;
-        }
-        let failures = report.failed.iter().map(|failure| Diagnostic {
-            severity: Severity::Error,
-            code: "failed",
-            message: format!("`{}` ({}): {}", failure.name, failure.op, failure.message),
-            place: plan.step(&failure.name).map(|(_, step)| step.place),
-            related: Vec::new(),
-            hint: failure.hint.clone(),
-        });
-        let list = failures.collect();
-        let diagnostics = Diagnostics { list, files: self.graph.files().to_vec() };
-        let _ = io::stderr().write_all(diagnostics::draw(self.screen, &diagnostics).as_bytes());
-    }
-
-    /// The files, a line each, and outputs that are no files.
-    fn print_results(&self, report: &Report, files: &[Written]) -> Result<(), Failure> {
-        if self.screen.json {
-            let outputs = result::as_json(&report.outputs);
-            self.screen.print_json(&json!({ "event": "outputs", "outputs": outputs }))?;
-            return Ok(());
-        }
-        let paint = self.screen.out;
-        let mut table = Table::new(&[Align::Left, Align::Right, Align::Left]);
-        for Written { file, is_new } in files {
-            let end = if *is_new {
-                crate::render::quantity::seconds(report.seconds)
-            } else {
-                "unchanged".to_owned()
-            };
-            let size = crate::render::quantity::bytes(file.bytes);
-            table.row([paint.bold(&file.path.display().to_string()), size, paint.dim(&end)]);
-        }
-        let mut text = table.render();
-        text.push_str(&result::as_text(&report.outputs, files.iter().map(|one| &one.file)));
-        self.screen.print(&text)?;
-        Ok(())
-    }
-}
-
-/// A file that a run wrote, or found standing as it once wrote it.
-struct Written {
-    file: FileOut,
-    is_new: bool,
 }

@@ -108,6 +108,11 @@ impl DiskCache {
         let _ = fs::remove_file(path);
     }
 
+    /// Removes an entry, if there is one.
+    pub(crate) fn forget(&self, key: &[u8; 32]) {
+        let _ = fs::remove_file(self.path(key));
+    }
+
     /// Stores an entry. When it cannot, a warning is logged once and the run goes on.
     pub(crate) fn store(&self, key: &[u8; 32], header: &Header, outputs: &[Option<Value>]) {
         if let Err(error) = self.try_store(key, header, outputs)

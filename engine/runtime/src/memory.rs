@@ -35,7 +35,8 @@ pub(crate) struct MemoryCache {
 /// the last use.
 type Worth = (u64, u64);
 
-struct Entry {
+/// The outputs of one step.
+pub(crate) struct Entry {
     outputs: Outputs,
     bytes: u64,
     seconds: f64,
@@ -110,7 +111,8 @@ impl MemoryCache {
         self.entries.insert(key, Entry { outputs, bytes, seconds, place });
     }
 
-    fn remove(&mut self, key: &[u8; 32]) -> Option<Entry> {
+    /// Drops an entry.
+    pub(crate) fn remove(&mut self, key: &[u8; 32]) -> Option<Entry> {
         let entry = self.entries.remove(key)?;
         match entry.place {
             Place::Parts(at) => {
@@ -134,6 +136,7 @@ fn is_part(value: &Value) -> bool {
     match value {
         Value::Part(_) => true,
         Value::List(items) => items.iter().any(|(_, item)| is_part(item)),
+        Value::Own(record) => record.fields.iter().any(|(_, field)| is_part(field)),
         _ => false,
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
-use kino_graph::Plan;
+use kino_graph::{Key, Plan};
 use kino_node::{Cancel, Registry, Services, Value};
 
 use crate::catalog::NodeCatalog;
@@ -142,6 +142,11 @@ impl Runtime {
     /// The cache on disk, if there is one.
     pub fn disk(&self) -> Option<&DiskCache> {
         self.store.disk.as_ref()
+    }
+
+    /// Drops what the caches hold of a step: it was not made of what its key says.
+    pub fn forget(&self, key: &Key) {
+        self.store.forget(&key.0);
     }
 
     /// What will become of each step if the plan runs now, in the plan's order. Entries on disk are

@@ -155,6 +155,15 @@ impl Store {
         }
     }
 
+    /// Drops what is held of a step.
+    pub(crate) fn forget(&self, key: &[u8; 32]) {
+        lock(&self.memory).remove(key);
+        lock(&self.sinks).remove(key);
+        if let Some(disk) = &self.disk {
+            disk.forget(key);
+        }
+    }
+
     fn keep_in_memory(&self, key: &[u8; 32], outputs: &[Option<Value>], seconds: f64) {
         if self.keeps {
             lock(&self.memory).store(key, outputs, seconds);

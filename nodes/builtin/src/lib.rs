@@ -35,6 +35,7 @@ use kino_world::{Folders, Hashes};
 pub use model::Absent;
 pub use models::{DitHandle, Handle, Models, OpenModel, Stored, TextHandle, TextPart, VaeHandle};
 pub use philox::{normal, philox};
+pub use source::place;
 
 /// Every built-in node, in palette order.
 pub static NODES: &[&NodeDef] = &[

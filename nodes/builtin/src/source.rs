@@ -65,6 +65,17 @@ impl Source {
     }
 }
 
+/// Where on disk something lies that a graph in the folder `graph` reads: a file, or the folder of a
+/// model. None for what is inside the binary, and for repositories that are not there.
+pub fn place(read: &str, graph: &Path) -> Option<PathBuf> {
+    match Source::find(read, graph) {
+        Ok(Source::Folder(folder)) => Some(folder),
+        Ok(Source::Embedded(_)) => None,
+        Err(_) if read.starts_with(EMBEDDED) || read.starts_with(HUB) => None,
+        Err(_) => Some(graph.join(read)),
+    }
+}
+
 /// The folder of the local Hugging Face cache, as `huggingface_hub` finds it.
 fn hub_cache() -> PathBuf {
     let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
@@ -125,6 +136,16 @@ mod tests {
         assert_eq!(hub_folder("Wan-AI/Tiny", &cache), Ok(expected.clone()));
         assert_eq!(hub_folder("Wan-AI/Tiny@abc123", &cache), Ok(expected));
         std::fs::remove_dir_all(cache).unwrap();
+    }
+
+    #[test]
+    fn what_is_read_lies_beside_the_graph_unless_it_is_embedded() {
+        let graph = Path::new("graphs");
+        assert_eq!(place("a.png", graph), Some("graphs/a.png".into()));
+        assert_eq!(place("/models/wan", graph), Some("/models/wan".into()));
+        assert_eq!(place("embedded:shapes", graph), None);
+        assert_eq!(place("embedded:other", graph), None);
+        assert_eq!(place("hub:nobody/has-this-model", graph), None);
     }
 
     #[test]

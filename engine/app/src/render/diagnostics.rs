@@ -167,7 +167,8 @@ pub(crate) fn fail(screen: &Screen, failure: &Failure) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
-fn as_json(failure: &Failure) -> Value {
+/// Why a command failed, for programs.
+pub(crate) fn as_json(failure: &Failure) -> Value {
     let (code, hint) = match failure {
         Failure::Graph(diagnostics) => return json!({ "diagnostics": diagnostics }),
         Failure::Usage { hint, .. } => ("usage", hint.as_deref()),

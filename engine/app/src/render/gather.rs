@@ -23,6 +23,8 @@ pub(crate) enum Stream {
 struct State {
     waiting: Vec<u8>,
     is_over: bool,
+    /// Whether the reader went away.
+    is_closed: bool,
 }
 
 type Shared = Arc<(Mutex<State>, Condvar)>;
@@ -41,13 +43,17 @@ fn lock(shared: &Shared) -> MutexGuard<'_, State> {
 
 /// Writes what waits; the lock is held, so that lines keep their order.
 fn write(stream: Stream, state: &mut State) {
-    let _ = match stream {
+    if state.waiting.is_empty() {
+        return;
+    }
+    let written = match stream {
         Stream::Out => {
             let mut out = io::stdout().lock();
             out.write_all(&state.waiting).and_then(|()| out.flush())
         }
         Stream::Err => io::stderr().write_all(&state.waiting),
     };
+    state.is_closed |= written.is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
     state.waiting.clear();
 }
 
@@ -71,6 +77,11 @@ impl Gather {
         } else if is_first {
             self.shared.1.notify_one();
         }
+    }
+
+    /// Whether nobody reads what is written.
+    pub(crate) fn is_closed(&self) -> bool {
+        lock(&self.shared).is_closed
     }
 
     /// Writes what waits now.

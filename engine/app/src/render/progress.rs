@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kino_runtime::{Cached, Event, Outlook};
+use serde::Serialize;
 
 use super::gather::{Gather, Stream};
 use super::quantity::{clock, count, seconds};
@@ -56,19 +57,53 @@ impl Watch {
         }
     }
 
-    /// Shows one event.
+    /// Shows one event of the only run, or of the first.
     pub(crate) fn see(&self, event: &Event) {
+        self.see_of(None, event);
+    }
+
+    /// Shows one event of a run with this number, beside which others may be under way.
+    pub(crate) fn see_of(&self, run: Option<u64>, event: &Event) {
         match &self.mode {
             Mode::Silent => {}
-            Mode::Json(to) => print_json(event, to),
+            Mode::Json(to) => print_json(run, event, to),
             Mode::Lines(lines) => lines.see(event),
-            Mode::Bars(bars) => lock(bars).see(event),
+            Mode::Bars(bars) => lock(bars).see(run, event),
         }
+    }
+
+    /// Writes to the streams in order with what was shown before; bars step aside meanwhile.
+    pub(crate) fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+        match &self.mode {
+            Mode::Silent => write(),
+            Mode::Json(to) | Mode::Lines(Lines { to, .. }) => {
+                to.flush();
+                write()
+            }
+            Mode::Bars(bars) => {
+                let all = lock(bars).all.clone();
+                all.suspend(write)
+            }
+        }
+    }
+
+    /// Whether nobody reads any more what programs read.
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(&self.mode, Mode::Json(to) if to.is_closed())
     }
 }
 
-fn print_json(event: &Event, to: &Gather) {
-    if let Ok(mut line) = serde_json::to_vec(event) {
+/// An event with the number of its run.
+#[derive(Serialize)]
+struct Numbered<'e> {
+    #[serde(flatten)]
+    event: &'e Event,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<u64>,
+}
+
+fn print_json(run: Option<u64>, event: &Event, to: &Gather) {
+    if let Ok(mut line) = serde_json::to_vec(&Numbered { event, run }) {
         line.push(b'\n');
         to.push(&line);
     }
@@ -134,12 +169,15 @@ impl Lines {
     }
 }
 
+/// Whose bar it is: of which run, of which node.
+type Bar = (Option<u64>, Arc<str>);
+
 /// Bars for what runs, lines for what is done.
 struct Bars {
     all: MultiProgress,
     paint: Paint,
     wide: usize,
-    running: HashMap<Arc<str>, ProgressBar>,
+    running: HashMap<Bar, ProgressBar>,
     total: Option<ProgressBar>,
 }
 
@@ -149,14 +187,14 @@ impl Bars {
         Bars { all, paint, wide: 0, running: HashMap::new(), total: None }
     }
 
-    fn see(&mut self, event: &Event) {
+    fn see(&mut self, run: Option<u64>, event: &Event) {
         match event {
             Event::Planned { .. } => self.begin(event),
             Event::Started { name, op } if self.total.is_none() => {
-                self.bar(name, op);
+                self.bar((run, Arc::clone(name)), op);
             }
             Event::Progress { name, step, of, seconds_left, .. } => {
-                let bar = self.bar(name, "");
+                let bar = self.bar((run, Arc::clone(name)), "");
                 if bar.length() != Some(*of) {
                     bar.set_style(steps(self.paint.0));
                     bar.set_length(*of);
@@ -165,16 +203,18 @@ impl Bars {
                 let left = seconds_left.filter(|left| *left >= 1.0).map(clock);
                 bar.set_message(left.map(|left| format!("{left} left")).unwrap_or_default());
             }
-            Event::Finished { name, .. } | Event::Failed { name, .. } => self.end(name, event),
-            Event::Skipped { name, .. } => self.end(name, event),
+            Event::Finished { name, .. }
+            | Event::Failed { name, .. }
+            | Event::Skipped { name, .. } => self.end(&(run, Arc::clone(name)), event),
             Event::Started { .. } => {}
-            Event::Done { .. } => self.clear(),
+            Event::Done { .. } => self.clear(run),
         }
     }
 
     fn begin(&mut self, event: &Event) {
         let Some((shown, wide)) = overview(event) else { return };
         self.wide = wide;
+        self.total.take().inspect(ProgressBar::finish_and_clear);
         if shown > MANY {
             let total = ProgressBar::new(shown as u64).with_style(totals(self.paint.0));
             self.total = Some(self.all.add(total.with_message(count(shown, "node"))));
@@ -182,10 +222,11 @@ impl Bars {
     }
 
     /// The bar of a node, made when it is first asked for.
-    fn bar(&mut self, name: &Arc<str>, op: &str) -> ProgressBar {
-        if let Some(bar) = self.running.get(name) {
+    fn bar(&mut self, of: Bar, op: &str) -> ProgressBar {
+        if let Some(bar) = self.running.get(&of) {
             return bar.clone();
         }
+        let name = &of.1;
         let space = " ".repeat(self.wide.saturating_sub(width(name)));
         let bar = ProgressBar::no_length()
             .with_style(spinner(self.paint.0))
@@ -196,12 +237,12 @@ impl Bars {
             None => self.all.add(bar),
         };
         bar.enable_steady_tick(Duration::from_millis(120));
-        self.running.insert(Arc::clone(name), bar.clone());
+        self.running.insert(of, bar.clone());
         bar
     }
 
-    fn end(&mut self, name: &Arc<str>, event: &Event) {
-        if let Some(bar) = self.running.remove(name) {
+    fn end(&mut self, of: &Bar, event: &Event) {
+        if let Some(bar) = self.running.remove(of) {
             bar.finish_and_clear();
             self.all.remove(&bar);
         }
@@ -220,14 +261,15 @@ impl Bars {
         }
     }
 
-    fn clear(&mut self) {
-        for (_, bar) in self.running.drain() {
+    fn clear(&mut self, run: Option<u64>) {
+        for (_, bar) in self.running.extract_if(|(of, _), _| *of == run) {
             bar.finish_and_clear();
+            self.all.remove(&bar);
         }
-        if let Some(total) = self.total.take() {
-            total.finish_and_clear();
+        if self.running.is_empty() {
+            self.total.take().inspect(ProgressBar::finish_and_clear);
+            let _ = self.all.clear();
         }
-        let _ = self.all.clear();
     }
 }
 

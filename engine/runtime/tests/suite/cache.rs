@@ -192,3 +192,19 @@ fn a_switch_takes_what_is_cached_and_what_others_need() {
     assert_eq!(rig.evaluated(&draft(1, true)), ["on", "value"]);
     assert_eq!(int(&run(&rig.runtime, &draft(1, false)), "value"), Some(22));
 }
+
+#[test]
+fn what_is_forgotten_is_computed_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options { memory_budget: 1 << 20, ..on_disk(folder.path()) };
+    let rig = Rig::with(options, Log::default());
+    let mut draft = Draft::chain();
+    let file = folder.path().join("file").display().to_string();
+    draft.add("file", "write", vec![of(2), Input::Literal(Literal::text(file))]);
+    assert_eq!(rig.evaluated(&draft), ["a", "b", "c", "file"]);
+    assert_eq!(rig.evaluated(&draft), [""; 0]);
+    for step in &draft.plan.steps[1..] {
+        rig.runtime.forget(&step.key);
+    }
+    assert_eq!(rig.evaluated(&draft), ["b", "c", "file"]);
+}

@@ -1,0 +1,175 @@
+//! What a watch shows beside the events of its runs: changes, differences, diagnostics, results.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use kino_graph::{Change, Diagnostics, Diff, Plan};
+use kino_runtime::{Event, Outlook};
+use kino_world::ChangeKind;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::failure::Failure;
+use crate::render::diagnostics;
+use crate::render::progress::Watch;
+use crate::run::outcome::Outcome;
+use crate::screen::Screen;
+use crate::watch::reading::Generation;
+
+/// The screen of a watch.
+pub(crate) struct View {
+    screen: Screen,
+    watch: Watch,
+    closed: AtomicBool,
+}
+
+impl View {
+    pub(crate) fn new(screen: &Screen, watch: Watch) -> Self {
+        View { screen: *screen, watch, closed: AtomicBool::new(false) }
+    }
+
+    /// Whether nobody reads any more what programs read.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed) || self.watch.is_closed()
+    }
+
+    /// An event of a run.
+    pub(crate) fn see(&self, run: u64, event: &Event) {
+        self.watch.see_of(Some(run), event);
+    }
+
+    fn json(&self, value: &impl Serialize) {
+        self.printed(self.watch.aside(|| self.screen.print_json(value)));
+    }
+
+    fn printed(&self, result: io::Result<()>) {
+        let closed = result.is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+        self.closed.fetch_or(closed, Ordering::Relaxed);
+    }
+
+    /// A text between those of the nodes, unless only results are wanted.
+    fn text(&self, text: &str) {
+        if !self.screen.quiet {
+            let _ = self.watch.aside(|| io::stderr().write_all(text.as_bytes()));
+        }
+    }
+
+    /// Files that changed.
+    pub(crate) fn changed(&self, changes: &[kino_world::Change]) {
+        if self.screen.json {
+            let paths = changes.iter().map(|one| {
+                let change = match one.kind {
+                    ChangeKind::Appeared => "appeared",
+                    ChangeKind::Changed => "changed",
+                    ChangeKind::Vanished => "vanished",
+                };
+                json!({ "path": one.path, "change": change })
+            });
+            let paths: Vec<Value> = paths.collect();
+            return self.json(&json!({ "event": "changed", "paths": paths }));
+        }
+        let told = changes.iter().map(|one| {
+            let path = self.screen.err.bold(&one.path.display().to_string());
+            match one.kind {
+                ChangeKind::Appeared => format!("{path} is there\n"),
+                ChangeKind::Changed => format!("{path} changed\n"),
+                ChangeKind::Vanished => format!("{path} is gone\n"),
+            }
+        });
+        self.text(&format!("\n{}", told.collect::<String>()));
+    }
+
+    /// What a new plan changes: which nodes will run, and why.
+    pub(crate) fn diff(&self, diff: &Diff, plan: &Plan, outlook: &[Outlook]) {
+        let outlook = |name: &str| plan.step(name).map(|(at, _)| outlook[at]);
+        if self.screen.json {
+            let changes = diff.changes.iter().map(|(name, change)| {
+                let (kind, why) = match change {
+                    Change::Added => ("added", &[][..]),
+                    Change::Removed => ("removed", &[][..]),
+                    Change::Changed(why) => ("changed", &why[..]),
+                };
+                json!({ "name": &**name, "change": kind, "why": why, "outlook": outlook(name) })
+            });
+            let changes: Vec<Value> = changes.collect();
+            let unchanged = diff.unchanged;
+            return self.json(&json!({
+                "event": "diff", "changes": changes, "unchanged": unchanged,
+            }));
+        }
+        let paint = self.screen.err;
+        let mut text = String::new();
+        for (name, change) in &diff.changes {
+            let cached = match outlook(name) {
+                Some(Outlook::Memory | Outlook::Disk) => paint.good("  cached"),
+                Some(Outlook::Unneeded) => paint.dim("  not needed"),
+                _ => String::new(),
+            };
+            let name = paint.name(name);
+            text.push_str(&match change {
+                Change::Added => format!("  {} {name}{cached}\n", paint.good("+")),
+                Change::Removed => format!("  {} {name}\n", paint.bad("-")),
+                Change::Changed(why) => {
+                    format!("  {} {name}: {}{cached}\n", paint.note("~"), why.join(", "))
+                }
+            });
+        }
+        if text.is_empty() {
+            text = paint.dim("  no node is any different\n");
+        }
+        self.text(&text);
+    }
+
+    /// Why there is nothing new to run.
+    pub(crate) fn failed(&self, failure: &Failure, has_last: bool) {
+        if self.screen.json {
+            let mut value = diagnostics::as_json(failure);
+            value["event"] = "diagnostics".into();
+            return self.json(&value);
+        }
+        self.watch.aside(|| diagnostics::fail(&self.screen, failure));
+        if has_last {
+            self.text(&self.screen.err.dim("the last good graph stays\n"));
+        }
+    }
+
+    /// What is probably not meant.
+    pub(crate) fn warn(&self, warnings: &Diagnostics) {
+        if self.screen.json && !warnings.list.is_empty() {
+            return self.json(&json!({ "event": "diagnostics", "diagnostics": warnings }));
+        }
+        self.watch.aside(|| diagnostics::warn(&self.screen, warnings));
+    }
+
+    /// What a run left.
+    pub(crate) fn outcome(&self, generation: &Generation, outcome: &Outcome) {
+        self.watch.aside(|| {
+            let files = generation.sheet.graph.files();
+            outcome.tell_failures(&self.screen, &generation.plan, files);
+            if let Err(Failure::Print(error)) = outcome.print_results(&self.screen) {
+                self.printed(Err(error));
+            }
+        });
+    }
+
+    /// Nothing is left to do until something changes.
+    pub(crate) fn waiting(&self, files: &BTreeSet<PathBuf>) {
+        if self.screen.json {
+            return self.json(&json!({ "event": "waiting", "watched": files }));
+        }
+        let what = match files.iter().collect::<Vec<_>>().as_slice() {
+            [] => "nothing: a built-in graph that reads no file".to_owned(),
+            [one] => one.display().to_string(),
+            many => format!("{} and {} more", first(many), many.len() - 1),
+        };
+        self.text(&self.screen.err.dim(&format!("watching {what}; Ctrl-C ends\n")));
+    }
+}
+
+/// The graph itself, if it is among them.
+fn first(paths: &[&PathBuf]) -> String {
+    let graph = paths.iter().find(|path| path.extension().is_some_and(|end| end == "ron"));
+    graph.map_or(Path::new("files"), |path| path).display().to_string()
+}
