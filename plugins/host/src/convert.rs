@@ -11,9 +11,13 @@ use crate::item::Item;
 /// A tensor's elements as they lie in memory, to be read.
 pub struct ReadView {
     /// Keeps the elements where they are.
-    pub tensor: Tensor,
+    pub keeper: Item,
+    /// The type of the elements.
+    pub dtype: DType,
     /// The first element.
     pub data: *const u8,
+    /// The dimensions.
+    pub shape: Vec<usize>,
     /// Elements from one to the next along each dimension.
     pub strides: Vec<usize>,
 }
@@ -31,6 +35,10 @@ impl Item {
                 Ok(Tensor::new(levels, &Device::Cpu)?)
             }
             Item::Draft(draft) => draft.finish(),
+            Item::Shared(shared) => {
+                let bytes = (*shared.memory).as_ref();
+                Ok(Tensor::from_raw_buffer(bytes, shared.dtype, &shared.shape, &Device::Cpu)?)
+            }
             other => Err(Error::failed(format!("expected a tensor, found {}", other.type_name()))),
         }
     }
@@ -42,6 +50,7 @@ impl Item {
     pub fn shape(&self) -> Result<(DType, Vec<usize>)> {
         match self {
             Item::Draft(draft) => Ok((draft.dtype(), draft.shape().to_vec())),
+            Item::Shared(shared) => Ok((shared.dtype, shared.shape.clone())),
             Item::Value(Value::Sigmas(sigmas)) => Ok((DType::F64, vec![sigmas.0.len()])),
             other => {
                 let tensor = other.tensor()?;
@@ -55,6 +64,15 @@ impl Item {
     /// # Errors
     /// When it is no tensor, or lies elsewhere.
     pub fn view(&self) -> Result<ReadView> {
+        if let Item::Shared(shared) = self {
+            let mut strides = vec![1; shared.shape.len()];
+            for at in (1..strides.len()).rev() {
+                strides[at - 1] = strides[at] * shared.shape[at];
+            }
+            let data = (*shared.memory).as_ref().as_ptr();
+            let (dtype, shape) = (shared.dtype, shared.shape.clone());
+            return Ok(ReadView { keeper: self.clone(), dtype, data, shape, strides });
+        }
         let tensor = self.tensor()?;
         let (data, strides) = {
             let (storage, layout) = tensor.storage_and_layout();
@@ -68,7 +86,9 @@ impl Item {
             let offset = layout.start_offset() * tensor.dtype().size_in_bytes();
             (bytes[offset.min(bytes.len())..].as_ptr(), layout.stride().to_vec())
         };
-        Ok(ReadView { tensor, data, strides })
+        let (dtype, shape) = (tensor.dtype(), tensor.dims().to_vec());
+        let keeper = Item::Value(Value::Tensor(tensor));
+        Ok(ReadView { keeper, dtype, data, shape, strides })
     }
 
     /// Copies a piece of the bytes, or of a tensor's elements in row-major order.
@@ -150,7 +170,9 @@ impl Item {
                 };
                 Ok(Value::List(items.iter().map(item).collect::<Result<_>>()?))
             }
-            Item::Space(_) | Item::Clips(_) => {
+            Item::Shared(_) => Ok(Value::Tensor(self.tensor()?)),
+            Item::Fields(ty, fields) => Item::record(&ty, fields.to_vec())?.into_value(),
+            Item::Space(_) | Item::Clips(_) | Item::Elsewhere(..) => {
                 Err(Error::failed(format!("a {} is no value by itself", self.type_name())))
             }
         }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use kino_node::{Clip, Error, Frames, Result, Space, Value};
 
 use crate::draft::Draft;
@@ -51,6 +51,22 @@ pub enum Item {
     Chunks(Arc<Frames>),
     /// Several items, each with its name, which may be empty.
     List(Arc<[(Arc<str>, Item)]>),
+    /// A tensor in memory that belongs to somebody else.
+    Shared(Arc<Shared>),
+    /// A record that is not turned into a value here, but where it goes.
+    Fields(Arc<str>, Arc<[(Arc<str>, Item)]>),
+    /// A value that stays where it came from: what it is called there, and its number.
+    Elsewhere(Arc<str>, u64),
+}
+
+/// A tensor, row-major without gaps, in memory that belongs to somebody else.
+pub struct Shared {
+    /// The type of its elements.
+    pub dtype: DType,
+    /// Its dimensions.
+    pub shape: Vec<usize>,
+    /// Its elements; as many bytes as type and shape say.
+    pub memory: Box<dyn AsRef<[u8]> + Send + Sync>,
 }
 
 fn cannot<T>(what: &str, item: &Item) -> Result<T> {
@@ -82,10 +98,10 @@ impl Item {
                 Value::Part(_) | Value::Guider(_) | Value::File(_) => Kind::Opaque,
             },
             Item::Bytes(_) => Kind::Bytes,
-            Item::Draft(_) => Kind::Tensor,
-            Item::Growing(_) => Kind::Record,
+            Item::Draft(_) | Item::Shared(_) => Kind::Tensor,
+            Item::Growing(_) | Item::Fields(..) => Kind::Record,
             Item::List(_) | Item::Chunks(_) => Kind::List,
-            Item::Space(_) | Item::Clips(_) => Kind::Opaque,
+            Item::Space(_) | Item::Clips(_) | Item::Elsewhere(..) => Kind::Opaque,
         }
     }
 
@@ -96,7 +112,8 @@ impl Item {
             Item::Value(Value::Part(_)) => "Part",
             Item::Value(value) => value.kind(),
             Item::Bytes(_) => "Bytes",
-            Item::Draft(_) => "Tensor",
+            Item::Draft(_) | Item::Shared(_) => "Tensor",
+            Item::Fields(ty, _) | Item::Elsewhere(ty, _) => ty,
             Item::Growing(_) => "Frames",
             Item::List(_) | Item::Chunks(_) => "List",
             Item::Space(_) => "Space",
@@ -147,7 +164,7 @@ impl Item {
         match self {
             Item::Value(Value::List(items)) => items.len(),
             Item::Value(Value::Own(record)) => record.fields.len(),
-            Item::List(items) => items.len(),
+            Item::List(items) | Item::Fields(_, items) => items.len(),
             Item::Chunks(frames) => frames.chunk_count(),
             other => other.field_names().len(),
         }
@@ -177,7 +194,9 @@ impl Item {
             Item::Value(Value::Own(record)) => {
                 record.fields.get(index).map(|(name, _)| &**name).unwrap_or_default()
             }
-            Item::List(items) => items.get(index).map(|(name, _)| &**name).unwrap_or_default(),
+            Item::List(items) | Item::Fields(_, items) => {
+                items.get(index).map(|(name, _)| &**name).unwrap_or_default()
+            }
             other => other.field_names().get(index).copied().unwrap_or_default(),
         }
     }
@@ -193,7 +212,9 @@ impl Item {
                 let field = record.fields.get(index);
                 field.map(|(_, value)| Item::Value(value.clone())).ok_or_else(missing)
             }
-            Item::List(items) => items.get(index).map(|(_, item)| item.clone()).ok_or_else(missing),
+            Item::List(items) | Item::Fields(_, items) => {
+                items.get(index).map(|(_, item)| item.clone()).ok_or_else(missing)
+            }
             Item::Chunks(frames) => Ok(Item::Value(Value::Tensor(frames.chunk(index)?))),
             other => {
                 let name = other.field_names().get(index).ok_or_else(missing)?;
@@ -210,6 +231,9 @@ impl Item {
             Item::Value(Value::Own(record)) => {
                 let field = record.fields.iter().find(|(field, _)| **field == *name);
                 field.map(|(_, value)| Item::Value(value.clone()))
+            }
+            Item::Fields(_, fields) => {
+                fields.iter().find(|(field, _)| **field == *name).map(|(_, item)| item.clone())
             }
             Item::Value(Value::Latent(latent)) => match name {
                 "tensor" => tensor(&latent.tensor),

@@ -1,0 +1,112 @@
+//! Where plugins are found: beside the graph, then among the user's own. Only manifests are read.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use kino_node::{Error, Result};
+
+use crate::lock::Lock;
+use crate::manifest::{MANIFEST, Manifest};
+
+/// The folder beside a graph that holds its plugins.
+pub const PLUGINS: &str = "plugins";
+
+/// A plugin that was found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// What it says of itself.
+    pub manifest: Manifest,
+    /// The folder of the lock file that decides on it.
+    pub lock: PathBuf,
+}
+
+/// All plugins that a graph may use.
+#[derive(Default)]
+pub struct Shelf {
+    /// Those whose manifest reads, those beside the graph first.
+    pub found: Vec<Found>,
+    /// Folders whose manifest does not read, with the reason.
+    pub broken: Vec<(PathBuf, Error)>,
+}
+
+impl Shelf {
+    /// Looks for plugins: folders that the graph's lock names as being worked on, `plugins` beside
+    /// the graph, and the user's own.
+    ///
+    /// # Errors
+    /// When a lock does not read.
+    pub fn look(graph: &Path, user: Option<&Path>) -> Result<Self> {
+        let mut shelf = Shelf::default();
+        let lock = Lock::read(graph)?;
+        for folder in lock.plugins.values().filter_map(|entry| entry.dev.as_ref()) {
+            shelf.add(&graph.join(folder), graph);
+        }
+        shelf.add_all(&graph.join(PLUGINS), graph);
+        if let Some(user) = user {
+            shelf.add_all(user, user);
+        }
+        Ok(shelf)
+    }
+
+    fn add_all(&mut self, folder: &Path, lock: &Path) {
+        let Ok(entries) = std::fs::read_dir(folder) else { return };
+        let mut folders: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+        folders.sort();
+        folders.iter().for_each(|folder| self.add(folder, lock));
+    }
+
+    fn add(&mut self, folder: &Path, lock: &Path) {
+        let same = |known: &Path| {
+            known == folder || known.canonicalize().ok() == folder.canonicalize().ok()
+        };
+        if !folder.join(MANIFEST).is_file() || self.found.iter().any(|found| same(&found.folder)) {
+            return;
+        }
+        match Manifest::read(folder) {
+            Ok(manifest) => self.found.push(Found {
+                folder: folder.to_owned(),
+                manifest,
+                lock: lock.to_owned(),
+            }),
+            Err(error) => self.broken.push((folder.to_owned(), error)),
+        }
+    }
+
+    /// The plugin of this id.
+    pub fn plugin(&self, id: &str) -> Option<&Found> {
+        self.found.iter().find(|found| found.manifest.id == id)
+    }
+
+    /// The plugin that has a node.
+    pub fn of_node(&self, node: &str) -> Option<&Found> {
+        self.found.iter().find(|found| found.manifest.nodes.iter().any(|known| known == node))
+    }
+
+    /// Node ids and plugin ids that two plugins claim, or a plugin and the engine: a sentence each.
+    pub fn conflicts(&self, is_built_in: impl Fn(&str) -> bool) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut owners: HashMap<&str, &Found> = HashMap::new();
+        for found in &self.found {
+            let Found { folder, manifest, .. } = found;
+            for node in &manifest.nodes {
+                if is_built_in(node) {
+                    let (id, folder) = (&manifest.id, folder.display());
+                    faults.push(format!(
+                        "the plugin `{id}` ({folder}) claims `{node}`, which is built in"
+                    ));
+                } else if let Some(other) = owners.insert(node, found) {
+                    faults.push(format!(
+                        "two plugins claim the node `{node}`: `{}` ({}) and `{}` ({})",
+                        other.manifest.id,
+                        other.folder.display(),
+                        manifest.id,
+                        folder.display()
+                    ));
+                }
+            }
+        }
+        faults
+    }
+}

@@ -1,0 +1,195 @@
+//! Files that a plugin was granted: resolved, read, and hashed for keys.
+
+use std::collections::HashMap;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use kino_node::{Error, Result};
+use kino_port::Read;
+
+use crate::artifact::Files;
+
+/// Files of granted folders beyond this number enter keys by length and time alone.
+const MOST_HASHED: usize = 256;
+/// So do files larger than this.
+const LARGEST_HASHED: u64 = 64 << 20;
+/// The largest file that is read for a plugin.
+const LARGEST_READ: u64 = 1 << 30;
+
+/// Granted files and folders below one root.
+pub struct Granted {
+    root: PathBuf,
+    read: Vec<String>,
+    hashes: Mutex<HashMap<PathBuf, (u64, SystemTime, String)>>,
+}
+
+impl Granted {
+    /// What the lock grants, relative to the folder of the graph.
+    pub fn new(root: &Path, read: &[String]) -> Self {
+        Granted { root: root.to_owned(), read: read.to_vec(), hashes: Mutex::default() }
+    }
+
+    fn refused(&self, path: &str, why: &str) -> Error {
+        let granted = match self.read.as_slice() {
+            [] => "nothing was granted".to_owned(),
+            some => format!("granted are {}", some.join(", ")),
+        };
+        Error::advised(
+            format!("`{path}` may not be read: {why}"),
+            format!("{granted}; `kino plugin trust ID --read PATH` grants more"),
+        )
+    }
+
+    /// Where a file that a plugin names really lies.
+    ///
+    /// # Errors
+    /// When it is absolute, contains `..`, lies in nothing that was granted, or a link leads out.
+    pub fn resolve(&self, path: &str) -> Result<PathBuf> {
+        let relative = Path::new(path);
+        let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+        if path.contains('\0') || path.contains('\\') || !relative.components().all(plain) {
+            return Err(self.refused(path, "paths are relative to the graph, without `..`"));
+        }
+        let clean: PathBuf =
+            relative.components().filter(|part| *part != Component::CurDir).collect();
+        let grant = self.read.iter().find(|grant| clean.starts_with(normal(grant)));
+        let Some(grant) = grant else {
+            return Err(self.refused(path, "it is not among what the plugin was granted"));
+        };
+        let missing = |error: std::io::Error| Error::failed(format!("`{path}`: {error}"));
+        let within = self.root.join(normal(grant)).canonicalize().map_err(missing)?;
+        let real = self.root.join(&clean).canonicalize().map_err(missing)?;
+        if !real.starts_with(&within) {
+            return Err(self.refused(path, "a link leads out of what was granted"));
+        }
+        Ok(real)
+    }
+
+    fn hash(&self, path: &Path, metadata: &std::fs::Metadata, full: bool) -> Result<String> {
+        let (length, modified) = (metadata.len(), metadata.modified()?);
+        if !full || length > LARGEST_HASHED {
+            return Ok(format!("{length}@{modified:?}"));
+        }
+        let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((was, at, hash)) = hashes.get(path)
+            && (*was, *at) == (length, modified)
+        {
+            return Ok(hash.clone());
+        }
+        let hash = blake3::hash(&std::fs::read(path)?).to_hex().to_string();
+        // A file that was written just now may change again within one tick of the clock.
+        if modified.elapsed().is_ok_and(|age| age.as_secs() >= 2) {
+            hashes.insert(path.to_owned(), (length, modified, hash.clone()));
+        }
+        Ok(hash)
+    }
+}
+
+fn normal(grant: &str) -> PathBuf {
+    Path::new(grant).components().filter(|part| *part != Component::CurDir).collect()
+}
+
+/// All files below a path, in order; links are not followed.
+fn walk(path: &Path, into: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    let metadata = std::fs::symlink_metadata(path)?;
+    if !metadata.is_dir() {
+        into.push(path.to_owned());
+        return Ok(());
+    }
+    let mut entries = std::fs::read_dir(path)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<std::io::Result<Vec<_>>>()?;
+    entries.sort();
+    entries.iter().try_for_each(|entry| walk(entry, into))
+}
+
+impl Files for Granted {
+    fn read(&self, path: &str) -> Result<Vec<u8>> {
+        let real = self.resolve(path)?;
+        let fault = |error: std::io::Error| Error::failed(format!("`{path}`: {error}"));
+        let metadata = std::fs::metadata(&real).map_err(fault)?;
+        if !metadata.is_file() {
+            return Err(Error::failed(format!("`{path}` is no file")));
+        }
+        if metadata.len() > LARGEST_READ {
+            return Err(Error::failed(format!(
+                "`{path}` has {} bytes, at most {LARGEST_READ} are read for a plugin",
+                metadata.len()
+            )));
+        }
+        std::fs::read(&real).map_err(fault)
+    }
+
+    fn stand(&self) -> Result<Vec<Read>> {
+        let mut reads = Vec::new();
+        for grant in &self.read {
+            let mut files = Vec::new();
+            let start = self.root.join(normal(grant));
+            match walk(&start, &mut files) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    reads.push(Read { path: grant.clone(), hash: "missing".to_owned() });
+                    continue;
+                }
+                Err(error) => return Err(Error::failed(format!("`{grant}`: {error}"))),
+            }
+            for (index, file) in files.iter().enumerate() {
+                let Ok(metadata) = std::fs::metadata(file) else { continue };
+                let hash = self.hash(file, &metadata, index < MOST_HASHED)?;
+                let shown = file.strip_prefix(&self.root).unwrap_or(file);
+                reads.push(Read { path: shown.to_string_lossy().into_owned(), hash });
+            }
+        }
+        Ok(reads)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugin_reads_what_was_granted_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("graph");
+        std::fs::create_dir_all(root.join("luts/deep")).unwrap();
+        std::fs::write(root.join("luts/deep/a.cube"), "a").unwrap();
+        std::fs::write(root.join("luts_secret"), "s").unwrap();
+        std::fs::write(folder.path().join("out.txt"), "s").unwrap();
+        let granted = Granted::new(&root, &["./luts".to_owned()]);
+        assert_eq!(granted.read("luts/deep/a.cube").unwrap(), b"a");
+        assert_eq!(granted.read("./luts/./deep/a.cube").unwrap(), b"a");
+        for path in [
+            "luts_secret",
+            "luts/../luts_secret",
+            "../out.txt",
+            "/etc/passwd",
+            "",
+            ".",
+            "luts\\..\\x",
+            "luts/\0",
+        ] {
+            let error = granted.read(path).unwrap_err().to_string();
+            assert!(error.contains("may not be read"), "{path:?}: {error}");
+        }
+        assert!(granted.read("luts").unwrap_err().to_string().contains("is no file"));
+        assert_eq!(granted.stand().unwrap().len(), 1);
+        let before = granted.stand().unwrap();
+        std::fs::write(root.join("luts/deep/a.cube"), "b").unwrap();
+        assert_ne!(granted.stand().unwrap(), before);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_does_not_lead_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("graph");
+        std::fs::create_dir_all(root.join("luts")).unwrap();
+        std::fs::write(folder.path().join("secret"), "s").unwrap();
+        std::os::unix::fs::symlink(folder.path().join("secret"), root.join("luts/link")).unwrap();
+        let granted = Granted::new(&root, &["luts".to_owned()]);
+        let error = granted.read("luts/link").unwrap_err().to_string();
+        assert!(error.contains("a link leads out"), "{error}");
+    }
+}

@@ -1,0 +1,150 @@
+//! The lock file: which builds of which plugins are trusted, and with what. `kino.lock.ron` stands
+//! beside the graph; the user's own plugins have one in the user's data folder.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+use kino_node::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::manifest::{Asks, Kind, ron};
+
+/// The name of the file.
+pub const LOCK: &str = "kino.lock.ron";
+
+/// The version of its form.
+const VERSION: u32 = 1;
+
+/// Which plugins are trusted.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lock {
+    /// The version of the file's form.
+    pub version: u32,
+    /// What is trusted, by the plugin's id.
+    #[serde(default)]
+    pub plugins: BTreeMap<String, Entry>,
+}
+
+impl Default for Lock {
+    fn default() -> Self {
+        Lock { version: VERSION, plugins: BTreeMap::new() }
+    }
+}
+
+/// What is trusted of one plugin.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// The version that was accepted.
+    #[serde(default)]
+    pub version: String,
+    /// How it is loaded.
+    pub kind: Kind,
+    /// The sha256 of the artifact, in hexadecimal; empty in a `dev` entry.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sha256: String,
+    /// The folder whose every build is trusted while its author works on it, relative to this file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dev: Option<String>,
+    /// `native` where the user trusts native code of this plugin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<Kind>,
+    /// Whether native code runs in a process of its own.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub isolate: bool,
+    /// What the manifest asked for when it was accepted.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub asks: Asks,
+    /// Files and folders that it may read, relative to the graph.
+    #[serde(default, skip_serializing_if = "Grants::is_empty")]
+    pub grants: Grants,
+    /// What it may use up in one call; the defaults where not given.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: LimitsEntry,
+}
+
+/// What a plugin may reach.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grants {
+    /// Files and folders to read, relative to the graph.
+    #[serde(default)]
+    pub read: Vec<String>,
+}
+
+impl Grants {
+    fn is_empty(&self) -> bool {
+        self.read.is_empty()
+    }
+}
+
+/// What a plugin may use up, as it is written.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsEntry {
+    /// Memory for one call, such as `2GB`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<String>,
+    /// Seconds for one call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+}
+
+fn is_false(truth: &bool) -> bool {
+    !truth
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+impl Lock {
+    /// Reads the lock of a folder; an empty one where there is no such file.
+    ///
+    /// # Errors
+    /// When the file cannot be read or understood; the message names line and column.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(LOCK);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Lock::default());
+            }
+            Err(error) => return Err(Error::failed(format!("{}: {error}", path.display()))),
+        };
+        let lock: Lock = ron().from_str(&text).map_err(|error| {
+            Error::failed(format!("{}:{}: {}", path.display(), error.span.start, error.code))
+        })?;
+        if lock.version != VERSION {
+            return Err(Error::advised(
+                format!(
+                    "{}: its version is {}, this Kinograph reads {VERSION}",
+                    path.display(),
+                    lock.version
+                ),
+                "use a newer Kinograph",
+            ));
+        }
+        Ok(lock)
+    }
+
+    /// Writes the lock of a folder, whole or not at all; the same lock gives the same text.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let config = ron::ser::PrettyConfig::new().struct_names(false);
+        let text = ron().to_string_pretty(self, config);
+        let text = text.map_err(|error| Error::failed(error.to_string()))?;
+        let path = folder.join(LOCK);
+        let fault = |error: std::io::Error| Error::failed(format!("{}: {error}", path.display()));
+        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(fault)?;
+        let head =
+            "// Which plugins are trusted, and with what. `kino plugin trust` writes this file.\n";
+        file.write_all(format!("{head}{text}\n").as_bytes()).map_err(fault)?;
+        file.persist(&path).map_err(|error| fault(error.error))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,192 @@
+//! Whether a plugin that was found may be loaded, and with what.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kino_node::{Error, Result};
+use sha2::{Digest, Sha256};
+
+use crate::artifact::Limits;
+use crate::find::Found;
+use crate::lock::{Entry, Grants, LimitsEntry, Lock};
+use crate::manifest::{Kind, parse_bytes};
+
+/// A build that may be loaded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Allowed {
+    /// The plugin's id.
+    pub id: String,
+    /// How it is loaded.
+    pub kind: Kind,
+    /// The artifact.
+    pub path: PathBuf,
+    /// The sha256 that the artifact must have, in hexadecimal; none while its author works on it.
+    pub sha256: Option<String>,
+    /// Whether native code runs in a process of its own.
+    pub isolate: bool,
+    /// Files and folders that it may read, relative to the graph.
+    pub read: Vec<String>,
+    /// What it may use up in one call.
+    pub limits: Limits,
+}
+
+/// What the user accepts of a plugin, beyond its asking.
+#[derive(Clone, Debug, Default)]
+pub struct Acceptance {
+    /// Load its native library; the user trusts it by name.
+    pub native: bool,
+    /// Run native code in a process of its own.
+    pub isolate: bool,
+    /// Trust every build of its folder.
+    pub dev: bool,
+    /// Files and folders that it may read beyond what it asks for.
+    pub read: Vec<String>,
+    /// Memory for one call.
+    pub memory: Option<String>,
+    /// Seconds for one call.
+    pub seconds: Option<f64>,
+}
+
+/// The sha256 of a file, in hexadecimal.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn sha256(path: &Path) -> Result<String> {
+    let mut file = std::fs::File::open(path)
+        .map_err(|error| Error::failed(format!("{}: {error}", path.display())))?;
+    let mut hasher = Sha256::new();
+    std::io::copy(&mut file, &mut hasher)?;
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Decides on a plugin by the lock file that is in charge of it.
+///
+/// # Errors
+/// When it may not be loaded: what stands against it, and the command that would accept it.
+pub fn decide(found: &Found, lock: &Lock, locked: bool) -> Result<Allowed> {
+    let manifest = &found.manifest;
+    let id = &manifest.id;
+    let entry = lock.plugins.get(id);
+    let kind = entry.map_or(manifest.preferred(), |entry| entry.kind);
+    let flag = if kind == Kind::Native { " --native" } else { "" };
+    let command = format!("kino plugin trust {id}{flag}");
+    let refuse = |what: String| {
+        let hint = format!("look at {}, then `{command}` accepts it", found.folder.display());
+        Error::advised(format!("the plugin `{id}` {what}"), hint)
+    };
+    let Some(entry) = entry else {
+        return Err(refuse("is not trusted: the lock file does not pin it".to_owned()));
+    };
+    if entry.dev.is_some() && locked {
+        return Err(Error::advised(
+            format!("the plugin `{id}` is trusted as a folder at work, which --locked refuses"),
+            format!("`{command}` pins the build that stands there"),
+        ));
+    }
+    if kind == Kind::Native && entry.trust != Some(Kind::Native) {
+        return Err(refuse("is native code, which is not trusted by name".to_owned()));
+    }
+    let path = artifact(found, kind)?;
+    if entry.dev.is_none() {
+        if entry.asks != manifest.asks {
+            return Err(refuse("asks for something else than when it was accepted".to_owned()));
+        }
+        if entry.version != manifest.version {
+            let (was, is) = (&entry.version, &manifest.version);
+            return Err(refuse(format!("is version {is}; version {was} was accepted")));
+        }
+        let found = sha256(&path)?;
+        if found != entry.sha256 {
+            return Err(refuse(format!(
+                "has changed: its {kind} build has another sha256 than the one that was accepted"
+            )));
+        }
+    }
+    Ok(Allowed {
+        id: id.clone(),
+        kind,
+        path,
+        sha256: entry.dev.is_none().then(|| entry.sha256.clone()),
+        isolate: entry.isolate,
+        read: entry.grants.read.clone(),
+        limits: limits(&entry.limits)?,
+    })
+}
+
+/// The artifact of a kind.
+///
+/// # Errors
+/// When the manifest names none, or it does not stand there.
+fn artifact(found: &Found, kind: Kind) -> Result<PathBuf> {
+    let (id, folder) = (&found.manifest.id, found.folder.display());
+    let path = found.manifest.artifact(&found.folder, kind).ok_or_else(|| {
+        Error::advised(
+            format!("the plugin `{id}` has no {kind} build: its manifest names none"),
+            format!("`kino plugin trust {id}` accepts the one that it has"),
+        )
+    })?;
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(Error::advised(
+        format!("the plugin `{id}` is not built: {} is not there", path.display()),
+        format!("`kino plugin build {folder}` builds it"),
+    ))
+}
+
+fn limits(entry: &LimitsEntry) -> Result<Limits> {
+    let mut limits = Limits::default();
+    if let Some(memory) = &entry.memory {
+        limits.memory = parse_bytes(memory).map_err(Error::failed)?;
+    }
+    if let Some(seconds) = entry.seconds {
+        limits.time = Duration::try_from_secs_f64(seconds).map_err(|_| {
+            Error::failed(format!("`seconds: {seconds}` in a lock file is no time"))
+        })?;
+    }
+    Ok(limits)
+}
+
+/// The entry that trusts a plugin as it stands.
+///
+/// # Errors
+/// When it has no such artifact, or it cannot be read.
+pub fn accept(found: &Found, acceptance: &Acceptance) -> Result<Entry> {
+    let manifest = &found.manifest;
+    let kind = if acceptance.native || acceptance.isolate {
+        Kind::Native
+    } else if manifest.wasm.is_some() {
+        Kind::Wasm
+    } else {
+        return Err(Error::advised(
+            format!("the plugin `{}` is native code, which can do whatever you can", manifest.id),
+            format!("if you trust its author, `kino plugin trust {} --native`", manifest.id),
+        ));
+    };
+    let sha256 = match acceptance.dev {
+        true => String::new(),
+        false => sha256(&artifact(found, kind)?)?,
+    };
+    let mut read = manifest.asks.read.clone();
+    read.extend(acceptance.read.iter().filter(|path| !manifest.asks.read.contains(path)).cloned());
+    let entry = LimitsEntry {
+        memory: acceptance.memory.clone().or_else(|| manifest.asks.memory.clone()),
+        seconds: acceptance.seconds.or(manifest.asks.seconds),
+    };
+    limits(&entry)?;
+    let dev = acceptance.dev.then(|| {
+        let folder = found.folder.strip_prefix(&found.lock).unwrap_or(&found.folder);
+        folder.to_string_lossy().replace('\\', "/")
+    });
+    Ok(Entry {
+        version: manifest.version.clone(),
+        kind,
+        sha256,
+        dev,
+        trust: (kind == Kind::Native).then_some(Kind::Native),
+        isolate: acceptance.isolate,
+        asks: manifest.asks.clone(),
+        grants: Grants { read },
+        limits: entry,
+    })
+}

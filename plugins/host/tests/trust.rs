@@ -1,0 +1,179 @@
+//! What may be loaded, what is refused, and what the refusal says.
+
+use std::path::Path;
+
+use kino_host::{Acceptance, BuildKind, Lock, Manifest, Shelf, accept, decide};
+
+/// A graph's folder with one plugin in it.
+struct Site {
+    folder: tempfile::TempDir,
+}
+
+const MANIFEST: &str = r#"Plugin(id: "grain", version: "1.0.0", nodes: ["film.grain"],
+    native: "grain", wasm: "grain.wasm", asks: (read: ["luts"], seconds: 5.0))"#;
+
+impl Site {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let site = Site { folder };
+        site.write("plugins/grain/plugin.ron", MANIFEST);
+        site.write("plugins/grain/grain.wasm", "component");
+        let library = kino_host::library_name("grain");
+        site.write(&format!("plugins/grain/{library}"), "library");
+        site
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    fn trust(&self, acceptance: &Acceptance) -> kino_node::Result<()> {
+        let shelf = Shelf::look(self.path(), None)?;
+        let mut lock = Lock::read(self.path())?;
+        let found = shelf.plugin("grain").unwrap();
+        lock.plugins.insert("grain".into(), accept(found, acceptance)?);
+        lock.write(self.path())
+    }
+
+    /// What is decided, as a text with the folder's name taken out.
+    fn decide(&self, locked: bool) -> String {
+        let shelf = Shelf::look(self.path(), None).unwrap();
+        let lock = Lock::read(self.path()).unwrap();
+        match decide(shelf.plugin("grain").unwrap(), &lock, locked) {
+            Ok(allowed) => format!(
+                "{} {} read {:?} isolate {} {:?}",
+                allowed.kind,
+                if allowed.sha256.is_some() { "pinned" } else { "dev" },
+                allowed.read,
+                allowed.isolate,
+                allowed.limits.time,
+            ),
+            Err(error) => {
+                let text = format!("{error} / {}", error.hint().unwrap_or_default());
+                text.replace(&self.path().display().to_string(), "HERE")
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_pinned_is_refused_with_the_command_that_accepts_it() {
+    let site = Site::new();
+    assert_eq!(
+        site.decide(false),
+        "the plugin `grain` is not trusted: the lock file does not pin it / look at \
+         HERE/plugins/grain, then `kino plugin trust grain` accepts it"
+    );
+    site.trust(&Acceptance::default()).unwrap();
+    assert_eq!(site.decide(true), "wasm pinned read [\"luts\"] isolate false 5s");
+}
+
+#[test]
+fn a_changed_build_version_or_demand_is_refused() {
+    let site = Site::new();
+    site.trust(&Acceptance::default()).unwrap();
+    site.write("plugins/grain/grain.wasm", "another");
+    assert!(
+        site.decide(false).contains("its wasm build has another sha256"),
+        "{}",
+        site.decide(false)
+    );
+    site.trust(&Acceptance::default()).unwrap();
+    site.write("plugins/grain/plugin.ron", &MANIFEST.replace("luts", "home"));
+    assert!(site.decide(false).contains("asks for something else than when"));
+    site.write("plugins/grain/plugin.ron", &MANIFEST.replace("1.0.0", "1.1.0"));
+    assert!(site.decide(false).contains("is version 1.1.0; version 1.0.0 was accepted"));
+    std::fs::remove_file(site.path().join("plugins/grain/grain.wasm")).unwrap();
+    assert!(site.decide(false).contains("`kino plugin build HERE/plugins/grain` builds it"));
+}
+
+#[test]
+fn native_code_is_trusted_by_name_alone() {
+    let site = Site::new();
+    let native = Acceptance { native: true, isolate: true, ..Acceptance::default() };
+    site.trust(&native).unwrap();
+    assert_eq!(site.decide(true), "native pinned read [\"luts\"] isolate true 5s");
+    let mut lock = Lock::read(site.path()).unwrap();
+    lock.plugins.get_mut("grain").unwrap().trust = None;
+    lock.write(site.path()).unwrap();
+    assert_eq!(
+        site.decide(false),
+        "the plugin `grain` is native code, which is not trusted by name / look at \
+         HERE/plugins/grain, then `kino plugin trust grain --native` accepts it"
+    );
+    site.write("plugins/grain/plugin.ron", &MANIFEST.replace("wasm: \"grain.wasm\",", ""));
+    let refused = site.trust(&Acceptance::default()).unwrap_err();
+    assert!(refused.to_string().contains("native code, which can do whatever you can"));
+}
+
+#[test]
+fn a_folder_at_work_takes_every_build_but_not_under_locked() {
+    let site = Site::new();
+    site.trust(&Acceptance { dev: true, ..Acceptance::default() }).unwrap();
+    site.write("plugins/grain/grain.wasm", "another");
+    assert!(site.decide(false).starts_with("wasm dev"));
+    assert!(site.decide(true).contains("a folder at work, which --locked refuses"));
+    let lock = Lock::read(site.path()).unwrap();
+    assert_eq!(lock.plugins["grain"].dev.as_deref(), Some("plugins/grain"));
+    assert_eq!(lock.plugins["grain"].kind, BuildKind::Wasm);
+}
+
+#[test]
+fn two_plugins_that_claim_one_node_are_both_named() {
+    let site = Site::new();
+    site.write("plugins/other/plugin.ron", &MANIFEST.replace("\"grain\"", "\"other\""));
+    let shelf = Shelf::look(site.path(), None).unwrap();
+    let conflicts = shelf.conflicts(|_| false).join("\n");
+    let conflicts = conflicts.replace(&site.path().display().to_string(), "HERE");
+    assert_eq!(
+        conflicts,
+        "two plugins claim the node `film.grain`: `grain` (HERE/plugins/grain) and `other` \
+         (HERE/plugins/other)"
+    );
+    assert!(shelf.conflicts(|node| node == "film.grain")[0].contains("which is built in"));
+}
+
+#[test]
+fn a_manifest_says_what_is_wrong_and_where() {
+    let parse =
+        |text: &str| Manifest::parse(text, Path::new("plugin.ron")).unwrap_err().to_string();
+    let cases = [
+        ("Plugin(id: \"a\",", "plugin.ron:1:"),
+        ("Plugin(id: \"a\", version: \"1\", nodes: [], colour: 1)", "colour"),
+        ("Plugin(id: \"A b\", version: \"1\", nodes: [\"x.y\"])", "`id` is letters"),
+        ("Plugin(id: \"a\", version: \"1\", nodes: [])", "at least one"),
+        ("Plugin(id: \"a\", version: \"1\", nodes: [\"x\"], wasm: \"a\")", "such as `film.grain`"),
+        ("Plugin(id: \"a\", version: \"1\", nodes: [\"x.y\"])", "neither a `native`"),
+        ("Plugin(id: \"a\", version: \"1\", nodes: [\"x.y\"], wasm: \"../a\")", "no file name"),
+        (
+            "Plugin(id: \"a\", version: \"1\", nodes: [\"x.y\"], wasm: \"a\", asks: (memory: \"1X\"))",
+            "`1X` is no size",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert!(parse(text).contains(expected), "{text}: {}", parse(text));
+    }
+}
+
+#[test]
+fn a_lock_keeps_what_it_does_not_touch_and_is_the_same_text_again() {
+    let site = Site::new();
+    let other = r#"Lock(version: 1, plugins: {"other": (kind: "wasm", sha256: "00")})"#;
+    site.write("kino.lock.ron", other);
+    let error = Lock::read(site.path()).unwrap_err().to_string();
+    assert!(error.contains("kino.lock.ron:1:"), "{error}");
+    site.write("kino.lock.ron", &other.replace("\"wasm\"", "wasm"));
+    site.trust(&Acceptance::default()).unwrap();
+    let first = std::fs::read_to_string(site.path().join("kino.lock.ron")).unwrap();
+    site.trust(&Acceptance::default()).unwrap();
+    assert_eq!(first, std::fs::read_to_string(site.path().join("kino.lock.ron")).unwrap());
+    assert_eq!(Lock::read(site.path()).unwrap().plugins["other"].sha256, "00");
+    site.write("kino.lock.ron", "(version: 2)");
+    assert!(Lock::read(site.path()).unwrap_err().to_string().contains("its version is 2"));
+}
