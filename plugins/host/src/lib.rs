@@ -18,6 +18,7 @@ mod item;
 mod lock;
 mod manifest;
 mod node;
+pub mod ops;
 mod plugin;
 mod trust;
 

@@ -1,0 +1,276 @@
+//! One build of a native plugin: copied, examined, loaded, asked what it is, and its instances.
+
+use std::ffi::c_void;
+use std::path::Path;
+use std::sync::Arc;
+
+use kino_abi::{KINO_MAGIC, KINO_MAJOR, KINO_MINOR, KinoEntry, KinoPlugin, KinoStr, KinoValue};
+use kino_host::{Artifact, Call, Descriptor, Instance};
+use kino_node::{Error, Result, Value};
+use libloading::Library;
+use sha2::{Digest, Sha256};
+
+use crate::maker::with_spill;
+use crate::table::{Current, bytes, give, host, refusal, take};
+use crate::{look, table};
+
+/// A statement that the user trusts the native code of one file: whoever makes one answers for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Trusted<'a> {
+    /// The library.
+    pub path: &'a Path,
+    /// The sha256 of the file that was trusted, in hexadecimal; none trusts whatever stands there,
+    /// for authors at work.
+    pub sha256: Option<&'a str>,
+}
+
+/// A loaded build of a native plugin.
+pub struct NativePlugin {
+    loaded: Arc<Loaded>,
+    descriptor: Descriptor,
+    sha256: String,
+}
+
+/// The table of a plugin whose code is mapped for ever.
+struct Loaded {
+    plugin: &'static KinoPlugin,
+}
+
+// SAFETY: the contract lets functions of the table be called from any thread; the texts it points
+// to never change.
+unsafe impl Send for Loaded {}
+// SAFETY: as above.
+unsafe impl Sync for Loaded {}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        // SAFETY: no instance is left, as each holds this; it is called once.
+        unsafe { (self.plugin.shutdown)() };
+    }
+}
+
+impl NativePlugin {
+    /// Loads a build. Its code runs from here on.
+    ///
+    /// # Errors
+    /// When the file is not the one that was trusted, is no plugin, was cut off, speaks another
+    /// version of the contract, or does not describe itself.
+    pub fn load(trusted: Trusted<'_>) -> Result<Self> {
+        let path = trusted.path;
+        let at = |error: Error| {
+            let message = format!("{}: {error}", path.display());
+            Error::Failed { message, hint: error.hint().map(str::to_owned) }
+        };
+        let contents = std::fs::read(path).map_err(|error| at(error.into()))?;
+        let sha256 = hex(&Sha256::digest(&contents));
+        if trusted.sha256.is_some_and(|expected| expected != sha256) {
+            return Err(at(Error::advised(
+                "the file is another than the one that was trusted",
+                "if that is meant, `kino plugin trust` accepts it",
+            )));
+        }
+        look::examine(&contents).map_err(at)?;
+        let library = open_copy(path, &contents).map_err(at)?;
+        let plugin = negotiate(library).map_err(at)?;
+        let loaded = Arc::new(Loaded { plugin });
+        // SAFETY: the descriptor lives as long as the library, which stays mapped.
+        let json = unsafe { bytes(plugin.descriptor) };
+        let json = std::str::from_utf8(json)
+            .map_err(|_| at(Error::failed("the plugin's descriptor is no UTF-8")))?;
+        let descriptor = Descriptor::read(json).map_err(at)?;
+        Ok(NativePlugin { loaded, descriptor, sha256 })
+    }
+
+    /// The sha256 of the build, in hexadecimal.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Loads a copy under a name that nothing else has had.
+fn open_copy(path: &Path, contents: &[u8]) -> Result<Library> {
+    let name = path.file_name().map_or_else(Default::default, |name| name.to_string_lossy());
+    let folder = tempfile::Builder::new().prefix("kino-plugin-").tempdir()?;
+    let copy = folder.path().join(&*name);
+    std::fs::write(&copy, contents)?;
+    // SAFETY: loading runs the library's initialisers; the user trusts the file (`Trusted`).
+    let library = unsafe { Library::new(&copy) };
+    let library = library.map_err(|error| {
+        // The loader names the copy, which says nothing to anybody.
+        let reason = error.to_string().replace(&copy.display().to_string(), &name);
+        Error::advised(
+            format!("it cannot be loaded: {reason}"),
+            "a library that it needs may be missing on this machine",
+        )
+    });
+    // What is mapped stays, where the system lets a file in use be removed; elsewhere the folder
+    // for temporary files is emptied by the system.
+    drop(folder);
+    library
+}
+
+/// Calls the entry and looks at what it says. The library stays mapped.
+fn negotiate(library: Library) -> Result<&'static KinoPlugin> {
+    // SAFETY: the contract fixes the type behind the symbol for all versions.
+    let entry = unsafe { library.get::<KinoEntry>(kino_abi::ENTRY) };
+    let entry = *entry.map_err(|error| Error::failed(format!("it has no entry: {error}")))?;
+    // Threads, thread-locals and values may point into it for as long as the process lives.
+    std::mem::forget(library);
+    let _ = refusal();
+    // SAFETY: the entry takes the host's table, which is static.
+    let plugin = unsafe { entry(host()) };
+    if plugin.is_null() {
+        let (message, hint) = refusal().unwrap_or_else(|| ("no reason".into(), String::new()));
+        let hint = Some(hint).filter(|hint| !hint.is_empty());
+        let message = format!("the plugin refuses to start: {message}");
+        return Err(Error::Failed { message, hint });
+    }
+    // SAFETY: the table begins with the magic in every version; it is read alone, before anything
+    // else is believed.
+    let magic = unsafe { plugin.cast::<u64>().read_unaligned() };
+    if magic != KINO_MAGIC || !plugin.is_aligned() {
+        return Err(Error::failed("its entry gives no table of a Kinograph plugin"));
+    }
+    // SAFETY: `major` and `minor` follow the magic, `size` follows them, in every version.
+    let (major, minor, size) = unsafe {
+        (
+            (&raw const (*plugin).major).read(),
+            (&raw const (*plugin).minor).read(),
+            (&raw const (*plugin).size).read(),
+        )
+    };
+    if major != KINO_MAJOR {
+        return Err(Error::advised(
+            format!(
+                "it speaks version {major}.{minor} of the plugin contract, this Kinograph speaks \
+                 {KINO_MAJOR}.{KINO_MINOR}"
+            ),
+            if major > KINO_MAJOR {
+                "use a newer Kinograph, or build the plugin with this one's SDK"
+            } else {
+                "build the plugin with a newer SDK"
+            },
+        ));
+    }
+    if size < size_of::<KinoPlugin>() {
+        return Err(Error::failed(format!(
+            "its table has {size} bytes, version 1.0 has {}",
+            size_of::<KinoPlugin>()
+        )));
+    }
+    // SAFETY: magic, major and size are right, so it is a table of at least version 1.0; it is
+    // static by the contract, and the library stays mapped.
+    Ok(unsafe { &*plugin })
+}
+
+impl Artifact for NativePlugin {
+    fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    fn open(&self, node: &str, saved: Option<&[u8]>, call: &Call<'_>) -> Result<Box<dyn Instance>> {
+        let current = Current::new(call);
+        let name = KinoStr { data: node.as_ptr(), len: node.len() };
+        let saved = saved.map_or(KinoStr { data: std::ptr::null(), len: 0 }, |saved| KinoStr {
+            data: saved.as_ptr(),
+            len: saved.len(),
+        });
+        let mut instance = std::ptr::null_mut();
+        // SAFETY: all arguments live through the call, as the contract wants.
+        let status =
+            unsafe { (self.loaded.plugin.open)(current.raw(), name, saved, &raw mut instance) };
+        if let Some(error) = current.error(status) {
+            return Err(error);
+        }
+        let outputs = self.descriptor.node(node).map_or(0, |spec| spec.signature.outputs.len());
+        let loaded = Arc::clone(&self.loaded);
+        Ok(Box::new(NativeInstance { loaded, instance, outputs }))
+    }
+}
+
+/// An instance of a node of a native plugin.
+struct NativeInstance {
+    loaded: Arc<Loaded>,
+    instance: *mut c_void,
+    outputs: usize,
+}
+
+// SAFETY: the contract lets an instance be used from different threads, one at a time.
+unsafe impl Send for NativeInstance {}
+
+impl Instance for NativeInstance {
+    fn run(&mut self, call: &Call<'_>, inputs: &[Option<Value>]) -> Result<Vec<Option<Value>>> {
+        let inputs = inputs.iter().map(|value| value.clone().map(kino_host::Item::Value));
+        let outputs = self.run_items(call, inputs.collect())?;
+        let value = |item: Option<Arc<kino_host::Item>>| {
+            let item =
+                item.map(|item| Arc::try_unwrap(item).unwrap_or_else(|item| (*item).clone()));
+            item.map(kino_host::Item::into_value).transpose()
+        };
+        outputs.into_iter().map(value).collect()
+    }
+
+    fn save(&mut self, call: &Call<'_>) -> Result<Option<Vec<u8>>> {
+        let current = Current::new(call);
+        let mut state = std::ptr::null_mut();
+        // SAFETY: the instance is open, and nobody else uses it.
+        let status =
+            unsafe { (self.loaded.plugin.save)(current.raw(), self.instance, &raw mut state) };
+        // SAFETY: the plugin gave it away, or wrote null.
+        let state = unsafe { take(state) };
+        match current.error(status) {
+            Some(error) => Err(error),
+            None => state.map(|item| Ok(item.bytes()?.to_vec())).transpose(),
+        }
+    }
+
+    fn is_broken(&self) -> bool {
+        false
+    }
+}
+
+impl NativeInstance {
+    /// Runs the node on items.
+    fn run_items(
+        &mut self,
+        call: &Call<'_>,
+        inputs: Vec<Option<kino_host::Item>>,
+    ) -> Result<Vec<Option<Arc<kino_host::Item>>>> {
+        let current = Current::new(call);
+        let given: Vec<*mut KinoValue> =
+            inputs.into_iter().map(|item| item.map_or(std::ptr::null_mut(), give)).collect();
+        let mut outputs = vec![std::ptr::null_mut::<KinoValue>(); self.outputs];
+        let status = with_spill(call.spill, || {
+            // SAFETY: inputs live through the call; as many places for outputs as the descriptor
+            // promises; the instance is open, and nobody else uses it.
+            unsafe {
+                (self.loaded.plugin.run)(
+                    current.raw(),
+                    self.instance,
+                    given.as_ptr(),
+                    given.len(),
+                    outputs.as_mut_ptr(),
+                    outputs.len(),
+                )
+            }
+        });
+        for input in given {
+            // SAFETY: they were lent: the count is still ours.
+            drop(unsafe { table::take(input) });
+        }
+        // SAFETY: the plugin gave them away, or left null.
+        let outputs = outputs.into_iter().map(|output| unsafe { take(output) }).collect();
+        current.error(status).map_or(Ok(outputs), Err)
+    }
+}
+
+impl Drop for NativeInstance {
+    fn drop(&mut self) {
+        // SAFETY: it is open, and closed once.
+        unsafe { (self.loaded.plugin.close)(self.instance) };
+    }
+}

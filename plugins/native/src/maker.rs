@@ -1,0 +1,92 @@
+//! How values that a plugin makes come to be: in this process, tensors are the engine's own; in a
+//! worker process, they lie in memory that the engine's process sees, too.
+
+use std::sync::{Arc, OnceLock};
+
+use candle_core::DType;
+use kino_host::{Draft, Growing, Item};
+use kino_node::{Error, Result, Spill};
+
+/// Makes what a plugin asks for.
+pub(crate) trait Maker: Send + Sync {
+    /// A tensor of zeros.
+    fn tensor(&self, dtype: DType, shape: &[usize]) -> Result<Item>;
+    /// Frames in the making.
+    fn frames(&self, fps: Option<f64>) -> Result<Item>;
+    /// Appends to frames in the making.
+    fn push(&self, frames: &Item, chunk: &Item) -> Result<()>;
+    /// A record.
+    fn record(&self, ty: &str, fields: Vec<(Arc<str>, Item)>) -> Result<Item>;
+    /// Where the elements of a tensor of this maker can be written, until [`Maker::give_back`].
+    fn lend(&self, tensor: &Item) -> Result<*mut u8>;
+    /// Ends what [`Maker::lend`] began.
+    fn give_back(&self, tensor: &Item);
+}
+
+static MAKER: OnceLock<Box<dyn Maker>> = OnceLock::new();
+
+/// The maker of this process.
+pub(crate) fn maker() -> &'static dyn Maker {
+    &**MAKER.get_or_init(|| Box::new(Here))
+}
+
+/// Sets the maker of this process, before the first plugin is loaded.
+pub(crate) fn set_maker(maker: Box<dyn Maker>) {
+    let _ = MAKER.set(maker);
+}
+
+/// The engine's own process.
+struct Here;
+
+impl Maker for Here {
+    fn tensor(&self, dtype: DType, shape: &[usize]) -> Result<Item> {
+        Ok(Item::Draft(Arc::new(Draft::zeros(dtype, shape, u64::MAX)?)))
+    }
+
+    fn frames(&self, fps: Option<f64>) -> Result<Item> {
+        Ok(Item::Growing(Arc::new(Growing::new(&spill(), fps))))
+    }
+
+    fn push(&self, frames: &Item, chunk: &Item) -> Result<()> {
+        match frames {
+            Item::Growing(growing) => growing.push(&chunk.tensor()?),
+            other => Err(Error::failed(format!("{} takes no frames", other.type_name()))),
+        }
+    }
+
+    fn record(&self, ty: &str, fields: Vec<(Arc<str>, Item)>) -> Result<Item> {
+        Item::record(ty, fields)
+    }
+
+    fn lend(&self, tensor: &Item) -> Result<*mut u8> {
+        match tensor {
+            Item::Draft(draft) => Ok(draft.lend()?.data),
+            other => Err(Error::failed(format!("this {} cannot be written", other.type_name()))),
+        }
+    }
+
+    fn give_back(&self, tensor: &Item) {
+        if let Item::Draft(draft) = tensor {
+            draft.give_back();
+        }
+    }
+}
+
+thread_local! {
+    /// The memory budget of the call that runs on this thread.
+    static SPILL: std::cell::RefCell<Option<Arc<Spill>>> = const { std::cell::RefCell::new(None) };
+}
+
+/// Does `f` with the frames that it makes under a budget.
+pub(crate) fn with_spill<T>(spill: &Arc<Spill>, f: impl FnOnce() -> T) -> T {
+    let before = SPILL.replace(Some(Arc::clone(spill)));
+    let result = f();
+    SPILL.set(before);
+    result
+}
+
+fn spill() -> Arc<Spill> {
+    let set = SPILL.with_borrow(Clone::clone);
+    // A thread of the plugin's own: its frames stay in memory.
+    set.unwrap_or_else(|| Spill::new(std::env::temp_dir(), u64::MAX))
+}
