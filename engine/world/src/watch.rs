@@ -63,6 +63,9 @@ enum Signal {
 }
 
 impl FileWatch {
+    /// After a file was saved whole, so long others are waited for that are saved along with it.
+    pub const PATIENCE: Duration = patience::WHOLE;
+
     /// Watches nothing yet. `changed` is called on a thread of its own with all that changed
     /// together.
     ///

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use notify::event::{AccessKind, DataChange, EventKind, ModifyKind, RenameMode};
 
 /// After a file was closed or renamed: so long others are waited for.
-const WHOLE: Duration = Duration::from_millis(10);
+pub(super) const WHOLE: Duration = Duration::from_millis(10);
 /// After anything else.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 /// After a write that was not followed by a close.
