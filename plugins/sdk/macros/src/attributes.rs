@@ -1,0 +1,227 @@
+//! The keys of the attributes, with errors that name what was expected.
+
+use syn::ext::IdentExt;
+use syn::parse::{Parse, ParseStream};
+use syn::punctuated::Punctuated;
+use syn::{Attribute, Error, Expr, Ident, Lit, LitStr, Meta, Result, Token, parenthesized};
+
+/// What stands in `#[node(…)]`.
+pub(crate) struct NodeKeys {
+    pub(crate) id: LitStr,
+    pub(crate) version: LitStr,
+    pub(crate) about: Option<LitStr>,
+    pub(crate) heavy: bool,
+    pub(crate) expensive: bool,
+    pub(crate) guider: bool,
+    pub(crate) outputs: Vec<LitStr>,
+    pub(crate) like: Option<LitStr>,
+}
+
+/// What stands in `#[param(…)]`, `#[port(…)]` and `#[output(…)]`.
+#[derive(Default)]
+pub(crate) struct PortKeys {
+    pub(crate) name: Option<LitStr>,
+    pub(crate) default: Option<Expr>,
+    pub(crate) range: Option<Expr>,
+    pub(crate) step: Option<Expr>,
+    pub(crate) unit: Option<LitStr>,
+    pub(crate) about: Option<LitStr>,
+    pub(crate) like: Option<LitStr>,
+    pub(crate) choices: Vec<LitStr>,
+    pub(crate) draws: bool,
+}
+
+fn texts(input: ParseStream<'_>) -> Result<Vec<LitStr>> {
+    let inner;
+    parenthesized!(inner in input);
+    Ok(Punctuated::<LitStr, Token![,]>::parse_terminated(&inner)?.into_iter().collect())
+}
+
+fn value<T: Parse>(input: ParseStream<'_>) -> Result<T> {
+    input.parse::<Token![=]>()?;
+    input.parse()
+}
+
+/// Reads `key`, `key = …` and `key(…)`, with commas between them.
+fn keys(
+    input: ParseStream<'_>,
+    mut take: impl FnMut(&Ident, ParseStream<'_>) -> Result<()>,
+) -> Result<()> {
+    let mut seen: Vec<Ident> = Vec::new();
+    while !input.is_empty() {
+        let key = input.call(Ident::parse_any)?;
+        if seen.contains(&key) {
+            return Err(Error::new(key.span(), format!("`{key}` is given twice")));
+        }
+        take(&key, input)?;
+        seen.push(key);
+        if !input.is_empty() {
+            input.parse::<Token![,]>()?;
+        }
+    }
+    Ok(())
+}
+
+impl Parse for NodeKeys {
+    fn parse(input: ParseStream<'_>) -> Result<Self> {
+        let (mut id, mut version, mut about, mut like) = (None, None, None, None);
+        let (mut heavy, mut expensive, mut guider, mut outputs) = (false, false, false, vec![]);
+        keys(input, |key, input| {
+            match key.to_string().as_str() {
+                "id" => id = Some(value(input)?),
+                "version" => version = Some(value(input)?),
+                "about" => about = Some(value(input)?),
+                "like" => like = Some(value(input)?),
+                "heavy" => heavy = true,
+                "expensive" => expensive = true,
+                "guider" => guider = true,
+                "output" => outputs = vec![value(input)?],
+                "outputs" => outputs = texts(input)?,
+                _ => {
+                    return Err(Error::new(
+                        key.span(),
+                        format!(
+                            "there is no key `{key}`: expected id, version, about, heavy, \
+                             expensive, guider, output, outputs or like"
+                        ),
+                    ));
+                }
+            }
+            Ok(())
+        })?;
+        let need =
+            |key: &str, example: &str| input.error(format!("`{key} = \"{example}\"` is missing"));
+        let id = id.ok_or_else(|| need("id", "example.gain"))?;
+        check_dotted(&id)?;
+        let version = version.ok_or_else(|| need("version", "1.0.0"))?;
+        outputs.iter().try_for_each(check_name)?;
+        Ok(NodeKeys { id, version, about, heavy, expensive, guider, outputs, like })
+    }
+}
+
+impl PortKeys {
+    /// Takes what stands in the attributes called `names` away from them.
+    pub(crate) fn take(attributes: &mut Vec<Attribute>, names: &[&str]) -> Result<Self> {
+        let mut found = PortKeys::default();
+        let mut problem: Option<Error> = None;
+        attributes.retain(|attribute| {
+            if !names.iter().any(|name| attribute.path().is_ident(name)) {
+                return true;
+            }
+            if let Err(error) = found.read(attribute) {
+                match &mut problem {
+                    Some(problem) => problem.combine(error),
+                    None => problem = Some(error),
+                }
+            }
+            false
+        });
+        match problem {
+            Some(problem) => Err(problem),
+            None => Ok(found),
+        }
+    }
+
+    fn read(&mut self, attribute: &Attribute) -> Result<()> {
+        if matches!(attribute.meta, Meta::Path(_)) {
+            return Ok(());
+        }
+        attribute.parse_args_with(|input: ParseStream<'_>| {
+            keys(input, |key, input| self.key(key, input))
+        })
+    }
+
+    fn key(&mut self, key: &Ident, input: ParseStream<'_>) -> Result<()> {
+        match key.to_string().as_str() {
+            "name" => {
+                let name = value(input)?;
+                check_name(&name)?;
+                self.name = Some(name);
+            }
+            "default" => self.default = Some(widened(value(input)?)),
+            "range" => self.range = Some(widened(value(input)?)),
+            "step" => self.step = Some(widened(value(input)?)),
+            "unit" => self.unit = Some(value(input)?),
+            "about" => self.about = Some(value(input)?),
+            "like" => self.like = Some(value(input)?),
+            "choices" => self.choices = texts(input)?,
+            "draws" => self.draws = true,
+            _ => {
+                return Err(Error::new(
+                    key.span(),
+                    format!(
+                        "there is no key `{key}`: expected default, range, step, unit, choices, \
+                         draws, about, name or like"
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whole numbers as i128, so that every seed fits.
+fn widened(mut expression: Expr) -> Expr {
+    match &mut expression {
+        Expr::Lit(literal) => {
+            if let Lit::Int(int) = &literal.lit
+                && int.suffix().is_empty()
+            {
+                let digits = format!("{int}i128");
+                literal.lit = Lit::Int(syn::LitInt::new(&digits, int.span()));
+            }
+        }
+        Expr::Unary(unary) => *unary.expr = widened((*unary.expr).clone()),
+        Expr::Range(range) => {
+            for end in [&mut range.start, &mut range.end].into_iter().flatten() {
+                **end = widened((**end).clone());
+            }
+        }
+        _ => {}
+    }
+    expression
+}
+
+fn is_word(word: &str) -> bool {
+    let mut letters = word.bytes();
+    letters.next().is_some_and(|first| first.is_ascii_lowercase())
+        && letters.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+}
+
+/// Checks a port's name.
+pub(crate) fn check_name(name: &LitStr) -> Result<()> {
+    if is_word(&name.value()) {
+        return Ok(());
+    }
+    Err(Error::new(
+        name.span(),
+        "expected a name of a-z, 0-9 and _ that begins with a letter, such as \"frames\"",
+    ))
+}
+
+/// Checks a node's id or a type's name.
+pub(crate) fn check_dotted(name: &LitStr) -> Result<()> {
+    let text = name.value();
+    if text.contains('.') && text.split('.').all(is_word) {
+        return Ok(());
+    }
+    Err(Error::new(
+        name.span(),
+        "expected words of a-z, 0-9 and _ with points between them, such as \"example.gain\"",
+    ))
+}
+
+/// The text of documentation comments.
+pub(crate) fn docs(attributes: &[Attribute]) -> String {
+    let lines = attributes.iter().filter_map(|attribute| match &attribute.meta {
+        Meta::NameValue(meta) if meta.path.is_ident("doc") => match &meta.value {
+            Expr::Lit(literal) => match &literal.lit {
+                Lit::Str(text) => Some(text.value().trim().to_owned()),
+                _ => None,
+            },
+            _ => None,
+        },
+        _ => None,
+    });
+    lines.collect::<Vec<_>>().join("\n").trim().to_owned()
+}

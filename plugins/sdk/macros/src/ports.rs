@@ -1,0 +1,276 @@
+//! Parameters of a function as ports: what the descriptor says of them, and how they are taken.
+
+use proc_macro2::{Span, TokenStream};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{
+    Error, Expr, FnArg, GenericArgument, Ident, LitStr, Pat, PathArguments, Result, ReturnType,
+    Signature, Type, TypeReference,
+};
+
+use crate::attributes::{NodeKeys, PortKeys, check_name, docs};
+
+/// One parameter.
+pub(crate) struct Param {
+    name: LitStr,
+    /// The type that is taken; a reference is lent from it.
+    ty: Type,
+    lent: bool,
+    keys: PortKeys,
+    about: String,
+}
+
+/// A signature, taken apart.
+pub(crate) struct Params {
+    pub(crate) has_self: bool,
+    pub(crate) has_cx: bool,
+    pub(crate) params: Vec<Param>,
+}
+
+/// Whether a type is called `name`, wherever it comes from.
+pub(crate) fn is_called(ty: &Type, name: &str) -> bool {
+    match ty {
+        Type::Path(path) => path.path.segments.last().is_some_and(|last| last.ident == name),
+        Type::Reference(reference) => is_called(&reference.elem, name),
+        _ => false,
+    }
+}
+
+/// Takes a signature apart and takes the ports' attributes away from it.
+pub(crate) fn params(signature: &mut Signature) -> Result<Params> {
+    if let Some(asyncness) = signature.asyncness {
+        return Err(Error::new(asyncness.span, "a node cannot be async"));
+    }
+    if !signature.generics.params.is_empty() {
+        return Err(Error::new_spanned(&signature.generics, "a node cannot be generic"));
+    }
+    let mut found = Params { has_self: false, has_cx: false, params: Vec::new() };
+    let mut problem: Option<Error> = None;
+    for argument in &mut signature.inputs {
+        let typed = match argument {
+            FnArg::Receiver(_) => {
+                found.has_self = true;
+                continue;
+            }
+            FnArg::Typed(typed) if found.params.is_empty() && is_called(&typed.ty, "Cx") => {
+                found.has_cx = true;
+                continue;
+            }
+            FnArg::Typed(typed) => typed,
+        };
+        match param(typed) {
+            Ok(param) => found.params.push(param),
+            Err(error) => match &mut problem {
+                Some(problem) => problem.combine(error),
+                None => problem = Some(error),
+            },
+        }
+    }
+    problem.map_or(Ok(found), Err)
+}
+
+fn param(typed: &mut syn::PatType) -> Result<Param> {
+    let about = docs(&typed.attrs);
+    typed.attrs.retain(|attribute| !attribute.path().is_ident("doc"));
+    let keys = PortKeys::take(&mut typed.attrs, &["param", "port"])?;
+    let Pat::Ident(pattern) = &*typed.pat else {
+        return Err(Error::new_spanned(&typed.pat, "expected a name: it becomes the port's name"));
+    };
+    let name = LitStr::new(&pattern.ident.to_string(), pattern.ident.span());
+    let name = keys.name.clone().unwrap_or(name);
+    check_name(&name)?;
+    let (ty, lent) = owned(&typed.ty)?;
+    Ok(Param { name, ty, lent, keys, about })
+}
+
+/// The type that is taken for a parameter: `&str` is lent from a `String`, `&[T]` from a `Vec<T>`.
+fn owned(ty: &Type) -> Result<(Type, bool)> {
+    let Type::Reference(TypeReference { mutability, elem, .. }) = ty else {
+        return Ok((ty.clone(), false));
+    };
+    if mutability.is_some() {
+        return Err(Error::new_spanned(ty, "inputs are immutable: expected `&` without `mut`"));
+    }
+    let taken = match &**elem {
+        Type::Slice(slice) => {
+            let item = &slice.elem;
+            syn::parse_quote!(::std::vec::Vec<#item>)
+        }
+        elem if is_called(elem, "str") => syn::parse_quote!(::std::string::String),
+        elem => elem.clone(),
+    };
+    Ok((taken, true))
+}
+
+impl Param {
+    /// The type, as written.
+    pub(crate) fn ty(&self) -> &Type {
+        &self.ty
+    }
+
+    /// The port in the descriptor.
+    fn spec(&self) -> TokenStream {
+        let (name, ty, keys) = (&self.name, &self.ty, &self.keys);
+        let about = keys.about.as_ref().map_or_else(|| self.about.clone(), LitStr::value);
+        let input = quote_spanned!(ty.span()=> <::kino_plugin::node::PortSpec>::input::<#ty>);
+        let default =
+            keys.default.as_ref().map(|it| quote_spanned!(it.span()=> .default_value(#it)));
+        let range = keys.range.as_ref().map(|it| quote_spanned!(it.span()=> .range(#it)));
+        let step = keys.step.as_ref().map(|it| {
+            quote_spanned!(it.span()=> .key("step", ::kino_plugin::scalars::Literal::json(#it)))
+        });
+        let unit = keys.unit.as_ref().map(|it| quote!(.key("unit", #it)));
+        let draws = keys.draws.then(|| quote!(.key("draws", true)));
+        let choices = &keys.choices;
+        let choices = (!choices.is_empty()).then(
+            || quote!(.key("choices", ::std::vec![#(::std::string::String::from(#choices)),*])),
+        );
+        quote!(#input(#name, #about) #default #range #step #unit #draws #choices)
+    }
+
+    /// Takes the input of an index into a variable.
+    fn take(&self, index: usize, variable: &Ident) -> TokenStream {
+        let (name, ty) = (&self.name, &self.ty);
+        let take = quote_spanned!(ty.span()=> ::kino_plugin::node::take::<#ty>);
+        quote!(let #variable = #take(inputs, #index, #name)?;)
+    }
+}
+
+/// The variables that hold inputs, the code that takes them from `inputs` beginning at `first`, and
+/// how they are handed over.
+pub(crate) fn taken(params: &[Param], first: usize) -> (TokenStream, Vec<TokenStream>) {
+    let variable = |index: usize| Ident::new(&format!("input_{index}"), Span::mixed_site());
+    let takes = params.iter().enumerate().map(|(i, param)| param.take(first + i, &variable(i)));
+    let takes = quote!(#(#takes)*);
+    let hand = |(i, param): (usize, &Param)| {
+        let variable = variable(i);
+        if param.lent { quote!(&#variable) } else { variable.to_token_stream() }
+    };
+    (takes, params.iter().enumerate().map(hand).collect())
+}
+
+/// What a function gives: the type within `Result`, and the code that turns its result into a
+/// `kino_plugin::Result`.
+pub(crate) fn result_of(signature: &Signature, call: TokenStream) -> Result<(Type, TokenStream)> {
+    let ReturnType::Type(_, ty) = &signature.output else {
+        return Err(Error::new(
+            signature.ident.span(),
+            "a node gives something: expected a result such as `-> Result<Frames>`",
+        ));
+    };
+    Ok(match within_result(ty) {
+        Some(inner) => {
+            (inner, quote!(#call.map_err(::core::convert::Into::<::kino_plugin::Error>::into)))
+        }
+        None => ((**ty).clone(), quote!(::kino_plugin::Result::Ok(#call))),
+    })
+}
+
+fn within_result(ty: &Type) -> Option<Type> {
+    let Type::Path(path) = ty else { return None };
+    let last = path.path.segments.last().filter(|last| last.ident == "Result")?;
+    let PathArguments::AngleBracketed(arguments) = &last.arguments else { return None };
+    arguments.args.iter().find_map(|argument| match argument {
+        GenericArgument::Type(ty) => Some(ty.clone()),
+        _ => None,
+    })
+}
+
+/// The function `spec` of a node.
+pub(crate) fn spec(
+    keys: &NodeKeys,
+    about: &str,
+    params: &[Param],
+    outputs: TokenStream,
+    traits: &[&str],
+) -> TokenStream {
+    let (id, version) = (&keys.id, &keys.version);
+    let about = keys.about.as_ref().map_or_else(|| about.to_owned(), LitStr::value);
+    let inputs = params.iter().map(Param::spec);
+    let own = [("heavy", keys.heavy), ("expensive", keys.expensive)];
+    let own = own.iter().filter(|(_, holds)| *holds).map(|(name, _)| *name);
+    let traits: Vec<_> = own.chain(traits.iter().copied()).collect();
+    quote! {
+        const ID: &'static str = #id;
+
+        fn spec() -> ::kino_plugin::node::NodeSpec {
+            ::kino_plugin::node::NodeSpec {
+                id: #id,
+                version: #version,
+                about: #about,
+                inputs: ::std::vec![#(#inputs),*],
+                outputs: #outputs,
+                traits: &[#(#traits),*],
+            }
+        }
+    }
+}
+
+/// The outputs in the descriptor.
+pub(crate) fn outputs(keys: &NodeKeys, params: &[Param], ty: &Type) -> Result<TokenStream> {
+    let names = &keys.outputs;
+    let ports = quote_spanned!(ty.span()=> <#ty as ::kino_plugin::port::Outputs>::ports);
+    let like = match &keys.like {
+        Some(like) if !params.iter().any(|param| param.name.value() == like.value()) => {
+            return Err(Error::new(like.span(), format!("there is no input `{}`", like.value())));
+        }
+        Some(like) => quote! {
+            if !ports.is_empty() {
+                let first = ports.remove(0).key("like", #like);
+                ports.insert(0, first);
+            }
+        },
+        None => TokenStream::new(),
+    };
+    Ok(quote!({
+        #[allow(unused_mut)]
+        let mut ports = #ports(&[#(#names),*]);
+        #like
+        ports
+    }))
+}
+
+/// An item without the attributes on its parameters that only the macros know.
+pub(crate) fn without_attributes(item: TokenStream) -> TokenStream {
+    let strip = |signature: &mut Signature| {
+        for argument in &mut signature.inputs {
+            if let FnArg::Typed(typed) = argument {
+                typed.attrs.clear();
+            }
+        }
+    };
+    match syn::parse2::<syn::Item>(item.clone()) {
+        Ok(syn::Item::Fn(mut function)) => {
+            strip(&mut function.sig);
+            function.into_token_stream()
+        }
+        Ok(syn::Item::Impl(mut methods)) => {
+            for member in &mut methods.items {
+                if let syn::ImplItem::Fn(method) = member {
+                    strip(&mut method.sig);
+                }
+            }
+            methods.into_token_stream()
+        }
+        _ => item,
+    }
+}
+
+/// Whether a function gives a `Result`.
+pub(crate) fn gives_result(signature: &Signature) -> bool {
+    matches!(&signature.output, ReturnType::Type(_, ty) if within_result(ty).is_some())
+}
+
+/// A call whose result is a `kino_plugin::Result` whether the function gives one or not.
+pub(crate) fn fallible(signature: &Signature, call: TokenStream) -> TokenStream {
+    if gives_result(signature) {
+        quote!(#call.map_err(::core::convert::Into::<::kino_plugin::Error>::into))
+    } else {
+        quote!(::kino_plugin::Result::Ok(#call))
+    }
+}
+
+/// An expression that names a method of a type.
+pub(crate) fn method(ty: &Type, name: &Ident) -> Expr {
+    syn::parse_quote!(<#ty>::#name)
+}

@@ -1,0 +1,348 @@
+//! The host behind the C table.
+
+use std::ffi::c_void;
+use std::ptr::{NonNull, null, null_mut};
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use kino_abi::{
+    KINO_BOOL, KINO_BYTES, KINO_CANCELLED, KINO_INT, KINO_LIST, KINO_OK, KINO_REAL, KINO_RECORD,
+    KINO_TENSOR, KINO_TEXT, KinoCall, KinoField, KinoHost, KinoStatus, KinoStr, KinoValue,
+};
+
+use super::Kind;
+use crate::{Error, Result};
+
+/// The table that the entry was given.
+static HOST: AtomicPtr<KinoHost> = AtomicPtr::new(null_mut());
+
+/// Keeps the host's table.
+///
+/// # Safety
+/// `host` must be a table of this major version, at least as large as [`KinoHost`], that lives as
+/// long as the process does.
+pub(crate) unsafe fn install(host: *const KinoHost) {
+    HOST.store(host.cast_mut(), Ordering::Release);
+}
+
+/// The host's table: the engine's, or the one for tests where no engine has loaded this plugin.
+pub(crate) fn host() -> &'static KinoHost {
+    let host = HOST.load(Ordering::Acquire);
+    if host.is_null() {
+        return standby();
+    }
+    // SAFETY: only `install` stores a pointer; its contract makes it valid for ever.
+    unsafe { &*host }
+}
+
+#[cfg(feature = "testing")]
+fn standby() -> &'static KinoHost {
+    crate::testing::table()
+}
+
+#[cfg(not(feature = "testing"))]
+fn standby() -> &'static KinoHost {
+    panic!("no engine has loaded this plugin; tests need the feature `testing` of kino-plugin");
+}
+
+pub(crate) fn lend(text: &str) -> KinoStr {
+    KinoStr { data: text.as_ptr(), len: text.len() }
+}
+
+pub(crate) fn lend_bytes(bytes: &[u8]) -> KinoStr {
+    KinoStr { data: bytes.as_ptr(), len: bytes.len() }
+}
+
+/// What lies behind a borrowed string of the other side.
+///
+/// # Safety
+/// `text` must point to `len` bytes that stay as they are for `'a`, or have the length 0.
+pub(crate) unsafe fn bytes<'a>(text: KinoStr) -> &'a [u8] {
+    if text.len == 0 || text.data.is_null() {
+        return &[];
+    }
+    // SAFETY: as this function demands.
+    unsafe { std::slice::from_raw_parts(text.data, text.len) }
+}
+
+/// A host function's outcome as a result.
+pub(crate) fn outcome(status: KinoStatus) -> Result<()> {
+    match status {
+        KINO_OK => Ok(()),
+        KINO_CANCELLED => Err(Error::Cancelled),
+        _ => {
+            // SAFETY: the reason lives until the next host call on this thread; it is copied.
+            let reason = unsafe { bytes((host().error)()) };
+            Err(Error::new(String::from_utf8_lossy(reason).into_owned()))
+        }
+    }
+}
+
+/// A value of the engine: immutable, shared by its clones.
+pub struct Value(NonNull<KinoValue>);
+
+// SAFETY: the contract lets functions on values be called from any thread at any time.
+unsafe impl Send for Value {}
+// SAFETY: as above.
+unsafe impl Sync for Value {}
+
+impl Clone for Value {
+    fn clone(&self) -> Self {
+        // SAFETY: this handle owns a count, so the value is alive; `retain` gives the same pointer.
+        unsafe {
+            (host().retain)(self.0.as_ptr());
+        }
+        Value(self.0)
+    }
+}
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        // SAFETY: this handle owns the count that it gives up.
+        unsafe { (host().release)(self.0.as_ptr()) }
+    }
+}
+
+impl Value {
+    /// Takes over a pointer with its count; none where it is null.
+    ///
+    /// # Safety
+    /// The caller must own one count of a value of the installed host.
+    pub(crate) unsafe fn from_raw(value: *mut KinoValue) -> Option<Self> {
+        NonNull::new(value).map(Value)
+    }
+
+    /// A handle of a value that is lent; none where it is null.
+    ///
+    /// # Safety
+    /// The value must be alive during the call.
+    pub(crate) unsafe fn from_lent(value: *mut KinoValue) -> Option<Self> {
+        let value = NonNull::new(value)?;
+        // SAFETY: the value is alive; the count is this handle's own.
+        unsafe {
+            (host().retain)(value.as_ptr());
+        }
+        Some(Value(value))
+    }
+
+    /// Gives the pointer with its count away.
+    pub(crate) fn into_raw(self) -> *mut KinoValue {
+        std::mem::ManuallyDrop::new(self).0.as_ptr()
+    }
+
+    pub(crate) fn raw(&self) -> *mut KinoValue {
+        self.0.as_ptr()
+    }
+
+    /// Runs a host function that makes a value.
+    pub(crate) fn made(make: impl FnOnce(*mut *mut KinoValue) -> KinoStatus) -> Result<Self> {
+        Self::made_or_none(make)?.ok_or_else(|| Error::new("the host gave no value"))
+    }
+
+    fn made_or_none(make: impl FnOnce(*mut *mut KinoValue) -> KinoStatus) -> Result<Option<Self>> {
+        let mut value = null_mut();
+        outcome(make(&mut value))?;
+        // SAFETY: after success the value that a host function gives belongs to the caller.
+        Ok(unsafe { Value::from_raw(value) })
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        // SAFETY: the value is alive.
+        match unsafe { (host().kind)(self.raw()) } {
+            KINO_TEXT => Kind::Text,
+            KINO_INT => Kind::Int,
+            KINO_REAL => Kind::Real,
+            KINO_BOOL => Kind::Bool,
+            KINO_TENSOR => Kind::Tensor,
+            KINO_LIST => Kind::List,
+            KINO_RECORD => Kind::Record,
+            KINO_BYTES => Kind::Bytes,
+            _ => Kind::Opaque,
+        }
+    }
+
+    /// The name of its type, such as `Frames` or `example.depth`.
+    pub fn type_name(&self) -> String {
+        // SAFETY: the value is alive, and with it the name, which is copied.
+        let name = unsafe { bytes((host().type_name)(self.raw())) };
+        String::from_utf8_lossy(name).into_owned()
+    }
+
+    /// The whole number; of a truth value 0 or 1.
+    ///
+    /// # Errors
+    /// When it is something else; so for all that follow.
+    pub fn as_int(&self) -> Result<i128> {
+        let (mut low, mut high) = (0, 0);
+        // SAFETY: the value is alive, the places are valid.
+        outcome(unsafe { (host().get_int)(self.raw(), &mut low, &mut high) })?;
+        Ok(i128::from(high) << 64 | i128::from(low))
+    }
+
+    /// The real number; whole numbers widen.
+    pub fn as_real(&self) -> Result<f64> {
+        let mut real = 0.0;
+        // SAFETY: the value is alive, the place is valid.
+        outcome(unsafe { (host().get_real)(self.raw(), &mut real) })?;
+        Ok(real)
+    }
+
+    /// The text.
+    pub fn as_text(&self) -> Result<String> {
+        String::from_utf8(self.to_bytes()?).map_err(|_| Error::new("a text is not UTF-8"))
+    }
+
+    /// The bytes, or those of the text.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut found = KinoStr { data: null(), len: 0 };
+        // SAFETY: the value is alive, the place is valid.
+        outcome(unsafe { (host().get_bytes)(self.raw(), &mut found) })?;
+        // SAFETY: the bytes live as long as the value; they are copied.
+        Ok(unsafe { bytes(found) }.to_vec())
+    }
+
+    /// The number of items of a list or fields of a record; 0 for all else.
+    pub fn len(&self) -> usize {
+        // SAFETY: the value is alive.
+        unsafe { (host().len)(self.raw()) }
+    }
+
+    /// Whether it has neither items nor fields.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// An item or field by its index, with its name, which may be empty.
+    pub fn item(&self, index: usize) -> Result<(String, Value)> {
+        let mut name = KinoStr { data: null(), len: 0 };
+        // SAFETY: the value is alive, the places are valid.
+        let item =
+            Value::made(|item| unsafe { (host().item)(self.raw(), index, &mut name, item) })?;
+        // SAFETY: the name lives as long as this value; it is copied.
+        let name = String::from_utf8_lossy(unsafe { bytes(name) }).into_owned();
+        Ok((name, item))
+    }
+
+    /// A field by its name; none where it has none.
+    pub fn field(&self, name: &str) -> Result<Option<Value>> {
+        // SAFETY: the value is alive, the name is lent, the place is valid.
+        Value::made_or_none(|field| unsafe { (host().field)(self.raw(), lend(name), field) })
+    }
+
+    /// Makes a text.
+    pub fn text(text: &str) -> Result<Self> {
+        // SAFETY: the text is lent, the place is valid; so in all that follow.
+        Value::made(|value| unsafe { (host().new_text)(lend(text), value) })
+    }
+
+    /// Makes bytes.
+    pub fn bytes(bytes: &[u8]) -> Result<Self> {
+        // SAFETY: as above.
+        Value::made(|value| unsafe { (host().new_bytes)(lend_bytes(bytes), value) })
+    }
+
+    /// Makes a whole number.
+    pub fn int(int: i128) -> Result<Self> {
+        // SAFETY: as above.
+        Value::made(|value| unsafe { (host().new_int)(int as u64, (int >> 64) as i64, value) })
+    }
+
+    /// Makes a real number.
+    pub fn real(real: f64) -> Result<Self> {
+        // SAFETY: as above.
+        Value::made(|value| unsafe { (host().new_real)(real, value) })
+    }
+
+    /// Makes a truth value.
+    pub fn truth(truth: bool) -> Result<Self> {
+        // SAFETY: as above.
+        Value::made(|value| unsafe { (host().new_bool)(u32::from(truth), value) })
+    }
+
+    /// Makes a list; a name may be empty.
+    pub fn list(items: &[(&str, &Value)]) -> Result<Self> {
+        let items = lend_fields(items);
+        // SAFETY: the items are lent with their number.
+        Value::made(|value| unsafe { (host().new_list)(items.as_ptr(), items.len(), value) })
+    }
+
+    /// Makes a record of a type.
+    pub fn record(type_name: &str, fields: &[(&str, &Value)]) -> Result<Self> {
+        let fields = lend_fields(fields);
+        Value::made(|value| {
+            // SAFETY: the fields are lent with their number.
+            unsafe { (host().new_record)(lend(type_name), fields.as_ptr(), fields.len(), value) }
+        })
+    }
+
+    /// Begins frames.
+    pub(crate) fn frames(fps: Option<f64>) -> Result<Self> {
+        // SAFETY: as above.
+        Value::made(|value| unsafe { (host().new_frames)(fps.unwrap_or(f64::NAN), value) })
+    }
+
+    /// Appends a chunk to frames in the making.
+    pub(crate) fn push(&self, chunk: &Value) -> Result<()> {
+        // SAFETY: both values are alive.
+        outcome(unsafe { (host().push_frames)(self.raw(), chunk.raw()) })
+    }
+
+    /// One operation on tensors.
+    pub(crate) fn op(name: &str, tensors: &[&Value], attributes: &str) -> Result<Self> {
+        let raw: Vec<_> = tensors.iter().map(|tensor| tensor.raw()).collect();
+        Value::made(|value| {
+            // SAFETY: the tensors are alive and lent with their number.
+            unsafe { (host().op)(lend(name), raw.as_ptr(), raw.len(), lend(attributes), value) }
+        })
+    }
+}
+
+fn lend_fields(fields: &[(&str, &Value)]) -> Vec<KinoField> {
+    let lend = |(name, value): &(&str, &Value)| KinoField { name: lend(name), value: value.raw() };
+    fields.iter().map(lend).collect()
+}
+
+/// One call by the host; copies of it must not outlive the call.
+#[derive(Clone, Copy)]
+pub(crate) struct CallRef(pub(crate) *mut KinoCall);
+
+// SAFETY: functions that take a call may be used from any thread while it lasts.
+unsafe impl Send for CallRef {}
+// SAFETY: as above.
+unsafe impl Sync for CallRef {}
+
+impl CallRef {
+    pub(crate) fn progress(self, step: u64, of: u64) {
+        // SAFETY: `Cx`, which holds this, lives only during the call.
+        unsafe { (host().progress)(self.0, step, of) }
+    }
+
+    pub(crate) fn cancelled(self) -> bool {
+        // SAFETY: as above.
+        unsafe { (host().cancelled)(self.0) != 0 }
+    }
+
+    pub(crate) fn wants(self, output: usize) -> bool {
+        // SAFETY: as above.
+        unsafe { (host().wants)(self.0, output) != 0 }
+    }
+
+    pub(crate) fn stream(self) -> *mut c_void {
+        // SAFETY: as above.
+        unsafe { (host().stream)(self.0) }
+    }
+
+    pub(crate) fn read(self, path: &str) -> Result<Vec<u8>> {
+        // SAFETY: as above; the path is lent.
+        Value::made(|bytes| unsafe { (host().read_file)(self.0, lend(path), bytes) })?.to_bytes()
+    }
+}
+
+/// Passes a message to the engine's log, if a call is running on this thread.
+pub(crate) fn log(level: u32, target: &str, message: &str) {
+    let call = crate::shim::current_call();
+    if !call.is_null() {
+        // SAFETY: the shim sets the current call only while it lasts.
+        unsafe { (host().log)(call, level, lend(target), lend(message)) }
+    }
+}

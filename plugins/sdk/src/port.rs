@@ -1,0 +1,281 @@
+//! What travels through ports: Rust types, and how they become values of the engine and back.
+
+use crate::node::PortSpec;
+use crate::{Error, Kind, Result, Value};
+
+/// A type that can travel through a port.
+pub trait Typed {
+    /// Its name in graphs: `Frames`, `Real`, `example.depth`.
+    fn type_name() -> String;
+
+    /// Adds what the type itself says of a port: choices, range, fields.
+    fn describe(_port: &mut PortSpec) {}
+}
+
+/// A type that an input can have.
+pub trait FromValue: Typed + Sized {
+    /// Takes it from a value.
+    ///
+    /// # Errors
+    /// When the value is something else.
+    fn from_value(value: Value) -> Result<Self>;
+}
+
+/// A type that an output can have.
+pub trait IntoValue: Typed {
+    /// Makes it a value.
+    ///
+    /// # Errors
+    /// When the engine cannot.
+    fn into_value(self) -> Result<Value>;
+}
+
+/// An input: one value, an `Option` of it, or a `Vec`.
+pub trait Input: Sized {
+    /// `one`, `optional`, `list` or `optional_list`.
+    const ARITY: &'static str;
+
+    /// The type of each value.
+    fn type_name() -> String;
+
+    /// Adds what the type says of the port.
+    fn describe(port: &mut PortSpec);
+
+    /// Takes it from what feeds the port.
+    ///
+    /// # Errors
+    /// When nothing does though something must, or something else does.
+    fn take(value: Option<Value>) -> Result<Self>;
+}
+
+fn missing<T>() -> Result<T> {
+    Err(Error::new("nothing feeds it"))
+}
+
+impl<T: FromValue> Input for T {
+    const ARITY: &'static str = "one";
+
+    fn type_name() -> String {
+        <T as Typed>::type_name()
+    }
+
+    fn describe(port: &mut PortSpec) {
+        T::describe(port);
+    }
+
+    fn take(value: Option<Value>) -> Result<Self> {
+        value.map_or_else(missing, T::from_value)
+    }
+}
+
+impl<T: FromValue> Input for Option<T> {
+    const ARITY: &'static str = "optional";
+
+    fn type_name() -> String {
+        <T as Typed>::type_name()
+    }
+
+    fn describe(port: &mut PortSpec) {
+        T::describe(port);
+    }
+
+    fn take(value: Option<Value>) -> Result<Self> {
+        value.map(T::from_value).transpose()
+    }
+}
+
+impl<T: FromValue> Input for Vec<T> {
+    const ARITY: &'static str = "list";
+
+    fn type_name() -> String {
+        <T as Typed>::type_name()
+    }
+
+    fn describe(port: &mut PortSpec) {
+        T::describe(port);
+    }
+
+    fn take(value: Option<Value>) -> Result<Self> {
+        let items = <Vec<(String, T)> as Input>::take(value)?;
+        Ok(items.into_iter().map(|(_, item)| item).collect())
+    }
+}
+
+impl<T: FromValue> Input for Vec<(String, T)> {
+    const ARITY: &'static str = "list";
+
+    fn type_name() -> String {
+        <T as Typed>::type_name()
+    }
+
+    fn describe(port: &mut PortSpec) {
+        T::describe(port);
+    }
+
+    fn take(value: Option<Value>) -> Result<Self> {
+        let Some(value) = value else { return missing() };
+        if value.kind() != Kind::List {
+            return Ok(vec![(String::new(), T::from_value(value)?)]);
+        }
+        let take = |index| {
+            let (name, item) = value.item(index)?;
+            let item = T::from_value(item).map_err(|error| error.at(format!("item {index}")))?;
+            Ok((name, item))
+        };
+        (0..value.len()).map(take).collect()
+    }
+}
+
+impl<T: FromValue> Input for Option<Vec<T>> {
+    const ARITY: &'static str = "optional_list";
+
+    fn type_name() -> String {
+        <T as Typed>::type_name()
+    }
+
+    fn describe(port: &mut PortSpec) {
+        T::describe(port);
+    }
+
+    fn take(value: Option<Value>) -> Result<Self> {
+        value.map(|value| <Vec<T> as Input>::take(Some(value))).transpose()
+    }
+}
+
+impl<T: FromValue> Input for Option<Vec<(String, T)>> {
+    const ARITY: &'static str = "optional_list";
+
+    fn type_name() -> String {
+        <T as Typed>::type_name()
+    }
+
+    fn describe(port: &mut PortSpec) {
+        T::describe(port);
+    }
+
+    fn take(value: Option<Value>) -> Result<Self> {
+        value.map(|value| <Vec<(String, T)> as Input>::take(Some(value))).transpose()
+    }
+}
+
+/// An output: a value, an `Option` of it (none where it is not wanted), or a `Vec`.
+pub trait Output: Sized {
+    /// Its type.
+    fn type_name() -> String;
+
+    /// Adds what the type says of the port.
+    fn describe(port: &mut PortSpec);
+
+    /// Makes it a value.
+    ///
+    /// # Errors
+    /// When the engine cannot.
+    fn give(self) -> Result<Option<Value>>;
+}
+
+impl<T: IntoValue> Output for T {
+    fn type_name() -> String {
+        <T as Typed>::type_name()
+    }
+
+    fn describe(port: &mut PortSpec) {
+        T::describe(port);
+    }
+
+    fn give(self) -> Result<Option<Value>> {
+        self.into_value().map(Some)
+    }
+}
+
+impl<T: IntoValue> Output for Option<T> {
+    fn type_name() -> String {
+        <T as Typed>::type_name()
+    }
+
+    fn describe(port: &mut PortSpec) {
+        T::describe(port);
+    }
+
+    fn give(self) -> Result<Option<Value>> {
+        self.map(T::into_value).transpose()
+    }
+}
+
+impl<T: IntoValue> Output for Vec<T> {
+    fn type_name() -> String {
+        format!("List({})", <T as Typed>::type_name())
+    }
+
+    fn describe(port: &mut PortSpec) {
+        T::describe(port);
+    }
+
+    fn give(self) -> Result<Option<Value>> {
+        let unnamed = self.into_iter().map(|item| (String::new(), item)).collect();
+        <Vec<(String, T)> as Output>::give(unnamed)
+    }
+}
+
+impl<T: IntoValue> Output for Vec<(String, T)> {
+    fn type_name() -> String {
+        format!("List({})", <T as Typed>::type_name())
+    }
+
+    fn describe(port: &mut PortSpec) {
+        T::describe(port);
+    }
+
+    fn give(self) -> Result<Option<Value>> {
+        let items: Vec<_> = self
+            .into_iter()
+            .map(|(name, item)| Ok((name, item.into_value()?)))
+            .collect::<Result<_>>()?;
+        let items: Vec<_> = items.iter().map(|(name, item)| (name.as_str(), item)).collect();
+        Value::list(&items).map(Some)
+    }
+}
+
+/// All outputs of a node: one, a tuple, or a struct with `#[derive(Outputs)]`.
+pub trait Outputs: Sized {
+    /// The ports, named as the node's attribute says, else by their types.
+    fn ports(names: &[&str]) -> Vec<PortSpec>;
+
+    /// Makes them values, in the order of the ports.
+    ///
+    /// # Errors
+    /// When the engine cannot.
+    fn give_all(self) -> Result<Vec<Option<Value>>>;
+}
+
+impl<T: Output> Outputs for T {
+    fn ports(names: &[&str]) -> Vec<PortSpec> {
+        vec![PortSpec::output::<T>(names.first().copied().unwrap_or_default(), "")]
+    }
+
+    fn give_all(self) -> Result<Vec<Option<Value>>> {
+        Ok(vec![self.give()?])
+    }
+}
+
+macro_rules! tuples {
+    ($($($part:ident $index:tt),*;)*) => {$(
+        impl<$($part: Output),*> Outputs for ($($part,)*) {
+            fn ports(names: &[&str]) -> Vec<PortSpec> {
+                let name = |index: usize| names.get(index).copied().unwrap_or_default();
+                vec![$(PortSpec::output::<$part>(name($index), "")),*]
+            }
+
+            fn give_all(self) -> Result<Vec<Option<Value>>> {
+                Ok(vec![$(self.$index.give()?),*])
+            }
+        }
+    )*};
+}
+
+tuples! {
+    A 0, B 1;
+    A 0, B 1, C 2;
+    A 0, B 1, C 2, D 3;
+    A 0, B 1, C 2, D 3, E 4;
+    A 0, B 1, C 2, D 3, E 4, F 5;
+}

@@ -1,0 +1,1 @@
+//! Runs nodes in plain tests, without the engine.
