@@ -107,11 +107,16 @@ pub struct Call<'a> {
     pub files: &'a dyn Files,
     /// What it may use up.
     pub limits: Limits,
+    /// Where messages of the plugin go: level, target, message. None is the engine's log.
+    pub listener: Option<&'a (dyn Fn(u32, &str, &str) + Sync)>,
 }
 
 impl Call<'_> {
     /// Passes a message of the plugin on to the log. Levels: 1 error … 5 tracing.
     pub fn log(&self, level: u32, target: &str, message: &str) {
+        if let Some(listener) = self.listener {
+            return listener(level, target, message);
+        }
         let (plugin, node) = (self.plugin, self.step);
         match level {
             1 => tracing::error!(plugin, node, target, "{message}"),

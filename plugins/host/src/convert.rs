@@ -91,13 +91,16 @@ impl Item {
         Ok(ReadView { keeper, dtype, data, shape, strides })
     }
 
-    /// Copies a piece of the bytes, or of a tensor's elements in row-major order.
+    /// Does something with all bytes, or with a tensor's elements in row-major order.
     ///
     /// # Errors
-    /// When it has none, or the piece lies beyond their end.
-    pub fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>> {
-        if let Ok(bytes) = self.bytes() {
-            return piece(bytes, offset, length);
+    /// When it has none.
+    pub fn with_bytes<T>(&self, f: impl FnOnce(&[u8]) -> T) -> Result<T> {
+        match self {
+            Item::Shared(shared) => return Ok(f((*shared.memory).as_ref())),
+            Item::Bytes(bytes) => return Ok(f(bytes)),
+            Item::Value(Value::Text(text)) => return Ok(f(text.as_bytes())),
+            _ => {}
         }
         let tensor = self.tensor()?.to_device(&Device::Cpu)?.contiguous()?;
         let (storage, layout) = tensor.storage_and_layout();
@@ -106,8 +109,15 @@ impl Item {
         };
         let size = tensor.dtype().size_in_bytes();
         let from = layout.start_offset() * size;
-        let all = &bytes_of(storage)?[from..from + tensor.elem_count() * size];
-        piece(all, offset, length)
+        Ok(f(&bytes_of(storage)?[from..from + tensor.elem_count() * size]))
+    }
+
+    /// Copies a piece of the bytes, or of a tensor's elements in row-major order.
+    ///
+    /// # Errors
+    /// When it has none, or the piece lies beyond their end.
+    pub fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>> {
+        self.with_bytes(|all| piece(all, offset, length))?
     }
 
     /// A record that a plugin makes: an engine type, or one of its own.
@@ -158,6 +168,7 @@ impl Item {
             Item::Value(value) => Ok(value),
             Item::Draft(draft) => Ok(Value::Tensor(draft.finish()?)),
             Item::Growing(frames) => Ok(Value::Frames(frames.finish()?)),
+            Item::Pushed(_) => Err(Error::failed("these frames are made elsewhere")),
             Item::Bytes(bytes) => {
                 let count = bytes.len();
                 Ok(Value::Tensor(Tensor::from_vec(bytes.to_vec(), count, &Device::Cpu)?))

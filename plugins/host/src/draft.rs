@@ -146,6 +146,19 @@ impl Draft {
         };
     }
 
+    /// Fills it through a function that writes all its bytes.
+    ///
+    /// # Errors
+    /// What the function says, or when it is in use as a tensor.
+    pub fn fill(&self, write: impl FnOnce(&mut [u8]) -> std::io::Result<()>) -> Result<()> {
+        let mut state = self.state();
+        let State::Open(elements) = &mut *state else {
+            return Err(Error::failed("this tensor is in use and cannot be written any more"));
+        };
+        each!(elements, vec => write(bytemuck::cast_slice_mut(vec)))?;
+        Ok(())
+    }
+
     /// Writes bytes at an offset.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use candle_core::{DType, Tensor};
 use kino_node::{Clip, Error, Frames, Result, Space, Value};
 
 use crate::draft::Draft;
-use crate::growing::Growing;
+use crate::growing::{Growing, Pushed};
 
 /// What an item is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub enum Item {
     Draft(Arc<Draft>),
     /// Frames in the making.
     Growing(Arc<Growing>),
+    /// Frames in the making that are only gathered here.
+    Pushed(Arc<Pushed>),
     /// The space of a latent.
     Space(Option<Space>),
     /// The clips of packed patches.
@@ -99,7 +101,7 @@ impl Item {
             },
             Item::Bytes(_) => Kind::Bytes,
             Item::Draft(_) | Item::Shared(_) => Kind::Tensor,
-            Item::Growing(_) | Item::Fields(..) => Kind::Record,
+            Item::Growing(_) | Item::Pushed(_) | Item::Fields(..) => Kind::Record,
             Item::List(_) | Item::Chunks(_) => Kind::List,
             Item::Space(_) | Item::Clips(_) | Item::Elsewhere(..) => Kind::Opaque,
         }
@@ -114,7 +116,7 @@ impl Item {
             Item::Bytes(_) => "Bytes",
             Item::Draft(_) | Item::Shared(_) => "Tensor",
             Item::Fields(ty, _) | Item::Elsewhere(ty, _) => ty,
-            Item::Growing(_) => "Frames",
+            Item::Growing(_) | Item::Pushed(_) => "Frames",
             Item::List(_) | Item::Chunks(_) => "List",
             Item::Space(_) => "Space",
             Item::Clips(_) => "Clips",

@@ -28,7 +28,7 @@ pub use descriptor::{Descriptor, NodeSpec};
 pub use draft::{Draft, WriteView};
 pub use find::{Found, PLUGINS, Shelf};
 pub use grants::Granted;
-pub use growing::Growing;
+pub use growing::{Growing, Pushed};
 pub use item::{Item, Kind, Shared};
 pub use lock::{Entry, Grants, LOCK, LimitsEntry, Lock};
 pub use manifest::{Asks, Kind as BuildKind, MANIFEST, Manifest, library_name, parse_bytes};

@@ -70,6 +70,7 @@ impl Node for PluginNode {
             report: cx.report,
             files: &*self.plugin.files,
             limits: self.plugin.limits,
+            listener: None,
         };
         let outputs = self.plugin.run(&self.spec, &call, &values)?;
         self.fit(outputs, cx.device())
@@ -181,6 +182,7 @@ impl Guidance for PluginGuidance {
             report: &silent,
             files: &*self.plugin.files,
             limits: self.plugin.limits,
+            listener: None,
         };
         let mut inputs = vec![
             Some(Value::Int(moment.step as i128)),

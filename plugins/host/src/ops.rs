@@ -9,6 +9,8 @@ mod layout;
 mod linear;
 mod reduce;
 
+use std::cell::Cell;
+
 use candle_core::Tensor;
 use kino_node::{Error, Result};
 
@@ -16,6 +18,11 @@ use attributes::Attributes;
 
 /// The largest result, in bytes.
 const MOST: u64 = 1 << 36;
+
+thread_local! {
+    /// The largest result of the operation that this thread computes.
+    static LIMIT: Cell<u64> = const { Cell::new(MOST) };
+}
 
 type Run = fn(&[Tensor], &mut Attributes) -> Result<Tensor>;
 
@@ -131,6 +138,23 @@ pub fn apply(name: &str, tensors: &[Tensor], attributes: &str) -> Result<Tensor>
     Ok(result)
 }
 
+/// Computes one operation whose result takes at most `most` bytes.
+///
+/// # Errors
+/// As [`apply`], and when the result would be larger.
+pub fn apply_within(name: &str, tensors: &[Tensor], attributes: &str, most: u64) -> Result<Tensor> {
+    /// Lifts the limit again, whatever happens.
+    struct Lift;
+    impl Drop for Lift {
+        fn drop(&mut self) {
+            LIMIT.set(MOST);
+        }
+    }
+    LIMIT.set(most.min(MOST));
+    let _lift = Lift;
+    apply(name, tensors, attributes)
+}
+
 fn unknown(name: &str) -> Error {
     let near = NAMES.iter().map(|known| (strsim::jaro_winkler(known, name), known));
     let near = near.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(likeness, _)| *likeness > 0.8);
@@ -145,8 +169,11 @@ fn unknown(name: &str) -> Error {
 fn check_size(shape: &[usize], size: usize) -> Result<()> {
     let bytes = shape.iter().try_fold(size as u64, |n, dim| n.checked_mul(*dim as u64));
     match bytes {
-        Some(bytes) if bytes <= MOST => Ok(()),
-        _ => Err(Error::failed(format!("a result of {shape:?} is too large"))),
+        Some(bytes) if bytes <= LIMIT.get() => Ok(()),
+        _ => Err(Error::failed(format!(
+            "a result of {shape:?} is too large: {} bytes are left",
+            LIMIT.get()
+        ))),
     }
 }
 

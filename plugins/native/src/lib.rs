@@ -15,10 +15,31 @@
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+//! # Isolation
+//!
+//! [`Isolated`] runs the same library in a process of its own: what crashes is that process, and
+//! the node fails; the next run has a fresh one. Tensors lie in shared memory, copied once in each
+//! direction. A worker does one call at a time; idle ones are kept.
+
+#![cfg_attr(not(unix), allow(dead_code))]
+
 mod library;
 mod look;
 mod maker;
 mod table;
 mod view;
 
+#[cfg(unix)]
+mod isolated;
+#[cfg(unix)]
+mod shared;
+#[cfg(unix)]
+mod wire;
+#[cfg(unix)]
+mod worker;
+
+#[cfg(unix)]
+pub use isolated::Isolated;
 pub use library::{NativePlugin, Trusted};
+#[cfg(unix)]
+pub use worker::serve;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kino_abi::{KINO_MAGIC, KINO_MAJOR, KINO_MINOR, KinoEntry, KinoPlugin, KinoStr, KinoValue};
-use kino_host::{Artifact, Call, Descriptor, Instance};
+use kino_host::{Artifact, Call, Descriptor, Instance, Item};
 use kino_node::{Error, Result, Value};
 use libloading::Library;
 use sha2::{Digest, Sha256};
@@ -28,6 +28,7 @@ pub struct Trusted<'a> {
 pub struct NativePlugin {
     loaded: Arc<Loaded>,
     descriptor: Descriptor,
+    json: String,
     sha256: String,
 }
 
@@ -78,7 +79,12 @@ impl NativePlugin {
         let json = std::str::from_utf8(json)
             .map_err(|_| at(Error::failed("the plugin's descriptor is no UTF-8")))?;
         let descriptor = Descriptor::read(json).map_err(at)?;
-        Ok(NativePlugin { loaded, descriptor, sha256 })
+        Ok(NativePlugin { loaded, descriptor, json: json.to_owned(), sha256 })
+    }
+
+    /// The descriptor as the plugin gave it.
+    pub fn json(&self) -> &str {
+        &self.json
     }
 
     /// The sha256 of the build, in hexadecimal.
@@ -173,6 +179,18 @@ impl Artifact for NativePlugin {
     }
 
     fn open(&self, node: &str, saved: Option<&[u8]>, call: &Call<'_>) -> Result<Box<dyn Instance>> {
+        Ok(Box::new(self.instance(node, saved, call)?))
+    }
+}
+
+impl NativePlugin {
+    /// Opens an instance of a node.
+    pub(crate) fn instance(
+        &self,
+        node: &str,
+        saved: Option<&[u8]>,
+        call: &Call<'_>,
+    ) -> Result<NativeInstance> {
         let current = Current::new(call);
         let name = KinoStr { data: node.as_ptr(), len: node.len() };
         let saved = saved.map_or(KinoStr { data: std::ptr::null(), len: 0 }, |saved| KinoStr {
@@ -188,12 +206,12 @@ impl Artifact for NativePlugin {
         }
         let outputs = self.descriptor.node(node).map_or(0, |spec| spec.signature.outputs.len());
         let loaded = Arc::clone(&self.loaded);
-        Ok(Box::new(NativeInstance { loaded, instance, outputs }))
+        Ok(NativeInstance { loaded, instance, outputs })
     }
 }
 
 /// An instance of a node of a native plugin.
-struct NativeInstance {
+pub(crate) struct NativeInstance {
     loaded: Arc<Loaded>,
     instance: *mut c_void,
     outputs: usize,
@@ -204,12 +222,12 @@ unsafe impl Send for NativeInstance {}
 
 impl Instance for NativeInstance {
     fn run(&mut self, call: &Call<'_>, inputs: &[Option<Value>]) -> Result<Vec<Option<Value>>> {
-        let inputs = inputs.iter().map(|value| value.clone().map(kino_host::Item::Value));
+        let inputs = inputs.iter().map(|value| value.clone().map(Item::Value));
         let outputs = self.run_items(call, inputs.collect())?;
-        let value = |item: Option<Arc<kino_host::Item>>| {
+        let value = |item: Option<Arc<Item>>| {
             let item =
                 item.map(|item| Arc::try_unwrap(item).unwrap_or_else(|item| (*item).clone()));
-            item.map(kino_host::Item::into_value).transpose()
+            item.map(Item::into_value).transpose()
         };
         outputs.into_iter().map(value).collect()
     }
@@ -235,11 +253,11 @@ impl Instance for NativeInstance {
 
 impl NativeInstance {
     /// Runs the node on items.
-    fn run_items(
+    pub(crate) fn run_items(
         &mut self,
         call: &Call<'_>,
-        inputs: Vec<Option<kino_host::Item>>,
-    ) -> Result<Vec<Option<Arc<kino_host::Item>>>> {
+        inputs: Vec<Option<Item>>,
+    ) -> Result<Vec<Option<Arc<Item>>>> {
         let current = Current::new(call);
         let given: Vec<*mut KinoValue> =
             inputs.into_iter().map(|item| item.map_or(std::ptr::null_mut(), give)).collect();

@@ -1,0 +1,118 @@
+//! What engine and worker say to each other: frames of a length and JSON over a socket; tensors and
+//! bytes lie in files of a shared folder in memory.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::Mutex;
+
+use candle_core::DType;
+use kino_node::{Error, Result};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// No message comes near this; tensors travel elsewhere.
+const LONGEST: u32 = 64 << 20;
+
+/// A value on the wire.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Wire {
+    Text(String),
+    /// In decimal: JSON numbers end at 64 bits.
+    Int(String),
+    /// The bits, so that nothing is rounded.
+    Real(u64),
+    Bool(bool),
+    /// Element type, shape, and the file of the elements.
+    Tensor(String, Vec<usize>, String),
+    /// The file of the bytes.
+    Bytes(String),
+    List(Vec<(String, Wire)>),
+    Record(String, Vec<(String, Wire)>),
+    /// Something that stays with the engine: what it is called, and its number there.
+    Opaque(String, u64),
+}
+
+/// What the engine says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Request {
+    /// Load this library; the folder is where tensors lie.
+    Load {
+        path: String,
+        sha256: Option<String>,
+        folder: String,
+    },
+    Open {
+        step: String,
+        node: String,
+        saved: Option<Wire>,
+    },
+    Run {
+        step: String,
+        inputs: Vec<Option<Wire>>,
+        wanted: Vec<bool>,
+    },
+    Save {
+        step: String,
+    },
+    /// Close the instance, if there is one.
+    Close,
+    Cancel,
+    /// The contents of a file that was asked for, or why it may not be read.
+    File(Result<Wire, (String, Option<String>)>),
+}
+
+/// What the worker says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Response {
+    /// The descriptor as JSON.
+    Loaded(String),
+    Done,
+    Outputs(Vec<Option<Wire>>),
+    Saved(Option<Wire>),
+    /// It did not succeed: cancelled, or message and hint.
+    Failed(Option<(String, Option<String>)>),
+    Log(u32, String, String),
+    Progress(u64, u64),
+    /// It wants to read a file.
+    Read(String),
+}
+
+/// Sends a message.
+pub(crate) fn send<T: Serialize>(to: &Mutex<UnixStream>, message: &T) -> Result<()> {
+    let json = serde_json::to_vec(message).map_err(|error| Error::failed(error.to_string()))?;
+    let mut frame = (json.len() as u32).to_le_bytes().to_vec();
+    frame.extend(json);
+    let mut stream = to.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    Ok(stream.write_all(&frame)?)
+}
+
+/// Receives a message.
+pub(crate) fn receive<T: DeserializeOwned>(from: &mut UnixStream) -> Result<T> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length)?;
+    let length = u32::from_le_bytes(length);
+    if length > LONGEST {
+        return Err(Error::failed("a message of the worker is too long"));
+    }
+    let mut json = vec![0; length as usize];
+    from.read_exact(&mut json)?;
+    serde_json::from_slice(&json).map_err(|error| Error::failed(error.to_string()))
+}
+
+/// An error as it is sent: none where the run was cancelled.
+pub(crate) fn said(error: &Error) -> Option<(String, Option<String>)> {
+    match error {
+        Error::Cancelled => None,
+        other => Some((other.to_string(), other.hint().map(str::to_owned))),
+    }
+}
+
+/// An error as it was sent.
+pub(crate) fn heard(said: Option<(String, Option<String>)>) -> Error {
+    said.map_or(Error::Cancelled, |(message, hint)| Error::Failed { message, hint })
+}
+
+/// The element type of this name.
+pub(crate) fn dtype(name: &str) -> Result<DType> {
+    name.parse().map_err(|_| Error::failed(format!("unknown element type `{name}`")))
+}

@@ -1,0 +1,169 @@
+//! The worker process: serves one engine over a socket, one call at a time.
+
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::Device;
+use kino_host::{Call, Files, Limits};
+use kino_node::{Cancel, Error, Result, Spill};
+use kino_port::Read;
+
+use crate::library::{NativeInstance, NativePlugin, Trusted};
+use crate::maker::set_maker;
+use crate::shared::Worker;
+use crate::wire::{Request, Response, Wire, heard, receive, said, send};
+
+/// Serves the engine that started this process with a socket as its standard input, until the
+/// engine is gone.
+///
+/// # Errors
+/// When the standard input is no such socket.
+pub fn serve() -> Result<()> {
+    let socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let mut from = socket.try_clone()?;
+    let to = Mutex::new(socket);
+    let (requests, inbox) = mpsc::channel();
+    let cancel = Arc::new(Mutex::new(Cancel::default()));
+    let flag = Arc::clone(&cancel);
+    std::thread::spawn(move || {
+        while let Ok(request) = receive::<Request>(&mut from) {
+            match request {
+                Request::Cancel => {
+                    flag.lock().unwrap_or_else(PoisonError::into_inner).cancel();
+                }
+                request => {
+                    if requests.send(request).is_err() {
+                        break;
+                    }
+                }
+            }
+        }
+        // The engine is gone: nobody waits for anything here.
+        std::process::exit(0);
+    });
+    let Ok(Request::Load { path, sha256, folder }) = inbox.recv() else {
+        return Err(Error::failed("the worker was told nothing to load"));
+    };
+    let shared = Worker::new(folder.into());
+    set_maker(Box::new(shared.clone()));
+    let trusted = Trusted { path: Path::new(&path), sha256: sha256.as_deref() };
+    let plugin = match NativePlugin::load(trusted) {
+        Ok(plugin) => plugin,
+        Err(error) => return send(&to, &Response::Failed(said(&error))),
+    };
+    send(&to, &Response::Loaded(plugin.json().to_owned()))?;
+    let spill = Spill::new(std::env::temp_dir(), u64::MAX);
+    let server = Server { plugin, shared, to, inbox: Mutex::new(inbox), cancel, spill };
+    server.until_done()
+}
+
+struct Server {
+    plugin: NativePlugin,
+    shared: Worker,
+    to: Mutex<UnixStream>,
+    inbox: Mutex<Receiver<Request>>,
+    cancel: Arc<Mutex<Cancel>>,
+    spill: Arc<Spill>,
+}
+
+impl Server {
+    fn next(&self) -> Option<Request> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
+    }
+
+    fn until_done(&self) -> Result<()> {
+        let mut instance: Option<NativeInstance> = None;
+        while let Some(request) = self.next() {
+            let response = match request {
+                Request::Open { step, node, saved } => {
+                    let opened = self.with_call(&step, &[], |call| {
+                        let saved = saved.map(|saved| self.bytes(saved)).transpose()?;
+                        self.plugin.instance(&node, saved.as_deref(), call)
+                    });
+                    opened.map(|opened| {
+                        instance = Some(opened);
+                        Response::Done
+                    })
+                }
+                Request::Run { step, inputs, wanted } => self.with_call(&step, &wanted, |call| {
+                    let instance = instance.as_mut().ok_or_else(closed)?;
+                    let decode = |wire: Option<Wire>| wire.map(|wire| self.shared.decode(wire));
+                    let inputs = inputs.into_iter().map(|wire| decode(wire).transpose());
+                    let outputs = instance.run_items(call, inputs.collect::<Result<_>>()?)?;
+                    let encode = |item: &Option<_>| {
+                        item.as_deref().map(|item| self.shared.encode(item)).transpose()
+                    };
+                    let wires = outputs.iter().map(encode).collect::<Result<_>>()?;
+                    Ok(Response::Outputs(wires))
+                }),
+                Request::Save { step } => self.with_call(&step, &[], |call| {
+                    use kino_host::Instance;
+                    let saved = instance.as_mut().ok_or_else(closed)?.save(call)?;
+                    let saved = saved.map(|saved| kino_host::Item::Bytes(saved.into()));
+                    let wire = saved.map(|saved| self.shared.encode(&saved)).transpose()?;
+                    Ok(Response::Saved(wire))
+                }),
+                Request::Close => {
+                    instance = None;
+                    Ok(Response::Done)
+                }
+                _ => Err(Error::failed("the worker did not expect this")),
+            };
+            *self.cancel.lock().unwrap_or_else(PoisonError::into_inner) = Cancel::default();
+            let response = response.unwrap_or_else(|error| Response::Failed(said(&error)));
+            send(&self.to, &response)?;
+        }
+        Ok(())
+    }
+
+    fn bytes(&self, wire: Wire) -> Result<Vec<u8>> {
+        Ok(self.shared.decode(wire)?.bytes()?.to_vec())
+    }
+
+    fn with_call<T>(
+        &self,
+        step: &str,
+        wanted: &[bool],
+        f: impl FnOnce(&Call<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let cancel = self.cancel.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let tell = |response: Response| drop(send(&self.to, &response));
+        let listener = |level: u32, target: &str, message: &str| {
+            tell(Response::Log(level, target.to_owned(), message.to_owned()));
+        };
+        f(&Call {
+            plugin: "",
+            step,
+            device: &Device::Cpu,
+            spill: &self.spill,
+            cancel: &cancel,
+            wanted,
+            report: &|progress| tell(Response::Progress(progress.step, progress.of)),
+            files: self,
+            limits: Limits::default(),
+            listener: Some(&listener),
+        })
+    }
+}
+
+fn closed() -> Error {
+    Error::failed("no instance is open in this worker")
+}
+
+impl Files for Server {
+    fn read(&self, path: &str) -> Result<Vec<u8>> {
+        send(&self.to, &Response::Read(path.to_owned()))?;
+        match self.next() {
+            Some(Request::File(Ok(wire))) => self.bytes(wire),
+            Some(Request::File(Err(error))) => Err(heard(Some(error))),
+            _ => Err(Error::failed("the engine did not answer")),
+        }
+    }
+
+    fn stand(&self) -> Result<Vec<Read>> {
+        Ok(Vec::new())
+    }
+}

@@ -1,0 +1,92 @@
+// Plugins that do what they should not; MODE says what.
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "kino_plugin.h"
+
+static const KinoHost *host;
+
+static KinoStr str(const char *text) {
+  KinoStr s = {(const uint8_t *)text, strlen(text)};
+  return s;
+}
+
+static KinoStatus open_node(KinoCall *call, KinoStr node, KinoStr saved, KinoInstance **instance) {
+  (void)call, (void)node, (void)saved;
+  *instance = malloc(1);
+  return KINO_OK;
+}
+
+static KinoStatus run_node(KinoCall *call, KinoInstance *instance, KinoValue *const *inputs,
+                           size_t input_count, KinoValue **outputs, size_t output_count) {
+  (void)instance, (void)inputs, (void)input_count, (void)output_count;
+  KinoStr mode;
+  if (host->get_bytes(inputs[0], &mode) != KINO_OK) return KINO_FAILED;
+  if (!strncmp((const char *)mode.data, "abort", mode.len)) abort();
+  if (!strncmp((const char *)mode.data, "segfault", mode.len)) *(volatile int *)8 = 1;
+  if (!strncmp((const char *)mode.data, "hang", mode.len)) for (;;) sleep(1);
+  if (!strncmp((const char *)mode.data, "spin", mode.len)) while (!host->cancelled(call)) usleep(1000);
+  if (!strncmp((const char *)mode.data, "silent", mode.len)) return KINO_FAILED;
+  if (!strncmp((const char *)mode.data, "lie", mode.len)) return host->new_int(1, 0, &outputs[0]);
+  if (!strncmp((const char *)mode.data, "null", mode.len)) return KINO_OK;
+  if (!strncmp((const char *)mode.data, "secret", mode.len)) {
+    KinoValue *bytes = NULL;
+    if (host->read_file(call, str("../secret"), &bytes) == KINO_OK) return KINO_OK;
+    host->fail(call, host->error(), str(""));
+    return KINO_FAILED;
+  }
+  return host->new_text(mode, &outputs[0]);
+}
+
+static KinoStatus save_node(KinoCall *call, KinoInstance *instance, KinoValue **state) {
+  (void)call, (void)instance;
+  *state = NULL;
+  return KINO_OK;
+}
+
+static void close_node(KinoInstance *instance) { free(instance); }
+static void shut_down(void) {}
+
+#ifndef MAJOR
+#define MAJOR KINO_MAJOR
+#endif
+#ifndef MAGIC
+#define MAGIC KINO_MAGIC
+#endif
+
+#ifndef ENTRY
+#define ENTRY kino_plugin
+#endif
+
+const KinoPlugin *ENTRY(const KinoHost *table) {
+  static KinoPlugin plugin;
+  host = table;
+#ifdef REFUSE
+  host->fail(NULL, str("this machine has no flux capacitor"), str("buy one"));
+  return NULL;
+#endif
+  plugin.magic = MAGIC;
+  plugin.major = MAJOR;
+  plugin.minor = KINO_MINOR;
+#ifdef SMALL
+  plugin.size = 8;
+#else
+  plugin.size = sizeof plugin;
+#endif
+  plugin.capabilities = str("");
+#ifdef GARBAGE
+  plugin.descriptor = str("{\"nodes\": 3}");
+#else
+  plugin.descriptor =
+      str("{\"nodes\": [{\"id\": \"bad.node\", \"version\": \"1\", \"inputs\": [{\"name\": \"mode\","
+          " \"type\": \"Text\"}], \"outputs\": [{\"name\": \"text\", \"type\": \"Text\"}]}]}");
+#endif
+  plugin.open = open_node;
+  plugin.run = run_node;
+  plugin.save = save_node;
+  plugin.close = close_node;
+  plugin.shutdown = shut_down;
+  return &plugin;
+}
