@@ -15,6 +15,9 @@ pub(crate) fn examine(bytes: &[u8]) -> Result<()> {
         return Err(cut("it is empty"));
     }
     let file = object::File::parse(bytes).map_err(|error| {
+        if STARTS.iter().any(|start| bytes.starts_with(start)) {
+            return cut(&error.to_string());
+        }
         Error::advised(
             format!("it is no native library of this platform: {error}"),
             "build the plugin again: `kino plugin build`",
@@ -40,6 +43,9 @@ pub(crate) fn examine(bytes: &[u8]) -> Result<()> {
         "in Rust, `kino_plugin::plugin!(…)` makes the export, in a crate of type cdylib",
     ))
 }
+
+/// What ELF, Mach-O and PE files begin with.
+const STARTS: [&[u8]; 3] = [b"\x7fELF", b"\xcf\xfa\xed\xfe", b"MZ"];
 
 fn cut(what: &str) -> Error {
     Error::advised(

@@ -1,5 +1,6 @@
 // Plugins that do what they should not; MODE says what.
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -25,7 +26,7 @@ static KinoStatus run_node(KinoCall *call, KinoInstance *instance, KinoValue *co
   KinoStr mode;
   if (host->get_bytes(inputs[0], &mode) != KINO_OK) return KINO_FAILED;
   if (!strncmp((const char *)mode.data, "abort", mode.len)) abort();
-  if (!strncmp((const char *)mode.data, "segfault", mode.len)) *(volatile int *)8 = 1;
+  if (!strncmp((const char *)mode.data, "segfault", mode.len)) raise(SIGSEGV);
   if (!strncmp((const char *)mode.data, "hang", mode.len)) for (;;) sleep(1);
   if (!strncmp((const char *)mode.data, "spin", mode.len)) while (!host->cancelled(call)) usleep(1000);
   if (!strncmp((const char *)mode.data, "silent", mode.len)) return KINO_FAILED;

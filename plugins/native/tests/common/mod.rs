@@ -1,0 +1,105 @@
+//! Plugins in C, built by the tests, and a way to call them.
+#![allow(dead_code)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use candle_core::{Device, Tensor};
+use kino_host::{Artifact, Call, Granted, Limits};
+use kino_node::{Cancel, Frames, Result, Spill, Value};
+
+/// Builds a C file of this folder into a library.
+pub(crate) fn build(folder: &Path, source: &str, flags: &[&str]) -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let library = folder.join(kino_host::library_name(source));
+    let out = Command::new(std::env::var("CC").unwrap_or_else(|_| "cc".into()))
+        .args([
+            "-std=c11",
+            "-D_DEFAULT_SOURCE",
+            "-O2",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-fPIC",
+            "-shared",
+            "-I",
+        ])
+        .arg(tests.join("../../abi/include"))
+        .args(flags)
+        .arg("-o")
+        .arg(&library)
+        .arg(tests.join("c").join(format!("{source}.c")))
+        .output()
+        .expect("a C compiler");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    library
+}
+
+/// Frames `[n, 4, 6, 3]` in chunks of two, counting up from `first`.
+pub(crate) fn frames(spill: &Arc<Spill>, n: usize, first: f32) -> Value {
+    let mut builder = kino_node::FramesBuilder::new(spill, Some(12.0));
+    for chunk in 0..n / 2 {
+        let count = 2 * 4 * 6 * 3;
+        let from = first + (chunk * count) as f32;
+        let tensor = Tensor::arange(from, from + count as f32, &Device::Cpu).unwrap();
+        builder.push(&tensor.reshape((2, 4, 6, 3)).unwrap()).unwrap();
+    }
+    Value::Frames(Arc::new(builder.finish().unwrap()))
+}
+
+/// What a call reaches in these tests.
+pub(crate) struct World {
+    pub(crate) spill: Arc<Spill>,
+    pub(crate) cancel: Cancel,
+    pub(crate) files: Granted,
+    pub(crate) limits: Limits,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        World {
+            spill: Spill::new(std::env::temp_dir(), 1 << 30),
+            cancel: Cancel::default(),
+            files: Granted::new(Path::new("."), &[]),
+            limits: Limits { time: Duration::from_secs(20), ..Limits::default() },
+        }
+    }
+
+    pub(crate) fn call<T>(&self, f: impl FnOnce(&Call<'_>) -> T) -> T {
+        f(&Call {
+            plugin: "test",
+            step: "step",
+            device: &Device::Cpu,
+            spill: &self.spill,
+            cancel: &self.cancel,
+            wanted: &[true],
+            report: &|_| {},
+            files: &self.files,
+            limits: self.limits,
+            listener: None,
+        })
+    }
+
+    /// Opens an instance, runs it once, closes it.
+    pub(crate) fn run(
+        &self,
+        plugin: &dyn Artifact,
+        node: &str,
+        inputs: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>> {
+        self.call(|call| plugin.open(node, None, call)?.run(call, inputs))
+    }
+}
+
+pub(crate) fn as_frames(outputs: Vec<Option<Value>>) -> Arc<Frames> {
+    match outputs.into_iter().next() {
+        Some(Some(Value::Frames(frames))) => frames,
+        other => panic!("no frames: {other:?}"),
+    }
+}
+
+pub(crate) fn numbers(frames: &Frames) -> Vec<f32> {
+    frames.whole().unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}

@@ -1,0 +1,208 @@
+//! Native plugins: a real one in C, the compiled one of version 1.0, isolation, and what is refused.
+
+mod common;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use common::{World, as_frames, build, frames, numbers};
+use kino_host::Artifact;
+use kino_native::{NativePlugin, Trusted};
+use kino_node::{Error, Value};
+
+fn trust(path: &Path) -> Trusted<'_> {
+    Trusted { path, sha256: None }
+}
+
+fn text(text: &str) -> [Option<Value>; 1] {
+    [Some(Value::Text(text.into()))]
+}
+
+/// Blends two videos and holds every number against the formula.
+fn blends(plugin: &dyn Artifact) {
+    let world = World::new();
+    let (a, b) = (frames(&world.spill, 6, 0.0), frames(&world.spill, 6, 100.0));
+    let inputs = [Some(a), Some(b), Some(Value::Real(0.25))];
+    let blended = as_frames(world.run(plugin, "c.blend", &inputs).unwrap());
+    assert_eq!((blended.count(), blended.fps(), blended.chunk_count()), (6, Some(12.0), 3));
+    let found = numbers(&blended);
+    assert!(found.iter().enumerate().all(|(at, found)| *found == at as f32 + 25.0), "{found:?}");
+    let short = frames(&world.spill, 4, 0.0);
+    let inputs = [inputs[0].clone(), Some(short), inputs[2].clone()];
+    let error = world.run(plugin, "c.blend", &inputs).unwrap_err().to_string();
+    assert_eq!(error, "`a` and `b` have different numbers of frames");
+    world.cancel.cancel();
+    let error = world.run(plugin, "c.blend", &[inputs[0].clone(), inputs[0].clone(), None]);
+    assert!(error.is_err());
+}
+
+/// State lives from run to run, and from one build to the next.
+fn counts(plugin: &dyn Artifact) {
+    let world = World::new();
+    let count = |saved: Option<&[u8]>, runs: usize| {
+        world.call(|call| {
+            let mut instance = plugin.open("c.count", saved, call).unwrap();
+            let mut last = 0;
+            for _ in 0..runs {
+                let Some(Value::Int(count)) = instance.run(call, &[]).unwrap()[0] else { panic!() };
+                last = count;
+            }
+            (last, instance.save(call).unwrap())
+        })
+    };
+    let (last, saved) = count(None, 3);
+    assert_eq!(last, 3);
+    assert_eq!(count(saved.as_deref(), 2).0, 5);
+}
+
+#[test]
+fn a_plugin_in_c_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let plugin = NativePlugin::load(trust(&build(folder.path(), "blend", &[]))).unwrap();
+    blends(&plugin);
+    counts(&plugin);
+}
+
+/// The build of 1.0 that every later host must load: never build it again.
+#[test]
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn the_compiled_plugin_of_1_0_still_works() {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compiled/blend-1.0-x86_64-linux.so");
+    let plugin = NativePlugin::load(trust(&path)).unwrap();
+    assert_eq!(plugin.sha256(), include_str!("compiled/blend-1.0-x86_64-linux.so.sha256").trim());
+    blends(&plugin);
+    counts(&plugin);
+}
+
+#[test]
+fn what_is_no_plugin_is_refused_and_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = build(folder.path(), "blend", &[]);
+    let whole = std::fs::read(&good).unwrap();
+    let refused = |path: &Path| {
+        let error = NativePlugin::load(trust(path)).err().expect("it is refused");
+        error.to_string().replace(&path.display().to_string(), "FILE")
+    };
+    for (bytes, expected) in [
+        (&b""[..], "FILE: the library is not whole: it is empty"),
+        (b"#!/bin/sh\nrm -rf /\n", "FILE: it is no native library of this platform"),
+        (&whole[..whole.len() / 2], "FILE: the library is not whole"),
+        (&whole[..whole.len() - 1], "FILE: the library is not whole"),
+    ] {
+        let path = folder.path().join("bytes.so");
+        std::fs::write(&path, bytes).unwrap();
+        assert!(refused(&path).starts_with(expected), "{}", refused(&path));
+    }
+    for (flags, expected) in [
+        (&["-DENTRY=not_it"][..], "it is a library, but no plugin: it exports no `kino_plugin`"),
+        (&["-DMAJOR=2"], "it speaks version 2.0 of the plugin contract, this Kinograph speaks 1.0"),
+        (&["-DMAGIC=7"], "its entry gives no table of a Kinograph plugin"),
+        (&["-DSMALL"], "its table has 8 bytes, version 1.0 has 96"),
+        (&["-DREFUSE"], "the plugin refuses to start: this machine has no flux capacitor"),
+        (&["-DGARBAGE"], "the plugin's descriptor: invalid type: integer `3`, expected a sequence"),
+    ] {
+        let error = refused(&build(folder.path(), "bad", flags));
+        assert!(error.contains(expected), "{flags:?}: {error}");
+    }
+    let other = Trusted { path: &good, sha256: Some("00") };
+    let error = NativePlugin::load(other).err().unwrap().to_string();
+    assert!(error.contains("another than the one that was trusted"), "{error}");
+}
+
+/// Every cut of a library is refused or loads; none kills the process.
+#[test]
+fn a_library_that_is_cut_anywhere_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = std::fs::read(build(folder.path(), "blend", &[])).unwrap();
+    let path = folder.path().join("cut.so");
+    for cut in (0..whole.len()).step_by(97) {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        assert!(NativePlugin::load(trust(&path)).is_err(), "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_node_that_fails_says_so_and_the_next_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let plugin = NativePlugin::load(trust(&build(folder.path(), "bad", &[]))).unwrap();
+    let world = World::new();
+    let run = |mode: &str| world.run(&plugin, "bad.node", &text(mode));
+    assert_eq!(
+        run("silent").unwrap_err().to_string(),
+        "the plugin `test` failed and did not say why"
+    );
+    let secret = run("secret").unwrap_err().to_string();
+    assert!(secret.contains("`../secret` may not be read"), "{secret}");
+    assert!(matches!(run("null").unwrap()[..], [None]));
+    assert!(matches!(run("hello").unwrap()[..], [Some(Value::Text(_))]));
+}
+
+#[cfg(unix)]
+mod isolated {
+    use super::*;
+    use kino_native::Isolated;
+
+    /// This test is also the worker that the others start.
+    #[test]
+    fn serves_as_worker() {
+        let arguments: Vec<_> = std::env::args().collect();
+        if arguments.iter().any(|argument| argument == "--exact")
+            && arguments.iter().any(|argument| argument == WORKER[1])
+        {
+            kino_native::serve().unwrap();
+        }
+    }
+
+    const WORKER: [&str; 2] = ["--exact", "isolated::serves_as_worker"];
+
+    fn isolated(path: &Path) -> Isolated {
+        let program = std::env::current_exe().unwrap();
+        Isolated::start(&program, &WORKER, trust(path)).unwrap()
+    }
+
+    #[test]
+    fn a_plugin_in_a_process_of_its_own_gives_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let plugin = isolated(&build(folder.path(), "blend", &[]));
+        blends(&plugin);
+        counts(&plugin);
+    }
+
+    #[test]
+    fn a_crash_is_the_nodes_error_and_the_next_run_has_a_fresh_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let plugin = isolated(&build(folder.path(), "bad", &[]));
+        let world = World::new();
+        for (mode, expected) in [("abort", "signal: 6"), ("segfault", "signal: 11")] {
+            let error = world.run(&plugin, "bad.node", &text(mode)).unwrap_err().to_string();
+            assert!(error.contains("the plugin's process ended"), "{error}");
+            assert!(error.contains(expected), "{error}");
+            let good = world.run(&plugin, "bad.node", &text("hello")).unwrap();
+            assert!(matches!(good[..], [Some(Value::Text(_))]));
+        }
+        let secret = world.run(&plugin, "bad.node", &text("secret")).unwrap_err().to_string();
+        assert!(secret.contains("`../secret` may not be read"), "{secret}");
+    }
+
+    #[test]
+    fn time_and_cancel_are_enforced_from_outside() {
+        let folder = tempfile::tempdir().unwrap();
+        let plugin = isolated(&build(folder.path(), "bad", &[]));
+        let mut world = World::new();
+        world.limits.time = Duration::from_millis(300);
+        let begun = Instant::now();
+        let error = world.run(&plugin, "bad.node", &text("hang")).unwrap_err().to_string();
+        assert!(error.contains("took longer than 0.3 s"), "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        let world = World::new();
+        let cancel = world.cancel.clone();
+        let thread = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            cancel.cancel();
+        });
+        let error = world.run(&plugin, "bad.node", &text("spin")).unwrap_err();
+        assert!(matches!(error, Error::Cancelled), "{error}");
+        thread.join().unwrap();
+    }
+}
