@@ -150,7 +150,10 @@ impl Frames {
             sink.fill(PIECE, |first, out| {
                 cx.check_cancel()?;
                 chunk.with_piece(first, out.len(), |input| work(input, out))?;
-                cx.progress(done + (first + out.len()) / pixels, of);
+                let whole = (first + out.len()) / pixels;
+                if whole > first / pixels {
+                    cx.progress(done + whole, of);
+                }
                 Ok(())
             })?;
             done += chunk.dims()[0];

@@ -7,11 +7,13 @@ mod cx;
 mod element;
 mod error;
 mod frames;
+mod half;
 #[doc(hidden)]
 pub mod host;
 mod log;
 #[doc(hidden)]
 pub mod node;
+mod operand;
 mod operations;
 pub mod port;
 #[doc(hidden)]
@@ -30,7 +32,7 @@ pub use error::{Error, Result};
 pub use frames::{FrameView, Frames, FramesBuilder};
 pub use host::{Device, Kind, Value};
 pub use kino_plugin_macros::{Choice, Outputs, guider, node, port_type};
-pub use operations::{Conv, Filter, Operand, Padding};
+pub use operand::{Conv, Filter, Operand, Padding};
 pub use scalars::Path;
 pub use tensor::Tensor;
 pub use tracing;

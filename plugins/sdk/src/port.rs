@@ -30,7 +30,30 @@ pub trait IntoValue: Typed {
     fn into_value(self) -> Result<Value>;
 }
 
+impl<T: Typed> Typed for &T {
+    fn type_name() -> String {
+        T::type_name()
+    }
+
+    fn describe(port: &mut PortSpec) {
+        T::describe(port);
+    }
+}
+
+impl<T: IntoValue + Clone> IntoValue for &T {
+    fn into_value(self) -> Result<Value> {
+        self.clone().into_value()
+    }
+}
+
 /// An input: one value, an `Option` of it, or a `Vec`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an input of a node",
+    label = "expected a port type",
+    note = "ports are String, &str, i64 and other whole numbers, f64, bool, Path, Frames, Latent, \
+            Patches, Conditioning, ImageConditioning, Sigmas, Mask, Tensor, parts of models, Any, \
+            types with #[port_type] or #[derive(Choice)], and Option, Vec or Vec<(String, _)> of one"
+)]
 pub trait Input: Sized {
     /// `one`, `optional`, `list` or `optional_list`.
     const ARITY: &'static str;
@@ -159,6 +182,12 @@ impl<T: FromValue> Input for Option<Vec<(String, T)>> {
 }
 
 /// An output: a value, an `Option` of it (none where it is not wanted), or a `Vec`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an output of a node",
+    label = "expected a port type",
+    note = "outputs are of the same types as inputs; several are a tuple, or a struct with \
+            #[derive(Outputs)]"
+)]
 pub trait Output: Sized {
     /// Its type.
     fn type_name() -> String;
@@ -236,6 +265,10 @@ impl<T: IntoValue> Output for Vec<(String, T)> {
 }
 
 /// All outputs of a node: one, a tuple, or a struct with `#[derive(Outputs)]`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be what a node gives",
+    label = "expected a port type, a tuple of them, or a struct with #[derive(Outputs)]"
+)]
 pub trait Outputs: Sized {
     /// The ports, named as the node's attribute says, else by their types.
     fn ports(names: &[&str]) -> Vec<PortSpec>;

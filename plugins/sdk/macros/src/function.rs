@@ -22,6 +22,7 @@ pub(crate) fn expand(keys: &NodeKeys, mut function: ItemFn) -> Result<TokenStrea
     let spec = spec(keys, &about, &found.params, outputs, &[]);
     let marker = marker(&function);
     Ok(quote! {
+        #[allow(clippy::too_many_arguments, reason = "a node has as many ports as it needs")]
         #function
 
         #marker

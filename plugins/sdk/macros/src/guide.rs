@@ -32,7 +32,8 @@ pub(crate) fn from_function(keys: &NodeKeys, mut function: ItemFn) -> Result<Tok
         },
     )?;
     let marker = marker(&function);
-    Ok(quote!(#function #marker #node))
+    let allow = allow();
+    Ok(quote!(#allow #function #marker #node))
 }
 
 /// An `impl` block as a guider.
@@ -51,7 +52,12 @@ pub(crate) fn from_methods(keys: &NodeKeys, mut methods: ItemImpl) -> Result<Tok
     let begin = made_by(&mut methods, "begin")?;
     let made = Made { held: ty.clone(), begin, call: quote!(self.0.guide) };
     let node = node(keys, &about, &ty, &signature, found, &made)?;
-    Ok(quote!(#methods #node))
+    let allow = allow();
+    Ok(quote!(#allow #methods #node))
+}
+
+fn allow() -> TokenStream {
+    quote!(#[allow(clippy::too_many_arguments, reason = "a node has as many ports as it needs")])
 }
 
 fn expected() -> &'static str {
@@ -80,7 +86,7 @@ fn node(
     }
     let parameters = before.split_off(GIVEN);
     let velocities = &before[1..];
-    let (take_velocities, with) = taken_as(velocities, "velocity");
+    let (take_velocities, with) = taken(velocities, BEFORE - velocities.len());
     let (takes, given) = taken(&parameters, BEFORE);
     let cx = found.has_cx.then(|| quote!(cx,));
     let (Made { held, begin, call }, given) = (made, quote!(#cx moment, #(#with,)* #(#given),*));
@@ -125,18 +131,4 @@ fn node(
             }
         };
     })
-}
-
-/// Both velocities, taken into variables of their own.
-fn taken_as(velocities: &[crate::ports::Param], name: &str) -> (TokenStream, Vec<TokenStream>) {
-    let (takes, given) = taken(velocities, BEFORE - velocities.len());
-    let names: Vec<_> =
-        (0..velocities.len()).map(|index| quote::format_ident!("{name}_{index}")).collect();
-    let block = quote! {
-        let (#(#names),*) = {
-            #takes
-            (#(#given),*)
-        };
-    };
-    (block, names.iter().map(|name| quote!(#name)).collect())
 }

@@ -98,6 +98,7 @@ pub(crate) fn expand(keys: &NodeKeys, mut methods: ItemImpl) -> Result<TokenStre
     let (save, open) = (save(&mut methods)?, open(&mut methods)?);
     let held = format_ident!("Held");
     Ok(quote! {
+        #[allow(clippy::too_many_arguments, reason = "a node has as many ports as it needs")]
         #methods
 
         const _: () = {

@@ -15,9 +15,22 @@ pub(crate) struct Param {
     name: LitStr,
     /// The type that is taken; a reference is lent from it.
     ty: Type,
-    lent: bool,
+    lending: Lending,
     keys: PortKeys,
     about: String,
+}
+
+/// How a function gets what was taken.
+#[derive(Clone, Copy)]
+enum Lending {
+    /// Itself.
+    Given,
+    /// `&T` of a `T`, `&str` of a `String`, `&[T]` of a `Vec<T>`.
+    Lent,
+    /// `Option<&T>` of an `Option<T>`.
+    LentOption,
+    /// `Option<&str>` of an `Option<String>`, `Option<&[T]>` of an `Option<Vec<T>>`.
+    LentContents,
 }
 
 /// A signature, taken apart.
@@ -79,27 +92,41 @@ fn param(typed: &mut syn::PatType) -> Result<Param> {
     let name = LitStr::new(&pattern.ident.to_string(), pattern.ident.span());
     let name = keys.name.clone().unwrap_or(name);
     check_name(&name)?;
-    let (ty, lent) = owned(&typed.ty)?;
-    Ok(Param { name, ty, lent, keys, about })
+    let (ty, lending) = owned(&typed.ty)?;
+    Ok(Param { name, ty, lending, keys, about })
 }
 
 /// The type that is taken for a parameter: `&str` is lent from a `String`, `&[T]` from a `Vec<T>`.
-fn owned(ty: &Type) -> Result<(Type, bool)> {
-    let Type::Reference(TypeReference { mutability, elem, .. }) = ty else {
-        return Ok((ty.clone(), false));
-    };
-    if mutability.is_some() {
-        return Err(Error::new_spanned(ty, "inputs are immutable: expected `&` without `mut`"));
+fn owned(ty: &Type) -> Result<(Type, Lending)> {
+    if let Type::Reference(reference) = ty {
+        return Ok((referred(reference)?, Lending::Lent));
     }
-    let taken = match &**elem {
+    let Some(Type::Reference(inner)) = argument_of(ty, "Option") else {
+        return Ok((ty.clone(), Lending::Given));
+    };
+    let lending = match &*inner.elem {
+        Type::Slice(_) => Lending::LentContents,
+        elem if is_called(elem, "str") => Lending::LentContents,
+        _ => Lending::LentOption,
+    };
+    let taken = referred(&inner)?;
+    Ok((syn::parse_quote!(::core::option::Option<#taken>), lending))
+}
+
+/// What owns what a reference refers to.
+fn referred(reference: &TypeReference) -> Result<Type> {
+    if reference.mutability.is_some() {
+        let message = "inputs are immutable: expected `&` without `mut`";
+        return Err(Error::new_spanned(reference, message));
+    }
+    Ok(match &*reference.elem {
         Type::Slice(slice) => {
             let item = &slice.elem;
             syn::parse_quote!(::std::vec::Vec<#item>)
         }
         elem if is_called(elem, "str") => syn::parse_quote!(::std::string::String),
         elem => elem.clone(),
-    };
-    Ok((taken, true))
+    })
 }
 
 impl Param {
@@ -140,13 +167,18 @@ impl Param {
 /// how they are handed over.
 pub(crate) fn taken(params: &[Param], first: usize) -> (TokenStream, Vec<TokenStream>) {
     let variable = |index: usize| Ident::new(&format!("input_{index}"), Span::mixed_site());
-    let takes = params.iter().enumerate().map(|(i, param)| param.take(first + i, &variable(i)));
+    let takes = params.iter().zip(first..).map(|(param, i)| param.take(i, &variable(i)));
     let takes = quote!(#(#takes)*);
-    let hand = |(i, param): (usize, &Param)| {
+    let hand = |(param, i): (&Param, usize)| {
         let variable = variable(i);
-        if param.lent { quote!(&#variable) } else { variable.to_token_stream() }
+        match param.lending {
+            Lending::Given => variable.to_token_stream(),
+            Lending::Lent => quote!(&#variable),
+            Lending::LentOption => quote!(#variable.as_ref()),
+            Lending::LentContents => quote!(#variable.as_deref()),
+        }
     };
-    (takes, params.iter().enumerate().map(hand).collect())
+    (takes, params.iter().zip(first..).map(hand).collect())
 }
 
 /// What a function gives: the type within `Result`, and the code that turns its result into a
@@ -158,17 +190,18 @@ pub(crate) fn result_of(signature: &Signature, call: TokenStream) -> Result<(Typ
             "a node gives something: expected a result such as `-> Result<Frames>`",
         ));
     };
-    Ok(match within_result(ty) {
-        Some(inner) => {
-            (inner, quote!(#call.map_err(::core::convert::Into::<::kino_plugin::Error>::into)))
-        }
-        None => ((**ty).clone(), quote!(::kino_plugin::Result::Ok(#call))),
-    })
+    let inner = within_result(ty).unwrap_or_else(|| (**ty).clone());
+    Ok((inner, fallible(signature, call)))
 }
 
 fn within_result(ty: &Type) -> Option<Type> {
+    argument_of(ty, "Result")
+}
+
+/// The first argument of a type of a name: `T` of `Result<T>`.
+fn argument_of(ty: &Type, name: &str) -> Option<Type> {
     let Type::Path(path) = ty else { return None };
-    let last = path.path.segments.last().filter(|last| last.ident == "Result")?;
+    let last = path.path.segments.last().filter(|last| last.ident == name)?;
     let PathArguments::AngleBracketed(arguments) = &last.arguments else { return None };
     arguments.args.iter().find_map(|argument| match argument {
         GenericArgument::Type(ty) => Some(ty.clone()),
@@ -266,7 +299,7 @@ pub(crate) fn fallible(signature: &Signature, call: TokenStream) -> TokenStream 
     if gives_result(signature) {
         quote!(#call.map_err(::core::convert::Into::<::kino_plugin::Error>::into))
     } else {
-        quote!(::kino_plugin::Result::Ok(#call))
+        quote!(::core::result::Result::<_, ::kino_plugin::Error>::Ok(#call))
     }
 }
 

@@ -4,7 +4,7 @@
 #[cfg(not(target_arch = "wasm32"))]
 pub mod native;
 #[cfg(not(target_arch = "wasm32"))]
-mod native_tensor;
+pub(crate) mod native_tensor;
 #[cfg(target_arch = "wasm32")]
 pub mod wasm;
 

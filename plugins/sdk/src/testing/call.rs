@@ -1,0 +1,98 @@
+//! What one call of a node may reach, and what it said.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use kino_abi::{KINO_CANCELLED, KINO_OK, KinoCall, KinoStatus};
+
+use crate::{Error, Result};
+
+/// A message that a node logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logged {
+    /// 1 error, 2 warning, 3 information, 4 debugging, 5 tracing.
+    pub level: u32,
+    /// Where it comes from: the module of the plugin.
+    pub target: String,
+    /// The message, then its fields.
+    pub message: String,
+}
+
+/// What `KinoCall` points to.
+pub(super) struct CallState {
+    files: BTreeMap<String, Vec<u8>>,
+    unwanted: Vec<usize>,
+    /// How often the node may ask before it is cancelled.
+    lasts: u64,
+    asked: AtomicU64,
+    said: Mutex<Said>,
+}
+
+/// What a node said during a call.
+#[derive(Default)]
+pub(super) struct Said {
+    failure: Option<(String, String)>,
+    pub(super) progress: Vec<(u64, u64)>,
+    pub(super) logs: Vec<Logged>,
+}
+
+impl CallState {
+    pub(super) fn new(
+        files: BTreeMap<String, Vec<u8>>,
+        unwanted: Vec<usize>,
+        lasts: Option<u64>,
+    ) -> Self {
+        CallState {
+            files,
+            unwanted,
+            lasts: lasts.unwrap_or(u64::MAX),
+            asked: AtomicU64::new(0),
+            said: Mutex::default(),
+        }
+    }
+
+    fn say(&self, say: impl FnOnce(&mut Said)) {
+        say(&mut self.said.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub(super) fn fail(&self, message: String, hint: String) {
+        self.say(|said| said.failure = Some((message, hint)));
+    }
+
+    pub(super) fn log(&self, level: u32, target: String, message: String) {
+        self.say(|said| said.logs.push(Logged { level, target, message }));
+    }
+
+    pub(super) fn progress(&self, step: u64, of: u64) {
+        self.say(|said| said.progress.push((step, of)));
+    }
+
+    pub(super) fn cancelled(&self) -> bool {
+        self.asked.fetch_add(1, Ordering::Relaxed) >= self.lasts
+    }
+
+    pub(super) fn wants(&self, output: usize) -> bool {
+        !self.unwanted.contains(&output)
+    }
+
+    pub(super) fn file(&self, path: &str) -> Option<Vec<u8>> {
+        self.files.get(path).cloned()
+    }
+
+    /// Runs a function of the plugin with this call, and gives what was said.
+    pub(super) fn during(
+        self,
+        work: impl FnOnce(*mut KinoCall) -> KinoStatus,
+    ) -> (Result<()>, Said) {
+        let status = work(std::ptr::from_ref(&self).cast_mut().cast());
+        let said = self.said.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let ended = match (status, &said.failure) {
+            (KINO_OK, _) => Ok(()),
+            (KINO_CANCELLED, _) => Err(Error::Cancelled),
+            (_, Some((message, hint))) => Err(Error::new(message.clone()).hint(hint.clone())),
+            (_, None) => Err(Error::new("it failed without saying why")),
+        };
+        (ended, said)
+    }
+}

@@ -1,0 +1,234 @@
+//! Values of the reference host.
+
+use std::cell::UnsafeCell;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::array::Array;
+
+/// What a function of the reference host gives: a value, or why not.
+pub(crate) type Outcome<T> = std::result::Result<T, String>;
+
+/// A value as plugins hold it.
+pub(crate) type Handle = Arc<Held>;
+
+/// A value.
+pub(crate) enum Held {
+    Text(String),
+    Int(i128),
+    Real(f64),
+    Bool(bool),
+    Tensor(Draft),
+    List(Vec<(String, Handle)>),
+    Record(String, Vec<(String, Handle)>),
+    Bytes(Vec<u8>),
+    Opaque(String),
+    Frames(Mutex<Growing>),
+}
+
+/// Frames, perhaps in the making.
+#[derive(Default)]
+pub(crate) struct Growing {
+    fps: Option<f64>,
+    chunks: Vec<Handle>,
+    size: Option<(usize, usize)>,
+    count: usize,
+    done: bool,
+}
+
+const FRAMES: [&str; 5] = ["chunks", "fps", "count", "height", "width"];
+
+/// A tensor that may be written once before it is read.
+pub(crate) struct Draft {
+    array: UnsafeCell<Array>,
+    state: AtomicU8,
+}
+
+const OPEN: u8 = 0;
+const WRITTEN: u8 = 1;
+const DONE: u8 = 2;
+
+// SAFETY: the state lets one writer in, and readers only after it is out for ever.
+unsafe impl Sync for Draft {}
+
+impl Draft {
+    pub(crate) fn open(array: Array) -> Self {
+        Draft { array: UnsafeCell::new(array), state: AtomicU8::new(OPEN) }
+    }
+
+    pub(crate) fn done(array: Array) -> Self {
+        Draft { array: UnsafeCell::new(array), state: AtomicU8::new(DONE) }
+    }
+
+    /// The tensor, from now on only to be read.
+    pub(crate) fn read(&self) -> Outcome<&Array> {
+        if self.state.compare_exchange(OPEN, DONE, Ordering::AcqRel, Ordering::Acquire)
+            == Err(WRITTEN)
+        {
+            return Err("the tensor is still being written: give its view back first".into());
+        }
+        // SAFETY: nobody writes any more: the state is DONE, which it stays.
+        Ok(unsafe { &*self.array.get() })
+    }
+
+    /// Where the elements lie, to be written by whoever calls [`Draft::written`] afterwards.
+    pub(crate) fn write(&self) -> Outcome<*mut Array> {
+        match self.state.compare_exchange(OPEN, WRITTEN, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => Ok(self.array.get()),
+            Err(WRITTEN) => Err("the tensor is being written already".into()),
+            Err(_) => Err("the tensor was read already: it can no longer be written".into()),
+        }
+    }
+
+    /// The writer is out.
+    pub(crate) fn written(&self) {
+        self.state.store(OPEN, Ordering::Release);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Held {
+    pub(crate) fn tensor(array: Array) -> Handle {
+        Arc::new(Held::Tensor(Draft::done(array)))
+    }
+
+    pub(crate) fn frames(fps: f64) -> Handle {
+        let fps = (!fps.is_nan()).then_some(fps);
+        Arc::new(Held::Frames(Mutex::new(Growing { fps, ..Growing::default() })))
+    }
+
+    pub(crate) fn type_name(&self) -> &str {
+        match self {
+            Held::Text(_) => "Text",
+            Held::Int(_) => "Int",
+            Held::Real(_) => "Real",
+            Held::Bool(_) => "Bool",
+            Held::Tensor(_) => "Tensor",
+            Held::List(_) => "List",
+            Held::Record(name, _) | Held::Opaque(name) => name,
+            Held::Bytes(_) => "Bytes",
+            Held::Frames(_) => "Frames",
+        }
+    }
+
+    fn refuse<T>(&self, expected: &str) -> Outcome<T> {
+        Err(format!("expected {expected}, found {}", self.type_name()))
+    }
+
+    pub(crate) fn int(&self) -> Outcome<i128> {
+        match self {
+            Held::Int(int) => Ok(*int),
+            Held::Bool(truth) => Ok(i128::from(*truth)),
+            other => other.refuse("Int"),
+        }
+    }
+
+    pub(crate) fn real(&self) -> Outcome<f64> {
+        match self {
+            Held::Real(real) => Ok(*real),
+            Held::Int(int) => Ok(*int as f64),
+            other => other.refuse("Real"),
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> Outcome<&[u8]> {
+        match self {
+            Held::Text(text) => Ok(text.as_bytes()),
+            Held::Bytes(bytes) => Ok(bytes),
+            other => other.refuse("Text or Bytes"),
+        }
+    }
+
+    pub(crate) fn draft(&self) -> Outcome<&Draft> {
+        match self {
+            Held::Tensor(draft) => Ok(draft),
+            other => other.refuse("Tensor"),
+        }
+    }
+
+    pub(crate) fn array(&self) -> Outcome<&Array> {
+        self.draft()?.read()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Held::List(items) | Held::Record(_, items) => items.len(),
+            Held::Frames(_) => FRAMES.len(),
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn item(&self, index: usize) -> Outcome<(&str, Handle)> {
+        let missing = || format!("it has no item {index}, only {}", self.len());
+        match self {
+            Held::List(items) | Held::Record(_, items) => {
+                let (name, item) = items.get(index).ok_or_else(missing)?;
+                Ok((name, item.clone()))
+            }
+            _ => {
+                let name = *FRAMES.get(index).filter(|_| self.len() > 0).ok_or_else(missing)?;
+                Ok((name, self.field(name)?.ok_or_else(missing)?))
+            }
+        }
+    }
+
+    pub(crate) fn field(&self, name: &str) -> Outcome<Option<Handle>> {
+        match self {
+            Held::Record(_, fields) => {
+                let field = fields.iter().find(|(field, _)| field == name);
+                Ok(field.map(|(_, value)| value.clone()))
+            }
+            Held::Frames(growing) => lock(growing).field(name),
+            _ => Ok(None),
+        }
+    }
+
+    pub(crate) fn push(&self, chunk: &Handle) -> Outcome<()> {
+        match self {
+            Held::Frames(growing) => lock(growing).push(chunk),
+            other => other.refuse("Frames in the making"),
+        }
+    }
+}
+
+impl Growing {
+    fn field(&mut self, name: &str) -> Outcome<Option<Handle>> {
+        self.done = true;
+        let (height, width) = self.size.ok_or("the frames have no frame")?;
+        let int = |number: usize| Some(Arc::new(Held::Int(number as i128)));
+        Ok(match name {
+            "chunks" => {
+                let chunks = self.chunks.iter().map(|chunk| (String::new(), chunk.clone()));
+                Some(Arc::new(Held::List(chunks.collect())))
+            }
+            "fps" => self.fps.map(|fps| Arc::new(Held::Real(fps))),
+            "count" => int(self.count),
+            "height" => int(height),
+            "width" => int(width),
+            _ => None,
+        })
+    }
+
+    fn push(&mut self, chunk: &Handle) -> Outcome<()> {
+        if self.done {
+            return Err("the frames were read already: no chunk can be added".into());
+        }
+        let array = chunk.array()?;
+        let &[count, height, width, 3] = array.dims.as_slice() else {
+            return Err(format!("expected frames [n, height, width, 3], found {:?}", array.dims));
+        };
+        if array.dtype != crate::DType::F32 {
+            return Err(format!("expected frames of f32, found {}", array.dtype));
+        }
+        if self.size.is_some_and(|size| size != (height, width)) {
+            return Err(format!("a chunk of {height}×{width} does not fit the others"));
+        }
+        self.size = Some((height, width));
+        self.count += count;
+        self.chunks.push(chunk.clone());
+        Ok(())
+    }
+}

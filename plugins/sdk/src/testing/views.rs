@@ -1,0 +1,136 @@
+//! Tensors of the reference host as DLPack.
+
+use std::sync::Arc;
+
+use kino_abi::{
+    DL_BFLOAT, DL_BITS_FLAG_READ_ONLY, DL_CPU, DL_FLOAT, DL_INT, DL_UINT, DLDataType, DLDevice,
+    DLManagedTensorVersioned, DLPackVersion, DLTensor, KinoStatus, KinoValue,
+};
+
+use super::array::Array;
+use super::held::{Draft, Handle, Held, Outcome};
+use super::table::{ended, give, shared};
+use crate::DType;
+use crate::host::native_tensor::dl_type;
+
+/// What a view keeps alive.
+struct Kept {
+    view: DLManagedTensorVersioned,
+    shape: Vec<i64>,
+    value: Handle,
+    writes: bool,
+}
+
+unsafe extern "C" fn delete(view: *mut DLManagedTensorVersioned) {
+    // SAFETY: `lent` made the view, and the contract deletes it once.
+    unsafe {
+        let kept = Box::from_raw((*view).manager_ctx.cast::<Kept>());
+        if let (true, Ok(draft)) = (kept.writes, kept.value.draft()) {
+            draft.written();
+        }
+    }
+}
+
+fn lent(value: Handle, array: *mut Array, writes: bool) -> *mut DLManagedTensorVersioned {
+    // SAFETY: the caller holds the value, and with it the array; a reader does not write to it.
+    let (dtype, dims, data) = unsafe {
+        let data = if writes { (*array).pointer() } else { (*array).bytes().as_ptr().cast_mut() };
+        ((*array).dtype, &(*array).dims, data)
+    };
+    let shape: Vec<i64> = dims.iter().map(|&dim| dim as i64).collect();
+    let mut kept = Box::new(Kept {
+        view: DLManagedTensorVersioned {
+            version: DLPackVersion { major: 1, minor: 0 },
+            manager_ctx: std::ptr::null_mut(),
+            deleter: Some(delete),
+            flags: if writes { 0 } else { DL_BITS_FLAG_READ_ONLY },
+            dl_tensor: DLTensor {
+                data: data.cast(),
+                device: DLDevice { device_type: DL_CPU, device_id: 0 },
+                ndim: shape.len() as i32,
+                dtype: dl_type(dtype),
+                shape: std::ptr::null_mut(),
+                strides: std::ptr::null_mut(),
+                byte_offset: 0,
+            },
+        },
+        shape,
+        value,
+        writes,
+    });
+    kept.view.dl_tensor.shape = kept.shape.as_mut_ptr();
+    let kept = Box::into_raw(kept);
+    // SAFETY: the box was just made; the view points back to what keeps it.
+    unsafe {
+        (*kept).view.manager_ctx = kept.cast();
+        &raw mut (*kept).view
+    }
+}
+
+pub(super) unsafe extern "C" fn view_tensor(
+    value: *mut KinoValue,
+    to: *mut *mut DLManagedTensorVersioned,
+) -> KinoStatus {
+    // SAFETY: the contract makes the plugin pass a live value and a valid place.
+    unsafe {
+        ended(shared(value).and_then(|value| {
+            let array = std::ptr::from_ref(value.array()?).cast_mut();
+            to.write(lent(value, array, false));
+            Ok(())
+        }))
+    }
+}
+
+pub(super) unsafe extern "C" fn write_tensor(
+    value: *mut KinoValue,
+    to: *mut *mut DLManagedTensorVersioned,
+) -> KinoStatus {
+    // SAFETY: as in `view_tensor`.
+    unsafe {
+        ended(shared(value).and_then(|value| {
+            let array = value.draft()?.write()?;
+            to.write(lent(value, array, true));
+            Ok(())
+        }))
+    }
+}
+
+pub(super) unsafe extern "C" fn new_tensor(
+    dtype: DLDataType,
+    shape: *const i64,
+    ndim: usize,
+    to: *mut *mut KinoValue,
+) -> KinoStatus {
+    // SAFETY: the contract makes the plugin lend a shape of `ndim` entries and a valid place.
+    unsafe {
+        let dims = match ndim {
+            0 => &[],
+            _ => std::slice::from_raw_parts(shape, ndim),
+        };
+        let made = empty(dtype, dims).map(|array| Arc::new(Held::Tensor(Draft::open(array))));
+        give(made, to)
+    }
+}
+
+fn empty(dtype: DLDataType, dims: &[i64]) -> Outcome<Array> {
+    let dtype = match (dtype.code, dtype.bits) {
+        (DL_UINT, 8) => DType::U8,
+        (DL_UINT, 32) => DType::U32,
+        (DL_INT, 16) => DType::I16,
+        (DL_INT, 32) => DType::I32,
+        (DL_INT, 64) => DType::I64,
+        (DL_BFLOAT, 16) => DType::Bf16,
+        (DL_FLOAT, 16) => DType::F16,
+        (DL_FLOAT, 32) => DType::F32,
+        (DL_FLOAT, 64) => DType::F64,
+        (code, bits) => return Err(format!("elements of code {code} and {bits} bits are unknown")),
+    };
+    let sizes: Result<Vec<usize>, _> = dims.iter().map(|&dim| usize::try_from(dim)).collect();
+    let sizes = sizes.map_err(|_| format!("a tensor cannot have the shape {dims:?}"))?;
+    let bytes = sizes.iter().try_fold(dtype.size(), |bytes, &size| bytes.checked_mul(size));
+    // More than a test can mean: the engine refuses by what the memory is.
+    match bytes {
+        Some(bytes) if bytes <= 1 << 36 => Ok(Array::zeros(dtype, &sizes)),
+        _ => Err(format!("a tensor of shape {dims:?} does not fit into memory")),
+    }
+}
