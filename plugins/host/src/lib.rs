@@ -33,4 +33,4 @@ pub use item::{Item, Kind, Shared};
 pub use lock::{Entry, Grants, LOCK, LimitsEntry, Lock};
 pub use manifest::{Asks, Kind as BuildKind, MANIFEST, Manifest, library_name, parse_bytes};
 pub use plugin::Plugin;
-pub use trust::{Acceptance, Allowed, accept, decide, sha256};
+pub use trust::{Acceptance, Allowed, accept, decide, sha256, sha256_of};

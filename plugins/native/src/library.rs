@@ -8,7 +8,6 @@ use kino_abi::{KINO_MAGIC, KINO_MAJOR, KINO_MINOR, KinoEntry, KinoPlugin, KinoSt
 use kino_host::{Artifact, Call, Descriptor, Instance, Item};
 use kino_node::{Error, Result, Value};
 use libloading::Library;
-use sha2::{Digest, Sha256};
 
 use crate::maker::with_spill;
 use crate::table::{Current, bytes, give, host, refusal, take};
@@ -63,7 +62,7 @@ impl NativePlugin {
             Error::Failed { message, hint: error.hint().map(str::to_owned) }
         };
         let contents = std::fs::read(path).map_err(|error| at(error.into()))?;
-        let sha256 = hex(&Sha256::digest(&contents));
+        let sha256 = kino_host::sha256_of(&contents);
         if trusted.sha256.is_some_and(|expected| expected != sha256) {
             return Err(at(Error::advised(
                 "the file is another than the one that was trusted",
@@ -91,10 +90,6 @@ impl NativePlugin {
     pub fn sha256(&self) -> &str {
         &self.sha256
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Loads a copy under a name that nothing else has had.

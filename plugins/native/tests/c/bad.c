@@ -26,9 +26,12 @@ static KinoStatus run_node(KinoCall *call, KinoInstance *instance, KinoValue *co
   KinoStr mode;
   if (host->get_bytes(inputs[0], &mode) != KINO_OK) return KINO_FAILED;
   if (!strncmp((const char *)mode.data, "abort", mode.len)) abort();
-  if (!strncmp((const char *)mode.data, "segfault", mode.len)) raise(SIGSEGV);
+  if (!strncmp((const char *)mode.data, "segfault", mode.len)) { signal(SIGSEGV, SIG_DFL); raise(SIGSEGV); }
   if (!strncmp((const char *)mode.data, "hang", mode.len)) for (;;) sleep(1);
-  if (!strncmp((const char *)mode.data, "spin", mode.len)) while (!host->cancelled(call)) usleep(1000);
+  if (!strncmp((const char *)mode.data, "spin", mode.len)) {
+    while (!host->cancelled(call)) usleep(1000);
+    return KINO_CANCELLED;
+  }
   if (!strncmp((const char *)mode.data, "silent", mode.len)) return KINO_FAILED;
   if (!strncmp((const char *)mode.data, "lie", mode.len)) return host->new_int(1, 0, &outputs[0]);
   if (!strncmp((const char *)mode.data, "null", mode.len)) return KINO_OK;
