@@ -122,7 +122,13 @@ pub(crate) enum Command {
     Init(Init),
     /// Print completions for a shell
     Completions(Completions),
+    /// Serve an engine as the process of a native plugin
+    #[command(hide = true, name = WORKER)]
+    PluginWorker,
 }
+
+/// The command that an engine starts for a plugin that runs in a process of its own.
+pub(crate) const WORKER: &str = "plugin-worker";
 
 /// Which graph, with which inputs.
 #[derive(Debug, Args)]
@@ -130,6 +136,9 @@ pub(crate) struct Source {
     /// A graph's file, - for the standard input, or a built-in graph (`kino init` lists them)
     #[arg(value_name = "GRAPH", value_hint = ValueHint::FilePath)]
     pub(crate) graph: String,
+    /// Load only plugins whose very build kino.lock.ron pins; folders at work are refused
+    #[arg(long)]
+    pub(crate) locked: bool,
 }
 
 /// What of a graph to run, and where.

@@ -14,8 +14,7 @@ use crate::{engine, nodes};
 /// # Errors
 /// Every problem of the graph.
 pub(crate) fn run(args: &args::Check, screen: &Screen) -> Result<Exit, Failure> {
-    let registry = engine::registry();
-    let (_, graph) = engine::check(&args.source.graph, &registry)?;
+    let (_, graph, _) = engine::check(&args.source)?;
     let warnings = graph.warnings();
     if screen.json {
         let inputs = graph.inputs().map(nodes::port_schema).collect::<Vec<_>>();

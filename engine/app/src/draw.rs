@@ -23,8 +23,7 @@ use picture::{Kind, Picture, Row, Shape, Wire};
 /// # Errors
 /// When the graph does not check, or the file cannot be written.
 pub(crate) fn run(args: &args::Draw, screen: &Screen) -> Result<Exit, Failure> {
-    let registry = engine::registry();
-    let (_, graph) = engine::check(&args.source.graph, &registry)?;
+    let (_, graph, _) = engine::check(&args.source)?;
     let format = args.format.unwrap_or_else(|| by_ending(args.output.as_deref()));
     let picture = picture_of(&graph);
     let drawn = match format {

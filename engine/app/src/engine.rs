@@ -12,9 +12,10 @@ use kino_port::{Facts, Literal, Objection, Signature, Survey};
 use kino_runtime::{DiskCache, Options, Runtime};
 use kino_world::{Folders, Hashes};
 
-use crate::args::Target;
+use crate::args::{Source, Target};
 use crate::failure::Failure;
 use crate::library::Opened;
+use crate::palette::Palettes;
 use crate::render::quantity::parse_bytes;
 use crate::{device, library};
 
@@ -46,14 +47,15 @@ impl Catalog for Signatures<'_> {
     }
 }
 
-/// Opens and checks a graph.
+/// Opens and checks a graph with its nodes, those of plugins among them.
 ///
 /// # Errors
-/// When it cannot be read, or all its problems.
-pub(crate) fn check(graph: &str, registry: &Registry) -> Result<(Opened, Graph), Failure> {
-    let opened = library::open(graph)?;
-    let graph = check_opened(&opened, registry)?;
-    Ok((opened, graph))
+/// When it cannot be read, a plugin that it uses cannot be loaded, or all its problems.
+pub(crate) fn check(source: &Source) -> Result<(Opened, Graph, Arc<Registry>), Failure> {
+    let opened = library::open(&source.graph)?;
+    let palette = Palettes::new(source.locked).of(&opened).map_err(|unusable| unusable.failure)?;
+    let graph = check_opened(&opened, &palette.registry)?;
+    Ok((opened, graph, palette.registry))
 }
 
 /// Checks a graph that was opened.

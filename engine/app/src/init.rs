@@ -35,8 +35,9 @@ pub(crate) fn run(args: &args::Init, screen: &Screen) -> Result<Exit, Failure> {
 fn list(screen: &Screen) -> Result<Exit, Failure> {
     let registry = engine::registry();
     let about = |name: &str| {
-        let checked = engine::check(name, &registry);
-        checked.map(|(_, graph)| graph.about().to_owned()).unwrap_or_default()
+        let opened = library::open(name);
+        let checked = opened.and_then(|opened| engine::check_opened(&opened, &registry));
+        checked.map(|graph| graph.about().to_owned()).unwrap_or_default()
     };
     let graphs: Vec<_> = library::GRAPHS.iter().map(|(name, _)| (*name, about(name))).collect();
     if screen.json {

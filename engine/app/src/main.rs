@@ -63,11 +63,24 @@ fn execute(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
         Command::Watch(args) => watch::run(args, screen, verbose),
         Command::Check(args) => check::run(args, screen),
         Command::Plan(args) => plan::run(args, screen),
-        Command::Nodes(args) => nodes::run(args, screen, &engine::registry()),
+        Command::Nodes(args) => nodes::run(args, screen, &palette::known()),
         Command::Draw(args) => draw::run(args, screen),
         Command::Show(args) => show::run(args, screen),
         Command::Cache(args) => cache::run(args, screen),
         Command::Init(args) => init::run(args, screen),
         Command::Completions(args) => completions::run(args, screen),
+        Command::PluginWorker => worker(),
     }
+}
+
+/// Serves the engine that started this process.
+#[cfg(unix)]
+fn worker() -> Result<Exit, Failure> {
+    kino_native::serve().map_err(|error| Failure::world(error.to_string()))?;
+    Ok(Exit::Good)
+}
+
+#[cfg(not(unix))]
+fn worker() -> Result<Exit, Failure> {
+    Err(Failure::usage("plugins run in processes of their own on Unix alone"))
 }

@@ -18,8 +18,7 @@ use crate::screen::{Paint, Screen};
 /// # Errors
 /// Everything that stands against running it.
 pub(crate) fn run(args: &args::Plan, screen: &Screen) -> Result<Exit, Failure> {
-    let registry = engine::registry();
-    let (opened, graph) = engine::check(&args.source.graph, &registry)?;
+    let (opened, graph, registry) = engine::check(&args.source)?;
     let inputs = engine::read_inputs(&graph, &args.target.set)?;
     let engine = Engine::start(registry, &opened, &args.target, false)?;
     let plan = engine.plan(&opened, &graph, &inputs, args.target.until.as_deref())?;

@@ -33,8 +33,7 @@ use preview::Previews;
 pub(crate) fn run(args: &args::Run, screen: &Screen, verbose: u8) -> Result<Exit, Failure> {
     let watch = Watch::new(screen);
     let trace = logs::start(screen, verbose, args.trace.as_deref(), watch.bars())?;
-    let registry = engine::registry();
-    let (opened, graph) = engine::check(&args.source.graph, &registry)?;
+    let (opened, graph, registry) = engine::check(&args.source)?;
     let inputs = engine::read_inputs(&graph, &args.target.set)?;
     let points = sweep::points(&graph, &args.sweep)?;
     let engine = Engine::start(registry.clone(), &opened, &args.target, points.len() > 1)?;

@@ -54,7 +54,7 @@ pub(crate) fn run(args: &args::Watch, screen: &Screen, verbose: u8) -> Result<Ex
     let watch = Watch::new(screen);
     let _trace = logs::start(screen, verbose, None, watch.bars())?;
     let opened = library::open(&args.source.graph)?;
-    let mut palettes = Palettes::new();
+    let mut palettes = Palettes::new(args.source.locked);
     let engine = Engine::start(palettes.built_in(), &opened, &args.target, true)?;
     let engine = Arc::new(engine);
     let view = Arc::new(View::new(screen, watch));

@@ -1,4 +1,4 @@
-//! Where caches lie.
+//! Where caches lie, and what belongs to the user.
 
 use std::path::PathBuf;
 
@@ -8,5 +8,14 @@ pub fn cache_dir() -> PathBuf {
     match std::env::var_os("KINO_CACHE") {
         Some(folder) if !folder.is_empty() => PathBuf::from(folder),
         _ => dirs::cache_dir().unwrap_or_else(std::env::temp_dir).join("kinograph"),
+    }
+}
+
+/// The folder of what belongs to the user: `KINO_DATA`, else `kinograph` in the user's data folder,
+/// else in the temporary folder.
+pub fn data_dir() -> PathBuf {
+    match std::env::var_os("KINO_DATA") {
+        Some(folder) if !folder.is_empty() => PathBuf::from(folder),
+        _ => dirs::data_dir().unwrap_or_else(std::env::temp_dir).join("kinograph"),
     }
 }

@@ -20,7 +20,7 @@ mod tensors;
 mod watch;
 mod whole;
 
-pub use cache::cache_dir;
+pub use cache::{cache_dir, data_dir};
 pub use error::{Error, Result};
 pub use hash::{Hashes, hash_file};
 pub use image::{Image, image_size, looks_like, read_image};
