@@ -15,12 +15,6 @@ impl Operand for &Tensor {
     }
 }
 
-impl Operand for Tensor {
-    fn join(&self, name: &str, with: &Tensor) -> Result<Tensor> {
-        with.op(name, &[self], "")
-    }
-}
-
 impl Operand for f64 {
     fn join(&self, name: &str, with: &Tensor) -> Result<Tensor> {
         match name {

@@ -89,8 +89,10 @@ impl Parse for NodeKeys {
             }
             Ok(())
         })?;
-        let need =
-            |key: &str, example: &str| input.error(format!("`{key} = \"{example}\"` is missing"));
+        let need = |key: &str, example: &str| {
+            let message = format!("`{key} = \"{example}\"` is missing");
+            Error::new(proc_macro2::Span::call_site(), message)
+        };
         let id = id.ok_or_else(|| need("id", "example.gain"))?;
         check_dotted(&id)?;
         let version = version.ok_or_else(|| need("version", "1.0.0"))?;

@@ -8,6 +8,8 @@ mod methods;
 mod outputs;
 mod own;
 mod ports;
+#[cfg(test)]
+mod tests;
 
 use proc_macro::TokenStream;
 use quote::quote;

@@ -89,7 +89,9 @@ fn param(typed: &mut syn::PatType) -> Result<Param> {
     let Pat::Ident(pattern) = &*typed.pat else {
         return Err(Error::new_spanned(&typed.pat, "expected a name: it becomes the port's name"));
     };
-    let name = LitStr::new(&pattern.ident.to_string(), pattern.ident.span());
+    // A parameter that is not used yet is a port all the same.
+    let name = pattern.ident.to_string();
+    let name = LitStr::new(name.trim_start_matches('_'), pattern.ident.span());
     let name = keys.name.clone().unwrap_or(name);
     check_name(&name)?;
     let (ty, lending) = owned(&typed.ty)?;

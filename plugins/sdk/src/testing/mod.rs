@@ -50,5 +50,4 @@ mod views;
 pub use call::Logged;
 pub use compare::{assert_close, compare, golden};
 pub use run::{Done, Opened, Opening, Run, descriptor, open, run};
-pub use table::opaque;
-pub(crate) use table::table;
+pub use table::{opaque, table};

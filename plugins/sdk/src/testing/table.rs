@@ -29,8 +29,9 @@ unsafe impl Send for Table {}
 // SAFETY: as above.
 unsafe impl Sync for Table {}
 
-/// The reference host, for plugins that no engine has loaded.
-pub(crate) fn table() -> &'static KinoHost {
+/// The reference host's table, to call a plugin's entry with; plugins that no engine has loaded use
+/// it by themselves.
+pub fn table() -> &'static KinoHost {
     static TABLE: OnceLock<Table> = OnceLock::new();
     &TABLE.get_or_init(make).0
 }

@@ -1,0 +1,142 @@
+//! The exported symbol: what the engine does with a plugin before it runs anything.
+
+use std::mem::offset_of;
+use std::ptr::null_mut;
+use std::sync::Mutex;
+
+use kino_abi::{
+    KINO_FAILED, KINO_MAGIC, KINO_MAJOR, KINO_MINOR, KinoCall, KinoHost, KinoPlugin, KinoStr,
+};
+use kino_plugin::prelude::*;
+use kino_plugin::testing;
+use serde_json::{Value as Json, json};
+
+/// Says hello. Politely.
+#[node(id = "example.hello", version = "1.2.0", heavy, output = "greeting")]
+fn hello(
+    /// Whom to greet.
+    #[param(default = "world", unit = "names")]
+    name: String,
+    #[param(default = 1, range = 1..=3, about = "How often.")] times: u8,
+    #[param(default = 2, range = 0.5..)] weight: f64,
+    depth: Option<Depth>,
+    all: Option<Vec<Frames>>,
+) -> Result<String> {
+    let more = usize::from(depth.is_some()) + all.map_or(0, |all| all.len());
+    Ok(format!("hello {name} {weight:.1}").repeat(usize::from(times) + more))
+}
+
+/// Distance of each pixel.
+#[port_type("example.depth")]
+struct Depth {
+    tensor: Tensor,
+}
+
+#[node(id = "example.near", version = "1.0.0", like = "depth")]
+fn near(depth: Depth) -> Depth {
+    depth
+}
+
+kino_plugin::plugin!(hello, near);
+
+unsafe extern "C" {
+    fn kino_plugin(host: *const KinoHost) -> *const KinoPlugin;
+}
+
+static SAID: Mutex<String> = Mutex::new(String::new());
+
+unsafe extern "C" fn fail(_: *mut KinoCall, message: KinoStr, _: KinoStr) {
+    // SAFETY: the plugin lends the text.
+    let text = unsafe { std::slice::from_raw_parts(message.data, message.len) };
+    *SAID.lock().unwrap() = String::from_utf8_lossy(text).into_owned();
+}
+
+/// The reference host's table with a change, living as long as the process.
+fn host(change: impl FnOnce(&mut KinoHost)) -> &'static KinoHost {
+    // SAFETY: a table is plain data.
+    let mut host = unsafe { std::ptr::read(testing::table()) };
+    host.fail = fail;
+    change(&mut host);
+    Box::leak(Box::new(host))
+}
+
+fn load(host: &'static KinoHost) -> Option<&'static KinoPlugin> {
+    // SAFETY: the table lives as long as the process; the plugin's is static.
+    unsafe { kino_plugin(host).as_ref() }
+}
+
+#[test]
+fn the_entry_negotiates() {
+    // SAFETY: null is allowed.
+    assert!(unsafe { kino_plugin(std::ptr::null()) }.is_null());
+    assert!(load(host(|host| host.major = KINO_MAJOR + 1)).is_none());
+    assert!(SAID.lock().unwrap().starts_with("the plugin is built for version 1.0"));
+    assert!(load(host(|host| host.size = offset_of!(KinoHost, op))).is_none());
+    assert!(load(host(|host| host.size = 8)).is_none());
+    let newer = host(|host| {
+        host.minor = KINO_MINOR + 1;
+        host.size += 64;
+    });
+    let plugin = load(newer).expect("a newer minor version fits");
+    assert_eq!((plugin.magic, plugin.major, plugin.minor), (KINO_MAGIC, KINO_MAJOR, KINO_MINOR));
+    assert_eq!(plugin.size, size_of::<KinoPlugin>());
+    let again = load(newer).unwrap();
+    assert!(std::ptr::eq(plugin, again), "the table is static");
+    refuses_unknown_nodes(plugin);
+    check_descriptor(plugin);
+}
+
+fn refuses_unknown_nodes(plugin: &KinoPlugin) {
+    let (name, none) = ("example.bye", KinoStr { data: std::ptr::null(), len: 0 });
+    let name = KinoStr { data: name.as_ptr(), len: name.len() };
+    let mut instance = null_mut();
+    // SAFETY: strings are lent, the place is valid; the reference host allows a null call.
+    let status = unsafe { (plugin.open)(null_mut(), name, none, &mut instance) };
+    assert_eq!((status, instance.is_null()), (KINO_FAILED, true));
+    assert_eq!(*SAID.lock().unwrap(), "there is no node `example.bye` here");
+}
+
+fn check_descriptor(plugin: &KinoPlugin) {
+    // SAFETY: the descriptor lives as long as the plugin.
+    let text = unsafe { std::slice::from_raw_parts(plugin.descriptor.data, plugin.descriptor.len) };
+    let found: Json = serde_json::from_slice(text).unwrap();
+    let expected = json!({
+        "nodes": [{
+            "id": "example.hello",
+            "version": "1.2.0",
+            "about": "Says hello. Politely.",
+            "heavy": true,
+            "inputs": [
+                {"name": "name", "type": "Text", "about": "Whom to greet.", "default": "world",
+                 "unit": "names"},
+                {"name": "times", "type": "Int", "about": "How often.", "default": 1,
+                 "range": [1, 3]},
+                {"name": "weight", "type": "Real", "default": 2.0, "range": [0.5, null]},
+                {"name": "depth", "type": "example.depth", "arity": "optional"},
+                {"name": "all", "type": "Frames", "arity": "optional_list"},
+            ],
+            "outputs": [{"name": "greeting", "type": "Text"}],
+        }, {
+            "id": "example.near",
+            "version": "1.0.0",
+            "about": "",
+            "inputs": [{"name": "depth", "type": "example.depth"}],
+            "outputs": [{"name": "depth", "type": "example.depth", "like": "depth"}],
+        }],
+        "types": [{"name": "example.depth", "about": "Distance of each pixel."}],
+    });
+    assert_eq!(found, expected, "{found:#}");
+}
+
+#[test]
+fn ports_of_one_name_are_refused() {
+    #[node(id = "example.twins", version = "1.0.0")]
+    fn twins(frames: Frames) -> (Frames, Frames) {
+        (frames.clone(), frames)
+    }
+    let error = testing::descriptor::<twins>().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "`example.twins` has two ports called `frames` (`outputs(\"a\", \"b\")` names outputs)"
+    );
+}
