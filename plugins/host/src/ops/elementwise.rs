@@ -1,180 +1,166 @@
-//! Operations element by element.
+//! Operations that join two or three tensors element by element.
 
 use candle_core::{DType, Tensor};
 use kino_node::{Error, Result};
 
-use super::attributes::Attributes;
-use super::check_size;
+use super::call::Call;
+use super::shape::{any, common, filled, floating, nan, pick, plain, same_type};
 
-/// Two tensors of one type, broadcast to one shape.
-pub(super) fn joined(a: &Tensor, b: &Tensor) -> Result<(Tensor, Tensor)> {
-    if a.dtype() != b.dtype() {
-        return Err(Error::advised(
-            format!("the tensors are {} and {}", a.dtype().as_str(), b.dtype().as_str()),
-            "`cast` makes them alike",
-        ));
-    }
-    if !a.device().same_device(b.device()) {
-        return Err(Error::failed("the tensors lie on different devices"));
-    }
-    if a.dims() == b.dims() {
-        return Ok((a.clone(), b.clone()));
-    }
-    let shape = common(a.dims(), b.dims())?;
-    check_size(&shape, a.dtype().size_in_bytes())?;
-    Ok((a.broadcast_as(shape.as_slice())?, b.broadcast_as(shape.as_slice())?))
+/// The first two tensors, of one type, broadcast to one shape; `None` where that has no elements.
+struct Pair {
+    a: Tensor,
+    b: Tensor,
 }
 
-/// The shape that two shapes broadcast to, as in NumPy.
-fn common(a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
-    let rank = a.len().max(b.len());
-    let at = |shape: &[usize], index: usize| {
-        (index + shape.len()).checked_sub(rank).map_or(1, |index| shape[index])
-    };
-    (0..rank)
-        .map(|index| match (at(a, index), at(b, index)) {
-            (x, y) if x == y => Ok(x),
-            (1, other) | (other, 1) => Ok(other),
-            _ => Err(Error::failed(format!("{a:?} and {b:?} do not fit each other"))),
-        })
-        .collect()
+impl Pair {
+    fn new(call: &Call, result: Option<DType>) -> Result<Self> {
+        let [a, b] = [&call.tensors[0], &call.tensors[1]];
+        same_type(a, b)?;
+        let shape = common(a.dims(), b.dims())?;
+        call.room(&shape, result.unwrap_or(a.dtype()))?;
+        let shape = shape.as_slice();
+        Ok(Self { a: a.broadcast_as(shape)?, b: b.broadcast_as(shape)? })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.a.elem_count() == 0
+    }
+
+    /// A result without elements.
+    fn empty(&self, dtype: DType) -> Result<Tensor> {
+        Ok(Tensor::zeros(self.a.shape(), dtype, self.a.device())?)
+    }
 }
 
-macro_rules! binary {
+macro_rules! arithmetic {
     ($($name:ident),*) => {$(
-        pub(super) fn $name(tensors: &[Tensor], _: &mut Attributes) -> Result<Tensor> {
-            let (a, b) = joined(&tensors[0], &tensors[1])?;
-            Ok(a.$name(&b)?)
+        pub(super) fn $name(call: &Call) -> Result<Tensor> {
+            let pair = Pair::new(call, None)?;
+            if pair.is_empty() {
+                return pair.empty(pair.a.dtype());
+            }
+            Ok(pair.a.$name(&pair.b)?)
         }
     )*};
 }
 
-binary!(add, sub, mul, eq, ne, lt, le, gt, ge);
+arithmetic!(add, sub, mul);
 
-pub(super) fn min(tensors: &[Tensor], _: &mut Attributes) -> Result<Tensor> {
-    let (a, b) = joined(&tensors[0], &tensors[1])?;
-    Ok(a.minimum(&b)?)
+macro_rules! comparisons {
+    ($($name:ident),*) => {$(
+        pub(super) fn $name(call: &Call) -> Result<Tensor> {
+            let pair = Pair::new(call, Some(DType::U8))?;
+            if pair.is_empty() {
+                return pair.empty(DType::U8);
+            }
+            Ok(pair.a.$name(&pair.b)?)
+        }
+    )*};
 }
 
-pub(super) fn max(tensors: &[Tensor], _: &mut Attributes) -> Result<Tensor> {
-    let (a, b) = joined(&tensors[0], &tensors[1])?;
-    Ok(a.maximum(&b)?)
+comparisons!(eq, ne, lt, le, gt, ge);
+
+pub(super) fn min(call: &Call) -> Result<Tensor> {
+    extreme(call, |a, b| a.minimum(b))
 }
 
-/// Whole numbers are divided as real ones and cut: dividing them by 0 would end the process.
-pub(super) fn div(tensors: &[Tensor], _: &mut Attributes) -> Result<Tensor> {
-    let (a, b) = joined(&tensors[0], &tensors[1])?;
+pub(super) fn max(call: &Call) -> Result<Tensor> {
+    extreme(call, |a, b| a.maximum(b))
+}
+
+fn extreme(
+    call: &Call,
+    join: fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>,
+) -> Result<Tensor> {
+    let Pair { a, b } = &Pair::new(call, None)?;
+    if a.elem_count() == 0 {
+        return Ok(Tensor::zeros(a.shape(), a.dtype(), a.device())?);
+    }
+    let joined = join(a, b)?;
+    if !a.dtype().is_float() {
+        return Ok(joined);
+    }
+    // Devices differ in whether they keep what is not a number.
+    pick(&nan(a)?, a, &pick(&nan(b)?, b, &joined)?)
+}
+
+/// Whole numbers are cut towards zero; dividing them by 0 would end the process.
+pub(super) fn div(call: &Call) -> Result<Tensor> {
+    let pair = Pair::new(call, None)?;
+    if pair.is_empty() {
+        return pair.empty(pair.a.dtype());
+    }
+    let Pair { a, b } = &pair;
     if a.dtype().is_float() {
-        return Ok(a.div(&b)?);
+        return Ok(a.div(b)?);
     }
-    Ok(a.to_dtype(DType::F64)?.div(&b.to_dtype(DType::F64)?)?.to_dtype(a.dtype())?)
+    let divisor = &call.tensors[1];
+    if any(&divisor.eq(&filled(0.0, divisor)?)?)? {
+        return Err(Error::failed(format!("a whole number ({}) by 0", a.dtype().as_str())));
+    }
+    if matches!(a.dtype(), DType::U8 | DType::U32) {
+        return Ok(a.div(b)?);
+    }
+    // The least number by −1 overflows: such quotients are differences instead, which wrap.
+    let minus = b.eq(&filled(-1.0, b)?)?;
+    let quotient = a.div(&pick(&minus, &filled(1.0, b)?, b)?)?;
+    pick(&minus, &filled(0.0, a)?.sub(a)?, &quotient)
 }
 
-pub(super) fn pow(tensors: &[Tensor], _: &mut Attributes) -> Result<Tensor> {
-    let (a, b) = joined(&tensors[0], &tensors[1])?;
-    floats(&a)?;
-    // Through f64 on the CPU: candle's own pow goes through logarithms and has no negative bases.
-    if !a.device().is_cpu() {
-        return Ok(a.pow(&b)?);
-    }
-    let list = |tensor: &Tensor| -> Result<Vec<f64>> {
-        Ok(tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
-    };
-    let (bases, exponents) = (list(&a)?, list(&b)?);
-    let powers: Vec<f64> = bases.iter().zip(&exponents).map(|(a, b)| a.powf(*b)).collect();
-    Ok(Tensor::from_vec(powers, a.dims(), a.device())?.to_dtype(a.dtype())?)
-}
-
-pub(super) fn choose(tensors: &[Tensor], _: &mut Attributes) -> Result<Tensor> {
-    let (a, b) = joined(&tensors[1], &tensors[2])?;
-    let condition = &tensors[0];
+pub(super) fn choose(call: &Call) -> Result<Tensor> {
+    let [condition, a, b] = [&call.tensors[0], &call.tensors[1], &call.tensors[2]];
     if condition.dtype() != DType::U8 {
         let found = condition.dtype().as_str();
-        return Err(Error::failed(format!("the condition is u8, found {found}")));
+        return Err(Error::advised(
+            format!("the condition is {found}, expected u8"),
+            "comparisons give one",
+        ));
     }
-    let shape = common(condition.dims(), a.dims())?;
-    check_size(&shape, a.dtype().size_in_bytes())?;
-    let whole = |tensor: &Tensor| tensor.broadcast_as(shape.as_slice());
-    Ok(whole(condition)?.where_cond(&whole(&a)?, &whole(&b)?)?)
-}
-
-pub(super) fn floats(tensor: &Tensor) -> Result<()> {
-    if tensor.dtype().is_float() {
-        return Ok(());
+    same_type(a, b)?;
+    let shape = common(condition.dims(), &common(a.dims(), b.dims())?)?;
+    call.room(&shape, a.dtype())?;
+    let shape = shape.as_slice();
+    if shape.contains(&0) {
+        return Ok(Tensor::zeros(shape, a.dtype(), a.device())?);
     }
-    Err(Error::advised(
-        format!("it takes real numbers, found {}", tensor.dtype().as_str()),
-        "`cast` to f32 first",
-    ))
+    let [a, b] = [a.broadcast_as(shape)?, b.broadcast_as(shape)?];
+    pick(&condition.broadcast_as(shape)?, &a, &b)
 }
 
-macro_rules! unary {
-    ($($name:ident),*) => {$(
-        pub(super) fn $name(tensors: &[Tensor], _: &mut Attributes) -> Result<Tensor> {
-            floats(&tensors[0])?;
-            Ok(tensors[0].$name()?)
-        }
-    )*};
-}
-
-unary!(exp, log, sqrt, recip, sin, cos, tanh, relu, erf, floor, ceil, sign);
-
-pub(super) fn gelu(tensors: &[Tensor], _: &mut Attributes) -> Result<Tensor> {
-    floats(&tensors[0])?;
-    Ok(tensors[0].gelu_erf()?)
-}
-
-pub(super) fn round(tensors: &[Tensor], _: &mut Attributes) -> Result<Tensor> {
-    floats(&tensors[0])?;
-    Ok(tensors[0].round()?)
-}
-
-pub(super) fn silu(tensors: &[Tensor], _: &mut Attributes) -> Result<Tensor> {
-    floats(&tensors[0])?;
-    Ok(tensors[0].silu()?)
-}
-
-/// 1/(1 + e^−x), as half of 1 + tanh(x/2): it neither overflows nor loses small values near 1.
-pub(super) fn sigmoid(tensors: &[Tensor], _: &mut Attributes) -> Result<Tensor> {
-    floats(&tensors[0])?;
-    Ok(tensors[0].affine(0.5, 0.0)?.tanh()?.affine(0.5, 0.5)?)
-}
-
-pub(super) fn neg(tensors: &[Tensor], _: &mut Attributes) -> Result<Tensor> {
-    signed(&tensors[0])?;
-    Ok(if tensors[0].dtype().is_float() {
-        tensors[0].neg()?
-    } else {
-        tensors[0].zeros_like()?.sub(&tensors[0])?
-    })
-}
-
-pub(super) fn abs(tensors: &[Tensor], _: &mut Attributes) -> Result<Tensor> {
-    if tensors[0].dtype().is_float() {
-        return Ok(tensors[0].abs()?);
+pub(super) fn pow(call: &Call) -> Result<Tensor> {
+    floating(&call.tensors[0])?;
+    let pair = Pair::new(call, None)?;
+    if pair.is_empty() {
+        return pair.empty(pair.a.dtype());
     }
-    let negative = tensors[0].zeros_like()?.sub(&tensors[0])?;
-    Ok(tensors[0].maximum(&negative)?)
-}
-
-fn signed(tensor: &Tensor) -> Result<()> {
-    match tensor.dtype() {
-        DType::U8 | DType::U32 => {
-            Err(Error::failed(format!("{} has no negatives", tensor.dtype().as_str())))
-        }
-        _ => Ok(()),
+    let dtype = pair.a.dtype();
+    let exponent = &call.tensors[1];
+    if exponent.elem_count() == 1 {
+        let exponent = plain(exponent)?.reshape(())?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+        let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+        return Ok(pair.a.to_dtype(wide)?.powf(exponent)?.to_dtype(dtype)?);
     }
+    call.scratch(pair.a.dims(), DType::F64)?;
+    let result = power(&pair.a.to_dtype(DType::F64)?, &pair.b.to_dtype(DType::F64)?)?;
+    Ok(result.to_dtype(dtype)?)
 }
 
-pub(super) fn affine(tensors: &[Tensor], attributes: &mut Attributes) -> Result<Tensor> {
-    floats(&tensors[0])?;
-    Ok(tensors[0].affine(attributes.real("mul")?, attributes.real("add")?)?)
-}
-
-pub(super) fn clamp(tensors: &[Tensor], attributes: &mut Attributes) -> Result<Tensor> {
-    let (min, max) = (attributes.real("min")?, attributes.real("max")?);
-    if min > max {
-        return Err(Error::failed(format!("the least, {min}, is above the greatest, {max}")));
-    }
-    Ok(tensors[0].clamp(min, max)?)
+/// a to the power of b by logarithms, with the sign and the exceptions of C's `pow`.
+fn power(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let [zero, one] = [filled(0.0, a)?, filled(1.0, a)?];
+    let infinite = filled(f64::INFINITY, a)?;
+    let size = a.abs()?;
+    let magnitude = b.mul(&size.log()?)?.exp()?;
+    let half = b.affine(0.5, 0.0)?;
+    let whole = b.floor()?.eq(b)?;
+    let odd = whole.mul(&half.floor()?.ne(&half)?)?;
+    // Negative numbers have powers at whole exponents only; infinity has all.
+    let real = whole.maximum(&size.eq(&infinite)?)?;
+    let signed = pick(&odd, &magnitude.neg()?, &magnitude)?;
+    let signed = pick(&real, &signed, &filled(f64::NAN, a)?)?;
+    let result = pick(&a.lt(&zero)?, &signed, &magnitude)?;
+    // 1 to any power, anything to 0, and −1 to ±∞ are 1, even what is not a number.
+    let alternating = size.eq(&one)?.mul(&b.abs()?.eq(&infinite)?)?;
+    let ones = a.eq(&one)?.maximum(&b.eq(&zero)?)?.maximum(&alternating)?;
+    pick(&ones, &one, &result)
 }

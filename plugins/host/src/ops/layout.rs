@@ -1,194 +1,171 @@
-//! Operations that move elements and compute none.
+//! Operations that move elements and compute nothing.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use kino_node::{Error, Result};
 
-use super::attributes::Attributes;
-use super::{check_size, dimension};
+use super::call::Call;
+use super::shape::{dimension, dimensions, plain, same_type};
 
-pub(super) fn cast(tensors: &[Tensor], attributes: &mut Attributes) -> Result<Tensor> {
-    let name = attributes.text("dtype")?;
-    let dtype = match name.as_str() {
-        "u8" => DType::U8,
-        "u32" => DType::U32,
-        "i16" => DType::I16,
-        "i32" => DType::I32,
-        "i64" => DType::I64,
-        "bf16" => DType::BF16,
-        "f16" => DType::F16,
-        "f32" => DType::F32,
-        "f64" => DType::F64,
-        _ => return Err(Error::failed(format!("attribute `dtype`: there is no `{name}`"))),
+pub(super) fn reshape(call: &Call) -> Result<Tensor> {
+    let x = &call.tensors[0];
+    let shape = completed(&call.ints("shape")?, x.elem_count()).ok_or_else(|| {
+        let wanted = call.ints("shape").unwrap_or_default();
+        Error::failed(format!("{:?} does not become {wanted:?}", x.dims()))
+    })?;
+    call.room(&shape, x.dtype())?;
+    Ok(x.reshape(shape)?)
+}
+
+/// The shape of `count` elements that is asked for; one entry may be −1.
+fn completed(wanted: &[i64], count: usize) -> Option<Vec<usize>> {
+    let known = wanted.iter().filter(|size| **size != -1);
+    let known = known.map(|size| usize::try_from(*size).ok()).collect::<Option<Vec<_>>>()?;
+    let product = known.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
+    // Beyond usize is not `count`, unless a later size is 0.
+    let product = product.or_else(|| known.contains(&0).then_some(0))?;
+    let open = match wanted.len() - known.len() {
+        0 if product == count => 0,
+        1 if product > 0 && count.is_multiple_of(product) => count / product,
+        _ => return None,
     };
-    Ok(tensors[0].to_dtype(dtype)?)
+    Some(wanted.iter().map(|size| usize::try_from(*size).unwrap_or(open)).collect())
 }
 
-pub(super) fn reshape(tensors: &[Tensor], attributes: &mut Attributes) -> Result<Tensor> {
-    let shape = attributes.ints("shape")?;
-    let count = tensors[0].elem_count();
-    let fault = || {
-        Error::failed(format!(
-            "{:?} has {count} elements, {shape:?} another number",
-            tensors[0].dims()
-        ))
-    };
-    let mut known = shape.iter().filter(|size| **size >= 0);
-    let known =
-        known.try_fold(1usize, |n, size| n.checked_mul(*size as usize)).ok_or_else(fault)?;
-    let open = shape.iter().filter(|size| **size < 0).count();
-    if open > 1 || shape.iter().any(|size| *size < -1) || (open == 1 && known == 0) {
-        return Err(Error::failed(format!("attribute `shape`: {shape:?} is no shape")));
+pub(super) fn permute(call: &Call) -> Result<Tensor> {
+    let x = &call.tensors[0];
+    let dims = dimensions(&call.ints("dims")?, x.dims())?;
+    if dims.len() != x.rank() {
+        let (found, shape) = (dims.len(), x.dims());
+        return Err(Error::failed(format!("{found} dimensions in another order, of {shape:?}")));
     }
-    let sizes: Vec<usize> =
-        shape.iter().map(|size| if *size < 0 { count / known } else { *size as usize }).collect();
-    if sizes.iter().product::<usize>() != count {
-        return Err(fault());
-    }
-    Ok(tensors[0].reshape(sizes)?)
+    call.room(x.dims(), x.dtype())?;
+    Ok(x.permute(dims)?)
 }
 
-pub(super) fn permute(tensors: &[Tensor], attributes: &mut Attributes) -> Result<Tensor> {
-    let rank = tensors[0].rank();
-    let dims = attributes.ints("dims")?;
-    let dims = dims.iter().map(|dim| dimension(*dim, rank)).collect::<Result<Vec<_>>>()?;
-    let mut sorted = dims.clone();
-    sorted.sort_unstable();
-    if sorted != (0..rank).collect::<Vec<_>>() {
-        return Err(Error::failed(format!("attribute `dims`: {dims:?} is no order of {rank}")));
-    }
-    Ok(tensors[0].permute(dims)?)
-}
-
-pub(super) fn slice(tensors: &[Tensor], attributes: &mut Attributes) -> Result<Tensor> {
-    let dim = dimension(attributes.int("dim")?, tensors[0].rank())?;
-    let (start, len) = (attributes.size("start")?, attributes.size("len")?);
-    let size = tensors[0].dims()[dim];
-    if start.checked_add(len).is_none_or(|end| end > size) {
+pub(super) fn slice(call: &Call) -> Result<Tensor> {
+    let x = &call.tensors[0];
+    let dim = dimension(call.int("dim")?, x.dims())?;
+    let (start, len) = (call.size("start", 0)?, call.size("len", 0)?);
+    if start.checked_add(len).is_none_or(|end| end > x.dims()[dim]) {
+        let shape = x.dims();
         return Err(Error::failed(format!(
-            "{len} from {start} lie beyond the {size} of dimension {dim}"
+            "{len} from {start} on reach past the end of dimension {dim} of {shape:?}"
         )));
     }
-    Ok(tensors[0].narrow(dim, start, len)?)
+    Ok(x.narrow(dim, start, len)?)
 }
 
-pub(super) fn concat(tensors: &[Tensor], attributes: &mut Attributes) -> Result<Tensor> {
-    let first = &tensors[0];
-    let dim = dimension(attributes.int("dim")?, first.rank())?;
-    let mut total = 0usize;
-    for tensor in tensors {
-        let fits = tensor.rank() == first.rank()
-            && tensor.dtype() == first.dtype()
-            && tensor.device().same_device(first.device())
-            && (0..first.rank()).all(|at| at == dim || tensor.dims()[at] == first.dims()[at]);
+pub(super) fn concat(call: &Call) -> Result<Tensor> {
+    let first = &call.tensors[0];
+    let dim = dimension(call.int("dim")?, first.dims())?;
+    let mut shape = first.dims().to_vec();
+    for other in &call.tensors[1..] {
+        same_type(first, other)?;
+        let fits = other.rank() == first.rank()
+            && (0..first.rank()).all(|at| at == dim || other.dims()[at] == first.dims()[at]);
         if !fits {
+            let [first, other] = [first.dims(), other.dims()];
             return Err(Error::failed(format!(
-                "{:?} {} and {:?} {} are not joined along dimension {dim}",
-                first.dims(),
-                first.dtype().as_str(),
-                tensor.dims(),
-                tensor.dtype().as_str()
+                "{first:?} and {other:?} do not join along dimension {dim}"
             )));
         }
-        total = total.saturating_add(tensor.dims()[dim]);
+        shape[dim] = shape[dim].saturating_add(other.dims()[dim]);
     }
-    let mut shape = first.dims().to_vec();
-    shape[dim] = total;
-    check_size(&shape, first.dtype().size_in_bytes())?;
-    Ok(Tensor::cat(tensors, dim)?)
+    call.room(&shape, first.dtype())?;
+    joined(call.tensors, dim, &shape)
 }
 
-fn indices(tensor: &Tensor, size: usize) -> Result<Tensor> {
-    if !matches!(tensor.dtype(), DType::U8 | DType::U32 | DType::I64) {
-        let found = tensor.dtype().as_str();
-        return Err(Error::failed(format!("indices are u32 or i64, found {found}")));
+/// Tensors that fit, joined along a dimension to a shape.
+fn joined(parts: &[Tensor], dim: usize, shape: &[usize]) -> Result<Tensor> {
+    let some: Vec<Tensor> =
+        parts.iter().filter(|part| part.elem_count() > 0).map(plain).collect::<Result<_>>()?;
+    match some.as_slice() {
+        [] => Ok(Tensor::zeros(shape, parts[0].dtype(), parts[0].device())?),
+        [one] => Ok(one.clone()),
+        some => Ok(Tensor::cat(some, dim)?),
     }
-    let all: Vec<i64> = tensor.to_dtype(DType::I64)?.flatten_all()?.to_vec1()?;
-    if let Some(index) = all.iter().find(|index| **index < 0 || **index >= size as i64) {
-        return Err(Error::failed(format!("there is no index {index} among {size}")));
-    }
-    Ok(tensor.contiguous()?)
 }
 
-pub(super) fn gather(tensors: &[Tensor], attributes: &mut Attributes) -> Result<Tensor> {
-    let [a, at] = [&tensors[0], &tensors[1]];
-    let dim = dimension(attributes.int("dim")?, a.rank())?;
-    let fits = at.rank() == a.rank()
-        && (0..a.rank()).all(|other| other == dim || at.dims()[other] <= a.dims()[other]);
-    if !fits {
-        let (a, at) = (a.dims(), at.dims());
-        return Err(Error::failed(format!("indices {at:?} do not fit {a:?} along {dim}")));
+pub(super) fn broadcast(call: &Call) -> Result<Tensor> {
+    let x = &call.tensors[0];
+    let wanted = call.ints("shape")?;
+    let refuse = || Error::failed(format!("{:?} does not broadcast to {wanted:?}", x.dims()));
+    let shape: Option<Vec<usize>> = wanted.iter().map(|size| usize::try_from(*size).ok()).collect();
+    let shape = shape.ok_or_else(refuse)?;
+    let mut pairs = x.dims().iter().rev().zip(shape.iter().rev());
+    if x.rank() > shape.len() || !pairs.all(|(from, to)| from == to || *from == 1) {
+        return Err(refuse());
     }
-    let at = indices(at, a.dims()[dim])?;
-    let mut a = a.clone();
-    for other in (0..a.rank()).filter(|other| *other != dim) {
-        a = a.narrow(other, 0, at.dims()[other])?;
+    call.room(&shape, x.dtype())?;
+    if shape.contains(&0) {
+        return Ok(Tensor::zeros(shape, x.dtype(), x.device())?);
     }
-    Ok(a.contiguous()?.gather(&at, dim)?)
+    plain(&x.broadcast_as(shape)?)
 }
 
-pub(super) fn index_select(tensors: &[Tensor], attributes: &mut Attributes) -> Result<Tensor> {
-    let [a, at] = [&tensors[0], &tensors[1]];
-    let dim = dimension(attributes.int("dim")?, a.rank())?;
-    if at.rank() != 1 {
-        return Err(Error::failed(format!("indices are [n], found {:?}", at.dims())));
+pub(super) fn flip(call: &Call) -> Result<Tensor> {
+    let x = &call.tensors[0];
+    let dims = dimensions(&call.ints("dims")?, x.dims())?;
+    call.room(x.dims(), x.dtype())?;
+    let mut flipped = x.clone();
+    for dim in dims.into_iter().filter(|dim| x.elem_count() > 0 && x.dims()[*dim] > 1) {
+        let order: Vec<i64> = (0..x.dims()[dim] as i64).rev().collect();
+        flipped = plain(&flipped)?.index_select(&Tensor::new(order, x.device())?, dim)?;
     }
-    let mut shape = a.dims().to_vec();
-    shape[dim] = at.elem_count();
-    check_size(&shape, a.dtype().size_in_bytes())?;
-    Ok(a.contiguous()?.index_select(&indices(at, a.dims()[dim])?, dim)?)
+    Ok(flipped)
 }
 
-pub(super) fn broadcast(tensors: &[Tensor], attributes: &mut Attributes) -> Result<Tensor> {
-    let shape = attributes.ints("shape")?;
-    let sizes = shape.iter().map(|size| usize::try_from(*size).ok()).collect::<Option<Vec<_>>>();
-    let sizes = sizes.ok_or_else(|| Error::failed(format!("{shape:?} is no shape")))?;
-    check_size(&sizes, tensors[0].dtype().size_in_bytes())?;
-    let dims = tensors[0].dims();
-    let fits = dims.len() <= sizes.len()
-        && dims.iter().rev().zip(sizes.iter().rev()).all(|(from, to)| from == to || *from == 1);
-    if !fits {
-        return Err(Error::failed(format!("{dims:?} does not broadcast to {sizes:?}")));
-    }
-    Ok(tensors[0].broadcast_as(sizes)?.contiguous()?)
+/// What lies beyond the ends of a padded dimension.
+#[derive(Clone, Copy, PartialEq)]
+enum Mode {
+    Zeros,
+    Edge,
 }
 
-pub(super) fn flip(tensors: &[Tensor], attributes: &mut Attributes) -> Result<Tensor> {
-    let dims = attributes.ints("dims")?;
-    let mut result = tensors[0].clone();
-    for dim in dims {
-        let dim = dimension(dim, result.rank())?;
-        let size = result.dims()[dim];
-        if size == 0 {
-            continue;
+pub(super) fn pad(call: &Call) -> Result<Tensor> {
+    let x = &call.tensors[0];
+    let dim = dimension(call.int("dim")?, x.dims())?;
+    let (before, after) = (call.size("before", 0)?, call.size("after", 0)?);
+    let mode = call.choice("mode", &[("zeros", Mode::Zeros), ("edge", Mode::Edge)])?;
+    let size = x.dims()[dim];
+    let mut shape = x.dims().to_vec();
+    shape[dim] = size.saturating_add(before).saturating_add(after);
+    call.room(&shape, x.dtype())?;
+    if size == 0 && mode == Mode::Edge && before + after > 0 {
+        return Err(Error::failed(format!(
+            "dimension {dim} of {:?} has no edge to repeat",
+            x.dims()
+        )));
+    }
+    if shape.contains(&0) {
+        return Ok(Tensor::zeros(shape, x.dtype(), x.device())?);
+    }
+    let beyond = |count: usize, edge: usize| -> Result<Tensor> {
+        let mut shape = shape.clone();
+        shape[dim] = count;
+        match mode {
+            Mode::Edge if count > 0 => Ok(x.narrow(dim, edge, 1)?.broadcast_as(shape)?),
+            _ => Ok(Tensor::zeros(shape, x.dtype(), x.device())?),
         }
-        let order: Vec<u32> = (0..size as u32).rev().collect();
-        let order = Tensor::from_vec(order, size, result.device())?;
-        result = result.contiguous()?.index_select(&order, dim)?;
-    }
-    Ok(result)
+    };
+    let parts = [beyond(before, 0)?, x.clone(), beyond(after, size.saturating_sub(1))?];
+    joined(&parts, dim, &shape)
 }
 
-pub(super) fn pad(tensors: &[Tensor], attributes: &mut Attributes) -> Result<Tensor> {
-    let dim = dimension(attributes.int("dim")?, tensors[0].rank())?;
-    let (before, after) = (attributes.size_or("before", 0)?, attributes.size_or("after", 0)?);
-    let mode = attributes.text_or("mode", "zeros")?;
-    let mut shape = tensors[0].dims().to_vec();
-    shape[dim] = shape[dim].saturating_add(before).saturating_add(after);
-    check_size(&shape, tensors[0].dtype().size_in_bytes())?;
-    match mode.as_str() {
-        "zeros" => Ok(tensors[0].pad_with_zeros(dim, before, after)?),
-        "edge" if tensors[0].elem_count() == 0 => {
-            Err(Error::failed(format!("{:?} has no edge to repeat", tensors[0].dims())))
-        }
-        "edge" => Ok(tensors[0].pad_with_same(dim, before, after)?),
-        other => Err(Error::failed(format!("attribute `mode`: zeros or edge, found \"{other}\""))),
+pub(super) fn contiguous(call: &Call) -> Result<Tensor> {
+    let x = &call.tensors[0];
+    call.room(x.dims(), x.dtype())?;
+    match x.elem_count() {
+        0 => Ok(Tensor::zeros(x.shape(), x.dtype(), x.device())?),
+        _ => plain(x),
     }
 }
 
-pub(super) fn contiguous(tensors: &[Tensor], _: &mut Attributes) -> Result<Tensor> {
-    Ok(tensors[0].contiguous()?)
-}
-
-pub(super) fn to_host(tensors: &[Tensor], _: &mut Attributes) -> Result<Tensor> {
-    Ok(tensors[0].to_device(&Device::Cpu)?)
+pub(super) fn to_host(call: &Call) -> Result<Tensor> {
+    let x = &call.tensors[0];
+    if matches!(x.device(), Device::Cpu) {
+        return Ok(x.clone());
+    }
+    // A view would bring all that lies behind it along.
+    Ok(x.force_contiguous()?.to_device(&Device::Cpu)?)
 }

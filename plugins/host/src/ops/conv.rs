@@ -1,0 +1,184 @@
+//! Convolution of images.
+//!
+//! f16 and bf16 are computed in f32 and rounded once. Each way is a sum over the taps of the
+//! kernel; nothing unfolds the image.
+
+use candle_core::{DType, Tensor};
+use kino_kernels::{ConvInput, ConvWeights};
+use kino_node::{Error, Result};
+
+use super::call::Call;
+use super::shape::{floating, plain, same_type, wide};
+
+/// How a kernel moves over an image.
+#[derive(Clone, Copy)]
+struct Moves {
+    stride: usize,
+    padding: usize,
+    dilation: usize,
+    groups: usize,
+    /// Height and width of the kernel.
+    kernel: [usize; 2],
+    /// Height and width of the result.
+    result: [usize; 2],
+}
+
+impl Moves {
+    fn new(call: &Call) -> Result<Self> {
+        let [x, weight] = [&call.tensors[0], &call.tensors[1]];
+        let (&[_, c, h, w], &[o, share, kh, kw]) = (x.dims(), weight.dims()) else {
+            return Err(Error::failed(format!(
+                "{:?} by {:?}: expected [n, c, h, w] by [o, c/groups, kh, kw]",
+                x.dims(),
+                weight.dims()
+            )));
+        };
+        let mut moves = Self {
+            stride: call.size_or("stride", 1, 1)?,
+            padding: call.size_or("padding", 0, 0)?,
+            dilation: call.size_or("dilation", 1, 1)?,
+            groups: call.size_or("groups", 1, 1)?,
+            kernel: [kh, kw],
+            result: [0, 0],
+        };
+        let groups = moves.groups;
+        if share.checked_mul(groups) != Some(c) || !o.is_multiple_of(groups) {
+            return Err(Error::failed(format!(
+                "{:?} by {:?}: the channels do not fit {groups} groups",
+                x.dims(),
+                weight.dims()
+            )));
+        }
+        moves.result = [moves.steps(h, kh)?, moves.steps(w, kw)?];
+        if let Some(bias) = call.tensors.get(2)
+            && bias.dims() != [o]
+        {
+            return Err(Error::failed(format!("bias {:?}, expected [{o}]", bias.dims())));
+        }
+        Ok(moves)
+    }
+
+    /// Places of a kernel of `taps` along `length`.
+    fn steps(&self, length: usize, taps: usize) -> Result<usize> {
+        let reach = taps.checked_sub(1).and_then(|gaps| gaps.checked_mul(self.dilation));
+        let padded = self.padding.checked_mul(2).and_then(|both| both.checked_add(length));
+        let room = reach.and_then(|reach| padded?.checked_sub(reach)?.checked_sub(1));
+        room.map(|room| room / self.stride + 1).ok_or_else(|| {
+            Error::failed(format!(
+                "a kernel of {taps} (dilation {}) does not fit into {length} (padding {})",
+                self.dilation, self.padding
+            ))
+        })
+    }
+}
+
+pub(super) fn conv2d(call: &Call) -> Result<Tensor> {
+    let [x, weight] = [&call.tensors[0], &call.tensors[1]];
+    floating(x)?;
+    call.tensors[1..].iter().try_for_each(|other| same_type(x, other))?;
+    let moves = Moves::new(call)?;
+    let ((n, c, h, w), o) = (x.dims4()?, weight.dim(0)?);
+    let [rows, columns] = moves.result;
+    let (shape, dtype) = ([n, o, rows, columns], wide(x.dtype()));
+    call.room(&shape, x.dtype())?;
+    call.scratch(&shape, dtype)?;
+    if shape.contains(&0) {
+        return Ok(Tensor::zeros(&shape, x.dtype(), x.device())?);
+    }
+    let bias = call.tensors.get(2).map(|bias| plain(&bias.to_dtype(dtype)?)).transpose()?;
+    if x.elem_count() == 0 || weight.elem_count() == 0 {
+        let bias = bias.map_or_else(|| Tensor::zeros(o, dtype, x.device()), Ok)?;
+        let bias = bias.to_dtype(x.dtype())?.reshape((1, o, 1, 1))?;
+        return plain(&bias.broadcast_as(&shape)?);
+    }
+    // `steps` has seen that these do not overflow.
+    call.scratch(&[n, h + 2 * moves.padding, w + 2 * moves.padding, c], dtype)?;
+    let x32 = plain(&x.permute((0, 2, 3, 1))?)?.to_dtype(dtype)?; // [n, h, w, c]
+    let x32 = padded(&padded(&x32, 1, moves.padding)?, 2, moves.padding)?;
+    let weight = plain(weight)?.to_dtype(dtype)?;
+    let y = by_groups(&x32, &weight, bias.as_ref(), moves)?; // [n, h', w', o]
+    Ok(plain(&y.permute((0, 3, 1, 2))?)?.to_dtype(x.dtype())?)
+}
+
+fn padded(x: &Tensor, dim: usize, zeros: usize) -> Result<Tensor> {
+    Ok(x.pad_with_zeros(dim, zeros, zeros)?)
+}
+
+/// Shapes: `x` `[n, h, w, c]`, already padded; the result is `[n, h', w', o]`.
+fn by_groups(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, moves: Moves) -> Result<Tensor> {
+    let (o, share, ..) = weight.dims4()?;
+    let (groups, each) = (moves.groups, o / moves.groups);
+    if groups == 1 {
+        return group(x, weight, bias, moves);
+    }
+    if share == 1 && each == 1 {
+        return depthwise(x, weight, bias, moves);
+    }
+    let parts = (0..groups).map(|index| {
+        let x = plain(&x.narrow(3, index * share, share)?)?;
+        let weight = plain(&weight.narrow(0, index * each, each)?)?;
+        let bias = bias.map(|bias| plain(&bias.narrow(0, index * each, each)?)).transpose()?;
+        group(&x, &weight, bias.as_ref(), moves)
+    });
+    Ok(Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 3)?)
+}
+
+/// All channels see each other.
+fn group(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, moves: Moves) -> Result<Tensor> {
+    if moves.dilation == 1 && x.dtype() == DType::F32 {
+        let stride = [1, moves.stride, moves.stride];
+        let weights = ConvWeights::pack(weight, bias, stride)?;
+        return Ok(kino_kernels::conv(ConvInput::new(x), &weights, None)?);
+    }
+    let (o, c, ..) = weight.dims4()?;
+    sum_of_taps(x, bias, moves, |part, [kh, kw]| {
+        let [n, h, w] = [part.dim(0)?, part.dim(1)?, part.dim(2)?];
+        let tap = plain(&weight.narrow(2, kh, 1)?.narrow(3, kw, 1)?)?.reshape((o, c))?;
+        let product = plain(part)?.reshape((n * h * w, c))?.matmul(&tap.t()?)?; // [n·h·w, o]
+        Ok(product.reshape((n, h, w, o))?)
+    })
+}
+
+/// Each channel sees itself only.
+fn depthwise(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, moves: Moves) -> Result<Tensor> {
+    let o = weight.dim(0)?;
+    sum_of_taps(x, bias, moves, |part, [kh, kw]| {
+        let tap = plain(&weight.narrow(2, kh, 1)?.narrow(3, kw, 1)?)?.reshape((1, 1, 1, o))?;
+        Ok(part.broadcast_mul(&tap)?)
+    })
+}
+
+/// Adds what each tap of the kernel gives for the pixels that it lies over.
+fn sum_of_taps(
+    x: &Tensor,
+    bias: Option<&Tensor>,
+    moves: Moves,
+    tap: impl Fn(&Tensor, [usize; 2]) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let mut sum: Option<Tensor> = None;
+    for kh in 0..moves.kernel[0] {
+        let rows = every(x, 1, kh * moves.dilation, moves.stride, moves.result[0])?;
+        for kw in 0..moves.kernel[1] {
+            let part = every(&rows, 2, kw * moves.dilation, moves.stride, moves.result[1])?;
+            let term = tap(&part, [kh, kw])?;
+            sum = Some(match sum {
+                Some(sum) => sum.add(&term)?,
+                None => term,
+            });
+        }
+    }
+    let sum = sum.ok_or_else(|| Error::failed("a kernel without taps"))?;
+    match bias {
+        Some(bias) => Ok(sum.broadcast_add(bias)?),
+        None => Ok(sum),
+    }
+}
+
+/// `count` slices of an axis, from `start` on, `step` apart.
+fn every(x: &Tensor, axis: usize, start: usize, step: usize, count: usize) -> Result<Tensor> {
+    if step == 1 || count == 1 {
+        return Ok(x.narrow(axis, start, count)?);
+    }
+    let places: Vec<i64> = (0..count).map(|index| (start + index * step) as i64).collect();
+    Ok(plain(x)?.index_select(&Tensor::new(places, x.device())?, axis)?)
+}
