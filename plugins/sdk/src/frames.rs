@@ -1,6 +1,6 @@
 //! Video frames: chunks of `[n, height, width, 3]` with a rate, and ways through them.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::host::Sink;
 use crate::port::{FromValue, IntoValue, Typed};
@@ -16,7 +16,8 @@ const PIECE: usize = 1 << 17;
 /// allows it, and a video may be longer than the memory.
 pub struct Frames {
     value: Value,
-    chunks: Value,
+    /// The list of chunks, once somebody asks for it.
+    chunks: OnceLock<Value>,
     lengths: Mutex<Lengths>,
     fps: Option<f64>,
     count: usize,
@@ -84,8 +85,20 @@ impl Frames {
     }
 
     /// The number of chunks.
-    pub fn chunk_count(&self) -> usize {
-        self.chunks.len()
+    ///
+    /// # Errors
+    /// When the host does not tell.
+    pub fn chunk_count(&self) -> Result<usize> {
+        self.list().map(Value::len)
+    }
+
+    fn list(&self) -> Result<&Value> {
+        if self.chunks.get().is_none() {
+            let missing = || Error::new("these Frames have no chunks");
+            // Where two threads come at the same time, the first one's stays.
+            let _ = self.chunks.set(self.value.field("chunks")?.ok_or_else(missing)?);
+        }
+        self.chunks.get().ok_or_else(|| Error::new("these Frames have no chunks"))
     }
 
     /// A chunk, `[n, height, width, 3]`; one that lies in a file is read.
@@ -93,12 +106,14 @@ impl Frames {
     /// # Errors
     /// When there is none of this index, or it cannot be read.
     pub fn chunk(&self, index: usize) -> Result<Tensor> {
-        Tensor::of(self.chunks.item(index)?.1)
+        Tensor::of(self.list()?.item(index)?.1)
     }
 
     /// The chunks, one after the other.
     pub fn chunks(&self) -> impl Iterator<Item = Result<Tensor>> + '_ {
-        (0..self.chunk_count()).map(|index| self.chunk(index))
+        // Where they cannot be counted, the first one says why.
+        let count = self.chunk_count().unwrap_or(1);
+        (0..count).map(|index| self.chunk(index))
     }
 
     /// One frame, `[height, width, 3]`, copied.
@@ -201,7 +216,9 @@ impl Frames {
         let mut builder = FramesBuilder::new(self.fps)?;
         for chunk in self.chunks() {
             cx.check_cancel()?;
-            builder.push(&work(expect_rgb(chunk?)?)?)?;
+            let chunk = chunk?;
+            expect_rgb(&chunk)?;
+            builder.push(&work(chunk)?)?;
         }
         builder.finish()
     }
@@ -210,6 +227,9 @@ impl Frames {
 /// Frames in the making: chunks are pushed, so that a long video need not lie in memory.
 pub struct FramesBuilder {
     value: Value,
+    fps: Option<f64>,
+    count: usize,
+    size: Option<(usize, usize)>,
 }
 
 impl FramesBuilder {
@@ -218,7 +238,7 @@ impl FramesBuilder {
     /// # Errors
     /// When the host cannot.
     pub fn new(fps: Option<f64>) -> Result<Self> {
-        Ok(FramesBuilder { value: Value::frames(fps)? })
+        Ok(FramesBuilder { value: Value::frames(fps)?, fps, count: 0, size: None })
     }
 
     /// Appends a chunk `[n, height, width, 3]` of f32 in 0…1.
@@ -226,7 +246,11 @@ impl FramesBuilder {
     /// # Errors
     /// When it has another shape or other elements.
     pub fn push(&mut self, chunk: &Tensor) -> Result<()> {
-        self.value.push(chunk.value())
+        let [count, height, width] = expect_rgb(chunk)?;
+        self.value.push(chunk.value())?;
+        self.size = Some((height, width));
+        self.count += count;
+        Ok(())
     }
 
     /// The frames, finished.
@@ -234,14 +258,18 @@ impl FramesBuilder {
     /// # Errors
     /// When there are none.
     pub fn finish(self) -> Result<Frames> {
-        Frames::from_value(self.value)
+        let FramesBuilder { value, fps, count, size } = self;
+        let (height, width) = size.ok_or_else(|| Error::new("these Frames have no frame"))?;
+        let (chunks, lengths) = (OnceLock::new(), Mutex::default());
+        Ok(Frames { value, chunks, lengths, fps, count, height, width })
     }
 }
 
-fn expect_rgb(chunk: Tensor) -> Result<Tensor> {
-    match chunk.dims() {
-        [_, _, _, 3] if chunk.dtype() == f32::DTYPE => Ok(chunk),
-        dims => Err(Error::new(format!(
+/// The number of frames and their size, where a tensor is frames.
+fn expect_rgb(chunk: &Tensor) -> Result<[usize; 3]> {
+    match *chunk.dims() {
+        [count, height, width, 3] if chunk.dtype() == f32::DTYPE => Ok([count, height, width]),
+        ref dims => Err(Error::new(format!(
             "expected frames [n, height, width, 3] of f32, found {dims:?} of {}",
             chunk.dtype()
         ))),
@@ -265,9 +293,9 @@ impl FromValue for Frames {
         };
         let size = |name: &str| Ok::<_, Error>(field(name)?.as_int()?.max(0) as usize);
         let (count, height, width) = (size("count")?, size("height")?, size("width")?);
-        let chunks = field("chunks")?;
         let fps = value.field("fps")?.map(|fps| fps.as_real()).transpose()?;
-        Ok(Frames { value, chunks, lengths: Mutex::default(), fps, count, height, width })
+        let (chunks, lengths) = (OnceLock::new(), Mutex::default());
+        Ok(Frames { value, chunks, lengths, fps, count, height, width })
     }
 }
 

@@ -116,7 +116,7 @@ fn gain_multiplies_every_chunk_and_reports_progress() -> Result<()> {
     let found = out.frames("frames")?;
     testing::assert_close(&found.joined()?, &frames.joined()?.mul(2.5)?, 0.0);
     assert_eq!((found.count(), found.height(), found.width()), (5, 8, 6));
-    assert_eq!((found.fps(), found.chunk_count()), (Some(8.0), 3));
+    assert_eq!((found.fps(), found.chunk_count()), (Some(8.0), Ok(3)));
     assert_eq!(out.progress(), [(2, 5), (4, 5), (5, 5)]);
     Ok(())
 }
