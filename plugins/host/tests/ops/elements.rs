@@ -287,3 +287,17 @@ fn casts() {
     let back = ops::apply("cast", &[exact], r#"{"dtype": "f64"}"#).unwrap();
     assert_eq!(back.to_vec1::<f64>().unwrap(), [1099511627776.0]);
 }
+
+/// Large ones take other ways: in parallel, block by block.
+#[test]
+fn large_ones() {
+    let rng = &mut Rng::new();
+    for dtype in [DType::F32, DType::BF16, DType::I64] {
+        let (a, b) = (Array::random(rng, dtype, &[401, 257]), Array::random(rng, dtype, &[257]));
+        check("add", &[&a, &b], "", &joined(&a, &b, &[401, 257], dtype, |a, b| a + b));
+        check("max", &[&b, &a], "", &joined(&b, &a, &[401, 257], dtype, f64::max));
+        check("abs", &[&a], "", &a.map(f64::abs));
+        let sums = (0..401).map(|row| (0..257).map(|column| a.at(&[row, column])).sum()).collect();
+        check("sum", &[&a], r#"{"dims": [1]}"#, &Array::new(dtype, &[401], sums));
+    }
+}
