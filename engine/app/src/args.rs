@@ -35,6 +35,7 @@ Exit codes:
 
 Environment:
   KINO_CACHE        the folder of the cache, instead of the user's cache folder
+  KINO_DATA         the folder of your own plugins, instead of the user's data folder
   KINO_CACHE_LIMIT  how large the cache may grow; 20GB unless set
   KINO_MEMORY       how much memory frames may take, the rest goes to files; 2GiB unless set
   KINO_LOG          what is logged, such as debug or kino_runtime=trace
@@ -122,10 +123,21 @@ pub(crate) enum Command {
     Init(Init),
     /// Print completions for a shell
     Completions(Completions),
+    /// Begin, build, check, install and trust plugins
+    Plugin(crate::plugin::args::Plugin),
     /// Serve an engine as the process of a native plugin
     #[command(hide = true, name = WORKER)]
     PluginWorker,
+    /// Try a node of a plugin in a process of its own
+    #[command(hide = true, name = PROBE)]
+    PluginProbe {
+        /// What to try, as JSON
+        task: String,
+    },
 }
+
+/// The command that `kino plugin check` starts for each node.
+pub(crate) const PROBE: &str = "plugin-probe";
 
 /// The command that an engine starts for a plugin that runs in a process of its own.
 pub(crate) const WORKER: &str = "plugin-worker";

@@ -18,6 +18,7 @@ mod logs;
 mod nodes;
 mod palette;
 mod plan;
+mod plugin;
 mod record;
 mod render;
 mod run;
@@ -69,7 +70,9 @@ fn execute(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
         Command::Cache(args) => cache::run(args, screen),
         Command::Init(args) => init::run(args, screen),
         Command::Completions(args) => completions::run(args, screen),
+        Command::Plugin(args) => plugin::run(args, screen),
         Command::PluginWorker => worker(),
+        Command::PluginProbe { task } => plugin::probe(task),
     }
 }
 

@@ -8,6 +8,7 @@ pub(crate) const SHORT: &str = env!("CARGO_PKG_VERSION");
 /// What this binary was built with, by name.
 pub(crate) const FEATURES: &[(&str, bool)] = &[
     ("h264", cfg!(feature = "h264")),
+    ("wasm", cfg!(feature = "wasm")),
     ("cuda", cfg!(feature = "cuda")),
     ("metal", cfg!(feature = "metal")),
 ];

@@ -1,4 +1,5 @@
-//! `kino watch`: what is evaluated after which change, and what is survived. Time is never asserted.
+//! `kino watch`: what is evaluated after which change, and what is survived. Time is never
+//! asserted.
 
 mod common;
 mod watching;

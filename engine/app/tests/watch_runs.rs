@@ -1,5 +1,5 @@
-//! `kino watch` while something runs: what goes on, what is cancelled, what stays loaded, and how it
-//! ends.
+//! `kino watch` while something runs: what goes on, what is cancelled, what stays loaded, and how
+//! it ends.
 
 mod common;
 mod watching;

@@ -1,0 +1,37 @@
+//! `kino plugin`: begins, builds, checks, times, installs, lists and trusts plugins.
+
+mod add;
+pub(crate) mod args;
+mod bench;
+mod build;
+mod cases;
+mod check;
+mod component;
+mod folder;
+mod list;
+mod new;
+mod probe;
+mod sdk;
+mod trust;
+
+use crate::failure::{Exit, Failure};
+use crate::screen::Screen;
+use args::Action;
+
+pub(crate) use check::probe;
+
+/// Does what is asked of plugins.
+///
+/// # Errors
+/// When it cannot.
+pub(crate) fn run(args: &args::Plugin, screen: &Screen) -> Result<Exit, Failure> {
+    match &args.action {
+        Action::New(args) => new::run(args, screen),
+        Action::Build(args) => build::run(args, screen),
+        Action::Check(args) => check::run(args, screen),
+        Action::Bench(args) => bench::run(args, screen),
+        Action::Add(args) => add::run(args, screen),
+        Action::List(args) => list::run(args, screen),
+        Action::Trust(args) => trust::run(args, screen),
+    }
+}

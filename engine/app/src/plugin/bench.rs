@@ -1,0 +1,134 @@
+//! `kino plugin bench`: how long a plugin's nodes take, beside a copy of the same bytes.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use candle_core::Device;
+use kino_host::{BuildKind, Granted, Limits, Plugin};
+use kino_node::{Cancel, Cx, Inputs, Result, Services, Spill, Value};
+use serde_json::json;
+
+use super::args::Bench;
+use super::cases::{Case, Draws, value};
+use super::folder::Project;
+use crate::failure::{Exit, Failure};
+use crate::palette;
+use crate::render::table::{Align, Table};
+use crate::screen::Screen;
+
+/// How long each node is timed.
+const BUDGET: Duration = Duration::from_secs(1);
+const LEAST: usize = 5;
+
+/// One line of the report.
+struct Timing {
+    node: String,
+    kind: BuildKind,
+    case: &'static str,
+    /// The median, or why there is none.
+    seconds: Result<f64>,
+    /// Copying the same bytes once.
+    copy: f64,
+}
+
+/// Times a plugin.
+///
+/// # Errors
+/// When it cannot be loaded.
+pub(crate) fn run(args: &Bench, screen: &Screen) -> Result<Exit, Failure> {
+    let fault = |error| palette::failure(&error);
+    let project = Project::open(&args.folder).map_err(fault)?;
+    let mut timings = Vec::new();
+    for kind in project.builds() {
+        let artifact = project.load(kind).map_err(fault)?;
+        let files = std::sync::Arc::new(Granted::new(&project.folder, &project.manifest.asks.read));
+        let limits = Limits { memory: 8 << 30, time: Duration::from_secs(600) };
+        let plugin = Plugin::new(&project.manifest.id, "", artifact, files, limits);
+        for node in plugin.nodes() {
+            for (case, name) in [(Case::Plain, "small"), (Case::Large, "large")] {
+                timings
+                    .push(time(&*node, kind, case, name, &project.sample_file()).map_err(fault)?);
+            }
+        }
+    }
+    report(&timings, screen)
+}
+
+fn time(
+    node: &dyn kino_node::Node,
+    kind: BuildKind,
+    case: Case,
+    name: &'static str,
+    file: &str,
+) -> Result<Timing> {
+    let services = Services::new(Device::Cpu, Spill::new(std::env::temp_dir(), 4 << 30));
+    let signature = node.signature();
+    let mut draws = Draws(1);
+    let ports = signature.inputs.iter();
+    let values = ports
+        .map(|port| value(port, case, &mut draws, &services.spill, file))
+        .collect::<Result<Vec<_>>>()?;
+    let bytes = values.iter().flatten().map(Value::bytes).sum::<u64>() as usize;
+    let once = || {
+        let begun = Instant::now();
+        let mut cx = Cx {
+            name: "bench",
+            services: &services,
+            cancel: &Cancel::default(),
+            record: "",
+            wanted: &[true; 16][..signature.outputs.len().min(16)],
+            report: &|_| {},
+        };
+        node.run(&mut cx, &Inputs::new(&signature.inputs, &values))?;
+        Ok(begun.elapsed().as_secs_f64())
+    };
+    let source = vec![1u8; bytes];
+    let mut target = vec![0u8; bytes];
+    let copy = median((0..LEAST).map(|_| {
+        let begun = Instant::now();
+        black_box(&mut target).copy_from_slice(black_box(&source));
+        Ok(begun.elapsed().as_secs_f64())
+    }))?;
+    let begun = Instant::now();
+    let mut runs = 0;
+    let seconds = median(std::iter::from_fn(|| {
+        runs += 1;
+        (runs <= LEAST || begun.elapsed() < BUDGET).then(once)
+    }));
+    Ok(Timing { node: signature.name.to_string(), kind, case: name, seconds, copy })
+}
+
+fn median(times: impl Iterator<Item = Result<f64>>) -> Result<f64> {
+    let mut times = times.collect::<Result<Vec<_>>>()?;
+    times.sort_by(f64::total_cmp);
+    Ok(times[times.len() / 2])
+}
+
+fn report(timings: &[Timing], screen: &Screen) -> Result<Exit, Failure> {
+    if screen.json {
+        let lines = timings.iter().map(|one| {
+            json!({ "node": one.node, "build": one.kind.to_string(), "inputs": one.case,
+                "seconds": one.seconds.as_ref().ok(), "copy_seconds": one.copy,
+                "error": one.seconds.as_ref().err().map(ToString::to_string) })
+        });
+        screen.print_json(&json!({ "timings": lines.collect::<Vec<_>>() }))?;
+        return Ok(Exit::Good);
+    }
+    let mut table =
+        Table::new(&[Align::Left, Align::Left, Align::Left, Align::Right, Align::Right]);
+    let head = ["node", "build", "inputs", "a call", "copies of its inputs"];
+    table.row(head.map(|word| screen.out.dim(word)));
+    for one in timings {
+        let (call, ratio) = match &one.seconds {
+            Ok(seconds) => (
+                format!("{:.1} µs", seconds * 1e6),
+                if one.copy > 1e-5 { format!("{:.1}", seconds / one.copy) } else { "–".into() },
+            ),
+            Err(error) => (format!("refused: {error}"), String::new()),
+        };
+        let (node, kind) = (screen.out.name(&one.node), one.kind.to_string());
+        table.row([node, kind, one.case.to_owned(), call, ratio]);
+    }
+    screen.print(&table.render())?;
+    Ok(Exit::Good)
+}

@@ -1,0 +1,163 @@
+//! `kino plugin build`: builds what a plugin's manifest names, and puts it into the plugin's
+//! folder, whole.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use kino_host::BuildKind;
+use serde_json::{Value, json};
+
+use super::args::Build;
+use super::component;
+use super::folder::Project;
+use crate::failure::{Exit, Failure};
+use crate::files;
+use crate::palette::failure;
+use crate::render::quantity::bytes;
+use crate::screen::Screen;
+
+/// Builds a plugin.
+///
+/// # Errors
+/// When a toolchain is missing or the plugin does not compile; the compiler says why.
+pub(crate) fn run(args: &Build, screen: &Screen) -> Result<Exit, Failure> {
+    let project = Project::open(&args.folder).map_err(|error| failure(&error))?;
+    let both = args.native == args.wasm;
+    let mut built = Vec::new();
+    for (kind, asked) in [(BuildKind::Native, args.native), (BuildKind::Wasm, args.wasm)] {
+        let Some(target) = project.manifest.artifact(&project.folder, kind) else {
+            if asked && !both {
+                let what = format!("plugin.ron names no {kind} artifact");
+                return Err(Failure::usage(what).hint(format!("add `{kind}: \"…\"` to it")));
+            }
+            continue;
+        };
+        if !(asked || both) {
+            continue;
+        }
+        let made = match kind {
+            BuildKind::Native => native(&project)?,
+            BuildKind::Wasm => wasm(&project)?,
+        };
+        files::write(&target, &made)?;
+        let sha256 = kino_host::sha256_of(&made);
+        built.push((target, made.len() as u64, sha256));
+    }
+    if screen.json {
+        let built = built
+            .iter()
+            .map(|(path, size, sha256)| json!({ "file": path, "bytes": size, "sha256": sha256 }));
+        screen.print_json(&json!({ "built": built.collect::<Vec<_>>() }))?;
+    } else {
+        for (path, size, sha256) in &built {
+            screen.print(&format!(
+                "{}  {}  sha256 {}\n",
+                path.display(),
+                bytes(*size),
+                &sha256[..16]
+            ))?;
+        }
+    }
+    Ok(Exit::Good)
+}
+
+fn native(project: &Project) -> Result<Vec<u8>, Failure> {
+    let folder = &project.folder;
+    if !folder.join("Cargo.toml").is_file() {
+        if folder.join("Makefile").is_file() {
+            return make(project);
+        }
+        return Err(Failure::usage(format!(
+            "{} holds no Cargo.toml and no Makefile",
+            folder.display()
+        )));
+    }
+    let mut cargo = Command::new("cargo");
+    cargo.args(["build", "--release"]);
+    read(&compile(cargo, folder, "native", "", std::env::consts::DLL_SUFFIX)?)
+}
+
+fn wasm(project: &Project) -> Result<Vec<u8>, Failure> {
+    let toolchain = component::find()?;
+    // 128-bit vectors: whatever runs components has them.
+    let flags = "-Ctarget-feature=+simd128";
+    let module = compile(toolchain.cargo(), &project.folder, "wasm", flags, ".wasm")?;
+    toolchain.finish(&read(&module)?)
+}
+
+/// What `make` builds, which puts the library into the folder itself.
+fn make(project: &Project) -> Result<Vec<u8>, Failure> {
+    let status = Command::new("make").current_dir(&project.folder).stdout(Stdio::null()).status();
+    match status {
+        Ok(status) if status.success() => {}
+        Ok(status) => return Err(Failure::usage(format!("make did not succeed: {status}"))),
+        Err(error) => return Err(Failure::usage(format!("make cannot be run: {error}"))),
+    }
+    let path = project.manifest.artifact(&project.folder, BuildKind::Native);
+    read(&path.unwrap_or_default())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|error| Failure::world(format!("{}: {error}", path.display())))
+}
+
+/// Runs cargo and finds the library that it built.
+fn compile(
+    mut cargo: Command,
+    folder: &Path,
+    name: &str,
+    flags: &str,
+    ending: &str,
+) -> Result<PathBuf, Failure> {
+    let out = cargo
+        .current_dir(folder)
+        .args(["--lib", "--message-format=json-render-diagnostics", "--target-dir"])
+        .arg(Path::new("target").join(name))
+        .env("CARGO_ENCODED_RUSTFLAGS", encoded(folder, flags))
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| {
+            Failure::usage(format!("cargo cannot be run: {error}"))
+                .hint("install Rust: https://rustup.rs")
+        })?;
+    if !out.status.success() {
+        return Err(Failure::usage("the plugin does not compile"));
+    }
+    let text = String::from_utf8_lossy(&out.stdout);
+    let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let library = |message: Value| {
+        let is_library =
+            message["target"]["crate_types"].as_array()?.iter().any(|ty| ty == "cdylib");
+        let files = message["filenames"].as_array().filter(|_| is_library)?;
+        let file = files.iter().filter_map(Value::as_str).find(|file| file.ends_with(ending))?;
+        Some(PathBuf::from(file))
+    };
+    messages.filter_map(library).last().ok_or_else(|| {
+        Failure::usage("cargo built no library to load")
+            .hint("Cargo.toml needs `[lib] crate-type = [\"cdylib\", \"rlib\"]`")
+    })
+}
+
+/// Flags that keep paths of this machine out of what is built.
+fn encoded(folder: &Path, flags: &str) -> String {
+    let mut all: Vec<String> = flags.split_whitespace().map(str::to_owned).collect();
+    all.push("-Cstrip=symbols".to_owned());
+    let home = std::env::home_dir();
+    let cargo = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let cargo = cargo.or_else(|| home.as_ref().map(|home| home.join(".cargo")));
+    // Later ones win, so what lies within another stands behind it.
+    let places = [
+        (home, "~"),
+        (Some(PathBuf::from("/usr/lib/rustlib/src")), "rust"),
+        (Some(PathBuf::from("/usr/src")), "rust"),
+        (cargo, "cargo"),
+        (Some(kino_world::data_dir()), "kino"),
+        (folder.canonicalize().ok(), "."),
+    ];
+    for (place, name) in places {
+        if let Some(place) = place {
+            all.push(format!("--remap-path-prefix={}={name}", place.display()));
+        }
+    }
+    all.join("\u{1f}")
+}

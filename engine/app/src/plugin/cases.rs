@@ -1,0 +1,238 @@
+//! Inputs to try a plugin's node with: plain ones, and those that break what was not thought of.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use kino_node::{
+    Clip, Conditioning, FramesBuilder, Latent, Part, Patches, Record, Result, Sigmas, Spill, Value,
+};
+use kino_port::{Literal, Port, PortType, Range, Sigma};
+
+/// One way to try a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Case {
+    /// Small, ordinary inputs and the defaults of parameters; twice, to compare.
+    Plain,
+    /// Parameters drawn from their ranges and choices.
+    Random(u8),
+    /// Frames and tensors of one element a side.
+    One,
+    /// Odd sizes that nothing divides.
+    Odd,
+    /// Tensors with no elements.
+    Empty,
+    /// Larger than caches.
+    Large,
+    /// Not a number, infinities, and the largest numbers.
+    NotNumbers,
+    /// Tensors of another element type.
+    Dtype(DType),
+    /// Parameters at the ends of their ranges.
+    Ends(bool),
+    /// Frames in one chunk that are in several in the plain case.
+    OneChunk,
+    /// The run is cancelled before it begins.
+    Cancelled,
+    /// The run is cancelled while it works on large inputs.
+    CancelledLate,
+}
+
+impl Case {
+    /// All cases, in the order in which they are tried.
+    pub(crate) fn all() -> Vec<Case> {
+        let mut all = vec![Case::Plain, Case::OneChunk];
+        all.extend((0..4).map(Case::Random));
+        all.extend([Case::One, Case::Odd, Case::Empty, Case::Large, Case::NotNumbers]);
+        let types = [DType::U8, DType::U32, DType::I64, DType::BF16, DType::F16, DType::F64];
+        all.extend(types.map(Case::Dtype));
+        all.extend([Case::Ends(false), Case::Ends(true), Case::Cancelled, Case::CancelledLate]);
+        all
+    }
+
+    /// What it is called in reports.
+    pub(crate) fn name(self) -> String {
+        match self {
+            Case::Plain => "plain".into(),
+            Case::Random(n) => format!("random {n}"),
+            Case::One => "one of each".into(),
+            Case::Odd => "odd sizes".into(),
+            Case::Empty => "no elements".into(),
+            Case::Large => "large".into(),
+            Case::NotNumbers => "NaN and infinities".into(),
+            Case::Dtype(dtype) => format!("tensors of {}", dtype.as_str()),
+            Case::Ends(false) => "least parameters".into(),
+            Case::Ends(true) => "greatest parameters".into(),
+            Case::OneChunk => "one chunk".into(),
+            Case::Cancelled => "cancelled before".into(),
+            Case::CancelledLate => "cancelled while running".into(),
+        }
+    }
+
+    /// Frames: count, height, width.
+    fn frames(self) -> [usize; 3] {
+        match self {
+            Case::One | Case::Empty => [1, 1, 1],
+            Case::Odd => [5, 17, 31],
+            Case::Large | Case::CancelledLate => [24, 270, 480],
+            _ => [6, 16, 24],
+        }
+    }
+
+    fn shape(self, rank: usize) -> Vec<usize> {
+        let side = match self {
+            Case::One => 1,
+            Case::Odd => 7,
+            Case::Empty => 0,
+            Case::Large | Case::CancelledLate => [1, 1 << 20, 1024, 128][rank.min(3)],
+            _ => 8,
+        };
+        vec![side; rank]
+    }
+}
+
+/// A stream of numbers that a seed fixes (splitmix64).
+pub(crate) struct Draws(pub(crate) u64);
+
+impl Draws {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// From 0 to 1.
+    fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    fn tensor(&mut self, case: Case, shape: &[usize]) -> Result<Tensor> {
+        let count: usize = shape.iter().product();
+        let odd = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, -0.0, 1e-40];
+        let number = |index: usize| match case {
+            Case::NotNumbers => odd[index % odd.len()],
+            _ => self.unit() as f32,
+        };
+        let numbers: Vec<f32> = (0..count).map(number).collect();
+        Ok(Tensor::from_vec(numbers, shape, &Device::Cpu)?)
+    }
+}
+
+/// A value for a port; none where the case leaves it out.
+pub(crate) fn value(
+    port: &Port,
+    case: Case,
+    draws: &mut Draws,
+    spill: &Arc<Spill>,
+    file: &str,
+) -> Result<Option<Value>> {
+    let literal = match case {
+        Case::Random(_) | Case::Ends(_) => drawn(port, case, draws),
+        _ => port.default.clone().or_else(|| drawn(port, case, draws)),
+    };
+    if port.ty == PortType::Path {
+        return Ok(Some(Value::Text(file.into())));
+    }
+    if let (Some(literal), true) = (literal, port.ty.is_literal()) {
+        return Ok(Some(Value::from_literal(&literal.widened(&port.ty))));
+    }
+    let one = own(&port.ty, case, draws, spill)?;
+    Ok(Some(if port.is_list() {
+        let more = own(&port.ty, case, draws, spill)?;
+        Value::List(vec![(Some("first".into()), one), (Some("second".into()), more)].into())
+    } else {
+        one
+    }))
+}
+
+/// A literal within the port's range or choices.
+fn drawn(port: &Port, case: Case, draws: &mut Draws) -> Option<Literal> {
+    let at = match case {
+        Case::Ends(greatest) => f64::from(u8::from(greatest)),
+        _ => draws.unit(),
+    };
+    Some(match (&port.ty, port.range) {
+        (PortType::Text, _) if !port.choices.is_empty() => {
+            let index = (at * port.choices.len() as f64) as usize;
+            Literal::Text(port.choices[index.min(port.choices.len() - 1)].clone())
+        }
+        (PortType::Text, _) => Literal::text("a rød 圓 moves \u{1F680} right"),
+        (PortType::Bool, _) => Literal::Bool(at >= 0.5),
+        (PortType::Real, Some(Range::Real { min, max })) => {
+            let (min, max) = (min.max(-1e6), max.min(1e6));
+            Literal::Real(min + at * (max - min))
+        }
+        (PortType::Real, _) => Literal::Real(at),
+        (PortType::Int, Some(Range::Int { min, max, step })) => {
+            // Ends of a range that only the type sets say nothing.
+            let max = if case == Case::Ends(true) { max } else { max.min(min.saturating_add(64)) };
+            let steps = max.saturating_sub(min) / step.max(1);
+            let taken = if at >= 1.0 { steps } else { (at * (steps as f64 + 1.0)) as i128 };
+            Literal::Int(min.saturating_add(taken.clamp(0, steps).saturating_mul(step)))
+        }
+        (PortType::Int, _) => Literal::Int((at * 16.0) as i128),
+        _ => return None,
+    })
+}
+
+/// A value of a type that is no literal.
+fn own(ty: &PortType, case: Case, draws: &mut Draws, spill: &Arc<Spill>) -> Result<Value> {
+    Ok(match ty {
+        PortType::Frames => {
+            let [count, height, width] = case.frames();
+            let mut frames = FramesBuilder::new(spill, Some(8.0));
+            let step = if case == Case::OneChunk { count } else { 4 };
+            for start in (0..count).step_by(step) {
+                let count = step.min(count - start);
+                frames.push(&draws.tensor(case, &[count, height, width, 3])?)?;
+            }
+            Value::Frames(Arc::new(frames.finish()?))
+        }
+        PortType::Latent => {
+            let tensor = draws.tensor(case, &[16, 2, 4, 6])?;
+            Value::Latent(Arc::new(Latent { tensor, space: None }))
+        }
+        PortType::Patches => {
+            let clip = Clip { name: None, grid: [1, 2, 3], channels: 16, space: None };
+            let tokens = draws.tensor(case, &[6, 64])?;
+            Value::Patches(Arc::new(Patches { tokens, clips: vec![clip], patch: [1, 2, 2] }))
+        }
+        PortType::Conditioning => Value::Conditioning(Arc::new(Conditioning {
+            positive: draws.tensor(case, &[8, 32])?,
+            negative: draws.tensor(case, &[8, 32])?,
+        })),
+        PortType::Sigmas => {
+            Value::Sigmas(Sigmas((0..=8).rev().map(|n| Sigma(f64::from(n) / 8.0)).collect()))
+        }
+        PortType::Tensor | PortType::Mask | PortType::ImageConditioning | PortType::Any => {
+            let tensor = draws.tensor(case, &case.shape(2))?;
+            Value::Tensor(match case {
+                Case::Dtype(dtype) => (tensor * 9.0)?.to_dtype(dtype)?,
+                _ => tensor,
+            })
+        }
+        PortType::Own(name) => {
+            Value::Own(Arc::new(Record { ty: name.as_ref().into(), fields: Vec::new() }))
+        }
+        PortType::List(of) => Value::List(vec![(None, own(of, case, draws, spill)?)].into()),
+        other => Value::Part(Part { ty: other.clone(), handle: Arc::new(()) }),
+    })
+}
+
+/// Velocities for a guider: with text and without.
+pub(crate) fn velocities(case: Case, draws: &mut Draws) -> Result<(Tensor, Tensor)> {
+    let shape = match case {
+        Case::One => [1, 1],
+        Case::Odd => [7, 13],
+        Case::Large | Case::CancelledLate => [4096, 64],
+        _ => [96, 64],
+    };
+    let pair = (draws.tensor(case, &shape)?, draws.tensor(case, &shape)?);
+    Ok(match case {
+        Case::Dtype(dtype) if dtype.is_float() => {
+            (pair.0.to_dtype(dtype)?, pair.1.to_dtype(dtype)?)
+        }
+        _ => pair,
+    })
+}

@@ -1,0 +1,313 @@
+//! `kino plugin check`: tries every node of a plugin in child processes, and says what does not
+//! hold.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use candle_core::Device;
+use kino_host::BuildKind;
+use kino_node::{Services, Spill, Value};
+use serde_json::json;
+
+use super::args::Check;
+use super::cases::Case;
+use super::folder::Project;
+use super::probe::{Line, Task};
+use crate::args::PROBE;
+use crate::failure::{Exit, Failure};
+use crate::palette;
+use crate::render::quantity::count;
+use crate::screen::Screen;
+
+/// How long one case may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// How far builds of two kinds may differ, in units of the largest magnitude or 1.
+const TOLERANCE: f64 = 1e-5;
+
+/// How one case of one node ended.
+struct Finding {
+    node: String,
+    kind: BuildKind,
+    case: String,
+    fault: Option<String>,
+    note: String,
+}
+
+/// Checks a plugin.
+///
+/// # Errors
+/// When it cannot be loaded.
+pub(crate) fn run(args: &Check, screen: &Screen) -> Result<Exit, Failure> {
+    let project = Project::open(&args.folder).map_err(|error| palette::failure(&error))?;
+    let mut builds = project.builds();
+    builds.retain(|kind| match kind {
+        BuildKind::Native => !args.wasm || args.native,
+        BuildKind::Wasm => !args.native || args.wasm,
+    });
+    if builds.is_empty() {
+        return Err(Failure::usage(format!("the plugin `{}` is not built", project.manifest.id))
+            .hint(format!("`kino plugin build {}`", args.folder.display())));
+    }
+    let seed = args.seed.unwrap_or_else(crate::engine::draw);
+    if !screen.quiet && !screen.json {
+        screen.print(&format!("seed {seed}\n"))?;
+    }
+    descriptors_agree(&project, &builds)?;
+    let keep = tempfile::tempdir().map_err(|error| Failure::world(error.to_string()))?;
+    let mut findings = Vec::new();
+    for node in &project.manifest.nodes {
+        let mut kept = Vec::new();
+        for kind in &builds {
+            let folder = keep.path().join(format!("{node}-{kind}"));
+            let made = std::fs::create_dir_all(&folder);
+            made.map_err(|error| Failure::world(error.to_string()))?;
+            try_node(args, node, *kind, seed, &folder, &mut findings)?;
+            chunks_agree(node, *kind, &folder, &mut findings);
+            kept.push(folder);
+        }
+        if let [wasm, native] = kept.as_slice() {
+            builds_agree(node, wasm, native, &mut findings);
+        }
+    }
+    report(&findings, seed, screen)
+}
+
+/// Both builds describe the same nodes, and each the same twice.
+fn descriptors_agree(project: &Project, builds: &[BuildKind]) -> Result<(), Failure> {
+    let mut first: Option<(BuildKind, kino_host::Descriptor)> = None;
+    for kind in builds.iter().chain(builds) {
+        let artifact = project.load(*kind).map_err(|error| palette::failure(&error))?;
+        let descriptor = artifact.descriptor().clone();
+        match &first {
+            Some((other, known)) if *known != descriptor => {
+                return Err(Failure::usage(format!(
+                    "the {other} and the {kind} build describe themselves differently"
+                ))
+                .hint("build both from one source: `kino plugin build`"));
+            }
+            Some(_) => {}
+            None => first = Some((*kind, descriptor)),
+        }
+    }
+    Ok(())
+}
+
+/// Tries all cases of a node, in a new child after each that did not survive.
+fn try_node(
+    args: &Check,
+    node: &str,
+    kind: BuildKind,
+    seed: u64,
+    keep: &Path,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Failure> {
+    let cases = Case::all().len();
+    let mut from = 0;
+    while from < cases {
+        let task = Task {
+            folder: args.folder.to_string_lossy().into_owned(),
+            kind,
+            node: node.to_owned(),
+            seed,
+            from,
+            keep: keep.to_string_lossy().into_owned(),
+        };
+        let done = try_some(&task, findings)?;
+        from += done.max(1);
+    }
+    Ok(())
+}
+
+/// Tries cases in one child until it is through or dies; says how many came to an end.
+fn try_some(task: &Task, findings: &mut Vec<Finding>) -> Result<usize, Failure> {
+    let world = |error: std::io::Error| Failure::world(format!("a child process: {error}"));
+    let text = serde_json::to_string(task).map_err(|error| Failure::world(error.to_string()))?;
+    let mut child = Command::new(std::env::current_exe().map_err(world)?)
+        .args([PROBE, &text])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(world)?;
+    let (lines, inbox) = mpsc::channel();
+    let out = child.stdout.take();
+    let reader = std::thread::spawn(move || {
+        for line in
+            out.into_iter().flat_map(|out| BufReader::new(out).lines().map_while(Result::ok))
+        {
+            // What a plugin prints is none of ours.
+            if let Ok(line) = serde_json::from_str::<Line>(&line)
+                && lines.send(line).is_err()
+            {
+                break;
+            }
+        }
+    });
+    let mut current: Option<(String, Instant)> = None;
+    let mut done = 0;
+    let mut end = |case: String, fault: Option<String>, note: String| {
+        let (node, kind) = (task.node.clone(), task.kind);
+        findings.push(Finding { node, kind, case, fault, note });
+    };
+    let died = loop {
+        match inbox.recv_timeout(Duration::from_millis(50)) {
+            Ok(Line::Begin(case)) => current = Some((case, Instant::now())),
+            Ok(Line::Passed(note)) => {
+                done += 1;
+                end(current.take().map_or_else(String::new, |(case, _)| case), None, note);
+            }
+            Ok(Line::Failed(fault)) => {
+                done += 1;
+                let case = current.take().map_or_else(String::new, |(case, _)| case);
+                end(case, Some(fault), String::new());
+            }
+            Err(RecvTimeoutError::Disconnected) => break None,
+            Err(RecvTimeoutError::Timeout) => {
+                if let Some((_, since)) = &current
+                    && since.elapsed() > TIMEOUT
+                {
+                    break Some(format!("it did not end within {} s", TIMEOUT.as_secs()));
+                }
+            }
+        }
+    };
+    if died.is_some() {
+        let _ = child.kill();
+    }
+    let status = child.wait().map_err(world)?;
+    let _ = reader.join();
+    if let Some((case, _)) = current {
+        done += 1;
+        end(
+            case,
+            Some(died.unwrap_or_else(|| format!("the process ended: {status}"))),
+            String::new(),
+        );
+    } else if done == 0 {
+        end("loading".into(), Some(format!("the process ended: {status}")), String::new());
+        return Ok(Case::all().len());
+    }
+    Ok(done)
+}
+
+/// The outputs that a case kept.
+fn kept(folder: &Path, index: usize) -> Option<Vec<Option<Value>>> {
+    let bytes = std::fs::read(folder.join(index.to_string())).ok()?;
+    let services = Services::new(Device::Cpu, Spill::new(std::env::temp_dir(), u64::MAX));
+    kino_node::decode(&mut &bytes[..], &services).ok()
+}
+
+/// The result does not depend on how frames are cut into chunks.
+fn chunks_agree(node: &str, kind: BuildKind, folder: &Path, findings: &mut Vec<Finding>) {
+    let cases = Case::all();
+    let at = |case: Case| cases.iter().position(|one| *one == case).unwrap_or(0);
+    let (Some(plain), Some(one)) =
+        (kept(folder, at(Case::Plain)), kept(folder, at(Case::OneChunk)))
+    else {
+        return;
+    };
+    let fault = difference(&plain, &one).map(|what| format!("chunks change the result: {what}"));
+    let (node, case) = (node.to_owned(), "chunks against one chunk".to_owned());
+    findings.push(Finding { node, kind, case, fault, note: "the same".into() });
+}
+
+/// Native build and component give the same.
+fn builds_agree(node: &str, wasm: &PathBuf, native: &PathBuf, findings: &mut Vec<Finding>) {
+    for (index, case) in Case::all().into_iter().enumerate() {
+        if matches!(case, Case::NotNumbers) {
+            continue;
+        }
+        let fault = match (kept(wasm, index), kept(native, index)) {
+            (Some(a), Some(b)) => difference(&a, &b),
+            (None, None) => continue,
+            _ => Some("one build ran, the other refused".to_owned()),
+        };
+        let fault = fault.map(|what| format!("native and wasm differ: {what}"));
+        if fault.is_some() || case == Case::Plain {
+            let (node, case) = (node.to_owned(), format!("parity, {}", case.name()));
+            let note = "the same".to_owned();
+            findings.push(Finding { node, kind: BuildKind::Wasm, case, fault, note });
+        }
+    }
+}
+
+/// How two lists of outputs differ, if they do.
+fn difference(a: &[Option<Value>], b: &[Option<Value>]) -> Option<String> {
+    let numbers = |value: &Value| -> Option<(Vec<usize>, Vec<f64>)> {
+        let tensor = value.tensor().ok()?;
+        let flat = tensor.to_dtype(candle_core::DType::F64).ok()?.flatten_all().ok()?;
+        Some((tensor.dims().to_vec(), flat.to_vec1().ok()?))
+    };
+    for (index, (a, b)) in a.iter().zip(b).enumerate() {
+        let (a, b) = match (a, b) {
+            (Some(a), Some(b)) => (a, b),
+            (None, None) => continue,
+            _ => return Some(format!("output {index} is there once only")),
+        };
+        let (Some((shape, x)), Some((other, y))) = (numbers(a), numbers(b)) else {
+            if format!("{a:?}") != format!("{b:?}") {
+                return Some(format!("output {index} is {a:?} and {b:?}"));
+            }
+            continue;
+        };
+        if shape != other {
+            return Some(format!("output {index} is {shape:?} and {other:?}"));
+        }
+        let scale = x.iter().map(|x| x.abs()).fold(1.0, f64::max);
+        let worst = x.iter().zip(&y).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max);
+        if worst > TOLERANCE * scale {
+            return Some(format!("output {index} differs by {worst:.2e}"));
+        }
+    }
+    None
+}
+
+fn report(findings: &[Finding], seed: u64, screen: &Screen) -> Result<Exit, Failure> {
+    let faults: Vec<_> = findings.iter().filter(|finding| finding.fault.is_some()).collect();
+    if screen.json {
+        let lines = findings.iter().map(|one| {
+            json!({ "node": one.node, "build": one.kind.to_string(), "case": one.case,
+                "fault": one.fault, "note": one.note })
+        });
+        screen.print_json(&json!({ "seed": seed, "cases": lines.collect::<Vec<_>>() }))?;
+    } else {
+        let mut text = String::new();
+        for finding in findings {
+            let Finding { node, kind, case, fault, note } = finding;
+            match fault {
+                Some(fault) => text.push_str(&format!("FAIL  {node} {kind}, {case}: {fault}\n")),
+                None if screen.quiet => {}
+                None => text.push_str(&format!("ok    {node} {kind}, {case}: {note}\n")),
+            }
+        }
+        let plain = |one: &&Finding| one.case == "plain" && one.note.starts_with("refused");
+        for refused in findings.iter().filter(plain) {
+            let Finding { node, kind, note, .. } = refused;
+            text.push_str(&format!("note  {node} {kind} never ran on plain inputs: {note}\n"));
+        }
+        let summary = match faults.len() {
+            0 => format!("{} held\n", count(findings.len(), "case")),
+            n => format!(
+                "{n} of {} failed; --seed {seed} repeats them\n",
+                count(findings.len(), "case")
+            ),
+        };
+        text.push_str(&summary);
+        screen.print(&text)?;
+    }
+    Ok(if faults.is_empty() { Exit::Good } else { Exit::NodeFailed })
+}
+
+/// The child's part.
+///
+/// # Errors
+/// When it is not told what to do, or the plugin cannot be loaded.
+pub(crate) fn probe(task: &str) -> Result<Exit, Failure> {
+    let task: Task = serde_json::from_str(task)
+        .map_err(|error| Failure::usage(format!("`kino plugin check` starts this: {error}")))?;
+    super::probe::run(&task).map_err(|error| palette::failure(&error))?;
+    Ok(Exit::Good)
+}

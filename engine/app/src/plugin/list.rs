@@ -1,0 +1,55 @@
+//! `kino plugin list`: the plugins that graphs of a folder can use.
+
+use kino_host::{Lock, Shelf};
+use serde_json::json;
+
+use super::args::List;
+use crate::engine;
+use crate::failure::{Exit, Failure};
+use crate::palette::{failure, user_folder};
+use crate::render::table::{Align, Table};
+use crate::screen::Screen;
+
+/// Lists plugins.
+///
+/// # Errors
+/// When a lock file does not read.
+pub(crate) fn run(args: &List, screen: &Screen) -> Result<Exit, Failure> {
+    let fault = |error| failure(&error);
+    let shelf = Shelf::look(&args.folder, Some(&user_folder())).map_err(fault)?;
+    let built_in = engine::registry();
+    let conflicts = shelf.conflicts(|node| built_in.get(node).is_some());
+    let mut lines = Vec::new();
+    let mut table = Table::new(&[Align::Left, Align::Left, Align::Left, Align::Left]);
+    for found in &shelf.found {
+        let lock = Lock::read(&found.lock).map_err(fault)?;
+        let decided = kino_host::decide(found, &lock, false);
+        let manifest = &found.manifest;
+        let state = match &decided {
+            Ok(allowed) => {
+                let how = if allowed.sha256.is_some() { "pinned" } else { "at work" };
+                let isolated = if allowed.isolate { ", isolated" } else { "" };
+                format!("{}, {how}{isolated}", allowed.kind)
+            }
+            Err(error) => error.to_string().replace(&format!("the plugin `{}` ", manifest.id), ""),
+        };
+        lines.push(json!({
+            "id": manifest.id, "version": manifest.version, "about": manifest.about,
+            "nodes": manifest.nodes, "folder": found.folder, "allowed": decided.is_ok(),
+            "state": state,
+        }));
+        let (id, nodes) = (screen.out.name(&manifest.id), manifest.nodes.join(", "));
+        table.row([id, manifest.version.clone(), nodes, state]);
+    }
+    let broken = shelf.broken.iter().map(|(_, error)| error.to_string());
+    let faults: Vec<String> = broken.chain(conflicts).collect();
+    if screen.json {
+        screen.print_json(&json!({ "plugins": lines, "faults": faults }))?;
+    } else if shelf.found.is_empty() && faults.is_empty() {
+        screen.print("no plugins; `kino plugin new NAME` begins one\n")?;
+    } else {
+        let faults = faults.iter().map(|fault| format!("{fault}\n")).collect::<String>();
+        screen.print(&(table.render() + &faults))?;
+    }
+    Ok(if faults.is_empty() { Exit::Good } else { Exit::NodeFailed })
+}

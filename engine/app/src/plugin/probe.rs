@@ -1,0 +1,179 @@
+//! The child process of `kino plugin check`: tries one node, case after case, and says what became
+//! of each, a line of JSON at a time. If it dies, its parent knows in which case.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use candle_core::Device;
+use kino_host::{BuildKind, Granted, Limits, Plugin};
+use kino_node::{Cancel, Cx, Error, Inputs, Moment, Node, Result, Services, Spill, Value};
+use kino_port::Sigma;
+use serde::{Deserialize, Serialize};
+
+use super::cases::{Case, Draws, value, velocities};
+use super::folder::Project;
+
+/// A component may take this long in one case; more is the parent's to judge.
+const TIME: Duration = Duration::from_secs(20);
+/// How long a node may go on after it was cancelled.
+const LATENCY: Duration = Duration::from_millis(500);
+
+/// What a child says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Line {
+    /// A case begins.
+    Begin(String),
+    /// A case ended as it should: what is of note.
+    Passed(String),
+    /// A case ended as it should not.
+    Failed(String),
+}
+
+/// What a child is told.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Task {
+    pub(crate) folder: String,
+    pub(crate) kind: BuildKind,
+    pub(crate) node: String,
+    pub(crate) seed: u64,
+    /// The first case to try.
+    pub(crate) from: usize,
+    /// Where outputs are kept, to be compared with those of another build.
+    pub(crate) keep: String,
+}
+
+/// Tries a node.
+///
+/// # Errors
+/// When the plugin cannot be loaded at all, or nobody listens.
+pub(crate) fn run(task: &Task) -> Result<()> {
+    let project = Project::open(Path::new(&task.folder))?;
+    let artifact = project.load(task.kind)?;
+    let root = project.folder.clone();
+    let granted = Granted::new(&root, &project.manifest.asks.read);
+    let limits = Limits { time: TIME, ..Limits::default() };
+    let plugin = Plugin::new(&project.manifest.id, "", artifact, Arc::new(granted), limits);
+    let node = plugin.nodes().into_iter().find(|node| node.signature().name == task.node.as_str());
+    let node = node.ok_or_else(|| Error::failed(format!("there is no node `{}`", task.node)))?;
+    let spill = Spill::new(std::env::temp_dir(), 1 << 30);
+    let services = Services::new(Device::Cpu, spill);
+    let probe = Probe { node: &*node, services, file: project.sample_file(), task };
+    for (index, case) in Case::all().into_iter().enumerate().skip(task.from) {
+        say(&Line::Begin(case.name()))?;
+        say(&match probe.try_case(case, index) {
+            Ok(note) => Line::Passed(note),
+            Err(fault) => Line::Failed(fault),
+        })?;
+    }
+    Ok(())
+}
+
+fn say(line: &Line) -> Result<()> {
+    let text = serde_json::to_string(line).map_err(|error| Error::failed(error.to_string()))?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}")?;
+    Ok(out.flush()?)
+}
+
+struct Probe<'a> {
+    node: &'a dyn Node,
+    services: Services,
+    file: String,
+    task: &'a Task,
+}
+
+impl Probe<'_> {
+    /// Tries one case; the note says how it ended.
+    fn try_case(&self, case: Case, index: usize) -> Result<String, String> {
+        let cancel = Cancel::default();
+        let mut since = None;
+        let late = (case == Case::CancelledLate).then(|| {
+            let cancel = cancel.clone();
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(20));
+                cancel.cancel();
+                Instant::now()
+            })
+        });
+        if case == Case::Cancelled {
+            cancel.cancel();
+            since = Some(Instant::now());
+        }
+        let outcome = self.once(case, &cancel);
+        let ended = Instant::now();
+        if let Some(late) = late {
+            since = late.join().ok();
+        }
+        if let Some(since) = since {
+            let latency = ended.saturating_duration_since(since);
+            if latency > LATENCY {
+                return Err(format!("it went on for {latency:.1?} after it was cancelled"));
+            }
+        }
+        let outputs = match outcome {
+            Ok(outputs) => outputs,
+            Err(Error::Cancelled) if cancel.is_cancelled() => return Ok("cancelled".into()),
+            Err(error) if says(&error, "breaks its promise") => return Err(error.to_string()),
+            Err(error) if says(&error, "panicked") => return Err(error.to_string()),
+            Err(error) => return Ok(format!("refused: {error}")),
+        };
+        if case == Case::Plain {
+            let again = self.once(case, &cancel).map_err(|error| format!("again: {error}"))?;
+            if bytes(&outputs) != bytes(&again) {
+                return Err("the same inputs gave other outputs the second time".into());
+            }
+        }
+        if !cancel.is_cancelled() {
+            let path = Path::new(&self.task.keep).join(format!("{index}"));
+            if let Some(bytes) = bytes(&outputs) {
+                std::fs::write(path, bytes).map_err(|error| error.to_string())?;
+            }
+        }
+        Ok("ran".into())
+    }
+
+    /// Runs the node once.
+    fn once(&self, case: Case, cancel: &Cancel) -> Result<Vec<Option<Value>>> {
+        // The case of one chunk has the numbers of the plain one.
+        let name = if case == Case::OneChunk { Case::Plain } else { case }.name();
+        let salt = name.bytes().fold(0u64, |sum, byte| sum.wrapping_mul(31) + u64::from(byte));
+        let mut draws = Draws(self.task.seed ^ salt);
+        let signature = self.node.signature();
+        let ports = signature.inputs.iter();
+        let values = ports
+            .map(|port| value(port, case, &mut draws, &self.services.spill, &self.file))
+            .collect::<Result<Vec<_>>>()?;
+        let wanted = vec![true; signature.outputs.len()];
+        let mut cx = Cx {
+            name: "check",
+            services: &self.services,
+            cancel,
+            record: "",
+            wanted: &wanted,
+            report: &|_| {},
+        };
+        let outputs = self.node.run(&mut cx, &Inputs::new(&signature.inputs, &values))?;
+        let Some(Some(Value::Guider(guider))) = outputs.first() else { return Ok(outputs) };
+        let (with, without) = velocities(case, &mut draws)?;
+        let mut guidance = guider.begin();
+        let mut velocities = Vec::new();
+        for step in 0..3 {
+            let moment = Moment { step, of: 3, sigma: Sigma(1.0 - step as f64 / 3.0) };
+            velocities.push(Some(Value::Tensor(guidance.guide(moment, &with, &without)?)));
+        }
+        Ok(velocities)
+    }
+}
+
+fn says(error: &Error, what: &str) -> bool {
+    error.to_string().contains(what)
+}
+
+/// Outputs as bytes, where they can be stored.
+fn bytes(outputs: &[Option<Value>]) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    kino_node::encode(outputs, &mut bytes).ok()?;
+    Some(bytes)
+}
