@@ -1,0 +1,194 @@
+//! What all components of a process share: the compiler, its cache, and the clock that interrupts.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use kino_node::{Error, Result};
+use wasmtime::{
+    Cache, CacheConfig, Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
+};
+
+use crate::stop::root;
+
+/// How often a running plugin is looked after.
+const TICK: Duration = Duration::from_millis(10);
+/// How long the clock goes on ticking when nothing runs.
+const LINGER: Duration = Duration::from_secs(1);
+/// Stack of a plugin.
+const STACK: usize = 512 << 10;
+/// Stack of a plugin and of the host's functions that it calls.
+const WHOLE_STACK: usize = 2 << 20;
+/// Instances that may be alive at a time.
+const INSTANCES: u32 = 256;
+
+/// Compiles and runs components; one for a process is enough, clones are the same.
+#[derive(Clone)]
+pub struct Engine(Arc<Inside>);
+
+struct Inside {
+    engine: wasmtime::Engine,
+    pooled: bool,
+    clock: Arc<Clock>,
+    ticking: OnceLock<Thread>,
+}
+
+/// Interrupts plugins that run.
+#[derive(Default)]
+struct Clock {
+    running: AtomicUsize,
+    over: AtomicBool,
+    parked: AtomicBool,
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.clock.over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.ticking.get() {
+            thread.unpark();
+        }
+    }
+}
+
+/// A plugin runs as long as this lives.
+pub(crate) struct Running(Arc<Clock>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Engine {
+    /// An engine; compiled code is kept in `cache`, where one is given.
+    ///
+    /// # Errors
+    /// When this machine cannot run components at all.
+    pub fn new(cache: Option<&Path>) -> Result<Self> {
+        let cache = cache.and_then(open_cache);
+        let pooled = wasmtime::Engine::new(&config(cache.clone(), true));
+        let (engine, pooled) = match pooled {
+            Ok(engine) => (engine, true),
+            Err(error) => {
+                tracing::debug!("Instances are not pooled: {}", root(&error));
+                let engine = wasmtime::Engine::new(&config(cache, false));
+                (engine.map_err(|error| cannot(&error))?, false)
+            }
+        };
+        let (clock, ticking) = (Arc::default(), OnceLock::new());
+        Ok(Engine(Arc::new(Inside { engine, pooled, clock, ticking })))
+    }
+
+    /// Whether memory for instances is set aside: where address space is short, instances are
+    /// slower to make and code is slower.
+    pub fn is_pooled(&self) -> bool {
+        self.0.pooled
+    }
+
+    pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {
+        &self.0.engine
+    }
+
+    /// Has the clock tick while the result lives.
+    pub(crate) fn run(&self) -> Result<Running> {
+        let clock = &self.0.clock;
+        clock.running.fetch_add(1, Ordering::SeqCst);
+        let running = Running(Arc::clone(clock));
+        match self.0.ticking.get() {
+            Some(thread) if clock.parked.load(Ordering::SeqCst) => thread.unpark(),
+            Some(_) => {}
+            None => {
+                let thread = self.start()?;
+                self.0.ticking.get_or_init(|| thread);
+            }
+        }
+        Ok(running)
+    }
+
+    fn start(&self) -> Result<Thread> {
+        let (engine, clock) = (self.0.engine.clone(), Arc::clone(&self.0.clock));
+        let builder = std::thread::Builder::new().name("wasm clock".into());
+        Ok(builder.spawn(move || tick(&engine, &clock))?.thread().clone())
+    }
+}
+
+/// Ticks while plugins run and a little longer, then waits for the next one.
+fn tick(engine: &wasmtime::Engine, clock: &Clock) {
+    let mut last = Instant::now();
+    while !clock.over.load(Ordering::Relaxed) {
+        if clock.running.load(Ordering::SeqCst) > 0 {
+            last = Instant::now();
+        } else if last.elapsed() > LINGER {
+            clock.parked.store(true, Ordering::SeqCst);
+            if clock.running.load(Ordering::SeqCst) == 0 && !clock.over.load(Ordering::Relaxed) {
+                std::thread::park();
+            }
+            clock.parked.store(false, Ordering::SeqCst);
+            last = Instant::now();
+        }
+        std::thread::sleep(TICK);
+        engine.increment_epoch();
+    }
+}
+
+fn cannot(error: &wasmtime::Error) -> Error {
+    Error::advised(
+        format!("WebAssembly plugins cannot be run on this machine: {}", root(error)),
+        "native plugins can",
+    )
+}
+
+fn open_cache(folder: &Path) -> Option<Cache> {
+    let mut config = CacheConfig::new();
+    let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    config.with_directory(folder);
+    match Cache::new(config) {
+        Ok(cache) => Some(cache),
+        Err(error) => {
+            tracing::warn!("Compiled plugins are not kept: {}", root(&error));
+            None
+        }
+    }
+}
+
+fn config(cache: Option<Cache>, pooled: bool) -> Config {
+    let mut config = Config::new();
+    config.cache(cache);
+    config.epoch_interruption(true);
+    config.cranelift_opt_level(OptLevel::Speed);
+    config.relaxed_simd_deterministic(true);
+    config.max_wasm_stack(STACK);
+    config.async_stack_size(WHOLE_STACK);
+    config.concurrency_support(false);
+    config.wasm_memory64(false);
+    config.generate_address_map(false);
+    config.allocation_strategy(match pooled {
+        true => InstanceAllocationStrategy::Pooling(pool()),
+        false => InstanceAllocationStrategy::OnDemand,
+    });
+    if !pooled {
+        config.memory_reservation(0);
+        config.memory_guard_size(1 << 16);
+        config.memory_reservation_for_growth(64 << 20);
+    }
+    config
+}
+
+fn pool() -> PoolingAllocationConfig {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(INSTANCES);
+    pool.total_core_instances(INSTANCES * 4);
+    pool.total_memories(INSTANCES);
+    pool.total_tables(INSTANCES * 4);
+    pool.total_stacks(INSTANCES);
+    pool.max_core_instances_per_component(32);
+    pool.max_memories_per_component(8);
+    pool.max_tables_per_component(32);
+    pool.max_tables_per_module(8);
+    pool.table_elements(100_000);
+    pool.linear_memory_keep_resident(256 << 10);
+    pool.table_keep_resident(64 << 10);
+    pool
+}

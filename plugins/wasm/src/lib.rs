@@ -1,0 +1,45 @@
+//! The host of plugins that are WebAssembly components, in a sandbox.
+//!
+//! A plugin is a component of the world `kino:plugin/plugin` (`plugins/abi/wit`). [`Engine`]
+//! compiles it, [`WasmPlugin`] is one compiled build, and each instance of a node is an instance of
+//! the component with memory of its own.
+//!
+//! **What a plugin can do:** compute in its own memory; read and make values through handles;
+//! have operations done on tensors where they lie; read the files that were granted; log, report
+//! progress, look at the cancel flag; read a monotonic clock and sleep.
+//!
+//! **What it cannot:** see files, folders, the environment, arguments, the network, other
+//! processes or other plugins. It may import interfaces of WASI 0.2, since standard libraries do:
+//! standard output and error become log messages, the wall clock stands still, random numbers are
+//! the same in every run, there are no folders, and calling anything else (sockets, files) ends the
+//! call with an error that names the function. So a plugin's results depend on its inputs and its
+//! granted files alone, but for what it makes of the monotonic clock. The bits of a NaN may differ
+//! between kinds of processors.
+//!
+//! **What bounds it:** the time of a call ([`kino_host::Limits`]), looked at with the cancel flag
+//! at every tick of a clock (10 ms) wherever the code is; memory, its own and that of the tensors
+//! and texts that it made and still holds; 65,536 handles; 512 KiB of stack; values at most 64
+//! deep. Whatever goes wrong is an error of that one call. After a trap, or when it was stopped, an
+//! instance is broken and never used again; a component is compiled once and stays.
+//!
+//! A plugin runs as a coroutine with a stack of its own ([`mail`]): it does not matter how much
+//! stack the calling thread has left, and what needs the engine's call is done on the engine's
+//! stack.
+
+#![forbid(unsafe_code)]
+
+mod engine;
+mod imports;
+mod instance;
+mod mail;
+mod make;
+mod plugin;
+mod reach;
+mod stop;
+mod store;
+mod types;
+mod wasi;
+mod world;
+
+pub use engine::Engine;
+pub use plugin::WasmPlugin;

@@ -1,0 +1,185 @@
+//! What a plugin wants of the engine while it runs. It runs on a stack of its own, as a coroutine:
+//! what needs the engine's call is asked for here and done on the engine's stack.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use candle_core::Tensor;
+use kino_host::{Call, ops};
+use kino_node::{Error, Result};
+
+use crate::stop::Stop;
+
+/// Messages that wait to be passed on; more than these are dropped.
+const MOST_NOTES: usize = 4096;
+/// How long a sleeping plugin is left alone.
+const NAP: Duration = Duration::from_millis(5);
+
+/// Something to be done before the plugin goes on.
+pub(crate) enum Request {
+    /// One operation on tensors, with the most bytes that the result may take.
+    Op { name: String, tensors: Vec<Tensor>, attributes: String, most: u64 },
+    /// A file's contents.
+    Read(String),
+    /// Nothing before that time.
+    Sleep(Instant),
+}
+
+/// What came of a request.
+pub(crate) enum Answer {
+    Tensor(Result<Tensor>),
+    Bytes(Result<Vec<u8>>),
+    Awake,
+}
+
+/// Something that the plugin tells.
+enum Note {
+    Log { level: u32, target: String, message: String },
+    Progress { step: u64, of: u64 },
+}
+
+#[derive(Default)]
+enum Slot {
+    #[default]
+    Empty,
+    Asked(Request),
+    Answered(Answer),
+}
+
+#[derive(Default)]
+struct Inside {
+    slot: Slot,
+    notes: VecDeque<Note>,
+    dropped: usize,
+}
+
+/// The mailbox between a plugin and the engine.
+#[derive(Clone, Default)]
+pub(crate) struct Mail(Arc<Mutex<Inside>>);
+
+impl Mail {
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves a request and waits for what comes of it.
+    pub(crate) async fn ask(&self, request: Request) -> Answer {
+        self.lock().slot = Slot::Asked(request);
+        std::future::poll_fn(|_| {
+            let mut inside = self.lock();
+            match std::mem::take(&mut inside.slot) {
+                Slot::Answered(answer) => Poll::Ready(answer),
+                other => {
+                    inside.slot = other;
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    fn note(&self, note: Note) {
+        let mut inside = self.lock();
+        match inside.notes.len() < MOST_NOTES {
+            true => inside.notes.push_back(note),
+            false => inside.dropped += 1,
+        }
+    }
+
+    /// Leaves a message for the log.
+    pub(crate) fn log(&self, level: u32, target: String, message: String) {
+        self.note(Note::Log { level, target, message });
+    }
+
+    /// Leaves how far the plugin is.
+    pub(crate) fn progress(&self, step: u64, of: u64) {
+        self.note(Note::Progress { step, of });
+    }
+
+    /// Passes on what the plugin told.
+    fn deliver(&self, call: &Call<'_>) {
+        let (notes, dropped) = {
+            let mut inside = self.lock();
+            if inside.notes.is_empty() {
+                return;
+            }
+            (std::mem::take(&mut inside.notes), std::mem::take(&mut inside.dropped))
+        };
+        for note in notes {
+            match note {
+                Note::Log { level, target, message } => call.log(level, &target, &message),
+                Note::Progress { step, of } => call.progress(step, of),
+            }
+        }
+        if dropped > 0 {
+            call.log(2, "kino", &format!("{dropped} more messages were dropped"));
+        }
+    }
+
+    /// Does what the plugin waits for; a sleep that is not over stays.
+    fn serve(&self, call: &Call<'_>) {
+        let request = match std::mem::take(&mut self.lock().slot) {
+            Slot::Asked(request) => request,
+            other => {
+                self.lock().slot = other;
+                return;
+            }
+        };
+        let slot = match request {
+            Request::Op { name, tensors, attributes, most } => {
+                Slot::Answered(Answer::Tensor(op(&name, &tensors, &attributes, most)))
+            }
+            Request::Read(path) => Slot::Answered(Answer::Bytes(call.files.read(&path))),
+            Request::Sleep(until) => {
+                let left = until.saturating_duration_since(Instant::now());
+                std::thread::sleep(left.min(NAP));
+                match left > NAP {
+                    true => Slot::Asked(Request::Sleep(until)),
+                    false => Slot::Answered(Answer::Awake),
+                }
+            }
+        };
+        self.lock().slot = slot;
+    }
+}
+
+/// One operation; a panic within it is an error like any other.
+fn op(name: &str, tensors: &[Tensor], attributes: &str, most: u64) -> Result<Tensor> {
+    let apply = || ops::apply_within(name, tensors, attributes, most);
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(apply)).unwrap_or_else(|_| {
+        Err(Error::failed(format!(
+            "op {name}: the host panicked; this is a bug of Kinograph, please report it"
+        )))
+    })
+}
+
+/// Lets a plugin run to its end, with all that it asks for on the way. It yields at every tick of
+/// the engine's clock, and is stopped there if the run was cancelled or its time is over.
+pub(crate) fn drive<T>(
+    mail: &Mail,
+    call: &Call<'_>,
+    future: impl Future<Output = wasmtime::Result<T>>,
+) -> Result<wasmtime::Result<T>, Stop> {
+    let limit = call.limits.time;
+    let until = Instant::now().checked_add(limit);
+    let mut future = pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        let polled = future.as_mut().poll(&mut context);
+        mail.deliver(call);
+        if let Poll::Ready(outcome) = polled {
+            return Ok(outcome);
+        }
+        if call.cancel.is_cancelled() {
+            return Err(Stop::Cancelled);
+        }
+        if until.is_some_and(|until| Instant::now() >= until) {
+            return Err(Stop::Time(limit));
+        }
+        mail.serve(call);
+    }
+}

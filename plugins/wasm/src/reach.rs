@@ -1,0 +1,102 @@
+//! What a plugin asks of the engine: operations, files, the log, progress.
+
+use kino_host::Item;
+use kino_node::{Error, Value};
+use wasmtime::StoreContextMut;
+use wasmtime::component::{LinkerInstance, Resource};
+
+use crate::imports::{Said, said};
+use crate::mail::{Answer, Request};
+use crate::make::paid;
+use crate::store::{Entry, Own, size};
+
+/// The longest message that is passed on.
+const LONGEST: usize = 1 << 14;
+/// The most tensors of one operation.
+const MOST_TENSORS: usize = 4096;
+
+type Context<'a> = StoreContextMut<'a, Own>;
+type Outcome = wasmtime::Result<(Said<Resource<Entry>>,)>;
+
+/// Adds the functions.
+pub(crate) fn add(host: &mut LinkerInstance<'_, Own>) -> wasmtime::Result<()> {
+    host.func_wrap_async("op", |cx: Context<'_>, args: (String, Vec<Resource<Entry>>, String)| {
+        Box::new(op(cx, args.0, args.1, args.2))
+    })?;
+    host.func_wrap_async("read-file", |cx: Context<'_>, (path,): (String,)| {
+        Box::new(read_file(cx, path))
+    })?;
+    host.func_wrap("log", |mut cx: Context<'_>, args: (u32, String, String)| {
+        let (level, target, message) = args;
+        log(cx.data_mut(), level, target, message);
+        Ok(())
+    })?;
+    host.func_wrap("progress", |cx: Context<'_>, (step, of): (u64, u64)| {
+        cx.data().mail.progress(step, of);
+        Ok(())
+    })?;
+    host.func_wrap("cancelled", |cx: Context<'_>, ()| Ok((cx.data().cancel.is_cancelled(),)))?;
+    host.func_wrap("wants", |cx: Context<'_>, (output,): (u32,)| {
+        Ok((cx.data().wanted.get(output as usize).copied().unwrap_or(false),))
+    })
+}
+
+/// Passes a message on; the last one of an error is kept to explain a trap.
+pub(crate) fn log(own: &mut Own, level: u32, mut target: String, mut message: String) {
+    for text in [&mut target, &mut message] {
+        if text.len() > LONGEST {
+            let end = (0..=LONGEST).rev().find(|at| text.is_char_boundary(*at));
+            text.truncate(end.unwrap_or(0));
+            text.push('…');
+        }
+    }
+    if level <= 1 {
+        own.said = Some(message.clone());
+    }
+    own.mail.log(level, target, message);
+}
+
+async fn op(
+    mut cx: Context<'_>,
+    name: String,
+    handles: Vec<Resource<Entry>>,
+    attributes: String,
+) -> Outcome {
+    if handles.len() > MOST_TENSORS {
+        let found = handles.len();
+        return Ok((Err(format!("op {name}: at most {MOST_TENSORS} tensors, found {found}")),));
+    }
+    let own = cx.data();
+    let mut tensors = Vec::with_capacity(handles.len());
+    for handle in &handles {
+        match own.entry(handle)?.item.tensor() {
+            Ok(tensor) => tensors.push(tensor),
+            Err(error) => return Ok((Err(said(error)),)),
+        }
+    }
+    let (mail, most) = (own.mail.clone(), own.left());
+    let answer = mail.ask(Request::Op { name, tensors, attributes, most }).await;
+    Ok((match answer {
+        Answer::Tensor(Ok(tensor)) => {
+            let bytes = size(&tensor);
+            paid(cx.data_mut(), bytes, |_| Ok(Item::Value(Value::Tensor(tensor))))?
+        }
+        Answer::Tensor(Err(error)) => Err(said(error)),
+        _ => Err(said(unanswered())),
+    },))
+}
+
+async fn read_file(mut cx: Context<'_>, path: String) -> Outcome {
+    let mail = cx.data().mail.clone();
+    Ok((match mail.ask(Request::Read(path)).await {
+        Answer::Bytes(Ok(bytes)) => {
+            paid(cx.data_mut(), bytes.len() as u64, |_| Ok(Item::Bytes(bytes.into())))?
+        }
+        Answer::Bytes(Err(error)) => Err(said(error)),
+        _ => Err(said(unanswered())),
+    },))
+}
+
+fn unanswered() -> Error {
+    Error::failed("the engine did not answer")
+}

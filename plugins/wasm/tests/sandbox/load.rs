@@ -1,0 +1,137 @@
+//! What is no plugin, or not one for this engine, is refused by what it is.
+
+use std::time::Instant;
+
+use kino_host::Artifact;
+use kino_wasm::{Engine, WasmPlugin};
+use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_component_metadata};
+use wit_parser::{ManglingAndAbi, Resolve};
+
+use crate::{GUESTS, World, engine, guests, text};
+
+#[track_caller]
+fn refused(bytes: &[u8], expected: &str) {
+    let error = WasmPlugin::load(engine(), "guests", bytes).err().expect("it was loaded");
+    assert!(text(&error).contains(expected), "{}", text(&error));
+}
+
+/// The component with all occurrences of a text replaced by another one of the same length.
+fn patched(from: &str, to: &str) -> Vec<u8> {
+    let (from, to) = (from.as_bytes(), to.as_bytes());
+    assert_eq!(from.len(), to.len());
+    let mut bytes = GUESTS.to_vec();
+    let mut found = 0;
+    for at in 0..bytes.len() - from.len() {
+        if bytes[at..].starts_with(from) {
+            bytes[at..at + to.len()].copy_from_slice(to);
+            found += 1;
+        }
+    }
+    assert!(found > 0, "{from:?}");
+    bytes
+}
+
+/// A component of a world that does nothing.
+fn component(wit: &str) -> Vec<u8> {
+    let mut resolve = Resolve::default();
+    let package = resolve.push_str("test.wit", wit).unwrap();
+    let world = resolve.select_world(&[package], None).unwrap();
+    let mut module = dummy_module(&resolve, world, ManglingAndAbi::Standard32);
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
+    ComponentEncoder::default().module(&module).unwrap().encode().unwrap()
+}
+
+#[test]
+fn the_descriptor_is_read() {
+    let plugin = guests();
+    let node = plugin.descriptor().node("good.state").unwrap();
+    assert!(node.state);
+    assert_eq!(node.signature.inputs[0].name, "x");
+    assert!(plugin.descriptor().nodes.len() > 30);
+}
+
+#[test]
+fn what_is_no_component_is_called_by_its_name() {
+    refused(b"", "this is no WebAssembly");
+    refused(b"\x7fELF and so on", "this is no WebAssembly");
+    refused(b"\0asm\x01\0\0\0", "this is a WebAssembly module; a plugin is a component");
+    refused(b"\0asm\x0d\0\x01\0", "exports nothing instead of kino:plugin/node@1");
+    refused(b"\0asm\xff\xff\xff\xff", "of a form that this Kinograph does not know");
+    refused(&GUESTS[..GUESTS.len() / 2], "cannot be compiled");
+    let mut damaged = GUESTS.to_vec();
+    damaged[200..400].fill(0xAA);
+    refused(&damaged, "cannot be compiled");
+}
+
+#[test]
+fn components_of_other_worlds_and_versions_are_refused() {
+    let other =
+        component("package a:b@1.0.0; interface run { run: func(); } world w { export run; }");
+    refused(&other, "it exports a:b/run@1.0.0 instead of kino:plugin/node@1");
+    let reaching = component(
+        "package a:b; interface files { delete: func(path: string); } world w { import files; }",
+    );
+    refused(&reaching, "exports nothing");
+    refused(
+        &patched("kino:plugin/node@1.0.0", "kino:plugin/node@2.0.0"),
+        "built for kino:plugin/node@2.0.0",
+    );
+    refused(
+        &patched("kino:plugin/host@1.0.0", "kino:plugin/host@2.0.0"),
+        "built for kino:plugin/host@2.0.0",
+    );
+    refused(&patched("wasi:sockets/", "evil:sockets/"), "which plugins cannot have");
+    refused(&patched("new-truth", "new-lies!"), "cannot be compiled");
+    refused(&patched("new-truth", "new-trust"), "asks for what this Kinograph does not offer");
+}
+
+#[test]
+fn a_newer_minor_version_still_fits() {
+    let minor = patched("kino:plugin/host@1.0.0", "kino:plugin/host@1.7.2");
+    WasmPlugin::load(engine(), "guests", &minor).map(|_| ()).map_err(|error| text(&error)).unwrap();
+}
+
+#[test]
+fn bad_descriptors_are_refused() {
+    let mode = |mode: u32| patched("MODE=000", &format!("MODE={mode:03}"));
+    refused(&mode(1), "the plugin `guests`");
+    refused(&mode(3), "the plugin's descriptor");
+    refused(&mode(4), "the plugin `guests` stopped itself");
+    refused(&mode(5), "the plugin `guests`");
+    refused(&mode(6), "the plugin's descriptor");
+}
+
+#[test]
+fn compiled_code_is_kept_between_engines() {
+    let folder = tempfile::tempdir().unwrap();
+    let load = || {
+        let engine = Engine::new(Some(folder.path())).unwrap();
+        let begun = Instant::now();
+        let plugin = WasmPlugin::load(&engine, "guests", GUESTS).unwrap();
+        assert_eq!(plugin.descriptor(), guests().descriptor());
+        begun.elapsed()
+    };
+    let (first, second) = (load(), load());
+    eprintln!("compiled in {first:?}, found in {second:?}");
+    assert!(std::fs::read_dir(folder.path()).unwrap().next().is_some());
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_is_no_error() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let engine = Engine::new(Some(&file.path().join("below"))).unwrap();
+    WasmPlugin::load(&engine, "guests", GUESTS).unwrap();
+    let missing = WasmPlugin::load_file(&engine, "guests", &file.path().join("none"));
+    assert!(text(&missing.err().unwrap()).contains("none"));
+}
+
+#[test]
+fn an_engine_ends_while_an_instance_lives() {
+    let engine = Engine::new(None).unwrap();
+    let plugin = WasmPlugin::load(&engine, "guests", GUESTS).unwrap();
+    drop(engine);
+    let world = World::new();
+    let mut instance = world.call(|call| plugin.open("good.empty", None, call)).unwrap();
+    drop(plugin);
+    assert_eq!(world.call(|call| instance.run(call, &[])).unwrap().len(), 1);
+}
