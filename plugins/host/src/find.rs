@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use kino_node::{Error, Result};
 
-use crate::lock::Lock;
+use crate::lock::{Entry, Lock};
 use crate::manifest::{MANIFEST, Manifest};
 
 /// The folder beside a graph that holds its plugins.
@@ -32,27 +32,41 @@ pub struct Shelf {
 }
 
 impl Shelf {
-    /// Looks for plugins: folders that the graph's lock names as being worked on, `plugins` beside
-    /// the graph, and the user's own.
+    /// Looks for plugins: folders that the graph's lock names, `plugins` beside the graph, and the
+    /// user's own. Of a plugin that stands beside the graph and in the graph's lock, a copy of the
+    /// user's is left aside: the lock says which is meant.
     ///
     /// # Errors
     /// When a lock does not read.
     pub fn look(graph: &Path, user: Option<&Path>) -> Result<Self> {
         let mut shelf = Shelf::default();
         let lock = Lock::read(graph)?;
-        for folder in lock.plugins.values().filter_map(|entry| entry.dev.as_ref()) {
-            shelf.add(&graph.join(folder), graph);
+        for folder in lock.plugins.values().filter_map(Entry::place) {
+            let folder = if folder == "." { graph.to_owned() } else { graph.join(folder) };
+            shelf.add(&folder, graph);
         }
         shelf.add_all(&graph.join(PLUGINS), graph);
+        let beside = shelf.found.len();
         if let Some(user) = user {
             shelf.add_all(user, user);
         }
+        let own = shelf.found.split_off(beside);
+        let decided = |found: &Found| {
+            let id = &found.manifest.id;
+            lock.plugins.contains_key(id) && shelf.plugin(id).is_some()
+        };
+        let own: Vec<_> = own.into_iter().filter(|found| !decided(found)).collect();
+        shelf.found.extend(own);
         Ok(shelf)
     }
 
     fn add_all(&mut self, folder: &Path, lock: &Path) {
         let Ok(entries) = std::fs::read_dir(folder) else { return };
-        let mut folders: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+        // What begins with a point is a folder in the making.
+        let whole =
+            |entry: &std::fs::DirEntry| !entry.file_name().to_string_lossy().starts_with('.');
+        let mut folders: Vec<_> =
+            entries.flatten().filter(whole).map(|entry| entry.path()).collect();
         folders.sort();
         folders.iter().for_each(|folder| self.add(folder, lock));
     }
@@ -88,8 +102,18 @@ impl Shelf {
     pub fn conflicts(&self, is_built_in: impl Fn(&str) -> bool) -> Vec<String> {
         let mut faults = Vec::new();
         let mut owners: HashMap<&str, &Found> = HashMap::new();
+        let mut names: HashMap<&str, &Found> = HashMap::new();
         for found in &self.found {
             let Found { folder, manifest, .. } = found;
+            if let Some(other) = names.insert(&manifest.id, found) {
+                faults.push(format!(
+                    "two plugins are called `{}`: in {} and in {}",
+                    manifest.id,
+                    other.folder.display(),
+                    folder.display()
+                ));
+                continue;
+            }
             for node in &manifest.nodes {
                 if is_built_in(node) {
                     let (id, folder) = (&manifest.id, folder.display());

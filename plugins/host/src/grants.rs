@@ -136,6 +136,10 @@ impl Files for Granted {
             }
             for (index, file) in files.iter().enumerate() {
                 let Ok(metadata) = std::fs::metadata(file) else { continue };
+                // Devices and pipes are never read: not here, nor for the plugin.
+                if !metadata.is_file() {
+                    continue;
+                }
                 let hash = self.hash(file, &metadata, index < MOST_HASHED)?;
                 let shown = file.strip_prefix(&self.root).unwrap_or(file);
                 reads.push(Read { path: shown.to_string_lossy().into_owned(), hash });

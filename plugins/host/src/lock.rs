@@ -6,7 +6,8 @@ use std::io::Write;
 use std::path::Path;
 
 use kino_node::{Error, Result};
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::manifest::{Asks, Kind, ron};
 
@@ -23,7 +24,7 @@ pub struct Lock {
     /// The version of the file's form.
     pub version: u32,
     /// What is trusted, by the plugin's id.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "each_once")]
     pub plugins: BTreeMap<String, Entry>,
 }
 
@@ -48,6 +49,9 @@ pub struct Entry {
     /// The folder whose every build is trusted while its author works on it, relative to this file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dev: Option<String>,
+    /// Where it lies, relative to this file, where that is not in `plugins`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<String>,
     /// `native` where the user trusts native code of this plugin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trust: Option<Kind>,
@@ -90,6 +94,41 @@ pub struct LimitsEntry {
     /// Seconds for one call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
+}
+
+impl Entry {
+    /// The folder that the entry names, relative to the lock file.
+    pub fn place(&self) -> Option<&str> {
+        self.dev.as_deref().or(self.folder.as_deref())
+    }
+}
+
+/// Reads entries by name and refuses a name that stands there twice: one of them would be dropped.
+fn each_once<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, Entry>, D::Error> {
+    struct Entries;
+
+    impl<'de> Visitor<'de> for Entries {
+        type Value = BTreeMap<String, Entry>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a map from the ids of plugins to what is trusted of them")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut entries = BTreeMap::new();
+            while let Some((id, entry)) = map.next_entry::<String, Entry>()? {
+                if entries.contains_key(&id) {
+                    return Err(A::Error::custom(format!("`{id}` stands here twice")));
+                }
+                entries.insert(id, entry);
+            }
+            Ok(entries)
+        }
+    }
+
+    deserializer.deserialize_map(Entries)
 }
 
 fn is_false(truth: &bool) -> bool {
@@ -140,10 +179,15 @@ impl Lock {
         let text = text.map_err(|error| Error::failed(error.to_string()))?;
         let path = folder.join(LOCK);
         let fault = |error: std::io::Error| Error::failed(format!("{}: {error}", path.display()));
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(fault)?;
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".kino.lock.");
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut file = builder.tempfile_in(folder).map_err(fault)?;
         let head =
             "// Which plugins are trusted, and with what. `kino plugin trust` writes this file.\n";
         file.write_all(format!("{head}{text}\n").as_bytes()).map_err(fault)?;
+        file.as_file().sync_all().map_err(fault)?;
         file.persist(&path).map_err(|error| fault(error.error))?;
         Ok(())
     }

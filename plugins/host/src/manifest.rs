@@ -1,6 +1,6 @@
 //! The manifest of a plugin: `plugin.ron` in its folder.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use kino_node::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -91,43 +91,55 @@ impl Manifest {
         let manifest: Manifest = ron().from_str(text).map_err(|error| {
             Error::failed(format!("{}:{}: {}", path.display(), error.span.start, error.code))
         })?;
-        manifest.check().map_err(|what| Error::failed(format!("{}: {what}", path.display())))?;
+        manifest.check().map_err(|Wrong { value, what }| {
+            let (line, column) = place(text, &value);
+            Error::failed(format!("{}:{line}:{column}: {what}", path.display()))
+        })?;
         Ok(manifest)
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), Wrong> {
         let word = |text: &str| {
             text.starts_with(|c: char| c.is_ascii_lowercase())
                 && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
         };
         if !word(&self.id) {
-            return Err(format!("`id` is letters a-z, digits and _, found \"{}\"", self.id));
+            let what = format!("`id` is letters a-z, digits and _, found {:?}", self.id);
+            return Err(Wrong::at(&self.id, what));
+        }
+        for text in [&self.version, &self.about] {
+            printable(text).map_err(|what| Wrong::at(text, what))?;
         }
         if self.nodes.is_empty() {
-            return Err("`nodes` names the plugin's nodes: at least one".to_owned());
+            let what = "`nodes` names the plugin's nodes: at least one".to_owned();
+            return Err(Wrong { value: "nodes".to_owned(), what });
         }
         for node in &self.nodes {
             if !node.contains('.') || !node.split('.').all(word) {
-                return Err(format!(
-                    "a node's id is words with points between them, such as `film.grain`, found \
-                     \"{node}\""
-                ));
+                let what = "a node's id is words with points between them, such as `film.grain`";
+                return Err(Wrong::at(node, format!("{what}, found {node:?}")));
             }
         }
         if self.native.is_none() && self.wasm.is_none() {
-            return Err("it names neither a `native` library nor a `wasm` component".to_owned());
+            let what = "it names neither a `native` library nor a `wasm` component".to_owned();
+            return Err(Wrong { value: "Plugin".to_owned(), what });
         }
-        let plain = |name: &String| !name.is_empty() && !name.contains(['/', '\\', ':']);
+        let plain = |name: &String| {
+            !name.is_empty() && !name.contains(['/', '\\', ':']) && printable(name).is_ok()
+        };
         if let Some(name) = self.native.iter().chain(&self.wasm).find(|name| !plain(name)) {
-            return Err(format!(
-                "artifacts lie in the plugin's folder; \"{name}\" is no file name"
-            ));
+            let what = format!("artifacts lie in the plugin's folder; {name:?} is no file name");
+            return Err(Wrong::at(name, what));
+        }
+        for path in &self.asks.read {
+            readable(path).map_err(|what| Wrong::at(path, what))?;
         }
         if let Some(memory) = &self.asks.memory {
-            parse_bytes(memory)?;
+            parse_bytes(memory).map_err(|what| Wrong::at(memory, what))?;
         }
-        if self.asks.seconds.is_some_and(|seconds| seconds.is_nan() || seconds <= 0.0) {
-            return Err("`asks.seconds` is a number above 0".to_owned());
+        if self.asks.seconds.is_some_and(|seconds| !(seconds.is_finite() && seconds > 0.0)) {
+            let what = "`asks.seconds` is a number above 0".to_owned();
+            return Err(Wrong { value: "seconds".to_owned(), what });
         }
         Ok(())
     }
@@ -144,6 +156,46 @@ impl Manifest {
     pub fn preferred(&self) -> Kind {
         if self.wasm.is_some() { Kind::Wasm } else { Kind::Native }
     }
+}
+
+/// What is wrong in a manifest, and the value that it is about.
+struct Wrong {
+    value: String,
+    what: String,
+}
+
+impl Wrong {
+    fn at(text: &str, what: String) -> Self {
+        Wrong { value: format!("{text:?}"), what }
+    }
+}
+
+/// The line and column where a value first stands in a text, from 1; the start where it does not.
+fn place(text: &str, value: &str) -> (usize, usize) {
+    let before = &text[..text.find(value).unwrap_or(0)];
+    let line = before.rfind('\n').map_or(0, |at| at + 1);
+    (before.matches('\n').count() + 1, before[line..].chars().count() + 1)
+}
+
+/// Texts of plugins are shown on terminals: control characters could hide what they say.
+fn printable(text: &str) -> Result<(), String> {
+    match text.chars().find(|c| c.is_control()) {
+        Some(c) => Err(format!("a text of one line, without control characters, found {c:?}")),
+        None => Ok(()),
+    }
+}
+
+/// Whether something can be granted to be read.
+pub(crate) fn readable(path: &str) -> Result<(), String> {
+    printable(path)?;
+    let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+    if path.is_empty() || path.contains('\\') || !Path::new(path).components().all(plain) {
+        return Err(format!(
+            "what a plugin reads is a path relative to the graph, without `..`, found {path:?}; a \
+             link beside the graph leads to files elsewhere"
+        ));
+    }
+    Ok(())
 }
 
 /// What a library of this stem is called on this platform.

@@ -7,9 +7,9 @@ use kino_node::{Error, Result};
 use sha2::{Digest, Sha256};
 
 use crate::artifact::Limits;
-use crate::find::Found;
+use crate::find::{Found, PLUGINS};
 use crate::lock::{Entry, Grants, LimitsEntry, Lock};
-use crate::manifest::{Kind, parse_bytes};
+use crate::manifest::{Kind, parse_bytes, readable};
 
 /// A build that may be loaded.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,8 +77,7 @@ pub fn decide(found: &Found, lock: &Lock, locked: bool) -> Result<Allowed> {
     let id = &manifest.id;
     let entry = lock.plugins.get(id);
     let kind = entry.map_or(manifest.preferred(), |entry| entry.kind);
-    let flag = if kind == Kind::Native { " --native" } else { "" };
-    let command = format!("kino plugin trust {id}{flag}");
+    let command = command(found, kind, entry);
     let refuse = |what: String| {
         let hint = format!("look at {}, then `{command}` accepts it", found.folder.display());
         Error::advised(format!("the plugin `{id}` {what}"), hint)
@@ -91,6 +90,11 @@ pub fn decide(found: &Found, lock: &Lock, locked: bool) -> Result<Allowed> {
             format!("the plugin `{id}` is trusted as a folder at work, which --locked refuses"),
             format!("`{command}` pins the build that stands there"),
         ));
+    }
+    if let Some(dev) = &entry.dev
+        && real(&found.lock.join(dev)) != real(&found.folder)
+    {
+        return Err(refuse(format!("is trusted as the folder at work {dev}, not as this one")));
     }
     if kind == Kind::Native && entry.trust != Some(Kind::Native) {
         return Err(refuse("is native code, which is not trusted by name".to_owned()));
@@ -120,6 +124,63 @@ pub fn decide(found: &Found, lock: &Lock, locked: bool) -> Result<Allowed> {
         read: entry.grants.read.clone(),
         limits: limits(&entry.limits)?,
     })
+}
+
+/// The command that accepts a plugin as it stands, with what was accepted before.
+fn command(found: &Found, kind: Kind, entry: Option<&Entry>) -> String {
+    let mut command = format!("kino plugin trust {}", found.manifest.id);
+    let mut flag = |name: &str, value: &str| {
+        command.push_str(&format!(" --{name}"));
+        let quoted = if value.contains(|c: char| c.is_whitespace() || "'\"$&;()<>|*?~`".contains(c))
+        {
+            format!(" '{}'", value.replace('\'', "'\\''"))
+        } else {
+            format!(" {value}")
+        };
+        command.push_str(quoted.trim_end());
+    };
+    if kind == Kind::Native {
+        flag("native", "");
+    }
+    if let Some(entry) = entry {
+        if entry.isolate {
+            flag("isolate", "");
+        }
+        for path in entry.grants.read.iter().filter(|path| !entry.asks.read.contains(path)) {
+            flag("read", path);
+        }
+        if let Some(memory) =
+            entry.limits.memory.as_ref().filter(|_| entry.limits.memory != entry.asks.memory)
+        {
+            flag("memory", memory);
+        }
+        if let Some(seconds) =
+            entry.limits.seconds.filter(|_| entry.limits.seconds != entry.asks.seconds)
+        {
+            flag("seconds", &seconds.to_string());
+        }
+    }
+    let is_here = found.lock.as_os_str().is_empty() || found.lock == Path::new(".");
+    if !is_here && !is_users(found, entry) {
+        flag("folder", &found.lock.display().to_string());
+    }
+    command
+}
+
+/// Whether a plugin lies where plugins are looked for.
+fn is_usual(folder: &Path) -> bool {
+    folder.parent().and_then(Path::file_name).is_some_and(|name| name == PLUGINS)
+}
+
+/// Whether a plugin is one of the user's own: these have their lock file beside them.
+fn is_users(found: &Found, entry: Option<&Entry>) -> bool {
+    is_usual(&found.folder)
+        && found.folder.parent() == Some(&found.lock)
+        && entry.is_none_or(|entry| entry.place().is_none())
+}
+
+fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
 /// The artifact of a kind.
@@ -176,6 +237,9 @@ pub fn accept(found: &Found, acceptance: &Acceptance) -> Result<Entry> {
         true => String::new(),
         false => sha256(&artifact(found, kind)?)?,
     };
+    for path in &acceptance.read {
+        readable(path).map_err(Error::failed)?;
+    }
     let mut read = manifest.asks.read.clone();
     read.extend(acceptance.read.iter().filter(|path| !manifest.asks.read.contains(path)).cloned());
     let entry = LimitsEntry {
@@ -183,15 +247,22 @@ pub fn accept(found: &Found, acceptance: &Acceptance) -> Result<Entry> {
         seconds: acceptance.seconds.or(manifest.asks.seconds),
     };
     limits(&entry)?;
-    let dev = acceptance.dev.then(|| {
-        let folder = found.folder.strip_prefix(&found.lock).unwrap_or(&found.folder);
-        folder.to_string_lossy().replace('\\', "/")
-    });
+    let folder = found.folder.strip_prefix(&found.lock).unwrap_or(&found.folder);
+    let folder = match folder.to_string_lossy().replace('\\', "/") {
+        empty if empty.is_empty() => ".".to_owned(),
+        folder => folder,
+    };
+    let (dev, folder) = match (acceptance.dev, is_usual(&found.folder)) {
+        (true, _) => (Some(folder), None),
+        (false, true) => (None, None),
+        (false, false) => (None, Some(folder)),
+    };
     Ok(Entry {
         version: manifest.version.clone(),
         kind,
         sha256,
         dev,
+        folder,
         trust: (kind == Kind::Native).then_some(Kind::Native),
         isolate: acceptance.isolate,
         asks: manifest.asks.clone(),

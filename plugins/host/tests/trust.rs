@@ -68,7 +68,7 @@ fn what_is_not_pinned_is_refused_with_the_command_that_accepts_it() {
     assert_eq!(
         site.decide(false),
         "the plugin `grain` is not trusted: the lock file does not pin it / look at \
-         HERE/plugins/grain, then `kino plugin trust grain` accepts it"
+         HERE/plugins/grain, then `kino plugin trust grain --folder HERE` accepts it"
     );
     site.trust(&Acceptance::default()).unwrap();
     assert_eq!(site.decide(true), "wasm pinned read [\"luts\"] isolate false 5s");
@@ -105,7 +105,7 @@ fn native_code_is_trusted_by_name_alone() {
     assert_eq!(
         site.decide(false),
         "the plugin `grain` is native code, which is not trusted by name / look at \
-         HERE/plugins/grain, then `kino plugin trust grain --native` accepts it"
+         HERE/plugins/grain, then `kino plugin trust grain --native --isolate --folder HERE` accepts it"
     );
     site.write("plugins/grain/plugin.ron", &MANIFEST.replace("wasm: \"grain.wasm\",", ""));
     let refused = site.trust(&Acceptance::default()).unwrap_err();
@@ -146,7 +146,14 @@ fn a_manifest_says_what_is_wrong_and_where() {
     let cases = [
         ("Plugin(id: \"a\",", "plugin.ron:1:"),
         ("Plugin(id: \"a\", version: \"1\", nodes: [], colour: 1)", "colour"),
-        ("Plugin(id: \"A b\", version: \"1\", nodes: [\"x.y\"])", "`id` is letters"),
+        (
+            "Plugin(\n  id: \"A b\", version: \"1\", nodes: [\"x.y\"])",
+            "plugin.ron:2:7: `id` is letters",
+        ),
+        (
+            "Plugin(id: \"a\", version: \"1\\u{1b}\", nodes: [\"x.y\"])",
+            "without control characters",
+        ),
         ("Plugin(id: \"a\", version: \"1\", nodes: [])", "at least one"),
         ("Plugin(id: \"a\", version: \"1\", nodes: [\"x\"], wasm: \"a\")", "such as `film.grain`"),
         ("Plugin(id: \"a\", version: \"1\", nodes: [\"x.y\"])", "neither a `native`"),
@@ -176,4 +183,101 @@ fn a_lock_keeps_what_it_does_not_touch_and_is_the_same_text_again() {
     assert_eq!(Lock::read(site.path()).unwrap().plugins["other"].sha256, "00");
     site.write("kino.lock.ron", "(version: 2)");
     assert!(Lock::read(site.path()).unwrap_err().to_string().contains("its version is 2"));
+}
+
+#[test]
+fn the_command_repeats_what_was_accepted_beyond_the_asking() {
+    let site = Site::new();
+    let acceptance = Acceptance {
+        native: true,
+        read: vec!["my luts".into(), "luts".into()],
+        memory: Some("2GB".into()),
+        seconds: Some(5.0),
+        ..Acceptance::default()
+    };
+    site.trust(&acceptance).unwrap();
+    site.write(&format!("plugins/grain/{}", kino_host::library_name("grain")), "another");
+    let said = site.decide(false);
+    assert!(
+        said.contains("trust grain --native --read 'my luts' --memory 2GB --folder HERE`"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_plugin_that_was_at_work_is_found_when_it_is_pinned() {
+    for place in [".", "mine", "deep/mine"] {
+        let site = Site::new();
+        std::fs::remove_dir_all(site.path().join("plugins")).unwrap();
+        site.write(&format!("{place}/plugin.ron"), MANIFEST);
+        site.write(&format!("{place}/grain.wasm"), "component");
+        site.write(
+            "kino.lock.ron",
+            &format!(r#"(version: 1, plugins: {{"grain": (kind: wasm, dev: "{place}")}})"#),
+        );
+        assert!(site.decide(false).starts_with("wasm dev"), "{place}");
+        site.trust(&Acceptance::default()).unwrap();
+        assert!(site.decide(true).starts_with("wasm pinned"), "{place}");
+        site.trust(&Acceptance { dev: true, ..Acceptance::default() }).unwrap();
+        let lock = Lock::read(site.path()).unwrap();
+        assert_eq!(lock.plugins["grain"].place(), Some(place));
+        assert_eq!(lock.plugins["grain"].folder, None);
+    }
+}
+
+#[test]
+fn trust_in_a_folder_at_work_is_not_trust_in_another() {
+    let site = Site::new();
+    site.write("kino.lock.ron", r#"(version: 1, plugins: {"grain": (kind: wasm, dev: "mine")})"#);
+    let said = site.decide(false);
+    assert!(said.contains("is trusted as the folder at work mine, not as this one"), "{said}");
+}
+
+#[test]
+fn a_copy_of_the_users_gives_way_to_the_one_that_the_lock_names() {
+    let site = Site::new();
+    let user = site.path().join("user/plugins");
+    site.write("user/plugins/grain/plugin.ron", MANIFEST);
+    site.write("user/plugins/.new-a1b2c3/plugin.ron", MANIFEST);
+    site.write("user/plugins/other/plugin.ron", &MANIFEST.replace("grain", "other"));
+    let folders = |shelf: &Shelf| {
+        let folders = shelf.found.iter().map(|found| found.folder.strip_prefix(site.path()));
+        folders.map(|folder| folder.unwrap().display().to_string()).collect::<Vec<_>>()
+    };
+    let both = Shelf::look(site.path(), Some(&user)).unwrap();
+    assert_eq!(folders(&both), ["plugins/grain", "user/plugins/grain", "user/plugins/other"]);
+    let said = both.conflicts(|_| false).join("\n");
+    let said = said.replace(&site.path().display().to_string(), "HERE");
+    let expected = "two plugins are called `grain`: in HERE/plugins/grain and in \
+                    HERE/user/plugins/grain";
+    assert_eq!(said, expected);
+    site.trust(&Acceptance::default()).unwrap();
+    let one = Shelf::look(site.path(), Some(&user)).unwrap();
+    assert_eq!(folders(&one), ["plugins/grain", "user/plugins/other"]);
+    assert_eq!(one.conflicts(|_| false), [""; 0]);
+    let other = one.plugin("other").unwrap();
+    let refused = decide(other, &Lock::default(), false).unwrap_err();
+    let hint = refused.hint().unwrap();
+    assert!(hint.ends_with("then `kino plugin trust other` accepts it"), "{hint}");
+}
+
+#[test]
+fn what_can_never_be_read_is_not_granted() {
+    let site = Site::new();
+    for path in ["", "/etc", "../home", "luts/..", "a\\b", "a\u{1b}[2K"] {
+        let acceptance = Acceptance { read: vec![path.into()], ..Acceptance::default() };
+        assert!(site.trust(&acceptance).is_err(), "{path:?}");
+        let asks = MANIFEST.replace("\"luts\"", &format!("{path:?}"));
+        let said = Manifest::parse(&asks, Path::new("plugin.ron")).unwrap_err().to_string();
+        assert!(said.starts_with("plugin.ron:2:"), "{said}");
+    }
+}
+
+#[test]
+fn a_name_that_stands_twice_in_a_lock_is_refused() {
+    let site = Site::new();
+    let one = r#""grain": (kind: wasm, sha256: "00")"#;
+    site.write("kino.lock.ron", &format!("(version: 1,\nplugins: {{{one},\n{one}}})"));
+    let said = Lock::read(site.path()).unwrap_err().to_string();
+    assert!(said.ends_with("`grain` stands here twice") && said.contains("ron:3:"), "{said}");
 }
