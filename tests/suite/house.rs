@@ -21,12 +21,21 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["kino-node", "kino-port", "kino-models", "kino-kernels", "kino-world", "kino-shapes"],
     ),
     ("kino-shapes", &[]),
+    ("kino-abi", &[]),
+    ("kino-plugin-macros", &[]),
+    ("kino-plugin", &["kino-abi", "kino-port", "kino-plugin-macros"]),
+    ("kino-host", &["kino-abi", "kino-node", "kino-port", "kino-kernels"]),
+    ("kino-native", &["kino-abi", "kino-host", "kino-node", "kino-port"]),
+    ("kino-wasm", &["kino-abi", "kino-host", "kino-node", "kino-port"]),
 ];
 
 /// What a crate must never know, whoever brings it.
 const NEVER: &[(&str, &[&str])] = &[
     ("kino-graph", &["candle-core", "rayon", "tempfile", "notify"]),
     ("kino-port", &["candle-core", "serde", "ron"]),
+    ("kino-runtime", &["libloading", "wasmtime", "notify"]),
+    ("kino-plugin", &["candle-core", "rayon"]),
+    ("kino-host", &["libloading", "wasmtime"]),
 ];
 
 const UNSAFE_ALLOWED: &[&str] = &[

@@ -146,6 +146,9 @@ fn encoded(folder: &Path, flags: &str) -> String {
     let cargo = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let cargo = cargo.or_else(|| home.as_ref().map(|home| home.join(".cargo")));
     // Later ones win, so what lies within another stands behind it.
+    let sources = cargo.as_ref().map(|cargo| cargo.join("registry/src"));
+    let sources = sources.and_then(|sources| std::fs::read_dir(sources).ok());
+    let sources = sources.into_iter().flatten().flatten().map(|entry| Some(entry.path()));
     let places = [
         (home, "~"),
         (Some(PathBuf::from("/usr/lib/rustlib/src")), "rust"),
@@ -154,7 +157,7 @@ fn encoded(folder: &Path, flags: &str) -> String {
         (Some(kino_world::data_dir()), "kino"),
         (folder.canonicalize().ok(), "."),
     ];
-    for (place, name) in places {
+    for (place, name) in places.into_iter().chain(sources.map(|place| (place, "crates"))) {
         if let Some(place) = place {
             all.push(format!("--remap-path-prefix={}={name}", place.display()));
         }
