@@ -147,6 +147,39 @@ fn watched(save: impl Fn(&Place, u32)) -> Vec<Duration> {
     edits(|edit| until_output(&place.out(), || save(&place, edit)))
 }
 
+/// A plugin as a component whose every build is another one: a section is appended that only its
+/// number tells apart.
+fn component(edit: u32) -> Vec<u8> {
+    let costs = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/costs/costs.wasm");
+    let mut bytes = fs::read(costs).expect("the component");
+    let name = b"build";
+    bytes.extend([0, 1 + name.len() as u8 + 4, name.len() as u8]);
+    bytes.extend(name);
+    bytes.extend(edit.to_le_bytes());
+    bytes
+}
+
+/// The picture goes through a node of a plugin, of which a new build appears again and again.
+fn rebuilt() -> Vec<Duration> {
+    let place = Place::new();
+    let plain = graph(300).replace("\"frames\": \"small\"", "\"frames\": \"gain\"");
+    let node = r#""gain": (op: "costs.gain", in: {"frames": "small"}, with: {"gain": 0.5}),"#;
+    let text = plain.replacen("nodes: {", &format!("nodes: {{ {node}"), 1);
+    let lock = r#"Lock(version: 1, plugins: {"costs": (dev: "costs", kind: wasm)})"#;
+    let manifest = r#"Plugin(id: "costs", version: "1.0.0", nodes: ["costs.empty", "costs.gain"],
+        wasm: "costs.wasm")"#;
+    fs::create_dir(place.path("costs")).expect("a folder");
+    fs::write(place.path("costs/plugin.ron"), manifest).expect("a manifest");
+    fs::write(place.path("costs/costs.wasm"), component(0)).expect("a component");
+    fs::write(place.path("kino.lock.ron"), lock).expect("a lock");
+    fs::write(place.path("g.ron"), text).expect("a graph");
+    let _watching = Watching::start(&place);
+    edits(|edit| {
+        let build = component(edit + 1);
+        until_output(&place.out(), || place.replace("costs/costs.wasm", &build))
+    })
+}
+
 /// The same edits by `kino run`: a process each.
 fn a_process_each() -> Vec<Duration> {
     let place = Place::new();
@@ -231,6 +264,7 @@ fn main() {
     row("kino watch: graph replaced by another file", watched(replace));
     let input = |place: &Place, edit| place.replace("photo.png", &photo(100 + edit as u8));
     row("kino watch: picture replaced by another file", watched(input));
+    row("kino watch: component of a plugin rebuilt (compiled anew)", rebuilt());
     println!("floor:");
     let patience = FileWatch::PATIENCE.as_millis();
     row(&format!("  save → reported ({patience} ms of it wait for others)"), notice_alone());

@@ -63,7 +63,13 @@ impl Plugin {
     pub fn nodes(self: &Arc<Self>) -> Vec<Arc<dyn Node>> {
         let nodes = &self.artifact.descriptor().nodes;
         let node = |spec: &NodeSpec| -> Arc<dyn Node> {
-            Arc::new(PluginNode { plugin: Arc::clone(self), spec: spec.clone() })
+            let mut spec = spec.clone();
+            // Authors change code without changing the version; plans tell builds apart.
+            if let Some(build) = self.sha256.get(..8) {
+                let version = format!("{} build {build}", spec.signature.version);
+                spec.signature.version = version.into();
+            }
+            Arc::new(PluginNode { plugin: Arc::clone(self), spec })
         };
         nodes.iter().map(node).collect()
     }

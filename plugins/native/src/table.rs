@@ -242,7 +242,22 @@ unsafe extern "C" fn wants(call: *mut KinoCall, index: usize) -> u32 {
     u32::from(unsafe { current(call) }.is_some_and(|current| current.call.wants(index)))
 }
 
-unsafe extern "C" fn stream(_: *mut KinoCall) -> *mut c_void {
+unsafe extern "C" fn stream(call: *mut KinoCall) -> *mut c_void {
+    // SAFETY: see above.
+    unsafe { current(call) }.map_or(std::ptr::null_mut(), |current| stream_of(current.call.device))
+}
+
+/// The stream that everything on a device is ordered by; null but for CUDA.
+#[cfg(feature = "cuda")]
+fn stream_of(device: &candle_core::Device) -> *mut c_void {
+    match device {
+        candle_core::Device::Cuda(cuda) => cuda.cuda_stream().cu_stream().cast(),
+        _ => std::ptr::null_mut(),
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn stream_of(_: &candle_core::Device) -> *mut c_void {
     std::ptr::null_mut()
 }
 
