@@ -8,7 +8,7 @@ use crate::{Cx, Element, Error, Kind, Result, Tensor, Value};
 
 /// How many elements are worked on between two looks at the cancel flag; also what a component
 /// holds in its memory at once (4 bytes each).
-const PIECE: usize = 1 << 17;
+const PIECE: usize = 1 << 15;
 
 /// Video frames of f32 in 0…1; an image is one frame.
 ///
@@ -61,7 +61,9 @@ impl Frames {
     pub fn new(chunk: &Tensor, fps: Option<f64>) -> Result<Self> {
         let mut builder = FramesBuilder::new(fps)?;
         builder.push(chunk)?;
-        builder.finish()
+        let frames = builder.finish()?;
+        let _ = frames.chunks.set(Value::list(&[("", chunk.value())])?);
+        Ok(frames)
     }
 
     /// Frames a second, where that is known.
