@@ -1,11 +1,11 @@
 //! Watching files and folders for changes of their contents.
 //!
-//! What is watched with the system's help are the folders that a path lies in, its own and those of
-//! every link on the way, so that editors may save by renaming, and files and folders may vanish and
-//! come back. Notices only say where to look: a change is reported when contents differ from what
-//! stood there before, once whoever writes seems to have finished (see [`patience`]). Systems forget
-//! notices, and some file systems send none: so every two seconds lengths and times are compared,
-//! too.
+//! What is watched with the system's help are the folders that a path lies in, its own and those
+//! of every link on the way, so that editors may save by renaming, and files and folders may vanish
+//! and come back. Notices only say where to look: a change is reported when contents differ from
+//! what stood there before, once whoever writes seems to have finished (see [`patience`]). Systems
+//! forget notices, and some file systems send none: so every two seconds lengths and times are
+//! compared, too.
 
 mod patience;
 mod standing;

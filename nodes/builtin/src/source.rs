@@ -65,8 +65,8 @@ impl Source {
     }
 }
 
-/// Where on disk something lies that a graph in the folder `graph` reads: a file, or the folder of a
-/// model. None for what is inside the binary, and for repositories that are not there.
+/// Where on disk something lies that a graph in the folder `graph` reads: a file, or the folder of
+/// a model. None for what is inside the binary, and for repositories that are not there.
 pub fn place(read: &str, graph: &Path) -> Option<PathBuf> {
     match Source::find(read, graph) {
         Ok(Source::Folder(folder)) => Some(folder),

@@ -81,7 +81,11 @@ impl Draft {
     /// When the shape is impossible, larger than `most` bytes, or the element type is none that
     /// plugins use.
     pub fn zeros(dtype: DType, shape: &[usize], most: u64) -> Result<Self> {
-        let count = shape.iter().try_fold(1usize, |count, dim| count.checked_mul(*dim));
+        // A dimension beside an empty one must be possible, too.
+        let possible = shape
+            .iter()
+            .try_fold(1isize, |count, dim| count.checked_mul(isize::try_from(*dim).ok()?.max(1)));
+        let count = possible.map(|_| shape.iter().product::<usize>());
         let bytes = count.and_then(|count| count.checked_mul(dtype.size_in_bytes()));
         let (Some(count), Some(bytes)) = (count, bytes) else {
             return Err(Error::failed(format!("no tensor has the shape {shape:?}")));
@@ -233,7 +237,7 @@ mod tests {
 
     #[test]
     fn impossible_shapes_are_refused() {
-        for shape in [&[usize::MAX, 2][..], &[1 << 40], &[1 << 20, 1 << 20, 4]] {
+        for shape in [&[usize::MAX, 2][..], &[0, usize::MAX], &[1 << 40], &[1 << 20, 1 << 20, 4]] {
             assert!(Draft::zeros(DType::F64, shape, 1 << 30).is_err(), "{shape:?}");
         }
     }

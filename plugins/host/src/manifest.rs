@@ -17,15 +17,15 @@ pub struct Manifest {
     /// Its version.
     pub version: String,
     /// One sentence on what it does.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub about: String,
     /// The ids of its nodes.
     pub nodes: Vec<String>,
     /// The stem of its native library: `film_grain` is `libfilm_grain.so`, `film_grain.dll`, ….
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub native: Option<String>,
     /// The file name of its component.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wasm: Option<String>,
     /// What it needs to be granted.
     #[serde(default)]
@@ -142,6 +142,26 @@ impl Manifest {
             return Err(Wrong { value: "seconds".to_owned(), what });
         }
         Ok(())
+    }
+
+    /// The text that reads as this manifest.
+    ///
+    /// # Errors
+    /// When it cannot be written as text.
+    pub fn text(&self) -> Result<String> {
+        let config = ron::ser::PrettyConfig::new().struct_names(true);
+        let text = ron().to_string_pretty(self, config);
+        Ok(text.map_err(|error| Error::failed(error.to_string()))? + "\n")
+    }
+
+    /// Writes it into a plugin's folder.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(MANIFEST);
+        std::fs::write(&path, self.text()?)
+            .map_err(|error| Error::failed(format!("{}: {error}", path.display())))
     }
 
     /// The file of its artifact of a kind, where the manifest names one.

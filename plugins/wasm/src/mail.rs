@@ -122,12 +122,10 @@ impl Mail {
 
     /// Does what the plugin waits for; a sleep that is not over stays.
     fn serve(&self, call: &Call<'_>) {
-        let request = match std::mem::take(&mut self.lock().slot) {
-            Slot::Asked(request) => request,
-            other => {
-                self.lock().slot = other;
-                return;
-            }
+        let slot = std::mem::take(&mut self.lock().slot);
+        let Slot::Asked(request) = slot else {
+            self.lock().slot = slot;
+            return;
         };
         let slot = match request {
             Request::Op { name, tensors, attributes, most } => {

@@ -56,7 +56,7 @@ fn memory_is_enforced() {
     fails(&world, "abuse.memory", None, "`kino plugin trust guests --memory 1024MB`");
     fails(&world, "abuse.tensors", None, "left of its memory");
     fails(&world, "abuse.bytes", None, "left of its memory");
-    fails(&world, "abuse.op", None, "too large");
+    fails(&world, "abuse.op", None, "bytes that are allowed");
     fails(&world, "abuse.frames", None, "that a call may make");
     for (which, expected) in [
         (0, "left of its memory"),

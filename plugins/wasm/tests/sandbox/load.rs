@@ -81,8 +81,8 @@ fn components_of_other_worlds_and_versions_are_refused() {
         "built for kino:plugin/host@2.0.0",
     );
     refused(&patched("wasi:sockets/", "evil:sockets/"), "which plugins cannot have");
-    refused(&patched("new-truth", "new-lies!"), "cannot be compiled");
-    refused(&patched("new-truth", "new-trust"), "asks for what this Kinograph does not offer");
+    refused(&patched("new-items", "new-item!"), "cannot be compiled");
+    refused(&patched("new-items", "new-atoms"), "asks for what this Kinograph does not offer");
 }
 
 #[test]
