@@ -1,20 +1,27 @@
 //! Steps in flight: what one run is computing, another run of the same runtime waits for rather
 //! than computes again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kino_node::{Cancel, Outputs, Result};
 
 use crate::disk::covers;
+use crate::stop::Stop;
 
 /// How often a step that waits for another run looks whether its own run was cancelled.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// The steps in flight of all runs, by key.
+/// The steps in flight of all runs.
 #[derive(Default)]
-pub(crate) struct Flights(Mutex<HashMap<[u8; 32], Arc<Flight>>>);
+pub(crate) struct Flights {
+    by_key: Mutex<HashMap<[u8; 32], Arc<Flight>>>,
+    /// By run: how many sinks are writing.
+    sinks: Mutex<BTreeMap<u64, usize>>,
+    /// Told when a sink has ended.
+    written: Condvar,
+}
 
 /// One step in flight.
 pub(crate) struct Flight {
@@ -43,7 +50,7 @@ impl Flights {
         wanted: &[bool],
         run: u64,
     ) -> Option<Arc<Flight>> {
-        let flight = lock(&self.0).get(key).cloned()?;
+        let flight = lock(&self.by_key).get(key).cloned()?;
         (flight.run != run && covers(&flight.wanted, wanted)).then_some(flight)
     }
 
@@ -51,12 +58,48 @@ impl Flights {
     pub(crate) fn begin(&self, key: [u8; 32], wanted: &[bool], run: u64) -> Option<Ticket<'_>> {
         let (wanted, landed) = (wanted.to_vec(), Mutex::new(Landed::Not));
         let flight = Arc::new(Flight { run, wanted, landed, told: Condvar::new() });
-        let mut flights = lock(&self.0);
+        let mut flights = lock(&self.by_key);
         if flights.contains_key(&key) {
             return None;
         }
         flights.insert(key, Arc::clone(&flight));
         Some(Ticket { flights: self, key, flight })
+    }
+
+    /// A sink of a run begins to write, until the guard is dropped.
+    pub(crate) fn write(&self, run: u64) -> Writing<'_> {
+        *lock(&self.sinks).entry(run).or_default() += 1;
+        Writing { flights: self, run }
+    }
+
+    /// Waits until no older run is writing: what stands in files is what the newest run wrote, and
+    /// a run sees what those before it left.
+    pub(crate) fn let_older_write(&self, run: u64, stop: &Stop) {
+        let mut sinks = lock(&self.sinks);
+        while sinks.range(..run).next().is_some() && !stop.is_stopping() {
+            let waited = self.written.wait_timeout(sinks, LOOK);
+            sinks = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// A sink that writes.
+pub(crate) struct Writing<'f> {
+    flights: &'f Flights,
+    run: u64,
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        let mut sinks = lock(&self.flights.sinks);
+        if let Some(count) = sinks.get_mut(&self.run) {
+            *count -= 1;
+            if *count == 0 {
+                sinks.remove(&self.run);
+            }
+        }
+        drop(sinks);
+        self.flights.written.notify_all();
     }
 }
 
@@ -94,7 +137,7 @@ impl Ticket<'_> {
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        lock(&self.flights.0).remove(&self.key);
+        lock(&self.flights.by_key).remove(&self.key);
         let mut landed = lock(&self.flight.landed);
         if matches!(*landed, Landed::Not) {
             *landed = Landed::Without;

@@ -182,6 +182,8 @@ impl Runtime {
         events: &(dyn Fn(Event) + Sync),
     ) -> Report {
         let begun = Instant::now();
+        let run = self.runs.fetch_add(1, Ordering::Relaxed);
+        self.flights.let_older_write(run, stop);
         let wiring = Wiring::new(plan, registry);
         let open = AtomicUsize::new(0);
         let demand = Demand::new(&wiring, |step, wanted: &[bool]| {
@@ -200,7 +202,7 @@ impl Runtime {
             store: &self.store,
             device: &self.device,
             flights: &self.flights,
-            run: self.runs.fetch_add(1, Ordering::Relaxed),
+            run,
             stop,
             record,
             events,

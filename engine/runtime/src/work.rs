@@ -149,7 +149,12 @@ impl<'r> Work<'r> {
 
     fn run(&self, step: u32, values: Vec<Option<Value>>, heavy: bool) -> (Ended, Option<bool>) {
         let at = step as usize;
+        // In this order: a sink of a run that was superseded meanwhile has begun, or never will.
+        let _writing = self.wiring.traits(at).sink.then(|| self.flights.write(self.run));
         let here = self.stop.begin(step, Key(*self.wiring.key(at)));
+        if here.cancel.is_cancelled() {
+            return (Ended::Stopped, Some(heavy));
+        }
         let ticket = match self.take_off(at, &here.cancel) {
             Ok(Flown::Here(ticket)) => ticket,
             Ok(Flown::There(outputs, seconds)) => {

@@ -1,45 +1,78 @@
 //! `kino plugin add`: copies a plugin to the user's own, whole or not at all, and pins it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use kino_host::{BuildKind, Found, Lock, MANIFEST};
+use kino_host::{Allowed, Asks, BuildKind, Found, Limits, Lock, MANIFEST, Manifest};
+use tempfile::TempDir;
 
 use super::args::Add;
 use super::folder::Project;
 use super::trust::tell;
 use crate::failure::{Exit, Failure};
-use crate::palette::{failure, user_folder};
+use crate::palette::{self, failure, user_folder};
 use crate::screen::Screen;
 
 /// Installs a plugin for this user.
 ///
 /// # Errors
-/// When it is none, is not built, or cannot be copied.
+/// When it is none, is not built, or cannot be copied; then nothing has changed.
 pub(crate) fn run(args: &Add, screen: &Screen) -> Result<Exit, Failure> {
     let fault = |error| failure(&error);
-    let project = Project::open(&args.folder).map_err(fault)?;
     let user = user_folder();
     let world = |error: std::io::Error| Failure::world(format!("{}: {error}", user.display()));
+    let read =
+        |path: &Path, error: std::io::Error| Failure::world(format!("{}: {error}", path.display()));
     fs::create_dir_all(&user).map_err(world)?;
-    // Whatever is wrong shows before anything is replaced.
-    let acceptance = args.accept.acceptance(false);
-    kino_host::accept(&project.found(), &acceptance).map_err(fault)?;
     let fresh = tempfile::Builder::new().prefix(".new-").tempdir_in(&user).map_err(world)?;
-    copy(&project, fresh.path()).map_err(world)?;
-    let target = user.join(&project.manifest.id);
-    if target.exists() {
-        let old = tempfile::Builder::new().prefix(".old-").tempdir_in(&user).map_err(world)?;
-        fs::rename(&target, old.path().join("plugin")).map_err(world)?;
-    }
-    fs::rename(fresh.keep(), &target).map_err(world)?;
-    let found = Found { folder: target, manifest: project.manifest.clone(), lock: user.clone() };
-    let entry = kino_host::accept(&found, &acceptance).map_err(fault)?;
+    let (given, to) = (&args.folder, fresh.path());
+    let manifest = if given.is_file() && given.file_name().is_some_and(|name| name != MANIFEST) {
+        let manifest = describe(given, args.accept.native)?;
+        let artifact = manifest.artifact(to, manifest.preferred()).unwrap_or_default();
+        fs::copy(given, artifact).map_err(|error| read(given, error))?;
+        manifest.write(to).map_err(fault)?;
+        manifest
+    } else {
+        let folder = if given.is_file() { given.parent().unwrap_or(given) } else { given };
+        let project = Project::open(folder).map_err(fault)?;
+        copy(&project, to).map_err(|error| read(given, error))?;
+        project.manifest
+    };
+    let target = user.join(&manifest.id);
+    let mut found = Found { folder: to.to_owned(), manifest, lock: user.clone() };
+    let entry = kino_host::accept(&found, &args.accept.acceptance(false)).map_err(fault)?;
     let mut lock = Lock::read(&user).map_err(fault)?;
-    lock.plugins.insert(project.manifest.id.clone(), entry.clone());
-    lock.write(&user).map_err(fault)?;
+    lock.plugins.insert(found.manifest.id.clone(), entry.clone());
+    let pin = || lock.write(&user).map_err(fault);
+    replace(&fresh, &target, &user, world, pin)?;
+    found.folder = target;
     tell(&found, &entry, screen)?;
     Ok(Exit::Good)
+}
+
+/// Puts a finished folder in place of another, then does the rest; what stood there before comes
+/// back if either fails.
+fn replace(
+    fresh: &TempDir,
+    target: &Path,
+    user: &Path,
+    world: impl Fn(std::io::Error) -> Failure,
+    rest: impl FnOnce() -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let aside = tempfile::Builder::new().prefix(".old-").tempdir_in(user).map_err(&world)?;
+    let old = aside.path().join("plugin");
+    let had = target.exists();
+    if had {
+        fs::rename(target, &old).map_err(&world)?;
+    }
+    let placed = fs::rename(fresh.path(), target).map_err(&world);
+    placed.and_then(|()| rest()).inspect_err(|_| {
+        // Whatever of this fails leaves a plugin that its lock does not pin, which is refused.
+        let _ = fs::remove_dir_all(target);
+        if had {
+            let _ = fs::rename(&old, target);
+        }
+    })
 }
 
 /// Copies the manifest and what it names.
@@ -53,4 +86,56 @@ fn copy(project: &Project, to: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The manifest of a plugin that is one file: what the file says of itself.
+fn describe(file: &Path, native: bool) -> Result<Manifest, Failure> {
+    let shown = file.display();
+    let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let kind = match file.extension().and_then(|end| end.to_str()) {
+        Some("wasm") => BuildKind::Wasm,
+        Some(end) if std::env::consts::DLL_EXTENSION == end => BuildKind::Native,
+        _ => {
+            let what = format!("{shown} is neither a plugin's folder nor a component");
+            return Err(Failure::usage(what).hint("`kino plugin new NAME` begins a plugin"));
+        }
+    };
+    if kind == BuildKind::Native && !native {
+        let what = format!("{shown} is native code, which can do whatever you can");
+        return Err(Failure::usage(what).hint("if you trust its author, add `--native`"));
+    }
+    let prefix = if kind == BuildKind::Native { std::env::consts::DLL_PREFIX } else { "" };
+    let id = name.strip_prefix(prefix).unwrap_or(&name).replace('-', "_");
+    let nodes = nodes_of(file, &id, kind)?;
+    let manifest = Manifest {
+        version: nodes.first().map(|(_, version)| version.clone()).unwrap_or_default(),
+        about: String::new(),
+        nodes: nodes.into_iter().map(|(node, _)| node).collect(),
+        native: (kind == BuildKind::Native).then(|| id.clone()),
+        wasm: (kind == BuildKind::Wasm).then(|| format!("{id}.wasm")),
+        asks: Asks::default(),
+        id,
+    };
+    let text = manifest.text().map_err(|error| failure(&error))?;
+    Manifest::parse(&text, &PathBuf::from(format!("{shown}'s {MANIFEST}")))
+        .map_err(|error| failure(&error).hint("write a plugin.ron beside it, and add the folder"))
+}
+
+/// The nodes of an artifact with their versions, by its descriptor.
+fn nodes_of(file: &Path, id: &str, kind: BuildKind) -> Result<Vec<(String, String)>, Failure> {
+    let sha256 = kino_host::sha256(file).map_err(|error| failure(&error))?;
+    let allowed = Allowed {
+        id: id.to_owned(),
+        kind,
+        path: file.to_owned(),
+        sha256: Some(sha256.clone()),
+        isolate: false,
+        read: Vec::new(),
+        limits: Limits::default(),
+    };
+    let artifact = palette::open(&allowed, &sha256).map_err(|error| failure(&error))?;
+    let nodes = artifact.descriptor().nodes.iter();
+    Ok(nodes
+        .map(|node| (node.signature.name.to_string(), node.signature.version.to_string()))
+        .collect())
 }

@@ -99,8 +99,8 @@ pub(crate) struct Bench {
 /// `kino plugin add`
 #[derive(Debug, Args)]
 pub(crate) struct Add {
-    /// The plugin's folder
-    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    /// The plugin's folder, or a component that is all of it
+    #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub(crate) folder: PathBuf,
     /// What to accept.
     #[command(flatten)]

@@ -53,6 +53,7 @@ impl Place {
             .args(args)
             .current_dir(self.folder.path())
             .env("KINO_CACHE", self.path("cache"))
+            .env("KINO_DATA", self.path("data"))
             .env_remove("KINO_LOG")
             .env_remove("NO_COLOR")
             .env_remove("CLICOLOR_FORCE")

@@ -15,7 +15,8 @@ use crate::rig::{Draft, Rig, all, int as number, lit, of, run, sorted};
 /// A node of one generation: gives its own number.
 struct Answer(i64, Signature);
 
-/// A node that waits until it is let go, and counts how often it came to an end.
+/// A node that waits until it is let go, and counts how often it came to an end. As a sink it does
+/// not even hear that it is cancelled.
 struct Patient(Arc<Gate>, Signature);
 
 #[derive(Default)]
@@ -72,6 +73,10 @@ impl Node for Patient {
         let own = inputs.int::<i64>("a")?;
         self.0.waiting.lock().unwrap().push(own);
         while !self.0.open.load(Ordering::SeqCst) {
+            if self.1.traits.sink {
+                yield_now();
+                continue;
+            }
             if cx.cancel.is_cancelled() {
                 self.0.cancelled.fetch_add(1, Ordering::SeqCst);
             }
@@ -88,6 +93,7 @@ fn generation(number: i64, gate: &Arc<Gate>) -> Arc<Registry> {
     let mut nodes = Registry::clone(&registry());
     nodes.insert(Arc::new(Answer(number, signature("answer", Traits::LIGHT))));
     nodes.insert(Arc::new(Patient(Arc::clone(gate), signature("patient", Traits::LIGHT))));
+    nodes.insert(Arc::new(Patient(Arc::clone(gate), signature("stubborn", Traits::SINK))));
     Arc::new(nodes)
 }
 
@@ -255,4 +261,32 @@ fn a_superseded_run_can_be_superseded_again() {
         assert!(run.join().unwrap().cancelled);
     });
     assert_eq!(gate.computed.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_run_waits_for_what_older_ones_are_writing() {
+    let (rig, gate) = (Rig::in_memory(), Arc::new(Gate::default()));
+    let nodes = generation(0, &gate);
+    let (mut old, mut new) = (Draft::default(), Draft::default());
+    add(&mut old, "file", "stubborn", vec![lit(1)], 1);
+    (old.plan.steps[0].traits, old.plan.steps[0].target) = (Traits::SINK, true);
+    let answer = add(&mut new, "answer", "answer", vec![lit(2)], 1);
+    new.give(answer, 0);
+    let stop = Stop::default();
+    scope(|scope| {
+        let before = scope.spawn(|| superseding(&rig, &old, &nodes, &stop));
+        gate.until_waiting(&[1]);
+        stop.supersede(keys(&new));
+        let after = scope.spawn(|| {
+            let report = superseding(&rig, &new, &nodes, &Stop::default());
+            (report, gate.computed.load(Ordering::SeqCst))
+        });
+        for _ in 0..1000 {
+            yield_now();
+        }
+        gate.open.store(true, Ordering::SeqCst);
+        before.join().unwrap();
+        let (report, written) = after.join().unwrap();
+        assert_eq!((number(&report, "answer"), written), (Some(0), 1));
+    });
 }

@@ -1,0 +1,209 @@
+//! `kino plugin add`, `list` and `trust`, and what graphs say of plugins that are not trusted: with
+//! artifacts that are never loaded, and with a component.
+
+mod common;
+
+use common::Place;
+use serde_json::Value;
+
+const MANIFEST: &str = r#"Plugin(
+    id: "grain", version: "1.0.0", about: "Adds grain", nodes: ["film.grain"],
+    native: "grain", wasm: "grain.wasm", asks: (read: ["luts"], seconds: 5.0),
+)"#;
+
+const GRAPH: &str = r#"Graph(version: 1, nodes: {
+    "in": (op: "image.read", with: {"path": "in.png"}),
+    "grain": (op: "film.grain", in: {"frames": "in"}),
+    "out": (op: "image.write", in: {"frames": "grain"}, with: {"path": "out.png"}),
+})"#;
+
+/// A component with many nodes, of which only the descriptor is read here.
+const COMPONENT: &[u8] = include_bytes!("../../../plugins/wasm/tests/components/guests.wasm");
+
+fn plugin(place: &Place, folder: &str) {
+    place.write(&format!("{folder}/plugin.ron"), MANIFEST);
+    place.write(&format!("{folder}/grain.wasm"), "component");
+    let library = format!("{}grain{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+    place.write(&format!("{folder}/{library}"), "library");
+    place.write(&format!("{folder}/src/lib.rs"), "source");
+}
+
+/// What was said, in one line without a frame.
+fn said(err: &str) -> String {
+    let words = err.split_whitespace().filter(|word| !["×", "│", "help:"].contains(word));
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn list(place: &Place, args: &[&str]) -> Value {
+    place.json(&[&["plugin", "list"], args].concat()).remove(0)
+}
+
+#[test]
+fn a_graph_names_the_command_that_accepts_its_plugin() {
+    let place = Place::new();
+    plugin(&place, "plugins/grain");
+    place.write("g.ron", GRAPH);
+    let expected = "the plugin `grain` is not trusted: the lock file does not pin it look at \
+                    ./plugins/grain, then `kino plugin trust grain` accepts it";
+    for command in ["run", "check", "plan", "draw"] {
+        assert_eq!(said(&place.bad(2, &[command, "g.ron"])), expected, "{command}");
+    }
+    // From elsewhere the command names the folder.
+    place.write("sub/x", "");
+    let mut elsewhere = place.command(&["check", "../g.ron"]);
+    let ran = common::Ran::of(elsewhere.current_dir(place.path("sub")).output().unwrap());
+    assert!(said(&ran.err).contains("`kino plugin trust grain --folder ..`"), "{}", ran.err);
+    // And the command that it names does what it says.
+    let mut accept = place.command(&["plugin", "trust", "grain", "--folder", ".."]);
+    let ran = common::Ran::of(accept.current_dir(place.path("sub")).output().unwrap());
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(place.path("kino.lock.ron").is_file());
+    // What is pinned is loaded, and this is no component.
+    assert!(!place.bad(2, &["check", "g.ron"]).contains("trust"));
+}
+
+#[test]
+fn trusting_says_what_is_granted() {
+    let place = Place::new();
+    plugin(&place, "plugins/grain");
+    let out = place.good(&["plugin", "trust", "grain", "--read", "more"]);
+    for line in ["grain 1.0.0 is trusted (wasm)", "runs in a sandbox", "it may read luts, more"] {
+        assert!(out.contains(line), "{out}");
+    }
+    let out = place.good(&["plugin", "trust", "grain", "--native"]);
+    assert!(out.contains("is native code: it can do whatever you can"), "{out}");
+    let out = place.good(&["plugin", "trust", "grain", "--native", "--isolate"]);
+    assert!(out.contains("in a process of its own"), "{out}");
+    let out = place.good(&["plugin", "trust", "grain", "--dev"]);
+    assert!(out.contains("every build in plugins/grain is taken; --locked refuses it"), "{out}");
+    for path in ["/etc", "../up", ""] {
+        let err = place.bad(2, &["plugin", "trust", "grain", "--read", path]);
+        assert!(said(&err).contains("relative to the graph"), "{err}");
+    }
+    assert!(said(&place.bad(2, &["plugin", "trust", "gain"])).contains("found are grain"));
+}
+
+#[test]
+fn what_changed_is_refused_until_it_is_accepted() {
+    let place = Place::new();
+    plugin(&place, "plugins/grain");
+    place.write("g.ron", GRAPH);
+    place.good(&["plugin", "trust", "grain"]);
+    let state = || list(&place, &[])["plugins"][0]["state"].as_str().unwrap().to_owned();
+    assert_eq!(state(), "wasm, pinned");
+    place.write("plugins/grain/grain.wasm", "another");
+    assert!(state().contains("has changed"), "{}", state());
+    assert!(place.bad(2, &["check", "g.ron"]).contains("has changed"));
+    place.good(&["plugin", "trust", "grain"]);
+    place.write("plugins/grain/plugin.ron", MANIFEST.replace("luts", "home"));
+    assert!(state().contains("asks for something else"), "{}", state());
+    place.good(&["plugin", "trust", "grain", "--dev"]);
+    assert_eq!(state(), "wasm, at work");
+    let err = place.bad(2, &["check", "g.ron", "--locked"]);
+    assert!(said(&err).contains("which --locked refuses"), "{err}");
+    std::fs::remove_file(place.path("plugins/grain/grain.wasm")).unwrap();
+    assert!(state().contains("is not built"), "{}", state());
+}
+
+#[test]
+fn adding_copies_what_the_manifest_names_and_pins_it() {
+    let place = Place::new();
+    plugin(&place, "mine");
+    let out = place.good(&["plugin", "add", "mine"]);
+    assert!(out.contains("grain 1.0.0 is trusted (wasm)"), "{out}");
+    let library = format!(
+        "plugins/grain/{}grain{}",
+        std::env::consts::DLL_PREFIX,
+        std::env::consts::DLL_SUFFIX
+    );
+    let expected =
+        ["plugins/grain/grain.wasm", &library, "plugins/grain/plugin.ron", "plugins/kino.lock.ron"];
+    assert_eq!(place.files("data"), expected);
+    assert_eq!(list(&place, &[])["plugins"][0]["state"], "wasm, pinned");
+    // A newer build takes its place; one that cannot be pinned leaves it as it is.
+    place.write("mine/grain.wasm", "newer");
+    place.good(&["plugin", "add", "mine/plugin.ron", "--native", "--isolate"]);
+    assert_eq!(list(&place, &[])["plugins"][0]["state"], "native, pinned, isolated");
+    assert_eq!(std::fs::read(place.path("data/plugins/grain/grain.wasm")).unwrap(), b"newer");
+    std::fs::remove_file(place.path("mine/grain.wasm")).unwrap();
+    let err = place.bad(2, &["plugin", "add", "mine"]);
+    assert!(said(&err).contains("is not built"), "{err}");
+    assert_eq!(place.files("data"), expected);
+    assert_eq!(list(&place, &[])["plugins"][0]["state"], "native, pinned, isolated");
+    assert!(place.bad(2, &["plugin", "add", "nowhere"]).contains("is no plugin"));
+}
+
+#[test]
+fn a_component_alone_is_a_plugin() {
+    let place = Place::new();
+    place.write("stranger-1.wasm", COMPONENT);
+    place.good(&["plugin", "add", "stranger-1.wasm"]);
+    let listed = list(&place, &[]);
+    assert_eq!(listed["plugins"][0]["id"], "stranger_1");
+    assert_eq!(listed["plugins"][0]["state"], "wasm, pinned");
+    let node = listed["plugins"][0]["nodes"][0].as_str().unwrap();
+    assert!(place.good(&["nodes", node]).contains(node));
+    // What is none, and native code that nobody trusts, is left alone.
+    place.write("broken.wasm", &COMPONENT[..1000]);
+    place.bad(2, &["plugin", "add", "broken.wasm"]);
+    place.write("1.wasm", COMPONENT);
+    assert!(place.bad(2, &["plugin", "add", "1.wasm"]).contains("`id` is letters"));
+    let library = format!("x{}", std::env::consts::DLL_SUFFIX);
+    place.write(&library, "library");
+    assert!(place.bad(2, &["plugin", "add", &library]).contains("--native"));
+    place.write("notes.txt", "notes");
+    assert!(place.bad(2, &["plugin", "add", "notes.txt"]).contains("neither"));
+    assert_eq!(place.files("data").len(), 3);
+}
+
+#[test]
+fn conflicts_and_broken_manifests_are_listed() {
+    let place = Place::new();
+    plugin(&place, "plugins/grain");
+    plugin(&place, "plugins/zzz");
+    place.write("plugins/other/plugin.ron", MANIFEST.replace("\"grain\"", "\"other\""));
+    place.write(
+        "plugins/model/plugin.ron",
+        MANIFEST.replace("grain", "load").replace("film", "model"),
+    );
+    place.write("plugins/broken/plugin.ron", "Plugin(\n  id: 3)");
+    let ran = place.kino(&["plugin", "list"]);
+    assert_eq!(ran.code, 1, "{}", ran.err);
+    for fault in [
+        "./plugins/broken/plugin.ron:2:",
+        "two plugins claim the node `film.grain`: `grain` (./plugins/grain) and `other` (./plugins/other)",
+        "two plugins are called `grain`: in ./plugins/grain and in ./plugins/zzz",
+        "`load` (./plugins/model) claims `model.load`, which is built in",
+    ] {
+        assert!(ran.out.contains(fault), "{fault}\n{}", ran.out);
+    }
+    place.write("g.ron", GRAPH);
+    let err = place.bad(2, &["check", "g.ron"]);
+    assert!(said(&err).contains("two plugins claim the node `film.grain`"), "{err}");
+    // Graphs without plugins do not care.
+    place.good(&["check", "text_to_video"]);
+}
+
+#[test]
+fn a_new_plugin_is_trusted_where_it_lies_and_found_when_it_is_pinned() {
+    let place = Place::new();
+    place.good(&["plugin", "new", "hello"]);
+    let place_of = |name: &str| place.path(&format!("hello/{name}"));
+    for file in ["plugin.ron", "Cargo.toml", "src/lib.rs", "graph.ron", ".gitignore", "README.md"] {
+        assert!(place_of(file).is_file(), "{file}");
+    }
+    let sdk = std::fs::read_to_string(place_of("Cargo.toml")).unwrap();
+    assert!(sdk.contains("data/sdk/"), "it needs no sources but those in the binary: {sdk}");
+    let state = |args: &[&str]| list(&place, args)["plugins"][0]["state"].to_string();
+    assert!(state(&["hello"]).contains("is not built"), "{}", state(&["hello"]));
+    place.write("hello/hello.wasm", "component");
+    assert_eq!(state(&["hello"]), "\"wasm, at work\"");
+    place.good(&["plugin", "trust", "hello", "--folder", "hello"]);
+    assert_eq!(state(&["hello"]), "\"wasm, pinned\"");
+    // A copy among the user's own does not stand in its author's way.
+    place.good(&["plugin", "add", "hello"]);
+    assert_eq!(list(&place, &["hello"])["faults"].as_array().unwrap().len(), 0);
+    assert_eq!(list(&place, &["hello"])["plugins"].as_array().unwrap().len(), 1);
+    assert!(place.bad(2, &["plugin", "new", "hello"]).contains("is there already"));
+    assert!(place.bad(2, &["plugin", "new", "Hello"]).contains("is no name"));
+}
