@@ -1,0 +1,81 @@
+//! The graphs with plugins: each runs with the component in the tree, pinned by the lock file beside
+//! it, and nothing is computed a second time.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use common::Place;
+use serde_json::Value;
+
+fn graphs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../graphs")
+}
+
+/// Runs a graph and gives the steps that were computed, and the file that was written.
+fn run(place: &Place, graph: &str) -> (BTreeSet<String>, PathBuf) {
+    let path = graphs().join(graph);
+    let out = place.good(&["run", &path.to_string_lossy(), "--locked", "--json"]);
+    let events: Vec<Value> =
+        out.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let started = events.iter().filter(|event| event["event"] == "started");
+    let names = started.filter_map(|event| event["name"].as_str().map(str::to_owned)).collect();
+    let file = events.iter().find_map(|event| event["files"][0]["path"].as_str());
+    (names, place.path(file.expect("a file")))
+}
+
+#[track_caller]
+fn check(graph: &str, of_the_plugin: &str) {
+    let place = Place::new();
+    let (computed, file) = run(&place, graph);
+    assert!(computed.contains(of_the_plugin), "{computed:?}");
+    let video = std::fs::read(&file).unwrap();
+    assert_eq!(&video[4..8], b"ftyp");
+    let (again, _) = run(&place, graph);
+    assert!(again.is_empty(), "{again:?}");
+}
+
+#[test]
+fn film_grain() {
+    check("film_grain.ron", "changed");
+}
+
+#[test]
+fn color_lut() {
+    check("color_lut.ron", "changed");
+}
+
+#[test]
+fn optical_flow_blend() {
+    check("optical_flow_blend.ron", "between");
+}
+
+#[test]
+fn prompt_expand() {
+    check("prompt_expand.ron", "full");
+}
+
+#[test]
+fn sigmas_karras() {
+    check("sigmas_karras.ron", "levels");
+}
+
+#[test]
+fn guide_apg() {
+    check("guide_apg.ron", "guider");
+}
+
+/// The colours change only where the table does: reading what was not granted fails by name.
+#[test]
+fn a_table_elsewhere_is_refused() {
+    let place = Place::new();
+    let graph = graphs().join("color_lut.ron");
+    let secret = place.write("secret.cube", "LUT_3D_SIZE 2\n");
+    for path in ["../README.md", "rules/shapes.txt", &secret.to_string_lossy()] {
+        let set = format!("table={path}");
+        let args = ["run", &graph.to_string_lossy(), "--locked", "--set", &set];
+        let said = place.bad(1, &args);
+        assert!(said.contains("may not be read"), "{path}: {said}");
+    }
+}
