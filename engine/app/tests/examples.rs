@@ -13,57 +13,57 @@ fn graphs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../graphs")
 }
 
-/// Runs a graph and gives the steps that were computed, and the file that was written.
-fn run(place: &Place, graph: &str) -> (BTreeSet<String>, PathBuf) {
+/// Runs a graph and gives the nodes that were computed, and the file that was written, if one was.
+fn run(place: &Place, graph: &str) -> (BTreeSet<String>, Option<PathBuf>) {
     let path = graphs().join(graph);
     let out = place.good(&["run", &path.to_string_lossy(), "--locked", "--json"]);
     let events: Vec<Value> =
         out.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let started = events.iter().filter(|event| event["event"] == "started");
-    let names = started.filter_map(|event| event["name"].as_str().map(str::to_owned)).collect();
+    let ops = started.filter_map(|event| event["op"].as_str().map(str::to_owned)).collect();
     let file = events.iter().find_map(|event| event["files"][0]["path"].as_str());
-    (names, place.path(file.expect("a file")))
+    (ops, file.map(|file| place.path(file)))
 }
 
 #[track_caller]
-fn check(graph: &str, of_the_plugin: &str) {
+fn check(graph: &str, op: &str) {
     let place = Place::new();
     let (computed, file) = run(&place, graph);
-    assert!(computed.contains(of_the_plugin), "{computed:?}");
-    let video = std::fs::read(&file).unwrap();
-    assert_eq!(&video[4..8], b"ftyp");
+    assert!(computed.contains(op), "{computed:?}");
+    assert!(std::fs::metadata(file.expect("a file")).unwrap().len() > 1000);
     let (again, _) = run(&place, graph);
-    assert!(again.is_empty(), "{again:?}");
+    // A text that is an output is looked up again; nothing else is.
+    assert!(again.is_empty() || again.iter().eq([op]), "{again:?}");
 }
 
 #[test]
 fn film_grain() {
-    check("film_grain.ron", "changed");
+    check("film_grain.ron", "film.grain");
 }
 
 #[test]
 fn color_lut() {
-    check("color_lut.ron", "changed");
+    check("color_lut.ron", "color.lut");
 }
 
 #[test]
 fn optical_flow_blend() {
-    check("optical_flow_blend.ron", "between");
+    check("optical_flow_blend.ron", "motion.interpolate");
 }
 
 #[test]
 fn prompt_expand() {
-    check("prompt_expand.ron", "full");
+    check("prompt_expand.ron", "prompt.expand");
 }
 
 #[test]
 fn sigmas_karras() {
-    check("sigmas_karras.ron", "levels");
+    check("sigmas_karras.ron", "sigmas.karras");
 }
 
 #[test]
 fn guide_apg() {
-    check("guide_apg.ron", "guider");
+    check("guide_apg.ron", "guide.apg");
 }
 
 /// The colours change only where the table does: reading what was not granted fails by name.
