@@ -122,7 +122,7 @@ impl Session<'_> {
     fn run(&self, plan: &Plan) -> Outcome {
         let registry = self.engine.runtime.registry();
         let turn = Turn { engine: self.engine, registry: &registry, plan };
-        let stop = Stop::new(&self.cancel);
+        let stop = Stop::whole(&self.cancel);
         turn.take(&stop, self.previews.as_ref(), &|event| self.watch.see(event))
     }
 }

@@ -96,7 +96,7 @@ impl Report {
 }
 
 /// Nodes, services and caches: what plans run on. One runtime serves any number of runs, also at
-/// the same time: what one of them is computing, no other computes again.
+/// the same time. Where results stay in memory, no run computes what another is computing.
 pub struct Runtime {
     registry: RwLock<Arc<Registry>>,
     services: Arc<Services>,
@@ -168,7 +168,7 @@ impl Runtime {
         record: &str,
         events: &(dyn Fn(Event) + Sync),
     ) -> Report {
-        self.run_with(&self.registry(), plan, &Stop::new(cancel), record, events)
+        self.run_with(&self.registry(), plan, &Stop::whole(cancel), record, events)
     }
 
     /// As [`Runtime::run`], with the nodes that the plan was made with, whatever was loaded since,

@@ -11,6 +11,8 @@ use kino_node::Cancel;
 #[derive(Debug, Default)]
 pub struct Stop {
     cancel: Cancel,
+    /// Whether it can only be stopped altogether, so that nobody asks for its steps.
+    whole: bool,
     superseded: AtomicBool,
     state: Mutex<State>,
 }
@@ -27,6 +29,11 @@ impl Stop {
     /// Stops the run when `cancel` is raised.
     pub fn new(cancel: &Cancel) -> Self {
         Stop { cancel: cancel.clone(), ..Stop::default() }
+    }
+
+    /// Stops the run when `cancel` is raised; it makes way for no other.
+    pub fn whole(cancel: &Cancel) -> Self {
+        Stop { cancel: cancel.clone(), whole: true, ..Stop::default() }
     }
 
     /// Stops the whole run.
@@ -58,6 +65,9 @@ impl Stop {
 
     /// A step begins: its own flag, until the guard is dropped.
     pub(crate) fn begin(&self, step: u32, key: Key) -> Begun<'_> {
+        if self.whole {
+            return Begun { stop: self, step, cancel: self.cancel.clone() };
+        }
         let cancel = self.cancel.child();
         let mut state = self.state();
         if state.keep.as_ref().is_some_and(|keep| !keep.contains(&key)) {
@@ -82,6 +92,8 @@ pub(crate) struct Begun<'s> {
 
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
-        self.stop.state().running.remove(&self.step);
+        if !self.stop.whole {
+            self.stop.state().running.remove(&self.step);
+        }
     }
 }

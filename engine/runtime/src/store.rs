@@ -46,7 +46,8 @@ pub(crate) struct Store {
     pub(crate) disk: Option<DiskCache>,
     /// What sinks wrote.
     sinks: Mutex<HashMap<[u8; 32], (Header, Outputs)>>,
-    keeps: bool,
+    /// Whether results stay in memory: there will be other runs.
+    pub(crate) keeps: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -190,6 +190,9 @@ impl<'r> Work<'r> {
     /// not come to have them, the step is computed here.
     fn take_off(&self, at: usize, cancel: &Cancel) -> Result<Flown<'r>> {
         let (key, wanted) = (self.wiring.key(at), &self.wanted[self.wiring.slots(at)]);
+        if !self.store.keeps {
+            return Ok(Flown::Here(None));
+        }
         let begun = Instant::now();
         while let Some(flight) = self.flights.of_others(key, wanted, self.run) {
             if let Some(outputs) = flight.wait(cancel)? {

@@ -87,6 +87,9 @@ impl Default for Limits {
     }
 }
 
+/// Hears messages of a plugin: level, target, message.
+pub type Listener<'a> = dyn Fn(u32, &str, &str) + Sync + 'a;
+
 /// What a call of a plugin may reach.
 pub struct Call<'a> {
     /// The plugin's id, for messages.
@@ -108,7 +111,7 @@ pub struct Call<'a> {
     /// What it may use up.
     pub limits: Limits,
     /// Where messages of the plugin go: level, target, message. None is the engine's log.
-    pub listener: Option<&'a (dyn Fn(u32, &str, &str) + Sync)>,
+    pub listener: Option<&'a Listener<'a>>,
 }
 
 impl Call<'_> {

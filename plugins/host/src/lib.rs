@@ -22,7 +22,7 @@ pub mod ops;
 mod plugin;
 mod trust;
 
-pub use artifact::{Artifact, Call, Files, Instance, Limits, NoFiles};
+pub use artifact::{Artifact, Call, Files, Instance, Limits, Listener, NoFiles};
 pub use convert::ReadView;
 pub use descriptor::{Descriptor, NodeSpec};
 pub use draft::{Draft, WriteView};

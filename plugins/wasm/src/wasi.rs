@@ -95,12 +95,14 @@ pub(crate) fn add(
                 instance.resource(function, resource(function), |_, _| Ok(()))?;
             }
             ComponentItem::ComponentFunc(_) => {
-                if !known(&mut instance, &interface, function)? {
-                    let called = format!("{interface}#{function}");
-                    instance.func_new(function, move |_, _, _, _| {
-                        Err(Stop::Forbidden(called.clone()).into())
-                    })?;
+                let is_known = known(&mut instance, &interface, function)?;
+                if is_known {
+                    continue;
                 }
+                let called = format!("{interface}#{function}");
+                instance.func_new(function, move |_, _, _, _| {
+                    Err(Stop::Forbidden(called.clone()).into())
+                })?;
             }
             _ => {}
         }

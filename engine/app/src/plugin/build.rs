@@ -132,7 +132,7 @@ fn compile(
         let file = files.iter().filter_map(Value::as_str).find(|file| file.ends_with(ending))?;
         Some(PathBuf::from(file))
     };
-    messages.filter_map(library).last().ok_or_else(|| {
+    messages.rev().find_map(library).ok_or_else(|| {
         Failure::usage("cargo built no library to load")
             .hint("Cargo.toml needs `[lib] crate-type = [\"cdylib\", \"rlib\"]`")
     })

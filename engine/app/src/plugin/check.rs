@@ -2,7 +2,7 @@
 //! hold.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -215,7 +215,7 @@ fn chunks_agree(node: &str, kind: BuildKind, folder: &Path, findings: &mut Vec<F
 }
 
 /// Native build and component give the same.
-fn builds_agree(node: &str, wasm: &PathBuf, native: &PathBuf, findings: &mut Vec<Finding>) {
+fn builds_agree(node: &str, wasm: &Path, native: &Path, findings: &mut Vec<Finding>) {
     for (index, case) in Case::all().into_iter().enumerate() {
         if matches!(case, Case::NotNumbers) {
             continue;

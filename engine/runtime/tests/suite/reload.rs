@@ -204,7 +204,7 @@ fn a_newer_run_takes_over_what_it_needs_and_the_rest_is_cancelled() {
 
 #[test]
 fn what_another_run_gave_up_is_computed_here() {
-    let (rig, gate) = (Rig::new(), Arc::new(Gate::default()));
+    let (rig, gate) = (Rig::in_memory(), Arc::new(Gate::default()));
     let nodes = generation(0, &gate);
     let mut draft = Draft::default();
     let only = add(&mut draft, "only", "patient", vec![lit(1)], 1);
@@ -228,7 +228,7 @@ fn what_another_run_gave_up_is_computed_here() {
 
 #[test]
 fn a_run_that_waits_for_another_can_be_cancelled() {
-    let (rig, gate) = (Rig::new(), Arc::new(Gate::default()));
+    let (rig, gate) = (Rig::in_memory(), Arc::new(Gate::default()));
     let nodes = generation(0, &gate);
     let mut draft = Draft::default();
     let only = add(&mut draft, "only", "patient", vec![lit(1)], 1);
@@ -247,7 +247,7 @@ fn a_run_that_waits_for_another_can_be_cancelled() {
 
 #[test]
 fn a_superseded_run_can_be_superseded_again() {
-    let (rig, gate) = (Rig::new(), Arc::new(Gate::default()));
+    let (rig, gate) = (Rig::in_memory(), Arc::new(Gate::default()));
     let nodes = generation(0, &gate);
     let mut draft = Draft::default();
     let only = add(&mut draft, "only", "patient", vec![lit(1)], 1);
