@@ -1,5 +1,5 @@
-//! What plugins cost, each figure beside its floor in the same run: calls of empty nodes, and a gain
-//! over 81 frames of 480×832, built in, native, isolated and as a component.
+//! What plugins cost, each figure beside its floor in the same run: calls of empty nodes, and a
+//! gain over 81 frames of 480×832, built in, native, isolated and as a component.
 
 #![cfg(unix)]
 

@@ -44,6 +44,7 @@ const UNSAFE_ALLOWED: &[&str] = &[
     "plugins/abi/",
     "plugins/native/",
     "plugins/sdk/",
+    "plugins/wasm/tests/guests/",
 ];
 
 fn root() -> PathBuf {

@@ -1,5 +1,5 @@
-//! The graphs with plugins: each runs with the component in the tree, pinned by the lock file beside
-//! it, and nothing is computed a second time.
+//! The graphs with plugins: each runs with the component in the tree, pinned by the lock file
+//! beside it, and nothing is computed a second time.
 
 mod common;
 

@@ -1,4 +1,5 @@
-//! Native plugins: a real one in C, the compiled one of version 1.0, isolation, and what is refused.
+//! Native plugins: a real one in C, the compiled one of version 1.0, isolation, and what is
+//! refused.
 
 mod common;
 

@@ -7,7 +7,11 @@
 //!
 //! /// Multiplies every frame by a gain.
 //! #[node(id = "example.gain", version = "1.0.0", like = "frames")]
-//! fn gain(cx: &mut Cx, frames: Frames, #[param(default = 1.0, range = 0.0..=4.0)] gain: f64) -> Result<Frames> {
+//! fn gain(
+//!     cx: &mut Cx,
+//!     frames: Frames,
+//!     #[param(default = 1.0, range = 0.0..=4.0)] gain: f64,
+//! ) -> Result<Frames> {
 //!     frames.map(cx, |input, output| {
 //!         for (o, i) in output.iter_mut().zip(input) {
 //!             *o = i * gain as f32;
