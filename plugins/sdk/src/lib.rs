@@ -129,9 +129,9 @@
 //!
 //! - [`Cx`] reports progress, says whether the run was cancelled, and reads granted files.
 //! - [`Tensor`]s are computed with by methods ([`Tensor::matmul`], [`Tensor::conv2d`],
-//!   [`Tensor::add`], …), which the engine runs where the tensor lies, a GPU too. [`Tensor::as_slice`]
-//!   is the engine's own memory in a native plugin; in a component it copies the tensor once, and
-//!   [`Tensor::with_piece`] hands over a piece of it.
+//!   [`Tensor::add`], …), which the engine runs where the tensor lies, a GPU too.
+//!   [`Tensor::as_slice`] is the engine's own memory in a native plugin; in a component it copies
+//!   the tensor once, and [`Tensor::with_piece`] hands over a piece of it.
 //! - [`Frames`] come in chunks: [`Frames::map`] goes over elements, [`Frames::map_frames`] over
 //!   frames, [`Frames::map_chunks`] over tensors. None of them holds a whole video, and all of them
 //!   look at the cancel flag.
@@ -139,6 +139,7 @@
 //!   Spans are not kept.
 //! - An error has a message and a hint: `Err(Error::new("…").hint("…"))`, [`bail!`], [`ensure!`], or
 //!   `?` on any error. A panic ends the node with its message and place, and nothing else.
+//! - [`mod@testing`] runs a node in a plain `cargo test`.
 //! - [`mod@testing`] runs a node in a plain `cargo test`.
 
 // The macros write paths that begin with the crate's own name.

@@ -7,12 +7,12 @@ use motion::{Motion, Picture};
 
 /// Adds frames between frames, along their motion; the rate grows with their number.
 ///
-/// For every block of a new frame at the time t between its neighbours, the motion d is sought for
-/// which the picture before, at p − t·d, and the picture after, at p + (1 − t)·d, agree best
+/// For every block of a new frame at the time t between its neighbours, the motion d is sought
+/// for which the picture before, at p − t·d, and the picture after, at p + (1 − t)·d, agree best
 /// (bilateral block matching: Choi et al. 2007, Motion-Compensated Frame Interpolation Using
-/// Bilateral Motion Estimation). A pixel takes the motion of whichever block around it makes both agree best,
-/// and is blended from both along it. What is hidden in one of the pictures, or moves farther than
-/// `reach`, comes out as a plain blend.
+/// Bilateral Motion Estimation). A pixel takes the motion of whichever block around it makes both
+/// agree best, and is blended from both along it. What is hidden in one of the pictures, or moves
+/// farther than `reach`, comes out as a plain blend.
 #[node(id = "motion.interpolate", version = "1.0.0", heavy, expensive)]
 pub fn optical_flow_blend(
     cx: &mut Cx,
