@@ -137,8 +137,8 @@
 //!   look at the cancel flag.
 //! - Events of [`tracing`] reach the engine's log, from the thread that the node was called on.
 //!   Spans are not kept.
-//! - An error has a message and a hint: `Err(Error::new("…").hint("…"))`, [`bail!`], [`ensure!`], or
-//!   `?` on any error. A panic ends the node with its message and place, and nothing else.
+//! - An error has a message and a hint: `Err(Error::new("…").hint("…"))`, [`bail!`], [`ensure!`],
+//!   or `?` on any error. A panic ends the node with its message and place, and nothing else.
 //! - [`mod@testing`] runs a node in a plain `cargo test`.
 //! - [`mod@testing`] runs a node in a plain `cargo test`.
 
