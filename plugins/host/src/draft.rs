@@ -236,6 +236,19 @@ mod tests {
     }
 
     #[test]
+    fn a_tensor_is_seen_where_it_lies() {
+        use kino_node::Value;
+        let tensor = Tensor::arange(0f32, 24.0, &Device::Cpu).unwrap().reshape((2, 12)).unwrap();
+        let row = tensor.narrow(0, 1, 1).unwrap();
+        let (storage, _) = tensor.storage_and_layout();
+        let candle_core::Storage::Cpu(storage) = &*storage else { panic!() };
+        let at = storage.as_slice::<f32>().unwrap()[12..].as_ptr();
+        let view = crate::Item::Value(Value::Tensor(row)).view().unwrap();
+        assert!(std::ptr::eq(at.cast(), view.data));
+        assert_eq!((view.shape, view.strides), (vec![1, 12], vec![12, 1]));
+    }
+
+    #[test]
     fn impossible_shapes_are_refused() {
         for shape in [&[usize::MAX, 2][..], &[0, usize::MAX], &[1 << 40], &[1 << 20, 1 << 20, 4]] {
             assert!(Draft::zeros(DType::F64, shape, 1 << 30).is_err(), "{shape:?}");

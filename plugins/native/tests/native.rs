@@ -139,6 +139,35 @@ fn a_node_that_fails_says_so_and_the_next_runs() {
     assert!(matches!(run("hello").unwrap()[..], [Some(Value::Text(_))]));
 }
 
+/// What a plugin gives is held against what it promised, by the node that the engine sees.
+#[test]
+fn a_plugin_that_lies_about_its_ports_is_caught() {
+    use kino_host::{Limits, NoFiles, Plugin};
+    use kino_node::{Cancel, Cx, Inputs, Services};
+    let folder = tempfile::tempdir().unwrap();
+    let native = NativePlugin::load(trust(&build(folder.path(), "bad", &[]))).unwrap();
+    let limits = Limits::default();
+    let plugin =
+        Plugin::new("bad", "", std::sync::Arc::new(native), std::sync::Arc::new(NoFiles), limits);
+    let world = World::new();
+    let services = Services::new(candle_core::Device::Cpu, world.spill.clone());
+    let nodes = plugin.nodes();
+    let mut cx = Cx {
+        name: "liar",
+        services: &services,
+        cancel: &Cancel::default(),
+        record: "",
+        wanted: &[true],
+        report: &|_| {},
+    };
+    let inputs = text("lie");
+    let inputs = Inputs::new(&nodes[0].signature().inputs, &inputs);
+    assert_eq!(
+        nodes[0].run(&mut cx, &inputs).unwrap_err().to_string(),
+        "the plugin `bad` breaks its promise: output `text`: promised Text, gave Int"
+    );
+}
+
 #[cfg(unix)]
 mod isolated {
     use super::*;
