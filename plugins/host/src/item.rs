@@ -182,7 +182,7 @@ impl Item {
             Item::Value(Value::Latent(_)) => &LATENT,
             Item::Value(Value::Conditioning(_)) => &CONDITIONING,
             Item::Value(Value::Patches(_)) => &PATCHES,
-            Item::Value(Value::Frames(_)) => &FRAMES,
+            Item::Value(Value::Frames(_)) | Item::Growing(_) => &FRAMES,
             _ => &[],
         }
     }
@@ -233,6 +233,10 @@ impl Item {
             Item::Value(Value::Own(record)) => {
                 let field = record.fields.iter().find(|(field, _)| **field == *name);
                 field.map(|(_, value)| Item::Value(value.clone()))
+            }
+            // Frames that are looked at are done.
+            Item::Growing(growing) => {
+                return Item::Value(Value::Frames(growing.finish()?)).field(name);
             }
             Item::Fields(_, fields) => {
                 fields.iter().find(|(field, _)| **field == *name).map(|(_, item)| item.clone())

@@ -74,8 +74,11 @@ fn draft(own: &mut Own, shape: &Shape) -> Result<Entry> {
     let dims: Vec<usize> = dims.collect();
     let dtype = shape.dtype.dtype();
     let each = dtype.size_in_bytes() as u64;
-    let bytes = shape.dims.iter().try_fold(each, |bytes, dim| bytes.checked_mul(*dim));
-    let bytes = bytes.ok_or_else(|| Error::failed(format!("no tensor has the shape {dims:?}")))?;
+    // Also where one dimension is 0, the others stay within what can be counted.
+    let most = shape.dims.iter().try_fold(each, |bytes, dim| bytes.checked_mul((*dim).max(1)));
+    let most = most.filter(|most| i64::try_from(*most).is_ok());
+    most.ok_or_else(|| Error::failed(format!("no tensor has the shape {dims:?}")))?;
+    let bytes = shape.dims.iter().product::<u64>() * each;
     let charge = own.charge(bytes)?;
     let mut entry = Entry::free(Item::Draft(Arc::new(Draft::zeros(dtype, &dims, bytes)?)));
     entry.pay(charge);
