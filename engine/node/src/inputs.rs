@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
 use kino_port::{Fact, Facts, Literal, Port, PortType};
 
 use crate::{Conditioning, Error, Frames, Guider, Latent, Part, Patches, Result, Sigmas, Value};
@@ -30,6 +29,23 @@ impl<'a> Inputs<'a> {
     pub fn get(&self, port: &str) -> Option<&'a Value> {
         let index = self.ports.iter().position(|candidate| candidate.name == port)?;
         self.values.get(index)?.as_ref()
+    }
+
+    /// All values in the ports' order, each as its port takes it; at a list port a list.
+    ///
+    /// # Errors
+    /// When a value does not fit its port.
+    pub fn fitted(&self) -> Result<Vec<Option<Value>>> {
+        let one = |port: &Port| match self.get(&port.name) {
+            None => Ok(None),
+            Some(_) if port.is_list() => {
+                let items = self.items(&port.name).into_iter();
+                let items = items.map(|(name, item)| Ok((name, fit(&port.name, item, &port.ty)?)));
+                Ok(Some(Value::List(items.collect::<Result<_>>()?)))
+            }
+            Some(value) => fit(&port.name, value, &port.ty).map(Some),
+        };
+        self.ports.iter().map(one).collect()
     }
 
     /// What is known of inputs that have arrived: literals as they are; of the rest, that something
@@ -108,22 +124,21 @@ impl<'a> Inputs<'a> {
 
     /// The frames at a port; a tensor `[f, h, w, 3]` will do.
     pub fn frames(&self, port: &str) -> Result<Arc<Frames>> {
-        match self.need(port)? {
-            Value::Frames(frames) => Ok(Arc::clone(frames)),
-            Value::Tensor(tensor) => Ok(Arc::new(Frames::from_tensor(tensor, None)?)),
-            other => Self::mismatch(port, "Frames", other),
+        match fit(port, self.need(port)?, &PortType::Frames)? {
+            Value::Frames(frames) => Ok(frames),
+            other => Self::mismatch(port, "Frames", &other),
         }
     }
 
     /// The latent at a port; a tensor `[c, f, h, w]` or `[1, c, f, h, w]` will do.
     pub fn latent(&self, port: &str) -> Result<Arc<Latent>> {
-        as_latent(port, self.need(port)?)
+        latent(port, self.need(port)?)
     }
 
     /// The latents at a list port, each with its name where it has one.
     pub fn latents(&self, port: &str) -> Result<Vec<Named<Arc<Latent>>>> {
         let items = self.items(port);
-        items.into_iter().map(|(name, value)| Ok((name, as_latent(port, value)?))).collect()
+        items.into_iter().map(|(name, value)| Ok((name, latent(port, value)?))).collect()
     }
 
     /// The patches at a port.
@@ -138,19 +153,20 @@ impl<'a> Inputs<'a> {
     /// prompt whose negative embeddings are zeros.
     pub fn conditionings(&self, port: &str) -> Result<Vec<Arc<Conditioning>>> {
         let items = self.items(port).into_iter();
-        items.map(|(_, value)| as_conditioning(port, value)).collect()
+        let conditioning =
+            |(_, value): Named<&Value>| match fit(port, value, &PortType::Conditioning)? {
+                Value::Conditioning(conditioning) => Ok(conditioning),
+                other => Self::mismatch(port, "Conditioning", &other),
+            };
+        items.map(conditioning).collect()
     }
 
     /// The noise levels at a port, if something feeds it; a tensor `[steps + 1]` will do.
     pub fn sigmas(&self, port: &str) -> Result<Option<Sigmas>> {
-        match self.get(port) {
-            None => Ok(None),
-            Some(Value::Sigmas(sigmas)) => Ok(Some(sigmas.clone())),
-            Some(Value::Tensor(tensor)) => {
-                let levels = tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
-                Ok(Some(Sigmas(levels.into_iter().map(kino_port::Sigma).collect())))
-            }
-            Some(other) => Self::mismatch(port, "Sigmas", other),
+        let Some(value) = self.get(port) else { return Ok(None) };
+        match fit(port, value, &PortType::Sigmas)? {
+            Value::Sigmas(sigmas) => Ok(Some(sigmas)),
+            other => Self::mismatch(port, "Sigmas", &other),
         }
     }
 
@@ -176,48 +192,13 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// A shape without its leading batch of one, where it has `rank + 1` dimensions.
-fn unbatched(tensor: &Tensor, rank: usize) -> Result<Tensor> {
-    if tensor.rank() == rank + 1 && tensor.dim(0)? == 1 {
-        Ok(tensor.squeeze(0)?)
-    } else {
-        Ok(tensor.clone())
-    }
+fn fit(port: &str, value: &Value, ty: &PortType) -> Result<Value> {
+    value.fit(ty).map_err(|error| Error::input(port, error.to_string()))
 }
 
-fn as_latent(port: &str, value: &Value) -> Result<Arc<Latent>> {
-    match value {
-        Value::Latent(latent) => Ok(Arc::clone(latent)),
-        Value::Tensor(tensor) => {
-            let tensor = unbatched(tensor, 4)?;
-            if tensor.rank() != 4 {
-                let found = tensor.dims();
-                return Err(Error::input(
-                    port,
-                    format!("a latent is [c, f, h, w], found {found:?}"),
-                ));
-            }
-            Ok(Arc::new(Latent { tensor: tensor.to_dtype(DType::F32)?, space: None }))
-        }
-        other => Inputs::mismatch(port, PortType::Latent.to_string().as_str(), other),
-    }
-}
-
-fn as_conditioning(port: &str, value: &Value) -> Result<Arc<Conditioning>> {
-    match value {
-        Value::Conditioning(conditioning) => Ok(Arc::clone(conditioning)),
-        Value::Tensor(tensor) => {
-            let positive = unbatched(tensor, 2)?;
-            if positive.rank() != 2 {
-                let found = positive.dims();
-                return Err(Error::input(
-                    port,
-                    format!("embeddings are [rows, dim], found {found:?}"),
-                ));
-            }
-            let negative = positive.zeros_like()?;
-            Ok(Arc::new(Conditioning { positive, negative }))
-        }
-        other => Inputs::mismatch(port, "Conditioning", other),
+fn latent(port: &str, value: &Value) -> Result<Arc<Latent>> {
+    match fit(port, value, &PortType::Latent)? {
+        Value::Latent(latent) => Ok(latent),
+        other => Inputs::mismatch(port, "Latent", &other),
     }
 }

@@ -11,6 +11,7 @@ mod codec;
 mod cx;
 mod error;
 mod facts;
+mod fit;
 mod frames;
 mod inputs;
 mod node;

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use kino_port::Sigma;
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
+use crate::{Cancel, Result};
 
 /// The latent space of one autoencoder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,8 +95,9 @@ pub struct Moment {
 
 /// Something that joins the velocities with and without text; it begins anew for each sampling run.
 pub trait Guider: Send + Sync {
-    /// The state for one sampling run of one clip.
-    fn begin(&self) -> Box<dyn Guidance>;
+    /// The state for one sampling run of one clip, which `cancel` stops. A guider outlives the run
+    /// that made it.
+    fn begin(&self, cancel: &Cancel) -> Box<dyn Guidance>;
 }
 
 /// A guider within one sampling run of one clip.

@@ -244,7 +244,7 @@ fn walk(
     guider: &dyn Guider,
     patches: &Patches,
 ) -> Result<Outputs> {
-    let mut guidances: Vec<_> = patches.clips.iter().map(|_| guider.begin()).collect();
+    let mut guidances: Vec<_> = patches.clips.iter().map(|_| guider.begin(cx.cancel)).collect();
     let schedule = stepper.schedule().clone();
     let of = schedule.steps();
     let mut x = patches.tokens.to_device(cx.device())?.to_dtype(DType::F32)?;

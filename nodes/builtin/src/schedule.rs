@@ -8,8 +8,8 @@ use kino_models::config::SchedulerConfig;
 use kino_models::guidance;
 use kino_models::schedule::Schedule;
 use kino_node::{
-    Cx, Guidance, Guider, Inputs, Moment, NodeDef, Outputs, Result, Services, Sigmas, SigmasFact,
-    Value, no_survey,
+    Cancel, Cx, Guidance, Guider, Inputs, Moment, NodeDef, Outputs, Result, Services, Sigmas,
+    SigmasFact, Value, no_survey,
 };
 use kino_port::{
     Fact, Facts, PortType, Sigma, Signature, Survey, Traits, count, edge, ports, real, text,
@@ -169,7 +169,7 @@ fn run_guide(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
 pub(crate) struct ClassifierFree(pub(crate) guidance::Guidance);
 
 impl Guider for ClassifierFree {
-    fn begin(&self) -> Box<dyn Guidance> {
+    fn begin(&self, _: &Cancel) -> Box<dyn Guidance> {
         Box::new(*self)
     }
 }

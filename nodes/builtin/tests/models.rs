@@ -246,7 +246,7 @@ fn cancelling_stops_every_node_that_computes() {
 struct Interrupting(Cancel);
 
 impl Guider for Interrupting {
-    fn begin(&self) -> Box<dyn Guidance> {
+    fn begin(&self, _: &Cancel) -> Box<dyn Guidance> {
         Box::new(Interrupting(self.0.clone()))
     }
 }

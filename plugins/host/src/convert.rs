@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
-use kino_node::{Clip, Conditioning, Error, Latent, Patches, Record, Result, Sigmas, Value};
-use kino_port::{PortType, Sigma};
+use kino_node::{Clip, Conditioning, Error, Latent, Patches, Record, Result, Value};
 
 use crate::item::Item;
 
@@ -233,52 +232,4 @@ fn patches<'a>(need: impl Fn(&str) -> Result<&'a Item>) -> Result<Patches> {
         )));
     }
     Ok(Patches { tokens, clips, patch: [size(0)?, size(1)?, size(2)?] })
-}
-
-/// A value that a plugin gave at a port, as the port's type wants it.
-///
-/// # Errors
-/// When it is of another type.
-pub(crate) fn fit(value: Value, ty: &PortType) -> Result<Value, String> {
-    let fits = match (ty, &value) {
-        (PortType::Any, _) => true,
-        (PortType::Text | PortType::Path, Value::Text(_)) => true,
-        (PortType::Int, Value::Int(_)) | (PortType::Bool, Value::Bool(_)) => true,
-        (PortType::Real, Value::Real(_)) => true,
-        (PortType::Real, Value::Int(int)) => return Ok(Value::Real(*int as f64)),
-        (PortType::Frames, Value::Frames(_)) | (PortType::Latent, Value::Latent(_)) => true,
-        (PortType::Patches, Value::Patches(_)) => true,
-        (PortType::Conditioning, Value::Conditioning(_)) => true,
-        (PortType::Sigmas, Value::Sigmas(_)) | (PortType::Guider, Value::Guider(_)) => true,
-        (PortType::File, Value::File(_)) => true,
-        (PortType::Sigmas, Value::Tensor(tensor)) => return sigmas(tensor),
-        (PortType::Tensor, value) => value.tensor().is_ok(),
-        (ty, Value::Tensor(_)) => ty.holds_tensor(),
-        (ty, Value::Part(part)) => *ty == part.ty,
-        (PortType::Own(name), Value::Own(record)) => **name == *record.ty,
-        (PortType::List(of), Value::List(items)) => {
-            let items = items.iter().map(|(name, item)| Ok((name.clone(), fit(item.clone(), of)?)));
-            return Ok(Value::List(items.collect::<Result<_, String>>()?));
-        }
-        _ => false,
-    };
-    if fits {
-        return Ok(value);
-    }
-    let found = match &value {
-        Value::Own(record) => record.ty.to_string(),
-        other => other.kind().to_owned(),
-    };
-    Err(format!("promised {ty}, gave {found}"))
-}
-
-fn sigmas(tensor: &Tensor) -> Result<Value, String> {
-    let levels = tensor.to_dtype(DType::F64).and_then(|levels| levels.flatten_all());
-    let levels = levels.and_then(|levels| levels.to_vec1::<f64>());
-    let levels = levels.map_err(|error| format!("noise levels cannot be read: {error}"))?;
-    let falls = levels.windows(2).all(|pair| pair[0] > pair[1]);
-    if levels.len() < 2 || !falls || levels.iter().any(|level| !(0.0..=1.0).contains(level)) {
-        return Err("noise levels fall from at most 1 to at least 0, two or more".to_owned());
-    }
-    Ok(Value::Sigmas(Sigmas(levels.into_iter().map(Sigma).collect())))
 }

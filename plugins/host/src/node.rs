@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use kino_node::{
-    Cancel, Cx, Error, Guidance, Guider, Inputs, Moment, Node, Outputs, Progress, Result, Services,
-    Spill, Value,
+    Cancel, Cx, Error, Guidance, Guider, Inputs, Moment, Node, Outputs, Result, Services, Spill,
+    Value,
 };
 use kino_port::{Fact, Facts, Objection, Signature, Survey};
 
 use crate::artifact::{Call, Instance};
-use crate::convert::fit;
 use crate::descriptor::NodeSpec;
 use crate::plugin::Plugin;
 
@@ -46,8 +45,7 @@ impl Node for PluginNode {
     }
 
     fn run(&self, cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
-        let ports = &self.spec.signature.inputs;
-        let values: Vec<_> = ports.iter().map(|port| inputs.get(&port.name).cloned()).collect();
+        let values = inputs.fitted()?;
         if self.spec.guider {
             let guider = PluginGuider {
                 plugin: Arc::clone(&self.plugin),
@@ -56,7 +54,6 @@ impl Node for PluginNode {
                 parameters: values,
                 device: cx.services.device.clone(),
                 spill: Arc::clone(&cx.services.spill),
-                cancel: cx.cancel.clone(),
             };
             return Ok(vec![Some(Value::Guider(Arc::new(guider)))]);
         }
@@ -87,8 +84,9 @@ impl PluginNode {
         }
         let fit = |(port, value): (&kino_port::Port, Option<Value>)| {
             let Some(value) = value else { return Ok(None) };
-            let value = fit(value, &port.ty)
-                .map_err(|what| self.lie(format!("output `{}`: {what}", port.name)))?;
+            let value = value.fit(&port.ty);
+            let value =
+                value.map_err(|what| self.lie(format!("output `{}`: {what}", port.name)))?;
             to_device(value, device).map(Some)
         };
         ports.iter().zip(outputs).map(fit).collect()
@@ -116,6 +114,7 @@ fn to_device(value: Value, device: &Device) -> Result<Value> {
 }
 
 /// A guider of a plugin: parameters, and the node to run once a step.
+#[derive(Clone)]
 struct PluginGuider {
     plugin: Arc<Plugin>,
     spec: NodeSpec,
@@ -123,37 +122,16 @@ struct PluginGuider {
     parameters: Vec<Option<Value>>,
     device: Device,
     spill: Arc<Spill>,
-    cancel: Cancel,
 }
 
 impl Guider for PluginGuider {
-    fn begin(&self) -> Box<dyn Guidance> {
-        Box::new(PluginGuidance {
-            plugin: Arc::clone(&self.plugin),
-            spec: self.spec.clone(),
-            step: self.step.clone(),
-            parameters: self.parameters.clone(),
-            device: self.device.clone(),
-            spill: Arc::clone(&self.spill),
-            cancel: self.cancel.clone(),
-            instance: None,
-        })
+    fn begin(&self, cancel: &Cancel) -> Box<dyn Guidance> {
+        let (guider, cancel) = (self.clone(), cancel.clone());
+        Box::new(PluginGuidance { guider, cancel, instance: None })
     }
 }
 
-/// A guider of a plugin within one sampling run of one clip: an instance of its own.
-struct PluginGuidance {
-    plugin: Arc<Plugin>,
-    spec: NodeSpec,
-    step: String,
-    parameters: Vec<Option<Value>>,
-    device: Device,
-    spill: Arc<Spill>,
-    cancel: Cancel,
-    instance: Option<Box<dyn Instance>>,
-}
-
-impl PluginGuidance {
+impl PluginGuider {
     fn parameter(&self, name: &str) -> Option<f64> {
         let (index, _) = self.spec.signature.input(name)?;
         match self.parameters.get(index)?.as_ref()? {
@@ -162,26 +140,44 @@ impl PluginGuidance {
             _ => None,
         }
     }
+
+    fn wrong(&self, found: String) -> Error {
+        Error::advised(
+            format!(
+                "the guider `{}` of `{}` gave {found} instead of a velocity",
+                self.spec.signature.name, self.plugin.id
+            ),
+            "it has the shape of `with_text`; please report this to the plugin's author",
+        )
+    }
+}
+
+/// A guider of a plugin within one sampling run of one clip: an instance of its own.
+struct PluginGuidance {
+    guider: PluginGuider,
+    cancel: Cancel,
+    instance: Option<Box<dyn Instance>>,
 }
 
 impl Guidance for PluginGuidance {
     fn guides(&self, moment: Moment) -> bool {
         let at = moment.step as f64 / moment.of.max(1) as f64;
-        at >= self.parameter("from").unwrap_or(0.0) && at < self.parameter("to").unwrap_or(1.0)
+        let end = |name, open| self.guider.parameter(name).unwrap_or(open);
+        at >= end("from", 0.0) && at < end("to", 1.0)
     }
 
     fn guide(&mut self, moment: Moment, with_text: &Tensor, without: &Tensor) -> Result<Tensor> {
-        let silent = |_: Progress| {};
+        let PluginGuider { plugin, spec, step, parameters, device, spill } = &self.guider;
         let call = Call {
-            plugin: &self.plugin.id,
-            step: &self.step,
-            device: &self.device,
-            spill: &self.spill,
+            plugin: &plugin.id,
+            step,
+            device,
+            spill,
             cancel: &self.cancel,
             wanted: &[true],
-            report: &silent,
-            files: &*self.plugin.files,
-            limits: self.plugin.limits,
+            report: &|_| {},
+            files: &*plugin.files,
+            limits: plugin.limits,
             listener: None,
         };
         let mut inputs = vec![
@@ -191,31 +187,18 @@ impl Guidance for PluginGuidance {
             Some(Value::Tensor(with_text.clone())),
             Some(Value::Tensor(without.clone())),
         ];
-        inputs.extend(self.parameters.iter().cloned());
+        inputs.extend(parameters.iter().cloned());
         let instance = match &mut self.instance {
             Some(instance) => instance,
-            none => none.insert(self.plugin.open(&self.spec.signature.name, &call)?),
+            none => none.insert(plugin.open(&spec.signature.name, &call)?),
         };
-        let outputs = instance.run(&call, &inputs)?;
-        let velocity = outputs.into_iter().next().flatten();
+        let velocity = instance.run(&call, &inputs)?.into_iter().next().flatten();
         let Some(Value::Tensor(velocity)) = velocity else {
-            return Err(self.wrong("no tensor".to_owned()));
+            return Err(self.guider.wrong("no tensor".to_owned()));
         };
         if velocity.dims() != with_text.dims() {
-            return Err(self.wrong(format!("a tensor {:?}", velocity.dims())));
+            return Err(self.guider.wrong(format!("a tensor {:?}", velocity.dims())));
         }
         Ok(velocity.to_device(with_text.device())?.to_dtype(with_text.dtype())?)
-    }
-}
-
-impl PluginGuidance {
-    fn wrong(&self, found: String) -> Error {
-        Error::advised(
-            format!(
-                "the guider `{}` of `{}` gave {found} instead of a velocity",
-                self.spec.signature.name, self.plugin.id
-            ),
-            "it has the shape of `with_text`; please report this to the plugin's author",
-        )
     }
 }

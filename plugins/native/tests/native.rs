@@ -164,7 +164,7 @@ fn a_plugin_that_lies_about_its_ports_is_caught() {
     let inputs = Inputs::new(&nodes[0].signature().inputs, &inputs);
     assert_eq!(
         nodes[0].run(&mut cx, &inputs).unwrap_err().to_string(),
-        "the plugin `bad` breaks its promise: output `text`: promised Text, gave Int"
+        "the plugin `bad` breaks its promise: output `text`: expected Text, found Int"
     );
 }
 

@@ -21,6 +21,8 @@ pub(crate) enum Case {
     Odd,
     /// Tensors with no elements.
     Empty,
+    /// Only what must be there.
+    Bare,
     /// Larger than caches.
     Large,
     /// Not a number, infinities, and the largest numbers.
@@ -42,7 +44,7 @@ impl Case {
     pub(crate) fn all() -> Vec<Case> {
         let mut all = vec![Case::Plain, Case::OneChunk];
         all.extend((0..4).map(Case::Random));
-        all.extend([Case::One, Case::Odd, Case::Empty, Case::Large, Case::NotNumbers]);
+        all.extend([Case::Bare, Case::One, Case::Odd, Case::Empty, Case::Large, Case::NotNumbers]);
         let types = [DType::U8, DType::U32, DType::I64, DType::BF16, DType::F16, DType::F64];
         all.extend(types.map(Case::Dtype));
         all.extend([Case::Ends(false), Case::Ends(true), Case::Cancelled, Case::CancelledLate]);
@@ -57,6 +59,7 @@ impl Case {
             Case::One => "one of each".into(),
             Case::Odd => "odd sizes".into(),
             Case::Empty => "no elements".into(),
+            Case::Bare => "nothing optional".into(),
             Case::Large => "large".into(),
             Case::NotNumbers => "NaN and infinities".into(),
             Case::Dtype(dtype) => format!("tensors of {}", dtype.as_str()),
@@ -127,6 +130,9 @@ pub(crate) fn value(
     spill: &Arc<Spill>,
     file: &str,
 ) -> Result<Option<Value>> {
+    if case == Case::Bare && !port.is_required() && port.default.is_none() {
+        return Ok(None);
+    }
     let literal = match case {
         Case::Random(_) | Case::Ends(_) => drawn(port, case, draws),
         _ => port.default.clone().or_else(|| drawn(port, case, draws)),

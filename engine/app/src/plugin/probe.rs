@@ -157,7 +157,7 @@ impl Probe<'_> {
         let outputs = self.node.run(&mut cx, &Inputs::new(&signature.inputs, &values))?;
         let Some(Some(Value::Guider(guider))) = outputs.first() else { return Ok(outputs) };
         let (with, without) = velocities(case, &mut draws)?;
-        let mut guidance = guider.begin();
+        let mut guidance = guider.begin(cancel);
         let mut velocities = Vec::new();
         for step in 0..3 {
             let moment = Moment { step, of: 3, sigma: Sigma(1.0 - step as f64 / 3.0) };
