@@ -47,6 +47,7 @@ fn build(folder: &Path, generation: usize) -> PathBuf {
         .args(["-shared", "-pthread", "-I"])
         .arg(kino_tests::root().join("plugins/abi/include"))
         .arg(format!("-DGENERATION={generation}"))
+        .arg(format!("-DENDS=\"{}\"", ends(folder).display()))
         .arg("-o")
         .arg(&library)
         .arg(suite)
@@ -54,6 +55,11 @@ fn build(folder: &Path, generation: usize) -> PathBuf {
         .expect("a C compiler");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     library
+}
+
+/// Where each build notes that it was told to shut down.
+fn ends(folder: &Path) -> PathBuf {
+    folder.join("ends")
 }
 
 /// An engine whose plugin is replaced again and again.
@@ -185,6 +191,9 @@ fn a_hundred_generations_under_a_running_graph() {
         kept.push((generation, report.output("tensor").expect("a tensor").clone()));
         assert!(rig.run(&rig.plan(0)).evaluated.is_empty(), "nothing has changed");
     }
+    let ended = fs::read_to_string(ends(builds.path())).expect("builds that have ended");
+    let ended: Vec<usize> = ended.lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(ended, (1..GENERATIONS).collect::<Vec<_>>(), "each is told to shut down, once");
     for (generation, value) in kept {
         let numbers: Vec<f32> = value.tensor().unwrap().to_vec1().unwrap();
         assert!(numbers.len() == 1024 && numbers.iter().all(|n| *n == generation as f32));

@@ -23,8 +23,8 @@ pub struct Plugin {
     artifact: Arc<dyn Artifact>,
     /// Instances of nodes with state, by the step's name and the node's id.
     instances: Mutex<HashMap<(String, String), Slot>>,
-    /// The build before, as long as it has state that nobody has taken over.
-    before: Mutex<Option<Arc<Plugin>>>,
+    /// Earlier builds with state that nobody has taken over, the newest first.
+    before: Mutex<Vec<Arc<Plugin>>>,
 }
 
 type Slot = Arc<Mutex<Option<Box<dyn Instance>>>>;
@@ -55,8 +55,14 @@ impl Plugin {
 
     /// Lets the instances of this build begin with the state of those of an earlier one.
     pub fn inherit(&self, before: &Arc<Plugin>) {
-        let has_state = !lock(&before.instances).is_empty() || lock(&before.before).is_some();
-        *lock(&self.before) = has_state.then(|| Arc::clone(before));
+        let mut builds = vec![Arc::clone(before)];
+        builds.extend(lock(&before.before).iter().cloned());
+        builds.retain(|build| build.has_state());
+        *lock(&self.before) = builds;
+    }
+
+    fn has_state(&self) -> bool {
+        !lock(&self.instances).is_empty()
     }
 
     /// The nodes of this build.
@@ -112,7 +118,10 @@ impl Plugin {
     /// An instance that goes on where one of an earlier build stopped, or a fresh one.
     fn begin(&self, node: &str, call: &Call<'_>) -> Result<Box<dyn Instance>> {
         let before = lock(&self.before).clone();
-        let saved = before.and_then(|before| before.surrender(node, call));
+        let saved = before.iter().find_map(|before| before.surrender(node, call)).flatten();
+        // A build is told to shut down when nobody holds it any more.
+        lock(&self.before).retain(|before| before.has_state());
+        drop(before);
         if let Some(saved) = saved {
             match self.artifact.open(node, Some(&saved), call) {
                 Ok(instance) => return Ok(instance),
@@ -126,20 +135,17 @@ impl Plugin {
         self.open(node, call)
     }
 
-    /// Gives up the state of a step's instance, its own or that of a build before it.
-    fn surrender(&self, node: &str, call: &Call<'_>) -> Option<Vec<u8>> {
-        let slot = lock(&self.instances).remove(&(call.step.to_owned(), node.to_owned()));
-        let Some(slot) = slot else {
-            let before = lock(&self.before).clone();
-            return before.and_then(|before| before.surrender(node, call));
-        };
-        let mut instance = lock(&slot).take()?;
-        match instance.save(call) {
-            Ok(saved) => saved,
-            Err(error) => {
+    /// Gives up a step's instance, if it has one: its state, if that can be saved.
+    fn surrender(&self, node: &str, call: &Call<'_>) -> Option<Option<Vec<u8>>> {
+        let slot = lock(&self.instances).remove(&(call.step.to_owned(), node.to_owned()))?;
+        let instance = lock(&slot).take();
+        let saved = instance.map(|mut instance| instance.save(call)).transpose();
+        saved.map(Option::flatten).map_or_else(
+            |error| {
                 tracing::warn!(plugin = self.id, "State is not saved: {error}");
-                None
-            }
-        }
+                Some(None)
+            },
+            Some,
+        )
     }
 }
