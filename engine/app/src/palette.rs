@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use kino_host::{Allowed, Artifact, BuildKind, Found, Granted, Lock, PLUGINS, Plugin, Shelf};
+use kino_host::{
+    Allowed, Artifact, BuildKind, Consent, Entry, Found, Granted, Lock, PLUGINS, Plugin, Shelf,
+};
 use kino_node::{Error, Registry};
 
 use crate::engine;
@@ -135,7 +137,7 @@ impl Palettes {
         let kinds = [BuildKind::Wasm, BuildKind::Native];
         files.extend(kinds.iter().filter_map(|kind| manifest.artifact(&found.folder, *kind)));
         let lock = Lock::read(&found.lock)?;
-        let allowed = kino_host::decide(found, &lock, self.locked)?;
+        let allowed = kino_host::decide(found, &lock, &consent()?, self.locked)?;
         let sha256 = match &allowed.sha256 {
             Some(sha256) => sha256.clone(),
             None => kino_host::sha256(&allowed.path)?,
@@ -195,6 +197,26 @@ pub(crate) fn known() -> Arc<Registry> {
 /// The folder of the user's own plugins.
 pub(crate) fn user_folder() -> PathBuf {
     kino_world::data_dir().join(PLUGINS)
+}
+
+/// What native code this user has agreed to run.
+///
+/// # Errors
+/// When the file that says so does not read.
+pub(crate) fn consent() -> Result<Consent, Error> {
+    Consent::read(&kino_world::data_dir())
+}
+
+/// Remembers that this user has accepted a plugin, where that takes consent.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn agree_to(found: &Found, entry: &Entry) -> Result<(), Error> {
+    let mut consent = consent()?;
+    if consent.add(&found.manifest.id, &found.folder, entry) {
+        consent.write(&kino_world::data_dir())?;
+    }
+    Ok(())
 }
 
 /// What to say of a plugin that cannot be used.

@@ -72,8 +72,14 @@ fn trusting_says_what_is_granted() {
     }
     let out = place.good(&["plugin", "trust", "grain", "--native"]);
     assert!(out.contains("is native code: it can do whatever you can"), "{out}");
+    let state = || list(&place, &[])["plugins"][0]["state"].as_str().unwrap().to_owned();
+    assert_eq!(state(), "native, pinned");
+    // The same folder in the hands of another user.
+    std::fs::rename(place.path("data"), place.path("theirs")).unwrap();
+    assert!(state().contains("but you have not accepted it here"), "{}", state());
     let out = place.good(&["plugin", "trust", "grain", "--native", "--isolate"]);
     assert!(out.contains("in a process of its own"), "{out}");
+    assert_eq!(state(), "native, pinned, isolated");
     let out = place.good(&["plugin", "trust", "grain", "--dev"]);
     assert!(out.contains("every build in plugins/grain is taken; --locked refuses it"), "{out}");
     for path in ["/etc", "../up", ""] {
@@ -128,7 +134,7 @@ fn adding_copies_what_the_manifest_names_and_pins_it() {
     std::fs::remove_file(place.path("mine/grain.wasm")).unwrap();
     let err = place.bad(2, &["plugin", "add", "mine"]);
     assert!(said(&err).contains("is not built"), "{err}");
-    assert_eq!(place.files("data"), expected);
+    assert_eq!(place.files("data"), [&["native.ron"][..], &expected].concat());
     assert_eq!(list(&place, &[])["plugins"][0]["state"], "native, pinned, isolated");
     assert!(place.bad(2, &["plugin", "add", "nowhere"]).contains("is no plugin"));
 }

@@ -9,6 +9,8 @@ use kino_port::{Arity, Literal, Port, PortType, Range, Signature, Traits};
 use serde::Deserialize;
 use serde_json::Value as Json;
 
+use crate::manifest::is_word;
+
 /// The nodes of a plugin.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Descriptor {
@@ -108,11 +110,7 @@ impl Descriptor {
 
 /// Whether a text is words of `a-z0-9_` with points between them, `least` of them or more.
 fn is_id(text: &str, least: usize) -> bool {
-    let word = |word: &str| {
-        word.starts_with(|c: char| c.is_ascii_lowercase())
-            && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-    };
-    text.split('.').all(word) && text.split('.').count() >= least
+    text.split('.').all(is_word) && text.split('.').count() >= least
 }
 
 fn read_node(node: WrittenNode) -> Result<NodeSpec, String> {

@@ -125,8 +125,9 @@ impl Files for Granted {
         let mut reads = Vec::new();
         for grant in &self.read {
             let mut files = Vec::new();
-            let start = self.root.join(normal(grant));
-            match walk(&start, &mut files) {
+            // The grant itself may be a link, as it may for reading.
+            let start = self.root.join(normal(grant)).canonicalize();
+            match start.and_then(|start| walk(&start, &mut files)) {
                 Ok(()) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     reads.push(Read { path: grant.clone(), hash: "missing".to_owned() });
@@ -181,6 +182,22 @@ mod tests {
         assert_eq!(granted.stand().unwrap().len(), 1);
         let before = granted.stand().unwrap();
         std::fs::write(root.join("luts/deep/a.cube"), "b").unwrap();
+        assert_ne!(granted.stand().unwrap(), before);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_grant_that_is_a_link_enters_keys() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, real) = (folder.path().join("graph"), folder.path().join("elsewhere"));
+        std::fs::create_dir_all(&root).unwrap();
+        std::fs::create_dir_all(&real).unwrap();
+        std::fs::write(real.join("a.cube"), "a").unwrap();
+        std::os::unix::fs::symlink(&real, root.join("luts")).unwrap();
+        let granted = Granted::new(&root, &["luts".to_owned()]);
+        assert_eq!(granted.read("luts/a.cube").unwrap(), b"a");
+        let before = granted.stand().unwrap();
+        std::fs::write(real.join("a.cube"), "b").unwrap();
         assert_ne!(granted.stand().unwrap(), before);
     }
 

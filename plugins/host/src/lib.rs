@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod artifact;
+mod consent;
 mod convert;
 mod descriptor;
 mod draft;
@@ -23,6 +24,7 @@ mod plugin;
 mod trust;
 
 pub use artifact::{Artifact, Call, Files, Instance, Limits, Listener, NoFiles};
+pub use consent::Consent;
 pub use convert::ReadView;
 pub use descriptor::{Descriptor, NodeSpec};
 pub use draft::{Draft, WriteView};
@@ -31,6 +33,8 @@ pub use grants::Granted;
 pub use growing::{Growing, Pushed};
 pub use item::{Item, Kind, Shared};
 pub use lock::{Entry, Grants, LOCK, LimitsEntry, Lock};
-pub use manifest::{Asks, Kind as BuildKind, MANIFEST, Manifest, library_name, parse_bytes};
+pub use manifest::{
+    Asks, Kind as BuildKind, MANIFEST, Manifest, is_word, library_name, parse_bytes,
+};
 pub use plugin::Plugin;
 pub use trust::{Acceptance, Allowed, accept, decide, sha256, sha256_of};

@@ -9,7 +9,7 @@ use kino_node::{Error, Result};
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::manifest::{Asks, Kind, ron};
+use crate::manifest::{Asks, Kind, readable, ron};
 
 /// The name of the file.
 pub const LOCK: &str = "kino.lock.ron";
@@ -166,6 +166,13 @@ impl Lock {
                 "use a newer Kinograph",
             ));
         }
+        for (id, entry) in &lock.plugins {
+            for granted in &entry.grants.read {
+                readable(granted).map_err(|what| {
+                    Error::failed(format!("{}: the grants of `{id}`: {what}", path.display()))
+                })?;
+            }
+        }
         Ok(lock)
     }
 
@@ -174,21 +181,32 @@ impl Lock {
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let config = ron::ser::PrettyConfig::new().struct_names(false);
-        let text = ron().to_string_pretty(self, config);
-        let text = text.map_err(|error| Error::failed(error.to_string()))?;
-        let path = folder.join(LOCK);
-        let fault = |error: std::io::Error| Error::failed(format!("{}: {error}", path.display()));
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".kino.lock.");
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut file = builder.tempfile_in(folder).map_err(fault)?;
         let head =
-            "// Which plugins are trusted, and with what. `kino plugin trust` writes this file.\n";
-        file.write_all(format!("{head}{text}\n").as_bytes()).map_err(fault)?;
-        file.as_file().sync_all().map_err(fault)?;
-        file.persist(&path).map_err(|error| fault(error.error))?;
-        Ok(())
+            "// Which plugins are trusted, and with what. `kino plugin trust` writes this file.";
+        write_whole(folder, LOCK, head, self)
     }
+}
+
+/// Writes a file of RON below a line of comment, whole or not at all.
+pub(crate) fn write_whole(
+    folder: &Path,
+    name: &str,
+    head: &str,
+    contents: &impl Serialize,
+) -> Result<()> {
+    let config = ron::ser::PrettyConfig::new().struct_names(false);
+    let text = ron().to_string_pretty(contents, config);
+    let text = text.map_err(|error| Error::failed(error.to_string()))?;
+    let path = folder.join(name);
+    let fault = |error: std::io::Error| Error::failed(format!("{}: {error}", path.display()));
+    let prefix = format!(".{name}.");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix);
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(folder).map_err(fault)?;
+    file.write_all(format!("{head}\n{text}\n").as_bytes()).map_err(fault)?;
+    file.as_file().sync_all().map_err(fault)?;
+    file.persist(&path).map_err(|error| fault(error.error))?;
+    Ok(())
 }

@@ -99,11 +99,7 @@ impl Manifest {
     }
 
     fn check(&self) -> Result<(), Wrong> {
-        let word = |text: &str| {
-            text.starts_with(|c: char| c.is_ascii_lowercase())
-                && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-        };
-        if !word(&self.id) {
+        if !is_word(&self.id) {
             let what = format!("`id` is letters a-z, digits and _, found {:?}", self.id);
             return Err(Wrong::at(&self.id, what));
         }
@@ -115,7 +111,7 @@ impl Manifest {
             return Err(Wrong { value: "nodes".to_owned(), what });
         }
         for node in &self.nodes {
-            if !node.contains('.') || !node.split('.').all(word) {
+            if !node.contains('.') || !node.split('.').all(is_word) {
                 let what = "a node's id is words with points between them, such as `film.grain`";
                 return Err(Wrong::at(node, format!("{what}, found {node:?}")));
             }
@@ -203,6 +199,12 @@ fn printable(text: &str) -> Result<(), String> {
         Some(c) => Err(format!("a text of one line, without control characters, found {c:?}")),
         None => Ok(()),
     }
+}
+
+/// Whether a text is letters a-z, digits and _, a letter first.
+pub fn is_word(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
 /// Whether something can be granted to be read.

@@ -7,6 +7,7 @@ use kino_node::{Error, Result};
 use sha2::{Digest, Sha256};
 
 use crate::artifact::Limits;
+use crate::consent::{Consent, real};
 use crate::find::{Found, PLUGINS};
 use crate::lock::{Entry, Grants, LimitsEntry, Lock};
 use crate::manifest::{Kind, parse_bytes, readable};
@@ -68,16 +69,16 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Decides on a plugin by the lock file that is in charge of it.
+/// Decides on a plugin by the lock file that is in charge of it, and by what this user has agreed to.
 ///
 /// # Errors
 /// When it may not be loaded: what stands against it, and the command that would accept it.
-pub fn decide(found: &Found, lock: &Lock, locked: bool) -> Result<Allowed> {
+pub fn decide(found: &Found, lock: &Lock, consent: &Consent, locked: bool) -> Result<Allowed> {
     let manifest = &found.manifest;
     let id = &manifest.id;
     let entry = lock.plugins.get(id);
     let kind = entry.map_or(manifest.preferred(), |entry| entry.kind);
-    let command = command(found, kind, entry);
+    let command = command(found, kind, entry, locked);
     let refuse = |what: String| {
         let hint = format!("look at {}, then `{command}` accepts it", found.folder.display());
         Error::advised(format!("the plugin `{id}` {what}"), hint)
@@ -98,6 +99,10 @@ pub fn decide(found: &Found, lock: &Lock, locked: bool) -> Result<Allowed> {
     }
     if kind == Kind::Native && entry.trust != Some(Kind::Native) {
         return Err(refuse("is native code, which is not trusted by name".to_owned()));
+    }
+    if !consent.covers(&found.folder, entry) {
+        let what = "is native code, which the lock file trusts, but you have not accepted it here";
+        return Err(refuse(what.to_owned()));
     }
     let path = artifact(found, kind)?;
     if entry.dev.is_none() {
@@ -127,7 +132,7 @@ pub fn decide(found: &Found, lock: &Lock, locked: bool) -> Result<Allowed> {
 }
 
 /// The command that accepts a plugin as it stands, with what was accepted before.
-fn command(found: &Found, kind: Kind, entry: Option<&Entry>) -> String {
+fn command(found: &Found, kind: Kind, entry: Option<&Entry>, locked: bool) -> String {
     let mut command = format!("kino plugin trust {}", found.manifest.id);
     let mut flag = |name: &str, value: &str| {
         command.push_str(&format!(" --{name}"));
@@ -143,6 +148,9 @@ fn command(found: &Found, kind: Kind, entry: Option<&Entry>) -> String {
         flag("native", "");
     }
     if let Some(entry) = entry {
+        if entry.dev.is_some() && !locked {
+            flag("dev", "");
+        }
         if entry.isolate {
             flag("isolate", "");
         }
@@ -177,10 +185,6 @@ fn is_users(found: &Found, entry: Option<&Entry>) -> bool {
     is_usual(&found.folder)
         && found.folder.parent() == Some(&found.lock)
         && entry.is_none_or(|entry| entry.place().is_none())
-}
-
-fn real(path: &Path) -> PathBuf {
-    path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
 /// The artifact of a kind.

@@ -1,8 +1,8 @@
 //! What may be loaded, what is refused, and what the refusal says.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use kino_host::{Acceptance, BuildKind, Lock, Manifest, Shelf, accept, decide};
+use kino_host::{Acceptance, BuildKind, Consent, Lock, Manifest, Shelf, accept, decide};
 
 /// A graph's folder with one plugin in it.
 struct Site {
@@ -37,15 +37,29 @@ impl Site {
         let shelf = Shelf::look(self.path(), None)?;
         let mut lock = Lock::read(self.path())?;
         let found = shelf.plugin("grain").unwrap();
-        lock.plugins.insert("grain".into(), accept(found, acceptance)?);
+        let entry = accept(found, acceptance)?;
+        let mut consent = self.consent();
+        if consent.add("grain", &found.folder, &entry) {
+            consent.write(&self.data())?;
+        }
+        lock.plugins.insert("grain".into(), entry);
         lock.write(self.path())
+    }
+
+    /// The folder of what belongs to the user.
+    fn data(&self) -> PathBuf {
+        self.path().join("data")
+    }
+
+    fn consent(&self) -> Consent {
+        Consent::read(&self.data()).unwrap()
     }
 
     /// What is decided, as a text with the folder's name taken out.
     fn decide(&self, locked: bool) -> String {
         let shelf = Shelf::look(self.path(), None).unwrap();
         let lock = Lock::read(self.path()).unwrap();
-        match decide(shelf.plugin("grain").unwrap(), &lock, locked) {
+        match decide(shelf.plugin("grain").unwrap(), &lock, &self.consent(), locked) {
             Ok(allowed) => format!(
                 "{} {} read {:?} isolate {} {:?}",
                 allowed.kind,
@@ -110,6 +124,31 @@ fn native_code_is_trusted_by_name_alone() {
     site.write("plugins/grain/plugin.ron", &MANIFEST.replace("wasm: \"grain.wasm\",", ""));
     let refused = site.trust(&Acceptance::default()).unwrap_err();
     assert!(refused.to_string().contains("native code, which can do whatever you can"));
+}
+
+#[test]
+fn what_a_lock_says_of_native_code_counts_where_the_user_has_said_it() {
+    let site = Site::new();
+    let native = Acceptance { native: true, ..Acceptance::default() };
+    for dev in [false, true] {
+        site.trust(&Acceptance { dev, ..native.clone() }).unwrap();
+        assert!(site.decide(false).starts_with("native"));
+        // The folder with its lock comes to somebody else.
+        std::fs::remove_dir_all(site.data()).unwrap();
+        let flag = if dev { " --dev" } else { "" };
+        assert_eq!(
+            site.decide(false),
+            format!(
+                "the plugin `grain` is native code, which the lock file trusts, but you have not \
+                 accepted it here / look at HERE/plugins/grain, then `kino plugin trust grain \
+                 --native{flag} --folder HERE` accepts it"
+            )
+        );
+    }
+    let lock = r#"(version: 1, plugins: {"grain": (kind: wasm, dev: "x", grants: (read: ["/"]))})"#;
+    site.write("kino.lock.ron", lock);
+    let said = Lock::read(site.path()).unwrap_err().to_string();
+    assert!(said.contains("the grants of `grain`: what a plugin reads is a path"), "{said}");
 }
 
 #[test]
@@ -256,7 +295,7 @@ fn a_copy_of_the_users_gives_way_to_the_one_that_the_lock_names() {
     assert_eq!(folders(&one), ["plugins/grain", "user/plugins/other"]);
     assert_eq!(one.conflicts(|_| false), [""; 0]);
     let other = one.plugin("other").unwrap();
-    let refused = decide(other, &Lock::default(), false).unwrap_err();
+    let refused = decide(other, &Lock::default(), &Consent::default(), false).unwrap_err();
     let hint = refused.hint().unwrap();
     assert!(hint.ends_with("then `kino plugin trust other` accepts it"), "{hint}");
 }

@@ -46,6 +46,7 @@ pub(crate) fn run(args: &Add, screen: &Screen) -> Result<Exit, Failure> {
     let pin = || lock.write(&user).map_err(fault);
     replace(&fresh, &target, &user, world, pin)?;
     found.folder = target;
+    palette::agree_to(&found, &entry).map_err(fault)?;
     tell(&found, &entry, screen)?;
     Ok(Exit::Good)
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::args::List;
 use crate::engine;
 use crate::failure::{Exit, Failure};
-use crate::palette::{failure, user_folder};
+use crate::palette::{self, failure, user_folder};
 use crate::render::table::{Align, Table};
 use crate::screen::Screen;
 
@@ -19,11 +19,12 @@ pub(crate) fn run(args: &List, screen: &Screen) -> Result<Exit, Failure> {
     let shelf = Shelf::look(&args.folder, Some(&user_folder())).map_err(fault)?;
     let built_in = engine::registry();
     let conflicts = shelf.conflicts(|node| built_in.get(node).is_some());
+    let consent = palette::consent().map_err(fault)?;
     let mut lines = Vec::new();
     let mut table = Table::new(&[Align::Left, Align::Left, Align::Left, Align::Left]);
     for found in &shelf.found {
         let lock = Lock::read(&found.lock).map_err(fault)?;
-        let decided = kino_host::decide(found, &lock, false);
+        let decided = kino_host::decide(found, &lock, &consent, false);
         let manifest = &found.manifest;
         let state = match &decided {
             Ok(allowed) => {

@@ -2,12 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use kino_host::{Lock, is_word};
 use serde_json::json;
 
 use super::args::New;
+use super::folder::Project;
 use super::sdk;
 use crate::failure::{Exit, Failure};
 use crate::files;
+use crate::palette;
 use crate::screen::Screen;
 
 const LIB: &str = include_str!("template/lib.rs.txt");
@@ -21,9 +24,7 @@ const GRAPH: &str = include_str!("template/graph.ron");
 pub(crate) fn run(args: &New, screen: &Screen) -> Result<Exit, Failure> {
     let path = PathBuf::from(&args.name);
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let plain = name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-    if !plain {
+    if !is_word(&name) {
         return Err(Failure::usage(format!("`{name}` is no name for a plugin"))
             .hint("letters a-z, digits and _, a letter first"));
     }
@@ -34,6 +35,11 @@ pub(crate) fn run(args: &New, screen: &Screen) -> Result<Exit, Failure> {
     all.extend(if args.c { in_c() } else { in_rust(&sdk::folder(args.sdk.as_deref())?) });
     for (file, text) in &all {
         files::write(&path.join(file), text.replace("NAME", &name).as_bytes())?;
+    }
+    let fault = |error| palette::failure(&error);
+    let found = Project::open(&path).map_err(fault)?.found();
+    for entry in Lock::read(&path).map_err(fault)?.plugins.values() {
+        palette::agree_to(&found, entry).map_err(fault)?;
     }
     if screen.json {
         screen.print_json(&json!({ "folder": path, "files": all.iter().map(|(file, _)| file).collect::<Vec<_>>() }))?;

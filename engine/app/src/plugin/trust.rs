@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::args::{Accept, Trust};
 use crate::failure::{Exit, Failure};
-use crate::palette::{failure, user_folder};
+use crate::palette::{agree_to, failure, user_folder};
 use crate::screen::Screen;
 
 impl Accept {
@@ -33,6 +33,7 @@ pub(crate) fn run(args: &Trust, screen: &Screen) -> Result<Exit, Failure> {
     let entry = kino_host::accept(found, &args.accept.acceptance(args.dev)).map_err(fault)?;
     let mut lock = Lock::read(&found.lock).map_err(fault)?;
     lock.plugins.insert(args.id.clone(), entry.clone());
+    agree_to(found, &entry).map_err(fault)?;
     lock.write(&found.lock).map_err(fault)?;
     tell(found, &entry, screen)?;
     Ok(Exit::Good)

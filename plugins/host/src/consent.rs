@@ -1,0 +1,77 @@
+//! Which native code this user has agreed to run. A lock file travels with its graph; what it says
+//! of native code counts only where the user has said the same on this machine.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use kino_node::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::lock::{Entry, write_whole};
+use crate::manifest::{Kind, ron};
+
+/// The name of the file, in the user's data folder.
+const FILE: &str = "native.ron";
+
+/// What this user has agreed to.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Consent {
+    /// The id of the plugin, by the sha256 of its library.
+    builds: BTreeMap<String, String>,
+    /// Folders at work, of which every build is run.
+    folders: BTreeSet<PathBuf>,
+}
+
+impl Consent {
+    /// What stands in the user's data folder; nothing where there is no such file.
+    ///
+    /// # Errors
+    /// When the file cannot be read or understood.
+    pub fn read(data: &Path) -> Result<Self> {
+        let path = data.join(FILE);
+        let fault = |what: String| Error::failed(format!("{}: {what}", path.display()));
+        match std::fs::read_to_string(&path) {
+            Ok(text) => ron().from_str(&text).map_err(|error| fault(error.to_string())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Consent::default()),
+            Err(error) => Err(fault(error.to_string())),
+        }
+    }
+
+    /// Whether an entry of a lock file asks for no more than the user has agreed to.
+    pub(crate) fn covers(&self, folder: &Path, entry: &Entry) -> bool {
+        match (entry.kind, &entry.dev) {
+            (Kind::Wasm, _) => true,
+            (Kind::Native, None) => self.builds.contains_key(&entry.sha256),
+            (Kind::Native, Some(_)) => self.folders.contains(&real(folder)),
+        }
+    }
+
+    /// Agrees to what an entry says of the plugin in a folder; `true` where that is new.
+    pub fn add(&mut self, id: &str, folder: &Path, entry: &Entry) -> bool {
+        if self.covers(folder, entry) {
+            return false;
+        }
+        match &entry.dev {
+            Some(_) => self.folders.insert(real(folder)),
+            None => self.builds.insert(entry.sha256.clone(), id.to_owned()).is_none(),
+        }
+    }
+
+    /// Writes it into the user's data folder, whole or not at all.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, data: &Path) -> Result<()> {
+        std::fs::create_dir_all(data)
+            .map_err(|error| Error::failed(format!("{}: {error}", data.display())))?;
+        let head =
+            "// Native code that you have agreed to run. `kino plugin trust` writes this file.";
+        write_whole(data, FILE, head, self)
+    }
+}
+
+/// Where a folder lies, links resolved; as it is written where it cannot be found.
+pub(crate) fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
