@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
@@ -21,6 +22,21 @@ pub fn root() -> PathBuf {
 /// The folder of reference values.
 pub fn reference() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("ref")
+}
+
+/// Builds a plugin in C, `source` within `suite`, as a native library.
+pub fn compile_c(source: &str, library: &Path, defines: &[String]) {
+    let out = Command::new(std::env::var("CC").unwrap_or_else(|_| "cc".into()))
+        .args(["-std=c11", "-D_DEFAULT_SOURCE", "-Wall", "-Wextra", "-Werror", "-fPIC"])
+        .args(["-shared", "-pthread", "-I"])
+        .arg(root().join("plugins/abi/include"))
+        .args(defines.iter().map(|define| format!("-D{define}")))
+        .arg("-o")
+        .arg(library)
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("suite").join(source))
+        .output()
+        .expect("a C compiler");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
 }
 
 /// Graphs in a folder.

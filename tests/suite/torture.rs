@@ -9,7 +9,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 
@@ -40,20 +39,10 @@ const GRAPH: &str = r#"Graph(
 
 /// A plugin's build of a generation.
 fn build(folder: &Path, generation: usize) -> PathBuf {
-    let suite = Path::new(env!("CARGO_MANIFEST_DIR")).join("suite/torture/generation.c");
+    let defines =
+        [format!("GENERATION={generation}"), format!("ENDS=\"{}\"", ends(folder).display())];
     let library = folder.join(format!("generation{generation}.so"));
-    let out = Command::new(std::env::var("CC").unwrap_or_else(|_| "cc".into()))
-        .args(["-std=c11", "-D_DEFAULT_SOURCE", "-Wall", "-Wextra", "-Werror", "-fPIC"])
-        .args(["-shared", "-pthread", "-I"])
-        .arg(kino_tests::root().join("plugins/abi/include"))
-        .arg(format!("-DGENERATION={generation}"))
-        .arg(format!("-DENDS=\"{}\"", ends(folder).display()))
-        .arg("-o")
-        .arg(&library)
-        .arg(suite)
-        .output()
-        .expect("a C compiler");
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    kino_tests::compile_c("torture/generation.c", &library, &defines);
     library
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 
 use crate::spill::{Lease, Scratch, Spill};
 use crate::{Error, Result};
@@ -131,6 +131,19 @@ impl fmt::Debug for Frames {
     }
 }
 
+/// The tensor with its elements in row-major order and no other memory kept alive.
+fn compact(tensor: Tensor) -> Result<Tensor> {
+    let is_compact = {
+        let (storage, layout) = tensor.storage_and_layout();
+        let len = match &*storage {
+            Storage::Cpu(CpuStorage::F32(elements)) => elements.len(),
+            _ => 0,
+        };
+        layout.is_contiguous() && len == tensor.elem_count()
+    };
+    if is_compact { Ok(tensor) } else { Ok(tensor.force_contiguous()?) }
+}
+
 /// Frames in the making: chunks are pushed as they are computed.
 pub struct FramesBuilder {
     frames: Frames,
@@ -144,7 +157,8 @@ impl FramesBuilder {
         FramesBuilder { frames: Frames::empty(fps), spill: Some(Arc::clone(spill)), scratch: None }
     }
 
-    /// Appends frames `[n, h, w, 3]`; they are brought to the CPU as f32.
+    /// Appends frames `[n, h, w, 3]`; they are brought to the CPU as f32. A tensor that is all of its
+    /// memory is kept as it is, others are copied.
     ///
     /// # Errors
     /// When the shape is another or differs in size from the frames before, or a temporary file
@@ -168,7 +182,7 @@ impl FramesBuilder {
         }
         (frames.height, frames.width) = (height, width);
         frames.count += n;
-        let tensor = chunk.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.force_contiguous()?;
+        let tensor = compact(chunk.to_device(&Device::Cpu)?.to_dtype(DType::F32)?)?;
         let place = self.place(tensor)?;
         self.frames.chunks.push(Chunk { frames: n, place });
         Ok(())
@@ -198,5 +212,32 @@ impl FramesBuilder {
             return Err(Error::failed("a video has at least one frame, found none"));
         }
         Ok(self.frames)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(tensor: &Tensor) -> *const f32 {
+        let (storage, layout) = tensor.storage_and_layout();
+        let Storage::Cpu(storage) = &*storage else { panic!("on the CPU") };
+        storage.as_slice::<f32>().unwrap()[layout.start_offset()..].as_ptr()
+    }
+
+    #[test]
+    fn a_chunk_is_kept_as_it_is_unless_it_is_part_of_more() {
+        let all = Tensor::rand(0f32, 1.0, (4, 2, 5, 3), &Device::Cpu).unwrap();
+        let kept = Frames::from_tensor(&all, None).unwrap().chunk(0).unwrap();
+        assert_eq!(address(&kept), address(&all));
+        let part = all.narrow(0, 1, 2).unwrap();
+        let copied = Frames::from_tensor(&part, None).unwrap().chunk(0).unwrap();
+        assert_ne!(address(&copied), address(&part));
+        let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(values(&copied), values(&part));
+        let turned = all.permute((0, 2, 1, 3)).unwrap();
+        let rows = Frames::from_tensor(&turned, None).unwrap().chunk(0).unwrap();
+        assert!(rows.is_contiguous());
+        assert_eq!(values(&rows), values(&turned));
     }
 }
