@@ -69,7 +69,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Decides on a plugin by the lock file that is in charge of it, and by what this user has agreed to.
+/// Decides on a plugin by the lock file that is in charge of it, and by what this user has agreed
+/// to.
 ///
 /// # Errors
 /// When it may not be loaded: what stands against it, and the command that would accept it.

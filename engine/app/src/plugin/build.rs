@@ -1,6 +1,7 @@
 //! `kino plugin build`: builds what a plugin's manifest names, and puts it into the plugin's
 //! folder, whole.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -109,11 +110,12 @@ fn compile(
     flags: &str,
     ending: &str,
 ) -> Result<PathBuf, Failure> {
+    let flags = encoded(folder, &neighbours(&cargo, folder), flags);
     let out = cargo
         .current_dir(folder)
         .args(["--lib", "--message-format=json-render-diagnostics", "--target-dir"])
         .arg(Path::new("target").join(name))
-        .env("CARGO_ENCODED_RUSTFLAGS", encoded(folder, flags))
+        .env("CARGO_ENCODED_RUSTFLAGS", flags)
         .stderr(Stdio::inherit())
         .output()
         .map_err(|error| {
@@ -138,8 +140,23 @@ fn compile(
     })
 }
 
+/// The folders of packages on this machine that a plugin depends on.
+fn neighbours(cargo: &Command, folder: &Path) -> Vec<PathBuf> {
+    let mut metadata = Command::new(cargo.get_program());
+    let set = |(name, value): (&OsStr, Option<&OsStr>)| Some((name.to_owned(), value?.to_owned()));
+    metadata.args(["metadata", "--format-version=1"]).current_dir(folder);
+    metadata.envs(cargo.get_envs().filter_map(set)).stderr(Stdio::null());
+    // What is wrong with the plugin, cargo says when it builds.
+    let Ok(out) = metadata.output() else { return Vec::new() };
+    let Ok(known) = serde_json::from_slice::<Value>(&out.stdout) else { return Vec::new() };
+    let packages = known["packages"].as_array().into_iter().flatten();
+    let local = packages.filter(|package| package["source"].is_null());
+    let manifests = local.filter_map(|package| package["manifest_path"].as_str());
+    manifests.filter_map(|path| Some(Path::new(path).parent()?.to_owned())).collect()
+}
+
 /// Flags that keep paths of this machine out of what is built.
-fn encoded(folder: &Path, flags: &str) -> String {
+fn encoded(folder: &Path, neighbours: &[PathBuf], flags: &str) -> String {
     let mut all: Vec<String> = flags.split_whitespace().map(str::to_owned).collect();
     all.push("-Cstrip=symbols".to_owned());
     let home = std::env::home_dir();
@@ -149,15 +166,21 @@ fn encoded(folder: &Path, flags: &str) -> String {
     let sources = cargo.as_ref().map(|cargo| cargo.join("registry/src"));
     let sources = sources.and_then(|sources| std::fs::read_dir(sources).ok());
     let sources = sources.into_iter().flatten().flatten().map(|entry| Some(entry.path()));
+    let named = |folder: &PathBuf| {
+        let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
+        (Some(folder.clone()), name.unwrap_or_default())
+    };
     let places = [
         (home, "~"),
         (Some(PathBuf::from("/usr/lib/rustlib/src")), "rust"),
         (Some(PathBuf::from("/usr/src")), "rust"),
         (cargo, "cargo"),
         (Some(kino_world::data_dir()), "kino"),
-        (folder.canonicalize().ok(), "."),
     ];
-    for (place, name) in places.into_iter().chain(sources.map(|place| (place, "crates"))) {
+    let places = places.into_iter().chain(sources.map(|place| (place, "crates")));
+    let places = places.map(|(place, name)| (place, name.to_owned()));
+    let own = (folder.canonicalize().ok(), ".".to_owned());
+    for (place, name) in places.chain(neighbours.iter().map(named)).chain([own]) {
         if let Some(place) = place {
             all.push(format!("--remap-path-prefix={}={name}", place.display()));
         }
