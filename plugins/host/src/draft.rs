@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use bytemuck::Pod;
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
 use kino_node::{Error, Result};
@@ -10,6 +11,7 @@ use kino_node::{Error, Result};
 pub struct Draft {
     shape: Vec<usize>,
     dtype: DType,
+    count: usize,
     state: Mutex<State>,
 }
 
@@ -20,6 +22,7 @@ enum State {
     Done(Tensor),
 }
 
+/// The elements that were written so far, and memory for the rest.
 enum Elements {
     U8(Vec<u8>),
     U32(Vec<u32>),
@@ -34,7 +37,7 @@ enum Elements {
 
 /// Does the same for whatever elements there are.
 macro_rules! each {
-    ($elements:expr, $vec:ident => $do:expr) => {
+    ($elements:expr, $vec:pat => $do:expr) => {
         match $elements {
             Elements::U8($vec) => $do,
             Elements::U32($vec) => $do,
@@ -58,19 +61,55 @@ pub struct WriteView {
 }
 
 impl Elements {
-    fn zeros(dtype: DType, count: usize) -> Option<Self> {
-        Some(match dtype {
-            DType::U8 => Elements::U8(vec![0; count]),
-            DType::U32 => Elements::U32(vec![0; count]),
-            DType::I16 => Elements::I16(vec![0; count]),
-            DType::I32 => Elements::I32(vec![0; count]),
-            DType::I64 => Elements::I64(vec![0; count]),
-            DType::BF16 => Elements::BF16(vec![bf16::ZERO; count]),
-            DType::F16 => Elements::F16(vec![f16::ZERO; count]),
-            DType::F32 => Elements::F32(vec![0.0; count]),
-            DType::F64 => Elements::F64(vec![0.0; count]),
-            _ => return None,
+    fn none() -> Self {
+        Elements::U8(Vec::new())
+    }
+
+    fn reserve(dtype: DType, count: usize) -> Result<Self> {
+        Ok(match dtype {
+            DType::U8 => Elements::U8(reserve(count)?),
+            DType::U32 => Elements::U32(reserve(count)?),
+            DType::I16 => Elements::I16(reserve(count)?),
+            DType::I32 => Elements::I32(reserve(count)?),
+            DType::I64 => Elements::I64(reserve(count)?),
+            DType::BF16 => Elements::BF16(reserve(count)?),
+            DType::F16 => Elements::F16(reserve(count)?),
+            DType::F32 => Elements::F32(reserve(count)?),
+            DType::F64 => Elements::F64(reserve(count)?),
+            other => {
+                return Err(Error::failed(format!("plugins do not make tensors of {other:?}")));
+            }
         })
+    }
+}
+
+/// Memory for elements, none of them written.
+fn reserve<T>(count: usize) -> Result<Vec<T>> {
+    let mut elements = Vec::new();
+    elements.try_reserve_exact(count).map_err(|_| {
+        let bytes = count * size_of::<T>();
+        Error::failed(format!("this machine has no {bytes} bytes of memory for a tensor"))
+    })?;
+    Ok(elements)
+}
+
+/// All elements; those that nobody has written are zeros.
+fn all<T: Pod>(elements: &mut Vec<T>, count: usize) -> &mut [T] {
+    elements.resize(count, T::zeroed());
+    elements
+}
+
+/// Writes bytes at an offset in bytes, which lie within `count` elements. What follows on what is
+/// written already is not zeroed before.
+fn put<T: Pod>(elements: &mut Vec<T>, count: usize, offset: usize, bytes: &[u8]) {
+    match bytemuck::try_cast_slice(bytes) {
+        Ok(next) if offset == size_of_val(elements.as_slice()) => elements.extend_from_slice(next),
+        _ => {
+            let end = (offset + bytes.len()).div_ceil(size_of::<T>());
+            let written = elements.len().max(end).min(count);
+            let to: &mut [u8] = bytemuck::cast_slice_mut(all(elements, written));
+            to[offset..offset + bytes.len()].copy_from_slice(bytes);
+        }
     }
 }
 
@@ -95,9 +134,8 @@ impl Draft {
                 "a tensor of {shape:?} takes {bytes} bytes, more than the {most} that are left"
             )));
         }
-        let elements = Elements::zeros(dtype, count)
-            .ok_or_else(|| Error::failed(format!("plugins do not make tensors of {dtype:?}")))?;
-        Ok(Draft { shape: shape.to_vec(), dtype, state: Mutex::new(State::Open(elements)) })
+        let elements = Elements::reserve(dtype, count)?;
+        Ok(Draft { shape: shape.to_vec(), dtype, count, state: Mutex::new(State::Open(elements)) })
     }
 
     /// Its shape.
@@ -120,11 +158,11 @@ impl Draft {
     /// When it is lent already, or in use as a tensor.
     pub fn lend(&self) -> Result<WriteView> {
         let mut state = self.state();
-        match std::mem::replace(&mut *state, State::Open(Elements::U8(Vec::new()))) {
+        match std::mem::replace(&mut *state, State::Open(Elements::none())) {
             State::Open(mut elements) => {
-                let view = each!(&mut elements, vec => WriteView {
-                    data: vec.as_mut_ptr().cast(),
-                    bytes: std::mem::size_of_val(vec.as_slice()),
+                let view = each!(&mut elements, vec => {
+                    let all = all(vec, self.count);
+                    WriteView { data: all.as_mut_ptr().cast(), bytes: size_of_val(all) }
                 });
                 *state = State::Lent(elements);
                 Ok(view)
@@ -144,7 +182,7 @@ impl Draft {
     /// Ends what [`Draft::lend`] began.
     pub fn give_back(&self) {
         let mut state = self.state();
-        *state = match std::mem::replace(&mut *state, State::Open(Elements::U8(Vec::new()))) {
+        *state = match std::mem::replace(&mut *state, State::Open(Elements::none())) {
             State::Lent(elements) => State::Open(elements),
             other => other,
         };
@@ -159,7 +197,7 @@ impl Draft {
         let State::Open(elements) = &mut *state else {
             return Err(Error::failed("this tensor is in use and cannot be written any more"));
         };
-        each!(elements, vec => write(bytemuck::cast_slice_mut(vec)))?;
+        each!(elements, vec => write(bytemuck::cast_slice_mut(all(vec, self.count))))?;
         Ok(())
     }
 
@@ -172,18 +210,17 @@ impl Draft {
         let State::Open(elements) = &mut *state else {
             return Err(Error::failed("this tensor is in use and cannot be written any more"));
         };
-        each!(elements, vec => {
-            let all: &mut [u8] = bytemuck::cast_slice_mut(vec);
-            let from = usize::try_from(offset).ok().filter(|from| *from <= all.len());
-            let range = from.and_then(|from| Some(from..from.checked_add(bytes.len())?));
-            match range.and_then(|range| all.get_mut(range)) {
-                Some(to) => to.copy_from_slice(bytes),
-                None => return Err(Error::failed(format!(
-                    "{} bytes at {offset} lie beyond the {} bytes of the tensor",
-                    bytes.len(), all.len()
-                ))),
-            }
-        });
+        let whole = self.count * self.dtype.size_in_bytes();
+        let from = usize::try_from(offset).ok();
+        let from =
+            from.filter(|from| from.checked_add(bytes.len()).is_some_and(|end| end <= whole));
+        let Some(from) = from else {
+            return Err(Error::failed(format!(
+                "{} bytes at {offset} lie beyond the {whole} bytes of the tensor",
+                bytes.len()
+            )));
+        };
+        each!(elements, vec => put(vec, self.count, from, bytes));
         Ok(())
     }
 
@@ -193,10 +230,13 @@ impl Draft {
     /// When somebody still writes to it.
     pub fn finish(&self) -> Result<Tensor> {
         let mut state = self.state();
-        match std::mem::replace(&mut *state, State::Open(Elements::U8(Vec::new()))) {
+        match std::mem::replace(&mut *state, State::Open(Elements::none())) {
             State::Open(elements) => {
                 let shape = self.shape.as_slice();
-                let tensor = each!(elements, vec => Tensor::from_vec(vec, shape, &Device::Cpu)?);
+                let tensor = each!(elements, mut vec => {
+                    all(&mut vec, self.count);
+                    Tensor::from_vec(vec, shape, &Device::Cpu)?
+                });
                 *state = State::Done(tensor.clone());
                 Ok(tensor)
             }
@@ -249,9 +289,35 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_written_is_zero() {
+        let bytes: Vec<u8> = (1..=40).collect();
+        for (dtype, pieces) in [
+            (DType::F64, &[(0, 8), (8, 16)][..]),
+            (DType::F64, &[(4, 3), (7, 9), (30, 1)]),
+            (DType::U32, &[(16, 8), (0, 4)]),
+            (DType::U8, &[(39, 1), (0, 0)]),
+            (DType::I16, &[]),
+        ] {
+            let count = 40 / dtype.size_in_bytes();
+            let draft = Draft::zeros(dtype, &[count], 40).unwrap();
+            let mut expected = [0; 40];
+            for &(at, length) in pieces {
+                draft.write(at as u64, &bytes[at..at + length]).unwrap();
+                expected[at..at + length].copy_from_slice(&bytes[at..at + length]);
+            }
+            draft.finish().unwrap();
+            let mut found = Vec::new();
+            draft.finish().unwrap().write_bytes(&mut found).unwrap();
+            assert_eq!(found, expected, "{dtype:?} {pieces:?}");
+        }
+    }
+
+    #[test]
     fn impossible_shapes_are_refused() {
         for shape in [&[usize::MAX, 2][..], &[0, usize::MAX], &[1 << 40], &[1 << 20, 1 << 20, 4]] {
             assert!(Draft::zeros(DType::F64, shape, 1 << 30).is_err(), "{shape:?}");
         }
+        let error = Draft::zeros(DType::F64, &[1 << 44], u64::MAX).err().unwrap().to_string();
+        assert!(error.starts_with("this machine has no"), "{error}");
     }
 }
