@@ -3,6 +3,8 @@
 
 #![cfg(unix)]
 
+mod floor;
+
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,6 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
+use floor::Floor;
 use kino_host::{Artifact, Call, Limits, NoFiles};
 use kino_native::{Isolated, NativePlugin, Trusted};
 use kino_node::{Cancel, Frames, FramesBuilder, Spill, Value};
@@ -114,6 +117,7 @@ fn empty_calls(
     world: &World,
     native: &NativePlugin,
     component: &dyn Artifact,
+    alone: &Floor,
     isolated: &Isolated,
 ) {
     let function: extern "C" fn(*const u8, *mut i64) -> i32 = nothing;
@@ -139,10 +143,13 @@ fn empty_calls(
         black_box(world.run(isolated, "costs.empty", &[]));
     });
     line("an empty isolated node, opened and closed", seconds, floor);
+    let least = median(50, 200, || alone.call().expect("a call"));
+    line("wasmtime's own instantiate-and-call", least, floor);
     let seconds = median(50, 200, || {
         black_box(world.run(component, "costs.empty", &[]));
     });
     line("an empty component, fresh instance", seconds, floor);
+    println!("{:<58} {:>22.2}", "    against wasmtime's own", seconds / least);
 }
 
 fn gains(world: &World, native: &NativePlugin, component: &dyn Artifact, isolated: &Isolated) {
@@ -197,7 +204,8 @@ fn main() {
     let bytes = std::fs::read(folder().join("costs.wasm"))
         .expect("costs.wasm: `kino plugin build tests/benches/costs --wasm` makes it");
     let component = kino_wasm::WasmPlugin::load(&engine, "costs", &bytes).expect("a component");
+    let alone = Floor::new(&bytes).expect("a component");
     println!("{:<58} {:>12}  {:>8}", "a call", "median", "in calls");
-    empty_calls(&world, &native, &*component, &isolated);
+    empty_calls(&world, &native, &*component, &alone, &isolated);
     gains(&world, &native, &*component, &isolated);
 }
