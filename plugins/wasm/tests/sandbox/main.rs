@@ -16,6 +16,9 @@ use kino_wasm::{Engine, WasmPlugin};
 /// The component of the tests, built by `tests/guests/build`.
 pub(crate) const GUESTS: &[u8] = include_bytes!("../components/guests.wasm");
 
+/// The build of 1.0 that every later host must run: never build it again.
+const GUESTS_1_0: &[u8] = include_bytes!("../compiled/guests-1.0.wasm");
+
 /// One engine for all tests, as in a process.
 pub(crate) fn engine() -> &'static Engine {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
@@ -28,8 +31,20 @@ pub(crate) fn guests() -> Arc<WasmPlugin> {
     Arc::clone(GUEST.get_or_init(|| WasmPlugin::load(engine(), "guests", GUESTS).unwrap()))
 }
 
-/// What a call reaches in these tests.
+/// The build of 1.0, compiled once.
+fn guests_of_1_0() -> Arc<WasmPlugin> {
+    static GUEST: OnceLock<Arc<WasmPlugin>> = OnceLock::new();
+    let load = || {
+        let sha256 = include_str!("../compiled/guests-1.0.wasm.sha256").trim();
+        assert_eq!(kino_host::sha256_of(GUESTS_1_0), sha256, "it was built again");
+        WasmPlugin::load(engine(), "guests", GUESTS_1_0).unwrap()
+    };
+    Arc::clone(GUEST.get_or_init(load))
+}
+
+/// What a call reaches in these tests, and the plugin that is called.
 pub(crate) struct World {
+    pub(crate) plugin: Arc<WasmPlugin>,
     pub(crate) spill: Arc<Spill>,
     pub(crate) cancel: Cancel,
     pub(crate) files: Box<dyn Files>,
@@ -40,12 +55,18 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new() -> Self {
         World {
+            plugin: guests(),
             spill: Spill::new(std::env::temp_dir(), 1 << 30),
             cancel: Cancel::default(),
             files: Box::new(Granted::new(Path::new("."), &[])),
             limits: Limits { time: Duration::from_secs(60), memory: 256 << 20 },
             log: Mutex::default(),
         }
+    }
+
+    /// One with the component as it is, and one with the build of 1.0.
+    pub(crate) fn both() -> [Self; 2] {
+        [World::new(), World { plugin: guests_of_1_0(), ..World::new() }]
     }
 
     pub(crate) fn seconds(mut self, seconds: f64) -> Self {
@@ -74,7 +95,7 @@ impl World {
 
     /// Opens an instance of a node and runs it once.
     pub(crate) fn run(&self, node: &str, input: Option<Value>) -> Result<Option<Value>> {
-        let outputs = self.call(|call| guests().open(node, None, call)?.run(call, &[input]));
+        let outputs = self.call(|call| self.plugin.open(node, None, call)?.run(call, &[input]));
         outputs.map(|outputs| outputs.into_iter().next().flatten())
     }
 }
