@@ -86,6 +86,12 @@ impl Frames {
         self.load(chunk.ok_or_else(|| Error::failed(format!("frames have no chunk {index}")))?)
     }
 
+    /// Whether chunk `index` lies in a file: reading it takes new memory.
+    pub fn is_spilled(&self, index: usize) -> bool {
+        let chunk = self.chunks.get(index);
+        chunk.is_some_and(|chunk| matches!(chunk.place, Place::Disk { .. }))
+    }
+
     /// All frames as one tensor `[count, height, width, 3]`.
     ///
     /// # Errors
@@ -172,6 +178,9 @@ impl FramesBuilder {
         }
         if n == 0 {
             return Ok(());
+        }
+        if height == 0 || width == 0 {
+            return Err(Error::failed(format!("frames have no pixels: {:?}", chunk.dims())));
         }
         let frames = &mut self.frames;
         if frames.count > 0 && (frames.height, frames.width) != (height, width) {

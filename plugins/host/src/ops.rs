@@ -118,16 +118,30 @@ table![
 /// When there is no such operation, or tensors or attributes do not fit; the message names the
 /// operation, what was found and what was expected.
 pub fn apply(name: &str, tensors: &[Tensor], attributes: &str) -> Result<Tensor> {
-    apply_within(name, tensors, attributes, MOST)
+    apply_within(name, tensors, attributes, &Bounds { most: MOST, check: &|| Ok(()) })
 }
 
-/// Computes one operation whose result takes at most `most` bytes.
+/// What one operation may use up.
+pub struct Bounds<'a> {
+    /// The most bytes of the result.
+    pub most: u64,
+    /// Asked between pieces of work, each well below a second; an error ends the operation.
+    pub check: &'a dyn Fn() -> Result<()>,
+}
+
+/// Computes one operation within bounds.
 ///
 /// # Errors
-/// As [`apply`], and when the result would be larger.
-pub fn apply_within(name: &str, tensors: &[Tensor], attributes: &str, most: u64) -> Result<Tensor> {
+/// As [`apply`], when the result would be larger, and what `check` says.
+pub fn apply_within(
+    name: &str,
+    tensors: &[Tensor],
+    attributes: &str,
+    bounds: &Bounds<'_>,
+) -> Result<Tensor> {
     let op = OPS.iter().find(|op| op.name == name).ok_or_else(|| unknown(name))?;
-    run(op, tensors, attributes, most.min(MOST)).map_err(|error| match error {
+    let bounds = Bounds { most: bounds.most.min(MOST), check: bounds.check };
+    run(op, tensors, attributes, &bounds).map_err(|error| match error {
         Error::Failed { message, hint } => {
             Error::Failed { message: format!("op {name}: {message}"), hint }
         }
@@ -136,7 +150,7 @@ pub fn apply_within(name: &str, tensors: &[Tensor], attributes: &str, most: u64)
     })
 }
 
-fn run(op: &Op, tensors: &[Tensor], attributes: &str, most: u64) -> Result<Tensor> {
+fn run(op: &Op, tensors: &[Tensor], attributes: &str, bounds: &Bounds<'_>) -> Result<Tensor> {
     check_count(op, tensors.len())?;
     for tensor in tensors {
         check(tensor)?;
@@ -144,7 +158,7 @@ fn run(op: &Op, tensors: &[Tensor], attributes: &str, most: u64) -> Result<Tenso
             return Err(Error::failed("the tensors lie on different devices"));
         }
     }
-    let result = (op.run)(&Call::new(tensors, attributes, op.attributes, most)?)?;
+    let result = (op.run)(&Call::new(tensors, attributes, op.attributes, bounds)?)?;
     match result.elem_count() {
         // A view of nothing may begin behind the end of what it views, which panics when read.
         0 => Ok(Tensor::zeros(result.shape(), result.dtype(), result.device())?),

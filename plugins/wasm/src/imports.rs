@@ -6,7 +6,7 @@ use kino_node::{Error, Result, Value};
 use wasmtime::component::{Linker, LinkerInstance, Resource, ResourceType, WasmList};
 use wasmtime::{AsContext, StoreContextMut};
 
-use crate::store::{Entry, Own};
+use crate::store::{Charge, Entry, Own, size};
 use crate::types::{Elements, Kind, Shape, Wide};
 
 /// The name of the interface.
@@ -69,13 +69,10 @@ fn scalars(host: &mut LinkerInstance<'_, Own>) -> wasmtime::Result<()> {
 fn parts(host: &mut LinkerInstance<'_, Own>) -> wasmtime::Result<()> {
     host.func_wrap("[method]value.item", |mut cx: Context<'_>, args: (Handle, u64)| {
         let (value, index) = args;
-        let entry = cx.data().entry(&value)?;
         let index = usize::try_from(index).unwrap_or(usize::MAX);
-        let found = entry.item.item(index).map_err(said);
-        let found = found.map(|item| (entry.item.name(index).to_owned(), entry.part(item)));
-        Ok((match found {
+        Ok((match part(cx.data(), &value, index)? {
             Ok((name, part)) => Ok((name, cx.data_mut().give(part)?)),
-            Err(error) => Err(error),
+            Err(error) => Err(said(error)),
         },))
     })?;
     host.func_wrap("[method]value.field", |mut cx: Context<'_>, args: (Handle, String)| {
@@ -124,8 +121,11 @@ fn tensors(host: &mut LinkerInstance<'_, Own>) -> wasmtime::Result<()> {
         let own = cx.data_mut();
         let frames = own.entry(&value)?.item.clone();
         let chunk = own.entry(&chunk)?.item.tensor();
-        let outcome = chunk.and_then(|chunk| push(own, &frames, &chunk));
-        Ok((outcome.map_err(said),))
+        let outcome = match chunk.and_then(|chunk| push(own, &frames, &chunk)) {
+            Ok(charge) => Ok(own.entry_mut(&value)?.pay(charge)),
+            Err(error) => Err(said(error)),
+        };
+        Ok((outcome,))
     })
 }
 
@@ -136,15 +136,34 @@ fn shape(item: &Item) -> Result<Shape> {
     Ok(Shape { dtype, dims: dims.into_iter().map(|dim| dim as u64).collect() })
 }
 
-fn push(own: &mut Own, frames: &Item, chunk: &Tensor) -> Result<()> {
+fn push(own: &mut Own, frames: &Item, chunk: &Tensor) -> Result<Charge> {
     let Item::Growing(growing) = frames else {
         return Err(Error::failed(format!(
             "a chunk cannot be appended to this {}, only to frames from new-frames",
             frames.type_name()
         )));
     };
-    own.count_frames(chunk)?;
-    growing.push(chunk)
+    let charge = own.count_frames(chunk)?;
+    growing.push(chunk)?;
+    Ok(charge)
+}
+
+/// An item of a list. A chunk of frames that lies in a file takes memory of the plugin's.
+fn part(own: &Own, value: &Handle, index: usize) -> wasmtime::Result<Result<(String, Entry)>> {
+    let entry = own.entry(value)?;
+    let charge = match &entry.item {
+        Item::Chunks(frames) if frames.is_spilled(index) => {
+            let pixels = 3 * frames.chunk_len(index) * frames.height() * frames.width();
+            own.charge(4 * pixels as u64).map(Some)
+        }
+        _ => Ok(None),
+    };
+    Ok(charge.and_then(|charge| {
+        let item = entry.item.item(index)?;
+        let mut part = entry.part(item);
+        charge.into_iter().for_each(|charge| part.pay(charge));
+        Ok((entry.item.name(index).to_owned(), part))
+    }))
 }
 
 /// The value as it can be read piece by piece: a tensor that lies elsewhere, or with gaps, is
@@ -173,11 +192,11 @@ fn plain(own: &mut Own, value: &Handle) -> wasmtime::Result<Result<Item>> {
 }
 
 /// A tensor in main memory without gaps, and what that costs.
-fn flat(own: &Own, tensor: Tensor) -> Result<(Item, Option<crate::store::Charge>)> {
+fn flat(own: &Own, tensor: Tensor) -> Result<(Item, Option<Charge>)> {
     if matches!(tensor.device(), Device::Cpu) && tensor.is_contiguous() {
         return Ok((Item::Value(Value::Tensor(tensor)), None));
     }
-    let charge = own.charge(crate::store::size(&tensor))?;
+    let charge = own.charge(size(&tensor))?;
     let tensor = tensor.to_device(&Device::Cpu)?.contiguous()?;
     Ok((Item::Value(Value::Tensor(tensor)), Some(charge)))
 }

@@ -17,7 +17,8 @@
 //! between kinds of processors.
 //!
 //! **What bounds it:** the time of a call ([`kino_host::Limits`]), looked at with the cancel flag
-//! at every tick of a clock (10 ms) wherever the code is; memory, its own and that of the tensors
+//! at every tick of a clock (10 ms) wherever the code is,
+//! and between the pieces of a long operation; memory, its own and that of the tensors
 //! and texts that it made and still holds; 65,536 handles; 512 KiB of stack; values at most 64
 //! deep. Whatever goes wrong is an error of that one call. After a trap, or when it was stopped, an
 //! instance is broken and never used again; a component is compiled once and stays.

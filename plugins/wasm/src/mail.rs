@@ -121,7 +121,7 @@ impl Mail {
     }
 
     /// Does what the plugin waits for; a sleep that is not over stays.
-    fn serve(&self, call: &Call<'_>) {
+    fn serve(&self, call: &Call<'_>, stop: &dyn Fn() -> Option<Stop>) {
         let slot = std::mem::take(&mut self.lock().slot);
         let Slot::Asked(request) = slot else {
             self.lock().slot = slot;
@@ -129,7 +129,7 @@ impl Mail {
         };
         let slot = match request {
             Request::Op { name, tensors, attributes, most } => {
-                Slot::Answered(Answer::Tensor(op(&name, &tensors, &attributes, most)))
+                Slot::Answered(Answer::Tensor(op(&name, &tensors, &attributes, most, stop)))
             }
             Request::Read(path) => Slot::Answered(Answer::Bytes(call.files.read(&path))),
             Request::Sleep(until) => {
@@ -146,8 +146,17 @@ impl Mail {
 }
 
 /// One operation; a panic within it is an error like any other.
-fn op(name: &str, tensors: &[Tensor], attributes: &str, most: u64) -> Result<Tensor> {
-    let apply = || ops::apply_within(name, tensors, attributes, most);
+fn op(
+    name: &str,
+    tensors: &[Tensor],
+    attributes: &str,
+    most: u64,
+    stop: &dyn Fn() -> Option<Stop>,
+) -> Result<Tensor> {
+    // Why it stops is told by `drive`, before the plugin goes on.
+    let check = || stop().map_or(Ok(()), |_| Err(Error::Cancelled));
+    let apply =
+        || ops::apply_within(name, tensors, attributes, &ops::Bounds { most, check: &check });
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(apply)).unwrap_or_else(|_| {
         Err(Error::failed(format!(
             "op {name}: the host panicked; this is a bug of Kinograph, please report it"
@@ -164,6 +173,12 @@ pub(crate) fn drive<T>(
 ) -> Result<wasmtime::Result<T>, Stop> {
     let limit = call.limits.time;
     let until = Instant::now().checked_add(limit);
+    let stop = || {
+        if call.cancel.is_cancelled() {
+            return Some(Stop::Cancelled);
+        }
+        until.is_some_and(|until| Instant::now() >= until).then_some(Stop::Time(limit))
+    };
     let mut future = pin!(future);
     let mut context = Context::from_waker(Waker::noop());
     loop {
@@ -172,12 +187,12 @@ pub(crate) fn drive<T>(
         if let Poll::Ready(outcome) = polled {
             return Ok(outcome);
         }
-        if call.cancel.is_cancelled() {
-            return Err(Stop::Cancelled);
+        if let Some(stop) = stop() {
+            return Err(stop);
         }
-        if until.is_some_and(|until| Instant::now() >= until) {
-            return Err(Stop::Time(limit));
+        mail.serve(call, &stop);
+        if let Some(stop) = stop() {
+            return Err(stop);
         }
-        mail.serve(call);
     }
 }

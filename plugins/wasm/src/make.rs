@@ -8,7 +8,7 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::{LinkerInstance, Resource, WasmList};
 
 use crate::imports::{Said, said};
-use crate::store::{Entry, Own};
+use crate::store::{Entry, Own, unfolded};
 use crate::types::{Shape, Wide};
 
 /// Dimensions of a tensor.
@@ -39,11 +39,11 @@ pub(crate) fn add(host: &mut LinkerInstance<'_, Own>) -> wasmtime::Result<()> {
     })?;
     host.func_wrap("new-items", |mut cx: Context<'_>, (items,): (Parts,)| {
         let list = |items: Vec<(Arc<str>, Item)>| Ok(Item::List(items.into()));
-        Ok((combined(cx.data_mut(), items, list)?,))
+        Ok((combined(cx.data_mut(), items, |_| 0, list)?,))
     })?;
     host.func_wrap("new-fields", |mut cx: Context<'_>, (ty, fields): (String, Parts)| {
         let record = |fields| Item::record(&ty, fields);
-        Ok((combined(cx.data_mut(), fields, record)?,))
+        Ok((combined(cx.data_mut(), fields, unfolded, record)?,))
     })?;
     host.func_wrap("new-frames", |mut cx: Context<'_>, (fps,): (Option<f64>,)| {
         let frames = |own: &mut Own| {
@@ -110,9 +110,10 @@ pub(crate) fn paid(
 fn combined(
     own: &mut Own,
     parts: Parts,
+    more: impl Fn(&Item) -> u64,
     make: impl FnOnce(Vec<(Arc<str>, Item)>) -> Result<Item>,
 ) -> wasmtime::Result<Said<Resource<Entry>>> {
-    Ok(match own.combine(parts, make)? {
+    Ok(match own.combine(parts, more, make)? {
         Ok(entry) => Ok(own.give(entry)?),
         Err(error) => Err(said(error)),
     })

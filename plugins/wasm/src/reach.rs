@@ -1,5 +1,6 @@
 //! What a plugin asks of the engine: operations, files, the log, progress.
 
+use candle_core::Tensor;
 use kino_host::Item;
 use kino_node::{Error, Value};
 use wasmtime::StoreContextMut;
@@ -68,9 +69,14 @@ async fn op(
     }
     let own = cx.data();
     let mut tensors = Vec::with_capacity(handles.len());
+    let mut paid_for = Vec::with_capacity(handles.len());
     for handle in &handles {
-        match own.entry(handle)?.item.tensor() {
-            Ok(tensor) => tensors.push(tensor),
+        let entry = own.entry(handle)?;
+        match entry.item.tensor() {
+            Ok(tensor) => {
+                paid_for.push((place(&tensor), entry.charges().to_vec()));
+                tensors.push(tensor);
+            }
             Err(error) => return Ok((Err(said(error)),)),
         }
     }
@@ -78,12 +84,24 @@ async fn op(
     let answer = mail.ask(Request::Op { name, tensors, attributes, most }).await;
     Ok((match answer {
         Answer::Tensor(Ok(tensor)) => {
-            let bytes = size(&tensor);
-            paid(cx.data_mut(), bytes, |_| Ok(Item::Value(Value::Tensor(tensor))))?
+            // A view keeps the memory of what it views, which was paid for then.
+            let viewed = paid_for.into_iter().find(|(of, _)| *of == place(&tensor));
+            let bytes = if viewed.is_some() { 0 } else { size(&tensor) };
+            let charges = viewed.map(|(_, charges)| charges).unwrap_or_default();
+            let made = paid(cx.data_mut(), bytes, |_| Ok(Item::Value(Value::Tensor(tensor))))?;
+            if let Ok(handle) = &made {
+                cx.data_mut().entry_mut(handle)?.share(&charges);
+            }
+            made
         }
         Answer::Tensor(Err(error)) => Err(said(error)),
         _ => Err(said(unanswered())),
     },))
+}
+
+/// Which memory a tensor lies in.
+fn place(tensor: &Tensor) -> usize {
+    std::ptr::from_ref(&*tensor.storage_and_layout().0).addr()
 }
 
 async fn read_file(mut cx: Context<'_>, path: String) -> Outcome {

@@ -23,6 +23,8 @@ const MOST_PARTS: u64 = 1 << 20;
 const PART: u64 = 64;
 /// Frames may take this many times the memory: they go to a file.
 const FRAMES: u64 = 64;
+/// What a chunk of frames costs, beside its pixels.
+const CHUNK: u64 = 512;
 /// Elements of one table.
 const MOST_ELEMENTS: usize = 100_000;
 
@@ -127,6 +129,16 @@ impl Entry {
     pub(crate) fn pay(&mut self, charge: Charge) {
         self.charges.push(Arc::new(charge));
     }
+
+    /// What was paid for this value.
+    pub(crate) fn charges(&self) -> &[Arc<Charge>] {
+        &self.charges
+    }
+
+    /// Keeps what others were paid with: this value lies in their memory.
+    pub(crate) fn share(&mut self, charges: &[Arc<Charge>]) {
+        self.charges.extend_from_slice(charges);
+    }
 }
 
 /// The values that the plugin has handles of.
@@ -155,6 +167,15 @@ impl Handles {
             self.unused.push(at);
         }
         entry
+    }
+}
+
+/// What an item takes as a value of its own: bytes become a tensor, lists are unfolded.
+pub(crate) fn unfolded(item: &Item) -> u64 {
+    match item {
+        Item::Bytes(bytes) => bytes.len() as u64,
+        Item::List(items) => items.iter().map(|(_, item)| PART + unfolded(item)).sum(),
+        _ => 0,
     }
 }
 
@@ -262,13 +283,14 @@ impl Own {
         self.handles.take(handle).ok_or(Stop::Stray)
     }
 
-    /// A value that is made of others, with their names.
+    /// A value that is made of others, with their names; `more` says what it takes beside them.
     ///
     /// # Errors
     /// When it is too large, or memory is used up.
     pub(crate) fn combine(
         &mut self,
         parts: Vec<(String, Resource<Entry>)>,
+        more: impl Fn(&Item) -> u64,
         make: impl FnOnce(Vec<(Arc<str>, Item)>) -> Result<Item>,
     ) -> Result<Result<Entry>, Stop> {
         let names: u64 = parts.iter().map(|(name, _)| name.len() as u64 + PART).sum();
@@ -284,22 +306,23 @@ impl Own {
         charges.sort_by_key(Arc::as_ptr);
         charges.dedup_by_key(|charge| Arc::as_ptr(charge));
         let combined = Extent::around(extents).and_then(|extent| {
-            charges.push(Arc::new(self.charge(names)?));
+            let more: u64 = items.iter().map(|(_, item)| more(item)).sum();
+            charges.push(Arc::new(self.charge(names + more)?));
             Ok(Entry { item: make(items)?, plain: None, charges, extent })
         });
         Ok(combined)
     }
 
-    /// Counts frames that the plugin pushed.
+    /// Counts frames that the plugin pushed; the charge is for the chunk itself.
     ///
     /// # Errors
     /// When they are more than it may make.
-    pub(crate) fn count_frames(&mut self, chunk: &Tensor) -> Result<()> {
+    pub(crate) fn count_frames(&mut self, chunk: &Tensor) -> Result<Charge> {
         let bytes = (chunk.elem_count() as u64).saturating_mul(4);
         let most = self.limits.memory.saturating_mul(FRAMES);
         self.pushed = self.pushed.saturating_add(bytes);
         match self.pushed <= most {
-            true => Ok(()),
+            true => self.charge(CHUNK),
             false => Err(Error::failed(format!(
                 "{} bytes of frames are more than the {most} that a call may make",
                 self.pushed

@@ -7,14 +7,20 @@ use kino_node::{Error, Result};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value as Json};
 
-use super::shape;
+use super::{Bounds, shape};
+
+/// What is always there for what is needed on the way, in bytes.
+const SCRATCH: u64 = 1 << 28;
+
+/// The work of one piece, in multiplications and additions: a tenth of a second or so.
+const PIECE: usize = 1 << 32;
 
 /// What an operation works on.
 pub(super) struct Call<'a> {
     /// As many as the operation takes: that was checked.
     pub(super) tensors: &'a [Tensor],
     attributes: Attributes,
-    most: u64,
+    bounds: &'a Bounds<'a>,
 }
 
 impl<'a> Call<'a> {
@@ -23,24 +29,23 @@ impl<'a> Call<'a> {
         tensors: &'a [Tensor],
         attributes: &str,
         known: &[&str],
-        most: u64,
+        bounds: &'a Bounds<'a>,
     ) -> Result<Self> {
         let attributes = Attributes::read(attributes)?;
         if let Some(key) = attributes.0.keys().find(|key| !known.contains(&key.as_str())) {
             return Err(unknown(key, known));
         }
-        Ok(Self { tensors, attributes, most })
+        Ok(Self { tensors, attributes, bounds })
     }
 
     /// Refuses a result that is too large or has too many dimensions.
     pub(super) fn room(&self, shape: &[usize], dtype: DType) -> Result<()> {
-        self.fits(shape, dtype, self.most, "a result")
+        self.fits(shape, dtype, self.bounds.most, "a result")
     }
 
-    /// The same for what is needed on the way: it may be some times as large as the result.
+    /// The same for what is needed on the way: as much as a result, and some where little is left.
     pub(super) fn scratch(&self, shape: &[usize], dtype: DType) -> Result<()> {
-        let most = self.most.saturating_mul(16).clamp(1 << 30, super::MOST);
-        self.fits(shape, dtype, most, "an intermediate result")
+        self.fits(shape, dtype, self.bounds.most.max(SCRATCH), "an intermediate result")
     }
 
     fn fits(&self, shape: &[usize], dtype: DType, most: u64, what: &str) -> Result<()> {
@@ -63,6 +68,35 @@ impl<'a> Call<'a> {
             return Err(Error::failed(format!("{message}: not enough memory for {bytes} bytes")));
         }
         Ok(())
+    }
+
+    /// Whether the operation goes on: to be asked between pieces of work.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub(super) fn go_on(&self) -> Result<()> {
+        (self.bounds.check)()
+    }
+
+    /// Joins what is computed of `count` rows, each of so much work, in pieces that are soon done.
+    /// `piece` gets where each begins and how many rows it has; they are joined along `dim`.
+    pub(super) fn piecewise(
+        &self,
+        count: usize,
+        work: usize,
+        dim: usize,
+        piece: impl Fn(usize, usize) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let rows = (PIECE / work.max(1)).max(1);
+        let mut parts = Vec::with_capacity(count.div_ceil(rows));
+        for start in (0..count).step_by(rows) {
+            self.go_on()?;
+            parts.push(piece(start, rows.min(count - start))?);
+        }
+        match parts.as_slice() {
+            [whole] => Ok(whole.clone()),
+            parts => Ok(Tensor::cat(parts, dim)?),
+        }
     }
 
     /// Where the tensors lie.

@@ -8,6 +8,7 @@ use kino_kernels::{ConvInput, ConvWeights};
 use kino_node::{Error, Result};
 
 use super::call::Call;
+use super::linear::rows_by;
 use super::shape::{floating, plain, same_type, wide};
 
 /// How a kernel moves over an image.
@@ -96,7 +97,7 @@ pub(super) fn conv2d(call: &Call) -> Result<Tensor> {
     let x32 = plain(&x.permute((0, 2, 3, 1))?)?.to_dtype(dtype)?; // [n, h, w, c]
     let x32 = padded(&padded(&x32, 1, moves.padding)?, 2, moves.padding)?;
     let weight = plain(weight)?.to_dtype(dtype)?;
-    let y = by_groups(&x32, &weight, bias.as_ref(), moves)?; // [n, h', w', o]
+    let y = by_groups(call, &x32, &weight, bias.as_ref(), moves)?; // [n, h', w', o]
     Ok(plain(&y.permute((0, 3, 1, 2))?)?.to_dtype(x.dtype())?)
 }
 
@@ -105,44 +106,67 @@ fn padded(x: &Tensor, dim: usize, zeros: usize) -> Result<Tensor> {
 }
 
 /// Shapes: `x` `[n, h, w, c]`, already padded; the result is `[n, h', w', o]`.
-fn by_groups(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, moves: Moves) -> Result<Tensor> {
+fn by_groups(
+    call: &Call,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    moves: Moves,
+) -> Result<Tensor> {
     let (o, share, ..) = weight.dims4()?;
     let (groups, each) = (moves.groups, o / moves.groups);
     if groups == 1 {
-        return group(x, weight, bias, moves);
+        return group(call, x, weight, bias, moves);
     }
     if share == 1 && each == 1 {
-        return depthwise(x, weight, bias, moves);
+        return depthwise(call, x, weight, bias, moves);
     }
     let parts = (0..groups).map(|index| {
         let x = plain(&x.narrow(3, index * share, share)?)?;
         let weight = plain(&weight.narrow(0, index * each, each)?)?;
         let bias = bias.map(|bias| plain(&bias.narrow(0, index * each, each)?)).transpose()?;
-        group(&x, &weight, bias.as_ref(), moves)
+        group(call, &x, &weight, bias.as_ref(), moves)
     });
     Ok(Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 3)?)
 }
 
 /// All channels see each other.
-fn group(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, moves: Moves) -> Result<Tensor> {
+fn group(
+    call: &Call,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    moves: Moves,
+) -> Result<Tensor> {
+    let (o, c, taps, columns) = weight.dims4()?;
     if moves.dilation == 1 && x.dtype() == DType::F32 {
         let stride = [1, moves.stride, moves.stride];
         let weights = ConvWeights::pack(weight, bias, stride)?;
-        return Ok(kino_kernels::conv(ConvInput::new(x), &weights, None)?);
+        let work = x.dim(0)? * moves.result[1] * o * c * taps * columns;
+        return call.piecewise(moves.result[0], work, 1, |first, count| {
+            let rows = x.narrow(1, first * moves.stride, (count - 1) * moves.stride + taps)?;
+            Ok(kino_kernels::conv(ConvInput::new(&plain(&rows)?), &weights, None)?)
+        });
     }
-    let (o, c, ..) = weight.dims4()?;
-    sum_of_taps(x, bias, moves, |part, [kh, kw]| {
+    sum_of_taps(call, x, bias, moves, |part, [kh, kw]| {
         let [n, h, w] = [part.dim(0)?, part.dim(1)?, part.dim(2)?];
         let tap = plain(&weight.narrow(2, kh, 1)?.narrow(3, kw, 1)?)?.reshape((o, c))?;
-        let product = plain(part)?.reshape((n * h * w, c))?.matmul(&tap.t()?)?; // [n·h·w, o]
+        let pixels = plain(part)?.reshape((n * h * w, c))?;
+        let product = rows_by(call, &pixels, &tap.t()?)?; // [n·h·w, o]
         Ok(product.reshape((n, h, w, o))?)
     })
 }
 
 /// Each channel sees itself only.
-fn depthwise(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, moves: Moves) -> Result<Tensor> {
+fn depthwise(
+    call: &Call,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    moves: Moves,
+) -> Result<Tensor> {
     let o = weight.dim(0)?;
-    sum_of_taps(x, bias, moves, |part, [kh, kw]| {
+    sum_of_taps(call, x, bias, moves, |part, [kh, kw]| {
         let tap = plain(&weight.narrow(2, kh, 1)?.narrow(3, kw, 1)?)?.reshape((1, 1, 1, o))?;
         Ok(part.broadcast_mul(&tap)?)
     })
@@ -150,6 +174,7 @@ fn depthwise(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, moves: Moves) -
 
 /// Adds what each tap of the kernel gives for the pixels that it lies over.
 fn sum_of_taps(
+    call: &Call,
     x: &Tensor,
     bias: Option<&Tensor>,
     moves: Moves,
@@ -159,6 +184,7 @@ fn sum_of_taps(
     for kh in 0..moves.kernel[0] {
         let rows = every(x, 1, kh * moves.dilation, moves.stride, moves.result[0])?;
         for kw in 0..moves.kernel[1] {
+            call.go_on()?;
             let part = every(&rows, 2, kw * moves.dilation, moves.stride, moves.result[1])?;
             let term = tap(&part, [kh, kw])?;
             sum = Some(match sum {

@@ -29,8 +29,8 @@ pub(super) fn matmul(call: &Call) -> Result<Tensor> {
     if b_lead.iter().all(|size| *size == 1) {
         // One b for all: the rows of all a are one matrix.
         let a = dense(a)?.reshape((batch * m, *k))?; // [batch·m, k]
-        let product = a.matmul(&dense(b)?.reshape((*k, *n))?)?; // [batch·m, n]
-        return Ok(product.reshape(shape)?);
+        let b = dense(b)?.reshape((*k, *n))?;
+        return Ok(rows_by(call, &a, &b)?.reshape(shape)?); // [batch·m, n]
     }
     let a_shape = [lead.as_slice(), &[*m, *k]].concat();
     let b_shape = [lead.as_slice(), &[*k, *n]].concat();
@@ -38,7 +38,23 @@ pub(super) fn matmul(call: &Call) -> Result<Tensor> {
     call.scratch(&b_shape, b.dtype())?;
     let a = dense(&a.broadcast_as(a_shape)?)?.reshape((batch, *m, *k))?;
     let b = dense(&b.broadcast_as(b_shape)?)?.reshape((batch, *k, *n))?;
-    Ok(a.matmul(&b)?.reshape(shape)?)
+    let product = call.piecewise(batch, m * k * n, 0, |first, count| {
+        let (a, b) = (a.narrow(0, first, count)?, b.narrow(0, first, count)?);
+        match count {
+            1 => Ok(rows_by(call, &a.squeeze(0)?, &b.squeeze(0)?)?.unsqueeze(0)?),
+            _ => Ok(a.matmul(&b)?),
+        }
+    })?;
+    Ok(product.reshape(shape)?)
+}
+
+/// `[m, k]` by `[k, n]`, some rows at a time.
+pub(super) fn rows_by(call: &Call, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let ((m, k), n) = (a.dims2()?, b.dim(1)?);
+    call.piecewise(m, k * n, 0, |first, count| match count == m {
+        true => Ok(a.matmul(b)?),
+        false => Ok(dense(&a.narrow(0, first, count)?)?.matmul(b)?),
+    })
 }
 
 /// Without gaps. On the CPU a product of bf16 widens all that lies behind a view, so those are

@@ -10,8 +10,12 @@ mod image;
 mod layout;
 mod refusals;
 
+use std::cell::Cell;
+
 use array::{Array, Rng, layouts};
-use kino_host::ops;
+use candle_core::Tensor;
+use kino_host::ops::{self, Bounds};
+use kino_node::Error;
 
 /// Checks one operation on tensors as they may lie in memory against what is expected.
 #[track_caller]
@@ -45,11 +49,45 @@ fn the_contract_lists_the_same_operations() {
 fn a_bound_holds() {
     let x = Array::random(&mut Rng::new(), candle_core::DType::F32, &[4]).tensor(layouts()[0]);
     let wide = r#"{"shape": [1000, 4]}"#;
-    assert!(ops::apply_within("broadcast", std::slice::from_ref(&x), wide, 16_000).is_ok());
-    let error = ops::apply_within("broadcast", &[x], wide, 15_999).unwrap_err();
+    let apply = |tensors: &[Tensor], most| {
+        ops::apply_within("broadcast", tensors, wide, &Bounds { most, check: &|| Ok(()) })
+    };
+    assert!(apply(std::slice::from_ref(&x), 16_000).is_ok());
+    let error = apply(&[x], 15_999).unwrap_err();
     assert_eq!(
         error.to_string(),
         "op broadcast: a result of shape [1000, 4] (f32) is larger than the 15999 bytes that are \
          allowed"
     );
+}
+
+/// Long operations ask whether to go on, and stop where they should not; in pieces they give what
+/// they give whole.
+#[test]
+fn long_operations_stop_between_pieces() {
+    let device = &candle_core::Device::Cpu;
+    let random = |shape: &[usize]| Tensor::rand(-1f32, 1.0, shape, device).unwrap();
+    let [x, weight] = [random(&[1, 8, 224, 224]), random(&[8, 8, 64, 64])];
+    let dilated = [random(&[1, 8, 40, 40]), random(&[8, 8, 3, 3])];
+    let matrices = [random(&[3000, 1000]), random(&[1000, 2000])];
+    for (name, tensors, attributes) in [
+        ("conv2d", [x, weight], ""),
+        ("conv2d", dilated, r#"{"dilation": 2}"#),
+        ("matmul", matrices, ""),
+    ] {
+        let asked = Cell::new(0);
+        let count = || Ok(asked.set(asked.get() + 1));
+        let bounds = Bounds { most: 1 << 30, check: &count };
+        ops::apply_within(name, &tensors, attributes, &bounds).unwrap();
+        assert!(asked.get() > 1, "{name}: {}", asked.get());
+        asked.set(0);
+        let stop = || {
+            asked.set(asked.get() + 1);
+            if asked.get() > 1 { Err(Error::Cancelled) } else { Ok(()) }
+        };
+        let bounds = Bounds { most: 1 << 30, check: &stop };
+        let stopped = ops::apply_within(name, &tensors, attributes, &bounds);
+        assert!(matches!(stopped, Err(Error::Cancelled)));
+        assert_eq!(asked.get(), 2, "{name}");
+    }
 }

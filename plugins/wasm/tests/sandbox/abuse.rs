@@ -25,7 +25,7 @@ fn fails(world: &World, node: &str, input: Option<Value>, expected: &str) {
 
 #[test]
 fn time_is_enforced() {
-    for node in ["abuse.loop", "abuse.sleep"] {
+    for node in ["abuse.loop", "abuse.sleep", "abuse.long_op"] {
         let begun = Instant::now();
         let world = World::new().seconds(0.2);
         fails(&world, node, None, "it took longer than the 0.2 s it may take");
@@ -36,7 +36,7 @@ fn time_is_enforced() {
 
 #[test]
 fn cancelling_takes_effect_wherever_the_plugin_is() {
-    for node in ["abuse.loop", "abuse.sleep"] {
+    for node in ["abuse.loop", "abuse.sleep", "abuse.long_op"] {
         let world = World::new();
         let cancel = world.cancel.clone();
         let canceller = std::thread::spawn(move || {
@@ -57,9 +57,13 @@ fn memory_is_enforced() {
     fails(&world, "abuse.tensors", None, "left of its memory");
     fails(&world, "abuse.bytes", None, "left of its memory");
     fails(&world, "abuse.op", None, "bytes that are allowed");
+    fails(&world, "abuse.views", None, "bytes that are allowed");
+    fails(&world, "abuse.records", None, "left of its memory");
+    fails(&world, "abuse.no_pixels", None, "frames have no pixels");
     let mut small = World::new();
     small.limits.memory = 4 << 20;
     fails(&small, "abuse.frames", None, "that a call may make");
+    fails(&small, "abuse.chunks", None, "left of its memory");
     for (which, expected) in [
         (0, "left of its memory"),
         (1, "no tensor has the shape"),

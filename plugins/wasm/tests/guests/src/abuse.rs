@@ -37,6 +37,11 @@ pub(crate) const NODES: &[&str] = &[
     "abuse.cancelled",
     "abuse.read",
     "abuse.attributes",
+    "abuse.long_op",
+    "abuse.views",
+    "abuse.records",
+    "abuse.chunks",
+    "abuse.no_pixels",
 ];
 
 #[link(wasm_import_module = "kino:plugin/host@1.0.0")]
@@ -156,9 +161,43 @@ fn more(name: &str, inputs: Vec<Option<Value>>) -> Outcome {
             let attributes = r#"{"mul": NaN, "add": 1e999}"#;
             return one(ok(host::op("affine", &[&x], attributes))?);
         }
-        _ => return Err(failed("there is no such node")),
+        name => return hoard(name),
     }
     Err(failed("it went on"))
+}
+
+/// What takes memory or time of the host's.
+fn hoard(name: &str) -> Outcome {
+    let mut all = Vec::new();
+    match name {
+        "long_op" => {
+            let x = ok(host::new_tensor(&shape(&[1, 64, 512, 512])))?;
+            let weight = ok(host::new_tensor(&shape(&[64, 64, 64, 64])))?;
+            one(ok(host::op("conv2d", &[&x, &weight], "{}"))?)
+        }
+        "views" => loop {
+            let x = ok(host::new_tensor(&shape(&[1 << 24])))?;
+            let whole = ok(host::op("affine", &[&x], r#"{"mul": 1.0, "add": 1.0}"#))?;
+            let attributes = r#"{"dim": 0, "start": 0, "len": 1}"#;
+            all.push(ok(host::op("slice", &[&whole], attributes))?);
+        },
+        "records" => {
+            let bytes = ok(host::new_bytes(&vec![1; 8 << 20]))?;
+            loop {
+                let field = (String::new(), &bytes);
+                all.push(ok(host::new_fields("guests.bytes", &[field]))?);
+            }
+        }
+        "chunks" | "no_pixels" => {
+            let frames = ok(host::new_frames(None))?;
+            let width = u64::from(name == "chunks");
+            let chunk = ok(host::new_tensor(&shape(&[1, width, width, 3])))?;
+            loop {
+                ok(frames.push(&chunk))?;
+            }
+        }
+        _ => Err(failed("there is no such node")),
+    }
 }
 
 fn int(low: u64) -> Value {
