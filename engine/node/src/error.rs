@@ -22,6 +22,15 @@ pub enum Error {
         /// What to do.
         hint: Option<String>,
     },
+    /// The node's code broke, or was stopped where it was: a panic, a trap, a limit, a promise that
+    /// it did not keep.
+    #[error("{message}")]
+    Broken {
+        /// What happened.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
     /// A tensor operation failed.
     #[error("tensor operation: {0}")]
     Tensor(#[from] candle_core::Error),
@@ -44,6 +53,11 @@ impl Error {
         Error::Failed { message: message.into(), hint: Some(hint.into()) }
     }
 
+    /// The node's code broke, or was stopped, in one sentence with advice.
+    pub fn broken(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Error::Broken { message: message.into(), hint: hint.into() }
+    }
+
     /// An input that does not fit.
     pub fn input(port: &str, message: impl Into<String>) -> Self {
         Error::Input { port: port.to_owned(), message: message.into() }
@@ -53,6 +67,7 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Error::Failed { hint, .. } => hint.as_deref(),
+            Error::Broken { hint, .. } => Some(hint),
             _ => None,
         }
     }

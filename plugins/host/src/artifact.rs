@@ -130,6 +130,17 @@ impl Call<'_> {
         }
     }
 
+    /// What it means that a plugin says it was cancelled.
+    pub fn cancelled(&self) -> Error {
+        if self.cancel.is_cancelled() {
+            return Error::Cancelled;
+        }
+        Error::failed(format!(
+            "the plugin `{}` says that it was cancelled, but nobody cancelled it",
+            self.plugin
+        ))
+    }
+
     /// Reports that `step` of `of` pieces of work are done.
     pub fn progress(&self, step: u64, of: u64) {
         (self.report)(Progress { step, of, preview: None });

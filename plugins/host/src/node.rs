@@ -93,7 +93,7 @@ impl PluginNode {
     }
 
     fn lie(&self, what: String) -> Error {
-        Error::advised(
+        Error::broken(
             format!("the plugin `{}` breaks its promise: {what}", self.plugin.id),
             "this is a bug of the plugin; please report it to its author",
         )
@@ -142,7 +142,7 @@ impl PluginGuider {
     }
 
     fn wrong(&self, found: String) -> Error {
-        Error::advised(
+        Error::broken(
             format!(
                 "the guider `{}` of `{}` gave {found} instead of a velocity",
                 self.spec.signature.name, self.plugin.id

@@ -2,8 +2,9 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -43,8 +44,22 @@ struct Pool {
 struct Worker {
     child: Child,
     to: Mutex<UnixStream>,
-    inbox: Receiver<Response>,
+    inbox: Receiver<Result<Response>>,
     folder: tempfile::TempDir,
+}
+
+impl Worker {
+    /// How the process ended, if it did; one whose socket is closed may take a moment.
+    fn ended(&mut self) -> Option<ExitStatus> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.child.try_wait() {
+                Ok(None) if Instant::now() < until => std::thread::sleep(LOOK),
+                Ok(status) => return status,
+                Err(_) => return None,
+            }
+        }
+    }
 }
 
 impl Drop for Worker {
@@ -103,13 +118,17 @@ impl Pool {
             .args(&self.arguments)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
+            // What interrupts the engine on its terminal is the engine's to tell.
+            .process_group(0)
             .spawn()
             .map_err(|error| Error::failed(format!("no worker process was started: {error}")))?;
         let mut from = ours.try_clone()?;
         let (responses, inbox) = mpsc::channel();
         std::thread::spawn(move || {
-            while let Ok(response) = receive(&mut from) {
-                if responses.send(response).is_err() {
+            loop {
+                let response = receive(&mut from);
+                let is_last = response.is_err();
+                if responses.send(response).is_err() || is_last {
                     break;
                 }
             }
@@ -124,8 +143,8 @@ impl Pool {
             },
         )?;
         match worker.inbox.recv_timeout(LOADING) {
-            Ok(Response::Loaded(json)) => Ok((worker, json)),
-            Ok(Response::Failed(error)) => Err(heard(error)),
+            Ok(Ok(Response::Loaded(json))) => Ok((worker, json)),
+            Ok(Ok(Response::Failed(error))) => Err(heard(error)),
             _ => Err(Error::failed("the worker process ended while it loaded the plugin")),
         }
     }
@@ -169,16 +188,18 @@ impl IsolatedInstance {
     /// Sends a request and serves the worker until it answers.
     fn ask(&mut self, call: &Call<'_>, request: &Request) -> Result<Response> {
         let worker = self.worker.as_ref().ok_or_else(gone)?;
-        if send(&worker.to, request).is_err() {
-            return Err(self.crashed());
+        match send(&worker.to, request) {
+            Ok(()) => {}
+            Err(Error::Io(_)) => return Err(self.crashed(call, None)),
+            Err(error) => return Err(error),
         }
         let begun = Instant::now();
         let mut cancelled: Option<Instant> = None;
         loop {
             match worker.inbox.recv_timeout(LOOK) {
-                Ok(Response::Log(level, target, message)) => call.log(level, &target, &message),
-                Ok(Response::Progress(step, of)) => call.progress(step, of),
-                Ok(Response::Read(path)) => {
+                Ok(Ok(Response::Log(level, target, message))) => call.log(level, &target, &message),
+                Ok(Ok(Response::Progress(step, of))) => call.progress(step, of),
+                Ok(Ok(Response::Read(path))) => {
                     let mut engine = Engine { folder: worker.folder.path(), opaque: Vec::new() };
                     let file = call.files.read(&path);
                     let file = file.and_then(|file| engine.encode(&Item::Bytes(file.into())));
@@ -186,9 +207,10 @@ impl IsolatedInstance {
                         file.map_err(|error| (error.to_string(), error.hint().map(str::to_owned)));
                     send(&worker.to, &Request::File(file))?;
                 }
-                Ok(Response::Failed(error)) => return Err(heard(error)),
-                Ok(response) => return Ok(response),
-                Err(RecvTimeoutError::Disconnected) => return Err(self.crashed()),
+                Ok(Ok(Response::Failed(error))) => return Err(heard(error)),
+                Ok(Ok(response)) => return Ok(response),
+                Ok(Err(error)) => return Err(self.crashed(call, Some(&error))),
+                Err(RecvTimeoutError::Disconnected) => return Err(self.crashed(call, None)),
                 Err(RecvTimeoutError::Timeout) => {}
             }
             if call.cancel.is_cancelled() {
@@ -204,7 +226,7 @@ impl IsolatedInstance {
             if begun.elapsed() > call.limits.time {
                 self.worker = None;
                 let seconds = call.limits.time.as_secs_f64();
-                return Err(Error::advised(
+                return Err(Error::broken(
                     format!("the plugin `{}` took longer than {seconds} s", call.plugin),
                     format!(
                         "`kino plugin trust {} --isolate --seconds N` allows more",
@@ -215,17 +237,18 @@ impl IsolatedInstance {
         }
     }
 
-    /// What to say of a worker that is gone.
-    fn crashed(&mut self) -> Error {
+    /// What to say of a worker that is gone, or that said what cannot be understood.
+    fn crashed(&mut self, call: &Call<'_>, said: Option<&Error>) -> Error {
         let Some(mut worker) = self.worker.take() else { return gone() };
-        let how = match worker.child.wait() {
-            Ok(status) => status.to_string(),
-            Err(error) => error.to_string(),
+        if call.cancel.is_cancelled() {
+            return Error::Cancelled;
+        }
+        let how = match (worker.ended(), said) {
+            (Some(status), _) => format!("the plugin's process ended: {status}"),
+            (None, Some(error)) => format!("the plugin's process was stopped: {error}"),
+            (None, None) => "the plugin's process was stopped: it does not answer".to_owned(),
         };
-        Error::advised(
-            format!("the plugin's process ended: {how}"),
-            "this is a bug of the plugin; the next run starts a fresh process",
-        )
+        Error::broken(how, "this is a bug of the plugin; the next run starts a fresh process")
     }
 }
 
@@ -276,7 +299,7 @@ impl Drop for IsolatedInstance {
     fn drop(&mut self) {
         let Some(worker) = self.worker.take() else { return };
         let closed = send(&worker.to, &Request::Close).is_ok()
-            && matches!(worker.inbox.recv_timeout(PATIENCE), Ok(Response::Done));
+            && matches!(worker.inbox.recv_timeout(PATIENCE), Ok(Ok(Response::Done)));
         if closed {
             self.pool.idle().push(worker);
         }

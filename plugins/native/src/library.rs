@@ -1,6 +1,7 @@
 //! One build of a native plugin: copied, examined, loaded, asked what it is, and its instances.
 
 use std::ffi::c_void;
+use std::mem::offset_of;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -92,6 +93,20 @@ impl NativePlugin {
     }
 }
 
+/// The size of the plugin's table in version 1.0. What later versions add is read where the table
+/// is larger.
+const SIZE_1_0: usize = 96;
+const _: () = assert!(size_of::<KinoPlugin>() == SIZE_1_0);
+
+/// The functions of that table, and where they stand in it.
+const FUNCTIONS: [(&str, usize); 5] = [
+    ("open", offset_of!(KinoPlugin, open)),
+    ("run", offset_of!(KinoPlugin, run)),
+    ("save", offset_of!(KinoPlugin, save)),
+    ("close", offset_of!(KinoPlugin, close)),
+    ("shutdown", offset_of!(KinoPlugin, shutdown)),
+];
+
 /// Loads a copy under a name that nothing else has had.
 fn open_copy(path: &Path, contents: &[u8]) -> Result<Library> {
     let name = path.file_name().map_or_else(Default::default, |name| name.to_string_lossy());
@@ -157,14 +172,25 @@ fn negotiate(library: Library) -> Result<&'static KinoPlugin> {
             },
         ));
     }
-    if size < size_of::<KinoPlugin>() {
+    if size < SIZE_1_0 {
         return Err(Error::failed(format!(
-            "its table has {size} bytes, version 1.0 has {}",
-            size_of::<KinoPlugin>()
+            "its table has {size} bytes, version 1.0 has {SIZE_1_0}"
         )));
     }
-    // SAFETY: magic, major and size are right, so it is a table of at least version 1.0; it is
-    // static by the contract, and the library stays mapped.
+    for (name, offset) in FUNCTIONS {
+        // SAFETY: the table is at least as long as that of version 1.0, which has these functions;
+        // each is read as a number before anything takes it for a function.
+        let function = unsafe { plugin.byte_add(offset).cast::<usize>().read() };
+        if function == 0 {
+            return Err(Error::advised(
+                format!("its table has no `{name}`"),
+                "a plugin has all functions of its table, also those that have nothing to do",
+            ));
+        }
+    }
+    // SAFETY: magic, major and size are right, so it is a table of at least version 1.0, which is
+    // all that this host reads, and its functions are there; it is static by the contract, and the
+    // library stays mapped.
     Ok(unsafe { &*plugin })
 }
 

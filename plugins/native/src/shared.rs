@@ -12,17 +12,33 @@ use candle_core::DType;
 use kino_host::{Draft, Item, Kind, Shared};
 use kino_node::{Error, Result, Value};
 use memmap2::{MmapOptions, MmapRaw};
+use rustix::fs::FallocateFlags;
 
 use crate::maker::Maker;
-use crate::wire::{Wire, dtype};
+use crate::wire::{DEEPEST, Wire, dtype};
 
-/// A folder in memory, removed when this is dropped.
+/// A folder in memory has this many bytes free, or files lie on the disk: containers have little.
+const ROOM: u64 = 1 << 30;
+
+/// A folder in memory where there is room, removed when this is dropped.
 pub(crate) fn folder() -> Result<tempfile::TempDir> {
     let mut builder = tempfile::Builder::new();
     builder.prefix("kino-worker-");
     let in_memory = Path::new("/dev/shm");
-    let made = if in_memory.is_dir() { builder.tempdir_in(in_memory) } else { builder.tempdir() };
+    let free = rustix::fs::statvfs(in_memory).map_or(0, |stat| stat.f_bavail * stat.f_frsize);
+    let made = if free >= ROOM { builder.tempdir_in(in_memory) } else { builder.tempdir() };
     Ok(made.or_else(|_| builder.tempdir())?)
+}
+
+/// Sets room aside for a file: where there is none, that is an error here and not a signal later.
+fn reserve(file: &File, bytes: usize) -> Result<()> {
+    rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes as u64).map_err(|error| {
+        Error::advised(
+            format!("there is no room for a tensor of {bytes} bytes: {error}"),
+            "isolated plugins keep tensors in shared memory (/dev/shm), or in the folder for \
+             temporary files (TMPDIR)",
+        )
+    })
 }
 
 fn fresh(folder: &Path, side: char) -> PathBuf {
@@ -51,6 +67,10 @@ impl Engine<'_> {
 
     /// An item on its way to the worker.
     pub(crate) fn encode(&mut self, item: &Item) -> Result<Wire> {
+        self.encode_at(item, 0)
+    }
+
+    fn encode_at(&mut self, item: &Item, depth: usize) -> Result<Wire> {
         Ok(match item.kind() {
             Kind::Text => Wire::Text(item.text()?.to_owned()),
             Kind::Int => Wire::Int(item.int()?.to_string()),
@@ -61,8 +81,10 @@ impl Engine<'_> {
                 Wire::Tensor(dtype.as_str().to_owned(), shape, self.write(item)?)
             }
             Kind::Bytes => Wire::Bytes(self.write(item)?),
-            Kind::List => Wire::List(self.encode_all(item)?),
-            Kind::Record => Wire::Record(item.type_name().to_owned(), self.encode_all(item)?),
+            Kind::List => Wire::List(self.encode_all(item, depth)?),
+            Kind::Record => {
+                Wire::Record(item.type_name().to_owned(), self.encode_all(item, depth)?)
+            }
             Kind::Opaque => {
                 self.opaque.push(item.clone());
                 Wire::Opaque(item.type_name().to_owned(), self.opaque.len() as u64 - 1)
@@ -70,7 +92,8 @@ impl Engine<'_> {
         })
     }
 
-    fn encode_all(&mut self, item: &Item) -> Result<Vec<(String, Wire)>> {
+    fn encode_all(&mut self, item: &Item, depth: usize) -> Result<Vec<(String, Wire)>> {
+        check_depth(depth)?;
         let mut wires = Vec::with_capacity(item.len());
         for index in 0..item.len() {
             let name = item.name(index).to_owned();
@@ -80,7 +103,7 @@ impl Engine<'_> {
                 _ => Some(item.item(index)?),
             };
             if let Some(part) = part {
-                wires.push((name, self.encode(&part)?));
+                wires.push((name, self.encode_at(&part, depth + 1)?));
             }
         }
         Ok(wires)
@@ -135,12 +158,22 @@ impl Engine<'_> {
 
     fn tensor(&self, name: &str, shape: &[usize], file: &str) -> Result<Item> {
         let path = self.named(file)?;
-        let draft = Draft::zeros(dtype(name)?, shape, u64::MAX)?;
         let mut file = File::open(&path)?;
+        // The shape takes as much as there is: a plugin's word is not taken for it.
+        let draft = Draft::zeros(dtype(name)?, shape, file.metadata()?.len())?;
         draft.fill(|bytes| file.read_exact(bytes))?;
         std::fs::remove_file(&path)?;
         Ok(Item::Draft(Arc::new(draft)))
     }
+}
+
+fn check_depth(depth: usize) -> Result<()> {
+    if depth < DEEPEST {
+        return Ok(());
+    }
+    Err(Error::failed(format!(
+        "lists and records more than {DEEPEST} deep do not go to or from an isolated plugin"
+    )))
 }
 
 fn int(digits: &str) -> Result<i128> {
@@ -156,7 +189,10 @@ struct Mapped {
 /// What is known of a file that this worker made.
 struct Place {
     path: PathBuf,
+    /// Whether somebody writes to it.
     lent: bool,
+    /// Whether it is part of something already, and is written no more.
+    used: bool,
 }
 
 impl AsRef<[u8]> for Mapped {
@@ -238,6 +274,10 @@ impl Worker {
 
     /// An item on its way to the engine.
     pub(crate) fn encode(&self, item: &Item) -> Result<Wire> {
+        self.encode_at(item, 0)
+    }
+
+    fn encode_at(&self, item: &Item, depth: usize) -> Result<Wire> {
         Ok(match item {
             Item::Elsewhere(name, number) => Wire::Opaque(name.to_string(), *number),
             item => match item.kind() {
@@ -250,25 +290,48 @@ impl Worker {
                     Wire::Tensor(dtype.as_str().to_owned(), shape, self.file_of(item)?)
                 }
                 Kind::Bytes => Wire::Bytes(self.copy(item)?),
-                Kind::List => Wire::List(self.encode_all(item)?),
-                Kind::Record => Wire::Record(item.type_name().to_owned(), self.encode_all(item)?),
+                Kind::List => Wire::List(self.encode_all(item, depth)?),
+                Kind::Record => {
+                    Wire::Record(item.type_name().to_owned(), self.encode_all(item, depth)?)
+                }
                 Kind::Opaque => return Err(Error::failed("this value does not leave the worker")),
             },
         })
     }
 
-    fn encode_all(&self, item: &Item) -> Result<Vec<(String, Wire)>> {
+    fn encode_all(&self, item: &Item, depth: usize) -> Result<Vec<(String, Wire)>> {
+        check_depth(depth)?;
         let item = match item {
             Item::Fields(..) | Item::List(_) => item.clone(),
             Item::Pushed(pushed) => pushed.items(),
             other => return Err(Error::failed(format!("{} is no list", other.type_name()))),
         };
-        let part = |index| Ok((item.name(index).to_owned(), self.encode(&item.item(index)?)?));
+        let part = |index| {
+            let wire = self.encode_at(&item.item(index)?, depth + 1)?;
+            Ok((item.name(index).to_owned(), wire))
+        };
         (0..item.len()).map(part).collect()
+    }
+
+    /// From here on a tensor does not change.
+    fn settle(&self, item: &Item) -> Result<()> {
+        let Item::Shared(shared) = item else { return Ok(()) };
+        let at = (*shared.memory).as_ref().as_ptr() as usize;
+        match self.made().get_mut(&at) {
+            Some(place) if place.lent => {
+                Err(Error::failed("this tensor is still being written: give its view back first"))
+            }
+            Some(place) => {
+                place.used = true;
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     /// The file in which a tensor lies already, or a copy in a new one.
     fn file_of(&self, item: &Item) -> Result<String> {
+        self.settle(item)?;
         if let Item::Shared(shared) = item {
             let at = (*shared.memory).as_ref().as_ptr() as usize;
             // Once it is sent, the engine removes it.
@@ -296,10 +359,13 @@ impl Maker for Worker {
         }
         let path = fresh(&self.folder, 'w');
         let file = File::options().read(true).write(true).create_new(true).open(&path)?;
-        file.set_len(bytes as u64)?;
+        if let Err(error) = reserve(&file, bytes) {
+            let _ = std::fs::remove_file(&path);
+            return Err(error);
+        }
         let mapped = self.map(&file)?;
         let at = mapped.map.as_ptr() as usize;
-        self.made().insert(at, Place { path, lent: false });
+        self.made().insert(at, Place { path, lent: false, used: false });
         Ok(self.shared(dtype, shape, Some(mapped)))
     }
 
@@ -309,7 +375,10 @@ impl Maker for Worker {
 
     fn push(&self, frames: &Item, chunk: &Item) -> Result<()> {
         match frames {
-            Item::Pushed(pushed) => pushed.push(chunk.clone()),
+            Item::Pushed(pushed) => {
+                self.settle(chunk)?;
+                pushed.push(chunk.clone())
+            }
             other => Err(Error::failed(format!("{} takes no frames", other.type_name()))),
         }
     }
@@ -327,12 +396,12 @@ impl Maker for Worker {
             return Ok(data.cast_mut());
         }
         match self.made().get_mut(&(data as usize)) {
-            Some(place) if !place.lent => {
+            Some(place) if !place.lent && !place.used => {
                 place.lent = true;
                 Ok(data.cast_mut())
             }
-            Some(_) => Err(Error::failed("this tensor is being written already")),
-            None => Err(Error::failed("this tensor is in use and cannot be written any more")),
+            Some(place) if place.lent => Err(Error::failed("this tensor is being written already")),
+            _ => Err(Error::failed("this tensor is in use and cannot be written any more")),
         }
     }
 

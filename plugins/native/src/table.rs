@@ -37,7 +37,7 @@ impl<'a> Current<'a> {
     pub(crate) fn error(&self, status: KinoStatus) -> Option<Error> {
         match status {
             KINO_OK => None,
-            KINO_CANCELLED => Some(Error::Cancelled),
+            KINO_CANCELLED => Some(self.call.cancelled()),
             _ => {
                 let said = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
                 let (message, hint) = said.unwrap_or_else(|| {

@@ -10,8 +10,10 @@ use kino_node::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// No message comes near this; tensors travel elsewhere.
-const LONGEST: u32 = 64 << 20;
+/// The longest message, in bytes; tensors travel elsewhere.
+const LONGEST: usize = 64 << 20;
+/// How deep lists and records may lie in each other: what reads JSON ends at 128 levels.
+pub(crate) const DEEPEST: usize = 32;
 
 /// A value on the wire.
 #[derive(Debug, Serialize, Deserialize)]
@@ -80,6 +82,12 @@ pub(crate) enum Response {
 /// Sends a message.
 pub(crate) fn send<T: Serialize>(to: &Mutex<UnixStream>, message: &T) -> Result<()> {
     let json = serde_json::to_vec(message).map_err(|error| Error::failed(error.to_string()))?;
+    if json.len() > LONGEST {
+        return Err(Error::advised(
+            format!("values of {} bytes do not go to or from an isolated plugin", json.len()),
+            format!("texts and lists of at most {LONGEST} bytes do; large data goes as tensors"),
+        ));
+    }
     let mut frame = (json.len() as u32).to_le_bytes().to_vec();
     frame.extend(json);
     let mut stream = to.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -90,13 +98,14 @@ pub(crate) fn send<T: Serialize>(to: &Mutex<UnixStream>, message: &T) -> Result<
 pub(crate) fn receive<T: DeserializeOwned>(from: &mut UnixStream) -> Result<T> {
     let mut length = [0; 4];
     from.read_exact(&mut length)?;
-    let length = u32::from_le_bytes(length);
+    let length = u32::from_le_bytes(length) as usize;
     if length > LONGEST {
-        return Err(Error::failed("a message of the worker is too long"));
+        return Err(Error::failed(format!("it sent a message of {length} bytes")));
     }
-    let mut json = vec![0; length as usize];
+    let mut json = vec![0; length];
     from.read_exact(&mut json)?;
-    serde_json::from_slice(&json).map_err(|error| Error::failed(error.to_string()))
+    serde_json::from_slice(&json)
+        .map_err(|error| Error::failed(format!("its message does not read: {error}")))
 }
 
 /// An error as it is sent: none where the run was cancelled.

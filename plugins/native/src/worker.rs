@@ -2,9 +2,9 @@
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use candle_core::Device;
 use kino_host::{Call, Files, Limits};
@@ -28,6 +28,8 @@ pub fn serve() -> Result<()> {
     let (requests, inbox) = mpsc::channel();
     let cancel = Arc::new(Mutex::new(Cancel::default()));
     let flag = Arc::clone(&cancel);
+    let place = Arc::new(OnceLock::<PathBuf>::new());
+    let leaving = Arc::clone(&place);
     std::thread::spawn(move || {
         while let Ok(request) = receive::<Request>(&mut from) {
             match request {
@@ -35,18 +37,26 @@ pub fn serve() -> Result<()> {
                     flag.lock().unwrap_or_else(PoisonError::into_inner).cancel();
                 }
                 request => {
+                    // Each call has a flag of its own: one that comes late is for the call before.
+                    if !matches!(request, Request::File(_)) {
+                        *flag.lock().unwrap_or_else(PoisonError::into_inner) = Cancel::default();
+                    }
                     if requests.send(request).is_err() {
                         break;
                     }
                 }
             }
         }
-        // The engine is gone: nobody waits for anything here.
+        // The engine is gone: nobody waits for anything here, and nobody else cleans up.
+        if let Some(folder) = leaving.get() {
+            let _ = std::fs::remove_dir_all(folder);
+        }
         std::process::exit(0);
     });
     let Ok(Request::Load { path, sha256, folder }) = inbox.recv() else {
         return Err(Error::failed("the worker was told nothing to load"));
     };
+    let _ = place.set(PathBuf::from(&folder));
     let shared = Worker::new(folder.into());
     set_maker(Box::new(shared.clone()));
     let trusted = Trusted { path: Path::new(&path), sha256: sha256.as_deref() };
@@ -56,7 +66,8 @@ pub fn serve() -> Result<()> {
     };
     send(&to, &Response::Loaded(plugin.json().to_owned()))?;
     let spill = Spill::new(std::env::temp_dir(), u64::MAX);
-    let server = Server { plugin, shared, to, inbox: Mutex::new(inbox), cancel, spill };
+    let (inbox, reading) = (Mutex::new(inbox), Mutex::default());
+    let server = Server { plugin, shared, to, inbox, reading, cancel, spill };
     server.until_done()
 }
 
@@ -65,6 +76,8 @@ struct Server {
     shared: Worker,
     to: Mutex<UnixStream>,
     inbox: Mutex<Receiver<Request>>,
+    /// Files are asked for and come one at a time, whichever thread of the plugin asks.
+    reading: Mutex<()>,
     cancel: Arc<Mutex<Cancel>>,
     spill: Arc<Spill>,
 }
@@ -112,9 +125,14 @@ impl Server {
                 }
                 _ => Err(Error::failed("the worker did not expect this")),
             };
-            *self.cancel.lock().unwrap_or_else(PoisonError::into_inner) = Cancel::default();
             let response = response.unwrap_or_else(|error| Response::Failed(said(&error)));
-            send(&self.to, &response)?;
+            match send(&self.to, &response) {
+                // It was too large to be sent.
+                Err(error @ Error::Failed { .. }) => {
+                    send(&self.to, &Response::Failed(said(&error)))?
+                }
+                sent => sent?,
+            }
         }
         Ok(())
     }
@@ -155,6 +173,7 @@ fn closed() -> Error {
 
 impl Files for Server {
     fn read(&self, path: &str) -> Result<Vec<u8>> {
+        let _one = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         send(&self.to, &Response::Read(path.to_owned()))?;
         match self.next() {
             Some(Request::File(Ok(wire))) => self.bytes(wire),

@@ -100,6 +100,7 @@ fn what_is_no_plugin_is_refused_and_says_why() {
         (&["-DMAJOR=2"], "it speaks version 2.0 of the plugin contract, this Kinograph speaks 1.0"),
         (&["-DMAGIC=7"], "its entry gives no table of a Kinograph plugin"),
         (&["-DSMALL"], "its table has 8 bytes, version 1.0 has 96"),
+        (&["-DNO_SAVE"], "its table has no `save`"),
         (&["-DREFUSE"], "the plugin refuses to start: this machine has no flux capacitor"),
         (&["-DGARBAGE"], "the plugin's descriptor: invalid type: integer `3`, expected a sequence"),
     ] {
@@ -135,6 +136,11 @@ fn a_node_that_fails_says_so_and_the_next_runs() {
     );
     let secret = run("secret").unwrap_err().to_string();
     assert!(secret.contains("`../secret` may not be read"), "{secret}");
+    let unasked = run("unasked").unwrap_err().to_string();
+    assert!(unasked.contains("nobody cancelled it"), "{unasked}");
+    let huge = run("huge").unwrap_err().to_string();
+    assert!(huge.contains("no 70368744177664 bytes of memory"), "{huge}");
+    assert!(run("refill").unwrap_err().to_string().contains("cannot be written any more"));
     assert!(matches!(run("null").unwrap()[..], [None]));
     assert!(matches!(run("hello").unwrap()[..], [Some(Value::Text(_))]));
 }
@@ -213,6 +219,31 @@ mod isolated {
         }
         let secret = world.run(&plugin, "bad.node", &text("secret")).unwrap_err().to_string();
         assert!(secret.contains("`../secret` may not be read"), "{secret}");
+    }
+
+    /// What a process cannot say or keep is its node's error; the same process goes on.
+    #[test]
+    fn what_does_not_fit_between_processes_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let plugin = isolated(&build(folder.path(), "bad", &[]));
+        let world = World::new();
+        let fails = |input: &[Option<Value>], expected: &str| {
+            let error = world.run(&plugin, "bad.node", input).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        fails(&text("long"), "do not go to or from an isolated plugin");
+        fails(&text("deep"), "more than 32 deep");
+        fails(&text("huge"), "there is no room for a tensor of 70368744177664 bytes");
+        fails(&text("refill"), "cannot be written any more");
+        fails(&text("unasked"), "nobody cancelled it");
+        fails(&text(&"a".repeat(70 << 20)), "do not go to or from an isolated plugin");
+        let mut deep = Value::Int(0);
+        for _ in 0..60 {
+            deep = Value::List(vec![(None, deep)].into());
+        }
+        fails(&[Some(deep)], "more than 32 deep");
+        let good = world.run(&plugin, "bad.node", &text("hello")).unwrap();
+        assert!(matches!(good[..], [Some(Value::Text(_))]));
     }
 
     #[test]

@@ -97,11 +97,7 @@ impl Body {
     /// What a plugin's own failure means.
     fn settle<T>(&self, call: &Call<'_>, answer: Answer<T>) -> Result<T> {
         answer.0.map_err(|failure| match failure {
-            Failure::Cancelled if call.cancel.is_cancelled() => Error::Cancelled,
-            Failure::Cancelled => Error::failed(format!(
-                "the plugin `{}` says that it was cancelled, but nobody cancelled it",
-                call.plugin
-            )),
+            Failure::Cancelled => call.cancelled(),
             Failure::Failed((message, hint)) if hint.is_empty() => Error::failed(message),
             Failure::Failed((message, hint)) => Error::advised(message, hint),
         })

@@ -71,14 +71,14 @@ impl Scene<'_> {
         let plugin = self.plugin;
         match stop {
             Stop::Cancelled => Error::Cancelled,
-            Stop::Time(limit) => Error::advised(
+            Stop::Time(limit) => Error::broken(
                 format!("the plugin `{plugin}` was stopped: {stop}"),
                 format!(
                     "`kino plugin trust {plugin} --seconds {}` lets it take longer",
                     (limit.as_secs_f64() * 10.0).ceil().max(1.0)
                 ),
             ),
-            Stop::Forbidden(_) => Error::advised(
+            Stop::Forbidden(_) => Error::broken(
                 format!("the plugin `{plugin}` was stopped: {stop}"),
                 "plugins reach neither network, files, environment nor processes; files that were \
                  granted are read through the context (`cx.read`)",
@@ -90,7 +90,7 @@ impl Scene<'_> {
     fn hungry(&self) -> Error {
         let (plugin, bytes) = (self.plugin, self.limits.memory);
         let megabytes = bytes.div_ceil(1 << 20);
-        Error::advised(
+        Error::broken(
             format!("the plugin `{plugin}` needs more than the {megabytes} MB it may use"),
             format!(
                 "`kino plugin trust {plugin} --memory {}MB` lets it use more",
@@ -100,7 +100,7 @@ impl Scene<'_> {
     }
 
     fn bug(&self, what: String) -> Error {
-        Error::advised(
+        Error::broken(
             format!("the plugin `{}` {what}", self.plugin),
             "this is a bug of the plugin; please report it to its author",
         )

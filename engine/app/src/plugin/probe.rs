@@ -115,8 +115,11 @@ impl Probe<'_> {
         let outputs = match outcome {
             Ok(outputs) => outputs,
             Err(Error::Cancelled) if cancel.is_cancelled() => return Ok("cancelled".into()),
-            Err(error) if says(&error, "breaks its promise") => return Err(error.to_string()),
-            Err(error) if says(&error, "panicked") => return Err(error.to_string()),
+            Err(error @ Error::Broken { .. }) => return Err(error.to_string()),
+            // A panic in a native plugin is caught within, and comes as an error of its own.
+            Err(error) if error.to_string().contains("the plugin panicked") => {
+                return Err(error.to_string());
+            }
             Err(error) => return Ok(format!("refused: {error}")),
         };
         if case == Case::Plain {
@@ -165,10 +168,6 @@ impl Probe<'_> {
         }
         Ok(velocities)
     }
-}
-
-fn says(error: &Error, what: &str) -> bool {
-    error.to_string().contains(what)
 }
 
 /// Outputs as bytes, where they can be stored.

@@ -20,6 +20,21 @@ static KinoStatus open_node(KinoCall *call, KinoStr node, KinoStr saved, KinoIns
   return KINO_OK;
 }
 
+// Pushes one tensor of frames, and writes to it again.
+static KinoStatus refill(KinoCall *call, KinoValue **outputs) {
+  int64_t shape[4] = {1, 2, 2, 3};
+  DLDataType f32 = {DL_FLOAT, 32, 1};
+  DLManagedTensorVersioned *view = NULL;
+  KinoValue *chunk = NULL;
+  KinoStatus status = host->new_frames(8, &outputs[0]);
+  if (status == KINO_OK) status = host->new_tensor(f32, shape, 4, &chunk);
+  if (status == KINO_OK) status = host->push_frames(outputs[0], chunk);
+  if (status == KINO_OK && host->write_tensor(chunk, &view) == KINO_OK) view->deleter(view);
+  else host->fail(call, host->error(), str(""));
+  host->release(chunk);
+  return view ? KINO_OK : KINO_FAILED;
+}
+
 static KinoStatus run_node(KinoCall *call, KinoInstance *instance, KinoValue *const *inputs,
                            size_t input_count, KinoValue **outputs, size_t output_count) {
   (void)instance, (void)inputs, (void)input_count, (void)output_count;
@@ -35,6 +50,37 @@ static KinoStatus run_node(KinoCall *call, KinoInstance *instance, KinoValue *co
   if (!strncmp((const char *)mode.data, "silent", mode.len)) return KINO_FAILED;
   if (!strncmp((const char *)mode.data, "lie", mode.len)) return host->new_int(1, 0, &outputs[0]);
   if (!strncmp((const char *)mode.data, "null", mode.len)) return KINO_OK;
+  if (!strncmp((const char *)mode.data, "unasked", mode.len)) return KINO_CANCELLED;
+  if (!strncmp((const char *)mode.data, "long", mode.len)) {
+    size_t length = (size_t)70 << 20;
+    uint8_t *letters = malloc(length);
+    memset(letters, 'a', length);
+    KinoStr text = {letters, length};
+    KinoStatus status = host->new_text(text, &outputs[0]);
+    free(letters);
+    return status;
+  }
+  if (!strncmp((const char *)mode.data, "deep", mode.len)) {
+    KinoValue *value = NULL;
+    host->new_int(0, 0, &value);
+    for (int i = 0; i < 60; i++) {
+      KinoField item = {str(""), value};
+      KinoValue *list = NULL;
+      host->new_list(&item, 1, &list);
+      host->release(value);
+      value = list;
+    }
+    outputs[0] = value;
+    return KINO_OK;
+  }
+  if (!strncmp((const char *)mode.data, "huge", mode.len)) {
+    int64_t shape[1] = {(int64_t)1 << 44};
+    DLDataType f32 = {DL_FLOAT, 32, 1};
+    if (host->new_tensor(f32, shape, 1, &outputs[0]) == KINO_OK) return KINO_OK;
+    host->fail(call, host->error(), str(""));
+    return KINO_FAILED;
+  }
+  if (!strncmp((const char *)mode.data, "refill", mode.len)) return refill(call, outputs);
   if (!strncmp((const char *)mode.data, "secret", mode.len)) {
     KinoValue *bytes = NULL;
     if (host->read_file(call, str("../secret"), &bytes) == KINO_OK) return KINO_OK;
@@ -90,6 +136,9 @@ const KinoPlugin *ENTRY(const KinoHost *table) {
   plugin.open = open_node;
   plugin.run = run_node;
   plugin.save = save_node;
+#ifdef NO_SAVE
+  plugin.save = NULL;
+#endif
   plugin.close = close_node;
   plugin.shutdown = shut_down;
   return &plugin;

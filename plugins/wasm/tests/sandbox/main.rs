@@ -104,6 +104,7 @@ impl World {
 pub(crate) fn text(error: &Error) -> String {
     match error {
         Error::Failed { message, hint: Some(hint) } => format!("{message}\n{hint}"),
+        Error::Broken { message, hint } => format!("{message}\n{hint}"),
         other => other.to_string(),
     }
 }
