@@ -147,7 +147,8 @@ pub fn golden(path: &str, name: &str) -> Tensor {
     kino_world::read_tensor(&reference().join(path), name).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The greatest difference between two tensors of the same number of elements.
+/// The greatest difference between two tensors of the same number of elements; infinite where one
+/// of them is not a number.
 pub fn difference(a: &Tensor, b: &Tensor) -> f64 {
     let flat = |tensor: &Tensor| {
         let tensor = tensor.to_dtype(DType::F64).and_then(|tensor| tensor.flatten_all());
@@ -155,7 +156,8 @@ pub fn difference(a: &Tensor, b: &Tensor) -> f64 {
     };
     let (a, b) = (flat(a), flat(b));
     assert_eq!(a.len(), b.len(), "as many numbers");
-    a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+    let gap = |(a, b): (&f64, &f64)| Some((a - b).abs()).filter(|gap| !gap.is_nan());
+    a.iter().zip(&b).map(|pair| gap(pair).unwrap_or(f64::INFINITY)).fold(0.0, f64::max)
 }
 
 /// Frames in 0…1 as bytes.

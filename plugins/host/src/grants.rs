@@ -86,6 +86,14 @@ impl Granted {
     }
 }
 
+fn shown(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn copied(error: &std::io::Error) -> std::io::Error {
+    error.kind().into()
+}
+
 fn normal(grant: &str) -> PathBuf {
     Path::new(grant).components().filter(|part| *part != Component::CurDir).collect()
 }
@@ -126,14 +134,15 @@ impl Files for Granted {
         for grant in &self.read {
             let mut files = Vec::new();
             // The grant itself may be a link, as it may for reading.
-            let start = self.root.join(normal(grant)).canonicalize();
-            match start.and_then(|start| walk(&start, &mut files)) {
+            let grant = normal(grant);
+            let start = self.root.join(&grant).canonicalize();
+            match start.as_ref().map_err(copied).and_then(|start| walk(start, &mut files)) {
                 Ok(()) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    reads.push(Read { path: grant.clone(), hash: "missing".to_owned() });
+                    reads.push(Read { path: shown(&grant), hash: "missing".to_owned() });
                     continue;
                 }
-                Err(error) => return Err(Error::failed(format!("`{grant}`: {error}"))),
+                Err(error) => return Err(Error::failed(format!("`{}`: {error}", shown(&grant)))),
             }
             for (index, file) in files.iter().enumerate() {
                 let Ok(metadata) = std::fs::metadata(file) else { continue };
@@ -142,8 +151,11 @@ impl Files for Granted {
                     continue;
                 }
                 let hash = self.hash(file, &metadata, index < MOST_HASHED)?;
-                let shown = file.strip_prefix(&self.root).unwrap_or(file);
-                reads.push(Read { path: shown.to_string_lossy().into_owned(), hash });
+                // As the plugin names it: the same wherever the graph's folder lies.
+                let within = start.as_ref().ok().and_then(|start| file.strip_prefix(start).ok());
+                let named = within.filter(|within| !within.as_os_str().is_empty());
+                let named = named.map_or_else(|| grant.clone(), |within| grant.join(within));
+                reads.push(Read { path: shown(&named), hash });
             }
         }
         Ok(reads)
@@ -197,6 +209,7 @@ mod tests {
         let granted = Granted::new(&root, &["luts".to_owned()]);
         assert_eq!(granted.read("luts/a.cube").unwrap(), b"a");
         let before = granted.stand().unwrap();
+        assert_eq!(before[0].path, "luts/a.cube");
         std::fs::write(real.join("a.cube"), "b").unwrap();
         assert_ne!(granted.stand().unwrap(), before);
     }

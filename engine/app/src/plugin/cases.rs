@@ -33,6 +33,8 @@ pub(crate) enum Case {
     Ends(bool),
     /// Frames in one chunk that are in several in the plain case.
     OneChunk,
+    /// A newer build takes the node over, with its state if it has any.
+    Reloaded,
     /// The run is cancelled before it begins.
     Cancelled,
     /// The run is cancelled while it works on large inputs.
@@ -47,7 +49,8 @@ impl Case {
         all.extend([Case::Bare, Case::One, Case::Odd, Case::Empty, Case::Large, Case::NotNumbers]);
         let types = [DType::U8, DType::U32, DType::I64, DType::BF16, DType::F16, DType::F64];
         all.extend(types.map(Case::Dtype));
-        all.extend([Case::Ends(false), Case::Ends(true), Case::Cancelled, Case::CancelledLate]);
+        all.extend([Case::Ends(false), Case::Ends(true), Case::Reloaded]);
+        all.extend([Case::Cancelled, Case::CancelledLate]);
         all
     }
 
@@ -66,6 +69,7 @@ impl Case {
             Case::Ends(false) => "least parameters".into(),
             Case::Ends(true) => "greatest parameters".into(),
             Case::OneChunk => "one chunk".into(),
+            Case::Reloaded => "taken over by a newer build".into(),
             Case::Cancelled => "cancelled before".into(),
             Case::CancelledLate => "cancelled while running".into(),
         }

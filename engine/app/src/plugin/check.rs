@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Check, screen: &Screen) -> Result<Exit, Failure> {
     if !screen.quiet && !screen.json {
         screen.print(&format!("seed {seed}\n"))?;
     }
-    descriptors_agree(&project, &builds)?;
+    descriptors_agree(args, &builds)?;
     let keep = tempfile::tempdir().map_err(|error| Failure::world(error.to_string()))?;
     let mut findings = Vec::new();
     for node in &project.manifest.nodes {
@@ -76,11 +76,18 @@ pub(crate) fn run(args: &Check, screen: &Screen) -> Result<Exit, Failure> {
 }
 
 /// Both builds describe the same nodes, and each the same twice.
-fn descriptors_agree(project: &Project, builds: &[BuildKind]) -> Result<(), Failure> {
-    let mut first: Option<(BuildKind, kino_host::Descriptor)> = None;
+fn descriptors_agree(args: &Check, builds: &[BuildKind]) -> Result<(), Failure> {
+    let mut first: Option<(BuildKind, String)> = None;
     for kind in builds.iter().chain(builds) {
-        let artifact = project.load(*kind).map_err(|error| palette::failure(&error))?;
-        let descriptor = artifact.descriptor().clone();
+        let mut told = Vec::new();
+        let task = Task { kind: *kind, ..Task::describing(&args.folder) };
+        try_some(&task, &mut told)?;
+        let faults = told.iter().find_map(|finding| finding.fault.as_ref());
+        if let Some(fault) = faults {
+            let what = format!("the {kind} build does not describe itself: {fault}");
+            return Err(Failure::usage(what));
+        }
+        let descriptor = told.into_iter().map(|finding| finding.note).collect();
         match &first {
             Some((other, known)) if *known != descriptor => {
                 return Err(Failure::usage(format!(
@@ -147,6 +154,8 @@ fn try_some(task: &Task, findings: &mut Vec<Finding>) -> Result<usize, Failure> 
         }
     });
     let mut current: Option<(String, Instant)> = None;
+    // Loading before the first case and closing after the last one have an end, too.
+    let mut last = Instant::now();
     let mut done = 0;
     let mut end = |case: String, fault: Option<String>, note: String| {
         let (node, kind) = (task.node.clone(), task.kind);
@@ -156,19 +165,18 @@ fn try_some(task: &Task, findings: &mut Vec<Finding>) -> Result<usize, Failure> 
         match inbox.recv_timeout(Duration::from_millis(50)) {
             Ok(Line::Begin(case)) => current = Some((case, Instant::now())),
             Ok(Line::Passed(note)) => {
-                done += 1;
+                (done, last) = (done + 1, Instant::now());
                 end(current.take().map_or_else(String::new, |(case, _)| case), None, note);
             }
             Ok(Line::Failed(fault)) => {
-                done += 1;
+                (done, last) = (done + 1, Instant::now());
                 let case = current.take().map_or_else(String::new, |(case, _)| case);
                 end(case, Some(fault), String::new());
             }
             Err(RecvTimeoutError::Disconnected) => break None,
             Err(RecvTimeoutError::Timeout) => {
-                if let Some((_, since)) = &current
-                    && since.elapsed() > TIMEOUT
-                {
+                let since = current.as_ref().map_or(last, |(_, since)| *since);
+                if since.elapsed() > TIMEOUT {
                     break Some(format!("it did not end within {} s", TIMEOUT.as_secs()));
                 }
             }
@@ -179,16 +187,15 @@ fn try_some(task: &Task, findings: &mut Vec<Finding>) -> Result<usize, Failure> 
     }
     let status = child.wait().map_err(world)?;
     let _ = reader.join();
+    let ended = || format!("the process ended: {status}");
     if let Some((case, _)) = current {
         done += 1;
-        end(
-            case,
-            Some(died.unwrap_or_else(|| format!("the process ended: {status}"))),
-            String::new(),
-        );
+        end(case, Some(died.unwrap_or_else(ended)), String::new());
     } else if done == 0 {
-        end("loading".into(), Some(format!("the process ended: {status}")), String::new());
+        end("loading".into(), Some(died.unwrap_or_else(ended)), String::new());
         return Ok(Case::all().len());
+    } else if !status.success() {
+        end("closing".into(), Some(died.unwrap_or_else(ended)), String::new());
     }
     Ok(done)
 }
@@ -217,9 +224,6 @@ fn chunks_agree(node: &str, kind: BuildKind, folder: &Path, findings: &mut Vec<F
 /// Native build and component give the same.
 fn builds_agree(node: &str, wasm: &Path, native: &Path, findings: &mut Vec<Finding>) {
     for (index, case) in Case::all().into_iter().enumerate() {
-        if matches!(case, Case::NotNumbers) {
-            continue;
-        }
         let fault = match (kept(wasm, index), kept(native, index)) {
             (Some(a), Some(b)) => difference(&a, &b),
             (None, None) => continue,
@@ -256,13 +260,21 @@ fn difference(a: &[Option<Value>], b: &[Option<Value>]) -> Option<String> {
         if shape != other {
             return Some(format!("output {index} is {shape:?} and {other:?}"));
         }
-        let scale = x.iter().map(|x| x.abs()).fold(1.0, f64::max);
-        let worst = x.iter().zip(&y).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max);
+        let scale = x.iter().map(|x| x.abs()).filter(|x| x.is_finite()).fold(1.0, f64::max);
+        let worst = x.iter().zip(&y).map(|(x, y)| gap(*x, *y)).fold(0.0, f64::max);
         if worst > TOLERANCE * scale {
             return Some(format!("output {index} differs by {worst:.2e}"));
         }
     }
     None
+}
+
+/// How far two numbers lie apart: what is not a number is as far as can be from every number.
+fn gap(x: f64, y: f64) -> f64 {
+    match x == y || (x.is_nan() && y.is_nan()) {
+        true => 0.0,
+        false => Some((x - y).abs()).filter(|gap| !gap.is_nan()).unwrap_or(f64::INFINITY),
+    }
 }
 
 fn report(findings: &[Finding], seed: u64, screen: &Screen) -> Result<Exit, Failure> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
-use kino_host::{BuildKind, Granted, Limits, Plugin};
+use kino_host::{BuildKind, Files, Granted, Limits, Plugin};
 use kino_node::{Cancel, Cx, Error, Inputs, Moment, Node, Result, Services, Spill, Value};
 use kino_port::Sigma;
 use serde::{Deserialize, Serialize};
@@ -44,24 +44,57 @@ pub(crate) struct Task {
     pub(crate) keep: String,
 }
 
-/// Tries a node.
+impl Task {
+    /// To say what the nodes of a plugin are, and nothing else.
+    pub(crate) fn describing(folder: &Path) -> Self {
+        Task {
+            folder: folder.to_string_lossy().into_owned(),
+            kind: BuildKind::Wasm,
+            node: String::new(),
+            seed: 0,
+            from: 0,
+            keep: String::new(),
+        }
+    }
+}
+
+/// Tries a node; without a name, says what the nodes are.
 ///
 /// # Errors
 /// When the plugin cannot be loaded at all, or nobody listens.
 pub(crate) fn run(task: &Task) -> Result<()> {
     let project = Project::open(Path::new(&task.folder))?;
+    if task.node.is_empty() {
+        say(&Line::Begin("describing".into()))?;
+        return say(&match project.load(task.kind) {
+            Ok(artifact) => Line::Passed(format!("{:?}", artifact.descriptor())),
+            Err(error) => Line::Failed(error.to_string()),
+        });
+    }
     let artifact = project.load(task.kind)?;
     let root = project.folder.clone();
     let granted = Granted::new(&root, &project.manifest.asks.read);
     let limits = Limits { time: TIME, ..Limits::default() };
-    let plugin = Plugin::new(&project.manifest.id, "", artifact, Arc::new(granted), limits);
-    let node = plugin.nodes().into_iter().find(|node| node.signature().name == task.node.as_str());
-    let node = node.ok_or_else(|| Error::failed(format!("there is no node `{}`", task.node)))?;
+    let files: Arc<dyn Files> = Arc::new(granted);
+    let build =
+        || Plugin::new(&project.manifest.id, "", Arc::clone(&artifact), Arc::clone(&files), limits);
+    let find = |plugin: &Arc<Plugin>| {
+        let mut nodes = plugin.nodes().into_iter();
+        let node = nodes.find(|node| node.signature().name == task.node.as_str());
+        node.ok_or_else(|| Error::failed(format!("there is no node `{}`", task.node)))
+    };
+    let plugin = build();
+    let node = find(&plugin)?;
     let spill = Spill::new(std::env::temp_dir(), 1 << 30);
     let services = Services::new(Device::Cpu, spill);
-    let probe = Probe { node: &*node, services, file: project.sample_file(), task };
+    let mut probe = Probe { node, services, file: project.sample_file(), task };
     for (index, case) in Case::all().into_iter().enumerate().skip(task.from) {
         say(&Line::Begin(case.name()))?;
+        if case == Case::Reloaded {
+            let newer = build();
+            newer.inherit(&plugin);
+            probe.node = find(&newer)?;
+        }
         say(&match probe.try_case(case, index) {
             Ok(note) => Line::Passed(note),
             Err(fault) => Line::Failed(fault),
@@ -78,7 +111,7 @@ fn say(line: &Line) -> Result<()> {
 }
 
 struct Probe<'a> {
-    node: &'a dyn Node,
+    node: Arc<dyn Node>,
     services: Services,
     file: String,
     task: &'a Task,
@@ -89,19 +122,22 @@ impl Probe<'_> {
     fn try_case(&self, case: Case, index: usize) -> Result<String, String> {
         let cancel = Cancel::default();
         let mut since = None;
-        let late = (case == Case::CancelledLate).then(|| {
-            let cancel = cancel.clone();
-            std::thread::spawn(move || {
-                std::thread::sleep(Duration::from_millis(20));
+        let mut late = None;
+        let outcome = self.once(case, &cancel, &mut || match case {
+            Case::Cancelled => {
                 cancel.cancel();
-                Instant::now()
-            })
+                since = Some(Instant::now());
+            }
+            Case::CancelledLate => {
+                let cancel = cancel.clone();
+                late = Some(std::thread::spawn(move || {
+                    std::thread::sleep(Duration::from_millis(5));
+                    cancel.cancel();
+                    Instant::now()
+                }));
+            }
+            _ => {}
         });
-        if case == Case::Cancelled {
-            cancel.cancel();
-            since = Some(Instant::now());
-        }
-        let outcome = self.once(case, &cancel);
         let ended = Instant::now();
         if let Some(late) = late {
             since = late.join().ok();
@@ -122,8 +158,12 @@ impl Probe<'_> {
             }
             Err(error) => return Ok(format!("refused: {error}")),
         };
+        if case == Case::CancelledLate && since.is_some_and(|since| since > ended) {
+            return Ok("it was done before it was cancelled".into());
+        }
         if case == Case::Plain {
-            let again = self.once(case, &cancel).map_err(|error| format!("again: {error}"))?;
+            let again =
+                self.once(case, &cancel, &mut || {}).map_err(|error| format!("again: {error}"))?;
             if bytes(&outputs) != bytes(&again) {
                 return Err("the same inputs gave other outputs the second time".into());
             }
@@ -137,8 +177,13 @@ impl Probe<'_> {
         Ok("ran".into())
     }
 
-    /// Runs the node once.
-    fn once(&self, case: Case, cancel: &Cancel) -> Result<Vec<Option<Value>>> {
+    /// Runs the node once; `begin` is called when its inputs are there.
+    fn once(
+        &self,
+        case: Case,
+        cancel: &Cancel,
+        begin: &mut dyn FnMut(),
+    ) -> Result<Vec<Option<Value>>> {
         // The case of one chunk has the numbers of the plain one.
         let name = if case == Case::OneChunk { Case::Plain } else { case }.name();
         let salt = name.bytes().fold(0u64, |sum, byte| sum.wrapping_mul(31) + u64::from(byte));
@@ -157,6 +202,7 @@ impl Probe<'_> {
             wanted: &wanted,
             report: &|_| {},
         };
+        begin();
         let outputs = self.node.run(&mut cx, &Inputs::new(&signature.inputs, &values))?;
         let Some(Some(Value::Guider(guider))) = outputs.first() else { return Ok(outputs) };
         let (with, without) = velocities(case, &mut draws)?;

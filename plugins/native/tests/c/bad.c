@@ -96,7 +96,13 @@ static KinoStatus save_node(KinoCall *call, KinoInstance *instance, KinoValue **
   return KINO_OK;
 }
 
-static void close_node(KinoInstance *instance) { free(instance); }
+static void close_node(KinoInstance *instance) {
+  free(instance);
+#ifdef ABORT_CLOSE
+  abort();
+#endif
+}
+
 static void shut_down(void) {}
 
 #ifndef MAJOR
@@ -113,6 +119,9 @@ static void shut_down(void) {}
 const KinoPlugin *ENTRY(const KinoHost *table) {
   static KinoPlugin plugin;
   host = table;
+#ifdef ABORT_ENTRY
+  abort();
+#endif
 #ifdef REFUSE
   host->fail(NULL, str("this machine has no flux capacitor"), str("buy one"));
   return NULL;
