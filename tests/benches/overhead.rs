@@ -59,7 +59,7 @@ fn check(text: &str, catalog: &dyn Catalog) -> Graph {
 
 fn plan(graph: &Graph, catalog: &dyn Catalog) -> Plan {
     let settings =
-        Settings { inputs: &[], until: None, environment: b"bench", draw: &|| 0, stem: "bench" };
+        Settings { inputs: &[], until: None, environment: b"bench", draw: &|_| 0, stem: "bench" };
     graph.plan(catalog, &settings).expect("a plan")
 }
 

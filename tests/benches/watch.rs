@@ -212,7 +212,7 @@ fn work_alone() -> Vec<Duration> {
     let services = Arc::new(kino_nodes::services(Device::Cpu, spill, folders));
     let options = Options { memory_budget: 1 << 30, ..Options::default() };
     let runtime = Runtime::new(Arc::new(Registry::of(kino_nodes::NODES)), services, options);
-    let draw = || 0;
+    let draw = |_: &str| 0;
     let settings =
         Settings { inputs: &[], until: None, environment: b"bench", draw: &draw, stem: "g" };
     edits(|edit| {

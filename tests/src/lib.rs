@@ -112,7 +112,7 @@ impl Rig {
             inputs: &self.inputs,
             until: None,
             environment: b"test",
-            draw: &|| 42,
+            draw: &|_| 42,
             stem: &self.stem,
         };
         self.graph.plan(&self.runtime.catalog(), &settings)

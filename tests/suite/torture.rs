@@ -107,7 +107,7 @@ impl Rig {
             inputs: &inputs,
             until: Option::None,
             environment: b"test",
-            draw: &|| 1,
+            draw: &|_| 1,
             stem: "torture",
         };
         graph.plan(&catalog, &settings).unwrap_or_else(|problems| panic!("{problems}"))

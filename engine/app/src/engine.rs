@@ -137,7 +137,7 @@ impl Engine {
         inputs: &[(String, Literal)],
         until: Option<&str>,
     ) -> Result<kino_graph::Plan, Failure> {
-        let settings = self.settings(opened, inputs, until, &draw);
+        let settings = self.settings(opened, inputs, until, &|_| draw());
         graph.plan(&self.runtime.catalog(), &settings).map_err(Failure::Graph)
     }
 
@@ -147,7 +147,7 @@ impl Engine {
         opened: &'s Opened,
         inputs: &'s [(String, Literal)],
         until: Option<&'s str>,
-        draw: &'s dyn Fn() -> u64,
+        draw: &'s dyn Fn(&str) -> u64,
     ) -> Settings<'s> {
         Settings { inputs, until, environment: &self.environment, draw, stem: &opened.stem }
     }

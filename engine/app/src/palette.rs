@@ -73,6 +73,7 @@ impl Palettes {
             return Ok(Palette { registry: self.built_in(), files: Vec::new() });
         }
         let mut files = vec![graph.folder.join(PLUGINS), graph.folder.join(kino_host::LOCK)];
+        files.extend([user_folder(), Consent::file(&kino_world::data_dir())]);
         match self.load_all(&graph.folder, &foreign, &mut files) {
             Ok(plugins) => Ok(Palette { registry: self.registry(plugins), files }),
             Err(failure) => Err(Box::new(Unusable { failure, files })),
@@ -88,6 +89,10 @@ impl Palettes {
     ) -> Result<Vec<Arc<Plugin>>, Failure> {
         let user = user_folder();
         let shelf = Shelf::look(root, Some(&user)).map_err(|error| failure(&error))?;
+        // What is missing or broken may be mended.
+        let known = shelf.found.iter().map(|found| &found.folder);
+        let broken = shelf.broken.iter().map(|(folder, _)| folder);
+        files.extend(known.chain(broken).map(|folder| folder.join(kino_host::MANIFEST)));
         let mut wanted: Vec<&Found> = Vec::new();
         for found in nodes.iter().filter_map(|node| shelf.of_node(node)) {
             if !wanted.iter().any(|other| other.folder == found.folder) {
@@ -132,12 +137,12 @@ impl Palettes {
         files: &mut Vec<PathBuf>,
     ) -> Result<Arc<Plugin>, Error> {
         let manifest = &found.manifest;
-        files.push(found.folder.join(kino_host::MANIFEST));
         files.push(found.lock.join(kino_host::LOCK));
         let kinds = [BuildKind::Wasm, BuildKind::Native];
         files.extend(kinds.iter().filter_map(|kind| manifest.artifact(&found.folder, *kind)));
         let lock = Lock::read(&found.lock)?;
         let allowed = kino_host::decide(found, &lock, &consent()?, self.locked)?;
+        files.extend(allowed.read.iter().map(|granted| root.join(granted)));
         let sha256 = match &allowed.sha256 {
             Some(sha256) => sha256.clone(),
             None => kino_host::sha256(&allowed.path)?,
@@ -259,7 +264,12 @@ fn component(allowed: &Allowed, sha256: &str) -> Result<Arc<dyn Artifact>, Error
     if kino_host::sha256_of(&bytes) != sha256 {
         return Err(Error::failed(format!("{} has just changed", allowed.path.display())));
     }
-    Ok(kino_wasm::WasmPlugin::load(engine, &allowed.id, &bytes)?)
+    Ok(kino_wasm::WasmPlugin::load(engine, &allowed.id, &bytes).map_err(|error| match error {
+        Error::Failed { message, hint } => {
+            Error::Failed { message: format!("{}: {message}", allowed.path.display()), hint }
+        }
+        other => other,
+    })?)
 }
 
 #[cfg(not(feature = "wasm"))]

@@ -24,8 +24,8 @@ pub struct Settings<'s> {
     /// Whatever else changes the numbers: device, compute type, kernels, versions. It enters every
     /// key.
     pub environment: &'s [u8],
-    /// Draws a random number, for a seed of `"random"`.
-    pub draw: &'s dyn Fn() -> u64,
+    /// Draws a random number, for the `"random"` of this name: `inputs.seed`, or `noise.seed`.
+    pub draw: &'s dyn Fn(&str) -> u64,
     /// What `{graph}` stands for: the stem of the graph's file.
     pub stem: &'s str,
 }
@@ -299,7 +299,11 @@ impl Planner<'_> {
             }
             FeedSource::Literal(literal) => literal.clone(),
             FeedSource::Draw(range) => {
-                let drawn = self.drawn(range.or(port.range), feed.place);
+                let drawn = self.drawn(
+                    &format!("{}.{}", node.name, port.name),
+                    range.or(port.range),
+                    feed.place,
+                );
                 self.admit(node, port, feed.place, drawn)?
             }
             FeedSource::Template(template) => {

@@ -65,7 +65,7 @@ impl Planner<'_> {
         let value = set.map(|(_, value)| value).or(port.default.as_ref())?.clone();
         match port.admit(value) {
             Ok(Literal::Text(text)) if port.draws && text == "random" => {
-                Some(self.draw(port.range))
+                Some(self.draw(&format!("inputs.{}", port.name), port.range))
             }
             Ok(value) => Some(value),
             Err(refusal) => {
@@ -118,9 +118,9 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// A number within a range.
-    pub(crate) fn draw(&self, range: Option<Range>) -> Literal {
-        let drawn = i128::from((self.settings.draw)());
+    /// A number within a range, for the `"random"` of a name.
+    pub(crate) fn draw(&self, name: &str, range: Option<Range>) -> Literal {
+        let drawn = i128::from((self.settings.draw)(name));
         match range {
             Some(Range::Int { min, max, step }) => {
                 let places = (max.saturating_sub(min) / step).saturating_add(1);
@@ -131,11 +131,11 @@ impl Planner<'_> {
     }
 
     /// The number drawn for the `"random"` that stands at `place`: one for all that read it.
-    pub(crate) fn drawn(&mut self, range: Option<Range>, place: Place) -> Literal {
+    pub(crate) fn drawn(&mut self, name: &str, range: Option<Range>, place: Place) -> Literal {
         if let Some(drawn) = self.drawn.get(&place) {
             return drawn.clone();
         }
-        let drawn = self.draw(range);
+        let drawn = self.draw(name, range);
         self.edits.push(Edit::replace(place, drawn.to_string()));
         self.drawn.insert(place, drawn.clone());
         drawn
@@ -228,7 +228,10 @@ impl Planner<'_> {
     fn known_value(&mut self, feed: &crate::graph::Feed) -> Option<Option<Literal>> {
         Some(match &feed.source {
             FeedSource::Literal(literal) => Some(literal.clone()),
-            FeedSource::Draw(range) => Some(self.drawn(*range, feed.place)),
+            FeedSource::Draw(range) => {
+                let name = format!("a path in file {}", feed.place.file);
+                Some(self.drawn(&name, *range, feed.place))
+            }
             FeedSource::Template(inner) => Some(Literal::text(self.fill(inner, feed.place, true)?)),
             FeedSource::Input(index) => {
                 let value = self.values[*index].clone();

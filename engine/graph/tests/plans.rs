@@ -42,7 +42,7 @@ fn a_plan_can_stop_early() {
     let graph = check(VIDEO).unwrap();
     let until = |name| {
         let settings =
-            Settings { inputs: &[], until: Some(name), environment: b"", draw: &|| 0, stem: "g" };
+            Settings { inputs: &[], until: Some(name), environment: b"", draw: &|_| 0, stem: "g" };
         graph.plan(&nodes(), &settings)
     };
     assert_eq!(names(&until("d").unwrap()), ["n", "d"]);
@@ -100,7 +100,7 @@ fn the_environment_and_files_enter_the_keys() {
     let two = plan_with(&graph, &catalog, &[]).unwrap();
     assert_eq!(diff(&one, &two).to_string(), "~ r: x.png changed\n");
     let settings =
-        Settings { inputs: &[], until: None, environment: b"gpu", draw: &|| 0, stem: "g" };
+        Settings { inputs: &[], until: None, environment: b"gpu", draw: &|_| 0, stem: "g" };
     let gpu = graph.plan(&catalog, &settings).unwrap();
     assert_eq!(
         diff(&two, &gpu).to_string(),
@@ -208,7 +208,7 @@ fn a_record_is_one_text_that_plans_to_the_same_keys() {
     let files = Files::of(&[("sub/up.ron", INNER), ("sub/twice.ron", TWICE)]);
     let graph = kino_graph::check("outer.ron", OUTER, &nodes(), &files).unwrap();
     let draws = std::cell::Cell::new(100);
-    let draw = || {
+    let draw = |_: &str| {
         draws.set(draws.get() + 1);
         draws.get()
     };
@@ -228,7 +228,7 @@ fn a_record_is_one_text_that_plans_to_the_same_keys() {
     );
     let again = kino_graph::check("outer.ron", record, &nodes(), &Files::default())
         .unwrap_or_else(|problems| panic!("{problems}\n{record}"));
-    let settings = Settings { inputs: &[], draw: &|| 0, ..settings };
+    let settings = Settings { inputs: &[], draw: &|_| 0, ..settings };
     let same = again.plan(&nodes(), &settings).unwrap();
     assert_eq!(diff(&plan, &same).changes, []);
     assert_eq!(same.steps.len(), plan.steps.len());

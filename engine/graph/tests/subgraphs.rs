@@ -69,7 +69,7 @@ fn planned(graph: &Graph, inputs: &[(&str, Literal)], until: Option<&str>) -> Re
     let inputs: Vec<_> =
         inputs.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
     let settings =
-        Settings { inputs: &inputs, until, environment: b"", draw: &|| 42, stem: "outer" };
+        Settings { inputs: &inputs, until, environment: b"", draw: &|_| 42, stem: "outer" };
     graph.plan(&nodes(), &settings).map_err(|problems| problems.render().trim().to_owned())
 }
 

@@ -24,12 +24,17 @@ pub struct Consent {
 }
 
 impl Consent {
+    /// Where it stands in the user's data folder.
+    pub fn file(data: &Path) -> PathBuf {
+        data.join(FILE)
+    }
+
     /// What stands in the user's data folder; nothing where there is no such file.
     ///
     /// # Errors
     /// When the file cannot be read or understood.
     pub fn read(data: &Path) -> Result<Self> {
-        let path = data.join(FILE);
+        let path = Consent::file(data);
         let fault = |what: String| Error::failed(format!("{}: {what}", path.display()));
         match std::fs::read_to_string(&path) {
             Ok(text) => ron().from_str(&text).map_err(|error| fault(error.to_string())),

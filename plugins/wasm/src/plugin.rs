@@ -1,6 +1,5 @@
 //! One compiled build of a plugin.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,21 +46,6 @@ impl WasmPlugin {
         let json = describe(engine, &ready, plugin, &find("describe")?)?;
         let descriptor = Descriptor::read(&json)?;
         Ok(Arc::new(WasmPlugin { engine: engine.clone(), ready, names, descriptor }))
-    }
-
-    /// Loads a component from a file.
-    ///
-    /// # Errors
-    /// As [`WasmPlugin::load`], naming the file.
-    pub fn load_file(engine: &Engine, plugin: &str, path: &Path) -> Result<Arc<Self>> {
-        let named = |error: Error| match error {
-            Error::Failed { message, hint } => {
-                Error::Failed { message: format!("{}: {message}", path.display()), hint }
-            }
-            other => Error::failed(format!("{}: {other}", path.display())),
-        };
-        let bytes = std::fs::read(path).map_err(|error| named(error.into()))?;
-        WasmPlugin::load(engine, plugin, &bytes).map_err(named)
     }
 }
 

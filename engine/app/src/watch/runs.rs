@@ -139,7 +139,8 @@ impl Runs {
         thread.spawn(take).inspect_err(failed).ok()
     }
 
-    /// Enters the end of a run, and returns whether its outcome is worth telling.
+    /// Enters the end of a run, and returns whether its outcome is worth telling: that of a run
+    /// which made way is not what stands there now.
     pub(super) fn end(&mut self, ended: &Ended) -> bool {
         let Some(at) = self.running.iter().position(|run| run.number == ended.number) else {
             return false;
@@ -156,9 +157,10 @@ impl Runs {
         self.past.retain(|past| now.duration_since(past.at) < DOUBTFUL);
         let generation = Arc::clone(&ended.generation);
         self.past.push(Past { at: ended.at, generation, evaluated });
-        if ended.number == self.last {
-            self.good = report.is_complete();
+        if ended.number != self.last {
+            return false;
         }
+        self.good = report.is_complete();
         !report.cancelled
     }
 

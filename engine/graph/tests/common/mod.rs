@@ -166,7 +166,7 @@ pub(crate) fn plan_with(
     catalog: &Nodes,
     inputs: &[(String, Literal)],
 ) -> Result<Plan, Diagnostics> {
-    let settings = Settings { inputs, until: None, environment: b"cpu", draw: &|| 42, stem: "g" };
+    let settings = Settings { inputs, until: None, environment: b"cpu", draw: &|_| 42, stem: "g" };
     graph.plan(catalog, &settings)
 }
 

@@ -121,8 +121,6 @@ fn a_cache_that_cannot_be_written_is_no_error() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let engine = Engine::new(Some(&file.path().join("below"))).unwrap();
     WasmPlugin::load(&engine, "guests", GUESTS).unwrap();
-    let missing = WasmPlugin::load_file(&engine, "guests", &file.path().join("none"));
-    assert!(text(&missing.err().unwrap()).contains("none"));
 }
 
 #[test]
