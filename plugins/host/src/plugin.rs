@@ -23,11 +23,25 @@ pub struct Plugin {
     artifact: Arc<dyn Artifact>,
     /// Instances of nodes with state, by the step's name and the node's id.
     instances: Mutex<HashMap<(String, String), Slot>>,
+    /// Those that are open, the one that ran last at the end.
+    open: Mutex<Vec<(String, String)>>,
     /// Earlier builds with state that nobody has taken over, the newest first.
     before: Mutex<Vec<Arc<Plugin>>>,
 }
 
-type Slot = Arc<Mutex<Option<Box<dyn Instance>>>>;
+/// Instances that are kept open; of those that ran longest ago, the state is saved instead.
+const MOST_OPEN: usize = 64;
+
+/// The instance of a step, or what it saved.
+#[derive(Default)]
+enum Kept {
+    #[default]
+    Nothing,
+    Open(Box<dyn Instance>),
+    Saved(Vec<u8>),
+}
+
+type Slot = Arc<Mutex<Kept>>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -49,6 +63,7 @@ impl Plugin {
             files,
             artifact,
             instances: Mutex::default(),
+            open: Mutex::default(),
             before: Mutex::default(),
         })
     }
@@ -102,50 +117,172 @@ impl Plugin {
             return self.open(node, call)?.run(call, inputs);
         }
         let key = (call.step.to_owned(), node.to_owned());
-        let slot = Arc::clone(lock(&self.instances).entry(key).or_default());
+        let slot = Arc::clone(lock(&self.instances).entry(key.clone()).or_default());
         let mut slot = lock(&slot);
-        let mut instance = match slot.take() {
-            Some(instance) => instance,
-            None => self.begin(node, call)?,
+        let mut instance = match std::mem::take(&mut *slot) {
+            Kept::Open(instance) => instance,
+            Kept::Saved(saved) => self.resume(node, &saved, call)?,
+            Kept::Nothing => self.begin(node, call)?,
         };
         let outputs = instance.run(call, inputs);
         if !instance.is_broken() {
-            *slot = Some(instance);
+            *slot = Kept::Open(instance);
+            drop(slot);
+            self.make_room(key, call);
         }
         outputs
+    }
+
+    /// Notes that an instance is open, and closes the one that ran longest ago where there are many.
+    fn make_room(&self, key: (String, String), call: &Call<'_>) {
+        let idle = {
+            let mut open = lock(&self.open);
+            open.retain(|other| *other != key);
+            open.push(key);
+            (open.len() > MOST_OPEN).then(|| open.remove(0))
+        };
+        let Some(idle) = idle else { return };
+        let Some(slot) = lock(&self.instances).get(&idle).cloned() else { return };
+        // One that runs just now stays, and is noted again.
+        if let Ok(mut slot) = slot.try_lock()
+            && let Some(saved) = self.close(std::mem::take(&mut *slot), call)
+        {
+            *slot = Kept::Saved(saved);
+        }
     }
 
     /// An instance that goes on where one of an earlier build stopped, or a fresh one.
     fn begin(&self, node: &str, call: &Call<'_>) -> Result<Box<dyn Instance>> {
         let before = lock(&self.before).clone();
-        let saved = before.iter().find_map(|before| before.surrender(node, call)).flatten();
+        let saved = before.iter().find_map(|before| before.surrender(node, call));
         // A build is told to shut down when nobody holds it any more.
         lock(&self.before).retain(|before| before.has_state());
         drop(before);
-        if let Some(saved) = saved {
-            match self.artifact.open(node, Some(&saved), call) {
-                Ok(instance) => return Ok(instance),
-                Err(Error::Cancelled) => return Err(Error::Cancelled),
-                Err(error) => {
-                    let (plugin, step) = (&self.id, call.step);
-                    tracing::warn!(plugin, step, "State is not taken over: {error}");
-                }
-            }
+        match saved {
+            Some(saved) => self.resume(node, &saved, call),
+            None => self.open(node, call),
         }
-        self.open(node, call)
+    }
+
+    /// An instance with a state that was saved, or a fresh one if it cannot use that.
+    fn resume(&self, node: &str, saved: &[u8], call: &Call<'_>) -> Result<Box<dyn Instance>> {
+        match self.artifact.open(node, Some(saved), call) {
+            Err(Error::Cancelled) => Err(Error::Cancelled),
+            Err(error) => {
+                let (plugin, step) = (&self.id, call.step);
+                tracing::warn!(plugin, step, "State is not taken over: {error}");
+                self.open(node, call)
+            }
+            opened => opened,
+        }
     }
 
     /// Gives up a step's instance, if it has one: its state, if that can be saved.
-    fn surrender(&self, node: &str, call: &Call<'_>) -> Option<Option<Vec<u8>>> {
+    fn surrender(&self, node: &str, call: &Call<'_>) -> Option<Vec<u8>> {
         let slot = lock(&self.instances).remove(&(call.step.to_owned(), node.to_owned()))?;
-        let instance = lock(&slot).take();
-        let saved = instance.map(|mut instance| instance.save(call)).transpose();
-        saved.map(Option::flatten).map_or_else(
-            |error| {
+        let kept = std::mem::take(&mut *lock(&slot));
+        self.close(kept, call)
+    }
+
+    /// The state of what is closed.
+    fn close(&self, kept: Kept, call: &Call<'_>) -> Option<Vec<u8>> {
+        match kept {
+            Kept::Nothing => None,
+            Kept::Saved(saved) => Some(saved),
+            Kept::Open(mut instance) => instance.save(call).unwrap_or_else(|error| {
                 tracing::warn!(plugin = self.id, "State is not saved: {error}");
-                Some(None)
-            },
-            Some,
-        )
+                None
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use candle_core::Device;
+    use kino_node::{Cancel, Spill};
+
+    use super::*;
+    use crate::{Descriptor, NoFiles};
+
+    static ALIVE: AtomicUsize = AtomicUsize::new(0);
+
+    /// A node that counts its runs.
+    struct Counting(Descriptor);
+
+    struct Count(u8);
+
+    impl Drop for Count {
+        fn drop(&mut self) {
+            ALIVE.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    impl Artifact for Counting {
+        fn descriptor(&self) -> &Descriptor {
+            &self.0
+        }
+
+        fn open(&self, _: &str, saved: Option<&[u8]>, _: &Call<'_>) -> Result<Box<dyn Instance>> {
+            ALIVE.fetch_add(1, Ordering::SeqCst);
+            Ok(Box::new(Count(saved.map_or(0, |saved| saved[0]))))
+        }
+    }
+
+    impl Instance for Count {
+        fn run(&mut self, _: &Call<'_>, _: &[Option<Value>]) -> Result<Vec<Option<Value>>> {
+            self.0 += 1;
+            Ok(vec![Some(Value::Int(self.0.into()))])
+        }
+
+        fn save(&mut self, _: &Call<'_>) -> Result<Option<Vec<u8>>> {
+            Ok(Some(vec![self.0]))
+        }
+
+        fn is_broken(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn many_steps_with_state_keep_it_and_few_stay_open() {
+        let descriptor = r#"{"nodes": [{"id": "a.count", "version": "1", "state": true,
+            "outputs": [{"name": "n", "type": "Int"}]}]}"#;
+        let counting = Arc::new(Counting(Descriptor::read(descriptor).unwrap()));
+        let build = || Plugin::new("a", "", counting.clone(), Arc::new(NoFiles), Limits::default());
+        let run = |plugin: &Plugin, step: usize| {
+            let call = Call {
+                plugin: "a",
+                step: &format!("step{step}"),
+                device: &Device::Cpu,
+                spill: &Spill::new(std::env::temp_dir(), 0),
+                cancel: &Cancel::default(),
+                wanted: &[true],
+                report: &|_| {},
+                files: &NoFiles,
+                limits: Limits::default(),
+                listener: None,
+            };
+            let outputs = plugin.run(&counting.0.nodes[0], &call, &[]).unwrap();
+            let [Some(Value::Int(count))] = outputs[..] else { panic!("a number") };
+            count
+        };
+        let mut plugin = build();
+        for turn in 1..=6 {
+            for step in 0..300 {
+                assert_eq!(run(&plugin, step), turn, "step {step}");
+                let alive = ALIVE.load(Ordering::SeqCst);
+                assert!(alive <= 2 * MOST_OPEN, "{alive}");
+            }
+            if turn % 2 == 0 {
+                let newer = build();
+                newer.inherit(&plugin);
+                plugin = newer;
+            }
+        }
+        drop(plugin);
+        assert_eq!(ALIVE.load(Ordering::SeqCst), 0);
     }
 }
