@@ -217,11 +217,7 @@ pub(crate) fn consent() -> Result<Consent, Error> {
 /// # Errors
 /// When it cannot be written.
 pub(crate) fn agree_to(found: &Found, entry: &Entry) -> Result<(), Error> {
-    let mut consent = consent()?;
-    if consent.add(&found.manifest.id, &found.folder, entry) {
-        consent.write(&kino_world::data_dir())?;
-    }
-    Ok(())
+    Consent::give(&kino_world::data_dir(), &found.manifest.id, &found.folder, entry)
 }
 
 /// What to say of a plugin that cannot be used.

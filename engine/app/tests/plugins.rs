@@ -213,3 +213,27 @@ fn a_new_plugin_is_trusted_where_it_lies_and_found_when_it_is_pinned() {
     assert!(place.bad(2, &["plugin", "new", "hello"]).contains("is there already"));
     assert!(place.bad(2, &["plugin", "new", "Hello"]).contains("is no name"));
 }
+
+#[test]
+fn commands_that_trust_at_once_do_not_lose_each_others_entries() {
+    let place = Place::new();
+    let ids: Vec<String> = (0..8).map(|number| format!("p{number}")).collect();
+    for id in &ids {
+        let manifest = MANIFEST.replace("\"grain\"", &format!("\"{id}\""));
+        plugin(&place, &format!("plugins/{id}"));
+        place.write(
+            &format!("plugins/{id}/plugin.ron"),
+            manifest.replace("film.", &format!("{id}.")),
+        );
+        let library =
+            format!("{}{id}{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+        place.write(&format!("plugins/{id}/{library}"), id.as_str());
+    }
+    let trust = |id: &String| place.command(&["plugin", "trust", id, "--native"]).spawn().unwrap();
+    let commands: Vec<_> = ids.iter().map(trust).collect();
+    commands.into_iter().for_each(|mut command| assert!(command.wait().unwrap().success()));
+    let listed = list(&place, &[]);
+    for one in listed["plugins"].as_array().unwrap() {
+        assert_eq!(one["state"], "native, pinned", "{listed:#}");
+    }
+}

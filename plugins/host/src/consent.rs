@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use kino_node::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::lock::{Entry, write_whole};
+use crate::lock::{Entry, hold, write_whole};
 use crate::manifest::{Kind, ron};
 
 /// The name of the file, in the user's data folder.
@@ -52,27 +52,29 @@ impl Consent {
         }
     }
 
-    /// Agrees to what an entry says of the plugin in a folder; `true` where that is new.
-    pub fn add(&mut self, id: &str, folder: &Path, entry: &Entry) -> bool {
-        if self.covers(folder, entry) {
-            return false;
-        }
-        match &entry.dev {
-            Some(_) => self.folders.insert(real(folder)),
-            None => self.builds.insert(entry.sha256.clone(), id.to_owned()).is_none(),
-        }
-    }
-
-    /// Writes it into the user's data folder, whole or not at all.
+    /// Remembers in the user's data folder that the user agrees to what an entry says of the plugin
+    /// in a folder, whole or not at all.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub fn write(&self, data: &Path) -> Result<()> {
+    /// When it cannot be read or written.
+    pub fn give(data: &Path, id: &str, folder: &Path, entry: &Entry) -> Result<()> {
+        if entry.kind == Kind::Wasm {
+            return Ok(());
+        }
         std::fs::create_dir_all(data)
             .map_err(|error| Error::failed(format!("{}: {error}", data.display())))?;
+        let _held = hold(data);
+        let mut consent = Consent::read(data)?;
+        if consent.covers(folder, entry) {
+            return Ok(());
+        }
+        match &entry.dev {
+            Some(_) => drop(consent.folders.insert(real(folder))),
+            None => drop(consent.builds.insert(entry.sha256.clone(), id.to_owned())),
+        }
         let head =
             "// Native code that you have agreed to run. `kino plugin trust` writes this file.";
-        write_whole(data, FILE, head, self)
+        write_whole(data, FILE, head, &consent)
     }
 }
 

@@ -2,6 +2,7 @@
 //! beside the graph; the user's own plugins have one in the user's data folder.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
@@ -176,6 +177,17 @@ impl Lock {
         Ok(lock)
     }
 
+    /// Changes the lock of a folder; two commands that do so at once do not lose each other's.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    pub fn change(folder: &Path, change: impl FnOnce(&mut Lock)) -> Result<()> {
+        let _held = hold(folder);
+        let mut lock = Lock::read(folder)?;
+        change(&mut lock);
+        lock.write(folder)
+    }
+
     /// Writes the lock of a folder, whole or not at all; the same lock gives the same text.
     ///
     /// # Errors
@@ -185,6 +197,14 @@ impl Lock {
             "// Which plugins are trusted, and with what. `kino plugin trust` writes this file.";
         write_whole(folder, LOCK, head, self)
     }
+}
+
+/// Holds a folder until the result is dropped; others who hold it wait. Where the system cannot lock
+/// folders, nobody waits.
+pub(crate) fn hold(folder: &Path) -> Option<File> {
+    let folder = File::open(folder).ok()?;
+    folder.lock().ok()?;
+    Some(folder)
 }
 
 /// Writes a file of RON below a line of comment, whole or not at all.

@@ -38,10 +38,7 @@ impl Site {
         let mut lock = Lock::read(self.path())?;
         let found = shelf.plugin("grain").unwrap();
         let entry = accept(found, acceptance)?;
-        let mut consent = self.consent();
-        if consent.add("grain", &found.folder, &entry) {
-            consent.write(&self.data())?;
-        }
+        Consent::give(&self.data(), "grain", &found.folder, &entry)?;
         lock.plugins.insert("grain".into(), entry);
         lock.write(self.path())
     }

@@ -41,9 +41,9 @@ pub(crate) fn run(args: &Add, screen: &Screen) -> Result<Exit, Failure> {
     let target = user.join(&manifest.id);
     let mut found = Found { folder: to.to_owned(), manifest, lock: user.clone() };
     let entry = kino_host::accept(&found, &args.accept.acceptance(false)).map_err(fault)?;
-    let mut lock = Lock::read(&user).map_err(fault)?;
-    lock.plugins.insert(found.manifest.id.clone(), entry.clone());
-    let pin = || lock.write(&user).map_err(fault);
+    let id = found.manifest.id.clone();
+    let insert = |lock: &mut Lock| drop(lock.plugins.insert(id, entry.clone()));
+    let pin = || Lock::change(&user, insert).map_err(fault);
     replace(&fresh, &target, &user, world, pin)?;
     found.folder = target;
     palette::agree_to(&found, &entry).map_err(fault)?;

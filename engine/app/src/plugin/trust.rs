@@ -31,10 +31,9 @@ pub(crate) fn run(args: &Trust, screen: &Screen) -> Result<Exit, Failure> {
     let shelf = Shelf::look(&args.folder, Some(&user_folder())).map_err(fault)?;
     let found = shelf.plugin(&args.id).ok_or_else(|| unknown(&args.id, &shelf))?;
     let entry = kino_host::accept(found, &args.accept.acceptance(args.dev)).map_err(fault)?;
-    let mut lock = Lock::read(&found.lock).map_err(fault)?;
-    lock.plugins.insert(args.id.clone(), entry.clone());
     agree_to(found, &entry).map_err(fault)?;
-    lock.write(&found.lock).map_err(fault)?;
+    let insert = |lock: &mut Lock| drop(lock.plugins.insert(args.id.clone(), entry.clone()));
+    Lock::change(&found.lock, insert).map_err(fault)?;
     tell(found, &entry, screen)?;
     Ok(Exit::Good)
 }
