@@ -275,6 +275,12 @@ typedef struct KinoHost {
                    size_t count,
                    struct KinoStr attributes,
                    struct KinoValue **value);
+  // Since 1.1: as `new_tensor`, but nobody has written its elements: the plugin writes all of
+  // them before it gives the view of `write_tensor` back, and reads none before.
+  KinoStatus (*new_tensor_unwritten)(struct DLDataType dtype,
+                                     const int64_t *shape,
+                                     size_t ndim,
+                                     struct KinoValue **value);
 } KinoHost;
 
 // The one symbol that a plugin exports, under the name `kino_plugin`. Its signature is the same in

@@ -37,6 +37,10 @@
 //! - **Tensors** are seen as DLPack 1.0 `DLManagedTensorVersioned`: inputs read-only where they
 //!   lie; outputs in memory that the host allocates on the plugin's request.
 
+//!
+//! **Versions.** 1.1 added [`KinoHost::new_tensor_unwritten`]. A host has what 1.0 had; what came
+//! later is there where the table is large enough.
+
 mod dlpack;
 mod tables;
 
@@ -55,7 +59,7 @@ pub const KINO_MAGIC: u64 = 0x47554C504F4E494B;
 /// The major version of the contract: host and plugin must have the same.
 pub const KINO_MAJOR: u32 = 1;
 /// The minor version of the contract: it only adds.
-pub const KINO_MINOR: u32 = 0;
+pub const KINO_MINOR: u32 = 1;
 
 /// The symbol that a native plugin exports; its type is [`KinoEntry`].
 pub const ENTRY: &[u8] = b"kino_plugin";

@@ -256,4 +256,13 @@ pub struct KinoHost {
         attributes: KinoStr,
         value: *mut *mut KinoValue,
     ) -> KinoStatus,
+
+    /// Since 1.1: as `new_tensor`, but nobody has written its elements: the plugin writes all of
+    /// them before it gives the view of `write_tensor` back, and reads none before.
+    pub new_tensor_unwritten: unsafe extern "C" fn(
+        dtype: DLDataType,
+        shape: *const i64,
+        ndim: usize,
+        value: *mut *mut KinoValue,
+    ) -> KinoStatus,
 }

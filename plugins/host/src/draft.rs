@@ -52,6 +52,12 @@ macro_rules! each {
     };
 }
 
+/// Fills memory that was set aside for elements.
+pub trait Fill {
+    /// Makes up to `count` elements; those that it does not make are zeros.
+    fn fill<T: Pod>(&self, elements: &mut Vec<T>, count: usize);
+}
+
 /// The memory of a draft, to be written.
 pub struct WriteView {
     /// The first element; row-major without gaps.
@@ -136,6 +142,18 @@ impl Draft {
         }
         let elements = Elements::reserve(dtype, count)?;
         Ok(Draft { shape: shape.to_vec(), dtype, count, state: Mutex::new(State::Open(elements)) })
+    }
+
+    /// As [`Draft::zeros`], with elements that `fill` makes of the memory that was set aside.
+    ///
+    /// # Errors
+    /// As [`Draft::zeros`].
+    pub fn filled(dtype: DType, shape: &[usize], most: u64, fill: &impl Fill) -> Result<Self> {
+        let draft = Draft::zeros(dtype, shape, most)?;
+        if let State::Open(elements) = &mut *draft.state() {
+            each!(elements, vec => fill.fill(vec, draft.count));
+        }
+        Ok(draft)
     }
 
     /// Its shape.

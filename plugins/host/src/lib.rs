@@ -27,7 +27,7 @@ pub use artifact::{Artifact, Call, Files, Instance, Limits, Listener, NoFiles};
 pub use consent::Consent;
 pub use convert::ReadView;
 pub use descriptor::{Descriptor, NodeSpec};
-pub use draft::{Draft, WriteView};
+pub use draft::{Draft, Fill, WriteView};
 pub use find::{Found, PLUGINS, Shelf};
 pub use grants::Granted;
 pub use growing::{Growing, Pushed};

@@ -3,14 +3,19 @@
 
 use std::sync::{Arc, OnceLock};
 
+use bytemuck::Pod;
 use candle_core::DType;
-use kino_host::{Draft, Growing, Item};
+use kino_host::{Draft, Fill, Growing, Item};
 use kino_node::{Error, Result, Spill};
 
 /// Makes what a plugin asks for.
 pub(crate) trait Maker: Send + Sync {
     /// A tensor of zeros.
     fn tensor(&self, dtype: DType, shape: &[usize]) -> Result<Item>;
+    /// A tensor whose elements are whatever lies there, for who writes all of them.
+    fn unwritten(&self, dtype: DType, shape: &[usize]) -> Result<Item> {
+        self.tensor(dtype, shape)
+    }
     /// Frames in the making.
     fn frames(&self, fps: Option<f64>) -> Result<Item>;
     /// Appends to frames in the making.
@@ -43,6 +48,10 @@ impl Maker for Here {
         Ok(Item::Draft(Arc::new(Draft::zeros(dtype, shape, u64::MAX)?)))
     }
 
+    fn unwritten(&self, dtype: DType, shape: &[usize]) -> Result<Item> {
+        Ok(Item::Draft(Arc::new(Draft::filled(dtype, shape, u64::MAX, &Unwritten)?)))
+    }
+
     fn frames(&self, fps: Option<f64>) -> Result<Item> {
         Ok(Item::Growing(Arc::new(Growing::new(&spill(), fps))))
     }
@@ -69,6 +78,24 @@ impl Maker for Here {
         if let Item::Draft(draft) = tensor {
             draft.give_back();
         }
+    }
+}
+
+/// Leaves memory as it is: its plugin writes all of it before anybody reads.
+struct Unwritten;
+
+impl Fill for Unwritten {
+    #[expect(
+        clippy::uninit_vec,
+        reason = "the plugin writes it, as `new_tensor_unwritten` demands"
+    )]
+    fn fill<T: Pod>(&self, elements: &mut Vec<T>, count: usize) {
+        elements.clear();
+        elements.reserve_exact(count);
+        // SAFETY: there is room for `count` elements, for which any bits do. The contract of
+        // `new_tensor_unwritten` has the plugin write all of them before it gives the view back;
+        // until then a draft is not read.
+        unsafe { elements.set_len(count) };
     }
 }
 

@@ -434,15 +434,32 @@ unsafe extern "C" fn new_tensor(
 ) -> KinoStatus {
     // SAFETY: see above: `shape` points to `ndim` numbers.
     unsafe {
-        answer_with(to, || {
-            let shape = if ndim == 0 { &[] } else { std::slice::from_raw_parts(shape, ndim) };
-            let size = |dim: &i64| {
-                usize::try_from(*dim).map_err(|_| Error::failed(format!("{dim} is no size")))
-            };
-            let shape = shape.iter().map(size).collect::<Result<Vec<_>>>()?;
-            maker().tensor(view::from_dl(dtype)?, &shape).map(Some)
-        })
+        answer_with(to, || maker().tensor(view::from_dl(dtype)?, &sizes(shape, ndim)?).map(Some))
     }
+}
+
+unsafe extern "C" fn new_tensor_unwritten(
+    dtype: DLDataType,
+    shape: *const i64,
+    ndim: usize,
+    to: *mut *mut KinoValue,
+) -> KinoStatus {
+    // SAFETY: see above: `shape` points to `ndim` numbers.
+    unsafe {
+        answer_with(to, || maker().unwritten(view::from_dl(dtype)?, &sizes(shape, ndim)?).map(Some))
+    }
+}
+
+/// The dimensions of a tensor.
+///
+/// # Safety
+/// `shape` points to `ndim` numbers.
+unsafe fn sizes(shape: *const i64, ndim: usize) -> Result<Vec<usize>> {
+    // SAFETY: as the caller promises.
+    let shape = if ndim == 0 { &[] } else { unsafe { std::slice::from_raw_parts(shape, ndim) } };
+    let size =
+        |dim: &i64| usize::try_from(*dim).map_err(|_| Error::failed(format!("{dim} is no size")));
+    shape.iter().map(size).collect()
 }
 
 unsafe extern "C" fn view_tensor(
@@ -532,6 +549,7 @@ pub(crate) fn host() -> &'static KinoHost {
                 view_tensor,
                 write_tensor,
                 op,
+                new_tensor_unwritten,
             })
         })
         .0

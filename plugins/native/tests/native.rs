@@ -97,7 +97,7 @@ fn what_is_no_plugin_is_refused_and_says_why() {
     }
     for (flags, expected) in [
         (&["-DENTRY=not_it"][..], "it is a library, but no plugin: it exports no `kino_plugin`"),
-        (&["-DMAJOR=2"], "it speaks version 2.0 of the plugin contract, this Kinograph speaks 1.0"),
+        (&["-DMAJOR=2"], "it speaks version 2.0 of the plugin contract, this Kinograph speaks 1.1"),
         (&["-DMAGIC=7"], "its entry gives no table of a Kinograph plugin"),
         (&["-DSMALL"], "its table has 8 bytes, version 1.0 has 96"),
         (&["-DNO_SAVE"], "its table has no `save`"),

@@ -8,7 +8,7 @@ use crate::{Cx, Element, Error, Kind, Result, Tensor, Value};
 
 /// How many elements are worked on between two looks at the cancel flag; also what a component
 /// holds in its memory at once (4 bytes each).
-const PIECE: usize = 1 << 15;
+pub(crate) const PIECE: usize = 1 << 15;
 
 /// Video frames of f32 in 0…1; an image is one frame.
 ///
@@ -174,7 +174,25 @@ impl Frames {
                 Ok(())
             })?;
             done += chunk.dims()[0];
-            Tensor::of(sink.finish())
+            Tensor::of(sink.finish()?)
+        })
+    }
+
+    /// New frames of the same size, each number by itself: nothing is faster.
+    ///
+    /// # Errors
+    /// When the run is cancelled, or the frames cannot be read or written.
+    pub fn map_each(&self, cx: &Cx, each: impl Fn(f32) -> f32) -> Result<Frames> {
+        let mut done = 0;
+        self.map_chunks(cx, |chunk| {
+            let mut sink = Sink::<f32>::new(chunk.dims())?;
+            sink.fill_each(PIECE, &each, |first, count, take| {
+                cx.check_cancel()?;
+                chunk.with_piece(first, count, take)
+            })?;
+            done += chunk.dims()[0];
+            cx.progress(done, self.count);
+            Tensor::of(sink.finish()?)
         })
     }
 
@@ -202,7 +220,7 @@ impl Frames {
                 cx.progress(index, self.count);
                 Ok(())
             })?;
-            Tensor::of(sink.finish())
+            Tensor::of(sink.finish()?)
         })
     }
 

@@ -12,11 +12,7 @@
 //!     frames: Frames,
 //!     #[param(default = 1.0, range = 0.0..=4.0)] gain: f64,
 //! ) -> Result<Frames> {
-//!     frames.map(cx, |input, output| {
-//!         for (o, i) in output.iter_mut().zip(input) {
-//!             *o = i * gain as f32;
-//!         }
-//!     })
+//!     frames.map_each(cx, |x| x * gain as f32)
 //! }
 //! kino_plugin::plugin!(gain);
 //! # use kino_plugin::testing;

@@ -12,7 +12,7 @@ use kino_abi::{
 };
 
 use crate::host::CallRef;
-use crate::host::native::{bytes, host, install, lend};
+use crate::host::native::{SIZE_1_0, bytes, host, install, lend};
 use crate::node::{Instance, Plugin, descriptor};
 use crate::{Cx, Error, Result, Value};
 
@@ -80,7 +80,7 @@ unsafe fn fits(given: *const KinoHost) -> bool {
         }
         let (major, minor) =
             ((&raw const (*given).major).read(), (&raw const (*given).minor).read());
-        if major == KINO_MAJOR && size >= std::mem::size_of::<KinoHost>() {
+        if major == KINO_MAJOR && size >= SIZE_1_0 {
             return true;
         }
         let message = format!(

@@ -231,12 +231,12 @@ impl Tensor {
             )));
         }
         let mut sink = Sink::<T>::new(dims)?;
-        sink.fill(elements.len(), |first, out| {
+        sink.fill(crate::frames::PIECE, |first, out| {
             let end = first + out.len();
             bytes_of_mut(out).copy_from_slice(bytes_of(&elements[first..end]));
             Ok(())
         })?;
-        Tensor::of(sink.finish())
+        Tensor::of(sink.finish()?)
     }
 
     /// A tensor whose elements, zeros at first, a function fills; in a native plugin it writes
@@ -265,7 +265,7 @@ impl Tensor {
             Some(fill) => fill(out),
             None => Ok(()),
         })?;
-        Tensor::of(sink.finish())
+        Tensor::of(sink.finish()?)
     }
 
     /// A tensor of zeros.
@@ -273,7 +273,7 @@ impl Tensor {
     /// # Errors
     /// When the host cannot make it.
     pub fn zeros<T: Element>(dims: &[usize]) -> Result<Self> {
-        Tensor::of(Sink::<T>::new(dims)?.finish())
+        Tensor::of(Sink::<T>::new(dims)?.finish()?)
     }
 
     /// A tensor without dimensions that holds one number of a type.

@@ -70,9 +70,17 @@ fn the_entry_negotiates() {
     // SAFETY: null is allowed.
     assert!(unsafe { kino_plugin(std::ptr::null()) }.is_null());
     assert!(load(host(|host| host.major = KINO_MAJOR + 1)).is_none());
-    assert!(SAID.lock().unwrap().starts_with("the plugin is built for version 1.0"));
+    assert!(SAID.lock().unwrap().starts_with("the plugin is built for version 1.1"));
     assert!(load(host(|host| host.size = offset_of!(KinoHost, op))).is_none());
     assert!(load(host(|host| host.size = 8)).is_none());
+    // A host of version 1.0 has no function that makes tensors without writing them.
+    let older = host(|host| {
+        host.minor = 0;
+        host.size = offset_of!(KinoHost, new_tensor_unwritten);
+    });
+    assert!(load(older).is_some());
+    let zeros = Tensor::zeros::<f32>(&[3]).unwrap();
+    assert_eq!(zeros.to_vec::<f32>().unwrap(), [0.0; 3]);
     let newer = host(|host| {
         host.minor = KINO_MINOR + 1;
         host.size += 64;

@@ -1,6 +1,7 @@
 //! The host behind the C table.
 
 use std::ffi::c_void;
+use std::mem::{MaybeUninit, offset_of};
 use std::ptr::{NonNull, null, null_mut};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -12,16 +13,35 @@ use kino_abi::{
 use super::Kind;
 use crate::{Error, Result};
 
-/// The table that the entry was given.
+/// The table that the entry was given, as this version of the contract knows it.
 static HOST: AtomicPtr<KinoHost> = AtomicPtr::new(null_mut());
 
-/// Keeps the host's table.
+/// The size of the host's table in version 1.0.
+pub(crate) const SIZE_1_0: usize = offset_of!(KinoHost, new_tensor_unwritten);
+
+/// Keeps the host's table. A host of an earlier version lacks the functions at its end; others that
+/// do the same stand in for them.
 ///
 /// # Safety
-/// `host` must be a table of this major version, at least as large as [`KinoHost`], that lives as
-/// long as the process does.
+/// `host` must be a table of this major version, at least as large as [`SIZE_1_0`] and as it says,
+/// that lives as long as the process does.
 pub(crate) unsafe fn install(host: *const KinoHost) {
-    HOST.store(host.cast_mut(), Ordering::Release);
+    // SAFETY: `size` stands in every version.
+    let size = unsafe { (&raw const (*host).size).read() };
+    if size >= size_of::<KinoHost>() {
+        return HOST.store(host.cast_mut(), Ordering::Release);
+    }
+    let mut whole = Box::new(MaybeUninit::<KinoHost>::zeroed());
+    // SAFETY: the table is at least as large as in version 1.0, and of plain data; what came later
+    // is set before anybody takes the whole for a table. Function pointers of version 1.0 are all
+    // there, as it demands.
+    let whole = unsafe {
+        std::ptr::copy_nonoverlapping(host.cast::<u8>(), whole.as_mut_ptr().cast(), SIZE_1_0);
+        let zeros = (&raw const (*host).new_tensor).read();
+        (&raw mut (*whole.as_mut_ptr()).new_tensor_unwritten).write(zeros);
+        whole.assume_init()
+    };
+    HOST.store(Box::leak(whole), Ordering::Release);
 }
 
 /// The host's table: the engine's, or the one for tests where no engine has loaded this plugin.

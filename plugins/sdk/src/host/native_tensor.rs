@@ -1,6 +1,7 @@
 //! Tensors where they lie, seen through DLPack.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ptr::{NonNull, null_mut};
 
 use kino_abi::{
@@ -131,6 +132,8 @@ pub(crate) struct Sink<T> {
     value: Value,
     lent: Lent,
     count: usize,
+    /// How many elements were handed out to be filled; the others are not written yet.
+    filled: usize,
     _elements: PhantomData<T>,
 }
 
@@ -141,21 +144,27 @@ impl<T: Element> Sink<T> {
         let dtype = dl_type(T::DTYPE);
         // SAFETY: the shape is lent with its length, the place is valid.
         let value = Value::made(|value| unsafe {
-            (host().new_tensor)(dtype, shape.as_ptr(), shape.len(), value)
+            (host().new_tensor_unwritten)(dtype, shape.as_ptr(), shape.len(), value)
         })?;
         // SAFETY: the value is alive, the place is valid.
         let lent = Lent::take(|view| unsafe { (host().write_tensor)(value.raw(), view) })?;
-        Ok(Sink { value, lent, count, _elements: PhantomData })
+        Ok(Sink { value, lent, count, filled: 0, _elements: PhantomData })
     }
 
-    fn elements(&mut self) -> Result<&mut [T]> {
-        if self.count == 0 {
+    /// The next elements, as zeros: zeroed just before they are filled, they are still at hand.
+    fn next(&mut self, count: usize) -> Result<&mut [T]> {
+        let (size, first) = (T::DTYPE.size(), self.filled);
+        let count = count.min(self.count - first);
+        self.filled += count;
+        if count == 0 {
             return Ok(&mut []);
         }
-        // SAFETY: the view lends the memory of the whole tensor, writable, to this owner alone;
-        // `new_tensor` makes it row-major.
+        // SAFETY: the view lends the memory of the whole tensor, writable, to this owner alone, and
+        // it is row-major; these elements lie within, and are written before they are a slice.
         let bytes = unsafe {
-            std::slice::from_raw_parts_mut(self.lent.first(), self.count * T::DTYPE.size())
+            let start = self.lent.first().add(first * size);
+            start.write_bytes(0, count * size);
+            std::slice::from_raw_parts_mut(start, count * size)
         };
         elements_of_mut(bytes).ok_or_else(|| Error::new("the host's memory is not aligned"))
     }
@@ -166,20 +175,57 @@ impl<T: Element> Sink<T> {
         piece: usize,
         mut fill: impl FnMut(usize, &mut [T]) -> Result<()>,
     ) -> Result<()> {
-        let mut first = 0;
-        for part in self.elements()?.chunks_mut(piece.max(1)) {
-            let length = part.len();
-            fill(first, part)?;
-            first += length;
+        while self.filled < self.count {
+            let first = self.filled;
+            fill(first, self.next(piece.max(1))?)?;
+        }
+        Ok(())
+    }
+
+    /// Fills all of it with what `each` makes of the elements that `read` passes on: it is asked for
+    /// so many from one on. Nothing is written twice.
+    pub(crate) fn fill_each(
+        &mut self,
+        piece: usize,
+        each: impl Fn(T) -> T,
+        mut read: impl FnMut(usize, usize, &mut dyn FnMut(&[T])) -> Result<()>,
+    ) -> Result<()> {
+        let memory = self.lent.first().cast::<T>();
+        if self.count > 0 && !memory.is_aligned() {
+            return Err(Error::new("the host's memory is not aligned"));
+        }
+        while self.filled < self.count {
+            let (first, count) = (self.filled, piece.min(self.count - self.filled));
+            let mut taken = 0;
+            read(first, count, &mut |elements| {
+                taken = elements.len().min(count);
+                // SAFETY: the view lends the memory of the whole tensor, writable, to this owner
+                // alone, and it is row-major and aligned; these elements lie within.
+                let out =
+                    unsafe { std::slice::from_raw_parts_mut(memory.add(first).cast(), taken) };
+                make_each(out, &elements[..taken], &each);
+            })?;
+            self.filled += taken;
+            if taken < count {
+                return Err(Error::new("fewer elements were read than were asked for"));
+            }
         }
         Ok(())
     }
 
     /// The tensor, finished.
-    pub(crate) fn finish(self) -> Value {
+    pub(crate) fn finish(mut self) -> Result<Value> {
+        self.next(usize::MAX)?;
         drop(self.lent);
-        self.value
+        Ok(self.value)
     }
+}
+
+/// A function of its own: only arguments are known not to overlap, and then this becomes vectors.
+fn make_each<T: Element>(out: &mut [MaybeUninit<T>], elements: &[T], each: &impl Fn(T) -> T) {
+    out.iter_mut().zip(elements).for_each(|(out, element)| {
+        out.write(each(*element));
+    });
 }
 
 fn dtype_of(dtype: DLDataType) -> Result<DType> {

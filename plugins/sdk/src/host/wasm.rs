@@ -272,10 +272,30 @@ impl<T: Element> Sink<T> {
         Ok(())
     }
 
-    /// The tensor, finished.
-    pub(crate) fn finish(self) -> Value {
-        self.value
+    /// Fills all of it with what `each` makes of the elements that `read` passes on: it is asked for
+    /// so many from one on.
+    pub(crate) fn fill_each(
+        &mut self,
+        piece: usize,
+        each: impl Fn(T) -> T,
+        mut read: impl FnMut(usize, usize, &mut dyn FnMut(&[T])) -> Result<()>,
+    ) -> Result<()> {
+        self.fill(piece, |first, out| {
+            read(first, out.len(), &mut |elements| {
+                make_each(out, elements, &each);
+            })
+        })
     }
+
+    /// The tensor, finished.
+    pub(crate) fn finish(self) -> Result<Value> {
+        Ok(self.value)
+    }
+}
+
+/// A function of its own: only arguments are known not to overlap, and then this becomes vectors.
+fn make_each<T: Element>(out: &mut [T], elements: &[T], each: &impl Fn(T) -> T) {
+    out.iter_mut().zip(elements).for_each(|(out, element)| *out = each(*element));
 }
 
 /// The running call: a component knows but one.

@@ -87,6 +87,7 @@ fn make() -> Table {
         view_tensor,
         write_tensor,
         op,
+        new_tensor_unwritten: new_tensor,
     })
 }
 

@@ -12,10 +12,6 @@ fn empty() -> i64 {
 #[node(id = "costs.gain", version = "1.0.0", like = "frames")]
 fn gain(cx: &mut Cx, frames: Frames, gain: f64) -> Result<Frames> {
     let gain = gain as f32;
-    frames.map(cx, |input, output| {
-        for (o, i) in output.iter_mut().zip(input) {
-            *o = i * gain;
-        }
-    })
+    frames.map_each(cx, |x| x * gain)
 }
 kino_plugin::plugin!(empty, gain);
