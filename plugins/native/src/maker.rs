@@ -85,10 +85,6 @@ impl Maker for Here {
 struct Unwritten;
 
 impl Fill for Unwritten {
-    #[expect(
-        clippy::uninit_vec,
-        reason = "the plugin writes it, as `new_tensor_unwritten` demands"
-    )]
     fn fill<T: Pod>(&self, elements: &mut Vec<T>, count: usize) {
         elements.clear();
         elements.reserve_exact(count);

@@ -122,7 +122,10 @@ fn tensors(host: &mut LinkerInstance<'_, Own>) -> wasmtime::Result<()> {
         let frames = own.entry(&value)?.item.clone();
         let chunk = own.entry(&chunk)?.item.tensor();
         let outcome = match chunk.and_then(|chunk| push(own, &frames, &chunk)) {
-            Ok(charge) => Ok(own.entry_mut(&value)?.pay(charge)),
+            Ok(charge) => {
+                own.entry_mut(&value)?.pay(charge);
+                Ok(())
+            }
             Err(error) => Err(said(error)),
         };
         Ok((outcome,))
