@@ -199,8 +199,8 @@ impl Lock {
     }
 }
 
-/// Holds a folder until the result is dropped; others who hold it wait. Where the system cannot lock
-/// folders, nobody waits.
+/// Holds a folder until the result is dropped; others who hold it wait. Where the system cannot
+/// lock folders, nobody waits.
 pub(crate) fn hold(folder: &Path) -> Option<File> {
     let folder = File::open(folder).ok()?;
     folder.lock().ok()?;
