@@ -205,9 +205,9 @@ pub(crate) struct Run {
 /// `kino watch`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Watched are the graph, graphs that it uses, and the files and models that it reads. After a change
-the nodes that it touches run, and no others; steps under way that are still needed go on. What does
-not check or plan is told, and the last good graph stays.")]
+Watched are the graph, graphs and plugins that it uses, and the files and models that it reads.
+After a change the nodes that it touches run, and no others; steps under way that are still needed go
+on. What does not check, plan or load is told, and the last good graph stays.")]
 pub(crate) struct Watch {
     /// Which graph.
     #[command(flatten)]
