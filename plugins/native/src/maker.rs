@@ -17,6 +17,10 @@ pub(crate) trait Maker: Send + Sync {
     fn push(&self, frames: &Item, chunk: &Item) -> Result<()>;
     /// A record.
     fn record(&self, ty: &str, fields: Vec<(Arc<str>, Item)>) -> Result<Item>;
+    /// From here on a tensor of this maker does not change: somebody reads it or takes it up.
+    fn settle(&self, _tensor: &Item) -> Result<()> {
+        Ok(())
+    }
     /// Where the elements of a tensor of this maker can be written, until [`Maker::give_back`].
     fn lend(&self, tensor: &Item) -> Result<*mut u8>;
     /// Ends what [`Maker::lend`] began.
@@ -44,7 +48,7 @@ impl Maker for Here {
     }
 
     fn frames(&self, fps: Option<f64>) -> Result<Item> {
-        Ok(Item::Growing(Arc::new(Growing::new(&spill(), fps))))
+        Ok(Item::Growing(Arc::new(Growing::new(&spill(), fps)?)))
     }
 
     fn push(&self, frames: &Item, chunk: &Item) -> Result<()> {

@@ -76,7 +76,12 @@ pub(super) unsafe extern "C" fn op(
     unsafe {
         answer_with(to, || {
             let tensors = if count == 0 { &[] } else { std::slice::from_raw_parts(tensors, count) };
-            let tensors = tensors.iter().map(|value| look(*value)?.tensor());
+            let tensor = |value: &*mut KinoValue| {
+                let item = look(*value)?;
+                maker().settle(item)?;
+                item.tensor()
+            };
+            let tensors = tensors.iter().map(tensor);
             let tensors = tensors.collect::<Result<Vec<_>>>()?;
             let result = kino_host::ops::apply(&text(name), &tensors, &text(attributes))?;
             Ok(Some(Item::Value(Value::Tensor(result))))

@@ -1,0 +1,174 @@
+//! What the contract rules on holds alike in the engine's process and in one of its own.
+
+mod common;
+
+use std::path::Path;
+
+use common::{World, build};
+use kino_host::{Artifact, Granted};
+use kino_native::{NativePlugin, Trusted};
+use kino_node::{Error, Result, Value};
+
+fn trust(path: &Path) -> Trusted<'_> {
+    Trusted { path, sha256: None }
+}
+
+fn mode(text: &str) -> Option<Value> {
+    Some(Value::Text(text.into()))
+}
+
+fn rules(folder: &Path) -> std::path::PathBuf {
+    build(folder, "rules", &["-pthread"])
+}
+
+/// What a node gave, as text: its text, or its error and what it advises.
+fn told(result: Result<Vec<Option<Value>>>) -> String {
+    match result.map(|outputs| outputs.into_iter().next().flatten()) {
+        Ok(Some(Value::Text(text))) => text.to_string(),
+        Ok(other) => format!("{other:?}"),
+        Err(error) => match error.hint() {
+            Some(hint) => format!("{error} ({hint})"),
+            None => error.to_string(),
+        },
+    }
+}
+
+const IN_USE: &str = "this tensor is in use and cannot be written any more";
+const WRITING: &str = "this tensor is still being written: give its view back first";
+
+const RULES: &[(&str, &str)] = &[
+    ("write-after view", IN_USE),
+    ("write-after record", IN_USE),
+    ("write-after own", IN_USE),
+    ("write-after op", IN_USE),
+    ("write-after push", IN_USE),
+    ("while-writing view", WRITING),
+    ("while-writing record", WRITING),
+    ("while-writing own", WRITING),
+    ("while-writing op", WRITING),
+    ("while-writing push", WRITING),
+    ("while-writing write", "this tensor is being written already"),
+    ("give-while-writing", WRITING),
+    ("half", WRITING),
+    ("read-back", "5 fields, 2 chunks, 4 of 2x4, 2"),
+    ("read-back push", "frames that have been used take no more chunks"),
+    ("no-frames", "a video has at least one frame, found none"),
+    ("two-sizes", "frames of one video have one size: 2x4 so far, then 2x6"),
+    ("rate 0", "a rate is a number above 0, found 0"),
+    ("rate -8", "a rate is a number above 0, found -8"),
+    ("rate inf", "a rate is a number above 0, found inf"),
+    ("silent", "the plugin `test` failed and did not say why"),
+    (
+        "secret",
+        "`../secret` may not be read: paths are relative to the graph, without `..` \
+         (nothing was granted; `kino plugin trust ID --read PATH` grants more)",
+    ),
+];
+
+/// Runs all rules, and tells every one that does not hold.
+fn hold(plugin: &dyn Artifact) {
+    let world = World::new();
+    let broken: Vec<String> = RULES
+        .iter()
+        .filter_map(|(rule, expected)| {
+            let found = told(world.run(plugin, "rules.node", &[mode(rule), None]));
+            (found != *expected).then(|| format!("{rule}: {found}"))
+        })
+        .collect();
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+/// Threads of a plugin that read files at once get what each has asked for.
+fn files_do_not_mix(plugin: &dyn Artifact) {
+    let folder = tempfile::tempdir().unwrap();
+    for letter in ["a", "b", "c", "d"] {
+        std::fs::write(folder.path().join(letter), letter).unwrap();
+    }
+    let mut world = World::new();
+    world.files = Granted::new(folder.path(), &["a", "b", "c", "d"].map(str::to_owned));
+    let found = told(world.run(plugin, "rules.node", &[mode("files"), None]));
+    assert_eq!(found, "0 wrong");
+}
+
+/// The table of `rules` is longer than this host's, as that of a later version is.
+#[test]
+fn the_rules_hold_in_the_engines_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let plugin = NativePlugin::load(trust(&rules(folder.path()))).unwrap();
+    hold(&plugin);
+    files_do_not_mix(&plugin);
+}
+
+#[cfg(unix)]
+mod isolated {
+    use std::sync::Arc;
+
+    use super::*;
+    use kino_native::Isolated;
+    use kino_node::{Cancel, Guidance, Guider};
+
+    /// This test is also the worker that the others start.
+    #[test]
+    fn serves_as_worker() {
+        common::serve(WORKER[1]);
+    }
+
+    const WORKER: [&str; 2] = ["--exact", "isolated::serves_as_worker"];
+
+    fn isolated(path: &Path) -> Isolated {
+        let program = std::env::current_exe().unwrap();
+        Isolated::start(&program, &WORKER, trust(path)).unwrap()
+    }
+
+    #[test]
+    fn the_rules_hold_in_a_process_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let plugin = isolated(&rules(folder.path()));
+        hold(&plugin);
+        files_do_not_mix(&plugin);
+    }
+
+    struct Quiet;
+
+    impl Guider for Quiet {
+        fn begin(&self, _: &Cancel) -> Box<dyn Guidance> {
+            unreachable!("nobody samples here")
+        }
+    }
+
+    /// A value that only passes through a plugin lives as long as the plugin holds it.
+    #[test]
+    fn what_a_plugin_lets_go_of_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let plugin = isolated(&rules(folder.path()));
+        World::new().call(|call| {
+            let mut instance = plugin.open("rules.node", None, call).unwrap();
+            let mut run = |text: &str| {
+                let guider: Arc<dyn Guider> = Arc::new(Quiet);
+                let weak = Arc::downgrade(&guider);
+                (instance.run(call, &[mode(text), Some(Value::Guider(guider))]), weak)
+            };
+            for ignored in ["read-back", "silent", "half"] {
+                assert!(run(ignored).1.upgrade().is_none(), "{ignored}");
+            }
+            let (_, first) = run("hold");
+            assert!(first.upgrade().is_some());
+            let (given, second) = run("hold");
+            let Some(Value::Guider(given)) = given.unwrap().remove(0) else { panic!("no guider") };
+            assert!(std::ptr::addr_eq(Arc::as_ptr(&given), first.as_ptr()));
+            drop(given);
+            assert!(first.upgrade().is_none());
+            assert!(second.upgrade().is_some());
+        });
+    }
+
+    #[test]
+    fn a_process_that_ends_while_the_run_is_cancelled_is_cancelled() {
+        let folder = tempfile::tempdir().unwrap();
+        let plugin = isolated(&build(folder.path(), "bad", &[]));
+        let world = World::new();
+        world.cancel.cancel();
+        let error = world.run(&plugin, "bad.node", &[mode("abort")]).unwrap_err();
+        assert!(matches!(error, Error::Cancelled), "{error}");
+    }
+}
