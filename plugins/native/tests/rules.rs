@@ -4,10 +4,10 @@ mod common;
 
 use std::path::Path;
 
-use common::{World, build};
+use common::{World, as_frames, build};
 use kino_host::{Artifact, Granted};
 use kino_native::{NativePlugin, Trusted};
-use kino_node::{Error, Result, Value};
+use kino_node::{Error, Result, Spill, Value};
 
 fn trust(path: &Path) -> Trusted<'_> {
     Trusted { path, sha256: None }
@@ -97,6 +97,23 @@ fn the_rules_hold_in_the_engines_process() {
     let plugin = NativePlugin::load(trust(&rules(folder.path()))).unwrap();
     hold(&plugin);
     files_do_not_mix(&plugin);
+}
+
+/// Frames that a thread of the plugin's own makes count against the budget of its call.
+#[test]
+fn a_thread_of_a_plugin_has_no_budget_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let plugin = NativePlugin::load(trust(&rules(folder.path()))).unwrap();
+    let mut world = World::new();
+    world.spill = Spill::new(folder.path(), 1 << 30);
+    // The budget that counts is the latest call's, and tests run side by side.
+    let made = (0..100).any(|_| {
+        let made = world.run(&plugin, "rules.node", &[mode("thread"), None]);
+        let made = as_frames(made.unwrap());
+        assert_eq!(made.count(), 4);
+        world.spill.resident() > 0
+    });
+    assert!(made, "its frames are nowhere");
 }
 
 #[cfg(unix)]
