@@ -1,18 +1,17 @@
 //! One build of a native plugin: copied, examined, loaded, asked what it is, and its instances.
 
 use std::ffi::c_void;
-use std::mem::offset_of;
 use std::path::Path;
 use std::sync::Arc;
 
-use kino_abi::{KINO_MAGIC, KINO_MAJOR, KINO_MINOR, KinoEntry, KinoPlugin, KinoStr, KinoValue};
+use kino_abi::{KinoEntry, KinoPlugin, KinoStr, KinoValue};
 use kino_host::{Artifact, Call, Descriptor, Instance, Item};
 use kino_node::{Error, Result, Value};
 use libloading::Library;
 
 use crate::maker::with_spill;
 use crate::table::{Current, bytes, give, host, refusal, take};
-use crate::{look, table};
+use crate::{look, negotiate, table};
 
 /// A statement that the user trusts the native code of one file: whoever makes one answers for it.
 #[derive(Clone, Copy, Debug)]
@@ -32,9 +31,9 @@ pub struct NativePlugin {
     sha256: String,
 }
 
-/// The table of a plugin whose code is mapped for ever.
+/// What the table of a plugin says, whose code is mapped for ever.
 struct Loaded {
-    plugin: &'static KinoPlugin,
+    plugin: KinoPlugin,
 }
 
 // SAFETY: the contract lets functions of the table be called from any thread; the texts it points
@@ -72,10 +71,10 @@ impl NativePlugin {
         }
         look::examine(&contents).map_err(at)?;
         let library = open_copy(path, &contents).map_err(at)?;
-        let plugin = negotiate(library).map_err(at)?;
-        let loaded = Arc::new(Loaded { plugin });
+        let plugin = enter(library).map_err(at)?;
         // SAFETY: the descriptor lives as long as the library, which stays mapped.
         let json = unsafe { bytes(plugin.descriptor) };
+        let loaded = Arc::new(Loaded { plugin });
         let json = std::str::from_utf8(json)
             .map_err(|_| at(Error::failed("the plugin's descriptor is no UTF-8")))?;
         let descriptor = Descriptor::read(json).map_err(at)?;
@@ -92,20 +91,6 @@ impl NativePlugin {
         &self.sha256
     }
 }
-
-/// The size of the plugin's table in version 1.0. What later versions add is read where the table
-/// is larger.
-const SIZE_1_0: usize = 96;
-const _: () = assert!(size_of::<KinoPlugin>() == SIZE_1_0);
-
-/// The functions of that table, and where they stand in it.
-const FUNCTIONS: [(&str, usize); 5] = [
-    ("open", offset_of!(KinoPlugin, open)),
-    ("run", offset_of!(KinoPlugin, run)),
-    ("save", offset_of!(KinoPlugin, save)),
-    ("close", offset_of!(KinoPlugin, close)),
-    ("shutdown", offset_of!(KinoPlugin, shutdown)),
-];
 
 /// Loads a copy under a name that nothing else has had.
 fn open_copy(path: &Path, contents: &[u8]) -> Result<Library> {
@@ -130,7 +115,7 @@ fn open_copy(path: &Path, contents: &[u8]) -> Result<Library> {
 }
 
 /// Calls the entry and looks at what it says. The library stays mapped.
-fn negotiate(library: Library) -> Result<&'static KinoPlugin> {
+fn enter(library: Library) -> Result<KinoPlugin> {
     // SAFETY: the contract fixes the type behind the symbol for all versions.
     let entry = unsafe { library.get::<KinoEntry>(kino_abi::ENTRY) };
     let entry = *entry.map_err(|error| Error::failed(format!("it has no entry: {error}")))?;
@@ -145,53 +130,8 @@ fn negotiate(library: Library) -> Result<&'static KinoPlugin> {
         let message = format!("the plugin refuses to start: {message}");
         return Err(Error::Failed { message, hint });
     }
-    // SAFETY: the table begins with the magic in every version; it is read alone, before anything
-    // else is believed.
-    let magic = unsafe { plugin.cast::<u64>().read_unaligned() };
-    if magic != KINO_MAGIC || !plugin.is_aligned() {
-        return Err(Error::failed("its entry gives no table of a Kinograph plugin"));
-    }
-    // SAFETY: `major` and `minor` follow the magic, `size` follows them, in every version.
-    let (major, minor, size) = unsafe {
-        (
-            (&raw const (*plugin).major).read(),
-            (&raw const (*plugin).minor).read(),
-            (&raw const (*plugin).size).read(),
-        )
-    };
-    if major != KINO_MAJOR {
-        return Err(Error::advised(
-            format!(
-                "it speaks version {major}.{minor} of the plugin contract, this Kinograph speaks \
-                 {KINO_MAJOR}.{KINO_MINOR}"
-            ),
-            if major > KINO_MAJOR {
-                "use a newer Kinograph, or build the plugin with this one's SDK"
-            } else {
-                "build the plugin with a newer SDK"
-            },
-        ));
-    }
-    if size < SIZE_1_0 {
-        return Err(Error::failed(format!(
-            "its table has {size} bytes, version 1.0 has {SIZE_1_0}"
-        )));
-    }
-    for (name, offset) in FUNCTIONS {
-        // SAFETY: the table is at least as long as that of version 1.0, which has these functions;
-        // each is read as a number before anything takes it for a function.
-        let function = unsafe { plugin.byte_add(offset).cast::<usize>().read() };
-        if function == 0 {
-            return Err(Error::advised(
-                format!("its table has no `{name}`"),
-                "a plugin has all functions of its table, also those that have nothing to do",
-            ));
-        }
-    }
-    // SAFETY: magic, major and size are right, so it is a table of at least version 1.0, which is
-    // all that this host reads, and its functions are there; it is static by the contract, and the
-    // library stays mapped.
-    Ok(unsafe { &*plugin })
+    // SAFETY: by the contract, what an entry gives is a table, static and as large as it says.
+    unsafe { negotiate::read(plugin) }
 }
 
 impl Artifact for NativePlugin {

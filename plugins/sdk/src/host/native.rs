@@ -18,11 +18,15 @@ static HOST: AtomicPtr<KinoHost> = AtomicPtr::new(null_mut());
 /// Keeps the host's table.
 ///
 /// # Safety
-/// `host` must be a table of this major version, at least as large as [`KinoHost`], that lives as
-/// long as the process does.
+/// `host` must be a table of this major version, at least as large as that of its version 0, that
+/// lives as long as the process does.
 pub(crate) unsafe fn install(host: *const KinoHost) {
     HOST.store(host.cast_mut(), Ordering::Release);
 }
+
+// Older hosts have no more than this. What a later version adds is no part of what `host` lends: it
+// is read by its offset, where the table's `size` reaches it.
+const _: () = assert!(size_of::<KinoHost>() == kino_abi::HOST_SIZE_1_0);
 
 /// The host's table: the engine's, or the one for tests where no engine has loaded this plugin.
 pub(crate) fn host() -> &'static KinoHost {
