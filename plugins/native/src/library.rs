@@ -1,7 +1,7 @@
 //! One build of a native plugin: copied, examined, loaded, asked what it is, and its instances.
 
 use std::ffi::c_void;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kino_abi::{KinoEntry, KinoPlugin, KinoStr, KinoValue};
@@ -70,7 +70,7 @@ impl NativePlugin {
             )));
         }
         look::examine(&contents).map_err(at)?;
-        let library = open_copy(path, &contents).map_err(at)?;
+        let library = open_copy(path, &contents, &copy_folders()).map_err(at)?;
         let plugin = enter(library).map_err(at)?;
         // SAFETY: the descriptor lives as long as the library, which stays mapped.
         let json = unsafe { bytes(plugin.descriptor) };
@@ -92,26 +92,52 @@ impl NativePlugin {
     }
 }
 
+/// The folders where copies are made: that for temporary files, and the user's cache where nothing
+/// in the first may be executed.
+fn copy_folders() -> Vec<PathBuf> {
+    let own = std::env::var_os("KINO_CACHE").filter(|folder| !folder.is_empty());
+    let cache = own.map(PathBuf::from);
+    let cache = cache.or_else(|| dirs::cache_dir().map(|folder| folder.join("kinograph")));
+    [Some(std::env::temp_dir()), cache].into_iter().flatten().collect()
+}
+
 /// Loads a copy under a name that nothing else has had.
-fn open_copy(path: &Path, contents: &[u8]) -> Result<Library> {
+fn open_copy(path: &Path, contents: &[u8], folders: &[PathBuf]) -> Result<Library> {
     let name = path.file_name().map_or_else(Default::default, |name| name.to_string_lossy());
-    let folder = tempfile::Builder::new().prefix("kino-plugin-").tempdir()?;
-    let copy = folder.path().join(&*name);
-    std::fs::write(&copy, contents)?;
+    let mut refused = None;
+    for folder in folders {
+        match open_copy_in(folder, &name, contents) {
+            Ok(library) => return Ok(library),
+            Err(reason) => _ = refused.get_or_insert(reason),
+        }
+    }
+    Err(Error::advised(
+        format!("it cannot be loaded: {}", refused.unwrap_or_default()),
+        "a library that it needs may be missing on this machine; where the folder for temporary \
+         files lets nothing be executed, TMPDIR or KINO_CACHE can name one that does",
+    ))
+}
+
+fn open_copy_in(
+    folder: &Path,
+    name: &str,
+    contents: &[u8],
+) -> std::result::Result<Library, String> {
+    let write = || {
+        std::fs::create_dir_all(folder)?;
+        let folder = tempfile::Builder::new().prefix("kino-plugin-").tempdir_in(folder)?;
+        std::fs::write(folder.path().join(name), contents)?;
+        Ok(folder)
+    };
+    let written: std::io::Result<_> = write();
+    let folder = written.map_err(|error| format!("{}: {error}", folder.display()))?;
+    let copy = folder.path().join(name);
     // SAFETY: loading runs the library's initialisers; the user trusts the file (`Trusted`).
     let library = unsafe { Library::new(&copy) };
-    let library = library.map_err(|error| {
-        // The loader names the copy, which says nothing to anybody.
-        let reason = error.to_string().replace(&copy.display().to_string(), &name);
-        Error::advised(
-            format!("it cannot be loaded: {reason}"),
-            "a library that it needs may be missing on this machine",
-        )
-    });
-    // What is mapped stays, where the system lets a file in use be removed; elsewhere the folder
-    // for temporary files is emptied by the system.
-    drop(folder);
-    library
+    // The loader names the copy, which says nothing to anybody. What is mapped stays, where the
+    // system lets a file in use be removed; elsewhere the folder for temporary files is emptied by
+    // the system.
+    library.map_err(|error| error.to_string().replace(&copy.display().to_string(), name))
 }
 
 /// Calls the entry and looks at what it says. The library stays mapped.
@@ -251,5 +277,23 @@ impl Drop for NativeInstance {
     fn drop(&mut self) {
         // SAFETY: it is open, and closed once.
         unsafe { (self.loaded.plugin.close)(self.instance) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_cannot_be_used_is_not_the_only_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "no folder").unwrap();
+        let folders = [file.join("below"), folder.path().join("cache")];
+        let error = open_copy(Path::new("x.so"), b"no library", &folders[..1]).unwrap_err();
+        assert!(error.to_string().contains("below"), "{error}");
+        assert!(error.hint().unwrap().contains("TMPDIR or KINO_CACHE"));
+        let _ = open_copy(Path::new("x.so"), b"no library", &folders).unwrap_err();
+        assert!(folders[1].is_dir(), "the second was not tried");
     }
 }
