@@ -241,7 +241,7 @@ impl IsolatedInstance {
     ) -> Result<Vec<Option<T>>> {
         let places = &self.worker.as_ref().ok_or_else(gone)?.places;
         let _files = places.of(wires.iter().flatten());
-        let receiving = Receiving { places, kept: &self.kept, spill: call.spill };
+        let receiving = Receiving { places, kept: &self.kept, call };
         let take = |wire: Option<Wire>| wire.map(|wire| f(receiving.decode(wire)?)).transpose();
         wires.into_iter().map(take).collect()
     }

@@ -118,7 +118,10 @@ fn a_thread_of_a_plugin_has_no_budget_of_its_own() {
 
 #[cfg(unix)]
 mod isolated {
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
     use std::sync::Arc;
+    use std::time::Duration;
 
     use super::*;
     use kino_native::Isolated;
@@ -151,6 +154,71 @@ mod isolated {
         fn begin(&self, _: &Cancel) -> Box<dyn Guidance> {
             unreachable!("nobody samples here")
         }
+    }
+
+    #[test]
+    fn a_tensor_beyond_the_limit_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let plugin = isolated(&rules(folder.path()));
+        let mut world = World::new();
+        world.limits.memory = 40;
+        let found = told(world.run(&plugin, "rules.node", &[mode("tensor"), None]));
+        let expected = "the plugin `test` gave a tensor of 48 bytes, at most 40 are allowed \
+                        (`kino plugin trust test --isolate --memory 1MB` allows it)";
+        assert_eq!(found, expected);
+        world.limits.memory = 48;
+        let found = world.run(&plugin, "rules.node", &[mode("tensor"), None]).unwrap();
+        assert!(matches!(found[..], [Some(Value::Tensor(_))]));
+    }
+
+    const ENGINE: &str = "isolated::is_an_engine_that_waits";
+
+    /// This test is also an engine in a process of its own, whose plugin never ends.
+    #[test]
+    fn is_an_engine_that_waits() {
+        let Some(folder) = std::env::var_os("KINO_TEST_ENGINE") else { return };
+        let folder = Path::new(&folder);
+        let plugin = isolated(&build(folder, "bad", &[]));
+        std::fs::write(folder.join("begun"), "").unwrap();
+        let _ = World::new().run(&plugin, "bad.node", &[mode("hang")]);
+    }
+
+    fn until(what: &str, done: impl Fn() -> bool) {
+        for _ in 0..1000 {
+            if done() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("{what}");
+    }
+
+    /// A terminal interrupts all processes of a group: the worker is in another, sees that its
+    /// engine is gone, and leaves nothing behind.
+    #[test]
+    fn a_worker_whose_engine_was_interrupted_cleans_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut engine = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", ENGINE])
+            .env("KINO_TEST_ENGINE", folder.path())
+            .env("TMPDIR", folder.path())
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let workers = || {
+            let names = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap());
+            let is_worker = |name: &str| name.starts_with("kino-worker-");
+            names.filter(|entry| is_worker(&entry.file_name().to_string_lossy())).count()
+        };
+        until("the engine did not begin", || folder.path().join("begun").exists());
+        assert_eq!(workers(), 1);
+
+        let kill = format!("kill -s INT -- -{}", engine.id());
+        let told = Command::new("sh").args(["-c", &kill]).status().unwrap();
+        assert!(told.success());
+        engine.wait().unwrap();
+        until("the worker left its folder", || workers() == 0);
     }
 
     /// A value that only passes through a plugin lives as long as the plugin holds it.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::DType;
-use kino_host::{Draft, Growing, Item, Kind};
-use kino_node::{Error, Result, Spill};
+use kino_host::{Call, Draft, Growing, Item, Kind};
+use kino_node::{Error, Result};
 
 use super::{Outbox, Places, Receiver, Sender, decode, encode};
 use crate::wire::Wire;
@@ -98,7 +98,7 @@ impl Sender for Sending<'_> {
 pub(crate) struct Receiving<'a> {
     pub(crate) places: &'a Places,
     pub(crate) kept: &'a Kept,
-    pub(crate) spill: &'a Arc<Spill>,
+    pub(crate) call: &'a Call<'a>,
 }
 
 impl Receiving<'_> {
@@ -112,8 +112,12 @@ impl Receiver for Receiving<'_> {
     fn tensor(&self, dtype: DType, shape: &[usize], file: &str) -> Result<Item> {
         let path = self.places.path(file)?;
         let mut file = File::open(&path)?;
+        let bytes = file.metadata()?.len();
+        if bytes > self.call.limits.memory {
+            return Err(large(self.call, bytes));
+        }
         // The shape takes as much as there is: a plugin's word is not taken for it.
-        let draft = Draft::zeros(dtype, shape, file.metadata()?.len())?;
+        let draft = Draft::zeros(dtype, shape, bytes)?;
         draft.fill(|bytes| file.read_exact(bytes))?;
         std::fs::remove_file(&path)?;
         Ok(Item::Draft(Arc::new(draft)))
@@ -129,7 +133,7 @@ impl Receiver for Receiving<'_> {
         }
         let find = |name: &str| fields.iter().find(|(field, _)| **field == *name);
         let fps = find("fps").map(|(_, fps)| fps.real()).transpose()?;
-        let growing = Growing::new(self.spill, fps)?;
+        let growing = Growing::new(self.call.spill, fps)?;
         if let Some((_, chunks)) = find("chunks") {
             for index in 0..chunks.len() {
                 growing.push(&chunks.item(index)?.tensor()?)?;
@@ -142,4 +146,15 @@ impl Receiver for Receiving<'_> {
         let found = self.kept.0.get(&number).cloned();
         found.ok_or_else(|| Error::failed("a value that is not there"))
     }
+}
+
+fn large(call: &Call<'_>, bytes: u64) -> Error {
+    let (plugin, most) = (call.plugin, call.limits.memory);
+    Error::advised(
+        format!("the plugin `{plugin}` gave a tensor of {bytes} bytes, at most {most} are allowed"),
+        format!(
+            "`kino plugin trust {plugin} --isolate --memory {}MB` allows it",
+            bytes.div_ceil(1 << 20)
+        ),
+    )
 }

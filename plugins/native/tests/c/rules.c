@@ -178,6 +178,8 @@ static KinoStatus run_node(KinoCall *call, KinoInstance *instance, KinoValue *co
   } else if (!strcmp(mode, "give-while-writing")) {
     outputs[0] = chunk(1, 2);
     writer(outputs[0]);
+  } else if (!strcmp(mode, "tensor")) {
+    outputs[0] = chunk(1, 2);
   } else if (!strcmp(mode, "read-back")) {
     status = read_back(call, what, &outputs[0]);
   } else if (!strcmp(mode, "no-frames")) {
