@@ -44,6 +44,8 @@
 mod dlpack;
 mod tables;
 
+use std::mem::offset_of;
+
 pub use dlpack::{
     DL_BFLOAT, DL_BITS_FLAG_READ_ONLY, DL_BOOL, DL_CPU, DL_CUDA, DL_FLOAT, DL_INT, DL_METAL,
     DL_UINT, DLDataType, DLDevice, DLManagedTensorVersioned, DLPackVersion, DLTensor,
@@ -60,6 +62,12 @@ pub const KINO_MAGIC: u64 = 0x47554C504F4E494B;
 pub const KINO_MAJOR: u32 = 1;
 /// The minor version of the contract: it only adds.
 pub const KINO_MINOR: u32 = 1;
+
+/// The size of a [`KinoPlugin`] of version 1.0: no plugin's table is smaller, and what a later
+/// version adds is read only where the table's own size reaches it.
+pub const PLUGIN_SIZE_1_0: usize = offset_of!(KinoPlugin, shutdown) + size_of::<fn()>();
+/// The size of a [`KinoHost`] of version 1.0: so for the host's table.
+pub const HOST_SIZE_1_0: usize = offset_of!(KinoHost, op) + size_of::<fn()>();
 
 /// The symbol that a native plugin exports; its type is [`KinoEntry`].
 pub const ENTRY: &[u8] = b"kino_plugin";

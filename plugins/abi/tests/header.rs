@@ -73,8 +73,9 @@ int main(void) {
 #[test]
 #[cfg(target_pointer_width = "64")]
 fn the_layout_of_1_0_stays() {
-    use kino_abi::{KinoHost, KinoPlugin};
+    use kino_abi::{HOST_SIZE_1_0, KinoHost, KinoPlugin, PLUGIN_SIZE_1_0};
     use std::mem::offset_of;
+    assert_eq!((PLUGIN_SIZE_1_0, HOST_SIZE_1_0), (96, 280));
     assert_eq!(
         [
             offset_of!(KinoPlugin, magic),

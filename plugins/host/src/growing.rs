@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use kino_node::{Error, Frames, FramesBuilder, Result, Spill, Value};
 
 use crate::item::Item;
@@ -16,10 +16,27 @@ enum State {
     Failed,
 }
 
+/// A rate of frames, where one is known.
+fn rate(fps: Option<f64>) -> Result<Option<f64>> {
+    match fps {
+        Some(fps) if !(fps.is_finite() && fps > 0.0) => {
+            Err(Error::failed(format!("a rate is a number above 0, found {fps}")))
+        }
+        fps => Ok(fps),
+    }
+}
+
+fn used<T>() -> Result<T> {
+    Err(Error::failed("frames that have been used take no more chunks"))
+}
+
 impl Growing {
     /// No frames yet, at `fps` frames a second.
-    pub fn new(spill: &Arc<Spill>, fps: Option<f64>) -> Self {
-        Growing(Mutex::new(State::Open(FramesBuilder::new(spill, fps))))
+    ///
+    /// # Errors
+    /// When that is no rate.
+    pub fn new(spill: &Arc<Spill>, fps: Option<f64>) -> Result<Self> {
+        Ok(Growing(Mutex::new(State::Open(FramesBuilder::new(spill, rate(fps)?)))))
     }
 
     /// Appends frames `[n, height, width, 3]`.
@@ -29,7 +46,7 @@ impl Growing {
     pub fn push(&self, chunk: &Tensor) -> Result<()> {
         match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             State::Open(builder) => builder.push(chunk),
-            _ => Err(Error::failed("frames that have been used take no more chunks")),
+            _ => used(),
         }
     }
 
@@ -51,41 +68,87 @@ impl Growing {
     }
 }
 
-/// Frames that a plugin is making where chunks are only gathered, to be sent elsewhere.
+/// Frames that a plugin is making where chunks are only gathered, to be sent elsewhere. What holds
+/// for [`Growing`] holds here.
 pub struct Pushed {
     fps: Option<f64>,
-    chunks: Mutex<Vec<Item>>,
+    state: Mutex<Gathered>,
+}
+
+#[derive(Default)]
+struct Gathered {
+    chunks: Vec<(Arc<str>, Item)>,
+    count: usize,
+    height: usize,
+    width: usize,
+    /// Whether somebody has looked at the frames.
+    used: bool,
 }
 
 impl Pushed {
     /// No frames yet, at `fps` frames a second.
-    pub fn new(fps: Option<f64>) -> Self {
-        Pushed { fps, chunks: Mutex::default() }
-    }
-
-    /// Appends a tensor.
     ///
     /// # Errors
-    /// When it is no tensor `[n, height, width, 3]`.
+    /// When that is no rate.
+    pub fn new(fps: Option<f64>) -> Result<Self> {
+        Ok(Pushed { fps: rate(fps)?, state: Mutex::default() })
+    }
+
+    /// Appends frames `[n, height, width, 3]`.
+    ///
+    /// # Errors
+    /// When the shape does not fit, or the frames have been used already.
     pub fn push(&self, chunk: Item) -> Result<()> {
-        let (_, shape) = chunk.shape()?;
-        if shape.len() != 4 || shape[3] != 3 {
+        let (dtype, shape) = chunk.shape()?;
+        let &[n, height, width, 3] = shape.as_slice() else {
             return Err(Error::failed(format!(
                 "frames are [count, height, width, 3], found {shape:?}"
             )));
+        };
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.used {
+            return used();
         }
-        self.chunks.lock().unwrap_or_else(PoisonError::into_inner).push(chunk);
+        if n == 0 {
+            return Ok(());
+        }
+        if height == 0 || width == 0 {
+            return Err(Error::failed(format!("frames have no pixels: {shape:?}")));
+        }
+        if state.count > 0 && (state.height, state.width) != (height, width) {
+            return Err(Error::failed(format!(
+                "frames of one video have one size: {}x{} so far, then {width}x{height}",
+                state.width, state.height
+            )));
+        }
+        let chunk = match dtype {
+            DType::F32 => chunk,
+            _ => Item::Value(Value::Tensor(chunk.tensor()?.to_dtype(DType::F32)?)),
+        };
+        (state.height, state.width) = (height, width);
+        state.count += n;
+        state.chunks.push((Arc::from(""), chunk));
         Ok(())
     }
 
-    /// What was gathered, as a record of type Frames.
-    pub fn items(&self) -> Item {
-        let chunks = self.chunks.lock().unwrap_or_else(PoisonError::into_inner);
-        let chunks = chunks.iter().map(|chunk| (Arc::from(""), chunk.clone())).collect();
-        let mut fields = vec![(Arc::from("chunks"), Item::List(chunks))];
+    /// What was gathered, as a record of type Frames; from here on it does not change.
+    ///
+    /// # Errors
+    /// When there are no frames.
+    pub fn finish(&self) -> Result<Item> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.used = true;
+        if state.count == 0 {
+            return Err(Error::failed("a video has at least one frame, found none"));
+        }
+        let int = |value: usize| Item::Value(Value::Int(value as i128));
+        let mut fields = vec![(Arc::from("chunks"), Item::List(state.chunks.as_slice().into()))];
         if let Some(fps) = self.fps {
             fields.push((Arc::from("fps"), Item::Value(Value::Real(fps))));
         }
-        Item::Fields("Frames".into(), fields.into())
+        fields.push((Arc::from("count"), int(state.count)));
+        fields.push((Arc::from("height"), int(state.height)));
+        fields.push((Arc::from("width"), int(state.width)));
+        Ok(Item::Fields("Frames".into(), fields.into()))
     }
 }

@@ -182,7 +182,7 @@ impl Item {
             Item::Value(Value::Latent(_)) => &LATENT,
             Item::Value(Value::Conditioning(_)) => &CONDITIONING,
             Item::Value(Value::Patches(_)) => &PATCHES,
-            Item::Value(Value::Frames(_)) | Item::Growing(_) => &FRAMES,
+            Item::Value(Value::Frames(_)) | Item::Growing(_) | Item::Pushed(_) => &FRAMES,
             _ => &[],
         }
     }
@@ -238,6 +238,7 @@ impl Item {
             Item::Growing(growing) => {
                 return Item::Value(Value::Frames(growing.finish()?)).field(name);
             }
+            Item::Pushed(pushed) => return pushed.finish()?.field(name),
             Item::Fields(_, fields) => {
                 fields.iter().find(|(field, _)| **field == *name).map(|(_, item)| item.clone())
             }

@@ -13,8 +13,8 @@ use kino_host::{Artifact, Call, Descriptor, Instance, Item};
 use kino_node::{Error, Result, Value};
 
 use crate::library::Trusted;
-use crate::shared::{Engine, folder};
-use crate::wire::{Request, Response, heard, receive, send};
+use crate::shared::{Folders, Kept, Outbox, Places, Receiving, Sending};
+use crate::wire::{Caller, Request, Response, Wire, heard, receive, send};
 
 /// How often a waiting engine looks at cancel and time.
 const LOOK: Duration = Duration::from_millis(10);
@@ -35,20 +35,21 @@ struct Pool {
     arguments: Vec<String>,
     path: PathBuf,
     sha256: Option<String>,
-    idle: Mutex<Vec<Worker>>,
+    idle: Mutex<Vec<Process>>,
     /// A copy of the library: the build that was loaded first is what later workers load, too.
     _copy: tempfile::TempDir,
 }
 
 /// One worker process.
-struct Worker {
+struct Process {
     child: Child,
     to: Mutex<UnixStream>,
     inbox: Receiver<Result<Response>>,
-    folder: tempfile::TempDir,
+    places: Places,
+    _folders: Folders,
 }
 
-impl Worker {
+impl Process {
     /// How the process ended, if it did; one whose socket is closed may take a moment.
     fn ended(&mut self) -> Option<ExitStatus> {
         let until = Instant::now() + PATIENCE;
@@ -62,7 +63,7 @@ impl Worker {
     }
 }
 
-impl Drop for Worker {
+impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -96,12 +97,12 @@ impl Isolated {
 }
 
 impl Pool {
-    fn idle(&self) -> MutexGuard<'_, Vec<Worker>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<Process>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A worker that waits, or a new one.
-    fn worker(&self) -> Result<Worker> {
+    fn worker(&self) -> Result<Process> {
         loop {
             let waiting = self.idle().pop();
             let Some(mut worker) = waiting else { return Ok(self.spawn()?.0) };
@@ -112,7 +113,9 @@ impl Pool {
     }
 
     /// A new worker, with the plugin's descriptor.
-    fn spawn(&self) -> Result<(Worker, String)> {
+    fn spawn(&self) -> Result<(Process, String)> {
+        let folders = Folders::new()?;
+        let places = folders.places();
         let (ours, theirs) = UnixStream::pair()?;
         let child = Command::new(&self.program)
             .args(&self.arguments)
@@ -133,13 +136,15 @@ impl Pool {
                 }
             }
         });
-        let worker = Worker { child, to: Mutex::new(ours), inbox, folder: folder()? };
+        let to = Mutex::new(ours);
+        let worker = Process { child, to, inbox, places, _folders: folders };
         send(
             &worker.to,
             &Request::Load {
                 path: self.path.to_string_lossy().into_owned(),
                 sha256: self.sha256.clone(),
-                folder: worker.folder.path().to_string_lossy().into_owned(),
+                memory: worker.places.memory.clone(),
+                disk: worker.places.disk.clone(),
             },
         )?;
         match worker.inbox.recv_timeout(LOADING) {
@@ -159,30 +164,86 @@ impl Artifact for Isolated {
         let mut instance = IsolatedInstance {
             pool: Arc::clone(&self.pool),
             worker: Some(self.pool.worker()?),
-            opaque: Vec::new(),
+            kept: Kept::default(),
         };
         let saved = saved.map(|saved| Item::Bytes(saved.into()));
-        let saved = saved.map(|saved| instance.engine()?.encode(&saved)).transpose()?;
-        let (step, node) = (call.step.to_owned(), node.to_owned());
-        instance.ask(call, &Request::Open { step, node, saved })?;
+        let (saved, _files, _) = instance.send_off(&[saved])?;
+        let (caller, node) = (caller(call), node.to_owned());
+        let saved = saved.into_iter().next().flatten();
+        instance.ask(call, &Request::Open { caller, node, saved })?;
         Ok(Box::new(instance))
     }
+}
+
+fn caller(call: &Call<'_>) -> Caller {
+    Caller { plugin: call.plugin.to_owned(), step: call.step.to_owned() }
 }
 
 /// An instance in a worker of its own.
 struct IsolatedInstance {
     pool: Arc<Pool>,
     /// None once it has crashed or was killed.
-    worker: Option<Worker>,
+    worker: Option<Process>,
     /// What was named to the worker and stays here.
-    opaque: Vec<Item>,
+    kept: Kept,
+}
+
+impl Process {
+    /// Serves the worker; an answer to what was asked is returned.
+    fn hear(
+        &self,
+        call: &Call<'_>,
+        response: Response,
+        files: &mut Vec<Outbox>,
+    ) -> Result<Option<Response>> {
+        match response {
+            Response::Log(level, target, message) => call.log(level, &target, &message),
+            Response::Progress(step, of) => call.progress(step, of),
+            Response::Read(path) => {
+                let mut kept = Kept::default();
+                let mut sending = Sending::new(&self.places, &mut kept);
+                let file = call.files.read(&path);
+                let file = file.and_then(|file| sending.encode(&Item::Bytes(file.into())));
+                let file =
+                    file.map_err(|error| (error.to_string(), error.hint().map(str::to_owned)));
+                files.push(sending.done().0);
+                send(&self.to, &Request::File(file))?;
+            }
+            Response::Failed(error) => return Err(heard(error)),
+            answer => return Ok(Some(answer)),
+        }
+        Ok(None)
+    }
 }
 
 impl IsolatedInstance {
-    fn engine(&mut self) -> Result<Engine<'_>> {
+    /// Values for the worker: on the wire, in files to be held until it has answered, and the
+    /// numbers of those that stay here.
+    fn send_off(
+        &mut self,
+        items: &[Option<Item>],
+    ) -> Result<(Vec<Option<Wire>>, Outbox, Vec<u64>)> {
         let worker = self.worker.as_ref().ok_or_else(gone)?;
-        let opaque = std::mem::take(&mut self.opaque);
-        Ok(Engine { folder: worker.folder.path(), opaque })
+        let mut sending = Sending::new(&worker.places, &mut self.kept);
+        let encode =
+            |item: &Option<Item>| item.as_ref().map(|item| sending.encode(item)).transpose();
+        let wires = items.iter().map(encode).collect::<Result<_>>()?;
+        let (files, kept) = sending.done();
+        Ok((wires, files, kept))
+    }
+
+    /// Values that came from the worker. Of their files nothing stays.
+    fn take_in<T>(
+        &self,
+        call: &Call<'_>,
+        wires: Vec<Option<Wire>>,
+        f: impl Fn(Item) -> Result<T>,
+    ) -> Result<Vec<Option<T>>> {
+        let places = &self.worker.as_ref().ok_or_else(gone)?.places;
+        let _files = places.of(wires.iter().flatten());
+        let receiving = Receiving { places, kept: &self.kept, call };
+        let take = |wire: Option<Wire>| wire.map(|wire| f(receiving.decode(wire)?)).transpose();
+        wires.into_iter().map(take).collect()
     }
 
     /// Sends a request and serves the worker until it answers.
@@ -193,22 +254,16 @@ impl IsolatedInstance {
             Err(Error::Io(_)) => return Err(self.crashed(call, None)),
             Err(error) => return Err(error),
         }
-        let begun = Instant::now();
-        let mut cancelled: Option<Instant> = None;
+        let (begun, mut cancelled) = (Instant::now(), None);
+        let mut files = Vec::new();
         loop {
             match worker.inbox.recv_timeout(LOOK) {
-                Ok(Ok(Response::Log(level, target, message))) => call.log(level, &target, &message),
-                Ok(Ok(Response::Progress(step, of))) => call.progress(step, of),
-                Ok(Ok(Response::Read(path))) => {
-                    let mut engine = Engine { folder: worker.folder.path(), opaque: Vec::new() };
-                    let file = call.files.read(&path);
-                    let file = file.and_then(|file| engine.encode(&Item::Bytes(file.into())));
-                    let file =
-                        file.map_err(|error| (error.to_string(), error.hint().map(str::to_owned)));
-                    send(&worker.to, &Request::File(file))?;
-                }
-                Ok(Ok(Response::Failed(error))) => return Err(heard(error)),
-                Ok(Ok(response)) => return Ok(response),
+                Ok(Ok(response)) => match worker.hear(call, response, &mut files) {
+                    Ok(None) => {}
+                    Ok(Some(answer)) => return Ok(answer),
+                    Err(Error::Io(_)) => return Err(self.crashed(call, None)),
+                    Err(error) => return Err(error),
+                },
                 Ok(Err(error)) => return Err(self.crashed(call, Some(&error))),
                 Err(RecvTimeoutError::Disconnected) => return Err(self.crashed(call, None)),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -225,14 +280,7 @@ impl IsolatedInstance {
             }
             if begun.elapsed() > call.limits.time {
                 self.worker = None;
-                let seconds = call.limits.time.as_secs_f64();
-                return Err(Error::broken(
-                    format!("the plugin `{}` took longer than {seconds} s", call.plugin),
-                    format!(
-                        "`kino plugin trust {} --isolate --seconds N` allows more",
-                        call.plugin
-                    ),
-                ));
+                return Err(late(call));
             }
         }
     }
@@ -252,38 +300,42 @@ impl IsolatedInstance {
     }
 }
 
+fn late(call: &Call<'_>) -> Error {
+    let (plugin, seconds) = (call.plugin, call.limits.time.as_secs_f64());
+    Error::broken(
+        format!("the plugin `{plugin}` took longer than {seconds} s"),
+        format!("`kino plugin trust {plugin} --isolate --seconds N` allows more"),
+    )
+}
+
 fn gone() -> Error {
     Error::failed("the plugin's process has ended")
 }
 
 impl Instance for IsolatedInstance {
     fn run(&mut self, call: &Call<'_>, inputs: &[Option<Value>]) -> Result<Vec<Option<Value>>> {
-        let mut engine = self.engine()?;
-        let mut wires = Vec::with_capacity(inputs.len());
-        for input in inputs {
-            let item = input.clone().map(Item::Value);
-            wires.push(item.map(|item| engine.encode(&item)).transpose()?);
+        let items: Vec<_> = inputs.iter().map(|input| input.clone().map(Item::Value)).collect();
+        let (inputs, _files, kept) = self.send_off(&items)?;
+        let wanted = call.wanted.to_vec();
+        let response = self.ask(call, &Request::Run { caller: caller(call), inputs, wanted });
+        if matches!(response, Err(Error::Failed { .. })) {
+            // It was never sent.
+            self.kept.release(&kept);
         }
-        self.opaque = engine.opaque;
-        let (step, wanted) = (call.step.to_owned(), call.wanted.to_vec());
-        let response = self.ask(call, &Request::Run { step, inputs: wires, wanted })?;
-        let Response::Outputs(outputs) = response else { return Err(confused()) };
-        let engine = self.engine()?;
-        let value = |wire: Option<_>| {
-            wire.map(|wire| engine.decode(wire, call.spill)?.into_value()).transpose()
-        };
-        let values = outputs.into_iter().map(value).collect();
-        self.opaque = engine.opaque;
-        values
+        let Response::Ran(ran, released) = response? else { return Err(confused()) };
+        let outputs =
+            ran.map_err(heard).and_then(|outputs| self.take_in(call, outputs, Item::into_value));
+        self.kept.release(&released);
+        outputs
     }
 
     fn save(&mut self, call: &Call<'_>) -> Result<Option<Vec<u8>>> {
-        let step = call.step.to_owned();
-        let Response::Saved(saved) = self.ask(call, &Request::Save { step })? else {
+        let Response::Saved(saved) = self.ask(call, &Request::Save { caller: caller(call) })?
+        else {
             return Err(confused());
         };
-        let engine = self.engine()?;
-        saved.map(|saved| Ok(engine.decode(saved, call.spill)?.bytes()?.to_vec())).transpose()
+        let saved = self.take_in(call, vec![saved], |saved| Ok(saved.bytes()?.to_vec()))?;
+        Ok(saved.into_iter().next().flatten())
     }
 
     fn is_broken(&self) -> bool {

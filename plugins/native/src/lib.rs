@@ -26,6 +26,7 @@
 mod library;
 mod look;
 mod maker;
+mod negotiate;
 mod table;
 mod view;
 

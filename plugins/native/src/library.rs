@@ -1,18 +1,17 @@
 //! One build of a native plugin: copied, examined, loaded, asked what it is, and its instances.
 
 use std::ffi::c_void;
-use std::mem::offset_of;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kino_abi::{KINO_MAGIC, KINO_MAJOR, KINO_MINOR, KinoEntry, KinoPlugin, KinoStr, KinoValue};
+use kino_abi::{KinoEntry, KinoPlugin, KinoStr, KinoValue};
 use kino_host::{Artifact, Call, Descriptor, Instance, Item};
 use kino_node::{Error, Result, Value};
 use libloading::Library;
 
 use crate::maker::with_spill;
 use crate::table::{Current, bytes, give, host, refusal, take};
-use crate::{look, table};
+use crate::{look, negotiate, table};
 
 /// A statement that the user trusts the native code of one file: whoever makes one answers for it.
 #[derive(Clone, Copy, Debug)]
@@ -32,9 +31,9 @@ pub struct NativePlugin {
     sha256: String,
 }
 
-/// The table of a plugin whose code is mapped for ever.
+/// What the table of a plugin says, whose code is mapped for ever.
 struct Loaded {
-    plugin: &'static KinoPlugin,
+    plugin: KinoPlugin,
 }
 
 // SAFETY: the contract lets functions of the table be called from any thread; the texts it points
@@ -71,11 +70,11 @@ impl NativePlugin {
             )));
         }
         look::examine(&contents).map_err(at)?;
-        let library = open_copy(path, &contents).map_err(at)?;
-        let plugin = negotiate(library).map_err(at)?;
-        let loaded = Arc::new(Loaded { plugin });
+        let library = open_copy(path, &contents, &copy_folders()).map_err(at)?;
+        let plugin = enter(library).map_err(at)?;
         // SAFETY: the descriptor lives as long as the library, which stays mapped.
         let json = unsafe { bytes(plugin.descriptor) };
+        let loaded = Arc::new(Loaded { plugin });
         let json = std::str::from_utf8(json)
             .map_err(|_| at(Error::failed("the plugin's descriptor is no UTF-8")))?;
         let descriptor = Descriptor::read(json).map_err(at)?;
@@ -93,44 +92,56 @@ impl NativePlugin {
     }
 }
 
-/// The size of the plugin's table in version 1.0. What later versions add is read where the table
-/// is larger.
-const SIZE_1_0: usize = 96;
-const _: () = assert!(size_of::<KinoPlugin>() == SIZE_1_0);
-
-/// The functions of that table, and where they stand in it.
-const FUNCTIONS: [(&str, usize); 5] = [
-    ("open", offset_of!(KinoPlugin, open)),
-    ("run", offset_of!(KinoPlugin, run)),
-    ("save", offset_of!(KinoPlugin, save)),
-    ("close", offset_of!(KinoPlugin, close)),
-    ("shutdown", offset_of!(KinoPlugin, shutdown)),
-];
+/// The folders where copies are made: that for temporary files, and the user's cache where nothing
+/// in the first may be executed.
+fn copy_folders() -> Vec<PathBuf> {
+    let own = std::env::var_os("KINO_CACHE").filter(|folder| !folder.is_empty());
+    let cache = own.map(PathBuf::from);
+    let cache = cache.or_else(|| dirs::cache_dir().map(|folder| folder.join("kinograph")));
+    [Some(std::env::temp_dir()), cache].into_iter().flatten().collect()
+}
 
 /// Loads a copy under a name that nothing else has had.
-fn open_copy(path: &Path, contents: &[u8]) -> Result<Library> {
+fn open_copy(path: &Path, contents: &[u8], folders: &[PathBuf]) -> Result<Library> {
     let name = path.file_name().map_or_else(Default::default, |name| name.to_string_lossy());
-    let folder = tempfile::Builder::new().prefix("kino-plugin-").tempdir()?;
-    let copy = folder.path().join(&*name);
-    std::fs::write(&copy, contents)?;
+    let mut refused = None;
+    for folder in folders {
+        match open_copy_in(folder, &name, contents) {
+            Ok(library) => return Ok(library),
+            Err(reason) => _ = refused.get_or_insert(reason),
+        }
+    }
+    Err(Error::advised(
+        format!("it cannot be loaded: {}", refused.unwrap_or_default()),
+        "a library that it needs may be missing on this machine; where the folder for temporary \
+         files lets nothing be executed, TMPDIR or KINO_CACHE can name one that does",
+    ))
+}
+
+fn open_copy_in(
+    folder: &Path,
+    name: &str,
+    contents: &[u8],
+) -> std::result::Result<Library, String> {
+    let write = || {
+        std::fs::create_dir_all(folder)?;
+        let folder = tempfile::Builder::new().prefix("kino-plugin-").tempdir_in(folder)?;
+        std::fs::write(folder.path().join(name), contents)?;
+        Ok(folder)
+    };
+    let written: std::io::Result<_> = write();
+    let folder = written.map_err(|error| format!("{}: {error}", folder.display()))?;
+    let copy = folder.path().join(name);
     // SAFETY: loading runs the library's initialisers; the user trusts the file (`Trusted`).
     let library = unsafe { Library::new(&copy) };
-    let library = library.map_err(|error| {
-        // The loader names the copy, which says nothing to anybody.
-        let reason = error.to_string().replace(&copy.display().to_string(), &name);
-        Error::advised(
-            format!("it cannot be loaded: {reason}"),
-            "a library that it needs may be missing on this machine",
-        )
-    });
-    // What is mapped stays, where the system lets a file in use be removed; elsewhere the folder
-    // for temporary files is emptied by the system.
-    drop(folder);
-    library
+    // The loader names the copy, which says nothing to anybody. What is mapped stays, where the
+    // system lets a file in use be removed; elsewhere the folder for temporary files is emptied by
+    // the system.
+    library.map_err(|error| error.to_string().replace(&copy.display().to_string(), name))
 }
 
 /// Calls the entry and looks at what it says. The library stays mapped.
-fn negotiate(library: Library) -> Result<&'static KinoPlugin> {
+fn enter(library: Library) -> Result<KinoPlugin> {
     // SAFETY: the contract fixes the type behind the symbol for all versions.
     let entry = unsafe { library.get::<KinoEntry>(kino_abi::ENTRY) };
     let entry = *entry.map_err(|error| Error::failed(format!("it has no entry: {error}")))?;
@@ -145,53 +156,8 @@ fn negotiate(library: Library) -> Result<&'static KinoPlugin> {
         let message = format!("the plugin refuses to start: {message}");
         return Err(Error::Failed { message, hint });
     }
-    // SAFETY: the table begins with the magic in every version; it is read alone, before anything
-    // else is believed.
-    let magic = unsafe { plugin.cast::<u64>().read_unaligned() };
-    if magic != KINO_MAGIC || !plugin.is_aligned() {
-        return Err(Error::failed("its entry gives no table of a Kinograph plugin"));
-    }
-    // SAFETY: `major` and `minor` follow the magic, `size` follows them, in every version.
-    let (major, minor, size) = unsafe {
-        (
-            (&raw const (*plugin).major).read(),
-            (&raw const (*plugin).minor).read(),
-            (&raw const (*plugin).size).read(),
-        )
-    };
-    if major != KINO_MAJOR {
-        return Err(Error::advised(
-            format!(
-                "it speaks version {major}.{minor} of the plugin contract, this Kinograph speaks \
-                 {KINO_MAJOR}.{KINO_MINOR}"
-            ),
-            if major > KINO_MAJOR {
-                "use a newer Kinograph, or build the plugin with this one's SDK"
-            } else {
-                "build the plugin with a newer SDK"
-            },
-        ));
-    }
-    if size < SIZE_1_0 {
-        return Err(Error::failed(format!(
-            "its table has {size} bytes, version 1.0 has {SIZE_1_0}"
-        )));
-    }
-    for (name, offset) in FUNCTIONS {
-        // SAFETY: the table is at least as long as that of version 1.0, which has these functions;
-        // each is read as a number before anything takes it for a function.
-        let function = unsafe { plugin.byte_add(offset).cast::<usize>().read() };
-        if function == 0 {
-            return Err(Error::advised(
-                format!("its table has no `{name}`"),
-                "a plugin has all functions of its table, also those that have nothing to do",
-            ));
-        }
-    }
-    // SAFETY: magic, major and size are right, so it is a table of at least version 1.0, which is
-    // all that this host reads, and its functions are there; it is static by the contract, and the
-    // library stays mapped.
-    Ok(unsafe { &*plugin })
+    // SAFETY: by the contract, what an entry gives is a table, static and as large as it says.
+    unsafe { negotiate::read(plugin) }
 }
 
 impl Artifact for NativePlugin {
@@ -311,5 +277,23 @@ impl Drop for NativeInstance {
     fn drop(&mut self) {
         // SAFETY: it is open, and closed once.
         unsafe { (self.loaded.plugin.close)(self.instance) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_cannot_be_used_is_not_the_only_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "no folder").unwrap();
+        let folders = [file.join("below"), folder.path().join("cache")];
+        let error = open_copy(Path::new("x.so"), b"no library", &folders[..1]).unwrap_err();
+        assert!(error.to_string().contains("below"), "{error}");
+        assert!(error.hint().unwrap().contains("TMPDIR or KINO_CACHE"));
+        let _ = open_copy(Path::new("x.so"), b"no library", &folders).unwrap_err();
+        assert!(folders[1].is_dir(), "the second was not tried");
     }
 }

@@ -1,7 +1,8 @@
 //! How values that a plugin makes come to be: in this process, tensors are the engine's own; in a
 //! worker process, they lie in memory that the engine's process sees, too.
 
-use std::sync::{Arc, OnceLock};
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use bytemuck::Pod;
 use candle_core::DType;
@@ -22,6 +23,10 @@ pub(crate) trait Maker: Send + Sync {
     fn push(&self, frames: &Item, chunk: &Item) -> Result<()>;
     /// A record.
     fn record(&self, ty: &str, fields: Vec<(Arc<str>, Item)>) -> Result<Item>;
+    /// From here on a tensor of this maker does not change: somebody reads it or takes it up.
+    fn settle(&self, _tensor: &Item) -> Result<()> {
+        Ok(())
+    }
     /// Where the elements of a tensor of this maker can be written, until [`Maker::give_back`].
     fn lend(&self, tensor: &Item) -> Result<*mut u8>;
     /// Ends what [`Maker::lend`] began.
@@ -53,7 +58,7 @@ impl Maker for Here {
     }
 
     fn frames(&self, fps: Option<f64>) -> Result<Item> {
-        Ok(Item::Growing(Arc::new(Growing::new(&spill(), fps))))
+        Ok(Item::Growing(Arc::new(Growing::new(&spill(), fps)?)))
     }
 
     fn push(&self, frames: &Item, chunk: &Item) -> Result<()> {
@@ -97,19 +102,32 @@ impl Fill for Unwritten {
 
 thread_local! {
     /// The memory budget of the call that runs on this thread.
-    static SPILL: std::cell::RefCell<Option<Arc<Spill>>> = const { std::cell::RefCell::new(None) };
+    static SPILL: RefCell<Option<Arc<Spill>>> = const { RefCell::new(None) };
 }
+
+/// The budget of the latest call, for frames that a thread of a plugin's own makes.
+static LATEST: Mutex<Weak<Spill>> = Mutex::new(Weak::new());
+/// What such frames may take where no call was made yet, in bytes.
+const MODEST: u64 = 1 << 30;
 
 /// Does `f` with the frames that it makes under a budget.
 pub(crate) fn with_spill<T>(spill: &Arc<Spill>, f: impl FnOnce() -> T) -> T {
+    remember(spill);
     let before = SPILL.replace(Some(Arc::clone(spill)));
     let result = f();
     SPILL.set(before);
     result
 }
 
+fn remember(spill: &Arc<Spill>) {
+    let mut latest = LATEST.lock().unwrap_or_else(PoisonError::into_inner);
+    if !std::ptr::eq(latest.as_ptr(), Arc::as_ptr(spill)) {
+        *latest = Arc::downgrade(spill);
+    }
+}
+
 fn spill() -> Arc<Spill> {
     let set = SPILL.with_borrow(Clone::clone);
-    // A thread of the plugin's own: its frames stay in memory.
-    set.unwrap_or_else(|| Spill::new(std::env::temp_dir(), u64::MAX))
+    set.or_else(|| LATEST.lock().unwrap_or_else(PoisonError::into_inner).upgrade())
+        .unwrap_or_else(|| Spill::new(std::env::temp_dir(), MODEST))
 }

@@ -65,8 +65,9 @@ pub(crate) fn from_dl(dtype: DLDataType) -> Result<DType> {
 /// A read-only view.
 ///
 /// # Errors
-/// When the item is no tensor in main memory.
+/// When the item is no tensor in main memory, or still being written.
 pub(crate) fn read(item: Arc<Item>) -> Result<*mut DLManagedTensorVersioned> {
+    maker().settle(&item)?;
     let found = item.view()?;
     let (data, dtype) = (found.data.cast_mut(), to_dl(found.dtype)?);
     Ok(lend(item, Some(found.keeper), data, dtype, &found.shape, &found.strides))

@@ -1,8 +1,9 @@
 //! What engine and worker say to each other: frames of a length and JSON over a socket; tensors and
-//! bytes lie in files of a shared folder in memory.
+//! bytes lie in files that both see.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 use candle_core::DType;
@@ -34,27 +35,38 @@ pub(crate) enum Wire {
     Opaque(String, u64),
 }
 
+/// Who calls, for messages.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Caller {
+    pub(crate) plugin: String,
+    pub(crate) step: String,
+}
+
+/// How a request failed: cancelled, or message and hint.
+pub(crate) type Failure = Option<(String, Option<String>)>;
+
 /// What the engine says.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
-    /// Load this library; the folder is where tensors lie.
+    /// Load this library; the folders are where tensors lie.
     Load {
         path: String,
         sha256: Option<String>,
-        folder: String,
+        memory: Option<PathBuf>,
+        disk: PathBuf,
     },
     Open {
-        step: String,
+        caller: Caller,
         node: String,
         saved: Option<Wire>,
     },
     Run {
-        step: String,
+        caller: Caller,
         inputs: Vec<Option<Wire>>,
         wanted: Vec<bool>,
     },
     Save {
-        step: String,
+        caller: Caller,
     },
     /// Close the instance, if there is one.
     Close,
@@ -69,10 +81,11 @@ pub(crate) enum Response {
     /// The descriptor as JSON.
     Loaded(String),
     Done,
-    Outputs(Vec<Option<Wire>>),
+    /// What a run gave, and the opaque values that the plugin has let go of.
+    Ran(Result<Vec<Option<Wire>>, Failure>, Vec<u64>),
     Saved(Option<Wire>),
-    /// It did not succeed: cancelled, or message and hint.
-    Failed(Option<(String, Option<String>)>),
+    /// It did not succeed.
+    Failed(Failure),
     Log(u32, String, String),
     Progress(u64, u64),
     /// It wants to read a file.
@@ -109,7 +122,7 @@ pub(crate) fn receive<T: DeserializeOwned>(from: &mut UnixStream) -> Result<T> {
 }
 
 /// An error as it is sent: none where the run was cancelled.
-pub(crate) fn said(error: &Error) -> Option<(String, Option<String>)> {
+pub(crate) fn said(error: &Error) -> Failure {
     match error {
         Error::Cancelled => None,
         other => Some((other.to_string(), other.hint().map(str::to_owned))),
@@ -117,7 +130,7 @@ pub(crate) fn said(error: &Error) -> Option<(String, Option<String>)> {
 }
 
 /// An error as it was sent.
-pub(crate) fn heard(said: Option<(String, Option<String>)>) -> Error {
+pub(crate) fn heard(said: Failure) -> Error {
     said.map_or(Error::Cancelled, |(message, hint)| Error::Failed { message, hint })
 }
 

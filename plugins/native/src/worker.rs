@@ -2,19 +2,19 @@
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use candle_core::Device;
-use kino_host::{Call, Files, Limits};
+use kino_host::{Call, Files, Item, Limits};
 use kino_node::{Cancel, Error, Result, Spill};
 use kino_port::Read;
 
 use crate::library::{NativeInstance, NativePlugin, Trusted};
 use crate::maker::set_maker;
-use crate::shared::Worker;
-use crate::wire::{Request, Response, Wire, heard, receive, said, send};
+use crate::shared::{Outbox, Places, SharedMaker};
+use crate::wire::{Caller, Failure, Request, Response, Wire, heard, receive, said, send};
 
 /// Serves the engine that started this process with a socket as its standard input, until the
 /// engine is gone.
@@ -28,7 +28,7 @@ pub fn serve() -> Result<()> {
     let (requests, inbox) = mpsc::channel();
     let cancel = Arc::new(Mutex::new(Cancel::default()));
     let flag = Arc::clone(&cancel);
-    let place = Arc::new(OnceLock::<PathBuf>::new());
+    let place = Arc::new(OnceLock::<Places>::new());
     let leaving = Arc::clone(&place);
     std::thread::spawn(move || {
         while let Ok(request) = receive::<Request>(&mut from) {
@@ -48,16 +48,17 @@ pub fn serve() -> Result<()> {
             }
         }
         // The engine is gone: nobody waits for anything here, and nobody else cleans up.
-        if let Some(folder) = leaving.get() {
-            let _ = std::fs::remove_dir_all(folder);
+        if let Some(places) = leaving.get() {
+            places.remove();
         }
         std::process::exit(0);
     });
-    let Ok(Request::Load { path, sha256, folder }) = inbox.recv() else {
+    let Ok(Request::Load { path, sha256, memory, disk }) = inbox.recv() else {
         return Err(Error::failed("the worker was told nothing to load"));
     };
-    let _ = place.set(PathBuf::from(&folder));
-    let shared = Worker::new(folder.into());
+    let places = Places { memory, disk };
+    let _ = place.set(places.clone());
+    let shared = SharedMaker::new(places);
     set_maker(Box::new(shared.clone()));
     let trusted = Trusted { path: Path::new(&path), sha256: sha256.as_deref() };
     let plugin = match NativePlugin::load(trusted) {
@@ -73,7 +74,7 @@ pub fn serve() -> Result<()> {
 
 struct Server {
     plugin: NativePlugin,
-    shared: Worker,
+    shared: SharedMaker,
     to: Mutex<UnixStream>,
     inbox: Mutex<Receiver<Request>>,
     /// Files are asked for and come one at a time, whichever thread of the plugin asks.
@@ -90,51 +91,78 @@ impl Server {
     fn until_done(&self) -> Result<()> {
         let mut instance: Option<NativeInstance> = None;
         while let Some(request) = self.next() {
-            let response = match request {
-                Request::Open { step, node, saved } => {
-                    let opened = self.with_call(&step, &[], |call| {
-                        let saved = saved.map(|saved| self.bytes(saved)).transpose()?;
-                        self.plugin.instance(&node, saved.as_deref(), call)
-                    });
-                    opened.map(|opened| {
-                        instance = Some(opened);
-                        Response::Done
-                    })
-                }
-                Request::Run { step, inputs, wanted } => self.with_call(&step, &wanted, |call| {
-                    let instance = instance.as_mut().ok_or_else(closed)?;
-                    let decode = |wire: Option<Wire>| wire.map(|wire| self.shared.decode(wire));
-                    let inputs = inputs.into_iter().map(|wire| decode(wire).transpose());
-                    let outputs = instance.run_items(call, inputs.collect::<Result<_>>()?)?;
-                    let encode = |item: &Option<_>| {
-                        item.as_deref().map(|item| self.shared.encode(item)).transpose()
-                    };
-                    let wires = outputs.iter().map(encode).collect::<Result<_>>()?;
-                    Ok(Response::Outputs(wires))
-                }),
-                Request::Save { step } => self.with_call(&step, &[], |call| {
-                    use kino_host::Instance;
-                    let saved = instance.as_mut().ok_or_else(closed)?.save(call)?;
-                    let saved = saved.map(|saved| kino_host::Item::Bytes(saved.into()));
-                    let wire = saved.map(|saved| self.shared.encode(&saved)).transpose()?;
-                    Ok(Response::Saved(wire))
-                }),
-                Request::Close => {
-                    instance = None;
-                    Ok(Response::Done)
-                }
-                _ => Err(Error::failed("the worker did not expect this")),
-            };
+            let mut outbox = Outbox::default();
+            let response = self.answer(request, &mut instance, &mut outbox);
             let response = response.unwrap_or_else(|error| Response::Failed(said(&error)));
             match send(&self.to, &response) {
+                Ok(()) => outbox.sent(),
                 // It was too large to be sent.
-                Err(error @ Error::Failed { .. }) => {
-                    send(&self.to, &Response::Failed(said(&error)))?
-                }
-                sent => sent?,
+                Err(error @ Error::Failed { .. }) => self.refuse(&response, &error)?,
+                Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    fn answer(
+        &self,
+        request: Request,
+        instance: &mut Option<NativeInstance>,
+        outbox: &mut Outbox,
+    ) -> Result<Response> {
+        match request {
+            Request::Open { caller, node, saved } => self.with_call(&caller, &[], |call| {
+                let saved = saved.map(|saved| self.bytes(saved)).transpose()?;
+                *instance = Some(self.plugin.instance(&node, saved.as_deref(), call)?);
+                Ok(Response::Done)
+            }),
+            Request::Run { caller, inputs, wanted } => {
+                let ran = self.with_call(&caller, &wanted, |call| {
+                    self.run(instance.as_mut().ok_or_else(closed)?, call, inputs, outbox)
+                });
+                Ok(Response::Ran(ran.map_err(|error| said(&error)), self.shared.released()))
+            }
+            Request::Save { caller } => self.with_call(&caller, &[], |call| {
+                use kino_host::Instance;
+                let saved = instance.as_mut().ok_or_else(closed)?.save(call)?;
+                let saved = saved.map(|saved| Item::Bytes(saved.into()));
+                let wire = saved.map(|saved| self.shared.encode(&saved, outbox)).transpose()?;
+                Ok(Response::Saved(wire))
+            }),
+            Request::Close => {
+                *instance = None;
+                Ok(Response::Done)
+            }
+            _ => Err(Error::failed("the worker did not expect this")),
+        }
+    }
+
+    fn run(
+        &self,
+        instance: &mut NativeInstance,
+        call: &Call<'_>,
+        inputs: Vec<Option<Wire>>,
+        outbox: &mut Outbox,
+    ) -> Result<Vec<Option<Wire>>> {
+        let decode = |wire: Option<Wire>| wire.map(|wire| self.shared.decode(wire)).transpose();
+        let inputs = inputs.into_iter().map(decode).collect::<Result<_>>()?;
+        let outputs = instance.run_items(call, inputs)?;
+        let mut encode = |item: &Option<Arc<Item>>| {
+            item.as_deref().map(|item| self.shared.encode(item, outbox)).transpose()
+        };
+        outputs.iter().map(&mut encode).collect()
+    }
+
+    /// Says that an answer cannot be sent, and why.
+    fn refuse(&self, response: &Response, error: &Error) -> Result<()> {
+        let failure: Failure = said(error);
+        send(
+            &self.to,
+            &match response {
+                Response::Ran(_, released) => Response::Ran(Err(failure), released.clone()),
+                _ => Response::Failed(failure),
+            },
+        )
     }
 
     fn bytes(&self, wire: Wire) -> Result<Vec<u8>> {
@@ -143,7 +171,7 @@ impl Server {
 
     fn with_call<T>(
         &self,
-        step: &str,
+        caller: &Caller,
         wanted: &[bool],
         f: impl FnOnce(&Call<'_>) -> Result<T>,
     ) -> Result<T> {
@@ -153,8 +181,8 @@ impl Server {
             tell(Response::Log(level, target.to_owned(), message.to_owned()));
         };
         f(&Call {
-            plugin: "",
-            step,
+            plugin: &caller.plugin,
+            step: &caller.step,
             device: &Device::Cpu,
             spill: &self.spill,
             cancel: &cancel,

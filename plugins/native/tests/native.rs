@@ -182,12 +182,7 @@ mod isolated {
     /// This test is also the worker that the others start.
     #[test]
     fn serves_as_worker() {
-        let arguments: Vec<_> = std::env::args().collect();
-        if arguments.iter().any(|argument| argument == "--exact")
-            && arguments.iter().any(|argument| argument == WORKER[1])
-        {
-            kino_native::serve().unwrap();
-        }
+        common::serve(WORKER[1]);
     }
 
     const WORKER: [&str; 2] = ["--exact", "isolated::serves_as_worker"];

@@ -7,12 +7,12 @@ use std::ptr::null_mut;
 use std::sync::Once;
 
 use kino_abi::{
-    KINO_CANCELLED, KINO_FAILED, KINO_MAGIC, KINO_MAJOR, KINO_MINOR, KINO_OK, KinoCall, KinoHost,
-    KinoInstance, KinoPlugin, KinoStatus, KinoStr, KinoValue,
+    HOST_SIZE_1_0, KINO_CANCELLED, KINO_FAILED, KINO_MAGIC, KINO_MAJOR, KINO_MINOR, KINO_OK,
+    KinoCall, KinoHost, KinoInstance, KinoPlugin, KinoStatus, KinoStr, KinoValue,
 };
 
 use crate::host::CallRef;
-use crate::host::native::{SIZE_1_0, bytes, host, install, lend};
+use crate::host::native::{bytes, host, install, lend};
 use crate::node::{Instance, Plugin, descriptor};
 use crate::{Cx, Error, Result, Value};
 
@@ -80,7 +80,7 @@ unsafe fn fits(given: *const KinoHost) -> bool {
         }
         let (major, minor) =
             ((&raw const (*given).major).read(), (&raw const (*given).minor).read());
-        if major == KINO_MAJOR && size >= SIZE_1_0 {
+        if major == KINO_MAJOR && size >= HOST_SIZE_1_0 {
             return true;
         }
         let message = format!(

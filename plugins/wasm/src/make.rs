@@ -48,10 +48,7 @@ pub(crate) fn add(host: &mut LinkerInstance<'_, Own>) -> wasmtime::Result<()> {
     host.func_wrap("new-frames", |mut cx: Context<'_>, (fps,): (Option<f64>,)| {
         let frames = |own: &mut Own| {
             let spill = own.spill.as_ref().ok_or_else(|| Error::failed("there is no call"))?;
-            if fps.is_some_and(|fps| !(fps.is_finite() && fps > 0.0)) {
-                return Err(Error::failed("a rate is a number above 0"));
-            }
-            Ok(Item::Growing(Arc::new(Growing::new(spill, fps))))
+            Ok(Item::Growing(Arc::new(Growing::new(spill, fps)?)))
         };
         Ok((paid(cx.data_mut(), 0, frames)?,))
     })?;

@@ -1,13 +1,14 @@
 //! The host behind the C table.
 
 use std::ffi::c_void;
-use std::mem::{MaybeUninit, offset_of};
+use std::mem::MaybeUninit;
 use std::ptr::{NonNull, null, null_mut};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use kino_abi::{
-    KINO_BOOL, KINO_BYTES, KINO_CANCELLED, KINO_INT, KINO_LIST, KINO_OK, KINO_REAL, KINO_RECORD,
-    KINO_TENSOR, KINO_TEXT, KinoCall, KinoField, KinoHost, KinoStatus, KinoStr, KinoValue,
+    HOST_SIZE_1_0, KINO_BOOL, KINO_BYTES, KINO_CANCELLED, KINO_INT, KINO_LIST, KINO_OK, KINO_REAL,
+    KINO_RECORD, KINO_TENSOR, KINO_TEXT, KinoCall, KinoField, KinoHost, KinoStatus, KinoStr,
+    KinoValue,
 };
 
 use super::Kind;
@@ -16,15 +17,12 @@ use crate::{Error, Result};
 /// The table that the entry was given, as this version of the contract knows it.
 static HOST: AtomicPtr<KinoHost> = AtomicPtr::new(null_mut());
 
-/// The size of the host's table in version 1.0.
-pub(crate) const SIZE_1_0: usize = offset_of!(KinoHost, new_tensor_unwritten);
-
 /// Keeps the host's table. A host of an earlier version lacks the functions at its end; others that
 /// do the same stand in for them.
 ///
 /// # Safety
-/// `host` must be a table of this major version, at least as large as [`SIZE_1_0`] and as it says,
-/// that lives as long as the process does.
+/// `host` must be a table of this major version, at least as large as [`HOST_SIZE_1_0`] and as it
+/// says, that lives as long as the process does.
 pub(crate) unsafe fn install(host: *const KinoHost) {
     // SAFETY: `size` stands in every version.
     let size = unsafe { (&raw const (*host).size).read() };
@@ -36,7 +34,7 @@ pub(crate) unsafe fn install(host: *const KinoHost) {
     // is set before anybody takes the whole for a table. Function pointers of version 1.0 are all
     // there, as it demands.
     let whole = unsafe {
-        std::ptr::copy_nonoverlapping(host.cast::<u8>(), whole.as_mut_ptr().cast(), SIZE_1_0);
+        std::ptr::copy_nonoverlapping(host.cast::<u8>(), whole.as_mut_ptr().cast(), HOST_SIZE_1_0);
         let zeros = (&raw const (*host).new_tensor).read();
         (&raw mut (*whole.as_mut_ptr()).new_tensor_unwritten).write(zeros);
         whole.assume_init()

@@ -1,0 +1,160 @@
+//! The engine's side: writes values into files, reads the worker's.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use candle_core::DType;
+use kino_host::{Call, Draft, Growing, Item, Kind};
+use kino_node::{Error, Result};
+
+use super::{Outbox, Places, Receiver, Sender, decode, encode};
+use crate::wire::Wire;
+
+/// Values that stay here and are only named to a worker, until it has no use for them.
+#[derive(Default)]
+pub(crate) struct Kept(HashMap<u64, Item>);
+
+impl Kept {
+    fn keep(&mut self, item: Item) -> u64 {
+        // Numbers never come again: a worker may still know one of an instance before.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        self.0.insert(number, item);
+        number
+    }
+
+    /// Lets go of values.
+    pub(crate) fn release(&mut self, numbers: &[u64]) {
+        for number in numbers {
+            self.0.remove(number);
+        }
+    }
+}
+
+/// Values on their way to the worker.
+pub(crate) struct Sending<'a> {
+    places: &'a Places,
+    kept: &'a mut Kept,
+    /// What is kept for this message.
+    named: Vec<u64>,
+    outbox: Outbox,
+}
+
+impl<'a> Sending<'a> {
+    /// Nothing yet.
+    pub(crate) fn new(places: &'a Places, kept: &'a mut Kept) -> Self {
+        Sending { places, kept, named: Vec::new(), outbox: Outbox::default() }
+    }
+
+    /// A value on the wire. After an error nothing stays behind.
+    pub(crate) fn encode(&mut self, item: &Item) -> Result<Wire> {
+        let wire = encode(self, item, 0);
+        if wire.is_err() {
+            self.kept.release(&self.named);
+        }
+        wire
+    }
+
+    /// The files, to be held until the worker has answered, and the numbers of what is kept.
+    pub(crate) fn done(self) -> (Outbox, Vec<u64>) {
+        (self.outbox, self.named)
+    }
+}
+
+impl Sender for Sending<'_> {
+    fn tensor(&mut self, item: &Item) -> Result<String> {
+        self.places.write(item, &mut self.outbox)
+    }
+
+    fn bytes(&mut self, item: &Item) -> Result<String> {
+        self.places.write(item, &mut self.outbox)
+    }
+
+    fn parts(&mut self, item: &Item) -> Result<Vec<(String, Item)>> {
+        let mut parts = Vec::with_capacity(item.len());
+        for index in 0..item.len() {
+            let name = item.name(index).to_owned();
+            // A field may be missing: the rate of frames, for one.
+            let part = match item.kind() {
+                Kind::Record => item.field(&name)?,
+                _ => Some(item.item(index)?),
+            };
+            parts.extend(part.map(|part| (name, part)));
+        }
+        Ok(parts)
+    }
+
+    fn opaque(&mut self, item: &Item) -> Result<Wire> {
+        let number = self.kept.keep(item.clone());
+        self.named.push(number);
+        Ok(Wire::Opaque(item.type_name().to_owned(), number))
+    }
+}
+
+/// Values that came from the worker.
+pub(crate) struct Receiving<'a> {
+    pub(crate) places: &'a Places,
+    pub(crate) kept: &'a Kept,
+    pub(crate) call: &'a Call<'a>,
+}
+
+impl Receiving<'_> {
+    /// The value; its files are removed.
+    pub(crate) fn decode(&self, wire: Wire) -> Result<Item> {
+        decode(self, wire)
+    }
+}
+
+impl Receiver for Receiving<'_> {
+    fn tensor(&self, dtype: DType, shape: &[usize], file: &str) -> Result<Item> {
+        let path = self.places.path(file)?;
+        let mut file = File::open(&path)?;
+        let bytes = file.metadata()?.len();
+        if bytes > self.call.limits.memory {
+            return Err(large(self.call, bytes));
+        }
+        // The shape takes as much as there is: a plugin's word is not taken for it.
+        let draft = Draft::zeros(dtype, shape, bytes)?;
+        draft.fill(|bytes| file.read_exact(bytes))?;
+        std::fs::remove_file(&path)?;
+        Ok(Item::Draft(Arc::new(draft)))
+    }
+
+    fn places(&self) -> &Places {
+        self.places
+    }
+
+    fn record(&self, ty: &str, fields: Vec<(Arc<str>, Item)>) -> Result<Item> {
+        if ty != "Frames" {
+            return Item::record(ty, fields);
+        }
+        let find = |name: &str| fields.iter().find(|(field, _)| **field == *name);
+        let fps = find("fps").map(|(_, fps)| fps.real()).transpose()?;
+        let growing = Growing::new(self.call.spill, fps)?;
+        if let Some((_, chunks)) = find("chunks") {
+            for index in 0..chunks.len() {
+                growing.push(&chunks.item(index)?.tensor()?)?;
+            }
+        }
+        Ok(Item::Growing(Arc::new(growing)))
+    }
+
+    fn opaque(&self, _: &str, number: u64) -> Result<Item> {
+        let found = self.kept.0.get(&number).cloned();
+        found.ok_or_else(|| Error::failed("a value that is not there"))
+    }
+}
+
+fn large(call: &Call<'_>, bytes: u64) -> Error {
+    let (plugin, most) = (call.plugin, call.limits.memory);
+    Error::advised(
+        format!("the plugin `{plugin}` gave a tensor of {bytes} bytes, at most {most} are allowed"),
+        format!(
+            "`kino plugin trust {plugin} --isolate --memory {}MB` allows it",
+            bytes.div_ceil(1 << 20)
+        ),
+    )
+}

@@ -1,0 +1,258 @@
+//! The worker's side: makes tensors in files, maps the engine's.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use candle_core::DType;
+use kino_host::{Item, Pushed, Shared};
+use kino_node::{Error, Result};
+use memmap2::{MmapOptions, MmapRaw};
+
+use super::places::name_of;
+use super::{Outbox, Places, Receiver, Sender, decode, encode};
+use crate::maker::Maker;
+use crate::wire::Wire;
+
+type Table = Arc<Mutex<HashMap<usize, Place>>>;
+
+/// Memory of a shared file. The file is removed with it unless it was sent.
+struct Mapped {
+    map: MmapRaw,
+    table: Table,
+}
+
+/// What is known of a file that this worker made.
+struct Place {
+    path: PathBuf,
+    /// Whether somebody writes to it.
+    lent: bool,
+    /// Whether it is part of something already, and is written no more.
+    used: bool,
+}
+
+impl AsRef<[u8]> for Mapped {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: the mapping is as long as it says, and lives as long as this. What was read is
+        // written no more (`SharedMaker::settle`), and the engine truncates no file.
+        unsafe { std::slice::from_raw_parts(self.map.as_ptr(), self.map.len()) }
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = table.remove(&(self.map.as_ptr() as usize)) {
+            let _ = std::fs::remove_file(place.path);
+        }
+    }
+}
+
+/// Where a tensor's memory begins.
+fn address(item: &Item) -> Option<usize> {
+    let Item::Shared(shared) = item else { return None };
+    Some((*shared.memory).as_ref().as_ptr() as usize)
+}
+
+/// Makes tensors in files that the engine's process sees, too.
+#[derive(Clone)]
+pub(crate) struct SharedMaker {
+    places: Places,
+    made: Table,
+    /// Values of the engine that the plugin may still hold: each has a name of its own.
+    named: Arc<Mutex<HashMap<u64, Weak<str>>>>,
+}
+
+impl SharedMaker {
+    pub(crate) fn new(places: Places) -> Self {
+        SharedMaker { places, made: Arc::default(), named: Arc::default() }
+    }
+
+    fn made(&self) -> MutexGuard<'_, HashMap<usize, Place>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn named(&self) -> MutexGuard<'_, HashMap<u64, Weak<str>>> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn map(&self, file: &File) -> Result<Mapped> {
+        let map = MmapOptions::new().map_raw(file)?;
+        Ok(Mapped { map, table: Arc::clone(&self.made) })
+    }
+
+    fn shared(&self, dtype: DType, shape: &[usize], memory: Option<Mapped>) -> Item {
+        let memory: Box<dyn AsRef<[u8]> + Send + Sync> = match memory {
+            Some(mapped) => Box::new(mapped),
+            None => Box::new([]),
+        };
+        Item::Shared(Arc::new(Shared { dtype, shape: shape.to_vec(), memory }))
+    }
+
+    /// An item that came from the engine.
+    pub(crate) fn decode(&self, wire: Wire) -> Result<Item> {
+        decode(self, wire)
+    }
+
+    /// An item on its way to the engine.
+    pub(crate) fn encode(&self, item: &Item, outbox: &mut Outbox) -> Result<Wire> {
+        encode(&mut ToEngine { maker: self, outbox }, item, 0)
+    }
+
+    /// The numbers of the engine's values that the plugin has let go of.
+    pub(crate) fn released(&self) -> Vec<u64> {
+        let mut named = self.named();
+        let gone = named.extract_if(|_, name| name.strong_count() == 0);
+        gone.map(|(number, _)| number).collect()
+    }
+}
+
+impl Receiver for SharedMaker {
+    fn tensor(&self, dtype: DType, shape: &[usize], file: &str) -> Result<Item> {
+        let path = self.places.path(file)?;
+        let file = File::options().read(true).write(true).open(&path)?;
+        let empty = file.metadata()?.len() == 0;
+        let memory = if empty { None } else { Some(self.map(&file)?) };
+        std::fs::remove_file(&path)?;
+        Ok(self.shared(dtype, shape, memory))
+    }
+
+    fn places(&self) -> &Places {
+        &self.places
+    }
+
+    fn record(&self, ty: &str, fields: Vec<(Arc<str>, Item)>) -> Result<Item> {
+        Ok(Item::Fields(ty.into(), fields.into()))
+    }
+
+    fn opaque(&self, name: &str, number: u64) -> Result<Item> {
+        let name: Arc<str> = name.into();
+        self.named().insert(number, Arc::downgrade(&name));
+        Ok(Item::Elsewhere(name, number))
+    }
+}
+
+/// Values on their way to the engine.
+struct ToEngine<'a> {
+    maker: &'a SharedMaker,
+    outbox: &'a mut Outbox,
+}
+
+impl Sender for ToEngine<'_> {
+    /// The file in which a tensor lies already, or a copy in a new one.
+    fn tensor(&mut self, item: &Item) -> Result<String> {
+        self.maker.settle(item)?;
+        // Once it is sent, the engine removes it.
+        let place = address(item).and_then(|at| self.maker.made().remove(&at));
+        match place {
+            Some(place) => {
+                let name = name_of(&place.path);
+                self.outbox.add(place.path);
+                Ok(name)
+            }
+            None => self.maker.places.write(item, self.outbox),
+        }
+    }
+
+    fn bytes(&mut self, item: &Item) -> Result<String> {
+        self.maker.places.write(item, self.outbox)
+    }
+
+    fn parts(&mut self, item: &Item) -> Result<Vec<(String, Item)>> {
+        let item = match item {
+            Item::Fields(..) | Item::List(_) => item.clone(),
+            Item::Pushed(pushed) => pushed.finish()?,
+            other => return Err(Error::failed(format!("{} is no list", other.type_name()))),
+        };
+        let part = |index| Ok((item.name(index).to_owned(), item.item(index)?));
+        (0..item.len()).map(part).collect()
+    }
+
+    fn opaque(&mut self, item: &Item) -> Result<Wire> {
+        match item {
+            Item::Elsewhere(name, number) => Ok(Wire::Opaque(name.to_string(), *number)),
+            _ => Err(Error::failed("this value does not leave the worker")),
+        }
+    }
+}
+
+impl Maker for SharedMaker {
+    fn tensor(&self, dtype: DType, shape: &[usize]) -> Result<Item> {
+        let bytes = shape.iter().try_fold(dtype.size_in_bytes(), |n, dim| n.checked_mul(*dim));
+        let bytes = bytes.ok_or_else(|| Error::failed(format!("no tensor has {shape:?}")))?;
+        if bytes == 0 {
+            return Ok(self.shared(dtype, shape, None));
+        }
+        let (file, path) = self.places.create(bytes)?;
+        let mapped = self.map(&file)?;
+        let at = mapped.map.as_ptr() as usize;
+        self.made().insert(at, Place { path, lent: false, used: false });
+        Ok(self.shared(dtype, shape, Some(mapped)))
+    }
+
+    fn frames(&self, fps: Option<f64>) -> Result<Item> {
+        Ok(Item::Pushed(Arc::new(Pushed::new(fps)?)))
+    }
+
+    fn push(&self, frames: &Item, chunk: &Item) -> Result<()> {
+        match frames {
+            Item::Pushed(pushed) => {
+                self.settle(chunk)?;
+                pushed.push(chunk.clone())
+            }
+            other => Err(Error::failed(format!("{} takes no frames", other.type_name()))),
+        }
+    }
+
+    fn record(&self, ty: &str, fields: Vec<(Arc<str>, Item)>) -> Result<Item> {
+        fields.iter().try_for_each(|(_, field)| self.settle(field))?;
+        Ok(Item::Fields(ty.into(), fields.into()))
+    }
+
+    fn settle(&self, item: &Item) -> Result<()> {
+        match item {
+            Item::List(items) | Item::Fields(_, items) => {
+                return items.iter().try_for_each(|(_, item)| self.settle(item));
+            }
+            Item::Pushed(pushed) => return pushed.finish().map(drop),
+            _ => {}
+        }
+        let Some(at) = address(item) else { return Ok(()) };
+        match self.made().get_mut(&at) {
+            Some(place) if place.lent => {
+                Err(Error::failed("this tensor is still being written: give its view back first"))
+            }
+            Some(place) => {
+                place.used = true;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn lend(&self, tensor: &Item) -> Result<*mut u8> {
+        let Item::Shared(shared) = tensor else {
+            return Err(Error::failed(format!("this {} cannot be written", tensor.type_name())));
+        };
+        let data = (*shared.memory).as_ref().as_ptr();
+        if (*shared.memory).as_ref().is_empty() {
+            return Ok(data.cast_mut());
+        }
+        match self.made().get_mut(&(data as usize)) {
+            Some(place) if !place.lent && !place.used => {
+                place.lent = true;
+                Ok(data.cast_mut())
+            }
+            Some(place) if place.lent => Err(Error::failed("this tensor is being written already")),
+            _ => Err(Error::failed("this tensor is in use and cannot be written any more")),
+        }
+    }
+
+    fn give_back(&self, tensor: &Item) {
+        let Some(at) = address(tensor) else { return };
+        if let Some(place) = self.made().get_mut(&at) {
+            place.lent = false;
+        }
+    }
+}

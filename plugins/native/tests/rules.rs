@@ -1,0 +1,259 @@
+//! What the contract rules on holds alike in the engine's process and in one of its own.
+
+mod common;
+
+use std::path::Path;
+
+use common::{World, as_frames, build};
+use kino_host::{Artifact, Granted};
+use kino_native::{NativePlugin, Trusted};
+use kino_node::{Error, Result, Spill, Value};
+
+fn trust(path: &Path) -> Trusted<'_> {
+    Trusted { path, sha256: None }
+}
+
+fn mode(text: &str) -> Option<Value> {
+    Some(Value::Text(text.into()))
+}
+
+fn rules(folder: &Path) -> std::path::PathBuf {
+    build(folder, "rules", &["-pthread"])
+}
+
+/// What a node gave, as text: its text, or its error and what it advises.
+fn told(result: Result<Vec<Option<Value>>>) -> String {
+    match result.map(|outputs| outputs.into_iter().next().flatten()) {
+        Ok(Some(Value::Text(text))) => text.to_string(),
+        Ok(other) => format!("{other:?}"),
+        Err(error) => match error.hint() {
+            Some(hint) => format!("{error} ({hint})"),
+            None => error.to_string(),
+        },
+    }
+}
+
+const IN_USE: &str = "this tensor is in use and cannot be written any more";
+const WRITING: &str = "this tensor is still being written: give its view back first";
+
+const RULES: &[(&str, &str)] = &[
+    ("write-after view", IN_USE),
+    ("write-after record", IN_USE),
+    ("write-after own", IN_USE),
+    ("write-after op", IN_USE),
+    ("write-after push", IN_USE),
+    ("while-writing view", WRITING),
+    ("while-writing record", WRITING),
+    ("while-writing own", WRITING),
+    ("while-writing op", WRITING),
+    ("while-writing push", WRITING),
+    ("while-writing write", "this tensor is being written already"),
+    ("give-while-writing", WRITING),
+    ("half", WRITING),
+    ("read-back", "5 fields, 2 chunks, 4 of 2x4, 2"),
+    ("read-back push", "frames that have been used take no more chunks"),
+    ("no-frames", "a video has at least one frame, found none"),
+    ("two-sizes", "frames of one video have one size: 2x4 so far, then 2x6"),
+    ("rate 0", "a rate is a number above 0, found 0"),
+    ("rate -8", "a rate is a number above 0, found -8"),
+    ("rate inf", "a rate is a number above 0, found inf"),
+    ("silent", "the plugin `test` failed and did not say why"),
+    (
+        "secret",
+        "`../secret` may not be read: paths are relative to the graph, without `..` \
+         (nothing was granted; `kino plugin trust ID --read PATH` grants more)",
+    ),
+];
+
+/// Runs all rules, and tells every one that does not hold.
+fn hold(plugin: &dyn Artifact) {
+    let world = World::new();
+    let broken: Vec<String> = RULES
+        .iter()
+        .filter_map(|(rule, expected)| {
+            let found = told(world.run(plugin, "rules.node", &[mode(rule), None]));
+            (found != *expected).then(|| format!("{rule}: {found}"))
+        })
+        .collect();
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+/// Threads of a plugin that read files at once get what each has asked for.
+fn files_do_not_mix(plugin: &dyn Artifact) {
+    let folder = tempfile::tempdir().unwrap();
+    for letter in ["a", "b", "c", "d"] {
+        std::fs::write(folder.path().join(letter), letter).unwrap();
+    }
+    let mut world = World::new();
+    world.files = Granted::new(folder.path(), &["a", "b", "c", "d"].map(str::to_owned));
+    let found = told(world.run(plugin, "rules.node", &[mode("files"), None]));
+    assert_eq!(found, "0 wrong");
+}
+
+/// The table of `rules` is longer than this host's, as that of a later version is.
+#[test]
+fn the_rules_hold_in_the_engines_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let plugin = NativePlugin::load(trust(&rules(folder.path()))).unwrap();
+    hold(&plugin);
+    files_do_not_mix(&plugin);
+}
+
+/// Frames that a thread of the plugin's own makes count against the budget of its call.
+#[test]
+fn a_thread_of_a_plugin_has_no_budget_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let plugin = NativePlugin::load(trust(&rules(folder.path()))).unwrap();
+    let mut world = World::new();
+    world.spill = Spill::new(folder.path(), 1 << 30);
+    // The budget that counts is the latest call's, and tests run side by side.
+    let made = (0..100).any(|_| {
+        let made = world.run(&plugin, "rules.node", &[mode("thread"), None]);
+        let made = as_frames(made.unwrap());
+        assert_eq!(made.count(), 4);
+        world.spill.resident() > 0
+    });
+    assert!(made, "its frames are nowhere");
+}
+
+#[cfg(unix)]
+mod isolated {
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use kino_native::Isolated;
+    use kino_node::{Cancel, Guidance, Guider};
+
+    /// This test is also the worker that the others start.
+    #[test]
+    fn serves_as_worker() {
+        common::serve(WORKER[1]);
+    }
+
+    const WORKER: [&str; 2] = ["--exact", "isolated::serves_as_worker"];
+
+    fn isolated(path: &Path) -> Isolated {
+        let program = std::env::current_exe().unwrap();
+        Isolated::start(&program, &WORKER, trust(path)).unwrap()
+    }
+
+    #[test]
+    fn the_rules_hold_in_a_process_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let plugin = isolated(&rules(folder.path()));
+        hold(&plugin);
+        files_do_not_mix(&plugin);
+    }
+
+    struct Quiet;
+
+    impl Guider for Quiet {
+        fn begin(&self, _: &Cancel) -> Box<dyn Guidance> {
+            unreachable!("nobody samples here")
+        }
+    }
+
+    #[test]
+    fn a_tensor_beyond_the_limit_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let plugin = isolated(&rules(folder.path()));
+        let mut world = World::new();
+        world.limits.memory = 40;
+        let found = told(world.run(&plugin, "rules.node", &[mode("tensor"), None]));
+        let expected = "the plugin `test` gave a tensor of 48 bytes, at most 40 are allowed \
+                        (`kino plugin trust test --isolate --memory 1MB` allows it)";
+        assert_eq!(found, expected);
+        world.limits.memory = 48;
+        let found = world.run(&plugin, "rules.node", &[mode("tensor"), None]).unwrap();
+        assert!(matches!(found[..], [Some(Value::Tensor(_))]));
+    }
+
+    const ENGINE: &str = "isolated::is_an_engine_that_waits";
+
+    /// This test is also an engine in a process of its own, whose plugin never ends.
+    #[test]
+    fn is_an_engine_that_waits() {
+        let Some(folder) = std::env::var_os("KINO_TEST_ENGINE") else { return };
+        let folder = Path::new(&folder);
+        let plugin = isolated(&build(folder, "bad", &[]));
+        std::fs::write(folder.join("begun"), "").unwrap();
+        let _ = World::new().run(&plugin, "bad.node", &[mode("hang")]);
+    }
+
+    fn until(what: &str, done: impl Fn() -> bool) {
+        for _ in 0..1000 {
+            if done() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("{what}");
+    }
+
+    /// A terminal interrupts all processes of a group: the worker is in another, sees that its
+    /// engine is gone, and leaves nothing behind.
+    #[test]
+    fn a_worker_whose_engine_was_interrupted_cleans_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut engine = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", ENGINE])
+            .env("KINO_TEST_ENGINE", folder.path())
+            .env("TMPDIR", folder.path())
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let workers = || {
+            let names = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap());
+            let is_worker = |name: &str| name.starts_with("kino-worker-");
+            names.filter(|entry| is_worker(&entry.file_name().to_string_lossy())).count()
+        };
+        until("the engine did not begin", || folder.path().join("begun").exists());
+        assert_eq!(workers(), 1);
+
+        let kill = format!("kill -s INT -- -{}", engine.id());
+        let told = Command::new("sh").args(["-c", &kill]).status().unwrap();
+        assert!(told.success());
+        engine.wait().unwrap();
+        until("the worker left its folder", || workers() == 0);
+    }
+
+    /// A value that only passes through a plugin lives as long as the plugin holds it.
+    #[test]
+    fn what_a_plugin_lets_go_of_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let plugin = isolated(&rules(folder.path()));
+        World::new().call(|call| {
+            let mut instance = plugin.open("rules.node", None, call).unwrap();
+            let mut run = |text: &str| {
+                let guider: Arc<dyn Guider> = Arc::new(Quiet);
+                let weak = Arc::downgrade(&guider);
+                (instance.run(call, &[mode(text), Some(Value::Guider(guider))]), weak)
+            };
+            for ignored in ["read-back", "silent", "half"] {
+                assert!(run(ignored).1.upgrade().is_none(), "{ignored}");
+            }
+            let (_, first) = run("hold");
+            assert!(first.upgrade().is_some());
+            let (given, second) = run("hold");
+            let Some(Value::Guider(given)) = given.unwrap().remove(0) else { panic!("no guider") };
+            assert!(std::ptr::addr_eq(Arc::as_ptr(&given), first.as_ptr()));
+            drop(given);
+            assert!(first.upgrade().is_none());
+            assert!(second.upgrade().is_some());
+        });
+    }
+
+    #[test]
+    fn a_process_that_ends_while_the_run_is_cancelled_is_cancelled() {
+        let folder = tempfile::tempdir().unwrap();
+        let plugin = isolated(&build(folder.path(), "bad", &[]));
+        let world = World::new();
+        world.cancel.cancel();
+        let error = world.run(&plugin, "bad.node", &[mode("abort")]).unwrap_err();
+        assert!(matches!(error, Error::Cancelled), "{error}");
+    }
+}
