@@ -15,13 +15,13 @@ pub(crate) use engine::{Kept, Receiving, Sending};
 pub(crate) use places::{Folders, Outbox, Places};
 pub(crate) use worker::SharedMaker;
 
-use crate::wire::{DEEPEST, Wire, dtype};
+use crate::wire::{DEEPEST, LONG, Wire, dtype};
 
 /// A side that sends values.
 trait Sender {
     /// The file with a tensor's elements in row-major order.
     fn tensor(&mut self, item: &Item) -> Result<String>;
-    /// The file with bytes.
+    /// The file with bytes or a text.
     fn bytes(&mut self, item: &Item) -> Result<String>;
     /// The items of a list or the fields of a record that are there.
     fn parts(&mut self, item: &Item) -> Result<Vec<(String, Item)>>;
@@ -31,6 +31,7 @@ trait Sender {
 
 fn encode(sender: &mut impl Sender, item: &Item, depth: usize) -> Result<Wire> {
     Ok(match item.kind() {
+        Kind::Text if item.text()?.len() > LONG => Wire::LongText(sender.bytes(item)?),
         Kind::Text => Wire::Text(item.text()?.to_owned()),
         Kind::Int => Wire::Int(item.int()?.to_string()),
         Kind::Real => Wire::Real(item.real()?.to_bits()),
@@ -60,8 +61,8 @@ fn encode_all(sender: &mut impl Sender, item: &Item, depth: usize) -> Result<Vec
 trait Receiver {
     /// A tensor whose elements lie in a file, which is removed.
     fn tensor(&self, dtype: DType, shape: &[usize], file: &str) -> Result<Item>;
-    /// Where files lie.
-    fn places(&self) -> &Places;
+    /// The bytes in a file, which is removed.
+    fn bytes(&self, file: &str) -> Result<Vec<u8>>;
     /// A record.
     fn record(&self, ty: &str, fields: Vec<(Arc<str>, Item)>) -> Result<Item>;
     /// A value that can only be passed on.
@@ -83,12 +84,12 @@ fn decode(receiver: &impl Receiver, wire: Wire) -> Result<Item> {
         Wire::Real(bits) => Item::Value(Value::Real(f64::from_bits(bits))),
         Wire::Bool(truth) => Item::Value(Value::Bool(truth)),
         Wire::Tensor(name, shape, file) => receiver.tensor(dtype(&name)?, &shape, &file)?,
-        Wire::Bytes(file) => {
-            let path = receiver.places().path(&file)?;
-            let bytes = std::fs::read(&path)?;
-            std::fs::remove_file(&path)?;
-            Item::Bytes(bytes.into())
+        Wire::LongText(file) => {
+            let text = String::from_utf8(receiver.bytes(&file)?);
+            let text = text.map_err(|_| Error::failed("a text is no UTF-8"))?;
+            Item::Value(Value::Text(text.into()))
         }
+        Wire::Bytes(file) => Item::Bytes(receiver.bytes(&file)?.into()),
         Wire::List(items) => Item::List(all(items)?.into()),
         Wire::Record(ty, fields) => receiver.record(&ty, all(fields)?)?,
         Wire::Opaque(name, number) => receiver.opaque(&name, number)?,

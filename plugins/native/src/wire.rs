@@ -1,5 +1,5 @@
-//! What engine and worker say to each other: frames of a length and JSON over a socket; tensors and
-//! bytes lie in files that both see.
+//! What engine and worker say to each other: frames of a length and JSON over a socket; tensors,
+//! bytes and long texts lie in files that both see.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -11,8 +11,10 @@ use kino_node::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// The longest message, in bytes; tensors travel elsewhere.
+/// The longest message, in bytes; tensors and long texts travel elsewhere.
 const LONGEST: usize = 64 << 20;
+/// Texts of more bytes lie in files.
+pub(crate) const LONG: usize = 1 << 20;
 /// How deep lists and records may lie in each other: what reads JSON ends at 128 levels.
 pub(crate) const DEEPEST: usize = 32;
 
@@ -20,6 +22,8 @@ pub(crate) const DEEPEST: usize = 32;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Wire {
     Text(String),
+    /// The file of a long text.
+    LongText(String),
     /// In decimal: JSON numbers end at 64 bits.
     Int(String),
     /// The bits, so that nothing is rounded.
@@ -98,7 +102,7 @@ pub(crate) fn send<T: Serialize>(to: &Mutex<UnixStream>, message: &T) -> Result<
     if json.len() > LONGEST {
         return Err(Error::advised(
             format!("values of {} bytes do not go to or from an isolated plugin", json.len()),
-            format!("texts and lists of at most {LONGEST} bytes do; large data goes as tensors"),
+            format!("lists of at most {LONGEST} bytes do; large data goes as tensors"),
         ));
     }
     let mut frame = (json.len() as u32).to_le_bytes().to_vec();

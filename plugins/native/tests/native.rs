@@ -226,12 +226,13 @@ mod isolated {
             let error = world.run(&plugin, "bad.node", input).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         };
-        fails(&text("long"), "do not go to or from an isolated plugin");
+        fails(&text("many"), "do not go to or from an isolated plugin");
         fails(&text("deep"), "more than 32 deep");
         fails(&text("huge"), "there is no room for a tensor of 70368744177664 bytes");
         fails(&text("refill"), "cannot be written any more");
         fails(&text("unasked"), "nobody cancelled it");
-        fails(&text(&"a".repeat(70 << 20)), "do not go to or from an isolated plugin");
+        let many = vec![(None, Value::Text("a".repeat(1 << 20).into())); 70];
+        fails(&[Some(Value::List(many.into()))], "do not go to or from an isolated plugin");
         let mut deep = Value::Int(0);
         for _ in 0..60 {
             deep = Value::List(vec![(None, deep)].into());
@@ -239,6 +240,18 @@ mod isolated {
         fails(&[Some(deep)], "more than 32 deep");
         let good = world.run(&plugin, "bad.node", &text("hello")).unwrap();
         assert!(matches!(good[..], [Some(Value::Text(_))]));
+    }
+
+    /// Texts that no message takes go there and back.
+    #[test]
+    fn a_long_text_is_no_matter() {
+        let folder = tempfile::tempdir().unwrap();
+        let plugin = isolated(&build(folder.path(), "bad", &[]));
+        for long in ["long", &"ä".repeat(35 << 20)] {
+            let given = World::new().run(&plugin, "bad.node", &text(long)).unwrap();
+            let [Some(Value::Text(given))] = &given[..] else { panic!("no text") };
+            assert_eq!(given.len(), 70 << 20);
+        }
     }
 
     #[test]

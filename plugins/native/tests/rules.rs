@@ -163,7 +163,7 @@ mod isolated {
         let mut world = World::new();
         world.limits.memory = 40;
         let found = told(world.run(&plugin, "rules.node", &[mode("tensor"), None]));
-        let expected = "the plugin `test` gave a tensor of 48 bytes, at most 40 are allowed \
+        let expected = "the plugin `test` gave 48 bytes at once, at most 40 are allowed \
                         (`kino plugin trust test --isolate --memory 1MB` allows it)";
         assert_eq!(found, expected);
         world.limits.memory = 48;

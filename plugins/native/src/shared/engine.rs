@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -106,16 +107,22 @@ impl Receiving<'_> {
     pub(crate) fn decode(&self, wire: Wire) -> Result<Item> {
         decode(self, wire)
     }
-}
 
-impl Receiver for Receiving<'_> {
-    fn tensor(&self, dtype: DType, shape: &[usize], file: &str) -> Result<Item> {
+    /// A file of the worker's with its size, which is one that the plugin may take up.
+    fn open(&self, file: &str) -> Result<(PathBuf, File, u64)> {
         let path = self.places.path(file)?;
-        let mut file = File::open(&path)?;
+        let file = File::open(&path)?;
         let bytes = file.metadata()?.len();
         if bytes > self.call.limits.memory {
             return Err(large(self.call, bytes));
         }
+        Ok((path, file, bytes))
+    }
+}
+
+impl Receiver for Receiving<'_> {
+    fn tensor(&self, dtype: DType, shape: &[usize], file: &str) -> Result<Item> {
+        let (path, mut file, bytes) = self.open(file)?;
         // The shape takes as much as there is: a plugin's word is not taken for it.
         let draft = Draft::zeros(dtype, shape, bytes)?;
         draft.fill(|bytes| file.read_exact(bytes))?;
@@ -123,8 +130,12 @@ impl Receiver for Receiving<'_> {
         Ok(Item::Draft(Arc::new(draft)))
     }
 
-    fn places(&self) -> &Places {
-        self.places
+    fn bytes(&self, file: &str) -> Result<Vec<u8>> {
+        let (path, mut file, size) = self.open(file)?;
+        let mut bytes = Vec::with_capacity(size as usize);
+        file.read_to_end(&mut bytes)?;
+        std::fs::remove_file(&path)?;
+        Ok(bytes)
     }
 
     fn record(&self, ty: &str, fields: Vec<(Arc<str>, Item)>) -> Result<Item> {
@@ -151,7 +162,7 @@ impl Receiver for Receiving<'_> {
 fn large(call: &Call<'_>, bytes: u64) -> Error {
     let (plugin, most) = (call.plugin, call.limits.memory);
     Error::advised(
-        format!("the plugin `{plugin}` gave a tensor of {bytes} bytes, at most {most} are allowed"),
+        format!("the plugin `{plugin}` gave {bytes} bytes at once, at most {most} are allowed"),
         format!(
             "`kino plugin trust {plugin} --isolate --memory {}MB` allows it",
             bytes.div_ceil(1 << 20)

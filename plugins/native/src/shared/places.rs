@@ -105,7 +105,9 @@ impl Places {
 
     fn gather(&self, wire: &Wire, outbox: &mut Outbox) {
         match wire {
-            Wire::Tensor(_, _, file) | Wire::Bytes(file) => outbox.0.extend(self.path(file).ok()),
+            Wire::Tensor(_, _, file) | Wire::Bytes(file) | Wire::LongText(file) => {
+                outbox.0.extend(self.path(file).ok());
+            }
             Wire::List(parts) | Wire::Record(_, parts) => {
                 parts.iter().for_each(|(_, part)| self.gather(part, outbox));
             }

@@ -60,6 +60,21 @@ static KinoStatus run_node(KinoCall *call, KinoInstance *instance, KinoValue *co
     free(letters);
     return status;
   }
+  if (!strncmp((const char *)mode.data, "many", mode.len)) {
+    enum { COUNT = 70, LENGTH = 1 << 20 };
+    uint8_t *letters = malloc(LENGTH);
+    KinoField items[COUNT];
+    memset(letters, 'a', LENGTH);
+    for (int i = 0; i < COUNT; i++) {
+      KinoStr text = {letters, LENGTH};
+      items[i].name = str("");
+      host->new_text(text, &items[i].value);
+    }
+    KinoStatus status = host->new_list(items, COUNT, &outputs[0]);
+    for (int i = 0; i < COUNT; i++) host->release(items[i].value);
+    free(letters);
+    return status;
+  }
   if (!strncmp((const char *)mode.data, "deep", mode.len)) {
     KinoValue *value = NULL;
     host->new_int(0, 0, &value);
