@@ -291,7 +291,12 @@ impl IsolatedInstance {
         if call.cancel.is_cancelled() {
             return Error::Cancelled;
         }
-        let how = match (worker.ended(), said) {
+        // What cannot be understood came from a process that is still there: it is not waited for.
+        let ended = match said {
+            Some(Error::Io(_)) | None => worker.ended(),
+            Some(_) => None,
+        };
+        let how = match (ended, said) {
             (Some(status), _) => format!("the plugin's process ended: {status}"),
             (None, Some(error)) => format!("the plugin's process was stopped: {error}"),
             (None, None) => "the plugin's process was stopped: it does not answer".to_owned(),

@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 
 use common::{World, as_frames, build};
-use kino_host::{Artifact, Granted};
+use kino_host::{Artifact, Call, Granted};
 use kino_native::{NativePlugin, Trusted};
 use kino_node::{Error, Result, Spill, Value};
 
@@ -169,6 +169,41 @@ mod isolated {
         world.limits.memory = 48;
         let found = world.run(&plugin, "rules.node", &[mode("tensor"), None]).unwrap();
         assert!(matches!(found[..], [Some(Value::Tensor(_))]));
+    }
+
+    /// A cancel that comes when its run is over is not for the next one.
+    #[test]
+    fn a_late_cancel_is_for_the_run_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let plugin = isolated(&rules(folder.path()));
+        let open = |call: &Call<'_>| plugin.open("rules.node", None, call).unwrap();
+        let mut instance = World::new().call(open);
+        for pause in 0..40 {
+            let world = World::new();
+            let cancel = world.cancel.clone();
+            let thread = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_micros(8000 + 100 * pause));
+                cancel.cancel();
+            });
+            let _ = world.call(|call| instance.run(call, &[mode("brief"), None]));
+            let asked = World::new().call(|call| instance.run(call, &[mode("asked"), None]));
+            assert_eq!(told(asked), "not cancelled");
+            thread.join().unwrap();
+        }
+    }
+
+    /// A process that says what nobody understands is stopped, and the next one serves.
+    #[test]
+    fn a_process_that_talks_garbage_is_stopped() {
+        let folder = tempfile::tempdir().unwrap();
+        let plugin = isolated(&rules(folder.path()));
+        let found = told(World::new().run(&plugin, "rules.node", &[mode("garbage"), None]));
+        assert!(
+            found.starts_with("the plugin's process was stopped: it sent a message"),
+            "{found}"
+        );
+        let found = told(World::new().run(&plugin, "rules.node", &[mode("asked"), None]));
+        assert_eq!(found, "not cancelled");
     }
 
     const ENGINE: &str = "isolated::is_an_engine_that_waits";

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "kino_plugin.h"
 
@@ -178,6 +179,14 @@ static KinoStatus run_node(KinoCall *call, KinoInstance *instance, KinoValue *co
   } else if (!strcmp(mode, "give-while-writing")) {
     outputs[0] = chunk(1, 2);
     writer(outputs[0]);
+  } else if (!strcmp(mode, "garbage")) {
+    // The standard input of a process of its own is where it talks to the engine.
+    if (write(0, "\xff\xff\xff\xff\xff", 5) < 0) status = KINO_FAILED;
+    for (;;) usleep(1000);
+  } else if (!strcmp(mode, "brief")) {
+    usleep(10000);
+  } else if (!strcmp(mode, "asked")) {
+    status = say(host->cancelled(call) ? "cancelled" : "not cancelled", &outputs[0]);
   } else if (!strcmp(mode, "tensor")) {
     outputs[0] = chunk(1, 2);
   } else if (!strcmp(mode, "read-back")) {
