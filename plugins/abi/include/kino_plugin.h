@@ -191,8 +191,8 @@ typedef struct KinoHost {
   // What the host can do, words with spaces between them: `op.NAME` for each operation on
   // tensors, `cuda` or `metal` where tensors may lie there.
   struct KinoStr capabilities;
-  // Says why the call is about to fail, and what to do about it (may be empty). `call` may be
-  // null in the entry.
+  // Says why the call is about to fail, and what to do about it (may be empty; where the message
+  // is that of `error`, the host adds what it knows). `call` may be null in the entry.
   void (*fail)(struct KinoCall *call, struct KinoStr message, struct KinoStr hint);
   // Why the last host function failed on this thread; valid until the next host call.
   struct KinoStr (*error)(void);
@@ -252,7 +252,7 @@ typedef struct KinoHost {
                            const struct KinoField *fields,
                            size_t count,
                            struct KinoValue **value);
-  // Begins Frames of `fps` frames a second; NaN where that is not known.
+  // Begins Frames of `fps` frames a second, a number above 0; NaN where that is not known.
   KinoStatus (*new_frames)(double fps, struct KinoValue **value);
   // Appends a tensor `[n, height, width, 3]` of f32 in 0…1 to Frames in the making. The host may
   // move them to a file, so that long videos fit.

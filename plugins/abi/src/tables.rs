@@ -139,8 +139,8 @@ pub struct KinoHost {
     /// tensors, `cuda` or `metal` where tensors may lie there.
     pub capabilities: KinoStr,
 
-    /// Says why the call is about to fail, and what to do about it (may be empty). `call` may be
-    /// null in the entry.
+    /// Says why the call is about to fail, and what to do about it (may be empty; where the message
+    /// is that of `error`, the host adds what it knows). `call` may be null in the entry.
     pub fail: unsafe extern "C" fn(call: *mut KinoCall, message: KinoStr, hint: KinoStr),
     /// Why the last host function failed on this thread; valid until the next host call.
     pub error: unsafe extern "C" fn() -> KinoStr,
@@ -221,7 +221,7 @@ pub struct KinoHost {
         count: usize,
         value: *mut *mut KinoValue,
     ) -> KinoStatus,
-    /// Begins Frames of `fps` frames a second; NaN where that is not known.
+    /// Begins Frames of `fps` frames a second, a number above 0; NaN where that is not known.
     pub new_frames: unsafe extern "C" fn(fps: f64, value: *mut *mut KinoValue) -> KinoStatus,
     /// Appends a tensor `[n, height, width, 3]` of f32 in 0…1 to Frames in the making. The host may
     /// move them to a file, so that long videos fit.
