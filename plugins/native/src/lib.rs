@@ -19,7 +19,8 @@
 //!
 //! [`Isolated`] runs the same library in a process of its own: what crashes is that process, and
 //! the node fails; the next run has a fresh one. Tensors lie in shared memory, or on the disk where
-//! that is full, copied once in each direction. A worker does one call at a time; idle ones are kept.
+//! that is full, copied once in each direction. A worker does one call at a time; idle ones are
+//! kept.
 
 #![cfg_attr(not(unix), allow(dead_code))]
 
