@@ -264,6 +264,8 @@ impl<T: Element> Sink<T> {
         let mut first = 0;
         while first < self.count {
             let length = buffer.len().min(self.count - first);
+            // As where the tensor itself is filled: nothing of the piece before is left.
+            buffer[..length].fill(T::default());
             fill(first, &mut buffer[..length])?;
             let offset = (first * T::DTYPE.size()) as u64;
             said(self.value.0.write(offset, bytes_of(&buffer[..length])))?;
