@@ -90,12 +90,15 @@ fn shown(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-fn copied(error: &std::io::Error) -> std::io::Error {
-    error.kind().into()
-}
-
 fn normal(grant: &str) -> PathBuf {
     Path::new(grant).components().filter(|part| *part != Component::CurDir).collect()
+}
+
+/// Where a grant really lies, which may be behind a link as it may for reading, and its files.
+fn files_of(grant: &Path) -> std::io::Result<(PathBuf, Vec<PathBuf>)> {
+    let (start, mut files) = (grant.canonicalize()?, Vec::new());
+    walk(&start, &mut files)?;
+    Ok((start, files))
 }
 
 /// All files below a path, in order; links are not followed.
@@ -132,18 +135,15 @@ impl Files for Granted {
     fn stand(&self) -> Result<Vec<Read>> {
         let mut reads = Vec::new();
         for grant in &self.read {
-            let mut files = Vec::new();
-            // The grant itself may be a link, as it may for reading.
             let grant = normal(grant);
-            let start = self.root.join(&grant).canonicalize();
-            match start.as_ref().map_err(copied).and_then(|start| walk(start, &mut files)) {
-                Ok(()) => {}
+            let (start, files) = match files_of(&self.root.join(&grant)) {
+                Ok(found) => found,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     reads.push(Read { path: shown(&grant), hash: "missing".to_owned() });
                     continue;
                 }
                 Err(error) => return Err(Error::failed(format!("`{}`: {error}", shown(&grant)))),
-            }
+            };
             for (index, file) in files.iter().enumerate() {
                 let Ok(metadata) = std::fs::metadata(file) else { continue };
                 // Devices and pipes are never read: not here, nor for the plugin.
@@ -152,10 +152,11 @@ impl Files for Granted {
                 }
                 let hash = self.hash(file, &metadata, index < MOST_HASHED)?;
                 // As the plugin names it: the same wherever the graph's folder lies.
-                let within = start.as_ref().ok().and_then(|start| file.strip_prefix(start).ok());
-                let named = within.filter(|within| !within.as_os_str().is_empty());
-                let named = named.map_or_else(|| grant.clone(), |within| grant.join(within));
-                reads.push(Read { path: shown(&named), hash });
+                let named = match file.strip_prefix(&start) {
+                    Ok(within) if !within.as_os_str().is_empty() => &grant.join(within),
+                    _ => &grant,
+                };
+                reads.push(Read { path: shown(named), hash });
             }
         }
         Ok(reads)
