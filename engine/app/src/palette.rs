@@ -260,12 +260,8 @@ fn component(allowed: &Allowed, sha256: &str) -> Result<Arc<dyn Artifact>, Error
     if kino_host::sha256_of(&bytes) != sha256 {
         return Err(Error::failed(format!("{} has just changed", allowed.path.display())));
     }
-    Ok(kino_wasm::WasmPlugin::load(engine, &allowed.id, &bytes).map_err(|error| match error {
-        Error::Failed { message, hint } => {
-            Error::Failed { message: format!("{}: {message}", allowed.path.display()), hint }
-        }
-        other => other,
-    })?)
+    let plugin = kino_wasm::WasmPlugin::load(engine, &allowed.id, &bytes);
+    Ok(plugin.map_err(|error| error.within(allowed.path.display()))?)
 }
 
 #[cfg(not(feature = "wasm"))]

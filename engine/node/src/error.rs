@@ -58,6 +58,20 @@ impl Error {
         Error::Broken { message: message.into(), hint: hint.into() }
     }
 
+    /// The same failure, said to be of some place; its advice stays.
+    pub fn within(self, place: impl std::fmt::Display) -> Self {
+        match self {
+            Error::Cancelled => Error::Cancelled,
+            Error::Broken { message, hint } => {
+                Error::Broken { message: format!("{place}: {message}"), hint }
+            }
+            other => {
+                let hint = other.hint().map(str::to_owned);
+                Error::Failed { message: format!("{place}: {other}"), hint }
+            }
+        }
+    }
+
     /// An input that does not fit.
     pub fn input(port: &str, message: impl Into<String>) -> Self {
         Error::Input { port: port.to_owned(), message: message.into() }

@@ -142,11 +142,8 @@ pub fn apply_within(
     let op = OPS.iter().find(|op| op.name == name).ok_or_else(|| unknown(name))?;
     let bounds = Bounds { most: bounds.most.min(MOST), check: bounds.check };
     run(op, tensors, attributes, &bounds).map_err(|error| match error {
-        Error::Failed { message, hint } => {
-            Error::Failed { message: format!("op {name}: {message}"), hint }
-        }
         Error::Tensor(error) => Error::failed(format!("op {name}: {error}")),
-        other => other,
+        error => error.within(format_args!("op {name}")),
     })
 }
 

@@ -57,10 +57,7 @@ impl NativePlugin {
     /// version of the contract, or does not describe itself.
     pub fn load(trusted: Trusted<'_>) -> Result<Self> {
         let path = trusted.path;
-        let at = |error: Error| {
-            let message = format!("{}: {error}", path.display());
-            Error::Failed { message, hint: error.hint().map(str::to_owned) }
-        };
+        let at = |error: Error| error.within(path.display());
         let contents = std::fs::read(path).map_err(|error| at(error.into()))?;
         let sha256 = kino_host::sha256_of(&contents);
         if trusted.sha256.is_some_and(|expected| expected != sha256) {
