@@ -64,14 +64,14 @@ impl IntoValue for &str {
 }
 
 macro_rules! whole_numbers {
-    ($($ty:ty),*) => {$(
+    ($($ty:ty: $told:ty),*) => {$(
         impl Typed for $ty {
             fn type_name() -> String {
                 "Int".into()
             }
 
             fn describe(port: &mut PortSpec) {
-                port.add_range(Json::from(<$ty>::MIN), Json::from(<$ty>::MAX));
+                port.add_range(Json::from(<$told>::MIN), Json::from(<$told>::MAX));
             }
         }
 
@@ -79,7 +79,7 @@ macro_rules! whole_numbers {
             fn from_value(value: Value) -> Result<Self> {
                 let found = value.as_int()?;
                 <$ty>::try_from(found).map_err(|_| {
-                    let (least, most) = (<$ty>::MIN, <$ty>::MAX);
+                    let (least, most) = (<$told>::MIN, <$told>::MAX);
                     Error::new(format!("expected a number from {least} to {most}, found {found}"))
                 })
             }
@@ -93,7 +93,10 @@ macro_rules! whole_numbers {
     )*};
 }
 
-whole_numbers!(u8, u16, u32, u64, usize, i8, i16, i32, i64);
+// Both builds of a plugin say the same of a port: `usize` has 32 bits in a component.
+whole_numbers!(
+    u8: u8, u16: u16, u32: u32, u64: u64, usize: u32, i8: i8, i16: i16, i32: i32, i64: i64
+);
 
 impl Typed for i128 {
     fn type_name() -> String {

@@ -137,6 +137,18 @@ fn check_descriptor(plugin: &KinoPlugin) {
 }
 
 #[test]
+fn a_usize_says_the_same_in_both_builds() {
+    #[node(id = "example.many", version = "1.0.0")]
+    fn many(#[param(default = 3)] count: usize) -> i64 {
+        count as i64
+    }
+    let text = testing::descriptor::<many>().unwrap();
+    let found: Json = serde_json::from_str(&text).unwrap();
+    let port = if found["nodes"].is_array() { &found["nodes"][0] } else { &found };
+    assert_eq!(port["inputs"][0]["range"], json!([0, u32::MAX]), "{found:#}");
+}
+
+#[test]
 fn ports_of_one_name_are_refused() {
     #[node(id = "example.twins", version = "1.0.0")]
     fn twins(frames: Frames) -> (Frames, Frames) {

@@ -47,7 +47,8 @@ impl Case {
         let mut all = vec![Case::Plain, Case::OneChunk];
         all.extend((0..4).map(Case::Random));
         all.extend([Case::Bare, Case::One, Case::Odd, Case::Empty, Case::Large, Case::NotNumbers]);
-        let types = [DType::U8, DType::U32, DType::I64, DType::BF16, DType::F16, DType::F64];
+        let whole = [DType::U8, DType::U32, DType::I16, DType::I32, DType::I64];
+        let types = whole.into_iter().chain([DType::BF16, DType::F16, DType::F64]);
         all.extend(types.map(Case::Dtype));
         all.extend([Case::Ends(false), Case::Ends(true), Case::Reloaded]);
         all.extend([Case::Cancelled, Case::CancelledLate]);

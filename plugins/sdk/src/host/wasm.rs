@@ -254,8 +254,21 @@ impl<T: Element> Sink<T> {
         Ok(Sink { value, count, _elements: PhantomData })
     }
 
-    /// Fills pieces of at most `piece` elements, in order; `fill` gets where each begins.
+    /// Fills pieces of at most `piece` elements, zeros at first, in order; `fill` gets where each
+    /// begins.
     pub(crate) fn fill(
+        &mut self,
+        piece: usize,
+        mut fill: impl FnMut(usize, &mut [T]) -> Result<()>,
+    ) -> Result<()> {
+        self.pieces(piece, |first, out| {
+            out.fill(T::default());
+            fill(first, out)
+        })
+    }
+
+    /// The same, where whatever was in the piece before is written over.
+    fn pieces(
         &mut self,
         piece: usize,
         mut fill: impl FnMut(usize, &mut [T]) -> Result<()>,
@@ -264,8 +277,6 @@ impl<T: Element> Sink<T> {
         let mut first = 0;
         while first < self.count {
             let length = buffer.len().min(self.count - first);
-            // As where the tensor itself is filled: nothing of the piece before is left.
-            buffer[..length].fill(T::default());
             fill(first, &mut buffer[..length])?;
             let offset = (first * T::DTYPE.size()) as u64;
             said(self.value.0.write(offset, bytes_of(&buffer[..length])))?;
@@ -282,7 +293,7 @@ impl<T: Element> Sink<T> {
         each: impl Fn(T) -> T,
         mut read: impl FnMut(usize, usize, &mut dyn FnMut(&[T])) -> Result<()>,
     ) -> Result<()> {
-        self.fill(piece, |first, out| {
+        self.pieces(piece, |first, out| {
             read(first, out.len(), &mut |elements| {
                 make_each(out, elements, &each);
             })
