@@ -4,7 +4,8 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 /// What a plugin is built with, seen from the top of the workspace.
-const PARTS: [&str; 4] = ["engine/port", "plugins/abi", "plugins/sdk", "plugins/sdk/macros"];
+const PARTS: [&str; 5] =
+    ["engine/port", "plugins/abi", "plugins/contract", "plugins/sdk", "plugins/sdk/macros"];
 
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");

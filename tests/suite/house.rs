@@ -22,9 +22,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("kino-shapes", &[]),
     ("kino-abi", &[]),
+    ("kino-contract", &["kino-port"]),
     ("kino-plugin-macros", &[]),
-    ("kino-plugin", &["kino-abi", "kino-port", "kino-plugin-macros"]),
-    ("kino-host", &["kino-abi", "kino-node", "kino-port", "kino-kernels"]),
+    ("kino-plugin", &["kino-abi", "kino-contract", "kino-port", "kino-plugin-macros"]),
+    ("kino-host", &["kino-abi", "kino-contract", "kino-node", "kino-port", "kino-kernels"]),
     ("kino-native", &["kino-abi", "kino-host", "kino-node", "kino-port"]),
     ("kino-wasm", &["kino-abi", "kino-host", "kino-node", "kino-port"]),
 ];
@@ -34,6 +35,7 @@ const NEVER: &[(&str, &[&str])] = &[
     ("kino-graph", &["candle-core", "rayon", "tempfile", "notify"]),
     ("kino-port", &["candle-core", "serde", "ron"]),
     ("kino-runtime", &["libloading", "wasmtime", "notify"]),
+    ("kino-contract", &["candle-core", "rayon"]),
     ("kino-plugin", &["candle-core", "rayon"]),
     ("kino-host", &["libloading", "wasmtime"]),
 ];

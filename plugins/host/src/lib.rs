@@ -10,7 +10,6 @@
 mod artifact;
 mod consent;
 mod convert;
-mod descriptor;
 mod draft;
 mod find;
 mod grants;
@@ -26,15 +25,13 @@ mod trust;
 pub use artifact::{Artifact, Call, Files, Instance, Limits, Listener, NoFiles};
 pub use consent::Consent;
 pub use convert::ReadView;
-pub use descriptor::{Descriptor, NodeSpec};
 pub use draft::{Draft, Fill, WriteView};
 pub use find::{Found, PLUGINS, Shelf};
 pub use grants::Granted;
 pub use growing::{Growing, Pushed};
 pub use item::{Item, Kind, Shared};
+pub use kino_contract::{Descriptor, NodeSpec, is_word};
 pub use lock::{Entry, Grants, LOCK, LimitsEntry, Lock};
-pub use manifest::{
-    Asks, Kind as BuildKind, MANIFEST, Manifest, is_word, library_name, parse_bytes,
-};
+pub use manifest::{Asks, Kind as BuildKind, MANIFEST, Manifest, library_name, parse_bytes};
 pub use plugin::Plugin;
 pub use trust::{Acceptance, Allowed, accept, decide, sha256, sha256_of};

@@ -2,6 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use kino_contract::is_word;
 use kino_node::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -199,12 +200,6 @@ fn printable(text: &str) -> Result<(), String> {
         Some(c) => Err(format!("a text of one line, without control characters, found {c:?}")),
         None => Ok(()),
     }
-}
-
-/// Whether a text is letters a-z, digits and _, a letter first.
-pub fn is_word(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_ascii_lowercase())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
 /// Whether something can be granted to be read.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
+use kino_contract::NodeSpec;
 use kino_node::{
     Cancel, Cx, Error, Guidance, Guider, Inputs, Moment, Node, Outputs, Result, Services, Spill,
     Value,
@@ -10,7 +11,6 @@ use kino_node::{
 use kino_port::{Fact, Facts, Objection, Signature, Survey};
 
 use crate::artifact::{Call, Instance};
-use crate::descriptor::NodeSpec;
 use crate::plugin::Plugin;
 
 /// A node of a plugin.

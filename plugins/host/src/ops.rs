@@ -1,9 +1,10 @@
 //! Operations on tensors that plugins call by name. The contract is `plugins/abi/OPERATIONS.md`.
 //!
-//! Everything goes through candle and `kino-kernels`, so it runs where the tensors lie. Whatever a
-//! plugin passes gives a result or an error, never a panic: shapes, types and sizes are checked
-//! before candle sees them, and what candle does wrong or differently on some device (views,
-//! tensors without elements, indices, ties, what is not a number) is avoided here.
+//! [`kino_contract::ops::plan`] checks a call; everything then goes through candle and
+//! `kino-kernels`, so it runs where the tensors lie. Whatever a plugin passes gives a result or an
+//! error, never a panic: sizes are checked before candle sees them, and what candle does wrong or
+//! differently on some device (views, tensors without elements, indices, ties, what is not a
+//! number) is avoided here.
 
 mod call;
 mod conv;
@@ -16,101 +17,16 @@ mod resize;
 mod shape;
 mod unary;
 
-use candle_core::Tensor;
+use std::borrow::Cow;
+
+use candle_core::{Device, Tensor};
+use kino_contract::ops::{Op, Operand, Plan, Refusal};
 use kino_node::{Error, Result};
 
 use call::Call;
+use shape::{in_candle, of_candle};
 
-/// The largest result, in bytes.
-const MOST: u64 = 1 << 36;
-
-/// An operation.
-struct Op {
-    name: &'static str,
-    /// How many of the tensors must be given.
-    least: usize,
-    /// The names of its tensors; `…` stands for any number more.
-    tensors: &'static [&'static str],
-    attributes: &'static [&'static str],
-    run: fn(&Call) -> Result<Tensor>,
-}
-
-macro_rules! table {
-    ($($name:literal $module:ident :: $run:ident (
-        $least:literal, [$($tensor:literal),*], [$($key:literal),*]
-    )),* $(,)?) => {
-        /// All operations, in the order of the contract.
-        static OPS: &[Op] = &[$(Op {
-            name: $name,
-            least: $least,
-            tensors: &[$($tensor),*],
-            attributes: &[$($key),*],
-            run: $module::$run,
-        }),*];
-        /// The names of all operations, in the order of the contract.
-        pub const NAMES: &[&str] = &[$($name),*];
-    };
-}
-
-table![
-    "add" elementwise::add(2, ["a", "b"], []),
-    "sub" elementwise::sub(2, ["a", "b"], []),
-    "mul" elementwise::mul(2, ["a", "b"], []),
-    "div" elementwise::div(2, ["a", "b"], []),
-    "min" elementwise::min(2, ["a", "b"], []),
-    "max" elementwise::max(2, ["a", "b"], []),
-    "pow" elementwise::pow(2, ["a", "b"], []),
-    "eq" elementwise::eq(2, ["a", "b"], []),
-    "ne" elementwise::ne(2, ["a", "b"], []),
-    "lt" elementwise::lt(2, ["a", "b"], []),
-    "le" elementwise::le(2, ["a", "b"], []),
-    "gt" elementwise::gt(2, ["a", "b"], []),
-    "ge" elementwise::ge(2, ["a", "b"], []),
-    "where" elementwise::choose(3, ["condition", "a", "b"], []),
-    "neg" unary::neg(1, ["a"], []),
-    "abs" unary::abs(1, ["a"], []),
-    "exp" unary::exp(1, ["a"], []),
-    "log" unary::log(1, ["a"], []),
-    "sqrt" unary::sqrt(1, ["a"], []),
-    "recip" unary::recip(1, ["a"], []),
-    "sin" unary::sin(1, ["a"], []),
-    "cos" unary::cos(1, ["a"], []),
-    "tanh" unary::tanh(1, ["a"], []),
-    "sigmoid" unary::sigmoid(1, ["a"], []),
-    "relu" unary::relu(1, ["a"], []),
-    "silu" unary::silu(1, ["a"], []),
-    "gelu" unary::gelu(1, ["a"], []),
-    "erf" unary::erf(1, ["a"], []),
-    "floor" unary::floor(1, ["a"], []),
-    "ceil" unary::ceil(1, ["a"], []),
-    "round" unary::round(1, ["a"], []),
-    "sign" unary::sign(1, ["a"], []),
-    "affine" unary::affine(1, ["a"], ["mul", "add"]),
-    "clamp" unary::clamp(1, ["a"], ["min", "max"]),
-    "sum" reduce::sum(1, ["a"], ["dims", "keep"]),
-    "mean" reduce::mean(1, ["a"], ["dims", "keep"]),
-    "max_of" reduce::max_of(1, ["a"], ["dims", "keep"]),
-    "min_of" reduce::min_of(1, ["a"], ["dims", "keep"]),
-    "argmax" reduce::argmax(1, ["a"], ["dim", "keep"]),
-    "argmin" reduce::argmin(1, ["a"], ["dim", "keep"]),
-    "softmax" reduce::softmax(1, ["a"], ["dim"]),
-    "cumsum" reduce::cumsum(1, ["a"], ["dim"]),
-    "matmul" linear::matmul(2, ["a", "b"], []),
-    "conv2d" conv::conv2d(2, ["x", "weight", "bias"], ["stride", "padding", "dilation", "groups"]),
-    "resize" resize::resize(1, ["x"], ["height", "width", "filter"]),
-    "cast" unary::cast(1, ["a"], ["dtype"]),
-    "reshape" layout::reshape(1, ["a"], ["shape"]),
-    "permute" layout::permute(1, ["a"], ["dims"]),
-    "slice" layout::slice(1, ["a"], ["dim", "start", "len"]),
-    "concat" layout::concat(1, ["a", "…"], ["dim"]),
-    "gather" index::gather(2, ["a", "indices"], ["dim"]),
-    "index_select" index::index_select(2, ["a", "indices"], ["dim"]),
-    "broadcast" layout::broadcast(1, ["a"], ["shape"]),
-    "flip" layout::flip(1, ["a"], ["dims"]),
-    "pad" layout::pad(1, ["a"], ["dim", "before", "after", "mode"]),
-    "contiguous" layout::contiguous(1, ["a"], []),
-    "to_host" layout::to_host(1, ["a"], []),
-];
+pub use kino_contract::ops::NAMES;
 
 /// Computes one operation; `attributes` is a JSON object, or empty where there are none.
 ///
@@ -118,7 +34,12 @@ table![
 /// When there is no such operation, or tensors or attributes do not fit; the message names the
 /// operation, what was found and what was expected.
 pub fn apply(name: &str, tensors: &[Tensor], attributes: &str) -> Result<Tensor> {
-    apply_within(name, tensors, attributes, &Bounds { most: MOST, check: &|| Ok(()) })
+    apply_within(
+        name,
+        tensors,
+        attributes,
+        &Bounds { most: kino_contract::ops::MOST, check: &|| Ok(()) },
+    )
 }
 
 /// What one operation may use up.
@@ -139,69 +60,80 @@ pub fn apply_within(
     attributes: &str,
     bounds: &Bounds<'_>,
 ) -> Result<Tensor> {
-    let op = OPS.iter().find(|op| op.name == name).ok_or_else(|| unknown(name))?;
-    let bounds = Bounds { most: bounds.most.min(MOST), check: bounds.check };
-    run(op, tensors, attributes, &bounds).map_err(|error| match error {
+    let within = |error| match error {
         Error::Tensor(error) => Error::failed(format!("op {name}: {error}")),
         error => error.within(format_args!("op {name}")),
-    })
-}
-
-fn run(op: &Op, tensors: &[Tensor], attributes: &str, bounds: &Bounds<'_>) -> Result<Tensor> {
-    check_count(op, tensors.len())?;
-    for tensor in tensors {
-        check(tensor)?;
-        if !tensor.device().same_device(tensors[0].device()) {
-            return Err(Error::failed("the tensors lie on different devices"));
-        }
-    }
-    let result = (op.run)(&Call::new(tensors, attributes, op.attributes, bounds)?)?;
-    match result.elem_count() {
-        // A view of nothing may begin behind the end of what it views, which panics when read.
-        0 => Ok(Tensor::zeros(result.shape(), result.dtype(), result.device())?),
-        _ => Ok(result),
-    }
-}
-
-fn check_count(op: &Op, found: usize) -> Result<()> {
-    let most = if op.tensors.contains(&"…") { usize::MAX } else { op.tensors.len() };
-    if (op.least..=most).contains(&found) {
-        return Ok(());
-    }
-    let count = match (op.least, most) {
-        (least, usize::MAX) => format!("{least} or more tensors"),
-        (1, 1) => "1 tensor".to_owned(),
-        (least, most) if least == most => format!("{least} tensors"),
-        (least, most) => format!("{least} to {most} tensors"),
     };
-    let names = op.tensors.join(", ");
-    Err(Error::failed(format!("expected {count} ({names}), found {found}")))
+    let operand = |tensor| operand(tensor).map_err(within);
+    let operands = tensors.iter().map(operand).collect::<Result<Vec<_>>>()?;
+    let plan = kino_contract::ops::plan(name, &operands, attributes).map_err(refused)?;
+    let bounds = Bounds { most: bounds.most.min(kino_contract::ops::MOST), check: bounds.check };
+    together(tensors)
+        .and_then(|tensors| run(&Call { tensors: &tensors, plan: &plan, bounds: &bounds }))
+        .map_err(within)
 }
 
-/// Refuses what no operation takes.
-fn check(tensor: &Tensor) -> Result<()> {
-    if !shape::TYPES.iter().any(|(_, dtype)| *dtype == tensor.dtype()) {
-        let found = tensor.dtype().as_str();
-        return Err(Error::failed(format!("operations do not take {found}")));
-    }
-    if tensor.rank() > shape::MOST_DIMENSIONS {
-        let (found, most) = (tensor.rank(), shape::MOST_DIMENSIONS);
-        return Err(Error::failed(format!("{found} dimensions: at most {most} are possible")));
-    }
-    Ok(())
+fn operand(tensor: &Tensor) -> Result<Operand<'_>> {
+    Ok(Operand { dtype: of_candle(tensor.dtype())?, dims: tensor.dims() })
 }
 
-fn unknown(name: &str) -> Error {
-    let near = NAMES.iter().map(|known| (strsim::jaro_winkler(known, name), known));
-    let near = near.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(likeness, _)| *likeness > 0.8);
-    let message = format!("there is no operation `{}` on tensors", brief(name));
-    match near {
-        Some((_, near)) => Error::advised(message, format!("did you mean `{near}`?")),
-        None => Error::advised(message, "plugins/abi/OPERATIONS.md lists them"),
-    }
+/// Why a call is refused, as nodes say it.
+fn refused(Refusal { message, hint }: Refusal) -> Error {
+    Error::Failed { message, hint }
 }
 
-/// A name, cut where it is long.
-fn brief(name: &str) -> String {
-    name.chars().take(60).collect()
+/// The tensors on one device. Single elements in main memory go to where the others lie: constants
+/// are made there.
+fn together(tensors: &[Tensor]) -> Result<Cow<'_, [Tensor]>> {
+    let far = tensors.iter().map(Tensor::device).find(|device| !matches!(device, Device::Cpu));
+    let device = far.unwrap_or(&Device::Cpu);
+    if tensors.iter().all(|tensor| tensor.device().same_device(device)) {
+        return Ok(Cow::Borrowed(tensors));
+    }
+    let gathered = tensors.iter().map(|tensor| match tensor.device() {
+        near if near.same_device(device) => Ok(tensor.clone()),
+        Device::Cpu if tensor.elem_count() == 1 => Ok(tensor.to_device(device)?),
+        _ => Err(Error::failed("the tensors lie on different devices")),
+    });
+    Ok(Cow::Owned(gathered.collect::<Result<_>>()?))
+}
+
+fn run(call: &Call) -> Result<Tensor> {
+    let Plan { op, dtype, shape } = call.plan;
+    call.room()?;
+    if let Op::Gather(dim) | Op::IndexSelect(dim) = op {
+        index::check(&call.tensors[1], &call.tensors[0], *dim)?;
+    }
+    if shape.contains(&0) {
+        return Ok(Tensor::zeros(shape.as_slice(), in_candle(*dtype), call.device())?);
+    }
+    let x = &call.tensors[0];
+    match op {
+        Op::Join(by) => elementwise::join(call, *by),
+        Op::Compare(by) => elementwise::compare(call, *by),
+        Op::Where => elementwise::choose(call),
+        Op::Map(by) => unary::map(x, *by),
+        Op::Affine { mul, add } => unary::affine(call, *mul, *add),
+        Op::Clamp { min, max } => unary::clamp(x, *min, *max),
+        Op::ClampWhole(ends) => unary::clamp_whole(x, *ends),
+        Op::Reduce { by, dims } => reduce::reduce(call, *by, dims),
+        Op::Arg { of, dim } => reduce::arg(call, *of, *dim),
+        Op::Softmax(dim) => reduce::softmax(call, *dim),
+        Op::CumSum(dim) => reduce::cumsum(call, *dim),
+        Op::MatMul => linear::matmul(call),
+        Op::Conv2d(moves) => conv::conv2d(call, *moves),
+        Op::Resize(filter) => resize::resize(call, *filter),
+        Op::Cast => Ok(x.to_dtype(in_candle(*dtype))?),
+        Op::Reshape => Ok(x.reshape(shape.as_slice())?),
+        Op::Permute(order) => Ok(x.permute(order.as_slice())?),
+        Op::Slice { dim, start } => Ok(x.narrow(*dim, *start, shape[*dim])?),
+        Op::Concat(dim) => layout::concat(call.tensors, *dim),
+        Op::Gather(dim) => index::gather(call, *dim),
+        Op::IndexSelect(dim) => index::index_select(call, *dim),
+        Op::Broadcast => shape::plain(&x.broadcast_as(shape.as_slice())?),
+        Op::Flip(dims) => layout::flip(x, dims),
+        Op::Pad { dim, before, after, with } => layout::pad(call, *dim, [*before, *after], *with),
+        Op::Contiguous => shape::plain(x),
+        Op::ToHost => layout::to_host(x),
+    }
 }

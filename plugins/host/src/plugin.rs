@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use kino_contract::NodeSpec;
 use kino_node::{Error, Node, Result, Value};
 
 use crate::artifact::{Artifact, Call, Files, Instance, Limits};
-use crate::descriptor::NodeSpec;
 use crate::node::PluginNode;
 
 /// One build of a plugin. A newer build is another one, which may inherit the state of this.

@@ -90,7 +90,7 @@ impl Isolated {
             _copy: copy,
         };
         let (worker, json) = pool.spawn()?;
-        let descriptor = Descriptor::read(&json)?;
+        let descriptor = Descriptor::read(&json).map_err(Error::failed)?;
         pool.idle().push(worker);
         Ok(Isolated { pool: Arc::new(pool), descriptor })
     }

@@ -74,7 +74,7 @@ impl NativePlugin {
         let loaded = Arc::new(Loaded { plugin });
         let json = std::str::from_utf8(json)
             .map_err(|_| at(Error::failed("the plugin's descriptor is no UTF-8")))?;
-        let descriptor = Descriptor::read(json).map_err(at)?;
+        let descriptor = Descriptor::read(json).map_err(Error::failed).map_err(at)?;
         Ok(NativePlugin { loaded, descriptor, json: json.to_owned(), sha256 })
     }
 

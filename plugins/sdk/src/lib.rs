@@ -136,7 +136,6 @@
 //! - An error has a message and a hint: `Err(Error::new("…").hint("…"))`, [`bail!`], [`ensure!`],
 //!   or `?` on any error. A panic ends the node with its message and place, and nothing else.
 //! - [`mod@testing`] runs a node in a plain `cargo test`.
-//! - [`mod@testing`] runs a node in a plain `cargo test`.
 
 // The macros write paths that begin with the crate's own name.
 extern crate self as kino_plugin;
@@ -165,12 +164,14 @@ pub mod testing;
 mod types;
 
 pub use cx::Cx;
-pub use element::{Bf16, DType, Element, F16};
+pub use element::{Bf16, Element, F16};
 pub use error::{Error, Result};
 pub use frames::{FrameView, Frames, FramesBuilder};
 pub use host::{Device, Kind, Value};
+pub use kino_contract::DType;
+pub use kino_contract::ops::{Conv, Filter, Padding};
 pub use kino_plugin_macros::{Choice, Outputs, guider, node, port_type};
-pub use operand::{Conv, Filter, Operand, Padding};
+pub use operand::Operand;
 pub use scalars::Path;
 pub use tensor::Tensor;
 pub use tracing;

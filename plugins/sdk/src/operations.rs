@@ -2,10 +2,12 @@
 //!
 //! What each one means is written in the contract (`OPERATIONS.md`).
 
+use kino_contract::DType;
+use kino_contract::ops::{Conv, Filter, Padding};
 use serde_json::{Value as Json, json};
 
-use crate::operand::{Conv, Filter, Operand, Padding};
-use crate::{DType, Result, Tensor, Value};
+use crate::operand::Operand;
+use crate::{Error, Result, Tensor, Value};
 
 macro_rules! joins {
     ($($(#[$doc:meta])* $method:ident => $name:literal;)*) => {$(
@@ -141,19 +143,26 @@ impl Tensor {
         self.op("where", &[a, b], "")
     }
 
-    /// x · `mul` + `add`.
+    /// x · `mul` + `add`; both are whole where x is.
     ///
     /// # Errors
-    /// When the engine does not offer it for this type.
+    /// When one of them is not finite, or not whole where it must be.
     pub fn affine(&self, mul: f64, add: f64) -> Result<Tensor> {
+        if !mul.is_finite() || !add.is_finite() {
+            return Err(Error::new(format!("affine: expected finite numbers, found {mul}, {add}")));
+        }
         self.with("affine", &[], &json!({"mul": mul, "add": add}))
     }
 
-    /// Kept within both.
+    /// Kept within both; `f64::NEG_INFINITY` and `f64::INFINITY` are no bounds.
     ///
     /// # Errors
-    /// When the engine does not offer it for this type.
+    /// When one of them is not a number, or the least is greater than the greatest.
     pub fn clamp(&self, min: f64, max: f64) -> Result<Tensor> {
+        if min.is_nan() || max.is_nan() || min == f64::INFINITY || max == f64::NEG_INFINITY {
+            return Err(Error::new(format!("clamp: expected two bounds, found {min} and {max}")));
+        }
+        // JSON has no infinities: they become null, which is no bound.
         self.with("clamp", &[], &json!({"min": min, "max": max}))
     }
 
@@ -297,7 +306,7 @@ impl Tensor {
         if (0..rank).contains(&found) {
             return Ok(found as usize);
         }
-        Err(crate::Error::new(format!("shape {:?} has no dimension {dim}", self.dims())))
+        Err(Error::new(format!("shape {:?} has no dimension {dim}", self.dims())))
     }
 
     /// The part from `start`, `len` long, along a dimension.
@@ -314,7 +323,7 @@ impl Tensor {
     /// When there is none, or other dimensions differ.
     pub fn concat(tensors: &[&Tensor], dim: isize) -> Result<Tensor> {
         let [first, others @ ..] = tensors else {
-            return Err(crate::Error::new("no tensor is given to be joined"));
+            return Err(Error::new("no tensor is given to be joined"));
         };
         first.with("concat", others, &json!({"dim": dim}))
     }
@@ -356,11 +365,7 @@ impl Tensor {
     /// # Errors
     /// When it has no such dimension.
     pub fn pad(&self, dim: isize, before: usize, after: usize, mode: Padding) -> Result<Tensor> {
-        let mode = match mode {
-            Padding::Zeros => "zeros",
-            Padding::Edge => "edge",
-        };
-        let attributes = json!({"dim": dim, "before": before, "after": after, "mode": mode});
+        let attributes = json!({"dim": dim, "before": before, "after": after, "mode": mode.name()});
         self.with("pad", &[], &attributes)
     }
 }

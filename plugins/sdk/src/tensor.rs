@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::element::{bytes_of, bytes_of_mut, check_dtype, count_of, elements_of};
 use crate::host::{Device, Sink, View};
-use crate::{DType, Element, Error, Result, Value};
+use crate::{DType, Element, Error, Result, Value, ensure};
 
 /// A tensor of the engine: immutable, row-major, shared by its clones.
 ///
@@ -279,8 +279,13 @@ impl Tensor {
     /// A tensor without dimensions that holds one number of a type.
     ///
     /// # Errors
-    /// When the host cannot make it.
+    /// When the type holds whole numbers and this is none of them.
     pub fn scalar(number: f64, dtype: DType) -> Result<Self> {
+        if let Some([least, most]) = dtype.range() {
+            let range = i128::from(least)..=i128::from(most);
+            let fits = number.fract() == 0.0 && range.contains(&(number as i128));
+            ensure!(fits, "{number} is no {dtype}: `cast` the tensor to a type that has it");
+        }
         let exact = match dtype {
             DType::F64 => return Tensor::from_slice(&[number], &[]),
             DType::F32 => return Tensor::from_slice(&[number as f32], &[]),

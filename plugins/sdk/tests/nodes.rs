@@ -218,7 +218,10 @@ fn failures_say_why() {
         failed("shape").to_string(),
         "expected a tensor of f64, found one of f32 (`tensor.cast(DType::F64)?` converts it)"
     );
-    assert_eq!(failed("sum").message(), "add: shapes [2] and [3] do not broadcast");
+    assert_eq!(
+        failed("sum").message(),
+        "op add: [2] and [3] do not broadcast to one shape: 2 against 3"
+    );
     let panic = failed("panic").to_string();
     assert!(panic.starts_with("the plugin panicked at "), "{panic}");
     assert!(panic.contains("tests/nodes.rs:") && panic.contains("panic on purpose"), "{panic}");

@@ -168,30 +168,66 @@ fn types_are_converted() {
 fn what_does_not_fit_is_refused_with_its_name() {
     let s = ramp(&[2, 3]);
     let why = |found: Result<Tensor>| found.unwrap_err().to_string();
+    assert_eq!(why(s.matmul(&s)), "op matmul: [2, 3] by [2, 3]: the inner dimensions differ");
+    assert_eq!(why(s.sum(&[2])), "op sum: shape [2, 3] has no dimension 2");
+    assert_eq!(why(s.sum(&[0, -2])), "op sum: dimension 0 of [2, 3] is named twice");
+    assert_eq!(why(s.reshape(&[4, -1])), "op reshape: [2, 3] does not become [4, -1]");
     assert_eq!(
-        why(s.matmul(&s)),
-        "matmul: expected […, m, k] and […, k, n], found [2, 3] and [2, 3]"
+        why(s.op("wobble", &[], "")),
+        "there is no operation `wobble` on tensors (plugins/abi/OPERATIONS.md lists them)"
     );
-    assert_eq!(why(s.sum(&[2])), "sum: a tensor of 2 dimensions has no dimension 2");
-    assert_eq!(why(s.reshape(&[4, -1])), "reshape: [2, 3] cannot take the shape [4, -1]");
-    assert_eq!(why(s.op("wobble", &[], "")), "wobble: there is no such operation");
-    assert_eq!(why(s.op("add", &[], "")), "add: expected 2 tensors, found 1");
-    assert_eq!(why(s.op("clamp", &[], "{")).split(':').next(), Some("attributes"));
-    assert_eq!(why(s.op("clamp", &[], "{}")), "clamp: attribute `min` is missing");
-    let halves = s.cast(DType::F16).unwrap();
-    assert_eq!(why(s.add(&halves)), "add: both must have one element type, found f32 and f16");
+    assert_eq!(why(s.op("add", &[], "")), "op add: expected 2 tensors (a, b), found 1");
+    assert_eq!(why(s.op("clamp", &[], "{}")), "op clamp: the attribute `min` is missing");
+    assert_eq!(
+        why(s.add(&s.cast(DType::F16).unwrap())),
+        "op add: f32 and f16: the element types differ (`cast` makes them alike)"
+    );
     let far = Tensor::from_slice(&[3u32], &[1]).unwrap();
-    assert_eq!(why(s.index_select(&far, 1)), "index_select: index 3 lies outside of 0..3");
+    assert_eq!(
+        why(s.index_select(&far, 1)),
+        "op index_select: index 3 lies outside dimension 1 of [2, 3]"
+    );
+    let whole = s.cast(DType::I32).unwrap();
+    assert_eq!(
+        why(whole.mean(&[])),
+        "op mean: expected f16, bf16, f32 or f64, found i32 (`cast` it first)"
+    );
+    assert_eq!(why(whole.div(0.0)), "op div: a whole number (i32) by 0");
 }
 
 #[test]
-fn scalars_take_the_type_of_the_tensor() {
-    for dtype in [DType::F32, DType::F64, DType::F16, DType::Bf16, DType::I32] {
+fn numbers_take_the_type_of_the_tensor() {
+    for dtype in [DType::F32, DType::F64, DType::F16, DType::Bf16, DType::I32, DType::U8] {
         let two = Tensor::scalar(2.0, dtype).unwrap();
-        let four = two.pow(2.0).unwrap();
-        assert_eq!((four.dtype(), four.dims()), (dtype, [].as_slice()));
-        assert_eq!(four.cast(DType::F64).unwrap().to_scalar::<f64>().unwrap(), 4.0);
+        for joined in [two.mul(4.0), two.add(6.0), two.max(8.0), two.mul(12.0).unwrap().div(3.0)] {
+            let eight = joined.unwrap();
+            assert_eq!((eight.dtype(), eight.dims()), (dtype, [].as_slice()));
+            assert_eq!(eight.cast(DType::F64).unwrap().to_scalar::<f64>().unwrap(), 8.0);
+        }
     }
+    // Rounded once: 0.1 as bf16 would be 0.10009765625.
+    let hundred = Tensor::scalar(100.0, DType::Bf16).unwrap();
+    let tenth = hundred.div(0.1).unwrap().cast(DType::F32).unwrap();
+    assert_eq!(tenth.to_scalar::<f32>().unwrap(), 1000.0);
+    let endless = Tensor::scalar(1.0, DType::F32).unwrap().add(f64::INFINITY).unwrap();
+    assert_eq!(endless.to_scalar::<f32>().unwrap(), f32::INFINITY);
+}
+
+/// Nothing is cut without a word.
+#[test]
+fn numbers_that_a_type_does_not_have_are_refused() {
+    let why = |found: Result<Tensor>| found.unwrap_err().to_string();
+    let whole = Tensor::from_slice(&[0i32, 1], &[2]).unwrap();
+    assert_eq!(why(whole.lt(0.5)), "lt: 0.5 is no i32: `cast` the tensor to a type that has it");
+    assert!(why(whole.div(0.5)).starts_with("div: 0.5 is no i32"));
+    assert!(why(whole.eq(1e10)).starts_with("eq: 10000000000 is no i32"));
+    assert!(why(whole.max(f64::NAN)).starts_with("max: NaN is no i32"));
+    assert!(why(whole.mul(0.5)).contains("`mul`: expected a whole number for i32, found 0.5"));
+    let v = ramp(&[2]);
+    assert_eq!(why(v.affine(f64::NAN, 0.0)), "affine: expected finite numbers, found NaN, 0");
+    assert_eq!(why(v.clamp(f64::NAN, 1.0)), "clamp: expected two bounds, found NaN and 1");
+    assert_close(&v.clamp(f64::NEG_INFINITY, f64::INFINITY).unwrap(), &v, 0.0);
+    check(v.clamp(0.0, f64::INFINITY), &[2], &[0.0, 0.0]);
 }
 
 #[test]

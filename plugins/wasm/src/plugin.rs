@@ -44,7 +44,7 @@ impl WasmPlugin {
         };
         let names = Names { open: find("open")?, run: find("run")?, save: find("save")? };
         let json = describe(engine, &ready, plugin, &find("describe")?)?;
-        let descriptor = Descriptor::read(&json)?;
+        let descriptor = Descriptor::read(&json).map_err(Error::failed)?;
         Ok(Arc::new(WasmPlugin { engine: engine.clone(), ready, names, descriptor }))
     }
 }

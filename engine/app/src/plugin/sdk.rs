@@ -48,8 +48,8 @@ fn unpack() -> Result<PathBuf, Failure> {
 
 /// The workspace's manifest with no members but the SDK's.
 fn workspace(text: &str) -> String {
-    let members =
-        "members = [\"engine/port\", \"plugins/abi\", \"plugins/sdk\", \"plugins/sdk/macros\"]";
+    let members = "members = [\"engine/port\", \"plugins/abi\", \"plugins/contract\", \"plugins/sdk\", \
+                   \"plugins/sdk/macros\"]";
     let (Some(start), Some(end)) =
         (text.find("members = ["), text.find("]\n\n[workspace.package]"))
     else {
@@ -69,6 +69,7 @@ mod tests {
             "engine/port/src/lib.rs",
             "plugins/abi/include/kino_plugin.h",
             "plugins/abi/wit/kino-plugin.wit",
+            "plugins/contract/src/ops/plan.rs",
             "plugins/sdk/Cargo.toml",
             "plugins/sdk/macros/src/lib.rs",
         ] {

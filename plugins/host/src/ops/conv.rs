@@ -4,18 +4,18 @@
 //! kernel; nothing unfolds the image.
 
 use candle_core::{DType, Tensor};
+use kino_contract::ops::Conv;
 use kino_kernels::{ConvInput, ConvWeights};
 use kino_node::{Error, Result};
 
 use super::call::Call;
 use super::linear::rows_by;
-use super::shape::{floating, plain, same_type, wide};
+use super::shape::{plain, wide};
 
 /// How a kernel moves over an image.
 #[derive(Clone, Copy)]
 struct Moves {
     stride: usize,
-    padding: usize,
     dilation: usize,
     groups: usize,
     /// Height and width of the kernel.
@@ -24,78 +24,24 @@ struct Moves {
     result: [usize; 2],
 }
 
-impl Moves {
-    fn new(call: &Call) -> Result<Self> {
-        let [x, weight] = [&call.tensors[0], &call.tensors[1]];
-        let (&[_, c, h, w], &[o, share, kh, kw]) = (x.dims(), weight.dims()) else {
-            return Err(Error::failed(format!(
-                "{:?} by {:?}: expected [n, c, h, w] by [o, c/groups, kh, kw]",
-                x.dims(),
-                weight.dims()
-            )));
-        };
-        let mut moves = Self {
-            stride: call.size_or("stride", 1, 1)?,
-            padding: call.size_or("padding", 0, 0)?,
-            dilation: call.size_or("dilation", 1, 1)?,
-            groups: call.size_or("groups", 1, 1)?,
-            kernel: [kh, kw],
-            result: [0, 0],
-        };
-        let groups = moves.groups;
-        if share.checked_mul(groups) != Some(c) || !o.is_multiple_of(groups) {
-            return Err(Error::failed(format!(
-                "{:?} by {:?}: the channels do not fit {groups} groups",
-                x.dims(),
-                weight.dims()
-            )));
-        }
-        moves.result = [moves.steps(h, kh)?, moves.steps(w, kw)?];
-        if let Some(bias) = call.tensors.get(2)
-            && bias.dims() != [o]
-        {
-            return Err(Error::failed(format!("bias {:?}, expected [{o}]", bias.dims())));
-        }
-        Ok(moves)
-    }
-
-    /// Places of a kernel of `taps` along `length`.
-    fn steps(&self, length: usize, taps: usize) -> Result<usize> {
-        let reach = taps.checked_sub(1).and_then(|gaps| gaps.checked_mul(self.dilation));
-        let padded = self.padding.checked_mul(2).and_then(|both| both.checked_add(length));
-        let room = reach.and_then(|reach| padded?.checked_sub(reach)?.checked_sub(1));
-        room.map(|room| room / self.stride + 1).ok_or_else(|| {
-            Error::failed(format!(
-                "a kernel of {taps} (dilation {}) does not fit into {length} (padding {})",
-                self.dilation, self.padding
-            ))
-        })
-    }
-}
-
-pub(super) fn conv2d(call: &Call) -> Result<Tensor> {
-    let [x, weight] = [&call.tensors[0], &call.tensors[1]];
-    floating(x)?;
-    call.tensors[1..].iter().try_for_each(|other| same_type(x, other))?;
-    let moves = Moves::new(call)?;
-    let ((n, c, h, w), o) = (x.dims4()?, weight.dim(0)?);
-    let [rows, columns] = moves.result;
-    let (shape, dtype) = ([n, o, rows, columns], wide(x.dtype()));
-    call.room(&shape, x.dtype())?;
-    call.scratch(&shape, dtype)?;
-    if shape.contains(&0) {
-        return Ok(Tensor::zeros(&shape, x.dtype(), x.device())?);
-    }
+pub(super) fn conv2d(call: &Call, moves: Conv) -> Result<Tensor> {
+    let ([x, weight], shape) = ([&call.tensors[0], &call.tensors[1]], call.shape());
+    let ((n, c, h, w), (o, _, kh, kw)) = (x.dims4()?, weight.dims4()?);
+    let Conv { stride, padding, dilation, groups } = moves;
+    let result = [shape[2], shape[3]];
+    let moves = Moves { stride, dilation, groups, kernel: [kh, kw], result };
+    let dtype = wide(x.dtype());
+    call.scratch(shape, dtype)?;
     let bias = call.tensors.get(2).map(|bias| plain(&bias.to_dtype(dtype)?)).transpose()?;
     if x.elem_count() == 0 || weight.elem_count() == 0 {
         let bias = bias.map_or_else(|| Tensor::zeros(o, dtype, x.device()), Ok)?;
         let bias = bias.to_dtype(x.dtype())?.reshape((1, o, 1, 1))?;
-        return plain(&bias.broadcast_as(&shape)?);
+        return plain(&bias.broadcast_as(shape)?);
     }
-    // `steps` has seen that these do not overflow.
-    call.scratch(&[n, h + 2 * moves.padding, w + 2 * moves.padding, c], dtype)?;
+    // The plan has seen that these do not overflow.
+    call.scratch(&[n, h + 2 * padding, w + 2 * padding, c], dtype)?;
     let x32 = plain(&x.permute((0, 2, 3, 1))?)?.to_dtype(dtype)?; // [n, h, w, c]
-    let x32 = padded(&padded(&x32, 1, moves.padding)?, 2, moves.padding)?;
+    let x32 = padded(&padded(&x32, 1, padding)?, 2, padding)?;
     let weight = plain(weight)?.to_dtype(dtype)?;
     let y = by_groups(call, &x32, &weight, bias.as_ref(), moves)?; // [n, h', w', o]
     Ok(plain(&y.permute((0, 3, 1, 2))?)?.to_dtype(x.dtype())?)

@@ -1,102 +1,56 @@
 //! Operations that join two or three tensors element by element.
 
 use candle_core::{DType, Tensor};
-use kino_node::{Error, Result};
+use kino_contract::ops::{Compare, Join, Refusal};
+use kino_node::Result;
 
 use super::call::Call;
-use super::shape::{any, common, filled, floating, nan, pick, plain, same_type};
+use super::refused;
+use super::shape::{any, filled, nan, of_candle, pick, plain, wide};
 
-/// The first two tensors, of one type, broadcast to one shape; `None` where that has no elements.
-struct Pair {
-    a: Tensor,
-    b: Tensor,
-}
-
-impl Pair {
-    fn new(call: &Call, result: Option<DType>) -> Result<Self> {
-        let [a, b] = [&call.tensors[0], &call.tensors[1]];
-        same_type(a, b)?;
-        let shape = common(a.dims(), b.dims())?;
-        call.room(&shape, result.unwrap_or(a.dtype()))?;
-        let shape = shape.as_slice();
-        Ok(Self { a: a.broadcast_as(shape)?, b: b.broadcast_as(shape)? })
-    }
-
-    fn is_empty(&self) -> bool {
-        self.a.elem_count() == 0
-    }
-
-    /// A result without elements.
-    fn empty(&self, dtype: DType) -> Result<Tensor> {
-        Ok(Tensor::zeros(self.a.shape(), dtype, self.a.device())?)
+pub(super) fn join(call: &Call, by: Join) -> Result<Tensor> {
+    let shape = call.shape();
+    let [a, b] = [call.tensors[0].broadcast_as(shape)?, call.tensors[1].broadcast_as(shape)?];
+    match by {
+        Join::Add => Ok(a.add(&b)?),
+        Join::Sub => Ok(a.sub(&b)?),
+        Join::Mul => Ok(a.mul(&b)?),
+        Join::Div => div(&a, &b, &call.tensors[1]),
+        Join::Min => extreme(&a, &b, a.minimum(&b)?),
+        Join::Max => extreme(&a, &b, a.maximum(&b)?),
+        Join::Pow => pow(call, &a, &b),
     }
 }
 
-macro_rules! arithmetic {
-    ($($name:ident),*) => {$(
-        pub(super) fn $name(call: &Call) -> Result<Tensor> {
-            let pair = Pair::new(call, None)?;
-            if pair.is_empty() {
-                return pair.empty(pair.a.dtype());
-            }
-            Ok(pair.a.$name(&pair.b)?)
-        }
-    )*};
+pub(super) fn compare(call: &Call, by: Compare) -> Result<Tensor> {
+    let shape = call.shape();
+    let [a, b] = [call.tensors[0].broadcast_as(shape)?, call.tensors[1].broadcast_as(shape)?];
+    Ok(match by {
+        Compare::Eq => a.eq(&b)?,
+        Compare::Ne => a.ne(&b)?,
+        Compare::Lt => a.lt(&b)?,
+        Compare::Le => a.le(&b)?,
+        Compare::Gt => a.gt(&b)?,
+        Compare::Ge => a.ge(&b)?,
+    })
 }
 
-arithmetic!(add, sub, mul);
-
-macro_rules! comparisons {
-    ($($name:ident),*) => {$(
-        pub(super) fn $name(call: &Call) -> Result<Tensor> {
-            let pair = Pair::new(call, Some(DType::U8))?;
-            if pair.is_empty() {
-                return pair.empty(DType::U8);
-            }
-            Ok(pair.a.$name(&pair.b)?)
-        }
-    )*};
-}
-
-comparisons!(eq, ne, lt, le, gt, ge);
-
-pub(super) fn min(call: &Call) -> Result<Tensor> {
-    extreme(call, |a, b| a.minimum(b))
-}
-
-pub(super) fn max(call: &Call) -> Result<Tensor> {
-    extreme(call, |a, b| a.maximum(b))
-}
-
-fn extreme(
-    call: &Call,
-    join: fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>,
-) -> Result<Tensor> {
-    let Pair { a, b } = &Pair::new(call, None)?;
-    if a.elem_count() == 0 {
-        return Ok(Tensor::zeros(a.shape(), a.dtype(), a.device())?);
+/// Devices differ in whether the lesser or greater one keeps what is not a number.
+fn extreme(a: &Tensor, b: &Tensor, joined: Tensor) -> Result<Tensor> {
+    match a.dtype().is_float() {
+        true => pick(&nan(a)?, a, &pick(&nan(b)?, b, &joined)?),
+        false => Ok(joined),
     }
-    let joined = join(a, b)?;
-    if !a.dtype().is_float() {
-        return Ok(joined);
-    }
-    // Devices differ in whether they keep what is not a number.
-    pick(&nan(a)?, a, &pick(&nan(b)?, b, &joined)?)
 }
 
-/// Whole numbers are cut towards zero; dividing them by 0 would end the process.
-pub(super) fn div(call: &Call) -> Result<Tensor> {
-    let pair = Pair::new(call, None)?;
-    if pair.is_empty() {
-        return pair.empty(pair.a.dtype());
-    }
-    let Pair { a, b } = &pair;
+/// Whole numbers are cut towards zero; dividing them by 0 would end the process. `b` is `divisor`,
+/// broadcast.
+fn div(a: &Tensor, b: &Tensor, divisor: &Tensor) -> Result<Tensor> {
     if a.dtype().is_float() {
         return Ok(a.div(b)?);
     }
-    let divisor = &call.tensors[1];
     if any(&divisor.eq(&filled(0.0, divisor)?)?)? {
-        return Err(Error::failed(format!("a whole number ({}) by 0", a.dtype().as_str())));
+        return Err(refused(Refusal::zero_divisor(of_candle(a.dtype())?)));
     }
     if matches!(a.dtype(), DType::U8 | DType::U32) {
         return Ok(a.div(b)?);
@@ -108,41 +62,18 @@ pub(super) fn div(call: &Call) -> Result<Tensor> {
 }
 
 pub(super) fn choose(call: &Call) -> Result<Tensor> {
-    let [condition, a, b] = [&call.tensors[0], &call.tensors[1], &call.tensors[2]];
-    if condition.dtype() != DType::U8 {
-        let found = condition.dtype().as_str();
-        return Err(Error::advised(
-            format!("the condition is {found}, expected u8"),
-            "comparisons give one",
-        ));
-    }
-    same_type(a, b)?;
-    let shape = common(condition.dims(), &common(a.dims(), b.dims())?)?;
-    call.room(&shape, a.dtype())?;
-    let shape = shape.as_slice();
-    if shape.contains(&0) {
-        return Ok(Tensor::zeros(shape, a.dtype(), a.device())?);
-    }
-    let [a, b] = [a.broadcast_as(shape)?, b.broadcast_as(shape)?];
-    pick(&condition.broadcast_as(shape)?, &a, &b)
+    let spread = |index: usize| call.tensors[index].broadcast_as(call.shape());
+    pick(&spread(0)?, &spread(1)?, &spread(2)?)
 }
 
-pub(super) fn pow(call: &Call) -> Result<Tensor> {
-    floating(&call.tensors[0])?;
-    let pair = Pair::new(call, None)?;
-    if pair.is_empty() {
-        return pair.empty(pair.a.dtype());
-    }
-    let dtype = pair.a.dtype();
-    let exponent = &call.tensors[1];
+fn pow(call: &Call, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let (dtype, exponent) = (a.dtype(), &call.tensors[1]);
     if exponent.elem_count() == 1 {
         let exponent = plain(exponent)?.reshape(())?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-        let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
-        return Ok(pair.a.to_dtype(wide)?.powf(exponent)?.to_dtype(dtype)?);
+        return Ok(a.to_dtype(wide(dtype))?.powf(exponent)?.to_dtype(dtype)?);
     }
-    call.scratch(pair.a.dims(), DType::F64)?;
-    let result = power(&pair.a.to_dtype(DType::F64)?, &pair.b.to_dtype(DType::F64)?)?;
-    Ok(result.to_dtype(dtype)?)
+    call.scratch(a.dims(), DType::F64)?;
+    Ok(power(&a.to_dtype(DType::F64)?, &b.to_dtype(DType::F64)?)?.to_dtype(dtype)?)
 }
 
 /// a to the power of b by logarithms, with the sign and the exceptions of C's `pow`.

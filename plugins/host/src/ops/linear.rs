@@ -1,51 +1,63 @@
 //! Products of matrices.
 
-use candle_core::{DType, Tensor};
-use kino_node::{Error, Result};
+use candle_core::{D, DType, Device, Tensor};
+use kino_node::Result;
 
 use super::call::Call;
-use super::shape::{common, floating, plain, same_type};
+use super::shape::plain;
 
 pub(super) fn matmul(call: &Call) -> Result<Tensor> {
-    let [a, b] = [&call.tensors[0], &call.tensors[1]];
-    floating(a)?;
-    same_type(a, b)?;
-    let refuse = |why: &str| Err(Error::failed(format!("{:?} by {:?}: {why}", a.dims(), b.dims())));
-    let ([a_lead @ .., m, k], [b_lead @ .., rows, n]) = (a.dims(), b.dims()) else {
-        return refuse("both must have two dimensions or more");
-    };
-    if k != rows {
-        return refuse("the inner dimensions differ");
-    }
-    let Ok(lead) = common(a_lead, b_lead) else {
-        return refuse("the leading dimensions do not broadcast");
-    };
-    let shape = [lead.as_slice(), &[*m, *n]].concat();
-    call.room(&shape, a.dtype())?;
-    if shape.contains(&0) || *k == 0 {
+    let ([a, b], shape) = ([&call.tensors[0], &call.tensors[1]], call.shape());
+    let (lead, [m, n]) = (&shape[..shape.len() - 2], [a.dim(D::Minus2)?, b.dim(D::Minus1)?]);
+    let k = a.dim(D::Minus1)?;
+    if k == 0 {
         return Ok(Tensor::zeros(shape, a.dtype(), a.device())?);
     }
-    let batch: usize = lead.iter().product();
-    if b_lead.iter().all(|size| *size == 1) {
-        // One b for all: the rows of all a are one matrix.
-        let a = dense(a)?.reshape((batch * m, *k))?; // [batch·m, k]
-        let b = dense(b)?.reshape((*k, *n))?;
-        return Ok(rows_by(call, &a, &b)?.reshape(shape)?); // [batch·m, n]
+    let [a, b] = [accumulating(call, a)?, accumulating(call, b)?];
+    let product = batched(call, &a, &b, lead, [m, k, n])?;
+    Ok(product.reshape(shape)?.to_dtype(call.tensors[0].dtype())?)
+}
+
+/// In a type whose products are summed in f32: on the CPU those of f16 with few rows are not.
+fn accumulating(call: &Call, x: &Tensor) -> Result<Tensor> {
+    match (x.dtype(), x.device()) {
+        (DType::F16, Device::Cpu) => {
+            call.scratch(x.dims(), DType::F32)?;
+            Ok(x.to_dtype(DType::F32)?)
+        }
+        _ => Ok(x.clone()),
     }
-    let a_shape = [lead.as_slice(), &[*m, *k]].concat();
-    let b_shape = [lead.as_slice(), &[*k, *n]].concat();
+}
+
+/// `a` `[…, m, k]` by `b` `[…, k, n]`, whose leading dimensions broadcast to `lead`; the shape of
+/// the result is left open.
+fn batched(
+    call: &Call,
+    a: &Tensor,
+    b: &Tensor,
+    lead: &[usize],
+    [m, k, n]: [usize; 3],
+) -> Result<Tensor> {
+    let batch: usize = lead.iter().product();
+    if b.elem_count() == k * n {
+        // One b for all: the rows of all a are one matrix.
+        let a = dense(a)?.reshape((batch * m, k))?; // [batch·m, k]
+        let b = dense(b)?.reshape((k, n))?;
+        return rows_by(call, &a, &b); // [batch·m, n]
+    }
+    let a_shape = [lead, &[m, k]].concat();
+    let b_shape = [lead, &[k, n]].concat();
     call.scratch(&a_shape, a.dtype())?;
     call.scratch(&b_shape, b.dtype())?;
-    let a = dense(&a.broadcast_as(a_shape)?)?.reshape((batch, *m, *k))?;
-    let b = dense(&b.broadcast_as(b_shape)?)?.reshape((batch, *k, *n))?;
-    let product = call.piecewise(batch, m * k * n, 0, |first, count| {
+    let a = dense(&a.broadcast_as(a_shape)?)?.reshape((batch, m, k))?;
+    let b = dense(&b.broadcast_as(b_shape)?)?.reshape((batch, k, n))?;
+    call.piecewise(batch, m * k * n, 0, |first, count| {
         let (a, b) = (a.narrow(0, first, count)?, b.narrow(0, first, count)?);
         match count {
             1 => Ok(rows_by(call, &a.squeeze(0)?, &b.squeeze(0)?)?.unsqueeze(0)?),
             _ => Ok(a.matmul(&b)?),
         }
-    })?;
-    Ok(product.reshape(shape)?)
+    })
 }
 
 /// `[m, k]` by `[k, n]`, some rows at a time.

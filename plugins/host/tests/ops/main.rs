@@ -1,5 +1,6 @@
 //! Operations on tensors against plain loops, the words of refusals, and whatever a plugin may
-//! pass.
+//! pass. All of it is asked of the SDK's reference host, too: what a plugin's test sees is what the
+//! engine does.
 
 mod along;
 mod array;
@@ -12,17 +13,23 @@ mod refusals;
 
 use std::cell::Cell;
 
-use array::{Array, Rng, layouts};
+use array::{Array, Rng, layouts, reference};
 use candle_core::Tensor;
 use kino_host::ops::{self, Bounds};
 use kino_node::Error;
 
-/// Checks one operation on tensors as they may lie in memory against what is expected.
+/// Checks one operation on tensors as they may lie in memory against what is expected, here and in
+/// the reference host.
 #[track_caller]
 fn check(name: &str, operands: &[&Array], attributes: &str, expected: &Array) {
+    let shapes: Vec<_> = operands.iter().map(|array| &array.dims).collect();
+    let what = format!("reference op {name} {attributes} of {shapes:?}");
+    match reference(name, operands, attributes) {
+        Ok(found) => found.expect_near(expected, &what),
+        Err(error) => panic!("{what}: {error}"),
+    }
     for layout in layouts() {
         let tensors: Vec<_> = operands.iter().map(|array| array.tensor(layout)).collect();
-        let shapes: Vec<_> = operands.iter().map(|array| &array.dims).collect();
         let what = format!("op {name} {attributes} of {shapes:?}, {layout:?}");
         match ops::apply(name, &tensors, attributes) {
             Ok(found) => Array::read(&found).expect_near(expected, &what),

@@ -18,10 +18,17 @@ impl Array {
         Array { dtype, dims: dims.to_vec(), words: vec![0; bytes.div_ceil(8).max(1)] }
     }
 
-    /// Computes each element from its index.
-    pub(crate) fn made(dtype: DType, dims: &[usize], of: impl Fn(usize) -> f64) -> Self {
+    /// Computes each element, a number of some precision, from its index.
+    pub(crate) fn real(dtype: DType, dims: &[usize], of: impl Fn(usize) -> f64) -> Self {
         let mut made = Array::zeros(dtype, dims);
         (0..made.count()).for_each(|index| made.set(index, of(index)));
+        made
+    }
+
+    /// Computes each element, a whole number that wraps around in its type, from its index.
+    pub(crate) fn whole(dtype: DType, dims: &[usize], of: impl Fn(usize) -> i128) -> Self {
+        let mut made = Array::zeros(dtype, dims);
+        (0..made.count()).for_each(|index| made.set_int(index, of(index)));
         made
     }
 
@@ -56,45 +63,62 @@ impl Array {
         self.words.as_mut_ptr().cast()
     }
 
+    /// An element as a number; whole ones beyond 2⁵³ are rounded.
     pub(crate) fn get(&self, index: usize) -> f64 {
-        macro_rules! number {
-            ($ty:ty) => {{
-                const SIZE: usize = size_of::<$ty>();
-                let mut bytes = [0; SIZE];
-                bytes.copy_from_slice(&self.bytes()[index * SIZE..][..SIZE]);
-                <$ty>::from_ne_bytes(bytes)
-            }};
-        }
         match self.dtype {
-            DType::U8 => f64::from(self.bytes()[index]),
-            DType::U32 => f64::from(number!(u32)),
-            DType::I16 => f64::from(number!(i16)),
-            DType::I32 => f64::from(number!(i32)),
-            DType::I64 => number!(i64) as f64,
-            DType::Bf16 => f64::from(Bf16(number!(u16)).to_f32()),
-            DType::F16 => f64::from(F16(number!(u16)).to_f32()),
-            DType::F32 => f64::from(number!(f32)),
-            DType::F64 => number!(f64),
+            DType::Bf16 => f64::from(Bf16(u16::from_ne_bytes(self.element(index))).to_f32()),
+            DType::F16 => f64::from(F16(u16::from_ne_bytes(self.element(index))).to_f32()),
+            DType::F32 => f64::from(f32::from_ne_bytes(self.element(index))),
+            DType::F64 => f64::from_ne_bytes(self.element(index)),
+            _ => self.int(index) as f64,
         }
     }
 
-    pub(crate) fn set(&mut self, index: usize, value: f64) {
-        macro_rules! put {
-            ($number:expr) => {{
-                let bytes = $number.to_ne_bytes();
-                self.bytes_mut()[index * bytes.len()..][..bytes.len()].copy_from_slice(&bytes);
-            }};
-        }
+    /// A whole number; of other types the nearest one towards zero.
+    pub(crate) fn int(&self, index: usize) -> i128 {
         match self.dtype {
-            DType::U8 => put!((value as u8)),
-            DType::U32 => put!((value as u32)),
-            DType::I16 => put!((value as i16)),
-            DType::I32 => put!((value as i32)),
-            DType::I64 => put!((value as i64)),
-            DType::Bf16 => put!(Bf16::from_f32(value as f32).0),
-            DType::F16 => put!(F16::from_f32(value as f32).0),
-            DType::F32 => put!((value as f32)),
-            DType::F64 => put!(value),
+            DType::U8 => i128::from(self.bytes()[index]),
+            DType::U32 => i128::from(u32::from_ne_bytes(self.element(index))),
+            DType::I16 => i128::from(i16::from_ne_bytes(self.element(index))),
+            DType::I32 => i128::from(i32::from_ne_bytes(self.element(index))),
+            DType::I64 => i128::from(i64::from_ne_bytes(self.element(index))),
+            _ => self.get(index) as i128,
         }
+    }
+
+    /// Stores a number; whole types cut it towards zero and keep it within their range.
+    pub(crate) fn set(&mut self, index: usize, value: f64) {
+        match self.dtype {
+            DType::Bf16 => self.put(index, Bf16::from_f32(value as f32).0.to_ne_bytes()),
+            DType::F16 => self.put(index, F16::from_f32(value as f32).0.to_ne_bytes()),
+            DType::F32 => self.put(index, (value as f32).to_ne_bytes()),
+            DType::F64 => self.put(index, value.to_ne_bytes()),
+            _ => {
+                let [least, most] = self.dtype.range().unwrap_or_default();
+                self.set_int(index, (value as i128).clamp(least.into(), most.into()));
+            }
+        }
+    }
+
+    /// Stores a whole number; whole types wrap it around.
+    pub(crate) fn set_int(&mut self, index: usize, value: i128) {
+        match self.dtype {
+            DType::U8 => self.put(index, (value as u8).to_ne_bytes()),
+            DType::U32 => self.put(index, (value as u32).to_ne_bytes()),
+            DType::I16 => self.put(index, (value as i16).to_ne_bytes()),
+            DType::I32 => self.put(index, (value as i32).to_ne_bytes()),
+            DType::I64 => self.put(index, (value as i64).to_ne_bytes()),
+            _ => self.set(index, value as f64),
+        }
+    }
+
+    fn element<const N: usize>(&self, index: usize) -> [u8; N] {
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(&self.bytes()[index * N..][..N]);
+        bytes
+    }
+
+    fn put<const N: usize>(&mut self, index: usize, bytes: [u8; N]) {
+        self.bytes_mut()[index * N..][..N].copy_from_slice(&bytes);
     }
 }

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::array::Array;
+use super::operations::cast;
+use crate::DType;
 
 /// What a function of the reference host gives: a value, or why not.
 pub(crate) type Outcome<T> = std::result::Result<T, String>;
@@ -95,9 +97,13 @@ impl Held {
         Arc::new(Held::Tensor(Draft::done(array)))
     }
 
-    pub(crate) fn frames(fps: f64) -> Handle {
+    /// Frames in the making; the rate is not known where it is NaN.
+    pub(crate) fn frames(fps: f64) -> Outcome<Handle> {
         let fps = (!fps.is_nan()).then_some(fps);
-        Arc::new(Held::Frames(Mutex::new(Growing { fps, ..Growing::default() })))
+        if let Some(fps) = fps.filter(|fps| !fps.is_finite() || *fps <= 0.0) {
+            return Err(format!("a rate is a number above 0, found {fps}"));
+        }
+        Ok(Arc::new(Held::Frames(Mutex::new(Growing { fps, ..Growing::default() }))))
     }
 
     pub(crate) fn type_name(&self) -> &str {
@@ -197,7 +203,7 @@ impl Held {
 impl Growing {
     fn field(&mut self, name: &str) -> Outcome<Option<Handle>> {
         self.done = true;
-        let (height, width) = self.size.ok_or("the frames have no frame")?;
+        let (height, width) = self.size.ok_or("a video has at least one frame, found none")?;
         let int = |number: usize| Some(Arc::new(Held::Int(number as i128)));
         Ok(match name {
             "chunks" => {
@@ -214,21 +220,30 @@ impl Growing {
 
     fn push(&mut self, chunk: &Handle) -> Outcome<()> {
         if self.done {
-            return Err("the frames were read already: no chunk can be added".into());
+            return Err("frames that have been used take no more chunks".into());
         }
         let array = chunk.array()?;
-        let &[count, height, width, 3] = array.dims.as_slice() else {
-            return Err(format!("expected frames [n, height, width, 3], found {:?}", array.dims));
+        let shape = &array.dims;
+        let &[count, height, width, 3] = shape.as_slice() else {
+            return Err(format!("frames are [count, height, width, 3], found {shape:?}"));
         };
-        if array.dtype != crate::DType::F32 {
-            return Err(format!("expected frames of f32, found {}", array.dtype));
+        if count == 0 {
+            return Ok(());
         }
-        if self.size.is_some_and(|size| size != (height, width)) {
-            return Err(format!("a chunk of {height}×{width} does not fit the others"));
+        if height == 0 || width == 0 {
+            return Err(format!("frames have no pixels: {shape:?}"));
+        }
+        if let Some((h, w)) = self.size.filter(|size| *size != (height, width)) {
+            return Err(format!(
+                "frames of one video have one size: {w}x{h} so far, then {width}x{height}"
+            ));
         }
         self.size = Some((height, width));
         self.count += count;
-        self.chunks.push(chunk.clone());
+        self.chunks.push(match array.dtype {
+            DType::F32 => chunk.clone(),
+            _ => Held::tensor(cast(array, DType::F32)),
+        });
         Ok(())
     }
 }

@@ -99,7 +99,7 @@ fn checked(name: &str, fields: Vec<(String, Handle)>) -> Outcome<Vec<(String, Ha
 
 pub(super) unsafe extern "C" fn new_frames(fps: f64, to: *mut *mut KinoValue) -> KinoStatus {
     // SAFETY: as said above.
-    unsafe { give(Ok(Held::frames(fps)), to) }
+    unsafe { give(Held::frames(fps), to) }
 }
 
 pub(super) unsafe extern "C" fn push_frames(

@@ -16,7 +16,7 @@ use super::held::{Handle, Held, Outcome};
 use super::makers::{
     new_bool, new_bytes, new_frames, new_int, new_list, new_real, new_record, new_text, push_frames,
 };
-use super::operations::{NAMES, compute};
+use super::operations::compute;
 use super::views::{new_tensor, view_tensor, write_tensor};
 use crate::host::native::{bytes, host, lend};
 use crate::{Any, Value};
@@ -49,7 +49,8 @@ pub fn opaque(type_name: &str) -> Any {
 }
 
 fn make() -> Table {
-    let capabilities: Vec<_> = NAMES.iter().map(|name| format!("op.{name}")).collect();
+    let capabilities: Vec<_> =
+        kino_contract::ops::NAMES.iter().map(|name| format!("op.{name}")).collect();
     let capabilities: &'static str = Box::leak(capabilities.join(" ").into_boxed_str());
     Table(KinoHost {
         size: size_of::<KinoHost>(),

@@ -1,108 +1,115 @@
 //! Operations along dimensions.
 
-use serde_json::Value as Json;
+use kino_contract::ops::{Extreme, Reduce, Refusal, Result};
 
 use super::super::array::Array;
-use super::super::held::Outcome;
-use super::{Call, index_of, place, resolve};
+use super::elements::least;
+use super::{Call, index_of, place};
 use crate::DType;
 
+/// The elements that become one, for each element of what is left of a shape without `gone`.
+fn groups(a: &Array, gone: &[usize]) -> Vec<Vec<usize>> {
+    let mut kept = a.dims.clone();
+    gone.iter().for_each(|&dim| kept[dim] = 1);
+    let mut groups = vec![Vec::new(); kept.iter().product()];
+    for index in 0..a.count() {
+        let mut place = place(index, &a.dims);
+        gone.iter().for_each(|&dim| place[dim] = 0);
+        groups[index_of(&place, &kept)].push(index);
+    }
+    groups
+}
+
 /// The sum, mean, greatest or least over dimensions.
-pub(super) fn reduce(name: &str, call: &Call<'_>) -> Outcome<Array> {
-    let a = call.only()?;
-    let given: Option<Vec<i64>> =
-        call.get("dims", |json| json.as_array()?.iter().map(Json::as_i64).collect())?;
-    let gone = match given {
-        Some(dims) => dims.iter().map(|&dim| resolve(dim, a.dims.len())).collect::<Outcome<_>>()?,
-        None => (0..a.dims.len()).collect::<Vec<_>>(),
+pub(super) fn reduce(call: &Call<'_>, by: Reduce, dims: &[usize]) -> Result<Array> {
+    let (a, shape) = (call.tensors[0], &call.plan.shape);
+    let groups = groups(a, dims);
+    if a.dtype.is_float() {
+        let of = |group: &Vec<usize>| {
+            let numbers = group.iter().map(|&index| a.get(index));
+            match by {
+                Reduce::Sum => numbers.sum(),
+                Reduce::Mean => numbers.sum::<f64>() / group.len() as f64,
+                Reduce::Extreme(Extreme::Min) => numbers.fold(f64::INFINITY, least),
+                Reduce::Extreme(Extreme::Max) => {
+                    -numbers.fold(f64::INFINITY, |best, x| least(best, -x))
+                }
+            }
+        };
+        return Ok(Array::real(a.dtype, shape, |index| of(&groups[index])));
+    }
+    let of = |group: &Vec<usize>| {
+        let numbers = group.iter().map(|&index| a.int(index));
+        match by {
+            Reduce::Extreme(Extreme::Min) => numbers.min().unwrap_or(0),
+            Reduce::Extreme(Extreme::Max) => numbers.max().unwrap_or(0),
+            Reduce::Sum | Reduce::Mean => numbers.sum(),
+        }
     };
-    let kept = reduced(&a.dims, &gone, true);
-    let mut groups: Vec<Vec<f64>> = vec![Vec::new(); kept.iter().product()];
-    for index in 0..a.count() {
-        groups[group(index, &a.dims, &gone)].push(a.get(index));
+    let made =
+        groups.iter().map(|group| in_range(of(group), a.dtype)).collect::<Result<Vec<_>>>()?;
+    Ok(Array::whole(a.dtype, shape, |index| made[index]))
+}
+
+/// Refuses a sum that is none of its type. Those of i64 wrap around.
+fn in_range(sum: i128, dtype: DType) -> Result<i128> {
+    let [min, max] = dtype.range().unwrap_or_default();
+    match dtype == DType::I64 || (i128::from(min)..=i128::from(max)).contains(&sum) {
+        true => Ok(sum),
+        false => Err(Refusal::sum_leaves(dtype)),
     }
-    if name.ends_with("_of") && groups.iter().any(Vec::is_empty) {
-        return Err("there is no element to choose from".into());
-    }
-    let of = |numbers: &Vec<f64>| match name {
-        "sum" => numbers.iter().sum(),
-        "mean" => numbers.iter().sum::<f64>() / numbers.len() as f64,
-        "max_of" => numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-        _ => numbers.iter().copied().fold(f64::INFINITY, f64::min),
+}
+
+/// The index of the greatest or least, the first of equals; what is not a number comes first.
+pub(super) fn arg(call: &Call<'_>, of: Extreme, dim: usize) -> Array {
+    let a = call.tensors[0];
+    let lines = groups(a, &[dim]);
+    let better = |one: usize, than: usize| match a.dtype.is_float() {
+        true => {
+            let (one, than) = (a.get(one), a.get(than));
+            !than.is_nan()
+                && (one.is_nan() || if of == Extreme::Max { one > than } else { one < than })
+        }
+        false if of == Extreme::Max => a.int(one) > a.int(than),
+        false => a.int(one) < a.int(than),
     };
-    let dims = reduced(&a.dims, &gone, call.truth("keep")?);
-    Ok(Array::made(a.dtype, &dims, |index| of(&groups[index])))
-}
-
-fn reduced(dims: &[usize], gone: &[usize], keep: bool) -> Vec<usize> {
-    let dims = dims.iter().enumerate();
-    dims.filter_map(|(dim, &size)| match gone.contains(&dim) {
-        true => keep.then_some(1),
-        false => Some(size),
-    })
-    .collect()
-}
-
-/// Which element of the result an element belongs to.
-fn group(index: usize, dims: &[usize], gone: &[usize]) -> usize {
-    let mut place = place(index, dims);
-    gone.iter().for_each(|&dim| place[dim] = 0);
-    index_of(&place, &reduced(dims, gone, true))
-}
-
-/// The elements along a dimension, for each place in the others.
-fn lines(a: &Array, dim: usize) -> Vec<Vec<usize>> {
-    let mut lines = vec![Vec::new(); reduced(&a.dims, &[dim], true).iter().product()];
-    for index in 0..a.count() {
-        lines[group(index, &a.dims, &[dim])].push(index);
-    }
-    lines
-}
-
-/// The index of the greatest or least, the first of equals.
-pub(super) fn arg(name: &str, call: &Call<'_>) -> Outcome<Array> {
-    let a = call.only()?;
-    let dim = call.dim(a)?;
-    let lines = lines(a, dim);
-    if lines.iter().any(Vec::is_empty) {
-        return Err("there is no element to choose from".into());
-    }
-    let better = |one: f64, than: f64| if name == "argmax" { one > than } else { one < than };
     let best = |line: &Vec<usize>| {
         let mut best = 0;
-        for (at, &index) in line.iter().enumerate() {
-            if better(a.get(index), a.get(line[best])) {
+        for at in 1..line.len() {
+            if better(line[at], line[best]) {
                 best = at;
             }
         }
-        best as f64
+        best as i128
     };
-    let dims = reduced(&a.dims, &[dim], call.truth("keep")?);
-    Ok(Array::made(DType::U32, &dims, |index| best(&lines[index])))
+    Array::whole(DType::U32, &call.plan.shape, |index| best(&lines[index]))
 }
 
 /// e^(x − greatest), divided by its sum.
-pub(super) fn softmax(call: &Call<'_>) -> Outcome<Array> {
-    let a = call.only()?;
+pub(super) fn softmax(a: &Array, dim: usize) -> Array {
     let mut made = Array::zeros(a.dtype, &a.dims);
-    for line in lines(a, call.dim(a)?) {
+    for line in groups(a, &[dim]) {
         let most = line.iter().map(|&index| a.get(index)).fold(f64::NEG_INFINITY, f64::max);
         let powers: Vec<_> = line.iter().map(|&index| (a.get(index) - most).exp()).collect();
         let sum: f64 = powers.iter().sum();
         line.iter().zip(powers).for_each(|(&index, power)| made.set(index, power / sum));
     }
-    Ok(made)
+    made
 }
 
 /// The running sum.
-pub(super) fn cumsum(call: &Call<'_>) -> Outcome<Array> {
-    let a = call.only()?;
+pub(super) fn cumsum(a: &Array, dim: usize) -> Result<Array> {
     let mut made = Array::zeros(a.dtype, &a.dims);
-    for line in lines(a, call.dim(a)?) {
-        let mut sum = 0.0;
+    for line in groups(a, &[dim]) {
+        let (mut real, mut whole) = (0.0, 0);
         for index in line {
-            sum += a.get(index);
-            made.set(index, sum);
+            if a.dtype.is_float() {
+                real += a.get(index);
+                made.set(index, real);
+            } else {
+                whole += a.int(index);
+                made.set_int(index, in_range(whole, a.dtype)?);
+            }
         }
     }
     Ok(made)

@@ -1,60 +1,140 @@
 //! Operations element by element.
 
-use serde_json::Value as Json;
+use kino_contract::ops::{Compare, Join, Map, Refusal, Result};
 
 use super::super::array::Array;
-use super::super::held::Outcome;
-use super::{Call, expect_same_type, joined, spread};
+use super::{Call, spread};
 use crate::DType;
 
 /// Two tensors, element by element.
-pub(super) fn join(name: &str, call: &Call<'_>) -> Outcome<Array> {
-    let [a, b] = call.exactly()?;
-    let dims = joined(&a.dims, &b.dims)?;
-    let dtype = expect_same_type(a, b)?;
-    let (dtype, of): (_, fn(f64, f64) -> f64) = match name {
-        "add" => (dtype, |a, b| a + b),
-        "sub" => (dtype, |a, b| a - b),
-        "mul" => (dtype, |a, b| a * b),
-        "div" => (dtype, |a, b| a / b),
-        "min" => (dtype, f64::min),
-        "max" => (dtype, f64::max),
-        "pow" => (dtype, f64::powf),
-        "eq" => (DType::U8, |a, b| f64::from(a == b)),
-        "ne" => (DType::U8, |a, b| f64::from(a != b)),
-        "lt" => (DType::U8, |a, b| f64::from(a < b)),
-        "le" => (DType::U8, |a, b| f64::from(a <= b)),
-        "gt" => (DType::U8, |a, b| f64::from(a > b)),
-        _ => (DType::U8, |a, b| f64::from(a >= b)),
-    };
-    Ok(Array::made(dtype, &dims, |index| {
-        of(a.get(spread(index, &dims, &a.dims)), b.get(spread(index, &dims, &b.dims)))
+pub(super) fn join(call: &Call<'_>, by: Join) -> Result<Array> {
+    let (a, b, dims) = (call.tensors[0], call.tensors[1], &call.plan.shape);
+    let both = |index| (spread(index, dims, &a.dims), spread(index, dims, &b.dims));
+    if a.dtype.is_float() {
+        return Ok(Array::real(a.dtype, dims, |index| {
+            let (i, k) = both(index);
+            let (x, y) = (a.get(i), b.get(k));
+            match by {
+                Join::Add => x + y,
+                Join::Sub => x - y,
+                Join::Mul => x * y,
+                Join::Div => x / y,
+                Join::Min => least(x, y),
+                Join::Max => -least(-x, -y),
+                // By logarithms -0 counts as 0: it has no sign to keep.
+                Join::Pow if x == 0.0 && b.count() > 1 => 0f64.powf(y),
+                Join::Pow => x.powf(y),
+            }
+        }));
+    }
+    if by == Join::Div && (0..b.count()).any(|index| b.int(index) == 0) {
+        return Err(Refusal::zero_divisor(a.dtype));
+    }
+    Ok(Array::whole(a.dtype, dims, |index| {
+        let (i, k) = both(index);
+        let (x, y) = (a.int(i), b.int(k));
+        match by {
+            Join::Add => x + y,
+            Join::Sub => x - y,
+            Join::Mul => x * y,
+            Join::Div => x / y,
+            Join::Min => x.min(y),
+            Join::Max => x.max(y),
+            Join::Pow => unreachable!("it takes no whole numbers"),
+        }
     }))
 }
 
-/// The function of one number that an operation is.
-pub(super) fn function(name: &str) -> Option<fn(f64) -> f64> {
-    Some(match name {
-        "neg" => |x| -x,
-        "abs" => f64::abs,
-        "exp" => f64::exp,
-        "log" => f64::ln,
-        "sqrt" => f64::sqrt,
-        "recip" => f64::recip,
-        "sin" => f64::sin,
-        "cos" => f64::cos,
-        "tanh" => f64::tanh,
-        "sigmoid" => sigmoid,
-        "relu" => |x| if x < 0.0 { 0.0 } else { x },
-        "silu" => |x| x * sigmoid(x),
-        "gelu" => |x| 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
-        "erf" => erf,
-        "floor" => f64::floor,
-        "ceil" => f64::ceil,
-        "round" => f64::round,
-        "sign" => |x| if x == 0.0 { 0.0 } else { x.signum() },
-        _ => return None,
+/// The lesser one; what is not a number wins.
+pub(super) fn least(x: f64, y: f64) -> f64 {
+    if x.is_nan() || x < y { x } else { y }
+}
+
+pub(super) fn compare(call: &Call<'_>, by: Compare) -> Array {
+    let (a, b, dims) = (call.tensors[0], call.tensors[1], &call.plan.shape);
+    Array::whole(DType::U8, dims, |index| {
+        let (i, k) = (spread(index, dims, &a.dims), spread(index, dims, &b.dims));
+        i128::from(match a.dtype.is_float() {
+            true => holds(by, &a.get(i), &b.get(k)),
+            false => holds(by, &a.int(i), &b.int(k)),
+        })
     })
+}
+
+fn holds<T: PartialOrd>(by: Compare, x: &T, y: &T) -> bool {
+    match by {
+        Compare::Eq => x == y,
+        Compare::Ne => x != y,
+        Compare::Lt => x < y,
+        Compare::Le => x <= y,
+        Compare::Gt => x > y,
+        Compare::Ge => x >= y,
+    }
+}
+
+/// An element of a where the condition holds, else of b.
+pub(super) fn choose(call: &Call<'_>) -> Array {
+    let (&[condition, a, b], dims) = (call.tensors, &call.plan.shape) else {
+        unreachable!("the plan has counted them")
+    };
+    let chosen = |index| {
+        let from = if condition.int(spread(index, dims, &condition.dims)) != 0 { a } else { b };
+        (from, spread(index, dims, &from.dims))
+    };
+    match a.dtype.is_float() {
+        true => Array::real(a.dtype, dims, |index| {
+            let (from, at) = chosen(index);
+            from.get(at)
+        }),
+        false => Array::whole(a.dtype, dims, |index| {
+            let (from, at) = chosen(index);
+            from.int(at)
+        }),
+    }
+}
+
+/// One tensor, element by element.
+pub(super) fn map(a: &Array, by: Map) -> Array {
+    match a.dtype.is_float() {
+        true => Array::real(a.dtype, &a.dims, |index| function(by, a.get(index))),
+        false => Array::whole(a.dtype, &a.dims, |index| whole(by, a.int(index))),
+    }
+}
+
+fn function(by: Map, x: f64) -> f64 {
+    match by {
+        Map::Neg => -x,
+        Map::Abs => x.abs(),
+        Map::Exp => x.exp(),
+        Map::Log => x.ln(),
+        Map::Sqrt => x.sqrt(),
+        Map::Recip => x.recip(),
+        Map::Sin => x.sin(),
+        Map::Cos => x.cos(),
+        Map::Tanh => x.tanh(),
+        Map::Sigmoid => sigmoid(x),
+        Map::Relu if x < 0.0 => 0.0,
+        Map::Relu => x,
+        Map::Silu => x * sigmoid(x),
+        Map::Gelu => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
+        Map::Erf => erf(x),
+        Map::Floor => x.floor(),
+        Map::Ceil => x.ceil(),
+        Map::Round => x.round(),
+        Map::Sign if x > 0.0 => 1.0,
+        Map::Sign if x < 0.0 => -1.0,
+        Map::Sign => 0.0,
+    }
+}
+
+fn whole(by: Map, x: i128) -> i128 {
+    match by {
+        Map::Neg => -x,
+        Map::Abs => x.abs(),
+        Map::Relu => x.max(0),
+        Map::Sign => x.signum(),
+        _ => x,
+    }
 }
 
 fn sigmoid(x: f64) -> f64 {
@@ -74,46 +154,35 @@ fn erf(x: f64) -> f64 {
     2.0 / std::f64::consts::PI.sqrt() * (-x * x).exp() * sum
 }
 
-/// One tensor, element by element.
-pub(super) fn map(call: &Call<'_>, function: fn(f64) -> f64) -> Outcome<Array> {
-    let a = call.only()?;
-    Ok(Array::made(a.dtype, &a.dims, |index| function(a.get(index))))
-}
-
-/// An element of a where the condition holds, else of b.
-pub(super) fn choose(call: &Call<'_>) -> Outcome<Array> {
-    let [condition, a, b] = call.exactly()?;
-    if condition.dtype != DType::U8 {
-        return Err(format!("the condition must be u8, found {}", condition.dtype));
+/// All but f64 is computed in f32.
+pub(super) fn affine(a: &Array, mul: f64, add: f64) -> Array {
+    match a.dtype {
+        DType::F64 => Array::real(a.dtype, &a.dims, |index| a.get(index) * mul + add),
+        dtype if dtype.is_float() => Array::real(dtype, &a.dims, |index| {
+            f64::from(a.get(index) as f32 * mul as f32 + add as f32)
+        }),
+        dtype => Array::whole(dtype, &a.dims, |index| a.int(index) * mul as i128 + add as i128),
     }
-    let dims = joined(&condition.dims, &joined(&a.dims, &b.dims)?)?;
-    Ok(Array::made(expect_same_type(a, b)?, &dims, |index| {
-        let from = if condition.get(spread(index, &dims, &condition.dims)) != 0.0 { a } else { b };
-        from.get(spread(index, &dims, &from.dims))
-    }))
 }
 
-pub(super) fn affine(call: &Call<'_>) -> Outcome<Array> {
-    let a = call.only()?;
-    let (mul, add) = (call.need("mul", Json::as_f64)?, call.need("add", Json::as_f64)?);
-    Ok(Array::made(a.dtype, &a.dims, |index| a.get(index) * mul + add))
+/// The bounds are rounded to the type first.
+pub(super) fn clamp(a: &Array, min: Option<f64>, max: Option<f64>) -> Array {
+    let end = |end| Array::real(a.dtype, &[], |_| end).get(0);
+    let (min, max) = (min.map(end), max.map(end));
+    Array::real(a.dtype, &a.dims, |index| {
+        let x = a.get(index);
+        let x = min.filter(|min| x < *min).unwrap_or(x);
+        max.filter(|max| x > *max).unwrap_or(x)
+    })
 }
 
-pub(super) fn clamp(call: &Call<'_>) -> Outcome<Array> {
-    let a = call.only()?;
-    let (min, max) = (call.need("min", Json::as_f64)?, call.need("max", Json::as_f64)?);
-    if min > max || min.is_nan() || max.is_nan() {
-        return Err(format!("the least, {min}, is not below the greatest, {max}"));
+pub(super) fn clamp_whole(a: &Array, [min, max]: [i64; 2]) -> Array {
+    Array::whole(a.dtype, &a.dims, |index| a.int(index).clamp(min.into(), max.into()))
+}
+
+pub(crate) fn cast(a: &Array, dtype: DType) -> Array {
+    match a.dtype.is_float() {
+        true => Array::real(dtype, &a.dims, |index| a.get(index)),
+        false => Array::whole(dtype, &a.dims, |index| a.int(index)),
     }
-    Ok(Array::made(a.dtype, &a.dims, |index| a.get(index).clamp(min, max)))
-}
-
-pub(super) fn cast(call: &Call<'_>) -> Outcome<Array> {
-    let a = call.only()?;
-    let name = call.text("dtype")?;
-    let dtype = DType::from_name(&name).ok_or_else(|| format!("there is no type `{name}`"))?;
-    if dtype == a.dtype {
-        return Ok(a.clone());
-    }
-    Ok(Array::made(dtype, &a.dims, |index| a.get(index)))
 }

@@ -1,114 +1,58 @@
 //! Products of matrices, convolutions, sizes of images.
 
-use serde_json::Value as Json;
+use kino_contract::ops::{Conv, Filter};
 
 use super::super::array::Array;
-use super::super::held::Outcome;
-use super::{Call, expect_same_type, joined, spread};
+use super::{Call, spread};
 
 /// `[…, m, k]` times `[…, k, n]`; leading dimensions broadcast.
-pub(super) fn matmul(call: &Call<'_>) -> Outcome<Array> {
-    let [a, b] = call.exactly()?;
-    let refused =
-        || format!("expected […, m, k] and […, k, n], found {:?} and {:?}", a.dims, b.dims);
-    let ([lead_a @ .., m, k], [lead_b @ .., k_too, n]) = (a.dims.as_slice(), b.dims.as_slice())
-    else {
-        return Err(refused());
-    };
-    if k != k_too {
-        return Err(refused());
-    }
-    let lead = joined(lead_a, lead_b)?;
-    let dims: Vec<_> = lead.iter().copied().chain([*m, *n]).collect();
-    Ok(Array::made(expect_same_type(a, b)?, &dims, |index| {
+pub(super) fn matmul(call: &Call<'_>) -> Array {
+    let (a, b, dims) = (call.tensors[0], call.tensors[1], &call.plan.shape);
+    let (lead, lead_a) = (&dims[..dims.len() - 2], &a.dims[..a.dims.len() - 2]);
+    let (lead_b, [k, n]) = (&b.dims[..b.dims.len() - 2], [b.dims.len() - 2, b.dims.len() - 1]);
+    let (m, k, n) = (dims[dims.len() - 2], b.dims[k], b.dims[n]);
+    Array::real(a.dtype, dims, |index| {
         let (batch, row, column) = (index / (m * n), index / n % m, index % n);
-        let (in_a, in_b) = (spread(batch, &lead, lead_a), spread(batch, &lead, lead_b));
+        let (in_a, in_b) = (spread(batch, lead, lead_a), spread(batch, lead, lead_b));
         let term = |i: usize| a.get((in_a * m + row) * k + i) * b.get((in_b * k + i) * n + column);
-        (0..*k).map(term).sum()
-    }))
-}
-
-/// The sizes of a convolution.
-struct Sizes {
-    channels: usize,
-    height: usize,
-    width: usize,
-    of_group: usize,
-    outs_of_group: usize,
-    kernel: [usize; 2],
-    stride: usize,
-    padding: usize,
-    dilation: usize,
+        (0..k).map(term).sum()
+    })
 }
 
 /// Convolves `[n, c, h, w]` with `[o, c/groups, kh, kw]`.
-pub(super) fn conv2d(call: &Call<'_>) -> Outcome<Array> {
-    let (x, weight, bias) = match call.tensors {
-        [x, weight] => (*x, *weight, None),
-        [x, weight, bias] => (*x, *weight, Some(*bias)),
-        other => return Err(format!("expected 2 or 3 tensors, found {}", other.len())),
+pub(super) fn conv2d(call: &Call<'_>, moves: Conv) -> Array {
+    let (x, weight, bias) = (call.tensors[0], call.tensors[1], call.tensors.get(2));
+    let &[_, outs, rows, columns] = call.plan.shape.as_slice() else {
+        unreachable!("the plan has four sizes")
     };
-    let refused = || format!("weight {:?} does not fit {:?}", weight.dims, x.dims);
-    let (&[n, channels, height, width], &[outs, of_group, kh, kw]) =
-        (x.dims.as_slice(), weight.dims.as_slice())
-    else {
-        return Err(refused());
-    };
-    let size = |key: &str, unless: usize| {
-        let size = call.get(key, |json| json.as_u64().map(|size| size as usize));
-        size.map(|size| size.unwrap_or(unless))
-    };
-    let (stride, padding) = (size("stride", 1)?, size("padding", 0)?);
-    let (dilation, groups) = (size("dilation", 1)?, size("groups", 1)?);
-    let odd = [stride, dilation, groups, kh, kw].contains(&0);
-    if odd || channels != of_group * groups || outs % groups != 0 {
-        return Err(refused());
-    }
-    if bias.is_some_and(|bias| bias.dims != [outs]) {
-        return Err(format!("expected a bias [{outs}]"));
-    }
-    let length = |size: usize, kernel: usize| {
-        (size + 2 * padding).checked_sub(dilation * (kernel - 1) + 1).map(|rest| rest / stride + 1)
-    };
-    let (rows, columns) = (length(height, kh), length(width, kw));
-    let (rows, columns) = (rows.ok_or_else(refused)?, columns.ok_or_else(refused)?);
-    let outs_of_group = outs / groups;
-    let kernel = [kh, kw];
-    let sizes = Sizes {
-        channels,
-        height,
-        width,
-        of_group,
-        outs_of_group,
-        kernel,
-        stride,
-        padding,
-        dilation,
-    };
-    Ok(Array::made(expect_same_type(x, weight)?, &[n, outs, rows, columns], |index| {
+    Array::real(x.dtype, &call.plan.shape, |index| {
         let (image, out) = (index / (outs * rows * columns), index / (rows * columns) % outs);
         let (row, column) = (index / columns % rows, index % columns);
-        convolved(x, weight, &sizes, [image, out, row, column])
-            + bias.map_or(0.0, |bias| bias.get(out))
-    }))
+        let bias = bias.map_or(0.0, |bias| bias.get(out));
+        convolved(x, weight, moves, [image, out, row, column]) + bias
+    })
 }
 
-fn convolved(x: &Array, weight: &Array, sizes: &Sizes, at: [usize; 4]) -> f64 {
+fn convolved(x: &Array, weight: &Array, moves: Conv, at: [usize; 4]) -> f64 {
     let [image, out, row, column] = at;
-    let [kh, kw] = sizes.kernel;
-    let first = out / sizes.outs_of_group * sizes.of_group;
+    let (&[_, channels, height, width], &[outs, of_group, kh, kw]) =
+        (x.dims.as_slice(), weight.dims.as_slice())
+    else {
+        unreachable!("the plan has seen four sizes of each")
+    };
+    let first = out / (outs / moves.groups) * of_group;
     let mut sum = 0.0;
     for (c, y, z) in
-        (0..sizes.of_group).flat_map(|c| (0..kh).flat_map(move |y| (0..kw).map(move |z| (c, y, z))))
+        (0..of_group).flat_map(|c| (0..kh).flat_map(move |y| (0..kw).map(move |z| (c, y, z))))
     {
         let from = |at: usize, k: usize| {
-            (at * sizes.stride + k * sizes.dilation).checked_sub(sizes.padding)
+            (at * moves.stride + k * moves.dilation).checked_sub(moves.padding)
         };
         let (Some(row), Some(column)) = (from(row, y), from(column, z)) else { continue };
-        if row < sizes.height && column < sizes.width {
-            let channel = image * sizes.channels + first + c;
-            sum += x.get((channel * sizes.height + row) * sizes.width + column)
-                * weight.get(((out * sizes.of_group + c) * kh + y) * kw + z);
+        if row < height && column < width {
+            let channel = image * channels + first + c;
+            sum += x.get((channel * height + row) * width + column)
+                * weight.get(((out * of_group + c) * kh + y) * kw + z);
         }
     }
     sum
@@ -118,22 +62,20 @@ fn convolved(x: &Array, weight: &Array, sizes: &Sizes, at: [usize; 4]) -> f64 {
 type Taps = (usize, Vec<f64>);
 
 /// `[n, c, h, w]` in another size, half-pixel centres.
-pub(super) fn resize(call: &Call<'_>) -> Outcome<Array> {
-    let a = call.only()?;
-    let &[n, c, h, w] = a.dims.as_slice() else {
-        return Err(format!("expected [n, c, h, w], found {:?}", a.dims));
+pub(super) fn resize(call: &Call<'_>, filter: Filter) -> Array {
+    let (a, shape) = (call.tensors[0], &call.plan.shape);
+    let (&[_, _, h, w], &[_, _, height, width]) = (a.dims.as_slice(), shape.as_slice()) else {
+        unreachable!("the plan has seen four sizes of each")
     };
-    let (height, width) = (call.size("height")?, call.size("width")?);
-    let filter = call.get("filter", |json: &Json| json.as_str().map(str::to_owned))?;
-    let filter = filter.unwrap_or_else(|| "bilinear".into());
-    if !["nearest", "bilinear", "lanczos"].contains(&filter.as_str()) {
-        return Err(format!("there is no filter `{filter}`"));
+    let (rows, columns) = (taps(h, height, filter), taps(w, width, filter));
+    if filter == Filter::Nearest || (h, w) == (height, width) {
+        return a.moved(shape, |index| {
+            let (plane, row, column) =
+                (index / (height * width), index / width % height, index % width);
+            Some((plane * h + nearest(h, height, row)) * w + nearest(w, width, column))
+        });
     }
-    if h == 0 || w == 0 {
-        return Err(format!("{:?} has no pixel", a.dims));
-    }
-    let (rows, columns) = (taps(h, height, &filter), taps(w, width, &filter));
-    Ok(Array::made(a.dtype, &[n, c, height, width], |index| {
+    Array::real(a.dtype, shape, |index| {
         let (plane, row, column) =
             (index / (height * width), index / width % height, index % width);
         let ((top, down), (left, across)) = (&rows[row], &columns[column]);
@@ -143,24 +85,26 @@ pub(super) fn resize(call: &Call<'_>) -> Outcome<Array> {
                 sum += v * u * a.get((plane * h + top + y) * w + left + x);
             }
         }
-        sum
-    }))
+        if a.dtype.is_float() { sum } else { sum.round() }
+    })
 }
 
-fn taps(from: usize, to: usize, filter: &str) -> Vec<Taps> {
+/// ⌊(at + ½)·from/to⌋, in whole numbers.
+fn nearest(from: usize, to: usize, at: usize) -> usize {
+    ((2 * at as u128 + 1) * from as u128 / (2 * to as u128)) as usize
+}
+
+fn taps(from: usize, to: usize, filter: Filter) -> Vec<Taps> {
     let scale = from as f64 / to as f64;
+    let wide = scale.max(1.0);
+    let support = wide * if filter == Filter::Lanczos { 3.0 } else { 1.0 };
     let tap = |at: usize| {
         let centre = (at as f64 + 0.5) * scale;
-        if filter == "nearest" {
-            return ((centre as usize).min(from - 1), vec![1.0]);
-        }
-        let wide = scale.max(1.0);
-        let support = wide * if filter == "lanczos" { 3.0 } else { 1.0 };
         let first = (centre - support + 0.5).max(0.0) as usize;
         let last = ((centre + support + 0.5) as usize).min(from);
         let weight = |at: usize| {
             let x = (at as f64 + 0.5 - centre) / wide;
-            if filter == "lanczos" { lanczos(x) } else { (1.0 - x.abs()).max(0.0) }
+            if filter == Filter::Lanczos { lanczos(x) } else { (1.0 - x.abs()).max(0.0) }
         };
         let weights: Vec<_> = (first..last).map(weight).collect();
         let sum: f64 = weights.iter().sum();

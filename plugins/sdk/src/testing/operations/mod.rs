@@ -1,175 +1,73 @@
-//! Reference forms of every operation of the contract: one loop each, computed in f64.
+//! Reference forms of every operation of the contract: one loop each.
+//!
+//! [`kino_contract::ops::plan`] says what is to be computed, here as in the engine. Whole numbers
+//! are computed exactly and wrap around, all others in f64 and rounded once.
 
 mod along;
 mod elements;
 mod image;
 mod shapes;
 
-use serde_json::Value as Json;
+use kino_contract::ops::{Op, Operand, Plan};
+
+pub(crate) use elements::cast;
 
 use super::array::Array;
 use super::held::Outcome;
-use crate::DType;
 
-/// Every operation, as the contract lists them.
-pub(crate) const NAMES: &[&str] = &[
-    "add",
-    "sub",
-    "mul",
-    "div",
-    "min",
-    "max",
-    "pow",
-    "eq",
-    "ne",
-    "lt",
-    "le",
-    "gt",
-    "ge",
-    "where",
-    "neg",
-    "abs",
-    "exp",
-    "log",
-    "sqrt",
-    "recip",
-    "sin",
-    "cos",
-    "tanh",
-    "sigmoid",
-    "relu",
-    "silu",
-    "gelu",
-    "erf",
-    "floor",
-    "ceil",
-    "round",
-    "sign",
-    "affine",
-    "clamp",
-    "sum",
-    "mean",
-    "max_of",
-    "min_of",
-    "argmax",
-    "argmin",
-    "softmax",
-    "cumsum",
-    "matmul",
-    "conv2d",
-    "resize",
-    "cast",
-    "reshape",
-    "permute",
-    "slice",
-    "concat",
-    "gather",
-    "index_select",
-    "broadcast",
-    "flip",
-    "pad",
-    "contiguous",
-    "to_host",
-];
+/// What an operation works on.
+pub(crate) struct Call<'a> {
+    /// They fit the plan.
+    tensors: &'a [&'a Array],
+    plan: &'a Plan,
+}
 
 /// Computes an operation.
 pub(crate) fn compute(name: &str, tensors: &[&Array], attributes: &str) -> Outcome<Array> {
-    let attributes: Json = match attributes {
-        "" => Json::Null,
-        text => serde_json::from_str(text).map_err(|error| format!("attributes: {error}"))?,
-    };
-    let call = Call { tensors, attributes: &attributes };
-    let computed = match name {
-        "add" | "sub" | "mul" | "div" | "min" | "max" | "pow" | "eq" | "ne" | "lt" | "le"
-        | "gt" | "ge" => elements::join(name, &call),
-        "where" => elements::choose(&call),
-        "affine" => elements::affine(&call),
-        "clamp" => elements::clamp(&call),
-        "cast" => elements::cast(&call),
-        "sum" | "mean" | "max_of" | "min_of" => along::reduce(name, &call),
-        "argmax" | "argmin" => along::arg(name, &call),
-        "softmax" => along::softmax(&call),
-        "cumsum" => along::cumsum(&call),
-        "matmul" => image::matmul(&call),
-        "conv2d" => image::conv2d(&call),
-        "resize" => image::resize(&call),
-        "reshape" => shapes::reshape(&call),
-        "permute" => shapes::permute(&call),
-        "slice" => shapes::slice(&call),
-        "concat" => shapes::concat(&call),
-        "gather" => shapes::gather(&call),
-        "index_select" => shapes::index_select(&call),
-        "broadcast" => shapes::broadcast(&call),
-        "flip" => shapes::flip(&call),
-        "pad" => shapes::pad(&call),
-        "contiguous" | "to_host" => call.only().cloned(),
-        _ => match elements::function(name) {
-            Some(function) => elements::map(&call, function),
-            None => Err("there is no such operation".to_owned()),
-        },
-    };
-    computed.map_err(|why| format!("{name}: {why}"))
+    let operands: Vec<_> =
+        tensors.iter().map(|array| Operand { dtype: array.dtype, dims: &array.dims }).collect();
+    let plan =
+        kino_contract::ops::plan(name, &operands, attributes).map_err(|why| why.to_string())?;
+    run(&Call { tensors, plan: &plan }).map_err(|why| why.of(name).to_string())
 }
 
-/// An operation's tensors and attributes, and how they are read.
-pub(crate) struct Call<'a> {
-    tensors: &'a [&'a Array],
-    attributes: &'a Json,
-}
-
-impl<'a> Call<'a> {
-    fn exactly<const N: usize>(&self) -> Outcome<[&'a Array; N]> {
-        let found = self.tensors.len();
-        self.tensors.try_into().map_err(|_| format!("expected {N} tensors, found {found}"))
+fn run(call: &Call<'_>) -> kino_contract::ops::Result<Array> {
+    let Plan { op, dtype, shape } = call.plan;
+    kino_contract::ops::fits("a result", shape, *dtype, kino_contract::ops::MOST)?;
+    if let Op::Gather(dim) | Op::IndexSelect(dim) = op {
+        shapes::check_indices(call.tensors[1], call.tensors[0], *dim)?;
     }
-
-    fn only(&self) -> Outcome<&'a Array> {
-        self.exactly::<1>().map(|[only]| only)
+    if shape.contains(&0) {
+        return Ok(Array::zeros(*dtype, shape));
     }
-
-    fn get<T>(&self, key: &str, read: impl Fn(&Json) -> Option<T>) -> Outcome<Option<T>> {
-        match self.attributes.get(key) {
-            None | Some(Json::Null) => Ok(None),
-            Some(found) => {
-                let value = read(found);
-                value.map(Some).ok_or_else(|| format!("attribute `{key}` cannot be {found}"))
-            }
-        }
-    }
-
-    fn need<T>(&self, key: &str, read: impl Fn(&Json) -> Option<T>) -> Outcome<T> {
-        self.get(key, read)?.ok_or_else(|| format!("attribute `{key}` is missing"))
-    }
-
-    fn size(&self, key: &str) -> Outcome<usize> {
-        self.need(key, |json| json.as_u64().map(|size| size as usize))
-    }
-
-    fn sizes(&self, key: &str) -> Outcome<Vec<i64>> {
-        self.need(key, |json| json.as_array()?.iter().map(Json::as_i64).collect())
-    }
-
-    fn truth(&self, key: &str) -> Outcome<bool> {
-        Ok(self.get(key, Json::as_bool)?.unwrap_or(false))
-    }
-
-    fn text(&self, key: &str) -> Outcome<String> {
-        self.need(key, |json| json.as_str().map(str::to_owned))
-    }
-
-    /// The dimension that `dim` means.
-    fn dim(&self, of: &Array) -> Outcome<usize> {
-        resolve(self.need("dim", Json::as_i64)?, of.dims.len())
-    }
-}
-
-/// A dimension, counted from the end where it is negative.
-fn resolve(dim: i64, rank: usize) -> Outcome<usize> {
-    let found = if dim < 0 { dim + rank as i64 } else { dim };
-    if (0..rank as i64).contains(&found) {
-        return Ok(found as usize);
-    }
-    Err(format!("a tensor of {rank} dimensions has no dimension {dim}"))
+    let a = call.tensors[0];
+    Ok(match op {
+        Op::Join(by) => return elements::join(call, *by),
+        Op::Reduce { by, dims } => return along::reduce(call, *by, dims),
+        Op::CumSum(dim) => return along::cumsum(a, *dim),
+        Op::Compare(by) => elements::compare(call, *by),
+        Op::Where => elements::choose(call),
+        Op::Map(by) => elements::map(a, *by),
+        Op::Affine { mul, add } => elements::affine(a, *mul, *add),
+        Op::Clamp { min, max } => elements::clamp(a, *min, *max),
+        Op::ClampWhole(ends) => elements::clamp_whole(a, *ends),
+        Op::Cast => elements::cast(a, *dtype),
+        Op::Arg { of, dim } => along::arg(call, *of, *dim),
+        Op::Softmax(dim) => along::softmax(a, *dim),
+        Op::MatMul => image::matmul(call),
+        Op::Conv2d(moves) => image::conv2d(call, *moves),
+        Op::Resize(filter) => image::resize(call, *filter),
+        Op::Reshape => a.moved(shape, Some),
+        Op::Permute(order) => shapes::permute(call, order),
+        Op::Slice { dim, start } => shapes::along(call, *dim, |at| Some(start + at)),
+        Op::Concat(dim) => shapes::concat(call, *dim),
+        Op::Gather(dim) => shapes::gather(call, *dim),
+        Op::IndexSelect(dim) => shapes::index_select(call, *dim),
+        Op::Broadcast => a.moved(shape, |index| Some(spread(index, shape, &a.dims))),
+        Op::Flip(dims) => shapes::flip(a, dims),
+        Op::Pad { dim, before, with, .. } => shapes::pad(call, *dim, *before, *with),
+        Op::Contiguous | Op::ToHost => a.clone(),
+    })
 }
 
 /// Elements from one to the next along each dimension.
@@ -204,28 +102,4 @@ fn spread(index: usize, to: &[usize], from: &[usize]) -> usize {
     let own: Vec<_> =
         place.iter().zip(from).map(|(at, &dim)| if dim == 1 { 0 } else { *at }).collect();
     index_of(&own, from)
-}
-
-/// The shape that two shapes broadcast to.
-fn joined(a: &[usize], b: &[usize]) -> Outcome<Vec<usize>> {
-    let rank = a.len().max(b.len());
-    let at = |dims: &[usize], dim: usize| {
-        let missing = rank - dims.len();
-        if dim < missing { 1 } else { dims[dim - missing] }
-    };
-    (0..rank)
-        .map(|dim| match (at(a, dim), at(b, dim)) {
-            (a, b) if a == b => Ok(a),
-            (1, b) => Ok(b),
-            (a, 1) => Ok(a),
-            _ => Err(format!("shapes {a:?} and {b:?} do not broadcast")),
-        })
-        .collect()
-}
-
-fn expect_same_type(a: &Array, b: &Array) -> Outcome<DType> {
-    if a.dtype == b.dtype {
-        return Ok(a.dtype);
-    }
-    Err(format!("both must have one element type, found {} and {}", a.dtype, b.dtype))
 }

@@ -4,12 +4,9 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use kino_node::{Error, Result};
 use kino_port::{Arity, Literal, Port, PortType, Range, Signature, Traits};
 use serde::Deserialize;
 use serde_json::Value as Json;
-
-use crate::manifest::is_word;
 
 /// The nodes of a plugin.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,9 +63,9 @@ struct WrittenPort {
     #[serde(default)]
     default: Option<Json>,
     #[serde(default)]
-    range: Option<[Json; 2]>,
+    range: Option<Vec<Json>>,
     #[serde(default)]
-    step: Option<i64>,
+    step: Option<Json>,
     #[serde(default)]
     choices: Vec<String>,
     #[serde(default)]
@@ -86,14 +83,14 @@ impl Descriptor {
     ///
     /// # Errors
     /// When it is no JSON of that form, or says what cannot be; the message names node and port.
-    pub fn read(json: &str) -> Result<Self> {
+    pub fn read(json: &str) -> Result<Self, String> {
         let written: Written = serde_json::from_str(json)
-            .map_err(|error| Error::failed(format!("the plugin's descriptor: {error}")))?;
+            .map_err(|error| format!("the plugin's descriptor: {error}"))?;
         let mut ids = HashSet::new();
         let mut nodes = Vec::with_capacity(written.nodes.len());
         for node in written.nodes {
             let id = node.id.clone();
-            let fault = |what: String| Error::failed(format!("the descriptor of `{id}`: {what}"));
+            let fault = |what: String| format!("the descriptor of `{id}`: {what}");
             if !ids.insert(node.id.clone()) {
                 return Err(fault("there are two nodes of this id".to_owned()));
             }
@@ -106,6 +103,12 @@ impl Descriptor {
     pub fn node(&self, id: &str) -> Option<&NodeSpec> {
         self.nodes.iter().find(|node| node.signature.name == id)
     }
+}
+
+/// Whether a text is letters a-z, digits and _, a letter first.
+pub fn is_word(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
 /// Whether a text is words of `a-z0-9_` with points between them, `least` of them or more.
@@ -173,25 +176,23 @@ fn read_port(written: &WrittenPort, is_input: bool) -> Result<Port, String> {
         Some(other) => return Err(format!("there is no arity `{other}`")),
     };
     let given = written.default.is_some() || written.range.is_some();
-    if !is_input && (given || arity != Arity::One) {
-        return Err("an output has neither default, range nor arity".into());
+    let more = !written.choices.is_empty() || written.draws || written.step.is_some();
+    if !is_input && (given || more || arity != Arity::One) {
+        return Err("an output has neither default, range, choices nor arity".into());
+    }
+    if is_input && written.like.is_some() {
+        return Err("an input is like none: outputs are".into());
     }
     if given && !ty.is_literal() {
         return Err(format!("a port of type {ty} has neither default nor range"));
     }
-    let range = match (&written.range, &ty) {
-        (None, _) => None,
-        (Some([min, max]), PortType::Real) => Some(Range::Real {
-            min: end(min, f64::NEG_INFINITY, Json::as_f64)?,
-            max: end(max, f64::INFINITY, Json::as_f64)?,
-        }),
-        (Some([min, max]), PortType::Int) => Some(Range::Int {
-            min: end(min, i128::MIN, whole)?,
-            max: end(max, i128::MAX, whole)?,
-            step: i128::from(written.step.unwrap_or(1).max(1)),
-        }),
-        _ => return Err(format!("a port of type {ty} has no range")),
-    };
+    if !written.choices.is_empty() && ty != PortType::Text {
+        return Err(format!("a port of type {ty} has no choices"));
+    }
+    if written.draws && ty != PortType::Int {
+        return Err(format!("a port of type {ty} does not draw"));
+    }
+    let range = range(written, &ty)?;
     let empty = match range {
         Some(Range::Real { min, max }) => min > max,
         Some(Range::Int { min, max, .. }) => min > max,
@@ -209,11 +210,41 @@ fn read_port(written: &WrittenPort, is_input: bool) -> Result<Port, String> {
         unit: Cow::Owned(written.unit.clone()),
         about: Cow::Owned(written.about.clone()),
         lazy: false,
-        draws: written.draws && ty == PortType::Int,
+        draws: written.draws,
         ty,
     };
     let default = written.default.as_ref().map(|json| literal(json, &port)).transpose()?;
     Ok(Port { default, ..port })
+}
+
+fn range(written: &WrittenPort, ty: &PortType) -> Result<Option<Range>, String> {
+    let ends = match written.range.as_deref() {
+        None => None,
+        Some([min, max]) => Some((min, max)),
+        Some(_) => return Err("a range is its least and its greatest".into()),
+    };
+    let range = match (ends, ty) {
+        (None, _) => None,
+        (Some((min, max)), PortType::Real) => Some(Range::Real {
+            min: end(min, f64::NEG_INFINITY, Json::as_f64)?,
+            max: end(max, f64::INFINITY, Json::as_f64)?,
+        }),
+        (Some((min, max)), PortType::Int) => Some(Range::Int {
+            min: end(min, i128::MIN, whole)?,
+            max: end(max, i128::MAX, whole)?,
+            step: 1,
+        }),
+        _ => return Err(format!("a port of type {ty} has no range")),
+    };
+    let Some(step) = &written.step else { return Ok(range) };
+    match (range, whole(step)) {
+        (Some(Range::Int { min, max, .. }), Some(step)) if step > 0 && min > i128::MIN => {
+            Ok(Some(Range::Int { min, max, step }))
+        }
+        _ => Err(format!(
+            "the step {step}: steps are whole numbers from 1, from the least of a range of Int"
+        )),
+    }
 }
 
 fn whole(json: &Json) -> Option<i128> {
@@ -245,7 +276,7 @@ fn literal(json: &Json, port: &Port) -> Result<Literal, String> {
 mod tests {
     use super::*;
 
-    fn one(node: &str) -> Result<NodeSpec> {
+    fn one(node: &str) -> Result<NodeSpec, String> {
         let read = Descriptor::read(&format!("{{\"nodes\": [{node}], \"later\": 1}}"))?;
         Ok(read.nodes.into_iter().next().expect("a node"))
     }
@@ -295,9 +326,36 @@ mod tests {
             (port(r#"{"name": "a", "type": "Real", "range": [3, 1]}"#), "the range is empty"),
             (port(r#"{"name": "a", "type": "Frames", "default": 1}"#), "neither default nor range"),
             (port(r#"{"name": "a", "type": "Text", "arity": "many"}"#), "no arity `many`"),
+            (
+                port(r#"{"name": "a", "type": "Int", "range": [0, 8], "step": 0.5}"#),
+                "port `a`: the step 0.5: steps are whole numbers",
+            ),
+            (port(r#"{"name": "a", "type": "Int", "step": 2}"#), "from the least of a range"),
+            (
+                port(r#"{"name": "a", "type": "Real", "range": [0, 1], "step": 1}"#),
+                "a range of Int",
+            ),
+            (port(r#"{"name": "a", "type": "Real", "range": [0]}"#), "least and its greatest"),
+            (port(r#"{"name": "a", "type": "Int", "range": ["x", 1]}"#), "no end of a range"),
+            (port(r#"{"name": "a", "type": "Int", "choices": ["x"]}"#), "has no choices"),
+            (port(r#"{"name": "a", "type": "Text", "draws": true}"#), "does not draw"),
+            (port(r#"{"name": "a", "type": "Text", "like": "b"}"#), "an input is like none"),
+            (
+                r#"{"id": "a.b", "version": "1",
+                "outputs": [{"name": "x", "type": "Text", "like": "y"}]}"#
+                    .into(),
+                "output `x` is like no input `y`",
+            ),
+            (
+                r#"{"id": "a.b", "version": "1", "guider": true,
+                "inputs": [{"name": "mask", "type": "Mask"}],
+                "outputs": [{"name": "guider", "type": "Guider"}]}"#
+                    .into(),
+                "the parameters of a guider are texts",
+            ),
         ];
         for (node, expected) in cases {
-            let error = one(&node).unwrap_err().to_string();
+            let error = one(&node).unwrap_err();
             assert!(error.contains(expected), "{node}\n{error}");
         }
     }

@@ -1,0 +1,12 @@
+//! What the contract with plugins means, on both of its sides.
+//!
+//! `kino-abi` holds its form in memory; this crate reads what passes as text: the [`Descriptor`] of
+//! a plugin's nodes, and calls of operations on tensors ([`ops`]). The engine's hosts and the SDK's
+//! reference host both use it, so that what a plugin's own tests take, the engine takes, too.
+
+pub mod descriptor;
+mod dtype;
+pub mod ops;
+
+pub use descriptor::{Descriptor, NodeSpec, is_word};
+pub use dtype::DType;
