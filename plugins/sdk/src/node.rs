@@ -156,8 +156,14 @@ impl PortSpec {
 
     /// With a range, both ends included.
     #[must_use]
-    pub fn range(mut self, range: impl Bounds) -> Self {
+    pub fn range(self, range: impl Bounds) -> Self {
         let (least, most) = range.ends();
+        self.ends(least, most)
+    }
+
+    /// With a range, both ends included; null is no end.
+    #[must_use]
+    pub fn ends(mut self, least: Json, most: Json) -> Self {
         let ends = json!([self.literal(least), self.literal(most)]);
         self.keys.insert("range".into(), ends);
         self
@@ -202,6 +208,8 @@ pub struct NodeSpec {
     pub inputs: Vec<PortSpec>,
     /// The outputs.
     pub outputs: Vec<PortSpec>,
+    /// What the node's attribute calls its outputs.
+    pub names: &'static [&'static str],
     /// `heavy`, `expensive`, `state`, `guider`, where they hold.
     pub traits: &'static [&'static str],
 }
@@ -215,6 +223,14 @@ impl NodeSpec {
                 let message = format!("`{}` has two ports called `{}`", self.id, pair[0]);
                 return Err(Error::new(message).hint("`outputs(\"a\", \"b\")` names outputs"));
             }
+        }
+        let found: Vec<_> = self.outputs.iter().map(PortSpec::name).collect();
+        if !found.starts_with(self.names) {
+            let (id, names, found) = (self.id, self.names.join(", "), found.join(", "));
+            let message = format!("`{id}` names the outputs {names}, and gives {found}");
+            return Err(
+                Error::new(message).hint("name as many as there are, or fields of a struct")
+            );
         }
         Ok(())
     }
@@ -240,7 +256,7 @@ impl NodeSpec {
 /// The descriptor of some nodes.
 ///
 /// # Errors
-/// When two ports of one node or two nodes have one name.
+/// When two ports of one node or two nodes have one name, or outputs are named that it lacks.
 pub fn descriptor(nodes: &[NodeDef]) -> Result<String> {
     let mut types = BTreeMap::new();
     let mut found: Vec<Json> = Vec::new();

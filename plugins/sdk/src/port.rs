@@ -245,6 +245,34 @@ impl<T: IntoValue> Output for Vec<T> {
     }
 }
 
+impl<T: IntoValue> Output for Option<Vec<T>> {
+    fn type_name() -> String {
+        <Vec<T> as Output>::type_name()
+    }
+
+    fn describe(port: &mut PortSpec) {
+        T::describe(port);
+    }
+
+    fn give(self) -> Result<Option<Value>> {
+        self.map_or(Ok(None), Output::give)
+    }
+}
+
+impl<T: IntoValue> Output for Option<Vec<(String, T)>> {
+    fn type_name() -> String {
+        <Vec<T> as Output>::type_name()
+    }
+
+    fn describe(port: &mut PortSpec) {
+        T::describe(port);
+    }
+
+    fn give(self) -> Result<Option<Value>> {
+        self.map_or(Ok(None), Output::give)
+    }
+}
+
 impl<T: IntoValue> Output for Vec<(String, T)> {
     fn type_name() -> String {
         format!("List({})", <T as Typed>::type_name())

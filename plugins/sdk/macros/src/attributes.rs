@@ -3,7 +3,9 @@
 use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
-use syn::{Attribute, Error, Expr, Ident, Lit, LitStr, Meta, Result, Token, parenthesized};
+use syn::{
+    Attribute, Error, Expr, Ident, Lit, LitStr, Meta, RangeLimits, Result, Token, parenthesized,
+};
 
 /// What stands in `#[node(…)]`.
 pub(crate) struct NodeKeys {
@@ -12,14 +14,21 @@ pub(crate) struct NodeKeys {
     pub(crate) about: Option<LitStr>,
     pub(crate) heavy: bool,
     pub(crate) expensive: bool,
-    pub(crate) guider: bool,
     pub(crate) outputs: Vec<LitStr>,
     pub(crate) like: Option<LitStr>,
 }
 
+/// The keys of an input.
+pub(crate) const OF_INPUT: &[&str] =
+    &["default", "range", "step", "unit", "choices", "draws", "about", "name"];
+/// The keys of an output.
+pub(crate) const OF_OUTPUT: &[&str] = &["about", "name", "like"];
+
 /// What stands in `#[param(…)]`, `#[port(…)]` and `#[output(…)]`.
 #[derive(Default)]
 pub(crate) struct PortKeys {
+    /// The first key that is given.
+    pub(crate) first: Option<Ident>,
     pub(crate) name: Option<LitStr>,
     pub(crate) default: Option<Expr>,
     pub(crate) range: Option<Expr>,
@@ -65,7 +74,7 @@ fn keys(
 impl Parse for NodeKeys {
     fn parse(input: ParseStream<'_>) -> Result<Self> {
         let (mut id, mut version, mut about, mut like) = (None, None, None, None);
-        let (mut heavy, mut expensive, mut guider, mut outputs) = (false, false, false, vec![]);
+        let (mut heavy, mut expensive, mut outputs) = (false, false, vec![]);
         keys(input, |key, input| {
             match key.to_string().as_str() {
                 "id" => id = Some(value(input)?),
@@ -74,7 +83,6 @@ impl Parse for NodeKeys {
                 "like" => like = Some(value(input)?),
                 "heavy" => heavy = true,
                 "expensive" => expensive = true,
-                "guider" => guider = true,
                 "output" => outputs = vec![value(input)?],
                 "outputs" => outputs = texts(input)?,
                 _ => {
@@ -82,7 +90,7 @@ impl Parse for NodeKeys {
                         key.span(),
                         format!(
                             "there is no key `{key}`: expected id, version, about, heavy, \
-                             expensive, guider, output, outputs or like"
+                             expensive, output, outputs or like"
                         ),
                     ));
                 }
@@ -97,20 +105,25 @@ impl Parse for NodeKeys {
         check_dotted(&id)?;
         let version = version.ok_or_else(|| need("version", "1.0.0"))?;
         outputs.iter().try_for_each(check_name)?;
-        Ok(NodeKeys { id, version, about, heavy, expensive, guider, outputs, like })
+        Ok(NodeKeys { id, version, about, heavy, expensive, outputs, like })
     }
 }
 
 impl PortKeys {
-    /// Takes what stands in the attributes called `names` away from them.
-    pub(crate) fn take(attributes: &mut Vec<Attribute>, names: &[&str]) -> Result<Self> {
+    /// Takes what stands in the attributes called `names` away from them; `known` are the keys that
+    /// mean something there.
+    pub(crate) fn take(
+        attributes: &mut Vec<Attribute>,
+        names: &[&str],
+        known: &[&str],
+    ) -> Result<Self> {
         let mut found = PortKeys::default();
         let mut problem: Option<Error> = None;
         attributes.retain(|attribute| {
             if !names.iter().any(|name| attribute.path().is_ident(name)) {
                 return true;
             }
-            if let Err(error) = found.read(attribute) {
+            if let Err(error) = found.read(attribute, known) {
                 match &mut problem {
                     Some(problem) => problem.combine(error),
                     None => problem = Some(error),
@@ -124,12 +137,20 @@ impl PortKeys {
         }
     }
 
-    fn read(&mut self, attribute: &Attribute) -> Result<()> {
+    fn read(&mut self, attribute: &Attribute, known: &[&str]) -> Result<()> {
         if matches!(attribute.meta, Meta::Path(_)) {
             return Ok(());
         }
         attribute.parse_args_with(|input: ParseStream<'_>| {
-            keys(input, |key, input| self.key(key, input))
+            keys(input, |key, input| {
+                if !known.contains(&key.to_string().as_str()) {
+                    let known = known.join(", ");
+                    let message = format!("there is no key `{key}` here: expected one of {known}");
+                    return Err(Error::new(key.span(), message));
+                }
+                self.first.get_or_insert_with(|| key.clone());
+                self.key(key, input)
+            })
         })
     }
 
@@ -141,24 +162,29 @@ impl PortKeys {
                 self.name = Some(name);
             }
             "default" => self.default = Some(widened(value(input)?)),
-            "range" => self.range = Some(widened(value(input)?)),
+            "range" => self.range = Some(range(value(input)?)?),
             "step" => self.step = Some(widened(value(input)?)),
             "unit" => self.unit = Some(value(input)?),
             "about" => self.about = Some(value(input)?),
             "like" => self.like = Some(value(input)?),
             "choices" => self.choices = texts(input)?,
-            "draws" => self.draws = true,
-            _ => {
-                return Err(Error::new(
-                    key.span(),
-                    format!(
-                        "there is no key `{key}`: expected default, range, step, unit, choices, \
-                         draws, about, name or like"
-                    ),
-                ));
-            }
+            _ => self.draws = true,
         }
         Ok(())
+    }
+}
+
+/// Ranges include both of their ends, so that what they say is what fits.
+fn range(expression: Expr) -> Result<Expr> {
+    match &expression {
+        Expr::Group(group) => range((*group.expr).clone()),
+        Expr::Paren(paren) => range((*paren.expr).clone()),
+        Expr::Range(ends)
+            if matches!(ends.limits, RangeLimits::HalfOpen(_)) && ends.end.is_some() =>
+        {
+            Err(Error::new_spanned(ends, "a range includes its end: expected `least..=greatest`"))
+        }
+        _ => Ok(widened(expression)),
     }
 }
 
@@ -173,6 +199,8 @@ fn widened(mut expression: Expr) -> Expr {
                 literal.lit = Lit::Int(syn::LitInt::new(&digits, int.span()));
             }
         }
+        Expr::Group(group) => *group.expr = widened((*group.expr).clone()),
+        Expr::Paren(paren) => *paren.expr = widened((*paren.expr).clone()),
         Expr::Unary(unary) => *unary.expr = widened((*unary.expr).clone()),
         Expr::Range(range) => {
             for end in [&mut range.start, &mut range.end].into_iter().flatten() {

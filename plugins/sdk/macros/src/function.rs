@@ -2,10 +2,10 @@
 
 use proc_macro2::TokenStream;
 use quote::quote;
-use syn::{Error, ItemFn, Result};
+use syn::{Error, ItemFn, Result, parse_quote};
 
 use crate::attributes::{NodeKeys, docs};
-use crate::ports::{outputs, params, result_of, spec, taken};
+use crate::ports::{Expansion, local, outputs, params, result_of, spec, taken};
 
 /// The function as it is, a type of its name that stands for the node, and the node.
 pub(crate) fn expand(keys: &NodeKeys, mut function: ItemFn) -> Result<TokenStream> {
@@ -13,50 +13,29 @@ pub(crate) fn expand(keys: &NodeKeys, mut function: ItemFn) -> Result<TokenStrea
     if found.has_self {
         return Err(Error::new_spanned(&function.sig, "put the attribute before the `impl` block"));
     }
-    let name = &function.sig.ident;
-    let cx = found.has_cx.then(|| quote!(cx,));
+    let (name, cx) = (&function.sig.ident, local("cx"));
+    let cx = found.has_cx.then(|| quote!(#cx,));
     let (takes, given) = taken(&found.params, 0);
-    let (ty, call) = result_of(&function.sig, quote!(#name(#cx #(#given),*)))?;
-    let outputs = outputs(keys, &found.params, &ty)?;
+    let (gives, call) = result_of(&function.sig, quote!(#name(#cx #(#given),*)))?;
+    let outputs = outputs(keys, &found.params, &gives)?;
     let about = docs(&function.attrs);
-    let spec = spec(keys, &about, &found.params, outputs, &[]);
-    let marker = marker(&function);
-    Ok(quote! {
-        #[allow(clippy::too_many_arguments, reason = "a node has as many ports as it needs")]
-        #function
+    let node = Expansion {
+        node: parse_quote!(#name),
+        spec: spec(keys, &about, &found.params, outputs, &[]),
+        held: parse_quote!(()),
+        open: quote!(::kino_plugin::Result::Ok(())),
+        takes,
+        gives,
+        call,
+        save: None,
+    };
+    let (marker, allow) = (marker(&function), allow());
+    Ok(quote!(#allow #function #marker #node))
+}
 
-        #marker
-
-        const _: () = {
-            struct Run;
-
-            impl ::kino_plugin::node::Instance for Run {
-                #[allow(unused_variables)]
-                fn run(
-                    &mut self,
-                    cx: &mut ::kino_plugin::Cx,
-                    inputs: &mut [::core::option::Option<::kino_plugin::Value>],
-                ) -> ::kino_plugin::Result<
-                    ::std::vec::Vec<::core::option::Option<::kino_plugin::Value>>,
-                > {
-                    #takes
-                    let made: #ty = #call?;
-                    ::kino_plugin::port::Outputs::give_all(made)
-                }
-            }
-
-            impl ::kino_plugin::node::Node for #name {
-                #spec
-
-                fn open(
-                    _cx: &mut ::kino_plugin::Cx,
-                    _saved: ::core::option::Option<&[u8]>,
-                ) -> ::kino_plugin::Result<::std::boxed::Box<dyn ::kino_plugin::node::Instance>> {
-                    ::kino_plugin::Result::Ok(::std::boxed::Box::new(Run))
-                }
-            }
-        };
-    })
+/// A node has as many ports as it needs.
+pub(crate) fn allow() -> TokenStream {
+    quote!(#[allow(clippy::too_many_arguments, reason = "a node has as many ports as it needs")])
 }
 
 /// The type that stands for a function: types and functions have names of their own.

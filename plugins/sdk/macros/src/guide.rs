@@ -2,12 +2,12 @@
 
 use proc_macro2::TokenStream;
 use quote::quote;
-use syn::{Error, ItemFn, ItemImpl, Result, Signature, Type};
+use syn::{Error, ItemFn, ItemImpl, Result, Signature, Type, parse_quote};
 
 use crate::attributes::{NodeKeys, docs};
-use crate::function::marker;
+use crate::function::{allow, marker};
 use crate::methods::{about_of, check_block, find, made_by};
-use crate::ports::{Params, is_called, params, result_of, spec, taken};
+use crate::ports::{Expansion, Params, is_called, local, params, result_of, spec, taken};
 
 /// How many inputs of a run stand before the parameters: step, of, sigma and two velocities.
 const BEFORE: usize = 5;
@@ -18,21 +18,14 @@ const GIVEN: usize = 3;
 pub(crate) fn from_function(keys: &NodeKeys, mut function: ItemFn) -> Result<TokenStream> {
     let found = params(&mut function.sig)?;
     let name = &function.sig.ident;
-    let ty: Type = syn::parse_quote!(#name);
-    let node = node(
-        keys,
-        &docs(&function.attrs),
-        &ty,
-        &function.sig,
-        found,
-        &Made {
-            held: syn::parse_quote!(()),
-            begin: quote!(::kino_plugin::Result::Ok(())),
-            call: quote!(#name),
-        },
-    )?;
-    let marker = marker(&function);
-    let allow = allow();
+    let made = Made {
+        node: parse_quote!(#name),
+        held: parse_quote!(()),
+        begin: quote!(::kino_plugin::Result::Ok(())),
+        call: quote!(#name),
+    };
+    let node = node(keys, &docs(&function.attrs), &function.sig, found, made)?;
+    let (marker, allow) = (marker(&function), allow());
     Ok(quote!(#allow #function #marker #node))
 }
 
@@ -42,7 +35,7 @@ pub(crate) fn from_methods(keys: &NodeKeys, mut methods: ItemImpl) -> Result<Tok
     let about = about_of(&methods, "guide");
     let ty = (*methods.self_ty).clone();
     let Some(guide) = find(&mut methods, "guide") else {
-        return Err(Error::new_spanned(&ty, expected()));
+        return Err(Error::new_spanned(&ty, expected("guide(&mut self, ")));
     };
     let found = params(&mut guide.sig)?;
     if !found.has_self {
@@ -50,23 +43,22 @@ pub(crate) fn from_methods(keys: &NodeKeys, mut methods: ItemImpl) -> Result<Tok
     }
     let signature = guide.sig.clone();
     let begin = made_by(&mut methods, "begin")?;
-    let made = Made { held: ty.clone(), begin, call: quote!(self.0.guide) };
-    let node = node(keys, &about, &ty, &signature, found, &made)?;
+    let made = Made { node: ty.clone(), held: ty, begin, call: quote!(self.0.guide) };
+    let node = node(keys, &about, &signature, found, made)?;
     let allow = allow();
     Ok(quote!(#allow #methods #node))
 }
 
-fn allow() -> TokenStream {
-    quote!(#[allow(clippy::too_many_arguments, reason = "a node has as many ports as it needs")])
+fn expected(head: &str) -> String {
+    format!(
+        "expected `{head}cx: &mut Cx, moment: Moment, with_text: Tensor, without_text: Tensor, …) \
+         -> Result<Tensor>`"
+    )
 }
 
-fn expected() -> &'static str {
-    "expected `guide(&mut self, cx: &mut Cx, moment: Moment, with_text: Tensor, \
-     without_text: Tensor, …) -> Result<Tensor>`"
-}
-
-/// What an instance holds, how it is made, and what is called.
+/// What stands for the node, what an instance holds, how it is made, and what is called.
 struct Made {
+    node: Type,
     held: Type,
     begin: TokenStream,
     call: TokenStream,
@@ -75,60 +67,53 @@ struct Made {
 fn node(
     keys: &NodeKeys,
     about: &str,
-    ty: &Type,
     signature: &Signature,
     found: Params,
-    made: &Made,
-) -> Result<TokenStream> {
+    made: Made,
+) -> Result<Expansion> {
+    let named = keys.outputs.first().or(keys.like.as_ref());
+    if let Some(named) = named {
+        return Err(Error::new(named.span(), "a guider has one output, `guider`, like no input"));
+    }
+    if keys.heavy || keys.expensive {
+        let message = "`heavy` and `expensive` mean nothing for a guider: it runs within a sampler";
+        return Err(Error::new(keys.id.span(), message));
+    }
     let mut before = found.params;
-    if before.len() < GIVEN || !is_called(before[0].ty(), "Moment") {
-        return Err(Error::new_spanned(&signature.inputs, expected()));
+    let types = ["Moment", "Tensor", "Tensor"];
+    let fit = before.iter().zip(types).all(|(param, name)| is_called(param.ty(), name));
+    if before.len() < GIVEN || !fit {
+        let head = if found.has_self { "guide(&mut self, " } else { "guide(" };
+        return Err(Error::new_spanned(&signature.inputs, expected(head)));
     }
     let parameters = before.split_off(GIVEN);
+    if let Some(key) = before.iter().find_map(|given| given.key()) {
+        return Err(Error::new(key.span(), "the engine gives this: it is no input of the node"));
+    }
     let velocities = &before[1..];
     let (take_velocities, with) = taken(velocities, BEFORE - velocities.len());
     let (takes, given) = taken(&parameters, BEFORE);
-    let cx = found.has_cx.then(|| quote!(cx,));
-    let (Made { held, begin, call }, given) = (made, quote!(#cx moment, #(#with,)* #(#given),*));
-    let (given_ty, call) = result_of(signature, quote!(#call(#given)))?;
+    let [cx, inputs, moment] = ["cx", "inputs", "moment"].map(local);
+    let cx = found.has_cx.then(|| quote!(#cx,));
+    let Made { node, held, begin, call } = made;
+    let given = quote!(#cx #moment, #(#with,)* #(#given),*);
+    let (gives, call) = result_of(signature, quote!(#call(#given)))?;
     let output =
         quote!(::std::vec![::kino_plugin::node::PortSpec::output::<::kino_plugin::Guider>(
             "guider", ""
         )]);
-    let spec = spec(keys, about, &parameters, output, &["guider"]);
-    Ok(quote! {
-        const _: () = {
-            struct Held(#held);
-
-            impl ::kino_plugin::node::Instance for Held {
-                #[allow(unused_variables)]
-                fn run(
-                    &mut self,
-                    cx: &mut ::kino_plugin::Cx,
-                    inputs: &mut [::core::option::Option<::kino_plugin::Value>],
-                ) -> ::kino_plugin::Result<
-                    ::std::vec::Vec<::core::option::Option<::kino_plugin::Value>>,
-                > {
-                    let moment = ::kino_plugin::node::moment(inputs)?;
-                    #take_velocities
-                    #takes
-                    let made: #given_ty = #call?;
-                    ::kino_plugin::port::Outputs::give_all(made)
-                }
-            }
-
-            impl ::kino_plugin::node::Node for #ty {
-                #spec
-
-                #[allow(unused_variables)]
-                fn open(
-                    cx: &mut ::kino_plugin::Cx,
-                    saved: ::core::option::Option<&[u8]>,
-                ) -> ::kino_plugin::Result<::std::boxed::Box<dyn ::kino_plugin::node::Instance>> {
-                    let begun: ::kino_plugin::Result<#held> = #begin;
-                    ::kino_plugin::Result::Ok(::std::boxed::Box::new(Held(begun?)))
-                }
-            }
-        };
+    Ok(Expansion {
+        node,
+        spec: spec(keys, about, &parameters, output, &["guider"]),
+        held,
+        open: begin,
+        takes: quote!(
+            let #moment = ::kino_plugin::node::moment(#inputs)?;
+            #take_velocities
+            #takes
+        ),
+        gives,
+        call,
+        save: None,
     })
 }

@@ -2,6 +2,7 @@
 
 mod attributes;
 mod choice;
+mod failed;
 mod function;
 mod guide;
 mod methods;
@@ -12,7 +13,6 @@ mod ports;
 mod tests;
 
 use proc_macro::TokenStream;
-use quote::quote;
 use syn::{Error, Item};
 
 use attributes::NodeKeys;
@@ -46,49 +46,42 @@ pub fn guider(keys: TokenStream, item: TokenStream) -> TokenStream {
 }
 
 fn expand(keys: TokenStream, item: TokenStream, guider: bool) -> TokenStream {
-    let original: proc_macro2::TokenStream = item.clone().into();
-    let expanded = syn::parse::<NodeKeys>(keys).and_then(|keys| {
-        let guider = guider || keys.guider;
-        match syn::parse::<Item>(item)? {
-            Item::Fn(function) if guider => guide::from_function(&keys, function),
-            Item::Fn(function) => function::expand(&keys, function),
-            Item::Impl(methods) if guider => guide::from_methods(&keys, methods),
-            Item::Impl(methods) => methods::expand(&keys, methods),
-            other => Err(Error::new_spanned(
-                other,
-                "expected a function, or an `impl` block of a struct with state",
-            )),
-        }
+    let original = item.clone();
+    let expanded = syn::parse::<NodeKeys>(keys).and_then(|keys| match syn::parse::<Item>(item)? {
+        Item::Fn(function) if guider => guide::from_function(&keys, function),
+        Item::Fn(function) => function::expand(&keys, function),
+        Item::Impl(methods) if guider => guide::from_methods(&keys, methods),
+        Item::Impl(methods) => methods::expand(&keys, methods),
+        other => Err(Error::new_spanned(
+            other,
+            "expected a function, or an `impl` block of a struct with state",
+        )),
     });
-    expanded.unwrap_or_else(|error| with_original(&error, &original)).into()
-}
-
-/// The error beside what it is about, so that it is the only one.
-fn with_original(error: &Error, original: &proc_macro2::TokenStream) -> proc_macro2::TokenStream {
-    let error = error.to_compile_error();
-    // Attributes on parameters would be errors of their own, so the item only stays without them.
-    let original = ports::without_attributes(original.clone());
-    quote!(#error #original)
+    expanded.unwrap_or_else(|error| failed::node(&error, original.into())).into()
 }
 
 /// Makes a struct of named fields a port type of this plugin: `#[port_type("example.depth")]`.
 #[proc_macro_attribute]
 pub fn port_type(name: TokenStream, item: TokenStream) -> TokenStream {
-    let name = syn::parse(name);
-    let item = syn::parse(item);
-    name.and_then(|name| own::expand(&name, item?)).unwrap_or_else(|e| e.to_compile_error()).into()
+    let original = item.clone();
+    let expanded = syn::parse(name).and_then(|name| own::expand(&name, syn::parse(item)?));
+    expanded.unwrap_or_else(|error| failed::port_type(&error, original.into(), false)).into()
 }
 
 /// Makes the fields of a struct the outputs of a node; `#[output(like = "frames")]` on a field
 /// says that it keeps that input's size.
 #[proc_macro_derive(Outputs, attributes(output))]
 pub fn derive_outputs(item: TokenStream) -> TokenStream {
-    syn::parse(item).and_then(outputs::expand).unwrap_or_else(|e| e.to_compile_error()).into()
+    let original = item.clone();
+    let expanded = syn::parse(item).and_then(outputs::expand);
+    expanded.unwrap_or_else(|error| failed::outputs(&error, original.into())).into()
 }
 
 /// Makes an enum of plain variants a Text with choices; `#[choice("name")]` on a variant names it
 /// otherwise than in snake case.
 #[proc_macro_derive(Choice, attributes(choice))]
 pub fn derive_choice(item: TokenStream) -> TokenStream {
-    syn::parse(item).and_then(choice::expand).unwrap_or_else(|e| e.to_compile_error()).into()
+    let original = item.clone();
+    let expanded = syn::parse(item).and_then(choice::expand);
+    expanded.unwrap_or_else(|error| failed::choice(&error, original.into())).into()
 }

@@ -1,11 +1,14 @@
 //! An `impl` block as a node with state.
 
 use proc_macro2::TokenStream;
-use quote::{format_ident, quote};
+use quote::quote;
 use syn::{Error, ImplItem, ImplItemFn, ItemImpl, Result, Signature};
 
 use crate::attributes::{NodeKeys, docs};
-use crate::ports::{fallible, is_called, method, outputs, params, result_of, spec, taken};
+use crate::function::allow;
+use crate::ports::{
+    Expansion, fallible, is_called, local, method, outputs, params, result_of, spec, taken,
+};
 
 /// The method of a name.
 pub(crate) fn find<'a>(methods: &'a mut ItemImpl, name: &str) -> Option<&'a mut ImplItemFn> {
@@ -70,7 +73,8 @@ fn arguments(signature: &Signature, more: usize) -> Result<TokenStream> {
         };
         return Err(Error::new_spanned(&signature.inputs, expected));
     }
-    Ok(if has_cx { quote!(cx,) } else { TokenStream::new() })
+    let cx = local("cx");
+    Ok(if has_cx { quote!(#cx,) } else { TokenStream::new() })
 }
 
 fn cx_of(signature: &Signature) -> Result<TokenStream> {
@@ -89,73 +93,44 @@ pub(crate) fn expand(keys: &NodeKeys, mut methods: ItemImpl) -> Result<TokenStre
     if !found.has_self {
         return Err(Error::new_spanned(&run.sig, "`run` takes `&mut self` (or `&self`)"));
     }
-    let signature = run.sig.clone();
-    let cx = found.has_cx.then(|| quote!(cx,));
+    let (signature, cx) = (run.sig.clone(), local("cx"));
+    let cx = found.has_cx.then(|| quote!(#cx,));
     let (takes, given) = taken(&found.params, 0);
-    let (given_ty, call) = result_of(&signature, quote!(self.0.run(#cx #(#given),*)))?;
-    let outputs = outputs(keys, &found.params, &given_ty)?;
-    let spec = spec(keys, &about, &found.params, outputs, &["state"]);
-    let (save, open) = (save(&mut methods)?, open(&mut methods)?);
-    let held = format_ident!("Held");
-    Ok(quote! {
-        #[allow(clippy::too_many_arguments, reason = "a node has as many ports as it needs")]
-        #methods
-
-        const _: () = {
-            struct #held(#ty);
-
-            impl ::kino_plugin::node::Instance for #held {
-                #[allow(unused_variables)]
-                fn run(
-                    &mut self,
-                    cx: &mut ::kino_plugin::Cx,
-                    inputs: &mut [::core::option::Option<::kino_plugin::Value>],
-                ) -> ::kino_plugin::Result<
-                    ::std::vec::Vec<::core::option::Option<::kino_plugin::Value>>,
-                > {
-                    #takes
-                    let made: #given_ty = #call?;
-                    ::kino_plugin::port::Outputs::give_all(made)
-                }
-
-                #save
-            }
-
-            impl ::kino_plugin::node::Node for #ty {
-                #spec
-
-                #[allow(unused_variables)]
-                fn open(
-                    cx: &mut ::kino_plugin::Cx,
-                    saved: ::core::option::Option<&[u8]>,
-                ) -> ::kino_plugin::Result<::std::boxed::Box<dyn ::kino_plugin::node::Instance>> {
-                    let made: ::kino_plugin::Result<#ty> = #open;
-                    ::kino_plugin::Result::Ok(::std::boxed::Box::new(#held(made?)))
-                }
-            }
-        };
-    })
+    let (gives, call) = result_of(&signature, quote!(self.0.run(#cx #(#given),*)))?;
+    let outputs = outputs(keys, &found.params, &gives)?;
+    let node = Expansion {
+        node: (*ty).clone(),
+        spec: spec(keys, &about, &found.params, outputs, &["state"]),
+        held: *ty,
+        open: open(&mut methods)?,
+        takes,
+        gives,
+        call,
+        save: save(&mut methods)?,
+    };
+    let allow = allow();
+    Ok(quote!(#allow #methods #node))
 }
 
 fn save(methods: &mut ItemImpl) -> Result<Option<TokenStream>> {
     let Some(save) = find(methods, "save") else { return Ok(None) };
-    let cx = cx_of(&save.sig)?;
+    let (given, cx) = (cx_of(&save.sig)?, local("cx"));
     Ok(Some(quote! {
         #[allow(unused_variables)]
         fn save(
             &mut self,
-            cx: &mut ::kino_plugin::Cx,
+            #cx: &mut ::kino_plugin::Cx,
         ) -> ::kino_plugin::Result<::core::option::Option<::std::vec::Vec<u8>>> {
-            ::kino_plugin::node::Saved::saved(self.0.save(#cx))
+            ::kino_plugin::node::Saved::saved(self.0.save(#given))
         }
     }))
 }
 
 fn open(methods: &mut ItemImpl) -> Result<TokenStream> {
     let load = made_by(methods, "load")?;
-    let ty = methods.self_ty.clone();
+    let (ty, saved) = (methods.self_ty.clone(), local("saved"));
     let Some(restore) = find(methods, "restore") else {
-        return Ok(quote!(match saved {
+        return Ok(quote!(match #saved {
             ::core::option::Option::None => #load,
             ::core::option::Option::Some(_) => ::kino_plugin::Result::Err(
                 ::kino_plugin::Error::new("this build restores no state"),
@@ -164,9 +139,9 @@ fn open(methods: &mut ItemImpl) -> Result<TokenStream> {
     };
     let cx = arguments(&restore.sig, 1)?;
     let path = method(&ty, &restore.sig.ident);
-    let restore = fallible(&restore.sig, quote!(#path(#cx saved)));
-    Ok(quote!(match saved {
+    let restore = fallible(&restore.sig, quote!(#path(#cx #saved)));
+    Ok(quote!(match #saved {
         ::core::option::Option::None => #load,
-        ::core::option::Option::Some(saved) => #restore,
+        ::core::option::Option::Some(#saved) => #restore,
     }))
 }

@@ -4,7 +4,7 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::{Data, DeriveInput, Error, Field, Fields, LitStr, Result};
 
-use crate::attributes::{PortKeys, check_name, docs};
+use crate::attributes::{OF_OUTPUT, PortKeys, check_name, docs};
 
 /// The named fields of a struct.
 pub(crate) fn named_fields(item: &DeriveInput) -> Result<Vec<Field>> {
@@ -24,7 +24,7 @@ pub(crate) fn expand(item: DeriveInput) -> Result<TokenStream> {
     let name = &item.ident;
     let (mut ports, mut gives) = (Vec::new(), Vec::new());
     for mut field in named_fields(&item)? {
-        let keys = PortKeys::take(&mut field.attrs, &["output"])?;
+        let keys = PortKeys::take(&mut field.attrs, &["output"], OF_OUTPUT)?;
         let Some(ident) = &field.ident else { continue };
         let port = keys.name.unwrap_or_else(|| LitStr::new(&ident.to_string(), ident.span()));
         check_name(&port)?;

@@ -8,7 +8,7 @@ use syn::{
     Signature, Type, TypeReference,
 };
 
-use crate::attributes::{NodeKeys, PortKeys, check_name, docs};
+use crate::attributes::{NodeKeys, OF_INPUT, PortKeys, check_name, docs};
 
 /// One parameter.
 pub(crate) struct Param {
@@ -40,9 +40,18 @@ pub(crate) struct Params {
     pub(crate) params: Vec<Param>,
 }
 
+/// A type without what `macro_rules!` and parentheses wrap around it.
+fn plain(ty: &Type) -> &Type {
+    match ty {
+        Type::Group(group) => plain(&group.elem),
+        Type::Paren(paren) => plain(&paren.elem),
+        ty => ty,
+    }
+}
+
 /// Whether a type is called `name`, wherever it comes from.
 pub(crate) fn is_called(ty: &Type, name: &str) -> bool {
-    match ty {
+    match plain(ty) {
         Type::Path(path) => path.path.segments.last().is_some_and(|last| last.ident == name),
         Type::Reference(reference) => is_called(&reference.elem, name),
         _ => false,
@@ -85,7 +94,7 @@ pub(crate) fn params(signature: &mut Signature) -> Result<Params> {
 fn param(typed: &mut syn::PatType) -> Result<Param> {
     let about = docs(&typed.attrs);
     typed.attrs.retain(|attribute| !attribute.path().is_ident("doc"));
-    let keys = PortKeys::take(&mut typed.attrs, &["param", "port"])?;
+    let keys = PortKeys::take(&mut typed.attrs, &["param", "port"], OF_INPUT)?;
     let Pat::Ident(pattern) = &*typed.pat else {
         return Err(Error::new_spanned(&typed.pat, "expected a name: it becomes the port's name"));
     };
@@ -100,13 +109,13 @@ fn param(typed: &mut syn::PatType) -> Result<Param> {
 
 /// The type that is taken for a parameter: `&str` is lent from a `String`, `&[T]` from a `Vec<T>`.
 fn owned(ty: &Type) -> Result<(Type, Lending)> {
-    if let Type::Reference(reference) = ty {
+    if let Type::Reference(reference) = plain(ty) {
         return Ok((referred(reference)?, Lending::Lent));
     }
     let Some(Type::Reference(inner)) = argument_of(ty, "Option") else {
         return Ok((ty.clone(), Lending::Given));
     };
-    let lending = match &*inner.elem {
+    let lending = match plain(&inner.elem) {
         Type::Slice(_) => Lending::LentContents,
         elem if is_called(elem, "str") => Lending::LentContents,
         _ => Lending::LentOption,
@@ -121,7 +130,7 @@ fn referred(reference: &TypeReference) -> Result<Type> {
         let message = "inputs are immutable: expected `&` without `mut`";
         return Err(Error::new_spanned(reference, message));
     }
-    Ok(match &*reference.elem {
+    Ok(match plain(&reference.elem) {
         Type::Slice(slice) => {
             let item = &slice.elem;
             syn::parse_quote!(::std::vec::Vec<#item>)
@@ -137,6 +146,11 @@ impl Param {
         &self.ty
     }
 
+    /// The first key that is given for it.
+    pub(crate) fn key(&self) -> Option<&Ident> {
+        self.keys.first.as_ref()
+    }
+
     /// The port in the descriptor.
     fn spec(&self) -> TokenStream {
         let (name, ty, keys) = (&self.name, &self.ty, &self.keys);
@@ -144,7 +158,7 @@ impl Param {
         let input = quote_spanned!(ty.span()=> <::kino_plugin::node::PortSpec>::input::<#ty>);
         let default =
             keys.default.as_ref().map(|it| quote_spanned!(it.span()=> .default_value(#it)));
-        let range = keys.range.as_ref().map(|it| quote_spanned!(it.span()=> .range(#it)));
+        let range = keys.range.as_ref().map(range);
         let step = keys.step.as_ref().map(|it| {
             quote_spanned!(it.span()=> .key("step", ::kino_plugin::scalars::Literal::json(#it)))
         });
@@ -161,14 +175,33 @@ impl Param {
     fn take(&self, index: usize, variable: &Ident) -> TokenStream {
         let (name, ty) = (&self.name, &self.ty);
         let take = quote_spanned!(ty.span()=> ::kino_plugin::node::take::<#ty>);
-        quote!(let #variable = #take(inputs, #index, #name)?;)
+        let inputs = local("inputs");
+        quote!(let #variable = #take(#inputs, #index, #name)?;)
     }
+}
+
+/// A range of a port. Its ends may be of different types: a number, and a constant.
+fn range(range: &Expr) -> TokenStream {
+    let Expr::Range(ends) = range else {
+        return quote_spanned!(range.span()=> .range(#range));
+    };
+    let end = |end: &Option<Box<Expr>>| match end {
+        Some(end) => quote_spanned!(end.span()=> ::kino_plugin::scalars::Literal::json(#end)),
+        None => quote!(::kino_plugin::json::Value::Null),
+    };
+    let (least, most) = (end(&ends.start), end(&ends.end));
+    quote!(.ends(#least, #most))
+}
+
+/// A variable that no name of the author's can mean, nor hide.
+pub(crate) fn local(name: &str) -> Ident {
+    Ident::new(name, Span::mixed_site())
 }
 
 /// The variables that hold inputs, the code that takes them from `inputs` beginning at `first`, and
 /// how they are handed over.
 pub(crate) fn taken(params: &[Param], first: usize) -> (TokenStream, Vec<TokenStream>) {
-    let variable = |index: usize| Ident::new(&format!("input_{index}"), Span::mixed_site());
+    let variable = |index: usize| local(&format!("input_{index}"));
     let takes = params.iter().zip(first..).map(|(param, i)| param.take(i, &variable(i)));
     let takes = quote!(#(#takes)*);
     let hand = |(param, i): (&Param, usize)| {
@@ -202,13 +235,77 @@ fn within_result(ty: &Type) -> Option<Type> {
 
 /// The first argument of a type of a name: `T` of `Result<T>`.
 fn argument_of(ty: &Type, name: &str) -> Option<Type> {
-    let Type::Path(path) = ty else { return None };
+    let Type::Path(path) = plain(ty) else { return None };
     let last = path.path.segments.last().filter(|last| last.ident == name)?;
     let PathArguments::AngleBracketed(arguments) = &last.arguments else { return None };
     arguments.args.iter().find_map(|argument| match argument {
-        GenericArgument::Type(ty) => Some(ty.clone()),
+        GenericArgument::Type(ty) => Some(plain(ty).clone()),
         _ => None,
     })
+}
+
+/// A node: what an instance of it holds, how it is made, and how it runs.
+pub(crate) struct Expansion {
+    /// The type that stands for the node.
+    pub(crate) node: Type,
+    /// Its descriptor: `const ID` and `fn spec`.
+    pub(crate) spec: TokenStream,
+    /// What an instance holds, as `self.0`.
+    pub(crate) held: Type,
+    /// Makes it, a `Result`, with `cx` and `saved` at hand.
+    pub(crate) open: TokenStream,
+    /// Takes the inputs into variables.
+    pub(crate) takes: TokenStream,
+    /// What the author's function gives.
+    pub(crate) gives: Type,
+    /// Calls it, a `Result`, with `cx` and those variables at hand.
+    pub(crate) call: TokenStream,
+    /// The method `save` of an instance that has one.
+    pub(crate) save: Option<TokenStream>,
+}
+
+impl ToTokens for Expansion {
+    fn to_tokens(&self, tokens: &mut TokenStream) {
+        let Expansion { node, spec, held, open, takes, gives, call, save } = self;
+        let [cx, inputs, saved, made] = ["cx", "inputs", "saved", "made"].map(local);
+        tokens.extend(quote! {
+            const _: () = {
+                struct __Held(#held);
+
+                impl ::kino_plugin::node::Instance for __Held {
+                    #[allow(unused_variables)]
+                    fn run(
+                        &mut self,
+                        #cx: &mut ::kino_plugin::Cx,
+                        #inputs: &mut [::core::option::Option<::kino_plugin::Value>],
+                    ) -> ::kino_plugin::Result<
+                        ::std::vec::Vec<::core::option::Option<::kino_plugin::Value>>,
+                    > {
+                        #takes
+                        let #made: #gives = #call?;
+                        ::kino_plugin::port::Outputs::give_all(#made)
+                    }
+
+                    #save
+                }
+
+                impl ::kino_plugin::node::Node for #node {
+                    #spec
+
+                    #[allow(unused_variables)]
+                    fn open(
+                        #cx: &mut ::kino_plugin::Cx,
+                        #saved: ::core::option::Option<&[u8]>,
+                    ) -> ::kino_plugin::Result<
+                        ::std::boxed::Box<dyn ::kino_plugin::node::Instance>,
+                    > {
+                        let #made: ::kino_plugin::Result<#held> = #open;
+                        ::kino_plugin::Result::Ok(::std::boxed::Box::new(__Held(#made?)))
+                    }
+                }
+            };
+        });
+    }
 }
 
 /// The function `spec` of a node.
@@ -219,7 +316,7 @@ pub(crate) fn spec(
     outputs: TokenStream,
     traits: &[&str],
 ) -> TokenStream {
-    let (id, version) = (&keys.id, &keys.version);
+    let (id, version, names) = (&keys.id, &keys.version, &keys.outputs);
     let about = keys.about.as_ref().map_or_else(|| about.to_owned(), LitStr::value);
     let inputs = params.iter().map(Param::spec);
     let own = [("heavy", keys.heavy), ("expensive", keys.expensive)];
@@ -235,6 +332,7 @@ pub(crate) fn spec(
                 about: #about,
                 inputs: ::std::vec![#(#inputs),*],
                 outputs: #outputs,
+                names: &[#(#names),*],
                 traits: &[#(#traits),*],
             }
         }
@@ -263,32 +361,6 @@ pub(crate) fn outputs(keys: &NodeKeys, params: &[Param], ty: &Type) -> Result<To
         #like
         ports
     }))
-}
-
-/// An item without the attributes on its parameters that only the macros know.
-pub(crate) fn without_attributes(item: TokenStream) -> TokenStream {
-    let strip = |signature: &mut Signature| {
-        for argument in &mut signature.inputs {
-            if let FnArg::Typed(typed) = argument {
-                typed.attrs.clear();
-            }
-        }
-    };
-    match syn::parse2::<syn::Item>(item.clone()) {
-        Ok(syn::Item::Fn(mut function)) => {
-            strip(&mut function.sig);
-            function.into_token_stream()
-        }
-        Ok(syn::Item::Impl(mut methods)) => {
-            for member in &mut methods.items {
-                if let syn::ImplItem::Fn(method) = member {
-                    strip(&mut method.sig);
-                }
-            }
-            methods.into_token_stream()
-        }
-        _ => item,
-    }
 }
 
 /// Whether a function gives a `Result`.

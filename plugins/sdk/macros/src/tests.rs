@@ -52,8 +52,8 @@ fn keys_of_a_node() {
         quote!(id = "a.b", version = "1", sink),
         item(),
         &[
-            "there is no key `sink`: expected id, version, about, heavy, expensive, guider, output, \
-           outputs or like",
+            "there is no key `sink`: expected id, version, about, heavy, expensive, output, outputs or \
+             like",
         ],
     );
     check(quote!(id = "a.b", version = "1", like = "x"), item(), &["there is no input `x`"]);
@@ -70,8 +70,8 @@ fn parameters() {
             }
         ),
         &[
-            "there is no key `defualt`: expected default, range, step, unit, choices, draws, \
-             about, name or like",
+            "there is no key `defualt` here: expected one of default, range, step, unit, choices, \
+             draws, about, name",
             "expected `=`",
             "expected a name of a-z, 0-9 and _ that begins with a letter, such as \"frames\"",
         ],
@@ -152,9 +152,112 @@ fn blocks() {
         quote!(impl Clone for A { fn run(&self) -> f64 { 1.0 } }),
         &["expected a plain `impl` block, not one of a trait"],
     );
+    let of_guider = |item| errors(keys(), item, true);
     let guide =
         quote!(impl A { fn guide(&mut self, cx: &mut Cx, with: Tensor) -> Tensor { with } });
     let expected = "expected `guide(&mut self, cx: &mut Cx, moment: Moment, with_text: Tensor, \
                     without_text: Tensor, …) -> Result<Tensor>`";
-    assert_eq!(errors(keys(), guide, true), [expected]);
+    assert_eq!(of_guider(guide), [expected]);
+    // A forgotten velocity does not swallow a parameter.
+    let expected = "expected `guide(cx: &mut Cx, moment: Moment, with_text: Tensor, without_text: \
+                    Tensor, …) -> Result<Tensor>`";
+    let forgotten = quote!(
+        fn f(m: Moment, with: Tensor, eta: f64) -> Tensor {
+            with
+        }
+    );
+    assert_eq!(of_guider(forgotten), [expected]);
+    let keyed = quote!(
+        fn f(m: Moment, #[param(default = 1)] a: Tensor, b: Tensor) -> Tensor {
+            a
+        }
+    );
+    assert_eq!(of_guider(keyed), ["the engine gives this: it is no input of the node"]);
+    let whole = || {
+        quote!(
+            fn f(m: Moment, a: Tensor, b: Tensor) -> Tensor {
+                a
+            }
+        )
+    };
+    assert!(of_guider(whole()).is_empty());
+    assert_eq!(
+        errors(quote!(id = "a.b", version = "1", output = "x"), whole(), true),
+        ["a guider has one output, `guider`, like no input"]
+    );
+    assert!(errors(quote!(id = "a.b", version = "1", heavy), whole(), true)[0].contains("`heavy`"));
+}
+
+#[test]
+fn ranges() {
+    let of = |range: proc_macro2::TokenStream| {
+        let item = quote!(
+            fn f(#[param(range = #range)] a: i64) -> f64 {
+                1.0
+            }
+        );
+        errors(quote!(id = "a.b", version = "1"), item, false)
+    };
+    assert!(of(quote!(1..=MOST)).is_empty());
+    assert!(of(quote!(-1..)).is_empty());
+    assert!(of(quote!(RANGE)).is_empty());
+    assert_eq!(of(quote!(0..4)), ["a range includes its end: expected `least..=greatest`"]);
+}
+
+#[test]
+fn keys_that_mean_nothing_are_refused() {
+    let item = quote!(
+        fn f(#[param(like = "b")] a: i64) -> f64 {
+            1.0
+        }
+    );
+    let [error] = &errors(quote!(id = "a.b", version = "1"), item, false)[..] else { panic!() };
+    assert!(error.starts_with("there is no key `like` here: expected one of default"), "{error}");
+    let outputs = |field: proc_macro2::TokenStream| {
+        let item = syn::parse2(quote!(struct Out { #field })).unwrap();
+        crate::outputs::expand(item).map(|_| ()).map_err(|error| error.to_string())
+    };
+    assert!(outputs(quote!(#[output(like = "a", name = "b")] a: Frames)).is_ok());
+    let error = outputs(quote!(#[output(default = 1)] a: Frames)).unwrap_err();
+    assert_eq!(error, "there is no key `default` here: expected one of about, name, like");
+}
+
+/// Where an attribute is wrong, the item stays what `plugin!` and other items expect: its error is
+/// the only one.
+#[test]
+fn what_is_wrong_still_is_a_node() {
+    let error = syn::Error::new(proc_macro2::Span::call_site(), "wrong");
+    let node = |item| crate::failed::node(&error, item).to_string();
+    let function = node(quote!(
+        fn gain(#[param(defualt = 1)] a: f64) -> f64 {
+            a
+        }
+    ));
+    assert!(!function.contains("defualt"), "{function}");
+    assert!(function.contains("struct gain { }"), "{function}");
+    assert!(function.contains("node :: Node for gain"), "{function}");
+    let methods = node(quote!(impl Grain { fn run(#[param(x)] a: f64) {} }));
+    assert!(methods.contains("node :: Node for Grain"), "{methods}");
+    let derived = crate::failed::choice(
+        &error,
+        quote!(
+            enum Kind {
+                A(u8),
+            }
+        ),
+    )
+    .to_string();
+    assert!(!derived.contains("enum Kind"), "{derived}");
+    for name in ["Typed", "FromValue", "IntoValue", "Literal"] {
+        assert!(derived.contains(&format!(":: {name} for Kind")), "{name}: {derived}");
+    }
+    let own = crate::failed::port_type(
+        &error,
+        quote!(
+            struct Depth(u8);
+        ),
+        false,
+    )
+    .to_string();
+    assert!(own.contains("struct Depth (u8) ;") && own.contains("IntoValue for Depth"), "{own}");
 }

@@ -1,0 +1,139 @@
+//! What authors may write around attributes: names that the macros use themselves, constants,
+//! `macro_rules!`.
+
+use kino_plugin::prelude::*;
+use kino_plugin::testing;
+
+const MOST: i64 = 9;
+const SIZES: std::ops::RangeInclusive<i64> = 16..=64;
+
+#[node(id = "example.ends", version = "1.0.0", output = "sum")]
+fn ends(
+    #[param(default = 1, range = 1..=MOST)] a: i64,
+    #[param(default = 16, range = SIZES, step = 16)] b: i64,
+    #[param(default = -MOST, range = -MOST..)] c: i64,
+    #[param(default = 1, range = 0..=1)] d: f64,
+) -> f64 {
+    (a + b + c) as f64 + d
+}
+
+#[test]
+fn ranges_take_constants() {
+    let run = || testing::run::<ends>();
+    assert_eq!(run().call().unwrap().real("sum").unwrap(), 9.0);
+    let why = |name, value: i64| run().param(name, value).call().err().unwrap().to_string();
+    assert_eq!(why("a", 10), "input `a`: expected a whole number from 1 to 9, found 10");
+    assert!(why("b", 17).contains("from 16 to 64 in steps of 16"), "{}", why("b", 17));
+    assert!(why("c", -10).contains("at least -9"), "{}", why("c", -10));
+}
+
+/// Functions and types may be called as what the macros make.
+#[node(id = "example.cx", version = "1.0.0", output = "text")]
+fn cx(inputs: String, made: String, saved: String) -> String {
+    format!("{inputs}{made}{saved}")
+}
+
+#[node(id = "example.inputs", version = "1.0.0", output = "text")]
+fn inputs(cx: &mut Cx, text: String) -> Result<String> {
+    cx.progress(1, 1);
+    Ok(text)
+}
+
+#[derive(Choice, Clone, Copy, Default)]
+enum Held {
+    #[default]
+    Fine,
+    Coarse,
+}
+
+#[derive(Default)]
+struct Run;
+
+#[node(id = "example.run", version = "1.0.0", output = "text")]
+impl Run {
+    fn run(&mut self, #[param(default = Held::Coarse)] held: Held) -> &'static str {
+        held.name()
+    }
+}
+
+#[guider(id = "example.moment", version = "1.0.0")]
+fn moment(now: Moment, with: Tensor, without: Tensor) -> Result<Tensor> {
+    let weight = if now.step == 0 { 1.0 } else { 0.5 };
+    with.sub(&without)?.mul(weight)
+}
+
+#[test]
+fn names_of_the_macros_are_free() {
+    let texts = testing::run::<cx>().input("inputs", "a").input("made", "b").input("saved", "c");
+    assert_eq!(texts.call().unwrap().text("text").unwrap(), "abc");
+    let text = testing::run::<inputs>().input("text", "x").call().unwrap();
+    assert_eq!(text.text("text").unwrap(), "x");
+    assert_eq!(testing::run::<Run>().call().unwrap().text("text").unwrap(), "coarse");
+    let one = Tensor::from_slice(&[1f32], &[1, 1]).unwrap();
+    let zero = Tensor::zeros::<f32>(&[1, 1]).unwrap();
+    let guided = testing::run::<moment>()
+        .moment(Moment { step: 1, of: 2, sigma: 0.5 })
+        .input("with_text", &one)
+        .input("without_text", &zero);
+    let guided = guided.call().unwrap().tensor("velocity").unwrap();
+    assert_eq!(guided.to_scalar::<f32>().unwrap(), 0.5);
+}
+
+macro_rules! shift {
+    ($name:ident, $id:literal, $ty:ty, $range:expr, $default:expr) => {
+        #[node(id = $id, version = "1.0.0", output = "shifted")]
+        fn $name(#[param(default = $default, range = $range)] by: $ty, to: Option<&$ty>) -> $ty {
+            by + to.copied().unwrap_or_default()
+        }
+    };
+}
+
+shift!(shift_int, "example.shift_int", i64, 0..=4, 2);
+shift!(shift_real, "example.shift_real", f64, 0.0..=4.0, 2.0);
+
+#[test]
+fn attributes_may_come_from_macro_rules() {
+    let out = testing::run::<shift_int>().input("to", 3i64).call().unwrap();
+    assert_eq!(out.int("shifted").unwrap(), 5);
+    assert!(testing::run::<shift_real>().param("by", 4.5).call().is_err());
+}
+
+#[node(id = "example.perhaps", version = "1.0.0", outputs("parts", "named"))]
+fn perhaps(wanted: bool) -> (Option<Vec<String>>, Option<Vec<(String, f64)>>) {
+    (wanted.then(|| vec!["a".into()]), wanted.then(|| vec![("x".into(), 1.0)]))
+}
+
+#[node(id = "example.named", version = "1.0.0", outputs("a", "b"))]
+fn named(a: f64) -> f64 {
+    a
+}
+
+#[derive(Outputs)]
+struct Both {
+    least: f64,
+    most: f64,
+}
+
+#[node(id = "example.fields", version = "1.0.0", outputs("low", "high"))]
+fn fields(a: f64) -> Both {
+    Both { least: a, most: a }
+}
+
+#[test]
+fn outputs_may_be_lists_that_are_not_there() {
+    let told = testing::descriptor::<perhaps>().unwrap();
+    assert!(told.contains("List(Text)") && told.contains("List(Real)"), "{told}");
+    assert!(testing::run::<perhaps>().param("wanted", true).call().is_ok());
+    assert!(testing::run::<perhaps>().param("wanted", false).call().is_ok());
+}
+
+#[test]
+fn names_of_outputs_that_do_not_exist_are_refused() {
+    assert_eq!(
+        testing::descriptor::<named>().unwrap_err().to_string(),
+        "`example.named` names the outputs a, b, and gives a (name as many as there are, or fields \
+         of a struct)"
+    );
+    let fields = testing::descriptor::<fields>().unwrap_err();
+    assert!(fields.message().ends_with("names the outputs low, high, and gives least, most"));
+}
