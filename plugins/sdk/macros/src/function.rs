@@ -35,7 +35,13 @@ pub(crate) fn expand(keys: &NodeKeys, mut function: ItemFn) -> Result<TokenStrea
 
 /// A node has as many ports as it needs.
 pub(crate) fn allow() -> TokenStream {
-    quote!(#[allow(clippy::too_many_arguments, reason = "a node has as many ports as it needs")])
+    quote! {
+        #[allow(
+            clippy::too_many_arguments,
+            clippy::type_complexity,
+            reason = "a node has as many ports as it needs"
+        )]
+    }
 }
 
 /// The type that stands for a function: types and functions have names of their own.

@@ -269,6 +269,7 @@ impl ToTokens for Expansion {
         let Expansion { node, spec, held, open, takes, gives, call, save } = self;
         let [cx, inputs, saved, made] = ["cx", "inputs", "saved", "made"].map(local);
         tokens.extend(quote! {
+            #[allow(clippy::type_complexity, reason = "the type of outputs is the author's")]
             const _: () = {
                 struct __Held(#held);
 
