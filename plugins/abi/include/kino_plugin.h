@@ -263,7 +263,9 @@ typedef struct KinoHost {
                            size_t ndim,
                            struct KinoValue **value);
   // A read-only view of a tensor where it lies. The caller gives it back by its deleter, at
-  // latest before `shutdown` returns; the view keeps the tensor alive.
+  // latest before `shutdown` returns; the view keeps the tensor alive. Its `data` is null where
+  // the host does not lend the memory of that device: operations take such a tensor, and
+  // `to_host` brings it into main memory.
   KinoStatus (*view_tensor)(struct KinoValue *value, struct DLManagedTensorVersioned **view);
   // A writable view of a tensor from `new_tensor`, as long as nothing else has read it or taken
   // it up. At most one at a time; it is given back by its deleter, then the tensor can be used.

@@ -236,7 +236,9 @@ pub struct KinoHost {
         value: *mut *mut KinoValue,
     ) -> KinoStatus,
     /// A read-only view of a tensor where it lies. The caller gives it back by its deleter, at
-    /// latest before `shutdown` returns; the view keeps the tensor alive.
+    /// latest before `shutdown` returns; the view keeps the tensor alive. Its `data` is null where
+    /// the host does not lend the memory of that device: operations take such a tensor, and
+    /// `to_host` brings it into main memory.
     pub view_tensor: unsafe extern "C" fn(
         value: *mut KinoValue,
         view: *mut *mut DLManagedTensorVersioned,

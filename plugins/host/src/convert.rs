@@ -2,18 +2,20 @@
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
+use candle_core::{CpuStorage, DType, Device, DeviceLocation, Storage, Tensor};
 use kino_node::{Clip, Conditioning, Error, Latent, Patches, Record, Result, Value};
 
 use crate::item::Item;
 
-/// A tensor's elements as they lie in memory, to be read.
+/// A tensor's elements as they lie, to be read.
 pub struct ReadView {
     /// Keeps the elements where they are.
     pub keeper: Item,
     /// The type of the elements.
     pub dtype: DType,
-    /// The first element.
+    /// Where they lie.
+    pub location: DeviceLocation,
+    /// The first element; null where they do not lie in main memory.
     pub data: *const u8,
     /// The dimensions.
     pub shape: Vec<usize>,
@@ -58,10 +60,10 @@ impl Item {
         }
     }
 
-    /// The elements where they lie in main memory.
+    /// The tensor where it lies.
     ///
     /// # Errors
-    /// When it is no tensor, or lies elsewhere.
+    /// When it is no tensor.
     pub fn view(&self) -> Result<ReadView> {
         if let Item::Shared(shared) = self {
             let mut strides = vec![1; shared.shape.len()];
@@ -70,24 +72,26 @@ impl Item {
             }
             let data = (*shared.memory).as_ref().as_ptr();
             let (dtype, shape) = (shared.dtype, shared.shape.clone());
-            return Ok(ReadView { keeper: self.clone(), dtype, data, shape, strides });
+            let location = DeviceLocation::Cpu;
+            return Ok(ReadView { keeper: self.clone(), dtype, location, data, shape, strides });
         }
         let tensor = self.tensor()?;
         let (data, strides) = {
             let (storage, layout) = tensor.storage_and_layout();
-            let Storage::Cpu(storage) = &*storage else {
-                return Err(Error::advised(
-                    "this tensor lies on a device, not in main memory",
-                    "use operations, or `to_host` first",
-                ));
+            let data = match &*storage {
+                Storage::Cpu(storage) => {
+                    let bytes = bytes_of(storage)?;
+                    let offset = layout.start_offset() * tensor.dtype().size_in_bytes();
+                    bytes[offset.min(bytes.len())..].as_ptr()
+                }
+                _ => std::ptr::null(),
             };
-            let bytes = bytes_of(storage)?;
-            let offset = layout.start_offset() * tensor.dtype().size_in_bytes();
-            (bytes[offset.min(bytes.len())..].as_ptr(), layout.stride().to_vec())
+            (data, layout.stride().to_vec())
         };
+        let location = tensor.device().location();
         let (dtype, shape) = (tensor.dtype(), tensor.dims().to_vec());
         let keeper = Item::Value(Value::Tensor(tensor));
-        Ok(ReadView { keeper, dtype, data, shape, strides })
+        Ok(ReadView { keeper, dtype, location, data, shape, strides })
     }
 
     /// Does something with all bytes, or with a tensor's elements in row-major order.

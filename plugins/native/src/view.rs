@@ -3,10 +3,10 @@
 use std::ffi::c_void;
 use std::sync::Arc;
 
-use candle_core::DType;
+use candle_core::{DType, DeviceLocation};
 use kino_abi::{
-    DL_BFLOAT, DL_BITS_FLAG_READ_ONLY, DL_BOOL, DL_CPU, DL_FLOAT, DL_INT, DL_UINT, DLDataType,
-    DLDevice, DLManagedTensorVersioned, DLPackVersion, DLTensor,
+    DL_BFLOAT, DL_BITS_FLAG_READ_ONLY, DL_BOOL, DL_CPU, DL_CUDA, DL_FLOAT, DL_INT, DL_METAL,
+    DL_UINT, DLDataType, DLDevice, DLManagedTensorVersioned, DLPackVersion, DLTensor,
 };
 use kino_host::Item;
 use kino_node::{Error, Result};
@@ -65,12 +65,18 @@ pub(crate) fn from_dl(dtype: DLDataType) -> Result<DType> {
 /// A read-only view.
 ///
 /// # Errors
-/// When the item is no tensor in main memory, or still being written.
+/// When the item is no tensor, or still being written.
 pub(crate) fn read(item: Arc<Item>) -> Result<*mut DLManagedTensorVersioned> {
     maker().settle(&item)?;
     let found = item.view()?;
-    let (data, dtype) = (found.data.cast_mut(), to_dl(found.dtype)?);
-    Ok(lend(item, Some(found.keeper), data, dtype, &found.shape, &found.strides))
+    let layout = Layout {
+        data: found.data.cast_mut(),
+        device: device(found.location),
+        dtype: to_dl(found.dtype)?,
+        shape: &found.shape,
+        strides: &found.strides,
+    };
+    Ok(lend(item, Some(found.keeper), &layout))
 }
 
 /// A view to write a tensor that the maker of this process made.
@@ -85,17 +91,40 @@ pub(crate) fn write(item: Arc<Item>) -> Result<*mut DLManagedTensorVersioned> {
     for at in (1..shape.len()).rev() {
         strides[at - 1] = strides[at] * shape[at];
     }
-    Ok(lend(item, None, data, dtype, &shape, &strides))
+    let layout = Layout {
+        data,
+        device: device(DeviceLocation::Cpu),
+        dtype,
+        shape: &shape,
+        strides: &strides,
+    };
+    Ok(lend(item, None, &layout))
+}
+
+fn device(location: DeviceLocation) -> DLDevice {
+    let (device_type, id) = match location {
+        DeviceLocation::Cpu => (DL_CPU, 0),
+        DeviceLocation::Cuda { gpu_id } => (DL_CUDA, gpu_id),
+        DeviceLocation::Metal { gpu_id } => (DL_METAL, gpu_id),
+    };
+    DLDevice { device_type, device_id: id as i32 }
+}
+
+/// Where and how a tensor lies.
+struct Layout<'a> {
+    data: *mut u8,
+    device: DLDevice,
+    dtype: DLDataType,
+    shape: &'a [usize],
+    strides: &'a [usize],
 }
 
 fn lend(
     item: Arc<Item>,
     keeper: Option<Item>,
-    data: *mut u8,
-    dtype: DLDataType,
-    shape: &[usize],
-    strides: &[usize],
+    layout: &Layout<'_>,
 ) -> *mut DLManagedTensorVersioned {
+    let Layout { data, device, dtype, shape, strides } = *layout;
     let signed = |sizes: &[usize]| sizes.iter().map(|size| *size as i64).collect::<Vec<_>>();
     let writes = keeper.is_none();
     let mut owner = Box::new(Owner {
@@ -106,7 +135,7 @@ fn lend(
             flags: if writes { 0 } else { DL_BITS_FLAG_READ_ONLY },
             dl_tensor: DLTensor {
                 data: data.cast::<c_void>(),
-                device: DLDevice { device_type: DL_CPU, device_id: 0 },
+                device,
                 ndim: shape.len() as i32,
                 dtype,
                 shape: std::ptr::null_mut(),

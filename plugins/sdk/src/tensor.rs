@@ -79,13 +79,14 @@ impl Tensor {
         self.0.view.dtype
     }
 
-    /// Where its elements lie.
+    /// Where its elements lie. In a component it is always main memory: they are read by copies.
     pub fn device(&self) -> Device {
         self.0.view.device()
     }
 
     /// The tensor as DLPack sees it, for plugins that bring their own GPU kernels: read-only, alive
-    /// as long as this tensor, on a GPU ordered by [`crate::Cx::stream`].
+    /// as long as this tensor, on a GPU ordered by [`crate::Cx::stream`]. Its `data` is null where
+    /// the engine does not lend the memory of that device.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn dlpack(&self) -> &kino_abi::DLTensor {
         self.0.view.dlpack()
