@@ -62,10 +62,12 @@ unsafe extern "C" fn view(
 
 #[test]
 fn tensors_on_a_device_are_computed_with_and_brought_near() {
-    // SAFETY: a table is plain data, and lives as long as the process.
+    // SAFETY: a table is plain data.
     let mut host = unsafe { std::ptr::read(testing::table()) };
     (host.op, host.view_tensor) = (op, view);
-    assert!(!unsafe { kino_plugin(Box::leak(Box::new(host))) }.is_null());
+    // SAFETY: it lives as long as the process.
+    let plugin = unsafe { kino_plugin(Box::leak(Box::new(host))) };
+    assert!(!plugin.is_null());
     let far = Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0], &[2, 2]).unwrap();
     assert_eq!((far.device(), far.dims(), far.dtype()), (Device::Cuda(1), &[2, 2][..], DType::F32));
     assert!(far.dlpack().data.is_null());

@@ -23,6 +23,8 @@ impl Cube {
         for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
             cube.take(line.trim()).map_err(|error| error.at(format!("line {}", index + 1)))?;
         }
+        let falls = cube.least.iter().zip(cube.most).any(|(least, most)| *least >= most);
+        ensure!(!falls, "DOMAIN_MIN must be below DOMAIN_MAX");
         ensure!(cube.size > 0, "it has no line LUT_3D_SIZE, so it is no three-dimensional table");
         let (expected, found) = (cube.size.pow(3), cube.entries.len());
         ensure!(found == expected, "expected {expected} colours ({}³), found {found}", cube.size);
@@ -45,6 +47,11 @@ impl Cube {
                 return Err(Error::new("this is a one-dimensional table")
                     .hint("export a 3D LUT from the program that made it"));
             }
+            // As DaVinci Resolve writes it: one range for all three.
+            "LUT_3D_INPUT_RANGE" => {
+                let [least, most] = numbers(rest)?;
+                (self.least, self.most) = ([least; 3], [most; 3]);
+            }
             "DOMAIN_MIN" => self.least = numbers(rest)?,
             "DOMAIN_MAX" => self.most = numbers(rest)?,
             _ if word.starts_with(|c: char| c.is_ascii_alphabetic()) => {
@@ -56,8 +63,6 @@ impl Cube {
                 self.entries.push(numbers(line)?);
             }
         }
-        let falls = self.least.iter().zip(self.most).any(|(least, most)| *least >= most);
-        ensure!(!falls, "DOMAIN_MIN must be below DOMAIN_MAX");
         Ok(())
     }
 
@@ -85,12 +90,12 @@ fn mix(a: [f32; 3], b: [f32; 3], t: f32) -> [f32; 3] {
     [0, 1, 2].map(|channel| a[channel] + t * (b[channel] - a[channel]))
 }
 
-/// Three numbers with spaces between them.
-fn numbers(text: &str) -> Result<[f32; 3]> {
+/// Numbers with spaces between them.
+fn numbers<const N: usize>(text: &str) -> Result<[f32; N]> {
     let found =
         text.split_whitespace().map(|word| word.parse().ok().filter(|n: &f32| n.is_finite()));
     let found: Option<Vec<f32>> = found.collect();
     found
         .and_then(|found| found.try_into().ok())
-        .ok_or_else(|| Error::new(format!("expected three numbers, found `{}`", text.trim())))
+        .ok_or_else(|| Error::new(format!("expected {N} numbers, found `{}`", text.trim())))
 }

@@ -45,6 +45,19 @@ fn what_is_linear_in_each_channel_is_met_exactly() -> Result<()> {
     Ok(())
 }
 
+/// Lines may stand in any order, and DaVinci Resolve writes one range for all channels.
+#[test]
+fn domains_are_told_in_several_ways() -> Result<()> {
+    let frames = Frames::random(5, [1, 4, 4, 3]);
+    let cube = table(2, [2.0, 3.0], |rgb| rgb.map(|level| level - 2.0));
+    let one = cube.replace("DOMAIN_MIN 2 2 2\nDOMAIN_MAX 3 3 3", "LUT_3D_INPUT_RANGE 2.0 3.0");
+    assert!(one.contains("INPUT_RANGE"));
+    let zeros = frames.joined()?.mul(0.0)?;
+    assert_close(&coloured(&frames, &cube, 1.0)?, &zeros, 0.0);
+    assert_close(&coloured(&frames, &one, 1.0)?, &zeros, 0.0);
+    Ok(())
+}
+
 #[test]
 fn red_changes_fastest() -> Result<()> {
     let frames = Frames::random(4, [1, 4, 4, 3]);
@@ -103,10 +116,11 @@ fn what_is_wrong_with_a_file_is_said_with_its_line() -> Result<()> {
         ("\n# x\nLUT_3D_SIZE 1\n", "line 3: expected a size from 2 to 256, found `1`"),
         ("LUT_3D_SIZE 2\nLUT_3D_SIZE 2\n", "line 2: LUT_3D_SIZE is given twice"),
         ("LUT_1D_SIZE 16\n", "line 1: this is a one-dimensional table"),
-        ("LUT_3D_SIZE 2\n0 0\n", "line 2: expected three numbers, found `0 0`"),
-        ("LUT_3D_SIZE 2\n0 0 nan\n", "line 2: expected three numbers, found `0 0 nan`"),
+        ("LUT_3D_SIZE 2\n0 0\n", "line 2: expected 3 numbers, found `0 0`"),
+        ("LUT_3D_SIZE 2\n0 0 nan\n", "line 2: expected 3 numbers, found `0 0 nan`"),
         ("0 0 0\n", "line 1: LUT_3D_SIZE must stand before the colours"),
-        ("DOMAIN_MIN 1 0 0\n", "line 1: DOMAIN_MIN must be below DOMAIN_MAX"),
+        ("LUT_3D_SIZE 2\nDOMAIN_MIN 1 0 0\n", "DOMAIN_MIN must be below DOMAIN_MAX"),
+        ("LUT_3D_INPUT_RANGE 1\n", "line 1: expected 2 numbers, found `1`"),
         ("GAMMA 2.2\n", "line 1: there is no keyword `GAMMA` in .cube files"),
         ("LUT_3D_SIZE 2\n0 0 0\n1 1 1\n", "expected 8 colours (2³), found 2"),
     ] {

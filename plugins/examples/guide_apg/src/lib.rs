@@ -43,6 +43,9 @@ impl Apg {
         _to: f64,
     ) -> Result<Tensor> {
         // Steps outside of `from`…`to` do not come here: the engine leaves them unguided.
+        // Sums of squares may leave the halves.
+        let [with_text, without_text] =
+            [with_text.cast(DType::F32)?, without_text.cast(DType::F32)?];
         let mut change = with_text.sub(&without_text)?;
         if let Some(before) = &self.0 {
             change = change.add(&before.mul(momentum)?)?;

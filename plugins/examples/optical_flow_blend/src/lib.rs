@@ -34,13 +34,12 @@ pub fn optical_flow_blend(
         let after = Picture::new(frames.frame(index)?, size);
         if let Some(before) = &before {
             for step in 1..factor {
-                cx.check_cancel()?;
                 let t = step as f32 / factor as f32;
-                let motion = Motion::estimate(before, &after, t, block, reach as isize);
-                made.push(&picture(size, |out| motion.blend(before, &after, out))?)?;
+                let motion = Motion::estimate(cx, before, &after, t, block, reach as isize)?;
+                made.push(&picture(size, |out| motion.blend(cx, before, &after, out))?)?;
             }
         }
-        made.push(&picture(size, |out| out.copy_from_slice(after.rgb()))?)?;
+        made.push(&Tensor::from_slice(after.rgb(), &[1, size[0], size[1], 3])?)?;
         before = Some(after);
         cx.progress(index + 1, frames.count());
     }
@@ -48,8 +47,11 @@ pub fn optical_flow_blend(
 }
 
 /// A chunk of one frame, `[1, height, width, 3]`.
-fn picture([height, width]: [usize; 2], fill: impl FnOnce(&mut [f32])) -> Result<Tensor> {
-    Tensor::new_with(&[1, height, width, 3], fill)
+fn picture(
+    [height, width]: [usize; 2],
+    fill: impl FnOnce(&mut [f32]) -> Result<()>,
+) -> Result<Tensor> {
+    Tensor::try_new_with(&[1, height, width, 3], fill)
 }
 
 kino_plugin::plugin!(optical_flow_blend);

@@ -1,5 +1,7 @@
 //! Motion between two pictures, and a picture on the way from one to the other.
 
+use kino_plugin::prelude::*;
+
 /// A picture with its luminance.
 pub(crate) struct Picture {
     height: usize,
@@ -58,13 +60,17 @@ const PRICE: f32 = 1e-4;
 
 impl Motion {
     /// Looks for the motion of each block.
+    ///
+    /// # Errors
+    /// When the run is cancelled.
     pub(crate) fn estimate(
+        cx: &Cx,
         before: &Picture,
         after: &Picture,
         t: f32,
         block: usize,
         reach: isize,
-    ) -> Self {
+    ) -> Result<Self> {
         let (rows, columns) = (before.height.div_ceil(block), before.width.div_ceil(block));
         // Nearer motions come first, so that they win where nothing tells motions apart.
         let mut motions: Vec<[isize; 2]> =
@@ -83,8 +89,12 @@ impl Motion {
             }
             best.1
         };
-        let vectors = (0..rows * columns).map(best).collect();
-        Motion { t, block, columns, vectors }
+        let mut vectors = Vec::with_capacity(rows * columns);
+        for row in 0..rows {
+            cx.check_cancel()?;
+            vectors.extend((row * columns..(row + 1) * columns).map(best));
+        }
+        Ok(Motion { t, block, columns, vectors })
     }
 
     /// The motions of the four blocks around a pixel, that of its own block first.
@@ -101,10 +111,22 @@ impl Motion {
     }
 
     /// Writes the picture at the time `t`, `[height, width, 3]`.
-    pub(crate) fn blend(&self, before: &Picture, after: &Picture, out: &mut [f32]) {
+    ///
+    /// # Errors
+    /// When the run is cancelled.
+    pub(crate) fn blend(
+        &self,
+        cx: &Cx,
+        before: &Picture,
+        after: &Picture,
+        out: &mut [f32],
+    ) -> Result<()> {
         let rest = 1.0 - self.t;
         for (at, out) in out.chunks_exact_mut(3).enumerate() {
             let (row, column) = (at / before.width, at % before.width);
+            if column == 0 && row % self.block == 0 {
+                cx.check_cancel()?;
+            }
             let mut best = f32::INFINITY;
             for [down, right] in self.around(row, column) {
                 let (row, column) = (row as f32, column as f32);
@@ -117,6 +139,7 @@ impl Motion {
                 }
             }
         }
+        Ok(())
     }
 }
 

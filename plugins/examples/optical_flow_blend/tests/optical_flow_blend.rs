@@ -124,5 +124,9 @@ fn it_can_be_cancelled() -> Result<()> {
     let video = Frames::random(2, [4, 8, 8, 3]);
     let run = testing::run::<optical_flow_blend>().input("frames", &video).cancel_after(2);
     assert_eq!(run.call().err(), Some(Error::Cancelled));
+    // It asks for every row of blocks, so one large frame does not hold a run up.
+    let pair = Frames::random(2, [2, 64, 64, 3]);
+    let run = testing::run::<optical_flow_blend>().input("frames", &pair).cancel_after(10);
+    assert_eq!(run.call().err(), Some(Error::Cancelled));
     Ok(())
 }
