@@ -237,3 +237,36 @@ fn commands_that_trust_at_once_do_not_lose_each_others_entries() {
         assert_eq!(one["state"], "native, pinned", "{listed:#}");
     }
 }
+
+/// What traps or panics does not pass; what refuses or computes does.
+#[test]
+fn the_check_tells_good_nodes_from_bad_ones() {
+    let place = Place::new();
+    place.write("guests.wasm", COMPONENT);
+    place.good(&["plugin", "add", "guests.wasm"]);
+    let folder = list(&place, &[])["plugins"][0]["folder"].as_str().unwrap().to_owned();
+    for (node, fault) in [
+        ("good.square", None),
+        ("good.echo", None),
+        ("good.gain", None),
+        ("abuse.trap", Some("stopped itself")),
+        ("abuse.panic_run", Some("panicked")),
+        ("abuse.recursion", Some("stack")),
+    ] {
+        let args = ["plugin", "check", &folder, "--node", node, "--json", "--seed", "7"];
+        let ran = place.kino(&args);
+        let said: Value = serde_json::from_str(&ran.out).unwrap();
+        let cases = said["cases"].as_array().unwrap();
+        let faults: Vec<_> = cases.iter().filter_map(|case| case["fault"].as_str()).collect();
+        match fault {
+            None => assert_eq!((ran.code, &*faults), (0, &[][..]), "{node}"),
+            Some(fault) => {
+                assert_ne!(ran.code, 0, "{node}");
+                assert!(faults.len() > 5, "{node}: {faults:?}");
+                assert!(faults.iter().all(|said| said.contains(fault)), "{node}: {faults:?}");
+            }
+        }
+    }
+    let err = place.bad(2, &["plugin", "check", &folder, "--node", "good.squre"]);
+    assert!(said(&err).contains("has no node `good.squre`"), "{err}");
+}

@@ -13,6 +13,19 @@ use serde_json::Value as Json;
 pub struct Descriptor {
     /// The nodes, in the plugin's order.
     pub nodes: Vec<NodeSpec>,
+    /// The port types of its own.
+    pub types: Vec<TypeSpec>,
+}
+
+/// A port type of a plugin: a record.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TypeSpec {
+    /// Its name: words with points between them.
+    pub name: String,
+    /// Help.
+    pub about: String,
+    /// Its fields, as far as the plugin tells them.
+    pub fields: Vec<Port>,
 }
 
 /// One node of a plugin.
@@ -31,6 +44,17 @@ pub struct NodeSpec {
 #[derive(Deserialize)]
 struct Written {
     nodes: Vec<WrittenNode>,
+    #[serde(default)]
+    types: Vec<WrittenType>,
+}
+
+#[derive(Deserialize)]
+struct WrittenType {
+    name: String,
+    #[serde(default)]
+    about: String,
+    #[serde(default)]
+    fields: Vec<WrittenPort>,
 }
 
 #[derive(Deserialize)]
@@ -96,7 +120,13 @@ impl Descriptor {
             }
             nodes.push(read_node(node).map_err(fault)?);
         }
-        Ok(Descriptor { nodes })
+        let types = written.types.into_iter().map(read_type).collect::<Result<_, _>>()?;
+        Ok(Descriptor { nodes, types })
+    }
+
+    /// The port type of this name.
+    pub fn type_of(&self, name: &str) -> Option<&TypeSpec> {
+        self.types.iter().find(|ty| ty.name == name)
     }
 
     /// The node of this id.
@@ -114,6 +144,19 @@ pub fn is_word(text: &str) -> bool {
 /// Whether a text is words of `a-z0-9_` with points between them, `least` of them or more.
 fn is_id(text: &str, least: usize) -> bool {
     text.split('.').all(is_word) && text.split('.').count() >= least
+}
+
+fn read_type(written: WrittenType) -> Result<TypeSpec, String> {
+    let WrittenType { name, about, fields } = written;
+    let fault = |what: String| format!("the descriptor of the type `{name}`: {what}");
+    if !is_id(&name, 2) {
+        return Err(fault("a name is words with points between them: `example.depth`".into()));
+    }
+    let read = |field: &WrittenPort| {
+        read_port(field, true).map_err(|what| fault(format!("field `{}`: {what}", field.name)))
+    };
+    let fields = fields.iter().map(read).collect::<Result<_, _>>()?;
+    Ok(TypeSpec { name, about, fields })
 }
 
 fn read_node(node: WrittenNode) -> Result<NodeSpec, String> {
@@ -294,6 +337,16 @@ mod tests {
         .unwrap();
         let signature = &spec.signature;
         assert_eq!(signature.summary(), "Adds grain.");
+        let typed = r#"{"nodes": [], "types": [{"name": "a.depth", "about": "Far.",
+            "fields": [{"name": "tensor", "type": "Tensor"},
+            {"name": "unit", "type": "Text", "arity": "optional"}]}]}"#;
+        let typed = Descriptor::read(typed).unwrap();
+        let depth = typed.type_of("a.depth").unwrap();
+        let [tensor, unit] = &*depth.fields else { panic!() };
+        assert_eq!((&tensor.ty, unit.arity), (&PortType::Tensor, Arity::Optional));
+        let wrong = r#"{"nodes": [], "types": [{"name": "depth"}]}"#;
+        let wrong = Descriptor::read(wrong).unwrap_err();
+        assert!(wrong.starts_with("the descriptor of the type `depth`: a name is"), "{wrong}");
         assert_eq!(spec.like, [Some(0)]);
         let [_, seed, size] = &*signature.inputs else { panic!() };
         assert_eq!(seed.expected(), "a whole number from 0 to 18446744073709551615 or \"random\"");

@@ -8,5 +8,5 @@ pub mod descriptor;
 mod dtype;
 pub mod ops;
 
-pub use descriptor::{Descriptor, NodeSpec, is_word};
+pub use descriptor::{Descriptor, NodeSpec, TypeSpec, is_word};
 pub use dtype::DType;

@@ -30,7 +30,7 @@ pub use find::{Found, PLUGINS, Shelf};
 pub use grants::Granted;
 pub use growing::{Growing, Pushed};
 pub use item::{Item, Kind, Shared};
-pub use kino_contract::{Descriptor, NodeSpec, is_word};
+pub use kino_contract::{Descriptor, NodeSpec, TypeSpec, is_word};
 pub use lock::{Entry, Grants, LOCK, LimitsEntry, Lock};
 pub use manifest::{Asks, Kind as BuildKind, MANIFEST, Manifest, library_name, parse_bytes};
 pub use plugin::Plugin;

@@ -1,6 +1,7 @@
 //! What a plugin says of its nodes, and what the engine can do with one. Written by the macros;
 //! authors need none of it.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json, json};
@@ -104,7 +105,7 @@ impl<T: Literal> Bounds for std::ops::RangeToInclusive<T> {
 /// A port as the descriptor shows it.
 pub struct PortSpec {
     keys: Map<String, Json>,
-    types: BTreeMap<String, String>,
+    types: BTreeMap<String, Json>,
 }
 
 impl PortSpec {
@@ -186,9 +187,24 @@ impl PortSpec {
         self.keys.insert("choices".into(), json!(choices));
     }
 
-    /// With a type of this plugin.
-    pub fn add_type(&mut self, name: &str, about: &str) {
-        self.types.insert(name.into(), about.into());
+    /// With a type of this plugin, and the types of its fields; one that holds itself is told once.
+    pub fn add_type(&mut self, name: &str, about: &str, fields: fn() -> Vec<PortSpec>) {
+        thread_local! {
+            static UNDER_WAY: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+        }
+        if UNDER_WAY.with_borrow(|types| types.iter().any(|under_way| under_way == name)) {
+            return;
+        }
+        UNDER_WAY.with_borrow_mut(|types| types.push(name.to_owned()));
+        let fields = fields();
+        UNDER_WAY.with_borrow_mut(Vec::pop);
+        let mut told = Vec::new();
+        for mut field in fields {
+            self.types.append(&mut field.types);
+            told.push(Json::Object(field.keys));
+        }
+        let told = json!({"name": name, "about": about, "fields": told});
+        self.types.insert(name.into(), told);
     }
 
     fn name(&self) -> &str {
@@ -271,8 +287,7 @@ pub fn descriptor(nodes: &[NodeDef]) -> Result<String> {
         }
         found.push(spec.json());
     }
-    let types: Vec<_> =
-        types.iter().map(|(name, about)| json!({"name": name, "about": about})).collect();
+    let types: Vec<_> = types.into_values().collect();
     Ok(json!({"nodes": found, "types": types}).to_string())
 }
 

@@ -98,6 +98,37 @@ fn attributes_may_come_from_macro_rules() {
     assert!(testing::run::<shift_real>().param("by", 4.5).call().is_err());
 }
 
+/// A tree, which holds itself.
+#[port_type("example.tree")]
+struct Tree {
+    /// What hangs on it.
+    label: Option<String>,
+    branches: Vec<Tree>,
+}
+
+#[node(id = "example.prune", version = "1.0.0")]
+fn prune(tree: Tree) -> Tree {
+    Tree { label: tree.label, branches: tree.branches.into_iter().take(1).collect() }
+}
+
+#[test]
+fn types_tell_their_fields() {
+    let told = testing::descriptor::<prune>().unwrap();
+    let told: kino_plugin::json::Value = kino_plugin::json::from_str(&told).unwrap();
+    let expected = r#"[{"about":"A tree, which holds itself.","fields":[
+        {"about":"What hangs on it.","arity":"optional","name":"label","type":"Text"},
+        {"arity":"list","name":"branches","type":"example.tree"}],"name":"example.tree"}]"#;
+    assert_eq!(
+        told["types"],
+        kino_plugin::json::from_str::<kino_plugin::json::Value>(expected).unwrap()
+    );
+    let leaf = |label: &str| Tree { label: Some(label.into()), branches: Vec::new() };
+    let tree = Tree { label: None, branches: vec![leaf("a"), leaf("b")] };
+    let pruned: Tree =
+        testing::run::<prune>().input("tree", tree).call().unwrap().get("tree").unwrap();
+    assert_eq!(pruned.branches.len(), 1);
+}
+
 #[node(id = "example.perhaps", version = "1.0.0", outputs("parts", "named"))]
 fn perhaps(wanted: bool) -> (Option<Vec<String>>, Option<Vec<(String, f64)>>) {
     (wanted.then(|| vec!["a".into()]), wanted.then(|| vec![("x".into(), 1.0)]))

@@ -131,7 +131,8 @@ fn check_descriptor(plugin: &KinoPlugin) {
             "inputs": [{"name": "depth", "type": "example.depth"}],
             "outputs": [{"name": "depth", "type": "example.depth", "like": "depth"}],
         }],
-        "types": [{"name": "example.depth", "about": "Distance of each pixel."}],
+        "types": [{"name": "example.depth", "about": "Distance of each pixel.",
+            "fields": [{"name": "tensor", "type": "Tensor"}]}],
     });
     assert_eq!(found, expected, "{found:#}");
 }

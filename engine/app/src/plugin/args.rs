@@ -83,6 +83,9 @@ pub(crate) struct Check {
     /// The component, not the native library
     #[arg(long)]
     pub(crate) wasm: bool,
+    /// Only this node
+    #[arg(long, value_name = "ID")]
+    pub(crate) node: Option<String>,
     /// Repeat a check: it printed its seed
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,

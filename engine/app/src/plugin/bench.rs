@@ -9,7 +9,7 @@ use kino_node::{Cancel, Cx, Inputs, Result, Services, Spill, Value};
 use serde_json::json;
 
 use super::args::Bench;
-use super::cases::{Case, Draws, value};
+use super::cases::{About, Case, Draws, value};
 use super::folder::Project;
 use crate::failure::{Exit, Failure};
 use crate::palette;
@@ -46,8 +46,8 @@ pub(crate) fn run(args: &Bench, screen: &Screen) -> Result<Exit, Failure> {
         let plugin = Plugin::new(&project.manifest.id, "", artifact, files, limits);
         for node in plugin.nodes() {
             for (case, name) in [(Case::Plain, "small"), (Case::Large, "large")] {
-                timings
-                    .push(time(&*node, kind, case, name, &project.sample_file()).map_err(fault)?);
+                let file = project.sample_file();
+                timings.push(time(&*node, &plugin, case, (kind, name), &file).map_err(fault)?);
             }
         }
     }
@@ -56,18 +56,18 @@ pub(crate) fn run(args: &Bench, screen: &Screen) -> Result<Exit, Failure> {
 
 fn time(
     node: &dyn kino_node::Node,
-    kind: BuildKind,
+    plugin: &Plugin,
     case: Case,
-    name: &'static str,
+    (kind, name): (BuildKind, &'static str),
     file: &str,
 ) -> Result<Timing> {
     let services = Services::new(Device::Cpu, Spill::new(std::env::temp_dir(), 4 << 30));
     let signature = node.signature();
     let mut draws = Draws(1);
+    let about = About { descriptor: plugin.descriptor(), file, spill: &services.spill };
     let ports = signature.inputs.iter();
-    let values = ports
-        .map(|port| value(port, case, &mut draws, &services.spill, file))
-        .collect::<Result<Vec<_>>>()?;
+    let values =
+        ports.map(|port| value(port, case, &mut draws, &about)).collect::<Result<Vec<_>>>()?;
     let bytes = values.iter().flatten().map(Value::bytes).sum::<u64>() as usize;
     let wanted = vec![true; signature.outputs.len()];
     let once = || {

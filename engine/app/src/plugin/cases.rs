@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
+use kino_host::Descriptor;
 use kino_node::{
     Clip, Conditioning, FramesBuilder, Latent, Part, Patches, Record, Result, Sigmas, Spill, Value,
 };
@@ -13,7 +14,7 @@ use kino_port::{Literal, Port, PortType, Range, Sigma};
 pub(crate) enum Case {
     /// Small, ordinary inputs and the defaults of parameters; twice, to compare.
     Plain,
-    /// Parameters drawn from their ranges and choices.
+    /// Parameters drawn from their ranges and choices, and shapes.
     Random(u8),
     /// Frames and tensors of one element a side.
     One,
@@ -27,6 +28,8 @@ pub(crate) enum Case {
     Large,
     /// Not a number, infinities, and the largest numbers.
     NotNumbers,
+    /// Tensors of another number of dimensions.
+    Rank(u8),
     /// Tensors of another element type.
     Dtype(DType),
     /// Parameters at the ends of their ranges.
@@ -47,6 +50,7 @@ impl Case {
         let mut all = vec![Case::Plain, Case::OneChunk];
         all.extend((0..4).map(Case::Random));
         all.extend([Case::Bare, Case::One, Case::Odd, Case::Empty, Case::Large, Case::NotNumbers]);
+        all.extend([0, 1, 3, 4, 5].map(Case::Rank));
         let whole = [DType::U8, DType::U32, DType::I16, DType::I32, DType::I64];
         let types = whole.into_iter().chain([DType::BF16, DType::F16, DType::F64]);
         all.extend(types.map(Case::Dtype));
@@ -66,6 +70,7 @@ impl Case {
             Case::Bare => "nothing optional".into(),
             Case::Large => "large".into(),
             Case::NotNumbers => "NaN and infinities".into(),
+            Case::Rank(rank) => format!("tensors of {rank} dimensions"),
             Case::Dtype(dtype) => format!("tensors of {}", dtype.as_str()),
             Case::Ends(false) => "least parameters".into(),
             Case::Ends(true) => "greatest parameters".into(),
@@ -77,8 +82,12 @@ impl Case {
     }
 
     /// Frames: count, height, width.
-    fn frames(self) -> [usize; 3] {
+    fn frames(self, draws: &mut Draws) -> [usize; 3] {
         match self {
+            Case::Random(_) => {
+                let [height, width] = [0, 0].map(|_| draws.of(&[1, 2, 3, 8, 17, 31, 64]));
+                [draws.of(&[1, 2, 5, 9]), height, width]
+            }
             Case::One | Case::Empty => [1, 1, 1],
             Case::Odd => [5, 17, 31],
             Case::Large | Case::CancelledLate => [24, 270, 480],
@@ -86,12 +95,19 @@ impl Case {
         }
     }
 
-    fn shape(self, rank: usize) -> Vec<usize> {
+    /// The shape of a tensor.
+    fn shape(self, draws: &mut Draws) -> Vec<usize> {
+        let rank = match self {
+            Case::Rank(rank) => rank.into(),
+            Case::Random(_) => draws.of(&[0, 1, 2, 3, 4]),
+            _ => 2,
+        };
         let side = match self {
+            Case::Random(_) => return (0..rank).map(|_| draws.of(&[0, 1, 2, 3, 5, 16])).collect(),
             Case::One => 1,
             Case::Odd => 7,
             Case::Empty => 0,
-            Case::Large | Case::CancelledLate => [1, 1 << 20, 1024, 128][rank.min(3)],
+            Case::Large | Case::CancelledLate => 1024,
             _ => 8,
         };
         vec![side; rank]
@@ -115,6 +131,10 @@ impl Draws {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
+    fn of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[(self.next() % choices.len() as u64) as usize]
+    }
+
     fn tensor(&mut self, case: Case, shape: &[usize]) -> Result<Tensor> {
         let count: usize = shape.iter().product();
         let odd = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, -0.0, 1e-40];
@@ -132,8 +152,27 @@ pub(crate) fn value(
     port: &Port,
     case: Case,
     draws: &mut Draws,
-    spill: &Arc<Spill>,
-    file: &str,
+    about: &About<'_>,
+) -> Result<Option<Value>> {
+    made(port, case, draws, about, 0)
+}
+
+/// What values are made with: the types of the plugin, a file that it may read, room for frames.
+pub(crate) struct About<'a> {
+    pub(crate) descriptor: &'a Descriptor,
+    pub(crate) file: &'a str,
+    pub(crate) spill: &'a Arc<Spill>,
+}
+
+/// Records within records end here.
+const DEEPEST: usize = 3;
+
+fn made(
+    port: &Port,
+    case: Case,
+    draws: &mut Draws,
+    about: &About<'_>,
+    depth: usize,
 ) -> Result<Option<Value>> {
     if case == Case::Bare && !port.is_required() && port.default.is_none() {
         return Ok(None);
@@ -143,18 +182,21 @@ pub(crate) fn value(
         _ => port.default.clone().or_else(|| drawn(port, case, draws)),
     };
     if port.ty == PortType::Path {
-        return Ok(Some(Value::Text(file.into())));
+        return Ok(Some(Value::Text(about.file.into())));
     }
     if let (Some(literal), true) = (literal, port.ty.is_literal()) {
         return Ok(Some(Value::from_literal(&literal.widened(&port.ty))));
     }
-    let one = own(&port.ty, case, draws, spill)?;
-    Ok(Some(if port.is_list() {
-        let more = own(&port.ty, case, draws, spill)?;
-        Value::List(vec![(Some("first".into()), one), (Some("second".into()), more)].into())
-    } else {
-        one
-    }))
+    let mut one = || own(&port.ty, case, draws, about, depth);
+    Ok(match port.is_list() {
+        true if depth > DEEPEST => Some(Value::List(Arc::from([]))),
+        true => {
+            let items = [(Some("first".into()), one()?), (Some("second".into()), one()?)];
+            Some(Value::List(items.into()))
+        }
+        false if depth > DEEPEST && !port.is_required() => None,
+        false => Some(one()?),
+    })
 }
 
 /// A literal within the port's range or choices.
@@ -188,11 +230,17 @@ fn drawn(port: &Port, case: Case, draws: &mut Draws) -> Option<Literal> {
 }
 
 /// A value of a type that is no literal.
-fn own(ty: &PortType, case: Case, draws: &mut Draws, spill: &Arc<Spill>) -> Result<Value> {
+fn own(
+    ty: &PortType,
+    case: Case,
+    draws: &mut Draws,
+    about: &About<'_>,
+    depth: usize,
+) -> Result<Value> {
     Ok(match ty {
         PortType::Frames => {
-            let [count, height, width] = case.frames();
-            let mut frames = FramesBuilder::new(spill, Some(8.0));
+            let [count, height, width] = case.frames(draws);
+            let mut frames = FramesBuilder::new(about.spill, Some(8.0));
             let step = if case == Case::OneChunk { count } else { 4 };
             for start in (0..count).step_by(step) {
                 let count = step.min(count - start);
@@ -217,16 +265,26 @@ fn own(ty: &PortType, case: Case, draws: &mut Draws, spill: &Arc<Spill>) -> Resu
             Value::Sigmas(Sigmas((0..=8).rev().map(|n| Sigma(f64::from(n) / 8.0)).collect()))
         }
         PortType::Tensor | PortType::Mask | PortType::ImageConditioning | PortType::Any => {
-            let tensor = draws.tensor(case, &case.shape(2))?;
+            let shape = case.shape(draws);
+            let tensor = draws.tensor(case, &shape)?;
             Value::Tensor(match case {
                 Case::Dtype(dtype) => (tensor * 9.0)?.to_dtype(dtype)?,
                 _ => tensor,
             })
         }
         PortType::Own(name) => {
-            Value::Own(Arc::new(Record { ty: name.as_ref().into(), fields: Vec::new() }))
+            let told = about.descriptor.type_of(name);
+            let mut fields = Vec::new();
+            for field in told.map_or(&[][..], |told| &told.fields) {
+                if let Some(value) = made(field, case, draws, about, depth + 1)? {
+                    fields.push((field.name.as_ref().into(), value));
+                }
+            }
+            Value::Own(Arc::new(Record { ty: name.as_ref().into(), fields }))
         }
-        PortType::List(of) => Value::List(vec![(None, own(of, case, draws, spill)?)].into()),
+        PortType::List(of) => {
+            Value::List(vec![(None, own(of, case, draws, about, depth + 1)?)].into())
+        }
         other => Value::Part(Part { ty: other.clone(), handle: Arc::new(()) }),
     })
 }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
-use kino_host::{BuildKind, Files, Granted, Limits, Plugin};
+use kino_host::{Artifact, BuildKind, Files, Granted, Limits, Plugin};
 use kino_node::{Cancel, Cx, Error, Inputs, Moment, Node, Result, Services, Spill, Value};
 use kino_port::Sigma;
 use serde::{Deserialize, Serialize};
 
-use super::cases::{Case, Draws, value, velocities};
+use super::cases::{About, Case, Draws, value, velocities};
 use super::folder::Project;
 
 /// A component may take this long in one case; more is the parent's to judge.
@@ -87,7 +87,8 @@ pub(crate) fn run(task: &Task) -> Result<()> {
     let node = find(&plugin)?;
     let spill = Spill::new(std::env::temp_dir(), 1 << 30);
     let services = Services::new(Device::Cpu, spill);
-    let mut probe = Probe { node, services, file: project.sample_file(), task };
+    let file = project.sample_file();
+    let mut probe = Probe { node, artifact: &*artifact, services, file, task };
     for (index, case) in Case::all().into_iter().enumerate().skip(task.from) {
         say(&Line::Begin(case.name()))?;
         if case == Case::Reloaded {
@@ -112,6 +113,7 @@ fn say(line: &Line) -> Result<()> {
 
 struct Probe<'a> {
     node: Arc<dyn Node>,
+    artifact: &'a dyn Artifact,
     services: Services,
     file: String,
     task: &'a Task,
@@ -188,11 +190,15 @@ impl Probe<'_> {
         let name = if case == Case::OneChunk { Case::Plain } else { case }.name();
         let salt = name.bytes().fold(0u64, |sum, byte| sum.wrapping_mul(31) + u64::from(byte));
         let mut draws = Draws(self.task.seed ^ salt);
+        let about = About {
+            descriptor: self.artifact.descriptor(),
+            file: &self.file,
+            spill: &self.services.spill,
+        };
         let signature = self.node.signature();
         let ports = signature.inputs.iter();
-        let values = ports
-            .map(|port| value(port, case, &mut draws, &self.services.spill, &self.file))
-            .collect::<Result<Vec<_>>>()?;
+        let values =
+            ports.map(|port| value(port, case, &mut draws, &about)).collect::<Result<Vec<_>>>()?;
         let wanted = vec![true; signature.outputs.len()];
         let mut cx = Cx {
             name: "check",

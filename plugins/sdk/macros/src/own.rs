@@ -12,10 +12,11 @@ pub(crate) fn expand(type_name: &LitStr, item: DeriveInput) -> Result<TokenStrea
     check_dotted(type_name)?;
     let (name, about) = (&item.ident, docs(&item.attrs));
     let fields = named_fields(&item)?;
-    let (mut takes, mut gives) = (Vec::new(), Vec::new());
+    let (mut takes, mut gives, mut told) = (Vec::new(), Vec::new(), Vec::new());
     for field in &fields {
         let (Some(ident), ty) = (&field.ident, &field.ty) else { continue };
-        let key = ident.to_string();
+        let (key, about) = (ident.to_string(), docs(&field.attrs));
+        told.push(quote!(::kino_plugin::node::PortSpec::input::<#ty>(#key, #about)));
         takes.push(quote! {
             #ident: <#ty as ::kino_plugin::port::Input>::take(value.field(#key)?)
                 .map_err(|error| error.at(::core::concat!("field `", #key, "`")))?
@@ -37,7 +38,7 @@ pub(crate) fn expand(type_name: &LitStr, item: DeriveInput) -> Result<TokenStrea
             }
 
             fn describe(port: &mut ::kino_plugin::node::PortSpec) {
-                port.add_type(#type_name, #about);
+                port.add_type(#type_name, #about, || ::std::vec![#(#told),*]);
             }
         }
 
