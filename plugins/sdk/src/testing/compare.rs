@@ -1,7 +1,8 @@
 //! Numbers to test with, and comparing.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::path::Path;
+use std::str::FromStr;
 
 use crate::{DType, Error, Frames, Result, Tensor};
 
@@ -62,12 +63,53 @@ impl Frames {
     }
 }
 
+/// How far two numbers may lie apart. A number alone is the greatest difference.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tolerance {
+    absolute: f64,
+    relative: f64,
+}
+
+impl From<f64> for Tolerance {
+    fn from(absolute: f64) -> Self {
+        Tolerance { absolute, relative: 0.0 }
+    }
+}
+
+/// A difference of so large a part of what is expected: `testing::relative(1e-5)`.
+pub fn relative(part: f64) -> Tolerance {
+    Tolerance { absolute: 0.0, relative: part }
+}
+
+impl Tolerance {
+    /// The same, and in any case a difference of `absolute`: for numbers that may be near 0.
+    #[must_use]
+    pub fn or(self, absolute: f64) -> Self {
+        Tolerance { absolute, ..self }
+    }
+
+    fn of(self, expected: f64) -> f64 {
+        let part = if self.relative > 0.0 { self.relative * expected.abs() } else { 0.0 };
+        self.absolute.max(part)
+    }
+}
+
+impl fmt::Display for Tolerance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.absolute, self.relative) {
+            (absolute, 0.0) => write!(f, "{absolute:e}"),
+            (0.0, relative) => write!(f, "{relative:e} of what is expected"),
+            (absolute, relative) => write!(f, "{relative:e} of what is expected or {absolute:e}"),
+        }
+    }
+}
+
 /// Asserts that two tensors agree within a tolerance, and says where they do not.
 ///
 /// # Panics
 /// When shapes or types differ, or an element by more than the tolerance; a NaN only equals a NaN.
 #[track_caller]
-pub fn assert_close(found: &Tensor, expected: &Tensor, tolerance: f64) {
+pub fn assert_close(found: &Tensor, expected: &Tensor, tolerance: impl Into<Tolerance>) {
     if let Err(difference) = compare(found, expected, tolerance) {
         panic!("{difference}");
     }
@@ -77,21 +119,16 @@ pub fn assert_close(found: &Tensor, expected: &Tensor, tolerance: f64) {
 ///
 /// # Errors
 /// Where both differ, and by how much.
-pub fn compare(found: &Tensor, expected: &Tensor, tolerance: f64) -> Result<()> {
+pub fn compare(found: &Tensor, expected: &Tensor, tolerance: impl Into<Tolerance>) -> Result<()> {
+    let tolerance = tolerance.into();
     if (found.dims(), found.dtype()) != (expected.dims(), expected.dtype()) {
         return Err(Error::new(format!("expected {expected:?}, found {found:?}")));
     }
-    let numbers = |tensor: &Tensor| tensor.cast(DType::F64)?.to_vec::<f64>();
     let (found_all, expected_all) = (numbers(found)?, numbers(expected)?);
     let (mut worst, mut most, mut wrong) = (0, -1.0, 0);
-    for (index, (&a, &b)) in found_all.iter().zip(&expected_all).enumerate() {
-        let same = a == b || a.is_nan() && b.is_nan();
-        let difference = match (a - b).abs() {
-            _ if same => 0.0,
-            difference if difference.is_nan() => f64::INFINITY,
-            difference => difference,
-        };
-        wrong += usize::from(difference > tolerance);
+    for (index, (a, b)) in found_all.iter().zip(&expected_all).enumerate() {
+        let difference = a.apart(b);
+        wrong += usize::from(difference > tolerance.of(b.real()));
         if difference > most {
             (worst, most) = (index, difference);
         }
@@ -99,12 +136,58 @@ pub fn compare(found: &Tensor, expected: &Tensor, tolerance: f64) -> Result<()> 
     if wrong == 0 {
         return Ok(());
     }
-    let (a, b, count) = (found_all[worst], expected_all[worst], found_all.len());
+    let (a, b, count) = (&found_all[worst], &expected_all[worst], found_all.len());
     Err(Error::new(format!(
-        "{wrong} of {count} elements differ by more than {tolerance:e}; most of all at {:?}: \
+        "{wrong} of {count} elements differ by more than {tolerance}; most of all at {:?}: \
          expected {b}, found {a}, {most:e} apart",
         place(worst, found.dims())
     )))
+}
+
+/// An element, exactly.
+enum Number {
+    Whole(i64),
+    Real(f64),
+}
+
+impl Number {
+    fn real(&self) -> f64 {
+        match *self {
+            Number::Whole(number) => number as f64,
+            Number::Real(number) => number,
+        }
+    }
+
+    fn apart(&self, other: &Number) -> f64 {
+        match (self, other) {
+            (Number::Whole(a), Number::Whole(b)) => a.abs_diff(*b) as f64,
+            (a, b) => {
+                let (a, b) = (a.real(), b.real());
+                let same = a == b || a.is_nan() && b.is_nan();
+                if same {
+                    0.0
+                } else {
+                    Some((a - b).abs()).filter(|d| !d.is_nan()).unwrap_or(f64::INFINITY)
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Number::Whole(number) => write!(f, "{number}"),
+            Number::Real(number) => write!(f, "{number}"),
+        }
+    }
+}
+
+fn numbers(tensor: &Tensor) -> Result<Vec<Number>> {
+    Ok(match tensor.dtype().range() {
+        Some(_) => tensor.cast(DType::I64)?.to_vec()?.into_iter().map(Number::Whole).collect(),
+        None => tensor.cast(DType::F64)?.to_vec()?.into_iter().map(Number::Real).collect(),
+    })
 }
 
 fn place(index: usize, dims: &[usize]) -> Vec<usize> {
@@ -123,7 +206,7 @@ fn place(index: usize, dims: &[usize]) -> Vec<usize> {
 /// # Panics
 /// When the file is missing or holds another tensor, beyond the tolerance.
 #[track_caller]
-pub fn golden(path: &str, found: &Tensor, tolerance: f64) {
+pub fn golden(path: &str, found: &Tensor, tolerance: impl Into<Tolerance>) {
     let checked = match std::env::var_os("KINO_BLESS") {
         Some(bless) if bless == "1" => write_golden(Path::new(path), found),
         _ => read_golden(Path::new(path))
@@ -137,8 +220,11 @@ pub fn golden(path: &str, found: &Tensor, tolerance: f64) {
 
 fn write_golden(path: &Path, tensor: &Tensor) -> Result<()> {
     let mut text = format!("{} {:?}\n", tensor.dtype(), tensor.dims());
-    for number in tensor.cast(DType::F64)?.to_vec::<f64>()? {
-        writeln!(text, "{number:?}")?;
+    for number in numbers(tensor)? {
+        match number {
+            Number::Whole(number) => writeln!(text, "{number}")?,
+            Number::Real(number) => writeln!(text, "{number:?}")?,
+        }
     }
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
@@ -155,6 +241,15 @@ fn read_golden(path: &Path) -> Result<Tensor> {
     let dims = dims.trim().strip_prefix('[').and_then(|dims| dims.strip_suffix(']'));
     let dims = dims.ok_or_else(broken)?.split(',').map(str::trim).filter(|dim| !dim.is_empty());
     let dims = dims.map(str::parse::<usize>).collect::<Result<Vec<_>, _>>()?;
-    let numbers = numbers.lines().map(str::parse::<f64>).collect::<Result<Vec<_>, _>>()?;
-    Tensor::from_vec(numbers, &dims)?.cast(dtype)
+    let tensor = match dtype.range() {
+        Some(_) => Tensor::from_vec(parsed::<i64>(numbers)?, &dims)?,
+        None => Tensor::from_vec(parsed::<f64>(numbers)?, &dims)?,
+    };
+    tensor.cast(dtype)
+}
+
+fn parsed<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
+    lines: &str,
+) -> Result<Vec<T>> {
+    Ok(lines.lines().map(str::parse::<T>).collect::<Result<Vec<_>, _>>()?)
 }

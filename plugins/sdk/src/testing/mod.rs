@@ -33,7 +33,8 @@
 //!
 //! - [`run`] runs a node once, [`open`] makes an instance that runs many times, saves and restores.
 //! - `.file(path, contents)` grants a file, `.without(output)` leaves an output unread,
-//!   `.cancel_after(n)` cancels at the n-th time that the node asks.
+//!   `.cancel_after(n)` cancels after the n-th time that the node asks.
+//! - [`assert_close`] takes the greatest difference, or [`relative`]`(1e-5)`.
 //! - [`golden`] compares with a file beside the test; `KINO_BLESS=1 cargo test` writes it.
 
 mod array;
@@ -48,6 +49,6 @@ mod table;
 mod views;
 
 pub use call::Logged;
-pub use compare::{assert_close, compare, golden};
+pub use compare::{Tolerance, assert_close, compare, golden, relative};
 pub use run::{Done, Opened, Opening, Run, descriptor, open, run};
 pub use table::{opaque, table};
