@@ -1,4 +1,5 @@
-//! A hundred generations of one native plugin under a running graph.
+//! A hundred generations of one native plugin under a running graph, between runs and while they
+//! are under way.
 //!
 //! The plugin keeps thread-locals with destructors, detached threads that read tensors which they
 //! were lent, and tensors that outlive their generation. Its artifact is renamed over, overwritten
@@ -53,7 +54,7 @@ fn ends(folder: &Path) -> PathBuf {
 
 /// An engine whose plugin is replaced again and again.
 struct Rig {
-    runtime: Runtime,
+    runtime: Arc<Runtime>,
     artifact: PathBuf,
     plugin: Option<Arc<Plugin>>,
     _folder: tempfile::TempDir,
@@ -67,7 +68,7 @@ impl Rig {
         let services = Arc::new(kino_nodes::services(Device::Cpu, spill, folders));
         let options = Options { memory_budget: 1 << 30, ..Options::default() };
         let registry = Arc::new(Registry::of(kino_nodes::NODES));
-        let runtime = Runtime::new(registry, services, options);
+        let runtime = Arc::new(Runtime::new(registry, services, options));
         let artifact = folder.path().join("libtorture.so");
         Rig { runtime, artifact, plugin: None, _folder: folder }
     }
@@ -189,46 +190,38 @@ fn a_hundred_generations_under_a_running_graph() {
     }
 }
 
+/// The artifact is replaced, in every way, while a step of the build before is running.
 #[test]
 fn a_run_in_flight_keeps_the_generation_that_it_began_with() {
     let builds = tempfile::tempdir().expect("a folder");
     let mut rig = Rig::new();
-    for generation in 1..=10 {
-        let build = build(builds.path(), 2 * generation);
-        let next = self::build(builds.path(), 2 * generation + 1);
-        fs::rename(&build, &rig.artifact).unwrap();
+    let mut in_flight = 0;
+    for generation in (1..GENERATIONS).step_by(2) {
+        let [first, next] = [generation, generation + 1].map(|it| build(builds.path(), it));
+        fs::rename(&first, &rig.artifact).unwrap();
         rig.reload().unwrap();
-        let plan = rig.plan(200 + generation as i128);
-        let began = std::sync::mpsc::channel();
-        let slow = thread::scope(|scope| {
-            let runtime = &rig.runtime;
-            let plan = &plan;
-            let run = scope.spawn(move || {
-                let tell = |event| {
-                    if let kino_runtime::Event::Started { name, .. } = event
-                        && &*name == "step"
-                    {
-                        let _ = began.0.send(());
-                    }
-                };
-                runtime.run(plan, &Cancel::default(), "", &tell)
-            });
-            began.1.recv().expect("the step began");
-            fs::rename(&next, &rig.artifact).unwrap();
-            let native = NativePlugin::load(Trusted { path: &rig.artifact, sha256: None }).unwrap();
-            let sha256 = native.sha256().to_owned();
-            let artifact = Arc::new(native);
-            let files = Arc::new(NoFiles);
-            let plugin = Plugin::new("torture", sha256, artifact, files, Limits::default());
-            let mut registry = Registry::of(kino_nodes::NODES);
-            plugin.nodes().into_iter().for_each(|node| registry.insert(node));
-            runtime.reload(Arc::new(registry));
-            rig.plugin = Some(plugin);
-            run.join().expect("no panic")
+        let plan = rig.plan(100 + generation as i128);
+        let runtime = Arc::clone(&rig.runtime);
+        let (began, begins) = std::sync::mpsc::channel();
+        let run = thread::spawn(move || {
+            let tell = |event| {
+                if let kino_runtime::Event::Started { name, .. } = event
+                    && &*name == "step"
+                {
+                    let _ = began.send(());
+                }
+            };
+            runtime.run(&plan, &Cancel::default(), "", &tell)
         });
+        begins.recv().expect("the step began");
+        replace(&mut rig, &next, generation / 2);
+        rig.reload().unwrap_or_else(|error| panic!("generation {}: {error}", generation + 1));
+        in_flight += usize::from(!run.is_finished());
+        let slow = run.join().expect("no panic");
         assert!(slow.is_complete(), "{:?}", slow.failed);
-        assert_eq!(int(&slow, "generation"), 2 * generation as i128);
+        assert_eq!(int(&slow, "generation"), generation as i128);
         let report = rig.run(&rig.plan(0));
-        assert_eq!(int(&report, "generation"), 2 * generation as i128 + 1);
+        assert_eq!(int(&report, "generation"), generation as i128 + 1);
     }
+    assert!(in_flight > GENERATIONS / 4, "{in_flight} runs were under way when builds came");
 }
