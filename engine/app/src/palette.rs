@@ -103,10 +103,19 @@ impl Palettes {
         if !conflicts.is_empty() {
             return Err(Failure::usage(conflicts.join("\n")).hint("remove or rename one of them"));
         }
-        if wanted.is_empty()
+        let unknown: Vec<_> =
+            nodes.iter().filter(|node| shelf.of_node(node).is_none()).copied().collect();
+        if !unknown.is_empty()
             && let Some((_, error)) = shelf.broken.first()
         {
-            return Err(failure(error));
+            let (names, are) = (unknown.join("`, `"), if unknown.len() > 1 { "are" } else { "is" });
+            return Err(failure(&Error::Failed {
+                message: format!(
+                    "{error}\n`{names}` {are} none of the nodes that are known, and may be of that \
+                     plugin"
+                ),
+                hint: error.hint().map(str::to_owned),
+            }));
         }
         let mut plugins = Vec::with_capacity(wanted.len());
         let mut faults = Vec::new();

@@ -270,3 +270,14 @@ fn the_check_tells_good_nodes_from_bad_ones() {
     let err = place.bad(2, &["plugin", "check", &folder, "--node", "good.squre"]);
     assert!(said(&err).contains("has no node `good.squre`"), "{err}");
 }
+
+/// A name that nobody knows and a manifest that cannot be read: either may be the mistake.
+#[test]
+fn an_unknown_node_beside_a_broken_manifest_is_told() {
+    let place = Place::new();
+    place.write("plugins/foo/plugin.ron", r#"Plugin(id: "foo", version: 1)"#);
+    place.write("g.ron", GRAPH);
+    let err = said(&place.bad(2, &["check", "g.ron"]));
+    assert!(err.contains("plugins/foo/plugin.ron:1:27"), "{err}");
+    assert!(err.contains("`film.grain` is none of the nodes that are known"), "{err}");
+}
