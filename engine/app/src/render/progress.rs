@@ -40,7 +40,10 @@ impl Watch {
         let mode = match (screen.json, screen.quiet, screen.is_terminal) {
             (true, ..) => Mode::Json(Gather::new(Stream::Out)),
             (_, true, _) => Mode::Silent,
-            (_, _, true) => Mode::Bars(Mutex::new(Bars::new(screen.err))),
+            (_, _, true) => {
+                let target = ProgressDrawTarget::stderr_with_hz(15);
+                Mode::Bars(Mutex::new(Bars::new(screen.err, target)))
+            }
             _ => {
                 let to = Gather::new(Stream::Err);
                 Mode::Lines(Lines { paint: screen.err, wide: Mutex::default(), to })
@@ -172,25 +175,33 @@ impl Lines {
 /// Whose bar it is: of which run, of which node.
 type Bar = (Option<u64>, Arc<str>);
 
-/// Bars for what runs, lines for what is done.
+/// Bars for what runs, lines for what is done. A newer run may begin before an older one is out.
 struct Bars {
     all: MultiProgress,
     paint: Paint,
-    wide: usize,
+    runs: HashMap<Option<u64>, Running>,
     running: HashMap<Bar, ProgressBar>,
+}
+
+/// What is shown of a run as a whole.
+#[derive(Default)]
+struct Running {
+    /// How wide its nodes' names are.
+    wide: usize,
+    /// The bar that counts its nodes, where they are many.
     total: Option<ProgressBar>,
 }
 
 impl Bars {
-    fn new(paint: Paint) -> Self {
-        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(15));
-        Bars { all, paint, wide: 0, running: HashMap::new(), total: None }
+    fn new(paint: Paint, target: ProgressDrawTarget) -> Self {
+        let all = MultiProgress::with_draw_target(target);
+        Bars { all, paint, runs: HashMap::new(), running: HashMap::new() }
     }
 
     fn see(&mut self, run: Option<u64>, event: &Event) {
         match event {
-            Event::Planned { .. } => self.begin(event),
-            Event::Started { name, op } if self.total.is_none() => {
+            Event::Planned { .. } => self.begin(run, event),
+            Event::Started { name, op } if self.total(run).is_none() => {
                 self.bar((run, Arc::clone(name)), op);
             }
             Event::Progress { name, step, of, seconds_left, .. } => {
@@ -211,13 +222,25 @@ impl Bars {
         }
     }
 
-    fn begin(&mut self, event: &Event) {
+    fn total(&self, run: Option<u64>) -> Option<&ProgressBar> {
+        self.runs.get(&run)?.total.as_ref()
+    }
+
+    fn begin(&mut self, run: Option<u64>, event: &Event) {
         let Some((shown, wide)) = overview(event) else { return };
-        self.wide = wide;
-        self.total.take().inspect(ProgressBar::finish_and_clear);
-        if shown > MANY {
+        let total = (shown > MANY).then(|| {
             let total = ProgressBar::new(shown as u64).with_style(totals(self.paint.0));
-            self.total = Some(self.all.add(total.with_message(count(shown, "node"))));
+            self.all.add(total.with_message(count(shown, "node")))
+        });
+        self.finish(run);
+        self.runs.insert(run, Running { wide, total });
+    }
+
+    /// Takes the bar away that counts the nodes of a run.
+    fn finish(&mut self, run: Option<u64>) {
+        if let Some(total) = self.runs.remove(&run).and_then(|run| run.total) {
+            total.finish_and_clear();
+            self.all.remove(&total);
         }
     }
 
@@ -226,13 +249,14 @@ impl Bars {
         if let Some(bar) = self.running.get(&of) {
             return bar.clone();
         }
-        let name = &of.1;
-        let space = " ".repeat(self.wide.saturating_sub(width(name)));
+        let (run, name) = (of.0, &of.1);
+        let wide = self.runs.get(&run).map_or(0, |run| run.wide);
+        let space = " ".repeat(wide.saturating_sub(width(name)));
         let bar = ProgressBar::no_length()
             .with_style(spinner(self.paint.0))
             .with_prefix(format!("{name}{space}"))
             .with_message(op.to_owned());
-        let bar = match &self.total {
+        let bar = match self.total(run) {
             Some(total) => self.all.insert_before(total, bar),
             None => self.all.add(bar),
         };
@@ -246,17 +270,19 @@ impl Bars {
             bar.finish_and_clear();
             self.all.remove(&bar);
         }
-        if let Some(total) = &self.total {
-            total.inc(1);
-        }
         let is_quick = match event {
             Event::Finished { seconds, .. } => *seconds < QUICK,
             _ => false,
         };
-        if self.total.is_some() && is_quick {
-            return;
+        let total = self.total(of.0);
+        if let Some(total) = total {
+            total.inc(1);
+            if is_quick {
+                return;
+            }
         }
-        if let Some(line) = line(event, self.paint, self.wide) {
+        let wide = self.runs.get(&of.0).map_or(0, |run| run.wide);
+        if let Some(line) = line(event, self.paint, wide) {
             let _ = self.all.println(line);
         }
     }
@@ -266,8 +292,8 @@ impl Bars {
             bar.finish_and_clear();
             self.all.remove(&bar);
         }
-        if self.running.is_empty() {
-            self.total.take().inspect(ProgressBar::finish_and_clear);
+        self.finish(run);
+        if self.running.is_empty() && self.runs.is_empty() {
             let _ = self.all.clear();
         }
     }
@@ -298,4 +324,112 @@ fn totals(colours: bool) -> ProgressStyle {
         false => style("  {bar:30} {pos}/{len} nodes  {eta} left"),
     };
     style.progress_chars("━╸─")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use indicatif::InMemoryTerm;
+    use kino_runtime::PlannedStep;
+
+    use super::*;
+
+    struct Shown {
+        bars: Bars,
+        term: InMemoryTerm,
+    }
+
+    impl Shown {
+        fn new() -> Self {
+            let term = InMemoryTerm::new(12, 80);
+            let target = ProgressDrawTarget::term_like(Box::new(term.clone()));
+            Shown { bars: Bars::new(Paint(false), target), term }
+        }
+
+        /// Shows an event, and waits until some texts stand on the screen and others do not: it is
+        /// drawn a few times a second.
+        #[track_caller]
+        fn see(&mut self, run: u64, event: Event, there: &[&str], gone: &[&str]) {
+            self.bars.see(Some(run), &event);
+            let begun = Instant::now();
+            loop {
+                let totals = self.bars.runs.values().filter_map(|run| run.total.as_ref());
+                self.bars.running.values().chain(totals).for_each(ProgressBar::tick);
+                let screen = self.term.contents();
+                let holds = there.iter().all(|text| screen.contains(text))
+                    && !gone.iter().any(|text| screen.contains(text));
+                if holds {
+                    return;
+                }
+                let waited = begun.elapsed() < Duration::from_secs(5);
+                assert!(waited, "{there:?}, without {gone:?}, expected on:\n{screen}");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
+    fn planned(steps: usize) -> Event {
+        let step = |index| PlannedStep {
+            name: format!("step{index}").into(),
+            op: "math".into(),
+            outlook: Outlook::Run,
+            memory: 0,
+        };
+        Event::Planned { steps: (0..steps).map(step).collect() }
+    }
+
+    fn started(name: &str) -> Event {
+        Event::Started { name: name.into(), op: "math".into() }
+    }
+
+    fn progress(name: &str, step: u64) -> Event {
+        Event::Progress { name: name.into(), step, of: 20, seconds_left: Some(7.0), preview: None }
+    }
+
+    fn finished(name: &str, seconds: f64, cached: Cached) -> Event {
+        let (name, op) = (name.into(), "math".into());
+        Event::Finished { name, op, cached, seconds, bytes: 0, files: Vec::new() }
+    }
+
+    fn done() -> Event {
+        let (evaluated, cached, failed, skipped) = (0, 0, 0, 0);
+        Event::Done { seconds: 1.0, evaluated, cached, failed, skipped, cancelled: false }
+    }
+
+    /// Nodes are shown as they begin, with how far they are; a line stays when they end.
+    #[test]
+    fn nodes_progress_and_times_are_shown() {
+        let mut shown = Shown::new();
+        shown.see(1, planned(2), &[], &[]);
+        shown.see(1, started("sample"), &["sample", "math"], &[]);
+        shown.see(1, progress("sample", 5), &["5/20", "0:07 left"], &[]);
+        shown.see(1, finished("sample", 2.5, Cached::None), &["sample", "2.50 s"], &["5/20"]);
+        shown.see(1, finished("text", 0.0, Cached::Disk), &["text", "cached"], &[]);
+        let failed = Event::Failed {
+            name: "decode".into(),
+            op: "vae.decode".into(),
+            message: "no room".into(),
+            hint: None,
+        };
+        shown.see(1, failed, &["decode", "failed"], &[]);
+        let skipped =
+            Event::Skipped { name: "out".into(), op: "x".into(), because: "decode".into() };
+        shown.see(1, skipped, &["skipped, as decode failed"], &[]);
+        shown.see(1, done(), &["sample", "2.50 s", "skipped"], &[]);
+    }
+
+    /// A newer run begins before an older one is out: each counts its own nodes.
+    #[test]
+    fn runs_side_by_side_do_not_count_each_others_nodes() {
+        let mut shown = Shown::new();
+        shown.see(1, planned(150), &[], &[]);
+        shown.see(1, finished("a", 0.0, Cached::None), &["1/150"], &[]);
+        shown.see(2, planned(120), &[], &[]);
+        shown.see(2, finished("b", 0.0, Cached::None), &["1/150", "1/120"], &[]);
+        shown.see(2, finished("c", 0.0, Cached::None), &["1/150", "2/120"], &[]);
+        shown.see(1, finished("d", 0.0, Cached::None), &["2/150", "2/120"], &[]);
+        shown.see(1, done(), &["2/120"], &["/150"]);
+        shown.see(2, done(), &[], &["/120"]);
+    }
 }
