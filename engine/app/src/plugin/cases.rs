@@ -70,7 +70,7 @@ impl Case {
             Case::Bare => "nothing optional".into(),
             Case::Large => "large".into(),
             Case::NotNumbers => "NaN and infinities".into(),
-            Case::Rank(rank) => format!("tensors of {rank} dimensions"),
+            Case::Rank(rank) => format!("tensors of rank {rank}"),
             Case::Dtype(dtype) => format!("tensors of {}", dtype.as_str()),
             Case::Ends(false) => "least parameters".into(),
             Case::Ends(true) => "greatest parameters".into(),

@@ -46,7 +46,7 @@ impl Watch {
             }
             _ => {
                 let to = Gather::new(Stream::Err);
-                Mode::Lines(Lines { paint: screen.err, wide: Mutex::default(), to })
+                Mode::Lines(Lines { paint: screen.err, columns: Mutex::default(), to })
             }
         };
         Watch { mode }
@@ -115,11 +115,19 @@ fn print_json(run: Option<u64>, event: &Event, to: &Gather) {
     }
 }
 
+/// How wide the columns of a run are.
+#[derive(Clone, Copy, Default)]
+struct Columns {
+    name: usize,
+    op: usize,
+}
+
 /// What one node's line says when it has an end.
-fn line(event: &Event, paint: Paint, wide: usize) -> Option<String> {
-    let padded = |name: &str| {
-        let space = " ".repeat(wide.saturating_sub(width(name)));
-        format!("{}{space}", paint.name(name))
+fn line(event: &Event, paint: Paint, columns: Columns) -> Option<String> {
+    let padded = |name: &str, op: &str| {
+        let space = |wide: usize, text: &str| " ".repeat(wide.saturating_sub(width(text)));
+        let (after_name, after_op) = (space(columns.name, name), space(columns.op, op));
+        format!("  {}{after_name}  {}{after_op}", paint.name(name), paint.dim(op))
     };
     match event {
         Event::Finished { name, op, cached, seconds: took, .. } => {
@@ -127,42 +135,43 @@ fn line(event: &Event, paint: Paint, wide: usize) -> Option<String> {
                 Cached::None => seconds(*took),
                 Cached::Memory | Cached::Disk => paint.good("cached"),
             };
-            Some(format!("  {}  {} {end}", padded(name), paint.dim(&format!("{op:<14}"))))
+            Some(format!("{} {end}", padded(name, op)))
         }
         Event::Failed { name, op, .. } => {
             let end = paint.bad("failed");
-            Some(format!("  {}  {} {end}", padded(name), paint.dim(&format!("{op:<14}"))))
+            Some(format!("{} {end}", padded(name, op)))
         }
         Event::Skipped { name, op, because } => {
             let end = paint.note(&format!("skipped, as {because} failed"));
-            Some(format!("  {}  {} {end}", padded(name), paint.dim(&format!("{op:<14}"))))
+            Some(format!("{} {end}", padded(name, op)))
         }
         _ => None,
     }
 }
 
-/// What of a plan will happen, and how wide its names are.
-fn overview(event: &Event) -> Option<(usize, usize)> {
+/// How much of a plan will happen, and how wide its columns are.
+fn overview(event: &Event) -> Option<(usize, Columns)> {
     let Event::Planned { steps } = event else { return None };
     let shown = steps.iter().filter(|step| step.outlook != Outlook::Unneeded);
-    let wide = shown.clone().map(|step| width(&step.name)).max().unwrap_or(0).min(24);
-    Some((shown.count(), wide))
+    let name = shown.clone().map(|step| width(&step.name)).max().unwrap_or(0).min(24);
+    let op = shown.clone().map(|step| width(&step.op)).max().unwrap_or(0).clamp(14, 32);
+    Some((shown.count(), Columns { name, op }))
 }
 
 /// One line a finished node, for logs and pipes.
 struct Lines {
     paint: Paint,
-    wide: Mutex<usize>,
+    columns: Mutex<Columns>,
     to: Gather,
 }
 
 impl Lines {
     fn see(&self, event: &Event) {
-        if let Some((_, wide)) = overview(event) {
-            *lock(&self.wide) = wide;
+        if let Some((_, columns)) = overview(event) {
+            *lock(&self.columns) = columns;
         }
-        let wide = *lock(&self.wide);
-        if let Some(mut line) = line(event, self.paint, wide) {
+        let columns = *lock(&self.columns);
+        if let Some(mut line) = line(event, self.paint, columns) {
             line.push('\n');
             self.to.push(line.as_bytes());
         }
@@ -186,8 +195,7 @@ struct Bars {
 /// What is shown of a run as a whole.
 #[derive(Default)]
 struct Running {
-    /// How wide its nodes' names are.
-    wide: usize,
+    columns: Columns,
     /// The bar that counts its nodes, where they are many.
     total: Option<ProgressBar>,
 }
@@ -226,14 +234,18 @@ impl Bars {
         self.runs.get(&run)?.total.as_ref()
     }
 
+    fn columns(&self, run: Option<u64>) -> Columns {
+        self.runs.get(&run).map(|run| run.columns).unwrap_or_default()
+    }
+
     fn begin(&mut self, run: Option<u64>, event: &Event) {
-        let Some((shown, wide)) = overview(event) else { return };
+        let Some((shown, columns)) = overview(event) else { return };
         let total = (shown > MANY).then(|| {
             let total = ProgressBar::new(shown as u64).with_style(totals(self.paint.0));
             self.all.add(total.with_message(count(shown, "node")))
         });
         self.finish(run);
-        self.runs.insert(run, Running { wide, total });
+        self.runs.insert(run, Running { columns, total });
     }
 
     /// Takes the bar away that counts the nodes of a run.
@@ -250,8 +262,8 @@ impl Bars {
             return bar.clone();
         }
         let (run, name) = (of.0, &of.1);
-        let wide = self.runs.get(&run).map_or(0, |run| run.wide);
-        let space = " ".repeat(wide.saturating_sub(width(name)));
+        let columns = self.columns(run);
+        let space = " ".repeat(columns.name.saturating_sub(width(name)));
         let bar = ProgressBar::no_length()
             .with_style(spinner(self.paint.0))
             .with_prefix(format!("{name}{space}"))
@@ -281,8 +293,7 @@ impl Bars {
                 return;
             }
         }
-        let wide = self.runs.get(&of.0).map_or(0, |run| run.wide);
-        if let Some(line) = line(event, self.paint, wide) {
+        if let Some(line) = line(event, self.paint, self.columns(of.0)) {
             let _ = self.all.println(line);
         }
     }
