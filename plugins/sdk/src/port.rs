@@ -46,6 +46,19 @@ impl<T: IntoValue + Clone> IntoValue for &T {
     }
 }
 
+/// What ports of one value, of perhaps one, and of lists say of their type `T`.
+macro_rules! of_type {
+    ($name:expr) => {
+        fn type_name() -> String {
+            $name
+        }
+
+        fn describe(port: &mut PortSpec) {
+            T::describe(port);
+        }
+    };
+}
+
 /// An input: one value, an `Option` of it, or a `Vec`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be an input of a node",
@@ -78,13 +91,7 @@ fn missing<T>() -> Result<T> {
 impl<T: FromValue> Input for T {
     const ARITY: &'static str = "one";
 
-    fn type_name() -> String {
-        <T as Typed>::type_name()
-    }
-
-    fn describe(port: &mut PortSpec) {
-        T::describe(port);
-    }
+    of_type!(<T as Typed>::type_name());
 
     fn take(value: Option<Value>) -> Result<Self> {
         value.map_or_else(missing, T::from_value)
@@ -94,13 +101,7 @@ impl<T: FromValue> Input for T {
 impl<T: FromValue> Input for Option<T> {
     const ARITY: &'static str = "optional";
 
-    fn type_name() -> String {
-        <T as Typed>::type_name()
-    }
-
-    fn describe(port: &mut PortSpec) {
-        T::describe(port);
-    }
+    of_type!(<T as Typed>::type_name());
 
     fn take(value: Option<Value>) -> Result<Self> {
         value.map(T::from_value).transpose()
@@ -110,13 +111,7 @@ impl<T: FromValue> Input for Option<T> {
 impl<T: FromValue> Input for Vec<T> {
     const ARITY: &'static str = "list";
 
-    fn type_name() -> String {
-        <T as Typed>::type_name()
-    }
-
-    fn describe(port: &mut PortSpec) {
-        T::describe(port);
-    }
+    of_type!(<T as Typed>::type_name());
 
     fn take(value: Option<Value>) -> Result<Self> {
         let items = <Vec<(String, T)> as Input>::take(value)?;
@@ -127,13 +122,7 @@ impl<T: FromValue> Input for Vec<T> {
 impl<T: FromValue> Input for Vec<(String, T)> {
     const ARITY: &'static str = "list";
 
-    fn type_name() -> String {
-        <T as Typed>::type_name()
-    }
-
-    fn describe(port: &mut PortSpec) {
-        T::describe(port);
-    }
+    of_type!(<T as Typed>::type_name());
 
     fn take(value: Option<Value>) -> Result<Self> {
         let Some(value) = value else { return missing() };
@@ -152,13 +141,7 @@ impl<T: FromValue> Input for Vec<(String, T)> {
 impl<T: FromValue> Input for Option<Vec<T>> {
     const ARITY: &'static str = "optional_list";
 
-    fn type_name() -> String {
-        <T as Typed>::type_name()
-    }
-
-    fn describe(port: &mut PortSpec) {
-        T::describe(port);
-    }
+    of_type!(<T as Typed>::type_name());
 
     fn take(value: Option<Value>) -> Result<Self> {
         value.map(|value| <Vec<T> as Input>::take(Some(value))).transpose()
@@ -168,13 +151,7 @@ impl<T: FromValue> Input for Option<Vec<T>> {
 impl<T: FromValue> Input for Option<Vec<(String, T)>> {
     const ARITY: &'static str = "optional_list";
 
-    fn type_name() -> String {
-        <T as Typed>::type_name()
-    }
-
-    fn describe(port: &mut PortSpec) {
-        T::describe(port);
-    }
+    of_type!(<T as Typed>::type_name());
 
     fn take(value: Option<Value>) -> Result<Self> {
         value.map(|value| <Vec<(String, T)> as Input>::take(Some(value))).transpose()
@@ -203,13 +180,7 @@ pub trait Output: Sized {
 }
 
 impl<T: IntoValue> Output for T {
-    fn type_name() -> String {
-        <T as Typed>::type_name()
-    }
-
-    fn describe(port: &mut PortSpec) {
-        T::describe(port);
-    }
+    of_type!(<T as Typed>::type_name());
 
     fn give(self) -> Result<Option<Value>> {
         self.into_value().map(Some)
@@ -217,13 +188,7 @@ impl<T: IntoValue> Output for T {
 }
 
 impl<T: IntoValue> Output for Option<T> {
-    fn type_name() -> String {
-        <T as Typed>::type_name()
-    }
-
-    fn describe(port: &mut PortSpec) {
-        T::describe(port);
-    }
+    of_type!(<T as Typed>::type_name());
 
     fn give(self) -> Result<Option<Value>> {
         self.map(T::into_value).transpose()
@@ -231,13 +196,7 @@ impl<T: IntoValue> Output for Option<T> {
 }
 
 impl<T: IntoValue> Output for Vec<T> {
-    fn type_name() -> String {
-        format!("List({})", <T as Typed>::type_name())
-    }
-
-    fn describe(port: &mut PortSpec) {
-        T::describe(port);
-    }
+    of_type!(format!("List({})", <T as Typed>::type_name()));
 
     fn give(self) -> Result<Option<Value>> {
         let unnamed = self.into_iter().map(|item| (String::new(), item)).collect();
@@ -246,13 +205,7 @@ impl<T: IntoValue> Output for Vec<T> {
 }
 
 impl<T: IntoValue> Output for Option<Vec<T>> {
-    fn type_name() -> String {
-        <Vec<T> as Output>::type_name()
-    }
-
-    fn describe(port: &mut PortSpec) {
-        T::describe(port);
-    }
+    of_type!(<Vec<T> as Output>::type_name());
 
     fn give(self) -> Result<Option<Value>> {
         self.map_or(Ok(None), Output::give)
@@ -260,13 +213,7 @@ impl<T: IntoValue> Output for Option<Vec<T>> {
 }
 
 impl<T: IntoValue> Output for Option<Vec<(String, T)>> {
-    fn type_name() -> String {
-        <Vec<T> as Output>::type_name()
-    }
-
-    fn describe(port: &mut PortSpec) {
-        T::describe(port);
-    }
+    of_type!(<Vec<T> as Output>::type_name());
 
     fn give(self) -> Result<Option<Value>> {
         self.map_or(Ok(None), Output::give)
@@ -274,13 +221,7 @@ impl<T: IntoValue> Output for Option<Vec<(String, T)>> {
 }
 
 impl<T: IntoValue> Output for Vec<(String, T)> {
-    fn type_name() -> String {
-        format!("List({})", <T as Typed>::type_name())
-    }
-
-    fn describe(port: &mut PortSpec) {
-        T::describe(port);
-    }
+    of_type!(format!("List({})", <T as Typed>::type_name()));
 
     fn give(self) -> Result<Option<Value>> {
         let items: Vec<_> = self

@@ -228,7 +228,8 @@ fn make_each<T: Element>(out: &mut [MaybeUninit<T>], elements: &[T], each: &impl
     });
 }
 
-fn dtype_of(dtype: DLDataType) -> Result<DType> {
+/// The type of elements that DLPack says.
+pub(crate) fn dtype_of(dtype: DLDataType) -> Result<DType> {
     Ok(match (dtype.code, dtype.bits) {
         (DL_UINT | DL_BOOL, 8) => DType::U8,
         (DL_UINT, 32) => DType::U32,

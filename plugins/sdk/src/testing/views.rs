@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use kino_abi::{
-    DL_BFLOAT, DL_BITS_FLAG_READ_ONLY, DL_CPU, DL_FLOAT, DL_INT, DL_UINT, DLDataType, DLDevice,
-    DLManagedTensorVersioned, DLPackVersion, DLTensor, KinoStatus, KinoValue,
+    DL_BITS_FLAG_READ_ONLY, DL_CPU, DLDataType, DLDevice, DLManagedTensorVersioned, DLPackVersion,
+    DLTensor, KinoStatus, KinoValue,
 };
 
 use super::array::Array;
 use super::held::{Draft, Handle, Held, Outcome};
 use super::table::{ended, give, shared};
 use crate::DType;
-use crate::host::native_tensor::dl_type;
+use crate::host::native_tensor::{dl_type, dtype_of};
 
 /// What a view keeps alive.
 struct Kept {
@@ -113,18 +113,7 @@ pub(super) unsafe extern "C" fn new_tensor(
 }
 
 fn empty(dtype: DLDataType, dims: &[i64]) -> Outcome<Array> {
-    let dtype = match (dtype.code, dtype.bits) {
-        (DL_UINT, 8) => DType::U8,
-        (DL_UINT, 32) => DType::U32,
-        (DL_INT, 16) => DType::I16,
-        (DL_INT, 32) => DType::I32,
-        (DL_INT, 64) => DType::I64,
-        (DL_BFLOAT, 16) => DType::Bf16,
-        (DL_FLOAT, 16) => DType::F16,
-        (DL_FLOAT, 32) => DType::F32,
-        (DL_FLOAT, 64) => DType::F64,
-        (code, bits) => return Err(format!("elements of code {code} and {bits} bits are unknown")),
-    };
+    let dtype = dtype_of(dtype).map_err(|error| error.to_string())?;
     let sizes: Result<Vec<usize>, _> = dims.iter().map(|&dim| usize::try_from(dim)).collect();
     let sizes = sizes.map_err(|_| format!("a tensor cannot have the shape {dims:?}"))?;
     let bytes = sizes.iter().try_fold(dtype.size(), |bytes, &size| bytes.checked_mul(size));
