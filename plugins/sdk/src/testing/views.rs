@@ -10,7 +10,6 @@ use kino_abi::{
 use super::array::Array;
 use super::held::{Draft, Handle, Held, Outcome};
 use super::table::{ended, give, shared};
-use crate::DType;
 use crate::host::native_tensor::{dl_type, dtype_of};
 
 /// What a view keeps alive.
