@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use kino_port::{Fact, Facts, Literal, Port, PortType};
+use kino_port::{Fact, Facts, Port, PortType};
 
 use crate::{Conditioning, Error, Frames, Guider, Latent, Part, Patches, Result, Sigmas, Value};
 
@@ -34,16 +34,16 @@ impl<'a> Inputs<'a> {
     /// All values in the ports' order, each as its port takes it; at a list port a list.
     ///
     /// # Errors
-    /// When a value does not fit its port.
+    /// When a value does not fit its port, its range or its choices, wherever it comes from.
     pub fn fitted(&self) -> Result<Vec<Option<Value>>> {
         let one = |port: &Port| match self.get(&port.name) {
             None => Ok(None),
             Some(_) if port.is_list() => {
                 let items = self.items(&port.name).into_iter();
-                let items = items.map(|(name, item)| Ok((name, fit(&port.name, item, &port.ty)?)));
+                let items = items.map(|(name, item)| Ok((name, held(port, item)?)));
                 Ok(Some(Value::List(items.collect::<Result<_>>()?)))
             }
-            Some(value) => fit(&port.name, value, &port.ty).map(Some),
+            Some(value) => held(port, value).map(Some),
         };
         self.ports.iter().map(one).collect()
     }
@@ -52,11 +52,7 @@ impl<'a> Inputs<'a> {
     /// feeds them.
     pub(crate) fn facts(&self) -> Facts {
         let fact = |port: &Port, value: Option<&Value>| match value {
-            Some(Value::Text(text)) => Some(Fact::Literal(Literal::text(text.to_string()))),
-            Some(Value::Int(value)) => Some(Fact::Literal(Literal::Int(*value))),
-            Some(Value::Real(value)) => Some(Fact::Literal(Literal::Real(*value))),
-            Some(Value::Bool(value)) => Some(Fact::Literal(Literal::Bool(*value))),
-            Some(_) => Some(Fact::Unknown),
+            Some(value) => Some(value.literal().map_or(Fact::Unknown, Fact::Literal)),
             None => port.lazy.then_some(Fact::Unknown),
         };
         let values = self.values.iter().map(Option::as_ref).chain(std::iter::repeat(None));
@@ -190,6 +186,16 @@ impl<'a> Inputs<'a> {
             Some(one) => vec![(None, one)],
         }
     }
+}
+
+/// A value as a port takes it, within the port's range and choices.
+fn held(port: &Port, value: &Value) -> Result<Value> {
+    let value = fit(&port.name, value, &port.ty)?;
+    if let Some(literal) = value.literal() {
+        let admitted = port.admit(literal);
+        admitted.map_err(|refusal| Error::input(&port.name, refusal.message))?;
+    }
+    Ok(value)
 }
 
 fn fit(port: &str, value: &Value, ty: &PortType) -> Result<Value> {

@@ -94,6 +94,17 @@ impl Value {
         }
     }
 
+    /// The literal that it is, if it is one of text, a number or a truth value.
+    pub fn literal(&self) -> Option<Literal> {
+        Some(match self {
+            Value::Text(text) => Literal::text(text.to_string()),
+            Value::Int(value) => Literal::Int(*value),
+            Value::Real(value) => Literal::Real(*value),
+            Value::Bool(value) => Literal::Bool(*value),
+            _ => return None,
+        })
+    }
+
     /// What kind of value it is, for messages.
     pub fn kind(&self) -> &'static str {
         match self {

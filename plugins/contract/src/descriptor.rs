@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use kino_port::{Arity, Literal, Port, PortType, Range, Signature, Traits};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value as Json;
 
 /// The nodes of a plugin.
@@ -84,7 +84,7 @@ struct WrittenPort {
     ty: String,
     #[serde(default)]
     arity: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given")]
     default: Option<Json>,
     #[serde(default)]
     range: Option<Vec<Json>>,
@@ -100,6 +100,11 @@ struct WrittenPort {
     draws: bool,
     #[serde(default)]
     like: Option<String>,
+}
+
+/// A key that is written, if only as null.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
+    Json::deserialize(deserializer).map(Some)
 }
 
 impl Descriptor {
@@ -120,7 +125,12 @@ impl Descriptor {
             }
             nodes.push(read_node(node).map_err(fault)?);
         }
-        let types = written.types.into_iter().map(read_type).collect::<Result<_, _>>()?;
+        let types: Vec<TypeSpec> =
+            written.types.into_iter().map(read_type).collect::<Result<_, _>>()?;
+        let mut names = HashSet::new();
+        if let Some(twice) = types.iter().find(|ty| !names.insert(&ty.name)) {
+            return Err(format!("the plugin's descriptor: two types are called `{}`", twice.name));
+        }
         Ok(Descriptor { nodes, types })
     }
 
@@ -144,6 +154,30 @@ pub fn is_word(text: &str) -> bool {
 /// Whether a text is words of `a-z0-9_` with points between them, `least` of them or more.
 fn is_id(text: &str, least: usize) -> bool {
     text.split('.').all(is_word) && text.split('.').count() >= least
+}
+
+/// What the engine gives a guider before its parameters.
+pub const MOMENT: [(&str, PortType); 5] = [
+    ("step", PortType::Int),
+    ("of", PortType::Int),
+    ("sigma", PortType::Real),
+    ("with_text", PortType::Tensor),
+    ("without_text", PortType::Tensor),
+];
+
+fn check_guider(parameters: &[Port]) -> Result<(), String> {
+    for Port { name, ty, .. } in parameters {
+        if !ty.is_literal() {
+            return Err("the parameters of a guider are texts, numbers and truth values".into());
+        }
+        if MOMENT.iter().any(|(given, _)| given == name) {
+            return Err(format!("`{name}` is given to a guider: a parameter has another name"));
+        }
+        if ["from", "to"].contains(&&**name) && *ty != PortType::Real {
+            return Err(format!("`{name}` of a guider is Real, a part of the run from 0 to 1"));
+        }
+    }
+    Ok(())
 }
 
 fn read_type(written: WrittenType) -> Result<TypeSpec, String> {
@@ -183,13 +217,23 @@ fn read_node(node: WrittenNode) -> Result<NodeSpec, String> {
     if node.guider && (outputs.len() != 1 || outputs[0].ty != PortType::Guider) {
         return Err("a guider has one output of type Guider".into());
     }
-    if node.guider && inputs.iter().any(|input| !input.ty.is_literal()) {
-        return Err("the parameters of a guider are texts, numbers and truth values".into());
+    if node.guider {
+        check_guider(&inputs)?;
     }
     let like = node.outputs.iter().map(|port| {
         let Some(like) = &port.like else { return Ok(None) };
-        let found = inputs.iter().position(|input| input.name == like.as_str());
-        found.map(Some).ok_or_else(|| format!("output `{}` is like no input `{like}`", port.name))
+        let index = inputs.iter().position(|input| input.name == like.as_str());
+        let index =
+            index.ok_or_else(|| format!("output `{}` is like no input `{like}`", port.name))?;
+        let (ty, input) = (port.ty.parse::<PortType>()?, &inputs[index]);
+        if ty != input.ty || ty.is_literal() || input.is_list() {
+            return Err(format!(
+                "output `{}` ({ty}) cannot be like the input `{like}`: sizes are kept of frames \
+                 and tensors of one type",
+                port.name
+            ));
+        }
+        Ok(Some(index))
     });
     Ok(NodeSpec {
         like: like.collect::<Result<_, String>>()?,
@@ -362,7 +406,26 @@ mod tests {
                 "outputs": [{{"name": "x", "type": "Text"}}]}}"#
             )
         };
+        let guider = |parameter: &str| {
+            format!(
+                r#"{{"id": "a.b", "version": "1", "guider": true, "inputs": [{parameter}],
+                "outputs": [{{"name": "guider", "type": "Guider"}}]}}"#
+            )
+        };
+        let like = |input: &str, output: &str| {
+            format!(
+                r#"{{"id": "a.b", "version": "1", "inputs": [{{"name": "x", {input}}}],
+                "outputs": [{{"name": "y", "type": "{output}", "like": "x"}}]}}"#
+            )
+        };
+        assert!(one(&like(r#""type": "Frames""#, "Frames")).is_ok());
         let cases = [
+            (like(r#""type": "Real""#, "Real"), "output `y` (Real) cannot be like the input `x`"),
+            (like(r#""type": "Frames""#, "Latent"), "cannot be like"),
+            (like(r#""type": "Frames", "arity": "list""#, "Frames"), "cannot be like"),
+            (guider(r#"{"name": "sigma", "type": "Real"}"#), "`sigma` is given to a guider"),
+            (guider(r#"{"name": "from", "type": "Int"}"#), "`from` of a guider is Real"),
+            (port(r#"{"name": "a", "type": "Real", "default": null}"#), "null is no default"),
             ("{}".to_owned(), "missing field `id`"),
             (
                 r#"{"id": "Gain", "version": "1"}"#.into(),

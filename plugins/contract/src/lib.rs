@@ -7,6 +7,7 @@
 pub mod descriptor;
 mod dtype;
 pub mod ops;
+pub mod path;
 
 pub use descriptor::{Descriptor, NodeSpec, TypeSpec, is_word};
 pub use dtype::DType;

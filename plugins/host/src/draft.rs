@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytemuck::Pod;
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
+use kino_contract::ops::MOST_DIMENSIONS;
 use kino_node::{Error, Result};
 
 /// A tensor in the making. It is zeros until it is written, and does not change once it is used.
@@ -126,6 +127,12 @@ impl Draft {
     /// When the shape is impossible, larger than `most` bytes, or the element type is none that
     /// plugins use.
     pub fn zeros(dtype: DType, shape: &[usize], most: u64) -> Result<Self> {
+        if shape.len() > MOST_DIMENSIONS {
+            return Err(Error::failed(format!(
+                "a tensor of {} dimensions: at most {MOST_DIMENSIONS} are possible",
+                shape.len()
+            )));
+        }
         // A dimension beside an empty one must be possible, too.
         let possible = shape
             .iter()

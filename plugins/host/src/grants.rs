@@ -46,13 +46,7 @@ impl Granted {
     /// # Errors
     /// When it is absolute, contains `..`, lies in nothing that was granted, or a link leads out.
     pub fn resolve(&self, path: &str) -> Result<PathBuf> {
-        let relative = Path::new(path);
-        let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
-        if path.contains('\0') || path.contains('\\') || !relative.components().all(plain) {
-            return Err(self.refused(path, "paths are relative to the graph, without `..`"));
-        }
-        let clean: PathBuf =
-            relative.components().filter(|part| *part != Component::CurDir).collect();
+        let clean = kino_contract::path::clean(path).map_err(|why| self.refused(path, &why))?;
         let grant = self.read.iter().find(|grant| clean.starts_with(normal(grant)));
         let Some(grant) = grant else {
             return Err(self.refused(path, "it is not among what the plugin was granted"));

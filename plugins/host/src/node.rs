@@ -8,7 +8,7 @@ use kino_node::{
     Cancel, Cx, Error, Guidance, Guider, Inputs, Moment, Node, Outputs, Result, Services, Spill,
     Value,
 };
-use kino_port::{Fact, Facts, Objection, Signature, Survey};
+use kino_port::{Fact, Facts, Objection, Port, Signature, Survey};
 
 use crate::artifact::{Call, Instance};
 use crate::plugin::Plugin;
@@ -70,26 +70,37 @@ impl Node for PluginNode {
             listener: None,
         };
         let outputs = self.plugin.run(&self.spec, &call, &values)?;
-        self.fit(outputs, cx.device())
+        self.fit(outputs, &values, cx.device())
     }
 }
 
 impl PluginNode {
     /// Holds outputs against what the plugin promised of its ports.
-    fn fit(&self, outputs: Vec<Option<Value>>, device: &Device) -> Result<Outputs> {
+    fn fit(
+        &self,
+        outputs: Vec<Option<Value>>,
+        inputs: &[Option<Value>],
+        device: &Device,
+    ) -> Result<Outputs> {
         let ports = &self.spec.signature.outputs;
         if outputs.len() != ports.len() {
             let (expected, found) = (ports.len(), outputs.len());
             return Err(self.lie(format!("it gave {found} outputs instead of {expected}")));
         }
-        let fit = |(port, value): (&kino_port::Port, Option<Value>)| {
+        let fit = |((port, value), like): ((&Port, Option<Value>), &Option<usize>)| {
             let Some(value) = value else { return Ok(None) };
-            let value = value.fit(&port.ty);
-            let value =
-                value.map_err(|what| self.lie(format!("output `{}`: {what}", port.name)))?;
+            let lie = |what: String| self.lie(format!("output `{}`: {what}", port.name));
+            let value = value.fit(&port.ty).map_err(|what| lie(what.to_string()))?;
+            if let Some((index, Some(input))) = like.map(|index| (index, &inputs[index])) {
+                let name = &self.spec.signature.inputs[index].name;
+                let (found, promised) = (extent(&value), extent(input));
+                if found != promised {
+                    return Err(lie(format!("{found} is not like `{name}`, {promised}")));
+                }
+            }
             to_device(value, device).map(Some)
         };
-        ports.iter().zip(outputs).map(fit).collect()
+        ports.iter().zip(outputs).zip(&self.spec.like).map(fit).collect()
     }
 
     fn lie(&self, what: String) -> Error {
@@ -97,6 +108,24 @@ impl PluginNode {
             format!("the plugin `{}` breaks its promise: {what}", self.plugin.id),
             "this is a bug of the plugin; please report it to its author",
         )
+    }
+}
+
+/// The size of a value that can be like another one's, in words; the same for all others.
+fn extent(value: &Value) -> String {
+    match value {
+        Value::Frames(frames) => {
+            let (count, width, height) = (frames.count(), frames.width(), frames.height());
+            match frames.fps() {
+                Some(fps) => format!("{count} frames of {width}x{height}, {fps} a second"),
+                None => format!("{count} frames of {width}x{height}"),
+            }
+        }
+        Value::Latent(latent) => format!("{:?}", latent.tensor.dims()),
+        Value::Patches(patches) => format!("{:?}", patches.tokens.dims()),
+        Value::Tensor(tensor) => format!("{:?}", tensor.dims()),
+        Value::Conditioning(text) => format!("{:?}", text.positive.dims()),
+        other => other.kind().to_owned(),
     }
 }
 
@@ -108,6 +137,21 @@ fn to_device(value: Value, device: &Device) -> Result<Value> {
             let mut latent = kino_node::Latent::clone(&latent);
             latent.tensor = latent.tensor.to_device(device)?;
             Value::Latent(Arc::new(latent))
+        }
+        Value::Patches(patches) if !patches.tokens.device().same_device(device) => {
+            let mut patches = kino_node::Patches::clone(&patches);
+            patches.tokens = patches.tokens.to_device(device)?;
+            Value::Patches(Arc::new(patches))
+        }
+        Value::Conditioning(text) => Value::Conditioning(Arc::new(kino_node::Conditioning {
+            positive: text.positive.to_device(device)?,
+            negative: text.negative.to_device(device)?,
+        })),
+        Value::List(items) => {
+            let items = items.iter();
+            let items =
+                items.map(|(name, item)| Ok((name.clone(), to_device(item.clone(), device)?)));
+            Value::List(items.collect::<Result<_>>()?)
         }
         other => other,
     })

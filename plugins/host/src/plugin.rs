@@ -201,8 +201,8 @@ impl Plugin {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use candle_core::Device;
-    use kino_node::{Cancel, Spill};
+    use candle_core::{DType, Device, Tensor};
+    use kino_node::{Cancel, Inputs, Services, Spill};
 
     use super::*;
     use crate::{Descriptor, NoFiles};
@@ -284,5 +284,72 @@ mod tests {
         }
         drop(plugin);
         assert_eq!(ALIVE.load(Ordering::SeqCst), 0);
+    }
+
+    /// A node that gives what it gets as `n` frames more.
+    struct Longer(Descriptor);
+
+    struct Extend;
+
+    impl Artifact for Longer {
+        fn descriptor(&self) -> &Descriptor {
+            &self.0
+        }
+
+        fn open(&self, _: &str, _: Option<&[u8]>, _: &Call<'_>) -> Result<Box<dyn Instance>> {
+            Ok(Box::new(Extend))
+        }
+    }
+
+    impl Instance for Extend {
+        fn run(&mut self, _: &Call<'_>, inputs: &[Option<Value>]) -> Result<Vec<Option<Value>>> {
+            let (Some(frames), Some(Value::Int(more))) = (&inputs[0], &inputs[1]) else {
+                panic!("both are fed")
+            };
+            let [count, height, width, _] = frames.tensor()?.dims().try_into().unwrap();
+            let shape = [count + *more as usize, height, width, 3];
+            let tensor = Tensor::zeros(&shape, DType::F32, &Device::Cpu)?;
+            Ok(vec![Some(Value::Tensor(tensor))])
+        }
+
+        fn save(&mut self, _: &Call<'_>) -> Result<Option<Vec<u8>>> {
+            Ok(None)
+        }
+
+        fn is_broken(&self) -> bool {
+            false
+        }
+    }
+
+    /// Ranges hold for values that only a run knows, and `like` is a promise.
+    #[test]
+    fn ports_hold_what_they_say() {
+        let descriptor = r#"{"nodes": [{"id": "a.longer", "version": "1",
+            "inputs": [{"name": "frames", "type": "Frames"},
+            {"name": "n", "type": "Int", "range": [0, 8]}],
+            "outputs": [{"name": "frames", "type": "Frames", "like": "frames"}]}]}"#;
+        let artifact = Arc::new(Longer(Descriptor::read(descriptor).unwrap()));
+        let plugin = Plugin::new("a", "", artifact, Arc::new(NoFiles), Limits::default());
+        let node = plugin.nodes().into_iter().next().unwrap();
+        let services = Services::new(Device::Cpu, Spill::new(std::env::temp_dir(), 1 << 20));
+        let run = |more: i128| {
+            let frames = Tensor::zeros((2, 4, 4, 3), DType::F32, &Device::Cpu).unwrap();
+            let values = [Some(Value::Tensor(frames)), Some(Value::Int(more))];
+            let mut cx = kino_node::Cx {
+                name: "step",
+                services: &services,
+                cancel: &Cancel::default(),
+                record: "",
+                wanted: &[true],
+                report: &|_| {},
+            };
+            let inputs = Inputs::new(&node.signature().inputs, &values);
+            node.run(&mut cx, &inputs).map(|_| ()).map_err(|error| error.to_string())
+        };
+        assert_eq!(run(0), Ok(()));
+        assert_eq!(run(9).unwrap_err(), "input `n`: expected a whole number from 0 to 8, found 9");
+        let lie = run(1).unwrap_err();
+        let expected = "output `frames`: 3 frames of 4x4 is not like `frames`, 2 frames of 4x4";
+        assert!(lie.ends_with(expected), "{lie}");
     }
 }

@@ -268,8 +268,10 @@ impl FramesBuilder {
     pub fn push(&mut self, chunk: &Tensor) -> Result<()> {
         let [count, height, width] = expect_rgb(chunk)?;
         self.value.push(chunk.value())?;
-        self.size = Some((height, width));
-        self.count += count;
+        if count > 0 {
+            self.size = Some((height, width));
+            self.count += count;
+        }
         Ok(())
     }
 
@@ -279,7 +281,8 @@ impl FramesBuilder {
     /// When there are none.
     pub fn finish(self) -> Result<Frames> {
         let FramesBuilder { value, fps, count, size } = self;
-        let (height, width) = size.ok_or_else(|| Error::new("these Frames have no frame"))?;
+        let (height, width) =
+            size.ok_or_else(|| Error::new("a video has at least one frame, found none"))?;
         let (chunks, lengths) = (OnceLock::new(), Mutex::default());
         Ok(Frames { value, chunks, lengths, fps, count, height, width })
     }

@@ -134,7 +134,8 @@
 //! - Events of [`tracing`] reach the engine's log, from the thread that the node was called on.
 //!   Spans are not kept.
 //! - An error has a message and a hint: `Err(Error::new("…").hint("…"))`, [`bail!`], [`ensure!`],
-//!   or `?` on any error. A panic ends the node with its message and place, and nothing else.
+//!   or `?` on whatever implements [`std::error::Error`]. A panic ends the node with its message
+//!   and place, and nothing else.
 //! - [`mod@testing`] runs a node in a plain `cargo test`.
 
 // The macros write paths that begin with the crate's own name.

@@ -105,7 +105,9 @@ impl<T: Literal> Bounds for std::ops::RangeToInclusive<T> {
 /// A port as the descriptor shows it.
 pub struct PortSpec {
     keys: Map<String, Json>,
-    types: BTreeMap<String, Json>,
+    types: Vec<(String, Json)>,
+    /// What is wrong with its attributes.
+    fault: Option<String>,
 }
 
 impl PortSpec {
@@ -116,7 +118,7 @@ impl PortSpec {
         if !about.is_empty() {
             keys.insert("about".into(), about.into());
         }
-        PortSpec { keys, types: BTreeMap::new() }
+        PortSpec { keys, types: Vec::new(), fault: None }
     }
 
     /// An input.
@@ -151,6 +153,9 @@ impl PortSpec {
     #[must_use]
     pub fn default_value(mut self, value: impl Literal) -> Self {
         let value = self.literal(value.json());
+        if value.is_null() {
+            self.fault = Some("its default is no finite number, or beyond 64 bits".into());
+        }
         self.keys.insert("default".into(), value);
         self
     }
@@ -162,11 +167,30 @@ impl PortSpec {
         self.ends(least, most)
     }
 
-    /// With a range, both ends included; null is no end.
+    /// With a range, both ends included; null is no end. A whole number stays within its type.
     #[must_use]
     pub fn ends(mut self, least: Json, most: Json) -> Self {
-        let ends = json!([self.literal(least), self.literal(most)]);
-        self.keys.insert("range".into(), ends);
+        let mut ends = [self.literal(least), self.literal(most)];
+        if let Some(Json::Array(of_type)) = self.keys.get("range") {
+            let int =
+                |end: &Json| end.as_i64().map(i128::from).or_else(|| end.as_u64().map(i128::from));
+            for (end, of_type) in ends.iter_mut().zip(of_type) {
+                // Those of 64 bits say little, and what lies beyond is refused by the type itself.
+                let says = int(of_type).is_some_and(|end| end.unsigned_abs() <= 1 << 32);
+                if end.is_null() && says {
+                    *end = of_type.clone();
+                }
+            }
+            if let [Some(least), Some(most)] = [int(&of_type[0]), int(&of_type[1])]
+                && !ends.iter().filter_map(int).all(|end| (least..=most).contains(&end))
+            {
+                let [from, to] = &ends;
+                self.fault = Some(format!(
+                    "its range, {from} to {to}, leaves that of its type, {least} to {most}"
+                ));
+            }
+        }
+        self.keys.insert("range".into(), json!(ends));
         self
     }
 
@@ -204,7 +228,7 @@ impl PortSpec {
             told.push(Json::Object(field.keys));
         }
         let told = json!({"name": name, "about": about, "fields": told});
-        self.types.insert(name.into(), told);
+        self.types.push((name.into(), told));
     }
 
     fn name(&self) -> &str {
@@ -235,6 +259,12 @@ impl NodeSpec {
         for ports in [&self.inputs, &self.outputs] {
             let mut names: Vec<_> = ports.iter().map(PortSpec::name).collect();
             names.sort_unstable();
+            for port in ports {
+                if let Some(fault) = &port.fault {
+                    let (id, name) = (self.id, port.name());
+                    return Err(Error::new(format!("port `{name}` of `{id}`: {fault}")));
+                }
+            }
             if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
                 let message = format!("`{}` has two ports called `{}`", self.id, pair[0]);
                 return Err(Error::new(message).hint("`outputs(\"a\", \"b\")` names outputs"));
@@ -272,9 +302,10 @@ impl NodeSpec {
 /// The descriptor of some nodes.
 ///
 /// # Errors
-/// When two ports of one node or two nodes have one name, or outputs are named that it lacks.
+/// When two ports of one node, two nodes or two types have one name, outputs are named that it
+/// lacks, or a default or range is none of the port's type.
 pub fn descriptor(nodes: &[NodeDef]) -> Result<String> {
-    let mut types = BTreeMap::new();
+    let mut types: BTreeMap<String, Json> = BTreeMap::new();
     let mut found: Vec<Json> = Vec::new();
     for def in nodes {
         let mut spec = (def.spec)();
@@ -283,7 +314,12 @@ pub fn descriptor(nodes: &[NodeDef]) -> Result<String> {
             return Err(Error::new(format!("two nodes have the id `{}`", def.id)));
         }
         for port in spec.inputs.iter_mut().chain(&mut spec.outputs) {
-            types.append(&mut port.types);
+            for (name, told) in port.types.drain(..) {
+                if types.get(&name).is_some_and(|known| *known != told) {
+                    return Err(Error::new(format!("two structs are the type `{name}`")));
+                }
+                types.insert(name, told);
+            }
         }
         found.push(spec.json());
     }

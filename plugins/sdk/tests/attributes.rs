@@ -154,8 +154,11 @@ fn fields(a: f64) -> Both {
 fn outputs_may_be_lists_that_are_not_there() {
     let told = testing::descriptor::<perhaps>().unwrap();
     assert!(told.contains("List(Text)") && told.contains("List(Real)"), "{told}");
-    assert!(testing::run::<perhaps>().param("wanted", true).call().is_ok());
-    assert!(testing::run::<perhaps>().param("wanted", false).call().is_ok());
+    let out = testing::run::<perhaps>().param("wanted", true).call().unwrap();
+    assert_eq!(out.get::<Vec<String>>("parts").unwrap(), ["a"]);
+    assert_eq!(out.get::<Vec<(String, f64)>>("named").unwrap(), [("x".to_owned(), 1.0)]);
+    let left = |run: testing::Run<'static>| run.without("parts").without("named").call();
+    assert!(!left(testing::run::<perhaps>().param("wanted", false)).unwrap().has("parts"));
 }
 
 #[test]

@@ -173,7 +173,7 @@ fn own_types_are_records_both_ways() -> Result<()> {
     let texts = kino_plugin::port::Input::take(Some(out.get::<Any>("text")?.0));
     assert_eq!(texts, Ok(vec!["a=1.5".to_owned(), "b=2".to_owned()]));
     let wrong = run().input("depth", depth.tensor).call().err().unwrap();
-    let expected = "expected a value of type example.depth, found one of Tensor";
+    let expected = "expected example.depth, found Tensor";
     assert_eq!(wrong.message(), format!("input `depth`: {expected}"));
     Ok(())
 }

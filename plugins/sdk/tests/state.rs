@@ -47,6 +47,21 @@ impl Fragile {
         ensure!(self.0 != "save", "cannot be saved");
         Ok(self.0.clone().into_bytes())
     }
+
+    fn restore(saved: &[u8]) -> Result<Self> {
+        Ok(Fragile(String::from_utf8(saved.to_vec())?))
+    }
+}
+
+/// Has state that nobody keeps.
+#[derive(Default)]
+struct Forgetful;
+
+#[node(id = "example.forgetful", version = "1.0.0")]
+impl Forgetful {
+    fn run(&mut self, text: String) -> String {
+        text
+    }
 }
 
 impl Drop for Fragile {
@@ -125,7 +140,7 @@ fn panics_in_run_and_drop_and_failures_to_save_are_contained() -> Result<()> {
     assert_eq!(node.save().err().unwrap().message(), "cannot be saved");
     node.run().input("text", "drop").call()?;
     drop(node);
-    let refused = testing::open::<Fragile>().saved("x").done().err().unwrap();
+    let refused = testing::open::<Forgetful>().saved("x").done().err().unwrap();
     assert_eq!(refused.message(), "this build restores no state");
     Ok(())
 }

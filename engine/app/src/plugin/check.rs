@@ -84,19 +84,28 @@ pub(crate) fn run(args: &Check, screen: &Screen) -> Result<Exit, Failure> {
     report(&findings, seed, screen)
 }
 
+/// What a build says of its nodes, asked in a child process.
+///
+/// # Errors
+/// When it does not say, or its nodes are not those of the manifest.
+pub(super) fn described(folder: &Path, kind: BuildKind) -> Result<String, Failure> {
+    let mut told = Vec::new();
+    let task = Task { kind, ..Task::describing(folder) };
+    try_some(&task, &mut told)?;
+    match told.iter().find_map(|finding| finding.fault.as_ref()) {
+        Some(fault) => {
+            let what = format!("the {kind} build does not describe itself: {fault}");
+            Err(Failure::usage(what).hint("`nodes` in plugin.ron and `plugin!` list the same"))
+        }
+        None => Ok(told.into_iter().map(|finding| finding.note).collect()),
+    }
+}
+
 /// Both builds describe the same nodes, and each the same twice.
 fn descriptors_agree(args: &Check, builds: &[BuildKind]) -> Result<(), Failure> {
     let mut first: Option<(BuildKind, String)> = None;
     for kind in builds.iter().chain(builds) {
-        let mut told = Vec::new();
-        let task = Task { kind: *kind, ..Task::describing(&args.folder) };
-        try_some(&task, &mut told)?;
-        let faults = told.iter().find_map(|finding| finding.fault.as_ref());
-        if let Some(fault) = faults {
-            let what = format!("the {kind} build does not describe itself: {fault}");
-            return Err(Failure::usage(what));
-        }
-        let descriptor = told.into_iter().map(|finding| finding.note).collect();
+        let descriptor = described(&args.folder, *kind)?;
         match &first {
             Some((other, known)) if *known != descriptor => {
                 return Err(Failure::usage(format!(

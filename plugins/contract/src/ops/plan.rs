@@ -224,14 +224,16 @@ fn clamp(call: &Call<'_>) -> Result<Plan> {
     }
     let dtype = call.first().0;
     let Some([least, most]) = dtype.range() else { return alike(call, Op::Clamp { min, max }) };
-    let low = min.map_or(least, |min| (min.ceil() as i64).max(least));
-    let high = max.map_or(most, |max| (max.floor() as i64).min(most));
+    let (least, most) = (i128::from(least), i128::from(most));
+    let low = min.map_or(least, |min| (min.ceil() as i128).max(least));
+    let high = max.map_or(most, |max| (max.floor() as i128).min(most));
     if low > high {
         return Err(Refusal::new(format!(
             "no {dtype} lies within both: from {low} up, and to {high}"
         )));
     }
-    alike(call, Op::ClampWhole([low, high]))
+    // Within the range of i64, as that of every type is.
+    alike(call, Op::ClampWhole([low as i64, high as i64]))
 }
 
 /// What is left of a shape without some dimensions, which `keep` gives the size 1.

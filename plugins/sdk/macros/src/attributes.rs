@@ -201,6 +201,11 @@ fn widened(mut expression: Expr) -> Expr {
         }
         Expr::Group(group) => *group.expr = widened((*group.expr).clone()),
         Expr::Paren(paren) => *paren.expr = widened((*paren.expr).clone()),
+        // `1 << 40`, but not what constants of other types are part of.
+        Expr::Binary(binary) if is_number(&binary.left) && is_number(&binary.right) => {
+            *binary.left = widened((*binary.left).clone());
+            *binary.right = widened((*binary.right).clone());
+        }
         Expr::Unary(unary) => *unary.expr = widened((*unary.expr).clone()),
         Expr::Range(range) => {
             for end in [&mut range.start, &mut range.end].into_iter().flatten() {
@@ -210,6 +215,18 @@ fn widened(mut expression: Expr) -> Expr {
         _ => {}
     }
     expression
+}
+
+/// Whether an expression is made of whole numbers without a type.
+fn is_number(expression: &Expr) -> bool {
+    match expression {
+        Expr::Lit(literal) => matches!(&literal.lit, Lit::Int(int) if int.suffix().is_empty()),
+        Expr::Group(group) => is_number(&group.expr),
+        Expr::Paren(paren) => is_number(&paren.expr),
+        Expr::Unary(unary) => is_number(&unary.expr),
+        Expr::Binary(binary) => is_number(&binary.left) && is_number(&binary.right),
+        _ => false,
+    }
 }
 
 fn is_word(word: &str) -> bool {

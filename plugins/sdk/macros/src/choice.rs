@@ -11,6 +11,11 @@ pub(crate) fn expand(item: DeriveInput) -> Result<TokenStream> {
         return Err(Error::new_spanned(name, "expected an enum"));
     };
     let texts = data.variants.iter().map(text_of).collect::<Result<Vec<_>>>()?;
+    for (index, text) in texts.iter().enumerate() {
+        if texts[..index].iter().any(|other| other.value() == text.value()) {
+            return Err(Error::new(text.span(), format!("two choices are \"{}\"", text.value())));
+        }
+    }
     let variants: Vec<_> = data.variants.iter().map(|variant| &variant.ident).collect();
     Ok(quote! {
         impl #name {

@@ -6,7 +6,7 @@ use syn::{Error, ItemFn, ItemImpl, Result, Signature, Type, parse_quote};
 
 use crate::attributes::{NodeKeys, docs};
 use crate::function::{allow, marker};
-use crate::methods::{about_of, check_block, find, made_by};
+use crate::methods::{about_of, check_block, find, made_by, refuse};
 use crate::ports::{Expansion, Params, is_called, local, params, result_of, spec, taken};
 
 /// How many inputs of a run stand before the parameters: step, of, sigma and two velocities.
@@ -32,6 +32,8 @@ pub(crate) fn from_function(keys: &NodeKeys, mut function: ItemFn) -> Result<Tok
 /// An `impl` block as a guider.
 pub(crate) fn from_methods(keys: &NodeKeys, mut methods: ItemImpl) -> Result<TokenStream> {
     check_block(&methods)?;
+    let why = "a guider is begun for every sampling run, by `begin()`";
+    refuse(&mut methods, &["run", "load", "save", "restore"], why)?;
     let about = about_of(&methods, "guide");
     let ty = (*methods.self_ty).clone();
     let Some(guide) = find(&mut methods, "guide") else {
@@ -89,6 +91,11 @@ fn node(
     let parameters = before.split_off(GIVEN);
     if let Some(key) = before.iter().find_map(|given| given.key()) {
         return Err(Error::new(key.span(), "the engine gives this: it is no input of the node"));
+    }
+    let given = ["step", "of", "sigma", "with_text", "without_text"];
+    if let Some(taken) = parameters.iter().find(|param| given.contains(&param.name().as_str())) {
+        let message = format!("`{}` is given to a guider: expected another name", taken.name());
+        return Err(Error::new(taken.span(), message));
     }
     let velocities = &before[1..];
     let (take_velocities, with) = taken(velocities, BEFORE - velocities.len());

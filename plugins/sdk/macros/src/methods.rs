@@ -29,6 +29,16 @@ pub(crate) fn check_block(methods: &ItemImpl) -> Result<()> {
     Ok(())
 }
 
+/// Refuses methods that would never be called.
+pub(crate) fn refuse(methods: &mut ItemImpl, names: &[&str], why: &str) -> Result<()> {
+    for name in names {
+        if let Some(method) = find(methods, name) {
+            return Err(Error::new(method.sig.ident.span(), format!("`{name}`: {why}")));
+        }
+    }
+    Ok(())
+}
+
 /// The help: of the block, else of its main method.
 pub(crate) fn about_of(methods: &ItemImpl, main: &str) -> String {
     let block = docs(&methods.attrs);
@@ -84,6 +94,7 @@ fn cx_of(signature: &Signature) -> Result<TokenStream> {
 /// The block as it is, and the node.
 pub(crate) fn expand(keys: &NodeKeys, mut methods: ItemImpl) -> Result<TokenStream> {
     check_block(&methods)?;
+    refuse(&mut methods, &["begin", "guide"], "this is a method of guiders: #[guider(…)]")?;
     let about = about_of(&methods, "run");
     let ty = methods.self_ty.clone();
     let Some(run) = find(&mut methods, "run") else {
@@ -127,6 +138,11 @@ fn save(methods: &mut ItemImpl) -> Result<Option<TokenStream>> {
 }
 
 fn open(methods: &mut ItemImpl) -> Result<TokenStream> {
+    for (one, other) in [("save", "restore"), ("restore", "save")] {
+        if find(methods, other).is_none() {
+            refuse(methods, &[one], &format!("it is of no use without `{other}`"))?;
+        }
+    }
     let load = made_by(methods, "load")?;
     let (ty, saved) = (methods.self_ty.clone(), local("saved"));
     let Some(restore) = find(methods, "restore") else {

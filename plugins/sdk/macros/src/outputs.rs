@@ -2,6 +2,7 @@
 
 use proc_macro2::TokenStream;
 use quote::quote;
+use syn::ext::IdentExt;
 use syn::{Data, DeriveInput, Error, Field, Fields, LitStr, Result};
 
 use crate::attributes::{OF_OUTPUT, PortKeys, check_name, docs};
@@ -26,7 +27,8 @@ pub(crate) fn expand(item: DeriveInput) -> Result<TokenStream> {
     for mut field in named_fields(&item)? {
         let keys = PortKeys::take(&mut field.attrs, &["output"], OF_OUTPUT)?;
         let Some(ident) = &field.ident else { continue };
-        let port = keys.name.unwrap_or_else(|| LitStr::new(&ident.to_string(), ident.span()));
+        let port =
+            keys.name.unwrap_or_else(|| LitStr::new(&ident.unraw().to_string(), ident.span()));
         check_name(&port)?;
         let about = keys.about.map_or_else(|| docs(&field.attrs), |about| about.value());
         let like = keys.like.map(|like| quote!(.key("like", #like)));

@@ -2,6 +2,7 @@
 
 use proc_macro2::TokenStream;
 use quote::quote;
+use syn::ext::IdentExt;
 use syn::{DeriveInput, LitStr, Result};
 
 use crate::attributes::{check_dotted, docs};
@@ -15,7 +16,7 @@ pub(crate) fn expand(type_name: &LitStr, item: DeriveInput) -> Result<TokenStrea
     let (mut takes, mut gives, mut told) = (Vec::new(), Vec::new(), Vec::new());
     for field in &fields {
         let (Some(ident), ty) = (&field.ident, &field.ty) else { continue };
-        let (key, about) = (ident.to_string(), docs(&field.attrs));
+        let (key, about) = (ident.unraw().to_string(), docs(&field.attrs));
         told.push(quote!(::kino_plugin::node::PortSpec::input::<#ty>(#key, #about)));
         takes.push(quote! {
             #ident: <#ty as ::kino_plugin::port::Input>::take(value.field(#key)?)

@@ -2,6 +2,7 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
+use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{
     Error, Expr, FnArg, GenericArgument, Ident, LitStr, Pat, PathArguments, Result, ReturnType,
@@ -64,7 +65,8 @@ pub(crate) fn params(signature: &mut Signature) -> Result<Params> {
         return Err(Error::new(asyncness.span, "a node cannot be async"));
     }
     if !signature.generics.params.is_empty() {
-        return Err(Error::new_spanned(&signature.generics, "a node cannot be generic"));
+        let message = "a node cannot be generic, nor name lifetimes: it gives what it owns";
+        return Err(Error::new_spanned(&signature.generics, message));
     }
     let mut found = Params { has_self: false, has_cx: false, params: Vec::new() };
     let mut problem: Option<Error> = None;
@@ -77,6 +79,9 @@ pub(crate) fn params(signature: &mut Signature) -> Result<Params> {
             FnArg::Typed(typed) if found.params.is_empty() && is_called(&typed.ty, "Cx") => {
                 found.has_cx = true;
                 continue;
+            }
+            FnArg::Typed(typed) if is_called(&typed.ty, "Cx") => {
+                return Err(Error::new_spanned(typed, "`cx: &mut Cx` comes before the inputs"));
             }
             FnArg::Typed(typed) => typed,
         };
@@ -99,7 +104,7 @@ fn param(typed: &mut syn::PatType) -> Result<Param> {
         return Err(Error::new_spanned(&typed.pat, "expected a name: it becomes the port's name"));
     };
     // A parameter that is not used yet is a port all the same.
-    let name = pattern.ident.to_string();
+    let name = pattern.ident.unraw().to_string();
     let name = LitStr::new(name.trim_start_matches('_'), pattern.ident.span());
     let name = keys.name.clone().unwrap_or(name);
     check_name(&name)?;
@@ -144,6 +149,16 @@ impl Param {
     /// The type, as written.
     pub(crate) fn ty(&self) -> &Type {
         &self.ty
+    }
+
+    /// The port's name.
+    pub(crate) fn name(&self) -> String {
+        self.name.value()
+    }
+
+    /// Where the port's name stands.
+    pub(crate) fn span(&self) -> Span {
+        self.name.span()
     }
 
     /// The first key that is given for it.
@@ -340,9 +355,18 @@ pub(crate) fn spec(
     }
 }
 
+/// Larger tuples are no outputs.
+const MOST_OF_A_TUPLE: usize = 6;
+
 /// The outputs in the descriptor.
 pub(crate) fn outputs(keys: &NodeKeys, params: &[Param], ty: &Type) -> Result<TokenStream> {
     let names = &keys.outputs;
+    if let Type::Tuple(tuple) = plain(ty)
+        && tuple.elems.len() > MOST_OF_A_TUPLE
+    {
+        let message = "six outputs at most are a tuple: expected a struct with #[derive(Outputs)]";
+        return Err(Error::new_spanned(tuple, message));
+    }
     let ports = quote_spanned!(ty.span()=> <#ty as ::kino_plugin::port::Outputs>::ports);
     let like = match &keys.like {
         Some(like) if !params.iter().any(|param| param.name.value() == like.value()) => {

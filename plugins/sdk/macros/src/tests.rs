@@ -111,7 +111,7 @@ fn parameters() {
                 a
             }
         ),
-        &["a node cannot be generic"],
+        &["a node cannot be generic, nor name lifetimes: it gives what it owns"],
     );
     check(
         keys(),
@@ -122,6 +122,52 @@ fn parameters() {
         ),
         &["a node cannot be async"],
     );
+}
+
+#[test]
+fn names_and_places() {
+    let of = |item| errors(quote!(id = "a.b", version = "1"), item, false);
+    assert_eq!(
+        of(quote!(
+            fn f(frames: Frames, cx: &mut Cx) -> Frames {
+                frames
+            }
+        )),
+        ["`cx: &mut Cx` comes before the inputs"]
+    );
+    assert!(
+        of(quote!(
+            fn f(r#type: f64) -> f64 {
+                r#type
+            }
+        ))
+        .is_empty()
+    );
+    assert!(
+        of(quote!(
+            fn f(#[param(default = 1 << 40)] a: u64) -> f64 {
+                1.0
+            }
+        ))
+        .is_empty()
+    );
+    let seven = quote!(
+        fn f(a: f64) -> (f64, f64, f64, f64, f64, f64, f64) {
+            todo()
+        }
+    );
+    assert!(of(seven)[0].starts_with("six outputs at most"));
+    let twice = syn::parse2(quote!(
+        enum A {
+            #[choice("a")]
+            B,
+            #[choice("a")]
+            C,
+        }
+    ))
+    .unwrap();
+    let error = crate::choice::expand(twice).unwrap_err();
+    assert_eq!(error.to_string(), "two choices are \"a\"");
 }
 
 #[test]
@@ -144,8 +190,28 @@ fn blocks() {
     );
     check(
         keys(),
-        quote!(impl A { fn run(&self) -> f64 { 1.0 } fn restore(cx: &mut Cx) -> A { A } }),
+        quote!(impl A {
+            fn run(&self) -> f64 {
+                1.0
+            }
+            fn restore(cx: &mut Cx) -> A {
+                A
+            }
+            fn save(&self) -> Vec<u8> {
+                vec![]
+            }
+        }),
         &["expected `restore(cx: &mut Cx, saved: &[u8])`"],
+    );
+    check(
+        keys(),
+        quote!(impl A { fn run(&self) -> f64 { 1.0 } fn save(&self) -> Vec<u8> { vec![] } }),
+        &["`save`: it is of no use without `restore`"],
+    );
+    check(
+        keys(),
+        quote!(impl A { fn run(&self) -> f64 { 1.0 } fn begin() -> A { A } }),
+        &["`begin`: this is a method of guiders: #[guider(…)]"],
     );
     check(
         keys(),
@@ -167,6 +233,22 @@ fn blocks() {
         }
     );
     assert_eq!(of_guider(forgotten), [expected]);
+    let loading = quote!(impl A {
+        fn guide(&mut self, m: Moment, a: Tensor, b: Tensor) -> Tensor {
+            a
+        }
+        fn load() -> A {
+            A
+        }
+    });
+    let begun = "`load`: a guider is begun for every sampling run, by `begin()`";
+    assert_eq!(of_guider(loading), [begun]);
+    let named = quote!(
+        fn f(m: Moment, a: Tensor, b: Tensor, sigma: f64) -> Tensor {
+            a
+        }
+    );
+    assert_eq!(of_guider(named), ["`sigma` is given to a guider: expected another name"]);
     let keyed = quote!(
         fn f(m: Moment, #[param(default = 1)] a: Tensor, b: Tensor) -> Tensor {
             a

@@ -1,11 +1,13 @@
 //! What one call of a node may reach, and what it said.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use kino_abi::{KINO_CANCELLED, KINO_OK, KinoCall, KinoStatus};
 
+use super::held::Outcome;
 use crate::{Error, Result};
 
 /// A message that a node logged.
@@ -21,7 +23,7 @@ pub struct Logged {
 
 /// What `KinoCall` points to.
 pub(super) struct CallState {
-    files: BTreeMap<String, Vec<u8>>,
+    files: BTreeMap<PathBuf, Vec<u8>>,
     unwanted: Vec<usize>,
     /// How often the node may ask before it is cancelled.
     lasts: u64,
@@ -39,7 +41,7 @@ pub(super) struct Said {
 
 impl CallState {
     pub(super) fn new(
-        files: BTreeMap<String, Vec<u8>>,
+        files: BTreeMap<PathBuf, Vec<u8>>,
         unwanted: Vec<usize>,
         lasts: Option<u64>,
     ) -> Self {
@@ -76,8 +78,14 @@ impl CallState {
         !self.unwanted.contains(&output)
     }
 
-    pub(super) fn file(&self, path: &str) -> Option<Vec<u8>> {
-        self.files.get(path).cloned()
+    /// A granted file, however its path is written.
+    pub(super) fn file(&self, path: &str) -> Outcome<Vec<u8>> {
+        let clean = kino_contract::path::clean(path)
+            .map_err(|why| format!("`{path}` may not be read: {why}"))?;
+        self.files
+            .get(&clean)
+            .cloned()
+            .ok_or_else(|| format!("`{path}` is not granted: `.file(…)` of the test is"))
     }
 
     /// Runs a function of the plugin with this call, and gives what was said.

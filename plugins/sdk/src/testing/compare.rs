@@ -37,14 +37,14 @@ impl Frames {
     /// second.
     ///
     /// # Panics
-    /// When there is no memory for them.
+    /// When there is no frame, no pixel, or no memory for them.
     #[track_caller]
     pub fn random(seed: u64, dims: [usize; 4]) -> Frames {
         let [count, height, width, channels] = dims;
         assert_eq!(channels, 3, "frames have three channels");
         let make = || {
             let mut builder = crate::FramesBuilder::new(Some(8.0))?;
-            for first in (0..count.max(1)).step_by(2) {
+            for first in (0..count).step_by(2) {
                 let size = [2.min(count - first), height, width, 3];
                 builder.push(&Tensor::random(seed.wrapping_add(first as u64), &size))?;
             }

@@ -1,25 +1,20 @@
-//! A node's ports as the descriptor tells them, and what fits into them.
+//! A node's ports as the descriptor tells them, and what fits into them: what the engine's
+//! `kino_node::Value::fit` and `kino_host` say, of the reference host's values.
 
 use kino_contract::Descriptor;
-use kino_port::{Literal, Port, PortType};
+use kino_contract::descriptor::MOMENT;
+use kino_port::{Literal, Port, PortType, Range};
 
-use crate::{Error, Kind, Result, Value};
+use crate::port::{FromValue, IntoValue};
+use crate::{DType, Error, Frames, Kind, Result, Tensor, Value, bail, ensure};
 
 /// A node's ports.
 pub(super) struct Ports {
     pub(super) inputs: Vec<Port>,
-    pub(super) outputs: Vec<String>,
-    pub(super) guider: bool,
+    pub(super) outputs: Vec<Port>,
+    /// For each output, the input whose size it keeps.
+    like: Vec<Option<usize>>,
 }
-
-/// What a guider's run gets before its parameters.
-const MOMENT: [(&str, PortType); 5] = [
-    ("step", PortType::Int),
-    ("of", PortType::Int),
-    ("sigma", PortType::Real),
-    ("with_text", PortType::Tensor),
-    ("without_text", PortType::Tensor),
-];
 
 impl Ports {
     /// Reads a node of a descriptor, as strictly as the engine.
@@ -27,51 +22,199 @@ impl Ports {
         let descriptor = Descriptor::read(descriptor).map_err(Error::new)?;
         let node = descriptor.node(id);
         let node = node.ok_or_else(|| Error::new(format!("there is no node `{id}`")))?;
-        let before = MOMENT.into_iter().filter(|_| node.guider);
-        let before = before.map(|(name, ty)| kino_port::edge(name, ty));
-        let inputs = before.chain(node.signature.inputs.iter().cloned()).collect();
-        let outputs = node.signature.outputs.iter().map(|port| port.name.to_string()).collect();
-        Ok(Ports { inputs, outputs, guider: node.guider })
+        let mut inputs = node.signature.inputs.to_vec();
+        if !node.guider {
+            let outputs = node.signature.outputs.to_vec();
+            return Ok(Ports { inputs, outputs, like: node.like.clone() });
+        }
+        // It gets the moment, and gives a velocity instead of its output.
+        inputs.splice(0..0, MOMENT.map(|(name, ty)| kino_port::edge(name, ty)));
+        let velocity = kino_port::edge("velocity", PortType::Tensor);
+        let like = inputs.iter().position(|port| port.name == "with_text");
+        Ok(Ports { inputs, outputs: vec![velocity], like: vec![like] })
     }
 
     /// The index of an input.
     pub(super) fn input(&self, name: &str) -> Result<usize> {
-        let found = self.inputs.iter().position(|port| port.name == name);
-        found.ok_or_else(|| {
-            let names: Vec<_> = self.inputs.iter().map(|port| &*port.name).collect();
-            Error::new(format!("there is no input `{name}`, only {}", names.join(", ")))
-        })
+        index(&self.inputs, "input", name)
     }
 
     /// The index of an output.
     pub(super) fn output(&self, name: &str) -> Result<usize> {
-        let found = self.outputs.iter().position(|output| output == name);
-        found.ok_or_else(|| {
-            Error::new(format!("there is no output `{name}`, only {}", self.outputs.join(", ")))
-        })
+        index(&self.outputs, "output", name)
+    }
+
+    /// What a run gave, held against what the node promised; what nobody wants is dropped.
+    pub(super) fn given(
+        &self,
+        outputs: Vec<Option<Value>>,
+        inputs: &[Option<Value>],
+        unwanted: &[usize],
+    ) -> Result<Vec<Option<Value>>> {
+        let given = |(index, output): (usize, Option<Value>)| {
+            let port = &self.outputs[index];
+            if unwanted.contains(&index) {
+                return Ok(None);
+            }
+            let Some(output) = output else {
+                bail!("the node gave nothing at `{}`", port.name);
+            };
+            let at = |error: Error| {
+                error.at(format!("the node breaks its promise: output `{}`", port.name))
+            };
+            let output = fitted(output, &port.ty).map_err(at)?;
+            if let Some((index, Some(input))) = self.like[index].map(|at| (at, &inputs[at])) {
+                let (found, promised) = (extent(&output)?, extent(input)?);
+                let name = &self.inputs[index].name;
+                if found != promised {
+                    return Err(at(Error::new(format!(
+                        "{found} is not like `{name}`, {promised}"
+                    ))));
+                }
+            }
+            Ok(Some(output))
+        };
+        outputs.into_iter().enumerate().map(given).collect()
     }
 }
 
-/// What arrives at a port that is given a value, or none: the value, checked as a graph's text
-/// would be; the default; nothing.
+fn index(ports: &[Port], what: &str, name: &str) -> Result<usize> {
+    let found = ports.iter().position(|port| port.name == name);
+    found.ok_or_else(|| {
+        let names: Vec<_> = ports.iter().map(|port| &*port.name).collect();
+        Error::new(format!("there is no {what} `{name}`, only {}", names.join(", ")))
+    })
+}
+
+/// The size of a value, in words.
+fn extent(value: &Value) -> Result<String> {
+    let dims = |value: Value| Ok(format!("{:?}", Tensor::of(value)?.dims()));
+    let field = |name: &str| match value.field(name)? {
+        Some(value) => dims(value),
+        None => Ok(String::new()),
+    };
+    match value.type_name().as_str() {
+        "Frames" => {
+            let frames = Frames::from_value(value.clone())?;
+            let (count, width, height) = (frames.count(), frames.width(), frames.height());
+            Ok(match frames.fps() {
+                Some(fps) => format!("{count} frames of {width}x{height}, {fps} a second"),
+                None => format!("{count} frames of {width}x{height}"),
+            })
+        }
+        "Tensor" => dims(value.clone()),
+        "Latent" => field("tensor"),
+        "Patches" => field("tokens"),
+        "Conditioning" => field("positive"),
+        other => Ok(other.to_owned()),
+    }
+}
+
+/// What arrives at a port that is given a value, or none: the value as the port takes it; the
+/// default; nothing.
 pub(super) fn fed(port: &Port, value: Option<Value>) -> Result<Option<Value>> {
-    let at = |error: Error| error.at(format!("input `{}`", port.name));
     let Some(value) = value else {
         if port.is_required() {
             return Err(Error::new(format!("input `{}` must be fed", port.name)));
         }
         return port.default.as_ref().map(made).transpose();
     };
+    let at = |error: Error| error.at(format!("input `{}`", port.name));
+    if !port.is_list() {
+        return held(port, value).map(Some).map_err(at);
+    }
+    let items = match value.kind() {
+        Kind::List => (0..value.len()).map(|index| value.item(index)).collect::<Result<_>>()?,
+        _ => vec![(String::new(), value)],
+    };
+    let items = items.into_iter().map(|(name, item)| Ok((name, held(port, item)?)));
+    let items = items.collect::<Result<Vec<_>>>().map_err(at)?;
+    list(&items).map(Some)
+}
+
+fn list(items: &[(String, Value)]) -> Result<Value> {
+    let items: Vec<_> = items.iter().map(|(name, item)| (name.as_str(), item)).collect();
+    Value::list(&items)
+}
+
+/// A value as a port takes it, within the port's range and choices. `"random"` is 7, or what of
+/// the range is nearest to it.
+fn held(port: &Port, value: Value) -> Result<Value> {
+    let draws = port.draws && value.kind() == Kind::Text && value.as_text()? == "random";
+    let value = match port.range {
+        Some(Range::Int { min, max, .. }) if draws => Value::int(7.clamp(min, max))?,
+        _ if draws => Value::int(7)?,
+        _ => fitted(value, &port.ty)?,
+    };
     let written = match value.kind() {
         Kind::Text => Literal::text(value.as_text()?),
         Kind::Int => Literal::Int(value.as_int()?),
         Kind::Real => Literal::Real(value.as_real()?),
         Kind::Bool => Literal::Bool(value.as_int()? != 0),
-        _ => return Ok(Some(value)),
+        _ => return Ok(value),
     };
-    let admitted =
-        port.admit(written).map_err(|refusal| Error::new(refusal.message)).map_err(at)?;
-    made(&admitted).map(Some)
+    port.admit(written).map_err(|refusal| Error::new(refusal.message))?;
+    Ok(value)
+}
+
+/// A value as a port of type `ty` takes it.
+fn fitted(value: Value, ty: &PortType) -> Result<Value> {
+    let found = value.type_name();
+    let tensor = || Tensor::of(value.clone());
+    Ok(match (ty, found.as_str()) {
+        (PortType::Any, _) | (PortType::Path, "Text") => value,
+        (PortType::Real, "Int") => Value::real(value.as_real()?)?,
+        (PortType::List(of), "List") => {
+            let item = |index| {
+                let (name, item) = value.item(index)?;
+                Ok((name, fitted(item, of)?))
+            };
+            list(&(0..value.len()).map(item).collect::<Result<Vec<_>>>()?)?
+        }
+        (PortType::Mask | PortType::ImageConditioning, "Tensor") => value,
+        (PortType::Tensor, "Frames") => Frames::from_value(value)?.joined()?.value().clone(),
+        (PortType::Tensor, "Patches") => part(&value, "tokens")?,
+        (PortType::Tensor, "Latent") => part(&value, "tensor")?,
+        (PortType::Tensor, "Conditioning") => part(&value, "positive")?,
+        (PortType::Frames, "Tensor") => Frames::new(&tensor()?, None)?.into_value()?,
+        (PortType::Latent, "Tensor") => {
+            let tensor = unbatched(tensor()?, 4, "a latent is [c, f, h, w]")?.cast(DType::F32)?;
+            Value::record("Latent", &[("tensor", tensor.value())])?
+        }
+        (PortType::Conditioning, "Tensor") => {
+            let positive = unbatched(tensor()?, 2, "embeddings are [rows, dim]")?;
+            let negative = positive.mul(0.0)?;
+            let fields = [("positive", positive.value()), ("negative", negative.value())];
+            Value::record("Conditioning", &fields)?
+        }
+        (PortType::Sigmas, "Tensor") => {
+            let tensor = tensor()?.cast(DType::F64)?;
+            let levels = tensor.to_vec::<f64>()?;
+            let falls = levels.windows(2).all(|pair| pair[0] > pair[1]);
+            let within = levels.iter().all(|level| (0.0..=1.0).contains(level));
+            ensure!(
+                levels.len() > 1 && falls && within,
+                "noise levels must fall from at most 1 to at least 0, two or more; found {levels:?}"
+            );
+            tensor.value().clone()
+        }
+        (ty, found) if ty.to_string() == found => value,
+        (ty, found) => bail!("expected {ty}, found {found}"),
+    })
+}
+
+fn part(of: &Value, name: &str) -> Result<Value> {
+    of.field(name)?.ok_or_else(|| Error::new(format!("{} have no {name}", of.type_name())))
+}
+
+/// A tensor of a rank, without its leading batch of one where it has one more dimension.
+fn unbatched(tensor: Tensor, rank: usize, expected: &str) -> Result<Tensor> {
+    let dims: Vec<_> = tensor.dims().iter().map(|&size| size as isize).collect();
+    match dims.as_slice() {
+        [1, rest @ ..] if rest.len() == rank => tensor.reshape(rest),
+        dims if dims.len() == rank => Ok(tensor),
+        dims => bail!("{expected}, found {dims:?}"),
+    }
 }
 
 fn made(literal: &Literal) -> Result<Value> {

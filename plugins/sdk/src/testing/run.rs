@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::path::PathBuf;
 use std::ptr::null_mut;
 
 use kino_abi::{KinoInstance, KinoPlugin};
@@ -10,7 +11,7 @@ use super::call::{CallState, Logged, Said};
 use super::ports::{Ports, fed};
 use crate::host::native::{bytes, lend, lend_bytes};
 use crate::node::{self, NodeDef, Plugin};
-use crate::port::{FromValue, Output};
+use crate::port::{Input, Output};
 use crate::shim::{Table, make_table, watch_panics};
 use crate::{Error, Frames, Result, Tensor, Value};
 
@@ -45,15 +46,19 @@ pub fn descriptor<N: node::Node>() -> Result<String> {
 pub struct Opening {
     table: fn() -> Result<Table>,
     id: &'static str,
-    files: BTreeMap<String, Vec<u8>>,
+    files: BTreeMap<PathBuf, Vec<u8>>,
     saved: Option<Vec<u8>>,
 }
 
 impl Opening {
     /// Grants a file with these contents to the node.
+    ///
+    /// # Panics
+    /// When no file can be granted by this path: it is relative to the graph, without `..`.
     #[must_use]
+    #[track_caller]
     pub fn file(mut self, path: &str, contents: impl Into<Vec<u8>>) -> Self {
-        self.files.insert(path.into(), contents.into());
+        self.files.insert(granted(path), contents.into());
         self
     }
 
@@ -93,7 +98,7 @@ pub struct Opened {
     table: KinoPlugin,
     instance: *mut KinoInstance,
     ports: Ports,
-    files: BTreeMap<String, Vec<u8>>,
+    files: BTreeMap<PathBuf, Vec<u8>>,
     logs: Vec<Logged>,
 }
 
@@ -129,6 +134,16 @@ impl Drop for Opened {
     fn drop(&mut self) {
         // SAFETY: `open` made the instance; nothing uses it afterwards.
         unsafe { (self.table.close)(self.instance) }
+    }
+}
+
+/// A granted path as it is looked up.
+#[track_caller]
+fn granted(path: &str) -> PathBuf {
+    match kino_contract::path::clean(path) {
+        Ok(clean) if clean.as_os_str().is_empty() => panic!("`{path}` names no file"),
+        Ok(clean) => clean,
+        Err(why) => panic!("`{path}` cannot be granted: {why}"),
     }
 }
 
@@ -170,16 +185,17 @@ impl<'a> Run<'a> {
     }
 
     /// Grants a file with these contents to the node.
+    ///
+    /// # Panics
+    /// As [`Opening::file`].
     #[must_use]
+    #[track_caller]
     pub fn file(mut self, path: &str, contents: impl Into<Vec<u8>>) -> Self {
-        match &mut self.target {
-            Target::Own(opening) => {
-                opening.files.insert(path.into(), contents.into());
-            }
-            Target::Lent(opened) => {
-                opened.files.insert(path.into(), contents.into());
-            }
-        }
+        let files = match &mut self.target {
+            Target::Own(opening) => &mut opening.files,
+            Target::Lent(opened) => &mut opened.files,
+        };
+        files.insert(granted(path), contents.into());
         self
     }
 
@@ -204,7 +220,13 @@ impl<'a> Run<'a> {
     pub fn call(self) -> Result<Done> {
         let Run { target, inputs, unwanted, lasts } = self;
         match target {
-            Target::Own(opening) => opening.done()?.call(inputs, &unwanted, lasts),
+            Target::Own(opening) => {
+                let mut opened = opening.done()?;
+                let mut done = opened.call(inputs, &unwanted, lasts)?;
+                // What it logged while it was opened comes first.
+                done.said.logs.splice(0..0, std::mem::take(&mut opened.logs));
+                Ok(done)
+            }
             Target::Lent(opened) => opened.call(inputs, &unwanted, lasts),
         }
     }
@@ -227,13 +249,8 @@ impl Opened {
             inputs.iter().map(|input| input.as_ref().map_or(null_mut(), Value::raw)).collect();
         let unwanted: Vec<_> =
             unwanted.iter().map(|name| self.ports.output(name)).collect::<Result<_>>()?;
-        // A guider gives a velocity instead of its output.
-        let names = match self.ports.guider {
-            true => vec!["velocity".to_owned()],
-            false => self.ports.outputs.clone(),
-        };
-        let mut outputs = vec![null_mut(); names.len()];
-        let state = CallState::new(self.files.clone(), unwanted, lasts);
+        let mut outputs = vec![null_mut(); self.ports.outputs.len()];
+        let state = CallState::new(self.files.clone(), unwanted.clone(), lasts);
         // SAFETY: the call lasts; inputs and places for outputs are lent with their numbers.
         let (ended, said) = state.during(|call| unsafe {
             let (to, count) = (outputs.as_mut_ptr(), outputs.len());
@@ -242,7 +259,10 @@ impl Opened {
         // SAFETY: outputs belong to whoever called, after a failure as well.
         let outputs: Vec<_> =
             outputs.into_iter().map(|output| unsafe { Value::from_raw(output) }).collect();
-        ended.map(|()| Done { names, outputs, said })
+        ended?;
+        let outputs = self.ports.given(outputs, &inputs, &unwanted)?;
+        let names = self.ports.outputs.iter().map(|port| port.name.to_string()).collect();
+        Ok(Done { names, outputs, said })
     }
 }
 
@@ -254,17 +274,20 @@ pub struct Done {
 }
 
 impl Done {
-    /// An output, as what it is.
+    /// An output, as what it is: `get::<Depth>("depth")`, `get::<Vec<String>>("titles")`, or
+    /// `get::<Option<f64>>("mean")` of one that may be left out.
     ///
     /// # Errors
     /// When there is none of this name, or it is something else.
-    pub fn get<T: FromValue>(&self, name: &str) -> Result<T> {
+    pub fn get<T: Input>(&self, name: &str) -> Result<T> {
         let at = self.names.iter().position(|output| output == name).ok_or_else(|| {
             Error::new(format!("there is no output `{name}`, only {}", self.names.join(", ")))
         })?;
         match &self.outputs[at] {
-            Some(value) => T::from_value(value.clone()),
-            None => Err(Error::new(format!("the node left output `{name}` out"))),
+            None if !T::ARITY.starts_with("optional") => {
+                Err(Error::new(format!("the node left output `{name}` out")))
+            }
+            value => T::take(value.clone()),
         }
     }
 

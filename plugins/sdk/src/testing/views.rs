@@ -115,10 +115,7 @@ fn empty(dtype: DLDataType, dims: &[i64]) -> Outcome<Array> {
     let dtype = dtype_of(dtype).map_err(|error| error.to_string())?;
     let sizes: Result<Vec<usize>, _> = dims.iter().map(|&dim| usize::try_from(dim)).collect();
     let sizes = sizes.map_err(|_| format!("a tensor cannot have the shape {dims:?}"))?;
-    let bytes = sizes.iter().try_fold(dtype.size(), |bytes, &size| bytes.checked_mul(size));
-    // More than a test can mean: the engine refuses by what the memory is.
-    match bytes {
-        Some(bytes) if bytes <= 1 << 36 => Ok(Array::zeros(dtype, &sizes)),
-        _ => Err(format!("a tensor of shape {dims:?} does not fit into memory")),
-    }
+    kino_contract::ops::fits("a tensor", &sizes, dtype, kino_contract::ops::MOST)
+        .map_err(|why| why.to_string())?;
+    Ok(Array::zeros(dtype, &sizes))
 }
