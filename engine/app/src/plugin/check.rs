@@ -24,8 +24,13 @@ use crate::screen::Screen;
 
 /// How long one case may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// A node that hangs in so many cases is not tried in the others.
+const MOST_HUNG: usize = 2;
 /// How far builds of two kinds may differ, in units of the largest magnitude or 1.
 const TOLERANCE: f64 = 1e-5;
+
+/// What is said of a case that did not end.
+const HUNG: &str = "it did not end within";
 
 /// How one case of one node ended.
 struct Finding {
@@ -34,6 +39,8 @@ struct Finding {
     case: String,
     fault: Option<String>,
     note: String,
+    /// Whether it did not end in time.
+    hung: bool,
 }
 
 /// Checks a plugin.
@@ -130,7 +137,7 @@ fn try_node(
     findings: &mut Vec<Finding>,
 ) -> Result<(), Failure> {
     let cases = Case::all().len();
-    let mut from = 0;
+    let (mut from, mut hung) = (0, 0);
     while from < cases {
         let task = Task {
             folder: args.folder.to_string_lossy().into_owned(),
@@ -140,8 +147,17 @@ fn try_node(
             from,
             keep: keep.to_string_lossy().into_owned(),
         };
+        let before = findings.len();
         let done = try_some(&task, findings)?;
         from += done.max(1);
+        hung += findings[before..].iter().filter(|finding| finding.hung).count();
+        if hung >= MOST_HUNG && from < cases {
+            let (node, case) = (node.to_owned(), "the other cases".to_owned());
+            let fault =
+                Some(format!("{} were not tried, as it hangs", count(cases - from, "case")));
+            findings.push(Finding { node, kind, case, fault, note: String::new(), hung: false });
+            break;
+        }
     }
     Ok(())
 }
@@ -177,7 +193,8 @@ fn try_some(task: &Task, findings: &mut Vec<Finding>) -> Result<usize, Failure> 
     let mut done = 0;
     let mut end = |case: String, fault: Option<String>, note: String| {
         let (node, kind) = (task.node.clone(), task.kind);
-        findings.push(Finding { node, kind, case, fault, note });
+        let hung = fault.as_ref().is_some_and(|fault| fault.starts_with(HUNG));
+        findings.push(Finding { node, kind, case, fault, note, hung });
     };
     let died = loop {
         match inbox.recv_timeout(Duration::from_millis(50)) {
@@ -195,7 +212,7 @@ fn try_some(task: &Task, findings: &mut Vec<Finding>) -> Result<usize, Failure> 
             Err(RecvTimeoutError::Timeout) => {
                 let since = current.as_ref().map_or(last, |(_, since)| *since);
                 if since.elapsed() > TIMEOUT {
-                    break Some(format!("it did not end within {} s", TIMEOUT.as_secs()));
+                    break Some(format!("{HUNG} {} s", TIMEOUT.as_secs()));
                 }
             }
         }
@@ -236,7 +253,7 @@ fn chunks_agree(node: &str, kind: BuildKind, folder: &Path, findings: &mut Vec<F
     };
     let fault = difference(&plain, &one).map(|what| format!("chunks change the result: {what}"));
     let (node, case) = (node.to_owned(), "chunks against one chunk".to_owned());
-    findings.push(Finding { node, kind, case, fault, note: "the same".into() });
+    findings.push(Finding { node, kind, case, fault, note: "the same".into(), hung: false });
 }
 
 /// Native build and component give the same.
@@ -251,7 +268,7 @@ fn builds_agree(node: &str, wasm: &Path, native: &Path, findings: &mut Vec<Findi
         if fault.is_some() || case == Case::Plain {
             let (node, case) = (node.to_owned(), format!("parity, {}", case.name()));
             let note = "the same".to_owned();
-            findings.push(Finding { node, kind: BuildKind::Wasm, case, fault, note });
+            findings.push(Finding { node, kind: BuildKind::Wasm, case, fault, note, hung: false });
         }
     }
 }
@@ -306,7 +323,7 @@ fn report(findings: &[Finding], seed: u64, screen: &Screen) -> Result<Exit, Fail
     } else {
         let mut text = String::new();
         for finding in findings {
-            let Finding { node, kind, case, fault, note } = finding;
+            let Finding { node, kind, case, fault, note, .. } = finding;
             match fault {
                 Some(fault) => text.push_str(&format!("FAIL  {node} {kind}, {case}: {fault}\n")),
                 None if screen.quiet => {}
