@@ -167,7 +167,11 @@ impl Palettes {
         }
         let artifact = open(&allowed, &sha256)?;
         agree(found, &*artifact)?;
-        let granted = Arc::new(Granted::new(root, &allowed.read));
+        let advice = match allowed.sha256 {
+            Some(_) => format!("`kino plugin trust {} --read PATH` grants more", allowed.id),
+            None => "while the folder is at work, `asks` in its plugin.ron grants more".to_owned(),
+        };
+        let granted = Arc::new(Granted::new(root, &allowed.read).advising(advice));
         let plugin = Plugin::new(&allowed.id, sha256, artifact, granted, allowed.limits);
         if let Some(before) = before {
             plugin.inherit(&before.plugin);

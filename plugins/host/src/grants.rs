@@ -22,12 +22,24 @@ pub struct Granted {
     root: PathBuf,
     read: Vec<String>,
     hashes: Mutex<HashMap<PathBuf, (u64, SystemTime, String)>>,
+    advice: Option<String>,
 }
 
 impl Granted {
     /// What the lock grants, relative to the folder of the graph.
     pub fn new(root: &Path, read: &[String]) -> Self {
-        Granted { root: root.to_owned(), read: read.to_vec(), hashes: Mutex::default() }
+        Granted {
+            root: root.to_owned(),
+            read: read.to_vec(),
+            hashes: Mutex::default(),
+            advice: None,
+        }
+    }
+
+    /// With what users are told to do where more should be granted.
+    #[must_use]
+    pub fn advising(self, advice: impl Into<String>) -> Self {
+        Granted { advice: Some(advice.into()), ..self }
     }
 
     fn refused(&self, path: &str, why: &str) -> Error {
@@ -37,7 +49,10 @@ impl Granted {
         };
         Error::advised(
             format!("`{path}` may not be read: {why}"),
-            format!("{granted}; `kino plugin trust ID --read PATH` grants more"),
+            match &self.advice {
+                Some(advice) => format!("{granted}; {advice}"),
+                None => granted,
+            },
         )
     }
 

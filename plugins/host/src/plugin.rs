@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kino_contract::NodeSpec;
 use kino_node::{Error, Node, Result, Value};
+use kino_port::Read;
 
 use crate::artifact::{Artifact, Call, Files, Instance, Limits};
 use crate::node::PluginNode;
@@ -41,7 +42,15 @@ enum Kept {
     Saved(Vec<u8>),
 }
 
-type Slot = Arc<Mutex<Kept>>;
+/// What is kept of a step, and what its plugin could read when it was loaded: state that was made
+/// of other files is none.
+#[derive(Default)]
+struct Step {
+    kept: Kept,
+    reads: Vec<Read>,
+}
+
+type Slot = Arc<Mutex<Step>>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -117,16 +126,18 @@ impl Plugin {
             return self.open(node, call)?.run(call, inputs);
         }
         let key = (call.step.to_owned(), node.to_owned());
+        let reads = self.files.stand()?;
         let slot = Arc::clone(lock(&self.instances).entry(key.clone()).or_default());
         let mut slot = lock(&slot);
-        let mut instance = match std::mem::take(&mut *slot) {
-            Kept::Open(instance) => instance,
-            Kept::Saved(saved) => self.resume(node, &saved, call)?,
-            Kept::Nothing => self.begin(node, call)?,
+        let step = std::mem::take(&mut *slot);
+        let mut instance = match step.kept {
+            Kept::Open(instance) if step.reads == reads => instance,
+            Kept::Saved(saved) if step.reads == reads => self.resume(node, &saved, call)?,
+            _ => self.begin(node, &reads, call)?,
         };
         let outputs = instance.run(call, inputs);
         if !instance.is_broken() {
-            *slot = Kept::Open(instance);
+            *slot = Step { kept: Kept::Open(instance), reads };
             drop(slot);
             self.make_room(key, call);
         }
@@ -145,16 +156,16 @@ impl Plugin {
         let Some(slot) = lock(&self.instances).get(&idle).cloned() else { return };
         // One that runs just now stays, and is noted again.
         if let Ok(mut slot) = slot.try_lock()
-            && let Some(saved) = self.close(std::mem::take(&mut *slot), call)
+            && let Some(saved) = self.close(std::mem::take(&mut slot.kept), call)
         {
-            *slot = Kept::Saved(saved);
+            slot.kept = Kept::Saved(saved);
         }
     }
 
     /// An instance that goes on where one of an earlier build stopped, or a fresh one.
-    fn begin(&self, node: &str, call: &Call<'_>) -> Result<Box<dyn Instance>> {
+    fn begin(&self, node: &str, reads: &[Read], call: &Call<'_>) -> Result<Box<dyn Instance>> {
         let before = lock(&self.before).clone();
-        let saved = before.iter().find_map(|before| before.surrender(node, call));
+        let saved = before.iter().find_map(|before| before.surrender(node, reads, call));
         // A build is told to shut down when nobody holds it any more.
         lock(&self.before).retain(|before| before.has_state());
         drop(before);
@@ -177,11 +188,12 @@ impl Plugin {
         }
     }
 
-    /// Gives up a step's instance, if it has one: its state, if that can be saved.
-    fn surrender(&self, node: &str, call: &Call<'_>) -> Option<Vec<u8>> {
+    /// Gives up a step's instance, if it has one: its state, if that can be saved and was made of
+    /// files as they stand.
+    fn surrender(&self, node: &str, reads: &[Read], call: &Call<'_>) -> Option<Vec<u8>> {
         let slot = lock(&self.instances).remove(&(call.step.to_owned(), node.to_owned()))?;
-        let kept = std::mem::take(&mut *lock(&slot));
-        self.close(kept, call)
+        let step = std::mem::take(&mut *lock(&slot));
+        if step.reads == reads { self.close(step.kept, call) } else { None }
     }
 
     /// The state of what is closed.
@@ -208,6 +220,8 @@ mod tests {
     use crate::{Descriptor, NoFiles};
 
     static ALIVE: AtomicUsize = AtomicUsize::new(0);
+    /// Held by whoever counts those that are alive.
+    static COUNTS: Mutex<()> = Mutex::new(());
 
     /// A node that counts its runs.
     struct Counting(Descriptor);
@@ -248,6 +262,7 @@ mod tests {
 
     #[test]
     fn many_steps_with_state_keep_it_and_few_stay_open() {
+        let _alone = lock(&COUNTS);
         let descriptor = r#"{"nodes": [{"id": "a.count", "version": "1", "state": true,
             "outputs": [{"name": "n", "type": "Int"}]}]}"#;
         let counting = Arc::new(Counting(Descriptor::read(descriptor).unwrap()));
@@ -284,6 +299,59 @@ mod tests {
         }
         drop(plugin);
         assert_eq!(ALIVE.load(Ordering::SeqCst), 0);
+    }
+
+    /// Files that a test changes.
+    struct Changing(AtomicUsize);
+
+    impl Files for Changing {
+        fn read(&self, path: &str) -> Result<Vec<u8>> {
+            Err(Error::failed(path.to_owned()))
+        }
+
+        fn stand(&self) -> Result<Vec<Read>> {
+            let hash = self.0.load(Ordering::SeqCst).to_string();
+            Ok(vec![Read { path: "a".into(), hash }])
+        }
+    }
+
+    /// What a node loaded of a file is not kept when the file changes, nor handed to a newer build.
+    #[test]
+    fn state_ends_with_the_files_that_it_was_made_of() {
+        let _alone = lock(&COUNTS);
+        let descriptor = r#"{"nodes": [{"id": "a.count", "version": "1", "state": true,
+            "outputs": [{"name": "n", "type": "Int"}]}]}"#;
+        let counting = Arc::new(Counting(Descriptor::read(descriptor).unwrap()));
+        let files = Arc::new(Changing(AtomicUsize::new(0)));
+        let build = || Plugin::new("a", "", counting.clone(), files.clone(), Limits::default());
+        let run = |plugin: &Plugin| {
+            let call = Call {
+                plugin: "a",
+                step: "step",
+                device: &Device::Cpu,
+                spill: &Spill::new(std::env::temp_dir(), 0),
+                cancel: &Cancel::default(),
+                wanted: &[true],
+                report: &|_| {},
+                files: &*files,
+                limits: Limits::default(),
+                listener: None,
+            };
+            let outputs = plugin.run(&counting.0.nodes[0], &call, &[]).unwrap();
+            let [Some(Value::Int(count))] = outputs[..] else { panic!("a number") };
+            count
+        };
+        let first = build();
+        assert_eq!([run(&first), run(&first)], [1, 2]);
+        files.0.store(1, Ordering::SeqCst);
+        assert_eq!([run(&first), run(&first)], [1, 2], "loaded anew");
+        let second = build();
+        second.inherit(&first);
+        assert_eq!(run(&second), 3, "the same files: state is handed on");
+        files.0.store(2, Ordering::SeqCst);
+        let third = build();
+        third.inherit(&second);
+        assert_eq!(run(&third), 1, "other files: loaded anew");
     }
 
     /// A node that gives what it gets as `n` frames more.

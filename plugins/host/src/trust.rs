@@ -121,13 +121,20 @@ pub fn decide(found: &Found, lock: &Lock, consent: &Consent, locked: bool) -> Re
             )));
         }
     }
+    let mut read = entry.grants.read.clone();
+    if entry.dev.is_some() {
+        // What a folder at work asks for changes with it.
+        read.extend(
+            manifest.asks.read.iter().filter(|asked| !entry.grants.read.contains(asked)).cloned(),
+        );
+    }
     Ok(Allowed {
         id: id.clone(),
         kind,
         path,
         sha256: entry.dev.is_none().then(|| entry.sha256.clone()),
         isolate: entry.isolate,
-        read: entry.grants.read.clone(),
+        read,
         limits: limits(&entry.limits)?,
     })
 }

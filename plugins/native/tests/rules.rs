@@ -61,7 +61,7 @@ const RULES: &[(&str, &str)] = &[
     (
         "secret",
         "`../secret` may not be read: paths are relative to the graph, without `..` \
-         (nothing was granted; `kino plugin trust ID --read PATH` grants more)",
+         (nothing was granted)",
     ),
 ];
 

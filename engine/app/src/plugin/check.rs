@@ -275,33 +275,50 @@ fn builds_agree(node: &str, wasm: &Path, native: &Path, findings: &mut Vec<Findi
 
 /// How two lists of outputs differ, if they do.
 fn difference(a: &[Option<Value>], b: &[Option<Value>]) -> Option<String> {
+    a.iter().zip(b).enumerate().find_map(|(index, (a, b))| {
+        let what = match (a, b) {
+            (Some(a), Some(b)) => apart(a, b)?,
+            (None, None) => return None,
+            _ => "is there once only".to_owned(),
+        };
+        Some(format!("output {index} {what}"))
+    })
+}
+
+/// How two values differ, if they do; numbers may by what their sums lose.
+fn apart(a: &Value, b: &Value) -> Option<String> {
     let numbers = |value: &Value| -> Option<(Vec<usize>, Vec<f64>)> {
-        let tensor = value.tensor().ok()?;
+        let tensor = match value {
+            Value::Real(number) => return Some((Vec::new(), vec![*number])),
+            value => value.tensor().ok()?,
+        };
         let flat = tensor.to_dtype(candle_core::DType::F64).ok()?.flatten_all().ok()?;
         Some((tensor.dims().to_vec(), flat.to_vec1().ok()?))
     };
-    for (index, (a, b)) in a.iter().zip(b).enumerate() {
-        let (a, b) = match (a, b) {
-            (Some(a), Some(b)) => (a, b),
-            (None, None) => continue,
-            _ => return Some(format!("output {index} is there once only")),
-        };
-        let (Some((shape, x)), Some((other, y))) = (numbers(a), numbers(b)) else {
-            if format!("{a:?}") != format!("{b:?}") {
-                return Some(format!("output {index} is {a:?} and {b:?}"));
-            }
-            continue;
-        };
-        if shape != other {
-            return Some(format!("output {index} is {shape:?} and {other:?}"));
+    match (a, b) {
+        (Value::Own(a), Value::Own(b)) if a.ty == b.ty && a.fields.len() == b.fields.len() => {
+            let mut pairs = a.fields.iter().zip(&b.fields);
+            pairs.find_map(|((name, a), (_, b))| Some(format!("field `{name}` {}", apart(a, b)?)))
         }
-        let scale = x.iter().map(|x| x.abs()).filter(|x| x.is_finite()).fold(1.0, f64::max);
-        let worst = x.iter().zip(&y).map(|(x, y)| gap(*x, *y)).fold(0.0, f64::max);
-        if worst > TOLERANCE * scale {
-            return Some(format!("output {index} differs by {worst:.2e}"));
+        (Value::List(a), Value::List(b)) if a.len() == b.len() => {
+            let mut pairs = a.iter().zip(b.iter()).enumerate();
+            pairs.find_map(|(index, ((_, a), (_, b)))| {
+                Some(format!("item {index} {}", apart(a, b)?))
+            })
+        }
+        (a, b) => {
+            let (Some((shape, x)), Some((other, y))) = (numbers(a), numbers(b)) else {
+                return (format!("{a:?}") != format!("{b:?}"))
+                    .then(|| format!("is {a:?} and {b:?}"));
+            };
+            if shape != other {
+                return Some(format!("is {shape:?} and {other:?}"));
+            }
+            let scale = x.iter().map(|x| x.abs()).filter(|x| x.is_finite()).fold(1.0, f64::max);
+            let worst = x.iter().zip(&y).map(|(x, y)| gap(*x, *y)).fold(0.0, f64::max);
+            (worst > TOLERANCE * scale).then(|| format!("differs by {worst:.2e}"))
         }
     }
-    None
 }
 
 /// How far two numbers lie apart: what is not a number is as far as can be from every number.
