@@ -118,6 +118,16 @@ impl Frames {
         (0..count).map(|index| self.chunk(index))
     }
 
+    /// All frames in one tensor `[n, height, width, 3]`, for what needs a whole video
+    /// in memory.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn joined(&self) -> Result<Tensor> {
+        let chunks = self.chunks().collect::<Result<Vec<_>>>()?;
+        Tensor::concat(&chunks.iter().collect::<Vec<_>>(), 0)
+    }
+
     /// One frame, `[height, width, 3]`, copied.
     ///
     /// # Errors

@@ -52,15 +52,6 @@ impl Frames {
         };
         make().unwrap_or_else(|error| panic!("{error}"))
     }
-
-    /// All frames in one tensor `[n, height, width, 3]`.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    pub fn joined(&self) -> Result<Tensor> {
-        let chunks = self.chunks().collect::<Result<Vec<_>>>()?;
-        Tensor::concat(&chunks.iter().collect::<Vec<_>>(), 0)
-    }
 }
 
 /// How far two numbers may lie apart. A number alone is the greatest difference.
