@@ -117,9 +117,6 @@ impl Palettes {
                 hint: error.hint().map(str::to_owned),
             }));
         }
-        if let Some(failure) = unlisted(&shelf, &unknown) {
-            return Err(failure);
-        }
         let mut plugins = Vec::with_capacity(wanted.len());
         let mut faults = Vec::new();
         for found in wanted {
@@ -198,24 +195,6 @@ impl Palettes {
         self.last = Some((plugins, Arc::clone(&registry)));
         registry
     }
-}
-
-/// Why nodes are not known that begin as those of a plugin do: a new one is not on its list yet.
-fn unlisted(shelf: &Shelf, unknown: &[&str]) -> Option<Failure> {
-    let family = |node: &str| node.split('.').next().unwrap_or_default().to_owned();
-    let of = |node: &&str| {
-        let found = shelf
-            .found
-            .iter()
-            .find(|found| found.manifest.nodes.iter().any(|known| family(known) == family(node)));
-        found.map(|found| ((*node).to_owned(), found))
-    };
-    let (node, found) = unknown.iter().find_map(of)?;
-    let manifest = found.folder.join(kino_host::MANIFEST);
-    let names = found.manifest.nodes.join("`, `");
-    let what = format!("the plugin `{}` names no node `{node}`, but `{names}`", found.manifest.id);
-    let advice = format!("where it has that node, add it to `nodes` in {}", manifest.display());
-    Some(Failure::usage(what).hint(advice))
 }
 
 /// The built-in nodes, and those of every plugin of this folder or of the user that may be loaded.

@@ -260,34 +260,40 @@ mod tests {
         }
     }
 
+    /// Runs a counting node with one output, and gives its count.
+    fn count(plugin: &Plugin, step: &str) -> i128 {
+        let call = Call {
+            plugin: "a",
+            step,
+            device: &Device::Cpu,
+            spill: &Spill::new(std::env::temp_dir(), 0),
+            cancel: &Cancel::default(),
+            wanted: &[true],
+            report: &|_| {},
+            files: &*plugin.files,
+            limits: Limits::default(),
+            listener: None,
+        };
+        let outputs = plugin.run(&plugin.descriptor().nodes[0], &call, &[]).unwrap();
+        let [Some(Value::Int(count))] = outputs[..] else { panic!("a number") };
+        count
+    }
+
+    fn counting() -> Arc<Counting> {
+        let descriptor = r#"{"nodes": [{"id": "a.count", "version": "1", "state": true,
+            "outputs": [{"name": "n", "type": "Int"}]}]}"#;
+        Arc::new(Counting(Descriptor::read(descriptor).unwrap()))
+    }
+
     #[test]
     fn many_steps_with_state_keep_it_and_few_stay_open() {
         let _alone = lock(&COUNTS);
-        let descriptor = r#"{"nodes": [{"id": "a.count", "version": "1", "state": true,
-            "outputs": [{"name": "n", "type": "Int"}]}]}"#;
-        let counting = Arc::new(Counting(Descriptor::read(descriptor).unwrap()));
+        let counting = counting();
         let build = || Plugin::new("a", "", counting.clone(), Arc::new(NoFiles), Limits::default());
-        let run = |plugin: &Plugin, step: usize| {
-            let call = Call {
-                plugin: "a",
-                step: &format!("step{step}"),
-                device: &Device::Cpu,
-                spill: &Spill::new(std::env::temp_dir(), 0),
-                cancel: &Cancel::default(),
-                wanted: &[true],
-                report: &|_| {},
-                files: &NoFiles,
-                limits: Limits::default(),
-                listener: None,
-            };
-            let outputs = plugin.run(&counting.0.nodes[0], &call, &[]).unwrap();
-            let [Some(Value::Int(count))] = outputs[..] else { panic!("a number") };
-            count
-        };
         let mut plugin = build();
         for turn in 1..=6 {
             for step in 0..300 {
-                assert_eq!(run(&plugin, step), turn, "step {step}");
+                assert_eq!(count(&plugin, &format!("step{step}")), turn, "step {step}");
                 let alive = ALIVE.load(Ordering::SeqCst);
                 assert!(alive <= 2 * MOST_OPEN, "{alive}");
             }
@@ -319,28 +325,9 @@ mod tests {
     #[test]
     fn state_ends_with_the_files_that_it_was_made_of() {
         let _alone = lock(&COUNTS);
-        let descriptor = r#"{"nodes": [{"id": "a.count", "version": "1", "state": true,
-            "outputs": [{"name": "n", "type": "Int"}]}]}"#;
-        let counting = Arc::new(Counting(Descriptor::read(descriptor).unwrap()));
-        let files = Arc::new(Changing(AtomicUsize::new(0)));
+        let (counting, files) = (counting(), Arc::new(Changing(AtomicUsize::new(0))));
         let build = || Plugin::new("a", "", counting.clone(), files.clone(), Limits::default());
-        let run = |plugin: &Plugin| {
-            let call = Call {
-                plugin: "a",
-                step: "step",
-                device: &Device::Cpu,
-                spill: &Spill::new(std::env::temp_dir(), 0),
-                cancel: &Cancel::default(),
-                wanted: &[true],
-                report: &|_| {},
-                files: &*files,
-                limits: Limits::default(),
-                listener: None,
-            };
-            let outputs = plugin.run(&counting.0.nodes[0], &call, &[]).unwrap();
-            let [Some(Value::Int(count))] = outputs[..] else { panic!("a number") };
-            count
-        };
+        let run = |plugin: &Plugin| count(plugin, "step");
         let first = build();
         assert_eq!([run(&first), run(&first)], [1, 2]);
         files.0.store(1, Ordering::SeqCst);
