@@ -8,7 +8,7 @@ use std::sync::Arc;
 use candle_core::Device;
 use kino_graph::{Catalog, Diagnostics, Graph, Settings, Sources};
 use kino_node::{Registry, Services, Spill};
-use kino_port::{Facts, Literal, Objection, Signature, Survey};
+use kino_port::{Facts, Literal, PlanError, Signature, StepInfo};
 use kino_runtime::{DiskCache, Options, Runtime};
 use kino_world::{Folders, Hashes};
 
@@ -30,7 +30,7 @@ pub(crate) fn registry() -> Registry {
     Registry::of(kino_nodes::NODES)
 }
 
-/// The registry for checking alone: it surveys nothing, so that checking touches no file.
+/// The registry for checking alone: it infers nothing, so that checking touches no file.
 pub(crate) struct Signatures<'a>(pub(crate) &'a Registry);
 
 impl Catalog for Signatures<'_> {
@@ -42,8 +42,8 @@ impl Catalog for Signatures<'_> {
         self.0.nodes().map(|node| &*node.signature().name).collect()
     }
 
-    fn survey(&self, _: &str, _: &Facts) -> Result<Survey, Vec<Objection>> {
-        Ok(Survey::default())
+    fn infer(&self, _: &str, _: &Facts) -> Result<StepInfo, Vec<PlanError>> {
+        Ok(StepInfo::default())
     }
 }
 

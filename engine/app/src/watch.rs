@@ -175,10 +175,10 @@ impl Session<'_> {
         let new = Arc::new(new);
         let last = self.current.replace(Arc::clone(&new));
         self.engine.runtime.reload(Arc::clone(&new.sheet.registry));
-        let outlook = self.engine.runtime.outlook(&new.plan);
+        let status = self.engine.runtime.status(&new.plan);
         if let Some(last) = &last {
             let diff = kino_graph::diff(&last.plan, &new.plan);
-            self.view.diff(&diff, &new.plan, &outlook);
+            self.view.diff(&diff, &new.plan, &status);
             if !new.differs_from(last) && self.runs.is_good() {
                 return;
             }
@@ -187,6 +187,6 @@ impl Session<'_> {
         if last.is_none_or(|last| last.sheet.graph.warnings().list != warnings.list) {
             self.view.warn(&warnings);
         }
-        self.runs.begin(new, &outlook);
+        self.runs.begin(new, &status);
     }
 }

@@ -79,7 +79,7 @@ fn a_plan_says_what_runs_and_why() {
     let names: Vec<_> = steps.iter().map(|step| step["name"].as_str().unwrap()).collect();
     assert!(names.contains(&"noise") && !names.contains(&"sample"), "{names:?}");
     assert!(steps.iter().all(|step| step["key"].as_str().unwrap().len() == 64));
-    assert!(steps.iter().all(|step| step["outlook"] == "run"));
+    assert!(steps.iter().all(|step| step["status"] == "run"));
     let other = &place.json(&["plan", "text_to_video", "--until", "patches", "-s", "seed=8"])[0];
     let changed: Vec<_> =
         (0..names.len()).filter(|at| steps[*at]["key"] != other["steps"][*at]["key"]).collect();

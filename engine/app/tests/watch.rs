@@ -54,7 +54,7 @@ fn every_way_to_save_runs_what_changed_and_nothing_else() {
     let diff = event(&seen, "diff");
     assert_eq!(diff["changes"][0]["why"][0], "b 2 → 5");
     assert_eq!(diff["changes"][1]["why"][0], "one changed");
-    assert_eq!((&diff["changes"][1]["outlook"], &diff["unchanged"]), (&"run".into(), &1.into()));
+    assert_eq!((&diff["changes"][1]["status"], &diff["unchanged"]), (&"run".into(), &1.into()));
 
     let seen = watch.after(|| replace(&graph, &numbers(5, 4)));
     assert_eq!(evaluated(&seen), ["right"], "another file took its name");

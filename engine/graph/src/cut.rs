@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kino_port::{Literal, Objection, PortType};
+use kino_port::{Literal, PlanError, PortType};
 use petgraph::graph::NodeIndex;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
@@ -69,7 +69,7 @@ impl Planner<'_> {
         }
         let ports =
             shared.entry(Arc::clone(&node.op.name)).or_insert_with(|| node.op.ports.clone().into());
-        let extra = match known.survey.key.as_slice() {
+        let extra = match known.infer.key.as_slice() {
             [] => 0,
             key => {
                 let hash = blake3::hash(key);
@@ -84,8 +84,8 @@ impl Planner<'_> {
             ports: Arc::clone(ports),
             inputs: known.inputs,
             facts: known.facts,
-            reads: known.survey.reads,
-            memory: known.survey.memory,
+            reads: known.infer.reads,
+            memory: known.infer.memory,
             traits: node.op.signature.traits,
             target,
             place: node.place,
@@ -137,9 +137,9 @@ impl Planner<'_> {
     }
 }
 
-/// A node's objection, at the feed that it is about.
-pub(crate) fn said(node: &Node, objection: &Objection) -> Diagnostic {
-    let port = objection.port.as_deref();
+/// A node's error, at the feed that it is about.
+pub(crate) fn said(node: &Node, error: &PlanError) -> Diagnostic {
+    let port = error.port.as_deref();
     let mut fed = node.op.signature.inputs.iter().zip(&node.feeds);
     let feed =
         fed.find(|(candidate, _)| Some(&*candidate.name) == port).map(|(_, feed)| feed.place);
@@ -147,7 +147,6 @@ pub(crate) fn said(node: &Node, objection: &Objection) -> Diagnostic {
         Some(port) => format!("`{port}` of `{}`", node.name),
         None => format!("`{}`", node.name),
     };
-    let message = format!("{subject}: {}", objection.message);
-    Diagnostic::error("plan", feed.unwrap_or(node.place), message)
-        .maybe_hint(objection.hint.clone())
+    let message = format!("{subject}: {}", error.message);
+    Diagnostic::error("plan", feed.unwrap_or(node.place), message).maybe_hint(error.hint.clone())
 }

@@ -60,7 +60,7 @@ pub(crate) struct Op {
     pub(crate) name: Arc<str>,
     pub(crate) version: Arc<str>,
     pub(crate) signature: Signature,
-    /// The input ports' names, shared with the facts of every survey.
+    /// The input ports' names, shared with the facts of every inference.
     pub(crate) ports: Vec<Arc<str>>,
 }
 

@@ -13,12 +13,12 @@ pub(crate) struct Keys {
 
 impl Keys {
     /// The key of a node: definition, environment, inputs by value or by `key_of` their steps, and
-    /// what the survey added.
+    /// what inference added.
     pub(crate) fn key(
         &mut self,
         node: &Node,
         inputs: &[Input],
-        survey: &[u8],
+        infer: &[u8],
         environment: &[u8],
         key_of: impl Fn(u32) -> Key,
     ) -> Key {
@@ -44,8 +44,8 @@ impl Keys {
                 }
             }
         }
-        self.bytes.extend((survey.len() as u64).to_le_bytes());
-        self.bytes.extend(survey);
+        self.bytes.extend((infer.len() as u64).to_le_bytes());
+        self.bytes.extend(infer);
         self.bytes.extend(environment);
         Key(*blake3::hash(&self.bytes).as_bytes())
     }

@@ -94,7 +94,7 @@ mod values;
 mod wire;
 mod written;
 
-use kino_port::{Facts, Objection, Signature, Survey};
+use kino_port::{Facts, PlanError, Signature, StepInfo};
 
 pub use check::check;
 pub use diagnostic::{Diagnostic, Diagnostics, File, Place, Severity, Span};
@@ -117,7 +117,7 @@ pub trait Catalog {
     ///
     /// # Errors
     /// Every reason why it cannot run with what it is given.
-    fn survey(&self, op: &str, facts: &Facts) -> Result<Survey, Vec<Objection>>;
+    fn infer(&self, op: &str, facts: &Facts) -> Result<StepInfo, Vec<PlanError>>;
 }
 
 /// Where the texts of other graphs come from.

@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 
-use kino_port::{Literal, Port, PortType, Refusal};
+use kino_port::{Literal, Port, PortError, PortType};
 
 use crate::ron::{Form, Tree};
 
 /// Decodes what stands in the text for a port of type `ty`; the port itself checks type, range and
 /// choices.
-pub(crate) fn decode(tree: &Tree<'_>, ty: &PortType) -> Result<Literal, Refusal> {
+pub(crate) fn decode(tree: &Tree<'_>, ty: &PortType) -> Result<Literal, PortError> {
     match &tree.form {
         Form::Text(text) => Ok(Literal::text(text.to_string())),
         Form::Bool(value) => Ok(Literal::Bool(*value)),
@@ -16,14 +16,14 @@ pub(crate) fn decode(tree: &Tree<'_>, ty: &PortType) -> Result<Literal, Refusal>
         Form::List(items) => {
             items.iter().map(|item| decode(item, ty)).collect::<Result<_, _>>().map(Literal::List)
         }
-        other => Err(Refusal {
+        other => Err(PortError {
             message: format!("expected a value of type {ty}, found {}", other.kind()),
             hint: matches!(other, Form::Name).then(|| "texts stand in quotes".to_owned()),
         }),
     }
 }
 
-fn number(written: &str, ty: &PortType) -> Result<Literal, Refusal> {
+fn number(written: &str, ty: &PortType) -> Result<Literal, PortError> {
     let digits: Cow<'_, str> = if written.contains('_') {
         Cow::Owned(written.replace('_', ""))
     } else {
@@ -42,7 +42,7 @@ fn number(written: &str, ty: &PortType) -> Result<Literal, Refusal> {
         Ok(value) if looks_real => Ok(Literal::Real(value)),
         _ => match whole(digits) {
             Some(value) => Ok(Literal::Int(value)),
-            None => Err(Refusal { message: format!("`{written}` is no number"), hint: None }),
+            None => Err(PortError { message: format!("`{written}` is no number"), hint: None }),
         },
     }
 }
@@ -72,7 +72,7 @@ fn whole(digits: &str) -> Option<i128> {
 }
 
 /// Decodes what stands on a command line, unquoted, by the port's type.
-pub(crate) fn from_command_line(raw: &str, port: &Port) -> Result<Literal, Refusal> {
+pub(crate) fn from_command_line(raw: &str, port: &Port) -> Result<Literal, PortError> {
     if port.is_list() {
         let items = raw.split(',').map(|item| one_from_command_line(item.trim(), port));
         return port.admit(Literal::List(items.collect::<Result<_, _>>()?));
@@ -80,15 +80,17 @@ pub(crate) fn from_command_line(raw: &str, port: &Port) -> Result<Literal, Refus
     port.admit(one_from_command_line(raw, port)?)
 }
 
-fn one_from_command_line(raw: &str, port: &Port) -> Result<Literal, Refusal> {
-    let refused =
-        || Refusal { message: format!("expected {}, found `{raw}`", port.expected()), hint: None };
+fn one_from_command_line(raw: &str, port: &Port) -> Result<Literal, PortError> {
+    let refused = || PortError {
+        message: format!("expected {}, found `{raw}`", port.expected()),
+        hint: None,
+    };
     match port.ty {
         PortType::Text | PortType::Path => Ok(Literal::text(raw.to_owned())),
         PortType::Bool => raw.parse().map(Literal::Bool).map_err(|_| refused()),
         PortType::Int if raw == "random" => Ok(Literal::text("random")),
         PortType::Int | PortType::Real => number(raw.trim(), &port.ty).map_err(|_| refused()),
-        _ => Err(Refusal {
+        _ => Err(PortError {
             message: format!("an input of type {} takes no value written out", port.ty),
             hint: Some(
                 "use this graph as a node of another graph, and feed the input with an edge"

@@ -68,7 +68,7 @@ pub struct Step {
     pub target: bool,
     /// Where it is written.
     pub place: Place,
-    /// A hash of what its survey added to the key: files, weights.
+    /// A hash of what inference added to the key: files, weights.
     pub(crate) extra: u64,
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kino_port::{Fact, Facts, Literal, Port, Survey};
+use kino_port::{Fact, Facts, Literal, Port, StepInfo};
 use petgraph::Direction;
 use petgraph::graph::NodeIndex;
 
@@ -35,7 +35,7 @@ pub(crate) struct Known {
     pub(crate) key: Key,
     pub(crate) facts: Vec<Fact>,
     pub(crate) inputs: Vec<Input>,
-    pub(crate) survey: Survey,
+    pub(crate) infer: StepInfo,
     /// What stands against it; it counts only where the node turns out to be needed.
     pub(crate) problems: Vec<Diagnostic>,
     /// It, or something before it, was refused, so that nothing can be said of it.
@@ -61,7 +61,7 @@ impl Graph {
     /// Plans a run.
     ///
     /// # Errors
-    /// Every objection of every node, and every value that does not fit.
+    /// Every error of every node, and every value that does not fit.
     pub fn plan(
         &self,
         catalog: &dyn Catalog,
@@ -85,7 +85,7 @@ impl Graph {
         let reached = planner.reach(&targets, false);
         if planner.problems.is_empty() {
             for index in self.order.iter().filter(|index| reached[index.index()]) {
-                let known = planner.survey(*index);
+                let known = planner.infer(*index);
                 planner.known[index.index()] = Some(known);
             }
             planner.check_calls();
@@ -152,7 +152,7 @@ impl Planner<'_> {
         Vec::new()
     }
 
-    /// The nodes before `targets`, and they themselves; `pruned`: without the inputs that a survey
+    /// The nodes before `targets`, and they themselves; `pruned`: without the inputs that inference
     /// ruled out.
     pub(crate) fn reach(&self, targets: &[NodeIndex], pruned: bool) -> Vec<bool> {
         let nodes = &self.graph.nodes;
@@ -162,7 +162,7 @@ impl Planner<'_> {
             if std::mem::replace(&mut reached[index.index()], true) {
                 continue;
             }
-            let chosen = self.known(index).and_then(|known| known.survey.chosen).filter(|_| pruned);
+            let chosen = self.known(index).and_then(|known| known.infer.chosen).filter(|_| pruned);
             let Some(chosen) = chosen else {
                 open.extend(nodes.neighbors_directed(index, Direction::Incoming));
                 continue;
@@ -180,7 +180,7 @@ impl Planner<'_> {
         reached
     }
 
-    fn survey(&mut self, index: NodeIndex) -> Known {
+    fn infer(&mut self, index: NodeIndex) -> Known {
         let graph = self.graph;
         let node = &graph.nodes[index];
         let signature = &node.op.signature;
@@ -201,15 +201,15 @@ impl Planner<'_> {
             key: Key([0; 32]),
             facts: Vec::new(),
             inputs,
-            survey: Survey::default(),
+            infer: StepInfo::default(),
             blind: blind || !problems.is_empty(),
             problems,
         };
         if !known.blind {
-            match self.catalog.survey(&node.op.name, &Facts::new(facts)) {
-                Ok(survey) => self.surveyed(node, &mut known, survey),
-                Err(objections) => {
-                    known.problems.extend(objections.iter().map(|objection| said(node, objection)));
+            match self.catalog.infer(&node.op.name, &Facts::new(facts)) {
+                Ok(infer) => self.inferred(node, &mut known, infer),
+                Err(errors) => {
+                    known.problems.extend(errors.iter().map(|error| said(node, error)));
                     known.blind = true;
                 }
             }
@@ -218,23 +218,23 @@ impl Planner<'_> {
     }
 
     /// Takes in what a node says of itself.
-    fn surveyed(&mut self, node: &Node, known: &mut Known, survey: Survey) {
+    fn inferred(&mut self, node: &Node, known: &mut Known, infer: StepInfo) {
         let signature = &node.op.signature;
-        known.survey = survey;
-        if let Some(chosen) = known.survey.chosen {
+        known.infer = infer;
+        if let Some(chosen) = known.infer.chosen {
             for (port, input) in signature.inputs.iter().zip(&mut known.inputs) {
                 if port.lazy && port.name != chosen {
                     *input = Input::Absent;
                 }
             }
         }
-        known.facts = std::mem::take(&mut known.survey.outputs);
+        known.facts = std::mem::take(&mut known.infer.outputs);
         known.facts.resize(signature.outputs.len(), Fact::Unknown);
         let nodes = &self.known;
         let key_of =
             |step: u32| nodes[step as usize].as_ref().map_or(Key([0; 32]), |known| known.key);
         let environment = self.settings.environment;
-        known.key = self.keys.key(node, &known.inputs, &known.survey.key, environment, key_of);
+        known.key = self.keys.key(node, &known.inputs, &known.infer.key, environment, key_of);
     }
 
     fn is_blind(&self, feed: &Feed) -> bool {

@@ -144,11 +144,11 @@ impl Planner<'_> {
     /// Checks the values known so far against the inputs of graphs used as nodes.
     pub(crate) fn check_calls(&mut self) {
         let graph = self.graph;
-        let surveyed = self.known.iter().any(Option::is_some);
+        let inferred = self.known.iter().any(Option::is_some);
         for call in &graph.calls {
             call.feed.walk_placed(&mut |feed| {
                 let value = match &feed.source {
-                    FeedSource::Input(index) if !surveyed => self.values[*index].clone(),
+                    FeedSource::Input(index) if !inferred => self.values[*index].clone(),
                     FeedSource::Edge(node, output) => {
                         let facts =
                             self.known(*node).and_then(|known| known.facts.get(*output as usize));

@@ -359,6 +359,6 @@ fn ten_thousand_nodes_are_asked_once_each() {
     let catalog = nodes();
     let graph = kino_graph::check("long.ron", &text, &catalog, &Files::default()).unwrap();
     let plan = plan_with(&graph, &catalog, &[]).unwrap();
-    assert_eq!((plan.steps.len(), catalog.surveys.borrow().len()), (10_000, 10_000));
+    assert_eq!((plan.steps.len(), catalog.infers.borrow().len()), (10_000, 10_000));
     assert_eq!(plan.steps[9_999].facts[0].literal(), Some(&Literal::Real(10_000.0)));
 }

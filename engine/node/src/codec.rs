@@ -44,7 +44,7 @@ enum Form {
     Tensor(Shape),
     File(FileOut),
     List(Vec<(Option<String>, Form)>),
-    Own(String, Vec<(String, Form)>),
+    Custom(String, Vec<(String, Form)>),
 }
 
 /// Whether a value can be kept on disk; parts of models and guiders cannot.
@@ -52,7 +52,7 @@ pub fn is_storable(value: &Value) -> bool {
     match value {
         Value::Part(_) | Value::Guider(_) => false,
         Value::List(items) => items.iter().all(|(_, item)| is_storable(item)),
-        Value::Own(record) => record.fields.iter().all(|(_, field)| is_storable(field)),
+        Value::Custom(record) => record.fields.iter().all(|(_, field)| is_storable(field)),
         _ => true,
     }
 }
@@ -127,7 +127,7 @@ fn form(value: &Value) -> Result<Form> {
                 .map(|(name, item)| Ok((name.as_ref().map(ToString::to_string), form(item)?)))
                 .collect::<Result<_>>()?,
         ),
-        Value::Own(record) => Form::Own(
+        Value::Custom(record) => Form::Custom(
             record.ty.to_string(),
             record
                 .fields
@@ -158,7 +158,7 @@ fn write_tensors(value: &Value, to: &mut dyn Write) -> Result<()> {
         Value::Frames(frames) => frames.chunks().try_for_each(|chunk| write_tensor(&chunk?, to)),
         Value::Tensor(tensor) => write_tensor(tensor, to),
         Value::List(items) => items.iter().try_for_each(|(_, item)| write_tensors(item, to)),
-        Value::Own(record) => {
+        Value::Custom(record) => {
             record.fields.iter().try_for_each(|(_, field)| write_tensors(field, to))
         }
         _ => Ok(()),
@@ -221,7 +221,7 @@ fn read_value(form: Form, from: &mut dyn Read, services: &Services) -> Result<Va
                 .map(|(name, item)| Ok((name.map(Arc::from), read_value(item, from, services)?)))
                 .collect::<Result<_>>()?,
         ),
-        Form::Own(ty, fields) => Value::Own(Arc::new(Record {
+        Form::Custom(ty, fields) => Value::Custom(Arc::new(Record {
             ty: ty.into(),
             fields: fields
                 .into_iter()
@@ -258,7 +258,7 @@ mod tests {
                 vec![(Some("a".into()), latent), (None, Value::Text("x".into()))].into(),
             )),
             Some(Value::Sigmas(Sigmas(vec![Sigma(0.1), Sigma(0.0)].into()))),
-            Some(Value::Own(Arc::new(Record {
+            Some(Value::Custom(Arc::new(Record {
                 ty: "example.depth".into(),
                 fields: vec![
                     ("near".into(), Value::Real(0.1)),

@@ -31,7 +31,7 @@ impl Value {
             (PortType::Sigmas, Value::Sigmas(_)) | (PortType::Guider, Value::Guider(_)) => true,
             (PortType::File, Value::File(_)) => true,
             (ty, Value::Part(part)) => *ty == part.ty,
-            (PortType::Own(name), Value::Own(record)) => **name == *record.ty,
+            (PortType::Custom(name), Value::Custom(record)) => **name == *record.ty,
             (PortType::List(of), Value::List(items)) => {
                 let items = items.iter().map(|(name, item)| Ok((name.clone(), item.fit(of)?)));
                 return Ok(Value::List(items.collect::<Result<_>>()?));
@@ -61,7 +61,7 @@ impl Value {
 
     fn unfit(&self, ty: &PortType) -> Error {
         let found = match self {
-            Value::Own(record) => &*record.ty,
+            Value::Custom(record) => &*record.ty,
             other => other.kind(),
         };
         Error::failed(format!("expected {ty}, found {found}"))

@@ -1,7 +1,7 @@
 //! What a node is: a signature and functions; and what it works on: values, inputs, outputs,
 //! context.
 //!
-//! A node is asked twice. While planning, [`Node::survey`] says what is known of its results and
+//! A node is asked twice. While planning, [`Node::infer`] says what is known of its results and
 //! objects to what cannot work. While running, [`Node::run`] computes. It reaches the rest of the
 //! world through its context [`Cx`] alone: services by type, progress, cancelling.
 
@@ -25,7 +25,9 @@ pub use error::{Error, Result};
 pub use facts::{ConditioningFact, FramesFact, LatentFact, PatchesFact, SigmasFact, TensorFact};
 pub use frames::{Frames, FramesBuilder};
 pub use inputs::{Inputs, Named, Outputs};
-pub use node::{Node, NodeDef, Registry, no_survey};
+pub use node::{Node, NodeDef, Registry, no_infer};
 pub use spill::Spill;
-pub use tensors::{Clip, Conditioning, Guidance, Guider, Latent, Moment, Patches, Sigmas, Space};
+pub use tensors::{
+    Clip, Conditioning, Guidance, Guider, Latent, Patches, SamplingStep, Sigmas, Space,
+};
 pub use value::{FileOut, Part, Record, Value};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kino_port::{Facts, Objection, Signature, Survey};
+use kino_port::{Facts, PlanError, Signature, StepInfo};
 
 use crate::{Cx, Error, Inputs, Outputs, Result, Services};
 
@@ -16,7 +16,7 @@ pub trait Node: Send + Sync {
     ///
     /// # Errors
     /// Every reason why it cannot run with what it is given.
-    fn survey(&self, services: &Services, facts: &Facts) -> Result<Survey, Vec<Objection>>;
+    fn infer(&self, services: &Services, facts: &Facts) -> Result<StepInfo, Vec<PlanError>>;
 
     /// Computes the outputs, in the signature's order. Those that [`Cx::wants`] denies may be left
     /// out.
@@ -26,22 +26,22 @@ pub trait Node: Send + Sync {
     fn run(&self, cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs>;
 
     /// The lazy inputs that the node needs, asked once all others are there. Unless a node says
-    /// otherwise, its survey is asked again, now with the literals that have arrived: the input
+    /// otherwise, inference is asked again, now with the literals that have arrived: the input
     /// that it names, else all of them.
     ///
     /// # Errors
     /// When it cannot say.
     fn choose(&self, services: &Services, inputs: &Inputs<'_>) -> Result<Vec<String>> {
-        match self.survey(services, &inputs.facts()) {
-            Ok(Survey { chosen: Some(port), .. }) => Ok(vec![port.to_owned()]),
+        match self.infer(services, &inputs.facts()) {
+            Ok(StepInfo { chosen: Some(port), .. }) => Ok(vec![port.to_owned()]),
             Ok(_) => {
                 let lazy = self.signature().inputs.iter().filter(|port| port.lazy);
                 Ok(lazy.map(|port| port.name.clone().into_owned()).collect())
             }
-            Err(objections) => {
-                let mut objections = objections.into_iter();
-                let first = objections.next();
-                let first = first.unwrap_or_else(|| Objection::new("the node refuses its inputs"));
+            Err(errors) => {
+                let mut errors = errors.into_iter();
+                let first = errors.next();
+                let first = first.unwrap_or_else(|| PlanError::new("the node refuses its inputs"));
                 Err(Error::Failed { message: first.message, hint: first.hint })
             }
         }
@@ -52,8 +52,8 @@ pub trait Node: Send + Sync {
 pub struct NodeDef {
     /// What it is called, takes and gives.
     pub signature: Signature,
-    /// See [`Node::survey`].
-    pub survey: fn(&Services, &Facts) -> Result<Survey, Vec<Objection>>,
+    /// See [`Node::infer`].
+    pub infer: fn(&Services, &Facts) -> Result<StepInfo, Vec<PlanError>>,
     /// See [`Node::run`].
     pub run: fn(&mut Cx<'_>, &Inputs<'_>) -> Result<Outputs>,
 }
@@ -63,8 +63,8 @@ impl Node for NodeDef {
         &self.signature
     }
 
-    fn survey(&self, services: &Services, facts: &Facts) -> Result<Survey, Vec<Objection>> {
-        (self.survey)(services, facts)
+    fn infer(&self, services: &Services, facts: &Facts) -> Result<StepInfo, Vec<PlanError>> {
+        (self.infer)(services, facts)
     }
 
     fn run(&self, cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
@@ -72,12 +72,12 @@ impl Node for NodeDef {
     }
 }
 
-/// The survey of a node of whose results nothing is known before it runs.
+/// The inference of a node of whose results nothing is known before it runs.
 ///
 /// # Errors
 /// None.
-pub fn no_survey(_: &Services, _: &Facts) -> Result<Survey, Vec<Objection>> {
-    Ok(Survey::default())
+pub fn no_infer(_: &Services, _: &Facts) -> Result<StepInfo, Vec<PlanError>> {
+    Ok(StepInfo::default())
 }
 
 /// The nodes that graphs can use, by name.
@@ -128,8 +128,8 @@ impl Node for Borrowed {
         self.0.signature()
     }
 
-    fn survey(&self, services: &Services, facts: &Facts) -> Result<Survey, Vec<Objection>> {
-        self.0.survey(services, facts)
+    fn infer(&self, services: &Services, facts: &Facts) -> Result<StepInfo, Vec<PlanError>> {
+        self.0.infer(services, facts)
     }
 
     fn run(&self, cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {

@@ -76,7 +76,7 @@ pub struct Conditioning {
 pub struct Sigmas(pub Arc<[Sigma]>);
 
 impl Sigmas {
-    /// The number of steps.
+    /// The number of steps of the run.
     pub fn steps(&self) -> usize {
         self.0.len().saturating_sub(1)
     }
@@ -84,11 +84,11 @@ impl Sigmas {
 
 /// One step of a sampling run, as a guider sees it.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment {
+pub struct SamplingStep {
     /// The step, from 0.
-    pub step: usize,
-    /// The number of steps.
-    pub of: usize,
+    pub index: usize,
+    /// The number of steps of the run.
+    pub count: usize,
     /// The noise level.
     pub sigma: Sigma,
 }
@@ -103,11 +103,12 @@ pub trait Guider: Send + Sync {
 /// A guider within one sampling run of one clip.
 pub trait Guidance: Send {
     /// Whether this step needs the velocity without text at all; skipping it halves the step.
-    fn guides(&self, moment: Moment) -> bool;
+    fn guides(&self, step: SamplingStep) -> bool;
 
     /// The velocity to follow. Shapes: all `[tokens, c·pt·ph·pw]` of one clip.
     ///
     /// # Errors
     /// When the shapes differ or a tensor operation fails.
-    fn guide(&mut self, moment: Moment, with_text: &Tensor, without: &Tensor) -> Result<Tensor>;
+    fn guide(&mut self, step: SamplingStep, with_text: &Tensor, without: &Tensor)
+    -> Result<Tensor>;
 }

@@ -68,7 +68,7 @@ pub enum Value {
     /// Several values, each with its name where it has one.
     List(Arc<[Named<Value>]>),
     /// A value of a type of a plugin's own.
-    Own(Arc<Record>),
+    Custom(Arc<Record>),
 }
 
 /// A value of a plugin's own type: named fields.
@@ -122,7 +122,7 @@ impl Value {
             Value::Tensor(_) => "Tensor",
             Value::File(_) => "File",
             Value::List(_) => "List",
-            Value::Own(_) => "a value of a plugin's own type",
+            Value::Custom(_) => "a value of a plugin's own type",
         }
     }
 
@@ -156,7 +156,7 @@ impl Value {
             Value::Conditioning(both) => of(&both.positive) + of(&both.negative),
             Value::Frames(frames) => frames.resident(),
             Value::List(items) => items.iter().map(|(_, item)| item.bytes()).sum(),
-            Value::Own(record) => record.fields.iter().map(|(_, field)| field.bytes()).sum(),
+            Value::Custom(record) => record.fields.iter().map(|(_, field)| field.bytes()).sum(),
             Value::Text(text) => text.len() as u64,
             _ => 0,
         }
@@ -177,7 +177,7 @@ impl fmt::Debug for Value {
             Value::List(items) => {
                 f.debug_list().entries(items.iter().map(|(_, item)| item)).finish()
             }
-            Value::Own(record) => write!(f, "{} {:?}", record.ty, record.fields),
+            Value::Custom(record) => write!(f, "{} {:?}", record.ty, record.fields),
             other => f.write_str(other.kind()),
         }
     }

@@ -17,19 +17,19 @@ pub enum Fact {
     /// What is known of each item of a list, with its name where it has one.
     List(Vec<(Option<Arc<str>>, Fact)>),
     /// A description that the nodes agree on among themselves: a shape, a model's configuration.
-    Own(Arc<dyn Any + Send + Sync>),
+    Typed(Arc<dyn Any + Send + Sync>),
 }
 
 impl Fact {
     /// A description to be read back by [`Fact::get`].
-    pub fn own<T: Any + Send + Sync>(description: T) -> Self {
-        Fact::Own(Arc::new(description))
+    pub fn typed<T: Any + Send + Sync>(description: T) -> Self {
+        Fact::Typed(Arc::new(description))
     }
 
     /// The description, if it is one of type `T`.
     pub fn get<T: Any>(&self) -> Option<&T> {
         match self {
-            Fact::Own(description) => description.downcast_ref(),
+            Fact::Typed(description) => description.downcast_ref(),
             _ => None,
         }
     }
@@ -51,7 +51,7 @@ impl fmt::Debug for Fact {
             Fact::List(items) => {
                 f.debug_list().entries(items.iter().map(|(_, fact)| fact)).finish()
             }
-            Fact::Own(_) => f.write_str("Own(…)"),
+            Fact::Typed(_) => f.write_str("Typed(…)"),
         }
     }
 }
@@ -82,7 +82,7 @@ impl Facts {
     }
 
     /// The description of the port's value, if it is one of type `T`.
-    pub fn own<T: Any>(&self, port: &str) -> Option<&T> {
+    pub fn typed<T: Any>(&self, port: &str) -> Option<&T> {
         self.get(port)?.get()
     }
 
@@ -132,7 +132,7 @@ impl Facts {
 /// What a node says of itself when a plan asks: its results as far as they are known, and what its
 /// key needs.
 #[derive(Clone, Debug, Default)]
-pub struct Survey {
+pub struct StepInfo {
     /// What is known of each output, in the signature's order; missing ones are unknown.
     pub outputs: Vec<Fact>,
     /// Whatever else changes the result: hashes of files and weights. Empty where the inputs say it
@@ -158,7 +158,7 @@ pub struct Read {
 
 /// Why a node cannot run with what it is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Objection {
+pub struct PlanError {
     /// The input that is to blame, if it is one.
     pub port: Option<String>,
     /// What is wrong, what was expected.
@@ -167,18 +167,18 @@ pub struct Objection {
     pub hint: Option<String>,
 }
 
-impl Objection {
-    /// An objection to what one input is given.
+impl PlanError {
+    /// An error to what one input is given.
     pub fn at(port: &str, message: impl Into<String>) -> Self {
-        Objection { port: Some(port.to_owned()), message: message.into(), hint: None }
+        PlanError { port: Some(port.to_owned()), message: message.into(), hint: None }
     }
 
-    /// An objection to the node as a whole.
+    /// An error to the node as a whole.
     pub fn new(message: impl Into<String>) -> Self {
-        Objection { port: None, message: message.into(), hint: None }
+        PlanError { port: None, message: message.into(), hint: None }
     }
 
-    /// The same objection with advice.
+    /// The same error with advice.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self

@@ -13,10 +13,10 @@ mod signature;
 mod types;
 mod units;
 
-pub use fact::{Fact, Facts, Objection, Read, Survey};
+pub use fact::{Fact, Facts, PlanError, Read, StepInfo};
 pub use literal::Literal;
 pub use port::{
-    Arity, Port, Range, Refusal, bool, count, edge, int, list, optional, path, real, text,
+    Arity, Port, PortError, Range, bool, count, edge, int, list, optional, path, real, text,
 };
 pub use signature::{Signature, Traits};
 pub use types::PortType;

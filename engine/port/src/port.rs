@@ -67,7 +67,7 @@ pub struct Port {
 
 /// Why a literal does not fit a port.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Refusal {
+pub struct PortError {
     /// What is wrong, as a clause: `expected a whole number from 1 to 10, found 12`.
     pub message: String,
     /// What to do, if that can be said.
@@ -159,7 +159,7 @@ impl Port {
     ///
     /// # Errors
     /// When the type, the range or the choices refuse it; the message says what was expected.
-    pub fn admit(&self, value: Literal) -> Result<Literal, Refusal> {
+    pub fn admit(&self, value: Literal) -> Result<Literal, PortError> {
         if let (true, Literal::List(items)) = (self.is_list(), &value) {
             let items =
                 items.iter().cloned().map(|item| self.admit_one(item)).collect::<Result<_, _>>()?;
@@ -168,7 +168,7 @@ impl Port {
         self.admit_one(value)
     }
 
-    fn admit_one(&self, value: Literal) -> Result<Literal, Refusal> {
+    fn admit_one(&self, value: Literal) -> Result<Literal, PortError> {
         let fits = match (&self.ty, &value) {
             (PortType::Any, _) => true,
             (PortType::Text | PortType::Path, Literal::Text(_)) => true,
@@ -181,7 +181,7 @@ impl Port {
         if !fits {
             let hint = (self.ty == PortType::Int && matches!(value, Literal::Real(_)))
                 .then(|| "write it without a decimal point".to_owned());
-            return Err(Refusal {
+            return Err(PortError {
                 message: format!("expected {}, found {value}", self.expected()),
                 hint,
             });
@@ -192,7 +192,7 @@ impl Port {
         Ok(value)
     }
 
-    fn check_range(&self, value: &Literal) -> Result<(), Refusal> {
+    fn check_range(&self, value: &Literal) -> Result<(), PortError> {
         let fits = match (self.range, value) {
             (Some(Range::Int { min, max, step }), Literal::Int(value)) => {
                 // Unsigned, as the ends may lie further apart than an i128 counts.
@@ -202,7 +202,7 @@ impl Port {
                     let near = [Some(below), below.checked_add(step)].into_iter().flatten();
                     let near: Vec<_> =
                         near.filter(|near| *near <= max).map(|near| near.to_string()).collect();
-                    return Err(Refusal {
+                    return Err(PortError {
                         message: format!("expected {}, found {value}", self.expected()),
                         hint: Some(format!("near it: {}", near.join(" and "))),
                     });
@@ -215,13 +215,16 @@ impl Port {
         if fits {
             return Ok(());
         }
-        Err(Refusal { message: format!("expected {}, found {value}", self.expected()), hint: None })
+        Err(PortError {
+            message: format!("expected {}, found {value}", self.expected()),
+            hint: None,
+        })
     }
 
-    fn check_choice(&self, value: &Literal) -> Result<(), Refusal> {
+    fn check_choice(&self, value: &Literal) -> Result<(), PortError> {
         match value {
             Literal::Text(text) if !self.choices.is_empty() && !self.choices.contains(text) => {
-                Err(Refusal {
+                Err(PortError {
                     message: format!("expected {}, found {value}", self.expected()),
                     hint: None,
                 })

@@ -52,7 +52,7 @@ pub enum PortType {
     /// A list of values of one type.
     List(Box<PortType>),
     /// A plugin's own type, such as `example.depth`.
-    Own(Cow<'static, str>),
+    Custom(Cow<'static, str>),
 }
 
 impl PortType {
@@ -128,7 +128,7 @@ impl fmt::Display for PortType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PortType::List(of) => write!(f, "List({of})"),
-            PortType::Own(name) => f.write_str(name),
+            PortType::Custom(name) => f.write_str(name),
             named => {
                 let name =
                     Self::NAMED.iter().find(|(_, ty)| ty == named).map_or("?", |(name, _)| name);
@@ -154,7 +154,7 @@ impl FromStr for PortType {
                 && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
         };
         if text.contains('.') && text.split('.').all(own) {
-            return Ok(PortType::Own(Cow::Owned(text.to_owned())));
+            return Ok(PortType::Custom(Cow::Owned(text.to_owned())));
         }
         Err(format!("there is no type `{text}`"))
     }

@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use kino_graph::Catalog;
 use kino_node::{Registry, Services};
-use kino_port::{Facts, Objection, Signature, Survey};
+use kino_port::{Facts, PlanError, Signature, StepInfo};
 
 /// The version of the engine's numbers. It enters every key: raise it when results change although
 /// no node's own version does.
 pub const NUMERICS: u32 = 1;
 
-/// The nodes of a registry, surveyed with services: what a graph is checked and planned against.
+/// The nodes of a registry, inferred with services: what a graph is checked and planned against.
 /// It stays what it is when the runtime gets other nodes.
 #[derive(Clone)]
 pub struct NodeCatalog<'a> {
     /// The nodes.
     pub registry: Arc<Registry>,
-    /// What they may reach while they are surveyed.
+    /// What they may reach while they are inferred.
     pub services: &'a Services,
 }
 
@@ -29,10 +29,10 @@ impl Catalog for NodeCatalog<'_> {
         self.registry.nodes().map(|node| &*node.signature().name).collect()
     }
 
-    fn survey(&self, op: &str, facts: &Facts) -> Result<Survey, Vec<Objection>> {
+    fn infer(&self, op: &str, facts: &Facts) -> Result<StepInfo, Vec<PlanError>> {
         let node = self.registry.get(op);
-        let node = node.ok_or_else(|| vec![Objection::new(format!("there is no node `{op}`"))])?;
-        node.survey(self.services, facts)
+        let node = node.ok_or_else(|| vec![PlanError::new(format!("there is no node `{op}`"))])?;
+        node.infer(self.services, facts)
     }
 }
 

@@ -195,7 +195,7 @@ fn length(value: &Value) -> u64 {
     match value {
         Value::Frames(frames) => frames.bytes(),
         Value::List(items) => items.iter().map(|(_, item)| length(item)).sum(),
-        Value::Own(record) => record.fields.iter().map(|(_, field)| length(field)).sum(),
+        Value::Custom(record) => record.fields.iter().map(|(_, field)| length(field)).sum(),
         other => other.bytes(),
     }
 }

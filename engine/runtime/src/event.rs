@@ -117,7 +117,7 @@ pub struct PlannedStep {
     #[serde(serialize_with = "text")]
     pub op: Arc<str>,
     /// What will become of it.
-    pub outlook: Outlook,
+    pub status: CacheStatus,
     /// An estimate of the bytes that it needs while it runs; 0 where nothing is known.
     pub memory: u64,
 }
@@ -125,17 +125,17 @@ pub struct PlannedStep {
 /// What will become of a step if the plan runs now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outlook {
+pub enum CacheStatus {
     /// It will be computed.
     Run,
     /// It will be computed if a node that evaluates its inputs on demand asks for it.
-    Maybe,
+    Lazy,
     /// Its result is in memory.
     Memory,
     /// Its result is on disk; for a sink: its file stands as it was written.
     Disk,
     /// Nothing needs it: whatever reads it is cached.
-    Unneeded,
+    Pruned,
 }
 
 /// Where a step's result comes from.

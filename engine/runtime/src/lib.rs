@@ -29,6 +29,6 @@ mod work;
 
 pub use catalog::{NUMERICS, NodeCatalog, environment};
 pub use disk::DiskCache;
-pub use event::{Cached, Event, Outlook, PlannedStep};
+pub use event::{CacheStatus, Cached, Event, PlannedStep};
 pub use run::{Failure, Options, Report, Runtime, Skipped};
 pub use stop::Stop;

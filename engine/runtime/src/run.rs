@@ -11,7 +11,7 @@ use crate::catalog::NodeCatalog;
 use crate::demand::{Demand, Need};
 use crate::device::Device;
 use crate::disk::DiskCache;
-use crate::event::{Event, Outlook, PlannedStep};
+use crate::event::{CacheStatus, Event, PlannedStep};
 use crate::flight::Flights;
 use crate::schedule::Schedule;
 use crate::stop::Stop;
@@ -151,12 +151,12 @@ impl Runtime {
 
     /// What will become of each step if the plan runs now, in the plan's order. Entries on disk are
     /// taken at their word: the run verifies them.
-    pub fn outlook(&self, plan: &Plan) -> Vec<Outlook> {
+    pub fn status(&self, plan: &Plan) -> Vec<CacheStatus> {
         let registry = self.registry();
         let wiring = Wiring::new(plan, &registry);
-        let find = |step, wanted: &[bool]| self.store.outlook(&wiring, step, wanted);
+        let find = |step, wanted: &[bool]| self.store.status(&wiring, step, wanted);
         let demand = Demand::new(&wiring, find);
-        outlooks(&demand, |outlook| *outlook)
+        statuses(&demand, |status| *status)
     }
 
     /// Runs a plan to its end. `record` is the workflow as a text that runs again: sinks store it
@@ -240,23 +240,23 @@ fn employ(work: &Work<'_>, workers: usize) {
     });
 }
 
-fn outlooks<H>(demand: &Demand<H>, of: impl Fn(&H) -> Outlook) -> Vec<Outlook> {
+fn statuses<H>(demand: &Demand<H>, of: impl Fn(&H) -> CacheStatus) -> Vec<CacheStatus> {
     let steps = demand.need.iter().zip(&demand.hits);
-    let outlook = |(need, hit): (&Need, &Option<H>)| match (need, hit) {
+    let status = |(need, hit): (&Need, &Option<H>)| match (need, hit) {
         (_, Some(hit)) => of(hit),
-        (Need::None, None) => Outlook::Unneeded,
-        (Need::Maybe, None) => Outlook::Maybe,
-        (Need::Certain, None) => Outlook::Run,
+        (Need::None, None) => CacheStatus::Pruned,
+        (Need::Maybe, None) => CacheStatus::Lazy,
+        (Need::Certain, None) => CacheStatus::Run,
     };
-    steps.map(outlook).collect()
+    steps.map(status).collect()
 }
 
 fn planned(plan: &Plan, demand: &Demand<Hit>) -> Event {
-    let outlooks = outlooks(demand, Hit::outlook);
-    let steps = plan.steps.iter().zip(outlooks).map(|(step, outlook)| PlannedStep {
+    let statuses = statuses(demand, Hit::status);
+    let steps = plan.steps.iter().zip(statuses).map(|(step, status)| PlannedStep {
         name: Arc::clone(&step.name),
         op: Arc::clone(&step.op),
-        outlook,
+        status,
         memory: step.memory,
     });
     Event::Planned { steps: steps.collect() }

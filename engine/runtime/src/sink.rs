@@ -25,7 +25,9 @@ pub(crate) fn files(outputs: &[Option<Value>]) -> Vec<FileOut> {
         match value {
             Value::File(file) => into.push(FileOut::clone(file)),
             Value::List(items) => items.iter().for_each(|(_, item)| gather(item, into)),
-            Value::Own(record) => record.fields.iter().for_each(|(_, field)| gather(field, into)),
+            Value::Custom(record) => {
+                record.fields.iter().for_each(|(_, field)| gather(field, into))
+            }
             _ => {}
         }
     }

@@ -9,7 +9,7 @@ use kino_node::{Error, Outputs, Result, Services, Value, is_storable};
 
 use crate::disk::{DiskCache, covers};
 use crate::entry::{Header, Standing, Verified};
-use crate::event::{Cached, Event, Outlook};
+use crate::event::{CacheStatus, Cached, Event};
 use crate::memory::MemoryCache;
 use crate::sink;
 use crate::wiring::Wiring;
@@ -32,10 +32,10 @@ pub(crate) enum Hit {
 
 impl Hit {
     /// As what the hit is announced.
-    pub(crate) fn outlook(&self) -> Outlook {
+    pub(crate) fn status(&self) -> CacheStatus {
         match self {
-            Hit::Here { cached: Cached::Memory, .. } => Outlook::Memory,
-            Hit::Here { .. } | Hit::Open(_) => Outlook::Disk,
+            Hit::Here { cached: Cached::Memory, .. } => CacheStatus::Memory,
+            Hit::Here { .. } | Hit::Open(_) => CacheStatus::Disk,
         }
     }
 }
@@ -65,22 +65,23 @@ impl Store {
     }
 
     /// What will become of a step, going by what the caches claim to hold.
-    pub(crate) fn outlook(
+    pub(crate) fn status(
         &self,
         wiring: &Wiring<'_>,
         step: usize,
         wanted: &[bool],
-    ) -> Option<Outlook> {
+    ) -> Option<CacheStatus> {
         let (key, traits) = (wiring.key(step), wiring.traits(step));
         if traits.sink {
             let record = self.sink_record(key, wanted)?;
-            return (sink::check(&record.files) != sink::State::Changed).then_some(Outlook::Disk);
+            return (sink::check(&record.files) != sink::State::Changed)
+                .then_some(CacheStatus::Disk);
         }
         if self.keeps && lock(&self.memory).holds(key, wanted) {
-            return Some(Outlook::Memory);
+            return Some(CacheStatus::Memory);
         }
         let disk = self.disk.as_ref().filter(|_| traits.expensive)?;
-        covers(&disk.peek(key)?.holds, wanted).then_some(Outlook::Disk)
+        covers(&disk.peek(key)?.holds, wanted).then_some(CacheStatus::Disk)
     }
 
     /// What the caches hold of a step. `open` counts the entries that were left open.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use candle_core::Device;
 use kino_graph::{Input, Item, Key, Plan, Source, Step};
-use kino_node::{Cancel, NodeDef, Registry, Services, Spill, Value, no_survey};
+use kino_node::{Cancel, NodeDef, Registry, Services, Spill, Value, no_infer};
 use kino_port::{PortType, Signature, Traits, edge, optional, ports};
 use kino_runtime::{Options, Runtime};
 use tracing::field::{Field, Visit};
@@ -24,7 +24,7 @@ static STEPS: NodeDef = NodeDef {
         outputs: ports![edge("value", PortType::Int)],
         traits: Traits::LIGHT,
     },
-    survey: no_survey,
+    infer: no_infer,
     run: |cx, _| {
         (0..=2).for_each(|step| cx.progress(step, 2));
         Ok(vec![Some(Value::Int(1))])

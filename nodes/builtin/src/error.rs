@@ -1,7 +1,7 @@
 //! Errors of the libraries below as errors of nodes.
 
 use kino_node::Error;
-use kino_port::Objection;
+use kino_port::PlanError;
 
 /// Turns a library's error into a node's: its message stays, and cancelled stays cancelled.
 pub(crate) trait IntoNode<T> {
@@ -31,13 +31,13 @@ impl<T> IntoNode<T> for kino_world::Result<T> {
     }
 }
 
-/// What is wrong with a file, as an objection to the input that names it.
-pub(crate) fn objection(port: &'static str) -> impl Fn(kino_world::Error) -> Objection {
+/// What is wrong with a file, as an error to the input that names it.
+pub(crate) fn at_port(port: &'static str) -> impl Fn(kino_world::Error) -> PlanError {
     move |error| {
-        let objection = Objection::at(port, error.to_string());
+        let planned = PlanError::at(port, error.to_string());
         match error.hint() {
-            Some(hint) => objection.hint(hint),
-            None => objection,
+            Some(hint) => planned.hint(hint),
+            None => planned,
         }
     }
 }

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use kino_node::{Error, FileOut, Result, Services, Value};
-use kino_port::{Objection, Read};
+use kino_port::{PlanError, Read};
 use kino_world::{Folders, Hashes, hash_file};
 
-use crate::error::{IntoNode, objection};
+use crate::error::{IntoNode, at_port};
 
 /// A file that a node reads, while planning: where it lies, and its contents' hash for the key.
 pub(crate) struct Source {
@@ -18,11 +18,11 @@ pub(crate) struct Source {
 
 impl Source {
     /// Finds and hashes the file at `path`, which is relative to the graph.
-    pub(crate) fn look(services: &Services, path: &str) -> Result<Self, Objection> {
-        let missing = |error: Error| Objection::new(error.to_string());
+    pub(crate) fn look(services: &Services, path: &str) -> Result<Self, PlanError> {
+        let missing = |error: Error| PlanError::new(error.to_string());
         let place = services.get::<Folders>().map_err(missing)?.input(path);
         let hashes = services.get::<Hashes>().map_err(missing)?;
-        let hash = hashes.hash(&place).map_err(objection("path"))?;
+        let hash = hashes.hash(&place).map_err(at_port("path"))?;
         Ok(Source { path: place, read: Read { path: path.to_owned(), hash } })
     }
 
@@ -38,9 +38,9 @@ pub(crate) fn input(services: &Services, path: &str) -> Result<PathBuf> {
 }
 
 /// The file that a node will write, under the output folder, while planning.
-pub(crate) fn target(services: &Services, path: &str) -> Result<PathBuf, Objection> {
-    let folders = services.get::<Folders>().map_err(|error| Objection::new(error.to_string()))?;
-    folders.output(path).map_err(objection("path"))
+pub(crate) fn target(services: &Services, path: &str) -> Result<PathBuf, PlanError> {
+    let folders = services.get::<Folders>().map_err(|error| PlanError::new(error.to_string()))?;
+    folders.output(path).map_err(at_port("path"))
 }
 
 /// The file that a node writes, under the output folder, while running.

@@ -8,11 +8,11 @@ use kino_node::{
     Cx, Error, Frames, FramesBuilder, FramesFact, Inputs, NodeDef, Outputs, Result, Services, Value,
 };
 use kino_port::{
-    Fact, Facts, Objection, Port, PortType, Signature, Survey, Traits, edge, int, ports, text,
+    Fact, Facts, PlanError, Port, PortType, Signature, StepInfo, Traits, edge, int, ports, text,
 };
 
+use crate::infer::{InferCx, InferResult, refuse};
 use crate::latent::LONGEST_SIDE;
-use crate::survey::{Review, Surveyed, refuse};
 
 /// Brings frames to another size.
 pub(crate) static RESIZE: NodeDef = NodeDef {
@@ -37,7 +37,7 @@ pub(crate) static RESIZE: NodeDef = NodeDef {
         outputs: ports![frames_out()],
         traits: Traits::HEAVY,
     },
-    survey: survey_resize,
+    infer: infer_resize,
     run: resize,
 };
 
@@ -69,7 +69,7 @@ pub(crate) static UPSCALE: NodeDef = NodeDef {
         outputs: ports![frames_out()],
         traits: Traits::HEAVY,
     },
-    survey: survey_upscale,
+    infer: infer_upscale,
     run: upscale,
 };
 
@@ -91,36 +91,36 @@ const fn frames_out() -> Port {
 fn wished(
     (height, width): (usize, usize),
     (tall, wide): (usize, usize),
-) -> Result<(usize, usize), Objection> {
+) -> Result<(usize, usize), PlanError> {
     let scaled = |side: usize, to: usize, from: usize| {
         ((side as f64 * to as f64 / from as f64).round() as usize).max(1)
     };
     match (tall, wide) {
-        (0, 0) => Err(Objection::new("no size is given").hint("give `width`, `height`, or both")),
+        (0, 0) => Err(PlanError::new("no size is given").hint("give `width`, `height`, or both")),
         (0, wide) => Ok((scaled(height, wide, width), wide)),
         (tall, 0) => Ok((tall, scaled(width, tall, height))),
         both => Ok(both),
     }
 }
 
-fn survey_resize(_: &Services, facts: &Facts) -> Surveyed {
-    let mut review = Review::new(facts);
+fn infer_resize(_: &Services, facts: &Facts) -> InferResult {
+    let mut review = InferCx::new(facts);
     let frames = review.frames("frames");
     let (Some(height), Some(width)) = (review.size("height"), review.size("width")) else {
-        return review.finish(Survey::default());
+        return review.finish(StepInfo::default());
     };
     let size = frames.as_ref().map_or((1, 1), |frames| (frames.height, frames.width));
     let size = review.take(wished(size, (height, width)));
     match (frames, size) {
         (Some(frames), Some(size)) => review.finish(resized(&frames, size)),
-        _ => review.finish(Survey::default()),
+        _ => review.finish(StepInfo::default()),
     }
 }
 
-fn survey_upscale(_: &Services, facts: &Facts) -> Surveyed {
-    let mut review = Review::new(facts);
+fn infer_upscale(_: &Services, facts: &Facts) -> InferResult {
+    let mut review = InferCx::new(facts);
     let (Some(frames), Some(factor)) = (review.frames("frames"), review.size("factor")) else {
-        return review.finish(Survey::default());
+        return review.finish(StepInfo::default());
     };
     let size = (frames.height * factor, frames.width * factor);
     review.finish(resized(&frames, size))
@@ -128,16 +128,16 @@ fn survey_upscale(_: &Services, facts: &Facts) -> Surveyed {
 
 /// What is known of frames at a new size. Memory: the result, and beside it one chunk of at most
 /// [`CHUNK`] frames at both sizes and between.
-fn resized(frames: &FramesFact, (height, width): (usize, usize)) -> Survey {
+fn resized(frames: &FramesFact, (height, width): (usize, usize)) -> StepInfo {
     let frame = |height: usize, width: usize| (height * width * 3 * 4) as u64;
     let count = frames.count.unwrap_or(1);
     let chunk = count.min(CHUNK) as u64;
     let between = frame(frames.height, width);
     let work = chunk * (frame(frames.height, frames.width) + between + frame(height, width));
-    Survey {
-        outputs: vec![Fact::own(FramesFact { height, width, ..frames.clone() })],
+    StepInfo {
+        outputs: vec![Fact::typed(FramesFact { height, width, ..frames.clone() })],
         memory: count as u64 * frame(height, width) + work,
-        ..Survey::default()
+        ..StepInfo::default()
     }
 }
 

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use kino_node::{Cx, Frames, FramesFact, Inputs, NodeDef, Outputs, Result, Services, Value};
 use kino_port::{
-    Fact, Facts, Objection, PortType, Signature, Survey, Traits, edge, path as path_port, ports,
+    Fact, Facts, PlanError, PortType, Signature, StepInfo, Traits, edge, path as path_port, ports,
 };
 use kino_world::media::{Format, check_size, format_of};
 use kino_world::{image_size, read_image};
 
-use crate::error::{IntoNode, objection};
+use crate::error::{IntoNode, at_port};
 use crate::files::{Source, input, output, target, target_key};
-use crate::survey::{Review, Surveyed, refuse};
+use crate::infer::{InferCx, InferResult, refuse};
 use crate::video::{one_frame, write, writing};
 
 /// Reads an image.
@@ -27,7 +27,7 @@ pub(crate) static READ: NodeDef = NodeDef {
         outputs: ports![edge("frames", PortType::Frames).about("One frame, `[1, h, w, 3]`.")],
         traits: Traits::LIGHT,
     },
-    survey: survey_read,
+    infer: infer_read,
     run: read,
 };
 
@@ -53,7 +53,7 @@ pub(crate) static WRITE: NodeDef = NodeDef {
         outputs: ports![edge("file", PortType::File).about("The file that was written.")],
         traits: Traits::SINK,
     },
-    survey: survey_write,
+    infer: infer_write,
     run: run_write,
 };
 
@@ -63,21 +63,23 @@ FILE` prints it as a graph that runs again.\n\n\
 Example:\n    \"file\": (op: \"image.write\", in: {\"frames\": \"frames\"}, with: {\"path\": \
 \"{graph}-{seed}.png\"}),";
 
-fn survey_read(services: &Services, facts: &Facts) -> Surveyed {
-    let mut review = Review::new(facts);
-    let Some(path) = facts.text("path") else { return review.finish(Survey::default()) };
+fn infer_read(services: &Services, facts: &Facts) -> InferResult {
+    let mut review = InferCx::new(facts);
+    let Some(path) = facts.text("path") else { return review.finish(StepInfo::default()) };
     let Some(source) = review.take(Source::look(services, path)) else {
-        return review.finish(Survey::default());
+        return review.finish(StepInfo::default());
     };
-    let size = image_size(&source.path).map_err(objection("path"));
-    let Some((width, height)) = review.take(size) else { return review.finish(Survey::default()) };
+    let size = image_size(&source.path).map_err(at_port("path"));
+    let Some((width, height)) = review.take(size) else {
+        return review.finish(StepInfo::default());
+    };
     let fact = FramesFact { count: Some(1), height, width, fps: None };
-    review.finish(Survey {
-        outputs: vec![Fact::own(fact)],
+    review.finish(StepInfo {
+        outputs: vec![Fact::typed(fact)],
         key: source.key(),
         memory: 2 * (height * width * 3 * 4) as u64,
         reads: vec![source.read],
-        ..Survey::default()
+        ..StepInfo::default()
     })
 }
 
@@ -89,33 +91,33 @@ fn read(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
 }
 
 /// Whether so many frames can be written to such a path.
-fn check(path: &str, count: Option<usize>) -> Result<Format, Objection> {
+fn check(path: &str, count: Option<usize>) -> Result<Format, PlanError> {
     let png = Path::new(path).extension().is_some_and(|end| end.eq_ignore_ascii_case("png"));
     if !png {
-        return Err(Objection::at("path", format!("images are written as .png, found `{path}`"))
+        return Err(PlanError::at("path", format!("images are written as .png, found `{path}`"))
             .hint("end the path with .png; `video.write` writes .mp4 and .webp"));
     }
-    let format = format_of(Path::new(path)).map_err(objection("path"))?;
+    let format = format_of(Path::new(path)).map_err(at_port("path"))?;
     match count {
         Some(count) if count > 1 && format == Format::Png => Err(one_frame(count)),
         _ => Ok(format),
     }
 }
 
-fn survey_write(services: &Services, facts: &Facts) -> Surveyed {
-    let mut review = Review::new(facts);
+fn infer_write(services: &Services, facts: &Facts) -> InferResult {
+    let mut review = InferCx::new(facts);
     let frames = review.frames("frames");
-    let Some(path) = facts.text("path") else { return review.finish(Survey::default()) };
+    let Some(path) = facts.text("path") else { return review.finish(StepInfo::default()) };
     let place = review.take(target(services, path));
     let format = review.take(check(path, frames.as_ref().and_then(|frames| frames.count)));
     let mut memory = 0;
     if let (Some(frames), Some(format)) = (frames, format) {
         let fits = check_size(format, frames.width, frames.height);
-        review.take(fits.map_err(objection("frames")));
+        review.take(fits.map_err(at_port("frames")));
         memory = writing(frames.height, frames.width);
     }
     let key = place.map(|place| target_key(&place)).unwrap_or_default();
-    review.finish(Survey { key, memory, ..Survey::default() })
+    review.finish(StepInfo { key, memory, ..StepInfo::default() })
 }
 
 fn run_write(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {

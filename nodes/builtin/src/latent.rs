@@ -6,12 +6,12 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use kino_node::{Cx, Inputs, Latent, LatentFact, NodeDef, Outputs, Result, Services, Value};
 use kino_port::{
-    Fact, Facts, Objection, PortType, Signature, Survey, Traits, count, edge, int, ports,
+    Fact, Facts, PlanError, PortType, Signature, StepInfo, Traits, count, edge, int, ports,
 };
 
+use crate::infer::{InferCx, InferResult, near, refuse};
 use crate::models::VaeHandle;
 use crate::philox::normal;
-use crate::survey::{Review, Surveyed, near, refuse};
 
 /// The longest side that is asked for, in pixels.
 pub(crate) const LONGEST_SIDE: i128 = 16_384;
@@ -50,7 +50,7 @@ pub(crate) static NOISE: NodeDef = NodeDef {
         ],
         traits: Traits::LIGHT,
     },
-    survey,
+    infer,
     run,
 };
 
@@ -70,7 +70,7 @@ pub(crate) fn check_side(
     port: &str,
     axis: &str,
     side: usize,
-) -> Result<usize, Objection> {
+) -> Result<usize, PlanError> {
     let (_, ph, pw) = part.model.config.transformer.as_ref().map_or((1, 1, 1), |c| c.patch_size);
     let factor = part.config.spatial_factor();
     let step = factor * if axis == "height" { ph } else { pw };
@@ -78,7 +78,7 @@ pub(crate) fn check_side(
         return Ok(side / factor);
     }
     let near = near(side, 0, step);
-    Err(Objection::at(
+    Err(PlanError::at(
         port,
         format!("{axis} must be a multiple of {step} for this model, found {side}; {near}"),
     ))
@@ -89,19 +89,19 @@ pub(crate) fn check_frames(
     part: &VaeHandle,
     port: &str,
     frames: usize,
-) -> Result<usize, Objection> {
+) -> Result<usize, PlanError> {
     let factor = part.config.temporal_factor();
     part.config.latent_frames(frames).ok_or_else(|| {
         let near = near(frames, 1, factor);
         let message = format!("frames must be {factor}k+1 for this VAE, found {frames}; {near}");
-        Objection::at(port, message)
+        PlanError::at(port, message)
     })
 }
 
-fn survey(_: &Services, facts: &Facts) -> Surveyed {
-    let mut review = Review::new(facts);
+fn infer(_: &Services, facts: &Facts) -> InferResult {
+    let mut review = InferCx::new(facts);
     let Some(part) = review.part::<VaeHandle>("vae") else {
-        return review.finish(Survey::default());
+        return review.finish(StepInfo::default());
     };
     let size = |port| review.size(port);
     let (width, height, frames) = (size("width"), size("height"), size("frames"));
@@ -111,13 +111,13 @@ fn survey(_: &Services, facts: &Facts) -> Surveyed {
     let (width, height) = (side("width", width), side("height", height));
     let frames = frames.and_then(|frames| review.take(check_frames(&part, "frames", frames)));
     let (Some(width), Some(height), Some(frames)) = (width, height, frames) else {
-        return review.finish(Survey::default());
+        return review.finish(StepInfo::default());
     };
     let shape = [part.config.z_dim, frames, height, width];
-    review.finish(Survey {
-        outputs: vec![Fact::own(LatentFact { shape, space: Some(part.space()) })],
+    review.finish(StepInfo {
+        outputs: vec![Fact::typed(LatentFact { shape, space: Some(part.space()) })],
         memory: 4 * shape.iter().product::<usize>() as u64,
-        ..Survey::default()
+        ..StepInfo::default()
     })
 }
 

@@ -1,7 +1,7 @@
 //! kino-nodes: the built-in nodes.
 //!
 //! [`NODES`] is the one list that registers them; each file is a family. A node is a signature, a
-//! survey that tells while planning what is known of its results, and a function that computes
+//! inference that tells while planning what is known of its results, and a function that computes
 //! them. They know models, kernels and files; they know nothing of graphs or of who runs them.
 
 #![forbid(unsafe_code)]
@@ -10,6 +10,7 @@ mod error;
 mod files;
 mod frames;
 mod image;
+mod infer;
 mod latent;
 mod math;
 mod model;
@@ -19,7 +20,6 @@ mod philox;
 mod sample;
 mod schedule;
 mod source;
-mod survey;
 mod switch;
 mod tensor;
 mod text;

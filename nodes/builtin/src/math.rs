@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use kino_node::{Cx, Error, Inputs, NodeDef, Outputs, Result, Services, Value};
 use kino_port::{
-    Fact, Facts, Literal, Objection, Port, PortType, Signature, Survey, Traits, edge, ports, text,
+    Fact, Facts, Literal, PlanError, Port, PortType, Signature, StepInfo, Traits, edge, ports, text,
 };
 
-use crate::survey::{Surveyed, refuse};
+use crate::infer::{InferResult, refuse};
 
 /// Arithmetic on two numbers.
 pub(crate) static MATH: NodeDef = NodeDef {
@@ -28,7 +28,7 @@ pub(crate) static MATH: NodeDef = NodeDef {
         ],
         traits: Traits::LIGHT,
     },
-    survey,
+    infer,
     run,
 };
 
@@ -73,28 +73,28 @@ impl Number {
     }
 }
 
-fn survey(_: &Services, facts: &Facts) -> Surveyed {
-    let mut objections = Vec::new();
+fn infer(_: &Services, facts: &Facts) -> InferResult {
+    let mut errors = Vec::new();
     let mut number = |port: &str| match facts.get(port)?.literal()? {
         Literal::Int(value) => Some(Number::Int(*value)),
         Literal::Real(value) => Some(Number::Real(*value)),
         other => {
-            objections.push(Objection::at(port, format!("expected a number, found {other}")));
+            errors.push(PlanError::at(port, format!("expected a number, found {other}")));
             None
         }
     };
     let (a, b) = (number("a"), number("b"));
-    if !objections.is_empty() {
-        return Err(objections);
+    if !errors.is_empty() {
+        return Err(errors);
     }
     let (Some(a), Some(b), Some(op)) = (a, b, facts.text("op")) else {
-        return Ok(Survey::default());
+        return Ok(StepInfo::default());
     };
-    let literal = match compute(a, b, op).map_err(|objection| vec![objection])? {
+    let literal = match compute(a, b, op).map_err(|error| vec![error])? {
         Number::Int(value) => Literal::Int(value),
         Number::Real(value) => Literal::Real(value),
     };
-    Ok(Survey { outputs: vec![Fact::Literal(literal)], ..Survey::default() })
+    Ok(StepInfo { outputs: vec![Fact::Literal(literal)], ..StepInfo::default() })
 }
 
 fn run(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
@@ -113,16 +113,16 @@ fn run(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     })])
 }
 
-fn compute(a: Number, b: Number, op: &str) -> Result<Number, Objection> {
+fn compute(a: Number, b: Number, op: &str) -> Result<Number, PlanError> {
     match (a, b) {
         (Number::Int(a), Number::Int(b)) => whole(a, b, op).map(Number::Int),
         _ => real(a.real(), b.real(), op).map(Number::Real),
     }
 }
 
-fn whole(a: i128, b: i128, op: &str) -> Result<i128, Objection> {
+fn whole(a: i128, b: i128, op: &str) -> Result<i128, PlanError> {
     if b == 0 && matches!(op, "div" | "mod") {
-        return Err(Objection::at("b", format!("{a} cannot be divided by 0")));
+        return Err(PlanError::at("b", format!("{a} cannot be divided by 0")));
     }
     let result = match op {
         "sub" => a.checked_sub(b),
@@ -135,19 +135,19 @@ fn whole(a: i128, b: i128, op: &str) -> Result<i128, Objection> {
         "mod" => a.checked_rem_euclid(b).map(|r| if b < 0 && r != 0 { r + b } else { r }),
         "pow" => {
             let Ok(exponent) = u32::try_from(b) else {
-                return Err(Objection::at("b", format!("{a} to the power {b} is no whole number"))
+                return Err(PlanError::at("b", format!("{a} to the power {b} is no whole number"))
                     .hint("write `a` with a decimal point"));
             };
             a.checked_pow(exponent)
         }
         _ => a.checked_add(b),
     };
-    result.ok_or_else(|| Objection::new(format!("{op} of {a} and {b} is too large")))
+    result.ok_or_else(|| PlanError::new(format!("{op} of {a} and {b} is too large")))
 }
 
-fn real(a: f64, b: f64, op: &str) -> Result<f64, Objection> {
+fn real(a: f64, b: f64, op: &str) -> Result<f64, PlanError> {
     if b == 0.0 && matches!(op, "div" | "mod") {
-        return Err(Objection::at("b", format!("{a} cannot be divided by 0")));
+        return Err(PlanError::at("b", format!("{a} cannot be divided by 0")));
     }
     let result = match op {
         "sub" => a - b,
@@ -162,7 +162,7 @@ fn real(a: f64, b: f64, op: &str) -> Result<f64, Objection> {
     if result.is_finite() {
         return Ok(result);
     }
-    Err(Objection::new(format!("{op} of {a} and {b} is no finite number")))
+    Err(PlanError::new(format!("{op} of {a} and {b} is no finite number")))
 }
 
 #[cfg(test)]
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn what_has_no_result_is_refused() {
-        let message = |result: Result<i128, Objection>| result.unwrap_err().message;
+        let message = |result: Result<i128, PlanError>| result.unwrap_err().message;
         assert_eq!(message(whole(3, 0, "div")), "3 cannot be divided by 0");
         assert_eq!(message(whole(2, -1, "pow")), "2 to the power -1 is no whole number");
         assert!(message(whole(i128::MAX, 2, "mul")).ends_with("is too large"));

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use candle_core::{DType, Device};
 use kino_node::{Cx, Error, Inputs, NodeDef, Outputs, Part, Result, Services, Value};
 use kino_port::{
-    Fact, Facts, Objection, PortType, Read, Signature, Survey, Traits, edge, ports, text,
+    Fact, Facts, PlanError, PortType, Read, Signature, StepInfo, Traits, edge, ports, text,
 };
 use kino_world::Folders;
 
+use crate::infer::{InferResult, refuse};
 use crate::models::{DitHandle, Handle, Models, OpenModel, TextHandle, TextPart, VaeHandle};
 use crate::source::Source;
-use crate::survey::{Surveyed, refuse};
 
 /// Opens a model and hands out its parts.
 pub(crate) static LOAD: NodeDef = NodeDef {
@@ -39,7 +39,7 @@ pub(crate) static LOAD: NodeDef = NodeDef {
         ],
         traits: Traits::LIGHT,
     },
-    survey,
+    infer,
     run,
 };
 
@@ -138,36 +138,36 @@ fn compute_type(compute: &str, stored: DType, device: &Device) -> DType {
     }
 }
 
-fn open(services: &Services, source: &str) -> std::result::Result<Arc<OpenModel>, Objection> {
-    let missing = |error: Error| Objection::new(error.to_string());
+fn open(services: &Services, source: &str) -> std::result::Result<Arc<OpenModel>, PlanError> {
+    let missing = |error: Error| PlanError::new(error.to_string());
     let folders = services.get::<Folders>().map_err(missing)?;
     let models = services.get::<Models>().map_err(missing)?;
     let found = Source::find(source, &folders.graph)?;
-    models.open(source, &found).map_err(|error| Objection::at("source", error.to_string()))
+    models.open(source, &found).map_err(|error| PlanError::at("source", error.to_string()))
 }
 
-fn survey(services: &Services, facts: &Facts) -> Surveyed {
+fn infer(services: &Services, facts: &Facts) -> InferResult {
     let (Some(source), Some(compute)) = (facts.text("source"), facts.text("compute")) else {
-        return Ok(Survey::default());
+        return Ok(StepInfo::default());
     };
-    let model = open(services, source).map_err(|objection| vec![objection])?;
+    let model = open(services, source).map_err(|error| vec![error])?;
     let parts = Parts::of(&model, compute, &services.device);
     if let (Ok(vae), Ok(models)) = (&parts.vae, services.get::<Models>()) {
         models.know(vae);
     }
     let hash = blake3::Hash::from_bytes(model.fingerprint).to_hex().to_string();
-    Ok(Survey {
+    Ok(StepInfo {
         key: parts.key(&model),
-        outputs: vec![fact(parts.text), Fact::own(parts.image), fact(parts.dit), fact(parts.vae)],
+        outputs: vec![fact(parts.text), Fact::typed(parts.image), fact(parts.dit), fact(parts.vae)],
         reads: vec![Read { path: source.to_owned(), hash }],
-        ..Survey::default()
+        ..StepInfo::default()
     })
 }
 
 fn fact<T: Send + Sync + 'static>(part: std::result::Result<Arc<T>, Absent>) -> Fact {
     match part {
-        Ok(part) => Fact::Own(part),
-        Err(absent) => Fact::own(absent),
+        Ok(part) => Fact::Typed(part),
+        Err(absent) => Fact::typed(absent),
     }
 }
 

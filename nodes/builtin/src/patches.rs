@@ -10,12 +10,12 @@ use kino_node::{
     TensorFact, Value,
 };
 use kino_port::{
-    Fact, Facts, Objection, PortType, Signature, Survey, Traits, edge, list, ports, text,
+    Fact, Facts, PlanError, PortType, Signature, StepInfo, Traits, edge, list, ports, text,
 };
 
 use crate::error::IntoNode;
+use crate::infer::{InferCx, InferResult, latent_fact, named_facts, near, refuse};
 use crate::models::DitHandle;
-use crate::survey::{Review, Surveyed, latent_fact, named_facts, near, refuse};
 
 /// Latents to patches.
 pub(crate) static PATCHIFY: NodeDef = NodeDef {
@@ -34,7 +34,7 @@ pub(crate) static PATCHIFY: NodeDef = NodeDef {
         ],
         traits: Traits::LIGHT,
     },
-    survey: survey_patchify,
+    infer: infer_patchify,
     run: run_patchify,
 };
 
@@ -50,10 +50,10 @@ Example:\n    \"patches\": (op: \"patchify\", in: {\"dit\": \"model.dit\", \"lat
 {\"wide\": \"noise_a\", \"tall\": \"noise_b\"}}),";
 
 /// The clip that a latent becomes.
-fn clip(part: &DitHandle, latent: &LatentFact) -> Result<Clip, Objection> {
+fn clip(part: &DitHandle, latent: &LatentFact) -> Result<Clip, PlanError> {
     let [channels, frames, height, width] = latent.shape;
     if channels != part.config.in_channels {
-        return Err(Objection::at(
+        return Err(PlanError::at(
             "latents",
             format!(
                 "this transformer reads latents of {} channels, found {channels}",
@@ -77,17 +77,17 @@ fn clip(part: &DitHandle, latent: &LatentFact) -> Result<Clip, Objection> {
                 "{unit}{axis} must be a multiple of {step}, found {side}; {}",
                 near(side, 0, step)
             );
-            return Err(Objection::at("latents", message));
+            return Err(PlanError::at("latents", message));
         }
     }
     let grid = [frames / pt, height / ph, width / pw];
     Ok(Clip { name: None, grid, channels, space: latent.space.clone() })
 }
 
-fn survey_patchify(_: &Services, facts: &Facts) -> Surveyed {
-    let mut review = Review::new(facts);
+fn infer_patchify(_: &Services, facts: &Facts) -> InferResult {
+    let mut review = InferCx::new(facts);
     let Some(part) = review.part::<DitHandle>("dit") else {
-        return review.finish(Survey::default());
+        return review.finish(StepInfo::default());
     };
     let mut clips = Vec::new();
     let items = named_facts(facts, "latents");
@@ -98,22 +98,22 @@ fn survey_patchify(_: &Services, facts: &Facts) -> Surveyed {
         clips.extend(checked.and_then(|clip| review.take(clip)));
     }
     if clips.len() < expected {
-        return review.finish(Survey::default());
+        return review.finish(StepInfo::default());
     }
     let tokens: usize = clips.iter().map(Clip::tokens).sum();
     let memory = 2 * 4 * (tokens * part.config.patch_dim()) as u64;
     let fact = PatchesFact { clips, patch: patch_of(&part) };
-    review.finish(Survey { outputs: vec![Fact::own(fact)], memory, ..Survey::default() })
+    review.finish(StepInfo { outputs: vec![Fact::typed(fact)], memory, ..StepInfo::default() })
 }
 
 /// The clip with its name, which also stands in what is wrong with it.
-fn named(clip: Result<Clip, Objection>, name: Option<&str>) -> Result<Clip, Objection> {
+fn named(clip: Result<Clip, PlanError>, name: Option<&str>) -> Result<Clip, PlanError> {
     let Some(name) = name else { return clip };
     match clip {
         Ok(clip) => Ok(Clip { name: Some(name.to_owned()), ..clip }),
-        Err(objection) => {
-            let message = format!("`{name}`: {}", objection.message);
-            Err(Objection { message, ..objection })
+        Err(error) => {
+            let message = format!("`{name}`: {}", error.message);
+            Err(PlanError { message, ..error })
         }
     }
 }
@@ -156,7 +156,7 @@ pub(crate) static UNPATCHIFY: NodeDef = NodeDef {
         ],
         traits: Traits::LIGHT,
     },
-    survey: survey_unpatchify,
+    infer: infer_unpatchify,
     run: run_unpatchify,
 };
 
@@ -166,14 +166,14 @@ Example:\n    \"wide\": (op: \"unpatchify\", in: {\"patches\": \"sample.patches\
 {\"clip\": \"wide\"}),";
 
 /// The index of the clip that a graph asks for.
-fn pick(clips: &[Clip], wanted: &str) -> Result<usize, Objection> {
+fn pick(clips: &[Clip], wanted: &str) -> Result<usize, PlanError> {
     let names: Vec<String> = clips
         .iter()
         .enumerate()
         .map(|(index, clip)| clip.name.clone().unwrap_or_else(|| index.to_string()))
         .collect();
     let object = |message: String| {
-        Err(Objection::at("clip", message).hint(format!("the clips are: {}", names.join(", "))))
+        Err(PlanError::at("clip", message).hint(format!("the clips are: {}", names.join(", "))))
     };
     if wanted.is_empty() {
         return match clips.len() {
@@ -189,29 +189,29 @@ fn pick(clips: &[Clip], wanted: &str) -> Result<usize, Objection> {
     }
 }
 
-fn survey_unpatchify(_: &Services, facts: &Facts) -> Surveyed {
-    let mut review = Review::new(facts);
+fn infer_unpatchify(_: &Services, facts: &Facts) -> InferResult {
+    let mut review = InferCx::new(facts);
     object_to_tensor(&mut review, facts);
-    let Some(patches) = facts.own::<PatchesFact>("patches") else {
-        return review.finish(Survey::default());
+    let Some(patches) = facts.typed::<PatchesFact>("patches") else {
+        return review.finish(StepInfo::default());
     };
     let picked = facts.text("clip").and_then(|clip| review.take(pick(&patches.clips, clip)));
-    let Some(index) = picked else { return review.finish(Survey::default()) };
+    let Some(index) = picked else { return review.finish(StepInfo::default()) };
     let clip = &patches.clips[index];
     let ([t, h, w], [pt, ph, pw]) = (clip.grid, patches.patch);
     let shape = [clip.channels, t * pt, h * ph, w * pw];
-    review.finish(Survey {
-        outputs: vec![Fact::own(LatentFact { shape, space: clip.space.clone() })],
+    review.finish(StepInfo {
+        outputs: vec![Fact::typed(LatentFact { shape, space: clip.space.clone() })],
         memory: 4 * shape.iter().product::<usize>() as u64,
-        ..Survey::default()
+        ..StepInfo::default()
     })
 }
 
 /// A tensor does not know how its patches lie.
-pub(crate) fn object_to_tensor(review: &mut Review<'_>, facts: &Facts) {
-    if facts.own::<TensorFact>("patches").is_some() {
-        review.object(
-            Objection::at("patches", "a tensor does not say where its patches lie")
+pub(crate) fn object_to_tensor(review: &mut InferCx<'_>, facts: &Facts) {
+    if facts.typed::<TensorFact>("patches").is_some() {
+        review.error(
+            PlanError::at("patches", "a tensor does not say where its patches lie")
                 .hint("a `patchify` node makes patches of a latent, which may be a tensor"),
         );
     }

@@ -10,19 +10,19 @@ use candle_core::{DType, Tensor};
 use kino_models::dit::unpatchify;
 use kino_models::schedule::{Schedule, ScheduleKind, Stepper};
 use kino_node::{
-    Clip, Cx, Error, Guider, Inputs, Moment, NodeDef, Outputs, Patches, PatchesFact, Result,
+    Clip, Cx, Error, Guider, Inputs, NodeDef, Outputs, Patches, PatchesFact, Result, SamplingStep,
     Services, TensorFact, Value,
 };
 use kino_port::{
-    Fact, Facts, Objection, PortType, Sigma, Signature, Survey, Traits, count, edge, list,
+    Fact, Facts, PlanError, PortType, Sigma, Signature, StepInfo, Traits, count, edge, list,
     optional, ports, real, text,
 };
 
 use crate::error::IntoNode;
+use crate::infer::{InferCx, InferResult, named_facts, refuse, text_fact};
 use crate::models::{DitHandle, Models};
 use crate::patches::{grid_of, object_to_tensor, patch_tuple};
 use crate::schedule::{ClassifierFree, MOST_STEPS, levels};
-use crate::survey::{Review, Surveyed, named_facts, refuse, text_fact};
 use clips::{Packed, Text, texts_of_clips};
 
 /// Turns noise into clean latents, step by step, led by the text.
@@ -65,7 +65,7 @@ pub(crate) static SAMPLE: NodeDef = NodeDef {
         ],
         traits: Traits::EXPENSIVE,
     },
-    survey,
+    infer,
     run,
 };
 
@@ -83,12 +83,12 @@ Example:\n    \"sample\": (op: \"dit.sample\", in: {\"dit\": \"model.dit\", \"pa
 const SCHEDULERS: [Cow<'static, str>; 3] =
     [Cow::Borrowed("auto"), Cow::Borrowed("unipc"), Cow::Borrowed("euler")];
 
-fn survey(_: &Services, facts: &Facts) -> Surveyed {
-    let mut review = Review::new(facts);
+fn infer(_: &Services, facts: &Facts) -> InferResult {
+    let mut review = InferCx::new(facts);
     object_to_tensor(&mut review, facts);
     let steps = steps(&mut review, facts);
     let part = review.part::<DitHandle>("dit");
-    let patches = facts.own::<PatchesFact>("patches");
+    let patches = facts.typed::<PatchesFact>("patches");
     if let (Some(part), Some(patches)) = (&part, patches) {
         review.take(check_patches(part, &patches.clips, patches.patch));
     }
@@ -96,8 +96,8 @@ fn survey(_: &Services, facts: &Facts) -> Surveyed {
     for (_, fact) in &texts {
         let Some(text) = review.take(text_fact("text", fact)).flatten() else { continue };
         if let Some(part) = part.as_ref().filter(|part| part.config.text_dim != text.dim) {
-            review.object(
-                Objection::at(
+            review.error(
+                PlanError::at(
                     "text",
                     format!(
                         "this transformer reads texts {} wide, found {}",
@@ -108,48 +108,48 @@ fn survey(_: &Services, facts: &Facts) -> Surveyed {
             );
         }
     }
-    let Some(patches) = patches else { return review.finish(Survey::default()) };
+    let Some(patches) = patches else { return review.finish(StepInfo::default()) };
     let names: Vec<Option<&str>> = texts.iter().map(|(name, _)| name.as_deref()).collect();
     review.take(texts_of_clips(&names, &patches.clips));
     let trace = steps.map_or(Fact::Unknown, |steps| trace_fact(patches, steps));
     let memory = part.map_or(0, |part| memory(&part, patches, texts.len()));
-    review.finish(Survey {
-        outputs: vec![Fact::own(patches.clone()), trace],
+    review.finish(StepInfo {
+        outputs: vec![Fact::typed(patches.clone()), trace],
         memory,
-        ..Survey::default()
+        ..StepInfo::default()
     })
 }
 
 /// The number of steps, if it is known.
-fn steps(review: &mut Review<'_>, facts: &Facts) -> Option<usize> {
+fn steps(review: &mut InferCx<'_>, facts: &Facts) -> Option<usize> {
     if !facts.is_fed("sigmas") {
         return review.size("steps");
     }
-    if let Some(sigmas) = facts.own::<kino_node::SigmasFact>("sigmas") {
+    if let Some(sigmas) = facts.typed::<kino_node::SigmasFact>("sigmas") {
         return Some(sigmas.steps);
     }
-    let tensor = facts.own::<TensorFact>("sigmas")?;
+    let tensor = facts.typed::<TensorFact>("sigmas")?;
     match *tensor.shape.as_slice() {
         [levels] if levels >= 2 => Some(levels - 1),
         _ => {
             let message =
                 format!("noise levels are [steps + 1], found a tensor {:?}", tensor.shape);
-            review.object(Objection::at("sigmas", message));
+            review.error(PlanError::at("sigmas", message));
             None
         }
     }
 }
 
-fn check_patches(part: &DitHandle, clips: &[Clip], patch: [usize; 3]) -> Result<(), Objection> {
+fn check_patches(part: &DitHandle, clips: &[Clip], patch: [usize; 3]) -> Result<(), PlanError> {
     if patch_tuple(patch) != part.config.patch_size {
         let (found, own) = (patch, part.config.patch_size);
         let message = format!("this transformer reads patches of {own:?}, found {found:?}");
         return Err(
-            Objection::at("patches", message).hint("give `patchify` the transformer that samples")
+            PlanError::at("patches", message).hint("give `patchify` the transformer that samples")
         );
     }
     match clips.iter().find(|clip| clip.channels != part.config.in_channels) {
-        Some(clip) => Err(Objection::at(
+        Some(clip) => Err(PlanError::at(
             "patches",
             format!(
                 "this transformer reads latents of {} channels, found {}",
@@ -172,7 +172,7 @@ fn trace_fact(patches: &PatchesFact, steps: usize) -> Fact {
             vec![steps, clips.iter().map(Clip::tokens).sum(), channels * pt * ph * pw]
         }
     };
-    Fact::own(TensorFact { shape, dtype: DType::F32 })
+    Fact::typed(TensorFact { shape, dtype: DType::F32 })
 }
 
 /// Bytes while sampling: the weights; keys and values of the texts in every block; and within a
@@ -253,7 +253,7 @@ fn walk(
     for (step, timestep) in schedule.timesteps().iter().enumerate() {
         cx.check_cancel()?;
         let sigma = schedule.sigmas()[step];
-        let moment = Moment { step, of, sigma: Sigma(sigma) };
+        let moment = SamplingStep { index: step, count: of, sigma: Sigma(sigma) };
         let cancel = cx.cancel;
         let mut tick = || match cancel.is_cancelled() {
             true => Err(kino_models::Error::Cancelled),

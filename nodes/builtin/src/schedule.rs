@@ -8,16 +8,16 @@ use kino_models::config::SchedulerConfig;
 use kino_models::guidance;
 use kino_models::schedule::Schedule;
 use kino_node::{
-    Cancel, Cx, Guidance, Guider, Inputs, Moment, NodeDef, Outputs, Result, Services, Sigmas,
-    SigmasFact, Value, no_survey,
+    Cancel, Cx, Guidance, Guider, Inputs, NodeDef, Outputs, Result, SamplingStep, Services, Sigmas,
+    SigmasFact, Value, no_infer,
 };
 use kino_port::{
-    Fact, Facts, PortType, Sigma, Signature, Survey, Traits, count, edge, ports, real, text,
+    Fact, Facts, PortType, Sigma, Signature, StepInfo, Traits, count, edge, ports, real, text,
 };
 
 use crate::error::IntoNode;
+use crate::infer::{InferCx, InferResult};
 use crate::models::DitHandle;
-use crate::survey::{Review, Surveyed};
 
 /// The most steps of a run.
 pub(crate) const MOST_STEPS: i128 = 1000;
@@ -49,7 +49,7 @@ pub(crate) static SCHEDULE: NodeDef = NodeDef {
         ],
         traits: Traits::LIGHT,
     },
-    survey: survey_schedule,
+    infer: infer_schedule,
     run: run_schedule,
 };
 
@@ -64,12 +64,12 @@ Example:\n    \"sigmas\": (op: \"schedule\", in: {\"dit\": \"model.dit\"}, with:
 
 const KINDS: [Cow<'static, str>; 1] = [Cow::Borrowed("flow")];
 
-fn survey_schedule(_: &Services, facts: &Facts) -> Surveyed {
-    let mut review = Review::new(facts);
+fn infer_schedule(_: &Services, facts: &Facts) -> InferResult {
+    let mut review = InferCx::new(facts);
     let _ = review.part::<DitHandle>("dit");
-    let Some(steps) = review.size("steps") else { return review.finish(Survey::default()) };
-    let outputs = vec![Fact::own(SigmasFact { steps })];
-    review.finish(Survey { outputs, ..Survey::default() })
+    let Some(steps) = review.size("steps") else { return review.finish(StepInfo::default()) };
+    let outputs = vec![Fact::typed(SigmasFact { steps })];
+    review.finish(StepInfo { outputs, ..StepInfo::default() })
 }
 
 /// The levels of the model's own scheduler, or of another kind with its settings.
@@ -142,7 +142,7 @@ pub(crate) static GUIDE: NodeDef = NodeDef {
         ],
         traits: Traits::LIGHT,
     },
-    survey: no_survey,
+    infer: no_infer,
     run: run_guide,
 };
 
@@ -175,11 +175,11 @@ impl Guider for ClassifierFree {
 }
 
 impl Guidance for ClassifierFree {
-    fn guides(&self, moment: Moment) -> bool {
-        self.0.guides(moment.step, moment.of)
+    fn guides(&self, step: SamplingStep) -> bool {
+        self.0.guides(step.index, step.count)
     }
 
-    fn guide(&mut self, _: Moment, with_text: &Tensor, without: &Tensor) -> Result<Tensor> {
+    fn guide(&mut self, _: SamplingStep, with_text: &Tensor, without: &Tensor) -> Result<Tensor> {
         let tokens = with_text.dim(0)?;
         self.0.apply(with_text, without, &[tokens]).node()
     }

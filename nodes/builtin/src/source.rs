@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use kino_models::ModelFolder;
-use kino_port::Objection;
+use kino_port::PlanError;
 
 /// The prefix of models inside the binary.
 const EMBEDDED: &str = "embedded:";
@@ -22,12 +22,12 @@ impl Source {
     /// Finds the model that a graph names; folders are relative to `graph`.
     ///
     /// # Errors
-    /// When there is none; the objection says what was looked for and how to get it.
-    pub(crate) fn find(source: &str, graph: &Path) -> Result<Self, Objection> {
+    /// When there is none; the error says what was looked for and how to get it.
+    pub(crate) fn find(source: &str, graph: &Path) -> Result<Self, PlanError> {
         if let Some(name) = source.strip_prefix(EMBEDDED) {
             return match name {
                 "shapes" => Ok(Source::Embedded(kino_shapes::FILES)),
-                _ => Err(Objection::at("source", format!("no model `{name}` is embedded"))
+                _ => Err(PlanError::at("source", format!("no model `{name}` is embedded"))
                     .hint("there is one: embedded:shapes")),
             };
         }
@@ -41,7 +41,7 @@ impl Source {
         let hint = "a model is a folder in the diffusers layout (relative to the graph), \
                     embedded:shapes, or hub:OWNER/NAME";
         let found = if folder.exists() { "is a file" } else { "does not exist" };
-        Err(Objection::at("source", format!("{} {found}", folder.display())).hint(hint))
+        Err(PlanError::at("source", format!("{} {found}", folder.display())).hint(hint))
     }
 
     /// The files as kino-models reads them.
@@ -87,7 +87,7 @@ fn hub_cache() -> PathBuf {
 }
 
 /// The newest snapshot of `OWNER/NAME` (or of `OWNER/NAME@REVISION`) in the cache.
-fn hub_folder(repository: &str, cache: &Path) -> Result<PathBuf, Objection> {
+fn hub_folder(repository: &str, cache: &Path) -> Result<PathBuf, PlanError> {
     let (name, revision) = repository.split_once('@').unwrap_or((repository, "main"));
     let plain = |part: &str| {
         !part.is_empty()
@@ -108,11 +108,11 @@ fn hub_folder(repository: &str, cache: &Path) -> Result<PathBuf, Objection> {
     }
     let message = format!("{name} is not in the local Hugging Face cache {}", cache.display());
     let at = if revision == "main" { String::new() } else { format!(" --revision {revision}") };
-    Err(Objection::at("source", message).hint(format!("get it with: hf download {name}{at}")))
+    Err(PlanError::at("source", message).hint(format!("get it with: hf download {name}{at}")))
 }
 
-fn not_a_repository(found: &str) -> Objection {
-    Objection::at("source", format!("expected hub:OWNER/NAME, found hub:{found}"))
+fn not_a_repository(found: &str) -> PlanError {
+    PlanError::at("source", format!("expected hub:OWNER/NAME, found hub:{found}"))
         .hint("for example hub:Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
 }
 
@@ -151,14 +151,12 @@ mod tests {
     #[test]
     fn a_model_that_is_not_there_can_be_fetched() {
         let cache = cache("absent");
-        let objection = hub_folder("Wan-AI/Other", &cache).unwrap_err();
-        assert!(
-            objection.message.starts_with("Wan-AI/Other is not in the local Hugging Face cache")
-        );
-        assert_eq!(objection.hint.as_deref(), Some("get it with: hf download Wan-AI/Other"));
+        let error = hub_folder("Wan-AI/Other", &cache).unwrap_err();
+        assert!(error.message.starts_with("Wan-AI/Other is not in the local Hugging Face cache"));
+        assert_eq!(error.hint.as_deref(), Some("get it with: hf download Wan-AI/Other"));
         for wrong in ["Tiny", "a/b/c", "../Tiny", "a/..", "", "a/b@../../x"] {
-            let objection = hub_folder(wrong, &cache).unwrap_err();
-            assert_eq!(objection.message, format!("expected hub:OWNER/NAME, found hub:{wrong}"));
+            let error = hub_folder(wrong, &cache).unwrap_err();
+            assert_eq!(error.message, format!("expected hub:OWNER/NAME, found hub:{wrong}"));
         }
         std::fs::remove_dir_all(cache).unwrap();
     }

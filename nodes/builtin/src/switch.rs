@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use kino_node::{Cx, Inputs, NodeDef, Outputs, Result, Services};
-use kino_port::{Facts, PortType, Signature, Survey, Traits, bool, edge, ports};
+use kino_port::{Facts, PortType, Signature, StepInfo, Traits, bool, edge, ports};
 
-use crate::survey::Surveyed;
+use crate::infer::InferResult;
 
 /// One of two values, as a truth value says.
 pub(crate) static SWITCH: NodeDef = NodeDef {
@@ -21,7 +21,7 @@ pub(crate) static SWITCH: NodeDef = NodeDef {
         outputs: ports![edge("value", PortType::Any).about("`a` or `b`, as it came.")],
         traits: Traits::LIGHT,
     },
-    survey,
+    infer,
     run,
 };
 
@@ -35,10 +35,10 @@ fn side(on: bool) -> &'static str {
     if on { "a" } else { "b" }
 }
 
-fn survey(_: &Services, facts: &Facts) -> Surveyed {
-    let Some(on) = facts.bool("on") else { return Ok(Survey::default()) };
+fn infer(_: &Services, facts: &Facts) -> InferResult {
+    let Some(on) = facts.bool("on") else { return Ok(StepInfo::default()) };
     let chosen = facts.get(side(on)).cloned().unwrap_or_default();
-    Ok(Survey { outputs: vec![chosen], chosen: Some(side(on)), ..Survey::default() })
+    Ok(StepInfo { outputs: vec![chosen], chosen: Some(side(on)), ..StepInfo::default() })
 }
 
 fn run(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {

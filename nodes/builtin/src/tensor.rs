@@ -8,14 +8,14 @@ use kino_node::{
     Result, Services, SigmasFact, TensorFact, Value,
 };
 use kino_port::{
-    Fact, Facts, Objection, PortType, Signature, Survey, Traits, edge, list, path as path_port,
+    Fact, Facts, PlanError, PortType, Signature, StepInfo, Traits, edge, list, path as path_port,
     ports, text,
 };
 use kino_world::{TensorInfo, read_tensor, tensor_info, write_tensors};
 
-use crate::error::{IntoNode, objection};
+use crate::error::{IntoNode, at_port};
 use crate::files::{Source, input, output, target, target_key, written};
-use crate::survey::{Review, Surveyed, named_facts, refuse};
+use crate::infer::{InferCx, InferResult, named_facts, refuse};
 
 /// Reads a tensor.
 pub(crate) static READ: NodeDef = NodeDef {
@@ -30,7 +30,7 @@ pub(crate) static READ: NodeDef = NodeDef {
         outputs: ports![edge("tensor", PortType::Tensor).about("The tensor, as it is stored.")],
         traits: Traits::LIGHT,
     },
-    survey: survey_read,
+    infer: infer_read,
     run: read,
 };
 
@@ -57,7 +57,7 @@ pub(crate) static WRITE: NodeDef = NodeDef {
         outputs: ports![edge("file", PortType::File).about("The file that was written.")],
         traits: Traits::SINK,
     },
-    survey: survey_write,
+    infer: infer_write,
     run: run_write,
 };
 
@@ -69,44 +69,44 @@ Example:\n    \"file\": (op: \"tensor.write\", in: {\"tensors\": {\"latent\": \"
 \"steps\": \"sample.trace\"}}, with: {\"path\": \"{graph}.safetensors\"}),";
 
 /// The tensor that a graph asks for.
-fn pick(path: &Path, infos: &[TensorInfo], name: &str) -> Result<TensorInfo, Objection> {
+fn pick(path: &Path, infos: &[TensorInfo], name: &str) -> Result<TensorInfo, PlanError> {
     if let Some(info) = infos.iter().find(|info| info.name == name) {
         return Ok(info.clone());
     }
     match infos {
         [one] if name.is_empty() => Ok(one.clone()),
-        [] => Err(Objection::at("path", format!("{} holds no tensor", path.display()))),
+        [] => Err(PlanError::at("path", format!("{} holds no tensor", path.display()))),
         several if name.is_empty() => {
             let names: Vec<&str> = several.iter().take(12).map(|info| info.name.as_str()).collect();
             let message = format!("{} holds {} tensors: which one?", path.display(), several.len());
-            Err(Objection::at("name", message).hint(format!("such as: {}", names.join(", "))))
+            Err(PlanError::at("name", message).hint(format!("such as: {}", names.join(", "))))
         }
         _ => match read_tensor(path, name) {
             // Fails before it reads any data, and knows the names that are near.
-            Err(error) => Err(objection("name")(error)),
-            Ok(_) => Err(Objection::at("path", "the file has just changed")),
+            Err(error) => Err(at_port("name")(error)),
+            Ok(_) => Err(PlanError::at("path", "the file has just changed")),
         },
     }
 }
 
-fn survey_read(services: &Services, facts: &Facts) -> Surveyed {
-    let mut review = Review::new(facts);
-    let Some(path) = facts.text("path") else { return review.finish(Survey::default()) };
+fn infer_read(services: &Services, facts: &Facts) -> InferResult {
+    let mut review = InferCx::new(facts);
+    let Some(path) = facts.text("path") else { return review.finish(StepInfo::default()) };
     let source = review.take(Source::look(services, path));
-    let Some(source) = source else { return review.finish(Survey::default()) };
-    let infos = review.take(tensor_info(&source.path).map_err(objection("path")));
-    let Some(infos) = infos else { return review.finish(Survey::default()) };
-    let mut survey = Survey { key: source.key(), ..Survey::default() };
+    let Some(source) = source else { return review.finish(StepInfo::default()) };
+    let infos = review.take(tensor_info(&source.path).map_err(at_port("path")));
+    let Some(infos) = infos else { return review.finish(StepInfo::default()) };
+    let mut infer = StepInfo { key: source.key(), ..StepInfo::default() };
     if let Some(name) = facts.text("name")
         && let Some(info) = review.take(pick(&source.path, &infos, name))
     {
         let count: usize = info.shape.iter().product();
-        survey.memory = 2 * (count * info.dtype.size_in_bytes()) as u64;
+        infer.memory = 2 * (count * info.dtype.size_in_bytes()) as u64;
         let fact = TensorFact { shape: info.shape, dtype: info.dtype };
-        survey.outputs = vec![Fact::own(fact)];
+        infer.outputs = vec![Fact::typed(fact)];
     }
-    survey.reads = vec![source.read];
-    review.finish(survey)
+    infer.reads = vec![source.read];
+    review.finish(infer)
 }
 
 fn read(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
@@ -139,27 +139,27 @@ fn bytes(fact: &Fact) -> u64 {
 const NAMELESS: &str = "every tensor needs a name";
 const NAMELESS_HINT: &str = "write a map: \"tensors\": {\"latent\": \"node.latent\"}";
 
-fn check_extension(path: &str) -> Result<(), Objection> {
+fn check_extension(path: &str) -> Result<(), PlanError> {
     let fits = Path::new(path).extension().is_some_and(|end| end == "safetensors");
     if fits {
         return Ok(());
     }
     let message = format!("tensors are written as .safetensors, found `{path}`");
-    Err(Objection::at("path", message).hint("end the path with .safetensors"))
+    Err(PlanError::at("path", message).hint("end the path with .safetensors"))
 }
 
-fn survey_write(services: &Services, facts: &Facts) -> Surveyed {
-    let mut review = Review::new(facts);
+fn infer_write(services: &Services, facts: &Facts) -> InferResult {
+    let mut review = InferCx::new(facts);
     let items = named_facts(facts, "tensors");
     if items.iter().any(|(name, _)| name.is_none()) {
-        review.object(Objection::at("tensors", NAMELESS).hint(NAMELESS_HINT));
+        review.error(PlanError::at("tensors", NAMELESS).hint(NAMELESS_HINT));
     }
-    let Some(path) = facts.text("path") else { return review.finish(Survey::default()) };
+    let Some(path) = facts.text("path") else { return review.finish(StepInfo::default()) };
     let place = review.take(target(services, path));
     review.take(check_extension(path));
     let key = place.map(|place| target_key(&place)).unwrap_or_default();
     let memory = 2 * items.iter().map(|(_, fact)| bytes(fact)).sum::<u64>();
-    review.finish(Survey { key, memory, ..Survey::default() })
+    review.finish(StepInfo { key, memory, ..StepInfo::default() })
 }
 
 fn run_write(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {

@@ -7,12 +7,12 @@ use kino_node::{
     Conditioning, ConditioningFact, Cx, Error, Inputs, NodeDef, Outputs, Result, Services, Value,
 };
 use kino_port::{
-    Fact, Facts, Literal, PortType, Signature, Survey, Traits, edge, list, ports, text,
+    Fact, Facts, Literal, PortType, Signature, StepInfo, Traits, edge, list, ports, text,
 };
 
 use crate::error::IntoNode;
+use crate::infer::{InferCx, InferResult, known_texts};
 use crate::models::{Models, TextHandle};
-use crate::survey::{Review, Surveyed, known_texts};
 
 /// Turns a prompt into the embeddings that a transformer reads.
 pub(crate) static ENCODE: NodeDef =
@@ -31,7 +31,7 @@ pub(crate) static ENCODE: NodeDef =
             )],
             traits: Traits::EXPENSIVE,
         },
-        survey: survey_encode,
+        infer: infer_encode,
         run: encode,
     };
 
@@ -44,19 +44,19 @@ of a large model.\n\n\
 Example:\n    \"text\": (op: \"text.encode\", in: {\"encoder\": \"model.text_encoder\"}, with: \
 {\"prompt\": \"a red circle moves right on a white background\"}),";
 
-fn survey_encode(_: &Services, facts: &Facts) -> Surveyed {
-    let mut review = Review::new(facts);
+fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
+    let mut review = InferCx::new(facts);
     let Some(part) = review.part::<TextHandle>("encoder") else {
-        return review.finish(Survey::default());
+        return review.finish(StepInfo::default());
     };
     let (rows, dim) = (part.config.rows, part.config.encoder.d_model);
     // One layer is alive at a time: its attention of all heads and its two inner activations.
     let encoder = &part.config.encoder;
     let layer = rows * (8 * dim + 3 * encoder.d_ff + rows * encoder.num_heads);
-    review.finish(Survey {
-        outputs: vec![Fact::own(ConditioningFact { rows, dim })],
+    review.finish(StepInfo {
+        outputs: vec![Fact::typed(ConditioningFact { rows, dim })],
         memory: part.weight_bytes() + 4 * (layer + 2 * rows * dim) as u64,
-        ..Survey::default()
+        ..StepInfo::default()
     })
 }
 
@@ -94,7 +94,7 @@ pub(crate) static JOIN: NodeDef = NodeDef {
         outputs: ports![edge("text", PortType::Text).about("The joined text.")],
         traits: Traits::LIGHT,
     },
-    survey: survey_join,
+    infer: infer_join,
     run: join,
 };
 
@@ -108,13 +108,13 @@ fn joined<'a>(parts: impl Iterator<Item = &'a str>, separator: &str) -> String {
     parts.join(separator)
 }
 
-fn survey_join(_: &Services, facts: &Facts) -> Surveyed {
+fn infer_join(_: &Services, facts: &Facts) -> InferResult {
     let (Some(parts), Some(separator)) = (known_texts(facts, "parts"), facts.text("separator"))
     else {
-        return Ok(Survey::default());
+        return Ok(StepInfo::default());
     };
     let text = joined(parts.iter().map(String::as_str), separator);
-    Ok(Survey { outputs: vec![Fact::Literal(Literal::text(text))], ..Survey::default() })
+    Ok(StepInfo { outputs: vec![Fact::Literal(Literal::text(text))], ..StepInfo::default() })
 }
 
 fn join(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {

@@ -10,13 +10,13 @@ use kino_node::{
     Result, Services, Space, Value,
 };
 use kino_port::{
-    Fact, Facts, Objection, Port, PortType, Signature, Survey, Traits, edge, int, ports,
+    Fact, Facts, PlanError, Port, PortType, Signature, StepInfo, Traits, edge, int, ports,
 };
 
 use crate::error::IntoNode;
+use crate::infer::{InferCx, InferResult, near, refuse};
 use crate::latent::{LONGEST_SIDE, check_frames};
 use crate::models::{Models, VaeHandle};
-use crate::survey::{Review, Surveyed, near, refuse};
 
 /// Frames to a latent.
 pub(crate) static ENCODE: NodeDef = NodeDef {
@@ -35,7 +35,7 @@ pub(crate) static ENCODE: NodeDef = NodeDef {
         ],
         traits: Traits::EXPENSIVE,
     },
-    survey: survey_encode,
+    infer: infer_encode,
     run: encode,
 };
 
@@ -66,7 +66,7 @@ pub(crate) static DECODE: NodeDef = NodeDef {
         ],
         traits: Traits::EXPENSIVE,
     },
-    survey: survey_decode,
+    infer: infer_decode,
     run: decode,
 };
 
@@ -96,7 +96,7 @@ fn needed(part: &VaeHandle, peak: Peak) -> u64 {
     part.weight_bytes() / 2 + peak.total() as u64
 }
 
-fn check_side(part: &VaeHandle, axis: &str, side: usize) -> Result<usize, Objection> {
+fn check_side(part: &VaeHandle, axis: &str, side: usize) -> Result<usize, PlanError> {
     let factor = part.config.spatial_factor();
     if side > 0 && side.is_multiple_of(factor) {
         return Ok(side / factor);
@@ -104,14 +104,14 @@ fn check_side(part: &VaeHandle, axis: &str, side: usize) -> Result<usize, Object
     let near = near(side, 0, factor);
     let message =
         format!("{axis} must be a multiple of {factor} for this VAE, found {side}; {near}");
-    Err(Objection::at("frames", message).hint("a `frames.resize` node brings frames to a size"))
+    Err(PlanError::at("frames", message).hint("a `frames.resize` node brings frames to a size"))
 }
 
-fn survey_encode(_: &Services, facts: &Facts) -> Surveyed {
-    let mut review = Review::new(facts);
+fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
+    let mut review = InferCx::new(facts);
     let part = review.part::<VaeHandle>("vae");
     let (Some(part), Some(frames)) = (part, review.frames("frames")) else {
-        return review.finish(Survey::default());
+        return review.finish(StepInfo::default());
     };
     let height = review.take(check_side(&part, "height", frames.height));
     let width = review.take(check_side(&part, "width", frames.width));
@@ -119,29 +119,29 @@ fn survey_encode(_: &Services, facts: &Facts) -> Surveyed {
     let count = count.and_then(|count| review.take(count));
     let tile = tiles(&part, review.size("tile").unwrap_or(0));
     let peak = encode_peak(&part.config, [frames.height, frames.width], tile);
-    let mut survey = Survey { memory: needed(&part, peak), ..Survey::default() };
+    let mut infer = StepInfo { memory: needed(&part, peak), ..StepInfo::default() };
     if let (Some(height), Some(width), Some(count)) = (height, width, count) {
         let shape = [part.config.z_dim, count, height, width];
-        survey.memory += 4 * shape.iter().product::<usize>() as u64;
-        survey.outputs = vec![Fact::own(LatentFact { shape, space: Some(part.space()) })];
+        infer.memory += 4 * shape.iter().product::<usize>() as u64;
+        infer.outputs = vec![Fact::typed(LatentFact { shape, space: Some(part.space()) })];
     }
-    review.finish(survey)
+    review.finish(infer)
 }
 
 /// Refuses latents of another space than this autoencoder's; of unknown ones, other channels.
 ///
 /// Spaces are compared by their sizes: one autoencoder may lie in several models.
-fn check_latent(part: &VaeHandle, channels: usize, space: Option<&Space>) -> Result<(), Objection> {
+fn check_latent(part: &VaeHandle, channels: usize, space: Option<&Space>) -> Result<(), PlanError> {
     let own = part.space();
     if channels != own.channels {
         let message =
             format!("this VAE has latents of {} channels, found {channels}", own.channels);
-        return Err(Objection::at("latent", message)
+        return Err(PlanError::at("latent", message)
             .hint("decode with the VAE of the model that the latent was made for"));
     }
     let fits = |space: &&Space| (space.spatial, space.temporal) == (own.spatial, own.temporal);
     match space.filter(|space| !fits(space)) {
-        Some(other) => Err(Objection::at(
+        Some(other) => Err(PlanError::at(
             "latent",
             format!(
                 "the latent stands for {}×{}×{} pixels in time and space, this VAE's for {}×{}×{}",
@@ -157,11 +157,11 @@ fn check_latent(part: &VaeHandle, channels: usize, space: Option<&Space>) -> Res
     }
 }
 
-fn survey_decode(_: &Services, facts: &Facts) -> Surveyed {
-    let mut review = Review::new(facts);
+fn infer_decode(_: &Services, facts: &Facts) -> InferResult {
+    let mut review = InferCx::new(facts);
     let part = review.part::<VaeHandle>("vae");
     let (Some(part), Some(latent)) = (part, review.latent("latent")) else {
-        return review.finish(Survey::default());
+        return review.finish(StepInfo::default());
     };
     let [channels, count, height, width] = latent.shape;
     review.take(check_latent(&part, channels, latent.space.as_ref()));
@@ -170,10 +170,10 @@ fn survey_decode(_: &Services, facts: &Facts) -> Surveyed {
     let tile = tiles(&part, review.size("tile").unwrap_or(0));
     let peak = decode_peak(&part.config, [height, width], tile);
     let fact = FramesFact { count: Some(count), height, width, fps: None };
-    review.finish(Survey {
-        outputs: vec![Fact::own(fact)],
+    review.finish(StepInfo {
+        outputs: vec![Fact::typed(fact)],
         memory: needed(&part, peak) + (count * height * width * 3 * 4) as u64,
-        ..Survey::default()
+        ..StepInfo::default()
     })
 }
 

@@ -5,13 +5,13 @@ use std::path::Path;
 
 use kino_node::{Cx, Frames, Inputs, NodeDef, Outputs, Result, Services, Value};
 use kino_port::{
-    Facts, Objection, PortType, Signature, Survey, Traits, edge, path as path_port, ports, real,
+    Facts, PlanError, PortType, Signature, StepInfo, Traits, edge, path as path_port, ports, real,
 };
 use kino_world::media::{Spec, check_size, create, format_of};
 
-use crate::error::{IntoNode, objection};
+use crate::error::{IntoNode, at_port};
 use crate::files::{output, target, target_key, written};
-use crate::survey::{Review, Surveyed};
+use crate::infer::{InferCx, InferResult};
 
 /// The rate of frames that have none.
 const FPS: f64 = 16.0;
@@ -37,7 +37,7 @@ pub(crate) static WRITE: NodeDef = NodeDef {
         outputs: ports![edge("file", PortType::File).about("The file that was written.")],
         traits: Traits::SINK,
     },
-    survey,
+    infer,
     run,
 };
 
@@ -50,20 +50,20 @@ input.\n\n\
 Example:\n    \"file\": (op: \"video.write\", in: {\"frames\": \"frames\"}, with: {\"path\": \
 \"{graph}-{seed}.mp4\", \"fps\": 8}),";
 
-fn survey(services: &Services, facts: &Facts) -> Surveyed {
-    let mut review = Review::new(facts);
+fn infer(services: &Services, facts: &Facts) -> InferResult {
+    let mut review = InferCx::new(facts);
     let frames = review.frames("frames");
-    let Some(path) = facts.text("path") else { return review.finish(Survey::default()) };
+    let Some(path) = facts.text("path") else { return review.finish(StepInfo::default()) };
     let place = review.take(target(services, path));
-    let format = review.take(format_of(Path::new(path)).map_err(objection("path")));
+    let format = review.take(format_of(Path::new(path)).map_err(at_port("path")));
     let mut memory = 0;
     if let (Some(frames), Some(format)) = (frames, format) {
         let fits = check_size(format, frames.width, frames.height);
-        review.take(fits.map_err(objection("frames")));
+        review.take(fits.map_err(at_port("frames")));
         memory = writing(frames.height, frames.width);
     }
     let key = place.map(|place| target_key(&place)).unwrap_or_default();
-    review.finish(Survey { key, memory, ..Survey::default() })
+    review.finish(StepInfo { key, memory, ..StepInfo::default() })
 }
 
 /// Bytes while writing: a frame as numbers, as bytes, as planes, and what an encoder keeps of the
@@ -102,8 +102,8 @@ pub(crate) fn write(cx: &Cx<'_>, frames: &Frames, place: &Path, fps: f64) -> Res
     written(writer.finish().node()?)
 }
 
-/// The objection to several frames where a file holds one.
-pub(crate) fn one_frame(count: usize) -> Objection {
-    Objection::at("frames", format!("a PNG file holds one image, found {count} frames"))
+/// The error to several frames where a file holds one.
+pub(crate) fn one_frame(count: usize) -> PlanError {
+    PlanError::at("frames", format!("a PNG file holds one image, found {count} frames"))
         .hint("number the files, as in frame_%05d.png, or write a video with `video.write`")
 }

@@ -57,14 +57,14 @@ fn switch_chooses_while_planning_and_needs_only_that_side() {
     let bool = |on| Fact::Literal(Literal::Bool(on));
     for (on, side, value) in [(true, "a", 1), (false, "b", 2)] {
         let facts = [("on", bool(on)), ("a", number(1)), ("b", number(2))];
-        let survey = rig.survey("switch", &facts).unwrap();
-        assert_eq!(survey.chosen, Some(side));
-        assert_eq!(survey.outputs[0].literal(), Some(&Literal::Int(value)));
+        let infer = rig.infer("switch", &facts).unwrap();
+        assert_eq!(infer.chosen, Some(side));
+        assert_eq!(infer.outputs[0].literal(), Some(&Literal::Int(value)));
         let chosen = rig.one("switch", &[("on", Value::Bool(on)), (side, int(value))]);
         assert!(matches!(chosen, Value::Int(found) if found == value));
     }
-    let survey = rig.survey("switch", &[("on", Fact::Unknown), ("a", number(1))]).unwrap();
-    assert_eq!(survey.chosen, None);
+    let infer = rig.infer("switch", &[("on", Fact::Unknown), ("a", number(1))]).unwrap();
+    assert_eq!(infer.chosen, None);
     let missing = [("on", Value::Bool(true)), ("b", int(2))];
     assert_eq!(rig.fails("switch", &missing), "input `a`: nothing feeds it");
 }
@@ -128,10 +128,10 @@ fn noise_objects_to_sizes_that_do_not_fit_the_model() {
         rig.objects("latent.noise", &with(96, 3, 17)),
         "height: height must be a multiple of 16 for this model, found 3; near it: 16"
     );
-    let survey = rig.survey("latent.noise", &with(96, 64, 17)).unwrap();
-    let latent: &LatentFact = survey.outputs[0].get().unwrap();
+    let infer = rig.infer("latent.noise", &with(96, 64, 17)).unwrap();
+    let latent: &LatentFact = infer.outputs[0].get().unwrap();
     assert_eq!(latent.shape, [16, 5, 8, 12]);
-    assert_eq!(survey.memory, 16 * 5 * 8 * 12 * 4);
+    assert_eq!(infer.memory, 16 * 5 * 8 * 12 * 4);
     let run = [
         ("vae", rig.model("embedded:shapes").vae),
         ("width", int(96)),
@@ -231,7 +231,7 @@ fn sizes_follow_and_rates_stay() {
     assert_eq!((large.count(), large.height(), large.width()), (5, 24, 36));
     let all = values(&large.whole().unwrap());
     assert!(all.iter().all(|v| (0.0..=1.0).contains(v)), "Lanczos overshoots, frames do not");
-    let fact = Fact::own(FramesFact { count: Some(5), height: 8, width: 12, fps: Some(12.0) });
+    let fact = Fact::typed(FramesFact { count: Some(5), height: 8, width: 12, fps: Some(12.0) });
     let planned = rig.fact("upscale", &[("frames", fact.clone()), ("factor", number(3))], 0);
     let expected = FramesFact { count: Some(5), height: 24, width: 36, fps: Some(12.0) };
     assert_eq!(planned.get(), Some(&expected));
@@ -240,7 +240,7 @@ fn sizes_follow_and_rates_stay() {
         "-: no size is given (give `width`, `height`, or both)"
     );
     let latent =
-        Fact::own(TensorFact { shape: vec![16, 5, 8, 12], dtype: candle_core::DType::F32 });
+        Fact::typed(TensorFact { shape: vec![16, 5, 8, 12], dtype: candle_core::DType::F32 });
     assert_eq!(
         rig.objects("upscale", &[("frames", latent)]),
         "frames: frames are [count, height, width, 3], found a tensor [16, 5, 8, 12]"

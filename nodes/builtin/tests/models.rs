@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use common::{Model, Rig, close, distance, int, named, reference, several, text};
-use kino_node::{Cancel, Error, Guidance, Guider, Moment, Services, Spill, Value};
+use kino_node::{Cancel, Error, Guidance, Guider, SamplingStep, Services, Spill, Value};
 use kino_nodes::{Models, TextHandle};
 use kino_world::{Folders, read_image};
 
@@ -252,12 +252,12 @@ impl Guider for Interrupting {
 }
 
 impl Guidance for Interrupting {
-    fn guides(&self, _: Moment) -> bool {
+    fn guides(&self, _: SamplingStep) -> bool {
         self.0.cancel();
         false
     }
 
-    fn guide(&mut self, _: Moment, with_text: &Tensor, _: &Tensor) -> Result<Tensor, Error> {
+    fn guide(&mut self, _: SamplingStep, with_text: &Tensor, _: &Tensor) -> Result<Tensor, Error> {
         Ok(with_text.clone())
     }
 }

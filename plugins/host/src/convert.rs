@@ -150,7 +150,7 @@ impl Item {
                 let fields = fields.into_iter();
                 let fields = fields.map(|(name, item)| Ok((name, item.into_value()?)));
                 let fields = fields.collect::<Result<_>>()?;
-                Value::Own(Arc::new(Record { ty: own.into(), fields }))
+                Value::Custom(Arc::new(Record { ty: own.into(), fields }))
             }
             other => {
                 return Err(Error::advised(

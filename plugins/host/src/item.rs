@@ -96,7 +96,7 @@ impl Item {
                 | Value::Latent(_)
                 | Value::Patches(_)
                 | Value::Frames(_)
-                | Value::Own(_) => Kind::Record,
+                | Value::Custom(_) => Kind::Record,
                 Value::Part(_) | Value::Guider(_) | Value::File(_) => Kind::Opaque,
             },
             Item::Bytes(_) => Kind::Bytes,
@@ -110,7 +110,7 @@ impl Item {
     /// The name of its type.
     pub fn type_name(&self) -> &str {
         match self {
-            Item::Value(Value::Own(record)) => &record.ty,
+            Item::Value(Value::Custom(record)) => &record.ty,
             Item::Value(Value::Part(_)) => "Part",
             Item::Value(value) => value.kind(),
             Item::Bytes(_) => "Bytes",
@@ -165,7 +165,7 @@ impl Item {
     pub fn len(&self) -> usize {
         match self {
             Item::Value(Value::List(items)) => items.len(),
-            Item::Value(Value::Own(record)) => record.fields.len(),
+            Item::Value(Value::Custom(record)) => record.fields.len(),
             Item::List(items) | Item::Fields(_, items) => items.len(),
             Item::Chunks(frames) => frames.chunk_count(),
             other => other.field_names().len(),
@@ -193,7 +193,7 @@ impl Item {
             Item::Value(Value::List(items)) => {
                 items.get(index).and_then(|(name, _)| name.as_deref()).unwrap_or_default()
             }
-            Item::Value(Value::Own(record)) => {
+            Item::Value(Value::Custom(record)) => {
                 record.fields.get(index).map(|(name, _)| &**name).unwrap_or_default()
             }
             Item::List(items) | Item::Fields(_, items) => {
@@ -210,7 +210,7 @@ impl Item {
             Item::Value(Value::List(items)) => {
                 items.get(index).map(|(_, value)| Item::Value(value.clone())).ok_or_else(missing)
             }
-            Item::Value(Value::Own(record)) => {
+            Item::Value(Value::Custom(record)) => {
                 let field = record.fields.get(index);
                 field.map(|(_, value)| Item::Value(value.clone())).ok_or_else(missing)
             }
@@ -230,7 +230,7 @@ impl Item {
         let tensor = |tensor: &Tensor| Some(Item::Value(Value::Tensor(tensor.clone())));
         let int = |value: usize| Some(Item::Value(Value::Int(value as i128)));
         Ok(match self {
-            Item::Value(Value::Own(record)) => {
+            Item::Value(Value::Custom(record)) => {
                 let field = record.fields.iter().find(|(field, _)| **field == *name);
                 field.map(|(_, value)| Item::Value(value.clone()))
             }

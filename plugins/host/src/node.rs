@@ -5,10 +5,10 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use kino_contract::NodeSpec;
 use kino_node::{
-    Cancel, Cx, Error, Guidance, Guider, Inputs, Moment, Node, Outputs, Result, Services, Spill,
-    Value,
+    Cancel, Cx, Error, Guidance, Guider, Inputs, Node, Outputs, Result, SamplingStep, Services,
+    Spill, Value,
 };
-use kino_port::{Fact, Facts, Objection, Port, Signature, Survey};
+use kino_port::{Fact, Facts, PlanError, Port, Signature, StepInfo};
 
 use crate::artifact::{Call, Instance};
 use crate::plugin::Plugin;
@@ -26,9 +26,9 @@ impl Node for PluginNode {
 
     /// The key holds the build and the files that it may read. An output that is like an input is
     /// known as far as that is.
-    fn survey(&self, _: &Services, facts: &Facts) -> Result<Survey, Vec<Objection>> {
+    fn infer(&self, _: &Services, facts: &Facts) -> Result<StepInfo, Vec<PlanError>> {
         let reads = self.plugin.files.stand();
-        let reads = reads.map_err(|error| vec![Objection::new(error.to_string())])?;
+        let reads = reads.map_err(|error| vec![PlanError::new(error.to_string())])?;
         let mut key = self.plugin.sha256.clone().into_bytes();
         for read in &reads {
             key.extend((read.path.len() as u64).to_le_bytes());
@@ -41,7 +41,7 @@ impl Node for PluginNode {
             port.and_then(|port| facts.get(&port.name)).cloned().unwrap_or(Fact::Unknown)
         };
         let outputs = self.spec.like.iter().map(fact).collect();
-        Ok(Survey { outputs, key, reads, ..Survey::default() })
+        Ok(StepInfo { outputs, key, reads, ..StepInfo::default() })
     }
 
     fn run(&self, cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
@@ -204,13 +204,13 @@ struct PluginGuidance {
 }
 
 impl Guidance for PluginGuidance {
-    fn guides(&self, moment: Moment) -> bool {
-        let at = moment.step as f64 / moment.of.max(1) as f64;
+    fn guides(&self, step: SamplingStep) -> bool {
+        let at = step.index as f64 / step.count.max(1) as f64;
         let end = |name, open| self.guider.parameter(name).unwrap_or(open);
         at >= end("from", 0.0) && at < end("to", 1.0)
     }
 
-    fn guide(&mut self, moment: Moment, with_text: &Tensor, without: &Tensor) -> Result<Tensor> {
+    fn guide(&mut self, now: SamplingStep, with_text: &Tensor, without: &Tensor) -> Result<Tensor> {
         let PluginGuider { plugin, spec, step, parameters, device, spill } = &self.guider;
         let call = Call {
             plugin: &plugin.id,
@@ -225,9 +225,9 @@ impl Guidance for PluginGuidance {
             listener: None,
         };
         let mut inputs = vec![
-            Some(Value::Int(moment.step as i128)),
-            Some(Value::Int(moment.of as i128)),
-            Some(Value::Real(moment.sigma.0)),
+            Some(Value::Int(now.index as i128)),
+            Some(Value::Int(now.count as i128)),
+            Some(Value::Real(now.sigma.0)),
             Some(Value::Tensor(with_text.clone())),
             Some(Value::Tensor(without.clone())),
         ];

@@ -72,7 +72,7 @@ impl Extent {
         };
         match value {
             Value::List(items) => items.iter().for_each(|(_, item)| add(item)),
-            Value::Own(record) => record.fields.iter().for_each(|(_, field)| add(field)),
+            Value::Custom(record) => record.fields.iter().for_each(|(_, field)| add(field)),
             _ => {}
         }
         all

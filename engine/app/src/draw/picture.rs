@@ -93,6 +93,6 @@ pub(crate) fn colour(ty: &PortType) -> &'static str {
         PortType::Tensor => "#4338ca",
         PortType::File => "#374151",
         PortType::List(of) => colour(of),
-        PortType::Any | PortType::Own(_) => "#6b7280",
+        PortType::Any | PortType::Custom(_) => "#6b7280",
     }
 }

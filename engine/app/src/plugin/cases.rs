@@ -272,7 +272,7 @@ fn own(
                 _ => tensor,
             })
         }
-        PortType::Own(name) => {
+        PortType::Custom(name) => {
             let told = about.descriptor.type_of(name);
             let mut fields = Vec::new();
             for field in told.map_or(&[][..], |told| &told.fields) {
@@ -280,7 +280,7 @@ fn own(
                     fields.push((field.name.as_ref().into(), value));
                 }
             }
-            Value::Own(Arc::new(Record { ty: name.as_ref().into(), fields }))
+            Value::Custom(Arc::new(Record { ty: name.as_ref().into(), fields }))
         }
         PortType::List(of) => {
             Value::List(vec![(None, own(of, case, draws, about, depth + 1)?)].into())

@@ -296,7 +296,9 @@ fn apart(a: &Value, b: &Value) -> Option<String> {
         Some((tensor.dims().to_vec(), flat.to_vec1().ok()?))
     };
     match (a, b) {
-        (Value::Own(a), Value::Own(b)) if a.ty == b.ty && a.fields.len() == b.fields.len() => {
+        (Value::Custom(a), Value::Custom(b))
+            if a.ty == b.ty && a.fields.len() == b.fields.len() =>
+        {
             let mut pairs = a.fields.iter().zip(&b.fields);
             pairs.find_map(|((name, a), (_, b))| Some(format!("field `{name}` {}", apart(a, b)?)))
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use kino_host::{Artifact, BuildKind, Files, Granted, Limits, Plugin};
-use kino_node::{Cancel, Cx, Error, Inputs, Moment, Node, Result, Services, Spill, Value};
+use kino_node::{Cancel, Cx, Error, Inputs, Node, Result, SamplingStep, Services, Spill, Value};
 use kino_port::Sigma;
 use serde::{Deserialize, Serialize};
 
@@ -215,7 +215,8 @@ impl Probe<'_> {
         let mut guidance = guider.begin(cancel);
         let mut velocities = Vec::new();
         for step in 0..3 {
-            let moment = Moment { step, of: 3, sigma: Sigma(1.0 - step as f64 / 3.0) };
+            let moment =
+                SamplingStep { index: step, count: 3, sigma: Sigma(1.0 - step as f64 / 3.0) };
             velocities.push(Some(Value::Tensor(guidance.guide(moment, &with, &without)?)));
         }
         Ok(velocities)

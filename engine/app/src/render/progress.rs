@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use kino_runtime::{Cached, Event, Outlook};
+use kino_runtime::{CacheStatus, Cached, Event};
 use serde::Serialize;
 
 use super::gather::{Gather, Stream};
@@ -152,7 +152,7 @@ fn line(event: &Event, paint: Paint, columns: Columns) -> Option<String> {
 /// How much of a plan will happen, and how wide its columns are.
 fn overview(event: &Event) -> Option<(usize, Columns)> {
     let Event::Planned { steps } = event else { return None };
-    let shown = steps.iter().filter(|step| step.outlook != Outlook::Unneeded);
+    let shown = steps.iter().filter(|step| step.status != CacheStatus::Pruned);
     let name = shown.clone().map(|step| width(&step.name)).max().unwrap_or(0).min(24);
     let op = shown.clone().map(|step| width(&step.op)).max().unwrap_or(0).clamp(14, 32);
     Some((shown.count(), Columns { name, op }))
@@ -384,7 +384,7 @@ mod tests {
         let step = |index| PlannedStep {
             name: format!("step{index}").into(),
             op: "math".into(),
-            outlook: Outlook::Run,
+            status: CacheStatus::Run,
             memory: 0,
         };
         Event::Planned { steps: (0..steps).map(step).collect() }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use kino_graph::{Catalog, Graph, Item, Key, Plan};
 use kino_node::Registry;
-use kino_port::{Facts, Literal, Objection, PortType, Signature, Survey};
+use kino_port::{Facts, Literal, PlanError, PortType, Signature, StepInfo};
 use kino_runtime::NodeCatalog;
 
 use crate::args;
@@ -169,10 +169,10 @@ impl Catalog for Noting<'_> {
         self.nodes.names()
     }
 
-    fn survey(&self, op: &str, facts: &Facts) -> Result<Survey, Vec<Objection>> {
+    fn infer(&self, op: &str, facts: &Facts) -> Result<StepInfo, Vec<PlanError>> {
         self.note(op, facts);
-        let survey = self.nodes.survey(op, facts)?;
-        self.seen.borrow_mut().extend(survey.reads.iter().map(|read| read.path.clone()));
-        Ok(survey)
+        let infer = self.nodes.infer(op, facts)?;
+        self.seen.borrow_mut().extend(infer.reads.iter().map(|read| read.path.clone()));
+        Ok(infer)
     }
 }

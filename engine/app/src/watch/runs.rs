@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use kino_graph::{Input, Key, Plan};
 use kino_node::Cancel;
-use kino_runtime::{Outlook, Stop};
+use kino_runtime::{CacheStatus, Stop};
 use kino_world::Change;
 
 use super::Signal;
@@ -96,9 +96,9 @@ impl Runs {
     }
 
     /// Begins a run; those before it make way.
-    pub(super) fn begin(&mut self, generation: Arc<Generation>, outlook: &[Outlook]) {
-        let steps = generation.plan.steps.iter().zip(outlook);
-        let needed = steps.filter(|(_, own)| matches!(own, Outlook::Run | Outlook::Maybe));
+    pub(super) fn begin(&mut self, generation: Arc<Generation>, status: &[CacheStatus]) {
+        let steps = generation.plan.steps.iter().zip(status);
+        let needed = steps.filter(|(_, own)| matches!(own, CacheStatus::Run | CacheStatus::Lazy));
         let needed: Vec<Key> = needed.map(|(step, _)| step.key).collect();
         for run in &self.running {
             let doubtful = |key: &&Key| !run.doubtful.contains(*key);

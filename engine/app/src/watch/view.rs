@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use kino_graph::{Change, Diagnostics, Diff, Plan};
-use kino_runtime::{Event, Outlook};
+use kino_runtime::{CacheStatus, Event};
 use kino_world::ChangeKind;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -82,8 +82,8 @@ impl View {
     }
 
     /// What a new plan changes: which nodes will run, and why.
-    pub(crate) fn diff(&self, diff: &Diff, plan: &Plan, outlook: &[Outlook]) {
-        let outlook = |name: &str| plan.step(name).map(|(at, _)| outlook[at]);
+    pub(crate) fn diff(&self, diff: &Diff, plan: &Plan, status: &[CacheStatus]) {
+        let status = |name: &str| plan.step(name).map(|(at, _)| status[at]);
         if self.screen.json {
             let changes = diff.changes.iter().map(|(name, change)| {
                 let (kind, why) = match change {
@@ -91,7 +91,7 @@ impl View {
                     Change::Removed => ("removed", &[][..]),
                     Change::Changed(why) => ("changed", &why[..]),
                 };
-                json!({ "name": &**name, "change": kind, "why": why, "outlook": outlook(name) })
+                json!({ "name": &**name, "change": kind, "why": why, "status": status(name) })
             });
             let changes: Vec<Value> = changes.collect();
             let unchanged = diff.unchanged;
@@ -102,9 +102,9 @@ impl View {
         let paint = self.screen.err;
         let mut text = String::new();
         for (name, change) in &diff.changes {
-            let cached = match outlook(name) {
-                Some(Outlook::Memory | Outlook::Disk) => paint.good("  cached"),
-                Some(Outlook::Unneeded) => paint.dim("  not needed"),
+            let cached = match status(name) {
+                Some(CacheStatus::Memory | CacheStatus::Disk) => paint.good("  cached"),
+                Some(CacheStatus::Pruned) => paint.dim("  not needed"),
                 _ => String::new(),
             };
             let name = paint.name(name);

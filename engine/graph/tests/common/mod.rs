@@ -6,13 +6,13 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use kino_graph::{Catalog, Diagnostics, Graph, Plan, Settings, Sources};
-use kino_port::{Fact, Facts, Literal, Objection, PortType, Read, Signature, Survey, Traits};
+use kino_port::{Fact, Facts, Literal, PlanError, PortType, Read, Signature, StepInfo, Traits};
 use kino_port::{bool, edge, int, list, path, ports, real, text};
 
 /// A catalog that counts how often it is asked.
 pub(crate) struct Nodes {
     signatures: Vec<Signature>,
-    pub(crate) surveys: RefCell<Vec<String>>,
+    pub(crate) infers: RefCell<Vec<String>>,
     /// What `read` finds in its file.
     pub(crate) content: RefCell<String>,
 }
@@ -99,7 +99,7 @@ pub(crate) fn nodes() -> Nodes {
             Traits::LIGHT,
         ),
     ];
-    Nodes { signatures, surveys: RefCell::default(), content: RefCell::new("one".into()) }
+    Nodes { signatures, infers: RefCell::default(), content: RefCell::new("one".into()) }
 }
 
 impl Catalog for Nodes {
@@ -111,33 +111,33 @@ impl Catalog for Nodes {
         self.signatures.iter().map(|signature| &*signature.name).collect()
     }
 
-    fn survey(&self, op: &str, facts: &Facts) -> Result<Survey, Vec<Objection>> {
-        self.surveys.borrow_mut().push(op.to_owned());
-        let mut survey = Survey::default();
+    fn infer(&self, op: &str, facts: &Facts) -> Result<StepInfo, Vec<PlanError>> {
+        self.infers.borrow_mut().push(op.to_owned());
+        let mut infer = StepInfo::default();
         match op {
             "add" => {
                 if let (Some(a), Some(b)) = (facts.real("a"), facts.real("b")) {
-                    survey.outputs.push(Fact::Literal(Literal::Real(a + b)));
+                    infer.outputs.push(Fact::Literal(Literal::Real(a + b)));
                 }
             }
             "noise" => {
                 let frames = facts.int("frames").unwrap_or(1);
                 if (frames - 1) % 4 != 0 {
-                    let objection =
-                        Objection::at("frames", format!("expected 4k+1 frames, found {frames}"));
-                    return Err(vec![objection.hint("near it: 13 and 17")]);
+                    let error =
+                        PlanError::at("frames", format!("expected 4k+1 frames, found {frames}"));
+                    return Err(vec![error.hint("near it: 13 and 17")]);
                 }
             }
             "read" => {
                 let hash = self.content.borrow().clone();
-                survey.key = hash.clone().into_bytes();
+                infer.key = hash.clone().into_bytes();
                 let path = facts.text("path").unwrap_or_default().to_owned();
-                survey.reads.push(Read { path, hash });
+                infer.reads.push(Read { path, hash });
             }
-            "switch" => survey.chosen = facts.bool("on").map(|on| if on { "a" } else { "b" }),
+            "switch" => infer.chosen = facts.bool("on").map(|on| if on { "a" } else { "b" }),
             _ => {}
         }
-        Ok(survey)
+        Ok(infer)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use kino_graph::Input;
 use kino_port::Literal;
-use kino_runtime::{Cached, Event, Options, Outlook};
+use kino_runtime::{CacheStatus, Cached, Event, Options};
 
 use crate::nodes::Log;
 use crate::rig::{Draft, Rig, int, lit, of, on_disk, run};
@@ -49,23 +49,23 @@ fn disk_keeps_what_is_expensive_across_runtimes() {
 }
 
 #[test]
-fn outlook_tells_what_the_run_then_does() {
+fn the_status_tells_what_the_run_then_does() {
     let folder = tempfile::tempdir().unwrap();
     let mut draft = Draft::chain();
     let d = draft.add("d", "add", vec![of(2), lit(1000)]);
     draft.give(d, 0);
     let rig = Rig::on_disk(folder.path());
-    assert_eq!(rig.outlook(&draft), [Outlook::Run; 4]);
+    assert_eq!(rig.status(&draft), [CacheStatus::Run; 4]);
     rig.run(&draft);
-    use Outlook::{Disk, Run, Unneeded};
-    assert_eq!(rig.outlook(&draft), [Unneeded, Unneeded, Disk, Run]);
+    use CacheStatus::{Disk, Pruned, Run};
+    assert_eq!(rig.status(&draft), [Pruned, Pruned, Disk, Run]);
     let planned = |event: &Event| match event {
-        Event::Planned { steps } => Some(steps.iter().map(|step| step.outlook).collect::<Vec<_>>()),
+        Event::Planned { steps } => Some(steps.iter().map(|step| step.status).collect::<Vec<_>>()),
         _ => None,
     };
     rig.run(&draft);
     let planned: Vec<_> = rig.events.lock().unwrap().iter().filter_map(planned).collect();
-    assert_eq!(planned, [vec![Run; 4], vec![Unneeded, Unneeded, Disk, Run]]);
+    assert_eq!(planned, [vec![Run; 4], vec![Pruned, Pruned, Disk, Run]]);
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn switch(on: Input) -> Draft {
 fn a_switch_evaluates_only_what_it_chose() {
     for threads in 1..4 {
         let rig = Rig::threads(threads);
-        assert_eq!(rig.outlook(&switch(lit(0)))[1..5], [Outlook::Maybe; 4]);
+        assert_eq!(rig.status(&switch(lit(0)))[1..5], [CacheStatus::Lazy; 4]);
         assert_eq!(rig.evaluated(&switch(lit(0))), ["a", "on", "root", "value"]);
         assert_eq!(rig.evaluated(&switch(lit(1))), ["b", "before", "on", "root", "value"]);
         assert_eq!(int(&rig.run(&switch(lit(0))), "value"), Some(12));

@@ -8,10 +8,10 @@ use std::{borrow::Cow, fs};
 use candle_core::{Device, Tensor};
 use kino_node::{
     Cancel, Cx, Error, FileOut, Inputs, NodeDef, Outputs, Part, Registry, Result, Services, Value,
-    no_survey,
+    no_infer,
 };
 use kino_port::{
-    Facts, Objection, Port, PortType, Signature, Survey, Traits, edge, int, list, optional, path,
+    Facts, PlanError, Port, PortType, Signature, StepInfo, Traits, edge, int, list, optional, path,
     ports,
 };
 
@@ -51,16 +51,16 @@ const fn node(
     traits: Traits,
     run: Run,
 ) -> NodeDef {
-    surveyed(name, inputs, outputs, traits, run, no_survey)
+    inferred(name, inputs, outputs, traits, run, no_infer)
 }
 
-const fn surveyed(
+const fn inferred(
     name: &'static str,
     inputs: Cow<'static, [Port]>,
     outputs: Cow<'static, [Port]>,
     traits: Traits,
     run: Run,
-    survey: fn(&Services, &Facts) -> Result<Survey, Vec<Objection>>,
+    infer: fn(&Services, &Facts) -> Result<StepInfo, Vec<PlanError>>,
 ) -> NodeDef {
     let signature = Signature {
         name: Cow::Borrowed(name),
@@ -70,7 +70,7 @@ const fn surveyed(
         outputs,
         traits,
     };
-    NodeDef { signature, survey, run }
+    NodeDef { signature, infer, run }
 }
 
 const VALUE: Cow<'static, [Port]> = ports![edge("value", PortType::Int)];
@@ -124,7 +124,7 @@ static STEPS: NodeDef = node("steps", TWO, VALUE, Traits::LIGHT, |cx, inputs| {
     add(cx, inputs)
 });
 static WRONG: NodeDef = node("wrong", TWO, VALUE, Traits::LIGHT, |_, _| Ok(vec![None]));
-static SWITCH: NodeDef = surveyed(
+static SWITCH: NodeDef = inferred(
     "switch",
     ports![
         edge("on", PortType::Bool),
@@ -258,7 +258,7 @@ fn hang(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     add(cx, inputs)
 }
 
-fn choose(_: &Services, facts: &Facts) -> Result<Survey, Vec<Objection>> {
+fn choose(_: &Services, facts: &Facts) -> Result<StepInfo, Vec<PlanError>> {
     let chosen = facts.bool("on").map(|on| if on { "a" } else { "b" });
-    Ok(Survey { chosen, ..Survey::default() })
+    Ok(StepInfo { chosen, ..StepInfo::default() })
 }

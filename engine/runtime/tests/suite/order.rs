@@ -198,7 +198,7 @@ fn events_are_tagged_json() {
     let json: Vec<serde_json::Value> =
         events.iter().map(|event| serde_json::to_value(event).unwrap()).collect();
     assert_eq!(json[0]["event"], "planned");
-    assert_eq!(json[0]["steps"][0]["outlook"], "run");
+    assert_eq!(json[0]["steps"][0]["status"], "run");
     assert_eq!(
         json[2],
         serde_json::json!({

@@ -6,8 +6,8 @@ use std::thread::{scope, yield_now};
 
 use kino_graph::{Catalog, Input, Key};
 use kino_node::{Cancel, Cx, Inputs, Node, Outputs, Registry, Result, Services, Value};
-use kino_port::{Facts, Objection, PortType, Signature, Survey, Traits, edge, int, ports};
-use kino_runtime::{Outlook, Report, Stop};
+use kino_port::{Facts, PlanError, PortType, Signature, StepInfo, Traits, edge, int, ports};
+use kino_runtime::{CacheStatus, Report, Stop};
 
 use crate::nodes::registry;
 use crate::rig::{Draft, Rig, all, int as number, lit, of, run, sorted};
@@ -51,8 +51,8 @@ impl Node for Answer {
         &self.1
     }
 
-    fn survey(&self, _: &Services, _: &Facts) -> Result<Survey, Vec<Objection>> {
-        Ok(Survey::default())
+    fn infer(&self, _: &Services, _: &Facts) -> Result<StepInfo, Vec<PlanError>> {
+        Ok(StepInfo::default())
     }
 
     fn run(&self, _: &mut Cx<'_>, _: &Inputs<'_>) -> Result<Outputs> {
@@ -65,8 +65,8 @@ impl Node for Patient {
         &self.1
     }
 
-    fn survey(&self, _: &Services, _: &Facts) -> Result<Survey, Vec<Objection>> {
-        Ok(Survey::default())
+    fn infer(&self, _: &Services, _: &Facts) -> Result<StepInfo, Vec<PlanError>> {
+        Ok(StepInfo::default())
     }
 
     fn run(&self, cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
@@ -144,7 +144,7 @@ fn a_catalog_stays_what_it_is() {
     let after = rig.runtime.catalog();
     rig.runtime.reload(registry());
     assert!(after.signature("answer").is_some() && after.names().contains(&"answer"));
-    assert!(after.survey("answer", &Facts::default()).is_ok());
+    assert!(after.infer("answer", &Facts::default()).is_ok());
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn a_newer_run_takes_over_what_it_needs_and_the_rest_is_cancelled() {
     });
     assert_eq!(gate.computed.load(Ordering::SeqCst), 2, "`kept` once, `fresh` once");
     assert_eq!(gate.cancelled.load(Ordering::SeqCst), 1);
-    assert_eq!(rig.outlook(&new)[2], Outlook::Memory);
+    assert_eq!(rig.status(&new)[2], CacheStatus::Memory);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use candle_core::Device;
 use kino_graph::{Input, Item, Key, Plan, Source, Step};
 use kino_node::{Cancel, Services, Spill, Value};
 use kino_port::Literal;
-use kino_runtime::{DiskCache, Event, Options, Outlook, Report, Runtime};
+use kino_runtime::{CacheStatus, DiskCache, Event, Options, Report, Runtime};
 
 use crate::nodes::{Log, registry};
 
@@ -133,8 +133,8 @@ impl Rig {
         sorted(&report.evaluated)
     }
 
-    pub(crate) fn outlook(&self, draft: &Draft) -> Vec<Outlook> {
-        self.runtime.outlook(&draft.plan)
+    pub(crate) fn status(&self, draft: &Draft) -> Vec<CacheStatus> {
+        self.runtime.status(&draft.plan)
     }
 }
 

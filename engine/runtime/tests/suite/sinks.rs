@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use kino_graph::Input;
 use kino_node::Value;
 use kino_port::Literal;
-use kino_runtime::{Cached, Event, Options, Outlook};
+use kino_runtime::{CacheStatus, Cached, Event, Options};
 
 use crate::nodes::Log;
 use crate::rig::{Draft, Rig, lit, of, on_disk};
@@ -37,7 +37,7 @@ fn a_sink_runs_again_when_its_file_is_gone_or_changed() {
         let draft = written(&path, 41);
         assert_eq!(rig.evaluated(&draft), ["file", "kept"]);
         assert_eq!(rig.evaluated(&draft), [""; 0]);
-        assert_eq!(rig.outlook(&draft), [Outlook::Unneeded, Outlook::Disk]);
+        assert_eq!(rig.status(&draft), [CacheStatus::Pruned, CacheStatus::Disk]);
         fs::remove_file(&path).unwrap();
         assert_eq!(rig.evaluated(&draft), ["file"]);
         fs::write(&path, "43").unwrap();

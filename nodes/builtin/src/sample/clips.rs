@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use kino_models::dit::{Context, Dit, Grid, Timesteps};
-use kino_node::{Clip, Conditioning, Guidance, Moment, Result};
-use kino_port::Objection;
+use kino_node::{Clip, Conditioning, Guidance, Result, SamplingStep};
+use kino_port::PlanError;
 
 use crate::error::IntoNode;
 
@@ -43,7 +43,7 @@ impl Text {
 pub(super) fn texts_of_clips(
     texts: &[Option<&str>],
     clips: &[Clip],
-) -> Result<Vec<usize>, Objection> {
+) -> Result<Vec<usize>, PlanError> {
     if texts.len() == 1 {
         return Ok(vec![0; clips.len()]);
     }
@@ -52,7 +52,7 @@ pub(super) fn texts_of_clips(
             1 => "expected one text for one clip".to_owned(),
             count => format!("expected one text, or one for each of the {count} clips"),
         };
-        return Err(Objection::at("text", format!("{expected}, found {}", texts.len())));
+        return Err(PlanError::at("text", format!("{expected}, found {}", texts.len())));
     }
     let named = texts.iter().all(Option::is_some) && clips.iter().all(|clip| clip.name.is_some());
     if !named {
@@ -62,7 +62,7 @@ pub(super) fn texts_of_clips(
         texts.iter().position(|text| *text == clip.name.as_deref()).ok_or_else(|| {
             let names: Vec<&str> = texts.iter().flatten().copied().collect();
             let clip = clip.name.as_deref().unwrap_or_default();
-            Objection::at("text", format!("there is no text for the clip `{clip}`"))
+            PlanError::at("text", format!("there is no text for the clip `{clip}`"))
                 .hint(format!("the texts are: {}", names.join(", ")))
         })
     };
@@ -86,13 +86,13 @@ impl Packed {
         &mut self,
         x: &Tensor,
         timestep: f64,
-        moment: Moment,
+        step: SamplingStep,
         guidances: &mut [Box<dyn Guidance>],
         tick: &mut Tick<'_>,
     ) -> Result<Tensor> {
         let all: Vec<usize> = (0..self.grids.len()).collect();
         let guided: Vec<usize> =
-            all.iter().copied().filter(|clip| guidances[*clip].guides(moment)).collect();
+            all.iter().copied().filter(|clip| guidances[*clip].guides(step)).collect();
         self.prepare(&guided)?;
         let (with, without) = (self.calls(&all, false), self.calls(&guided, true));
         if guided.is_empty() {
@@ -115,7 +115,7 @@ impl Packed {
             if guided.contains(&clip) {
                 let without = without.narrow(0, at_without, grid.tokens())?;
                 at_without += grid.tokens();
-                velocity = guidances[clip].guide(moment, &velocity, &without)?;
+                velocity = guidances[clip].guide(step, &velocity, &without)?;
             }
             joined.push(velocity);
         }
@@ -205,7 +205,7 @@ mod tests {
     fn texts_go_to_clips_by_name_else_in_order() {
         let (wide, tall) = (Some("wide"), Some("tall"));
         let check = |texts: &[Option<&str>], names: &[Option<&str>]| {
-            texts_of_clips(texts, &clips(names)).map_err(|objection| objection.message)
+            texts_of_clips(texts, &clips(names)).map_err(|error| error.message)
         };
         assert_eq!(check(&[None], &[wide, tall, None]), Ok(vec![0, 0, 0]));
         assert_eq!(check(&[tall, wide], &[wide, tall]), Ok(vec![1, 0]));

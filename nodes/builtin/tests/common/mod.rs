@@ -1,4 +1,4 @@
-//! Nodes without a graph: inputs by name, defaults filled in, surveys and runs.
+//! Nodes without a graph: inputs by name, defaults filled in, infers and runs.
 #![allow(dead_code, unreachable_pub)] // each test file uses a part
 
 use std::collections::HashMap;
@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use candle_core::{DType, Device, Tensor};
 use kino_node::{Cancel, Cx, Error, Inputs, NodeDef, Outputs, Progress, Services, Spill, Value};
-use kino_port::{Fact, Facts, Literal, Objection, Survey};
+use kino_port::{Fact, Facts, Literal, PlanError, StepInfo};
 use kino_world::Folders;
 
 /// A node of the list.
@@ -91,7 +91,7 @@ impl Rig {
         }
     }
 
-    pub fn survey(&self, op: &str, given: &[(&str, Fact)]) -> Result<Survey, Vec<Objection>> {
+    pub fn infer(&self, op: &str, given: &[(&str, Fact)]) -> Result<StepInfo, Vec<PlanError>> {
         let node = node(op);
         for (name, _) in given {
             assert!(node.signature.input(name).is_some(), "{op} has no input `{name}`");
@@ -103,27 +103,27 @@ impl Rig {
         };
         let ports = node.signature.inputs.iter();
         let entries = ports.map(|port| (port.name.as_ref().into(), fact(port))).collect();
-        (node.survey)(&self.services, &Facts::new(entries))
+        (node.infer)(&self.services, &Facts::new(entries))
     }
 
     /// What is known of an output.
     #[track_caller]
     pub fn fact(&self, op: &str, given: &[(&str, Fact)], output: usize) -> Fact {
-        let survey = self.survey(op, given).unwrap_or_else(|o| panic!("{op}: {o:?}"));
-        survey.outputs.get(output).cloned().unwrap_or_default()
+        let infer = self.infer(op, given).unwrap_or_else(|o| panic!("{op}: {o:?}"));
+        infer.outputs.get(output).cloned().unwrap_or_default()
     }
 
-    /// Every objection, one a line: `port: message (hint)`.
+    /// Every error, one a line: `port: message (hint)`.
     #[track_caller]
     pub fn objects(&self, op: &str, given: &[(&str, Fact)]) -> String {
-        let line = |objection: &Objection| {
-            let port = objection.port.as_deref().unwrap_or("-");
-            let hint = objection.hint.as_ref().map(|hint| format!(" ({hint})"));
-            format!("{port}: {}{}", objection.message, hint.unwrap_or_default())
+        let line = |error: &PlanError| {
+            let port = error.port.as_deref().unwrap_or("-");
+            let hint = error.hint.as_ref().map(|hint| format!(" ({hint})"));
+            format!("{port}: {}{}", error.message, hint.unwrap_or_default())
         };
-        match self.survey(op, given) {
+        match self.infer(op, given) {
             Ok(_) => panic!("{op} does not object"),
-            Err(objections) => objections.iter().map(line).collect::<Vec<_>>().join("\n"),
+            Err(errors) => errors.iter().map(line).collect::<Vec<_>>().join("\n"),
         }
     }
 
@@ -136,8 +136,8 @@ impl Rig {
 
     /// What is known of a model's parts.
     pub fn model_facts(&self, source: &str) -> Model<Fact> {
-        let survey = self.survey("model.load", &[("source", known(source))]).unwrap();
-        let part = |index: usize| survey.outputs[index].clone();
+        let infer = self.infer("model.load", &[("source", known(source))]).unwrap();
+        let part = |index: usize| infer.outputs[index].clone();
         Model { text: part(0), dit: part(2), vae: part(3) }
     }
 

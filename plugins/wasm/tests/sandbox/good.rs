@@ -152,7 +152,7 @@ fn a_record_is_made_of_the_parts_of_a_list() {
     for world in World::both() {
         let list = [(Some("a".into()), Value::Int(1)), (None, Value::Text("two".into()))];
         let out = world.run("good.parts", Some(Value::List(Arc::new(list)))).unwrap();
-        let Some(Value::Own(record)) = out else { panic!("no record") };
+        let Some(Value::Custom(record)) = out else { panic!("no record") };
         assert_eq!(&*record.ty, "guests.parts");
         let names: Vec<&str> = record.fields.iter().map(|(name, _)| &**name).collect();
         assert_eq!(names, ["a0", "1"]);

@@ -1,4 +1,4 @@
-//! What nodes know and refuse before anything runs: facts from configs, objections with advice.
+//! What nodes know and refuse before anything runs: facts from configs, errors with advice.
 
 mod common;
 
@@ -10,15 +10,15 @@ use kino_node::{Clip, ConditioningFact, FramesFact, LatentFact, PatchesFact, Ten
 use kino_port::Fact;
 
 fn latent(shape: [usize; 4]) -> Fact {
-    Fact::own(LatentFact { shape, space: None })
+    Fact::typed(LatentFact { shape, space: None })
 }
 
 fn tensor(shape: &[usize]) -> Fact {
-    Fact::own(TensorFact { shape: shape.to_vec(), dtype: DType::F32 })
+    Fact::typed(TensorFact { shape: shape.to_vec(), dtype: DType::F32 })
 }
 
 fn frames(count: usize, height: usize, width: usize) -> Fact {
-    Fact::own(FramesFact { count: Some(count), height, width, fps: None })
+    Fact::typed(FramesFact { count: Some(count), height, width, fps: None })
 }
 
 fn clip(name: Option<&str>, grid: [usize; 3], channels: usize) -> Clip {
@@ -26,7 +26,7 @@ fn clip(name: Option<&str>, grid: [usize; 3], channels: usize) -> Clip {
 }
 
 fn patches(clips: Vec<Clip>) -> Fact {
-    Fact::own(PatchesFact { clips, patch: [1, 2, 2] })
+    Fact::typed(PatchesFact { clips, patch: [1, 2, 2] })
 }
 
 /// A copy of a small checkpoint to damage.
@@ -34,7 +34,7 @@ struct Copied(PathBuf);
 
 impl Copied {
     fn new(name: &str) -> Self {
-        let to = std::env::temp_dir().join(format!("kino-survey-{}-{name}", std::process::id()));
+        let to = std::env::temp_dir().join(format!("kino-infer-{}-{name}", std::process::id()));
         let _ = std::fs::remove_dir_all(&to);
         copy(&reference("wan_t2v/model"), &to);
         Copied(to)
@@ -82,17 +82,17 @@ fn facts_travel_from_the_model_to_the_frames() {
     assert_eq!(known_patches.clips[0].grid, [5, 4, 6]);
     assert_eq!(known_patches.clips[0].name.as_deref(), Some("wide"));
     let inputs = [("dit", model.dit), ("patches", packed), ("text", text), ("steps", number(20))];
-    let survey = rig.survey("dit.sample", &inputs).unwrap();
-    assert_eq!(survey.outputs[1].get::<TensorFact>().unwrap().shape, [20, 16, 5, 8, 12]);
-    assert!(survey.memory > 4 * 5_000_000, "weights and activations: {}", survey.memory);
-    let unpacked = rig.fact("unpatchify", &[("patches", survey.outputs[0].clone())], 0);
+    let infer = rig.infer("dit.sample", &inputs).unwrap();
+    assert_eq!(infer.outputs[1].get::<TensorFact>().unwrap().shape, [20, 16, 5, 8, 12]);
+    assert!(infer.memory > 4 * 5_000_000, "weights and activations: {}", infer.memory);
+    let unpacked = rig.fact("unpatchify", &[("patches", infer.outputs[0].clone())], 0);
     assert_eq!(unpacked.get::<LatentFact>().unwrap().shape, [16, 5, 8, 12]);
     let decode = [("vae", model.vae), ("latent", unpacked)];
-    let survey = rig.survey("vae.decode", &decode).unwrap();
+    let infer = rig.infer("vae.decode", &decode).unwrap();
     let expected = FramesFact { count: Some(17), height: 64, width: 96, fps: None };
-    assert_eq!(survey.outputs[0].get(), Some(&expected));
-    let write = [("frames", survey.outputs[0].clone()), ("path", known("x.mp4"))];
-    assert!(rig.survey("video.write", &write).unwrap().memory > 0);
+    assert_eq!(infer.outputs[0].get(), Some(&expected));
+    let write = [("frames", infer.outputs[0].clone()), ("path", known("x.mp4"))];
+    assert!(rig.infer("video.write", &write).unwrap().memory > 0);
 }
 
 #[test]
@@ -114,9 +114,9 @@ fn a_source_that_is_no_model_is_refused() {
 #[test]
 fn a_missing_part_is_said_by_whoever_needs_it() {
     let rig = Rig::new("missing");
-    let survey = rig.survey("model.load", &[("source", known("embedded:shapes"))]).unwrap();
-    assert_eq!(survey.outputs.len(), 4);
-    assert_eq!(survey.reads[0].path, "embedded:shapes");
+    let infer = rig.infer("model.load", &[("source", known("embedded:shapes"))]).unwrap();
+    assert_eq!(infer.outputs.len(), 4);
+    assert_eq!(infer.reads[0].path, "embedded:shapes");
     let copied = Copied::new("no-vae");
     let index = std::fs::read_to_string(copied.0.join("model_index.json")).unwrap();
     let mut index: serde_json::Value = serde_json::from_str(&index).unwrap();
@@ -155,7 +155,7 @@ fn a_changed_model_has_another_key() {
     let copied = Copied::new("key");
     let key = |compute: &str| {
         let inputs = [("source", known(copied.path())), ("compute", known(compute))];
-        rig.survey("model.load", &inputs).unwrap().key
+        rig.infer("model.load", &inputs).unwrap().key
     };
     let (first, bf16) = (key("auto"), key("bf16"));
     assert_eq!(first, key("f32"), "weights in f32 compute in f32");
@@ -212,7 +212,7 @@ fn what_the_transformer_cannot_read_is_refused() {
         let inputs = [("dit", dit.clone()), ("patches", patches), ("text", text)];
         rig.objects("dit.sample", &[&inputs, more].concat())
     };
-    let good = Fact::own(ConditioningFact { rows: 48, dim: 128 });
+    let good = Fact::typed(ConditioningFact { rows: 48, dim: 128 });
     let one = || patches(vec![clip(None, [1, 2, 3], 16)]);
     assert_eq!(
         check(one(), tensor(&[1, 512, 4096]), &[]),
@@ -227,7 +227,8 @@ fn what_the_transformer_cannot_read_is_refused() {
         check(one(), fact_list(&[("", good.clone()), ("", good.clone())]), &[]),
         "text: expected one text for one clip, found 2"
     );
-    let other = Fact::own(PatchesFact { clips: vec![clip(None, [1, 2, 3], 16)], patch: [1, 1, 1] });
+    let other =
+        Fact::typed(PatchesFact { clips: vec![clip(None, [1, 2, 3], 16)], patch: [1, 1, 1] });
     assert!(
         check(other, good.clone(), &[])
             .starts_with("patches: this transformer reads patches of (1, 2, 2)")
@@ -264,7 +265,7 @@ fn a_longer_clip_needs_its_frames_and_no_more() {
     let memory = |tile: i128, frames: usize| {
         let latent = latent([16, frames, 90, 160]);
         let inputs = [("vae", vae.clone()), ("latent", latent), ("tile", number(tile))];
-        rig.survey("vae.decode", &inputs).unwrap().memory
+        rig.infer("vae.decode", &inputs).unwrap().memory
     };
     let frames = 4 * (720 * 1280 * 3 * 4);
     for tile in [0, 256] {
@@ -288,17 +289,17 @@ fn files_are_looked_at_while_planning() {
     );
     assert!(read("none.png").contains("there is no such file"));
     let known_image = [("path", known("shapes/i2v_input.png"))];
-    let survey = rig.survey("image.read", &known_image).unwrap();
+    let infer = rig.infer("image.read", &known_image).unwrap();
     let expected = FramesFact { count: Some(1), height: 64, width: 96, fps: None };
-    assert_eq!(survey.outputs[0].get(), Some(&expected));
-    assert_eq!(survey.reads[0].path, "shapes/i2v_input.png");
-    assert_eq!(survey.key, survey.reads[0].hash.as_bytes());
+    assert_eq!(infer.outputs[0].get(), Some(&expected));
+    assert_eq!(infer.reads[0].path, "shapes/i2v_input.png");
+    assert_eq!(infer.key, infer.reads[0].hash.as_bytes());
     let tensors = rig.out.join("t.safetensors");
     let one = Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap();
     one.save_safetensors("noise", &tensors).unwrap();
     let read = |name: &str| {
         let inputs = [("path", known(tensors.to_str().unwrap())), ("name", known(name))];
-        rig.survey("tensor.read", &inputs)
+        rig.infer("tensor.read", &inputs)
     };
     assert!(read("").is_ok(), "the only one needs no name");
     assert_eq!(read("noize").unwrap_err()[0].hint.as_deref(), Some("did you mean `noise`?"));
@@ -333,10 +334,10 @@ fn outputs_that_cannot_be_written_are_refused() {
             .contains("found 9 frames (number the files")
     );
     let numbered = [("frames", frames(9, 64, 64)), ("path", known("x_%03d.png"))];
-    assert!(rig.survey("image.write", &numbered).is_ok());
+    assert!(rig.infer("image.write", &numbered).is_ok());
     let tensors = [("tensors", fact_list(&[("a", Fact::Unknown)])), ("path", known("x.pt"))];
     assert!(rig.objects("tensor.write", &tensors).contains("tensors are written as .safetensors"));
     let elsewhere = Rig::new("outputs-elsewhere");
-    let key = |rig: &Rig| rig.survey("image.write", &numbered).unwrap().key;
+    let key = |rig: &Rig| rig.infer("image.write", &numbered).unwrap().key;
     assert_ne!(key(&rig), key(&elsewhere), "another folder is another file");
 }

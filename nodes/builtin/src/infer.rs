@@ -1,53 +1,53 @@
-//! Reading facts and collecting objections: what every node does while a plan is made.
+//! Reading facts and collecting errors: what every node does while a plan is made.
 
 use std::any::Any;
 use std::sync::Arc;
 
 use kino_node::{ConditioningFact, Error, FramesFact, LatentFact, TensorFact};
-use kino_port::{Fact, Facts, Literal, Objection, Survey};
+use kino_port::{Fact, Facts, Literal, PlanError, StepInfo};
 
 use crate::model::Absent;
 
-/// What a survey gives: what is known of the results, or every reason against them.
-pub(crate) type Surveyed = Result<Survey, Vec<Objection>>;
+/// What inference gives: what is known of the results, or every reason against them.
+pub(crate) type InferResult = Result<StepInfo, Vec<PlanError>>;
 
-/// One survey in the making: the facts of the inputs, and the objections found so far.
-pub(crate) struct Review<'a> {
+/// One inference in the making: the facts of the inputs, and the errors found so far.
+pub(crate) struct InferCx<'a> {
     facts: &'a Facts,
-    objections: Vec<Objection>,
+    errors: Vec<PlanError>,
 }
 
-impl<'a> Review<'a> {
-    /// A review without objections.
+impl<'a> InferCx<'a> {
+    /// A review without errors.
     pub(crate) fn new(facts: &'a Facts) -> Self {
-        Review { facts, objections: Vec::new() }
+        InferCx { facts, errors: Vec::new() }
     }
 
-    /// Adds an objection.
-    pub(crate) fn object(&mut self, objection: Objection) {
-        self.objections.push(objection);
+    /// Adds an error.
+    pub(crate) fn error(&mut self, error: PlanError) {
+        self.errors.push(error);
     }
 
     /// Adds what a check objects to.
-    pub(crate) fn take<T>(&mut self, checked: Result<T, Objection>) -> Option<T> {
-        checked.map_err(|objection| self.object(objection)).ok()
+    pub(crate) fn take<T>(&mut self, checked: Result<T, PlanError>) -> Option<T> {
+        checked.map_err(|error| self.error(error)).ok()
     }
 
-    /// The survey, if nothing was objected to.
-    pub(crate) fn finish(self, survey: Survey) -> Surveyed {
-        if self.objections.is_empty() { Ok(survey) } else { Err(self.objections) }
+    /// The result, if nothing was wrong.
+    pub(crate) fn finish(self, infer: StepInfo) -> InferResult {
+        if self.errors.is_empty() { Ok(infer) } else { Err(self.errors) }
     }
 
     /// The part of a model at a port, if it is known; objects where the model has no such part.
     pub(crate) fn part<T: Any + Send + Sync>(&mut self, port: &str) -> Option<Arc<T>> {
-        if let Some(absent) = self.facts.own::<Absent>(port) {
-            let mut objection = Objection::at(port, absent.message.clone());
-            objection.hint = absent.hint.clone();
-            self.object(objection);
+        if let Some(absent) = self.facts.typed::<Absent>(port) {
+            let mut error = PlanError::at(port, absent.message.clone());
+            error.hint = absent.hint.clone();
+            self.error(error);
             return None;
         }
         match self.facts.get(port)? {
-            Fact::Own(description) => Arc::clone(description).downcast().ok(),
+            Fact::Typed(description) => Arc::clone(description).downcast().ok(),
             _ => None,
         }
     }
@@ -92,7 +92,7 @@ pub(crate) fn known_texts(facts: &Facts, port: &str) -> Option<Vec<String>> {
 }
 
 /// A latent as it is known; of a tensor, its shape without a leading batch of one.
-pub(crate) fn latent_fact(port: &str, fact: &Fact) -> Result<Option<LatentFact>, Objection> {
+pub(crate) fn latent_fact(port: &str, fact: &Fact) -> Result<Option<LatentFact>, PlanError> {
     if let Some(latent) = fact.get::<LatentFact>() {
         return Ok(Some(latent.clone()));
     }
@@ -104,7 +104,7 @@ pub(crate) fn latent_fact(port: &str, fact: &Fact) -> Result<Option<LatentFact>,
 }
 
 /// Frames as they are known; of a tensor, its shape.
-pub(crate) fn frames_fact(port: &str, fact: &Fact) -> Result<Option<FramesFact>, Objection> {
+pub(crate) fn frames_fact(port: &str, fact: &Fact) -> Result<Option<FramesFact>, PlanError> {
     if let Some(frames) = fact.get::<FramesFact>() {
         return Ok(Some(frames.clone()));
     }
@@ -118,7 +118,7 @@ pub(crate) fn frames_fact(port: &str, fact: &Fact) -> Result<Option<FramesFact>,
 }
 
 /// Text embeddings as they are known; of a tensor, its shape without a leading batch of one.
-pub(crate) fn text_fact(port: &str, fact: &Fact) -> Result<Option<ConditioningFact>, Objection> {
+pub(crate) fn text_fact(port: &str, fact: &Fact) -> Result<Option<ConditioningFact>, PlanError> {
     if let Some(text) = fact.get::<ConditioningFact>() {
         return Ok(Some(text.clone()));
     }
@@ -129,8 +129,8 @@ pub(crate) fn text_fact(port: &str, fact: &Fact) -> Result<Option<ConditioningFa
     }
 }
 
-fn misshapen(port: &str, expected: &str, found: &TensorFact) -> Objection {
-    Objection::at(port, format!("{expected}, found a tensor {:?}", found.shape))
+fn misshapen(port: &str, expected: &str, found: &TensorFact) -> PlanError {
+    PlanError::at(port, format!("{expected}, found a tensor {:?}", found.shape))
 }
 
 /// The whole numbers beside `value` that are `first` more than a multiple of `step`, as words:
@@ -144,9 +144,9 @@ pub(crate) fn near(value: usize, first: usize, step: usize) -> String {
     format!("near it: {below} and {}", below + step)
 }
 
-/// The objection of a check as the error of a run, for what was not known while planning.
-pub(crate) fn refuse(objection: Objection) -> Error {
-    let Objection { port, message, hint } = objection;
+/// The error of a check as the error of a run, for what was not known while planning.
+pub(crate) fn refuse(error: PlanError) -> Error {
+    let PlanError { port, message, hint } = error;
     match (port, hint) {
         (Some(port), None) => Error::Input { port, message },
         (Some(port), hint) => Error::Failed { message: format!("input `{port}`: {message}"), hint },
