@@ -19,6 +19,7 @@ mod module;
 mod node;
 pub mod ops;
 mod plugin;
+mod state;
 mod trust;
 mod value;
 
