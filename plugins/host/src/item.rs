@@ -248,8 +248,8 @@ impl Item {
                 _ => None,
             },
             Item::Value(Value::Conditioning(both)) => match name {
-                "positive" => tensor(&both.positive),
-                "negative" => tensor(&both.negative),
+                "positive" => tensor(both.positive.text()?),
+                "negative" => tensor(both.negative.text()?),
                 _ => None,
             },
             Item::Value(Value::Patches(patches)) => match name {
