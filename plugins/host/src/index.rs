@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 
 use kino_node::{Error, Result};
 
-use crate::lock::{Entry, Lock};
-use crate::manifest::{MANIFEST, Manifest};
+use crate::lock::{Lock, LockEntry};
+use crate::manifest::{MANIFEST_FILE, Manifest};
 
 /// The folder beside a graph that holds its plugins.
-pub const PLUGINS: &str = "plugins";
+pub const PLUGINS_FOLDER: &str = "plugins";
 
 /// A plugin that was found.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Found {
+pub struct FoundPlugin {
     /// Its folder.
     pub folder: PathBuf,
     /// What it says of itself.
@@ -24,34 +24,34 @@ pub struct Found {
 
 /// All plugins that a graph may use.
 #[derive(Default)]
-pub struct Shelf {
+pub struct PluginIndex {
     /// Those whose manifest reads, those beside the graph first.
-    pub found: Vec<Found>,
+    pub found: Vec<FoundPlugin>,
     /// Folders whose manifest does not read, with the reason.
     pub broken: Vec<(PathBuf, Error)>,
 }
 
-impl Shelf {
+impl PluginIndex {
     /// Looks for plugins: folders that the graph's lock names, `plugins` beside the graph, and the
     /// user's own. Of a plugin that stands beside the graph and in the graph's lock, a copy of the
     /// user's is left aside: the lock says which is meant.
     ///
     /// # Errors
     /// When a lock does not read.
-    pub fn look(graph: &Path, user: Option<&Path>) -> Result<Self> {
-        let mut shelf = Shelf::default();
+    pub fn scan(graph: &Path, user: Option<&Path>) -> Result<Self> {
+        let mut shelf = PluginIndex::default();
         let lock = Lock::read(graph)?;
-        for folder in lock.plugins.values().filter_map(Entry::place) {
+        for folder in lock.plugins.values().filter_map(LockEntry::place) {
             let folder = if folder == "." { graph.to_owned() } else { graph.join(folder) };
             shelf.add(&folder, graph);
         }
-        shelf.add_all(&graph.join(PLUGINS), graph);
+        shelf.add_all(&graph.join(PLUGINS_FOLDER), graph);
         let beside = shelf.found.len();
         if let Some(user) = user {
             shelf.add_all(user, user);
         }
         let own = shelf.found.split_off(beside);
-        let decided = |found: &Found| {
+        let decided = |found: &FoundPlugin| {
             let id = &found.manifest.id;
             lock.plugins.contains_key(id) && shelf.plugin(id).is_some()
         };
@@ -75,11 +75,13 @@ impl Shelf {
         let same = |known: &Path| {
             known == folder || known.canonicalize().ok() == folder.canonicalize().ok()
         };
-        if !folder.join(MANIFEST).is_file() || self.found.iter().any(|found| same(&found.folder)) {
+        if !folder.join(MANIFEST_FILE).is_file()
+            || self.found.iter().any(|found| same(&found.folder))
+        {
             return;
         }
         match Manifest::read(folder) {
-            Ok(manifest) => self.found.push(Found {
+            Ok(manifest) => self.found.push(FoundPlugin {
                 folder: folder.to_owned(),
                 manifest,
                 lock: lock.to_owned(),
@@ -89,22 +91,22 @@ impl Shelf {
     }
 
     /// The plugin of this id.
-    pub fn plugin(&self, id: &str) -> Option<&Found> {
+    pub fn plugin(&self, id: &str) -> Option<&FoundPlugin> {
         self.found.iter().find(|found| found.manifest.id == id)
     }
 
     /// The plugin that has a node.
-    pub fn of_node(&self, node: &str) -> Option<&Found> {
+    pub fn of_node(&self, node: &str) -> Option<&FoundPlugin> {
         self.found.iter().find(|found| found.manifest.nodes.iter().any(|known| known == node))
     }
 
     /// Node ids and plugin ids that two plugins claim, or a plugin and the engine: a sentence each.
     pub fn conflicts(&self, is_built_in: impl Fn(&str) -> bool) -> Vec<String> {
         let mut faults = Vec::new();
-        let mut owners: HashMap<&str, &Found> = HashMap::new();
-        let mut names: HashMap<&str, &Found> = HashMap::new();
+        let mut owners: HashMap<&str, &FoundPlugin> = HashMap::new();
+        let mut names: HashMap<&str, &FoundPlugin> = HashMap::new();
         for found in &self.found {
-            let Found { folder, manifest, .. } = found;
+            let FoundPlugin { folder, manifest, .. } = found;
             if let Some(other) = names.insert(&manifest.id, found) {
                 faults.push(format!(
                     "two plugins are called `{}`: in {} and in {}",

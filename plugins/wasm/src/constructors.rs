@@ -2,68 +2,68 @@
 
 use std::sync::Arc;
 
-use kino_host::{Draft, Growing, Item};
+use kino_host::{FramesBuffer, PluginValue, TensorBuffer};
 use kino_node::{Error, Result, Value};
 use wasmtime::StoreContextMut;
 use wasmtime::component::{LinkerInstance, Resource, WasmList};
 
-use crate::imports::{Said, said};
-use crate::store::{Entry, Own, unfolded};
+use crate::imports::{WitResult, to_wire};
+use crate::store::{ResourceEntry, StoreState, unfolded};
 use crate::types::{Shape, Wide};
 
 /// Dimensions of a tensor.
 const MOST_DIMENSIONS: usize = 16;
 
-type Context<'a> = StoreContextMut<'a, Own>;
-type Parts = Vec<(String, Resource<Entry>)>;
+type Context<'a> = StoreContextMut<'a, StoreState>;
+type Parts = Vec<(String, Resource<ResourceEntry>)>;
 
 /// Adds the functions.
-pub(crate) fn add(host: &mut LinkerInstance<'_, Own>) -> wasmtime::Result<()> {
+pub(crate) fn add(host: &mut LinkerInstance<'_, StoreState>) -> wasmtime::Result<()> {
     host.func_wrap("new-text", |mut cx: Context<'_>, (text,): (String,)| {
         let bytes = text.len() as u64;
-        Ok((paid(cx.data_mut(), bytes, |_| Ok(Item::Value(Value::Text(text.into()))))?,))
+        Ok((charged(cx.data_mut(), bytes, |_| Ok(PluginValue::Value(Value::Text(text.into()))))?,))
     })?;
     host.func_wrap("new-bytes", |mut cx: Context<'_>, (bytes,): (WasmList<u8>,)| {
         let bytes: Arc<[u8]> = bytes.as_le_slice(&cx).into();
-        Ok((paid(cx.data_mut(), bytes.len() as u64, |_| Ok(Item::Bytes(bytes)))?,))
+        Ok((charged(cx.data_mut(), bytes.len() as u64, |_| Ok(PluginValue::Bytes(bytes)))?,))
     })?;
     host.func_wrap("new-int", |mut cx: Context<'_>, (int,): (Wide,)| {
         let value = Value::Int(int.into());
-        Ok((paid(cx.data_mut(), 0, |_| Ok(Item::Value(value)))?,))
+        Ok((charged(cx.data_mut(), 0, |_| Ok(PluginValue::Value(value)))?,))
     })?;
     host.func_wrap("new-real", |mut cx: Context<'_>, (real,): (f64,)| {
-        Ok((paid(cx.data_mut(), 0, |_| Ok(Item::Value(Value::Real(real))))?,))
+        Ok((charged(cx.data_mut(), 0, |_| Ok(PluginValue::Value(Value::Real(real))))?,))
     })?;
     host.func_wrap("new-truth", |mut cx: Context<'_>, (truth,): (bool,)| {
-        Ok((paid(cx.data_mut(), 0, |_| Ok(Item::Value(Value::Bool(truth))))?,))
+        Ok((charged(cx.data_mut(), 0, |_| Ok(PluginValue::Value(Value::Bool(truth))))?,))
     })?;
     host.func_wrap("new-items", |mut cx: Context<'_>, (items,): (Parts,)| {
-        let list = |items: Vec<(Arc<str>, Item)>| Ok(Item::List(items.into()));
+        let list = |items: Vec<(Arc<str>, PluginValue)>| Ok(PluginValue::List(items.into()));
         Ok((combined(cx.data_mut(), items, |_| 0, list)?,))
     })?;
     host.func_wrap("new-fields", |mut cx: Context<'_>, (ty, fields): (String, Parts)| {
-        let record = |fields| Item::record(&ty, fields);
+        let record = |fields| PluginValue::record(&ty, fields);
         Ok((combined(cx.data_mut(), fields, unfolded, record)?,))
     })?;
     host.func_wrap("new-frames", |mut cx: Context<'_>, (fps,): (Option<f64>,)| {
-        let frames = |own: &mut Own| {
-            let spill = own.spill.as_ref().ok_or_else(|| Error::failed("there is no call"))?;
-            Ok(Item::Growing(Arc::new(Growing::new(spill, fps)?)))
+        let frames = |state: &mut StoreState| {
+            let spill = state.spill.as_ref().ok_or_else(|| Error::failed("there is no call"))?;
+            Ok(PluginValue::FramesBuffer(Arc::new(FramesBuffer::new(spill, fps)?)))
         };
-        Ok((paid(cx.data_mut(), 0, frames)?,))
+        Ok((charged(cx.data_mut(), 0, frames)?,))
     })?;
     host.func_wrap("new-tensor", |mut cx: Context<'_>, (shape,): (Shape,)| {
-        let own = cx.data_mut();
-        let outcome = draft(own, &shape);
+        let state = cx.data_mut();
+        let outcome = draft(state, &shape);
         Ok((match outcome {
-            Ok(entry) => Ok(own.give(entry)?),
-            Err(error) => Err(said(error)),
+            Ok(entry) => Ok(state.give(entry)?),
+            Err(error) => Err(to_wire(error)),
         },))
     })
 }
 
 /// A tensor of zeros.
-fn draft(own: &mut Own, shape: &Shape) -> Result<Entry> {
+fn draft(state: &mut StoreState, shape: &Shape) -> Result<ResourceEntry> {
     if shape.dims.len() > MOST_DIMENSIONS {
         return Err(Error::failed(format!("a tensor has at most {MOST_DIMENSIONS} dimensions")));
     }
@@ -76,42 +76,44 @@ fn draft(own: &mut Own, shape: &Shape) -> Result<Entry> {
     let most = most.filter(|most| i64::try_from(*most).is_ok());
     most.ok_or_else(|| Error::failed(format!("no tensor has the shape {dims:?}")))?;
     let bytes = shape.dims.iter().product::<u64>() * each;
-    let charge = own.charge(bytes)?;
-    let mut entry = Entry::free(Item::Draft(Arc::new(Draft::zeros(dtype, &dims, bytes)?)));
+    let charge = state.charge(bytes)?;
+    let mut entry = ResourceEntry::free(PluginValue::TensorBuffer(Arc::new(TensorBuffer::zeros(
+        dtype, &dims, bytes,
+    )?)));
     entry.pay(charge);
     Ok(entry)
 }
 
 /// A value that takes some bytes of the plugin's memory.
-pub(crate) fn paid(
-    own: &mut Own,
+pub(crate) fn charged(
+    state: &mut StoreState,
     bytes: u64,
-    make: impl FnOnce(&mut Own) -> Result<Item>,
-) -> wasmtime::Result<Said<Resource<Entry>>> {
-    let charge = match own.charge(bytes) {
+    make: impl FnOnce(&mut StoreState) -> Result<PluginValue>,
+) -> wasmtime::Result<WitResult<Resource<ResourceEntry>>> {
+    let charge = match state.charge(bytes) {
         Ok(charge) => charge,
-        Err(error) => return Ok(Err(said(error))),
+        Err(error) => return Ok(Err(to_wire(error))),
     };
-    Ok(match make(own) {
+    Ok(match make(state) {
         Ok(item) => {
-            let mut entry = Entry::free(item);
+            let mut entry = ResourceEntry::free(item);
             if bytes > 0 {
                 entry.pay(charge);
             }
-            Ok(own.give(entry)?)
+            Ok(state.give(entry)?)
         }
-        Err(error) => Err(said(error)),
+        Err(error) => Err(to_wire(error)),
     })
 }
 
 fn combined(
-    own: &mut Own,
+    state: &mut StoreState,
     parts: Parts,
-    more: impl Fn(&Item) -> u64,
-    make: impl FnOnce(Vec<(Arc<str>, Item)>) -> Result<Item>,
-) -> wasmtime::Result<Said<Resource<Entry>>> {
-    Ok(match own.combine(parts, more, make)? {
-        Ok(entry) => Ok(own.give(entry)?),
-        Err(error) => Err(said(error)),
+    more: impl Fn(&PluginValue) -> u64,
+    make: impl FnOnce(Vec<(Arc<str>, PluginValue)>) -> Result<PluginValue>,
+) -> wasmtime::Result<WitResult<Resource<ResourceEntry>>> {
+    Ok(match state.combine(parts, more, make)? {
+        Ok(entry) => Ok(state.give(entry)?),
+        Err(error) => Err(to_wire(error)),
     })
 }

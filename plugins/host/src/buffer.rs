@@ -9,7 +9,7 @@ use kino_contract::ops::MOST_DIMENSIONS;
 use kino_node::{Error, Result};
 
 /// A tensor in the making. It is zeros until it is written, and does not change once it is used.
-pub struct Draft {
+pub struct TensorBuffer {
     shape: Vec<usize>,
     dtype: DType,
     count: usize,
@@ -54,7 +54,7 @@ macro_rules! each {
 }
 
 /// Fills memory that was set aside for elements.
-pub trait Fill {
+pub trait FillElements {
     /// Makes up to `count` elements; those that it does not make are zeros.
     fn fill<T: Pod>(&self, elements: &mut Vec<T>, count: usize);
 }
@@ -120,7 +120,7 @@ fn put<T: Pod>(elements: &mut Vec<T>, count: usize, offset: usize, bytes: &[u8])
     }
 }
 
-impl Draft {
+impl TensorBuffer {
     /// Zeros of a shape.
     ///
     /// # Errors
@@ -148,15 +148,25 @@ impl Draft {
             )));
         }
         let elements = Elements::reserve(dtype, count)?;
-        Ok(Draft { shape: shape.to_vec(), dtype, count, state: Mutex::new(State::Open(elements)) })
+        Ok(TensorBuffer {
+            shape: shape.to_vec(),
+            dtype,
+            count,
+            state: Mutex::new(State::Open(elements)),
+        })
     }
 
-    /// As [`Draft::zeros`], with elements that `fill` makes of the memory that was set aside.
+    /// As [`TensorBuffer::zeros`], with elements that `fill` makes of the memory that was set aside.
     ///
     /// # Errors
-    /// As [`Draft::zeros`].
-    pub fn filled(dtype: DType, shape: &[usize], most: u64, fill: &impl Fill) -> Result<Self> {
-        let draft = Draft::zeros(dtype, shape, most)?;
+    /// As [`TensorBuffer::zeros`].
+    pub fn filled(
+        dtype: DType,
+        shape: &[usize],
+        most: u64,
+        fill: &impl FillElements,
+    ) -> Result<Self> {
+        let draft = TensorBuffer::zeros(dtype, shape, most)?;
         if let State::Open(elements) = &mut *draft.state() {
             each!(elements, vec => fill.fill(vec, draft.count));
         }
@@ -177,7 +187,7 @@ impl Draft {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lends the memory to somebody who writes; it stays where it is until [`Draft::give_back`].
+    /// Lends the memory to somebody who writes; it stays where it is until [`TensorBuffer::give_back`].
     ///
     /// # Errors
     /// When it is lent already, or in use as a tensor.
@@ -204,7 +214,7 @@ impl Draft {
         }
     }
 
-    /// Ends what [`Draft::lend`] began.
+    /// Ends what [`TensorBuffer::lend`] began.
     pub fn give_back(&self) {
         let mut state = self.state();
         *state = match std::mem::replace(&mut *state, State::Open(Elements::none())) {
@@ -283,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_draft_becomes_a_tensor_in_place() {
-        let draft = Draft::zeros(DType::F32, &[2, 3], 1 << 20).unwrap();
+        let draft = TensorBuffer::zeros(DType::F32, &[2, 3], 1 << 20).unwrap();
         let view = draft.lend().unwrap();
         assert_eq!(view.bytes, 24);
         assert!(draft.finish().unwrap_err().to_string().contains("still being written"));
@@ -308,7 +318,7 @@ mod tests {
         let (storage, _) = tensor.storage_and_layout();
         let candle_core::Storage::Cpu(storage) = &*storage else { panic!() };
         let at = storage.as_slice::<f32>().unwrap()[12..].as_ptr();
-        let view = crate::Item::Value(Value::Tensor(row)).view().unwrap();
+        let view = crate::PluginValue::Value(Value::Tensor(row)).view().unwrap();
         assert!(std::ptr::eq(at.cast(), view.data));
         assert_eq!((view.shape, view.strides), (vec![1, 12], vec![12, 1]));
     }
@@ -324,7 +334,7 @@ mod tests {
             (DType::I16, &[]),
         ] {
             let count = 40 / dtype.size_in_bytes();
-            let draft = Draft::zeros(dtype, &[count], 40).unwrap();
+            let draft = TensorBuffer::zeros(dtype, &[count], 40).unwrap();
             let mut expected = [0; 40];
             for &(at, length) in pieces {
                 draft.write(at as u64, &bytes[at..at + length]).unwrap();
@@ -340,9 +350,10 @@ mod tests {
     #[test]
     fn impossible_shapes_are_refused() {
         for shape in [&[usize::MAX, 2][..], &[0, usize::MAX], &[1 << 40], &[1 << 20, 1 << 20, 4]] {
-            assert!(Draft::zeros(DType::F64, shape, 1 << 30).is_err(), "{shape:?}");
+            assert!(TensorBuffer::zeros(DType::F64, shape, 1 << 30).is_err(), "{shape:?}");
         }
-        let error = Draft::zeros(DType::F64, &[1 << 44], u64::MAX).err().unwrap().to_string();
+        let error =
+            TensorBuffer::zeros(DType::F64, &[1 << 44], u64::MAX).err().unwrap().to_string();
         assert!(error.starts_with("this machine has no"), "{error}");
     }
 }

@@ -10,7 +10,7 @@ use kino_port::Read;
 use crate::Descriptor;
 
 /// One loaded build of a plugin. It is dropped when its last instance is.
-pub trait Artifact: Send + Sync {
+pub trait Module: Send + Sync {
     /// What it says of its nodes.
     fn descriptor(&self) -> &Descriptor;
 
@@ -18,7 +18,12 @@ pub trait Artifact: Send + Sync {
     ///
     /// # Errors
     /// When the plugin fails, or breaks its contract.
-    fn open(&self, node: &str, saved: Option<&[u8]>, call: &Call<'_>) -> Result<Box<dyn Instance>>;
+    fn open(
+        &self,
+        node: &str,
+        saved: Option<&[u8]>,
+        call: &CallCx<'_>,
+    ) -> Result<Box<dyn Instance>>;
 }
 
 /// An instance of a node. Dropping it closes it.
@@ -28,13 +33,13 @@ pub trait Instance: Send {
     /// # Errors
     /// When the plugin fails, is stopped, or breaks its contract. The instance is not used again
     /// where [`Instance::is_broken`] says so.
-    fn run(&mut self, call: &Call<'_>, inputs: &[Option<Value>]) -> Result<Vec<Option<Value>>>;
+    fn run(&mut self, call: &CallCx<'_>, inputs: &[Option<Value>]) -> Result<Vec<Option<Value>>>;
 
     /// The state for a newer build, where it has one.
     ///
     /// # Errors
     /// When the plugin fails.
-    fn save(&mut self, call: &Call<'_>) -> Result<Option<Vec<u8>>>;
+    fn save(&mut self, call: &CallCx<'_>) -> Result<Option<Vec<u8>>>;
 
     /// Whether it can never run again: it trapped, or its process ended.
     fn is_broken(&self) -> bool;
@@ -52,7 +57,7 @@ pub trait Files: Send + Sync {
     ///
     /// # Errors
     /// When it cannot be looked at.
-    fn stand(&self) -> Result<Vec<Read>>;
+    fn fingerprint_grants(&self) -> Result<Vec<Read>>;
 }
 
 /// No files at all.
@@ -66,7 +71,7 @@ impl Files for NoFiles {
         ))
     }
 
-    fn stand(&self) -> Result<Vec<Read>> {
+    fn fingerprint_grants(&self) -> Result<Vec<Read>> {
         Ok(Vec::new())
     }
 }
@@ -88,10 +93,10 @@ impl Default for Limits {
 }
 
 /// Hears messages of a plugin: level, target, message.
-pub type Listener<'a> = dyn Fn(u32, &str, &str) + Sync + 'a;
+pub type LogSink<'a> = dyn Fn(u32, &str, &str) + Sync + 'a;
 
 /// What a call of a plugin may reach.
-pub struct Call<'a> {
+pub struct CallCx<'a> {
     /// The plugin's id, for messages.
     pub plugin: &'a str,
     /// The step's name in the graph.
@@ -111,14 +116,14 @@ pub struct Call<'a> {
     /// What it may use up.
     pub limits: Limits,
     /// Where messages of the plugin go: level, target, message. None is the engine's log.
-    pub listener: Option<&'a Listener<'a>>,
+    pub log_sink: Option<&'a LogSink<'a>>,
 }
 
-impl Call<'_> {
+impl CallCx<'_> {
     /// Passes a message of the plugin on to the log. Levels: 1 error … 5 tracing.
     pub fn log(&self, level: u32, target: &str, message: &str) {
-        if let Some(listener) = self.listener {
-            return listener(level, target, message);
+        if let Some(log_sink) = self.log_sink {
+            return log_sink(level, target, message);
         }
         let (plugin, node) = (self.plugin, self.step);
         match level {

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor};
 use kino_node::{Clip, Error, Frames, Result, Space, Value};
 
-use crate::draft::Draft;
-use crate::growing::{Growing, Pushed};
+use crate::buffer::TensorBuffer;
+use crate::frames::{CollectedFrames, FramesBuffer};
 
 /// What an item is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ValueKind {
     /// UTF-8 text or a path.
     Text,
     /// A whole number.
@@ -34,17 +34,17 @@ pub enum Kind {
 
 /// A value on its way into a plugin or out of it. Clones share the contents.
 #[derive(Clone)]
-pub enum Item {
+pub enum PluginValue {
     /// A value of the engine.
     Value(Value),
     /// Bytes, such as a file's contents.
     Bytes(Arc<[u8]>),
     /// A tensor in the making.
-    Draft(Arc<Draft>),
+    TensorBuffer(Arc<TensorBuffer>),
     /// Frames in the making.
-    Growing(Arc<Growing>),
+    FramesBuffer(Arc<FramesBuffer>),
     /// Frames in the making that are only gathered here.
-    Pushed(Arc<Pushed>),
+    CollectedFrames(Arc<CollectedFrames>),
     /// The space of a latent.
     Space(Option<Space>),
     /// The clips of packed patches.
@@ -52,17 +52,17 @@ pub enum Item {
     /// The chunks of frames; spilled ones are read when they are asked for.
     Chunks(Arc<Frames>),
     /// Several items, each with its name, which may be empty.
-    List(Arc<[(Arc<str>, Item)]>),
+    List(Arc<[(Arc<str>, PluginValue)]>),
     /// A tensor in memory that belongs to somebody else.
-    Shared(Arc<Shared>),
+    SharedTensor(Arc<SharedTensor>),
     /// A record that is not turned into a value here, but where it goes.
-    Fields(Arc<str>, Arc<[(Arc<str>, Item)]>),
+    Fields(Arc<str>, Arc<[(Arc<str>, PluginValue)]>),
     /// A value that stays where it came from: what it is called there, and its number.
-    Elsewhere(Arc<str>, u64),
+    Remote(Arc<str>, u64),
 }
 
 /// A tensor, row-major without gaps, in memory that belongs to somebody else.
-pub struct Shared {
+pub struct SharedTensor {
     /// The type of its elements.
     pub dtype: DType,
     /// Its dimensions.
@@ -71,7 +71,7 @@ pub struct Shared {
     pub memory: Box<dyn AsRef<[u8]> + Send + Sync>,
 }
 
-fn cannot<T>(what: &str, item: &Item) -> Result<T> {
+fn cannot<T>(what: &str, item: &PluginValue) -> Result<T> {
     Err(Error::failed(format!("expected {what}, found {}", item.type_name())))
 }
 
@@ -81,45 +81,49 @@ const CONDITIONING: [&str; 2] = ["positive", "negative"];
 const PATCHES: [&str; 3] = ["tokens", "clips", "patch"];
 const FRAMES: [&str; 5] = ["chunks", "fps", "count", "height", "width"];
 
-impl Item {
+impl PluginValue {
     /// What it is.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ValueKind {
         match self {
-            Item::Value(value) => match value {
-                Value::Text(_) => Kind::Text,
-                Value::Int(_) => Kind::Int,
-                Value::Real(_) => Kind::Real,
-                Value::Bool(_) => Kind::Bool,
-                Value::Tensor(_) | Value::Sigmas(_) => Kind::Tensor,
-                Value::List(_) => Kind::List,
+            PluginValue::Value(value) => match value {
+                Value::Text(_) => ValueKind::Text,
+                Value::Int(_) => ValueKind::Int,
+                Value::Real(_) => ValueKind::Real,
+                Value::Bool(_) => ValueKind::Bool,
+                Value::Tensor(_) | Value::Sigmas(_) => ValueKind::Tensor,
+                Value::List(_) => ValueKind::List,
                 Value::Conditioning(_)
                 | Value::Latent(_)
                 | Value::Patches(_)
                 | Value::Frames(_)
-                | Value::Custom(_) => Kind::Record,
-                Value::Part(_) | Value::Guider(_) | Value::File(_) => Kind::Opaque,
+                | Value::Custom(_) => ValueKind::Record,
+                Value::Part(_) | Value::Guider(_) | Value::File(_) => ValueKind::Opaque,
             },
-            Item::Bytes(_) => Kind::Bytes,
-            Item::Draft(_) | Item::Shared(_) => Kind::Tensor,
-            Item::Growing(_) | Item::Pushed(_) | Item::Fields(..) => Kind::Record,
-            Item::List(_) | Item::Chunks(_) => Kind::List,
-            Item::Space(_) | Item::Clips(_) | Item::Elsewhere(..) => Kind::Opaque,
+            PluginValue::Bytes(_) => ValueKind::Bytes,
+            PluginValue::TensorBuffer(_) | PluginValue::SharedTensor(_) => ValueKind::Tensor,
+            PluginValue::FramesBuffer(_)
+            | PluginValue::CollectedFrames(_)
+            | PluginValue::Fields(..) => ValueKind::Record,
+            PluginValue::List(_) | PluginValue::Chunks(_) => ValueKind::List,
+            PluginValue::Space(_) | PluginValue::Clips(_) | PluginValue::Remote(..) => {
+                ValueKind::Opaque
+            }
         }
     }
 
     /// The name of its type.
     pub fn type_name(&self) -> &str {
         match self {
-            Item::Value(Value::Custom(record)) => &record.ty,
-            Item::Value(Value::Part(_)) => "Part",
-            Item::Value(value) => value.kind(),
-            Item::Bytes(_) => "Bytes",
-            Item::Draft(_) | Item::Shared(_) => "Tensor",
-            Item::Fields(ty, _) | Item::Elsewhere(ty, _) => ty,
-            Item::Growing(_) | Item::Pushed(_) => "Frames",
-            Item::List(_) | Item::Chunks(_) => "List",
-            Item::Space(_) => "Space",
-            Item::Clips(_) => "Clips",
+            PluginValue::Value(Value::Custom(record)) => &record.ty,
+            PluginValue::Value(Value::Part(_)) => "Part",
+            PluginValue::Value(value) => value.kind(),
+            PluginValue::Bytes(_) => "Bytes",
+            PluginValue::TensorBuffer(_) | PluginValue::SharedTensor(_) => "Tensor",
+            PluginValue::Fields(ty, _) | PluginValue::Remote(ty, _) => ty,
+            PluginValue::FramesBuffer(_) | PluginValue::CollectedFrames(_) => "Frames",
+            PluginValue::List(_) | PluginValue::Chunks(_) => "List",
+            PluginValue::Space(_) => "Space",
+            PluginValue::Clips(_) => "Clips",
         }
     }
 
@@ -129,8 +133,8 @@ impl Item {
     /// When it is something else; so for all that follow.
     pub fn int(&self) -> Result<i128> {
         match self {
-            Item::Value(Value::Int(value)) => Ok(*value),
-            Item::Value(Value::Bool(value)) => Ok(i128::from(*value)),
+            PluginValue::Value(Value::Int(value)) => Ok(*value),
+            PluginValue::Value(Value::Bool(value)) => Ok(i128::from(*value)),
             other => cannot("Int", other),
         }
     }
@@ -138,8 +142,8 @@ impl Item {
     /// The real number; whole numbers widen.
     pub fn real(&self) -> Result<f64> {
         match self {
-            Item::Value(Value::Real(value)) => Ok(*value),
-            Item::Value(Value::Int(value)) => Ok(*value as f64),
+            PluginValue::Value(Value::Real(value)) => Ok(*value),
+            PluginValue::Value(Value::Int(value)) => Ok(*value as f64),
             other => cannot("Real", other),
         }
     }
@@ -147,7 +151,7 @@ impl Item {
     /// The text.
     pub fn text(&self) -> Result<&str> {
         match self {
-            Item::Value(Value::Text(text)) => Ok(text),
+            PluginValue::Value(Value::Text(text)) => Ok(text),
             other => cannot("Text", other),
         }
     }
@@ -155,8 +159,8 @@ impl Item {
     /// The text, or the bytes.
     pub fn bytes(&self) -> Result<&[u8]> {
         match self {
-            Item::Value(Value::Text(text)) => Ok(text.as_bytes()),
-            Item::Bytes(bytes) => Ok(bytes),
+            PluginValue::Value(Value::Text(text)) => Ok(text.as_bytes()),
+            PluginValue::Bytes(bytes) => Ok(bytes),
             other => cannot("Text or Bytes", other),
         }
     }
@@ -164,10 +168,10 @@ impl Item {
     /// The number of items or fields; 0 for all that has neither.
     pub fn len(&self) -> usize {
         match self {
-            Item::Value(Value::List(items)) => items.len(),
-            Item::Value(Value::Custom(record)) => record.fields.len(),
-            Item::List(items) | Item::Fields(_, items) => items.len(),
-            Item::Chunks(frames) => frames.chunk_count(),
+            PluginValue::Value(Value::List(items)) => items.len(),
+            PluginValue::Value(Value::Custom(record)) => record.fields.len(),
+            PluginValue::List(items) | PluginValue::Fields(_, items) => items.len(),
+            PluginValue::Chunks(frames) => frames.chunk_count(),
             other => other.field_names().len(),
         }
     }
@@ -179,10 +183,12 @@ impl Item {
 
     fn field_names(&self) -> &'static [&'static str] {
         match self {
-            Item::Value(Value::Latent(_)) => &LATENT,
-            Item::Value(Value::Conditioning(_)) => &CONDITIONING,
-            Item::Value(Value::Patches(_)) => &PATCHES,
-            Item::Value(Value::Frames(_)) | Item::Growing(_) | Item::Pushed(_) => &FRAMES,
+            PluginValue::Value(Value::Latent(_)) => &LATENT,
+            PluginValue::Value(Value::Conditioning(_)) => &CONDITIONING,
+            PluginValue::Value(Value::Patches(_)) => &PATCHES,
+            PluginValue::Value(Value::Frames(_))
+            | PluginValue::FramesBuffer(_)
+            | PluginValue::CollectedFrames(_) => &FRAMES,
             _ => &[],
         }
     }
@@ -190,13 +196,13 @@ impl Item {
     /// The name of an item or field.
     pub fn name(&self, index: usize) -> &str {
         match self {
-            Item::Value(Value::List(items)) => {
+            PluginValue::Value(Value::List(items)) => {
                 items.get(index).and_then(|(name, _)| name.as_deref()).unwrap_or_default()
             }
-            Item::Value(Value::Custom(record)) => {
+            PluginValue::Value(Value::Custom(record)) => {
                 record.fields.get(index).map(|(name, _)| &**name).unwrap_or_default()
             }
-            Item::List(items) | Item::Fields(_, items) => {
+            PluginValue::List(items) | PluginValue::Fields(_, items) => {
                 items.get(index).map(|(name, _)| &**name).unwrap_or_default()
             }
             other => other.field_names().get(index).copied().unwrap_or_default(),
@@ -204,20 +210,23 @@ impl Item {
     }
 
     /// An item or field by its index.
-    pub fn item(&self, index: usize) -> Result<Item> {
+    pub fn item(&self, index: usize) -> Result<PluginValue> {
         let missing = || Error::failed(format!("it has no item {index}, only {}", self.len()));
         match self {
-            Item::Value(Value::List(items)) => {
-                items.get(index).map(|(_, value)| Item::Value(value.clone())).ok_or_else(missing)
-            }
-            Item::Value(Value::Custom(record)) => {
+            PluginValue::Value(Value::List(items)) => items
+                .get(index)
+                .map(|(_, value)| PluginValue::Value(value.clone()))
+                .ok_or_else(missing),
+            PluginValue::Value(Value::Custom(record)) => {
                 let field = record.fields.get(index);
-                field.map(|(_, value)| Item::Value(value.clone())).ok_or_else(missing)
+                field.map(|(_, value)| PluginValue::Value(value.clone())).ok_or_else(missing)
             }
-            Item::List(items) | Item::Fields(_, items) => {
+            PluginValue::List(items) | PluginValue::Fields(_, items) => {
                 items.get(index).map(|(_, item)| item.clone()).ok_or_else(missing)
             }
-            Item::Chunks(frames) => Ok(Item::Value(Value::Tensor(frames.chunk(index)?))),
+            PluginValue::Chunks(frames) => {
+                Ok(PluginValue::Value(Value::Tensor(frames.chunk(index)?)))
+            }
             other => {
                 let name = other.field_names().get(index).ok_or_else(missing)?;
                 other.field(name)?.ok_or_else(missing)
@@ -226,44 +235,44 @@ impl Item {
     }
 
     /// A field by its name; none where it has none.
-    pub fn field(&self, name: &str) -> Result<Option<Item>> {
-        let tensor = |tensor: &Tensor| Some(Item::Value(Value::Tensor(tensor.clone())));
-        let int = |value: usize| Some(Item::Value(Value::Int(value as i128)));
+    pub fn field(&self, name: &str) -> Result<Option<PluginValue>> {
+        let tensor = |tensor: &Tensor| Some(PluginValue::Value(Value::Tensor(tensor.clone())));
+        let int = |value: usize| Some(PluginValue::Value(Value::Int(value as i128)));
         Ok(match self {
-            Item::Value(Value::Custom(record)) => {
+            PluginValue::Value(Value::Custom(record)) => {
                 let field = record.fields.iter().find(|(field, _)| **field == *name);
-                field.map(|(_, value)| Item::Value(value.clone()))
+                field.map(|(_, value)| PluginValue::Value(value.clone()))
             }
             // Frames that are looked at are done.
-            Item::Growing(growing) => {
-                return Item::Value(Value::Frames(growing.finish()?)).field(name);
+            PluginValue::FramesBuffer(growing) => {
+                return PluginValue::Value(Value::Frames(growing.finish()?)).field(name);
             }
-            Item::Pushed(pushed) => return pushed.finish()?.field(name),
-            Item::Fields(_, fields) => {
+            PluginValue::CollectedFrames(pushed) => return pushed.finish()?.field(name),
+            PluginValue::Fields(_, fields) => {
                 fields.iter().find(|(field, _)| **field == *name).map(|(_, item)| item.clone())
             }
-            Item::Value(Value::Latent(latent)) => match name {
+            PluginValue::Value(Value::Latent(latent)) => match name {
                 "tensor" => tensor(&latent.tensor),
-                "space" => Some(Item::Space(latent.space.clone())),
+                "space" => Some(PluginValue::Space(latent.space.clone())),
                 _ => None,
             },
-            Item::Value(Value::Conditioning(both)) => match name {
+            PluginValue::Value(Value::Conditioning(both)) => match name {
                 "positive" => tensor(&both.positive),
                 "negative" => tensor(&both.negative),
                 _ => None,
             },
-            Item::Value(Value::Patches(patches)) => match name {
+            PluginValue::Value(Value::Patches(patches)) => match name {
                 "tokens" => tensor(&patches.tokens),
-                "clips" => Some(Item::Clips(patches.clips.as_slice().into())),
+                "clips" => Some(PluginValue::Clips(patches.clips.as_slice().into())),
                 "patch" => {
                     let sizes = patches.patch.map(|size| (None, Value::Int(size as i128)));
-                    Some(Item::Value(Value::List(Arc::new(sizes))))
+                    Some(PluginValue::Value(Value::List(Arc::new(sizes))))
                 }
                 _ => None,
             },
-            Item::Value(Value::Frames(frames)) => match name {
-                "chunks" => Some(Item::Chunks(Arc::clone(frames))),
-                "fps" => frames.fps().map(|fps| Item::Value(Value::Real(fps))),
+            PluginValue::Value(Value::Frames(frames)) => match name {
+                "chunks" => Some(PluginValue::Chunks(Arc::clone(frames))),
+                "fps" => frames.fps().map(|fps| PluginValue::Value(Value::Real(fps))),
                 "count" => int(frames.count()),
                 "height" => int(frames.height()),
                 "width" => int(frames.width()),

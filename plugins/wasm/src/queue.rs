@@ -9,13 +9,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
-use kino_host::{Call, ops};
+use kino_host::{CallCx, ops};
 use kino_node::{Error, Result};
 
 use crate::stop::Stop;
 
 /// Messages that wait to be passed on; more than these are dropped.
-const MOST_NOTES: usize = 4096;
+const MOST_EVENTS: usize = 4096;
 /// How long a sleeping plugin is left alone.
 const NAP: Duration = Duration::from_millis(5);
 
@@ -37,13 +37,13 @@ pub(crate) enum Answer {
 }
 
 /// Something that the plugin tells.
-enum Note {
+enum HostEvent {
     Log { level: u32, target: String, message: String },
     Progress { step: u64, of: u64 },
 }
 
 #[derive(Default)]
-enum Slot {
+enum RequestSlot {
     #[default]
     Empty,
     Asked(Request),
@@ -51,30 +51,30 @@ enum Slot {
 }
 
 #[derive(Default)]
-struct Inside {
-    slot: Slot,
-    notes: VecDeque<Note>,
+struct State {
+    slot: RequestSlot,
+    events: VecDeque<HostEvent>,
     dropped: usize,
 }
 
 /// The mailbox between a plugin and the engine.
 #[derive(Clone, Default)]
-pub(crate) struct Mail(Arc<Mutex<Inside>>);
+pub(crate) struct HostQueue(Arc<Mutex<State>>);
 
-impl Mail {
-    fn lock(&self) -> MutexGuard<'_, Inside> {
+impl HostQueue {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Leaves a request and waits for what comes of it.
     pub(crate) async fn ask(&self, request: Request) -> Answer {
-        self.lock().slot = Slot::Asked(request);
+        self.lock().slot = RequestSlot::Asked(request);
         std::future::poll_fn(|_| {
-            let mut inside = self.lock();
-            match std::mem::take(&mut inside.slot) {
-                Slot::Answered(answer) => Poll::Ready(answer),
+            let mut state = self.lock();
+            match std::mem::take(&mut state.slot) {
+                RequestSlot::Answered(answer) => Poll::Ready(answer),
                 other => {
-                    inside.slot = other;
+                    state.slot = other;
                     Poll::Pending
                 }
             }
@@ -82,37 +82,37 @@ impl Mail {
         .await
     }
 
-    fn note(&self, note: Note) {
-        let mut inside = self.lock();
-        match inside.notes.len() < MOST_NOTES {
-            true => inside.notes.push_back(note),
-            false => inside.dropped += 1,
+    fn event(&self, event: HostEvent) {
+        let mut state = self.lock();
+        match state.events.len() < MOST_EVENTS {
+            true => state.events.push_back(event),
+            false => state.dropped += 1,
         }
     }
 
     /// Leaves a message for the log.
     pub(crate) fn log(&self, level: u32, target: String, message: String) {
-        self.note(Note::Log { level, target, message });
+        self.event(HostEvent::Log { level, target, message });
     }
 
     /// Leaves how far the plugin is.
     pub(crate) fn progress(&self, step: u64, of: u64) {
-        self.note(Note::Progress { step, of });
+        self.event(HostEvent::Progress { step, of });
     }
 
     /// Passes on what the plugin told.
-    fn deliver(&self, call: &Call<'_>) {
-        let (notes, dropped) = {
-            let mut inside = self.lock();
-            if inside.notes.is_empty() {
+    fn deliver(&self, call: &CallCx<'_>) {
+        let (events, dropped) = {
+            let mut state = self.lock();
+            if state.events.is_empty() {
                 return;
             }
-            (std::mem::take(&mut inside.notes), std::mem::take(&mut inside.dropped))
+            (std::mem::take(&mut state.events), std::mem::take(&mut state.dropped))
         };
-        for note in notes {
-            match note {
-                Note::Log { level, target, message } => call.log(level, &target, &message),
-                Note::Progress { step, of } => call.progress(step, of),
+        for event in events {
+            match event {
+                HostEvent::Log { level, target, message } => call.log(level, &target, &message),
+                HostEvent::Progress { step, of } => call.progress(step, of),
             }
         }
         if dropped > 0 {
@@ -121,23 +121,23 @@ impl Mail {
     }
 
     /// Does what the plugin waits for; a sleep that is not over stays.
-    fn serve(&self, call: &Call<'_>, stop: &dyn Fn() -> Option<Stop>) {
+    fn serve(&self, call: &CallCx<'_>, stop: &dyn Fn() -> Option<Stop>) {
         let slot = std::mem::take(&mut self.lock().slot);
-        let Slot::Asked(request) = slot else {
+        let RequestSlot::Asked(request) = slot else {
             self.lock().slot = slot;
             return;
         };
         let slot = match request {
             Request::Op { name, tensors, attributes, most } => {
-                Slot::Answered(Answer::Tensor(op(&name, &tensors, &attributes, most, stop)))
+                RequestSlot::Answered(Answer::Tensor(op(&name, &tensors, &attributes, most, stop)))
             }
-            Request::Read(path) => Slot::Answered(Answer::Bytes(call.files.read(&path))),
+            Request::Read(path) => RequestSlot::Answered(Answer::Bytes(call.files.read(&path))),
             Request::Sleep(until) => {
                 let left = until.saturating_duration_since(Instant::now());
                 std::thread::sleep(left.min(NAP));
                 match left > NAP {
-                    true => Slot::Asked(Request::Sleep(until)),
-                    false => Slot::Answered(Answer::Awake),
+                    true => RequestSlot::Asked(Request::Sleep(until)),
+                    false => RequestSlot::Answered(Answer::Awake),
                 }
             }
         };
@@ -167,8 +167,8 @@ fn op(
 /// Lets a plugin run to its end, with all that it asks for on the way. It yields at every tick of
 /// the engine's clock, and is stopped there if the run was cancelled or its time is over.
 pub(crate) fn drive<T>(
-    mail: &Mail,
-    call: &Call<'_>,
+    queue: &HostQueue,
+    call: &CallCx<'_>,
     future: impl Future<Output = wasmtime::Result<T>>,
 ) -> Result<wasmtime::Result<T>, Stop> {
     let limit = call.limits.time;
@@ -183,14 +183,14 @@ pub(crate) fn drive<T>(
     let mut context = Context::from_waker(Waker::noop());
     loop {
         let polled = future.as_mut().poll(&mut context);
-        mail.deliver(call);
+        queue.deliver(call);
         if let Poll::Ready(outcome) = polled {
             return Ok(outcome);
         }
         if let Some(stop) = stop() {
             return Err(stop);
         }
-        mail.serve(call, &stop);
+        queue.serve(call, &stop);
         if let Some(stop) = stop() {
             return Err(stop);
         }

@@ -6,90 +6,95 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use bytemuck::Pod;
 use candle_core::DType;
-use kino_host::{Draft, Fill, Growing, Item};
+use kino_host::{FillElements, FramesBuffer, PluginValue, TensorBuffer};
 use kino_node::{Error, Result, Spill};
 
 /// Makes what a plugin asks for.
-pub(crate) trait Maker: Send + Sync {
+pub(crate) trait TensorAllocator: Send + Sync {
     /// A tensor of zeros.
-    fn tensor(&self, dtype: DType, shape: &[usize]) -> Result<Item>;
+    fn tensor(&self, dtype: DType, shape: &[usize]) -> Result<PluginValue>;
     /// A tensor whose elements are whatever lies there, for who writes all of them.
-    fn unwritten(&self, dtype: DType, shape: &[usize]) -> Result<Item> {
+    fn uninit(&self, dtype: DType, shape: &[usize]) -> Result<PluginValue> {
         self.tensor(dtype, shape)
     }
     /// Frames in the making.
-    fn frames(&self, fps: Option<f64>) -> Result<Item>;
+    fn frames(&self, fps: Option<f64>) -> Result<PluginValue>;
     /// Appends to frames in the making.
-    fn push(&self, frames: &Item, chunk: &Item) -> Result<()>;
+    fn push(&self, frames: &PluginValue, chunk: &PluginValue) -> Result<()>;
     /// A record.
-    fn record(&self, ty: &str, fields: Vec<(Arc<str>, Item)>) -> Result<Item>;
+    fn record(&self, ty: &str, fields: Vec<(Arc<str>, PluginValue)>) -> Result<PluginValue>;
     /// From here on a tensor of this maker does not change: somebody reads it or takes it up.
-    fn settle(&self, _tensor: &Item) -> Result<()> {
+    fn seal(&self, _tensor: &PluginValue) -> Result<()> {
         Ok(())
     }
     /// Where the elements of a tensor of this maker can be written, until [`Maker::give_back`].
-    fn lend(&self, tensor: &Item) -> Result<*mut u8>;
+    fn lend(&self, tensor: &PluginValue) -> Result<*mut u8>;
     /// Ends what [`Maker::lend`] began.
-    fn give_back(&self, tensor: &Item);
+    fn give_back(&self, tensor: &PluginValue);
 }
 
-static MAKER: OnceLock<Box<dyn Maker>> = OnceLock::new();
+static ALLOCATOR: OnceLock<Box<dyn TensorAllocator>> = OnceLock::new();
 
 /// The maker of this process.
-pub(crate) fn maker() -> &'static dyn Maker {
-    &**MAKER.get_or_init(|| Box::new(Here))
+pub(crate) fn allocator() -> &'static dyn TensorAllocator {
+    &**ALLOCATOR.get_or_init(|| Box::new(InProcess))
 }
 
 /// Sets the maker of this process, before the first plugin is loaded.
-pub(crate) fn set_maker(maker: Box<dyn Maker>) {
-    let _ = MAKER.set(maker);
+pub(crate) fn set_allocator(allocator: Box<dyn TensorAllocator>) {
+    let _ = ALLOCATOR.set(allocator);
 }
 
 /// The engine's own process.
-struct Here;
+struct InProcess;
 
-impl Maker for Here {
-    fn tensor(&self, dtype: DType, shape: &[usize]) -> Result<Item> {
-        Ok(Item::Draft(Arc::new(Draft::zeros(dtype, shape, u64::MAX)?)))
+impl TensorAllocator for InProcess {
+    fn tensor(&self, dtype: DType, shape: &[usize]) -> Result<PluginValue> {
+        Ok(PluginValue::TensorBuffer(Arc::new(TensorBuffer::zeros(dtype, shape, u64::MAX)?)))
     }
 
-    fn unwritten(&self, dtype: DType, shape: &[usize]) -> Result<Item> {
-        Ok(Item::Draft(Arc::new(Draft::filled(dtype, shape, u64::MAX, &Unwritten)?)))
+    fn uninit(&self, dtype: DType, shape: &[usize]) -> Result<PluginValue> {
+        Ok(PluginValue::TensorBuffer(Arc::new(TensorBuffer::filled(
+            dtype,
+            shape,
+            u64::MAX,
+            &Uninit,
+        )?)))
     }
 
-    fn frames(&self, fps: Option<f64>) -> Result<Item> {
-        Ok(Item::Growing(Arc::new(Growing::new(&spill(), fps)?)))
+    fn frames(&self, fps: Option<f64>) -> Result<PluginValue> {
+        Ok(PluginValue::FramesBuffer(Arc::new(FramesBuffer::new(&spill(), fps)?)))
     }
 
-    fn push(&self, frames: &Item, chunk: &Item) -> Result<()> {
+    fn push(&self, frames: &PluginValue, chunk: &PluginValue) -> Result<()> {
         match frames {
-            Item::Growing(growing) => growing.push(&chunk.tensor()?),
+            PluginValue::FramesBuffer(growing) => growing.push(&chunk.tensor()?),
             other => Err(Error::failed(format!("{} takes no frames", other.type_name()))),
         }
     }
 
-    fn record(&self, ty: &str, fields: Vec<(Arc<str>, Item)>) -> Result<Item> {
-        Item::record(ty, fields)
+    fn record(&self, ty: &str, fields: Vec<(Arc<str>, PluginValue)>) -> Result<PluginValue> {
+        PluginValue::record(ty, fields)
     }
 
-    fn lend(&self, tensor: &Item) -> Result<*mut u8> {
+    fn lend(&self, tensor: &PluginValue) -> Result<*mut u8> {
         match tensor {
-            Item::Draft(draft) => Ok(draft.lend()?.data),
+            PluginValue::TensorBuffer(draft) => Ok(draft.lend()?.data),
             other => Err(Error::failed(format!("this {} cannot be written", other.type_name()))),
         }
     }
 
-    fn give_back(&self, tensor: &Item) {
-        if let Item::Draft(draft) = tensor {
+    fn give_back(&self, tensor: &PluginValue) {
+        if let PluginValue::TensorBuffer(draft) = tensor {
             draft.give_back();
         }
     }
 }
 
 /// Leaves memory as it is: its plugin writes all of it before anybody reads.
-struct Unwritten;
+struct Uninit;
 
-impl Fill for Unwritten {
+impl FillElements for Uninit {
     fn fill<T: Pod>(&self, elements: &mut Vec<T>, count: usize) {
         elements.clear();
         elements.reserve_exact(count);

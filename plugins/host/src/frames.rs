@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::{DType, Tensor};
 use kino_node::{Error, Frames, FramesBuilder, Result, Spill, Value};
 
-use crate::item::Item;
+use crate::value::PluginValue;
 
 /// Frames in the making; chunks beyond the memory budget go to a file as they come.
-pub struct Growing(Mutex<State>);
+pub struct FramesBuffer(Mutex<State>);
 
 enum State {
     Open(FramesBuilder),
@@ -30,13 +30,13 @@ fn used<T>() -> Result<T> {
     Err(Error::failed("frames that have been used take no more chunks"))
 }
 
-impl Growing {
+impl FramesBuffer {
     /// No frames yet, at `fps` frames a second.
     ///
     /// # Errors
     /// When that is no rate.
     pub fn new(spill: &Arc<Spill>, fps: Option<f64>) -> Result<Self> {
-        Ok(Growing(Mutex::new(State::Open(FramesBuilder::new(spill, rate(fps)?)))))
+        Ok(FramesBuffer(Mutex::new(State::Open(FramesBuilder::new(spill, rate(fps)?)))))
     }
 
     /// Appends frames `[n, height, width, 3]`.
@@ -69,15 +69,15 @@ impl Growing {
 }
 
 /// Frames that a plugin is making where chunks are only gathered, to be sent elsewhere. What holds
-/// for [`Growing`] holds here.
-pub struct Pushed {
+/// for [`FramesBuffer`] holds here.
+pub struct CollectedFrames {
     fps: Option<f64>,
     state: Mutex<Gathered>,
 }
 
 #[derive(Default)]
 struct Gathered {
-    chunks: Vec<(Arc<str>, Item)>,
+    chunks: Vec<(Arc<str>, PluginValue)>,
     count: usize,
     height: usize,
     width: usize,
@@ -85,20 +85,20 @@ struct Gathered {
     used: bool,
 }
 
-impl Pushed {
+impl CollectedFrames {
     /// No frames yet, at `fps` frames a second.
     ///
     /// # Errors
     /// When that is no rate.
     pub fn new(fps: Option<f64>) -> Result<Self> {
-        Ok(Pushed { fps: rate(fps)?, state: Mutex::default() })
+        Ok(CollectedFrames { fps: rate(fps)?, state: Mutex::default() })
     }
 
     /// Appends frames `[n, height, width, 3]`.
     ///
     /// # Errors
     /// When the shape does not fit, or the frames have been used already.
-    pub fn push(&self, chunk: Item) -> Result<()> {
+    pub fn push(&self, chunk: PluginValue) -> Result<()> {
         let (dtype, shape) = chunk.shape()?;
         let &[n, height, width, 3] = shape.as_slice() else {
             return Err(Error::failed(format!(
@@ -123,7 +123,7 @@ impl Pushed {
         }
         let chunk = match dtype {
             DType::F32 => chunk,
-            _ => Item::Value(Value::Tensor(chunk.tensor()?.to_dtype(DType::F32)?)),
+            _ => PluginValue::Value(Value::Tensor(chunk.tensor()?.to_dtype(DType::F32)?)),
         };
         (state.height, state.width) = (height, width);
         state.count += n;
@@ -135,20 +135,21 @@ impl Pushed {
     ///
     /// # Errors
     /// When there are no frames.
-    pub fn finish(&self) -> Result<Item> {
+    pub fn finish(&self) -> Result<PluginValue> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.used = true;
         if state.count == 0 {
             return Err(Error::failed("a video has at least one frame, found none"));
         }
-        let int = |value: usize| Item::Value(Value::Int(value as i128));
-        let mut fields = vec![(Arc::from("chunks"), Item::List(state.chunks.as_slice().into()))];
+        let int = |value: usize| PluginValue::Value(Value::Int(value as i128));
+        let mut fields =
+            vec![(Arc::from("chunks"), PluginValue::List(state.chunks.as_slice().into()))];
         if let Some(fps) = self.fps {
-            fields.push((Arc::from("fps"), Item::Value(Value::Real(fps))));
+            fields.push((Arc::from("fps"), PluginValue::Value(Value::Real(fps))));
         }
         fields.push((Arc::from("count"), int(state.count)));
         fields.push((Arc::from("height"), int(state.height)));
         fields.push((Arc::from("width"), int(state.width)));
-        Ok(Item::Fields("Frames".into(), fields.into()))
+        Ok(PluginValue::Fields("Frames".into(), fields.into()))
     }
 }

@@ -10,7 +10,7 @@ use object::{Object, ObjectSection, ObjectSegment};
 ///
 /// # Errors
 /// What is wrong with the file.
-pub(crate) fn examine(bytes: &[u8]) -> Result<()> {
+pub(crate) fn inspect(bytes: &[u8]) -> Result<()> {
     if bytes.is_empty() {
         return Err(cut("it is empty"));
     }
