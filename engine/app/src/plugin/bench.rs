@@ -73,6 +73,7 @@ fn time(
     let once = || {
         let begun = Instant::now();
         let mut cx = Cx {
+            reads: &[],
             name: "bench",
             services: &services,
             cancel: &Cancel::default(),
