@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use kino_models::dit::{Context, Dit, Grid, Timesteps};
+use kino_models::families::wan::dit::{Context, Dit, Timesteps};
+use kino_models::patch::Grid;
 use kino_node::{Clip, Conditioning, Guidance, Result, SamplingStep};
 use kino_port::PlanError;
 
@@ -34,7 +35,7 @@ pub(super) struct Text {
 
 impl Text {
     pub(super) fn new(dit: &Dit, conditioning: Arc<Conditioning>) -> Result<Self> {
-        let with = dit.context(&conditioning.positive).node()?;
+        let with = dit.context(conditioning.positive.text()?).node()?;
         Ok(Text { conditioning, with, without: None })
     }
 }
@@ -130,7 +131,7 @@ impl Packed {
         for clip in clips {
             let text = &mut self.texts[self.of_clip[*clip]];
             if text.without.is_none() {
-                text.without = Some(self.dit.context(&text.conditioning.negative).node()?);
+                text.without = Some(self.dit.context(text.conditioning.negative.text()?).node()?);
             }
         }
         Ok(())
