@@ -1,10 +1,13 @@
 //! The registry as the graph's catalog, and what else enters every key.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use kino_graph::Catalog;
 use kino_node::{Registry, Services};
 use kino_port::{Facts, PlanError, Signature, StepInfo};
+
+use crate::panic::panic_message;
 
 /// The version of the engine's numbers. It enters every key: raise it when results change although
 /// no node's own version does.
@@ -32,8 +35,19 @@ impl Catalog for NodeCatalog<'_> {
     fn infer(&self, op: &str, facts: &Facts) -> Result<StepInfo, Vec<PlanError>> {
         let node = self.registry.get(op);
         let node = node.ok_or_else(|| vec![PlanError::new(format!("there is no node `{op}`"))])?;
-        node.infer(self.services, facts)
+        guarded(|| node.infer(self.services, facts))
     }
+}
+
+/// Planning is held to what running is: a node that panics is that node's error.
+fn guarded(
+    infer: impl FnOnce() -> Result<StepInfo, Vec<PlanError>>,
+) -> Result<StepInfo, Vec<PlanError>> {
+    catch_unwind(AssertUnwindSafe(infer)).unwrap_or_else(|panic| {
+        let message = panic_message(panic.as_ref());
+        let hint = "this is a bug of the node; please report it";
+        Err(vec![PlanError::new(format!("the node panicked: {message}")).hint(hint)])
+    })
 }
 
 /// What changes numbers beside graph and files: the device's kind (`cpu`, `cuda`), the compute
