@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use candle_core::Device;
 use kino_graph::{Input, Item, Key, Plan, Source, Step};
