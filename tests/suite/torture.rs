@@ -15,7 +15,7 @@ use std::thread;
 
 use kino_graph::{Graph, Plan, Settings};
 use kino_host::{Limits, NoFiles, Plugin};
-use kino_native::{NativePlugin, Trusted};
+use kino_native::{NativePlugin, TrustedLibrary};
 use kino_node::{Registry, Value};
 use kino_runtime::{Options, Report, RunRequest, Stop};
 use kino_tests::Bench;
@@ -75,7 +75,7 @@ impl Rig {
     /// # Errors
     /// When it is no plugin; the engine keeps what it has.
     fn reload(&mut self) -> kino_node::Result<()> {
-        let trusted = Trusted { path: &self.artifact, sha256: None };
+        let trusted = TrustedLibrary { path: &self.artifact, sha256: None };
         let native = NativePlugin::load(trusted)?;
         let sha256 = native.sha256().to_owned();
         let files = Arc::new(NoFiles);
