@@ -35,19 +35,17 @@ impl Catalog for NodeCatalog<'_> {
     fn infer(&self, op: &str, facts: &Facts) -> Result<StepInfo, Vec<PlanError>> {
         let node = self.registry.get(op);
         let node = node.ok_or_else(|| vec![PlanError::new(format!("there is no node `{op}`"))])?;
-        guarded(|| node.infer(self.services, facts))
+        // Whoever wrote the node, and whatever files it looks into: planning goes on.
+        guard(|| node.infer(self.services, facts)).unwrap_or_else(|panic| {
+            let error = PlanError::new(format!("the node panicked while planning: {panic}"));
+            Err(vec![error.hint("this is a bug of the node; please report it")])
+        })
     }
 }
 
-/// Planning is held to what running is: a node that panics is that node's error.
-fn guarded(
-    infer: impl FnOnce() -> Result<StepInfo, Vec<PlanError>>,
-) -> Result<StepInfo, Vec<PlanError>> {
-    catch_unwind(AssertUnwindSafe(infer)).unwrap_or_else(|panic| {
-        let message = panic_message(panic.as_ref());
-        let hint = "this is a bug of the node; please report it";
-        Err(vec![PlanError::new(format!("the node panicked: {message}")).hint(hint)])
-    })
+/// Calls what a node does, and gives the message of a panic as an error.
+fn guard<T>(f: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(|panic| panic_message(panic.as_ref()).to_owned())
 }
 
 /// What changes numbers beside graph and files: the device's kind (`cpu`, `cuda`), the compute

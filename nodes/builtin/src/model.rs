@@ -21,7 +21,7 @@ pub(crate) static LOAD: NodeDef = NodeDef {
         version: Cow::Borrowed("1"),
         about: Cow::Borrowed(ABOUT),
         inputs: ports![
-            text("source", "").required().about(
+            text("source", "").required().file().about(
                 "`embedded:shapes`, a folder in the diffusers layout (relative to the graph), or \
                  `hub:OWNER/NAME`."
             ),

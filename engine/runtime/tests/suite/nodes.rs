@@ -86,6 +86,11 @@ static FAIL: NodeDef =
     node("fail", TWO, VALUE, Traits::LIGHT, |_, _| Err(Error::advised("it broke", "mend it")));
 static PANIC: NodeDef =
     node("panic", TWO, VALUE, Traits::LIGHT, |_, inputs| panic!("at {}", inputs.int::<i64>("a")?));
+static PANIC_IN_PLAN: NodeDef =
+    inferred("panic.in.plan", TWO, VALUE, Traits::LIGHT, add, |_, facts| {
+        let (a, b) = (facts.int("a").unwrap_or(0), facts.int("b").unwrap_or(0));
+        Ok(StepInfo { memory: (a / b) as u64, ..StepInfo::default() })
+    });
 static TOKENS: NodeDef = node("token", PARTS_OR_NONE, TOKEN, Traits::LIGHT, token);
 const PARTS_OR_NONE: Cow<'static, [Port]> = ports![optional("before", PortType::Any)];
 static EVEN: NodeDef =
@@ -164,6 +169,7 @@ static NODES: &[&NodeDef] = &[
     &SUM,
     &FAIL,
     &PANIC,
+    &PANIC_IN_PLAN,
     &TOKENS,
     &EVEN,
     &BOTH,
