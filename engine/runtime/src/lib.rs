@@ -20,6 +20,7 @@ mod flight;
 mod memory;
 mod pace;
 mod panic;
+mod reads;
 mod run;
 mod schedule;
 mod sink;
