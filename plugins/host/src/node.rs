@@ -5,8 +5,8 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use kino_contract::NodeSpec;
 use kino_node::{
-    Cancel, Cx, Error, Guidance, Guider, Inputs, Node, Outputs, Result, SamplingStep, Services,
-    Spill, Value,
+    Cancel, Cx, Error, GraphId, Guidance, Guider, Inputs, Node, Outputs, Result, SamplingStep,
+    Services, Spill, Value,
 };
 use kino_port::{Fact, Facts, PlanError, Port, Signature, StepInfo};
 
@@ -57,7 +57,9 @@ impl Node for PluginNode {
             };
             return Ok(vec![Some(Value::Guider(Arc::new(guider)))]);
         }
+        let graph = cx.services.find::<GraphId>();
         let call = CallCx {
+            graph: graph.as_deref(),
             plugin: &self.plugin.id,
             step: cx.name,
             device: &cx.services.device,
@@ -220,6 +222,7 @@ impl Guidance for PluginGuidance {
     fn guide(&mut self, now: SamplingStep, with_text: &Tensor, without: &Tensor) -> Result<Tensor> {
         let PluginGuider { plugin, spec, step, parameters, device, spill } = &self.guider;
         let call = CallCx {
+            graph: None,
             plugin: &plugin.id,
             step,
             device,

@@ -166,12 +166,19 @@ impl Plugin {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
 
     use candle_core::{DType, Device, Tensor};
     use kino_node::{Cancel, Inputs, Services, Spill};
+    use kino_port::Read;
 
     use super::*;
+    use crate::state::MOST_OPEN;
     use crate::{Descriptor, NoFiles};
+
+    fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     static ALIVE: AtomicUsize = AtomicUsize::new(0);
     /// Held by whoever counts those that are alive.
@@ -214,10 +221,11 @@ mod tests {
         }
     }
 
-    /// Runs a counting node with one output, and gives its count.
-    fn count(plugin: &Plugin, step: &str) -> i128 {
+    /// Runs a counting node of a graph, and gives its count.
+    fn count_in(plugin: &Plugin, graph: Option<&GraphId>, step: &str) -> i128 {
         let call = CallCx {
             plugin: "a",
+            graph,
             step,
             device: &Device::Cpu,
             spill: &Spill::new(std::env::temp_dir(), 0),
@@ -231,6 +239,10 @@ mod tests {
         let outputs = plugin.run(&plugin.descriptor().nodes[0], &call, &[]).unwrap();
         let [Some(Value::Int(count))] = outputs[..] else { panic!("a number") };
         count
+    }
+
+    fn count(plugin: &Plugin, step: &str) -> i128 {
+        count_in(plugin, None, step)
     }
 
     fn counting() -> Arc<Counting> {
@@ -259,6 +271,110 @@ mod tests {
         }
         drop(plugin);
         assert_eq!(ALIVE.load(Ordering::SeqCst), 0);
+    }
+
+    /// Steps of one name in two graphs have nothing in common, and what is closed is forgotten.
+    #[test]
+    fn state_belongs_to_a_graph() {
+        let _alone = lock(&COUNTS);
+        let counting = counting();
+        let build = || Plugin::new("a", "", counting.clone(), Arc::new(NoFiles), Limits::default());
+        let (one, two) = (GraphId("one".into()), GraphId("two".into()));
+        let first = build();
+        let run = |plugin: &Plugin, graph| count_in(plugin, Some(graph), "step");
+        assert_eq!([run(&first, &one), run(&first, &one), run(&first, &two)], [1, 2, 1]);
+        let second = build();
+        second.inherit(&first);
+        assert_eq!([run(&second, &two), run(&second, &one)], [2, 3]);
+        second.forget(&one);
+        assert_eq!(ALIVE.load(Ordering::SeqCst), 1);
+        assert_eq!([run(&second, &one), run(&second, &two)], [1, 3]);
+    }
+
+    /// A run that goes on with an older build neither takes state away from the newer one, nor
+    /// gives it state.
+    #[test]
+    fn a_build_that_was_replaced_leaves_state_alone() {
+        let _alone = lock(&COUNTS);
+        let counting = counting();
+        let build = || Plugin::new("a", "", counting.clone(), Arc::new(NoFiles), Limits::default());
+        let (older, newer) = (build(), build());
+        assert_eq!([count(&older, "step"), count(&older, "step")], [1, 2]);
+        newer.inherit(&older);
+        assert_eq!(count(&newer, "step"), 3);
+        assert_eq!([count(&older, "step"), count(&older, "step")], [1, 1]);
+        assert_eq!(count(&newer, "step"), 4);
+    }
+
+    /// A node with state that does not end until it is told.
+    struct Slow(Descriptor, Arc<[Barrier; 2]>);
+
+    struct SlowRun(Arc<[Barrier; 2]>);
+
+    impl Module for Slow {
+        fn descriptor(&self) -> &Descriptor {
+            &self.0
+        }
+
+        fn open(&self, _: &str, _: Option<&[u8]>, _: &CallCx<'_>) -> Result<Box<dyn Instance>> {
+            Ok(Box::new(SlowRun(Arc::clone(&self.1))))
+        }
+    }
+
+    impl Instance for SlowRun {
+        fn run(&mut self, _: &CallCx<'_>, _: &[Option<Value>]) -> Result<Vec<Option<Value>>> {
+            self.0.iter().for_each(|barrier| drop(barrier.wait()));
+            Ok(vec![Some(Value::Int(1))])
+        }
+
+        fn save(&mut self, _: &CallCx<'_>) -> Result<Option<Vec<u8>>> {
+            Ok(None)
+        }
+
+        fn is_broken(&self) -> bool {
+            false
+        }
+    }
+
+    /// Who waits for a step's state that another run has can be cancelled.
+    #[test]
+    fn who_waits_for_state_can_be_cancelled() {
+        let barriers = Arc::new([Barrier::new(2), Barrier::new(2)]);
+        let module = Arc::new(Slow(counting().0.clone(), Arc::clone(&barriers)));
+        let plugin = Plugin::new("a", "", module, Arc::new(NoFiles), Limits::default());
+        let node = plugin.nodes().remove(0);
+        let services = Services::new(Device::Cpu, Spill::new(std::env::temp_dir(), 0));
+        let services = services.with(Arc::new(GraphId("g".into())));
+        let run = |cancel: &Cancel| {
+            let mut cx = kino_node::Cx {
+                name: "step",
+                services: &services,
+                cancel,
+                record: "",
+                reads: &[],
+                wanted: &[true],
+                report: &|_| {},
+            };
+            node.run(&mut cx, &Inputs::new(&[], &[]))
+        };
+        let run = &run;
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| run(&Cancel::default()));
+            // The first one is within its run.
+            barriers[0].wait();
+            let cancel = Cancel::default();
+            let waiting = scope.spawn({
+                let cancel = cancel.clone();
+                move || run(&cancel)
+            });
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert!(!waiting.is_finished(), "a step's state is used by one run at a time");
+            cancel.cancel();
+            assert!(matches!(waiting.join().unwrap(), Err(Error::Cancelled)));
+            assert!(!first.is_finished());
+            barriers[1].wait();
+            assert!(first.join().unwrap().is_ok());
+        });
     }
 
     /// Files that a test changes.

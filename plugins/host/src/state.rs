@@ -206,11 +206,7 @@ impl Drop for Held<'_> {
 }
 
 /// What an instance saves as it is closed; nothing where it has no state, or cannot save it.
-pub(crate) fn saved(
-    mut instance: Box<dyn Instance>,
-    plugin: &str,
-    call: &CallCx<'_>,
-) -> NodeState {
+pub(crate) fn saved(mut instance: Box<dyn Instance>, plugin: &str, call: &CallCx<'_>) -> NodeState {
     match instance.save(call) {
         Ok(Some(saved)) => NodeState::Saved(saved),
         Ok(None) => NodeState::Empty,

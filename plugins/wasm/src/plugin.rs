@@ -58,6 +58,7 @@ fn describe(
 ) -> Result<String> {
     let (cancel, spill) = (Cancel::default(), Spill::new(std::env::temp_dir(), 0));
     let call = CallCx {
+        graph: None,
         plugin,
         step: "",
         device: &Device::Cpu,
