@@ -11,7 +11,7 @@ use std::time::Duration;
 use candle_core::Device;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kino_graph::{Catalog, Graph, Plan, Settings, Sources};
-use kino_node::{Cancel, Registry, Spill};
+use kino_node::{Cancel, Ledger, Registry};
 use kino_runtime::{Options, Runtime};
 use kino_world::Folders;
 
@@ -65,8 +65,7 @@ fn plan(graph: &Graph, catalog: &dyn Catalog) -> Plan {
 
 fn runtime(memory_budget: u64) -> Runtime {
     let folders = Folders { graph: ".".into(), out: std::env::temp_dir() };
-    let services =
-        kino_nodes::services(Device::Cpu, Spill::new(std::env::temp_dir(), 1 << 30), folders);
+    let services = kino_nodes::services(Device::Cpu, Ledger::new(1 << 30), folders);
     let options = Options { memory_budget, ..Options::default() };
     Runtime::new(Arc::new(Registry::of(kino_nodes::NODES)), Arc::new(services), options)
 }

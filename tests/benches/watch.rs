@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use candle_core::Device;
 use kino_graph::{Settings, Sources};
-use kino_node::{Cancel, Registry, Spill};
+use kino_node::{Cancel, Ledger, Registry};
 use kino_runtime::{Options, Runtime};
 use kino_world::{FileWatch, Folders};
 
@@ -208,8 +208,8 @@ impl Sources for NoGraphs {
 fn work_alone() -> Vec<Duration> {
     let place = Place::new();
     let folders = Folders { graph: place.0.path().to_owned(), out: place.path("out") };
-    let spill = Spill::new(std::env::temp_dir(), 1 << 30);
-    let services = Arc::new(kino_nodes::services(Device::Cpu, spill, folders));
+    let ledger = Ledger::new(1 << 30);
+    let services = Arc::new(kino_nodes::services(Device::Cpu, ledger, folders));
     let options = Options { memory_budget: 1 << 30, ..Options::default() };
     let runtime = Runtime::new(Arc::new(Registry::of(kino_nodes::NODES)), services, options);
     let draw = |_: &str| 0;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use kino_graph::{Diagnostics, Graph, Plan, Settings, Sources};
-use kino_node::{Cancel, Registry, Spill};
+use kino_node::{Cancel, Ledger, Registry};
 use kino_port::Literal;
 use kino_runtime::{DiskCache, Event, Options, Report, Runtime};
 use kino_world::Folders;
@@ -81,9 +81,9 @@ impl Rig {
     /// A graph whose inputs are relative to `folder`.
     pub fn of(stem: &str, text: &str, folder: &Path) -> Self {
         let own = tempfile::tempdir().expect("a temporary folder");
-        let spill = Spill::new(own.path(), 1 << 30);
+        let ledger = Ledger::with_spill(1 << 30, own.path(), u64::MAX);
         let folders = Folders { graph: folder.to_owned(), out: own.path().join("out") };
-        let services = kino_nodes::services(Device::Cpu, spill, folders);
+        let services = kino_nodes::services(Device::Cpu, ledger, folders);
         let disk = Some(DiskCache::open(own.path().join("cache"), 1 << 30));
         let options = Options { disk, ..Options::default() };
         let runtime =

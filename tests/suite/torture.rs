@@ -17,7 +17,7 @@ use candle_core::Device;
 use kino_graph::{Graph, Plan, Settings};
 use kino_host::{Limits, NoFiles, Plugin};
 use kino_native::{NativePlugin, Trusted};
-use kino_node::{Cancel, Registry, Spill, Value};
+use kino_node::{Cancel, Ledger, Registry, Value};
 use kino_runtime::{Options, Report, Runtime};
 use kino_world::Folders;
 
@@ -63,9 +63,9 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let spill = Spill::new(folder.path(), 1 << 30);
+        let ledger = Ledger::with_spill(1 << 30, folder.path(), u64::MAX);
         let folders = Folders { graph: folder.path().into(), out: folder.path().join("out") };
-        let services = Arc::new(kino_nodes::services(Device::Cpu, spill, folders));
+        let services = Arc::new(kino_nodes::services(Device::Cpu, ledger, folders));
         let options = Options { memory_budget: 1 << 30, ..Options::default() };
         let registry = Arc::new(Registry::of(kino_nodes::NODES));
         let runtime = Arc::new(Runtime::new(registry, services, options));

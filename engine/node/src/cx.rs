@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::Device;
 
-use crate::{Error, Result, Spill};
+use crate::{Error, Ledger, Result};
 
 /// A flag that stops a run; clones share it.
 #[derive(Clone, Debug, Default)]
@@ -68,20 +68,19 @@ pub struct Progress {
     pub preview: Option<Preview>,
 }
 
-/// What all nodes of a process share: the device, the memory budget of frames, and whatever else by
-/// its type.
+/// What all nodes of a process share: the device, the memory ledger, and whatever else by its type.
 pub struct Services {
     /// Where tensors are computed.
     pub device: Device,
-    /// The memory budget of frames.
-    pub spill: Arc<Spill>,
+    /// Who holds how much memory.
+    pub ledger: Arc<Ledger>,
     by_type: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
 }
 
 impl Services {
-    /// Services with nothing but a device and a budget.
-    pub fn new(device: Device, spill: Arc<Spill>) -> Self {
-        Services { device, spill, by_type: HashMap::new() }
+    /// Services with nothing but a device and a ledger.
+    pub fn new(device: Device, ledger: Arc<Ledger>) -> Self {
+        Services { device, ledger, by_type: HashMap::new() }
     }
 
     /// The same services with one more, found by its type.

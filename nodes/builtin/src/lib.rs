@@ -29,7 +29,7 @@ mod video;
 use std::sync::Arc;
 
 use candle_core::Device;
-use kino_node::{NodeDef, Services, Spill};
+use kino_node::{Ledger, NodeDef, Services};
 use kino_world::{Folders, Hashes};
 
 pub use model::Absent;
@@ -65,8 +65,8 @@ pub static NODES: &[&NodeDef] = &[
 ///
 /// Give it the [`Models`] of the runs before (`services(…).with(models)`) and their weights stay
 /// loaded; likewise a table of hashes that is kept on disk.
-pub fn services(device: Device, spill: Arc<Spill>, folders: Folders) -> Services {
+pub fn services(device: Device, ledger: Arc<Ledger>, folders: Folders) -> Services {
     let models = Models::new(device.clone());
-    let services = Services::new(device, spill).with(models).with(Arc::new(folders));
+    let services = Services::new(device, ledger).with(models).with(Arc::new(folders));
     services.with(Arc::new(Hashes::new()))
 }

@@ -32,6 +32,6 @@ pub use growing::{Growing, Pushed};
 pub use item::{Item, Kind, Shared};
 pub use kino_contract::{Descriptor, NodeSpec, TypeSpec, is_word};
 pub use lock::{Entry, Grants, LOCK, LimitsEntry, Lock};
-pub use manifest::{Asks, Kind as BuildKind, MANIFEST, Manifest, library_name, parse_bytes};
+pub use manifest::{Asks, Kind as BuildKind, MANIFEST, Manifest, library_name};
 pub use plugin::Plugin;
 pub use trust::{Acceptance, Allowed, accept, decide, sha256, sha256_of};

@@ -10,7 +10,7 @@ use crate::artifact::Limits;
 use crate::consent::{Consent, real};
 use crate::find::{Found, PLUGINS};
 use crate::lock::{Entry, Grants, LimitsEntry, Lock};
-use crate::manifest::{Kind, parse_bytes, readable};
+use crate::manifest::{Kind, memory_limit, readable};
 
 /// A build that may be loaded.
 #[derive(Clone, Debug, PartialEq)]
@@ -219,7 +219,7 @@ fn artifact(found: &Found, kind: Kind) -> Result<PathBuf> {
 fn limits(entry: &LimitsEntry) -> Result<Limits> {
     let mut limits = Limits::default();
     if let Some(memory) = &entry.memory {
-        limits.memory = parse_bytes(memory).map_err(Error::failed)?;
+        limits.memory = memory_limit(memory).map_err(Error::failed)?;
     }
     if let Some(seconds) = entry.seconds {
         limits.time = Duration::try_from_secs_f64(seconds).map_err(|_| {

@@ -9,7 +9,7 @@ use kino_host::{Artifact, Call, Descriptor, Instance, Item};
 use kino_node::{Error, Result, Value};
 use libloading::Library;
 
-use crate::maker::with_spill;
+use crate::maker::with_ledger;
 use crate::table::{Current, bytes, give, host, refusal, take};
 use crate::{look, negotiate, table};
 
@@ -246,7 +246,7 @@ impl NativeInstance {
         let given: Vec<*mut KinoValue> =
             inputs.into_iter().map(|item| item.map_or(std::ptr::null_mut(), give)).collect();
         let mut outputs = vec![std::ptr::null_mut::<KinoValue>(); self.outputs];
-        let status = with_spill(call.spill, || {
+        let status = with_ledger(call.ledger, || {
             // SAFETY: inputs live through the call; as many places for outputs as the descriptor
             // promises; the instance is open, and nobody else uses it.
             unsafe {

@@ -47,8 +47,8 @@ pub(crate) fn add(host: &mut LinkerInstance<'_, Own>) -> wasmtime::Result<()> {
     })?;
     host.func_wrap("new-frames", |mut cx: Context<'_>, (fps,): (Option<f64>,)| {
         let frames = |own: &mut Own| {
-            let spill = own.spill.as_ref().ok_or_else(|| Error::failed("there is no call"))?;
-            Ok(Item::Growing(Arc::new(Growing::new(spill, fps)?)))
+            let ledger = own.ledger.as_ref().ok_or_else(|| Error::failed("there is no call"))?;
+            Ok(Item::Growing(Arc::new(Growing::new(ledger, fps)?)))
         };
         Ok((paid(cx.data_mut(), 0, frames)?,))
     })?;

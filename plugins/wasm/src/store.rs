@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{Device, Tensor};
 use kino_host::{Item, Limits};
-use kino_node::{Cancel, Error, Result, Spill, Value};
+use kino_node::{Cancel, Error, Ledger, Result, Value};
 use wasmtime::ResourceLimiter;
 use wasmtime::component::Resource;
 
@@ -30,19 +30,19 @@ const MOST_ELEMENTS: usize = 100_000;
 
 /// The bytes that an instance uses: memory of its own, and of the host for what it made.
 #[derive(Default)]
-pub(crate) struct Ledger {
+pub(crate) struct Usage {
     used: AtomicU64,
 }
 
 /// Bytes of the host that a value takes, free again when its last handle is gone.
 pub(crate) struct Charge {
-    ledger: Arc<Ledger>,
+    usage: Arc<Usage>,
     bytes: u64,
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.ledger.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.usage.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -190,7 +190,7 @@ pub(crate) struct Own {
     pub(crate) handles: Handles,
     pub(crate) wasi: Wasi,
     pub(crate) device: Device,
-    pub(crate) spill: Option<Arc<Spill>>,
+    pub(crate) ledger: Option<Arc<Ledger>>,
     pub(crate) cancel: Cancel,
     pub(crate) wanted: Vec<bool>,
     pub(crate) limits: Limits,
@@ -198,7 +198,7 @@ pub(crate) struct Own {
     pub(crate) said: Option<String>,
     /// Whether memory was refused in this call.
     pub(crate) starved: bool,
-    ledger: Arc<Ledger>,
+    usage: Arc<Usage>,
     /// Bytes of frames that it pushed in this call.
     pushed: u64,
 }
@@ -210,13 +210,13 @@ impl Own {
             handles: Handles::default(),
             wasi: Wasi::default(),
             device: Device::Cpu,
-            spill: None,
+            ledger: None,
             cancel: Cancel::default(),
             wanted: Vec::new(),
             limits: call.limits,
             said: None,
             starved: false,
-            ledger: Arc::default(),
+            usage: Arc::default(),
             pushed: 0,
         };
         own.begin(call);
@@ -226,7 +226,7 @@ impl Own {
     /// Another call begins.
     pub(crate) fn begin(&mut self, call: &kino_host::Call<'_>) {
         self.device = call.device.clone();
-        self.spill = Some(Arc::clone(call.spill));
+        self.ledger = Some(Arc::clone(call.ledger));
         self.cancel = call.cancel.clone();
         self.wanted.clear();
         self.wanted.extend_from_slice(call.wanted);
@@ -236,7 +236,7 @@ impl Own {
 
     /// Bytes that are left of the memory limit.
     pub(crate) fn left(&self) -> u64 {
-        self.limits.memory.saturating_sub(self.ledger.used.load(Ordering::Relaxed))
+        self.limits.memory.saturating_sub(self.usage.used.load(Ordering::Relaxed))
     }
 
     /// Takes bytes of the memory limit.
@@ -251,8 +251,8 @@ impl Own {
                 "drop values that are not needed any more, or work piece by piece",
             ));
         }
-        self.ledger.used.fetch_add(bytes, Ordering::Relaxed);
-        Ok(Charge { ledger: Arc::clone(&self.ledger), bytes })
+        self.usage.used.fetch_add(bytes, Ordering::Relaxed);
+        Ok(Charge { usage: Arc::clone(&self.usage), bytes })
     }
 
     /// Gives the plugin a handle.
@@ -343,7 +343,7 @@ impl ResourceLimiter for Own {
             self.starved = true;
             return Ok(false);
         }
-        self.ledger.used.fetch_add(more, Ordering::Relaxed);
+        self.usage.used.fetch_add(more, Ordering::Relaxed);
         Ok(true)
     }
 

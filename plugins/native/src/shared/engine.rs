@@ -144,7 +144,7 @@ impl Receiver for Receiving<'_> {
         }
         let find = |name: &str| fields.iter().find(|(field, _)| **field == *name);
         let fps = find("fps").map(|(_, fps)| fps.real()).transpose()?;
-        let growing = Growing::new(self.call.spill, fps)?;
+        let growing = Growing::new(self.call.ledger, fps)?;
         if let Some((_, chunks)) = find("chunks") {
             for index in 0..chunks.len() {
                 growing.push(&chunks.item(index)?.tensor()?)?;
