@@ -9,8 +9,8 @@ use candle_core::{DType, Device, Tensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use kino_kernels::{ConvInput, ConvWeights, Filter};
 use kino_models::ModelFolder;
-use kino_models::config::VaeConfig;
-use kino_models::vae::Vae;
+use kino_models::families::wan::VaeConfig;
+use kino_models::families::wan::vae::Vae;
 
 fn random(shape: &[usize]) -> Tensor {
     Tensor::rand(-1f32, 1.0, shape, &Device::Cpu).expect("memory")

@@ -13,8 +13,8 @@ use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 use floor::Floor;
-use kino_host::{Artifact, Call, Limits, NoFiles};
-use kino_native::{Isolated, NativePlugin, Trusted};
+use kino_host::{CallCx, Limits, Module, NoFiles};
+use kino_native::{IsolatedPlugin, NativePlugin, TrustedLibrary};
 use kino_node::{Cancel, Frames, FramesBuilder, Ledger, Value};
 
 const WORKER: &str = "worker";
@@ -44,15 +44,15 @@ struct World {
 }
 
 impl World {
-    fn run(&self, plugin: &dyn Artifact, node: &str, inputs: &[Option<Value>]) -> Value {
+    fn run(&self, plugin: &dyn Module, node: &str, inputs: &[Option<Value>]) -> Value {
         self.call(|call| {
             let outputs = plugin.open(node, None, call).unwrap().run(call, inputs).unwrap();
             outputs.into_iter().next().flatten().unwrap()
         })
     }
 
-    fn call<T>(&self, f: impl FnOnce(&Call<'_>) -> T) -> T {
-        f(&Call {
+    fn call<T>(&self, f: impl FnOnce(&CallCx<'_>) -> T) -> T {
+        f(&CallCx {
             plugin: "costs",
             step: "step",
             device: &Device::Cpu,
@@ -62,7 +62,7 @@ impl World {
             report: &|_| {},
             files: &NoFiles,
             limits: Limits { memory: 4 << 30, ..Limits::default() },
-            listener: None,
+            log_sink: None,
         })
     }
 
@@ -116,9 +116,9 @@ fn line(what: &str, seconds: f64, floor: f64) {
 fn empty_calls(
     world: &World,
     native: &NativePlugin,
-    component: &dyn Artifact,
+    component: &dyn Module,
     alone: &Floor,
-    isolated: &Isolated,
+    isolated: &IsolatedPlugin,
 ) {
     let function: extern "C" fn(*const u8, *mut i64) -> i32 = nothing;
     let floor = median(50, 100_000, || {
@@ -152,7 +152,7 @@ fn empty_calls(
     println!("{:<58} {:>22.2}", "    against wasmtime's own", seconds / least);
 }
 
-fn gains(world: &World, native: &NativePlugin, component: &dyn Artifact, isolated: &Isolated) {
+fn gains(world: &World, native: &NativePlugin, component: &dyn Module, isolated: &IsolatedPlugin) {
     let frames = world.frames();
     let source: Vec<u8> = vec![1; frames.bytes() as usize];
     let mut target = vec![0u8; source.len()];
@@ -169,7 +169,7 @@ fn gains(world: &World, native: &NativePlugin, component: &dyn Artifact, isolate
     let built_in = median(7, 1, || drop(black_box(world.built_in(&frames, 0.5))));
     line("built in", built_in, floor);
     for (name, plugin) in
-        [("native", native as &dyn Artifact), ("isolated", isolated), ("component", component)]
+        [("native", native as &dyn Module), ("isolated", isolated), ("component", component)]
     {
         let expected = world.built_in(&frames, 0.5).tensor().unwrap();
         let found = world.run(plugin, "costs.gain", &inputs).tensor().unwrap();
@@ -196,10 +196,11 @@ fn main() {
     }
     let world = World { ledger: Ledger::new(8 << 30) };
     let library = native_build();
-    let trusted = Trusted { path: &library, sha256: None };
+    let trusted = TrustedLibrary { path: &library, sha256: None };
     let native = NativePlugin::load(trusted).expect("a plugin");
     let program = std::env::current_exe().expect("this program");
-    let isolated = Isolated::start(Path::new(&program), &[WORKER], trusted).expect("a worker");
+    let isolated =
+        IsolatedPlugin::start(Path::new(&program), &[WORKER], trusted).expect("a worker");
     let engine = kino_wasm::Engine::new(None).expect("an engine");
     let bytes = std::fs::read(folder().join("costs.wasm"))
         .expect("costs.wasm: `kino plugin build tests/benches/costs --wasm` makes it");

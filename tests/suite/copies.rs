@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Storage, Tensor};
 use kino_host::{Limits, NoFiles, Plugin};
-use kino_native::{NativePlugin, Trusted};
+use kino_native::{NativePlugin, TrustedLibrary};
 use kino_node::{Cancel, Cx, Frames, Inputs, Ledger, Services, Value};
 
 /// Where a tensor's first element lies.
@@ -23,7 +23,8 @@ fn tensors_lie_where_they_are() {
     let folder = tempfile::tempdir().expect("a folder");
     let library = folder.path().join("addresses.so");
     kino_tests::compile_c("copies/addresses.c", &library, &[]);
-    let native = NativePlugin::load(Trusted { path: &library, sha256: None }).expect("a plugin");
+    let native =
+        NativePlugin::load(TrustedLibrary { path: &library, sha256: None }).expect("a plugin");
     let plugin = Plugin::new("see", "", Arc::new(native), Arc::new(NoFiles), Limits::default());
     let node = plugin.nodes().remove(0);
 

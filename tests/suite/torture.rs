@@ -16,7 +16,7 @@ use std::thread;
 use candle_core::Device;
 use kino_graph::{Graph, Plan, Settings};
 use kino_host::{Limits, NoFiles, Plugin};
-use kino_native::{NativePlugin, Trusted};
+use kino_native::{NativePlugin, TrustedLibrary};
 use kino_node::{Cancel, Ledger, Registry, Value};
 use kino_runtime::{Options, Report, Runtime};
 use kino_world::Folders;
@@ -78,7 +78,7 @@ impl Rig {
     /// # Errors
     /// When it is no plugin; the engine keeps what it has.
     fn reload(&mut self) -> kino_node::Result<()> {
-        let trusted = Trusted { path: &self.artifact, sha256: None };
+        let trusted = TrustedLibrary { path: &self.artifact, sha256: None };
         let native = NativePlugin::load(trusted)?;
         let sha256 = native.sha256().to_owned();
         let files = Arc::new(NoFiles);

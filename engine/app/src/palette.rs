@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use kino_host::{
-    Allowed, Artifact, BuildKind, Consent, Entry, Found, Granted, Lock, PLUGINS, Plugin, Shelf,
+    AllowedBuild, BuildKind, Consent, FoundPlugin, GrantedFiles, Lock, LockEntry, Module,
+    PLUGINS_FOLDER, Plugin, PluginIndex,
 };
 use kino_node::{Error, Registry};
 
@@ -43,7 +44,7 @@ pub(crate) struct Palettes {
 
 /// A plugin that is loaded.
 struct Loaded {
-    allowed: Allowed,
+    allowed: AllowedBuild,
     root: PathBuf,
     plugin: Arc<Plugin>,
 }
@@ -72,7 +73,8 @@ impl Palettes {
         if foreign.is_empty() {
             return Ok(Palette { registry: self.built_in(), files: Vec::new() });
         }
-        let mut files = vec![graph.folder.join(PLUGINS), graph.folder.join(kino_host::LOCK)];
+        let mut files =
+            vec![graph.folder.join(PLUGINS_FOLDER), graph.folder.join(kino_host::LOCK_FILE)];
         files.extend([user_folder(), Consent::file(&kino_world::data_dir())]);
         match self.load_all(&graph.folder, &foreign, &mut files) {
             Ok(plugins) => Ok(Palette { registry: self.registry(plugins), files }),
@@ -88,12 +90,12 @@ impl Palettes {
         files: &mut Vec<PathBuf>,
     ) -> Result<Vec<Arc<Plugin>>, Failure> {
         let user = user_folder();
-        let shelf = Shelf::look(root, Some(&user)).map_err(|error| failure(&error))?;
+        let shelf = PluginIndex::scan(root, Some(&user)).map_err(|error| failure(&error))?;
         // What is missing or broken may be mended.
         let known = shelf.found.iter().map(|found| &found.folder);
         let broken = shelf.broken.iter().map(|(folder, _)| folder);
-        files.extend(known.chain(broken).map(|folder| folder.join(kino_host::MANIFEST)));
-        let mut wanted: Vec<&Found> = Vec::new();
+        files.extend(known.chain(broken).map(|folder| folder.join(kino_host::MANIFEST_FILE)));
+        let mut wanted: Vec<&FoundPlugin> = Vec::new();
         for found in nodes.iter().filter_map(|node| shelf.of_node(node)) {
             if !wanted.iter().any(|other| other.folder == found.folder) {
                 wanted.push(found);
@@ -141,12 +143,12 @@ impl Palettes {
     /// Loads one plugin, unless the very build is loaded already.
     fn load(
         &mut self,
-        found: &Found,
+        found: &FoundPlugin,
         root: &Path,
         files: &mut Vec<PathBuf>,
     ) -> Result<Arc<Plugin>, Error> {
         let manifest = &found.manifest;
-        files.push(found.lock.join(kino_host::LOCK));
+        files.push(found.lock.join(kino_host::LOCK_FILE));
         let kinds = [BuildKind::Wasm, BuildKind::Native];
         files.extend(kinds.iter().filter_map(|kind| manifest.artifact(&found.folder, *kind)));
         let lock = Lock::read(&found.lock)?;
@@ -163,12 +165,12 @@ impl Palettes {
             return Ok(Arc::clone(&before.plugin));
         }
         let artifact = open(&allowed, &sha256)?;
-        agree(found, &*artifact)?;
+        verify_descriptor(found, &*artifact)?;
         let advice = match allowed.sha256 {
             Some(_) => format!("`kino plugin trust {} --read PATH` grants more", allowed.id),
             None => "while the folder is at work, `asks` in its plugin.ron grants more".to_owned(),
         };
-        let granted = Arc::new(Granted::new(root, &allowed.read).advising(advice));
+        let granted = Arc::new(GrantedFiles::new(root, &allowed.read).advising(advice));
         let plugin = Plugin::new(&allowed.id, sha256, artifact, granted, allowed.limits);
         if let Some(before) = before {
             plugin.inherit(&before.plugin);
@@ -201,7 +203,9 @@ impl Palettes {
 pub(crate) fn known() -> Arc<Registry> {
     let mut palettes = Palettes::new(false);
     let root = Path::new(".");
-    let Ok(shelf) = Shelf::look(root, Some(&user_folder())) else { return palettes.built_in() };
+    let Ok(shelf) = PluginIndex::scan(root, Some(&user_folder())) else {
+        return palettes.built_in();
+    };
     let mut plugins = Vec::new();
     for found in &shelf.found {
         match palettes.load(found, root, &mut Vec::new()) {
@@ -214,7 +218,7 @@ pub(crate) fn known() -> Arc<Registry> {
 
 /// The folder of the user's own plugins.
 pub(crate) fn user_folder() -> PathBuf {
-    kino_world::data_dir().join(PLUGINS)
+    kino_world::data_dir().join(PLUGINS_FOLDER)
 }
 
 /// What native code this user has agreed to run.
@@ -229,8 +233,8 @@ pub(crate) fn consent() -> Result<Consent, Error> {
 ///
 /// # Errors
 /// When it cannot be written.
-pub(crate) fn agree_to(found: &Found, entry: &Entry) -> Result<(), Error> {
-    Consent::give(&kino_world::data_dir(), &found.manifest.id, &found.folder, entry)
+pub(crate) fn record_consent(found: &FoundPlugin, entry: &LockEntry) -> Result<(), Error> {
+    Consent::grant(&kino_world::data_dir(), &found.manifest.id, &found.folder, entry)
 }
 
 /// What to say of a plugin that cannot be used.
@@ -246,22 +250,26 @@ pub(crate) fn failure(error: &Error) -> Failure {
 ///
 /// # Errors
 /// When it is none, or another than the one with this sha256.
-pub(crate) fn open(allowed: &Allowed, sha256: &str) -> Result<Arc<dyn Artifact>, Error> {
+pub(crate) fn open(allowed: &AllowedBuild, sha256: &str) -> Result<Arc<dyn Module>, Error> {
     match allowed.kind {
         BuildKind::Native => {
-            let trusted = kino_native::Trusted { path: &allowed.path, sha256: Some(sha256) };
+            let trusted = kino_native::TrustedLibrary { path: &allowed.path, sha256: Some(sha256) };
             if !allowed.isolate {
                 return Ok(Arc::new(kino_native::NativePlugin::load(trusted)?));
             }
             let worker = std::env::current_exe()?;
-            Ok(Arc::new(kino_native::Isolated::start(&worker, &[crate::args::WORKER], trusted)?))
+            Ok(Arc::new(kino_native::IsolatedPlugin::start(
+                &worker,
+                &[crate::args::WORKER],
+                trusted,
+            )?))
         }
         BuildKind::Wasm => component(allowed, sha256),
     }
 }
 
 #[cfg(feature = "wasm")]
-fn component(allowed: &Allowed, sha256: &str) -> Result<Arc<dyn Artifact>, Error> {
+fn component(allowed: &AllowedBuild, sha256: &str) -> Result<Arc<dyn Module>, Error> {
     static ENGINE: OnceLock<Result<kino_wasm::Engine, String>> = OnceLock::new();
     let engine = ENGINE.get_or_init(|| {
         let cache = kino_world::cache_dir().join("components");
@@ -278,7 +286,7 @@ fn component(allowed: &Allowed, sha256: &str) -> Result<Arc<dyn Artifact>, Error
 }
 
 #[cfg(not(feature = "wasm"))]
-fn component(allowed: &Allowed, _: &str) -> Result<Arc<dyn Artifact>, Error> {
+fn component(allowed: &AllowedBuild, _: &str) -> Result<Arc<dyn Module>, Error> {
     Err(Error::advised(
         format!("the plugin `{}` is a component, and this kino was built without them", allowed.id),
         "build kino with the feature `wasm`",
@@ -289,7 +297,7 @@ fn component(allowed: &Allowed, _: &str) -> Result<Arc<dyn Artifact>, Error> {
 ///
 /// # Errors
 /// When one names nodes that the other does not.
-pub(crate) fn agree(found: &Found, artifact: &dyn Artifact) -> Result<(), Error> {
+pub(crate) fn verify_descriptor(found: &FoundPlugin, artifact: &dyn Module) -> Result<(), Error> {
     let manifest = &found.manifest;
     let described = &artifact.descriptor().nodes;
     let missing = |node: &&String| artifact.descriptor().node(node).is_none();

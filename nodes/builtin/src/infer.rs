@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kino_node::{ConditioningFact, Error, FramesFact, LatentFact, TensorFact};
 use kino_port::{Fact, Facts, Literal, PlanError, StepInfo};
 
-use crate::model::Absent;
+use crate::model::MissingPart;
 
 /// What inference gives: what is known of the results, or every reason against them.
 pub(crate) type InferResult = Result<StepInfo, Vec<PlanError>>;
@@ -40,9 +40,9 @@ impl<'a> InferCx<'a> {
 
     /// The part of a model at a port, if it is known; objects where the model has no such part.
     pub(crate) fn part<T: Any + Send + Sync>(&mut self, port: &str) -> Option<Arc<T>> {
-        if let Some(absent) = self.facts.typed::<Absent>(port) {
-            let mut error = PlanError::at(port, absent.message.clone());
-            error.hint = absent.hint.clone();
+        if let Some(missing) = self.facts.typed::<MissingPart>(port) {
+            let mut error = PlanError::at(port, missing.message.clone());
+            error.hint = missing.hint.clone();
             self.error(error);
             return None;
         }

@@ -32,7 +32,7 @@ use candle_core::Device;
 use kino_node::{Ledger, NodeDef, Services};
 use kino_world::{Folders, Hashes};
 
-pub use model::Absent;
+pub use model::MissingPart;
 pub use models::{DitHandle, Handle, Models, OpenModel, Stored, TextHandle, TextPart, VaeHandle};
 pub use philox::{normal, philox};
 pub use source::place;

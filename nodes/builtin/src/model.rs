@@ -56,7 +56,7 @@ const COMPUTE: [Cow<'static, str>; 3] =
 
 /// A part that a model has not, or whose weights cannot be read: said by whoever needs it.
 #[derive(Clone, Debug)]
-pub struct Absent {
+pub struct MissingPart {
     /// What is missing.
     pub message: String,
     /// What to do.
@@ -65,10 +65,10 @@ pub struct Absent {
 
 /// The parts of a model, in the order of the outputs.
 struct Parts {
-    text: std::result::Result<Arc<TextHandle>, Absent>,
-    image: Absent,
-    dit: std::result::Result<Arc<DitHandle>, Absent>,
-    vae: std::result::Result<Arc<VaeHandle>, Absent>,
+    text: std::result::Result<Arc<TextHandle>, MissingPart>,
+    image: MissingPart,
+    dit: std::result::Result<Arc<DitHandle>, MissingPart>,
+    vae: std::result::Result<Arc<VaeHandle>, MissingPart>,
 }
 
 impl Parts {
@@ -81,7 +81,7 @@ impl Parts {
         let choice = (compute, device);
         Parts {
             text: part(model, ("text_encoder", "text encoder"), text, choice),
-            image: absent(model, "image encoder"),
+            image: missing(model, "image encoder"),
             dit: part(model, ("transformer", "transformer"), config.transformer.clone(), choice),
             vae: part(model, ("vae", "VAE"), config.vae.clone(), choice),
         }
@@ -103,9 +103,9 @@ impl Parts {
     }
 }
 
-fn absent(model: &OpenModel, name: &str) -> Absent {
+fn missing(model: &OpenModel, name: &str) -> MissingPart {
     let message = format!("the model `{}` has no {name}", model.name);
-    Absent { message, hint: None }
+    MissingPart { message, hint: None }
 }
 
 /// A part as a handle, if its config and its weight files are there.
@@ -114,13 +114,13 @@ fn part<C>(
     (folder, name): (&str, &str),
     config: Option<C>,
     (compute, device): (&str, &Device),
-) -> std::result::Result<Arc<Handle<C>>, Absent> {
+) -> std::result::Result<Arc<Handle<C>>, MissingPart> {
     let (Some(config), Some(stored)) = (config, model.stored(folder)) else {
-        return Err(absent(model, name));
+        return Err(missing(model, name));
     };
     let stored = match stored {
         Ok(stored) => *stored,
-        Err(message) => return Err(Absent { message: message.clone(), hint: None }),
+        Err(message) => return Err(MissingPart { message: message.clone(), hint: None }),
     };
     let dtype = compute_type(compute, stored.dtype, device);
     Ok(Arc::new(Handle { model: Arc::clone(model), config, dtype, stored }))
@@ -164,10 +164,10 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     })
 }
 
-fn fact<T: Send + Sync + 'static>(part: std::result::Result<Arc<T>, Absent>) -> Fact {
+fn fact<T: Send + Sync + 'static>(part: std::result::Result<Arc<T>, MissingPart>) -> Fact {
     match part {
         Ok(part) => Fact::Typed(part),
-        Err(absent) => Fact::typed(absent),
+        Err(missing) => Fact::typed(missing),
     }
 }
 
@@ -189,11 +189,11 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
 fn value<T: Send + Sync + 'static>(
     wanted: bool,
     ty: PortType,
-    part: std::result::Result<Arc<T>, Absent>,
+    part: std::result::Result<Arc<T>, MissingPart>,
 ) -> Result<Option<Value>> {
     match part {
         Ok(handle) => Ok(Some(Value::Part(Part { ty, handle }))),
-        Err(Absent { message, hint }) if wanted => Err(Error::Failed { message, hint }),
+        Err(MissingPart { message, hint }) if wanted => Err(Error::Failed { message, hint }),
         Err(_) => Ok(None),
     }
 }

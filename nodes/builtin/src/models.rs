@@ -5,10 +5,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device};
-use kino_models::config::{ModelConfig, TextConfig, TransformerConfig, VaeConfig};
-use kino_models::dit::Dit;
+use kino_models::families::wan::dit::Dit;
+use kino_models::families::wan::vae::Vae;
+use kino_models::families::wan::{ModelConfig, TransformerConfig, VaeConfig};
+use kino_models::preview::RgbMap;
+use kino_models::text::TextConfig;
 use kino_models::text::TextEncoder;
-use kino_models::vae::{RgbMap, Vae};
 use kino_models::{ModelFolder, Result};
 
 use kino_node::Space;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use kino_models::dit::{Grid, patchify, unpatchify};
+use kino_models::patch::{Grid, patchify, unpatchify};
 use kino_node::{
     Clip, Cx, Inputs, Latent, LatentFact, NodeDef, Outputs, Patches, PatchesFact, Result, Services,
     TensorFact, Value,

@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
-use kino_models::dit::unpatchify;
-use kino_models::schedule::{Schedule, ScheduleKind, Stepper};
+use kino_models::patch::unpatchify;
+use kino_models::sampling::{Schedule, ScheduleKind, Stepper};
 use kino_node::{
     Clip, Cx, Error, Guider, Inputs, NodeDef, Outputs, Patches, PatchesFact, Result, SamplingStep,
     Services, TensorFact, Value,
@@ -200,7 +200,7 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
         Some(guider) => guider,
         None => {
             let scale = inputs.real("guidance")?;
-            Arc::new(ClassifierFree(kino_models::guidance::Guidance::new(scale)))
+            Arc::new(ClassifierFree(kino_models::sampling::guidance::Guidance::new(scale)))
         }
     };
     let (kind, schedule) = schedule(&part, inputs)?;
@@ -216,7 +216,7 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
         dit,
     };
     let stepper = Stepper::new(kind, schedule, &part.model.config.scheduler);
-    walk(cx, packed, stepper, &*guider, &patches)
+    denoise(cx, packed, stepper, &*guider, &patches)
 }
 
 /// The levels to walk down and how.
@@ -237,7 +237,7 @@ fn schedule(part: &DitHandle, inputs: &Inputs<'_>) -> Result<(ScheduleKind, Sche
 }
 
 /// Walks down the levels.
-fn walk(
+fn denoise(
     cx: &mut Cx<'_>,
     mut packed: Packed,
     mut stepper: Stepper,

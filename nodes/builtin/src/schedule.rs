@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use kino_models::config::SchedulerConfig;
-use kino_models::guidance;
-use kino_models::schedule::Schedule;
+use kino_models::sampling::Schedule;
+use kino_models::sampling::SchedulerConfig;
+use kino_models::sampling::guidance;
 use kino_node::{
     Cancel, Cx, Guidance, Guider, Inputs, NodeDef, Outputs, Result, SamplingStep, Services, Sigmas,
     SigmasFact, Value, no_infer,
@@ -75,7 +75,7 @@ fn infer_schedule(_: &Services, facts: &Facts) -> InferResult {
 /// The levels of the model's own scheduler, or of another kind with its settings.
 pub(crate) fn levels(
     config: &SchedulerConfig,
-    kind: kino_models::schedule::ScheduleKind,
+    kind: kino_models::sampling::ScheduleKind,
     steps: usize,
     shift: Option<f64>,
 ) -> Result<Schedule> {
@@ -187,7 +187,7 @@ impl Guidance for ClassifierFree {
 
 #[cfg(test)]
 mod tests {
-    use kino_models::schedule::ScheduleKind;
+    use kino_models::sampling::ScheduleKind;
 
     use super::*;
 

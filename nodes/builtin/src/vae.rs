@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use kino_models::vae::{Peak, Tile, decode_peak, encode_peak};
+use kino_models::families::wan::vae::{Peak, decode_peak, encode_peak};
+use kino_models::tile::Tile;
 use kino_node::{
     Cx, Error, Frames, FramesBuilder, FramesFact, Inputs, Latent, LatentFact, NodeDef, Outputs,
     Result, Services, Space, Value,

@@ -2,28 +2,28 @@
 //!
 //! A pure library: it knows tensors, configs and weights, but no graph and no node.
 //!
-//! - [`folder`], [`weights`], [`config`]: a model on disk or inside the binary, checked as it is
-//!   read.
-//! - [`text`], [`dit`], [`vae`]: prompt to embeddings, patches to velocity, frames to latent and
-//!   back.
-//! - [`schedule`], [`guidance`]: the noise levels of a run, the steps down them, and what steers
-//!   them.
+//! - [`checkpoint`]: where weights lie, in which form, under which names; on disk or in the binary.
+//! - [`weight`]: weights as they are computed with, and the layers that multiply by them.
+//! - [`families`]: networks, configs and detection of each family of models.
+//! - [`text`]: encoders of text that families share.
+//! - [`sampling`]: the noise levels of a run, the steps down them, and what steers them.
 //!
-//! Long computations take a `tick` that runs after every block and may return [`Error::Cancelled`].
+//! Long computations take a `check_cancel` that runs after every block and may return
+//! [`Error::Cancelled`].
 
 #![deny(unsafe_code)] // one block maps weight files into memory: see `weights`
 
-pub mod config;
-pub mod dit;
+pub mod cancel;
+pub mod checkpoint;
 pub mod error;
-pub mod folder;
-pub mod guidance;
-mod layers;
-pub mod schedule;
+pub mod families;
+pub mod patch;
+pub mod preview;
+pub mod sampling;
 pub mod text;
-pub mod vae;
-pub mod weights;
+pub mod tile;
+pub mod weight;
 
+pub use checkpoint::ModelFolder;
 pub use error::{Error, Result};
-pub use folder::ModelFolder;
-pub use weights::Weights;
+pub use weight::Weights;

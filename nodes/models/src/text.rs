@@ -1,17 +1,19 @@
 //! From a prompt to the embeddings that a transformer reads: clean-up, tokens, UMT5 encoder.
 
 pub mod clean;
+pub(crate) mod config;
 mod tokens;
 mod umt5;
 
 use candle_core::{DType, Device, Tensor};
 
+pub use config::{TextConfig, TokenizerConfig};
 pub use tokens::Tokens;
 pub use umt5::{Layer, Umt5, relative_bucket};
 
-use crate::config::{TextConfig, TokenizerConfig};
+use crate::cancel::CheckCancel;
+use crate::checkpoint::ModelFolder;
 use crate::error::Result;
-use crate::folder::ModelFolder;
 
 /// A tokenizer and its encoder, ready to encode prompts.
 #[derive(Debug)]
@@ -42,16 +44,16 @@ impl TextEncoder {
         &self.model
     }
 
-    /// Encodes a prompt as it was written; `tick` runs after every layer and may cancel.
+    /// Encodes a prompt as it was written; `check_cancel` runs after every layer and may cancel.
     ///
     /// Shape: `[text length, d_model]`. Rows past the prompt are zero, as the models were trained:
     /// cross-attention reads them too.
     ///
     /// # Errors
-    /// When `tick` cancels or a tensor operation fails.
-    pub fn encode(&self, prompt: &str, tick: &mut dyn FnMut() -> Result<()>) -> Result<Tensor> {
+    /// When `check_cancel` cancels or a tensor operation fails.
+    pub fn encode(&self, prompt: &str, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor> {
         let ids = self.tokens.encode(&clean::prompt(prompt))?;
-        let embedded = self.model.encode(&ids, tick)?; // [tokens, d_model]
+        let embedded = self.model.encode(&ids, check_cancel)?; // [tokens, d_model]
         let missing = self.tokens.length() - ids.len();
         Ok(embedded.pad_with_zeros(0, 0, missing)?) // [text length, d_model]
     }

@@ -3,10 +3,9 @@
 mod common;
 
 use common::{model, reference};
-use kino_models::config::{
-    ModelConfig, ModelIndex, ScheduleKind, SchedulerConfig, SolverType, TextConfig,
-    TokenizerConfig, TransformerConfig, VaeConfig,
-};
+use kino_models::families::wan::{ModelConfig, ModelIndex, TransformerConfig, VaeConfig};
+use kino_models::sampling::{ScheduleKind, SchedulerConfig, SolverType};
+use kino_models::text::{TextConfig, TokenizerConfig};
 use kino_models::{Error, ModelFolder, Result};
 use serde_json::{Value, json};
 

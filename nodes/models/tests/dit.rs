@@ -4,8 +4,9 @@ mod common;
 
 use candle_core::{DType, Device, Tensor};
 use common::{Golden, close, distance, golden, model};
-use kino_models::config::TransformerConfig;
-use kino_models::dit::{Context, Dit, Grid, Timesteps, patchify, rope_tables, unpatchify};
+use kino_models::families::wan::TransformerConfig;
+use kino_models::families::wan::dit::{Context, Dit, Timesteps, rope_tables};
+use kino_models::patch::{Grid, patchify, unpatchify};
 use kino_models::{Error, Result};
 
 const PATCH: (usize, usize, usize) = (1, 2, 2);

@@ -4,7 +4,7 @@ mod common;
 
 use candle_core::{Device, Tensor};
 use common::{close, values};
-use kino_models::guidance::{Guidance, classifier_free, rescaled};
+use kino_models::sampling::guidance::{Guidance, classifier_free, rescaled};
 
 fn tensor<const N: usize>(rows: &[[f32; 2]; N]) -> Tensor {
     Tensor::new(rows, &Device::Cpu).unwrap()

@@ -4,10 +4,12 @@ mod common;
 
 use candle_core::{D, DType, Device, Tensor};
 use common::{Golden, close, golden, model, reference};
-use kino_models::config::{ScheduleKind, SchedulerConfig, TransformerConfig};
-use kino_models::dit::{Context, Dit, Grid, Timesteps, patchify, unpatchify};
-use kino_models::guidance::Guidance;
-use kino_models::schedule::{Schedule, Stepper};
+use kino_models::families::wan::TransformerConfig;
+use kino_models::families::wan::dit::{Context, Dit, Timesteps};
+use kino_models::patch::{Grid, patchify, unpatchify};
+use kino_models::sampling::guidance::Guidance;
+use kino_models::sampling::{Schedule, Stepper};
+use kino_models::sampling::{ScheduleKind, SchedulerConfig};
 use kino_models::text::TextEncoder;
 use kino_models::{ModelFolder, Result};
 use serde_json::Value;

@@ -4,7 +4,7 @@ mod common;
 
 use candle_core::Tensor;
 use common::{close, golden};
-use kino_models::schedule::{
+use kino_models::sampling::{
     Euler, Schedule, ScheduleKind, SolverType, Stepper, UniPc, UniPcOptions,
 };
 

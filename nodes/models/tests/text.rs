@@ -4,7 +4,7 @@ mod common;
 
 use candle_core::{DType, Device, Tensor};
 use common::{Random, close, golden, model, reference};
-use kino_models::config::{TextConfig, TokenizerConfig};
+use kino_models::text::{TextConfig, TokenizerConfig};
 use kino_models::text::{TextEncoder, Tokens, Umt5, clean, relative_bucket};
 
 fn prompts(key: &str) -> Vec<String> {

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
-use kino_models::config::VaeConfig;
-use kino_models::vae::{self, Tile, Vae};
+use kino_models::families::wan::VaeConfig;
+use kino_models::families::wan::vae::{self, Vae};
+use kino_models::tile::Tile;
 use kino_models::{Error, ModelFolder, Result};
 
 /// The limit of issue and documentation: what float32 sums in another order may differ by.

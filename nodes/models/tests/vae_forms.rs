@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use kino_models::config::VaeConfig;
-use kino_models::vae::{self, Vae};
+use kino_models::families::wan::VaeConfig;
+use kino_models::families::wan::vae::{self, Vae};
 use kino_models::{ModelFolder, Result};
 
 /// Two levels, one of them halving time; attention at full size; a wider decoder.

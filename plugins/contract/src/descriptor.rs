@@ -157,7 +157,7 @@ fn is_id(text: &str, least: usize) -> bool {
 }
 
 /// What the engine gives a guider before its parameters.
-pub const MOMENT: [(&str, PortType); 5] = [
+pub const GUIDER_INPUTS: [(&str, PortType); 5] = [
     ("step", PortType::Int),
     ("of", PortType::Int),
     ("sigma", PortType::Real),
@@ -170,7 +170,7 @@ fn check_guider(parameters: &[Port]) -> Result<(), String> {
         if !ty.is_literal() {
             return Err("the parameters of a guider are texts, numbers and truth values".into());
         }
-        if MOMENT.iter().any(|(given, _)| given == name) {
+        if GUIDER_INPUTS.iter().any(|(given, _)| given == name) {
             return Err(format!("`{name}` is given to a guider: a parameter has another name"));
         }
         if ["from", "to"].contains(&&**name) && *ty != PortType::Real {

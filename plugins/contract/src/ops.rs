@@ -5,7 +5,7 @@
 //! attributes, element types and shapes, and says what is to be computed and what will come out.
 //! The engine (on candle) and the reference host of the SDK (in plain loops) both compute from
 //! that, so that both take and refuse the same, in the same words. What hangs on elements –
-//! indices, divisors, sums that leave their type – is left to them, with [`Refusal`]s from here.
+//! indices, divisors, sums that leave their type – is left to them, with [`OpError`]s from here.
 
 mod call;
 mod plan;
@@ -35,7 +35,7 @@ pub struct Operand<'a> {
 
 /// What is to be computed, and what comes out.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
+pub struct OpPlan {
     /// What is to be computed.
     pub op: Op,
     /// The type of the result's elements.
@@ -299,52 +299,52 @@ impl Default for Conv {
 }
 
 /// The result of a check.
-pub type Result<T> = std::result::Result<T, Refusal>;
+pub type Result<T> = std::result::Result<T, OpError>;
 
 /// Why an operation is not computed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct OpError {
     /// What was found and what was expected.
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
 }
 
-impl Refusal {
+impl OpError {
     fn new(message: impl Into<String>) -> Self {
-        Refusal { message: message.into(), hint: None }
+        OpError { message: message.into(), hint: None }
     }
 
     fn hint(self, hint: impl Into<String>) -> Self {
-        Refusal { hint: Some(hint.into()), ..self }
+        OpError { hint: Some(hint.into()), ..self }
     }
 
     /// The same, with the operation before it.
     #[must_use]
     pub fn of(self, name: &str) -> Self {
-        Refusal { message: format!("op {name}: {}", self.message), ..self }
+        OpError { message: format!("op {name}: {}", self.message), ..self }
     }
 
     /// A whole number is divided by 0.
     #[must_use]
     pub fn zero_divisor(dtype: DType) -> Self {
-        Refusal::new(format!("a whole number ({dtype}) by 0"))
+        OpError::new(format!("a whole number ({dtype}) by 0"))
     }
 
     /// A sum of whole numbers is none of its type.
     #[must_use]
     pub fn sum_leaves(dtype: DType) -> Self {
-        Refusal::new(format!("the sum leaves the range of {dtype}")).hint("`cast` to i64 first")
+        OpError::new(format!("the sum leaves the range of {dtype}")).hint("`cast` to i64 first")
     }
 
     /// An index is negative or too great.
     #[must_use]
     pub fn outside(index: i64, dims: &[usize], dim: usize) -> Self {
-        Refusal::new(format!("index {index} lies outside dimension {dim} of {dims:?}"))
+        OpError::new(format!("index {index} lies outside dimension {dim} of {dims:?}"))
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for OpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.hint {
             Some(hint) => write!(f, "{} ({hint})", self.message),
@@ -353,4 +353,4 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for OpError {}

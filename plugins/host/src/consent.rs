@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use kino_node::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::lock::{Entry, hold, write_whole};
-use crate::manifest::{Kind, ron};
+use crate::lock::{LockEntry, hold, write_whole};
+use crate::manifest::{BuildKind, ron};
 
 /// The name of the file, in the user's data folder.
 const FILE: &str = "native.ron";
@@ -44,11 +44,11 @@ impl Consent {
     }
 
     /// Whether an entry of a lock file asks for no more than the user has agreed to.
-    pub(crate) fn covers(&self, folder: &Path, entry: &Entry) -> bool {
+    pub(crate) fn covers(&self, folder: &Path, entry: &LockEntry) -> bool {
         match (entry.kind, &entry.dev) {
-            (Kind::Wasm, _) => true,
-            (Kind::Native, None) => self.builds.contains_key(&entry.sha256),
-            (Kind::Native, Some(_)) => self.folders.contains(&real(folder)),
+            (BuildKind::Wasm, _) => true,
+            (BuildKind::Native, None) => self.builds.contains_key(&entry.sha256),
+            (BuildKind::Native, Some(_)) => self.folders.contains(&real(folder)),
         }
     }
 
@@ -57,8 +57,8 @@ impl Consent {
     ///
     /// # Errors
     /// When it cannot be read or written.
-    pub fn give(data: &Path, id: &str, folder: &Path, entry: &Entry) -> Result<()> {
-        if entry.kind == Kind::Wasm {
+    pub fn grant(data: &Path, id: &str, folder: &Path, entry: &LockEntry) -> Result<()> {
+        if entry.kind == BuildKind::Wasm {
             return Ok(());
         }
         std::fs::create_dir_all(data)

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, DType, Device, DeviceLocation, Storage, Tensor};
 use kino_node::{Clip, Conditioning, Error, Latent, Patches, Record, Result, Value};
 
-use crate::item::Item;
+use crate::value::PluginValue;
 
 /// A tensor's elements as they lie, to be read.
 pub struct ReadView {
     /// Keeps the elements where they are.
-    pub keeper: Item,
+    pub keeper: PluginValue,
     /// The type of the elements.
     pub dtype: DType,
     /// Where they lie.
@@ -23,20 +23,20 @@ pub struct ReadView {
     pub strides: Vec<usize>,
 }
 
-impl Item {
+impl PluginValue {
     /// The tensor that it is.
     ///
     /// # Errors
     /// When it is something else, or a draft is still being written.
     pub fn tensor(&self) -> Result<Tensor> {
         match self {
-            Item::Value(Value::Tensor(tensor)) => Ok(tensor.clone()),
-            Item::Value(Value::Sigmas(sigmas)) => {
+            PluginValue::Value(Value::Tensor(tensor)) => Ok(tensor.clone()),
+            PluginValue::Value(Value::Sigmas(sigmas)) => {
                 let levels: Vec<f64> = sigmas.0.iter().map(|sigma| sigma.0).collect();
                 Ok(Tensor::new(levels, &Device::Cpu)?)
             }
-            Item::Draft(draft) => draft.finish(),
-            Item::Shared(shared) => {
+            PluginValue::TensorBuffer(draft) => draft.finish(),
+            PluginValue::SharedTensor(shared) => {
                 let bytes = (*shared.memory).as_ref();
                 Ok(Tensor::from_raw_buffer(bytes, shared.dtype, &shared.shape, &Device::Cpu)?)
             }
@@ -50,9 +50,9 @@ impl Item {
     /// When it is something else.
     pub fn shape(&self) -> Result<(DType, Vec<usize>)> {
         match self {
-            Item::Draft(draft) => Ok((draft.dtype(), draft.shape().to_vec())),
-            Item::Shared(shared) => Ok((shared.dtype, shared.shape.clone())),
-            Item::Value(Value::Sigmas(sigmas)) => Ok((DType::F64, vec![sigmas.0.len()])),
+            PluginValue::TensorBuffer(draft) => Ok((draft.dtype(), draft.shape().to_vec())),
+            PluginValue::SharedTensor(shared) => Ok((shared.dtype, shared.shape.clone())),
+            PluginValue::Value(Value::Sigmas(sigmas)) => Ok((DType::F64, vec![sigmas.0.len()])),
             other => {
                 let tensor = other.tensor()?;
                 Ok((tensor.dtype(), tensor.dims().to_vec()))
@@ -65,7 +65,7 @@ impl Item {
     /// # Errors
     /// When it is no tensor.
     pub fn view(&self) -> Result<ReadView> {
-        if let Item::Shared(shared) = self {
+        if let PluginValue::SharedTensor(shared) = self {
             let mut strides = vec![1; shared.shape.len()];
             for at in (1..strides.len()).rev() {
                 strides[at - 1] = strides[at] * shared.shape[at];
@@ -90,7 +90,7 @@ impl Item {
         };
         let location = tensor.device().location();
         let (dtype, shape) = (tensor.dtype(), tensor.dims().to_vec());
-        let keeper = Item::Value(Value::Tensor(tensor));
+        let keeper = PluginValue::Value(Value::Tensor(tensor));
         Ok(ReadView { keeper, dtype, location, data, shape, strides })
     }
 
@@ -100,9 +100,9 @@ impl Item {
     /// When it has none.
     pub fn with_bytes<T>(&self, f: impl FnOnce(&[u8]) -> T) -> Result<T> {
         match self {
-            Item::Shared(shared) => return Ok(f((*shared.memory).as_ref())),
-            Item::Bytes(bytes) => return Ok(f(bytes)),
-            Item::Value(Value::Text(text)) => return Ok(f(text.as_bytes())),
+            PluginValue::SharedTensor(shared) => return Ok(f((*shared.memory).as_ref())),
+            PluginValue::Bytes(bytes) => return Ok(f(bytes)),
+            PluginValue::Value(Value::Text(text)) => return Ok(f(text.as_bytes())),
             _ => {}
         }
         let tensor = self.tensor()?.to_device(&Device::Cpu)?.contiguous()?;
@@ -127,7 +127,7 @@ impl Item {
     ///
     /// # Errors
     /// When fields are missing or of other types than the record's.
-    pub fn record(ty: &str, fields: Vec<(Arc<str>, Item)>) -> Result<Item> {
+    pub fn record(ty: &str, fields: Vec<(Arc<str>, PluginValue)>) -> Result<PluginValue> {
         let find = |name: &str| fields.iter().find(|(field, _)| **field == *name);
         let need = |name: &str| {
             let found = find(name).map(|(_, item)| item);
@@ -137,7 +137,7 @@ impl Item {
             "Latent" => Value::Latent(Arc::new(Latent {
                 tensor: need("tensor")?.tensor()?,
                 space: match find("space") {
-                    Some((_, Item::Space(space))) => space.clone(),
+                    Some((_, PluginValue::Space(space))) => space.clone(),
                     _ => None,
                 },
             })),
@@ -159,7 +159,7 @@ impl Item {
                 ));
             }
         };
-        Ok(Item::Value(value))
+        Ok(PluginValue::Value(value))
     }
 
     /// The value that travels along an edge.
@@ -168,25 +168,29 @@ impl Item {
     /// When it is still being written, or no value.
     pub fn into_value(self) -> Result<Value> {
         match self {
-            Item::Value(value) => Ok(value),
-            Item::Draft(draft) => Ok(Value::Tensor(draft.finish()?)),
-            Item::Growing(frames) => Ok(Value::Frames(frames.finish()?)),
-            Item::Pushed(_) => Err(Error::failed("these frames are made elsewhere")),
-            Item::Bytes(bytes) => {
+            PluginValue::Value(value) => Ok(value),
+            PluginValue::TensorBuffer(draft) => Ok(Value::Tensor(draft.finish()?)),
+            PluginValue::FramesBuffer(frames) => Ok(Value::Frames(frames.finish()?)),
+            PluginValue::CollectedFrames(_) => {
+                Err(Error::failed("these frames are made elsewhere"))
+            }
+            PluginValue::Bytes(bytes) => {
                 let count = bytes.len();
                 Ok(Value::Tensor(Tensor::from_vec(bytes.to_vec(), count, &Device::Cpu)?))
             }
-            Item::Chunks(frames) => Ok(Value::Frames(frames)),
-            Item::List(items) => {
-                let item = |(name, item): &(Arc<str>, Item)| {
+            PluginValue::Chunks(frames) => Ok(Value::Frames(frames)),
+            PluginValue::List(items) => {
+                let item = |(name, item): &(Arc<str>, PluginValue)| {
                     let name = Some(Arc::clone(name)).filter(|name| !name.is_empty());
                     Ok((name, item.clone().into_value()?))
                 };
                 Ok(Value::List(items.iter().map(item).collect::<Result<_>>()?))
             }
-            Item::Shared(_) => Ok(Value::Tensor(self.tensor()?)),
-            Item::Fields(ty, fields) => Item::record(&ty, fields.to_vec())?.into_value(),
-            Item::Space(_) | Item::Clips(_) | Item::Elsewhere(..) => {
+            PluginValue::SharedTensor(_) => Ok(Value::Tensor(self.tensor()?)),
+            PluginValue::Fields(ty, fields) => {
+                PluginValue::record(&ty, fields.to_vec())?.into_value()
+            }
+            PluginValue::Space(_) | PluginValue::Clips(_) | PluginValue::Remote(..) => {
                 Err(Error::failed(format!("a {} is no value by itself", self.type_name())))
             }
         }
@@ -220,9 +224,9 @@ fn bytes_of(storage: &CpuStorage) -> Result<&[u8]> {
     })
 }
 
-fn patches<'a>(need: impl Fn(&str) -> Result<&'a Item>) -> Result<Patches> {
+fn patches<'a>(need: impl Fn(&str) -> Result<&'a PluginValue>) -> Result<Patches> {
     let clips: Vec<Clip> = match need("clips")? {
-        Item::Clips(clips) => clips.to_vec(),
+        PluginValue::Clips(clips) => clips.to_vec(),
         other => return Err(Error::failed(format!("clips are opaque: {}", other.type_name()))),
     };
     let sizes = need("patch")?;

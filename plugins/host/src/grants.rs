@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use kino_node::{Error, Result};
 use kino_port::Read;
 
-use crate::artifact::Files;
+use crate::module::Files;
 
 /// Files of granted folders beyond this number enter keys by length and time alone.
 const MOST_HASHED: usize = 256;
@@ -17,18 +17,18 @@ const LARGEST_HASHED: u64 = 64 << 20;
 /// The largest file that is read for a plugin.
 const LARGEST_READ: u64 = 1 << 30;
 
-/// Granted files and folders below one root.
-pub struct Granted {
+/// GrantedFiles files and folders below one root.
+pub struct GrantedFiles {
     root: PathBuf,
     read: Vec<String>,
     hashes: Mutex<HashMap<PathBuf, (u64, SystemTime, String)>>,
     advice: Option<String>,
 }
 
-impl Granted {
+impl GrantedFiles {
     /// What the lock grants, relative to the folder of the graph.
     pub fn new(root: &Path, read: &[String]) -> Self {
-        Granted {
+        GrantedFiles {
             root: root.to_owned(),
             read: read.to_vec(),
             hashes: Mutex::default(),
@@ -39,7 +39,7 @@ impl Granted {
     /// With what users are told to do where more should be granted.
     #[must_use]
     pub fn advising(self, advice: impl Into<String>) -> Self {
-        Granted { advice: Some(advice.into()), ..self }
+        GrantedFiles { advice: Some(advice.into()), ..self }
     }
 
     fn refused(&self, path: &str, why: &str) -> Error {
@@ -124,7 +124,7 @@ fn walk(path: &Path, into: &mut Vec<PathBuf>) -> std::io::Result<()> {
     entries.iter().try_for_each(|entry| walk(entry, into))
 }
 
-impl Files for Granted {
+impl Files for GrantedFiles {
     fn read(&self, path: &str) -> Result<Vec<u8>> {
         let real = self.resolve(path)?;
         let fault = |error: std::io::Error| Error::failed(format!("`{path}`: {error}"));
@@ -141,7 +141,7 @@ impl Files for Granted {
         std::fs::read(&real).map_err(fault)
     }
 
-    fn stand(&self) -> Result<Vec<Read>> {
+    fn fingerprint_grants(&self) -> Result<Vec<Read>> {
         let mut reads = Vec::new();
         for grant in &self.read {
             let grant = normal(grant);
@@ -184,7 +184,7 @@ mod tests {
         std::fs::write(root.join("luts/deep/a.cube"), "a").unwrap();
         std::fs::write(root.join("luts_secret"), "s").unwrap();
         std::fs::write(folder.path().join("out.txt"), "s").unwrap();
-        let granted = Granted::new(&root, &["./luts".to_owned()]);
+        let granted = GrantedFiles::new(&root, &["./luts".to_owned()]);
         assert_eq!(granted.read("luts/deep/a.cube").unwrap(), b"a");
         assert_eq!(granted.read("./luts/./deep/a.cube").unwrap(), b"a");
         for path in [
@@ -201,10 +201,10 @@ mod tests {
             assert!(error.contains("may not be read"), "{path:?}: {error}");
         }
         assert!(granted.read("luts").unwrap_err().to_string().contains("is no file"));
-        assert_eq!(granted.stand().unwrap().len(), 1);
-        let before = granted.stand().unwrap();
+        assert_eq!(granted.fingerprint_grants().unwrap().len(), 1);
+        let before = granted.fingerprint_grants().unwrap();
         std::fs::write(root.join("luts/deep/a.cube"), "b").unwrap();
-        assert_ne!(granted.stand().unwrap(), before);
+        assert_ne!(granted.fingerprint_grants().unwrap(), before);
     }
 
     #[cfg(unix)]
@@ -216,12 +216,12 @@ mod tests {
         std::fs::create_dir_all(&real).unwrap();
         std::fs::write(real.join("a.cube"), "a").unwrap();
         std::os::unix::fs::symlink(&real, root.join("luts")).unwrap();
-        let granted = Granted::new(&root, &["luts".to_owned()]);
+        let granted = GrantedFiles::new(&root, &["luts".to_owned()]);
         assert_eq!(granted.read("luts/a.cube").unwrap(), b"a");
-        let before = granted.stand().unwrap();
+        let before = granted.fingerprint_grants().unwrap();
         assert_eq!(before[0].path, "luts/a.cube");
         std::fs::write(real.join("a.cube"), "b").unwrap();
-        assert_ne!(granted.stand().unwrap(), before);
+        assert_ne!(granted.fingerprint_grants().unwrap(), before);
     }
 
     #[cfg(unix)]
@@ -232,7 +232,7 @@ mod tests {
         std::fs::create_dir_all(root.join("luts")).unwrap();
         std::fs::write(folder.path().join("secret"), "s").unwrap();
         std::os::unix::fs::symlink(folder.path().join("secret"), root.join("luts/link")).unwrap();
-        let granted = Granted::new(&root, &["luts".to_owned()]);
+        let granted = GrantedFiles::new(&root, &["luts".to_owned()]);
         let error = granted.read("luts/link").unwrap_err().to_string();
         assert!(error.contains("a link leads out"), "{error}");
     }

@@ -2,36 +2,36 @@
 //!
 //! A plugin is a folder with a manifest and artifacts; a lock file says which builds of it are
 //! trusted and with what. Its [`Descriptor`] becomes signatures; each of its nodes becomes a
-//! [`kino_node::Node`] that runs instances of an [`Artifact`], which a host of native libraries or
-//! of components implements. Values cross as [`Item`]s: opaque, with accessors.
+//! [`kino_node::Node`] that runs instances of an [`Module`], which a host of native libraries or
+//! of components implements. Values cross as [`PluginValue`]s: opaque, with accessors.
 
 #![forbid(unsafe_code)]
 
-mod artifact;
+mod buffer;
 mod consent;
 mod convert;
-mod draft;
-mod find;
+mod frames;
 mod grants;
-mod growing;
-mod item;
+mod index;
 mod lock;
 mod manifest;
+mod module;
 mod node;
 pub mod ops;
 mod plugin;
 mod trust;
+mod value;
 
-pub use artifact::{Artifact, Call, Files, Instance, Limits, Listener, NoFiles};
+pub use buffer::{FillElements, TensorBuffer, WriteView};
 pub use consent::Consent;
 pub use convert::ReadView;
-pub use draft::{Draft, Fill, WriteView};
-pub use find::{Found, PLUGINS, Shelf};
-pub use grants::Granted;
-pub use growing::{Growing, Pushed};
-pub use item::{Item, Kind, Shared};
+pub use frames::{CollectedFrames, FramesBuffer};
+pub use grants::GrantedFiles;
+pub use index::{FoundPlugin, PLUGINS_FOLDER, PluginIndex};
 pub use kino_contract::{Descriptor, NodeSpec, TypeSpec, is_word};
-pub use lock::{Entry, Grants, LOCK, LimitsEntry, Lock};
-pub use manifest::{Asks, Kind as BuildKind, MANIFEST, Manifest, library_name};
+pub use lock::{Grants, LOCK_FILE, LimitsEntry, Lock, LockEntry};
+pub use manifest::{Asks, BuildKind, MANIFEST_FILE, Manifest, library_name};
+pub use module::{CallCx, Files, Instance, Limits, LogSink, Module, NoFiles};
 pub use plugin::Plugin;
-pub use trust::{Acceptance, Allowed, accept, decide, sha256, sha256_of};
+pub use trust::{Acceptance, AllowedBuild, accept, decide, sha256, sha256_of};
+pub use value::{PluginValue, SharedTensor, ValueKind};

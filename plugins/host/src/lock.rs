@@ -10,10 +10,10 @@ use kino_node::{Error, Result};
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::manifest::{Asks, Kind, readable, ron};
+use crate::manifest::{Asks, BuildKind, readable, ron};
 
 /// The name of the file.
-pub const LOCK: &str = "kino.lock.ron";
+pub const LOCK_FILE: &str = "kino.lock.ron";
 
 /// The version of its form.
 const VERSION: u32 = 1;
@@ -26,7 +26,7 @@ pub struct Lock {
     pub version: u32,
     /// What is trusted, by the plugin's id.
     #[serde(default, deserialize_with = "each_once")]
-    pub plugins: BTreeMap<String, Entry>,
+    pub plugins: BTreeMap<String, LockEntry>,
 }
 
 impl Default for Lock {
@@ -38,12 +38,12 @@ impl Default for Lock {
 /// What is trusted of one plugin.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Entry {
+pub struct LockEntry {
     /// The version that was accepted.
     #[serde(default)]
     pub version: String,
     /// How it is loaded.
-    pub kind: Kind,
+    pub kind: BuildKind,
     /// The sha256 of the artifact, in hexadecimal; empty in a `dev` entry.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub sha256: String,
@@ -55,7 +55,7 @@ pub struct Entry {
     pub folder: Option<String>,
     /// `native` where the user trusts native code of this plugin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trust: Option<Kind>,
+    pub trust: Option<BuildKind>,
     /// Whether native code runs in a process of its own.
     #[serde(default, skip_serializing_if = "is_false")]
     pub isolate: bool,
@@ -97,7 +97,7 @@ pub struct LimitsEntry {
     pub seconds: Option<f64>,
 }
 
-impl Entry {
+impl LockEntry {
     /// The folder that the entry names, relative to the lock file.
     pub fn place(&self) -> Option<&str> {
         self.dev.as_deref().or(self.folder.as_deref())
@@ -107,11 +107,11 @@ impl Entry {
 /// Reads entries by name and refuses a name that stands there twice: one of them would be dropped.
 fn each_once<'de, D: Deserializer<'de>>(
     deserializer: D,
-) -> Result<BTreeMap<String, Entry>, D::Error> {
+) -> Result<BTreeMap<String, LockEntry>, D::Error> {
     struct Entries;
 
     impl<'de> Visitor<'de> for Entries {
-        type Value = BTreeMap<String, Entry>;
+        type Value = BTreeMap<String, LockEntry>;
 
         fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             f.write_str("a map from the ids of plugins to what is trusted of them")
@@ -119,7 +119,7 @@ fn each_once<'de, D: Deserializer<'de>>(
 
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut entries = BTreeMap::new();
-            while let Some((id, entry)) = map.next_entry::<String, Entry>()? {
+            while let Some((id, entry)) = map.next_entry::<String, LockEntry>()? {
                 if entries.contains_key(&id) {
                     return Err(A::Error::custom(format!("`{id}` stands here twice")));
                 }
@@ -146,7 +146,7 @@ impl Lock {
     /// # Errors
     /// When the file cannot be read or understood; the message names line and column.
     pub fn read(folder: &Path) -> Result<Self> {
-        let path = folder.join(LOCK);
+        let path = folder.join(LOCK_FILE);
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -195,7 +195,7 @@ impl Lock {
     pub fn write(&self, folder: &Path) -> Result<()> {
         let head =
             "// Which plugins are trusted, and with what. `kino plugin trust` writes this file.";
-        write_whole(folder, LOCK, head, self)
+        write_whole(folder, LOCK_FILE, head, self)
     }
 }
 

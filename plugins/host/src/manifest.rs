@@ -7,7 +7,7 @@ use kino_node::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// The name of the file.
-pub const MANIFEST: &str = "plugin.ron";
+pub const MANIFEST_FILE: &str = "plugin.ron";
 
 /// What a plugin says of itself before anything of it is loaded.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -51,18 +51,18 @@ pub struct Asks {
 /// How a plugin's code is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum BuildKind {
     /// A WebAssembly component, in a sandbox.
     Wasm,
     /// A native library, which can do whatever the user can.
     Native,
 }
 
-impl std::fmt::Display for Kind {
+impl std::fmt::Display for BuildKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Kind::Wasm => "wasm",
-            Kind::Native => "native",
+            BuildKind::Wasm => "wasm",
+            BuildKind::Native => "native",
         })
     }
 }
@@ -78,7 +78,7 @@ impl Manifest {
     /// # Errors
     /// When it cannot be read or says what cannot be; the message names file, line and column.
     pub fn read(folder: &Path) -> Result<Self> {
-        let path = folder.join(MANIFEST);
+        let path = folder.join(MANIFEST_FILE);
         let text = std::fs::read_to_string(&path)
             .map_err(|error| Error::failed(format!("{}: {error}", path.display())))?;
         Manifest::parse(&text, &path)
@@ -92,51 +92,51 @@ impl Manifest {
         let manifest: Manifest = ron().from_str(text).map_err(|error| {
             Error::failed(format!("{}:{}: {}", path.display(), error.span.start, error.code))
         })?;
-        manifest.check().map_err(|Wrong { value, what }| {
-            let (line, column) = place(text, &value);
+        manifest.check().map_err(|ManifestError { value, what }| {
+            let (line, column) = line_and_column(text, &value);
             Error::failed(format!("{}:{line}:{column}: {what}", path.display()))
         })?;
         Ok(manifest)
     }
 
-    fn check(&self) -> Result<(), Wrong> {
+    fn check(&self) -> Result<(), ManifestError> {
         if !is_word(&self.id) {
             let what = format!("`id` is letters a-z, digits and _, found {:?}", self.id);
-            return Err(Wrong::at(&self.id, what));
+            return Err(ManifestError::at(&self.id, what));
         }
         for text in [&self.version, &self.about] {
-            printable(text).map_err(|what| Wrong::at(text, what))?;
+            printable(text).map_err(|what| ManifestError::at(text, what))?;
         }
         if self.nodes.is_empty() {
             let what = "`nodes` names the plugin's nodes: at least one".to_owned();
-            return Err(Wrong { value: "nodes".to_owned(), what });
+            return Err(ManifestError { value: "nodes".to_owned(), what });
         }
         for node in &self.nodes {
             if !node.contains('.') || !node.split('.').all(is_word) {
                 let what = "a node's id is words with points between them, such as `film.grain`";
-                return Err(Wrong::at(node, format!("{what}, found {node:?}")));
+                return Err(ManifestError::at(node, format!("{what}, found {node:?}")));
             }
         }
         if self.native.is_none() && self.wasm.is_none() {
             let what = "it names neither a `native` library nor a `wasm` component".to_owned();
-            return Err(Wrong { value: "Plugin".to_owned(), what });
+            return Err(ManifestError { value: "Plugin".to_owned(), what });
         }
         let plain = |name: &String| {
             !name.is_empty() && !name.contains(['/', '\\', ':']) && printable(name).is_ok()
         };
         if let Some(name) = self.native.iter().chain(&self.wasm).find(|name| !plain(name)) {
             let what = format!("artifacts lie in the plugin's folder; {name:?} is no file name");
-            return Err(Wrong::at(name, what));
+            return Err(ManifestError::at(name, what));
         }
         for path in &self.asks.read {
-            readable(path).map_err(|what| Wrong::at(path, what))?;
+            readable(path).map_err(|what| ManifestError::at(path, what))?;
         }
         if let Some(memory) = &self.asks.memory {
-            memory_limit(memory).map_err(|what| Wrong::at(memory, what))?;
+            memory_limit(memory).map_err(|what| ManifestError::at(memory, what))?;
         }
         if self.asks.seconds.is_some_and(|seconds| !(seconds.is_finite() && seconds > 0.0)) {
             let what = "`asks.seconds` is a number above 0".to_owned();
-            return Err(Wrong { value: "seconds".to_owned(), what });
+            return Err(ManifestError { value: "seconds".to_owned(), what });
         }
         Ok(())
     }
@@ -156,39 +156,39 @@ impl Manifest {
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let path = folder.join(MANIFEST);
+        let path = folder.join(MANIFEST_FILE);
         std::fs::write(&path, self.text()?)
             .map_err(|error| Error::failed(format!("{}: {error}", path.display())))
     }
 
     /// The file of its artifact of a kind, where the manifest names one.
-    pub fn artifact(&self, folder: &Path, kind: Kind) -> Option<PathBuf> {
+    pub fn artifact(&self, folder: &Path, kind: BuildKind) -> Option<PathBuf> {
         match kind {
-            Kind::Wasm => self.wasm.as_ref().map(|name| folder.join(name)),
-            Kind::Native => self.native.as_ref().map(|stem| folder.join(library_name(stem))),
+            BuildKind::Wasm => self.wasm.as_ref().map(|name| folder.join(name)),
+            BuildKind::Native => self.native.as_ref().map(|stem| folder.join(library_name(stem))),
         }
     }
 
     /// The kind that is loaded unless the lock says otherwise: the component where there is one.
-    pub fn preferred(&self) -> Kind {
-        if self.wasm.is_some() { Kind::Wasm } else { Kind::Native }
+    pub fn preferred(&self) -> BuildKind {
+        if self.wasm.is_some() { BuildKind::Wasm } else { BuildKind::Native }
     }
 }
 
 /// What is wrong in a manifest, and the value that it is about.
-struct Wrong {
+struct ManifestError {
     value: String,
     what: String,
 }
 
-impl Wrong {
+impl ManifestError {
     fn at(text: &str, what: String) -> Self {
-        Wrong { value: format!("{text:?}"), what }
+        ManifestError { value: format!("{text:?}"), what }
     }
 }
 
 /// The line and column where a value first stands in a text, from 1; the start where it does not.
-fn place(text: &str, value: &str) -> (usize, usize) {
+fn line_and_column(text: &str, value: &str) -> (usize, usize) {
     let before = &text[..text.find(value).unwrap_or(0)];
     let line = before.rfind('\n').map_or(0, |at| at + 1);
     (before.matches('\n').count() + 1, before[line..].chars().count() + 1)

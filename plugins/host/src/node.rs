@@ -10,7 +10,7 @@ use kino_node::{
 };
 use kino_port::{Fact, Facts, PlanError, Port, Signature, StepInfo};
 
-use crate::artifact::{Call, Instance};
+use crate::module::{CallCx, Instance};
 use crate::plugin::Plugin;
 
 /// A node of a plugin.
@@ -27,7 +27,7 @@ impl Node for PluginNode {
     /// The key holds the build and the files that it may read. An output that is like an input is
     /// known as far as that is.
     fn infer(&self, _: &Services, facts: &Facts) -> Result<StepInfo, Vec<PlanError>> {
-        let reads = self.plugin.files.stand();
+        let reads = self.plugin.files.fingerprint_grants();
         let reads = reads.map_err(|error| vec![PlanError::new(error.to_string())])?;
         let mut key = self.plugin.sha256.clone().into_bytes();
         for read in &reads {
@@ -57,7 +57,7 @@ impl Node for PluginNode {
             };
             return Ok(vec![Some(Value::Guider(Arc::new(guider)))]);
         }
-        let call = Call {
+        let call = CallCx {
             plugin: &self.plugin.id,
             step: cx.name,
             device: &cx.services.device,
@@ -67,7 +67,7 @@ impl Node for PluginNode {
             report: cx.report,
             files: &*self.plugin.files,
             limits: self.plugin.limits,
-            listener: None,
+            log_sink: None,
         };
         let outputs = self.plugin.run(&self.spec, &call, &values)?;
         self.fit(outputs, &values, cx.device())
@@ -85,17 +85,22 @@ impl PluginNode {
         let ports = &self.spec.signature.outputs;
         if outputs.len() != ports.len() {
             let (expected, found) = (ports.len(), outputs.len());
-            return Err(self.lie(format!("it gave {found} outputs instead of {expected}")));
+            return Err(
+                self.contract_error(format!("it gave {found} outputs instead of {expected}"))
+            );
         }
         let fit = |((port, value), like): ((&Port, Option<Value>), &Option<usize>)| {
             let Some(value) = value else { return Ok(None) };
-            let lie = |what: String| self.lie(format!("output `{}`: {what}", port.name));
-            let value = value.fit(&port.ty).map_err(|what| lie(what.to_string()))?;
+            let contract_error =
+                |what: String| self.contract_error(format!("output `{}`: {what}", port.name));
+            let value = value.fit(&port.ty).map_err(|what| contract_error(what.to_string()))?;
             if let Some((index, Some(input))) = like.map(|index| (index, &inputs[index])) {
                 let name = &self.spec.signature.inputs[index].name;
                 let (found, promised) = (extent(&value), extent(input));
                 if found != promised {
-                    return Err(lie(format!("{found} is not like `{name}`, {promised}")));
+                    return Err(contract_error(format!(
+                        "{found} is not like `{name}`, {promised}"
+                    )));
                 }
             }
             to_device(value, device).map(Some)
@@ -103,7 +108,7 @@ impl PluginNode {
         ports.iter().zip(outputs).zip(&self.spec.like).map(fit).collect()
     }
 
-    fn lie(&self, what: String) -> Error {
+    fn contract_error(&self, what: String) -> Error {
         Error::broken(
             format!("the plugin `{}` breaks its promise: {what}", self.plugin.id),
             "this is a bug of the plugin; please report it to its author",
@@ -212,7 +217,7 @@ impl Guidance for PluginGuidance {
 
     fn guide(&mut self, now: SamplingStep, with_text: &Tensor, without: &Tensor) -> Result<Tensor> {
         let PluginGuider { plugin, spec, step, parameters, device, ledger } = &self.guider;
-        let call = Call {
+        let call = CallCx {
             plugin: &plugin.id,
             step,
             device,
@@ -222,7 +227,7 @@ impl Guidance for PluginGuidance {
             report: &|_| {},
             files: &*plugin.files,
             limits: plugin.limits,
-            listener: None,
+            log_sink: None,
         };
         let mut inputs = vec![
             Some(Value::Int(now.index as i128)),

@@ -20,10 +20,10 @@ mod unary;
 use std::borrow::Cow;
 
 use candle_core::{Device, Tensor};
-use kino_contract::ops::{Op, Operand, Plan, Refusal};
+use kino_contract::ops::{Op, OpError, OpPlan, Operand};
 use kino_node::{Error, Result};
 
-use call::Call;
+use call::OpCall;
 use shape::{in_candle, of_candle};
 
 pub use kino_contract::ops::NAMES;
@@ -69,7 +69,7 @@ pub fn apply_within(
     let plan = kino_contract::ops::plan(name, &operands, attributes).map_err(refused)?;
     let bounds = Bounds { most: bounds.most.min(kino_contract::ops::MOST), check: bounds.check };
     together(tensors)
-        .and_then(|tensors| run(&Call { tensors: &tensors, plan: &plan, bounds: &bounds }))
+        .and_then(|tensors| run(&OpCall { tensors: &tensors, plan: &plan, bounds: &bounds }))
         .map_err(within)
 }
 
@@ -78,7 +78,7 @@ fn operand(tensor: &Tensor) -> Result<Operand<'_>> {
 }
 
 /// Why a call is refused, as nodes say it.
-fn refused(Refusal { message, hint }: Refusal) -> Error {
+fn refused(OpError { message, hint }: OpError) -> Error {
     Error::Failed { message, hint }
 }
 
@@ -98,8 +98,8 @@ fn together(tensors: &[Tensor]) -> Result<Cow<'_, [Tensor]>> {
     Ok(Cow::Owned(gathered.collect::<Result<_>>()?))
 }
 
-fn run(call: &Call) -> Result<Tensor> {
-    let Plan { op, dtype, shape } = call.plan;
+fn run(call: &OpCall) -> Result<Tensor> {
+    let OpPlan { op, dtype, shape } = call.plan;
     call.room()?;
     if let Op::Gather(dim) | Op::IndexSelect(dim) = op {
         index::check(&call.tensors[1], &call.tensors[0], *dim)?;

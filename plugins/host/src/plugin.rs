@@ -8,7 +8,7 @@ use kino_contract::NodeSpec;
 use kino_node::{Error, Node, Result, Value};
 use kino_port::Read;
 
-use crate::artifact::{Artifact, Call, Files, Instance, Limits};
+use crate::module::{CallCx, Files, Instance, Limits, Module};
 use crate::node::PluginNode;
 
 /// One build of a plugin. A newer build is another one, which may inherit the state of this.
@@ -21,7 +21,7 @@ pub struct Plugin {
     pub limits: Limits,
     /// What it may read.
     pub files: Arc<dyn Files>,
-    artifact: Arc<dyn Artifact>,
+    artifact: Arc<dyn Module>,
     /// Instances of nodes with state, by the step's name and the node's id.
     instances: Mutex<HashMap<(String, String), Slot>>,
     /// Those that are open, the one that ran last at the end.
@@ -61,7 +61,7 @@ impl Plugin {
     pub fn new(
         id: impl Into<String>,
         sha256: impl Into<String>,
-        artifact: Arc<dyn Artifact>,
+        artifact: Arc<dyn Module>,
         files: Arc<dyn Files>,
         limits: Limits,
     ) -> Arc<Self> {
@@ -110,7 +110,7 @@ impl Plugin {
     }
 
     /// A fresh instance without earlier state.
-    pub(crate) fn open(&self, node: &str, call: &Call<'_>) -> Result<Box<dyn Instance>> {
+    pub(crate) fn open(&self, node: &str, call: &CallCx<'_>) -> Result<Box<dyn Instance>> {
         self.artifact.open(node, None, call)
     }
 
@@ -118,7 +118,7 @@ impl Plugin {
     pub(crate) fn run(
         &self,
         spec: &NodeSpec,
-        call: &Call<'_>,
+        call: &CallCx<'_>,
         inputs: &[Option<Value>],
     ) -> Result<Vec<Option<Value>>> {
         let node = &*spec.signature.name;
@@ -126,7 +126,7 @@ impl Plugin {
             return self.open(node, call)?.run(call, inputs);
         }
         let key = (call.step.to_owned(), node.to_owned());
-        let reads = self.files.stand()?;
+        let reads = self.files.fingerprint_grants()?;
         let slot = Arc::clone(lock(&self.instances).entry(key.clone()).or_default());
         let mut slot = lock(&slot);
         let step = std::mem::take(&mut *slot);
@@ -145,7 +145,7 @@ impl Plugin {
     }
 
     /// Notes that an instance is open, and closes the one that ran longest ago where there are many.
-    fn make_room(&self, key: (String, String), call: &Call<'_>) {
+    fn make_room(&self, key: (String, String), call: &CallCx<'_>) {
         let idle = {
             let mut open = lock(&self.open);
             open.retain(|other| *other != key);
@@ -163,7 +163,7 @@ impl Plugin {
     }
 
     /// An instance that goes on where one of an earlier build stopped, or a fresh one.
-    fn begin(&self, node: &str, reads: &[Read], call: &Call<'_>) -> Result<Box<dyn Instance>> {
+    fn begin(&self, node: &str, reads: &[Read], call: &CallCx<'_>) -> Result<Box<dyn Instance>> {
         let before = lock(&self.before).clone();
         let saved = before.iter().find_map(|before| before.surrender(node, reads, call));
         // A build is told to shut down when nobody holds it any more.
@@ -176,7 +176,7 @@ impl Plugin {
     }
 
     /// An instance with a state that was saved, or a fresh one if it cannot use that.
-    fn resume(&self, node: &str, saved: &[u8], call: &Call<'_>) -> Result<Box<dyn Instance>> {
+    fn resume(&self, node: &str, saved: &[u8], call: &CallCx<'_>) -> Result<Box<dyn Instance>> {
         match self.artifact.open(node, Some(saved), call) {
             Err(Error::Cancelled) => Err(Error::Cancelled),
             Err(error) => {
@@ -190,14 +190,14 @@ impl Plugin {
 
     /// Gives up a step's instance, if it has one: its state, if that can be saved and was made of
     /// files as they stand.
-    fn surrender(&self, node: &str, reads: &[Read], call: &Call<'_>) -> Option<Vec<u8>> {
+    fn surrender(&self, node: &str, reads: &[Read], call: &CallCx<'_>) -> Option<Vec<u8>> {
         let slot = lock(&self.instances).remove(&(call.step.to_owned(), node.to_owned()))?;
         let step = std::mem::take(&mut *lock(&slot));
         if step.reads == reads { self.close(step.kept, call) } else { None }
     }
 
     /// The state of what is closed.
-    fn close(&self, kept: Kept, call: &Call<'_>) -> Option<Vec<u8>> {
+    fn close(&self, kept: Kept, call: &CallCx<'_>) -> Option<Vec<u8>> {
         match kept {
             Kept::Nothing => None,
             Kept::Saved(saved) => Some(saved),
@@ -234,24 +234,24 @@ mod tests {
         }
     }
 
-    impl Artifact for Counting {
+    impl Module for Counting {
         fn descriptor(&self) -> &Descriptor {
             &self.0
         }
 
-        fn open(&self, _: &str, saved: Option<&[u8]>, _: &Call<'_>) -> Result<Box<dyn Instance>> {
+        fn open(&self, _: &str, saved: Option<&[u8]>, _: &CallCx<'_>) -> Result<Box<dyn Instance>> {
             ALIVE.fetch_add(1, Ordering::SeqCst);
             Ok(Box::new(Count(saved.map_or(0, |saved| saved[0]))))
         }
     }
 
     impl Instance for Count {
-        fn run(&mut self, _: &Call<'_>, _: &[Option<Value>]) -> Result<Vec<Option<Value>>> {
+        fn run(&mut self, _: &CallCx<'_>, _: &[Option<Value>]) -> Result<Vec<Option<Value>>> {
             self.0 += 1;
             Ok(vec![Some(Value::Int(self.0.into()))])
         }
 
-        fn save(&mut self, _: &Call<'_>) -> Result<Option<Vec<u8>>> {
+        fn save(&mut self, _: &CallCx<'_>) -> Result<Option<Vec<u8>>> {
             Ok(Some(vec![self.0]))
         }
 
@@ -262,7 +262,7 @@ mod tests {
 
     /// Runs a counting node with one output, and gives its count.
     fn count(plugin: &Plugin, step: &str) -> i128 {
-        let call = Call {
+        let call = CallCx {
             plugin: "a",
             step,
             device: &Device::Cpu,
@@ -272,7 +272,7 @@ mod tests {
             report: &|_| {},
             files: &*plugin.files,
             limits: Limits::default(),
-            listener: None,
+            log_sink: None,
         };
         let outputs = plugin.run(&plugin.descriptor().nodes[0], &call, &[]).unwrap();
         let [Some(Value::Int(count))] = outputs[..] else { panic!("a number") };
@@ -315,7 +315,7 @@ mod tests {
             Err(Error::failed(path.to_owned()))
         }
 
-        fn stand(&self) -> Result<Vec<Read>> {
+        fn fingerprint_grants(&self) -> Result<Vec<Read>> {
             let hash = self.0.load(Ordering::SeqCst).to_string();
             Ok(vec![Read { path: "a".into(), hash }])
         }
@@ -346,18 +346,18 @@ mod tests {
 
     struct Extend;
 
-    impl Artifact for Longer {
+    impl Module for Longer {
         fn descriptor(&self) -> &Descriptor {
             &self.0
         }
 
-        fn open(&self, _: &str, _: Option<&[u8]>, _: &Call<'_>) -> Result<Box<dyn Instance>> {
+        fn open(&self, _: &str, _: Option<&[u8]>, _: &CallCx<'_>) -> Result<Box<dyn Instance>> {
             Ok(Box::new(Extend))
         }
     }
 
     impl Instance for Extend {
-        fn run(&mut self, _: &Call<'_>, inputs: &[Option<Value>]) -> Result<Vec<Option<Value>>> {
+        fn run(&mut self, _: &CallCx<'_>, inputs: &[Option<Value>]) -> Result<Vec<Option<Value>>> {
             let (Some(frames), Some(Value::Int(more))) = (&inputs[0], &inputs[1]) else {
                 panic!("both are fed")
             };
@@ -367,7 +367,7 @@ mod tests {
             Ok(vec![Some(Value::Tensor(tensor))])
         }
 
-        fn save(&mut self, _: &Call<'_>) -> Result<Option<Vec<u8>>> {
+        fn save(&mut self, _: &CallCx<'_>) -> Result<Option<Vec<u8>>> {
             Ok(None)
         }
 

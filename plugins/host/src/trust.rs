@@ -6,19 +6,19 @@ use std::time::Duration;
 use kino_node::{Error, Result};
 use sha2::{Digest, Sha256};
 
-use crate::artifact::Limits;
 use crate::consent::{Consent, real};
-use crate::find::{Found, PLUGINS};
-use crate::lock::{Entry, Grants, LimitsEntry, Lock};
-use crate::manifest::{Kind, memory_limit, readable};
+use crate::index::{FoundPlugin, PLUGINS_FOLDER};
+use crate::lock::{Grants, LimitsEntry, Lock, LockEntry};
+use crate::manifest::{BuildKind, memory_limit, readable};
+use crate::module::Limits;
 
 /// A build that may be loaded.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Allowed {
+pub struct AllowedBuild {
     /// The plugin's id.
     pub id: String,
     /// How it is loaded.
-    pub kind: Kind,
+    pub kind: BuildKind,
     /// The artifact.
     pub path: PathBuf,
     /// The sha256 that the artifact must have, in hexadecimal; none while its author works on it.
@@ -74,7 +74,12 @@ fn hex(bytes: &[u8]) -> String {
 ///
 /// # Errors
 /// When it may not be loaded: what stands against it, and the command that would accept it.
-pub fn decide(found: &Found, lock: &Lock, consent: &Consent, locked: bool) -> Result<Allowed> {
+pub fn decide(
+    found: &FoundPlugin,
+    lock: &Lock,
+    consent: &Consent,
+    locked: bool,
+) -> Result<AllowedBuild> {
     let manifest = &found.manifest;
     let id = &manifest.id;
     let entry = lock.plugins.get(id);
@@ -98,7 +103,7 @@ pub fn decide(found: &Found, lock: &Lock, consent: &Consent, locked: bool) -> Re
     {
         return Err(refuse(format!("is trusted as the folder at work {dev}, not as this one")));
     }
-    if kind == Kind::Native && entry.trust != Some(Kind::Native) {
+    if kind == BuildKind::Native && entry.trust != Some(BuildKind::Native) {
         return Err(refuse("is native code, which is not trusted by name".to_owned()));
     }
     if !consent.covers(&found.folder, entry) {
@@ -128,7 +133,7 @@ pub fn decide(found: &Found, lock: &Lock, consent: &Consent, locked: bool) -> Re
             manifest.asks.read.iter().filter(|asked| !entry.grants.read.contains(asked)).cloned(),
         );
     }
-    Ok(Allowed {
+    Ok(AllowedBuild {
         id: id.clone(),
         kind,
         path,
@@ -140,7 +145,12 @@ pub fn decide(found: &Found, lock: &Lock, consent: &Consent, locked: bool) -> Re
 }
 
 /// The command that accepts a plugin as it stands, with what was accepted before.
-fn command(found: &Found, kind: Kind, entry: Option<&Entry>, locked: bool) -> String {
+fn command(
+    found: &FoundPlugin,
+    kind: BuildKind,
+    entry: Option<&LockEntry>,
+    locked: bool,
+) -> String {
     let mut command = format!("kino plugin trust {}", found.manifest.id);
     let mut flag = |name: &str, value: &str| {
         command.push_str(&format!(" --{name}"));
@@ -152,7 +162,7 @@ fn command(found: &Found, kind: Kind, entry: Option<&Entry>, locked: bool) -> St
         };
         command.push_str(quoted.trim_end());
     };
-    if kind == Kind::Native {
+    if kind == BuildKind::Native {
         flag("native", "");
     }
     if let Some(entry) = entry {
@@ -185,11 +195,11 @@ fn command(found: &Found, kind: Kind, entry: Option<&Entry>, locked: bool) -> St
 
 /// Whether a plugin lies where plugins are looked for.
 fn is_usual(folder: &Path) -> bool {
-    folder.parent().and_then(Path::file_name).is_some_and(|name| name == PLUGINS)
+    folder.parent().and_then(Path::file_name).is_some_and(|name| name == PLUGINS_FOLDER)
 }
 
 /// Whether a plugin is one of the user's own: these have their lock file beside them.
-fn is_users(found: &Found, entry: Option<&Entry>) -> bool {
+fn is_users(found: &FoundPlugin, entry: Option<&LockEntry>) -> bool {
     is_usual(&found.folder)
         && found.folder.parent() == Some(&found.lock)
         && entry.is_none_or(|entry| entry.place().is_none())
@@ -199,7 +209,7 @@ fn is_users(found: &Found, entry: Option<&Entry>) -> bool {
 ///
 /// # Errors
 /// When the manifest names none, or it does not stand there.
-fn artifact(found: &Found, kind: Kind) -> Result<PathBuf> {
+fn artifact(found: &FoundPlugin, kind: BuildKind) -> Result<PathBuf> {
     let (id, folder) = (&found.manifest.id, found.folder.display());
     let path = found.manifest.artifact(&found.folder, kind).ok_or_else(|| {
         Error::advised(
@@ -233,12 +243,12 @@ fn limits(entry: &LimitsEntry) -> Result<Limits> {
 ///
 /// # Errors
 /// When it has no such artifact, or it cannot be read.
-pub fn accept(found: &Found, acceptance: &Acceptance) -> Result<Entry> {
+pub fn accept(found: &FoundPlugin, acceptance: &Acceptance) -> Result<LockEntry> {
     let manifest = &found.manifest;
     let kind = if acceptance.native || acceptance.isolate {
-        Kind::Native
+        BuildKind::Native
     } else if manifest.wasm.is_some() {
-        Kind::Wasm
+        BuildKind::Wasm
     } else {
         return Err(Error::advised(
             format!("the plugin `{}` is native code, which can do whatever you can", manifest.id),
@@ -269,13 +279,13 @@ pub fn accept(found: &Found, acceptance: &Acceptance) -> Result<Entry> {
         (false, true) => (None, None),
         (false, false) => (None, Some(folder)),
     };
-    Ok(Entry {
+    Ok(LockEntry {
         version: manifest.version.clone(),
         kind,
         sha256,
         dev,
         folder,
-        trust: (kind == Kind::Native).then_some(Kind::Native),
+        trust: (kind == BuildKind::Native).then_some(BuildKind::Native),
         isolate: acceptance.isolate,
         asks: manifest.asks.clone(),
         grants: Grants { read },

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kino_host::{Acceptance, BuildKind, Consent, Lock, Manifest, Shelf, accept, decide};
+use kino_host::{Acceptance, BuildKind, Consent, Lock, Manifest, PluginIndex, accept, decide};
 
 /// A graph's folder with one plugin in it.
 struct Site {
@@ -34,11 +34,11 @@ impl Site {
     }
 
     fn trust(&self, acceptance: &Acceptance) -> kino_node::Result<()> {
-        let shelf = Shelf::look(self.path(), None)?;
+        let shelf = PluginIndex::scan(self.path(), None)?;
         let mut lock = Lock::read(self.path())?;
         let found = shelf.plugin("grain").unwrap();
         let entry = accept(found, acceptance)?;
-        Consent::give(&self.data(), "grain", &found.folder, &entry)?;
+        Consent::grant(&self.data(), "grain", &found.folder, &entry)?;
         lock.plugins.insert("grain".into(), entry);
         lock.write(self.path())
     }
@@ -54,7 +54,7 @@ impl Site {
 
     /// What is decided, as a text with the folder's name taken out.
     fn decide(&self, locked: bool) -> String {
-        let shelf = Shelf::look(self.path(), None).unwrap();
+        let shelf = PluginIndex::scan(self.path(), None).unwrap();
         let lock = Lock::read(self.path()).unwrap();
         match decide(shelf.plugin("grain").unwrap(), &lock, &self.consent(), locked) {
             Ok(allowed) => format!(
@@ -164,7 +164,7 @@ fn a_folder_at_work_takes_every_build_but_not_under_locked() {
 fn two_plugins_that_claim_one_node_are_both_named() {
     let site = Site::new();
     site.write("plugins/other/plugin.ron", &MANIFEST.replace("\"grain\"", "\"other\""));
-    let shelf = Shelf::look(site.path(), None).unwrap();
+    let shelf = PluginIndex::scan(site.path(), None).unwrap();
     let conflicts = shelf.conflicts(|_| false).join("\n");
     let conflicts = conflicts.replace(&site.path().display().to_string(), "HERE");
     assert_eq!(
@@ -276,11 +276,11 @@ fn a_copy_of_the_users_gives_way_to_the_one_that_the_lock_names() {
     site.write("user/plugins/grain/plugin.ron", MANIFEST);
     site.write("user/plugins/.new-a1b2c3/plugin.ron", MANIFEST);
     site.write("user/plugins/other/plugin.ron", &MANIFEST.replace("grain", "other"));
-    let folders = |shelf: &Shelf| {
+    let folders = |shelf: &PluginIndex| {
         let folders = shelf.found.iter().map(|found| found.folder.strip_prefix(site.path()));
         folders.map(|folder| folder.unwrap().display().to_string()).collect::<Vec<_>>()
     };
-    let both = Shelf::look(site.path(), Some(&user)).unwrap();
+    let both = PluginIndex::scan(site.path(), Some(&user)).unwrap();
     assert_eq!(folders(&both), ["plugins/grain", "user/plugins/grain", "user/plugins/other"]);
     let said = both.conflicts(|_| false).join("\n");
     let said = said.replace(&site.path().display().to_string(), "HERE");
@@ -288,7 +288,7 @@ fn a_copy_of_the_users_gives_way_to_the_one_that_the_lock_names() {
                     HERE/user/plugins/grain";
     assert_eq!(said, expected);
     site.trust(&Acceptance::default()).unwrap();
-    let one = Shelf::look(site.path(), Some(&user)).unwrap();
+    let one = PluginIndex::scan(site.path(), Some(&user)).unwrap();
     assert_eq!(folders(&one), ["plugins/grain", "user/plugins/other"]);
     assert_eq!(one.conflicts(|_| false), [""; 0]);
     let other = one.plugin("other").unwrap();

@@ -9,22 +9,24 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use kino_host::{Artifact, Call, Descriptor, Instance, Item};
+use kino_host::{CallCx, Descriptor, Instance, Module, PluginValue};
 use kino_node::{Error, Result, Value};
 
-use crate::library::Trusted;
-use crate::shared::{Folders, Kept, Outbox, Places, Receiving, Sending};
-use crate::wire::{Caller, Request, Response, Wire, heard, receive, send};
+use crate::library::TrustedLibrary;
+use crate::shared::{
+    EngineDecoder, EngineEncoder, OpaqueTable, OutgoingFiles, SharedFolders, WorkerFolders,
+};
+use crate::wire::{Caller, Request, Response, WireValue, from_wire, receive, send};
 
 /// How often a waiting engine looks at cancel and time.
-const LOOK: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// How long a cancelled worker may take to stop by itself.
-const PATIENCE: Duration = Duration::from_secs(2);
+const GRACE_PERIOD: Duration = Duration::from_secs(2);
 /// How long a worker may take to load the plugin.
-const LOADING: Duration = Duration::from_secs(60);
+const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A native plugin whose code runs in worker processes.
-pub struct Isolated {
+pub struct IsolatedPlugin {
     pool: Arc<Pool>,
     descriptor: Descriptor,
 }
@@ -45,17 +47,17 @@ struct Process {
     child: Child,
     to: Mutex<UnixStream>,
     inbox: Receiver<Result<Response>>,
-    places: Places,
-    _folders: Folders,
+    places: SharedFolders,
+    _folders: WorkerFolders,
 }
 
 impl Process {
     /// How the process ended, if it did; one whose socket is closed may take a moment.
     fn ended(&mut self) -> Option<ExitStatus> {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + GRACE_PERIOD;
         loop {
             match self.child.try_wait() {
-                Ok(None) if Instant::now() < until => std::thread::sleep(LOOK),
+                Ok(None) if Instant::now() < until => std::thread::sleep(POLL_INTERVAL),
                 Ok(status) => return status,
                 Err(_) => return None,
             }
@@ -70,12 +72,12 @@ impl Drop for Process {
     }
 }
 
-impl Isolated {
+impl IsolatedPlugin {
     /// Starts a first worker with a plugin. `program` with `arguments` must call [`crate::serve`].
     ///
     /// # Errors
     /// As [`crate::NativePlugin::load`], or when no process can be started.
-    pub fn start(program: &Path, arguments: &[&str], trusted: Trusted<'_>) -> Result<Self> {
+    pub fn start(program: &Path, arguments: &[&str], trusted: TrustedLibrary<'_>) -> Result<Self> {
         let copy = tempfile::Builder::new().prefix("kino-plugin-").tempdir()?;
         let name = trusted.path.file_name().unwrap_or_default();
         let path = copy.path().join(name);
@@ -92,7 +94,7 @@ impl Isolated {
         let (worker, json) = pool.spawn()?;
         let descriptor = Descriptor::read(&json).map_err(Error::failed)?;
         pool.idle().push(worker);
-        Ok(Isolated { pool: Arc::new(pool), descriptor })
+        Ok(IsolatedPlugin { pool: Arc::new(pool), descriptor })
     }
 }
 
@@ -114,7 +116,7 @@ impl Pool {
 
     /// A new worker, with the plugin's descriptor.
     fn spawn(&self) -> Result<(Process, String)> {
-        let folders = Folders::new()?;
+        let folders = WorkerFolders::new()?;
         let places = folders.places();
         let (ours, theirs) = UnixStream::pair()?;
         let child = Command::new(&self.program)
@@ -147,27 +149,32 @@ impl Pool {
                 disk: worker.places.disk.clone(),
             },
         )?;
-        match worker.inbox.recv_timeout(LOADING) {
+        match worker.inbox.recv_timeout(LOAD_TIMEOUT) {
             Ok(Ok(Response::Loaded(json))) => Ok((worker, json)),
-            Ok(Ok(Response::Failed(error))) => Err(heard(error)),
+            Ok(Ok(Response::Failed(error))) => Err(from_wire(error)),
             _ => Err(Error::failed("the worker process ended while it loaded the plugin")),
         }
     }
 }
 
-impl Artifact for Isolated {
+impl Module for IsolatedPlugin {
     fn descriptor(&self) -> &Descriptor {
         &self.descriptor
     }
 
-    fn open(&self, node: &str, saved: Option<&[u8]>, call: &Call<'_>) -> Result<Box<dyn Instance>> {
+    fn open(
+        &self,
+        node: &str,
+        saved: Option<&[u8]>,
+        call: &CallCx<'_>,
+    ) -> Result<Box<dyn Instance>> {
         let mut instance = IsolatedInstance {
             pool: Arc::clone(&self.pool),
             worker: Some(self.pool.worker()?),
-            kept: Kept::default(),
+            kept: OpaqueTable::default(),
         };
-        let saved = saved.map(|saved| Item::Bytes(saved.into()));
-        let (saved, _files, _) = instance.send_off(&[saved])?;
+        let saved = saved.map(|saved| PluginValue::Bytes(saved.into()));
+        let (saved, _files, _) = instance.encode_inputs(&[saved])?;
         let (caller, node) = (caller(call), node.to_owned());
         let saved = saved.into_iter().next().flatten();
         instance.ask(call, &Request::Open { caller, node, saved })?;
@@ -175,7 +182,7 @@ impl Artifact for Isolated {
     }
 }
 
-fn caller(call: &Call<'_>) -> Caller {
+fn caller(call: &CallCx<'_>) -> Caller {
     Caller { plugin: call.plugin.to_owned(), step: call.step.to_owned() }
 }
 
@@ -185,31 +192,31 @@ struct IsolatedInstance {
     /// None once it has crashed or was killed.
     worker: Option<Process>,
     /// What was named to the worker and stays here.
-    kept: Kept,
+    kept: OpaqueTable,
 }
 
 impl Process {
     /// Serves the worker; an answer to what was asked is returned.
     fn hear(
         &self,
-        call: &Call<'_>,
+        call: &CallCx<'_>,
         response: Response,
-        files: &mut Vec<Outbox>,
+        files: &mut Vec<OutgoingFiles>,
     ) -> Result<Option<Response>> {
         match response {
             Response::Log(level, target, message) => call.log(level, &target, &message),
             Response::Progress(step, of) => call.progress(step, of),
             Response::Read(path) => {
-                let mut kept = Kept::default();
-                let mut sending = Sending::new(&self.places, &mut kept);
+                let mut kept = OpaqueTable::default();
+                let mut sending = EngineEncoder::new(&self.places, &mut kept);
                 let file = call.files.read(&path);
-                let file = file.and_then(|file| sending.encode(&Item::Bytes(file.into())));
+                let file = file.and_then(|file| sending.encode(&PluginValue::Bytes(file.into())));
                 let file =
                     file.map_err(|error| (error.to_string(), error.hint().map(str::to_owned)));
                 files.push(sending.done().0);
                 send(&self.to, &Request::File(file))?;
             }
-            Response::Failed(error) => return Err(heard(error)),
+            Response::Failed(error) => return Err(from_wire(error)),
             answer => return Ok(Some(answer)),
         }
         Ok(None)
@@ -219,36 +226,37 @@ impl Process {
 impl IsolatedInstance {
     /// Values for the worker: on the wire, in files to be held until it has answered, and the
     /// numbers of those that stay here.
-    fn send_off(
+    fn encode_inputs(
         &mut self,
-        items: &[Option<Item>],
-    ) -> Result<(Vec<Option<Wire>>, Outbox, Vec<u64>)> {
-        let worker = self.worker.as_ref().ok_or_else(gone)?;
-        let mut sending = Sending::new(&worker.places, &mut self.kept);
+        items: &[Option<PluginValue>],
+    ) -> Result<(Vec<Option<WireValue>>, OutgoingFiles, Vec<u64>)> {
+        let worker = self.worker.as_ref().ok_or_else(worker_gone)?;
+        let mut sending = EngineEncoder::new(&worker.places, &mut self.kept);
         let encode =
-            |item: &Option<Item>| item.as_ref().map(|item| sending.encode(item)).transpose();
+            |item: &Option<PluginValue>| item.as_ref().map(|item| sending.encode(item)).transpose();
         let wires = items.iter().map(encode).collect::<Result<_>>()?;
         let (files, kept) = sending.done();
         Ok((wires, files, kept))
     }
 
     /// Values that came from the worker. Of their files nothing stays.
-    fn take_in<T>(
+    fn decode_outputs<T>(
         &self,
-        call: &Call<'_>,
-        wires: Vec<Option<Wire>>,
-        f: impl Fn(Item) -> Result<T>,
+        call: &CallCx<'_>,
+        wires: Vec<Option<WireValue>>,
+        f: impl Fn(PluginValue) -> Result<T>,
     ) -> Result<Vec<Option<T>>> {
-        let places = &self.worker.as_ref().ok_or_else(gone)?.places;
+        let places = &self.worker.as_ref().ok_or_else(worker_gone)?.places;
         let _files = places.of(wires.iter().flatten());
-        let receiving = Receiving { places, kept: &self.kept, call };
-        let take = |wire: Option<Wire>| wire.map(|wire| f(receiving.decode(wire)?)).transpose();
+        let receiving = EngineDecoder { places, kept: &self.kept, call };
+        let take =
+            |wire: Option<WireValue>| wire.map(|wire| f(receiving.decode(wire)?)).transpose();
         wires.into_iter().map(take).collect()
     }
 
     /// Sends a request and serves the worker until it answers.
-    fn ask(&mut self, call: &Call<'_>, request: &Request) -> Result<Response> {
-        let worker = self.worker.as_ref().ok_or_else(gone)?;
+    fn ask(&mut self, call: &CallCx<'_>, request: &Request) -> Result<Response> {
+        let worker = self.worker.as_ref().ok_or_else(worker_gone)?;
         match send(&worker.to, request) {
             Ok(()) => {}
             Err(Error::Io(_)) => return Err(self.crashed(call, None)),
@@ -257,7 +265,7 @@ impl IsolatedInstance {
         let (begun, mut cancelled) = (Instant::now(), None);
         let mut files = Vec::new();
         loop {
-            match worker.inbox.recv_timeout(LOOK) {
+            match worker.inbox.recv_timeout(POLL_INTERVAL) {
                 Ok(Ok(response)) => match worker.hear(call, response, &mut files) {
                     Ok(None) => {}
                     Ok(Some(answer)) => return Ok(answer),
@@ -273,21 +281,21 @@ impl IsolatedInstance {
                     let _ = send(&worker.to, &Request::Cancel);
                     Instant::now()
                 });
-                if since.elapsed() > PATIENCE {
+                if since.elapsed() > GRACE_PERIOD {
                     self.worker = None;
                     return Err(Error::Cancelled);
                 }
             }
             if begun.elapsed() > call.limits.time {
                 self.worker = None;
-                return Err(late(call));
+                return Err(timed_out(call));
             }
         }
     }
 
     /// What to say of a worker that is gone, or that said what cannot be understood.
-    fn crashed(&mut self, call: &Call<'_>, said: Option<&Error>) -> Error {
-        let Some(mut worker) = self.worker.take() else { return gone() };
+    fn crashed(&mut self, call: &CallCx<'_>, said: Option<&Error>) -> Error {
+        let Some(mut worker) = self.worker.take() else { return worker_gone() };
         if call.cancel.is_cancelled() {
             return Error::Cancelled;
         }
@@ -305,7 +313,7 @@ impl IsolatedInstance {
     }
 }
 
-fn late(call: &Call<'_>) -> Error {
+fn timed_out(call: &CallCx<'_>) -> Error {
     let (plugin, seconds) = (call.plugin, call.limits.time.as_secs_f64());
     Error::broken(
         format!("the plugin `{plugin}` took longer than {seconds} s"),
@@ -313,33 +321,35 @@ fn late(call: &Call<'_>) -> Error {
     )
 }
 
-fn gone() -> Error {
+fn worker_gone() -> Error {
     Error::failed("the plugin's process has ended")
 }
 
 impl Instance for IsolatedInstance {
-    fn run(&mut self, call: &Call<'_>, inputs: &[Option<Value>]) -> Result<Vec<Option<Value>>> {
-        let items: Vec<_> = inputs.iter().map(|input| input.clone().map(Item::Value)).collect();
-        let (inputs, _files, kept) = self.send_off(&items)?;
+    fn run(&mut self, call: &CallCx<'_>, inputs: &[Option<Value>]) -> Result<Vec<Option<Value>>> {
+        let items: Vec<_> =
+            inputs.iter().map(|input| input.clone().map(PluginValue::Value)).collect();
+        let (inputs, _files, kept) = self.encode_inputs(&items)?;
         let wanted = call.wanted.to_vec();
         let response = self.ask(call, &Request::Run { caller: caller(call), inputs, wanted });
         if matches!(response, Err(Error::Failed { .. })) {
             // It was never sent.
             self.kept.release(&kept);
         }
-        let Response::Ran(ran, released) = response? else { return Err(confused()) };
-        let outputs =
-            ran.map_err(heard).and_then(|outputs| self.take_in(call, outputs, Item::into_value));
+        let Response::Ran(ran, released) = response? else { return Err(unexpected_answer()) };
+        let outputs = ran
+            .map_err(from_wire)
+            .and_then(|outputs| self.decode_outputs(call, outputs, PluginValue::into_value));
         self.kept.release(&released);
         outputs
     }
 
-    fn save(&mut self, call: &Call<'_>) -> Result<Option<Vec<u8>>> {
+    fn save(&mut self, call: &CallCx<'_>) -> Result<Option<Vec<u8>>> {
         let Response::Saved(saved) = self.ask(call, &Request::Save { caller: caller(call) })?
         else {
-            return Err(confused());
+            return Err(unexpected_answer());
         };
-        let saved = self.take_in(call, vec![saved], |saved| Ok(saved.bytes()?.to_vec()))?;
+        let saved = self.decode_outputs(call, vec![saved], |saved| Ok(saved.bytes()?.to_vec()))?;
         Ok(saved.into_iter().next().flatten())
     }
 
@@ -348,7 +358,7 @@ impl Instance for IsolatedInstance {
     }
 }
 
-fn confused() -> Error {
+fn unexpected_answer() -> Error {
     Error::failed("the worker process answered something else than was asked")
 }
 
@@ -356,7 +366,7 @@ impl Drop for IsolatedInstance {
     fn drop(&mut self) {
         let Some(worker) = self.worker.take() else { return };
         let closed = send(&worker.to, &Request::Close).is_ok()
-            && matches!(worker.inbox.recv_timeout(PATIENCE), Ok(Ok(Response::Done)));
+            && matches!(worker.inbox.recv_timeout(GRACE_PERIOD), Ok(Ok(Response::Done)));
         if closed {
             self.pool.idle().push(worker);
         }

@@ -17,16 +17,16 @@
 
 //! # Isolation
 //!
-//! [`Isolated`] runs the same library in a process of its own: what crashes is that process, and
+//! [`IsolatedPlugin`] runs the same library in a process of its own: what crashes is that process, and
 //! the node fails; the next run has a fresh one. Tensors lie in shared memory, or on the disk where
 //! that is full, copied once in each direction. A worker does one call at a time; idle ones are
 //! kept.
 
 #![cfg_attr(not(unix), allow(dead_code))]
 
+mod allocator;
+mod inspect;
 mod library;
-mod look;
-mod maker;
 mod negotiate;
 mod table;
 mod view;
@@ -41,7 +41,7 @@ mod wire;
 mod worker;
 
 #[cfg(unix)]
-pub use isolated::Isolated;
-pub use library::{NativePlugin, Trusted};
+pub use isolated::IsolatedPlugin;
+pub use library::{NativePlugin, TrustedLibrary};
 #[cfg(unix)]
 pub use worker::serve;

@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kino_abi::{KinoEntry, KinoPlugin, KinoStr, KinoValue};
-use kino_host::{Artifact, Call, Descriptor, Instance, Item};
+use kino_host::{CallCx, Descriptor, Instance, Module, PluginValue};
 use kino_node::{Error, Result, Value};
 use libloading::Library;
 
-use crate::maker::with_ledger;
-use crate::table::{Current, bytes, give, host, refusal, take};
-use crate::{look, negotiate, table};
+use crate::allocator::with_ledger;
+use crate::table::{ActiveCall, bytes, entry_error, from_raw, host, into_raw};
+use crate::{inspect, negotiate, table};
 
 /// A statement that the user trusts the native code of one file: whoever makes one answers for it.
 #[derive(Clone, Copy, Debug)]
-pub struct Trusted<'a> {
+pub struct TrustedLibrary<'a> {
     /// The library.
     pub path: &'a Path,
     /// The sha256 of the file that was trusted, in hexadecimal; none trusts whatever stands there,
@@ -55,7 +55,7 @@ impl NativePlugin {
     /// # Errors
     /// When the file is not the one that was trusted, is no plugin, was cut off, speaks another
     /// version of the contract, or does not describe itself.
-    pub fn load(trusted: Trusted<'_>) -> Result<Self> {
+    pub fn load(trusted: TrustedLibrary<'_>) -> Result<Self> {
         let path = trusted.path;
         let at = |error: Error| error.within(path.display());
         let contents = std::fs::read(path).map_err(|error| at(error.into()))?;
@@ -66,7 +66,7 @@ impl NativePlugin {
                 "if that is meant, `kino plugin trust` accepts it",
             )));
         }
-        look::examine(&contents).map_err(at)?;
+        inspect::inspect(&contents).map_err(at)?;
         let library = open_copy(path, &contents, &copy_folders()).map_err(at)?;
         let plugin = enter(library).map_err(at)?;
         // SAFETY: the descriptor lives as long as the library, which stays mapped.
@@ -129,7 +129,7 @@ fn open_copy_in(
     let written: std::io::Result<_> = write();
     let folder = written.map_err(|error| format!("{}: {error}", folder.display()))?;
     let copy = folder.path().join(name);
-    // SAFETY: loading runs the library's initialisers; the user trusts the file (`Trusted`).
+    // SAFETY: loading runs the library's initialisers; the user trusts the file (`TrustedLibrary`).
     let library = unsafe { Library::new(&copy) };
     // The loader names the copy, which says nothing to anybody. What is mapped stays, where the
     // system lets a file in use be removed; elsewhere the folder for temporary files is emptied by
@@ -144,11 +144,11 @@ fn enter(library: Library) -> Result<KinoPlugin> {
     let entry = *entry.map_err(|error| Error::failed(format!("it has no entry: {error}")))?;
     // Threads, thread-locals and values may point into it for as long as the process lives.
     std::mem::forget(library);
-    let _ = refusal();
+    let _ = entry_error();
     // SAFETY: the entry takes the host's table, which is static.
     let plugin = unsafe { entry(host()) };
     if plugin.is_null() {
-        let (message, hint) = refusal().unwrap_or_else(|| ("no reason".into(), String::new()));
+        let (message, hint) = entry_error().unwrap_or_else(|| ("no reason".into(), String::new()));
         let hint = Some(hint).filter(|hint| !hint.is_empty());
         let message = format!("the plugin refuses to start: {message}");
         return Err(Error::Failed { message, hint });
@@ -157,12 +157,17 @@ fn enter(library: Library) -> Result<KinoPlugin> {
     unsafe { negotiate::read(plugin) }
 }
 
-impl Artifact for NativePlugin {
+impl Module for NativePlugin {
     fn descriptor(&self) -> &Descriptor {
         &self.descriptor
     }
 
-    fn open(&self, node: &str, saved: Option<&[u8]>, call: &Call<'_>) -> Result<Box<dyn Instance>> {
+    fn open(
+        &self,
+        node: &str,
+        saved: Option<&[u8]>,
+        call: &CallCx<'_>,
+    ) -> Result<Box<dyn Instance>> {
         Ok(Box::new(self.instance(node, saved, call)?))
     }
 }
@@ -173,9 +178,9 @@ impl NativePlugin {
         &self,
         node: &str,
         saved: Option<&[u8]>,
-        call: &Call<'_>,
+        call: &CallCx<'_>,
     ) -> Result<NativeInstance> {
-        let current = Current::new(call);
+        let current = ActiveCall::new(call);
         let name = KinoStr { data: node.as_ptr(), len: node.len() };
         let saved = saved.map_or(KinoStr { data: std::ptr::null(), len: 0 }, |saved| KinoStr {
             data: saved.as_ptr(),
@@ -205,25 +210,25 @@ pub(crate) struct NativeInstance {
 unsafe impl Send for NativeInstance {}
 
 impl Instance for NativeInstance {
-    fn run(&mut self, call: &Call<'_>, inputs: &[Option<Value>]) -> Result<Vec<Option<Value>>> {
-        let inputs = inputs.iter().map(|value| value.clone().map(Item::Value));
+    fn run(&mut self, call: &CallCx<'_>, inputs: &[Option<Value>]) -> Result<Vec<Option<Value>>> {
+        let inputs = inputs.iter().map(|value| value.clone().map(PluginValue::Value));
         let outputs = self.run_items(call, inputs.collect())?;
-        let value = |item: Option<Arc<Item>>| {
+        let value = |item: Option<Arc<PluginValue>>| {
             let item =
                 item.map(|item| Arc::try_unwrap(item).unwrap_or_else(|item| (*item).clone()));
-            item.map(Item::into_value).transpose()
+            item.map(PluginValue::into_value).transpose()
         };
         outputs.into_iter().map(value).collect()
     }
 
-    fn save(&mut self, call: &Call<'_>) -> Result<Option<Vec<u8>>> {
-        let current = Current::new(call);
+    fn save(&mut self, call: &CallCx<'_>) -> Result<Option<Vec<u8>>> {
+        let current = ActiveCall::new(call);
         let mut state = std::ptr::null_mut();
         // SAFETY: the instance is open, and nobody else uses it.
         let status =
             unsafe { (self.loaded.plugin.save)(current.raw(), self.instance, &raw mut state) };
         // SAFETY: the plugin gave it away, or wrote null.
-        let state = unsafe { take(state) };
+        let state = unsafe { from_raw(state) };
         match current.error(status) {
             Some(error) => Err(error),
             None => state.map(|item| Ok(item.bytes()?.to_vec())).transpose(),
@@ -239,12 +244,12 @@ impl NativeInstance {
     /// Runs the node on items.
     pub(crate) fn run_items(
         &mut self,
-        call: &Call<'_>,
-        inputs: Vec<Option<Item>>,
-    ) -> Result<Vec<Option<Arc<Item>>>> {
-        let current = Current::new(call);
+        call: &CallCx<'_>,
+        inputs: Vec<Option<PluginValue>>,
+    ) -> Result<Vec<Option<Arc<PluginValue>>>> {
+        let current = ActiveCall::new(call);
         let given: Vec<*mut KinoValue> =
-            inputs.into_iter().map(|item| item.map_or(std::ptr::null_mut(), give)).collect();
+            inputs.into_iter().map(|item| item.map_or(std::ptr::null_mut(), into_raw)).collect();
         let mut outputs = vec![std::ptr::null_mut::<KinoValue>(); self.outputs];
         let status = with_ledger(call.ledger, || {
             // SAFETY: inputs live through the call; as many places for outputs as the descriptor
@@ -262,10 +267,10 @@ impl NativeInstance {
         });
         for input in given {
             // SAFETY: they were lent: the count is still ours.
-            drop(unsafe { table::take(input) });
+            drop(unsafe { table::from_raw(input) });
         }
         // SAFETY: the plugin gave them away, or left null.
-        let outputs = outputs.into_iter().map(|output| unsafe { take(output) }).collect();
+        let outputs = outputs.into_iter().map(|output| unsafe { from_raw(output) }).collect();
         current.error(status).map_or(Ok(outputs), Err)
     }
 }

@@ -10,8 +10,8 @@ use std::sync::OnceLock;
 
 use kino_abi::{KINO_MAJOR, KINO_MINOR, KinoHost};
 
-pub(crate) use call::{Current, refusal};
-pub(crate) use pass::{bytes, give, take};
+pub(crate) use call::{ActiveCall, entry_error};
+pub(crate) use pass::{bytes, from_raw, into_raw};
 
 use call::{cancelled, error, fail, log, progress, read_file, stream, wants};
 use pass::lent;

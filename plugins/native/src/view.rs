@@ -8,19 +8,19 @@ use kino_abi::{
     DL_BFLOAT, DL_BITS_FLAG_READ_ONLY, DL_BOOL, DL_CPU, DL_CUDA, DL_FLOAT, DL_INT, DL_METAL,
     DL_UINT, DLDataType, DLDevice, DLManagedTensorVersioned, DLPackVersion, DLTensor,
 };
-use kino_host::Item;
+use kino_host::PluginValue;
 use kino_node::{Error, Result};
 
-use crate::maker::maker;
+use crate::allocator::allocator;
 
 /// What a view keeps alive.
 struct Owner {
     view: DLManagedTensorVersioned,
     shape: Vec<i64>,
     strides: Vec<i64>,
-    item: Arc<Item>,
+    item: Arc<PluginValue>,
     /// Keeps the elements of a view to read where they are.
-    _keeper: Option<Item>,
+    _keeper: Option<PluginValue>,
     writes: bool,
 }
 
@@ -66,8 +66,8 @@ pub(crate) fn from_dl(dtype: DLDataType) -> Result<DType> {
 ///
 /// # Errors
 /// When the item is no tensor, or still being written.
-pub(crate) fn read(item: Arc<Item>) -> Result<*mut DLManagedTensorVersioned> {
-    maker().settle(&item)?;
+pub(crate) fn read(item: Arc<PluginValue>) -> Result<*mut DLManagedTensorVersioned> {
+    allocator().seal(&item)?;
     let found = item.view()?;
     let layout = Layout {
         data: found.data.cast_mut(),
@@ -83,10 +83,10 @@ pub(crate) fn read(item: Arc<Item>) -> Result<*mut DLManagedTensorVersioned> {
 ///
 /// # Errors
 /// When it is none, in use, or lent already.
-pub(crate) fn write(item: Arc<Item>) -> Result<*mut DLManagedTensorVersioned> {
+pub(crate) fn write(item: Arc<PluginValue>) -> Result<*mut DLManagedTensorVersioned> {
     let (dtype, shape) = item.shape()?;
     let dtype = to_dl(dtype)?;
-    let data = maker().lend(&item)?;
+    let data = allocator().lend(&item)?;
     let mut strides = vec![1; shape.len()];
     for at in (1..shape.len()).rev() {
         strides[at - 1] = strides[at] * shape[at];
@@ -120,8 +120,8 @@ struct Layout<'a> {
 }
 
 fn lend(
-    item: Arc<Item>,
-    keeper: Option<Item>,
+    item: Arc<PluginValue>,
+    keeper: Option<PluginValue>,
     layout: &Layout<'_>,
 ) -> *mut DLManagedTensorVersioned {
     let Layout { data, device, dtype, shape, strides } = *layout;
@@ -170,6 +170,6 @@ unsafe extern "C" fn give_back(view: *mut DLManagedTensorVersioned) {
     // SAFETY: by the contract, `view` is one of ours, whose context is its owner.
     let owner = unsafe { Box::from_raw((*view).manager_ctx.cast::<Owner>()) };
     if owner.writes {
-        maker().give_back(&owner.item);
+        allocator().give_back(&owner.item);
     }
 }

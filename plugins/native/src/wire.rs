@@ -20,7 +20,7 @@ pub(crate) const DEEPEST: usize = 32;
 
 /// A value on the wire.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Wire {
+pub(crate) enum WireValue {
     Text(String),
     /// The file of a long text.
     LongText(String),
@@ -33,8 +33,8 @@ pub(crate) enum Wire {
     Tensor(String, Vec<usize>, String),
     /// The file of the bytes.
     Bytes(String),
-    List(Vec<(String, Wire)>),
-    Record(String, Vec<(String, Wire)>),
+    List(Vec<(String, WireValue)>),
+    Record(String, Vec<(String, WireValue)>),
     /// Something that stays with the engine: what it is called, and its number there.
     Opaque(String, u64),
 }
@@ -47,7 +47,7 @@ pub(crate) struct Caller {
 }
 
 /// How a request failed: cancelled, or message and hint.
-pub(crate) type Failure = Option<(String, Option<String>)>;
+pub(crate) type WireError = Option<(String, Option<String>)>;
 
 /// What the engine says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -62,11 +62,11 @@ pub(crate) enum Request {
     Open {
         caller: Caller,
         node: String,
-        saved: Option<Wire>,
+        saved: Option<WireValue>,
     },
     Run {
         caller: Caller,
-        inputs: Vec<Option<Wire>>,
+        inputs: Vec<Option<WireValue>>,
         wanted: Vec<bool>,
     },
     Save {
@@ -76,7 +76,7 @@ pub(crate) enum Request {
     Close,
     Cancel,
     /// The contents of a file that was asked for, or why it may not be read.
-    File(Result<Wire, (String, Option<String>)>),
+    File(Result<WireValue, (String, Option<String>)>),
 }
 
 /// What the worker says.
@@ -86,10 +86,10 @@ pub(crate) enum Response {
     Loaded(String),
     Done,
     /// What a run gave, and the opaque values that the plugin has let go of.
-    Ran(Result<Vec<Option<Wire>>, Failure>, Vec<u64>),
-    Saved(Option<Wire>),
+    Ran(Result<Vec<Option<WireValue>>, WireError>, Vec<u64>),
+    Saved(Option<WireValue>),
     /// It did not succeed.
-    Failed(Failure),
+    Failed(WireError),
     Log(u32, String, String),
     Progress(u64, u64),
     /// It wants to read a file.
@@ -126,7 +126,7 @@ pub(crate) fn receive<T: DeserializeOwned>(from: &mut UnixStream) -> Result<T> {
 }
 
 /// An error as it is sent: none where the run was cancelled.
-pub(crate) fn said(error: &Error) -> Failure {
+pub(crate) fn to_wire(error: &Error) -> WireError {
     match error {
         Error::Cancelled => None,
         other => Some((other.to_string(), other.hint().map(str::to_owned))),
@@ -134,7 +134,7 @@ pub(crate) fn said(error: &Error) -> Failure {
 }
 
 /// An error as it was sent.
-pub(crate) fn heard(said: Failure) -> Error {
+pub(crate) fn from_wire(said: WireError) -> Error {
     said.map_or(Error::Cancelled, |(message, hint)| Error::Failed { message, hint })
 }
 

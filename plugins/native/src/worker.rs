@@ -7,14 +7,16 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use candle_core::Device;
-use kino_host::{Call, Files, Item, Limits};
+use kino_host::{CallCx, Files, Limits, PluginValue};
 use kino_node::{Cancel, Error, Ledger, Result};
 use kino_port::Read;
 
-use crate::library::{NativeInstance, NativePlugin, Trusted};
-use crate::maker::set_maker;
-use crate::shared::{Outbox, Places, SharedMaker};
-use crate::wire::{Caller, Failure, Request, Response, Wire, heard, receive, said, send};
+use crate::allocator::set_allocator;
+use crate::library::{NativeInstance, NativePlugin, TrustedLibrary};
+use crate::shared::{OutgoingFiles, SharedAllocator, SharedFolders};
+use crate::wire::{
+    Caller, Request, Response, WireError, WireValue, from_wire, receive, send, to_wire,
+};
 
 /// Serves the engine that started this process with a socket as its standard input, until the
 /// engine is gone.
@@ -28,7 +30,7 @@ pub fn serve() -> Result<()> {
     let (requests, inbox) = mpsc::channel();
     let cancel = Arc::new(Mutex::new(Cancel::default()));
     let flag = Arc::clone(&cancel);
-    let place = Arc::new(OnceLock::<Places>::new());
+    let place = Arc::new(OnceLock::<SharedFolders>::new());
     let leaving = Arc::clone(&place);
     std::thread::spawn(move || {
         while let Ok(request) = receive::<Request>(&mut from) {
@@ -56,14 +58,14 @@ pub fn serve() -> Result<()> {
     let Ok(Request::Load { path, sha256, memory, disk }) = inbox.recv() else {
         return Err(Error::failed("the worker was told nothing to load"));
     };
-    let places = Places { memory, disk };
+    let places = SharedFolders { memory, disk };
     let _ = place.set(places.clone());
-    let shared = SharedMaker::new(places);
-    set_maker(Box::new(shared.clone()));
-    let trusted = Trusted { path: Path::new(&path), sha256: sha256.as_deref() };
+    let shared = SharedAllocator::new(places);
+    set_allocator(Box::new(shared.clone()));
+    let trusted = TrustedLibrary { path: Path::new(&path), sha256: sha256.as_deref() };
     let plugin = match NativePlugin::load(trusted) {
         Ok(plugin) => plugin,
-        Err(error) => return send(&to, &Response::Failed(said(&error))),
+        Err(error) => return send(&to, &Response::Failed(to_wire(&error))),
     };
     send(&to, &Response::Loaded(plugin.json().to_owned()))?;
     let ledger = Ledger::new(u64::MAX);
@@ -74,7 +76,7 @@ pub fn serve() -> Result<()> {
 
 struct Server {
     plugin: NativePlugin,
-    shared: SharedMaker,
+    shared: SharedAllocator,
     to: Mutex<UnixStream>,
     inbox: Mutex<Receiver<Request>>,
     /// Files are asked for and come one at a time, whichever thread of the plugin asks.
@@ -91,9 +93,9 @@ impl Server {
     fn until_done(&self) -> Result<()> {
         let mut instance: Option<NativeInstance> = None;
         while let Some(request) = self.next() {
-            let mut outbox = Outbox::default();
+            let mut outbox = OutgoingFiles::default();
             let response = self.answer(request, &mut instance, &mut outbox);
-            let response = response.unwrap_or_else(|error| Response::Failed(said(&error)));
+            let response = response.unwrap_or_else(|error| Response::Failed(to_wire(&error)));
             match send(&self.to, &response) {
                 Ok(()) => outbox.sent(),
                 // It was too large to be sent.
@@ -108,7 +110,7 @@ impl Server {
         &self,
         request: Request,
         instance: &mut Option<NativeInstance>,
-        outbox: &mut Outbox,
+        outbox: &mut OutgoingFiles,
     ) -> Result<Response> {
         match request {
             Request::Open { caller, node, saved } => self.with_call(&caller, &[], |call| {
@@ -120,12 +122,12 @@ impl Server {
                 let ran = self.with_call(&caller, &wanted, |call| {
                     self.run(instance.as_mut().ok_or_else(closed)?, call, inputs, outbox)
                 });
-                Ok(Response::Ran(ran.map_err(|error| said(&error)), self.shared.released()))
+                Ok(Response::Ran(ran.map_err(|error| to_wire(&error)), self.shared.released()))
             }
             Request::Save { caller } => self.with_call(&caller, &[], |call| {
                 use kino_host::Instance;
                 let saved = instance.as_mut().ok_or_else(closed)?.save(call)?;
-                let saved = saved.map(|saved| Item::Bytes(saved.into()));
+                let saved = saved.map(|saved| PluginValue::Bytes(saved.into()));
                 let wire = saved.map(|saved| self.shared.encode(&saved, outbox)).transpose()?;
                 Ok(Response::Saved(wire))
             }),
@@ -140,14 +142,15 @@ impl Server {
     fn run(
         &self,
         instance: &mut NativeInstance,
-        call: &Call<'_>,
-        inputs: Vec<Option<Wire>>,
-        outbox: &mut Outbox,
-    ) -> Result<Vec<Option<Wire>>> {
-        let decode = |wire: Option<Wire>| wire.map(|wire| self.shared.decode(wire)).transpose();
+        call: &CallCx<'_>,
+        inputs: Vec<Option<WireValue>>,
+        outbox: &mut OutgoingFiles,
+    ) -> Result<Vec<Option<WireValue>>> {
+        let decode =
+            |wire: Option<WireValue>| wire.map(|wire| self.shared.decode(wire)).transpose();
         let inputs = inputs.into_iter().map(decode).collect::<Result<_>>()?;
         let outputs = instance.run_items(call, inputs)?;
-        let mut encode = |item: &Option<Arc<Item>>| {
+        let mut encode = |item: &Option<Arc<PluginValue>>| {
             item.as_deref().map(|item| self.shared.encode(item, outbox)).transpose()
         };
         outputs.iter().map(&mut encode).collect()
@@ -155,7 +158,7 @@ impl Server {
 
     /// Says that an answer cannot be sent, and why.
     fn refuse(&self, response: &Response, error: &Error) -> Result<()> {
-        let failure: Failure = said(error);
+        let failure: WireError = to_wire(error);
         send(
             &self.to,
             &match response {
@@ -165,7 +168,7 @@ impl Server {
         )
     }
 
-    fn bytes(&self, wire: Wire) -> Result<Vec<u8>> {
+    fn bytes(&self, wire: WireValue) -> Result<Vec<u8>> {
         Ok(self.shared.decode(wire)?.bytes()?.to_vec())
     }
 
@@ -173,14 +176,14 @@ impl Server {
         &self,
         caller: &Caller,
         wanted: &[bool],
-        f: impl FnOnce(&Call<'_>) -> Result<T>,
+        f: impl FnOnce(&CallCx<'_>) -> Result<T>,
     ) -> Result<T> {
         let cancel = self.cancel.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let tell = |response: Response| drop(send(&self.to, &response));
-        let listener = |level: u32, target: &str, message: &str| {
+        let log_sink = |level: u32, target: &str, message: &str| {
             tell(Response::Log(level, target.to_owned(), message.to_owned()));
         };
-        f(&Call {
+        f(&CallCx {
             plugin: &caller.plugin,
             step: &caller.step,
             device: &Device::Cpu,
@@ -190,7 +193,7 @@ impl Server {
             report: &|progress| tell(Response::Progress(progress.step, progress.of)),
             files: self,
             limits: Limits::default(),
-            listener: Some(&listener),
+            log_sink: Some(&log_sink),
         })
     }
 }
@@ -205,12 +208,12 @@ impl Files for Server {
         send(&self.to, &Response::Read(path.to_owned()))?;
         match self.next() {
             Some(Request::File(Ok(wire))) => self.bytes(wire),
-            Some(Request::File(Err(error))) => Err(heard(Some(error))),
+            Some(Request::File(Err(error))) => Err(from_wire(Some(error))),
             _ => Err(Error::failed("the engine did not answer")),
         }
     }
 
-    fn stand(&self) -> Result<Vec<Read>> {
+    fn fingerprint_grants(&self) -> Result<Vec<Read>> {
         Ok(Vec::new())
     }
 }

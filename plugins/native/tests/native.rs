@@ -7,12 +7,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::{World, as_frames, build, frames, numbers};
-use kino_host::Artifact;
-use kino_native::{NativePlugin, Trusted};
+use kino_host::Module;
+use kino_native::{NativePlugin, TrustedLibrary};
 use kino_node::{Error, Value};
 
-fn trust(path: &Path) -> Trusted<'_> {
-    Trusted { path, sha256: None }
+fn trust(path: &Path) -> TrustedLibrary<'_> {
+    TrustedLibrary { path, sha256: None }
 }
 
 fn text(text: &str) -> [Option<Value>; 1] {
@@ -20,7 +20,7 @@ fn text(text: &str) -> [Option<Value>; 1] {
 }
 
 /// Blends two videos and holds every number against the formula.
-fn blends(plugin: &dyn Artifact) {
+fn blends(plugin: &dyn Module) {
     let world = World::new();
     let (a, b) = (frames(&world.ledger, 6, 0.0), frames(&world.ledger, 6, 100.0));
     let inputs = [Some(a), Some(b), Some(Value::Real(0.25))];
@@ -38,7 +38,7 @@ fn blends(plugin: &dyn Artifact) {
 }
 
 /// State lives from run to run, and from one build to the next.
-fn counts(plugin: &dyn Artifact) {
+fn counts(plugin: &dyn Module) {
     let world = World::new();
     let count = |saved: Option<&[u8]>, runs: usize| {
         world.call(|call| {
@@ -107,7 +107,7 @@ fn what_is_no_plugin_is_refused_and_says_why() {
         let error = refused(&build(folder.path(), "bad", flags));
         assert!(error.contains(expected), "{flags:?}: {error}");
     }
-    let other = Trusted { path: &good, sha256: Some("00") };
+    let other = TrustedLibrary { path: &good, sha256: Some("00") };
     let error = NativePlugin::load(other).err().unwrap().to_string();
     assert!(error.contains("another than the one that was trusted"), "{error}");
 }
@@ -177,7 +177,7 @@ fn a_plugin_that_lies_about_its_ports_is_caught() {
 #[cfg(unix)]
 mod isolated {
     use super::*;
-    use kino_native::Isolated;
+    use kino_native::IsolatedPlugin;
 
     /// This test is also the worker that the others start.
     #[test]
@@ -187,9 +187,9 @@ mod isolated {
 
     const WORKER: [&str; 2] = ["--exact", "isolated::serves_as_worker"];
 
-    fn isolated(path: &Path) -> Isolated {
+    fn isolated(path: &Path) -> IsolatedPlugin {
         let program = std::env::current_exe().unwrap();
-        Isolated::start(&program, &WORKER, trust(path)).unwrap()
+        IsolatedPlugin::start(&program, &WORKER, trust(path)).unwrap()
     }
 
     #[test]

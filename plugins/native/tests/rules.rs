@@ -5,12 +5,12 @@ mod common;
 use std::path::Path;
 
 use common::{World, as_frames, build};
-use kino_host::{Artifact, Call, Granted};
-use kino_native::{NativePlugin, Trusted};
+use kino_host::{CallCx, GrantedFiles, Module};
+use kino_native::{NativePlugin, TrustedLibrary};
 use kino_node::{Error, Ledger, Result, Value};
 
-fn trust(path: &Path) -> Trusted<'_> {
-    Trusted { path, sha256: None }
+fn trust(path: &Path) -> TrustedLibrary<'_> {
+    TrustedLibrary { path, sha256: None }
 }
 
 fn mode(text: &str) -> Option<Value> {
@@ -66,7 +66,7 @@ const RULES: &[(&str, &str)] = &[
 ];
 
 /// Runs all rules, and tells every one that does not hold.
-fn hold(plugin: &dyn Artifact) {
+fn hold(plugin: &dyn Module) {
     let world = World::new();
     let broken: Vec<String> = RULES
         .iter()
@@ -79,13 +79,13 @@ fn hold(plugin: &dyn Artifact) {
 }
 
 /// Threads of a plugin that read files at once get what each has asked for.
-fn files_do_not_mix(plugin: &dyn Artifact) {
+fn files_do_not_mix(plugin: &dyn Module) {
     let folder = tempfile::tempdir().unwrap();
     for letter in ["a", "b", "c", "d"] {
         std::fs::write(folder.path().join(letter), letter).unwrap();
     }
     let mut world = World::new();
-    world.files = Granted::new(folder.path(), &["a", "b", "c", "d"].map(str::to_owned));
+    world.files = GrantedFiles::new(folder.path(), &["a", "b", "c", "d"].map(str::to_owned));
     let found = told(world.run(plugin, "rules.node", &[mode("files"), None]));
     assert_eq!(found, "0 wrong");
 }
@@ -124,7 +124,7 @@ mod isolated {
     use std::time::Duration;
 
     use super::*;
-    use kino_native::Isolated;
+    use kino_native::IsolatedPlugin;
     use kino_node::{Cancel, Guidance, Guider};
 
     /// This test is also the worker that the others start.
@@ -135,9 +135,9 @@ mod isolated {
 
     const WORKER: [&str; 2] = ["--exact", "isolated::serves_as_worker"];
 
-    fn isolated(path: &Path) -> Isolated {
+    fn isolated(path: &Path) -> IsolatedPlugin {
         let program = std::env::current_exe().unwrap();
-        Isolated::start(&program, &WORKER, trust(path)).unwrap()
+        IsolatedPlugin::start(&program, &WORKER, trust(path)).unwrap()
     }
 
     #[test]
@@ -176,7 +176,7 @@ mod isolated {
     fn a_late_cancel_is_for_the_run_before() {
         let folder = tempfile::tempdir().unwrap();
         let plugin = isolated(&rules(folder.path()));
-        let open = |call: &Call<'_>| plugin.open("rules.node", None, call).unwrap();
+        let open = |call: &CallCx<'_>| plugin.open("rules.node", None, call).unwrap();
         let mut instance = World::new().call(open);
         for pause in 0..40 {
             let world = World::new();

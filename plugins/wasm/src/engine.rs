@@ -26,9 +26,9 @@ const INSTANCES: u32 = 256;
 
 /// Compiles and runs components; one for a process is enough, clones are the same.
 #[derive(Clone)]
-pub struct Engine(Arc<Inside>);
+pub struct Engine(Arc<EngineState>);
 
-struct Inside {
+struct EngineState {
     engine: wasmtime::Engine,
     pooled: bool,
     clock: Arc<Clock>,
@@ -43,7 +43,7 @@ struct Clock {
     parked: AtomicBool,
 }
 
-impl Drop for Inside {
+impl Drop for EngineState {
     fn drop(&mut self) {
         self.clock.over.store(true, Ordering::Relaxed);
         if let Some(thread) = self.ticking.get() {
@@ -78,7 +78,7 @@ impl Engine {
             }
         };
         let (clock, ticking) = (Arc::default(), OnceLock::new());
-        Ok(Engine(Arc::new(Inside { engine, pooled, clock, ticking })))
+        Ok(Engine(Arc::new(EngineState { engine, pooled, clock, ticking })))
     }
 
     /// Whether memory for instances is set aside: where address space is short, instances are

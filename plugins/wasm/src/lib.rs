@@ -23,19 +23,19 @@
 //! deep. Whatever goes wrong is an error of that one call. After a trap, or when it was stopped, an
 //! instance is broken and never used again; a component is compiled once and stays.
 //!
-//! A plugin runs as a coroutine with a stack of its own ([`mail`]): it does not matter how much
+//! A plugin runs as a coroutine with a stack of its own ([`queue`]): it does not matter how much
 //! stack the calling thread has left, and what needs the engine's call is done on the engine's
 //! stack.
 
 #![forbid(unsafe_code)]
 
+mod constructors;
 mod engine;
 mod imports;
 mod instance;
-mod mail;
-mod make;
 mod plugin;
-mod reach;
+mod queue;
+mod requests;
 mod stop;
 mod store;
 mod types;

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use candle_core::Device;
-use kino_host::{Artifact, Call, Descriptor, Instance, Limits, NoFiles};
+use kino_host::{CallCx, Descriptor, Instance, Limits, Module, NoFiles};
 use kino_node::{Cancel, Error, Ledger, Result};
 use wasmtime::component::{ComponentExportIndex, InstancePre};
 
 use crate::engine::Engine;
-use crate::instance::{Body, Names, WasmInstance};
-use crate::store::Own;
+use crate::instance::{ComponentInstance, ExportIndices, WasmInstance};
+use crate::store::StoreState;
 use crate::world;
 
 /// What describing may use up.
@@ -21,8 +21,8 @@ const LONGEST: usize = 4 << 20;
 /// One compiled build of a plugin. Its code is shared by all its instances.
 pub struct WasmPlugin {
     engine: Engine,
-    ready: InstancePre<Own>,
-    names: Names,
+    ready: InstancePre<StoreState>,
+    names: ExportIndices,
     descriptor: Descriptor,
 }
 
@@ -42,7 +42,7 @@ impl WasmPlugin {
             let index = component.get_export_index(parent.as_ref(), name);
             index.ok_or_else(|| Error::failed(format!("`{node}` of this component lacks `{name}`")))
         };
-        let names = Names { open: find("open")?, run: find("run")?, save: find("save")? };
+        let names = ExportIndices { open: find("open")?, run: find("run")?, save: find("save")? };
         let json = describe(engine, &ready, plugin, &find("describe")?)?;
         let descriptor = Descriptor::read(&json).map_err(Error::failed)?;
         Ok(Arc::new(WasmPlugin { engine: engine.clone(), ready, names, descriptor }))
@@ -52,12 +52,12 @@ impl WasmPlugin {
 /// Asks a component for its nodes, within limits of its own.
 fn describe(
     engine: &Engine,
-    ready: &InstancePre<Own>,
+    ready: &InstancePre<StoreState>,
     plugin: &str,
     describe: &ComponentExportIndex,
 ) -> Result<String> {
     let (cancel, ledger) = (Cancel::default(), Ledger::new(0));
-    let call = Call {
+    let call = CallCx {
         plugin,
         step: "",
         device: &Device::Cpu,
@@ -67,21 +67,26 @@ fn describe(
         report: &|_| {},
         files: &NoFiles,
         limits: DESCRIBING,
-        listener: None,
+        log_sink: None,
     };
-    let mut body = Body::new(engine, ready, &call)?;
-    body.carry(LONGEST);
-    let (text,): (String,) = body.call(&call, describe, ())?;
+    let mut component = ComponentInstance::new(engine, ready, &call)?;
+    component.carry(LONGEST);
+    let (text,): (String,) = component.call(&call, describe, ())?;
     Ok(text)
 }
 
-impl Artifact for WasmPlugin {
+impl Module for WasmPlugin {
     fn descriptor(&self) -> &Descriptor {
         &self.descriptor
     }
 
-    fn open(&self, node: &str, saved: Option<&[u8]>, call: &Call<'_>) -> Result<Box<dyn Instance>> {
-        let body = Body::new(&self.engine, &self.ready, call)?;
-        Ok(Box::new(WasmInstance::open(body, self.names, node, saved, call)?))
+    fn open(
+        &self,
+        node: &str,
+        saved: Option<&[u8]>,
+        call: &CallCx<'_>,
+    ) -> Result<Box<dyn Instance>> {
+        let component = ComponentInstance::new(&self.engine, &self.ready, call)?;
+        Ok(Box::new(WasmInstance::open(component, self.names, node, saved, call)?))
     }
 }

@@ -28,28 +28,28 @@ fn seconds(time: Duration) -> String {
 }
 
 /// What is known of a plugin when it was stopped.
-pub(crate) struct Scene<'a> {
+pub(crate) struct StopContext<'a> {
     /// The plugin's id.
     pub(crate) plugin: &'a str,
     pub(crate) limits: Limits,
     /// The last thing that it reported as an error, such as a panic's message.
-    pub(crate) said: Option<&'a str>,
+    pub(crate) last_error: Option<&'a str>,
     /// Whether it was refused memory.
-    pub(crate) starved: bool,
+    pub(crate) memory_refused: bool,
 }
 
-impl Scene<'_> {
+impl StopContext<'_> {
     /// What the user is told of a plugin that was stopped by wasmtime or by the host.
-    pub(crate) fn tell(&self, error: &wasmtime::Error) -> Error {
+    pub(crate) fn to_error(&self, error: &wasmtime::Error) -> Error {
         if let Some(stop) = error.downcast_ref::<Stop>() {
-            return self.stopped(stop);
+            return self.stop_error(stop);
         }
-        if self.starved {
-            return self.hungry();
+        if self.memory_refused {
+            return self.out_of_memory();
         }
         let trap = error.downcast_ref::<Trap>();
-        if let (Some(Trap::UnreachableCodeReached), Some(said)) = (trap, self.said) {
-            return self.bug(format!("panicked: {said}"));
+        if let (Some(Trap::UnreachableCodeReached), Some(error)) = (trap, self.last_error) {
+            return self.bug(format!("panicked: {error}"));
         }
         let what = match trap {
             Some(Trap::StackOverflow) => "ran out of stack: its recursion is too deep".to_owned(),
@@ -60,14 +60,14 @@ impl Scene<'_> {
             Some(trap) => format!("was stopped: {trap}"),
             None => format!("broke the contract: {}", root(error)),
         };
-        match self.said {
-            Some(said) => self.bug(format!("{what} (it said: {said})")),
+        match self.last_error {
+            Some(error) => self.bug(format!("{what} (it said: {error})")),
             None => self.bug(what),
         }
     }
 
     /// What the user is told of a plugin that the host stopped.
-    pub(crate) fn stopped(&self, stop: &Stop) -> Error {
+    pub(crate) fn stop_error(&self, stop: &Stop) -> Error {
         let plugin = self.plugin;
         match stop {
             Stop::Cancelled => Error::Cancelled,
@@ -87,7 +87,7 @@ impl Scene<'_> {
         }
     }
 
-    fn hungry(&self) -> Error {
+    fn out_of_memory(&self) -> Error {
         let (plugin, bytes) = (self.plugin, self.limits.memory);
         let megabytes = bytes.div_ceil(1 << 20);
         Error::broken(

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{Device, Tensor};
-use kino_host::{Item, Limits};
+use kino_host::{Limits, PluginValue};
 use kino_node::{Cancel, Error, Ledger, Result, Value};
 use wasmtime::ResourceLimiter;
 use wasmtime::component::Resource;
 
-use crate::mail::Mail;
+use crate::queue::HostQueue;
 use crate::stop::Stop;
 use crate::wasi::Wasi;
 
@@ -30,42 +30,42 @@ const MOST_ELEMENTS: usize = 100_000;
 
 /// The bytes that an instance uses: memory of its own, and of the host for what it made.
 #[derive(Default)]
-pub(crate) struct Usage {
+pub(crate) struct MemoryMeter {
     used: AtomicU64,
 }
 
 /// Bytes of the host that a value takes, free again when its last handle is gone.
-pub(crate) struct Charge {
-    usage: Arc<Usage>,
+pub(crate) struct MemoryCharge {
+    meter: Arc<MemoryMeter>,
     bytes: u64,
 }
 
-impl Drop for Charge {
+impl Drop for MemoryCharge {
     fn drop(&mut self) {
-        self.usage.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.meter.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
 /// A bound on how large a value is as a tree.
 #[derive(Clone, Copy)]
-pub(crate) struct Extent {
+pub(crate) struct TreeSize {
     depth: u32,
     parts: u64,
 }
 
-impl Extent {
+impl TreeSize {
     /// A value without parts.
-    pub(crate) const LEAF: Self = Extent { depth: 0, parts: 1 };
+    pub(crate) const LEAF: Self = TreeSize { depth: 0, parts: 1 };
 
     /// Of an input; it stops looking where it is too large anyway.
     fn of(value: &Value, depth: u32) -> Self {
-        let mut all = Extent { depth: 0, parts: 1 };
+        let mut all = TreeSize { depth: 0, parts: 1 };
         if depth > DEEPEST {
             return all;
         }
         let mut add = |value: &Value| {
             if all.parts <= MOST_PARTS {
-                let part = Extent::of(value, depth + 1);
+                let part = TreeSize::of(value, depth + 1);
                 all.depth = all.depth.max(part.depth + 1);
                 all.parts = all.parts.saturating_add(part.parts);
             }
@@ -79,8 +79,8 @@ impl Extent {
     }
 
     /// Of something that has these parts.
-    fn around(parts: impl IntoIterator<Item = Extent>) -> Result<Self> {
-        let mut all = Extent::LEAF;
+    fn around(parts: impl IntoIterator<Item = TreeSize>) -> Result<Self> {
+        let mut all = TreeSize::LEAF;
         for part in parts {
             all.depth = all.depth.max(part.depth + 1);
             all.parts = all.parts.saturating_add(part.parts);
@@ -95,61 +95,61 @@ impl Extent {
 
     /// Of any part.
     fn within(self) -> Self {
-        Extent { depth: self.depth.saturating_sub(1), parts: (self.parts - 1).max(1) }
+        TreeSize { depth: self.depth.saturating_sub(1), parts: (self.parts - 1).max(1) }
     }
 }
 
 /// What a handle of the plugin leads to.
-pub(crate) struct Entry {
-    pub(crate) item: Item,
+pub(crate) struct ResourceEntry {
+    pub(crate) item: PluginValue,
     /// The tensor in main memory without gaps, once it was read.
-    pub(crate) plain: Option<Item>,
-    charges: Vec<Arc<Charge>>,
-    extent: Extent,
+    pub(crate) plain: Option<PluginValue>,
+    charges: Vec<Arc<MemoryCharge>>,
+    extent: TreeSize,
 }
 
-impl Entry {
+impl ResourceEntry {
     /// A value that nobody pays for.
-    pub(crate) fn free(item: Item) -> Self {
-        Entry { item, plain: None, charges: Vec::new(), extent: Extent::LEAF }
+    pub(crate) fn free(item: PluginValue) -> Self {
+        ResourceEntry { item, plain: None, charges: Vec::new(), extent: TreeSize::LEAF }
     }
 
     /// A part of this value.
-    pub(crate) fn part(&self, item: Item) -> Self {
+    pub(crate) fn part(&self, item: PluginValue) -> Self {
         let (charges, extent) = (self.charges.clone(), self.extent.within());
-        Entry { item, plain: None, charges, extent }
+        ResourceEntry { item, plain: None, charges, extent }
     }
 
     /// The same value again.
     pub(crate) fn again(&self) -> Self {
         let (item, plain) = (self.item.clone(), self.plain.clone());
-        Entry { item, plain, charges: self.charges.clone(), extent: self.extent }
+        ResourceEntry { item, plain, charges: self.charges.clone(), extent: self.extent }
     }
 
-    pub(crate) fn pay(&mut self, charge: Charge) {
+    pub(crate) fn pay(&mut self, charge: MemoryCharge) {
         self.charges.push(Arc::new(charge));
     }
 
     /// What was paid for this value.
-    pub(crate) fn charges(&self) -> &[Arc<Charge>] {
+    pub(crate) fn charges(&self) -> &[Arc<MemoryCharge>] {
         &self.charges
     }
 
     /// Keeps what others were paid with: this value lies in their memory.
-    pub(crate) fn share(&mut self, charges: &[Arc<Charge>]) {
+    pub(crate) fn share(&mut self, charges: &[Arc<MemoryCharge>]) {
         self.charges.extend_from_slice(charges);
     }
 }
 
 /// The values that the plugin has handles of.
 #[derive(Default)]
-pub(crate) struct Handles {
-    slots: Vec<Option<Entry>>,
+pub(crate) struct HandleTable {
+    slots: Vec<Option<ResourceEntry>>,
     unused: Vec<u32>,
 }
 
-impl Handles {
-    fn push(&mut self, entry: Entry) -> Result<u32, Stop> {
+impl HandleTable {
+    fn push(&mut self, entry: ResourceEntry) -> Result<u32, Stop> {
         if let Some(at) = self.unused.pop() {
             self.slots[at as usize] = Some(entry);
             return Ok(at);
@@ -161,7 +161,7 @@ impl Handles {
         Ok((self.slots.len() - 1) as u32)
     }
 
-    fn take(&mut self, at: u32) -> Option<Entry> {
+    fn take(&mut self, at: u32) -> Option<ResourceEntry> {
         let entry = self.slots.get_mut(at as usize)?.take();
         if entry.is_some() {
             self.unused.push(at);
@@ -171,10 +171,10 @@ impl Handles {
 }
 
 /// What an item takes as a value of its own: bytes become a tensor, lists are unfolded.
-pub(crate) fn unfolded(item: &Item) -> u64 {
+pub(crate) fn unfolded(item: &PluginValue) -> u64 {
     match item {
-        Item::Bytes(bytes) => bytes.len() as u64,
-        Item::List(items) => items.iter().map(|(_, item)| PART + unfolded(item)).sum(),
+        PluginValue::Bytes(bytes) => bytes.len() as u64,
+        PluginValue::List(items) => items.iter().map(|(_, item)| PART + unfolded(item)).sum(),
         _ => 0,
     }
 }
@@ -185,9 +185,9 @@ pub(crate) fn size(tensor: &Tensor) -> u64 {
 }
 
 /// Everything that belongs to one instance.
-pub(crate) struct Own {
-    pub(crate) mail: Mail,
-    pub(crate) handles: Handles,
+pub(crate) struct StoreState {
+    pub(crate) queue: HostQueue,
+    pub(crate) handles: HandleTable,
     pub(crate) wasi: Wasi,
     pub(crate) device: Device,
     pub(crate) ledger: Option<Arc<Ledger>>,
@@ -195,55 +195,55 @@ pub(crate) struct Own {
     pub(crate) wanted: Vec<bool>,
     pub(crate) limits: Limits,
     /// The last message of the level `error` in this call.
-    pub(crate) said: Option<String>,
+    pub(crate) last_error: Option<String>,
     /// Whether memory was refused in this call.
-    pub(crate) starved: bool,
-    usage: Arc<Usage>,
+    pub(crate) memory_refused: bool,
+    meter: Arc<MemoryMeter>,
     /// Bytes of frames that it pushed in this call.
     pushed: u64,
 }
 
-impl Own {
-    pub(crate) fn new(call: &kino_host::Call<'_>) -> Self {
-        let mut own = Own {
-            mail: Mail::default(),
-            handles: Handles::default(),
+impl StoreState {
+    pub(crate) fn new(call: &kino_host::CallCx<'_>) -> Self {
+        let mut state = StoreState {
+            queue: HostQueue::default(),
+            handles: HandleTable::default(),
             wasi: Wasi::default(),
             device: Device::Cpu,
             ledger: None,
             cancel: Cancel::default(),
             wanted: Vec::new(),
             limits: call.limits,
-            said: None,
-            starved: false,
-            usage: Arc::default(),
+            last_error: None,
+            memory_refused: false,
+            meter: Arc::default(),
             pushed: 0,
         };
-        own.begin(call);
-        own
+        state.begin(call);
+        state
     }
 
     /// Another call begins.
-    pub(crate) fn begin(&mut self, call: &kino_host::Call<'_>) {
+    pub(crate) fn begin(&mut self, call: &kino_host::CallCx<'_>) {
         self.device = call.device.clone();
         self.ledger = Some(Arc::clone(call.ledger));
         self.cancel = call.cancel.clone();
         self.wanted.clear();
         self.wanted.extend_from_slice(call.wanted);
         self.limits = call.limits;
-        (self.said, self.starved, self.pushed) = (None, false, 0);
+        (self.last_error, self.memory_refused, self.pushed) = (None, false, 0);
     }
 
     /// Bytes that are left of the memory limit.
     pub(crate) fn left(&self) -> u64 {
-        self.limits.memory.saturating_sub(self.usage.used.load(Ordering::Relaxed))
+        self.limits.memory.saturating_sub(self.meter.used.load(Ordering::Relaxed))
     }
 
     /// Takes bytes of the memory limit.
     ///
     /// # Errors
     /// When fewer are left.
-    pub(crate) fn charge(&self, bytes: u64) -> Result<Charge> {
+    pub(crate) fn charge(&self, bytes: u64) -> Result<MemoryCharge> {
         let left = self.left();
         if bytes > left {
             return Err(Error::advised(
@@ -251,35 +251,38 @@ impl Own {
                 "drop values that are not needed any more, or work piece by piece",
             ));
         }
-        self.usage.used.fetch_add(bytes, Ordering::Relaxed);
-        Ok(Charge { usage: Arc::clone(&self.usage), bytes })
+        self.meter.used.fetch_add(bytes, Ordering::Relaxed);
+        Ok(MemoryCharge { meter: Arc::clone(&self.meter), bytes })
     }
 
     /// Gives the plugin a handle.
-    pub(crate) fn give(&mut self, entry: Entry) -> Result<Resource<Entry>, Stop> {
+    pub(crate) fn give(&mut self, entry: ResourceEntry) -> Result<Resource<ResourceEntry>, Stop> {
         self.handles.push(entry).map(Resource::new_own)
     }
 
     /// An input as the plugin gets it.
-    pub(crate) fn give_input(&mut self, value: Value) -> Result<Resource<Entry>> {
-        let extent = Extent::around([Extent::of(&value, 0)])?.within();
-        let entry = Entry { extent, ..Entry::free(Item::Value(value)) };
+    pub(crate) fn give_input(&mut self, value: Value) -> Result<Resource<ResourceEntry>> {
+        let extent = TreeSize::around([TreeSize::of(&value, 0)])?.within();
+        let entry = ResourceEntry { extent, ..ResourceEntry::free(PluginValue::Value(value)) };
         self.give(entry).map_err(|stop| Error::failed(format!("the inputs: {stop}")))
     }
 
     /// What a handle leads to.
-    pub(crate) fn entry(&self, handle: &Resource<Entry>) -> Result<&Entry, Stop> {
+    pub(crate) fn entry(&self, handle: &Resource<ResourceEntry>) -> Result<&ResourceEntry, Stop> {
         let slot = self.handles.slots.get(handle.rep() as usize);
         slot.and_then(Option::as_ref).ok_or(Stop::Stray)
     }
 
-    pub(crate) fn entry_mut(&mut self, handle: &Resource<Entry>) -> Result<&mut Entry, Stop> {
+    pub(crate) fn entry_mut(
+        &mut self,
+        handle: &Resource<ResourceEntry>,
+    ) -> Result<&mut ResourceEntry, Stop> {
         let slot = self.handles.slots.get_mut(handle.rep() as usize);
         slot.and_then(Option::as_mut).ok_or(Stop::Stray)
     }
 
     /// Takes a handle back.
-    pub(crate) fn take(&mut self, handle: u32) -> Result<Entry, Stop> {
+    pub(crate) fn take(&mut self, handle: u32) -> Result<ResourceEntry, Stop> {
         self.handles.take(handle).ok_or(Stop::Stray)
     }
 
@@ -289,14 +292,14 @@ impl Own {
     /// When it is too large, or memory is used up.
     pub(crate) fn combine(
         &mut self,
-        parts: Vec<(String, Resource<Entry>)>,
-        more: impl Fn(&Item) -> u64,
-        make: impl FnOnce(Vec<(Arc<str>, Item)>) -> Result<Item>,
-    ) -> Result<Result<Entry>, Stop> {
+        parts: Vec<(String, Resource<ResourceEntry>)>,
+        more: impl Fn(&PluginValue) -> u64,
+        make: impl FnOnce(Vec<(Arc<str>, PluginValue)>) -> Result<PluginValue>,
+    ) -> Result<Result<ResourceEntry>, Stop> {
         let names: u64 = parts.iter().map(|(name, _)| name.len() as u64 + PART).sum();
         let mut items = Vec::with_capacity(parts.len());
         let mut extents = Vec::with_capacity(parts.len());
-        let mut charges: Vec<Arc<Charge>> = Vec::new();
+        let mut charges: Vec<Arc<MemoryCharge>> = Vec::new();
         for (name, handle) in parts {
             let entry = self.entry(&handle)?;
             items.push((Arc::from(name), entry.item.clone()));
@@ -305,10 +308,10 @@ impl Own {
         }
         charges.sort_by_key(Arc::as_ptr);
         charges.dedup_by_key(|charge| Arc::as_ptr(charge));
-        let combined = Extent::around(extents).and_then(|extent| {
+        let combined = TreeSize::around(extents).and_then(|extent| {
             let more: u64 = items.iter().map(|(_, item)| more(item)).sum();
             charges.push(Arc::new(self.charge(names + more)?));
-            Ok(Entry { item: make(items)?, plain: None, charges, extent })
+            Ok(ResourceEntry { item: make(items)?, plain: None, charges, extent })
         });
         Ok(combined)
     }
@@ -317,7 +320,7 @@ impl Own {
     ///
     /// # Errors
     /// When they are more than it may make.
-    pub(crate) fn count_frames(&mut self, chunk: &Tensor) -> Result<Charge> {
+    pub(crate) fn count_frames(&mut self, chunk: &Tensor) -> Result<MemoryCharge> {
         let bytes = (chunk.elem_count() as u64).saturating_mul(4);
         let most = self.limits.memory.saturating_mul(FRAMES);
         self.pushed = self.pushed.saturating_add(bytes);
@@ -331,7 +334,7 @@ impl Own {
     }
 }
 
-impl ResourceLimiter for Own {
+impl ResourceLimiter for StoreState {
     fn memory_growing(
         &mut self,
         current: usize,
@@ -340,10 +343,10 @@ impl ResourceLimiter for Own {
     ) -> wasmtime::Result<bool> {
         let more = desired.saturating_sub(current) as u64;
         if more > self.left() {
-            self.starved = true;
+            self.memory_refused = true;
             return Ok(false);
         }
-        self.usage.used.fetch_add(more, Ordering::Relaxed);
+        self.meter.used.fetch_add(more, Ordering::Relaxed);
         Ok(true)
     }
 

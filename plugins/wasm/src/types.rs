@@ -7,7 +7,7 @@ use wasmtime::component::{ComponentType, Lift, Lower};
 #[derive(Clone, Copy, ComponentType, Lift, Lower)]
 #[component(enum)]
 #[repr(u8)]
-pub(crate) enum Kind {
+pub(crate) enum WitKind {
     #[component(name = "text")]
     Text,
     #[component(name = "int")]
@@ -28,18 +28,18 @@ pub(crate) enum Kind {
     Opaque,
 }
 
-impl From<kino_host::Kind> for Kind {
-    fn from(kind: kino_host::Kind) -> Self {
+impl From<kino_host::ValueKind> for WitKind {
+    fn from(kind: kino_host::ValueKind) -> Self {
         match kind {
-            kino_host::Kind::Text => Kind::Text,
-            kino_host::Kind::Int => Kind::Int,
-            kino_host::Kind::Real => Kind::Real,
-            kino_host::Kind::Bool => Kind::Truth,
-            kino_host::Kind::Tensor => Kind::Tensor,
-            kino_host::Kind::List => Kind::Items,
-            kino_host::Kind::Record => Kind::Fields,
-            kino_host::Kind::Bytes => Kind::Bytes,
-            kino_host::Kind::Opaque => Kind::Opaque,
+            kino_host::ValueKind::Text => WitKind::Text,
+            kino_host::ValueKind::Int => WitKind::Int,
+            kino_host::ValueKind::Real => WitKind::Real,
+            kino_host::ValueKind::Bool => WitKind::Truth,
+            kino_host::ValueKind::Tensor => WitKind::Tensor,
+            kino_host::ValueKind::List => WitKind::Items,
+            kino_host::ValueKind::Record => WitKind::Fields,
+            kino_host::ValueKind::Bytes => WitKind::Bytes,
+            kino_host::ValueKind::Opaque => WitKind::Opaque,
         }
     }
 }

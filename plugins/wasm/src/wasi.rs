@@ -11,10 +11,10 @@ use wasmtime::component::{
 };
 use wasmtime::{AsContextMut, StoreContextMut};
 
-use crate::mail::Request;
-use crate::reach::log;
+use crate::queue::Request;
+use crate::requests::log;
 use crate::stop::Stop;
-use crate::store::Own;
+use crate::store::StoreState;
 
 /// The longest line before it is passed on in pieces.
 const LONGEST_LINE: usize = 1 << 14;
@@ -23,7 +23,7 @@ const MOST_RANDOM: u64 = 1 << 20;
 /// What the wall clock shows: the start of 2000, in seconds since 1970.
 const EPOCH: u64 = 946_684_800;
 
-type Context<'a> = StoreContextMut<'a, Own>;
+type Context<'a> = StoreContextMut<'a, StoreState>;
 type Outcome<T> = wasmtime::Result<(T,)>;
 
 /// The handles, which only differ in their type. The representation of an output is its level in
@@ -82,7 +82,7 @@ impl Wasi {
 /// Adds one interface of WASI as a component imports it: what is known works, the rest ends the
 /// plugin when it is called.
 pub(crate) fn add(
-    linker: &mut Linker<Own>,
+    linker: &mut Linker<StoreState>,
     engine: &wasmtime::Engine,
     name: &str,
     wanted: &ComponentInstance,
@@ -127,7 +127,11 @@ fn resource(name: &str) -> ResourceType {
 }
 
 /// Defines a function, if it is one that plugins may call.
-fn known(to: &mut LinkerInstance<'_, Own>, interface: &str, name: &str) -> wasmtime::Result<bool> {
+fn known(
+    to: &mut LinkerInstance<'_, StoreState>,
+    interface: &str,
+    name: &str,
+) -> wasmtime::Result<bool> {
     match interface {
         "wasi:cli/environment"
         | "wasi:cli/exit"
@@ -149,7 +153,7 @@ fn known(to: &mut LinkerInstance<'_, Own>, interface: &str, name: &str) -> wasmt
     }
 }
 
-fn surroundings(to: &mut LinkerInstance<'_, Own>, name: &str) -> wasmtime::Result<bool> {
+fn surroundings(to: &mut LinkerInstance<'_, StoreState>, name: &str) -> wasmtime::Result<bool> {
     match name {
         "get-environment" => {
             to.func_wrap(name, |_, ()| Ok((Vec::<(String, String)>::new(),)))?;
@@ -173,7 +177,7 @@ fn surroundings(to: &mut LinkerInstance<'_, Own>, name: &str) -> wasmtime::Resul
     Ok(true)
 }
 
-fn streams(to: &mut LinkerInstance<'_, Own>, name: &str) -> wasmtime::Result<bool> {
+fn streams(to: &mut LinkerInstance<'_, StoreState>, name: &str) -> wasmtime::Result<bool> {
     match name {
         "[method]output-stream.check-write" => {
             to.func_wrap(name, |_, (_,): (Resource<Output>,)| {
@@ -210,10 +214,10 @@ fn streams(to: &mut LinkerInstance<'_, Own>, name: &str) -> wasmtime::Result<boo
 }
 
 /// Passes on the lines that are complete.
-fn print(own: &mut Own, level: u32, bytes: &[u8]) {
+fn print(state: &mut StoreState, level: u32, bytes: &[u8]) {
     let at = usize::from(level == 2);
     for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-        let line = &mut own.wasi.lines[at];
+        let line = &mut state.wasi.lines[at];
         line.extend_from_slice(&piece[..piece.len().min(LONGEST_LINE)]);
         if !piece.ends_with(b"\n") && line.len() < LONGEST_LINE {
             continue;
@@ -221,9 +225,9 @@ fn print(own: &mut Own, level: u32, bytes: &[u8]) {
         let text = String::from_utf8_lossy(&std::mem::take(line)).trim_end().to_owned();
         if !text.is_empty() {
             if level == 2 {
-                own.said = Some(text.clone());
+                state.last_error = Some(text.clone());
             }
-            log(own, level, if at == 0 { "stdout" } else { "stderr" }.to_owned(), text);
+            log(state, level, if at == 0 { "stdout" } else { "stderr" }.to_owned(), text);
         }
     }
 }
@@ -234,14 +238,14 @@ fn pollable(nanoseconds: u64) -> Resource<Pollable> {
     Resource::new_own(u32::try_from(milliseconds).unwrap_or(u32::MAX))
 }
 
-fn ready(own: &Own, pollable: &Resource<Pollable>) -> bool {
-    own.wasi.now() / 1_000_000 >= u64::from(pollable.rep())
+fn ready(state: &StoreState, pollable: &Resource<Pollable>) -> bool {
+    state.wasi.now() / 1_000_000 >= u64::from(pollable.rep())
 }
 
 async fn sleep(cx: Context<'_>, milliseconds: u32) {
-    let own = cx.data();
-    let until = own.wasi.started + Duration::from_millis(milliseconds.into());
-    own.mail.clone().ask(Request::Sleep(until)).await;
+    let state = cx.data();
+    let until = state.wasi.started + Duration::from_millis(milliseconds.into());
+    state.queue.clone().ask(Request::Sleep(until)).await;
 }
 
 async fn sleep_for_any(mut cx: Context<'_>, all: Vec<Resource<Pollable>>) -> Outcome<Vec<u32>> {
@@ -255,7 +259,7 @@ async fn sleep_for_any(mut cx: Context<'_>, all: Vec<Resource<Pollable>>) -> Out
     Ok(((0..).zip(&all).filter(ready).map(|(at, _)| at).collect(),))
 }
 
-fn poll(to: &mut LinkerInstance<'_, Own>, name: &str) -> wasmtime::Result<bool> {
+fn poll(to: &mut LinkerInstance<'_, StoreState>, name: &str) -> wasmtime::Result<bool> {
     match name {
         "[method]pollable.ready" => {
             to.func_wrap(name, |cx: Context<'_>, (one,): (Resource<Pollable>,)| {
@@ -280,7 +284,7 @@ fn poll(to: &mut LinkerInstance<'_, Own>, name: &str) -> wasmtime::Result<bool> 
     Ok(true)
 }
 
-fn monotonic(to: &mut LinkerInstance<'_, Own>, name: &str) -> wasmtime::Result<bool> {
+fn monotonic(to: &mut LinkerInstance<'_, StoreState>, name: &str) -> wasmtime::Result<bool> {
     match name {
         "now" => to.func_wrap(name, |cx: Context<'_>, ()| Ok((cx.data().wasi.now(),)))?,
         "resolution" => to.func_wrap(name, |_, ()| Ok((1u64,)))?,
@@ -293,7 +297,7 @@ fn monotonic(to: &mut LinkerInstance<'_, Own>, name: &str) -> wasmtime::Result<b
     Ok(true)
 }
 
-fn wall(to: &mut LinkerInstance<'_, Own>, name: &str) -> wasmtime::Result<bool> {
+fn wall(to: &mut LinkerInstance<'_, StoreState>, name: &str) -> wasmtime::Result<bool> {
     let seconds = match name {
         "now" => EPOCH,
         "resolution" => 1,
@@ -303,7 +307,7 @@ fn wall(to: &mut LinkerInstance<'_, Own>, name: &str) -> wasmtime::Result<bool> 
     Ok(true)
 }
 
-fn random(to: &mut LinkerInstance<'_, Own>, name: &str) -> wasmtime::Result<bool> {
+fn random(to: &mut LinkerInstance<'_, StoreState>, name: &str) -> wasmtime::Result<bool> {
     match name {
         "get-random-bytes" | "get-insecure-random-bytes" => {
             to.func_wrap(name, |mut cx: Context<'_>, (count,): (u64,)| {

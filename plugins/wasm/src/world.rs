@@ -5,7 +5,7 @@ use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, Linker};
 
 use crate::stop::root;
-use crate::store::Own;
+use crate::store::StoreState;
 use crate::{Engine, imports, wasi};
 
 /// The major version of the contract.
@@ -87,7 +87,7 @@ fn other_version(name: &str) -> Error {
 ///
 /// # Errors
 /// When it imports something else.
-pub(crate) fn link(engine: &Engine, component: &Component) -> Result<Linker<Own>> {
+pub(crate) fn link(engine: &Engine, component: &Component) -> Result<Linker<StoreState>> {
     let mut linker = Linker::new(engine.wasmtime());
     let fault = |error: wasmtime::Error| Error::failed(root(&error));
     imports::add(&mut linker).map_err(fault)?;

@@ -3,12 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kino_host::{Allowed, Asks, BuildKind, Found, Limits, Lock, MANIFEST, Manifest};
+use kino_host::{
+    AllowedBuild, Asks, BuildKind, FoundPlugin, Limits, Lock, MANIFEST_FILE, Manifest,
+};
 use tempfile::TempDir;
 
 use super::args::Add;
 use super::folder::Project;
-use super::trust::tell;
+use super::trust::print_summary;
 use crate::failure::{Exit, Failure};
 use crate::palette::{self, failure, user_folder};
 use crate::screen::Screen;
@@ -26,7 +28,8 @@ pub(crate) fn run(args: &Add, screen: &Screen) -> Result<Exit, Failure> {
     fs::create_dir_all(&user).map_err(world)?;
     let fresh = tempfile::Builder::new().prefix(".new-").tempdir_in(&user).map_err(world)?;
     let (given, to) = (&args.folder, fresh.path());
-    let manifest = if given.is_file() && given.file_name().is_some_and(|name| name != MANIFEST) {
+    let manifest = if given.is_file() && given.file_name().is_some_and(|name| name != MANIFEST_FILE)
+    {
         let manifest = describe(given, args.accept.native)?;
         let artifact = manifest.artifact(to, manifest.preferred()).unwrap_or_default();
         fs::copy(given, artifact).map_err(|error| read(given, error))?;
@@ -39,15 +42,15 @@ pub(crate) fn run(args: &Add, screen: &Screen) -> Result<Exit, Failure> {
         project.manifest
     };
     let target = user.join(&manifest.id);
-    let mut found = Found { folder: to.to_owned(), manifest, lock: user.clone() };
+    let mut found = FoundPlugin { folder: to.to_owned(), manifest, lock: user.clone() };
     let entry = kino_host::accept(&found, &args.accept.acceptance(false)).map_err(fault)?;
     let id = found.manifest.id.clone();
     let insert = |lock: &mut Lock| drop(lock.plugins.insert(id, entry.clone()));
     let pin = || Lock::change(&user, insert).map_err(fault);
     replace(&fresh, &target, &user, world, pin)?;
     found.folder = target;
-    palette::agree_to(&found, &entry).map_err(fault)?;
-    tell(&found, &entry, screen)?;
+    palette::record_consent(&found, &entry).map_err(fault)?;
+    print_summary(&found, &entry, screen)?;
     Ok(Exit::Good)
 }
 
@@ -79,7 +82,7 @@ fn replace(
 /// Copies the manifest and what it names.
 fn copy(project: &Project, to: &Path) -> std::io::Result<()> {
     let (folder, manifest) = (&project.folder, &project.manifest);
-    fs::copy(folder.join(MANIFEST), to.join(MANIFEST))?;
+    fs::copy(folder.join(MANIFEST_FILE), to.join(MANIFEST_FILE))?;
     for kind in [BuildKind::Wasm, BuildKind::Native] {
         let path = manifest.artifact(folder, kind).filter(|path| path.is_file());
         if let Some((path, name)) = path.as_ref().and_then(|path| Some((path, path.file_name()?))) {
@@ -118,14 +121,14 @@ fn describe(file: &Path, native: bool) -> Result<Manifest, Failure> {
         id,
     };
     let text = manifest.text().map_err(|error| failure(&error))?;
-    Manifest::parse(&text, &PathBuf::from(format!("{shown}'s {MANIFEST}")))
+    Manifest::parse(&text, &PathBuf::from(format!("{shown}'s {MANIFEST_FILE}")))
         .map_err(|error| failure(&error).hint("write a plugin.ron beside it, and add the folder"))
 }
 
 /// The nodes of an artifact with their versions, by its descriptor.
 fn nodes_of(file: &Path, id: &str, kind: BuildKind) -> Result<Vec<(String, String)>, Failure> {
     let sha256 = kino_host::sha256(file).map_err(|error| failure(&error))?;
-    let allowed = Allowed {
+    let allowed = AllowedBuild {
         id: id.to_owned(),
         kind,
         path: file.to_owned(),

@@ -71,7 +71,7 @@ pub(crate) struct Build {
 Every case runs in a child process with a time-out: inputs of no, one, odd and many elements, NaN,
 every element type, parameters at the ends of their ranges, cancelling. What must hold: the process
 lives, a call ends, outputs are what the descriptor promises, the same inputs give the same bytes,
-chunks of frames make no difference, and native build and component agree. A node may refuse inputs
+chunks of frames make no difference, and native build and component verify_descriptor. A node may refuse inputs
 with an error.")]
 pub(crate) struct Check {
     /// The plugin's folder

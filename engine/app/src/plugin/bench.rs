@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
-use kino_host::{BuildKind, Granted, Limits, Plugin};
+use kino_host::{BuildKind, GrantedFiles, Limits, Plugin};
 use kino_node::{Cancel, Cx, Inputs, Ledger, Result, Services, Value};
 use serde_json::json;
 
@@ -41,7 +41,8 @@ pub(crate) fn run(args: &Bench, screen: &Screen) -> Result<Exit, Failure> {
     let mut timings = Vec::new();
     for kind in project.builds() {
         let artifact = project.load(kind).map_err(fault)?;
-        let files = std::sync::Arc::new(Granted::new(&project.folder, &project.manifest.asks.read));
+        let files =
+            std::sync::Arc::new(GrantedFiles::new(&project.folder, &project.manifest.asks.read));
         let limits = Limits { memory: 8 << 30, time: Duration::from_secs(600) };
         let plugin = Plugin::new(&project.manifest.id, "", artifact, files, limits);
         for node in plugin.nodes() {

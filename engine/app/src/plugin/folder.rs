@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kino_host::{Allowed, Artifact, BuildKind, Found, Limits, Manifest};
+use kino_host::{AllowedBuild, BuildKind, FoundPlugin, Limits, Manifest, Module};
 use kino_node::{Error, Result};
 
 use crate::palette;
@@ -22,9 +22,13 @@ impl Project {
     /// # Errors
     /// When there is none, or it does not read.
     pub(crate) fn open(folder: &Path) -> Result<Self> {
-        if !folder.join(kino_host::MANIFEST).is_file() {
+        if !folder.join(kino_host::MANIFEST_FILE).is_file() {
             return Err(Error::advised(
-                format!("{} is no plugin: it holds no {}", folder.display(), kino_host::MANIFEST),
+                format!(
+                    "{} is no plugin: it holds no {}",
+                    folder.display(),
+                    kino_host::MANIFEST_FILE
+                ),
                 "`kino plugin new NAME` begins one",
             ));
         }
@@ -40,16 +44,16 @@ impl Project {
     }
 
     /// The plugin as one that was found.
-    pub(crate) fn found(&self) -> Found {
+    pub(crate) fn found(&self) -> FoundPlugin {
         let (folder, manifest) = (self.folder.clone(), self.manifest.clone());
-        Found { lock: folder.clone(), folder, manifest }
+        FoundPlugin { lock: folder.clone(), folder, manifest }
     }
 
     /// Loads a build. Whoever names the folder on the command line trusts it.
     ///
     /// # Errors
     /// When it is not there, or no plugin.
-    pub(crate) fn load(&self, kind: BuildKind) -> Result<Arc<dyn Artifact>> {
+    pub(crate) fn load(&self, kind: BuildKind) -> Result<Arc<dyn Module>> {
         let path = self.manifest.artifact(&self.folder, kind);
         let path = path.filter(|path| path.is_file()).ok_or_else(|| {
             Error::advised(
@@ -58,7 +62,7 @@ impl Project {
             )
         })?;
         let sha256 = kino_host::sha256(&path)?;
-        let allowed = Allowed {
+        let allowed = AllowedBuild {
             id: self.manifest.id.clone(),
             kind,
             path,
@@ -68,7 +72,7 @@ impl Project {
             limits: Limits::default(),
         };
         let artifact = palette::open(&allowed, &sha256)?;
-        palette::agree(&self.found(), &*artifact)?;
+        palette::verify_descriptor(&self.found(), &*artifact)?;
         Ok(artifact)
     }
 

@@ -1,6 +1,6 @@
 //! `kino plugin list`: the plugins that graphs of a folder can use.
 
-use kino_host::{Lock, Shelf};
+use kino_host::{Lock, PluginIndex};
 use serde_json::json;
 
 use super::args::List;
@@ -16,7 +16,7 @@ use crate::screen::Screen;
 /// When a lock file does not read.
 pub(crate) fn run(args: &List, screen: &Screen) -> Result<Exit, Failure> {
     let fault = |error| failure(&error);
-    let shelf = Shelf::look(&args.folder, Some(&user_folder())).map_err(fault)?;
+    let shelf = PluginIndex::scan(&args.folder, Some(&user_folder())).map_err(fault)?;
     let built_in = engine::registry();
     let conflicts = shelf.conflicts(|node| built_in.get(node).is_some());
     let consent = palette::consent().map_err(fault)?;

@@ -39,7 +39,7 @@ pub(crate) fn run(args: &New, screen: &Screen) -> Result<Exit, Failure> {
     let fault = |error| palette::failure(&error);
     let found = Project::open(&path).map_err(fault)?.found();
     for entry in Lock::read(&path).map_err(fault)?.plugins.values() {
-        palette::agree_to(&found, entry).map_err(fault)?;
+        palette::record_consent(&found, entry).map_err(fault)?;
     }
     if screen.json {
         screen.print_json(&json!({ "folder": path, "files": all.iter().map(|(file, _)| file).collect::<Vec<_>>() }))?;

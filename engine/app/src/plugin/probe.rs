@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
-use kino_host::{Artifact, BuildKind, Files, Granted, Limits, Plugin};
+use kino_host::{BuildKind, Files, GrantedFiles, Limits, Module, Plugin};
 use kino_node::{Cancel, Cx, Error, Inputs, Ledger, Node, Result, SamplingStep, Services, Value};
 use kino_port::Sigma;
 use serde::{Deserialize, Serialize};
@@ -73,7 +73,7 @@ pub(crate) fn run(task: &Task) -> Result<()> {
     }
     let artifact = project.load(task.kind)?;
     let root = project.folder.clone();
-    let granted = Granted::new(&root, &project.manifest.asks.read);
+    let granted = GrantedFiles::new(&root, &project.manifest.asks.read);
     let limits = Limits { time: TIME, ..Limits::default() };
     let files: Arc<dyn Files> = Arc::new(granted);
     let build =
@@ -113,7 +113,7 @@ fn say(line: &Line) -> Result<()> {
 
 struct Probe<'a> {
     node: Arc<dyn Node>,
-    artifact: &'a dyn Artifact,
+    artifact: &'a dyn Module,
     services: Services,
     file: String,
     task: &'a Task,

@@ -1,11 +1,11 @@
 //! `kino plugin trust`: accepts a plugin as it stands, and says what that means.
 
-use kino_host::{Acceptance, BuildKind, Entry, Found, Lock, Shelf};
+use kino_host::{Acceptance, BuildKind, FoundPlugin, Lock, LockEntry, PluginIndex};
 use serde_json::json;
 
 use super::args::{Accept, Trust};
 use crate::failure::{Exit, Failure};
-use crate::palette::{agree_to, failure, user_folder};
+use crate::palette::{failure, record_consent, user_folder};
 use crate::screen::Screen;
 
 impl Accept {
@@ -28,17 +28,17 @@ impl Accept {
 /// When there is no such plugin, it is not built, or the file cannot be written.
 pub(crate) fn run(args: &Trust, screen: &Screen) -> Result<Exit, Failure> {
     let fault = |error| failure(&error);
-    let shelf = Shelf::look(&args.folder, Some(&user_folder())).map_err(fault)?;
+    let shelf = PluginIndex::scan(&args.folder, Some(&user_folder())).map_err(fault)?;
     let found = shelf.plugin(&args.id).ok_or_else(|| unknown(&args.id, &shelf))?;
     let entry = kino_host::accept(found, &args.accept.acceptance(args.dev)).map_err(fault)?;
-    agree_to(found, &entry).map_err(fault)?;
+    record_consent(found, &entry).map_err(fault)?;
     let mut was_at_work = false;
     let insert = |lock: &mut Lock| {
         let before = lock.plugins.insert(args.id.clone(), entry.clone());
         was_at_work = before.is_some_and(|before| before.dev.is_some());
     };
     Lock::change(&found.lock, insert).map_err(fault)?;
-    tell(found, &entry, screen)?;
+    print_summary(found, &entry, screen)?;
     if was_at_work && entry.dev.is_none() && !screen.json {
         let command = format!("kino plugin trust {} --dev", args.id);
         screen.print(&format!("  only this build now; `{command}` takes every build again\n"))?;
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Trust, screen: &Screen) -> Result<Exit, Failure> {
     Ok(Exit::Good)
 }
 
-fn unknown(id: &str, shelf: &Shelf) -> Failure {
+fn unknown(id: &str, shelf: &PluginIndex) -> Failure {
     if let Some((_, error)) = shelf.broken.first() {
         return failure(error);
     }
@@ -63,8 +63,12 @@ fn unknown(id: &str, shelf: &Shelf) -> Failure {
 ///
 /// # Errors
 /// When printing fails.
-pub(crate) fn tell(found: &Found, entry: &Entry, screen: &Screen) -> Result<(), Failure> {
-    let (id, file) = (&found.manifest.id, found.lock.join(kino_host::LOCK));
+pub(crate) fn print_summary(
+    found: &FoundPlugin,
+    entry: &LockEntry,
+    screen: &Screen,
+) -> Result<(), Failure> {
+    let (id, file) = (&found.manifest.id, found.lock.join(kino_host::LOCK_FILE));
     if screen.json {
         screen.print_json(&json!({ "plugin": id, "lock": file, "entry": entry }))?;
         return Ok(());

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use kino_models::dit::{Context, Dit, Grid, Timesteps};
+use kino_models::families::wan::dit::{Context, Dit, Timesteps};
+use kino_models::patch::Grid;
 use kino_node::{Clip, Conditioning, Guidance, Result, SamplingStep};
 use kino_port::PlanError;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use kino_models::dit::{Grid, unpatchify};
+use kino_models::patch::{Grid, unpatchify};
 use kino_node::{Cx, Patches, Preview, Result};
 
 use crate::error::IntoNode;

@@ -2,9 +2,9 @@
 
 use tokenizers::Tokenizer;
 
-use crate::config::TokenizerConfig;
+use crate::checkpoint::ModelFolder;
 use crate::error::{Error, Result};
-use crate::folder::ModelFolder;
+use crate::text::config::TokenizerConfig;
 
 /// Turns text into token numbers that end with the end-of-text token.
 #[derive(Debug)]

@@ -6,10 +6,11 @@
 use candle_core::{DType, Tensor};
 use kino_kernels as kernels;
 
-use crate::config::TextConfig;
+use crate::cancel::CheckCancel;
 use crate::error::{Error, Result};
-use crate::layers::{Linear, RmsNorm};
-use crate::weights::Weights;
+use crate::text::config::TextConfig;
+use crate::weight::Weights;
+use crate::weight::{Linear, RmsNorm};
 
 /// The encoder.
 #[derive(Debug)]
@@ -45,19 +46,19 @@ impl Umt5 {
         })
     }
 
-    /// Encodes tokens without padding, which equals padding with a mask; `tick` runs after every
+    /// Encodes tokens without padding, which equals padding with a mask; `check_cancel` runs after every
     /// layer and may cancel.
     ///
     /// Shape: `[tokens, d_model]`.
     ///
     /// # Errors
-    /// When a token lies outside the vocabulary, or `tick` cancels.
-    pub fn encode(&self, ids: &[u32], tick: &mut dyn FnMut() -> Result<()>) -> Result<Tensor> {
+    /// When a token lies outside the vocabulary, or `check_cancel` cancels.
+    pub fn encode(&self, ids: &[u32], check_cancel: &mut CheckCancel<'_>) -> Result<Tensor> {
         let mut x = self.embed(ids)?;
         let buckets = self.bucket_table(ids.len())?;
         for layer in &self.layers {
             x = layer.forward(&x, &buckets)?;
-            tick()?;
+            check_cancel()?;
         }
         self.norm.forward(&x)
     }

@@ -5,17 +5,17 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value as Json};
 
-use super::{Operand, Refusal, Result};
+use super::{OpError, Operand, Result};
 use crate::DType;
 
 /// What an operation works on.
-pub(crate) struct Call<'a> {
+pub(crate) struct OpCall<'a> {
     /// As many as the operation takes: that was checked.
     pub(crate) operands: &'a [Operand<'a>],
     attributes: Attributes,
 }
 
-impl<'a> Call<'a> {
+impl<'a> OpCall<'a> {
     /// Reads the attributes, none of which may be unknown.
     pub(crate) fn new(
         operands: &'a [Operand<'a>],
@@ -39,7 +39,7 @@ impl<'a> Call<'a> {
     }
 
     fn needed(&self, key: &str) -> Result<&Json> {
-        self.found(key).ok_or_else(|| Refusal::new(format!("the attribute `{key}` is missing")))
+        self.found(key).ok_or_else(|| OpError::new(format!("the attribute `{key}` is missing")))
     }
 
     /// A whole number.
@@ -114,8 +114,8 @@ fn list(key: &str, json: &Json) -> Result<Vec<i64>> {
     all.ok_or_else(|| expected(key, "a list of whole numbers", json))
 }
 
-fn expected(key: &str, what: &str, found: &Json) -> Refusal {
-    Refusal::new(format!("attribute `{key}`: expected {what}, found {}", brief(found)))
+fn expected(key: &str, what: &str, found: &Json) -> OpError {
+    OpError::new(format!("attribute `{key}`: expected {what}, found {}", brief(found)))
 }
 
 /// JSON, cut where it is long.
@@ -127,8 +127,8 @@ fn brief(json: &Json) -> String {
     }
 }
 
-fn unknown(key: &str, known: &[&str]) -> Refusal {
-    let refusal = Refusal::new(format!("there is no attribute {}", brief(&Json::from(key))));
+fn unknown(key: &str, known: &[&str]) -> OpError {
+    let refusal = OpError::new(format!("there is no attribute {}", brief(&Json::from(key))));
     match known {
         [] => refusal.hint("it takes none"),
         _ => refusal.hint(format!("it takes `{}`", known.join("`, `"))),
@@ -143,7 +143,7 @@ impl Attributes {
         if text.trim().is_empty() {
             return Ok(Self(Map::new()));
         }
-        serde_json::from_str(text).map_err(|error| Refusal::new(format!("attributes: {error}")))
+        serde_json::from_str(text).map_err(|error| OpError::new(format!("attributes: {error}")))
     }
 }
 

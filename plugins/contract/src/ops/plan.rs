@@ -1,10 +1,10 @@
 //! Every operation: its name, what it takes, and how a call of it is checked.
 
-use super::call::Call;
+use super::call::OpCall;
 use super::shape::{common, completed, dimension, dimensions, floating, same_type};
 use super::{
-    Compare, Conv, Extreme, Filter, Join, MOST_DIMENSIONS, Map, Op, Operand, Padding, Plan, Reduce,
-    Refusal, Result,
+    Compare, Conv, Extreme, Filter, Join, MOST_DIMENSIONS, Map, Op, OpError, OpPlan, Operand,
+    Padding, Reduce, Result,
 };
 use crate::DType;
 
@@ -19,7 +19,7 @@ struct Entry {
     /// The names of its operands; `…` stands for any number more.
     operands: &'static [&'static str],
     attributes: &'static [&'static str],
-    plan: fn(&Call<'_>) -> Result<Plan>,
+    plan: fn(&OpCall<'_>) -> Result<OpPlan>,
 }
 
 macro_rules! table {
@@ -106,20 +106,20 @@ table! {
 ///
 /// # Errors
 /// When there is no such operation, or operands or attributes do not fit.
-pub fn plan(name: &str, operands: &[Operand<'_>], attributes: &str) -> Result<Plan> {
+pub fn plan(name: &str, operands: &[Operand<'_>], attributes: &str) -> Result<OpPlan> {
     let entry = OPS.iter().find(|entry| entry.name == name).ok_or_else(|| unknown(name))?;
     planned(entry, operands, attributes).map_err(|refusal| refusal.of(name))
 }
 
-fn planned(entry: &Entry, operands: &[Operand<'_>], attributes: &str) -> Result<Plan> {
+fn planned(entry: &Entry, operands: &[Operand<'_>], attributes: &str) -> Result<OpPlan> {
     check_count(entry, operands.len())?;
     if let Some(large) = operands.iter().find(|operand| operand.dims.len() > MOST_DIMENSIONS) {
-        return Err(Refusal::new(format!(
+        return Err(OpError::new(format!(
             "{} dimensions: at most {MOST_DIMENSIONS} are possible",
             large.dims.len()
         )));
     }
-    (entry.plan)(&Call::new(operands, attributes, entry.attributes)?)
+    (entry.plan)(&OpCall::new(operands, attributes, entry.attributes)?)
 }
 
 fn check_count(entry: &Entry, found: usize) -> Result<()> {
@@ -134,14 +134,14 @@ fn check_count(entry: &Entry, found: usize) -> Result<()> {
         (least, most) => format!("{least} to {most} tensors"),
     };
     let names = entry.operands.join(", ");
-    Err(Refusal::new(format!("expected {count} ({names}), found {found}")))
+    Err(OpError::new(format!("expected {count} ({names}), found {found}")))
 }
 
-fn unknown(name: &str) -> Refusal {
+fn unknown(name: &str) -> OpError {
     let near = NAMES.iter().map(|known| (strsim::jaro_winkler(known, name), known));
     let near = near.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(likeness, _)| *likeness > 0.8);
     let brief: String = name.chars().take(60).collect();
-    let refusal = Refusal::new(format!("there is no operation `{brief}` on tensors"));
+    let refusal = OpError::new(format!("there is no operation `{brief}` on tensors"));
     match near {
         Some((_, near)) => refusal.hint(format!("did you mean `{near}`?")),
         None => refusal.hint("plugins/abi/OPERATIONS.md lists them"),
@@ -149,64 +149,64 @@ fn unknown(name: &str) -> Refusal {
 }
 
 /// An operation whose result has the type and the shape of its first operand.
-fn alike(call: &Call<'_>, op: Op) -> Result<Plan> {
+fn alike(call: &OpCall<'_>, op: Op) -> Result<OpPlan> {
     let (dtype, dims) = call.first();
-    Ok(Plan { op, dtype, shape: dims.to_vec() })
+    Ok(OpPlan { op, dtype, shape: dims.to_vec() })
 }
 
 /// The shape of the first two operands, broadcast; both have one type.
-fn both(call: &Call<'_>) -> Result<Vec<usize>> {
+fn both(call: &OpCall<'_>) -> Result<Vec<usize>> {
     let [a, b] = [call.operands[0], call.operands[1]];
     same_type(a, b)?;
     common(a.dims, b.dims)
 }
 
-fn join(call: &Call<'_>, by: Join) -> Result<Plan> {
-    Ok(Plan { op: Op::Join(by), dtype: call.first().0, shape: both(call)? })
+fn join(call: &OpCall<'_>, by: Join) -> Result<OpPlan> {
+    Ok(OpPlan { op: Op::Join(by), dtype: call.first().0, shape: both(call)? })
 }
 
-fn compare(call: &Call<'_>, by: Compare) -> Result<Plan> {
-    Ok(Plan { op: Op::Compare(by), dtype: DType::U8, shape: both(call)? })
+fn compare(call: &OpCall<'_>, by: Compare) -> Result<OpPlan> {
+    Ok(OpPlan { op: Op::Compare(by), dtype: DType::U8, shape: both(call)? })
 }
 
-fn choose(call: &Call<'_>) -> Result<Plan> {
+fn choose(call: &OpCall<'_>) -> Result<OpPlan> {
     let [condition, a, b] = [call.operands[0], call.operands[1], call.operands[2]];
     if condition.dtype != DType::U8 {
         let message = format!("the condition is {}, expected u8", condition.dtype);
-        return Err(Refusal::new(message).hint("comparisons give one"));
+        return Err(OpError::new(message).hint("comparisons give one"));
     }
     same_type(a, b)?;
     let shape = common(condition.dims, &common(a.dims, b.dims)?)?;
-    Ok(Plan { op: Op::Where, dtype: a.dtype, shape })
+    Ok(OpPlan { op: Op::Where, dtype: a.dtype, shape })
 }
 
-fn map(call: &Call<'_>, by: Map) -> Result<Plan> {
+fn map(call: &OpCall<'_>, by: Map) -> Result<OpPlan> {
     alike(call, Op::Map(by))
 }
 
 /// A function of real numbers only.
-fn real(call: &Call<'_>, by: Map) -> Result<Plan> {
+fn real(call: &OpCall<'_>, by: Map) -> Result<OpPlan> {
     floating(call.first().0)?;
     map(call, by)
 }
 
-fn neg(call: &Call<'_>) -> Result<Plan> {
+fn neg(call: &OpCall<'_>) -> Result<OpPlan> {
     match call.first().0 {
         dtype @ (DType::U8 | DType::U32) => {
-            Err(Refusal::new(format!("{dtype} has no negatives")).hint("`cast` it first"))
+            Err(OpError::new(format!("{dtype} has no negatives")).hint("`cast` it first"))
         }
         _ => map(call, Map::Neg),
     }
 }
 
-fn affine(call: &Call<'_>) -> Result<Plan> {
+fn affine(call: &OpCall<'_>) -> Result<OpPlan> {
     /// Whole numbers up to here are exact in f64.
     const EXACT: f64 = (1u64 << 53) as f64;
     let (mul, add) = (call.real("mul")?, call.real("add")?);
     let dtype = call.first().0;
     for (key, value) in [("mul", mul), ("add", add)] {
         if !dtype.is_float() && (value.fract() != 0.0 || value.abs() > EXACT) {
-            return Err(Refusal::new(format!(
+            return Err(OpError::new(format!(
                 "attribute `{key}`: expected a whole number for {dtype}, found {value}"
             ))
             .hint("`cast` the tensor first"));
@@ -215,12 +215,12 @@ fn affine(call: &Call<'_>) -> Result<Plan> {
     alike(call, Op::Affine { mul, add })
 }
 
-fn clamp(call: &Call<'_>) -> Result<Plan> {
+fn clamp(call: &OpCall<'_>) -> Result<OpPlan> {
     let (min, max) = (call.bound("min")?, call.bound("max")?);
     if let (Some(min), Some(max)) = (min, max)
         && min > max
     {
-        return Err(Refusal::new(format!("`min` {min} is greater than `max` {max}")));
+        return Err(OpError::new(format!("`min` {min} is greater than `max` {max}")));
     }
     let dtype = call.first().0;
     let Some([least, most]) = dtype.range() else { return alike(call, Op::Clamp { min, max }) };
@@ -228,7 +228,7 @@ fn clamp(call: &Call<'_>) -> Result<Plan> {
     let low = min.map_or(least, |min| (min.ceil() as i128).max(least));
     let high = max.map_or(most, |max| (max.floor() as i128).min(most));
     if low > high {
-        return Err(Refusal::new(format!(
+        return Err(OpError::new(format!(
             "no {dtype} lies within both: from {low} up, and to {high}"
         )));
     }
@@ -250,12 +250,12 @@ fn left(shape: &[usize], gone: &[usize], keep: bool) -> Vec<usize> {
 /// Refuses to choose among no elements.
 fn some(shape: &[usize], gone: &[usize], result: &[usize]) -> Result<()> {
     if gone.iter().any(|dim| shape[*dim] == 0) && !result.contains(&0) {
-        return Err(Refusal::new(format!("there is no element to choose in {shape:?}")));
+        return Err(OpError::new(format!("there is no element to choose in {shape:?}")));
     }
     Ok(())
 }
 
-fn reduce(call: &Call<'_>, by: Reduce) -> Result<Plan> {
+fn reduce(call: &OpCall<'_>, by: Reduce) -> Result<OpPlan> {
     let (dtype, dims) = call.first();
     let gone = match call.ints_given("dims")? {
         Some(named) => dimensions(&named, dims)?,
@@ -267,37 +267,37 @@ fn reduce(call: &Call<'_>, by: Reduce) -> Result<Plan> {
         Reduce::Mean => floating(dtype)?,
         Reduce::Extreme(_) => some(dims, &gone, &shape)?,
     }
-    Ok(Plan { op: Op::Reduce { by, dims: gone }, dtype, shape })
+    Ok(OpPlan { op: Op::Reduce { by, dims: gone }, dtype, shape })
 }
 
-fn arg(call: &Call<'_>, of: Extreme) -> Result<Plan> {
+fn arg(call: &OpCall<'_>, of: Extreme) -> Result<OpPlan> {
     let (_, dims) = call.first();
     let dim = dimension(call.int("dim")?, dims)?;
     let shape = left(dims, &[dim], call.flag("keep")?);
     some(dims, &[dim], &shape)?;
     if u32::try_from(dims[dim]).is_err() {
-        return Err(Refusal::new(format!("dimension {dim} of {dims:?} exceeds u32")));
+        return Err(OpError::new(format!("dimension {dim} of {dims:?} exceeds u32")));
     }
-    Ok(Plan { op: Op::Arg { of, dim }, dtype: DType::U32, shape })
+    Ok(OpPlan { op: Op::Arg { of, dim }, dtype: DType::U32, shape })
 }
 
-fn softmax(call: &Call<'_>) -> Result<Plan> {
+fn softmax(call: &OpCall<'_>) -> Result<OpPlan> {
     let (dtype, dims) = call.first();
     let dim = dimension(call.int("dim")?, dims)?;
     floating(dtype)?;
     alike(call, Op::Softmax(dim))
 }
 
-fn cumsum(call: &Call<'_>) -> Result<Plan> {
+fn cumsum(call: &OpCall<'_>) -> Result<OpPlan> {
     let dim = dimension(call.int("dim")?, call.first().1)?;
     alike(call, Op::CumSum(dim))
 }
 
-fn matmul(call: &Call<'_>) -> Result<Plan> {
+fn matmul(call: &OpCall<'_>) -> Result<OpPlan> {
     let [a, b] = [call.operands[0], call.operands[1]];
     floating(a.dtype)?;
     same_type(a, b)?;
-    let refuse = |why| Err(Refusal::new(format!("{:?} by {:?}: {why}", a.dims, b.dims)));
+    let refuse = |why| Err(OpError::new(format!("{:?} by {:?}: {why}", a.dims, b.dims)));
     let ([a_lead @ .., m, k], [b_lead @ .., rows, n]) = (a.dims, b.dims) else {
         return refuse("both must have two dimensions or more");
     };
@@ -308,15 +308,15 @@ fn matmul(call: &Call<'_>) -> Result<Plan> {
         return refuse("the leading dimensions do not broadcast");
     };
     let shape = [lead.as_slice(), &[*m, *n]].concat();
-    Ok(Plan { op: Op::MatMul, dtype: a.dtype, shape })
+    Ok(OpPlan { op: Op::MatMul, dtype: a.dtype, shape })
 }
 
-fn conv2d(call: &Call<'_>) -> Result<Plan> {
+fn conv2d(call: &OpCall<'_>) -> Result<OpPlan> {
     let [x, weight] = [call.operands[0], call.operands[1]];
     floating(x.dtype)?;
     call.operands[1..].iter().try_for_each(|other| same_type(x, *other))?;
     let (&[n, c, h, w], &[o, share, kh, kw]) = (x.dims, weight.dims) else {
-        return Err(Refusal::new(format!(
+        return Err(OpError::new(format!(
             "{:?} by {:?}: expected [n, c, h, w] by [o, c/groups, kh, kw]",
             x.dims, weight.dims
         )));
@@ -329,7 +329,7 @@ fn conv2d(call: &Call<'_>) -> Result<Plan> {
     };
     let groups = moves.groups;
     if share.checked_mul(groups) != Some(c) || !o.is_multiple_of(groups) {
-        return Err(Refusal::new(format!(
+        return Err(OpError::new(format!(
             "{:?} by {:?}: the channels do not fit {groups} groups",
             x.dims, weight.dims
         )));
@@ -338,9 +338,9 @@ fn conv2d(call: &Call<'_>) -> Result<Plan> {
     if let Some(bias) = call.operands.get(2)
         && bias.dims != [o]
     {
-        return Err(Refusal::new(format!("bias {:?}, expected [{o}]", bias.dims)));
+        return Err(OpError::new(format!("bias {:?}, expected [{o}]", bias.dims)));
     }
-    Ok(Plan { op: Op::Conv2d(moves), dtype: x.dtype, shape })
+    Ok(OpPlan { op: Op::Conv2d(moves), dtype: x.dtype, shape })
 }
 
 impl Conv {
@@ -350,7 +350,7 @@ impl Conv {
         let padded = self.padding.checked_mul(2).and_then(|both| both.checked_add(length));
         let room = reach.and_then(|reach| padded?.checked_sub(reach)?.checked_sub(1));
         room.map(|room| room / self.stride + 1).ok_or_else(|| {
-            Refusal::new(format!(
+            OpError::new(format!(
                 "a kernel of {taps} (dilation {}) does not fit into {length} (padding {})",
                 self.dilation, self.padding
             ))
@@ -358,68 +358,68 @@ impl Conv {
     }
 }
 
-fn resize(call: &Call<'_>) -> Result<Plan> {
+fn resize(call: &OpCall<'_>) -> Result<OpPlan> {
     let (dtype, dims) = call.first();
     let (height, width) = (call.size("height", 1)?, call.size("width", 1)?);
     let filter = call.choice("filter", &Filter::ALL.map(|filter| (filter.name(), filter)))?;
     let &[n, c, h, w] = dims else {
-        return Err(Refusal::new(format!("{dims:?}: expected [n, c, h, w]")));
+        return Err(OpError::new(format!("{dims:?}: expected [n, c, h, w]")));
     };
     if height > MOST_PIXELS || width > MOST_PIXELS {
         let found = height.max(width);
-        return Err(Refusal::new(format!("a side of {found}: at most {MOST_PIXELS} is possible")));
+        return Err(OpError::new(format!("a side of {found}: at most {MOST_PIXELS} is possible")));
     }
     if n > 0 && c > 0 && (h == 0 || w == 0) {
-        return Err(Refusal::new(format!("{dims:?} has no pixels")));
+        return Err(OpError::new(format!("{dims:?} has no pixels")));
     }
-    Ok(Plan { op: Op::Resize(filter), dtype, shape: vec![n, c, height, width] })
+    Ok(OpPlan { op: Op::Resize(filter), dtype, shape: vec![n, c, height, width] })
 }
 
-fn cast(call: &Call<'_>) -> Result<Plan> {
+fn cast(call: &OpCall<'_>) -> Result<OpPlan> {
     let dtype = call.choice("dtype", &DType::ALL.map(|dtype| (dtype.name(), dtype)))?;
-    Ok(Plan { dtype, ..alike(call, Op::Cast)? })
+    Ok(OpPlan { dtype, ..alike(call, Op::Cast)? })
 }
 
-fn reshape(call: &Call<'_>) -> Result<Plan> {
+fn reshape(call: &OpCall<'_>) -> Result<OpPlan> {
     let (dtype, dims) = call.first();
     let wanted = call.ints("shape")?;
     let shape = completed(&wanted, dims.iter().product());
     let shape =
-        shape.ok_or_else(|| Refusal::new(format!("{dims:?} does not become {wanted:?}")))?;
-    Ok(Plan { op: Op::Reshape, dtype, shape })
+        shape.ok_or_else(|| OpError::new(format!("{dims:?} does not become {wanted:?}")))?;
+    Ok(OpPlan { op: Op::Reshape, dtype, shape })
 }
 
-fn permute(call: &Call<'_>) -> Result<Plan> {
+fn permute(call: &OpCall<'_>) -> Result<OpPlan> {
     let (dtype, dims) = call.first();
     let order = dimensions(&call.ints("dims")?, dims)?;
     if order.len() != dims.len() {
         let found = order.len();
-        return Err(Refusal::new(format!("{found} dimensions in another order, of {dims:?}")));
+        return Err(OpError::new(format!("{found} dimensions in another order, of {dims:?}")));
     }
     let shape = order.iter().map(|dim| dims[*dim]).collect();
-    Ok(Plan { op: Op::Permute(order), dtype, shape })
+    Ok(OpPlan { op: Op::Permute(order), dtype, shape })
 }
 
 /// The first operand's shape with another size of one dimension.
-fn along(call: &Call<'_>, op: Op, dim: usize, size: usize) -> Result<Plan> {
+fn along(call: &OpCall<'_>, op: Op, dim: usize, size: usize) -> Result<OpPlan> {
     let mut plan = alike(call, op)?;
     plan.shape[dim] = size;
     Ok(plan)
 }
 
-fn slice(call: &Call<'_>) -> Result<Plan> {
+fn slice(call: &OpCall<'_>) -> Result<OpPlan> {
     let (_, dims) = call.first();
     let dim = dimension(call.int("dim")?, dims)?;
     let (start, len) = (call.size("start", 0)?, call.size("len", 0)?);
     if start.checked_add(len).is_none_or(|end| end > dims[dim]) {
-        return Err(Refusal::new(format!(
+        return Err(OpError::new(format!(
             "{len} from {start} on reach past the end of dimension {dim} of {dims:?}"
         )));
     }
     along(call, Op::Slice { dim, start }, dim, len)
 }
 
-fn concat(call: &Call<'_>) -> Result<Plan> {
+fn concat(call: &OpCall<'_>) -> Result<OpPlan> {
     let first = call.operands[0];
     let dim = dimension(call.int("dim")?, first.dims)?;
     let mut size = first.dims[dim];
@@ -427,7 +427,7 @@ fn concat(call: &Call<'_>) -> Result<Plan> {
         same_type(first, *other)?;
         let mut pairs = first.dims.iter().zip(other.dims).enumerate();
         if other.dims.len() != first.dims.len() || !pairs.all(|(at, (a, b))| at == dim || a == b) {
-            return Err(Refusal::new(format!(
+            return Err(OpError::new(format!(
                 "{:?} and {:?} do not join along dimension {dim}",
                 first.dims, other.dims
             )));
@@ -441,60 +441,60 @@ fn concat(call: &Call<'_>) -> Result<Plan> {
 fn indices(operand: Operand<'_>) -> Result<()> {
     match operand.dtype {
         DType::U32 | DType::I64 => Ok(()),
-        found => Err(Refusal::new(format!("the indices are {found}, expected u32 or i64"))),
+        found => Err(OpError::new(format!("the indices are {found}, expected u32 or i64"))),
     }
 }
 
-fn gather(call: &Call<'_>) -> Result<Plan> {
+fn gather(call: &OpCall<'_>) -> Result<OpPlan> {
     let (x, at) = (call.operands[0], call.operands[1]);
     let dim = dimension(call.int("dim")?, x.dims)?;
     let mut pairs = at.dims.iter().zip(x.dims).enumerate();
     if at.dims.len() != x.dims.len() || !pairs.all(|(at, (few, all))| at == dim || few <= all) {
-        return Err(Refusal::new(format!(
+        return Err(OpError::new(format!(
             "indices {:?} do not fit {:?} along dimension {dim}",
             at.dims, x.dims
         )));
     }
     indices(at)?;
-    Ok(Plan { op: Op::Gather(dim), dtype: x.dtype, shape: at.dims.to_vec() })
+    Ok(OpPlan { op: Op::Gather(dim), dtype: x.dtype, shape: at.dims.to_vec() })
 }
 
-fn index_select(call: &Call<'_>) -> Result<Plan> {
+fn index_select(call: &OpCall<'_>) -> Result<OpPlan> {
     let at = call.operands[1];
     let dim = dimension(call.int("dim")?, call.first().1)?;
     let &[count] = at.dims else {
-        return Err(Refusal::new(format!("indices {:?}, expected [n]", at.dims)));
+        return Err(OpError::new(format!("indices {:?}, expected [n]", at.dims)));
     };
     indices(at)?;
     along(call, Op::IndexSelect(dim), dim, count)
 }
 
-fn broadcast(call: &Call<'_>) -> Result<Plan> {
+fn broadcast(call: &OpCall<'_>) -> Result<OpPlan> {
     let (dtype, dims) = call.first();
     let wanted = call.ints("shape")?;
-    let refuse = || Refusal::new(format!("{dims:?} does not broadcast to {wanted:?}"));
+    let refuse = || OpError::new(format!("{dims:?} does not broadcast to {wanted:?}"));
     let shape: Option<Vec<usize>> = wanted.iter().map(|size| usize::try_from(*size).ok()).collect();
     let shape = shape.ok_or_else(refuse)?;
     let mut pairs = dims.iter().rev().zip(shape.iter().rev());
     if dims.len() > shape.len() || !pairs.all(|(from, to)| from == to || *from == 1) {
         return Err(refuse());
     }
-    Ok(Plan { op: Op::Broadcast, dtype, shape })
+    Ok(OpPlan { op: Op::Broadcast, dtype, shape })
 }
 
-fn flip(call: &Call<'_>) -> Result<Plan> {
+fn flip(call: &OpCall<'_>) -> Result<OpPlan> {
     let dims = dimensions(&call.ints("dims")?, call.first().1)?;
     alike(call, Op::Flip(dims))
 }
 
-fn pad(call: &Call<'_>) -> Result<Plan> {
+fn pad(call: &OpCall<'_>) -> Result<OpPlan> {
     let (_, dims) = call.first();
     let dim = dimension(call.int("dim")?, dims)?;
     let (before, after) = (call.size("before", 0)?, call.size("after", 0)?);
     let with = call.choice("mode", &Padding::ALL.map(|mode| (mode.name(), mode)))?;
     let size = dims[dim].saturating_add(before).saturating_add(after);
     if dims[dim] == 0 && with == Padding::Edge && size > 0 {
-        return Err(Refusal::new(format!("dimension {dim} of {dims:?} has no edge to repeat")));
+        return Err(OpError::new(format!("dimension {dim} of {dims:?} has no edge to repeat")));
     }
     along(call, Op::Pad { dim, before, after, with }, dim, size)
 }

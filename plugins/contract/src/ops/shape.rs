@@ -1,6 +1,6 @@
 //! Shapes: dimensions by number, broadcasting, sizes that do not overflow.
 
-use super::{MOST_DIMENSIONS, Operand, Refusal, Result};
+use super::{MOST_DIMENSIONS, OpError, Operand, Result};
 use crate::DType;
 
 /// Refuses what has more than `most` bytes or too many dimensions; `what` says what it is.
@@ -9,13 +9,13 @@ use crate::DType;
 /// When it does not fit.
 pub fn fits(what: &str, shape: &[usize], dtype: DType, most: u64) -> Result<u64> {
     if shape.len() > MOST_DIMENSIONS {
-        return Err(Refusal::new(format!(
+        return Err(OpError::new(format!(
             "{what} of {} dimensions: at most {MOST_DIMENSIONS} are possible",
             shape.len()
         )));
     }
     bytes(shape, dtype).filter(|bytes| *bytes <= most).ok_or_else(|| {
-        Refusal::new(format!(
+        OpError::new(format!(
             "{what} of shape {shape:?} ({dtype}) is larger than the {most} bytes that are allowed"
         ))
     })
@@ -36,7 +36,7 @@ pub(crate) fn dimension(dim: i64, shape: &[usize]) -> Result<usize> {
     let at = if dim < 0 { dim.saturating_add(rank) } else { dim };
     match (0..rank).contains(&at) {
         true => Ok(at as usize),
-        false => Err(Refusal::new(format!("shape {shape:?} has no dimension {dim}"))),
+        false => Err(OpError::new(format!("shape {shape:?} has no dimension {dim}"))),
     }
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn dimensions(dims: &[i64], shape: &[usize]) -> Result<Vec<usize>> {
     for dim in dims {
         let at = dimension(*dim, shape)?;
         if found.contains(&at) {
-            return Err(Refusal::new(format!("dimension {at} of {shape:?} is named twice")));
+            return Err(OpError::new(format!("dimension {at} of {shape:?} is named twice")));
         }
         found.push(at);
     }
@@ -63,7 +63,7 @@ pub(crate) fn common(a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
         .map(|index| match (at(a, index), at(b, index)) {
             (x, y) if x == y => Ok(x),
             (1, other) | (other, 1) => Ok(other),
-            (x, y) => Err(Refusal::new(format!(
+            (x, y) => Err(OpError::new(format!(
                 "{a:?} and {b:?} do not broadcast to one shape: {x} against {y}"
             ))),
         })
@@ -90,7 +90,7 @@ pub(crate) fn same_type(a: Operand<'_>, b: Operand<'_>) -> Result<()> {
     if a.dtype == b.dtype {
         return Ok(());
     }
-    Err(Refusal::new(format!("{} and {}: the element types differ", a.dtype, b.dtype))
+    Err(OpError::new(format!("{} and {}: the element types differ", a.dtype, b.dtype))
         .hint("`cast` makes them alike"))
 }
 
@@ -99,6 +99,6 @@ pub(crate) fn floating(dtype: DType) -> Result<()> {
     if dtype.is_float() {
         return Ok(());
     }
-    Err(Refusal::new(format!("expected f16, bf16, f32 or f64, found {dtype}"))
+    Err(OpError::new(format!("expected f16, bf16, f32 or f64, found {dtype}"))
         .hint("`cast` it first"))
 }

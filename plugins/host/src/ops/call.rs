@@ -1,7 +1,7 @@
 //! One call of an operation: its tensors, what comes out, and how large that may get.
 
 use candle_core::{DType, Device, Tensor};
-use kino_contract::ops::Plan;
+use kino_contract::ops::OpPlan;
 use kino_node::{Error, Result};
 
 use super::shape::of_candle;
@@ -14,14 +14,14 @@ const SCRATCH: u64 = 1 << 28;
 const PIECE: usize = 1 << 32;
 
 /// What an operation works on.
-pub(super) struct Call<'a> {
+pub(super) struct OpCall<'a> {
     /// They fit the plan.
     pub(super) tensors: &'a [Tensor],
-    pub(super) plan: &'a Plan,
+    pub(super) plan: &'a OpPlan,
     pub(super) bounds: &'a Bounds<'a>,
 }
 
-impl<'a> Call<'a> {
+impl<'a> OpCall<'a> {
     /// The shape of the result.
     pub(super) fn shape(&self) -> &'a [usize] {
         &self.plan.shape

@@ -8,7 +8,7 @@ use kino_contract::ops::Conv;
 use kino_kernels::{ConvInput, ConvWeights};
 use kino_node::{Error, Result};
 
-use super::call::Call;
+use super::call::OpCall;
 use super::linear::rows_by;
 use super::shape::{plain, wide};
 
@@ -24,7 +24,7 @@ struct Moves {
     result: [usize; 2],
 }
 
-pub(super) fn conv2d(call: &Call, moves: Conv) -> Result<Tensor> {
+pub(super) fn conv2d(call: &OpCall, moves: Conv) -> Result<Tensor> {
     let ([x, weight], shape) = ([&call.tensors[0], &call.tensors[1]], call.shape());
     let ((n, c, h, w), (o, _, kh, kw)) = (x.dims4()?, weight.dims4()?);
     let Conv { stride, padding, dilation, groups } = moves;
@@ -53,7 +53,7 @@ fn padded(x: &Tensor, dim: usize, zeros: usize) -> Result<Tensor> {
 
 /// Shapes: `x` `[n, h, w, c]`, already padded; the result is `[n, h', w', o]`.
 fn by_groups(
-    call: &Call,
+    call: &OpCall,
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
@@ -78,7 +78,7 @@ fn by_groups(
 
 /// All channels see each other.
 fn group(
-    call: &Call,
+    call: &OpCall,
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
@@ -105,7 +105,7 @@ fn group(
 
 /// Each channel sees itself only.
 fn depthwise(
-    call: &Call,
+    call: &OpCall,
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
@@ -120,7 +120,7 @@ fn depthwise(
 
 /// Adds what each tap of the kernel gives for the pixels that it lies over.
 fn sum_of_taps(
-    call: &Call,
+    call: &OpCall,
     x: &Tensor,
     bias: Option<&Tensor>,
     moves: Moves,

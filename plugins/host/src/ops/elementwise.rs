@@ -1,14 +1,14 @@
 //! Operations that join two or three tensors element by element.
 
 use candle_core::{DType, Tensor};
-use kino_contract::ops::{Compare, Join, Refusal};
+use kino_contract::ops::{Compare, Join, OpError};
 use kino_node::Result;
 
-use super::call::Call;
+use super::call::OpCall;
 use super::refused;
 use super::shape::{any, filled, nan, of_candle, pick, plain, wide};
 
-pub(super) fn join(call: &Call, by: Join) -> Result<Tensor> {
+pub(super) fn join(call: &OpCall, by: Join) -> Result<Tensor> {
     let shape = call.shape();
     let [a, b] = [call.tensors[0].broadcast_as(shape)?, call.tensors[1].broadcast_as(shape)?];
     match by {
@@ -22,7 +22,7 @@ pub(super) fn join(call: &Call, by: Join) -> Result<Tensor> {
     }
 }
 
-pub(super) fn compare(call: &Call, by: Compare) -> Result<Tensor> {
+pub(super) fn compare(call: &OpCall, by: Compare) -> Result<Tensor> {
     let shape = call.shape();
     let [a, b] = [call.tensors[0].broadcast_as(shape)?, call.tensors[1].broadcast_as(shape)?];
     Ok(match by {
@@ -50,7 +50,7 @@ fn div(a: &Tensor, b: &Tensor, divisor: &Tensor) -> Result<Tensor> {
         return Ok(a.div(b)?);
     }
     if any(&divisor.eq(&filled(0.0, divisor)?)?)? {
-        return Err(refused(Refusal::zero_divisor(of_candle(a.dtype())?)));
+        return Err(refused(OpError::zero_divisor(of_candle(a.dtype())?)));
     }
     if matches!(a.dtype(), DType::U8 | DType::U32) {
         return Ok(a.div(b)?);
@@ -61,12 +61,12 @@ fn div(a: &Tensor, b: &Tensor, divisor: &Tensor) -> Result<Tensor> {
     pick(&minus, &filled(0.0, a)?.sub(a)?, &quotient)
 }
 
-pub(super) fn choose(call: &Call) -> Result<Tensor> {
+pub(super) fn choose(call: &OpCall) -> Result<Tensor> {
     let spread = |index: usize| call.tensors[index].broadcast_as(call.shape());
     pick(&spread(0)?, &spread(1)?, &spread(2)?)
 }
 
-fn pow(call: &Call, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+fn pow(call: &OpCall, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let (dtype, exponent) = (a.dtype(), &call.tensors[1]);
     if exponent.elem_count() == 1 {
         let exponent = plain(exponent)?.reshape(())?.to_dtype(DType::F64)?.to_scalar::<f64>()?;

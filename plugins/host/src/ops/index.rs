@@ -1,10 +1,10 @@
 //! Elements and slices at indices that are themselves tensors.
 
 use candle_core::{DType, Tensor};
-use kino_contract::ops::Refusal;
+use kino_contract::ops::OpError;
 use kino_node::Result;
 
-use super::call::Call;
+use super::call::OpCall;
 use super::refused;
 use super::shape::plain;
 
@@ -19,12 +19,12 @@ pub(super) fn check(indices: &Tensor, x: &Tensor, dim: usize) -> Result<()> {
     let ends = [scalar(all.min(0)?)?, scalar(all.max(0)?)?];
     let lies_within = |end: i64| usize::try_from(end).is_ok_and(|end| end < x.dims()[dim]);
     match ends.into_iter().find(|end| !lies_within(*end)) {
-        Some(index) => Err(refused(Refusal::outside(index, x.dims(), dim))),
+        Some(index) => Err(refused(OpError::outside(index, x.dims(), dim))),
         None => Ok(()),
     }
 }
 
-pub(super) fn gather(call: &Call, dim: usize) -> Result<Tensor> {
+pub(super) fn gather(call: &OpCall, dim: usize) -> Result<Tensor> {
     let [x, indices] = [&call.tensors[0], &call.tensors[1]];
     let mut part = x.clone();
     for at in (0..x.rank()).filter(|at| *at != dim) {
@@ -33,6 +33,6 @@ pub(super) fn gather(call: &Call, dim: usize) -> Result<Tensor> {
     Ok(plain(&part)?.gather(&plain(indices)?, dim)?)
 }
 
-pub(super) fn index_select(call: &Call, dim: usize) -> Result<Tensor> {
+pub(super) fn index_select(call: &OpCall, dim: usize) -> Result<Tensor> {
     Ok(plain(&call.tensors[0])?.index_select(&plain(&call.tensors[1])?, dim)?)
 }

@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use kino_contract::ops::Padding;
 use kino_node::Result;
 
-use super::call::Call;
+use super::call::OpCall;
 use super::shape::plain;
 
 /// Joins tensors that fit, of which at least one has elements.
@@ -27,7 +27,7 @@ pub(super) fn flip(x: &Tensor, dims: &[usize]) -> Result<Tensor> {
 }
 
 /// `counts` before and after.
-pub(super) fn pad(call: &Call, dim: usize, counts: [usize; 2], with: Padding) -> Result<Tensor> {
+pub(super) fn pad(call: &OpCall, dim: usize, counts: [usize; 2], with: Padding) -> Result<Tensor> {
     let x = &call.tensors[0];
     let beyond = |count: usize, edge: usize| -> Result<Tensor> {
         let mut shape = x.dims().to_vec();

@@ -3,10 +3,10 @@
 use candle_core::{D, DType, Device, Tensor};
 use kino_node::Result;
 
-use super::call::Call;
+use super::call::OpCall;
 use super::shape::plain;
 
-pub(super) fn matmul(call: &Call) -> Result<Tensor> {
+pub(super) fn matmul(call: &OpCall) -> Result<Tensor> {
     let ([a, b], shape) = ([&call.tensors[0], &call.tensors[1]], call.shape());
     let (lead, [m, n]) = (&shape[..shape.len() - 2], [a.dim(D::Minus2)?, b.dim(D::Minus1)?]);
     let k = a.dim(D::Minus1)?;
@@ -19,7 +19,7 @@ pub(super) fn matmul(call: &Call) -> Result<Tensor> {
 }
 
 /// In a type whose products are summed in f32: on the CPU those of f16 with few rows are not.
-fn accumulating(call: &Call, x: &Tensor) -> Result<Tensor> {
+fn accumulating(call: &OpCall, x: &Tensor) -> Result<Tensor> {
     match (x.dtype(), x.device()) {
         (DType::F16, Device::Cpu) => {
             call.scratch(x.dims(), DType::F32)?;
@@ -32,7 +32,7 @@ fn accumulating(call: &Call, x: &Tensor) -> Result<Tensor> {
 /// `a` `[…, m, k]` by `b` `[…, k, n]`, whose leading dimensions broadcast to `lead`; the shape of
 /// the result is left open.
 fn batched(
-    call: &Call,
+    call: &OpCall,
     a: &Tensor,
     b: &Tensor,
     lead: &[usize],
@@ -61,7 +61,7 @@ fn batched(
 }
 
 /// `[m, k]` by `[k, n]`, some rows at a time.
-pub(super) fn rows_by(call: &Call, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+pub(super) fn rows_by(call: &OpCall, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let ((m, k), n) = (a.dims2()?, b.dim(1)?);
     call.piecewise(m, k * n, 0, |first, count| match count == m {
         true => Ok(a.matmul(b)?),

@@ -3,14 +3,14 @@
 //! f16 and bf16 are summed in f32, whole numbers in i64.
 
 use candle_core::{DType, Tensor};
-use kino_contract::ops::{Extreme, Reduce, Refusal};
+use kino_contract::ops::{Extreme, OpError, Reduce};
 use kino_node::Result;
 
-use super::call::Call;
+use super::call::OpCall;
 use super::refused;
 use super::shape::{any, filled, nan, of_candle, pick, plain, wide};
 
-pub(super) fn reduce(call: &Call, by: Reduce, dims: &[usize]) -> Result<Tensor> {
+pub(super) fn reduce(call: &OpCall, by: Reduce, dims: &[usize]) -> Result<Tensor> {
     let x = &call.tensors[0];
     let count: usize = dims.iter().map(|dim| x.dims()[*dim]).product();
     let reduced = match by {
@@ -28,7 +28,7 @@ pub(super) fn reduce(call: &Call, by: Reduce, dims: &[usize]) -> Result<Tensor> 
 }
 
 /// The sum in the wider type, with its dimensions kept.
-fn sum(call: &Call, dims: &[usize]) -> Result<Tensor> {
+fn sum(call: &OpCall, dims: &[usize]) -> Result<Tensor> {
     let x = &call.tensors[0];
     let dtype = wide(x.dtype());
     if x.elem_count() == 0 {
@@ -49,7 +49,7 @@ fn narrowed(sum: Tensor, dtype: DType) -> Result<Tensor> {
         let [min, max] = ends.map(|end| Tensor::new(end, sum.device()));
         let outside = sum.broadcast_lt(&min?)?.maximum(&sum.broadcast_gt(&max?)?)?;
         if any(&outside)? {
-            return Err(refused(Refusal::sum_leaves(of_candle(dtype)?)));
+            return Err(refused(OpError::sum_leaves(of_candle(dtype)?)));
         }
     }
     Ok(sum.to_dtype(dtype)?)
@@ -77,7 +77,7 @@ fn fold(x: Tensor, of: Extreme, dims: &[usize]) -> Result<Tensor> {
 
 /// The first index of the greatest or least. Devices differ in which of equals they report, so it
 /// is the least among the indices of all of them.
-pub(super) fn arg(call: &Call, of: Extreme, dim: usize) -> Result<Tensor> {
+pub(super) fn arg(call: &OpCall, of: Extreme, dim: usize) -> Result<Tensor> {
     let x = &call.tensors[0];
     call.scratch(x.dims(), DType::U32)?;
     let best = extreme(x, of, &[dim])?.broadcast_as(x.shape())?;
@@ -94,7 +94,7 @@ pub(super) fn arg(call: &Call, of: Extreme, dim: usize) -> Result<Tensor> {
     Ok(fold(places, Extreme::Min, &[dim])?.reshape(call.shape())?)
 }
 
-pub(super) fn softmax(call: &Call, dim: usize) -> Result<Tensor> {
+pub(super) fn softmax(call: &OpCall, dim: usize) -> Result<Tensor> {
     let x = &call.tensors[0];
     let dtype = wide(x.dtype());
     call.scratch(x.dims(), dtype)?;
@@ -111,7 +111,7 @@ pub(super) fn softmax(call: &Call, dim: usize) -> Result<Tensor> {
 }
 
 /// In steps that double: log₂ n passes, whatever the device.
-pub(super) fn cumsum(call: &Call, dim: usize) -> Result<Tensor> {
+pub(super) fn cumsum(call: &OpCall, dim: usize) -> Result<Tensor> {
     let x = &call.tensors[0];
     let dtype = wide(x.dtype());
     call.scratch(x.dims(), dtype)?;

@@ -4,10 +4,10 @@ use candle_core::{DType, Tensor};
 use kino_contract::ops::Filter;
 use kino_node::Result;
 
-use super::call::Call;
+use super::call::OpCall;
 use super::shape::{of_candle, plain};
 
-pub(super) fn resize(call: &Call, filter: Filter) -> Result<Tensor> {
+pub(super) fn resize(call: &OpCall, filter: Filter) -> Result<Tensor> {
     let x = &call.tensors[0];
     let ((n, c, h, w), shape) = (x.dims4()?, call.shape());
     let [height, width] = [shape[2], shape[3]];

@@ -6,7 +6,7 @@ use candle_core::{DType, Tensor};
 use kino_contract::ops::Map;
 use kino_node::Result;
 
-use super::call::Call;
+use super::call::OpCall;
 use super::shape::{filled, nan, pick, scalar, wide};
 
 pub(super) fn map(x: &Tensor, by: Map) -> Result<Tensor> {
@@ -58,7 +58,7 @@ fn whole(x: &Tensor, by: Map) -> Result<Tensor> {
     }
 }
 
-pub(super) fn affine(call: &Call, mul: f64, add: f64) -> Result<Tensor> {
+pub(super) fn affine(call: &OpCall, mul: f64, add: f64) -> Result<Tensor> {
     let x = &call.tensors[0];
     let wide = wide(x.dtype());
     if wide == DType::I64 {

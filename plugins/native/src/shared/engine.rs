@@ -8,18 +8,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::DType;
-use kino_host::{Call, Draft, Growing, Item, Kind};
+use kino_host::{CallCx, FramesBuffer, PluginValue, TensorBuffer, ValueKind};
 use kino_node::{Error, Result};
 
-use super::{Outbox, Places, Receiver, Sender, decode, encode};
-use crate::wire::Wire;
+use super::{DecodeValue, EncodeValue, OutgoingFiles, SharedFolders, decode, encode};
+use crate::wire::WireValue;
 
 /// Values that stay here and are only named to a worker, until it has no use for them.
 #[derive(Default)]
-pub(crate) struct Kept(HashMap<u64, Item>);
+pub(crate) struct OpaqueTable(HashMap<u64, PluginValue>);
 
-impl Kept {
-    fn keep(&mut self, item: Item) -> u64 {
+impl OpaqueTable {
+    fn keep(&mut self, item: PluginValue) -> u64 {
         // Numbers never come again: a worker may still know one of an instance before.
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -36,22 +36,22 @@ impl Kept {
 }
 
 /// Values on their way to the worker.
-pub(crate) struct Sending<'a> {
-    places: &'a Places,
-    kept: &'a mut Kept,
+pub(crate) struct EngineEncoder<'a> {
+    places: &'a SharedFolders,
+    kept: &'a mut OpaqueTable,
     /// What is kept for this message.
     named: Vec<u64>,
-    outbox: Outbox,
+    outbox: OutgoingFiles,
 }
 
-impl<'a> Sending<'a> {
+impl<'a> EngineEncoder<'a> {
     /// Nothing yet.
-    pub(crate) fn new(places: &'a Places, kept: &'a mut Kept) -> Self {
-        Sending { places, kept, named: Vec::new(), outbox: Outbox::default() }
+    pub(crate) fn new(places: &'a SharedFolders, kept: &'a mut OpaqueTable) -> Self {
+        EngineEncoder { places, kept, named: Vec::new(), outbox: OutgoingFiles::default() }
     }
 
     /// A value on the wire. After an error nothing stays behind.
-    pub(crate) fn encode(&mut self, item: &Item) -> Result<Wire> {
+    pub(crate) fn encode(&mut self, item: &PluginValue) -> Result<WireValue> {
         let wire = encode(self, item, 0);
         if wire.is_err() {
             self.kept.release(&self.named);
@@ -60,27 +60,27 @@ impl<'a> Sending<'a> {
     }
 
     /// The files, to be held until the worker has answered, and the numbers of what is kept.
-    pub(crate) fn done(self) -> (Outbox, Vec<u64>) {
+    pub(crate) fn done(self) -> (OutgoingFiles, Vec<u64>) {
         (self.outbox, self.named)
     }
 }
 
-impl Sender for Sending<'_> {
-    fn tensor(&mut self, item: &Item) -> Result<String> {
+impl EncodeValue for EngineEncoder<'_> {
+    fn tensor(&mut self, item: &PluginValue) -> Result<String> {
         self.places.write(item, &mut self.outbox)
     }
 
-    fn bytes(&mut self, item: &Item) -> Result<String> {
+    fn bytes(&mut self, item: &PluginValue) -> Result<String> {
         self.places.write(item, &mut self.outbox)
     }
 
-    fn parts(&mut self, item: &Item) -> Result<Vec<(String, Item)>> {
+    fn parts(&mut self, item: &PluginValue) -> Result<Vec<(String, PluginValue)>> {
         let mut parts = Vec::with_capacity(item.len());
         for index in 0..item.len() {
             let name = item.name(index).to_owned();
             // A field may be missing: the rate of frames, for one.
             let part = match item.kind() {
-                Kind::Record => item.field(&name)?,
+                ValueKind::Record => item.field(&name)?,
                 _ => Some(item.item(index)?),
             };
             parts.extend(part.map(|part| (name, part)));
@@ -88,23 +88,23 @@ impl Sender for Sending<'_> {
         Ok(parts)
     }
 
-    fn opaque(&mut self, item: &Item) -> Result<Wire> {
+    fn opaque(&mut self, item: &PluginValue) -> Result<WireValue> {
         let number = self.kept.keep(item.clone());
         self.named.push(number);
-        Ok(Wire::Opaque(item.type_name().to_owned(), number))
+        Ok(WireValue::Opaque(item.type_name().to_owned(), number))
     }
 }
 
 /// Values that came from the worker.
-pub(crate) struct Receiving<'a> {
-    pub(crate) places: &'a Places,
-    pub(crate) kept: &'a Kept,
-    pub(crate) call: &'a Call<'a>,
+pub(crate) struct EngineDecoder<'a> {
+    pub(crate) places: &'a SharedFolders,
+    pub(crate) kept: &'a OpaqueTable,
+    pub(crate) call: &'a CallCx<'a>,
 }
 
-impl Receiving<'_> {
+impl EngineDecoder<'_> {
     /// The value; its files are removed.
-    pub(crate) fn decode(&self, wire: Wire) -> Result<Item> {
+    pub(crate) fn decode(&self, wire: WireValue) -> Result<PluginValue> {
         decode(self, wire)
     }
 
@@ -120,14 +120,14 @@ impl Receiving<'_> {
     }
 }
 
-impl Receiver for Receiving<'_> {
-    fn tensor(&self, dtype: DType, shape: &[usize], file: &str) -> Result<Item> {
+impl DecodeValue for EngineDecoder<'_> {
+    fn tensor(&self, dtype: DType, shape: &[usize], file: &str) -> Result<PluginValue> {
         let (path, mut file, bytes) = self.open(file)?;
         // The shape takes as much as there is: a plugin's word is not taken for it.
-        let draft = Draft::zeros(dtype, shape, bytes)?;
+        let draft = TensorBuffer::zeros(dtype, shape, bytes)?;
         draft.fill(|bytes| file.read_exact(bytes))?;
         std::fs::remove_file(&path)?;
-        Ok(Item::Draft(Arc::new(draft)))
+        Ok(PluginValue::TensorBuffer(Arc::new(draft)))
     }
 
     fn bytes(&self, file: &str) -> Result<Vec<u8>> {
@@ -138,28 +138,28 @@ impl Receiver for Receiving<'_> {
         Ok(bytes)
     }
 
-    fn record(&self, ty: &str, fields: Vec<(Arc<str>, Item)>) -> Result<Item> {
+    fn record(&self, ty: &str, fields: Vec<(Arc<str>, PluginValue)>) -> Result<PluginValue> {
         if ty != "Frames" {
-            return Item::record(ty, fields);
+            return PluginValue::record(ty, fields);
         }
         let find = |name: &str| fields.iter().find(|(field, _)| **field == *name);
         let fps = find("fps").map(|(_, fps)| fps.real()).transpose()?;
-        let growing = Growing::new(self.call.ledger, fps)?;
+        let growing = FramesBuffer::new(self.call.ledger, fps)?;
         if let Some((_, chunks)) = find("chunks") {
             for index in 0..chunks.len() {
                 growing.push(&chunks.item(index)?.tensor()?)?;
             }
         }
-        Ok(Item::Growing(Arc::new(growing)))
+        Ok(PluginValue::FramesBuffer(Arc::new(growing)))
     }
 
-    fn opaque(&self, _: &str, number: u64) -> Result<Item> {
+    fn opaque(&self, _: &str, number: u64) -> Result<PluginValue> {
         let found = self.kept.0.get(&number).cloned();
         found.ok_or_else(|| Error::failed("a value that is not there"))
     }
 }
 
-fn large(call: &Call<'_>, bytes: u64) -> Error {
+fn large(call: &CallCx<'_>, bytes: u64) -> Error {
     let (plugin, most) = (call.plugin, call.limits.memory);
     Error::advised(
         format!("the plugin `{plugin}` gave {bytes} bytes at once, at most {most} are allowed"),

@@ -6,25 +6,25 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use kino_host::Item;
+use kino_host::PluginValue;
 use kino_node::{Error, Result};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 use tempfile::TempDir;
 
-use crate::wire::Wire;
+use crate::wire::WireValue;
 
 /// A folder in memory with less than this many bytes free is left to others: containers have
 /// little.
 const ROOM: u64 = 1 << 30;
 
 /// The folders of one worker, removed when this is dropped.
-pub(crate) struct Folders {
+pub(crate) struct WorkerFolders {
     memory: Option<TempDir>,
     disk: TempDir,
 }
 
-impl Folders {
+impl WorkerFolders {
     /// Makes them.
     pub(crate) fn new() -> Result<Self> {
         let mut builder = tempfile::Builder::new();
@@ -32,24 +32,24 @@ impl Folders {
         let memory = Path::new("/dev/shm");
         let free = rustix::fs::statvfs(memory).map_or(0, |stat| stat.f_bavail * stat.f_frsize);
         let memory = (free >= ROOM).then(|| builder.tempdir_in(memory).ok()).flatten();
-        Ok(Folders { memory, disk: builder.tempdir()? })
+        Ok(WorkerFolders { memory, disk: builder.tempdir()? })
     }
 
     /// Where they are.
-    pub(crate) fn places(&self) -> Places {
+    pub(crate) fn places(&self) -> SharedFolders {
         let path = |folder: &TempDir| folder.path().to_owned();
-        Places { memory: self.memory.as_ref().map(path), disk: path(&self.disk) }
+        SharedFolders { memory: self.memory.as_ref().map(path), disk: path(&self.disk) }
     }
 }
 
 /// Where files are made and found; a file's first letter says in which folder it is.
 #[derive(Clone)]
-pub(crate) struct Places {
+pub(crate) struct SharedFolders {
     pub(crate) memory: Option<PathBuf>,
     pub(crate) disk: PathBuf,
 }
 
-impl Places {
+impl SharedFolders {
     fn folders(&self) -> impl Iterator<Item = (char, &Path)> {
         let memory = self.memory.as_deref().map(|folder| ('m', folder));
         memory.into_iter().chain([('d', self.disk.as_path())])
@@ -86,7 +86,7 @@ impl Places {
     }
 
     /// A new file with an item's bytes or elements.
-    pub(crate) fn write(&self, item: &Item, outbox: &mut Outbox) -> Result<String> {
+    pub(crate) fn write(&self, item: &PluginValue, outbox: &mut OutgoingFiles) -> Result<String> {
         item.with_bytes(|bytes| {
             let (mut file, path) = self.create(bytes.len())?;
             let name = name_of(&path);
@@ -97,18 +97,18 @@ impl Places {
     }
 
     /// The files that values on the wire name.
-    pub(crate) fn of<'a>(&self, wires: impl IntoIterator<Item = &'a Wire>) -> Outbox {
-        let mut outbox = Outbox::default();
+    pub(crate) fn of<'a>(&self, wires: impl IntoIterator<Item = &'a WireValue>) -> OutgoingFiles {
+        let mut outbox = OutgoingFiles::default();
         wires.into_iter().for_each(|wire| self.gather(wire, &mut outbox));
         outbox
     }
 
-    fn gather(&self, wire: &Wire, outbox: &mut Outbox) {
+    fn gather(&self, wire: &WireValue, outbox: &mut OutgoingFiles) {
         match wire {
-            Wire::Tensor(_, _, file) | Wire::Bytes(file) | Wire::LongText(file) => {
+            WireValue::Tensor(_, _, file) | WireValue::Bytes(file) | WireValue::LongText(file) => {
                 outbox.0.extend(self.path(file).ok());
             }
-            Wire::List(parts) | Wire::Record(_, parts) => {
+            WireValue::List(parts) | WireValue::Record(_, parts) => {
                 parts.iter().for_each(|(_, part)| self.gather(part, outbox));
             }
             _ => {}
@@ -148,9 +148,9 @@ fn reserve(file: &File, bytes: usize) -> std::result::Result<(), Errno> {
 
 /// Files on their way. Those that nobody has taken are removed with it.
 #[derive(Default)]
-pub(crate) struct Outbox(Vec<PathBuf>);
+pub(crate) struct OutgoingFiles(Vec<PathBuf>);
 
-impl Outbox {
+impl OutgoingFiles {
     /// Adds a file.
     pub(crate) fn add(&mut self, path: PathBuf) {
         self.0.push(path);
@@ -162,7 +162,7 @@ impl Outbox {
     }
 }
 
-impl Drop for Outbox {
+impl Drop for OutgoingFiles {
     fn drop(&mut self) {
         for path in &self.0 {
             let _ = std::fs::remove_file(path);

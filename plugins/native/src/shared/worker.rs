@@ -6,16 +6,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use candle_core::DType;
-use kino_host::{Item, Pushed, Shared};
+use kino_host::{CollectedFrames, PluginValue, SharedTensor};
 use kino_node::{Error, Result};
 use memmap2::{MmapOptions, MmapRaw};
 
 use super::places::name_of;
-use super::{Outbox, Places, Receiver, Sender, decode, encode};
-use crate::maker::Maker;
-use crate::wire::Wire;
+use super::{DecodeValue, EncodeValue, OutgoingFiles, SharedFolders, decode, encode};
+use crate::allocator::TensorAllocator;
+use crate::wire::WireValue;
 
-type Table = Arc<Mutex<HashMap<usize, Place>>>;
+type Table = Arc<Mutex<HashMap<usize, SharedFile>>>;
 
 /// Memory of a shared file. The file is removed with it unless it was sent.
 struct Mapped {
@@ -24,7 +24,7 @@ struct Mapped {
 }
 
 /// What is known of a file that this worker made.
-struct Place {
+struct SharedFile {
     path: PathBuf,
     /// Whether somebody writes to it.
     lent: bool,
@@ -35,7 +35,7 @@ struct Place {
 impl AsRef<[u8]> for Mapped {
     fn as_ref(&self) -> &[u8] {
         // SAFETY: the mapping is as long as it says, and lives as long as this. What was read is
-        // written no more (`SharedMaker::settle`), and the engine truncates no file.
+        // written no more (`SharedAllocator::seal`), and the engine truncates no file.
         unsafe { std::slice::from_raw_parts(self.map.as_ptr(), self.map.len()) }
     }
 }
@@ -50,26 +50,26 @@ impl Drop for Mapped {
 }
 
 /// Where a tensor's memory begins.
-fn address(item: &Item) -> Option<usize> {
-    let Item::Shared(shared) = item else { return None };
+fn address(item: &PluginValue) -> Option<usize> {
+    let PluginValue::SharedTensor(shared) = item else { return None };
     Some((*shared.memory).as_ref().as_ptr() as usize)
 }
 
 /// Makes tensors in files that the engine's process sees, too.
 #[derive(Clone)]
-pub(crate) struct SharedMaker {
-    places: Places,
+pub(crate) struct SharedAllocator {
+    places: SharedFolders,
     made: Table,
     /// Values of the engine that the plugin may still hold: each has a name of its own.
     named: Arc<Mutex<HashMap<u64, Weak<str>>>>,
 }
 
-impl SharedMaker {
-    pub(crate) fn new(places: Places) -> Self {
-        SharedMaker { places, made: Arc::default(), named: Arc::default() }
+impl SharedAllocator {
+    pub(crate) fn new(places: SharedFolders) -> Self {
+        SharedAllocator { places, made: Arc::default(), named: Arc::default() }
     }
 
-    fn made(&self) -> MutexGuard<'_, HashMap<usize, Place>> {
+    fn made(&self) -> MutexGuard<'_, HashMap<usize, SharedFile>> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -82,22 +82,26 @@ impl SharedMaker {
         Ok(Mapped { map, table: Arc::clone(&self.made) })
     }
 
-    fn shared(&self, dtype: DType, shape: &[usize], memory: Option<Mapped>) -> Item {
+    fn shared(&self, dtype: DType, shape: &[usize], memory: Option<Mapped>) -> PluginValue {
         let memory: Box<dyn AsRef<[u8]> + Send + Sync> = match memory {
             Some(mapped) => Box::new(mapped),
             None => Box::new([]),
         };
-        Item::Shared(Arc::new(Shared { dtype, shape: shape.to_vec(), memory }))
+        PluginValue::SharedTensor(Arc::new(SharedTensor { dtype, shape: shape.to_vec(), memory }))
     }
 
     /// An item that came from the engine.
-    pub(crate) fn decode(&self, wire: Wire) -> Result<Item> {
+    pub(crate) fn decode(&self, wire: WireValue) -> Result<PluginValue> {
         decode(self, wire)
     }
 
     /// An item on its way to the engine.
-    pub(crate) fn encode(&self, item: &Item, outbox: &mut Outbox) -> Result<Wire> {
-        encode(&mut ToEngine { maker: self, outbox }, item, 0)
+    pub(crate) fn encode(
+        &self,
+        item: &PluginValue,
+        outbox: &mut OutgoingFiles,
+    ) -> Result<WireValue> {
+        encode(&mut WorkerEncoder { allocator: self, outbox }, item, 0)
     }
 
     /// The numbers of the engine's values that the plugin has let go of.
@@ -108,8 +112,8 @@ impl SharedMaker {
     }
 }
 
-impl Receiver for SharedMaker {
-    fn tensor(&self, dtype: DType, shape: &[usize], file: &str) -> Result<Item> {
+impl DecodeValue for SharedAllocator {
+    fn tensor(&self, dtype: DType, shape: &[usize], file: &str) -> Result<PluginValue> {
         let path = self.places.path(file)?;
         let file = File::options().read(true).write(true).open(&path)?;
         let empty = file.metadata()?.len() == 0;
@@ -125,63 +129,63 @@ impl Receiver for SharedMaker {
         Ok(bytes)
     }
 
-    fn record(&self, ty: &str, fields: Vec<(Arc<str>, Item)>) -> Result<Item> {
-        Ok(Item::Fields(ty.into(), fields.into()))
+    fn record(&self, ty: &str, fields: Vec<(Arc<str>, PluginValue)>) -> Result<PluginValue> {
+        Ok(PluginValue::Fields(ty.into(), fields.into()))
     }
 
-    fn opaque(&self, name: &str, number: u64) -> Result<Item> {
+    fn opaque(&self, name: &str, number: u64) -> Result<PluginValue> {
         let name: Arc<str> = name.into();
         self.named().insert(number, Arc::downgrade(&name));
-        Ok(Item::Elsewhere(name, number))
+        Ok(PluginValue::Remote(name, number))
     }
 }
 
 /// Values on their way to the engine.
-struct ToEngine<'a> {
-    maker: &'a SharedMaker,
-    outbox: &'a mut Outbox,
+struct WorkerEncoder<'a> {
+    allocator: &'a SharedAllocator,
+    outbox: &'a mut OutgoingFiles,
 }
 
-impl Sender for ToEngine<'_> {
+impl EncodeValue for WorkerEncoder<'_> {
     /// The file in which a tensor lies already, or a copy in a new one.
-    fn tensor(&mut self, item: &Item) -> Result<String> {
-        self.maker.settle(item)?;
+    fn tensor(&mut self, item: &PluginValue) -> Result<String> {
+        self.allocator.seal(item)?;
         // Once it is sent, the engine removes it.
-        let place = address(item).and_then(|at| self.maker.made().remove(&at));
+        let place = address(item).and_then(|at| self.allocator.made().remove(&at));
         match place {
             Some(place) => {
                 let name = name_of(&place.path);
                 self.outbox.add(place.path);
                 Ok(name)
             }
-            None => self.maker.places.write(item, self.outbox),
+            None => self.allocator.places.write(item, self.outbox),
         }
     }
 
-    fn bytes(&mut self, item: &Item) -> Result<String> {
-        self.maker.places.write(item, self.outbox)
+    fn bytes(&mut self, item: &PluginValue) -> Result<String> {
+        self.allocator.places.write(item, self.outbox)
     }
 
-    fn parts(&mut self, item: &Item) -> Result<Vec<(String, Item)>> {
+    fn parts(&mut self, item: &PluginValue) -> Result<Vec<(String, PluginValue)>> {
         let item = match item {
-            Item::Fields(..) | Item::List(_) => item.clone(),
-            Item::Pushed(pushed) => pushed.finish()?,
+            PluginValue::Fields(..) | PluginValue::List(_) => item.clone(),
+            PluginValue::CollectedFrames(pushed) => pushed.finish()?,
             other => return Err(Error::failed(format!("{} is no list", other.type_name()))),
         };
         let part = |index| Ok((item.name(index).to_owned(), item.item(index)?));
         (0..item.len()).map(part).collect()
     }
 
-    fn opaque(&mut self, item: &Item) -> Result<Wire> {
+    fn opaque(&mut self, item: &PluginValue) -> Result<WireValue> {
         match item {
-            Item::Elsewhere(name, number) => Ok(Wire::Opaque(name.to_string(), *number)),
+            PluginValue::Remote(name, number) => Ok(WireValue::Opaque(name.to_string(), *number)),
             _ => Err(Error::failed("this value does not leave the worker")),
         }
     }
 }
 
-impl Maker for SharedMaker {
-    fn tensor(&self, dtype: DType, shape: &[usize]) -> Result<Item> {
+impl TensorAllocator for SharedAllocator {
+    fn tensor(&self, dtype: DType, shape: &[usize]) -> Result<PluginValue> {
         let bytes = shape.iter().try_fold(dtype.size_in_bytes(), |n, dim| n.checked_mul(*dim));
         let bytes = bytes.ok_or_else(|| Error::failed(format!("no tensor has {shape:?}")))?;
         if bytes == 0 {
@@ -190,35 +194,35 @@ impl Maker for SharedMaker {
         let (file, path) = self.places.create(bytes)?;
         let mapped = self.map(&file)?;
         let at = mapped.map.as_ptr() as usize;
-        self.made().insert(at, Place { path, lent: false, used: false });
+        self.made().insert(at, SharedFile { path, lent: false, used: false });
         Ok(self.shared(dtype, shape, Some(mapped)))
     }
 
-    fn frames(&self, fps: Option<f64>) -> Result<Item> {
-        Ok(Item::Pushed(Arc::new(Pushed::new(fps)?)))
+    fn frames(&self, fps: Option<f64>) -> Result<PluginValue> {
+        Ok(PluginValue::CollectedFrames(Arc::new(CollectedFrames::new(fps)?)))
     }
 
-    fn push(&self, frames: &Item, chunk: &Item) -> Result<()> {
+    fn push(&self, frames: &PluginValue, chunk: &PluginValue) -> Result<()> {
         match frames {
-            Item::Pushed(pushed) => {
-                self.settle(chunk)?;
+            PluginValue::CollectedFrames(pushed) => {
+                self.seal(chunk)?;
                 pushed.push(chunk.clone())
             }
             other => Err(Error::failed(format!("{} takes no frames", other.type_name()))),
         }
     }
 
-    fn record(&self, ty: &str, fields: Vec<(Arc<str>, Item)>) -> Result<Item> {
-        fields.iter().try_for_each(|(_, field)| self.settle(field))?;
-        Ok(Item::Fields(ty.into(), fields.into()))
+    fn record(&self, ty: &str, fields: Vec<(Arc<str>, PluginValue)>) -> Result<PluginValue> {
+        fields.iter().try_for_each(|(_, field)| self.seal(field))?;
+        Ok(PluginValue::Fields(ty.into(), fields.into()))
     }
 
-    fn settle(&self, item: &Item) -> Result<()> {
+    fn seal(&self, item: &PluginValue) -> Result<()> {
         match item {
-            Item::List(items) | Item::Fields(_, items) => {
-                return items.iter().try_for_each(|(_, item)| self.settle(item));
+            PluginValue::List(items) | PluginValue::Fields(_, items) => {
+                return items.iter().try_for_each(|(_, item)| self.seal(item));
             }
-            Item::Pushed(pushed) => return pushed.finish().map(drop),
+            PluginValue::CollectedFrames(pushed) => return pushed.finish().map(drop),
             _ => {}
         }
         let Some(at) = address(item) else { return Ok(()) };
@@ -234,8 +238,8 @@ impl Maker for SharedMaker {
         }
     }
 
-    fn lend(&self, tensor: &Item) -> Result<*mut u8> {
-        let Item::Shared(shared) = tensor else {
+    fn lend(&self, tensor: &PluginValue) -> Result<*mut u8> {
+        let PluginValue::SharedTensor(shared) = tensor else {
             return Err(Error::failed(format!("this {} cannot be written", tensor.type_name())));
         };
         let data = (*shared.memory).as_ref().as_ptr();
@@ -252,7 +256,7 @@ impl Maker for SharedMaker {
         }
     }
 
-    fn give_back(&self, tensor: &Item) {
+    fn give_back(&self, tensor: &PluginValue) {
         let Some(at) = address(tensor) else { return };
         if let Some(place) = self.made().get_mut(&at) {
             place.lent = false;

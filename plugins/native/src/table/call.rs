@@ -5,20 +5,20 @@ use std::ffi::c_void;
 use std::sync::{Mutex, PoisonError};
 
 use kino_abi::{KINO_CANCELLED, KINO_OK, KinoCall, KinoStatus, KinoStr, KinoValue};
-use kino_host::{Call, Item};
+use kino_host::{CallCx, PluginValue};
 use kino_node::Error;
 
-use super::pass::{answer, answer_with, lent, text, why};
+use super::pass::{last_error, lent, text, to_status, write_result};
 
 /// What a `KinoCall` points to: a call with what the plugin said of its failure.
-pub(crate) struct Current<'a> {
-    pub(crate) call: &'a Call<'a>,
+pub(crate) struct ActiveCall<'a> {
+    pub(crate) call: &'a CallCx<'a>,
     failure: Mutex<Option<(String, String)>>,
 }
 
-impl<'a> Current<'a> {
-    pub(crate) fn new(call: &'a Call<'a>) -> Self {
-        Current { call, failure: Mutex::new(None) }
+impl<'a> ActiveCall<'a> {
+    pub(crate) fn new(call: &'a CallCx<'a>) -> Self {
+        ActiveCall { call, failure: Mutex::new(None) }
     }
 
     pub(crate) fn raw(&self) -> *mut KinoCall {
@@ -47,20 +47,20 @@ impl<'a> Current<'a> {
 
 thread_local! {
     /// What a plugin said in its entry, where there is no call.
-    static REFUSAL: RefCell<Option<(String, String)>> = const { RefCell::new(None) };
+    static ENTRY_ERROR: RefCell<Option<(String, String)>> = const { RefCell::new(None) };
 }
 
 /// What a plugin said of its refusal to start.
-pub(crate) fn refusal() -> Option<(String, String)> {
-    REFUSAL.take()
+pub(crate) fn entry_error() -> Option<(String, String)> {
+    ENTRY_ERROR.take()
 }
 /// The call behind a pointer.
 ///
 /// # Safety
 /// `call` is null or was given to the plugin by [`Current::raw`], and has not returned yet.
-pub(super) unsafe fn current<'a>(call: *mut KinoCall) -> Option<&'a Current<'a>> {
+pub(super) unsafe fn current<'a>(call: *mut KinoCall) -> Option<&'a ActiveCall<'a>> {
     // SAFETY: as the caller promises.
-    unsafe { call.cast_const().cast::<Current<'a>>().as_ref() }
+    unsafe { call.cast_const().cast::<ActiveCall<'a>>().as_ref() }
 }
 
 // SAFETY of all functions of the table: plugins hold the contract of `kino_abi`, which says of each
@@ -71,20 +71,21 @@ pub(super) unsafe extern "C" fn fail(call: *mut KinoCall, message: KinoStr, hint
     let (mut said, current) = unsafe { ((text(message), text(hint)), current(call)) };
     // A plugin that passes on why a host function failed has no more than its message.
     if said.1.is_empty() {
-        said.1 =
-            why(|message, hint| if message == said.0 { hint.to_owned() } else { String::new() });
+        said.1 = last_error(
+            |message, hint| if message == said.0 { hint.to_owned() } else { String::new() },
+        );
     }
     match current {
         Some(current) => {
             *current.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
         }
-        None => REFUSAL.set(Some(said)),
+        None => ENTRY_ERROR.set(Some(said)),
     }
 }
 
 pub(super) unsafe extern "C" fn error() -> KinoStr {
     // The text stays where it is until this thread's next call fails.
-    why(|message, _| lent(message.as_bytes()))
+    last_error(|message, _| lent(message.as_bytes()))
 }
 
 pub(super) unsafe extern "C" fn log(
@@ -95,7 +96,7 @@ pub(super) unsafe extern "C" fn log(
 ) {
     // SAFETY: see above.
     let (current, target, message) = unsafe { (current(call), text(target), text(message)) };
-    let _ = answer(|| {
+    let _ = to_status(|| {
         if let Some(current) = current {
             current.call.log(level, &target, &message);
         }
@@ -106,7 +107,7 @@ pub(super) unsafe extern "C" fn log(
 pub(super) unsafe extern "C" fn progress(call: *mut KinoCall, step: u64, of: u64) {
     // SAFETY: see above.
     let current = unsafe { current(call) };
-    let _ = answer(|| {
+    let _ = to_status(|| {
         if let Some(current) = current {
             current.call.progress(step, of);
         }
@@ -150,9 +151,9 @@ pub(super) unsafe extern "C" fn read_file(
 ) -> KinoStatus {
     // SAFETY: see above.
     unsafe {
-        answer_with(to, || {
+        write_result(to, || {
             let current = current(call).ok_or_else(|| Error::failed("there is no call"))?;
-            Ok(Some(Item::Bytes(current.call.files.read(&text(path))?.into())))
+            Ok(Some(PluginValue::Bytes(current.call.files.read(&text(path))?.into())))
         })
     }
 }

@@ -5,17 +5,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use kino_abi::{KINO_CANCELLED, KINO_FAILED, KINO_OK, KinoField, KinoStatus, KinoStr, KinoValue};
-use kino_host::Item;
+use kino_host::PluginValue;
 use kino_node::{Error, Result};
 
 thread_local! {
     /// Why the last function failed on this thread, and what to do about it.
-    static WHY: RefCell<(String, String)> = const { RefCell::new((String::new(), String::new())) };
+    static LAST_ERROR: RefCell<(String, String)> = const { RefCell::new((String::new(), String::new())) };
 }
 
 /// Why the last function failed on this thread.
-pub(super) fn why<T>(f: impl FnOnce(&str, &str) -> T) -> T {
-    WHY.with_borrow(|(message, hint)| f(message, hint))
+pub(super) fn last_error<T>(f: impl FnOnce(&str, &str) -> T) -> T {
+    LAST_ERROR.with_borrow(|(message, hint)| f(message, hint))
 }
 
 /// A text of a plugin.
@@ -44,7 +44,7 @@ pub(super) fn lent(text: &[u8]) -> KinoStr {
 }
 
 /// Gives a value away: whoever has the pointer owns a count.
-pub(crate) fn give(item: Item) -> *mut KinoValue {
+pub(crate) fn into_raw(item: PluginValue) -> *mut KinoValue {
     Arc::into_raw(Arc::new(item)).cast_mut().cast()
 }
 
@@ -52,18 +52,18 @@ pub(crate) fn give(item: Item) -> *mut KinoValue {
 ///
 /// # Safety
 /// `value` is null or comes from [`give`], and its count belongs to the caller.
-pub(crate) unsafe fn take(value: *mut KinoValue) -> Option<Arc<Item>> {
+pub(crate) unsafe fn from_raw(value: *mut KinoValue) -> Option<Arc<PluginValue>> {
     // SAFETY: not null and from `Arc::into_raw` in `give`, as the caller promises.
-    (!value.is_null()).then(|| unsafe { Arc::from_raw(value.cast_const().cast::<Item>()) })
+    (!value.is_null()).then(|| unsafe { Arc::from_raw(value.cast_const().cast::<PluginValue>()) })
 }
 
 /// Looks at a value that somebody else owns.
 ///
 /// # Safety
 /// `value` is null or comes from [`give`] and lives on for the time of the call.
-pub(super) unsafe fn look<'a>(value: *mut KinoValue) -> Result<&'a Item> {
+pub(super) unsafe fn borrow<'a>(value: *mut KinoValue) -> Result<&'a PluginValue> {
     // SAFETY: as the caller promises.
-    unsafe { value.cast_const().cast::<Item>().as_ref() }
+    unsafe { value.cast_const().cast::<PluginValue>().as_ref() }
         .ok_or_else(|| Error::failed("a value was expected, found null"))
 }
 
@@ -71,11 +71,11 @@ pub(super) unsafe fn look<'a>(value: *mut KinoValue) -> Result<&'a Item> {
 ///
 /// # Safety
 /// As [`look`], and not null.
-pub(super) unsafe fn share(value: *mut KinoValue) -> Result<Arc<Item>> {
+pub(super) unsafe fn clone_arc(value: *mut KinoValue) -> Result<Arc<PluginValue>> {
     if value.is_null() {
         return Err(Error::failed("a value was expected, found null"));
     }
-    let item = value.cast_const().cast::<Item>();
+    let item = value.cast_const().cast::<PluginValue>();
     // SAFETY: it comes from `Arc::into_raw` and is alive, as the caller promises.
     unsafe {
         Arc::increment_strong_count(item);
@@ -84,17 +84,17 @@ pub(super) unsafe fn share(value: *mut KinoValue) -> Result<Arc<Item>> {
 }
 
 /// Does what a function of the table does: errors and panics become a status.
-pub(super) fn answer(f: impl FnOnce() -> Result<()>) -> KinoStatus {
+pub(super) fn to_status(f: impl FnOnce() -> Result<()>) -> KinoStatus {
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(Ok(())) => KINO_OK,
         Ok(Err(Error::Cancelled)) => KINO_CANCELLED,
         Ok(Err(error)) => {
-            WHY.set((error.to_string(), error.hint().unwrap_or_default().to_owned()));
+            LAST_ERROR.set((error.to_string(), error.hint().unwrap_or_default().to_owned()));
             KINO_FAILED
         }
         Err(_) => {
             let bug = "the host panicked: this is a bug of Kinograph; please report it";
-            WHY.set((bug.to_owned(), String::new()));
+            LAST_ERROR.set((bug.to_owned(), String::new()));
             KINO_FAILED
         }
     }
@@ -104,14 +104,14 @@ pub(super) fn answer(f: impl FnOnce() -> Result<()>) -> KinoStatus {
 ///
 /// # Safety
 /// `to` can be written.
-pub(super) unsafe fn answer_with(
+pub(super) unsafe fn write_result(
     to: *mut *mut KinoValue,
-    f: impl FnOnce() -> Result<Option<Item>>,
+    f: impl FnOnce() -> Result<Option<PluginValue>>,
 ) -> KinoStatus {
-    answer(|| {
+    to_status(|| {
         let item = f()?;
         // SAFETY: as the caller promises.
-        unsafe { to.write(item.map_or(std::ptr::null_mut(), give)) };
+        unsafe { to.write(item.map_or(std::ptr::null_mut(), into_raw)) };
         Ok(())
     })
 }
@@ -123,7 +123,7 @@ pub(super) unsafe fn answer_with(
 pub(super) unsafe fn fields(
     fields: *const KinoField,
     count: usize,
-) -> Result<Vec<(Arc<str>, Item)>> {
+) -> Result<Vec<(Arc<str>, PluginValue)>> {
     if count == 0 {
         return Ok(Vec::new());
     }
@@ -134,7 +134,7 @@ pub(super) unsafe fn fields(
     let fields = unsafe { std::slice::from_raw_parts(fields, count) };
     let read = |field: &KinoField| unsafe {
         // SAFETY: as above.
-        Ok((Arc::from(text(field.name)), look(field.value)?.clone()))
+        Ok((Arc::from(text(field.name)), borrow(field.value)?.clone()))
     };
     fields.iter().map(read).collect()
 }

@@ -1,11 +1,11 @@
 //! Frames and tensors as plugins make, see and compute them.
 
 use kino_abi::{DLDataType, DLManagedTensorVersioned, KinoStatus, KinoStr, KinoValue};
-use kino_host::Item;
+use kino_host::PluginValue;
 use kino_node::{Error, Result, Value};
 
-use super::pass::{answer, answer_with, look, share, text};
-use crate::maker::maker;
+use super::pass::{borrow, clone_arc, text, to_status, write_result};
+use crate::allocator::allocator;
 use crate::view;
 
 // SAFETY of all functions of the table: plugins hold the contract of `kino_abi`, which says of each
@@ -13,7 +13,7 @@ use crate::view;
 
 pub(super) unsafe extern "C" fn new_frames(fps: f64, to: *mut *mut KinoValue) -> KinoStatus {
     // SAFETY: see above.
-    unsafe { answer_with(to, || maker().frames((!fps.is_nan()).then_some(fps)).map(Some)) }
+    unsafe { write_result(to, || allocator().frames((!fps.is_nan()).then_some(fps)).map(Some)) }
 }
 
 pub(super) unsafe extern "C" fn push_frames(
@@ -21,7 +21,7 @@ pub(super) unsafe extern "C" fn push_frames(
     chunk: *mut KinoValue,
 ) -> KinoStatus {
     // SAFETY: see above.
-    answer(|| unsafe { maker().push(look(frames)?, look(chunk)?) })
+    to_status(|| unsafe { allocator().push(borrow(frames)?, borrow(chunk)?) })
 }
 
 pub(super) unsafe extern "C" fn new_tensor(
@@ -32,7 +32,9 @@ pub(super) unsafe extern "C" fn new_tensor(
 ) -> KinoStatus {
     // SAFETY: see above: `shape` points to `ndim` numbers.
     unsafe {
-        answer_with(to, || maker().tensor(view::from_dl(dtype)?, &sizes(shape, ndim)?).map(Some))
+        write_result(to, || {
+            allocator().tensor(view::from_dl(dtype)?, &sizes(shape, ndim)?).map(Some)
+        })
     }
 }
 
@@ -44,7 +46,9 @@ pub(super) unsafe extern "C" fn new_tensor_unwritten(
 ) -> KinoStatus {
     // SAFETY: see above: `shape` points to `ndim` numbers.
     unsafe {
-        answer_with(to, || maker().unwritten(view::from_dl(dtype)?, &sizes(shape, ndim)?).map(Some))
+        write_result(to, || {
+            allocator().uninit(view::from_dl(dtype)?, &sizes(shape, ndim)?).map(Some)
+        })
     }
 }
 
@@ -65,8 +69,8 @@ pub(super) unsafe extern "C" fn view_tensor(
     to: *mut *mut DLManagedTensorVersioned,
 ) -> KinoStatus {
     // SAFETY: see above.
-    answer(|| unsafe {
-        to.write(view::read(share(value)?)?);
+    to_status(|| unsafe {
+        to.write(view::read(clone_arc(value)?)?);
         Ok(())
     })
 }
@@ -76,8 +80,8 @@ pub(super) unsafe extern "C" fn write_tensor(
     to: *mut *mut DLManagedTensorVersioned,
 ) -> KinoStatus {
     // SAFETY: see above.
-    answer(|| unsafe {
-        to.write(view::write(share(value)?)?);
+    to_status(|| unsafe {
+        to.write(view::write(clone_arc(value)?)?);
         Ok(())
     })
 }
@@ -91,17 +95,17 @@ pub(super) unsafe extern "C" fn op(
 ) -> KinoStatus {
     // SAFETY: see above: `tensors` points to `count` values.
     unsafe {
-        answer_with(to, || {
+        write_result(to, || {
             let tensors = if count == 0 { &[] } else { std::slice::from_raw_parts(tensors, count) };
             let tensor = |value: &*mut KinoValue| {
-                let item = look(*value)?;
-                maker().settle(item)?;
+                let item = borrow(*value)?;
+                allocator().seal(item)?;
                 item.tensor()
             };
             let tensors = tensors.iter().map(tensor);
             let tensors = tensors.collect::<Result<Vec<_>>>()?;
             let result = kino_host::ops::apply(&text(name), &tensors, &text(attributes))?;
-            Ok(Some(Item::Value(Value::Tensor(result))))
+            Ok(Some(PluginValue::Value(Value::Tensor(result))))
         })
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use candle_core::{Device, Tensor};
-use kino_host::{Artifact, Call, Granted, Limits};
+use kino_host::{CallCx, GrantedFiles, Limits, Module};
 use kino_node::{Cancel, Frames, Ledger, Result, Value};
 
 /// Builds a C file of this folder into a library.
@@ -53,7 +53,7 @@ pub(crate) fn frames(ledger: &Arc<Ledger>, n: usize, first: f32) -> Value {
 pub(crate) struct World {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) cancel: Cancel,
-    pub(crate) files: Granted,
+    pub(crate) files: GrantedFiles,
     pub(crate) limits: Limits,
 }
 
@@ -62,13 +62,13 @@ impl World {
         World {
             ledger: Ledger::new(1 << 30),
             cancel: Cancel::default(),
-            files: Granted::new(Path::new("."), &[]),
+            files: GrantedFiles::new(Path::new("."), &[]),
             limits: Limits { time: Duration::from_secs(20), ..Limits::default() },
         }
     }
 
-    pub(crate) fn call<T>(&self, f: impl FnOnce(&Call<'_>) -> T) -> T {
-        f(&Call {
+    pub(crate) fn call<T>(&self, f: impl FnOnce(&CallCx<'_>) -> T) -> T {
+        f(&CallCx {
             plugin: "test",
             step: "step",
             device: &Device::Cpu,
@@ -78,14 +78,14 @@ impl World {
             report: &|_| {},
             files: &self.files,
             limits: self.limits,
-            listener: None,
+            log_sink: None,
         })
     }
 
     /// Opens an instance, runs it once, closes it.
     pub(crate) fn run(
         &self,
-        plugin: &dyn Artifact,
+        plugin: &dyn Module,
         node: &str,
         inputs: &[Option<Value>],
     ) -> Result<Vec<Option<Value>>> {

@@ -2,7 +2,7 @@
 //! `kino_node::Value::fit` and `kino_host` say, of the reference host's values.
 
 use kino_contract::Descriptor;
-use kino_contract::descriptor::MOMENT;
+use kino_contract::descriptor::GUIDER_INPUTS;
 use kino_port::{Literal, Port, PortType, Range};
 
 use crate::port::{FromValue, IntoValue};
@@ -28,7 +28,7 @@ impl Ports {
             return Ok(Ports { inputs, outputs, like: node.like.clone() });
         }
         // It gets the moment, and gives a velocity instead of its output.
-        inputs.splice(0..0, MOMENT.map(|(name, ty)| kino_port::edge(name, ty)));
+        inputs.splice(0..0, GUIDER_INPUTS.map(|(name, ty)| kino_port::edge(name, ty)));
         let velocity = kino_port::edge("velocity", PortType::Tensor);
         let like = inputs.iter().position(|port| port.name == "with_text");
         Ok(Ports { inputs, outputs: vec![velocity], like: vec![like] })

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kino_host::Artifact;
+use kino_host::Module;
 use kino_node::{Error, Value};
 
 use crate::{World, guests, text};

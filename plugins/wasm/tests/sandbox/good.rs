@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use kino_host::{Artifact, Granted, Instance};
+use kino_host::{GrantedFiles, Instance, Module};
 use kino_node::{FramesBuilder, Value};
 
 use crate::World;
@@ -133,7 +133,7 @@ fn a_granted_file_is_read_and_nothing_else() {
     std::fs::write(folder.path().join("luts/a.cube"), "a table").unwrap();
     std::fs::write(folder.path().join("secret"), "a secret").unwrap();
     let mut world = World::new();
-    world.files = Box::new(Granted::new(folder.path(), &["luts".to_owned()]));
+    world.files = Box::new(GrantedFiles::new(folder.path(), &["luts".to_owned()]));
     let read = |path: &str| world.run("good.file", Some(Value::Text(path.into())));
     assert_eq!(said(read("luts/a.cube").unwrap()), "a table");
     for path in ["secret", "luts/../secret", "/etc/passwd", "luts/none.cube", "", "luts"] {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use kino_host::Artifact;
+use kino_host::Module;
 use kino_wasm::{Engine, WasmPlugin};
 use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_component_metadata};
 use wit_parser::{ManglingAndAbi, Resolve};

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use candle_core::Device;
-use kino_host::{Artifact, Call, Files, Granted, Limits};
+use kino_host::{CallCx, Files, GrantedFiles, Limits, Module};
 use kino_node::{Cancel, Error, Ledger, Result, Value};
 use kino_wasm::{Engine, WasmPlugin};
 
@@ -58,7 +58,7 @@ impl World {
             plugin: guests(),
             ledger: Ledger::new(1 << 30),
             cancel: Cancel::default(),
-            files: Box::new(Granted::new(Path::new("."), &[])),
+            files: Box::new(GrantedFiles::new(Path::new("."), &[])),
             limits: Limits { time: Duration::from_secs(60), memory: 256 << 20 },
             log: Mutex::default(),
         }
@@ -74,12 +74,12 @@ impl World {
         self
     }
 
-    pub(crate) fn call<T>(&self, f: impl FnOnce(&Call<'_>) -> T) -> T {
-        let listener = |level: u32, _: &str, message: &str| {
+    pub(crate) fn call<T>(&self, f: impl FnOnce(&CallCx<'_>) -> T) -> T {
+        let log_sink = |level: u32, _: &str, message: &str| {
             let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
             log.push((level, message.to_owned()));
         };
-        f(&Call {
+        f(&CallCx {
             plugin: "guests",
             step: "step",
             device: &Device::Cpu,
@@ -89,7 +89,7 @@ impl World {
             report: &|_| {},
             files: &*self.files,
             limits: self.limits,
-            listener: Some(&listener),
+            log_sink: Some(&log_sink),
         })
     }
 

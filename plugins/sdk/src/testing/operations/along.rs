@@ -1,6 +1,6 @@
 //! Operations along dimensions.
 
-use kino_contract::ops::{Extreme, Reduce, Refusal, Result};
+use kino_contract::ops::{Extreme, OpError, Reduce, Result};
 
 use super::super::array::Array;
 use super::elements::least;
@@ -56,7 +56,7 @@ fn in_range(sum: i128, dtype: DType) -> Result<i128> {
     let [min, max] = dtype.range().unwrap_or_default();
     match dtype == DType::I64 || (i128::from(min)..=i128::from(max)).contains(&sum) {
         true => Ok(sum),
-        false => Err(Refusal::sum_leaves(dtype)),
+        false => Err(OpError::sum_leaves(dtype)),
     }
 }
 

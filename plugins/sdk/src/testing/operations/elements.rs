@@ -1,6 +1,6 @@
 //! Operations element by element.
 
-use kino_contract::ops::{Compare, Join, Map, Refusal, Result};
+use kino_contract::ops::{Compare, Join, Map, OpError, Result};
 
 use super::super::array::Array;
 use super::{Call, spread};
@@ -28,7 +28,7 @@ pub(super) fn join(call: &Call<'_>, by: Join) -> Result<Array> {
         }));
     }
     if by == Join::Div && (0..b.count()).any(|index| b.int(index) == 0) {
-        return Err(Refusal::zero_divisor(a.dtype));
+        return Err(OpError::zero_divisor(a.dtype));
     }
     Ok(Array::whole(a.dtype, dims, |index| {
         let (i, k) = both(index);

@@ -8,7 +8,7 @@ mod elements;
 mod image;
 mod shapes;
 
-use kino_contract::ops::{Op, Operand, Plan};
+use kino_contract::ops::{Op, OpPlan, Operand};
 
 pub(crate) use elements::cast;
 
@@ -19,7 +19,7 @@ use super::held::Outcome;
 pub(crate) struct Call<'a> {
     /// They fit the plan.
     tensors: &'a [&'a Array],
-    plan: &'a Plan,
+    plan: &'a OpPlan,
 }
 
 /// Computes an operation.
@@ -32,7 +32,7 @@ pub(crate) fn compute(name: &str, tensors: &[&Array], attributes: &str) -> Outco
 }
 
 fn run(call: &Call<'_>) -> kino_contract::ops::Result<Array> {
-    let Plan { op, dtype, shape } = call.plan;
+    let OpPlan { op, dtype, shape } = call.plan;
     kino_contract::ops::fits("a result", shape, *dtype, kino_contract::ops::MOST)?;
     if let Op::Gather(dim) | Op::IndexSelect(dim) = op {
         shapes::check_indices(call.tensors[1], call.tensors[0], *dim)?;

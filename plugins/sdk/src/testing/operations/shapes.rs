@@ -1,6 +1,6 @@
 //! Operations that move elements without changing them.
 
-use kino_contract::ops::{Padding, Refusal, Result};
+use kino_contract::ops::{OpError, Padding, Result};
 
 use super::super::array::Array;
 use super::{Call, index_of, place};
@@ -45,7 +45,7 @@ pub(super) fn check_indices(indices: &Array, a: &Array, dim: usize) -> Result<()
     let all = || (0..indices.count()).map(|index| indices.int(index));
     let outside = |index: &i128| *index < 0 || *index >= a.dims[dim] as i128;
     match all().min().filter(outside).or_else(|| all().max().filter(outside)) {
-        Some(index) => Err(Refusal::outside(index as i64, &a.dims, dim)),
+        Some(index) => Err(OpError::outside(index as i64, &a.dims, dim)),
         None => Ok(()),
     }
 }

@@ -1,0 +1,3 @@
+//! Families of models, each with its networks and configs.
+
+pub mod wan;

@@ -1,0 +1,11 @@
+//! Wan 2.1 and 2.2: text to video.
+
+mod autoencoder;
+mod config;
+pub mod dit;
+mod transformer;
+pub mod vae;
+
+pub use autoencoder::VaeConfig;
+pub use config::{ModelConfig, ModelIndex};
+pub use transformer::TransformerConfig;

@@ -1,0 +1,252 @@
+//! The Wan transformer (arXiv:2503.20314; diffusers' `transformer_wan.py`): velocity of patches.
+//!
+//! It works on *patches*, `[tokens, c·pt·ph·pw]`, packed over clips of any sizes: linear layers run
+//! on all tokens at once, self-attention stays within a clip, and positions start anew in each.
+
+mod block;
+mod condition;
+mod rope;
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{DType, Device, Tensor};
+use kino_kernels as kernels;
+
+pub use condition::Timesteps;
+pub use rope::rope_tables;
+
+use crate::cancel::CheckCancel;
+use crate::error::{Error, Result};
+use crate::families::wan::transformer::TransformerConfig;
+use crate::patch::Grid;
+use crate::weight::Linear;
+use crate::weight::Weights;
+use block::{Block, Clip};
+use condition::{Embedder, Modulation};
+
+/// Rotation tables are kept for so many grids.
+const KEPT_TABLES: usize = 16;
+
+/// A text as the blocks read it: keys and values of every block's cross-attention.
+///
+/// Computed once a run, not once a step.
+#[derive(Debug, Clone)]
+pub struct Context {
+    blocks: Vec<(Tensor, Tensor)>, // key and value, each [heads, rows, head_dim]
+}
+
+/// The transformer.
+#[derive(Debug)]
+pub struct Dit {
+    config: TransformerConfig,
+    device: Device,
+    dtype: DType,
+    patch_embedding: Linear,
+    embedder: Embedder,
+    blocks: Vec<Block>,
+    out_table: Tensor, // [2, dim], f32
+    out: Linear,
+    tables: Mutex<HashMap<Grid, (Tensor, Tensor)>>,
+}
+
+impl Dit {
+    /// Takes the weights from a `transformer` folder.
+    ///
+    /// # Errors
+    /// When a weight is missing or has another shape than `config` says.
+    pub fn load(config: &TransformerConfig, weights: &Weights) -> Result<Self> {
+        let dim = config.dim();
+        let blocks = (0..config.num_layers)
+            .map(|index| Block::load(config, &weights.scope("blocks").scope(index)))
+            .collect::<Result<_>>()?;
+        let table = weights.get_as("scale_shift_table", (1, 2, dim), DType::F32)?;
+        Ok(Self {
+            config: config.clone(),
+            device: weights.device().clone(),
+            dtype: weights.dtype(),
+            patch_embedding: load_patch_embedding(config, &weights.scope("patch_embedding"))?,
+            embedder: Embedder::load(config, &weights.scope("condition_embedder"))?,
+            blocks,
+            out_table: table.squeeze(0)?,
+            out: load_out(config, &weights.scope("proj_out"))?,
+            tables: Mutex::default(),
+        })
+    }
+
+    /// The sizes.
+    pub fn config(&self) -> &TransformerConfig {
+        &self.config
+    }
+
+    /// The compute type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Transformer blocks, and so calls of `check_cancel` in one [`Dit::velocity`].
+    pub fn block_count(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Projects a text for all blocks.
+    ///
+    /// Shape: `text` is `[rows, text_dim]`, zero past the prompt; no row is masked.
+    ///
+    /// # Errors
+    /// When the width is not `text_dim`.
+    pub fn context(&self, text: &Tensor) -> Result<Context> {
+        let (rows, width) = text.dims2()?;
+        if width != self.config.text_dim || rows == 0 {
+            return Err(Error::input(format!(
+                "the text has the shape [{rows}, {width}]; this transformer reads [rows, {}]",
+                self.config.text_dim
+            )));
+        }
+        let text = text.to_device(&self.device)?.to_dtype(self.dtype)?;
+        let text = self.embedder.text(&text)?; // [rows, dim]
+        let blocks = self.blocks.iter().map(|b| b.context(&text)).collect::<Result<_>>()?;
+        Ok(Context { blocks })
+    }
+
+    /// The embedding of timesteps that the last modulation adds. Shape: `[timesteps, dim]`.
+    ///
+    /// One timestep at a time, so that a clip's numbers do not depend on what it is packed with.
+    ///
+    /// # Errors
+    /// When there are none, or a tensor operation fails.
+    pub fn time_embedding(&self, timesteps: &[f64]) -> Result<Tensor> {
+        each_row(timesteps, |timestep| self.embedder.time(*timestep, &self.device))
+    }
+
+    /// The velocity of packed patches: noise − data, as the model sees it at `timesteps`.
+    ///
+    /// Shapes: `patches` and the result are `[tokens, c·pt·ph·pw]`, the result in f32; `grids` has
+    /// each clip's grid in order, `contexts` one text a clip. `check_cancel` runs after every block and may
+    /// cancel.
+    ///
+    /// # Errors
+    /// When grids, timesteps or contexts do not fit the patches, or `check_cancel` cancels.
+    pub fn velocity(
+        &self,
+        patches: &Tensor,
+        grids: &[Grid],
+        timesteps: Timesteps<'_>,
+        contexts: &[&Context],
+        check_cancel: &mut CheckCancel<'_>,
+    ) -> Result<Tensor> {
+        self.check(patches, grids, contexts)?;
+        let patches = patches.to_device(&self.device)?.to_dtype(self.dtype)?;
+        let mut x = self.patch_embedding.forward(&patches)?; // [tokens, dim]
+        let (values, rows) = timesteps.distinct(grids)?;
+        let time = self.time_embedding(&values)?; // [distinct, dim]
+        let modulation = each_row(&time.chunk(values.len(), 0)?, |time| {
+            self.embedder.modulation(time, self.dtype)
+        })?; // [distinct, 6, dim]
+        let rows = Modulation::rows(&rows, values.len(), &self.device)?;
+        let (cos, sin) = self.rotations(grids)?;
+        for (index, block) in self.blocks.iter().enumerate() {
+            let modulation = block.modulation(&modulation, rows.as_ref())?;
+            let clips = clips(grids, contexts, index);
+            x = block.forward(&x, &modulation, &clips, (&cos, &sin))?;
+            check_cancel()?;
+        }
+        self.finish(&x, &time, rows.as_ref())
+    }
+
+    /// The last modulation, which adds the timestep's embedding and not its projection, and the way
+    /// back to patches.
+    fn finish(&self, x: &Tensor, time: &Tensor, rows: Option<&Tensor>) -> Result<Tensor> {
+        let time = time.to_dtype(self.dtype)?.to_dtype(DType::F32)?.unsqueeze(1)?;
+        let table = self.out_table.unsqueeze(0)?.broadcast_add(&time)?; // [distinct, 2, dim]
+        let modulation = Modulation::new(table, rows.cloned());
+        let (shift, scale) = (modulation.part(0)?, modulation.part(1)?);
+        let x = kernels::modulate(x, &shift, &scale, self.config.eps)?;
+        Ok(self.out.forward(&x)?.to_dtype(DType::F32)?) // [tokens, c·pt·ph·pw]
+    }
+
+    fn check(&self, patches: &Tensor, grids: &[Grid], contexts: &[&Context]) -> Result<()> {
+        let (tokens, width) = patches.dims2()?;
+        if width != self.config.patch_dim() {
+            return Err(Error::input(format!(
+                "patches are {width} wide; this transformer reads {}",
+                self.config.patch_dim()
+            )));
+        }
+        let expected: usize = grids.iter().map(Grid::tokens).sum();
+        if expected != tokens || tokens == 0 {
+            return Err(Error::input(format!(
+                "{tokens} patches do not fill the grids {grids:?}, which hold {expected}"
+            )));
+        }
+        if contexts.len() != grids.len() {
+            let (texts, clips) = (contexts.len(), grids.len());
+            return Err(Error::input(format!("{texts} texts for {clips} clips: one a clip")));
+        }
+        match contexts.iter().find(|c| c.blocks.len() != self.blocks.len()) {
+            Some(_) => Err(Error::input("a text was projected by another transformer")),
+            None => Ok(()),
+        }
+    }
+
+    /// The rotation of every packed token. Shapes: twice `[tokens, head_dim/2]`, f32.
+    fn rotations(&self, grids: &[Grid]) -> Result<(Tensor, Tensor)> {
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        if tables.len() > KEPT_TABLES {
+            tables.clear();
+        }
+        let (mut cos, mut sin) = (Vec::new(), Vec::new());
+        for grid in grids {
+            if !tables.contains_key(grid) {
+                let (c, s) = rope_tables(*grid, self.config.attention_head_dim, &self.device)?;
+                tables.insert(*grid, (c, s));
+            }
+            let (c, s) = &tables[grid];
+            cos.push(c.clone());
+            sin.push(s.clone());
+        }
+        if let ([cos], [sin]) = (cos.as_slice(), sin.as_slice()) {
+            return Ok((cos.clone(), sin.clone()));
+        }
+        Ok((Tensor::cat(&cos, 0)?, Tensor::cat(&sin, 0)?))
+    }
+}
+
+/// Rows computed one by one and stacked along their first dimension.
+fn each_row<T>(items: &[T], row: impl FnMut(&T) -> Result<Tensor>) -> Result<Tensor> {
+    Ok(Tensor::cat(&items.iter().map(row).collect::<Result<Vec<_>>>()?, 0)?)
+}
+
+/// Where each clip's tokens lie, with the keys and values of its text in block `block`.
+fn clips<'a>(grids: &[Grid], contexts: &[&'a Context], block: usize) -> Vec<Clip<'a>> {
+    let mut start = 0;
+    let mut clip = |(grid, context): (&Grid, &&'a Context)| {
+        let (key, value) = &context.blocks[block];
+        let clip = Clip { start, tokens: grid.tokens(), key, value };
+        start += clip.tokens;
+        clip
+    };
+    grids.iter().zip(contexts).map(&mut clip).collect()
+}
+
+/// A convolution whose stride is its size is a linear layer on patches.
+fn load_patch_embedding(config: &TransformerConfig, weights: &Weights) -> Result<Linear> {
+    let (pt, ph, pw) = config.patch_size;
+    let (dim, channels) = (config.dim(), config.in_channels);
+    let weight = weights.get("weight", (dim, channels, pt, ph, pw))?; // [dim, c, pt, ph, pw]
+    let weight = weight.reshape((dim, config.patch_dim()))?; // [dim, c·pt·ph·pw]
+    Ok(Linear::new(weight, Some(weights.get("bias", dim)?)))
+}
+
+/// The model's output has channels last, (pt, ph, pw, c); its rows are sorted once so that
+/// velocities come out in the order of patches, (c, pt, ph, pw).
+fn load_out(config: &TransformerConfig, weights: &Weights) -> Result<Linear> {
+    let (dim, channels) = (config.dim(), config.out_channels);
+    let volume = config.patch_dim() / config.in_channels;
+    let rows = volume * channels;
+    let weight = weights.get("weight", (rows, dim))?.reshape((volume, channels, dim))?;
+    let weight = weight.transpose(0, 1)?.contiguous()?.reshape((rows, dim))?;
+    let bias = weights.get("bias", rows)?.reshape((volume, channels))?;
+    let bias = bias.t()?.contiguous()?.reshape(rows)?;
+    Ok(Linear::new(weight, Some(bias)))
+}

@@ -1,0 +1,174 @@
+//! One transformer block: self-attention, cross-attention to the text, feed-forward.
+
+use candle_core::{DType, Tensor};
+use kino_kernels as kernels;
+
+use super::condition::Modulation;
+use crate::error::Result;
+use crate::families::wan::transformer::TransformerConfig;
+use crate::weight::Weights;
+use crate::weight::{Linear, RmsNorm};
+
+/// The tokens of one clip among the packed ones, and its text's keys and values in this block.
+pub(super) struct Clip<'a> {
+    pub(super) start: usize,
+    pub(super) tokens: usize,
+    pub(super) key: &'a Tensor,
+    pub(super) value: &'a Tensor,
+}
+
+/// A block.
+#[derive(Debug)]
+pub(super) struct Block {
+    table: Tensor, // [1, 6, dim], f32
+    own: Attention,
+    text: Attention,
+    text_norm: Option<(Tensor, Tensor)>, // weight and bias, f32
+    widen: Linear,
+    narrow: Linear,
+    eps: f64,
+}
+
+impl Block {
+    pub(super) fn load(config: &TransformerConfig, weights: &Weights) -> Result<Self> {
+        let dim = config.dim();
+        let norm = weights.scope("norm2");
+        let norm = |name| norm.get_as(name, dim, DType::F32);
+        let text_norm = config
+            .cross_attn_norm
+            .then(|| Ok::<_, crate::Error>((norm("weight")?, norm("bias")?)))
+            .transpose()?;
+        let feed = weights.scope("ffn.net");
+        Ok(Self {
+            table: weights.get_as("scale_shift_table", (1, 6, dim), DType::F32)?,
+            own: Attention::load(config, &weights.scope("attn1"))?,
+            text: Attention::load(config, &weights.scope("attn2"))?,
+            text_norm,
+            widen: Linear::load(&feed.scope("0.proj"), dim, config.ffn_dim)?,
+            narrow: Linear::load(&feed.scope(2), config.ffn_dim, dim)?,
+            eps: config.eps,
+        })
+    }
+
+    /// Keys and values of a projected text. Shapes: `[rows, dim]` to twice `[heads, rows, head]`.
+    pub(super) fn context(&self, text: &Tensor) -> Result<(Tensor, Tensor)> {
+        let attention = &self.text;
+        let key = attention.key_norm.forward(&attention.key.forward(text)?)?;
+        let value = attention.value.forward(text)?;
+        let place = |t: Tensor| -> Result<Tensor> {
+            Ok(attention.split(&t)?.transpose(0, 1)?.contiguous()?)
+        };
+        Ok((place(key)?, place(value)?))
+    }
+
+    /// This block's shifts, scales and gates.
+    pub(super) fn modulation(&self, added: &Tensor, rows: Option<&Tensor>) -> Result<Modulation> {
+        Ok(Modulation::new(self.table.broadcast_add(added)?, rows.cloned()))
+    }
+
+    /// The whole block. Shapes: `x` and the result `[tokens, dim]`; `rotation` twice
+    /// `[tokens, head_dim/2]`.
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        modulation: &Modulation,
+        clips: &[Clip<'_>],
+        rotation: (&Tensor, &Tensor),
+    ) -> Result<Tensor> {
+        let (shift, scale) = (modulation.part(0)?, modulation.part(1)?);
+        let y = kernels::modulate(x, &shift, &scale, self.eps)?;
+        let x = kernels::gate_add(x, &self.attend(&y, clips, rotation)?, &modulation.part(2)?)?;
+        let y = match &self.text_norm {
+            Some((weight, bias)) => kernels::layer_norm(&x, Some(weight), Some(bias), self.eps)?,
+            None => x.clone(),
+        };
+        let x = (&x + self.attend_text(&y, clips)?)?;
+        let (shift, scale) = (modulation.part(3)?, modulation.part(4)?);
+        let y = kernels::modulate(&x, &shift, &scale, self.eps)?;
+        let y = self.narrow.forward(&kernels::gelu_tanh(&self.widen.forward(&y)?)?)?;
+        Ok(kernels::gate_add(&x, &y, &modulation.part(5)?)?)
+    }
+
+    /// Self-attention within each clip.
+    fn attend(
+        &self,
+        y: &Tensor,
+        clips: &[Clip<'_>],
+        (cos, sin): (&Tensor, &Tensor),
+    ) -> Result<Tensor> {
+        let own = &self.own;
+        let query = own.split(&own.query_norm.forward(&own.query.forward(y)?)?)?;
+        let key = own.split(&own.key_norm.forward(&own.key.forward(y)?)?)?;
+        let value = own.split(&own.value.forward(y)?)?; // [tokens, heads, head_dim]
+        let query = kernels::rope_interleaved(&query, cos, sin)?;
+        let key = kernels::rope_interleaved(&key, cos, sin)?;
+        let within = |clip: &Clip<'_>| {
+            let own_rows = |t: &Tensor| t.narrow(0, clip.start, clip.tokens)?.transpose(0, 1);
+            own.mix(&own_rows(&query)?, &own_rows(&key)?, &own_rows(&value)?)
+        };
+        own.out.forward(&joined(clips.iter().map(within))?)
+    }
+
+    /// Cross-attention of each clip to its text. Zero rows of the text are not masked.
+    fn attend_text(&self, y: &Tensor, clips: &[Clip<'_>]) -> Result<Tensor> {
+        let text = &self.text;
+        let query = text.split(&text.query_norm.forward(&text.query.forward(y)?)?)?;
+        let to_text = |clip: &Clip<'_>| {
+            let query = query.narrow(0, clip.start, clip.tokens)?.transpose(0, 1)?;
+            text.mix(&query, clip.key, clip.value)
+        };
+        text.out.forward(&joined(clips.iter().map(to_text))?)
+    }
+}
+
+/// The clips' rows one after another, without a copy where there is one clip.
+fn joined(clips: impl Iterator<Item = Result<Tensor>>) -> Result<Tensor> {
+    let mut clips = clips.collect::<Result<Vec<_>>>()?;
+    match clips.len() {
+        1 => Ok(clips.remove(0)),
+        _ => Ok(Tensor::cat(&clips, 0)?),
+    }
+}
+
+/// The layers of an attention. Queries and keys are normalised over all heads together.
+#[derive(Debug)]
+struct Attention {
+    query: Linear,
+    query_norm: RmsNorm,
+    key: Linear,
+    key_norm: RmsNorm,
+    value: Linear,
+    out: Linear,
+    heads: usize,
+    head_dim: usize,
+}
+
+impl Attention {
+    fn load(config: &TransformerConfig, weights: &Weights) -> Result<Self> {
+        let dim = config.dim();
+        let linear = |name: &str| Linear::load(&weights.scope(name), dim, dim);
+        let norm = |name: &str| RmsNorm::load(&weights.scope(name), dim, config.eps);
+        Ok(Self {
+            query: linear("to_q")?,
+            query_norm: norm("norm_q")?,
+            key: linear("to_k")?,
+            key_norm: norm("norm_k")?,
+            value: linear("to_v")?,
+            out: linear("to_out.0")?,
+            heads: config.num_attention_heads,
+            head_dim: config.attention_head_dim,
+        })
+    }
+
+    /// `[tokens, dim]` as `[tokens, heads, head_dim]`.
+    fn split(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.reshape(((), self.heads, self.head_dim))?)
+    }
+
+    /// Attention itself. Shapes: `[heads, tokens, head_dim]` to `[tokens, dim]`.
+    fn mix(&self, query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Tensor> {
+        let scale = 1.0 / (self.head_dim as f64).sqrt();
+        let mixed = kernels::attention(query, key, value, scale)?;
+        Ok(mixed.transpose(0, 1)?.reshape(((), self.heads * self.head_dim))?)
+    }
+}

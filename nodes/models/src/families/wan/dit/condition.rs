@@ -1,0 +1,155 @@
+//! What steers the blocks: timesteps, and text before its keys and values.
+
+use candle_core::{DType, Device, Tensor};
+use kino_kernels as kernels;
+
+use crate::error::{Error, Result};
+use crate::families::wan::transformer::TransformerConfig;
+use crate::patch::Grid;
+use crate::weight::Linear;
+use crate::weight::Weights;
+
+/// The timesteps of a model call: σ·1000.
+#[derive(Debug, Clone, Copy)]
+pub enum Timesteps<'a> {
+    /// One a clip.
+    PerClip(&'a [f64]),
+    /// One a token, over all clips in order: given frames stand at 0 (Wan 2.2 TI2V).
+    PerToken(&'a [f64]),
+}
+
+impl Timesteps<'_> {
+    /// The distinct values in order of appearance, and for each token which of them is its own.
+    pub(super) fn distinct(&self, grids: &[Grid]) -> Result<(Vec<f64>, Vec<u32>)> {
+        let tokens: usize = grids.iter().map(Grid::tokens).sum();
+        let (given, expected, each) = match self {
+            Self::PerClip(values) => (values.len(), grids.len(), "clip"),
+            Self::PerToken(values) => (values.len(), tokens, "token"),
+        };
+        if given != expected {
+            let reason = format!("{given} timesteps, but {expected} are needed, one a {each}");
+            return Err(Error::input(reason));
+        }
+        let mut values: Vec<f64> = Vec::new();
+        let mut rows = Vec::with_capacity(tokens);
+        let mut row_of = |value: f64| match values.iter().position(|v| *v == value) {
+            Some(row) => row as u32,
+            None => {
+                values.push(value);
+                (values.len() - 1) as u32
+            }
+        };
+        match self {
+            Self::PerClip(given) => {
+                for (value, grid) in given.iter().zip(grids) {
+                    let row = row_of(*value);
+                    rows.extend(std::iter::repeat_n(row, grid.tokens()));
+                }
+            }
+            Self::PerToken(given) => rows.extend(given.iter().map(|value| row_of(*value))),
+        }
+        Ok((values, rows))
+    }
+}
+
+/// The condition embedder: timesteps and text to the width of the blocks.
+///
+/// The timestep's two layers stay f32 whatever the compute type, as in diffusers.
+#[derive(Debug)]
+pub(super) struct Embedder {
+    freq_dim: usize,
+    dim: usize,
+    time_in: Linear,
+    time_out: Linear,
+    time_projection: Linear,
+    text_in: Linear,
+    text_out: Linear,
+}
+
+impl Embedder {
+    pub(super) fn load(config: &TransformerConfig, weights: &Weights) -> Result<Self> {
+        let (dim, freq_dim, text_dim) = (config.dim(), config.freq_dim, config.text_dim);
+        let (time, text) = (weights.scope("time_embedder"), weights.scope("text_embedder"));
+        Ok(Self {
+            freq_dim,
+            dim,
+            time_in: Linear::load_f32(&time.scope("linear_1"), freq_dim, dim)?,
+            time_out: Linear::load_f32(&time.scope("linear_2"), dim, dim)?,
+            time_projection: Linear::load(&weights.scope("time_proj"), dim, 6 * dim)?,
+            text_in: Linear::load(&text.scope("linear_1"), text_dim, dim)?,
+            text_out: Linear::load(&text.scope("linear_2"), dim, dim)?,
+        })
+    }
+
+    /// The embedding of a timestep. Shape: `[1, dim]`, f32.
+    pub(super) fn time(&self, timestep: f64, device: &Device) -> Result<Tensor> {
+        let waves = sinusoids(timestep, self.freq_dim, device)?; // [1, freq_dim]
+        self.time_out.forward(&kernels::silu(&self.time_in.forward(&waves)?)?)
+    }
+
+    /// What timesteps add to the blocks' tables. Shape: `[timesteps, 6, dim]`, f32.
+    pub(super) fn modulation(&self, time: &Tensor, dtype: DType) -> Result<Tensor> {
+        let projected = self.time_projection.forward(&kernels::silu(&time.to_dtype(dtype)?)?)?;
+        Ok(projected.to_dtype(DType::F32)?.reshape(((), 6, self.dim))?)
+    }
+
+    /// A text at the width of the blocks. Shapes: `[rows, text_dim]` to `[rows, dim]`.
+    pub(super) fn text(&self, text: &Tensor) -> Result<Tensor> {
+        self.text_out.forward(&kernels::gelu_tanh(&self.text_in.forward(text)?)?)
+    }
+}
+
+/// [cos | sin] of t·10000^(−i/half).
+///
+/// In f32 like `get_timestep_embedding` of diffusers: at t near 1000 the rounding of a frequency
+/// shows in the fifth digit of its cosine, so frequencies are rounded as there.
+fn sinusoids(timestep: f64, width: usize, device: &Device) -> Result<Tensor> {
+    let half = width / 2;
+    let frequency = |i: usize| exp_f32(-(10_000f64.ln() as f32) * i as f32 / half as f32);
+    let angles: Vec<f64> = (0..half).map(|i| f64::from(timestep as f32 * frequency(i))).collect();
+    let cosines = angles.iter().map(|angle| angle.cos() as f32);
+    let sines = angles.iter().map(|angle| angle.sin() as f32);
+    Ok(Tensor::from_iter(cosines.chain(sines), device)?.unsqueeze(0)?) // [1, width]
+}
+
+/// eˣ in f32, within 0.56 units in the last place: 2^(k/128)·(1 + r + r²/2), where x·128/ln 2 = k +
+/// r·128/ln 2 and k is an integer.
+///
+/// The vector maths library behind the reference values takes this many terms. An exact eˣ rounds
+/// the other way for one frequency in a hundred, and moves velocities by up to 2e-5.
+fn exp_f32(x: f32) -> f32 {
+    let per_step = std::f64::consts::LN_2 / 128.0;
+    let x = f64::from(x);
+    let k = (x / per_step).round_ties_even();
+    let r = x - k * per_step;
+    ((k / 128.0).exp2() * (1.0 + r + r * r / 2.0)) as f32
+}
+
+/// Rows of shifts, scales and gates, one set a distinct timestep, and which token takes which.
+#[derive(Debug)]
+pub(super) struct Modulation {
+    table: Tensor,        // [distinct, parts, dim], f32
+    rows: Option<Tensor>, // [tokens]; none where all tokens take row 0
+}
+
+impl Modulation {
+    pub(super) fn new(table: Tensor, rows: Option<Tensor>) -> Self {
+        Self { table, rows }
+    }
+
+    /// The rows of the tokens as a tensor, or none where there is one row for all.
+    pub(super) fn rows(rows: &[u32], distinct: usize, device: &Device) -> Result<Option<Tensor>> {
+        Ok((distinct > 1).then(|| Tensor::new(rows, device)).transpose()?)
+    }
+
+    /// One shift, scale or gate. Shape: `[1, dim]`, or `[tokens, dim]` where tokens differ.
+    ///
+    /// Gathered when it is used, so that only a few exist at a time.
+    pub(super) fn part(&self, index: usize) -> Result<Tensor> {
+        let part = self.table.narrow(1, index, 1)?.squeeze(1)?.contiguous()?; // [distinct, dim]
+        match &self.rows {
+            Some(rows) => Ok(part.index_select(rows, 0)?), // [tokens, dim]
+            None => Ok(part),
+        }
+    }
+}

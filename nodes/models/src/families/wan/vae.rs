@@ -1,0 +1,200 @@
+//! The video autoencoder `AutoencoderKLWan` in its 2.1 form: frames to latents and back.
+//!
+//! Formulas follow `autoencoder_kl_wan.py` of diffusers. Every convolution over time is causal:
+//! the first frame is encoded alone, then chunks of four; a latent frame decodes to one frame
+//! first, then to four. What a layer needs of the chunk before stands in a feature cache, so that
+//! memory depends on the size of a frame, not on the length of a clip.
+//!
+//! Activations are channels-last, `[t, h, w, c]`; latents that leave this module are `[c, f, h, w]`
+//! and normalised, (z − μ)/σ with the constants of the config.
+
+mod decoder;
+mod encoder;
+mod layers;
+mod pass;
+mod resample;
+mod size;
+mod stream;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::cancel::CheckCancel;
+use crate::error::{Error, Result};
+use crate::families::wan::autoencoder::VaeConfig;
+use crate::preview::RgbMap;
+use crate::tile::Tile;
+use crate::weight::Weights;
+use decoder::DecoderNet;
+use encoder::EncoderNet;
+use stream::Setup;
+
+pub use size::{Peak, decode_peak, encode_peak, frames_shape, latent_shape};
+pub use stream::{Decoder, Encoder};
+
+/// A network that is read when it is first needed: a clip made from text never needs the encoder.
+type Lazy<T> = Mutex<Option<Arc<T>>>;
+
+/// The autoencoder of a model.
+#[derive(Debug)]
+pub struct Vae {
+    setup: Setup,
+    weights: Weights,
+    encoder: Lazy<EncoderNet>,
+    decoder: Lazy<DecoderNet>,
+    map: Lazy<RgbMap>,
+}
+
+impl Vae {
+    /// The autoencoder of this config; its two networks are read from `weights` on first use.
+    ///
+    /// # Errors
+    /// When the config asks for what the 2.1 form has not.
+    pub fn load(config: &VaeConfig, weights: &Weights) -> Result<Self> {
+        check(config)?;
+        let statistic = |values: &[f64]| {
+            let values: Vec<f32> = values.iter().map(|value| *value as f32).collect();
+            Tensor::from_vec(values, config.z_dim, weights.device())
+        };
+        let setup = Setup {
+            config: Arc::new(config.clone()),
+            device: weights.device().clone(),
+            dtype: weights.dtype(),
+            statistics: [statistic(&config.latents_mean)?, statistic(&config.latents_std)?],
+        };
+        let weights = weights.clone();
+        Ok(Self {
+            setup,
+            weights,
+            encoder: Lazy::default(),
+            decoder: Lazy::default(),
+            map: Lazy::default(),
+        })
+    }
+
+    /// The sizes of this autoencoder.
+    pub fn config(&self) -> &VaeConfig {
+        &self.setup.config
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        &self.setup.device
+    }
+
+    /// In which type it computes.
+    pub fn dtype(&self) -> DType {
+        self.setup.dtype
+    }
+
+    /// Opens a stream of frames to encode, in tiles if asked.
+    ///
+    /// # Errors
+    /// When the encoder's weights cannot be read.
+    pub fn encoder(&self, tile: Option<Tile>) -> Result<Encoder> {
+        let read = || EncoderNet::read(&self.setup.config, &self.weights);
+        Ok(Encoder::new(once(&self.encoder, read)?, self.setup.clone(), tile))
+    }
+
+    /// Opens a stream of latent frames to decode, in tiles if asked.
+    ///
+    /// # Errors
+    /// When the decoder's weights cannot be read.
+    pub fn decoder(&self, tile: Option<Tile>) -> Result<Decoder> {
+        let read = || DecoderNet::read(&self.setup.config, &self.weights);
+        Ok(Decoder::new(once(&self.decoder, read)?, self.setup.clone(), tile))
+    }
+
+    /// Encodes a whole clip: the mode of the distribution, normalised.
+    ///
+    /// Shapes: `frames` `[f, H, W, 3]` in −1…1; the result is `[z, f', h, w]` in f32.
+    ///
+    /// # Errors
+    /// When the sizes do not fit the model (f = 4k+1, H and W multiples of 8), or `check_cancel` stops it.
+    pub fn encode(
+        &self,
+        frames: &Tensor,
+        tile: Option<Tile>,
+        check_cancel: &mut CheckCancel<'_>,
+    ) -> Result<Tensor> {
+        let (count, height, width, _) = frames.dims4()?;
+        latent_shape(self.config(), count, height, width)?;
+        let mut encoder = self.encoder(tile)?;
+        let mut latents = Vec::new();
+        let mut start = 0;
+        while start < count {
+            let length = encoder.next_frames();
+            latents.push(encoder.push(&frames.narrow(0, start, length)?, check_cancel)?);
+            start += length;
+        }
+        Ok(Tensor::cat(&latents, 1)?)
+    }
+
+    /// Decodes a whole latent; for long clips, [`Vae::decoder`] gives the frames as they come.
+    ///
+    /// Shapes: `latent` `[z, f, h, w]`, normalised; the result is `[f', H, W, 3]` in −1…1 and f32.
+    ///
+    /// # Errors
+    /// When the shape does not fit, or `check_cancel` stops it.
+    pub fn decode(
+        &self,
+        latent: &Tensor,
+        tile: Option<Tile>,
+        check_cancel: &mut CheckCancel<'_>,
+    ) -> Result<Tensor> {
+        let (_, count, _, _) = latent.dims4()?;
+        if count == 0 {
+            return Err(Error::input("a latent without frames cannot be decoded"));
+        }
+        let mut decoder = self.decoder(tile)?;
+        let mut frames = Vec::with_capacity(count);
+        for index in 0..count {
+            let latent = latent.narrow(1, index, 1)?.squeeze(1)?; // [z, h, w]
+            frames.push(decoder.push(&latent, check_cancel)?);
+        }
+        Ok(Tensor::cat(&frames, 0)?)
+    }
+
+    /// The linear map from latents to colours, derived from this autoencoder once.
+    ///
+    /// # Errors
+    /// When the decoder's weights cannot be read.
+    pub fn rgb_map(&self) -> Result<Arc<RgbMap>> {
+        let derive = || {
+            let config = self.config();
+            RgbMap::derive(config.z_dim, config.spatial_factor(), |latent| {
+                self.decoder(None)?.push_unclamped(latent, &mut || Ok(()))
+            })
+        };
+        once(&self.map, derive)
+    }
+}
+
+/// The value, made by `make` the first time.
+fn once<T>(place: &Lazy<T>, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
+    // A panic while reading leaves nothing half-made: the place is filled after it.
+    let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(made) = place.as_ref() {
+        return Ok(Arc::clone(made));
+    }
+    let made = Arc::new(make()?);
+    *place = Some(Arc::clone(&made));
+    Ok(made)
+}
+
+/// Refuses a config that the 2.1 form cannot run. (The residual form will be read here too.)
+fn check(config: &VaeConfig) -> Result<()> {
+    if config.is_residual || config.patch_size.is_some_and(|size| size != 1) {
+        return Err(Error::input(
+            "the residual autoencoder of Wan 2.2 (is_residual, patch_size) is not supported yet",
+        ));
+    }
+    if config.temperal_downsample.len() + 1 != config.dim_mult.len() {
+        return Err(Error::input("`temperal_downsample` must be one shorter than `dim_mult`"));
+    }
+    if [config.latents_mean.len(), config.latents_std.len()] != [config.z_dim; 2] {
+        return Err(Error::input("`latents_mean` and `latents_std` need one value a channel"));
+    }
+    Ok(())
+}

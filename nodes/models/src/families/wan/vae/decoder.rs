@@ -1,0 +1,91 @@
+//! Latents to frames: `post_quant_conv` and `WanDecoder3d`.
+
+use candle_core::Tensor;
+
+use super::layers::{CausalConv, Head, Middle, Pointwise, ResidualBlock, enter};
+use super::pass::Pass;
+use super::resample::Upsample;
+use crate::error::Result;
+use crate::families::wan::autoencoder::VaeConfig;
+use crate::weight::Weights;
+
+/// One entry of `decoder.up_blocks`.
+#[derive(Debug)]
+struct Level {
+    blocks: Vec<ResidualBlock>,
+    up: Option<Upsample>,
+}
+
+/// The decoder's weights.
+#[derive(Debug)]
+pub(super) struct DecoderNet {
+    quant: Pointwise,
+    conv_in: CausalConv,
+    middle: Middle,
+    levels: Vec<Level>,
+    head: Head,
+}
+
+impl DecoderNet {
+    pub(super) fn read(config: &VaeConfig, weights: &Weights) -> Result<Self> {
+        let inner = weights.scope("decoder");
+        let widths = level_channels(config);
+        let top = widths[0][0];
+        let last = widths[widths.len() - 1][1];
+        let levels = widths.iter().enumerate().map(|(level, &channels)| {
+            read_level(config, &inner.scope("up_blocks").scope(level), level, channels)
+        });
+        let z = config.z_dim;
+        Ok(Self {
+            quant: Pointwise::read(&weights.scope("post_quant_conv"), [z, z], 3)?,
+            conv_in: CausalConv::read(&inner.scope("conv_in"), [z, top])?,
+            middle: Middle::read(&inner.scope("mid_block"), top)?,
+            levels: levels.collect::<Result<_>>()?,
+            head: Head::read(&inner, [last, config.out_channels])?,
+        })
+    }
+
+    /// One latent frame `[1, h, w, z]` → frames `[1 or 4, H, W, 3]`, not clamped.
+    pub(super) fn forward(&self, latent: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        let x = enter(&self.conv_in, &self.quant.forward(latent)?, pass)?;
+        let mut x = self.middle.forward(&x, pass)?;
+        for level in &self.levels {
+            for block in &level.blocks {
+                x = block.forward(&x, pass)?;
+            }
+            if let Some(up) = &level.up {
+                x = up.forward(&x, pass)?;
+            }
+        }
+        self.head.forward(&x, pass)
+    }
+}
+
+/// Channels into and out of the residual blocks of each level; upsampling halves them in between.
+pub(super) fn level_channels(config: &VaeConfig) -> Vec<[usize; 2]> {
+    let base = config.decoder_base_dim.unwrap_or(config.base_dim);
+    let widths: Vec<usize> = config.dim_mult.iter().rev().map(|mult| base * mult).collect();
+    let before = |level: usize| match level.checked_sub(1) {
+        Some(before) => widths[before] / 2,
+        None => widths[0],
+    };
+    widths.iter().enumerate().map(|(level, &out)| [before(level), out]).collect()
+}
+
+fn read_level(
+    config: &VaeConfig,
+    weights: &Weights,
+    level: usize,
+    [cin, out]: [usize; 2],
+) -> Result<Level> {
+    let blocks = (0..=config.num_res_blocks).map(|i| {
+        let channels = if i == 0 { [cin, out] } else { [out, out] };
+        ResidualBlock::read(&weights.scope("resnets").scope(i), channels)
+    });
+    // The decoder undoes the encoder's changes of level in the opposite order.
+    let temporal = config.temperal_downsample.iter().rev().nth(level);
+    let up = temporal
+        .map(|&temporal| Upsample::read(&weights.scope("upsamplers.0"), out, temporal))
+        .transpose()?;
+    Ok(Level { blocks: blocks.collect::<Result<_>>()?, up })
+}

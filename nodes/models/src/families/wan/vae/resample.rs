@@ -1,0 +1,88 @@
+//! Between levels: half the size on the way in, twice on the way out (`WanResample`).
+
+use candle_core::Tensor;
+use kino_kernels::{ConvInput, ConvWeights, conv, halves_to_frames, pad_plane, upsample_nearest2};
+
+use super::layers::{BORDER, CausalConv, read_conv};
+use super::pass::Pass;
+use crate::error::Result;
+use crate::weight::Weights;
+
+/// Half the height and width; half the frames too where `time` is there.
+#[derive(Debug)]
+pub(super) struct Downsample {
+    space: ConvWeights,
+    time: Option<ConvWeights>,
+}
+
+impl Downsample {
+    pub(super) fn read(weights: &Weights, channels: usize, temporal: bool) -> Result<Self> {
+        let same = [channels, channels];
+        let space = read_conv(&weights.scope("resample.1"), same, &[3, 3], [1, 2, 2])?;
+        let time = temporal
+            .then(|| read_conv(&weights.scope("time_conv"), same, &[3, 1, 1], [2, 1, 1]))
+            .transpose()?;
+        Ok(Self { space, time })
+    }
+
+    /// `[t, h, w, c]` → `[t', h/2, w/2, c]`, t' = t/2, but 1 for the first frame.
+    pub(super) fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        pass.check_cancel()?;
+        let x = pad_plane(x, [0, 1, 0, 1])?;
+        let x = conv(ConvInput::new(&x), &self.space, None)?;
+        let Some(time) = &self.time else { return Ok(x) };
+        let past = pass.recall();
+        let last = x.narrow(0, x.dim(0)? - 1, 1)?.force_contiguous()?;
+        let y = match &past {
+            // The first frame stands for itself and becomes the past of the next chunk.
+            None => x,
+            past => conv(ConvInput { zeros: 0, past: past.as_ref(), frames: &x }, time, None)?,
+        };
+        pass.keep(Some(last));
+        Ok(y)
+    }
+}
+
+/// Twice the height and width, half the channels; twice the frames too where `time` is there.
+#[derive(Debug)]
+pub(super) struct Upsample {
+    space: ConvWeights,
+    time: Option<CausalConv>,
+}
+
+impl Upsample {
+    pub(super) fn read(weights: &Weights, channels: usize, temporal: bool) -> Result<Self> {
+        let halved = [channels, channels / 2];
+        let space = read_conv(&weights.scope("resample.1"), halved, &[3, 3], [1, 1, 1])?;
+        let time = temporal
+            .then(|| {
+                let twice = [channels, 2 * channels];
+                CausalConv::read_temporal(&weights.scope("time_conv"), twice)
+            })
+            .transpose()?;
+        Ok(Self { space, time })
+    }
+
+    /// `[t, h, w, c]` → `[t', 2h, 2w, c/2]`, t' = 2t, but 1 for the first frame.
+    pub(super) fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        pass.check_cancel()?;
+        let x = match &self.time {
+            Some(time) => &double_time(time, x, pass)?,
+            None => x,
+        };
+        pass.check_cancel()?;
+        let x = upsample_nearest2(x, BORDER)?;
+        Ok(conv(ConvInput::new(&x), &self.space, None)?)
+    }
+}
+
+/// Doubles the frames, but not the first one, which does not enter the history either: the frame
+/// after it sees zeros.
+fn double_time(time: &CausalConv, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+    if pass.is_first() {
+        pass.recall();
+        pass.keep(None);
+        return Ok(x.clone());
+    }
+    Ok(halves_to_frames(&time.forward(x, None, pass)?)?)
+}

@@ -1,0 +1,192 @@
+//! Sizes known before anything runs: shapes of latents and frames, and what they cost in memory.
+
+use super::decoder::level_channels;
+use crate::error::{Error, Result};
+use crate::families::wan::autoencoder::VaeConfig;
+use crate::tile::{Tile, tile_sizes};
+
+/// The latent of a clip: `[z, f', h, w]`.
+///
+/// # Errors
+/// When the autoencoder cannot hold so many frames or such a size; the message names near ones.
+pub fn latent_shape(
+    config: &VaeConfig,
+    frames: usize,
+    height: usize,
+    width: usize,
+) -> Result<[usize; 4]> {
+    let (time, space) = (config.temporal_factor(), config.spatial_factor());
+    let Some(latent_frames) = config.latent_frames(frames) else {
+        let below = frames.saturating_sub(1) / time * time + 1;
+        return Err(Error::input(format!(
+            "{frames} frames: the model needs {time}k+1; near are {below} and {}",
+            below + time
+        )));
+    };
+    for (axis, length) in [("height", height), ("width", width)] {
+        if length == 0 || length % space != 0 {
+            let below = (length / space * space).max(space);
+            return Err(Error::input(format!(
+                "a {axis} of {length}: the model needs a multiple of {space}; near are {below} \
+                 and {}",
+                below + space
+            )));
+        }
+    }
+    Ok([config.z_dim, latent_frames, height / space, width / space])
+}
+
+/// The frames that a latent `[z, f', h, w]` decodes to: `[f, H, W, 3]`.
+pub fn frames_shape(config: &VaeConfig, [_, frames, height, width]: [usize; 4]) -> [usize; 4] {
+    let space = config.spatial_factor();
+    [config.frames(frames), height * space, width * space, config.out_channels]
+}
+
+/// Bytes that a pass needs in f32, besides the weights and the clip itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Peak {
+    /// Kept between chunks.
+    pub cache: usize,
+    /// Alive at once inside the dearest block, besides the cache.
+    pub live: usize,
+}
+
+impl Peak {
+    /// Both together.
+    pub fn total(&self) -> usize {
+        self.cache + self.live
+    }
+}
+
+/// Walks the layers of a network and adds up what they keep and hold.
+struct Tally {
+    peak: Peak,
+    /// Frames, height and width of the activations.
+    at: [usize; 3],
+}
+
+impl Tally {
+    fn new(at: [usize; 3]) -> Self {
+        Self { peak: Peak::default(), at }
+    }
+
+    /// Values of `channels` on this level.
+    fn values(&self, channels: usize) -> usize {
+        self.at.iter().product::<usize>() * channels * size_of::<f32>()
+    }
+
+    /// A convolution over space and time keeps two padded frames of its input.
+    fn causal(&mut self, channels: usize) {
+        let [_, h, w] = self.at;
+        self.peak.cache += 2 * (h + 2) * (w + 2) * channels * size_of::<f32>();
+    }
+
+    /// A convolution over time alone keeps so many frames as they are.
+    fn temporal(&mut self, channels: usize, frames: usize) {
+        let [_, h, w] = self.at;
+        self.peak.cache += frames * h * w * channels * size_of::<f32>();
+    }
+
+    fn live(&mut self, bytes: usize) {
+        self.peak.live = self.peak.live.max(bytes);
+    }
+
+    /// Input, padded activation, shortcut and result are alive together.
+    fn residual(&mut self, [cin, cout]: [usize; 2]) {
+        self.causal(cin);
+        self.causal(cout);
+        self.live(self.values(cin) + 3 * self.values(cout));
+    }
+
+    /// Input, norm or queries, keys and values, two results.
+    fn attention(&mut self, channels: usize) {
+        self.live(6 * self.values(channels));
+    }
+
+    fn middle(&mut self, channels: usize) {
+        self.residual([channels; 2]);
+        self.attention(channels);
+        self.residual([channels; 2]);
+    }
+}
+
+/// What decoding frames of `size` = (height, width) pixels needs, however many there are.
+pub fn decode_peak(config: &VaeConfig, size: [usize; 2], tile: Option<Tile>) -> Peak {
+    sum_of_tiles(size, tile, config.out_channels, |tile| decode_tally(config, tile))
+}
+
+/// What encoding frames of `size` = (height, width) pixels needs, however many there are.
+pub fn encode_peak(config: &VaeConfig, size: [usize; 2], tile: Option<Tile>) -> Peak {
+    sum_of_tiles(size, tile, config.in_channels, |tile| encode_tally(config, tile))
+}
+
+fn decode_tally(config: &VaeConfig, [height, width]: [usize; 2]) -> Peak {
+    let space = config.spatial_factor();
+    let mut tally = Tally::new([1, height / space, width / space]);
+    tally.causal(config.z_dim);
+    let levels = level_channels(config);
+    if let Some([top, _]) = levels.first() {
+        tally.middle(*top);
+    }
+    let mut last = 0;
+    for (level, &[cin, out]) in levels.iter().enumerate() {
+        tally.residual([cin, out]);
+        (0..config.num_res_blocks).for_each(|_| tally.residual([out, out]));
+        if let Some(&temporal) = config.temperal_downsample.iter().rev().nth(level) {
+            if temporal {
+                tally.temporal(out, 2);
+                tally.at[0] *= 2;
+            }
+            let before = tally.values(out);
+            tally.at = [tally.at[0], 2 * tally.at[1], 2 * tally.at[2]];
+            tally.live(before + tally.values(out) + tally.values(out / 2));
+        }
+        last = out;
+    }
+    tally.causal(last);
+    tally.peak
+}
+
+fn encode_tally(config: &VaeConfig, [height, width]: [usize; 2]) -> Peak {
+    let mut tally = Tally::new([config.temporal_factor(), height, width]);
+    tally.causal(config.in_channels);
+    let mut channels = config.base_dim;
+    let mut scale = 1.0;
+    for (level, mult) in config.dim_mult.iter().enumerate() {
+        let out = config.base_dim * mult;
+        for _ in 0..config.num_res_blocks {
+            tally.residual([channels, out]);
+            channels = out;
+            if config.attn_scales.contains(&scale) {
+                tally.attention(out);
+            }
+        }
+        if let Some(&temporal) = config.temperal_downsample.get(level) {
+            tally.live(3 * tally.values(out));
+            tally.at = [tally.at[0], tally.at[1] / 2, tally.at[2] / 2];
+            if temporal {
+                tally.temporal(out, 1);
+                tally.at[0] = tally.at[0].div_ceil(2);
+            }
+            scale /= 2.0;
+        }
+    }
+    tally.middle(channels);
+    tally.causal(channels);
+    tally.peak
+}
+
+/// Every tile keeps its own past; one is worked on at a time; the blended chunk stands beside them.
+fn sum_of_tiles(
+    size: [usize; 2],
+    tile: Option<Tile>,
+    channels: usize,
+    tally: impl Fn([usize; 2]) -> Peak,
+) -> Peak {
+    let tiles = tile_sizes(size, tile);
+    let chunk = 4 * size[0] * size[1] * channels * size_of::<f32>();
+    let joined = if tiles.len() > 1 { 3 * chunk } else { chunk };
+    let each = || tiles.iter().map(|tile| tally(*tile));
+    let live = each().map(|peak| peak.live).max().unwrap_or(0);
+    Peak { cache: each().map(|peak| peak.cache).sum(), live: live + joined }
+}

@@ -1,0 +1,233 @@
+//! Encoding and decoding chunk by chunk: memory does not grow with the length of a clip.
+
+use std::sync::Arc;
+
+use candle_core::{D, DType, Device, Tensor};
+
+use super::decoder::DecoderNet;
+use super::encoder::EncoderNet;
+use super::pass::{Cache, Pass};
+use crate::cancel::CheckCancel;
+use crate::error::{Error, Result};
+use crate::families::wan::autoencoder::VaeConfig;
+use crate::tile::{Grid, Tile};
+
+/// What encoder and decoder streams share: sizes, and where and in which type they compute.
+#[derive(Debug, Clone)]
+pub(super) struct Setup {
+    pub(super) config: Arc<VaeConfig>,
+    pub(super) device: Device,
+    pub(super) dtype: DType,
+    /// Mean and standard deviation of the latent channels, `[z]` in f32.
+    pub(super) statistics: [Tensor; 2],
+}
+
+impl Setup {
+    /// (z − μ)/σ over the last dimension.
+    fn normalize(&self, latent: &Tensor) -> Result<Tensor> {
+        let [mean, deviation] = &self.statistics;
+        Ok(latent.broadcast_sub(mean)?.broadcast_div(deviation)?)
+    }
+
+    /// z·σ + μ over the last dimension.
+    fn restore(&self, latent: &Tensor) -> Result<Tensor> {
+        let [mean, deviation] = &self.statistics;
+        Ok(latent.broadcast_mul(deviation)?.broadcast_add(mean)?)
+    }
+
+    fn take(&self, x: &Tensor, dtype: DType) -> Result<Tensor> {
+        Ok(x.to_device(&self.device)?.to_dtype(dtype)?)
+    }
+}
+
+/// The state of a stream: how frames are cut, and what each tile keeps between chunks.
+#[derive(Debug, Default)]
+struct Stream {
+    tile: Option<Tile>,
+    open: Option<(Grid, [usize; 2])>,
+    caches: Vec<Cache>,
+    failed: bool,
+}
+
+impl Stream {
+    fn new(tile: Option<Tile>) -> Self {
+        Self { tile, ..Self::default() }
+    }
+
+    fn started(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Runs one chunk, tile by tile. `size` is that of whole frames, in pixels.
+    fn run(
+        &mut self,
+        x: &Tensor,
+        size: [usize; 2],
+        (factor, decode): (usize, bool),
+        check_cancel: &mut CheckCancel<'_>,
+        network: impl Fn(&Tensor, &mut Pass) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        if self.failed {
+            return Err(Error::input("this stream stopped with an error; open a new one"));
+        }
+        let grid = match &self.open {
+            Some((grid, first)) if *first == size => grid.clone(),
+            Some((_, [h, w])) => {
+                let [high, wide] = size;
+                return Err(Error::input(format!(
+                    "a frame of {high}×{wide} pixels in a stream of {h}×{w}"
+                )));
+            }
+            None => Grid::new(self.tile, size, factor, decode)?,
+        };
+        if !self.started() {
+            self.caches = vec![Cache::default(); grid.len()];
+            self.open = Some((grid.clone(), size));
+        }
+        self.failed = true; // until every tile has passed
+        let mut done = Vec::with_capacity(grid.len());
+        for (tile, cache) in grid.cut(x)?.iter().zip(&mut self.caches) {
+            done.push(network(tile, &mut Pass::new(cache, check_cancel))?);
+        }
+        self.failed = false;
+        grid.join(done)
+    }
+
+    fn cache_bytes(&self) -> usize {
+        self.caches.iter().map(Cache::bytes).sum()
+    }
+}
+
+/// A clip being encoded: one frame, then chunks of [`Encoder::next_frames`].
+#[derive(Debug)]
+pub struct Encoder {
+    net: Arc<EncoderNet>,
+    setup: Setup,
+    stream: Stream,
+}
+
+impl Encoder {
+    pub(super) fn new(net: Arc<EncoderNet>, setup: Setup, tile: Option<Tile>) -> Self {
+        Self { net, setup, stream: Stream::new(tile) }
+    }
+
+    /// Frames that the next chunk must have: 1 first, then the temporal factor (4).
+    pub fn next_frames(&self) -> usize {
+        if self.stream.started() { self.setup.config.temporal_factor() } else { 1 }
+    }
+
+    /// Encodes the next chunk into one latent frame: the mode of the distribution, normalised.
+    ///
+    /// Shapes: `frames` `[t, H, W, 3]` in −1…1, t = [`Encoder::next_frames`]; the result is
+    /// `[z, 1, h, w]` in f32.
+    ///
+    /// # Errors
+    /// When the shape does not fit, or `check_cancel` stops it. After an error the stream is over.
+    pub fn push(&mut self, frames: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor> {
+        let moments = self.run(frames, check_cancel)?;
+        let mean = moments.narrow(D::Minus1, 0, self.setup.config.z_dim)?;
+        Ok(self.setup.normalize(&mean)?.permute((3, 0, 1, 2))?.force_contiguous()?)
+    }
+
+    /// Encodes the next chunk into the raw mean and log-variance, each `[z, 1, h, w]` in f32.
+    ///
+    /// # Errors
+    /// As [`Encoder::push`].
+    pub fn push_moments(
+        &mut self,
+        frames: &Tensor,
+        check_cancel: &mut CheckCancel<'_>,
+    ) -> Result<(Tensor, Tensor)> {
+        let moments = self.run(frames, check_cancel)?.permute((3, 0, 1, 2))?; // [2z, t, h, w]
+        let z = self.setup.config.z_dim;
+        let half = |start| moments.narrow(0, start, z)?.force_contiguous();
+        Ok((half(0)?, half(z)?))
+    }
+
+    /// Bytes kept between chunks; they do not depend on how many there were.
+    pub fn cache_bytes(&self) -> usize {
+        self.stream.cache_bytes()
+    }
+
+    fn run(&mut self, frames: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor> {
+        let (config, expected) = (&self.setup.config, self.next_frames());
+        let factor = config.spatial_factor();
+        let size = match frames.dims() {
+            &[t, h, w, 3]
+                if t == expected && h > 0 && w > 0 && (h % factor, w % factor) == (0, 0) =>
+            {
+                [h, w]
+            }
+            found => {
+                return Err(Error::input(format!(
+                    "a chunk of frames {found:?}; expected [{expected}, height, width, 3] with \
+                     sizes that are multiples of {factor}"
+                )));
+            }
+        };
+        let x = self.setup.take(frames, self.setup.dtype)?;
+        let net = &self.net;
+        let network = |x: &Tensor, pass: &mut Pass| net.forward(x, pass);
+        let moments = self.stream.run(&x, size, (factor, false), check_cancel, network)?;
+        Ok(moments.to_dtype(DType::F32)?)
+    }
+}
+
+/// A latent being decoded, frame by frame.
+#[derive(Debug)]
+pub struct Decoder {
+    net: Arc<DecoderNet>,
+    setup: Setup,
+    stream: Stream,
+}
+
+impl Decoder {
+    pub(super) fn new(net: Arc<DecoderNet>, setup: Setup, tile: Option<Tile>) -> Self {
+        Self { net, setup, stream: Stream::new(tile) }
+    }
+
+    /// Frames that the next latent frame gives: 1 first, then the temporal factor (4).
+    pub fn next_frames(&self) -> usize {
+        if self.stream.started() { self.setup.config.temporal_factor() } else { 1 }
+    }
+
+    /// Decodes the next frame of a normalised latent.
+    ///
+    /// Shapes: `latent` `[z, h, w]`; the result is `[t, H, W, 3]` in −1…1 and f32, t =
+    /// [`Decoder::next_frames`].
+    ///
+    /// # Errors
+    /// When the shape does not fit, or `check_cancel` stops it. After an error the stream is over.
+    pub fn push(&mut self, latent: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor> {
+        Ok(self.push_unclamped(latent, check_cancel)?.clamp(-1f32, 1f32)?)
+    }
+
+    /// The same without the final clamp.
+    pub(super) fn push_unclamped(
+        &mut self,
+        latent: &Tensor,
+        check_cancel: &mut CheckCancel<'_>,
+    ) -> Result<Tensor> {
+        let z = self.setup.config.z_dim;
+        let factor = self.setup.config.spatial_factor();
+        let size = match latent.dims() {
+            &[channels, h, w] if channels == z && h > 0 && w > 0 => [h * factor, w * factor],
+            found => {
+                return Err(Error::input(format!(
+                    "a latent frame {found:?}; expected [{z}, height, width]"
+                )));
+            }
+        };
+        let x = self.setup.take(latent, DType::F32)?.permute((1, 2, 0))?; // [h, w, z]
+        let x = self.setup.restore(&x)?.to_dtype(self.setup.dtype)?.unsqueeze(0)?;
+        let net = &self.net;
+        let network = |x: &Tensor, pass: &mut Pass| net.forward(x, pass);
+        let frames = self.stream.run(&x, size, (factor, true), check_cancel, network)?;
+        Ok(frames.to_dtype(DType::F32)?)
+    }
+
+    /// Bytes kept between frames; they do not depend on how many there were.
+    pub fn cache_bytes(&self) -> usize {
+        self.stream.cache_bytes()
+    }
+}

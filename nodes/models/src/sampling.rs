@@ -1,0 +1,16 @@
+//! From noise to data: the noise levels of a run, the steps down them, and what steers them.
+
+mod config;
+mod euler;
+pub mod guidance;
+mod levels;
+mod stepper;
+mod sum;
+mod unipc;
+
+pub use config::{ScheduleKind, SchedulerConfig, SolverType};
+pub use euler::Euler;
+pub use guidance::Guidance;
+pub use levels::Schedule;
+pub use stepper::Stepper;
+pub use unipc::{UniPc, UniPcOptions};

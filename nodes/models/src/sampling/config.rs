@@ -1,0 +1,150 @@
+//! `scheduler/scheduler_config.json`: the noise levels a model was trained for.
+
+use serde::Deserialize;
+
+use crate::checkpoint::{ModelFolder, invalid, unsupported};
+use crate::error::Result;
+
+/// The stepper that a config names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ScheduleKind {
+    /// `UniPCMultistepScheduler` with flow sigmas.
+    UniPc,
+    /// `FlowMatchEulerDiscreteScheduler`.
+    Euler,
+}
+
+/// The two variants of UniPC's B(h) (arXiv:2302.04867, §3.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SolverType {
+    /// B(h) = h.
+    Bh1,
+    /// B(h) = e^h − 1.
+    #[default]
+    Bh2,
+}
+
+/// A scheduler's config, with the keys of diffusers.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct SchedulerConfig {
+    #[serde(rename = "_class_name")]
+    class: String,
+    #[serde(default)]
+    flow_shift: Option<f64>,
+    #[serde(default)]
+    shift: Option<f64>,
+    /// Noise levels that the model was trained on: timesteps run from 0 to this.
+    #[serde(default = "thousand")]
+    pub num_train_timesteps: usize,
+    /// Order of UniPC, 1 to 3.
+    #[serde(default = "second")]
+    pub solver_order: usize,
+    /// B(h) of UniPC.
+    #[serde(default)]
+    pub solver_type: SolverType,
+    /// Steps after which UniPC's corrector is not applied.
+    #[serde(default)]
+    pub disable_corrector: Vec<usize>,
+    /// Whether UniPC lowers its order towards the end.
+    #[serde(default = "yes")]
+    pub lower_order_final: bool,
+    #[serde(default)]
+    prediction_type: Option<String>,
+    #[serde(default)]
+    final_sigmas_type: Option<String>,
+    #[serde(default = "yes")]
+    predict_x0: bool,
+    #[serde(default)]
+    use_flow_sigmas: bool,
+    #[serde(default)]
+    use_dynamic_shifting: bool,
+    #[serde(default)]
+    use_karras_sigmas: bool,
+    #[serde(default)]
+    use_exponential_sigmas: bool,
+    #[serde(default)]
+    use_beta_sigmas: bool,
+    #[serde(default)]
+    invert_sigmas: bool,
+    #[serde(default)]
+    stochastic_sampling: bool,
+    #[serde(default)]
+    thresholding: bool,
+    #[serde(default)]
+    shift_terminal: Option<f64>,
+}
+
+fn thousand() -> usize {
+    1000
+}
+
+fn second() -> usize {
+    2
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl SchedulerConfig {
+    const FILE: &'static str = "scheduler/scheduler_config.json";
+
+    /// Reads and checks `scheduler/scheduler_config.json`.
+    ///
+    /// # Errors
+    /// When it is missing, lacks a key, or asks for levels that this version does not make.
+    pub fn read(folder: &ModelFolder) -> Result<Self> {
+        let config: Self = folder.json(Self::FILE)?;
+        config.check(folder)?;
+        Ok(config)
+    }
+
+    fn check(&self, folder: &ModelFolder) -> Result<()> {
+        let refuse = |what: &str| Err(unsupported(folder, Self::FILE, what));
+        let unipc = match self.class.as_str() {
+            "UniPCMultistepScheduler" => true,
+            "FlowMatchEulerDiscreteScheduler" => false,
+            other => return refuse(&format!("the scheduler `{other}`")),
+        };
+        let flow = self.prediction_type.as_deref() == Some("flow_prediction");
+        if unipc && !(self.use_flow_sigmas && flow && self.predict_x0) {
+            return refuse("UniPC for other than flow models");
+        }
+        let refused = [
+            (self.use_dynamic_shifting, "use_dynamic_shifting"),
+            (self.use_karras_sigmas, "use_karras_sigmas"),
+            (self.use_exponential_sigmas, "use_exponential_sigmas"),
+            (self.use_beta_sigmas, "use_beta_sigmas"),
+            (self.invert_sigmas, "invert_sigmas"),
+            (self.stochastic_sampling, "stochastic_sampling"),
+            (self.thresholding, "thresholding"),
+            (self.shift_terminal.is_some(), "shift_terminal"),
+            (self.final_sigmas_type.as_deref().is_some_and(|t| t != "zero"), "final_sigmas_type"),
+        ];
+        if let Some((_, key)) = refused.iter().find(|(set, _)| *set) {
+            return refuse(&format!("the scheduler option `{key}`"));
+        }
+        if !(1..=3).contains(&self.solver_order) {
+            return refuse("a solver_order other than 1, 2 or 3");
+        }
+        if !(self.shift().is_finite() && self.shift() > 0.0) || self.num_train_timesteps == 0 {
+            let reason = "the shift and num_train_timesteps must be greater than 0";
+            return Err(invalid(folder, Self::FILE, reason));
+        }
+        Ok(())
+    }
+
+    /// The stepper that the model was made for.
+    pub fn kind(&self) -> ScheduleKind {
+        match self.class.as_str() {
+            "FlowMatchEulerDiscreteScheduler" => ScheduleKind::Euler,
+            _ => ScheduleKind::UniPc,
+        }
+    }
+
+    /// How far noise levels are pushed towards noise: 1 leaves them, 3 suits 480p, 5 suits 720p.
+    pub fn shift(&self) -> f64 {
+        self.flow_shift.or(self.shift).unwrap_or(1.0)
+    }
+}

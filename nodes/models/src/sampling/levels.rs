@@ -1,0 +1,157 @@
+//! Noise levels of a run.
+//!
+//! A rectified flow runs from noise (σ = 1) to data (σ = 0) along x(σ) = (1−σ)·x₀ + σ·noise; the
+//! model gives the velocity v = noise − x₀. Formulas follow diffusers'
+//! `scheduling_unipc_multistep.py` and `scheduling_flow_match_euler_discrete.py`. Scalars are f64;
+//! levels are rounded to f32 as there, because UniPC takes logarithms of 1 − σ near σ = 1, where
+//! that rounding shows.
+
+use super::config::ScheduleKind;
+use crate::error::{Error, Result};
+
+/// How far below 1 UniPC starts, so that ln(1 − σ) is finite.
+const BELOW_ONE: f64 = 1e-6;
+
+/// The noise levels of a run and the timesteps at which the model is asked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Schedule {
+    sigmas: Vec<f64>,
+    timesteps: Vec<f64>,
+}
+
+impl Schedule {
+    /// The levels that `kind` makes for a number of steps.
+    ///
+    /// `shift` pushes levels towards noise: σ' = shift·σ/(1 + (shift − 1)·σ). `train` is the number
+    /// of timesteps that the model was trained on (1000).
+    ///
+    /// # Errors
+    /// When `steps` or `train` is 0 or `shift` is not above 0.
+    pub fn new(kind: ScheduleKind, steps: usize, shift: f64, train: usize) -> Result<Self> {
+        if steps == 0 || train == 0 || !(shift.is_finite() && shift > 0.0) {
+            return Err(Error::input(format!(
+                "a schedule needs at least one step and a shift above 0, not {steps} and {shift}"
+            )));
+        }
+        let train = train as f64;
+        Ok(match kind {
+            ScheduleKind::UniPc => Self::unipc(steps, shift, train),
+            ScheduleKind::Euler => Self::euler(steps, shift, train),
+        })
+    }
+
+    /// Levels linear in σ from 1 to 1/train, shifted; timesteps are cut to integers.
+    fn unipc(steps: usize, shift: f64, train: f64) -> Self {
+        let mut sigmas = linspace(1.0, 1.0 / train, steps + 1);
+        sigmas.truncate(steps);
+        sigmas.iter_mut().for_each(|sigma| *sigma = shifted(*sigma, shift));
+        below_one(&mut sigmas);
+        let timesteps = sigmas.iter().map(|sigma| (sigma * train).trunc()).collect();
+        sigmas.push(0.0);
+        Self { sigmas: sigmas.into_iter().map(to_f32).collect(), timesteps }
+    }
+
+    /// Levels linear between the ends of the shifted training levels, and shifted again: the
+    /// scheduler of diffusers does both. Timesteps are not cut.
+    fn euler(steps: usize, shift: f64, train: f64) -> Self {
+        let (shift32, lowest) = (shift as f32, 1.0 / train as f32);
+        let lowest = shift32 * lowest / (1.0 + (shift32 - 1.0) * lowest);
+        let ends = linspace(train, f64::from(lowest) * train, steps);
+        let mut sigmas: Vec<f64> =
+            ends.into_iter().map(|timestep| to_f32(shifted(timestep / train, shift))).collect();
+        let timesteps = sigmas.iter().map(|sigma| to_f32(sigma * train)).collect();
+        sigmas.push(0.0);
+        Self { sigmas, timesteps }
+    }
+
+    /// Levels that the caller chose, used as they are: no shift is applied.
+    ///
+    /// They fall from at most 1 to at least 0; usually the last is 0.
+    ///
+    /// # Errors
+    /// When there are fewer than two, they do not fall, or one lies outside 0…1.
+    pub fn from_sigmas(kind: ScheduleKind, sigmas: &[f64], train: usize) -> Result<Self> {
+        if sigmas.len() < 2 {
+            return Err(Error::input("sigmas: at least two levels are needed, a start and an end"));
+        }
+        if let Some(sigma) = sigmas.iter().find(|sigma| !(0.0..=1.0).contains(*sigma)) {
+            return Err(Error::input(format!("sigmas: {sigma} lies outside 0 (data) … 1 (noise)")));
+        }
+        if let Some(pair) = sigmas.windows(2).find(|pair| pair[1] >= pair[0]) {
+            return Err(Error::input(format!(
+                "sigmas: levels must fall, but {} follows {}",
+                pair[1], pair[0]
+            )));
+        }
+        let mut sigmas = sigmas.to_vec();
+        if kind == ScheduleKind::UniPc {
+            below_one(&mut sigmas);
+        }
+        let train = train as f64;
+        let timestep = |sigma: &f64| match kind {
+            ScheduleKind::UniPc => (sigma * train).trunc(),
+            ScheduleKind::Euler => to_f32(to_f32(*sigma) * train),
+        };
+        let timesteps = sigmas[..sigmas.len() - 1].iter().map(timestep).collect();
+        Ok(Self { sigmas: sigmas.into_iter().map(to_f32).collect(), timesteps })
+    }
+
+    /// The same schedule without its first `steps` steps: a run that starts in the middle.
+    ///
+    /// # Errors
+    /// When no step would be left.
+    pub fn skip(&self, steps: usize) -> Result<Self> {
+        if steps >= self.steps() {
+            let all = self.steps();
+            return Err(Error::input(format!("{steps} of {all} steps skipped leaves none to run")));
+        }
+        Ok(Self {
+            sigmas: self.sigmas[steps..].to_vec(),
+            timesteps: self.timesteps[steps..].to_vec(),
+        })
+    }
+
+    /// Number of steps.
+    pub fn steps(&self) -> usize {
+        self.timesteps.len()
+    }
+
+    /// Noise levels, one more than steps: unitless, 1 is noise, 0 is data.
+    pub fn sigmas(&self) -> &[f64] {
+        &self.sigmas
+    }
+
+    /// What the model is told at each step: σ·1000, an integer for UniPC.
+    pub fn timesteps(&self) -> &[f64] {
+        &self.timesteps
+    }
+}
+
+/// σ' = shift·σ/(1 + (shift − 1)·σ).
+fn shifted(sigma: f64, shift: f64) -> f64 {
+    shift * sigma / (1.0 + (shift - 1.0) * sigma)
+}
+
+/// Keeps the first level off 1.
+fn below_one(sigmas: &mut [f64]) {
+    if let Some(first) = sigmas.first_mut()
+        && (*first - 1.0).abs() < BELOW_ONE
+    {
+        *first -= BELOW_ONE;
+    }
+}
+
+/// `count` numbers from `first` to `last`, both included, computed as numpy does.
+fn linspace(first: f64, last: f64, count: usize) -> Vec<f64> {
+    let step = (last - first) / count.saturating_sub(1).max(1) as f64;
+    let mut values: Vec<f64> = (0..count).map(|i| i as f64 * step + first).collect();
+    if count > 1 {
+        values[count - 1] = last;
+    }
+    values
+}
+
+/// Rounds to the nearest f32.
+fn to_f32(value: f64) -> f64 {
+    f64::from(value as f32)
+}

@@ -1,0 +1,158 @@
+//! What a host of plugins implements: artifacts that are loaded, and instances of their nodes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use candle_core::Device;
+use kino_node::{Cancel, Error, Ledger, Progress, Result, Value};
+use kino_port::Read;
+
+use crate::Descriptor;
+
+/// One loaded build of a plugin. It is dropped when its last instance is.
+pub trait Module: Send + Sync {
+    /// What it says of its nodes.
+    fn descriptor(&self) -> &Descriptor;
+
+    /// Makes an instance of a node; `saved` is the state of an earlier build's instance.
+    ///
+    /// # Errors
+    /// When the plugin fails, or breaks its contract.
+    fn open(
+        &self,
+        node: &str,
+        saved: Option<&[u8]>,
+        call: &CallCx<'_>,
+    ) -> Result<Box<dyn Instance>>;
+}
+
+/// An instance of a node. Dropping it closes it.
+pub trait Instance: Send {
+    /// Computes outputs, in the descriptor's order, from inputs in its order.
+    ///
+    /// # Errors
+    /// When the plugin fails, is stopped, or breaks its contract. The instance is not used again
+    /// where [`Instance::is_broken`] says so.
+    fn run(&mut self, call: &CallCx<'_>, inputs: &[Option<Value>]) -> Result<Vec<Option<Value>>>;
+
+    /// The state for a newer build, where it has one.
+    ///
+    /// # Errors
+    /// When the plugin fails.
+    fn save(&mut self, call: &CallCx<'_>) -> Result<Option<Vec<u8>>>;
+
+    /// Whether it can never run again: it trapped, or its process ended.
+    fn is_broken(&self) -> bool;
+}
+
+/// Files that a plugin may read.
+pub trait Files: Send + Sync {
+    /// The contents of a granted file; `path` is relative to the graph.
+    ///
+    /// # Errors
+    /// When nothing grants it, it leads elsewhere, or it cannot be read.
+    fn read(&self, path: &str) -> Result<Vec<u8>>;
+
+    /// Everything that may be read as it stands now: it enters the keys of the plugin's nodes.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    fn fingerprint_grants(&self) -> Result<Vec<Read>>;
+}
+
+/// No files at all.
+pub struct NoFiles;
+
+impl Files for NoFiles {
+    fn read(&self, path: &str) -> Result<Vec<u8>> {
+        Err(Error::advised(
+            format!("`{path}` may not be read: no files were granted"),
+            "the plugin's manifest asks for files, and `kino plugin trust` grants them",
+        ))
+    }
+
+    fn fingerprint_grants(&self) -> Result<Vec<Read>> {
+        Ok(Vec::new())
+    }
+}
+
+/// What a plugin may use up in one call. Native code in the engine's own process is not held to it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Bytes of memory, tensors that it made included.
+    pub memory: u64,
+    /// How long a call may take.
+    pub time: Duration,
+}
+
+impl Default for Limits {
+    /// 1 GiB, 60 seconds.
+    fn default() -> Self {
+        Limits { memory: 1 << 30, time: Duration::from_secs(60) }
+    }
+}
+
+/// Hears messages of a plugin: level, target, message.
+pub type LogSink<'a> = dyn Fn(u32, &str, &str) + Sync + 'a;
+
+/// What a call of a plugin may reach.
+pub struct CallCx<'a> {
+    /// The plugin's id, for messages.
+    pub plugin: &'a str,
+    /// The step's name in the graph.
+    pub step: &'a str,
+    /// Where tensors are computed.
+    pub device: &'a Device,
+    /// Who holds how much memory.
+    pub ledger: &'a Arc<Ledger>,
+    /// The run's cancel flag.
+    pub cancel: &'a Cancel,
+    /// Whether each output is read by anybody.
+    pub wanted: &'a [bool],
+    /// Where progress goes.
+    pub report: &'a (dyn Fn(Progress) + Sync),
+    /// The files that it may read.
+    pub files: &'a dyn Files,
+    /// What it may use up.
+    pub limits: Limits,
+    /// Where messages of the plugin go: level, target, message. None is the engine's log.
+    pub log_sink: Option<&'a LogSink<'a>>,
+}
+
+impl CallCx<'_> {
+    /// Passes a message of the plugin on to the log. Levels: 1 error … 5 tracing.
+    pub fn log(&self, level: u32, target: &str, message: &str) {
+        if let Some(log_sink) = self.log_sink {
+            return log_sink(level, target, message);
+        }
+        let (plugin, node) = (self.plugin, self.step);
+        match level {
+            1 => tracing::error!(plugin, node, target, "{message}"),
+            2 => tracing::warn!(plugin, node, target, "{message}"),
+            3 => tracing::info!(plugin, node, target, "{message}"),
+            4 => tracing::debug!(plugin, node, target, "{message}"),
+            _ => tracing::trace!(plugin, node, target, "{message}"),
+        }
+    }
+
+    /// What it means that a plugin says it was cancelled.
+    pub fn cancelled(&self) -> Error {
+        if self.cancel.is_cancelled() {
+            return Error::Cancelled;
+        }
+        Error::failed(format!(
+            "the plugin `{}` says that it was cancelled, but nobody cancelled it",
+            self.plugin
+        ))
+    }
+
+    /// Reports that `step` of `of` pieces of work are done.
+    pub fn progress(&self, step: u64, of: u64) {
+        (self.report)(Progress { step, of, preview: None });
+    }
+
+    /// Whether anybody reads output `index`.
+    pub fn wants(&self, index: usize) -> bool {
+        self.wanted.get(index).copied().unwrap_or(false)
+    }
+}

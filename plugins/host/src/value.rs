@@ -1,0 +1,284 @@
+//! Values as plugins see them: opaque, with accessors. Engine types that consist of several parts
+//! are records with named fields.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Tensor};
+use kino_node::{Clip, Error, Frames, Result, Space, Value};
+
+use crate::buffer::TensorBuffer;
+use crate::frames::{CollectedFrames, FramesBuffer};
+
+/// What an item is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValueKind {
+    /// UTF-8 text or a path.
+    Text,
+    /// A whole number.
+    Int,
+    /// A real number.
+    Real,
+    /// True or false.
+    Bool,
+    /// A tensor, also of noise levels.
+    Tensor,
+    /// Several items.
+    List,
+    /// Named fields.
+    Record,
+    /// Bytes.
+    Bytes,
+    /// Something that can only be passed on.
+    Opaque,
+}
+
+/// A value on its way into a plugin or out of it. Clones share the contents.
+#[derive(Clone)]
+pub enum PluginValue {
+    /// A value of the engine.
+    Value(Value),
+    /// Bytes, such as a file's contents.
+    Bytes(Arc<[u8]>),
+    /// A tensor in the making.
+    TensorBuffer(Arc<TensorBuffer>),
+    /// Frames in the making.
+    FramesBuffer(Arc<FramesBuffer>),
+    /// Frames in the making that are only gathered here.
+    CollectedFrames(Arc<CollectedFrames>),
+    /// The space of a latent.
+    Space(Option<Space>),
+    /// The clips of packed patches.
+    Clips(Arc<[Clip]>),
+    /// The chunks of frames; spilled ones are read when they are asked for.
+    Chunks(Arc<Frames>),
+    /// Several items, each with its name, which may be empty.
+    List(Arc<[(Arc<str>, PluginValue)]>),
+    /// A tensor in memory that belongs to somebody else.
+    SharedTensor(Arc<SharedTensor>),
+    /// A record that is not turned into a value here, but where it goes.
+    Fields(Arc<str>, Arc<[(Arc<str>, PluginValue)]>),
+    /// A value that stays where it came from: what it is called there, and its number.
+    Remote(Arc<str>, u64),
+}
+
+/// A tensor, row-major without gaps, in memory that belongs to somebody else.
+pub struct SharedTensor {
+    /// The type of its elements.
+    pub dtype: DType,
+    /// Its dimensions.
+    pub shape: Vec<usize>,
+    /// Its elements; as many bytes as type and shape say.
+    pub memory: Box<dyn AsRef<[u8]> + Send + Sync>,
+}
+
+fn cannot<T>(what: &str, item: &PluginValue) -> Result<T> {
+    Err(Error::failed(format!("expected {what}, found {}", item.type_name())))
+}
+
+/// The names that the fields of a record have, in their order.
+const LATENT: [&str; 2] = ["tensor", "space"];
+const CONDITIONING: [&str; 2] = ["positive", "negative"];
+const PATCHES: [&str; 3] = ["tokens", "clips", "patch"];
+const FRAMES: [&str; 5] = ["chunks", "fps", "count", "height", "width"];
+
+impl PluginValue {
+    /// What it is.
+    pub fn kind(&self) -> ValueKind {
+        match self {
+            PluginValue::Value(value) => match value {
+                Value::Text(_) => ValueKind::Text,
+                Value::Int(_) => ValueKind::Int,
+                Value::Real(_) => ValueKind::Real,
+                Value::Bool(_) => ValueKind::Bool,
+                Value::Tensor(_) | Value::Sigmas(_) => ValueKind::Tensor,
+                Value::List(_) => ValueKind::List,
+                Value::Conditioning(_)
+                | Value::Latent(_)
+                | Value::Patches(_)
+                | Value::Frames(_)
+                | Value::Custom(_) => ValueKind::Record,
+                Value::Part(_) | Value::Guider(_) | Value::File(_) => ValueKind::Opaque,
+            },
+            PluginValue::Bytes(_) => ValueKind::Bytes,
+            PluginValue::TensorBuffer(_) | PluginValue::SharedTensor(_) => ValueKind::Tensor,
+            PluginValue::FramesBuffer(_)
+            | PluginValue::CollectedFrames(_)
+            | PluginValue::Fields(..) => ValueKind::Record,
+            PluginValue::List(_) | PluginValue::Chunks(_) => ValueKind::List,
+            PluginValue::Space(_) | PluginValue::Clips(_) | PluginValue::Remote(..) => {
+                ValueKind::Opaque
+            }
+        }
+    }
+
+    /// The name of its type.
+    pub fn type_name(&self) -> &str {
+        match self {
+            PluginValue::Value(Value::Custom(record)) => &record.ty,
+            PluginValue::Value(Value::Part(_)) => "Part",
+            PluginValue::Value(value) => value.kind(),
+            PluginValue::Bytes(_) => "Bytes",
+            PluginValue::TensorBuffer(_) | PluginValue::SharedTensor(_) => "Tensor",
+            PluginValue::Fields(ty, _) | PluginValue::Remote(ty, _) => ty,
+            PluginValue::FramesBuffer(_) | PluginValue::CollectedFrames(_) => "Frames",
+            PluginValue::List(_) | PluginValue::Chunks(_) => "List",
+            PluginValue::Space(_) => "Space",
+            PluginValue::Clips(_) => "Clips",
+        }
+    }
+
+    /// The whole number; of a truth value 0 or 1.
+    ///
+    /// # Errors
+    /// When it is something else; so for all that follow.
+    pub fn int(&self) -> Result<i128> {
+        match self {
+            PluginValue::Value(Value::Int(value)) => Ok(*value),
+            PluginValue::Value(Value::Bool(value)) => Ok(i128::from(*value)),
+            other => cannot("Int", other),
+        }
+    }
+
+    /// The real number; whole numbers widen.
+    pub fn real(&self) -> Result<f64> {
+        match self {
+            PluginValue::Value(Value::Real(value)) => Ok(*value),
+            PluginValue::Value(Value::Int(value)) => Ok(*value as f64),
+            other => cannot("Real", other),
+        }
+    }
+
+    /// The text.
+    pub fn text(&self) -> Result<&str> {
+        match self {
+            PluginValue::Value(Value::Text(text)) => Ok(text),
+            other => cannot("Text", other),
+        }
+    }
+
+    /// The text, or the bytes.
+    pub fn bytes(&self) -> Result<&[u8]> {
+        match self {
+            PluginValue::Value(Value::Text(text)) => Ok(text.as_bytes()),
+            PluginValue::Bytes(bytes) => Ok(bytes),
+            other => cannot("Text or Bytes", other),
+        }
+    }
+
+    /// The number of items or fields; 0 for all that has neither.
+    pub fn len(&self) -> usize {
+        match self {
+            PluginValue::Value(Value::List(items)) => items.len(),
+            PluginValue::Value(Value::Custom(record)) => record.fields.len(),
+            PluginValue::List(items) | PluginValue::Fields(_, items) => items.len(),
+            PluginValue::Chunks(frames) => frames.chunk_count(),
+            other => other.field_names().len(),
+        }
+    }
+
+    /// Whether it has neither items nor fields.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn field_names(&self) -> &'static [&'static str] {
+        match self {
+            PluginValue::Value(Value::Latent(_)) => &LATENT,
+            PluginValue::Value(Value::Conditioning(_)) => &CONDITIONING,
+            PluginValue::Value(Value::Patches(_)) => &PATCHES,
+            PluginValue::Value(Value::Frames(_))
+            | PluginValue::FramesBuffer(_)
+            | PluginValue::CollectedFrames(_) => &FRAMES,
+            _ => &[],
+        }
+    }
+
+    /// The name of an item or field.
+    pub fn name(&self, index: usize) -> &str {
+        match self {
+            PluginValue::Value(Value::List(items)) => {
+                items.get(index).and_then(|(name, _)| name.as_deref()).unwrap_or_default()
+            }
+            PluginValue::Value(Value::Custom(record)) => {
+                record.fields.get(index).map(|(name, _)| &**name).unwrap_or_default()
+            }
+            PluginValue::List(items) | PluginValue::Fields(_, items) => {
+                items.get(index).map(|(name, _)| &**name).unwrap_or_default()
+            }
+            other => other.field_names().get(index).copied().unwrap_or_default(),
+        }
+    }
+
+    /// An item or field by its index.
+    pub fn item(&self, index: usize) -> Result<PluginValue> {
+        let missing = || Error::failed(format!("it has no item {index}, only {}", self.len()));
+        match self {
+            PluginValue::Value(Value::List(items)) => items
+                .get(index)
+                .map(|(_, value)| PluginValue::Value(value.clone()))
+                .ok_or_else(missing),
+            PluginValue::Value(Value::Custom(record)) => {
+                let field = record.fields.get(index);
+                field.map(|(_, value)| PluginValue::Value(value.clone())).ok_or_else(missing)
+            }
+            PluginValue::List(items) | PluginValue::Fields(_, items) => {
+                items.get(index).map(|(_, item)| item.clone()).ok_or_else(missing)
+            }
+            PluginValue::Chunks(frames) => {
+                Ok(PluginValue::Value(Value::Tensor(frames.chunk(index)?)))
+            }
+            other => {
+                let name = other.field_names().get(index).ok_or_else(missing)?;
+                other.field(name)?.ok_or_else(missing)
+            }
+        }
+    }
+
+    /// A field by its name; none where it has none.
+    pub fn field(&self, name: &str) -> Result<Option<PluginValue>> {
+        let tensor = |tensor: &Tensor| Some(PluginValue::Value(Value::Tensor(tensor.clone())));
+        let int = |value: usize| Some(PluginValue::Value(Value::Int(value as i128)));
+        Ok(match self {
+            PluginValue::Value(Value::Custom(record)) => {
+                let field = record.fields.iter().find(|(field, _)| **field == *name);
+                field.map(|(_, value)| PluginValue::Value(value.clone()))
+            }
+            // Frames that are looked at are done.
+            PluginValue::FramesBuffer(growing) => {
+                return PluginValue::Value(Value::Frames(growing.finish()?)).field(name);
+            }
+            PluginValue::CollectedFrames(pushed) => return pushed.finish()?.field(name),
+            PluginValue::Fields(_, fields) => {
+                fields.iter().find(|(field, _)| **field == *name).map(|(_, item)| item.clone())
+            }
+            PluginValue::Value(Value::Latent(latent)) => match name {
+                "tensor" => tensor(&latent.tensor),
+                "space" => Some(PluginValue::Space(latent.space.clone())),
+                _ => None,
+            },
+            PluginValue::Value(Value::Conditioning(both)) => match name {
+                "positive" => tensor(&both.positive),
+                "negative" => tensor(&both.negative),
+                _ => None,
+            },
+            PluginValue::Value(Value::Patches(patches)) => match name {
+                "tokens" => tensor(&patches.tokens),
+                "clips" => Some(PluginValue::Clips(patches.clips.as_slice().into())),
+                "patch" => {
+                    let sizes = patches.patch.map(|size| (None, Value::Int(size as i128)));
+                    Some(PluginValue::Value(Value::List(Arc::new(sizes))))
+                }
+                _ => None,
+            },
+            PluginValue::Value(Value::Frames(frames)) => match name {
+                "chunks" => Some(PluginValue::Chunks(Arc::clone(frames))),
+                "fps" => frames.fps().map(|fps| PluginValue::Value(Value::Real(fps))),
+                "count" => int(frames.count()),
+                "height" => int(frames.height()),
+                "width" => int(frames.width()),
+                _ => None,
+            },
+            _ => None,
+        })
+    }
+}
