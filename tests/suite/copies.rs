@@ -36,6 +36,7 @@ fn tensors_lie_where_they_are() {
     let inputs = [Some(Value::Frames(Arc::new(frames))), Some(Value::Tensor(rows.clone()))];
     let services = Services::new(Device::Cpu, Ledger::with_spill(1 << 30, folder.path(), u64::MAX));
     let mut cx = Cx {
+        reads: &[],
         name: "see",
         services: &services,
         cancel: &Cancel::default(),

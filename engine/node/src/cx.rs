@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::Device;
+use kino_port::Read;
 
 use crate::{Error, Ledger, Result};
 
@@ -111,6 +112,8 @@ pub struct Cx<'a> {
     pub cancel: &'a Cancel,
     /// The whole workflow as a graph that runs again, for sinks to store in what they write.
     pub record: &'a str,
+    /// The files that the step was planned to read, each as it was then.
+    pub reads: &'a [Read],
     /// Whether each output, in the signature's order, is read by anybody.
     pub wanted: &'a [bool],
     /// Where progress goes.

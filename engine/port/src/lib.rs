@@ -11,6 +11,7 @@ mod literal;
 mod port;
 mod signature;
 mod size;
+mod stamp;
 mod types;
 mod units;
 
@@ -21,5 +22,6 @@ pub use port::{
 };
 pub use signature::{Signature, Traits};
 pub use size::{format_bytes, parse_bytes};
+pub use stamp::{FileStamp, PlannedFile};
 pub use types::PortType;
 pub use units::{Fps, Guidance, Sigma, Timestep};

@@ -1,5 +1,6 @@
 //! The registry as the graph's catalog, and what else enters every key.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use kino_graph::Catalog;
@@ -32,8 +33,21 @@ impl Catalog for NodeCatalog<'_> {
     fn infer(&self, op: &str, facts: &Facts) -> Result<StepInfo, Vec<PlanError>> {
         let node = self.registry.get(op);
         let node = node.ok_or_else(|| vec![PlanError::new(format!("there is no node `{op}`"))])?;
-        node.infer(self.services, facts)
+        // Whoever wrote the node, and whatever files it looks into: planning goes on.
+        guard(|| node.infer(self.services, facts)).unwrap_or_else(|panic| {
+            let error = PlanError::new(format!("the node panicked while planning: {panic}"));
+            Err(vec![error.hint("this is a bug of the node; please report it")])
+        })
     }
+}
+
+/// Calls what a node does, and gives the message of a panic as an error.
+fn guard<T>(f: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        text.unwrap_or_else(|| "unknown cause".to_owned())
+    })
 }
 
 /// What changes numbers beside graph and files: the device's kind (`cpu`, `cuda`), the compute

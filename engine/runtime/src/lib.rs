@@ -19,6 +19,7 @@ mod event;
 mod flight;
 mod memory;
 mod pace;
+mod reads;
 mod run;
 mod schedule;
 mod sink;

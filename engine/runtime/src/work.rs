@@ -14,6 +14,7 @@ use crate::entry::Verified;
 use crate::event::{Cached, Event};
 use crate::flight::{Flights, Ticket};
 use crate::pace::Pace;
+use crate::reads;
 use crate::run::Failure;
 use crate::schedule::{Ended, Job, Schedule};
 use crate::stop::Stop;
@@ -241,11 +242,18 @@ impl<'r> Work<'r> {
             services: self.services,
             cancel,
             record: self.record,
+            reads: self.wiring.reads(at),
             wanted,
             report: &report,
         };
         let inputs = Inputs::new(&node.signature().inputs, values);
-        let mut outputs = span.in_scope(|| guarded(|| node.run(&mut cx, &inputs)))?;
+        let outputs = span.in_scope(|| guarded(|| node.run(&mut cx, &inputs)));
+        let was_cancelled = matches!(&outputs, Err(Error::Cancelled));
+        // A node that fails on a file which is being replaced is not to blame.
+        if !was_cancelled {
+            reads::verify(self.wiring.reads(at))?;
+        }
+        let mut outputs = outputs?;
         complete(node.as_ref(), wanted, &mut outputs)?;
         Ok(outputs)
     }

@@ -317,7 +317,7 @@ mod tests {
 
         fn fingerprint_grants(&self) -> Result<Vec<Read>> {
             let hash = self.0.load(Ordering::SeqCst).to_string();
-            Ok(vec![Read { path: "a".into(), hash }])
+            Ok(vec![Read { path: "a".into(), hash, ..Read::default() }])
         }
     }
 
@@ -395,6 +395,7 @@ mod tests {
                 services: &services,
                 cancel: &Cancel::default(),
                 record: "",
+                reads: &[],
                 wanted: &[true],
                 report: &|_| {},
             };

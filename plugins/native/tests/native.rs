@@ -159,6 +159,7 @@ fn a_plugin_that_lies_about_its_ports_is_caught() {
     let services = Services::new(candle_core::Device::Cpu, world.ledger.clone());
     let nodes = plugin.nodes();
     let mut cx = Cx {
+        reads: &[],
         name: "liar",
         services: &services,
         cancel: &Cancel::default(),

@@ -74,6 +74,7 @@ fn time(
     let once = || {
         let begun = Instant::now();
         let mut cx = Cx {
+            reads: &[],
             name: "bench",
             services: &services,
             cancel: &Cancel::default(),

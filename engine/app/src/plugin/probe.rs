@@ -201,6 +201,7 @@ impl Probe<'_> {
             ports.map(|port| value(port, case, &mut draws, &about)).collect::<Result<Vec<_>>>()?;
         let wanted = vec![true; signature.outputs.len()];
         let mut cx = Cx {
+            reads: &[],
             name: "check",
             services: &self.services,
             cancel,

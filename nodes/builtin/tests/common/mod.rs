@@ -61,6 +61,7 @@ impl Rig {
         let wanted: Vec<bool> =
             signature.outputs.iter().map(|port| port.name != "image_encoder").collect();
         let mut cx = Cx {
+            reads: &[],
             name: "test",
             services: &self.services,
             cancel: &self.cancel,
