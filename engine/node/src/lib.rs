@@ -29,6 +29,7 @@ pub use inputs::{Inputs, Named, Outputs};
 pub use ledger::{Admission, Lease, Ledger, OutOfMemory, Pinned, Reclaim};
 pub use node::{Node, NodeDef, Registry, no_infer};
 pub use tensors::{
-    Clip, Conditioning, Guidance, Guider, Latent, Patches, SamplingStep, Sigmas, Space,
+    Clip, Conditioning, Embedding, Embeddings, Guidance, Guider, Latent, Patches, SamplingStep,
+    Sigmas, Space,
 };
 pub use value::{FileOut, Part, Record, Value};

@@ -129,7 +129,10 @@ fn extent(value: &Value) -> String {
         Value::Latent(latent) => format!("{:?}", latent.tensor.dims()),
         Value::Patches(patches) => format!("{:?}", patches.tokens.dims()),
         Value::Tensor(tensor) => format!("{:?}", tensor.dims()),
-        Value::Conditioning(text) => format!("{:?}", text.positive.dims()),
+        Value::Conditioning(both) => match both.positive.text() {
+            Ok(text) => format!("{:?}", text.dims()),
+            Err(_) => "no text".to_owned(),
+        },
         other => other.kind().to_owned(),
     }
 }
@@ -148,10 +151,9 @@ fn to_device(value: Value, device: &Device) -> Result<Value> {
             patches.tokens = patches.tokens.to_device(device)?;
             Value::Patches(Arc::new(patches))
         }
-        Value::Conditioning(text) => Value::Conditioning(Arc::new(kino_node::Conditioning {
-            positive: text.positive.to_device(device)?,
-            negative: text.negative.to_device(device)?,
-        })),
+        Value::Conditioning(both) => {
+            Value::Conditioning(Arc::new(both.map(|tensor| Ok(tensor.to_device(device)?))?))
+        }
         Value::List(items) => {
             let items = items.iter();
             let items =

@@ -257,10 +257,10 @@ fn own(
             let tokens = draws.tensor(case, &[6, 64])?;
             Value::Patches(Arc::new(Patches { tokens, clips: vec![clip], patch: [1, 2, 2] }))
         }
-        PortType::Conditioning => Value::Conditioning(Arc::new(Conditioning {
-            positive: draws.tensor(case, &[8, 32])?,
-            negative: draws.tensor(case, &[8, 32])?,
-        })),
+        PortType::Conditioning => Value::Conditioning(Arc::new(Conditioning::of_text(
+            draws.tensor(case, &[8, 32])?,
+            draws.tensor(case, &[8, 32])?,
+        ))),
         PortType::Sigmas => {
             Value::Sigmas(Sigmas((0..=8).rev().map(|n| Sigma(f64::from(n) / 8.0)).collect()))
         }
