@@ -214,7 +214,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use candle_core::{DType, Device, Tensor};
-    use kino_node::{Cancel, Inputs, Services, Spill};
+    use kino_node::{Cancel, Inputs, Ledger, Services};
 
     use super::*;
     use crate::{Descriptor, NoFiles};
@@ -266,7 +266,7 @@ mod tests {
             plugin: "a",
             step,
             device: &Device::Cpu,
-            spill: &Spill::new(std::env::temp_dir(), 0),
+            ledger: &Ledger::new(0),
             cancel: &Cancel::default(),
             wanted: &[true],
             report: &|_| {},
@@ -386,7 +386,7 @@ mod tests {
         let artifact = Arc::new(Longer(Descriptor::read(descriptor).unwrap()));
         let plugin = Plugin::new("a", "", artifact, Arc::new(NoFiles), Limits::default());
         let node = plugin.nodes().into_iter().next().unwrap();
-        let services = Services::new(Device::Cpu, Spill::new(std::env::temp_dir(), 1 << 20));
+        let services = Services::new(Device::Cpu, Ledger::new(1 << 20));
         let run = |more: i128| {
             let frames = Tensor::zeros((2, 4, 4, 3), DType::F32, &Device::Cpu).unwrap();
             let values = [Some(Value::Tensor(frames)), Some(Value::Int(more))];
