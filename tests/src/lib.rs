@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use kino_graph::{Diagnostics, Graph, Plan, Settings, Sources};
-use kino_node::{Registry, Services, Spill};
+use kino_node::{Ledger, Registry, Services};
 use kino_port::Literal;
 use kino_runtime::{DiskCache, Event, NodeCatalog, Options, Report, RunRequest, Runtime, Stop};
 use kino_world::Folders;
@@ -61,8 +61,8 @@ pub struct Bench {
 impl Bench {
     /// The built-in nodes, with these folders and options.
     pub fn new(folders: Folders, options: Options) -> Self {
-        let spill = Spill::new(std::env::temp_dir(), 1 << 30);
-        let services = kino_nodes::services(Device::Cpu, spill).with(Arc::new(folders));
+        let ledger = Ledger::new(1 << 30);
+        let services = kino_nodes::services(Device::Cpu, ledger).with(Arc::new(folders));
         let (runtime, registry) =
             (Arc::new(Runtime::new(options)), Registry::of(kino_nodes::NODES));
         Bench { runtime, registry: Arc::new(registry), services: Arc::new(services) }

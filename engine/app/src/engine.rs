@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use candle_core::Device;
 use kino_graph::{Catalog, Diagnostics, Graph, Settings, Sources};
-use kino_node::{Registry, Services, Spill};
-use kino_port::{Facts, Literal, PlanError, Signature, StepInfo};
+use kino_node::{Ledger, Registry, Services};
+use kino_port::{Facts, Literal, PlanError, Signature, StepInfo, parse_bytes};
 use kino_runtime::{DiskCache, NodeCatalog, Options, Runtime};
 use kino_world::{Folders, Hashes};
 
@@ -16,7 +16,6 @@ use crate::args::{Source, Target};
 use crate::failure::Failure;
 use crate::library::Opened;
 use crate::palette::Palettes;
-use crate::render::quantity::parse_bytes;
 use crate::{device, library};
 
 /// How large the cache on disk may grow unless KINO_CACHE_LIMIT says otherwise.
@@ -153,9 +152,9 @@ impl Engine {
 
 /// What all nodes share: the device, the folders, a memory budget for frames.
 fn services(device: Device, opened: &Opened, target: &Target, memory: u64) -> Services {
-    let spill = Spill::new(env::temp_dir(), memory);
+    let ledger = Ledger::new(memory);
     let folders = Folders { graph: opened.folder.clone(), out: target.out.clone() };
-    let services = kino_nodes::services(device, spill).with(Arc::new(folders));
+    let services = kino_nodes::services(device, ledger).with(Arc::new(folders));
     if target.no_cache {
         return services;
     }
@@ -174,7 +173,7 @@ fn size_in(name: &str, otherwise: u64) -> Result<u64, Failure> {
         return Ok(otherwise);
     };
     let text = text.to_string_lossy();
-    parse_bytes(&text).ok_or_else(|| {
+    parse_bytes(&text).map_err(|_| {
         Failure::usage(format!("{name}={text} is no size")).hint("write 20GB or 500MB")
     })
 }

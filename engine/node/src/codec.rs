@@ -231,7 +231,7 @@ fn read_value(form: Form, from: &mut dyn Read, services: &Services) -> Result<Va
             bits.into_iter().map(|bits| Sigma(f64::from_bits(bits))).collect(),
         )),
         Form::Frames { chunks, height, width, fps } => {
-            let mut frames = FramesBuilder::new(&services.spill, fps.map(f64::from_bits));
+            let mut frames = FramesBuilder::new(&services.ledger, fps.map(f64::from_bits));
             for n in chunks {
                 let shape = Shape { dtype: "f32".into(), shape: vec![n, height, width, 3] };
                 frames.push(&read_tensor(&shape, from, &Device::Cpu)?)?;
@@ -259,17 +259,17 @@ fn read_value(form: Form, from: &mut dyn Read, services: &Services) -> Result<Va
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Spill;
+    use crate::Ledger;
 
     fn services(budget: u64) -> Services {
-        Services::new(Device::Cpu, Spill::new(std::env::temp_dir(), budget))
+        Services::new(Device::Cpu, Ledger::new(budget))
     }
 
     fn everything(services: &Services) -> Outputs {
         let ramp = |n: usize, shape: &[usize]| {
             Tensor::arange(0f32, n as f32, &Device::Cpu).unwrap().reshape(shape).unwrap()
         };
-        let mut frames = FramesBuilder::new(&services.spill, Some(7.5));
+        let mut frames = FramesBuilder::new(&services.ledger, Some(7.5));
         frames.push(&ramp(2 * 4 * 5 * 3, &[2, 4, 5, 3])).unwrap();
         frames.push(&ramp(4 * 5 * 3, &[1, 4, 5, 3])).unwrap();
         let space = Some(Space { id: [7; 32], channels: 2, temporal: 4, spatial: 8 });
@@ -341,9 +341,9 @@ mod tests {
         let Some(Value::Frames(frames)) = &values[3] else { panic!() };
         assert_eq!((frames.resident(), frames.bytes()), (480, 720));
         assert_eq!(frames.whole().unwrap().dims(), [3, 4, 5, 3]);
-        assert_eq!(services.spill.resident(), 480);
+        assert_eq!(services.ledger.used(), 480);
         drop(values);
-        assert_eq!(services.spill.resident(), 0);
+        assert_eq!(services.ledger.used(), 0);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use candle_core::Device;
 use kino_port::Read;
 
-use crate::{Error, Result, Spill};
+use crate::{Error, Ledger, Result};
 
 /// A flag that stops a run; clones share it.
 #[derive(Clone, Debug, Default)]
@@ -89,7 +89,7 @@ impl RunId {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GraphId(pub Arc<str>);
 
-/// What nodes reach beside their inputs: the device, the memory budget of frames, and whatever else
+/// What nodes reach beside their inputs: the device, the memory ledger, and whatever else
 /// by its type.
 ///
 /// There are two layers. What a process has once (models, hashes of files) is shared by all runs;
@@ -97,8 +97,8 @@ pub struct GraphId(pub Arc<str>);
 pub struct Services {
     /// Where tensors are computed.
     pub device: Device,
-    /// The memory budget of frames.
-    pub spill: Arc<Spill>,
+    /// Who holds how much memory.
+    pub ledger: Arc<Ledger>,
     by_type: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
     /// Where a service is looked for that is not here.
     below: Option<Arc<Services>>,
@@ -106,15 +106,15 @@ pub struct Services {
 
 impl Services {
     /// Services with nothing but a device and a budget.
-    pub fn new(device: Device, spill: Arc<Spill>) -> Self {
-        Services { device, spill, by_type: HashMap::new(), below: None }
+    pub fn new(device: Device, ledger: Arc<Ledger>) -> Self {
+        Services { device, ledger, by_type: HashMap::new(), below: None }
     }
 
     /// The services of one run: all of these, and those that are added [`Services::with`] it,
     /// which hide services of the same type below.
     pub fn layer(self: &Arc<Self>) -> Self {
-        let (device, spill) = (self.device.clone(), Arc::clone(&self.spill));
-        Services { device, spill, by_type: HashMap::new(), below: Some(Arc::clone(self)) }
+        let (device, ledger) = (self.device.clone(), Arc::clone(&self.ledger));
+        Services { device, ledger, by_type: HashMap::new(), below: Some(Arc::clone(self)) }
     }
 
     /// The same services with one more, found by its type.
@@ -195,8 +195,8 @@ mod tests {
 
     #[test]
     fn services_of_a_run_lie_over_those_of_the_process() {
-        let spill = Spill::new(std::env::temp_dir(), 0);
-        let process = Services::new(Device::Cpu, spill).with(Arc::new(1u8)).with(Arc::new("all"));
+        let ledger = Ledger::new(0);
+        let process = Services::new(Device::Cpu, ledger).with(Arc::new(1u8)).with(Arc::new("all"));
         let process = Arc::new(process);
         let (one, two) = (process.layer().with(Arc::new(2u8)), process.layer());
         assert_eq!((*one.get::<u8>().unwrap(), *two.get::<u8>().unwrap()), (2, 1));

@@ -14,6 +14,7 @@ mod facts;
 mod fit;
 mod frames;
 mod inputs;
+pub mod ledger;
 mod node;
 mod spill;
 mod tensors;
@@ -25,8 +26,8 @@ pub use error::{Error, Result};
 pub use facts::{ConditioningFact, FramesFact, LatentFact, PatchesFact, SigmasFact, TensorFact};
 pub use frames::{Frames, FramesBuilder};
 pub use inputs::{Inputs, Named, Outputs};
+pub use ledger::{Admission, Lease, Ledger, OutOfMemory, Pinned, Reclaim};
 pub use node::{Node, NodeDef, Registry, no_infer};
-pub use spill::Spill;
 pub use tensors::{
     Clip, Conditioning, Embedding, Embeddings, Guidance, Guider, Latent, Patches, SamplingStep,
     Sigmas, Space,

@@ -29,7 +29,7 @@ mod video;
 use std::sync::Arc;
 
 use candle_core::Device;
-use kino_node::{NodeDef, Services, Spill};
+use kino_node::{Ledger, NodeDef, Services};
 use kino_world::Hashes;
 
 pub use model::MissingPart;
@@ -66,7 +66,7 @@ pub static NODES: &[&NodeDef] = &[
 ///
 /// Give it the [`Models`] of the runs before (`services(…).with(models)`) and their weights stay
 /// loaded; likewise a table of hashes that is kept on disk.
-pub fn services(device: Device, spill: Arc<Spill>) -> Services {
+pub fn services(device: Device, ledger: Arc<Ledger>) -> Services {
     let models = Models::new(device.clone());
-    Services::new(device, spill).with(models).with(Arc::new(Hashes::new()))
+    Services::new(device, ledger).with(models).with(Arc::new(Hashes::new()))
 }

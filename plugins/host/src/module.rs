@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use candle_core::Device;
-use kino_node::{Cancel, Error, GraphId, Progress, Result, Spill, Value};
+use kino_node::{Cancel, Error, GraphId, Ledger, Progress, Result, Value};
 use kino_port::Read;
 
 use crate::Descriptor;
@@ -105,8 +105,8 @@ pub struct CallCx<'a> {
     pub step: &'a str,
     /// Where tensors are computed.
     pub device: &'a Device,
-    /// The memory budget of frames.
-    pub spill: &'a Arc<Spill>,
+    /// Who holds how much memory.
+    pub ledger: &'a Arc<Ledger>,
     /// The run's cancel flag.
     pub cancel: &'a Cancel,
     /// Whether each output is read by anybody.

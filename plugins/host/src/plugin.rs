@@ -169,7 +169,7 @@ mod tests {
     use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
 
     use candle_core::{DType, Device, Tensor};
-    use kino_node::{Cancel, Inputs, Services, Spill};
+    use kino_node::{Cancel, Inputs, Ledger, Services};
     use kino_port::Read;
 
     use super::*;
@@ -228,7 +228,7 @@ mod tests {
             graph,
             step,
             device: &Device::Cpu,
-            spill: &Spill::new(std::env::temp_dir(), 0),
+            ledger: &Ledger::new(0),
             cancel: &Cancel::default(),
             wanted: &[true],
             report: &|_| {},
@@ -343,7 +343,7 @@ mod tests {
         let module = Arc::new(Slow(counting().0.clone(), Arc::clone(&barriers)));
         let plugin = Plugin::new("a", "", module, Arc::new(NoFiles), Limits::default());
         let node = plugin.nodes().remove(0);
-        let services = Services::new(Device::Cpu, Spill::new(std::env::temp_dir(), 0));
+        let services = Services::new(Device::Cpu, Ledger::new(0));
         let services = services.with(Arc::new(GraphId("g".into())));
         let run = |cancel: &Cancel| {
             let mut cx = kino_node::Cx {
@@ -456,7 +456,7 @@ mod tests {
         let artifact = Arc::new(Longer(Descriptor::read(descriptor).unwrap()));
         let plugin = Plugin::new("a", "", artifact, Arc::new(NoFiles), Limits::default());
         let node = plugin.nodes().into_iter().next().unwrap();
-        let services = Services::new(Device::Cpu, Spill::new(std::env::temp_dir(), 1 << 20));
+        let services = Services::new(Device::Cpu, Ledger::new(1 << 20));
         let run = |more: i128| {
             let frames = Tensor::zeros((2, 4, 4, 3), DType::F32, &Device::Cpu).unwrap();
             let values = [Some(Value::Tensor(frames)), Some(Value::Int(more))];

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use candle_core::Device;
 use kino_graph::{Input, Item, Key, Plan, Source, Step};
-use kino_node::{Registry, Services, Spill, Value};
+use kino_node::{Ledger, Registry, Services, Value};
 use kino_port::Literal;
 use kino_runtime::{
     CacheStatus, DiskCache, Event, NodeCatalog, Options, Report, RunRequest, Runtime, Stop,
@@ -99,8 +99,8 @@ pub(crate) struct Rig {
 impl Rig {
     pub(crate) fn with(options: Options, log: Log) -> Rig {
         let log = Arc::new(log);
-        let spill = Spill::new(std::env::temp_dir(), u64::MAX);
-        let services = Services::new(Device::Cpu, spill).with(Arc::clone(&log));
+        let ledger = Ledger::new(u64::MAX);
+        let services = Services::new(Device::Cpu, ledger).with(Arc::clone(&log));
         let (runtime, services) = (Runtime::new(options), Arc::new(services));
         Rig { runtime, services, registry: registry().into(), log, events: Mutex::default() }
     }
