@@ -16,7 +16,7 @@ mod device;
 mod disk;
 mod entry;
 mod event;
-mod flight;
+mod in_flight;
 mod memory;
 mod pace;
 mod reads;
@@ -25,6 +25,7 @@ mod schedule;
 mod sink;
 mod stop;
 mod store;
+mod wanted;
 mod wiring;
 mod work;
 
