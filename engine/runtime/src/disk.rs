@@ -185,7 +185,9 @@ impl DiskCache {
             entries.sort_by(|a, b| (a.modified, &a.path).cmp(&(b.modified, &b.path)));
             // A little more than needed, so that the next few entries need no such search.
             let goal = self.limit - self.limit / 16;
-            for found in entries.iter().filter(|found| found.path != newest && !is_temporary(&found.path)) {
+            for found in
+                entries.iter().filter(|found| found.path != newest && !is_temporary(&found.path))
+            {
                 if total <= goal {
                     break;
                 }
@@ -211,7 +213,9 @@ impl DiskCache {
     fn list(&self) -> Vec<Found> {
         let found = self.folders().into_iter().flat_map(|folder| below(&folder));
         let found = found.filter_map(|path| look(&path));
-        found.filter(|one| !is_temporary(&one.path) || !matches!(remove_abandoned(one), Ok(true))).collect()
+        found
+            .filter(|one| !is_temporary(&one.path) || !matches!(remove_abandoned(one), Ok(true)))
+            .collect()
     }
 }
 

@@ -1,12 +1,11 @@
 //! Steps in flight: what one step is computing, another one of the same key waits for rather than
 //! computes again, be it of another run of the same runtime or of the same plan.
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kino_node::{Cancel, Outputs, Result};
+use kino_node::{Cancel, GraphId, Outputs, Result, RunId};
 
 use crate::stop::Stop;
 use crate::wanted::{covers, holds};
@@ -18,8 +17,8 @@ const LOOK: Duration = Duration::from_millis(20);
 #[derive(Default)]
 pub(crate) struct InFlight {
     by_key: Mutex<HashMap<[u8; 32], Arc<Computation>>>,
-    /// By run: how many sinks are writing.
-    sinks: Mutex<BTreeMap<u64, usize>>,
+    /// By graph and run: how many sinks are writing.
+    sinks: Mutex<BTreeMap<(Option<GraphId>, RunId), usize>>,
     /// Told when a sink has ended.
     written: Condvar,
 }
@@ -53,27 +52,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl InFlight {
     /// Waits for the outputs if a step of this key is computing what is wanted; if there is none,
-    /// or it does not come to have them, the caller computes them. `kept` says what has been kept
-    /// of one that ended meanwhile.
+    /// or it does not come to have them, the caller computes them, and `all_wanted` with them.
+    /// `kept` says what has been kept of one that ended meanwhile.
     ///
     /// # Errors
     /// When the run that waits is cancelled.
     pub(crate) fn join_or_start(
         &self,
         key: &[u8; 32],
-        wanted: &[bool],
+        (wanted, all_wanted): (&[bool], &[bool]),
         cancel: &Cancel,
         kept: impl Fn() -> Option<Outputs>,
     ) -> Result<Computed<'_>> {
         loop {
-            let other = match lock(&self.by_key).entry(*key) {
-                Entry::Occupied(other) => Arc::clone(other.get()),
-                Entry::Vacant(free) => {
-                    let computation = Arc::new(Computation::new(wanted));
-                    free.insert(Arc::clone(&computation));
-                    let guard = InFlightGuard { table: self, key: *key, computation };
-                    // A step keeps its outputs before it leaves the table, so those of one that has
-                    // just left are found here.
+            let other = match self.enter(key, all_wanted) {
+                Ok(other) => other,
+                // A step keeps its outputs before it leaves the table, so those of one that has
+                // just left are found here.
+                Err(guard) => {
                     return Ok(kept().map_or(Computed::Here(Some(guard)), Computed::There));
                 }
             };
@@ -89,17 +85,34 @@ impl InFlight {
         }
     }
 
-    /// A sink of a run begins to write, until the guard is dropped.
-    pub(crate) fn begin_sink(&self, run: u64) -> SinkGuard<'_> {
-        *lock(&self.sinks).entry(run).or_default() += 1;
-        SinkGuard { table: self, run }
+    /// The step of this key that is in flight; if there is none, a guard for one that now is.
+    fn enter(
+        &self,
+        key: &[u8; 32],
+        wanted: &[bool],
+    ) -> Result<Arc<Computation>, InFlightGuard<'_>> {
+        let mut by_key = lock(&self.by_key);
+        if let Some(other) = by_key.get(key) {
+            return Ok(Arc::clone(other));
+        }
+        let computation = Arc::new(Computation::new(wanted));
+        by_key.insert(*key, Arc::clone(&computation));
+        Err(InFlightGuard { table: self, key: *key, computation })
     }
 
-    /// Waits until no older run is writing: what stands in files is what the newest run wrote, and
-    /// a run sees what those before it left.
-    pub(crate) fn wait_for_older_sinks(&self, run: u64, stop: &Stop) {
+    /// A sink of a run begins to write, until the guard is dropped.
+    pub(crate) fn begin_sink(&self, run: RunId, graph: Option<&GraphId>) -> SinkGuard<'_> {
+        let of = (graph.cloned(), run);
+        *lock(&self.sinks).entry(of.clone()).or_default() += 1;
+        SinkGuard { table: self, of }
+    }
+
+    /// Waits until no older run of the same graph is writing: what stands in files is what the
+    /// newest run wrote, and a run sees what those before it left. Runs of other graphs go on.
+    pub(crate) fn wait_for_older_sinks(&self, run: RunId, graph: Option<&GraphId>, stop: &Stop) {
+        let older = (graph.cloned(), RunId(0))..(graph.cloned(), run);
         let mut sinks = lock(&self.sinks);
-        while sinks.range(..run).next().is_some() && !stop.is_stopping() {
+        while sinks.range(older.clone()).next().is_some() && !stop.is_stopping() {
             let waited = self.written.wait_timeout(sinks, LOOK);
             sinks = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -109,16 +122,16 @@ impl InFlight {
 /// A sink that writes.
 pub(crate) struct SinkGuard<'f> {
     table: &'f InFlight,
-    run: u64,
+    of: (Option<GraphId>, RunId),
 }
 
 impl Drop for SinkGuard<'_> {
     fn drop(&mut self) {
         let mut sinks = lock(&self.table.sinks);
-        if let Some(count) = sinks.get_mut(&self.run) {
+        if let Some(count) = sinks.get_mut(&self.of) {
             *count -= 1;
             if *count == 0 {
-                sinks.remove(&self.run);
+                sinks.remove(&self.of);
             }
         }
         drop(sinks);
@@ -207,26 +220,21 @@ impl Twins {
         lock(&self.by_key).get(key).map(|held| held.wanted.clone())
     }
 
-    /// The outputs that another step of this key left.
-    pub(crate) fn take(&self, key: &[u8; 32], wanted: &[bool]) -> Option<Outputs> {
-        let mut by_key = lock(&self.by_key);
-        let held = by_key.get_mut(key)?;
-        let outputs = held.outputs.clone().filter(|outputs| covers(&holds(outputs), wanted))?;
-        held.left = held.left.saturating_sub(1);
-        if held.left == 0 {
-            by_key.remove(key);
-        }
-        Some(outputs)
+    /// The outputs that another step of this key left, if they have all that is wanted.
+    pub(crate) fn find(&self, key: &[u8; 32], wanted: &[bool]) -> Option<Outputs> {
+        let outputs = lock(&self.by_key).get(key)?.outputs.clone()?;
+        covers(&holds(&outputs), wanted).then_some(outputs)
     }
 
-    /// Leaves outputs for the other steps of their key, if there are any.
+    /// A step of this key has its outputs: they stay for the others, if there are any left.
     pub(crate) fn leave(&self, key: &[u8; 32], outputs: &Outputs) {
         let mut by_key = lock(&self.by_key);
         let Some(held) = by_key.get_mut(key) else { return };
         held.left = held.left.saturating_sub(1);
-        held.outputs = Some(outputs.clone());
         if held.left == 0 {
             by_key.remove(key);
+        } else {
+            held.outputs = Some(outputs.clone());
         }
     }
 }
