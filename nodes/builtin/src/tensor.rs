@@ -130,7 +130,7 @@ fn bytes(fact: &Fact) -> u64 {
         let volume: usize = patches.patch.iter().product();
         patches.clips.iter().map(|clip| clip.tokens() * clip.channels * volume).sum()
     } else if let Some(text) = fact.get::<ConditioningFact>() {
-        text.rows * text.dim
+        text.text().map_or(0, |(rows, dim)| rows * dim)
     } else {
         fact.get::<SigmasFact>().map_or(0, |sigmas| sigmas.steps + 1)
     };

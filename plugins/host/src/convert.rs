@@ -141,10 +141,10 @@ impl PluginValue {
                     _ => None,
                 },
             })),
-            "Conditioning" => Value::Conditioning(Arc::new(Conditioning {
-                positive: need("positive")?.tensor()?,
-                negative: need("negative")?.tensor()?,
-            })),
+            "Conditioning" => Value::Conditioning(Arc::new(Conditioning::of_text(
+                need("positive")?.tensor()?,
+                need("negative")?.tensor()?,
+            ))),
             "Patches" => Value::Patches(Arc::new(patches(need)?)),
             own if own.contains('.') => {
                 let fields = fields.into_iter();
@@ -206,6 +206,16 @@ fn piece(all: &[u8], offset: u64, length: u64) -> Result<Vec<u8>> {
             all.len()
         ))),
     }
+}
+
+/// Where a tensor's storage lies and its bytes: a view keeps the whole of what it views.
+pub fn storage_of(tensor: &Tensor) -> (usize, u64) {
+    let (storage, _) = tensor.storage_and_layout();
+    let bytes = match &*storage {
+        Storage::Cpu(storage) => bytes_of(storage).map_or(0, <[u8]>::len),
+        _ => tensor.elem_count() * tensor.dtype().size_in_bytes(),
+    };
+    (std::ptr::from_ref(&*storage).addr(), bytes as u64)
 }
 
 /// The elements of a storage as bytes.

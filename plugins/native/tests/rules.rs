@@ -7,7 +7,7 @@ use std::path::Path;
 use common::{World, as_frames, build};
 use kino_host::{CallCx, GrantedFiles, Module};
 use kino_native::{NativePlugin, TrustedLibrary};
-use kino_node::{Error, Result, Spill, Value};
+use kino_node::{Error, Ledger, Result, Value};
 
 fn trust(path: &Path) -> TrustedLibrary<'_> {
     TrustedLibrary { path, sha256: None }
@@ -105,13 +105,13 @@ fn a_thread_of_a_plugin_has_no_budget_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let plugin = NativePlugin::load(trust(&rules(folder.path()))).unwrap();
     let mut world = World::new();
-    world.spill = Spill::new(folder.path(), 1 << 30);
+    world.ledger = Ledger::with_spill(1 << 30, folder.path(), u64::MAX);
     // The budget that counts is the latest call's, and tests run side by side.
     let made = (0..100).any(|_| {
         let made = world.run(&plugin, "rules.node", &[mode("thread"), None]);
         let made = as_frames(made.unwrap());
         assert_eq!(made.count(), 4);
-        world.spill.resident() > 0
+        world.ledger.used() > 0
     });
     assert!(made, "its frames are nowhere");
 }
@@ -202,6 +202,40 @@ mod isolated {
             found.starts_with("the plugin's process was stopped: it sent a message"),
             "{found}"
         );
+        let found = told(World::new().run(&plugin, "rules.node", &[mode("asked"), None]));
+        assert_eq!(found, "not cancelled");
+    }
+
+    /// A process that reads nothing does not hold the engine beyond the time of a call, nor beyond
+    /// a cancel.
+    #[test]
+    fn a_process_that_does_not_read_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let plugin = isolated(&rules(folder.path()));
+        // More than what lies between two processes, and no text that lies in a file.
+        let text: Arc<str> = "x".repeat(1 << 19).into();
+        let many: Vec<_> = (0..8).map(|_| (None, Value::Text(text.clone()))).collect();
+        let many = Some(Value::List(many.into()));
+        let mut world = World::new();
+        for cancelled in [false, true] {
+            let mut instance = world.call(|call| plugin.open("rules.node", None, call)).unwrap();
+            world.call(|call| instance.run(call, &[mode("deaf"), None])).unwrap();
+            std::thread::sleep(Duration::from_millis(300));
+            world.limits.time = Duration::from_secs(if cancelled { 60 } else { 1 });
+            if cancelled {
+                world.cancel.cancel();
+            }
+            let begun = std::time::Instant::now();
+            let run = world.call(|call| instance.run(call, &[mode("asked"), many.clone()]));
+            let error = run.unwrap_err();
+            assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+            match cancelled {
+                true => assert!(matches!(error, Error::Cancelled), "{error}"),
+                false => assert!(error.to_string().contains("took longer than 1 s"), "{error}"),
+            }
+            assert!(instance.is_broken());
+            world.limits.time = Duration::from_secs(20);
+        }
         let found = told(World::new().run(&plugin, "rules.node", &[mode("asked"), None]));
         assert_eq!(found, "not cancelled");
     }
