@@ -21,5 +21,5 @@ pub use port::{
 };
 pub use signature::{Signature, Traits};
 pub use stamp::{FileStamp, PlannedFile};
-pub use types::PortType;
+pub use types::{Elements, NamedType, PortType, TensorRule};
 pub use units::{Fps, Guidance, Sigma, Timestep};
