@@ -167,19 +167,19 @@ mod tests {
 
     use super::*;
     use crate::{
-        Clip, Conditioning, Embeddings, FramesBuilder, Given, ImageConditioning, Latent, Mask,
-        Patches, Sigmas, Space, Spill,
+        Clip, Conditioning, Embeddings, FramesBuilder, Given, ImageConditioning, Latent, Ledger, Mask,
+        Patches, Sigmas, Space,
     };
 
     fn services(budget: u64) -> Services {
-        Services::new(Device::Cpu, Spill::new(std::env::temp_dir(), budget))
+        Services::new(Device::Cpu, Ledger::new(budget))
     }
 
     fn everything(services: &Services) -> Outputs {
         let ramp = |n: usize, shape: &[usize]| {
             Tensor::arange(0f32, n as f32, &Device::Cpu).unwrap().reshape(shape).unwrap()
         };
-        let mut frames = FramesBuilder::new(&services.spill, Some(7.5));
+        let mut frames = FramesBuilder::new(&services.ledger, Some(7.5));
         frames.push(&ramp(2 * 4 * 5 * 3, &[2, 4, 5, 3])).unwrap();
         frames.push(&ramp(4 * 5 * 3, &[1, 4, 5, 3])).unwrap();
         let space = Some(Space { id: [7; 32], channels: 2, temporal: 4, spatial: 8 });
@@ -256,9 +256,9 @@ mod tests {
         let frames = values[3].as_ref().and_then(Value::get::<crate::Frames>).unwrap();
         assert_eq!((frames.resident(), frames.bytes()), (480, 720));
         assert_eq!(frames.whole().unwrap().dims(), [3, 4, 5, 3]);
-        assert_eq!(services.spill.resident(), 480);
+        assert_eq!(services.ledger.used(), 480);
         drop(values);
-        assert_eq!(services.spill.resident(), 0);
+        assert_eq!(services.ledger.used(), 0);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Video frames, held in chunks; chunks past the memory budget lie in a temporary file.
+//! Video frames, held in chunks; chunks for which the ledger has no room lie in a temporary file.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,7 +7,8 @@ use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use kino_port::PortType;
 use serde::{Deserialize, Serialize};
 
-use crate::spill::{Lease, Scratch, Spill};
+use crate::ledger::{Lease, Ledger};
+use crate::spill::Scratch;
 use crate::types::{Field, TensorFact, TensorHeader, TensorReader, Tensors, ValueType};
 use crate::{Error, Result};
 
@@ -36,7 +37,7 @@ impl Frames {
     /// # Errors
     /// When the shape is another.
     pub fn from_tensor(tensor: &Tensor, fps: Option<f64>) -> Result<Self> {
-        let mut builder = FramesBuilder { frames: Frames::empty(fps), spill: None, scratch: None };
+        let mut builder = FramesBuilder { frames: Frames::empty(fps), ledger: None, scratch: None };
         builder.push(tensor)?;
         builder.finish()
     }
@@ -156,14 +157,15 @@ fn compact(tensor: Tensor) -> Result<Tensor> {
 /// Frames in the making: chunks are pushed as they are computed.
 pub struct FramesBuilder {
     frames: Frames,
-    spill: Option<Arc<Spill>>,
+    ledger: Option<Arc<Ledger>>,
     scratch: Option<Arc<Scratch>>,
 }
 
 impl FramesBuilder {
-    /// An empty builder under the memory budget of `spill`.
-    pub fn new(spill: &Arc<Spill>, fps: Option<f64>) -> Self {
-        FramesBuilder { frames: Frames::empty(fps), spill: Some(Arc::clone(spill)), scratch: None }
+    /// An empty builder whose frames take leases of `ledger`.
+    pub fn new(ledger: &Arc<Ledger>, fps: Option<f64>) -> Self {
+        let ledger = Some(Arc::clone(ledger));
+        FramesBuilder { frames: Frames::empty(fps), ledger, scratch: None }
     }
 
     /// Appends frames `[n, h, w, 3]`; they are brought to the CPU as f32. A tensor that is all of its
@@ -201,18 +203,24 @@ impl FramesBuilder {
     }
 
     fn place(&mut self, tensor: Tensor) -> Result<Place> {
-        let Some(spill) = &self.spill else { return Ok(Place::Memory { tensor, _lease: None }) };
-        if let Some(lease) = spill.lease((tensor.elem_count() * 4) as u64) {
+        let Some(ledger) = &self.ledger else { return Ok(Place::Memory { tensor, _lease: None }) };
+        if let Ok(lease) = ledger.lease((tensor.elem_count() * 4) as u64, "frames") {
             return Ok(Place::Memory { tensor, _lease: Some(lease) });
         }
         let scratch = match &self.scratch {
             Some(scratch) => Arc::clone(scratch),
-            None => Arc::clone(self.scratch.insert(Arc::new(spill.scratch()?))),
+            None => Arc::clone(self.scratch.insert(Arc::new(Scratch::new(ledger)?))),
         };
-        let mut bytes = Vec::with_capacity(tensor.elem_count() * 4);
-        tensor.write_bytes(&mut bytes)?;
-        let at = scratch.append(&bytes)?;
-        Ok(Place::Disk { scratch, at })
+        // Frame by frame, so that what memory has no room for is not copied as a whole.
+        let mut at = None;
+        for frame in 0..tensor.dim(0)? {
+            let frame = tensor.get(frame)?;
+            let mut bytes = Vec::with_capacity(frame.elem_count() * 4);
+            frame.write_bytes(&mut bytes)?;
+            let begin = scratch.append(&bytes)?;
+            at.get_or_insert(begin);
+        }
+        Ok(Place::Disk { scratch, at: at.unwrap_or_default() })
     }
 
     /// The frames pushed.
@@ -331,7 +339,7 @@ impl ValueType for Frames {
 
     fn restore(header: FramesHeader, tensors: &mut TensorReader<'_>) -> Result<Self> {
         let FramesHeader { chunks, height, width, fps } = header;
-        let mut frames = FramesBuilder::new(&tensors.services.spill, fps.map(f64::from_bits));
+        let mut frames = FramesBuilder::new(&tensors.services.ledger, fps.map(f64::from_bits));
         for count in chunks {
             let header = TensorHeader::new(DType::F32, &[count, height, width, 3]);
             frames.push(&tensors.next_in_main_memory(&header)?)?;

@@ -13,6 +13,7 @@ mod error;
 mod fit;
 mod frames;
 mod inputs;
+pub mod ledger;
 mod node;
 mod spill;
 mod table;
@@ -21,12 +22,12 @@ mod value;
 mod video;
 
 pub use codec::{decode, encode, is_storable};
-pub use cx::{Cancel, Cx, Preview, Progress, Services};
+pub use cx::{Cancel, Cx, GraphId, Preview, Progress, RunId, Services};
 pub use error::{Error, Result};
 pub use frames::{Frames, FramesBuilder, FramesFact};
 pub use inputs::{Inputs, Outputs};
+pub use ledger::{Admission, Lease, Ledger, OutOfMemory, Pinned, Reclaim};
 pub use node::{Node, NodeDef, Registry, no_infer};
-pub use spill::Spill;
 pub use table::{TYPES, tensor_fact, type_of_name, type_of_port};
 pub use types::{
     CustomTypes, Field, Fields, Opaque, TensorFact, TensorHeader, TensorReader, Tensors, TypeDef,
