@@ -167,8 +167,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        Clip, Conditioning, Embeddings, FramesBuilder, Given, ImageConditioning, Latent, Ledger, Mask,
-        Patches, Sigmas, Space,
+        Clip, Conditioning, Embeddings, FramesBuilder, Given, ImageConditioning, Latent, Ledger,
+        Mask, Patches, Sigmas, Space,
     };
 
     fn services(budget: u64) -> Services {

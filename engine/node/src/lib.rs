@@ -11,7 +11,6 @@ mod codec;
 mod cx;
 mod error;
 mod fit;
-mod frames;
 mod inputs;
 pub mod ledger;
 mod node;
@@ -24,7 +23,6 @@ mod video;
 pub use codec::{decode, encode, is_storable};
 pub use cx::{Cancel, Cx, GraphId, Preview, Progress, RunId, Services};
 pub use error::{Error, Result};
-pub use frames::{Frames, FramesBuilder, FramesFact};
 pub use inputs::{Inputs, Outputs};
 pub use ledger::{Admission, Lease, Ledger, OutOfMemory, Pinned, Reclaim};
 pub use node::{Node, NodeDef, Registry, no_infer};
@@ -35,7 +33,8 @@ pub use types::{
 };
 pub use value::{FileOut, Named, Part, Record, Value};
 pub use video::{
-    Clip, Conditioning, ConditioningFact, Embedding, Embeddings, Given, GivenFact, Guidance,
-    Guider, GuiderHandle, ImageConditioning, ImageConditioningFact, Latent, LatentFact, Mask,
-    MaskFact, Patches, PatchesFact, SamplingStep, Sigmas, SigmasFact, Space,
+    Clip, Conditioning, ConditioningFact, Embedding, Embeddings, Frames, FramesBuilder, FramesFact,
+    Given, GivenFact, Guidance, Guider, GuiderHandle, ImageConditioning, ImageConditioningFact,
+    Latent, LatentFact, Mask, MaskFact, Patches, PatchesFact, SamplingStep, Sigmas, SigmasFact,
+    Space,
 };

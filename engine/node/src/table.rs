@@ -6,10 +6,9 @@
 
 use kino_port::{Fact, PortType};
 
-use crate::frames::Frames;
 use crate::types::{TensorFact, TypeDef};
 use crate::video::{
-    Conditioning, Given, GuiderHandle, ImageConditioning, Latent, Mask, Patches, Sigmas,
+    Conditioning, Frames, Given, GuiderHandle, ImageConditioning, Latent, Mask, Patches, Sigmas,
 };
 
 /// Every type of values, in the order of the documentation.

@@ -3,6 +3,7 @@
 //! engine's core knows them by [`crate::ValueType`] alone.
 
 mod conditioning;
+mod frames;
 mod given;
 mod guider;
 mod image_conditioning;
@@ -13,6 +14,7 @@ mod sigmas;
 mod space;
 
 pub use conditioning::{Conditioning, ConditioningFact, Embedding, Embeddings};
+pub use frames::{Frames, FramesBuilder, FramesFact};
 pub use given::{Given, GivenFact};
 pub use guider::{Guidance, Guider, GuiderHandle, SamplingStep};
 pub use image_conditioning::{ImageConditioning, ImageConditioningFact};
