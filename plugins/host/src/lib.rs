@@ -25,7 +25,7 @@ mod value;
 
 pub use buffer::{FillElements, TensorBuffer, WriteView};
 pub use consent::Consent;
-pub use convert::ReadView;
+pub use convert::{ReadView, storage_of};
 pub use frames::{CollectedFrames, FramesBuffer};
 pub use grants::GrantedFiles;
 pub use index::{FoundPlugin, PLUGINS_FOLDER, PluginIndex};

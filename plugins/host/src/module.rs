@@ -41,6 +41,15 @@ pub trait Instance: Send {
     /// When the plugin fails.
     fn save(&mut self, call: &CallCx<'_>) -> Result<Option<Vec<u8>>>;
 
+    /// Counts what the instance goes on holding of the engine's values, now that a call is over,
+    /// as memory that it uses. Where code is not held to its limits, nothing is counted.
+    ///
+    /// # Errors
+    /// When that is more than it may use; the instance is broken then.
+    fn charge_retained(&mut self, _call: &CallCx<'_>) -> Result<()> {
+        Ok(())
+    }
+
     /// Whether it can never run again: it trapped, or its process ended.
     fn is_broken(&self) -> bool;
 }

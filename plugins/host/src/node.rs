@@ -199,6 +199,7 @@ impl Guidance for PluginGuidance {
             none => none.insert(plugin.open(&spec.signature.name, &call)?),
         };
         let velocity = instance.run(&call, &inputs)?.into_iter().next().flatten();
+        instance.charge_retained(&call)?;
         let Some(Value::Tensor(velocity)) = velocity else {
             return Err(self.guider.wrong("no tensor".to_owned()));
         };

@@ -131,6 +131,10 @@ impl Plugin {
             self.open(node, call)?
         };
         let outputs = instance.run(call, inputs);
+        let outputs = outputs.and_then(|outputs| {
+            instance.charge_retained(call)?;
+            Ok(outputs)
+        });
         if !instance.is_broken() {
             held.step = StepState { state: NodeState::Open(instance), reads, build: *build };
         }
