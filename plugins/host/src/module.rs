@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use candle_core::Device;
+use kino_contract::Descriptor;
 use kino_node::{Cancel, Error, GraphId, Ledger, Progress, Result, Value};
 use kino_port::Read;
-
-use crate::Descriptor;
 
 /// One loaded build of a plugin. It is dropped when its last instance is.
 pub trait Module: Send + Sync {

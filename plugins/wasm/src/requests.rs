@@ -6,9 +6,9 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::{LinkerInstance, Resource};
 
 use crate::constructors::charged;
-use crate::imports::{WitResult, to_wire};
 use crate::queue::{Answer, Request};
 use crate::store::{ResourceEntry, StoreState, size};
+use crate::types::{WitResult, to_wire};
 
 /// The longest message that is passed on.
 const LONGEST: usize = 1 << 14;

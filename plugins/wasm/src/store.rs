@@ -12,7 +12,7 @@ use wasmtime::component::Resource;
 
 use crate::queue::HostQueue;
 use crate::stop::Stop;
-use crate::wasi::Wasi;
+use crate::wasi_state::WasiState;
 
 /// Values that an instance may hold at a time.
 pub(crate) const MOST_HANDLES: usize = 1 << 16;
@@ -231,7 +231,7 @@ pub(crate) fn size(tensor: &Tensor) -> u64 {
 pub(crate) struct StoreState {
     pub(crate) queue: HostQueue,
     pub(crate) handles: HandleTable,
-    pub(crate) wasi: Wasi,
+    pub(crate) wasi: WasiState,
     pub(crate) device: Device,
     pub(crate) ledger: Option<Arc<Ledger>>,
     pub(crate) cancel: Cancel,
@@ -253,7 +253,7 @@ impl StoreState {
         let mut state = StoreState {
             queue: HostQueue::default(),
             handles: HandleTable::default(),
-            wasi: Wasi::default(),
+            wasi: WasiState::default(),
             device: Device::Cpu,
             ledger: None,
             cancel: Cancel::default(),

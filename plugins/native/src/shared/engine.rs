@@ -13,7 +13,8 @@ use kino_host::{CallCx, FramesBuffer, PluginValue, TensorBuffer, ValueKind};
 use kino_node::{Error, Result};
 use rustix::fs::OFlags;
 
-use super::{DecodeValue, EncodeValue, OutgoingFiles, SharedFolders, decode, encode};
+use super::codec::{DecodeValue, EncodeValue, decode, encode};
+use super::places::{OutgoingFiles, SharedFolders};
 use crate::wire::WireValue;
 
 /// Values that stay here and are only named to a worker, until it has no use for them.
