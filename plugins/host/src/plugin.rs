@@ -312,7 +312,9 @@ mod tests {
 
     impl Instance for SlowRun {
         fn run(&mut self, _: &CallCx<'_>, _: &[Option<Value>]) -> Result<Vec<Option<Value>>> {
-            self.0.iter().for_each(|barrier| drop(barrier.wait()));
+            for barrier in self.0.iter() {
+                barrier.wait();
+            }
             Ok(vec![Some(Value::Int(1))])
         }
 
