@@ -52,19 +52,10 @@ impl World {
     }
 
     fn call<T>(&self, f: impl FnOnce(&CallCx<'_>) -> T) -> T {
-        f(&CallCx {
-            graph: None,
-            plugin: "costs",
-            step: "step",
-            device: &Device::Cpu,
-            ledger: &self.ledger,
-            cancel: &Cancel::default(),
-            wanted: &[true],
-            report: &|_| {},
-            files: &NoFiles,
-            limits: Limits { memory: 4 << 30, ..Limits::default() },
-            log_sink: None,
-        })
+        let cancel = Cancel::default();
+        let limits = Limits { memory: 4 << 30, ..Limits::default() };
+        let outside = CallCx::outside("costs", &self.ledger, &cancel, &NoFiles);
+        f(&CallCx { step: "step", limits, ..outside })
     }
 
     fn frames(&self) -> Arc<Frames> {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, DType, Device, DeviceLocation, Storage, Tensor};
+use kino_contract::ValueKind;
 use kino_node::{Error, Fields, Opaque, Record, Result, TYPES, TypeDef, Value, type_of_name};
 
-use crate::value::{PluginValue, ValueKind};
+use crate::value::PluginValue;
 
 /// A tensor's elements as they lie, to be read.
 pub struct ReadView {

@@ -4,34 +4,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::DType;
+use kino_contract::ValueKind;
 use kino_node::{Error, Field, Frames, Opaque, Result, Value};
 use kino_port::PortType;
 
 use crate::buffer::TensorBuffer;
 use crate::frames::{FramesBuffer, rate, used};
-
-/// What an item is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ValueKind {
-    /// UTF-8 text or a path.
-    Text,
-    /// A whole number.
-    Int,
-    /// A real number.
-    Real,
-    /// True or false.
-    Bool,
-    /// A tensor, also of noise levels.
-    Tensor,
-    /// Several items.
-    List,
-    /// Named fields.
-    Record,
-    /// Bytes.
-    Bytes,
-    /// Something that can only be passed on.
-    Opaque,
-}
 
 /// A value on its way into a plugin or out of it. Clones share the contents.
 #[derive(Clone)]

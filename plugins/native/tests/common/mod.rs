@@ -68,19 +68,8 @@ impl World {
     }
 
     pub(crate) fn call<T>(&self, f: impl FnOnce(&CallCx<'_>) -> T) -> T {
-        f(&CallCx {
-            graph: None,
-            plugin: "test",
-            step: "step",
-            device: &Device::Cpu,
-            ledger: &self.ledger,
-            cancel: &self.cancel,
-            wanted: &[true],
-            report: &|_| {},
-            files: &self.files,
-            limits: self.limits,
-            log_sink: None,
-        })
+        let outside = CallCx::outside("test", &self.ledger, &self.cancel, &self.files);
+        f(&CallCx { step: "step", limits: self.limits, ..outside })
     }
 
     /// Opens an instance, runs it once, closes it.
