@@ -15,7 +15,7 @@ use candle_core::{Device, Tensor};
 use floor::Floor;
 use kino_host::{CallCx, Limits, Module, NoFiles};
 use kino_native::{IsolatedPlugin, NativePlugin, TrustedLibrary};
-use kino_node::{Cancel, Frames, FramesBuilder, Spill, Value};
+use kino_node::{Cancel, Frames, FramesBuilder, Ledger, Value};
 
 const WORKER: &str = "worker";
 const COUNT: usize = 81;
@@ -40,7 +40,7 @@ fn native_build() -> PathBuf {
 }
 
 struct World {
-    spill: Arc<Spill>,
+    ledger: Arc<Ledger>,
 }
 
 impl World {
@@ -52,22 +52,14 @@ impl World {
     }
 
     fn call<T>(&self, f: impl FnOnce(&CallCx<'_>) -> T) -> T {
-        f(&CallCx {
-            plugin: "costs",
-            step: "step",
-            device: &Device::Cpu,
-            spill: &self.spill,
-            cancel: &Cancel::default(),
-            wanted: &[true],
-            report: &|_| {},
-            files: &NoFiles,
-            limits: Limits { memory: 4 << 30, ..Limits::default() },
-            log_sink: None,
-        })
+        let cancel = Cancel::default();
+        let limits = Limits { memory: 4 << 30, ..Limits::default() };
+        let outside = CallCx::outside("costs", &self.ledger, &cancel, &NoFiles);
+        f(&CallCx { step: "step", limits, ..outside })
     }
 
     fn frames(&self) -> Arc<Frames> {
-        let mut builder = FramesBuilder::new(&self.spill, Some(16.0));
+        let mut builder = FramesBuilder::new(&self.ledger, Some(16.0));
         for _ in 0..COUNT / CHUNK {
             builder
                 .push(&Tensor::rand(0f32, 1.0, (CHUNK, 480, 832, 3), &Device::Cpu).unwrap())
@@ -78,11 +70,11 @@ impl World {
 
     /// The gain as a built-in node computes it, chunk by chunk.
     fn built_in(&self, frames: &Frames, gain: f64) -> Value {
-        let mut builder = FramesBuilder::new(&self.spill, frames.fps());
+        let mut builder = FramesBuilder::new(&self.ledger, frames.fps());
         for chunk in frames.chunks() {
             builder.push(&chunk.unwrap().affine(gain, 0.0).unwrap()).unwrap();
         }
-        Value::Frames(Arc::new(builder.finish().unwrap()))
+        Value::from(builder.finish().unwrap())
     }
 }
 
@@ -165,7 +157,7 @@ fn gains(world: &World, native: &NativePlugin, component: &dyn Module, isolated:
     line("memcpy of the bytes", floor, floor);
     let fresh = median(7, 1, || drop(black_box(source.clone())));
     line("memcpy into fresh memory", fresh, floor);
-    let inputs = [Some(Value::Frames(Arc::clone(&frames))), Some(Value::Real(0.5))];
+    let inputs = [Some(Value::from(Arc::clone(&frames))), Some(Value::Real(0.5))];
     let built_in = median(7, 1, || drop(black_box(world.built_in(&frames, 0.5))));
     line("built in", built_in, floor);
     for (name, plugin) in
@@ -194,7 +186,7 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
-    let world = World { spill: Spill::new(std::env::temp_dir(), 8 << 30) };
+    let world = World { ledger: Ledger::new(8 << 30) };
     let library = native_build();
     let trusted = TrustedLibrary { path: &library, sha256: None };
     let native = NativePlugin::load(trusted).expect("a plugin");

@@ -1,5 +1,6 @@
 //! The inputs that a graph declares, as ports: [`InputDecl`] → [`GraphInput`].
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use kino_port::{Literal, Port, PortType, Range};
@@ -95,7 +96,7 @@ fn bare_input(file: u32, decl: &InputDecl<'_>, report: &mut Report) -> Port {
         match word.text.parse() {
             Ok(known) => ty = known,
             Err(message) => {
-                let names = || PortType::NAMED.iter().map(|(name, _)| *name);
+                let names = || PortType::NAMED.iter().map(|row| row.name);
                 let hint = report.advice(&word.text, names);
                 let place = Place { file, span: word.span };
                 report.error("unknown-type", place, message).hint = hint;
@@ -119,13 +120,13 @@ fn bare_input(file: u32, decl: &InputDecl<'_>, report: &mut Report) -> Port {
     port
 }
 
-fn choices(file: u32, tree: &Ast<'_>, report: &mut Report) -> Vec<std::borrow::Cow<'static, str>> {
+fn choices(file: u32, tree: &Ast<'_>, report: &mut Report) -> Vec<Cow<'static, str>> {
     let text = |item: &Ast<'_>| match &item.kind {
-        AstKind::Text(text) => Some(text.to_string().into()),
+        AstKind::Text(text) => Some(Cow::Owned(text.to_string())),
         _ => None,
     };
     let texts = match &tree.kind {
-        AstKind::List(items) => items.iter().map(text).collect(),
+        AstKind::List(items) => items.iter().map(text).collect::<Option<Vec<_>>>(),
         _ => None,
     };
     if let Some(texts) = &texts

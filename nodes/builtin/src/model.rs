@@ -159,7 +159,7 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     Ok(StepInfo {
         key: parts.key(&model),
         outputs: vec![fact(parts.text), Fact::typed(parts.image), fact(parts.dit), fact(parts.vae)],
-        reads: vec![Read { path: source.to_owned(), hash }],
+        reads: vec![Read { path: source.to_owned(), hash, ..Read::default() }],
         ..StepInfo::default()
     })
 }

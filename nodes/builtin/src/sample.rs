@@ -10,8 +10,8 @@ use candle_core::{DType, Tensor};
 use kino_models::patch::unpatchify;
 use kino_models::sampling::{Schedule, ScheduleKind, Stepper};
 use kino_node::{
-    Clip, Cx, Error, Guider, Inputs, NodeDef, Outputs, Patches, PatchesFact, Result, SamplingStep,
-    Services, TensorFact, Value,
+    Clip, Conditioning, Cx, Error, Guider, GuiderHandle, Inputs, NodeDef, Outputs, Patches,
+    PatchesFact, Result, SamplingStep, Services, Sigmas, TensorFact, Value,
 };
 use kino_port::{
     Fact, Facts, PlanError, PortType, Sigma, Signature, StepInfo, Traits, count, edge, list,
@@ -19,7 +19,7 @@ use kino_port::{
 };
 
 use crate::error::IntoNode;
-use crate::infer::{InferCx, InferResult, named_facts, refuse, text_fact};
+use crate::infer::{InferCx, InferResult, known, named_facts, refuse};
 use crate::models::{DitHandle, Models};
 use crate::patches::{grid_of, object_to_tensor, patch_tuple};
 use crate::schedule::{ClassifierFree, MOST_STEPS, levels};
@@ -94,14 +94,17 @@ fn infer(_: &Services, facts: &Facts) -> InferResult {
     }
     let texts = named_facts(facts, "text");
     for (_, fact) in &texts {
-        let Some(text) = review.take(text_fact("text", fact)).flatten() else { continue };
-        if let Some(part) = part.as_ref().filter(|part| part.config.text_dim != text.dim) {
+        let Some(text) = review.take(known::<Conditioning>("text", fact)).flatten() else {
+            continue;
+        };
+        let Some((_, dim)) = text.text() else { continue };
+        if let Some(part) = part.as_ref().filter(|part| part.config.text_dim != dim) {
             review.error(
                 PlanError::at(
                     "text",
                     format!(
                         "this transformer reads texts {} wide, found {}",
-                        part.config.text_dim, text.dim
+                        part.config.text_dim, dim
                     ),
                 )
                 .hint("a transformer and a text encoder of one model belong together"),
@@ -125,19 +128,7 @@ fn steps(review: &mut InferCx<'_>, facts: &Facts) -> Option<usize> {
     if !facts.is_fed("sigmas") {
         return review.size("steps");
     }
-    if let Some(sigmas) = facts.typed::<kino_node::SigmasFact>("sigmas") {
-        return Some(sigmas.steps);
-    }
-    let tensor = facts.typed::<TensorFact>("sigmas")?;
-    match *tensor.shape.as_slice() {
-        [levels] if levels >= 2 => Some(levels - 1),
-        _ => {
-            let message =
-                format!("noise levels are [steps + 1], found a tensor {:?}", tensor.shape);
-            review.error(PlanError::at("sigmas", message));
-            None
-        }
-    }
+    review.known::<Sigmas>("sigmas").map(|sigmas| sigmas.steps)
 }
 
 fn check_patches(part: &DitHandle, clips: &[Clip], patch: [usize; 3]) -> Result<(), PlanError> {
@@ -191,13 +182,13 @@ fn memory(part: &DitHandle, patches: &PatchesFact, texts: usize) -> u64 {
 
 fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let part = inputs.part::<DitHandle>("dit")?;
-    let patches = inputs.patches("patches")?;
+    let patches = inputs.value::<Patches>("patches")?;
     check_patches(&part, &patches.clips, patches.patch).map_err(refuse)?;
     let names = inputs.items("text");
     let names: Vec<Option<&str>> = names.iter().map(|(name, _)| name.as_deref()).collect();
     let of_clip = texts_of_clips(&names, &patches.clips).map_err(refuse)?;
-    let guider: Arc<dyn Guider> = match inputs.guider("guider")? {
-        Some(guider) => guider,
+    let guider: Arc<dyn Guider> = match inputs.optional::<GuiderHandle>("guider")? {
+        Some(guider) => Arc::clone(&guider.0),
         None => {
             let scale = inputs.real("guidance")?;
             Arc::new(ClassifierFree(kino_models::sampling::guidance::Guidance::new(scale)))
@@ -206,8 +197,8 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let (kind, schedule) = schedule(&part, inputs)?;
     cx.check_cancel()?;
     let dit = cx.services.get::<Models>()?.dit(&part).node()?;
-    let texts = inputs.conditionings("text")?.into_iter();
-    let texts = texts.map(|text| Text::new(&dit, text)).collect::<Result<Vec<_>>>()?;
+    let texts = inputs.list::<Conditioning>("text")?.into_iter();
+    let texts = texts.map(|(_, text)| Text::new(&dit, text)).collect::<Result<Vec<_>>>()?;
     let packed = Packed {
         grids: patches.clips.iter().map(grid_of).collect(),
         texts,
@@ -227,7 +218,7 @@ fn schedule(part: &DitHandle, inputs: &Inputs<'_>) -> Result<(ScheduleKind, Sche
         "euler" => ScheduleKind::Euler,
         _ => config.kind(),
     };
-    if let Some(sigmas) = inputs.sigmas("sigmas")? {
+    if let Some(sigmas) = inputs.optional::<Sigmas>("sigmas")? {
         let sigmas: Vec<f64> = sigmas.0.iter().map(|sigma| sigma.0).collect();
         let schedule = Schedule::from_sigmas(kind, &sigmas, config.num_train_timesteps);
         return Ok((kind, schedule.map_err(|error| Error::input("sigmas", error.to_string()))?));
@@ -271,7 +262,7 @@ fn denoise(
     check_finite(&x)?;
     let trace = cx.wants(1).then(|| Tensor::stack(&trace, 0)).transpose()?; // [steps, …]
     let (clips, patch) = (patches.clips.clone(), patches.patch);
-    let patches = Value::Patches(Arc::new(Patches { tokens: x, clips, patch }));
+    let patches = Value::from(Patches { tokens: x, clips, patch });
     Ok(vec![Some(patches), trace.map(Value::Tensor)])
 }
 

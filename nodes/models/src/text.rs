@@ -2,6 +2,7 @@
 
 pub mod clean;
 pub(crate) mod config;
+mod ftfy;
 mod tokens;
 mod umt5;
 

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use candle_core::Device;
 use kino_host::{CallCx, Descriptor, Instance, Limits, Module, NoFiles};
-use kino_node::{Cancel, Error, Result, Spill};
+use kino_node::{Cancel, Error, Ledger, Result};
 use wasmtime::component::{ComponentExportIndex, InstancePre};
 
 use crate::engine::Engine;
@@ -56,19 +55,9 @@ fn describe(
     plugin: &str,
     describe: &ComponentExportIndex,
 ) -> Result<String> {
-    let (cancel, spill) = (Cancel::default(), Spill::new(std::env::temp_dir(), 0));
-    let call = CallCx {
-        plugin,
-        step: "",
-        device: &Device::Cpu,
-        spill: &spill,
-        cancel: &cancel,
-        wanted: &[],
-        report: &|_| {},
-        files: &NoFiles,
-        limits: DESCRIBING,
-        log_sink: None,
-    };
+    let (cancel, ledger) = (Cancel::default(), Ledger::new(0));
+    let outside = CallCx::outside(plugin, &ledger, &cancel, &NoFiles);
+    let call = CallCx { wanted: &[], limits: DESCRIBING, ..outside };
     let mut component = ComponentInstance::new(engine, ready, &call)?;
     component.carry(LONGEST);
     let (text,): (String,) = component.call(&call, describe, ())?;

@@ -111,6 +111,16 @@ static WRITE: NodeDef = node(
     Traits::SINK,
     write,
 );
+/// Reads a file, and replaces what it holds with the same number of bytes unless it did before.
+static REPLACE: NodeDef =
+    node("replace", ports![path("path")], VALUE, Traits::EXPENSIVE, |_, inputs| {
+        let path = inputs.text("path")?;
+        let read = fs::read_to_string(path)?;
+        if read == "first" {
+            fs::write(path, "other")?;
+        }
+        value(if read == "first" { 1 } else { 2 })
+    });
 static MEET: NodeDef = node("meet", TWO, VALUE, Traits::LIGHT, meet);
 static MEET_HEAVY: NodeDef = node("meet.heavy", TWO, VALUE, Traits::HEAVY, meet);
 static HANG: NodeDef = node("hang", TWO, VALUE, Traits::HEAVY, hang);
@@ -174,6 +184,7 @@ static NODES: &[&NodeDef] = &[
     &EVEN,
     &BOTH,
     &WRITE,
+    &REPLACE,
     &MEET,
     &MEET_HEAVY,
     &HANG,

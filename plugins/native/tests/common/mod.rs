@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use candle_core::{Device, Tensor};
 use kino_host::{CallCx, GrantedFiles, Limits, Module};
-use kino_node::{Cancel, Frames, Result, Spill, Value};
+use kino_node::{Cancel, Frames, Ledger, Result, Value};
 
 /// Builds a C file of this folder into a library.
 pub(crate) fn build(folder: &Path, source: &str, flags: &[&str]) -> PathBuf {
@@ -38,20 +38,20 @@ pub(crate) fn build(folder: &Path, source: &str, flags: &[&str]) -> PathBuf {
 }
 
 /// Frames `[n, 4, 6, 3]` in chunks of two, counting up from `first`.
-pub(crate) fn frames(spill: &Arc<Spill>, n: usize, first: f32) -> Value {
-    let mut builder = kino_node::FramesBuilder::new(spill, Some(12.0));
+pub(crate) fn frames(ledger: &Arc<Ledger>, n: usize, first: f32) -> Value {
+    let mut builder = kino_node::FramesBuilder::new(ledger, Some(12.0));
     for chunk in 0..n / 2 {
         let count = 2 * 4 * 6 * 3;
         let from = first + (chunk * count) as f32;
         let tensor = Tensor::arange(from, from + count as f32, &Device::Cpu).unwrap();
         builder.push(&tensor.reshape((2, 4, 6, 3)).unwrap()).unwrap();
     }
-    Value::Frames(Arc::new(builder.finish().unwrap()))
+    Value::from(builder.finish().unwrap())
 }
 
 /// What a call reaches in these tests.
 pub(crate) struct World {
-    pub(crate) spill: Arc<Spill>,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) cancel: Cancel,
     pub(crate) files: GrantedFiles,
     pub(crate) limits: Limits,
@@ -60,7 +60,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new() -> Self {
         World {
-            spill: Spill::new(std::env::temp_dir(), 1 << 30),
+            ledger: Ledger::new(1 << 30),
             cancel: Cancel::default(),
             files: GrantedFiles::new(Path::new("."), &[]),
             limits: Limits { time: Duration::from_secs(20), ..Limits::default() },
@@ -68,18 +68,8 @@ impl World {
     }
 
     pub(crate) fn call<T>(&self, f: impl FnOnce(&CallCx<'_>) -> T) -> T {
-        f(&CallCx {
-            plugin: "test",
-            step: "step",
-            device: &Device::Cpu,
-            spill: &self.spill,
-            cancel: &self.cancel,
-            wanted: &[true],
-            report: &|_| {},
-            files: &self.files,
-            limits: self.limits,
-            log_sink: None,
-        })
+        let outside = CallCx::outside("test", &self.ledger, &self.cancel, &self.files);
+        f(&CallCx { step: "step", limits: self.limits, ..outside })
     }
 
     /// Opens an instance, runs it once, closes it.
@@ -94,9 +84,9 @@ impl World {
 }
 
 pub(crate) fn as_frames(outputs: Vec<Option<Value>>) -> Arc<Frames> {
-    match outputs.into_iter().next() {
-        Some(Some(Value::Frames(frames))) => frames,
-        other => panic!("no frames: {other:?}"),
+    match outputs.first().and_then(|output| output.as_ref()?.shared()) {
+        Some(frames) => frames,
+        None => panic!("no frames: {outputs:?}"),
     }
 }
 

@@ -8,9 +8,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use candle_core::Device;
 use kino_host::{CallCx, Files, GrantedFiles, Limits, Module};
-use kino_node::{Cancel, Error, Result, Spill, Value};
+use kino_node::{Cancel, Error, Ledger, Result, Value};
 use kino_wasm::{Engine, WasmPlugin};
 
 /// The component of the tests, built by `tests/guests/build`.
@@ -45,7 +44,7 @@ fn guests_of_1_0() -> Arc<WasmPlugin> {
 /// What a call reaches in these tests, and the plugin that is called.
 pub(crate) struct World {
     pub(crate) plugin: Arc<WasmPlugin>,
-    pub(crate) spill: Arc<Spill>,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) cancel: Cancel,
     pub(crate) files: Box<dyn Files>,
     pub(crate) limits: Limits,
@@ -56,7 +55,7 @@ impl World {
     pub(crate) fn new() -> Self {
         World {
             plugin: guests(),
-            spill: Spill::new(std::env::temp_dir(), 1 << 30),
+            ledger: Ledger::new(1 << 30),
             cancel: Cancel::default(),
             files: Box::new(GrantedFiles::new(Path::new("."), &[])),
             limits: Limits { time: Duration::from_secs(60), memory: 256 << 20 },
@@ -79,18 +78,9 @@ impl World {
             let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
             log.push((level, message.to_owned()));
         };
-        f(&CallCx {
-            plugin: "guests",
-            step: "step",
-            device: &Device::Cpu,
-            spill: &self.spill,
-            cancel: &self.cancel,
-            wanted: &[true],
-            report: &|_| {},
-            files: &*self.files,
-            limits: self.limits,
-            log_sink: Some(&log_sink),
-        })
+        let (limits, log_sink) = (self.limits, Some(&log_sink as &_));
+        let outside = CallCx::outside("guests", &self.ledger, &self.cancel, &*self.files);
+        f(&CallCx { step: "step", limits, log_sink, ..outside })
     }
 
     /// Opens an instance of a node and runs it once.
