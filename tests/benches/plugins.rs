@@ -15,7 +15,7 @@ use candle_core::{Device, Tensor};
 use floor::Floor;
 use kino_host::{CallCx, Limits, Module, NoFiles};
 use kino_native::{IsolatedPlugin, NativePlugin, TrustedLibrary};
-use kino_node::{Cancel, Frames, FramesBuilder, Spill, Value};
+use kino_node::{Cancel, Frames, FramesBuilder, Ledger, Value};
 
 const WORKER: &str = "worker";
 const COUNT: usize = 81;
@@ -40,7 +40,7 @@ fn native_build() -> PathBuf {
 }
 
 struct World {
-    spill: Arc<Spill>,
+    ledger: Arc<Ledger>,
 }
 
 impl World {
@@ -53,10 +53,11 @@ impl World {
 
     fn call<T>(&self, f: impl FnOnce(&CallCx<'_>) -> T) -> T {
         f(&CallCx {
+            graph: None,
             plugin: "costs",
             step: "step",
             device: &Device::Cpu,
-            spill: &self.spill,
+            ledger: &self.ledger,
             cancel: &Cancel::default(),
             wanted: &[true],
             report: &|_| {},
@@ -67,7 +68,7 @@ impl World {
     }
 
     fn frames(&self) -> Arc<Frames> {
-        let mut builder = FramesBuilder::new(&self.spill, Some(16.0));
+        let mut builder = FramesBuilder::new(&self.ledger, Some(16.0));
         for _ in 0..COUNT / CHUNK {
             builder
                 .push(&Tensor::rand(0f32, 1.0, (CHUNK, 480, 832, 3), &Device::Cpu).unwrap())
@@ -78,7 +79,7 @@ impl World {
 
     /// The gain as a built-in node computes it, chunk by chunk.
     fn built_in(&self, frames: &Frames, gain: f64) -> Value {
-        let mut builder = FramesBuilder::new(&self.spill, frames.fps());
+        let mut builder = FramesBuilder::new(&self.ledger, frames.fps());
         for chunk in frames.chunks() {
             builder.push(&chunk.unwrap().affine(gain, 0.0).unwrap()).unwrap();
         }
@@ -194,7 +195,7 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
-    let world = World { spill: Spill::new(std::env::temp_dir(), 8 << 30) };
+    let world = World { ledger: Ledger::new(8 << 30) };
     let library = native_build();
     let trusted = TrustedLibrary { path: &library, sha256: None };
     let native = NativePlugin::load(trusted).expect("a plugin");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use candle_core::{Device, Storage, Tensor};
 use kino_host::{Limits, NoFiles, Plugin};
 use kino_native::{NativePlugin, TrustedLibrary};
-use kino_node::{Cancel, Cx, Frames, Inputs, Services, Spill, Value};
+use kino_node::{Cancel, Cx, Frames, Inputs, Ledger, Services, Value};
 
 /// Where a tensor's first element lies.
 fn address(tensor: &Tensor) -> i128 {
@@ -34,8 +34,9 @@ fn tensors_lie_where_they_are() {
     let (chunk, all) = (frames.chunk(0).expect("a chunk"), tensor(5));
     let rows = all.narrow(0, 2, 2).expect("a view");
     let inputs = [Some(Value::Frames(Arc::new(frames))), Some(Value::Tensor(rows.clone()))];
-    let services = Services::new(Device::Cpu, Spill::new(folder.path(), 1 << 30));
+    let services = Services::new(Device::Cpu, Ledger::with_spill(1 << 30, folder.path(), u64::MAX));
     let mut cx = Cx {
+        reads: &[],
         name: "see",
         services: &services,
         cancel: &Cancel::default(),

@@ -7,16 +7,15 @@ use std::sync::Arc;
 
 use candle_core::Device;
 use kino_graph::{Catalog, Diagnostics, Graph, Settings, Sources};
-use kino_node::{Registry, Services, Spill};
-use kino_port::{Facts, Literal, PlanError, Signature, StepInfo};
-use kino_runtime::{DiskCache, Options, Runtime};
+use kino_node::{Ledger, Registry, Services};
+use kino_port::{Facts, Literal, PlanError, Signature, StepInfo, parse_bytes};
+use kino_runtime::{DiskCache, NodeCatalog, Options, Runtime};
 use kino_world::{Folders, Hashes};
 
 use crate::args::{Source, Target};
 use crate::failure::Failure;
 use crate::library::Opened;
 use crate::palette::Palettes;
-use crate::render::quantity::parse_bytes;
 use crate::{device, library};
 
 /// How large the cache on disk may grow unless KINO_CACHE_LIMIT says otherwise.
@@ -93,8 +92,10 @@ pub(crate) fn read_inputs(
 
 /// What plans run on, and what they are planned with.
 pub(crate) struct Engine {
-    /// Nodes, services, caches.
+    /// Caches.
     pub(crate) runtime: Runtime,
+    /// What all nodes reach.
+    pub(crate) services: Services,
     /// What changes numbers beside the graph.
     pub(crate) environment: Vec<u8>,
     /// `cpu`, `cuda` or `metal`.
@@ -106,12 +107,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the device cannot be used, or the environment sets a size that is none.
-    pub(crate) fn start(
-        registry: impl Into<Arc<Registry>>,
-        opened: &Opened,
-        target: &Target,
-        keeps: bool,
-    ) -> Result<Self, Failure> {
+    pub(crate) fn start(opened: &Opened, target: &Target, keeps: bool) -> Result<Self, Failure> {
         let device = target.device.open()?;
         let kind = device::kind(&device);
         let memory = memory()?;
@@ -122,8 +118,7 @@ impl Engine {
             ..Options::default()
         };
         let environment = environment(kind);
-        let runtime = Runtime::new(registry.into(), Arc::new(services), options);
-        Ok(Engine { runtime, environment, device: kind })
+        Ok(Engine { runtime: Runtime::new(options), services, environment, device: kind })
     }
 
     /// Plans a graph with these inputs.
@@ -134,11 +129,13 @@ impl Engine {
         &self,
         opened: &Opened,
         graph: &Graph,
+        registry: &Arc<Registry>,
         inputs: &[(String, Literal)],
         until: Option<&str>,
     ) -> Result<kino_graph::Plan, Failure> {
+        let nodes = NodeCatalog { registry: Arc::clone(registry), services: &self.services };
         let settings = self.settings(opened, inputs, until, &|_| draw());
-        graph.plan(&self.runtime.catalog(), &settings).map_err(Failure::Graph)
+        graph.plan(&nodes, &settings).map_err(Failure::Graph)
     }
 
     /// What a plan depends on besides the graph.
@@ -155,9 +152,9 @@ impl Engine {
 
 /// What all nodes share: the device, the folders, a memory budget for frames.
 fn services(device: Device, opened: &Opened, target: &Target, memory: u64) -> Services {
-    let spill = Spill::new(env::temp_dir(), memory);
+    let ledger = Ledger::new(memory);
     let folders = Folders { graph: opened.folder.clone(), out: target.out.clone() };
-    let services = kino_nodes::services(device, spill, folders);
+    let services = kino_nodes::services(device, ledger).with(Arc::new(folders));
     if target.no_cache {
         return services;
     }
@@ -176,7 +173,7 @@ fn size_in(name: &str, otherwise: u64) -> Result<u64, Failure> {
         return Ok(otherwise);
     };
     let text = text.to_string_lossy();
-    parse_bytes(&text).ok_or_else(|| {
+    parse_bytes(&text).map_err(|_| {
         Failure::usage(format!("{name}={text} is no size")).hint("write 20GB or 500MB")
     })
 }

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use kino_port::Read;
+
 use crate::plan::{Input, Item, Plan, Step};
 
 /// What a new plan changes.
@@ -86,7 +88,8 @@ fn reasons((old, was): (&Plan, &Step), (new, is): (&Plan, &Step)) -> Vec<String>
 
 /// Names the files that changed, where the node says which it reads.
 fn read_again(was: &Step, is: &Step) -> String {
-    let changed = is.reads.iter().filter(|read| !was.reads.contains(read));
+    let same = |a: &Read, b: &Read| (&a.path, &a.hash) == (&b.path, &b.hash);
+    let changed = is.reads.iter().filter(|is| !was.reads.iter().any(|was| same(was, is)));
     let paths: Vec<_> = changed.map(|read| read.path.as_str()).collect();
     match paths.as_slice() {
         [] => "a file or model that it reads changed".to_owned(),

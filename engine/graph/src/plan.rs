@@ -155,8 +155,8 @@ impl Plan {
     /// All files that the steps read, each once.
     pub fn reads(&self) -> Vec<&Read> {
         let mut reads: Vec<&Read> = self.steps.iter().flat_map(|step| &step.reads).collect();
-        reads.sort_by(|a, b| a.path.cmp(&b.path));
-        reads.dedup();
+        reads.sort_by(|a, b| (&a.path, &a.hash).cmp(&(&b.path, &b.hash)));
+        reads.dedup_by(|a, b| (&a.path, &a.hash) == (&b.path, &b.hash));
         reads
     }
 }

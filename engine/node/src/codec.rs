@@ -1,4 +1,4 @@
-//! Values as bytes, for the cache on disk: `KINOVAL1`, the length of a JSON header, the header,
+//! Values as bytes, for the cache on disk: `KINOVAL2`, the length of a JSON header, the header,
 //! then all tensor data in the header's order.
 
 use std::io::{Read, Write};
@@ -9,11 +9,11 @@ use kino_port::Sigma;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Clip, Conditioning, Error, FileOut, FramesBuilder, Latent, Outputs, Patches, Record, Result,
-    Services, Sigmas, Space, Value,
+    Clip, Conditioning, Embedding, Embeddings, Error, FileOut, FramesBuilder, Latent, Outputs,
+    Patches, Record, Result, Services, Sigmas, Space, Value,
 };
 
-const MAGIC: &[u8; 8] = b"KINOVAL1";
+const MAGIC: &[u8; 8] = b"KINOVAL2";
 /// No header of values that the engine writes comes near this.
 const LONGEST_HEADER: u64 = 64 << 20;
 
@@ -23,6 +23,9 @@ struct Shape {
     shape: Vec<usize>,
 }
 
+/// The name of an embedding, its tensor, its mask.
+type EmbeddingForm = (String, Shape, Option<Shape>);
+
 #[derive(Serialize, Deserialize)]
 enum Form {
     Text(String),
@@ -31,7 +34,7 @@ enum Form {
     /// The bits, so that nothing is rounded.
     Real(u64),
     Bool(bool),
-    Conditioning(Shape, Shape),
+    Conditioning(Vec<EmbeddingForm>, Vec<EmbeddingForm>),
     Latent(Shape, Option<Space>),
     Patches(Shape, Vec<Clip>, [usize; 3]),
     Sigmas(Vec<u64>),
@@ -104,7 +107,7 @@ fn form(value: &Value) -> Result<Form> {
         Value::Real(value) => Form::Real(value.to_bits()),
         Value::Bool(value) => Form::Bool(*value),
         Value::Conditioning(both) => {
-            Form::Conditioning(shape(&both.positive), shape(&both.negative))
+            Form::Conditioning(embedding_forms(&both.positive), embedding_forms(&both.negative))
         }
         Value::Latent(latent) => Form::Latent(shape(&latent.tensor), latent.space.clone()),
         Value::Patches(patches) => {
@@ -141,6 +144,14 @@ fn form(value: &Value) -> Result<Form> {
     })
 }
 
+fn embedding_forms(embeddings: &Embeddings) -> Vec<EmbeddingForm> {
+    let form = |embedding: &Embedding| {
+        let mask = embedding.mask.as_ref().map(shape);
+        (embedding.name.to_string(), shape(&embedding.tensor), mask)
+    };
+    embeddings.iter().map(form).collect()
+}
+
 fn write_tensor(tensor: &Tensor, to: &mut dyn Write) -> Result<()> {
     let mut bytes = Vec::with_capacity(tensor.elem_count() * tensor.dtype().size_in_bytes());
     tensor.to_device(&Device::Cpu)?.write_bytes(&mut bytes)?;
@@ -150,8 +161,8 @@ fn write_tensor(tensor: &Tensor, to: &mut dyn Write) -> Result<()> {
 fn write_tensors(value: &Value, to: &mut dyn Write) -> Result<()> {
     match value {
         Value::Conditioning(both) => {
-            write_tensor(&both.positive, to)?;
-            write_tensor(&both.negative, to)
+            let mut tensors = both.positive.tensors().chain(both.negative.tensors());
+            tensors.try_for_each(|tensor| write_tensor(tensor, to))
         }
         Value::Latent(latent) => write_tensor(&latent.tensor, to),
         Value::Patches(patches) => write_tensor(&patches.tokens, to),
@@ -181,6 +192,20 @@ fn read_tensor(form: &Shape, from: &mut dyn Read, device: &Device) -> Result<Ten
     Ok(Tensor::from_raw_buffer(&bytes, dtype, &form.shape, device)?)
 }
 
+fn read_embeddings(
+    forms: Vec<EmbeddingForm>,
+    from: &mut dyn Read,
+    device: &Device,
+) -> Result<Embeddings> {
+    let mut embeddings = Embeddings::default();
+    for (name, tensor, mask) in forms {
+        let tensor = read_tensor(&tensor, from, device)?;
+        let mask = mask.map(|mask| read_tensor(&mask, from, device)).transpose()?;
+        embeddings = embeddings.with(&name, tensor, mask)?;
+    }
+    Ok(embeddings)
+}
+
 fn read_value(form: Form, from: &mut dyn Read, services: &Services) -> Result<Value> {
     let device = &services.device;
     Ok(match form {
@@ -191,8 +216,8 @@ fn read_value(form: Form, from: &mut dyn Read, services: &Services) -> Result<Va
         Form::Real(bits) => Value::Real(f64::from_bits(bits)),
         Form::Bool(value) => Value::Bool(value),
         Form::Conditioning(positive, negative) => Value::Conditioning(Arc::new(Conditioning {
-            positive: read_tensor(&positive, from, device)?,
-            negative: read_tensor(&negative, from, device)?,
+            positive: read_embeddings(positive, from, device)?,
+            negative: read_embeddings(negative, from, device)?,
         })),
         Form::Latent(shape, space) => {
             Value::Latent(Arc::new(Latent { tensor: read_tensor(&shape, from, device)?, space }))
@@ -206,7 +231,7 @@ fn read_value(form: Form, from: &mut dyn Read, services: &Services) -> Result<Va
             bits.into_iter().map(|bits| Sigma(f64::from_bits(bits))).collect(),
         )),
         Form::Frames { chunks, height, width, fps } => {
-            let mut frames = FramesBuilder::new(&services.spill, fps.map(f64::from_bits));
+            let mut frames = FramesBuilder::new(&services.ledger, fps.map(f64::from_bits));
             for n in chunks {
                 let shape = Shape { dtype: "f32".into(), shape: vec![n, height, width, 3] };
                 frames.push(&read_tensor(&shape, from, &Device::Cpu)?)?;
@@ -234,17 +259,17 @@ fn read_value(form: Form, from: &mut dyn Read, services: &Services) -> Result<Va
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Spill;
+    use crate::Ledger;
 
     fn services(budget: u64) -> Services {
-        Services::new(Device::Cpu, Spill::new(std::env::temp_dir(), budget))
+        Services::new(Device::Cpu, Ledger::new(budget))
     }
 
     fn everything(services: &Services) -> Outputs {
         let ramp = |n: usize, shape: &[usize]| {
             Tensor::arange(0f32, n as f32, &Device::Cpu).unwrap().reshape(shape).unwrap()
         };
-        let mut frames = FramesBuilder::new(&services.spill, Some(7.5));
+        let mut frames = FramesBuilder::new(&services.ledger, Some(7.5));
         frames.push(&ramp(2 * 4 * 5 * 3, &[2, 4, 5, 3])).unwrap();
         frames.push(&ramp(4 * 5 * 3, &[1, 4, 5, 3])).unwrap();
         let space = Some(Space { id: [7; 32], channels: 2, temporal: 4, spatial: 8 });
@@ -258,6 +283,13 @@ mod tests {
                 vec![(Some("a".into()), latent), (None, Value::Text("x".into()))].into(),
             )),
             Some(Value::Sigmas(Sigmas(vec![Sigma(0.1), Sigma(0.0)].into()))),
+            Some(Value::Conditioning(Arc::new(Conditioning {
+                positive: Embeddings::of_text(ramp(6, &[2, 3]))
+                    .with("pooled", ramp(3, &[3]), None)
+                    .and_then(|both| both.with("image", ramp(8, &[2, 4]), Some(ramp(2, &[2]))))
+                    .unwrap(),
+                negative: Embeddings::of_text(ramp(6, &[2, 3])),
+            }))),
             Some(Value::Custom(Arc::new(Record {
                 ty: "example.depth".into(),
                 fields: vec![
@@ -284,15 +316,34 @@ mod tests {
     }
 
     #[test]
+    fn conditioning_keeps_its_names_and_masks() {
+        let services = services(u64::MAX);
+        let mut bytes = Vec::new();
+        encode(&everything(&services), &mut bytes).unwrap();
+        let back = decode(&mut &bytes[..], &services).unwrap();
+        let found = back.into_iter().flatten().find_map(|value| match value {
+            Value::Conditioning(conditioning) => Some(conditioning),
+            _ => None,
+        });
+        let found = found.unwrap();
+        let names: Vec<_> = found.positive.iter().map(|embedding| &*embedding.name).collect();
+        assert_eq!(names, ["text", "pooled", "image"]);
+        let image = found.positive.need("image").unwrap();
+        assert_eq!(image.mask.as_ref().unwrap().to_vec1::<f32>().unwrap(), [0.0, 1.0]);
+        let error = found.negative.need("pooled").unwrap_err().to_string();
+        assert_eq!(error, "expected embeddings `pooled`, found text");
+    }
+
+    #[test]
     fn frames_past_the_budget_lie_on_disk() {
         let services = services(2 * 4 * 5 * 3 * 4);
         let values = everything(&services);
         let Some(Value::Frames(frames)) = &values[3] else { panic!() };
         assert_eq!((frames.resident(), frames.bytes()), (480, 720));
         assert_eq!(frames.whole().unwrap().dims(), [3, 4, 5, 3]);
-        assert_eq!(services.spill.resident(), 480);
+        assert_eq!(services.ledger.used(), 480);
         drop(values);
-        assert_eq!(services.spill.resident(), 0);
+        assert_eq!(services.ledger.used(), 0);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use candle_core::DType;
 
-use crate::{Clip, Space};
+use crate::{Clip, Embeddings, Space};
 
 /// What is known of frames: `[count, height, width, 3]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,13 +35,33 @@ pub struct PatchesFact {
     pub patch: [usize; 3],
 }
 
-/// What is known of text embeddings: `[rows, dim]`.
+/// What is known of conditioning: the shape of each tensor of the prompt, by its name. Those of the
+/// negative prompt have the same names and widths.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConditioningFact {
-    /// Rows, the padding included.
-    pub rows: usize,
-    /// The width of an embedding.
-    pub dim: usize,
+    /// Name and shape of each.
+    pub embeddings: Vec<(String, Vec<usize>)>,
+}
+
+impl ConditioningFact {
+    /// Embeddings of a text alone: `[rows, dim]`, rows of padding included.
+    pub fn of_text(rows: usize, dim: usize) -> Self {
+        ConditioningFact { embeddings: vec![(Embeddings::TEXT.to_owned(), vec![rows, dim])] }
+    }
+
+    /// The shape of the embeddings of a name.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        let found = self.embeddings.iter().find(|(other, _)| other == name);
+        found.map(|(_, shape)| shape.as_slice())
+    }
+
+    /// Rows and width of the text's embeddings.
+    pub fn text(&self) -> Option<(usize, usize)> {
+        match *self.shape(Embeddings::TEXT)? {
+            [rows, dim] => Some((rows, dim)),
+            _ => None,
+        }
+    }
 }
 
 /// What is known of a schedule.

@@ -79,7 +79,7 @@ fn carried(tensor: &Tensor, ty: &PortType) -> Result<Value> {
         PortType::Conditioning => {
             let positive = unbatched(tensor, 2, "embeddings are [rows, dim]")?;
             let negative = positive.zeros_like()?;
-            Value::Conditioning(Arc::new(Conditioning { positive, negative }))
+            Value::Conditioning(Arc::new(Conditioning::of_text(positive, negative)))
         }
         PortType::Sigmas => Value::Sigmas(sigmas(tensor)?),
         other => return Err(Value::Tensor(tensor.clone()).unfit(other)),

@@ -1,11 +1,12 @@
-//! Video frames, held in chunks; chunks past the memory budget lie in a temporary file.
+//! Video frames, held in chunks; chunks for which the ledger has no room lie in a temporary file.
 
 use std::fmt;
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 
-use crate::spill::{Lease, Scratch, Spill};
+use crate::ledger::{Lease, Ledger};
+use crate::spill::Scratch;
 use crate::{Error, Result};
 
 /// Video frames `[count, height, width, 3]`, RGB f32 in 0…1, on the CPU; an image is one frame.
@@ -33,7 +34,7 @@ impl Frames {
     /// # Errors
     /// When the shape is another.
     pub fn from_tensor(tensor: &Tensor, fps: Option<f64>) -> Result<Self> {
-        let mut builder = FramesBuilder { frames: Frames::empty(fps), spill: None, scratch: None };
+        let mut builder = FramesBuilder { frames: Frames::empty(fps), ledger: None, scratch: None };
         builder.push(tensor)?;
         builder.finish()
     }
@@ -153,14 +154,15 @@ fn compact(tensor: Tensor) -> Result<Tensor> {
 /// Frames in the making: chunks are pushed as they are computed.
 pub struct FramesBuilder {
     frames: Frames,
-    spill: Option<Arc<Spill>>,
+    ledger: Option<Arc<Ledger>>,
     scratch: Option<Arc<Scratch>>,
 }
 
 impl FramesBuilder {
-    /// An empty builder under the memory budget of `spill`.
-    pub fn new(spill: &Arc<Spill>, fps: Option<f64>) -> Self {
-        FramesBuilder { frames: Frames::empty(fps), spill: Some(Arc::clone(spill)), scratch: None }
+    /// An empty builder whose frames take leases of `ledger`.
+    pub fn new(ledger: &Arc<Ledger>, fps: Option<f64>) -> Self {
+        let ledger = Some(Arc::clone(ledger));
+        FramesBuilder { frames: Frames::empty(fps), ledger, scratch: None }
     }
 
     /// Appends frames `[n, h, w, 3]`; they are brought to the CPU as f32. A tensor that is all of its
@@ -198,18 +200,24 @@ impl FramesBuilder {
     }
 
     fn place(&mut self, tensor: Tensor) -> Result<Place> {
-        let Some(spill) = &self.spill else { return Ok(Place::Memory { tensor, _lease: None }) };
-        if let Some(lease) = spill.lease((tensor.elem_count() * 4) as u64) {
+        let Some(ledger) = &self.ledger else { return Ok(Place::Memory { tensor, _lease: None }) };
+        if let Ok(lease) = ledger.lease((tensor.elem_count() * 4) as u64, "frames") {
             return Ok(Place::Memory { tensor, _lease: Some(lease) });
         }
         let scratch = match &self.scratch {
             Some(scratch) => Arc::clone(scratch),
-            None => Arc::clone(self.scratch.insert(Arc::new(spill.scratch()?))),
+            None => Arc::clone(self.scratch.insert(Arc::new(Scratch::new(ledger)?))),
         };
-        let mut bytes = Vec::with_capacity(tensor.elem_count() * 4);
-        tensor.write_bytes(&mut bytes)?;
-        let at = scratch.append(&bytes)?;
-        Ok(Place::Disk { scratch, at })
+        // Frame by frame, so that what memory has no room for is not copied as a whole.
+        let mut at = None;
+        for frame in 0..tensor.dim(0)? {
+            let frame = tensor.get(frame)?;
+            let mut bytes = Vec::with_capacity(frame.elem_count() * 4);
+            frame.write_bytes(&mut bytes)?;
+            let begin = scratch.append(&bytes)?;
+            at.get_or_insert(begin);
+        }
+        Ok(Place::Disk { scratch, at: at.unwrap_or_default() })
     }
 
     /// The frames pushed.

@@ -14,20 +14,22 @@ mod facts;
 mod fit;
 mod frames;
 mod inputs;
+pub mod ledger;
 mod node;
 mod spill;
 mod tensors;
 mod value;
 
 pub use codec::{decode, encode, is_storable};
-pub use cx::{Cancel, Cx, Preview, Progress, Services};
+pub use cx::{Cancel, Cx, GraphId, Preview, Progress, RunId, Services};
 pub use error::{Error, Result};
 pub use facts::{ConditioningFact, FramesFact, LatentFact, PatchesFact, SigmasFact, TensorFact};
 pub use frames::{Frames, FramesBuilder};
 pub use inputs::{Inputs, Named, Outputs};
+pub use ledger::{Admission, Lease, Ledger, OutOfMemory, Pinned, Reclaim};
 pub use node::{Node, NodeDef, Registry, no_infer};
-pub use spill::Spill;
 pub use tensors::{
-    Clip, Conditioning, Guidance, Guider, Latent, Patches, SamplingStep, Sigmas, Space,
+    Clip, Conditioning, Embedding, Embeddings, Guidance, Guider, Latent, Patches, SamplingStep,
+    Sigmas, Space,
 };
 pub use value::{FileOut, Part, Record, Value};

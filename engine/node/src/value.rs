@@ -136,7 +136,7 @@ impl Value {
             Value::Tensor(tensor) => Ok(tensor.clone()),
             Value::Latent(latent) => Ok(latent.tensor.clone()),
             Value::Patches(patches) => Ok(patches.tokens.clone()),
-            Value::Conditioning(conditioning) => Ok(conditioning.positive.clone()),
+            Value::Conditioning(conditioning) => conditioning.positive.text().cloned(),
             Value::Frames(frames) => frames.whole(),
             Value::Sigmas(sigmas) => {
                 let levels: Vec<f32> = sigmas.0.iter().map(|sigma| sigma.0 as f32).collect();
@@ -153,7 +153,9 @@ impl Value {
             Value::Tensor(tensor) => of(tensor),
             Value::Latent(latent) => of(&latent.tensor),
             Value::Patches(patches) => of(&patches.tokens),
-            Value::Conditioning(both) => of(&both.positive) + of(&both.negative),
+            Value::Conditioning(both) => {
+                both.positive.tensors().chain(both.negative.tensors()).map(of).sum()
+            }
             Value::Frames(frames) => frames.resident(),
             Value::List(items) => items.iter().map(|(_, item)| item.bytes()).sum(),
             Value::Custom(record) => record.fields.iter().map(|(_, field)| field.bytes()).sum(),

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::Literal;
+use crate::{Literal, PlannedFile};
 
 /// What is known of one value while planning.
 #[derive(Clone, Default)]
@@ -147,13 +147,17 @@ pub struct StepInfo {
     pub chosen: Option<&'static str>,
 }
 
-/// A file that a graph reads.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A file that a graph reads, or a folder of files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Read {
     /// Its path as the graph writes it.
     pub path: String,
     /// The hash of its contents, in hexadecimal.
     pub hash: String,
+    /// What was hashed. A step whose files are not like this any more when it has run fails, as
+    /// its result is not that of its key. Empty where the node itself sees to that, and where
+    /// nothing can change.
+    pub files: Vec<PlannedFile>,
 }
 
 /// Why a node cannot run with what it is given.

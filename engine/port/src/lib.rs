@@ -10,6 +10,8 @@ mod fact;
 mod literal;
 mod port;
 mod signature;
+mod size;
+mod stamp;
 mod types;
 mod units;
 
@@ -19,5 +21,7 @@ pub use port::{
     Arity, Port, PortError, Range, bool, count, edge, int, list, optional, path, real, text,
 };
 pub use signature::{Signature, Traits};
+pub use size::{format_bytes, parse_bytes};
+pub use stamp::{FileStamp, PlannedFile};
 pub use types::PortType;
 pub use units::{Fps, Guidance, Sigma, Timestep};

@@ -63,6 +63,9 @@ pub struct Port {
     pub lazy: bool,
     /// An input that takes `"random"`: a whole number drawn while planning, and recorded.
     pub draws: bool,
+    /// A text that names a file or folder, as a value of type Path does; see
+    /// [`Port::names_file`].
+    pub file: bool,
 }
 
 /// Why a literal does not fit a port.
@@ -87,6 +90,7 @@ impl Port {
             about: Cow::Borrowed(""),
             lazy: false,
             draws: false,
+            file: false,
         }
     }
 
@@ -143,6 +147,20 @@ impl Port {
     pub const fn draws(mut self) -> Self {
         self.draws = true;
         self
+    }
+
+    /// The same port, whose text names a file or folder.
+    pub const fn file(mut self) -> Self {
+        self.file = true;
+        self
+    }
+
+    /// Whether the value names a file or folder: a sink writes it, any other node reads it.
+    ///
+    /// Such a value must be known before anything runs: what a file holds is part of a key, and no
+    /// two nodes may write one file.
+    pub fn names_file(&self) -> bool {
+        self.file || self.ty == PortType::Path
     }
 
     /// Whether something must feed this input.

@@ -1,10 +1,13 @@
 //! The registry as the graph's catalog, and what else enters every key.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use kino_graph::Catalog;
 use kino_node::{Registry, Services};
 use kino_port::{Facts, PlanError, Signature, StepInfo};
+
+use crate::panic::panic_message;
 
 /// The version of the engine's numbers. It enters every key: raise it when results change although
 /// no node's own version does.
@@ -32,8 +35,17 @@ impl Catalog for NodeCatalog<'_> {
     fn infer(&self, op: &str, facts: &Facts) -> Result<StepInfo, Vec<PlanError>> {
         let node = self.registry.get(op);
         let node = node.ok_or_else(|| vec![PlanError::new(format!("there is no node `{op}`"))])?;
-        node.infer(self.services, facts)
+        // Whoever wrote the node, and whatever files it looks into: planning goes on.
+        guard(|| node.infer(self.services, facts)).unwrap_or_else(|panic| {
+            let error = PlanError::new(format!("the node panicked while planning: {panic}"));
+            Err(vec![error.hint("this is a bug of the node; please report it")])
+        })
     }
+}
+
+/// Calls what a node does, and gives the message of a panic as an error.
+fn guard<T>(f: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(|panic| panic_message(panic.as_ref()).to_owned())
 }
 
 /// What changes numbers beside graph and files: the device's kind (`cpu`, `cuda`), the compute

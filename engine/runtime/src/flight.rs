@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kino_node::{Cancel, Outputs, Result};
+use kino_node::{Cancel, GraphId, Outputs, Result, RunId};
 
 use crate::disk::covers;
 use crate::stop::Stop;
@@ -17,15 +17,15 @@ const LOOK: Duration = Duration::from_millis(20);
 #[derive(Default)]
 pub(crate) struct Flights {
     by_key: Mutex<HashMap<[u8; 32], Arc<Flight>>>,
-    /// By run: how many sinks are writing.
-    sinks: Mutex<BTreeMap<u64, usize>>,
+    /// By graph and run: how many sinks are writing.
+    sinks: Mutex<BTreeMap<(Option<GraphId>, RunId), usize>>,
     /// Told when a sink has ended.
     written: Condvar,
 }
 
 /// One step in flight.
 pub(crate) struct Flight {
-    run: u64,
+    run: RunId,
     wanted: Vec<bool>,
     landed: Mutex<Landed>,
     told: Condvar,
@@ -48,14 +48,14 @@ impl Flights {
         &self,
         key: &[u8; 32],
         wanted: &[bool],
-        run: u64,
+        run: RunId,
     ) -> Option<Arc<Flight>> {
         let flight = lock(&self.by_key).get(key).cloned()?;
         (flight.run != run && covers(&flight.wanted, wanted)).then_some(flight)
     }
 
     /// Enters a flight, unless there is one of this key. It ends when the ticket is dropped.
-    pub(crate) fn begin(&self, key: [u8; 32], wanted: &[bool], run: u64) -> Option<Ticket<'_>> {
+    pub(crate) fn begin(&self, key: [u8; 32], wanted: &[bool], run: RunId) -> Option<Ticket<'_>> {
         let (wanted, landed) = (wanted.to_vec(), Mutex::new(Landed::Not));
         let flight = Arc::new(Flight { run, wanted, landed, told: Condvar::new() });
         let mut flights = lock(&self.by_key);
@@ -67,16 +67,18 @@ impl Flights {
     }
 
     /// A sink of a run begins to write, until the guard is dropped.
-    pub(crate) fn write(&self, run: u64) -> Writing<'_> {
-        *lock(&self.sinks).entry(run).or_default() += 1;
-        Writing { flights: self, run }
+    pub(crate) fn write(&self, run: RunId, graph: Option<&GraphId>) -> Writing<'_> {
+        let of = (graph.cloned(), run);
+        *lock(&self.sinks).entry(of.clone()).or_default() += 1;
+        Writing { flights: self, of }
     }
 
-    /// Waits until no older run is writing: what stands in files is what the newest run wrote, and
-    /// a run sees what those before it left.
-    pub(crate) fn let_older_write(&self, run: u64, stop: &Stop) {
+    /// Waits until no older run of the same graph is writing: what stands in files is what the
+    /// newest run wrote, and a run sees what those before it left. Runs of other graphs go on.
+    pub(crate) fn let_older_write(&self, run: RunId, graph: Option<&GraphId>, stop: &Stop) {
+        let older = (graph.cloned(), RunId(0))..(graph.cloned(), run);
         let mut sinks = lock(&self.sinks);
-        while sinks.range(..run).next().is_some() && !stop.is_stopping() {
+        while sinks.range(older.clone()).next().is_some() && !stop.is_stopping() {
             let waited = self.written.wait_timeout(sinks, LOOK);
             sinks = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -86,16 +88,16 @@ impl Flights {
 /// A sink that writes.
 pub(crate) struct Writing<'f> {
     flights: &'f Flights,
-    run: u64,
+    of: (Option<GraphId>, RunId),
 }
 
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
         let mut sinks = lock(&self.flights.sinks);
-        if let Some(count) = sinks.get_mut(&self.run) {
+        if let Some(count) = sinks.get_mut(&self.of) {
             *count -= 1;
             if *count == 0 {
-                sinks.remove(&self.run);
+                sinks.remove(&self.of);
             }
         }
         drop(sinks);

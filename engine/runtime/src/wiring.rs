@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kino_graph::{Input, Item, Plan, Source};
 use kino_node::{Node, Registry};
-use kino_port::Traits;
+use kino_port::{Read, Traits};
 
 /// One edge: the output `slot` of step `from` feeds an input of step `to`.
 #[derive(Clone, Copy, Debug)]
@@ -129,6 +129,11 @@ impl<'p> Wiring<'p> {
 
     pub(crate) fn key(&self, step: usize) -> &[u8; 32] {
         &self.plan.steps[step].key.0
+    }
+
+    /// The files that a step was planned to read.
+    pub(crate) fn reads(&self, step: usize) -> &'p [Read] {
+        &self.plan.steps[step].reads
     }
 
     pub(crate) fn name(&self, step: usize) -> &Arc<str> {

@@ -1,19 +1,22 @@
 //! What workers do: take a job, do it outside the lock, enter what became of it.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use kino_graph::Key;
-use kino_node::{Cancel, Cx, Error, Inputs, Node, Outputs, Progress, Result, Services, Value};
+use kino_node::{
+    Cancel, Cx, Error, GraphId, Inputs, Node, Outputs, Progress, Result, RunId, Services, Value,
+};
 
 use crate::device::Device;
 use crate::entry::Verified;
 use crate::event::{Cached, Event};
 use crate::flight::{Flights, Ticket};
 use crate::pace::Pace;
+use crate::panic::panic_message;
+use crate::reads;
 use crate::run::Failure;
 use crate::schedule::{Ended, Job, Schedule};
 use crate::stop::Stop;
@@ -29,7 +32,9 @@ pub(crate) struct Work<'r> {
     pub(crate) device: &'r Device,
     pub(crate) flights: &'r Flights,
     /// Tells this run from others.
-    pub(crate) run: u64,
+    pub(crate) run: RunId,
+    /// The graph whose sinks must write one run after the other.
+    pub(crate) graph: Option<&'r GraphId>,
     pub(crate) stop: &'r Stop,
     pub(crate) record: &'r str,
     pub(crate) events: &'r (dyn Fn(Event) + Sync),
@@ -150,7 +155,8 @@ impl<'r> Work<'r> {
     fn run(&self, step: u32, values: Vec<Option<Value>>, heavy: bool) -> (Ended, Option<bool>) {
         let at = step as usize;
         // In this order: a sink of a run that was superseded meanwhile has begun, or never will.
-        let _writing = self.wiring.traits(at).sink.then(|| self.flights.write(self.run));
+        let _writing =
+            self.wiring.traits(at).sink.then(|| self.flights.write(self.run, self.graph));
         let here = self.stop.begin(step, Key(*self.wiring.key(at)));
         if here.cancel.is_cancelled() {
             return (Ended::Stopped, Some(heavy));
@@ -241,11 +247,18 @@ impl<'r> Work<'r> {
             services: self.services,
             cancel,
             record: self.record,
+            reads: self.wiring.reads(at),
             wanted,
             report: &report,
         };
         let inputs = Inputs::new(&node.signature().inputs, values);
-        let mut outputs = span.in_scope(|| guarded(|| node.run(&mut cx, &inputs)))?;
+        let outputs = span.in_scope(|| guarded(|| node.run(&mut cx, &inputs)));
+        let was_cancelled = matches!(&outputs, Err(Error::Cancelled));
+        // A node that fails on a file which is being replaced is not to blame.
+        if !was_cancelled {
+            reads::verify(self.wiring.reads(at))?;
+        }
+        let mut outputs = outputs?;
         complete(node.as_ref(), wanted, &mut outputs)?;
         Ok(outputs)
     }
@@ -300,11 +313,6 @@ fn guarded<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
             "this is a bug of the node; please report it",
         ))
     })
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown cause")
 }
 
 /// Checks that all wanted outputs are there, and drops those that nobody wants.

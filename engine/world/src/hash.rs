@@ -1,26 +1,29 @@
-//! Hashes of files, remembered by length and modification time.
+//! Hashes of files, remembered by their stamps.
 
 use std::collections::HashMap;
-use std::fs::{File, Metadata};
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
+use kino_port::FileStamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, WholeFile};
+use crate::{Error, InputFile, Result, WholeFile};
 
 /// The blake3 hash of a file's contents, in hexadecimal.
 ///
 /// # Errors
 /// When it cannot be read.
 pub fn hash_file(path: &Path) -> Result<String> {
-    let mut file = File::open(path).map_err(Error::io("read", path))?;
+    hash_contents(&mut InputFile::open(path)?)
+}
+
+fn hash_contents(file: &mut InputFile) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 1 << 18];
     loop {
-        let read = file.read(&mut buffer).map_err(Error::io("read", path))?;
+        let read = file.read(&mut buffer).map_err(Error::io("read", file.path()))?;
         if read == 0 {
             return Ok(hasher.finalize().to_hex().to_string());
         }
@@ -28,18 +31,26 @@ pub fn hash_file(path: &Path) -> Result<String> {
     }
 }
 
+/// A file's contents and what the file was like that held them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hashed {
+    /// The blake3 hash of the contents, in hexadecimal.
+    pub hash: String,
+    /// The stamp that the file had before and after it was read.
+    pub stamp: FileStamp,
+}
+
 #[derive(Clone, Serialize, Deserialize)]
 struct Entry {
-    length: u64,
-    /// Nanoseconds since 1970.
-    modified: u64,
+    /// The file's stamp as text.
+    stamp: String,
     hash: String,
 }
 
-/// Hashes of files by path, length and modification time; kept in the process and, if given a
-/// place, on disk.
+/// Hashes of files by path and stamp; kept in the process and, if given a place, on disk.
 ///
-/// Several processes may share the table: one that loses an update hashes again.
+/// Several processes may share the table: one that loses an update hashes again. The file begins
+/// with a checksum of the rest, so one that is damaged counts as empty.
 #[derive(Default)]
 pub struct Hashes {
     table: Mutex<HashMap<String, Entry>>,
@@ -48,6 +59,10 @@ pub struct Hashes {
 
 /// More files than this are not remembered on disk.
 const MOST: usize = 4096;
+/// The longest table that is read, in bytes.
+const LONGEST_TABLE: u64 = 64 << 20;
+/// A file that changes while it is read is read again so often.
+const TRIES: usize = 3;
 
 impl Hashes {
     /// A table kept in the process alone.
@@ -55,40 +70,55 @@ impl Hashes {
         Hashes::default()
     }
 
-    /// The table at `place`; a missing or broken one begins empty.
+    /// The table at `place`; a missing or damaged one begins empty.
     pub fn at(place: PathBuf) -> Self {
-        let bytes = std::fs::read(&place).unwrap_or_default();
-        let table = serde_json::from_slice(&bytes).unwrap_or_default();
-        Hashes { table: Mutex::new(table), place: Some(place) }
+        Hashes { table: Mutex::new(load(&place).unwrap_or_default()), place: Some(place) }
     }
 
-    /// The blake3 hash of a file's contents, in hexadecimal.
+    /// The hash of a file's contents, with the stamp that belongs to them.
     ///
     /// # Errors
-    /// When it cannot be read.
-    pub fn hash(&self, path: &Path) -> Result<String> {
-        let metadata = std::fs::metadata(path).map_err(Error::io("read", path))?;
-        let (length, modified) = (metadata.len(), modified(&metadata));
+    /// When it cannot be read, or changes all the while.
+    pub fn hash(&self, path: &Path) -> Result<Hashed> {
+        self.hash_at(path, SystemTime::now())
+    }
+
+    fn hash_at(&self, path: &Path, now: SystemTime) -> Result<Hashed> {
+        let mut file = InputFile::open(path)?;
         let name = std::path::absolute(path)
             .unwrap_or_else(|_| path.to_owned())
             .to_string_lossy()
             .into_owned();
-        if let Some(entry) = self.lock().get(&name)
-            && (entry.length, entry.modified) == (length, modified)
-        {
-            return Ok(entry.hash.clone());
+        let mut stamp = file.stamp();
+        for _ in 0..TRIES {
+            if let Some(entry) = self.lock().get(&name)
+                && entry.stamp == stamp.to_string()
+            {
+                return Ok(Hashed { hash: entry.hash.clone(), stamp });
+            }
+            file.rewind().map_err(Error::io("read", path))?;
+            let hash = hash_contents(&mut file)?;
+            let after = file.stamp_now()?;
+            if after == stamp {
+                // Another change in the same tick of the file system's clock would not show.
+                if stamp.is_settled(now) {
+                    self.remember(name, Entry { stamp: stamp.to_string(), hash: hash.clone() });
+                }
+                return Ok(Hashed { hash, stamp });
+            }
+            stamp = after;
         }
-        let hash = hash_file(path)?;
-        if !settled(modified) {
-            return Ok(hash);
-        }
+        Err(Error::content(path, "it changes while it is read")
+            .advise("try again when nothing writes it any more"))
+    }
+
+    fn remember(&self, name: String, entry: Entry) {
         let mut table = self.lock();
         if table.len() >= MOST {
             table.clear();
         }
-        table.insert(name, Entry { length, modified, hash: hash.clone() });
+        table.insert(name, entry);
         self.save(&table);
-        Ok(hash)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
@@ -99,9 +129,11 @@ impl Hashes {
     fn save(&self, table: &HashMap<String, Entry>) {
         let Some(place) = &self.place else { return };
         let write = || -> Result<PathBuf> {
-            let mut file = WholeFile::create(place)?;
-            serde_json::to_writer(file.file(), table)
+            let json = serde_json::to_string(table)
                 .map_err(|error| Error::content(place, error.to_string()))?;
+            let mut file = WholeFile::create(place)?;
+            let text = format!("{}\n{json}", checksum(&json));
+            std::io::Write::write_all(&mut file, text.as_bytes()).map_err(file.failed())?;
             file.finish()
         };
         if let Err(error) = write() {
@@ -110,64 +142,110 @@ impl Hashes {
     }
 }
 
-/// Nanoseconds since 1970; 0 where the system does not say.
-fn modified(metadata: &Metadata) -> u64 {
-    let time = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    time.map_or(0, |since| since.as_nanos() as u64)
+fn checksum(json: &str) -> String {
+    blake3::hash(json.as_bytes()).to_hex().to_string()
 }
 
-/// Whether the last change is so long ago that another one would show in the time. A file may
-/// change twice within one tick of a file system's clock (up to two seconds) and keep its length,
-/// so younger hashes are not remembered.
-fn settled(modified: u64) -> bool {
-    let modified = UNIX_EPOCH + Duration::from_nanos(modified);
-    SystemTime::now().duration_since(modified).is_ok_and(|age| age > Duration::from_secs(2))
+/// The table in a file, unless it is damaged.
+fn load(place: &Path) -> Option<HashMap<String, Entry>> {
+    let text = crate::read_text(place, LONGEST_TABLE).ok()?;
+    let (sum, json) = text.split_once('\n')?;
+    if sum != checksum(json) {
+        tracing::debug!("The table of hashes is damaged; it begins empty.");
+        return None;
+    }
+    serde_json::from_str(json).ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, File};
+    use std::time::Duration;
+
     use super::*;
+
+    /// A time at which all changes so far lie far back.
+    fn later() -> SystemTime {
+        SystemTime::now() + Duration::from_secs(60)
+    }
+
+    fn hash_of(bytes: &[u8]) -> String {
+        blake3::hash(bytes).to_hex().to_string()
+    }
 
     #[test]
     fn a_changed_file_is_hashed_again_and_a_broken_table_begins_empty() {
         let folder = tempfile::tempdir().unwrap();
         let (file, table) = (folder.path().join("x"), folder.path().join("hashes.json"));
-        std::fs::write(&file, "one").unwrap();
-        std::fs::write(&table, "no table").unwrap();
-        let first = Hashes::at(table.clone()).hash(&file).unwrap();
-        assert_eq!(first, blake3::hash(b"one").to_hex().to_string());
+        fs::write(&file, "one").unwrap();
+        fs::write(&table, "no table").unwrap();
+        let first = Hashes::at(table.clone()).hash_at(&file, later()).unwrap();
+        assert_eq!(first.hash, hash_of(b"one"));
         assert_eq!(Hashes::at(table.clone()).hash(&file).unwrap(), first);
-        std::fs::write(&file, "two, longer").unwrap();
-        assert_eq!(Hashes::at(table).hash(&file).unwrap(), hash_file(&file).unwrap());
-        assert!(
-            hash_file(&folder.path().join("none"))
-                .unwrap_err()
-                .to_string()
-                .contains("there is no such file")
-        );
+        fs::write(&file, "two, longer").unwrap();
+        assert_eq!(Hashes::at(table).hash(&file).unwrap().hash, hash_file(&file).unwrap());
+        let none = hash_file(&folder.path().join("none")).unwrap_err().to_string();
+        assert!(none.contains("there is no such file"));
+    }
+
+    /// Puts another hash into the table, so that it shows whether the table is asked.
+    fn falsify(hashes: &Hashes) {
+        hashes.lock().values_mut().for_each(|entry| entry.hash = "false".to_owned());
     }
 
     #[test]
     fn a_hash_is_remembered_once_the_file_has_settled() {
         let folder = tempfile::tempdir().unwrap();
-        let (file, table) = (folder.path().join("x"), folder.path().join("hashes.json"));
+        let file = folder.path().join("x");
+        fs::write(&file, "one").unwrap();
+        let hashes = Hashes::new();
+        hashes.hash(&file).unwrap();
+        falsify(&hashes);
+        assert_eq!(hashes.hash_at(&file, later()).unwrap().hash, hash_of(b"one"));
+        falsify(&hashes);
+        assert_eq!(hashes.hash(&file).unwrap().hash, "false");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn other_contents_of_the_same_length_and_time_are_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x");
         let hour_ago = SystemTime::now() - Duration::from_secs(3600);
-        let write = |text: &str, time: Option<SystemTime>| {
-            std::fs::write(&file, text).unwrap();
-            if let Some(time) = time {
-                File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
-            }
+        let write = |text: &str| {
+            // Longer than a tick of the clock that file systems take their times from.
+            std::thread::sleep(Duration::from_millis(20));
+            fs::write(&file, text).unwrap();
+            File::options().write(true).open(&file).unwrap().set_modified(hour_ago).unwrap();
         };
-        let hashes = Hashes::at(table.clone());
-        write("one", None);
-        let first = hashes.hash(&file).unwrap();
-        write("two", None);
-        assert_ne!(hashes.hash(&file).unwrap(), first, "same length, perhaps the same time");
-        write("one", Some(hour_ago));
-        assert_eq!(hashes.hash(&file).unwrap(), first);
-        // Another process finds it in the table: the same time and length are taken for the same
-        // contents.
-        write("two", Some(hour_ago));
-        assert_eq!(Hashes::at(table).hash(&file).unwrap(), first);
+        let hashes = Hashes::new();
+        write("one");
+        assert_eq!(hashes.hash_at(&file, later()).unwrap().hash, hash_of(b"one"));
+        write("two");
+        assert_eq!(hashes.hash_at(&file, later()).unwrap().hash, hash_of(b"two"));
+        // Another file under the same name, with the times of the one before.
+        let other = folder.path().join("y");
+        fs::write(&other, "six").unwrap();
+        File::options().write(true).open(&other).unwrap().set_modified(hour_ago).unwrap();
+        fs::rename(&other, &file).unwrap();
+        assert_eq!(hashes.hash_at(&file, later()).unwrap().hash, hash_of(b"six"));
+    }
+
+    #[test]
+    fn a_flipped_bit_in_the_table_is_a_miss() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, table) = (folder.path().join("x"), folder.path().join("hashes.json"));
+        fs::write(&file, "one").unwrap();
+        Hashes::at(table.clone()).hash_at(&file, later()).unwrap();
+        let whole = fs::read(&table).unwrap();
+        for at in 0..whole.len() {
+            for bit in [0, 3, 7] {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 1 << bit;
+                fs::write(&table, bytes).unwrap();
+                let found = Hashes::at(table.clone()).hash(&file).unwrap();
+                assert_eq!(found.hash, hash_of(b"one"), "bit {bit} of byte {at}");
+            }
+        }
     }
 }

@@ -1,13 +1,12 @@
 //! Reading images: PNG, JPEG, WebP.
 
-use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Seek};
 use std::path::Path;
 
 use ::image::metadata::Orientation;
 use ::image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
-use crate::{Error, Result};
+use crate::{Error, InputFile, Result};
 
 /// An image.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,16 +25,59 @@ pub struct Image {
 /// # Errors
 /// When the file cannot be read, is no image, or ends early.
 pub fn read_image(path: &Path) -> Result<Image> {
-    let mut decoder = decoder(path)?;
+    InputFile::open(path)?.read_image()
+}
+
+/// The width and height of an image, read from its header.
+///
+/// # Errors
+/// When the file cannot be read or is no image.
+pub fn image_size(path: &Path) -> Result<(usize, usize)> {
+    InputFile::open(path)?.image_size()
+}
+
+impl InputFile {
+    /// As [`read_image`], of this file.
+    ///
+    /// # Errors
+    /// As [`read_image`].
+    pub fn read_image(&mut self) -> Result<Image> {
+        let path = self.path().to_owned();
+        let image = read(self, &path)?;
+        if !is_whole_jpeg(self, &path)? {
+            return Err(
+                Error::content(&path, "the image ends early").advise("copy or download it again")
+            );
+        }
+        Ok(image)
+    }
+
+    /// As [`image_size`], of this file.
+    ///
+    /// # Errors
+    /// As [`image_size`].
+    pub fn image_size(&mut self) -> Result<(usize, usize)> {
+        let path = self.path().to_owned();
+        let mut decoder = decoder(self, &path)?;
+        let (width, height) = decoder.dimensions();
+        let turned = matches!(
+            decoder.orientation(),
+            Ok(Orientation::Rotate90
+                | Orientation::Rotate270
+                | Orientation::Rotate90FlipH
+                | Orientation::Rotate270FlipH)
+        );
+        let (width, height) = (width as usize, height as usize);
+        Ok(if turned { (height, width) } else { (width, height) })
+    }
+}
+
+fn read(file: &mut InputFile, path: &Path) -> Result<Image> {
+    let mut decoder = decoder(file, path)?;
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).map_err(|error| {
         Error::content(path, format!("the image is damaged or ends early ({error})"))
     })?;
-    if !is_whole_jpeg(path)? {
-        return Err(
-            Error::content(path, "the image ends early").advise("copy or download it again")
-        );
-    }
     image.apply_orientation(orientation);
     let rgb = image.into_rgb32f();
     Ok(Image { width: rgb.width() as usize, height: rgb.height() as usize, rgb: rgb.into_raw() })
@@ -43,9 +85,9 @@ pub fn read_image(path: &Path) -> Result<Image> {
 
 /// Whether a JPEG reaches its end marker (ITU-T T.81, annex B); true of every other format, whose
 /// decoders see to it themselves. That of JPEG fills with grey what is missing.
-fn is_whole_jpeg(path: &Path) -> Result<bool> {
+fn is_whole_jpeg(file: &mut InputFile, path: &Path) -> Result<bool> {
     let mut start = [0; 2];
-    let mut file = File::open(path).map_err(Error::io("read", path))?;
+    file.rewind().map_err(Error::io("read", path))?;
     if file.read_exact(&mut start).is_err() || start != [0xff, 0xd8] {
         return Ok(true);
     }
@@ -69,29 +111,8 @@ fn is_whole_jpeg(path: &Path) -> Result<bool> {
     Ok(false)
 }
 
-/// The width and height of an image, read from its header.
-///
-/// # Errors
-/// When the file cannot be read or is no image.
-pub fn image_size(path: &Path) -> Result<(usize, usize)> {
-    let mut decoder = decoder(path)?;
-    let (width, height) = decoder.dimensions();
-    let turned = matches!(
-        decoder.orientation(),
-        Ok(Orientation::Rotate90
-            | Orientation::Rotate270
-            | Orientation::Rotate90FlipH
-            | Orientation::Rotate270FlipH)
-    );
-    let (width, height) = (width as usize, height as usize);
-    Ok(if turned { (height, width) } else { (width, height) })
-}
-
-fn decoder(path: &Path) -> Result<impl ImageDecoder> {
-    let file = File::open(path).map_err(Error::io("read", path))?;
-    if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
-        return Err(Error::content(path, "expected an image, found a folder"));
-    }
+fn decoder<'f>(file: &'f mut InputFile, path: &Path) -> Result<impl ImageDecoder + use<'f>> {
+    file.rewind().map_err(Error::io("read", path))?;
     let mut reader = ImageReader::new(BufReader::new(file));
     reader.limits(Limits::default());
     let reader = reader.with_guessed_format().map_err(Error::io("read", path))?;
@@ -116,7 +137,7 @@ fn decoder(path: &Path) -> Result<impl ImageDecoder> {
 /// What the first bytes of a file look like.
 pub fn looks_like(path: &Path) -> Option<&'static str> {
     let mut start = Vec::new();
-    File::open(path).ok()?.take(512).read_to_end(&mut start).ok()?;
+    InputFile::open(path).ok()?.take(512).read_to_end(&mut start).ok()?;
     let kinds: [(&[u8], &str); 9] = [
         (b"", "an empty file"),
         (b"PK\x03\x04", "a zip archive (PyTorch's pickle files are such)"),

@@ -13,6 +13,7 @@ mod cache;
 mod error;
 mod hash;
 mod image;
+mod input;
 pub mod media;
 mod metadata;
 mod paths;
@@ -22,8 +23,9 @@ mod whole;
 
 pub use cache::{cache_dir, data_dir};
 pub use error::{Error, Result};
-pub use hash::{Hashes, hash_file};
+pub use hash::{Hashed, Hashes, hash_file};
 pub use image::{Image, image_size, looks_like, read_image};
+pub use input::{InputFile, read_text};
 pub use metadata::read_metadata;
 pub use paths::Folders;
 pub use tensors::{TensorInfo, read_tensor, tensor_info, write_tensors};

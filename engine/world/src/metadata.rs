@@ -1,11 +1,10 @@
 //! The text that a video or image carries.
 
-use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use crate::media::{exif_of, find_box};
-use crate::{Error, Result, looks_like};
+use crate::{Error, InputFile, Result, looks_like};
 
 /// The keyword of the text in PNG files.
 pub(crate) const KEYWORD: &str = "kinograph";
@@ -17,7 +16,7 @@ const LONGEST: u64 = 64 << 20;
 /// # Errors
 /// When the file cannot be read, or is neither mp4, WebP nor PNG.
 pub fn read_metadata(path: &Path) -> Result<Option<String>> {
-    let mut file = File::open(path).map_err(Error::io("read", path))?;
+    let mut file = InputFile::open(path)?;
     let mut start = [0; 12];
     let mut got = 0;
     while got < start.len() {
@@ -44,7 +43,8 @@ pub fn read_metadata(path: &Path) -> Result<Option<String>> {
 
 fn png_text(path: &Path) -> Option<String> {
     let limits = png::Limits { bytes: LONGEST as usize };
-    let decoder = png::Decoder::new_with_limits(BufReader::new(File::open(path).ok()?), limits);
+    let decoder =
+        png::Decoder::new_with_limits(BufReader::new(InputFile::open(path).ok()?), limits);
     let reader = decoder.read_info().ok()?;
     let mut chunk = reader.info().utf8_text.iter().find(|chunk| chunk.keyword == KEYWORD)?.clone();
     chunk.decompress_text_with_limit(LONGEST as usize).ok()?;
@@ -52,8 +52,8 @@ fn png_text(path: &Path) -> Option<String> {
 }
 
 /// `moov/udta/meta/ilst/©cmt/data`, with the boxes before `moov` skipped unread.
-fn mp4_comment(file: &mut File) -> Option<String> {
-    let length = file.metadata().ok()?.len();
+fn mp4_comment(file: &mut InputFile) -> Option<String> {
+    let length = file.stamp().length;
     let mut at = 0u64;
     while at + 8 <= length {
         file.seek(SeekFrom::Start(at)).ok()?;

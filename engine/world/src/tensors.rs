@@ -2,14 +2,13 @@
 //! refused.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Metadata, TensorView};
 
-use crate::{Error, Result, WholeFile, looks_like};
+use crate::{Error, InputFile, Result, WholeFile, looks_like};
 
 /// The longest header that the format allows.
 const LONGEST_HEADER: u64 = 100_000_000;
@@ -30,7 +29,40 @@ pub struct TensorInfo {
 /// # Errors
 /// When the file cannot be read, is no safetensors file, or ends early.
 pub fn tensor_info(path: &Path) -> Result<Vec<TensorInfo>> {
-    let (metadata, _) = header(path)?;
+    InputFile::open(path)?.tensor_info()
+}
+
+/// One tensor of a safetensors file, on the CPU.
+///
+/// # Errors
+/// As [`tensor_info`]; also when there is no tensor of this name.
+pub fn read_tensor(path: &Path, name: &str) -> Result<Tensor> {
+    InputFile::open(path)?.read_tensor(name)
+}
+
+impl InputFile {
+    /// As [`tensor_info`], of this file.
+    ///
+    /// # Errors
+    /// As [`tensor_info`].
+    pub fn tensor_info(&mut self) -> Result<Vec<TensorInfo>> {
+        let path = self.path().to_owned();
+        let (metadata, _) = header(self, &path)?;
+        infos(&metadata, &path)
+    }
+
+    /// As [`read_tensor`], of this file.
+    ///
+    /// # Errors
+    /// As [`read_tensor`].
+    pub fn read_tensor(&mut self, name: &str) -> Result<Tensor> {
+        let path = self.path().to_owned();
+        let (metadata, data) = header(self, &path)?;
+        tensor(self, &path, (&metadata, data), name)
+    }
+}
+
+fn infos(metadata: &Metadata, path: &Path) -> Result<Vec<TensorInfo>> {
     let mut infos = Vec::new();
     for (name, info) in metadata.tensors() {
         let dtype = DType::try_from(info.dtype).map_err(|_| {
@@ -48,12 +80,12 @@ pub fn tensor_info(path: &Path) -> Result<Vec<TensorInfo>> {
     Ok(infos)
 }
 
-/// One tensor of a safetensors file, on the CPU.
-///
-/// # Errors
-/// As [`tensor_info`]; also when there is no tensor of this name.
-pub fn read_tensor(path: &Path, name: &str) -> Result<Tensor> {
-    let (metadata, data) = header(path)?;
+fn tensor(
+    file: &mut InputFile,
+    path: &Path,
+    (metadata, data): (&Metadata, u64),
+    name: &str,
+) -> Result<Tensor> {
     let Some(info) = metadata.info(name) else {
         let names = metadata.tensors();
         let mut names: Vec<&str> = names.keys().map(String::as_str).collect();
@@ -65,7 +97,6 @@ pub fn read_tensor(path: &Path, name: &str) -> Result<Tensor> {
         .map_err(|_| Error::content(path, format!("element type {:?} is not known", info.dtype)))?;
     let (start, end) = info.data_offsets;
     let mut bytes = Vec::new();
-    let mut file = File::open(path).map_err(Error::io("read", path))?;
     file.seek(SeekFrom::Start(data + start as u64)).map_err(Error::io("read", path))?;
     file.take((end - start) as u64).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
     if bytes.len() != end - start {
@@ -110,9 +141,9 @@ fn truncated(path: &Path) -> Error {
 }
 
 /// The header, checked against the file's length, and where the data begins.
-fn header(path: &Path) -> Result<(Metadata, u64)> {
-    let mut file = File::open(path).map_err(Error::io("read", path))?;
-    let length = file.metadata().map_err(Error::io("read", path))?.len();
+fn header(file: &mut InputFile, path: &Path) -> Result<(Metadata, u64)> {
+    file.rewind().map_err(Error::io("read", path))?;
+    let length = file.stamp().length;
     let mut start = [0; 8];
     if file.read_exact(&mut start).is_err() {
         return Err(truncated(path));

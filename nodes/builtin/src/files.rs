@@ -2,16 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use kino_node::{Error, FileOut, Result, Services, Value};
-use kino_port::{PlanError, Read};
-use kino_world::{Folders, Hashes, hash_file};
+use kino_node::{Cx, Error, FileOut, Result, Services, Value};
+use kino_port::{PlanError, PlannedFile, Read};
+use kino_world::{Folders, Hashed, Hashes, InputFile, hash_file};
 
 use crate::error::{IntoNode, at_port};
 
-/// A file that a node reads, while planning: where it lies, and its contents' hash for the key.
+/// A file that a node reads, while planning: opened, with its contents' hash for the key.
 pub(crate) struct Source {
-    /// Where it lies.
-    pub(crate) path: PathBuf,
+    /// The file itself.
+    pub(crate) file: InputFile,
     /// As the graph writes it, with its hash.
     pub(crate) read: Read,
 }
@@ -22,8 +22,10 @@ impl Source {
         let missing = |error: Error| PlanError::new(error.to_string());
         let place = services.get::<Folders>().map_err(missing)?.input(path);
         let hashes = services.get::<Hashes>().map_err(missing)?;
-        let hash = hashes.hash(&place).map_err(at_port("path"))?;
-        Ok(Source { path: place, read: Read { path: path.to_owned(), hash } })
+        let Hashed { hash, stamp } = hashes.hash(&place).map_err(at_port("path"))?;
+        let file = InputFile::open(&place).map_err(at_port("path"))?;
+        let files = vec![PlannedFile { place, stamp: Some(stamp) }];
+        Ok(Source { file, read: Read { path: path.to_owned(), hash, files } })
     }
 
     /// What the file adds to a key.
@@ -32,9 +34,17 @@ impl Source {
     }
 }
 
-/// The file that a node reads, while running.
-pub(crate) fn input(services: &Services, path: &str) -> Result<PathBuf> {
-    Ok(services.get::<Folders>()?.input(path))
+/// Opens the file that a node reads, while running: the one that was hashed while planning.
+pub(crate) fn open(cx: &Cx<'_>, path: &str) -> Result<InputFile> {
+    let place = cx.services.get::<Folders>()?.input(path);
+    let file = InputFile::open(&place).node()?;
+    let planned = cx.reads.iter().flat_map(|read| &read.files).find(|file| file.place == place);
+    match planned {
+        Some(planned) if planned.stamp != Some(file.stamp()) => {
+            Err(Error::failed(format!("{path} has changed since the plan was made")))
+        }
+        _ => Ok(file),
+    }
 }
 
 /// The file that a node will write, under the output folder, while planning.

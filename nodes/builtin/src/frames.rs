@@ -167,7 +167,7 @@ fn scale(
     if (frames.height(), frames.width()) == (height, width) {
         return Ok(vec![Some(Value::Frames(Arc::clone(frames)))]);
     }
-    let mut resized = FramesBuilder::new(&cx.services.spill, frames.fps());
+    let mut resized = FramesBuilder::new(&cx.services.ledger, frames.fps());
     let mut done = 0;
     for chunk in frames.chunks() {
         let chunk = chunk?;

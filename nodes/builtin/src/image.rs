@@ -10,10 +10,9 @@ use kino_port::{
     Fact, Facts, PlanError, PortType, Signature, StepInfo, Traits, edge, path as path_port, ports,
 };
 use kino_world::media::{Format, check_size, format_of};
-use kino_world::{image_size, read_image};
 
 use crate::error::{IntoNode, at_port};
-use crate::files::{Source, input, output, target, target_key};
+use crate::files::{Source, open, output, target, target_key};
 use crate::infer::{InferCx, InferResult, refuse};
 use crate::video::{one_frame, write, writing};
 
@@ -66,10 +65,10 @@ Example:\n    \"file\": (op: \"image.write\", in: {\"frames\": \"frames\"}, with
 fn infer_read(services: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     let Some(path) = facts.text("path") else { return review.finish(StepInfo::default()) };
-    let Some(source) = review.take(Source::look(services, path)) else {
+    let Some(mut source) = review.take(Source::look(services, path)) else {
         return review.finish(StepInfo::default());
     };
-    let size = image_size(&source.path).map_err(at_port("path"));
+    let size = source.file.image_size().map_err(at_port("path"));
     let Some((width, height)) = review.take(size) else {
         return review.finish(StepInfo::default());
     };
@@ -84,7 +83,7 @@ fn infer_read(services: &Services, facts: &Facts) -> InferResult {
 }
 
 fn read(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
-    let image = read_image(&input(cx.services, inputs.text("path")?)?).node()?;
+    let image = open(cx, inputs.text("path")?)?.read_image().node()?;
     let shape = (1, image.height, image.width, 3);
     let tensor = Tensor::from_vec(image.rgb, shape, &Device::Cpu)?; // [1, h, w, 3]
     Ok(vec![Some(Value::Frames(Arc::new(Frames::from_tensor(&tensor, None)?)))])

@@ -124,7 +124,7 @@ pub(crate) fn text_fact(port: &str, fact: &Fact) -> Result<Option<ConditioningFa
     }
     let Some(tensor) = fact.get::<TensorFact>() else { return Ok(None) };
     match *tensor.shape.as_slice() {
-        [rows, dim] | [1, rows, dim] => Ok(Some(ConditioningFact { rows, dim })),
+        [rows, dim] | [1, rows, dim] => Ok(Some(ConditioningFact::of_text(rows, dim))),
         _ => Err(misshapen(port, "embeddings are [rows, dim] or [1, rows, dim]", tensor)),
     }
 }

@@ -21,7 +21,7 @@ pub(crate) static LOAD: NodeDef = NodeDef {
         version: Cow::Borrowed("1"),
         about: Cow::Borrowed(ABOUT),
         inputs: ports![
-            text("source", "").required().about(
+            text("source", "").required().file().about(
                 "`embedded:shapes`, a folder in the diffusers layout (relative to the graph), or \
                  `hub:OWNER/NAME`."
             ),
@@ -159,7 +159,7 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     Ok(StepInfo {
         key: parts.key(&model),
         outputs: vec![fact(parts.text), Fact::typed(parts.image), fact(parts.dit), fact(parts.vae)],
-        reads: vec![Read { path: source.to_owned(), hash }],
+        reads: vec![Read { path: source.to_owned(), hash, ..Read::default() }],
         ..StepInfo::default()
     })
 }

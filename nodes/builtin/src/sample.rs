@@ -95,13 +95,14 @@ fn infer(_: &Services, facts: &Facts) -> InferResult {
     let texts = named_facts(facts, "text");
     for (_, fact) in &texts {
         let Some(text) = review.take(text_fact("text", fact)).flatten() else { continue };
-        if let Some(part) = part.as_ref().filter(|part| part.config.text_dim != text.dim) {
+        let Some((_, dim)) = text.text() else { continue };
+        if let Some(part) = part.as_ref().filter(|part| part.config.text_dim != dim) {
             review.error(
                 PlanError::at(
                     "text",
                     format!(
                         "this transformer reads texts {} wide, found {}",
-                        part.config.text_dim, text.dim
+                        part.config.text_dim, dim
                     ),
                 )
                 .hint("a transformer and a text encoder of one model belong together"),

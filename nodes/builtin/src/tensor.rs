@@ -11,10 +11,10 @@ use kino_port::{
     Fact, Facts, PlanError, PortType, Signature, StepInfo, Traits, edge, list, path as path_port,
     ports, text,
 };
-use kino_world::{TensorInfo, read_tensor, tensor_info, write_tensors};
+use kino_world::{InputFile, TensorInfo, write_tensors};
 
 use crate::error::{IntoNode, at_port};
-use crate::files::{Source, input, output, target, target_key, written};
+use crate::files::{Source, open, output, target, target_key, written};
 use crate::infer::{InferCx, InferResult, named_facts, refuse};
 
 /// Reads a tensor.
@@ -69,19 +69,20 @@ Example:\n    \"file\": (op: \"tensor.write\", in: {\"tensors\": {\"latent\": \"
 \"steps\": \"sample.trace\"}}, with: {\"path\": \"{graph}.safetensors\"}),";
 
 /// The tensor that a graph asks for.
-fn pick(path: &Path, infos: &[TensorInfo], name: &str) -> Result<TensorInfo, PlanError> {
+fn pick(file: &mut InputFile, infos: &[TensorInfo], name: &str) -> Result<TensorInfo, PlanError> {
     if let Some(info) = infos.iter().find(|info| info.name == name) {
         return Ok(info.clone());
     }
     match infos {
         [one] if name.is_empty() => Ok(one.clone()),
-        [] => Err(PlanError::at("path", format!("{} holds no tensor", path.display()))),
+        [] => Err(PlanError::at("path", format!("{} holds no tensor", file.path().display()))),
         several if name.is_empty() => {
             let names: Vec<&str> = several.iter().take(12).map(|info| info.name.as_str()).collect();
-            let message = format!("{} holds {} tensors: which one?", path.display(), several.len());
+            let message =
+                format!("{} holds {} tensors: which one?", file.path().display(), several.len());
             Err(PlanError::at("name", message).hint(format!("such as: {}", names.join(", "))))
         }
-        _ => match read_tensor(path, name) {
+        _ => match file.read_tensor(name) {
             // Fails before it reads any data, and knows the names that are near.
             Err(error) => Err(at_port("name")(error)),
             Ok(_) => Err(PlanError::at("path", "the file has just changed")),
@@ -93,12 +94,12 @@ fn infer_read(services: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     let Some(path) = facts.text("path") else { return review.finish(StepInfo::default()) };
     let source = review.take(Source::look(services, path));
-    let Some(source) = source else { return review.finish(StepInfo::default()) };
-    let infos = review.take(tensor_info(&source.path).map_err(at_port("path")));
+    let Some(mut source) = source else { return review.finish(StepInfo::default()) };
+    let infos = review.take(source.file.tensor_info().map_err(at_port("path")));
     let Some(infos) = infos else { return review.finish(StepInfo::default()) };
     let mut infer = StepInfo { key: source.key(), ..StepInfo::default() };
     if let Some(name) = facts.text("name")
-        && let Some(info) = review.take(pick(&source.path, &infos, name))
+        && let Some(info) = review.take(pick(&mut source.file, &infos, name))
     {
         let count: usize = info.shape.iter().product();
         infer.memory = 2 * (count * info.dtype.size_in_bytes()) as u64;
@@ -110,10 +111,10 @@ fn infer_read(services: &Services, facts: &Facts) -> InferResult {
 }
 
 fn read(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
-    let path = input(cx.services, inputs.text("path")?)?;
-    let infos = tensor_info(&path).node()?;
-    let info = pick(&path, &infos, inputs.text("name")?).map_err(refuse)?;
-    let tensor = read_tensor(&path, &info.name).node()?;
+    let mut file = open(cx, inputs.text("path")?)?;
+    let infos = file.tensor_info().node()?;
+    let info = pick(&mut file, &infos, inputs.text("name")?).map_err(refuse)?;
+    let tensor = file.read_tensor(&info.name).node()?;
     Ok(vec![Some(Value::Tensor(tensor.to_device(cx.device())?))])
 }
 
@@ -129,7 +130,7 @@ fn bytes(fact: &Fact) -> u64 {
         let volume: usize = patches.patch.iter().product();
         patches.clips.iter().map(|clip| clip.tokens() * clip.channels * volume).sum()
     } else if let Some(text) = fact.get::<ConditioningFact>() {
-        text.rows * text.dim
+        text.text().map_or(0, |(rows, dim)| rows * dim)
     } else {
         fact.get::<SigmasFact>().map_or(0, |sigmas| sigmas.steps + 1)
     };

@@ -54,7 +54,7 @@ fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
     let encoder = &part.config.encoder;
     let layer = rows * (8 * dim + 3 * encoder.d_ff + rows * encoder.num_heads);
     review.finish(StepInfo {
-        outputs: vec![Fact::typed(ConditioningFact { rows, dim })],
+        outputs: vec![Fact::typed(ConditioningFact::of_text(rows, dim))],
         memory: part.weight_bytes() + 4 * (layer + 2 * rows * dim) as u64,
         ..StepInfo::default()
     })
@@ -78,7 +78,7 @@ fn encode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     cx.progress(1, of);
     let negative = if of == 1 { positive.clone() } else { embed(negative)? };
     cx.progress(of, of);
-    Ok(vec![Some(Value::Conditioning(Arc::new(Conditioning { positive, negative })))])
+    Ok(vec![Some(Value::Conditioning(Arc::new(Conditioning::of_text(positive, negative))))])
 }
 
 /// Joins texts to one.

@@ -186,7 +186,7 @@ fn decode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     cx.check_cancel()?;
     let vae = cx.services.get::<Models>()?.vae(&part).node()?;
     let mut decoder = vae.decoder(tiles(&part, inputs.int("tile")?)).node()?;
-    let mut frames = FramesBuilder::new(&cx.services.spill, None);
+    let mut frames = FramesBuilder::new(&cx.services.ledger, None);
     cx.progress(0, count);
     for index in 0..count {
         cx.check_cancel()?;
@@ -270,15 +270,15 @@ impl<'a> Regrouped<'a> {
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
-    use kino_node::Spill;
+    use kino_node::Ledger;
 
     use super::*;
 
     #[test]
     fn frames_are_regrouped_without_loss() {
-        let spill = Spill::new(std::env::temp_dir(), u64::MAX);
+        let ledger = Ledger::new(u64::MAX);
         for held in [&[13usize][..], &[1, 4, 4, 4], &[3, 3, 3, 3, 1], &[1; 13]] {
-            let mut builder = FramesBuilder::new(&spill, None);
+            let mut builder = FramesBuilder::new(&ledger, None);
             let mut start = 0.0;
             for n in held {
                 let values = (*n * 6) as f32;

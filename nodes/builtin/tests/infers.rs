@@ -72,7 +72,7 @@ fn facts_travel_from_the_model_to_the_frames() {
     let rig = Rig::new("travel");
     let model = rig.model_facts("embedded:shapes");
     let text = rig.fact("text.encode", &[("encoder", model.text), ("prompt", known("x"))], 0);
-    assert_eq!(text.get(), Some(&ConditioningFact { rows: 48, dim: 128 }));
+    assert_eq!(text.get(), Some(&ConditioningFact::of_text(48, 128)));
     let size = [("width", number(96)), ("height", number(64)), ("frames", number(17))];
     let noise = [&[("vae", model.vae.clone()), ("seed", number(1))], &size[..]].concat();
     let noise = rig.fact("latent.noise", &noise, 0);
@@ -212,7 +212,7 @@ fn what_the_transformer_cannot_read_is_refused() {
         let inputs = [("dit", dit.clone()), ("patches", patches), ("text", text)];
         rig.objects("dit.sample", &[&inputs, more].concat())
     };
-    let good = Fact::typed(ConditioningFact { rows: 48, dim: 128 });
+    let good = Fact::typed(ConditioningFact::of_text(48, 128));
     let one = || patches(vec![clip(None, [1, 2, 3], 16)]);
     assert_eq!(
         check(one(), tensor(&[1, 512, 4096]), &[]),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use common::{Model, Rig, close, distance, int, named, reference, several, text};
-use kino_node::{Cancel, Error, Guidance, Guider, SamplingStep, Services, Spill, Value};
+use kino_node::{Cancel, Error, Guidance, Guider, Ledger, SamplingStep, Services, Value};
 use kino_nodes::{Models, TextHandle};
 use kino_world::{Folders, read_image};
 
@@ -297,8 +297,8 @@ fn weights_are_loaded_once_and_kept_across_runs() {
 
 fn services_with(models: &Arc<Models>, rig: &Rig) -> Services {
     let folders = Folders { graph: reference(""), out: rig.out.clone() };
-    let spill = Spill::new(std::env::temp_dir(), u64::MAX);
-    kino_nodes::services(Device::Cpu, spill, folders).with(Arc::clone(models))
+    let ledger = Ledger::new(u64::MAX);
+    kino_nodes::services(Device::Cpu, ledger).with(Arc::new(folders)).with(Arc::clone(models))
 }
 
 #[test]

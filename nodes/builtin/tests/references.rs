@@ -7,7 +7,7 @@ use candle_core::{DType, Device, IndexOp, Tensor};
 use common::{Rig, close, distance, int, json, reference, text};
 use kino_models::ModelFolder;
 use kino_models::text::TextEncoder;
-use kino_node::{Conditioning, Frames, Value};
+use kino_node::{Frames, Value};
 
 fn real(value: f64) -> Value {
     Value::Real(value)
@@ -186,7 +186,7 @@ fn prompts_are_encoded_as_the_library_does() {
     let inputs =
         [("encoder", encoder), ("prompt", text("a  fox &amp; snow")), ("negative", text("blur"))];
     let Value::Conditioning(found) = rig.one("text.encode", &inputs) else { panic!() };
-    let Conditioning { positive, negative } = &*found;
+    let (positive, negative) = (found.positive.text().unwrap(), found.negative.text().unwrap());
     let encode = |prompt: &str| direct.encode(prompt, &mut || Ok(())).unwrap();
     assert_eq!(distance(positive, &encode("a fox & snow")), 0.0);
     assert_eq!(distance(negative, &encode("blur")), 0.0);

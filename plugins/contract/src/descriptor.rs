@@ -298,6 +298,7 @@ fn read_port(written: &WrittenPort, is_input: bool) -> Result<Port, String> {
         about: Cow::Owned(written.about.clone()),
         lazy: false,
         draws: written.draws,
+        file: false,
         ty,
     };
     let default = written.default.as_ref().map(|json| literal(json, &port)).transpose()?;

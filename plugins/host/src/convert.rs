@@ -141,10 +141,10 @@ impl PluginValue {
                     _ => None,
                 },
             })),
-            "Conditioning" => Value::Conditioning(Arc::new(Conditioning {
-                positive: need("positive")?.tensor()?,
-                negative: need("negative")?.tensor()?,
-            })),
+            "Conditioning" => Value::Conditioning(Arc::new(Conditioning::of_text(
+                need("positive")?.tensor()?,
+                need("negative")?.tensor()?,
+            ))),
             "Patches" => Value::Patches(Arc::new(patches(need)?)),
             own if own.contains('.') => {
                 let fields = fields.into_iter();

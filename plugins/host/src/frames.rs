@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Tensor};
-use kino_node::{Error, Frames, FramesBuilder, Result, Spill, Value};
+use kino_node::{Error, Frames, FramesBuilder, Ledger, Result, Value};
 
 use crate::value::PluginValue;
 
@@ -35,8 +35,8 @@ impl FramesBuffer {
     ///
     /// # Errors
     /// When that is no rate.
-    pub fn new(spill: &Arc<Spill>, fps: Option<f64>) -> Result<Self> {
-        Ok(FramesBuffer(Mutex::new(State::Open(FramesBuilder::new(spill, rate(fps)?)))))
+    pub fn new(ledger: &Arc<Ledger>, fps: Option<f64>) -> Result<Self> {
+        Ok(FramesBuffer(Mutex::new(State::Open(FramesBuilder::new(ledger, rate(fps)?)))))
     }
 
     /// Appends frames `[n, height, width, 3]`.

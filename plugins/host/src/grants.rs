@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use kino_node::{Error, Result};
-use kino_port::Read;
+use kino_port::{FileStamp, PlannedFile, Read};
 
 use crate::module::Files;
 
@@ -148,7 +148,9 @@ impl Files for GrantedFiles {
             let (start, files) = match files_of(&self.root.join(&grant)) {
                 Ok(found) => found,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    reads.push(Read { path: shown(&grant), hash: "missing".to_owned() });
+                    let place = self.root.join(&grant);
+                    let files = vec![PlannedFile { place, stamp: None }];
+                    reads.push(Read { path: shown(&grant), hash: "missing".to_owned(), files });
                     continue;
                 }
                 Err(error) => return Err(Error::failed(format!("`{}`: {error}", shown(&grant)))),
@@ -165,7 +167,9 @@ impl Files for GrantedFiles {
                     Ok(within) if !within.as_os_str().is_empty() => &grant.join(within),
                     _ => &grant,
                 };
-                reads.push(Read { path: shown(named), hash });
+                let stamp = Some(FileStamp::of(&metadata));
+                let files = vec![PlannedFile { place: file.clone(), stamp }];
+                reads.push(Read { path: shown(named), hash, files });
             }
         }
         Ok(reads)

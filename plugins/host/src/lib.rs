@@ -19,6 +19,7 @@ mod module;
 mod node;
 pub mod ops;
 mod plugin;
+mod state;
 mod trust;
 mod value;
 
@@ -30,7 +31,7 @@ pub use grants::GrantedFiles;
 pub use index::{FoundPlugin, PLUGINS_FOLDER, PluginIndex};
 pub use kino_contract::{Descriptor, NodeSpec, TypeSpec, is_word};
 pub use lock::{Grants, LOCK_FILE, LimitsEntry, Lock, LockEntry};
-pub use manifest::{Asks, BuildKind, MANIFEST_FILE, Manifest, library_name, parse_bytes};
+pub use manifest::{Asks, BuildKind, MANIFEST_FILE, Manifest, library_name};
 pub use module::{CallCx, Files, Instance, Limits, LogSink, Module, NoFiles};
 pub use plugin::Plugin;
 pub use trust::{Acceptance, AllowedBuild, accept, decide, sha256, sha256_of};

@@ -132,7 +132,7 @@ impl Manifest {
             readable(path).map_err(|what| ManifestError::at(path, what))?;
         }
         if let Some(memory) = &self.asks.memory {
-            parse_bytes(memory).map_err(|what| ManifestError::at(memory, what))?;
+            memory_limit(memory).map_err(|what| ManifestError::at(memory, what))?;
         }
         if self.asks.seconds.is_some_and(|seconds| !(seconds.is_finite() && seconds > 0.0)) {
             let what = "`asks.seconds` is a number above 0".to_owned();
@@ -220,25 +220,13 @@ pub fn library_name(stem: &str) -> String {
     format!("{}{stem}{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX)
 }
 
-/// Reads a size such as `256MB`, `1.5GB`, `64KiB` or a number of bytes.
+/// Reads how much memory a plugin asks for or is allowed.
 ///
 /// # Errors
-/// When it is none.
-pub fn parse_bytes(text: &str) -> Result<u64, String> {
-    let at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = (&text[..at], text[at..].trim());
-    let factor: f64 = match unit {
-        "" | "B" => 1.0,
-        "kB" | "KB" => 1e3,
-        "MB" => 1e6,
-        "GB" => 1e9,
-        "KiB" => 1024.0,
-        "MiB" => 1048576.0,
-        "GiB" => 1073741824.0,
-        _ => return Err(format!("`{text}` is no size: write 256MB or 2GB")),
-    };
-    match number.parse::<f64>() {
-        Ok(number) if number > 0.0 => Ok((number * factor) as u64),
-        _ => Err(format!("`{text}` is no size: write 256MB or 2GB")),
+/// When it is no size, or none at all.
+pub(crate) fn memory_limit(text: &str) -> Result<u64, String> {
+    match kino_port::parse_bytes(text)? {
+        0 => Err(format!("`{text}` is no memory at all: write 256MB or 2GB")),
+        bytes => Ok(bytes),
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use candle_core::Device;
-use kino_node::{Cancel, Error, Progress, Result, Spill, Value};
+use kino_node::{Cancel, Error, GraphId, Ledger, Progress, Result, Value};
 use kino_port::Read;
 
 use crate::Descriptor;
@@ -99,12 +99,14 @@ pub type LogSink<'a> = dyn Fn(u32, &str, &str) + Sync + 'a;
 pub struct CallCx<'a> {
     /// The plugin's id, for messages.
     pub plugin: &'a str,
+    /// The graph that is run; none outside of one.
+    pub graph: Option<&'a GraphId>,
     /// The step's name in the graph.
     pub step: &'a str,
     /// Where tensors are computed.
     pub device: &'a Device,
-    /// The memory budget of frames.
-    pub spill: &'a Arc<Spill>,
+    /// Who holds how much memory.
+    pub ledger: &'a Arc<Ledger>,
     /// The run's cancel flag.
     pub cancel: &'a Cancel,
     /// Whether each output is read by anybody.

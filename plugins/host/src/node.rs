@@ -5,8 +5,8 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use kino_contract::NodeSpec;
 use kino_node::{
-    Cancel, Cx, Error, Guidance, Guider, Inputs, Node, Outputs, Result, SamplingStep, Services,
-    Spill, Value,
+    Cancel, Cx, Error, GraphId, Guidance, Guider, Inputs, Ledger, Node, Outputs, Result,
+    SamplingStep, Services, Value,
 };
 use kino_port::{Fact, Facts, PlanError, Port, Signature, StepInfo};
 
@@ -53,15 +53,17 @@ impl Node for PluginNode {
                 step: cx.name.to_owned(),
                 parameters: values,
                 device: cx.services.device.clone(),
-                spill: Arc::clone(&cx.services.spill),
+                ledger: Arc::clone(&cx.services.ledger),
             };
             return Ok(vec![Some(Value::Guider(Arc::new(guider)))]);
         }
+        let graph = cx.services.find::<GraphId>();
         let call = CallCx {
+            graph: graph.as_deref(),
             plugin: &self.plugin.id,
             step: cx.name,
             device: &cx.services.device,
-            spill: &cx.services.spill,
+            ledger: &cx.services.ledger,
             cancel: cx.cancel,
             wanted: cx.wanted,
             report: cx.report,
@@ -129,7 +131,10 @@ fn extent(value: &Value) -> String {
         Value::Latent(latent) => format!("{:?}", latent.tensor.dims()),
         Value::Patches(patches) => format!("{:?}", patches.tokens.dims()),
         Value::Tensor(tensor) => format!("{:?}", tensor.dims()),
-        Value::Conditioning(text) => format!("{:?}", text.positive.dims()),
+        Value::Conditioning(both) => match both.positive.text() {
+            Ok(text) => format!("{:?}", text.dims()),
+            Err(_) => "no text".to_owned(),
+        },
         other => other.kind().to_owned(),
     }
 }
@@ -148,10 +153,9 @@ fn to_device(value: Value, device: &Device) -> Result<Value> {
             patches.tokens = patches.tokens.to_device(device)?;
             Value::Patches(Arc::new(patches))
         }
-        Value::Conditioning(text) => Value::Conditioning(Arc::new(kino_node::Conditioning {
-            positive: text.positive.to_device(device)?,
-            negative: text.negative.to_device(device)?,
-        })),
+        Value::Conditioning(both) => {
+            Value::Conditioning(Arc::new(both.map(|tensor| Ok(tensor.to_device(device)?))?))
+        }
         Value::List(items) => {
             let items = items.iter();
             let items =
@@ -170,7 +174,7 @@ struct PluginGuider {
     step: String,
     parameters: Vec<Option<Value>>,
     device: Device,
-    spill: Arc<Spill>,
+    ledger: Arc<Ledger>,
 }
 
 impl Guider for PluginGuider {
@@ -216,12 +220,13 @@ impl Guidance for PluginGuidance {
     }
 
     fn guide(&mut self, now: SamplingStep, with_text: &Tensor, without: &Tensor) -> Result<Tensor> {
-        let PluginGuider { plugin, spec, step, parameters, device, spill } = &self.guider;
+        let PluginGuider { plugin, spec, step, parameters, device, ledger } = &self.guider;
         let call = CallCx {
+            graph: None,
             plugin: &plugin.id,
             step,
             device,
-            spill,
+            ledger,
             cancel: &self.cancel,
             wanted: &[true],
             report: &|_| {},

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::consent::{Consent, real};
 use crate::index::{FoundPlugin, PLUGINS_FOLDER};
 use crate::lock::{Grants, LimitsEntry, Lock, LockEntry};
-use crate::manifest::{BuildKind, parse_bytes, readable};
+use crate::manifest::{BuildKind, memory_limit, readable};
 use crate::module::Limits;
 
 /// A build that may be loaded.
@@ -229,7 +229,7 @@ fn artifact(found: &FoundPlugin, kind: BuildKind) -> Result<PathBuf> {
 fn limits(entry: &LimitsEntry) -> Result<Limits> {
     let mut limits = Limits::default();
     if let Some(memory) = &entry.memory {
-        limits.memory = parse_bytes(memory).map_err(Error::failed)?;
+        limits.memory = memory_limit(memory).map_err(Error::failed)?;
     }
     if let Some(seconds) = entry.seconds {
         limits.time = Duration::try_from_secs_f64(seconds).map_err(|_| {

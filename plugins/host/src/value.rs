@@ -257,8 +257,8 @@ impl PluginValue {
                 _ => None,
             },
             PluginValue::Value(Value::Conditioning(both)) => match name {
-                "positive" => tensor(&both.positive),
-                "negative" => tensor(&both.negative),
+                "positive" => tensor(both.positive.text()?),
+                "negative" => tensor(both.negative.text()?),
                 _ => None,
             },
             PluginValue::Value(Value::Patches(patches)) => match name {

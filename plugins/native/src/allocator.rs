@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use bytemuck::Pod;
 use candle_core::DType;
 use kino_host::{FillElements, FramesBuffer, PluginValue, TensorBuffer};
-use kino_node::{Error, Result, Spill};
+use kino_node::{Error, Ledger, Result};
 
 /// Makes what a plugin asks for.
 pub(crate) trait TensorAllocator: Send + Sync {
@@ -63,7 +63,7 @@ impl TensorAllocator for InProcess {
     }
 
     fn frames(&self, fps: Option<f64>) -> Result<PluginValue> {
-        Ok(PluginValue::FramesBuffer(Arc::new(FramesBuffer::new(&spill(), fps)?)))
+        Ok(PluginValue::FramesBuffer(Arc::new(FramesBuffer::new(&ledger(), fps)?)))
     }
 
     fn push(&self, frames: &PluginValue, chunk: &PluginValue) -> Result<()> {
@@ -106,33 +106,33 @@ impl FillElements for Uninit {
 }
 
 thread_local! {
-    /// The memory budget of the call that runs on this thread.
-    static SPILL: RefCell<Option<Arc<Spill>>> = const { RefCell::new(None) };
+    /// The memory ledger of the call that runs on this thread.
+    static LEDGER: RefCell<Option<Arc<Ledger>>> = const { RefCell::new(None) };
 }
 
-/// The budget of the latest call, for frames that a thread of a plugin's own makes.
-static LATEST: Mutex<Weak<Spill>> = Mutex::new(Weak::new());
+/// The ledger of the latest call, for frames that a thread of a plugin's own makes.
+static LATEST: Mutex<Weak<Ledger>> = Mutex::new(Weak::new());
 /// What such frames may take where no call was made yet, in bytes.
 const MODEST: u64 = 1 << 30;
 
-/// Does `f` with the frames that it makes under a budget.
-pub(crate) fn with_spill<T>(spill: &Arc<Spill>, f: impl FnOnce() -> T) -> T {
-    remember(spill);
-    let before = SPILL.replace(Some(Arc::clone(spill)));
+/// Does `f`; the frames that it makes take leases of this ledger.
+pub(crate) fn with_ledger<T>(ledger: &Arc<Ledger>, f: impl FnOnce() -> T) -> T {
+    remember(ledger);
+    let before = LEDGER.replace(Some(Arc::clone(ledger)));
     let result = f();
-    SPILL.set(before);
+    LEDGER.set(before);
     result
 }
 
-fn remember(spill: &Arc<Spill>) {
+fn remember(ledger: &Arc<Ledger>) {
     let mut latest = LATEST.lock().unwrap_or_else(PoisonError::into_inner);
-    if !std::ptr::eq(latest.as_ptr(), Arc::as_ptr(spill)) {
-        *latest = Arc::downgrade(spill);
+    if !std::ptr::eq(latest.as_ptr(), Arc::as_ptr(ledger)) {
+        *latest = Arc::downgrade(ledger);
     }
 }
 
-fn spill() -> Arc<Spill> {
-    let set = SPILL.with_borrow(Clone::clone);
+fn ledger() -> Arc<Ledger> {
+    let set = LEDGER.with_borrow(Clone::clone);
     set.or_else(|| LATEST.lock().unwrap_or_else(PoisonError::into_inner).upgrade())
-        .unwrap_or_else(|| Spill::new(std::env::temp_dir(), MODEST))
+        .unwrap_or_else(|| Ledger::new(MODEST))
 }

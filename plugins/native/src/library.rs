@@ -9,7 +9,7 @@ use kino_host::{CallCx, Descriptor, Instance, Module, PluginValue};
 use kino_node::{Error, Result, Value};
 use libloading::Library;
 
-use crate::allocator::with_spill;
+use crate::allocator::with_ledger;
 use crate::table::{ActiveCall, bytes, entry_error, from_raw, host, into_raw};
 use crate::{inspect, negotiate, table};
 
@@ -251,7 +251,7 @@ impl NativeInstance {
         let given: Vec<*mut KinoValue> =
             inputs.into_iter().map(|item| item.map_or(std::ptr::null_mut(), into_raw)).collect();
         let mut outputs = vec![std::ptr::null_mut::<KinoValue>(); self.outputs];
-        let status = with_spill(call.spill, || {
+        let status = with_ledger(call.ledger, || {
             // SAFETY: inputs live through the call; as many places for outputs as the descriptor
             // promises; the instance is open, and nobody else uses it.
             unsafe {

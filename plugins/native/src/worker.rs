@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use candle_core::Device;
 use kino_host::{CallCx, Files, Limits, PluginValue};
-use kino_node::{Cancel, Error, Result, Spill};
+use kino_node::{Cancel, Error, Ledger, Result};
 use kino_port::Read;
 
 use crate::allocator::set_allocator;
@@ -68,9 +68,9 @@ pub fn serve() -> Result<()> {
         Err(error) => return send(&to, &Response::Failed(to_wire(&error))),
     };
     send(&to, &Response::Loaded(plugin.json().to_owned()))?;
-    let spill = Spill::new(std::env::temp_dir(), u64::MAX);
+    let ledger = Ledger::new(u64::MAX);
     let (inbox, reading) = (Mutex::new(inbox), Mutex::default());
-    let server = Server { plugin, shared, to, inbox, reading, cancel, spill };
+    let server = Server { plugin, shared, to, inbox, reading, cancel, ledger };
     server.until_done()
 }
 
@@ -82,7 +82,7 @@ struct Server {
     /// Files are asked for and come one at a time, whichever thread of the plugin asks.
     reading: Mutex<()>,
     cancel: Arc<Mutex<Cancel>>,
-    spill: Arc<Spill>,
+    ledger: Arc<Ledger>,
 }
 
 impl Server {
@@ -184,10 +184,11 @@ impl Server {
             tell(Response::Log(level, target.to_owned(), message.to_owned()));
         };
         f(&CallCx {
+            graph: None,
             plugin: &caller.plugin,
             step: &caller.step,
             device: &Device::Cpu,
-            spill: &self.spill,
+            ledger: &self.ledger,
             cancel: &cancel,
             wanted,
             report: &|progress| tell(Response::Progress(progress.step, progress.of)),

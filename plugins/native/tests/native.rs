@@ -22,13 +22,13 @@ fn text(text: &str) -> [Option<Value>; 1] {
 /// Blends two videos and holds every number against the formula.
 fn blends(plugin: &dyn Module) {
     let world = World::new();
-    let (a, b) = (frames(&world.spill, 6, 0.0), frames(&world.spill, 6, 100.0));
+    let (a, b) = (frames(&world.ledger, 6, 0.0), frames(&world.ledger, 6, 100.0));
     let inputs = [Some(a), Some(b), Some(Value::Real(0.25))];
     let blended = as_frames(world.run(plugin, "c.blend", &inputs).unwrap());
     assert_eq!((blended.count(), blended.fps(), blended.chunk_count()), (6, Some(12.0), 3));
     let found = numbers(&blended);
     assert!(found.iter().enumerate().all(|(at, found)| *found == at as f32 + 25.0), "{found:?}");
-    let short = frames(&world.spill, 4, 0.0);
+    let short = frames(&world.ledger, 4, 0.0);
     let inputs = [inputs[0].clone(), Some(short), inputs[2].clone()];
     let error = world.run(plugin, "c.blend", &inputs).unwrap_err().to_string();
     assert_eq!(error, "`a` and `b` have different numbers of frames");
@@ -156,9 +156,10 @@ fn a_plugin_that_lies_about_its_ports_is_caught() {
     let plugin =
         Plugin::new("bad", "", std::sync::Arc::new(native), std::sync::Arc::new(NoFiles), limits);
     let world = World::new();
-    let services = Services::new(candle_core::Device::Cpu, world.spill.clone());
+    let services = Services::new(candle_core::Device::Cpu, world.ledger.clone());
     let nodes = plugin.nodes();
     let mut cx = Cx {
+        reads: &[],
         name: "liar",
         services: &services,
         cancel: &Cancel::default(),

@@ -7,7 +7,7 @@ use std::path::Path;
 use common::{World, as_frames, build};
 use kino_host::{CallCx, GrantedFiles, Module};
 use kino_native::{NativePlugin, TrustedLibrary};
-use kino_node::{Error, Result, Spill, Value};
+use kino_node::{Error, Ledger, Result, Value};
 
 fn trust(path: &Path) -> TrustedLibrary<'_> {
     TrustedLibrary { path, sha256: None }
@@ -105,13 +105,13 @@ fn a_thread_of_a_plugin_has_no_budget_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let plugin = NativePlugin::load(trust(&rules(folder.path()))).unwrap();
     let mut world = World::new();
-    world.spill = Spill::new(folder.path(), 1 << 30);
+    world.ledger = Ledger::with_spill(1 << 30, folder.path(), u64::MAX);
     // The budget that counts is the latest call's, and tests run side by side.
     let made = (0..100).any(|_| {
         let made = world.run(&plugin, "rules.node", &[mode("thread"), None]);
         let made = as_frames(made.unwrap());
         assert_eq!(made.count(), 4);
-        world.spill.resident() > 0
+        world.ledger.used() > 0
     });
     assert!(made, "its frames are nowhere");
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::port::{Input, Output};
 use crate::scalars::Literal;
-use crate::{Cx, Error, Kind, Moment, Result, Value};
+use crate::{Cx, Error, Result, SamplingStep, Value, ValueKind};
 
 /// A node of a plugin.
 pub trait Node: 'static {
@@ -372,10 +372,10 @@ impl<T: Saved, E: Into<Error>> Saved for std::result::Result<T, E> {
 ///
 /// # Errors
 /// When something else feeds them.
-pub fn moment(inputs: &mut [Option<Value>]) -> Result<Moment> {
-    Ok(Moment {
-        step: take(inputs, 0, "step")?,
-        of: take(inputs, 1, "of")?,
+pub fn sampling_step(inputs: &mut [Option<Value>]) -> Result<SamplingStep> {
+    Ok(SamplingStep {
+        index: take(inputs, 0, "step")?,
+        count: take(inputs, 1, "of")?,
         sigma: take(inputs, 2, "sigma")?,
     })
 }
@@ -386,7 +386,7 @@ pub fn moment(inputs: &mut [Option<Value>]) -> Result<Moment> {
 /// When it is something else.
 pub fn expect_record(value: &Value, type_name: &str) -> Result<()> {
     let found = value.type_name();
-    if value.kind() == Kind::Record && found == type_name {
+    if value.kind() == ValueKind::Record && found == type_name {
         return Ok(());
     }
     Err(Error::new(format!("expected a value of type {type_name}, found one of {found}")))

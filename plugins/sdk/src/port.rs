@@ -1,7 +1,7 @@
 //! What travels through ports: Rust types, and how they become values of the engine and back.
 
 use crate::node::PortSpec;
-use crate::{Error, Kind, Result, Value};
+use crate::{Error, Result, Value, ValueKind};
 
 /// A type that can travel through a port.
 pub trait Typed {
@@ -126,7 +126,7 @@ impl<T: FromValue> Input for Vec<(String, T)> {
 
     fn take(value: Option<Value>) -> Result<Self> {
         let Some(value) = value else { return missing() };
-        if value.kind() != Kind::List {
+        if value.kind() != ValueKind::List {
             return Ok(vec![(String::new(), T::from_value(value)?)]);
         }
         let take = |index| {

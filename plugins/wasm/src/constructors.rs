@@ -47,8 +47,8 @@ pub(crate) fn add(host: &mut LinkerInstance<'_, StoreState>) -> wasmtime::Result
     })?;
     host.func_wrap("new-frames", |mut cx: Context<'_>, (fps,): (Option<f64>,)| {
         let frames = |state: &mut StoreState| {
-            let spill = state.spill.as_ref().ok_or_else(|| Error::failed("there is no call"))?;
-            Ok(PluginValue::FramesBuffer(Arc::new(FramesBuffer::new(spill, fps)?)))
+            let ledger = state.ledger.as_ref().ok_or_else(|| Error::failed("there is no call"))?;
+            Ok(PluginValue::FramesBuffer(Arc::new(FramesBuffer::new(ledger, fps)?)))
         };
         Ok((charged(cx.data_mut(), 0, frames)?,))
     })?;

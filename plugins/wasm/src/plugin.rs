@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use candle_core::Device;
 use kino_host::{CallCx, Descriptor, Instance, Limits, Module, NoFiles};
-use kino_node::{Cancel, Error, Result, Spill};
+use kino_node::{Cancel, Error, Ledger, Result};
 use wasmtime::component::{ComponentExportIndex, InstancePre};
 
 use crate::engine::Engine;
@@ -56,12 +56,13 @@ fn describe(
     plugin: &str,
     describe: &ComponentExportIndex,
 ) -> Result<String> {
-    let (cancel, spill) = (Cancel::default(), Spill::new(std::env::temp_dir(), 0));
+    let (cancel, ledger) = (Cancel::default(), Ledger::new(0));
     let call = CallCx {
+        graph: None,
         plugin,
         step: "",
         device: &Device::Cpu,
-        spill: &spill,
+        ledger: &ledger,
         cancel: &cancel,
         wanted: &[],
         report: &|_| {},

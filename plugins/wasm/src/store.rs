@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{Device, Tensor};
 use kino_host::{Limits, PluginValue};
-use kino_node::{Cancel, Error, Result, Spill, Value};
+use kino_node::{Cancel, Error, Ledger, Result, Value};
 use wasmtime::ResourceLimiter;
 use wasmtime::component::Resource;
 
@@ -190,7 +190,7 @@ pub(crate) struct StoreState {
     pub(crate) handles: HandleTable,
     pub(crate) wasi: Wasi,
     pub(crate) device: Device,
-    pub(crate) spill: Option<Arc<Spill>>,
+    pub(crate) ledger: Option<Arc<Ledger>>,
     pub(crate) cancel: Cancel,
     pub(crate) wanted: Vec<bool>,
     pub(crate) limits: Limits,
@@ -210,7 +210,7 @@ impl StoreState {
             handles: HandleTable::default(),
             wasi: Wasi::default(),
             device: Device::Cpu,
-            spill: None,
+            ledger: None,
             cancel: Cancel::default(),
             wanted: Vec::new(),
             limits: call.limits,
@@ -226,7 +226,7 @@ impl StoreState {
     /// Another call begins.
     pub(crate) fn begin(&mut self, call: &kino_host::CallCx<'_>) {
         self.device = call.device.clone();
-        self.spill = Some(Arc::clone(call.spill));
+        self.ledger = Some(Arc::clone(call.ledger));
         self.cancel = call.cancel.clone();
         self.wanted.clear();
         self.wanted.extend_from_slice(call.wanted);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use kino_host::{BuildKind, GrantedFiles, Limits, Plugin};
-use kino_node::{Cancel, Cx, Inputs, Result, Services, Spill, Value};
+use kino_node::{Cancel, Cx, Inputs, Ledger, Result, Services, Value};
 use serde_json::json;
 
 use super::args::Bench;
@@ -62,10 +62,10 @@ fn time(
     (kind, name): (BuildKind, &'static str),
     file: &str,
 ) -> Result<Timing> {
-    let services = Services::new(Device::Cpu, Spill::new(std::env::temp_dir(), 4 << 30));
+    let services = Services::new(Device::Cpu, Ledger::new(4 << 30));
     let signature = node.signature();
     let mut draws = Draws(1);
-    let about = About { descriptor: plugin.descriptor(), file, spill: &services.spill };
+    let about = About { descriptor: plugin.descriptor(), file, ledger: &services.ledger };
     let ports = signature.inputs.iter();
     let values =
         ports.map(|port| value(port, case, &mut draws, &about)).collect::<Result<Vec<_>>>()?;
@@ -74,6 +74,7 @@ fn time(
     let once = || {
         let begun = Instant::now();
         let mut cx = Cx {
+            reads: &[],
             name: "bench",
             services: &services,
             cancel: &Cancel::default(),

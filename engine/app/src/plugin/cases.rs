@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use kino_host::Descriptor;
 use kino_node::{
-    Clip, Conditioning, FramesBuilder, Latent, Part, Patches, Record, Result, Sigmas, Spill, Value,
+    Clip, Conditioning, FramesBuilder, Latent, Ledger, Part, Patches, Record, Result, Sigmas, Value,
 };
 use kino_port::{Literal, Port, PortType, Range, Sigma};
 
@@ -161,7 +161,7 @@ pub(crate) fn value(
 pub(crate) struct About<'a> {
     pub(crate) descriptor: &'a Descriptor,
     pub(crate) file: &'a str,
-    pub(crate) spill: &'a Arc<Spill>,
+    pub(crate) ledger: &'a Arc<Ledger>,
 }
 
 /// Records within records end here.
@@ -240,7 +240,7 @@ fn own(
     Ok(match ty {
         PortType::Frames => {
             let [count, height, width] = case.frames(draws);
-            let mut frames = FramesBuilder::new(about.spill, Some(8.0));
+            let mut frames = FramesBuilder::new(about.ledger, Some(8.0));
             let step = if case == Case::OneChunk { count } else { 4 };
             for start in (0..count).step_by(step) {
                 let count = step.min(count - start);
@@ -257,10 +257,10 @@ fn own(
             let tokens = draws.tensor(case, &[6, 64])?;
             Value::Patches(Arc::new(Patches { tokens, clips: vec![clip], patch: [1, 2, 2] }))
         }
-        PortType::Conditioning => Value::Conditioning(Arc::new(Conditioning {
-            positive: draws.tensor(case, &[8, 32])?,
-            negative: draws.tensor(case, &[8, 32])?,
-        })),
+        PortType::Conditioning => Value::Conditioning(Arc::new(Conditioning::of_text(
+            draws.tensor(case, &[8, 32])?,
+            draws.tensor(case, &[8, 32])?,
+        ))),
         PortType::Sigmas => {
             Value::Sigmas(Sigmas((0..=8).rev().map(|n| Sigma(f64::from(n) / 8.0)).collect()))
         }

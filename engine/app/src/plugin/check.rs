@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use kino_host::BuildKind;
-use kino_node::{Services, Spill, Value};
+use kino_node::{Ledger, Services, Value};
 use serde_json::json;
 
 use super::args::Check;
@@ -238,7 +238,7 @@ fn try_some(task: &Task, findings: &mut Vec<Finding>) -> Result<usize, Failure> 
 /// The outputs that a case kept.
 fn kept(folder: &Path, index: usize) -> Option<Vec<Option<Value>>> {
     let bytes = std::fs::read(folder.join(index.to_string())).ok()?;
-    let services = Services::new(Device::Cpu, Spill::new(std::env::temp_dir(), u64::MAX));
+    let services = Services::new(Device::Cpu, Ledger::new(u64::MAX));
     kino_node::decode(&mut &bytes[..], &services).ok()
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use kino_host::{BuildKind, Files, GrantedFiles, Limits, Module, Plugin};
-use kino_node::{Cancel, Cx, Error, Inputs, Node, Result, SamplingStep, Services, Spill, Value};
+use kino_node::{Cancel, Cx, Error, Inputs, Ledger, Node, Result, SamplingStep, Services, Value};
 use kino_port::Sigma;
 use serde::{Deserialize, Serialize};
 
@@ -85,8 +85,8 @@ pub(crate) fn run(task: &Task) -> Result<()> {
     };
     let plugin = build();
     let node = find(&plugin)?;
-    let spill = Spill::new(std::env::temp_dir(), 1 << 30);
-    let services = Services::new(Device::Cpu, spill);
+    let ledger = Ledger::new(1 << 30);
+    let services = Services::new(Device::Cpu, ledger);
     let file = project.sample_file();
     let mut probe = Probe { node, artifact: &*artifact, services, file, task };
     for (index, case) in Case::all().into_iter().enumerate().skip(task.from) {
@@ -193,7 +193,7 @@ impl Probe<'_> {
         let about = About {
             descriptor: self.artifact.descriptor(),
             file: &self.file,
-            spill: &self.services.spill,
+            ledger: &self.services.ledger,
         };
         let signature = self.node.signature();
         let ports = signature.inputs.iter();
@@ -201,6 +201,7 @@ impl Probe<'_> {
             ports.map(|port| value(port, case, &mut draws, &about)).collect::<Result<Vec<_>>>()?;
         let wanted = vec![true; signature.outputs.len()];
         let mut cx = Cx {
+            reads: &[],
             name: "check",
             services: &self.services,
             cancel,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use kino_graph::{Catalog, Graph, Item, Key, Plan};
 use kino_node::Registry;
-use kino_port::{Facts, Literal, PlanError, PortType, Signature, StepInfo};
+use kino_port::{Facts, Literal, PlanError, Signature, StepInfo};
 use kino_runtime::NodeCatalog;
 
 use crate::args;
@@ -87,7 +87,7 @@ impl Reader<'_> {
 
     fn plan(&self, sheet: &Sheet, files: &mut BTreeSet<PathBuf>) -> Result<Plan, Failure> {
         let Sheet { opened, graph, inputs, registry } = sheet;
-        let services = self.engine.runtime.services();
+        let services = &self.engine.services;
         let nodes = NodeCatalog { registry: Arc::clone(registry), services };
         let noting = Noting { nodes, seen: RefCell::default() };
         // By name: an edit elsewhere draws no other number.
@@ -150,10 +150,8 @@ impl Noting<'_> {
             return;
         };
         for port in signature.inputs.iter() {
-            // A model's source is a text, as it need not be a folder.
-            let is_read =
-                port.ty == PortType::Path || (op, &*port.name) == ("model.load", "source");
-            if let Some(path) = facts.text(&port.name).filter(|path| is_read && !path.is_empty()) {
+            let path = facts.text(&port.name).filter(|path| port.names_file() && !path.is_empty());
+            if let Some(path) = path {
                 self.seen.borrow_mut().insert(path.to_owned());
             }
         }

@@ -132,7 +132,7 @@ impl Catalog for Nodes {
                 let hash = self.content.borrow().clone();
                 infer.key = hash.clone().into_bytes();
                 let path = facts.text("path").unwrap_or_default().to_owned();
-                infer.reads.push(Read { path, hash });
+                infer.reads.push(Read { path, hash, ..Read::default() });
             }
             "switch" => infer.chosen = facts.bool("on").map(|on| if on { "a" } else { "b" }),
             _ => {}

@@ -190,7 +190,7 @@ fn a_switch_takes_what_is_cached_and_what_others_need() {
     assert_eq!((int(&report, "value"), int(&report, "b")), (Some(11), Some(22)));
     assert_eq!(crate::rig::sorted(&report.evaluated), ["b", "on", "value"]);
     assert_eq!(rig.evaluated(&draft(1, true)), ["on", "value"]);
-    assert_eq!(int(&run(&rig.runtime, &draft(1, false)), "value"), Some(22));
+    assert_eq!(int(&run(&rig, &draft(1, false)), "value"), Some(22));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Failing, panicking and cancelled nodes: what they take along, and what they do not.
 
-use kino_graph::Input;
+use kino_graph::{Catalog, Input};
+use kino_port::{Fact, Facts, Literal};
 use kino_runtime::Report;
 
 use crate::rig::{Draft, Rig, all, int, lit, of, sorted};
@@ -39,6 +40,18 @@ fn a_failing_node_fails_its_dependents_and_nothing_else() {
 fn a_panic_is_that_nodes_error() {
     let report = with_bad("panic");
     assert_eq!(report.failed[0].message, "the node panicked: at 3");
+}
+
+#[test]
+fn a_panic_while_planning_is_that_nodes_error() {
+    let rig = Rig::new();
+    let catalog = rig.catalog();
+    let number = |value: i128| Some(Fact::Literal(Literal::Int(value)));
+    let facts = |b: i128| Facts::new(vec![("a".into(), number(1)), ("b".into(), number(b))]);
+    assert!(catalog.infer("panic.in.plan", &facts(1)).is_ok());
+    let errors = catalog.infer("panic.in.plan", &facts(0)).unwrap_err();
+    let said = "the node panicked while planning: attempt to divide by zero";
+    assert_eq!(errors[0].message, said);
 }
 
 #[test]

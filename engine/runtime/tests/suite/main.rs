@@ -9,6 +9,7 @@ mod large;
 mod nodes;
 mod order;
 mod random;
+mod reads;
 mod reload;
 mod rig;
 mod sinks;

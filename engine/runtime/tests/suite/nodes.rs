@@ -86,6 +86,11 @@ static FAIL: NodeDef =
     node("fail", TWO, VALUE, Traits::LIGHT, |_, _| Err(Error::advised("it broke", "mend it")));
 static PANIC: NodeDef =
     node("panic", TWO, VALUE, Traits::LIGHT, |_, inputs| panic!("at {}", inputs.int::<i64>("a")?));
+static PANIC_IN_PLAN: NodeDef =
+    inferred("panic.in.plan", TWO, VALUE, Traits::LIGHT, add, |_, facts| {
+        let (a, b) = (facts.int("a").unwrap_or(0), facts.int("b").unwrap_or(0));
+        Ok(StepInfo { memory: (a / b) as u64, ..StepInfo::default() })
+    });
 static TOKENS: NodeDef = node("token", PARTS_OR_NONE, TOKEN, Traits::LIGHT, token);
 const PARTS_OR_NONE: Cow<'static, [Port]> = ports![optional("before", PortType::Any)];
 static EVEN: NodeDef =
@@ -106,6 +111,16 @@ static WRITE: NodeDef = node(
     Traits::SINK,
     write,
 );
+/// Reads a file, and replaces what it holds with the same number of bytes unless it did before.
+static REPLACE: NodeDef =
+    node("replace", ports![path("path")], VALUE, Traits::EXPENSIVE, |_, inputs| {
+        let path = inputs.text("path")?;
+        let read = fs::read_to_string(path)?;
+        if read == "first" {
+            fs::write(path, "other")?;
+        }
+        value(if read == "first" { 1 } else { 2 })
+    });
 static MEET: NodeDef = node("meet", TWO, VALUE, Traits::LIGHT, meet);
 static MEET_HEAVY: NodeDef = node("meet.heavy", TWO, VALUE, Traits::HEAVY, meet);
 static HANG: NodeDef = node("hang", TWO, VALUE, Traits::HEAVY, hang);
@@ -164,10 +179,12 @@ static NODES: &[&NodeDef] = &[
     &SUM,
     &FAIL,
     &PANIC,
+    &PANIC_IN_PLAN,
     &TOKENS,
     &EVEN,
     &BOTH,
     &WRITE,
+    &REPLACE,
     &MEET,
     &MEET_HEAVY,
     &HANG,

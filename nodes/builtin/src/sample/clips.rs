@@ -35,7 +35,7 @@ pub(super) struct Text {
 
 impl Text {
     pub(super) fn new(dit: &Dit, conditioning: Arc<Conditioning>) -> Result<Self> {
-        let with = dit.context(&conditioning.positive).node()?;
+        let with = dit.context(conditioning.positive.text()?).node()?;
         Ok(Text { conditioning, with, without: None })
     }
 }
@@ -131,7 +131,7 @@ impl Packed {
         for clip in clips {
             let text = &mut self.texts[self.of_clip[*clip]];
             if text.without.is_none() {
-                text.without = Some(self.dit.context(&text.conditioning.negative).node()?);
+                text.without = Some(self.dit.context(text.conditioning.negative.text()?).node()?);
             }
         }
         Ok(())

@@ -3,10 +3,10 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use candle_core::{DType, Device, Tensor};
-use kino_node::{Cancel, Cx, Error, Inputs, NodeDef, Outputs, Progress, Services, Spill, Value};
+use kino_node::{Cancel, Cx, Error, Inputs, Ledger, NodeDef, Outputs, Progress, Services, Value};
 use kino_port::{Fact, Facts, Literal, PlanError, StepInfo};
 use kino_world::Folders;
 
@@ -39,9 +39,9 @@ impl Rig {
     pub fn at(name: &str, graph: &Path) -> Self {
         let out = std::env::temp_dir().join(format!("kino-nodes-{}-{name}", std::process::id()));
         let _ = std::fs::remove_dir_all(&out);
-        let spill = Spill::new(std::env::temp_dir(), u64::MAX);
+        let ledger = Ledger::new(u64::MAX);
         let folders = Folders { graph: graph.to_owned(), out: out.clone() };
-        let services = kino_nodes::services(Device::Cpu, spill, folders);
+        let services = kino_nodes::services(Device::Cpu, ledger).with(Arc::new(folders));
         Rig { services, out, cancel: Cancel::default(), reports: Mutex::default() }
     }
 
@@ -61,6 +61,7 @@ impl Rig {
         let wanted: Vec<bool> =
             signature.outputs.iter().map(|port| port.name != "image_encoder").collect();
         let mut cx = Cx {
+            reads: &[],
             name: "test",
             services: &self.services,
             cancel: &self.cancel,

@@ -144,7 +144,7 @@ impl DecodeValue for EngineDecoder<'_> {
         }
         let find = |name: &str| fields.iter().find(|(field, _)| **field == *name);
         let fps = find("fps").map(|(_, fps)| fps.real()).transpose()?;
-        let growing = FramesBuffer::new(self.call.spill, fps)?;
+        let growing = FramesBuffer::new(self.call.ledger, fps)?;
         if let Some((_, chunks)) = find("chunks") {
             for index in 0..chunks.len() {
                 growing.push(&chunks.item(index)?.tensor()?)?;

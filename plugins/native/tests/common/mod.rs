@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use candle_core::{Device, Tensor};
 use kino_host::{CallCx, GrantedFiles, Limits, Module};
-use kino_node::{Cancel, Frames, Result, Spill, Value};
+use kino_node::{Cancel, Frames, Ledger, Result, Value};
 
 /// Builds a C file of this folder into a library.
 pub(crate) fn build(folder: &Path, source: &str, flags: &[&str]) -> PathBuf {
@@ -38,8 +38,8 @@ pub(crate) fn build(folder: &Path, source: &str, flags: &[&str]) -> PathBuf {
 }
 
 /// Frames `[n, 4, 6, 3]` in chunks of two, counting up from `first`.
-pub(crate) fn frames(spill: &Arc<Spill>, n: usize, first: f32) -> Value {
-    let mut builder = kino_node::FramesBuilder::new(spill, Some(12.0));
+pub(crate) fn frames(ledger: &Arc<Ledger>, n: usize, first: f32) -> Value {
+    let mut builder = kino_node::FramesBuilder::new(ledger, Some(12.0));
     for chunk in 0..n / 2 {
         let count = 2 * 4 * 6 * 3;
         let from = first + (chunk * count) as f32;
@@ -51,7 +51,7 @@ pub(crate) fn frames(spill: &Arc<Spill>, n: usize, first: f32) -> Value {
 
 /// What a call reaches in these tests.
 pub(crate) struct World {
-    pub(crate) spill: Arc<Spill>,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) cancel: Cancel,
     pub(crate) files: GrantedFiles,
     pub(crate) limits: Limits,
@@ -60,7 +60,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new() -> Self {
         World {
-            spill: Spill::new(std::env::temp_dir(), 1 << 30),
+            ledger: Ledger::new(1 << 30),
             cancel: Cancel::default(),
             files: GrantedFiles::new(Path::new("."), &[]),
             limits: Limits { time: Duration::from_secs(20), ..Limits::default() },
@@ -69,10 +69,11 @@ impl World {
 
     pub(crate) fn call<T>(&self, f: impl FnOnce(&CallCx<'_>) -> T) -> T {
         f(&CallCx {
+            graph: None,
             plugin: "test",
             step: "step",
             device: &Device::Cpu,
-            spill: &self.spill,
+            ledger: &self.ledger,
             cancel: &self.cancel,
             wanted: &[true],
             report: &|_| {},

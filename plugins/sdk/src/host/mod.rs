@@ -23,7 +23,7 @@ pub(crate) use {
 
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ValueKind {
     /// UTF-8 text or a path.
     Text,
     /// A whole number.

@@ -11,7 +11,7 @@ use kino_abi::{
     KinoValue,
 };
 
-use super::Kind;
+use super::ValueKind;
 use crate::{Error, Result};
 
 /// The table that the entry was given, as this version of the contract knows it.
@@ -164,18 +164,18 @@ impl Value {
     }
 
     /// What it is.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ValueKind {
         // SAFETY: the value is alive.
         match unsafe { (host().kind)(self.raw()) } {
-            KINO_TEXT => Kind::Text,
-            KINO_INT => Kind::Int,
-            KINO_REAL => Kind::Real,
-            KINO_BOOL => Kind::Bool,
-            KINO_TENSOR => Kind::Tensor,
-            KINO_LIST => Kind::List,
-            KINO_RECORD => Kind::Record,
-            KINO_BYTES => Kind::Bytes,
-            _ => Kind::Opaque,
+            KINO_TEXT => ValueKind::Text,
+            KINO_INT => ValueKind::Int,
+            KINO_REAL => ValueKind::Real,
+            KINO_BOOL => ValueKind::Bool,
+            KINO_TENSOR => ValueKind::Tensor,
+            KINO_LIST => ValueKind::List,
+            KINO_RECORD => ValueKind::Record,
+            KINO_BYTES => ValueKind::Bytes,
+            _ => ValueKind::Opaque,
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Mutex, Once, PoisonError};
 
 use self::bindings::exports::kino::plugin::node::{Failure, Guest};
 use self::bindings::kino::plugin::host;
-use super::{Device, Kind};
+use super::{Device, ValueKind};
 use crate::element::{bytes_of, count_of};
 use crate::node::{Instance, Plugin, descriptor};
 use crate::{Cx, DType, Element, Error, Result};
@@ -40,17 +40,17 @@ impl Clone for Value {
 
 impl Value {
     /// What it is.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ValueKind {
         match self.0.kind() {
-            host::Kind::Text => Kind::Text,
-            host::Kind::Int => Kind::Int,
-            host::Kind::Real => Kind::Real,
-            host::Kind::Truth => Kind::Bool,
-            host::Kind::Tensor => Kind::Tensor,
-            host::Kind::Items => Kind::List,
-            host::Kind::Fields => Kind::Record,
-            host::Kind::Bytes => Kind::Bytes,
-            host::Kind::Opaque => Kind::Opaque,
+            host::Kind::Text => ValueKind::Text,
+            host::Kind::Int => ValueKind::Int,
+            host::Kind::Real => ValueKind::Real,
+            host::Kind::Truth => ValueKind::Bool,
+            host::Kind::Tensor => ValueKind::Tensor,
+            host::Kind::Items => ValueKind::List,
+            host::Kind::Fields => ValueKind::Record,
+            host::Kind::Bytes => ValueKind::Bytes,
+            host::Kind::Opaque => ValueKind::Opaque,
         }
     }
 

@@ -44,7 +44,7 @@ fn any_value_comes_back_as_it_went() {
 #[test]
 fn frames_are_worked_on_piece_by_piece() {
     for world in World::both() {
-        let mut builder = FramesBuilder::new(&world.spill, Some(12.0));
+        let mut builder = FramesBuilder::new(&world.ledger, Some(12.0));
         for chunk in 0..3u32 {
             let count = 2 * 40 * 60 * 3;
             let values = (0..count).map(|at| (at + chunk * count) as f32 / 1e6).collect::<Vec<_>>();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use candle_core::Device;
 use kino_host::{CallCx, Files, GrantedFiles, Limits, Module};
-use kino_node::{Cancel, Error, Result, Spill, Value};
+use kino_node::{Cancel, Error, Ledger, Result, Value};
 use kino_wasm::{Engine, WasmPlugin};
 
 /// The component of the tests, built by `tests/guests/build`.
@@ -45,7 +45,7 @@ fn guests_of_1_0() -> Arc<WasmPlugin> {
 /// What a call reaches in these tests, and the plugin that is called.
 pub(crate) struct World {
     pub(crate) plugin: Arc<WasmPlugin>,
-    pub(crate) spill: Arc<Spill>,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) cancel: Cancel,
     pub(crate) files: Box<dyn Files>,
     pub(crate) limits: Limits,
@@ -56,7 +56,7 @@ impl World {
     pub(crate) fn new() -> Self {
         World {
             plugin: guests(),
-            spill: Spill::new(std::env::temp_dir(), 1 << 30),
+            ledger: Ledger::new(1 << 30),
             cancel: Cancel::default(),
             files: Box::new(GrantedFiles::new(Path::new("."), &[])),
             limits: Limits { time: Duration::from_secs(60), memory: 256 << 20 },
@@ -80,10 +80,11 @@ impl World {
             log.push((level, message.to_owned()));
         };
         f(&CallCx {
+            graph: None,
             plugin: "guests",
             step: "step",
             device: &Device::Cpu,
-            spill: &self.spill,
+            ledger: &self.ledger,
             cancel: &self.cancel,
             wanted: &[true],
             report: &|_| {},

@@ -1,0 +1,176 @@
+//! Files that are read: regular files alone, opened once, with the stamp of what was opened.
+//!
+//! Whatever path a graph or a command names is opened here. A pipe or a device would be waited for,
+//! or read, for ever.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use kino_port::FileStamp;
+
+use crate::{Error, Result};
+
+/// A regular file that is open for reading.
+#[derive(Debug)]
+pub struct InputFile {
+    file: File,
+    path: PathBuf,
+    stamp: FileStamp,
+}
+
+impl InputFile {
+    /// Opens a file; links are followed.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or is a folder, a pipe, a socket or a device.
+    pub fn open(path: &Path) -> Result<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true);
+        // A pipe that nobody writes to is opened at once instead of being waited for.
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::custom_flags(
+            &mut options,
+            rustix::fs::OFlags::NONBLOCK.bits() as i32,
+        );
+        let file = match options.open(path) {
+            Ok(file) => file,
+            // A socket cannot be opened at all; what it is says more than the system's error.
+            Err(error) => match std::fs::metadata(path).map(|about| irregular_kind(&about)) {
+                Ok(Some(found)) => return Err(irregular(path, found)),
+                _ => return Err(Error::io("read", path)(error)),
+            },
+        };
+        let about = file.metadata().map_err(Error::io("read", path))?;
+        match irregular_kind(&about) {
+            Some(found) => Err(irregular(path, found)),
+            None => Ok(InputFile { file, path: path.to_owned(), stamp: FileStamp::of(&about) }),
+        }
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it was like when it was opened.
+    pub fn stamp(&self) -> FileStamp {
+        self.stamp
+    }
+
+    /// What it is like now, whatever lies at its path by now.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn stamp_now(&self) -> Result<FileStamp> {
+        let about = self.file.metadata().map_err(Error::io("read", &self.path))?;
+        Ok(FileStamp::of(&about))
+    }
+
+    /// All its bytes.
+    ///
+    /// # Errors
+    /// When it cannot be read, or holds more than `most` bytes.
+    pub fn read_at_most(&mut self, most: u64) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let read = self.file.by_ref().take(most.saturating_add(1)).read_to_end(&mut bytes);
+        read.map_err(Error::io("read", &self.path))?;
+        if bytes.len() as u64 > most {
+            return Err(Error::content(
+                &self.path,
+                format!("it is larger than {most} bytes, which is the most that is read here"),
+            ));
+        }
+        Ok(bytes)
+    }
+}
+
+impl Read for InputFile {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.file.read(into)
+    }
+}
+
+impl Seek for InputFile {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
+/// The text of a file of at most `most` bytes.
+///
+/// # Errors
+/// When it is no regular file, cannot be read, is longer, or is no text in UTF-8.
+pub fn read_text(path: &Path, most: u64) -> Result<String> {
+    let bytes = InputFile::open(path)?.read_at_most(most)?;
+    String::from_utf8(bytes).map_err(|_| Error::content(path, "it is no text"))
+}
+
+fn irregular(path: &Path, found: &str) -> Error {
+    Error::content(path, format!("expected a file, found {found}"))
+}
+
+/// What something is that is no regular file.
+fn irregular_kind(about: &std::fs::Metadata) -> Option<&'static str> {
+    let kind = about.file_type();
+    if kind.is_file() {
+        return None;
+    }
+    if kind.is_dir() {
+        return Some("a folder");
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        if kind.is_fifo() {
+            return Some("a pipe");
+        }
+        if kind.is_socket() {
+            return Some("a socket");
+        }
+    }
+    Some("a device")
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    fn said(path: &Path) -> String {
+        InputFile::open(path).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn only_regular_files_are_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), rustix::fs::FileType::Fifo, mode, 0)
+            .unwrap();
+        let _socket = UnixListener::bind(at("socket")).unwrap();
+        symlink("/dev/zero", at("zero")).unwrap();
+        symlink("pipe", at("link")).unwrap();
+        for (name, found) in [
+            ("pipe", "a pipe"),
+            ("link", "a pipe"),
+            ("socket", "a socket"),
+            ("zero", "a device"),
+            (".", "a folder"),
+        ] {
+            assert!(
+                said(&at(name)).ends_with(&format!("expected a file, found {found}")),
+                "{name}"
+            );
+        }
+        assert!(said(&at("none")).ends_with("there is no such file or folder"));
+        std::fs::write(at("text"), "four").unwrap();
+        symlink("text", at("there")).unwrap();
+        assert_eq!(read_text(&at("there"), 4).unwrap(), "four");
+        assert!(read_text(&at("text"), 3).unwrap_err().to_string().contains("larger than 3 bytes"));
+        std::fs::write(at("text"), [0xff]).unwrap();
+        assert!(read_text(&at("text"), 4).unwrap_err().to_string().ends_with("it is no text"));
+    }
+}
