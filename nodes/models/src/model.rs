@@ -57,21 +57,29 @@ pub struct Model {
     pub vae: Option<Component<dyn VideoVae>>,
 }
 
-/// A named tensor of conditioning, before it exists: `text` `[rows, width]`, `pooled` `[1, width]`.
+/// A named tensor of conditioning, before it exists: `text` `[rows, width]`, `pooled` `[width]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmbeddingSpec {
     /// Its name.
     pub name: Cow<'static, str>,
-    /// Rows, the padding included: what an encoder gives; what a denoiser usually reads.
-    pub rows: usize,
+    /// Rows, the padding included: what an encoder gives; what a denoiser usually reads. None where
+    /// it is one vector.
+    pub rows: Option<usize>,
     /// The width of a row.
     pub width: usize,
+}
+
+impl EmbeddingSpec {
+    /// Its shape: `[rows, width]` or `[width]`.
+    pub fn shape(&self) -> Vec<usize> {
+        self.rows.into_iter().chain([self.width]).collect()
+    }
 }
 
 /// A named tensor of conditioning.
 #[derive(Debug, Clone)]
 pub struct Embedding {
-    /// `[rows, width]`.
+    /// `[rows, width]` or `[width]`.
     pub tensor: Tensor,
     /// Which rows count, `[rows]`; none where all do.
     pub mask: Option<Tensor>,

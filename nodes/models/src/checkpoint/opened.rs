@@ -129,7 +129,8 @@ impl Checkpoint {
     /// As [`Checkpoint::part`], and when its config is no JSON.
     pub fn identity(&self, name: &str) -> Result<[u8; 32]> {
         let mut hasher = blake3::Hasher::new();
-        let config: Value = self.json(&format!("{name}/config.json"))?;
+        let path = format!("{name}/config.json");
+        let config: Value = if self.contains(&path) { self.json(&path)? } else { Value::Null };
         add_json(&mut hasher, &config);
         hasher.update(&self.part(name)?.identity().content);
         Ok(hasher.finalize().into())

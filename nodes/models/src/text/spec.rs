@@ -22,7 +22,7 @@ pub struct Umt5Spec {
 impl Umt5Spec {
     /// An encoder of these sizes, whose result is called `name`.
     pub fn new(name: &'static str, config: TextConfig, tokens: &TokenizerConfig) -> Self {
-        let (rows, width) = (tokens.text_length(), config.d_model);
+        let (rows, width) = (Some(tokens.text_length()), config.d_model);
         Self { config, outputs: [EmbeddingSpec { name: Cow::Borrowed(name), rows, width }] }
     }
 }
@@ -34,7 +34,7 @@ impl TextEncoderSpec for Umt5Spec {
 
     /// One layer is alive at a time: its attention of all heads and its two inner activations.
     fn memory(&self, _: DType) -> u64 {
-        let (config, rows) = (&self.config, self.outputs[0].rows as u128);
+        let (config, rows) = (&self.config, self.outputs[0].rows.unwrap_or(1) as u128);
         let wide = |n: usize| n as u128;
         let layer = rows
             * (8 * wide(config.d_model) + 3 * wide(config.d_ff) + rows * wide(config.num_heads));

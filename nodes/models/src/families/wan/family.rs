@@ -71,6 +71,8 @@ struct WanDenoiser {
     config: TransformerConfig,
     scheduler: SchedulerConfig,
     inputs: DenoiserInputs,
+    /// Rows of a text.
+    rows: usize,
 }
 
 impl WanDenoiser {
@@ -80,7 +82,8 @@ impl WanDenoiser {
         timesteps: TimestepInput,
         rows: usize,
     ) -> Self {
-        let text = EmbeddingSpec { name: Cow::Borrowed(TEXT), rows, width: config.text_dim };
+        let text =
+            EmbeddingSpec { name: Cow::Borrowed(TEXT), rows: Some(rows), width: config.text_dim };
         let inputs = DenoiserInputs {
             channels: config.in_channels,
             extra: Vec::new(),
@@ -88,7 +91,7 @@ impl WanDenoiser {
             conditioning: vec![text],
             timesteps,
         };
-        Self { config, scheduler, inputs }
+        Self { config, scheduler, inputs, rows }
     }
 }
 
@@ -105,7 +108,7 @@ impl DenoiserSpec for WanDenoiser {
     /// eight rows of the model's width and two of the inner width.
     fn memory(&self, size: &RunSize) -> u64 {
         let (config, wide) = (&self.config, |n: usize| n as u128);
-        let rows = self.inputs.conditioning[0].rows;
+        let rows = self.rows;
         let contexts = 4 * wide(size.texts) * wide(config.num_layers) * wide(rows * config.dim());
         let block = wide(size.tokens_at_once) * wide(8 * config.dim() + 2 * config.ffn_dim);
         // Tables of angles, the latents, and what UniPC remembers of the steps before.
