@@ -3,6 +3,7 @@
 pub mod clean;
 mod config;
 mod encoder;
+mod ftfy;
 mod spec;
 mod tokens;
 mod umt5;

@@ -25,14 +25,15 @@ mod value;
 
 pub use buffer::{FillElements, TensorBuffer, WriteView};
 pub use consent::Consent;
-pub use convert::ReadView;
-pub use frames::{CollectedFrames, FramesBuffer};
+pub use convert::{ReadView, storage_of};
+pub use frames::FramesBuffer;
 pub use grants::GrantedFiles;
 pub use index::{FoundPlugin, PLUGINS_FOLDER, PluginIndex};
 pub use kino_contract::{Descriptor, NodeSpec, TypeSpec, is_word};
 pub use lock::{Grants, LOCK_FILE, LimitsEntry, Lock, LockEntry};
 pub use manifest::{Asks, BuildKind, MANIFEST_FILE, Manifest, library_name};
 pub use module::{CallCx, Files, Instance, Limits, LogSink, Module, NoFiles};
+pub use node::plugin_nodes;
 pub use plugin::Plugin;
 pub use trust::{Acceptance, AllowedBuild, accept, decide, sha256, sha256_of};
-pub use value::{PluginValue, SharedTensor, ValueKind};
+pub use value::{CollectedFrames, PluginValue, SharedTensor, ValueKind};

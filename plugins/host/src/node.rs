@@ -13,10 +13,24 @@ use kino_port::{Fact, Facts, PlanError, Port, Signature, StepInfo};
 use crate::module::{CallCx, Instance};
 use crate::plugin::Plugin;
 
+/// The nodes of a build of a plugin.
+pub fn plugin_nodes(plugin: &Arc<Plugin>) -> Vec<Arc<dyn Node>> {
+    let node = |spec: &NodeSpec| -> Arc<dyn Node> {
+        let mut spec = spec.clone();
+        // Authors change code without changing the version; plans tell builds apart.
+        if let Some(build) = plugin.sha256.get(..8) {
+            let version = format!("{} build {build}", spec.signature.version);
+            spec.signature.version = version.into();
+        }
+        Arc::new(PluginNode { plugin: Arc::clone(plugin), spec })
+    };
+    plugin.descriptor().nodes.iter().map(node).collect()
+}
+
 /// A node of a plugin.
-pub(crate) struct PluginNode {
-    pub(crate) plugin: Arc<Plugin>,
-    pub(crate) spec: NodeSpec,
+struct PluginNode {
+    plugin: Arc<Plugin>,
+    spec: NodeSpec,
 }
 
 impl Node for PluginNode {
@@ -247,6 +261,7 @@ impl Guidance for PluginGuidance {
             none => none.insert(plugin.open(&spec.signature.name, &call)?),
         };
         let velocity = instance.run(&call, &inputs)?.into_iter().next().flatten();
+        instance.charge_retained(&call)?;
         let Some(Value::Tensor(velocity)) = velocity else {
             return Err(self.guider.wrong("no tensor".to_owned()));
         };

@@ -3,11 +3,10 @@
 
 use std::sync::{Arc, OnceLock};
 
-use kino_contract::NodeSpec;
-use kino_node::{Error, GraphId, Node, Result, Value};
+use kino_contract::{Descriptor, NodeSpec};
+use kino_node::{Error, GraphId, Result, Value};
 
 use crate::module::{CallCx, Files, Instance, Limits, Module};
-use crate::node::PluginNode;
 use crate::state::{NodeState, NodeStates, StateKey, StepState, saved};
 
 /// One build of a plugin. A newer build is another one, which may inherit the state of this.
@@ -65,23 +64,8 @@ impl Plugin {
         self.lineage().states.forget(graph);
     }
 
-    /// The nodes of this build.
-    pub fn nodes(self: &Arc<Self>) -> Vec<Arc<dyn Node>> {
-        let nodes = &self.module.descriptor().nodes;
-        let node = |spec: &NodeSpec| -> Arc<dyn Node> {
-            let mut spec = spec.clone();
-            // Authors change code without changing the version; plans tell builds apart.
-            if let Some(build) = self.sha256.get(..8) {
-                let version = format!("{} build {build}", spec.signature.version);
-                spec.signature.version = version.into();
-            }
-            Arc::new(PluginNode { plugin: Arc::clone(self), spec })
-        };
-        nodes.iter().map(node).collect()
-    }
-
     /// What the plugin says of its nodes.
-    pub fn descriptor(&self) -> &crate::Descriptor {
+    pub fn descriptor(&self) -> &Descriptor {
         self.module.descriptor()
     }
 
@@ -131,6 +115,10 @@ impl Plugin {
             self.open(node, call)?
         };
         let outputs = instance.run(call, inputs);
+        let outputs = outputs.and_then(|outputs| {
+            instance.charge_retained(call)?;
+            Ok(outputs)
+        });
         if !instance.is_broken() {
             held.step = StepState { state: NodeState::Open(instance), reads, build: *build };
         }
@@ -173,6 +161,7 @@ mod tests {
     use kino_port::Read;
 
     use super::*;
+    use crate::node::plugin_nodes;
     use crate::state::MOST_OPEN;
     use crate::{Descriptor, NoFiles};
 
@@ -323,7 +312,9 @@ mod tests {
 
     impl Instance for SlowRun {
         fn run(&mut self, _: &CallCx<'_>, _: &[Option<Value>]) -> Result<Vec<Option<Value>>> {
-            self.0.iter().for_each(|barrier| drop(barrier.wait()));
+            for barrier in self.0.iter() {
+                barrier.wait();
+            }
             Ok(vec![Some(Value::Int(1))])
         }
 
@@ -342,7 +333,7 @@ mod tests {
         let barriers = Arc::new([Barrier::new(2), Barrier::new(2)]);
         let module = Arc::new(Slow(counting().0.clone(), Arc::clone(&barriers)));
         let plugin = Plugin::new("a", "", module, Arc::new(NoFiles), Limits::default());
-        let node = plugin.nodes().remove(0);
+        let node = plugin_nodes(&plugin).remove(0);
         let services = Services::new(Device::Cpu, Ledger::new(0));
         let services = services.with(Arc::new(GraphId("g".into())));
         let run = |cancel: &Cancel| {
@@ -455,7 +446,7 @@ mod tests {
             "outputs": [{"name": "frames", "type": "Frames", "like": "frames"}]}]}"#;
         let artifact = Arc::new(Longer(Descriptor::read(descriptor).unwrap()));
         let plugin = Plugin::new("a", "", artifact, Arc::new(NoFiles), Limits::default());
-        let node = plugin.nodes().into_iter().next().unwrap();
+        let node = plugin_nodes(&plugin).into_iter().next().unwrap();
         let services = Services::new(Device::Cpu, Ledger::new(1 << 20));
         let run = |more: i128| {
             let frames = Tensor::zeros((2, 4, 4, 3), DType::F32, &Device::Cpu).unwrap();

@@ -144,10 +144,14 @@ extern crate self as kino_plugin;
 mod cx;
 mod element;
 mod error;
+#[cfg(target_arch = "wasm32")]
+#[doc(hidden)]
+pub mod exports;
 mod frames;
 mod half;
 #[doc(hidden)]
 pub mod host;
+mod literal;
 mod log;
 #[doc(hidden)]
 pub mod node;
@@ -280,7 +284,7 @@ macro_rules! export_plugin {
 #[macro_export]
 macro_rules! export_plugin {
     ($plugin:ident) => {
-        type Component = $crate::host::wasm::Exports<$plugin>;
+        type Component = $crate::exports::Exports<$plugin>;
         $crate::host::wasm::bindings::export!(
             Component with_types_in $crate::host::wasm::bindings
         );

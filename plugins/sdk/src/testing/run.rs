@@ -9,7 +9,7 @@ use kino_abi::{KinoInstance, KinoPlugin};
 
 use super::call::{CallState, Logged, Said};
 use super::ports::{Ports, fed};
-use crate::host::native::{bytes, lend, lend_bytes};
+use crate::host::strings::{bytes, lend, lend_bytes};
 use crate::node::{self, NodeDef, Plugin};
 use crate::port::{Input, Output};
 use crate::shim::{Table, make_table, watch_panics};
