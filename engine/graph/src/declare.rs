@@ -75,7 +75,7 @@ impl Opener<'_> {
             match word.text.parse() {
                 Ok(known) => ty = known,
                 Err(message) => {
-                    let hint = suggest(&word.text, PortType::NAMED.iter().map(|(name, _)| *name));
+                    let hint = suggest(&word.text, PortType::NAMED.iter().map(|row| row.name));
                     let place = Place { file, span: word.span };
                     self.problem("unknown-type", place, message).hint = hint;
                 }

@@ -23,5 +23,5 @@ pub use port::{
 pub use signature::{Signature, Traits};
 pub use size::{format_bytes, parse_bytes};
 pub use stamp::{FileStamp, PlannedFile};
-pub use types::PortType;
+pub use types::{Elements, NamedType, PortType, TensorRule};
 pub use units::{Fps, Guidance, Sigma, Timestep};

@@ -1,7 +1,6 @@
 //! `latent.noise`: the noise that sampling starts from.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use candle_core::Tensor;
 use kino_models::model::LatentLayout;
@@ -138,5 +137,5 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let count = (shape.0 * shape.1 * shape.2 * shape.3) as u64;
     let values: Vec<f32> = (0..count).map(|index| normal(seed, index)).collect();
     let tensor = Tensor::from_vec(values, shape, cx.device())?;
-    Ok(vec![Some(Value::Latent(Arc::new(Latent { tensor, space: Some(part.space()) })))])
+    Ok(vec![Some(Value::from(Latent { tensor, space: Some(part.space()) }))])
 }

@@ -1,7 +1,6 @@
 //! `patchify` and `unpatchify`: latents as packed patches and back.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use candle_core::Tensor;
 use kino_models::patch::{Grid, patchify, unpatchify};
@@ -14,7 +13,7 @@ use kino_port::{
 };
 
 use crate::error::IntoNode;
-use crate::infer::{InferCx, InferResult, f32_bytes, latent_fact, named_facts, near, refuse};
+use crate::infer::{InferCx, InferResult, f32_bytes, known, named_facts, near, refuse};
 use crate::models::DitHandle;
 
 /// Latents to patches.
@@ -92,7 +91,7 @@ fn infer_patchify(_: &Services, facts: &Facts) -> InferResult {
     let items = named_facts(facts, "latents");
     let expected = items.len();
     for (name, fact) in items {
-        let latent = review.take(latent_fact("latents", fact)).flatten();
+        let latent = review.take(known::<Latent>("latents", fact)).flatten();
         let checked = latent.map(|latent| named(clip(&part, &latent), name.as_deref()));
         clips.extend(checked.and_then(|clip| review.take(clip)));
     }
@@ -125,7 +124,7 @@ fn patch_of(part: &DitHandle) -> [usize; 3] {
 fn run_patchify(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let part = inputs.part::<DitHandle>("dit")?;
     let (mut clips, mut tokens) = (Vec::new(), Vec::new());
-    for (name, latent) in inputs.latents("latents")? {
+    for (name, latent) in inputs.list::<Latent>("latents")? {
         let (c, f, h, w) = latent.tensor.dims4()?;
         let fact = LatentFact { shape: [c, f, h, w], space: latent.space.clone() };
         clips.push(named(clip(&part, &fact), name.as_deref()).map_err(refuse)?);
@@ -137,7 +136,7 @@ fn run_patchify(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
         _ => Tensor::cat(&tokens, 0)?,
     };
     let patches = Patches { tokens, clips, patch: patch_of(&part) };
-    Ok(vec![Some(Value::Patches(Arc::new(patches)))])
+    Ok(vec![Some(Value::from(patches))])
 }
 
 /// Patches to a latent.
@@ -217,13 +216,13 @@ pub(crate) fn object_to_tensor(review: &mut InferCx<'_>, facts: &Facts) {
 }
 
 fn run_unpatchify(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
-    let patches = inputs.patches("patches")?;
+    let patches = inputs.value::<Patches>("patches")?;
     let index = pick(&patches.clips, inputs.text("clip")?).map_err(refuse)?;
     let clip = &patches.clips[index];
     let start: usize = patches.clips[..index].iter().map(Clip::tokens).sum();
     let tokens = patches.tokens.narrow(0, start, clip.tokens())?; // [tokens of the clip, width]
     let tensor = unpatchify(&tokens, grid_of(clip), patch_tuple(patches.patch)).node()?;
-    Ok(vec![Some(Value::Latent(Arc::new(Latent { tensor, space: clip.space.clone() })))])
+    Ok(vec![Some(Value::from(Latent { tensor, space: clip.space.clone() }))])
 }
 
 /// The grid of a clip as the models see it.

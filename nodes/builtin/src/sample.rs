@@ -11,8 +11,9 @@ use kino_models::model::{EmbeddingSpec, RunSize};
 use kino_models::patch::unpatchify;
 use kino_models::sampling::{Schedule, ScheduleKind, Stepper};
 use kino_node::{
-    Clip, ConditioningFact, Cx, Embeddings, Error, Guider, Inputs, NodeDef, Outputs, Patches,
-    PatchesFact, Result, SamplingStep, Services, TensorFact, Value,
+    Clip, Conditioning, ConditioningFact, Cx, Embeddings, Error, Guider, GuiderHandle, Inputs,
+    NodeDef, Outputs, Patches, PatchesFact, Result, SamplingStep, Services, Sigmas, TensorFact,
+    Value,
 };
 use kino_port::{
     Fact, Facts, PlanError, PortType, Sigma, Signature, StepInfo, Traits, count, edge, list,
@@ -20,7 +21,7 @@ use kino_port::{
 };
 
 use crate::error::{IntoNode, check_cancel};
-use crate::infer::{InferCx, InferResult, f32_bytes, named_facts, refuse, text_fact};
+use crate::infer::{InferCx, InferResult, f32_bytes, known, named_facts, refuse};
 use crate::models::{DitHandle, Models};
 use crate::patches::{grid_of, object_to_tensor, patch_tuple};
 use crate::schedule::{ClassifierFree, MOST_STEPS, levels};
@@ -95,7 +96,9 @@ fn infer(_: &Services, facts: &Facts) -> InferResult {
     }
     let texts = named_facts(facts, "text");
     for (_, fact) in &texts {
-        let Some(text) = review.take(text_fact("text", fact)).flatten() else { continue };
+        let Some(text) = review.take(known::<Conditioning>("text", fact)).flatten() else {
+            continue;
+        };
         if let Some(part) = &part {
             check_text(part, &text).into_iter().for_each(|error| review.error(error));
         }
@@ -117,19 +120,7 @@ fn steps(review: &mut InferCx<'_>, facts: &Facts) -> Option<usize> {
     if !facts.is_fed("sigmas") {
         return review.size("steps");
     }
-    if let Some(sigmas) = facts.typed::<kino_node::SigmasFact>("sigmas") {
-        return Some(sigmas.steps);
-    }
-    let tensor = facts.typed::<TensorFact>("sigmas")?;
-    match *tensor.shape.as_slice() {
-        [levels] if levels >= 2 => Some(levels - 1),
-        _ => {
-            let message =
-                format!("noise levels are [steps + 1], found a tensor {:?}", tensor.shape);
-            review.error(PlanError::at("sigmas", message));
-            None
-        }
-    }
+    review.known::<Sigmas>("sigmas").map(|sigmas| sigmas.steps)
 }
 
 /// What a denoiser misses among conditioning, or cannot read of it.
@@ -209,13 +200,13 @@ fn memory(part: &DitHandle, patches: &PatchesFact, texts: usize) -> u64 {
 
 fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let part = inputs.part::<DitHandle>("dit")?;
-    let patches = inputs.patches("patches")?;
+    let patches = inputs.value::<Patches>("patches")?;
     check_patches(&part, &patches.clips, patches.patch).map_err(refuse)?;
     let names = inputs.items("text");
     let names: Vec<Option<&str>> = names.iter().map(|(name, _)| name.as_deref()).collect();
     let of_clip = texts_of_clips(&names, &patches.clips).map_err(refuse)?;
-    let guider: Arc<dyn Guider> = match inputs.guider("guider")? {
-        Some(guider) => guider,
+    let guider: Arc<dyn Guider> = match inputs.optional::<GuiderHandle>("guider")? {
+        Some(guider) => Arc::clone(&guider.0),
         None => {
             let scale = inputs.real("guidance")?;
             Arc::new(ClassifierFree(kino_models::sampling::guidance::Guidance::new(scale)))
@@ -224,8 +215,8 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let (kind, schedule) = schedule(&part, inputs)?;
     cx.check_cancel()?;
     let dit = cx.services.get::<Models>()?.dit(&part)?;
-    let texts = inputs.conditionings("text")?.into_iter();
-    let texts = texts.map(|text| Text::new(&**dit, text)).collect::<Result<Vec<_>>>()?;
+    let texts = inputs.list::<Conditioning>("text")?.into_iter();
+    let texts = texts.map(|(_, text)| Text::new(&**dit, text)).collect::<Result<Vec<_>>>()?;
     let grids = patches.clips.iter().map(grid_of).collect();
     let packed = Packed::new(dit, part.spec.inputs(), grids, (texts, of_clip), cx.device())?;
     let stepper = Stepper::new(kind, schedule, part.spec.scheduler());
@@ -240,7 +231,7 @@ fn schedule(part: &DitHandle, inputs: &Inputs<'_>) -> Result<(ScheduleKind, Sche
         "euler" => ScheduleKind::Euler,
         _ => config.kind(),
     };
-    if let Some(sigmas) = inputs.sigmas("sigmas")? {
+    if let Some(sigmas) = inputs.optional::<Sigmas>("sigmas")? {
         let sigmas: Vec<f64> = sigmas.0.iter().map(|sigma| sigma.0).collect();
         let schedule = Schedule::from_sigmas(kind, &sigmas, config.num_train_timesteps);
         return Ok((kind, schedule.map_err(|error| Error::input("sigmas", error.to_string()))?));
@@ -280,7 +271,7 @@ fn denoise(
     check_finite(&x)?;
     let trace = cx.wants(1).then(|| Tensor::stack(&trace, 0)).transpose()?; // [steps, …]
     let (clips, patch) = (patches.clips.clone(), patches.patch);
-    let patches = Value::Patches(Arc::new(Patches { tokens: x, clips, patch }));
+    let patches = Value::from(Patches { tokens: x, clips, patch });
     Ok(vec![Some(patches), trace.map(Value::Tensor)])
 }
 

@@ -1,7 +1,6 @@
 //! `text.encode` and `text.join`: prompts and their embeddings.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use kino_node::{
     Conditioning, ConditioningFact, Cx, Embeddings, Error, Inputs, NodeDef, Outputs, Result,
@@ -81,7 +80,7 @@ fn encode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     cx.progress(1, of);
     let negative = if of == 1 { positive.clone() } else { embed(negative)? };
     cx.progress(of, of);
-    Ok(vec![Some(Value::Conditioning(Arc::new(Conditioning { positive, negative })))])
+    Ok(vec![Some(Value::from(Conditioning { positive, negative }))])
 }
 
 /// Joins texts to one.

@@ -1,7 +1,6 @@
 //! `vae.encode` and `vae.decode`: frames to latents and back, chunk by chunk.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use candle_core::Tensor;
 use kino_models::tile::Tile;
@@ -105,7 +104,7 @@ fn check_side(part: &VaeHandle, axis: &str, side: usize) -> Result<usize, PlanEr
 fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     let part = review.part::<VaeHandle>("vae");
-    let (Some(part), Some(frames)) = (part, review.frames("frames")) else {
+    let (Some(part), Some(frames)) = (part, review.known::<Frames>("frames")) else {
         return review.finish(StepInfo::default());
     };
     let height = review.take(check_side(&part, "height", frames.height));
@@ -149,7 +148,7 @@ fn check_latent(part: &VaeHandle, channels: usize, space: Option<&Space>) -> Res
 fn infer_decode(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     let part = review.part::<VaeHandle>("vae");
-    let (Some(part), Some(latent)) = (part, review.latent("latent")) else {
+    let (Some(part), Some(latent)) = (part, review.known::<Latent>("latent")) else {
         return review.finish(StepInfo::default());
     };
     let [channels, count, height, width] = latent.shape;
@@ -171,7 +170,7 @@ fn infer_decode(_: &Services, facts: &Facts) -> InferResult {
 
 fn decode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let part = inputs.part::<VaeHandle>("vae")?;
-    let latent = inputs.latent("latent")?;
+    let latent = inputs.value::<Latent>("latent")?;
     let (channels, count, _, _) = latent.tensor.dims4()?;
     check_latent(&part, channels, latent.space.as_ref()).map_err(refuse)?;
     cx.check_cancel()?;
@@ -192,12 +191,12 @@ fn decode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
         frames.push(&chunk.affine(0.5, 0.5)?)?; // −1…1 to 0…1
         cx.progress(index + 1, count);
     }
-    Ok(vec![Some(Value::Frames(Arc::new(frames.finish()?)))])
+    Ok(vec![Some(Value::from(frames.finish()?))])
 }
 
 fn encode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let part = inputs.part::<VaeHandle>("vae")?;
-    let frames = inputs.frames("frames")?;
+    let frames = inputs.value::<Frames>("frames")?;
     check_side(&part, "height", frames.height()).map_err(refuse)?;
     check_side(&part, "width", frames.width()).map_err(refuse)?;
     let count = check_frames(&part, "frames", frames.count()).map_err(refuse)?;
@@ -215,7 +214,7 @@ fn encode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
         cx.progress(index + 1, count);
     }
     let tensor = Tensor::cat(&latents, 1)?; // [c, f, h, w]
-    Ok(vec![Some(Value::Latent(Arc::new(Latent { tensor, space: Some(part.space()) })))])
+    Ok(vec![Some(Value::from(Latent { tensor, space: Some(part.space()) }))])
 }
 
 /// Frames in groups of another length than they are held in, without holding them all.

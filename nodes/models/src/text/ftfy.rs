@@ -1,4 +1,5 @@
-//! Repairs text as ftfy does: mojibake, HTML entities, ligatures, widths, quotes, control characters.
+//! Repairs text as ftfy does: mojibake, HTML entities, ligatures, widths, quotes, control
+//! characters.
 //!
 //! A port of `ftfy.fix_text` 6.3.1 with its default configuration (Robyn Speer, Apache-2.0,
 //! <https://github.com/rspeer/python-ftfy>): the captions that the text encoder was trained with

@@ -4,9 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
+use kino_port::PortType;
+use serde::{Deserialize, Serialize};
 
 use crate::ledger::{Lease, Ledger};
 use crate::spill::Scratch;
+use crate::types::{Field, TensorFact, TensorHeader, TensorReader, Tensors, ValueType};
 use crate::{Error, Result};
 
 /// Video frames `[count, height, width, 3]`, RGB f32 in 0…1, on the CPU; an image is one frame.
@@ -229,6 +232,119 @@ impl FramesBuilder {
             return Err(Error::failed("a video has at least one frame, found none"));
         }
         Ok(self.frames)
+    }
+}
+
+/// What is known of frames: `[count, height, width, 3]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FramesFact {
+    /// The number of frames, where it is known.
+    pub count: Option<usize>,
+    /// Height in pixels.
+    pub height: usize,
+    /// Width in pixels.
+    pub width: usize,
+    /// Frames a second, where it is known.
+    pub fps: Option<f64>,
+}
+
+/// All of frames but their pixels.
+#[derive(Serialize, Deserialize)]
+pub struct FramesHeader {
+    /// The frames of each chunk.
+    chunks: Vec<usize>,
+    height: usize,
+    width: usize,
+    /// The bits, so that nothing is rounded.
+    fps: Option<u64>,
+}
+
+impl ValueType for Frames {
+    const PORT: PortType = PortType::Frames;
+    type Fact = FramesFact;
+    type Header = FramesHeader;
+
+    fn check(&self) -> Result<()> {
+        match self.fps {
+            Some(fps) if !(fps.is_finite() && fps > 0.0) => {
+                Err(Error::failed(format!("frames a second are more than 0, found {fps}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn fact(&self) -> FramesFact {
+        let (height, width) = (self.height, self.width);
+        FramesFact { count: Some(self.count), height, width, fps: self.fps }
+    }
+
+    fn shape(&self) -> Option<Vec<usize>> {
+        Some(vec![self.count, self.height, self.width, 3])
+    }
+
+    fn extent(&self) -> String {
+        let size = format!("{} frames of {}x{}", self.count, self.width, self.height);
+        self.fps.map_or(size.clone(), |fps| format!("{size}, {fps} a second"))
+    }
+
+    fn tensor(&self) -> Result<Tensor> {
+        self.whole()
+    }
+
+    fn from_tensor(tensor: &Tensor) -> Result<Self> {
+        Frames::from_tensor(tensor, None)
+    }
+
+    fn fact_of_tensor(tensor: &TensorFact) -> Option<FramesFact> {
+        match *tensor.shape.as_slice() {
+            [count, height, width, _] => {
+                Some(FramesFact { count: Some(count), height, width, fps: None })
+            }
+            _ => None,
+        }
+    }
+
+    fn tensor_of_fact(fact: &FramesFact) -> Option<TensorFact> {
+        let shape = vec![fact.count.unwrap_or(1), fact.height, fact.width, 3];
+        Some(TensorFact { shape, dtype: DType::F32 })
+    }
+
+    /// All but the chunks, which plugins read one at a time.
+    fn field(&self, name: &str) -> Result<Option<Field>> {
+        Ok(match name {
+            "fps" => self.fps.map(Field::Real),
+            "count" => Some(Field::Int(self.count)),
+            "height" => Some(Field::Int(self.height)),
+            "width" => Some(Field::Int(self.width)),
+            _ => None,
+        })
+    }
+
+    fn bytes(&self) -> u64 {
+        self.resident()
+    }
+
+    fn header(&self) -> FramesHeader {
+        FramesHeader {
+            chunks: self.chunks.iter().map(|chunk| chunk.frames).collect(),
+            height: self.height,
+            width: self.width,
+            fps: self.fps.map(f64::to_bits),
+        }
+    }
+
+    fn tensors(&self) -> Tensors<'_> {
+        Box::new(self.chunks())
+    }
+
+    fn restore(header: FramesHeader, tensors: &mut TensorReader<'_>) -> Result<Self> {
+        let FramesHeader { chunks, height, width, fps } = header;
+        let mut frames = FramesBuilder::new(&tensors.services.ledger, fps.map(f64::from_bits));
+        for count in chunks {
+            let header = TensorHeader::new(DType::F32, &[count, height, width, 3]);
+            frames.push(&tensors.next_in_main_memory(&header)?)?;
+        }
+        frames.finish()
     }
 }
 
