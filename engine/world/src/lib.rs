@@ -30,4 +30,4 @@ pub use metadata::read_metadata;
 pub use paths::Folders;
 pub use tensors::{TensorInfo, read_tensor, tensor_info, write_tensors};
 pub use watch::{Change, ChangeKind, FileWatch};
-pub use whole::WholeFile;
+pub use whole::{WholeFile, remove_leftovers};
