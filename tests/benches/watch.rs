@@ -29,10 +29,7 @@ fn graph(width: u32) -> String {
 
 /// A picture of 96×64 pixels.
 fn photo(shade: u8) -> Vec<u8> {
-    let pixels = image::RgbImage::from_fn(96, 64, |x, y| image::Rgb([x as u8, y as u8, shade]));
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    pixels.write_to(&mut bytes, image::ImageFormat::Png).expect("a picture");
-    bytes.into_inner()
+    kino_tests::png(96, 64, |x, y| [x as u8, y as u8, shade])
 }
 
 /// The command, built beside this bench.
