@@ -64,8 +64,8 @@ static KinoStatus take_up(const char *how, KinoValue *tensor) {
     status = host->view_tensor(tensor, &view);
     if (status == KINO_OK) view->deleter(view);
   } else if (!strcmp(how, "record")) {
-    KinoField fields[2] = {{str("positive"), tensor}, {str("negative"), tensor}};
-    status = host->new_record(str("Conditioning"), fields, 2, &made);
+    KinoField field = {str("tensor"), tensor};
+    status = host->new_record(str("Latent"), &field, 1, &made);
   } else if (!strcmp(how, "own")) {
     KinoField field = {str("depth"), tensor};
     status = host->new_record(str("example.depth"), &field, 1, &made);
