@@ -86,6 +86,8 @@ impl Planner<'_> {
             facts: known.facts,
             reads: known.infer.reads,
             memory: known.infer.memory,
+            spillable: known.infer.spillable,
+            weights: known.infer.weights,
             traits: node.op.signature.traits,
             target,
             place: node.place,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use kino_port::{Fact, Literal, Read, Traits};
+use kino_port::{Fact, Literal, Read, Traits, Weights};
 use serde::Serialize;
 use serde::ser::SerializeStruct;
 
@@ -62,6 +62,10 @@ pub struct Step {
     pub reads: Vec<Read>,
     /// An estimate of the bytes that it needs.
     pub memory: u64,
+    /// How many of these are frames, which go to temporary files where memory ends.
+    pub spillable: u64,
+    /// The weights among these bytes.
+    pub weights: Vec<Weights>,
     /// How the engine treats it.
     pub traits: Traits,
     /// Whether it is wanted for itself: an output of the graph, a sink, or the node to stop at.
@@ -132,6 +136,8 @@ impl Step {
             facts: Vec::new(),
             reads: Vec::new(),
             memory: 0,
+            spillable: 0,
+            weights: Vec::new(),
             traits,
             target: traits.sink,
             place: Place::default(),

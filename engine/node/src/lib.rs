@@ -26,7 +26,7 @@ pub use error::{Error, Result};
 pub use facts::{ConditioningFact, FramesFact, LatentFact, PatchesFact, SigmasFact, TensorFact};
 pub use frames::{Frames, FramesBuilder};
 pub use inputs::{Inputs, Named, Outputs};
-pub use ledger::{Admission, Lease, Ledger, OutOfMemory, Pinned, Reclaim};
+pub use ledger::{Admission, Lease, Ledger, OUT_OF_MEMORY_HINT, OutOfMemory, Pinned, Reclaim};
 pub use node::{Node, NodeDef, Registry, no_infer};
 pub use tensors::{
     Clip, Conditioning, Embedding, Embeddings, Guidance, Guider, Latent, Patches, SamplingStep,

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{CpuStorage, Storage, Tensor};
 use kino_port::{Literal, PortType};
 
 use crate::{Conditioning, Error, Frames, Guider, Latent, Named, Patches, Result, Sigmas};
@@ -148,7 +148,7 @@ impl Value {
 
     /// The bytes of tensor data that the value keeps alive in memory.
     pub fn bytes(&self) -> u64 {
-        let of = |tensor: &Tensor| (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64;
+        let of = storage_bytes;
         match self {
             Value::Tensor(tensor) => of(tensor),
             Value::Latent(latent) => of(&latent.tensor),
@@ -163,6 +163,60 @@ impl Value {
             _ => 0,
         }
     }
+}
+
+impl Value {
+    /// The bytes of frames that lie in temporary files.
+    pub fn spilled(&self) -> u64 {
+        match self {
+            Value::Frames(frames) => frames.bytes() - frames.resident(),
+            Value::List(items) => items.iter().map(|(_, item)| item.spilled()).sum(),
+            Value::Custom(record) => record.fields.iter().map(|(_, field)| field.spilled()).sum(),
+            _ => 0,
+        }
+    }
+
+    /// The bytes among [`Value::bytes`] that no lease of the value's own counts.
+    pub fn unleased(&self) -> u64 {
+        match self {
+            Value::Frames(frames) => frames.unleased(),
+            Value::List(items) => items.iter().map(|(_, item)| item.unleased()).sum(),
+            Value::Custom(record) => record.fields.iter().map(|(_, field)| field.unleased()).sum(),
+            other => other.bytes(),
+        }
+    }
+
+    /// Whether somebody else holds it, so that dropping it frees no frames.
+    pub fn is_shared(&self) -> bool {
+        match self {
+            Value::Frames(frames) => Arc::strong_count(frames) > 1,
+            Value::List(items) => {
+                Arc::strong_count(items) > 1 || items.iter().any(|(_, item)| item.is_shared())
+            }
+            Value::Custom(record) => {
+                Arc::strong_count(record) > 1
+                    || record.fields.iter().any(|(_, field)| field.is_shared())
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The bytes that a tensor keeps alive: all of its storage, however small a part it shows.
+fn storage_bytes(tensor: &Tensor) -> u64 {
+    let (storage, _) = tensor.storage_and_layout();
+    let elements = match &*storage {
+        Storage::Cpu(CpuStorage::U8(elements)) => elements.len(),
+        Storage::Cpu(CpuStorage::U32(elements)) => elements.len(),
+        Storage::Cpu(CpuStorage::I64(elements)) => elements.len(),
+        Storage::Cpu(CpuStorage::BF16(elements)) => elements.len(),
+        Storage::Cpu(CpuStorage::F16(elements)) => elements.len(),
+        Storage::Cpu(CpuStorage::F32(elements)) => elements.len(),
+        Storage::Cpu(CpuStorage::F64(elements)) => elements.len(),
+        // What a device allocated is not said.
+        _ => tensor.elem_count(),
+    };
+    (elements * tensor.dtype().size_in_bytes()) as u64
 }
 
 impl fmt::Debug for Value {

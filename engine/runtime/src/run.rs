@@ -110,7 +110,7 @@ pub struct Runtime {
 impl Runtime {
     /// A runtime with these nodes and services.
     pub fn new(registry: Arc<Registry>, services: Arc<Services>, options: Options) -> Self {
-        let store = Store::new(options.memory_budget, options.disk);
+        let store = Store::new(options.memory_budget, options.disk, &services.ledger);
         let threads = options.threads.max(1);
         let (device, flights) = (Device::default(), Flights::default());
         let (registry, runs) = (RwLock::new(registry), AtomicU64::new(0));
@@ -194,7 +194,7 @@ impl Runtime {
         let to_do =
             (0..need.len()).filter(|step| need[*step] != Need::None && hits[*step].is_none());
         let workers = self.workers(&wiring, to_do);
-        let schedule = Schedule::new(&wiring, &need, hits, self.threads);
+        let schedule = Schedule::new(&wiring, &need, hits, self.threads, &self.services.ledger);
         let work = Work {
             wiring: &wiring,
             wanted: &wanted,
