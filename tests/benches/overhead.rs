@@ -5,14 +5,12 @@
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::time::Duration;
 
-use candle_core::Device;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kino_graph::{Catalog, Graph, Plan, Settings, Sources};
-use kino_node::{Cancel, Ledger, Registry};
-use kino_runtime::{Options, Runtime};
+use kino_runtime::Options;
+use kino_tests::Bench;
 use kino_world::Folders;
 
 const SIZES: [usize; 3] = [1_000, 10_000, 100_000];
@@ -63,11 +61,10 @@ fn plan(graph: &Graph, catalog: &dyn Catalog) -> Plan {
     graph.plan(catalog, &settings).expect("a plan")
 }
 
-fn runtime(memory_budget: u64) -> Runtime {
+fn runtime(memory_budget: u64) -> Bench {
     let folders = Folders { graph: ".".into(), out: std::env::temp_dir() };
-    let services = kino_nodes::services(Device::Cpu, Ledger::new(1 << 30), folders);
     let options = Options { memory_budget, ..Options::default() };
-    Runtime::new(Arc::new(Registry::of(kino_nodes::NODES)), Arc::new(services), options)
+    Bench::new(folders, options)
 }
 
 /// The command, built beside this bench.
@@ -141,7 +138,7 @@ fn run_again_fully_cached(c: &mut Criterion) {
     for count in SIZES {
         let runtime = runtime(1 << 30);
         let plan = plan(&check(&chain(count, 1), &runtime.catalog()), &runtime.catalog());
-        let run = || runtime.run(&plan, &Cancel::default(), "", &|_| {});
+        let run = || runtime.run(&plan);
         assert_eq!(run().evaluated.len(), count);
         group.throughput(Throughput::Elements(count as u64));
         group.bench_function(BenchmarkId::from_parameter(count), |b| {
@@ -159,11 +156,7 @@ fn run_alone(c: &mut Criterion) {
             let plan = plan(&check(&text, &runtime.catalog()), &runtime.catalog());
             group.throughput(Throughput::Elements(count as u64));
             group.bench_function(BenchmarkId::new(shape, count), |b| {
-                b.iter_batched(
-                    || (),
-                    |()| runtime.run(&plan, &Cancel::default(), "", &|_| {}),
-                    BatchSize::PerIteration,
-                );
+                b.iter_batched(|| (), |()| runtime.run(&plan), BatchSize::PerIteration);
             });
         }
     }

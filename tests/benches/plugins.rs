@@ -53,6 +53,7 @@ impl World {
 
     fn call<T>(&self, f: impl FnOnce(&CallCx<'_>) -> T) -> T {
         f(&CallCx {
+            graph: None,
             plugin: "costs",
             step: "step",
             device: &Device::Cpu,

@@ -6,14 +6,12 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
-use candle_core::Device;
 use kino_graph::{Settings, Sources};
-use kino_node::{Cancel, Ledger, Registry};
-use kino_runtime::{Options, Runtime};
+use kino_runtime::Options;
+use kino_tests::Bench;
 use kino_world::{FileWatch, Folders};
 
 const EDITS: u32 = 40;
@@ -208,10 +206,8 @@ impl Sources for NoGraphs {
 fn work_alone() -> Vec<Duration> {
     let place = Place::new();
     let folders = Folders { graph: place.0.path().to_owned(), out: place.path("out") };
-    let ledger = Ledger::new(1 << 30);
-    let services = Arc::new(kino_nodes::services(Device::Cpu, ledger, folders));
     let options = Options { memory_budget: 1 << 30, ..Options::default() };
-    let runtime = Runtime::new(Arc::new(Registry::of(kino_nodes::NODES)), services, options);
+    let runtime = Bench::new(folders, options);
     let draw = |_: &str| 0;
     let settings =
         Settings { inputs: &[], until: None, environment: b"bench", draw: &draw, stem: "g" };
@@ -221,7 +217,7 @@ fn work_alone() -> Vec<Duration> {
             let catalog = runtime.catalog();
             let graph = kino_graph::check("g.ron", &text, &catalog, &NoGraphs).expect("a graph");
             let plan = graph.plan(&catalog, &settings).expect("a plan");
-            let report = runtime.run(&plan, &Cancel::default(), plan.record(), &|_| {});
+            let report = runtime.run_with(&plan, plan.record(), &|_| {});
             assert!(report.is_complete());
         })
     })

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use kino_graph::{Diagnostics, Graph, Plan, Settings, Sources};
-use kino_node::{Cancel, Ledger, Registry};
+use kino_node::{Ledger, Registry, Services};
 use kino_port::Literal;
-use kino_runtime::{DiskCache, Event, Options, Report, Runtime};
+use kino_runtime::{DiskCache, Event, NodeCatalog, Options, Report, RunRequest, Runtime, Stop};
 use kino_world::Folders;
 
 /// The top of the workspace.
@@ -48,9 +48,52 @@ impl Sources for Folder {
     }
 }
 
+/// A runtime with the nodes and services that its runs use.
+pub struct Bench {
+    /// The runtime.
+    pub runtime: Arc<Runtime>,
+    /// The nodes of plans and runs from here on.
+    pub registry: Arc<Registry>,
+    /// The services of every run.
+    pub services: Arc<Services>,
+}
+
+impl Bench {
+    /// The built-in nodes, with these folders and options.
+    pub fn new(folders: Folders, options: Options) -> Self {
+        let ledger = Ledger::new(1 << 30);
+        let services = kino_nodes::services(Device::Cpu, ledger).with(Arc::new(folders));
+        let (runtime, registry) =
+            (Arc::new(Runtime::new(options, &services.ledger)), Registry::of(kino_nodes::NODES));
+        Bench { runtime, registry: Arc::new(registry), services: Arc::new(services) }
+    }
+
+    /// What graphs are checked and planned against.
+    pub fn catalog(&self) -> NodeCatalog<'_> {
+        NodeCatalog { registry: Arc::clone(&self.registry), services: &self.services }
+    }
+
+    /// Runs a plan to its end.
+    pub fn run(&self, plan: &Plan) -> Report {
+        self.run_with(plan, "", &|_| {})
+    }
+
+    /// As [`Bench::run`], with what sinks store and with the events.
+    pub fn run_with(
+        &self,
+        plan: &Plan,
+        embedded_workflow: &str,
+        events: &(dyn Fn(Event) + Sync),
+    ) -> Report {
+        let stop = Stop::default();
+        let request = RunRequest::new(plan, &self.registry, &self.services, &stop);
+        self.runtime.run(RunRequest { embedded_workflow, events, ..request })
+    }
+}
+
 /// A graph with an engine of its own; outputs and caches lie in a temporary folder.
 pub struct Rig {
-    runtime: Runtime,
+    bench: Bench,
     graph: Graph,
     stem: String,
     inputs: Vec<(String, Literal)>,
@@ -81,17 +124,14 @@ impl Rig {
     /// A graph whose inputs are relative to `folder`.
     pub fn of(stem: &str, text: &str, folder: &Path) -> Self {
         let own = tempfile::tempdir().expect("a temporary folder");
-        let ledger = Ledger::with_spill(1 << 30, own.path(), u64::MAX);
         let folders = Folders { graph: folder.to_owned(), out: own.path().join("out") };
-        let services = kino_nodes::services(Device::Cpu, ledger, folders);
         let disk = Some(DiskCache::open(own.path().join("cache"), 1 << 30));
         let options = Options { disk, ..Options::default() };
-        let runtime =
-            Runtime::new(Arc::new(Registry::of(kino_nodes::NODES)), Arc::new(services), options);
+        let bench = Bench::new(folders, options);
         let sources = Folder(folder.to_owned());
-        let graph = kino_graph::check(stem, text, &runtime.catalog(), &sources);
+        let graph = kino_graph::check(stem, text, &bench.catalog(), &sources);
         let graph = graph.unwrap_or_else(|problems| panic!("{problems}"));
-        Rig { runtime, graph, stem: stem.to_owned(), inputs: Vec::new(), folder: own }
+        Rig { bench, graph, stem: stem.to_owned(), inputs: Vec::new(), folder: own }
     }
 
     /// Sets an input for the plans that follow, as on the command line.
@@ -115,7 +155,7 @@ impl Rig {
             draw: &|_| 42,
             stem: &self.stem,
         };
-        self.graph.plan(&self.runtime.catalog(), &settings)
+        self.graph.plan(&self.bench.catalog(), &settings)
     }
 
     /// Plans and runs; every node must succeed.
@@ -126,7 +166,7 @@ impl Rig {
     /// As [`Rig::run`], with the events.
     pub fn run_with(&self, events: &(dyn Fn(Event) + Sync)) -> Report {
         let plan = self.plan().unwrap_or_else(|problems| panic!("{problems}"));
-        let report = self.runtime.run(&plan, &Cancel::default(), plan.record(), events);
+        let report = self.bench.run_with(&plan, plan.record(), events);
         assert!(report.is_complete(), "{:?} {:?}", report.failed, report.skipped);
         report
     }

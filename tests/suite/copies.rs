@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use candle_core::{Device, Storage, Tensor};
-use kino_host::{Limits, NoFiles, Plugin};
+use kino_host::{Limits, NoFiles, Plugin, plugin_nodes};
 use kino_native::{NativePlugin, TrustedLibrary};
 use kino_node::{Cancel, Cx, Frames, Inputs, Ledger, Services, Value};
 
@@ -26,7 +26,7 @@ fn tensors_lie_where_they_are() {
     let native =
         NativePlugin::load(TrustedLibrary { path: &library, sha256: None }).expect("a plugin");
     let plugin = Plugin::new("see", "", Arc::new(native), Arc::new(NoFiles), Limits::default());
-    let node = plugin.nodes().remove(0);
+    let node = plugin_nodes(&plugin).remove(0);
 
     let tensor =
         |frames: usize| Tensor::rand(0f32, 1.0, (frames, 4, 6, 3), &Device::Cpu).expect("a tensor");

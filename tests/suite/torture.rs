@@ -13,12 +13,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-use candle_core::Device;
 use kino_graph::{Graph, Plan, Settings};
-use kino_host::{Limits, NoFiles, Plugin};
+use kino_host::{Limits, NoFiles, Plugin, plugin_nodes};
 use kino_native::{NativePlugin, TrustedLibrary};
-use kino_node::{Cancel, Ledger, Registry, Value};
-use kino_runtime::{Options, Report, Runtime};
+use kino_node::{Registry, Value};
+use kino_runtime::{Options, Report, RunRequest, Stop};
+use kino_tests::Bench;
 use kino_world::Folders;
 
 const GENERATIONS: usize = 100;
@@ -54,7 +54,7 @@ fn ends(folder: &Path) -> PathBuf {
 
 /// An engine whose plugin is replaced again and again.
 struct Rig {
-    runtime: Arc<Runtime>,
+    bench: Bench,
     artifact: PathBuf,
     plugin: Option<Arc<Plugin>>,
     _folder: tempfile::TempDir,
@@ -63,14 +63,11 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let ledger = Ledger::with_spill(1 << 30, folder.path(), u64::MAX);
         let folders = Folders { graph: folder.path().into(), out: folder.path().join("out") };
-        let services = Arc::new(kino_nodes::services(Device::Cpu, ledger, folders));
         let options = Options { memory_budget: 1 << 30, ..Options::default() };
-        let registry = Arc::new(Registry::of(kino_nodes::NODES));
-        let runtime = Arc::new(Runtime::new(registry, services, options));
+        let bench = Bench::new(folders, options);
         let artifact = folder.path().join("libtorture.so");
-        Rig { runtime, artifact, plugin: None, _folder: folder }
+        Rig { bench, artifact, plugin: None, _folder: folder }
     }
 
     /// Takes on what stands at the artifact's path.
@@ -87,8 +84,8 @@ impl Rig {
             plugin.inherit(before);
         }
         let mut registry = Registry::of(kino_nodes::NODES);
-        plugin.nodes().into_iter().for_each(|node| registry.insert(node));
-        self.runtime.reload(Arc::new(registry));
+        plugin_nodes(&plugin).into_iter().for_each(|node| registry.insert(node));
+        self.bench.registry = Arc::new(registry);
         self.plugin = Some(plugin);
         Ok(())
     }
@@ -100,7 +97,7 @@ impl Rig {
                 Err(path.to_owned())
             }
         }
-        let catalog = self.runtime.catalog();
+        let catalog = self.bench.catalog();
         let graph: Graph = kino_graph::check("torture", GRAPH, &catalog, &None)
             .unwrap_or_else(|problems| panic!("{problems}"));
         let inputs = [("wait".to_owned(), kino_port::Literal::Int(wait))];
@@ -115,7 +112,7 @@ impl Rig {
     }
 
     fn run(&self, plan: &Plan) -> Report {
-        let report = self.runtime.run(plan, &Cancel::default(), "", &|_| {});
+        let report = self.bench.run(plan);
         assert!(report.is_complete(), "{:?}", report.failed);
         report
     }
@@ -201,7 +198,9 @@ fn a_run_in_flight_keeps_the_generation_that_it_began_with() {
         fs::rename(&first, &rig.artifact).unwrap();
         rig.reload().unwrap();
         let plan = rig.plan(100 + generation as i128);
-        let runtime = Arc::clone(&rig.runtime);
+        let registry = Arc::clone(&rig.bench.registry);
+        let services = Arc::clone(&rig.bench.services);
+        let runtime = Arc::clone(&rig.bench.runtime);
         let (began, begins) = std::sync::mpsc::channel();
         let run = thread::spawn(move || {
             let tell = |event| {
@@ -211,7 +210,9 @@ fn a_run_in_flight_keeps_the_generation_that_it_began_with() {
                     let _ = began.send(());
                 }
             };
-            runtime.run(&plan, &Cancel::default(), "", &tell)
+            let stop = Stop::default();
+            let request = RunRequest::new(&plan, &registry, &services, &stop);
+            runtime.run(RunRequest { events: &tell, ..request })
         });
         begins.recv().expect("the step began");
         replace(&mut rig, &next, generation / 2);

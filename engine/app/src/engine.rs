@@ -9,7 +9,7 @@ use candle_core::Device;
 use kino_graph::{Catalog, Diagnostics, Graph, Settings, Sources};
 use kino_node::{Ledger, Registry, Services};
 use kino_port::{Facts, Literal, PlanError, Signature, StepInfo, parse_bytes};
-use kino_runtime::{DiskCache, Options, Runtime};
+use kino_runtime::{DiskCache, NodeCatalog, Options, Runtime};
 use kino_world::{Folders, Hashes};
 
 use crate::args::{Source, Target};
@@ -92,8 +92,10 @@ pub(crate) fn read_inputs(
 
 /// What plans run on, and what they are planned with.
 pub(crate) struct Engine {
-    /// Nodes, services, caches.
+    /// Caches.
     pub(crate) runtime: Runtime,
+    /// What all nodes reach.
+    pub(crate) services: Services,
     /// What changes numbers beside the graph.
     pub(crate) environment: Vec<u8>,
     /// `cpu`, `cuda` or `metal`.
@@ -105,12 +107,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the device cannot be used, or the environment sets a size that is none.
-    pub(crate) fn start(
-        registry: impl Into<Arc<Registry>>,
-        opened: &Opened,
-        target: &Target,
-        keeps: bool,
-    ) -> Result<Self, Failure> {
+    pub(crate) fn start(opened: &Opened, target: &Target, keeps: bool) -> Result<Self, Failure> {
         let device = target.device.open()?;
         let kind = device::kind(&device);
         let memory = memory()?;
@@ -121,8 +118,12 @@ impl Engine {
             ..Options::default()
         };
         let environment = environment(kind);
-        let runtime = Runtime::new(registry.into(), Arc::new(services), options);
-        Ok(Engine { runtime, environment, device: kind })
+        Ok(Engine {
+            runtime: Runtime::new(options, &services.ledger),
+            services,
+            environment,
+            device: kind,
+        })
     }
 
     /// Plans a graph with these inputs.
@@ -133,11 +134,13 @@ impl Engine {
         &self,
         opened: &Opened,
         graph: &Graph,
+        registry: &Arc<Registry>,
         inputs: &[(String, Literal)],
         until: Option<&str>,
     ) -> Result<kino_graph::Plan, Failure> {
+        let nodes = NodeCatalog { registry: Arc::clone(registry), services: &self.services };
         let settings = self.settings(opened, inputs, until, &|_| draw());
-        graph.plan(&self.runtime.catalog(), &settings).map_err(Failure::Graph)
+        graph.plan(&nodes, &settings).map_err(Failure::Graph)
     }
 
     /// What a plan depends on besides the graph.
@@ -156,7 +159,7 @@ impl Engine {
 fn services(device: Device, opened: &Opened, target: &Target, memory: u64) -> Services {
     let ledger = Ledger::new(memory);
     let folders = Folders { graph: opened.folder.clone(), out: target.out.clone() };
-    let services = kino_nodes::services(device, ledger, folders);
+    let services = kino_nodes::services(device, ledger).with(Arc::new(folders));
     if target.no_cache {
         return services;
     }

@@ -20,9 +20,9 @@ use crate::screen::{Paint, Screen};
 pub(crate) fn run(args: &args::Plan, screen: &Screen) -> Result<Exit, Failure> {
     let (opened, graph, registry) = engine::check(&args.source)?;
     let inputs = engine::read_inputs(&graph, &args.target.set)?;
-    let engine = Engine::start(registry, &opened, &args.target, false)?;
-    let plan = engine.plan(&opened, &graph, &inputs, args.target.until.as_deref())?;
-    let status = engine.runtime.status(&plan);
+    let engine = Engine::start(&opened, &args.target, false)?;
+    let plan = engine.plan(&opened, &graph, &registry, &inputs, args.target.until.as_deref())?;
+    let status = engine.runtime.status(&plan, &registry);
     if screen.json {
         screen.print_json(&as_json(&plan, &status))?;
     } else {

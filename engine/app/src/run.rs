@@ -7,7 +7,7 @@ mod result;
 use std::io::{self, Write};
 
 use kino_graph::{Graph, Plan};
-use kino_node::Cancel;
+use kino_node::{Cancel, Registry};
 use kino_runtime::Stop;
 use serde_json::json;
 
@@ -36,19 +36,20 @@ pub(crate) fn run(args: &args::Run, screen: &Screen, verbose: u8) -> Result<Exit
     let (opened, graph, registry) = engine::check(&args.source)?;
     let inputs = engine::read_inputs(&graph, &args.target.set)?;
     let points = sweep::points(&graph, &args.sweep)?;
-    let engine = Engine::start(registry.clone(), &opened, &args.target, points.len() > 1)?;
+    let engine = Engine::start(&opened, &args.target, points.len() > 1)?;
     let until = args.target.until.as_deref();
     let mut plans = Vec::with_capacity(points.len());
     for point in &points {
         let inputs: Vec<_> = inputs.iter().chain(point).cloned().collect();
-        plans.push(engine.plan(&opened, &graph, &inputs, until)?);
+        plans.push(engine.plan(&opened, &graph, &registry, &inputs, until)?);
     }
     sweep::separate(&mut plans, &points, &registry);
     warn(screen, &opened, &engine, &graph, &plans);
     let previews = args.preview.as_deref().map(Previews::into_folder).transpose()?;
     let cancel = Cancel::default();
     interrupt::watch(&cancel);
-    let mut session = Session { engine: &engine, graph: &graph, screen, watch, previews, cancel };
+    let (engine, registry) = (&engine, &*registry);
+    let mut session = Session { engine, registry, graph: &graph, screen, watch, previews, cancel };
     let exit = session.runs(&plans, &points);
     drop(trace);
     exit
@@ -71,6 +72,7 @@ fn warn(screen: &Screen, opened: &Opened, engine: &Engine, graph: &Graph, plans:
 /// The runs of one command: one engine, one way to watch.
 struct Session<'a> {
     engine: &'a Engine,
+    registry: &'a Registry,
     graph: &'a Graph,
     screen: &'a Screen,
     watch: Watch,
@@ -120,8 +122,7 @@ impl Session<'_> {
 
     /// Runs one plan.
     fn run(&self, plan: &Plan) -> Outcome {
-        let registry = self.engine.runtime.registry();
-        let turn = Turn { engine: self.engine, registry: &registry, plan };
+        let turn = Turn { engine: self.engine, registry: self.registry, plan };
         let stop = Stop::whole(&self.cancel);
         turn.take(&stop, self.previews.as_ref(), &|event| self.watch.see(event))
     }

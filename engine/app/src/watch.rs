@@ -55,7 +55,7 @@ pub(crate) fn run(args: &args::Watch, screen: &Screen, verbose: u8) -> Result<Ex
     let _trace = logs::start(screen, verbose, None, watch.bars())?;
     let opened = library::open(&args.source.graph)?;
     let mut palettes = Palettes::new(args.source.locked);
-    let engine = Engine::start(palettes.built_in(), &opened, &args.target, true)?;
+    let engine = Engine::start(&opened, &args.target, true)?;
     let engine = Arc::new(engine);
     let view = Arc::new(View::new(screen, watch));
     let previews = args.preview.as_deref().map(Previews::into_folder).transpose()?;
@@ -174,8 +174,7 @@ impl Session<'_> {
     fn take_on(&mut self, new: Generation) {
         let new = Arc::new(new);
         let last = self.current.replace(Arc::clone(&new));
-        self.engine.runtime.reload(Arc::clone(&new.sheet.registry));
-        let status = self.engine.runtime.status(&new.plan);
+        let status = self.engine.runtime.status(&new.plan, &new.sheet.registry);
         if let Some(last) = &last {
             let diff = kino_graph::diff(&last.plan, &new.plan);
             self.view.diff(&diff, &new.plan, &status);

@@ -3,7 +3,7 @@
 use std::any::{Any, TypeId, type_name};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use candle_core::Device;
 use kino_port::Read;
@@ -69,19 +69,52 @@ pub struct Progress {
     pub preview: Option<Preview>,
 }
 
-/// What all nodes of a process share: the device, the memory ledger, and whatever else by its type.
+/// Tells the runs of a process from each other; a run that began later has a greater number. A
+/// service of each run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunId(pub u64);
+
+impl RunId {
+    /// The next number.
+    pub fn next() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        RunId(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
+/// Tells graphs from each other, whatever their nodes are called: a service of each run.
+///
+/// All revisions of one graph, and all runs of them, have the same identity, so that what a node
+/// keeps between runs stays with the graph while it is edited. Two graphs never share one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GraphId(pub Arc<str>);
+
+/// What nodes reach beside their inputs: the device, the memory ledger, and whatever else
+/// by its type.
+///
+/// There are two layers. What a process has once (models, hashes of files) is shared by all runs;
+/// what belongs to one run (its folders, its identity) lies over it, see [`Services::layer`].
 pub struct Services {
     /// Where tensors are computed.
     pub device: Device,
     /// Who holds how much memory.
     pub ledger: Arc<Ledger>,
     by_type: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+    /// Where a service is looked for that is not here.
+    below: Option<Arc<Services>>,
 }
 
 impl Services {
-    /// Services with nothing but a device and a ledger.
+    /// Services with nothing but a device and a budget.
     pub fn new(device: Device, ledger: Arc<Ledger>) -> Self {
-        Services { device, ledger, by_type: HashMap::new() }
+        Services { device, ledger, by_type: HashMap::new(), below: None }
+    }
+
+    /// The services of one run: all of these, and those that are added [`Services::with`] it,
+    /// which hide services of the same type below.
+    pub fn layer(self: &Arc<Self>) -> Self {
+        let (device, ledger) = (self.device.clone(), Arc::clone(&self.ledger));
+        Services { device, ledger, by_type: HashMap::new(), below: Some(Arc::clone(self)) }
     }
 
     /// The same services with one more, found by its type.
@@ -95,10 +128,16 @@ impl Services {
     /// # Errors
     /// When the engine was started without it.
     pub fn get<T: Any + Send + Sync>(&self) -> Result<Arc<T>> {
-        let found = self.by_type.get(&TypeId::of::<T>()).map(Arc::clone);
-        found.and_then(|service| service.downcast().ok()).ok_or_else(|| {
+        self.find().ok_or_else(|| {
             Error::failed(format!("the engine was started without {}", type_name::<T>()))
         })
+    }
+
+    /// The service of type `T`, if there is one: that of the run, else that of the process.
+    pub fn find<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        let found = self.by_type.get(&TypeId::of::<T>()).map(Arc::clone);
+        let found = found.and_then(|service| service.downcast().ok());
+        found.or_else(|| self.below.as_ref()?.find())
     }
 }
 
@@ -147,5 +186,21 @@ impl Cx<'_> {
     /// The device that tensors are computed on.
     pub fn device(&self) -> &Device {
         &self.services.device
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_of_a_run_lie_over_those_of_the_process() {
+        let ledger = Ledger::new(0);
+        let process = Services::new(Device::Cpu, ledger).with(Arc::new(1u8)).with(Arc::new("all"));
+        let process = Arc::new(process);
+        let (one, two) = (process.layer().with(Arc::new(2u8)), process.layer());
+        assert_eq!((*one.get::<u8>().unwrap(), *two.get::<u8>().unwrap()), (2, 1));
+        assert_eq!(*one.get::<&str>().unwrap(), "all");
+        assert!(one.get::<u16>().is_err() && process.find::<u16>().is_none());
     }
 }

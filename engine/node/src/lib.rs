@@ -21,7 +21,7 @@ mod tensors;
 mod value;
 
 pub use codec::{decode, encode, is_storable};
-pub use cx::{Cancel, Cx, Preview, Progress, Services};
+pub use cx::{Cancel, Cx, GraphId, Preview, Progress, RunId, Services};
 pub use error::{Error, Result};
 pub use facts::{ConditioningFact, FramesFact, LatentFact, PatchesFact, SigmasFact, TensorFact};
 pub use frames::{Frames, FramesBuilder};

@@ -7,6 +7,8 @@ use kino_graph::Catalog;
 use kino_node::{OUT_OF_MEMORY_HINT, Registry, Services};
 use kino_port::{Facts, PlanError, Signature, StepInfo, format_bytes};
 
+use crate::panic::panic_message;
+
 /// The version of the engine's numbers. It enters every key: raise it when results change although
 /// no node's own version does.
 pub const NUMERICS: u32 = 1;
@@ -57,11 +59,7 @@ fn too_large(step: &StepInfo, allowed: u64) -> Option<PlanError> {
 
 /// Calls what a node does, and gives the message of a panic as an error.
 fn guard<T>(f: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(f)).map_err(|panic| {
-        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-        text.unwrap_or_else(|| "unknown cause".to_owned())
-    })
+    catch_unwind(AssertUnwindSafe(f)).map_err(|panic| panic_message(panic.as_ref()).to_owned())
 }
 
 /// What changes numbers beside graph and files: the device's kind (`cpu`, `cuda`), the compute

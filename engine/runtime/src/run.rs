@@ -1,18 +1,17 @@
-//! Runs of plans: the engine with its nodes, services and caches.
+//! Runs of plans: what they are asked for, what becomes of them, and what they share.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
 use kino_graph::{Key, Plan};
-use kino_node::{Cancel, Registry, Services, Value};
+use kino_node::{GraphId, Ledger, Registry, RunId, Services, Value};
 
-use crate::catalog::NodeCatalog;
 use crate::demand::{Demand, Need};
 use crate::device::Device;
 use crate::disk::DiskCache;
 use crate::event::{CacheStatus, Event, PlannedStep};
-use crate::flight::Flights;
+use crate::in_flight::{InFlight, Twins};
 use crate::schedule::Schedule;
 use crate::stop::Stop;
 use crate::store::{Hit, Store};
@@ -95,48 +94,55 @@ impl Report {
     }
 }
 
-/// Nodes, services and caches: what plans run on. One runtime serves any number of runs, also at
-/// the same time. Where results stay in memory, no run computes what another is computing.
+/// A plan that is to be run, and all that belongs to this run alone.
+#[derive(Clone, Copy)]
+pub struct RunRequest<'a> {
+    /// What to run.
+    pub plan: &'a Plan,
+    /// The nodes that it was planned with.
+    pub registry: &'a Registry,
+    /// What its nodes reach: the services of the process with those of the run over them.
+    pub services: &'a Services,
+    /// Stops it.
+    pub stop: &'a Stop,
+    /// The workflow as a text that runs again: sinks store it in what they write.
+    pub embedded_workflow: &'a str,
+    /// Where events go. They come from several threads, one after the other for each step.
+    pub events: &'a (dyn Fn(Event) + Sync),
+    /// Tells it from other runs; a run that begins later has a greater one.
+    pub id: RunId,
+}
+
+impl<'a> RunRequest<'a> {
+    /// A run of this plan that stops when `stop` says so, embeds nothing, and tells nobody.
+    pub fn new(
+        plan: &'a Plan,
+        registry: &'a Registry,
+        services: &'a Services,
+        stop: &'a Stop,
+    ) -> Self {
+        let (embedded_workflow, events, id) = ("", &|_| {}, RunId::next());
+        RunRequest { plan, registry, services, stop, embedded_workflow, events, id }
+    }
+}
+
+/// What all runs share: caches, the device, and what is being computed. One runtime serves any
+/// number of runs, also at the same time, of graphs in any folders, with any nodes. Where results
+/// stay in memory, no run computes what another is computing.
 pub struct Runtime {
-    registry: RwLock<Arc<Registry>>,
-    services: Arc<Services>,
     store: Store,
     device: Device,
-    flights: Flights,
-    runs: AtomicU64,
+    in_flight: InFlight,
     threads: usize,
 }
 
 impl Runtime {
-    /// A runtime with these nodes and services.
-    pub fn new(registry: Arc<Registry>, services: Arc<Services>, options: Options) -> Self {
-        let store = Store::new(options.memory_budget, options.disk, &services.ledger);
+    /// A runtime with nothing in its memory; what it keeps there, and what its steps need, stands in
+    /// `ledger`: that of the services that runs are given.
+    pub fn new(options: Options, ledger: &Arc<Ledger>) -> Self {
+        let store = Store::new(options.memory_budget, options.disk, ledger);
         let threads = options.threads.max(1);
-        let (device, flights) = (Device::default(), Flights::default());
-        let (registry, runs) = (RwLock::new(registry), AtomicU64::new(0));
-        Runtime { registry, services, store, device, flights, runs, threads }
-    }
-
-    /// The nodes that plans are run with.
-    pub fn registry(&self) -> Arc<Registry> {
-        Arc::clone(&self.registry.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Replaces the nodes for all catalogs and runs from here on. Runs in flight keep those that
-    /// they began with; caches, services and with them loaded weights stay.
-    pub fn reload(&self, registry: Arc<Registry>) {
-        *self.registry.write().unwrap_or_else(PoisonError::into_inner) = registry;
-    }
-
-    /// The nodes as a catalog, to check and plan graphs against: those of this moment, whatever is
-    /// loaded later.
-    pub fn catalog(&self) -> NodeCatalog<'_> {
-        NodeCatalog { registry: self.registry(), services: &self.services }
-    }
-
-    /// The services that nodes reach.
-    pub fn services(&self) -> &Arc<Services> {
-        &self.services
+        Runtime { store, device: Device::default(), in_flight: InFlight::default(), threads }
     }
 
     /// The cache on disk, if there is one.
@@ -151,60 +157,47 @@ impl Runtime {
 
     /// What will become of each step if the plan runs now, in the plan's order. Entries on disk are
     /// taken at their word: the run verifies them.
-    pub fn status(&self, plan: &Plan) -> Vec<CacheStatus> {
-        let registry = self.registry();
-        let wiring = Wiring::new(plan, &registry);
+    pub fn status(&self, plan: &Plan, registry: &Registry) -> Vec<CacheStatus> {
+        let wiring = Wiring::new(plan, registry);
         let find = |step, wanted: &[bool]| self.store.status(&wiring, step, wanted);
         let demand = Demand::new(&wiring, find);
         statuses(&demand, |status| *status)
     }
 
-    /// Runs a plan to its end. `record` is the workflow as a text that runs again: sinks store it
-    /// in what they write. Events come from several threads, one after the other for each step.
-    pub fn run(
-        &self,
-        plan: &Plan,
-        cancel: &Cancel,
-        record: &str,
-        events: &(dyn Fn(Event) + Sync),
-    ) -> Report {
-        self.run_with(&self.registry(), plan, &Stop::whole(cancel), record, events)
-    }
-
-    /// As [`Runtime::run`], with the nodes that the plan was made with, whatever was loaded since,
-    /// and a run that can make way for a newer one.
-    pub fn run_with(
-        &self,
-        registry: &Registry,
-        plan: &Plan,
-        stop: &Stop,
-        record: &str,
-        events: &(dyn Fn(Event) + Sync),
-    ) -> Report {
+    /// Runs a plan to its end, or until it is stopped.
+    pub fn run(&self, request: RunRequest<'_>) -> Report {
+        let RunRequest { plan, registry, services, stop, embedded_workflow, events, id } = request;
         let begun = Instant::now();
-        let run = self.runs.fetch_add(1, Ordering::Relaxed);
-        self.flights.let_older_write(run, stop);
+        let graph = services.find::<GraphId>();
+        let graph = graph.as_deref();
+        self.in_flight.wait_for_older_sinks(id, graph, stop);
         let wiring = Wiring::new(plan, registry);
         let open = AtomicUsize::new(0);
         let demand = Demand::new(&wiring, |step, wanted: &[bool]| {
-            self.store.find(&wiring, step, wanted, &self.services, &open)
+            self.store.find(&wiring, step, wanted, services, &open)
         });
         let planned = planned(plan, &demand);
         let Demand { need, wanted, hits } = demand;
         let to_do =
             (0..need.len()).filter(|step| need[*step] != Need::None && hits[*step].is_none());
-        let workers = self.workers(&wiring, to_do);
-        let schedule = Schedule::new(&wiring, &need, hits, self.threads, &self.services.ledger);
+        let to_do: Vec<usize> = to_do.collect();
+        let twins = to_do.iter().filter(|step| !wiring.traits(**step).sink);
+        let twins = twins.map(|step| (wiring.key(*step), &wanted[wiring.slots(*step)]));
+        let twins = Twins::new(twins);
+        let workers = self.workers(&wiring, to_do.into_iter());
+        let schedule = Schedule::new(&wiring, &need, hits, self.threads, &services.ledger);
         let work = Work {
             wiring: &wiring,
             wanted: &wanted,
-            services: &self.services,
+            services,
             store: &self.store,
             device: &self.device,
-            flights: &self.flights,
-            run,
+            in_flight: &self.in_flight,
+            twins,
+            run: id,
+            graph,
             stop,
-            record,
+            record: embedded_workflow,
             events,
             muted: AtomicBool::new(false),
             schedule: Mutex::new(schedule),

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 
 use candle_core::Device;
 use kino_graph::{Input, Item, Key, Plan, Source, Step};
-use kino_node::{Cancel, Ledger, NodeDef, Registry, Services, Value, no_infer};
+use kino_node::{Ledger, NodeDef, Registry, Services, Value, no_infer};
 use kino_port::{PortType, Signature, Traits, edge, optional, ports};
-use kino_runtime::{Options, Runtime};
+use kino_runtime::{Options, RunRequest, Runtime, Stop};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
@@ -90,10 +90,11 @@ fn a_span_a_node_and_an_event_a_step() {
     let services = Services::new(Device::Cpu, Ledger::new(0));
     // One light thread is this one, so its subscriber sees all.
     let options = Options { threads: 1, ..Options::default() };
-    let runtime = Runtime::new(Arc::new(Registry::of(NODES)), Arc::new(services), options);
+    let runtime = Runtime::new(options, &services.ledger);
+    let (nodes, stop) = (Registry::of(NODES), Stop::default());
     let writer = Writer::default();
     tracing::subscriber::with_default(writer.clone(), || {
-        runtime.run(&plan, &Cancel::default(), "", &|_| {})
+        runtime.run(RunRequest::new(&plan, &nodes, &services, &stop))
     });
     assert_eq!(
         *writer.seen.lock().unwrap(),

@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use candle_core::Device;
 use kino_node::{Ledger, NodeDef, Services};
-use kino_world::{Folders, Hashes};
+use kino_world::Hashes;
 
 pub use model::MissingPart;
 pub use models::{DitHandle, Handle, Models, OpenModel, Stored, TextHandle, TextPart, VaeHandle};
@@ -61,12 +61,12 @@ pub static NODES: &[&NodeDef] = &[
     &tensor::WRITE,
 ];
 
-/// All services that the built-in nodes need: [`Models`], [`Folders`], [`Hashes`].
+/// What the built-in nodes need of a process: [`Models`], [`Hashes`]. A run adds its
+/// [`Folders`](kino_world::Folders).
 ///
 /// Give it the [`Models`] of the runs before (`services(…).with(models)`) and their weights stay
 /// loaded; likewise a table of hashes that is kept on disk.
-pub fn services(device: Device, ledger: Arc<Ledger>, folders: Folders) -> Services {
+pub fn services(device: Device, ledger: Arc<Ledger>) -> Services {
     let models = Models::new(device.clone());
-    let services = Services::new(device, ledger).with(models).with(Arc::new(folders));
-    services.with(Arc::new(Hashes::new()))
+    Services::new(device, ledger).with(models).with(Arc::new(Hashes::new()))
 }

@@ -298,7 +298,7 @@ fn weights_are_loaded_once_and_kept_across_runs() {
 fn services_with(models: &Arc<Models>, rig: &Rig) -> Services {
     let folders = Folders { graph: reference(""), out: rig.out.clone() };
     let ledger = Ledger::new(u64::MAX);
-    kino_nodes::services(Device::Cpu, ledger, folders).with(Arc::clone(models))
+    kino_nodes::services(Device::Cpu, ledger).with(Arc::new(folders)).with(Arc::clone(models))
 }
 
 #[test]

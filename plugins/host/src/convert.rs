@@ -208,6 +208,16 @@ fn piece(all: &[u8], offset: u64, length: u64) -> Result<Vec<u8>> {
     }
 }
 
+/// Where a tensor's storage lies and its bytes: a view keeps the whole of what it views.
+pub fn storage_of(tensor: &Tensor) -> (usize, u64) {
+    let (storage, _) = tensor.storage_and_layout();
+    let bytes = match &*storage {
+        Storage::Cpu(storage) => bytes_of(storage).map_or(0, <[u8]>::len),
+        _ => tensor.elem_count() * tensor.dtype().size_in_bytes(),
+    };
+    (std::ptr::from_ref(&*storage).addr(), bytes as u64)
+}
+
 /// The elements of a storage as bytes.
 fn bytes_of(storage: &CpuStorage) -> Result<&[u8]> {
     Ok(match storage {

@@ -5,18 +5,32 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use kino_contract::NodeSpec;
 use kino_node::{
-    Cancel, Cx, Error, Guidance, Guider, Inputs, Ledger, Node, Outputs, Result, SamplingStep,
-    Services, Value,
+    Cancel, Cx, Error, GraphId, Guidance, Guider, Inputs, Ledger, Node, Outputs, Result,
+    SamplingStep, Services, Value,
 };
 use kino_port::{Fact, Facts, PlanError, Port, Signature, StepInfo};
 
 use crate::module::{CallCx, Instance};
 use crate::plugin::Plugin;
 
+/// The nodes of a build of a plugin.
+pub fn plugin_nodes(plugin: &Arc<Plugin>) -> Vec<Arc<dyn Node>> {
+    let node = |spec: &NodeSpec| -> Arc<dyn Node> {
+        let mut spec = spec.clone();
+        // Authors change code without changing the version; plans tell builds apart.
+        if let Some(build) = plugin.sha256.get(..8) {
+            let version = format!("{} build {build}", spec.signature.version);
+            spec.signature.version = version.into();
+        }
+        Arc::new(PluginNode { plugin: Arc::clone(plugin), spec })
+    };
+    plugin.descriptor().nodes.iter().map(node).collect()
+}
+
 /// A node of a plugin.
-pub(crate) struct PluginNode {
-    pub(crate) plugin: Arc<Plugin>,
-    pub(crate) spec: NodeSpec,
+struct PluginNode {
+    plugin: Arc<Plugin>,
+    spec: NodeSpec,
 }
 
 impl Node for PluginNode {
@@ -57,7 +71,9 @@ impl Node for PluginNode {
             };
             return Ok(vec![Some(Value::Guider(Arc::new(guider)))]);
         }
+        let graph = cx.services.find::<GraphId>();
         let call = CallCx {
+            graph: graph.as_deref(),
             plugin: &self.plugin.id,
             step: cx.name,
             device: &cx.services.device,
@@ -220,6 +236,7 @@ impl Guidance for PluginGuidance {
     fn guide(&mut self, now: SamplingStep, with_text: &Tensor, without: &Tensor) -> Result<Tensor> {
         let PluginGuider { plugin, spec, step, parameters, device, ledger } = &self.guider;
         let call = CallCx {
+            graph: None,
             plugin: &plugin.id,
             step,
             device,
@@ -244,6 +261,7 @@ impl Guidance for PluginGuidance {
             none => none.insert(plugin.open(&spec.signature.name, &call)?),
         };
         let velocity = instance.run(&call, &inputs)?.into_iter().next().flatten();
+        instance.charge_retained(&call)?;
         let Some(Value::Tensor(velocity)) = velocity else {
             return Err(self.guider.wrong("no tensor".to_owned()));
         };

@@ -19,7 +19,7 @@ pub struct TrustedLibrary<'a> {
     /// The library.
     pub path: &'a Path,
     /// The sha256 of the file that was trusted, in hexadecimal; none trusts whatever stands there,
-    /// for authors at work.
+    /// for dev mode.
     pub sha256: Option<&'a str>,
 }
 

@@ -206,6 +206,40 @@ mod isolated {
         assert_eq!(found, "not cancelled");
     }
 
+    /// A process that reads nothing does not hold the engine beyond the time of a call, nor beyond
+    /// a cancel.
+    #[test]
+    fn a_process_that_does_not_read_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let plugin = isolated(&rules(folder.path()));
+        // More than what lies between two processes, and no text that lies in a file.
+        let text: Arc<str> = "x".repeat(1 << 19).into();
+        let many: Vec<_> = (0..8).map(|_| (None, Value::Text(text.clone()))).collect();
+        let many = Some(Value::List(many.into()));
+        let mut world = World::new();
+        for cancelled in [false, true] {
+            let mut instance = world.call(|call| plugin.open("rules.node", None, call)).unwrap();
+            world.call(|call| instance.run(call, &[mode("deaf"), None])).unwrap();
+            std::thread::sleep(Duration::from_millis(300));
+            world.limits.time = Duration::from_secs(if cancelled { 60 } else { 1 });
+            if cancelled {
+                world.cancel.cancel();
+            }
+            let begun = std::time::Instant::now();
+            let run = world.call(|call| instance.run(call, &[mode("asked"), many.clone()]));
+            let error = run.unwrap_err();
+            assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+            match cancelled {
+                true => assert!(matches!(error, Error::Cancelled), "{error}"),
+                false => assert!(error.to_string().contains("took longer than 1 s"), "{error}"),
+            }
+            assert!(instance.is_broken());
+            world.limits.time = Duration::from_secs(20);
+        }
+        let found = told(World::new().run(&plugin, "rules.node", &[mode("asked"), None]));
+        assert_eq!(found, "not cancelled");
+    }
+
     const ENGINE: &str = "isolated::is_an_engine_that_waits";
 
     /// This test is also an engine in a process of its own, whose plugin never ends.

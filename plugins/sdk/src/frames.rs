@@ -4,7 +4,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::host::Sink;
 use crate::port::{FromValue, IntoValue, Typed};
-use crate::{Cx, Element, Error, Kind, Result, Tensor, Value};
+use crate::{Cx, Element, Error, Result, Tensor, Value, ValueKind};
 
 /// How many elements are worked on between two looks at the cancel flag; also what a component
 /// holds in its memory at once (4 bytes each).
@@ -317,7 +317,7 @@ impl Typed for Frames {
 
 impl FromValue for Frames {
     fn from_value(value: Value) -> Result<Self> {
-        if value.kind() == Kind::Tensor {
+        if value.kind() == ValueKind::Tensor {
             return Frames::new(&Tensor::of(value)?, None);
         }
         let field = |name: &str| {

@@ -102,7 +102,7 @@
 //! impl Momentum {
 //!     fn guide(
 //!         &mut self,
-//!         _moment: Moment,
+//!         _step: SamplingStep,
 //!         with_text: Tensor,
 //!         without_text: Tensor,
 //!         #[param(default = 4.0, range = 1.0..=30.0)] scale: f64,
@@ -144,10 +144,14 @@ extern crate self as kino_plugin;
 mod cx;
 mod element;
 mod error;
+#[cfg(target_arch = "wasm32")]
+#[doc(hidden)]
+pub mod exports;
 mod frames;
 mod half;
 #[doc(hidden)]
 pub mod host;
+mod literal;
 mod log;
 #[doc(hidden)]
 pub mod node;
@@ -168,7 +172,7 @@ pub use cx::Cx;
 pub use element::{Bf16, Element, F16};
 pub use error::{Error, Result};
 pub use frames::{FrameView, Frames, FramesBuilder};
-pub use host::{Device, Kind, Value};
+pub use host::{Device, Value, ValueKind};
 pub use kino_contract::DType;
 pub use kino_contract::ops::{Conv, Filter, Padding};
 pub use kino_plugin_macros::{Choice, Outputs, guider, node, port_type};
@@ -183,7 +187,24 @@ pub use types::{
 #[doc(hidden)]
 pub use {kino_abi as abi, serde_json as json};
 
-/// Where a sampling run stands when it asks a guider.
+/// What [`ValueKind`] was called.
+#[deprecated(note = "it is called `ValueKind`")]
+pub type Kind = ValueKind;
+
+/// The step of a sampling run in which a guider is asked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SamplingStep {
+    /// The step, from 0.
+    pub index: usize,
+    /// The number of steps.
+    pub count: usize,
+    /// The noise level: 1 is noise, 0 is data.
+    pub sigma: f64,
+}
+
+/// What [`SamplingStep`] was called, with its fields' names of then. Guiders that take it are built
+/// as before.
+#[deprecated(note = "it is called `SamplingStep { index, count, sigma }`")]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Moment {
     /// The step, from 0.
@@ -194,13 +215,29 @@ pub struct Moment {
     pub sigma: f64,
 }
 
+#[allow(deprecated)]
+impl From<SamplingStep> for Moment {
+    fn from(now: SamplingStep) -> Self {
+        Moment { step: now.index, of: now.count, sigma: now.sigma }
+    }
+}
+
+#[allow(deprecated)]
+impl From<Moment> for SamplingStep {
+    fn from(now: Moment) -> Self {
+        SamplingStep { index: now.step, count: now.of, sigma: now.sigma }
+    }
+}
+
 /// All that a plugin's source needs.
 pub mod prelude {
+    #[allow(deprecated)]
+    pub use crate::Moment;
     pub use crate::{
         Any, Choice, Conditioning, Conv, Cx, DType, Dit, Error, File, Filter, FrameView, Frames,
-        FramesBuilder, Given, Guider, ImageConditioning, ImageEncoder, Latent, Mask, Moment,
-        Outputs, Padding, Patches, Path, Result, Sigmas, Tensor, TextEncoder, Vae, bail, ensure,
-        guider, node, port_type, tracing,
+        FramesBuilder, Given, Guider, ImageConditioning, ImageEncoder, Latent, Mask, Outputs,
+        Padding, Patches, Path, Result, SamplingStep, Sigmas, Tensor, TextEncoder, Vae, bail,
+        ensure, guider, node, port_type, tracing,
     };
 }
 
@@ -247,7 +284,7 @@ macro_rules! export_plugin {
 #[macro_export]
 macro_rules! export_plugin {
     ($plugin:ident) => {
-        type Component = $crate::host::wasm::Exports<$plugin>;
+        type Component = $crate::exports::Exports<$plugin>;
         $crate::host::wasm::bindings::export!(
             Component with_types_in $crate::host::wasm::bindings
         );

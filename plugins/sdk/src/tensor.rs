@@ -34,7 +34,7 @@ impl Tensor {
     /// The tensor that a value is, or holds as its field `tensor`.
     pub(crate) fn of(value: Value) -> Result<Self> {
         let value = match value.kind() {
-            crate::Kind::Record => match value.field("tensor")? {
+            crate::ValueKind::Record => match value.field("tensor")? {
                 Some(tensor) => tensor,
                 None => value,
             },

@@ -7,9 +7,8 @@ use kino_node::{Error, Result, Value};
 use wasmtime::StoreContextMut;
 use wasmtime::component::{LinkerInstance, Resource, WasmList};
 
-use crate::imports::{WitResult, to_wire};
 use crate::store::{ResourceEntry, StoreState, unfolded};
-use crate::types::{Shape, Wide};
+use crate::types::{Shape, Wide, WitResult, to_wire};
 
 /// Dimensions of a tensor.
 const MOST_DIMENSIONS: usize = 16;

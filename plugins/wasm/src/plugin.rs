@@ -58,6 +58,7 @@ fn describe(
 ) -> Result<String> {
     let (cancel, ledger) = (Cancel::default(), Ledger::new(0));
     let call = CallCx {
+        graph: None,
         plugin,
         step: "",
         device: &Device::Cpu,

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use kino_graph::{Diagnostic, Diagnostics, File, Plan, Severity};
 use kino_node::{FileOut, Registry};
-use kino_runtime::{Cached, Event, Report, Stop};
+use kino_runtime::{Cached, Event, Report, RunRequest, Stop};
 use serde_json::json;
 
 use super::preview::Previews;
@@ -69,7 +69,9 @@ impl Turn<'_> {
             }
         };
         let runtime = &self.engine.runtime;
-        let report = runtime.run_with(self.registry, self.plan, stop, &record, &events);
+        let request = RunRequest::new(self.plan, self.registry, &self.engine.services, stop);
+        let report =
+            runtime.run(RunRequest { embedded_workflow: &record, events: &events, ..request });
         Outcome { report, files: files.into_inner().unwrap_or_else(PoisonError::into_inner) }
     }
 }

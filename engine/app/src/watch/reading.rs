@@ -87,7 +87,7 @@ impl Reader<'_> {
 
     fn plan(&self, sheet: &Sheet, files: &mut BTreeSet<PathBuf>) -> Result<Plan, Failure> {
         let Sheet { opened, graph, inputs, registry } = sheet;
-        let services = self.engine.runtime.services();
+        let services = &self.engine.services;
         let nodes = NodeCatalog { registry: Arc::clone(registry), services };
         let noting = Noting { nodes, seen: RefCell::default() };
         // By name: an edit elsewhere draws no other number.

@@ -45,7 +45,7 @@ fn a_panic_is_that_nodes_error() {
 #[test]
 fn a_panic_while_planning_is_that_nodes_error() {
     let rig = Rig::new();
-    let catalog = rig.runtime.catalog();
+    let catalog = rig.catalog();
     let number = |value: i128| Some(Fact::Literal(Literal::Int(value)));
     let facts = |b: i128| Facts::new(vec![("a".into(), number(1)), ("b".into(), number(b))]);
     assert!(catalog.infer("panic.in.plan", &facts(1)).is_ok());

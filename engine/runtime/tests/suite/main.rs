@@ -6,6 +6,7 @@ mod caches_on_disk;
 mod failure;
 mod killed;
 mod large;
+mod memory;
 mod nodes;
 mod order;
 mod random;

@@ -233,6 +233,6 @@ fn two_runs_share_the_device_and_the_memory() {
 fn a_listener_that_panics_is_not_heard_from_again() {
     let rig = Rig::new();
     let listener = |_: Event| panic!("the pipe is broken");
-    let report = rig.runtime.run(&Draft::chain().plan, &rig.log.flag, "", &listener);
+    let report = rig.run_telling(&Draft::chain(), &listener);
     assert_eq!(int(&report, "c"), Some(111));
 }

@@ -113,7 +113,7 @@ fn keys(draft: &Draft) -> Vec<Key> {
 }
 
 fn superseding(rig: &Rig, draft: &Draft, nodes: &Registry, stop: &Stop) -> Report {
-    rig.runtime.run_with(nodes, &draft.plan, stop, "", &|_| {})
+    rig.run_until(nodes, draft, stop)
 }
 
 #[test]
@@ -123,26 +123,26 @@ fn a_run_in_flight_keeps_the_nodes_that_it_began_with() {
     let first = add(&mut draft, "first", "patient", vec![lit(1)], 1);
     let answer = add(&mut draft, "answer", "answer", vec![of(first)], 1);
     draft.give(answer, 0);
-    rig.runtime.reload(generation(1, &gate));
+    rig.reload(generation(1, &gate));
     scope(|scope| {
-        let old = scope.spawn(|| run(&rig.runtime, &draft));
+        let old = scope.spawn(|| run(&rig, &draft));
         gate.until_waiting(&[1]);
-        rig.runtime.reload(generation(2, &gate));
+        rig.reload(generation(2, &gate));
         gate.open.store(true, Ordering::SeqCst);
         assert_eq!(number(&old.join().unwrap(), "answer"), Some(1));
     });
-    assert_eq!(number(&run(&rig.runtime, &draft), "answer"), Some(2));
+    assert_eq!(number(&run(&rig, &draft), "answer"), Some(2));
 }
 
 #[test]
 fn a_catalog_stays_what_it_is() {
     let (rig, gate) = (Rig::new(), Arc::default());
-    let before = rig.runtime.catalog();
+    let before = rig.catalog();
     assert!(before.signature("answer").is_none());
-    rig.runtime.reload(generation(1, &gate));
+    rig.reload(generation(1, &gate));
     assert!(before.signature("answer").is_none() && !before.names().contains(&"answer"));
-    let after = rig.runtime.catalog();
-    rig.runtime.reload(registry());
+    let after = rig.catalog();
+    rig.reload(registry());
     assert!(after.signature("answer").is_some() && after.names().contains(&"answer"));
     assert!(after.infer("answer", &Facts::default()).is_ok());
 }
@@ -151,7 +151,7 @@ fn a_catalog_stays_what_it_is() {
 fn a_hundred_generations_compute_what_changed_and_nothing_else() {
     let (rig, gate) = (Rig::in_memory(), Arc::default());
     for version in 0..100 {
-        rig.runtime.reload(generation(version, &gate));
+        rig.reload(generation(version, &gate));
         let mut draft = Draft::chain();
         let answer = add(&mut draft, "answer", "answer", vec![of(2)], version.into());
         let sum = draft.add("sum", "sum", vec![all(&[2, answer])]);

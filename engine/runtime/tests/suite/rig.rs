@@ -1,13 +1,15 @@
 //! Plans made by hand, and runtimes to run them on.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use candle_core::Device;
 use kino_graph::{Input, Item, Key, Plan, Source, Step};
-use kino_node::{Cancel, Ledger, Services, Value};
+use kino_node::{Ledger, Registry, Services, Value};
 use kino_port::Literal;
-use kino_runtime::{CacheStatus, DiskCache, Event, Options, Report, Runtime};
+use kino_runtime::{
+    CacheStatus, DiskCache, Event, NodeCatalog, Options, Report, RunRequest, Runtime, Stop,
+};
 
 use crate::nodes::{Log, registry};
 
@@ -85,20 +87,43 @@ impl Draft {
     }
 }
 
-/// A runtime with a log.
+/// A runtime with a log, and nodes that can be replaced.
 pub(crate) struct Rig {
     pub(crate) runtime: Runtime,
+    services: Arc<Services>,
+    registry: RwLock<Arc<Registry>>,
     pub(crate) log: Arc<Log>,
     pub(crate) events: Mutex<Vec<Event>>,
 }
 
 impl Rig {
     pub(crate) fn with(options: Options, log: Log) -> Rig {
+        Rig::with_ledger(options, log, Ledger::new(u64::MAX))
+    }
+
+    pub(crate) fn with_ledger(options: Options, log: Log, ledger: Arc<Ledger>) -> Rig {
         let log = Arc::new(log);
-        let ledger = Ledger::new(u64::MAX);
         let services = Services::new(Device::Cpu, ledger).with(Arc::clone(&log));
-        let runtime = Runtime::new(registry(), Arc::new(services), options);
-        Rig { runtime, log, events: Mutex::default() }
+        let (runtime, services) = (Runtime::new(options, &services.ledger), Arc::new(services));
+        Rig { runtime, services, registry: registry().into(), log, events: Mutex::default() }
+    }
+
+    pub(crate) fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.registry.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Replaces the nodes of catalogs and runs from here on.
+    pub(crate) fn reload(&self, registry: Arc<Registry>) {
+        *self.registry.write().unwrap() = registry;
+    }
+
+    pub(crate) fn catalog(&self) -> NodeCatalog<'_> {
+        NodeCatalog { registry: self.registry(), services: &self.services }
+    }
+
+    /// Runs with these nodes, until it is stopped.
+    pub(crate) fn run_until(&self, nodes: &Registry, draft: &Draft, stop: &Stop) -> Report {
+        self.runtime.run(RunRequest::new(&draft.plan, nodes, &self.services, stop))
     }
 
     /// Two threads, nothing kept.
@@ -122,8 +147,14 @@ impl Rig {
     }
 
     pub(crate) fn run(&self, draft: &Draft) -> Report {
-        let events = |event| self.events.lock().unwrap().push(event);
-        self.runtime.run(&draft.plan, &self.log.flag, "", &events)
+        self.run_telling(draft, &|event| self.events.lock().unwrap().push(event))
+    }
+
+    /// Runs and tells `events`.
+    pub(crate) fn run_telling(&self, draft: &Draft, events: &(dyn Fn(Event) + Sync)) -> Report {
+        let (nodes, stop) = (self.registry(), Stop::whole(&self.log.flag));
+        let request = RunRequest::new(&draft.plan, &nodes, &self.services, &stop);
+        self.runtime.run(RunRequest { events, ..request })
     }
 
     /// Runs and returns the names of what was computed, in the order of the alphabet.
@@ -134,7 +165,7 @@ impl Rig {
     }
 
     pub(crate) fn status(&self, draft: &Draft) -> Vec<CacheStatus> {
-        self.runtime.status(&draft.plan)
+        self.runtime.status(&draft.plan, &self.registry())
     }
 }
 
@@ -158,6 +189,6 @@ pub(crate) fn int(report: &Report, output: &str) -> Option<i128> {
 }
 
 /// Runs on a runtime without a log's flag.
-pub(crate) fn run(runtime: &Runtime, draft: &Draft) -> Report {
-    runtime.run(&draft.plan, &Cancel::default(), "", &|_| {})
+pub(crate) fn run(rig: &Rig, draft: &Draft) -> Report {
+    rig.run_until(&rig.registry(), draft, &Stop::default())
 }

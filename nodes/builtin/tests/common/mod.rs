@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use candle_core::{DType, Device, Tensor};
 use kino_node::{Cancel, Cx, Error, Inputs, Ledger, NodeDef, Outputs, Progress, Services, Value};
@@ -41,7 +41,7 @@ impl Rig {
         let _ = std::fs::remove_dir_all(&out);
         let ledger = Ledger::new(u64::MAX);
         let folders = Folders { graph: graph.to_owned(), out: out.clone() };
-        let services = kino_nodes::services(Device::Cpu, ledger, folders);
+        let services = kino_nodes::services(Device::Cpu, ledger).with(Arc::new(folders));
         Rig { services, out, cancel: Cancel::default(), reports: Mutex::default() }
     }
 

@@ -1,6 +1,7 @@
 // Does what the contract rules on, and tells how it went; the input says what.
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -146,6 +147,13 @@ static KinoStatus read_at_once(KinoCall *call, KinoValue **to) {
   return say(told, to);
 }
 
+static void *stop_soon(void *unused) {
+  (void)unused;
+  usleep(100000);
+  kill(getpid(), SIGSTOP);
+  return NULL;
+}
+
 static void *make_frames(void *to) {
   *(KinoValue **)to = frames();
   return NULL;
@@ -183,6 +191,11 @@ static KinoStatus run_node(KinoCall *call, KinoInstance *instance, KinoValue *co
     // The standard input of a process of its own is where it talks to the engine.
     if (write(0, "\xff\xff\xff\xff\xff", 5) < 0) status = KINO_FAILED;
     for (;;) usleep(1000);
+  } else if (!strcmp(mode, "deaf")) {
+    // Its process reads nothing from soon after this run on.
+    pthread_t thread;
+    pthread_create(&thread, NULL, stop_soon, NULL);
+    pthread_detach(thread);
   } else if (!strcmp(mode, "brief")) {
     usleep(10000);
   } else if (!strcmp(mode, "asked")) {

@@ -69,6 +69,7 @@ impl World {
 
     pub(crate) fn call<T>(&self, f: impl FnOnce(&CallCx<'_>) -> T) -> T {
         f(&CallCx {
+            graph: None,
             plugin: "test",
             step: "step",
             device: &Device::Cpu,

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use kino_abi::{KinoField, KinoStatus, KinoStr, KinoValue};
 
 use super::held::{Handle, Held, Outcome};
-use super::table::{ended, give, held, shared, text};
-use crate::host::native::bytes;
+use super::pass::{ended, give, held, shared, text};
+use crate::host::strings::bytes;
 
 pub(super) unsafe extern "C" fn new_text(of: KinoStr, to: *mut *mut KinoValue) -> KinoStatus {
     // SAFETY: as said above.

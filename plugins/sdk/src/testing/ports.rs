@@ -6,7 +6,7 @@ use kino_contract::descriptor::GUIDER_INPUTS;
 use kino_port::{Literal, Port, PortType, Range};
 
 use crate::port::{FromValue, IntoValue};
-use crate::{DType, Error, Frames, Kind, Result, Tensor, Value, bail, ensure};
+use crate::{DType, Error, Frames, Result, Tensor, Value, ValueKind, bail, ensure};
 
 /// A node's ports.
 pub(super) struct Ports {
@@ -124,7 +124,9 @@ pub(super) fn fed(port: &Port, value: Option<Value>) -> Result<Option<Value>> {
         return held(port, value).map(Some).map_err(at);
     }
     let items = match value.kind() {
-        Kind::List => (0..value.len()).map(|index| value.item(index)).collect::<Result<_>>()?,
+        ValueKind::List => {
+            (0..value.len()).map(|index| value.item(index)).collect::<Result<_>>()?
+        }
         _ => vec![(String::new(), value)],
     };
     let items = items.into_iter().map(|(name, item)| Ok((name, held(port, item)?)));
@@ -140,17 +142,17 @@ fn list(items: &[(String, Value)]) -> Result<Value> {
 /// A value as a port takes it, within the port's range and choices. `"random"` is 7, or what of
 /// the range is nearest to it.
 fn held(port: &Port, value: Value) -> Result<Value> {
-    let draws = port.draws && value.kind() == Kind::Text && value.as_text()? == "random";
+    let draws = port.draws && value.kind() == ValueKind::Text && value.as_text()? == "random";
     let value = match port.range {
         Some(Range::Int { min, max, .. }) if draws => Value::int(7.clamp(min, max))?,
         _ if draws => Value::int(7)?,
         _ => fitted(value, &port.ty)?,
     };
     let written = match value.kind() {
-        Kind::Text => Literal::text(value.as_text()?),
-        Kind::Int => Literal::Int(value.as_int()?),
-        Kind::Real => Literal::Real(value.as_real()?),
-        Kind::Bool => Literal::Bool(value.as_int()? != 0),
+        ValueKind::Text => Literal::text(value.as_text()?),
+        ValueKind::Int => Literal::Int(value.as_int()?),
+        ValueKind::Real => Literal::Real(value.as_real()?),
+        ValueKind::Bool => Literal::Bool(value.as_int()? != 0),
         _ => return Ok(value),
     };
     port.admit(written).map_err(|refusal| Error::new(refusal.message))?;

@@ -1,25 +1,24 @@
 //! The reference host's table of functions.
 
-use std::cell::RefCell;
 use std::ffi::c_void;
 use std::ptr::null_mut;
 use std::sync::{Arc, OnceLock};
 
 use kino_abi::{
-    KINO_BOOL, KINO_BYTES, KINO_FAILED, KINO_INT, KINO_LIST, KINO_MAJOR, KINO_MINOR, KINO_NONE,
-    KINO_OK, KINO_OPAQUE, KINO_REAL, KINO_RECORD, KINO_TENSOR, KINO_TEXT, KinoCall, KinoHost,
-    KinoKind, KinoStatus, KinoStr, KinoValue,
+    KINO_BOOL, KINO_BYTES, KINO_INT, KINO_LIST, KINO_MAJOR, KINO_MINOR, KINO_NONE, KINO_OPAQUE,
+    KINO_REAL, KINO_RECORD, KINO_TENSOR, KINO_TEXT, KinoCall, KinoHost, KinoKind, KinoStatus,
+    KinoStr, KinoValue,
 };
 
 use super::call::CallState;
-use super::held::{Handle, Held, Outcome};
+use super::held::{Held, Outcome};
 use super::makers::{
     new_bool, new_bytes, new_frames, new_int, new_list, new_real, new_record, new_text, push_frames,
 };
 use super::operations::compute;
+use super::pass::{ended, give, held, last_error, raw, text};
 use super::views::{new_tensor, view_tensor, write_tensor};
-use crate::host::native::{bytes, host, lend};
-use crate::{Any, Value};
+use crate::host::strings::lend;
 
 /// A table that may be shared between threads.
 struct Table(KinoHost);
@@ -34,18 +33,6 @@ unsafe impl Sync for Table {}
 pub fn table() -> &'static KinoHost {
     static TABLE: OnceLock<Table> = OnceLock::new();
     &TABLE.get_or_init(make).0
-}
-
-/// A value that can only be passed on, of a type such as `Vae`, for nodes that take one.
-///
-/// # Panics
-/// When an engine has loaded this plugin.
-#[track_caller]
-pub fn opaque(type_name: &str) -> Any {
-    assert!(std::ptr::eq(host(), table()), "only the reference host makes such values");
-    // SAFETY: the value is one of the reference host, with the count that it was made with.
-    let value = unsafe { Value::from_raw(raw(Arc::new(Held::Opaque(type_name.into())))) };
-    value.map_or_else(|| unreachable!(), Any)
 }
 
 fn make() -> Table {
@@ -92,64 +79,6 @@ fn make() -> Table {
     })
 }
 
-thread_local! {
-    static ERROR: RefCell<String> = const { RefCell::new(String::new()) };
-}
-
-/// Keeps the reason of a failure for `error`.
-pub(super) fn ended(outcome: Outcome<()>) -> KinoStatus {
-    match outcome {
-        Ok(()) => KINO_OK,
-        Err(why) => {
-            ERROR.set(why);
-            KINO_FAILED
-        }
-    }
-}
-
-/// Gives a value to the caller.
-///
-/// # Safety
-/// `to` must be a valid place.
-pub(super) unsafe fn give(made: Outcome<Handle>, to: *mut *mut KinoValue) -> KinoStatus {
-    // SAFETY: as this function demands.
-    ended(made.map(|made| unsafe { to.write(raw(made)) }))
-}
-
-/// A value as plugins hold it, with its count.
-pub(super) fn raw(value: Handle) -> *mut KinoValue {
-    Arc::into_raw(value).cast_mut().cast()
-}
-
-/// What a plugin's pointer means.
-///
-/// # Safety
-/// `value` must come from `raw` and be alive for `'a`, or be null.
-pub(super) unsafe fn held<'a>(value: *mut KinoValue) -> Outcome<&'a Held> {
-    // SAFETY: as this function demands.
-    unsafe { value.cast::<Held>().as_ref() }.ok_or_else(|| "there is no value".to_owned())
-}
-
-/// A count of its own of a plugin's value.
-///
-/// # Safety
-/// As for [`held`].
-pub(super) unsafe fn shared(value: *mut KinoValue) -> Outcome<Handle> {
-    // SAFETY: as this function demands; the count is raised before it is owned.
-    unsafe {
-        held(value)?;
-        Arc::increment_strong_count(value.cast_const().cast::<Held>());
-        Ok(Arc::from_raw(value.cast_const().cast()))
-    }
-}
-
-/// # Safety
-/// As for [`bytes`].
-pub(super) unsafe fn text(of: KinoStr) -> String {
-    // SAFETY: as this function demands.
-    String::from_utf8_lossy(unsafe { bytes(of) }).into_owned()
-}
-
 /// # Safety
 /// `call` must be null or a call of the reference host that lasts.
 unsafe fn state<'a>(call: *mut KinoCall) -> Option<&'a CallState> {
@@ -170,7 +99,7 @@ unsafe extern "C" fn fail(call: *mut KinoCall, message: KinoStr, hint: KinoStr) 
 }
 
 unsafe extern "C" fn error() -> KinoStr {
-    ERROR.with_borrow(|error| lend(error))
+    last_error()
 }
 
 unsafe extern "C" fn log(call: *mut KinoCall, level: u32, target: KinoStr, message: KinoStr) {

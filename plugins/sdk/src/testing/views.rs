@@ -9,8 +9,8 @@ use kino_abi::{
 
 use super::array::Array;
 use super::held::{Draft, Handle, Held, Outcome};
-use super::table::{ended, give, shared};
-use crate::host::native_tensor::{dl_type, dtype_of};
+use super::pass::{ended, give, shared};
+use crate::host::dlpack::{dl_type, dtype_of};
 
 /// What a view keeps alive.
 struct Kept {

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use kino_host::{GrantedFiles, Instance, Module};
 use kino_node::{FramesBuilder, Value};
 
-use crate::World;
+use crate::{World, text};
 
 fn int(value: Option<Value>) -> i128 {
     match value {
@@ -103,6 +103,40 @@ fn values_may_be_kept_between_runs() {
             let outputs = world.call(|call| instance.run(call, &[Some(text)])).unwrap();
             assert_eq!(int(outputs.into_iter().next().flatten()), count);
         }
+    }
+}
+
+/// What a plugin holds of its inputs after a call counts as its memory, each storage once.
+#[test]
+fn what_is_kept_between_runs_is_charged() {
+    const MB: usize = 1 << 20;
+    for mut world in World::both() {
+        world.limits.memory = 64 << 20;
+        let tensor =
+            |megabytes: usize| Tensor::zeros(megabytes * MB / 4, DType::F32, &Device::Cpu).unwrap();
+        let keep = |instance: &mut Box<dyn Instance>, value: Value| {
+            world.call(|call| {
+                instance.run(call, &[Some(value)]).unwrap();
+                instance.charge_retained(call)
+            })
+        };
+        let open = || world.call(|call| world.plugin.open("good.keep", None, call)).unwrap();
+        let mut instance = open();
+        let whole = tensor(25);
+        for at in 0..4 {
+            // A view keeps all that it views.
+            let view = whole.narrow(0, at, 8).unwrap();
+            keep(&mut instance, Value::Tensor(view)).unwrap();
+        }
+        keep(&mut instance, Value::List([(None, Value::Tensor(tensor(25)))].into())).unwrap();
+        let error = keep(&mut instance, Value::Tensor(tensor(25))).unwrap_err();
+        assert!(instance.is_broken());
+        let error = text(&error);
+        assert!(error.starts_with("the plugin `guests` goes on holding inputs"), "{error}");
+        assert!(error.ends_with("`kino plugin trust guests --memory 256MB` lets it use more"));
+        // What is lent for a call alone is not charged.
+        let mut instance = world.call(|call| world.plugin.open("good.empty", None, call)).unwrap();
+        keep(&mut instance, Value::Tensor(tensor(100))).unwrap();
     }
 }
 

@@ -80,6 +80,7 @@ impl World {
             log.push((level, message.to_owned()));
         };
         f(&CallCx {
+            graph: None,
             plugin: "guests",
             step: "step",
             device: &Device::Cpu,
