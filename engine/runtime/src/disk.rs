@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use kino_node::{Result, Value};
+use kino_node::{Frames, Result, Value};
 use tempfile::NamedTempFile;
 
 use crate::entry::{self, Header, Verified};
@@ -268,7 +268,7 @@ fn is_temporary(path: &Path) -> bool {
 /// About how long a value is when it is stored.
 fn length(value: &Value) -> u64 {
     match value {
-        Value::Frames(frames) => frames.bytes(),
+        Value::Typed(typed) => typed.get().map_or_else(|| typed.bytes(), Frames::bytes),
         Value::List(items) => items.iter().map(|(_, item)| length(item)).sum(),
         Value::Custom(record) => record.fields.iter().map(|(_, field)| length(field)).sum(),
         other => other.bytes(),

@@ -281,7 +281,7 @@ mod tests {
     fn frames(ledger: &Arc<Ledger>) -> Outputs {
         let mut builder = FramesBuilder::new(ledger, None);
         builder.push(&Tensor::zeros((1, 10, 100, 3), DType::F32, &Device::Cpu).unwrap()).unwrap();
-        vec![Some(Value::Frames(Arc::new(builder.finish().unwrap())))]
+        vec![Some(Value::from(builder.finish().unwrap()))]
     }
 
     fn text(bytes: usize) -> Outputs {

@@ -129,6 +129,31 @@ pub struct CallCx<'a> {
     pub log_sink: Option<&'a LogSink<'a>>,
 }
 
+impl<'a> CallCx<'a> {
+    /// A call of a plugin that no step of a graph makes: on the CPU, with one output that is wanted,
+    /// under the limits that hold unless others are given; nobody hears of progress.
+    pub fn outside(
+        plugin: &'a str,
+        ledger: &'a Arc<Ledger>,
+        cancel: &'a Cancel,
+        files: &'a dyn Files,
+    ) -> Self {
+        CallCx {
+            plugin,
+            graph: None,
+            step: "",
+            device: &Device::Cpu,
+            ledger,
+            cancel,
+            wanted: &[true],
+            report: &|_| {},
+            files,
+            limits: Limits::default(),
+            log_sink: None,
+        }
+    }
+}
+
 impl CallCx<'_> {
     /// Passes a message of the plugin on to the log. Levels: 1 error … 5 tracing.
     pub fn log(&self, level: u32, target: &str, message: &str) {

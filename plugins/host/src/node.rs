@@ -5,8 +5,8 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use kino_contract::NodeSpec;
 use kino_node::{
-    Cancel, Cx, Error, GraphId, Guidance, Guider, Inputs, Ledger, Node, Outputs, Result,
-    SamplingStep, Services, Value,
+    Cancel, Cx, Error, GraphId, Guidance, Guider, GuiderHandle, Inputs, Ledger, Node, Outputs,
+    Result, SamplingStep, Services, Value,
 };
 use kino_port::{Fact, Facts, PlanError, Port, Signature, StepInfo};
 
@@ -69,7 +69,7 @@ impl Node for PluginNode {
                 device: cx.services.device.clone(),
                 ledger: Arc::clone(&cx.services.ledger),
             };
-            return Ok(vec![Some(Value::Guider(Arc::new(guider)))]);
+            return Ok(vec![Some(Value::from(GuiderHandle(Arc::new(guider))))]);
         }
         let graph = cx.services.find::<GraphId>();
         let call = CallCx {
@@ -112,14 +112,14 @@ impl PluginNode {
             let value = value.fit(&port.ty).map_err(|what| contract_error(what.to_string()))?;
             if let Some((index, Some(input))) = like.map(|index| (index, &inputs[index])) {
                 let name = &self.spec.signature.inputs[index].name;
-                let (found, promised) = (extent(&value), extent(input));
+                let (found, promised) = (value.extent(), input.extent());
                 if found != promised {
                     return Err(contract_error(format!(
                         "{found} is not like `{name}`, {promised}"
                     )));
                 }
             }
-            to_device(value, device).map(Some)
+            value.to_device(device).map(Some)
         };
         ports.iter().zip(outputs).zip(&self.spec.like).map(fit).collect()
     }
@@ -130,54 +130,6 @@ impl PluginNode {
             "this is a bug of the plugin; please report it to its author",
         )
     }
-}
-
-/// The size of a value that can be like another one's, in words; the same for all others.
-fn extent(value: &Value) -> String {
-    match value {
-        Value::Frames(frames) => {
-            let (count, width, height) = (frames.count(), frames.width(), frames.height());
-            match frames.fps() {
-                Some(fps) => format!("{count} frames of {width}x{height}, {fps} a second"),
-                None => format!("{count} frames of {width}x{height}"),
-            }
-        }
-        Value::Latent(latent) => format!("{:?}", latent.tensor.dims()),
-        Value::Patches(patches) => format!("{:?}", patches.tokens.dims()),
-        Value::Tensor(tensor) => format!("{:?}", tensor.dims()),
-        Value::Conditioning(both) => match both.positive.text() {
-            Ok(text) => format!("{:?}", text.dims()),
-            Err(_) => "no text".to_owned(),
-        },
-        other => other.kind().to_owned(),
-    }
-}
-
-/// Tensors that a plugin made in main memory go to the device that the next nodes compute on.
-fn to_device(value: Value, device: &Device) -> Result<Value> {
-    Ok(match value {
-        Value::Tensor(tensor) => Value::Tensor(tensor.to_device(device)?),
-        Value::Latent(latent) if !latent.tensor.device().same_device(device) => {
-            let mut latent = kino_node::Latent::clone(&latent);
-            latent.tensor = latent.tensor.to_device(device)?;
-            Value::Latent(Arc::new(latent))
-        }
-        Value::Patches(patches) if !patches.tokens.device().same_device(device) => {
-            let mut patches = kino_node::Patches::clone(&patches);
-            patches.tokens = patches.tokens.to_device(device)?;
-            Value::Patches(Arc::new(patches))
-        }
-        Value::Conditioning(both) => {
-            Value::Conditioning(Arc::new(both.map(|tensor| Ok(tensor.to_device(device)?))?))
-        }
-        Value::List(items) => {
-            let items = items.iter();
-            let items =
-                items.map(|(name, item)| Ok((name.clone(), to_device(item.clone(), device)?)));
-            Value::List(items.collect::<Result<_>>()?)
-        }
-        other => other,
-    })
 }
 
 /// A guider of a plugin: parameters, and the node to run once a step.

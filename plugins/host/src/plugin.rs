@@ -212,19 +212,9 @@ mod tests {
 
     /// Runs a counting node of a graph, and gives its count.
     fn count_in(plugin: &Plugin, graph: Option<&GraphId>, step: &str) -> i128 {
-        let call = CallCx {
-            plugin: "a",
-            graph,
-            step,
-            device: &Device::Cpu,
-            ledger: &Ledger::new(0),
-            cancel: &Cancel::default(),
-            wanted: &[true],
-            report: &|_| {},
-            files: &*plugin.files,
-            limits: Limits::default(),
-            log_sink: None,
-        };
+        let (ledger, cancel) = (Ledger::new(0), Cancel::default());
+        let outside = CallCx::outside("a", &ledger, &cancel, &*plugin.files);
+        let call = CallCx { graph, step, ..outside };
         let outputs = plugin.run(&plugin.descriptor().nodes[0], &call, &[]).unwrap();
         let [Some(Value::Int(count))] = outputs[..] else { panic!("a number") };
         count
@@ -312,7 +302,9 @@ mod tests {
 
     impl Instance for SlowRun {
         fn run(&mut self, _: &CallCx<'_>, _: &[Option<Value>]) -> Result<Vec<Option<Value>>> {
-            self.0.iter().for_each(|barrier| drop(barrier.wait()));
+            for barrier in self.0.iter() {
+                barrier.wait();
+            }
             Ok(vec![Some(Value::Int(1))])
         }
 

@@ -125,7 +125,7 @@ mod isolated {
 
     use super::*;
     use kino_native::IsolatedPlugin;
-    use kino_node::{Cancel, Guidance, Guider};
+    use kino_node::{Cancel, Guidance, Guider, GuiderHandle};
 
     /// This test is also the worker that the others start.
     #[test]
@@ -300,7 +300,7 @@ mod isolated {
             let mut run = |text: &str| {
                 let guider: Arc<dyn Guider> = Arc::new(Quiet);
                 let weak = Arc::downgrade(&guider);
-                (instance.run(call, &[mode(text), Some(Value::Guider(guider))]), weak)
+                (instance.run(call, &[mode(text), Some(Value::from(GuiderHandle(guider)))]), weak)
             };
             for ignored in ["read-back", "silent", "half"] {
                 assert!(run(ignored).1.upgrade().is_none(), "{ignored}");
@@ -308,8 +308,9 @@ mod isolated {
             let (_, first) = run("hold");
             assert!(first.upgrade().is_some());
             let (given, second) = run("hold");
-            let Some(Value::Guider(given)) = given.unwrap().remove(0) else { panic!("no guider") };
-            assert!(std::ptr::addr_eq(Arc::as_ptr(&given), first.as_ptr()));
+            let given = given.unwrap().remove(0).and_then(|value| value.shared::<GuiderHandle>());
+            let given = given.expect("a guider");
+            assert!(std::ptr::addr_eq(Arc::as_ptr(&given.0), first.as_ptr()));
             drop(given);
             assert!(first.upgrade().is_none());
             assert!(second.upgrade().is_some());

@@ -172,7 +172,8 @@ fn names_of_outputs_that_do_not_exist_are_refused() {
     assert!(fields.message().ends_with("names the outputs low, high, and gives least, most"));
 }
 
-/// A guider as it was written before `Moment` was called `SamplingStep`: it is built, with a warning.
+/// Guiders as they were written before `Moment` was called `SamplingStep`: they are built, with a
+/// warning.
 #[allow(deprecated)]
 mod earlier {
     use kino_plugin::prelude::*;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 
 use candle_core::{Device, Tensor};
 use kino_host::{Limits, PluginValue, storage_of};
-use kino_node::{Cancel, Error, Ledger, Result, Value};
+use kino_node::{Cancel, Error, Frames, Ledger, Result, Value};
 use wasmtime::ResourceLimiter;
 use wasmtime::component::Resource;
 
@@ -163,12 +163,11 @@ fn held_by(item: &PluginValue, add: &mut dyn FnMut(usize, u64)) {
     };
     match item {
         PluginValue::Value(Value::Tensor(held)) => tensor(held),
-        PluginValue::Value(Value::Latent(latent)) => tensor(&latent.tensor),
-        PluginValue::Value(Value::Patches(patches)) => tensor(&patches.tokens),
-        PluginValue::Value(Value::Conditioning(both)) => {
-            both.positive.tensors().chain(both.negative.tensors()).for_each(tensor);
-        }
-        PluginValue::Value(Value::Frames(frames)) | PluginValue::Chunks(frames) => {
+        PluginValue::Value(Value::Typed(typed)) => match typed.shared::<Frames>() {
+            Some(frames) => held_by(&PluginValue::Chunks(frames), add),
+            None => typed.tensors().flatten().for_each(|held| tensor(&held)),
+        },
+        PluginValue::Chunks(frames) => {
             let pixels = frames.count() * frames.height() * frames.width();
             add(Arc::as_ptr(frames).addr(), 12 * pixels as u64);
         }

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use kino_host::{BuildKind, Files, GrantedFiles, Limits, Module, Plugin, plugin_nodes};
-use kino_node::{Cancel, Cx, Error, Inputs, Ledger, Node, Result, SamplingStep, Services, Value};
+use kino_node::{
+    Cancel, Cx, Error, GuiderHandle, Inputs, Ledger, Node, Result, SamplingStep, Services, Value,
+};
 use kino_port::Sigma;
 use serde::{Deserialize, Serialize};
 
@@ -211,7 +213,8 @@ impl Probe<'_> {
         };
         begin();
         let outputs = self.node.run(&mut cx, &Inputs::new(&signature.inputs, &values))?;
-        let Some(Some(Value::Guider(guider))) = outputs.first() else { return Ok(outputs) };
+        let guider = outputs.first().and_then(|output| output.as_ref()?.get::<GuiderHandle>());
+        let Some(GuiderHandle(guider)) = guider else { return Ok(outputs) };
         let (with, without) = velocities(case, &mut draws)?;
         let mut guidance = guider.begin(cancel);
         let mut velocities = Vec::new();

@@ -7,8 +7,8 @@ use std::{borrow::Cow, fs};
 
 use candle_core::{Device, Tensor};
 use kino_node::{
-    Cancel, Cx, Error, FileOut, FramesBuilder, Inputs, NodeDef, Outputs, Part, Registry, Result,
-    Services, Value, no_infer,
+    Cancel, Cx, Error, FileOut, Frames, FramesBuilder, Inputs, NodeDef, Outputs, Part, Registry,
+    Result, Services, Value, no_infer,
 };
 use kino_port::{
     Facts, PlanError, Port, PortType, Signature, StepInfo, Traits, edge, int, list, optional, path,
@@ -180,11 +180,11 @@ static FILM: NodeDef =
         for _ in 0..count {
             frames.push(&Tensor::full(seed as f32, (1, 20, 100, 3), &Device::Cpu)?)?;
         }
-        Ok(vec![Some(Value::Frames(Arc::new(frames.finish()?)))])
+        Ok(vec![Some(Value::from(frames.finish()?))])
     });
 static FRAMES: NodeDef =
     node("frames", ports![edge("frames", PortType::Frames)], VALUE, Traits::LIGHT, |_, inputs| {
-        value(inputs.frames("frames")?.count() as i64)
+        value(inputs.value::<Frames>("frames")?.count() as i64)
     });
 static ALONE: NodeDef = node("alone", TWO, VALUE, Traits::LIGHT, alone);
 static LARGE: NodeDef = inferred("large", TWO, VALUE, Traits::LIGHT, add, |_, _| {

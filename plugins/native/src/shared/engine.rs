@@ -185,26 +185,15 @@ fn large(call: &CallCx<'_>, bytes: u64) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
     use kino_host::{Limits, NoFiles};
     use kino_node::{Cancel, Ledger};
 
     use super::*;
 
     fn received(places: &SharedFolders, file: &str) -> Result<Vec<u8>> {
-        let call = CallCx {
-            plugin: "test",
-            graph: None,
-            step: "step",
-            device: &Device::Cpu,
-            ledger: &Ledger::new(0),
-            cancel: &Cancel::default(),
-            wanted: &[],
-            report: &|_| {},
-            files: &NoFiles,
-            limits: Limits { memory: 100, ..Limits::default() },
-            log_sink: None,
-        };
+        let (ledger, cancel) = (Ledger::new(0), Cancel::default());
+        let limits = Limits { memory: 100, ..Limits::default() };
+        let call = CallCx { limits, ..CallCx::outside("test", &ledger, &cancel, &NoFiles) };
         let kept = OpaqueTable::default();
         EngineDecoder { places, kept: &kept, call: &call }.bytes(file)
     }

@@ -41,14 +41,11 @@ mod array;
 mod call;
 mod compare;
 mod held;
-mod makers;
 mod opaque;
 mod operations;
-mod pass;
 mod ports;
 mod run;
 mod table;
-mod views;
 
 pub use call::Logged;
 pub use compare::{Tolerance, assert_close, compare, golden, relative};

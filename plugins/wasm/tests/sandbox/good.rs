@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use kino_host::{GrantedFiles, Instance, Module};
-use kino_node::{FramesBuilder, Value};
+use kino_node::{Frames, FramesBuilder, Value};
 
 use crate::{World, text};
 
@@ -51,8 +51,8 @@ fn frames_are_worked_on_piece_by_piece() {
             builder.push(&Tensor::from_vec(values, (2, 40, 60, 3), &Device::Cpu).unwrap()).unwrap();
         }
         let frames = Arc::new(builder.finish().unwrap());
-        let out = world.run("good.gain", Some(Value::Frames(Arc::clone(&frames)))).unwrap();
-        let Some(Value::Frames(out)) = out else { panic!("no frames") };
+        let out = world.run("good.gain", Some(Value::from(Arc::clone(&frames)))).unwrap();
+        let out = out.and_then(|out| out.shared::<Frames>()).expect("frames");
         assert_eq!((out.count(), out.fps()), (6, Some(12.0)));
         let numbers = |tensor: Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let expected = numbers((frames.whole().unwrap() * 2.0).unwrap());
