@@ -16,7 +16,7 @@ mod types;
 mod units;
 
 pub use fact::{Fact, Facts, PlanError, Read, StepInfo};
-pub use literal::Literal;
+pub use literal::{Literal, MOST_TEXT};
 pub use port::{
     Arity, Port, PortError, Range, bool, count, edge, int, list, optional, path, real, text,
 };

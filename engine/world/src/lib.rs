@@ -24,7 +24,7 @@ mod whole;
 pub use cache::{cache_dir, data_dir};
 pub use error::{Error, Result};
 pub use hash::{Hashed, Hashes, hash_file};
-pub use image::{Image, image_size, looks_like, read_image};
+pub use image::{Image, MOST_PIXELS, image_size, looks_like, read_image};
 pub use input::{InputFile, read_text};
 pub use metadata::read_metadata;
 pub use paths::Folders;

@@ -94,12 +94,19 @@ pub(crate) fn known<T: ValueType>(port: &str, fact: &Fact) -> Result<Option<T::F
 /// The whole numbers beside `value` that are `first` more than a multiple of `step`, as words:
 /// `near it: 13 and 17`.
 pub(crate) fn near(value: usize, first: usize, step: usize) -> String {
+    let step = step.max(1);
     let below = value.saturating_sub(first) / step * step + first;
     let below = if below == 0 { step } else { below };
     if below >= value {
         return format!("near it: {below}");
     }
-    format!("near it: {below} and {}", below + step)
+    format!("near it: {below} and {}", below.saturating_add(step))
+}
+
+/// Bytes of so many numbers in f32 as these sizes multiplied; more than there are is the most there
+/// can be.
+pub(crate) fn f32_bytes(sizes: &[usize]) -> u64 {
+    sizes.iter().fold(4, |bytes: u64, size| bytes.saturating_mul(*size as u64))
 }
 
 /// The error of a check as the error of a run, for what was not known while planning.

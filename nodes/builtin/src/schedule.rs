@@ -86,7 +86,7 @@ pub(crate) fn levels(
 fn run_schedule(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let part = inputs.part::<DitHandle>("dit")?;
     let shift = inputs.get("shift").is_some().then(|| inputs.real("shift")).transpose()?;
-    let config = &part.model.config.scheduler;
+    let config = part.spec.scheduler();
     let schedule = levels(config, config.kind(), inputs.int("steps")?, shift)?;
     let sigmas = unrounded(&schedule, config.num_train_timesteps).into_iter().map(Sigma).collect();
     Ok(vec![Some(Value::from(Sigmas(sigmas)))])

@@ -6,7 +6,7 @@ mod common;
 use candle_core::{DType, Device, IndexOp, Tensor};
 use common::{Rig, close, distance, int, json, reference, text};
 use kino_models::ModelFolder;
-use kino_models::text::TextEncoder;
+use kino_models::text::Umt5Encoder;
 use kino_node::{Conditioning, Frames, Value};
 
 fn real(value: f64) -> Value {
@@ -182,7 +182,11 @@ fn prompts_are_encoded_as_the_library_does() {
     let rig = Rig::new("text");
     let encoder = rig.model("wan_t2v/model").text;
     let folder = ModelFolder::directory(reference("wan_t2v/model")).unwrap();
-    let direct = TextEncoder::load(&folder, DType::F32, &Device::Cpu).unwrap();
+    let direct = Umt5Encoder::load(
+        &folder,
+        &folder.weights("text_encoder", DType::F32, &Device::Cpu).unwrap(),
+    )
+    .unwrap();
     let inputs =
         [("encoder", encoder), ("prompt", text("a  fox &amp; snow")), ("negative", text("blur"))];
     let Some(found) = rig.one("text.encode", &inputs).shared::<Conditioning>() else { panic!() };

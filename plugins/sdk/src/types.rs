@@ -58,9 +58,9 @@ macro_rules! tensors {
 }
 
 tensors! {
-    /// One value a pixel in 0…1.
+    /// One value a pixel in 0…1, `[f, h, w]`.
     Mask;
-    /// Embeddings of an image.
+    /// Embeddings of an image, `[rows, dim]`.
     ImageConditioning;
 }
 

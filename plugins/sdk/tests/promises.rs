@@ -89,7 +89,7 @@ fn inputs_are_taken_as_the_engine_takes_them() {
     );
     assert_eq!(
         why(told(run().input("latent", Tensor::random(1, &[3])))),
-        "input `latent`: a latent is [c, f, h, w], found [3]"
+        "input `latent`: a latent is [c, f, h, w] or [1, c, f, h, w], found a tensor [3]"
     );
     assert_eq!(
         why(told(run().input("dit", testing::opaque("Vae")))),

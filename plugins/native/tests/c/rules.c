@@ -24,12 +24,22 @@ static KinoStatus because(KinoCall *call) {
 
 static KinoStatus say(const char *text, KinoValue **to) { return host->new_text(str(text), to); }
 
-static KinoValue *chunk(int64_t frames, int64_t height) {
-  int64_t shape[4] = {frames, height, 2, 3};
+static KinoValue *zeros(const int64_t *shape, size_t ndim) {
   DLDataType f32 = {DL_FLOAT, 32, 1};
   KinoValue *made = NULL;
-  host->new_tensor(f32, shape, 4, &made);
+  host->new_tensor(f32, shape, ndim, &made);
   return made;
+}
+
+static KinoValue *chunk(int64_t frames, int64_t height) {
+  int64_t shape[4] = {frames, height, 2, 3};
+  return zeros(shape, 4);
+}
+
+// A tensor that can be taken up in some way: the embeddings of a text are rows.
+static KinoValue *fitting(const char *how) {
+  int64_t shape[2] = {2, 3};
+  return strcmp(how, "record") ? chunk(1, 2) : zeros(shape, 2);
 }
 
 static DLManagedTensorVersioned *writer(KinoValue *tensor) {
@@ -54,8 +64,8 @@ static KinoStatus take_up(const char *how, KinoValue *tensor) {
     status = host->view_tensor(tensor, &view);
     if (status == KINO_OK) view->deleter(view);
   } else if (!strcmp(how, "record")) {
-    KinoField fields[2] = {{str("positive"), tensor}, {str("negative"), tensor}};
-    status = host->new_record(str("Conditioning"), fields, 2, &made);
+    KinoField field = {str("tensor"), tensor};
+    status = host->new_record(str("Latent"), &field, 1, &made);
   } else if (!strcmp(how, "own")) {
     KinoField field = {str("depth"), tensor};
     status = host->new_record(str("example.depth"), &field, 1, &made);
@@ -179,10 +189,10 @@ static KinoStatus run_node(KinoCall *call, KinoInstance *instance, KinoValue *co
   if (what) *what++ = 0;
   else what = "";
   if (!strcmp(mode, "write-after")) {
-    made = chunk(1, 2);
+    made = fitting(what);
     if (take_up(what, made) != KINO_OK || !writer(made)) status = because(call);
   } else if (!strcmp(mode, "while-writing")) {
-    made = chunk(1, 2);
+    made = fitting(what);
     if (!writer(made) || take_up(what, made) != KINO_OK) status = because(call);
   } else if (!strcmp(mode, "give-while-writing")) {
     outputs[0] = chunk(1, 2);

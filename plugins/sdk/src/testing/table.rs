@@ -7,6 +7,7 @@ use kino_abi::{
     DLDataType, KINO_BOOL, KINO_BYTES, KINO_INT, KINO_LIST, KINO_OPAQUE, KINO_REAL, KINO_RECORD,
     KINO_TENSOR, KINO_TEXT, KinoHost, KinoKind,
 };
+use kino_port::PortType;
 
 use super::array::Array;
 use super::call::CallState;
@@ -186,12 +187,11 @@ fn layout(array: &Array, data: *mut u8) -> TensorLayout {
 
 /// Checks that a record of an engine type has its fields.
 fn checked(name: &str, fields: Vec<(String, Handle)>) -> Outcome<Vec<(String, Handle)>> {
-    let needed: &[&str] = match name {
-        "Latent" => &["tensor"],
-        "Conditioning" => &["positive", "negative"],
-        "Patches" => &["tokens", "clips", "patch"],
-        own if own.contains('.') => &[],
-        _ => return Err(format!("a plugin cannot make a record of type `{name}`")),
+    let row = PortType::NAMED.iter().find(|row| row.name == name);
+    let needed = match row.and_then(|row| Some(&row.fields[..row.needed_fields?])) {
+        Some(needed) => needed,
+        None if name.contains('.') => &[],
+        None => return Err(format!("a plugin cannot make a record of type `{name}`")),
     };
     match needed.iter().find(|needed| !fields.iter().any(|(field, _)| field == *needed)) {
         Some(missing) => Err(format!("a record of type {name} needs a field `{missing}`")),
