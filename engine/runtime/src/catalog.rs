@@ -13,6 +13,10 @@ use crate::panic::panic_message;
 /// no node's own version does.
 pub const NUMERICS: u32 = 1;
 
+/// The versions of the libraries that compute. They enter every key: another one may round
+/// otherwise.
+pub const LIBRARIES: &str = "candle-core 0.11.1, gemm 0.19.0";
+
 /// The nodes of a registry, inferred with services: what a graph is checked and planned against.
 /// It stays what it is when the runtime gets other nodes.
 #[derive(Clone)]
@@ -63,14 +67,47 @@ fn guard<T>(f: impl FnOnce() -> T) -> Result<T, String> {
 }
 
 /// What changes numbers beside graph and files: the device's kind (`cpu`, `cuda`), the compute
-/// type, the tier of the kernels (`avx512`), and the threads, where results depend on them. These
-/// bytes enter every key of a plan.
+/// type, what of the machine the kernels depend on (such as `avx512` and the sizes of its caches),
+/// and the threads, where results depend on them; also the versions of the engine and of the
+/// libraries that compute. These bytes enter every key of a plan.
+///
+/// So the same bytes are promised for one version on machines of one kind with one number of
+/// threads, and a cache that several share never mixes theirs.
 pub fn environment(device: &str, compute: &str, kernels: &str, threads: usize) -> Vec<u8> {
     let mut bytes = NUMERICS.to_le_bytes().to_vec();
-    for part in [device, compute, kernels] {
+    for part in [device, compute, kernels, env!("CARGO_PKG_VERSION"), LIBRARIES] {
         bytes.extend((part.len() as u64).to_le_bytes());
         bytes.extend(part.as_bytes());
     }
     bytes.extend((threads as u64).to_le_bytes());
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_versions_of_the_libraries_are_those_that_are_built_in() {
+        let lock = concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.lock");
+        let lock = std::fs::read_to_string(lock).expect("the workspace's lock file");
+        for library in LIBRARIES.split(", ") {
+            let (name, version) = library.split_once(' ').unwrap();
+            let entry = format!("name = \"{name}\"\nversion = \"{version}\"\n");
+            assert!(lock.contains(&entry), "LIBRARIES says {library}, Cargo.lock does not");
+        }
+    }
+
+    #[test]
+    fn every_part_of_the_environment_counts() {
+        let base = environment("cpu", "", "avx512 1/1", 2);
+        for other in [
+            environment("cuda", "", "avx512 1/1", 2),
+            environment("cpu", "f32", "avx512 1/1", 2),
+            environment("cpu", "", "avx512 1/2", 2),
+            environment("cpu", "", "avx512 1/1", 3),
+        ] {
+            assert_ne!(base, other);
+        }
+    }
 }

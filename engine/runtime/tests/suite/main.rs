@@ -4,6 +4,7 @@
 mod cache;
 mod caches_on_disk;
 mod failure;
+mod fuzz;
 mod killed;
 mod large;
 mod memory;

@@ -121,6 +121,26 @@ static REPLACE: NodeDef =
         }
         value(if read == "first" { 1 } else { 2 })
     });
+/// Gives values of many kinds, nested in each other.
+static VALUES: NodeDef = node("values", TWO, TOKEN, Traits::EXPENSIVE, |_, _| {
+    let tensor = |n: f32| Tensor::arange(0., n, &Device::Cpu);
+    let whole = Tensor::new(&[1u32, 2, 3], &Device::Cpu)?;
+    let fields = vec![("depth".into(), Value::Tensor(tensor(6.)?.reshape((2, 3))?))];
+    let record = kino_node::Record { ty: "example.depth".into(), fields };
+    let inner = vec![(Some("n".into()), Value::Int(7)), (None, Value::Real(0.5))];
+    let frames = Tensor::full(0.5f32, (2, 4, 6, 3), &Device::Cpu)?;
+    let frames = kino_node::Frames::from_tensor(&frames, Some(8.0))?;
+    let items = vec![
+        (None, Value::Text("a text, \u{7d05}".into())),
+        (Some("flag".into()), Value::Bool(true)),
+        (None, Value::Tensor(tensor(5.)?)),
+        (None, Value::Tensor(whole)),
+        (None, Value::Custom(Arc::new(record))),
+        (None, Value::List(inner.into())),
+        (None, Value::from(frames)),
+    ];
+    Ok(vec![Some(Value::List(items.into()))])
+});
 static MEET: NodeDef = node("meet", TWO, VALUE, Traits::LIGHT, meet);
 static MEET_HEAVY: NodeDef = node("meet.heavy", TWO, VALUE, Traits::HEAVY, meet);
 static HANG: NodeDef = node("hang", TWO, VALUE, Traits::HEAVY, hang);
@@ -219,6 +239,7 @@ static NODES: &[&NodeDef] = &[
     &BOTH,
     &WRITE,
     &REPLACE,
+    &VALUES,
     &MEET,
     &MEET_HEAVY,
     &HANG,
