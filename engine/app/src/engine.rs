@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use candle_core::Device;
-use kino_graph::{Catalog, Diagnostics, Graph, Settings, Sources};
+use kino_graph::{Access, Catalog, Diagnostics, Graph, Settings, Sources};
 use kino_node::{Ledger, Registry, Services};
 use kino_port::{Facts, Literal, PlanError, Signature, StepInfo, parse_bytes};
 use kino_runtime::{DiskCache, NodeCatalog, Options, Runtime};
@@ -100,6 +100,8 @@ pub(crate) struct Engine {
     pub(crate) environment: Vec<u8>,
     /// `cpu`, `cuda` or `metal`.
     pub(crate) device: &'static str,
+    /// Where a path of the graph leads.
+    locate: Box<dyn Fn(Access, &str) -> String + Send + Sync>,
 }
 
 impl Engine {
@@ -118,7 +120,9 @@ impl Engine {
             ..Options::default()
         };
         let environment = environment(kind);
-        Ok(Engine { runtime: Runtime::new(options), services, environment, device: kind })
+        let folders = Folders { graph: opened.folder.clone(), out: target.out.clone() };
+        let locate = Box::new(move |access, path: &str| located(&folders, access, path));
+        Ok(Engine { runtime: Runtime::new(options), services, environment, device: kind, locate })
     }
 
     /// Plans a graph with these inputs.
@@ -152,9 +156,21 @@ impl Engine {
             environment: &self.environment,
             draw,
             stem: &opened.stem,
-            locate: None,
+            locate: Some(&*self.locate),
         }
     }
+}
+
+/// Where a path leads, links resolved as far as files and folders are there: one text for one file.
+fn located(folders: &Folders, access: Access, path: &str) -> String {
+    let path = match access {
+        Access::Read => folders.graph.join(path),
+        Access::Write => folders.out.join(path),
+    };
+    let path = std::path::absolute(&path).unwrap_or(path);
+    let there = path.ancestors().find_map(|part| Some((part, part.canonicalize().ok()?)));
+    let place = there.and_then(|(part, real)| Some(real.join(path.strip_prefix(part).ok()?)));
+    place.unwrap_or(path).to_string_lossy().trim_end_matches('/').to_owned()
 }
 
 /// What all nodes share: the device, the folders, a memory budget for frames.
