@@ -52,18 +52,10 @@ impl World {
     }
 
     fn call<T>(&self, f: impl FnOnce(&CallCx<'_>) -> T) -> T {
-        f(&CallCx {
-            plugin: "costs",
-            step: "step",
-            device: &Device::Cpu,
-            ledger: &self.ledger,
-            cancel: &Cancel::default(),
-            wanted: &[true],
-            report: &|_| {},
-            files: &NoFiles,
-            limits: Limits { memory: 4 << 30, ..Limits::default() },
-            log_sink: None,
-        })
+        let cancel = Cancel::default();
+        let limits = Limits { memory: 4 << 30, ..Limits::default() };
+        let outside = CallCx::outside("costs", &self.ledger, &cancel, &NoFiles);
+        f(&CallCx { step: "step", limits, ..outside })
     }
 
     fn frames(&self) -> Arc<Frames> {
@@ -82,7 +74,7 @@ impl World {
         for chunk in frames.chunks() {
             builder.push(&chunk.unwrap().affine(gain, 0.0).unwrap()).unwrap();
         }
-        Value::Frames(Arc::new(builder.finish().unwrap()))
+        Value::from(builder.finish().unwrap())
     }
 }
 
@@ -165,7 +157,7 @@ fn gains(world: &World, native: &NativePlugin, component: &dyn Module, isolated:
     line("memcpy of the bytes", floor, floor);
     let fresh = median(7, 1, || drop(black_box(source.clone())));
     line("memcpy into fresh memory", fresh, floor);
-    let inputs = [Some(Value::Frames(Arc::clone(&frames))), Some(Value::Real(0.5))];
+    let inputs = [Some(Value::from(Arc::clone(&frames))), Some(Value::Real(0.5))];
     let built_in = median(7, 1, || drop(black_box(world.built_in(&frames, 0.5))));
     line("built in", built_in, floor);
     for (name, plugin) in

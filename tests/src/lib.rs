@@ -19,6 +19,19 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
 }
 
+/// An image as a PNG file.
+pub fn png(width: u32, height: u32, pixel: impl Fn(u32, u32) -> [u8; 3]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    let mut writer = encoder.write_header().expect("a header");
+    let rows = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+    let pixels: Vec<u8> = rows.flat_map(|(x, y)| pixel(x, y)).collect();
+    writer.write_image_data(&pixels).expect("an image");
+    writer.finish().expect("an end");
+    bytes
+}
+
 /// The folder of reference values.
 pub fn reference() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("ref")
@@ -154,6 +167,7 @@ impl Rig {
             environment: b"test",
             draw: &|_| 42,
             stem: &self.stem,
+            locate: None,
         };
         self.graph.plan(&self.bench.catalog(), &settings)
     }
@@ -166,7 +180,7 @@ impl Rig {
     /// As [`Rig::run`], with the events.
     pub fn run_with(&self, events: &(dyn Fn(Event) + Sync)) -> Report {
         let plan = self.plan().unwrap_or_else(|problems| panic!("{problems}"));
-        let report = self.bench.run_with(&plan, plan.record(), events);
+        let report = self.bench.run_with(&plan, plan.embedded_workflow(), events);
         assert!(report.is_complete(), "{:?} {:?}", report.failed, report.skipped);
         report
     }

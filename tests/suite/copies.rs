@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use candle_core::{Device, Storage, Tensor};
-use kino_host::{Limits, NoFiles, Plugin};
+use kino_host::{Limits, NoFiles, Plugin, plugin_nodes};
 use kino_native::{NativePlugin, TrustedLibrary};
 use kino_node::{Cancel, Cx, Frames, Inputs, Ledger, Services, Value};
 
@@ -26,14 +26,14 @@ fn tensors_lie_where_they_are() {
     let native =
         NativePlugin::load(TrustedLibrary { path: &library, sha256: None }).expect("a plugin");
     let plugin = Plugin::new("see", "", Arc::new(native), Arc::new(NoFiles), Limits::default());
-    let node = plugin.nodes().remove(0);
+    let node = plugin_nodes(&plugin).remove(0);
 
     let tensor =
         |frames: usize| Tensor::rand(0f32, 1.0, (frames, 4, 6, 3), &Device::Cpu).expect("a tensor");
     let frames = Frames::from_tensor(&tensor(3), Some(8.0)).expect("frames");
     let (chunk, all) = (frames.chunk(0).expect("a chunk"), tensor(5));
     let rows = all.narrow(0, 2, 2).expect("a view");
-    let inputs = [Some(Value::Frames(Arc::new(frames))), Some(Value::Tensor(rows.clone()))];
+    let inputs = [Some(Value::from(frames)), Some(Value::Tensor(rows.clone()))];
     let services = Services::new(Device::Cpu, Ledger::with_spill(1 << 30, folder.path(), u64::MAX));
     let mut cx = Cx {
         reads: &[],
@@ -49,13 +49,13 @@ fn tensors_lie_where_they_are() {
     let [
         Some(Value::Int(seen_chunk)),
         Some(Value::Int(seen_rows)),
-        Some(Value::Frames(made)),
+        Some(made),
         Some(Value::Int(written)),
     ] = outputs.as_slice()
     else {
         panic!("{outputs:?}")
     };
-    let made = made.chunk(0).expect("a chunk");
+    let made = made.get::<Frames>().expect("frames").chunk(0).expect("a chunk");
     assert_eq!((*seen_chunk, *seen_rows), (address(&chunk), address(&rows)));
     assert_eq!(*written, address(&made));
     let last = made.flatten_all().unwrap().to_vec1::<f32>().unwrap()[143];

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::thread;
 
 use kino_graph::{Graph, Plan, Settings};
-use kino_host::{Limits, NoFiles, Plugin};
+use kino_host::{Limits, NoFiles, Plugin, plugin_nodes};
 use kino_native::{NativePlugin, TrustedLibrary};
 use kino_node::{Registry, Value};
 use kino_runtime::{Options, Report, RunRequest, Stop};
@@ -84,7 +84,7 @@ impl Rig {
             plugin.inherit(before);
         }
         let mut registry = Registry::of(kino_nodes::NODES);
-        plugin.nodes().into_iter().for_each(|node| registry.insert(node));
+        plugin_nodes(&plugin).into_iter().for_each(|node| registry.insert(node));
         self.bench.registry = Arc::new(registry);
         self.plugin = Some(plugin);
         Ok(())
@@ -107,6 +107,7 @@ impl Rig {
             environment: b"test",
             draw: &|_| 1,
             stem: "torture",
+            locate: Option::None,
         };
         graph.plan(&catalog, &settings).unwrap_or_else(|problems| panic!("{problems}"))
     }

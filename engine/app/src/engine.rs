@@ -146,7 +146,14 @@ impl Engine {
         until: Option<&'s str>,
         draw: &'s dyn Fn(&str) -> u64,
     ) -> Settings<'s> {
-        Settings { inputs, until, environment: &self.environment, draw, stem: &opened.stem }
+        Settings {
+            inputs,
+            until,
+            environment: &self.environment,
+            draw,
+            stem: &opened.stem,
+            locate: None,
+        }
     }
 }
 

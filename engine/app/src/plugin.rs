@@ -6,6 +6,7 @@ mod bench;
 mod build;
 mod cases;
 mod check;
+mod compare;
 mod component;
 mod folder;
 mod list;

@@ -104,7 +104,7 @@ fn what_changed_is_refused_until_it_is_accepted() {
     place.write("plugins/grain/plugin.ron", MANIFEST.replace("luts", "home"));
     assert!(state().contains("asks for something else"), "{}", state());
     place.good(&["plugin", "trust", "grain", "--dev"]);
-    assert_eq!(state(), "wasm, at work");
+    assert_eq!(state(), "wasm, dev mode");
     let err = place.bad(2, &["check", "g.ron", "--locked"]);
     assert!(said(&err).contains("which --locked refuses"), "{err}");
     std::fs::remove_file(place.path("plugins/grain/grain.wasm")).unwrap();
@@ -203,7 +203,7 @@ fn a_new_plugin_is_trusted_where_it_lies_and_found_when_it_is_pinned() {
     let state = |args: &[&str]| list(&place, args)["plugins"][0]["state"].to_string();
     assert!(state(&["hello"]).contains("is not built"), "{}", state(&["hello"]));
     place.write("hello/hello.wasm", "component");
-    assert_eq!(state(&["hello"]), "\"wasm, at work\"");
+    assert_eq!(state(&["hello"]), "\"wasm, dev mode\"");
     place.good(&["plugin", "trust", "hello", "--folder", "hello"]);
     assert_eq!(state(&["hello"]), "\"wasm, pinned\"");
     // A copy among the user's own does not stand in its author's way.

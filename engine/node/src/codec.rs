@@ -4,27 +4,15 @@
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
-use kino_port::Sigma;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Clip, Conditioning, Embedding, Embeddings, Error, FileOut, FramesBuilder, Latent, Outputs,
-    Patches, Record, Result, Services, Sigmas, Space, Value,
-};
+use crate::table::type_of_name;
+use crate::types::{CustomTypes, TensorHeader, TensorReader, TypeDef, write_tensor};
+use crate::{Error, FileOut, Outputs, Record, Result, Services, Value};
 
 const MAGIC: &[u8; 8] = b"KINOVAL2";
 /// No header of values that the engine writes comes near this.
 const LONGEST_HEADER: u64 = 64 << 20;
-
-#[derive(Serialize, Deserialize)]
-struct Shape {
-    dtype: String,
-    shape: Vec<usize>,
-}
-
-/// The name of an embedding, its tensor, its mask.
-type EmbeddingForm = (String, Shape, Option<Shape>);
 
 #[derive(Serialize, Deserialize)]
 enum Form {
@@ -34,26 +22,19 @@ enum Form {
     /// The bits, so that nothing is rounded.
     Real(u64),
     Bool(bool),
-    Conditioning(Vec<EmbeddingForm>, Vec<EmbeddingForm>),
-    Latent(Shape, Option<Space>),
-    Patches(Shape, Vec<Clip>, [usize; 3]),
-    Sigmas(Vec<u64>),
-    Frames {
-        chunks: Vec<usize>,
-        height: usize,
-        width: usize,
-        fps: Option<u64>,
-    },
-    Tensor(Shape),
+    Tensor(TensorHeader),
     File(FileOut),
     List(Vec<(Option<String>, Form)>),
     Custom(String, Vec<(String, Form)>),
+    /// The name of a type of the table, and what that type keeps beside its tensors.
+    Typed(String, serde_json::Value),
 }
 
 /// Whether a value can be kept on disk; parts of models and guiders cannot.
 pub fn is_storable(value: &Value) -> bool {
     match value {
-        Value::Part(_) | Value::Guider(_) => false,
+        Value::Part(_) => false,
+        Value::Typed(value) => value.def().is_storable,
         Value::List(items) => items.iter().all(|(_, item)| is_storable(item)),
         Value::Custom(record) => record.fields.iter().all(|(_, field)| is_storable(field)),
         _ => true,
@@ -90,14 +71,11 @@ pub fn decode(from: &mut dyn Read, services: &Services) -> Result<Outputs> {
     from.read_exact(&mut header)?;
     let forms: Vec<Option<Form>> = serde_json::from_slice(&header)
         .map_err(|error| Error::failed(format!("a stored value: {error}")))?;
+    let mut tensors = TensorReader::new(from, services);
     forms
         .into_iter()
-        .map(|form| form.map(|form| read_value(form, from, services)).transpose())
+        .map(|form| form.map(|form| read_value(form, &mut tensors)).transpose())
         .collect()
-}
-
-fn shape(tensor: &Tensor) -> Shape {
-    Shape { dtype: tensor.dtype().as_str().to_owned(), shape: tensor.dims().to_vec() }
 }
 
 fn form(value: &Value) -> Result<Form> {
@@ -106,23 +84,7 @@ fn form(value: &Value) -> Result<Form> {
         Value::Int(value) => Form::Int(value.to_string()),
         Value::Real(value) => Form::Real(value.to_bits()),
         Value::Bool(value) => Form::Bool(*value),
-        Value::Conditioning(both) => {
-            Form::Conditioning(embedding_forms(&both.positive), embedding_forms(&both.negative))
-        }
-        Value::Latent(latent) => Form::Latent(shape(&latent.tensor), latent.space.clone()),
-        Value::Patches(patches) => {
-            Form::Patches(shape(&patches.tokens), patches.clips.clone(), patches.patch)
-        }
-        Value::Sigmas(sigmas) => {
-            Form::Sigmas(sigmas.0.iter().map(|sigma| sigma.0.to_bits()).collect())
-        }
-        Value::Frames(frames) => Form::Frames {
-            chunks: (0..frames.chunk_count()).map(|index| frames.chunk_len(index)).collect(),
-            height: frames.height(),
-            width: frames.width(),
-            fps: frames.fps().map(f64::to_bits),
-        },
-        Value::Tensor(tensor) => Form::Tensor(shape(tensor)),
+        Value::Tensor(tensor) => Form::Tensor(TensorHeader::of(tensor)),
         Value::File(file) => Form::File(FileOut::clone(file)),
         Value::List(items) => Form::List(
             items
@@ -138,35 +100,18 @@ fn form(value: &Value) -> Result<Form> {
                 .map(|(name, field)| Ok((name.to_string(), form(field)?)))
                 .collect::<Result<_>>()?,
         ),
-        Value::Part(_) | Value::Guider(_) => {
+        Value::Typed(typed) if typed.def().is_storable => {
+            Form::Typed(typed.def().name().to_owned(), typed.header()?)
+        }
+        Value::Part(_) | Value::Typed(_) => {
             return Err(Error::failed(format!("{} cannot be stored", value.kind())));
         }
     })
 }
 
-fn embedding_forms(embeddings: &Embeddings) -> Vec<EmbeddingForm> {
-    let form = |embedding: &Embedding| {
-        let mask = embedding.mask.as_ref().map(shape);
-        (embedding.name.to_string(), shape(&embedding.tensor), mask)
-    };
-    embeddings.iter().map(form).collect()
-}
-
-fn write_tensor(tensor: &Tensor, to: &mut dyn Write) -> Result<()> {
-    let mut bytes = Vec::with_capacity(tensor.elem_count() * tensor.dtype().size_in_bytes());
-    tensor.to_device(&Device::Cpu)?.write_bytes(&mut bytes)?;
-    Ok(to.write_all(&bytes)?)
-}
-
 fn write_tensors(value: &Value, to: &mut dyn Write) -> Result<()> {
     match value {
-        Value::Conditioning(both) => {
-            let mut tensors = both.positive.tensors().chain(both.negative.tensors());
-            tensors.try_for_each(|tensor| write_tensor(tensor, to))
-        }
-        Value::Latent(latent) => write_tensor(&latent.tensor, to),
-        Value::Patches(patches) => write_tensor(&patches.tokens, to),
-        Value::Frames(frames) => frames.chunks().try_for_each(|chunk| write_tensor(&chunk?, to)),
+        Value::Typed(typed) => typed.tensors().try_for_each(|tensor| write_tensor(&tensor?, to)),
         Value::Tensor(tensor) => write_tensor(tensor, to),
         Value::List(items) => items.iter().try_for_each(|(_, item)| write_tensors(item, to)),
         Value::Custom(record) => {
@@ -176,38 +121,7 @@ fn write_tensors(value: &Value, to: &mut dyn Write) -> Result<()> {
     }
 }
 
-fn read_tensor(form: &Shape, from: &mut dyn Read, device: &Device) -> Result<Tensor> {
-    let dtype: DType = form
-        .dtype
-        .parse()
-        .map_err(|_| Error::failed(format!("unknown element type `{}`", form.dtype)))?;
-    let elements = form.shape.iter().try_fold(dtype.size_in_bytes(), |n, dim| n.checked_mul(*dim));
-    let length =
-        elements.ok_or_else(|| Error::failed(format!("impossible shape {:?}", form.shape)))?;
-    let mut bytes = Vec::new();
-    from.take(length as u64).read_to_end(&mut bytes)?;
-    if bytes.len() < length {
-        return Err(Error::failed("a stored value ends early"));
-    }
-    Ok(Tensor::from_raw_buffer(&bytes, dtype, &form.shape, device)?)
-}
-
-fn read_embeddings(
-    forms: Vec<EmbeddingForm>,
-    from: &mut dyn Read,
-    device: &Device,
-) -> Result<Embeddings> {
-    let mut embeddings = Embeddings::default();
-    for (name, tensor, mask) in forms {
-        let tensor = read_tensor(&tensor, from, device)?;
-        let mask = mask.map(|mask| read_tensor(&mask, from, device)).transpose()?;
-        embeddings = embeddings.with(&name, tensor, mask)?;
-    }
-    Ok(embeddings)
-}
-
-fn read_value(form: Form, from: &mut dyn Read, services: &Services) -> Result<Value> {
-    let device = &services.device;
+fn read_value(form: Form, tensors: &mut TensorReader<'_>) -> Result<Value> {
     Ok(match form {
         Form::Text(text) => Value::Text(text.into()),
         Form::Int(digits) => Value::Int(
@@ -215,51 +129,47 @@ fn read_value(form: Form, from: &mut dyn Read, services: &Services) -> Result<Va
         ),
         Form::Real(bits) => Value::Real(f64::from_bits(bits)),
         Form::Bool(value) => Value::Bool(value),
-        Form::Conditioning(positive, negative) => Value::Conditioning(Arc::new(Conditioning {
-            positive: read_embeddings(positive, from, device)?,
-            negative: read_embeddings(negative, from, device)?,
-        })),
-        Form::Latent(shape, space) => {
-            Value::Latent(Arc::new(Latent { tensor: read_tensor(&shape, from, device)?, space }))
+        Form::Tensor(header) => Value::Tensor(tensors.next(&header)?),
+        Form::Typed(name, header) => {
+            Value::Typed(type_of(&name, tensors.services)?.restore(header, tensors)?)
         }
-        Form::Patches(shape, clips, patch) => Value::Patches(Arc::new(Patches {
-            tokens: read_tensor(&shape, from, device)?,
-            clips,
-            patch,
-        })),
-        Form::Sigmas(bits) => Value::Sigmas(Sigmas(
-            bits.into_iter().map(|bits| Sigma(f64::from_bits(bits))).collect(),
-        )),
-        Form::Frames { chunks, height, width, fps } => {
-            let mut frames = FramesBuilder::new(&services.ledger, fps.map(f64::from_bits));
-            for n in chunks {
-                let shape = Shape { dtype: "f32".into(), shape: vec![n, height, width, 3] };
-                frames.push(&read_tensor(&shape, from, &Device::Cpu)?)?;
-            }
-            Value::Frames(Arc::new(frames.finish()?))
-        }
-        Form::Tensor(shape) => Value::Tensor(read_tensor(&shape, from, device)?),
         Form::File(file) => Value::File(Arc::new(file)),
         Form::List(items) => Value::List(
             items
                 .into_iter()
-                .map(|(name, item)| Ok((name.map(Arc::from), read_value(item, from, services)?)))
+                .map(|(name, item)| Ok((name.map(Arc::from), read_value(item, tensors)?)))
                 .collect::<Result<_>>()?,
         ),
         Form::Custom(ty, fields) => Value::Custom(Arc::new(Record {
             ty: ty.into(),
             fields: fields
                 .into_iter()
-                .map(|(name, field)| Ok((name.into(), read_value(field, from, services)?)))
+                .map(|(name, field)| Ok((name.into(), read_value(field, tensors)?)))
                 .collect::<Result<_>>()?,
         })),
     })
 }
 
+/// The type of a name, of the table or of the program that embeds the engine.
+fn type_of(name: &str, services: &Services) -> Result<&'static TypeDef> {
+    let custom = || {
+        let types = services.get::<CustomTypes>().ok()?;
+        types.0.iter().find(|def| def.name() == name)
+    };
+    let found = type_of_name(name).or_else(custom);
+    found.ok_or_else(|| Error::failed(format!("a stored value is of an unknown type `{name}`")))
+}
+
 #[cfg(test)]
 mod tests {
+    use candle_core::{Device, Tensor};
+    use kino_port::Sigma;
+
     use super::*;
-    use crate::Ledger;
+    use crate::{
+        Clip, Conditioning, Embeddings, FramesBuilder, Given, ImageConditioning, Latent, Ledger,
+        Mask, Patches, Sigmas, Space,
+    };
 
     fn services(budget: u64) -> Services {
         Services::new(Device::Cpu, Ledger::new(budget))
@@ -273,23 +183,31 @@ mod tests {
         frames.push(&ramp(2 * 4 * 5 * 3, &[2, 4, 5, 3])).unwrap();
         frames.push(&ramp(4 * 5 * 3, &[1, 4, 5, 3])).unwrap();
         let space = Some(Space { id: [7; 32], channels: 2, temporal: 4, spatial: 8 });
-        let latent = Value::Latent(Arc::new(Latent { tensor: ramp(12, &[2, 1, 2, 3]), space }));
+        let latent = Latent { tensor: ramp(12, &[2, 1, 2, 3]), space };
+        let mask =
+            |frames: usize| Mask { tensor: (ramp(6 * frames, &[frames, 2, 3]) / 12.0).unwrap() };
+        let clip = Clip { name: Some("wide".into()), grid: [1, 1, 2], channels: 3, space: None };
         vec![
             Some(Value::Int(i128::from(u64::MAX))),
             None,
             Some(Value::Real(f64::INFINITY)),
-            Some(Value::Frames(Arc::new(frames.finish().unwrap()))),
+            Some(frames.finish().unwrap().into()),
             Some(Value::List(
-                vec![(Some("a".into()), latent), (None, Value::Text("x".into()))].into(),
+                vec![(Some("a".into()), latent.clone().into()), (None, Value::Text("x".into()))]
+                    .into(),
             )),
-            Some(Value::Sigmas(Sigmas(vec![Sigma(0.1), Sigma(0.0)].into()))),
-            Some(Value::Conditioning(Arc::new(Conditioning {
+            Some(Sigmas(vec![Sigma(0.1), Sigma(0.0)].into()).into()),
+            Some(Value::from(Conditioning {
                 positive: Embeddings::of_text(ramp(6, &[2, 3]))
                     .with("pooled", ramp(3, &[3]), None)
                     .and_then(|both| both.with("image", ramp(8, &[2, 4]), Some(ramp(2, &[2]))))
                     .unwrap(),
                 negative: Embeddings::of_text(ramp(6, &[2, 3])),
-            }))),
+            })),
+            Some(Patches { tokens: ramp(12, &[2, 6]), clips: vec![clip], patch: [1, 1, 2] }.into()),
+            Some(mask(2).into()),
+            Some(ImageConditioning { tensor: ramp(6, &[2, 3]) }.into()),
+            Some(Value::from(Given { latent, mask: mask(1), frames: 1, strength: 0.75 })),
             Some(Value::Custom(Arc::new(Record {
                 ty: "example.depth".into(),
                 fields: vec![
@@ -321,10 +239,7 @@ mod tests {
         let mut bytes = Vec::new();
         encode(&everything(&services), &mut bytes).unwrap();
         let back = decode(&mut &bytes[..], &services).unwrap();
-        let found = back.into_iter().flatten().find_map(|value| match value {
-            Value::Conditioning(conditioning) => Some(conditioning),
-            _ => None,
-        });
+        let found = back.iter().flatten().find_map(Value::get::<Conditioning>);
         let found = found.unwrap();
         let names: Vec<_> = found.positive.iter().map(|embedding| &*embedding.name).collect();
         assert_eq!(names, ["text", "pooled", "image"]);
@@ -338,7 +253,7 @@ mod tests {
     fn frames_past_the_budget_lie_on_disk() {
         let services = services(2 * 4 * 5 * 3 * 4);
         let values = everything(&services);
-        let Some(Value::Frames(frames)) = &values[3] else { panic!() };
+        let frames = values[3].as_ref().and_then(Value::get::<crate::Frames>).unwrap();
         assert_eq!((frames.resident(), frames.bytes()), (480, 720));
         assert_eq!(frames.whole().unwrap().dims(), [3, 4, 5, 3]);
         assert_eq!(services.ledger.used(), 480);
@@ -354,10 +269,72 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(decode(&mut &bytes[..cut], &services).is_err());
         }
-        for at in 0..bytes.len().min(1500) {
-            let mut flipped = bytes.clone();
-            flipped[at] ^= 0x15;
-            let _ = decode(&mut &flipped[..], &services);
+        for at in 0..bytes.len() {
+            for mask in [0x15, 0x01, 0x80] {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= mask;
+                let _ = decode(&mut &flipped[..], &services);
+            }
         }
+    }
+
+    /// Every number of the header in turn is one that no size can be, and every word another's.
+    #[test]
+    fn headers_that_lie_never_panic() {
+        let services = services(u64::MAX);
+        let mut bytes = Vec::new();
+        encode(&everything(&services), &mut bytes).unwrap();
+        let length = u64::from_le_bytes(bytes[8..16].try_into().unwrap()) as usize;
+        let (header, rest) = (bytes[16..16 + length].to_vec(), bytes[16 + length..].to_vec());
+        let header: serde_json::Value = serde_json::from_slice(&header).unwrap();
+        let lies = [
+            serde_json::json!(0),
+            serde_json::json!(1),
+            serde_json::json!(-1),
+            serde_json::json!(u32::MAX),
+            serde_json::json!(u64::MAX),
+            serde_json::json!(u64::MAX / 4),
+            serde_json::json!(f64::NAN.to_bits()),
+            serde_json::json!("f16"),
+            serde_json::json!("Mask"),
+            serde_json::json!(null),
+            serde_json::json!([]),
+        ];
+        let mut refused = 0;
+        for at in 0..leaves(&mut header.clone(), None) {
+            for lie in &lies {
+                let mut header = header.clone();
+                leaves(&mut header, Some((at, lie)));
+                let header = serde_json::to_vec(&header).unwrap();
+                let mut bytes = MAGIC.to_vec();
+                bytes.extend((header.len() as u64).to_le_bytes());
+                bytes.extend(header);
+                bytes.extend(&rest);
+                refused += u32::from(decode(&mut &bytes[..], &services).is_err());
+            }
+        }
+        assert!(refused > 500, "only {refused} lies were refused");
+    }
+
+    /// The number of leaves of a document; the one of an index is replaced.
+    fn leaves(of: &mut serde_json::Value, put: Option<(usize, &serde_json::Value)>) -> usize {
+        let mut count = 0;
+        let mut stack = vec![of];
+        while let Some(next) = stack.pop() {
+            match next {
+                serde_json::Value::Array(items) => stack.extend(items.iter_mut()),
+                serde_json::Value::Object(fields) => stack.extend(fields.values_mut()),
+                leaf => {
+                    if let Some((at, lie)) = put
+                        && at == count
+                    {
+                        *leaf = lie.clone();
+                        return count;
+                    }
+                    count += 1;
+                }
+            }
+        }
+        count
     }
 }

@@ -1,20 +1,18 @@
 //! A value as a port of some type takes it: which types fit is said by
 //! [`kino_port::PortType::accepts`], what becomes of the value is said here.
 
-use std::sync::Arc;
+use kino_port::PortType;
 
-use candle_core::{DType, Tensor};
-use kino_port::{PortType, Sigma};
-
-use crate::{Conditioning, Error, Frames, Latent, Result, Sigmas, Value};
+use crate::table::type_of_port;
+use crate::{Error, Result, Value};
 
 impl Value {
     /// The value as a port of type `ty` takes it.
     ///
-    /// A whole number widens. A tensor becomes what the port holds: `[f, h, w, 3]` frames,
-    /// `[c, f, h, w]` a latent, `[rows, dim]` the embeddings of a prompt whose negative ones are
-    /// zeros (both also with a leading 1), `[steps + 1]` noise levels. Whatever holds a tensor
-    /// becomes that tensor at a port of type Tensor.
+    /// A whole number widens. A tensor becomes what the port holds, if its shape and elements are as
+    /// the rule of the port's type says (`kino_port::TensorRule`): `[f, h, w, 3]` frames, `[c, f, h,
+    /// w]` a latent, `[rows, dim]` the embeddings of a prompt whose negative ones are zeros, and so
+    /// on. Whatever holds a tensor becomes that tensor at a port of type Tensor.
     ///
     /// # Errors
     /// When the value is of another type, or a tensor's shape is another.
@@ -25,10 +23,6 @@ impl Value {
             (PortType::Int, Value::Int(_)) | (PortType::Bool, Value::Bool(_)) => true,
             (PortType::Real, Value::Real(_)) => true,
             (PortType::Real, Value::Int(int)) => return Ok(Value::Real(*int as f64)),
-            (PortType::Frames, Value::Frames(_)) | (PortType::Latent, Value::Latent(_)) => true,
-            (PortType::Patches, Value::Patches(_)) => true,
-            (PortType::Conditioning, Value::Conditioning(_)) => true,
-            (PortType::Sigmas, Value::Sigmas(_)) | (PortType::Guider, Value::Guider(_)) => true,
             (PortType::File, Value::File(_)) => true,
             (ty, Value::Part(part)) => *ty == part.ty,
             (PortType::Custom(name), Value::Custom(record)) => **name == *record.ty,
@@ -36,27 +30,17 @@ impl Value {
                 let items = items.iter().map(|(name, item)| Ok((name.clone(), item.fit(of)?)));
                 return Ok(Value::List(items.collect::<Result<_>>()?));
             }
-            (PortType::Mask | PortType::ImageConditioning, Value::Tensor(_)) => true,
+            (ty, Value::Typed(value)) if value.def().port == *ty => true,
             (PortType::Tensor, value) if value.holds_tensor() => {
                 return Ok(Value::Tensor(value.tensor()?));
             }
-            (ty, Value::Tensor(tensor)) => return carried(tensor, ty),
+            (ty, Value::Tensor(tensor)) => {
+                let def = type_of_port(ty).ok_or_else(|| self.unfit(ty))?;
+                return Ok(Value::Typed(def.from_tensor(tensor)?));
+            }
             _ => false,
         };
         if fits { Ok(self.clone()) } else { Err(self.unfit(ty)) }
-    }
-
-    /// Whether it holds one tensor of numbers.
-    pub fn holds_tensor(&self) -> bool {
-        matches!(
-            self,
-            Value::Tensor(_)
-                | Value::Latent(_)
-                | Value::Patches(_)
-                | Value::Conditioning(_)
-                | Value::Frames(_)
-                | Value::Sigmas(_)
-        )
     }
 
     fn unfit(&self, ty: &PortType) -> Error {
@@ -68,48 +52,9 @@ impl Value {
     }
 }
 
-/// A tensor as a value of the type of a port.
-fn carried(tensor: &Tensor, ty: &PortType) -> Result<Value> {
-    Ok(match ty {
-        PortType::Frames => Value::Frames(Arc::new(Frames::from_tensor(tensor, None)?)),
-        PortType::Latent => {
-            let tensor = unbatched(tensor, 4, "a latent is [c, f, h, w]")?;
-            Value::Latent(Arc::new(Latent { tensor: tensor.to_dtype(DType::F32)?, space: None }))
-        }
-        PortType::Conditioning => {
-            let positive = unbatched(tensor, 2, "embeddings are [rows, dim]")?;
-            let negative = positive.zeros_like()?;
-            Value::Conditioning(Arc::new(Conditioning::of_text(positive, negative)))
-        }
-        PortType::Sigmas => Value::Sigmas(sigmas(tensor)?),
-        other => return Err(Value::Tensor(tensor.clone()).unfit(other)),
-    })
-}
-
-fn sigmas(tensor: &Tensor) -> Result<Sigmas> {
-    let levels = tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
-    let falls = levels.windows(2).all(|pair| pair[0] > pair[1]);
-    if levels.len() < 2 || !falls || levels.iter().any(|level| !(0.0..=1.0).contains(level)) {
-        return Err(Error::failed(format!(
-            "noise levels must fall from at most 1 to at least 0, two or more; found {levels:?}"
-        )));
-    }
-    Ok(Sigmas(levels.into_iter().map(Sigma).collect()))
-}
-
-/// A tensor of a rank, without its leading batch of one where it has one more dimension.
-fn unbatched(tensor: &Tensor, rank: usize, expected: &str) -> Result<Tensor> {
-    let dims = tensor.dims();
-    match dims {
-        [1, rest @ ..] if rest.len() == rank => Ok(tensor.squeeze(0)?),
-        dims if dims.len() == rank => Ok(tensor.clone()),
-        dims => Err(Error::failed(format!("{expected}, found {dims:?}"))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
+    use candle_core::{DType, Device, Tensor};
 
     use super::*;
 
@@ -133,25 +78,41 @@ mod tests {
         check(
             &zeros(&[5, 4, 6]),
             "Frames",
-            "frames are [count, height, width, 3], found [5, 4, 6]",
+            "frames are [count, height, width, 3], found a tensor [5, 4, 6]",
         );
         check(&zeros(&[1, 16, 2, 4, 6]), "Latent", "Latent[16, 2, 4, 6]");
         check(
             &zeros(&[2, 16, 2, 4, 6]),
             "Latent",
-            "a latent is [c, f, h, w], found [2, 16, 2, 4, 6]",
+            "a latent is [c, f, h, w] or [1, c, f, h, w], found a tensor [2, 16, 2, 4, 6]",
         );
-        check(&zeros(&[1, 8, 32]), "Conditioning", "Conditioning");
-        check(&zeros(&[8, 8, 32]), "Conditioning", "embeddings are [rows, dim], found [8, 8, 32]");
-        check(&zeros(&[4]), "Mask", "Tensor[4]");
+        check(&zeros(&[1, 8, 32]), "Conditioning", "Conditioning[8, 32]");
+        check(
+            &zeros(&[8, 8, 32]),
+            "Conditioning",
+            "embeddings are [rows, dim] or [1, rows, dim], found a tensor [8, 8, 32]",
+        );
+        check(&zeros(&[1, 8, 32]), "ImageConditioning", "ImageConditioning[8, 32]");
+        check(&zeros(&[4]), "Patches", "expected Patches, found Tensor");
         check(&zeros(&[4]), "Text", "expected Text, found Tensor");
         let levels = |levels: &[f32]| Value::Tensor(Tensor::new(levels, &Device::Cpu).unwrap());
-        check(&levels(&[1.0, 0.5, 0.0]), "Sigmas", "Sigmas");
+        check(&levels(&[1.0, 0.5, 0.0]), "Sigmas", "Sigmas[3]");
         let rule = "noise levels must fall from at most 1 to at least 0, two or more; found";
         for wrong in [&[1.0][..], &[0.5, 0.5], &[1.5, 0.0], &[0.5, f32::NAN]] {
             let error = levels(wrong).fit(&PortType::Sigmas).unwrap_err().to_string();
             assert!(error.starts_with(rule), "{error}");
         }
+    }
+
+    #[test]
+    fn a_mask_is_one_value_a_pixel_from_0_to_1() {
+        check(&zeros(&[2, 4, 6]), "Mask", "Mask[2, 4, 6]");
+        check(&zeros(&[1, 2, 4, 6]), "Mask", "Mask[2, 4, 6]");
+        check(&zeros(&[4]), "Mask", "a mask is [f, h, w] or [1, f, h, w], found a tensor [4]");
+        let of = |value: f32| Value::Tensor(Tensor::full(value, (1, 2, 3), &Device::Cpu).unwrap());
+        check(&of(0.5), "Mask", "Mask[1, 2, 3]");
+        check(&of(1.5), "Mask", "a mask is one value a pixel in 0…1, found 1.5");
+        check(&of(f32::NAN), "Mask", "a mask is one value a pixel in 0…1, found NaN");
     }
 
     #[test]

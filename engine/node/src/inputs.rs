@@ -5,16 +5,15 @@ use std::sync::Arc;
 
 use kino_port::{Fact, Facts, Port, PortType};
 
-use crate::{Conditioning, Error, Frames, Guider, Latent, Part, Patches, Result, Sigmas, Value};
+use crate::types::{ValueType, from_tensor};
+use crate::value::{Named, Part, Value};
+use crate::{Error, Result};
 
 /// The values at a node's inputs, by port name.
 pub struct Inputs<'a> {
     ports: &'a [Port],
     values: &'a [Option<Value>],
 }
-
-/// An item of a list with its name, where it has one.
-pub type Named<T> = (Option<Arc<str>>, T);
 
 /// The values at a node's outputs, in the signature's order; none where nobody reads it.
 pub type Outputs = Vec<Option<Value>>;
@@ -118,61 +117,21 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// The frames at a port; a tensor `[f, h, w, 3]` will do.
-    pub fn frames(&self, port: &str) -> Result<Arc<Frames>> {
-        match fit(port, self.need(port)?, &PortType::Frames)? {
-            Value::Frames(frames) => Ok(frames),
-            other => Self::mismatch(port, "Frames", &other),
-        }
+    /// The value of a type at a port; a tensor of the shape that the type's rule says will do where
+    /// the rule lets it.
+    pub fn value<T: ValueType>(&self, port: &str) -> Result<Arc<T>> {
+        typed(port, self.need(port)?)
     }
 
-    /// The latent at a port; a tensor `[c, f, h, w]` or `[1, c, f, h, w]` will do.
-    pub fn latent(&self, port: &str) -> Result<Arc<Latent>> {
-        latent(port, self.need(port)?)
+    /// The value of a type at a port, if something feeds it.
+    pub fn optional<T: ValueType>(&self, port: &str) -> Result<Option<Arc<T>>> {
+        self.get(port).map(|value| typed(port, value)).transpose()
     }
 
-    /// The latents at a list port, each with its name where it has one.
-    pub fn latents(&self, port: &str) -> Result<Vec<Named<Arc<Latent>>>> {
-        let items = self.items(port);
-        items.into_iter().map(|(name, value)| Ok((name, latent(port, value)?))).collect()
-    }
-
-    /// The patches at a port.
-    pub fn patches(&self, port: &str) -> Result<Arc<Patches>> {
-        match self.need(port)? {
-            Value::Patches(patches) => Ok(Arc::clone(patches)),
-            other => Self::mismatch(port, "Patches", other),
-        }
-    }
-
-    /// The text embeddings at a list port. A tensor `[rows, dim]` or `[1, rows, dim]` stands for a
-    /// prompt whose negative embeddings are zeros.
-    pub fn conditionings(&self, port: &str) -> Result<Vec<Arc<Conditioning>>> {
+    /// The values of a type at a list port, each with its name where it has one.
+    pub fn list<T: ValueType>(&self, port: &str) -> Result<Vec<Named<Arc<T>>>> {
         let items = self.items(port).into_iter();
-        let conditioning =
-            |(_, value): Named<&Value>| match fit(port, value, &PortType::Conditioning)? {
-                Value::Conditioning(conditioning) => Ok(conditioning),
-                other => Self::mismatch(port, "Conditioning", &other),
-            };
-        items.map(conditioning).collect()
-    }
-
-    /// The noise levels at a port, if something feeds it; a tensor `[steps + 1]` will do.
-    pub fn sigmas(&self, port: &str) -> Result<Option<Sigmas>> {
-        let Some(value) = self.get(port) else { return Ok(None) };
-        match fit(port, value, &PortType::Sigmas)? {
-            Value::Sigmas(sigmas) => Ok(Some(sigmas)),
-            other => Self::mismatch(port, "Sigmas", &other),
-        }
-    }
-
-    /// The guider at a port, if something feeds it.
-    pub fn guider(&self, port: &str) -> Result<Option<Arc<dyn Guider>>> {
-        match self.get(port) {
-            None => Ok(None),
-            Some(Value::Guider(guider)) => Ok(Some(Arc::clone(guider))),
-            Some(other) => Self::mismatch(port, "Guider", other),
-        }
+        items.map(|(name, value)| Ok((name, typed(port, value)?))).collect()
     }
 
     /// The values of a list port with their names; one where a single value feeds it, none where
@@ -202,9 +161,16 @@ fn fit(port: &str, value: &Value, ty: &PortType) -> Result<Value> {
     value.fit(ty).map_err(|error| Error::input(port, error.to_string()))
 }
 
-fn latent(port: &str, value: &Value) -> Result<Arc<Latent>> {
-    match fit(port, value, &PortType::Latent)? {
-        Value::Latent(latent) => Ok(latent),
-        other => Inputs::mismatch(port, "Latent", &other),
+/// The value of a type.
+fn typed<T: ValueType>(port: &str, value: &Value) -> Result<Arc<T>> {
+    if let Some(value) = value.shared() {
+        return Ok(value);
+    }
+    match value {
+        Value::Tensor(tensor) => {
+            let value = from_tensor::<T>(tensor);
+            value.map(Arc::new).map_err(|error| Error::input(port, error.to_string()))
+        }
+        other => Inputs::mismatch(port, &T::PORT.to_string(), other),
     }
 }

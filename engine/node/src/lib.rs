@@ -10,26 +10,31 @@
 mod codec;
 mod cx;
 mod error;
-mod facts;
 mod fit;
-mod frames;
 mod inputs;
 pub mod ledger;
 mod node;
 mod spill;
-mod tensors;
+mod table;
+mod types;
 mod value;
+mod video;
 
 pub use codec::{decode, encode, is_storable};
 pub use cx::{Cancel, Cx, GraphId, Preview, Progress, RunId, Services};
 pub use error::{Error, Result};
-pub use facts::{ConditioningFact, FramesFact, LatentFact, PatchesFact, SigmasFact, TensorFact};
-pub use frames::{Frames, FramesBuilder};
-pub use inputs::{Inputs, Named, Outputs};
+pub use inputs::{Inputs, Outputs};
 pub use ledger::{Admission, Lease, Ledger, OutOfMemory, Pinned, Reclaim};
 pub use node::{Node, NodeDef, Registry, no_infer};
-pub use tensors::{
-    Clip, Conditioning, Embedding, Embeddings, Guidance, Guider, Latent, Patches, SamplingStep,
-    Sigmas, Space,
+pub use table::{TYPES, tensor_fact, type_of_name, type_of_port};
+pub use types::{
+    CustomTypes, Field, Fields, Opaque, TensorFact, TensorHeader, TensorReader, Tensors, TypeDef,
+    Typed, ValueType, check_elements, check_shape, fit_shape, from_tensor, known, tensor_bytes,
 };
-pub use value::{FileOut, Part, Record, Value};
+pub use value::{FileOut, Named, Part, Record, Value};
+pub use video::{
+    Clip, Conditioning, ConditioningFact, Embedding, Embeddings, Frames, FramesBuilder, FramesFact,
+    Given, GivenFact, Guidance, Guider, GuiderHandle, ImageConditioning, ImageConditioningFact,
+    Latent, LatentFact, Mask, MaskFact, Patches, PatchesFact, SamplingStep, Sigmas, SigmasFact,
+    Space,
+};

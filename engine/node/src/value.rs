@@ -5,10 +5,11 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use kino_port::{Literal, PortType};
 
-use crate::{Conditioning, Error, Frames, Guider, Latent, Named, Patches, Result, Sigmas};
+use crate::types::{Typed, ValueType, tensor_bytes};
+use crate::{Error, Result};
 
 /// A part of a model, opaque to the engine.
 #[derive(Clone)]
@@ -49,27 +50,20 @@ pub enum Value {
     Bool(bool),
     /// A part of a model.
     Part(Part),
-    /// Text embeddings.
-    Conditioning(Arc<Conditioning>),
-    /// A latent.
-    Latent(Arc<Latent>),
-    /// Packed patches.
-    Patches(Arc<Patches>),
-    /// Noise levels.
-    Sigmas(Sigmas),
-    /// A guider.
-    Guider(Arc<dyn Guider>),
-    /// Video frames.
-    Frames(Arc<Frames>),
     /// A tensor.
     Tensor(Tensor),
     /// A file that was written.
     File(Arc<FileOut>),
     /// Several values, each with its name where it has one.
     List(Arc<[Named<Value>]>),
+    /// A value of a type of the table: frames, latents, conditioning, and so on.
+    Typed(Typed),
     /// A value of a type of a plugin's own.
     Custom(Arc<Record>),
 }
+
+/// An item of a list with its name, where it has one.
+pub type Named<T> = (Option<Arc<str>>, T);
 
 /// A value of a plugin's own type: named fields.
 #[derive(Clone, Debug)]
@@ -80,7 +74,35 @@ pub struct Record {
     pub fields: Vec<(Arc<str>, Value)>,
 }
 
+impl<T: ValueType> From<T> for Value {
+    fn from(value: T) -> Self {
+        Value::Typed(Typed::new(Arc::new(value)))
+    }
+}
+
+impl<T: ValueType> From<Arc<T>> for Value {
+    fn from(value: Arc<T>) -> Self {
+        Value::Typed(Typed::new(value))
+    }
+}
+
 impl Value {
+    /// The value, if it is of a type of the table.
+    pub fn get<T: ValueType>(&self) -> Option<&T> {
+        match self {
+            Value::Typed(value) => value.get(),
+            _ => None,
+        }
+    }
+
+    /// The value, shared, if it is of a type of the table.
+    pub fn shared<T: ValueType>(&self) -> Option<Arc<T>> {
+        match self {
+            Value::Typed(value) => value.shared(),
+            _ => None,
+        }
+    }
+
     /// The value that a literal stands for.
     pub fn from_literal(literal: &Literal) -> Self {
         match literal {
@@ -113,16 +135,35 @@ impl Value {
             Value::Real(_) => "Real",
             Value::Bool(_) => "Bool",
             Value::Part(_) => "a part of a model",
-            Value::Conditioning(_) => "Conditioning",
-            Value::Latent(_) => "Latent",
-            Value::Patches(_) => "Patches",
-            Value::Sigmas(_) => "Sigmas",
-            Value::Guider(_) => "Guider",
-            Value::Frames(_) => "Frames",
+            Value::Typed(value) => value.def().name(),
             Value::Tensor(_) => "Tensor",
             Value::File(_) => "File",
             Value::List(_) => "List",
             Value::Custom(_) => "a value of a plugin's own type",
+        }
+    }
+
+    /// The shape of the one tensor that it holds; none where it holds none.
+    pub fn shape(&self) -> Option<Vec<usize>> {
+        match self {
+            Value::Tensor(tensor) => Some(tensor.dims().to_vec()),
+            Value::Typed(value) => value.shape(),
+            _ => None,
+        }
+    }
+
+    /// Whether it holds one tensor of numbers.
+    pub fn holds_tensor(&self) -> bool {
+        self.shape().is_some()
+    }
+
+    /// The size in words, for a plugin's promise that two values are of one size; the same for all
+    /// values of a kind that has no size.
+    pub fn extent(&self) -> String {
+        match self {
+            Value::Typed(value) => value.extent(),
+            Value::Tensor(tensor) => format!("{:?}", tensor.dims()),
+            other => other.kind().to_owned(),
         }
     }
 
@@ -134,29 +175,34 @@ impl Value {
     pub fn tensor(&self) -> Result<Tensor> {
         match self {
             Value::Tensor(tensor) => Ok(tensor.clone()),
-            Value::Latent(latent) => Ok(latent.tensor.clone()),
-            Value::Patches(patches) => Ok(patches.tokens.clone()),
-            Value::Conditioning(conditioning) => conditioning.positive.text().cloned(),
-            Value::Frames(frames) => frames.whole(),
-            Value::Sigmas(sigmas) => {
-                let levels: Vec<f32> = sigmas.0.iter().map(|sigma| sigma.0 as f32).collect();
-                Ok(Tensor::new(levels, &candle_core::Device::Cpu)?)
-            }
+            Value::Typed(value) => value.tensor(),
             other => Err(Error::failed(format!("{} holds no tensor", other.kind()))),
         }
     }
 
+    /// The value with its tensors on a device; parts of models and plugins' own records stay where
+    /// they are.
+    ///
+    /// # Errors
+    /// When they cannot be brought there.
+    pub fn to_device(&self, device: &Device) -> Result<Value> {
+        Ok(match self {
+            Value::Tensor(tensor) => Value::Tensor(tensor.to_device(device)?),
+            Value::Typed(value) => Value::Typed(value.to_device(device)?),
+            Value::List(items) => {
+                let items = items.iter();
+                let items = items.map(|(name, item)| Ok((name.clone(), item.to_device(device)?)));
+                Value::List(items.collect::<Result<_>>()?)
+            }
+            other => other.clone(),
+        })
+    }
+
     /// The bytes of tensor data that the value keeps alive in memory.
     pub fn bytes(&self) -> u64 {
-        let of = |tensor: &Tensor| (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64;
         match self {
-            Value::Tensor(tensor) => of(tensor),
-            Value::Latent(latent) => of(&latent.tensor),
-            Value::Patches(patches) => of(&patches.tokens),
-            Value::Conditioning(both) => {
-                both.positive.tensors().chain(both.negative.tensors()).map(of).sum()
-            }
-            Value::Frames(frames) => frames.resident(),
+            Value::Tensor(tensor) => tensor_bytes(tensor),
+            Value::Typed(value) => value.bytes(),
             Value::List(items) => items.iter().map(|(_, item)| item.bytes()).sum(),
             Value::Custom(record) => record.fields.iter().map(|(_, field)| field.bytes()).sum(),
             Value::Text(text) => text.len() as u64,
@@ -173,8 +219,7 @@ impl fmt::Debug for Value {
             Value::Real(value) => write!(f, "{value:?}"),
             Value::Bool(value) => write!(f, "{value}"),
             Value::Tensor(tensor) => write!(f, "Tensor{:?}", tensor.dims()),
-            Value::Latent(latent) => write!(f, "Latent{:?}", latent.tensor.dims()),
-            Value::Frames(frames) => write!(f, "{frames:?}"),
+            Value::Typed(value) => write!(f, "{value:?}"),
             Value::File(file) => write!(f, "File({})", file.path.display()),
             Value::List(items) => {
                 f.debug_list().entries(items.iter().map(|(_, item)| item)).finish()

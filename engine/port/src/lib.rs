@@ -16,12 +16,12 @@ mod types;
 mod units;
 
 pub use fact::{Fact, Facts, PlanError, Read, StepInfo};
-pub use literal::Literal;
+pub use literal::{Literal, MOST_TEXT};
 pub use port::{
     Arity, Port, PortError, Range, bool, count, edge, int, list, optional, path, real, text,
 };
 pub use signature::{Signature, Traits};
 pub use size::{format_bytes, parse_bytes};
 pub use stamp::{FileStamp, PlannedFile};
-pub use types::PortType;
+pub use types::{Elements, NamedType, PortType, TensorRule};
 pub use units::{Fps, Guidance, Sigma, Timestep};

@@ -4,6 +4,12 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+/// How deep lists of lists may nest.
+const DEEPEST: usize = 16;
+
+/// The longest that a message shows of a type that is none, in bytes.
+const LONGEST_SHOWN: usize = 100;
+
 /// The type of a value that travels along an edge.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PortType {
@@ -55,56 +61,214 @@ pub enum PortType {
     Custom(Cow<'static, str>),
 }
 
+/// What the engine, its hosts of plugins, and the SDK agree on about a type that has a name: one row
+/// of [`PortType::NAMED`].
+///
+/// A type of values of the engine has one row here, and says the rest (its Rust type, its checks, its
+/// form on disk) where `kino_node::ValueType` is implemented for it.
+#[derive(Debug)]
+pub struct NamedType {
+    /// What graphs call it.
+    pub name: &'static str,
+    /// The type itself.
+    pub ty: PortType,
+    /// Whether a value of it can stand in a graph's text.
+    pub literal: bool,
+    /// The fields that plugins see, in order; none where it is no record to them. Where it holds a
+    /// tensor, that is the first.
+    pub fields: &'static [&'static str],
+    /// How many of the fields a plugin must give to make one; none where no plugin makes it of
+    /// fields.
+    pub needed_fields: Option<usize>,
+    /// What is agreed about the tensor that it holds; none where it holds none.
+    pub tensor: Option<TensorRule>,
+}
+
+/// What is agreed about the one tensor that a value of some type holds.
+#[derive(Debug)]
+pub struct TensorRule {
+    /// What it is, for messages, up to its shape: `a latent is`.
+    pub subject: &'static str,
+    /// Its dimensions by name; none where any shape will do. A name that is a number says the size.
+    pub dims: &'static [&'static str],
+    /// Whether one more dimension of size 1 may stand before the others.
+    pub batch: bool,
+    /// What its elements must be.
+    pub elements: Elements,
+    /// Whether a tensor that arrives becomes such a value.
+    pub converts: bool,
+}
+
+/// What the elements of a tensor must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Elements {
+    /// Whatever they are.
+    Any,
+    /// Numbers from 0 to 1.
+    Unit,
+    /// Two or more, falling, from at most 1 to at least 0.
+    Levels,
+}
+
+impl TensorRule {
+    /// The dimensions without one of size 1 that may stand before them.
+    ///
+    /// # Errors
+    /// When they are others than the rule says; the message names both.
+    pub fn fit<'a>(&self, dims: &'a [usize]) -> Result<&'a [usize], String> {
+        let is = |dims: &[usize]| {
+            dims.len() == self.dims.len()
+                && dims.iter().zip(self.dims).all(|(&size, name)| {
+                    name.parse().is_ok_and(|expected: usize| size == expected)
+                        || name.parse::<usize>().is_err()
+                })
+        };
+        match dims {
+            dims if self.dims.is_empty() || is(dims) => Ok(dims),
+            [1, rest @ ..] if self.batch && is(rest) => Ok(rest),
+            dims => Err(format!("{}, found a tensor {dims:?}", self.expected())),
+        }
+    }
+
+    /// What it must be, in words.
+    pub fn expected(&self) -> String {
+        let dims = self.dims.join(", ");
+        let batch = if self.batch { format!(" or [1, {dims}]") } else { String::new() };
+        format!("{} [{dims}]{batch}", self.subject)
+    }
+
+    /// Holds the elements against the rule.
+    ///
+    /// # Errors
+    /// When one is not as the rule says; the message says which range it must lie in.
+    pub fn admit(&self, elements: impl Iterator<Item = f64>) -> Result<(), String> {
+        match self.elements {
+            Elements::Any => Ok(()),
+            Elements::Unit => {
+                let mut elements = elements;
+                match elements.find(|element| !(0.0..=1.0).contains(element)) {
+                    None => Ok(()),
+                    Some(found) => {
+                        Err(format!("{} one value a pixel in 0…1, found {found}", self.subject))
+                    }
+                }
+            }
+            Elements::Levels => {
+                let levels: Vec<f64> = elements.collect();
+                let falls = levels.windows(2).all(|pair| pair[0] > pair[1]);
+                let within = levels.iter().all(|level| (0.0..=1.0).contains(level));
+                if levels.len() > 1 && falls && within {
+                    return Ok(());
+                }
+                Err(format!(
+                    "noise levels must fall from at most 1 to at least 0, two or more; found \
+                     {levels:?}"
+                ))
+            }
+        }
+    }
+}
+
+/// The row of a type whose values plugins only pass on.
+const fn opaque(name: &'static str, ty: PortType) -> NamedType {
+    NamedType { name, ty, literal: false, fields: &[], needed_fields: None, tensor: None }
+}
+
+/// The row of a type whose values can stand in a graph's text.
+const fn written(name: &'static str, ty: PortType) -> NamedType {
+    NamedType { name, ty, literal: true, fields: &[], needed_fields: None, tensor: None }
+}
+
+/// The row of a type whose values are a tensor to plugins.
+const fn tensor(name: &'static str, ty: PortType, rule: TensorRule) -> NamedType {
+    record(name, ty, &[], None, rule)
+}
+
+/// The row of a type whose values are fields to plugins, the tensor first.
+const fn record(
+    name: &'static str,
+    ty: PortType,
+    fields: &'static [&'static str],
+    needed_fields: Option<usize>,
+    rule: TensorRule,
+) -> NamedType {
+    NamedType { name, ty, literal: false, fields, needed_fields, tensor: Some(rule) }
+}
+
+/// A rule for tensors of any elements, which become values of the type.
+const fn shaped(subject: &'static str, dims: &'static [&'static str], batch: bool) -> TensorRule {
+    TensorRule { subject, dims, batch, elements: Elements::Any, converts: true }
+}
+
+const EMBEDDINGS: TensorRule = shaped("embeddings are", &["rows", "dim"], true);
+const LATENT: TensorRule = shaped("a latent is", &["c", "f", "h", "w"], true);
+const PATCHES: TensorRule =
+    TensorRule { converts: false, ..shaped("patches are", &["tokens", "c·pt·ph·pw"], false) };
+const SIGMAS: TensorRule =
+    TensorRule { elements: Elements::Levels, ..shaped("noise levels are", &["steps + 1"], false) };
+const FRAMES: TensorRule = shaped("frames are", &["count", "height", "width", "3"], false);
+const MASK: TensorRule =
+    TensorRule { elements: Elements::Unit, ..shaped("a mask is", &["f", "h", "w"], true) };
+
 impl PortType {
     /// Every type that has a fixed name, in the order of the documentation.
-    pub const NAMED: &[(&'static str, PortType)] = &[
-        ("Text", PortType::Text),
-        ("Int", PortType::Int),
-        ("Real", PortType::Real),
-        ("Bool", PortType::Bool),
-        ("Path", PortType::Path),
-        ("TextEncoder", PortType::TextEncoder),
-        ("ImageEncoder", PortType::ImageEncoder),
-        ("Dit", PortType::Dit),
-        ("Vae", PortType::Vae),
-        ("Conditioning", PortType::Conditioning),
-        ("ImageConditioning", PortType::ImageConditioning),
-        ("Latent", PortType::Latent),
-        ("Patches", PortType::Patches),
-        ("Given", PortType::Given),
-        ("Sigmas", PortType::Sigmas),
-        ("Guider", PortType::Guider),
-        ("Frames", PortType::Frames),
-        ("Mask", PortType::Mask),
-        ("Tensor", PortType::Tensor),
-        ("File", PortType::File),
-        ("Any", PortType::Any),
+    pub const NAMED: &[NamedType] = &[
+        written("Text", PortType::Text),
+        written("Int", PortType::Int),
+        written("Real", PortType::Real),
+        written("Bool", PortType::Bool),
+        written("Path", PortType::Path),
+        opaque("TextEncoder", PortType::TextEncoder),
+        opaque("ImageEncoder", PortType::ImageEncoder),
+        opaque("Dit", PortType::Dit),
+        opaque("Vae", PortType::Vae),
+        record(
+            "Conditioning",
+            PortType::Conditioning,
+            &["positive", "negative"],
+            Some(2),
+            EMBEDDINGS,
+        ),
+        tensor("ImageConditioning", PortType::ImageConditioning, EMBEDDINGS),
+        record("Latent", PortType::Latent, &["tensor", "space"], Some(1), LATENT),
+        record("Patches", PortType::Patches, &["tokens", "clips", "patch"], Some(3), PATCHES),
+        opaque("Given", PortType::Given),
+        tensor("Sigmas", PortType::Sigmas, SIGMAS),
+        opaque("Guider", PortType::Guider),
+        record(
+            "Frames",
+            PortType::Frames,
+            &["chunks", "fps", "count", "height", "width"],
+            None,
+            FRAMES,
+        ),
+        tensor("Mask", PortType::Mask, MASK),
+        tensor("Tensor", PortType::Tensor, shaped("a tensor is", &[], false)),
+        opaque("File", PortType::File),
+        opaque("Any", PortType::Any),
     ];
+
+    /// The row of a type that has a fixed name.
+    pub fn named(&self) -> Option<&'static NamedType> {
+        Self::NAMED.iter().find(|row| row.ty == *self)
+    }
 
     /// Whether a value of this type can stand in a graph's text.
     pub fn is_literal(&self) -> bool {
         match self {
-            PortType::Text | PortType::Int | PortType::Real | PortType::Bool | PortType::Path => {
-                true
-            }
             PortType::List(of) => of.is_literal(),
-            _ => false,
+            named => named.named().is_some_and(|row| row.literal),
         }
+    }
+
+    /// What is agreed about the tensor that a value of this type holds; none where it holds none.
+    pub fn tensor_rule(&self) -> Option<&'static TensorRule> {
+        self.named()?.tensor.as_ref()
     }
 
     /// Whether a value of this type holds one tensor of numbers.
     pub fn holds_tensor(&self) -> bool {
-        matches!(
-            self,
-            PortType::Conditioning
-                | PortType::ImageConditioning
-                | PortType::Latent
-                | PortType::Patches
-                | PortType::Sigmas
-                | PortType::Frames
-                | PortType::Mask
-                | PortType::Tensor
-        )
+        self.tensor_rule().is_some()
     }
 
     /// Whether an input of this type takes a value of type `from`.
@@ -129,11 +293,7 @@ impl fmt::Display for PortType {
         match self {
             PortType::List(of) => write!(f, "List({of})"),
             PortType::Custom(name) => f.write_str(name),
-            named => {
-                let name =
-                    Self::NAMED.iter().find(|(_, ty)| ty == named).map_or("?", |(name, _)| name);
-                f.write_str(name)
-            }
+            named => f.write_str(named.named().map_or("?", |row| row.name)),
         }
     }
 }
@@ -143,11 +303,23 @@ impl FromStr for PortType {
 
     /// Reads a type as graphs write it: `Text`, `List(Frames)`, `example.depth`.
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(inner) = text.strip_prefix("List(").and_then(|rest| rest.strip_suffix(')')) {
-            return Ok(PortType::List(Box::new(inner.parse()?)));
+        let (mut item, mut lists) = (text, 0);
+        while let Some(inner) = item.strip_prefix("List(").and_then(|rest| rest.strip_suffix(')')) {
+            (item, lists) = (inner, lists + 1);
+            if lists > DEEPEST {
+                return Err(format!("lists of lists go at most {DEEPEST} deep"));
+            }
         }
-        if let Some((_, ty)) = Self::NAMED.iter().find(|(name, _)| *name == text) {
-            return Ok(ty.clone());
+        let ty = Self::no_list(item)?;
+        Ok((0..lists).fold(ty, |ty, _| PortType::List(Box::new(ty))))
+    }
+}
+
+impl PortType {
+    /// Reads a type that is no list.
+    fn no_list(text: &str) -> Result<Self, String> {
+        if let Some(row) = Self::NAMED.iter().find(|row| row.name == text) {
+            return Ok(row.ty.clone());
         }
         let own = |part: &str| {
             !part.is_empty()
@@ -156,6 +328,8 @@ impl FromStr for PortType {
         if text.contains('.') && text.split('.').all(own) {
             return Ok(PortType::Custom(Cow::Owned(text.to_owned())));
         }
-        Err(format!("there is no type `{text}`"))
+        let end = text.floor_char_boundary(LONGEST_SHOWN);
+        let more = if end < text.len() { "…" } else { "" };
+        Err(format!("there is no type `{}{more}`", &text[..end]))
     }
 }

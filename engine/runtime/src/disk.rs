@@ -4,21 +4,26 @@
 //! A reader that finds nothing, or something broken, has a miss; a writer that cannot write goes
 //! without. Neither is an error.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::fs::{self, File, TryLockError};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use kino_node::{Result, Value};
+use kino_node::{Frames, Result, Value};
 use tempfile::NamedTempFile;
 
 use crate::entry::{self, Header, Verified};
+use crate::wanted::covers;
 
 /// The folder of this form of entries; another form gets another name.
-const FORM: &str = "values-1";
+const FORM: &str = "values-2";
+/// How the folders of all forms begin: those of older ones are counted and cleared, never read.
+const FORMS: &str = "values-";
 const ENTRY: &str = "entry";
-/// Temporary files older than this were left behind by a process that was killed.
+const TEMPORARY: &str = "tmp-";
+/// Where files cannot be locked, temporary files older than this were left behind by a process
+/// that was killed.
 const ABANDONED: Duration = Duration::from_secs(3600);
 /// After this many entries of our own we look at what other processes added.
 const LOOK_EVERY: u64 = 64;
@@ -27,6 +32,7 @@ const UNKNOWN: u64 = u64::MAX;
 /// Results of expensive steps on disk, found by key.
 #[derive(Debug)]
 pub struct DiskCache {
+    root: PathBuf,
     folder: PathBuf,
     limit: u64,
     /// About how many bytes lie in the folder; unknown until first needed.
@@ -35,6 +41,7 @@ pub struct DiskCache {
     warned: AtomicBool,
 }
 
+/// Something that lies in the cache.
 struct Found {
     path: PathBuf,
     bytes: u64,
@@ -45,8 +52,10 @@ impl DiskCache {
     /// A cache in `folder`, which need not exist, of at most `limit_bytes`: the least recently used
     /// entries go first.
     pub fn open(folder: impl AsRef<Path>, limit_bytes: u64) -> Self {
+        let root = folder.as_ref().to_owned();
         DiskCache {
-            folder: folder.as_ref().join(FORM),
+            folder: root.join(FORM),
+            root,
             limit: limit_bytes,
             about: AtomicU64::new(UNKNOWN),
             stores: AtomicU64::new(0),
@@ -54,26 +63,34 @@ impl DiskCache {
         }
     }
 
-    /// The bytes of all entries.
+    /// The bytes of all that lies in the cache: entries, those of older versions, and what is being
+    /// written. What killed processes left is removed on the way.
     pub fn size(&self) -> u64 {
         self.list().iter().map(|found| found.bytes).sum()
     }
 
-    /// Removes all entries and returns how many bytes they had.
+    /// Removes all that lies in the cache but what a process is writing, and returns how many bytes
+    /// that were.
     ///
     /// # Errors
-    /// When an entry cannot be removed.
+    /// When something cannot be removed; all the rest is.
     pub fn clear(&self) -> std::io::Result<u64> {
-        let mut freed = 0;
-        for found in self.list() {
-            match fs::remove_file(&found.path) {
-                Ok(()) => freed += found.bytes,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+        let (mut freed, mut failed) = (0, None);
+        for folder in self.folders() {
+            for path in below(&folder) {
+                let Some(found) = look(&path) else { continue };
+                let removed = match is_temporary(&path) {
+                    true => remove_abandoned(&found),
+                    false => remove(&path).map(|()| true),
+                };
+                match removed {
+                    Ok(gone) => freed += if gone { found.bytes } else { 0 },
+                    Err(error) => failed = Some(error),
+                }
             }
         }
         self.about.store(UNKNOWN, Ordering::Relaxed);
-        Ok(freed)
+        failed.map_or(Ok(freed), Err)
     }
 
     /// `folder/ab/abcd….entry`
@@ -84,13 +101,12 @@ impl DiskCache {
 
     /// What the entry of this key claims to be, not verified.
     pub(crate) fn peek(&self, key: &[u8; 32]) -> Option<Header> {
-        entry::peek(key, &self.path(key))
+        entry::peek(key, open(&self.path(key))?)
     }
 
     /// The entry of this key, verified, if it holds all `wanted` outputs; it counts as used now.
     pub(crate) fn find(&self, key: &[u8; 32], wanted: &[bool]) -> Option<Verified> {
-        let path = self.path(key);
-        let file = File::open(&path).ok()?;
+        let file = open(&self.path(key))?;
         let _ = file.set_modified(SystemTime::now());
         match entry::verify(key, file) {
             Ok(found) => covers(&found.header.holds, wanted).then_some(found),
@@ -105,12 +121,12 @@ impl DiskCache {
     pub(crate) fn broken(&self, key: &[u8; 32], why: &str) {
         let path = self.path(key);
         tracing::warn!(path = %path.display(), "A cached result is broken and was removed: {why}.");
-        let _ = fs::remove_file(path);
+        let _ = remove(&path);
     }
 
     /// Removes an entry, if there is one.
     pub(crate) fn forget(&self, key: &[u8; 32]) {
-        let _ = fs::remove_file(self.path(key));
+        let _ = remove(&self.path(key));
     }
 
     /// Stores an entry. When it cannot, a warning is logged once and the run goes on.
@@ -129,10 +145,14 @@ impl DiskCache {
             tracing::debug!(about, limit = self.limit, "A result is larger than the whole cache.");
             return Ok(());
         }
+        if self.about.load(Ordering::Relaxed) == UNKNOWN {
+            // Processes that are killed while they store must not fill the disk together.
+            self.about.store(self.size(), Ordering::Relaxed);
+        }
         let path = self.path(key);
         let folder = path.parent().unwrap_or(&self.folder);
         fs::create_dir_all(folder)?;
-        let mut temporary = tempfile::Builder::new().prefix("tmp-").tempfile_in(folder)?;
+        let mut temporary = locked(folder)?;
         let mut to = BufWriter::with_capacity(1 << 18, temporary.as_file_mut());
         entry::write(key, header, outputs, &mut to)?;
         to.flush()?;
@@ -165,11 +185,13 @@ impl DiskCache {
             entries.sort_by(|a, b| (a.modified, &a.path).cmp(&(b.modified, &b.path)));
             // A little more than needed, so that the next few entries need no such search.
             let goal = self.limit - self.limit / 16;
-            for found in entries.iter().filter(|found| found.path != newest) {
+            for found in
+                entries.iter().filter(|found| found.path != newest && !is_temporary(&found.path))
+            {
                 if total <= goal {
                     break;
                 }
-                if fs::remove_file(&found.path).is_ok() {
+                if remove(&found.path).is_ok() {
                     total -= found.bytes;
                 }
             }
@@ -177,41 +199,102 @@ impl DiskCache {
         self.about.store(total, Ordering::Relaxed);
     }
 
-    /// All entries; temporary files left behind are removed on the way.
+    /// The folders of all forms of entries.
+    fn folders(&self) -> Vec<PathBuf> {
+        let is_form = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with(FORMS) && path.is_dir()
+        };
+        children(&self.root).filter(is_form).collect()
+    }
+
+    /// All that lies in the cache, what processes are writing included; what killed ones left is
+    /// removed on the way.
     fn list(&self) -> Vec<Found> {
-        let folders = fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        let files = folders.flat_map(|folder| fs::read_dir(folder.path()).into_iter().flatten());
-        files.flatten().filter_map(|file| look(&file)).collect()
+        let found = self.folders().into_iter().flat_map(|folder| below(&folder));
+        let found = found.filter_map(|path| look(&path));
+        found
+            .filter(|one| !is_temporary(&one.path) || !matches!(remove_abandoned(one), Ok(true)))
+            .collect()
     }
 }
 
-/// Whether an entry that holds `holds` has all of `wanted`.
-pub(crate) fn covers(holds: &[bool], wanted: &[bool]) -> bool {
-    holds.len() == wanted.len() && holds.iter().zip(wanted).all(|(holds, wanted)| *holds || !wanted)
+fn children(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
+}
+
+/// What lies in the folders of a form, but for its lock.
+fn below(folder: &Path) -> Vec<PathBuf> {
+    children(folder).filter(|path| path.is_dir()).flat_map(|path| children(&path)).collect()
+}
+
+/// Opens an entry. Whatever else may have taken its name would be waited for, or read, for ever.
+fn open(path: &Path) -> Option<File> {
+    fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    File::open(path).ok()
+}
+
+/// Removes whatever lies at a path; what is gone already is no error.
+fn remove(path: &Path) -> std::io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(about) if about.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// A temporary file that is locked as long as it is written, by which other processes know that it
+/// was not left behind.
+fn locked(folder: &Path) -> std::io::Result<NamedTempFile> {
+    loop {
+        let file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(folder)?;
+        // Where files cannot be locked, its age has to tell.
+        let _ = file.as_file().lock();
+        // Between being made and being locked it may have been taken for a left-over.
+        if file.path().exists() {
+            return Ok(file);
+        }
+    }
+}
+
+fn is_temporary(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(TEMPORARY))
 }
 
 /// About how long a value is when it is stored.
 fn length(value: &Value) -> u64 {
     match value {
-        Value::Frames(frames) => frames.bytes(),
+        Value::Typed(typed) => typed.get().map_or_else(|| typed.bytes(), Frames::bytes),
         Value::List(items) => items.iter().map(|(_, item)| length(item)).sum(),
         Value::Custom(record) => record.fields.iter().map(|(_, field)| length(field)).sum(),
         other => other.bytes(),
     }
 }
 
-fn look(file: &fs::DirEntry) -> Option<Found> {
-    let path = file.path();
-    let metadata = file.metadata().ok()?;
-    let modified = metadata.modified().ok()?;
-    if path.extension().is_some_and(|extension| extension == ENTRY) {
-        return Some(Found { path, bytes: metadata.len(), modified });
+fn look(path: &Path) -> Option<Found> {
+    let about = fs::symlink_metadata(path).ok()?;
+    Some(Found { path: path.to_owned(), bytes: about.len(), modified: about.modified().ok()? })
+}
+
+/// Removes a temporary file unless a process is writing it, and says whether it did.
+fn remove_abandoned(found: &Found) -> std::io::Result<bool> {
+    let is_file = fs::symlink_metadata(&found.path).is_ok_and(|about| about.is_file());
+    let file = is_file.then(|| File::options().write(true).open(&found.path).ok()).flatten();
+    // Locked until it is gone: whoever has just made it and waits for the lock sees that it is.
+    match file.as_ref().map(File::try_lock) {
+        Some(Err(TryLockError::WouldBlock)) => return Ok(false),
+        Some(Err(TryLockError::Error(_)))
+            if found.modified.elapsed().map_or(true, |age| age < ABANDONED) =>
+        {
+            return Ok(false);
+        }
+        _ => {}
     }
-    let is_temporary = file.file_name().to_string_lossy().starts_with("tmp-");
-    if is_temporary && modified.elapsed().is_ok_and(|age| age > ABANDONED) {
-        let _ = fs::remove_file(&path);
-    }
-    None
+    remove(&found.path).map(|()| true)
 }
 
 fn persist(temporary: NamedTempFile, path: &Path) -> Result<()> {

@@ -1,17 +1,17 @@
 //! One entry of the disk cache as bytes.
 //!
-//! `KINOENT1`, the key, the length of a JSON header (u32, little-endian), the header, the outputs
+//! `KINOENT2`, the key, the length of a JSON header (u32, little-endian), the header, the outputs
 //! as [`kino_node::encode`] writes them, and the blake3 hash of all before. Nothing of an entry is
 //! used before the hash has been found right, but for [`peek`], which only foretells.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use kino_node::{Error, Outputs, Result, Services, Value};
 use serde::{Deserialize, Serialize};
 
-const MAGIC: &[u8; 8] = b"KINOENT1";
+const MAGIC: &[u8; 8] = b"KINOENT2";
 /// Magic, key, length of the header.
 const START: u64 = 8 + 32 + 4;
 const TRAILER: u64 = 32;
@@ -29,20 +29,20 @@ pub(crate) struct Header {
     /// The seconds that computing them took.
     pub(crate) seconds: f64,
     /// The files that the step wrote; empty but for sinks.
-    pub(crate) files: Vec<Standing>,
+    pub(crate) files: Vec<OutputStamp>,
 }
 
 /// A file that a sink wrote, as it was then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Standing {
-    /// Where it stands.
+pub(crate) struct OutputStamp {
+    /// Where it lies.
     pub(crate) path: PathBuf,
     /// The blake3 hash of its contents, in hexadecimal.
     pub(crate) hash: String,
     /// Its length.
     pub(crate) bytes: u64,
-    /// When it was last modified, in nanoseconds since 1970.
-    pub(crate) modified: u64,
+    /// Its [`kino_port::FileStamp`] as text.
+    pub(crate) stamp: String,
 }
 
 /// An entry whose hash was found right.
@@ -139,8 +139,7 @@ fn start(key: &[u8; 32], from: &mut impl Read) -> Result<(Header, u64)> {
 }
 
 /// What an entry says of itself, not verified: good for a forecast, for nothing else.
-pub(crate) fn peek(key: &[u8; 32], path: &Path) -> Option<Header> {
-    let file = File::open(path).ok()?;
+pub(crate) fn peek(key: &[u8; 32], file: File) -> Option<Header> {
     start(key, &mut BufReader::new(file)).ok().map(|(header, _)| header)
 }
 

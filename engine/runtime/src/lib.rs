@@ -16,7 +16,7 @@ mod device;
 mod disk;
 mod entry;
 mod event;
-mod flight;
+mod in_flight;
 mod memory;
 mod pace;
 mod panic;
@@ -26,6 +26,7 @@ mod schedule;
 mod sink;
 mod stop;
 mod store;
+mod wanted;
 mod wiring;
 mod work;
 

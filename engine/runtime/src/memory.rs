@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use kino_node::{Outputs, Value};
 
-use crate::disk::covers;
+use crate::wanted::{covers, holds};
 
 /// What an entry costs beside its tensors, so that numbers and texts are not free.
 const OVERHEAD: u64 = 256;
@@ -128,8 +128,7 @@ impl MemoryCache {
 }
 
 fn has(outputs: &[Option<Value>], wanted: &[bool]) -> bool {
-    let holds: Vec<bool> = outputs.iter().map(Option::is_some).collect();
-    covers(&holds, wanted)
+    covers(&holds(outputs), wanted)
 }
 
 fn is_part(value: &Value) -> bool {

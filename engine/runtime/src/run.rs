@@ -11,7 +11,7 @@ use crate::demand::{Demand, Need};
 use crate::device::Device;
 use crate::disk::DiskCache;
 use crate::event::{CacheStatus, Event, PlannedStep};
-use crate::flight::Flights;
+use crate::in_flight::{InFlight, Twins};
 use crate::schedule::Schedule;
 use crate::stop::Stop;
 use crate::store::{Hit, Store};
@@ -132,7 +132,7 @@ impl<'a> RunRequest<'a> {
 pub struct Runtime {
     store: Store,
     device: Device,
-    flights: Flights,
+    in_flight: InFlight,
     threads: usize,
 }
 
@@ -141,7 +141,7 @@ impl Runtime {
     pub fn new(options: Options) -> Self {
         let store = Store::new(options.memory_budget, options.disk);
         let threads = options.threads.max(1);
-        Runtime { store, device: Device::default(), flights: Flights::default(), threads }
+        Runtime { store, device: Device::default(), in_flight: InFlight::default(), threads }
     }
 
     /// The cache on disk, if there is one.
@@ -169,7 +169,7 @@ impl Runtime {
         let begun = Instant::now();
         let graph = services.find::<GraphId>();
         let graph = graph.as_deref();
-        self.flights.let_older_write(id, graph, stop);
+        self.in_flight.wait_for_older_sinks(id, graph, stop);
         let wiring = Wiring::new(plan, registry);
         let open = AtomicUsize::new(0);
         let demand = Demand::new(&wiring, |step, wanted: &[bool]| {
@@ -179,7 +179,11 @@ impl Runtime {
         let Demand { need, wanted, hits } = demand;
         let to_do =
             (0..need.len()).filter(|step| need[*step] != Need::None && hits[*step].is_none());
-        let workers = self.workers(&wiring, to_do);
+        let to_do: Vec<usize> = to_do.collect();
+        let twins = to_do.iter().filter(|step| !wiring.traits(**step).sink);
+        let twins = twins.map(|step| (wiring.key(*step), &wanted[wiring.slots(*step)]));
+        let twins = Twins::new(twins);
+        let workers = self.workers(&wiring, to_do.into_iter());
         let schedule = Schedule::new(&wiring, &need, hits, self.threads);
         let work = Work {
             wiring: &wiring,
@@ -187,7 +191,8 @@ impl Runtime {
             services,
             store: &self.store,
             device: &self.device,
-            flights: &self.flights,
+            in_flight: &self.in_flight,
+            twins,
             run: id,
             graph,
             stop,

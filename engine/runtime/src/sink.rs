@@ -1,22 +1,59 @@
-//! What sinks left behind: a sink is done as long as its files stand as it wrote them.
+//! What sinks wrote: a sink is up to date as long as its files are as it wrote them.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::path::Path;
-use std::time::UNIX_EPOCH;
 
-use kino_node::{FileOut, Value};
+use kino_node::{FileOut, Outputs, Value};
+use kino_port::FileStamp;
 
-use crate::entry::Standing;
+use crate::entry::{Header, OutputStamp};
 
-/// How the files of a sink stand now, compared to how it left them.
+/// What the files of a sink are now, compared to what it wrote.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// Untouched, going by length and time.
+    /// Untouched, going by their stamps.
     Untouched,
-    /// Touched, yet with the same contents; the record should get the new times.
-    Same(Vec<Standing>),
+    /// Touched, yet with the same contents; the record should get the new stamps.
+    Same(Vec<OutputStamp>),
     /// Gone, or with other contents.
     Changed,
+}
+
+/// As many sinks are remembered in memory; the oldest ones go first.
+const MOST_RECORDS: usize = 4096;
+
+/// What sinks wrote during the life of the process, by key.
+#[derive(Default)]
+pub(crate) struct Records {
+    by_key: HashMap<[u8; 32], (u64, Header, Outputs)>,
+    /// Keys by the turn in which they were entered.
+    order: BTreeMap<u64, [u8; 32]>,
+    turn: u64,
+}
+
+impl Records {
+    pub(crate) fn get(&self, key: &[u8; 32]) -> Option<(Header, Outputs)> {
+        self.by_key.get(key).map(|(_, header, outputs)| (header.clone(), outputs.clone()))
+    }
+
+    pub(crate) fn insert(&mut self, key: [u8; 32], header: Header, outputs: Outputs) {
+        self.remove(&key);
+        self.turn += 1;
+        self.by_key.insert(key, (self.turn, header, outputs));
+        self.order.insert(self.turn, key);
+        while self.by_key.len() > MOST_RECORDS
+            && let Some((_, oldest)) = self.order.pop_first()
+        {
+            self.by_key.remove(&oldest);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, key: &[u8; 32]) {
+        if let Some((turn, ..)) = self.by_key.remove(key) {
+            self.order.remove(&turn);
+        }
+    }
 }
 
 /// All files among outputs.
@@ -36,31 +73,31 @@ pub(crate) fn files(outputs: &[Option<Value>]) -> Vec<FileOut> {
     found
 }
 
-/// How files stand that a sink has just written; none if one of them cannot be found.
-pub(crate) fn record(files: &[FileOut]) -> Option<Vec<Standing>> {
-    let standing = |file: &FileOut| {
-        let (bytes, modified) = look(&file.path)?;
+/// The stamps of files that a sink has just written; none if one of them cannot be found.
+pub(crate) fn record(files: &[FileOut]) -> Option<Vec<OutputStamp>> {
+    let stamp = |file: &FileOut| {
+        let (bytes, stamp) = look(&file.path)?;
         let whole = bytes == file.bytes;
-        whole.then(|| Standing {
+        whole.then(|| OutputStamp {
             path: file.path.clone(),
             hash: file.hash.clone(),
             bytes,
-            modified,
+            stamp,
         })
     };
-    files.iter().map(standing).collect()
+    files.iter().map(stamp).collect()
 }
 
-/// How recorded files stand now. A record without files never counts as done.
-pub(crate) fn check(recorded: &[Standing]) -> State {
+/// What recorded files are now. A record without files never counts as up to date.
+pub(crate) fn check(recorded: &[OutputStamp]) -> State {
     let mut now = Vec::with_capacity(recorded.len());
     for file in recorded {
         match look(&file.path) {
-            Some((bytes, modified)) if bytes == file.bytes => {
-                if modified != file.modified && hash(&file.path).as_ref() != Some(&file.hash) {
+            Some((bytes, stamp)) if bytes == file.bytes => {
+                if stamp != file.stamp && hash(&file.path).as_ref() != Some(&file.hash) {
                     return State::Changed;
                 }
-                now.push(Standing { modified, ..file.clone() });
+                now.push(OutputStamp { stamp, ..file.clone() });
             }
             _ => return State::Changed,
         }
@@ -72,15 +109,36 @@ pub(crate) fn check(recorded: &[Standing]) -> State {
     }
 }
 
-/// Length and time of a file.
-fn look(path: &Path) -> Option<(u64, u64)> {
-    let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
-    let modified = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-    Some((metadata.len(), modified.as_nanos() as u64))
+/// Length and stamp of a file.
+fn look(path: &Path) -> Option<(u64, String)> {
+    let about = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    Some((about.len(), FileStamp::of(&about).to_string()))
 }
 
 fn hash(path: &Path) -> Option<String> {
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(File::open(path).ok()?).ok()?;
     Some(hasher.finalize().to_hex().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_records_go() {
+        let mut records = Records::default();
+        let key = |number: usize| *blake3::hash(&number.to_le_bytes()).as_bytes();
+        let header = Header { holds: Vec::new(), seconds: 0.0, files: Vec::new() };
+        for number in 0..MOST_RECORDS + 10 {
+            records.insert(key(number), header.clone(), Vec::new());
+            // One that is entered again and again stays.
+            records.insert(key(0), header.clone(), Vec::new());
+        }
+        assert_eq!((records.by_key.len(), records.order.len()), (MOST_RECORDS, MOST_RECORDS));
+        assert!(records.get(&key(0)).is_some() && records.get(&key(1)).is_none());
+        records.remove(&key(0));
+        assert!(records.get(&key(0)).is_none());
+        assert_eq!(records.by_key.len(), records.order.len());
+    }
 }

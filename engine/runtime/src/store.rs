@@ -1,17 +1,17 @@
 //! Both caches and the records of sinks, as a run sees them.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use kino_node::{Error, Outputs, Result, Services, Value, is_storable};
 
-use crate::disk::{DiskCache, covers};
-use crate::entry::{Header, Standing, Verified};
+use crate::disk::DiskCache;
+use crate::entry::{Header, OutputStamp, Verified};
 use crate::event::{CacheStatus, Cached, Event};
 use crate::memory::MemoryCache;
 use crate::sink;
+use crate::wanted::{covers, holds};
 use crate::wiring::Wiring;
 
 /// As many large entries are kept open until their turn comes; beyond, they are read at once.
@@ -45,7 +45,7 @@ pub(crate) struct Store {
     memory: Mutex<MemoryCache>,
     pub(crate) disk: Option<DiskCache>,
     /// What sinks wrote.
-    sinks: Mutex<HashMap<[u8; 32], (Header, Outputs)>>,
+    sinks: Mutex<sink::Records>,
     /// Whether results stay in memory: there will be other runs.
     pub(crate) keeps: bool,
 }
@@ -143,17 +143,31 @@ impl Store {
         Ok(outputs)
     }
 
-    /// Keeps what a step computed. An entry on disk is complete when this returns.
-    pub(crate) fn keep(&self, wiring: &Wiring<'_>, step: usize, outputs: &Outputs, seconds: f64) {
+    /// Keeps what a step computed, beside what is kept of its other outputs. An entry on disk is
+    /// complete when this returns.
+    pub(crate) fn keep(
+        &self,
+        wiring: &Wiring<'_>,
+        step: usize,
+        outputs: &Outputs,
+        seconds: f64,
+        services: &Services,
+    ) {
         let (key, traits) = (wiring.key(step), wiring.traits(step));
         if traits.sink {
             return self.keep_sink(key, outputs, seconds);
         }
-        self.keep_in_memory(key, outputs, seconds);
+        if self.keeps {
+            let mut memory = lock(&self.memory);
+            let kept = memory.find(key, &vec![false; outputs.len()]);
+            memory.store(key, &joined(outputs, kept), seconds);
+        }
         if let Some(disk) = self.disk.as_ref().filter(|_| traits.expensive)
             && outputs.iter().flatten().all(is_storable)
         {
-            disk.store(key, &header(outputs, seconds, Vec::new()), outputs);
+            let kept = on_disk(disk, key, outputs, services);
+            let outputs = joined(outputs, kept);
+            disk.store(key, &header(&outputs, seconds, Vec::new()), &outputs);
         }
     }
 
@@ -173,14 +187,14 @@ impl Store {
     }
 
     fn sink_record(&self, key: &[u8; 32], wanted: &[bool]) -> Option<Header> {
-        let remembered = lock(&self.sinks).get(key).map(|(header, _)| header.clone());
+        let remembered = lock(&self.sinks).get(key).map(|(header, _)| header);
         let header = remembered.or_else(|| self.disk.as_ref()?.peek(key))?;
         covers(&header.holds, wanted).then_some(header)
     }
 
     fn find_sink(&self, key: &[u8; 32], wanted: &[bool], services: &Services) -> Option<Hit> {
         let begun = Instant::now();
-        let remembered = lock(&self.sinks).get(key).cloned();
+        let remembered = lock(&self.sinks).get(key);
         let (header, outputs) = match remembered {
             Some(found) => found,
             None => {
@@ -214,17 +228,36 @@ impl Store {
             disk.store(key, &header, outputs);
         }
         if self.keeps {
-            lock(&self.sinks).insert(*key, (header, outputs.clone()));
+            lock(&self.sinks).insert(*key, header, outputs.clone());
         }
     }
 }
 
-fn header(outputs: &[Option<Value>], seconds: f64, files: Vec<Standing>) -> Header {
-    Header { holds: holds(outputs), seconds, files }
+/// The outputs of an entry on disk, where it holds some that are not among `outputs`.
+fn on_disk(
+    disk: &DiskCache,
+    key: &[u8; 32],
+    outputs: &[Option<Value>],
+    services: &Services,
+) -> Option<Outputs> {
+    if covers(&holds(outputs), &disk.peek(key)?.holds) {
+        return None;
+    }
+    disk.find(key, &vec![false; outputs.len()])?.read(services).ok()
 }
 
-fn holds(outputs: &[Option<Value>]) -> Vec<bool> {
-    outputs.iter().map(Option::is_some).collect()
+/// Outputs, with those that are missing taken from what was kept of the same key.
+fn joined(outputs: &[Option<Value>], kept: Option<Outputs>) -> Outputs {
+    let mut kept = kept.filter(|kept| kept.len() == outputs.len()).unwrap_or_default().into_iter();
+    let one = |output: &Option<Value>| {
+        let other = kept.next().flatten();
+        output.clone().or(other)
+    };
+    outputs.iter().map(one).collect()
+}
+
+fn header(outputs: &[Option<Value>], seconds: f64, files: Vec<OutputStamp>) -> Header {
+    Header { holds: holds(outputs), seconds, files }
 }
 
 /// The event that a step's result is there.

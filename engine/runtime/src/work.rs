@@ -13,7 +13,7 @@ use kino_node::{
 use crate::device::Device;
 use crate::entry::Verified;
 use crate::event::{Cached, Event};
-use crate::flight::{Flights, Ticket};
+use crate::in_flight::{Computed, InFlight, Twins};
 use crate::pace::Pace;
 use crate::panic::panic_message;
 use crate::reads;
@@ -30,7 +30,8 @@ pub(crate) struct Work<'r> {
     pub(crate) services: &'r Services,
     pub(crate) store: &'r Store,
     pub(crate) device: &'r Device,
-    pub(crate) flights: &'r Flights,
+    pub(crate) in_flight: &'r InFlight,
+    pub(crate) twins: Twins,
     /// Tells this run from others.
     pub(crate) run: RunId,
     /// The graph whose sinks must write one run after the other.
@@ -156,14 +157,17 @@ impl<'r> Work<'r> {
         let at = step as usize;
         // In this order: a sink of a run that was superseded meanwhile has begun, or never will.
         let _writing =
-            self.wiring.traits(at).sink.then(|| self.flights.write(self.run, self.graph));
+            self.wiring.traits(at).sink.then(|| self.in_flight.begin_sink(self.run, self.graph));
         let here = self.stop.begin(step, Key(*self.wiring.key(at)));
         if here.cancel.is_cancelled() {
             return (Ended::Stopped, Some(heavy));
         }
-        let ticket = match self.take_off(at, &here.cancel) {
-            Ok(Flown::Here(ticket)) => ticket,
-            Ok(Flown::There(outputs, seconds)) => {
+        let begun = Instant::now();
+        let guard = match self.join_or_start(at, &here.cancel) {
+            Ok(Computed::Here(guard)) => guard,
+            Ok(Computed::There(outputs)) => {
+                let seconds = begun.elapsed().as_secs_f64();
+                self.twins.leave(self.wiring.key(at), &outputs);
                 self.say(finished(self.wiring, at, &outputs, Cached::Memory, seconds));
                 return (Ended::Adopted(step, outputs), Some(heavy));
             }
@@ -182,8 +186,9 @@ impl<'r> Work<'r> {
                     self.schedule().free(true);
                     self.wake.notify_one();
                 }
-                self.store.keep(self.wiring, at, &outputs, seconds);
-                ticket.into_iter().for_each(|ticket| ticket.land(&outputs));
+                self.store.keep(self.wiring, at, &outputs, seconds, self.services);
+                self.twins.leave(self.wiring.key(at), &outputs);
+                guard.into_iter().for_each(|guard| guard.complete(&outputs));
                 self.say(finished(self.wiring, at, &outputs, Cached::None, seconds));
                 (Ended::Finished(step, outputs), (!heavy).then_some(false))
             }
@@ -192,24 +197,21 @@ impl<'r> Work<'r> {
         }
     }
 
-    /// Waits for the outputs of a step that another run is computing; if there is none, or it does
-    /// not come to have them, the step is computed here.
-    fn take_off(&self, at: usize, cancel: &Cancel) -> Result<Flown<'r>> {
+    /// Waits for the outputs if another run, or another step of the same key, is computing them; if
+    /// there is none, or it does not come to have them, the step is computed here.
+    fn join_or_start(&self, at: usize, cancel: &Cancel) -> Result<Computed<'r>> {
         let (key, wanted) = (self.wiring.key(at), &self.wanted[self.wiring.slots(at)]);
-        if !self.store.keeps {
-            return Ok(Flown::Here(None));
+        let all_wanted = self.twins.wanted(key);
+        let shares = self.store.keeps || all_wanted.is_some();
+        if !shares || self.wiring.traits(at).sink {
+            return Ok(Computed::Here(None));
         }
-        let begun = Instant::now();
-        while let Some(flight) = self.flights.of_others(key, wanted, self.run) {
-            if let Some(outputs) = flight.wait(cancel)? {
-                return Ok(Flown::There(outputs, begun.elapsed().as_secs_f64()));
-            }
-        }
-        // One that ended since this run began left its outputs in the cache.
-        if let Some(outputs) = self.store.in_memory(self.wiring, at, wanted) {
-            return Ok(Flown::There(outputs, begun.elapsed().as_secs_f64()));
-        }
-        Ok(Flown::Here(self.flights.begin(*key, wanted, self.run)))
+        let kept = || {
+            let left = self.twins.find(key, wanted);
+            left.or_else(|| self.store.in_memory(self.wiring, at, wanted))
+        };
+        let all_wanted = all_wanted.as_deref().unwrap_or(wanted);
+        self.in_flight.join_or_start(key, (wanted, all_wanted), cancel, kept)
     }
 
     /// Does `f` while the device is occupied, where the step is a heavy one.
@@ -241,7 +243,8 @@ impl<'r> Work<'r> {
             let seconds_left = pace.report(step, of, Instant::now());
             self.say(Event::Progress { name: Arc::clone(name), step, of, seconds_left, preview });
         };
-        let wanted = &self.wanted[self.wiring.slots(at)];
+        let all_wanted = self.twins.wanted(self.wiring.key(at));
+        let wanted = all_wanted.as_deref().unwrap_or(&self.wanted[self.wiring.slots(at)]);
         let mut cx = Cx {
             name,
             services: self.services,
@@ -294,14 +297,6 @@ impl<'r> Work<'r> {
         self.say(Event::Failed { name, op, message, hint });
         Ended::Failed(step)
     }
-}
-
-/// Where a step's outputs come from.
-enum Flown<'f> {
-    /// They are computed here; others may wait for them.
-    Here(Option<Ticket<'f>>),
-    /// Another run computed them, while this one waited for so many seconds.
-    There(Outputs, f64),
 }
 
 /// Turns a panic into an error.

@@ -1,12 +1,21 @@
-//! Reading images: PNG, JPEG, WebP.
+//! Reading images: PNG, JPEG, WebP. Sizes are known from the header, and bounded, before pixels are.
 
 use std::io::{BufReader, Read, Seek};
 use std::path::Path;
 
-use ::image::metadata::Orientation;
-use ::image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use zune_jpeg::zune_core::bytestream::ZCursor;
+use zune_jpeg::zune_core::colorspace::ColorSpace;
+use zune_jpeg::zune_core::options::DecoderOptions;
 
 use crate::{Error, InputFile, Result};
+
+/// The most pixels that an image may have: 11,585 × 11,585, which are 1.6 GB as `f32`. A few bytes
+/// can claim any size, so the claim itself is bounded.
+pub const MOST_PIXELS: usize = 1 << 27;
+/// The most bytes that a decoder may take besides the pixels, for tables and metadata.
+const MOST_BESIDES: usize = 512 << 20;
+/// The longest JPEG or WebP file.
+const LONGEST_FILE: u64 = 1 << 30;
 
 /// An image.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,7 +32,8 @@ pub struct Image {
 /// orientation is applied.
 ///
 /// # Errors
-/// When the file cannot be read, is no image, or ends early.
+/// When the file cannot be read, is no image, ends early, has more than [`MOST_PIXELS`], or does
+/// not fit into memory.
 pub fn read_image(path: &Path) -> Result<Image> {
     InputFile::open(path)?.read_image()
 }
@@ -31,7 +41,7 @@ pub fn read_image(path: &Path) -> Result<Image> {
 /// The width and height of an image, read from its header.
 ///
 /// # Errors
-/// When the file cannot be read or is no image.
+/// When the file cannot be read, is no image, or has more than [`MOST_PIXELS`].
 pub fn image_size(path: &Path) -> Result<(usize, usize)> {
     InputFile::open(path)?.image_size()
 }
@@ -43,13 +53,10 @@ impl InputFile {
     /// As [`read_image`].
     pub fn read_image(&mut self) -> Result<Image> {
         let path = self.path().to_owned();
-        let image = read(self, &path)?;
-        if !is_whole_jpeg(self, &path)? {
-            return Err(
-                Error::content(&path, "the image ends early").advise("copy or download it again")
-            );
-        }
-        Ok(image)
+        let decoder = Decoder::open(self, &path)?;
+        let (size, orientation) = (decoder.size, decoder.orientation);
+        let samples = decoder.samples(&path)?;
+        samples.into_image(size, orientation, &path)
     }
 
     /// As [`image_size`], of this file.
@@ -58,80 +65,306 @@ impl InputFile {
     /// As [`image_size`].
     pub fn image_size(&mut self) -> Result<(usize, usize)> {
         let path = self.path().to_owned();
-        let mut decoder = decoder(self, &path)?;
+        let decoder = Decoder::open(self, &path)?;
+        let (width, height) = decoder.size;
+        Ok(if decoder.orientation.is_turned() { (height, width) } else { (width, height) })
+    }
+}
+
+/// An image whose header was read.
+struct Decoder<'f> {
+    size: (usize, usize),
+    orientation: Orientation,
+    form: Form<'f>,
+}
+
+/// A decoder behind its header.
+enum Form<'f> {
+    Png(Box<png::Reader<BufReader<&'f mut InputFile>>>),
+    Jpeg(Vec<u8>, ColorSpace),
+    WebP(Box<image_webp::WebPDecoder<BufReader<&'f mut InputFile>>>),
+}
+
+impl<'f> Decoder<'f> {
+    fn open(file: &'f mut InputFile, path: &Path) -> Result<Self> {
+        let mut start = [0; 12];
+        file.rewind().map_err(Error::io("read", path))?;
+        let read = read_start(file, &mut start).map_err(Error::io("read", path))?;
+        file.rewind().map_err(Error::io("read", path))?;
+        let decoder = match &start[..read] {
+            [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Self::png(file),
+            [0xff, 0xd8, 0xff, ..] => Self::jpeg(read_all(file, path)?),
+            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P'] => Self::webp(file),
+            _ => {
+                let found = looks_like(path).unwrap_or("something else");
+                let message = format!("expected a PNG, JPEG or WebP image, found {found}");
+                return Err(Error::content(path, message));
+            }
+        };
+        let decoder = decoder.map_err(|error| {
+            Error::content(
+                path,
+                format!(
+                    "expected a PNG, JPEG or WebP image, found one that is damaged or ends early \
+                     ({error})"
+                ),
+            )
+        })?;
+        let (width, height) = decoder.size;
+        if width.saturating_mul(height) > MOST_PIXELS {
+            let message = format!(
+                "the image claims {width}×{height} pixels; at most {MOST_PIXELS} (such as \
+                 11585×11585) are read"
+            );
+            return Err(Error::content(path, message).advise("make the image smaller first"));
+        }
+        Ok(decoder)
+    }
+
+    fn png(file: &'f mut InputFile) -> Result<Self, String> {
+        let limits = png::Limits { bytes: MOST_BESIDES };
+        let mut decoder = png::Decoder::new_with_limits(BufReader::new(file), limits);
+        // Texts and profiles are read elsewhere, if at all.
+        decoder.set_ignore_text_chunk(true);
+        decoder.set_ignore_iccp_chunk(true);
+        decoder.set_transformations(png::Transformations::EXPAND);
+        let reader = decoder.read_info().map_err(|error| error.to_string())?;
+        let (width, height) = reader.info().size();
+        let orientation = Orientation::of(reader.info().exif_metadata.as_deref());
+        let size = (width as usize, height as usize);
+        Ok(Decoder { size, orientation, form: Form::Png(Box::new(reader)) })
+    }
+
+    fn jpeg(bytes: Vec<u8>) -> Result<Self, String> {
+        let mut decoder =
+            zune_jpeg::JpegDecoder::new_with_options(ZCursor::new(bytes.as_slice()), lenient());
+        decoder.decode_headers().map_err(|error| error.to_string())?;
+        let (size, colors) = (decoder.dimensions(), decoder.input_colorspace());
+        let orientation = Orientation::of(decoder.exif().map(Vec::as_slice));
+        let (Some(size), Some(colors)) = (size, colors) else {
+            return Err("it has no header".to_owned());
+        };
+        let colors = match colors {
+            ColorSpace::RGB | ColorSpace::RGBA | ColorSpace::Luma | ColorSpace::LumaA => colors,
+            _ => ColorSpace::RGB,
+        };
+        Ok(Decoder { size, orientation, form: Form::Jpeg(bytes, colors) })
+    }
+
+    fn webp(file: &'f mut InputFile) -> Result<Self, String> {
+        let read = image_webp::WebPDecoder::new(BufReader::new(file));
+        let mut decoder = read.map_err(|error| error.to_string())?;
+        decoder.set_memory_limit(MOST_BESIDES);
         let (width, height) = decoder.dimensions();
-        let turned = matches!(
-            decoder.orientation(),
-            Ok(Orientation::Rotate90
-                | Orientation::Rotate270
-                | Orientation::Rotate90FlipH
-                | Orientation::Rotate270FlipH)
-        );
-        let (width, height) = (width as usize, height as usize);
-        Ok(if turned { (height, width) } else { (width, height) })
+        let exif = decoder.exif_metadata().ok().flatten();
+        let size = (width as usize, height as usize);
+        let orientation = Orientation::of(exif.as_deref());
+        Ok(Decoder { size, orientation, form: Form::WebP(Box::new(decoder)) })
+    }
+
+    /// Decodes the pixels.
+    fn samples(self, path: &Path) -> Result<Samples> {
+        let damaged = |error: &dyn std::fmt::Display| {
+            Error::content(path, format!("the image is damaged or ends early ({error})"))
+        };
+        let pixels = self.size.0 * self.size.1;
+        match self.form {
+            Form::Png(mut reader) => {
+                let (color, depth) = reader.output_color_type();
+                let channels = color.samples();
+                let two = depth == png::BitDepth::Sixteen;
+                let length = reader.output_buffer_size();
+                let length = length.ok_or_else(|| damaged(&"its size is none"))?;
+                let mut bytes = zeros(length, path)?;
+                reader.next_frame(&mut bytes).map_err(|error| damaged(&error))?;
+                Ok(Samples { bytes, channels, two })
+            }
+            Form::Jpeg(file, colors) => {
+                if !is_whole_jpeg(&file) {
+                    let error = Error::content(path, "the image ends early");
+                    return Err(error.advise("copy or download it again"));
+                }
+                let channels = colors.num_components();
+                let options = lenient().jpeg_set_out_colorspace(colors);
+                let source = ZCursor::new(file.as_slice());
+                let mut decoder = zune_jpeg::JpegDecoder::new_with_options(source, options);
+                // A progressive image keeps all coefficients, two bytes a sample, while it is
+                // decoded, and the decoder cannot be told that there is no memory: asked here.
+                drop(zeros(pixels.saturating_mul(2 * channels.max(3)), path)?);
+                let mut bytes = zeros(pixels * channels, path)?;
+                decoder.decode_into(&mut bytes).map_err(|error| damaged(&error))?;
+                Ok(Samples { bytes, channels, two: false })
+            }
+            Form::WebP(mut decoder) => {
+                let channels = if decoder.has_alpha() { 4 } else { 3 };
+                // Planes of the decoder's own, as large as the image.
+                drop(zeros(pixels.saturating_mul(4), path)?);
+                let mut bytes = zeros(pixels * channels, path)?;
+                decoder.read_image(&mut bytes).map_err(|error| damaged(&error))?;
+                Ok(Samples { bytes, channels, two: false })
+            }
+        }
     }
 }
 
-fn read(file: &mut InputFile, path: &Path) -> Result<Image> {
-    let mut decoder = decoder(file, path)?;
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let mut image = DynamicImage::from_decoder(decoder).map_err(|error| {
-        Error::content(path, format!("the image is damaged or ends early ({error})"))
-    })?;
-    image.apply_orientation(orientation);
-    let rgb = image.into_rgb32f();
-    Ok(Image { width: rgb.width() as usize, height: rgb.height() as usize, rgb: rgb.into_raw() })
+/// Takes what viewers take; sizes are checked by ourselves.
+fn lenient() -> DecoderOptions {
+    DecoderOptions::default()
+        .set_strict_mode(false)
+        .set_max_width(usize::MAX)
+        .set_max_height(usize::MAX)
 }
 
-/// Whether a JPEG reaches its end marker (ITU-T T.81, annex B); true of every other format, whose
-/// decoders see to it themselves. That of JPEG fills with grey what is missing.
-fn is_whole_jpeg(file: &mut InputFile, path: &Path) -> Result<bool> {
-    let mut start = [0; 2];
-    file.rewind().map_err(Error::io("read", path))?;
-    if file.read_exact(&mut start).is_err() || start != [0xff, 0xd8] {
-        return Ok(true);
+/// As many of the first bytes as there are.
+fn read_start(file: &mut InputFile, start: &mut [u8]) -> std::io::Result<usize> {
+    let mut read = 0;
+    while read < start.len() {
+        match file.read(&mut start[read..])? {
+            0 => break,
+            more => read += more,
+        }
     }
+    Ok(read)
+}
+
+fn read_all(file: &mut InputFile, path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(Error::io("read", path))?;
+    let read = file.take(LONGEST_FILE + 1).read_to_end(&mut bytes);
+    if read.map_err(Error::io("read", path))? as u64 > LONGEST_FILE {
+        let message = format!("the file is longer than an image may be ({LONGEST_FILE} bytes)");
+        return Err(Error::content(path, message));
+    }
+    Ok(bytes)
+}
+
+fn no_room(bytes: usize, path: &Path) -> Error {
+    let message = format!("there is no memory for the image ({bytes} bytes)");
+    Error::content(path, message).advise("make the image smaller first")
+}
+
+/// Room for bytes; that there is none is an error, no abort.
+fn zeros(length: usize, path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(length).map_err(|_| no_room(length, path))?;
+    bytes.resize(length, 0);
+    Ok(bytes)
+}
+
+/// Whether a JPEG reaches its end marker (ITU-T T.81, annex B). Its decoder fills with grey what is
+/// missing; those of the other formats see to it themselves.
+fn is_whole_jpeg(bytes: &[u8]) -> bool {
     let mut at = 0;
     while let Some(&[first, second]) = bytes.get(at..at + 2) {
         at += match (first, second) {
-            (0xff, 0xd9) => return Ok(true),
+            (0xff, 0xd9) => return true,
             // Stuffed bytes and markers without contents.
             (0xff, 0x00 | 0x01 | 0xd0..=0xd8) => 2,
             // A segment states its length, so that the end of a thumbnail inside is not taken for
             // the image's.
             (0xff, 0x02..=0xfe) => match bytes.get(at + 2..at + 4) {
                 Some(&[high, low]) => 2 + usize::from(u16::from_be_bytes([high, low])),
-                _ => return Ok(false),
+                _ => return false,
             },
             _ => 1,
         };
     }
-    Ok(false)
+    false
 }
 
-fn decoder<'f>(file: &'f mut InputFile, path: &Path) -> Result<impl ImageDecoder + use<'f>> {
-    file.rewind().map_err(Error::io("read", path))?;
-    let mut reader = ImageReader::new(BufReader::new(file));
-    reader.limits(Limits::default());
-    let reader = reader.with_guessed_format().map_err(Error::io("read", path))?;
-    let known = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP];
-    if !reader.format().is_some_and(|format| known.contains(&format)) {
-        let found = looks_like(path).unwrap_or("something else");
-        return Err(Error::content(
-            path,
-            format!("expected a PNG, JPEG or WebP image, found {found}"),
-        ));
+/// Decoded pixels, row by row.
+struct Samples {
+    bytes: Vec<u8>,
+    /// 1: grey, 2: grey and alpha, 3: RGB, 4: RGB and alpha.
+    channels: usize,
+    /// Whether a sample is two bytes, the higher one first.
+    two: bool,
+}
+
+impl Samples {
+    fn into_image(
+        self,
+        (width, height): (usize, usize),
+        orientation: Orientation,
+        path: &Path,
+    ) -> Result<Image> {
+        let (to_width, to_height) =
+            if orientation.is_turned() { (height, width) } else { (width, height) };
+        let length = width * height * 3;
+        let mut rgb: Vec<f32> = Vec::new();
+        rgb.try_reserve_exact(length).map_err(|_| no_room(length * 4, path))?;
+        let colors: [usize; 3] = if self.channels < 3 { [0; 3] } else { [0, 1, 2] };
+        let sample = |at: usize| match self.two {
+            true => {
+                let (high, low) = (self.bytes[2 * at], self.bytes[2 * at + 1]);
+                f32::from(u16::from_be_bytes([high, low])) / f32::from(u16::MAX)
+            }
+            false => f32::from(self.bytes[at]) / f32::from(u8::MAX),
+        };
+        for y in 0..to_height {
+            for x in 0..to_width {
+                let (from_x, from_y) = orientation.source((x, y), (width, height));
+                let pixel = (from_y * width + from_x) * self.channels;
+                rgb.extend(colors.map(|color| sample(pixel + color)));
+            }
+        }
+        Ok(Image { width: to_width, height: to_height, rgb })
     }
-    reader.into_decoder().map_err(|error| {
-        Error::content(
-            path,
-            format!(
-                "expected a PNG, JPEG or WebP image, found one that is damaged or ends early ({error})"
-            ),
-        )
-    })
+}
+
+/// How the camera was held (EXIF 2.32, tag 0x0112): 1 to 8, of which 1 is upright.
+#[derive(Clone, Copy)]
+struct Orientation(u8);
+
+impl Orientation {
+    /// What EXIF says; upright where it says nothing.
+    fn of(exif: Option<&[u8]>) -> Self {
+        Orientation(exif.and_then(orientation_of).unwrap_or(1))
+    }
+
+    /// Whether width and height change places.
+    fn is_turned(self) -> bool {
+        self.0 >= 5
+    }
+
+    /// Where a pixel of the upright image stands in the stored one of a width and height.
+    fn source(self, (x, y): (usize, usize), (width, height): (usize, usize)) -> (usize, usize) {
+        match self.0 {
+            2 => (width - 1 - x, y),
+            3 => (width - 1 - x, height - 1 - y),
+            4 => (x, height - 1 - y),
+            5 => (y, x),
+            6 => (y, height - 1 - x),
+            7 => (width - 1 - y, height - 1 - x),
+            8 => (width - 1 - y, x),
+            _ => (x, y),
+        }
+    }
+}
+
+/// The orientation in the first directory of a TIFF structure.
+fn orientation_of(exif: &[u8]) -> Option<u8> {
+    let little = match exif.get(..4)? {
+        b"II*\0" => true,
+        b"MM\0*" => false,
+        _ => return None,
+    };
+    let short = |at: usize| -> Option<u16> {
+        let bytes = exif.get(at..at.checked_add(2)?)?.try_into().ok()?;
+        Some(if little { u16::from_le_bytes(bytes) } else { u16::from_be_bytes(bytes) })
+    };
+    let long = |at: usize| -> Option<u32> {
+        let bytes = exif.get(at..at.checked_add(4)?)?.try_into().ok()?;
+        Some(if little { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) })
+    };
+    let directory = long(4)? as usize;
+    for index in 0..usize::from(short(directory)?) {
+        let entry = directory.checked_add(2 + 12 * index)?;
+        if short(entry)? == 0x112 && short(entry + 2)? == 3 && long(entry + 4)? == 1 {
+            let value = short(entry + 8)?;
+            return (1..=8).contains(&value).then_some(value as u8);
+        }
+    }
+    None
 }
 
 /// What the first bytes of a file look like.

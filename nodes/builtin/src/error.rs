@@ -1,6 +1,6 @@
 //! Errors of the libraries below as errors of nodes.
 
-use kino_node::Error;
+use kino_node::{Cancel, Error};
 use kino_port::PlanError;
 
 /// Turns a library's error into a node's: its message stays, and cancelled stays cancelled.
@@ -28,6 +28,15 @@ impl<T> IntoNode<T> for kino_world::Result<T> {
             hint: error.hint().map(str::to_owned),
             message: error.to_string(),
         })
+    }
+}
+
+/// What models call between their blocks: an error once the run is cancelled.
+pub(crate) fn check_cancel(cancel: &Cancel) -> impl FnMut() -> kino_models::Result<()> {
+    let cancel = cancel.clone();
+    move || match cancel.is_cancelled() {
+        true => Err(kino_models::Error::Cancelled),
+        false => Ok(()),
     }
 }
 

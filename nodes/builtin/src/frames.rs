@@ -105,7 +105,7 @@ fn wished(
 
 fn infer_resize(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
-    let frames = review.frames("frames");
+    let frames = review.known::<Frames>("frames");
     let (Some(height), Some(width)) = (review.size("height"), review.size("width")) else {
         return review.finish(StepInfo::default());
     };
@@ -119,7 +119,8 @@ fn infer_resize(_: &Services, facts: &Facts) -> InferResult {
 
 fn infer_upscale(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
-    let (Some(frames), Some(factor)) = (review.frames("frames"), review.size("factor")) else {
+    let (Some(frames), Some(factor)) = (review.known::<Frames>("frames"), review.size("factor"))
+    else {
         return review.finish(StepInfo::default());
     };
     let size = (frames.height * factor, frames.width * factor);
@@ -145,7 +146,7 @@ fn resized(frames: &FramesFact, (height, width): (usize, usize)) -> StepInfo {
 const CHUNK: usize = 4;
 
 fn resize(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
-    let frames = inputs.frames("frames")?;
+    let frames = inputs.value::<Frames>("frames")?;
     let wish = (inputs.int("height")?, inputs.int("width")?);
     let size = wished((frames.height(), frames.width()), wish).map_err(refuse)?;
     let filter = inputs.text("filter")?.parse().map_err(|error| Error::input("filter", error))?;
@@ -153,7 +154,7 @@ fn resize(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
 }
 
 fn upscale(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
-    let frames = inputs.frames("frames")?;
+    let frames = inputs.value::<Frames>("frames")?;
     let factor: usize = inputs.int("factor")?;
     scale(cx, &frames, (frames.height() * factor, frames.width() * factor), Filter::Lanczos)
 }
@@ -165,7 +166,7 @@ fn scale(
     filter: Filter,
 ) -> Result<Outputs> {
     if (frames.height(), frames.width()) == (height, width) {
-        return Ok(vec![Some(Value::Frames(Arc::clone(frames)))]);
+        return Ok(vec![Some(Value::from(Arc::clone(frames)))]);
     }
     let mut resized = FramesBuilder::new(&cx.services.ledger, frames.fps());
     let mut done = 0;
@@ -181,7 +182,7 @@ fn scale(
             cx.progress(done, frames.count());
         }
     }
-    Ok(vec![Some(Value::Frames(Arc::new(resized.finish()?)))])
+    Ok(vec![Some(Value::from(resized.finish()?))])
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::path::Path;
-use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use kino_node::{Cx, Frames, FramesFact, Inputs, NodeDef, Outputs, Result, Services, Value};
@@ -86,7 +85,7 @@ fn read(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let image = open(cx, inputs.text("path")?)?.read_image().node()?;
     let shape = (1, image.height, image.width, 3);
     let tensor = Tensor::from_vec(image.rgb, shape, &Device::Cpu)?; // [1, h, w, 3]
-    Ok(vec![Some(Value::Frames(Arc::new(Frames::from_tensor(&tensor, None)?)))])
+    Ok(vec![Some(Value::from(Frames::from_tensor(&tensor, None)?))])
 }
 
 /// Whether so many frames can be written to such a path.
@@ -105,7 +104,7 @@ fn check(path: &str, count: Option<usize>) -> Result<Format, PlanError> {
 
 fn infer_write(services: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
-    let frames = review.frames("frames");
+    let frames = review.known::<Frames>("frames");
     let Some(path) = facts.text("path") else { return review.finish(StepInfo::default()) };
     let place = review.take(target(services, path));
     let format = review.take(check(path, frames.as_ref().and_then(|frames| frames.count)));
@@ -120,7 +119,7 @@ fn infer_write(services: &Services, facts: &Facts) -> InferResult {
 }
 
 fn run_write(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
-    let frames = inputs.frames("frames")?;
+    let frames = inputs.value::<Frames>("frames")?;
     let path = inputs.text("path")?;
     check(path, Some(frames.count())).map_err(refuse)?;
     let place = output(cx.services, path)?;

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use kino_node::{ConditioningFact, Error, FramesFact, LatentFact, TensorFact};
+use kino_node::{Error, ValueType};
 use kino_port::{Fact, Facts, Literal, PlanError, StepInfo};
 
 use crate::model::MissingPart;
@@ -52,15 +52,9 @@ impl<'a> InferCx<'a> {
         }
     }
 
-    /// What is known of the latent at a port.
-    pub(crate) fn latent(&mut self, port: &str) -> Option<LatentFact> {
-        let known = latent_fact(port, self.facts.get(port)?);
-        self.take(known).flatten()
-    }
-
-    /// What is known of the frames at a port.
-    pub(crate) fn frames(&mut self, port: &str) -> Option<FramesFact> {
-        let known = frames_fact(port, self.facts.get(port)?);
+    /// What is known of the value of type `T` at a port.
+    pub(crate) fn known<T: ValueType>(&mut self, port: &str) -> Option<T::Fact> {
+        let known = known::<T>(port, self.facts.get(port)?);
         self.take(known).flatten()
     }
 
@@ -91,57 +85,28 @@ pub(crate) fn known_texts(facts: &Facts, port: &str) -> Option<Vec<String>> {
     }
 }
 
-/// A latent as it is known; of a tensor, its shape without a leading batch of one.
-pub(crate) fn latent_fact(port: &str, fact: &Fact) -> Result<Option<LatentFact>, PlanError> {
-    if let Some(latent) = fact.get::<LatentFact>() {
-        return Ok(Some(latent.clone()));
-    }
-    let Some(tensor) = fact.get::<TensorFact>() else { return Ok(None) };
-    match *tensor.shape.as_slice() {
-        [c, f, h, w] | [1, c, f, h, w] => Ok(Some(LatentFact { shape: [c, f, h, w], space: None })),
-        _ => Err(misshapen(port, "a latent is [c, f, h, w] or [1, c, f, h, w]", tensor)),
-    }
-}
-
-/// Frames as they are known; of a tensor, its shape.
-pub(crate) fn frames_fact(port: &str, fact: &Fact) -> Result<Option<FramesFact>, PlanError> {
-    if let Some(frames) = fact.get::<FramesFact>() {
-        return Ok(Some(frames.clone()));
-    }
-    let Some(tensor) = fact.get::<TensorFact>() else { return Ok(None) };
-    match *tensor.shape.as_slice() {
-        [count, height, width, 3] if count > 0 => {
-            Ok(Some(FramesFact { count: Some(count), height, width, fps: None }))
-        }
-        _ => Err(misshapen(port, "frames are [count, height, width, 3]", tensor)),
-    }
-}
-
-/// Text embeddings as they are known; of a tensor, its shape without a leading batch of one.
-pub(crate) fn text_fact(port: &str, fact: &Fact) -> Result<Option<ConditioningFact>, PlanError> {
-    if let Some(text) = fact.get::<ConditioningFact>() {
-        return Ok(Some(text.clone()));
-    }
-    let Some(tensor) = fact.get::<TensorFact>() else { return Ok(None) };
-    match *tensor.shape.as_slice() {
-        [rows, dim] | [1, rows, dim] => Ok(Some(ConditioningFact::of_text(rows, dim))),
-        _ => Err(misshapen(port, "embeddings are [rows, dim] or [1, rows, dim]", tensor)),
-    }
-}
-
-fn misshapen(port: &str, expected: &str, found: &TensorFact) -> PlanError {
-    PlanError::at(port, format!("{expected}, found a tensor {:?}", found.shape))
+/// What is known of a value of type `T` that arrives as `fact`; of a tensor that becomes one, what its
+/// shape says.
+pub(crate) fn known<T: ValueType>(port: &str, fact: &Fact) -> Result<Option<T::Fact>, PlanError> {
+    kino_node::known::<T>(fact).map_err(|message| PlanError::at(port, message))
 }
 
 /// The whole numbers beside `value` that are `first` more than a multiple of `step`, as words:
 /// `near it: 13 and 17`.
 pub(crate) fn near(value: usize, first: usize, step: usize) -> String {
+    let step = step.max(1);
     let below = value.saturating_sub(first) / step * step + first;
     let below = if below == 0 { step } else { below };
     if below >= value {
         return format!("near it: {below}");
     }
-    format!("near it: {below} and {}", below + step)
+    format!("near it: {below} and {}", below.saturating_add(step))
+}
+
+/// Bytes of so many numbers in f32 as these sizes multiplied; more than there are is the most there
+/// can be.
+pub(crate) fn f32_bytes(sizes: &[usize]) -> u64 {
+    sizes.iter().fold(4, |bytes: u64, size| bytes.saturating_mul(*size as u64))
 }
 
 /// The error of a check as the error of a run, for what was not known while planning.

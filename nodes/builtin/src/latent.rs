@@ -1,15 +1,15 @@
 //! `latent.noise`: the noise that sampling starts from.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use candle_core::Tensor;
+use kino_models::model::LatentLayout;
 use kino_node::{Cx, Inputs, Latent, LatentFact, NodeDef, Outputs, Result, Services, Value};
 use kino_port::{
     Fact, Facts, PlanError, PortType, Signature, StepInfo, Traits, count, edge, int, ports,
 };
 
-use crate::infer::{InferCx, InferResult, near, refuse};
+use crate::infer::{InferCx, InferResult, f32_bytes, near, refuse};
 use crate::models::VaeHandle;
 use crate::philox::normal;
 
@@ -71,8 +71,9 @@ pub(crate) fn check_side(
     axis: &str,
     side: usize,
 ) -> Result<usize, PlanError> {
-    let (_, ph, pw) = part.model.config.transformer.as_ref().map_or((1, 1, 1), |c| c.patch_size);
-    let factor = part.config.spatial_factor();
+    let denoiser = part.model.parts.denoiser.as_ref();
+    let (_, ph, pw) = denoiser.map_or((1, 1, 1), |denoiser| denoiser.spec.inputs().patch);
+    let factor = part.latents().spatial;
     let step = factor * if axis == "height" { ph } else { pw };
     if side > 0 && side.is_multiple_of(step) {
         return Ok(side / factor);
@@ -90,11 +91,15 @@ pub(crate) fn check_frames(
     port: &str,
     frames: usize,
 ) -> Result<usize, PlanError> {
-    let factor = part.config.temporal_factor();
-    part.config.latent_frames(frames).ok_or_else(|| {
-        let near = near(frames, 1, factor);
-        let message = format!("frames must be {factor}k+1 for this VAE, found {frames}; {near}");
-        PlanError::at(port, message)
+    let layout = part.latents();
+    layout.latent_frames(frames).ok_or_else(|| {
+        let LatentLayout { temporal, first, .. } = layout;
+        let near = near(frames, first, temporal);
+        let rule = match first % temporal.max(1) {
+            0 => format!("{temporal}k"),
+            rest => format!("{temporal}k+{rest}"),
+        };
+        PlanError::at(port, format!("frames must be {rule} for this VAE, found {frames}; {near}"))
     })
 }
 
@@ -113,10 +118,10 @@ fn infer(_: &Services, facts: &Facts) -> InferResult {
     let (Some(width), Some(height), Some(frames)) = (width, height, frames) else {
         return review.finish(StepInfo::default());
     };
-    let shape = [part.config.z_dim, frames, height, width];
+    let shape = [part.latents().channels, frames, height, width];
     review.finish(StepInfo {
         outputs: vec![Fact::typed(LatentFact { shape, space: Some(part.space()) })],
-        memory: 4 * shape.iter().product::<usize>() as u64,
+        memory: f32_bytes(&shape),
         ..StepInfo::default()
     })
 }
@@ -127,10 +132,10 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
         check_side(&part, axis, axis, inputs.int(axis)?).map_err(refuse)
     };
     let frames = check_frames(&part, "frames", inputs.int("frames")?).map_err(refuse)?;
-    let shape = (part.config.z_dim, frames, side("height")?, side("width")?); // [c, f, h, w]
+    let shape = (part.latents().channels, frames, side("height")?, side("width")?); // [c, f, h, w]
     let seed: u64 = inputs.int("seed")?;
     let count = (shape.0 * shape.1 * shape.2 * shape.3) as u64;
     let values: Vec<f32> = (0..count).map(|index| normal(seed, index)).collect();
     let tensor = Tensor::from_vec(values, shape, cx.device())?;
-    Ok(vec![Some(Value::Latent(Arc::new(Latent { tensor, space: Some(part.space()) })))])
+    Ok(vec![Some(Value::from(Latent { tensor, space: Some(part.space()) }))])
 }

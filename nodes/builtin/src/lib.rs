@@ -33,7 +33,7 @@ use kino_node::{Ledger, NodeDef, Services};
 use kino_world::Hashes;
 
 pub use model::MissingPart;
-pub use models::{DitHandle, Handle, Models, OpenModel, Stored, TextHandle, TextPart, VaeHandle};
+pub use models::{DitHandle, Handle, Models, OpenModel, Resident, TextHandle, VaeHandle};
 pub use philox::{normal, philox};
 pub use source::place;
 
@@ -67,6 +67,6 @@ pub static NODES: &[&NodeDef] = &[
 /// Give it the [`Models`] of the runs before (`services(…).with(models)`) and their weights stay
 /// loaded; likewise a table of hashes that is kept on disk.
 pub fn services(device: Device, ledger: Arc<Ledger>) -> Services {
-    let models = Models::new(device.clone());
+    let models = Models::new(device.clone(), Arc::clone(&ledger));
     Services::new(device, ledger).with(models).with(Arc::new(Hashes::new()))
 }

@@ -4,14 +4,15 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
-use kino_node::{Cx, Error, Inputs, NodeDef, Outputs, Part, Result, Services, Value};
+use kino_models::model::{Component, DenoiserSpec, TextEncoderSpec, VideoVae};
+use kino_node::{Cx, Error, Inputs, NodeDef, Outputs, Part as PartValue, Result, Services, Value};
 use kino_port::{
     Fact, Facts, PlanError, PortType, Read, Signature, StepInfo, Traits, edge, ports, text,
 };
 use kino_world::Folders;
 
 use crate::infer::{InferResult, refuse};
-use crate::models::{DitHandle, Handle, Models, OpenModel, TextHandle, TextPart, VaeHandle};
+use crate::models::{Handle, Models, OpenModel};
 use crate::source::Source;
 
 /// Opens a model and hands out its parts.
@@ -45,8 +46,8 @@ pub(crate) static LOAD: NodeDef = NodeDef {
 
 const ABOUT: &str = "Opens a model and hands out its parts. A model is a folder in the diffusers \
 layout: model_index.json beside transformer/, vae/, text_encoder/, tokenizer/ and scheduler/. \
-Only configs are read here; the weights of a part are memory-mapped safetensors, read by the \
-first node that computes with it and then shared by all. Pickle files are refused.\n\n\
+Only configs are read here; the weights of a part are safetensors files, read by the first node \
+that computes with it, then shared by all, and let go where memory ends. Pickle files are refused.\n\n\
 `hub:OWNER/NAME` is looked up in the local Hugging Face cache (HF_HUB_CACHE, HF_HOME); nothing is \
 downloaded: `hf download OWNER/NAME` puts a model there.\n\n\
 Example:\n    \"model\": (op: \"model.load\", with: {\"source\": \"embedded:shapes\"}),";
@@ -63,33 +64,33 @@ pub struct MissingPart {
     pub hint: Option<String>,
 }
 
+/// A part as a handle, or why there is none.
+type Part<S> = std::result::Result<Arc<Handle<S>>, MissingPart>;
+
 /// The parts of a model, in the order of the outputs.
 struct Parts {
-    text: std::result::Result<Arc<TextHandle>, MissingPart>,
+    text: Part<dyn TextEncoderSpec>,
     image: MissingPart,
-    dit: std::result::Result<Arc<DitHandle>, MissingPart>,
-    vae: std::result::Result<Arc<VaeHandle>, MissingPart>,
+    dit: Part<dyn DenoiserSpec>,
+    vae: Part<dyn VideoVae>,
 }
 
 impl Parts {
-    fn of(model: &Arc<OpenModel>, compute: &str, device: &Device) -> Self {
-        let config = &model.config;
-        let text = config.text.as_ref().map(|(encoder, tokens)| TextPart {
-            encoder: encoder.clone(),
-            rows: tokens.text_length(),
-        });
+    /// The parts of the model that the graph calls `name`.
+    fn of(model: &Arc<OpenModel>, name: &str, compute: &str, device: &Device) -> Self {
         let choice = (compute, device);
+        let parts = &model.parts;
         Parts {
-            text: part(model, ("text_encoder", "text encoder"), text, choice),
-            image: missing(model, "image encoder"),
-            dit: part(model, ("transformer", "transformer"), config.transformer.clone(), choice),
-            vae: part(model, ("vae", "VAE"), config.vae.clone(), choice),
+            text: part(model, parts.text_encoder.as_ref(), (name, "text encoder"), choice),
+            image: missing(name, "image encoder"),
+            dit: part(model, parts.denoiser.as_ref(), (name, "transformer"), choice),
+            vae: part(model, parts.vae.as_ref(), (name, "VAE"), choice),
         }
     }
 
     /// The compute types, which change the numbers.
     fn key(&self, model: &OpenModel) -> Vec<u8> {
-        let mut key = model.fingerprint.to_vec();
+        let mut key = model.fingerprint().to_vec();
         let dtypes = [
             self.text.as_ref().ok().map(|part| part.dtype),
             self.dit.as_ref().ok().map(|part| part.dtype),
@@ -103,27 +104,31 @@ impl Parts {
     }
 }
 
-fn missing(model: &OpenModel, name: &str) -> MissingPart {
-    let message = format!("the model `{}` has no {name}", model.name);
-    MissingPart { message, hint: None }
+fn missing(model: &str, part: &str) -> MissingPart {
+    MissingPart { message: format!("the model `{model}` has no {part}"), hint: None }
 }
 
 /// A part as a handle, if its config and its weight files are there.
-fn part<C>(
+fn part<S: ?Sized>(
     model: &Arc<OpenModel>,
-    (folder, name): (&str, &str),
-    config: Option<C>,
+    component: Option<&Component<S>>,
+    (model_name, name): (&str, &str),
     (compute, device): (&str, &Device),
-) -> std::result::Result<Arc<Handle<C>>, MissingPart> {
-    let (Some(config), Some(stored)) = (config, model.stored(folder)) else {
-        return Err(missing(model, name));
-    };
-    let stored = match stored {
-        Ok(stored) => *stored,
-        Err(message) => return Err(MissingPart { message: message.clone(), hint: None }),
-    };
-    let dtype = compute_type(compute, stored.dtype, device);
-    Ok(Arc::new(Handle { model: Arc::clone(model), config, dtype, stored }))
+) -> Part<S> {
+    let Some(Component { part, spec }) = component else { return Err(missing(model_name, name)) };
+    let unreadable =
+        |error: kino_models::Error| MissingPart { message: error.to_string(), hint: None };
+    let files = model.checkpoint.part(part).map_err(unreadable)?;
+    let identity = model.checkpoint.identity(part).map_err(unreadable)?;
+    let stored = files.main_dtype().unwrap_or(DType::F32);
+    let (model, spec) = (Arc::clone(model), Arc::clone(spec));
+    Ok(Arc::new(Handle {
+        dtype: compute_type(compute, stored, device),
+        model,
+        spec,
+        files,
+        identity,
+    }))
 }
 
 /// The type to compute in.
@@ -143,7 +148,7 @@ fn open(services: &Services, source: &str) -> std::result::Result<Arc<OpenModel>
     let folders = services.get::<Folders>().map_err(missing)?;
     let models = services.get::<Models>().map_err(missing)?;
     let found = Source::find(source, &folders.graph)?;
-    models.open(source, &found).map_err(|error| PlanError::at("source", error.to_string()))
+    models.open(&found).map_err(|error| PlanError::at("source", error.to_string()))
 }
 
 fn infer(services: &Services, facts: &Facts) -> InferResult {
@@ -151,11 +156,11 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
         return Ok(StepInfo::default());
     };
     let model = open(services, source).map_err(|error| vec![error])?;
-    let parts = Parts::of(&model, compute, &services.device);
+    let parts = Parts::of(&model, source, compute, &services.device);
     if let (Ok(vae), Ok(models)) = (&parts.vae, services.get::<Models>()) {
         models.know(vae);
     }
-    let hash = blake3::Hash::from_bytes(model.fingerprint).to_hex().to_string();
+    let hash = blake3::Hash::from_bytes(model.fingerprint()).to_hex().to_string();
     Ok(StepInfo {
         key: parts.key(&model),
         outputs: vec![fact(parts.text), Fact::typed(parts.image), fact(parts.dit), fact(parts.vae)],
@@ -171,9 +176,26 @@ fn fact<T: Send + Sync + 'static>(part: std::result::Result<Arc<T>, MissingPart>
     }
 }
 
+/// The model that the plan was made with; without a plan, the one that lies there now.
+fn planned(cx: &Cx<'_>, source: &str) -> Result<Arc<OpenModel>> {
+    let Some(read) = cx.reads.iter().find(|read| read.path == source) else {
+        return open(cx.services, source).map_err(refuse);
+    };
+    if let Some(model) = cx.services.get::<Models>()?.opened(&read.hash) {
+        return Ok(model);
+    }
+    // It is not open any more. What lies there now will do if it is the same.
+    let model = open(cx.services, source).map_err(refuse)?;
+    match blake3::Hash::from_bytes(model.fingerprint()).to_hex().as_str() == read.hash {
+        true => Ok(model),
+        false => Err(Error::failed(format!("{source} has changed since the plan was made"))),
+    }
+}
+
 fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
-    let model = open(cx.services, inputs.text("source")?).map_err(refuse)?;
-    let parts = Parts::of(&model, inputs.text("compute")?, cx.device());
+    let source = inputs.text("source")?;
+    let model = planned(cx, source)?;
+    let parts = Parts::of(&model, source, inputs.text("compute")?, cx.device());
     if let Ok(vae) = &parts.vae {
         cx.services.get::<Models>()?.know(vae);
     }
@@ -192,7 +214,7 @@ fn value<T: Send + Sync + 'static>(
     part: std::result::Result<Arc<T>, MissingPart>,
 ) -> Result<Option<Value>> {
     match part {
-        Ok(handle) => Ok(Some(Value::Part(Part { ty, handle }))),
+        Ok(handle) => Ok(Some(Value::Part(PartValue { ty, handle }))),
         Err(MissingPart { message, hint }) if wanted => Err(Error::Failed { message, hint }),
         Err(_) => Ok(None),
     }

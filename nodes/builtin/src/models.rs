@@ -1,220 +1,198 @@
-//! The models of a process: opened once, their weights read on first use and shared by all nodes.
+//! The models of a process: opened once, their weights read part by part on first use, shared by
+//! all nodes, graphs and folders, and let go where memory ends.
 
-use std::any::Any;
+mod handle;
+mod resident;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use candle_core::{DType, Device};
-use kino_models::families::wan::dit::Dit;
-use kino_models::families::wan::vae::Vae;
-use kino_models::families::wan::{ModelConfig, TransformerConfig, VaeConfig};
+use candle_core::Device;
+use kino_models::checkpoint::Checkpoint;
+use kino_models::families::Families;
+use kino_models::model::{Denoiser, FrameDecoder, FrameEncoder, TextEncoder};
 use kino_models::preview::RgbMap;
-use kino_models::text::TextConfig;
-use kino_models::text::TextEncoder;
-use kino_models::{ModelFolder, Result};
+use kino_node::{Ledger, Result, Space};
 
-use kino_node::Space;
+pub(crate) use handle::Network;
+pub use handle::{DitHandle, Handle, OpenModel, TextHandle, VaeHandle};
+pub use resident::Resident;
+use resident::{Residents, Wanted};
 
-use crate::source::Source;
+use crate::error::IntoNode;
+use crate::source::{Place, Source};
 
-/// A model whose configs were read and whose weight files were looked at; no weights are loaded.
-pub struct OpenModel {
-    /// As the graph names it.
-    pub name: String,
-    /// Its files.
-    pub folder: ModelFolder,
-    /// Its configs.
-    pub config: ModelConfig,
-    /// A hash that changes when the model does.
-    pub fingerprint: [u8; 32],
-    /// What is known of each part's weights, or why they cannot be read.
-    weights: HashMap<&'static str, std::result::Result<Stored, String>>,
-}
-
-/// The weights of a part as they are stored.
-#[derive(Clone, Copy, Debug)]
-pub struct Stored {
-    /// The type of most of them.
-    pub dtype: DType,
-    /// The length of their files.
-    pub bytes: u64,
-}
-
-/// The folders of the parts that have weights.
-const PARTS: [&str; 3] = ["text_encoder", "transformer", "vae"];
-
-impl OpenModel {
-    fn open(name: &str, source: &Source, folder: ModelFolder, id: [u8; 32]) -> Result<Self> {
-        let config = ModelConfig::read(&folder)?;
-        let stored = |part: &str| {
-            // Opening maps the files and checks their headers: pickles and cut files end here.
-            let dtype = folder.stored_dtype(part).map_err(|error| error.to_string())?;
-            let files = folder.weight_files(part).map_err(|error| error.to_string())?;
-            Ok(Stored { dtype, bytes: files.iter().map(|file| source.length(file)).sum() })
-        };
-        let there = PARTS.into_iter().filter(|part| config.index.has(part));
-        let weights = there.map(|part| (part, stored(part))).collect();
-        Ok(OpenModel { name: name.to_owned(), folder, config, fingerprint: id, weights })
-    }
-
-    /// What is known of a part's weights; none where the model has no such part.
-    pub fn stored(&self, part: &str) -> Option<&std::result::Result<Stored, String>> {
-        self.weights.get(part)
-    }
-}
-
-/// A part of a model that is not loaded yet: what travels along an edge, and what a plan knows of
-/// it.
-pub struct Handle<C> {
-    /// The model that it belongs to.
-    pub model: Arc<OpenModel>,
-    /// Its config.
-    pub config: C,
-    /// The type in which it computes.
-    pub dtype: DType,
-    /// Its weights as they are stored.
-    pub stored: Stored,
-}
-
-impl<C> Handle<C> {
-    /// The memory of its weights in bytes, in the type in which it computes.
-    pub fn weight_bytes(&self) -> u64 {
-        let (from, to) = (self.stored.dtype.size_in_bytes(), self.dtype.size_in_bytes());
-        self.stored.bytes / from as u64 * to as u64
-    }
-}
-
-/// What a plan knows of a text encoder.
-#[derive(Clone, Debug)]
-pub struct TextPart {
-    /// The encoder's sizes.
-    pub encoder: TextConfig,
-    /// Rows of an encoded text, the padding included.
-    pub rows: usize,
-}
-
-/// A text encoder.
-pub type TextHandle = Handle<TextPart>;
-/// A diffusion transformer.
-pub type DitHandle = Handle<TransformerConfig>;
-/// A video autoencoder.
-pub type VaeHandle = Handle<VaeConfig>;
-
-impl VaeHandle {
-    /// The latent space of this autoencoder.
-    pub fn space(&self) -> Space {
-        let id = blake3::keyed_hash(&self.model.fingerprint, b"vae").into();
-        let (temporal, spatial) = (self.config.temporal_factor(), self.config.spatial_factor());
-        Space { id, channels: self.config.z_dim, temporal, spatial }
-    }
-}
-
-/// Identifies loaded weights: model, part, compute type. (The device is that of all.)
-type Loaded = ([u8; 32], &'static str, DType);
-/// A part that is being loaded, or was.
-type Slot = Arc<Mutex<Option<Arc<dyn Any + Send + Sync>>>>;
+/// Models that are kept open; their weights are counted apart.
+const KEPT_OPEN: usize = 16;
+/// Autoencoders that are remembered for the previews of their latents.
+const KNOWN_SPACES: usize = 16;
 
 /// The models of a process. Give the same one to the services of every run, and weights stay.
 pub struct Models {
     device: Device,
-    /// The model of each name, as it was when it was last opened.
-    open: Mutex<HashMap<String, Arc<OpenModel>>>,
-    loaded: Mutex<HashMap<Loaded, Slot>>,
-    /// The autoencoders of the latent spaces that were seen.
-    spaces: Mutex<HashMap<[u8; 32], Arc<VaeHandle>>>,
+    families: Families,
+    /// Opened models, by where they lie, the latest last. One that was exchanged on disk stays for
+    /// the plans that were made with it.
+    open: Mutex<Vec<(Place, Arc<OpenModel>)>>,
+    residents: Arc<Residents>,
+    /// The autoencoders of the latent spaces that were seen, the latest last.
+    spaces: Mutex<Vec<Arc<VaeHandle>>>,
+    /// Maps from latents to colours, by latent space.
+    maps: Mutex<HashMap<[u8; 32], Option<Arc<RgbMap>>>>,
 }
 
 impl Models {
-    /// No models yet; weights will be placed on `device`.
-    pub fn new(device: Device) -> Arc<Self> {
+    /// No models yet; weights will be placed on `device` and counted by `ledger`.
+    pub fn new(device: Device, ledger: Arc<Ledger>) -> Arc<Self> {
+        Self::with_families(device, ledger, Families::default())
+    }
+
+    /// The same for other families than those that are built in.
+    pub fn with_families(device: Device, ledger: Arc<Ledger>, families: Families) -> Arc<Self> {
         Arc::new(Models {
             device,
+            families,
             open: Mutex::default(),
-            loaded: Mutex::default(),
+            residents: Residents::new(ledger),
             spaces: Mutex::default(),
+            maps: Mutex::default(),
         })
     }
 
-    /// Opens the model that a graph calls `name`; reads configs and headers, no weights.
-    pub(crate) fn open(&self, name: &str, source: &Source) -> Result<Arc<OpenModel>> {
-        let known = lock(&self.open).get(name).cloned();
-        let folder = match &known {
-            // The folder of an embedded model remembers its hash.
-            Some(model) if matches!(source, Source::Embedded(_)) => model.folder.clone(),
-            _ => source.open()?,
-        };
-        let fingerprint = folder.fingerprint()?;
-        if let Some(model) = known {
-            if model.fingerprint == fingerprint {
-                return Ok(model);
-            }
-            // The model at this name was exchanged: what was loaded of it is of no use any more.
-            lock(&self.loaded).retain(|(id, ..), _| *id != model.fingerprint);
+    /// Opens the model at `source`; reads configs and headers, no weights. One that is open and was
+    /// not touched since is not read again.
+    pub(crate) fn open(&self, source: &Source) -> kino_models::Result<Arc<OpenModel>> {
+        let place = source.place();
+        let known = self.latest(&place);
+        if let Some(model) = known.as_ref().filter(|model| model.checkpoint.is_current()) {
+            return Ok(Arc::clone(model));
         }
-        let model = Arc::new(OpenModel::open(name, source, folder, fingerprint)?);
-        lock(&self.open).insert(name.to_owned(), Arc::clone(&model));
+        let checkpoint = Checkpoint::open(&source.open()?)?;
+        let parts = self.families.read(&checkpoint)?;
+        let model = Arc::new(OpenModel { checkpoint, parts });
+        let mut open = lock(&self.open);
+        open.push((place, Arc::clone(&model)));
+        if open.len() > KEPT_OPEN {
+            open.remove(0);
+        }
+        drop(open);
+        if let Some(exchanged) = known {
+            self.forget(&exchanged);
+        }
         Ok(model)
+    }
+
+    /// The model that had this fingerprint when a plan was made.
+    pub(crate) fn opened(&self, fingerprint: &str) -> Option<Arc<OpenModel>> {
+        let hash = blake3::Hash::from_hex(fingerprint).ok()?;
+        let open = lock(&self.open);
+        let found = open.iter().rev().find(|(_, model)| model.fingerprint() == *hash.as_bytes());
+        found.map(|(_, model)| Arc::clone(model))
+    }
+
+    fn latest(&self, place: &Place) -> Option<Arc<OpenModel>> {
+        let open = lock(&self.open);
+        let found = open.iter().rev().find(|(other, _)| other == place);
+        found.map(|(_, model)| Arc::clone(model))
+    }
+
+    /// Lets the weights go of a model that was exchanged, but for those that another one shares.
+    fn forget(&self, exchanged: &OpenModel) {
+        let exact = |model: &OpenModel| -> Vec<[u8; 32]> {
+            let parts = [
+                model.parts.text_encoder.as_ref().map(|part| part.part),
+                model.parts.denoiser.as_ref().map(|part| part.part),
+                model.parts.vae.as_ref().map(|part| part.part),
+            ];
+            let files =
+                parts.into_iter().flatten().filter_map(|part| model.checkpoint.part(part).ok());
+            files.map(|files| files.identity().exact).collect()
+        };
+        let mut places: Vec<(Place, Arc<OpenModel>)> = Vec::new();
+        for (place, model) in lock(&self.open).iter().rev() {
+            if places.iter().all(|(other, _)| other != place) {
+                places.push((place.clone(), Arc::clone(model)));
+            }
+        }
+        let shared: Vec<[u8; 32]> = places.iter().flat_map(|(_, model)| exact(model)).collect();
+        let gone: Vec<[u8; 32]> =
+            exact(exchanged).into_iter().filter(|files| !shared.contains(files)).collect();
+        self.residents.forget(&gone);
     }
 
     /// The text encoder, its weights read.
     ///
     /// # Errors
     /// When they cannot be read or do not fit the config; so for all that follow.
-    pub fn text_encoder(&self, part: &TextHandle) -> Result<Arc<TextEncoder>> {
-        let key = (part.model.fingerprint, "text_encoder", part.dtype);
-        self.load(key, || TextEncoder::load(&part.model.folder, part.dtype, &self.device))
+    pub fn text_encoder(&self, part: &TextHandle) -> Result<Arc<Resident<dyn TextEncoder>>> {
+        let load =
+            || part.spec.load(&part.model.checkpoint, &part.weights(&self.device).node()?).node();
+        self.residents
+            .get(wanted(part, Network::Whole, part.weight_bytes(), "the text encoder"), load)
     }
 
     /// The transformer, its weights read.
-    pub fn dit(&self, part: &DitHandle) -> Result<Arc<Dit>> {
-        self.load((part.model.fingerprint, "transformer", part.dtype), || {
-            let weights = part.model.folder.weights("transformer", part.dtype, &self.device)?;
-            Dit::load(&part.config, &weights)
-        })
+    pub fn dit(&self, part: &DitHandle) -> Result<Arc<Resident<dyn Denoiser>>> {
+        let load = || part.spec.load(&part.weights(&self.device).node()?).node();
+        self.residents
+            .get(wanted(part, Network::Whole, part.weight_bytes(), "the transformer"), load)
     }
 
-    /// The autoencoder; each of its two networks is read when it is first used.
-    pub fn vae(&self, part: &VaeHandle) -> Result<Arc<Vae>> {
-        self.load((part.model.fingerprint, "vae", part.dtype), || {
-            let weights = part.model.folder.weights("vae", part.dtype, &self.device)?;
-            Vae::load(&part.config, &weights)
-        })
+    /// The encoder of an autoencoder, its weights read.
+    pub fn encoder(&self, part: &VaeHandle) -> Result<Arc<Resident<dyn FrameEncoder>>> {
+        let load = || part.spec.load_encoder(&part.weights(&self.device).node()?).node();
+        let bytes = part.weight_bytes(Network::Encoder);
+        self.residents.get(wanted(part, Network::Encoder, bytes, "the VAE's encoder"), load)
+    }
+
+    /// The decoder of an autoencoder, its weights read.
+    pub fn decoder(&self, part: &VaeHandle) -> Result<Arc<Resident<dyn FrameDecoder>>> {
+        let load = || part.spec.load_decoder(&part.weights(&self.device).node()?).node();
+        let bytes = part.weight_bytes(Network::Decoder);
+        self.residents.get(wanted(part, Network::Decoder, bytes, "the VAE's decoder"), load)
     }
 
     /// The linear map from latents of a space to colours, if the autoencoder of the space is known.
     pub fn rgb_map(&self, space: &Space) -> Option<Arc<RgbMap>> {
-        let part = lock(&self.spaces).get(&space.id).cloned()?;
-        let map = self.vae(&part).and_then(|vae| vae.rgb_map());
-        map.map_err(|error| tracing::debug!(%error, "There will be no previews.")).ok()
+        if let Some(map) = lock(&self.maps).get(&space.id) {
+            return map.clone();
+        }
+        let known = lock(&self.spaces).iter().find(|part| part.identity == space.id).cloned();
+        let known = known?;
+        let map = self.decoder(&known).and_then(|decoder| decoder.rgb_map().node());
+        let map = map.map_err(|error| tracing::debug!(%error, "There will be no previews."));
+        let map = map.ok()?.map(Arc::new);
+        let mut maps = lock(&self.maps);
+        if maps.len() >= KNOWN_SPACES {
+            maps.clear();
+        }
+        maps.insert(space.id, map.clone());
+        map
     }
 
     /// Remembers whose latent space this is.
     pub(crate) fn know(&self, part: &Arc<VaeHandle>) {
-        lock(&self.spaces).insert(part.space().id, Arc::clone(part));
-    }
-
-    /// Drops all weights; handles stay valid and load again.
-    pub fn clear(&self) {
-        lock(&self.loaded).clear();
-    }
-
-    fn load<T, F>(&self, key: Loaded, load: F) -> Result<Arc<T>>
-    where
-        T: Any + Send + Sync,
-        F: FnOnce() -> Result<T>,
-    {
-        let slot = Arc::clone(lock(&self.loaded).entry(key).or_default());
-        // Held while loading, so that nobody else loads the same part meanwhile.
-        let mut slot = lock(&slot);
-        if let Some(part) = slot.as_ref().and_then(|part| Arc::clone(part).downcast().ok()) {
-            return Ok(part);
+        let mut spaces = lock(&self.spaces);
+        spaces.retain(|known| known.identity != part.identity);
+        spaces.push(Arc::clone(part));
+        if spaces.len() > KNOWN_SPACES {
+            spaces.remove(0);
         }
-        let started = std::time::Instant::now();
-        let part = Arc::new(load()?);
-        tracing::debug!(part = key.1, dtype = ?key.2, elapsed = ?started.elapsed(), "Weights read.");
-        *slot = Some(Arc::clone(&part) as Arc<dyn Any + Send + Sync>);
-        Ok(part)
     }
+
+    /// Drops all weights that nobody computes with; handles stay valid and load again.
+    pub fn clear(&self) {
+        self.residents.clear();
+    }
+}
+
+fn wanted<'a, S: ?Sized>(
+    part: &Handle<S>,
+    network: Network,
+    bytes: u64,
+    what: &'a str,
+) -> Wanted<'a> {
+    Wanted { id: part.weights_id(network), files: part.files.identity().exact, bytes, what }
 }
 
 /// What a panic left behind is whole: every place is filled in one step.

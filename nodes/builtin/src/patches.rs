@@ -1,7 +1,6 @@
 //! `patchify` and `unpatchify`: latents as packed patches and back.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use candle_core::Tensor;
 use kino_models::patch::{Grid, patchify, unpatchify};
@@ -14,7 +13,7 @@ use kino_port::{
 };
 
 use crate::error::IntoNode;
-use crate::infer::{InferCx, InferResult, latent_fact, named_facts, near, refuse};
+use crate::infer::{InferCx, InferResult, f32_bytes, known, named_facts, near, refuse};
 use crate::models::DitHandle;
 
 /// Latents to patches.
@@ -52,17 +51,16 @@ Example:\n    \"patches\": (op: \"patchify\", in: {\"dit\": \"model.dit\", \"lat
 /// The clip that a latent becomes.
 fn clip(part: &DitHandle, latent: &LatentFact) -> Result<Clip, PlanError> {
     let [channels, frames, height, width] = latent.shape;
-    if channels != part.config.in_channels {
+    let inputs = part.spec.inputs();
+    if channels != inputs.channels {
+        let own = inputs.channels;
         return Err(PlanError::at(
             "latents",
-            format!(
-                "this transformer reads latents of {} channels, found {channels}",
-                part.config.in_channels
-            ),
+            format!("this transformer reads latents of {own} channels, found {channels}"),
         )
         .hint("a transformer and a VAE of one model belong together"));
     }
-    let (pt, ph, pw) = part.config.patch_size;
+    let (pt, ph, pw) = inputs.patch;
     let factor = latent.space.as_ref().map(|space| space.spatial);
     let sides = [
         ("frames", frames, pt, None),
@@ -72,7 +70,7 @@ fn clip(part: &DitHandle, latent: &LatentFact) -> Result<Clip, PlanError> {
     for (axis, side, patch, factor) in sides {
         if side == 0 || !side.is_multiple_of(patch) {
             let (unit, scale) = factor.map_or(("latent ", 1), |factor| ("", factor));
-            let (side, step) = (side * scale, patch * scale);
+            let (side, step) = (side.saturating_mul(scale), patch * scale);
             let message = format!(
                 "{unit}{axis} must be a multiple of {step}, found {side}; {}",
                 near(side, 0, step)
@@ -93,7 +91,7 @@ fn infer_patchify(_: &Services, facts: &Facts) -> InferResult {
     let items = named_facts(facts, "latents");
     let expected = items.len();
     for (name, fact) in items {
-        let latent = review.take(latent_fact("latents", fact)).flatten();
+        let latent = review.take(known::<Latent>("latents", fact)).flatten();
         let checked = latent.map(|latent| named(clip(&part, &latent), name.as_deref()));
         clips.extend(checked.and_then(|clip| review.take(clip)));
     }
@@ -101,7 +99,7 @@ fn infer_patchify(_: &Services, facts: &Facts) -> InferResult {
         return review.finish(StepInfo::default());
     }
     let tokens: usize = clips.iter().map(Clip::tokens).sum();
-    let memory = 2 * 4 * (tokens * part.config.patch_dim()) as u64;
+    let memory = f32_bytes(&[2, tokens, part.spec.inputs().patch_width()]);
     let fact = PatchesFact { clips, patch: patch_of(&part) };
     review.finish(StepInfo { outputs: vec![Fact::typed(fact)], memory, ..StepInfo::default() })
 }
@@ -119,26 +117,26 @@ fn named(clip: Result<Clip, PlanError>, name: Option<&str>) -> Result<Clip, Plan
 }
 
 fn patch_of(part: &DitHandle) -> [usize; 3] {
-    let (pt, ph, pw) = part.config.patch_size;
+    let (pt, ph, pw) = part.spec.inputs().patch;
     [pt, ph, pw]
 }
 
 fn run_patchify(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let part = inputs.part::<DitHandle>("dit")?;
     let (mut clips, mut tokens) = (Vec::new(), Vec::new());
-    for (name, latent) in inputs.latents("latents")? {
+    for (name, latent) in inputs.list::<Latent>("latents")? {
         let (c, f, h, w) = latent.tensor.dims4()?;
         let fact = LatentFact { shape: [c, f, h, w], space: latent.space.clone() };
         clips.push(named(clip(&part, &fact), name.as_deref()).map_err(refuse)?);
         let latent = latent.tensor.to_device(cx.device())?;
-        tokens.push(patchify(&latent, part.config.patch_size).node()?); // [tokens, c·pt·ph·pw]
+        tokens.push(patchify(&latent, part.spec.inputs().patch).node()?); // [tokens, c·pt·ph·pw]
     }
     let tokens = match tokens.len() {
         1 => tokens.remove(0),
         _ => Tensor::cat(&tokens, 0)?,
     };
     let patches = Patches { tokens, clips, patch: patch_of(&part) };
-    Ok(vec![Some(Value::Patches(Arc::new(patches)))])
+    Ok(vec![Some(Value::from(patches))])
 }
 
 /// Patches to a latent.
@@ -202,7 +200,7 @@ fn infer_unpatchify(_: &Services, facts: &Facts) -> InferResult {
     let shape = [clip.channels, t * pt, h * ph, w * pw];
     review.finish(StepInfo {
         outputs: vec![Fact::typed(LatentFact { shape, space: clip.space.clone() })],
-        memory: 4 * shape.iter().product::<usize>() as u64,
+        memory: f32_bytes(&shape),
         ..StepInfo::default()
     })
 }
@@ -218,13 +216,13 @@ pub(crate) fn object_to_tensor(review: &mut InferCx<'_>, facts: &Facts) {
 }
 
 fn run_unpatchify(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
-    let patches = inputs.patches("patches")?;
+    let patches = inputs.value::<Patches>("patches")?;
     let index = pick(&patches.clips, inputs.text("clip")?).map_err(refuse)?;
     let clip = &patches.clips[index];
     let start: usize = patches.clips[..index].iter().map(Clip::tokens).sum();
     let tokens = patches.tokens.narrow(0, start, clip.tokens())?; // [tokens of the clip, width]
     let tensor = unpatchify(&tokens, grid_of(clip), patch_tuple(patches.patch)).node()?;
-    Ok(vec![Some(Value::Latent(Arc::new(Latent { tensor, space: clip.space.clone() })))])
+    Ok(vec![Some(Value::from(Latent { tensor, space: clip.space.clone() }))])
 }
 
 /// The grid of a clip as the models see it.

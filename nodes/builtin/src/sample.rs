@@ -7,19 +7,21 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
+use kino_models::model::{EmbeddingSpec, RunSize};
 use kino_models::patch::unpatchify;
 use kino_models::sampling::{Schedule, ScheduleKind, Stepper};
 use kino_node::{
-    Clip, Cx, Error, Guider, Inputs, NodeDef, Outputs, Patches, PatchesFact, Result, SamplingStep,
-    Services, TensorFact, Value,
+    Clip, Conditioning, ConditioningFact, Cx, Embeddings, Error, Guider, GuiderHandle, Inputs,
+    NodeDef, Outputs, Patches, PatchesFact, Result, SamplingStep, Services, Sigmas, TensorFact,
+    Value,
 };
 use kino_port::{
     Fact, Facts, PlanError, PortType, Sigma, Signature, StepInfo, Traits, count, edge, list,
     optional, ports, real, text,
 };
 
-use crate::error::IntoNode;
-use crate::infer::{InferCx, InferResult, named_facts, refuse, text_fact};
+use crate::error::{IntoNode, check_cancel};
+use crate::infer::{InferCx, InferResult, f32_bytes, known, named_facts, refuse};
 use crate::models::{DitHandle, Models};
 use crate::patches::{grid_of, object_to_tensor, patch_tuple};
 use crate::schedule::{ClassifierFree, MOST_STEPS, levels};
@@ -94,19 +96,11 @@ fn infer(_: &Services, facts: &Facts) -> InferResult {
     }
     let texts = named_facts(facts, "text");
     for (_, fact) in &texts {
-        let Some(text) = review.take(text_fact("text", fact)).flatten() else { continue };
-        let Some((_, dim)) = text.text() else { continue };
-        if let Some(part) = part.as_ref().filter(|part| part.config.text_dim != dim) {
-            review.error(
-                PlanError::at(
-                    "text",
-                    format!(
-                        "this transformer reads texts {} wide, found {}",
-                        part.config.text_dim, dim
-                    ),
-                )
-                .hint("a transformer and a text encoder of one model belong together"),
-            );
+        let Some(text) = review.take(known::<Conditioning>("text", fact)).flatten() else {
+            continue;
+        };
+        if let Some(part) = &part {
+            check_text(part, &text).into_iter().for_each(|error| review.error(error));
         }
     }
     let Some(patches) = patches else { return review.finish(StepInfo::default()) };
@@ -126,35 +120,50 @@ fn steps(review: &mut InferCx<'_>, facts: &Facts) -> Option<usize> {
     if !facts.is_fed("sigmas") {
         return review.size("steps");
     }
-    if let Some(sigmas) = facts.typed::<kino_node::SigmasFact>("sigmas") {
-        return Some(sigmas.steps);
-    }
-    let tensor = facts.typed::<TensorFact>("sigmas")?;
-    match *tensor.shape.as_slice() {
-        [levels] if levels >= 2 => Some(levels - 1),
-        _ => {
-            let message =
-                format!("noise levels are [steps + 1], found a tensor {:?}", tensor.shape);
-            review.error(PlanError::at("sigmas", message));
-            None
-        }
-    }
+    review.known::<Sigmas>("sigmas").map(|sigmas| sigmas.steps)
+}
+
+/// What a denoiser misses among conditioning, or cannot read of it.
+fn check_text(part: &DitHandle, text: &ConditioningFact) -> Vec<PlanError> {
+    let check = |spec: &EmbeddingSpec| {
+        let is_text = spec.name == Embeddings::TEXT;
+        let message = match text.shape(&spec.name) {
+            Some(shape) if shape.last() == Some(&spec.width) => return None,
+            Some(shape) => {
+                let found = shape.last().copied().unwrap_or(0);
+                let what = if is_text { "texts".to_owned() } else { format!("`{}`", spec.name) };
+                format!("this transformer reads {what} {} wide, found {found}", spec.width)
+            }
+            None => {
+                let names: Vec<&str> =
+                    text.embeddings.iter().map(|(name, _)| name.as_str()).collect();
+                let found = names.join(", ");
+                format!("this transformer reads `{}` of the conditioning, found {found}", spec.name)
+            }
+        };
+        Some(
+            PlanError::at("text", message)
+                .hint("a transformer and a text encoder of one model belong together"),
+        )
+    };
+    part.spec.inputs().conditioning.iter().filter_map(check).collect()
 }
 
 fn check_patches(part: &DitHandle, clips: &[Clip], patch: [usize; 3]) -> Result<(), PlanError> {
-    if patch_tuple(patch) != part.config.patch_size {
-        let (found, own) = (patch, part.config.patch_size);
+    let inputs = part.spec.inputs();
+    if patch_tuple(patch) != inputs.patch {
+        let (found, own) = (patch, inputs.patch);
         let message = format!("this transformer reads patches of {own:?}, found {found:?}");
         return Err(
             PlanError::at("patches", message).hint("give `patchify` the transformer that samples")
         );
     }
-    match clips.iter().find(|clip| clip.channels != part.config.in_channels) {
+    match clips.iter().find(|clip| clip.channels != inputs.channels) {
         Some(clip) => Err(PlanError::at(
             "patches",
             format!(
                 "this transformer reads latents of {} channels, found {}",
-                part.config.in_channels, clip.channels
+                inputs.channels, clip.channels
             ),
         )),
         None => Ok(()),
@@ -176,29 +185,28 @@ fn trace_fact(patches: &PatchesFact, steps: usize) -> Fact {
     Fact::typed(TensorFact { shape, dtype: DType::F32 })
 }
 
-/// Bytes while sampling: the weights; keys and values of the texts in every block; and within a
-/// block, for every token in a pass, eight rows of the model's width and two of the inner width.
+/// Bytes while sampling: the weights, and what a run of this size needs.
 fn memory(part: &DitHandle, patches: &PatchesFact, texts: usize) -> u64 {
-    let config = &part.config;
-    let tokens: usize = patches.clips.iter().map(Clip::tokens).sum();
-    let pass = if clips::batched(tokens) { 2 * tokens } else { tokens };
-    let rows = part.model.config.text.as_ref().map_or(512, |(_, tokens)| tokens.text_length());
-    let contexts = 2 * texts * 2 * config.num_layers * rows * config.dim();
-    let block = pass * (8 * config.dim() + 2 * config.ffn_dim);
-    // Tables of angles, the latents, and what UniPC remembers of the steps before.
-    let latents = tokens * (config.attention_head_dim + 8 * config.patch_dim());
-    part.weight_bytes() + (part.dtype.size_in_bytes() * (contexts + block) + 4 * latents) as u64
+    let tokens = patches.clips.iter().map(Clip::tokens).fold(0, usize::saturating_add);
+    let size = RunSize {
+        tokens,
+        tokens_at_once: if clips::batched(tokens) { 2 * tokens } else { tokens },
+        texts,
+        number: part.dtype.size_in_bytes(),
+    };
+    let extra = f32_bytes(&[tokens, part.spec.inputs().extra_width()]);
+    part.weight_bytes().saturating_add(part.spec.memory(&size)).saturating_add(extra)
 }
 
 fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let part = inputs.part::<DitHandle>("dit")?;
-    let patches = inputs.patches("patches")?;
+    let patches = inputs.value::<Patches>("patches")?;
     check_patches(&part, &patches.clips, patches.patch).map_err(refuse)?;
     let names = inputs.items("text");
     let names: Vec<Option<&str>> = names.iter().map(|(name, _)| name.as_deref()).collect();
     let of_clip = texts_of_clips(&names, &patches.clips).map_err(refuse)?;
-    let guider: Arc<dyn Guider> = match inputs.guider("guider")? {
-        Some(guider) => guider,
+    let guider: Arc<dyn Guider> = match inputs.optional::<GuiderHandle>("guider")? {
+        Some(guider) => Arc::clone(&guider.0),
         None => {
             let scale = inputs.real("guidance")?;
             Arc::new(ClassifierFree(kino_models::sampling::guidance::Guidance::new(scale)))
@@ -206,29 +214,24 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     };
     let (kind, schedule) = schedule(&part, inputs)?;
     cx.check_cancel()?;
-    let dit = cx.services.get::<Models>()?.dit(&part).node()?;
-    let texts = inputs.conditionings("text")?.into_iter();
-    let texts = texts.map(|text| Text::new(&dit, text)).collect::<Result<Vec<_>>>()?;
-    let packed = Packed {
-        grids: patches.clips.iter().map(grid_of).collect(),
-        texts,
-        of_clip,
-        per_token: part.model.config.index.expand_timesteps,
-        dit,
-    };
-    let stepper = Stepper::new(kind, schedule, &part.model.config.scheduler);
+    let dit = cx.services.get::<Models>()?.dit(&part)?;
+    let texts = inputs.list::<Conditioning>("text")?.into_iter();
+    let texts = texts.map(|(_, text)| Text::new(&**dit, text)).collect::<Result<Vec<_>>>()?;
+    let grids = patches.clips.iter().map(grid_of).collect();
+    let packed = Packed::new(dit, part.spec.inputs(), grids, (texts, of_clip), cx.device())?;
+    let stepper = Stepper::new(kind, schedule, part.spec.scheduler());
     denoise(cx, packed, stepper, &*guider, &patches)
 }
 
 /// The levels to walk down and how.
 fn schedule(part: &DitHandle, inputs: &Inputs<'_>) -> Result<(ScheduleKind, Schedule)> {
-    let config = &part.model.config.scheduler;
+    let config = part.spec.scheduler();
     let kind = match inputs.text("scheduler")? {
         "unipc" => ScheduleKind::UniPc,
         "euler" => ScheduleKind::Euler,
         _ => config.kind(),
     };
-    if let Some(sigmas) = inputs.sigmas("sigmas")? {
+    if let Some(sigmas) = inputs.optional::<Sigmas>("sigmas")? {
         let sigmas: Vec<f64> = sigmas.0.iter().map(|sigma| sigma.0).collect();
         let schedule = Schedule::from_sigmas(kind, &sigmas, config.num_train_timesteps);
         return Ok((kind, schedule.map_err(|error| Error::input("sigmas", error.to_string()))?));
@@ -255,12 +258,8 @@ fn denoise(
         cx.check_cancel()?;
         let sigma = schedule.sigmas()[step];
         let moment = SamplingStep { index: step, count: of, sigma: Sigma(sigma) };
-        let cancel = cx.cancel;
-        let mut tick = || match cancel.is_cancelled() {
-            true => Err(kino_models::Error::Cancelled),
-            false => Ok(()),
-        };
-        let velocity = packed.guided(&x, *timestep, moment, &mut guidances, &mut tick)?;
+        let mut check_cancel = check_cancel(cx.cancel);
+        let velocity = packed.guided(&x, *timestep, moment, &mut guidances, &mut check_cancel)?;
         let next = stepper.step(&velocity, &x).node()?;
         if cx.wants(1) {
             trace.push(traced(&next, patches)?);
@@ -272,7 +271,7 @@ fn denoise(
     check_finite(&x)?;
     let trace = cx.wants(1).then(|| Tensor::stack(&trace, 0)).transpose()?; // [steps, …]
     let (clips, patch) = (patches.clips.clone(), patches.patch);
-    let patches = Value::Patches(Arc::new(Patches { tokens: x, clips, patch }));
+    let patches = Value::from(Patches { tokens: x, clips, patch });
     Ok(vec![Some(patches), trace.map(Value::Tensor)])
 }
 

@@ -8,8 +8,8 @@ use kino_models::sampling::Schedule;
 use kino_models::sampling::SchedulerConfig;
 use kino_models::sampling::guidance;
 use kino_node::{
-    Cancel, Cx, Guidance, Guider, Inputs, NodeDef, Outputs, Result, SamplingStep, Services, Sigmas,
-    SigmasFact, Value, no_infer,
+    Cancel, Cx, Guidance, Guider, GuiderHandle, Inputs, NodeDef, Outputs, Result, SamplingStep,
+    Services, Sigmas, SigmasFact, Value, no_infer,
 };
 use kino_port::{
     Fact, Facts, PortType, Sigma, Signature, StepInfo, Traits, count, edge, ports, real, text,
@@ -86,10 +86,10 @@ pub(crate) fn levels(
 fn run_schedule(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let part = inputs.part::<DitHandle>("dit")?;
     let shift = inputs.get("shift").is_some().then(|| inputs.real("shift")).transpose()?;
-    let config = &part.model.config.scheduler;
+    let config = part.spec.scheduler();
     let schedule = levels(config, config.kind(), inputs.int("steps")?, shift)?;
     let sigmas = unrounded(&schedule, config.num_train_timesteps).into_iter().map(Sigma).collect();
-    Ok(vec![Some(Value::Sigmas(Sigmas(sigmas)))])
+    Ok(vec![Some(Value::from(Sigmas(sigmas)))])
 }
 
 /// The levels in f64, such that they round to the schedule's and have its timesteps.
@@ -161,7 +161,7 @@ fn run_guide(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
         to: inputs.real("to")?,
         rescale: inputs.real("rescale")?,
     };
-    Ok(vec![Some(Value::Guider(Arc::new(ClassifierFree(guidance))))])
+    Ok(vec![Some(Value::from(GuiderHandle(Arc::new(ClassifierFree(guidance)))))])
 }
 
 /// Classifier-free guidance as a value.

@@ -52,17 +52,24 @@ impl Source {
         }
     }
 
-    /// The bytes of a file, 0 where it is missing.
-    pub(crate) fn length(&self, path: &str) -> u64 {
+    /// Where they lie, whatever name leads there.
+    pub(crate) fn place(&self) -> Place {
         match self {
-            Source::Embedded(files) => {
-                files.iter().find(|(name, _)| *name == path).map_or(0, |(_, b)| b.len() as u64)
-            }
-            Source::Folder(folder) => {
-                std::fs::metadata(folder.join(path)).map_or(0, |about| about.len())
+            Source::Embedded(_) => Place::Embedded("shapes"),
+            Source::Folder(path) => {
+                Place::Folder(path.canonicalize().unwrap_or_else(|_| path.clone()))
             }
         }
     }
+}
+
+/// Where a model lies: a folder, or a name in the binary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A folder, without links.
+    Folder(PathBuf),
+    /// A model in the binary.
+    Embedded(&'static str),
 }
 
 /// Where on disk something lies that a graph in the folder `graph` reads: a file, or the folder of

@@ -4,8 +4,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use kino_node::{
-    ConditioningFact, Cx, Error, FramesFact, Inputs, LatentFact, NodeDef, Outputs, PatchesFact,
-    Result, Services, SigmasFact, TensorFact, Value,
+    Cx, Error, Inputs, NodeDef, Outputs, Result, Services, TensorFact, Value, tensor_fact,
 };
 use kino_port::{
     Fact, Facts, PlanError, PortType, Signature, StepInfo, Traits, edge, list, path as path_port,
@@ -120,21 +119,7 @@ fn read(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
 
 /// The bytes of a value's tensor, as far as they are known.
 fn bytes(fact: &Fact) -> u64 {
-    let count = if let Some(tensor) = fact.get::<TensorFact>() {
-        tensor.shape.iter().product()
-    } else if let Some(latent) = fact.get::<LatentFact>() {
-        latent.shape.iter().product()
-    } else if let Some(frames) = fact.get::<FramesFact>() {
-        frames.count.unwrap_or(1) * frames.height * frames.width * 3
-    } else if let Some(patches) = fact.get::<PatchesFact>() {
-        let volume: usize = patches.patch.iter().product();
-        patches.clips.iter().map(|clip| clip.tokens() * clip.channels * volume).sum()
-    } else if let Some(text) = fact.get::<ConditioningFact>() {
-        text.text().map_or(0, |(rows, dim)| rows * dim)
-    } else {
-        fact.get::<SigmasFact>().map_or(0, |sigmas| sigmas.steps + 1)
-    };
-    4 * count as u64
+    tensor_fact(fact).map_or(0, |tensor| 4 * tensor.shape.iter().product::<usize>() as u64)
 }
 
 const NAMELESS: &str = "every tensor needs a name";

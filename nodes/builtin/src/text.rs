@@ -1,17 +1,17 @@
 //! `text.encode` and `text.join`: prompts and their embeddings.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use kino_node::{
-    Conditioning, ConditioningFact, Cx, Error, Inputs, NodeDef, Outputs, Result, Services, Value,
+    Conditioning, ConditioningFact, Cx, Embeddings, Error, Inputs, NodeDef, Outputs, Result,
+    Services, Value,
 };
 use kino_port::{
     Fact, Facts, Literal, PortType, Signature, StepInfo, Traits, edge, list, ports, text,
 };
 
-use crate::error::IntoNode;
-use crate::infer::{InferCx, InferResult, known_texts};
+use crate::error::{IntoNode, check_cancel};
+use crate::infer::{InferCx, InferResult, f32_bytes, known_texts};
 use crate::models::{Models, TextHandle};
 
 /// Turns a prompt into the embeddings that a transformer reads.
@@ -49,13 +49,13 @@ fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
     let Some(part) = review.part::<TextHandle>("encoder") else {
         return review.finish(StepInfo::default());
     };
-    let (rows, dim) = (part.config.rows, part.config.encoder.d_model);
-    // One layer is alive at a time: its attention of all heads and its two inner activations.
-    let encoder = &part.config.encoder;
-    let layer = rows * (8 * dim + 3 * encoder.d_ff + rows * encoder.num_heads);
+    let embeddings: Vec<(String, Vec<usize>)> =
+        part.spec.outputs().iter().map(|spec| (spec.name.to_string(), spec.shape())).collect();
+    let results: u64 = embeddings.iter().map(|(_, shape)| f32_bytes(shape)).sum();
+    let memory = part.weight_bytes().saturating_add(part.spec.memory(part.dtype));
     review.finish(StepInfo {
-        outputs: vec![Fact::typed(ConditioningFact::of_text(rows, dim))],
-        memory: part.weight_bytes() + 4 * (layer + 2 * rows * dim) as u64,
+        outputs: vec![Fact::typed(ConditioningFact { embeddings })],
+        memory: memory.saturating_add(2 * results),
         ..StepInfo::default()
     })
 }
@@ -64,21 +64,23 @@ fn encode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let part = inputs.part::<TextHandle>("encoder")?;
     let (prompt, negative) = (inputs.text("prompt")?, inputs.text("negative")?);
     cx.check_cancel()?;
-    let encoder = cx.services.get::<Models>()?.text_encoder(&part).node()?;
+    let encoder = cx.services.get::<Models>()?.text_encoder(&part)?;
     let of = if prompt == negative { 1 } else { 2 };
     let embed = |text: &str| {
-        let mut tick = || match cx.cancel.is_cancelled() {
-            true => Err(kino_models::Error::Cancelled),
-            false => Ok(()),
-        };
-        let rows = encoder.encode(text, &mut tick).node()?; // [rows, dim]
-        Ok::<_, Error>(rows.to_dtype(candle_core::DType::F32)?)
+        let encoded = encoder.encode(text, &mut check_cancel(cx.cancel)).node()?;
+        let named = encoded.into_iter();
+        named.fold(
+            Ok(Embeddings::default()),
+            |all, (name, kino_models::model::Embedding { tensor, mask })| {
+                all?.with(&name, tensor, mask)
+            },
+        )
     };
     let positive = embed(prompt)?;
     cx.progress(1, of);
     let negative = if of == 1 { positive.clone() } else { embed(negative)? };
     cx.progress(of, of);
-    Ok(vec![Some(Value::Conditioning(Arc::new(Conditioning::of_text(positive, negative))))])
+    Ok(vec![Some(Value::from(Conditioning { positive, negative }))])
 }
 
 /// Joins texts to one.

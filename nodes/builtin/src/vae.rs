@@ -1,10 +1,8 @@
 //! `vae.encode` and `vae.decode`: frames to latents and back, chunk by chunk.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use candle_core::Tensor;
-use kino_models::families::wan::vae::{Peak, decode_peak, encode_peak};
 use kino_models::tile::Tile;
 use kino_node::{
     Cx, Error, Frames, FramesBuilder, FramesFact, Inputs, Latent, LatentFact, NodeDef, Outputs,
@@ -14,10 +12,10 @@ use kino_port::{
     Fact, Facts, PlanError, Port, PortType, Signature, StepInfo, Traits, edge, int, ports,
 };
 
-use crate::error::IntoNode;
-use crate::infer::{InferCx, InferResult, near, refuse};
+use crate::error::{IntoNode, check_cancel};
+use crate::infer::{InferCx, InferResult, f32_bytes, near, refuse};
 use crate::latent::{LONGEST_SIDE, check_frames};
-use crate::models::{Models, VaeHandle};
+use crate::models::{Models, Network, VaeHandle};
 
 /// Frames to a latent.
 pub(crate) static ENCODE: NodeDef = NodeDef {
@@ -89,16 +87,11 @@ const fn tile() -> Port {
 
 /// The tiles that a node asks for.
 fn tiles(part: &VaeHandle, side: usize) -> Option<Tile> {
-    (side > 0).then(|| Tile::square(side, part.config.spatial_factor()))
-}
-
-/// Bytes of the weights of one of the two networks and of what a pass needs.
-fn needed(part: &VaeHandle, peak: Peak) -> u64 {
-    part.weight_bytes() / 2 + peak.total() as u64
+    (side > 0).then(|| Tile::square(side, part.latents().spatial))
 }
 
 fn check_side(part: &VaeHandle, axis: &str, side: usize) -> Result<usize, PlanError> {
-    let factor = part.config.spatial_factor();
+    let factor = part.latents().spatial;
     if side > 0 && side.is_multiple_of(factor) {
         return Ok(side / factor);
     }
@@ -111,7 +104,7 @@ fn check_side(part: &VaeHandle, axis: &str, side: usize) -> Result<usize, PlanEr
 fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     let part = review.part::<VaeHandle>("vae");
-    let (Some(part), Some(frames)) = (part, review.frames("frames")) else {
+    let (Some(part), Some(frames)) = (part, review.known::<Frames>("frames")) else {
         return review.finish(StepInfo::default());
     };
     let height = review.take(check_side(&part, "height", frames.height));
@@ -119,79 +112,76 @@ fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
     let count = frames.count.map(|count| check_frames(&part, "frames", count));
     let count = count.and_then(|count| review.take(count));
     let tile = tiles(&part, review.size("tile").unwrap_or(0));
-    let peak = encode_peak(&part.config, [frames.height, frames.width], tile);
-    let mut infer = StepInfo { memory: needed(&part, peak), ..StepInfo::default() };
+    let weights = part.weight_bytes(Network::Encoder);
+    let pass = part.spec.encode_memory([frames.height, frames.width], tile);
+    let mut infer = StepInfo { memory: weights.saturating_add(pass), ..StepInfo::default() };
     if let (Some(height), Some(width), Some(count)) = (height, width, count) {
-        let shape = [part.config.z_dim, count, height, width];
-        infer.memory += 4 * shape.iter().product::<usize>() as u64;
+        let shape = [part.latents().channels, count, height, width];
+        infer.memory = infer.memory.saturating_add(f32_bytes(&shape));
         infer.outputs = vec![Fact::typed(LatentFact { shape, space: Some(part.space()) })];
     }
     review.finish(infer)
 }
 
 /// Refuses latents of another space than this autoencoder's; of unknown ones, other channels.
-///
-/// Spaces are compared by their sizes: one autoencoder may lie in several models.
 fn check_latent(part: &VaeHandle, channels: usize, space: Option<&Space>) -> Result<(), PlanError> {
     let own = part.space();
-    if channels != own.channels {
-        let message =
-            format!("this VAE has latents of {} channels, found {channels}", own.channels);
-        return Err(PlanError::at("latent", message)
-            .hint("decode with the VAE of the model that the latent was made for"));
-    }
-    let fits = |space: &&Space| (space.spatial, space.temporal) == (own.spatial, own.temporal);
-    match space.filter(|space| !fits(space)) {
-        Some(other) => Err(PlanError::at(
-            "latent",
-            format!(
-                "the latent stands for {}×{}×{} pixels in time and space, this VAE's for {}×{}×{}",
-                other.temporal,
-                other.spatial,
-                other.spatial,
-                own.temporal,
-                own.spatial,
-                own.spatial
-            ),
-        )),
-        None => Ok(()),
-    }
+    let message = match space {
+        _ if channels != own.channels => {
+            format!("this VAE has latents of {} channels, found {channels}", own.channels)
+        }
+        Some(other) if (other.spatial, other.temporal) != (own.spatial, own.temporal) => format!(
+            "the latent stands for {}×{}×{} pixels in time and space, this VAE's for {}×{}×{}",
+            other.temporal, other.spatial, other.spatial, own.temporal, own.spatial, own.spatial
+        ),
+        Some(other) if other.id != own.id => {
+            "the latent lies in the space of another VAE, of the same sizes but with other weights \
+             or another config"
+                .to_owned()
+        }
+        _ => return Ok(()),
+    };
+    Err(PlanError::at("latent", message)
+        .hint("decode with the VAE of the model that the latent was made for"))
 }
 
 fn infer_decode(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     let part = review.part::<VaeHandle>("vae");
-    let (Some(part), Some(latent)) = (part, review.latent("latent")) else {
+    let (Some(part), Some(latent)) = (part, review.known::<Latent>("latent")) else {
         return review.finish(StepInfo::default());
     };
     let [channels, count, height, width] = latent.shape;
     review.take(check_latent(&part, channels, latent.space.as_ref()));
-    let factor = part.config.spatial_factor();
-    let (count, height, width) = (part.config.frames(count), height * factor, width * factor);
+    let factor = part.latents().spatial;
+    let (height, width) = (height.saturating_mul(factor), width.saturating_mul(factor));
+    let count = part.latents().frames(count);
     let tile = tiles(&part, review.size("tile").unwrap_or(0));
-    let peak = decode_peak(&part.config, [height, width], tile);
+    let weights = part.weight_bytes(Network::Decoder);
+    let pass = part.spec.decode_memory([height, width], tile);
+    let frames = f32_bytes(&[count, height, width, 3]);
     let fact = FramesFact { count: Some(count), height, width, fps: None };
     review.finish(StepInfo {
         outputs: vec![Fact::typed(fact)],
-        memory: needed(&part, peak) + (count * height * width * 3 * 4) as u64,
+        memory: weights.saturating_add(pass).saturating_add(frames),
         ..StepInfo::default()
     })
 }
 
 fn decode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let part = inputs.part::<VaeHandle>("vae")?;
-    let latent = inputs.latent("latent")?;
+    let latent = inputs.value::<Latent>("latent")?;
     let (channels, count, _, _) = latent.tensor.dims4()?;
     check_latent(&part, channels, latent.space.as_ref()).map_err(refuse)?;
     cx.check_cancel()?;
-    let vae = cx.services.get::<Models>()?.vae(&part).node()?;
-    let mut decoder = vae.decoder(tiles(&part, inputs.int("tile")?)).node()?;
+    let vae = cx.services.get::<Models>()?.decoder(&part)?;
+    let mut decoder = vae.open(tiles(&part, inputs.int("tile")?)).node()?;
     let mut frames = FramesBuilder::new(&cx.services.ledger, None);
     cx.progress(0, count);
     for index in 0..count {
         cx.check_cancel()?;
         let frame = latent.tensor.narrow(1, index, 1)?.squeeze(1)?; // [c, h, w]
-        let chunk = decoder.push(&frame, &mut || go_on(cx)).node()?; // [t, H, W, 3]
+        let chunk = decoder.push(&frame, &mut check_cancel(cx.cancel)).node()?; // [t, H, W, 3]
         if !crate::sample::is_finite(&chunk)? {
             return Err(Error::advised(
                 "decoding left the range of numbers: frames hold values that are infinite or none",
@@ -201,18 +191,18 @@ fn decode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
         frames.push(&chunk.affine(0.5, 0.5)?)?; // −1…1 to 0…1
         cx.progress(index + 1, count);
     }
-    Ok(vec![Some(Value::Frames(Arc::new(frames.finish()?)))])
+    Ok(vec![Some(Value::from(frames.finish()?))])
 }
 
 fn encode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let part = inputs.part::<VaeHandle>("vae")?;
-    let frames = inputs.frames("frames")?;
+    let frames = inputs.value::<Frames>("frames")?;
     check_side(&part, "height", frames.height()).map_err(refuse)?;
     check_side(&part, "width", frames.width()).map_err(refuse)?;
     let count = check_frames(&part, "frames", frames.count()).map_err(refuse)?;
     cx.check_cancel()?;
-    let vae = cx.services.get::<Models>()?.vae(&part).node()?;
-    let mut encoder = vae.encoder(tiles(&part, inputs.int("tile")?)).node()?;
+    let vae = cx.services.get::<Models>()?.encoder(&part)?;
+    let mut encoder = vae.open(tiles(&part, inputs.int("tile")?)).node()?;
     let mut source = Regrouped::new(&frames);
     let mut latents = Vec::with_capacity(count);
     cx.progress(0, count);
@@ -220,18 +210,11 @@ fn encode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
         cx.check_cancel()?;
         let chunk = source.take(encoder.next_frames())?; // [t, H, W, 3]
         let chunk = chunk.affine(2.0, -1.0)?; // 0…1 to −1…1
-        latents.push(encoder.push(&chunk, &mut || go_on(cx)).node()?); // [c, 1, h, w]
+        latents.push(encoder.push(&chunk, &mut check_cancel(cx.cancel)).node()?); // [c, 1, h, w]
         cx.progress(index + 1, count);
     }
     let tensor = Tensor::cat(&latents, 1)?; // [c, f, h, w]
-    Ok(vec![Some(Value::Latent(Arc::new(Latent { tensor, space: Some(part.space()) })))])
-}
-
-fn go_on(cx: &Cx<'_>) -> kino_models::Result<()> {
-    match cx.cancel.is_cancelled() {
-        true => Err(kino_models::Error::Cancelled),
-        false => Ok(()),
-    }
+    Ok(vec![Some(Value::from(Latent { tensor, space: Some(part.space()) }))])
 }
 
 /// Frames in groups of another length than they are held in, without holding them all.

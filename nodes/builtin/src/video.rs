@@ -52,7 +52,7 @@ Example:\n    \"file\": (op: \"video.write\", in: {\"frames\": \"frames\"}, with
 
 fn infer(services: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
-    let frames = review.frames("frames");
+    let frames = review.known::<Frames>("frames");
     let Some(path) = facts.text("path") else { return review.finish(StepInfo::default()) };
     let place = review.take(target(services, path));
     let format = review.take(format_of(Path::new(path)).map_err(at_port("path")));
@@ -73,7 +73,7 @@ pub(crate) fn writing(height: usize, width: usize) -> u64 {
 }
 
 fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
-    let frames = inputs.frames("frames")?;
+    let frames = inputs.value::<Frames>("frames")?;
     let fps = match inputs.get("fps") {
         Some(_) => inputs.real("fps")?,
         None => frames.fps().unwrap_or(FPS),

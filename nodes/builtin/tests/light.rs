@@ -4,7 +4,7 @@ mod common;
 
 use candle_core::{Device, Tensor};
 use common::{Rig, close, fact_list, int, known, named, number, several, text, values};
-use kino_node::{Frames, FramesFact, LatentFact, SigmasFact, TensorFact, Value};
+use kino_node::{Frames, FramesFact, Latent, LatentFact, SigmasFact, TensorFact, Value};
 use kino_port::{Fact, Literal};
 
 #[track_caller]
@@ -92,7 +92,7 @@ fn noise_is_that_of_its_seed_and_elements() {
         let inputs = [&[("vae", vae.clone()), ("seed", int(seed))], &size[..]].concat();
         rig.one("latent.noise", &inputs)
     };
-    let Value::Latent(latent) = noise(48, 9, 7) else { panic!() };
+    let Some(latent) = noise(48, 9, 7).shared::<Latent>() else { panic!() };
     assert_eq!(latent.tensor.dims(), [16, 3, 4, 6]);
     let space = latent.space.as_ref().unwrap();
     assert_eq!((space.channels, space.temporal, space.spatial), (16, 4, 8));
@@ -164,7 +164,7 @@ fn frames(count: usize, height: usize, width: usize) -> Value {
     let ramp = Tensor::arange(0f32, n as f32, &Device::Cpu).unwrap();
     let ramp = ((ramp * 7.0).unwrap() / 251.0).unwrap();
     let ramp = (&ramp - ramp.floor().unwrap()).unwrap().reshape((count, height, width, 3)).unwrap();
-    Value::Frames(Frames::from_tensor(&ramp, Some(12.0)).unwrap().into())
+    Value::from(Frames::from_tensor(&ramp, Some(12.0)).unwrap())
 }
 
 /// Pillow 13.0: `Image.fromarray(ramp, "F").resize((5, 2), filter)` of the ramp 0…11 as 3 × 4.
@@ -173,7 +173,7 @@ fn frames_are_resized_as_pillow_does() {
     let rig = Rig::new("resize");
     let ramp = Tensor::arange(0f32, 12f32, &Device::Cpu).unwrap().reshape((1, 3, 4, 1)).unwrap();
     let ramp = (ramp.broadcast_as((1, 3, 4, 3)).unwrap() / 11.0).unwrap();
-    let input = Value::Frames(Frames::from_tensor(&ramp, None).unwrap().into());
+    let input = Value::from(Frames::from_tensor(&ramp, None).unwrap());
     for (filter, expected) in PILLOW {
         let size = [("width", int(5)), ("height", int(2)), ("filter", text(filter))];
         let inputs = [&[("frames", input.clone())], &size[..]].concat();
@@ -223,11 +223,11 @@ const PILLOW: [(&str, [f32; 10]); 4] = [
 fn sizes_follow_and_rates_stay() {
     let rig = Rig::new("sizes");
     let wide = [("frames", frames(5, 8, 12)), ("width", int(6))];
-    let Value::Frames(small) = rig.one("frames.resize", &wide) else { panic!() };
+    let Some(small) = rig.one("frames.resize", &wide).shared::<Frames>() else { panic!() };
     assert_eq!((small.count(), small.height(), small.width()), (5, 4, 6));
     assert_eq!(small.fps(), Some(12.0));
     let factor = [("frames", frames(5, 8, 12)), ("factor", int(3))];
-    let Value::Frames(large) = rig.one("upscale", &factor) else { panic!() };
+    let Some(large) = rig.one("upscale", &factor).shared::<Frames>() else { panic!() };
     assert_eq!((large.count(), large.height(), large.width()), (5, 24, 36));
     let all = values(&large.whole().unwrap());
     assert!(all.iter().all(|v| (0.0..=1.0).contains(v)), "Lanczos overshoots, frames do not");

@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use common::{Model, Rig, close, distance, int, named, reference, several, text};
-use kino_node::{Cancel, Error, Guidance, Guider, Ledger, SamplingStep, Services, Value};
+use kino_node::{
+    Cancel, Error, Guidance, Guider, GuiderHandle, Latent, Ledger, Patches, SamplingStep, Services,
+    Value,
+};
 use kino_nodes::{Models, TextHandle};
 use kino_world::{Folders, read_image};
 
@@ -72,7 +75,9 @@ fn unpatchify_is_the_inverse_of_patchify() {
     for (index, (name, latent)) in latents.iter().enumerate() {
         for clip in [(*name).to_owned(), index.to_string()] {
             let inputs = [("patches", patches.clone()), ("clip", text(&clip))];
-            let Value::Latent(back) = shapes.rig.one("unpatchify", &inputs) else { panic!() };
+            let Some(back) = shapes.rig.one("unpatchify", &inputs).shared::<Latent>() else {
+                panic!()
+            };
             assert_eq!(distance(&back.tensor, &latent.tensor().unwrap()), 0.0, "{clip}");
             assert!(back.space.is_some());
         }
@@ -91,7 +96,7 @@ fn a_latent_that_is_no_number_is_an_error_not_a_black_video() {
     let patches = shapes.patches(shapes.noise((32, 32), 1, 1));
     let text = shapes.text("a red circle");
     for broken in [f64::NAN, f64::INFINITY] {
-        let Value::Patches(whole) = &patches else { panic!("expected patches") };
+        let Some(whole) = patches.get::<Patches>() else { panic!("expected patches") };
         let mut damaged = kino_node::Patches::clone(whole);
         // One element of one token is enough to be seen at the end.
         let (tokens, width) = damaged.tokens.dims2().unwrap();
@@ -100,14 +105,14 @@ fn a_latent_that_is_no_number_is_an_error_not_a_black_video() {
         damaged.tokens = Tensor::from_vec(values, (tokens, width), &Device::Cpu).unwrap();
         let inputs = [
             ("dit", shapes.model.dit.clone()),
-            ("patches", Value::Patches(Arc::new(damaged))),
+            ("patches", Value::from(damaged)),
             ("text", text.clone()),
             ("steps", int(2)),
         ];
         let refused = shapes.rig.fails("dit.sample", &inputs);
         assert!(refused.contains("sampling left the range of numbers"), "{refused}");
 
-        let Value::Latent(noise) = shapes.noise((32, 32), 5, 1) else {
+        let Some(noise) = shapes.noise((32, 32), 5, 1).shared::<Latent>() else {
             panic!("expected a latent")
         };
         let mut damaged = kino_node::Latent::clone(&noise);
@@ -116,7 +121,7 @@ fn a_latent_that_is_no_number_is_an_error_not_a_black_video() {
         let whole = damaged.tensor.narrow(3, 1, 3).unwrap();
         let column = damaged.tensor.narrow(3, 0, 1).unwrap().broadcast_mul(&scale).unwrap();
         damaged.tensor = Tensor::cat(&[column, whole], 3).unwrap();
-        let latent = Value::Latent(Arc::new(damaged));
+        let latent = Value::from(damaged);
         let inputs = [("vae", shapes.model.vae.clone()), ("latent", latent)];
         let refused = shapes.rig.fails("vae.decode", &inputs);
         assert!(refused.contains("decoding left the range of numbers"), "{refused}");
@@ -270,7 +275,7 @@ fn cancelling_takes_effect_within_a_step() {
         ("dit", shapes.model.dit.clone()),
         ("text", shapes.text("a red circle")),
         ("patches", shapes.patches(shapes.noise((64, 64), 5, 1))),
-        ("guider", Value::Guider(guider)),
+        ("guider", Value::from(GuiderHandle(guider))),
     ];
     shapes.rig.reports.lock().unwrap().clear();
     assert_eq!(shapes.rig.fails("dit.sample", &inputs), "cancelled");

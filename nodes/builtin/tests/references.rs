@@ -6,8 +6,8 @@ mod common;
 use candle_core::{DType, Device, IndexOp, Tensor};
 use common::{Rig, close, distance, int, json, reference, text};
 use kino_models::ModelFolder;
-use kino_models::text::TextEncoder;
-use kino_node::{Frames, Value};
+use kino_models::text::Umt5Encoder;
+use kino_node::{Conditioning, Frames, Value};
 
 fn real(value: f64) -> Value {
     Value::Real(value)
@@ -130,13 +130,13 @@ fn frames_to_latents_and_back_equal_diffusers() {
     let expected = expected.squeeze(0).unwrap().permute((1, 2, 3, 0)).unwrap();
     let expected = expected.affine(0.5, 0.5).unwrap();
     close("decoded", &frames.tensor().unwrap(), &expected, 2e-5);
-    let Value::Frames(decoded) = &frames else { panic!() };
+    let Some(decoded) = frames.get::<Frames>() else { panic!() };
     assert_eq!((decoded.count(), decoded.fps()), (9, None));
     let latent = rig.one("vae.encode", &[("vae", vae.clone()), ("frames", frames.clone())]);
     assert_eq!(latent.tensor().unwrap().dims(), [16, 3, 4, 6]);
     // Chunked otherwise, the same frames give the same latent.
     let whole = Frames::from_tensor(&frames.tensor().unwrap(), None).unwrap();
-    let again = [("vae", vae.clone()), ("frames", Value::Frames(whole.into()))];
+    let again = [("vae", vae.clone()), ("frames", Value::from(whole))];
     assert_eq!(
         distance(&rig.one("vae.encode", &again).tensor().unwrap(), &latent.tensor().unwrap()),
         0.0
@@ -182,10 +182,14 @@ fn prompts_are_encoded_as_the_library_does() {
     let rig = Rig::new("text");
     let encoder = rig.model("wan_t2v/model").text;
     let folder = ModelFolder::directory(reference("wan_t2v/model")).unwrap();
-    let direct = TextEncoder::load(&folder, DType::F32, &Device::Cpu).unwrap();
+    let direct = Umt5Encoder::load(
+        &folder,
+        &folder.weights("text_encoder", DType::F32, &Device::Cpu).unwrap(),
+    )
+    .unwrap();
     let inputs =
         [("encoder", encoder), ("prompt", text("a  fox &amp; snow")), ("negative", text("blur"))];
-    let Value::Conditioning(found) = rig.one("text.encode", &inputs) else { panic!() };
+    let Some(found) = rig.one("text.encode", &inputs).shared::<Conditioning>() else { panic!() };
     let (positive, negative) = (found.positive.text().unwrap(), found.negative.text().unwrap());
     let encode = |prompt: &str| direct.encode(prompt, &mut || Ok(())).unwrap();
     assert_eq!(distance(positive, &encode("a fox & snow")), 0.0);

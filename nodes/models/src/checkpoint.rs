@@ -1,7 +1,18 @@
 //! Checkpoints: where weights lie, in which form, under which names.
+//!
+//! Forms of today: a folder in the diffusers layout, single files or sharded, on disk or in the
+//! binary.
 
 mod check;
+mod file;
 mod folder;
+mod header;
+mod opened;
+mod part;
 
-pub use check::{invalid, require_positive, unsupported};
-pub use folder::{EmbeddedFiles, ModelFolder};
+pub use check::{LARGEST_SIZE, invalid, require_positive, require_sizes, unsupported};
+pub use file::{DataFile, FileStamp};
+pub use folder::{EmbeddedFiles, Files, ModelFolder};
+pub use opened::Checkpoint;
+pub(crate) use part::Place;
+pub use part::{Identity, PartFiles};

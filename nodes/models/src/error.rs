@@ -64,6 +64,26 @@ pub enum Error {
         found: u64,
     },
 
+    /// A file that is not any more what it was when it was opened.
+    #[error("{file} changed while it ran")]
+    Changed {
+        /// The file, with its folder.
+        file: String,
+    },
+
+    /// There is no memory for a weight.
+    #[error("{file}: there is no memory for a weight of {bytes} bytes")]
+    OutOfMemory {
+        /// The file, with its folder.
+        file: String,
+        /// The size of the weight.
+        bytes: u64,
+    },
+
+    /// The weights of a part could not be read when the model was opened.
+    #[error("{0}")]
+    Part(String),
+
     /// A weight that the architecture needs is not in the file.
     #[error("{file} has no weight `{name}`{}", nearest.as_ref().map(|n| format!("; the nearest name it has is `{n}`")).unwrap_or_default())]
     MissingWeight {

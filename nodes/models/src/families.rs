@@ -1,3 +1,6 @@
-//! Families of models, each with its networks and configs.
+//! Families of models, each with its networks, configs and detection.
 
+mod registry;
 pub mod wan;
+
+pub use registry::Families;

@@ -5,18 +5,20 @@
 //! - [`checkpoint`]: where weights lie, in which form, under which names; on disk or in the binary.
 //! - [`weight`]: weights as they are computed with, and the layers that multiply by them.
 //! - [`families`]: networks, configs and detection of each family of models.
+//! - [`model`]: what a model is to whoever runs it: the traits that families implement.
 //! - [`text`]: encoders of text that families share.
 //! - [`sampling`]: the noise levels of a run, the steps down them, and what steers them.
 //!
 //! Long computations take a `check_cancel` that runs after every block and may return
 //! [`Error::Cancelled`].
 
-#![deny(unsafe_code)] // one block maps weight files into memory: see `weights`
+#![forbid(unsafe_code)]
 
 pub mod cancel;
 pub mod checkpoint;
 pub mod error;
 pub mod families;
+pub mod model;
 pub mod patch;
 pub mod preview;
 pub mod sampling;
@@ -24,6 +26,6 @@ pub mod text;
 pub mod tile;
 pub mod weight;
 
-pub use checkpoint::ModelFolder;
+pub use checkpoint::{Checkpoint, ModelFolder};
 pub use error::{Error, Result};
 pub use weight::Weights;

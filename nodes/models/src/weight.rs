@@ -1,10 +1,14 @@
-//! Weights, and layers that multiply by them.
+//! Weights as they are computed with, and layers that multiply by whatever a weight is.
 
+mod conv;
+mod dense;
 mod linear;
 mod norm;
+mod read;
 mod weights;
 
-pub(crate) use linear::Linear;
-pub(crate) use norm::RmsNorm;
+pub use conv::Conv;
+pub use dense::{Adapter, Weight};
+pub use linear::Linear;
+pub use norm::RmsNorm;
 pub use weights::Weights;
-pub(crate) use weights::{Store, WeightFile};

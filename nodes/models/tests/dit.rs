@@ -5,7 +5,8 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::{Golden, close, distance, golden, model};
 use kino_models::families::wan::TransformerConfig;
-use kino_models::families::wan::dit::{Context, Dit, Timesteps, rope_tables};
+use kino_models::families::wan::dit::{Context, Dit, rope_tables};
+use kino_models::model::Timesteps;
 use kino_models::patch::{Grid, patchify, unpatchify};
 use kino_models::{Error, Result};
 

@@ -4,13 +4,15 @@ mod common;
 
 use candle_core::{D, DType, Device, Tensor};
 use common::{Golden, close, golden, model, reference};
+use kino_models::checkpoint::Files;
 use kino_models::families::wan::TransformerConfig;
-use kino_models::families::wan::dit::{Context, Dit, Timesteps};
+use kino_models::families::wan::dit::{Context, Dit};
+use kino_models::model::Timesteps;
 use kino_models::patch::{Grid, patchify, unpatchify};
 use kino_models::sampling::guidance::Guidance;
 use kino_models::sampling::{Schedule, Stepper};
 use kino_models::sampling::{ScheduleKind, SchedulerConfig};
-use kino_models::text::TextEncoder;
+use kino_models::text::Umt5Encoder;
 use kino_models::{ModelFolder, Result};
 use serde_json::Value;
 
@@ -26,7 +28,7 @@ fn meta(path: &str) -> Value {
 
 /// A model with the parts that sampling needs.
 struct Model {
-    text: TextEncoder,
+    text: Umt5Encoder,
     dit: Dit,
     scheduler: SchedulerConfig,
 }
@@ -35,7 +37,11 @@ impl Model {
     fn load(folder: &ModelFolder) -> Self {
         let weights = folder.weights("transformer", DType::F32, &Device::Cpu).unwrap();
         Self {
-            text: TextEncoder::load(folder, DType::F32, &Device::Cpu).unwrap(),
+            text: Umt5Encoder::load(
+                folder,
+                &folder.weights("text_encoder", DType::F32, &Device::Cpu).unwrap(),
+            )
+            .unwrap(),
             dit: Dit::load(&TransformerConfig::read(folder).unwrap(), &weights).unwrap(),
             scheduler: SchedulerConfig::read(folder).unwrap(),
         }

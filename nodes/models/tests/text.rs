@@ -5,7 +5,7 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::{Random, close, golden, model, reference};
 use kino_models::text::{TextConfig, TokenizerConfig};
-use kino_models::text::{TextEncoder, Tokens, Umt5, clean, relative_bucket};
+use kino_models::text::{Tokens, Umt5, Umt5Encoder, clean, relative_bucket};
 
 fn prompts(key: &str) -> Vec<String> {
     let meta = std::fs::read(reference("wan_t2v/golden/meta.json")).unwrap();
@@ -14,8 +14,10 @@ fn prompts(key: &str) -> Vec<String> {
     list.iter().map(|text| text.as_str().unwrap().to_owned()).collect()
 }
 
-fn encoder() -> TextEncoder {
-    TextEncoder::load(&model("wan_t2v/model"), DType::F32, &Device::Cpu).unwrap()
+fn encoder() -> Umt5Encoder {
+    let folder = model("wan_t2v/model");
+    let weights = folder.weights("text_encoder", DType::F32, &Device::Cpu).unwrap();
+    Umt5Encoder::load(&folder, &weights).unwrap()
 }
 
 #[test]
@@ -120,7 +122,11 @@ fn embeddings_equal_the_reference_and_are_padded_with_zeros() {
 fn the_embedded_model_encodes_both_languages() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../shapes/model");
     let folder = kino_models::ModelFolder::directory(path).unwrap();
-    let encoder = TextEncoder::load(&folder, DType::F32, &Device::Cpu).unwrap();
+    let encoder = Umt5Encoder::load(
+        &folder,
+        &folder.weights("text_encoder", DType::F32, &Device::Cpu).unwrap(),
+    )
+    .unwrap();
     let meta = std::fs::read(reference("shapes/meta.json")).unwrap();
     let meta: serde_json::Value = serde_json::from_slice(&meta).unwrap();
     for case in meta["cases"].as_array().unwrap() {

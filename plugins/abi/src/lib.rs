@@ -42,6 +42,7 @@
 //! later is there where the table is large enough.
 
 mod dlpack;
+pub mod host_table;
 mod tables;
 
 use std::mem::offset_of;

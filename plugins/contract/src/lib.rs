@@ -8,6 +8,8 @@ pub mod descriptor;
 mod dtype;
 pub mod ops;
 pub mod path;
+mod value;
 
 pub use descriptor::{Descriptor, NodeSpec, TypeSpec, is_word};
 pub use dtype::DType;
+pub use value::ValueKind;

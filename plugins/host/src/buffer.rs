@@ -121,12 +121,11 @@ fn put<T: Pod>(elements: &mut Vec<T>, count: usize, offset: usize, bytes: &[u8])
 }
 
 impl TensorBuffer {
-    /// Zeros of a shape.
+    /// The bytes that a tensor of a shape takes.
     ///
     /// # Errors
-    /// When the shape is impossible, larger than `most` bytes, or the element type is none that
-    /// plugins use.
-    pub fn zeros(dtype: DType, shape: &[usize], most: u64) -> Result<Self> {
+    /// When no tensor has the shape.
+    pub fn size(dtype: DType, shape: &[usize]) -> Result<u64> {
         if shape.len() > MOST_DIMENSIONS {
             return Err(Error::failed(format!(
                 "a tensor of {} dimensions: at most {MOST_DIMENSIONS} are possible",
@@ -139,21 +138,27 @@ impl TensorBuffer {
             .try_fold(1isize, |count, dim| count.checked_mul(isize::try_from(*dim).ok()?.max(1)));
         let count = possible.map(|_| shape.iter().product::<usize>());
         let bytes = count.and_then(|count| count.checked_mul(dtype.size_in_bytes()));
-        let (Some(count), Some(bytes)) = (count, bytes) else {
-            return Err(Error::failed(format!("no tensor has the shape {shape:?}")));
-        };
-        if bytes as u64 > most {
+        let bytes = bytes.filter(|bytes| isize::try_from(*bytes).is_ok());
+        let impossible = || Error::failed(format!("no tensor has the shape {shape:?}"));
+        bytes.map(|bytes| bytes as u64).ok_or_else(impossible)
+    }
+
+    /// Zeros of a shape.
+    ///
+    /// # Errors
+    /// When the shape is impossible, larger than `most` bytes, or the element type is none that
+    /// plugins use.
+    pub fn zeros(dtype: DType, shape: &[usize], most: u64) -> Result<Self> {
+        let bytes = TensorBuffer::size(dtype, shape)?;
+        if bytes > most {
             return Err(Error::failed(format!(
                 "a tensor of {shape:?} takes {bytes} bytes, more than the {most} that are left"
             )));
         }
+        let count = shape.iter().product();
         let elements = Elements::reserve(dtype, count)?;
-        Ok(TensorBuffer {
-            shape: shape.to_vec(),
-            dtype,
-            count,
-            state: Mutex::new(State::Open(elements)),
-        })
+        let state = Mutex::new(State::Open(elements));
+        Ok(TensorBuffer { shape: shape.to_vec(), dtype, count, state })
     }
 
     /// As [`TensorBuffer::zeros`], with elements that `fill` makes of the memory that was set aside.

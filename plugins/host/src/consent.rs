@@ -19,7 +19,7 @@ const FILE: &str = "native.ron";
 pub struct Consent {
     /// The id of the plugin, by the sha256 of its library.
     builds: BTreeMap<String, String>,
-    /// Folders at work, of which every build is run.
+    /// Folders in dev mode, of which every build is run.
     folders: BTreeSet<PathBuf>,
 }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, DType, Device, DeviceLocation, Storage, Tensor};
-use kino_node::{Clip, Conditioning, Error, Latent, Patches, Record, Result, Value};
+use kino_contract::ValueKind;
+use kino_node::{Error, Fields, Opaque, Record, Result, TYPES, TypeDef, Value, type_of_name};
 
 use crate::value::PluginValue;
 
@@ -31,9 +32,8 @@ impl PluginValue {
     pub fn tensor(&self) -> Result<Tensor> {
         match self {
             PluginValue::Value(Value::Tensor(tensor)) => Ok(tensor.clone()),
-            PluginValue::Value(Value::Sigmas(sigmas)) => {
-                let levels: Vec<f64> = sigmas.0.iter().map(|sigma| sigma.0).collect();
-                Ok(Tensor::new(levels, &Device::Cpu)?)
+            PluginValue::Value(Value::Typed(typed)) if self.kind() == ValueKind::Tensor => {
+                typed.exact_tensor()
             }
             PluginValue::TensorBuffer(draft) => draft.finish(),
             PluginValue::SharedTensor(shared) => {
@@ -52,7 +52,6 @@ impl PluginValue {
         match self {
             PluginValue::TensorBuffer(draft) => Ok((draft.dtype(), draft.shape().to_vec())),
             PluginValue::SharedTensor(shared) => Ok((shared.dtype, shared.shape.clone())),
-            PluginValue::Value(Value::Sigmas(sigmas)) => Ok((DType::F64, vec![sigmas.0.len()])),
             other => {
                 let tensor = other.tensor()?;
                 Ok((tensor.dtype(), tensor.dims().to_vec()))
@@ -128,37 +127,22 @@ impl PluginValue {
     /// # Errors
     /// When fields are missing or of other types than the record's.
     pub fn record(ty: &str, fields: Vec<(Arc<str>, PluginValue)>) -> Result<PluginValue> {
-        let find = |name: &str| fields.iter().find(|(field, _)| **field == *name);
-        let need = |name: &str| {
-            let found = find(name).map(|(_, item)| item);
-            found.ok_or_else(|| Error::failed(format!("a record of type {ty} needs `{name}`")))
+        if ty.contains('.') {
+            let fields = fields.into_iter();
+            let fields = fields.map(|(name, value)| Ok((name, value.into_value()?)));
+            let fields = fields.collect::<Result<_>>()?;
+            let record = Value::Custom(Arc::new(Record { ty: ty.into(), fields }));
+            return Ok(PluginValue::Value(record));
+        }
+        let makes = |def: &TypeDef| def.named().is_some_and(|row| row.needed_fields.is_some());
+        let Some(def) = type_of_name(ty).filter(|def| makes(def)) else {
+            let names: Vec<_> = TYPES.iter().filter(|def| makes(def)).map(TypeDef::name).collect();
+            return Err(Error::advised(
+                format!("plugins make no records of type {ty}"),
+                format!("{}, or an own type with a point in its name", names.join(", ")),
+            ));
         };
-        let value = match ty {
-            "Latent" => Value::Latent(Arc::new(Latent {
-                tensor: need("tensor")?.tensor()?,
-                space: match find("space") {
-                    Some((_, PluginValue::Space(space))) => space.clone(),
-                    _ => None,
-                },
-            })),
-            "Conditioning" => Value::Conditioning(Arc::new(Conditioning::of_text(
-                need("positive")?.tensor()?,
-                need("negative")?.tensor()?,
-            ))),
-            "Patches" => Value::Patches(Arc::new(patches(need)?)),
-            own if own.contains('.') => {
-                let fields = fields.into_iter();
-                let fields = fields.map(|(name, item)| Ok((name, item.into_value()?)));
-                let fields = fields.collect::<Result<_>>()?;
-                Value::Custom(Arc::new(Record { ty: own.into(), fields }))
-            }
-            other => {
-                return Err(Error::advised(
-                    format!("plugins make no records of type {other}"),
-                    "Latent, Conditioning, Patches, or an own type with a point in its name",
-                ));
-            }
-        };
+        let value = Value::Typed(def.from_fields(&RecordFields { ty, fields: &fields })?);
         Ok(PluginValue::Value(value))
     }
 
@@ -170,7 +154,7 @@ impl PluginValue {
         match self {
             PluginValue::Value(value) => Ok(value),
             PluginValue::TensorBuffer(draft) => Ok(Value::Tensor(draft.finish()?)),
-            PluginValue::FramesBuffer(frames) => Ok(Value::Frames(frames.finish()?)),
+            PluginValue::FramesBuffer(frames) => Ok(frames.finish()?.into()),
             PluginValue::CollectedFrames(_) => {
                 Err(Error::failed("these frames are made elsewhere"))
             }
@@ -178,7 +162,7 @@ impl PluginValue {
                 let count = bytes.len();
                 Ok(Value::Tensor(Tensor::from_vec(bytes.to_vec(), count, &Device::Cpu)?))
             }
-            PluginValue::Chunks(frames) => Ok(Value::Frames(frames)),
+            PluginValue::Chunks(frames) => Ok(frames.into()),
             PluginValue::List(items) => {
                 let item = |(name, item): &(Arc<str>, PluginValue)| {
                     let name = Some(Arc::clone(name)).filter(|name| !name.is_empty());
@@ -190,7 +174,7 @@ impl PluginValue {
             PluginValue::Fields(ty, fields) => {
                 PluginValue::record(&ty, fields.to_vec())?.into_value()
             }
-            PluginValue::Space(_) | PluginValue::Clips(_) | PluginValue::Remote(..) => {
+            PluginValue::Opaque(_) | PluginValue::Remote(..) => {
                 Err(Error::failed(format!("a {} is no value by itself", self.type_name())))
             }
         }
@@ -206,6 +190,16 @@ fn piece(all: &[u8], offset: u64, length: u64) -> Result<Vec<u8>> {
             all.len()
         ))),
     }
+}
+
+/// Where a tensor's storage lies and its bytes: a view keeps the whole of what it views.
+pub fn storage_of(tensor: &Tensor) -> (usize, u64) {
+    let (storage, _) = tensor.storage_and_layout();
+    let bytes = match &*storage {
+        Storage::Cpu(storage) => bytes_of(storage).map_or(0, <[u8]>::len),
+        _ => tensor.elem_count() * tensor.dtype().size_in_bytes(),
+    };
+    (std::ptr::from_ref(&*storage).addr(), bytes as u64)
 }
 
 /// The elements of a storage as bytes.
@@ -224,20 +218,41 @@ fn bytes_of(storage: &CpuStorage) -> Result<&[u8]> {
     })
 }
 
-fn patches<'a>(need: impl Fn(&str) -> Result<&'a PluginValue>) -> Result<Patches> {
-    let clips: Vec<Clip> = match need("clips")? {
-        PluginValue::Clips(clips) => clips.to_vec(),
-        other => return Err(Error::failed(format!("clips are opaque: {}", other.type_name()))),
-    };
-    let sizes = need("patch")?;
-    let size = |at| usize::try_from(sizes.item(at)?.int()?).map_err(|_| Error::failed("no size"));
-    let tokens = need("tokens")?.tensor()?;
-    let expected: usize = clips.iter().map(Clip::tokens).sum();
-    if tokens.rank() != 2 || tokens.dim(0)? != expected {
-        return Err(Error::failed(format!(
-            "the clips have {expected} tokens, found a tensor {:?}",
-            tokens.dims()
-        )));
+/// The fields of a record that a plugin makes.
+struct RecordFields<'a> {
+    ty: &'a str,
+    fields: &'a [(Arc<str>, PluginValue)],
+}
+
+impl RecordFields<'_> {
+    fn find(&self, name: &str) -> Option<&PluginValue> {
+        self.fields.iter().find(|(field, _)| **field == *name).map(|(_, value)| value)
     }
-    Ok(Patches { tokens, clips, patch: [size(0)?, size(1)?, size(2)?] })
+
+    fn need(&self, name: &str) -> Result<&PluginValue> {
+        let missing = || Error::failed(format!("a record of type {} needs `{name}`", self.ty));
+        self.find(name).ok_or_else(missing)
+    }
+}
+
+impl Fields for RecordFields<'_> {
+    fn tensor(&self, name: &str) -> Result<Tensor> {
+        self.need(name)?.tensor()
+    }
+
+    fn sizes(&self, name: &str) -> Result<Vec<usize>> {
+        let sizes = self.need(name)?;
+        let size = |at| {
+            let size = sizes.item(at)?.int()?;
+            usize::try_from(size).map_err(|_| Error::failed(format!("{size} is no size")))
+        };
+        (0..sizes.len()).map(size).collect()
+    }
+
+    fn opaque(&self, name: &str) -> Result<Option<Opaque>> {
+        Ok(match self.find(name) {
+            Some(PluginValue::Opaque(opaque)) => Some(opaque.clone()),
+            _ => None,
+        })
+    }
 }

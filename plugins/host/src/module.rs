@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use candle_core::Device;
-use kino_node::{Cancel, Error, Ledger, Progress, Result, Value};
+use kino_contract::Descriptor;
+use kino_node::{Cancel, Error, GraphId, Ledger, Progress, Result, Value};
 use kino_port::Read;
-
-use crate::Descriptor;
 
 /// One loaded build of a plugin. It is dropped when its last instance is.
 pub trait Module: Send + Sync {
@@ -40,6 +39,15 @@ pub trait Instance: Send {
     /// # Errors
     /// When the plugin fails.
     fn save(&mut self, call: &CallCx<'_>) -> Result<Option<Vec<u8>>>;
+
+    /// Counts what the instance goes on holding of the engine's values, now that a call is over,
+    /// as memory that it uses. Where code is not held to its limits, nothing is counted.
+    ///
+    /// # Errors
+    /// When that is more than it may use; the instance is broken then.
+    fn charge_retained(&mut self, _call: &CallCx<'_>) -> Result<()> {
+        Ok(())
+    }
 
     /// Whether it can never run again: it trapped, or its process ended.
     fn is_broken(&self) -> bool;
@@ -99,6 +107,8 @@ pub type LogSink<'a> = dyn Fn(u32, &str, &str) + Sync + 'a;
 pub struct CallCx<'a> {
     /// The plugin's id, for messages.
     pub plugin: &'a str,
+    /// The graph that is run; none outside of one.
+    pub graph: Option<&'a GraphId>,
     /// The step's name in the graph.
     pub step: &'a str,
     /// Where tensors are computed.
@@ -117,6 +127,31 @@ pub struct CallCx<'a> {
     pub limits: Limits,
     /// Where messages of the plugin go: level, target, message. None is the engine's log.
     pub log_sink: Option<&'a LogSink<'a>>,
+}
+
+impl<'a> CallCx<'a> {
+    /// A call of a plugin that no step of a graph makes: on the CPU, with one output that is wanted,
+    /// under the limits that hold unless others are given; nobody hears of progress.
+    pub fn outside(
+        plugin: &'a str,
+        ledger: &'a Arc<Ledger>,
+        cancel: &'a Cancel,
+        files: &'a dyn Files,
+    ) -> Self {
+        CallCx {
+            plugin,
+            graph: None,
+            step: "",
+            device: &Device::Cpu,
+            ledger,
+            cancel,
+            wanted: &[true],
+            report: &|_| {},
+            files,
+            limits: Limits::default(),
+            log_sink: None,
+        }
+    }
 }
 
 impl CallCx<'_> {

@@ -5,18 +5,32 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use kino_contract::NodeSpec;
 use kino_node::{
-    Cancel, Cx, Error, Guidance, Guider, Inputs, Ledger, Node, Outputs, Result, SamplingStep,
-    Services, Value,
+    Cancel, Cx, Error, GraphId, Guidance, Guider, GuiderHandle, Inputs, Ledger, Node, Outputs,
+    Result, SamplingStep, Services, Value,
 };
 use kino_port::{Fact, Facts, PlanError, Port, Signature, StepInfo};
 
 use crate::module::{CallCx, Instance};
 use crate::plugin::Plugin;
 
+/// The nodes of a build of a plugin.
+pub fn plugin_nodes(plugin: &Arc<Plugin>) -> Vec<Arc<dyn Node>> {
+    let node = |spec: &NodeSpec| -> Arc<dyn Node> {
+        let mut spec = spec.clone();
+        // Authors change code without changing the version; plans tell builds apart.
+        if let Some(build) = plugin.sha256.get(..8) {
+            let version = format!("{} build {build}", spec.signature.version);
+            spec.signature.version = version.into();
+        }
+        Arc::new(PluginNode { plugin: Arc::clone(plugin), spec })
+    };
+    plugin.descriptor().nodes.iter().map(node).collect()
+}
+
 /// A node of a plugin.
-pub(crate) struct PluginNode {
-    pub(crate) plugin: Arc<Plugin>,
-    pub(crate) spec: NodeSpec,
+struct PluginNode {
+    plugin: Arc<Plugin>,
+    spec: NodeSpec,
 }
 
 impl Node for PluginNode {
@@ -55,9 +69,11 @@ impl Node for PluginNode {
                 device: cx.services.device.clone(),
                 ledger: Arc::clone(&cx.services.ledger),
             };
-            return Ok(vec![Some(Value::Guider(Arc::new(guider)))]);
+            return Ok(vec![Some(Value::from(GuiderHandle(Arc::new(guider))))]);
         }
+        let graph = cx.services.find::<GraphId>();
         let call = CallCx {
+            graph: graph.as_deref(),
             plugin: &self.plugin.id,
             step: cx.name,
             device: &cx.services.device,
@@ -96,14 +112,14 @@ impl PluginNode {
             let value = value.fit(&port.ty).map_err(|what| contract_error(what.to_string()))?;
             if let Some((index, Some(input))) = like.map(|index| (index, &inputs[index])) {
                 let name = &self.spec.signature.inputs[index].name;
-                let (found, promised) = (extent(&value), extent(input));
+                let (found, promised) = (value.extent(), input.extent());
                 if found != promised {
                     return Err(contract_error(format!(
                         "{found} is not like `{name}`, {promised}"
                     )));
                 }
             }
-            to_device(value, device).map(Some)
+            value.to_device(device).map(Some)
         };
         ports.iter().zip(outputs).zip(&self.spec.like).map(fit).collect()
     }
@@ -114,54 +130,6 @@ impl PluginNode {
             "this is a bug of the plugin; please report it to its author",
         )
     }
-}
-
-/// The size of a value that can be like another one's, in words; the same for all others.
-fn extent(value: &Value) -> String {
-    match value {
-        Value::Frames(frames) => {
-            let (count, width, height) = (frames.count(), frames.width(), frames.height());
-            match frames.fps() {
-                Some(fps) => format!("{count} frames of {width}x{height}, {fps} a second"),
-                None => format!("{count} frames of {width}x{height}"),
-            }
-        }
-        Value::Latent(latent) => format!("{:?}", latent.tensor.dims()),
-        Value::Patches(patches) => format!("{:?}", patches.tokens.dims()),
-        Value::Tensor(tensor) => format!("{:?}", tensor.dims()),
-        Value::Conditioning(both) => match both.positive.text() {
-            Ok(text) => format!("{:?}", text.dims()),
-            Err(_) => "no text".to_owned(),
-        },
-        other => other.kind().to_owned(),
-    }
-}
-
-/// Tensors that a plugin made in main memory go to the device that the next nodes compute on.
-fn to_device(value: Value, device: &Device) -> Result<Value> {
-    Ok(match value {
-        Value::Tensor(tensor) => Value::Tensor(tensor.to_device(device)?),
-        Value::Latent(latent) if !latent.tensor.device().same_device(device) => {
-            let mut latent = kino_node::Latent::clone(&latent);
-            latent.tensor = latent.tensor.to_device(device)?;
-            Value::Latent(Arc::new(latent))
-        }
-        Value::Patches(patches) if !patches.tokens.device().same_device(device) => {
-            let mut patches = kino_node::Patches::clone(&patches);
-            patches.tokens = patches.tokens.to_device(device)?;
-            Value::Patches(Arc::new(patches))
-        }
-        Value::Conditioning(both) => {
-            Value::Conditioning(Arc::new(both.map(|tensor| Ok(tensor.to_device(device)?))?))
-        }
-        Value::List(items) => {
-            let items = items.iter();
-            let items =
-                items.map(|(name, item)| Ok((name.clone(), to_device(item.clone(), device)?)));
-            Value::List(items.collect::<Result<_>>()?)
-        }
-        other => other,
-    })
 }
 
 /// A guider of a plugin: parameters, and the node to run once a step.
@@ -220,6 +188,7 @@ impl Guidance for PluginGuidance {
     fn guide(&mut self, now: SamplingStep, with_text: &Tensor, without: &Tensor) -> Result<Tensor> {
         let PluginGuider { plugin, spec, step, parameters, device, ledger } = &self.guider;
         let call = CallCx {
+            graph: None,
             plugin: &plugin.id,
             step,
             device,
@@ -244,6 +213,7 @@ impl Guidance for PluginGuidance {
             none => none.insert(plugin.open(&spec.signature.name, &call)?),
         };
         let velocity = instance.run(&call, &inputs)?.into_iter().next().flatten();
+        instance.charge_retained(&call)?;
         let Some(Value::Tensor(velocity)) = velocity else {
             return Err(self.guider.wrong("no tensor".to_owned()));
         };

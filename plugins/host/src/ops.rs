@@ -20,12 +20,13 @@ mod unary;
 use std::borrow::Cow;
 
 use candle_core::{Device, Tensor};
-use kino_contract::ops::{Op, OpError, OpPlan, Operand};
+use kino_contract::ops::{Op, OpPlan, Operand};
 use kino_node::{Error, Result};
 
-use call::OpCall;
+use call::{OpCall, refused};
 use shape::{in_candle, of_candle};
 
+pub use call::Bounds;
 pub use kino_contract::ops::NAMES;
 
 /// Computes one operation; `attributes` is a JSON object, or empty where there are none.
@@ -40,14 +41,6 @@ pub fn apply(name: &str, tensors: &[Tensor], attributes: &str) -> Result<Tensor>
         attributes,
         &Bounds { most: kino_contract::ops::MOST, check: &|| Ok(()) },
     )
-}
-
-/// What one operation may use up.
-pub struct Bounds<'a> {
-    /// The most bytes of the result.
-    pub most: u64,
-    /// Asked between pieces of work, each well below a second; an error ends the operation.
-    pub check: &'a dyn Fn() -> Result<()>,
 }
 
 /// Computes one operation within bounds.
@@ -75,11 +68,6 @@ pub fn apply_within(
 
 fn operand(tensor: &Tensor) -> Result<Operand<'_>> {
     Ok(Operand { dtype: of_candle(tensor.dtype())?, dims: tensor.dims() })
-}
-
-/// Why a call is refused, as nodes say it.
-fn refused(OpError { message, hint }: OpError) -> Error {
-    Error::Failed { message, hint }
 }
 
 /// The tensors on one device. Single elements in main memory go to where the others lie: constants

@@ -1,15 +1,13 @@
-//! One build of a plugin as the engine uses it: its artifact with what it may do, and the instances
-//! of its nodes that have state.
+//! One build of a plugin as the engine uses it: its code with what it may do, and the state of its
+//! nodes.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, OnceLock};
 
-use kino_contract::NodeSpec;
-use kino_node::{Error, Node, Result, Value};
-use kino_port::Read;
+use kino_contract::{Descriptor, NodeSpec};
+use kino_node::{Error, GraphId, Result, Value};
 
 use crate::module::{CallCx, Files, Instance, Limits, Module};
-use crate::node::PluginNode;
+use crate::state::{NodeState, NodeStates, StateKey, StepState, saved};
 
 /// One build of a plugin. A newer build is another one, which may inherit the state of this.
 pub struct Plugin {
@@ -21,100 +19,63 @@ pub struct Plugin {
     pub limits: Limits,
     /// What it may read.
     pub files: Arc<dyn Files>,
-    artifact: Arc<dyn Module>,
-    /// Instances of nodes with state, by the step's name and the node's id.
-    instances: Mutex<HashMap<(String, String), Slot>>,
-    /// Those that are open, the one that ran last at the end.
-    open: Mutex<Vec<(String, String)>>,
-    /// Earlier builds with state that nobody has taken over, the newest first.
-    before: Mutex<Vec<Arc<Plugin>>>,
+    module: Arc<dyn Module>,
+    lineage: OnceLock<Lineage>,
 }
 
-/// Instances that are kept open; of those that ran longest ago, the state is saved instead.
-const MOST_OPEN: usize = 64;
-
-/// The instance of a step, or what it saved.
+/// What the builds of a plugin that follow each other have in common.
 #[derive(Default)]
-enum Kept {
-    #[default]
-    Nothing,
-    Open(Box<dyn Instance>),
-    Saved(Vec<u8>),
-}
-
-/// What is kept of a step, and what its plugin could read when it was loaded: state that was made
-/// of other files is none.
-#[derive(Default)]
-struct Step {
-    kept: Kept,
-    reads: Vec<Read>,
-}
-
-type Slot = Arc<Mutex<Step>>;
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+struct Lineage {
+    states: Arc<NodeStates>,
+    /// How many builds came before.
+    build: u64,
 }
 
 impl Plugin {
-    /// A loaded artifact of plugin `id`.
+    /// A loaded build of plugin `id`.
     pub fn new(
         id: impl Into<String>,
         sha256: impl Into<String>,
-        artifact: Arc<dyn Module>,
+        module: Arc<dyn Module>,
         files: Arc<dyn Files>,
         limits: Limits,
     ) -> Arc<Self> {
-        Arc::new(Plugin {
-            id: id.into(),
-            sha256: sha256.into(),
-            limits,
-            files,
-            artifact,
-            instances: Mutex::default(),
-            open: Mutex::default(),
-            before: Mutex::default(),
-        })
+        let (id, sha256, lineage) = (id.into(), sha256.into(), OnceLock::new());
+        Arc::new(Plugin { id, sha256, limits, files, module, lineage })
     }
 
-    /// Lets the instances of this build begin with the state of those of an earlier one.
+    /// Lets the nodes of this build begin with the state of those of an earlier one. It must not
+    /// have run yet.
     pub fn inherit(&self, before: &Arc<Plugin>) {
-        let mut builds = vec![Arc::clone(before)];
-        builds.extend(lock(&before.before).iter().cloned());
-        builds.retain(|build| build.has_state());
-        *lock(&self.before) = builds;
+        let Lineage { states, build } = before.lineage();
+        let lineage = Lineage { states: Arc::clone(states), build: build + 1 };
+        if self.lineage.set(lineage).is_err() {
+            tracing::debug!(plugin = self.id, "State is not inherited: this build ran before.");
+        }
     }
 
-    fn has_state(&self) -> bool {
-        !lock(&self.instances).is_empty()
+    fn lineage(&self) -> &Lineage {
+        self.lineage.get_or_init(Lineage::default)
     }
 
-    /// The nodes of this build.
-    pub fn nodes(self: &Arc<Self>) -> Vec<Arc<dyn Node>> {
-        let nodes = &self.artifact.descriptor().nodes;
-        let node = |spec: &NodeSpec| -> Arc<dyn Node> {
-            let mut spec = spec.clone();
-            // Authors change code without changing the version; plans tell builds apart.
-            if let Some(build) = self.sha256.get(..8) {
-                let version = format!("{} build {build}", spec.signature.version);
-                spec.signature.version = version.into();
-            }
-            Arc::new(PluginNode { plugin: Arc::clone(self), spec })
-        };
-        nodes.iter().map(node).collect()
+    /// Forgets the state of all nodes of a graph, of this build and of those before: nobody will
+    /// run the graph any more.
+    pub fn forget(&self, graph: &GraphId) {
+        self.lineage().states.forget(graph);
     }
 
     /// What the plugin says of its nodes.
-    pub fn descriptor(&self) -> &crate::Descriptor {
-        self.artifact.descriptor()
+    pub fn descriptor(&self) -> &Descriptor {
+        self.module.descriptor()
     }
 
     /// A fresh instance without earlier state.
     pub(crate) fn open(&self, node: &str, call: &CallCx<'_>) -> Result<Box<dyn Instance>> {
-        self.artifact.open(node, None, call)
+        self.module.open(node, None, call)
     }
 
-    /// Runs a node: a fresh instance, or the one of this step where the node has state.
+    /// Runs a node: a fresh instance, or the one of this step of the graph where the node has
+    /// state. A run that uses the state of a step has it alone; another one waits for it.
     pub(crate) fn run(
         &self,
         spec: &NodeSpec,
@@ -125,59 +86,60 @@ impl Plugin {
         if !spec.state {
             return self.open(node, call)?.run(call, inputs);
         }
-        let key = (call.step.to_owned(), node.to_owned());
+        let (step, node_id) = (call.step.to_owned(), node.to_owned());
+        let key = StateKey { graph: call.graph.cloned(), step, node: node_id };
         let reads = self.files.fingerprint_grants()?;
-        let slot = Arc::clone(lock(&self.instances).entry(key.clone()).or_default());
-        let mut slot = lock(&slot);
-        let step = std::mem::take(&mut *slot);
-        let mut instance = match step.kept {
-            Kept::Open(instance) if step.reads == reads => instance,
-            Kept::Saved(saved) if step.reads == reads => self.resume(node, &saved, call)?,
-            _ => self.begin(node, &reads, call)?,
+        let Lineage { states, build } = self.lineage();
+        let mut held = states.take(key, call.cancel)?;
+        if held.step.build > *build {
+            // A newer build has taken over while this run was under way; its state stays with it.
+            drop(held);
+            return self.open(node, call)?.run(call, inputs);
+        }
+        let before = std::mem::take(&mut held.step);
+        let mut instance = if before.reads == reads {
+            match self.take_state(before, call) {
+                NodeState::Open(instance) => instance,
+                NodeState::Saved(saved) => match self.resume(node, &saved, call) {
+                    Ok(instance) => instance,
+                    Err(error) => {
+                        let state = NodeState::Saved(saved);
+                        held.step = StepState { state, reads, build: *build };
+                        return Err(error);
+                    }
+                },
+                NodeState::Empty => self.open(node, call)?,
+            }
+        } else {
+            drop(before);
+            self.open(node, call)?
         };
         let outputs = instance.run(call, inputs);
+        let outputs = outputs.and_then(|outputs| {
+            instance.charge_retained(call)?;
+            Ok(outputs)
+        });
         if !instance.is_broken() {
-            *slot = Step { kept: Kept::Open(instance), reads };
-            drop(slot);
-            self.make_room(key, call);
+            held.step = StepState { state: NodeState::Open(instance), reads, build: *build };
         }
+        drop(held);
+        states.trim(&self.id, call);
         outputs
     }
 
-    /// Notes that an instance is open, and closes the one that ran longest ago where there are many.
-    fn make_room(&self, key: (String, String), call: &CallCx<'_>) {
-        let idle = {
-            let mut open = lock(&self.open);
-            open.retain(|other| *other != key);
-            open.push(key);
-            (open.len() > MOST_OPEN).then(|| open.remove(0))
-        };
-        let Some(idle) = idle else { return };
-        let Some(slot) = lock(&self.instances).get(&idle).cloned() else { return };
-        // One that runs just now stays, and is noted again.
-        if let Ok(mut slot) = slot.try_lock()
-            && let Some(saved) = self.close(std::mem::take(&mut slot.kept), call)
-        {
-            slot.kept = Kept::Saved(saved);
-        }
-    }
-
-    /// An instance that goes on where one of an earlier build stopped, or a fresh one.
-    fn begin(&self, node: &str, reads: &[Read], call: &CallCx<'_>) -> Result<Box<dyn Instance>> {
-        let before = lock(&self.before).clone();
-        let saved = before.iter().find_map(|before| before.surrender(node, reads, call));
-        // A build is told to shut down when nobody holds it any more.
-        lock(&self.before).retain(|before| before.has_state());
-        drop(before);
-        match saved {
-            Some(saved) => self.resume(node, &saved, call),
-            None => self.open(node, call),
+    /// The state that this build goes on with: an instance of an earlier one gives up what it has.
+    fn take_state(&self, before: StepState, call: &CallCx<'_>) -> NodeState {
+        match before.state {
+            NodeState::Open(instance) if before.build < self.lineage().build => {
+                saved(instance, &self.id, call)
+            }
+            state => state,
         }
     }
 
     /// An instance with a state that was saved, or a fresh one if it cannot use that.
     fn resume(&self, node: &str, saved: &[u8], call: &CallCx<'_>) -> Result<Box<dyn Instance>> {
-        match self.artifact.open(node, Some(saved), call) {
+        match self.module.open(node, Some(saved), call) {
             Err(Error::Cancelled) => Err(Error::Cancelled),
             Err(error) => {
                 let (plugin, step) = (&self.id, call.step);
@@ -187,37 +149,25 @@ impl Plugin {
             opened => opened,
         }
     }
-
-    /// Gives up a step's instance, if it has one: its state, if that can be saved and was made of
-    /// files as they stand.
-    fn surrender(&self, node: &str, reads: &[Read], call: &CallCx<'_>) -> Option<Vec<u8>> {
-        let slot = lock(&self.instances).remove(&(call.step.to_owned(), node.to_owned()))?;
-        let step = std::mem::take(&mut *lock(&slot));
-        if step.reads == reads { self.close(step.kept, call) } else { None }
-    }
-
-    /// The state of what is closed.
-    fn close(&self, kept: Kept, call: &CallCx<'_>) -> Option<Vec<u8>> {
-        match kept {
-            Kept::Nothing => None,
-            Kept::Saved(saved) => Some(saved),
-            Kept::Open(mut instance) => instance.save(call).unwrap_or_else(|error| {
-                tracing::warn!(plugin = self.id, "State is not saved: {error}");
-                None
-            }),
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
 
     use candle_core::{DType, Device, Tensor};
     use kino_node::{Cancel, Inputs, Ledger, Services};
+    use kino_port::Read;
 
     use super::*;
+    use crate::node::plugin_nodes;
+    use crate::state::MOST_OPEN;
     use crate::{Descriptor, NoFiles};
+
+    fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     static ALIVE: AtomicUsize = AtomicUsize::new(0);
     /// Held by whoever counts those that are alive.
@@ -260,23 +210,18 @@ mod tests {
         }
     }
 
-    /// Runs a counting node with one output, and gives its count.
-    fn count(plugin: &Plugin, step: &str) -> i128 {
-        let call = CallCx {
-            plugin: "a",
-            step,
-            device: &Device::Cpu,
-            ledger: &Ledger::new(0),
-            cancel: &Cancel::default(),
-            wanted: &[true],
-            report: &|_| {},
-            files: &*plugin.files,
-            limits: Limits::default(),
-            log_sink: None,
-        };
+    /// Runs a counting node of a graph, and gives its count.
+    fn count_in(plugin: &Plugin, graph: Option<&GraphId>, step: &str) -> i128 {
+        let (ledger, cancel) = (Ledger::new(0), Cancel::default());
+        let outside = CallCx::outside("a", &ledger, &cancel, &*plugin.files);
+        let call = CallCx { graph, step, ..outside };
         let outputs = plugin.run(&plugin.descriptor().nodes[0], &call, &[]).unwrap();
         let [Some(Value::Int(count))] = outputs[..] else { panic!("a number") };
         count
+    }
+
+    fn count(plugin: &Plugin, step: &str) -> i128 {
+        count_in(plugin, None, step)
     }
 
     fn counting() -> Arc<Counting> {
@@ -305,6 +250,112 @@ mod tests {
         }
         drop(plugin);
         assert_eq!(ALIVE.load(Ordering::SeqCst), 0);
+    }
+
+    /// Steps of one name in two graphs have nothing in common, and what is closed is forgotten.
+    #[test]
+    fn state_belongs_to_a_graph() {
+        let _alone = lock(&COUNTS);
+        let counting = counting();
+        let build = || Plugin::new("a", "", counting.clone(), Arc::new(NoFiles), Limits::default());
+        let (one, two) = (GraphId("one".into()), GraphId("two".into()));
+        let first = build();
+        let run = |plugin: &Plugin, graph| count_in(plugin, Some(graph), "step");
+        assert_eq!([run(&first, &one), run(&first, &one), run(&first, &two)], [1, 2, 1]);
+        let second = build();
+        second.inherit(&first);
+        assert_eq!([run(&second, &two), run(&second, &one)], [2, 3]);
+        second.forget(&one);
+        assert_eq!(ALIVE.load(Ordering::SeqCst), 1);
+        assert_eq!([run(&second, &one), run(&second, &two)], [1, 3]);
+    }
+
+    /// A run that goes on with an older build neither takes state away from the newer one, nor
+    /// gives it state.
+    #[test]
+    fn a_build_that_was_replaced_leaves_state_alone() {
+        let _alone = lock(&COUNTS);
+        let counting = counting();
+        let build = || Plugin::new("a", "", counting.clone(), Arc::new(NoFiles), Limits::default());
+        let (older, newer) = (build(), build());
+        assert_eq!([count(&older, "step"), count(&older, "step")], [1, 2]);
+        newer.inherit(&older);
+        assert_eq!(count(&newer, "step"), 3);
+        assert_eq!([count(&older, "step"), count(&older, "step")], [1, 1]);
+        assert_eq!(count(&newer, "step"), 4);
+    }
+
+    /// A node with state that does not end until it is told.
+    struct Slow(Descriptor, Arc<[Barrier; 2]>);
+
+    struct SlowRun(Arc<[Barrier; 2]>);
+
+    impl Module for Slow {
+        fn descriptor(&self) -> &Descriptor {
+            &self.0
+        }
+
+        fn open(&self, _: &str, _: Option<&[u8]>, _: &CallCx<'_>) -> Result<Box<dyn Instance>> {
+            Ok(Box::new(SlowRun(Arc::clone(&self.1))))
+        }
+    }
+
+    impl Instance for SlowRun {
+        fn run(&mut self, _: &CallCx<'_>, _: &[Option<Value>]) -> Result<Vec<Option<Value>>> {
+            for barrier in self.0.iter() {
+                barrier.wait();
+            }
+            Ok(vec![Some(Value::Int(1))])
+        }
+
+        fn save(&mut self, _: &CallCx<'_>) -> Result<Option<Vec<u8>>> {
+            Ok(None)
+        }
+
+        fn is_broken(&self) -> bool {
+            false
+        }
+    }
+
+    /// Who waits for a step's state that another run has can be cancelled.
+    #[test]
+    fn who_waits_for_state_can_be_cancelled() {
+        let barriers = Arc::new([Barrier::new(2), Barrier::new(2)]);
+        let module = Arc::new(Slow(counting().0.clone(), Arc::clone(&barriers)));
+        let plugin = Plugin::new("a", "", module, Arc::new(NoFiles), Limits::default());
+        let node = plugin_nodes(&plugin).remove(0);
+        let services = Services::new(Device::Cpu, Ledger::new(0));
+        let services = services.with(Arc::new(GraphId("g".into())));
+        let run = |cancel: &Cancel| {
+            let mut cx = kino_node::Cx {
+                name: "step",
+                services: &services,
+                cancel,
+                record: "",
+                reads: &[],
+                wanted: &[true],
+                report: &|_| {},
+            };
+            node.run(&mut cx, &Inputs::new(&[], &[]))
+        };
+        let run = &run;
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| run(&Cancel::default()));
+            // The first one is within its run.
+            barriers[0].wait();
+            let cancel = Cancel::default();
+            let waiting = scope.spawn({
+                let cancel = cancel.clone();
+                move || run(&cancel)
+            });
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert!(!waiting.is_finished(), "a step's state is used by one run at a time");
+            cancel.cancel();
+            assert!(matches!(waiting.join().unwrap(), Err(Error::Cancelled)));
+            assert!(!first.is_finished());
+            barriers[1].wait();
+            assert!(first.join().unwrap().is_ok());
+        });
     }
 
     /// Files that a test changes.
@@ -385,7 +436,7 @@ mod tests {
             "outputs": [{"name": "frames", "type": "Frames", "like": "frames"}]}]}"#;
         let artifact = Arc::new(Longer(Descriptor::read(descriptor).unwrap()));
         let plugin = Plugin::new("a", "", artifact, Arc::new(NoFiles), Limits::default());
-        let node = plugin.nodes().into_iter().next().unwrap();
+        let node = plugin_nodes(&plugin).into_iter().next().unwrap();
         let services = Services::new(Device::Cpu, Ledger::new(1 << 20));
         let run = |more: i128| {
             let frames = Tensor::zeros((2, 4, 4, 3), DType::F32, &Device::Cpu).unwrap();

@@ -94,14 +94,14 @@ pub fn decide(
     };
     if entry.dev.is_some() && locked {
         return Err(Error::advised(
-            format!("the plugin `{id}` is trusted as a folder at work, which --locked refuses"),
+            format!("the plugin `{id}` is trusted in dev mode, which --locked refuses"),
             format!("`{command}` pins the build that stands there"),
         ));
     }
     if let Some(dev) = &entry.dev
         && real(&found.lock.join(dev)) != real(&found.folder)
     {
-        return Err(refuse(format!("is trusted as the folder at work {dev}, not as this one")));
+        return Err(refuse(format!("is trusted in dev mode in the folder {dev}, not in this one")));
     }
     if kind == BuildKind::Native && entry.trust != Some(BuildKind::Native) {
         return Err(refuse("is native code, which is not trusted by name".to_owned()));
@@ -128,7 +128,7 @@ pub fn decide(
     }
     let mut read = entry.grants.read.clone();
     if entry.dev.is_some() {
-        // What a folder at work asks for changes with it.
+        // In dev mode, what a plugin asks for changes with it.
         read.extend(
             manifest.asks.read.iter().filter(|asked| !entry.grants.read.contains(asked)).cloned(),
         );

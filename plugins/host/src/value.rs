@@ -1,36 +1,15 @@
 //! Values as plugins see them: opaque, with accessors. Engine types that consist of several parts
 //! are records with named fields.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::{DType, Tensor};
-use kino_node::{Clip, Error, Frames, Result, Space, Value};
+use candle_core::DType;
+use kino_contract::ValueKind;
+use kino_node::{Error, Field, Frames, Opaque, Result, Value};
+use kino_port::PortType;
 
 use crate::buffer::TensorBuffer;
-use crate::frames::{CollectedFrames, FramesBuffer};
-
-/// What an item is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ValueKind {
-    /// UTF-8 text or a path.
-    Text,
-    /// A whole number.
-    Int,
-    /// A real number.
-    Real,
-    /// True or false.
-    Bool,
-    /// A tensor, also of noise levels.
-    Tensor,
-    /// Several items.
-    List,
-    /// Named fields.
-    Record,
-    /// Bytes.
-    Bytes,
-    /// Something that can only be passed on.
-    Opaque,
-}
+use crate::frames::{FramesBuffer, rate, used};
 
 /// A value on its way into a plugin or out of it. Clones share the contents.
 #[derive(Clone)]
@@ -45,10 +24,8 @@ pub enum PluginValue {
     FramesBuffer(Arc<FramesBuffer>),
     /// Frames in the making that are only gathered here.
     CollectedFrames(Arc<CollectedFrames>),
-    /// The space of a latent.
-    Space(Option<Space>),
-    /// The clips of packed patches.
-    Clips(Arc<[Clip]>),
+    /// A field that can only be passed on.
+    Opaque(Opaque),
     /// The chunks of frames; spilled ones are read when they are asked for.
     Chunks(Arc<Frames>),
     /// Several items, each with its name, which may be empty.
@@ -75,11 +52,20 @@ fn cannot<T>(what: &str, item: &PluginValue) -> Result<T> {
     Err(Error::failed(format!("expected {what}, found {}", item.type_name())))
 }
 
-/// The names that the fields of a record have, in their order.
-const LATENT: [&str; 2] = ["tensor", "space"];
-const CONDITIONING: [&str; 2] = ["positive", "negative"];
-const PATCHES: [&str; 3] = ["tokens", "clips", "patch"];
-const FRAMES: [&str; 5] = ["chunks", "fps", "count", "height", "width"];
+impl From<Field> for PluginValue {
+    fn from(field: Field) -> Self {
+        let int = |value: usize| Value::Int(value as i128);
+        PluginValue::Value(match field {
+            Field::Tensor(tensor) => Value::Tensor(tensor),
+            Field::Int(value) => int(value),
+            Field::Real(value) => Value::Real(value),
+            Field::Ints(values) => {
+                Value::List(values.into_iter().map(|value| (None, int(value))).collect())
+            }
+            Field::Opaque(opaque) => return PluginValue::Opaque(opaque),
+        })
+    }
+}
 
 impl PluginValue {
     /// What it is.
@@ -90,14 +76,15 @@ impl PluginValue {
                 Value::Int(_) => ValueKind::Int,
                 Value::Real(_) => ValueKind::Real,
                 Value::Bool(_) => ValueKind::Bool,
-                Value::Tensor(_) | Value::Sigmas(_) => ValueKind::Tensor,
+                Value::Tensor(_) => ValueKind::Tensor,
                 Value::List(_) => ValueKind::List,
-                Value::Conditioning(_)
-                | Value::Latent(_)
-                | Value::Patches(_)
-                | Value::Frames(_)
-                | Value::Custom(_) => ValueKind::Record,
-                Value::Part(_) | Value::Guider(_) | Value::File(_) => ValueKind::Opaque,
+                Value::Typed(typed) => match typed.def().named() {
+                    Some(row) if !row.fields.is_empty() => ValueKind::Record,
+                    Some(row) if row.tensor.is_some() => ValueKind::Tensor,
+                    _ => ValueKind::Opaque,
+                },
+                Value::Custom(_) => ValueKind::Record,
+                Value::Part(_) | Value::File(_) => ValueKind::Opaque,
             },
             PluginValue::Bytes(_) => ValueKind::Bytes,
             PluginValue::TensorBuffer(_) | PluginValue::SharedTensor(_) => ValueKind::Tensor,
@@ -105,9 +92,7 @@ impl PluginValue {
             | PluginValue::CollectedFrames(_)
             | PluginValue::Fields(..) => ValueKind::Record,
             PluginValue::List(_) | PluginValue::Chunks(_) => ValueKind::List,
-            PluginValue::Space(_) | PluginValue::Clips(_) | PluginValue::Remote(..) => {
-                ValueKind::Opaque
-            }
+            PluginValue::Opaque(_) | PluginValue::Remote(..) => ValueKind::Opaque,
         }
     }
 
@@ -122,8 +107,7 @@ impl PluginValue {
             PluginValue::Fields(ty, _) | PluginValue::Remote(ty, _) => ty,
             PluginValue::FramesBuffer(_) | PluginValue::CollectedFrames(_) => "Frames",
             PluginValue::List(_) | PluginValue::Chunks(_) => "List",
-            PluginValue::Space(_) => "Space",
-            PluginValue::Clips(_) => "Clips",
+            PluginValue::Opaque(opaque) => opaque.name,
         }
     }
 
@@ -183,12 +167,12 @@ impl PluginValue {
 
     fn field_names(&self) -> &'static [&'static str] {
         match self {
-            PluginValue::Value(Value::Latent(_)) => &LATENT,
-            PluginValue::Value(Value::Conditioning(_)) => &CONDITIONING,
-            PluginValue::Value(Value::Patches(_)) => &PATCHES,
-            PluginValue::Value(Value::Frames(_))
-            | PluginValue::FramesBuffer(_)
-            | PluginValue::CollectedFrames(_) => &FRAMES,
+            PluginValue::Value(Value::Typed(typed)) => {
+                typed.def().named().map_or(&[], |row| row.fields)
+            }
+            PluginValue::FramesBuffer(_) | PluginValue::CollectedFrames(_) => {
+                PortType::Frames.named().map_or(&[], |row| row.fields)
+            }
             _ => &[],
         }
     }
@@ -236,8 +220,6 @@ impl PluginValue {
 
     /// A field by its name; none where it has none.
     pub fn field(&self, name: &str) -> Result<Option<PluginValue>> {
-        let tensor = |tensor: &Tensor| Some(PluginValue::Value(Value::Tensor(tensor.clone())));
-        let int = |value: usize| Some(PluginValue::Value(Value::Int(value as i128)));
         Ok(match self {
             PluginValue::Value(Value::Custom(record)) => {
                 let field = record.fields.iter().find(|(field, _)| **field == *name);
@@ -245,40 +227,103 @@ impl PluginValue {
             }
             // Frames that are looked at are done.
             PluginValue::FramesBuffer(growing) => {
-                return PluginValue::Value(Value::Frames(growing.finish()?)).field(name);
+                return PluginValue::Value(growing.finish()?.into()).field(name);
             }
             PluginValue::CollectedFrames(pushed) => return pushed.finish()?.field(name),
             PluginValue::Fields(_, fields) => {
                 fields.iter().find(|(field, _)| **field == *name).map(|(_, item)| item.clone())
             }
-            PluginValue::Value(Value::Latent(latent)) => match name {
-                "tensor" => tensor(&latent.tensor),
-                "space" => Some(PluginValue::Space(latent.space.clone())),
-                _ => None,
-            },
-            PluginValue::Value(Value::Conditioning(both)) => match name {
-                "positive" => tensor(both.positive.text()?),
-                "negative" => tensor(both.negative.text()?),
-                _ => None,
-            },
-            PluginValue::Value(Value::Patches(patches)) => match name {
-                "tokens" => tensor(&patches.tokens),
-                "clips" => Some(PluginValue::Clips(patches.clips.as_slice().into())),
-                "patch" => {
-                    let sizes = patches.patch.map(|size| (None, Value::Int(size as i128)));
-                    Some(PluginValue::Value(Value::List(Arc::new(sizes))))
-                }
-                _ => None,
-            },
-            PluginValue::Value(Value::Frames(frames)) => match name {
-                "chunks" => Some(PluginValue::Chunks(Arc::clone(frames))),
-                "fps" => frames.fps().map(|fps| PluginValue::Value(Value::Real(fps))),
-                "count" => int(frames.count()),
-                "height" => int(frames.height()),
-                "width" => int(frames.width()),
-                _ => None,
+            PluginValue::Value(Value::Typed(typed)) => match (name, typed.shared::<Frames>()) {
+                ("chunks", Some(frames)) => Some(PluginValue::Chunks(frames)),
+                _ => typed.field(name)?.map(PluginValue::from),
             },
             _ => None,
         })
+    }
+}
+
+/// Frames that a plugin is making where chunks are only gathered, to be sent elsewhere. What holds
+/// for [`FramesBuffer`] holds here.
+pub struct CollectedFrames {
+    fps: Option<f64>,
+    state: Mutex<Gathered>,
+}
+
+#[derive(Default)]
+struct Gathered {
+    chunks: Vec<(Arc<str>, PluginValue)>,
+    count: usize,
+    height: usize,
+    width: usize,
+    /// Whether somebody has looked at the frames.
+    used: bool,
+}
+
+impl CollectedFrames {
+    /// No frames yet, at `fps` frames a second.
+    ///
+    /// # Errors
+    /// When that is no rate.
+    pub fn new(fps: Option<f64>) -> Result<Self> {
+        Ok(CollectedFrames { fps: rate(fps)?, state: Mutex::default() })
+    }
+
+    /// Appends frames `[n, height, width, 3]`.
+    ///
+    /// # Errors
+    /// When the shape does not fit, or the frames have been used already.
+    pub fn push(&self, chunk: PluginValue) -> Result<()> {
+        let (dtype, shape) = chunk.shape()?;
+        let &[n, height, width, 3] = shape.as_slice() else {
+            return Err(Error::failed(format!(
+                "frames are [count, height, width, 3], found {shape:?}"
+            )));
+        };
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.used {
+            return used();
+        }
+        if n == 0 {
+            return Ok(());
+        }
+        if height == 0 || width == 0 {
+            return Err(Error::failed(format!("frames have no pixels: {shape:?}")));
+        }
+        if state.count > 0 && (state.height, state.width) != (height, width) {
+            return Err(Error::failed(format!(
+                "frames of one video have one size: {}x{} so far, then {width}x{height}",
+                state.width, state.height
+            )));
+        }
+        let chunk = match dtype {
+            DType::F32 => chunk,
+            _ => PluginValue::Value(Value::Tensor(chunk.tensor()?.to_dtype(DType::F32)?)),
+        };
+        (state.height, state.width) = (height, width);
+        state.count += n;
+        state.chunks.push((Arc::from(""), chunk));
+        Ok(())
+    }
+
+    /// What was gathered, as a record of type Frames; from here on it does not change.
+    ///
+    /// # Errors
+    /// When there are no frames.
+    pub fn finish(&self) -> Result<PluginValue> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.used = true;
+        if state.count == 0 {
+            return Err(Error::failed("a video has at least one frame, found none"));
+        }
+        let int = |value: usize| PluginValue::Value(Value::Int(value as i128));
+        let mut fields =
+            vec![(Arc::from("chunks"), PluginValue::List(state.chunks.as_slice().into()))];
+        if let Some(fps) = self.fps {
+            fields.push((Arc::from("fps"), PluginValue::Value(Value::Real(fps))));
+        }
+        fields.push((Arc::from("count"), int(state.count)));
+        fields.push((Arc::from("height"), int(state.height)));
+        fields.push((Arc::from("width"), int(state.width)));
+        Ok(PluginValue::Fields("Frames".into(), fields.into()))
     }
 }

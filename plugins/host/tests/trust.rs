@@ -154,7 +154,7 @@ fn a_folder_at_work_takes_every_build_but_not_under_locked() {
     site.trust(&Acceptance { dev: true, ..Acceptance::default() }).unwrap();
     site.write("plugins/grain/grain.wasm", "another");
     assert!(site.decide(false).starts_with("wasm dev"));
-    assert!(site.decide(true).contains("a folder at work, which --locked refuses"));
+    assert!(site.decide(true).contains("is trusted in dev mode, which --locked refuses"));
     let lock = Lock::read(site.path()).unwrap();
     assert_eq!(lock.plugins["grain"].dev.as_deref(), Some("plugins/grain"));
     assert_eq!(lock.plugins["grain"].kind, BuildKind::Wasm);
@@ -266,7 +266,7 @@ fn trust_in_a_folder_at_work_is_not_trust_in_another() {
     let site = Site::new();
     site.write("kino.lock.ron", r#"(version: 1, plugins: {"grain": (kind: wasm, dev: "mine")})"#);
     let said = site.decide(false);
-    assert!(said.contains("is trusted as the folder at work mine, not as this one"), "{said}");
+    assert!(said.contains("is trusted in dev mode in the folder mine, not in this one"), "{said}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,12 +16,14 @@ use crate::library::TrustedLibrary;
 use crate::shared::{
     EngineDecoder, EngineEncoder, OpaqueTable, OutgoingFiles, SharedFolders, WorkerFolders,
 };
-use crate::wire::{Caller, Request, Response, WireValue, from_wire, receive, send};
+use crate::wire::{Caller, Request, Response, WireValue, from_wire, receive, send_while};
 
 /// How often a waiting engine looks at cancel and time.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// How long a cancelled worker may take to stop by itself.
 const GRACE_PERIOD: Duration = Duration::from_secs(2);
+/// Messages of a worker that wait for the engine; who says more waits, too.
+const MOST_WAITING: usize = 16;
 /// How long a worker may take to load the plugin.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -127,33 +129,65 @@ impl Pool {
             .process_group(0)
             .spawn()
             .map_err(|error| Error::failed(format!("no worker process was started: {error}")))?;
-        let mut from = ours.try_clone()?;
-        let (responses, inbox) = mpsc::channel();
-        std::thread::spawn(move || {
-            loop {
-                let response = receive(&mut from);
-                let is_last = response.is_err();
-                if responses.send(response).is_err() || is_last {
-                    break;
-                }
-            }
-        });
+        let from = ours.try_clone()?;
+        // A process that does not read is not waited for without an end.
+        ours.set_write_timeout(Some(POLL_INTERVAL))?;
+        let (responses, inbox) = mpsc::sync_channel(MOST_WAITING);
+        std::thread::spawn(move || receive_all(from, &responses));
         let to = Mutex::new(ours);
         let worker = Process { child, to, inbox, places, _folders: folders };
-        send(
-            &worker.to,
-            &Request::Load {
-                path: self.path.to_string_lossy().into_owned(),
-                sha256: self.sha256.clone(),
-                memory: worker.places.memory.clone(),
-                disk: worker.places.disk.clone(),
-            },
-        )?;
+        let load = Request::Load {
+            path: self.path.to_string_lossy().into_owned(),
+            sha256: self.sha256.clone(),
+            memory: worker.places.memory.clone(),
+            disk: worker.places.disk.clone(),
+        };
+        worker.send_within(LOAD_TIMEOUT, &load)?;
         match worker.inbox.recv_timeout(LOAD_TIMEOUT) {
             Ok(Ok(Response::Loaded(json))) => Ok((worker, json)),
             Ok(Ok(Response::Failed(error))) => Err(from_wire(error)),
             _ => Err(Error::failed("the worker process ended while it loaded the plugin")),
         }
+    }
+}
+
+/// Hands on what a worker says until it ends or nobody listens.
+fn receive_all(mut from: UnixStream, responses: &SyncSender<Result<Response>>) {
+    loop {
+        let response = receive(&mut from);
+        let is_last = response.is_err();
+        if responses.send(response).is_err() || is_last {
+            return;
+        }
+    }
+}
+
+/// How long a call of a worker may go on.
+struct CallTimer<'a> {
+    call: &'a CallCx<'a>,
+    begun: Instant,
+    /// When it was seen that the run is cancelled.
+    cancelled: Option<Instant>,
+}
+
+impl<'a> CallTimer<'a> {
+    fn new(call: &'a CallCx<'a>) -> Self {
+        CallTimer { call, begun: Instant::now(), cancelled: None }
+    }
+
+    /// An error once the worker is to be given up: its time is over, or it does not stop although
+    /// the run was cancelled.
+    fn check(&mut self) -> Result<()> {
+        if self.call.cancel.is_cancelled() {
+            let since = *self.cancelled.get_or_insert_with(Instant::now);
+            if since.elapsed() > GRACE_PERIOD {
+                return Err(Error::Cancelled);
+            }
+        }
+        if self.begun.elapsed() > self.call.limits.time {
+            return Err(timed_out(self.call));
+        }
+        Ok(())
     }
 }
 
@@ -196,13 +230,23 @@ struct IsolatedInstance {
 }
 
 impl Process {
+    /// Sends a request, or gives up after a time.
+    fn send_within(&self, most: Duration, request: &Request) -> Result<()> {
+        let begun = Instant::now();
+        send_while(&self.to, request, &mut || match begun.elapsed() < most {
+            true => Ok(()),
+            false => Err(worker_gone()),
+        })
+    }
+
     /// Serves the worker; an answer to what was asked is returned.
-    fn hear(
+    fn handle(
         &self,
-        call: &CallCx<'_>,
+        timer: &mut CallTimer<'_>,
         response: Response,
         files: &mut Vec<OutgoingFiles>,
     ) -> Result<Option<Response>> {
+        let call = timer.call;
         match response {
             Response::Log(level, target, message) => call.log(level, &target, &message),
             Response::Progress(step, of) => call.progress(step, of),
@@ -214,7 +258,7 @@ impl Process {
                 let file =
                     file.map_err(|error| (error.to_string(), error.hint().map(str::to_owned)));
                 files.push(sending.done().0);
-                send(&self.to, &Request::File(file))?;
+                send_while(&self.to, &Request::File(file), &mut || timer.check())?;
             }
             Response::Failed(error) => return Err(from_wire(error)),
             answer => return Ok(Some(answer)),
@@ -257,16 +301,26 @@ impl IsolatedInstance {
     /// Sends a request and serves the worker until it answers.
     fn ask(&mut self, call: &CallCx<'_>, request: &Request) -> Result<Response> {
         let worker = self.worker.as_ref().ok_or_else(worker_gone)?;
-        match send(&worker.to, request) {
+        let mut timer = CallTimer::new(call);
+        let mut was_given_up = false;
+        let mut go_on = || timer.check().inspect_err(|_| was_given_up = true);
+        match send_while(&worker.to, request, &mut go_on) {
             Ok(()) => {}
             Err(Error::Io(_)) => return Err(self.crashed(call, None)),
-            Err(error) => return Err(error),
+            Err(error) => {
+                // What cannot be sent at all leaves the worker as it is.
+                if was_given_up {
+                    self.worker = None;
+                }
+                return Err(error);
+            }
         }
-        let (begun, mut cancelled) = (Instant::now(), None);
-        let mut files = Vec::new();
+        // A cancel that came while the request was sent is told now, and has its time from now.
+        timer.cancelled = None;
+        let (mut files, mut was_told) = (Vec::new(), false);
         loop {
             match worker.inbox.recv_timeout(POLL_INTERVAL) {
-                Ok(Ok(response)) => match worker.hear(call, response, &mut files) {
+                Ok(Ok(response)) => match worker.handle(&mut timer, response, &mut files) {
                     Ok(None) => {}
                     Ok(Some(answer)) => return Ok(answer),
                     Err(Error::Io(_)) => return Err(self.crashed(call, None)),
@@ -276,19 +330,13 @@ impl IsolatedInstance {
                 Err(RecvTimeoutError::Disconnected) => return Err(self.crashed(call, None)),
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            if call.cancel.is_cancelled() {
-                let since = *cancelled.get_or_insert_with(|| {
-                    let _ = send(&worker.to, &Request::Cancel);
-                    Instant::now()
-                });
-                if since.elapsed() > GRACE_PERIOD {
-                    self.worker = None;
-                    return Err(Error::Cancelled);
-                }
+            if call.cancel.is_cancelled() && !was_told {
+                was_told = true;
+                let _ = worker.send_within(GRACE_PERIOD, &Request::Cancel);
             }
-            if begun.elapsed() > call.limits.time {
+            if let Err(error) = timer.check() {
                 self.worker = None;
-                return Err(timed_out(call));
+                return Err(error);
             }
         }
     }
@@ -365,10 +413,33 @@ fn unexpected_answer() -> Error {
 impl Drop for IsolatedInstance {
     fn drop(&mut self) {
         let Some(worker) = self.worker.take() else { return };
-        let closed = send(&worker.to, &Request::Close).is_ok()
+        let closed = worker.send_within(GRACE_PERIOD, &Request::Close).is_ok()
             && matches!(worker.inbox.recv_timeout(GRACE_PERIOD), Ok(Ok(Response::Done)));
         if closed {
             self.pool.idle().push(worker);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Write};
+
+    use super::*;
+
+    /// A worker that says more than anybody hears has to wait: nothing piles up in the engine.
+    #[test]
+    fn a_flood_of_messages_is_held_back() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let (responses, inbox) = mpsc::sync_channel(MOST_WAITING);
+        std::thread::spawn(move || receive_all(ours, &responses));
+        theirs.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+        let json = serde_json::to_vec(&Response::Log(1, "t".into(), "x".repeat(1 << 16))).unwrap();
+        let mut frame = (json.len() as u32).to_le_bytes().to_vec();
+        frame.extend(json);
+        let sent = (0..4096).find_map(|_| theirs.write_all(&frame).err());
+        let kind = sent.map(|error| error.kind());
+        assert!(matches!(kind, Some(ErrorKind::WouldBlock | ErrorKind::TimedOut)), "{kind:?}");
+        assert!(matches!(inbox.recv(), Ok(Ok(Response::Log(..)))));
     }
 }

@@ -12,24 +12,23 @@
 //! a file that was replaced at the same path can give the old code. So every build is copied to a
 //! name of its own, loaded from there, told to shut down when its last instance is closed, and left
 //! mapped.
-
-#![deny(unsafe_op_in_unsafe_fn)]
-
+//!
 //! # Isolation
 //!
-//! [`IsolatedPlugin`] runs the same library in a process of its own: what crashes is that process, and
-//! the node fails; the next run has a fresh one. Tensors lie in shared memory, or on the disk where
-//! that is full, copied once in each direction. A worker does one call at a time; idle ones are
-//! kept.
+//! [`IsolatedPlugin`] runs the same library in a process of its own: what crashes is that process,
+//! and the node fails; the next run has a fresh one. Tensors lie in shared memory, or on the disk
+//! where that is full, copied once in each direction. A worker does one call at a time; idle ones
+//! are kept.
 
+#![deny(unsafe_op_in_unsafe_fn)]
 #![cfg_attr(not(unix), allow(dead_code))]
 
 mod allocator;
+mod dlpack;
 mod inspect;
 mod library;
 mod negotiate;
 mod table;
-mod view;
 
 #[cfg(unix)]
 mod isolated;

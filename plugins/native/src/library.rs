@@ -4,14 +4,15 @@ use std::ffi::c_void;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use kino_abi::host_table::{from_raw, into_raw, lent_bytes};
 use kino_abi::{KinoEntry, KinoPlugin, KinoStr, KinoValue};
 use kino_host::{CallCx, Descriptor, Instance, Module, PluginValue};
 use kino_node::{Error, Result, Value};
 use libloading::Library;
 
 use crate::allocator::with_ledger;
-use crate::table::{ActiveCall, bytes, entry_error, from_raw, host, into_raw};
-use crate::{inspect, negotiate, table};
+use crate::table::{ActiveCall, entry_error, host};
+use crate::{inspect, negotiate};
 
 /// A statement that the user trusts the native code of one file: whoever makes one answers for it.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +20,7 @@ pub struct TrustedLibrary<'a> {
     /// The library.
     pub path: &'a Path,
     /// The sha256 of the file that was trusted, in hexadecimal; none trusts whatever stands there,
-    /// for authors at work.
+    /// for dev mode.
     pub sha256: Option<&'a str>,
 }
 
@@ -70,7 +71,7 @@ impl NativePlugin {
         let library = open_copy(path, &contents, &copy_folders()).map_err(at)?;
         let plugin = enter(library).map_err(at)?;
         // SAFETY: the descriptor lives as long as the library, which stays mapped.
-        let json = unsafe { bytes(plugin.descriptor) };
+        let json = unsafe { lent_bytes(plugin.descriptor) };
         let loaded = Arc::new(Loaded { plugin });
         let json = std::str::from_utf8(json)
             .map_err(|_| at(Error::failed("the plugin's descriptor is no UTF-8")))?;
@@ -228,7 +229,7 @@ impl Instance for NativeInstance {
         let status =
             unsafe { (self.loaded.plugin.save)(current.raw(), self.instance, &raw mut state) };
         // SAFETY: the plugin gave it away, or wrote null.
-        let state = unsafe { from_raw(state) };
+        let state = unsafe { from_raw::<PluginValue>(state) };
         match current.error(status) {
             Some(error) => Err(error),
             None => state.map(|item| Ok(item.bytes()?.to_vec())).transpose(),
@@ -248,8 +249,10 @@ impl NativeInstance {
         inputs: Vec<Option<PluginValue>>,
     ) -> Result<Vec<Option<Arc<PluginValue>>>> {
         let current = ActiveCall::new(call);
-        let given: Vec<*mut KinoValue> =
-            inputs.into_iter().map(|item| item.map_or(std::ptr::null_mut(), into_raw)).collect();
+        let given: Vec<*mut KinoValue> = inputs
+            .into_iter()
+            .map(|item| item.map_or(std::ptr::null_mut(), |item| into_raw(Arc::new(item))))
+            .collect();
         let mut outputs = vec![std::ptr::null_mut::<KinoValue>(); self.outputs];
         let status = with_ledger(call.ledger, || {
             // SAFETY: inputs live through the call; as many places for outputs as the descriptor
@@ -267,10 +270,11 @@ impl NativeInstance {
         });
         for input in given {
             // SAFETY: they were lent: the count is still ours.
-            drop(unsafe { table::from_raw(input) });
+            drop(unsafe { from_raw::<PluginValue>(input) });
         }
         // SAFETY: the plugin gave them away, or left null.
-        let outputs = outputs.into_iter().map(|output| unsafe { from_raw(output) }).collect();
+        let outputs =
+            outputs.into_iter().map(|output| unsafe { from_raw::<PluginValue>(output) }).collect();
         current.error(status).map_or(Ok(outputs), Err)
     }
 }

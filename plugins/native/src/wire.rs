@@ -1,7 +1,7 @@
 //! What engine and worker say to each other: frames of a length and JSON over a socket; tensors,
 //! bytes and long texts lie in files that both see.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -96,8 +96,19 @@ pub(crate) enum Response {
     Read(String),
 }
 
-/// Sends a message.
+/// Sends a message; waits as long as the other side does not read.
 pub(crate) fn send<T: Serialize>(to: &Mutex<UnixStream>, message: &T) -> Result<()> {
+    send_while(to, message, &mut || Ok(()))
+}
+
+/// Sends a message; where the other side does not read, `go_on` is asked at each time-out of the
+/// socket whether to wait on. After its error the socket cannot be used any more: a part of the
+/// message may have been sent.
+pub(crate) fn send_while<T: Serialize>(
+    to: &Mutex<UnixStream>,
+    message: &T,
+    go_on: &mut dyn FnMut() -> Result<()>,
+) -> Result<()> {
     let json = serde_json::to_vec(message).map_err(|error| Error::failed(error.to_string()))?;
     if json.len() > LONGEST {
         return Err(Error::advised(
@@ -108,7 +119,19 @@ pub(crate) fn send<T: Serialize>(to: &Mutex<UnixStream>, message: &T) -> Result<
     let mut frame = (json.len() as u32).to_le_bytes().to_vec();
     frame.extend(json);
     let mut stream = to.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    Ok(stream.write_all(&frame)?)
+    let mut left = frame.as_slice();
+    while !left.is_empty() {
+        match stream.write(left) {
+            Ok(0) => return Err(std::io::Error::from(ErrorKind::WriteZero).into()),
+            Ok(written) => left = &left[written..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                go_on()?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Receives a message.

@@ -184,6 +184,7 @@ impl Server {
             tell(Response::Log(level, target.to_owned(), message.to_owned()));
         };
         f(&CallCx {
+            graph: None,
             plugin: &caller.plugin,
             step: &caller.step,
             device: &Device::Cpu,

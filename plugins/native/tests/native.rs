@@ -157,7 +157,7 @@ fn a_plugin_that_lies_about_its_ports_is_caught() {
         Plugin::new("bad", "", std::sync::Arc::new(native), std::sync::Arc::new(NoFiles), limits);
     let world = World::new();
     let services = Services::new(candle_core::Device::Cpu, world.ledger.clone());
-    let nodes = plugin.nodes();
+    let nodes = kino_host::plugin_nodes(&plugin);
     let mut cx = Cx {
         reads: &[],
         name: "liar",

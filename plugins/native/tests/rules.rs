@@ -125,7 +125,7 @@ mod isolated {
 
     use super::*;
     use kino_native::IsolatedPlugin;
-    use kino_node::{Cancel, Guidance, Guider};
+    use kino_node::{Cancel, Guidance, Guider, GuiderHandle};
 
     /// This test is also the worker that the others start.
     #[test]
@@ -206,6 +206,40 @@ mod isolated {
         assert_eq!(found, "not cancelled");
     }
 
+    /// A process that reads nothing does not hold the engine beyond the time of a call, nor beyond
+    /// a cancel.
+    #[test]
+    fn a_process_that_does_not_read_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let plugin = isolated(&rules(folder.path()));
+        // More than what lies between two processes, and no text that lies in a file.
+        let text: Arc<str> = "x".repeat(1 << 19).into();
+        let many: Vec<_> = (0..8).map(|_| (None, Value::Text(text.clone()))).collect();
+        let many = Some(Value::List(many.into()));
+        let mut world = World::new();
+        for cancelled in [false, true] {
+            let mut instance = world.call(|call| plugin.open("rules.node", None, call)).unwrap();
+            world.call(|call| instance.run(call, &[mode("deaf"), None])).unwrap();
+            std::thread::sleep(Duration::from_millis(300));
+            world.limits.time = Duration::from_secs(if cancelled { 60 } else { 1 });
+            if cancelled {
+                world.cancel.cancel();
+            }
+            let begun = std::time::Instant::now();
+            let run = world.call(|call| instance.run(call, &[mode("asked"), many.clone()]));
+            let error = run.unwrap_err();
+            assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+            match cancelled {
+                true => assert!(matches!(error, Error::Cancelled), "{error}"),
+                false => assert!(error.to_string().contains("took longer than 1 s"), "{error}"),
+            }
+            assert!(instance.is_broken());
+            world.limits.time = Duration::from_secs(20);
+        }
+        let found = told(World::new().run(&plugin, "rules.node", &[mode("asked"), None]));
+        assert_eq!(found, "not cancelled");
+    }
+
     const ENGINE: &str = "isolated::is_an_engine_that_waits";
 
     /// This test is also an engine in a process of its own, whose plugin never ends.
@@ -266,7 +300,7 @@ mod isolated {
             let mut run = |text: &str| {
                 let guider: Arc<dyn Guider> = Arc::new(Quiet);
                 let weak = Arc::downgrade(&guider);
-                (instance.run(call, &[mode(text), Some(Value::Guider(guider))]), weak)
+                (instance.run(call, &[mode(text), Some(Value::from(GuiderHandle(guider)))]), weak)
             };
             for ignored in ["read-back", "silent", "half"] {
                 assert!(run(ignored).1.upgrade().is_none(), "{ignored}");
@@ -274,8 +308,9 @@ mod isolated {
             let (_, first) = run("hold");
             assert!(first.upgrade().is_some());
             let (given, second) = run("hold");
-            let Some(Value::Guider(given)) = given.unwrap().remove(0) else { panic!("no guider") };
-            assert!(std::ptr::addr_eq(Arc::as_ptr(&given), first.as_ptr()));
+            let given = given.unwrap().remove(0).and_then(|value| value.shared::<GuiderHandle>());
+            let given = given.expect("a guider");
+            assert!(std::ptr::addr_eq(Arc::as_ptr(&given.0), first.as_ptr()));
             drop(given);
             assert!(first.upgrade().is_none());
             assert!(second.upgrade().is_some());

@@ -1,14 +1,14 @@
 //! What a plugin says of its nodes, and what the engine can do with one. Written by the macros;
 //! authors need none of it.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
 
-use crate::port::{Input, Output};
-use crate::scalars::Literal;
-use crate::{Cx, Error, Kind, Moment, Result, Value};
+pub use crate::literal::Bounds;
+use crate::port::Input;
+pub use crate::port::PortSpec;
+use crate::{Cx, Error, Result, SamplingStep, Value, ValueKind};
 
 /// A node of a plugin.
 pub trait Node: 'static {
@@ -75,165 +75,6 @@ pub trait Plugin: 'static {
 pub fn take<T: Input>(inputs: &mut [Option<Value>], index: usize, name: &str) -> Result<T> {
     let value = inputs.get_mut(index).and_then(Option::take);
     T::take(value).map_err(|error| error.at(format!("input `{name}`")))
-}
-
-/// A range in an attribute: `0.0..=1.0`, `1..`, `..=9`.
-pub trait Bounds {
-    /// Both ends, null where there is none.
-    fn ends(self) -> (Json, Json);
-}
-
-impl<T: Literal> Bounds for std::ops::RangeInclusive<T> {
-    fn ends(self) -> (Json, Json) {
-        let (least, most) = self.into_inner();
-        (least.json(), most.json())
-    }
-}
-
-impl<T: Literal> Bounds for std::ops::RangeFrom<T> {
-    fn ends(self) -> (Json, Json) {
-        (self.start.json(), Json::Null)
-    }
-}
-
-impl<T: Literal> Bounds for std::ops::RangeToInclusive<T> {
-    fn ends(self) -> (Json, Json) {
-        (Json::Null, self.end.json())
-    }
-}
-
-/// A port as the descriptor shows it.
-pub struct PortSpec {
-    keys: Map<String, Json>,
-    types: Vec<(String, Json)>,
-    /// What is wrong with its attributes.
-    fault: Option<String>,
-}
-
-impl PortSpec {
-    fn new(name: &str, ty: String, about: &str) -> Self {
-        let mut keys = Map::new();
-        keys.insert("name".into(), name.into());
-        keys.insert("type".into(), ty.into());
-        if !about.is_empty() {
-            keys.insert("about".into(), about.into());
-        }
-        PortSpec { keys, types: Vec::new(), fault: None }
-    }
-
-    /// An input.
-    pub fn input<T: Input>(name: &str, about: &str) -> Self {
-        let mut port = PortSpec::new(name, T::type_name(), about);
-        if T::ARITY != "one" {
-            port.keys.insert("arity".into(), T::ARITY.into());
-        }
-        T::describe(&mut port);
-        port
-    }
-
-    /// An output; without a name it is called as its type is.
-    pub fn output<T: Output>(name: &str, about: &str) -> Self {
-        let ty = T::type_name();
-        let named = if name.is_empty() { snake_case(&ty) } else { name.to_owned() };
-        let mut port = PortSpec::new(&named, ty, about);
-        let mut of_type = PortSpec::new("", String::new(), "");
-        T::describe(&mut of_type);
-        port.types = of_type.types;
-        port
-    }
-
-    fn literal(&self, value: Json) -> Json {
-        match (self.keys["type"].as_str(), value.as_f64()) {
-            (Some("Real"), Some(number)) => Json::from(number),
-            _ => value,
-        }
-    }
-
-    /// With what it takes unless it is fed.
-    #[must_use]
-    pub fn default_value(mut self, value: impl Literal) -> Self {
-        let value = self.literal(value.json());
-        if value.is_null() {
-            self.fault = Some("its default is no finite number, or beyond 64 bits".into());
-        }
-        self.keys.insert("default".into(), value);
-        self
-    }
-
-    /// With a range, both ends included.
-    #[must_use]
-    pub fn range(self, range: impl Bounds) -> Self {
-        let (least, most) = range.ends();
-        self.ends(least, most)
-    }
-
-    /// With a range, both ends included; null is no end. A whole number stays within its type.
-    #[must_use]
-    pub fn ends(mut self, least: Json, most: Json) -> Self {
-        let mut ends = [self.literal(least), self.literal(most)];
-        if let Some(Json::Array(of_type)) = self.keys.get("range") {
-            let int =
-                |end: &Json| end.as_i64().map(i128::from).or_else(|| end.as_u64().map(i128::from));
-            for (end, of_type) in ends.iter_mut().zip(of_type) {
-                // Those of 64 bits say little, and what lies beyond is refused by the type itself.
-                let says = int(of_type).is_some_and(|end| end.unsigned_abs() <= 1 << 32);
-                if end.is_null() && says {
-                    *end = of_type.clone();
-                }
-            }
-            if let [Some(least), Some(most)] = [int(&of_type[0]), int(&of_type[1])]
-                && !ends.iter().filter_map(int).all(|end| (least..=most).contains(&end))
-            {
-                let [from, to] = &ends;
-                self.fault = Some(format!(
-                    "its range, {from} to {to}, leaves that of its type, {least} to {most}"
-                ));
-            }
-        }
-        self.keys.insert("range".into(), json!(ends));
-        self
-    }
-
-    /// With the range of its type.
-    pub fn add_range(&mut self, least: Json, most: Json) {
-        self.keys.insert("range".into(), json!([least, most]));
-    }
-
-    /// With another key of the descriptor.
-    #[must_use]
-    pub fn key(mut self, key: &str, value: impl Into<Json>) -> Self {
-        self.keys.insert(key.into(), value.into());
-        self
-    }
-
-    /// With the texts that fit.
-    pub fn add_choices(&mut self, choices: &[&str]) {
-        self.keys.insert("choices".into(), json!(choices));
-    }
-
-    /// With a type of this plugin, and the types of its fields; one that holds itself is told once.
-    pub fn add_type(&mut self, name: &str, about: &str, fields: fn() -> Vec<PortSpec>) {
-        thread_local! {
-            static UNDER_WAY: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
-        }
-        if UNDER_WAY.with_borrow(|types| types.iter().any(|under_way| under_way == name)) {
-            return;
-        }
-        UNDER_WAY.with_borrow_mut(|types| types.push(name.to_owned()));
-        let fields = fields();
-        UNDER_WAY.with_borrow_mut(Vec::pop);
-        let mut told = Vec::new();
-        for mut field in fields {
-            self.types.append(&mut field.types);
-            told.push(Json::Object(field.keys));
-        }
-        let told = json!({"name": name, "about": about, "fields": told});
-        self.types.push((name.into(), told));
-    }
-
-    fn name(&self) -> &str {
-        self.keys["name"].as_str().unwrap_or_default()
-    }
 }
 
 /// A node as the descriptor shows it.
@@ -327,20 +168,6 @@ pub fn descriptor(nodes: &[NodeDef]) -> Result<String> {
     Ok(json!({"nodes": found, "types": types}).to_string())
 }
 
-/// `ImageConditioning` as `image_conditioning`, `example.depth` as `depth`, a list as its items.
-fn snake_case(ty: &str) -> String {
-    let ty = ty.strip_prefix("List(").and_then(|ty| ty.strip_suffix(')')).unwrap_or(ty);
-    let ty = ty.rsplit('.').next().unwrap_or(ty);
-    let mut name = String::new();
-    for letter in ty.chars() {
-        if letter.is_ascii_uppercase() && !name.is_empty() {
-            name.push('_');
-        }
-        name.push(letter.to_ascii_lowercase());
-    }
-    name
-}
-
 /// What `save` of a node may give.
 pub trait Saved {
     /// The state, if there is any.
@@ -372,10 +199,10 @@ impl<T: Saved, E: Into<Error>> Saved for std::result::Result<T, E> {
 ///
 /// # Errors
 /// When something else feeds them.
-pub fn moment(inputs: &mut [Option<Value>]) -> Result<Moment> {
-    Ok(Moment {
-        step: take(inputs, 0, "step")?,
-        of: take(inputs, 1, "of")?,
+pub fn sampling_step(inputs: &mut [Option<Value>]) -> Result<SamplingStep> {
+    Ok(SamplingStep {
+        index: take(inputs, 0, "step")?,
+        count: take(inputs, 1, "of")?,
         sigma: take(inputs, 2, "sigma")?,
     })
 }
@@ -386,7 +213,7 @@ pub fn moment(inputs: &mut [Option<Value>]) -> Result<Moment> {
 /// When it is something else.
 pub fn expect_record(value: &Value, type_name: &str) -> Result<()> {
     let found = value.type_name();
-    if value.kind() == Kind::Record && found == type_name {
+    if value.kind() == ValueKind::Record && found == type_name {
         return Ok(());
     }
     Err(Error::new(format!("expected a value of type {type_name}, found one of {found}")))

@@ -1,7 +1,145 @@
 //! What travels through ports: Rust types, and how they become values of the engine and back.
 
-use crate::node::PortSpec;
-use crate::{Error, Kind, Result, Value};
+use std::cell::RefCell;
+
+use serde_json::{Map, Value as Json, json};
+
+use crate::literal::{Bounds, Literal};
+use crate::{Error, Result, Value, ValueKind};
+
+/// A port as the descriptor shows it.
+pub struct PortSpec {
+    pub(crate) keys: Map<String, Json>,
+    pub(crate) types: Vec<(String, Json)>,
+    /// What is wrong with its attributes.
+    pub(crate) fault: Option<String>,
+}
+
+impl PortSpec {
+    fn new(name: &str, ty: String, about: &str) -> Self {
+        let mut keys = Map::new();
+        keys.insert("name".into(), name.into());
+        keys.insert("type".into(), ty.into());
+        if !about.is_empty() {
+            keys.insert("about".into(), about.into());
+        }
+        PortSpec { keys, types: Vec::new(), fault: None }
+    }
+
+    /// An input.
+    pub fn input<T: Input>(name: &str, about: &str) -> Self {
+        let mut port = PortSpec::new(name, T::type_name(), about);
+        if T::ARITY != "one" {
+            port.keys.insert("arity".into(), T::ARITY.into());
+        }
+        T::describe(&mut port);
+        port
+    }
+
+    /// An output; without a name it is called as its type is.
+    pub fn output<T: Output>(name: &str, about: &str) -> Self {
+        let ty = T::type_name();
+        let named = if name.is_empty() { snake_case(&ty) } else { name.to_owned() };
+        let mut port = PortSpec::new(&named, ty, about);
+        let mut of_type = PortSpec::new("", String::new(), "");
+        T::describe(&mut of_type);
+        port.types = of_type.types;
+        port
+    }
+
+    fn literal(&self, value: Json) -> Json {
+        match (self.keys["type"].as_str(), value.as_f64()) {
+            (Some("Real"), Some(number)) => Json::from(number),
+            _ => value,
+        }
+    }
+
+    /// With what it takes unless it is fed.
+    #[must_use]
+    pub fn default_value(mut self, value: impl Literal) -> Self {
+        let value = self.literal(value.json());
+        if value.is_null() {
+            self.fault = Some("its default is no finite number, or beyond 64 bits".into());
+        }
+        self.keys.insert("default".into(), value);
+        self
+    }
+
+    /// With a range, both ends included.
+    #[must_use]
+    pub fn range(self, range: impl Bounds) -> Self {
+        let (least, most) = range.ends();
+        self.ends(least, most)
+    }
+
+    /// With a range, both ends included; null is no end. A whole number stays within its type.
+    #[must_use]
+    pub fn ends(mut self, least: Json, most: Json) -> Self {
+        let mut ends = [self.literal(least), self.literal(most)];
+        if let Some(Json::Array(of_type)) = self.keys.get("range") {
+            let int =
+                |end: &Json| end.as_i64().map(i128::from).or_else(|| end.as_u64().map(i128::from));
+            for (end, of_type) in ends.iter_mut().zip(of_type) {
+                // Those of 64 bits say little, and what lies beyond is refused by the type itself.
+                let says = int(of_type).is_some_and(|end| end.unsigned_abs() <= 1 << 32);
+                if end.is_null() && says {
+                    *end = of_type.clone();
+                }
+            }
+            if let [Some(least), Some(most)] = [int(&of_type[0]), int(&of_type[1])]
+                && !ends.iter().filter_map(int).all(|end| (least..=most).contains(&end))
+            {
+                let [from, to] = &ends;
+                self.fault = Some(format!(
+                    "its range, {from} to {to}, leaves that of its type, {least} to {most}"
+                ));
+            }
+        }
+        self.keys.insert("range".into(), json!(ends));
+        self
+    }
+
+    /// With the range of its type.
+    pub fn add_range(&mut self, least: Json, most: Json) {
+        self.keys.insert("range".into(), json!([least, most]));
+    }
+
+    /// With another key of the descriptor.
+    #[must_use]
+    pub fn key(mut self, key: &str, value: impl Into<Json>) -> Self {
+        self.keys.insert(key.into(), value.into());
+        self
+    }
+
+    /// With the texts that fit.
+    pub fn add_choices(&mut self, choices: &[&str]) {
+        self.keys.insert("choices".into(), json!(choices));
+    }
+
+    /// With a type of this plugin, and the types of its fields; one that holds itself is told once.
+    pub fn add_type(&mut self, name: &str, about: &str, fields: fn() -> Vec<PortSpec>) {
+        thread_local! {
+            static UNDER_WAY: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+        }
+        if UNDER_WAY.with_borrow(|types| types.iter().any(|under_way| under_way == name)) {
+            return;
+        }
+        UNDER_WAY.with_borrow_mut(|types| types.push(name.to_owned()));
+        let fields = fields();
+        UNDER_WAY.with_borrow_mut(Vec::pop);
+        let mut told = Vec::new();
+        for mut field in fields {
+            self.types.append(&mut field.types);
+            told.push(Json::Object(field.keys));
+        }
+        let told = json!({"name": name, "about": about, "fields": told});
+        self.types.push((name.into(), told));
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.keys["name"].as_str().unwrap_or_default()
+    }
+}
 
 /// A type that can travel through a port.
 pub trait Typed {
@@ -126,7 +264,7 @@ impl<T: FromValue> Input for Vec<(String, T)> {
 
     fn take(value: Option<Value>) -> Result<Self> {
         let Some(value) = value else { return missing() };
-        if value.kind() != Kind::List {
+        if value.kind() != ValueKind::List {
             return Ok(vec![(String::new(), T::from_value(value)?)]);
         }
         let take = |index| {
@@ -280,4 +418,18 @@ tuples! {
     A 0, B 1, C 2, D 3;
     A 0, B 1, C 2, D 3, E 4;
     A 0, B 1, C 2, D 3, E 4, F 5;
+}
+
+/// `ImageConditioning` as `image_conditioning`, `example.depth` as `depth`, a list as its items.
+fn snake_case(ty: &str) -> String {
+    let ty = ty.strip_prefix("List(").and_then(|ty| ty.strip_suffix(')')).unwrap_or(ty);
+    let ty = ty.rsplit('.').next().unwrap_or(ty);
+    let mut name = String::new();
+    for letter in ty.chars() {
+        if letter.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_lowercase());
+    }
+    name
 }

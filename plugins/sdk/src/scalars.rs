@@ -5,33 +5,9 @@ use std::ops::Deref;
 
 use serde_json::Value as Json;
 
-use crate::node::PortSpec;
-use crate::port::{FromValue, IntoValue, Typed};
+pub use crate::literal::Literal;
+use crate::port::{FromValue, IntoValue, PortSpec, Typed};
 use crate::{Error, Result, Value};
-
-/// A value that can stand in an attribute: a default, an end of a range.
-pub trait Literal {
-    /// The value in the descriptor.
-    fn json(self) -> Json;
-}
-
-macro_rules! literals {
-    ($($ty:ty),*) => {$(
-        impl Literal for $ty {
-            fn json(self) -> Json {
-                Json::from(self)
-            }
-        }
-    )*};
-}
-
-literals!(f32, f64, bool, &str, String, u8, u16, u32, u64, usize, i8, i16, i32, i64);
-
-impl Literal for i128 {
-    fn json(self) -> Json {
-        serde_json::Number::from_i128(self).map_or(Json::Null, Json::Number)
-    }
-}
 
 impl Typed for String {
     fn type_name() -> String {

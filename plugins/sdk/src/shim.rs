@@ -12,7 +12,8 @@ use kino_abi::{
 };
 
 use crate::host::CallRef;
-use crate::host::native::{bytes, host, install, lend};
+use crate::host::native::{enter_call, host, install};
+use crate::host::strings::{bytes, lend};
 use crate::node::{Instance, Plugin, descriptor};
 use crate::{Cx, Error, Result, Value};
 
@@ -25,14 +26,8 @@ unsafe impl Send for Table {}
 unsafe impl Sync for Table {}
 
 thread_local! {
-    static CALL: Cell<*mut KinoCall> = const { Cell::new(null_mut()) };
     static INSIDE: Cell<bool> = const { Cell::new(false) };
     static PANICKED_AT: RefCell<String> = const { RefCell::new(String::new()) };
-}
-
-/// The call that runs on this thread; null outside of one.
-pub(crate) fn current_call() -> *mut KinoCall {
-    CALL.try_with(Cell::get).unwrap_or(null_mut())
 }
 
 /// What the symbol `kino_plugin` does.
@@ -132,7 +127,7 @@ pub(crate) fn watch_panics() {
 
 /// Runs the plugin's code so that nothing unwinds out of it, and tells the host how it ended.
 fn guard(call: *mut KinoCall, work: impl FnOnce() -> Result<()>) -> KinoStatus {
-    let outer = (CALL.replace(call), INSIDE.replace(true));
+    let outer = (enter_call(call), INSIDE.replace(true));
     let ended = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panicked(panic)));
     let status = match &ended {
         Ok(()) => KINO_OK,
@@ -143,7 +138,7 @@ fn guard(call: *mut KinoCall, work: impl FnOnce() -> Result<()>) -> KinoStatus {
             KINO_FAILED
         }
     };
-    CALL.set(outer.0);
+    enter_call(outer.0);
     INSIDE.set(outer.1);
     status
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use crate::element::{bytes_of, bytes_of_mut, check_dtype, count_of, elements_of};
+use crate::element::{FILL_PIECE, bytes_of, bytes_of_mut, check_dtype, count_of, elements_of};
 use crate::host::{Device, Sink, View};
 use crate::{DType, Element, Error, Result, Value, ensure};
 
@@ -34,7 +34,7 @@ impl Tensor {
     /// The tensor that a value is, or holds as its field `tensor`.
     pub(crate) fn of(value: Value) -> Result<Self> {
         let value = match value.kind() {
-            crate::Kind::Record => match value.field("tensor")? {
+            crate::ValueKind::Record => match value.field("tensor")? {
                 Some(tensor) => tensor,
                 None => value,
             },
@@ -232,7 +232,7 @@ impl Tensor {
             )));
         }
         let mut sink = Sink::<T>::new(dims)?;
-        sink.fill(crate::frames::PIECE, |first, out| {
+        sink.fill(FILL_PIECE, |first, out| {
             let end = first + out.len();
             bytes_of_mut(out).copy_from_slice(bytes_of(&elements[first..end]));
             Ok(())

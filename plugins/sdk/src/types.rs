@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use crate::port::{FromValue, IntoValue, Typed};
-use crate::{Error, Kind, Result, Tensor, Value};
+use crate::{Error, Result, Tensor, Value, ValueKind};
 
 impl Typed for Tensor {
     fn type_name() -> String {
@@ -58,9 +58,9 @@ macro_rules! tensors {
 }
 
 tensors! {
-    /// One value a pixel in 0…1.
+    /// One value a pixel in 0…1, `[f, h, w]`.
     Mask;
-    /// Embeddings of an image.
+    /// Embeddings of an image, `[rows, dim]`.
     ImageConditioning;
 }
 
@@ -149,7 +149,7 @@ impl Typed for Latent {
 impl FromValue for Latent {
     fn from_value(value: Value) -> Result<Self> {
         let space = match value.kind() {
-            Kind::Record => value.field("space")?,
+            ValueKind::Record => value.field("space")?,
             _ => None,
         };
         Ok(Latent { tensor: Tensor::of(value)?, space })

@@ -56,9 +56,9 @@ impl Run {
     }
 }
 
-#[guider(id = "example.moment", version = "1.0.0")]
-fn moment(now: Moment, with: Tensor, without: Tensor) -> Result<Tensor> {
-    let weight = if now.step == 0 { 1.0 } else { 0.5 };
+#[guider(id = "example.step", version = "1.0.0")]
+fn step(now: SamplingStep, with: Tensor, without: Tensor) -> Result<Tensor> {
+    let weight = if now.index == 0 { 1.0 } else { 0.5 };
     with.sub(&without)?.mul(weight)
 }
 
@@ -71,8 +71,8 @@ fn names_of_the_macros_are_free() {
     assert_eq!(testing::run::<Run>().call().unwrap().text("text").unwrap(), "coarse");
     let one = Tensor::from_slice(&[1f32], &[1, 1]).unwrap();
     let zero = Tensor::zeros::<f32>(&[1, 1]).unwrap();
-    let guided = testing::run::<moment>()
-        .moment(Moment { step: 1, of: 2, sigma: 0.5 })
+    let guided = testing::run::<step>()
+        .sampling_step(SamplingStep { index: 1, count: 2, sigma: 0.5 })
         .input("with_text", &one)
         .input("without_text", &zero);
     let guided = guided.call().unwrap().tensor("velocity").unwrap();
@@ -170,4 +170,45 @@ fn names_of_outputs_that_do_not_exist_are_refused() {
     );
     let fields = testing::descriptor::<fields>().unwrap_err();
     assert!(fields.message().ends_with("names the outputs low, high, and gives least, most"));
+}
+
+/// Guiders as they were written before `Moment` was called `SamplingStep`: they are built, with a
+/// warning.
+#[allow(deprecated)]
+mod earlier {
+    use kino_plugin::prelude::*;
+    use kino_plugin::testing;
+
+    #[guider(id = "example.earlier", version = "1.0.0")]
+    fn earlier(now: Moment, with: Tensor, without: Tensor) -> Result<Tensor> {
+        let Moment { step, of, sigma } = now;
+        with.sub(&without)?.mul(step as f64 / of as f64 + sigma)
+    }
+
+    #[derive(Default)]
+    struct Last(Option<Moment>);
+
+    #[guider(id = "example.last", version = "1.0.0")]
+    impl Last {
+        fn guide(&mut self, now: kino_plugin::Moment, with: Tensor, _w: Tensor) -> Result<Tensor> {
+            let before = self.0.replace(now).map_or(0.0, |before| before.sigma);
+            with.mul(before)
+        }
+    }
+
+    #[test]
+    fn guiders_that_take_a_moment_are_built_as_before() -> Result<()> {
+        let (one, zero) = (Tensor::from_slice(&[1f32], &[1, 1])?, Tensor::zeros::<f32>(&[1, 1])?);
+        let moment = Moment { step: 1, of: 2, sigma: 0.25 };
+        let run = testing::run::<earlier>().moment(moment);
+        let done = run.input("with_text", &one).input("without_text", &zero).call()?;
+        assert_eq!(done.tensor("velocity")?.to_scalar::<f32>()?, 0.75);
+        let mut last = testing::open::<Last>().done()?;
+        for expected in [0.0, 0.25] {
+            let run = last.run().moment(moment).input("with_text", &one);
+            let done = run.input("without_text", &zero).call()?;
+            assert_eq!(done.tensor("velocity")?.to_scalar::<f32>()?, expected);
+        }
+        Ok(())
+    }
 }

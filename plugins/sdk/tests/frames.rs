@@ -87,8 +87,7 @@ fn a_tensor_can_be_frames_and_a_latent() -> Result<()> {
     let found = testing::run::<shift>().input("frames", &tensor).call()?.frames("frames")?;
     assert_eq!((found.count(), found.fps()), (2, None));
     let wrong = testing::run::<shift>().input("frames", Tensor::random(6, &[3, 4])).call();
-    let message = "input `frames`: expected frames [n, height, width, 3] of f32, found [3, 4] of \
-                   f32";
+    let message = "input `frames`: frames are [count, height, width, 3], found a tensor [3, 4]";
     assert_eq!(wrong.err().unwrap().message(), message);
     Ok(())
 }

@@ -59,12 +59,12 @@ impl Tone {
 /// Guides less and less: `scale` at the first step, next to nothing at the last.
 #[guider(id = "example.fading", version = "1.0.0")]
 fn fading(
-    moment: Moment,
+    step: SamplingStep,
     with_text: Tensor,
     without_text: Tensor,
     #[param(default = 6.0, range = 1.0..=20.0)] scale: f64,
 ) -> Result<Tensor> {
-    let left = 1.0 - moment.step as f64 / moment.of as f64;
+    let left = 1.0 - step.index as f64 / step.count as f64;
     let change = with_text.sub(&without_text)?;
     without_text.add(&change.mul(1.0 + (scale - 1.0) * left)?)
 }
@@ -167,7 +167,11 @@ fn state_outlives_a_rebuild() -> Result<()> {
 fn a_guider_fades() -> Result<()> {
     let (with, without) = (Tensor::random(3, &[6, 8]), Tensor::random(4, &[6, 8]));
     let at = |step| {
-        let run = testing::run::<fading>().moment(Moment { step, of: 4, sigma: 1.0 });
+        let run = testing::run::<fading>().sampling_step(SamplingStep {
+            index: step,
+            count: 4,
+            sigma: 1.0,
+        });
         let run = run.input("with_text", &with).input("without_text", &without);
         run.param("scale", 5.0).call()?.tensor("velocity")
     };

@@ -197,9 +197,15 @@ fn every_type_arrives() -> Result<()> {
     let out = run().call()?;
     assert_eq!((out.text("any")?, out.real("sum")?), ("anything".into(), 1.25 + 3.0 - 4.0));
     assert_eq!(out.get::<Vae>("vae")?.0.type_name(), "Vae");
-    let mask = Mask(Tensor::zeros::<f32>(&[2, 5])?);
+    let mask = Mask(Tensor::zeros::<f32>(&[1, 2, 5])?);
     let out = run().input("mask", mask).param("offset", 8).call()?;
     assert_eq!(out.real("sum")?, 1.25 + 3.0 + 8.0 + 10.0);
+    let flat = run().input("mask", Mask(Tensor::zeros::<f32>(&[2, 5])?)).call().err().unwrap();
+    let expected = "input `mask`: a mask is [f, h, w] or [1, f, h, w], found a tensor [2, 5]";
+    assert_eq!(flat.message(), expected);
+    let bright = Mask(Tensor::zeros::<f32>(&[1, 2, 5])?.add(1.5)?);
+    let bright = run().input("mask", bright).call().err().unwrap();
+    assert_eq!(bright.message(), "input `mask`: a mask is one value a pixel in 0…1, found 1.5");
     let seed = run().param("seed", i128::from(u64::MAX) + 1).call().err().unwrap();
     let expected = "expected a whole number from 0 to 18446744073709551615 or \"random\"";
     assert_eq!(seed.message(), format!("input `seed`: {expected}, found 18446744073709551616"));

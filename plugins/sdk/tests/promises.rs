@@ -46,14 +46,15 @@ fn outputs_are_held_against_the_ports() {
 }
 
 #[guider(id = "example.short", version = "1.0.0")]
-fn short(_moment: Moment, with_text: Tensor, _without_text: Tensor) -> Result<Tensor> {
+fn short(_step: SamplingStep, with_text: Tensor, _without_text: Tensor) -> Result<Tensor> {
     with_text.sum(&[])
 }
 
 #[test]
 fn velocities_have_the_shape_of_those_that_came() {
     let velocity = Tensor::random(1, &[2, 3]);
-    let run = testing::run::<short>().moment(Moment { step: 0, of: 1, sigma: 1.0 });
+    let run =
+        testing::run::<short>().sampling_step(SamplingStep { index: 0, count: 1, sigma: 1.0 });
     let run = run.input("with_text", &velocity).input("without_text", &velocity);
     let why = why(run.call());
     assert!(why.ends_with("output `velocity`: [] is not like `with_text`, [2, 3]"), "{why}");
@@ -88,7 +89,7 @@ fn inputs_are_taken_as_the_engine_takes_them() {
     );
     assert_eq!(
         why(told(run().input("latent", Tensor::random(1, &[3])))),
-        "input `latent`: a latent is [c, f, h, w], found [3]"
+        "input `latent`: a latent is [c, f, h, w] or [1, c, f, h, w], found a tensor [3]"
     );
     assert_eq!(
         why(told(run().input("dit", testing::opaque("Vae")))),

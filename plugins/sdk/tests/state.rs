@@ -82,7 +82,7 @@ impl Momentum {
     fn guide(
         &mut self,
         cx: &mut Cx,
-        moment: Moment,
+        step: SamplingStep,
         with_text: Tensor,
         without_text: Tensor,
         #[param(default = 4.0, range = 1.0..=30.0)] scale: f64,
@@ -90,18 +90,23 @@ impl Momentum {
         cx.check_cancel()?;
         let change = with_text.sub(&without_text)?;
         let change = match &self.before {
-            Some(before) if moment.step > 0 => change.add(before)?.mul(0.5)?,
+            Some(before) if step.index > 0 => change.add(before)?.mul(0.5)?,
             _ => change,
         };
         self.before = Some(change.clone());
-        without_text.add(&change.mul(scale * moment.sigma)?)
+        without_text.add(&change.mul(scale * step.sigma)?)
     }
 }
 
 /// Guides plainly.
 #[guider(id = "example.plain", version = "1.0.0")]
-fn plain(moment: Moment, with: &Tensor, without: &Tensor, scale: Option<f64>) -> Result<Tensor> {
-    ensure!(moment.step < moment.of, "step {} of {}", moment.step, moment.of);
+fn plain(
+    step: SamplingStep,
+    with: &Tensor,
+    without: &Tensor,
+    scale: Option<f64>,
+) -> Result<Tensor> {
+    ensure!(step.index < step.count, "step {} of {}", step.index, step.count);
     without.add(&with.sub(without)?.mul(scale.unwrap_or(2.0))?)
 }
 
@@ -150,13 +155,14 @@ fn a_guider_remembers_within_one_run() -> Result<()> {
     let tensor = |number: f32| Tensor::from_slice(&[number; 6], &[2, 3]);
     let mut node = testing::open::<Momentum>().done()?;
     let mut ask = |step: usize, with: f32, sigma: f64| -> Result<f32> {
-        let run = node.run().moment(Moment { step, of: 3, sigma });
+        let run = node.run().sampling_step(SamplingStep { index: step, count: 3, sigma });
         let run = run.input("with_text", tensor(with)?).input("without_text", tensor(1.0)?);
         Ok(run.call()?.tensor("velocity")?.as_slice::<f32>()?[5])
     };
     assert_eq!(ask(0, 2.0, 1.0)?, 1.0 + 4.0);
     assert_eq!(ask(1, 4.0, 0.5)?, 1.0 + 2.0 * (3.0 + 1.0) / 2.0);
-    let run = testing::run::<plain>().moment(Moment { step: 3, of: 3, sigma: 0.0 });
+    let run =
+        testing::run::<plain>().sampling_step(SamplingStep { index: 3, count: 3, sigma: 0.0 });
     let run = run.input("with_text", tensor(2.0)?).input("without_text", tensor(1.0)?);
     assert_eq!(run.call().err().unwrap().message(), "step 3 of 3");
     Ok(())

@@ -7,12 +7,8 @@ use kino_node::{Error, Result, Value};
 use wasmtime::StoreContextMut;
 use wasmtime::component::{LinkerInstance, Resource, WasmList};
 
-use crate::imports::{WitResult, to_wire};
 use crate::store::{ResourceEntry, StoreState, unfolded};
-use crate::types::{Shape, Wide};
-
-/// Dimensions of a tensor.
-const MOST_DIMENSIONS: usize = 16;
+use crate::types::{Shape, Wide, WitResult, to_wire};
 
 type Context<'a> = StoreContextMut<'a, StoreState>;
 type Parts = Vec<(String, Resource<ResourceEntry>)>;
@@ -54,7 +50,7 @@ pub(crate) fn add(host: &mut LinkerInstance<'_, StoreState>) -> wasmtime::Result
     })?;
     host.func_wrap("new-tensor", |mut cx: Context<'_>, (shape,): (Shape,)| {
         let state = cx.data_mut();
-        let outcome = draft(state, &shape);
+        let outcome = zeros(state, &shape);
         Ok((match outcome {
             Ok(entry) => Ok(state.give(entry)?),
             Err(error) => Err(to_wire(error)),
@@ -63,23 +59,13 @@ pub(crate) fn add(host: &mut LinkerInstance<'_, StoreState>) -> wasmtime::Result
 }
 
 /// A tensor of zeros.
-fn draft(state: &mut StoreState, shape: &Shape) -> Result<ResourceEntry> {
-    if shape.dims.len() > MOST_DIMENSIONS {
-        return Err(Error::failed(format!("a tensor has at most {MOST_DIMENSIONS} dimensions")));
-    }
+fn zeros(state: &StoreState, shape: &Shape) -> Result<ResourceEntry> {
     let dims = shape.dims.iter().map(|dim| usize::try_from(*dim).unwrap_or(usize::MAX));
-    let dims: Vec<usize> = dims.collect();
-    let dtype = shape.dtype.dtype();
-    let each = dtype.size_in_bytes() as u64;
-    // Also where one dimension is 0, the others stay within what can be counted.
-    let most = shape.dims.iter().try_fold(each, |bytes, dim| bytes.checked_mul((*dim).max(1)));
-    let most = most.filter(|most| i64::try_from(*most).is_ok());
-    most.ok_or_else(|| Error::failed(format!("no tensor has the shape {dims:?}")))?;
-    let bytes = shape.dims.iter().product::<u64>() * each;
+    let (dtype, dims) = (shape.dtype.dtype(), dims.collect::<Vec<_>>());
+    let bytes = TensorBuffer::size(dtype, &dims)?;
     let charge = state.charge(bytes)?;
-    let mut entry = ResourceEntry::free(PluginValue::TensorBuffer(Arc::new(TensorBuffer::zeros(
-        dtype, &dims, bytes,
-    )?)));
+    let buffer = Arc::new(TensorBuffer::zeros(dtype, &dims, bytes)?);
+    let mut entry = ResourceEntry::free(PluginValue::TensorBuffer(buffer));
     entry.pay(charge);
     Ok(entry)
 }

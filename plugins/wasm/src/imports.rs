@@ -7,24 +7,13 @@ use wasmtime::component::{Linker, LinkerInstance, Resource, ResourceType, WasmLi
 use wasmtime::{AsContext, StoreContextMut};
 
 use crate::store::{MemoryCharge, ResourceEntry, StoreState, size};
-use crate::types::{Elements, Shape, Wide, WitKind};
+use crate::types::{Elements, Shape, Wide, WitKind, to_wire};
 
 /// The name of the interface.
 pub(crate) const HOST: &str = "kino:plugin/host@1.0.0";
 
-/// What the plugin gets to hear of an error.
-pub(crate) fn to_wire(error: Error) -> String {
-    match error {
-        Error::Failed { message, hint: Some(hint) } => format!("{message} ({hint})"),
-        other => other.to_string(),
-    }
-}
-
 type Handle = Resource<ResourceEntry>;
 type Context<'a> = StoreContextMut<'a, StoreState>;
-/// A result that the plugin sees.
-pub(crate) type WitResult<T> = std::result::Result<T, String>;
-
 /// Adds all functions of the interface.
 pub(crate) fn add(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
     let mut host = linker.instance(HOST)?;

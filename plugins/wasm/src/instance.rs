@@ -181,6 +181,20 @@ impl Instance for WasmInstance {
         self.component.finish(call, answer)
     }
 
+    fn charge_retained(&mut self, call: &CallCx<'_>) -> Result<()> {
+        self.component.store.data_mut().charge_retained().map_err(|error| {
+            self.component.broken = true;
+            let (plugin, megabytes) = (call.plugin, call.limits.memory.div_ceil(1 << 20));
+            Error::broken(
+                format!("the plugin `{plugin}` goes on holding inputs after its call: {error}"),
+                format!(
+                    "`kino plugin trust {plugin} --memory {}MB` lets it use more",
+                    megabytes.saturating_mul(4)
+                ),
+            )
+        })
+    }
+
     fn is_broken(&self) -> bool {
         self.component.broken
     }

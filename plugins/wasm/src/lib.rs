@@ -40,6 +40,7 @@ mod stop;
 mod store;
 mod types;
 mod wasi;
+mod wasi_state;
 mod world;
 
 pub use engine::Engine;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use candle_core::Device;
 use kino_host::{CallCx, Descriptor, Instance, Limits, Module, NoFiles};
 use kino_node::{Cancel, Error, Ledger, Result};
 use wasmtime::component::{ComponentExportIndex, InstancePre};
@@ -57,18 +56,8 @@ fn describe(
     describe: &ComponentExportIndex,
 ) -> Result<String> {
     let (cancel, ledger) = (Cancel::default(), Ledger::new(0));
-    let call = CallCx {
-        plugin,
-        step: "",
-        device: &Device::Cpu,
-        ledger: &ledger,
-        cancel: &cancel,
-        wanted: &[],
-        report: &|_| {},
-        files: &NoFiles,
-        limits: DESCRIBING,
-        log_sink: None,
-    };
+    let outside = CallCx::outside(plugin, &ledger, &cancel, &NoFiles);
+    let call = CallCx { wanted: &[], limits: DESCRIBING, ..outside };
     let mut component = ComponentInstance::new(engine, ready, &call)?;
     component.carry(LONGEST);
     let (text,): (String,) = component.call(&call, describe, ())?;

@@ -1,15 +1,14 @@
 //! What a plugin asks of the engine: operations, files, the log, progress.
 
-use candle_core::Tensor;
-use kino_host::PluginValue;
+use kino_host::{PluginValue, storage_of};
 use kino_node::{Error, Value};
 use wasmtime::StoreContextMut;
 use wasmtime::component::{LinkerInstance, Resource};
 
 use crate::constructors::charged;
-use crate::imports::{WitResult, to_wire};
 use crate::queue::{Answer, Request};
 use crate::store::{ResourceEntry, StoreState, size};
+use crate::types::{WitResult, to_wire};
 
 /// The longest message that is passed on.
 const LONGEST: usize = 1 << 14;
@@ -72,12 +71,12 @@ async fn op(
     }
     let state = cx.data();
     let mut tensors = Vec::with_capacity(handles.len());
-    let mut paid_for = Vec::with_capacity(handles.len());
+    let mut backings = Vec::with_capacity(handles.len());
     for handle in &handles {
         let entry = state.entry(handle)?;
         match entry.item.tensor() {
             Ok(tensor) => {
-                paid_for.push((place(&tensor), entry.charges().to_vec()));
+                backings.push((storage_of(&tensor).0, entry.backing()));
                 tensors.push(tensor);
             }
             Err(error) => return Ok((Err(to_wire(error)),)),
@@ -88,24 +87,20 @@ async fn op(
     Ok((match answer {
         Answer::Tensor(Ok(tensor)) => {
             // A view keeps the memory of what it views, which was paid for then.
-            let viewed = paid_for.into_iter().find(|(of, _)| *of == place(&tensor));
+            let place = storage_of(&tensor).0;
+            let viewed = backings.into_iter().find(|(of, _)| *of == place);
             let bytes = if viewed.is_some() { 0 } else { size(&tensor) };
-            let charges = viewed.map(|(_, charges)| charges).unwrap_or_default();
+            let backing = viewed.map(|(_, backing)| backing).unwrap_or_default();
             let made =
                 charged(cx.data_mut(), bytes, |_| Ok(PluginValue::Value(Value::Tensor(tensor))))?;
             if let Ok(handle) = &made {
-                cx.data_mut().entry_mut(handle)?.share(&charges);
+                cx.data_mut().entry_mut(handle)?.share(backing);
             }
             made
         }
         Answer::Tensor(Err(error)) => Err(to_wire(error)),
         _ => Err(to_wire(unanswered())),
     },))
-}
-
-/// Which memory a tensor lies in.
-fn place(tensor: &Tensor) -> usize {
-    std::ptr::from_ref(&*tensor.storage_and_layout().0).addr()
 }
 
 async fn read_file(mut cx: Context<'_>, path: String) -> Outcome {

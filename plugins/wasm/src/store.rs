@@ -1,17 +1,18 @@
 //! What belongs to one instance: its values, what it has used up, what it may.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use candle_core::{Device, Tensor};
-use kino_host::{Limits, PluginValue};
-use kino_node::{Cancel, Error, Ledger, Result, Value};
+use kino_host::{Limits, PluginValue, storage_of};
+use kino_node::{Cancel, Error, Frames, Ledger, Result, Value};
 use wasmtime::ResourceLimiter;
 use wasmtime::component::Resource;
 
 use crate::queue::HostQueue;
 use crate::stop::Stop;
-use crate::wasi::Wasi;
+use crate::wasi_state::WasiState;
 
 /// Values that an instance may hold at a time.
 pub(crate) const MOST_HANDLES: usize = 1 << 16;
@@ -106,38 +107,80 @@ pub(crate) struct ResourceEntry {
     pub(crate) plain: Option<PluginValue>,
     charges: Vec<Arc<MemoryCharge>>,
     extent: TreeSize,
+    /// What of the call's inputs it consists of: nobody pays for that while the call lasts.
+    lent: Vec<PluginValue>,
 }
 
 impl ResourceEntry {
     /// A value that nobody pays for.
     pub(crate) fn free(item: PluginValue) -> Self {
-        ResourceEntry { item, plain: None, charges: Vec::new(), extent: TreeSize::LEAF }
+        let (charges, lent) = (Vec::new(), Vec::new());
+        ResourceEntry { item, plain: None, charges, extent: TreeSize::LEAF, lent }
     }
 
     /// A part of this value.
     pub(crate) fn part(&self, item: PluginValue) -> Self {
         let (charges, extent) = (self.charges.clone(), self.extent.within());
-        ResourceEntry { item, plain: None, charges, extent }
+        let lent = if self.lent.is_empty() { Vec::new() } else { vec![item.clone()] };
+        ResourceEntry { item, plain: None, charges, extent, lent }
     }
 
     /// The same value again.
     pub(crate) fn again(&self) -> Self {
         let (item, plain) = (self.item.clone(), self.plain.clone());
-        ResourceEntry { item, plain, charges: self.charges.clone(), extent: self.extent }
+        let (charges, lent) = (self.charges.clone(), self.lent.clone());
+        ResourceEntry { item, plain, charges, extent: self.extent, lent }
     }
 
     pub(crate) fn pay(&mut self, charge: MemoryCharge) {
         self.charges.push(Arc::new(charge));
     }
 
-    /// What was paid for this value.
-    pub(crate) fn charges(&self) -> &[Arc<MemoryCharge>] {
-        &self.charges
+    /// What pays for the memory that this value lies in.
+    pub(crate) fn backing(&self) -> Backing {
+        Backing { charges: self.charges.clone(), lent: self.lent.clone() }
     }
 
-    /// Keeps what others were paid with: this value lies in their memory.
-    pub(crate) fn share(&mut self, charges: &[Arc<MemoryCharge>]) {
-        self.charges.extend_from_slice(charges);
+    /// This value lies in the memory of another one.
+    pub(crate) fn share(&mut self, backing: Backing) {
+        self.charges.extend(backing.charges);
+        self.lent.extend(backing.lent);
+    }
+}
+
+/// What pays for the memory that a value lies in.
+#[derive(Default)]
+pub(crate) struct Backing {
+    charges: Vec<Arc<MemoryCharge>>,
+    lent: Vec<PluginValue>,
+}
+
+/// The memory of the engine that a value keeps: where it is, and its bytes.
+fn held_by(item: &PluginValue, add: &mut dyn FnMut(usize, u64)) {
+    let mut tensor = |tensor: &Tensor| {
+        let (place, bytes) = storage_of(tensor);
+        add(place, bytes);
+    };
+    match item {
+        PluginValue::Value(Value::Tensor(held)) => tensor(held),
+        PluginValue::Value(Value::Typed(typed)) => match typed.shared::<Frames>() {
+            Some(frames) => held_by(&PluginValue::Chunks(frames), add),
+            None => typed.tensors().flatten().for_each(|held| tensor(&held)),
+        },
+        PluginValue::Chunks(frames) => {
+            let pixels = frames.count() * frames.height() * frames.width();
+            add(Arc::as_ptr(frames).addr(), 12 * pixels as u64);
+        }
+        PluginValue::Value(Value::Text(text)) => add(text.as_ptr().addr(), text.len() as u64),
+        PluginValue::Value(Value::List(items)) => {
+            items.iter().for_each(|(_, item)| held_by(&PluginValue::Value(item.clone()), add));
+        }
+        PluginValue::Value(Value::Custom(record)) => {
+            let fields = record.fields.iter();
+            fields.for_each(|(_, field)| held_by(&PluginValue::Value(field.clone()), add));
+        }
+        PluginValue::List(items) => items.iter().for_each(|(_, item)| held_by(item, add)),
+        _ => {}
     }
 }
 
@@ -188,7 +231,7 @@ pub(crate) fn size(tensor: &Tensor) -> u64 {
 pub(crate) struct StoreState {
     pub(crate) queue: HostQueue,
     pub(crate) handles: HandleTable,
-    pub(crate) wasi: Wasi,
+    pub(crate) wasi: WasiState,
     pub(crate) device: Device,
     pub(crate) ledger: Option<Arc<Ledger>>,
     pub(crate) cancel: Cancel,
@@ -199,6 +242,8 @@ pub(crate) struct StoreState {
     /// Whether memory was refused in this call.
     pub(crate) memory_refused: bool,
     meter: Arc<MemoryMeter>,
+    /// What was charged for inputs of earlier calls that it holds, by where these lie.
+    retained: HashMap<usize, Weak<MemoryCharge>>,
     /// Bytes of frames that it pushed in this call.
     pushed: u64,
 }
@@ -208,7 +253,7 @@ impl StoreState {
         let mut state = StoreState {
             queue: HostQueue::default(),
             handles: HandleTable::default(),
-            wasi: Wasi::default(),
+            wasi: WasiState::default(),
             device: Device::Cpu,
             ledger: None,
             cancel: Cancel::default(),
@@ -217,6 +262,7 @@ impl StoreState {
             last_error: None,
             memory_refused: false,
             meter: Arc::default(),
+            retained: HashMap::new(),
             pushed: 0,
         };
         state.begin(call);
@@ -263,7 +309,9 @@ impl StoreState {
     /// An input as the plugin gets it.
     pub(crate) fn give_input(&mut self, value: Value) -> Result<Resource<ResourceEntry>> {
         let extent = TreeSize::around([TreeSize::of(&value, 0)])?.within();
-        let entry = ResourceEntry { extent, ..ResourceEntry::free(PluginValue::Value(value)) };
+        let item = PluginValue::Value(value);
+        let lent = vec![item.clone()];
+        let entry = ResourceEntry { extent, lent, ..ResourceEntry::free(item) };
         self.give(entry).map_err(|stop| Error::failed(format!("the inputs: {stop}")))
     }
 
@@ -300,20 +348,50 @@ impl StoreState {
         let mut items = Vec::with_capacity(parts.len());
         let mut extents = Vec::with_capacity(parts.len());
         let mut charges: Vec<Arc<MemoryCharge>> = Vec::new();
+        let mut lent = Vec::new();
         for (name, handle) in parts {
             let entry = self.entry(&handle)?;
             items.push((Arc::from(name), entry.item.clone()));
             extents.push(entry.extent);
             charges.extend(entry.charges.iter().cloned());
+            lent.extend(entry.lent.iter().cloned());
         }
         charges.sort_by_key(Arc::as_ptr);
         charges.dedup_by_key(|charge| Arc::as_ptr(charge));
         let combined = TreeSize::around(extents).and_then(|extent| {
             let more: u64 = items.iter().map(|(_, item)| more(item)).sum();
             charges.push(Arc::new(self.charge(names + more)?));
-            Ok(ResourceEntry { item: make(items)?, plain: None, charges, extent })
+            Ok(ResourceEntry { item: make(items)?, plain: None, charges, extent, lent })
         });
         Ok(combined)
+    }
+
+    /// Charges what the plugin goes on holding of its inputs, now that the call is over: while it
+    /// has a handle, the engine's memory is not free.
+    ///
+    /// # Errors
+    /// When that is more than is left of its memory.
+    pub(crate) fn charge_retained(&mut self) -> Result<()> {
+        let mut retained = std::mem::take(&mut self.retained);
+        retained.retain(|_, charge| charge.strong_count() > 0);
+        let mut slots = std::mem::take(&mut self.handles.slots);
+        let mut outcome = Ok(());
+        for entry in slots.iter_mut().flatten() {
+            for item in std::mem::take(&mut entry.lent) {
+                held_by(&item, &mut |place, bytes| {
+                    let paid = retained.get(&place).and_then(Weak::upgrade);
+                    match paid.map_or_else(|| self.charge(bytes).map(Arc::new), Ok) {
+                        Ok(charge) => {
+                            retained.insert(place, Arc::downgrade(&charge));
+                            entry.charges.push(charge);
+                        }
+                        Err(error) => outcome = Err(error),
+                    }
+                });
+            }
+        }
+        (self.handles.slots, self.retained) = (slots, retained);
+        outcome
     }
 
     /// Counts frames that the plugin pushed; the charge is for the chunk itself.

@@ -1,6 +1,7 @@
 //! The types of the WIT world, as they cross.
 
 use candle_core::DType;
+use kino_node::Error;
 use wasmtime::component::{ComponentType, Lift, Lower};
 
 /// What a value is.
@@ -138,4 +139,15 @@ pub(crate) enum Failure {
     Cancelled,
     #[component(name = "failed")]
     Failed((String, String)),
+}
+
+/// A result that the plugin sees.
+pub(crate) type WitResult<T> = std::result::Result<T, String>;
+
+/// What the plugin gets to hear of an error.
+pub(crate) fn to_wire(error: Error) -> String {
+    match error {
+        Error::Failed { message, hint: Some(hint) } => format!("{message} ({hint})"),
+        other => other.to_string(),
+    }
 }

@@ -3,7 +3,7 @@
 //! there are neither arguments, environment nor folders. Everything else ends the plugin when it is
 //! called.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use wasmtime::component::types::{ComponentInstance, ComponentItem};
 use wasmtime::component::{
@@ -49,34 +49,6 @@ enum StreamError {
 struct Datetime {
     seconds: u64,
     nanoseconds: u32,
-}
-
-/// What an instance has of WASI.
-pub(crate) struct Wasi {
-    started: Instant,
-    random: u64,
-    lines: [Vec<u8>; 2],
-}
-
-impl Default for Wasi {
-    fn default() -> Self {
-        Wasi { started: Instant::now(), random: 0x6B69_6E6F, lines: Default::default() }
-    }
-}
-
-impl Wasi {
-    fn now(&self) -> u64 {
-        self.started.elapsed().as_nanos() as u64
-    }
-
-    /// The next random number: splitmix64.
-    fn draw(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
 }
 
 /// Adds one interface of WASI as a component imports it: what is known works, the rest ends the

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
-use kino_host::{BuildKind, GrantedFiles, Limits, Plugin};
+use kino_host::{BuildKind, GrantedFiles, Limits, Plugin, plugin_nodes};
 use kino_node::{Cancel, Cx, Inputs, Ledger, Result, Services, Value};
 use serde_json::json;
 
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Bench, screen: &Screen) -> Result<Exit, Failure> {
             std::sync::Arc::new(GrantedFiles::new(&project.folder, &project.manifest.asks.read));
         let limits = Limits { memory: 8 << 30, time: Duration::from_secs(600) };
         let plugin = Plugin::new(&project.manifest.id, "", artifact, files, limits);
-        for node in plugin.nodes() {
+        for node in plugin_nodes(&plugin) {
             for (case, name) in [(Case::Plain, "small"), (Case::Large, "large")] {
                 let file = project.sample_file();
                 timings.push(time(&*node, &plugin, case, (kind, name), &file).map_err(fault)?);

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use kino_host::Descriptor;
 use kino_node::{
-    Clip, Conditioning, FramesBuilder, Latent, Ledger, Part, Patches, Record, Result, Sigmas, Value,
+    Clip, Conditioning, FramesBuilder, ImageConditioning, Latent, Ledger, Mask, Part, Patches,
+    Record, Result, Sigmas, Value,
 };
 use kino_port::{Literal, Port, PortType, Range, Sigma};
 
@@ -246,25 +247,34 @@ fn own(
                 let count = step.min(count - start);
                 frames.push(&draws.tensor(case, &[count, height, width, 3])?)?;
             }
-            Value::Frames(Arc::new(frames.finish()?))
+            Value::from(frames.finish()?)
         }
         PortType::Latent => {
             let tensor = draws.tensor(case, &[16, 2, 4, 6])?;
-            Value::Latent(Arc::new(Latent { tensor, space: None }))
+            Value::from(Latent { tensor, space: None })
         }
         PortType::Patches => {
             let clip = Clip { name: None, grid: [1, 2, 3], channels: 16, space: None };
             let tokens = draws.tensor(case, &[6, 64])?;
-            Value::Patches(Arc::new(Patches { tokens, clips: vec![clip], patch: [1, 2, 2] }))
+            Value::from(Patches { tokens, clips: vec![clip], patch: [1, 2, 2] })
         }
-        PortType::Conditioning => Value::Conditioning(Arc::new(Conditioning::of_text(
+        PortType::Conditioning => Value::from(Conditioning::of_text(
             draws.tensor(case, &[8, 32])?,
             draws.tensor(case, &[8, 32])?,
-        ))),
+        )),
         PortType::Sigmas => {
-            Value::Sigmas(Sigmas((0..=8).rev().map(|n| Sigma(f64::from(n) / 8.0)).collect()))
+            Value::from(Sigmas((0..=8).rev().map(|n| Sigma(f64::from(n) / 8.0)).collect()))
         }
-        PortType::Tensor | PortType::Mask | PortType::ImageConditioning | PortType::Any => {
+        PortType::ImageConditioning => {
+            Value::from(ImageConditioning { tensor: draws.tensor(case, &[8, 32])? })
+        }
+        PortType::Mask => {
+            let shape = case.frames(draws);
+            let numbers: Vec<f32> =
+                (0..shape.iter().product()).map(|_| draws.unit() as f32).collect();
+            Value::from(Mask { tensor: Tensor::from_vec(numbers, &shape, &Device::Cpu)? })
+        }
+        PortType::Tensor | PortType::Any => {
             let shape = case.shape(draws);
             let tensor = draws.tensor(case, &shape)?;
             Value::Tensor(match case {

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::args::Check;
 use super::cases::Case;
+use super::compare::difference;
 use super::folder::Project;
 use super::probe::{Line, Task};
 use crate::args::PROBE;
@@ -26,9 +27,6 @@ use crate::screen::Screen;
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// A node that hangs in so many cases is not tried in the others.
 const MOST_HUNG: usize = 2;
-/// How far builds of two kinds may differ, in units of the largest magnitude or 1.
-const TOLERANCE: f64 = 1e-5;
-
 /// What is said of a case that did not end.
 const HUNG: &str = "it did not end within";
 
@@ -270,64 +268,6 @@ fn builds_agree(node: &str, wasm: &Path, native: &Path, findings: &mut Vec<Findi
             let note = "the same".to_owned();
             findings.push(Finding { node, kind: BuildKind::Wasm, case, fault, note, hung: false });
         }
-    }
-}
-
-/// How two lists of outputs differ, if they do.
-fn difference(a: &[Option<Value>], b: &[Option<Value>]) -> Option<String> {
-    a.iter().zip(b).enumerate().find_map(|(index, (a, b))| {
-        let what = match (a, b) {
-            (Some(a), Some(b)) => apart(a, b)?,
-            (None, None) => return None,
-            _ => "is there once only".to_owned(),
-        };
-        Some(format!("output {index} {what}"))
-    })
-}
-
-/// How two values differ, if they do; numbers may by what their sums lose.
-fn apart(a: &Value, b: &Value) -> Option<String> {
-    let numbers = |value: &Value| -> Option<(Vec<usize>, Vec<f64>)> {
-        let tensor = match value {
-            Value::Real(number) => return Some((Vec::new(), vec![*number])),
-            value => value.tensor().ok()?,
-        };
-        let flat = tensor.to_dtype(candle_core::DType::F64).ok()?.flatten_all().ok()?;
-        Some((tensor.dims().to_vec(), flat.to_vec1().ok()?))
-    };
-    match (a, b) {
-        (Value::Custom(a), Value::Custom(b))
-            if a.ty == b.ty && a.fields.len() == b.fields.len() =>
-        {
-            let mut pairs = a.fields.iter().zip(&b.fields);
-            pairs.find_map(|((name, a), (_, b))| Some(format!("field `{name}` {}", apart(a, b)?)))
-        }
-        (Value::List(a), Value::List(b)) if a.len() == b.len() => {
-            let mut pairs = a.iter().zip(b.iter()).enumerate();
-            pairs.find_map(|(index, ((_, a), (_, b)))| {
-                Some(format!("item {index} {}", apart(a, b)?))
-            })
-        }
-        (a, b) => {
-            let (Some((shape, x)), Some((other, y))) = (numbers(a), numbers(b)) else {
-                return (format!("{a:?}") != format!("{b:?}"))
-                    .then(|| format!("is {a:?} and {b:?}"));
-            };
-            if shape != other {
-                return Some(format!("is {shape:?} and {other:?}"));
-            }
-            let scale = x.iter().map(|x| x.abs()).filter(|x| x.is_finite()).fold(1.0, f64::max);
-            let worst = x.iter().zip(&y).map(|(x, y)| gap(*x, *y)).fold(0.0, f64::max);
-            (worst > TOLERANCE * scale).then(|| format!("differs by {worst:.2e}"))
-        }
-    }
-}
-
-/// How far two numbers lie apart: what is not a number is as far as can be from every number.
-fn gap(x: f64, y: f64) -> f64 {
-    match x == y || (x.is_nan() && y.is_nan()) {
-        true => 0.0,
-        false => Some((x - y).abs()).filter(|gap| !gap.is_nan()).unwrap_or(f64::INFINITY),
     }
 }
 

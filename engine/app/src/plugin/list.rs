@@ -28,7 +28,7 @@ pub(crate) fn run(args: &List, screen: &Screen) -> Result<Exit, Failure> {
         let manifest = &found.manifest;
         let state = match &decided {
             Ok(allowed) => {
-                let how = if allowed.sha256.is_some() { "pinned" } else { "at work" };
+                let how = if allowed.sha256.is_some() { "pinned" } else { "dev mode" };
                 let isolated = if allowed.isolate { ", isolated" } else { "" };
                 format!("{}, {how}{isolated}", allowed.kind)
             }

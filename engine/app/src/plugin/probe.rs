@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
-use kino_host::{BuildKind, Files, GrantedFiles, Limits, Module, Plugin};
-use kino_node::{Cancel, Cx, Error, Inputs, Ledger, Node, Result, SamplingStep, Services, Value};
+use kino_host::{BuildKind, Files, GrantedFiles, Limits, Module, Plugin, plugin_nodes};
+use kino_node::{
+    Cancel, Cx, Error, GuiderHandle, Inputs, Ledger, Node, Result, SamplingStep, Services, Value,
+};
 use kino_port::Sigma;
 use serde::{Deserialize, Serialize};
 
@@ -79,7 +81,7 @@ pub(crate) fn run(task: &Task) -> Result<()> {
     let build =
         || Plugin::new(&project.manifest.id, "", Arc::clone(&artifact), Arc::clone(&files), limits);
     let find = |plugin: &Arc<Plugin>| {
-        let mut nodes = plugin.nodes().into_iter();
+        let mut nodes = plugin_nodes(plugin).into_iter();
         let node = nodes.find(|node| node.signature().name == task.node.as_str());
         node.ok_or_else(|| Error::failed(format!("there is no node `{}`", task.node)))
     };
@@ -211,7 +213,8 @@ impl Probe<'_> {
         };
         begin();
         let outputs = self.node.run(&mut cx, &Inputs::new(&signature.inputs, &values))?;
-        let Some(Some(Value::Guider(guider))) = outputs.first() else { return Ok(outputs) };
+        let guider = outputs.first().and_then(|output| output.as_ref()?.get::<GuiderHandle>());
+        let Some(GuiderHandle(guider)) = guider else { return Ok(outputs) };
         let (with, without) = velocities(case, &mut draws)?;
         let mut guidance = guider.begin(cancel);
         let mut velocities = Vec::new();

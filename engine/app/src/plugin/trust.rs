@@ -32,14 +32,14 @@ pub(crate) fn run(args: &Trust, screen: &Screen) -> Result<Exit, Failure> {
     let found = shelf.plugin(&args.id).ok_or_else(|| unknown(&args.id, &shelf))?;
     let entry = kino_host::accept(found, &args.accept.acceptance(args.dev)).map_err(fault)?;
     record_consent(found, &entry).map_err(fault)?;
-    let mut was_at_work = false;
+    let mut was_dev_mode = false;
     let insert = |lock: &mut Lock| {
         let before = lock.plugins.insert(args.id.clone(), entry.clone());
-        was_at_work = before.is_some_and(|before| before.dev.is_some());
+        was_dev_mode = before.is_some_and(|before| before.dev.is_some());
     };
     Lock::change(&found.lock, insert).map_err(fault)?;
     print_summary(found, &entry, screen)?;
-    if was_at_work && entry.dev.is_none() && !screen.json {
+    if was_dev_mode && entry.dev.is_none() && !screen.json {
         let command = format!("kino plugin trust {} --dev", args.id);
         screen.print(&format!("  only this build now; `{command}` takes every build again\n"))?;
     }

@@ -166,7 +166,14 @@ pub(crate) fn plan_with(
     catalog: &Nodes,
     inputs: &[(String, Literal)],
 ) -> Result<Plan, Diagnostics> {
-    let settings = Settings { inputs, until: None, environment: b"cpu", draw: &|_| 42, stem: "g" };
+    let settings = Settings {
+        inputs,
+        until: None,
+        environment: b"cpu",
+        draw: &|_| 42,
+        stem: "g",
+        locate: None,
+    };
     graph.plan(catalog, &settings)
 }
 

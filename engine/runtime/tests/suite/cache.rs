@@ -208,3 +208,56 @@ fn what_is_forgotten_is_computed_again() {
     }
     assert_eq!(rig.evaluated(&draft), ["b", "c", "file"]);
 }
+
+#[test]
+fn an_entry_grows_by_the_outputs_that_are_asked_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let in_memory = Options { memory_budget: 1 << 20, disk: None, threads: 2 };
+    for options in [on_disk(folder.path()), in_memory] {
+        let rig = Rig::with(options, Log::default());
+        let draft = |output| {
+            let mut draft = Draft::default();
+            let both = draft.add("both", "both", vec![lit(3), lit(4)]);
+            draft.give(both, output);
+            draft
+        };
+        let turns = [0, 1, 0, 1].map(|output| {
+            let report = rig.run(&draft(output));
+            (report.evaluated.len(), int(&report, "both"))
+        });
+        assert_eq!(turns, [(1, Some(7)), (1, Some(12)), (0, Some(7)), (0, Some(12))]);
+    }
+}
+
+#[test]
+fn steps_of_one_key_are_computed_once() {
+    for threads in 1..4 {
+        for op in ["add", "keep", "heavy"] {
+            let rig = Rig::threads(threads);
+            let mut draft = Draft::default();
+            let twins = ["a", "b", "c"].map(|name| draft.add(name, op, vec![lit(1), lit(2)]));
+            let sum = draft.add("sum", "sum", vec![crate::rig::all(&twins)]);
+            draft.give(sum, 0);
+            let keys: Vec<_> =
+                twins.iter().map(|twin| draft.plan.steps[*twin as usize].key).collect();
+            assert!(keys.iter().all(|key| *key == keys[0]), "the rig gives equal steps equal keys");
+            let report = rig.run(&draft);
+            assert_eq!((report.evaluated.len(), report.cached.len()), (2, 2), "{op}");
+            assert_eq!(int(&report, "sum"), Some(9));
+            let finished = |event: &&Event| matches!(event, Event::Finished { .. });
+            assert_eq!(rig.events.lock().unwrap().iter().filter(finished).count(), 4);
+        }
+    }
+}
+
+#[test]
+fn steps_of_one_key_that_are_asked_for_different_outputs_are_computed_once() {
+    let rig = Rig::threads(2);
+    let mut draft = Draft::default();
+    let one = draft.add("one", "both", vec![lit(3), lit(4)]);
+    let other = draft.add("other", "both", vec![lit(3), lit(4)]);
+    draft.give(one, 0).give(other, 1);
+    let report = rig.run(&draft);
+    assert_eq!((int(&report, "one"), int(&report, "other")), (Some(7), Some(12)));
+    assert_eq!((report.evaluated.len(), report.cached.len()), (1, 1));
+}

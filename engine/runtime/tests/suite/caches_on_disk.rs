@@ -145,18 +145,81 @@ fn size_and_clear() {
 }
 
 #[test]
-fn what_a_killed_writer_left_behind_is_removed() {
+fn what_killed_writers_left_is_removed_and_what_lives_stays() {
     let folder = tempfile::tempdir().unwrap();
     let rig = Rig::on_disk(folder.path());
     rig.run(&one(1));
-    let beside = files(folder.path()).remove(0).with_file_name("tmp-left");
-    fs::write(&beside, "half").unwrap();
-    let _ = rig.runtime.disk().unwrap().size();
-    assert!(beside.exists(), "another process may still write it");
-    let file = fs::File::options().write(true).open(&beside).unwrap();
-    file.set_modified(SystemTime::now() - Duration::from_secs(7200)).unwrap();
-    let _ = rig.runtime.disk().unwrap().size();
-    assert!(!beside.exists());
+    let entry = files(folder.path()).remove(0);
+    let bytes = entry.metadata().unwrap().len();
+    let living = entry.with_file_name("tmp-living");
+    fs::write(&living, "half").unwrap();
+    // As a writer locks what it writes.
+    let writer = fs::File::options().write(true).open(&living).unwrap();
+    writer.lock().unwrap();
+    let leave = |name: &str| {
+        let left = entry.with_file_name(name);
+        fs::write(&left, [0; 1000]).unwrap();
+        left
+    };
+    let disk = rig.runtime.disk().unwrap();
+    let left = leave("tmp-left");
+    assert_eq!(disk.size(), bytes + 4);
+    assert!(living.exists() && !left.exists());
+    let left = leave("tmp-left");
+    assert_eq!(disk.clear().unwrap(), bytes + 1000);
+    assert!(living.exists() && !left.exists() && !entry.exists());
+    // Another process clears up before it stores for the first time.
+    let left = leave("tmp-left");
+    Rig::on_disk(folder.path()).run(&one(2));
+    assert!(living.exists() && !left.exists());
+    drop(writer);
+    disk.clear().unwrap();
+    assert!(files(folder.path()).is_empty());
+}
+
+#[test]
+fn whatever_took_the_place_of_an_entry_is_a_miss_and_is_cleared() {
+    let folder = tempfile::tempdir().unwrap();
+    let rig = Rig::on_disk(folder.path());
+    let replace: [fn(&Path); 3] = [
+        |entry| fs::create_dir_all(entry.join("folder")).unwrap(),
+        |entry| fs::write(entry, "no entry").unwrap(),
+        #[cfg(unix)]
+        |entry| std::os::unix::fs::symlink("/dev/zero", entry).unwrap(),
+        #[cfg(not(unix))]
+        |_| {},
+    ];
+    for (number, replace) in replace.iter().enumerate() {
+        let draft = one(number as i128);
+        rig.run(&draft);
+        let [entry] = &files(folder.path())[..] else { panic!("one entry") };
+        fs::remove_file(entry).unwrap();
+        replace(entry);
+        let report = rig.run(&draft);
+        assert_eq!((int(&report, "only"), report.evaluated.len()), (Some(number as i128), 1));
+        let _ = fs::remove_file(entry);
+        replace(entry);
+        rig.runtime.disk().unwrap().clear().unwrap();
+        assert!(fs::symlink_metadata(entry).is_err(), "{number}");
+    }
+}
+
+#[test]
+fn entries_of_older_forms_are_counted_and_cleared() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = folder.path().join("values-1/ab");
+    fs::create_dir_all(&old).unwrap();
+    fs::write(old.join("abcd.entry"), [0; 500]).unwrap();
+    let rig = Rig::on_disk(folder.path());
+    let disk = rig.runtime.disk().unwrap();
+    assert_eq!((disk.size(), disk.clear().unwrap(), disk.size()), (500, 500, 0));
+    // They are the first to go, too.
+    fs::write(old.join("abcd.entry"), [0; 500]).unwrap();
+    let disk = Some(DiskCache::open(folder.path(), 500));
+    let tight = Rig::with(Options { disk, memory_budget: 0, threads: 1 }, Log::default());
+    tight.run(&one(1));
+    assert!(!old.join("abcd.entry").exists());
+    assert_eq!(tight.evaluated(&one(1)), [""; 0]);
 }
 
 #[test]

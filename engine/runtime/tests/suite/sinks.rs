@@ -100,3 +100,20 @@ fn events_name_the_files() {
     let files: Vec<_> = rig.events.lock().unwrap().iter().filter_map(files).collect();
     assert_eq!(files, [(Cached::None, path.clone()), (Cached::Disk, path)]);
 }
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_was_damaged_with_its_time_kept_is_written_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out.txt");
+    let rig = Rig::on_disk(&folder.path().join("cache"));
+    let draft = written(&path, 41);
+    rig.run(&draft);
+    let time = fs::metadata(&path).unwrap().modified().unwrap();
+    // Longer than a tick of the clock that file systems take their times from.
+    std::thread::sleep(Duration::from_millis(20));
+    fs::write(&path, "43").unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+    assert_eq!(rig.evaluated(&draft), ["file"]);
+    assert_eq!(fs::read(&path).unwrap(), b"42");
+}

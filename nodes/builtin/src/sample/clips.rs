@@ -2,13 +2,18 @@
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
-use kino_models::families::wan::dit::{Context, Dit, Timesteps};
+use candle_core::{DType, Device, Tensor};
+use kino_models::cancel::CheckCancel;
+use kino_models::model::{
+    Denoiser, DenoiserInputs, Embedding, Embeddings, Projected, TimestepInput, Timesteps,
+};
 use kino_models::patch::Grid;
+
 use kino_node::{Clip, Conditioning, Guidance, Result, SamplingStep};
 use kino_port::PlanError;
 
 use crate::error::IntoNode;
+use crate::models::Resident;
 
 /// Up to so many tokens, the passes with and without text run as one. Measured on two cores with
 /// the embedded model: at 16 tokens one pass takes three quarters of the time of two, at 120 the
@@ -22,22 +27,28 @@ pub(super) fn batched(tokens: usize) -> bool {
     tokens <= BATCHED_TOKENS
 }
 
-/// Called after every block; its error stops the pass.
-type Tick<'a> = dyn FnMut() -> kino_models::Result<()> + 'a;
-
-/// A text as the transformer's blocks read it.
+/// A text as the denoiser reads it.
 pub(super) struct Text {
     conditioning: Arc<Conditioning>,
-    with: Context,
+    with: Projected,
     /// Made when a step is first guided: without guidance it is never needed.
-    without: Option<Context>,
+    without: Option<Projected>,
 }
 
 impl Text {
-    pub(super) fn new(dit: &Dit, conditioning: Arc<Conditioning>) -> Result<Self> {
-        let with = dit.context(conditioning.positive.text()?).node()?;
+    pub(super) fn new(dit: &dyn Denoiser, conditioning: Arc<Conditioning>) -> Result<Self> {
+        let with = dit.project(&by_name(&conditioning.positive)).node()?;
         Ok(Text { conditioning, with, without: None })
     }
+}
+
+/// Conditioning as models take it.
+fn by_name(embeddings: &kino_node::Embeddings) -> Embeddings {
+    let named = |embedding: &kino_node::Embedding| {
+        let (tensor, mask) = (embedding.tensor.clone(), embedding.mask.clone());
+        (embedding.name.to_string(), Embedding { tensor, mask })
+    };
+    embeddings.iter().map(named).collect()
 }
 
 /// The text of each clip, as an index among the texts: one for all, by name, or in order.
@@ -72,16 +83,35 @@ pub(super) fn texts_of_clips(
 
 /// Clips, packed, with their texts.
 pub(super) struct Packed {
-    pub(super) dit: Arc<Dit>,
-    pub(super) grids: Vec<Grid>,
-    pub(super) texts: Vec<Text>,
+    dit: Arc<Resident<dyn Denoiser>>,
+    grids: Vec<Grid>,
+    texts: Vec<Text>,
     /// For each clip the index of its text.
-    pub(super) of_clip: Vec<usize>,
-    /// Whether the model takes a timestep a token (Wan 2.2 TI2V).
-    pub(super) per_token: bool,
+    of_clip: Vec<usize>,
+    /// How the noise level is told.
+    timesteps: TimestepInput,
+    /// The channels beside the latents' own, of which nothing is given: `[tokens, e·pt·ph·pw]` of
+    /// zeros.
+    extra: Option<Tensor>,
 }
 
 impl Packed {
+    /// `texts` are the texts, and for each clip the index of its own.
+    pub(super) fn new(
+        dit: Arc<Resident<dyn Denoiser>>,
+        inputs: &DenoiserInputs,
+        grids: Vec<Grid>,
+        (texts, of_clip): (Vec<Text>, Vec<usize>),
+        device: &Device,
+    ) -> Result<Self> {
+        let tokens: usize = grids.iter().map(Grid::tokens).sum();
+        let extra = match inputs.extra_width() {
+            0 => None,
+            width => Some(Tensor::zeros((tokens, width), DType::F32, device)?),
+        };
+        Ok(Packed { dit, grids, texts, of_clip, timesteps: inputs.timesteps, extra })
+    }
+
     /// The guided velocity of all clips. Shapes: `x` and the result are `[tokens, c·pt·ph·pw]`.
     pub(super) fn guided(
         &mut self,
@@ -89,7 +119,7 @@ impl Packed {
         timestep: f64,
         step: SamplingStep,
         guidances: &mut [Box<dyn Guidance>],
-        tick: &mut Tick<'_>,
+        check_cancel: &mut CheckCancel<'_>,
     ) -> Result<Tensor> {
         let all: Vec<usize> = (0..self.grids.len()).collect();
         let guided: Vec<usize> =
@@ -97,16 +127,16 @@ impl Packed {
         self.prepare(&guided)?;
         let (with, without) = (self.calls(&all, false), self.calls(&guided, true));
         if guided.is_empty() {
-            return self.velocity(x, timestep, &with, tick);
+            return self.velocity(x, timestep, &with, check_cancel);
         }
         let tokens = self.tokens(&all);
         let (with_text, without) = if batched(tokens) {
             let both = [with, without].concat();
-            let both = self.velocity(x, timestep, &both, tick)?; // [tokens with + without, width]
+            let both = self.velocity(x, timestep, &both, check_cancel)?; // [tokens with + without, width]
             (both.narrow(0, 0, tokens)?, both.narrow(0, tokens, self.tokens(&guided))?)
         } else {
-            let with_text = self.velocity(x, timestep, &with, tick)?;
-            (with_text, self.velocity(x, timestep, &without, tick)?)
+            let with_text = self.velocity(x, timestep, &with, check_cancel)?;
+            (with_text, self.velocity(x, timestep, &without, check_cancel)?)
         };
         let mut joined = Vec::with_capacity(all.len());
         let (mut at, mut at_without) = (0, 0);
@@ -131,14 +161,15 @@ impl Packed {
         for clip in clips {
             let text = &mut self.texts[self.of_clip[*clip]];
             if text.without.is_none() {
-                text.without = Some(self.dit.context(text.conditioning.negative.text()?).node()?);
+                let negative = by_name(&text.conditioning.negative);
+                text.without = Some(self.dit.project(&negative).node()?);
             }
         }
         Ok(())
     }
 
     /// Which clips to pass through the transformer, and with which text.
-    fn calls(&self, clips: &[usize], negative: bool) -> Vec<(usize, &Context)> {
+    fn calls(&self, clips: &[usize], negative: bool) -> Vec<(usize, &Projected)> {
         let context = |clip: &usize| {
             let text = &self.texts[self.of_clip[*clip]];
             match (negative, &text.without) {
@@ -158,8 +189,8 @@ impl Packed {
         &self,
         x: &Tensor,
         timestep: f64,
-        calls: &[(usize, &Context)],
-        tick: &mut Tick<'_>,
+        calls: &[(usize, &Projected)],
+        check_cancel: &mut CheckCancel<'_>,
     ) -> Result<Tensor> {
         let starts: Vec<usize> = self
             .grids
@@ -170,21 +201,29 @@ impl Packed {
             })
             .collect();
         let clips = calls.iter().map(|(clip, _)| *clip);
-        let input = if clips.clone().eq(0..self.grids.len()) {
-            x.clone()
-        } else {
-            let rows = |clip: usize| x.narrow(0, starts[clip], self.grids[clip].tokens());
-            Tensor::cat(&clips.clone().map(rows).collect::<candle_core::Result<Vec<_>>>()?, 0)?
+        let all = clips.clone().eq(0..self.grids.len());
+        let rows_of = |packed: &Tensor| -> Result<Tensor> {
+            if all {
+                return Ok(packed.clone());
+            }
+            let rows = |clip: usize| packed.narrow(0, starts[clip], self.grids[clip].tokens());
+            Ok(Tensor::cat(&clips.clone().map(rows).collect::<candle_core::Result<Vec<_>>>()?, 0)?)
         };
-        let grids: Vec<Grid> = clips.map(|clip| self.grids[clip]).collect();
-        let contexts: Vec<&Context> = calls.iter().map(|(_, context)| *context).collect();
-        let count = if self.per_token { input.dim(0)? } else { grids.len() };
+        let (input, extra) = (rows_of(x)?, self.extra.as_ref().map(rows_of).transpose()?);
+        let grids: Vec<Grid> = clips.clone().map(|clip| self.grids[clip]).collect();
+        let contexts: Vec<&Projected> = calls.iter().map(|(_, context)| *context).collect();
+        let count = match self.timesteps {
+            TimestepInput::PerToken => input.dim(0)?,
+            TimestepInput::PerClip => grids.len(),
+        };
         let timesteps = vec![timestep; count];
-        let timesteps = match self.per_token {
-            true => Timesteps::PerToken(&timesteps),
-            false => Timesteps::PerClip(&timesteps),
+        let timesteps = match self.timesteps {
+            TimestepInput::PerToken => Timesteps::PerToken(&timesteps),
+            TimestepInput::PerClip => Timesteps::PerClip(&timesteps),
         };
-        self.dit.velocity(&input, &grids, timesteps, &contexts, tick).node()
+        let (patches, grids, extra) = (&input, &grids, extra.as_ref());
+        let latents = kino_models::model::Packed { patches, extra, grids, timesteps };
+        self.dit.velocity(&latents, &contexts, check_cancel).node()
     }
 }
 

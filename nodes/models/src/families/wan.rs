@@ -3,9 +3,11 @@
 mod autoencoder;
 mod config;
 pub mod dit;
+mod family;
 mod transformer;
 pub mod vae;
 
 pub use autoencoder::VaeConfig;
 pub use config::{ModelConfig, ModelIndex};
+pub use family::Wan;
 pub use transformer::TransformerConfig;

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::checkpoint::{ModelFolder, invalid, unsupported};
+use crate::checkpoint::{Files, invalid, require_sizes, unsupported};
 use crate::error::Result;
 
 /// The stepper that a config names.
@@ -94,13 +94,13 @@ impl SchedulerConfig {
     ///
     /// # Errors
     /// When it is missing, lacks a key, or asks for levels that this version does not make.
-    pub fn read(folder: &ModelFolder) -> Result<Self> {
+    pub fn read(folder: &impl Files) -> Result<Self> {
         let config: Self = folder.json(Self::FILE)?;
         config.check(folder)?;
         Ok(config)
     }
 
-    fn check(&self, folder: &ModelFolder) -> Result<()> {
+    fn check(&self, folder: &impl Files) -> Result<()> {
         let refuse = |what: &str| Err(unsupported(folder, Self::FILE, what));
         let unipc = match self.class.as_str() {
             "UniPCMultistepScheduler" => true,
@@ -132,7 +132,7 @@ impl SchedulerConfig {
             let reason = "the shift and num_train_timesteps must be greater than 0";
             return Err(invalid(folder, Self::FILE, reason));
         }
-        Ok(())
+        require_sizes(folder, Self::FILE, &[("num_train_timesteps", self.num_train_timesteps)])
     }
 
     /// The stepper that the model was made for.

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::checkpoint::{ModelFolder, invalid, require_positive, unsupported};
+use crate::checkpoint::{Files, invalid, require_positive, require_sizes, unsupported};
 use crate::error::Result;
 
 /// The most text tokens that a Wan pipeline passes on (diffusers' `max_sequence_length`).
@@ -37,6 +37,9 @@ pub struct TextConfig {
     feed_forward_proj: String,
 }
 
+/// The most layers of an encoder.
+const MOST_LAYERS: usize = 1024;
+
 fn buckets() -> usize {
     32
 }
@@ -56,7 +59,7 @@ impl TextConfig {
     ///
     /// # Errors
     /// When it is missing, lacks a key, or describes another encoder than UMT5.
-    pub fn read(folder: &ModelFolder) -> Result<Self> {
+    pub fn read(folder: &impl Files) -> Result<Self> {
         let config: Self = folder.json(Self::FILE)?;
         let file = Self::FILE;
         if config.model_type != "umt5" {
@@ -73,8 +76,16 @@ impl TextConfig {
             ("d_kv", config.d_kv),
             ("d_ff", config.d_ff),
             ("num_heads", config.num_heads),
+            ("num_heads", config.num_heads.saturating_mul(config.d_kv)),
+            ("relative_attention_num_buckets", config.relative_attention_num_buckets),
+            ("relative_attention_max_distance", config.relative_attention_max_distance),
         ];
-        require_positive(folder, file, &sizes)?;
+        require_sizes(folder, file, &sizes)?;
+        require_positive(folder, file, &[("layer_norm_epsilon", config.layer_norm_epsilon)])?;
+        if config.num_layers > MOST_LAYERS {
+            let reason = format!("`num_layers` is {}, which no model has", config.num_layers);
+            return Err(invalid(folder, file, reason));
+        }
         let (buckets, far) =
             (config.relative_attention_num_buckets, config.relative_attention_max_distance);
         if buckets < 4 || buckets % 4 != 0 || far <= buckets / 4 {
@@ -103,7 +114,7 @@ impl TokenizerConfig {
     ///
     /// # Errors
     /// When it is missing, is not JSON, or allows no token.
-    pub fn read(folder: &ModelFolder) -> Result<Self> {
+    pub fn read(folder: &impl Files) -> Result<Self> {
         let config: Self = folder.json(Self::FILE)?;
         if config.text_length() == 0 {
             return Err(invalid(folder, Self::FILE, "`model_max_length` must not be 0"));

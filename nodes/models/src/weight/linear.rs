@@ -1,42 +1,94 @@
 //! The linear layer.
 
-use candle_core::Tensor;
-use kino_kernels as kernels;
+use candle_core::{DType, Tensor};
 
+use super::dense::{Adapter, Weight};
+use super::weights::Weights;
 use crate::error::Result;
-use crate::weight::Weights;
 
-/// x·Wᵀ + b.
+/// x·Wᵀ + b, and what adapters add.
 #[derive(Debug, Clone)]
-pub(crate) struct Linear {
-    weight: Tensor,
+pub struct Linear {
+    weight: Weight,
     bias: Option<Tensor>,
+    adapters: Vec<Adapter>,
 }
 
 impl Linear {
-    pub(crate) fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
-        Self { weight, bias }
+    /// A layer of these.
+    pub fn new(weight: Weight, bias: Option<Tensor>) -> Self {
+        Self { weight, bias, adapters: Vec::new() }
     }
 
     /// A layer with bias in the compute type.
-    pub(crate) fn load(weights: &Weights, inner: usize, out: usize) -> Result<Self> {
-        let bias = Some(weights.get("bias", out)?);
-        Ok(Self { weight: weights.get("weight", (out, inner))?, bias })
+    ///
+    /// # Errors
+    /// When a weight is missing or has another shape.
+    pub fn load(weights: &Weights, inner: usize, out: usize) -> Result<Self> {
+        let bias = weights.get("bias", out)?;
+        Ok(Self::new(Weight::Dense(weights.get("weight", (out, inner))?), Some(bias)))
     }
 
     /// A layer with bias in f32, whatever the compute type.
-    pub(crate) fn load_f32(weights: &Weights, inner: usize, out: usize) -> Result<Self> {
-        let f32 = candle_core::DType::F32;
-        let bias = Some(weights.get_as("bias", out, f32)?);
-        Ok(Self { weight: weights.get_as("weight", (out, inner), f32)?, bias })
+    ///
+    /// # Errors
+    /// When a weight is missing or has another shape.
+    pub fn load_f32(weights: &Weights, inner: usize, out: usize) -> Result<Self> {
+        let bias = weights.get_as("bias", out, DType::F32)?;
+        let weight = weights.get_as("weight", (out, inner), DType::F32)?;
+        Ok(Self::new(Weight::Dense(weight), Some(bias)))
     }
 
     /// A layer without bias.
-    pub(crate) fn load_plain(weights: &Weights, inner: usize, out: usize) -> Result<Self> {
-        Ok(Self { weight: weights.get("weight", (out, inner))?, bias: None })
+    ///
+    /// # Errors
+    /// When a weight is missing or has another shape.
+    pub fn load_plain(weights: &Weights, inner: usize, out: usize) -> Result<Self> {
+        Ok(Self::new(Weight::Dense(weights.get("weight", (out, inner))?), None))
     }
 
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(kernels::linear(x, &self.weight, self.bias.as_ref())?)
+    /// The same layer with an adapter beside its weight.
+    #[must_use]
+    pub fn with_adapter(mut self, adapter: Adapter) -> Self {
+        self.adapters.push(adapter);
+        self
+    }
+
+    /// Shapes: `x` `[…, inner]`; the result `[…, out]`.
+    ///
+    /// # Errors
+    /// When shapes or types differ.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut y = self.weight.multiply(x, self.bias.as_ref())?;
+        for adapter in &self.adapters {
+            y = (y + adapter.apply(x)?)?;
+        }
+        Ok(y)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    /// Beside the weight or merged into it: the sum is the same.
+    #[test]
+    fn an_adapter_beside_a_weight_equals_one_merged_into_it() {
+        let random =
+            |rows, columns| Tensor::randn(0f32, 1.0, (rows, columns), &Device::Cpu).unwrap();
+        let (weight, down, up, x) = (random(6, 8), random(2, 8), random(6, 2), random(5, 8));
+        let merged = (&weight + (up.matmul(&down).unwrap() * 0.7).unwrap()).unwrap();
+        let adapter = Adapter { down: Weight::Dense(down), up: Weight::Dense(up), scale: 0.7 };
+        let beside = Linear::new(Weight::Dense(weight.clone()), None).with_adapter(adapter);
+        let merged = Linear::new(Weight::Dense(merged), None).forward(&x).unwrap();
+        let difference = |other: &Tensor| {
+            let gap = (&merged - other).unwrap().abs().unwrap().max_all().unwrap();
+            gap.to_scalar::<f32>().unwrap()
+        };
+        assert!(difference(&beside.forward(&x).unwrap()) < 1e-4);
+        let plain = Linear::new(Weight::Dense(weight), None);
+        assert!(difference(&plain.forward(&x).unwrap()) > 0.1, "the adapter changes something");
     }
 }

@@ -3,23 +3,31 @@
 use candle_core::Tensor;
 use kino_kernels as kernels;
 
+use super::weights::Weights;
 use crate::error::Result;
-use crate::weight::weights::Weights;
 
 /// x/√(mean(x²) + eps)·weight over the last dimension; the weight is kept in f32.
 #[derive(Debug, Clone)]
-pub(crate) struct RmsNorm {
+pub struct RmsNorm {
     weight: Tensor,
     eps: f64,
 }
 
 impl RmsNorm {
-    pub(crate) fn load(weights: &Weights, width: usize, eps: f64) -> Result<Self> {
+    /// Reads `weight`.
+    ///
+    /// # Errors
+    /// When it is missing or has another width.
+    pub fn load(weights: &Weights, width: usize, eps: f64) -> Result<Self> {
         let weight = weights.get_as("weight", width, candle_core::DType::F32)?;
         Ok(Self { weight, eps })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// Shapes: any, its last dimension the width.
+    ///
+    /// # Errors
+    /// When the width differs.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(kernels::rms_norm(x, &self.weight, self.eps)?)
     }
 }

@@ -5,7 +5,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value as Json};
 
-use super::{OpError, Operand, Result};
+use super::error::{OpError, Result};
+use super::op::Operand;
 use crate::DType;
 
 /// What an operation works on.

@@ -1,11 +1,12 @@
 //! Every operation: its name, what it takes, and how a call of it is checked.
 
 use super::call::OpCall;
-use super::shape::{common, completed, dimension, dimensions, floating, same_type};
-use super::{
-    Compare, Conv, Extreme, Filter, Join, MOST_DIMENSIONS, Map, Op, OpError, OpPlan, Operand,
-    Padding, Reduce, Result,
+use super::error::{OpError, Result};
+use super::op::{
+    Compare, Conv, Extreme, Filter, Join, MOST_DIMENSIONS, Map, Op, OpPlan, Operand, Padding,
+    Reduce,
 };
+use super::shape::{common, completed, dimension, dimensions, floating, same_type};
 use crate::DType;
 
 /// Larger sides of resized images are refused: each pixel of one has its own weights.

@@ -1,6 +1,7 @@
 //! Shapes: dimensions by number, broadcasting, sizes that do not overflow.
 
-use super::{MOST_DIMENSIONS, OpError, Operand, Result};
+use super::error::{OpError, Result};
+use super::op::{MOST_DIMENSIONS, Operand};
 use crate::DType;
 
 /// Refuses what has more than `most` bytes or too many dimensions; `what` says what it is.

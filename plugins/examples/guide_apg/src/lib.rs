@@ -20,7 +20,7 @@ pub struct Apg(Option<Tensor>);
 impl Apg {
     fn guide(
         &mut self,
-        _moment: Moment,
+        _step: SamplingStep,
         with_text: Tensor,
         without_text: Tensor,
         /// How far from "without text" towards "with text" and beyond; 1 is no guidance.

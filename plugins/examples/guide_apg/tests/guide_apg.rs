@@ -55,7 +55,7 @@ fn check(settings: Settings) -> Result<()> {
     for step in 0..5 {
         let [with, without] = velocities(step)?;
         let [scale, eta, momentum, threshold] = settings;
-        let run = node.run().moment(Moment { step, of: 5, sigma: 1.0 - 0.2 * step as f64 });
+        let run = node.run().sampling_step(SamplingStep { index: step, count: 5, sigma: 1.0 - 0.2 * step as f64 });
         let run = run.input("with_text", &with).input("without_text", &without);
         let run = run.param("scale", scale).param("eta", eta).param("momentum", momentum);
         let found = run.param("norm_threshold", threshold).call()?.tensor("velocity")?;
@@ -83,7 +83,7 @@ fn every_setting_follows_the_paper() -> Result<()> {
 #[test]
 fn with_nothing_left_out_it_is_classifier_free_guidance() -> Result<()> {
     let [with, without] = velocities(0)?;
-    let run = testing::run::<Apg>().moment(Moment { step: 0, of: 1, sigma: 1.0 });
+    let run = testing::run::<Apg>().sampling_step(SamplingStep { index: 0, count: 1, sigma: 1.0 });
     let run = run.input("with_text", &with).input("without_text", &without);
     let run = run.param("scale", 5.5).param("eta", 1.0).param("momentum", 0.0);
     let found = run.call()?.tensor("velocity")?;
@@ -95,7 +95,7 @@ fn with_nothing_left_out_it_is_classifier_free_guidance() -> Result<()> {
 #[test]
 fn without_eta_the_change_is_at_right_angles() -> Result<()> {
     let [with, without] = velocities(3)?;
-    let run = testing::run::<Apg>().moment(Moment { step: 0, of: 1, sigma: 1.0 });
+    let run = testing::run::<Apg>().sampling_step(SamplingStep { index: 0, count: 1, sigma: 1.0 });
     let run = run.input("with_text", &with).input("without_text", &without);
     let change = wide(&run.call()?.tensor("velocity")?.sub(&with)?)?;
     let along: f64 = change.iter().zip(wide(&with)?).map(|(a, b)| a * b).sum();
@@ -107,7 +107,7 @@ fn without_eta_the_change_is_at_right_angles() -> Result<()> {
 #[test]
 fn still_velocities_stay_still() -> Result<()> {
     let zeros = Tensor::zeros::<f32>(&[4, 8])?;
-    let run = testing::run::<Apg>().moment(Moment { step: 0, of: 1, sigma: 1.0 });
+    let run = testing::run::<Apg>().sampling_step(SamplingStep { index: 0, count: 1, sigma: 1.0 });
     let run = run.input("with_text", &zeros).input("without_text", &zeros);
     let found = run.param("norm_threshold", 1.0).call()?.tensor("velocity")?;
     testing::assert_close(&found, &zeros, 0.0);

@@ -1,17 +1,24 @@
 //! One call of an operation: its tensors, what comes out, and how large that may get.
 
 use candle_core::{DType, Device, Tensor};
-use kino_contract::ops::OpPlan;
+use kino_contract::ops::{OpError, OpPlan};
 use kino_node::{Error, Result};
 
 use super::shape::of_candle;
-use super::{Bounds, refused};
 
 /// What is always there for what is needed on the way, in bytes.
 const SCRATCH: u64 = 1 << 28;
 
 /// The work of one piece, in multiplications and additions: a tenth of a second or so.
 const PIECE: usize = 1 << 32;
+
+/// What one operation may use up.
+pub struct Bounds<'a> {
+    /// The most bytes of the result.
+    pub most: u64,
+    /// Asked between pieces of work, each well below a second; an error ends the operation.
+    pub check: &'a dyn Fn() -> Result<()>,
+}
 
 /// What an operation works on.
 pub(super) struct OpCall<'a> {
@@ -93,4 +100,9 @@ fn is_free(bytes: u64) -> bool {
     const SMALL: u64 = 1 << 28;
     let Ok(length) = usize::try_from(bytes) else { return false };
     bytes <= SMALL || Vec::<u8>::new().try_reserve_exact(length).is_ok()
+}
+
+/// Why a call is refused, as nodes say it.
+pub(super) fn refused(OpError { message, hint }: OpError) -> Error {
+    Error::Failed { message, hint }
 }

@@ -4,8 +4,7 @@ use candle_core::{DType, Tensor};
 use kino_contract::ops::{Compare, Join, OpError};
 use kino_node::Result;
 
-use super::call::OpCall;
-use super::refused;
+use super::call::{OpCall, refused};
 use super::shape::{any, filled, nan, of_candle, pick, plain, wide};
 
 pub(super) fn join(call: &OpCall, by: Join) -> Result<Tensor> {

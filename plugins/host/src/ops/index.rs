@@ -4,8 +4,7 @@ use candle_core::{DType, Tensor};
 use kino_contract::ops::OpError;
 use kino_node::Result;
 
-use super::call::OpCall;
-use super::refused;
+use super::call::{OpCall, refused};
 use super::shape::plain;
 
 /// Refuses indices that do not lie within dimension `dim` of `x`: candle takes the greatest one for

@@ -6,8 +6,7 @@ use candle_core::{DType, Tensor};
 use kino_contract::ops::{Extreme, OpError, Reduce};
 use kino_node::Result;
 
-use super::call::OpCall;
-use super::refused;
+use super::call::{OpCall, refused};
 use super::shape::{any, filled, nan, of_candle, pick, plain, wide};
 
 pub(super) fn reduce(call: &OpCall, by: Reduce, dims: &[usize]) -> Result<Tensor> {

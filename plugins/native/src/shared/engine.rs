@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,8 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use candle_core::DType;
 use kino_host::{CallCx, FramesBuffer, PluginValue, TensorBuffer, ValueKind};
 use kino_node::{Error, Result};
+use rustix::fs::OFlags;
 
-use super::{DecodeValue, EncodeValue, OutgoingFiles, SharedFolders, decode, encode};
+use super::codec::{DecodeValue, EncodeValue, decode, encode};
+use super::places::{OutgoingFiles, SharedFolders};
 use crate::wire::WireValue;
 
 /// Values that stay here and are only named to a worker, until it has no use for them.
@@ -108,11 +111,17 @@ impl EngineDecoder<'_> {
         decode(self, wire)
     }
 
-    /// A file of the worker's with its size, which is one that the plugin may take up.
+    /// A file of the worker's with its size, which is one that the plugin may take up. What is no
+    /// plain file – a link, a pipe that nobody writes to – is refused without waiting for it.
     fn open(&self, file: &str) -> Result<(PathBuf, File, u64)> {
         let path = self.places.path(file)?;
-        let file = File::open(&path)?;
-        let bytes = file.metadata()?.len();
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+        let opened = File::options().read(true).custom_flags(flags).open(&path)?;
+        let metadata = opened.metadata()?;
+        if !metadata.is_file() {
+            return Err(Error::failed(format!("`{file}` is no plain file")));
+        }
+        let (file, bytes) = (opened, metadata.len());
         if bytes > self.call.limits.memory {
             return Err(large(self.call, bytes));
         }
@@ -131,10 +140,14 @@ impl DecodeValue for EngineDecoder<'_> {
     }
 
     fn bytes(&self, file: &str) -> Result<Vec<u8>> {
-        let (path, mut file, size) = self.open(file)?;
-        let mut bytes = Vec::with_capacity(size as usize);
-        file.read_to_end(&mut bytes)?;
+        let (path, file, size) = self.open(file)?;
+        let mut bytes = Vec::with_capacity(size as usize + 1);
+        // The worker can still write to it: what it adds is not taken up.
+        file.take(size + 1).read_to_end(&mut bytes)?;
         std::fs::remove_file(&path)?;
+        if bytes.len() as u64 > size {
+            return Err(Error::failed("the worker writes to a file that it has given away"));
+        }
         Ok(bytes)
     }
 
@@ -168,4 +181,44 @@ fn large(call: &CallCx<'_>, bytes: u64) -> Error {
             bytes.div_ceil(1 << 20)
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use kino_host::{Limits, NoFiles};
+    use kino_node::{Cancel, Ledger};
+
+    use super::*;
+
+    fn received(places: &SharedFolders, file: &str) -> Result<Vec<u8>> {
+        let (ledger, cancel) = (Ledger::new(0), Cancel::default());
+        let limits = Limits { memory: 100, ..Limits::default() };
+        let call = CallCx { limits, ..CallCx::outside("test", &ledger, &cancel, &NoFiles) };
+        let kept = OpaqueTable::default();
+        EngineDecoder { places, kept: &kept, call: &call }.bytes(file)
+    }
+
+    /// What a worker names is read only where it is a plain file of a size that is allowed: a link
+    /// is not followed, and a pipe that nobody writes to is not waited for.
+    #[test]
+    fn only_plain_files_are_taken_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = SharedFolders { memory: None, disk: folder.path().to_owned() };
+        std::fs::write(folder.path().join("secret"), "secret").unwrap();
+        std::os::unix::fs::symlink("secret", folder.path().join("d-link")).unwrap();
+        let mkfifo =
+            std::process::Command::new("mkfifo").arg(folder.path().join("d-pipe")).status();
+        assert!(mkfifo.unwrap().success());
+        std::fs::create_dir(folder.path().join("d-folder")).unwrap();
+        std::fs::write(folder.path().join("d-large"), [0; 101]).unwrap();
+        std::fs::write(folder.path().join("d-plain"), "plain").unwrap();
+        assert!(matches!(received(&places, "d-link"), Err(Error::Io(_))));
+        for other in ["d-pipe", "d-folder"] {
+            let error = received(&places, other).unwrap_err().to_string();
+            assert_eq!(error, format!("`{other}` is no plain file"));
+        }
+        let error = received(&places, "d-large").unwrap_err().to_string();
+        assert!(error.contains("gave 101 bytes at once, at most 100"), "{error}");
+        assert_eq!(received(&places, "d-plain").unwrap(), b"plain");
+    }
 }

@@ -10,8 +10,8 @@ use kino_host::{CollectedFrames, PluginValue, SharedTensor};
 use kino_node::{Error, Result};
 use memmap2::{MmapOptions, MmapRaw};
 
-use super::places::name_of;
-use super::{DecodeValue, EncodeValue, OutgoingFiles, SharedFolders, decode, encode};
+use super::codec::{DecodeValue, EncodeValue, decode, encode};
+use super::places::{OutgoingFiles, SharedFolders, name_of};
 use crate::allocator::TensorAllocator;
 use crate::wire::WireValue;
 

@@ -1,6 +1,7 @@
 // Does what the contract rules on, and tells how it went; the input says what.
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,12 +24,22 @@ static KinoStatus because(KinoCall *call) {
 
 static KinoStatus say(const char *text, KinoValue **to) { return host->new_text(str(text), to); }
 
-static KinoValue *chunk(int64_t frames, int64_t height) {
-  int64_t shape[4] = {frames, height, 2, 3};
+static KinoValue *zeros(const int64_t *shape, size_t ndim) {
   DLDataType f32 = {DL_FLOAT, 32, 1};
   KinoValue *made = NULL;
-  host->new_tensor(f32, shape, 4, &made);
+  host->new_tensor(f32, shape, ndim, &made);
   return made;
+}
+
+static KinoValue *chunk(int64_t frames, int64_t height) {
+  int64_t shape[4] = {frames, height, 2, 3};
+  return zeros(shape, 4);
+}
+
+// A tensor that can be taken up in some way: the embeddings of a text are rows.
+static KinoValue *fitting(const char *how) {
+  int64_t shape[2] = {2, 3};
+  return strcmp(how, "record") ? chunk(1, 2) : zeros(shape, 2);
 }
 
 static DLManagedTensorVersioned *writer(KinoValue *tensor) {
@@ -53,8 +64,8 @@ static KinoStatus take_up(const char *how, KinoValue *tensor) {
     status = host->view_tensor(tensor, &view);
     if (status == KINO_OK) view->deleter(view);
   } else if (!strcmp(how, "record")) {
-    KinoField fields[2] = {{str("positive"), tensor}, {str("negative"), tensor}};
-    status = host->new_record(str("Conditioning"), fields, 2, &made);
+    KinoField field = {str("tensor"), tensor};
+    status = host->new_record(str("Latent"), &field, 1, &made);
   } else if (!strcmp(how, "own")) {
     KinoField field = {str("depth"), tensor};
     status = host->new_record(str("example.depth"), &field, 1, &made);
@@ -146,6 +157,13 @@ static KinoStatus read_at_once(KinoCall *call, KinoValue **to) {
   return say(told, to);
 }
 
+static void *stop_soon(void *unused) {
+  (void)unused;
+  usleep(100000);
+  kill(getpid(), SIGSTOP);
+  return NULL;
+}
+
 static void *make_frames(void *to) {
   *(KinoValue **)to = frames();
   return NULL;
@@ -171,10 +189,10 @@ static KinoStatus run_node(KinoCall *call, KinoInstance *instance, KinoValue *co
   if (what) *what++ = 0;
   else what = "";
   if (!strcmp(mode, "write-after")) {
-    made = chunk(1, 2);
+    made = fitting(what);
     if (take_up(what, made) != KINO_OK || !writer(made)) status = because(call);
   } else if (!strcmp(mode, "while-writing")) {
-    made = chunk(1, 2);
+    made = fitting(what);
     if (!writer(made) || take_up(what, made) != KINO_OK) status = because(call);
   } else if (!strcmp(mode, "give-while-writing")) {
     outputs[0] = chunk(1, 2);
@@ -183,6 +201,11 @@ static KinoStatus run_node(KinoCall *call, KinoInstance *instance, KinoValue *co
     // The standard input of a process of its own is where it talks to the engine.
     if (write(0, "\xff\xff\xff\xff\xff", 5) < 0) status = KINO_FAILED;
     for (;;) usleep(1000);
+  } else if (!strcmp(mode, "deaf")) {
+    // Its process reads nothing from soon after this run on.
+    pthread_t thread;
+    pthread_create(&thread, NULL, stop_soon, NULL);
+    pthread_detach(thread);
   } else if (!strcmp(mode, "brief")) {
     usleep(10000);
   } else if (!strcmp(mode, "asked")) {

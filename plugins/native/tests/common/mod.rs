@@ -46,7 +46,7 @@ pub(crate) fn frames(ledger: &Arc<Ledger>, n: usize, first: f32) -> Value {
         let tensor = Tensor::arange(from, from + count as f32, &Device::Cpu).unwrap();
         builder.push(&tensor.reshape((2, 4, 6, 3)).unwrap()).unwrap();
     }
-    Value::Frames(Arc::new(builder.finish().unwrap()))
+    Value::from(builder.finish().unwrap())
 }
 
 /// What a call reaches in these tests.
@@ -68,18 +68,8 @@ impl World {
     }
 
     pub(crate) fn call<T>(&self, f: impl FnOnce(&CallCx<'_>) -> T) -> T {
-        f(&CallCx {
-            plugin: "test",
-            step: "step",
-            device: &Device::Cpu,
-            ledger: &self.ledger,
-            cancel: &self.cancel,
-            wanted: &[true],
-            report: &|_| {},
-            files: &self.files,
-            limits: self.limits,
-            log_sink: None,
-        })
+        let outside = CallCx::outside("test", &self.ledger, &self.cancel, &self.files);
+        f(&CallCx { step: "step", limits: self.limits, ..outside })
     }
 
     /// Opens an instance, runs it once, closes it.
@@ -94,9 +84,9 @@ impl World {
 }
 
 pub(crate) fn as_frames(outputs: Vec<Option<Value>>) -> Arc<Frames> {
-    match outputs.into_iter().next() {
-        Some(Some(Value::Frames(frames))) => frames,
-        other => panic!("no frames: {other:?}"),
+    match outputs.first().and_then(|output| output.as_ref()?.shared()) {
+        Some(frames) => frames,
+        None => panic!("no frames: {outputs:?}"),
     }
 }
 

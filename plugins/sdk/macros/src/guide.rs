@@ -53,7 +53,7 @@ pub(crate) fn from_methods(keys: &NodeKeys, mut methods: ItemImpl) -> Result<Tok
 
 fn expected(head: &str) -> String {
     format!(
-        "expected `{head}cx: &mut Cx, moment: Moment, with_text: Tensor, without_text: Tensor, …) \
+        "expected `{head}cx: &mut Cx, step: SamplingStep, with_text: Tensor, without_text: Tensor, …) \
          -> Result<Tensor>`"
     )
 }
@@ -82,7 +82,9 @@ fn node(
         return Err(Error::new(keys.id.span(), message));
     }
     let mut before = found.params;
-    let types = ["Moment", "Tensor", "Tensor"];
+    // `Moment` is what `SamplingStep` was called; plugins that say so are built as before.
+    let was_called = before.first().is_some_and(|param| is_called(param.ty(), "Moment"));
+    let types = [if was_called { "Moment" } else { "SamplingStep" }, "Tensor", "Tensor"];
     let fit = before.iter().zip(types).all(|(param, name)| is_called(param.ty(), name));
     if before.len() < GIVEN || !fit {
         let head = if found.has_self { "guide(&mut self, " } else { "guide(" };
@@ -100,10 +102,11 @@ fn node(
     let velocities = &before[1..];
     let (take_velocities, with) = taken(velocities, BEFORE - velocities.len());
     let (takes, given) = taken(&parameters, BEFORE);
-    let [cx, inputs, moment] = ["cx", "inputs", "moment"].map(local);
+    let [cx, inputs, step] = ["cx", "inputs", "step"].map(local);
     let cx = found.has_cx.then(|| quote!(#cx,));
     let Made { node, held, begin, call } = made;
-    let given = quote!(#cx #moment, #(#with,)* #(#given),*);
+    let now = if was_called { quote!(::core::convert::Into::into(#step)) } else { quote!(#step) };
+    let given = quote!(#cx #now, #(#with,)* #(#given),*);
     let (gives, call) = result_of(signature, quote!(#call(#given)))?;
     let output =
         quote!(::std::vec![::kino_plugin::node::PortSpec::output::<::kino_plugin::Guider>(
@@ -115,7 +118,7 @@ fn node(
         held,
         open: begin,
         takes: quote!(
-            let #moment = ::kino_plugin::node::moment(#inputs)?;
+            let #step = ::kino_plugin::node::sampling_step(#inputs)?;
             #take_velocities
             #takes
         ),

@@ -37,7 +37,7 @@ pub fn node(keys: TokenStream, item: TokenStream) -> TokenStream {
 /// Makes an `impl` block, or a function, a guider: it joins the velocities with and without text
 /// once a step.
 ///
-/// `guide(&mut self, cx, moment: Moment, with_text: Tensor, without_text: Tensor, …)` gives the
+/// `guide(&mut self, cx, step: SamplingStep, with_text: Tensor, without_text: Tensor, …)` gives the
 /// velocity to follow; further parameters are the node's inputs. `begin() -> Self` (else `Default`)
 /// makes the state of one sampling run.
 #[proc_macro_attribute]

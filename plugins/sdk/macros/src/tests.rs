@@ -221,20 +221,20 @@ fn blocks() {
     let of_guider = |item| errors(keys(), item, true);
     let guide =
         quote!(impl A { fn guide(&mut self, cx: &mut Cx, with: Tensor) -> Tensor { with } });
-    let expected = "expected `guide(&mut self, cx: &mut Cx, moment: Moment, with_text: Tensor, \
-                    without_text: Tensor, …) -> Result<Tensor>`";
+    let expected = "expected `guide(&mut self, cx: &mut Cx, step: SamplingStep, with_text: \
+                    Tensor, without_text: Tensor, …) -> Result<Tensor>`";
     assert_eq!(of_guider(guide), [expected]);
     // A forgotten velocity does not swallow a parameter.
-    let expected = "expected `guide(cx: &mut Cx, moment: Moment, with_text: Tensor, without_text: \
-                    Tensor, …) -> Result<Tensor>`";
+    let expected = "expected `guide(cx: &mut Cx, step: SamplingStep, with_text: Tensor, \
+                    without_text: Tensor, …) -> Result<Tensor>`";
     let forgotten = quote!(
-        fn f(m: Moment, with: Tensor, eta: f64) -> Tensor {
+        fn f(m: SamplingStep, with: Tensor, eta: f64) -> Tensor {
             with
         }
     );
     assert_eq!(of_guider(forgotten), [expected]);
     let loading = quote!(impl A {
-        fn guide(&mut self, m: Moment, a: Tensor, b: Tensor) -> Tensor {
+        fn guide(&mut self, m: SamplingStep, a: Tensor, b: Tensor) -> Tensor {
             a
         }
         fn load() -> A {
@@ -244,20 +244,20 @@ fn blocks() {
     let begun = "`load`: a guider is begun for every sampling run, by `begin()`";
     assert_eq!(of_guider(loading), [begun]);
     let named = quote!(
-        fn f(m: Moment, a: Tensor, b: Tensor, sigma: f64) -> Tensor {
+        fn f(m: SamplingStep, a: Tensor, b: Tensor, sigma: f64) -> Tensor {
             a
         }
     );
     assert_eq!(of_guider(named), ["`sigma` is given to a guider: expected another name"]);
     let keyed = quote!(
-        fn f(m: Moment, #[param(default = 1)] a: Tensor, b: Tensor) -> Tensor {
+        fn f(m: SamplingStep, #[param(default = 1)] a: Tensor, b: Tensor) -> Tensor {
             a
         }
     );
     assert_eq!(of_guider(keyed), ["the engine gives this: it is no input of the node"]);
     let whole = || {
         quote!(
-            fn f(m: Moment, a: Tensor, b: Tensor) -> Tensor {
+            fn f(m: SamplingStep, a: Tensor, b: Tensor) -> Tensor {
                 a
             }
         )

@@ -2,12 +2,18 @@
 //! imports of the component in WebAssembly.
 
 #[cfg(not(target_arch = "wasm32"))]
+pub(crate) mod dlpack;
+mod kinds;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod native;
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) mod native_tensor;
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) mod strings;
 #[cfg(target_arch = "wasm32")]
 pub mod wasm;
 
+pub use kinds::{Device, ValueKind};
 #[cfg(not(target_arch = "wasm32"))]
 pub use native::Value;
 #[cfg(target_arch = "wasm32")]
@@ -20,37 +26,3 @@ pub(crate) use {
     native::{CallRef, log},
     native_tensor::{Sink, View},
 };
-
-/// What a value is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// UTF-8 text or a path.
-    Text,
-    /// A whole number.
-    Int,
-    /// A real number.
-    Real,
-    /// True or false.
-    Bool,
-    /// A tensor; also a mask, image conditioning, noise levels.
-    Tensor,
-    /// Several values.
-    List,
-    /// A value of a named type with named fields.
-    Record,
-    /// Bytes, such as a file's contents.
-    Bytes,
-    /// A value that can only be passed on: parts of models, guiders.
-    Opaque,
-}
-
-/// Where a tensor's elements lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Device {
-    /// The main memory.
-    Cpu,
-    /// The memory of an NVIDIA GPU, by its number.
-    Cuda(usize),
-    /// The memory of an Apple GPU, by its number.
-    Metal(usize),
-}

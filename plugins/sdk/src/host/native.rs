@@ -1,5 +1,6 @@
 //! The host behind the C table.
 
+use std::cell::Cell;
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
 use std::ptr::{NonNull, null, null_mut};
@@ -11,8 +12,23 @@ use kino_abi::{
     KinoValue,
 };
 
-use super::Kind;
+use super::kinds::ValueKind;
+use super::strings::{bytes, lend, lend_bytes};
 use crate::{Error, Result};
+
+thread_local! {
+    static CALL: Cell<*mut KinoCall> = const { Cell::new(null_mut()) };
+}
+
+/// The call that runs on this thread; null outside of one.
+fn current_call() -> *mut KinoCall {
+    CALL.try_with(Cell::get).unwrap_or(null_mut())
+}
+
+/// Makes a call the one that runs on this thread, and gives the one before.
+pub(crate) fn enter_call(call: *mut KinoCall) -> *mut KinoCall {
+    CALL.replace(call)
+}
 
 /// The table that the entry was given, as this version of the contract knows it.
 static HOST: AtomicPtr<KinoHost> = AtomicPtr::new(null_mut());
@@ -60,26 +76,6 @@ fn standby() -> &'static KinoHost {
 #[cfg(not(feature = "testing"))]
 fn standby() -> &'static KinoHost {
     panic!("no engine has loaded this plugin; tests need the feature `testing` of kino-plugin");
-}
-
-pub(crate) fn lend(text: &str) -> KinoStr {
-    KinoStr { data: text.as_ptr(), len: text.len() }
-}
-
-pub(crate) fn lend_bytes(bytes: &[u8]) -> KinoStr {
-    KinoStr { data: bytes.as_ptr(), len: bytes.len() }
-}
-
-/// What lies behind a borrowed string of the other side.
-///
-/// # Safety
-/// `text` must point to `len` bytes that stay as they are for `'a`, or have the length 0.
-pub(crate) unsafe fn bytes<'a>(text: KinoStr) -> &'a [u8] {
-    if text.len == 0 || text.data.is_null() {
-        return &[];
-    }
-    // SAFETY: as this function demands.
-    unsafe { std::slice::from_raw_parts(text.data, text.len) }
 }
 
 /// A host function's outcome as a result.
@@ -164,18 +160,18 @@ impl Value {
     }
 
     /// What it is.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ValueKind {
         // SAFETY: the value is alive.
         match unsafe { (host().kind)(self.raw()) } {
-            KINO_TEXT => Kind::Text,
-            KINO_INT => Kind::Int,
-            KINO_REAL => Kind::Real,
-            KINO_BOOL => Kind::Bool,
-            KINO_TENSOR => Kind::Tensor,
-            KINO_LIST => Kind::List,
-            KINO_RECORD => Kind::Record,
-            KINO_BYTES => Kind::Bytes,
-            _ => Kind::Opaque,
+            KINO_TEXT => ValueKind::Text,
+            KINO_INT => ValueKind::Int,
+            KINO_REAL => ValueKind::Real,
+            KINO_BOOL => ValueKind::Bool,
+            KINO_TENSOR => ValueKind::Tensor,
+            KINO_LIST => ValueKind::List,
+            KINO_RECORD => ValueKind::Record,
+            KINO_BYTES => ValueKind::Bytes,
+            _ => ValueKind::Opaque,
         }
     }
 
@@ -358,7 +354,7 @@ impl CallRef {
 
 /// Passes a message to the engine's log, if a call is running on this thread.
 pub(crate) fn log(level: u32, target: &str, message: &str) {
-    let call = crate::shim::current_call();
+    let call = current_call();
     if !call.is_null() {
         // SAFETY: the shim sets the current call only while it lasts.
         unsafe { (host().log)(call, level, lend(target), lend(message)) }

@@ -1,14 +1,11 @@
-//! The host behind a component's imports, and the component's exports.
+//! The host behind a component's imports.
 
 use std::marker::PhantomData;
-use std::sync::{Mutex, Once, PoisonError};
 
-use self::bindings::exports::kino::plugin::node::{Failure, Guest};
 use self::bindings::kino::plugin::host;
-use super::{Device, Kind};
+use super::kinds::{Device, ValueKind};
 use crate::element::{bytes_of, count_of};
-use crate::node::{Instance, Plugin, descriptor};
-use crate::{Cx, DType, Element, Error, Result};
+use crate::{DType, Element, Error, Result};
 
 /// What the WIT world says, in Rust.
 #[allow(missing_docs, unreachable_pub, clippy::all)]
@@ -26,7 +23,7 @@ pub mod bindings {
 pub use wit_bindgen::rt as runtime;
 
 /// A value of the engine: immutable, shared by its clones.
-pub struct Value(host::Value);
+pub struct Value(pub(crate) host::Value);
 
 fn said<T>(outcome: std::result::Result<T, String>) -> Result<T> {
     outcome.map_err(Error::new)
@@ -40,17 +37,17 @@ impl Clone for Value {
 
 impl Value {
     /// What it is.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ValueKind {
         match self.0.kind() {
-            host::Kind::Text => Kind::Text,
-            host::Kind::Int => Kind::Int,
-            host::Kind::Real => Kind::Real,
-            host::Kind::Truth => Kind::Bool,
-            host::Kind::Tensor => Kind::Tensor,
-            host::Kind::Items => Kind::List,
-            host::Kind::Fields => Kind::Record,
-            host::Kind::Bytes => Kind::Bytes,
-            host::Kind::Opaque => Kind::Opaque,
+            host::Kind::Text => ValueKind::Text,
+            host::Kind::Int => ValueKind::Int,
+            host::Kind::Real => ValueKind::Real,
+            host::Kind::Truth => ValueKind::Bool,
+            host::Kind::Tensor => ValueKind::Tensor,
+            host::Kind::Items => ValueKind::List,
+            host::Kind::Fields => ValueKind::Record,
+            host::Kind::Bytes => ValueKind::Bytes,
+            host::Kind::Opaque => ValueKind::Opaque,
         }
     }
 
@@ -335,71 +332,4 @@ impl CallRef {
 
 pub(crate) fn log(level: u32, target: &str, message: &str) {
     host::log(level, target, message);
-}
-
-/// The one instance of a component.
-static INSTANCE: Mutex<Option<Box<dyn Instance>>> = Mutex::new(None);
-
-/// Sends events and panics to the engine's log.
-fn begin() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        crate::log::install();
-        std::panic::set_hook(Box::new(|panic| log(1, "panic", &panic.to_string())));
-    });
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::Cancelled => Failure::Cancelled,
-            Error::Failed { message, hint } => {
-                Failure::Failed((message.into_owned(), hint.into_owned()))
-            }
-        }
-    }
-}
-
-/// The exports of a plugin.
-pub struct Exports<P>(PhantomData<P>);
-
-impl<P: Plugin> Guest for Exports<P> {
-    fn describe() -> String {
-        begin();
-        match descriptor(P::NODES) {
-            Ok(descriptor) => descriptor,
-            Err(error) => panic!("{error}"),
-        }
-    }
-
-    fn open(node: String, saved: Option<Vec<u8>>) -> std::result::Result<(), Failure> {
-        begin();
-        let def = P::NODES
-            .iter()
-            .find(|def| def.id == node)
-            .ok_or_else(|| Error::new(format!("there is no node `{node}` here")))?;
-        let opened = (def.open)(&mut Cx::new(CallRef), saved.as_deref())?;
-        *INSTANCE.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened);
-        Ok(())
-    }
-
-    fn run(
-        inputs: Vec<Option<host::Value>>,
-    ) -> std::result::Result<Vec<Option<host::Value>>, Failure> {
-        let mut given: Vec<_> = inputs.into_iter().map(|input| input.map(Value)).collect();
-        let mut instance = INSTANCE.lock().unwrap_or_else(PoisonError::into_inner);
-        let instance = instance.as_mut().ok_or_else(not_open)?;
-        let made = instance.run(&mut Cx::new(CallRef), &mut given)?;
-        Ok(made.into_iter().map(|value| value.map(|value| value.0)).collect())
-    }
-
-    fn save() -> std::result::Result<Option<Vec<u8>>, Failure> {
-        let mut instance = INSTANCE.lock().unwrap_or_else(PoisonError::into_inner);
-        let instance = instance.as_mut().ok_or_else(not_open)?;
-        Ok(instance.save(&mut Cx::new(CallRef))?)
-    }
-}
-
-fn not_open() -> Error {
-    Error::new("no node is open")
 }

@@ -20,17 +20,17 @@ pub(crate) enum Held {
     Int(i128),
     Real(f64),
     Bool(bool),
-    Tensor(Draft),
+    Tensor(TensorBuffer),
     List(Vec<(String, Handle)>),
     Record(String, Vec<(String, Handle)>),
     Bytes(Vec<u8>),
     Opaque(String),
-    Frames(Mutex<Growing>),
+    Frames(Mutex<FramesBuffer>),
 }
 
 /// Frames, perhaps in the making.
 #[derive(Default)]
-pub(crate) struct Growing {
+pub(crate) struct FramesBuffer {
     fps: Option<f64>,
     chunks: Vec<Handle>,
     size: Option<(usize, usize)>,
@@ -41,7 +41,7 @@ pub(crate) struct Growing {
 const FRAMES: [&str; 5] = ["chunks", "fps", "count", "height", "width"];
 
 /// A tensor that may be written once before it is read.
-pub(crate) struct Draft {
+pub(crate) struct TensorBuffer {
     array: UnsafeCell<Array>,
     state: AtomicU8,
 }
@@ -51,15 +51,15 @@ const WRITTEN: u8 = 1;
 const DONE: u8 = 2;
 
 // SAFETY: the state lets one writer in, and readers only after it is out for ever.
-unsafe impl Sync for Draft {}
+unsafe impl Sync for TensorBuffer {}
 
-impl Draft {
+impl TensorBuffer {
     pub(crate) fn open(array: Array) -> Self {
-        Draft { array: UnsafeCell::new(array), state: AtomicU8::new(OPEN) }
+        TensorBuffer { array: UnsafeCell::new(array), state: AtomicU8::new(OPEN) }
     }
 
     pub(crate) fn done(array: Array) -> Self {
-        Draft { array: UnsafeCell::new(array), state: AtomicU8::new(DONE) }
+        TensorBuffer { array: UnsafeCell::new(array), state: AtomicU8::new(DONE) }
     }
 
     /// The tensor, from now on only to be read.
@@ -73,7 +73,7 @@ impl Draft {
         Ok(unsafe { &*self.array.get() })
     }
 
-    /// Where the elements lie, to be written by whoever calls [`Draft::written`] afterwards.
+    /// Where the elements lie, to be written by whoever calls [`TensorBuffer::written`] afterwards.
     pub(crate) fn write(&self) -> Outcome<*mut Array> {
         match self.state.compare_exchange(OPEN, WRITTEN, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => Ok(self.array.get()),
@@ -94,16 +94,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Held {
     pub(crate) fn tensor(array: Array) -> Handle {
-        Arc::new(Held::Tensor(Draft::done(array)))
+        Arc::new(Held::Tensor(TensorBuffer::done(array)))
     }
 
-    /// Frames in the making; the rate is not known where it is NaN.
-    pub(crate) fn frames(fps: f64) -> Outcome<Handle> {
-        let fps = (!fps.is_nan()).then_some(fps);
+    /// Frames in the making, of a rate where that is known.
+    pub(crate) fn frames(fps: Option<f64>) -> Outcome<Handle> {
         if let Some(fps) = fps.filter(|fps| !fps.is_finite() || *fps <= 0.0) {
             return Err(format!("a rate is a number above 0, found {fps}"));
         }
-        Ok(Arc::new(Held::Frames(Mutex::new(Growing { fps, ..Growing::default() }))))
+        Ok(Arc::new(Held::Frames(Mutex::new(FramesBuffer { fps, ..FramesBuffer::default() }))))
     }
 
     pub(crate) fn type_name(&self) -> &str {
@@ -148,7 +147,7 @@ impl Held {
         }
     }
 
-    pub(crate) fn draft(&self) -> Outcome<&Draft> {
+    pub(crate) fn buffer(&self) -> Outcome<&TensorBuffer> {
         match self {
             Held::Tensor(draft) => Ok(draft),
             other => other.refuse("Tensor"),
@@ -156,7 +155,7 @@ impl Held {
     }
 
     pub(crate) fn array(&self) -> Outcome<&Array> {
-        self.draft()?.read()
+        self.buffer()?.read()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -200,7 +199,7 @@ impl Held {
     }
 }
 
-impl Growing {
+impl FramesBuffer {
     fn field(&mut self, name: &str) -> Outcome<Option<Handle>> {
         self.done = true;
         let (height, width) = self.size.ok_or("a video has at least one frame, found none")?;

@@ -41,14 +41,14 @@ mod array;
 mod call;
 mod compare;
 mod held;
-mod makers;
+mod opaque;
 mod operations;
 mod ports;
 mod run;
 mod table;
-mod views;
 
 pub use call::Logged;
 pub use compare::{Tolerance, assert_close, compare, golden, relative};
+pub use opaque::opaque;
 pub use run::{Done, Opened, Opening, Run, descriptor, open, run};
-pub use table::{opaque, table};
+pub use table::table;

@@ -1,12 +1,13 @@
-//! A node's ports as the descriptor tells them, and what fits into them: what the engine's
-//! `kino_node::Value::fit` and `kino_host` say, of the reference host's values.
+//! A node's ports as the descriptor tells them, and what fits into them. Which tensors a type takes,
+//! and which field of a record is its tensor, stands in the rows of [`PortType::NAMED`], where the
+//! engine reads it too; here it is applied to the reference host's values.
 
 use kino_contract::Descriptor;
 use kino_contract::descriptor::GUIDER_INPUTS;
-use kino_port::{Literal, Port, PortType, Range};
+use kino_port::{Elements, Literal, Port, PortType, Range};
 
 use crate::port::{FromValue, IntoValue};
-use crate::{DType, Error, Frames, Kind, Result, Tensor, Value, bail, ensure};
+use crate::{DType, Error, Frames, Result, Tensor, Value, ValueKind, bail};
 
 /// A node's ports.
 pub(super) struct Ports {
@@ -89,10 +90,6 @@ fn index(ports: &[Port], what: &str, name: &str) -> Result<usize> {
 /// The size of a value, in words.
 fn extent(value: &Value) -> Result<String> {
     let dims = |value: Value| Ok(format!("{:?}", Tensor::of(value)?.dims()));
-    let field = |name: &str| match value.field(name)? {
-        Some(value) => dims(value),
-        None => Ok(String::new()),
-    };
     match value.type_name().as_str() {
         "Frames" => {
             let frames = Frames::from_value(value.clone())?;
@@ -103,10 +100,10 @@ fn extent(value: &Value) -> Result<String> {
             })
         }
         "Tensor" => dims(value.clone()),
-        "Latent" => field("tensor"),
-        "Patches" => field("tokens"),
-        "Conditioning" => field("positive"),
-        other => Ok(other.to_owned()),
+        other => match tensor_field(other) {
+            Some(field) => value.field(field)?.map_or(Ok(String::new()), dims),
+            None => Ok(other.to_owned()),
+        },
     }
 }
 
@@ -124,7 +121,9 @@ pub(super) fn fed(port: &Port, value: Option<Value>) -> Result<Option<Value>> {
         return held(port, value).map(Some).map_err(at);
     }
     let items = match value.kind() {
-        Kind::List => (0..value.len()).map(|index| value.item(index)).collect::<Result<_>>()?,
+        ValueKind::List => {
+            (0..value.len()).map(|index| value.item(index)).collect::<Result<_>>()?
+        }
         _ => vec![(String::new(), value)],
     };
     let items = items.into_iter().map(|(name, item)| Ok((name, held(port, item)?)));
@@ -140,17 +139,17 @@ fn list(items: &[(String, Value)]) -> Result<Value> {
 /// A value as a port takes it, within the port's range and choices. `"random"` is 7, or what of
 /// the range is nearest to it.
 fn held(port: &Port, value: Value) -> Result<Value> {
-    let draws = port.draws && value.kind() == Kind::Text && value.as_text()? == "random";
+    let draws = port.draws && value.kind() == ValueKind::Text && value.as_text()? == "random";
     let value = match port.range {
         Some(Range::Int { min, max, .. }) if draws => Value::int(7.clamp(min, max))?,
         _ if draws => Value::int(7)?,
         _ => fitted(value, &port.ty)?,
     };
     let written = match value.kind() {
-        Kind::Text => Literal::text(value.as_text()?),
-        Kind::Int => Literal::Int(value.as_int()?),
-        Kind::Real => Literal::Real(value.as_real()?),
-        Kind::Bool => Literal::Bool(value.as_int()? != 0),
+        ValueKind::Text => Literal::text(value.as_text()?),
+        ValueKind::Int => Literal::Int(value.as_int()?),
+        ValueKind::Real => Literal::Real(value.as_real()?),
+        ValueKind::Bool => Literal::Bool(value.as_int()? != 0),
         _ => return Ok(value),
     };
     port.admit(written).map_err(|refusal| Error::new(refusal.message))?;
@@ -160,7 +159,6 @@ fn held(port: &Port, value: Value) -> Result<Value> {
 /// A value as a port of type `ty` takes it.
 fn fitted(value: Value, ty: &PortType) -> Result<Value> {
     let found = value.type_name();
-    let tensor = || Tensor::of(value.clone());
     Ok(match (ty, found.as_str()) {
         (PortType::Any, _) | (PortType::Path, "Text") => value,
         (PortType::Real, "Int") => Value::real(value.as_real()?)?,
@@ -171,50 +169,49 @@ fn fitted(value: Value, ty: &PortType) -> Result<Value> {
             };
             list(&(0..value.len()).map(item).collect::<Result<Vec<_>>>()?)?
         }
-        (PortType::Mask | PortType::ImageConditioning, "Tensor") => value,
         (PortType::Tensor, "Frames") => Frames::from_value(value)?.joined()?.value().clone(),
-        (PortType::Tensor, "Patches") => part(&value, "tokens")?,
-        (PortType::Tensor, "Latent") => part(&value, "tensor")?,
-        (PortType::Tensor, "Conditioning") => part(&value, "positive")?,
-        (PortType::Frames, "Tensor") => Frames::new(&tensor()?, None)?.into_value()?,
-        (PortType::Latent, "Tensor") => {
-            let tensor = unbatched(tensor()?, 4, "a latent is [c, f, h, w]")?.cast(DType::F32)?;
-            Value::record("Latent", &[("tensor", tensor.value())])?
-        }
-        (PortType::Conditioning, "Tensor") => {
-            let positive = unbatched(tensor()?, 2, "embeddings are [rows, dim]")?;
-            let negative = positive.mul(0.0)?;
-            let fields = [("positive", positive.value()), ("negative", negative.value())];
-            Value::record("Conditioning", &fields)?
-        }
-        (PortType::Sigmas, "Tensor") => {
-            let tensor = tensor()?.cast(DType::F64)?;
-            let levels = tensor.to_vec::<f64>()?;
-            let falls = levels.windows(2).all(|pair| pair[0] > pair[1]);
-            let within = levels.iter().all(|level| (0.0..=1.0).contains(level));
-            ensure!(
-                levels.len() > 1 && falls && within,
-                "noise levels must fall from at most 1 to at least 0, two or more; found {levels:?}"
-            );
-            tensor.value().clone()
-        }
+        (ty, "Tensor") => carried(Tensor::of(value)?, ty)?,
         (ty, found) if ty.to_string() == found => value,
+        (PortType::Tensor, found) if let Some(field) = tensor_field(found) => {
+            let tensor = value.field(field)?;
+            tensor.ok_or_else(|| Error::new(format!("{found} have no {field}")))?
+        }
         (ty, found) => bail!("expected {ty}, found {found}"),
     })
 }
 
-fn part(of: &Value, name: &str) -> Result<Value> {
-    of.field(name)?.ok_or_else(|| Error::new(format!("{} have no {name}", of.type_name())))
+/// The field of a record that is its tensor: the first, but for frames, which come in chunks.
+fn tensor_field(record: &str) -> Option<&'static str> {
+    let row = PortType::NAMED.iter().find(|row| row.name == record)?;
+    row.fields.first().copied().filter(|_| row.ty != PortType::Frames)
 }
 
-/// A tensor of a rank, without its leading batch of one where it has one more dimension.
-fn unbatched(tensor: Tensor, rank: usize, expected: &str) -> Result<Tensor> {
-    let dims: Vec<_> = tensor.dims().iter().map(|&size| size as isize).collect();
-    match dims.as_slice() {
-        [1, rest @ ..] if rest.len() == rank => tensor.reshape(rest),
-        dims if dims.len() == rank => Ok(tensor),
-        dims => bail!("{expected}, found {dims:?}"),
+/// A tensor as a value of the type of a port.
+fn carried(tensor: Tensor, ty: &PortType) -> Result<Value> {
+    let Some(rule) = ty.tensor_rule().filter(|rule| rule.converts) else {
+        bail!("expected {ty}, found Tensor");
+    };
+    let dims = rule.fit(tensor.dims()).map_err(Error::new)?;
+    let dims: Vec<isize> = dims.iter().map(|&size| size as isize).collect();
+    let tensor = if dims.len() < tensor.rank() { tensor.reshape(&dims)? } else { tensor };
+    if rule.elements != Elements::Any {
+        let elements = tensor.cast(DType::F64)?.to_vec::<f64>()?;
+        rule.admit(elements.into_iter()).map_err(Error::new)?;
     }
+    Ok(match ty {
+        PortType::Frames => Frames::new(&tensor, None)?.into_value()?,
+        PortType::Latent => {
+            Value::record("Latent", &[("tensor", tensor.cast(DType::F32)?.value())])?
+        }
+        PortType::Conditioning => {
+            let negative = tensor.mul(0.0)?;
+            let fields = [("positive", tensor.value()), ("negative", negative.value())];
+            Value::record("Conditioning", &fields)?
+        }
+        PortType::Sigmas => tensor.cast(DType::F64)?.value().clone(),
+        PortType::Mask => tensor.cast(DType::F32)?.value().clone(),
+        _ => tensor.value().clone(),
+    })
 }
 
 fn made(literal: &Literal) -> Result<Value> {

@@ -9,7 +9,7 @@ use kino_abi::{KinoInstance, KinoPlugin};
 
 use super::call::{CallState, Logged, Said};
 use super::ports::{Ports, fed};
-use crate::host::native::{bytes, lend, lend_bytes};
+use crate::host::strings::{bytes, lend, lend_bytes};
 use crate::node::{self, NodeDef, Plugin};
 use crate::port::{Input, Output};
 use crate::shim::{Table, make_table, watch_panics};
@@ -180,8 +180,15 @@ impl<'a> Run<'a> {
 
     /// Feeds the first three inputs of a guider.
     #[must_use]
-    pub fn moment(self, moment: crate::Moment) -> Self {
-        self.input("step", moment.step).input("of", moment.of).input("sigma", moment.sigma)
+    pub fn sampling_step(self, now: crate::SamplingStep) -> Self {
+        self.input("step", now.index).input("of", now.count).input("sigma", now.sigma)
+    }
+
+    /// What [`Run::sampling_step`] was called.
+    #[deprecated(note = "it is called `sampling_step`")]
+    #[must_use]
+    pub fn moment(self, moment: impl Into<crate::SamplingStep>) -> Self {
+        self.sampling_step(moment.into())
     }
 
     /// Grants a file with these contents to the node.

@@ -1,25 +1,19 @@
-//! The reference host's table of functions.
+//! The reference host: values in memory behind the C table.
 
-use std::cell::RefCell;
-use std::ffi::c_void;
-use std::ptr::null_mut;
 use std::sync::{Arc, OnceLock};
 
+use kino_abi::host_table::{Backend, HostError, HostResult, NamedValues, TensorLayout, host_table};
 use kino_abi::{
-    KINO_BOOL, KINO_BYTES, KINO_FAILED, KINO_INT, KINO_LIST, KINO_MAJOR, KINO_MINOR, KINO_NONE,
-    KINO_OK, KINO_OPAQUE, KINO_REAL, KINO_RECORD, KINO_TENSOR, KINO_TEXT, KinoCall, KinoHost,
-    KinoKind, KinoStatus, KinoStr, KinoValue,
+    DLDataType, KINO_BOOL, KINO_BYTES, KINO_INT, KINO_LIST, KINO_OPAQUE, KINO_REAL, KINO_RECORD,
+    KINO_TENSOR, KINO_TEXT, KinoHost, KinoKind,
 };
+use kino_port::PortType;
 
+use super::array::Array;
 use super::call::CallState;
-use super::held::{Handle, Held, Outcome};
-use super::makers::{
-    new_bool, new_bytes, new_frames, new_int, new_list, new_real, new_record, new_text, push_frames,
-};
+use super::held::{Handle, Held, Outcome, TensorBuffer};
 use super::operations::compute;
-use super::views::{new_tensor, view_tensor, write_tensor};
-use crate::host::native::{bytes, host, lend};
-use crate::{Any, Value};
+use crate::host::dlpack::{dl_type, dtype_of};
 
 /// A table that may be shared between threads.
 struct Table(KinoHost);
@@ -32,297 +26,175 @@ unsafe impl Sync for Table {}
 /// The reference host's table, to call a plugin's entry with; plugins that no engine has loaded use
 /// it by themselves.
 pub fn table() -> &'static KinoHost {
+    static WORDS: OnceLock<String> = OnceLock::new();
     static TABLE: OnceLock<Table> = OnceLock::new();
-    &TABLE.get_or_init(make).0
+    let words = WORDS.get_or_init(|| {
+        let ops = kino_contract::ops::NAMES.iter().map(|name| format!("op.{name}"));
+        ops.collect::<Vec<_>>().join(" ")
+    });
+    &TABLE.get_or_init(|| Table(host_table::<HeldValues>(words))).0
 }
 
-/// A value that can only be passed on, of a type such as `Vae`, for nodes that take one.
-///
-/// # Panics
-/// When an engine has loaded this plugin.
-#[track_caller]
-pub fn opaque(type_name: &str) -> Any {
-    assert!(std::ptr::eq(host(), table()), "only the reference host makes such values");
-    // SAFETY: the value is one of the reference host, with the count that it was made with.
-    let value = unsafe { Value::from_raw(raw(Arc::new(Held::Opaque(type_name.into())))) };
-    value.map_or_else(|| unreachable!(), Any)
-}
+/// Values in memory as plugins have handles of them.
+struct HeldValues;
 
-fn make() -> Table {
-    let capabilities: Vec<_> =
-        kino_contract::ops::NAMES.iter().map(|name| format!("op.{name}")).collect();
-    let capabilities: &'static str = Box::leak(capabilities.join(" ").into_boxed_str());
-    Table(KinoHost {
-        size: size_of::<KinoHost>(),
-        major: KINO_MAJOR,
-        minor: KINO_MINOR,
-        capabilities: lend(capabilities),
-        fail,
-        error,
-        log,
-        progress,
-        cancelled,
-        wants,
-        stream,
-        read_file,
-        retain,
-        release,
-        kind,
-        type_name,
-        get_int,
-        get_real,
-        get_bytes,
-        len,
-        item,
-        field,
-        new_text,
-        new_bytes,
-        new_int,
-        new_real,
-        new_bool,
-        new_list,
-        new_record,
-        new_frames,
-        push_frames,
-        new_tensor,
-        view_tensor,
-        write_tensor,
-        op,
-        new_tensor_unwritten: new_tensor,
-    })
-}
+impl Backend for HeldValues {
+    type Value = Held;
+    type Call<'a> = CallState;
+    type Keeper = ();
 
-thread_local! {
-    static ERROR: RefCell<String> = const { RefCell::new(String::new()) };
-}
-
-/// Keeps the reason of a failure for `error`.
-pub(super) fn ended(outcome: Outcome<()>) -> KinoStatus {
-    match outcome {
-        Ok(()) => KINO_OK,
-        Err(why) => {
-            ERROR.set(why);
-            KINO_FAILED
+    fn fail(call: Option<&CallState>, message: String, hint: String) {
+        match call {
+            Some(call) => call.fail(message, hint),
+            None => eprintln!("{message} ({hint})"),
         }
     }
-}
 
-/// Gives a value to the caller.
-///
-/// # Safety
-/// `to` must be a valid place.
-pub(super) unsafe fn give(made: Outcome<Handle>, to: *mut *mut KinoValue) -> KinoStatus {
-    // SAFETY: as this function demands.
-    ended(made.map(|made| unsafe { to.write(raw(made)) }))
-}
-
-/// A value as plugins hold it, with its count.
-pub(super) fn raw(value: Handle) -> *mut KinoValue {
-    Arc::into_raw(value).cast_mut().cast()
-}
-
-/// What a plugin's pointer means.
-///
-/// # Safety
-/// `value` must come from `raw` and be alive for `'a`, or be null.
-pub(super) unsafe fn held<'a>(value: *mut KinoValue) -> Outcome<&'a Held> {
-    // SAFETY: as this function demands.
-    unsafe { value.cast::<Held>().as_ref() }.ok_or_else(|| "there is no value".to_owned())
-}
-
-/// A count of its own of a plugin's value.
-///
-/// # Safety
-/// As for [`held`].
-pub(super) unsafe fn shared(value: *mut KinoValue) -> Outcome<Handle> {
-    // SAFETY: as this function demands; the count is raised before it is owned.
-    unsafe {
-        held(value)?;
-        Arc::increment_strong_count(value.cast_const().cast::<Held>());
-        Ok(Arc::from_raw(value.cast_const().cast()))
+    fn log(call: &CallState, level: u32, target: &str, message: &str) {
+        call.log(level, target.to_owned(), message.to_owned());
     }
-}
 
-/// # Safety
-/// As for [`bytes`].
-pub(super) unsafe fn text(of: KinoStr) -> String {
-    // SAFETY: as this function demands.
-    String::from_utf8_lossy(unsafe { bytes(of) }).into_owned()
-}
-
-/// # Safety
-/// `call` must be null or a call of the reference host that lasts.
-unsafe fn state<'a>(call: *mut KinoCall) -> Option<&'a CallState> {
-    // SAFETY: as this function demands.
-    unsafe { call.cast::<CallState>().as_ref() }
-}
-
-// In all functions that follow, the contract makes the plugin pass valid places, strings that are
-// lent for the call, its own live values, and the call that it was given.
-
-unsafe extern "C" fn fail(call: *mut KinoCall, message: KinoStr, hint: KinoStr) {
-    // SAFETY: as said above.
-    let (call, message, hint) = unsafe { (state(call), text(message), text(hint)) };
-    match call {
-        Some(call) => call.fail(message, hint),
-        None => eprintln!("{message} ({hint})"),
-    }
-}
-
-unsafe extern "C" fn error() -> KinoStr {
-    ERROR.with_borrow(|error| lend(error))
-}
-
-unsafe extern "C" fn log(call: *mut KinoCall, level: u32, target: KinoStr, message: KinoStr) {
-    // SAFETY: as said above.
-    if let (Some(call), target, message) = unsafe { (state(call), text(target), text(message)) } {
-        call.log(level, target, message);
-    }
-}
-
-unsafe extern "C" fn progress(call: *mut KinoCall, step: u64, of: u64) {
-    // SAFETY: as said above.
-    if let Some(call) = unsafe { state(call) } {
+    fn progress(call: &CallState, step: u64, of: u64) {
         call.progress(step, of);
     }
-}
 
-unsafe extern "C" fn cancelled(call: *mut KinoCall) -> u32 {
-    // SAFETY: as said above.
-    unsafe { state(call) }.map_or(0, |call| u32::from(call.cancelled()))
-}
+    fn cancelled(call: &CallState) -> bool {
+        call.cancelled()
+    }
 
-unsafe extern "C" fn wants(call: *mut KinoCall, index: usize) -> u32 {
-    // SAFETY: as said above.
-    unsafe { state(call) }.map_or(0, |call| u32::from(call.wants(index)))
-}
+    fn wants(call: &CallState, output: usize) -> bool {
+        call.wants(output)
+    }
 
-unsafe extern "C" fn stream(_: *mut KinoCall) -> *mut c_void {
-    null_mut()
-}
+    fn read_file(call: &CallState, path: &str) -> HostResult<Handle> {
+        Ok(Arc::new(Held::Bytes(call.file(path)?)))
+    }
 
-unsafe extern "C" fn read_file(
-    call: *mut KinoCall,
-    path: KinoStr,
-    to: *mut *mut KinoValue,
-) -> KinoStatus {
-    // SAFETY: as said above.
-    unsafe {
-        let path = text(path);
-        let read = state(call).ok_or_else(|| "there is no call".to_owned());
-        let read = read.and_then(|call| call.file(&path));
-        give(read.map(|bytes| Arc::new(Held::Bytes(bytes))), to)
+    fn kind(value: &Held) -> KinoKind {
+        match value {
+            Held::Text(_) => KINO_TEXT,
+            Held::Int(_) => KINO_INT,
+            Held::Real(_) => KINO_REAL,
+            Held::Bool(_) => KINO_BOOL,
+            Held::Tensor(_) => KINO_TENSOR,
+            Held::List(_) => KINO_LIST,
+            Held::Record(..) | Held::Frames(_) => KINO_RECORD,
+            Held::Bytes(_) => KINO_BYTES,
+            Held::Opaque(_) => KINO_OPAQUE,
+        }
+    }
+
+    fn type_name(value: &Held) -> &str {
+        value.type_name()
+    }
+
+    fn int(value: &Held) -> HostResult<i128> {
+        Ok(value.int()?)
+    }
+
+    fn real(value: &Held) -> HostResult<f64> {
+        Ok(value.real()?)
+    }
+
+    fn bytes(value: &Held) -> HostResult<&[u8]> {
+        Ok(value.bytes()?)
+    }
+
+    fn len(value: &Held) -> usize {
+        value.len()
+    }
+
+    fn item(value: &Held, index: usize) -> HostResult<(&str, Handle)> {
+        Ok(value.item(index)?)
+    }
+
+    fn field(value: &Held, name: &str) -> HostResult<Option<Handle>> {
+        Ok(value.field(name)?)
+    }
+
+    fn new_text(text: String) -> HostResult<Handle> {
+        Ok(Arc::new(Held::Text(text)))
+    }
+
+    fn new_bytes(bytes: &[u8]) -> HostResult<Handle> {
+        Ok(Arc::new(Held::Bytes(bytes.to_vec())))
+    }
+
+    fn new_int(int: i128) -> HostResult<Handle> {
+        Ok(Arc::new(Held::Int(int)))
+    }
+
+    fn new_real(real: f64) -> HostResult<Handle> {
+        Ok(Arc::new(Held::Real(real)))
+    }
+
+    fn new_bool(truth: bool) -> HostResult<Handle> {
+        Ok(Arc::new(Held::Bool(truth)))
+    }
+
+    fn new_list(items: NamedValues<Held>) -> HostResult<Handle> {
+        Ok(Arc::new(Held::List(items)))
+    }
+
+    fn new_record(ty: &str, fields: NamedValues<Held>) -> HostResult<Handle> {
+        Ok(Arc::new(Held::Record(ty.to_owned(), checked(ty, fields)?)))
+    }
+
+    fn new_frames(fps: Option<f64>) -> HostResult<Handle> {
+        Ok(Held::frames(fps)?)
+    }
+
+    fn push_frames(frames: &Held, chunk: &Handle) -> HostResult<()> {
+        Ok(frames.push(chunk)?)
+    }
+
+    fn new_tensor(dtype: DLDataType, shape: &[usize], _unwritten: bool) -> HostResult<Handle> {
+        let dtype = dtype_of(dtype).map_err(|error| error.to_string())?;
+        kino_contract::ops::fits("a tensor", shape, dtype, kino_contract::ops::MOST)
+            .map_err(|why| why.to_string())?;
+        Ok(Arc::new(Held::Tensor(TensorBuffer::open(Array::zeros(dtype, shape)))))
+    }
+
+    fn view(value: &Held) -> HostResult<(TensorLayout, ())> {
+        let array = value.array()?;
+        Ok((layout(array, array.bytes().as_ptr().cast_mut()), ()))
+    }
+
+    fn write(value: &Held) -> HostResult<TensorLayout> {
+        let array = value.buffer()?.write()?;
+        // SAFETY: the buffer lets one writer in, which is this one until it is written.
+        let array = unsafe { &mut *array };
+        let data = array.pointer();
+        Ok(layout(array, data))
+    }
+
+    fn written(value: &Held) {
+        if let Ok(buffer) = value.buffer() {
+            buffer.written();
+        }
+    }
+
+    fn op(name: &str, tensors: &[&Held], attributes: &str) -> HostResult<Handle> {
+        let arrays = tensors.iter().map(|tensor| tensor.array()).collect::<Outcome<Vec<_>>>()?;
+        Ok(Held::tensor(compute(name, &arrays, attributes).map_err(HostError::from)?))
     }
 }
 
-unsafe extern "C" fn retain(value: *mut KinoValue) -> *mut KinoValue {
-    // SAFETY: as said above.
-    if unsafe { held(value) }.is_ok() {
-        // SAFETY: the value is alive, so its count can be raised.
-        unsafe { Arc::increment_strong_count(value.cast_const().cast::<Held>()) };
-    }
-    value
+fn layout(array: &Array, data: *mut u8) -> TensorLayout {
+    let shape = array.dims.iter().map(|&dim| dim as i64).collect();
+    TensorLayout::row_major(data, dl_type(array.dtype), shape)
 }
 
-unsafe extern "C" fn release(value: *mut KinoValue) {
-    if !value.is_null() {
-        // SAFETY: the plugin gives up a count that it owns.
-        unsafe { Arc::decrement_strong_count(value.cast_const().cast::<Held>()) };
-    }
-}
-
-unsafe extern "C" fn kind(value: *mut KinoValue) -> KinoKind {
-    // SAFETY: as said above.
-    match unsafe { held(value) } {
-        Err(_) => KINO_NONE,
-        Ok(Held::Text(_)) => KINO_TEXT,
-        Ok(Held::Int(_)) => KINO_INT,
-        Ok(Held::Real(_)) => KINO_REAL,
-        Ok(Held::Bool(_)) => KINO_BOOL,
-        Ok(Held::Tensor(_)) => KINO_TENSOR,
-        Ok(Held::List(_)) => KINO_LIST,
-        Ok(Held::Record(..) | Held::Frames(_)) => KINO_RECORD,
-        Ok(Held::Bytes(_)) => KINO_BYTES,
-        Ok(Held::Opaque(_)) => KINO_OPAQUE,
-    }
-}
-
-unsafe extern "C" fn type_name(value: *mut KinoValue) -> KinoStr {
-    // SAFETY: as said above; the name lives as long as the value.
-    lend(unsafe { held(value) }.map_or("", Held::type_name))
-}
-
-unsafe extern "C" fn get_int(value: *mut KinoValue, low: *mut u64, high: *mut i64) -> KinoStatus {
-    // SAFETY: as said above.
-    unsafe {
-        ended(held(value).and_then(Held::int).map(|int| {
-            low.write(int as u64);
-            high.write((int >> 64) as i64);
-        }))
-    }
-}
-
-unsafe extern "C" fn get_real(value: *mut KinoValue, real: *mut f64) -> KinoStatus {
-    // SAFETY: as said above.
-    unsafe { ended(held(value).and_then(Held::real).map(|found| real.write(found))) }
-}
-
-unsafe extern "C" fn get_bytes(value: *mut KinoValue, to: *mut KinoStr) -> KinoStatus {
-    // SAFETY: as said above; the bytes live as long as the value.
-    unsafe {
-        let found = held(value).and_then(Held::bytes);
-        ended(found.map(|it| to.write(KinoStr { data: it.as_ptr(), len: it.len() })))
-    }
-}
-
-unsafe extern "C" fn len(value: *mut KinoValue) -> usize {
-    // SAFETY: as said above.
-    unsafe { held(value) }.map_or(0, Held::len)
-}
-
-unsafe extern "C" fn item(
-    value: *mut KinoValue,
-    index: usize,
-    name: *mut KinoStr,
-    to: *mut *mut KinoValue,
-) -> KinoStatus {
-    // SAFETY: as said above; the name lives as long as the value.
-    unsafe {
-        let found = held(value).and_then(|value| value.item(index));
-        give(
-            found.map(|(found, item)| {
-                name.write(lend(found));
-                item
-            }),
-            to,
-        )
-    }
-}
-
-unsafe extern "C" fn field(
-    value: *mut KinoValue,
-    name: KinoStr,
-    to: *mut *mut KinoValue,
-) -> KinoStatus {
-    // SAFETY: as said above.
-    unsafe {
-        let found = held(value).and_then(|value| value.field(&text(name)));
-        ended(found.map(|found| to.write(found.map_or(null_mut(), raw))))
-    }
-}
-
-unsafe extern "C" fn op(
-    name: KinoStr,
-    tensors: *const *mut KinoValue,
-    count: usize,
-    attributes: KinoStr,
-    to: *mut *mut KinoValue,
-) -> KinoStatus {
-    // SAFETY: as said above.
-    unsafe {
-        let arrays: Outcome<Vec<_>> =
-            (0..count).map(|index| held(tensors.add(index).read())?.array()).collect();
-        let made = arrays.and_then(|arrays| compute(&text(name), &arrays, &text(attributes)));
-        give(made.map(Held::tensor), to)
+/// Checks that a record of an engine type has its fields.
+fn checked(name: &str, fields: Vec<(String, Handle)>) -> Outcome<Vec<(String, Handle)>> {
+    let row = PortType::NAMED.iter().find(|row| row.name == name);
+    let needed = match row.and_then(|row| Some(&row.fields[..row.needed_fields?])) {
+        Some(needed) => needed,
+        None if name.contains('.') => &[],
+        None => return Err(format!("a plugin cannot make a record of type `{name}`")),
+    };
+    match needed.iter().find(|needed| !fields.iter().any(|(field, _)| field == *needed)) {
+        Some(missing) => Err(format!("a record of type {name} needs a field `{missing}`")),
+        None => Ok(fields),
     }
 }

@@ -67,7 +67,7 @@ fn memory_is_enforced() {
     for (which, expected) in [
         (0, "left of its memory"),
         (1, "no tensor has the shape"),
-        (2, "at most 16 dimensions"),
+        (2, "at most 8 are possible"),
         (3, "no tensor has the shape"),
     ] {
         fails(&world, "abuse.tensor", Some(Value::Int(which)), expected);

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use kino_host::{GrantedFiles, Instance, Module};
-use kino_node::{FramesBuilder, Value};
+use kino_node::{Frames, FramesBuilder, Value};
 
-use crate::World;
+use crate::{World, text};
 
 fn int(value: Option<Value>) -> i128 {
     match value {
@@ -51,8 +51,8 @@ fn frames_are_worked_on_piece_by_piece() {
             builder.push(&Tensor::from_vec(values, (2, 40, 60, 3), &Device::Cpu).unwrap()).unwrap();
         }
         let frames = Arc::new(builder.finish().unwrap());
-        let out = world.run("good.gain", Some(Value::Frames(Arc::clone(&frames)))).unwrap();
-        let Some(Value::Frames(out)) = out else { panic!("no frames") };
+        let out = world.run("good.gain", Some(Value::from(Arc::clone(&frames)))).unwrap();
+        let out = out.and_then(|out| out.shared::<Frames>()).expect("frames");
         assert_eq!((out.count(), out.fps()), (6, Some(12.0)));
         let numbers = |tensor: Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let expected = numbers((frames.whole().unwrap() * 2.0).unwrap());
@@ -103,6 +103,40 @@ fn values_may_be_kept_between_runs() {
             let outputs = world.call(|call| instance.run(call, &[Some(text)])).unwrap();
             assert_eq!(int(outputs.into_iter().next().flatten()), count);
         }
+    }
+}
+
+/// What a plugin holds of its inputs after a call counts as its memory, each storage once.
+#[test]
+fn what_is_kept_between_runs_is_charged() {
+    const MB: usize = 1 << 20;
+    for mut world in World::both() {
+        world.limits.memory = 64 << 20;
+        let tensor =
+            |megabytes: usize| Tensor::zeros(megabytes * MB / 4, DType::F32, &Device::Cpu).unwrap();
+        let keep = |instance: &mut Box<dyn Instance>, value: Value| {
+            world.call(|call| {
+                instance.run(call, &[Some(value)]).unwrap();
+                instance.charge_retained(call)
+            })
+        };
+        let open = || world.call(|call| world.plugin.open("good.keep", None, call)).unwrap();
+        let mut instance = open();
+        let whole = tensor(25);
+        for at in 0..4 {
+            // A view keeps all that it views.
+            let view = whole.narrow(0, at, 8).unwrap();
+            keep(&mut instance, Value::Tensor(view)).unwrap();
+        }
+        keep(&mut instance, Value::List([(None, Value::Tensor(tensor(25)))].into())).unwrap();
+        let error = keep(&mut instance, Value::Tensor(tensor(25))).unwrap_err();
+        assert!(instance.is_broken());
+        let error = text(&error);
+        assert!(error.starts_with("the plugin `guests` goes on holding inputs"), "{error}");
+        assert!(error.ends_with("`kino plugin trust guests --memory 256MB` lets it use more"));
+        // What is lent for a call alone is not charged.
+        let mut instance = world.call(|call| world.plugin.open("good.empty", None, call)).unwrap();
+        keep(&mut instance, Value::Tensor(tensor(100))).unwrap();
     }
 }
 

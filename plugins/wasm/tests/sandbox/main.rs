@@ -8,7 +8,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use candle_core::Device;
 use kino_host::{CallCx, Files, GrantedFiles, Limits, Module};
 use kino_node::{Cancel, Error, Ledger, Result, Value};
 use kino_wasm::{Engine, WasmPlugin};
@@ -79,18 +78,9 @@ impl World {
             let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
             log.push((level, message.to_owned()));
         };
-        f(&CallCx {
-            plugin: "guests",
-            step: "step",
-            device: &Device::Cpu,
-            ledger: &self.ledger,
-            cancel: &self.cancel,
-            wanted: &[true],
-            report: &|_| {},
-            files: &*self.files,
-            limits: self.limits,
-            log_sink: Some(&log_sink),
-        })
+        let (limits, log_sink) = (self.limits, Some(&log_sink as &_));
+        let outside = CallCx::outside("guests", &self.ledger, &self.cancel, &*self.files);
+        f(&CallCx { step: "step", limits, log_sink, ..outside })
     }
 
     /// Opens an instance of a node and runs it once.

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::checkpoint::{ModelFolder, invalid, require_positive, unsupported};
+use crate::checkpoint::{Files, invalid, require_positive, require_sizes, unsupported};
 use crate::error::Result;
 
 /// The sizes of `AutoencoderKLWan` (2.1 form).
@@ -44,6 +44,11 @@ pub struct VaeConfig {
     pub patch_size: Option<usize>,
 }
 
+/// The most levels of an autoencoder: each halves the sides, so that published ones have four.
+const MOST_LEVELS: usize = 16;
+/// The most residual blocks of a level.
+const MOST_BLOCKS: usize = 256;
+
 fn rgb() -> usize {
     3
 }
@@ -56,13 +61,13 @@ impl VaeConfig {
     /// # Errors
     /// When it is missing, lacks a key, contradicts itself, or describes another autoencoder than
     /// the 2.1 form.
-    pub fn read(folder: &ModelFolder) -> Result<Self> {
+    pub fn read(folder: &impl Files) -> Result<Self> {
         let config: Self = folder.json(Self::FILE)?;
         config.check(folder)?;
         Ok(config)
     }
 
-    fn check(&self, folder: &ModelFolder) -> Result<()> {
+    fn check(&self, folder: &impl Files) -> Result<()> {
         let file = Self::FILE;
         if self.class != "AutoencoderKLWan" {
             return Err(unsupported(folder, file, format!("the autoencoder `{}`", self.class)));
@@ -81,9 +86,20 @@ impl VaeConfig {
             ("z_dim", self.z_dim),
             ("num_res_blocks", self.num_res_blocks),
             ("dim_mult", self.dim_mult.len()),
-            ("dim_mult", self.dim_mult.iter().copied().min().unwrap_or(0)),
         ];
-        require_positive(folder, file, &sizes)?;
+        require_sizes(folder, file, &sizes)?;
+        if self.dim_mult.len() > MOST_LEVELS || self.num_res_blocks > MOST_BLOCKS {
+            let reason = format!(
+                "`dim_mult` has {} levels of {} blocks, which no model has",
+                self.dim_mult.len(),
+                self.num_res_blocks
+            );
+            return Err(invalid(folder, file, reason));
+        }
+        for base in [self.base_dim, self.decoder_base_dim.unwrap_or(1)] {
+            let widths = self.dim_mult.iter().map(|mult| ("dim_mult", base.saturating_mul(*mult)));
+            require_sizes(folder, file, &widths.collect::<Vec<_>>())?;
+        }
         if self.temperal_downsample.len() + 1 != self.dim_mult.len() {
             let reason = "`temperal_downsample` must be one shorter than `dim_mult`";
             return Err(invalid(folder, file, reason));
@@ -97,7 +113,8 @@ impl VaeConfig {
                 return Err(invalid(folder, file, reason));
             }
         }
-        Ok(())
+        let deviations = self.latents_std.iter().map(|std| ("latents_std", *std));
+        require_positive(folder, file, &deviations.collect::<Vec<_>>())
     }
 
     /// Pixels along each side of one latent pixel: 8 in published models.

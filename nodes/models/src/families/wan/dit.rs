@@ -13,15 +13,14 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{DType, Device, Tensor};
 use kino_kernels as kernels;
 
-pub use condition::Timesteps;
 pub use rope::rope_tables;
 
 use crate::cancel::CheckCancel;
 use crate::error::{Error, Result};
 use crate::families::wan::transformer::TransformerConfig;
+use crate::model::Timesteps;
 use crate::patch::Grid;
-use crate::weight::Linear;
-use crate::weight::Weights;
+use crate::weight::{Linear, Weight, Weights};
 use block::{Block, Clip};
 use condition::{Embedder, Modulation};
 
@@ -235,7 +234,7 @@ fn load_patch_embedding(config: &TransformerConfig, weights: &Weights) -> Result
     let (dim, channels) = (config.dim(), config.in_channels);
     let weight = weights.get("weight", (dim, channels, pt, ph, pw))?; // [dim, c, pt, ph, pw]
     let weight = weight.reshape((dim, config.patch_dim()))?; // [dim, c·pt·ph·pw]
-    Ok(Linear::new(weight, Some(weights.get("bias", dim)?)))
+    Ok(Linear::new(Weight::Dense(weight), Some(weights.get("bias", dim)?)))
 }
 
 /// The model's output has channels last, (pt, ph, pw, c); its rows are sorted once so that
@@ -248,5 +247,5 @@ fn load_out(config: &TransformerConfig, weights: &Weights) -> Result<Linear> {
     let weight = weight.transpose(0, 1)?.contiguous()?.reshape((rows, dim))?;
     let bias = weights.get("bias", rows)?.reshape((volume, channels))?;
     let bias = bias.t()?.contiguous()?.reshape(rows)?;
-    Ok(Linear::new(weight, Some(bias)))
+    Ok(Linear::new(Weight::Dense(weight), Some(bias)))
 }

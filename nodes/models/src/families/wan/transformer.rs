@@ -3,7 +3,9 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::checkpoint::{ModelFolder, invalid, require_positive, unsupported};
+use crate::checkpoint::{
+    Files, LARGEST_SIZE, invalid, require_positive, require_sizes, unsupported,
+};
 use crate::error::Result;
 
 /// The sizes of `WanTransformer3DModel` (2.1 T2V, 2.2 TI2V).
@@ -47,6 +49,9 @@ pub struct TransformerConfig {
     vace_layers: Option<Value>,
 }
 
+/// The most transformer blocks.
+const MOST_LAYERS: usize = 1024;
+
 fn yes() -> bool {
     true
 }
@@ -62,14 +67,14 @@ impl TransformerConfig {
     ///
     /// # Errors
     /// When it is missing, lacks a key, or describes a transformer that this version does not run.
-    pub fn read(folder: &ModelFolder) -> Result<Self> {
+    pub fn read(folder: &impl Files) -> Result<Self> {
         let config: Self = folder.json(Self::FILE)?;
         config.check_family(folder)?;
         config.check_sizes(folder)?;
         Ok(config)
     }
 
-    fn check_family(&self, folder: &ModelFolder) -> Result<()> {
+    fn check_family(&self, folder: &impl Files) -> Result<()> {
         let refuse = |what: String| Err(unsupported(folder, Self::FILE, what));
         if self.class == "WanVACETransformer3DModel" || self.vace_layers.is_some() {
             return refuse("VACE (control channels beside the main blocks)".to_owned());
@@ -94,10 +99,16 @@ impl TransformerConfig {
         }
     }
 
-    fn check_sizes(&self, folder: &ModelFolder) -> Result<()> {
+    fn check_sizes(&self, folder: &impl Files) -> Result<()> {
         let (pt, ph, pw) = self.patch_size;
         let sizes = [
-            ("patch_size", pt * ph * pw),
+            ("patch_size", pt),
+            ("patch_size", ph),
+            ("patch_size", pw),
+            (
+                "patch_size",
+                pt.saturating_mul(ph).saturating_mul(pw).saturating_mul(self.in_channels),
+            ),
             ("num_layers", self.num_layers),
             ("num_attention_heads", self.num_attention_heads),
             ("attention_head_dim", self.attention_head_dim),
@@ -106,7 +117,14 @@ impl TransformerConfig {
             ("freq_dim", self.freq_dim),
             ("ffn_dim", self.ffn_dim),
         ];
-        require_positive(folder, Self::FILE, &sizes)?;
+        require_sizes(folder, Self::FILE, &sizes)?;
+        require_positive(folder, Self::FILE, &[("eps", self.eps)])?;
+        // After each is bounded, their product does not overflow.
+        if self.dim() > LARGEST_SIZE || self.num_layers > MOST_LAYERS {
+            let (wide, layers) = (self.dim(), self.num_layers);
+            let reason = format!("{layers} layers {wide} wide, which no model has");
+            return Err(invalid(folder, Self::FILE, reason));
+        }
         let odd = [("attention_head_dim", self.attention_head_dim), ("freq_dim", self.freq_dim)];
         match odd.iter().find(|(_, size)| size % 2 == 1) {
             Some((key, _)) => Err(invalid(folder, Self::FILE, format!("`{key}` must be even"))),

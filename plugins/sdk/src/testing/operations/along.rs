@@ -3,8 +3,8 @@
 use kino_contract::ops::{Extreme, OpError, Reduce, Result};
 
 use super::super::array::Array;
+use super::call::{OpCall, index_of, place};
 use super::elements::least;
-use super::{Call, index_of, place};
 use crate::DType;
 
 /// The elements that become one, for each element of what is left of a shape without `gone`.
@@ -21,7 +21,7 @@ fn groups(a: &Array, gone: &[usize]) -> Vec<Vec<usize>> {
 }
 
 /// The sum, mean, greatest or least over dimensions.
-pub(super) fn reduce(call: &Call<'_>, by: Reduce, dims: &[usize]) -> Result<Array> {
+pub(super) fn reduce(call: &OpCall<'_>, by: Reduce, dims: &[usize]) -> Result<Array> {
     let (a, shape) = (call.tensors[0], &call.plan.shape);
     let groups = groups(a, dims);
     if a.dtype.is_float() {
@@ -61,7 +61,7 @@ fn in_range(sum: i128, dtype: DType) -> Result<i128> {
 }
 
 /// The index of the greatest or least, the first of equals; what is not a number comes first.
-pub(super) fn arg(call: &Call<'_>, of: Extreme, dim: usize) -> Array {
+pub(super) fn arg(call: &OpCall<'_>, of: Extreme, dim: usize) -> Array {
     let a = call.tensors[0];
     let lines = groups(a, &[dim]);
     let better = |one: usize, than: usize| match a.dtype.is_float() {

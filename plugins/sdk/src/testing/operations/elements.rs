@@ -3,11 +3,11 @@
 use kino_contract::ops::{Compare, Join, Map, OpError, Result};
 
 use super::super::array::Array;
-use super::{Call, spread};
+use super::call::{OpCall, spread};
 use crate::DType;
 
 /// Two tensors, element by element.
-pub(super) fn join(call: &Call<'_>, by: Join) -> Result<Array> {
+pub(super) fn join(call: &OpCall<'_>, by: Join) -> Result<Array> {
     let (a, b, dims) = (call.tensors[0], call.tensors[1], &call.plan.shape);
     let both = |index| (spread(index, dims, &a.dims), spread(index, dims, &b.dims));
     if a.dtype.is_float() {
@@ -50,7 +50,7 @@ pub(super) fn least(x: f64, y: f64) -> f64 {
     if x.is_nan() || x < y { x } else { y }
 }
 
-pub(super) fn compare(call: &Call<'_>, by: Compare) -> Array {
+pub(super) fn compare(call: &OpCall<'_>, by: Compare) -> Array {
     let (a, b, dims) = (call.tensors[0], call.tensors[1], &call.plan.shape);
     Array::whole(DType::U8, dims, |index| {
         let (i, k) = (spread(index, dims, &a.dims), spread(index, dims, &b.dims));
@@ -73,7 +73,7 @@ fn holds<T: PartialOrd>(by: Compare, x: &T, y: &T) -> bool {
 }
 
 /// An element of a where the condition holds, else of b.
-pub(super) fn choose(call: &Call<'_>) -> Array {
+pub(super) fn choose(call: &OpCall<'_>) -> Array {
     let (&[condition, a, b], dims) = (call.tensors, &call.plan.shape) else {
         unreachable!("the plan has counted them")
     };

@@ -3,10 +3,10 @@
 use kino_contract::ops::{Conv, Filter};
 
 use super::super::array::Array;
-use super::{Call, spread};
+use super::call::{OpCall, spread};
 
 /// `[…, m, k]` times `[…, k, n]`; leading dimensions broadcast.
-pub(super) fn matmul(call: &Call<'_>) -> Array {
+pub(super) fn matmul(call: &OpCall<'_>) -> Array {
     let (a, b, dims) = (call.tensors[0], call.tensors[1], &call.plan.shape);
     let (lead, lead_a) = (&dims[..dims.len() - 2], &a.dims[..a.dims.len() - 2]);
     let (lead_b, [k, n]) = (&b.dims[..b.dims.len() - 2], [b.dims.len() - 2, b.dims.len() - 1]);
@@ -20,7 +20,7 @@ pub(super) fn matmul(call: &Call<'_>) -> Array {
 }
 
 /// Convolves `[n, c, h, w]` with `[o, c/groups, kh, kw]`.
-pub(super) fn conv2d(call: &Call<'_>, moves: Conv) -> Array {
+pub(super) fn conv2d(call: &OpCall<'_>, moves: Conv) -> Array {
     let (x, weight, bias) = (call.tensors[0], call.tensors[1], call.tensors.get(2));
     let &[_, outs, rows, columns] = call.plan.shape.as_slice() else {
         unreachable!("the plan has four sizes")
@@ -62,7 +62,7 @@ fn convolved(x: &Array, weight: &Array, moves: Conv, at: [usize; 4]) -> f64 {
 type Taps = (usize, Vec<f64>);
 
 /// `[n, c, h, w]` in another size, half-pixel centres.
-pub(super) fn resize(call: &Call<'_>, filter: Filter) -> Array {
+pub(super) fn resize(call: &OpCall<'_>, filter: Filter) -> Array {
     let (a, shape) = (call.tensors[0], &call.plan.shape);
     let (&[_, _, h, w], &[_, _, height, width]) = (a.dims.as_slice(), shape.as_slice()) else {
         unreachable!("the plan has seen four sizes of each")

@@ -4,6 +4,7 @@
 //! are computed exactly and wrap around, all others in f64 and rounded once.
 
 mod along;
+mod call;
 mod elements;
 mod image;
 mod shapes;
@@ -12,15 +13,9 @@ use kino_contract::ops::{Op, OpPlan, Operand};
 
 pub(crate) use elements::cast;
 
+use self::call::{OpCall, spread};
 use super::array::Array;
 use super::held::Outcome;
-
-/// What an operation works on.
-pub(crate) struct Call<'a> {
-    /// They fit the plan.
-    tensors: &'a [&'a Array],
-    plan: &'a OpPlan,
-}
 
 /// Computes an operation.
 pub(crate) fn compute(name: &str, tensors: &[&Array], attributes: &str) -> Outcome<Array> {
@@ -28,10 +23,10 @@ pub(crate) fn compute(name: &str, tensors: &[&Array], attributes: &str) -> Outco
         tensors.iter().map(|array| Operand { dtype: array.dtype, dims: &array.dims }).collect();
     let plan =
         kino_contract::ops::plan(name, &operands, attributes).map_err(|why| why.to_string())?;
-    run(&Call { tensors, plan: &plan }).map_err(|why| why.of(name).to_string())
+    run(&OpCall { tensors, plan: &plan }).map_err(|why| why.of(name).to_string())
 }
 
-fn run(call: &Call<'_>) -> kino_contract::ops::Result<Array> {
+fn run(call: &OpCall<'_>) -> kino_contract::ops::Result<Array> {
     let OpPlan { op, dtype, shape } = call.plan;
     kino_contract::ops::fits("a result", shape, *dtype, kino_contract::ops::MOST)?;
     if let Op::Gather(dim) | Op::IndexSelect(dim) = op {
@@ -68,38 +63,4 @@ fn run(call: &Call<'_>) -> kino_contract::ops::Result<Array> {
         Op::Pad { dim, before, with, .. } => shapes::pad(call, *dim, *before, *with),
         Op::Contiguous | Op::ToHost => a.clone(),
     })
-}
-
-/// Elements from one to the next along each dimension.
-fn strides(dims: &[usize]) -> Vec<usize> {
-    let mut strides = vec![1; dims.len()];
-    for dim in (1..dims.len()).rev() {
-        strides[dim - 1] = strides[dim] * dims[dim];
-    }
-    strides
-}
-
-/// The place along each dimension of an element.
-fn place(index: usize, dims: &[usize]) -> Vec<usize> {
-    let mut place = vec![0; dims.len()];
-    let mut rest = index;
-    for dim in (0..dims.len()).rev() {
-        place[dim] = rest % dims[dim];
-        rest /= dims[dim];
-    }
-    place
-}
-
-/// The index of a place.
-fn index_of(place: &[usize], dims: &[usize]) -> usize {
-    place.iter().zip(strides(dims)).map(|(at, stride)| at * stride).sum()
-}
-
-/// The index in a tensor of shape `from` of an element of a shape that it broadcasts to.
-fn spread(index: usize, to: &[usize], from: &[usize]) -> usize {
-    let place = place(index, to);
-    let place = &place[to.len() - from.len()..];
-    let own: Vec<_> =
-        place.iter().zip(from).map(|(at, &dim)| if dim == 1 { 0 } else { *at }).collect();
-    index_of(&own, from)
 }

@@ -3,9 +3,9 @@
 use kino_contract::ops::{OpError, Padding, Result};
 
 use super::super::array::Array;
-use super::{Call, index_of, place};
+use super::call::{OpCall, index_of, place};
 
-pub(super) fn permute(call: &Call<'_>, order: &[usize]) -> Array {
+pub(super) fn permute(call: &OpCall<'_>, order: &[usize]) -> Array {
     let (a, dims) = (call.tensors[0], &call.plan.shape);
     a.moved(dims, |index| {
         let mut from = vec![0; dims.len()];
@@ -15,7 +15,7 @@ pub(super) fn permute(call: &Call<'_>, order: &[usize]) -> Array {
 }
 
 /// Moves along one dimension: `from` says for a place where to look, if anywhere.
-pub(super) fn along(call: &Call<'_>, dim: usize, from: impl Fn(usize) -> Option<usize>) -> Array {
+pub(super) fn along(call: &OpCall<'_>, dim: usize, from: impl Fn(usize) -> Option<usize>) -> Array {
     let (a, dims) = (call.tensors[0], &call.plan.shape);
     a.moved(dims, |index| {
         let mut place = place(index, dims);
@@ -24,7 +24,7 @@ pub(super) fn along(call: &Call<'_>, dim: usize, from: impl Fn(usize) -> Option<
     })
 }
 
-pub(super) fn concat(call: &Call<'_>, dim: usize) -> Array {
+pub(super) fn concat(call: &OpCall<'_>, dim: usize) -> Array {
     let (mut made, size) =
         (Array::zeros(call.plan.dtype, &call.plan.shape), call.plan.dtype.size());
     let mut before = 0;
@@ -50,7 +50,7 @@ pub(super) fn check_indices(indices: &Array, a: &Array, dim: usize) -> Result<()
     }
 }
 
-pub(super) fn gather(call: &Call<'_>, dim: usize) -> Array {
+pub(super) fn gather(call: &OpCall<'_>, dim: usize) -> Array {
     let (a, at) = (call.tensors[0], call.tensors[1]);
     a.moved(&at.dims, |index| {
         let mut from = place(index, &at.dims);
@@ -59,7 +59,7 @@ pub(super) fn gather(call: &Call<'_>, dim: usize) -> Array {
     })
 }
 
-pub(super) fn index_select(call: &Call<'_>, dim: usize) -> Array {
+pub(super) fn index_select(call: &OpCall<'_>, dim: usize) -> Array {
     let indices = call.tensors[1];
     along(call, dim, |at| Some(indices.int(at) as usize))
 }
@@ -72,7 +72,7 @@ pub(super) fn flip(a: &Array, dims: &[usize]) -> Array {
     })
 }
 
-pub(super) fn pad(call: &Call<'_>, dim: usize, before: usize, with: Padding) -> Array {
+pub(super) fn pad(call: &OpCall<'_>, dim: usize, before: usize, with: Padding) -> Array {
     let size = call.tensors[0].dims[dim];
     along(call, dim, |at| match at.checked_sub(before) {
         Some(at) if at < size => Some(at),

@@ -3,54 +3,10 @@
 use candle_core::{DType, Device, Tensor};
 use kino_kernels as kernels;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::families::wan::transformer::TransformerConfig;
-use crate::patch::Grid;
 use crate::weight::Linear;
 use crate::weight::Weights;
-
-/// The timesteps of a model call: σ·1000.
-#[derive(Debug, Clone, Copy)]
-pub enum Timesteps<'a> {
-    /// One a clip.
-    PerClip(&'a [f64]),
-    /// One a token, over all clips in order: given frames stand at 0 (Wan 2.2 TI2V).
-    PerToken(&'a [f64]),
-}
-
-impl Timesteps<'_> {
-    /// The distinct values in order of appearance, and for each token which of them is its own.
-    pub(super) fn distinct(&self, grids: &[Grid]) -> Result<(Vec<f64>, Vec<u32>)> {
-        let tokens: usize = grids.iter().map(Grid::tokens).sum();
-        let (given, expected, each) = match self {
-            Self::PerClip(values) => (values.len(), grids.len(), "clip"),
-            Self::PerToken(values) => (values.len(), tokens, "token"),
-        };
-        if given != expected {
-            let reason = format!("{given} timesteps, but {expected} are needed, one a {each}");
-            return Err(Error::input(reason));
-        }
-        let mut values: Vec<f64> = Vec::new();
-        let mut rows = Vec::with_capacity(tokens);
-        let mut row_of = |value: f64| match values.iter().position(|v| *v == value) {
-            Some(row) => row as u32,
-            None => {
-                values.push(value);
-                (values.len() - 1) as u32
-            }
-        };
-        match self {
-            Self::PerClip(given) => {
-                for (value, grid) in given.iter().zip(grids) {
-                    let row = row_of(*value);
-                    rows.extend(std::iter::repeat_n(row, grid.tokens()));
-                }
-            }
-            Self::PerToken(given) => rows.extend(given.iter().map(|value| row_of(*value))),
-        }
-        Ok((values, rows))
-    }
-}
 
 /// The condition embedder: timesteps and text to the width of the blocks.
 ///

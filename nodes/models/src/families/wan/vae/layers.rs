@@ -1,42 +1,27 @@
 //! The layers of the autoencoder, on channels-last activations `[t, h, w, c]`.
 
 use candle_core::Tensor;
-use kino_kernels::{
-    ConvInput, ConvWeights, Padding, attention, channel_norm, channel_norm_silu, conv, linear,
-    pad_plane,
-};
+use kino_kernels::{ConvInput, Padding, attention, channel_norm, channel_norm_silu, pad_plane};
 
 use super::pass::Pass;
 use crate::error::Result;
-use crate::weight::Weights;
+use crate::weight::{Conv, Linear, Weight, Weights};
 
 /// One pixel of zeros on every side: what a kernel of three needs.
 pub(super) const BORDER: Padding = [1; 4];
 
-/// Reads a convolution: `weight` `[cout, cin, kt, kh, kw]` (without kt where the layer is 2-D).
-pub(super) fn read_conv(
-    weights: &Weights,
-    [cin, cout]: [usize; 2],
-    kernel: &[usize],
-    stride: [usize; 3],
-) -> Result<ConvWeights> {
-    let shape = [&[cout, cin], kernel].concat();
-    let weight = weights.get("weight", shape)?;
-    Ok(ConvWeights::pack(&weight, Some(&weights.get("bias", cout)?), stride)?)
-}
-
 /// A 3×3×3 convolution that sees two frames back: `WanCausalConv3d`.
 #[derive(Debug)]
-pub(super) struct CausalConv(ConvWeights);
+pub(super) struct CausalConv(Conv);
 
 impl CausalConv {
     pub(super) fn read(weights: &Weights, channels: [usize; 2]) -> Result<Self> {
-        Ok(Self(read_conv(weights, channels, &[3, 3, 3], [1, 1, 1])?))
+        Ok(Self(Conv::load(weights, channels, &[3, 3, 3], [1, 1, 1])?))
     }
 
     /// A convolution over time alone, (3, 1, 1).
     pub(super) fn read_temporal(weights: &Weights, channels: [usize; 2]) -> Result<Self> {
-        Ok(Self(read_conv(weights, channels, &[3, 1, 1], [1, 1, 1])?))
+        Ok(Self(Conv::load(weights, channels, &[3, 1, 1], [1, 1, 1])?))
     }
 
     /// Convolves frames that are padded in space already; time is padded by the past or by zeros.
@@ -49,7 +34,7 @@ impl CausalConv {
         let past = pass.recall();
         let known = past.as_ref().map_or(Ok(0), |past| past.dim(0))?;
         let input = ConvInput { zeros: 2 - known.min(2), past: past.as_ref(), frames };
-        let y = conv(input, &self.0, residual)?;
+        let y = self.0.forward(input, residual)?;
         pass.keep(Some(last_two(past.as_ref(), frames)?));
         Ok(y)
     }
@@ -70,22 +55,19 @@ fn last_two(past: Option<&Tensor>, frames: &Tensor) -> Result<Tensor> {
 
 /// A 1×1×1 convolution: a product over the channels.
 #[derive(Debug)]
-pub(super) struct Pointwise {
-    weight: Tensor,
-    bias: Tensor,
-}
+pub(super) struct Pointwise(Linear);
 
 impl Pointwise {
     /// Reads it; `ones` are the kernel's trailing dimensions of 1: three, or two where it is 2-D.
     pub(super) fn read(weights: &Weights, [cin, cout]: [usize; 2], ones: usize) -> Result<Self> {
         let shape = [vec![cout, cin], vec![1; ones]].concat();
         let weight = weights.get("weight", shape)?.reshape((cout, cin))?;
-        Ok(Self { weight, bias: weights.get("bias", cout)? })
+        Ok(Self(Linear::new(Weight::Dense(weight), Some(weights.get("bias", cout)?))))
     }
 
     /// `[…, cin]` → `[…, cout]`.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(linear(x, &self.weight, Some(&self.bias))?)
+        self.0.forward(x)
     }
 }
 

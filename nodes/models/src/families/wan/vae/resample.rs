@@ -1,26 +1,26 @@
 //! Between levels: half the size on the way in, twice on the way out (`WanResample`).
 
 use candle_core::Tensor;
-use kino_kernels::{ConvInput, ConvWeights, conv, halves_to_frames, pad_plane, upsample_nearest2};
+use kino_kernels::{ConvInput, halves_to_frames, pad_plane, upsample_nearest2};
 
-use super::layers::{BORDER, CausalConv, read_conv};
+use super::layers::{BORDER, CausalConv};
 use super::pass::Pass;
 use crate::error::Result;
-use crate::weight::Weights;
+use crate::weight::{Conv, Weights};
 
 /// Half the height and width; half the frames too where `time` is there.
 #[derive(Debug)]
 pub(super) struct Downsample {
-    space: ConvWeights,
-    time: Option<ConvWeights>,
+    space: Conv,
+    time: Option<Conv>,
 }
 
 impl Downsample {
     pub(super) fn read(weights: &Weights, channels: usize, temporal: bool) -> Result<Self> {
         let same = [channels, channels];
-        let space = read_conv(&weights.scope("resample.1"), same, &[3, 3], [1, 2, 2])?;
+        let space = Conv::load(&weights.scope("resample.1"), same, &[3, 3], [1, 2, 2])?;
         let time = temporal
-            .then(|| read_conv(&weights.scope("time_conv"), same, &[3, 1, 1], [2, 1, 1]))
+            .then(|| Conv::load(&weights.scope("time_conv"), same, &[3, 1, 1], [2, 1, 1]))
             .transpose()?;
         Ok(Self { space, time })
     }
@@ -29,14 +29,14 @@ impl Downsample {
     pub(super) fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         pass.check_cancel()?;
         let x = pad_plane(x, [0, 1, 0, 1])?;
-        let x = conv(ConvInput::new(&x), &self.space, None)?;
+        let x = self.space.forward(ConvInput::new(&x), None)?;
         let Some(time) = &self.time else { return Ok(x) };
         let past = pass.recall();
         let last = x.narrow(0, x.dim(0)? - 1, 1)?.force_contiguous()?;
         let y = match &past {
             // The first frame stands for itself and becomes the past of the next chunk.
             None => x,
-            past => conv(ConvInput { zeros: 0, past: past.as_ref(), frames: &x }, time, None)?,
+            past => time.forward(ConvInput { zeros: 0, past: past.as_ref(), frames: &x }, None)?,
         };
         pass.keep(Some(last));
         Ok(y)
@@ -46,14 +46,14 @@ impl Downsample {
 /// Twice the height and width, half the channels; twice the frames too where `time` is there.
 #[derive(Debug)]
 pub(super) struct Upsample {
-    space: ConvWeights,
+    space: Conv,
     time: Option<CausalConv>,
 }
 
 impl Upsample {
     pub(super) fn read(weights: &Weights, channels: usize, temporal: bool) -> Result<Self> {
         let halved = [channels, channels / 2];
-        let space = read_conv(&weights.scope("resample.1"), halved, &[3, 3], [1, 1, 1])?;
+        let space = Conv::load(&weights.scope("resample.1"), halved, &[3, 3], [1, 1, 1])?;
         let time = temporal
             .then(|| {
                 let twice = [channels, 2 * channels];
@@ -72,7 +72,7 @@ impl Upsample {
         };
         pass.check_cancel()?;
         let x = upsample_nearest2(x, BORDER)?;
-        Ok(conv(ConvInput::new(&x), &self.space, None)?)
+        self.space.forward(ConvInput::new(&x), None)
     }
 }
 

@@ -1,0 +1,25 @@
+//! The values of generative video and image models: frames, masks, latents, patches, conditioning,
+//! noise levels, guiders. Each stands in its own file, with all that the engine must know of it; the
+//! engine's core knows them by [`crate::ValueType`] alone.
+
+mod conditioning;
+mod frames;
+mod given;
+mod guider;
+mod image_conditioning;
+mod latent;
+mod mask;
+mod patches;
+mod sigmas;
+mod space;
+
+pub use conditioning::{Conditioning, ConditioningFact, Embedding, Embeddings};
+pub use frames::{Frames, FramesBuilder, FramesFact};
+pub use given::{Given, GivenFact};
+pub use guider::{Guidance, Guider, GuiderHandle, SamplingStep};
+pub use image_conditioning::{ImageConditioning, ImageConditioningFact};
+pub use latent::{Latent, LatentFact};
+pub use mask::{Mask, MaskFact};
+pub use patches::{Clip, Patches, PatchesFact};
+pub use sigmas::{Sigmas, SigmasFact};
+pub use space::Space;

@@ -1,0 +1,260 @@
+//! The table of value types: it agrees with what the engine shares with plugins, and a type that only
+//! these tests know goes everywhere that the engine's own go.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use kino_node::{
+    Clip, Conditioning, CustomTypes, Error, Fields, Frames, FramesBuilder, Given,
+    ImageConditioning, Inputs, Latent, Ledger, Mask, Opaque, Patches, Result, Services, Sigmas,
+    Space, TYPES, TensorFact, TensorHeader, TensorReader, Tensors, TypeDef, Value, ValueType,
+    decode, encode, is_storable, known, tensor_fact, type_of_name,
+};
+use kino_port::{Elements, Fact, PortType, Sigma, edge};
+
+fn services() -> Services {
+    Services::new(Device::Cpu, Ledger::new(u64::MAX))
+}
+
+fn ramp(shape: &[usize]) -> Tensor {
+    let count: usize = shape.iter().product();
+    let ramp = Tensor::arange(0f32, count as f32, &Device::Cpu).unwrap();
+    (ramp.reshape(shape).unwrap() / count as f64).unwrap()
+}
+
+/// One value of each type of the table that can be kept on disk.
+fn samples() -> Vec<Value> {
+    let space = Some(Space { id: [7; 32], channels: 2, temporal: 4, spatial: 8 });
+    let latent = Latent { tensor: ramp(&[2, 1, 2, 3]), space };
+    let clip = Clip { name: Some("wide".into()), grid: [1, 1, 2], channels: 3, space: None };
+    let mut frames = FramesBuilder::new(&services().ledger, Some(7.5));
+    frames.push(&ramp(&[2, 4, 5, 3])).unwrap();
+    vec![
+        Conditioning::of_text(ramp(&[2, 3]), ramp(&[2, 3])).into(),
+        ImageConditioning { tensor: ramp(&[2, 3]) }.into(),
+        latent.clone().into(),
+        Patches { tokens: ramp(&[2, 6]), clips: vec![clip], patch: [1, 1, 2] }.into(),
+        Given { latent, mask: Mask { tensor: ramp(&[1, 2, 3]) }, frames: 1, strength: 0.5 }.into(),
+        Sigmas(vec![Sigma(1.0), Sigma(0.5), Sigma(0.0)].into()).into(),
+        frames.finish().unwrap().into(),
+        Mask { tensor: ramp(&[2, 2, 3]) }.into(),
+    ]
+}
+
+#[test]
+fn every_named_type_has_values_of_one_kind() {
+    let core = ["Text", "Int", "Real", "Bool", "Path", "Tensor", "File", "Any"];
+    let parts = ["TextEncoder", "ImageEncoder", "Dit", "Vae"];
+    let table: Vec<_> = TYPES.iter().map(TypeDef::name).collect();
+    let unique: HashSet<_> = table.iter().collect();
+    assert_eq!(unique.len(), table.len());
+    let named: Vec<_> = PortType::NAMED.iter().map(|row| row.name).collect();
+    for name in &named {
+        let of = [core.contains(name), parts.contains(name), table.contains(name)];
+        assert_eq!(of.iter().filter(|is| **is).count(), 1, "{name}");
+    }
+    assert!(table.iter().all(|name| named.contains(name)));
+}
+
+#[test]
+fn values_are_what_their_rows_say() {
+    let samples = samples();
+    assert_eq!(samples.len(), TYPES.iter().filter(|def| def.is_storable).count());
+    for value in &samples {
+        let Value::Typed(typed) = value else { panic!("{value:?}") };
+        let (def, name) = (typed.def(), typed.def().name());
+        let row = def.named().unwrap();
+        assert_eq!(value.holds_tensor(), row.tensor.is_some(), "{name}");
+        assert!(value.bytes() > 0, "{name}");
+        assert_eq!(value.fit(&def.port).unwrap().extent(), value.extent(), "{name}");
+        for field in row.fields.iter().filter(|field| **field != "chunks") {
+            assert!(typed.field(field).unwrap().is_some(), "{name}.{field}");
+        }
+        assert!(typed.field("no such field").unwrap().is_none());
+        let Some(rule) = &row.tensor else { continue };
+        let tensor = value.fit(&PortType::Tensor).unwrap().tensor().unwrap();
+        assert_eq!(Some(tensor.dims().to_vec()), value.shape(), "{name}");
+        let known = tensor_fact(&typed.fact()).unwrap();
+        assert_eq!(known, TensorFact { shape: tensor.dims().to_vec(), dtype: tensor.dtype() });
+        assert!(rule.fit(tensor.dims()).is_ok(), "{name}");
+        let back = Value::Tensor(tensor).fit(&def.port);
+        assert_eq!(back.is_ok(), rule.converts, "{name}: {back:?}");
+        if rule.elements != Elements::Any {
+            let wrong = Tensor::full(2f32, value.shape().unwrap(), &Device::Cpu).unwrap();
+            assert!(Value::Tensor(wrong).fit(&def.port).is_err(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn known_tensors_become_what_is_known_of_values() {
+    let tensor =
+        |shape: &[usize]| Fact::typed(TensorFact { shape: shape.to_vec(), dtype: DType::F32 });
+    let mask = known::<Mask>(&tensor(&[1, 5, 4, 6])).unwrap().unwrap();
+    assert_eq!(mask.shape, [5, 4, 6]);
+    assert_eq!(
+        known::<Mask>(&tensor(&[4])).unwrap_err(),
+        "a mask is [f, h, w] or [1, f, h, w], found a tensor [4]"
+    );
+    assert_eq!(
+        known::<Frames>(&tensor(&[2, 4, 6, 4])).unwrap_err(),
+        "frames are [count, height, width, 3], found a tensor [2, 4, 6, 4]"
+    );
+    assert_eq!(known::<Mask>(&Fact::Unknown), Ok(None));
+}
+
+/// Fields as a plugin gives them: one tensor, sizes, something opaque, whatever is asked for.
+struct PluginFields {
+    tensor: Tensor,
+    sizes: Vec<usize>,
+    opaque: Opaque,
+}
+
+impl Fields for PluginFields {
+    fn tensor(&self, _: &str) -> Result<Tensor> {
+        Ok(self.tensor.clone())
+    }
+
+    fn sizes(&self, _: &str) -> Result<Vec<usize>> {
+        Ok(self.sizes.clone())
+    }
+
+    fn opaque(&self, _: &str) -> Result<Option<Opaque>> {
+        Ok(Some(self.opaque.clone()))
+    }
+}
+
+#[track_caller]
+fn check_made(ty: &str, shape: &[usize], sizes: &[usize], opaque: Opaque, expected: &str) {
+    let fields = PluginFields { tensor: ramp(shape), sizes: sizes.to_vec(), opaque };
+    let made = type_of_name(ty).unwrap().from_fields(&fields);
+    let found = made.map_or_else(|error| error.to_string(), |value| format!("{value:?}"));
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn patches_of_a_plugin_are_not_believed() {
+    let check = |shape: &[usize], grid: [usize; 3], patch: &[usize], expected: &str| {
+        let clip = Clip { name: None, grid, channels: 16, space: None };
+        check_made("Patches", shape, patch, Opaque::new("Clips", vec![clip]), expected);
+    };
+    check(&[6, 64], [1, 2, 3], &[1, 2, 2], "Patches[6, 64]");
+    check(
+        &[6, 64],
+        [1, 2, 3],
+        &[1, 2, 3],
+        "a token of 16 channels and 1x2x3 patches has 16·1·2·3 values, found a tensor [6, 64]",
+    );
+    let most = usize::MAX;
+    let message = format!(
+        "a token of 16 channels and 1x{most}x3 patches has 16·1·{most}·3 values, found a tensor \
+         [6, 64]"
+    );
+    check(&[6, 64], [1, 2, 3], &[1, most, 3], &message);
+    check(&[6, 64], [1, 2, 3], &[1, 2], "the size of a patch is [t, h, w], found [1, 2]");
+    check(&[5, 64], [1, 2, 3], &[1, 2, 2], "the clips have 6 tokens, found a tensor [5, 64]");
+    check(
+        &[6, 64],
+        [most, 2, 3],
+        &[1, 2, 2],
+        "the clips have too many tokens, found a tensor [6, 64]",
+    );
+}
+
+#[test]
+fn latents_of_a_plugin_are_not_believed() {
+    let space = Some(Space { id: [7; 32], channels: 2, temporal: 4, spatial: 8 });
+    let check = |shape: &[usize], expected: &str| {
+        check_made("Latent", shape, &[], Opaque::new("Space", space.clone()), expected);
+    };
+    check(&[2, 1, 4, 6], "Latent[2, 1, 4, 6]");
+    check(&[3, 1, 4, 6], "a latent of its space has 2 channels, found 3");
+    check(&[4, 6], "a latent is [c, f, h, w] or [1, c, f, h, w], found a tensor [4, 6]");
+}
+
+/// A type of values that no crate but this one knows: how warm each pixel is.
+#[derive(Clone, Debug)]
+struct Heat {
+    tensor: Tensor,
+    unit: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct HeatFact {
+    unit: String,
+}
+
+static HEAT: &[TypeDef] = &[TypeDef::of::<Heat>()];
+
+impl ValueType for Heat {
+    const PORT: PortType = PortType::Custom(Cow::Borrowed("test.heat"));
+    type Fact = HeatFact;
+    type Header = (TensorHeader, String);
+
+    fn check(&self) -> Result<()> {
+        match &*self.unit {
+            "K" | "°C" => Ok(()),
+            other => Err(Error::failed(format!("heat is in K or °C, found {other}"))),
+        }
+    }
+
+    fn fact(&self) -> HeatFact {
+        HeatFact { unit: self.unit.clone() }
+    }
+
+    fn shape(&self) -> Option<Vec<usize>> {
+        Some(self.tensor.dims().to_vec())
+    }
+
+    fn tensor(&self) -> Result<Tensor> {
+        Ok(self.tensor.clone())
+    }
+
+    fn header(&self) -> Self::Header {
+        (TensorHeader::of(&self.tensor), self.unit.clone())
+    }
+
+    fn tensors(&self) -> Tensors<'_> {
+        Box::new([Ok(self.tensor.clone())].into_iter())
+    }
+
+    fn restore((tensor, unit): Self::Header, tensors: &mut TensorReader<'_>) -> Result<Self> {
+        Ok(Heat { tensor: tensors.next(&tensor)?, unit })
+    }
+}
+
+#[test]
+fn a_type_that_only_a_program_knows_goes_everywhere() {
+    let heat = |unit: &str| Value::from(Heat { tensor: ramp(&[2, 3]), unit: unit.into() });
+    let value = heat("K");
+    assert_eq!((value.kind(), value.bytes()), ("test.heat", 24));
+    assert_eq!(format!("{value:?}"), "test.heat[2, 3]");
+    assert!(value.fit(&"test.heat".parse().unwrap()).is_ok());
+    let error = value.fit(&PortType::Latent).unwrap_err().to_string();
+    assert_eq!(error, "expected Latent, found test.heat");
+    assert!(value.fit(&PortType::Tensor).is_ok() && is_storable(&value));
+    let Value::Typed(typed) = &value else { panic!() };
+    assert_eq!(typed.fact().get(), Some(&HeatFact { unit: "K".into() }));
+
+    let ports = [edge("heat", Heat::PORT), edge("latent", PortType::Latent)];
+    let values = [Some(value.clone()), Some(value.clone())];
+    let inputs = Inputs::new(&ports, &values);
+    assert_eq!(inputs.value::<Heat>("heat").unwrap().unit, "K");
+    let error = inputs.value::<Latent>("latent").unwrap_err().to_string();
+    assert!(error.ends_with("expected Latent, found test.heat"), "{error}");
+
+    let stored = |value: Value| {
+        let mut bytes = Vec::new();
+        encode(&[Some(value)], &mut bytes).unwrap();
+        bytes
+    };
+    let error = decode(&mut &stored(value.clone())[..], &services()).unwrap_err().to_string();
+    assert_eq!(error, "a stored value is of an unknown type `test.heat`");
+    let services = services().with(Arc::new(CustomTypes(HEAT)));
+    let back = decode(&mut &stored(value)[..], &services).unwrap().remove(0).unwrap();
+    assert_eq!(back.get::<Heat>().unwrap().unit, "K");
+    let error = decode(&mut &stored(heat("lux"))[..], &services).unwrap_err().to_string();
+    assert_eq!(error, "heat is in K or °C, found lux");
+}

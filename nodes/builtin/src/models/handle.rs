@@ -1,0 +1,110 @@
+//! Parts of models that are not loaded yet: what travels along an edge, and what a plan knows.
+
+use std::sync::Arc;
+
+use candle_core::DType;
+use kino_models::checkpoint::{Checkpoint, PartFiles};
+use kino_models::model::{DenoiserSpec, LatentLayout, Model, TextEncoderSpec, VideoVae};
+use kino_models::weight::Weights;
+use kino_node::Space;
+
+/// A model whose configs were read and whose weight files are open; no weights are loaded.
+pub struct OpenModel {
+    /// Its files.
+    pub checkpoint: Checkpoint,
+    /// Its parts, as its family reads them.
+    pub parts: Model,
+}
+
+impl OpenModel {
+    /// A hash that changes when the model does.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        self.checkpoint.fingerprint()
+    }
+}
+
+/// A part of a model that is not loaded yet.
+pub struct Handle<S: ?Sized> {
+    /// The model that it belongs to.
+    pub model: Arc<OpenModel>,
+    /// What is known of it.
+    pub spec: Arc<S>,
+    /// The type in which it computes.
+    pub dtype: DType,
+    /// Its weight files.
+    pub files: Arc<PartFiles>,
+    /// A hash of its config and weights: equal where the part is, in whatever model it lies.
+    pub identity: [u8; 32],
+}
+
+/// The networks of a part, which are loaded apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// All that the part has.
+    Whole,
+    /// The encoder of an autoencoder.
+    Encoder,
+    /// The decoder of an autoencoder.
+    Decoder,
+}
+
+impl<S: ?Sized> Handle<S> {
+    /// What identifies the weights of a network in memory.
+    pub(crate) fn weights_id(&self, network: Network) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        // The config says how weights are read, the files which they are.
+        hasher.update(&self.identity);
+        hasher.update(&self.files.identity().exact);
+        hasher.update(format!("{network:?} {}", self.dtype.as_str()).as_bytes());
+        hasher.finalize().into()
+    }
+
+    /// The weights, to be read.
+    pub(crate) fn weights(&self, device: &candle_core::Device) -> kino_models::Result<Weights> {
+        Weights::new(Arc::clone(&self.files), self.dtype, device)
+    }
+}
+
+/// A text encoder.
+pub type TextHandle = Handle<dyn TextEncoderSpec>;
+/// A diffusion transformer, or another network that gives velocities.
+pub type DitHandle = Handle<dyn DenoiserSpec>;
+/// A video autoencoder.
+pub type VaeHandle = Handle<dyn VideoVae>;
+
+impl TextHandle {
+    /// The memory of its weights in bytes, in the type in which it computes.
+    pub fn weight_bytes(&self) -> u64 {
+        self.files.weight_bytes(self.dtype, &[""])
+    }
+}
+
+impl DitHandle {
+    /// The memory of its weights in bytes, in the type in which it computes.
+    pub fn weight_bytes(&self) -> u64 {
+        self.files.weight_bytes(self.dtype, &[""])
+    }
+}
+
+impl VaeHandle {
+    /// How its latents stand for frames.
+    pub fn latents(&self) -> LatentLayout {
+        self.spec.latents()
+    }
+
+    /// The latent space of this autoencoder: that of every copy of it, and of no other.
+    pub fn space(&self) -> Space {
+        let LatentLayout { channels, temporal, spatial, .. } = self.latents();
+        Space { id: self.identity, channels, temporal, spatial }
+    }
+
+    /// The memory of the weights of one network in bytes, in the type in which it computes.
+    pub fn weight_bytes(&self, network: Network) -> u64 {
+        let names = match network {
+            Network::Encoder => self.spec.encoder_weights(),
+            Network::Decoder => self.spec.decoder_weights(),
+            Network::Whole => &[""],
+        };
+        self.files.weight_bytes(self.dtype, names)
+    }
+}

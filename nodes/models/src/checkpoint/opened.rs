@@ -1,0 +1,218 @@
+//! A model's files as they were when it was opened, held open for as long as it is used.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::file::{DataFile, FileStamp};
+use super::folder::{Files, ModelFolder};
+use super::part::PartFiles;
+use crate::error::{Error, Result};
+
+/// Configs up to this length stay in memory; of longer ones (tokenizers) the file stays open.
+const KEPT: u64 = 1 << 20;
+/// The longest config or tokenizer.
+const LONGEST_CONFIG: u64 = 256 << 20;
+/// The most configs of a model.
+const MOST_CONFIGS: usize = 1000;
+
+/// A config as it was when the model was opened.
+#[derive(Debug)]
+enum Config {
+    Kept(Vec<u8>),
+    Open(DataFile),
+}
+
+/// A model that was opened: its configs were read, its weight files are open, their headers were
+/// checked and their data sampled. What is read of it later is what was looked at then, or an error.
+#[derive(Debug)]
+pub struct Checkpoint {
+    folder: ModelFolder,
+    configs: BTreeMap<String, Config>,
+    parts: BTreeMap<String, Result<Arc<PartFiles>, String>>,
+    /// Every file with its stamp, to see whether anything changed since.
+    stamps: Vec<(String, Option<FileStamp>)>,
+    fingerprint: [u8; 32],
+}
+
+impl Checkpoint {
+    /// Opens all files of a model.
+    ///
+    /// A part whose weights cannot be read is no error here: whoever needs it is told.
+    ///
+    /// # Errors
+    /// When the folder or a config cannot be read.
+    pub fn open(folder: &ModelFolder) -> Result<Self> {
+        let listed = folder.list()?;
+        let mut hasher = blake3::Hasher::new();
+        let mut stamps = Vec::new();
+        let mut configs = BTreeMap::new();
+        for path in listed.iter().filter(|path| is_config(path)).take(MOST_CONFIGS) {
+            let file = folder.open(path)?;
+            stamps.push((path.clone(), file.stamp().copied()));
+            let bytes = file.read_all(LONGEST_CONFIG)?;
+            add(&mut hasher, path, &bytes);
+            let kept = bytes.len() as u64 <= KEPT;
+            configs
+                .insert(path.clone(), if kept { Config::Kept(bytes) } else { Config::Open(file) });
+        }
+        let mut parts = BTreeMap::new();
+        for name in parts_of(&listed) {
+            let part = folder.part(&name).map(Arc::new).map_err(|error| error.to_string());
+            match &part {
+                Ok(files) => {
+                    add(&mut hasher, &name, &files.identity().content);
+                    let marks = files.files().filter_map(DataFile::stamp).map(FileStamp::bytes);
+                    add(&mut hasher, "stamps", &marks.collect::<Vec<_>>().concat());
+                }
+                Err(message) => add(&mut hasher, &name, message.as_bytes()),
+            }
+            parts.insert(name, part);
+        }
+        let weights = listed.iter().filter(|path| is_weights(path));
+        stamps.extend(weights.map(|path| (path.clone(), stamp_at(folder, path))));
+        let fingerprint = hasher.finalize().into();
+        Ok(Self { folder: folder.clone(), configs, parts, stamps, fingerprint })
+    }
+
+    /// The folder that was opened.
+    pub fn folder(&self) -> &ModelFolder {
+        &self.folder
+    }
+
+    /// A hash that changes when the model does: configs, headers and data of the weights (of long
+    /// files, samples of every tensor), and the stamps of their files.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        self.fingerprint
+    }
+
+    /// Whether opening the folder now would give the same: no file came, went or was touched.
+    pub fn is_current(&self) -> bool {
+        if self.stamps.iter().all(|(_, stamp)| stamp.is_none()) {
+            return self.folder.path("").is_none(); // in the binary nothing changes
+        }
+        let Ok(listed) = self.folder.list() else { return false };
+        let mut known: Vec<&str> = self.stamps.iter().map(|(path, _)| path.as_str()).collect();
+        known.sort_unstable();
+        let now = listed.iter().filter(|path| is_config(path) || is_weights(path));
+        now.map(String::as_str).eq(known)
+            && self.stamps.iter().all(|(path, stamp)| *stamp == stamp_at(&self.folder, path))
+    }
+
+    /// Whether the model has this config.
+    pub fn contains(&self, path: &str) -> bool {
+        self.configs.contains_key(path)
+    }
+
+    /// The weight files of a part.
+    ///
+    /// # Errors
+    /// When there are none, or they could not be read when the model was opened.
+    pub fn part(&self, name: &str) -> Result<Arc<PartFiles>> {
+        match self.parts.get(name) {
+            Some(Ok(files)) => Ok(Arc::clone(files)),
+            Some(Err(message)) => Err(Error::Part(message.clone())),
+            None => Err(match self.folder.weight_files(name) {
+                Ok(_) => Error::Changed { file: self.folder.describe(name) },
+                Err(error) => error,
+            }),
+        }
+    }
+
+    /// The identity of a part: a hash of its config and of its weights' contents. A copy of the
+    /// part, wherever it lies, has the same. Keys of the config that begin with an underscore say
+    /// who wrote it, and do not count but for `_class_name`.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::part`], and when its config is no JSON.
+    pub fn identity(&self, name: &str) -> Result<[u8; 32]> {
+        let mut hasher = blake3::Hasher::new();
+        let path = format!("{name}/config.json");
+        let config: Value = if self.contains(&path) { self.json(&path)? } else { Value::Null };
+        add_json(&mut hasher, &config);
+        hasher.update(&self.part(name)?.identity().content);
+        Ok(hasher.finalize().into())
+    }
+}
+
+impl Files for Checkpoint {
+    fn describe(&self, path: &str) -> String {
+        self.folder.describe(path)
+    }
+
+    fn bytes(&self, path: &str) -> Result<Vec<u8>> {
+        match self.configs.get(path) {
+            Some(Config::Kept(bytes)) => Ok(bytes.clone()),
+            Some(Config::Open(file)) => file.read_all(LONGEST_CONFIG),
+            // One that came after the model was opened is no part of it.
+            None => Err(Error::FileMissing {
+                file: self.describe(path),
+                hint: "the folder is not a complete model in the diffusers layout".to_owned(),
+            }),
+        }
+    }
+}
+
+/// Reading all of a folder once.
+impl ModelFolder {
+    /// The [`Checkpoint::fingerprint`] of the folder as it is now.
+    ///
+    /// # Errors
+    /// When a file that is there cannot be read.
+    pub fn fingerprint(&self) -> Result<[u8; 32]> {
+        Ok(Checkpoint::open(self)?.fingerprint())
+    }
+}
+
+fn is_config(path: &str) -> bool {
+    [".json", ".model", ".txt"].iter().any(|ending| path.ends_with(ending))
+}
+
+fn is_weights(path: &str) -> bool {
+    [".safetensors", ".bin"].iter().any(|ending| path.ends_with(ending))
+}
+
+/// The folders of parts: those that hold weights.
+fn parts_of(listed: &[String]) -> Vec<String> {
+    let folder = |path: &String| Some(path.split_once('/')?.0.to_owned());
+    let with_weights =
+        |path: &&String| is_weights(path) || path.ends_with(".safetensors.index.json");
+    let mut parts: Vec<String> = listed.iter().filter(with_weights).filter_map(folder).collect();
+    parts.dedup();
+    parts
+}
+
+fn stamp_at(folder: &ModelFolder, path: &str) -> Option<FileStamp> {
+    FileStamp::at(&folder.path(path).unwrap_or_else(PathBuf::new))
+}
+
+/// Adds a named run of bytes so that no two lists of them hash alike.
+fn add(hasher: &mut blake3::Hasher, name: &str, bytes: &[u8]) {
+    hasher.update(&(name.len() as u64).to_le_bytes());
+    hasher.update(name.as_bytes());
+    hasher.update(&(bytes.len() as u64).to_le_bytes());
+    hasher.update(bytes);
+}
+
+/// Adds a JSON value, the keys of objects sorted, without those that say who wrote it.
+fn add_json(hasher: &mut blake3::Hasher, value: &Value) {
+    match value {
+        Value::Object(fields) => {
+            let counts = |key: &str| !key.starts_with('_') || key == "_class_name";
+            let fields: BTreeMap<_, _> =
+                fields.iter().filter(|(key, _)| counts(key.as_str())).collect();
+            add(hasher, "object", &(fields.len() as u64).to_le_bytes());
+            for (key, value) in fields {
+                add(hasher, "key", key.as_bytes());
+                add_json(hasher, value);
+            }
+        }
+        Value::Array(items) => {
+            add(hasher, "array", &(items.len() as u64).to_le_bytes());
+            items.iter().for_each(|item| add_json(hasher, item));
+        }
+        plain => add(hasher, "plain", plain.to_string().as_bytes()),
+    }
+}

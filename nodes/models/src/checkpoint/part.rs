@@ -1,0 +1,217 @@
+//! The weight files of one part of a model: names → type, shape, bytes; and what identifies them.
+
+use std::collections::HashMap;
+
+use candle_core::DType;
+use safetensors::Dtype;
+use safetensors::tensor::TensorInfo;
+
+use super::file::DataFile;
+use super::header::{self, Header};
+use crate::error::{Error, Result};
+
+/// Files up to this length are hashed whole.
+const HASHED_WHOLE: u64 = 16 << 20;
+/// Of longer ones, this many bytes at the start, middle and end of each tensor.
+const SAMPLE: u64 = 4096;
+
+/// One safetensors file with its header read.
+struct WeightFile {
+    file: DataFile,
+    header: Header,
+}
+
+/// A tensor in a file: where it lies and what it is.
+pub(crate) struct Place<'a> {
+    /// The file that it lies in.
+    pub(crate) file: &'a DataFile,
+    /// Its first byte there.
+    pub(crate) offset: u64,
+    /// The type in which it is stored, where that is read.
+    pub(crate) dtype: Option<DType>,
+    /// That type's name.
+    pub(crate) type_name: String,
+    /// Its shape.
+    pub(crate) shape: &'a [usize],
+}
+
+/// All the weight files of one part of a model, opened, by tensor name.
+pub struct PartFiles {
+    folder: String,
+    files: Vec<WeightFile>,
+    place: HashMap<String, usize>,
+    identity: Identity,
+}
+
+/// What identifies the weights of a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// A hash of headers and data; of long files, of samples of the data of every tensor. A copy
+    /// has the same.
+    pub content: [u8; 32],
+    /// The same with the stamps of the files that were not hashed whole: where it is equal, so is
+    /// every byte.
+    pub exact: [u8; 32],
+}
+
+impl PartFiles {
+    /// Joins opened files; a name in several of them belongs to the first.
+    ///
+    /// # Errors
+    /// When a file is a pickle, truncated, or otherwise not safetensors.
+    pub(crate) fn read(folder: &str, files: Vec<DataFile>) -> Result<Self> {
+        let read = |file: DataFile| Ok(WeightFile { header: header::read(&file)?, file });
+        let files = files.into_iter().map(read).collect::<Result<Vec<_>>>()?;
+        let mut place = HashMap::new();
+        for (index, file) in files.iter().enumerate() {
+            for name in file.header.tensors.offset_keys() {
+                place.entry(name).or_insert(index);
+            }
+        }
+        let identity = identify(&files)?;
+        Ok(Self { folder: folder.to_owned(), files, place, identity })
+    }
+
+    /// What identifies these weights.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// The length of all files together.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.file.length()).sum()
+    }
+
+    /// The files, in order.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &DataFile> {
+        self.files.iter().map(|file| &file.file)
+    }
+
+    /// The type in which most elements are stored.
+    pub fn main_dtype(&self) -> Option<DType> {
+        let mut elements: HashMap<&'static str, (usize, DType)> = HashMap::new();
+        for info in self.tensors().map(|(_, info)| info) {
+            let Some(dtype) = readable(info.dtype) else { continue };
+            let count = elements.entry(dtype.as_str()).or_insert((0, dtype));
+            count.0 += info.shape.iter().product::<usize>();
+        }
+        elements.into_values().max_by_key(|(count, dtype)| (*count, dtype.as_str())).map(|e| e.1)
+    }
+
+    /// Bytes of the tensors whose names begin with one of these, converted to `dtype`.
+    pub fn weight_bytes(&self, dtype: DType, prefixes: &[&str]) -> u64 {
+        let wanted = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
+        let elements = |info: &TensorInfo| info.shape.iter().product::<usize>() as u64;
+        let sum: u64 =
+            self.tensors().filter(|(name, _)| wanted(name)).map(|(_, info)| elements(info)).sum();
+        sum.saturating_mul(dtype.size_in_bytes() as u64)
+    }
+
+    /// Where a tensor lies.
+    ///
+    /// # Errors
+    /// When there is none of this name; the error names the most similar.
+    pub(crate) fn find(&self, name: &str) -> Result<Place<'_>> {
+        self.place(name).ok_or_else(|| self.missing(name))
+    }
+
+    /// Where a tensor lies, if it is there.
+    pub(crate) fn place(&self, name: &str) -> Option<Place<'_>> {
+        let file = &self.files[*self.place.get(name)?];
+        let info = file.header.tensors.info(name)?;
+        Some(Place {
+            file: &file.file,
+            offset: file.header.data_start + info.data_offsets.0 as u64,
+            dtype: readable(info.dtype),
+            type_name: info.dtype.to_string(),
+            shape: &info.shape,
+        })
+    }
+
+    /// How messages call these files together.
+    pub(crate) fn describe(&self) -> &str {
+        &self.folder
+    }
+
+    fn tensors(&self) -> impl Iterator<Item = (&str, &TensorInfo)> {
+        self.place.iter().filter_map(|(name, index)| {
+            Some((name.as_str(), self.files[*index].header.tensors.info(name)?))
+        })
+    }
+
+    fn missing(&self, name: &str) -> Error {
+        let nearest = self
+            .place
+            .keys()
+            .min_by_key(|known| (strsim::levenshtein(known, name), known.as_str()))
+            .cloned();
+        Error::MissingWeight { file: self.folder.clone(), name: name.to_owned(), nearest }
+    }
+}
+
+impl std::fmt::Debug for PartFiles {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PartFiles").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+/// The stored types that are read.
+fn readable(dtype: Dtype) -> Option<DType> {
+    match dtype {
+        Dtype::F32 => Some(DType::F32),
+        Dtype::F16 => Some(DType::F16),
+        Dtype::BF16 => Some(DType::BF16),
+        _ => None,
+    }
+}
+
+fn identify(files: &[WeightFile]) -> Result<Identity> {
+    let mut content = blake3::Hasher::new();
+    let mut stamps = blake3::Hasher::new();
+    for WeightFile { file, header } in files {
+        content.update(&(header.bytes.len() as u64).to_le_bytes());
+        content.update(&header.bytes);
+        content.update(&file.length().to_le_bytes());
+        hash_data(&mut content, file, header)?;
+        file.check_unchanged()?;
+        if let Some(stamp) = file.stamp().filter(|stamp| stamp.length > HASHED_WHOLE) {
+            stamps.update(&stamp.bytes());
+        }
+    }
+    let content = content.finalize();
+    stamps.update(content.as_bytes());
+    Ok(Identity { content: content.into(), exact: stamps.finalize().into() })
+}
+
+/// Hashes the data of a file: all of a short one, samples of every tensor of a long one.
+fn hash_data(hasher: &mut blake3::Hasher, file: &DataFile, header: &Header) -> Result<()> {
+    let mut buffer = Vec::new();
+    let mut hash = |start: u64, length: u64| {
+        buffer.resize(length as usize, 0);
+        file.read(start, &mut buffer)?;
+        hasher.update(&buffer);
+        Ok::<_, Error>(())
+    };
+    if file.length() <= HASHED_WHOLE {
+        let mut at = header.data_start;
+        while at < file.length() {
+            let length = (file.length() - at).min(1 << 20);
+            hash(at, length)?;
+            at += length;
+        }
+        return Ok(());
+    }
+    for name in header.tensors.offset_keys() {
+        let Some(info) = header.tensors.info(&name) else { continue };
+        let (start, end) = (info.data_offsets.0 as u64, info.data_offsets.1 as u64);
+        let (start, length) = (header.data_start + start, end - start);
+        if length <= 3 * SAMPLE {
+            hash(start, length)?;
+            continue;
+        }
+        for at in [0, (length - SAMPLE) / 2, length - SAMPLE] {
+            hash(start + at, SAMPLE)?;
+        }
+    }
+    Ok(())
+}

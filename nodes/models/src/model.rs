@@ -1,0 +1,403 @@
+//! What a model is to whoever runs it: traits that families implement.
+//!
+//! A family recognises a checkpoint and says what its parts are ([`TextEncoderSpec`],
+//! [`DenoiserSpec`], [`VideoVae`]): everything that a plan needs, from configs alone. Weights are
+//! loaded part by part, when they are computed with, and give [`TextEncoder`], [`Denoiser`],
+//! [`FrameEncoder`], [`FrameDecoder`].
+//!
+//! Nothing here knows a concrete family.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use candle_core::{DType, Tensor};
+
+use crate::cancel::CheckCancel;
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::patch::Grid;
+use crate::preview::RgbMap;
+use crate::sampling::SchedulerConfig;
+use crate::tile::Tile;
+use crate::weight::Weights;
+
+/// A family of models.
+pub trait Family: Send + Sync {
+    /// Its name, for messages.
+    fn name(&self) -> &str;
+
+    /// Whether a checkpoint is of this family, by what it says of itself.
+    fn recognises(&self, checkpoint: &Checkpoint) -> bool;
+
+    /// The parts of a checkpoint, from its configs. Weights are not read.
+    ///
+    /// # Errors
+    /// When a config is missing, wrong, or asks for what the family does not do.
+    fn read(&self, checkpoint: &Checkpoint) -> Result<Model>;
+}
+
+/// A part of a model: what is known of it, and which weights of the checkpoint are its own.
+pub struct Component<S: ?Sized> {
+    /// The part of the checkpoint, as [`Checkpoint::part`] calls it.
+    pub part: &'static str,
+    /// What is known of it.
+    pub spec: Arc<S>,
+}
+
+/// The parts of a model; those that it has.
+#[derive(Default)]
+pub struct Model {
+    /// Text to conditioning.
+    pub text_encoder: Option<Component<dyn TextEncoderSpec>>,
+    /// Patches to their velocity.
+    pub denoiser: Option<Component<dyn DenoiserSpec>>,
+    /// Frames to latents and back.
+    pub vae: Option<Component<dyn VideoVae>>,
+}
+
+/// A named tensor of conditioning, before it exists: `text` `[rows, width]`, `pooled` `[width]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmbeddingSpec {
+    /// Its name.
+    pub name: Cow<'static, str>,
+    /// Rows, the padding included: what an encoder gives; what a denoiser usually reads. None where
+    /// it is one vector.
+    pub rows: Option<usize>,
+    /// The width of a row.
+    pub width: usize,
+}
+
+impl EmbeddingSpec {
+    /// Its shape: `[rows, width]` or `[width]`.
+    pub fn shape(&self) -> Vec<usize> {
+        self.rows.into_iter().chain([self.width]).collect()
+    }
+}
+
+/// A named tensor of conditioning.
+#[derive(Debug, Clone)]
+pub struct Embedding {
+    /// `[rows, width]` or `[width]`.
+    pub tensor: Tensor,
+    /// Which rows count, `[rows]`; none where all do.
+    pub mask: Option<Tensor>,
+}
+
+/// Conditioning by name, of one prompt.
+pub type Embeddings = BTreeMap<String, Embedding>;
+
+/// What is known of a text encoder before its weights are read.
+pub trait TextEncoderSpec: Send + Sync {
+    /// The tensors that it gives.
+    fn outputs(&self) -> &[EmbeddingSpec];
+
+    /// Bytes that encoding needs besides weights and results.
+    fn memory(&self, dtype: DType) -> u64;
+
+    /// Reads its weights, and whatever else of the checkpoint it needs (a tokenizer).
+    ///
+    /// # Errors
+    /// When they cannot be read or do not fit.
+    fn load(&self, checkpoint: &Checkpoint, weights: &Weights) -> Result<Arc<dyn TextEncoder>>;
+}
+
+/// Turns text into conditioning.
+pub trait TextEncoder: Send + Sync {
+    /// Encodes a prompt as it was written: the tensors of [`TextEncoderSpec::outputs`].
+    ///
+    /// # Errors
+    /// When it is cancelled or a tensor operation fails.
+    fn encode(&self, prompt: &str, check_cancel: &mut CheckCancel<'_>) -> Result<Embeddings>;
+}
+
+/// Channels that a denoiser reads beside the latent's own: a mask, given frames.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExtraChannels {
+    /// What they are.
+    pub name: Cow<'static, str>,
+    /// How many.
+    pub channels: usize,
+}
+
+/// How a denoiser is told the noise level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimestepInput {
+    /// One timestep a clip.
+    PerClip,
+    /// One a token, so that given frames can stand at 0.
+    PerToken,
+}
+
+/// What a denoiser can be given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DenoiserInputs {
+    /// Channels of a latent, and of its velocity.
+    pub channels: usize,
+    /// Channels beside them, in order. What is not given is 0.
+    pub extra: Vec<ExtraChannels>,
+    /// Latent frames, rows and columns of one patch.
+    pub patch: (usize, usize, usize),
+    /// The conditioning that it reads.
+    pub conditioning: Vec<EmbeddingSpec>,
+    /// How it is told the noise level.
+    pub timesteps: TimestepInput,
+}
+
+impl DenoiserInputs {
+    /// Width of a patch of `channels` channels.
+    fn width(&self, channels: usize) -> usize {
+        let (pt, ph, pw) = self.patch;
+        channels * pt * ph * pw
+    }
+
+    /// Width of a patch of the latent.
+    pub fn patch_width(&self) -> usize {
+        self.width(self.channels)
+    }
+
+    /// Width of a patch of all extra channels, in order.
+    pub fn extra_width(&self) -> usize {
+        self.width(self.extra.iter().map(|extra| extra.channels).sum())
+    }
+}
+
+/// The sizes of a sampling run.
+#[derive(Debug, Clone, Copy)]
+pub struct RunSize {
+    /// Tokens of all clips.
+    pub tokens: usize,
+    /// Tokens in one call.
+    pub tokens_at_once: usize,
+    /// Texts, each with its negative prompt.
+    pub texts: usize,
+    /// Bytes of a number in the compute type.
+    pub number: usize,
+}
+
+/// What is known of a denoiser before its weights are read.
+pub trait DenoiserSpec: Send + Sync {
+    /// What it can be given.
+    fn inputs(&self) -> &DenoiserInputs;
+
+    /// The scheduler that the model was made for.
+    fn scheduler(&self) -> &SchedulerConfig;
+
+    /// Bytes that a run of this size needs besides the weights.
+    fn memory(&self, size: &RunSize) -> u64;
+
+    /// Reads its weights.
+    ///
+    /// # Errors
+    /// When they cannot be read or do not fit.
+    fn load(&self, weights: &Weights) -> Result<Arc<dyn Denoiser>>;
+}
+
+/// Conditioning as one denoiser reads it, made once a run and not once a step.
+pub struct Projected(Box<dyn Any + Send + Sync>);
+
+impl Projected {
+    /// What a denoiser makes of conditioning.
+    pub fn new<T: Any + Send + Sync>(projected: T) -> Self {
+        Self(Box::new(projected))
+    }
+
+    /// The same again.
+    ///
+    /// # Errors
+    /// When another denoiser made it.
+    pub fn get<T: Any>(&self) -> Result<&T> {
+        let found = self.0.downcast_ref();
+        found.ok_or_else(|| Error::input("conditioning was projected by another denoiser"))
+    }
+}
+
+/// Noisy latents on their way through a denoiser: packed clips of any sizes.
+pub struct Packed<'a> {
+    /// `[tokens, c·pt·ph·pw]`, clip after clip.
+    pub patches: &'a Tensor,
+    /// The extra channels, `[tokens, e·pt·ph·pw]`; none where the denoiser has none.
+    pub extra: Option<&'a Tensor>,
+    /// The grid of each clip.
+    pub grids: &'a [Grid],
+    /// The noise levels, as the denoiser is told them.
+    pub timesteps: Timesteps<'a>,
+}
+
+/// Gives the velocity of packed latents.
+pub trait Denoiser: Send + Sync {
+    /// Conditioning as this denoiser reads it.
+    ///
+    /// # Errors
+    /// When a tensor that it reads is missing or has another width.
+    fn project(&self, conditioning: &Embeddings) -> Result<Projected>;
+
+    /// The velocity, noise − data, in f32 and of the shape of the patches. `conditioning` has one
+    /// entry a clip.
+    ///
+    /// # Errors
+    /// When shapes do not fit, or it is cancelled.
+    fn velocity(
+        &self,
+        latents: &Packed<'_>,
+        conditioning: &[&Projected],
+        check_cancel: &mut CheckCancel<'_>,
+    ) -> Result<Tensor>;
+}
+
+/// The timesteps of a model call: σ·1000.
+#[derive(Debug, Clone, Copy)]
+pub enum Timesteps<'a> {
+    /// One a clip.
+    PerClip(&'a [f64]),
+    /// One a token, over all clips in order: given frames stand at 0 (Wan 2.2 TI2V).
+    PerToken(&'a [f64]),
+}
+
+impl Timesteps<'_> {
+    /// The distinct values in order of appearance, and for each token which of them is its own.
+    ///
+    /// # Errors
+    /// When there are not as many as clips or tokens.
+    pub fn distinct(&self, grids: &[Grid]) -> Result<(Vec<f64>, Vec<u32>)> {
+        let tokens: usize = grids.iter().map(Grid::tokens).sum();
+        let (given, expected, each) = match self {
+            Self::PerClip(values) => (values.len(), grids.len(), "clip"),
+            Self::PerToken(values) => (values.len(), tokens, "token"),
+        };
+        if given != expected {
+            let reason = format!("{given} timesteps, but {expected} are needed, one a {each}");
+            return Err(Error::input(reason));
+        }
+        let mut values: Vec<f64> = Vec::new();
+        let mut rows = Vec::with_capacity(tokens);
+        let mut row_of = |value: f64| match values.iter().position(|v| *v == value) {
+            Some(row) => row as u32,
+            None => {
+                values.push(value);
+                (values.len() - 1) as u32
+            }
+        };
+        match self {
+            Self::PerClip(given) => {
+                for (value, grid) in given.iter().zip(grids) {
+                    let row = row_of(*value);
+                    rows.extend(std::iter::repeat_n(row, grid.tokens()));
+                }
+            }
+            Self::PerToken(given) => rows.extend(given.iter().map(|value| row_of(*value))),
+        }
+        Ok((values, rows))
+    }
+}
+
+/// How latents of an autoencoder stand for frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LatentLayout {
+    /// Channels of a latent.
+    pub channels: usize,
+    /// Frames that a latent frame stands for, but for the first.
+    pub temporal: usize,
+    /// Frames that the first latent frame stands for: 1 where time is causal.
+    pub first: usize,
+    /// Pixels along each side of a latent pixel.
+    pub spatial: usize,
+}
+
+impl LatentLayout {
+    /// Latent frames of a clip, or none where `frames` is not a whole number of chunks past the
+    /// first.
+    pub fn latent_frames(&self, frames: usize) -> Option<usize> {
+        let past_first = frames.checked_sub(self.first)?;
+        past_first.is_multiple_of(self.temporal).then_some(past_first / self.temporal + 1)
+    }
+
+    /// Frames of a clip of so many latent frames.
+    pub fn frames(&self, latent_frames: usize) -> usize {
+        match latent_frames {
+            0 => 0,
+            count => (count - 1).saturating_mul(self.temporal).saturating_add(self.first),
+        }
+    }
+}
+
+/// A video autoencoder. Its two networks are loaded apart: a clip made from text never needs the
+/// encoder.
+pub trait VideoVae: Send + Sync {
+    /// How its latents stand for frames.
+    fn latents(&self) -> LatentLayout;
+
+    /// Bytes that encoding frames of `[height, width]` pixels needs besides weights and results.
+    fn encode_memory(&self, size: [usize; 2], tile: Option<Tile>) -> u64;
+
+    /// The same for decoding.
+    fn decode_memory(&self, size: [usize; 2], tile: Option<Tile>) -> u64;
+
+    /// How the names of the encoder's weights begin.
+    fn encoder_weights(&self) -> &[&str];
+
+    /// How the names of the decoder's weights begin.
+    fn decoder_weights(&self) -> &[&str];
+
+    /// Reads the encoder.
+    ///
+    /// # Errors
+    /// When its weights cannot be read or do not fit.
+    fn load_encoder(&self, weights: &Weights) -> Result<Arc<dyn FrameEncoder>>;
+
+    /// Reads the decoder.
+    ///
+    /// # Errors
+    /// When its weights cannot be read or do not fit.
+    fn load_decoder(&self, weights: &Weights) -> Result<Arc<dyn FrameDecoder>>;
+}
+
+/// The loaded encoder of an autoencoder.
+pub trait FrameEncoder: Send + Sync {
+    /// Begins a clip, in tiles if asked.
+    ///
+    /// # Errors
+    /// When the tiles do not fit.
+    fn open(&self, tile: Option<Tile>) -> Result<Box<dyn Encode>>;
+}
+
+/// The loaded decoder of an autoencoder.
+pub trait FrameDecoder: Send + Sync {
+    /// Begins a clip, in tiles if asked.
+    ///
+    /// # Errors
+    /// When the tiles do not fit.
+    fn open(&self, tile: Option<Tile>) -> Result<Box<dyn Decode>>;
+
+    /// A linear map from latents to colours, for previews; none where there is none.
+    ///
+    /// # Errors
+    /// When decoding fails.
+    fn rgb_map(&self) -> Result<Option<RgbMap>> {
+        Ok(None)
+    }
+}
+
+/// A clip being encoded, chunk by chunk.
+pub trait Encode {
+    /// Frames that the next chunk must have.
+    fn next_frames(&self) -> usize;
+
+    /// Encodes the next chunk. Shapes: `frames` `[t, H, W, 3]` in −1…1; the result `[c, 1, h, w]`,
+    /// normalised, in f32.
+    ///
+    /// # Errors
+    /// When the shape does not fit, or it is cancelled.
+    fn push(&mut self, frames: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor>;
+}
+
+/// A latent being decoded, frame by frame.
+pub trait Decode {
+    /// Decodes the next latent frame. Shapes: `latent` `[c, h, w]`, normalised; the result
+    /// `[t, H, W, 3]` in −1…1 and f32.
+    ///
+    /// # Errors
+    /// When the shape does not fit, or it is cancelled.
+    fn push(&mut self, latent: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor>;
+}

@@ -1,0 +1,63 @@
+//! What is known of a UMT5 encoder before its weights are read.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use candle_core::DType;
+
+use super::config::{TextConfig, TokenizerConfig};
+use super::encoder::Umt5Encoder;
+use crate::cancel::CheckCancel;
+use crate::checkpoint::Checkpoint;
+use crate::error::Result;
+use crate::model::{Embedding, EmbeddingSpec, Embeddings, TextEncoder, TextEncoderSpec};
+use crate::weight::Weights;
+
+/// A UMT5 encoder that gives one tensor.
+pub struct Umt5Spec {
+    config: TextConfig,
+    outputs: [EmbeddingSpec; 1],
+}
+
+impl Umt5Spec {
+    /// An encoder of these sizes, whose result is called `name`.
+    pub fn new(name: &'static str, config: TextConfig, tokens: &TokenizerConfig) -> Self {
+        let (rows, width) = (Some(tokens.text_length()), config.d_model);
+        Self { config, outputs: [EmbeddingSpec { name: Cow::Borrowed(name), rows, width }] }
+    }
+}
+
+impl TextEncoderSpec for Umt5Spec {
+    fn outputs(&self) -> &[EmbeddingSpec] {
+        &self.outputs
+    }
+
+    /// One layer is alive at a time: its attention of all heads and its two inner activations.
+    fn memory(&self, _: DType) -> u64 {
+        let (config, rows) = (&self.config, self.outputs[0].rows.unwrap_or(1) as u128);
+        let wide = |n: usize| n as u128;
+        let layer = rows
+            * (8 * wide(config.d_model) + 3 * wide(config.d_ff) + rows * wide(config.num_heads));
+        u64::try_from(4 * layer).unwrap_or(u64::MAX)
+    }
+
+    fn load(&self, checkpoint: &Checkpoint, weights: &Weights) -> Result<Arc<dyn TextEncoder>> {
+        let name = self.outputs[0].name.to_string();
+        Ok(Arc::new(Named { name, encoder: Umt5Encoder::load(checkpoint, weights)? }))
+    }
+}
+
+/// An encoder and what its result is called.
+struct Named {
+    name: String,
+    encoder: Umt5Encoder,
+}
+
+impl TextEncoder for Named {
+    fn encode(&self, prompt: &str, check_cancel: &mut CheckCancel<'_>) -> Result<Embeddings> {
+        let rows = self.encoder.encode(prompt, check_cancel)?; // [rows, d_model]
+        let tensor = rows.to_dtype(DType::F32)?;
+        // The zero rows past the prompt count: cross-attention was trained to read them.
+        Ok(Embeddings::from([(self.name.clone(), Embedding { tensor, mask: None })]))
+    }
+}

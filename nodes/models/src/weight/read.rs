@@ -1,0 +1,101 @@
+//! Reading a stored tensor into memory of its own, in the type in which it is computed with.
+
+use bytemuck::Zeroable;
+use candle_core::{DType, Device, Tensor, WithDType};
+use half::{bf16, f16};
+
+use crate::checkpoint::{DataFile, Place};
+use crate::error::{Error, Result};
+
+/// Elements that are converted at a time.
+const PIECE: usize = 1 << 16;
+
+/// A stored tensor as `dtype` on `device`.
+///
+/// Bytes of the wanted type are read straight to where they stay; others pass through a small
+/// buffer. So there is never a second copy of a tensor.
+///
+/// # Errors
+/// When the file was changed or cannot be read, there is no memory for the tensor, or the stored
+/// type is not read.
+pub(super) fn tensor(
+    place: &Place<'_>,
+    name: &str,
+    dtype: DType,
+    device: &Device,
+) -> Result<Tensor> {
+    let Some(stored) = place.dtype else {
+        let (file, dtype) = (place.file.name().to_owned(), place.type_name.clone());
+        return Err(Error::WeightType { file, name: name.to_owned(), dtype });
+    };
+    let read = match dtype {
+        DType::F32 => build::<f32>(place, stored, device),
+        DType::BF16 => build::<bf16>(place, stored, device),
+        other => Err(Error::ComputeType(other)),
+    }?;
+    place.file.check_unchanged()?;
+    Ok(read)
+}
+
+/// A type in which models compute.
+trait Element: WithDType + bytemuck::Pod {
+    /// From a stored number.
+    fn from_f32(value: f32) -> Self;
+}
+
+impl Element for f32 {
+    fn from_f32(value: f32) -> Self {
+        value
+    }
+}
+
+impl Element for bf16 {
+    fn from_f32(value: f32) -> Self {
+        bf16::from_f32(value)
+    }
+}
+
+fn build<T: Element>(place: &Place<'_>, stored: DType, device: &Device) -> Result<Tensor> {
+    let count: usize = place.shape.iter().product();
+    let mut values = zeros::<T>(count, place.file)?;
+    // Files are little-endian; numbers of another order in memory are converted one by one.
+    if stored == T::DTYPE && cfg!(target_endian = "little") {
+        place.file.read(place.offset, bytemuck::cast_slice_mut(&mut values))?;
+    } else {
+        match stored {
+            DType::F16 => convert(place, &mut values, |bytes| f16::from_le_bytes(bytes).to_f32()),
+            DType::BF16 => convert(place, &mut values, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+            _ => convert(place, &mut values, f32::from_le_bytes),
+        }?;
+    }
+    Ok(Tensor::from_vec(values, place.shape, device)?)
+}
+
+fn convert<T: Element, const N: usize>(
+    place: &Place<'_>,
+    values: &mut [T],
+    number: impl Fn([u8; N]) -> f32,
+) -> Result<()> {
+    let mut buffer = vec![0; PIECE.min(values.len()) * N];
+    let mut offset = place.offset;
+    for piece in values.chunks_mut(PIECE) {
+        let bytes = &mut buffer[..piece.len() * N];
+        place.file.read(offset, bytes)?;
+        offset += bytes.len() as u64;
+        for (value, bytes) in piece.iter_mut().zip(bytes.as_chunks().0) {
+            *value = T::from_f32(number(*bytes));
+        }
+    }
+    Ok(())
+}
+
+/// Memory for `count` numbers, or an error where there is none.
+fn zeros<T: Zeroable + Clone>(count: usize, file: &DataFile) -> Result<Vec<T>> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(count).map_err(|_| Error::OutOfMemory {
+        file: file.name().to_owned(),
+        bytes: count as u64 * size_of::<T>() as u64,
+    })?;
+    values.resize(count, T::zeroed());
+    Ok(values)
+}
