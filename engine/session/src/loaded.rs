@@ -91,7 +91,9 @@ impl LoadedGraph {
         let noting = Noting { nodes, seen: RefCell::default() };
         let PlanSettings { inputs, until, draw, .. } = *settings;
         let (environment, stem) = (&*self.core.environment, &*self.source.stem);
-        let plan = self.graph.plan(&noting, &Settings { inputs, until, environment, draw, stem });
+        let plan = self
+            .graph
+            .plan(&noting, &Settings { inputs, until, environment, draw, stem, locate: None });
         let read = noting.seen.into_inner();
         seen.extend(read.iter().filter_map(|read| self.place(read)));
         let plan = plan.map_err(Error::Graph)?;

@@ -33,7 +33,7 @@ macro_rules! from_output {
 
 from_output! {
     Value, "a value", value => Some(value.clone());
-    Arc<Frames>, "frames", Value::Frames(frames) => Some(Arc::clone(frames));
+    Arc<Frames>, "frames", value => value.shared();
     Tensor, "a tensor", value => value.tensor().ok();
     Arc<FileOut>, "a file", Value::File(file) => Some(Arc::clone(file));
     PathBuf, "a file", Value::File(file) => Some(file.path.clone());

@@ -211,7 +211,7 @@ impl PluginLoader {
             return Arc::clone(registry);
         }
         let mut registry = Registry::clone(&self.built_in);
-        plugins.iter().flat_map(Plugin::nodes).for_each(|node| registry.insert(node));
+        plugins.iter().flat_map(kino_host::plugin_nodes).for_each(|node| registry.insert(node));
         let registry = Arc::new(registry);
         if self.last.len() == MOST_REGISTRIES {
             self.last.remove(0);

@@ -82,7 +82,7 @@ pub(crate) fn run_to_end(
     let Planned { loaded, services, plan } = planned;
     let core = &loaded.core;
     let made = Provenance::of(plan, core.device);
-    let embedded_workflow = provenance::write(plan.record(), &made);
+    let embedded_workflow = provenance::write(plan.embedded_workflow(), &made);
     let files = Mutex::new(Vec::new());
     let lock = || files.lock().unwrap_or_else(PoisonError::into_inner);
     let events = |event: Event| {
