@@ -87,7 +87,7 @@ impl Core {
         settings.nodes.into_iter().for_each(|node| built_in.insert(node));
         let plugins = PluginLoader::new(Arc::new(built_in), settings.locked, settings.worker);
         Ok(Core {
-            runtime: Runtime::new(options),
+            runtime: Runtime::new(options, &services.ledger),
             services: Arc::new(services),
             environment: environment(kind),
             device: kind,
