@@ -118,7 +118,12 @@ impl Engine {
             ..Options::default()
         };
         let environment = environment(kind);
-        Ok(Engine { runtime: Runtime::new(options), services, environment, device: kind })
+        Ok(Engine {
+            runtime: Runtime::new(options, &services.ledger),
+            services,
+            environment,
+            device: kind,
+        })
     }
 
     /// Plans a graph with these inputs.
