@@ -1,6 +1,7 @@
-//! Types of values that are no part of the engine's core: what must be known of one to carry it along
-//! edges, convert it, check it, keep it on disk, show it to plugins, and plan with it before it is
-//! there. All of that stands in one implementation of [`ValueType`]; this module knows none of them.
+//! Types of values that are no part of the engine's core: what must be known of one to carry it
+//! along edges, convert it, check it, keep it on disk, show it to plugins, and plan with it before
+//! it is there. All of that stands in one implementation of [`ValueType`]; this module knows none
+//! of them.
 
 use std::any::Any;
 use std::borrow::Cow;
