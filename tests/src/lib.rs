@@ -77,7 +77,7 @@ impl Bench {
         let ledger = Ledger::new(1 << 30);
         let services = kino_nodes::services(Device::Cpu, ledger).with(Arc::new(folders));
         let (runtime, registry) =
-            (Arc::new(Runtime::new(options)), Registry::of(kino_nodes::NODES));
+            (Arc::new(Runtime::new(options, &services.ledger)), Registry::of(kino_nodes::NODES));
         Bench { runtime, registry: Arc::new(registry), services: Arc::new(services) }
     }
 

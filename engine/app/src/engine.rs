@@ -122,7 +122,13 @@ impl Engine {
         let environment = environment(kind);
         let folders = Folders { graph: opened.folder.clone(), out: target.out.clone() };
         let locate = Box::new(move |access, path: &str| located(&folders, access, path));
-        Ok(Engine { runtime: Runtime::new(options), services, environment, device: kind, locate })
+        Ok(Engine {
+            runtime: Runtime::new(options, &services.ledger),
+            services,
+            environment,
+            device: kind,
+            locate,
+        })
     }
 
     /// Plans a graph with these inputs.

@@ -170,6 +170,8 @@ fn step(node: &Node, mut known: InferredNode, numbers: &[u32], target: bool) -> 
         facts: known.facts,
         reads: known.info.reads,
         memory: known.info.memory,
+        spillable: known.info.spillable,
+        weights: known.info.weights,
         traits: signature.traits,
         target,
         place: node.place,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use kino_port::{Fact, Literal, Read, Traits};
+use kino_port::{Fact, Literal, Read, Traits, Weights};
 use serde::Serialize;
 use serde::ser::SerializeStruct;
 
@@ -49,6 +49,10 @@ pub struct Step {
     pub writes: Vec<u32>,
     /// An estimate of the bytes that it needs.
     pub memory: u64,
+    /// How many of these are frames, which go to temporary files where memory ends.
+    pub spillable: u64,
+    /// The weights among these bytes.
+    pub weights: Vec<Weights>,
     /// How the engine treats it.
     pub traits: Traits,
     /// Whether it is wanted for itself: an output of the graph, a sink, or the node to stop at.
@@ -135,6 +139,8 @@ impl Step {
             reads: Vec::new(),
             writes: Vec::new(),
             memory: 0,
+            spillable: 0,
+            weights: Vec::new(),
             traits,
             target: traits.sink,
             place: Place::default(),

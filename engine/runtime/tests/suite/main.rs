@@ -7,6 +7,7 @@ mod failure;
 mod fuzz;
 mod killed;
 mod large;
+mod memory;
 mod nodes;
 mod order;
 mod random;
