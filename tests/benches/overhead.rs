@@ -56,8 +56,14 @@ fn check(text: &str, catalog: &dyn Catalog) -> Graph {
 }
 
 fn plan(graph: &Graph, catalog: &dyn Catalog) -> Plan {
-    let settings =
-        Settings { inputs: &[], until: None, environment: b"bench", draw: &|_| 0, stem: "bench" };
+    let settings = Settings {
+        inputs: &[],
+        until: None,
+        environment: b"bench",
+        draw: &|_| 0,
+        stem: "bench",
+        locate: None,
+    };
     graph.plan(catalog, &settings).expect("a plan")
 }
 

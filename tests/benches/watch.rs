@@ -206,15 +206,21 @@ fn work_alone() -> Vec<Duration> {
     let options = Options { memory_budget: 1 << 30, ..Options::default() };
     let runtime = Bench::new(folders, options);
     let draw = |_: &str| 0;
-    let settings =
-        Settings { inputs: &[], until: None, environment: b"bench", draw: &draw, stem: "g" };
+    let settings = Settings {
+        inputs: &[],
+        until: None,
+        environment: b"bench",
+        draw: &draw,
+        stem: "g",
+        locate: None,
+    };
     edits(|edit| {
         let text = graph(40 + edit);
         until_output(&place.out(), || {
             let catalog = runtime.catalog();
             let graph = kino_graph::check("g.ron", &text, &catalog, &NoGraphs).expect("a graph");
             let plan = graph.plan(&catalog, &settings).expect("a plan");
-            let report = runtime.run_with(&plan, plan.record(), &|_| {});
+            let report = runtime.run_with(&plan, plan.embedded_workflow(), &|_| {});
             assert!(report.is_complete());
         })
     })

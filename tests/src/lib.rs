@@ -77,7 +77,7 @@ impl Bench {
         let ledger = Ledger::new(1 << 30);
         let services = kino_nodes::services(Device::Cpu, ledger).with(Arc::new(folders));
         let (runtime, registry) =
-            (Arc::new(Runtime::new(options)), Registry::of(kino_nodes::NODES));
+            (Arc::new(Runtime::new(options, &services.ledger)), Registry::of(kino_nodes::NODES));
         Bench { runtime, registry: Arc::new(registry), services: Arc::new(services) }
     }
 
@@ -167,6 +167,7 @@ impl Rig {
             environment: b"test",
             draw: &|_| 42,
             stem: &self.stem,
+            locate: None,
         };
         self.graph.plan(&self.bench.catalog(), &settings)
     }
@@ -179,7 +180,7 @@ impl Rig {
     /// As [`Rig::run`], with the events.
     pub fn run_with(&self, events: &(dyn Fn(Event) + Sync)) -> Report {
         let plan = self.plan().unwrap_or_else(|problems| panic!("{problems}"));
-        let report = self.bench.run_with(&plan, plan.record(), events);
+        let report = self.bench.run_with(&plan, plan.embedded_workflow(), events);
         assert!(report.is_complete(), "{:?} {:?}", report.failed, report.skipped);
         report
     }

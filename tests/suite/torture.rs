@@ -107,6 +107,7 @@ impl Rig {
             environment: b"test",
             draw: &|_| 1,
             stem: "torture",
+            locate: Option::None,
         };
         graph.plan(&catalog, &settings).unwrap_or_else(|problems| panic!("{problems}"))
     }

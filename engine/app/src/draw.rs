@@ -9,7 +9,7 @@ mod text;
 use std::collections::HashMap;
 use std::path::Path;
 
-use kino_graph::{FeedSketch, Graph, NodeSketch};
+use kino_graph::{BindingSketch, Graph, NodeSketch};
 use kino_port::{Literal, Port, PortType};
 
 use crate::args::{self, Format};
@@ -64,11 +64,11 @@ enum Origin<'a> {
 impl<'a> Origin<'a> {
     /// The origin of a feed, and what travels from there to a port of type `ty`; none for written
     /// values.
-    fn of(feed: &FeedSketch<'a>, ty: &PortType) -> Option<(Self, PortType)> {
+    fn of(feed: &BindingSketch<'a>, ty: &PortType) -> Option<(Self, PortType)> {
         match feed {
-            FeedSketch::Literal(_) => None,
-            FeedSketch::Input(name) => Some((Origin::Input(name), ty.clone())),
-            FeedSketch::Edge { node, port } => {
+            BindingSketch::Literal(_) => None,
+            BindingSketch::Input(name) => Some((Origin::Input(name), ty.clone())),
+            BindingSketch::Edge { node, port } => {
                 Some((Origin::Node(node, &port.name), port.ty.clone()))
             }
         }
@@ -130,7 +130,7 @@ fn shape<'a>(node: &NodeSketch<'a>, at: usize, loose: &mut Vec<Loose<'a>>) -> Sh
         let mut literals = Vec::new();
         let index = inputs.len();
         for feed in feeds {
-            if let FeedSketch::Literal(text) = feed {
+            if let BindingSketch::Literal(text) = feed {
                 literals.push(text.clone());
             }
             let origin = Origin::of(feed, &port.ty);

@@ -118,7 +118,12 @@ impl Engine {
             ..Options::default()
         };
         let environment = environment(kind);
-        Ok(Engine { runtime: Runtime::new(options), services, environment, device: kind })
+        Ok(Engine {
+            runtime: Runtime::new(options, &services.ledger),
+            services,
+            environment,
+            device: kind,
+        })
     }
 
     /// Plans a graph with these inputs.
@@ -146,7 +151,14 @@ impl Engine {
         until: Option<&'s str>,
         draw: &'s dyn Fn(&str) -> u64,
     ) -> Settings<'s> {
-        Settings { inputs, until, environment: &self.environment, draw, stem: &opened.stem }
+        Settings {
+            inputs,
+            until,
+            environment: &self.environment,
+            draw,
+            stem: &opened.stem,
+            locate: None,
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Checking: text → graph, with every problem of every file at once.
+//! Fourth pass, [`Resolved`] → [`CheckedGraph`]: types, values, order, and what nothing needs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,72 +7,93 @@ use kino_port::{Literal, Port, PortType};
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 
-use crate::diagnostic::{Diagnostic, Diagnostics, Place, Severity};
-use crate::graph::{Call, Feed, FeedSource, Graph, GraphInput, Groups, Node};
+use crate::Catalog;
+use crate::binding::{Binding, BindingSource, SubgraphInput};
+use crate::convert::conversion;
+use crate::declare::GraphInput;
+use crate::diagnostic::{Diagnostic, Diagnostics, File, Place, Report};
+use crate::expand::{RecordSpans, missing};
 use crate::order::{cycles, topological};
-use crate::scope::{Entity, Opener, Scope, missing};
-use crate::{Catalog, Sources};
+use crate::resolve::{Groups, Node, Resolved};
 
-/// Reads and checks a graph. Graphs that it uses come from `sources`, relative to it.
+/// A graph without errors, ready to be planned.
+#[derive(Clone, Debug)]
+pub(crate) struct CheckedGraph {
+    pub(crate) about: String,
+    pub(crate) files: Vec<File>,
+    pub(crate) warnings: Vec<Diagnostic>,
+    pub(crate) inputs: Vec<GraphInput>,
+    /// Nodes and who feeds whom.
+    pub(crate) nodes: DiGraph<Node, ()>,
+    /// Topological order, without bypassed nodes.
+    pub(crate) order: Vec<NodeIndex>,
+    pub(crate) outputs: Vec<(String, Binding)>,
+    pub(crate) groups: Groups,
+    pub(crate) subgraph_inputs: Vec<SubgraphInput>,
+    /// By scope: where its file lies, seen from the root's.
+    pub(crate) dirs: Vec<Arc<str>>,
+    pub(crate) spans: RecordSpans,
+}
+
+/// Checks types and values, and puts the nodes in order.
 ///
 /// # Errors
-/// Every problem found, each with its place.
-pub fn check(
-    name: &str,
-    text: &str,
+/// Every problem found so far, those of the passes before included.
+pub(crate) fn check(
+    resolved: Resolved,
     catalog: &dyn Catalog,
-    sources: &dyn Sources,
-) -> Result<Graph, Diagnostics> {
-    let mut opener = Opener::new(catalog, sources);
-    let Some(about) = opener.open_root(name, text) else {
-        return Err(Diagnostics::new(opener.problems, opener.files));
-    };
-    opener.connect();
-    let (outputs, groups) = opener.outputs();
-    let unread = unread(&opener.scopes);
-    let dropped: Vec<bool> = opener
-        .drafts
-        .iter()
-        .map(|draft| draft.bypass || opener.scopes[draft.scope].dropped)
-        .collect();
-    let Opener { mut problems, files, mut scopes, mut nodes, calls, sites, .. } = opener;
+    report: Report,
+) -> Result<CheckedGraph, Diagnostics> {
+    let Resolved { mut nodes, dropped, files, mut inputs, outputs, groups, .. } = resolved;
     join_edges(&mut nodes);
     let (mut order, rest) = topological(&nodes);
+    let mut checker =
+        Checker { catalog, inputs: &inputs, nodes: &nodes, report, types: HashMap::new() };
     if !rest.is_empty() {
-        problems.extend(cycles(&nodes));
+        cycles(&nodes).into_iter().for_each(|cycle| checker.report.push(cycle));
     }
-    let root = scopes.swap_remove(0);
-    let mut checker = Checker { catalog, inputs: &root.inputs, problems, types: HashMap::new() };
     for index in order.iter().chain(&rest).filter(|index| !dropped[index.index()]) {
-        checker.node(*index, &mut nodes);
+        checker.node(*index);
     }
-    calls.iter().for_each(|call| checker.call(call));
-    let mut problems = checker.problems;
+    resolved.subgraph_inputs.iter().for_each(|input| checker.subgraph_input(input));
+    let mut problems = checker.report.list;
     if problems.is_empty() {
-        problems.extend(unread);
+        problems.extend(resolved.unread);
         problems.extend(unreachable(&nodes, &outputs, &groups, &dropped));
     }
-    if root.names.values().all(|entity| matches!(entity, Entity::Broken)) && problems.is_empty() {
+    if !resolved.has_nodes && problems.is_empty() {
         let message = "the graph has no nodes";
         problems.push(Diagnostic::warning("empty", Place::default(), message));
     }
-    if problems.iter().any(|problem| problem.severity == Severity::Error) {
-        return Err(Diagnostics::new(problems, files));
+    let report = Report { list: problems };
+    if report.has_errors() {
+        return Err(Diagnostics::new(report.list, files));
     }
     order.retain(|index| !dropped[index.index()]);
-    let (warnings, mut inputs) = (problems, root.inputs);
     keep_draws(&mut inputs, &nodes);
-    Ok(Graph { about, files, warnings, inputs, nodes, order, outputs, groups, calls, sites })
+    Ok(CheckedGraph {
+        about: resolved.about,
+        files,
+        warnings: report.list,
+        inputs,
+        nodes,
+        order,
+        outputs,
+        groups,
+        subgraph_inputs: resolved.subgraph_inputs,
+        dirs: resolved.dirs,
+        spans: resolved.spans,
+    })
 }
 
 /// Leaves `"random"` to the inputs that feed a port which draws: seeds, not sizes.
 fn keep_draws(inputs: &mut [GraphInput], nodes: &DiGraph<Node, ()>) {
     let mut draws = vec![false; inputs.len()];
     for node in nodes.node_weights() {
-        let fed = node.op.signature.inputs.iter().zip(&node.feeds);
-        for (_, feed) in fed.filter(|(port, _)| port.draws) {
-            feed.walk(&mut |source| {
-                if let FeedSource::Input(index) = source {
+        let fed = node.op.signature.inputs.iter().zip(&node.bindings);
+        for (_, binding) in fed.filter(|(port, _)| port.draws) {
+            binding.sources(&mut |source| {
+                if let BindingSource::Input(index) = source {
                     draws[*index] = true;
                 }
             });
@@ -84,16 +105,12 @@ fn keep_draws(inputs: &mut [GraphInput], nodes: &DiGraph<Node, ()>) {
     }
 }
 
-/// Adds petgraph's edges for the feeds of every node.
+/// Adds petgraph's edges for the bindings of every node.
 fn join_edges(nodes: &mut DiGraph<Node, ()>) {
     let mut edges = Vec::new();
     for index in nodes.node_indices() {
-        for feed in &nodes[index].feeds {
-            feed.walk(&mut |source| {
-                if let FeedSource::Edge(from, _) = source {
-                    edges.push((*from, index));
-                }
-            });
+        for binding in &nodes[index].bindings {
+            binding.nodes(&mut |from| edges.push((from, index)));
         }
     }
     edges.into_iter().for_each(|(from, to)| {
@@ -105,37 +122,36 @@ fn join_edges(nodes: &mut DiGraph<Node, ()>) {
 struct Checker<'c> {
     catalog: &'c dyn Catalog,
     inputs: &'c [GraphInput],
-    problems: Vec<Diagnostic>,
+    nodes: &'c DiGraph<Node, ()>,
+    report: Report,
     /// What the `Any` outputs of a node stand for.
     types: HashMap<NodeIndex, PortType>,
 }
 
 impl Checker<'_> {
-    fn node(&mut self, index: NodeIndex, nodes: &mut DiGraph<Node, ()>) {
-        let op = Arc::clone(&nodes[index].op);
-        let mut feeds = std::mem::take(&mut nodes[index].feeds);
+    fn node(&mut self, index: NodeIndex) {
+        let node = &self.nodes[index];
         let mut joined: Option<PortType> = None;
-        for (port, feed) in op.signature.inputs.iter().zip(&mut feeds) {
-            match feed.source {
-                FeedSource::Absent if port.is_required() => {
-                    self.problems.push(missing(&nodes[index].name, port, feed.place));
-                    continue;
+        for (port, binding) in node.op.signature.inputs.iter().zip(&node.bindings) {
+            let is_missing = match &binding.source {
+                BindingSource::Absent => true,
+                BindingSource::Broken => continue,
+                BindingSource::List(items) => items.is_empty() && port.is_required(),
+                _ => false,
+            };
+            if is_missing {
+                if port.is_required() {
+                    self.report.push(missing(&node.name, port, binding.place));
                 }
-                FeedSource::Absent | FeedSource::Broken => continue,
-                FeedSource::List(ref items) if items.is_empty() && port.is_required() => {
-                    self.problems.push(missing(&nodes[index].name, port, feed.place));
-                    continue;
-                }
-                _ => {}
+                continue;
             }
-            self.feed(port, feed, &nodes[index].name, nodes);
+            self.binding(port, binding, &node.name);
             if port.ty == PortType::Any
-                && let Some(ty) = self.type_of(&feed.source, nodes)
+                && let Some(ty) = self.type_of(&binding.source)
             {
-                self.join(&mut joined, ty, feed.place);
+                self.join(&mut joined, ty, binding.place);
             }
         }
-        nodes[index].feeds = feeds;
         if let Some(ty) = joined {
             self.types.insert(index, ty);
         }
@@ -150,18 +166,18 @@ impl Checker<'_> {
             Some(first) => {
                 let message =
                     format!("the inputs of this node have one type: {first} so far, then {ty}");
-                self.problems.push(Diagnostic::error("type", place, message));
+                self.report.error("type", place, message);
             }
         }
     }
 
     /// The type of what feeds a port; `None` where it is not known before running.
-    fn type_of(&self, source: &FeedSource, nodes: &DiGraph<Node, ()>) -> Option<PortType> {
+    fn type_of(&self, source: &BindingSource) -> Option<PortType> {
         match source {
-            FeedSource::Literal(literal) => Some(literal.ty()),
-            FeedSource::Draw(_) => Some(PortType::Int),
-            FeedSource::Template(_) => Some(PortType::Path),
-            FeedSource::Input(index) => {
+            BindingSource::Literal(literal) => Some(literal.ty()),
+            BindingSource::Draw(_) => Some(PortType::Int),
+            BindingSource::Template(_) => Some(PortType::Path),
+            BindingSource::Input(index) => {
                 let port = &self.inputs[*index].port;
                 Some(if port.is_list() {
                     PortType::List(Box::new(port.ty.clone()))
@@ -169,48 +185,41 @@ impl Checker<'_> {
                     port.ty.clone()
                 })
             }
-            FeedSource::Edge(node, output) => {
-                match &nodes[*node].op.signature.outputs[*output as usize].ty {
+            BindingSource::Edge(node, output) => {
+                match &self.nodes[*node].op.signature.outputs[*output as usize].ty {
                     PortType::Any => self.types.get(node).cloned(),
                     ty => Some(ty.clone()),
                 }
             }
-            FeedSource::List(items) => {
-                let item = items.first().and_then(|(_, feed)| self.type_of(&feed.source, nodes));
+            BindingSource::List(items) => {
+                let item = items.first().and_then(|(_, item)| self.type_of(&item.source));
                 Some(PortType::List(Box::new(item.unwrap_or(PortType::Any))))
             }
-            FeedSource::Absent | FeedSource::Broken => None,
+            BindingSource::Absent | BindingSource::Broken => None,
         }
     }
 
-    fn feed(&mut self, port: &Port, feed: &mut Feed, node: &str, nodes: &DiGraph<Node, ()>) {
-        let place = feed.place;
-        match &mut feed.source {
-            FeedSource::List(items) => {
+    fn binding(&mut self, port: &Port, binding: &Binding, node: &str) {
+        match &binding.source {
+            BindingSource::List(items) => {
                 if !port.is_list() && port.ty != PortType::Any {
                     let message =
                         format!("`{}` of `{node}` takes one value, found a list", port.name);
-                    self.problems.push(Diagnostic::error("type", place, message));
+                    self.report.error("type", binding.place, message);
                 }
-                items.iter_mut().for_each(|(_, item)| self.feed(port, item, node, nodes));
+                items.iter().for_each(|(_, item)| self.binding(port, item, node));
             }
-            FeedSource::Literal(literal) => match port.admit(literal.clone()) {
-                Ok(admitted) => *literal = admitted,
-                Err(refusal) => {
-                    let message = format!("`{}` of `{node}`: {}", port.name, refusal.message);
-                    self.problems
-                        .push(Diagnostic::error("value", place, message).maybe_hint(refusal.hint));
+            BindingSource::Literal(literal) => {
+                if let Err(error) = port.check(literal) {
+                    let message = format!("`{}` of `{node}`: {}", port.name, error.message);
+                    self.report.error("value", binding.place, message).hint = error.hint;
                 }
-            },
-            FeedSource::Input(index) => {
-                let index = *index;
-                self.mismatch(port, &FeedSource::Input(index), place, node, nodes);
-                self.default(port, index, place, node);
             }
-            source => {
-                let source = source.clone();
-                self.mismatch(port, &source, place, node, nodes);
+            BindingSource::Input(index) => {
+                self.mismatch(port, binding, node);
+                self.default(port, *index, binding.place, node);
             }
+            _ => self.mismatch(port, binding, node),
         }
     }
 
@@ -221,71 +230,60 @@ impl Checker<'_> {
         if input.port.draws && *default == Literal::text("random") {
             return;
         }
-        if let Err(refusal) = port.admit(default.clone()) {
+        if let Err(error) = port.check(default) {
             let message = format!(
                 "default of input `{}`: `{}` of `{node}` {}",
-                input.port.name, port.name, refusal.message
+                input.port.name, port.name, error.message
             );
-            let diagnostic = Diagnostic::error("value", at, message).maybe_hint(refusal.hint);
-            self.problems.push(diagnostic.related(place, "used here"));
+            let diagnostic = Diagnostic::error("value", at, message).maybe_hint(error.hint);
+            self.report.push(diagnostic.related(place, "used here"));
         }
     }
 
     /// Checks defaults against the inputs of graphs used as nodes.
-    fn call(&mut self, call: &Call) {
-        call.feed.walk_placed(&mut |feed| {
-            if let FeedSource::Input(index) = feed.source {
-                self.default(&call.port, index, feed.place, &call.node);
+    fn subgraph_input(&mut self, input: &SubgraphInput) {
+        input.binding.each(&mut |binding| {
+            if let BindingSource::Input(index) = binding.source {
+                self.default(&input.port, index, binding.place, &input.node);
             }
         });
     }
 
-    fn mismatch(
-        &mut self,
-        port: &Port,
-        source: &FeedSource,
-        place: Place,
-        node: &str,
-        nodes: &DiGraph<Node, ()>,
-    ) {
-        let Some(from) = self.type_of(source, nodes) else { return };
+    fn mismatch(&mut self, port: &Port, binding: &Binding, node: &str) {
+        let Some(from) = self.type_of(&binding.source) else { return };
         let fits = port.ty.accepts(&from)
             || matches!(&from, PortType::List(of) if port.is_list() && port.ty.accepts(of));
         if fits {
             return;
         }
-        let giver = match source {
-            FeedSource::Edge(from, output) => {
-                let from = &nodes[*from];
-                format!(
-                    "`{}.{}` gives",
-                    from.name, from.op.signature.outputs[*output as usize].name
-                )
+        let giver = match &binding.source {
+            BindingSource::Edge(from, output) => {
+                let from = &self.nodes[*from];
+                let output = &from.op.signature.outputs[*output as usize];
+                format!("`{}.{}` gives", from.name, output.name)
             }
-            FeedSource::Input(index) => format!("`inputs.{}` gives", self.inputs[*index].port.name),
+            BindingSource::Input(index) => {
+                format!("`inputs.{}` gives", self.inputs[*index].port.name)
+            }
             _ => "here stands".to_owned(),
         };
         let message = format!("{giver} {from}, but `{node}.{}` takes {}", port.name, port.ty);
         let hint = conversion(self.catalog, &from, &port.ty);
-        self.problems.push(Diagnostic::error("type", place, message).maybe_hint(hint));
+        self.report.error("type", binding.place, message).hint = hint;
     }
 }
 
 /// Warns of nodes that no output of their graph and no file needs.
 fn unreachable(
     nodes: &DiGraph<Node, ()>,
-    outputs: &[(String, Feed)],
+    outputs: &[(String, Binding)],
     groups: &Groups,
     dropped: &[bool],
 ) -> Vec<Diagnostic> {
     let sink = |i: &NodeIndex| nodes[*i].op.signature.traits.sink && !dropped[i.index()];
     let mut open: Vec<NodeIndex> = nodes.node_indices().filter(sink).collect();
-    for (_, feed) in outputs {
-        feed.walk(&mut |source| {
-            if let FeedSource::Edge(node, _) = source {
-                open.push(*node);
-            }
-        });
+    for (_, binding) in outputs {
+        binding.nodes(&mut |node| open.push(node));
     }
     let mut needed = vec![false; nodes.node_count()];
     reach(nodes, open, &mut needed);
@@ -312,31 +310,4 @@ fn reach(nodes: &DiGraph<Node, ()>, mut open: Vec<NodeIndex>, reached: &mut [boo
             open.extend(nodes.neighbors_directed(index, Direction::Incoming));
         }
     }
-}
-
-/// Warns of inputs that nothing reads.
-fn unread(scopes: &[Scope]) -> Vec<Diagnostic> {
-    let scopes = scopes.iter().filter(|scope| !scope.dropped);
-    let inputs = scopes.flat_map(|scope| scope.inputs.iter().zip(&scope.read));
-    let warning = |input: &GraphInput| {
-        let message = format!("nothing reads the input `{}`", input.port.name);
-        Diagnostic::warning("unused-input", input.place, message)
-    };
-    inputs.filter(|(_, read)| !**read).map(|(input, _)| warning(input)).collect()
-}
-
-/// A hint at an op that turns one type into another, where there is one.
-pub(crate) fn conversion(catalog: &dyn Catalog, from: &PortType, to: &PortType) -> Option<String> {
-    let turns = |op: &&str| {
-        let Some(signature) = catalog.signature(op) else { return false };
-        signature.inputs.iter().any(|port| port.ty == *from)
-            && signature.outputs.iter().any(|port| port.ty == *to)
-    };
-    if from.is_literal() {
-        // A text that a node also takes, such as a name, is nothing that it turns into its result.
-        let text_for_path = (from, to) == (&PortType::Path, &PortType::Text);
-        return text_for_path.then(|| "declare it as Text".to_owned());
-    }
-    let op = catalog.names().into_iter().find(turns)?;
-    Some(format!("the node `{op}` turns {from} into {to}"))
 }

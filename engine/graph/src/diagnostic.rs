@@ -1,4 +1,4 @@
-//! Problems of a graph: where, what was expected, what to do.
+//! Problems of a graph: where, what was expected, what to do. It knows no pass that finds them.
 
 use std::collections::HashSet;
 use std::fmt::{self, Write as _};
@@ -67,9 +67,23 @@ pub struct Diagnostic {
     pub hint: Option<String>,
 }
 
+/// The longest message and the longest hint, in bytes: they quote what stands in a graph, which may
+/// be of any length.
+const LONGEST_MESSAGE: usize = 2_000;
+
+/// Problems after which none is given advice: searching for similar names takes longer than finding
+/// problems.
+const MOST_ADVISED: usize = 100;
+
+/// Words longer than this are compared with no others, as the time grows with the square.
+const LONGEST_ADVISED: usize = 64;
+
+/// Candidates that a word is compared with.
+const MOST_CANDIDATES: usize = 10_000;
+
 impl Diagnostic {
     pub(crate) fn error(code: &'static str, place: Place, message: impl Into<String>) -> Self {
-        let (message, place) = (message.into(), Some(place));
+        let (message, place) = (shortened(message.into()), Some(place));
         Diagnostic {
             severity: Severity::Error,
             code,
@@ -85,12 +99,12 @@ impl Diagnostic {
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(shortened(hint.into()));
         self
     }
 
     pub(crate) fn maybe_hint(mut self, hint: Option<String>) -> Self {
-        self.hint = hint.or(self.hint);
+        self.hint = hint.map(shortened).or(self.hint);
         self
     }
 
@@ -100,9 +114,57 @@ impl Diagnostic {
     }
 }
 
+/// A text without its middle, where it is longer than a message should be.
+fn shortened(text: String) -> String {
+    if text.len() <= LONGEST_MESSAGE {
+        return text;
+    }
+    let head = text.floor_char_boundary(LONGEST_MESSAGE * 3 / 4);
+    let tail = text.ceil_char_boundary(text.len() - LONGEST_MESSAGE / 4);
+    format!("{} … {}", &text[..head], &text[tail..])
+}
+
+/// What a pass finds wrong, in the order in which it is found.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) list: Vec<Diagnostic>,
+}
+
+impl Report {
+    /// Says what is wrong at a place; the diagnostic, to add advice and other places.
+    pub(crate) fn error(
+        &mut self,
+        code: &'static str,
+        place: Place,
+        message: impl Into<String>,
+    ) -> &mut Diagnostic {
+        let at = self.list.len();
+        self.list.push(Diagnostic::error(code, place, message));
+        &mut self.list[at]
+    }
+
+    pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
+        self.list.push(diagnostic);
+    }
+
+    /// Whether anything stands against the graph.
+    pub(crate) fn has_errors(&self) -> bool {
+        self.list.iter().any(|problem| problem.severity == Severity::Error)
+    }
+
+    /// Advice on a word that is not among `candidates`; none once there are many problems.
+    pub(crate) fn advice<'a, I: IntoIterator<Item = &'a str>>(
+        &self,
+        word: &str,
+        candidates: impl Fn() -> I,
+    ) -> Option<String> {
+        if self.list.len() < MOST_ADVISED { suggest(word, candidates) } else { None }
+    }
+}
+
 /// A syntax error before it knows its file.
 #[derive(Debug)]
-pub(crate) struct Fault {
+pub(crate) struct SyntaxError {
     pub(crate) message: String,
     pub(crate) span: Span,
     pub(crate) hint: Option<String>,
@@ -128,12 +190,27 @@ impl Diagnostics {
     }
 
     /// The line and column of a place, both from 1; columns count characters.
+    ///
+    /// For one place: many are found with [`Diagnostics::positions`] in one pass over the texts.
     pub fn position(&self, place: Place) -> (usize, usize) {
         let Some(file) = self.files.get(place.file as usize) else { return (1, 1) };
         let before = file.text.get(..place.span.start as usize).unwrap_or(&file.text);
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
         (line, before[line_start..].chars().count() + 1)
+    }
+
+    /// Finds the positions of many places.
+    pub fn positions(&self) -> Positions<'_> {
+        let related = self.list.iter().flat_map(|problem| &problem.related);
+        let places = related.map(|(place, _)| place);
+        let places = places.chain(self.list.iter().filter_map(|problem| problem.place.as_ref()));
+        let needed: HashSet<usize> = places.map(|place| place.file as usize).collect();
+        let files = self.files.iter().enumerate().map(|(index, file)| {
+            let marks = if needed.contains(&index) { marks(&file.text) } else { Vec::new() };
+            (&*file.text, marks)
+        });
+        Positions { files: files.collect() }
     }
 
     /// The name of a place's file.
@@ -144,16 +221,17 @@ impl Diagnostics {
     /// Plain text: a line a problem, with its hint and other places below it.
     pub fn render(&self) -> String {
         let mut text = String::new();
+        let positions = self.positions();
         for diagnostic in &self.list {
             let severity = if diagnostic.severity == Severity::Error { "error" } else { "warning" };
             let _ = write!(text, "{severity}[{}]", diagnostic.code);
             if let Some(place) = diagnostic.place {
-                let (line, column) = self.position(place);
+                let (line, column) = positions.of(place);
                 let _ = write!(text, " {}:{line}:{column}", self.file_name(place));
             }
             let _ = writeln!(text, ": {}", diagnostic.message);
             for (place, what) in &diagnostic.related {
-                let (line, column) = self.position(*place);
+                let (line, column) = positions.of(*place);
                 let _ = writeln!(text, "  see {}:{line}:{column}: {what}", self.file_name(*place));
             }
             if let Some(hint) = &diagnostic.hint {
@@ -172,17 +250,65 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
-struct Positioned<'a>(&'a Diagnostics, &'a Diagnostic);
+/// Every so many bytes of a text it is noted how many lines and characters lie before.
+const MARK: usize = 512;
+
+/// What lies before a byte of a text.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mark {
+    at: usize,
+    line: usize,
+    /// The number of characters since the line began.
+    column: usize,
+}
+
+fn marks(text: &str) -> Vec<Mark> {
+    let (mut marks, mut mark) = (Vec::with_capacity(text.len() / MARK + 1), Mark::default());
+    for (at, c) in text.char_indices() {
+        if at >= marks.len() * MARK {
+            marks.push(Mark { at, ..mark });
+        }
+        (mark.line, mark.column) =
+            if c == '\n' { (mark.line + 1, 0) } else { (mark.line, mark.column + 1) };
+    }
+    marks
+}
+
+/// Lines and columns of many places in the same files.
+#[derive(Debug)]
+pub struct Positions<'a> {
+    files: Vec<(&'a str, Vec<Mark>)>,
+}
+
+impl Positions<'_> {
+    /// The line and column of a place, both from 1; columns count characters.
+    pub fn of(&self, place: Place) -> (usize, usize) {
+        let Some((text, marks)) = self.files.get(place.file as usize) else { return (1, 1) };
+        let end = text.floor_char_boundary(place.span.start as usize);
+        let nearest = marks.partition_point(|mark| mark.at <= end).checked_sub(1);
+        let mark = nearest.map_or(Mark::default(), |nearest| marks[nearest]);
+        let rest = &text[mark.at..end];
+        match rest.rfind('\n') {
+            None => (mark.line + 1, mark.column + rest.chars().count() + 1),
+            Some(last) => {
+                let lines = rest.bytes().filter(|byte| *byte == b'\n').count();
+                (mark.line + lines + 1, rest[last + 1..].chars().count() + 1)
+            }
+        }
+    }
+}
+
+struct Positioned<'a>(&'a Diagnostics, &'a Positions<'a>, &'a Diagnostic);
 
 impl Serialize for Positioned<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Positioned(all, diagnostic) = self;
+        let Positioned(all, positions, diagnostic) = self;
         let mut fields = serializer.serialize_struct("Diagnostic", 7)?;
         fields.serialize_field("severity", &diagnostic.severity)?;
         fields.serialize_field("code", diagnostic.code)?;
         fields.serialize_field("message", &diagnostic.message)?;
         fields.serialize_field("hint", &diagnostic.hint)?;
-        let position = diagnostic.place.map(|place| all.position(place));
+        let position = diagnostic.place.map(|place| positions.of(place));
         fields.serialize_field("file", &diagnostic.place.map(|place| all.file_name(place)))?;
         fields.serialize_field("line", &position.map(|(line, _)| line))?;
         fields.serialize_field("column", &position.map(|(_, column)| column))?;
@@ -193,7 +319,9 @@ impl Serialize for Positioned<'_> {
 impl Serialize for Diagnostics {
     /// A list of problems, each with file, line and column.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.list.iter().map(|diagnostic| Positioned(self, diagnostic)))
+        let positions = self.positions();
+        let list = self.list.iter().map(|diagnostic| Positioned(self, &positions, diagnostic));
+        serializer.collect_seq(list)
     }
 }
 
@@ -202,20 +330,28 @@ pub(crate) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
-    let scored =
-        candidates.into_iter().map(|candidate| (strsim::jaro_winkler(word, candidate), candidate));
+    if word.len() > LONGEST_ADVISED {
+        return None;
+    }
+    let short = |candidate: &&str| candidate.len() <= LONGEST_ADVISED;
+    let scored = candidates
+        .into_iter()
+        .take(MOST_CANDIDATES)
+        .filter(short)
+        .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate));
     let best = scored.max_by(|a, b| a.0.total_cmp(&b.0))?;
     (best.0 > 0.75).then_some(best.1)
 }
 
 /// "did you mean", if something is near; else the candidates, if they are few.
-pub(crate) fn suggest<'a>(
+pub(crate) fn suggest<'a, I: IntoIterator<Item = &'a str>>(
     word: &str,
-    candidates: impl IntoIterator<Item = &'a str> + Clone,
+    candidates: impl Fn() -> I,
 ) -> Option<String> {
-    if let Some(near) = nearest(word, candidates.clone()) {
+    if let Some(near) = nearest(word, candidates()) {
         return Some(format!("did you mean `{near}`?"));
     }
-    let all: Vec<_> = candidates.into_iter().map(|candidate| format!("`{candidate}`")).collect();
+    let all: Vec<_> =
+        candidates().into_iter().take(13).map(|candidate| format!("`{candidate}`")).collect();
     (1..=12).contains(&all.len()).then(|| format!("there is {}", all.join(", ")))
 }

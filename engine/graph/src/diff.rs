@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use kino_port::Read;
 
-use crate::plan::{Input, Item, Plan, Step};
+use crate::plan::Plan;
+use crate::step::{Input, Item, Step};
 
 /// What a new plan changes.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -2,8 +2,8 @@
 
 use kino_port::Literal;
 
-use crate::graph::Node;
-use crate::plan::{Input, Item, Key, Source};
+use crate::resolve::Node;
+use crate::step::{Input, Item, Key, Source};
 
 /// Hashes what steps depend on. It keeps its buffers from step to step.
 #[derive(Debug, Default)]

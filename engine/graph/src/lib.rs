@@ -24,7 +24,7 @@
 //! | | `graphs` | graphs carried inside the file: `"./upscale.ron": Graph(…)`, looked up before files |
 //! | input | `type` | a type in quotes; required |
 //! | | `default` | the value unless another is set; without one, it must be set |
-//! | | `range`, `step` | `(least, greatest)`, both included; the distance between values, counted from the least |
+//! | | `range`, `step` | `(least, greatest)`, both included; the distance between values, counted from the least, or from 0 without a range |
 //! | | `choices` | the texts that fit |
 //! | | `unit`, `about` | for help |
 //! | node | `op` | a node's definition, or the path of another graph; required |
@@ -48,7 +48,10 @@
 //!   while planning, and recorded. A `"random"` in a graph that is used twice is one number.
 //! - **Paths** may hold `{graph}`, the stem of the graph's file, and `{NAME}`, the value of an
 //!   input of the graph that the path stands in, made fit for a file name. A bracket is written
-//!   `{{` or `}}`. What is read is looked for beside the file that names it.
+//!   `{{` or `}}`. What is read is looked for beside the file that names it: the one in which the
+//!   path is written, or, where a node computes it, the one with the edge that takes it from the
+//!   node. The name of a file is known before anything runs: what only a run tells names none. No
+//!   graph reads what it writes, and no two nodes write one file.
 //! - **Graphs as nodes**: an `op` that ends in `.ron` is another graph, its path relative to the
 //!   file. Its inputs and outputs are the node's ports, with their types, ranges and defaults.
 //!   Inside, its nodes are called `outer/inner`.
@@ -60,50 +63,62 @@
 //! [`check`] resolves everything and reports every problem of every file at once, each with its
 //! place; only a broken syntax ends a file at its first. [`Graph::plan`] asks the nodes what is
 //! known before anything runs, and gives each step a key over all that can change its results, in
-//! time linear in nodes and edges. [`diff`] says why keys differ, and [`Plan::record`] writes the
+//! time linear in nodes and edges. [`diff`] says why keys differ, and [`Plan::embedded_workflow`] writes the
 //! workflow down as one text that plans to the same keys. [`ops`] says which nodes have to be found
 //! before any of that. Nodes are known through a [`Catalog`] alone, other graphs through
 //! [`Sources`]; this crate touches no file and no tensor.
 //!
-//! Text becomes a tree with spans (`ron`), a document (`document`), scopes with drafts of nodes
-//! (`scope`, `written`, `declare`), nodes whose edges lead to nodes (`wire`, `bypass`), and, typed
-//! and ordered (`check`, `order`), a [`Graph`]; a plan takes values (`values`), asks the nodes
-//! (`planner`), hashes (`key`), and keeps what is needed (`cut`).
+//! Each pass is a function from the result of the one before to its own:
+//!
+//! | pass | from | to |
+//! |---|---|---|
+//! | `parse` | a text | a document: every part with its place |
+//! | `expand` | documents | one scope for each use of each graph, and what is written for every port |
+//! | `resolve` | scopes | a binding for every port: the node, value or graph input behind its edge |
+//! | `check` | bindings | a [`Graph`]: types fit, nodes are in order |
+//! | `infer` | a graph, and values for its inputs | facts and a key for every node |
+//! | `plan` | facts | a [`Plan`]: the steps that are needed |
+//!
+//! `graph` joins them. The time and memory that a graph takes are bounded by its length, whatever it
+//! says: lists are shared and counted, texts are counted at each use, names and nesting are limited.
 
 #![forbid(unsafe_code)]
 
-mod bypass;
+mod binding;
 mod check;
-mod cut;
+mod convert;
 mod declare;
 mod diagnostic;
 mod diff;
-mod document;
+mod expand;
 mod graph;
+mod infer;
 mod key;
 mod literal;
+mod names;
 mod ops;
 mod order;
+mod parse;
+mod paths;
 mod plan;
-mod planner;
-mod record;
+mod raw;
+mod resolve;
 mod ron;
-mod scope;
+mod step;
 mod template;
 mod values;
-mod wire;
-mod written;
+mod workflow;
 
 use kino_port::{Facts, PlanError, Signature, StepInfo};
 
-pub use check::check;
-pub use diagnostic::{Diagnostic, Diagnostics, File, Place, Severity, Span};
+pub use diagnostic::{Diagnostic, Diagnostics, File, Place, Positions, Severity, Span};
 pub use diff::{Change, Diff, diff};
-pub use document::VERSION;
-pub use graph::{FeedSketch, Graph, NodeSketch};
+pub use graph::{BindingSketch, Graph, NodeSketch, check};
 pub use ops::ops;
-pub use plan::{Input, Item, Key, Plan, Source, Step};
-pub use planner::Settings;
+pub use parse::VERSION;
+pub use plan::{FileWritten, Plan};
+pub use step::{Input, Item, Key, Source, Step};
+pub use values::{Access, Settings};
 
 /// The nodes that graphs can name.
 pub trait Catalog {

@@ -4,21 +4,21 @@ use std::borrow::Cow;
 
 use kino_port::{Literal, Port, PortError, PortType};
 
-use crate::ron::{Form, Tree};
+use crate::ron::{Ast, AstKind};
 
 /// Decodes what stands in the text for a port of type `ty`; the port itself checks type, range and
 /// choices.
-pub(crate) fn decode(tree: &Tree<'_>, ty: &PortType) -> Result<Literal, PortError> {
-    match &tree.form {
-        Form::Text(text) => Ok(Literal::text(text.to_string())),
-        Form::Bool(value) => Ok(Literal::Bool(*value)),
-        Form::Number(digits) => number(digits, ty),
-        Form::List(items) => {
+pub(crate) fn decode(tree: &Ast<'_>, ty: &PortType) -> Result<Literal, PortError> {
+    match &tree.kind {
+        AstKind::Text(text) => Ok(Literal::text(text.to_string())),
+        AstKind::Bool(value) => Ok(Literal::Bool(*value)),
+        AstKind::Number(digits) => number(digits, ty),
+        AstKind::List(items) => {
             items.iter().map(|item| decode(item, ty)).collect::<Result<_, _>>().map(Literal::List)
         }
         other => Err(PortError {
-            message: format!("expected a value of type {ty}, found {}", other.kind()),
-            hint: matches!(other, Form::Name).then(|| "texts stand in quotes".to_owned()),
+            message: format!("expected a value of type {ty}, found {}", other.noun()),
+            hint: matches!(other, AstKind::Name).then(|| "texts stand in quotes".to_owned()),
         }),
     }
 }

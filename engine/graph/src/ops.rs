@@ -5,9 +5,9 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::Sources;
-use crate::diagnostic::Span;
-use crate::document;
-use crate::scope::{is_graph, join};
+use crate::diagnostic::{Report, Span};
+use crate::parse;
+use crate::paths::{folder, is_graph, join};
 
 /// The ops that a graph names, and those of the graphs that it uses, by whatever way.
 ///
@@ -42,7 +42,7 @@ struct Reader<'s> {
 
 impl Reader<'_> {
     fn read(&mut self, part: &Part, waiting: &mut VecDeque<Part>) {
-        let Some(document) = document::parse(0, &part.text, part.span, &mut Vec::new()) else {
+        let Some(document) = parse::parse(0, &part.text, part.span, &mut Report::default()) else {
             return;
         };
         for (name, span) in &document.graphs {
@@ -69,7 +69,7 @@ impl Reader<'_> {
                 (text, span)
             }
         };
-        let dir = path.rsplit_once('/').map_or(String::new(), |(dir, _)| format!("{dir}/"));
+        let dir = folder(&path);
         Some(Part { text, span, dir })
     }
 }

@@ -1,4 +1,4 @@
-//! The order of nodes, and the circles that stand against one.
+//! The order of nodes, and the circles that stand against one. It knows neither types nor values.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -8,7 +8,7 @@ use petgraph::algo::kosaraju_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::diagnostic::Diagnostic;
-use crate::graph::Node;
+use crate::resolve::Node;
 
 /// Every node after those that feed it, otherwise as written; then those in a cycle or behind one.
 pub(crate) fn topological(nodes: &DiGraph<Node, ()>) -> (Vec<NodeIndex>, Vec<NodeIndex>) {

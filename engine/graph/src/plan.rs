@@ -1,30 +1,22 @@
-//! Plans: what runs, in which order, with a key for every step.
+//! Last pass, [`Inferred`] → [`Plan`]: what is needed, in order, and everything that stands against
+//! it.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
 
-use kino_port::{Fact, Literal, Read, Traits};
+use kino_port::{Literal, Read};
+use petgraph::graph::NodeIndex;
 use serde::Serialize;
 use serde::ser::SerializeStruct;
 
-use crate::diagnostic::{Diagnostics, Place};
-
-/// A hash of everything that can change a step's results.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(pub [u8; 32]);
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
+use crate::binding::{Binding, BindingSource};
+use crate::check::CheckedGraph;
+use crate::diagnostic::{Diagnostic, Diagnostics, Report};
+use crate::infer::{Inferred, InferredNode};
+use crate::paths::join;
+use crate::resolve::Node;
+use crate::step::{Input, Item, Source, Step};
+use crate::values::{Access, Settings, Values};
+use crate::workflow::embedded_workflow;
 
 /// The steps that a graph needs, in topological order.
 #[derive(Clone, Debug, Default)]
@@ -38,106 +30,18 @@ pub struct Plan {
     /// What is probably not meant.
     pub warnings: Diagnostics,
     /// The whole workflow as one text that runs again.
-    pub(crate) record: String,
+    pub(crate) embedded_workflow: String,
 }
 
-/// One node to run.
-#[derive(Clone, Debug)]
-pub struct Step {
-    /// The node's name; `outer/inner` within a graph used as a node.
-    pub name: Arc<str>,
-    /// Its definition.
-    pub op: Arc<str>,
-    /// The version of its definition.
-    pub version: Arc<str>,
-    /// What its results depend on.
-    pub key: Key,
-    /// The names of its inputs, in the signature's order.
-    pub ports: Arc<[Arc<str>]>,
-    /// What feeds each input, in the signature's order; defaults are filled in.
-    pub inputs: Vec<Input>,
-    /// What is known of its outputs.
-    pub facts: Vec<Fact>,
-    /// The files that it reads.
-    pub reads: Vec<Read>,
-    /// An estimate of the bytes that it needs.
-    pub memory: u64,
-    /// How the engine treats it.
-    pub traits: Traits,
-    /// Whether it is wanted for itself: an output of the graph, a sink, or the node to stop at.
-    pub target: bool,
-    /// Where it is written.
-    pub place: Place,
-    /// A hash of what inference added to the key: files, weights.
-    pub(crate) extra: u64,
-}
-
-/// What feeds an input.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Input {
-    /// Nothing.
-    Absent,
-    /// A value known while planning.
-    Literal(Literal),
-    /// An output of an earlier step.
-    Edge(Source),
-    /// Several, each with its name where it has one.
-    List(Vec<(Option<Arc<str>>, Item)>),
-}
-
-/// One item of a list, or one output of the graph.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Item {
-    /// A value known while planning.
-    Literal(Literal),
-    /// An output of a step.
-    Edge(Source),
-}
-
-/// An output of a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Source {
-    /// The index of the step in [`Plan::steps`].
-    pub step: u32,
-    /// The index of the output in its signature.
-    pub output: u32,
-}
-
-impl Input {
-    /// The steps that feed this input.
-    pub fn sources(&self) -> impl Iterator<Item = Source> + '_ {
-        let (one, many) = match self {
-            Input::Edge(source) => (Some(*source), &[][..]),
-            Input::List(items) => (None, &items[..]),
-            _ => (None, &[][..]),
-        };
-        let edges = many.iter().filter_map(|(_, item)| match item {
-            Item::Edge(source) => Some(*source),
-            Item::Literal(_) => None,
-        });
-        one.into_iter().chain(edges)
-    }
-}
-
-impl Step {
-    /// A step made by hand rather than by planning a graph: nothing is known of its outputs.
-    pub fn new(name: &str, op: &str, key: Key, inputs: Vec<Input>, traits: Traits) -> Self {
-        Step {
-            name: name.into(),
-            op: op.into(),
-            version: "".into(),
-            key,
-            ports: Arc::new([]),
-            inputs,
-            facts: Vec::new(),
-            reads: Vec::new(),
-            memory: 0,
-            traits,
-            target: traits.sink,
-            place: Place::default(),
-            extra: 0,
-        }
-    }
+/// A file that a plan writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileWritten<'p> {
+    /// The index of the step that writes it.
+    pub step: usize,
+    /// The index of the input that names it.
+    pub input: usize,
+    /// Its path, relative to the folder of outputs.
+    pub path: &'p str,
 }
 
 impl Plan {
@@ -148,8 +52,16 @@ impl Plan {
 
     /// The workflow as one text: the graph and those it uses, with the inputs used as defaults and
     /// drawn seeds as numbers. It plans to the same keys.
-    pub fn record(&self) -> &str {
-        &self.record
+    pub fn embedded_workflow(&self) -> &str {
+        &self.embedded_workflow
+    }
+
+    /// The files that the plan's sinks write, in the order of the steps. All are known before
+    /// anything runs, so that two runs can be compared: no two may write one file.
+    pub fn writes(&self) -> impl Iterator<Item = FileWritten<'_>> {
+        self.steps.iter().enumerate().flat_map(|(index, step)| {
+            step.written().map(move |(input, path)| FileWritten { step: index, input, path })
+        })
     }
 
     /// All files that the steps read, each once.
@@ -158,18 +70,6 @@ impl Plan {
         reads.sort_by(|a, b| (&a.path, &a.hash).cmp(&(&b.path, &b.hash)));
         reads.dedup_by(|a, b| (&a.path, &a.hash) == (&b.path, &b.hash));
         reads
-    }
-}
-
-impl Serialize for Step {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = serializer.serialize_struct("Step", 5)?;
-        fields.serialize_field("name", &*self.name)?;
-        fields.serialize_field("op", &*self.op)?;
-        fields.serialize_field("version", &*self.version)?;
-        fields.serialize_field("key", &self.key.to_string())?;
-        fields.serialize_field("memory", &self.memory)?;
-        fields.end()
     }
 }
 
@@ -185,5 +85,160 @@ impl Serialize for Plan {
         fields.serialize_field("steps", &self.steps)?;
         fields.serialize_field("reads", &reads.into_iter().collect::<BTreeMap<_, _>>())?;
         fields.end()
+    }
+}
+
+/// Makes a plan of what is needed.
+///
+/// # Errors
+/// Every problem of every node that is needed, and of the passes before.
+pub(crate) fn plan(
+    graph: &CheckedGraph,
+    settings: &Settings<'_>,
+    values: Values<'_>,
+    mut inferred: Inferred,
+    mut report: Report,
+) -> Result<Plan, Diagnostics> {
+    let needed = inferred.needed(graph);
+    let order: Vec<_> = graph.order.iter().copied().filter(|index| needed[index.index()]).collect();
+    for index in &order {
+        if let Some(node) = &mut inferred.nodes[index.index()] {
+            report.list.append(&mut node.problems);
+        }
+    }
+    let mut numbers = vec![0u32; graph.nodes.node_count()];
+    order.iter().enumerate().for_each(|(number, index)| numbers[index.index()] = number as u32);
+    let mut wanted = vec![false; graph.nodes.node_count()];
+    inferred.targets.iter().for_each(|index| wanted[index.index()] = true);
+    let steps: Vec<_> = order
+        .iter()
+        .filter_map(|index| {
+            let known = inferred.nodes[index.index()].take()?;
+            Some(step(&graph.nodes[*index], known, &numbers, wanted[index.index()]))
+        })
+        .collect();
+    if !report.has_errors() {
+        check_files(graph, &order, &steps, settings, &mut report);
+    }
+    if report.has_errors() {
+        return Err(Diagnostics::new(report.list, graph.files.clone()));
+    }
+    let outputs = match settings.until {
+        Some(_) => Vec::new(),
+        None => outputs(graph, &values, &numbers),
+    };
+    let names = graph.inputs.iter().map(|input| input.port.name.to_string());
+    let inputs = names.zip(&values.inputs);
+    let inputs = inputs.filter_map(|(name, value)| Some((name, value.clone()?))).collect();
+    let embedded_workflow = embedded_workflow(graph, values.edits);
+    let warnings = Diagnostics::new(graph.warnings.clone(), graph.files.clone());
+    Ok(Plan { steps, outputs, inputs, warnings, embedded_workflow })
+}
+
+/// The step of a node, whose sources are given the numbers of their steps.
+fn step(node: &Node, mut known: InferredNode, numbers: &[u32], target: bool) -> Step {
+    let number = |source: &mut Source| source.step = numbers[source.step as usize];
+    for input in &mut known.inputs {
+        match input {
+            Input::Edge(source) => number(source),
+            Input::List(items) => items.iter_mut().for_each(|(_, item)| {
+                if let Item::Edge(source) = item {
+                    number(source);
+                }
+            }),
+            _ => {}
+        }
+    }
+    let signature = &node.op.signature;
+    let names_file = signature.inputs.iter().enumerate().filter(|(_, port)| port.names_file());
+    let writes = names_file.filter(|_| signature.traits.sink).map(|(index, _)| index as u32);
+    let extra = match known.info.key.as_slice() {
+        [] => 0,
+        key => {
+            let hash = blake3::hash(key);
+            u64::from_le_bytes(hash.as_bytes()[..8].try_into().unwrap_or_default())
+        }
+    };
+    Step {
+        name: node.name.clone(),
+        op: node.op.name.clone(),
+        version: node.op.version.clone(),
+        key: known.key,
+        ports: node.op.ports.clone(),
+        writes: writes.collect(),
+        inputs: known.inputs,
+        facts: known.facts,
+        reads: known.info.reads,
+        memory: known.info.memory,
+        spillable: known.info.spillable,
+        weights: known.info.weights,
+        traits: signature.traits,
+        target,
+        place: node.place,
+        extra,
+    }
+}
+
+/// The graph's outputs.
+fn outputs(graph: &CheckedGraph, values: &Values<'_>, numbers: &[u32]) -> Vec<(String, Item)> {
+    let item = |binding: &Binding| match &binding.source {
+        BindingSource::Edge(node, output) => {
+            Some(Item::Edge(Source { step: numbers[node.index()], output: *output }))
+        }
+        BindingSource::Input(index) => values.inputs[*index].clone().map(Item::Literal),
+        BindingSource::Literal(literal) => Some(Item::Literal((**literal).clone())),
+        _ => None,
+    };
+    let outputs = graph.outputs.iter();
+    outputs.filter_map(|(name, binding)| Some((name.clone(), item(binding)?))).collect()
+}
+
+/// No two nodes of a plan write one file, and none reads what another one writes: when it ran, and
+/// whether it ran before, would decide what the other one sees.
+fn check_files(
+    graph: &CheckedGraph,
+    order: &[NodeIndex],
+    steps: &[Step],
+    settings: &Settings<'_>,
+    report: &mut Report,
+) {
+    let mut writers: HashMap<String, usize> = HashMap::new();
+    for (index, step) in steps.iter().enumerate() {
+        for (_, path) in step.written() {
+            let file = match settings.locate {
+                Some(locate) => locate(Access::Write, path),
+                None => join("", path),
+            };
+            let Some(other) = writers.insert(file, index) else { continue };
+            let other = &steps[other];
+            let message = match other.name == step.name {
+                true => format!("`{}` writes the file `{path}` twice", step.name),
+                false => {
+                    format!("`{}` and `{}` write the same file `{path}`", other.name, step.name)
+                }
+            };
+            let problem = Diagnostic::error("same-file", step.place, message);
+            let hint = "give each a `path` of its own";
+            report.push(problem.related(other.place, "the other").hint(hint));
+        }
+    }
+    let Some(locate) = settings.locate.filter(|_| !writers.is_empty()) else { return };
+    for (index, step) in order.iter().zip(steps) {
+        let node = &graph.nodes[*index];
+        let named = node.op.signature.inputs.iter().zip(&step.inputs);
+        let named = named.filter(|(port, _)| port.names_file() && !step.traits.sink);
+        let named = named.flat_map(|(_, input)| input.texts());
+        let mut paths: Vec<&str> = named.chain(step.reads.iter().map(|read| &*read.path)).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        for path in paths {
+            let Some(writer) = writers.get(&locate(Access::Read, path)) else { continue };
+            let writer = &steps[*writer];
+            let message =
+                format!("`{}` reads the file `{path}`, which `{}` writes", step.name, writer.name);
+            let problem = Diagnostic::error("same-file", step.place, message);
+            let hint = "write to another file, or feed the reader with an edge";
+            report.push(problem.related(writer.place, "the writer").hint(hint));
+        }
     }
 }

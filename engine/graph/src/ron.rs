@@ -5,36 +5,34 @@
 //! nothing. It never recurses deeper than [`DEEPEST`]. Duplicate keys are refused where the tree is
 //! used.
 
-mod strings;
-
 use std::borrow::Cow;
 
-use crate::diagnostic::{Fault, Span};
+use crate::diagnostic::{Span, SyntaxError};
 
 /// How deep brackets may nest.
 const DEEPEST: usize = 64;
 
 /// A value with its place.
 #[derive(Clone, Debug)]
-pub(crate) struct Tree<'a> {
-    pub(crate) form: Form<'a>,
+pub(crate) struct Ast<'a> {
+    pub(crate) kind: AstKind<'a>,
     pub(crate) span: Span,
 }
 
 /// What stands there.
 #[derive(Clone, Debug)]
-pub(crate) enum Form<'a> {
+pub(crate) enum AstKind<'a> {
     Text(Cow<'a, str>),
     Number(&'a str),
     Bool(bool),
     /// A name alone, such as `None`.
     Name,
-    List(Vec<Tree<'a>>),
-    Map(Vec<(Tree<'a>, Tree<'a>)>),
+    List(Vec<Ast<'a>>),
+    Map(Vec<(Ast<'a>, Ast<'a>)>),
     /// `Name(key: value)` or `(key: value)`.
     Struct(Fields<'a>),
     /// `Name(a, b)` or `(a, b)`.
-    Tuple(Vec<Tree<'a>>),
+    Tuple(Vec<Ast<'a>>),
 }
 
 /// The fields of a struct.
@@ -43,7 +41,7 @@ pub(crate) struct Fields<'a> {
     pub(crate) name: Option<&'a str>,
     /// Just behind the opening bracket.
     pub(crate) opening: u32,
-    pub(crate) fields: Vec<(Key<'a>, Tree<'a>)>,
+    pub(crate) fields: Vec<(Key<'a>, Ast<'a>)>,
 }
 
 /// A field's name with its place.
@@ -53,31 +51,31 @@ pub(crate) struct Key<'a> {
     pub(crate) span: Span,
 }
 
-impl Form<'_> {
+impl AstKind<'_> {
     /// What it is, for messages.
-    pub(crate) fn kind(&self) -> &'static str {
+    pub(crate) fn noun(&self) -> &'static str {
         match self {
-            Form::Text(_) => "a text",
-            Form::Number(_) => "a number",
-            Form::Bool(_) => "true or false",
-            Form::Name => "a bare name",
-            Form::List(_) => "a list",
-            Form::Map(_) => "a map",
-            Form::Struct(_) => "a struct",
-            Form::Tuple(_) => "a tuple",
+            AstKind::Text(_) => "a text",
+            AstKind::Number(_) => "a number",
+            AstKind::Bool(_) => "true or false",
+            AstKind::Name => "a bare name",
+            AstKind::List(_) => "a list",
+            AstKind::Map(_) => "a map",
+            AstKind::Struct(_) => "a struct",
+            AstKind::Tuple(_) => "a tuple",
         }
     }
 }
 
 /// Reads the one value that stands at `span`; places count from the start of the text.
-pub(crate) fn read(text: &str, span: Span) -> Result<Tree<'_>, Fault> {
+pub(crate) fn read(text: &str, span: Span) -> Result<Ast<'_>, SyntaxError> {
     let text = text.get(..span.end as usize).unwrap_or(text);
     let mut reader = Reader { text, at: span.start as usize };
     reader.skip_head()?;
     let tree = reader.value(0)?;
     reader.skip_blank()?;
     if reader.at < text.len() {
-        return Err(reader.fault("expected the end of the file, found more"));
+        return Err(reader.error("expected the end of the file, found more"));
     }
     Ok(tree)
 }
@@ -104,13 +102,13 @@ impl<'a> Reader<'a> {
         Span::new(start, self.at)
     }
 
-    fn fault(&self, message: impl Into<String>) -> Fault {
+    fn error(&self, message: impl Into<String>) -> SyntaxError {
         let len = self.rest().chars().next().map_or(0, char::len_utf8);
-        Fault { message: message.into(), span: Span::new(self.at, self.at + len), hint: None }
+        SyntaxError { message: message.into(), span: Span::new(self.at, self.at + len), hint: None }
     }
 
-    fn fault_from(&self, start: usize, message: impl Into<String>) -> Fault {
-        Fault { message: message.into(), span: self.span_from(start), hint: None }
+    fn error_from(&self, start: usize, message: impl Into<String>) -> SyntaxError {
+        SyntaxError { message: message.into(), span: self.span_from(start), hint: None }
     }
 
     fn found(&self) -> String {
@@ -120,7 +118,7 @@ impl<'a> Reader<'a> {
             .map_or("the end of the file".to_owned(), |c| format!("`{}`", c.escape_debug()))
     }
 
-    fn skip_blank(&mut self) -> Result<(), Fault> {
+    fn skip_blank(&mut self) -> Result<(), SyntaxError> {
         loop {
             let rest = self.rest();
             let blank = rest.len() - rest.trim_start().len();
@@ -137,7 +135,7 @@ impl<'a> Reader<'a> {
 
     /// Skips a byte order mark, and extensions such as `#![enable(implicit_some)]`: what they allow
     /// is allowed anyway.
-    fn skip_head(&mut self) -> Result<(), Fault> {
+    fn skip_head(&mut self) -> Result<(), SyntaxError> {
         if self.rest().starts_with('\u{feff}') {
             self.at += '\u{feff}'.len_utf8();
         }
@@ -146,7 +144,7 @@ impl<'a> Reader<'a> {
             let start = self.at;
             let Some(end) = self.rest().find(']') else {
                 self.at += 2;
-                return Err(self.fault_from(start, "expected extensions such as #![enable(…)]"));
+                return Err(self.error_from(start, "expected extensions such as #![enable(…)]"));
             };
             self.at += end + 1;
             self.skip_blank()?;
@@ -154,7 +152,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn skip_block_comment(&mut self) -> Result<(), Fault> {
+    fn skip_block_comment(&mut self) -> Result<(), SyntaxError> {
         let start = self.at;
         let mut depth = 0;
         loop {
@@ -170,7 +168,7 @@ impl<'a> Reader<'a> {
             } else {
                 let Some(c) = self.rest().chars().next() else {
                     self.at = start + 2;
-                    return Err(self.fault_from(start, "this comment is never closed"));
+                    return Err(self.error_from(start, "this comment is never closed"));
                 };
                 self.at += c.len_utf8();
             }
@@ -185,47 +183,47 @@ impl<'a> Reader<'a> {
         name
     }
 
-    fn value(&mut self, depth: usize) -> Result<Tree<'a>, Fault> {
+    fn value(&mut self, depth: usize) -> Result<Ast<'a>, SyntaxError> {
         if depth > DEEPEST {
-            return Err(self.fault(format!("brackets nest deeper than {DEEPEST}")));
+            return Err(self.error(format!("brackets nest deeper than {DEEPEST}")));
         }
         let start = self.at;
-        let form = match self.peek() {
-            Some(b'"') => Form::Text(self.string()?),
+        let kind = match self.peek() {
+            Some(b'"') => AstKind::Text(self.string()?),
             Some(b'r') if self.rest().starts_with("r\"") || self.rest().starts_with("r#") => {
-                Form::Text(Cow::Borrowed(self.raw_string()?))
+                AstKind::Text(Cow::Borrowed(self.raw_string()?))
             }
-            Some(b'\'') => Form::Text(self.character()?),
-            Some(b'[') => Form::List(self.list(depth)?),
-            Some(b'{') => Form::Map(self.map(depth)?),
+            Some(b'\'') => AstKind::Text(self.character()?),
+            Some(b'[') => AstKind::List(self.list(depth)?),
+            Some(b'{') => AstKind::Map(self.map(depth)?),
             Some(b'(') => self.parens(None, depth)?,
-            Some(b'0'..=b'9' | b'-' | b'+' | b'.') => Form::Number(self.number()),
+            Some(b'0'..=b'9' | b'-' | b'+' | b'.') => AstKind::Number(self.number()),
             Some(byte) if byte.is_ascii_alphabetic() || byte == b'_' => self.named(depth)?,
-            _ => return Err(self.fault(format!("expected a value, found {}", self.found()))),
+            _ => return Err(self.error(format!("expected a value, found {}", self.found()))),
         };
-        Ok(Tree { form, span: self.span_from(start) })
+        Ok(Ast { kind, span: self.span_from(start) })
     }
 
-    fn named(&mut self, depth: usize) -> Result<Form<'a>, Fault> {
+    fn named(&mut self, depth: usize) -> Result<AstKind<'a>, SyntaxError> {
         let name = self.name();
         match name {
-            "true" => return Ok(Form::Bool(true)),
-            "false" => return Ok(Form::Bool(false)),
-            "inf" | "NaN" => return Ok(Form::Number(name)),
+            "true" => return Ok(AstKind::Bool(true)),
+            "false" => return Ok(AstKind::Bool(false)),
+            "inf" | "NaN" => return Ok(AstKind::Number(name)),
             _ => {}
         }
         let after_name = self.at;
         self.skip_blank()?;
         if self.peek() == Some(b'(') {
             return match self.parens(Some(name), depth)? {
-                Form::Tuple(mut items) if name == "Some" && items.len() == 1 => {
-                    Ok(items.swap_remove(0).form)
+                AstKind::Tuple(mut items) if name == "Some" && items.len() == 1 => {
+                    Ok(items.swap_remove(0).kind)
                 }
-                form => Ok(form),
+                kind => Ok(kind),
             };
         }
         self.at = after_name;
-        Ok(Form::Name)
+        Ok(AstKind::Name)
     }
 
     fn number(&mut self) -> &'a str {
@@ -246,8 +244,8 @@ impl<'a> Reader<'a> {
     fn items(
         &mut self,
         close: u8,
-        mut item: impl FnMut(&mut Self) -> Result<(), Fault>,
-    ) -> Result<(), Fault> {
+        mut item: impl FnMut(&mut Self) -> Result<(), SyntaxError>,
+    ) -> Result<(), SyntaxError> {
         let open = self.at;
         self.at += 1;
         loop {
@@ -261,7 +259,7 @@ impl<'a> Reader<'a> {
                     let found = Span::new(open, open + 1);
                     let message =
                         format!("this bracket is never closed: expected `{}`", close as char);
-                    return Err(Fault { message, span: found, hint: None });
+                    return Err(SyntaxError { message, span: found, hint: None });
                 }
                 _ => item(self)?,
             }
@@ -273,13 +271,13 @@ impl<'a> Reader<'a> {
                 _ => {
                     let message =
                         format!("expected `,` or `{}`, found {}", close as char, self.found());
-                    return Err(self.fault(message));
+                    return Err(self.error(message));
                 }
             }
         }
     }
 
-    fn list(&mut self, depth: usize) -> Result<Vec<Tree<'a>>, Fault> {
+    fn list(&mut self, depth: usize) -> Result<Vec<Ast<'a>>, SyntaxError> {
         let mut list = Vec::new();
         self.items(b']', |reader| {
             list.push(reader.value(depth + 1)?);
@@ -288,16 +286,16 @@ impl<'a> Reader<'a> {
         Ok(list)
     }
 
-    fn colon(&mut self) -> Result<(), Fault> {
+    fn colon(&mut self) -> Result<(), SyntaxError> {
         self.skip_blank()?;
         if self.peek() != Some(b':') {
-            return Err(self.fault(format!("expected `:`, found {}", self.found())));
+            return Err(self.error(format!("expected `:`, found {}", self.found())));
         }
         self.at += 1;
         self.skip_blank()
     }
 
-    fn map(&mut self, depth: usize) -> Result<Vec<(Tree<'a>, Tree<'a>)>, Fault> {
+    fn map(&mut self, depth: usize) -> Result<Vec<(Ast<'a>, Ast<'a>)>, SyntaxError> {
         let mut map = Vec::new();
         self.items(b'}', |reader| {
             let key = reader.value(depth + 1)?;
@@ -309,7 +307,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The field name at the cursor, if a colon follows it.
-    fn field(&mut self) -> Result<Option<Key<'a>>, Fault> {
+    fn field(&mut self) -> Result<Option<Key<'a>>, SyntaxError> {
         let start = self.at;
         let raw = self.rest().starts_with("r#") && !self.rest().starts_with("r#\"");
         self.at += if raw { 2 } else { 0 };
@@ -327,7 +325,7 @@ impl<'a> Reader<'a> {
         Ok(None)
     }
 
-    fn parens(&mut self, name: Option<&'a str>, depth: usize) -> Result<Form<'a>, Fault> {
+    fn parens(&mut self, name: Option<&'a str>, depth: usize) -> Result<AstKind<'a>, SyntaxError> {
         let opening = self.at as u32 + 1;
         let (mut fields, mut items) = (Vec::new(), Vec::new());
         self.items(b')', |reader| {
@@ -336,20 +334,140 @@ impl<'a> Reader<'a> {
                     reader.colon()?;
                     fields.push((key, reader.value(depth + 1)?));
                 }
-                Some(_) => return Err(reader.fault("fields with and without a name do not mix")),
+                Some(_) => return Err(reader.error("fields with and without a name do not mix")),
                 None if fields.is_empty() => items.push(reader.value(depth + 1)?),
                 None => {
                     let message =
                         format!("expected a field `name: value`, found {}", reader.found());
-                    return Err(reader.fault(message));
+                    return Err(reader.error(message));
                 }
             }
             Ok(())
         })?;
         if items.is_empty() {
-            Ok(Form::Struct(Fields { name, opening, fields }))
+            Ok(AstKind::Struct(Fields { name, opening, fields }))
         } else {
-            Ok(Form::Tuple(items))
+            Ok(AstKind::Tuple(items))
         }
+    }
+
+    fn raw_string(&mut self) -> Result<&'a str, SyntaxError> {
+        let start = self.at;
+        self.at += 1;
+        let hashes = self.rest().bytes().take_while(|byte| *byte == b'#').count();
+        self.at += hashes;
+        if self.peek() != Some(b'"') {
+            return Err(self.error_from(start, "expected a raw string such as r#\"…\"#"));
+        }
+        self.at += 1;
+        let close = format!("\"{}", "#".repeat(hashes));
+        let Some(len) = self.rest().find(&close) else {
+            return Err(self.error_from(start, "this raw string is never closed"));
+        };
+        let text = &self.rest()[..len];
+        self.at += len + close.len();
+        Ok(text)
+    }
+
+    fn string(&mut self) -> Result<Cow<'a, str>, SyntaxError> {
+        let start = self.at;
+        self.at += 1;
+        let Some(stop) = self.rest().find(['"', '\\']) else { return Err(self.unclosed(start)) };
+        let plain = &self.rest()[..stop];
+        self.at += stop;
+        if self.peek() == Some(b'"') {
+            self.at += 1;
+            return Ok(Cow::Borrowed(plain));
+        }
+        let mut text = plain.to_owned();
+        loop {
+            let Some(c) = self.rest().chars().next() else { return Err(self.unclosed(start)) };
+            self.at += c.len_utf8();
+            match c {
+                '"' => return Ok(Cow::Owned(text)),
+                '\\' => self.escape(&mut text)?,
+                c => text.push(c),
+            }
+        }
+    }
+
+    /// A character such as `'a'`, which stands for a text of its own.
+    fn character(&mut self) -> Result<Cow<'a, str>, SyntaxError> {
+        let start = self.at;
+        self.at += 1;
+        let mut text = String::new();
+        match self.rest().chars().next() {
+            Some('\\') => {
+                self.at += 1;
+                self.escape(&mut text)?;
+            }
+            Some(c) => {
+                self.at += c.len_utf8();
+                text.push(c);
+            }
+            None => {}
+        }
+        if self.peek() != Some(b'\'') {
+            let mut error = self.error_from(start, "this character is never closed");
+            error.hint = Some("texts stand in double quotes".to_owned());
+            return Err(error);
+        }
+        self.at += 1;
+        Ok(Cow::Owned(text))
+    }
+
+    fn unclosed(&self, start: usize) -> SyntaxError {
+        SyntaxError {
+            message: "this string is never closed".to_owned(),
+            span: Span::new(start, start + 1),
+            hint: Some("a quote inside a string is written \\\"".to_owned()),
+        }
+    }
+
+    fn escape(&mut self, into: &mut String) -> Result<(), SyntaxError> {
+        let start = self.at - 1;
+        let Some(c) = self.rest().chars().next() else { return Err(self.unclosed(start)) };
+        self.at += c.len_utf8();
+        let plain = match c {
+            'n' => '\n',
+            't' => '\t',
+            'r' => '\r',
+            '0' => '\0',
+            '"' | '\'' | '\\' => c,
+            '\n' => {
+                let blank = self.rest().len() - self.rest().trim_start().len();
+                self.at += blank;
+                return Ok(());
+            }
+            'x' | 'u' => self.code_point(c, start)?,
+            _ => {
+                let mut error =
+                    self.error_from(start, format!("there is no escape `\\{}`", c.escape_debug()));
+                error.hint =
+                    Some("a backslash is written \\\\, or use a raw string r\"…\"".to_owned());
+                return Err(error);
+            }
+        };
+        into.push(plain);
+        Ok(())
+    }
+
+    fn code_point(&mut self, kind: char, start: usize) -> Result<char, SyntaxError> {
+        let rest = self.rest();
+        let (digits, len) = match (kind, rest.strip_prefix('{')) {
+            ('u', Some(inner)) => inner.find('}').map_or(("", 0), |end| (&inner[..end], end + 2)),
+            ('u', None) => (rest.get(..4).unwrap_or(""), 4),
+            _ => (rest.get(..2).unwrap_or(""), 2),
+        };
+        let hex = !digits.is_empty()
+            && digits.len() <= 6
+            && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let code =
+            if hex { u32::from_str_radix(digits, 16).ok().and_then(char::from_u32) } else { None };
+        let Some(c) = code else {
+            return Err(self.error_from(start, "expected a code point such as \\x41 or \\u{1F600}"));
+        };
+        self.at += len;
+        Ok(c)
     }
 }

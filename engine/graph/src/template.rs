@@ -1,4 +1,4 @@
-//! Path templates: `{graph}` and `{NAME}` in literals of type Path.
+//! Path templates: `{graph}` and `{NAME}` in literals of type Path. It knows no values.
 
 /// A part of a template.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,15 +47,6 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Part>, String> {
         parts.push(Part::Text(plain));
     }
     Ok(parts)
-}
-
-/// The same path seen from `dir`, unless it is absolute or names something else, such as
-/// `embedded:shapes`.
-pub(crate) fn within(dir: &str, path: String) -> String {
-    if dir.is_empty() || path.starts_with('/') || path.contains(':') {
-        return path;
-    }
-    crate::scope::join(dir, &path)
 }
 
 /// A value as part of a file name: no separators, no control characters, no leading dots, not too

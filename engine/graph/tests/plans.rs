@@ -41,8 +41,14 @@ fn only_what_is_needed_runs_and_paths_are_filled() {
 fn a_plan_can_stop_early() {
     let graph = check(VIDEO).unwrap();
     let until = |name| {
-        let settings =
-            Settings { inputs: &[], until: Some(name), environment: b"", draw: &|_| 0, stem: "g" };
+        let settings = Settings {
+            inputs: &[],
+            until: Some(name),
+            environment: b"",
+            draw: &|_| 0,
+            stem: "g",
+            locate: None,
+        };
         graph.plan(&nodes(), &settings)
     };
     assert_eq!(names(&until("d").unwrap()), ["n", "d"]);
@@ -99,8 +105,14 @@ fn the_environment_and_files_enter_the_keys() {
     *catalog.content.borrow_mut() = "two".into();
     let two = plan_with(&graph, &catalog, &[]).unwrap();
     assert_eq!(diff(&one, &two).to_string(), "~ r: x.png changed\n");
-    let settings =
-        Settings { inputs: &[], until: None, environment: b"gpu", draw: &|_| 0, stem: "g" };
+    let settings = Settings {
+        inputs: &[],
+        until: None,
+        environment: b"gpu",
+        draw: &|_| 0,
+        stem: "g",
+        locate: None,
+    };
     let gpu = graph.plan(&catalog, &settings).unwrap();
     assert_eq!(
         diff(&two, &gpu).to_string(),
@@ -213,15 +225,21 @@ fn a_record_is_one_text_that_plans_to_the_same_keys() {
         draws.get()
     };
     let inputs = [set("seed", Literal::text("random")), set("width", Literal::Int(48))];
-    let settings =
-        Settings { inputs: &inputs, until: None, environment: b"cpu", draw: &draw, stem: "outer" };
+    let settings = Settings {
+        inputs: &inputs,
+        until: None,
+        environment: b"cpu",
+        draw: &draw,
+        stem: "outer",
+        locate: None,
+    };
     let plan = graph.plan(&nodes(), &settings).unwrap();
     assert_eq!(
         names(&plan).iter().filter(|name| name.starts_with("up/")).count(),
         5,
         "the inner graphs are inlined"
     );
-    let record = plan.record();
+    let record = plan.embedded_workflow();
     assert!(
         record.starts_with("// A comment that stays.") && !record.contains("random"),
         "{record}"
@@ -232,7 +250,7 @@ fn a_record_is_one_text_that_plans_to_the_same_keys() {
     let same = again.plan(&nodes(), &settings).unwrap();
     assert_eq!(diff(&plan, &same).changes, []);
     assert_eq!(same.steps.len(), plan.steps.len());
-    assert_eq!(same.record(), record);
+    assert_eq!(same.embedded_workflow(), record);
 }
 
 #[test]

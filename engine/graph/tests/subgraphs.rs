@@ -68,8 +68,14 @@ fn graph(texts: &[(&str, &str)]) -> Graph {
 fn planned(graph: &Graph, inputs: &[(&str, Literal)], until: Option<&str>) -> Result<Plan, String> {
     let inputs: Vec<_> =
         inputs.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
-    let settings =
-        Settings { inputs: &inputs, until, environment: b"", draw: &|_| 42, stem: "outer" };
+    let settings = Settings {
+        inputs: &inputs,
+        until,
+        environment: b"",
+        draw: &|_| 42,
+        stem: "outer",
+        locate: None,
+    };
     graph.plan(&nodes(), &settings).map_err(|problems| problems.render().trim().to_owned())
 }
 
@@ -178,13 +184,13 @@ lines")},
     assert_eq!(first_literal(&plan, "a/n"), &Literal::Int(1 + 42 % 10));
     assert_eq!(first_literal(&plan, "a/w"), &Literal::text("two_lines-3.mp4"));
     assert_eq!(first_literal(&plan, "w"), &Literal::text("outer-x_y.mp4"));
-    let record = plan.record();
+    let record = plan.embedded_workflow();
     assert!(!record.contains("random") && record.contains("// Draws its own seed."), "{record}");
     let again = kino_graph::check("outer.ron", record, &nodes(), &Files::default())
         .unwrap_or_else(|problems| panic!("{problems}\n{record}"));
     let same = planned(&again, &[], None).unwrap();
     assert_eq!(kino_graph::diff(&plan, &same).changes, []);
-    assert_eq!((same.steps.len(), same.record()), (plan.steps.len(), record));
+    assert_eq!((same.steps.len(), same.embedded_workflow()), (plan.steps.len(), record));
 }
 
 #[test]

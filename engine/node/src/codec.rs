@@ -269,10 +269,72 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(decode(&mut &bytes[..cut], &services).is_err());
         }
-        for at in 0..bytes.len().min(1500) {
-            let mut flipped = bytes.clone();
-            flipped[at] ^= 0x15;
-            let _ = decode(&mut &flipped[..], &services);
+        for at in 0..bytes.len() {
+            for mask in [0x15, 0x01, 0x80] {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= mask;
+                let _ = decode(&mut &flipped[..], &services);
+            }
         }
+    }
+
+    /// Every number of the header in turn is one that no size can be, and every word another's.
+    #[test]
+    fn headers_that_lie_never_panic() {
+        let services = services(u64::MAX);
+        let mut bytes = Vec::new();
+        encode(&everything(&services), &mut bytes).unwrap();
+        let length = u64::from_le_bytes(bytes[8..16].try_into().unwrap()) as usize;
+        let (header, rest) = (bytes[16..16 + length].to_vec(), bytes[16 + length..].to_vec());
+        let header: serde_json::Value = serde_json::from_slice(&header).unwrap();
+        let lies = [
+            serde_json::json!(0),
+            serde_json::json!(1),
+            serde_json::json!(-1),
+            serde_json::json!(u32::MAX),
+            serde_json::json!(u64::MAX),
+            serde_json::json!(u64::MAX / 4),
+            serde_json::json!(f64::NAN.to_bits()),
+            serde_json::json!("f16"),
+            serde_json::json!("Mask"),
+            serde_json::json!(null),
+            serde_json::json!([]),
+        ];
+        let mut refused = 0;
+        for at in 0..leaves(&mut header.clone(), None) {
+            for lie in &lies {
+                let mut header = header.clone();
+                leaves(&mut header, Some((at, lie)));
+                let header = serde_json::to_vec(&header).unwrap();
+                let mut bytes = MAGIC.to_vec();
+                bytes.extend((header.len() as u64).to_le_bytes());
+                bytes.extend(header);
+                bytes.extend(&rest);
+                refused += u32::from(decode(&mut &bytes[..], &services).is_err());
+            }
+        }
+        assert!(refused > 500, "only {refused} lies were refused");
+    }
+
+    /// The number of leaves of a document; the one of an index is replaced.
+    fn leaves(of: &mut serde_json::Value, put: Option<(usize, &serde_json::Value)>) -> usize {
+        let mut count = 0;
+        let mut stack = vec![of];
+        while let Some(next) = stack.pop() {
+            match next {
+                serde_json::Value::Array(items) => stack.extend(items.iter_mut()),
+                serde_json::Value::Object(fields) => stack.extend(fields.values_mut()),
+                leaf => {
+                    if let Some((at, lie)) = put
+                        && at == count
+                    {
+                        *leaf = lie.clone();
+                        return count;
+                    }
+                    count += 1;
+                }
+            }
+        }
+        count
     }
 }

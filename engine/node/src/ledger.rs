@@ -95,12 +95,12 @@ pub struct OutOfMemory {
 }
 
 /// What helps where memory ends.
-const ADVICE: &str = "make fewer or smaller frames, set a `tile`, compute in bf16, or allow more \
+pub const OUT_OF_MEMORY_HINT: &str = "make fewer or smaller frames, set a `tile`, compute in bf16, or allow more \
 with --memory or KINO_MEMORY";
 
 impl From<OutOfMemory> for Error {
     fn from(error: OutOfMemory) -> Self {
-        Error::advised(error.to_string(), ADVICE)
+        Error::advised(error.to_string(), OUT_OF_MEMORY_HINT)
     }
 }
 
@@ -285,7 +285,7 @@ impl Ledger {
             let (folder, allowed) = (self.folder.display(), format_bytes(self.spill_budget));
             return Err(Error::advised(
                 format!("frames would take more than {allowed} of temporary files in {folder}"),
-                ADVICE,
+                OUT_OF_MEMORY_HINT,
             ));
         }
         counts.spilled += bytes;

@@ -24,7 +24,7 @@ pub use codec::{decode, encode, is_storable};
 pub use cx::{Cancel, Cx, GraphId, Preview, Progress, RunId, Services};
 pub use error::{Error, Result};
 pub use inputs::{Inputs, Outputs};
-pub use ledger::{Admission, Lease, Ledger, OutOfMemory, Pinned, Reclaim};
+pub use ledger::{Admission, Lease, Ledger, OUT_OF_MEMORY_HINT, OutOfMemory, Pinned, Reclaim};
 pub use node::{Node, NodeDef, Registry, no_infer};
 pub use table::{TYPES, tensor_fact, type_of_name, type_of_port};
 pub use types::{

@@ -1,6 +1,7 @@
-//! Types of values that are no part of the engine's core: what must be known of one to carry it along
-//! edges, convert it, check it, keep it on disk, show it to plugins, and plan with it before it is
-//! there. All of that stands in one implementation of [`ValueType`]; this module knows none of them.
+//! Types of values that are no part of the engine's core: what must be known of one to carry it
+//! along edges, convert it, check it, keep it on disk, show it to plugins, and plan with it before
+//! it is there. All of that stands in one implementation of [`ValueType`]; this module knows none
+//! of them.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -8,7 +9,7 @@ use std::fmt;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use kino_port::{Fact, NamedType, PortType};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -125,7 +126,17 @@ pub trait ValueType: Send + Sync + Sized + 'static {
 
     /// The bytes of tensor data that it keeps alive in memory.
     fn bytes(&self) -> u64 {
-        self.tensors().flatten().map(|tensor| tensor_bytes(&tensor)).sum()
+        self.tensors().flatten().map(|tensor| storage_bytes(&tensor)).sum()
+    }
+
+    /// The bytes of it that lie in temporary files.
+    fn spilled(&self) -> u64 {
+        0
+    }
+
+    /// The bytes among [`ValueType::bytes`] that no lease of its own counts.
+    fn unleased(&self) -> u64 {
+        self.bytes()
     }
 
     /// What is kept of it beside the elements of its tensors.
@@ -284,6 +295,23 @@ pub(crate) fn write_tensor(tensor: &Tensor, to: &mut dyn Write) -> Result<()> {
     let mut bytes = Vec::with_capacity(tensor.elem_count() * tensor.dtype().size_in_bytes());
     tensor.to_device(&Device::Cpu)?.write_bytes(&mut bytes)?;
     Ok(to.write_all(&bytes)?)
+}
+
+/// The bytes that a tensor keeps alive: all of its storage, however small a part it shows.
+pub(crate) fn storage_bytes(tensor: &Tensor) -> u64 {
+    let (storage, _) = tensor.storage_and_layout();
+    let elements = match &*storage {
+        Storage::Cpu(CpuStorage::U8(elements)) => elements.len(),
+        Storage::Cpu(CpuStorage::U32(elements)) => elements.len(),
+        Storage::Cpu(CpuStorage::I64(elements)) => elements.len(),
+        Storage::Cpu(CpuStorage::BF16(elements)) => elements.len(),
+        Storage::Cpu(CpuStorage::F16(elements)) => elements.len(),
+        Storage::Cpu(CpuStorage::F32(elements)) => elements.len(),
+        Storage::Cpu(CpuStorage::F64(elements)) => elements.len(),
+        // What a device allocated is not said.
+        _ => tensor.elem_count(),
+    };
+    (elements * tensor.dtype().size_in_bytes()) as u64
 }
 
 /// The bytes of a tensor's elements.
@@ -461,6 +489,8 @@ trait Erased: Any + Send + Sync {
     fn field(&self, name: &str) -> Result<Option<Field>>;
     fn to_device(&self, device: &Device) -> Result<Option<Typed>>;
     fn bytes(&self) -> u64;
+    fn spilled(&self) -> u64;
+    fn unleased(&self) -> u64;
     fn header(&self) -> Result<serde_json::Value>;
     fn tensors(&self) -> Tensors<'_>;
 }
@@ -500,6 +530,14 @@ impl<T: ValueType> Erased for T {
 
     fn bytes(&self) -> u64 {
         ValueType::bytes(self)
+    }
+
+    fn spilled(&self) -> u64 {
+        ValueType::spilled(self)
+    }
+
+    fn unleased(&self) -> u64 {
+        ValueType::unleased(self)
     }
 
     fn header(&self) -> Result<serde_json::Value> {
@@ -583,6 +621,21 @@ impl Typed {
     /// See [`ValueType::bytes`].
     pub fn bytes(&self) -> u64 {
         self.0.bytes()
+    }
+
+    /// See [`ValueType::spilled`].
+    pub fn spilled(&self) -> u64 {
+        self.0.spilled()
+    }
+
+    /// See [`ValueType::unleased`].
+    pub fn unleased(&self) -> u64 {
+        self.0.unleased()
+    }
+
+    /// Whether somebody else holds it, so that dropping it frees nothing.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
     }
 
     /// See [`ValueType::header`]; as JSON.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use kino_port::{Literal, PortType};
 
-use crate::types::{Typed, ValueType, tensor_bytes};
+use crate::types::{Typed, ValueType, storage_bytes};
 use crate::{Error, Result};
 
 /// A part of a model, opaque to the engine.
@@ -201,12 +201,49 @@ impl Value {
     /// The bytes of tensor data that the value keeps alive in memory.
     pub fn bytes(&self) -> u64 {
         match self {
-            Value::Tensor(tensor) => tensor_bytes(tensor),
+            Value::Tensor(tensor) => storage_bytes(tensor),
             Value::Typed(value) => value.bytes(),
             Value::List(items) => items.iter().map(|(_, item)| item.bytes()).sum(),
             Value::Custom(record) => record.fields.iter().map(|(_, field)| field.bytes()).sum(),
             Value::Text(text) => text.len() as u64,
             _ => 0,
+        }
+    }
+}
+
+impl Value {
+    /// The bytes of frames that lie in temporary files.
+    pub fn spilled(&self) -> u64 {
+        match self {
+            Value::Typed(value) => value.spilled(),
+            Value::List(items) => items.iter().map(|(_, item)| item.spilled()).sum(),
+            Value::Custom(record) => record.fields.iter().map(|(_, field)| field.spilled()).sum(),
+            _ => 0,
+        }
+    }
+
+    /// The bytes among [`Value::bytes`] that no lease of the value's own counts.
+    pub fn unleased(&self) -> u64 {
+        match self {
+            Value::Typed(value) => value.unleased(),
+            Value::List(items) => items.iter().map(|(_, item)| item.unleased()).sum(),
+            Value::Custom(record) => record.fields.iter().map(|(_, field)| field.unleased()).sum(),
+            other => other.bytes(),
+        }
+    }
+
+    /// Whether somebody else holds it, so that dropping it frees no frames.
+    pub fn is_shared(&self) -> bool {
+        match self {
+            Value::Typed(value) => value.is_shared(),
+            Value::List(items) => {
+                Arc::strong_count(items) > 1 || items.iter().any(|(_, item)| item.is_shared())
+            }
+            Value::Custom(record) => {
+                Arc::strong_count(record) > 1
+                    || record.fields.iter().any(|(_, field)| field.is_shared())
+            }
+            _ => false,
         }
     }
 }

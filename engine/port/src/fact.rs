@@ -140,11 +140,26 @@ pub struct StepInfo {
     pub key: Vec<u8>,
     /// The files that the node will read, with their hashes: recorded in what the graph writes.
     pub reads: Vec<Read>,
-    /// An estimate of the bytes that the node needs while it runs, its outputs included.
+    /// An estimate of the bytes that the node needs while it runs, its outputs and weights
+    /// included.
     pub memory: u64,
+    /// How many of these bytes are frames that it gives, which go to temporary files where memory
+    /// ends.
+    pub spillable: u64,
+    /// The weights among these bytes, which may be resident already.
+    pub weights: Vec<Weights>,
     /// The one lazy input that is needed, where that is already known; the others are then not
     /// evaluated.
     pub chosen: Option<&'static str>,
+}
+
+/// Weights that a node computes with: those of one part of a model, in one type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weights {
+    /// What identifies them.
+    pub id: [u8; 32],
+    /// The bytes that they take.
+    pub bytes: u64,
 }
 
 /// A file that a graph reads, or a folder of files.

@@ -15,8 +15,8 @@ mod stamp;
 mod types;
 mod units;
 
-pub use fact::{Fact, Facts, PlanError, Read, StepInfo};
-pub use literal::Literal;
+pub use fact::{Fact, Facts, PlanError, Read, StepInfo, Weights};
+pub use literal::{Literal, MOST_TEXT};
 pub use port::{
     Arity, Port, PortError, Range, bool, count, edge, int, list, optional, path, real, text,
 };

@@ -1,9 +1,15 @@
 //! Values that can stand in a graph's text.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use crate::PortType;
+
+/// The longest text that a node may compute while planning, in bytes.
+pub const MOST_TEXT: usize = 1 << 20;
+
+/// The longest that a message shows of a value, in bytes.
+const LONGEST_SHOWN: usize = 400;
 
 /// A value written in a graph, set on the command line, or known while planning.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +58,42 @@ impl Literal {
         }
     }
 
+    /// The number of values: 1, or that of a list's items.
+    pub fn items(&self) -> usize {
+        match self {
+            Literal::List(items) => items.iter().map(Literal::items).sum(),
+            _ => 1,
+        }
+    }
+
+    /// The memory that the value takes, in bytes.
+    pub fn bytes(&self) -> usize {
+        size_of::<Literal>()
+            + match self {
+                Literal::Text(text) => text.len(),
+                Literal::List(items) => items.iter().map(Literal::bytes).sum(),
+                _ => 0,
+            }
+    }
+
+    /// Adds the texts within to a list.
+    pub fn texts<'t>(&'t self, into: &mut Vec<&'t str>) {
+        match self {
+            Literal::Text(text) => into.push(text),
+            Literal::List(items) => items.iter().for_each(|item| item.texts(into)),
+            _ => {}
+        }
+    }
+
+    /// The value as RON writes it, without its end where it is long.
+    pub fn brief(&self) -> String {
+        let mut brief = Brief(String::new());
+        if write!(brief, "{self}").is_err() {
+            brief.0.push('…');
+        }
+        brief.0
+    }
+
     /// This value as a port of type `ty` sees it: an Int becomes a Real where a Real is wanted.
     pub fn widened(self, ty: &PortType) -> Self {
         match (self, ty) {
@@ -71,6 +113,21 @@ impl Literal {
                 PortType::List(Box::new(items.first().map_or(PortType::Any, Literal::ty)))
             }
         }
+    }
+}
+
+/// Takes what a message shows of a value, and no more.
+struct Brief(String);
+
+impl fmt::Write for Brief {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let left = LONGEST_SHOWN.saturating_sub(self.0.len());
+        if text.len() <= left {
+            self.0.push_str(text);
+            return Ok(());
+        }
+        self.0.push_str(&text[..text.floor_char_boundary(left)]);
+        Err(fmt::Error)
     }
 }
 

@@ -6,6 +6,9 @@ use std::mem::{forget, replace};
 
 use crate::{Literal, PortType};
 
+/// The most choices that a message names.
+const MOST_NAMED: usize = 50;
+
 /// How many values an input takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arity {
@@ -178,16 +181,30 @@ impl Port {
     /// # Errors
     /// When the type, the range or the choices refuse it; the message says what was expected.
     pub fn admit(&self, value: Literal) -> Result<Literal, PortError> {
-        if let (true, Literal::List(items)) = (self.is_list(), &value) {
-            let items =
-                items.iter().cloned().map(|item| self.admit_one(item)).collect::<Result<_, _>>()?;
-            return Ok(Literal::List(items));
-        }
-        self.admit_one(value)
+        self.check(&value)?;
+        Ok(match value {
+            Literal::List(items) if self.is_list() => {
+                Literal::List(items.into_iter().map(|item| item.widened(&self.ty)).collect())
+            }
+            value => value.widened(&self.ty),
+        })
     }
 
-    fn admit_one(&self, value: Literal) -> Result<Literal, PortError> {
-        let fits = match (&self.ty, &value) {
+    /// Checks that a literal fits this port.
+    ///
+    /// # Errors
+    /// When the type, the range or the choices refuse it; the message says what was expected.
+    pub fn check(&self, value: &Literal) -> Result<(), PortError> {
+        match value {
+            Literal::List(items) if self.is_list() => {
+                items.iter().try_for_each(|item| self.check_one(item))
+            }
+            value => self.check_one(value),
+        }
+    }
+
+    fn check_one(&self, value: &Literal) -> Result<(), PortError> {
+        let fits = match (&self.ty, value) {
             (PortType::Any, _) => true,
             (PortType::Text | PortType::Path, Literal::Text(_)) => true,
             (PortType::Int, Literal::Int(_)) | (PortType::Bool, Literal::Bool(_)) => true,
@@ -199,15 +216,15 @@ impl Port {
         if !fits {
             let hint = (self.ty == PortType::Int && matches!(value, Literal::Real(_)))
                 .then(|| "write it without a decimal point".to_owned());
-            return Err(PortError {
-                message: format!("expected {}, found {value}", self.expected()),
-                hint,
-            });
+            return Err(self.unfit(value, hint));
         }
-        let value = value.widened(&self.ty);
-        self.check_range(&value)?;
-        self.check_choice(&value)?;
-        Ok(value)
+        self.check_range(value)?;
+        match value {
+            Literal::Text(text) if !self.choices.is_empty() && !self.choices.contains(text) => {
+                Err(self.unfit(value, None))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_range(&self, value: &Literal) -> Result<(), PortError> {
@@ -220,43 +237,46 @@ impl Port {
                     let near = [Some(below), below.checked_add(step)].into_iter().flatten();
                     let near: Vec<_> =
                         near.filter(|near| *near <= max).map(|near| near.to_string()).collect();
-                    return Err(PortError {
-                        message: format!("expected {}, found {value}", self.expected()),
-                        hint: Some(format!("near it: {}", near.join(" and "))),
-                    });
+                    let hint = format!("near it: {}", near.join(" and "));
+                    return Err(self.unfit(&Literal::Int(*value), Some(hint)));
                 }
                 (min..=max).contains(value)
             }
             (Some(Range::Real { min, max }), Literal::Real(value)) => (min..=max).contains(value),
+            (Some(Range::Real { min, max }), Literal::Int(value)) => {
+                (min..=max).contains(&(*value as f64))
+            }
             _ => true,
         };
-        if fits {
-            return Ok(());
-        }
-        Err(PortError {
-            message: format!("expected {}, found {value}", self.expected()),
-            hint: None,
-        })
+        if fits { Ok(()) } else { Err(self.unfit(value, None)) }
     }
 
-    fn check_choice(&self, value: &Literal) -> Result<(), PortError> {
-        match value {
-            Literal::Text(text) if !self.choices.is_empty() && !self.choices.contains(text) => {
-                Err(PortError {
-                    message: format!("expected {}, found {value}", self.expected()),
-                    hint: None,
-                })
+    fn unfit(&self, value: &Literal, hint: Option<String>) -> PortError {
+        let value = match (&self.ty, value) {
+            // As the port sees it.
+            (PortType::Real, Literal::Int(_)) => value.clone().widened(&self.ty),
+            (_, Literal::Text(_) | Literal::List(_)) => {
+                let found = value.brief();
+                return PortError {
+                    message: format!("expected {}, found {found}", self.expected()),
+                    hint,
+                };
             }
-            _ => Ok(()),
-        }
+            _ => value.clone(),
+        };
+        PortError { message: format!("expected {}, found {value}", self.expected()), hint }
     }
 
     /// What fits here, in words: `a whole number from 1 to 1000`, `one of "unipc", "euler"`.
     pub fn expected(&self) -> String {
         if !self.choices.is_empty() {
-            let choices: Vec<_> =
-                self.choices.iter().map(|choice| format!("\"{choice}\"")).collect();
-            return format!("one of {}", choices.join(", "));
+            let named = self.choices.iter().take(MOST_NAMED);
+            let choices: Vec<_> = named.map(|choice| format!("\"{choice}\"")).collect();
+            let more = match self.choices.len().saturating_sub(MOST_NAMED) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            return format!("one of {}{more}", choices.join(", "));
         }
         let noun = match &self.ty {
             PortType::Text => "a text",
@@ -272,9 +292,19 @@ impl Port {
     }
 }
 
+impl Range {
+    /// The whole numbers that are multiples of `step`, which is positive, without an end.
+    pub const fn every(step: i128) -> Self {
+        Range::Int { min: -(i128::MAX / step) * step, max: i128::MAX, step }
+    }
+}
+
 impl fmt::Display for Range {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
+            Range::Int { step, .. } if step > 1 && *self == Range::every(step) => {
+                write!(f, "in steps of {step}")
+            }
             Range::Int { min, max: i128::MAX, step: 1 } => write!(f, "of at least {min}"),
             Range::Int { min, max, step: 1 } => write!(f, "from {min} to {max}"),
             Range::Int { min, max, step } => write!(f, "from {min} to {max} in steps of {step}"),

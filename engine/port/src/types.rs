@@ -4,6 +4,12 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+/// How deep lists of lists may nest.
+const DEEPEST: usize = 16;
+
+/// The longest that a message shows of a type that is none, in bytes.
+const LONGEST_SHOWN: usize = 100;
+
 /// The type of a value that travels along an edge.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PortType {
@@ -297,9 +303,21 @@ impl FromStr for PortType {
 
     /// Reads a type as graphs write it: `Text`, `List(Frames)`, `example.depth`.
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(inner) = text.strip_prefix("List(").and_then(|rest| rest.strip_suffix(')')) {
-            return Ok(PortType::List(Box::new(inner.parse()?)));
+        let (mut item, mut lists) = (text, 0);
+        while let Some(inner) = item.strip_prefix("List(").and_then(|rest| rest.strip_suffix(')')) {
+            (item, lists) = (inner, lists + 1);
+            if lists > DEEPEST {
+                return Err(format!("lists of lists go at most {DEEPEST} deep"));
+            }
         }
+        let ty = Self::no_list(item)?;
+        Ok((0..lists).fold(ty, |ty, _| PortType::List(Box::new(ty))))
+    }
+}
+
+impl PortType {
+    /// Reads a type that is no list.
+    fn no_list(text: &str) -> Result<Self, String> {
         if let Some(row) = Self::NAMED.iter().find(|row| row.name == text) {
             return Ok(row.ty.clone());
         }
@@ -310,6 +328,8 @@ impl FromStr for PortType {
         if text.contains('.') && text.split('.').all(own) {
             return Ok(PortType::Custom(Cow::Owned(text.to_owned())));
         }
-        Err(format!("there is no type `{text}`"))
+        let end = text.floor_char_boundary(LONGEST_SHOWN);
+        let more = if end < text.len() { "…" } else { "" };
+        Err(format!("there is no type `{}{more}`", &text[..end]))
     }
 }

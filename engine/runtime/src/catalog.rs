@@ -4,14 +4,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use kino_graph::Catalog;
-use kino_node::{Registry, Services};
-use kino_port::{Facts, PlanError, Signature, StepInfo};
+use kino_node::{OUT_OF_MEMORY_HINT, Registry, Services};
+use kino_port::{Facts, PlanError, Signature, StepInfo, format_bytes};
 
 use crate::panic::panic_message;
 
 /// The version of the engine's numbers. It enters every key: raise it when results change although
 /// no node's own version does.
 pub const NUMERICS: u32 = 1;
+
+/// The versions of the libraries that compute. They enter every key: another one may round
+/// otherwise.
+pub const LIBRARIES: &str = "candle-core 0.11.1, gemm 0.19.0";
 
 /// The nodes of a registry, inferred with services: what a graph is checked and planned against.
 /// It stays what it is when the runtime gets other nodes.
@@ -36,11 +40,25 @@ impl Catalog for NodeCatalog<'_> {
         let node = self.registry.get(op);
         let node = node.ok_or_else(|| vec![PlanError::new(format!("there is no node `{op}`"))])?;
         // Whoever wrote the node, and whatever files it looks into: planning goes on.
-        guard(|| node.infer(self.services, facts)).unwrap_or_else(|panic| {
+        let inferred = guard(|| node.infer(self.services, facts)).unwrap_or_else(|panic| {
             let error = PlanError::new(format!("the node panicked while planning: {panic}"));
             Err(vec![error.hint("this is a bug of the node; please report it")])
-        })
+        })?;
+        match too_large(&inferred, self.services.ledger.budget()) {
+            Some(error) => Err(vec![error]),
+            None => Ok(inferred),
+        }
     }
+}
+
+/// The error to a step that does not fit into memory even where it is alone.
+fn too_large(step: &StepInfo, allowed: u64) -> Option<PlanError> {
+    let needed = step.memory.saturating_sub(step.spillable);
+    (needed > allowed).then(|| {
+        let (needed, allowed) = (format_bytes(needed), format_bytes(allowed));
+        PlanError::new(format!("it needs about {needed} of memory, and {allowed} are allowed"))
+            .hint(OUT_OF_MEMORY_HINT)
+    })
 }
 
 /// Calls what a node does, and gives the message of a panic as an error.
@@ -49,14 +67,47 @@ fn guard<T>(f: impl FnOnce() -> T) -> Result<T, String> {
 }
 
 /// What changes numbers beside graph and files: the device's kind (`cpu`, `cuda`), the compute
-/// type, the tier of the kernels (`avx512`), and the threads, where results depend on them. These
-/// bytes enter every key of a plan.
+/// type, what of the machine the kernels depend on (such as `avx512` and the sizes of its caches),
+/// and the threads, where results depend on them; also the versions of the engine and of the
+/// libraries that compute. These bytes enter every key of a plan.
+///
+/// So the same bytes are promised for one version on machines of one kind with one number of
+/// threads, and a cache that several share never mixes theirs.
 pub fn environment(device: &str, compute: &str, kernels: &str, threads: usize) -> Vec<u8> {
     let mut bytes = NUMERICS.to_le_bytes().to_vec();
-    for part in [device, compute, kernels] {
+    for part in [device, compute, kernels, env!("CARGO_PKG_VERSION"), LIBRARIES] {
         bytes.extend((part.len() as u64).to_le_bytes());
         bytes.extend(part.as_bytes());
     }
     bytes.extend((threads as u64).to_le_bytes());
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_versions_of_the_libraries_are_those_that_are_built_in() {
+        let lock = concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.lock");
+        let lock = std::fs::read_to_string(lock).expect("the workspace's lock file");
+        for library in LIBRARIES.split(", ") {
+            let (name, version) = library.split_once(' ').unwrap();
+            let entry = format!("name = \"{name}\"\nversion = \"{version}\"\n");
+            assert!(lock.contains(&entry), "LIBRARIES says {library}, Cargo.lock does not");
+        }
+    }
+
+    #[test]
+    fn every_part_of_the_environment_counts() {
+        let base = environment("cpu", "", "avx512 1/1", 2);
+        for other in [
+            environment("cuda", "", "avx512 1/1", 2),
+            environment("cpu", "f32", "avx512 1/1", 2),
+            environment("cpu", "", "avx512 1/2", 2),
+            environment("cpu", "", "avx512 1/1", 3),
+        ] {
+            assert_ne!(base, other);
+        }
+    }
 }

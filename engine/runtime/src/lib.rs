@@ -30,7 +30,7 @@ mod wanted;
 mod wiring;
 mod work;
 
-pub use catalog::{NUMERICS, NodeCatalog, environment};
+pub use catalog::{LIBRARIES, NUMERICS, NodeCatalog, environment};
 pub use disk::DiskCache;
 pub use event::{CacheStatus, Cached, Event, PlannedStep};
 pub use run::{Failure, Options, Report, RunRequest, Runtime, Skipped};

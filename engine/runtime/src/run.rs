@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
 use kino_graph::{Key, Plan};
-use kino_node::{GraphId, Registry, RunId, Services, Value};
+use kino_node::{GraphId, Ledger, Registry, RunId, Services, Value};
 
 use crate::demand::{Demand, Need};
 use crate::device::Device;
@@ -137,9 +137,10 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// A runtime with nothing in its memory.
-    pub fn new(options: Options) -> Self {
-        let store = Store::new(options.memory_budget, options.disk);
+    /// A runtime with nothing in its memory; what it keeps there, and what its steps need, stands in
+    /// `ledger`: that of the services that runs are given.
+    pub fn new(options: Options, ledger: &Arc<Ledger>) -> Self {
+        let store = Store::new(options.memory_budget, options.disk, ledger);
         let threads = options.threads.max(1);
         Runtime { store, device: Device::default(), in_flight: InFlight::default(), threads }
     }
@@ -184,7 +185,7 @@ impl Runtime {
         let twins = twins.map(|step| (wiring.key(*step), &wanted[wiring.slots(*step)]));
         let twins = Twins::new(twins);
         let workers = self.workers(&wiring, to_do.into_iter());
-        let schedule = Schedule::new(&wiring, &need, hits, self.threads);
+        let schedule = Schedule::new(&wiring, &need, hits, self.threads, &services.ledger);
         let work = Work {
             wiring: &wiring,
             wanted: &wanted,

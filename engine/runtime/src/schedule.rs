@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use kino_graph::Item;
-use kino_node::{Outputs, Value};
+use kino_node::{Lease, Ledger, Outputs, Value};
 
 use crate::demand::Need;
 use crate::entry::Verified;
@@ -81,6 +81,11 @@ pub(crate) struct Schedule<'p> {
     /// By step: edges out of it that are not over.
     outstanding: Vec<u32>,
     values: Vec<Option<Value>>,
+    /// By slot: the lease on what is there, beside leases that the value has itself.
+    leases: Vec<Option<Lease>>,
+    /// By step: the leases of values that only it still reads; it gives them back when it ends.
+    lent: HashMap<u32, Vec<Lease>>,
+    ledger: Arc<Ledger>,
     asked: Vec<Asked>,
     /// The edges out of each step, as indices; `first_out` has where each step's begin.
     out: Vec<u32>,
@@ -113,6 +118,7 @@ impl<'p> Schedule<'p> {
         need: &[Need],
         hits: Vec<Option<Hit>>,
         threads: usize,
+        ledger: &Arc<Ledger>,
     ) -> Self {
         let steps = wiring.steps();
         let phase = |need: &Need| match need {
@@ -127,6 +133,9 @@ impl<'p> Schedule<'p> {
             readers: vec![0; wiring.slots_in_all()],
             outstanding: vec![0; steps],
             values: vec![None; wiring.slots_in_all()],
+            leases: (0..wiring.slots_in_all()).map(|_| None).collect(),
+            lent: HashMap::new(),
+            ledger: Arc::clone(ledger),
             asked: vec![Asked::Over; wiring.edges.len()],
             out: Vec::new(),
             first_out: vec![0; steps + 1],
@@ -189,17 +198,24 @@ impl<'p> Schedule<'p> {
     pub(crate) fn end(&mut self, ended: Ended) {
         self.running -= 1;
         match ended {
-            Ended::Finished(step, outputs) => self.publish(step, outputs),
+            Ended::Finished(step, outputs) => {
+                self.lent.remove(&step);
+                self.publish(step, outputs);
+            }
             Ended::Loaded(step, outputs) => {
                 self.cached.push(step);
                 self.publish(step, outputs);
             }
             Ended::Adopted(step, outputs) => {
+                self.lent.remove(&step);
                 self.evaluated.retain(|evaluated| *evaluated != step);
                 self.cached.push(step);
                 self.publish(step, outputs);
             }
-            Ended::Failed(step) => self.skip(step, step),
+            Ended::Failed(step) => {
+                self.lent.remove(&step);
+                self.skip(step, step);
+            }
             Ended::Stopped => self.stopped = true,
             Ended::Chose(step, values, ports) => self.chose(step, values, &ports),
         }

@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use kino_node::{Error, Outputs, Result, Services, Value, is_storable};
+use kino_node::{Error, Ledger, Outputs, Result, Services, Value, is_storable};
 
 use crate::disk::DiskCache;
 use crate::entry::{Header, OutputStamp, Verified};
 use crate::event::{CacheStatus, Cached, Event};
-use crate::memory::MemoryCache;
+use crate::memory::SharedCache;
 use crate::sink;
 use crate::wanted::{covers, holds};
 use crate::wiring::Wiring;
@@ -42,7 +42,7 @@ impl Hit {
 
 /// Where results are kept beyond a run.
 pub(crate) struct Store {
-    memory: Mutex<MemoryCache>,
+    memory: Arc<SharedCache>,
     pub(crate) disk: Option<DiskCache>,
     /// What sinks wrote.
     sinks: Mutex<sink::Records>,
@@ -55,13 +55,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Store {
-    pub(crate) fn new(memory_budget: u64, disk: Option<DiskCache>) -> Self {
-        Store {
-            memory: Mutex::new(MemoryCache::new(memory_budget)),
-            disk,
-            sinks: Mutex::default(),
-            keeps: memory_budget > 0,
-        }
+    pub(crate) fn new(memory_budget: u64, disk: Option<DiskCache>, ledger: &Arc<Ledger>) -> Self {
+        let memory = SharedCache::new(memory_budget, ledger);
+        Store { memory, disk, sinks: Mutex::default(), keeps: memory_budget > 0 }
     }
 
     /// What will become of a step, going by what the caches claim to hold.
@@ -77,7 +73,7 @@ impl Store {
             return (sink::check(&record.files) != sink::State::Changed)
                 .then_some(CacheStatus::Disk);
         }
-        if self.keeps && lock(&self.memory).holds(key, wanted) {
+        if self.keeps && self.memory.lock().holds(key, wanted) {
             return Some(CacheStatus::Memory);
         }
         let disk = self.disk.as_ref().filter(|_| traits.expensive)?;
@@ -120,7 +116,7 @@ impl Store {
         wanted: &[bool],
     ) -> Option<Outputs> {
         let looks = self.keeps && !wiring.traits(step).sink;
-        looks.then(|| lock(&self.memory).find(wiring.key(step), wanted)).flatten()
+        looks.then(|| self.memory.lock().find(wiring.key(step), wanted)).flatten()
     }
 
     /// Reads a verified entry and keeps it in memory, too.
@@ -158,7 +154,7 @@ impl Store {
             return self.keep_sink(key, outputs, seconds);
         }
         if self.keeps {
-            let mut memory = lock(&self.memory);
+            let mut memory = self.memory.lock();
             let kept = memory.find(key, &vec![false; outputs.len()]);
             memory.store(key, &joined(outputs, kept), seconds);
         }
@@ -173,7 +169,7 @@ impl Store {
 
     /// Drops what is held of a step.
     pub(crate) fn forget(&self, key: &[u8; 32]) {
-        lock(&self.memory).remove(key);
+        self.memory.lock().remove(key);
         lock(&self.sinks).remove(key);
         if let Some(disk) = &self.disk {
             disk.forget(key);
@@ -182,7 +178,7 @@ impl Store {
 
     fn keep_in_memory(&self, key: &[u8; 32], outputs: &[Option<Value>], seconds: f64) {
         if self.keeps {
-            lock(&self.memory).store(key, outputs, seconds);
+            self.memory.lock().store(key, outputs, seconds);
         }
     }
 

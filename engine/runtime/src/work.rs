@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use kino_graph::Key;
 use kino_node::{
-    Cancel, Cx, Error, GraphId, Inputs, Node, Outputs, Progress, Result, RunId, Services, Value,
+    Admission, Cancel, Cx, Error, GraphId, Inputs, Node, Outputs, Progress, Result, RunId,
+    Services, Value,
 };
 
 use crate::device::Device;
@@ -22,6 +23,9 @@ use crate::schedule::{Ended, Job, Schedule};
 use crate::stop::Stop;
 use crate::store::{Store, finished};
 use crate::wiring::Wiring;
+
+/// Steps of fewer bytes begin without asking for memory.
+const UNGOVERNED: u64 = 1 << 20;
 
 /// One run, as all its workers see it.
 pub(crate) struct Work<'r> {
@@ -176,7 +180,14 @@ impl<'r> Work<'r> {
         self.say(self.started(step));
         let begun = Instant::now();
         let cancel = &here.cancel;
-        let result = self.occupied(heavy, cancel, || self.compute(at, &values, cancel, begun));
+        let result = self.occupied(heavy, cancel, || {
+            let admission = self.admit(at, cancel)?;
+            let compute = || self.compute(at, &values, cancel, begun);
+            match &admission {
+                Some(admission) => admission.scope(compute),
+                None => compute(),
+            }
+        });
         let seconds = begun.elapsed().as_secs_f64();
         drop(values);
         match result {
@@ -225,6 +236,18 @@ impl<'r> Work<'r> {
         f()
     }
 
+    /// Waits until there is memory for a step. Frames that it gives are not waited for: where
+    /// memory ends, they go to files.
+    fn admit(&self, at: usize, cancel: &Cancel) -> Result<Option<Admission>> {
+        let step = &self.wiring.plan.steps[at];
+        let bytes = step.memory.saturating_sub(step.spillable);
+        if bytes < UNGOVERNED {
+            return Ok(None);
+        }
+        let weights: Vec<[u8; 32]> = step.weights.iter().map(|weights| weights.id).collect();
+        self.services.ledger.admit(bytes, &weights, &|| cancel.check()).map(Some)
+    }
+
     fn compute(
         &self,
         at: usize,
@@ -254,7 +277,10 @@ impl<'r> Work<'r> {
             wanted,
             report: &report,
         };
-        let inputs = Inputs::new(&node.signature().inputs, values);
+        // Ranges and choices hold for values that only this run gives, as well.
+        let ports = &node.signature().inputs;
+        let values = Inputs::new(ports, values).fitted()?;
+        let inputs = Inputs::new(ports, &values);
         let outputs = span.in_scope(|| guarded(|| node.run(&mut cx, &inputs)));
         let was_cancelled = matches!(&outputs, Err(Error::Cancelled));
         // A node that fails on a file which is being replaced is not to blame.

@@ -90,7 +90,7 @@ fn a_span_a_node_and_an_event_a_step() {
     let services = Services::new(Device::Cpu, Ledger::new(0));
     // One light thread is this one, so its subscriber sees all.
     let options = Options { threads: 1, ..Options::default() };
-    let runtime = Runtime::new(options);
+    let runtime = Runtime::new(options, &services.ledger);
     let (nodes, stop) = (Registry::of(NODES), Stop::default());
     let writer = Writer::default();
     tracing::subscriber::with_default(writer.clone(), || {

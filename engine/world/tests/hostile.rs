@@ -26,6 +26,12 @@ impl Random {
     }
 }
 
+/// How many files of a kind to try; `KINO_FUZZ_ROUNDS` sets it.
+fn rounds(otherwise: usize) -> usize {
+    let set = std::env::var("KINO_FUZZ_ROUNDS").ok().and_then(|text| text.parse().ok());
+    set.unwrap_or(otherwise)
+}
+
 /// Reads the file in every way there is.
 fn read(path: &Path) {
     let _ = read_metadata(path);
@@ -78,7 +84,7 @@ fn changed_and_shortened_files_are_errors_not_panics() {
     for file in valid(folder.path()) {
         let whole = std::fs::read(&file).unwrap();
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
-        for turn in 0..400 {
+        for turn in 0..rounds(400) {
             let mut bytes = whole.clone();
             // Half of the changes strike the head, where the lengths stand.
             let reach = if turn % 2 == 0 { bytes.len().min(128) } else { bytes.len() };
@@ -112,7 +118,7 @@ fn arbitrary_bytes_are_errors_not_panics() {
         b"\x20\0\0\0\0\0\0\0{\"a\":{\"dtype\":\"F32\",",
     ];
     let mut random = Random(SEED);
-    for turn in 0..1500 {
+    for turn in 0..rounds(1500) {
         let mut bytes = starts[turn % starts.len()].to_vec();
         bytes.extend((0..random.below(300)).map(|_| random.next() as u8).collect::<Vec<_>>());
         survives(&scratch, &bytes, &format!("turn {turn}"));

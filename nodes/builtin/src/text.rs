@@ -7,7 +7,8 @@ use kino_node::{
     Services, Value,
 };
 use kino_port::{
-    Fact, Facts, Literal, PortType, Signature, StepInfo, Traits, edge, list, ports, text,
+    Fact, Facts, Literal, MOST_TEXT, PlanError, PortType, Signature, StepInfo, Traits, edge, list,
+    ports, text,
 };
 
 use crate::error::{IntoNode, check_cancel};
@@ -110,11 +111,26 @@ fn joined<'a>(parts: impl Iterator<Item = &'a str>, separator: &str) -> String {
     parts.join(separator)
 }
 
+/// The length of what [`joined`] gives, or more.
+fn joined_len<'a>(parts: impl ExactSizeIterator<Item = &'a str>, separator: &str) -> usize {
+    let between = separator.len().saturating_mul(parts.len().saturating_sub(1));
+    parts.map(str::len).fold(between, usize::saturating_add)
+}
+
+/// Texts double quickly when they are joined with themselves.
+fn too_long(len: usize) -> Option<String> {
+    (len > MOST_TEXT)
+        .then(|| format!("the joined text is {len} bytes long, at most {MOST_TEXT} fit"))
+}
+
 fn infer_join(_: &Services, facts: &Facts) -> InferResult {
     let (Some(parts), Some(separator)) = (known_texts(facts, "parts"), facts.text("separator"))
     else {
         return Ok(StepInfo::default());
     };
+    if let Some(message) = too_long(joined_len(parts.iter().map(String::as_str), separator)) {
+        return Err(vec![PlanError::at("parts", message)]);
+    }
     let text = joined(parts.iter().map(String::as_str), separator);
     Ok(StepInfo { outputs: vec![Fact::Literal(Literal::text(text))], ..StepInfo::default() })
 }
@@ -125,6 +141,10 @@ fn join(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
         other => Err(Error::input("parts", format!("expected Text, found {}", other.kind()))),
     });
     let parts = parts.collect::<Result<Vec<_>>>()?;
-    let text = joined(parts.into_iter(), inputs.text("separator")?);
+    let separator = inputs.text("separator")?;
+    if let Some(message) = too_long(joined_len(parts.iter().copied(), separator)) {
+        return Err(Error::input("parts", message));
+    }
+    let text = joined(parts.into_iter(), separator);
     Ok(vec![Some(Value::Text(text.into()))])
 }

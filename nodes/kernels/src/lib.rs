@@ -54,7 +54,7 @@ pub use plane::{
     Padding, channel_norm, channel_norm_silu, halves_to_frames, pad_plane, upsample_nearest2,
 };
 pub use resize::{Filter, resize};
-pub use tier::tier;
+pub use tier::{machine, tier};
 
 /// A result of this crate: errors are candle's.
 pub type Result<T> = candle_core::Result<T>;

@@ -51,6 +51,15 @@ pub fn tier() -> &'static str {
     }
 }
 
+/// What of this machine decides about the last bits: the kernel tier, and the sizes of the
+/// processor's caches, by which `gemm` splits the sums of its products. Results are the same bytes
+/// on machines where this is the same.
+pub fn machine() -> String {
+    let caches = gemm_common::cache::CACHE_INFO.iter();
+    let caches = caches.map(|cache| format!(" {}/{}", cache.cache_bytes, cache.associativity));
+    tier().to_owned() + &caches.collect::<String>()
+}
+
 /// Compiles a function of plain loops once per tier and calls the one that fits.
 ///
 /// The body sees the constant that it names in angle brackets: whether fused multiply-add is one

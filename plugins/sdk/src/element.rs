@@ -2,6 +2,10 @@
 
 use crate::{DType, Error, Result};
 
+/// How many elements are worked on between two looks at the cancel flag; also what a component
+/// holds in its memory at once (4 bytes each).
+pub(crate) const FILL_PIECE: usize = 1 << 15;
+
 mod sealed {
     pub trait Sealed {}
 }

@@ -2,13 +2,10 @@
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use crate::element::FILL_PIECE;
 use crate::host::Sink;
 use crate::port::{FromValue, IntoValue, Typed};
 use crate::{Cx, Element, Error, Result, Tensor, Value, ValueKind};
-
-/// How many elements are worked on between two looks at the cancel flag; also what a component
-/// holds in its memory at once (4 bytes each).
-pub(crate) const PIECE: usize = 1 << 15;
 
 /// Video frames of f32 in 0…1; an image is one frame.
 ///
@@ -174,7 +171,7 @@ impl Frames {
         self.map_chunks(cx, |chunk| {
             let mut sink = Sink::<f32>::new(chunk.dims())?;
             let (of, pixels) = (self.count, (3 * self.height * self.width).max(1));
-            sink.fill(PIECE, |first, out| {
+            sink.fill(FILL_PIECE, |first, out| {
                 cx.check_cancel()?;
                 chunk.with_piece(first, out.len(), |input| work(input, out))?;
                 let whole = (first + out.len()) / pixels;
@@ -196,7 +193,7 @@ impl Frames {
         let mut done = 0;
         self.map_chunks(cx, |chunk| {
             let mut sink = Sink::<f32>::new(chunk.dims())?;
-            sink.fill_each(PIECE, &each, |first, count, take| {
+            sink.fill_each(FILL_PIECE, &each, |first, count, take| {
                 cx.check_cancel()?;
                 chunk.with_piece(first, count, take)
             })?;

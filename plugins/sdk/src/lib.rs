@@ -157,12 +157,15 @@ mod log;
 pub mod node;
 mod operand;
 mod operations;
+mod plugin;
 pub mod port;
+pub mod prelude;
 #[doc(hidden)]
 pub mod scalars;
 #[cfg(not(target_arch = "wasm32"))]
 #[doc(hidden)]
 pub mod shim;
+mod step;
 mod tensor;
 #[cfg(all(feature = "testing", not(target_arch = "wasm32")))]
 pub mod testing;
@@ -178,6 +181,9 @@ pub use kino_contract::ops::{Conv, Filter, Padding};
 pub use kino_plugin_macros::{Choice, Outputs, guider, node, port_type};
 pub use operand::Operand;
 pub use scalars::Path;
+#[allow(deprecated)]
+pub use step::Moment;
+pub use step::SamplingStep;
 pub use tensor::Tensor;
 pub use tracing;
 pub use types::{
@@ -190,103 +196,3 @@ pub use {kino_abi as abi, serde_json as json};
 /// What [`ValueKind`] was called.
 #[deprecated(note = "it is called `ValueKind`")]
 pub type Kind = ValueKind;
-
-/// The step of a sampling run in which a guider is asked.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SamplingStep {
-    /// The step, from 0.
-    pub index: usize,
-    /// The number of steps.
-    pub count: usize,
-    /// The noise level: 1 is noise, 0 is data.
-    pub sigma: f64,
-}
-
-/// What [`SamplingStep`] was called, with its fields' names of then. Guiders that take it are built
-/// as before.
-#[deprecated(note = "it is called `SamplingStep { index, count, sigma }`")]
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Moment {
-    /// The step, from 0.
-    pub step: usize,
-    /// The number of steps.
-    pub of: usize,
-    /// The noise level: 1 is noise, 0 is data.
-    pub sigma: f64,
-}
-
-#[allow(deprecated)]
-impl From<SamplingStep> for Moment {
-    fn from(now: SamplingStep) -> Self {
-        Moment { step: now.index, of: now.count, sigma: now.sigma }
-    }
-}
-
-#[allow(deprecated)]
-impl From<Moment> for SamplingStep {
-    fn from(now: Moment) -> Self {
-        SamplingStep { index: now.step, count: now.of, sigma: now.sigma }
-    }
-}
-
-/// All that a plugin's source needs.
-pub mod prelude {
-    #[allow(deprecated)]
-    pub use crate::Moment;
-    pub use crate::{
-        Any, Choice, Conditioning, Conv, Cx, DType, Dit, Error, File, Filter, FrameView, Frames,
-        FramesBuilder, Given, Guider, ImageConditioning, ImageEncoder, Latent, Mask, Outputs,
-        Padding, Patches, Path, Result, SamplingStep, Sigmas, Tensor, TextEncoder, Vae, bail,
-        ensure, guider, node, port_type, tracing,
-    };
-}
-
-/// The plugin's one list of nodes: `kino_plugin::plugin!(gain, Grain);`. It exports the C entry in
-/// native builds and the component's functions in WebAssembly.
-#[macro_export]
-macro_rules! plugin {
-    ($($node:ty),+ $(,)?) => {
-        const _: () = {
-            struct Exported;
-
-            impl $crate::node::Plugin for Exported {
-                const NODES: &'static [$crate::node::NodeDef] =
-                    &[$($crate::node::NodeDef::of::<$node>()),+];
-            }
-
-            $crate::export_plugin!(Exported);
-        };
-    };
-}
-
-/// Exports a plugin.
-#[cfg(not(target_arch = "wasm32"))]
-#[doc(hidden)]
-#[macro_export]
-macro_rules! export_plugin {
-    ($plugin:ident) => {
-        static TABLE: ::std::sync::OnceLock<$crate::shim::Table> = ::std::sync::OnceLock::new();
-
-        // SAFETY: the contract fixes this name and this signature.
-        #[unsafe(export_name = "kino_plugin")]
-        unsafe extern "C" fn entry(
-            host: *const $crate::abi::KinoHost,
-        ) -> *const $crate::abi::KinoPlugin {
-            // SAFETY: the contract makes `host` valid as long as the process lives.
-            unsafe { $crate::shim::entry::<$plugin>(host, &TABLE) }
-        }
-    };
-}
-
-/// Exports a plugin.
-#[cfg(target_arch = "wasm32")]
-#[doc(hidden)]
-#[macro_export]
-macro_rules! export_plugin {
-    ($plugin:ident) => {
-        type Component = $crate::exports::Exports<$plugin>;
-        $crate::host::wasm::bindings::export!(
-            Component with_types_in $crate::host::wasm::bindings
-        );
-    };
-}

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use crate::element::{bytes_of, bytes_of_mut, check_dtype, count_of, elements_of};
+use crate::element::{FILL_PIECE, bytes_of, bytes_of_mut, check_dtype, count_of, elements_of};
 use crate::host::{Device, Sink, View};
 use crate::{DType, Element, Error, Result, Value, ensure};
 
@@ -232,7 +232,7 @@ impl Tensor {
             )));
         }
         let mut sink = Sink::<T>::new(dims)?;
-        sink.fill(crate::frames::PIECE, |first, out| {
+        sink.fill(FILL_PIECE, |first, out| {
             let end = first + out.len();
             bytes_of_mut(out).copy_from_slice(bytes_of(&elements[first..end]));
             Ok(())

@@ -51,7 +51,7 @@ impl Turn<'_> {
         see: &(dyn Fn(&Event) + Sync),
     ) -> Outcome {
         let made = Made::of(self.plan, self.engine.device);
-        let record = record::write(self.plan.record(), &made);
+        let record = record::write(self.plan.embedded_workflow(), &made);
         let files = Mutex::new(Vec::new());
         let events = |event: Event| {
             if let (Some(previews), Event::Progress { name, preview: Some(picture), .. }) =

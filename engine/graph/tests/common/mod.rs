@@ -77,6 +77,13 @@ pub(crate) fn nodes() -> Nodes {
             Traits::LIGHT,
         ),
         signature(
+            "join",
+            ports![text("a", ""), text("b", "")],
+            ports![edge("text", PortType::Text)],
+            Traits::LIGHT,
+        ),
+        signature("pick", ports![], ports![edge("text", PortType::Text)], Traits::LIGHT),
+        signature(
             "gather",
             ports![list("paths", PortType::Path)],
             ports![edge("frames", PortType::Frames)],
@@ -134,6 +141,11 @@ impl Catalog for Nodes {
                 let path = facts.text("path").unwrap_or_default().to_owned();
                 infer.reads.push(Read { path, hash, ..Read::default() });
             }
+            "join" => {
+                if let (Some(a), Some(b)) = (facts.text("a"), facts.text("b")) {
+                    infer.outputs.push(Fact::Literal(Literal::text(format!("{a}{b}"))));
+                }
+            }
             "switch" => infer.chosen = facts.bool("on").map(|on| if on { "a" } else { "b" }),
             _ => {}
         }
@@ -166,7 +178,14 @@ pub(crate) fn plan_with(
     catalog: &Nodes,
     inputs: &[(String, Literal)],
 ) -> Result<Plan, Diagnostics> {
-    let settings = Settings { inputs, until: None, environment: b"cpu", draw: &|_| 42, stem: "g" };
+    let settings = Settings {
+        inputs,
+        until: None,
+        environment: b"cpu",
+        draw: &|_| 42,
+        stem: "g",
+        locate: None,
+    };
     graph.plan(catalog, &settings)
 }
 

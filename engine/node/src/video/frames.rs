@@ -27,7 +27,7 @@ struct Chunk {
 }
 
 enum Place {
-    Memory { tensor: Tensor, _lease: Option<Lease> },
+    Memory { tensor: Tensor, lease: Option<Lease> },
     Disk { scratch: Arc<Scratch>, at: u64 },
 }
 
@@ -111,6 +111,16 @@ impl Frames {
         let in_memory =
             self.chunks.iter().filter(|chunk| matches!(chunk.place, Place::Memory { .. }));
         in_memory.map(|chunk| chunk.frames as u64 * frame).sum()
+    }
+
+    /// The bytes in memory that no lease of these frames counts.
+    pub fn unleased(&self) -> u64 {
+        let frame = (self.height * self.width * 3 * 4) as u64;
+        let unleased = self
+            .chunks
+            .iter()
+            .filter(|chunk| matches!(chunk.place, Place::Memory { lease: None, .. }));
+        unleased.map(|chunk| chunk.frames as u64 * frame).sum()
     }
 
     /// The bytes of all frames, wherever they lie.
@@ -203,9 +213,9 @@ impl FramesBuilder {
     }
 
     fn place(&mut self, tensor: Tensor) -> Result<Place> {
-        let Some(ledger) = &self.ledger else { return Ok(Place::Memory { tensor, _lease: None }) };
+        let Some(ledger) = &self.ledger else { return Ok(Place::Memory { tensor, lease: None }) };
         if let Ok(lease) = ledger.lease((tensor.elem_count() * 4) as u64, "frames") {
-            return Ok(Place::Memory { tensor, _lease: Some(lease) });
+            return Ok(Place::Memory { tensor, lease: Some(lease) });
         }
         let scratch = match &self.scratch {
             Some(scratch) => Arc::clone(scratch),
@@ -322,6 +332,14 @@ impl ValueType for Frames {
 
     fn bytes(&self) -> u64 {
         self.resident()
+    }
+
+    fn spilled(&self) -> u64 {
+        Frames::bytes(self) - self.resident()
+    }
+
+    fn unleased(&self) -> u64 {
+        Frames::unleased(self)
     }
 
     fn header(&self) -> FramesHeader {

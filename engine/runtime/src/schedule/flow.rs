@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use kino_node::{Outputs, Value};
+use kino_node::{Lease, Outputs, Value};
 
 use super::{Asked, Edge, Phase, Schedule};
 use crate::event::Event;
 use crate::store::{Hit, finished};
+
+/// Values of fewer bytes take no lease.
+const SMALL: u64 = 1 << 12;
 
 impl Schedule<'_> {
     /// Makes a step live that so far may only have been needed, with everything that it needs in
@@ -82,6 +85,7 @@ impl Schedule<'_> {
         self.phase[at] = Phase::Finished;
         for (slot, value) in self.wiring.slots(at).zip(outputs) {
             if self.readers[slot] > 0 {
+                self.leases[slot] = value.as_ref().and_then(|value| self.lease(value));
                 self.values[slot] = value;
             } else {
                 self.garbage.extend(value);
@@ -101,13 +105,25 @@ impl Schedule<'_> {
         }
     }
 
+    /// A lease on a value in flight; small ones are not worth the counting.
+    fn lease(&self, value: &Value) -> Option<Lease> {
+        let bytes = value.unleased();
+        (bytes >= SMALL).then(|| self.ledger.charge(bytes))
+    }
+
     /// Takes the value of an edge; the last reader takes it for good.
     fn take(&mut self, edge: usize) -> Option<Value> {
         let Edge { from, slot } = Edge::of(self.wiring, edge as u32);
         self.asked[edge] = Asked::Over;
         self.outstanding[from] -= 1;
         self.readers[slot] -= 1;
-        if self.readers[slot] == 0 { self.values[slot].take() } else { self.values[slot].clone() }
+        if self.readers[slot] > 0 {
+            return self.values[slot].clone();
+        }
+        if let Some(lease) = self.leases[slot].take() {
+            self.lent.entry(self.wiring.edges[edge].to).or_default().push(lease);
+        }
+        self.values[slot].take()
     }
 
     /// Lets go of edges whose readers want nothing any more, and of what only they might have

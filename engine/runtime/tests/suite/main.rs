@@ -4,8 +4,10 @@
 mod cache;
 mod caches_on_disk;
 mod failure;
+mod fuzz;
 mod killed;
 mod large;
+mod memory;
 mod nodes;
 mod order;
 mod random;

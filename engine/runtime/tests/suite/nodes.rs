@@ -7,8 +7,8 @@ use std::{borrow::Cow, fs};
 
 use candle_core::{Device, Tensor};
 use kino_node::{
-    Cancel, Cx, Error, FileOut, Inputs, NodeDef, Outputs, Part, Registry, Result, Services, Value,
-    no_infer,
+    Cancel, Cx, Error, FileOut, Frames, FramesBuilder, Inputs, NodeDef, Outputs, Part, Registry,
+    Result, Services, Value, no_infer,
 };
 use kino_port::{
     Facts, PlanError, Port, PortType, Signature, StepInfo, Traits, edge, int, list, optional, path,
@@ -121,6 +121,26 @@ static REPLACE: NodeDef =
         }
         value(if read == "first" { 1 } else { 2 })
     });
+/// Gives values of many kinds, nested in each other.
+static VALUES: NodeDef = node("values", TWO, TOKEN, Traits::EXPENSIVE, |_, _| {
+    let tensor = |n: f32| Tensor::arange(0., n, &Device::Cpu);
+    let whole = Tensor::new(&[1u32, 2, 3], &Device::Cpu)?;
+    let fields = vec![("depth".into(), Value::Tensor(tensor(6.)?.reshape((2, 3))?))];
+    let record = kino_node::Record { ty: "example.depth".into(), fields };
+    let inner = vec![(Some("n".into()), Value::Int(7)), (None, Value::Real(0.5))];
+    let frames = Tensor::full(0.5f32, (2, 4, 6, 3), &Device::Cpu)?;
+    let frames = kino_node::Frames::from_tensor(&frames, Some(8.0))?;
+    let items = vec![
+        (None, Value::Text("a text, \u{7d05}".into())),
+        (Some("flag".into()), Value::Bool(true)),
+        (None, Value::Tensor(tensor(5.)?)),
+        (None, Value::Tensor(whole)),
+        (None, Value::Custom(Arc::new(record))),
+        (None, Value::List(inner.into())),
+        (None, Value::from(frames)),
+    ];
+    Ok(vec![Some(Value::List(items.into()))])
+});
 static MEET: NodeDef = node("meet", TWO, VALUE, Traits::LIGHT, meet);
 static MEET_HEAVY: NodeDef = node("meet.heavy", TWO, VALUE, Traits::HEAVY, meet);
 static HANG: NodeDef = node("hang", TWO, VALUE, Traits::HEAVY, hang);
@@ -172,7 +192,41 @@ static SHAPE: NodeDef = node("shape", PARTS, VALUE, Traits::LIGHT, |_, inputs| {
     value(sums.sum::<Result<i64>>()?)
 });
 
+/// So many frames of 20 × 100 pixels.
+static FILM: NodeDef =
+    node("film", TWO, ports![edge("frames", PortType::Frames)], Traits::EXPENSIVE, |cx, inputs| {
+        let (seed, count) = a_and_b(inputs)?;
+        let mut frames = FramesBuilder::new(&cx.services.ledger, None);
+        for _ in 0..count {
+            frames.push(&Tensor::full(seed as f32, (1, 20, 100, 3), &Device::Cpu)?)?;
+        }
+        Ok(vec![Some(Value::from(frames.finish()?))])
+    });
+static FRAMES: NodeDef =
+    node("frames", ports![edge("frames", PortType::Frames)], VALUE, Traits::LIGHT, |_, inputs| {
+        value(inputs.value::<Frames>("frames")?.count() as i64)
+    });
+static ALONE: NodeDef = node("alone", TWO, VALUE, Traits::LIGHT, alone);
+static LARGE: NodeDef = inferred("large", TWO, VALUE, Traits::LIGHT, add, |_, _| {
+    let (memory, spillable) = (10_000_000_000, 2_000_000_000);
+    Ok(StepInfo { memory, spillable, ..StepInfo::default() })
+});
+static RANGED: NodeDef =
+    node("ranged", ports![int("factor", 2).between(1, 8)], VALUE, Traits::LIGHT, |_, inputs| {
+        value(inputs.int("factor")?)
+    });
+static GREEDY: NodeDef = node("greedy", TWO, VALUE, Traits::LIGHT, |cx, inputs| {
+    cx.services.ledger.reserve::<f32>(1 << 44, "noise")?;
+    add(cx, inputs)
+});
+
 static NODES: &[&NodeDef] = &[
+    &FILM,
+    &FRAMES,
+    &ALONE,
+    &LARGE,
+    &RANGED,
+    &GREEDY,
     &ADD,
     &KEEP,
     &HEAVY,
@@ -185,6 +239,7 @@ static NODES: &[&NodeDef] = &[
     &BOTH,
     &WRITE,
     &REPLACE,
+    &VALUES,
     &MEET,
     &MEET_HEAVY,
     &HANG,

@@ -98,10 +98,13 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn with(options: Options, log: Log) -> Rig {
+        Rig::with_ledger(options, log, Ledger::new(u64::MAX))
+    }
+
+    pub(crate) fn with_ledger(options: Options, log: Log, ledger: Arc<Ledger>) -> Rig {
         let log = Arc::new(log);
-        let ledger = Ledger::new(u64::MAX);
         let services = Services::new(Device::Cpu, ledger).with(Arc::clone(&log));
-        let (runtime, services) = (Runtime::new(options), Arc::new(services));
+        let (runtime, services) = (Runtime::new(options, &services.ledger), Arc::new(services));
         Rig { runtime, services, registry: registry().into(), log, events: Mutex::default() }
     }
 

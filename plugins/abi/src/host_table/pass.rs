@@ -41,7 +41,8 @@ pub fn into_raw<V>(value: Arc<V>) -> *mut KinoValue {
 /// Takes back what was given away.
 ///
 /// # Safety
-/// `value` is null or comes from [`into_raw`] of the same type, and its count belongs to the caller.
+/// `value` is null or comes from [`into_raw`] of the same type, and its count belongs to the
+/// caller.
 pub unsafe fn from_raw<V>(value: *mut KinoValue) -> Option<Arc<V>> {
     // SAFETY: not null and from `Arc::into_raw`, as the caller promises.
     (!value.is_null()).then(|| unsafe { Arc::from_raw(value.cast_const().cast::<V>()) })

@@ -1,12 +1,13 @@
-//! A graph as it is written: every part with its place, nothing resolved yet.
+//! First pass, text → [`Document`]: a graph as it is written, every part with its place. It knows
+//! neither nodes nor other graphs.
 
 use std::collections::HashMap;
 
 use kino_port::{Literal, PortType};
 
-use crate::diagnostic::{Diagnostic, Fault, Place, Span, suggest};
+use crate::diagnostic::{Diagnostic, Place, Report, Span, SyntaxError};
 use crate::literal::decode;
-use crate::ron::{self, Fields, Form, Tree};
+use crate::ron::{self, Ast, AstKind, Fields};
 
 /// The version of the graph language that this crate reads.
 pub const VERSION: i128 = 1;
@@ -14,11 +15,19 @@ pub const VERSION: i128 = 1;
 /// Maps up to this length are searched from end to end.
 const FEW: usize = 16;
 
+/// The longest name of a node, port or input, in bytes.
+const LONGEST_NAME: usize = 255;
+
 /// A name or text with its place.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Word {
+pub(crate) struct Ident {
     pub(crate) text: String,
     pub(crate) span: Span,
+}
+
+impl Ident {
+    /// The longest op, edge or type, in bytes: an op may be a path, an edge two names.
+    pub(crate) const LONGEST: usize = 4_096;
 }
 
 /// A graph as written.
@@ -29,9 +38,9 @@ pub(crate) struct Document<'a> {
     pub(crate) nodes: Vec<NodeDecl<'a>>,
     /// The names of nodes that were refused.
     pub(crate) broken: Vec<String>,
-    pub(crate) outputs: Vec<(Word, Word)>,
+    pub(crate) outputs: Vec<(Ident, Ident)>,
     /// Graphs carried inside the file: name and the span of the text.
-    pub(crate) graphs: Vec<(Word, Span)>,
+    pub(crate) graphs: Vec<(Ident, Span)>,
     /// The graph, without what stands before and behind it in its file.
     pub(crate) whole: Span,
     /// Just behind the opening bracket of the graph.
@@ -43,12 +52,12 @@ pub(crate) struct Document<'a> {
 /// An input of the graph as written: its fields are decoded when its type is known.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct InputDecl<'a> {
-    pub(crate) name: Word,
-    pub(crate) ty: Option<Word>,
-    pub(crate) default: Option<Tree<'a>>,
-    pub(crate) range: Option<Tree<'a>>,
-    pub(crate) step: Option<Tree<'a>>,
-    pub(crate) choices: Option<Tree<'a>>,
+    pub(crate) name: Ident,
+    pub(crate) ty: Option<Ident>,
+    pub(crate) default: Option<Ast<'a>>,
+    pub(crate) range: Option<Ast<'a>>,
+    pub(crate) step: Option<Ast<'a>>,
+    pub(crate) choices: Option<Ast<'a>>,
     pub(crate) about: String,
     pub(crate) unit: String,
     /// Just behind the opening bracket.
@@ -59,12 +68,12 @@ pub(crate) struct InputDecl<'a> {
 /// A node as written.
 #[derive(Clone, Debug)]
 pub(crate) struct NodeDecl<'a> {
-    pub(crate) name: Word,
-    pub(crate) op: Word,
+    pub(crate) name: Ident,
+    pub(crate) op: Ident,
     /// Edges by port.
-    pub(crate) edges: Vec<(Word, Tree<'a>)>,
+    pub(crate) edges: Vec<(Ident, Ast<'a>)>,
     /// Literals by port.
-    pub(crate) literals: Vec<(Word, Tree<'a>)>,
+    pub(crate) literals: Vec<(Ident, Ast<'a>)>,
     pub(crate) bypass: bool,
 }
 
@@ -74,18 +83,18 @@ pub(crate) fn parse<'a>(
     file: u32,
     text: &'a str,
     span: Span,
-    problems: &mut Vec<Diagnostic>,
+    report: &mut Report,
 ) -> Option<Document<'a>> {
     if text.len() > u32::MAX as usize {
         let place = Place { file, span: Span::default() };
-        problems.push(Diagnostic::error("syntax", place, "a graph's text is smaller than 4 GiB"));
+        report.error("syntax", place, "a graph's text is smaller than 4 GiB");
         return None;
     }
     match ron::read(text, span) {
-        Ok(tree) => Parser { file, problems }.graph(tree),
-        Err(Fault { message, span, hint }) => {
+        Ok(tree) => Parser { file, report }.graph(tree),
+        Err(SyntaxError { message, span, hint }) => {
             let diagnostic = Diagnostic::error("syntax", Place { file, span }, message);
-            problems.push(diagnostic.maybe_hint(hint));
+            report.push(diagnostic.maybe_hint(hint));
             None
         }
     }
@@ -93,7 +102,7 @@ pub(crate) fn parse<'a>(
 
 struct Parser<'p> {
     file: u32,
-    problems: &'p mut Vec<Diagnostic>,
+    report: &'p mut Report,
 }
 
 impl Parser<'_> {
@@ -103,14 +112,11 @@ impl Parser<'_> {
         span: Span,
         message: impl Into<String>,
     ) -> &mut Diagnostic {
-        let place = Place { file: self.file, span };
-        let at = self.problems.len();
-        self.problems.push(Diagnostic::error(code, place, message));
-        &mut self.problems[at]
+        self.report.error(code, Place { file: self.file, span }, message)
     }
 
-    fn expected(&mut self, what: &str, found: &Tree<'_>) {
-        let message = format!("expected {what}, found {}", found.form.kind());
+    fn expected(&mut self, what: &str, found: &Ast<'_>) {
+        let message = format!("expected {what}, found {}", found.kind.noun());
         self.problem("malformed", found.span, message);
     }
 
@@ -119,10 +125,10 @@ impl Parser<'_> {
     fn fields<'a, const N: usize>(
         &mut self,
         what: &str,
-        tree: Tree<'a>,
+        tree: Ast<'a>,
         known: [&'static str; N],
-    ) -> Option<(u32, [Option<Tree<'a>>; N])> {
-        let Form::Struct(Fields { opening, fields, .. }) = tree.form else {
+    ) -> Option<(u32, [Option<Ast<'a>>; N])> {
+        let AstKind::Struct(Fields { opening, fields, .. }) = tree.kind else {
             self.expected(what, &tree);
             return None;
         };
@@ -130,7 +136,7 @@ impl Parser<'_> {
         let mut spans = [Span::default(); N];
         for (key, value) in fields {
             let Some(index) = known.iter().position(|name| *name == key.name) else {
-                let hint = suggest(key.name, known.iter().copied());
+                let hint = self.report.advice(key.name, || known.iter().copied());
                 let message = format!("{what} has no field `{}`", key.name);
                 self.problem("unknown-key", key.span, message).hint = hint;
                 continue;
@@ -151,19 +157,22 @@ impl Parser<'_> {
     }
 
     /// The entries of a map whose keys are texts, each at most once.
-    fn entries<'a>(&mut self, what: &str, tree: Tree<'a>) -> Vec<(Word, Tree<'a>)> {
-        let Form::Map(pairs) = tree.form else {
+    fn entries<'a>(&mut self, what: &str, tree: Ast<'a>) -> Vec<(Ident, Ast<'a>)> {
+        let AstKind::Map(pairs) = tree.kind else {
             self.expected(what, &tree);
             return Vec::new();
         };
-        let mut entries: Vec<(Word, Tree<'a>)> = Vec::with_capacity(pairs.len());
+        let mut entries: Vec<(Ident, Ast<'a>)> = Vec::with_capacity(pairs.len());
         // A map of a few ports is searched faster than hashed.
         let mut seen = (pairs.len() > FEW).then(|| HashMap::with_capacity(pairs.len()));
         for (key, value) in pairs {
-            let Form::Text(text) = key.form else {
+            let AstKind::Text(text) = key.kind else {
                 self.expected("a name in quotes", &key);
                 continue;
             };
+            if !self.is_short("this name", &text, LONGEST_NAME, key.span) {
+                continue;
+            }
             let first = match &mut seen {
                 Some(seen) => seen.insert(text.clone(), key.span),
                 None => {
@@ -176,15 +185,31 @@ impl Parser<'_> {
                     // All others are compared with the first.
                     seen.as_mut().and_then(|seen| seen.insert(text, first));
                 }
-                None => entries.push((Word { text: text.into_owned(), span: key.span }, value)),
+                None => entries.push((Ident { text: text.into_owned(), span: key.span }, value)),
             }
         }
         entries
     }
 
-    fn word(&mut self, what: &str, tree: &Tree<'_>) -> Option<Word> {
-        match &tree.form {
-            Form::Text(text) => Some(Word { text: text.to_string(), span: tree.span }),
+    /// Whether a name is no longer than it may be; otherwise it is said, without the name.
+    fn is_short(&mut self, what: &str, text: &str, most: usize, span: Span) -> bool {
+        let fits = text.len() <= most;
+        if !fits {
+            let message = format!("{what} is {} bytes long, at most {most} fit", text.len());
+            self.problem("too-long", span, message);
+        }
+        fits
+    }
+
+    /// A short text: an op, an edge, a type.
+    fn reference(&mut self, what: &str, tree: &Ast<'_>) -> Option<Ident> {
+        let word = self.word(what, tree)?;
+        self.is_short("this", &word.text, Ident::LONGEST, tree.span).then_some(word)
+    }
+
+    fn word(&mut self, what: &str, tree: &Ast<'_>) -> Option<Ident> {
+        match &tree.kind {
+            AstKind::Text(text) => Some(Ident { text: text.to_string(), span: tree.span }),
             _ => {
                 self.expected(what, tree);
                 None
@@ -192,9 +217,9 @@ impl Parser<'_> {
         }
     }
 
-    fn graph<'a>(&mut self, tree: Tree<'a>) -> Option<Document<'a>> {
+    fn graph<'a>(&mut self, tree: Ast<'a>) -> Option<Document<'a>> {
         let whole = tree.span;
-        if let Form::Struct(Fields { name: Some(name), .. }) = &tree.form
+        if let AstKind::Struct(Fields { name: Some(name), .. }) = &tree.kind
             && *name != "Graph"
         {
             let span = Span { start: whole.start, end: whole.start + name.len() as u32 };
@@ -219,7 +244,7 @@ impl Parser<'_> {
         }
         for (name, value) in self.optional_entries("a map of outputs", outputs) {
             self.check_name("an output", &name);
-            let edge = self.word("an edge such as \"node.port\"", &value);
+            let edge = self.reference("an edge such as \"node.port\"", &value);
             document.outputs.extend(edge.map(|edge| (name, edge)));
         }
         document.graphs_opening = graphs.as_ref().map(|tree| tree.span.start + 1);
@@ -229,20 +254,16 @@ impl Parser<'_> {
         Some(document)
     }
 
-    fn optional_entries<'a>(
-        &mut self,
-        what: &str,
-        tree: Option<Tree<'a>>,
-    ) -> Vec<(Word, Tree<'a>)> {
+    fn optional_entries<'a>(&mut self, what: &str, tree: Option<Ast<'a>>) -> Vec<(Ident, Ast<'a>)> {
         tree.map_or_else(Vec::new, |tree| self.entries(what, tree))
     }
 
     /// The text of an optional field.
-    fn text(&mut self, tree: Option<Tree<'_>>) -> String {
+    fn text(&mut self, tree: Option<Ast<'_>>) -> String {
         tree.and_then(|tree| self.word("a text", &tree)).map_or_else(String::new, |word| word.text)
     }
 
-    fn version(&mut self, whole: Span, tree: Option<Tree<'_>>) {
+    fn version(&mut self, whole: Span, tree: Option<Ast<'_>>) {
         let Some(tree) = tree else {
             let span = Span { start: whole.start, end: whole.start + 1 };
             let problem = self.problem("version", span, "the graph does not say its version");
@@ -256,7 +277,7 @@ impl Parser<'_> {
         }
     }
 
-    fn check_name(&mut self, what: &str, name: &Word) {
+    fn check_name(&mut self, what: &str, name: &Ident) {
         let mut bytes = name.text.bytes();
         let starts = bytes.next().is_some_and(|byte| byte.is_ascii_lowercase());
         let goes_on =
@@ -274,7 +295,7 @@ impl Parser<'_> {
         }
     }
 
-    fn input<'a>(&mut self, name: Word, tree: Tree<'a>) -> InputDecl<'a> {
+    fn input<'a>(&mut self, name: Ident, tree: Ast<'a>) -> InputDecl<'a> {
         let span = tree.span;
         let known = ["type", "default", "range", "step", "choices", "about", "unit"];
         let Some((opening, [ty, default, range, step, choices, about, unit])) =
@@ -283,7 +304,7 @@ impl Parser<'_> {
             return InputDecl { name, span, ..InputDecl::default() };
         };
         let ty = match ty {
-            Some(tree) => self.word("a type in quotes", &tree),
+            Some(tree) => self.reference("a type in quotes", &tree),
             None => {
                 let message = format!("input `{}` does not say its type", name.text);
                 self.problem("missing-key", name.span, message).hint = Some(
@@ -297,13 +318,13 @@ impl Parser<'_> {
     }
 
     /// A node, or its name where it is refused.
-    fn node<'a>(&mut self, name: Word, tree: Tree<'a>) -> Result<NodeDecl<'a>, Word> {
+    fn node<'a>(&mut self, name: Ident, tree: Ast<'a>) -> Result<NodeDecl<'a>, Ident> {
         let known = ["op", "in", "with", "bypass"];
         let Some((_, [op, edges, literals, bypass])) = self.fields("a node", tree, known) else {
             return Err(name);
         };
         let op = match op {
-            Some(tree) => match self.word("an op in quotes", &tree) {
+            Some(tree) => match self.reference("an op in quotes", &tree) {
                 Some(word) => word,
                 None => return Err(name),
             },
@@ -318,7 +339,7 @@ impl Parser<'_> {
         let literals = self.optional_entries("a map of values", literals);
         let bypass = match bypass {
             None => false,
-            Some(Tree { form: Form::Bool(bypass), .. }) => bypass,
+            Some(Ast { kind: AstKind::Bool(bypass), .. }) => bypass,
             Some(tree) => {
                 self.expected("true or false", &tree);
                 false

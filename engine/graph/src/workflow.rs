@@ -1,9 +1,10 @@
-//! Records: a plan's workflow as one text that runs again and gives the same.
+//! Embedded workflows: a plan's graph as one text that runs again and gives the same.
 
 use std::collections::HashMap;
 
+use crate::check::CheckedGraph;
+use crate::declare::GraphInput;
 use crate::diagnostic::{Place, Span};
-use crate::graph::{Graph, GraphInput};
 
 /// A change of one of the graph's texts.
 #[derive(Debug)]
@@ -32,13 +33,13 @@ impl Edit {
 }
 
 /// The root's text after `edits`, with the other graphs that it uses carried inside.
-pub(crate) fn record(graph: &Graph, edits: Vec<Edit>) -> String {
+pub(crate) fn embedded_workflow(graph: &CheckedGraph, edits: Vec<Edit>) -> String {
     let mut by_file: HashMap<u32, Vec<Edit>> = HashMap::new();
     edits.into_iter().for_each(|edit| by_file.entry(edit.place.file).or_default().push(edit));
-    let sites = &graph.sites;
-    if !sites.others.is_empty() {
+    let spans = &graph.spans;
+    if !spans.others.is_empty() {
         let mut carried = String::new();
-        for (name, file, start) in &sites.others {
+        for (name, file, start) in &spans.others {
             // The text stays as it is, line breaks within strings included; it may end in a line
             // comment.
             let head = Span { start: 0, end: *start };
@@ -49,12 +50,12 @@ pub(crate) fn record(graph: &Graph, edits: Vec<Edit>) -> String {
             let (name, text) = (kino_port::Literal::text(name.clone()), text.trim().to_owned());
             carried.push_str(&format!("\n        {name}: {text}\n        ,"));
         }
-        let (at, text) = match sites.graphs_opening {
+        let (at, text) = match spans.graphs_opening {
             Some(at) => (at, carried),
             None => {
-                let rest = graph.files[0].text.get(sites.opening as usize..).unwrap_or_default();
+                let rest = graph.files[0].text.get(spans.opening as usize..).unwrap_or_default();
                 let gap = if rest.starts_with(char::is_whitespace) { "" } else { "\n    " };
-                (sites.opening, format!("\n    graphs: {{{carried}\n    }},{gap}"))
+                (spans.opening, format!("\n    graphs: {{{carried}\n    }},{gap}"))
             }
         };
         let span = Span { start: at, end: at };

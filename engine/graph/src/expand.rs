@@ -1,0 +1,354 @@
+//! Second pass, [`Document`]s → [`Expanded`]: opens the graphs that are used as nodes, one scope for
+//! each use of each graph, and reads what is written for every port. No edge is followed yet.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use kino_port::{Port, Signature};
+
+use crate::declare::{GraphInput, check_templates, declared};
+use crate::diagnostic::{Diagnostic, File, Place, Report, Span};
+use crate::names::NameIndex;
+use crate::parse::{self, Document, Ident, NodeDecl};
+use crate::paths::{folder, is_graph, join};
+use crate::raw::{RawInput, raw_inputs};
+use crate::{Catalog, Sources};
+
+/// How deep graphs may use graphs.
+const DEEPEST: usize = 32;
+
+/// The most nodes, inputs and outputs that a graph may have with all that it uses: graphs that use
+/// graphs twice over grow beyond any memory.
+const MOST: usize = 500_000;
+
+/// The most bytes of text that are read for graphs used as nodes, each use counted.
+const MOST_BYTES: usize = 64 << 20;
+
+/// A name counts as one more part for every so many bytes.
+const PART_BYTES: usize = 64;
+
+/// A graph with all that it uses, before any edge is followed.
+#[derive(Debug, Default)]
+pub(crate) struct Expanded {
+    /// What the root says of itself.
+    pub(crate) about: String,
+    pub(crate) files: Vec<File>,
+    /// The root first.
+    pub(crate) scopes: Vec<Scope>,
+    pub(crate) nodes: Vec<RawNode>,
+    pub(crate) spans: RecordSpans,
+}
+
+/// One use of one document: the root, or a graph used as a node.
+#[derive(Debug)]
+pub(crate) struct Scope {
+    pub(crate) file: u32,
+    /// Where its file lies, seen from the root's: empty, or with `/` at its end.
+    pub(crate) dir: Arc<str>,
+    /// Its name as a node; empty for the root.
+    pub(crate) name: Arc<str>,
+    /// The name of every node in it.
+    pub(crate) names: HashMap<String, Entity>,
+    pub(crate) inputs: Vec<GraphInput>,
+    pub(crate) input_index: NameIndex,
+    pub(crate) outputs: Vec<(Ident, Ident)>,
+    pub(crate) output_index: NameIndex,
+    /// Who uses this graph; none for the root.
+    pub(crate) caller: Option<Caller>,
+    /// It lies in a bypassed graph, so that nothing in it runs.
+    pub(crate) dropped: bool,
+}
+
+/// Who uses a graph as a node.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    pub(crate) scope: usize,
+    /// What is written for each of the graph's inputs.
+    pub(crate) inputs: Vec<Option<RawInput>>,
+    pub(crate) bypass: bool,
+}
+
+/// What a node's name stands for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Entity {
+    /// By its index in [`Expanded::nodes`].
+    Node(usize),
+    Scope(usize),
+    /// Something that was refused; nothing more is said of it.
+    Broken,
+}
+
+/// A node before its edges are followed.
+#[derive(Debug)]
+pub(crate) struct RawNode {
+    pub(crate) name: Arc<str>,
+    pub(crate) op: Arc<Op>,
+    pub(crate) place: Place,
+    pub(crate) scope: usize,
+    pub(crate) bypass: bool,
+    /// What is written for each port of its signature.
+    pub(crate) inputs: Vec<Option<RawInput>>,
+}
+
+/// What all nodes of one op share.
+#[derive(Debug)]
+pub(crate) struct Op {
+    pub(crate) name: Arc<str>,
+    pub(crate) version: Arc<str>,
+    pub(crate) signature: Signature,
+    /// The input ports' names, shared with the facts of every inference and the steps of a plan.
+    pub(crate) ports: Arc<[Arc<str>]>,
+}
+
+/// Where the embedded workflow of a plan puts what it adds to the texts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RecordSpans {
+    /// Just behind the root's opening bracket.
+    pub(crate) opening: u32,
+    /// Just behind the opening bracket of the root's `graphs`.
+    pub(crate) graphs_opening: Option<u32>,
+    /// Graphs read from other files: the name to carry each by, its file, and where what is carried
+    /// starts in it.
+    pub(crate) others: Vec<(String, u32, u32)>,
+}
+
+/// Opens a graph and all that it uses; nothing where the root's syntax is broken.
+pub(crate) fn expand(
+    name: &str,
+    text: &str,
+    catalog: &dyn Catalog,
+    sources: &dyn Sources,
+    report: &mut Report,
+) -> Expanded {
+    let mut expander = Expander {
+        catalog,
+        sources,
+        report,
+        result: Expanded::default(),
+        ops: HashMap::new(),
+        known: HashMap::new(),
+        stack: Vec::new(),
+        parts: 0,
+        bytes: 0,
+    };
+    expander.root(name, text);
+    expander.result
+}
+
+struct Expander<'e> {
+    catalog: &'e dyn Catalog,
+    sources: &'e dyn Sources,
+    report: &'e mut Report,
+    result: Expanded,
+    ops: HashMap<String, Arc<Op>>,
+    /// Graphs by their path relative to the root: file and span.
+    known: HashMap<String, (u32, Span)>,
+    /// The paths that are open, outermost first.
+    stack: Vec<String>,
+    /// Nodes, inputs and outputs so far.
+    parts: usize,
+    /// Bytes read of graphs used as nodes, so far.
+    bytes: usize,
+}
+
+impl Expander<'_> {
+    fn root(&mut self, name: &str, text: &str) {
+        let text: Arc<str> = text.into();
+        self.result.files.push(File { name: name.to_owned(), text: Arc::clone(&text) });
+        let whole = Span::new(0, text.len());
+        let Some(document) = parse::parse(0, &text, whole, self.report) else { return };
+        self.result.spans.opening = document.opening;
+        self.result.spans.graphs_opening = document.graphs_opening;
+        self.result.about = document.about.clone();
+        self.stack.push(name.rsplit(['/', '\\']).next().unwrap_or(name).to_owned());
+        let inputs = document.inputs.iter().map(|decl| declared(0, decl, self.report)).collect();
+        self.open(0, document, inputs, "", "", None);
+    }
+
+    /// Opens a document as a scope.
+    fn open(
+        &mut self,
+        file: u32,
+        document: Document<'_>,
+        inputs: Vec<GraphInput>,
+        dir: &str,
+        name: &str,
+        caller: Option<Caller>,
+    ) {
+        for (name, span) in &document.graphs {
+            self.known.entry(join(dir, &name.text)).or_insert((file, *span));
+        }
+        check_templates(&inputs, self.report);
+        let scopes = &mut self.result.scopes;
+        let scope = scopes.len();
+        let dropped =
+            caller.as_ref().is_some_and(|caller| caller.bypass || scopes[caller.scope].dropped);
+        let broken = document.broken.into_iter().map(|name| (name, Entity::Broken));
+        scopes.push(Scope {
+            file,
+            dir: dir.into(),
+            name: name.into(),
+            names: broken.collect(),
+            input_index: NameIndex::of(inputs.iter().map(|input| &*input.port.name)),
+            inputs,
+            output_index: NameIndex::of(document.outputs.iter().map(|(name, _)| &*name.text)),
+            outputs: document.outputs,
+            caller,
+            dropped,
+        });
+        let prefix = if name.is_empty() { String::new() } else { format!("{name}/") };
+        for mut decl in document.nodes {
+            let name = std::mem::take(&mut decl.name.text);
+            let full = format!("{prefix}{name}");
+            if !prefix.is_empty() {
+                self.parts += full.len() / PART_BYTES;
+            }
+            let entity = self.entity(scope, full, decl);
+            self.result.scopes[scope].names.insert(name, entity);
+        }
+    }
+
+    /// What a node's declaration stands for; `name` is the node's name with those of the graphs
+    /// around it.
+    fn entity(&mut self, scope: usize, name: String, decl: NodeDecl<'_>) -> Entity {
+        if is_graph(&decl.op.text) {
+            return self.subgraph(scope, name, decl);
+        }
+        let file = self.result.scopes[scope].file;
+        let Some(op) = self.op(&decl.op.text) else {
+            let hint = self.report.advice(&decl.op.text, || self.catalog.names());
+            let message = format!("there is no op `{}`", decl.op.text);
+            self.report.error("unknown-op", Place { file, span: decl.op.span }, message).hint =
+                Some(hint.unwrap_or_else(|| "`kino nodes` lists all ops".to_owned()));
+            return Entity::Broken;
+        };
+        let place = Place { file, span: decl.name.span };
+        let inputs = raw_inputs(file, &decl, &op.signature.inputs, self.report);
+        let node = RawNode { name: name.into(), op, place, scope, bypass: decl.bypass, inputs };
+        self.result.nodes.push(node);
+        Entity::Node(self.result.nodes.len() - 1)
+    }
+
+    fn op(&mut self, name: &str) -> Option<Arc<Op>> {
+        if let Some(op) = self.ops.get(name) {
+            return Some(Arc::clone(op));
+        }
+        let signature = self.catalog.signature(name)?.clone();
+        let ports = signature.inputs.iter().map(|port| Arc::from(&*port.name)).collect();
+        let version = Arc::from(&*signature.version);
+        let op = Arc::new(Op { name: name.into(), version, signature, ports });
+        self.ops.insert(name.to_owned(), Arc::clone(&op));
+        Some(op)
+    }
+
+    fn subgraph(&mut self, scope: usize, name: String, decl: NodeDecl<'_>) -> Entity {
+        let place = Place { file: self.result.scopes[scope].file, span: decl.op.span };
+        let path = join(&self.result.scopes[scope].dir, &decl.op.text);
+        if !self.may_open(&path, place) {
+            return Entity::Broken;
+        }
+        let Some((file, span)) = self.file(&path, place) else { return Entity::Broken };
+        self.bytes += (span.end - span.start) as usize;
+        if self.bytes > MOST_BYTES {
+            let most = MOST_BYTES >> 20;
+            let message =
+                format!("the graphs that this one uses are over {most} MiB, each use counted");
+            self.report.error("too-large", place, message);
+            return Entity::Broken;
+        }
+        let text = Arc::clone(&self.result.files[file as usize].text);
+        let Some(document) = parse::parse(file, &text, span, self.report) else {
+            return Entity::Broken;
+        };
+        self.carried_as(file, &document, &text);
+        self.parts += 1 + document.inputs.len() + document.nodes.len() + document.outputs.len();
+        if self.parts > MOST {
+            let message = format!("with all graphs that it uses, this graph has over {MOST} parts");
+            self.report.error("too-large", place, message);
+            return Entity::Broken;
+        }
+        let inputs: Vec<_> =
+            document.inputs.iter().map(|decl| declared(file, decl, self.report)).collect();
+        let ports: Vec<_> = inputs.iter().map(|input| input.port.clone()).collect();
+        let written = raw_inputs(place.file, &decl, &ports, self.report);
+        if !decl.bypass {
+            self.require(Place { span: decl.name.span, ..place }, &name, &ports, &written);
+        }
+        let inner = self.result.scopes.len();
+        let dir = folder(&path);
+        self.stack.push(path);
+        let caller = Caller { scope, inputs: written, bypass: decl.bypass };
+        self.open(file, document, inputs, &dir, &name, Some(caller));
+        self.stack.pop();
+        Entity::Scope(inner)
+    }
+
+    /// Whether the graph at `path` may be used here; otherwise it is said why not.
+    fn may_open(&mut self, path: &str, place: Place) -> bool {
+        if let Some(first) = self.stack.iter().position(|open| open == path) {
+            let chain = self.stack[first..].join(" → ");
+            let message = format!("graphs use each other: {chain} → {path}");
+            self.report.error("recursion", place, message);
+            return false;
+        }
+        if self.stack.len() > DEEPEST {
+            let message = format!("graphs use graphs more than {DEEPEST} deep");
+            self.report.error("recursion", place, message);
+            return false;
+        }
+        self.parts <= MOST && self.bytes <= MOST_BYTES
+    }
+
+    /// Notes how an embedded workflow carries the text of a file: from its first comment on, unless
+    /// extensions stand there.
+    fn carried_as(&mut self, file: u32, document: &Document<'_>, text: &str) {
+        let head = text.get(..document.whole.start as usize).unwrap_or_default();
+        let others = &mut self.result.spans.others;
+        if (head.contains("#!") || head.starts_with('\u{feff}'))
+            && let Ok(at) = others.binary_search_by_key(&file, |other| other.1)
+        {
+            others[at].2 = document.whole.start;
+        }
+    }
+
+    /// Says which inputs of a graph used as a node are not fed.
+    fn require(&mut self, place: Place, name: &str, ports: &[Port], inputs: &[Option<RawInput>]) {
+        let fed = ports.iter().zip(inputs);
+        for (port, _) in fed.filter(|(port, input)| port.is_required() && input.is_none()) {
+            self.report.push(missing(name, port, place));
+        }
+    }
+
+    /// The file and place of the graph at `path`, read at most once.
+    fn file(&mut self, path: &str, place: Place) -> Option<(u32, Span)> {
+        if let Some(known) = self.known.get(path) {
+            return Some(*known);
+        }
+        match self.sources.read(path) {
+            Ok(text) => {
+                let files = &mut self.result.files;
+                let (file, span) = (files.len() as u32, Span::new(0, text.len()));
+                files.push(File { name: path.to_owned(), text: text.into() });
+                self.known.insert(path.to_owned(), (file, span));
+                self.result.spans.others.push((path.to_owned(), file, 0));
+                Some((file, span))
+            }
+            Err(reason) => {
+                let message = format!("the graph `{path}` cannot be read: {reason}");
+                self.report.error("unreadable", place, message);
+                None
+            }
+        }
+    }
+}
+
+/// A required port that nothing feeds.
+pub(crate) fn missing(node: &str, port: &Port, place: Place) -> Diagnostic {
+    let message = format!("nothing feeds `{}` of `{node}`, which takes {}", port.name, port.ty);
+    let hint = if port.ty.is_literal() {
+        format!("write `with: {{\"{}\": …}}`, or feed it with an edge in `in`", port.name)
+    } else {
+        format!("write `in: {{\"{}\": \"node.port\"}}`", port.name)
+    };
+    Diagnostic::error("missing-input", place, message).hint(hint)
+}

@@ -1,0 +1,219 @@
+//! What is written for the ports of a node, before any name is resolved: edges, values, path
+//! templates.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use kino_port::{Literal, Port, PortType, Range};
+
+use crate::diagnostic::{Place, Report, Span, nearest};
+use crate::literal::decode;
+use crate::names::NameIndex;
+use crate::parse::{Ident, NodeDecl};
+use crate::ron::{Ast, AstKind};
+use crate::template::{self, Part};
+
+/// What is written for one port.
+#[derive(Clone, Debug)]
+pub(crate) enum RawInput {
+    Literal(Arc<Literal>, Place),
+    /// `"random"`: a number drawn while planning, within the range of the port that it is written
+    /// for.
+    Draw(Option<Range>, Place),
+    Template(Vec<Part>, Place),
+    /// Several path templates.
+    Templates(Vec<RawInput>, Place),
+    Edge(Ident),
+    /// A list of edges, or a map of named ones.
+    Edges(Vec<(Option<Arc<str>>, Ident)>, Place),
+    /// Something that was refused; nothing more is said of it.
+    Broken,
+}
+
+impl RawInput {
+    /// Where it is written.
+    pub(crate) fn place(&self, file: u32) -> Place {
+        match self {
+            RawInput::Literal(_, place)
+            | RawInput::Draw(_, place)
+            | RawInput::Template(_, place)
+            | RawInput::Templates(_, place)
+            | RawInput::Edges(_, place) => *place,
+            RawInput::Edge(word) => Place { file, span: word.span },
+            RawInput::Broken => Place::default(),
+        }
+    }
+}
+
+/// What a node's declaration in `file` writes for each of `ports`; complains of ports that are not
+/// there or fed twice.
+pub(crate) fn raw_inputs(
+    file: u32,
+    decl: &NodeDecl<'_>,
+    ports: &[Port],
+    report: &mut Report,
+) -> Vec<Option<RawInput>> {
+    let mut reader = Reader { file, report };
+    let index = NameIndex::of(ports.iter().map(|port| &*port.name));
+    let mut inputs: Vec<Option<RawInput>> = vec![None; ports.len()];
+    let mut edges: Vec<Option<Span>> = Vec::new();
+    for (word, ast) in &decl.edges {
+        if let Some(at) = reader.port(decl, word, ports, &index) {
+            edges.resize(ports.len(), None);
+            edges[at] = Some(word.span);
+            inputs[at] = Some(reader.edges(ast).unwrap_or(RawInput::Broken));
+        }
+    }
+    for (word, ast) in &decl.literals {
+        let Some(at) = reader.port(decl, word, ports, &index) else { continue };
+        if let Some(Some(edge)) = edges.get(at) {
+            let related = reader.place(*edge);
+            let message = format!("`{}` is fed both by an edge and by a value", word.text);
+            let place = reader.place(word.span);
+            let problem = reader.report.error("fed-twice", place, message);
+            problem.related.push((related, "the edge".to_owned()));
+        }
+        inputs[at] = Some(reader.literal(ast, &ports[at]).unwrap_or(RawInput::Broken));
+    }
+    inputs
+}
+
+struct Reader<'r> {
+    file: u32,
+    report: &'r mut Report,
+}
+
+impl Reader<'_> {
+    fn place(&self, span: Span) -> Place {
+        Place { file: self.file, span }
+    }
+
+    fn port(
+        &mut self,
+        decl: &NodeDecl<'_>,
+        word: &Ident,
+        ports: &[Port],
+        index: &NameIndex,
+    ) -> Option<usize> {
+        let names = || ports.iter().map(|port| &*port.name);
+        let found = index.position(&word.text, names());
+        if found.is_none() {
+            let hint = self.report.advice(&word.text, names);
+            let message = format!("`{}` has no input `{}`", decl.op.text, word.text);
+            self.report.error("unknown-port", self.place(word.span), message).hint = hint;
+        }
+        found
+    }
+
+    fn edges(&mut self, ast: &Ast<'_>) -> Option<RawInput> {
+        let mut edges: Vec<(Option<Arc<str>>, Ident)> = Vec::new();
+        match &ast.kind {
+            AstKind::Text(_) => return Some(RawInput::Edge(self.edge(ast)?)),
+            AstKind::List(items) => {
+                for item in items {
+                    edges.push((None, self.edge(item)?));
+                }
+            }
+            AstKind::Map(pairs) => {
+                let mut names = HashMap::with_capacity(pairs.len());
+                for (key, item) in pairs {
+                    let name = self.edge_name(key)?;
+                    if let Some(first) = names.insert(Arc::clone(&name), key.span) {
+                        let related = self.place(first);
+                        let message = format!("`{name}` stands here twice");
+                        let place = self.place(key.span);
+                        let problem = self.report.error("duplicate", place, message);
+                        problem.related.push((related, "the first".to_owned()));
+                    }
+                    edges.push((Some(name), self.edge(item)?));
+                }
+            }
+            other => {
+                let message =
+                    format!("expected an edge such as \"node.port\", found {}", other.noun());
+                self.report.error("malformed", self.place(ast.span), message).hint =
+                    Some("a value stands in `with`".to_owned());
+                return None;
+            }
+        }
+        Some(RawInput::Edges(edges, self.place(ast.span)))
+    }
+
+    fn edge(&mut self, ast: &Ast<'_>) -> Option<Ident> {
+        match &ast.kind {
+            AstKind::Text(text) if text.len() > Ident::LONGEST => {
+                let (len, most) = (text.len(), Ident::LONGEST);
+                let message = format!("this edge is {len} bytes long, at most {most} fit");
+                self.report.error("too-long", self.place(ast.span), message);
+                None
+            }
+            AstKind::Text(text) => Some(Ident { text: text.to_string(), span: ast.span }),
+            other => {
+                let found = other.noun();
+                let message = format!("expected an edge such as \"node.port\", found {found}");
+                self.report.error("malformed", self.place(ast.span), message);
+                None
+            }
+        }
+    }
+
+    fn edge_name(&mut self, ast: &Ast<'_>) -> Option<Arc<str>> {
+        match &ast.kind {
+            AstKind::Text(text) if !text.is_empty() && text.len() <= Ident::LONGEST => {
+                Some(Arc::from(&**text))
+            }
+            other => {
+                let message = format!("expected a name in quotes, found {}", other.noun());
+                self.report.error("malformed", self.place(ast.span), message);
+                None
+            }
+        }
+    }
+
+    fn literal(&mut self, ast: &Ast<'_>, port: &Port) -> Option<RawInput> {
+        let place = self.place(ast.span);
+        if !port.ty.is_literal() && port.ty != PortType::Any {
+            let message = format!("`{}` takes {}, which cannot be written out", port.name, port.ty);
+            self.report.error("type", place, message).hint =
+                Some("feed it with an edge, in `in`".to_owned());
+            return None;
+        }
+        match decode(ast, &port.ty).and_then(|literal| port.admit(literal)) {
+            Ok(Literal::Text(text)) if port.draws && text == "random" => {
+                Some(RawInput::Draw(port.range, place))
+            }
+            Ok(Literal::Text(text)) if port.ty == PortType::Path => self.template(&text, place),
+            Ok(Literal::List(items)) if port.ty == PortType::Path => {
+                let texts = items.iter().filter_map(|item| match item {
+                    Literal::Text(text) => self.template(text, place),
+                    _ => None,
+                });
+                Some(RawInput::Templates(texts.collect(), place))
+            }
+            Ok(literal) => Some(RawInput::Literal(Arc::new(literal), place)),
+            Err(error) => {
+                let message = format!("`{}`: {}", port.name, error.message);
+                let hint = error.hint.or_else(|| nearest_choice(ast, port));
+                self.report.error("value", place, message).hint = hint;
+                None
+            }
+        }
+    }
+
+    /// The template that a path is.
+    fn template(&mut self, text: &str, place: Place) -> Option<RawInput> {
+        match template::parse(text) {
+            Ok(parts) => Some(RawInput::Template(parts, place)),
+            Err(message) => {
+                self.report.error("template", place, message);
+                None
+            }
+        }
+    }
+}
+
+fn nearest_choice(ast: &Ast<'_>, port: &Port) -> Option<String> {
+    let AstKind::Text(text) = &ast.kind else { return None };
+    let near = nearest(text, port.choices.iter().map(|choice| &**choice))?;
+    Some(format!("did you mean \"{near}\"?"))
+}

@@ -1,0 +1,666 @@
+//! Third pass, [`Expanded`] → [`Resolved`]: follows every edge to the node, value or graph input
+//! behind it, through graphs used as nodes and bypassed nodes.
+//!
+//! The work is linear in what is written and in what is handed on: what feeds an input of a graph
+//! used as a node, and what a bypassed node passes on, is followed once and remembered, lists are
+//! shared, and their items are counted ([`MOST_BOUND`]).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use kino_port::{Literal, Port, PortType};
+use petgraph::graph::{DiGraph, NodeIndex};
+
+use crate::Catalog;
+use crate::binding::{Binding, BindingSource, ListItem, Piece, SubgraphInput};
+use crate::convert::conversion;
+use crate::declare::GraphInput;
+use crate::diagnostic::{Diagnostic, File, Place, Report};
+use crate::expand::{Entity, Expanded, Op, RawNode, RecordSpans, Scope};
+use crate::parse::Ident;
+use crate::raw::RawInput;
+use crate::template::{self, Part};
+
+/// The most bypassed nodes and graphs that an edge may go through.
+const LONGEST: usize = 256;
+
+/// The most items of a list: graphs that pass lists on can double them at every use.
+const MOST_ITEMS: usize = 1 << 16;
+
+/// The most items that all ports of a graph together may be fed.
+const MOST_BOUND: usize = 1 << 22;
+
+/// A graph whose edges lead to nodes.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    pub(crate) about: String,
+    pub(crate) files: Vec<File>,
+    /// The root's inputs.
+    pub(crate) inputs: Vec<GraphInput>,
+    /// The nodes; petgraph's edges are added when they are checked.
+    pub(crate) nodes: DiGraph<Node, ()>,
+    /// By node: it is bypassed, or lies in a bypassed graph.
+    pub(crate) dropped: Vec<bool>,
+    /// The root's outputs.
+    pub(crate) outputs: Vec<(String, Binding)>,
+    pub(crate) groups: Groups,
+    pub(crate) subgraph_inputs: Vec<SubgraphInput>,
+    /// By scope: where its file lies, seen from the root's.
+    pub(crate) dirs: Vec<Arc<str>>,
+    pub(crate) spans: RecordSpans,
+    /// The root has a node, though it may have been refused.
+    pub(crate) has_nodes: bool,
+    /// What is probably not meant: inputs that nothing reads.
+    pub(crate) unread: Vec<Diagnostic>,
+}
+
+/// Graphs used as nodes: name, and the nodes behind its outputs.
+pub(crate) type Groups = Vec<(Arc<str>, Vec<NodeIndex>)>;
+
+/// A node, its inputs in the order of its signature.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    pub(crate) name: Arc<str>,
+    pub(crate) op: Arc<Op>,
+    pub(crate) place: Place,
+    pub(crate) bindings: Vec<Binding>,
+}
+
+/// Follows every edge of a graph, and of those that it uses.
+pub(crate) fn resolve(expanded: Expanded, catalog: &dyn Catalog, report: &mut Report) -> Resolved {
+    let Expanded { about, files, scopes, nodes, spans } = expanded;
+    let read = scopes.iter().map(|scope| vec![false; scope.inputs.len()]).collect();
+    let mut resolver = Resolver {
+        catalog,
+        report,
+        scopes,
+        nodes,
+        read,
+        fed: HashMap::new(),
+        passed: HashMap::new(),
+        bound: 0,
+    };
+    let subgraph_inputs = resolver.subgraph_inputs();
+    let bindings = resolver.bindings();
+    let (outputs, groups) = resolver.outputs();
+    let unread = resolver.unread();
+    let Resolver { mut scopes, nodes, .. } = resolver;
+    let dropped = nodes.iter().map(|node| node.bypass || scopes[node.scope].dropped).collect();
+    let dirs = scopes.iter().map(|scope| Arc::clone(&scope.dir)).collect();
+    let mut graph = DiGraph::with_capacity(nodes.len(), nodes.len());
+    for (RawNode { name, op, place, .. }, bindings) in nodes.into_iter().zip(bindings) {
+        graph.add_node(Node { name, op, place, bindings });
+    }
+    let root = if scopes.is_empty() { None } else { Some(scopes.swap_remove(0)) };
+    let broken = |entity: &Entity| matches!(entity, Entity::Broken);
+    let has_nodes = root.as_ref().is_some_and(|root| !root.names.values().all(broken));
+    Resolved {
+        about,
+        files,
+        inputs: root.map_or_else(Vec::new, |root| root.inputs),
+        nodes: graph,
+        dropped,
+        outputs,
+        groups,
+        subgraph_inputs,
+        dirs,
+        spans,
+        has_nodes,
+        unread,
+    }
+}
+
+/// The bypassed nodes and graphs that an edge goes through, from its end to its source.
+type Trail = Vec<Arc<str>>;
+
+struct Resolver<'r> {
+    catalog: &'r dyn Catalog,
+    report: &'r mut Report,
+    scopes: Vec<Scope>,
+    nodes: Vec<RawNode>,
+    /// By scope and input: whether anything reads it.
+    read: Vec<Vec<bool>>,
+    /// What feeds an input of a graph used as a node, by scope and input.
+    fed: HashMap<(usize, usize), Option<Binding>>,
+    /// What bypassed nodes pass on, by output.
+    passed: HashMap<(usize, usize), Option<Binding>>,
+    /// The items that ports are fed, so far.
+    bound: usize,
+}
+
+impl Resolver<'_> {
+    /// Resolves what is fed to graphs used as nodes, even where nothing inside reads it, to find
+    /// what is wrong. Gives what has to be checked again while planning.
+    fn subgraph_inputs(&mut self) -> Vec<SubgraphInput> {
+        let mut checked = Vec::new();
+        for inner in 0..self.scopes.len() {
+            let Some(caller) = &self.scopes[inner].caller else { continue };
+            for index in 0..caller.inputs.len() {
+                let Some(caller) = &self.scopes[inner].caller else { continue };
+                if caller.inputs[index].is_none() {
+                    continue;
+                }
+                let binding = self.fed(inner, index, &mut Trail::new());
+                let node = Arc::clone(&self.scopes[inner].name);
+                let port = self.scopes[inner].inputs[index].port.clone();
+                match binding.filter(|binding| self.fits_subgraph(binding, &port, &node)) {
+                    Some(binding) if port.range.is_some() || !port.choices.is_empty() => {
+                        checked.push(SubgraphInput { node, port, binding });
+                    }
+                    Some(_) => {}
+                    None => {
+                        self.fed.insert((inner, index), None);
+                        if let Some(caller) = &mut self.scopes[inner].caller {
+                            caller.inputs[index] = Some(RawInput::Broken);
+                        }
+                    }
+                }
+            }
+        }
+        checked
+    }
+
+    /// Checks the type of what is fed to a graph used as a node, against the input's declaration.
+    fn fits_subgraph(&mut self, binding: &Binding, port: &Port, node: &str) -> bool {
+        let (giver, from) = match &binding.source {
+            BindingSource::Edge(from, output) => {
+                let from = &self.nodes[from.index()];
+                let output = &from.op.signature.outputs[*output as usize];
+                (format!("`{}.{}`", from.name, output.name), output.ty.clone())
+            }
+            BindingSource::Input(index) => {
+                let input = &self.scopes[0].inputs[*index].port;
+                let fits = !input.is_list() || port.is_list();
+                let ty = input.ty.clone();
+                let ty = if fits { ty } else { PortType::List(Box::new(ty)) };
+                (format!("`inputs.{}`", input.name), ty)
+            }
+            BindingSource::List(items) => {
+                if !port.is_list() && port.ty != PortType::Any {
+                    let message = format!("`{node}.{}` takes one value, found a list", port.name);
+                    self.report.error("type", binding.place, message);
+                    return false;
+                }
+                return items.iter().all(|(_, item)| self.fits_subgraph(item, port, node));
+            }
+            _ => return true,
+        };
+        let fits = port.ty.accepts(&from)
+            || matches!(&from, PortType::List(of) if port.is_list() && port.ty.accepts(of));
+        if !fits {
+            let hint = conversion(self.catalog, &from, &port.ty);
+            let message =
+                format!("{giver} gives {from}, but `{node}.{}` takes {}", port.name, port.ty);
+            self.report.error("type", binding.place, message).hint = hint;
+        }
+        fits
+    }
+
+    /// What feeds every port of every node.
+    fn bindings(&mut self) -> Vec<Vec<Binding>> {
+        let mut all = Vec::with_capacity(self.nodes.len());
+        for index in 0..self.nodes.len() {
+            let RawNode { place, scope, bypass, ref mut inputs, .. } = self.nodes[index];
+            // Edges through a bypassed node read what is written for it.
+            let inputs = if bypass { inputs.clone() } else { std::mem::take(inputs) };
+            let bindings = inputs.iter().map(|input| {
+                let unfed = |source| Binding { source, place, scope: scope as u32 };
+                match input {
+                    None => unfed(BindingSource::Absent),
+                    Some(input) => {
+                        let binding = self.binding(scope, input, &mut Trail::new());
+                        let binding = binding.filter(|binding| self.count(binding));
+                        binding.unwrap_or_else(|| unfed(BindingSource::Broken))
+                    }
+                }
+            });
+            all.push(bindings.collect());
+        }
+        all
+    }
+
+    /// Counts what a port is fed; false, and said once, where it becomes too much.
+    fn count(&mut self, binding: &Binding) -> bool {
+        let items = match &binding.source {
+            BindingSource::List(items) => items.len(),
+            BindingSource::Literal(literal) => literal.items(),
+            BindingSource::Input(index) => {
+                let default = &self.scopes[0].inputs[*index].port.default;
+                default.as_ref().map_or(1, Literal::items)
+            }
+            _ => 1,
+        };
+        let before = self.bound;
+        self.bound = before.saturating_add(items);
+        if self.bound <= MOST_BOUND {
+            return true;
+        }
+        if before <= MOST_BOUND {
+            let message = format!("the lists of this graph have over {MOST_BOUND} items together");
+            self.report.error("too-large", binding.place, message);
+        }
+        false
+    }
+
+    /// The root's outputs, and of every graph used as a node the nodes behind its outputs.
+    fn outputs(&mut self) -> (Vec<(String, Binding)>, Groups) {
+        let (mut outputs, mut groups) = (Vec::new(), Vec::new());
+        for scope in 0..self.scopes.len() {
+            let mut behind = Vec::new();
+            for (name, edge) in self.scopes[scope].outputs.clone() {
+                let Some(binding) = self.edge(scope, &edge, &mut Trail::new()) else { continue };
+                if !self.count(&binding) {
+                    continue;
+                }
+                binding.nodes(&mut |node| behind.push(node));
+                if scope == 0 {
+                    outputs.push((name.text, binding));
+                }
+            }
+            if scope > 0 {
+                groups.push((Arc::clone(&self.scopes[scope].name), behind));
+            }
+        }
+        (outputs, groups)
+    }
+
+    /// Warns of inputs that nothing reads.
+    fn unread(&self) -> Vec<Diagnostic> {
+        let scopes = self.scopes.iter().zip(&self.read).filter(|(scope, _)| !scope.dropped);
+        let inputs = scopes.flat_map(|(scope, read)| scope.inputs.iter().zip(read));
+        let warning = |input: &GraphInput| {
+            let message = format!("nothing reads the input `{}`", input.port.name);
+            Diagnostic::warning("unused-input", input.place, message)
+        };
+        inputs.filter(|(_, read)| !**read).map(|(input, _)| warning(input)).collect()
+    }
+
+    /// What is behind something written in `scope`.
+    fn binding(&mut self, scope: usize, input: &RawInput, trail: &mut Trail) -> Option<Binding> {
+        let place = input.place(self.scopes[scope].file);
+        let source = match input {
+            RawInput::Literal(literal, _) => BindingSource::Literal(Arc::clone(literal)),
+            RawInput::Draw(range, _) => BindingSource::Draw(*range),
+            RawInput::Broken => BindingSource::Broken,
+            RawInput::Template(parts, _) => self.template(scope, parts, place, trail)?,
+            RawInput::Templates(items, _) => {
+                let items =
+                    items.iter().map(|item| Some((None, self.binding(scope, item, trail)?)));
+                BindingSource::List(Arc::new(items.collect::<Option<_>>()?))
+            }
+            RawInput::Edge(word) => return self.edge(scope, word, trail),
+            RawInput::Edges(edges, _) => self.list(scope, edges, place, trail)?,
+        };
+        Some(Binding { source, place, scope: scope as u32 })
+    }
+
+    fn list(
+        &mut self,
+        scope: usize,
+        edges: &[(Option<Arc<str>>, Ident)],
+        place: Place,
+        trail: &mut Trail,
+    ) -> Option<BindingSource> {
+        let mut items: Vec<ListItem> = Vec::with_capacity(edges.len());
+        for (name, word) in edges {
+            let binding = self.edge(scope, word, trail)?;
+            match binding.source {
+                // A list that is handed on whole is shared.
+                source @ BindingSource::List(_) if edges.len() == 1 => return Some(source),
+                BindingSource::List(inner) => {
+                    if items.len() + inner.len() <= MOST_ITEMS {
+                        items.extend(inner.iter().cloned());
+                    } else {
+                        let message = format!("this list has over {MOST_ITEMS} items");
+                        self.report.error("too-large", place, message);
+                        return None;
+                    }
+                }
+                _ => items.push((name.clone(), binding)),
+            }
+        }
+        let items =
+            Binding { source: BindingSource::List(Arc::new(items)), place, scope: scope as u32 };
+        self.count(&items).then_some(items.source)
+    }
+
+    /// A path whose names are those of the inputs of `scope`.
+    fn template(
+        &mut self,
+        scope: usize,
+        parts: &[Part],
+        place: Place,
+        trail: &mut Trail,
+    ) -> Option<BindingSource> {
+        let mut pieces = Vec::with_capacity(parts.len());
+        for part in parts {
+            pieces.push(match part {
+                Part::Text(text) => Piece::Text(text.clone()),
+                Part::Stem => Piece::Stem,
+                Part::Input(name) => Piece::Value(self.input(scope, name, false, place, trail)?),
+            });
+        }
+        Some(BindingSource::Template(pieces.into()))
+    }
+
+    /// What is behind the edge `"node.port"`, `"node"` or `"inputs.NAME"` written in `scope`.
+    fn edge(&mut self, scope: usize, word: &Ident, trail: &mut Trail) -> Option<Binding> {
+        let place = Place { file: self.scopes[scope].file, span: word.span };
+        let (node, port) = match word.text.split_once('.') {
+            Some((node, port)) => (node, Some(port)),
+            None => (word.text.as_str(), None),
+        };
+        if node == "inputs" {
+            let Some(port) = port else {
+                let message = "an edge from the graph's inputs is written \"inputs.NAME\"";
+                self.report.error("unknown-input", place, message);
+                return None;
+            };
+            return self.input(scope, port, true, place, trail);
+        }
+        match self.scopes[scope].names.get(node).copied() {
+            Some(Entity::Node(index)) => self.output((scope, place), index, (node, port), trail),
+            Some(Entity::Scope(inner)) => {
+                self.inner_output((scope, place), inner, (node, port), trail)
+            }
+            Some(Entity::Broken) => None,
+            None => {
+                let names = || {
+                    let mut names: Vec<_> =
+                        self.scopes[scope].names.keys().map(String::as_str).collect();
+                    names.sort_unstable();
+                    names
+                };
+                let hint = self.report.advice(node, names);
+                let message = format!("there is no node `{node}`");
+                self.report.error("unknown-node", place, message).hint = hint;
+                None
+            }
+        }
+    }
+
+    /// What is behind an input of the graph of `scope`, which an edge or a path names.
+    fn input(
+        &mut self,
+        scope: usize,
+        name: &str,
+        by_edge: bool,
+        place: Place,
+        trail: &mut Trail,
+    ) -> Option<Binding> {
+        let Scope { inputs, input_index, caller, .. } = &self.scopes[scope];
+        let names = || inputs.iter().map(|input| &*input.port.name);
+        let Some(index) = input_index.position(name, names()) else {
+            let stem = (!by_edge).then_some("graph");
+            let hint = self.report.advice(name, || names().chain(stem));
+            let message = format!("the graph has no input `{name}`");
+            self.report.error("unknown-input", place, message).hint = hint;
+            return None;
+        };
+        self.read[scope][index] = true;
+        match caller {
+            None => {
+                let source = BindingSource::Input(index);
+                Some(Binding { source, place, scope: scope as u32 })
+            }
+            Some(caller) if caller.inputs[index].is_some() => self.fed(scope, index, trail),
+            Some(_) => self.unfed(scope, index, place, trail),
+        }
+    }
+
+    /// What its user feeds to an input of the graph of `scope`, followed once.
+    fn fed(&mut self, scope: usize, index: usize, trail: &mut Trail) -> Option<Binding> {
+        if let Some(known) = self.fed.get(&(scope, index)) {
+            return known.clone();
+        }
+        let caller = self.scopes[scope].caller.as_ref()?;
+        let (outer, input) = (caller.scope, caller.inputs[index].clone()?);
+        let binding = self.binding(outer, &input, trail);
+        self.fed.insert((scope, index), binding.clone());
+        binding
+    }
+
+    /// What stands for an input of a graph used as a node that its user does not feed.
+    fn unfed(
+        &mut self,
+        scope: usize,
+        index: usize,
+        place: Place,
+        trail: &mut Trail,
+    ) -> Option<Binding> {
+        let declared = &self.scopes[scope].inputs[index];
+        let Some(default) = declared.port.default.clone() else {
+            let required = declared.port.is_required();
+            let source = if required { BindingSource::Broken } else { BindingSource::Absent };
+            return Some(Binding { source, place, scope: scope as u32 });
+        };
+        if let Some(known) = self.fed.get(&(scope, index)) {
+            return known.clone();
+        }
+        let place = declared.default.unwrap_or(declared.place);
+        let source = match default {
+            Literal::Text(text) if declared.port.draws && text == "random" => {
+                BindingSource::Draw(declared.port.range)
+            }
+            Literal::Text(text) if declared.port.ty == PortType::Path => {
+                self.template(scope, &template::parse(&text).ok()?, place, trail)?
+            }
+            default => BindingSource::Literal(Arc::new(default)),
+        };
+        let binding = Some(Binding { source, place, scope: scope as u32 });
+        self.fed.insert((scope, index), binding.clone());
+        binding
+    }
+
+    /// What is behind an output of a graph used as a node.
+    fn inner_output(
+        &mut self,
+        (scope, place): (usize, Place),
+        inner: usize,
+        (node, port): (&str, Option<&str>),
+        trail: &mut Trail,
+    ) -> Option<Binding> {
+        let Scope { outputs, output_index, .. } = &self.scopes[inner];
+        let names = || outputs.iter().map(|(name, _)| &*name.text);
+        let found = match port {
+            Some(port) => output_index.position(port, names()),
+            None => (outputs.len() == 1).then_some(0),
+        };
+        let Some(index) = found else {
+            no_output(node, names, port, place, self.report);
+            return None;
+        };
+        let (name, edge) = outputs[index].clone();
+        let step = format!("{}.{}", self.scopes[inner].name, name.text);
+        if !self.enter(step.into(), place, trail) {
+            return None;
+        }
+        let bypass = self.scopes[inner].caller.as_ref().is_some_and(|caller| caller.bypass);
+        let binding = if bypass {
+            self.pass_graph(inner, &edge, place, trail)
+        } else {
+            self.edge(inner, &edge, trail)
+        };
+        trail.pop();
+        Some(binding?.seen_from(place, scope))
+    }
+
+    /// What is behind an output of a node.
+    fn output(
+        &mut self,
+        (scope, place): (usize, Place),
+        index: usize,
+        (node, port): (&str, Option<&str>),
+        trail: &mut Trail,
+    ) -> Option<Binding> {
+        let outputs = &self.nodes[index].op.signature.outputs;
+        let found = match port {
+            Some(port) => outputs.iter().position(|output| output.name == port),
+            None => (outputs.len() == 1).then_some(0),
+        };
+        let Some(output) = found else {
+            let names = || outputs.iter().map(|output| &*output.name);
+            no_output(node, names, port, place, self.report);
+            return None;
+        };
+        if !self.nodes[index].bypass {
+            let source = BindingSource::Edge(NodeIndex::new(index), output as u32);
+            return Some(Binding { source, place, scope: scope as u32 });
+        }
+        // Long chains of bypassed nodes are walked once.
+        if let Some(passed) = self.passed.get(&(index, output)) {
+            return Some(passed.clone()?.seen_from(place, scope));
+        }
+        if !self.enter(Arc::clone(&self.nodes[index].name), place, trail) {
+            return None;
+        }
+        let binding = self.pass_node(index, output, place, trail);
+        trail.pop();
+        self.passed.insert((index, output), binding.clone());
+        Some(binding?.seen_from(place, scope))
+    }
+
+    /// Takes one more step on the way to an edge's source; false where the way is a circle or too
+    /// long.
+    fn enter(&mut self, step: Arc<str>, place: Place, trail: &mut Trail) -> bool {
+        if let Some(first) = trail.iter().position(|before| *before == step) {
+            let mut names: Vec<&str> = vec![&step];
+            names.extend(trail[first..].iter().rev().map(|name| &**name));
+            let message = format!("these nodes feed each other: {}", names.join(" → "));
+            self.report.error("cycle", place, message).hint =
+                Some("remove one of the edges".to_owned());
+            return false;
+        }
+        if trail.len() >= LONGEST {
+            let message = format!("this edge goes through over {LONGEST} bypassed nodes or graphs");
+            self.report.error("bypass", place, message);
+            return false;
+        }
+        trail.push(step);
+        true
+    }
+
+    /// What a bypassed node passes through to an output: its first fed input of the output's type.
+    fn pass_node(
+        &mut self,
+        index: usize,
+        output: usize,
+        place: Place,
+        trail: &mut Trail,
+    ) -> Option<Binding> {
+        let node = &self.nodes[index];
+        let signature = &node.op.signature;
+        let ty = signature.outputs[output].ty.clone();
+        let through = first_fed(signature.inputs.iter().zip(&node.inputs), &ty);
+        let (scope, name) = (node.scope, Arc::clone(&node.name));
+        self.pass(scope, through, &ty, &name, place, trail)
+    }
+
+    /// What a bypassed graph passes through to the output that `edge` feeds inside it.
+    fn pass_graph(
+        &mut self,
+        inner: usize,
+        edge: &Ident,
+        place: Place,
+        trail: &mut Trail,
+    ) -> Option<Binding> {
+        // An output that is not well defined is refused where it is declared.
+        let ty = self.declared_type(inner, &edge.text)?;
+        let scope = &self.scopes[inner];
+        let caller = scope.caller.as_ref()?;
+        let ports = scope.inputs.iter().map(|input| &input.port);
+        let through = first_fed(ports.zip(&caller.inputs), &ty);
+        let (outer, name) = (caller.scope, Arc::clone(&scope.name));
+        self.pass(outer, through, &ty, &name, place, trail)
+    }
+
+    fn pass(
+        &mut self,
+        scope: usize,
+        through: Option<RawInput>,
+        ty: &PortType,
+        name: &str,
+        place: Place,
+        trail: &mut Trail,
+    ) -> Option<Binding> {
+        let Some(through) = through else {
+            let message = format!("`{name}` is bypassed, but no input of type {ty} feeds it");
+            self.report.error("bypass", place, message);
+            return None;
+        };
+        let binding = self.binding(scope, &through, trail)?;
+        match &binding.source {
+            BindingSource::List(items) => items.first().map(|(_, item)| item.clone()),
+            BindingSource::Literal(literal) => match &**literal {
+                Literal::List(items) => {
+                    let first = BindingSource::Literal(Arc::new(items.first()?.clone()));
+                    Some(Binding { source: first, ..binding })
+                }
+                _ => Some(binding),
+            },
+            _ => Some(binding),
+        }
+    }
+
+    /// The type of what an edge inside a graph stands for, by declarations alone.
+    fn declared_type(&self, scope: usize, edge: &str) -> Option<PortType> {
+        let (node, port) = match edge.split_once('.') {
+            Some((node, port)) => (node, Some(port)),
+            None => (edge, None),
+        };
+        let scope = &self.scopes[scope];
+        if node == "inputs" {
+            let names = scope.inputs.iter().map(|input| &*input.port.name);
+            let index = scope.input_index.position(port?, names)?;
+            return Some(scope.inputs[index].port.ty.clone());
+        }
+        match scope.names.get(node)? {
+            Entity::Broken => None,
+            Entity::Node(index) => {
+                let outputs = &self.nodes[*index].op.signature.outputs;
+                let output =
+                    outputs.iter().find(|output| port.is_none_or(|port| output.name == port));
+                Some(output?.ty.clone())
+            }
+            Entity::Scope(inner) => {
+                let Scope { outputs, output_index, .. } = &self.scopes[*inner];
+                let names = outputs.iter().map(|(name, _)| &*name.text);
+                let index = port.map_or(Some(0), |port| output_index.position(port, names))?;
+                self.declared_type(*inner, &outputs.get(index)?.1.text)
+            }
+        }
+    }
+}
+
+/// What is written for the first fed port of a type; of a list, its first item.
+fn first_fed<'p>(
+    ports: impl Iterator<Item = (&'p Port, &'p Option<RawInput>)>,
+    ty: &PortType,
+) -> Option<RawInput> {
+    let mut fed = ports.filter(|(port, _)| port.ty == *ty).filter_map(|(_, one)| one.as_ref());
+    Some(match fed.next()? {
+        RawInput::Edges(edges, _) => RawInput::Edge(edges.first()?.1.clone()),
+        RawInput::Templates(items, _) => items.first()?.clone(),
+        one => one.clone(),
+    })
+}
+
+/// Says that a node has no such output, or which of its outputs to name.
+fn no_output<'n, I: ExactSizeIterator<Item = &'n str>>(
+    node: &str,
+    names: impl Fn() -> I,
+    port: Option<&str>,
+    place: Place,
+    report: &mut Report,
+) {
+    let (message, hint) = match port {
+        None => {
+            let count = names().len();
+            let list: Vec<_> = names().take(12).map(|name| format!("\"{node}.{name}\"")).collect();
+            let hint = (!list.is_empty()).then(|| format!("write {}", list.join(" or ")));
+            (format!("`{node}` has {count} outputs; name one of them"), hint)
+        }
+        Some(port) => (format!("`{node}` has no output `{port}`"), report.advice(port, names)),
+    };
+    report.error("unknown-output", place, message).hint = hint;
+}

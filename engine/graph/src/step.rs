@@ -1,0 +1,172 @@
+//! Steps: a node to run, with its key and what feeds it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use kino_port::{Fact, Literal, Read, Traits, Weights};
+use serde::Serialize;
+use serde::ser::SerializeStruct;
+
+use crate::diagnostic::Place;
+
+/// A hash of everything that can change a step's results.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(pub [u8; 32]);
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// One node to run.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// The node's name; `outer/inner` within a graph used as a node.
+    pub name: Arc<str>,
+    /// Its definition.
+    pub op: Arc<str>,
+    /// The version of its definition.
+    pub version: Arc<str>,
+    /// What its results depend on.
+    pub key: Key,
+    /// The names of its inputs, in the signature's order.
+    pub ports: Arc<[Arc<str>]>,
+    /// What feeds each input, in the signature's order; defaults are filled in.
+    pub inputs: Vec<Input>,
+    /// What is known of its outputs.
+    pub facts: Vec<Fact>,
+    /// The files that it reads.
+    pub reads: Vec<Read>,
+    /// The indices of the inputs that name a file which it writes; each is known, as a text or as
+    /// a list of texts.
+    pub writes: Vec<u32>,
+    /// An estimate of the bytes that it needs.
+    pub memory: u64,
+    /// How many of these are frames, which go to temporary files where memory ends.
+    pub spillable: u64,
+    /// The weights among these bytes.
+    pub weights: Vec<Weights>,
+    /// How the engine treats it.
+    pub traits: Traits,
+    /// Whether it is wanted for itself: an output of the graph, a sink, or the node to stop at.
+    pub target: bool,
+    /// Where it is written.
+    pub place: Place,
+    /// A hash of what inference added to the key: files, weights.
+    pub(crate) extra: u64,
+}
+
+/// What feeds an input.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// Nothing.
+    Absent,
+    /// A value known while planning.
+    Literal(Literal),
+    /// An output of an earlier step.
+    Edge(Source),
+    /// Several, each with its name where it has one.
+    List(Vec<(Option<Arc<str>>, Item)>),
+}
+
+/// One item of a list, or one output of the graph.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Item {
+    /// A value known while planning.
+    Literal(Literal),
+    /// An output of a step.
+    Edge(Source),
+}
+
+/// An output of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Source {
+    /// The index of the step in [`crate::Plan::steps`].
+    pub step: u32,
+    /// The index of the output in its signature.
+    pub output: u32,
+}
+
+impl Input {
+    /// The steps that feed this input.
+    pub fn sources(&self) -> impl Iterator<Item = Source> + '_ {
+        let (one, many) = match self {
+            Input::Edge(source) => (Some(*source), &[][..]),
+            Input::List(items) => (None, &items[..]),
+            _ => (None, &[][..]),
+        };
+        let edges = many.iter().filter_map(|(_, item)| match item {
+            Item::Edge(source) => Some(*source),
+            Item::Literal(_) => None,
+        });
+        one.into_iter().chain(edges)
+    }
+
+    /// The texts among the values known while planning.
+    pub(crate) fn texts(&self) -> Vec<&str> {
+        let mut texts = Vec::new();
+        match self {
+            Input::Literal(literal) => literal.texts(&mut texts),
+            Input::List(items) => items.iter().for_each(|(_, item)| {
+                if let Item::Literal(literal) = item {
+                    literal.texts(&mut texts);
+                }
+            }),
+            Input::Absent | Input::Edge(_) => {}
+        }
+        texts
+    }
+}
+
+impl Step {
+    /// A step made by hand rather than by planning a graph: nothing is known of its outputs.
+    pub fn new(name: &str, op: &str, key: Key, inputs: Vec<Input>, traits: Traits) -> Self {
+        Step {
+            name: name.into(),
+            op: op.into(),
+            version: "".into(),
+            key,
+            ports: Arc::new([]),
+            inputs,
+            facts: Vec::new(),
+            reads: Vec::new(),
+            writes: Vec::new(),
+            memory: 0,
+            spillable: 0,
+            weights: Vec::new(),
+            traits,
+            target: traits.sink,
+            place: Place::default(),
+            extra: 0,
+        }
+    }
+
+    /// The files that it writes: the index of the input that names each, and the path, relative to
+    /// the folder of outputs.
+    pub fn written(&self) -> impl Iterator<Item = (usize, &str)> {
+        let named = self
+            .writes
+            .iter()
+            .filter_map(|index| Some((*index as usize, self.inputs.get(*index as usize)?)));
+        named.flat_map(|(index, input)| input.texts().into_iter().map(move |text| (index, text)))
+    }
+}
+
+impl Serialize for Step {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("Step", 5)?;
+        fields.serialize_field("name", &*self.name)?;
+        fields.serialize_field("op", &*self.op)?;
+        fields.serialize_field("version", &*self.version)?;
+        fields.serialize_field("key", &self.key.to_string())?;
+        fields.serialize_field("memory", &self.memory)?;
+        fields.end()
+    }
+}

@@ -1,0 +1,379 @@
+//! Models in memory and on disk: shared by content, let go under pressure, and never another than
+//! the one that was planned with.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::Device;
+use common::{Rig, int, known, number, reference, text};
+use kino_node::{Ledger, Services, Value};
+use kino_nodes::{DitHandle, Models, TextHandle, VaeHandle};
+use kino_port::Fact;
+use kino_world::Folders;
+
+/// A copy of a small checkpoint.
+struct Copied(PathBuf);
+
+impl Copied {
+    fn new(name: &str) -> Self {
+        Copied::of(&reference("wan_t2v/model"), name)
+    }
+
+    fn of(from: &Path, name: &str) -> Self {
+        let to = std::env::temp_dir().join(format!("kino-resident-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&to);
+        copy(from, &to);
+        Copied(to)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+
+    fn vae(&self) -> PathBuf {
+        self.0.join("vae/diffusion_pytorch_model.safetensors")
+    }
+}
+
+impl Drop for Copied {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+fn handle<T: Send + Sync + 'static>(value: &Value) -> Arc<T> {
+    let Value::Part(part) = value else { panic!("expected a part") };
+    Arc::clone(&part.handle).downcast().unwrap()
+}
+
+/// Flips a byte of the weights in place, at the end of the data, and keeps the time.
+fn flip_last_byte(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    *bytes.last_mut().unwrap() ^= 0x40;
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn noise(rig: &Rig, vae: &Value) -> Value {
+    let inputs = [
+        ("vae", vae.clone()),
+        ("width", int(32)),
+        ("height", int(32)),
+        ("frames", int(1)),
+        ("seed", int(1)),
+    ];
+    rig.one("latent.noise", &inputs)
+}
+
+#[test]
+fn a_copy_of_a_vae_has_the_same_space_and_another_vae_of_the_same_sizes_has_not() {
+    let rig = Rig::new("spaces");
+    let shapes = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../shapes/model"));
+    let (same, other) = (Copied::of(shapes, "same"), Copied::of(shapes, "other"));
+    flip_last_byte(&other.vae());
+    let embedded = rig.model("embedded:shapes");
+    let (same, other) = (rig.model(same.path()), rig.model(other.path()));
+    let latent = noise(&rig, &embedded.vae);
+    let decode = |vae: &Value| vec![("vae", vae.clone()), ("latent", latent.clone())];
+    rig.run("vae.decode", &decode(&embedded.vae));
+    rig.run("vae.decode", &decode(&same.vae));
+    let refused = rig.fails("vae.decode", &decode(&other.vae));
+    assert!(refused.contains("in the space of another VAE, of the same sizes"), "{refused}");
+    // A tensor lies in no space: it is taken by its shape.
+    let tensor = Value::Tensor(latent.tensor().unwrap());
+    rig.run("vae.decode", &[("vae", other.vae), ("latent", tensor)]);
+}
+
+#[test]
+fn a_config_that_changes_what_latents_mean_is_another_space() {
+    let rig = Rig::new("space-config");
+    let (a, b) = (Copied::new("config-a"), Copied::new("config-b"));
+    let config = b.0.join("vae/config.json");
+    let read = std::fs::read_to_string(&config).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&read).unwrap();
+    let space = |copied: &Copied| handle::<VaeHandle>(&rig.model(copied.path()).vae).space();
+    json["_diffusers_version"] = "9.9".into();
+    std::fs::write(&config, json.to_string()).unwrap();
+    assert_eq!(space(&a), space(&b), "who wrote a config does not count");
+    json["latents_std"][3] = 7.5.into();
+    std::fs::write(&config, json.to_string()).unwrap();
+    assert_ne!(space(&a).id, space(&b).id);
+}
+
+#[test]
+fn folders_of_one_relative_name_do_not_exchange_each_other() {
+    let both = Copied(std::env::temp_dir().join(format!("kino-both-{}", std::process::id())));
+    copy(&reference("wan_t2v/model"), &both.0.join("a/model"));
+    copy(&reference("wan_t2v/model"), &both.0.join("b/model"));
+    flip_last_byte(&both.0.join("b/model/text_encoder/model.safetensors"));
+    let ledger = Ledger::new(u64::MAX);
+    let process = Arc::new(kino_nodes::services(Device::Cpu, ledger));
+    let models = process.get::<Models>().unwrap();
+    let rig_in = |folder: &str| {
+        let mut rig = Rig::new(&format!("relative-{folder}"));
+        let folders = Folders { graph: both.0.join(folder), out: rig.out.clone() };
+        rig.services = process.layer().with(Arc::new(folders));
+        rig
+    };
+    let (a, b) = (rig_in("a"), rig_in("b"));
+    let encoder = |rig: &Rig| handle::<TextHandle>(&rig.model("model").text);
+    let first = models.text_encoder(&encoder(&a)).unwrap();
+    let second = models.text_encoder(&encoder(&b)).unwrap();
+    assert!(!Arc::ptr_eq(&first, &second), "other weights");
+    assert!(Arc::ptr_eq(&first, &models.text_encoder(&encoder(&a)).unwrap()), "still there");
+    assert!(Arc::ptr_eq(&second, &models.text_encoder(&encoder(&b)).unwrap()));
+    // What the two models share is loaded once.
+    let dit = |rig: &Rig| handle::<DitHandle>(&rig.model("model").dit);
+    let (of_a, of_b) = (models.dit(&dit(&a)).unwrap(), models.dit(&dit(&b)).unwrap());
+    assert!(Arc::ptr_eq(&of_a, &of_b), "by content, not by name");
+}
+
+/// The encoder leaves after encoding, and so on: a budget that holds no two parts is enough.
+#[test]
+fn parts_that_are_not_used_leave_under_pressure() {
+    let mut rig = Rig::new("pressure");
+    let services = |budget| {
+        let folders = Folders { graph: reference(""), out: PathBuf::new() };
+        let ledger = Ledger::new(budget);
+        let services: Services = kino_nodes::services(Device::Cpu, ledger);
+        services.with(Arc::new(folders))
+    };
+    rig.services = services(u64::MAX);
+    let model = rig.model("embedded:shapes");
+    let sizes = [
+        handle::<TextHandle>(&model.text).weight_bytes(),
+        handle::<DitHandle>(&model.dit).weight_bytes(),
+    ];
+    rig.services = services(sizes[0] + sizes[1] - 1);
+    let ledger = Arc::clone(&rig.services.ledger);
+    let models = rig.services.get::<Models>().unwrap();
+    let model = rig.model("embedded:shapes");
+    let encoder = models.text_encoder(&handle::<TextHandle>(&model.text)).unwrap();
+    assert_eq!(ledger.used(), sizes[0]);
+    let refused = models.dit(&handle::<DitHandle>(&model.dit)).err().unwrap().to_string();
+    assert!(refused.contains("the transformer takes"), "in use, the encoder stays: {refused}");
+    drop(encoder);
+    models.dit(&handle::<DitHandle>(&model.dit)).unwrap();
+    assert_eq!(ledger.used(), sizes[1], "the encoder left");
+    models.text_encoder(&handle::<TextHandle>(&model.text)).unwrap();
+    assert_eq!(ledger.used(), sizes[0], "and came again");
+    assert!(ledger.peak() <= ledger.budget());
+}
+
+#[test]
+fn weights_of_a_model_that_was_exchanged_leave() {
+    let rig = Rig::new("exchanged");
+    let copied = Copied::new("exchanged");
+    let models = rig.services.get::<Models>().unwrap();
+    let vae = handle::<VaeHandle>(&rig.model(copied.path()).vae);
+    models.decoder(&vae).unwrap();
+    let used = rig.services.ledger.used();
+    assert!(used > 0);
+    flip_last_byte(&copied.vae());
+    rig.model(copied.path());
+    assert_eq!(rig.services.ledger.used(), 0);
+}
+
+#[test]
+fn weights_that_change_in_place_after_the_plan_are_an_error() {
+    let rig = Rig::new("in-place");
+    let copied = Copied::new("in-place");
+    let model = rig.model(copied.path());
+    let latent = noise(&rig, &model.vae);
+    flip_last_byte(&copied.vae());
+    let refused =
+        rig.fails("vae.decode", &[("vae", model.vae.clone()), ("latent", latent.clone())]);
+    assert!(refused.contains("changed while it ran"), "{refused}");
+    // A file that is cut is an error, too, and no signal.
+    let file = std::fs::OpenOptions::new().write(true).open(copied.vae()).unwrap();
+    file.set_len(1000).unwrap();
+    let refused = rig.fails("vae.decode", &[("vae", model.vae), ("latent", latent)]);
+    assert!(refused.contains("changed while it ran"), "{refused}");
+}
+
+#[test]
+fn weights_that_are_replaced_after_the_plan_are_those_of_the_plan() {
+    let rig = Rig::new("renamed");
+    let copied = Copied::new("renamed");
+    let model = rig.model(copied.path());
+    let latent = noise(&rig, &model.vae);
+    let new = copied.0.join("vae/new");
+    std::fs::copy(copied.vae(), &new).unwrap();
+    flip_last_byte(&new);
+    std::fs::rename(new, copied.vae()).unwrap();
+    let decode = [("vae", model.vae), ("latent", latent.clone())];
+    let planned = rig.one("vae.decode", &decode).tensor().unwrap();
+    let whole = Rig::new("renamed-whole");
+    let model = whole.model("wan_t2v/model");
+    let latent = Value::Tensor(latent.tensor().unwrap());
+    let expected = whole.one("vae.decode", &[("vae", model.vae), ("latent", latent)]);
+    common::close("frames", &planned, &expected.tensor().unwrap(), 0.0);
+}
+
+/// Two files of one length and one time of change, behind a link that is turned.
+#[cfg(unix)]
+#[test]
+fn a_link_that_is_turned_to_other_weights_is_another_key() {
+    let rig = Rig::new("link");
+    let copied = Copied::new("link");
+    let key = || {
+        let inputs = [("source", known(copied.path()))];
+        rig.infer("model.load", &inputs).unwrap().key
+    };
+    let (one, two) = (copied.0.join("one"), copied.0.join("two"));
+    std::fs::rename(copied.vae(), &one).unwrap();
+    std::fs::copy(&one, &two).unwrap();
+    flip_last_byte(&two);
+    let time = std::fs::metadata(&one).unwrap().modified().unwrap();
+    let file = std::fs::OpenOptions::new().append(true).open(&two).unwrap();
+    file.set_modified(time).unwrap();
+    std::os::unix::fs::symlink(&one, copied.vae()).unwrap();
+    let first = key();
+    assert_eq!(first, key());
+    std::fs::remove_file(copied.vae()).unwrap();
+    std::os::unix::fs::symlink(&two, copied.vae()).unwrap();
+    assert_ne!(first, key());
+}
+
+/// Numbers that configs must not be trusted with.
+const HOSTILE: [&str; 14] = [
+    "0",
+    "1",
+    "3",
+    "65",
+    "-1",
+    "1e308",
+    "1e-308",
+    "2305843009213693952",
+    "18446744073709551615",
+    "1048576",
+    "9223372036854775807",
+    "[]",
+    "null",
+    "\"x\"",
+];
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        // xorshift64*: Vigna, arXiv:1402.6246.
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % limit
+    }
+}
+
+/// All places of a JSON value that hold no object.
+fn places(value: &serde_json::Value, path: &str, found: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            fields.iter().for_each(|(key, value)| places(value, &format!("{path}/{key}"), found));
+        }
+        serde_json::Value::Array(items) => {
+            found.push(path.to_owned());
+            let each = items.iter().enumerate();
+            each.for_each(|(index, value)| places(value, &format!("{path}/{index}"), found));
+        }
+        _ => found.push(path.to_owned()),
+    }
+}
+
+/// Configs with hostile numbers are refused or understood; no inference panics on them.
+#[test]
+fn no_config_makes_a_plan_panic() {
+    let seed = 0x0c0f_f1c5;
+    println!("seed {seed:#x}");
+    let mut random = Random(seed);
+    let rig = Rig::new("hostile");
+    let copied = Copied::new("hostile");
+    let configs = [
+        "transformer/config.json",
+        "vae/config.json",
+        "text_encoder/config.json",
+        "scheduler/scheduler_config.json",
+        "tokenizer/tokenizer_config.json",
+    ];
+    let (mut read, mut refused) = (0, 0);
+    for _ in 0..600 {
+        let path = copied.0.join(configs[random.below(configs.len())]);
+        let good = std::fs::read_to_string(&path).unwrap();
+        let mut json: serde_json::Value = serde_json::from_str(&good).unwrap();
+        for _ in 0..=random.below(3) {
+            let mut found = Vec::new();
+            places(&json, "", &mut found);
+            let place = found[random.below(found.len())].clone();
+            let value = HOSTILE[random.below(HOSTILE.len())];
+            if let Some(place) = json.pointer_mut(&place) {
+                match place.as_array_mut().filter(|_| random.below(2) == 0) {
+                    Some(items) => {
+                        let one = items.first().cloned().unwrap_or_default();
+                        items.resize([0, 1, 2, 65][random.below(4)], one);
+                    }
+                    None => *place = serde_json::from_str(value).unwrap(),
+                }
+            }
+        }
+        std::fs::write(&path, json.to_string()).unwrap();
+        match plan(&rig, copied.path()) {
+            true => read += 1,
+            false => refused += 1,
+        }
+        std::fs::write(&path, good).unwrap();
+    }
+    println!("{read} read, {refused} refused");
+    assert!(read > 20 && refused > 20, "{read} read, {refused} refused");
+}
+
+/// Every inference that depends on a model; whether the model was read.
+fn plan(rig: &Rig, source: &str) -> bool {
+    let Ok(load) = rig.infer("model.load", &[("source", known(source))]) else { return false };
+    let [encoder, _, dit, vae] = load.outputs.try_into().unwrap();
+    let _ = rig.infer("text.encode", &[("encoder", encoder), ("prompt", known("x"))]);
+    let first = |op: &str, inputs: &[(&str, Fact)]| {
+        rig.infer(op, inputs).ok().and_then(|info| info.outputs.first().cloned())
+    };
+    for (side, frames) in [(32, 1), (16_384, 1_048_573), (7, 2)] {
+        let noise = [
+            ("vae", vae.clone()),
+            ("width", number(side)),
+            ("height", number(side)),
+            ("frames", number(frames)),
+            ("seed", number(1)),
+        ];
+        let Some(noise) = first("latent.noise", &noise) else { continue };
+        let decode = [("vae", vae.clone()), ("latent", noise.clone())];
+        if let Some(frames) = first("vae.decode", &decode) {
+            let _ = first("vae.encode", &[("vae", vae.clone()), ("frames", frames)]);
+        }
+        let patches = [("dit", dit.clone()), ("latents", noise)];
+        let Some(patches) = first("patchify", &patches) else { continue };
+        let _ = first("dit.sample", &[("dit", dit.clone()), ("patches", patches)]);
+    }
+    true
+}
+
+#[test]
+fn a_text_is_encoded_by_the_model_of_the_plan() {
+    let rig = Rig::new("planned");
+    let copied = Copied::new("planned");
+    let model = rig.model(copied.path());
+    flip_last_byte(&copied.0.join("text_encoder/model.safetensors"));
+    let encode = [("encoder", model.text), ("prompt", text("x"))];
+    let refused = rig.fails("text.encode", &encode);
+    assert!(refused.contains("changed while it ran"), "{refused}");
+}
