@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kino_node::{Error, ValueType};
 use kino_port::{Fact, Facts, Literal, PlanError, StepInfo};
 
-use crate::model::MissingPart;
+use crate::models::MissingPart;
 
 /// What inference gives: what is known of the results, or every reason against them.
 pub(crate) type InferResult = Result<StepInfo, Vec<PlanError>>;
