@@ -281,3 +281,39 @@ fn an_unknown_node_beside_a_broken_manifest_is_told() {
     assert!(err.contains("plugins/foo/plugin.ron:1:27"), "{err}");
     assert!(err.contains("`film.grain` is none of the nodes that are known"), "{err}");
 }
+
+/// What only a plugin's run tells is no name of a file: nothing is read or written whose contents
+/// or name no key holds. The message names the node that tells it, and the way out.
+#[test]
+fn a_path_that_a_plugin_tells_is_refused_before_anything_runs() {
+    let place = Place::new();
+    place.write("guests.wasm", COMPONENT);
+    place.good(&["plugin", "add", "guests.wasm"]);
+    let graph = |node: &str| {
+        format!(
+            r#"Graph(version: 1, nodes: {{
+    "pick": (op: "good.wasi"),
+    "in": (op: "image.read", with: {{"path": "in.png"}}),
+    {node}
+}})"#
+        )
+    };
+    let sinks = [
+        (r#""video": (op: "video.write", in: {"frames": "in", "path": "pick"}),"#, "video"),
+        (
+            r#""read": (op: "image.read", in: {"path": "pick"}),
+    "out": (op: "image.write", in: {"frames": "read"}, with: {"path": "out.png"}),"#,
+            "read",
+        ),
+    ];
+    for (node, name) in sinks {
+        place.write("g.ron", graph(node));
+        for command in ["plan", "run"] {
+            let err = said(&place.bad(2, &[command, "g.ron"]));
+            let expected = format!("`path` of `{name}`: only running `pick` tells this path");
+            assert!(err.contains(&expected), "{command}: {err}");
+            assert!(err.contains("write the path out"), "{command}: {err}");
+        }
+        assert!(!place.path("out").exists(), "nothing ran");
+    }
+}
