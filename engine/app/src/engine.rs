@@ -20,9 +20,6 @@ use crate::{device, library};
 
 /// How large the cache on disk may grow unless KINO_CACHE_LIMIT says otherwise.
 const CACHE_LIMIT: u64 = 20_000_000_000;
-/// The memory that frames, and results shared between runs, may each take unless KINO_MEMORY says
-/// otherwise.
-const MEMORY: u64 = 2 << 30;
 
 /// The nodes that graphs can use.
 pub(crate) fn registry() -> Registry {
@@ -115,7 +112,8 @@ impl Engine {
         let memory = memory()?;
         let services = services(device, opened, target, memory);
         let options = Options {
-            memory_budget: if keeps { memory } else { 0 },
+            // Values that a run holds need the rest.
+            memory_budget: if keeps { memory / 2 } else { 0 },
             disk: (!target.no_cache).then(disk_cache).transpose()?,
             ..Options::default()
         };
@@ -191,9 +189,9 @@ fn services(device: Device, opened: &Opened, target: &Target, memory: u64) -> Se
     services.with(Arc::new(Hashes::at(cache_folder().join("hashes.json"))))
 }
 
-/// The memory that frames, and results shared between runs, may each take.
+/// The memory that everything together may take.
 fn memory() -> Result<u64, Failure> {
-    size_in("KINO_MEMORY", MEMORY)
+    size_in("KINO_MEMORY", kino_runtime::memory_of_machine())
 }
 
 /// A size that the environment may set.
