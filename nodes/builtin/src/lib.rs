@@ -32,8 +32,9 @@ use candle_core::Device;
 use kino_node::{Ledger, NodeDef, Services};
 use kino_world::Hashes;
 
-pub use model::MissingPart;
-pub use models::{DitHandle, Handle, Models, OpenModel, Resident, TextHandle, VaeHandle};
+pub use models::{
+    DitHandle, Handle, MissingPart, Models, OpenModel, Resident, TextHandle, VaeHandle,
+};
 pub use philox::{normal, philox};
 pub use source::place;
 

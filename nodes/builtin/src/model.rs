@@ -12,7 +12,7 @@ use kino_port::{
 use kino_world::Folders;
 
 use crate::infer::{InferResult, refuse};
-use crate::models::{Handle, Models, OpenModel};
+use crate::models::{Handle, MissingPart, Models, OpenModel};
 use crate::source::Source;
 
 /// Opens a model and hands out its parts.
@@ -54,15 +54,6 @@ Example:\n    \"model\": (op: \"model.load\", with: {\"source\": \"embedded:shap
 
 const COMPUTE: [Cow<'static, str>; 3] =
     [Cow::Borrowed("auto"), Cow::Borrowed("f32"), Cow::Borrowed("bf16")];
-
-/// A part that a model has not, or whose weights cannot be read: said by whoever needs it.
-#[derive(Clone, Debug)]
-pub struct MissingPart {
-    /// What is missing.
-    pub message: String,
-    /// What to do.
-    pub hint: Option<String>,
-}
 
 /// A part as a handle, or why there is none.
 type Part<S> = std::result::Result<Arc<Handle<S>>, MissingPart>;

@@ -15,7 +15,7 @@ use kino_models::preview::RgbMap;
 use kino_node::{Ledger, Result, Space};
 
 pub(crate) use handle::Network;
-pub use handle::{DitHandle, Handle, OpenModel, TextHandle, VaeHandle};
+pub use handle::{DitHandle, Handle, MissingPart, OpenModel, TextHandle, VaeHandle};
 pub use resident::Resident;
 use resident::{Residents, Wanted};
 

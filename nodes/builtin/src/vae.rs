@@ -164,6 +164,7 @@ fn infer_decode(_: &Services, facts: &Facts) -> InferResult {
     review.finish(StepInfo {
         outputs: vec![Fact::typed(fact)],
         memory: weights.saturating_add(pass).saturating_add(frames),
+        spillable: frames,
         ..StepInfo::default()
     })
 }

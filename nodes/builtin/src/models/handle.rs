@@ -23,6 +23,15 @@ impl OpenModel {
     }
 }
 
+/// A part that a model has not, or whose weights cannot be read: said by whoever needs it.
+#[derive(Clone, Debug)]
+pub struct MissingPart {
+    /// What is missing.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
 /// A part of a model that is not loaded yet.
 pub struct Handle<S: ?Sized> {
     /// The model that it belongs to.
