@@ -347,3 +347,17 @@ fn previews_are_kept_when_asked_for() {
     let reader = png::Decoder::new(BufReader::new(file)).read_info().unwrap();
     assert!(reader.info().width > 0 && reader.info().height > 0);
 }
+
+#[test]
+fn what_killed_runs_left_goes_although_nothing_is_written() {
+    let place = Place::new();
+    let args = ["run", "text_to_image", "-s", "width=32", "-s", "height=32", "-s", "steps=1"];
+    place.good(&args);
+    let left = [".text_to_image-7.png.AbCd12.partial", ".frame_1.png.zZ0123.AbCd12.waiting"];
+    left.iter().for_each(|name| drop(place.write(&format!("out/{name}"), "half")));
+    // As a process that is writing holds it.
+    let living = fs::File::create(place.path("out/.other.png.EfGh34.partial")).unwrap();
+    living.lock().unwrap();
+    assert_eq!(evaluated(&place.json(&args)), 0);
+    assert_eq!(place.files("out"), [".other.png.EfGh34.partial", "text_to_image-7.png"]);
+}

@@ -16,6 +16,7 @@ mod device;
 mod disk;
 mod entry;
 mod event;
+mod hits;
 mod in_flight;
 mod machine;
 mod memory;
