@@ -31,6 +31,21 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kino-host", &["kino-abi", "kino-contract", "kino-node", "kino-port", "kino-kernels"]),
     ("kino-native", &["kino-abi", "kino-host", "kino-node", "kino-port"]),
     ("kino-wasm", &["kino-abi", "kino-host", "kino-node", "kino-port"]),
+    (
+        "kino-session",
+        &[
+            "kino-graph",
+            "kino-host",
+            "kino-kernels",
+            "kino-native",
+            "kino-node",
+            "kino-nodes",
+            "kino-port",
+            "kino-runtime",
+            "kino-wasm",
+            "kino-world",
+        ],
+    ),
 ];
 
 /// What a crate must never know, whoever brings it.

@@ -37,7 +37,7 @@ Environment:
   KINO_CACHE        the folder of the cache, instead of the user's cache folder
   KINO_DATA         the folder of your own plugins, instead of the user's data folder
   KINO_CACHE_LIMIT  how large the cache may grow; 20GB unless set
-  KINO_MEMORY       how much memory frames may take, the rest goes to files; 2GiB unless set
+  KINO_MEMORY       how much memory runs may take; unless set what the machine has, less an eighth
   KINO_LOG          what is logged, such as debug or kino_runtime=trace
   NO_COLOR          no colours; CLICOLOR_FORCE=1 forces them";
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use candle_core::Device;
-use kino_graph::{Catalog, Diagnostics, Graph, Settings, Sources};
+use kino_graph::{Access, Catalog, Diagnostics, Graph, Settings, Sources};
 use kino_node::{Ledger, Registry, Services};
 use kino_port::{Facts, Literal, PlanError, Signature, StepInfo, parse_bytes};
 use kino_runtime::{DiskCache, NodeCatalog, Options, Runtime};
@@ -20,9 +20,6 @@ use crate::{device, library};
 
 /// How large the cache on disk may grow unless KINO_CACHE_LIMIT says otherwise.
 const CACHE_LIMIT: u64 = 20_000_000_000;
-/// The memory that frames, and results shared between runs, may each take unless KINO_MEMORY says
-/// otherwise.
-const MEMORY: u64 = 2 << 30;
 
 /// The nodes that graphs can use.
 pub(crate) fn registry() -> Registry {
@@ -100,6 +97,8 @@ pub(crate) struct Engine {
     pub(crate) environment: Vec<u8>,
     /// `cpu`, `cuda` or `metal`.
     pub(crate) device: &'static str,
+    /// Where a path of the graph leads.
+    locate: Box<dyn Fn(Access, &str) -> String + Send + Sync>,
 }
 
 impl Engine {
@@ -113,16 +112,20 @@ impl Engine {
         let memory = memory()?;
         let services = services(device, opened, target, memory);
         let options = Options {
-            memory_budget: if keeps { memory } else { 0 },
+            // Values that a run holds need the rest.
+            memory_budget: if keeps { memory / 2 } else { 0 },
             disk: (!target.no_cache).then(disk_cache).transpose()?,
             ..Options::default()
         };
         let environment = environment(kind);
+        let folders = Folders { graph: opened.folder.clone(), out: target.out.clone() };
+        let locate = Box::new(move |access, path: &str| located(&folders, access, path));
         Ok(Engine {
             runtime: Runtime::new(options, &services.ledger),
             services,
             environment,
             device: kind,
+            locate,
         })
     }
 
@@ -157,9 +160,21 @@ impl Engine {
             environment: &self.environment,
             draw,
             stem: &opened.stem,
-            locate: None,
+            locate: Some(&*self.locate),
         }
     }
+}
+
+/// Where a path leads, links resolved as far as files and folders are there: one text for one file.
+fn located(folders: &Folders, access: Access, path: &str) -> String {
+    let path = match access {
+        Access::Read => folders.graph.join(path),
+        Access::Write => folders.out.join(path),
+    };
+    let path = std::path::absolute(&path).unwrap_or(path);
+    let there = path.ancestors().find_map(|part| Some((part, part.canonicalize().ok()?)));
+    let place = there.and_then(|(part, real)| Some(real.join(path.strip_prefix(part).ok()?)));
+    place.unwrap_or(path).to_string_lossy().trim_end_matches('/').to_owned()
 }
 
 /// What all nodes share: the device, the folders, a memory budget for frames.
@@ -174,9 +189,9 @@ fn services(device: Device, opened: &Opened, target: &Target, memory: u64) -> Se
     services.with(Arc::new(Hashes::at(cache_folder().join("hashes.json"))))
 }
 
-/// The memory that frames, and results shared between runs, may each take.
+/// The memory that everything together may take.
 fn memory() -> Result<u64, Failure> {
-    size_in("KINO_MEMORY", MEMORY)
+    size_in("KINO_MEMORY", kino_runtime::memory_of_machine())
 }
 
 /// A size that the environment may set.
@@ -190,13 +205,13 @@ fn size_in(name: &str, otherwise: u64) -> Result<u64, Failure> {
     })
 }
 
-/// What changes numbers beside the graph: the device's kind, the kernels' tier, the number of
-/// threads.
+/// What changes numbers beside the graph: the device's kind, what of the machine the kernels depend
+/// on, the number of threads.
 fn environment(device: &str) -> Vec<u8> {
     let set = env::var("RAYON_NUM_THREADS").ok().and_then(|text| text.parse().ok());
     let machine = || std::thread::available_parallelism().map_or(1, usize::from);
     let threads = set.filter(|threads| *threads > 0).unwrap_or_else(machine);
-    kino_runtime::environment(device, "", kino_kernels::tier(), threads)
+    kino_runtime::environment(device, "", &kino_kernels::machine(), threads)
 }
 
 /// A number for a seed of `"random"`, drawn anew in every process and call; small enough to be

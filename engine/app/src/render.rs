@@ -1,6 +1,7 @@
 //! How things look: diagnostics, tables, quantities, progress.
 
 pub(crate) mod diagnostics;
+mod excerpt;
 pub(crate) mod gather;
 pub(crate) mod progress;
 pub(crate) mod quantity;

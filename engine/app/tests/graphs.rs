@@ -39,6 +39,51 @@ fn problems_are_drawn_with_their_text() {
     assert!(said.contains("\"add\""), "all problems at once: {said}");
 }
 
+/// Lines of any length are drawn: what stands around the place, with its true column.
+#[test]
+fn problems_far_out_on_a_line_are_drawn() {
+    let place = Place::new();
+    let filled = |filling: &str| {
+        format!("Graph(version: 1, nodes: {{{}\"a\": (op: \"mth\")}})", filling.repeat(70_000))
+    };
+    for filling in [" ", "\t", "/*ö*/"] {
+        place.write("wide.ron", &filled(filling));
+        for command in ["check", "plan", "draw", "run"] {
+            let said = place.bad(2, &[command, "wide.ron"]);
+            let column = 27 + 70_000 * filling.chars().count() + 10;
+            assert!(said.contains(&format!("wide.ron:1:{column}")), "{said}");
+            assert!(said.contains("\"a\": (op: \"mth\")") && said.len() < 4000, "{said}");
+        }
+    }
+    let blanks = " ".repeat(70_000);
+    let wide = format!(
+        "Graph(version: 1, nodes: {{\"a\": (op: \"math\", in: {{\"a\": \"b\"}}),{blanks}\"b\": \
+         (op: \"math\", in: {{\"a\": \"a\"}})}})"
+    );
+    place.write("circle.ron", &wide);
+    let said = place.bad(2, &["check", "circle.ron"]);
+    assert!(said.len() < 4000, "{said}");
+}
+
+/// Of thousands of problems a few are drawn, and the others counted; JSON has them all.
+#[test]
+fn thousands_of_problems_are_drawn_in_little_time_and_space() {
+    let place = Place::new();
+    for end in ["\n", ""] {
+        let nodes: String =
+            (0..5000).map(|at| format!("\"n{at}\": (op: \"mth{at}\"),{end}")).collect();
+        place.write("many.ron", &format!("Graph(version: 1, nodes: {{{end}{nodes}}})"));
+        let begun = std::time::Instant::now();
+        let said = place.bad(2, &["check", "many.ron"]);
+        assert!(said.contains("4950 more problems are not drawn"), "{said}");
+        assert!(said.contains("`mth0`") && !said.contains("`mth4999`"), "{said}");
+        assert!(said.len() < 100_000, "{} bytes", said.len());
+        assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
+    }
+    let lines = place.json(&["check", "many.ron"]);
+    assert_eq!(lines.last().unwrap()["diagnostics"].as_array().unwrap().len(), 5000);
+}
+
 #[test]
 fn problems_as_json_have_places() {
     let place = Place::new();

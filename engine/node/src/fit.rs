@@ -9,10 +9,10 @@ use crate::{Error, Result, Value};
 impl Value {
     /// The value as a port of type `ty` takes it.
     ///
-    /// A whole number widens. A tensor becomes what the port holds, if its shape and elements are as
-    /// the rule of the port's type says (`kino_port::TensorRule`): `[f, h, w, 3]` frames, `[c, f, h,
-    /// w]` a latent, `[rows, dim]` the embeddings of a prompt whose negative ones are zeros, and so
-    /// on. Whatever holds a tensor becomes that tensor at a port of type Tensor.
+    /// A whole number widens. A tensor becomes what the port holds, if its shape and elements are
+    /// as the rule of the port's type says (`kino_port::TensorRule`): `[f, h, w, 3]` frames, `[c,
+    /// f, h, w]` a latent, `[rows, dim]` the embeddings of a prompt whose negative ones are zeros,
+    /// and so on. Whatever holds a tensor becomes that tensor at a port of type Tensor.
     ///
     /// # Errors
     /// When the value is of another type, or a tensor's shape is another.

@@ -96,7 +96,7 @@ pub struct OutOfMemory {
 
 /// What helps where memory ends.
 pub const OUT_OF_MEMORY_HINT: &str = "make fewer or smaller frames, set a `tile`, compute in bf16, or allow more \
-with --memory or KINO_MEMORY";
+with KINO_MEMORY";
 
 impl From<OutOfMemory> for Error {
     fn from(error: OutOfMemory) -> Self {

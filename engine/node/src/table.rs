@@ -2,7 +2,8 @@
 //! parts of models, lists, and plugins' own records.
 //!
 //! A new type of values touches this list, a file with its [`crate::ValueType`], and its row in
-//! `kino_port::PortType::NAMED`; plugins' authors get it by one entry in `plugins/sdk/src/types.rs`.
+//! `kino_port::PortType::NAMED`; plugins' authors get it by one entry in
+//! `plugins/sdk/src/types.rs`.
 
 use kino_port::{Fact, PortType};
 

@@ -30,9 +30,9 @@ pub struct TensorFact {
 
 /// A type of values, as one Rust type.
 ///
-/// What the engine shares with plugins (the type's name, its fields, the shape of the tensor that it
-/// holds) stands in its row of [`PortType::NAMED`]; all the rest stands here. A type that only an
-/// embedding program knows is a [`PortType::Custom`] and has no such row.
+/// What the engine shares with plugins (the type's name, its fields, the shape of the tensor that
+/// it holds) stands in its row of [`PortType::NAMED`]; all the rest stands here. A type that only
+/// an embedding program knows is a [`PortType::Custom`] and has no such row.
 pub trait ValueType: Send + Sync + Sized + 'static {
     /// The type of the ports that such values travel between.
     const PORT: PortType;
@@ -43,8 +43,8 @@ pub trait ValueType: Send + Sync + Sized + 'static {
     /// All that must be kept of it on disk beside the elements of its tensors.
     type Header: Serialize + DeserializeOwned;
 
-    /// Holds it against what the type promises; asked of what comes from plugins, from files, and of
-    /// tensors that become such a value.
+    /// Holds it against what the type promises; asked of what comes from plugins, from files, and
+    /// of tensors that become such a value.
     ///
     /// # Errors
     /// When something is not as it must be; the message says what was expected and what was found.
@@ -145,8 +145,8 @@ pub trait ValueType: Send + Sync + Sized + 'static {
     /// Its tensors, in the order in which [`ValueType::restore`] reads them.
     fn tensors(&self) -> Tensors<'_>;
 
-    /// Reads back what [`ValueType::header`] and [`ValueType::tensors`] gave. Whatever stands in the
-    /// header, it must not panic; what it gives is held against [`ValueType::check`].
+    /// Reads back what [`ValueType::header`] and [`ValueType::tensors`] gave. Whatever stands in
+    /// the header, it must not panic; what it gives is held against [`ValueType::check`].
     ///
     /// # Errors
     /// When the header says what cannot be, or the tensors end early.

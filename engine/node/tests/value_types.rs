@@ -1,5 +1,5 @@
-//! The table of value types: it agrees with what the engine shares with plugins, and a type that only
-//! these tests know goes everywhere that the engine's own go.
+//! The table of value types: it agrees with what the engine shares with plugins, and a type that
+//! only these tests know goes everywhere that the engine's own go.
 
 use std::borrow::Cow;
 use std::collections::HashSet;

@@ -61,11 +61,11 @@ pub enum PortType {
     Custom(Cow<'static, str>),
 }
 
-/// What the engine, its hosts of plugins, and the SDK agree on about a type that has a name: one row
-/// of [`PortType::NAMED`].
+/// What the engine, its hosts of plugins, and the SDK agree on about a type that has a name: one
+/// row of [`PortType::NAMED`].
 ///
-/// A type of values of the engine has one row here, and says the rest (its Rust type, its checks, its
-/// form on disk) where `kino_node::ValueType` is implemented for it.
+/// A type of values of the engine has one row here, and says the rest (its Rust type, its checks,
+/// its form on disk) where `kino_node::ValueType` is implemented for it.
 #[derive(Debug)]
 pub struct NamedType {
     /// What graphs call it.

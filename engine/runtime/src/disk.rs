@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use kino_node::{Frames, Result, Value};
+use kino_node::{Error, Frames, Result, Value};
 use tempfile::NamedTempFile;
 
 use crate::entry::{self, Header, Verified};
@@ -105,11 +105,18 @@ impl DiskCache {
     }
 
     /// The entry of this key, verified, if it holds all `wanted` outputs; it counts as used now.
-    pub(crate) fn find(&self, key: &[u8; 32], wanted: &[bool]) -> Option<Verified> {
+    /// Once `stopped` says so, nothing is read any more and nothing is found.
+    pub(crate) fn find(
+        &self,
+        key: &[u8; 32],
+        wanted: &[bool],
+        stopped: &dyn Fn() -> bool,
+    ) -> Option<Verified> {
         let file = open(&self.path(key))?;
         let _ = file.set_modified(SystemTime::now());
-        match entry::verify(key, file) {
+        match entry::verify(key, file, stopped) {
             Ok(found) => covers(&found.header.holds, wanted).then_some(found),
+            Err(Error::Cancelled) => None,
             Err(error) => {
                 self.broken(key, &error.to_string());
                 None

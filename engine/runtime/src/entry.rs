@@ -5,7 +5,7 @@
 //! used before the hash has been found right, but for [`peek`], which only foretells.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
 use kino_node::{Error, Outputs, Result, Services, Value};
@@ -20,6 +20,8 @@ const LONGEST_HEADER: u32 = 16 << 20;
 /// Entries up to this size are read at once; larger ones are verified, then read when their turn
 /// comes.
 const SMALL: u64 = 16 << 20;
+/// So many bytes are hashed between two looks at whether the run was stopped.
+const PIECE: usize = 1 << 20;
 
 /// What an entry says of itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -143,11 +145,34 @@ pub(crate) fn peek(key: &[u8; 32], file: File) -> Option<Header> {
     start(key, &mut BufReader::new(file)).ok().map(|(header, _)| header)
 }
 
+/// The blake3 hash of all that is left to read.
+///
+/// # Errors
+/// When it cannot be read, or [`Error::Cancelled`] once `stopped` says so.
+pub(crate) fn hash(from: &mut impl Read, stopped: &dyn Fn() -> bool) -> Result<blake3::Hash> {
+    let (mut hasher, mut piece) = (blake3::Hasher::new(), vec![0; PIECE]);
+    loop {
+        if stopped() {
+            return Err(Error::Cancelled);
+        }
+        match from.read(&mut piece) {
+            Ok(0) => return Ok(hasher.finalize()),
+            Ok(read) => drop(hasher.update(&piece[..read])),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// Checks the hash of an opened entry, then reads its header.
 ///
 /// # Errors
-/// When it is not whole, or not of this key.
-pub(crate) fn verify(key: &[u8; 32], mut file: File) -> Result<Verified> {
+/// When it is not whole, or not of this key; [`Error::Cancelled`] once `stopped` says so.
+pub(crate) fn verify(
+    key: &[u8; 32],
+    mut file: File,
+    stopped: &dyn Fn() -> bool,
+) -> Result<Verified> {
     let len = file.metadata()?.len();
     if len < START + TRAILER {
         return Err(Error::failed("it ends early"));
@@ -161,12 +186,11 @@ pub(crate) fn verify(key: &[u8; 32], mut file: File) -> Result<Verified> {
         let (header, from) = start(key, &mut &*content)?;
         return Ok(Verified { header, body: Body::Memory { bytes, from: from as usize } });
     }
-    let mut reader = BufReader::with_capacity(1 << 20, &mut file);
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader((&mut reader).take(len - TRAILER))?;
+    let found = hash(&mut (&mut file).take(len - TRAILER), stopped)?;
     let mut trailer = Vec::new();
-    reader.read_to_end(&mut trailer)?;
-    check(&hasher.finalize(), &trailer)?;
+    // One more than there should be, so that an entry that grows is not read for ever.
+    (&mut file).take(TRAILER + 1).read_to_end(&mut trailer)?;
+    check(&found, &trailer)?;
     file.seek(SeekFrom::Start(0))?;
     let (header, from) = start(key, &mut BufReader::new(&mut file))?;
     Ok(Verified { header, body: Body::File { file, from, len: len - TRAILER - from } })
@@ -175,4 +199,49 @@ pub(crate) fn verify(key: &[u8; 32], mut file: File) -> Result<Verified> {
 fn check(hash: &blake3::Hash, trailer: &[u8]) -> Result<()> {
     // `blake3::Hash` compares with a slice in constant time.
     if *hash == *trailer { Ok(()) } else { Err(Error::failed("its checksum does not fit")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn hashing_ends_where_it_is_stopped() {
+        let (looks, len) = (Cell::new(0), 10 * PIECE as u64);
+        let stopped = || {
+            looks.set(looks.get() + 1);
+            looks.get() > 3
+        };
+        let mut endless = std::io::repeat(7).take(len);
+        assert!(matches!(hash(&mut endless, &stopped), Err(Error::Cancelled)));
+        assert_eq!((looks.get(), endless.limit()), (4, len - 3 * PIECE as u64));
+        let whole = hash(&mut &[7; 100][..], &|| false).unwrap();
+        assert_eq!(whole, blake3::hash(&[7; 100]));
+    }
+
+    #[test]
+    fn a_large_entry_is_verified_in_pieces_that_can_be_stopped() {
+        let key = [3; 32];
+        let header = Header { holds: vec![true], seconds: 1.0, files: Vec::new() };
+        let text = Value::Text("x".repeat(SMALL as usize + 5).into());
+        let mut file = tempfile::tempfile().unwrap();
+        write(&key, &header, &[Some(text)], &mut file).unwrap();
+        let looks = Cell::new(0);
+        let stopped = |most: u64| {
+            looks.set(looks.get() + 1);
+            looks.get() > most
+        };
+        let mut again = || {
+            file.rewind().unwrap();
+            looks.set(0);
+            file.try_clone().unwrap()
+        };
+        let cut_short = verify(&key, again(), &|| stopped(5));
+        assert!(matches!(cut_short, Err(Error::Cancelled)));
+        assert_eq!(looks.get(), 6);
+        assert!(verify(&key, again(), &|| stopped(u64::MAX)).unwrap().is_open());
+        assert!(looks.get() > SMALL / PIECE as u64);
+    }
 }

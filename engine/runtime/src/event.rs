@@ -7,16 +7,46 @@
 //! [`Event::Skipped`] alone; last, one [`Event::Done`]. Steps run side by side, so events of
 //! different steps mix. Steps that a cancelled run stopped have no last event of their own.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kino_node::{FileOut, Preview};
 use serde::{Serialize, Serializer};
+
+use crate::panic::panic_message;
+
+/// Tells whoever listens to a run.
+pub(crate) struct Teller<'r> {
+    events: &'r (dyn Fn(Event) + Sync),
+    /// Set once whoever listens has panicked.
+    muted: AtomicBool,
+}
+
+impl<'r> Teller<'r> {
+    pub(crate) fn new(events: &'r (dyn Fn(Event) + Sync)) -> Self {
+        Teller { events, muted: AtomicBool::new(false) }
+    }
+
+    /// Sends an event. A listener that panics is not heard from again; the run goes on without it.
+    pub(crate) fn say(&self, event: Event) {
+        if self.muted.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.events)(event))) {
+            self.muted.store(true, Ordering::Relaxed);
+            let message = panic_message(panic.as_ref());
+            tracing::error!("Events of this run are lost from here on: {message}.");
+        }
+    }
+}
 
 /// One thing that happened in a run.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// What the run is going to do; always the first event.
+    /// What the run is going to do; always the first event. Entries on disk are taken at their word
+    /// here: a step whose entry turns out to be broken is computed, and so may be those before it.
     Planned {
         /// Every step of the plan, in its order.
         steps: Vec<PlannedStep>,

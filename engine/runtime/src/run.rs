@@ -1,6 +1,5 @@
 //! Runs of plans: what they are asked for, what becomes of them, and what they share.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
@@ -10,11 +9,13 @@ use kino_node::{GraphId, Ledger, Registry, RunId, Services, Value};
 use crate::demand::{Demand, Need};
 use crate::device::Device;
 use crate::disk::DiskCache;
-use crate::event::{CacheStatus, Event, PlannedStep};
+use crate::event::{CacheStatus, Event, PlannedStep, Teller};
+use crate::hits::Hits;
 use crate::in_flight::{InFlight, Twins};
 use crate::schedule::Schedule;
+use crate::sink;
 use crate::stop::Stop;
-use crate::store::{Hit, Store};
+use crate::store::Store;
 use crate::wiring::Wiring;
 use crate::work::Work;
 
@@ -161,7 +162,7 @@ impl Runtime {
         let wiring = Wiring::new(plan, registry);
         let find = |step, wanted: &[bool]| self.store.status(&wiring, step, wanted);
         let demand = Demand::new(&wiring, find);
-        statuses(&demand, |status| *status)
+        statuses(&demand)
     }
 
     /// Runs a plan to its end, or until it is stopped.
@@ -172,12 +173,15 @@ impl Runtime {
         let graph = graph.as_deref();
         self.in_flight.wait_for_older_sinks(id, graph, stop);
         let wiring = Wiring::new(plan, registry);
-        let open = AtomicUsize::new(0);
-        let demand = Demand::new(&wiring, |step, wanted: &[bool]| {
-            self.store.find(&wiring, step, wanted, services, &open)
-        });
-        let planned = planned(plan, &demand);
-        let Demand { need, wanted, hits } = demand;
+        let teller = Teller::new(events);
+        let mut hits = Hits::new(&self.store, &wiring, services);
+        let claimed = hits.demand();
+        teller.say(planned(plan, &claimed));
+        let (demand, hits) = hits.verified(claimed, self.threads, &|| stop.is_stopping());
+        let sinks = hits.iter().enumerate().filter(|(step, _)| wiring.traits(*step).sink);
+        let up_to_date = sinks.filter_map(|(_, hit)| hit.as_ref()?.outputs());
+        sink::remove_leftovers(up_to_date, services);
+        let Demand { need, wanted, .. } = demand;
         let to_do =
             (0..need.len()).filter(|step| need[*step] != Need::None && hits[*step].is_none());
         let to_do: Vec<usize> = to_do.collect();
@@ -198,13 +202,11 @@ impl Runtime {
             graph,
             stop,
             record: embedded_workflow,
-            events,
-            muted: AtomicBool::new(false),
+            teller: &teller,
             schedule: Mutex::new(schedule),
             wake: Condvar::new(),
             failures: Mutex::default(),
         };
-        work.say(planned);
         employ(&work, workers);
         let report = report(&work, begun);
         work.say(done(&report));
@@ -233,19 +235,18 @@ fn employ(work: &Work<'_>, workers: usize) {
     });
 }
 
-fn statuses<H>(demand: &Demand<H>, of: impl Fn(&H) -> CacheStatus) -> Vec<CacheStatus> {
-    let steps = demand.need.iter().zip(&demand.hits);
-    let status = |(need, hit): (&Need, &Option<H>)| match (need, hit) {
-        (_, Some(hit)) => of(hit),
+fn statuses(demand: &Demand<CacheStatus>) -> Vec<CacheStatus> {
+    let status = |(need, hit): (&Need, &Option<CacheStatus>)| match (need, hit) {
+        (_, Some(hit)) => *hit,
         (Need::None, None) => CacheStatus::Pruned,
         (Need::Maybe, None) => CacheStatus::Lazy,
         (Need::Certain, None) => CacheStatus::Run,
     };
-    steps.map(status).collect()
+    demand.need.iter().zip(&demand.hits).map(status).collect()
 }
 
-fn planned(plan: &Plan, demand: &Demand<Hit>) -> Event {
-    let statuses = statuses(demand, Hit::status);
+fn planned(plan: &Plan, demand: &Demand<CacheStatus>) -> Event {
+    let statuses = statuses(demand);
     let steps = plan.steps.iter().zip(statuses).map(|(step, status)| PlannedStep {
         name: Arc::clone(&step.name),
         op: Arc::clone(&step.op),

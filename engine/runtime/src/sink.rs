@@ -1,13 +1,13 @@
 //! What sinks wrote: a sink is up to date as long as its files are as it wrote them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::path::Path;
 
-use kino_node::{FileOut, Outputs, Value};
+use kino_node::{FileOut, Outputs, RemoveLeftovers, Services, Value};
 use kino_port::FileStamp;
 
-use crate::entry::{Header, OutputStamp};
+use crate::entry::{self, Header, OutputStamp};
 
 /// What the files of a sink are now, compared to what it wrote.
 #[derive(Debug, PartialEq, Eq)]
@@ -73,6 +73,23 @@ pub(crate) fn files(outputs: &[Option<Value>]) -> Vec<FileOut> {
     found
 }
 
+/// Removes what killed processes left beside files that are up to date: nobody writes there now, so
+/// nobody else does.
+pub(crate) fn remove_leftovers<'a>(
+    up_to_date: impl Iterator<Item = &'a Outputs>,
+    services: &Services,
+) {
+    let Some(remove) = services.find::<RemoveLeftovers>() else { return };
+    let mut folders = BTreeSet::new();
+    for file in up_to_date.flat_map(|outputs| files(outputs)) {
+        folders.extend(file.path.parent().map(Path::to_owned));
+    }
+    for folder in folders {
+        let is_here = folder.as_os_str().is_empty();
+        (remove.0)(if is_here { Path::new(".") } else { &folder });
+    }
+}
+
 /// The stamps of files that a sink has just written; none if one of them cannot be found.
 pub(crate) fn record(files: &[FileOut]) -> Option<Vec<OutputStamp>> {
     let stamp = |file: &FileOut| {
@@ -88,13 +105,21 @@ pub(crate) fn record(files: &[FileOut]) -> Option<Vec<OutputStamp>> {
     files.iter().map(stamp).collect()
 }
 
-/// What recorded files are now. A record without files never counts as up to date.
-pub(crate) fn check(recorded: &[OutputStamp]) -> State {
+/// Whether recorded files are there, going by their lengths.
+pub(crate) fn are_there(recorded: &[OutputStamp]) -> bool {
+    let is_there =
+        |file: &OutputStamp| look(&file.path).is_some_and(|(bytes, _)| bytes == file.bytes);
+    !recorded.is_empty() && recorded.iter().all(is_there)
+}
+
+/// What recorded files are now. A record without files never counts as up to date, nor does one
+/// that was not read when `stopped` says so.
+pub(crate) fn check(recorded: &[OutputStamp], stopped: &dyn Fn() -> bool) -> State {
     let mut now = Vec::with_capacity(recorded.len());
     for file in recorded {
         match look(&file.path) {
             Some((bytes, stamp)) if bytes == file.bytes => {
-                if stamp != file.stamp && hash(&file.path).as_ref() != Some(&file.hash) {
+                if stamp != file.stamp && hash(&file.path, stopped).as_ref() != Some(&file.hash) {
                     return State::Changed;
                 }
                 now.push(OutputStamp { stamp, ..file.clone() });
@@ -115,10 +140,9 @@ fn look(path: &Path) -> Option<(u64, String)> {
     Some((about.len(), FileStamp::of(&about).to_string()))
 }
 
-fn hash(path: &Path) -> Option<String> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(File::open(path).ok()?).ok()?;
-    Some(hasher.finalize().to_hex().to_string())
+fn hash(path: &Path, stopped: &dyn Fn() -> bool) -> Option<String> {
+    let hash = entry::hash(&mut File::open(path).ok()?, stopped).ok()?;
+    Some(hash.to_hex().to_string())
 }
 
 #[cfg(test)]

@@ -38,6 +38,30 @@ impl Hit {
             Hit::Here { .. } | Hit::Open(_) => CacheStatus::Disk,
         }
     }
+
+    /// The outputs, where they were read.
+    pub(crate) fn outputs(&self) -> Option<&Outputs> {
+        match self {
+            Hit::Here { outputs, .. } => Some(outputs),
+            Hit::Open(_) => None,
+        }
+    }
+
+    /// Whether all `wanted` outputs are among what it holds.
+    pub(crate) fn covers(&self, wanted: &[bool]) -> bool {
+        match self {
+            Hit::Here { outputs, .. } => covers(&holds(outputs), wanted),
+            Hit::Open(found) => covers(&found.header.holds, wanted),
+        }
+    }
+}
+
+/// What a cache says of a step before anything large is read.
+pub(crate) enum Claim {
+    /// It is in memory.
+    Found(Hit),
+    /// An entry on disk, or the record of a sink, says that it holds these outputs.
+    Stored(Vec<bool>),
 }
 
 /// Where results are kept beyond a run.
@@ -70,8 +94,8 @@ impl Store {
         let (key, traits) = (wiring.key(step), wiring.traits(step));
         if traits.sink {
             let record = self.sink_record(key, wanted)?;
-            return (sink::check(&record.files) != sink::State::Changed)
-                .then_some(CacheStatus::Disk);
+            let state = sink::check(&record.files, &|| false);
+            return (state != sink::State::Changed).then_some(CacheStatus::Disk);
         }
         if self.keeps && self.memory.lock().holds(key, wanted) {
             return Some(CacheStatus::Memory);
@@ -80,7 +104,24 @@ impl Store {
         covers(&disk.peek(key)?.holds, wanted).then_some(CacheStatus::Disk)
     }
 
-    /// What the caches hold of a step. `open` counts the entries that were left open.
+    /// What the caches claim to hold of a step; headers are read, nothing is hashed.
+    pub(crate) fn claim(&self, wiring: &Wiring<'_>, step: usize, wanted: &[bool]) -> Option<Claim> {
+        let (key, traits) = (wiring.key(step), wiring.traits(step));
+        if traits.sink {
+            let record = self.sink_record(key, wanted)?;
+            return sink::are_there(&record.files).then_some(Claim::Stored(record.holds));
+        }
+        if let Some(outputs) = self.in_memory(wiring, step, wanted) {
+            let (cached, seconds) = (Cached::Memory, 0.0);
+            return Some(Claim::Found(Hit::Here { outputs, cached, seconds }));
+        }
+        let disk = self.disk.as_ref().filter(|_| traits.expensive)?;
+        let holds = disk.peek(key)?.holds;
+        covers(&holds, wanted).then_some(Claim::Stored(holds))
+    }
+
+    /// What is stored of a step, verified. `open` counts the entries that were left open. There is
+    /// nothing where `stopped` says so before it was read.
     pub(crate) fn find(
         &self,
         wiring: &Wiring<'_>,
@@ -88,17 +129,15 @@ impl Store {
         wanted: &[bool],
         services: &Services,
         open: &AtomicUsize,
+        stopped: &dyn Fn() -> bool,
     ) -> Option<Hit> {
         let (key, traits) = (wiring.key(step), wiring.traits(step));
         if traits.sink {
-            return self.find_sink(key, wanted, services);
-        }
-        if let Some(outputs) = self.in_memory(wiring, step, wanted) {
-            return Some(Hit::Here { outputs, cached: Cached::Memory, seconds: 0.0 });
+            return self.find_sink(key, wanted, services, stopped);
         }
         let disk = self.disk.as_ref().filter(|_| traits.expensive)?;
         let begun = Instant::now();
-        let found = disk.find(key, wanted)?;
+        let found = disk.find(key, wanted, stopped)?;
         if found.is_open() && open.fetch_add(1, Ordering::Relaxed) < MOST_OPEN {
             return Some(Hit::Open(found));
         }
@@ -188,13 +227,19 @@ impl Store {
         covers(&header.holds, wanted).then_some(header)
     }
 
-    fn find_sink(&self, key: &[u8; 32], wanted: &[bool], services: &Services) -> Option<Hit> {
+    fn find_sink(
+        &self,
+        key: &[u8; 32],
+        wanted: &[bool],
+        services: &Services,
+        stopped: &dyn Fn() -> bool,
+    ) -> Option<Hit> {
         let begun = Instant::now();
         let remembered = lock(&self.sinks).get(key);
         let (header, outputs) = match remembered {
             Some(found) => found,
             None => {
-                let found = self.disk.as_ref()?.find(key, wanted)?;
+                let found = self.disk.as_ref()?.find(key, wanted, stopped)?;
                 let header = found.header.clone();
                 (header, found.read(services).ok()?)
             }
@@ -202,7 +247,7 @@ impl Store {
         if !covers(&header.holds, wanted) {
             return None;
         }
-        match sink::check(&header.files) {
+        match sink::check(&header.files, stopped) {
             sink::State::Untouched => {}
             sink::State::Same(files) => self.record(key, Header { files, ..header }, &outputs),
             sink::State::Changed => return None,
@@ -239,7 +284,7 @@ fn on_disk(
     if covers(&holds(outputs), &disk.peek(key)?.holds) {
         return None;
     }
-    disk.find(key, &vec![false; outputs.len()])?.read(services).ok()
+    disk.find(key, &vec![false; outputs.len()], &|| false)?.read(services).ok()
 }
 
 /// Outputs, with those that are missing taken from what was kept of the same key.

@@ -1,7 +1,6 @@
 //! What workers do: take a job, do it outside the lock, enter what became of it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -13,7 +12,7 @@ use kino_node::{
 
 use crate::device::Device;
 use crate::entry::Verified;
-use crate::event::{Cached, Event};
+use crate::event::{Cached, Event, Teller};
 use crate::in_flight::{Computed, InFlight, Twins};
 use crate::pace::Pace;
 use crate::panic::panic_message;
@@ -42,9 +41,7 @@ pub(crate) struct Work<'r> {
     pub(crate) graph: Option<&'r GraphId>,
     pub(crate) stop: &'r Stop,
     pub(crate) record: &'r str,
-    pub(crate) events: &'r (dyn Fn(Event) + Sync),
-    /// Set once whoever listens to events has panicked.
-    pub(crate) muted: AtomicBool,
+    pub(crate) teller: &'r Teller<'r>,
     pub(crate) schedule: Mutex<Schedule<'r>>,
     pub(crate) wake: Condvar,
     pub(crate) failures: Mutex<Vec<Failure>>,
@@ -59,16 +56,9 @@ impl<'r> Work<'r> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends an event. A listener that panics is not heard from again; the run goes on without it.
+    /// Sends an event.
     pub(crate) fn say(&self, event: Event) {
-        if self.muted.load(Ordering::Relaxed) {
-            return;
-        }
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.events)(event))) {
-            self.muted.store(true, Ordering::Relaxed);
-            let message = panic_message(panic.as_ref());
-            tracing::error!("Events of this run are lost from here on: {message}.");
-        }
+        self.teller.say(event);
     }
 
     /// Does jobs until none is left.

@@ -292,13 +292,17 @@ impl Samples {
         let length = width * height * 3;
         let mut rgb: Vec<f32> = Vec::new();
         rgb.try_reserve_exact(length).map_err(|_| no_room(length * 4, path))?;
-        let colors: [usize; 3] = if self.channels < 3 { [0; 3] } else { [0, 1, 2] };
-        let sample = |at: usize| match self.two {
-            true => {
-                let (high, low) = (self.bytes[2 * at], self.bytes[2 * at + 1]);
-                f32::from(u16::from_be_bytes([high, low])) / f32::from(u16::MAX)
-            }
-            false => f32::from(self.bytes[at]) / f32::from(u8::MAX),
+        let grey = self.channels < 3;
+        let colors: [usize; 3] = if grey { [0; 3] } else { [0, 1, 2] };
+        let most = f32::from(if self.two { u16::MAX } else { u8::MAX.into() });
+        let sample = |at: usize| {
+            let value = match self.two {
+                true => u16::from_be_bytes([self.bytes[2 * at], self.bytes[2 * at + 1]]),
+                false => self.bytes[at].into(),
+            };
+            // Grey is multiplied by the reciprocal: the same but for the last bit, which stays as
+            // it was in results that are stored.
+            if grey { f32::from(value) * (1.0 / most) } else { f32::from(value) / most }
         };
         for y in 0..to_height {
             for x in 0..to_width {

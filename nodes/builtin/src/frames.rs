@@ -130,16 +130,22 @@ fn infer_upscale(_: &Services, facts: &Facts) -> InferResult {
 /// What is known of frames at a new size. Memory: the result, and beside it one chunk of at most
 /// [`CHUNK`] frames at both sizes and between.
 fn resized(frames: &FramesFact, (height, width): (usize, usize)) -> StepInfo {
-    let frame = |height: usize, width: usize| (height * width * 3 * 4) as u64;
+    let frame = |height: usize, width: usize| frame_bytes(height, width);
     let count = frames.count.unwrap_or(1);
     let chunk = count.min(CHUNK) as u64;
     let between = frame(frames.height, width);
     let work = chunk * (frame(frames.height, frames.width) + between + frame(height, width));
     StepInfo {
         outputs: vec![Fact::typed(FramesFact { height, width, ..frames.clone() })],
-        memory: count as u64 * frame(height, width) + work,
+        memory: (count as u64).saturating_mul(frame(height, width)).saturating_add(work),
+        spillable: (count as u64).saturating_mul(frame(height, width)),
         ..StepInfo::default()
     }
+}
+
+/// The bytes of one frame.
+fn frame_bytes(height: usize, width: usize) -> u64 {
+    (height as u64).saturating_mul(width as u64).saturating_mul(3 * 4)
 }
 
 /// Frames that are worked on at once.
@@ -156,7 +162,12 @@ fn resize(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
 fn upscale(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let frames = inputs.value::<Frames>("frames")?;
     let factor: usize = inputs.int("factor")?;
-    scale(cx, &frames, (frames.height() * factor, frames.width() * factor), Filter::Lanczos)
+    let enlarged = |side: usize| {
+        let side = side.checked_mul(factor);
+        side.ok_or_else(|| Error::input("factor", format!("frames {factor} times larger")))
+    };
+    let size = (enlarged(frames.height())?, enlarged(frames.width())?);
+    scale(cx, &frames, size, Filter::Lanczos)
 }
 
 fn scale(
@@ -168,6 +179,10 @@ fn scale(
     if (frames.height(), frames.width()) == (height, width) {
         return Ok(vec![Some(Value::from(Arc::clone(frames)))]);
     }
+    // The sizes may be known only now: what cannot be had is this node's error.
+    let few = frames.count().min(CHUNK) as u64;
+    let work = frame_bytes(frames.height(), width).saturating_add(frame_bytes(height, width));
+    cx.services.ledger.check(few.saturating_mul(work), "a few frames of the new size")?;
     let mut resized = FramesBuilder::new(&cx.services.ledger, frames.fps());
     let mut done = 0;
     for chunk in frames.chunks() {

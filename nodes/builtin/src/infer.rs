@@ -85,8 +85,8 @@ pub(crate) fn known_texts(facts: &Facts, port: &str) -> Option<Vec<String>> {
     }
 }
 
-/// What is known of a value of type `T` that arrives as `fact`; of a tensor that becomes one, what its
-/// shape says.
+/// What is known of a value of type `T` that arrives as `fact`; of a tensor that becomes one, what
+/// its shape says.
 pub(crate) fn known<T: ValueType>(port: &str, fact: &Fact) -> Result<Option<T::Fact>, PlanError> {
     kino_node::known::<T>(fact).map_err(|message| PlanError::at(port, message))
 }

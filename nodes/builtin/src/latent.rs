@@ -134,8 +134,11 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let frames = check_frames(&part, "frames", inputs.int("frames")?).map_err(refuse)?;
     let shape = (part.latents().channels, frames, side("height")?, side("width")?); // [c, f, h, w]
     let seed: u64 = inputs.int("seed")?;
-    let count = (shape.0 * shape.1 * shape.2 * shape.3) as u64;
-    let values: Vec<f32> = (0..count).map(|index| normal(seed, index)).collect();
+    let sides = [shape.1, shape.2, shape.3];
+    let count = sides.iter().try_fold(shape.0, |count, side| count.checked_mul(*side));
+    let count = count.unwrap_or(usize::MAX);
+    let mut values = cx.services.ledger.reserve::<f32>(count, "the noise")?;
+    values.extend((0..count as u64).map(|index| normal(seed, index)));
     let tensor = Tensor::from_vec(values, shape, cx.device())?;
     Ok(vec![Some(Value::from(Latent { tensor, space: Some(part.space()) }))])
 }

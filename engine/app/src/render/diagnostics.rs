@@ -1,18 +1,32 @@
 //! Problems as people and programs read them: miette for the one, JSON for the other.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::Arc;
 
 use kino_graph::{Diagnostic, Diagnostics, Severity};
-use miette::{
-    LabeledSpan, MietteHandler, MietteHandlerOpts, NamedSource, ReportHandler, RgbColors,
-};
+use miette::{LabeledSpan, MietteHandler, MietteHandlerOpts, ReportHandler, RgbColors};
 use serde_json::{Value, json};
 
+use super::excerpt::{Excerpt, LineStarts};
 use crate::failure::Failure;
 use crate::screen::Screen;
+
+/// So many problems are drawn; of more it is said how many there are.
+const MOST_DRAWN: usize = 50;
+/// Longer messages and hints are cut.
+const LONGEST_MESSAGE: usize = 4000;
+/// So many places are shown with one problem.
+const MOST_PLACES: usize = 8;
+
+/// A text for people: what nobody reads to its end is cut.
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(LONGEST_MESSAGE) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
 
 /// One problem in the form that miette draws.
 struct Problem {
@@ -20,7 +34,7 @@ struct Problem {
     code: Option<&'static str>,
     severity: miette::Severity,
     help: Option<String>,
-    source: Option<NamedSource<Arc<str>>>,
+    source: Option<Excerpt>,
     labels: Vec<LabeledSpan>,
 }
 
@@ -62,11 +76,15 @@ impl miette::Diagnostic for Problem {
 
 impl Problem {
     fn plain(severity: miette::Severity, message: &str, hint: Option<&str>) -> Self {
-        let (message, help) = (message.to_owned(), hint.map(str::to_owned));
+        let (message, help) = (cut(message), hint.map(cut));
         Problem { message, code: None, severity, help, source: None, labels: Vec::new() }
     }
 
-    fn of(all: &Diagnostics, diagnostic: &Diagnostic) -> Self {
+    fn of(
+        all: &Diagnostics,
+        diagnostic: &Diagnostic,
+        lines: &mut HashMap<u32, LineStarts>,
+    ) -> Self {
         let severity = match diagnostic.severity {
             Severity::Error => miette::Severity::Error,
             Severity::Warning => miette::Severity::Warning,
@@ -76,23 +94,29 @@ impl Problem {
         problem.code = Some(diagnostic.code);
         let Some(place) = diagnostic.place else { return problem };
         let Some(file) = all.files.get(place.file as usize) else { return problem };
-        problem.source = Some(NamedSource::new(&file.name, Arc::clone(&file.text)));
-        problem.labels.push(LabeledSpan::new_primary_with_span(
-            Some("here".to_owned()),
-            (place.span.start as usize, (place.span.end - place.span.start) as usize),
-        ));
-        for (other, what) in &diagnostic.related {
+        let mut places = vec![place.span.start as usize..place.span.end as usize];
+        let mut labels = vec!["here".to_owned()];
+        for (other, what) in diagnostic.related.iter().take(MOST_PLACES) {
             if other.file == place.file {
-                let length = (other.span.end - other.span.start) as usize;
-                let label = Some(what.clone());
-                problem.labels.push(LabeledSpan::new(label, other.span.start as usize, length));
+                places.push(other.span.start as usize..other.span.end as usize);
+                labels.push(cut(what));
             } else {
                 let (line, column) = all.position(*other);
-                let see = format!("see {}:{line}:{column}: {what}", all.file_name(*other));
+                let see = format!("see {}:{line}:{column}: {}", all.file_name(*other), cut(what));
                 problem.help =
                     Some(problem.help.map_or(see.clone(), |help| format!("{help}\n{see}")));
             }
         }
+        let lines = lines.entry(place.file).or_insert_with(|| LineStarts::of(&file.text));
+        let (excerpt, found) = Excerpt::of(&file.name, &file.text, lines, &places);
+        problem.source = Some(excerpt);
+        let mut labelled = found.into_iter().zip(labels);
+        if let Some((place, label)) = labelled.next() {
+            problem.labels.push(LabeledSpan::new_primary_with_span(Some(label), place));
+        }
+        let others =
+            labelled.map(|((at, length), label)| LabeledSpan::new(Some(label), at, length));
+        problem.labels.extend(others);
         problem
     }
 }
@@ -118,11 +142,19 @@ fn handler(screen: &Screen) -> MietteHandler {
 /// Problems drawn for people, one after another.
 pub(crate) fn draw(screen: &Screen, diagnostics: &Diagnostics) -> String {
     let handler = handler(screen);
-    let drawn = diagnostics.list.iter().map(|one| {
-        let problem = Problem::of(diagnostics, one);
+    let mut lines = HashMap::new();
+    let drawn = diagnostics.list.iter().take(MOST_DRAWN).map(|one| {
+        let problem = Problem::of(diagnostics, one, &mut lines);
         Drawn(&handler, &problem).to_string().trim_matches('\n').to_owned() + "\n"
     });
-    drawn.collect::<Vec<_>>().join("\n")
+    let mut drawn = drawn.collect::<Vec<_>>();
+    let left = diagnostics.list.get(MOST_DRAWN..).unwrap_or_default();
+    if !left.is_empty() {
+        let is_error = left.iter().any(|one| one.severity == Severity::Error);
+        let message = format!("{} more problems are not drawn", left.len());
+        drawn.push(draw_plain(screen, is_error, &message, Some("`--json` gives all of them")));
+    }
+    drawn.join("\n")
 }
 
 /// An error or a warning that stands in no file.

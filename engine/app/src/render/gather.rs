@@ -27,7 +27,16 @@ struct State {
     is_closed: bool,
 }
 
-type Shared = Arc<(Mutex<State>, Condvar)>;
+/// What waits, whom to wake when something does, and who writes: the last is locked for as long as a
+/// reader takes, the first never.
+#[derive(Default)]
+struct Parts {
+    state: Mutex<State>,
+    woken: Condvar,
+    writer: Mutex<()>,
+}
+
+type Shared = Arc<Parts>;
 
 /// Lines on their way to a stream. A reader that went away stops nothing: a run is worth more than
 /// its progress.
@@ -38,23 +47,27 @@ pub(crate) struct Gather {
 }
 
 fn lock(shared: &Shared) -> MutexGuard<'_, State> {
-    shared.0.lock().unwrap_or_else(PoisonError::into_inner)
+    shared.state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Writes what waits; the lock is held, so that lines keep their order.
-fn write(stream: Stream, state: &mut State) {
-    if state.waiting.is_empty() {
+/// Writes what waits. Whoever writes takes the lines after it became the writer, so that they keep
+/// their order; lines can be added meanwhile.
+fn write(stream: Stream, shared: &Shared) {
+    let _writer = shared.writer.lock().unwrap_or_else(PoisonError::into_inner);
+    let lines = std::mem::take(&mut lock(shared).waiting);
+    if lines.is_empty() {
         return;
     }
     let written = match stream {
         Stream::Out => {
             let mut out = io::stdout().lock();
-            out.write_all(&state.waiting).and_then(|()| out.flush())
+            out.write_all(&lines).and_then(|()| out.flush())
         }
-        Stream::Err => io::stderr().write_all(&state.waiting),
+        Stream::Err => io::stderr().write_all(&lines),
     };
-    state.is_closed |= written.is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
-    state.waiting.clear();
+    if written.is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+        lock(shared).is_closed = true;
+    }
 }
 
 impl Gather {
@@ -67,15 +80,17 @@ impl Gather {
         Gather { stream, shared, thread }
     }
 
-    /// Adds lines.
+    /// Adds lines; a reader that is slow keeps nobody here.
     pub(crate) fn push(&self, lines: &[u8]) {
         let mut state = lock(&self.shared);
-        let is_first = state.waiting.is_empty();
+        let before = state.waiting.len();
         state.waiting.extend_from_slice(lines);
-        if state.waiting.len() > ENOUGH || self.thread.is_none() {
-            write(self.stream, &mut state);
-        } else if is_first {
-            self.shared.1.notify_one();
+        let is_enough = before <= ENOUGH && state.waiting.len() > ENOUGH;
+        drop(state);
+        if self.thread.is_none() {
+            write(self.stream, &self.shared);
+        } else if before == 0 || is_enough {
+            self.shared.woken.notify_one();
         }
     }
 
@@ -86,7 +101,7 @@ impl Gather {
 
     /// Writes what waits now.
     pub(crate) fn flush(&self) {
-        write(self.stream, &mut lock(&self.shared));
+        write(self.stream, &self.shared);
     }
 }
 
@@ -94,19 +109,21 @@ fn write_in_time(stream: Stream, shared: &Shared) {
     let mut state = lock(shared);
     while !state.is_over {
         if state.waiting.is_empty() {
-            state = shared.1.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = shared.woken.wait(state).unwrap_or_else(PoisonError::into_inner);
             continue;
         }
-        let waited = shared.1.wait_timeout_while(state, PATIENCE, |state| !state.is_over);
-        state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        write(stream, &mut state);
+        let waits = |state: &mut State| !state.is_over && state.waiting.len() <= ENOUGH;
+        let waited = shared.woken.wait_timeout_while(state, PATIENCE, waits);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        write(stream, shared);
+        state = lock(shared);
     }
 }
 
 impl Drop for Gather {
     fn drop(&mut self) {
         lock(&self.shared).is_over = true;
-        self.shared.1.notify_one();
+        self.shared.woken.notify_one();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

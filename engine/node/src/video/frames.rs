@@ -178,8 +178,8 @@ impl FramesBuilder {
         FramesBuilder { frames: Frames::empty(fps), ledger, scratch: None }
     }
 
-    /// Appends frames `[n, h, w, 3]`; they are brought to the CPU as f32. A tensor that is all of its
-    /// memory is kept as it is, others are copied.
+    /// Appends frames `[n, h, w, 3]`; they are brought to the CPU as f32. A tensor that is all of
+    /// its memory is kept as it is, others are copied.
     ///
     /// # Errors
     /// When the shape is another or differs in size from the frames before, or a temporary file

@@ -11,7 +11,7 @@ use crate::nodes::Log;
 use crate::rig::{Draft, Rig, all, int, lit, sorted};
 
 /// All files below `folder`, in order.
-fn files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.path().is_dir() {

@@ -15,3 +15,4 @@ mod reads;
 mod reload;
 mod rig;
 mod sinks;
+mod verified;

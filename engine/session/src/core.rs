@@ -1,0 +1,160 @@
+//! What an engine holds once: device, nodes, plugins, models, caches, the memory ledger.
+
+use std::env;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kino_node::{Ledger, Node, Registry, Services};
+use kino_port::parse_bytes;
+use kino_runtime::{DiskCache, Options, Runtime};
+use kino_world::Hashes;
+
+use crate::device::{self, Choice};
+use crate::error::{Error, Result};
+use crate::plugins::{PluginLoader, Worker};
+
+/// How large the cache on disk may grow unless KINO_CACHE_LIMIT says otherwise.
+const CACHE_LIMIT: u64 = 20_000_000_000;
+/// The memory that is used unless KINO_MEMORY says otherwise.
+const MEMORY: u64 = 2 << 30;
+
+/// What an engine is made of.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) device: Choice,
+    pub(crate) memory: Option<u64>,
+    /// The folder of the cache on disk; none for the user's.
+    pub(crate) cache: Option<PathBuf>,
+    pub(crate) has_cache: bool,
+    pub(crate) cache_limit: Option<u64>,
+    pub(crate) keeps: bool,
+    pub(crate) threads: Option<usize>,
+    pub(crate) locked: bool,
+    pub(crate) nodes: Vec<Arc<dyn Node>>,
+    pub(crate) worker: Option<Worker>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            device: Choice::Auto,
+            memory: None,
+            cache: None,
+            has_cache: true,
+            cache_limit: None,
+            keeps: true,
+            threads: None,
+            locked: false,
+            nodes: Vec::new(),
+            worker: None,
+        }
+    }
+}
+
+/// What all graphs and runs of an engine share.
+pub(crate) struct Core {
+    pub(crate) runtime: Runtime,
+    /// What all nodes reach; a run lays its own over it.
+    pub(crate) services: Arc<Services>,
+    /// What changes numbers beside the graph.
+    pub(crate) environment: Vec<u8>,
+    /// `cpu`, `cuda` or `metal`.
+    pub(crate) device: &'static str,
+    plugins: Mutex<PluginLoader>,
+}
+
+impl Core {
+    pub(crate) fn new(settings: Settings) -> Result<Self> {
+        let device = settings.device.open()?;
+        let kind = device::kind(&device);
+        let memory = settings.memory.map_or_else(memory, Ok)?;
+        let cache = settings.cache.unwrap_or_else(cache_folder);
+        let services = kino_nodes::services(device, Ledger::new(memory));
+        let mut options = Options {
+            memory_budget: if settings.keeps { memory } else { 0 },
+            ..Options::default()
+        };
+        options.threads = settings.threads.unwrap_or(options.threads);
+        let services = if settings.has_cache {
+            let limit = settings.cache_limit.map_or_else(cache_limit, Ok)?;
+            options.disk = Some(DiskCache::open(&cache, limit));
+            // What a file holds is remembered between processes.
+            services.with(Arc::new(Hashes::at(cache.join("hashes.json"))))
+        } else {
+            services
+        };
+        let mut built_in = built_in();
+        settings.nodes.into_iter().for_each(|node| built_in.insert(node));
+        let plugins = PluginLoader::new(Arc::new(built_in), settings.locked, settings.worker);
+        Ok(Core {
+            runtime: Runtime::new(options, &services.ledger),
+            services: Arc::new(services),
+            environment: environment(kind),
+            device: kind,
+            plugins: Mutex::new(plugins),
+        })
+    }
+
+    pub(crate) fn plugins(&self) -> MutexGuard<'_, PluginLoader> {
+        self.plugins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The nodes that every graph can use.
+pub fn built_in() -> Registry {
+    Registry::of(kino_nodes::NODES)
+}
+
+/// The memory that an engine may use unless it is told otherwise: KINO_MEMORY, else 2 GiB.
+///
+/// # Errors
+/// When the environment sets a size that is none.
+pub fn memory() -> Result<u64> {
+    size_in("KINO_MEMORY", MEMORY)
+}
+
+/// Reads a size such as `12GB`.
+///
+/// # Errors
+/// When it is none.
+pub fn read_size(text: &str) -> Result<u64> {
+    parse_bytes(text)
+        .map_err(|_| Error::usage(format!("{text} is no size")).advising("write 20GB or 500MB"))
+}
+
+/// A size that the environment may set.
+fn size_in(name: &str, otherwise: u64) -> Result<u64> {
+    let Some(text) = env::var_os(name).filter(|text| !text.is_empty()) else {
+        return Ok(otherwise);
+    };
+    let text = text.to_string_lossy();
+    parse_bytes(&text).map_err(|_| {
+        Error::usage(format!("{name}={text} is no size")).advising("write 20GB or 500MB")
+    })
+}
+
+/// What changes numbers beside the graph: the device's kind, what of the machine the kernels depend
+/// on, the number of threads.
+fn environment(device: &str) -> Vec<u8> {
+    let set = env::var("RAYON_NUM_THREADS").ok().and_then(|text| text.parse().ok());
+    let machine = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = set.filter(|threads| *threads > 0).unwrap_or_else(machine);
+    kino_runtime::environment(device, "", &kino_kernels::machine(), threads)
+}
+
+/// The folder of the cache on disk.
+pub fn cache_folder() -> PathBuf {
+    kino_world::cache_dir()
+}
+
+fn cache_limit() -> Result<u64> {
+    size_in("KINO_CACHE_LIMIT", CACHE_LIMIT)
+}
+
+/// The user's cache on disk.
+///
+/// # Errors
+/// When KINO_CACHE_LIMIT is no size.
+pub fn disk_cache() -> Result<DiskCache> {
+    Ok(DiskCache::open(cache_folder(), cache_limit()?))
+}

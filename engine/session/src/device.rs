@@ -1,0 +1,95 @@
+//! Where tensors are computed.
+
+use std::str::FromStr;
+
+use candle_core::{Device, utils};
+
+use crate::error::{Error, Result};
+
+/// A device by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// The first GPU that this binary was built for and the machine has, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The NVIDIA GPU of this index.
+    Cuda(usize),
+    /// Apple's GPU.
+    Metal,
+}
+
+impl FromStr for Choice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Choice::Auto),
+            "cpu" => Ok(Choice::Cpu),
+            "cuda" => Ok(Choice::Cuda(0)),
+            "metal" => Ok(Choice::Metal),
+            other => other
+                .strip_prefix("cuda:")
+                .and_then(|index| index.parse().ok())
+                .map(Choice::Cuda)
+                .ok_or_else(|| "expected auto, cpu, cuda:N or metal".to_owned()),
+        }
+    }
+}
+
+impl Choice {
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// When this binary was built without it, or the machine has no such device.
+    pub(crate) fn open(self) -> Result<Device> {
+        match self {
+            Choice::Cpu => Ok(Device::Cpu),
+            Choice::Auto => Ok(auto()),
+            Choice::Cuda(_) if !utils::cuda_is_available() => Err(not_built("cuda")),
+            Choice::Cuda(index) => Device::new_cuda(index).map_err(|error| {
+                Error::usage(format!("the device cuda:{index} cannot be used: {error}"))
+                    .advising("`nvidia-smi` lists the GPUs; `--device cpu` always works")
+            }),
+            Choice::Metal if !utils::metal_is_available() => Err(not_built("metal")),
+            Choice::Metal => Device::new_metal(0)
+                .map_err(|error| Error::usage(format!("Metal cannot be used: {error}"))),
+        }
+    }
+}
+
+fn auto() -> Device {
+    let gpu = match (utils::cuda_is_available(), utils::metal_is_available()) {
+        (true, _) => Device::new_cuda(0).ok(),
+        (_, true) => Device::new_metal(0).ok(),
+        _ => None,
+    };
+    gpu.unwrap_or(Device::Cpu)
+}
+
+fn not_built(feature: &str) -> Error {
+    Error::usage(format!("this kino was built without {feature}"))
+        .advising(format!("build it with `cargo build --release --features {feature}`"))
+}
+
+/// The kind of a device, as it enters keys and records: `cpu`, `cuda`, `metal`.
+pub(crate) fn kind(device: &Device) -> &'static str {
+    match device {
+        Device::Cpu => "cpu",
+        Device::Cuda(_) => "cuda",
+        Device::Metal(_) => "metal",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_named() {
+        assert_eq!("cuda:3".parse(), Ok(Choice::Cuda(3)));
+        assert_eq!("cuda".parse(), Ok(Choice::Cuda(0)));
+        assert!("cuda:x".parse::<Choice>().is_err());
+        assert!("gpu".parse::<Choice>().is_err());
+    }
+}

@@ -1,0 +1,169 @@
+//! The engine: one a process, for any number of graphs and runs.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kino_node::{Ledger, Node, Registry};
+
+use crate::core::{Core, Settings, read_size};
+use crate::device::Choice;
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::loaded::LoadedGraph;
+use crate::plugins::Worker;
+use crate::source::{self, GraphSource};
+use crate::watch::WatchRequest;
+
+/// What is dear and shared: device, nodes, plugins, loaded models, caches, the memory ledger.
+/// Clones are the same engine.
+#[derive(Clone)]
+pub struct Engine {
+    core: Arc<Core>,
+}
+
+/// How an engine is made.
+#[must_use = "nothing is made until it is built"]
+pub struct EngineBuilder {
+    settings: Settings,
+    error: Option<Error>,
+}
+
+impl Engine {
+    /// An engine with the machine's own settings, to be changed.
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder { settings: Settings::default(), error: None }
+    }
+
+    /// Opens a graph: a file, a built-in name, or `-` for the standard input.
+    ///
+    /// # Errors
+    /// When it cannot be read, a plugin that it uses cannot be loaded, or all its problems.
+    pub fn open(&self, graph: impl AsRef<str>) -> Result<Graph> {
+        self.load(source::open(graph.as_ref())?)
+    }
+
+    /// Opens a graph from a text, whose paths are relative to `folder`; `name` stands in messages.
+    ///
+    /// # Errors
+    /// When a plugin that it uses cannot be loaded, or all its problems.
+    pub fn open_text(&self, name: &str, text: impl Into<String>, folder: &Path) -> Result<Graph> {
+        let stem = Path::new(name).file_stem().map(|stem| stem.to_string_lossy());
+        let stem = stem.map_or_else(|| "graph".to_owned(), |stem| stem.into_owned());
+        self.load(GraphSource::of_text(name, &stem, text.into(), folder))
+    }
+
+    fn load(&self, source: GraphSource) -> Result<Graph> {
+        let loaded = LoadedGraph::load(&self.core, source, &mut BTreeSet::new())?;
+        Ok(Graph { loaded: Arc::new(loaded) })
+    }
+
+    /// Runs a graph, and again whatever changes, once started: the same that `kino watch` shows.
+    pub fn watch(&self, graph: impl Into<String>) -> WatchRequest {
+        WatchRequest::new(Arc::clone(&self.core), graph.into())
+    }
+
+    /// The built-in nodes, and those of every plugin of this folder or of the user that may be
+    /// loaded.
+    pub fn nodes(&self, folder: &Path) -> Arc<Registry> {
+        self.core.plugins().known(folder)
+    }
+
+    /// Who holds how much memory.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.core.services.ledger
+    }
+
+    /// `cpu`, `cuda` or `metal`.
+    pub fn device(&self) -> &'static str {
+        self.core.device
+    }
+}
+
+impl EngineBuilder {
+    /// Where to compute: `auto`, `cpu`, `cuda:N` or `metal`.
+    pub fn device(mut self, device: &str) -> Self {
+        match device.parse() {
+            Ok(choice) => self.settings.device = choice,
+            Err(error) => {
+                let error = Error::usage(format!("there is no device `{device}`: {error}"));
+                self.error.get_or_insert(error);
+            }
+        }
+        self
+    }
+
+    /// Where to compute.
+    pub fn device_choice(mut self, device: Choice) -> Self {
+        self.settings.device = device;
+        self
+    }
+
+    /// The memory that it may use, such as `12GB`.
+    pub fn memory(mut self, size: &str) -> Self {
+        match read_size(size) {
+            Ok(bytes) => self.settings.memory = Some(bytes),
+            Err(error) => drop(self.error.get_or_insert(error)),
+        }
+        self
+    }
+
+    /// The folder of the cache on disk, instead of the user's.
+    pub fn cache(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.settings.cache = Some(folder.into());
+        self
+    }
+
+    /// How many bytes the cache on disk may hold.
+    pub fn cache_limit(mut self, bytes: u64) -> Self {
+        self.settings.cache_limit = Some(bytes);
+        self
+    }
+
+    /// Neither reads nor writes a cache on disk.
+    pub fn no_cache(mut self) -> Self {
+        self.settings.has_cache = false;
+        self
+    }
+
+    /// Whether results stay in memory between runs, as they do unless said otherwise.
+    pub fn keep_results(mut self, keep: bool) -> Self {
+        self.settings.keeps = keep;
+        self
+    }
+
+    /// How many light steps of a run go on at the same time.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.settings.threads = Some(threads);
+        self
+    }
+
+    /// Loads only plugins whose very build the lock file pins.
+    pub fn locked(mut self, locked: bool) -> Self {
+        self.settings.locked = locked;
+        self
+    }
+
+    /// One more node that every graph can use, or another one for a name.
+    pub fn node(mut self, node: Arc<dyn Node>) -> Self {
+        self.settings.nodes.push(node);
+        self
+    }
+
+    /// What serves plugins that run in processes of their own.
+    pub fn worker(mut self, worker: Worker) -> Self {
+        self.settings.worker = Some(worker);
+        self
+    }
+
+    /// Makes the engine.
+    ///
+    /// # Errors
+    /// When the device cannot be used, or a size is none.
+    pub fn build(self) -> Result<Engine> {
+        match self.error {
+            Some(error) => Err(error),
+            None => Ok(Engine { core: Arc::new(Core::new(self.settings)?) }),
+        }
+    }
+}

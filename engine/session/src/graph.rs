@@ -1,0 +1,182 @@
+//! Graphs as they were read at one time, and requests to run them.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kino_graph::Diagnostics;
+use kino_node::{Cancel, Registry};
+use kino_port::{Literal, Port};
+
+use crate::error::Result;
+use crate::events::RunEvent;
+use crate::inputs::Inputs;
+use crate::loaded::{LoadedGraph, PlanSettings, Planned};
+use crate::plan::Plan;
+use crate::provenance::{self, Provenance};
+use crate::run::Run;
+use crate::sweep::{self, Point};
+
+/// A graph that was read at one time, with its lock file, plugins and the graphs that it uses, and
+/// checked. Clones are the same revision; what changes on disk later changes nothing here.
+#[derive(Clone)]
+pub struct Graph {
+    pub(crate) loaded: Arc<LoadedGraph>,
+}
+
+impl Graph {
+    /// The inputs, each with type, default, range, choices and help.
+    pub fn inputs(&self) -> impl Iterator<Item = &Port> {
+        self.loaded.graph.inputs()
+    }
+
+    /// What is probably not meant.
+    pub fn warnings(&self) -> Diagnostics {
+        self.loaded.graph.warnings()
+    }
+
+    /// The graph as it was checked.
+    pub fn checked(&self) -> &kino_graph::Graph {
+        &self.loaded.graph
+    }
+
+    /// The nodes that it was checked with.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.loaded.registry
+    }
+
+    /// The text that it was read from.
+    pub fn text(&self) -> &str {
+        &self.loaded.source.text
+    }
+
+    /// What the file was made with that it was taken from, if it was.
+    pub fn provenance(&self) -> Option<Provenance> {
+        provenance::split(&self.loaded.source.text).0
+    }
+
+    /// What of the recorded circumstances a plan of it differs in, each in a sentence.
+    pub fn differences(&self, plan: &Plan) -> Vec<String> {
+        let now = Provenance::of(plan.as_plan(), self.loaded.core.device);
+        self.provenance().map_or_else(Vec::new, |was| was.differences(&now))
+    }
+
+    /// What would run with these inputs.
+    ///
+    /// # Errors
+    /// Everything that stands against it.
+    pub fn plan(&self, inputs: &Inputs) -> Result<Plan> {
+        self.run(inputs.clone()).plan()
+    }
+
+    /// A run with these inputs, to be started.
+    pub fn run(&self, inputs: Inputs) -> RunRequest {
+        RunRequest {
+            loaded: Arc::clone(&self.loaded),
+            inputs,
+            out: PathBuf::from("out"),
+            until: None,
+            seed: None,
+            cancel: Cancel::default(),
+            listener: None,
+        }
+    }
+}
+
+/// A run that is to be started.
+#[must_use = "nothing runs until it is started"]
+pub struct RunRequest {
+    loaded: Arc<LoadedGraph>,
+    inputs: Inputs,
+    out: PathBuf,
+    until: Option<String>,
+    seed: Option<u64>,
+    cancel: Cancel,
+    listener: Option<Box<dyn FnMut(RunEvent) + Send>>,
+}
+
+impl RunRequest {
+    /// Where files are written; `out` unless said otherwise.
+    pub fn out(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.out = folder.into();
+        self
+    }
+
+    /// Only this node, and what it needs.
+    pub fn until(mut self, node: Option<&str>) -> Self {
+        self.until = node.map(str::to_owned);
+        self
+    }
+
+    /// Seeds of `"random"` are this number instead of one that is drawn.
+    pub fn random_seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Raising this flag cancels the run, as [`Run::cancel`] does.
+    pub fn cancelled_by(mut self, cancel: &Cancel) -> Self {
+        self.cancel = cancel.child();
+        self
+    }
+
+    /// Tells what happens. The listener is called on a thread of its own; while it is slow, it
+    /// misses progress and nothing else, and stops nobody.
+    pub fn on_event(mut self, listener: impl FnMut(RunEvent) + Send + 'static) -> Self {
+        self.listener = Some(Box::new(listener));
+        self
+    }
+
+    /// Plans it.
+    ///
+    /// # Errors
+    /// Everything that stands against it.
+    pub fn plan(&self) -> Result<Plan> {
+        let inputs = self.inputs.read(&self.loaded.graph)?;
+        Ok(Plan { planned: Arc::new(self.planned(&inputs)?) })
+    }
+
+    fn planned(&self, inputs: &[(String, Literal)]) -> Result<Planned> {
+        let draw = |_: &str| self.seed.unwrap_or_else(draw);
+        let settings =
+            PlanSettings { inputs, out: &self.out, until: self.until.as_deref(), draw: &draw };
+        self.loaded.plan(&settings, &mut BTreeSet::new())
+    }
+
+    /// Plans a run for each combination of the values of inputs, the last changing fastest. Runs
+    /// that would write one file with different contents get a folder each.
+    ///
+    /// # Errors
+    /// Values that do not fit, and everything that stands against a plan.
+    pub fn sweep(&self, sweeps: &[(String, String)]) -> Result<Vec<(Point, Plan)>> {
+        let points = sweep::points(&self.loaded.graph, sweeps)?;
+        let inputs = self.inputs.read(&self.loaded.graph)?;
+        let mut all = Vec::with_capacity(points.len());
+        for point in &points {
+            let inputs: Vec<_> = inputs.iter().chain(point).cloned().collect();
+            all.push(self.planned(&inputs)?);
+        }
+        let mut plans: Vec<_> = all.iter_mut().map(|one| std::mem::take(&mut one.plan)).collect();
+        sweep::separate(&mut plans, &points, &self.loaded.registry);
+        let planned = all.into_iter().zip(plans);
+        let planned =
+            planned.map(|(one, plan)| Plan { planned: Arc::new(Planned { plan, ..one }) });
+        Ok(points.into_iter().zip(planned).collect())
+    }
+
+    /// Plans it and starts it.
+    ///
+    /// # Errors
+    /// Everything that stands against the plan.
+    pub fn start(self) -> Result<Run> {
+        let plan = self.plan()?;
+        Run::start(plan.planned, self.listener, self.cancel)
+    }
+}
+
+/// A number for a seed of `"random"`, drawn anew in every process and call; small enough to be
+/// typed again.
+pub fn draw() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(()) >> 32
+}

@@ -1,0 +1,73 @@
+//! The engine as a library: opens graphs with their plugins, plans, runs, sweeps, watches. The
+//! command, a server and tests each own one and nothing of its logic; nothing here prints.
+//!
+//! ```
+//! use kino_session::{Engine, inputs};
+//!
+//! # let folder = std::env::temp_dir().join(format!("kino-doc-{}", std::process::id()));
+//! # let _ = std::fs::create_dir_all(&folder);
+//! let engine = Engine::builder().device("cpu").memory("1GB").no_cache().build()?;
+//! let graph = engine.open_text("demo.ron", r#"Graph(version: 1,
+//!     inputs: {"a": (type: "Real", default: 1)},
+//!     nodes: {"sum": (op: "math", in: {"a": "inputs.a"}, with: {"b": 2})},
+//!     outputs: {"sum": "sum"})"#, &folder)?;
+//! println!("{}", graph.plan(&inputs! { "a" => 5 })?);
+//! let run = graph.run(inputs! { "a" => 5 }).out(&folder).on_event(|event| println!("{event:?}"));
+//! let done = run.start()?.wait()?;
+//! assert_eq!(done.output::<f64>("sum")?, 7.0);
+//! # Ok::<(), kino_session::Error>(())
+//! ```
+//!
+//! Frames come out as a tensor:
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use kino_session::{Engine, Frames, inputs};
+//!
+//! let engine = Engine::builder().device("auto").memory("12GB").build()?;
+//! let graph = engine.open("text_to_video")?;
+//! let run = graph.run(inputs! { "prompt" => "a red circle moves right", "seed" => 7 });
+//! let done = run.out("out").on_event(|event| println!("{event:?}")).start()?.wait()?;
+//! let frames: Arc<Frames> = done.output("frames")?;
+//! println!("{:?}", frames.whole()?.dims());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod core;
+mod device;
+mod engine;
+mod error;
+mod events;
+mod graph;
+mod inputs;
+mod loaded;
+mod output;
+mod plan;
+pub mod plugins;
+pub mod provenance;
+mod run;
+mod source;
+mod suggest;
+mod sweep;
+mod watch;
+
+pub use core::{built_in, cache_folder, disk_cache, memory, read_size};
+pub use device::Choice as DeviceChoice;
+pub use engine::{Engine, EngineBuilder};
+pub use error::{Error, Result};
+pub use events::RunEvent;
+pub use graph::{Graph, RunRequest, draw};
+pub use inputs::Inputs;
+pub use kino_node::{Cancel, Frames, RunId};
+pub use kino_runtime::{CacheStatus, Cached, Event, Report};
+pub use output::FromOutput;
+pub use plan::Plan;
+pub use plugins::Worker;
+pub use provenance::Provenance;
+pub use run::{Done, Run, Written};
+pub use source::{GRAPHS, built_in as built_in_graph, no_such_graph};
+pub use suggest::nearest;
+pub use sweep::{Point, describe};
+pub use watch::{WatchEvent, WatchRequest, WatchStop};

@@ -1,0 +1,108 @@
+//! Plans: what would run and why, what is cached, and the memory that it takes.
+
+use std::fmt;
+use std::sync::Arc;
+
+use kino_graph::{Input, Step};
+use kino_node::Cancel;
+use kino_port::format_bytes;
+use kino_runtime::CacheStatus;
+
+use crate::error::Result;
+use crate::events::RunEvent;
+use crate::loaded::Planned;
+use crate::run::Run;
+
+/// A plan of one revision of a graph. Clones are the same plan.
+#[derive(Clone)]
+pub struct Plan {
+    pub(crate) planned: Arc<Planned>,
+}
+
+impl Plan {
+    /// The steps, in the order in which they depend on each other.
+    pub fn steps(&self) -> &[Step] {
+        &self.planned.plan.steps
+    }
+
+    /// All that it says.
+    pub fn as_plan(&self) -> &kino_graph::Plan {
+        &self.planned.plan
+    }
+
+    /// The graph that it is of.
+    pub fn graph(&self) -> &kino_graph::Graph {
+        &self.planned.loaded.graph
+    }
+
+    /// What would become of each step now.
+    pub fn status(&self) -> Vec<CacheStatus> {
+        let Planned { loaded, plan, .. } = &*self.planned;
+        loaded.core.runtime.status(plan, &loaded.registry)
+    }
+
+    /// The most memory that steps need at one time: heavy steps take turns, so the largest counts.
+    pub fn peak_memory(&self, status: &[CacheStatus]) -> u64 {
+        let steps = self.steps().iter().zip(status);
+        let runs =
+            steps.filter(|(_, status)| matches!(status, CacheStatus::Run | CacheStatus::Lazy));
+        runs.map(|(step, _)| step.memory).max().unwrap_or(0)
+    }
+
+    /// Why a step will or will not run, in a few words.
+    pub fn reason(&self, at: usize, status: &[CacheStatus]) -> String {
+        let (steps, own) = (self.steps(), status[at]);
+        let step = &steps[at];
+        match own {
+            CacheStatus::Memory => "its result is in memory".to_owned(),
+            CacheStatus::Disk if step.traits.sink => "its file stands as it was written".to_owned(),
+            CacheStatus::Disk => "its result is on disk".to_owned(),
+            CacheStatus::Pruned => "whatever reads it is cached".to_owned(),
+            CacheStatus::Lazy => "only if a node asks for it".to_owned(),
+            CacheStatus::Run => {
+                let mut before = step.inputs.iter().flat_map(Input::sources);
+                let news = before.find(|source| {
+                    let at = source.step as usize;
+                    status[at] == CacheStatus::Run && steps[at].traits.expensive
+                });
+                match news {
+                    Some(source) => format!("`{}` runs", steps[source.step as usize].name),
+                    None if step.traits.sink => "its file is missing or other".to_owned(),
+                    None if step.traits.expensive => "its result is not in the cache".to_owned(),
+                    None => "cheap enough not to be kept".to_owned(),
+                }
+            }
+        }
+    }
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(&self) -> Result<Run> {
+        Run::start(Arc::clone(&self.planned), None, Cancel::default())
+    }
+
+    /// Runs it and tells `listener`; stops when `cancel` is raised, too.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start_with(
+        &self,
+        cancel: &Cancel,
+        listener: impl FnMut(RunEvent) + Send + 'static,
+    ) -> Result<Run> {
+        Run::start(Arc::clone(&self.planned), Some(Box::new(listener)), cancel.child())
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let status = self.status();
+        for (at, step) in self.steps().iter().enumerate() {
+            let (name, op) = (&step.name, &step.op);
+            writeln!(f, "{name} ({op}): {:?}, {}", status[at], self.reason(at, &status))?;
+        }
+        write!(f, "peak memory about {}", format_bytes(self.peak_memory(&status)))
+    }
+}

@@ -1,0 +1,179 @@
+//! Where graphs come from: files, the built-in ones, and the standard input.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use kino_graph::Sources;
+use kino_node::GraphId;
+use kino_world::read_text;
+
+use crate::error::{Error, Result};
+use crate::suggest::nearest;
+
+/// The built-in graphs: name and text.
+pub const GRAPHS: &[(&str, &str)] = &[
+    ("text_to_video", include_str!("../../../graphs/text_to_video.ron")),
+    ("text_to_image", include_str!("../../../graphs/text_to_image.ron")),
+    ("mixed_sizes", include_str!("../../../graphs/mixed_sizes.ron")),
+    ("upscale", include_str!("../../../graphs/upscale.ron")),
+];
+
+/// The largest text that is taken for a graph, in bytes.
+const LARGEST: u64 = 1 << 30;
+
+/// A graph's text and where it came from.
+#[derive(Debug)]
+pub(crate) struct GraphSource {
+    /// What diagnostics call it.
+    pub(crate) name: String,
+    /// Its text.
+    pub(crate) text: String,
+    /// What `{graph}` stands for.
+    pub(crate) stem: String,
+    /// The folder that its paths are relative to.
+    pub(crate) folder: PathBuf,
+    /// What tells it from other graphs.
+    pub(crate) id: GraphId,
+    is_built_in: bool,
+    /// The files that were read, or could not be: its own, and graphs that it uses.
+    tried: Mutex<Vec<PathBuf>>,
+}
+
+/// Finds a graph: `-` is the standard input; whatever looks like a path is a file; else a built-in
+/// name.
+///
+/// # Errors
+/// When there is no such graph, or it cannot be read.
+pub(crate) fn open(graph: &str) -> Result<GraphSource> {
+    if graph == "-" {
+        return standard_input();
+    }
+    let looks_like_a_path = graph.ends_with(".ron") || graph.contains(['/', '\\']);
+    if let (false, Some((name, text))) = (looks_like_a_path, built_in(graph)) {
+        return Ok(GraphSource {
+            name: format!("{name}.ron"),
+            text: (*text).to_owned(),
+            stem: (*name).to_owned(),
+            folder: PathBuf::from("."),
+            id: GraphId(format!("built-in {name}").into()),
+            is_built_in: true,
+            tried: Mutex::default(),
+        });
+    }
+    let path = Path::new(graph);
+    if !looks_like_a_path && !path.exists() {
+        return Err(no_such_graph(graph));
+    }
+    let text = read(path)?;
+    let stem = path.file_stem().map_or_else(|| "graph".into(), |stem| stem.to_string_lossy());
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let place = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    Ok(GraphSource {
+        name: graph.to_owned(),
+        text,
+        stem: stem.into_owned(),
+        folder: folder.unwrap_or(Path::new(".")).to_owned(),
+        id: GraphId(format!("file {place:?}").into()),
+        is_built_in: false,
+        tried: Mutex::new(vec![path.to_owned()]),
+    })
+}
+
+/// The built-in graph of this name.
+pub fn built_in(name: &str) -> Option<&'static (&'static str, &'static str)> {
+    GRAPHS.iter().find(|(known, _)| *known == name)
+}
+
+/// What to say of a name that no built-in graph has.
+pub fn no_such_graph(name: &str) -> Error {
+    let error = Error::usage(format!("there is no built-in graph `{name}`, and no such file"));
+    let names = GRAPHS.iter().map(|(name, _)| *name);
+    match nearest(name, names.clone()) {
+        Some(near) => error.advising(format!("did you mean `{near}`?")),
+        None => {
+            let names: Vec<_> = names.map(|name| format!("`{name}`")).collect();
+            error.advising(format!("built in are {}", names.join(", ")))
+        }
+    }
+}
+
+/// A path without a leading `./`.
+pub(crate) fn tidy(path: PathBuf) -> PathBuf {
+    path.strip_prefix(".").map(Path::to_owned).unwrap_or(path)
+}
+
+fn standard_input() -> Result<GraphSource> {
+    let mut text = String::new();
+    std::io::stdin()
+        .lock()
+        .take(LARGEST)
+        .read_to_string(&mut text)
+        .map_err(|error| Error::usage(format!("the standard input is no graph: {error}")))?;
+    Ok(GraphSource::of_text("<stdin>", "graph", text, Path::new(".")))
+}
+
+fn read(path: &Path) -> Result<String> {
+    let shown = path.display();
+    let unreadable = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::InvalidData => Error::usage(format!("{shown} is no text"))
+            .advising("`kino show FILE` prints the graph stored in a video or image"),
+        std::io::ErrorKind::NotFound => Error::usage(format!("there is no file {shown}"))
+            .advising("`kino init` lists the built-in graphs"),
+        _ => Error::usage(format!("{shown} cannot be read: {error}")),
+    };
+    let metadata = fs::metadata(path).map_err(unreadable)?;
+    if metadata.len() > LARGEST {
+        return Err(Error::usage(format!("{shown} is too large to be a graph")));
+    }
+    if !metadata.is_file() && !metadata.is_dir() {
+        // A pipe or a device would be waited for, or read, for ever.
+        return read_text(path, LARGEST).map_err(|error| Error::usage(error.to_string()));
+    }
+    fs::read_to_string(path).map_err(unreadable)
+}
+
+impl GraphSource {
+    /// A text that comes from no file; its paths are relative to `folder`.
+    pub(crate) fn of_text(name: &str, stem: &str, text: String, folder: &Path) -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let number = LAST.fetch_add(1, Ordering::Relaxed);
+        GraphSource {
+            name: name.to_owned(),
+            text,
+            stem: stem.to_owned(),
+            folder: folder.to_owned(),
+            id: GraphId(format!("text {number}").into()),
+            is_built_in: false,
+            tried: Mutex::default(),
+        }
+    }
+
+    /// The files that it was read from so far, those that are missing included.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        self.tried.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Sources for GraphSource {
+    /// Graphs that this one uses, relative to its folder; those of a built-in one are built in,
+    /// too.
+    fn read(&self, path: &str) -> Result<String, String> {
+        if self.is_built_in {
+            let name = path.trim_start_matches("./").trim_end_matches(".ron");
+            let found = built_in(name).map(|(_, text)| (*text).to_owned());
+            return found.ok_or_else(|| "there is no such built-in graph".to_owned());
+        }
+        let path = tidy(self.folder.join(path));
+        self.tried.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
+        match fs::metadata(&path) {
+            // Devices and pipes have no end, and whatever is too large is no graph either.
+            Ok(about) if about.len() > LARGEST || (!about.is_file() && !about.is_dir()) => {
+                read_text(&path, LARGEST).map_err(|error| error.to_string())
+            }
+            _ => fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display())),
+        }
+    }
+}

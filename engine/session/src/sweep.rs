@@ -1,0 +1,300 @@
+//! Sweeps: values of inputs, combined each with each, and files that do not meet.
+
+use std::collections::{BTreeMap, HashMap};
+
+use kino_graph::{Graph, Input, Key, Plan};
+use kino_node::Registry;
+use kino_port::{Fact, Literal, Port, PortType};
+
+use crate::error::{Error, Result};
+use crate::inputs::Inputs;
+
+/// More runs than this are taken for a slip.
+const MOST_RUNS: usize = 10_000;
+/// The longest name of a folder that is made of values, in characters.
+const LONGEST: usize = 100;
+
+/// The inputs of one run, the swept ones alone.
+pub type Point = Vec<(String, Literal)>;
+
+/// The points of all sweeps together, the last one changing fastest; one empty point without
+/// sweeps.
+///
+/// # Errors
+/// When a name is no input of the graph, or values do not fit it.
+pub(crate) fn points(graph: &Graph, sweeps: &[(String, String)]) -> Result<Vec<Point>> {
+    let mut axes: Vec<(String, Vec<Literal>)> = Vec::new();
+    for (name, text) in sweeps {
+        let port = graph.inputs().find(|port| port.name == *name);
+        let raws = match port {
+            Some(port) => values(name, text, port)?,
+            None => vec![text.clone()],
+        };
+        let raws: Inputs = raws.into_iter().map(|raw| (name.clone(), raw)).collect();
+        let read = raws.read(graph)?.into_iter().map(|(_, value)| value);
+        match axes.iter_mut().find(|(known, _)| known == name) {
+            Some((_, values)) => values.extend(read),
+            None => axes.push((name.clone(), read.collect())),
+        }
+    }
+    let runs = axes.iter().try_fold(1usize, |n, (_, values)| n.checked_mul(values.len()));
+    if runs.is_none_or(|runs| runs > MOST_RUNS) {
+        return Err(Error::usage(format!("the sweeps make more than {MOST_RUNS} runs")));
+    }
+    let mut points: Vec<Point> = vec![Vec::new()];
+    for (name, values) in axes {
+        let longer = points.iter().flat_map(|point| {
+            values.iter().map(|value| {
+                let mut point = point.clone();
+                point.push((name.clone(), value.clone()));
+                point
+            })
+        });
+        points = longer.collect();
+    }
+    Ok(points)
+}
+
+/// The values of one `--sweep`, each as text: a whole text, a range, or a list with commas.
+fn values(name: &str, text: &str, port: &Port) -> Result<Vec<String>> {
+    let is_free = matches!(port.ty, PortType::Text | PortType::Path) && port.choices.is_empty();
+    if is_free || port.is_list() {
+        return Ok(vec![text.to_owned()]);
+    }
+    let mut values = Vec::new();
+    for part in text.split(',').map(str::trim) {
+        match part.split_once("..") {
+            Some((from, to)) if port.ty == PortType::Int => {
+                values.extend(whole_numbers(name, from, to)?);
+            }
+            Some((from, to)) if port.ty == PortType::Real => {
+                values.extend(numbers(name, from, to)?);
+            }
+            _ => values.push(part.to_owned()),
+        }
+    }
+    Ok(values)
+}
+
+fn bad_range(name: &str, from: &str, to: &str) -> Error {
+    Error::usage(format!("--sweep {name}={from}..{to}: this is no range"))
+        .advising("write FIRST..LAST or FIRST..LAST:STEP, such as 1..8 or 0.5..2.0:0.5")
+}
+
+fn whole_numbers(name: &str, from: &str, to: &str) -> Result<Vec<String>> {
+    let (last, step) = to.split_once(':').unwrap_or((to, "1"));
+    let read = |text: &str| text.trim().parse::<i128>().ok();
+    match (read(from), read(last), read(step)) {
+        (Some(first), Some(last), Some(step)) if first <= last && step > 0 => {
+            let step = usize::try_from(step).unwrap_or(usize::MAX);
+            Ok((first..=last).step_by(step).take(MOST_RUNS + 1).map(|n| n.to_string()).collect())
+        }
+        _ => Err(bad_range(name, from, to)),
+    }
+}
+
+fn numbers(name: &str, from: &str, to: &str) -> Result<Vec<String>> {
+    let (last, step) = to.split_once(':').unwrap_or((to, "1"));
+    let read = |text: &str| text.trim().parse::<f64>().ok().filter(|value| value.is_finite());
+    match (read(from), read(last), read(step)) {
+        (Some(first), Some(last), Some(step)) if first <= last && step > 0.0 => {
+            // Counted, not summed up, and rounded so that 0.1..0.3:0.1 reads 0.1, 0.2, 0.3.
+            let count = ((last - first) / step + 1e-9).floor().min(MOST_RUNS as f64) as usize;
+            let round = |value: f64| (value * 1e9).round() / 1e9;
+            Ok((0..=count).map(|n| round(first + n as f64 * step).to_string()).collect())
+        }
+        _ => Err(bad_range(name, from, to)),
+    }
+}
+
+/// A run's swept values as text: `seed=3, guidance=2.5`.
+pub fn describe(point: &Point) -> String {
+    let parts: Vec<_> =
+        point.iter().map(|(name, value)| format!("{name}={}", plain(value))).collect();
+    parts.join(", ")
+}
+
+fn plain(value: &Literal) -> String {
+    match value {
+        Literal::Text(text) => text.to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// Gives the runs of a sweep files of their own: where two of them would write one file with
+/// different contents, every run gets a folder named by its values.
+pub(crate) fn separate(plans: &mut [Plan], points: &[Point], registry: &Registry) {
+    let mut writers: HashMap<String, Key> = HashMap::new();
+    let meet = plans.iter().any(|plan| {
+        written(plan, registry).into_iter().any(|(step, _, path)| {
+            let key = plan.steps[step].key;
+            *writers.entry(path).or_insert(key) != key
+        })
+    });
+    if !meet {
+        return;
+    }
+    for (plan, folder) in plans.iter_mut().zip(folders(points)) {
+        let mut moved = vec![false; plan.steps.len()];
+        for (step, port, path) in written(plan, registry) {
+            let path = format!("{folder}/{path}");
+            let own = &mut plan.steps[step];
+            own.key = derived(own.key, [path.as_bytes()]);
+            own.inputs[port] = Input::Literal(Literal::text(path));
+            moved[step] = true;
+        }
+        // Whoever reads a file that lies elsewhere now has other results.
+        for at in 0..plan.steps.len() {
+            let sources = plan.steps[at].inputs.iter().flat_map(Input::sources);
+            let before: Vec<Key> = sources
+                .filter(|source| moved[source.step as usize])
+                .map(|source| plan.steps[source.step as usize].key)
+                .collect();
+            if !before.is_empty() {
+                plan.steps[at].key =
+                    derived(plan.steps[at].key, before.iter().map(|key| &key.0[..]));
+                moved[at] = true;
+            }
+        }
+    }
+}
+
+fn derived<'a>(key: Key, by: impl IntoIterator<Item = &'a [u8]>) -> Key {
+    let mut hasher = blake3::Hasher::new_keyed(&key.0);
+    for bytes in by {
+        hasher.update(bytes);
+    }
+    Key(hasher.finalize().into())
+}
+
+/// The paths that a plan's sinks write, whether they are written in the graph or come from a step
+/// whose result is known before it runs: step, input, path.
+fn written(plan: &Plan, registry: &Registry) -> Vec<(usize, usize, String)> {
+    let mut found = Vec::new();
+    for (index, step) in plan.steps.iter().enumerate().filter(|(_, step)| step.traits.sink) {
+        let Some(node) = registry.get(&step.op) else { continue };
+        for (at, (port, input)) in node.signature().inputs.iter().zip(&step.inputs).enumerate() {
+            let literal = match input {
+                Input::Literal(literal) => Some(literal),
+                Input::Edge(source) => {
+                    let facts = plan.steps.get(source.step as usize).map(|step| &step.facts);
+                    match facts.and_then(|facts| facts.get(source.output as usize)) {
+                        Some(Fact::Literal(literal)) => Some(literal),
+                        _ => None,
+                    }
+                }
+                _ => None,
+            };
+            if let (PortType::Path, Some(Literal::Text(path))) = (&port.ty, literal) {
+                found.push((index, at, path.to_string()));
+            }
+        }
+    }
+    found
+}
+
+/// One folder a point, all different.
+fn folders(points: &[Point]) -> Vec<String> {
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    let name = |point: &Point| {
+        let safe = |c: char| match c {
+            c if c.is_control() || "/\\:*?\"<>|".contains(c) => '_',
+            ' ' => '_',
+            c => c,
+        };
+        let text: String =
+            describe(point).replace(", ", ",").chars().take(LONGEST).map(safe).collect();
+        text.trim_matches(['.', '_']).to_owned()
+    };
+    let unique = |point: &Point| {
+        let name = name(point);
+        let times = seen.entry(name.clone()).or_default();
+        *times += 1;
+        if *times == 1 { name } else { format!("{name}-{times}") }
+    };
+    points.iter().map(unique).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use kino_graph::{Source, Step};
+    use kino_port::{Signature, Traits};
+
+    use super::*;
+
+    fn read(text: &str, port: &Port) -> Vec<String> {
+        values("x", text, port).unwrap()
+    }
+
+    #[test]
+    fn values_are_lists_ranges_or_whole_texts() {
+        let int = kino_port::int("x", 0);
+        assert_eq!(read("1,2, 5", &int), ["1", "2", "5"]);
+        assert_eq!(read("1..4", &int), ["1", "2", "3", "4"]);
+        assert_eq!(read("1..9:4,20", &int), ["1", "5", "9", "20"]);
+        let real = kino_port::real("x", 0.0);
+        assert_eq!(read("0.1..0.3:0.1", &real), ["0.1", "0.2", "0.3"]);
+        assert_eq!(read("-1..1", &real), ["-1", "0", "1"]);
+        assert_eq!(read("a, b..c", &kino_port::text("x", "")), ["a, b..c"]);
+    }
+
+    #[test]
+    fn a_range_that_is_none_is_refused() {
+        let int = kino_port::int("x", 0);
+        for text in ["4..1", "1..x", "1..5:0", "1..5:-1", ".."] {
+            assert!(values("x", text, &int).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn folders_are_safe_and_differ() {
+        let point = |text: &'static str| vec![("prompt".to_owned(), Literal::text(text))];
+        let names = folders(&[point("../a b"), point("..:a b"), point("x")]);
+        assert_eq!(names, ["prompt=.._a_b", "prompt=.._a_b-2", "prompt=x"]);
+    }
+
+    /// A plan that writes `out.png` and reads that file again, in two steps, beside another step.
+    fn writing(seed: u8) -> Plan {
+        let key = |number: u8| Key([number; 32]);
+        let step = |name: &str, key, inputs, traits| Step::new(name, name, key, inputs, traits);
+        let of = |step: u32| Input::Edge(Source { step, output: 0 });
+        let node = kino_nodes::NODES.iter().find(|node| node.signature.name == "image.write");
+        let Signature { inputs, traits, .. } = &node.unwrap().signature;
+        let inputs = inputs.iter().map(|port| match &*port.name {
+            "path" => Input::Literal(Literal::text("out.png")),
+            _ => Input::Absent,
+        });
+        let mut plan = Plan::default();
+        plan.steps = vec![
+            step("image.write", key(seed), inputs.collect(), *traits),
+            step("reads", key(seed + 1), vec![of(0)], Traits::LIGHT),
+            step("behind", key(seed + 2), vec![Input::Absent, of(1)], Traits::LIGHT),
+            step("beside", key(seed + 3), Vec::new(), Traits::LIGHT),
+        ];
+        plan
+    }
+
+    #[test]
+    fn every_step_behind_a_file_that_moved_has_another_key() {
+        let registry = Registry::of(kino_nodes::NODES);
+        let point = |seed: i128| vec![("seed".to_owned(), Literal::Int(seed))];
+        let points = [point(1), point(2)];
+        let before = [writing(10), writing(20)];
+        let mut plans = before.clone();
+        separate(&mut plans, &points, &registry);
+        let mut keys = std::collections::HashSet::new();
+        for (plan, before) in plans.iter().zip(&before) {
+            let moved = plan.steps.iter().zip(&before.steps).map(|(a, b)| a.key != b.key);
+            assert_eq!(moved.collect::<Vec<_>>(), [true, true, true, false]);
+            keys.extend(plan.steps.iter().map(|step| step.key));
+        }
+        assert_eq!(keys.len(), 8, "no two steps share a key");
+        let paths: Vec<_> =
+            plans.iter().flat_map(|plan| written(plan, &registry)).map(|found| found.2).collect();
+        assert_eq!(paths, ["seed=1/out.png", "seed=2/out.png"]);
+        // Runs that write the same do not meet, and keep their keys.
+        let mut same = [writing(10), writing(10)];
+        separate(&mut same, &points, &registry);
+        assert_eq!(same[0].steps[2].key, before[0].steps[2].key);
+    }
+}

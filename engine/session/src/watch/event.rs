@@ -1,0 +1,70 @@
+//! What a watch tells, and what it waits for.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kino_graph::{Diagnostics, Diff};
+use kino_runtime::CacheStatus;
+use kino_world::Change;
+
+use super::runs::Ended;
+use crate::error::Error;
+use crate::events::{Queued, RunEvent};
+use crate::plan::Plan;
+use crate::run::Done;
+
+/// Something that happened in a watch.
+#[non_exhaustive]
+pub enum WatchEvent {
+    /// Files changed.
+    Changed(Vec<Change>),
+    /// A new revision checks and plans; this is how it differs from the one before.
+    Diff {
+        /// The differences.
+        diff: Diff,
+        /// The new plan.
+        plan: Plan,
+        /// What will become of its steps.
+        status: Vec<CacheStatus>,
+    },
+    /// What stands there cannot run; the last good revision stays, if there is one.
+    Failed {
+        /// Why.
+        error: Error,
+        /// Whether there is a good revision.
+        has_last: bool,
+    },
+    /// What is probably not meant.
+    Warnings(Diagnostics),
+    /// An event of a run; the run's id is its number in the watch.
+    Run(RunEvent),
+    /// The newest run is over.
+    Done {
+        /// What ran.
+        plan: Plan,
+        /// What it left.
+        done: Arc<Done>,
+    },
+    /// Nothing is left to do until one of these files changes.
+    Waiting(BTreeSet<PathBuf>),
+}
+
+impl Queued for WatchEvent {
+    fn of_run(&mut self) -> Option<&mut RunEvent> {
+        match self {
+            WatchEvent::Run(event) => Some(event),
+            _ => None,
+        }
+    }
+}
+
+/// What the watch waits for.
+pub(crate) enum Signal {
+    /// Files changed.
+    Changed(Vec<Change>),
+    /// A run ended.
+    Ended(Box<Ended>),
+    /// It is to end.
+    Stopped,
+}

@@ -1,0 +1,85 @@
+//! Reads what stands there now: the graph, its nodes, its plan, and all that it depends on.
+
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kino_graph::{Item, Key, Plan};
+
+use crate::core::Core;
+use crate::error::Result;
+use crate::inputs::Inputs;
+use crate::loaded::{LoadedGraph, PlanSettings, Planned};
+use crate::source;
+
+/// What was found, and the files that it depends on.
+pub(crate) struct Reading {
+    pub(crate) found: Result<Planned>,
+    pub(crate) files: BTreeSet<PathBuf>,
+}
+
+/// What is to be read.
+pub(crate) struct Reader {
+    pub(crate) core: Arc<Core>,
+    pub(crate) graph: String,
+    pub(crate) inputs: Inputs,
+    pub(crate) out: PathBuf,
+    pub(crate) until: Option<String>,
+    /// Chooses the seeds of `"random"`: they stay the same from run to run.
+    pub(crate) session_seed: u64,
+}
+
+impl Reader {
+    /// Reads, checks and plans the graph.
+    pub(crate) fn read(&self) -> Reading {
+        let mut files = BTreeSet::new();
+        let found = self.load(&mut files).and_then(|loaded| self.plan(&loaded, &mut files));
+        Reading { found, files }
+    }
+
+    /// Plans a graph again that was read before.
+    pub(crate) fn read_again(&self, loaded: &Arc<LoadedGraph>) -> Reading {
+        let mut files = loaded.source.files().into_iter().collect();
+        let found = self.plan(loaded, &mut files);
+        Reading { found, files }
+    }
+
+    fn load(&self, files: &mut BTreeSet<PathBuf>) -> Result<Arc<LoadedGraph>> {
+        let source = source::open(&self.graph).inspect_err(|_| {
+            files.insert(PathBuf::from(&self.graph));
+        })?;
+        LoadedGraph::load(&self.core, source, files).map(Arc::new)
+    }
+
+    fn plan(&self, loaded: &Arc<LoadedGraph>, files: &mut BTreeSet<PathBuf>) -> Result<Planned> {
+        let inputs = self.inputs.read(&loaded.graph)?;
+        // By name: an edit elsewhere draws no other number.
+        let draw = |name: &str| {
+            let mut hasher = DefaultHasher::new();
+            (self.session_seed, name).hash(&mut hasher);
+            // Small enough to be typed again.
+            hasher.finish() >> 32
+        };
+        let (inputs, until) = (&*inputs, self.until.as_deref());
+        loaded.plan(&PlanSettings { inputs, out: &self.out, until, draw: &draw }, files)
+    }
+}
+
+/// Whether running one plan gives anything that the other one does not.
+pub(crate) fn differ(one: &Plan, other: &Plan) -> bool {
+    let keys = |plan: &Plan| -> BTreeSet<(Arc<str>, Key)> {
+        plan.steps.iter().map(|step| (Arc::clone(&step.name), step.key)).collect()
+    };
+    keys(one) != keys(other) || outputs(one) != outputs(other)
+}
+
+/// The outputs, each with the name and port of the step that it comes from, or its value.
+fn outputs(plan: &Plan) -> Vec<(&str, String)> {
+    let Plan { steps, outputs, .. } = plan;
+    let from = |item: &Item| match item {
+        Item::Edge(source) => format!("{}.{}", steps[source.step as usize].name, source.output),
+        Item::Literal(literal) => format!("= {literal}"),
+    };
+    outputs.iter().map(|(name, item)| (name.as_str(), from(item))).collect()
+}

@@ -1,0 +1,229 @@
+//! The runs of a watch: the current one, and those before it that make way.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use kino_graph::{Input, Key, Plan};
+use kino_node::{Cancel, RunId};
+use kino_runtime::{CacheStatus, Stop};
+use kino_world::Change;
+
+use super::event::{Signal, WatchEvent};
+use crate::core::Core;
+use crate::events::EventQueue;
+use crate::loaded::Planned;
+use crate::run::{Done, run_to_end};
+
+/// Nodes may use much stack.
+const STACK: usize = 8 << 20;
+/// Runs that make way and have not ended: as long as there are so many, a newer one waits.
+const MOST_RUNNING: usize = 4;
+/// A change is told so long after it happened at most; until then what a run read is in doubt.
+const DOUBTFUL: Duration = Duration::from_secs(10);
+
+/// A run that ended.
+pub(crate) struct Ended {
+    number: u64,
+    pub(crate) planned: Arc<Planned>,
+    pub(crate) done: Arc<Done>,
+    at: Instant,
+}
+
+/// A run under way.
+struct Running {
+    number: u64,
+    planned: Arc<Planned>,
+    stop: Arc<Stop>,
+    thread: JoinHandle<()>,
+    /// Steps that may have read something else than they were planned with.
+    doubtful: HashSet<Key>,
+}
+
+/// What a run computed that ended a short while ago.
+struct Past {
+    at: Instant,
+    planned: Arc<Planned>,
+    evaluated: HashSet<Key>,
+}
+
+/// All runs of a watch.
+pub(crate) struct Runs {
+    core: Arc<Core>,
+    events: Arc<EventQueue<WatchEvent>>,
+    cancel: Cancel,
+    signals: Sender<Signal>,
+    running: Vec<Running>,
+    /// What runs once one of those has ended that make way.
+    next: Option<Arc<Planned>>,
+    past: Vec<Past>,
+    /// The number of the last run that began.
+    last: u64,
+    /// Whether that one left nothing to be done.
+    good: bool,
+}
+
+impl Runs {
+    pub(crate) fn new(
+        core: &Arc<Core>,
+        events: &Arc<EventQueue<WatchEvent>>,
+        cancel: &Cancel,
+        signals: &Sender<Signal>,
+    ) -> Self {
+        Runs {
+            core: Arc::clone(core),
+            events: Arc::clone(events),
+            cancel: cancel.clone(),
+            signals: signals.clone(),
+            running: Vec::new(),
+            next: None,
+            past: Vec::new(),
+            last: 0,
+            good: false,
+        }
+    }
+
+    /// Whether the last run that began is under way.
+    pub(crate) fn is_running(&self) -> bool {
+        self.next.is_some() || self.running.iter().any(|run| run.number == self.last)
+    }
+
+    /// Whether the last run did all that it should, or still may.
+    pub(crate) fn is_good(&self) -> bool {
+        self.good || self.is_running()
+    }
+
+    /// Begins a run; those before it make way.
+    pub(crate) fn begin(&mut self, planned: Arc<Planned>, status: &[CacheStatus]) {
+        let steps = planned.plan.steps.iter().zip(status);
+        let needed = steps.filter(|(_, own)| matches!(own, CacheStatus::Run | CacheStatus::Lazy));
+        let needed: Vec<Key> = needed.map(|(step, _)| step.key).collect();
+        for run in &self.running {
+            let doubtful = |key: &&Key| !run.doubtful.contains(*key);
+            run.stop.supersede(needed.iter().filter(doubtful).copied());
+        }
+        self.good = false;
+        // A node that does not hear that it is cancelled keeps its run alive. Newer runs are not
+        // piled on it: the newest waits, and takes the place of one that waited before.
+        if self.running.len() >= MOST_RUNNING {
+            self.next = Some(planned);
+            return;
+        }
+        self.next = None;
+        self.start(planned);
+    }
+
+    fn start(&mut self, planned: Arc<Planned>) {
+        self.last += 1;
+        let number = self.last;
+        let stop = Arc::new(Stop::new(&self.cancel));
+        let thread = self.thread(number, Arc::clone(&planned), Arc::clone(&stop));
+        if let Some(thread) = thread {
+            let doubtful = HashSet::new();
+            self.running.push(Running { number, planned, stop, thread, doubtful });
+        }
+    }
+
+    fn thread(
+        &self,
+        number: u64,
+        planned: Arc<Planned>,
+        stop: Arc<Stop>,
+    ) -> Option<JoinHandle<()>> {
+        let (events, signals) = (Arc::clone(&self.events), self.signals.clone());
+        let take = move || {
+            let listener = |event| events.push(WatchEvent::Run(event));
+            let done = run_to_end(&planned, RunId(number), &stop, Some(&listener));
+            let (at, done) = (Instant::now(), Arc::new(done));
+            let _ = signals.send(Signal::Ended(Box::new(Ended { number, planned, done, at })));
+        };
+        let thread = std::thread::Builder::new().name("run".into()).stack_size(STACK);
+        let failed = |error: &std::io::Error| {
+            tracing::error!("No thread could be started: {error}. Nothing runs until a change.");
+        };
+        thread.spawn(take).inspect_err(failed).ok()
+    }
+
+    /// Enters the end of a run, and returns whether its outcome is worth telling: that of a run
+    /// which made way is not what stands there now.
+    pub(crate) fn end(&mut self, ended: &Ended) -> bool {
+        let Some(at) = self.running.iter().position(|run| run.number == ended.number) else {
+            return false;
+        };
+        let run = self.running.swap_remove(at);
+        let _ = run.thread.join();
+        let next = self.next.take();
+        let was_last = ended.number == self.last && next.is_none();
+        let report = &ended.done.report;
+        let evaluated: HashSet<_> = report.evaluated.iter().collect();
+        let steps = ended.planned.plan.steps.iter();
+        let evaluated = steps.filter(|step| evaluated.contains(&step.name)).map(|step| step.key);
+        let evaluated: HashSet<Key> = evaluated.collect();
+        self.forget(evaluated.intersection(&run.doubtful).copied());
+        let now = Instant::now();
+        self.past.retain(|past| now.duration_since(past.at) < DOUBTFUL);
+        let planned = Arc::clone(&ended.planned);
+        self.past.push(Past { at: ended.at, planned, evaluated });
+        if let Some(next) = next {
+            self.start(next);
+        }
+        if !was_last {
+            return false;
+        }
+        self.good = report.is_complete();
+        !report.cancelled
+    }
+
+    /// Files changed while a run may have been reading them: what it made of them is not what it
+    /// was planned to be, and must not be found under its key again.
+    pub(crate) fn doubt(&mut self, changes: &[Change]) {
+        for run in &mut self.running {
+            run.doubtful.extend(dependents(&run.planned, changes.iter()));
+        }
+        let mut forget = HashSet::new();
+        for past in &self.past {
+            let during = changes.iter().filter(|change| change.since <= past.at);
+            let doubtful = dependents(&past.planned, during);
+            forget.extend(past.evaluated.intersection(&doubtful).copied());
+        }
+        self.forget(forget.into_iter());
+    }
+
+    fn forget(&self, keys: impl Iterator<Item = Key>) {
+        keys.for_each(|key| self.core.runtime.forget(&key));
+    }
+
+    /// Stops all runs and waits for their ends.
+    pub(crate) fn stop(&mut self) {
+        self.cancel.cancel();
+        for run in self.running.drain(..) {
+            let _ = run.thread.join();
+        }
+    }
+}
+
+/// The keys of all steps that read one of the changed paths, and of those behind them.
+fn dependents<'c>(planned: &Planned, changes: impl Iterator<Item = &'c Change>) -> HashSet<Key> {
+    let changed: HashSet<&Path> = changes.map(|change| change.path.as_path()).collect();
+    if changed.is_empty() {
+        return HashSet::new();
+    }
+    let Plan { steps, .. } = &planned.plan;
+    let mut places = HashMap::new();
+    let mut touched = vec![false; steps.len()];
+    for (at, step) in steps.iter().enumerate() {
+        let mut sources = step.inputs.iter().flat_map(Input::sources);
+        let behind = sources.any(|source| touched[source.step as usize]);
+        touched[at] = behind
+            || step.reads.iter().any(|read| {
+                let place = places.entry(&read.path);
+                let place = place.or_insert_with(|| planned.loaded.place(&read.path));
+                place.as_deref().is_some_and(|place| changed.contains(place))
+            });
+    }
+    let touched = steps.iter().zip(touched).filter(|(_, touched)| *touched);
+    touched.map(|(step, _)| step.key).collect()
+}
