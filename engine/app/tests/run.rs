@@ -61,6 +61,25 @@ fn another_folder_gets_a_file_of_its_own() {
 }
 
 #[test]
+fn a_graph_does_not_read_what_it_writes() {
+    let place = Place::new();
+    let size = ["-s", "width=32", "-s", "height=32", "-s", "steps=1"];
+    place.good(&[&["run", "text_to_image", "--out", "."][..], &size].concat());
+    let name = "text_to_image-7.png";
+    place.write(
+        "g.ron",
+        &format!(
+            r#"Graph(version: 1, nodes: {{"r": (op: "image.read", with: {{"path": "{name}"}}),
+                "w": (op: "image.write", in: {{"frames": "r"}}, with: {{"path": "{name}"}})}})"#
+        ),
+    );
+    let ran = place.kino(&["run", "g.ron", "--out", "."]);
+    assert_ne!(ran.code, 0);
+    assert!(ran.err.contains("which `w` writes"), "{}", ran.err);
+    place.good(&["run", "g.ron"]);
+}
+
+#[test]
 fn quiet_leaves_results_alone() {
     let place = Place::new();
     let ran = place.kino(&[&["run", "text_to_video", "--quiet"][..], &QUICK].concat());
