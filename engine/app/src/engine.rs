@@ -205,13 +205,13 @@ fn size_in(name: &str, otherwise: u64) -> Result<u64, Failure> {
     })
 }
 
-/// What changes numbers beside the graph: the device's kind, the kernels' tier, the number of
-/// threads.
+/// What changes numbers beside the graph: the device's kind, what of the machine the kernels depend
+/// on, the number of threads.
 fn environment(device: &str) -> Vec<u8> {
     let set = env::var("RAYON_NUM_THREADS").ok().and_then(|text| text.parse().ok());
     let machine = || std::thread::available_parallelism().map_or(1, usize::from);
     let threads = set.filter(|threads| *threads > 0).unwrap_or_else(machine);
-    kino_runtime::environment(device, "", kino_kernels::tier(), threads)
+    kino_runtime::environment(device, "", &kino_kernels::machine(), threads)
 }
 
 /// A number for a seed of `"random"`, drawn anew in every process and call; small enough to be

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use kino_graph::Sources;
+use kino_world::read_text;
 
 use crate::failure::Failure;
 use crate::nodes::nearest;
@@ -122,6 +123,10 @@ fn read(path: &Path) -> Result<String, Failure> {
     if metadata.len() > LARGEST {
         return Err(Failure::usage(format!("{shown} is too large to be a graph")));
     }
+    if !metadata.is_file() && !metadata.is_dir() {
+        // A pipe or a device would be waited for, or read, for ever.
+        return read_text(path, LARGEST).map_err(|error| Failure::usage(error.to_string()));
+    }
     fs::read_to_string(path).map_err(unreadable)
 }
 
@@ -143,6 +148,12 @@ impl Sources for Opened {
         }
         let path = tidy(self.folder.join(path));
         self.tried.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
-        fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
+        match fs::metadata(&path) {
+            // Devices and pipes have no end, and whatever is too large is no graph either.
+            Ok(about) if about.len() > LARGEST || (!about.is_file() && !about.is_dir()) => {
+                read_text(&path, LARGEST).map_err(|error| error.to_string())
+            }
+            _ => fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display())),
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use kino_graph::{Graph, Input, Key, Plan};
 use kino_node::Registry;
-use kino_port::{Literal, Port, PortType};
+use kino_port::{Fact, Literal, Port, PortType};
 
 use crate::engine::read_inputs;
 use crate::failure::Failure;
@@ -135,24 +135,57 @@ pub(crate) fn separate(plans: &mut [Plan], points: &[Point], registry: &Registry
         return;
     }
     for (plan, folder) in plans.iter_mut().zip(folders(points)) {
+        let mut moved = vec![false; plan.steps.len()];
         for (step, port, path) in written(plan, registry) {
             let path = format!("{folder}/{path}");
-            let step = &mut plan.steps[step];
-            let mut hasher = blake3::Hasher::new_keyed(&step.key.0);
-            hasher.update(path.as_bytes());
-            step.key = Key(hasher.finalize().into());
-            step.inputs[port] = Input::Literal(Literal::text(path));
+            let own = &mut plan.steps[step];
+            own.key = derived(own.key, [path.as_bytes()]);
+            own.inputs[port] = Input::Literal(Literal::text(path));
+            moved[step] = true;
+        }
+        // Whoever reads a file that lies elsewhere now has other results.
+        for at in 0..plan.steps.len() {
+            let sources = plan.steps[at].inputs.iter().flat_map(Input::sources);
+            let before: Vec<Key> = sources
+                .filter(|source| moved[source.step as usize])
+                .map(|source| plan.steps[source.step as usize].key)
+                .collect();
+            if !before.is_empty() {
+                plan.steps[at].key =
+                    derived(plan.steps[at].key, before.iter().map(|key| &key.0[..]));
+                moved[at] = true;
+            }
         }
     }
 }
 
-/// The paths that a plan's sinks write: step, input, path.
+fn derived<'a>(key: Key, by: impl IntoIterator<Item = &'a [u8]>) -> Key {
+    let mut hasher = blake3::Hasher::new_keyed(&key.0);
+    for bytes in by {
+        hasher.update(bytes);
+    }
+    Key(hasher.finalize().into())
+}
+
+/// The paths that a plan's sinks write, whether they are written in the graph or come from a step
+/// whose result is known before it runs: step, input, path.
 fn written(plan: &Plan, registry: &Registry) -> Vec<(usize, usize, String)> {
     let mut found = Vec::new();
     for (index, step) in plan.steps.iter().enumerate().filter(|(_, step)| step.traits.sink) {
         let Some(node) = registry.get(&step.op) else { continue };
         for (at, (port, input)) in node.signature().inputs.iter().zip(&step.inputs).enumerate() {
-            if let (PortType::Path, Input::Literal(Literal::Text(path))) = (&port.ty, input) {
+            let literal = match input {
+                Input::Literal(literal) => Some(literal),
+                Input::Edge(source) => {
+                    let facts = plan.steps.get(source.step as usize).map(|step| &step.facts);
+                    match facts.and_then(|facts| facts.get(source.output as usize)) {
+                        Some(Fact::Literal(literal)) => Some(literal),
+                        _ => None,
+                    }
+                }
+                _ => None,
+            };
+            if let (PortType::Path, Some(Literal::Text(path))) = (&port.ty, literal) {
                 found.push((index, at, path.to_string()));
             }
         }
@@ -184,6 +217,9 @@ fn folders(points: &[Point]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use kino_graph::{Source, Step};
+    use kino_port::{Signature, Traits};
+
     use super::*;
 
     fn read(text: &str, port: &Port) -> Vec<String> {
@@ -215,5 +251,50 @@ mod tests {
         let point = |text: &'static str| vec![("prompt".to_owned(), Literal::text(text))];
         let names = folders(&[point("../a b"), point("..:a b"), point("x")]);
         assert_eq!(names, ["prompt=.._a_b", "prompt=.._a_b-2", "prompt=x"]);
+    }
+
+    /// A plan that writes `out.png` and reads that file again, in two steps, beside another step.
+    fn writing(seed: u8) -> Plan {
+        let key = |number: u8| Key([number; 32]);
+        let step = |name: &str, key, inputs, traits| Step::new(name, name, key, inputs, traits);
+        let of = |step: u32| Input::Edge(Source { step, output: 0 });
+        let node = kino_nodes::NODES.iter().find(|node| node.signature.name == "image.write");
+        let Signature { inputs, traits, .. } = &node.unwrap().signature;
+        let inputs = inputs.iter().map(|port| match &*port.name {
+            "path" => Input::Literal(Literal::text("out.png")),
+            _ => Input::Absent,
+        });
+        let mut plan = Plan::default();
+        plan.steps = vec![
+            step("image.write", key(seed), inputs.collect(), *traits),
+            step("reads", key(seed + 1), vec![of(0)], Traits::LIGHT),
+            step("behind", key(seed + 2), vec![Input::Absent, of(1)], Traits::LIGHT),
+            step("beside", key(seed + 3), Vec::new(), Traits::LIGHT),
+        ];
+        plan
+    }
+
+    #[test]
+    fn every_step_behind_a_file_that_moved_has_another_key() {
+        let registry = Registry::of(kino_nodes::NODES);
+        let point = |seed: i128| vec![("seed".to_owned(), Literal::Int(seed))];
+        let points = [point(1), point(2)];
+        let before = [writing(10), writing(20)];
+        let mut plans = before.clone();
+        separate(&mut plans, &points, &registry);
+        let mut keys = std::collections::HashSet::new();
+        for (plan, before) in plans.iter().zip(&before) {
+            let moved = plan.steps.iter().zip(&before.steps).map(|(a, b)| a.key != b.key);
+            assert_eq!(moved.collect::<Vec<_>>(), [true, true, true, false]);
+            keys.extend(plan.steps.iter().map(|step| step.key));
+        }
+        assert_eq!(keys.len(), 8, "no two steps share a key");
+        let paths: Vec<_> =
+            plans.iter().flat_map(|plan| written(plan, &registry)).map(|found| found.2).collect();
+        assert_eq!(paths, ["seed=1/out.png", "seed=2/out.png"]);
+        // Runs that write the same do not meet, and keep their keys.
+        let mut same = [writing(10), writing(10)];
+        separate(&mut same, &points, &registry);
+        assert_eq!(same[0].steps[2].key, before[0].steps[2].key);
     }
 }

@@ -61,6 +61,25 @@ fn another_folder_gets_a_file_of_its_own() {
 }
 
 #[test]
+fn a_graph_does_not_read_what_it_writes() {
+    let place = Place::new();
+    let size = ["-s", "width=32", "-s", "height=32", "-s", "steps=1"];
+    place.good(&[&["run", "text_to_image", "--out", "."][..], &size].concat());
+    let name = "text_to_image-7.png";
+    place.write(
+        "g.ron",
+        &format!(
+            r#"Graph(version: 1, nodes: {{"r": (op: "image.read", with: {{"path": "{name}"}}),
+                "w": (op: "image.write", in: {{"frames": "r"}}, with: {{"path": "{name}"}})}})"#
+        ),
+    );
+    let ran = place.kino(&["run", "g.ron", "--out", "."]);
+    assert_ne!(ran.code, 0);
+    assert!(ran.err.contains("which `w` writes"), "{}", ran.err);
+    place.good(&["run", "g.ron"]);
+}
+
+#[test]
 fn quiet_leaves_results_alone() {
     let place = Place::new();
     let ran = place.kino(&[&["run", "text_to_video", "--quiet"][..], &QUICK].concat());
@@ -327,4 +346,18 @@ fn previews_are_kept_when_asked_for() {
     let file = fs::File::open(place.path("seen/sample.png")).unwrap();
     let reader = png::Decoder::new(BufReader::new(file)).read_info().unwrap();
     assert!(reader.info().width > 0 && reader.info().height > 0);
+}
+
+#[test]
+fn what_killed_runs_left_goes_although_nothing_is_written() {
+    let place = Place::new();
+    let args = ["run", "text_to_image", "-s", "width=32", "-s", "height=32", "-s", "steps=1"];
+    place.good(&args);
+    let left = [".text_to_image-7.png.AbCd12.partial", ".frame_1.png.zZ0123.AbCd12.waiting"];
+    left.iter().for_each(|name| drop(place.write(&format!("out/{name}"), "half")));
+    // As a process that is writing holds it.
+    let living = fs::File::create(place.path("out/.other.png.EfGh34.partial")).unwrap();
+    living.lock().unwrap();
+    assert_eq!(evaluated(&place.json(&args)), 0);
+    assert_eq!(place.files("out"), [".other.png.EfGh34.partial", "text_to_image-7.png"]);
 }

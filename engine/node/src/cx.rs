@@ -2,6 +2,7 @@
 
 use std::any::{Any, TypeId, type_name};
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -88,6 +89,13 @@ impl RunId {
 /// keeps between runs stays with the graph while it is edited. Two graphs never share one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GraphId(pub Arc<str>);
+
+/// Removes what killed processes left in a folder: a service of the process.
+///
+/// Whoever writes a file clears its folder first. Where files are up to date nobody writes, so the
+/// runtime calls this with their folders. Files of living processes must stay.
+#[derive(Clone, Copy, Debug)]
+pub struct RemoveLeftovers(pub fn(&Path));
 
 /// What nodes reach beside their inputs: the device, the memory ledger, and whatever else
 /// by its type.

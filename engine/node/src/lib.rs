@@ -21,7 +21,7 @@ mod value;
 mod video;
 
 pub use codec::{decode, encode, is_storable};
-pub use cx::{Cancel, Cx, GraphId, Preview, Progress, RunId, Services};
+pub use cx::{Cancel, Cx, GraphId, Preview, Progress, RemoveLeftovers, RunId, Services};
 pub use error::{Error, Result};
 pub use inputs::{Inputs, Outputs};
 pub use ledger::{Admission, Lease, Ledger, OUT_OF_MEMORY_HINT, OutOfMemory, Pinned, Reclaim};

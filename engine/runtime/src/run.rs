@@ -13,6 +13,7 @@ use crate::event::{CacheStatus, Event, PlannedStep, Teller};
 use crate::hits::Hits;
 use crate::in_flight::{InFlight, Twins};
 use crate::schedule::Schedule;
+use crate::sink;
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::wiring::Wiring;
@@ -177,6 +178,9 @@ impl Runtime {
         let claimed = hits.demand();
         teller.say(planned(plan, &claimed));
         let (demand, hits) = hits.verified(claimed, self.threads, &|| stop.is_stopping());
+        let sinks = hits.iter().enumerate().filter(|(step, _)| wiring.traits(*step).sink);
+        let up_to_date = sinks.filter_map(|(_, hit)| hit.as_ref()?.outputs());
+        sink::remove_leftovers(up_to_date, services);
         let Demand { need, wanted, .. } = demand;
         let to_do =
             (0..need.len()).filter(|step| need[*step] != Need::None && hits[*step].is_none());

@@ -1,10 +1,10 @@
 //! What sinks wrote: a sink is up to date as long as its files are as it wrote them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::path::Path;
 
-use kino_node::{FileOut, Outputs, Value};
+use kino_node::{FileOut, Outputs, RemoveLeftovers, Services, Value};
 use kino_port::FileStamp;
 
 use crate::entry::{self, Header, OutputStamp};
@@ -71,6 +71,23 @@ pub(crate) fn files(outputs: &[Option<Value>]) -> Vec<FileOut> {
     let mut found = Vec::new();
     outputs.iter().flatten().for_each(|value| gather(value, &mut found));
     found
+}
+
+/// Removes what killed processes left beside files that are up to date: nobody writes there now, so
+/// nobody else does.
+pub(crate) fn remove_leftovers<'a>(
+    up_to_date: impl Iterator<Item = &'a Outputs>,
+    services: &Services,
+) {
+    let Some(remove) = services.find::<RemoveLeftovers>() else { return };
+    let mut folders = BTreeSet::new();
+    for file in up_to_date.flat_map(|outputs| files(outputs)) {
+        folders.extend(file.path.parent().map(Path::to_owned));
+    }
+    for folder in folders {
+        let is_here = folder.as_os_str().is_empty();
+        (remove.0)(if is_here { Path::new(".") } else { &folder });
+    }
 }
 
 /// The stamps of files that a sink has just written; none if one of them cannot be found.

@@ -39,6 +39,14 @@ impl Hit {
         }
     }
 
+    /// The outputs, where they were read.
+    pub(crate) fn outputs(&self) -> Option<&Outputs> {
+        match self {
+            Hit::Here { outputs, .. } => Some(outputs),
+            Hit::Open(_) => None,
+        }
+    }
+
     /// Whether all `wanted` outputs are among what it holds.
     pub(crate) fn covers(&self, wanted: &[bool]) -> bool {
         match self {

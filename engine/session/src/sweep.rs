@@ -217,6 +217,9 @@ fn folders(points: &[Point]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use kino_graph::{Source, Step};
+    use kino_port::{Signature, Traits};
+
     use super::*;
 
     fn read(text: &str, port: &Port) -> Vec<String> {
@@ -248,5 +251,50 @@ mod tests {
         let point = |text: &'static str| vec![("prompt".to_owned(), Literal::text(text))];
         let names = folders(&[point("../a b"), point("..:a b"), point("x")]);
         assert_eq!(names, ["prompt=.._a_b", "prompt=.._a_b-2", "prompt=x"]);
+    }
+
+    /// A plan that writes `out.png` and reads that file again, in two steps, beside another step.
+    fn writing(seed: u8) -> Plan {
+        let key = |number: u8| Key([number; 32]);
+        let step = |name: &str, key, inputs, traits| Step::new(name, name, key, inputs, traits);
+        let of = |step: u32| Input::Edge(Source { step, output: 0 });
+        let node = kino_nodes::NODES.iter().find(|node| node.signature.name == "image.write");
+        let Signature { inputs, traits, .. } = &node.unwrap().signature;
+        let inputs = inputs.iter().map(|port| match &*port.name {
+            "path" => Input::Literal(Literal::text("out.png")),
+            _ => Input::Absent,
+        });
+        let mut plan = Plan::default();
+        plan.steps = vec![
+            step("image.write", key(seed), inputs.collect(), *traits),
+            step("reads", key(seed + 1), vec![of(0)], Traits::LIGHT),
+            step("behind", key(seed + 2), vec![Input::Absent, of(1)], Traits::LIGHT),
+            step("beside", key(seed + 3), Vec::new(), Traits::LIGHT),
+        ];
+        plan
+    }
+
+    #[test]
+    fn every_step_behind_a_file_that_moved_has_another_key() {
+        let registry = Registry::of(kino_nodes::NODES);
+        let point = |seed: i128| vec![("seed".to_owned(), Literal::Int(seed))];
+        let points = [point(1), point(2)];
+        let before = [writing(10), writing(20)];
+        let mut plans = before.clone();
+        separate(&mut plans, &points, &registry);
+        let mut keys = std::collections::HashSet::new();
+        for (plan, before) in plans.iter().zip(&before) {
+            let moved = plan.steps.iter().zip(&before.steps).map(|(a, b)| a.key != b.key);
+            assert_eq!(moved.collect::<Vec<_>>(), [true, true, true, false]);
+            keys.extend(plan.steps.iter().map(|step| step.key));
+        }
+        assert_eq!(keys.len(), 8, "no two steps share a key");
+        let paths: Vec<_> =
+            plans.iter().flat_map(|plan| written(plan, &registry)).map(|found| found.2).collect();
+        assert_eq!(paths, ["seed=1/out.png", "seed=2/out.png"]);
+        // Runs that write the same do not meet, and keep their keys.
+        let mut same = [writing(10), writing(10)];
+        separate(&mut same, &points, &registry);
+        assert_eq!(same[0].steps[2].key, before[0].steps[2].key);
     }
 }

@@ -29,7 +29,7 @@ mod video;
 use std::sync::Arc;
 
 use candle_core::Device;
-use kino_node::{Ledger, NodeDef, Services};
+use kino_node::{Ledger, NodeDef, RemoveLeftovers, Services};
 use kino_world::Hashes;
 
 pub use models::{
@@ -69,5 +69,9 @@ pub static NODES: &[&NodeDef] = &[
 /// loaded; likewise a table of hashes that is kept on disk.
 pub fn services(device: Device, ledger: Arc<Ledger>) -> Services {
     let models = Models::new(device.clone(), Arc::clone(&ledger));
-    Services::new(device, ledger).with(models).with(Arc::new(Hashes::new()))
+    let leftovers = RemoveLeftovers(kino_world::remove_leftovers);
+    Services::new(device, ledger)
+        .with(models)
+        .with(Arc::new(Hashes::new()))
+        .with(Arc::new(leftovers))
 }

@@ -107,7 +107,7 @@ fn hub_folder(repository: &str, cache: &Path) -> Result<PathBuf, PlanError> {
         return Err(not_a_repository(repository));
     }
     let folder = cache.join(format!("models--{owner}--{model}"));
-    let commit = std::fs::read_to_string(folder.join("refs").join(revision));
+    let commit = kino_world::read_text(&folder.join("refs").join(revision), 1 << 10);
     let commit = commit.as_deref().map_or(revision, str::trim);
     let snapshot = folder.join("snapshots").join(commit);
     if plain(commit) && snapshot.is_dir() {

@@ -1,6 +1,5 @@
 //! Cache entries with changed contents and a checksum that fits, so that the decoder behind it is
-//! reached: whatever they hold, a run ends with an output or a failure, never with a panic, and
-//! takes no memory that the entry's length does not justify.
+//! reached: whatever they hold, a run ends with an output or a failure, never with a panic.
 
 use std::fs;
 use std::path::{Path, PathBuf};

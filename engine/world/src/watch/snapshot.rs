@@ -1,12 +1,13 @@
 //! A watched file or folder as it was when it was looked at: which files there are, and the hash of each one's contents.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::change::ChangeKind;
+use crate::InputFile;
 
 /// Of files longer than this only the ends are hashed, with length and time: weights of models.
 const LARGE: u64 = 64 << 20;
@@ -189,10 +190,12 @@ fn place(path: &Path, name: &Path) -> PathBuf {
     if name.as_os_str().is_empty() { path.to_owned() } else { path.join(name) }
 }
 
-/// The hash of a file's contents; one that cannot be read is told from others by its stamp.
+/// The hash of a file's contents; one that cannot be read is told from others by its stamp, and so
+/// are pipes and devices, which would be read for ever.
 fn hash(path: &Path, stamp: &FileStamp) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
-    let read = File::open(path).and_then(|mut file| {
+    let file = InputFile::open(path).map_err(std::io::Error::other);
+    let read = file.and_then(|mut file| {
         if stamp.length <= LARGE {
             return hasher.update_reader(file).map(drop);
         }
@@ -218,12 +221,31 @@ mod tests {
     #[test]
     fn a_folder_of_too_many_files_is_cut() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("in")).unwrap();
-        (0..MOST_FILES).for_each(|at| drop(File::create(folder.path().join(format!("in/{at}")))));
+        let file = |name: String| drop(fs::File::create(folder.path().join(name)).unwrap());
+        fs::create_dir(folder.path().join("in")).unwrap();
+        (0..MOST_FILES).for_each(|at| file(format!("in/{at}")));
         let listing = Listing::of(folder.path());
         assert!(!listing.is_cut && listing.stamps.len() == MOST_FILES);
-        File::create(folder.path().join("in/more")).unwrap();
+        file("in/more".to_owned());
         let listing = Listing::of(folder.path());
         assert!(listing.is_cut && listing.stamps.len() == MOST_FILES);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn pipes_and_devices_are_looked_at_and_never_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), rustix::fs::FileType::Fifo, mode, 0)
+            .unwrap();
+        std::os::unix::fs::symlink("/dev/zero", at("zero")).unwrap();
+        fs::write(at("file"), "text").unwrap();
+        let snapshot = Snapshot::look(folder.path(), None).unwrap();
+        assert_eq!(snapshot.files.len(), 3);
+        for name in ["pipe", "zero", "file"] {
+            let snapshot = Snapshot::look(&at(name), None).unwrap();
+            assert_eq!(snapshot.files.len(), 1, "{name}");
+        }
     }
 }

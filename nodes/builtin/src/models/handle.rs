@@ -68,6 +68,11 @@ impl<S: ?Sized> Handle<S> {
         hasher.finalize().into()
     }
 
+    /// Weights as a plan counts them: those that are resident are not asked for again.
+    pub(crate) fn planned(&self, network: Network, bytes: u64) -> Vec<kino_port::Weights> {
+        vec![kino_port::Weights { id: self.weights_id(network), bytes }]
+    }
+
     /// The weights, to be read.
     pub(crate) fn weights(&self, device: &candle_core::Device) -> kino_models::Result<Weights> {
         Weights::new(Arc::clone(&self.files), self.dtype, device)

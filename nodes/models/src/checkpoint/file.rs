@@ -95,6 +95,10 @@ impl DataFile {
     /// When the system refuses it.
     pub fn open(path: &Path, name: &str) -> Result<Self> {
         let io = |source| Error::Io { file: name.to_owned(), source };
+        // A pipe would be waited for, and a device has no end.
+        if !std::fs::metadata(path).map_err(io)?.is_file() {
+            return Err(io(std::io::Error::other("it is no regular file")));
+        }
         let file = File::open(path).map_err(io)?;
         let stamp = FileStamp::of(&file.metadata().map_err(io)?);
         Ok(Self { name: name.to_owned(), place: Place::Disk(file, stamp) })
