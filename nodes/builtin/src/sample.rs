@@ -22,7 +22,7 @@ use kino_port::{
 
 use crate::error::{IntoNode, check_cancel};
 use crate::infer::{InferCx, InferResult, f32_bytes, known, named_facts, refuse};
-use crate::models::{DitHandle, Models};
+use crate::models::{DitHandle, Models, Network};
 use crate::patches::{grid_of, object_to_tensor, patch_tuple};
 use crate::schedule::{ClassifierFree, MOST_STEPS, levels};
 use clips::{Packed, Text, texts_of_clips};
@@ -107,10 +107,12 @@ fn infer(_: &Services, facts: &Facts) -> InferResult {
     let names: Vec<Option<&str>> = texts.iter().map(|(name, _)| name.as_deref()).collect();
     review.take(texts_of_clips(&names, &patches.clips));
     let trace = steps.map_or(Fact::Unknown, |steps| trace_fact(patches, steps));
+    let weights = part.as_ref().map(|part| part.needs(Network::Whole, part.weight_bytes()));
     let memory = part.map_or(0, |part| memory(&part, patches, texts.len()));
     review.finish(StepInfo {
         outputs: vec![Fact::typed(patches.clone()), trace],
         memory,
+        weights: weights.unwrap_or_default(),
         ..StepInfo::default()
     })
 }

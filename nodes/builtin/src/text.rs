@@ -13,7 +13,7 @@ use kino_port::{
 
 use crate::error::{IntoNode, check_cancel};
 use crate::infer::{InferCx, InferResult, f32_bytes, known_texts};
-use crate::models::{Models, TextHandle};
+use crate::models::{Models, Network, TextHandle};
 
 /// Turns a prompt into the embeddings that a transformer reads.
 pub(crate) static ENCODE: NodeDef =
@@ -57,6 +57,7 @@ fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
     review.finish(StepInfo {
         outputs: vec![Fact::typed(ConditioningFact { embeddings })],
         memory: memory.saturating_add(2 * results),
+        weights: part.needs(Network::Whole, part.weight_bytes()),
         ..StepInfo::default()
     })
 }

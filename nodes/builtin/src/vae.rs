@@ -114,7 +114,11 @@ fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
     let tile = tiles(&part, review.size("tile").unwrap_or(0));
     let weights = part.weight_bytes(Network::Encoder);
     let pass = part.spec.encode_memory([frames.height, frames.width], tile);
-    let mut infer = StepInfo { memory: weights.saturating_add(pass), ..StepInfo::default() };
+    let mut infer = StepInfo {
+        memory: weights.saturating_add(pass),
+        weights: part.needs(Network::Encoder, weights),
+        ..StepInfo::default()
+    };
     if let (Some(height), Some(width), Some(count)) = (height, width, count) {
         let shape = [part.latents().channels, count, height, width];
         infer.memory = infer.memory.saturating_add(f32_bytes(&shape));
@@ -165,6 +169,7 @@ fn infer_decode(_: &Services, facts: &Facts) -> InferResult {
         outputs: vec![Fact::typed(fact)],
         memory: weights.saturating_add(pass).saturating_add(frames),
         spillable: frames,
+        weights: part.needs(Network::Decoder, weights),
         ..StepInfo::default()
     })
 }

@@ -68,6 +68,11 @@ impl<S: ?Sized> Handle<S> {
         hasher.finalize().into()
     }
 
+    /// The weights of a network that take so many bytes, as a plan knows them.
+    pub(crate) fn needs(&self, network: Network, bytes: u64) -> Vec<kino_port::Weights> {
+        vec![kino_port::Weights { id: self.weights_id(network), bytes }]
+    }
+
     /// The weights, to be read.
     pub(crate) fn weights(&self, device: &candle_core::Device) -> kino_models::Result<Weights> {
         Weights::new(Arc::clone(&self.files), self.dtype, device)
