@@ -107,12 +107,13 @@ fn infer(_: &Services, facts: &Facts) -> InferResult {
     let names: Vec<Option<&str>> = texts.iter().map(|(name, _)| name.as_deref()).collect();
     review.take(texts_of_clips(&names, &patches.clips));
     let trace = steps.map_or(Fact::Unknown, |steps| trace_fact(patches, steps));
-    let weights = part.as_ref().map(|part| part.needs(Network::Whole, part.weight_bytes()));
-    let memory = part.map_or(0, |part| memory(&part, patches, texts.len()));
+    let memory = part.as_ref().map_or(0, |part| memory(part, patches, texts.len()));
+    let weights =
+        part.map_or_else(Vec::new, |part| part.planned(Network::Whole, part.weight_bytes()));
     review.finish(StepInfo {
         outputs: vec![Fact::typed(patches.clone()), trace],
         memory,
-        weights: weights.unwrap_or_default(),
+        weights,
         ..StepInfo::default()
     })
 }

@@ -57,7 +57,7 @@ fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
     review.finish(StepInfo {
         outputs: vec![Fact::typed(ConditioningFact { embeddings })],
         memory: memory.saturating_add(2 * results),
-        weights: part.needs(Network::Whole, part.weight_bytes()),
+        weights: part.planned(Network::Whole, part.weight_bytes()),
         ..StepInfo::default()
     })
 }

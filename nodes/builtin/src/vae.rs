@@ -116,7 +116,7 @@ fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
     let pass = part.spec.encode_memory([frames.height, frames.width], tile);
     let mut infer = StepInfo {
         memory: weights.saturating_add(pass),
-        weights: part.needs(Network::Encoder, weights),
+        weights: part.planned(Network::Encoder, weights),
         ..StepInfo::default()
     };
     if let (Some(height), Some(width), Some(count)) = (height, width, count) {
@@ -168,8 +168,8 @@ fn infer_decode(_: &Services, facts: &Facts) -> InferResult {
     review.finish(StepInfo {
         outputs: vec![Fact::typed(fact)],
         memory: weights.saturating_add(pass).saturating_add(frames),
+        weights: part.planned(Network::Decoder, weights),
         spillable: frames,
-        weights: part.needs(Network::Decoder, weights),
         ..StepInfo::default()
     })
 }

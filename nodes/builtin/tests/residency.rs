@@ -173,6 +173,33 @@ fn parts_that_are_not_used_leave_under_pressure() {
     assert!(ledger.peak() <= ledger.budget());
 }
 
+/// What a plan says of weights is what the ledger finds resident, so that they count once.
+#[test]
+fn planned_weights_are_those_that_are_resident() {
+    let rig = Rig::new("planned-weights");
+    let (facts, model) = (rig.model_facts("embedded:shapes"), rig.model("embedded:shapes"));
+    let latent = noise(&rig, &model.vae);
+    let known_latent = {
+        let inputs = [
+            ("vae", facts.vae.clone()),
+            ("width", number(32)),
+            ("height", number(32)),
+            ("frames", number(1)),
+            ("seed", number(1)),
+        ];
+        rig.fact("latent.noise", &inputs, 0)
+    };
+    let info = rig.infer("vae.decode", &[("vae", facts.vae), ("latent", known_latent)]).unwrap();
+    let [weights] = info.weights.as_slice() else { panic!("{:?}", info.weights) };
+    rig.run("vae.decode", &[("vae", model.vae), ("latent", latent)]);
+    let ledger = &rig.services.ledger;
+    assert_eq!(ledger.used(), weights.bytes, "the decoder alone is resident");
+    let more = 1000;
+    let admission = ledger.admit(weights.bytes + more, &[weights.id], &|| Ok(())).unwrap();
+    assert_eq!(ledger.used(), weights.bytes + more, "and is not asked for again");
+    drop(admission);
+}
+
 #[test]
 fn weights_of_a_model_that_was_exchanged_leave() {
     let rig = Rig::new("exchanged");

@@ -1,12 +1,13 @@
 //! How a watched file or folder stands: which files there are, and the hash of each one's contents.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::ChangeKind;
+use crate::InputFile;
 
 /// Of files longer than this only the ends are hashed, with length and time: weights of models.
 const LARGE: u64 = 64 << 20;
@@ -185,10 +186,12 @@ fn place(path: &Path, name: &Path) -> PathBuf {
     if name.as_os_str().is_empty() { path.to_owned() } else { path.join(name) }
 }
 
-/// The hash of a file's contents; one that cannot be read is told from others by its mark.
+/// The hash of a file's contents; one that cannot be read is told from others by its mark, and so
+/// are pipes and devices, which would be read for ever.
 fn hash(path: &Path, mark: &Mark) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
-    let read = File::open(path).and_then(|mut file| {
+    let file = InputFile::open(path).map_err(std::io::Error::other);
+    let read = file.and_then(|mut file| {
         if mark.length <= LARGE {
             return hasher.update_reader(file).map(drop);
         }
@@ -204,4 +207,26 @@ fn hash(path: &Path, mark: &Mark) -> [u8; 32] {
         hasher.reset().update(format!("unreadable {mark:?}").as_bytes());
     }
     *hasher.finalize().as_bytes()
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pipes_and_devices_are_looked_at_and_never_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), rustix::fs::FileType::Fifo, mode, 0)
+            .unwrap();
+        std::os::unix::fs::symlink("/dev/zero", at("zero")).unwrap();
+        fs::write(at("file"), "text").unwrap();
+        let standing = Standing::look(folder.path(), None).unwrap();
+        assert_eq!(standing.files.len(), 3);
+        for name in ["pipe", "zero", "file"] {
+            let standing = Standing::look(&at(name), None).unwrap();
+            assert_eq!(standing.files.len(), 1, "{name}");
+        }
+    }
 }

@@ -68,8 +68,8 @@ impl<S: ?Sized> Handle<S> {
         hasher.finalize().into()
     }
 
-    /// The weights of a network that take so many bytes, as a plan knows them.
-    pub(crate) fn needs(&self, network: Network, bytes: u64) -> Vec<kino_port::Weights> {
+    /// Weights as a plan counts them: those that are resident are not asked for again.
+    pub(crate) fn planned(&self, network: Network, bytes: u64) -> Vec<kino_port::Weights> {
         vec![kino_port::Weights { id: self.weights_id(network), bytes }]
     }
 
