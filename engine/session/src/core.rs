@@ -15,8 +15,6 @@ use crate::plugins::{PluginLoader, Worker};
 
 /// How large the cache on disk may grow unless KINO_CACHE_LIMIT says otherwise.
 const CACHE_LIMIT: u64 = 20_000_000_000;
-/// The memory that is used unless KINO_MEMORY says otherwise.
-const MEMORY: u64 = 2 << 30;
 
 /// What an engine is made of.
 #[derive(Clone)]
@@ -71,7 +69,8 @@ impl Core {
         let cache = settings.cache.unwrap_or_else(cache_folder);
         let services = kino_nodes::services(device, Ledger::new(memory));
         let mut options = Options {
-            memory_budget: if settings.keeps { memory } else { 0 },
+            // Values that runs hold need the rest.
+            memory_budget: if settings.keeps { memory / 2 } else { 0 },
             ..Options::default()
         };
         options.threads = settings.threads.unwrap_or(options.threads);
@@ -105,12 +104,13 @@ pub fn built_in() -> Registry {
     Registry::of(kino_nodes::NODES)
 }
 
-/// The memory that an engine may use unless it is told otherwise: KINO_MEMORY, else 2 GiB.
+/// The memory that an engine may use unless it is told otherwise: KINO_MEMORY, else what
+/// the machine or its control group has, less a reserve.
 ///
 /// # Errors
 /// When the environment sets a size that is none.
 pub fn memory() -> Result<u64> {
-    size_in("KINO_MEMORY", MEMORY)
+    size_in("KINO_MEMORY", kino_runtime::memory_of_machine())
 }
 
 /// Reads a size such as `12GB`.
