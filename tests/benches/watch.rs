@@ -265,7 +265,7 @@ fn main() {
     row("kino watch: picture replaced by another file", watched(input));
     row("kino watch: component of a plugin rebuilt (compiled anew)", rebuilt());
     println!("floor:");
-    let patience = FileWatch::PATIENCE.as_millis();
+    let patience = FileWatch::DEBOUNCE.as_millis();
     row(&format!("  save → reported ({patience} ms of it wait for others)"), notice_alone());
     row("  check, plan, run → first byte, in process", work_alone());
     row("for comparison: kino run, process start → first byte", a_process_each());

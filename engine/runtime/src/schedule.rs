@@ -14,7 +14,7 @@ use kino_node::{Lease, Ledger, Outputs, Value};
 use crate::demand::Need;
 use crate::entry::Verified;
 use crate::event::Event;
-use crate::run::Skipped;
+use crate::report::Skipped;
 use crate::store::Hit;
 use crate::wiring::{Wiring, outputs_of};
 

@@ -17,7 +17,7 @@ use crate::in_flight::{Computed, InFlight, Twins};
 use crate::pace::Pace;
 use crate::panic::panic_message;
 use crate::reads;
-use crate::run::Failure;
+use crate::report::Failure;
 use crate::schedule::{Ended, Job, Schedule};
 use crate::stop::Stop;
 use crate::store::{Store, finished};

@@ -69,7 +69,7 @@ impl Core {
         let cache = settings.cache.unwrap_or_else(cache_folder);
         let services = kino_nodes::services(device, Ledger::new(memory));
         let mut options = Options {
-            // Values that a run holds need the rest.
+            // Values that runs hold need the rest.
             memory_budget: if settings.keeps { memory / 2 } else { 0 },
             ..Options::default()
         };
@@ -105,7 +105,7 @@ pub fn built_in() -> Registry {
 }
 
 /// The memory that an engine may use unless it is told otherwise: KINO_MEMORY, else what
-/// the machine or its control group has.
+/// the machine or its control group has, less a reserve.
 ///
 /// # Errors
 /// When the environment sets a size that is none.

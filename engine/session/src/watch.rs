@@ -9,6 +9,7 @@
 mod event;
 mod reader;
 mod runs;
+mod signal;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -26,10 +27,10 @@ use crate::inputs::Inputs;
 use crate::loaded::Planned;
 use crate::plan::Plan;
 use crate::source;
-use event::Signal;
 pub use event::WatchEvent;
 use reader::{Reader, Reading, differ};
 use runs::Runs;
+use signal::Signal;
 
 /// Files may appear in a plan as long as others appear; nobody means that to go on for ever.
 const MOST_LOOKS: usize = 8;

@@ -3,13 +3,14 @@
 //! What is watched with the system's help are the folders that a path lies in, its own and those
 //! of every link on the way, so that editors may save by renaming, and files and folders may vanish
 //! and come back. Notices only say where to look: a change is reported when contents differ from
-//! what stood there before, once whoever writes seems to have finished (see [`patience`]). Systems
+//! what stood there before, once whoever writes seems to have finished (see [`debounce`]). Systems
 //! forget notices, and some file systems send none: so every two seconds lengths and times are
 //! compared, too.
 
-mod patience;
-mod standing;
-mod trail;
+mod change;
+mod debounce;
+mod snapshot;
+mod symlink_chain;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -21,33 +22,12 @@ use notify::event::{AccessKind, AccessMode, Event, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
 use crate::{Error, Result};
-use patience::{Notice, Pending};
-use standing::{Listing, Standing};
+pub use change::{Change, ChangeKind};
+use debounce::{Notice, Pending};
+use snapshot::{Listing, MOST_FILES, Snapshot};
 
 /// How often lengths and times are compared without any notice.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-
-/// A watched file or folder that is not as it was.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// The path as it was given.
-    pub path: PathBuf,
-    /// What became of it.
-    pub kind: ChangeKind,
-    /// When it began to change, at the latest.
-    pub since: Instant,
-}
-
-/// What became of a file or folder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChangeKind {
-    /// It was not there.
-    Appeared,
-    /// Its contents differ; of a folder: those of a file in it, or which files there are.
-    Changed,
-    /// It is gone.
-    Vanished,
-}
 
 /// Watches a changing set of files and folders until it is dropped.
 #[derive(Debug)]
@@ -64,7 +44,7 @@ enum Signal {
 
 impl FileWatch {
     /// After a file was saved whole, so long others are waited for that are saved along with it.
-    pub const PATIENCE: Duration = patience::WHOLE;
+    pub const DEBOUNCE: Duration = debounce::WHOLE;
 
     /// Watches nothing yet. `changed` is called on a thread of its own with all that changed
     /// together.
@@ -83,7 +63,7 @@ impl FileWatch {
         let warn = |error: &notify::Error| {
             tracing::warn!("The system does not tell of changes, they are seen later: {error}.");
         };
-        let looker = Looker {
+        let poll = PollThread {
             watcher: watcher.inspect_err(warn).ok(),
             armed: HashMap::new(),
             warned: false,
@@ -92,7 +72,7 @@ impl FileWatch {
             changed: Box::new(changed),
         };
         let thread = std::thread::Builder::new().name("watch".into());
-        let thread = thread.spawn(move || looker.until_stopped(&receiver));
+        let thread = thread.spawn(move || poll.until_stopped(&receiver));
         let thread = thread.map_err(Error::io("watched", Path::new("the file system")))?;
         Ok(FileWatch { signals, thread: Some(thread) })
     }
@@ -127,6 +107,18 @@ fn concerns(event: &notify::Result<Event>) -> bool {
     }
 }
 
+/// The folders to watch for a path. Says so where there is more than is looked at.
+fn folders_of(path: &Path) -> Vec<PathBuf> {
+    let listing = Listing::of(path);
+    if listing.is_cut {
+        let path = path.display();
+        tracing::warn!(
+            "More than {MOST_FILES} files lie in {path}: changes of the rest are missed."
+        );
+    }
+    listing.folders
+}
+
 /// One watched path.
 struct Target {
     path: PathBuf,
@@ -134,7 +126,7 @@ struct Target {
     places: Vec<PathBuf>,
     /// The folder itself and those in it, if it is one.
     folders: Vec<PathBuf>,
-    standing: Standing,
+    snapshot: Snapshot,
     pending: Option<Pending>,
 }
 
@@ -153,7 +145,7 @@ impl Target {
 }
 
 /// The thread's own: what is watched, and how it stood when it was last looked at.
-struct Looker {
+struct PollThread {
     watcher: Option<RecommendedWatcher>,
     /// The folders in which the system tells of changes, each with its own number.
     armed: HashMap<PathBuf, u64>,
@@ -163,11 +155,11 @@ struct Looker {
     changed: Box<dyn FnMut(Vec<Change>) + Send>,
 }
 
-impl Looker {
+impl PollThread {
     fn until_stopped(mut self, signals: &Receiver<Signal>) {
         loop {
-            let patience = self.next().saturating_duration_since(Instant::now());
-            match signals.recv_timeout(patience) {
+            let wait = self.next().saturating_duration_since(Instant::now());
+            match signals.recv_timeout(wait) {
                 Ok(Signal::Event(event)) => self.note(event),
                 Ok(Signal::Set(paths, reply)) => {
                     let _ = reply.send(self.set(paths));
@@ -185,15 +177,15 @@ impl Looker {
     fn next(&self) -> Instant {
         let pending = self.targets.iter().filter_map(|target| target.pending.as_ref());
         let look = self.looked + LOOK_EVERY;
-        patience::next(pending).map_or(look, |due| due.min(look))
+        debounce::next(pending).map_or(look, |due| due.min(look))
     }
 
     /// Enters a notice at all paths that it concerns.
     fn note(&mut self, event: notify::Result<Event>) {
         let now = Instant::now();
-        let Ok(event) = event else { return self.doubt(now) };
+        let Ok(event) = event else { return self.invalidate(now) };
         if event.need_rescan() {
-            return self.doubt(now);
+            return self.invalidate(now);
         }
         let notice = Notice::of(&event.kind);
         if notice == Notice::Unclear {
@@ -208,7 +200,7 @@ impl Looker {
     }
 
     /// Looks everywhere, as notices were lost.
-    fn doubt(&mut self, now: Instant) {
+    fn invalidate(&mut self, now: Instant) {
         for target in &mut self.targets {
             Pending::note(&mut target.pending, Notice::Unclear, now);
         }
@@ -223,17 +215,17 @@ impl Looker {
         for path in &new {
             let target = Target {
                 path: path.clone(),
-                places: trail::follow(path),
-                folders: Listing::of(path).folders,
-                standing: Standing::default(),
+                places: symlink_chain::follow(path),
+                folders: folders_of(path),
+                snapshot: Snapshot::default(),
                 pending: None,
             };
             self.targets.push(target);
         }
         self.arm();
         for target in &mut self.targets[first..] {
-            match Standing::look(&target.path, None) {
-                Some(standing) => target.standing = standing,
+            match Snapshot::look(&target.path, None) {
+                Some(snapshot) => target.snapshot = snapshot,
                 // It changes right now: it will be looked at again.
                 None => Pending::note(&mut target.pending, Notice::Unclear, Instant::now()),
             }
@@ -254,7 +246,7 @@ impl Looker {
         });
         for folder in wanted {
             // Another folder may have taken the name of one that was watched.
-            let Some(number) = standing::number(&folder) else { continue };
+            let Some(number) = snapshot::number(&folder) else { continue };
             if self.armed.get(&folder) == Some(&number) {
                 continue;
             }
@@ -273,8 +265,8 @@ impl Looker {
     /// Follows a path again, which may lead elsewhere by now.
     fn follow_again(&mut self, index: usize) {
         let target = &mut self.targets[index];
-        target.places = trail::follow(&target.path);
-        target.folders = Listing::of(&target.path).folders;
+        target.places = symlink_chain::follow(&target.path);
+        target.folders = folders_of(&target.path);
         self.arm();
     }
 
@@ -286,7 +278,7 @@ impl Looker {
         }
         self.looked = now;
         for target in &mut self.targets {
-            if target.pending.is_none() && !target.standing.seems_to_be(&target.path) {
+            if target.pending.is_none() && !target.snapshot.seems_to_be(&target.path) {
                 target.pending = Some(Pending::unnoticed(before, now));
             }
         }
@@ -312,18 +304,18 @@ impl Looker {
             self.follow_again(index);
         }
         let target = &mut self.targets[index];
-        let Some(standing) = Standing::look(&target.path, Some(&target.standing)) else {
+        let Some(snapshot) = Snapshot::look(&target.path, Some(&target.snapshot)) else {
             target.pending = Some(pending.again(Instant::now()));
             return None;
         };
-        if standing.is_half_of(&target.standing)
+        if snapshot.is_half_of(&target.snapshot)
             && let Some(patient) = pending.patient(Instant::now())
         {
             target.pending = Some(patient);
             return None;
         }
-        let before = std::mem::replace(&mut target.standing, standing);
-        let kind = before.becomes(&target.standing)?;
+        let before = std::mem::replace(&mut target.snapshot, snapshot);
+        let kind = before.becomes(&target.snapshot)?;
         Some(Change { path: target.path.clone(), kind, since: pending.first() })
     }
 }

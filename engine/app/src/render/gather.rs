@@ -27,8 +27,8 @@ struct State {
     is_closed: bool,
 }
 
-/// What waits, whom to wake when something does, and who writes: the last is locked for as long as a
-/// reader takes, the first never.
+/// What waits, whom to wake when something does, and who writes: the last is locked for as long as
+/// a reader takes, the first never.
 #[derive(Default)]
 struct Parts {
     state: Mutex<State>,

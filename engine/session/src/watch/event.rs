@@ -8,7 +8,6 @@ use kino_graph::{Diagnostics, Diff};
 use kino_runtime::CacheStatus;
 use kino_world::Change;
 
-use super::runs::Ended;
 use crate::error::Error;
 use crate::events::{Queued, RunEvent};
 use crate::plan::Plan;
@@ -57,14 +56,4 @@ impl Queued for WatchEvent {
             _ => None,
         }
     }
-}
-
-/// What the watch waits for.
-pub(crate) enum Signal {
-    /// Files changed.
-    Changed(Vec<Change>),
-    /// A run ended.
-    Ended(Box<Ended>),
-    /// It is to end.
-    Stopped,
 }

@@ -12,11 +12,12 @@ use kino_node::{Cancel, RunId};
 use kino_runtime::{CacheStatus, Stop};
 use kino_world::Change;
 
-use super::event::{Signal, WatchEvent};
+use super::event::WatchEvent;
+use super::signal::{Ended, Signal};
 use crate::core::Core;
 use crate::events::EventQueue;
 use crate::loaded::Planned;
-use crate::run::{Done, run_to_end};
+use crate::run::run_to_end;
 
 /// Nodes may use much stack.
 const STACK: usize = 8 << 20;
@@ -24,14 +25,6 @@ const STACK: usize = 8 << 20;
 const MOST_RUNNING: usize = 4;
 /// A change is told so long after it happened at most; until then what a run read is in doubt.
 const DOUBTFUL: Duration = Duration::from_secs(10);
-
-/// A run that ended.
-pub(crate) struct Ended {
-    number: u64,
-    pub(crate) planned: Arc<Planned>,
-    pub(crate) done: Arc<Done>,
-    at: Instant,
-}
 
 /// A run under way.
 struct Running {

@@ -11,7 +11,7 @@ use openh264::encoder::{
 use openh264::formats::YUVSlices;
 
 use super::mp4::{Track, file_type, movie, timing};
-use super::{Spec, VideoWriter};
+use super::writer::{Spec, VideoWriter, bytes};
 use crate::{Error, Result, WholeFile};
 
 /// Frames between those that decode on their own.
@@ -110,7 +110,7 @@ fn encoder_failed(path: &Path, error: &openh264::Error) -> Error {
 impl VideoWriter for Mp4Writer {
     fn push(&mut self, frame: &[f32]) -> Result<()> {
         let planes = &mut self.planes;
-        planes.fill(&super::bytes(frame, (planes.width, planes.height))?);
+        planes.fill(&bytes(frame, (planes.width, planes.height))?);
         let half = planes.width / 2;
         let source = YUVSlices::new(
             (&planes.y, &planes.u, &planes.v),

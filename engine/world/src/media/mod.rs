@@ -7,13 +7,15 @@ mod h264;
 mod mp4;
 mod png;
 mod webp;
+mod writer;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::{Error, Result};
 
 pub(crate) use boxes::find as find_box;
 pub(crate) use webp::exif_of;
+pub use writer::{Spec, VideoWriter};
 
 /// A file format of videos or images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,36 +28,6 @@ pub enum Format {
     Png,
     /// A PNG a frame: the path holds a number such as `%05d`.
     PngSequence,
-}
-
-/// What a video consists of.
-#[derive(Clone, Debug)]
-pub struct Spec<'s> {
-    /// Width in pixels.
-    pub width: usize,
-    /// Height in pixels.
-    pub height: usize,
-    /// The number of frames.
-    pub count: usize,
-    /// Frames a second.
-    pub fps: f64,
-    /// A text to store in the file.
-    pub metadata: Option<&'s str>,
-}
-
-/// A video in the making. Dropped before it is finished, it leaves nothing behind.
-pub trait VideoWriter {
-    /// Appends a frame `[height, width, 3]`, RGB in 0…1.
-    ///
-    /// # Errors
-    /// When it cannot be encoded or written.
-    fn push(&mut self, frame: &[f32]) -> Result<()>;
-
-    /// Puts the files in their places and names them.
-    ///
-    /// # Errors
-    /// When the last bytes cannot be written.
-    fn finish(self: Box<Self>) -> Result<Vec<PathBuf>>;
 }
 
 /// The format that a path's extension names.
@@ -153,48 +125,5 @@ pub fn create(path: &Path, spec: &Spec<'_>) -> Result<Box<dyn VideoWriter>> {
         Format::WebP => Ok(Box::new(webp::WebPWriter::create(path, spec)?)),
         Format::Png => Ok(Box::new(png::PngWriter::create(path, spec)?)),
         Format::PngSequence => Ok(Box::new(png::SequenceWriter::create(path, spec)?)),
-    }
-}
-
-/// 0…1 as a byte, rounded.
-fn byte(value: f32) -> u8 {
-    (value.clamp(0.0, 1.0) * 255.0).round() as u8
-}
-
-/// A frame as bytes.
-fn bytes(frame: &[f32], spec: (usize, usize)) -> Result<Vec<u8>> {
-    let (width, height) = spec;
-    if frame.len() != width * height * 3 {
-        let message = format!("expected a frame of {width}x{height}, found {} values", frame.len());
-        return Err(Error::refused(message, ""));
-    }
-    Ok(frame.iter().copied().map(byte).collect())
-}
-
-/// The duration of a frame as a fraction of seconds in 16 bits each, as APNG wants it: the nearest
-/// there is.
-fn timing_of(fps: f64) -> (u16, u16) {
-    let error = |seconds: u16, of: u16| (f64::from(of) / f64::from(seconds) / fps - 1.0).abs();
-    let nearest = |seconds: u16| {
-        let of = (fps * f64::from(seconds)).round();
-        (1.0..=65535.0).contains(&of).then_some((seconds, of as u16))
-    };
-    let best = (1..=u16::MAX).filter_map(nearest).min_by(|a, b| {
-        let (first, second) = (error(a.0, a.1), error(b.0, b.1));
-        first.total_cmp(&second)
-    });
-    best.unwrap_or((u16::MAX, 1))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::timing_of;
-
-    #[test]
-    fn rates_of_animated_png() {
-        assert_eq!(timing_of(8.0), (1, 8));
-        assert_eq!(timing_of(24_000.0 / 1001.0), (1001, 24_000));
-        assert_eq!(timing_of(12.5), (2, 25));
-        assert_eq!(timing_of(0.25), (4, 1));
     }
 }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use png::text_metadata::ITXtChunk;
 use png::{BitDepth, ColorType, Compression, Encoder, EncodingError, Writer};
 
-use super::{Spec, VideoWriter, timing_of};
+use super::writer::{Spec, VideoWriter, bytes};
 use crate::metadata::KEYWORD;
 use crate::whole::WaitingFile;
 use crate::{Error, Result, WholeFile};
@@ -88,7 +88,7 @@ impl PngWriter {
 
 impl VideoWriter for PngWriter {
     fn push(&mut self, frame: &[f32]) -> Result<()> {
-        let rgb = super::bytes(frame, self.size)?;
+        let rgb = bytes(frame, self.size)?;
         match &mut self.writer {
             Some(writer) => writer.write_image_data(&rgb).map_err(failed(&self.target)),
             None => Err(Error::content(&self.target, "the file is already finished")),
@@ -161,5 +161,33 @@ impl VideoWriter for SequenceWriter {
 
     fn finish(self: Box<Self>) -> Result<Vec<PathBuf>> {
         self.waiting.into_iter().map(WaitingFile::finish).collect()
+    }
+}
+
+/// The duration of a frame as a fraction of seconds in 16 bits each, as APNG wants it: the nearest
+/// there is.
+fn timing_of(fps: f64) -> (u16, u16) {
+    let error = |seconds: u16, of: u16| (f64::from(of) / f64::from(seconds) / fps - 1.0).abs();
+    let nearest = |seconds: u16| {
+        let of = (fps * f64::from(seconds)).round();
+        (1.0..=65535.0).contains(&of).then_some((seconds, of as u16))
+    };
+    let best = (1..=u16::MAX).filter_map(nearest).min_by(|a, b| {
+        let (first, second) = (error(a.0, a.1), error(b.0, b.1));
+        first.total_cmp(&second)
+    });
+    best.unwrap_or((u16::MAX, 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::timing_of;
+
+    #[test]
+    fn rates_of_animated_png() {
+        assert_eq!(timing_of(8.0), (1, 8));
+        assert_eq!(timing_of(24_000.0 / 1001.0), (1001, 24_000));
+        assert_eq!(timing_of(12.5), (2, 25));
+        assert_eq!(timing_of(0.25), (4, 1));
     }
 }

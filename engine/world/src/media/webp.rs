@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use webp_animation::{Encoder, EncoderOptions, EncodingConfig, EncodingType, LossyEncodingConfig};
 
-use super::{Spec, VideoWriter};
+use super::writer::{Spec, VideoWriter, bytes};
 use crate::{Error, Result, WholeFile};
 
 /// libwebp's quality, of 100.
@@ -58,7 +58,7 @@ impl WebPWriter {
 
 impl VideoWriter for WebPWriter {
     fn push(&mut self, frame: &[f32]) -> Result<()> {
-        let rgb = super::bytes(frame, self.size)?;
+        let rgb = bytes(frame, self.size)?;
         let rgba: Vec<u8> =
             rgb.chunks_exact(3).flat_map(|pixel| [pixel[0], pixel[1], pixel[2], 255]).collect();
         let time = self.time(self.count);

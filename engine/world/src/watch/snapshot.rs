@@ -1,4 +1,5 @@
-//! How a watched file or folder stands: which files there are, and the hash of each one's contents.
+//! A watched file or folder as it was when it was looked at: which files there are, and the hash of
+//! each one's contents.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, Metadata};
@@ -6,7 +7,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::ChangeKind;
+use super::change::ChangeKind;
 use crate::InputFile;
 
 /// Of files longer than this only the ends are hashed, with length and time: weights of models.
@@ -15,21 +16,21 @@ const LARGE: u64 = 64 << 20;
 const END: u64 = 64 << 10;
 /// In so short a time a file may change twice without another modification time.
 const TICK: Duration = Duration::from_secs(2);
-/// More files than this in one folder are not looked at.
-const MOST_FILES: usize = 10_000;
+/// More files or folders than this in one folder are not looked at.
+pub(super) const MOST_FILES: usize = 10_000;
 
 /// What is seen of a file without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Mark {
+struct FileStamp {
     length: u64,
     modified: Option<SystemTime>,
     /// The file's own number, where the system has such: another file may have taken the name.
     number: u64,
 }
 
-impl Mark {
+impl FileStamp {
     fn of(about: &Metadata) -> Self {
-        Mark { length: about.len(), modified: about.modified().ok(), number: number_of(about) }
+        FileStamp { length: about.len(), modified: about.modified().ok(), number: number_of(about) }
     }
 
     /// Whether another change since would show.
@@ -68,9 +69,11 @@ enum Kind {
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     kind: Kind,
-    marks: BTreeMap<PathBuf, Mark>,
+    stamps: BTreeMap<PathBuf, FileStamp>,
     /// The folder and all those in it, without links.
     pub(super) folders: Vec<PathBuf>,
+    /// Whether there is more than was looked at.
+    pub(super) is_cut: bool,
 }
 
 impl Listing {
@@ -83,7 +86,7 @@ impl Listing {
             }
             Ok(about) => {
                 listing.kind = Kind::File;
-                listing.marks.insert(PathBuf::new(), Mark::of(&about));
+                listing.stamps.insert(PathBuf::new(), FileStamp::of(&about));
             }
             Err(_) => {}
         }
@@ -97,13 +100,15 @@ impl Listing {
         }
         self.folders.push(place);
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if self.stamps.len() >= MOST_FILES || self.folders.len() >= MOST_FILES {
+                self.is_cut = true;
+                return;
+            }
             let (path, name) = (entry.path(), name.join(entry.file_name()));
             match fs::metadata(&path) {
                 Ok(about) if about.is_dir() => self.enter(&path, &name, seen),
-                Ok(about) if self.marks.len() < MOST_FILES => {
-                    self.marks.insert(name, Mark::of(&about));
-                }
-                _ => {}
+                Ok(about) => drop(self.stamps.insert(name, FileStamp::of(&about))),
+                Err(_) => {}
             }
         }
     }
@@ -112,66 +117,66 @@ impl Listing {
 /// A file that was read.
 #[derive(Clone, Debug)]
 struct Print {
-    mark: Mark,
-    /// Whether the mark says enough: the file had not changed for a while when it was read.
+    stamp: FileStamp,
+    /// Whether the stamp says enough: the file had not changed for a while when it was read.
     settled: bool,
     hash: [u8; 32],
 }
 
 /// How a path stood when it was looked at.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Standing {
+pub(super) struct Snapshot {
     kind: Kind,
     files: BTreeMap<PathBuf, Print>,
 }
 
-impl Standing {
+impl Snapshot {
     /// Looks at a path, and reads what may have changed since `before`; none if it changes
     /// meanwhile.
-    pub(super) fn look(path: &Path, before: Option<&Standing>) -> Option<Self> {
-        let Listing { kind, marks, .. } = Listing::of(path);
-        let known = |name: &Path, mark: &Mark| {
+    pub(super) fn look(path: &Path, before: Option<&Snapshot>) -> Option<Self> {
+        let Listing { kind, stamps, .. } = Listing::of(path);
+        let known = |name: &Path, stamp: &FileStamp| {
             let print = before?.files.get(name)?;
-            (print.settled && print.mark == *mark).then(|| print.clone())
+            (print.settled && print.stamp == *stamp).then(|| print.clone())
         };
         let mut files = BTreeMap::new();
-        for (name, mark) in &marks {
-            let print = match known(name, mark) {
+        for (name, stamp) in &stamps {
+            let print = match known(name, stamp) {
                 Some(print) => print,
                 None => {
-                    let settled = mark.is_settled();
-                    Print { mark: *mark, settled, hash: hash(&place(path, name), mark) }
+                    let settled = stamp.is_settled();
+                    Print { stamp: *stamp, settled, hash: hash(&place(path, name), stamp) }
                 }
             };
             files.insert(name.clone(), print);
         }
         let after = Listing::of(path);
-        (after.kind == kind && after.marks == marks).then_some(Standing { kind, files })
+        (after.kind == kind && after.stamps == stamps).then_some(Snapshot { kind, files })
     }
 
     /// Whether the path stands like this, going by lengths and times.
     pub(super) fn seems_to_be(&self, path: &Path) -> bool {
         let now = Listing::of(path);
         now.kind == self.kind
-            && now.marks.len() == self.files.len()
-            && now.marks.iter().zip(&self.files).all(|(now, was)| now == (was.0, &was.1.mark))
+            && now.stamps.len() == self.files.len()
+            && now.stamps.iter().zip(&self.files).all(|(now, was)| now == (was.0, &was.1.stamp))
     }
 
     /// Whether this looks like the middle of a change: gone, or emptied.
-    pub(super) fn is_half_of(&self, before: &Standing) -> bool {
+    pub(super) fn is_half_of(&self, before: &Snapshot) -> bool {
         match self.kind {
             Kind::Missing => before.kind != Kind::Missing,
             _ => self.files.iter().any(|(name, print)| {
-                let was = before.files.get(name).map_or(0, |was| was.mark.length);
-                print.mark.length == 0 && was > 0
+                let was = before.files.get(name).map_or(0, |was| was.stamp.length);
+                print.stamp.length == 0 && was > 0
             }),
         }
     }
 
     /// What changed, going by contents.
-    pub(super) fn becomes(&self, now: &Standing) -> Option<ChangeKind> {
-        let hashes = |standing: &Standing| -> Vec<(PathBuf, [u8; 32])> {
-            standing.files.iter().map(|(name, print)| (name.clone(), print.hash)).collect()
+    pub(super) fn becomes(&self, now: &Snapshot) -> Option<ChangeKind> {
+        let hashes = |snapshot: &Snapshot| -> Vec<(PathBuf, [u8; 32])> {
+            snapshot.files.iter().map(|(name, print)| (name.clone(), print.hash)).collect()
         };
         match (self.kind, now.kind) {
             (Kind::Missing, Kind::Missing) => None,
@@ -186,16 +191,16 @@ fn place(path: &Path, name: &Path) -> PathBuf {
     if name.as_os_str().is_empty() { path.to_owned() } else { path.join(name) }
 }
 
-/// The hash of a file's contents; one that cannot be read is told from others by its mark, and so
+/// The hash of a file's contents; one that cannot be read is told from others by its stamp, and so
 /// are pipes and devices, which would be read for ever.
-fn hash(path: &Path, mark: &Mark) -> [u8; 32] {
+fn hash(path: &Path, stamp: &FileStamp) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     let file = InputFile::open(path).map_err(std::io::Error::other);
     let read = file.and_then(|mut file| {
-        if mark.length <= LARGE {
+        if stamp.length <= LARGE {
             return hasher.update_reader(file).map(drop);
         }
-        hasher.update(format!("{mark:?}").as_bytes());
+        hasher.update(format!("{stamp:?}").as_bytes());
         let mut end = Vec::new();
         file.by_ref().take(END).read_to_end(&mut end)?;
         file.seek(SeekFrom::End(-(END as i64)))?;
@@ -204,15 +209,30 @@ fn hash(path: &Path, mark: &Mark) -> [u8; 32] {
         Ok(())
     });
     if read.is_err() {
-        hasher.reset().update(format!("unreadable {mark:?}").as_bytes());
+        hasher.reset().update(format!("unreadable {stamp:?}").as_bytes());
     }
     *hasher.finalize().as_bytes()
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
+    /// A tree that has no end to speak of is looked at in part, and says so.
+    #[test]
+    fn a_folder_of_too_many_files_is_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: String| drop(fs::File::create(folder.path().join(name)).unwrap());
+        fs::create_dir(folder.path().join("in")).unwrap();
+        (0..MOST_FILES).for_each(|at| file(format!("in/{at}")));
+        let listing = Listing::of(folder.path());
+        assert!(!listing.is_cut && listing.stamps.len() == MOST_FILES);
+        file("in/more".to_owned());
+        let listing = Listing::of(folder.path());
+        assert!(listing.is_cut && listing.stamps.len() == MOST_FILES);
+    }
+
+    #[cfg(unix)]
     #[test]
     fn pipes_and_devices_are_looked_at_and_never_read() {
         let folder = tempfile::tempdir().unwrap();
@@ -222,11 +242,11 @@ mod tests {
             .unwrap();
         std::os::unix::fs::symlink("/dev/zero", at("zero")).unwrap();
         fs::write(at("file"), "text").unwrap();
-        let standing = Standing::look(folder.path(), None).unwrap();
-        assert_eq!(standing.files.len(), 3);
+        let snapshot = Snapshot::look(folder.path(), None).unwrap();
+        assert_eq!(snapshot.files.len(), 3);
         for name in ["pipe", "zero", "file"] {
-            let standing = Standing::look(&at(name), None).unwrap();
-            assert_eq!(standing.files.len(), 1, "{name}");
+            let snapshot = Snapshot::look(&at(name), None).unwrap();
+            assert_eq!(snapshot.files.len(), 1, "{name}");
         }
     }
 }
