@@ -246,9 +246,6 @@ fn nothing_else_stands_at_the_top() {
     assert!(strangers.is_empty(), "at the top: {strangers:?}");
 }
 
-/// Crates whose modules may still form circles. It only shrinks.
-const CIRCLES_ALLOWED: &[&str] = &["kino"];
-
 /// A type that two modules need lives in a third.
 #[test]
 fn modules_form_no_circle() {
@@ -265,14 +262,8 @@ fn modules_form_no_circle() {
         });
         let files: Vec<_> = files.collect();
         looked += files.len();
-        let circles = circles::circles(&files);
-        match (circles.is_empty(), CIRCLES_ALLOWED.contains(&name)) {
-            (false, false) => {
-                wrong.extend(circles.into_iter().map(|circle| format!("{name}: {circle}")));
-            }
-            (true, true) => wrong.push(format!("{name} has none left: take it off the list")),
-            _ => {}
-        }
+        let circles = circles::circles(&files).into_iter();
+        wrong.extend(circles.map(|circle| format!("{name}: {circle}")));
     }
     assert!(looked > 100, "no more than {looked} files were looked at");
     assert!(wrong.is_empty(), "modules in circles:\n{}", wrong.join("\n"));
