@@ -167,7 +167,7 @@ pub(crate) struct Target {
     pub(crate) until: Option<String>,
     /// Where to compute: auto, cpu, cuda:N or metal
     #[arg(short, long, value_name = "DEVICE", default_value = "auto")]
-    pub(crate) device: crate::device::Choice,
+    pub(crate) device: kino_session::DeviceChoice,
     /// Neither read nor write the cache on disk
     #[arg(long)]
     pub(crate) no_cache: bool,

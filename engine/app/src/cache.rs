@@ -3,7 +3,6 @@
 use serde_json::json;
 
 use crate::args::{self, CacheAction};
-use crate::engine;
 use crate::failure::{Exit, Failure};
 use crate::render::quantity::bytes;
 use crate::screen::Screen;
@@ -13,8 +12,8 @@ use crate::screen::Screen;
 /// # Errors
 /// When an entry cannot be removed.
 pub(crate) fn run(args: &args::Cache, screen: &Screen) -> Result<Exit, Failure> {
-    let folder = engine::cache_folder();
-    let cache = engine::disk_cache()?;
+    let folder = kino_session::cache_folder();
+    let cache = kino_session::disk_cache()?;
     let shown = folder.display();
     match args.action {
         CacheAction::Size => {

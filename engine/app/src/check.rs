@@ -7,14 +7,15 @@ use crate::failure::{Exit, Failure};
 use crate::render::diagnostics;
 use crate::render::quantity::count;
 use crate::screen::Screen;
-use crate::{engine, nodes};
+use crate::{nodes, setup};
 
 /// Checks a graph.
 ///
 /// # Errors
 /// Every problem of the graph.
 pub(crate) fn run(args: &args::Check, screen: &Screen) -> Result<Exit, Failure> {
-    let (_, graph, _) = engine::check(&args.source)?;
+    let checked = setup::check(&args.source)?;
+    let graph = checked.checked();
     let warnings = graph.warnings();
     if screen.json {
         let inputs = graph.inputs().map(nodes::port_schema).collect::<Vec<_>>();

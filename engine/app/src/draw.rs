@@ -15,7 +15,7 @@ use kino_port::{Literal, Port, PortType};
 use crate::args::{self, Format};
 use crate::failure::{Exit, Failure};
 use crate::screen::Screen;
-use crate::{engine, files};
+use crate::{files, setup};
 use picture::{Kind, Picture, Row, Shape, Wire};
 
 /// Draws a graph to a file or the output stream.
@@ -23,9 +23,9 @@ use picture::{Kind, Picture, Row, Shape, Wire};
 /// # Errors
 /// When the graph does not check, or the file cannot be written.
 pub(crate) fn run(args: &args::Draw, screen: &Screen) -> Result<Exit, Failure> {
-    let (_, graph, _) = engine::check(&args.source)?;
+    let graph = setup::check(&args.source)?;
     let format = args.format.unwrap_or_else(|| by_ending(args.output.as_deref()));
-    let picture = picture_of(&graph);
+    let picture = picture_of(graph.checked());
     let drawn = match format {
         Format::Svg => svg::svg(&picture),
         Format::Dot => text::dot(&picture),

@@ -60,6 +60,25 @@ pub(crate) enum Failure {
     Print(#[from] io::Error),
 }
 
+/// What the engine could not do. Runs that failed or were cancelled are told by themselves.
+impl From<kino_session::Error> for Failure {
+    fn from(error: kino_session::Error) -> Self {
+        match error {
+            kino_session::Error::Usage { message, hint } => Failure::Usage { message, hint },
+            kino_session::Error::Graph(problems) => Failure::Graph(problems),
+            kino_session::Error::World { message, hint } => Failure::World { message, hint },
+            other => {
+                Failure::World { message: other.to_string(), hint: other.hint().map(str::to_owned) }
+            }
+        }
+    }
+}
+
+/// What to say of a plugin that cannot be used.
+pub(crate) fn failure(error: &kino_node::Error) -> Failure {
+    Failure::Usage { message: error.to_string(), hint: error.hint().map(str::to_owned) }
+}
+
 impl Failure {
     /// Wrong usage.
     pub(crate) fn usage(message: impl Into<String>) -> Self {

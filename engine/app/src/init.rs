@@ -8,7 +8,7 @@ use crate::args;
 use crate::failure::{Exit, Failure};
 use crate::render::table::{Align, Table};
 use crate::screen::Screen;
-use crate::{engine, files, library};
+use crate::{files, setup};
 
 /// Writes a built-in graph, or lists them.
 ///
@@ -17,7 +17,8 @@ use crate::{engine, files, library};
 pub(crate) fn run(args: &args::Init, screen: &Screen) -> Result<Exit, Failure> {
     let Some(name) = &args.graph else { return list(screen) };
     let name = name.trim_end_matches(".ron");
-    let (name, text) = library::built_in(name).ok_or_else(|| library::no_such_graph(name))?;
+    let (name, text) =
+        kino_session::built_in_graph(name).ok_or_else(|| kino_session::no_such_graph(name))?;
     let file = format!("{name}.ron");
     let path = Path::new(&file);
     if path.exists() && !args.force {
@@ -33,13 +34,13 @@ pub(crate) fn run(args: &args::Init, screen: &Screen) -> Result<Exit, Failure> {
 }
 
 fn list(screen: &Screen) -> Result<Exit, Failure> {
-    let registry = engine::registry();
+    let engine = setup::reader(false)?;
     let about = |name: &str| {
-        let opened = library::open(name);
-        let checked = opened.and_then(|opened| engine::check_opened(&opened, &registry));
-        checked.map(|graph| graph.about().to_owned()).unwrap_or_default()
+        let graph = engine.open(name);
+        graph.map(|graph| graph.checked().about().to_owned()).unwrap_or_default()
     };
-    let graphs: Vec<_> = library::GRAPHS.iter().map(|(name, _)| (*name, about(name))).collect();
+    let graphs = kino_session::GRAPHS.iter();
+    let graphs: Vec<_> = graphs.map(|(name, _)| (*name, about(name))).collect();
     if screen.json {
         let graphs = graphs.iter().map(|(name, about)| json!({ "name": name, "about": about }));
         screen.print_json(&json!({ "graphs": graphs.collect::<Vec<_>>() }))?;

@@ -6,28 +6,24 @@ mod args;
 mod cache;
 mod check;
 mod completions;
-mod device;
 mod draw;
-mod engine;
 mod failure;
 mod files;
 mod init;
 mod interrupt;
-mod library;
 mod logs;
 mod nodes;
-mod palette;
 mod plan;
 mod plugin;
-mod record;
 mod render;
 mod run;
 mod screen;
+mod setup;
 mod show;
-mod sweep;
 mod version;
 mod watch;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use args::{Cli, Command};
@@ -64,7 +60,9 @@ fn execute(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
         Command::Watch(args) => watch::run(args, screen, verbose),
         Command::Check(args) => check::run(args, screen),
         Command::Plan(args) => plan::run(args, screen),
-        Command::Nodes(args) => nodes::run(args, screen, &palette::known()),
+        Command::Nodes(args) => {
+            nodes::run(args, screen, &setup::reader(false)?.nodes(Path::new(".")))
+        }
         Command::Draw(args) => draw::run(args, screen),
         Command::Show(args) => show::run(args, screen),
         Command::Cache(args) => cache::run(args, screen),

@@ -5,7 +5,6 @@ use std::fmt::Write;
 use kino_node::Registry;
 use kino_port::{Arity, Literal, Port, Range, Signature};
 use serde_json::{Value, json};
-use strsim::osa_distance;
 
 use crate::args;
 use crate::failure::{Exit, Failure};
@@ -45,25 +44,10 @@ pub(crate) fn run(
 fn unknown(op: &str, all: &[&Signature]) -> Failure {
     let failure = Failure::usage(format!("there is no node `{op}`"));
     let names = all.iter().map(|signature| &*signature.name);
-    match nearest(op, names) {
+    match kino_session::nearest(op, names) {
         Some(near) => failure.hint(format!("did you mean `{near}`?")),
         None => failure.hint("`kino nodes` lists them"),
     }
-}
-
-/// The candidate that differs least from `word`, if it is near enough to be meant, or one that
-/// holds it.
-pub(crate) fn nearest<'a>(
-    word: &str,
-    candidates: impl Iterator<Item = &'a str> + Clone,
-) -> Option<&'a str> {
-    let scored = candidates.clone().map(|candidate| (osa_distance(word, candidate), candidate));
-    let best = scored.min_by_key(|(distance, _)| *distance);
-    best.filter(|(distance, near)| *distance * 3 <= near.chars().count().max(3))
-        .map(|(_, near)| near)
-        .or_else(|| {
-            candidates.into_iter().find(|candidate| candidate.split('.').any(|part| part == word))
-        })
 }
 
 /// The part of a name before its point: nodes of one family stand together.
@@ -300,18 +284,5 @@ fn whole(value: i128) -> Value {
         (Ok(value), _) => json!(value),
         (_, Ok(value)) => json!(value),
         _ => json!(value.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_slip_of_the_hand_is_understood() {
-        let ops = ["dit.sample", "vae.decode", "vae.encode"];
-        assert_eq!(nearest("dit.sampel", ops.into_iter()), Some("dit.sample"));
-        assert_eq!(nearest("decode", ops.into_iter()), Some("vae.decode"));
-        assert_eq!(nearest("upscale", ops.into_iter()), None);
     }
 }

@@ -1,28 +1,21 @@
 //! `kino run`: plans, runs, watches, and lists what was written.
 
-pub(crate) mod outcome;
 pub(crate) mod preview;
-mod result;
+pub(crate) mod result;
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
-use kino_graph::{Graph, Plan};
-use kino_node::{Cancel, Registry};
-use kino_runtime::Stop;
+use kino_session::{Cancel, Done, Graph, Plan, Point};
 use serde_json::json;
 
 use crate::args;
-use crate::engine::{self, Engine};
 use crate::failure::{Exit, Failure};
-use crate::library::Opened;
 use crate::nodes::literal;
-use crate::record::{self, Made};
 use crate::render::diagnostics;
 use crate::render::progress::Watch;
 use crate::screen::Screen;
-use crate::sweep::{self, Point};
-use crate::{interrupt, logs};
-use outcome::{Outcome, Turn};
+use crate::{interrupt, logs, setup};
 use preview::Previews;
 
 /// Runs a graph, once for each point of its sweeps.
@@ -33,34 +26,24 @@ use preview::Previews;
 pub(crate) fn run(args: &args::Run, screen: &Screen, verbose: u8) -> Result<Exit, Failure> {
     let watch = Watch::new(screen);
     let trace = logs::start(screen, verbose, args.trace.as_deref(), watch.bars())?;
-    let (opened, graph, registry) = engine::check(&args.source)?;
-    let inputs = engine::read_inputs(&graph, &args.target.set)?;
-    let points = sweep::points(&graph, &args.sweep)?;
-    let engine = Engine::start(&opened, &args.target, points.len() > 1)?;
-    let until = args.target.until.as_deref();
-    let mut plans = Vec::with_capacity(points.len());
-    for point in &points {
-        let inputs: Vec<_> = inputs.iter().chain(point).cloned().collect();
-        plans.push(engine.plan(&opened, &graph, &registry, &inputs, until)?);
-    }
-    sweep::separate(&mut plans, &points, &registry);
-    warn(screen, &opened, &engine, &graph, &plans);
+    let engine = setup::engine(&args.source, &args.target, !args.sweep.is_empty())?;
+    let graph = engine.open(&args.source.graph)?;
+    let plans = setup::request(&graph, &args.target).sweep(&args.sweep)?;
+    warn(screen, &graph, &plans);
     let previews = args.preview.as_deref().map(Previews::into_folder).transpose()?;
     let cancel = Cancel::default();
     interrupt::watch(&cancel);
-    let (engine, registry) = (&engine, &*registry);
-    let mut session = Session { engine, registry, graph: &graph, screen, watch, previews, cancel };
-    let exit = session.runs(&plans, &points);
+    let (watch, previews) = (Arc::new(watch), previews.map(Arc::new));
+    let exit = Session { screen, watch, previews, cancel }.runs(&plans);
     drop(trace);
     exit
 }
 
 /// Says what is probably not meant, and what has changed since a stored graph was recorded.
-fn warn(screen: &Screen, opened: &Opened, engine: &Engine, graph: &Graph, plans: &[Plan]) {
+fn warn(screen: &Screen, graph: &Graph, plans: &[(Point, Plan)]) {
     diagnostics::warn(screen, &graph.warnings());
-    let (Some(was), Some(plan)) = (record::split(&opened.text).0, plans.first()) else { return };
-    let now = Made::of(plan, engine.device);
-    for difference in was.differences(&now) {
+    let Some((_, plan)) = plans.first() else { return };
+    for difference in graph.differences(plan) {
         diagnostics::warn_plain(
             screen,
             &difference,
@@ -69,33 +52,29 @@ fn warn(screen: &Screen, opened: &Opened, engine: &Engine, graph: &Graph, plans:
     }
 }
 
-/// The runs of one command: one engine, one way to watch.
+/// The runs of one command: one way to watch.
 struct Session<'a> {
-    engine: &'a Engine,
-    registry: &'a Registry,
-    graph: &'a Graph,
     screen: &'a Screen,
-    watch: Watch,
-    previews: Option<Previews>,
+    watch: Arc<Watch>,
+    previews: Option<Arc<Previews>>,
     cancel: Cancel,
 }
 
 impl Session<'_> {
-    fn runs(&mut self, plans: &[Plan], points: &[Point]) -> Result<Exit, Failure> {
+    fn runs(&self, plans: &[(Point, Plan)]) -> Result<Exit, Failure> {
         let mut exit = Exit::Good;
-        for (index, (plan, point)) in plans.iter().zip(points).enumerate() {
-            self.announce(index, point, points.len())?;
-            let outcome = self.run(plan);
-            outcome.tell_failures(self.screen, plan, self.graph.files());
-            outcome.print_results(self.screen)?;
-            let Outcome { report, .. } = outcome;
-            if report.cancelled {
+        for (index, (point, plan)) in plans.iter().enumerate() {
+            self.announce(index, point, plans.len())?;
+            let done = self.run(plan)?;
+            result::tell_failures(&done, self.screen, plan);
+            result::print(&done, self.screen)?;
+            if done.report.cancelled {
                 if !self.screen.json {
                     let _ = writeln!(io::stderr(), "cancelled");
                 }
                 return Ok(Exit::Cancelled);
             }
-            if !report.failed.is_empty() {
+            if !done.report.failed.is_empty() {
                 exit = Exit::NodeFailed;
             }
         }
@@ -114,16 +93,21 @@ impl Session<'_> {
             let line = json!({ "event": "sweep", "run": run, "of": of, "inputs": inputs });
             self.screen.print_json(&line)?;
         } else if !self.screen.quiet {
-            let head = format!("{run}/{of}  {}", sweep::describe(point));
+            let head = format!("{run}/{of}  {}", kino_session::describe(point));
             let _ = writeln!(io::stderr(), "{}", self.screen.err.bold(&head));
         }
         Ok(())
     }
 
     /// Runs one plan.
-    fn run(&self, plan: &Plan) -> Outcome {
-        let turn = Turn { engine: self.engine, registry: self.registry, plan };
-        let stop = Stop::whole(&self.cancel);
-        turn.take(&stop, self.previews.as_ref(), &|event| self.watch.see(event))
+    fn run(&self, plan: &Plan) -> Result<Arc<Done>, Failure> {
+        let (watch, previews) = (Arc::clone(&self.watch), self.previews.clone());
+        let run = plan.start_with(&self.cancel, move |event| {
+            if let Some(previews) = &previews {
+                previews.see(&event.event);
+            }
+            watch.see(&event.event);
+        })?;
+        Ok(run.finish())
     }
 }

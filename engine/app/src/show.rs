@@ -4,7 +4,6 @@ use serde_json::json;
 
 use crate::args;
 use crate::failure::{Exit, Failure};
-use crate::record;
 use crate::screen::Screen;
 
 /// Prints the stored graph; it runs as it is.
@@ -20,7 +19,7 @@ pub(crate) fn run(args: &args::Show, screen: &Screen) -> Result<Exit, Failure> {
         return Err(failure.hint("videos and images that `kino run` wrote hold one"));
     };
     if screen.json {
-        let (made, graph) = record::split(&text);
+        let (made, graph) = kino_session::provenance::split(&text);
         screen.print_json(&json!({ "file": args.file, "made": made, "graph": graph }))?;
     } else {
         screen.print(&text)?;

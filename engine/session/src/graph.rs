@@ -149,8 +149,8 @@ impl RunRequest {
     /// # Errors
     /// Values that do not fit, and everything that stands against a plan.
     pub fn sweep(&self, sweeps: &[(String, String)]) -> Result<Vec<(Point, Plan)>> {
-        let points = sweep::points(&self.loaded.graph, sweeps)?;
         let inputs = self.inputs.read(&self.loaded.graph)?;
+        let points = sweep::points(&self.loaded.graph, sweeps)?;
         let mut all = Vec::with_capacity(points.len());
         for point in &points {
             let inputs: Vec<_> = inputs.iter().chain(point).cloned().collect();

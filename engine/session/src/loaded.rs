@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kino_graph::{Catalog, Graph, Settings, Sources};
+use kino_graph::{Access, Catalog, Graph, Settings, Sources};
 use kino_node::{Registry, Services};
 use kino_port::{Facts, Literal, PlanError, Signature, StepInfo};
 use kino_runtime::NodeCatalog;
@@ -85,15 +85,17 @@ impl LoadedGraph {
         seen: &mut BTreeSet<PathBuf>,
     ) -> Result<Planned> {
         let folders = Folders { graph: self.source.folder.clone(), out: settings.out.to_owned() };
-        let services = self.core.services.layer().with(Arc::new(folders));
+        let folders = Arc::new(folders);
+        let locate = |access, path: &str| located(&folders, access, path);
+        let services = self.core.services.layer().with(Arc::clone(&folders));
         let services = Arc::new(services.with(Arc::new(self.source.id.clone())));
         let nodes = NodeCatalog { registry: Arc::clone(&self.registry), services: &services };
         let noting = Noting { nodes, seen: RefCell::default() };
         let PlanSettings { inputs, until, draw, .. } = *settings;
         let (environment, stem) = (&*self.core.environment, &*self.source.stem);
-        let plan = self
-            .graph
-            .plan(&noting, &Settings { inputs, until, environment, draw, stem, locate: None });
+        let locate = Some(&locate as _);
+        let settings = Settings { inputs, until, environment, draw, stem, locate };
+        let plan = self.graph.plan(&noting, &settings);
         let read = noting.seen.into_inner();
         seen.extend(read.iter().filter_map(|read| self.place(read)));
         let plan = plan.map_err(Error::Graph)?;
@@ -104,6 +106,18 @@ impl LoadedGraph {
     pub(crate) fn place(&self, read: &str) -> Option<PathBuf> {
         kino_nodes::place(read, &self.source.folder).map(tidy)
     }
+}
+
+/// Where a path leads, links resolved as far as files and folders are there: one text for one file.
+fn located(folders: &Folders, access: Access, path: &str) -> String {
+    let path = match access {
+        Access::Read => folders.graph.join(path),
+        Access::Write => folders.out.join(path),
+    };
+    let path = std::path::absolute(&path).unwrap_or(path);
+    let there = path.ancestors().find_map(|part| Some((part, part.canonicalize().ok()?)));
+    let place = there.and_then(|(part, real)| Some(real.join(path.strip_prefix(part).ok()?)));
+    place.unwrap_or(path).to_string_lossy().trim_end_matches('/').to_owned()
 }
 
 /// Notes what nodes would read, whether they find it or not.

@@ -16,3 +16,16 @@ pub fn nearest<'a>(
             candidates.into_iter().find(|candidate| candidate.split('.').any(|part| part == word))
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_hand_is_understood() {
+        let ops = ["dit.sample", "vae.decode", "vae.encode"];
+        assert_eq!(nearest("dit.sampel", ops.into_iter()), Some("dit.sample"));
+        assert_eq!(nearest("decode", ops.into_iter()), Some("vae.decode"));
+        assert_eq!(nearest("upscale", ops.into_iter()), None);
+    }
+}

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use kino_host::{
     AllowedBuild, Asks, BuildKind, FoundPlugin, Limits, Lock, MANIFEST_FILE, Manifest,
 };
+use kino_session::plugins::{self, user_folder};
 use tempfile::TempDir;
 
 use super::args::Add;
 use super::folder::Project;
 use super::trust::print_summary;
-use crate::failure::{Exit, Failure};
-use crate::palette::{self, failure, user_folder};
+use crate::failure::{Exit, Failure, failure};
 use crate::screen::Screen;
 
 /// Installs a plugin for this user.
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &Add, screen: &Screen) -> Result<Exit, Failure> {
     let pin = || Lock::change(&user, insert).map_err(fault);
     replace(&fresh, &target, &user, world, pin)?;
     found.folder = target;
-    palette::record_consent(&found, &entry).map_err(fault)?;
+    plugins::record_consent(&found, &entry).map_err(fault)?;
     print_summary(&found, &entry, screen)?;
     Ok(Exit::Good)
 }
@@ -137,7 +137,7 @@ fn nodes_of(file: &Path, id: &str, kind: BuildKind) -> Result<Vec<(String, Strin
         read: Vec::new(),
         limits: Limits::default(),
     };
-    let artifact = palette::open(&allowed, &sha256).map_err(|error| failure(&error))?;
+    let artifact = plugins::open(&allowed, &sha256, None).map_err(|error| failure(&error))?;
     let nodes = artifact.descriptor().nodes.iter();
     Ok(nodes
         .map(|node| (node.signature.name.to_string(), node.signature.version.to_string()))

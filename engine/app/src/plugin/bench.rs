@@ -11,8 +11,7 @@ use serde_json::json;
 use super::args::Bench;
 use super::cases::{About, Case, Draws, value};
 use super::folder::Project;
-use crate::failure::{Exit, Failure};
-use crate::palette;
+use crate::failure::{Exit, Failure, failure};
 use crate::render::table::{Align, Table};
 use crate::screen::Screen;
 
@@ -36,7 +35,7 @@ struct Timing {
 /// # Errors
 /// When it cannot be loaded.
 pub(crate) fn run(args: &Bench, screen: &Screen) -> Result<Exit, Failure> {
-    let fault = |error| palette::failure(&error);
+    let fault = |error| failure(&error);
     let project = Project::open(&args.folder).map_err(fault)?;
     let mut timings = Vec::new();
     for kind in project.builds() {

@@ -11,9 +11,8 @@ use serde_json::{Value, json};
 use super::args::Build;
 use super::component;
 use super::folder::Project;
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, Failure, failure};
 use crate::files;
-use crate::palette::failure;
 use crate::render::quantity::bytes;
 use crate::screen::Screen;
 

@@ -6,8 +6,6 @@ use std::sync::Arc;
 use kino_host::{AllowedBuild, BuildKind, FoundPlugin, Limits, Manifest, Module};
 use kino_node::{Error, Result};
 
-use crate::palette;
-
 /// A plugin's folder with its manifest.
 pub(crate) struct Project {
     /// The folder.
@@ -71,8 +69,8 @@ impl Project {
             read: self.manifest.asks.read.clone(),
             limits: Limits::default(),
         };
-        let artifact = palette::open(&allowed, &sha256)?;
-        palette::verify_descriptor(&self.found(), &*artifact)?;
+        let artifact = kino_session::plugins::open(&allowed, &sha256, None)?;
+        kino_session::plugins::verify_descriptor(&self.found(), &*artifact)?;
         Ok(artifact)
     }
 

@@ -1,12 +1,11 @@
 //! `kino plugin list`: the plugins that graphs of a folder can use.
 
 use kino_host::{Lock, PluginIndex};
+use kino_session::plugins::{self, user_folder};
 use serde_json::json;
 
 use super::args::List;
-use crate::engine;
-use crate::failure::{Exit, Failure};
-use crate::palette::{self, failure, user_folder};
+use crate::failure::{Exit, Failure, failure};
 use crate::render::table::{Align, Table};
 use crate::screen::Screen;
 
@@ -17,9 +16,9 @@ use crate::screen::Screen;
 pub(crate) fn run(args: &List, screen: &Screen) -> Result<Exit, Failure> {
     let fault = |error| failure(&error);
     let shelf = PluginIndex::scan(&args.folder, Some(&user_folder())).map_err(fault)?;
-    let built_in = engine::registry();
+    let built_in = kino_session::built_in();
     let conflicts = shelf.conflicts(|node| built_in.get(node).is_some());
-    let consent = palette::consent().map_err(fault)?;
+    let consent = plugins::consent().map_err(fault)?;
     let mut lines = Vec::new();
     let mut table = Table::new(&[Align::Left, Align::Left, Align::Left, Align::Left]);
     for found in &shelf.found {

@@ -8,9 +8,8 @@ use serde_json::json;
 use super::args::New;
 use super::folder::Project;
 use super::sdk;
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, Failure, failure};
 use crate::files;
-use crate::palette;
 use crate::screen::Screen;
 
 const LIB: &str = include_str!("template/lib.rs.txt");
@@ -36,10 +35,10 @@ pub(crate) fn run(args: &New, screen: &Screen) -> Result<Exit, Failure> {
     for (file, text) in &all {
         files::write(&path.join(file), text.replace("NAME", &name).as_bytes())?;
     }
-    let fault = |error| palette::failure(&error);
+    let fault = |error| failure(&error);
     let found = Project::open(&path).map_err(fault)?.found();
     for entry in Lock::read(&path).map_err(fault)?.plugins.values() {
-        palette::record_consent(&found, entry).map_err(fault)?;
+        kino_session::plugins::record_consent(&found, entry).map_err(fault)?;
     }
     if screen.json {
         screen.print_json(&json!({ "folder": path, "files": all.iter().map(|(file, _)| file).collect::<Vec<_>>() }))?;

@@ -1,11 +1,11 @@
 //! `kino plugin trust`: accepts a plugin as it stands, and says what that means.
 
 use kino_host::{Acceptance, BuildKind, FoundPlugin, Lock, LockEntry, PluginIndex};
+use kino_session::plugins::{record_consent, user_folder};
 use serde_json::json;
 
 use super::args::{Accept, Trust};
-use crate::failure::{Exit, Failure};
-use crate::palette::{failure, record_consent, user_folder};
+use crate::failure::{Exit, Failure, failure};
 use crate::screen::Screen;
 
 impl Accept {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use kino_node::Preview;
+use kino_session::Event;
 
 use crate::failure::Failure;
 use crate::files;
@@ -27,8 +28,15 @@ impl Previews {
         Ok(Previews { folder: folder.to_owned(), warned: AtomicBool::new(false) })
     }
 
+    /// Keeps the picture of an event that has one.
+    pub(crate) fn see(&self, event: &Event) {
+        if let Event::Progress { name, preview: Some(picture), .. } = event {
+            self.keep(name, picture);
+        }
+    }
+
     /// Keeps a picture. When it cannot be written, a warning is logged once and the run goes on.
-    pub(crate) fn keep(&self, node: &str, preview: &Preview) {
+    fn keep(&self, node: &str, preview: &Preview) {
         let path = self.folder.join(format!("{}.png", node.replace('/', "-")));
         let written = encode(preview)
             .map_err(|error| Failure::world(error.to_string()))

@@ -1,10 +1,63 @@
-//! Outputs of a graph, as people and programs read them.
+//! What a run left, as people and programs read it: files, outputs, failures.
 
+use std::io::{self, Write};
+
+use kino_graph::{Diagnostic, Diagnostics, Severity};
 use kino_node::{FileOut, Value};
+use kino_session::{Done, Plan, Written};
 use serde_json::{Map, Value as Json, json};
 
+use crate::failure::Failure;
+use crate::render::diagnostics;
+use crate::render::quantity;
+use crate::render::table::{Align, Table};
+use crate::screen::Screen;
+
+/// Draws every failure at the node that failed; programs have seen them as events.
+pub(crate) fn tell_failures(done: &Done, screen: &Screen, plan: &Plan) {
+    let failed = &done.report.failed;
+    if screen.json || failed.is_empty() {
+        return;
+    }
+    let failures = failed.iter().map(|failure| Diagnostic {
+        severity: Severity::Error,
+        code: "failed",
+        message: format!("`{}` ({}): {}", failure.name, failure.op, failure.message),
+        place: plan.as_plan().step(&failure.name).map(|(_, step)| step.place),
+        related: Vec::new(),
+        hint: failure.hint.clone(),
+    });
+    let files = plan.graph().files().to_vec();
+    let diagnostics = Diagnostics { list: failures.collect(), files };
+    let _ = io::stderr().write_all(diagnostics::draw(screen, &diagnostics).as_bytes());
+}
+
+/// The files, a line each, and outputs that are no files.
+///
+/// # Errors
+/// When the output stream is closed or full.
+pub(crate) fn print(done: &Done, screen: &Screen) -> Result<(), Failure> {
+    let Done { report, files, .. } = done;
+    if screen.json {
+        let outputs = as_json(&report.outputs);
+        screen.print_json(&json!({ "event": "outputs", "outputs": outputs }))?;
+        return Ok(());
+    }
+    let paint = screen.out;
+    let mut table = Table::new(&[Align::Left, Align::Right, Align::Left]);
+    for Written { file, is_new } in files {
+        let end = if *is_new { quantity::seconds(report.seconds) } else { "unchanged".to_owned() };
+        let size = quantity::bytes(file.bytes);
+        table.row([paint.bold(&file.path.display().to_string()), size, paint.dim(&end)]);
+    }
+    let mut text = table.render();
+    text.push_str(&as_text(&report.outputs, files.iter().map(|one| &one.file)));
+    screen.print(&text)?;
+    Ok(())
+}
+
 /// Outputs that are no files, a line each; files among `listed` have been told already.
-pub(crate) fn as_text<'a>(
+fn as_text<'a>(
     outputs: &[(String, Value)],
     listed: impl Iterator<Item = &'a FileOut> + Clone,
 ) -> String {
@@ -21,7 +74,7 @@ pub(crate) fn as_text<'a>(
 
 /// All outputs by name: numbers and texts as they are, files by path and size, anything else by its
 /// kind and shape.
-pub(crate) fn as_json(outputs: &[(String, Value)]) -> Json {
+fn as_json(outputs: &[(String, Value)]) -> Json {
     let outputs: Map<String, Json> =
         outputs.iter().map(|(name, value)| (name.clone(), one(value))).collect();
     Json::Object(outputs)

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use kino_graph::{Change, Diagnostics, Diff, Plan};
-use kino_runtime::{CacheStatus, Event};
+use kino_graph::{Change, Diagnostics, Diff};
+use kino_session::{CacheStatus, Done, Plan, WatchEvent};
 use kino_world::ChangeKind;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -14,9 +14,8 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::render::diagnostics;
 use crate::render::progress::Watch;
-use crate::run::outcome::Outcome;
+use crate::run::result;
 use crate::screen::Screen;
-use crate::watch::reading::Generation;
 
 /// The screen of a watch.
 pub(crate) struct View {
@@ -35,9 +34,18 @@ impl View {
         self.closed.load(Ordering::Relaxed) || self.watch.is_closed()
     }
 
-    /// An event of a run.
-    pub(crate) fn see(&self, run: u64, event: &Event) {
-        self.watch.see_of(Some(run), event);
+    /// Shows what happened.
+    pub(crate) fn see(&self, event: WatchEvent) {
+        match event {
+            WatchEvent::Changed(changes) => self.changed(&changes),
+            WatchEvent::Diff { diff, plan, status } => self.diff(&diff, &plan, &status),
+            WatchEvent::Failed { error, has_last } => self.failed(&error.into(), has_last),
+            WatchEvent::Warnings(warnings) => self.warn(&warnings),
+            WatchEvent::Run(event) => self.watch.see_of(Some(event.run.0), &event.event),
+            WatchEvent::Done { plan, done } => self.done(&plan, &done),
+            WatchEvent::Waiting(files) => self.waiting(&files),
+            _ => {}
+        }
     }
 
     fn json(&self, value: &impl Serialize) {
@@ -57,7 +65,7 @@ impl View {
     }
 
     /// Files that changed.
-    pub(crate) fn changed(&self, changes: &[kino_world::Change]) {
+    fn changed(&self, changes: &[kino_world::Change]) {
         if self.screen.json {
             let paths = changes.iter().map(|one| {
                 let change = match one.kind {
@@ -82,8 +90,8 @@ impl View {
     }
 
     /// What a new plan changes: which nodes will run, and why.
-    pub(crate) fn diff(&self, diff: &Diff, plan: &Plan, status: &[CacheStatus]) {
-        let status = |name: &str| plan.step(name).map(|(at, _)| status[at]);
+    fn diff(&self, diff: &Diff, plan: &Plan, status: &[CacheStatus]) {
+        let status = |name: &str| plan.as_plan().step(name).map(|(at, _)| status[at]);
         if self.screen.json {
             let changes = diff.changes.iter().map(|(name, change)| {
                 let (kind, why) = match change {
@@ -123,7 +131,7 @@ impl View {
     }
 
     /// Why there is nothing new to run.
-    pub(crate) fn failed(&self, failure: &Failure, has_last: bool) {
+    fn failed(&self, failure: &Failure, has_last: bool) {
         if self.screen.json {
             let mut value = diagnostics::as_json(failure);
             value["event"] = "diagnostics".into();
@@ -136,7 +144,7 @@ impl View {
     }
 
     /// What is probably not meant.
-    pub(crate) fn warn(&self, warnings: &Diagnostics) {
+    fn warn(&self, warnings: &Diagnostics) {
         if self.screen.json && !warnings.list.is_empty() {
             return self.json(&json!({ "event": "diagnostics", "diagnostics": warnings }));
         }
@@ -144,18 +152,17 @@ impl View {
     }
 
     /// What a run left.
-    pub(crate) fn outcome(&self, generation: &Generation, outcome: &Outcome) {
+    fn done(&self, plan: &Plan, done: &Done) {
         self.watch.aside(|| {
-            let files = generation.sheet.graph.files();
-            outcome.tell_failures(&self.screen, &generation.plan, files);
-            if let Err(Failure::Print(error)) = outcome.print_results(&self.screen) {
+            result::tell_failures(done, &self.screen, plan);
+            if let Err(Failure::Print(error)) = result::print(done, &self.screen) {
                 self.printed(Err(error));
             }
         });
     }
 
     /// Nothing is left to do until something changes.
-    pub(crate) fn waiting(&self, files: &BTreeSet<PathBuf>) {
+    fn waiting(&self, files: &BTreeSet<PathBuf>) {
         if self.screen.json {
             return self.json(&json!({ "event": "waiting", "watched": files }));
         }

@@ -1,0 +1,53 @@
+//! Engines as the command line asks for them.
+
+use std::env;
+
+use kino_session::{DeviceChoice, Engine, Graph, RunRequest, Worker};
+
+use crate::args::{Source, Target, WORKER};
+use crate::failure::Failure;
+
+/// What serves plugins that run in processes of their own: this program.
+///
+/// # Errors
+/// When this program does not know where it lies.
+pub(crate) fn worker() -> Result<Worker, Failure> {
+    let program = env::current_exe()
+        .map_err(|error| Failure::world(format!("this program is not found: {error}")))?;
+    Ok(Worker { program, args: vec![WORKER.to_owned()] })
+}
+
+/// An engine to read graphs with: it computes nothing, so that no device is opened and no cache.
+///
+/// # Errors
+/// When this program does not know where it lies.
+pub(crate) fn reader(locked: bool) -> Result<Engine, Failure> {
+    let engine = Engine::builder().device_choice(DeviceChoice::Cpu);
+    let engine = engine.no_cache().keep_results(false).memory("1GB").locked(locked);
+    Ok(engine.worker(worker()?).build()?)
+}
+
+/// An engine for runs; `keeps` results in memory between them.
+///
+/// # Errors
+/// When the device cannot be used, or the environment sets a size that is none.
+pub(crate) fn engine(source: &Source, target: &Target, keeps: bool) -> Result<Engine, Failure> {
+    let engine = Engine::builder().device_choice(target.device).keep_results(keeps);
+    let engine = engine.locked(source.locked).worker(worker()?);
+    let engine = if target.no_cache { engine.no_cache() } else { engine };
+    Ok(engine.build()?)
+}
+
+/// Reads and checks a graph.
+///
+/// # Errors
+/// When it cannot be read, a plugin that it uses cannot be loaded, or all its problems.
+pub(crate) fn check(source: &Source) -> Result<Graph, Failure> {
+    Ok(reader(source.locked)?.open(&source.graph)?)
+}
+
+/// A run of a graph as it is asked for.
+pub(crate) fn request(graph: &Graph, target: &Target) -> RunRequest {
+    let request = graph.run(target.set.as_slice().into());
+    request.out(&target.out).until(target.until.as_deref())
+}
