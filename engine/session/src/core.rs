@@ -69,11 +69,7 @@ impl Core {
         let cache = settings.cache.unwrap_or_else(cache_folder);
         let services = kino_nodes::services(device, Ledger::new(memory));
         let mut options = Options {
-<<<<<<< HEAD
             // Values that runs hold need the rest.
-=======
-            // Values that a run holds need the rest.
->>>>>>> session
             memory_budget: if settings.keeps { memory / 2 } else { 0 },
             ..Options::default()
         };
@@ -109,11 +105,7 @@ pub fn built_in() -> Registry {
 }
 
 /// The memory that an engine may use unless it is told otherwise: KINO_MEMORY, else what
-<<<<<<< HEAD
 /// the machine or its control group has, less a reserve.
-=======
-/// the machine or its control group has.
->>>>>>> session
 ///
 /// # Errors
 /// When the environment sets a size that is none.
