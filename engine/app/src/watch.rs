@@ -2,8 +2,6 @@
 
 mod view;
 
-use std::sync::Arc;
-
 use kino_session::{Cancel, WatchEvent};
 
 use crate::args;
@@ -32,16 +30,16 @@ pub(crate) fn run(args: &args::Watch, screen: &Screen, verbose: u8) -> Result<Ex
     let previews = args.preview.as_deref().map(Previews::into_folder).transpose()?;
     let (interrupted, stop) = (Cancel::default(), request.stopper());
     interrupt::watch_and(&interrupted, move || stop.stop());
-    let view = Arc::new(View::new(screen, watch));
-    let (shown, stop) = (Arc::clone(&view), request.stopper());
+    let (view, stop) = (View::new(screen, watch), request.stopper());
     request.run(move |event| {
         if let (Some(previews), WatchEvent::Run(event)) = (&previews, &event) {
             previews.see(&event.event);
         }
-        shown.see(event);
-        if shown.is_closed() {
+        view.see(event);
+        if view.is_closed() {
             stop.stop();
         }
     })?;
-    Ok(if view.is_closed() { Exit::Good } else { Exit::Cancelled })
+    // Else nobody reads on.
+    Ok(if interrupted.is_cancelled() { Exit::Cancelled } else { Exit::Good })
 }

@@ -1,5 +1,5 @@
-//! Second pass, [`Document`]s → [`Expanded`]: opens the graphs that are used as nodes, one scope for
-//! each use of each graph, and reads what is written for every port. No edge is followed yet.
+//! Second pass, [`Document`]s → [`Expanded`]: opens the graphs that are used as nodes, one scope
+//! for each use of each graph, and reads what is written for every port. No edge is followed yet.
 
 use std::collections::HashMap;
 use std::sync::Arc;

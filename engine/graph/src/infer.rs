@@ -1,9 +1,9 @@
 //! Fifth pass, [`CheckedGraph`] → [`Inferred`]: asks every node that may be needed what is known of
 //! its results before anything runs, and gives it a key.
 //!
-//! The name of a file is always known here: a text that a node computes is put in place of its edge,
-//! and one that only a run gives is refused. What is known is bounded, as nodes compute with it: a
-//! text by [`kino_port::MOST_TEXT`], all values of a plan by [`MOST_BYTES`].
+//! The name of a file is always known here: a text that a node computes is put in place of its
+//! edge, and one that only a run gives is refused. What is known is bounded, as nodes compute with
+//! it: a text by [`kino_port::MOST_TEXT`], all values of a plan by [`MOST_BYTES`].
 
 use std::sync::Arc;
 

@@ -63,10 +63,10 @@
 //! [`check`] resolves everything and reports every problem of every file at once, each with its
 //! place; only a broken syntax ends a file at its first. [`Graph::plan`] asks the nodes what is
 //! known before anything runs, and gives each step a key over all that can change its results, in
-//! time linear in nodes and edges. [`diff`] says why keys differ, and [`Plan::embedded_workflow`] writes the
-//! workflow down as one text that plans to the same keys. [`ops`] says which nodes have to be found
-//! before any of that. Nodes are known through a [`Catalog`] alone, other graphs through
-//! [`Sources`]; this crate touches no file and no tensor.
+//! time linear in nodes and edges. [`diff`] says why keys differ, and [`Plan::embedded_workflow`]
+//! writes the workflow down as one text that plans to the same keys. [`ops`] says which nodes have
+//! to be found before any of that. Nodes are known through a [`Catalog`] alone, other graphs
+//! through [`Sources`]; this crate touches no file and no tensor.
 //!
 //! Each pass is a function from the result of the one before to its own:
 //!
@@ -79,8 +79,9 @@
 //! | `infer` | a graph, and values for its inputs | facts and a key for every node |
 //! | `plan` | facts | a [`Plan`]: the steps that are needed |
 //!
-//! `graph` joins them. The time and memory that a graph takes are bounded by its length, whatever it
-//! says: lists are shared and counted, texts are counted at each use, names and nesting are limited.
+//! `graph` joins them. The time and memory that a graph takes are bounded by its length, whatever
+//! it says: lists are shared and counted, texts are counted at each use, names and nesting are
+//! limited.
 
 #![forbid(unsafe_code)]
 

@@ -6,8 +6,8 @@
 //! had, renewed at each use. So among entries of equal cost the least recently used goes, and a
 //! costly small one outlives many cheap large ones.
 //!
-//! The bytes of entries stand in the ledger: frames by leases of their own, the rest by one that the
-//! entry holds. Where the ledger needs room, entries leave, too.
+//! The bytes of entries stand in the ledger: frames by leases of their own, the rest by one that
+//! the entry holds. Where the ledger needs room, entries leave, too.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

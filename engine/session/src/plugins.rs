@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use kino_host::{
     AllowedBuild, BuildKind, Consent, FoundPlugin, GrantedFiles, Lock, LockEntry, Module,
@@ -288,7 +288,8 @@ pub fn open(
 
 #[cfg(feature = "wasm")]
 fn component(allowed: &AllowedBuild, sha256: &str) -> Result<Arc<dyn Module>, Error> {
-    static ENGINE: OnceLock<Result<kino_wasm::Engine, String>> = OnceLock::new();
+    static ENGINE: std::sync::OnceLock<Result<kino_wasm::Engine, String>> =
+        std::sync::OnceLock::new();
     let engine = ENGINE.get_or_init(|| {
         let cache = kino_world::cache_dir().join("components");
         kino_wasm::Engine::new(Some(&cache)).map_err(|error| error.to_string())

@@ -3,7 +3,7 @@
 
 use candle_core::{D, DType, Tensor, bail};
 
-use crate::resize::{Window, matrix};
+use crate::filter::{Window, matrix};
 use crate::{ConvInput, ConvWeights, Padding, Result};
 
 /// Queries per block of [`attention`], so that memory does not grow with their number squared.

@@ -34,8 +34,11 @@ mod attention;
 mod buffer;
 pub mod composite;
 mod conv;
+mod conv_weights;
 mod dense;
 mod direct;
+mod filter;
+mod layout;
 mod linear;
 mod math;
 mod matrix;
@@ -47,13 +50,14 @@ mod tier;
 
 pub use activation::{gelu, gelu_tanh, rope_interleaved, silu};
 pub use attention::{attention, attention_with_bias};
-pub use conv::{ConvInput, ConvWeights, conv};
+pub use conv::conv;
+pub use conv_weights::{ConvInput, ConvWeights};
+pub use filter::Filter;
+pub use layout::Padding;
 pub use linear::linear;
 pub use norm::{gate_add, layer_norm, modulate, rms_norm, softmax_last};
-pub use plane::{
-    Padding, channel_norm, channel_norm_silu, halves_to_frames, pad_plane, upsample_nearest2,
-};
-pub use resize::{Filter, resize};
+pub use plane::{channel_norm, channel_norm_silu, halves_to_frames, pad_plane, upsample_nearest2};
+pub use resize::resize;
 pub use tier::{machine, tier};
 
 /// A result of this crate: errors are candle's.

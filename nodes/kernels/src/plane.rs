@@ -3,14 +3,11 @@
 use candle_core::{Tensor, bail};
 
 use crate::buffer::filled;
-use crate::conv::check_activation;
 use crate::dense::{Dense, fast, tensor};
+use crate::layout::{Padding, check_activation};
 use crate::math;
 use crate::tier::by_tier;
 use crate::{Result, composite};
-
-/// Zeros around a plane: top, bottom, left, right.
-pub type Padding = [usize; 4];
 
 /// x/‖x‖·√c·γ over the channels of each pixel (the norm at least 1e-12): the RMS norm of a video
 /// VAE.

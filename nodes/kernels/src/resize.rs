@@ -3,114 +3,14 @@
 //! The convention is that of Pillow (`Resample.c`): pixel centres at half-integers, the filter
 //! widened by the factor of shrinking, weights normalised at the borders. Width first, then height.
 
-use std::fmt;
-use std::str::FromStr;
+use candle_core::{Tensor, bail};
 
-use candle_core::{DType, Tensor, bail};
-
-use crate::conv::check_activation;
 use crate::dense::{Dense, fast, tensor};
+use crate::filter::{Filter, Window, windows};
+use crate::layout::check_activation;
 use crate::rows::write_rows;
 use crate::tier::by_tier;
 use crate::{Result, composite, math};
-
-/// How colours between pixels are found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Filter {
-    /// The nearest pixel.
-    Nearest,
-    /// A triangle, one pixel to each side.
-    Bilinear,
-    /// Catmull-Rom's cubic (a = −1/2), two pixels to each side.
-    Bicubic,
-    /// A windowed sinc, three pixels to each side: the sharpest. It overshoots at edges.
-    #[default]
-    Lanczos,
-}
-
-impl Filter {
-    /// All filters, by quality.
-    pub const ALL: [Self; 4] = [Self::Nearest, Self::Bilinear, Self::Bicubic, Self::Lanczos];
-
-    /// Its name in graphs: `nearest`, `bilinear`, `bicubic`, `lanczos`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Nearest => "nearest",
-            Self::Bilinear => "bilinear",
-            Self::Bicubic => "bicubic",
-            Self::Lanczos => "lanczos",
-        }
-    }
-
-    /// Pixels to each side at the original size.
-    fn support(self) -> f64 {
-        match self {
-            Self::Nearest => 0.5,
-            Self::Bilinear => 1.0,
-            Self::Bicubic => 2.0,
-            Self::Lanczos => 3.0,
-        }
-    }
-
-    /// Weight at a distance in pixels.
-    fn weight(self, x: f64) -> f64 {
-        let x = x.abs();
-        match self {
-            Self::Nearest => f64::from(x <= 0.5),
-            Self::Bilinear => (1.0 - x).max(0.0),
-            Self::Bicubic if x < 1.0 => (1.5 * x - 2.5) * x * x + 1.0,
-            Self::Bicubic if x < 2.0 => ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0,
-            Self::Lanczos if x < 3.0 => sinc(x) * sinc(x / 3.0),
-            Self::Bicubic | Self::Lanczos => 0.0,
-        }
-    }
-}
-
-fn sinc(x: f64) -> f64 {
-    let angle = x * std::f64::consts::PI;
-    if angle == 0.0 { 1.0 } else { libm::sin(angle) / angle }
-}
-
-impl fmt::Display for Filter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Filter {
-    type Err = String;
-
-    fn from_str(name: &str) -> std::result::Result<Self, String> {
-        let known = Self::ALL.into_iter().find(|filter| filter.name() == name);
-        known.ok_or_else(|| format!("no filter `{name}`: nearest, bilinear, bicubic, lanczos"))
-    }
-}
-
-/// The pixels that one output pixel is mixed from.
-pub(crate) struct Window {
-    pub(crate) start: usize,
-    pub(crate) weights: Vec<f32>,
-}
-
-/// The windows of all output pixels along one axis.
-pub(crate) fn windows(filter: Filter, from: usize, to: usize) -> Vec<Window> {
-    let step = from as f64 / to as f64;
-    let widening = step.max(1.0);
-    (0..to).map(|i| window(filter, from, (i as f64 + 0.5) * step, widening)).collect()
-}
-
-fn window(filter: Filter, length: usize, centre: f64, widening: f64) -> Window {
-    if filter == Filter::Nearest {
-        return Window { start: (centre as usize).min(length - 1), weights: vec![1.0] };
-    }
-    let support = filter.support() * widening;
-    let start = (centre - support + 0.5).max(0.0) as usize;
-    let end = ((centre + support + 0.5) as usize).min(length).max(start + 1);
-    let weights = (start..end).map(|x| filter.weight((x as f64 + 0.5 - centre) / widening));
-    let weights: Vec<f64> = weights.collect();
-    let sum: f64 = weights.iter().sum();
-    Window { start, weights: weights.iter().map(|weight| (weight / sum) as f32).collect() }
-}
 
 /// Resizes frames to `height` × `width`.
 ///
@@ -160,13 +60,4 @@ by_tier! {
             *out = math::madd::<FMA>(*x, weight, *out);
         }
     }
-}
-
-/// The windows of one axis as a matrix `[to, from]`, for the composite form.
-pub(crate) fn matrix(windows: &[Window], from: usize, like: &Tensor) -> Result<Tensor> {
-    let mut weights = vec![0f32; windows.len() * from];
-    for (window, row) in windows.iter().zip(weights.chunks_exact_mut(from)) {
-        row[window.start..][..window.weights.len()].copy_from_slice(&window.weights);
-    }
-    Tensor::from_vec(weights, (windows.len(), from), like.device())?.to_dtype(DType::F32)
 }

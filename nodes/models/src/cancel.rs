@@ -2,5 +2,6 @@
 
 use crate::error::Result;
 
-/// Called between the blocks of a computation; its error stops it (see [`crate::Error::Cancelled`]).
+/// Called between the blocks of a computation; its error stops it (see
+/// [`crate::Error::Cancelled`]).
 pub type CheckCancel<'a> = dyn FnMut() -> Result<()> + 'a;

@@ -296,6 +296,8 @@ fn said(module: &Module, text: &str) -> Said {
                 said.words.extend(path.iter().cloned());
                 said.paths.push(path);
             }
+            // That a module is there is no use of what has its name.
+            "mod" => at += 1,
             _ => drop(said.words.insert(token.to_owned())),
         }
         public = false;

@@ -1,4 +1,5 @@
-//! A watched file or folder as it was when it was looked at: which files there are, and the hash of each one's contents.
+//! A watched file or folder as it was when it was looked at: which files there are, and the hash of
+//! each one's contents.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, Metadata};

@@ -1,8 +1,8 @@
 //! One file of a checkpoint, read where it is asked: an opened file on disk, or bytes in the
 //! binary.
 //!
-//! Files are read with `pread`, never mapped: a file that somebody cuts while it is read is an error
-//! and no signal, and there is no second copy of it in memory.
+//! Files are read with `pread`, never mapped: a file that somebody cuts while it is read is an
+//! error and no signal, and there is no second copy of it in memory.
 
 use std::fs::{File, Metadata};
 use std::path::Path;

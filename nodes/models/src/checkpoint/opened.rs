@@ -26,7 +26,8 @@ enum Config {
 }
 
 /// A model that was opened: its configs were read, its weight files are open, their headers were
-/// checked and their data sampled. What is read of it later is what was looked at then, or an error.
+/// checked and their data sampled. What is read of it later is what was looked at then, or an
+/// error.
 #[derive(Debug)]
 pub struct Checkpoint {
     folder: ModelFolder,

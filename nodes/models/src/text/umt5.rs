@@ -46,8 +46,8 @@ impl Umt5 {
         })
     }
 
-    /// Encodes tokens without padding, which equals padding with a mask; `check_cancel` runs after every
-    /// layer and may cancel.
+    /// Encodes tokens without padding, which equals padding with a mask; `check_cancel` runs after
+    /// every layer and may cancel.
     ///
     /// Shape: `[tokens, d_model]`.
     ///

@@ -1,6 +1,6 @@
-//! A node's ports as the descriptor tells them, and what fits into them. Which tensors a type takes,
-//! and which field of a record is its tensor, stands in the rows of [`PortType::NAMED`], where the
-//! engine reads it too; here it is applied to the reference host's values.
+//! A node's ports as the descriptor tells them, and what fits into them. Which tensors a type
+//! takes, and which field of a record is its tensor, stands in the rows of [`PortType::NAMED`],
+//! where the engine reads it too; here it is applied to the reference host's values.
 
 use kino_contract::Descriptor;
 use kino_contract::descriptor::GUIDER_INPUTS;

@@ -121,8 +121,8 @@ impl Dit {
     /// The velocity of packed patches: noise − data, as the model sees it at `timesteps`.
     ///
     /// Shapes: `patches` and the result are `[tokens, c·pt·ph·pw]`, the result in f32; `grids` has
-    /// each clip's grid in order, `contexts` one text a clip. `check_cancel` runs after every block and may
-    /// cancel.
+    /// each clip's grid in order, `contexts` one text a clip. `check_cancel` runs after every block
+    /// and may cancel.
     ///
     /// # Errors
     /// When grids, timesteps or contexts do not fit the patches, or `check_cancel` cancels.

@@ -111,7 +111,8 @@ impl Vae {
     /// Shapes: `frames` `[f, H, W, 3]` in −1…1; the result is `[z, f', h, w]` in f32.
     ///
     /// # Errors
-    /// When the sizes do not fit the model (f = 4k+1, H and W multiples of 8), or `check_cancel` stops it.
+    /// When the sizes do not fit the model (f = 4k+1, H and W multiples of 8), or `check_cancel`
+    /// stops it.
     pub fn encode(
         &self,
         frames: &Tensor,
