@@ -47,7 +47,7 @@ fn problems_far_out_on_a_line_are_drawn() {
         format!("Graph(version: 1, nodes: {{{}\"a\": (op: \"mth\")}})", filling.repeat(70_000))
     };
     for filling in [" ", "\t", "/*ö*/"] {
-        place.write("wide.ron", &filled(filling));
+        place.write("wide.ron", filled(filling));
         for command in ["check", "plan", "draw", "run"] {
             let said = place.bad(2, &[command, "wide.ron"]);
             let column = 27 + 70_000 * filling.chars().count() + 10;
@@ -72,7 +72,7 @@ fn thousands_of_problems_are_drawn_in_little_time_and_space() {
     for end in ["\n", ""] {
         let nodes: String =
             (0..5000).map(|at| format!("\"n{at}\": (op: \"mth{at}\"),{end}")).collect();
-        place.write("many.ron", &format!("Graph(version: 1, nodes: {{{end}{nodes}}})"));
+        place.write("many.ron", format!("Graph(version: 1, nodes: {{{end}{nodes}}})"));
         let begun = std::time::Instant::now();
         let said = place.bad(2, &["check", "many.ron"]);
         assert!(said.contains("4950 more problems are not drawn"), "{said}");

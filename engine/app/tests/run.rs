@@ -68,7 +68,7 @@ fn a_graph_does_not_read_what_it_writes() {
     let name = "text_to_image-7.png";
     place.write(
         "g.ron",
-        &format!(
+        format!(
             r#"Graph(version: 1, nodes: {{"r": (op: "image.read", with: {{"path": "{name}"}}),
                 "w": (op: "image.write", in: {{"frames": "r"}}, with: {{"path": "{name}"}})}})"#
         ),

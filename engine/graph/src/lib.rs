@@ -119,7 +119,7 @@ pub use ops::ops;
 pub use parse::VERSION;
 pub use plan::{FileWritten, Plan};
 pub use step::{Input, Item, Key, Source, Step};
-pub use values::{Access, Settings};
+pub use values::{Access, Locate, Settings};
 
 /// The nodes that graphs can name.
 pub trait Catalog {

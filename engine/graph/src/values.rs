@@ -25,8 +25,11 @@ pub struct Settings<'s> {
     pub stem: &'s str,
     /// Where a path of the graph leads: the same text for the same file. Without it, nobody can say
     /// whether a graph reads what it writes, and files that are written are compared by their paths.
-    pub locate: Option<&'s dyn Fn(Access, &str) -> String>,
+    pub locate: Option<&'s Locate<'s>>,
 }
+
+/// Tells where a path leads that is used in one way.
+pub type Locate<'s> = dyn Fn(Access, &str) -> String + 's;
 
 /// What a graph does with a file that it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -45,6 +45,9 @@ pub(crate) struct MemoryCache {
 /// of the last use.
 type Priority = (u64, u64);
 
+/// Entries by rising priority: the first goes first.
+type Order = BTreeSet<(Priority, [u8; 32])>;
+
 /// The outputs of one step.
 pub(crate) struct Entry {
     outputs: Outputs,
@@ -179,7 +182,7 @@ impl MemoryCache {
     fn evict_for(
         &mut self,
         bytes: u64,
-        order: fn(&Self) -> &BTreeSet<(Priority, [u8; 32])>,
+        order: fn(&Self) -> &Order,
         of: fn(&Size) -> u64,
     ) -> (u64, Vec<Entry>) {
         let (mut freed, mut first) = (0, Vec::new());
@@ -352,11 +355,7 @@ mod tests {
         assert_eq!(kept(&cache), [8, 9]);
         (0..3).for_each(|key| cache.store(&[key; 32], &text(1000), 1.0));
         assert_eq!(kept(&cache), [0, 1, 2, 8, 9], "each of the two budgets is its own");
-        cache.store(
-            &[3; 32],
-            &vec![frames(&ledger), frames(&ledger), frames(&ledger)].concat(),
-            9.0,
-        );
+        cache.store(&[3; 32], &[frames(&ledger), frames(&ledger), frames(&ledger)].concat(), 9.0);
         assert_eq!(ledger.spilled(), 24_000, "what is larger than the budget is not kept");
     }
 

@@ -70,13 +70,10 @@ fn encode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let of = if prompt == negative { 1 } else { 2 };
     let embed = |text: &str| {
         let encoded = encoder.encode(text, &mut check_cancel(cx.cancel)).node()?;
-        let named = encoded.into_iter();
-        named.fold(
-            Ok(Embeddings::default()),
-            |all, (name, kino_models::model::Embedding { tensor, mask })| {
-                all?.with(&name, tensor, mask)
-            },
-        )
+        let mut named = encoded.into_iter();
+        named.try_fold(Embeddings::default(), |all, (name, embedding)| {
+            all.with(&name, embedding.tensor, embedding.mask)
+        })
     };
     let positive = embed(prompt)?;
     cx.progress(1, of);

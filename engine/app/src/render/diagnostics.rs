@@ -94,7 +94,8 @@ impl Problem {
         problem.code = Some(diagnostic.code);
         let Some(place) = diagnostic.place else { return problem };
         let Some(file) = all.files.get(place.file as usize) else { return problem };
-        let mut places = vec![place.span.start as usize..place.span.end as usize];
+        let here = place.span.start as usize..place.span.end as usize;
+        let mut places: Vec<_> = std::iter::once(here).collect();
         let mut labels = vec!["here".to_owned()];
         for (other, what) in diagnostic.related.iter().take(MOST_PLACES) {
             if other.file == place.file {

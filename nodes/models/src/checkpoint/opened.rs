@@ -1,7 +1,6 @@
 //! A model's files as they were when it was opened, held open for as long as it is used.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -186,7 +185,7 @@ fn parts_of(listed: &[String]) -> Vec<String> {
 }
 
 fn stamp_at(folder: &ModelFolder, path: &str) -> Option<FileStamp> {
-    FileStamp::at(&folder.path(path).unwrap_or_else(PathBuf::new))
+    FileStamp::at(&folder.path(path).unwrap_or_default())
 }
 
 /// Adds a named run of bytes so that no two lists of them hash alike.
