@@ -64,6 +64,7 @@ const UNSAFE_ALLOWED: &[&str] = &[
     "plugins/abi/",
     "plugins/native/",
     "plugins/sdk/",
+    "plugins/wasm/src/compiled.rs",
     "plugins/wasm/tests/guests/",
 ];
 

@@ -7,10 +7,10 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use kino_node::{Error, Result};
-use wasmtime::{
-    Cache, CacheConfig, Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
-};
+use wasmtime::component::Component;
+use wasmtime::{Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
+use crate::compiled::CompiledCache;
 use crate::stop::root;
 
 /// How often a running plugin is looked after.
@@ -31,6 +31,7 @@ pub struct Engine(Arc<EngineState>);
 struct EngineState {
     engine: wasmtime::Engine,
     pooled: bool,
+    compiled: Option<CompiledCache>,
     clock: Arc<Clock>,
     ticking: OnceLock<Thread>,
 }
@@ -62,23 +63,23 @@ impl Drop for Running {
 }
 
 impl Engine {
-    /// An engine; compiled code is kept in `cache`, where one is given.
+    /// An engine; compiled code is kept in the folder `cache`, where one is given.
     ///
     /// # Errors
     /// When this machine cannot run components at all.
     pub fn new(cache: Option<&Path>) -> Result<Self> {
-        let cache = cache.and_then(open_cache);
-        let pooled = wasmtime::Engine::new(&config(cache.clone(), true));
+        let pooled = wasmtime::Engine::new(&config(true));
         let (engine, pooled) = match pooled {
             Ok(engine) => (engine, true),
             Err(error) => {
                 tracing::debug!("Instances are not pooled: {}", root(&error));
-                let engine = wasmtime::Engine::new(&config(cache, false));
+                let engine = wasmtime::Engine::new(&config(false));
                 (engine.map_err(|error| cannot(&error))?, false)
             }
         };
+        let compiled = cache.map(CompiledCache::new);
         let (clock, ticking) = (Arc::default(), OnceLock::new());
-        Ok(Engine(Arc::new(EngineState { engine, pooled, clock, ticking })))
+        Ok(Engine(Arc::new(EngineState { engine, pooled, compiled, clock, ticking })))
     }
 
     /// Whether memory for instances is set aside: where address space is short, instances are
@@ -89,6 +90,14 @@ impl Engine {
 
     pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {
         &self.0.engine
+    }
+
+    /// Compiles a component, or takes its code from the cache.
+    pub(crate) fn compile(&self, component: &[u8]) -> wasmtime::Result<Component> {
+        match &self.0.compiled {
+            Some(cache) => cache.compile(&self.0.engine, component),
+            None => Component::from_binary(&self.0.engine, component),
+        }
     }
 
     /// Has the clock tick while the result lives.
@@ -140,22 +149,8 @@ fn cannot(error: &wasmtime::Error) -> Error {
     )
 }
 
-fn open_cache(folder: &Path) -> Option<Cache> {
-    let mut config = CacheConfig::new();
-    let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
-    config.with_directory(folder);
-    match Cache::new(config) {
-        Ok(cache) => Some(cache),
-        Err(error) => {
-            tracing::warn!("Compiled plugins are not kept: {}", root(&error));
-            None
-        }
-    }
-}
-
-fn config(cache: Option<Cache>, pooled: bool) -> Config {
+fn config(pooled: bool) -> Config {
     let mut config = Config::new();
-    config.cache(cache);
     config.epoch_interruption(true);
     config.cranelift_opt_level(OptLevel::Speed);
     config.relaxed_simd_deterministic(true);

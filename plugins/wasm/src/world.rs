@@ -31,7 +31,7 @@ pub(crate) fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component> {
         }
         _ => return Err(Error::advised("this is no WebAssembly", BUILD)),
     }
-    Component::from_binary(engine.wasmtime(), bytes).map_err(|error| {
+    engine.compile(bytes).map_err(|error| {
         Error::advised(
             format!("this component cannot be compiled: {}", root(&error)),
             "the file is damaged, or uses what WebAssembly 2.0 with SIMD does not have",

@@ -4,8 +4,6 @@ use std::time::Instant;
 
 use kino_host::Module;
 use kino_wasm::{Engine, WasmPlugin};
-use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_component_metadata};
-use wit_parser::{ManglingAndAbi, Resolve};
 
 use crate::{GUESTS, World, engine, guests, text};
 
@@ -31,15 +29,12 @@ fn patched(from: &str, to: &str) -> Vec<u8> {
     bytes
 }
 
-/// A component of a world that does nothing.
-fn component(wit: &str) -> Vec<u8> {
-    let mut resolve = Resolve::default();
-    let package = resolve.push_str("test.wit", wit).unwrap();
-    let world = resolve.select_world(&[package], None).unwrap();
-    let mut module = dummy_module(&resolve, world, ManglingAndAbi::Standard32);
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
-    ComponentEncoder::default().module(&module).unwrap().encode().unwrap()
-}
+/// The world `world w { export run; }` of `package a:b@1.0.0; interface run { run: func(); }`, as
+/// `wit_component::dummy_module` makes it.
+const OTHER_WORLD: &[u8] = include_bytes!("../components/other-world.wasm");
+/// The world `world w { import files; }` of
+/// `package a:b; interface files { delete: func(path: string); }`, likewise.
+const EXPORTS_NOTHING: &[u8] = include_bytes!("../components/exports-nothing.wasm");
 
 #[test]
 fn the_descriptor_is_read() {
@@ -65,13 +60,8 @@ fn what_is_no_component_is_called_by_its_name() {
 
 #[test]
 fn components_of_other_worlds_and_versions_are_refused() {
-    let other =
-        component("package a:b@1.0.0; interface run { run: func(); } world w { export run; }");
-    refused(&other, "it exports a:b/run@1.0.0 instead of kino:plugin/node@1");
-    let reaching = component(
-        "package a:b; interface files { delete: func(path: string); } world w { import files; }",
-    );
-    refused(&reaching, "exports nothing");
+    refused(OTHER_WORLD, "it exports a:b/run@1.0.0 instead of kino:plugin/node@1");
+    refused(EXPORTS_NOTHING, "exports nothing");
     refused(
         &patched("kino:plugin/node@1.0.0", "kino:plugin/node@2.0.0"),
         "built for kino:plugin/node@2.0.0",
@@ -111,9 +101,16 @@ fn compiled_code_is_kept_between_engines() {
         assert_eq!(plugin.descriptor(), guests().descriptor());
         begun.elapsed()
     };
-    let (first, second) = (load(), load());
+    let files = || -> Vec<_> {
+        let entries = std::fs::read_dir(folder.path()).unwrap();
+        entries.map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect()
+    };
+    let first = load();
+    let kept = files();
+    assert_eq!(kept.len(), 1);
+    let second = load();
     eprintln!("compiled in {first:?}, found in {second:?}");
-    assert!(std::fs::read_dir(folder.path()).unwrap().next().is_some());
+    assert!(files() == kept, "it was written again");
 }
 
 #[test]
