@@ -97,14 +97,14 @@ impl LoadedGraph {
         let settings = PlanSettings { inputs, until, environment, draw, stem, locate };
         let plan = self.graph.plan(&noting, &settings);
         let read = noting.seen.into_inner();
-        seen.extend(read.iter().filter_map(|read| self.place(read)));
+        seen.extend(read.iter().filter_map(|read| self.path_of_read(read)));
         let plan = plan.map_err(Error::Graph)?;
         Ok(Planned { loaded: Arc::clone(self), services, plan })
     }
 
     /// Where on disk something lies that this graph reads.
-    pub(crate) fn place(&self, read: &str) -> Option<PathBuf> {
-        kino_nodes::place(read, &self.source.folder).map(tidy)
+    pub(crate) fn path_of_read(&self, read: &str) -> Option<PathBuf> {
+        kino_nodes::path_of_read(read, &self.source.folder).map(tidy)
     }
 }
 
