@@ -1,6 +1,7 @@
 //! `dit.sample`: from noise to data along the velocity that a transformer gives.
 
 mod clips;
+mod noise;
 mod picture;
 
 use std::borrow::Cow;
@@ -16,8 +17,8 @@ use kino_node::{
     Value,
 };
 use kino_port::{
-    Fact, Facts, NodeTraits, PlanError, PortType, Sigma, Signature, StepInfo, count, edge, list,
-    optional, ports, real, text,
+    Fact, Facts, NodeTraits, PlanError, PortType, Sigma, Signature, StepInfo, count, edge, int,
+    list, optional, ports, real, text,
 };
 
 use crate::error::{IntoNode, check_cancel};
@@ -55,8 +56,13 @@ pub(crate) static SAMPLE: NodeDef = NodeDef {
                 "How far noise levels are pushed towards noise; the model's own if not given."
             ),
             text("scheduler", "auto").choices(&SCHEDULERS).about(
-                "How steps are taken: as the model's scheduler does, by UniPC, or by Euler."
+                "How steps are taken: as the model's scheduler does, or by UniPC, Euler, \
+                 DPM-Solver++ or latent consistency."
             ),
+            int("seed", 0)
+                .between(0, u64::MAX as i128)
+                .draws()
+                .about("Which noise `lcm` adds in each step; the other schedulers add none."),
         ],
         outputs: ports![
             edge("patches", PortType::Patches).about("Clean latents as packed patches."),
@@ -74,7 +80,8 @@ pub(crate) static SAMPLE: NodeDef = NodeDef {
 const ABOUT: &str = "Turns noise into clean latents, step by step, led by a text. In each step \
 the transformer gives the velocity of every patch, once with the prompt and once with the \
 negative prompt; the guider joins the two, and the scheduler moves the latents one noise level \
-down (UniPC: arXiv:2302.04867; Euler: arXiv:2209.03003).\n\n\
+down (UniPC: arXiv:2302.04867; Euler: arXiv:2209.03003; DPM-Solver++, 2M: arXiv:2211.01095; latent \
+consistency, for models distilled to few steps: arXiv:2310.04378).\n\n\
 Several clips of any sizes are sampled at once, each as it would be alone. The text's keys and \
 values are computed once a run. Steps that are not guided skip the second pass. A step costs two \
 passes of the transformer: its time grows with the patches, and in attention with their square. \
@@ -82,8 +89,13 @@ Shapes: patches `[tokens, c·pt·ph·pw]`, in and out.\n\n\
 Example:\n    \"sample\": (op: \"dit.sample\", in: {\"dit\": \"model.dit\", \"patches\": \
 \"patches\", \"text\": \"text\"}, with: {\"steps\": 20, \"guidance\": 4.0}),";
 
-const SCHEDULERS: [Cow<'static, str>; 3] =
-    [Cow::Borrowed("auto"), Cow::Borrowed("unipc"), Cow::Borrowed("euler")];
+const SCHEDULERS: [Cow<'static, str>; 5] = [
+    Cow::Borrowed("auto"),
+    Cow::Borrowed("unipc"),
+    Cow::Borrowed("euler"),
+    Cow::Borrowed("dpm++"),
+    Cow::Borrowed("lcm"),
+];
 
 fn infer(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
@@ -223,7 +235,7 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let grids = patches.clips.iter().map(grid_of).collect();
     let packed = Packed::new(dit, part.spec.inputs(), grids, (texts, of_clip), cx.device())?;
     let stepper = Solver::new(kind, schedule, part.spec.scheduler());
-    denoise(cx, packed, stepper, &*guider, &patches)
+    denoise(cx, packed, stepper, &*guider, &patches, inputs.int("seed")?)
 }
 
 /// The levels to walk down and how.
@@ -232,6 +244,8 @@ fn schedule(part: &DitHandle, inputs: &Inputs<'_>) -> Result<(ScheduleKind, Sche
     let kind = match inputs.text("scheduler")? {
         "unipc" => ScheduleKind::UniPc,
         "euler" => ScheduleKind::Euler,
+        "dpm++" => ScheduleKind::DpmSolver,
+        "lcm" => ScheduleKind::Lcm,
         _ => config.kind(),
     };
     if let Some(sigmas) = inputs.optional::<Sigmas>("sigmas")? {
@@ -250,6 +264,7 @@ fn denoise(
     mut stepper: Solver,
     guider: &dyn Guider,
     patches: &Patches,
+    seed: u64,
 ) -> Result<Outputs> {
     let mut guidances: Vec<_> = patches.clips.iter().map(|_| guider.begin(cx.cancel)).collect();
     let schedule = stepper.schedule().clone();
@@ -263,7 +278,8 @@ fn denoise(
         let moment = SamplingStep { index: step, count: of, sigma: Sigma(sigma) };
         let mut check_cancel = check_cancel(cx.cancel);
         let velocity = packed.guided(&x, *timestep, moment, &mut guidances, &mut check_cancel)?;
-        let next = stepper.step(&velocity, &x).node()?;
+        let mut noise = || noise::of_step(patches, seed, step, x.device());
+        let next = stepper.step(&velocity, &x, &mut noise).node()?;
         if cx.wants(1) {
             trace.push(traced(&next, patches)?);
         }
