@@ -157,7 +157,7 @@ impl RunRequest {
             all.push(self.planned(&inputs)?);
         }
         let mut plans: Vec<_> = all.iter_mut().map(|one| std::mem::take(&mut one.plan)).collect();
-        sweep::separate(&mut plans, &points, &self.loaded.registry);
+        sweep::separate(&mut plans, &points);
         let planned = all.into_iter().zip(plans);
         let planned =
             planned.map(|(one, plan)| Plan { planned: Arc::new(Planned { plan, ..one }) });

@@ -1,10 +1,9 @@
 //! Sweeps: values of inputs, combined each with each, and files that do not meet.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use kino_graph::{Graph, Key, Plan, StepInput};
-use kino_node::Registry;
-use kino_port::{Fact, Literal, Port, PortType};
+use kino_graph::{Graph, Key, Plan, StepInput, WrittenFiles};
+use kino_port::{Literal, Port, PortType};
 
 use crate::error::{Error, Result};
 use crate::inputs::Inputs;
@@ -123,12 +122,13 @@ fn plain(value: &Literal) -> String {
 
 /// Gives the runs of a sweep files of their own: where two of them would write one file with
 /// different contents, every run gets a folder named by its values.
-pub(crate) fn separate(plans: &mut [Plan], points: &[SweepPoint], registry: &Registry) {
-    let mut writers: HashMap<String, Key> = HashMap::new();
+pub(crate) fn separate(plans: &mut [Plan], points: &[SweepPoint]) {
+    let mut writers: WrittenFiles<Key> = WrittenFiles::default();
     let meet = plans.iter().any(|plan| {
-        written(plan, registry).into_iter().any(|(step, _, path)| {
-            let key = plan.steps[step].key;
-            *writers.entry(path).or_insert(key) != key
+        plan.writes().any(|file| {
+            let key = plan.steps[file.step].key;
+            let other = writers.insert(file.path.to_owned(), file.form, key);
+            other.is_some_and(|other| other != key)
         })
     });
     if !meet {
@@ -136,12 +136,15 @@ pub(crate) fn separate(plans: &mut [Plan], points: &[SweepPoint], registry: &Reg
     }
     for (plan, folder) in plans.iter_mut().zip(folders(points)) {
         let mut moved = vec![false; plan.steps.len()];
-        for (step, port, path) in written(plan, registry) {
-            let path = format!("{folder}/{path}");
+        let mut named: Vec<_> = plan.writes().map(|file| (file.step, file.input)).collect();
+        named.dedup();
+        for (step, input) in named {
             let own = &mut plan.steps[step];
-            own.key = derived(own.key, [path.as_bytes()]);
-            own.inputs[port] = StepInput::Literal(Literal::text(path));
-            moved[step] = true;
+            if let StepInput::Literal(path) = &mut own.inputs[input] {
+                *path = within(&folder, path);
+                own.key = derived(own.key, [plain(path).as_bytes()]);
+                moved[step] = true;
+            }
         }
         // Whoever reads a file that lies elsewhere now has other results.
         for at in 0..plan.steps.len() {
@@ -159,38 +162,23 @@ pub(crate) fn separate(plans: &mut [Plan], points: &[SweepPoint], registry: &Reg
     }
 }
 
+/// A path or several, in a folder.
+fn within(folder: &str, paths: &Literal) -> Literal {
+    match paths {
+        Literal::Text(path) => Literal::text(format!("{folder}/{path}")),
+        Literal::List(paths) => {
+            Literal::List(paths.iter().map(|path| within(folder, path)).collect())
+        }
+        other => other.clone(),
+    }
+}
+
 fn derived<'a>(key: Key, by: impl IntoIterator<Item = &'a [u8]>) -> Key {
     let mut hasher = blake3::Hasher::new_keyed(&key.0);
     for bytes in by {
         hasher.update(bytes);
     }
     Key(hasher.finalize().into())
-}
-
-/// The paths that a plan's sinks write, whether they are written in the graph or come from a step
-/// whose result is known before it runs: step, input, path.
-fn written(plan: &Plan, registry: &Registry) -> Vec<(usize, usize, String)> {
-    let mut found = Vec::new();
-    for (index, step) in plan.steps.iter().enumerate().filter(|(_, step)| step.traits.sink) {
-        let Some(node) = registry.get(&step.op) else { continue };
-        for (at, (port, input)) in node.signature().inputs.iter().zip(&step.inputs).enumerate() {
-            let literal = match input {
-                StepInput::Literal(literal) => Some(literal),
-                StepInput::Edge(source) => {
-                    let facts = plan.steps.get(source.step as usize).map(|step| &step.facts);
-                    match facts.and_then(|facts| facts.get(source.output as usize)) {
-                        Some(Fact::Literal(literal)) => Some(literal),
-                        _ => None,
-                    }
-                }
-                _ => None,
-            };
-            if let (PortType::Path, Some(Literal::Text(path))) = (&port.ty, literal) {
-                found.push((index, at, path.to_string()));
-            }
-        }
-    }
-    found
 }
 
 /// One folder a point, all different.
@@ -218,7 +206,7 @@ fn folders(points: &[SweepPoint]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use kino_graph::{Step, StepOutput};
-    use kino_port::{NodeTraits, Signature};
+    use kino_port::{NodeTraits, PathForm, Signature};
 
     use super::*;
 
@@ -271,17 +259,17 @@ mod tests {
             step("behind", key(seed + 2), vec![StepInput::Absent, of(1)], NodeTraits::LIGHT),
             step("beside", key(seed + 3), Vec::new(), NodeTraits::LIGHT),
         ];
+        plan.steps[0].writes = vec![1];
         plan
     }
 
     #[test]
     fn every_step_behind_a_file_that_moved_has_another_key() {
-        let registry = Registry::of(kino_nodes::NODES);
         let point = |seed: i128| vec![("seed".to_owned(), Literal::Int(seed))];
         let points = [point(1), point(2)];
         let before = [writing(10), writing(20)];
         let mut plans = before.clone();
-        separate(&mut plans, &points, &registry);
+        separate(&mut plans, &points);
         let mut keys = std::collections::HashSet::new();
         for (plan, before) in plans.iter().zip(&before) {
             let moved = plan.steps.iter().zip(&before.steps).map(|(a, b)| a.key != b.key);
@@ -290,11 +278,22 @@ mod tests {
         }
         assert_eq!(keys.len(), 8, "no two steps share a key");
         let paths: Vec<_> =
-            plans.iter().flat_map(|plan| written(plan, &registry)).map(|found| found.2).collect();
+            plans.iter().flat_map(|plan| plan.writes()).map(|file| file.path).collect();
         assert_eq!(paths, ["seed=1/out.png", "seed=2/out.png"]);
+        // One file of a numbered sequence is enough to meet.
+        let mut numbered = [writing(10), writing(20)];
+        numbered[0].steps[0].path_form = PathForm::Numbered { count: Some(3) };
+        numbered[0].steps[0].inputs[1] = StepInput::Literal(Literal::text("f%d.png"));
+        for (name, meets) in [("f2.png", true), ("f3.png", false)] {
+            let mut plans = numbered.clone();
+            plans[1].steps[0].inputs[1] = StepInput::Literal(Literal::text(name));
+            separate(&mut plans, &points);
+            let paths: Vec<_> = plans.iter().flat_map(Plan::writes).map(|file| file.path).collect();
+            assert_eq!(paths[1].starts_with("seed=2/"), meets, "{paths:?}");
+        }
         // Runs that write the same do not meet, and keep their keys.
         let mut same = [writing(10), writing(10)];
-        separate(&mut same, &points, &registry);
+        separate(&mut same, &points);
         assert_eq!(same[0].steps[2].key, before[0].steps[2].key);
     }
 }
