@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use kino_graph::{Diagnostics, Graph, Plan, Settings, Sources};
-use kino_node::{Ledger, Registry, Services};
+use kino_node::{Cancel, Ledger, Registry, Services};
 use kino_port::Literal;
 use kino_runtime::{DiskCache, Event, NodeCatalog, Options, Report, RunRequest, Runtime, Stop};
 use kino_world::Folders;
@@ -98,7 +98,7 @@ impl Bench {
         embedded_workflow: &str,
         events: &(dyn Fn(Event) + Sync),
     ) -> Report {
-        let stop = Stop::default();
+        let stop = Stop::whole(&Cancel::default());
         let request = RunRequest::new(plan, &self.registry, &self.services, &stop);
         self.runtime.run(RunRequest { embedded_workflow, events, ..request })
     }

@@ -258,7 +258,7 @@ impl<'p> Schedule<'p> {
     fn job(&mut self, step: u32) -> Job {
         let at = step as usize;
         if let Some(Hit::Open(found)) = self.hits[at].take() {
-            return Job::Load(step, found);
+            return Job::Load(step, *found);
         }
         let choose = self.must_choose(step);
         let mut values = self.held.remove(&step).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use kino_node::{Ledger, Node, Registry, Services};
 use kino_port::parse_bytes;
@@ -54,8 +54,8 @@ pub(crate) struct Core {
     pub(crate) runtime: Runtime,
     /// What all nodes reach; a run lays its own over it.
     pub(crate) services: Arc<Services>,
-    /// What changes numbers beside the graph.
-    pub(crate) environment: Vec<u8>,
+    /// See [`Core::environment`].
+    environment: OnceLock<Vec<u8>>,
     /// `cpu`, `cuda` or `metal`.
     pub(crate) device: &'static str,
     plugins: Mutex<PluginLoader>,
@@ -88,10 +88,16 @@ impl Core {
         Ok(Core {
             runtime: Runtime::new(options, &services.ledger),
             services: Arc::new(services),
-            environment: environment(kind),
+            environment: OnceLock::new(),
             device: kind,
             plugins: Mutex::new(plugins),
         })
+    }
+
+    /// What changes numbers beside the graph. It asks the machine for a hundred small files, so it
+    /// waits until something is planned.
+    pub(crate) fn environment(&self) -> &[u8] {
+        self.environment.get_or_init(|| environment(self.device))
     }
 
     pub(crate) fn plugins(&self) -> MutexGuard<'_, PluginLoader> {

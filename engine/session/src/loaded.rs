@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kino_graph::{Access, Catalog, Graph, Settings, Sources};
-use kino_node::{Registry, Services};
+use kino_node::{Node, Registry, Services};
 use kino_port::{Facts, Literal, PlanError, Signature, StepInfo};
 use kino_runtime::NodeCatalog;
 use kino_world::Folders;
@@ -92,7 +92,7 @@ impl LoadedGraph {
         let nodes = NodeCatalog { registry: Arc::clone(&self.registry), services: &services };
         let noting = Noting { nodes, seen: RefCell::default() };
         let PlanSettings { inputs, until, draw, .. } = *settings;
-        let (environment, stem) = (&*self.core.environment, &*self.source.stem);
+        let (environment, stem) = (self.core.environment(), &*self.source.stem);
         let locate = Some(&locate as _);
         let settings = Settings { inputs, until, environment, draw, stem, locate };
         let plan = self.graph.plan(&noting, &settings);
@@ -128,13 +128,11 @@ struct Noting<'a> {
 
 impl Noting<'_> {
     /// What a node is told to read, as far as its ports say so.
-    fn note(&self, op: &str, facts: &Facts) {
-        let Some(signature) = self.nodes.signature(op).filter(|node| !node.traits.sink) else {
-            return;
-        };
-        for port in signature.inputs.iter() {
-            let is_read = port.names_file();
-            if let Some(path) = facts.text(&port.name).filter(|path| is_read && !path.is_empty()) {
+    fn note(&self, node: &dyn Node, facts: &Facts) {
+        let signature = node.signature();
+        let named = signature.inputs.iter().filter(|port| port.names_file());
+        for port in named.filter(|_| !signature.traits.sink) {
+            if let Some(path) = facts.text(&port.name).filter(|path| !path.is_empty()) {
                 self.seen.borrow_mut().insert(path.to_owned());
             }
         }
@@ -151,9 +149,12 @@ impl Catalog for Noting<'_> {
     }
 
     fn infer(&self, op: &str, facts: &Facts) -> Result<StepInfo, Vec<PlanError>> {
-        self.note(op, facts);
-        let infer = self.nodes.infer(op, facts)?;
-        self.seen.borrow_mut().extend(infer.reads.iter().map(|read| read.path.clone()));
-        Ok(infer)
+        let node = self.nodes.node(op)?;
+        self.note(node, facts);
+        let info = self.nodes.infer_node(node, facts)?;
+        if !info.reads.is_empty() {
+            self.seen.borrow_mut().extend(info.reads.iter().map(|read| read.path.clone()));
+        }
+        Ok(info)
     }
 }

@@ -80,7 +80,15 @@ impl Plan {
     /// # Errors
     /// When no thread can be started.
     pub fn start(&self) -> Result<Run> {
-        Run::start(Arc::clone(&self.planned), None, Cancel::default())
+        self.start_quietly(&Cancel::default())
+    }
+
+    /// Runs it and tells nobody; stops when `cancel` is raised, too.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start_quietly(&self, cancel: &Cancel) -> Result<Run> {
+        Run::start(Arc::clone(&self.planned), None, cancel.child())
     }
 
     /// Runs it and tells `listener`; stops when `cancel` is raised, too.
