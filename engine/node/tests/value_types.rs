@@ -10,9 +10,9 @@ use kino_node::{
     Clip, Conditioning, CustomTypes, Error, Fields, Frames, FramesBuilder, Given,
     ImageConditioning, Inputs, Latent, Ledger, Mask, Opaque, Patches, Result, Services, Sigmas,
     Space, TYPES, TensorFact, TensorHeader, TensorReader, Tensors, TypeDef, Value, ValueType,
-    decode, encode, is_storable, known, tensor_fact, type_of_name,
+    decode, encode, fit_values, is_storable, known, tensor_fact, type_of_name,
 };
-use kino_port::{Elements, Fact, PortType, Sigma, edge};
+use kino_port::{Elements, Fact, PortType, Sigma, edge, list, real, text};
 
 fn services() -> Services {
     Services::new(Device::Cpu, Ledger::new(u64::MAX))
@@ -257,4 +257,36 @@ fn a_type_that_only_a_program_knows_goes_everywhere() {
     assert_eq!(back.get::<Heat>().unwrap().unit, "K");
     let error = decode(&mut &stored(heat("lux"))[..], &services).unwrap_err().to_string();
     assert_eq!(error, "heat is in K or °C, found lux");
+}
+
+#[test]
+fn what_fits_its_port_stays_and_the_rest_is_made_to_fit() {
+    let ports = [
+        list("many", PortType::Real),
+        list("one", PortType::Any),
+        real("scale", 1.0).within(0.0, 2.0),
+        text("op", "add").choices(&[Cow::Borrowed("add"), Cow::Borrowed("sub")]),
+    ];
+    let many: Arc<[_]> = [(Some("a".into()), Value::Real(1.5)), (None, Value::Real(2.0))].into();
+    let fit = |scale: Value, op: &str, many: &Arc<[(Option<Arc<str>>, Value)]>| {
+        let (many, one, op) =
+            (Value::List(Arc::clone(many)), Value::Int(3), Value::Text(op.into()));
+        let mut values = vec![Some(many), Some(one), Some(scale), Some(op)];
+        fit_values(&ports, &mut values).map(|()| values).map_err(|error| error.to_string())
+    };
+    let values = fit(Value::Int(2), "sub", &many).unwrap();
+    assert!(matches!(&values[0], Some(Value::List(items)) if Arc::ptr_eq(items, &many)));
+    assert_eq!(format!("{:?}", &values[1..3]), "[Some([3]), Some(2.0)]");
+    let mixed = [(Some("a".into()), Value::Real(1.5)), (None, Value::Int(2))].into();
+    let values = fit(Value::Real(0.5), "add", &mixed).unwrap();
+    assert_eq!(format!("{:?}", &values[0]), "Some([1.5, 2.0])");
+    for (scale, op, expected) in [
+        (Value::Int(3), "add", "from 0 to 2, found 3.0"),
+        (Value::Real(f64::NAN), "add", "found NaN"),
+        (Value::Real(1.0), "mul", "one of \"add\", \"sub\", found \"mul\""),
+        (Value::Text("1".into()), "add", "expected Real, found Text"),
+    ] {
+        let error = fit(scale, op, &many).unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    }
 }

@@ -65,14 +65,15 @@ impl LoadedGraph {
         source: GraphSource,
         files: &mut BTreeSet<PathBuf>,
     ) -> Result<Self> {
-        let nodes = core.plugins().of(&source).map_err(|unusable| {
+        let sources: &dyn Sources = &source;
+        let parsed = kino_graph::parse(&source.name, &source.text);
+        let ops = parsed.ops(sources);
+        let nodes = core.plugins().of(&source, &ops).map_err(|unusable| {
             files.extend(source.files().into_iter().chain(unusable.files));
             unusable.error
         })?;
         let NodeSet { registry, files: of_nodes } = nodes;
-        let sources: &dyn Sources = &source;
-        let catalog = Signatures(&registry);
-        let graph = kino_graph::check(&source.name, &source.text, &catalog, sources);
+        let graph = parsed.check(&Signatures(&registry), sources);
         files.extend(source.files().into_iter().chain(of_nodes));
         let graph = graph.map_err(Error::Graph)?;
         Ok(LoadedGraph { core: Arc::clone(core), source, graph, registry })
