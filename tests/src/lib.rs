@@ -8,10 +8,12 @@ use std::process::Command;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use kino_graph::{Diagnostics, Graph, Plan, Settings, Sources};
+use kino_graph::{Diagnostics, Graph, GraphLoader, Plan, PlanSettings};
 use kino_node::{Cancel, Ledger, Registry, Services};
 use kino_port::Literal;
-use kino_runtime::{DiskCache, Event, NodeCatalog, Options, Report, RunRequest, Runtime, Stop};
+use kino_runtime::{
+    DiskCache, Event, NodeCatalog, Report, RunSpec, Runtime, RuntimeOptions, StopSignal,
+};
 use kino_world::Folders;
 
 /// The top of the workspace.
@@ -55,7 +57,7 @@ pub fn compile_c(source: &str, library: &Path, defines: &[String]) {
 /// Graphs in a folder.
 struct Folder(PathBuf);
 
-impl Sources for Folder {
+impl GraphLoader for Folder {
     fn read(&self, path: &str) -> Result<String, String> {
         std::fs::read_to_string(self.0.join(path)).map_err(|error| error.to_string())
     }
@@ -73,7 +75,7 @@ pub struct Bench {
 
 impl Bench {
     /// The built-in nodes, with these folders and options.
-    pub fn new(folders: Folders, options: Options) -> Self {
+    pub fn new(folders: Folders, options: RuntimeOptions) -> Self {
         let ledger = Ledger::new(1 << 30);
         let services = kino_nodes::services(Device::Cpu, ledger).with(Arc::new(folders));
         let (runtime, registry) =
@@ -98,9 +100,9 @@ impl Bench {
         embedded_workflow: &str,
         events: &(dyn Fn(Event) + Sync),
     ) -> Report {
-        let stop = Stop::whole(&Cancel::default());
-        let request = RunRequest::new(plan, &self.registry, &self.services, &stop);
-        self.runtime.run(RunRequest { embedded_workflow, events, ..request })
+        let stop = StopSignal::whole(&Cancel::default());
+        let request = RunSpec::new(plan, &self.registry, &self.services, &stop);
+        self.runtime.run(RunSpec { embedded_workflow, events, ..request })
     }
 }
 
@@ -139,7 +141,7 @@ impl Rig {
         let own = tempfile::tempdir().expect("a temporary folder");
         let folders = Folders { graph: folder.to_owned(), out: own.path().join("out") };
         let disk = Some(DiskCache::open(own.path().join("cache"), 1 << 30));
-        let options = Options { disk, ..Options::default() };
+        let options = RuntimeOptions { disk, ..RuntimeOptions::default() };
         let bench = Bench::new(folders, options);
         let sources = Folder(folder.to_owned());
         let graph = kino_graph::check(stem, text, &bench.catalog(), &sources);
@@ -161,7 +163,7 @@ impl Rig {
     /// # Errors
     /// Everything that stands against it.
     pub fn plan(&self) -> Result<Plan, Diagnostics> {
-        let settings = Settings {
+        let settings = PlanSettings {
             inputs: &self.inputs,
             until: None,
             environment: b"test",

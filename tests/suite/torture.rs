@@ -13,11 +13,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-use kino_graph::{Graph, Plan, Settings};
+use kino_graph::{Graph, Plan, PlanSettings};
 use kino_host::{Limits, NoFiles, Plugin, plugin_nodes};
 use kino_native::{NativePlugin, TrustedLibrary};
 use kino_node::{Registry, Value};
-use kino_runtime::{Options, Report, RunRequest, Stop};
+use kino_runtime::{Report, RunSpec, RuntimeOptions, StopSignal};
 use kino_tests::Bench;
 use kino_world::Folders;
 
@@ -64,7 +64,7 @@ impl Rig {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let folders = Folders { graph: folder.path().into(), out: folder.path().join("out") };
-        let options = Options { memory_budget: 1 << 30, ..Options::default() };
+        let options = RuntimeOptions { memory_budget: 1 << 30, ..RuntimeOptions::default() };
         let bench = Bench::new(folders, options);
         let artifact = folder.path().join("libtorture.so");
         Rig { bench, artifact, plugin: None, _folder: folder }
@@ -92,7 +92,7 @@ impl Rig {
 
     fn plan(&self, wait: i128) -> Plan {
         struct None;
-        impl kino_graph::Sources for None {
+        impl kino_graph::GraphLoader for None {
             fn read(&self, path: &str) -> Result<String, String> {
                 Err(path.to_owned())
             }
@@ -101,7 +101,7 @@ impl Rig {
         let graph: Graph = kino_graph::check("torture", GRAPH, &catalog, &None)
             .unwrap_or_else(|problems| panic!("{problems}"));
         let inputs = [("wait".to_owned(), kino_port::Literal::Int(wait))];
-        let settings = Settings {
+        let settings = PlanSettings {
             inputs: &inputs,
             until: Option::None,
             environment: b"test",
@@ -211,9 +211,9 @@ fn a_run_in_flight_keeps_the_generation_that_it_began_with() {
                     let _ = began.send(());
                 }
             };
-            let stop = Stop::default();
-            let request = RunRequest::new(&plan, &registry, &services, &stop);
-            runtime.run(RunRequest { events: &tell, ..request })
+            let stop = StopSignal::default();
+            let request = RunSpec::new(&plan, &registry, &services, &stop);
+            runtime.run(RunSpec { events: &tell, ..request })
         });
         begins.recv().expect("the step began");
         replace(&mut rig, &next, generation / 2);

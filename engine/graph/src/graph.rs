@@ -7,7 +7,7 @@ use petgraph::graph::NodeIndex;
 
 use crate::binding::{Binding, BindingSource};
 use crate::check::{self, CheckedGraph};
-use crate::diagnostic::{Diagnostics, File, Report, Span};
+use crate::diagnostic::{Diagnostics, Report, SourceFile, Span};
 use crate::expand::expand;
 use crate::infer::infer;
 use crate::literal::from_command_line;
@@ -15,8 +15,8 @@ use crate::ops::named_ops;
 use crate::parse::{self, Document};
 use crate::plan::{Plan, plan};
 use crate::resolve::resolve;
-use crate::values::{self, Settings, nowhere};
-use crate::{Catalog, Sources};
+use crate::values::{self, PlanSettings, nowhere};
+use crate::{Catalog, GraphLoader};
 
 /// A graph without errors, ready to be planned.
 ///
@@ -51,13 +51,13 @@ pub fn check(
     name: &str,
     text: &str,
     catalog: &dyn Catalog,
-    sources: &dyn Sources,
+    sources: &dyn GraphLoader,
 ) -> Result<Graph, Diagnostics> {
     parse(name, text).check(catalog, sources)
 }
 
 /// The ops that a graph names, see [`Parsed::ops`].
-pub fn ops(name: &str, text: &str, sources: &dyn Sources) -> BTreeSet<String> {
+pub fn ops(name: &str, text: &str, sources: &dyn GraphLoader) -> BTreeSet<String> {
     parse(name, text).ops(sources)
 }
 
@@ -67,7 +67,7 @@ impl Parsed<'_> {
     ///
     /// A graph that cannot be read, or whose syntax is broken, names none, and a node that is
     /// malformed is left out.
-    pub fn ops(&self, sources: &dyn Sources) -> BTreeSet<String> {
+    pub fn ops(&self, sources: &dyn GraphLoader) -> BTreeSet<String> {
         named_ops(self.name, self.text, self.document.as_ref(), sources)
     }
 
@@ -75,7 +75,11 @@ impl Parsed<'_> {
     ///
     /// # Errors
     /// Every problem found, each with its place.
-    pub fn check(self, catalog: &dyn Catalog, sources: &dyn Sources) -> Result<Graph, Diagnostics> {
+    pub fn check(
+        self,
+        catalog: &dyn Catalog,
+        sources: &dyn GraphLoader,
+    ) -> Result<Graph, Diagnostics> {
         let Parsed { name, text, document, mut report } = self;
         let expanded = expand(name, text, document, catalog, sources, &mut report);
         if expanded.scopes.is_empty() {
@@ -94,7 +98,7 @@ impl Graph {
     pub fn plan(
         &self,
         catalog: &dyn Catalog,
-        settings: &Settings<'_>,
+        settings: &PlanSettings<'_>,
     ) -> Result<Plan, Diagnostics> {
         let mut report = Report::default();
         let mut values = values::take(&self.checked, settings, &mut report);
@@ -152,18 +156,18 @@ impl Graph {
     }
 
     /// The files that the graph was read from, its own first: what to watch.
-    pub fn files(&self) -> &[File] {
+    pub fn files(&self) -> &[SourceFile] {
         &self.checked.files
     }
 
     /// Nodes in topological order, for drawing: name, op, and for each fed port its name and its
     /// feeds.
-    pub fn sketch(&self) -> Vec<NodeSketch<'_>> {
+    pub fn nodes(&self) -> Vec<NodeView<'_>> {
         self.checked.order.iter().map(|index| self.sketch_of(*index)).collect()
     }
 
     /// The graph's outputs: name and what feeds each.
-    pub fn outputs(&self) -> Vec<(&str, BindingSketch<'_>)> {
+    pub fn outputs(&self) -> Vec<(&str, BindingView<'_>)> {
         self.checked
             .outputs
             .iter()
@@ -173,32 +177,32 @@ impl Graph {
             .collect()
     }
 
-    fn sketch_of(&self, index: NodeIndex) -> NodeSketch<'_> {
+    fn sketch_of(&self, index: NodeIndex) -> NodeView<'_> {
         let node = &self.checked.nodes[index];
         let ports = node.op.signature.inputs.iter().zip(&node.bindings);
         let ports = ports
             .map(|(port, binding)| (port, self.bindings_of(binding)))
             .filter(|(_, bindings)| !bindings.is_empty());
-        NodeSketch { name: &node.name, signature: &node.op.signature, inputs: ports.collect() }
+        NodeView { name: &node.name, signature: &node.op.signature, inputs: ports.collect() }
     }
 
-    fn bindings_of(&self, binding: &Binding) -> Vec<BindingSketch<'_>> {
+    fn bindings_of(&self, binding: &Binding) -> Vec<BindingView<'_>> {
         match &binding.source {
             BindingSource::Absent | BindingSource::Broken => Vec::new(),
-            BindingSource::Literal(literal) => vec![BindingSketch::Literal(literal.to_string())],
-            BindingSource::Draw(_) => vec![BindingSketch::Literal("random".to_owned())],
+            BindingSource::Literal(literal) => vec![BindingView::Literal(literal.to_string())],
+            BindingSource::Draw(_) => vec![BindingView::Literal("random".to_owned())],
             BindingSource::Template(_) => {
-                let text = &self.checked.files[binding.place.file as usize].text;
-                let span = binding.place.span.start as usize..binding.place.span.end as usize;
-                vec![BindingSketch::Literal(text.get(span).unwrap_or_default().to_owned())]
+                let text = &self.checked.files[binding.location.file as usize].text;
+                let span = binding.location.span.start as usize..binding.location.span.end as usize;
+                vec![BindingView::Literal(text.get(span).unwrap_or_default().to_owned())]
             }
             BindingSource::Input(index) => {
-                vec![BindingSketch::Input(&self.checked.inputs[*index].port.name)]
+                vec![BindingView::Input(&self.checked.inputs[*index].port.name)]
             }
             BindingSource::Edge(node, output) => {
                 let from = &self.checked.nodes[*node];
                 let port = &from.op.signature.outputs[*output as usize];
-                vec![BindingSketch::Edge { node: &from.name, port }]
+                vec![BindingView::Edge { node: &from.name, port }]
             }
             BindingSource::List(items) => {
                 items.iter().flat_map(|(_, binding)| self.bindings_of(binding)).collect()
@@ -209,18 +213,18 @@ impl Graph {
 
 /// A node, as a drawing needs it.
 #[derive(Debug)]
-pub struct NodeSketch<'a> {
+pub struct NodeView<'a> {
     /// Its name.
     pub name: &'a str,
     /// What it is.
     pub signature: &'a Signature,
     /// The fed input ports, each with what feeds it.
-    pub inputs: Vec<(&'a Port, Vec<BindingSketch<'a>>)>,
+    pub inputs: Vec<(&'a Port, Vec<BindingView<'a>>)>,
 }
 
 /// What feeds a port, as a drawing needs it.
 #[derive(Debug)]
-pub enum BindingSketch<'a> {
+pub enum BindingView<'a> {
     /// A value, as RON writes it.
     Literal(String),
     /// An input of the graph.

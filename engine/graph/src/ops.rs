@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::Sources;
+use crate::GraphLoader;
 use crate::diagnostic::{Report, Span};
 use crate::parse::{self, Document};
 use crate::paths::{folder, is_graph, join};
@@ -16,7 +16,7 @@ pub(crate) fn named_ops(
     name: &str,
     text: &str,
     document: Option<&Document<'_>>,
-    sources: &dyn Sources,
+    sources: &dyn GraphLoader,
 ) -> BTreeSet<String> {
     let own = name.rsplit(['/', '\\']).next().unwrap_or(name).to_owned();
     let mut reader = Reader { sources, known: HashMap::from([(own, None)]), ops: BTreeSet::new() };
@@ -42,7 +42,7 @@ struct Part {
 }
 
 struct Reader<'s> {
-    sources: &'s dyn Sources,
+    sources: &'s dyn GraphLoader,
     /// By path: graphs carried in a file that was read, or nothing for one that has been taken.
     known: HashMap<String, Option<(Arc<str>, Span)>>,
     ops: BTreeSet<String>,

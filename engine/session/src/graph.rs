@@ -11,11 +11,11 @@ use kino_port::{Literal, Port};
 use crate::error::Result;
 use crate::events::RunEvent;
 use crate::inputs::Inputs;
-use crate::loaded::{LoadedGraph, PlanSettings, Planned};
+use crate::loaded::{LoadedGraph, PlanOptions, Planned};
 use crate::plan::Plan;
 use crate::provenance::{self, Provenance};
 use crate::run::Run;
-use crate::sweep::{self, Point};
+use crate::sweep::{self, SweepPoint};
 
 /// A graph that was read at one time, with its lock file, plugins and the graphs that it uses, and
 /// checked. Clones are the same revision; what changes on disk later changes nothing here.
@@ -137,9 +137,9 @@ impl RunRequest {
     }
 
     fn planned(&self, inputs: &[(String, Literal)]) -> Result<Planned> {
-        let draw = |_: &str| self.seed.unwrap_or_else(draw);
+        let draw = |_: &str| self.seed.unwrap_or_else(random_seed);
         let settings =
-            PlanSettings { inputs, out: &self.out, until: self.until.as_deref(), draw: &draw };
+            PlanOptions { inputs, out: &self.out, until: self.until.as_deref(), draw: &draw };
         self.loaded.plan(&settings, &mut BTreeSet::new())
     }
 
@@ -148,7 +148,7 @@ impl RunRequest {
     ///
     /// # Errors
     /// Values that do not fit, and everything that stands against a plan.
-    pub fn sweep(&self, sweeps: &[(String, String)]) -> Result<Vec<(Point, Plan)>> {
+    pub fn sweep(&self, sweeps: &[(String, String)]) -> Result<Vec<(SweepPoint, Plan)>> {
         let inputs = self.inputs.read(&self.loaded.graph)?;
         let points = sweep::points(&self.loaded.graph, sweeps)?;
         let mut all = Vec::with_capacity(points.len());
@@ -176,7 +176,7 @@ impl RunRequest {
 
 /// A number for a seed of `"random"`, drawn anew in every process and call; small enough to be
 /// typed again.
-pub fn draw() -> u64 {
+pub fn random_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(()) >> 32
 }

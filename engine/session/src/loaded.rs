@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kino_graph::{Access, Catalog, Graph, Settings, Sources};
+use kino_graph::{Access, Catalog, Graph, GraphLoader, PlanSettings};
 use kino_node::{Node, Registry, Services};
 use kino_port::{Facts, Literal, PlanError, Signature, StepInfo};
 use kino_runtime::NodeCatalog;
@@ -32,7 +32,7 @@ pub(crate) struct Planned {
 }
 
 /// What a plan is made with beside the graph.
-pub(crate) struct PlanSettings<'a> {
+pub(crate) struct PlanOptions<'a> {
     pub(crate) inputs: &'a [(String, Literal)],
     pub(crate) out: &'a Path,
     pub(crate) until: Option<&'a str>,
@@ -65,7 +65,7 @@ impl LoadedGraph {
         source: GraphSource,
         files: &mut BTreeSet<PathBuf>,
     ) -> Result<Self> {
-        let sources: &dyn Sources = &source;
+        let sources: &dyn GraphLoader = &source;
         let parsed = kino_graph::parse(&source.name, &source.text);
         let ops = parsed.ops(sources);
         let nodes = core.plugins().of(&source, &ops).map_err(|unusable| {
@@ -82,7 +82,7 @@ impl LoadedGraph {
     /// Plans it. `seen` get what nodes would read, whether they find it or not.
     pub(crate) fn plan(
         self: &Arc<Self>,
-        settings: &PlanSettings<'_>,
+        settings: &PlanOptions<'_>,
         seen: &mut BTreeSet<PathBuf>,
     ) -> Result<Planned> {
         let folders = Folders { graph: self.source.folder.clone(), out: settings.out.to_owned() };
@@ -92,20 +92,20 @@ impl LoadedGraph {
         let services = Arc::new(services.with(Arc::new(self.source.id.clone())));
         let nodes = NodeCatalog { registry: Arc::clone(&self.registry), services: &services };
         let noting = Noting { nodes, seen: RefCell::default() };
-        let PlanSettings { inputs, until, draw, .. } = *settings;
+        let PlanOptions { inputs, until, draw, .. } = *settings;
         let (environment, stem) = (self.core.environment(), &*self.source.stem);
         let locate = Some(&locate as _);
-        let settings = Settings { inputs, until, environment, draw, stem, locate };
+        let settings = PlanSettings { inputs, until, environment, draw, stem, locate };
         let plan = self.graph.plan(&noting, &settings);
         let read = noting.seen.into_inner();
-        seen.extend(read.iter().filter_map(|read| self.place(read)));
+        seen.extend(read.iter().filter_map(|read| self.path_of_read(read)));
         let plan = plan.map_err(Error::Graph)?;
         Ok(Planned { loaded: Arc::clone(self), services, plan })
     }
 
     /// Where on disk something lies that this graph reads.
-    pub(crate) fn place(&self, read: &str) -> Option<PathBuf> {
-        kino_nodes::place(read, &self.source.folder).map(tidy)
+    pub(crate) fn path_of_read(&self, read: &str) -> Option<PathBuf> {
+        kino_nodes::path_of_read(read, &self.source.folder).map(tidy)
     }
 }
 

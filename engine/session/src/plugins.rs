@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kino_host::{
-    AllowedBuild, BuildKind, Consent, FoundPlugin, GrantedFiles, Lock, LockEntry, Module,
+    AllowedBuild, BuildKind, Consent, FoundPlugin, GrantedFiles, LockEntry, LockFile, Module,
     PLUGINS_FOLDER, Plugin, PluginIndex,
 };
-use kino_node::{Error, Registry};
+use kino_node::Registry;
 
-use crate::error::Error as SessionError;
+use crate::error::Error;
 use crate::source::GraphSource;
 
 /// The nodes that a graph can use.
@@ -25,7 +25,7 @@ pub(crate) struct NodeSet {
 /// Nodes that cannot be used as they stand.
 pub(crate) struct Unusable {
     /// Why.
-    pub(crate) error: SessionError,
+    pub(crate) error: Error,
     /// The files and folders whose change may mend it.
     pub(crate) files: Vec<PathBuf>,
 }
@@ -36,7 +36,7 @@ pub(crate) struct PluginLoader {
     /// Whether only builds that are pinned are loaded.
     locked: bool,
     /// What serves plugins that run in processes of their own.
-    worker: Option<Worker>,
+    worker: Option<PluginWorker>,
     /// Plugins that are loaded, by the folder of the graphs that use them and their ids.
     loaded: HashMap<(PathBuf, String), Loaded>,
     /// The last registries with plugins, and the builds that each is made of.
@@ -45,7 +45,7 @@ pub(crate) struct PluginLoader {
 
 /// A program that serves a plugin in a process of its own, by calling `kino_native::serve`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Worker {
+pub struct PluginWorker {
     /// The program.
     pub program: PathBuf,
     /// What it is started with.
@@ -53,7 +53,7 @@ pub struct Worker {
 }
 
 /// As many registries are kept.
-const MOST_REGISTRIES: usize = 32;
+const MAX_REGISTRIES: usize = 32;
 
 /// A plugin that is loaded.
 struct Loaded {
@@ -63,7 +63,7 @@ struct Loaded {
 
 impl PluginLoader {
     /// Has these nodes, which every graph can use.
-    pub(crate) fn new(built_in: Arc<Registry>, locked: bool, worker: Option<Worker>) -> Self {
+    pub(crate) fn new(built_in: Arc<Registry>, locked: bool, worker: Option<PluginWorker>) -> Self {
         PluginLoader { built_in, locked, worker, loaded: HashMap::new(), last: Vec::new() }
     }
 
@@ -102,9 +102,9 @@ impl PluginLoader {
         root: &Path,
         nodes: &[&str],
         files: &mut Vec<PathBuf>,
-    ) -> Result<Vec<Arc<Plugin>>, SessionError> {
+    ) -> Result<Vec<Arc<Plugin>>, Error> {
         let user = user_folder();
-        let index = PluginIndex::scan(root, Some(&user)).map_err(SessionError::from)?;
+        let index = PluginIndex::scan(root, Some(&user))?;
         // What is missing or broken may be mended.
         let known = index.found.iter().map(|found| &found.folder);
         let broken = index.broken.iter().map(|(folder, _)| folder);
@@ -117,9 +117,7 @@ impl PluginLoader {
         }
         let conflicts = index.conflicts(|node| self.built_in.get(node).is_some());
         if !conflicts.is_empty() {
-            return Err(
-                SessionError::usage(conflicts.join("\n")).advising("remove or rename one of them")
-            );
+            return Err(Error::usage(conflicts.join("\n")).advising("remove or rename one of them"));
         }
         let unknown: Vec<_> =
             nodes.iter().filter(|node| index.of_node(node).is_none()).copied().collect();
@@ -127,13 +125,13 @@ impl PluginLoader {
             && let Some((_, error)) = index.broken.first()
         {
             let (names, are) = (unknown.join("`, `"), if unknown.len() > 1 { "are" } else { "is" });
-            return Err(SessionError::from(Error::Failed {
+            return Err(Error::Usage {
                 message: format!(
                     "{error}\n`{names}` {are} none of the nodes that are known, and may be of that \
                      plugin"
                 ),
                 hint: error.hint().map(str::to_owned),
-            }));
+            });
         }
         let mut plugins = Vec::with_capacity(wanted.len());
         let mut faults = Vec::new();
@@ -143,21 +141,15 @@ impl PluginLoader {
                 Err(error) => faults.push(error),
             }
         }
-        match faults.as_slice() {
-            [] => Ok(plugins),
-            [one] => {
-                let error = SessionError::usage(one.to_string());
-                Err(match one.hint() {
-                    Some(hint) => error.advising(hint),
-                    None => error,
-                })
-            }
-            several => {
-                let lines = several.iter().map(|error| match error.hint() {
+        match faults.len() {
+            0 => Ok(plugins),
+            1 => Err(faults.remove(0)),
+            _ => {
+                let lines = faults.iter().map(|error| match error.hint() {
                     Some(hint) => format!("{error}\n  {hint}"),
                     None => error.to_string(),
                 });
-                Err(SessionError::usage(lines.collect::<Vec<_>>().join("\n")))
+                Err(Error::usage(lines.collect::<Vec<_>>().join("\n")))
             }
         }
     }
@@ -173,8 +165,8 @@ impl PluginLoader {
         files.push(found.lock.join(kino_host::LOCK_FILE));
         let kinds = [BuildKind::Wasm, BuildKind::Native];
         files.extend(kinds.iter().filter_map(|kind| manifest.artifact(&found.folder, *kind)));
-        let lock = Lock::read(&found.lock)?;
-        let allowed = kino_host::decide(found, &lock, &consent()?, self.locked)?;
+        let lock = LockFile::read(&found.lock)?;
+        let allowed = kino_host::allowed_build(found, &lock, &consent()?, self.locked)?;
         files.extend(allowed.read.iter().map(|granted| root.join(granted)));
         let sha256 = match &allowed.sha256 {
             Some(sha256) => sha256.clone(),
@@ -216,7 +208,7 @@ impl PluginLoader {
         let mut registry = Registry::clone(&self.built_in);
         plugins.iter().flat_map(kino_host::plugin_nodes).for_each(|node| registry.insert(node));
         let registry = Arc::new(registry);
-        if self.last.len() == MOST_REGISTRIES {
+        if self.last.len() == MAX_REGISTRIES {
             self.last.remove(0);
         }
         self.last.push((plugins, Arc::clone(&registry)));
@@ -250,7 +242,7 @@ pub fn user_folder() -> PathBuf {
 /// # Errors
 /// When the file that says so does not read.
 pub fn consent() -> Result<Consent, Error> {
-    Consent::read(&kino_world::data_dir())
+    Ok(Consent::read(&kino_world::data_dir())?)
 }
 
 /// Remembers that this user has accepted a plugin, where that takes consent.
@@ -258,7 +250,7 @@ pub fn consent() -> Result<Consent, Error> {
 /// # Errors
 /// When it cannot be written.
 pub fn record_consent(found: &FoundPlugin, entry: &LockEntry) -> Result<(), Error> {
-    Consent::grant(&kino_world::data_dir(), &found.manifest.id, &found.folder, entry)
+    Ok(Consent::grant(&kino_world::data_dir(), &found.manifest.id, &found.folder, entry)?)
 }
 
 /// Loads an artifact.
@@ -268,7 +260,7 @@ pub fn record_consent(found: &FoundPlugin, entry: &LockEntry) -> Result<(), Erro
 pub fn open(
     allowed: &AllowedBuild,
     sha256: &str,
-    worker: Option<&Worker>,
+    worker: Option<&PluginWorker>,
 ) -> Result<Arc<dyn Module>, Error> {
     match allowed.kind {
         BuildKind::Native => {
@@ -276,9 +268,12 @@ pub fn open(
             if !allowed.isolate {
                 return Ok(Arc::new(kino_native::NativePlugin::load(trusted)?));
             }
-            let Some(Worker { program, args }) = worker else {
-                return Err(Error::advised(
-                    format!("the plugin `{}` runs in a process of its own", allowed.id),
+            let Some(PluginWorker { program, args }) = worker else {
+                return Err(Error::usage(format!(
+                    "the plugin `{}` runs in a process of its own",
+                    allowed.id
+                ))
+                .advising(
                     "tell the engine which program serves plugins: `EngineBuilder::worker`",
                 ));
             };
@@ -297,11 +292,11 @@ fn component(allowed: &AllowedBuild, sha256: &str) -> Result<Arc<dyn Module>, Er
         let cache = kino_world::cache_dir().join("components");
         kino_wasm::Engine::new(Some(&cache)).map_err(|error| error.to_string())
     });
-    let engine = engine.as_ref().map_err(|error| Error::failed(error.clone()))?;
-    let at = |error: std::io::Error| Error::failed(format!("{}: {error}", allowed.path.display()));
+    let engine = engine.as_ref().map_err(|error| Error::usage(error.clone()))?;
+    let at = |error: std::io::Error| Error::usage(format!("{}: {error}", allowed.path.display()));
     let bytes = std::fs::read(&allowed.path).map_err(at)?;
     if kino_host::sha256_of(&bytes) != sha256 {
-        return Err(Error::failed(format!("{} has just changed", allowed.path.display())));
+        return Err(Error::usage(format!("{} has just changed", allowed.path.display())));
     }
     let plugin = kino_wasm::WasmPlugin::load(engine, &allowed.id, &bytes);
     Ok(plugin.map_err(|error| error.within(allowed.path.display()))?)
@@ -309,10 +304,11 @@ fn component(allowed: &AllowedBuild, sha256: &str) -> Result<Arc<dyn Module>, Er
 
 #[cfg(not(feature = "wasm"))]
 fn component(allowed: &AllowedBuild, _: &str) -> Result<Arc<dyn Module>, Error> {
-    Err(Error::advised(
-        format!("the plugin `{}` is a component, and this kino was built without them", allowed.id),
-        "build kino with the feature `wasm`",
+    Err(Error::usage(format!(
+        "the plugin `{}` is a component, and this kino was built without them",
+        allowed.id
     ))
+    .advising("build kino with the feature `wasm`"))
 }
 
 /// Holds what a plugin says of its nodes against its manifest.
@@ -325,7 +321,7 @@ pub fn verify_descriptor(found: &FoundPlugin, artifact: &dyn Module) -> Result<(
     let missing = |node: &&String| artifact.descriptor().node(node).is_none();
     if let Some(node) = manifest.nodes.iter().find(missing) {
         let (id, names) = (&manifest.id, described.iter().map(|spec| &*spec.signature.name));
-        return Err(Error::failed(format!(
+        return Err(Error::usage(format!(
             "the plugin `{id}` has no node `{node}`, which its plugin.ron names; it has {}",
             names.collect::<Vec<_>>().join(", ")
         )));
@@ -333,10 +329,10 @@ pub fn verify_descriptor(found: &FoundPlugin, artifact: &dyn Module) -> Result<(
     let unnamed = |name: &str| !manifest.nodes.iter().any(|known| known == name);
     if let Some(spec) = described.iter().find(|spec| unnamed(&spec.signature.name)) {
         let (id, node) = (&manifest.id, &spec.signature.name);
-        return Err(Error::advised(
-            format!("the plugin `{id}` has a node `{node}` that its plugin.ron does not name"),
-            "add it to `nodes` there",
-        ));
+        return Err(Error::usage(format!(
+            "the plugin `{id}` has a node `{node}` that its plugin.ron does not name"
+        ))
+        .advising("add it to `nodes` there"));
     }
     Ok(())
 }
