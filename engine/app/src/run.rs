@@ -108,6 +108,6 @@ impl Session<'_> {
             }
             watch.see(&event.event);
         })?;
-        Ok(run.finish())
+        Ok(run.finish()?)
     }
 }

@@ -111,6 +111,15 @@ impl Graph {
         &self.checked.files
     }
 
+    /// The name and signature of every node, those of graphs that are used as nodes included.
+    pub fn nodes(&self) -> impl Iterator<Item = (&str, &Signature)> {
+        let node = |index: &NodeIndex| {
+            let node = &self.checked.nodes[*index];
+            (&*node.name, &node.op.signature)
+        };
+        self.checked.order.iter().map(node)
+    }
+
     /// Nodes in topological order, for drawing: name, op, and for each fed port its name and its
     /// feeds.
     pub fn sketch(&self) -> Vec<NodeSketch<'_>> {

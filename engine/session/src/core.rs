@@ -11,7 +11,9 @@ use kino_world::Hashes;
 
 use crate::device::{self, Choice};
 use crate::error::{Error, Result};
-use crate::plugins::{PluginLoader, Worker};
+use crate::plugins::{self, NodeSet, PluginLoader, Unusable, Worker};
+use crate::revisions::Revisions;
+use crate::source::GraphSource;
 
 /// How large the cache on disk may grow unless KINO_CACHE_LIMIT says otherwise.
 const CACHE_LIMIT: u64 = 20_000_000_000;
@@ -24,6 +26,8 @@ pub(crate) struct Settings {
     /// The folder of the cache on disk; none for the user's.
     pub(crate) cache: Option<PathBuf>,
     pub(crate) has_cache: bool,
+    /// The folder of the user's own plugins and of what the user trusts; none for the user's.
+    pub(crate) data: Option<PathBuf>,
     pub(crate) cache_limit: Option<u64>,
     pub(crate) keeps: bool,
     pub(crate) threads: Option<usize>,
@@ -39,6 +43,7 @@ impl Default for Settings {
             memory: None,
             cache: None,
             has_cache: true,
+            data: None,
             cache_limit: None,
             keeps: true,
             threads: None,
@@ -58,6 +63,9 @@ pub(crate) struct Core {
     pub(crate) environment: Vec<u8>,
     /// `cpu`, `cuda` or `metal`.
     pub(crate) device: &'static str,
+    /// The revisions of graphs that are in use.
+    pub(crate) revisions: Arc<Revisions>,
+    built_in: Arc<Registry>,
     plugins: Mutex<PluginLoader>,
 }
 
@@ -84,14 +92,35 @@ impl Core {
         };
         let mut built_in = built_in();
         settings.nodes.into_iter().for_each(|node| built_in.insert(node));
-        let plugins = PluginLoader::new(Arc::new(built_in), settings.locked, settings.worker);
+        let built_in = Arc::new(built_in);
+        let plugins = PluginLoader::new(
+            Arc::clone(&built_in),
+            settings.locked,
+            settings.worker,
+            settings.data.unwrap_or_else(kino_world::data_dir),
+        );
         Ok(Core {
             runtime: Runtime::new(options, &services.ledger),
             services: Arc::new(services),
             environment: environment(kind),
             device: kind,
+            revisions: Arc::default(),
+            built_in,
             plugins: Mutex::new(plugins),
         })
+    }
+
+    /// The nodes for a graph, as they stand now. A graph without plugins waits for none that
+    /// another one loads.
+    ///
+    /// # Errors
+    /// When plugins that the graph uses cannot be loaded.
+    pub(crate) fn nodes(&self, graph: &GraphSource) -> Result<NodeSet, Box<Unusable>> {
+        if plugins::names_others(&self.built_in, graph) {
+            self.plugins().of(graph)
+        } else {
+            Ok(NodeSet::of(Arc::clone(&self.built_in)))
+        }
     }
 
     pub(crate) fn plugins(&self) -> MutexGuard<'_, PluginLoader> {
