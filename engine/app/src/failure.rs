@@ -55,6 +55,9 @@ pub(crate) enum Failure {
         /// What to do.
         hint: Option<String>,
     },
+    /// It was cancelled before anything ran.
+    #[error("cancelled")]
+    Cancelled,
     /// Printing failed; a closed pipe is no failure.
     #[error("printing failed: {0}")]
     Print(#[from] io::Error),
@@ -67,6 +70,7 @@ impl From<kino_session::Error> for Failure {
             kino_session::Error::Usage { message, hint } => Failure::Usage { message, hint },
             kino_session::Error::Graph(problems) => Failure::Graph(problems),
             kino_session::Error::World { message, hint } => Failure::World { message, hint },
+            kino_session::Error::Cancelled => Failure::Cancelled,
             other => {
                 Failure::World { message: other.to_string(), hint: other.hint().map(str::to_owned) }
             }
@@ -108,6 +112,7 @@ impl Failure {
         match self {
             Failure::Usage { .. } | Failure::Graph(_) => Exit::BadGraph.code(),
             Failure::World { .. } | Failure::Print(_) => Exit::NodeFailed.code(),
+            Failure::Cancelled => Exit::Cancelled.code(),
         }
     }
 }

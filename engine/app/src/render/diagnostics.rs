@@ -196,6 +196,7 @@ pub(crate) fn fail(screen: &Screen, failure: &Failure) {
             draw_plain(screen, true, message, hint.as_deref())
         }
         Failure::Print(_) => draw_plain(screen, true, &failure.to_string(), None),
+        Failure::Cancelled => "cancelled\n".to_owned(),
     };
     let _ = io::stderr().write_all(text.as_bytes());
 }
@@ -207,6 +208,7 @@ pub(crate) fn as_json(failure: &Failure) -> Value {
         Failure::Usage { hint, .. } => ("usage", hint.as_deref()),
         Failure::World { hint, .. } => ("world", hint.as_deref()),
         Failure::Print(_) => ("world", None),
+        Failure::Cancelled => ("cancelled", None),
     };
     let message = failure.to_string();
     json!({ "diagnostics": [{
