@@ -10,7 +10,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use kino_graph::Plan;
 use kino_node::{Ledger, Registry, Services};
-use kino_runtime::{Event, NodeCatalog, Options, RunRequest, Runtime, Stop};
+use kino_runtime::{Event, NodeCatalog, RunSpec, Runtime, RuntimeOptions, StopSignal};
 use kino_session::{Engine, EngineBuilder, Graph, Inputs, Report};
 use kino_world::Folders;
 
@@ -91,7 +91,7 @@ pub struct Bench {
 
 impl Bench {
     /// The built-in nodes, with these folders and options.
-    pub fn new(folders: Folders, options: Options) -> Self {
+    pub fn new(folders: Folders, options: RuntimeOptions) -> Self {
         let ledger = Ledger::new(1 << 30);
         let services = kino_nodes::services(Device::Cpu, ledger).with(Arc::new(folders));
         let (runtime, registry) =
@@ -116,9 +116,9 @@ impl Bench {
         embedded_workflow: &str,
         events: &(dyn Fn(Event) + Sync),
     ) -> Report {
-        let stop = Stop::default();
-        let request = RunRequest::new(plan, &self.registry, &self.services, &stop);
-        self.runtime.run(RunRequest { embedded_workflow, events, ..request })
+        let stop = StopSignal::default();
+        let request = RunSpec::new(plan, &self.registry, &self.services, &stop);
+        self.runtime.run(RunSpec { embedded_workflow, events, ..request })
     }
 }
 

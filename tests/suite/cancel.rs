@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use kino_session::node::{
-    Cx, Facts, Inputs, Node, Outputs, PlanError, PortType, Result, Services, Signature, StepInfo,
-    Traits, edge, int, ports,
+    Cx, Facts, Inputs, Node, NodeTraits, Outputs, PlanError, PortType, Result, Services, Signature,
+    StepInfo, edge, int, ports,
 };
 use kino_session::{Cancel, Error, inputs};
 
@@ -76,7 +76,7 @@ fn planning_asks_no_further_node_once_it_is_cancelled() {
         about: "".into(),
         inputs: ports![int("a", 0)],
         outputs: ports![edge("value", PortType::Int)],
-        traits: Traits::LIGHT,
+        traits: NodeTraits::LIGHT,
     };
     let node = Counted { signature, inferred: Arc::clone(&inferred), cancel: cancel.clone() };
     let engine = kino_session::Engine::builder().device("cpu").no_cache().node(Arc::new(node));

@@ -6,7 +6,7 @@ pub(crate) mod result;
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use kino_session::{Cancel, Done, Graph, Plan, Point};
+use kino_session::{Cancel, Graph, Plan, RunResult, SweepPoint};
 use serde_json::json;
 
 use crate::args;
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &args::Run, screen: &Screen, verbose: u8) -> Result<Exit
 }
 
 /// Says what is probably not meant, and what has changed since a stored graph was recorded.
-fn warn(screen: &Screen, graph: &Graph, plans: &[(Point, Plan)]) {
+fn warn(screen: &Screen, graph: &Graph, plans: &[(SweepPoint, Plan)]) {
     diagnostics::warn(screen, &graph.warnings());
     let Some((_, plan)) = plans.first() else { return };
     for difference in graph.differences(plan) {
@@ -62,7 +62,7 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    fn runs(&self, plans: &[(Point, Plan)]) -> Result<Exit, Failure> {
+    fn runs(&self, plans: &[(SweepPoint, Plan)]) -> Result<Exit, Failure> {
         let mut exit = Exit::Good;
         for (index, (point, plan)) in plans.iter().enumerate() {
             self.announce(index, point, plans.len())?;
@@ -83,7 +83,7 @@ impl Session<'_> {
     }
 
     /// Says which of several runs begins.
-    fn announce(&self, index: usize, point: &Point, of: usize) -> Result<(), Failure> {
+    fn announce(&self, index: usize, point: &SweepPoint, of: usize) -> Result<(), Failure> {
         if point.is_empty() {
             return Ok(());
         }
@@ -101,7 +101,7 @@ impl Session<'_> {
     }
 
     /// Runs one plan.
-    fn run(&self, plan: &Plan) -> Result<Arc<Done>, Failure> {
+    fn run(&self, plan: &Plan) -> Result<Arc<RunResult>, Failure> {
         let (watch, previews) = (Arc::clone(&self.watch), self.previews.clone());
         let run = plan.start_with(&self.cancel, move |event| {
             if let Some(previews) = &previews {

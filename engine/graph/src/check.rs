@@ -11,7 +11,7 @@ use crate::Catalog;
 use crate::binding::{Binding, BindingSource, SubgraphInput};
 use crate::convert::conversion;
 use crate::declare::GraphInput;
-use crate::diagnostic::{Diagnostic, Diagnostics, File, Place, Report};
+use crate::diagnostic::{Diagnostic, Diagnostics, Location, Report, SourceFile};
 use crate::expand::{RecordSpans, missing};
 use crate::order::{cycles, topological};
 use crate::resolve::{Groups, Node, Resolved};
@@ -20,7 +20,7 @@ use crate::resolve::{Groups, Node, Resolved};
 #[derive(Clone, Debug)]
 pub(crate) struct CheckedGraph {
     pub(crate) about: String,
-    pub(crate) files: Vec<File>,
+    pub(crate) files: Vec<SourceFile>,
     pub(crate) warnings: Vec<Diagnostic>,
     pub(crate) inputs: Vec<GraphInput>,
     /// Nodes and who feeds whom.
@@ -63,7 +63,7 @@ pub(crate) fn check(
     }
     if !resolved.has_nodes && problems.is_empty() {
         let message = "the graph has no nodes";
-        problems.push(Diagnostic::warning("empty", Place::default(), message));
+        problems.push(Diagnostic::warning("empty", Location::default(), message));
     }
     let report = Report { list: problems };
     if report.has_errors() {
@@ -158,7 +158,7 @@ impl Checker<'_> {
     }
 
     /// All inputs of type `Any` of one node have one type.
-    fn join(&mut self, joined: &mut Option<PortType>, ty: PortType, place: Place) {
+    fn join(&mut self, joined: &mut Option<PortType>, ty: PortType, place: Location) {
         match joined {
             None => *joined = Some(ty),
             Some(first) if first.accepts(&ty) => {}
@@ -224,7 +224,7 @@ impl Checker<'_> {
     }
 
     /// The default of a graph's input must fit every port that it feeds.
-    fn default(&mut self, port: &Port, index: usize, place: Place, node: &str) {
+    fn default(&mut self, port: &Port, index: usize, place: Location, node: &str) {
         let input = &self.inputs[index];
         let (Some(default), Some(at)) = (&input.port.default, input.default) else { return };
         if input.port.draws && *default == Literal::text("random") {

@@ -24,7 +24,7 @@ impl Span {
 
 /// A span in one of the files of a graph.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Place {
+pub struct Location {
     /// The index of the file in [`Diagnostics::files`].
     pub file: u32,
     /// Where in it.
@@ -33,7 +33,7 @@ pub struct Place {
 
 /// A file that was read: the graph's own or one that it uses.
 #[derive(Clone, Debug)]
-pub struct File {
+pub struct SourceFile {
     /// Its path as given.
     pub name: String,
     /// Its text.
@@ -60,9 +60,9 @@ pub struct Diagnostic {
     /// What is wrong, what was expected.
     pub message: String,
     /// Where; none for problems of the command line.
-    pub place: Option<Place>,
+    pub place: Option<Location>,
     /// Other places that take part, with what they are.
-    pub related: Vec<(Place, String)>,
+    pub related: Vec<(Location, String)>,
     /// What to do.
     pub hint: Option<String>,
 }
@@ -73,16 +73,16 @@ const LONGEST_MESSAGE: usize = 2_000;
 
 /// Problems after which none is given advice: searching for similar names takes longer than finding
 /// problems.
-const MOST_ADVISED: usize = 100;
+const MAX_ADVISED: usize = 100;
 
 /// Words longer than this are compared with no others, as the time grows with the square.
 const LONGEST_ADVISED: usize = 64;
 
 /// Candidates that a word is compared with.
-const MOST_CANDIDATES: usize = 10_000;
+const MAX_CANDIDATES: usize = 10_000;
 
 impl Diagnostic {
-    pub(crate) fn error(code: &'static str, place: Place, message: impl Into<String>) -> Self {
+    pub(crate) fn error(code: &'static str, place: Location, message: impl Into<String>) -> Self {
         let (message, place) = (shortened(message.into()), Some(place));
         Diagnostic {
             severity: Severity::Error,
@@ -94,7 +94,7 @@ impl Diagnostic {
         }
     }
 
-    pub(crate) fn warning(code: &'static str, place: Place, message: impl Into<String>) -> Self {
+    pub(crate) fn warning(code: &'static str, place: Location, message: impl Into<String>) -> Self {
         Diagnostic { severity: Severity::Warning, ..Diagnostic::error(code, place, message) }
     }
 
@@ -108,7 +108,7 @@ impl Diagnostic {
         self
     }
 
-    pub(crate) fn related(mut self, place: Place, what: impl Into<String>) -> Self {
+    pub(crate) fn related(mut self, place: Location, what: impl Into<String>) -> Self {
         self.related.push((place, what.into()));
         self
     }
@@ -135,7 +135,7 @@ impl Report {
     pub(crate) fn error(
         &mut self,
         code: &'static str,
-        place: Place,
+        place: Location,
         message: impl Into<String>,
     ) -> &mut Diagnostic {
         let at = self.list.len();
@@ -158,7 +158,7 @@ impl Report {
         word: &str,
         candidates: impl Fn() -> I,
     ) -> Option<String> {
-        if self.list.len() < MOST_ADVISED { suggest(word, candidates) } else { None }
+        if self.list.len() < MAX_ADVISED { suggest(word, candidates) } else { None }
     }
 }
 
@@ -176,11 +176,11 @@ pub struct Diagnostics {
     /// The problems, errors first, then by place.
     pub list: Vec<Diagnostic>,
     /// The files.
-    pub files: Vec<File>,
+    pub files: Vec<SourceFile>,
 }
 
 impl Diagnostics {
-    pub(crate) fn new(mut list: Vec<Diagnostic>, files: Vec<File>) -> Self {
+    pub(crate) fn new(mut list: Vec<Diagnostic>, files: Vec<SourceFile>) -> Self {
         let order = |d: &Diagnostic| d.place.map_or((0, 0), |place| (place.file, place.span.start));
         list.sort_by(|a, b| b.severity.cmp(&a.severity).then(order(a).cmp(&order(b))));
         // A graph used twice says everything twice.
@@ -192,7 +192,7 @@ impl Diagnostics {
     /// The line and column of a place, both from 1; columns count characters.
     ///
     /// For one place: many are found with [`Diagnostics::positions`] in one pass over the texts.
-    pub fn position(&self, place: Place) -> (usize, usize) {
+    pub fn position(&self, place: Location) -> (usize, usize) {
         let Some(file) = self.files.get(place.file as usize) else { return (1, 1) };
         let before = file.text.get(..place.span.start as usize).unwrap_or(&file.text);
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
@@ -214,7 +214,7 @@ impl Diagnostics {
     }
 
     /// The name of a place's file.
-    pub fn file_name(&self, place: Place) -> &str {
+    pub fn file_name(&self, place: Location) -> &str {
         self.files.get(place.file as usize).map_or("", |file| &file.name)
     }
 
@@ -282,7 +282,7 @@ pub struct Positions<'a> {
 
 impl Positions<'_> {
     /// The line and column of a place, both from 1; columns count characters.
-    pub fn of(&self, place: Place) -> (usize, usize) {
+    pub fn of(&self, place: Location) -> (usize, usize) {
         let Some((text, marks)) = self.files.get(place.file as usize) else { return (1, 1) };
         let end = text.floor_char_boundary(place.span.start as usize);
         let nearest = marks.partition_point(|mark| mark.at <= end).checked_sub(1);
@@ -336,7 +336,7 @@ pub(crate) fn nearest<'a>(
     let short = |candidate: &&str| candidate.len() <= LONGEST_ADVISED;
     let scored = candidates
         .into_iter()
-        .take(MOST_CANDIDATES)
+        .take(MAX_CANDIDATES)
         .filter(short)
         .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate));
     let best = scored.max_by(|a, b| a.0.total_cmp(&b.0))?;

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use kino_port::{Port, Signature};
 
 use crate::declare::{GraphInput, check_templates, declared};
-use crate::diagnostic::{Diagnostic, File, Place, Report, Span};
+use crate::diagnostic::{Diagnostic, Location, Report, SourceFile, Span};
 use crate::names::NameIndex;
 use crate::parse::{self, Document, Ident, NodeDecl};
 use crate::paths::{folder, is_graph, join};
 use crate::raw::{RawInput, raw_inputs};
-use crate::{Catalog, Sources};
+use crate::{Catalog, GraphLoader};
 
 /// How deep graphs may use graphs.
 const DEEPEST: usize = 32;
@@ -22,7 +22,7 @@ const DEEPEST: usize = 32;
 const MOST: usize = 500_000;
 
 /// The most bytes of text that are read for graphs used as nodes, each use counted.
-const MOST_BYTES: usize = 64 << 20;
+const MAX_BYTES: usize = 64 << 20;
 
 /// A name counts as one more part for every so many bytes.
 const PART_BYTES: usize = 64;
@@ -32,7 +32,7 @@ const PART_BYTES: usize = 64;
 pub(crate) struct Expanded {
     /// What the root says of itself.
     pub(crate) about: String,
-    pub(crate) files: Vec<File>,
+    pub(crate) files: Vec<SourceFile>,
     /// The root first.
     pub(crate) scopes: Vec<Scope>,
     pub(crate) nodes: Vec<RawNode>,
@@ -83,7 +83,7 @@ pub(crate) enum Entity {
 pub(crate) struct RawNode {
     pub(crate) name: Arc<str>,
     pub(crate) op: Arc<Op>,
-    pub(crate) place: Place,
+    pub(crate) place: Location,
     pub(crate) scope: usize,
     pub(crate) bypass: bool,
     /// What is written for each port of its signature.
@@ -117,7 +117,7 @@ pub(crate) fn expand(
     name: &str,
     text: &str,
     catalog: &dyn Catalog,
-    sources: &dyn Sources,
+    sources: &dyn GraphLoader,
     report: &mut Report,
 ) -> Expanded {
     let mut expander = Expander {
@@ -137,7 +137,7 @@ pub(crate) fn expand(
 
 struct Expander<'e> {
     catalog: &'e dyn Catalog,
-    sources: &'e dyn Sources,
+    sources: &'e dyn GraphLoader,
     report: &'e mut Report,
     result: Expanded,
     ops: HashMap<String, Arc<Op>>,
@@ -154,7 +154,7 @@ struct Expander<'e> {
 impl Expander<'_> {
     fn root(&mut self, name: &str, text: &str) {
         let text: Arc<str> = text.into();
-        self.result.files.push(File { name: name.to_owned(), text: Arc::clone(&text) });
+        self.result.files.push(SourceFile { name: name.to_owned(), text: Arc::clone(&text) });
         let whole = Span::new(0, text.len());
         let Some(document) = parse::parse(0, &text, whole, self.report) else { return };
         self.result.spans.opening = document.opening;
@@ -218,11 +218,11 @@ impl Expander<'_> {
         let Some(op) = self.op(&decl.op.text) else {
             let hint = self.report.advice(&decl.op.text, || self.catalog.names());
             let message = format!("there is no op `{}`", decl.op.text);
-            self.report.error("unknown-op", Place { file, span: decl.op.span }, message).hint =
+            self.report.error("unknown-op", Location { file, span: decl.op.span }, message).hint =
                 Some(hint.unwrap_or_else(|| "`kino nodes` lists all ops".to_owned()));
             return Entity::Broken;
         };
-        let place = Place { file, span: decl.name.span };
+        let place = Location { file, span: decl.name.span };
         let inputs = raw_inputs(file, &decl, &op.signature.inputs, self.report);
         let node = RawNode { name: name.into(), op, place, scope, bypass: decl.bypass, inputs };
         self.result.nodes.push(node);
@@ -242,15 +242,15 @@ impl Expander<'_> {
     }
 
     fn subgraph(&mut self, scope: usize, name: String, decl: NodeDecl<'_>) -> Entity {
-        let place = Place { file: self.result.scopes[scope].file, span: decl.op.span };
+        let place = Location { file: self.result.scopes[scope].file, span: decl.op.span };
         let path = join(&self.result.scopes[scope].dir, &decl.op.text);
         if !self.may_open(&path, place) {
             return Entity::Broken;
         }
         let Some((file, span)) = self.file(&path, place) else { return Entity::Broken };
         self.bytes += (span.end - span.start) as usize;
-        if self.bytes > MOST_BYTES {
-            let most = MOST_BYTES >> 20;
+        if self.bytes > MAX_BYTES {
+            let most = MAX_BYTES >> 20;
             let message =
                 format!("the graphs that this one uses are over {most} MiB, each use counted");
             self.report.error("too-large", place, message);
@@ -272,7 +272,7 @@ impl Expander<'_> {
         let ports: Vec<_> = inputs.iter().map(|input| input.port.clone()).collect();
         let written = raw_inputs(place.file, &decl, &ports, self.report);
         if !decl.bypass {
-            self.require(Place { span: decl.name.span, ..place }, &name, &ports, &written);
+            self.require(Location { span: decl.name.span, ..place }, &name, &ports, &written);
         }
         let inner = self.result.scopes.len();
         let dir = folder(&path);
@@ -284,7 +284,7 @@ impl Expander<'_> {
     }
 
     /// Whether the graph at `path` may be used here; otherwise it is said why not.
-    fn may_open(&mut self, path: &str, place: Place) -> bool {
+    fn may_open(&mut self, path: &str, place: Location) -> bool {
         if let Some(first) = self.stack.iter().position(|open| open == path) {
             let chain = self.stack[first..].join(" → ");
             let message = format!("graphs use each other: {chain} → {path}");
@@ -296,7 +296,7 @@ impl Expander<'_> {
             self.report.error("recursion", place, message);
             return false;
         }
-        self.parts <= MOST && self.bytes <= MOST_BYTES
+        self.parts <= MOST && self.bytes <= MAX_BYTES
     }
 
     /// Notes how an embedded workflow carries the text of a file: from its first comment on, unless
@@ -312,7 +312,13 @@ impl Expander<'_> {
     }
 
     /// Says which inputs of a graph used as a node are not fed.
-    fn require(&mut self, place: Place, name: &str, ports: &[Port], inputs: &[Option<RawInput>]) {
+    fn require(
+        &mut self,
+        place: Location,
+        name: &str,
+        ports: &[Port],
+        inputs: &[Option<RawInput>],
+    ) {
         let fed = ports.iter().zip(inputs);
         for (port, _) in fed.filter(|(port, input)| port.is_required() && input.is_none()) {
             self.report.push(missing(name, port, place));
@@ -320,7 +326,7 @@ impl Expander<'_> {
     }
 
     /// The file and place of the graph at `path`, read at most once.
-    fn file(&mut self, path: &str, place: Place) -> Option<(u32, Span)> {
+    fn file(&mut self, path: &str, place: Location) -> Option<(u32, Span)> {
         if let Some(known) = self.known.get(path) {
             return Some(*known);
         }
@@ -328,7 +334,7 @@ impl Expander<'_> {
             Ok(text) => {
                 let files = &mut self.result.files;
                 let (file, span) = (files.len() as u32, Span::new(0, text.len()));
-                files.push(File { name: path.to_owned(), text: text.into() });
+                files.push(SourceFile { name: path.to_owned(), text: text.into() });
                 self.known.insert(path.to_owned(), (file, span));
                 self.result.spans.others.push((path.to_owned(), file, 0));
                 Some((file, span))
@@ -343,7 +349,7 @@ impl Expander<'_> {
 }
 
 /// A required port that nothing feeds.
-pub(crate) fn missing(node: &str, port: &Port, place: Place) -> Diagnostic {
+pub(crate) fn missing(node: &str, port: &Port, place: Location) -> Diagnostic {
     let message = format!("nothing feeds `{}` of `{node}`, which takes {}", port.name, port.ty);
     let hint = if port.ty.is_literal() {
         format!("write `with: {{\"{}\": …}}`, or feed it with an edge in `in`", port.name)

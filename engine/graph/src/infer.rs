@@ -3,27 +3,27 @@
 //!
 //! The name of a file is always known here: a text that a node computes is put in place of its
 //! edge, and one that only a run gives is refused. What is known is bounded, as nodes compute with
-//! it: a text by [`kino_port::MOST_TEXT`], all values of a plan by [`MOST_BYTES`].
+//! it: a text by [`kino_port::MAX_TEXT`], all values of a plan by [`MAX_BYTES`].
 
 use std::sync::Arc;
 
-use kino_port::{Fact, Facts, Literal, MOST_TEXT, PlanError, Port, StepInfo};
+use kino_port::{Fact, Facts, Literal, MAX_TEXT, PlanError, Port, StepInfo};
 use petgraph::Direction;
 use petgraph::graph::NodeIndex;
 
 use crate::Catalog;
 use crate::binding::{Binding, BindingSource, Piece};
 use crate::check::CheckedGraph;
-use crate::diagnostic::{Diagnostic, Place, Report};
+use crate::diagnostic::{Diagnostic, Location, Report};
 use crate::key::Keys;
 use crate::paths::within;
 use crate::resolve::Node;
-use crate::step::{Input, Item, Key, Source};
-use crate::values::{Settings, Values, as_part, nowhere, unset};
+use crate::step::{Key, StepInput, StepOutput, ValueSource};
+use crate::values::{PlanSettings, Values, as_part, nowhere, unset};
 
 /// The most bytes that the values of all inputs and outputs may take that are known while planning:
 /// one value may feed any number of nodes.
-const MOST_BYTES: usize = 256 << 20;
+const MAX_BYTES: usize = 256 << 20;
 
 /// What is known of a graph before anything runs.
 pub(crate) struct Inferred {
@@ -38,7 +38,7 @@ pub(crate) struct InferredNode {
     pub(crate) key: Key,
     pub(crate) facts: Vec<Fact>,
     /// Steps are numbered by their node until the plan is made.
-    pub(crate) inputs: Vec<Input>,
+    pub(crate) inputs: Vec<StepInput>,
     pub(crate) info: StepInfo,
     /// What stands against it; it counts only where the node turns out to be needed.
     pub(crate) problems: Vec<Diagnostic>,
@@ -50,7 +50,7 @@ pub(crate) struct InferredNode {
 pub(crate) fn infer(
     graph: &CheckedGraph,
     catalog: &dyn Catalog,
-    settings: &Settings<'_>,
+    settings: &PlanSettings<'_>,
     values: &mut Values<'_>,
     report: &mut Report,
 ) -> Inferred {
@@ -92,7 +92,7 @@ impl Inferred {
             }
             match self.nodes[index.index()].as_ref().filter(|node| !node.blind) {
                 Some(node) => {
-                    let sources = node.inputs.iter().flat_map(Input::sources);
+                    let sources = node.inputs.iter().flat_map(StepInput::sources);
                     open.extend(sources.map(|source| NodeIndex::new(source.step as usize)));
                 }
                 None => open.extend(graph.nodes.neighbors_directed(index, Direction::Incoming)),
@@ -235,15 +235,15 @@ impl Inferrer<'_, '_> {
         if let Some(chosen) = info.chosen {
             for (port, input) in signature.inputs.iter().zip(&mut known.inputs) {
                 if port.lazy && port.name != chosen {
-                    *input = Input::Absent;
+                    *input = StepInput::Absent;
                 }
             }
         }
         known.facts = std::mem::take(&mut info.outputs);
         known.facts.resize(signature.outputs.len(), Fact::Unknown);
         let bytes: usize = known.facts.iter().map(fact_bytes).sum();
-        if bytes > MOST_TEXT {
-            let message = format!("a result is {bytes} bytes long, at most {MOST_TEXT} fit");
+        if bytes > MAX_TEXT {
+            let message = format!("a result is {bytes} bytes long, at most {MAX_TEXT} fit");
             known.problems.push(plan_error(node, &PlanError::new(message)));
             known.blind = true;
             known.facts.clear();
@@ -259,10 +259,10 @@ impl Inferrer<'_, '_> {
     }
 
     /// Counts a value that an input holds; says where all of them become too much.
-    fn count(&mut self, fact: &Option<Fact>, place: Place) {
+    fn count(&mut self, fact: &Option<Fact>, place: Location) {
         self.bytes += fact.as_ref().map_or(0, fact_bytes);
-        if self.bytes > MOST_BYTES && self.overflow.is_none() {
-            let most = MOST_BYTES >> 20;
+        if self.bytes > MAX_BYTES && self.overflow.is_none() {
+            let most = MAX_BYTES >> 20;
             let message = format!("the values of this plan take over {most} MiB together");
             self.overflow = Some(Diagnostic::error("too-large", place, message));
         }
@@ -277,17 +277,17 @@ impl Inferrer<'_, '_> {
     }
 
     /// What feeds a port, and what is known of it.
-    fn input(&mut self, node: &Node, port: &Port, binding: &Binding) -> (Input, Option<Fact>) {
+    fn input(&mut self, node: &Node, port: &Port, binding: &Binding) -> (StepInput, Option<Fact>) {
         if let BindingSource::List(items) = &binding.source {
             let mut list = Vec::with_capacity(items.len());
             let mut facts = Vec::with_capacity(items.len());
             for (name, item) in items.iter() {
                 match self.item(node, port, item) {
                     // A list among the inputs of the graph.
-                    Some((Item::Literal(Literal::List(values)), _)) => {
+                    Some((ValueSource::Literal(Literal::List(values)), _)) => {
                         for value in values {
                             facts.push((None, Fact::Literal(value.clone())));
-                            list.push((None, Item::Literal(value)));
+                            list.push((None, ValueSource::Literal(value)));
                         }
                     }
                     Some((item, fact)) => {
@@ -297,21 +297,23 @@ impl Inferrer<'_, '_> {
                     None => {}
                 }
             }
-            return (Input::List(list), Some(Fact::List(facts)));
+            return (StepInput::List(list), Some(Fact::List(facts)));
         }
         match self.item(node, port, binding) {
-            Some((Item::Literal(literal), fact)) => (Input::Literal(literal), Some(fact)),
-            Some((Item::Edge(source), fact)) => (Input::Edge(source), Some(fact)),
+            Some((ValueSource::Literal(literal), fact)) => {
+                (StepInput::Literal(literal), Some(fact))
+            }
+            Some((ValueSource::Edge(source), fact)) => (StepInput::Edge(source), Some(fact)),
             None => match &port.default {
                 Some(default) => {
-                    (Input::Literal(default.clone()), Some(Fact::Literal(default.clone())))
+                    (StepInput::Literal(default.clone()), Some(Fact::Literal(default.clone())))
                 }
-                None => (Input::Absent, None),
+                None => (StepInput::Absent, None),
             },
         }
     }
 
-    fn item(&mut self, node: &Node, port: &Port, binding: &Binding) -> Option<(Item, Fact)> {
+    fn item(&mut self, node: &Node, port: &Port, binding: &Binding) -> Option<(ValueSource, Fact)> {
         let literal = match &binding.source {
             BindingSource::Absent | BindingSource::Broken | BindingSource::List(_) => return None,
             BindingSource::Edge(from, output) => {
@@ -330,8 +332,8 @@ impl Inferrer<'_, '_> {
                         if port.names_file() && is_known && !port.lazy {
                             self.late(node, port, *from, binding.place);
                         }
-                        let source = Source { step: from.index() as u32, output: *output };
-                        return Some((Item::Edge(source), fact));
+                        let source = StepOutput { step: from.index() as u32, output: *output };
+                        return Some((ValueSource::Edge(source), fact));
                     }
                 }
             }
@@ -350,7 +352,7 @@ impl Inferrer<'_, '_> {
             true => self.beside(binding.scope, literal),
             false => literal,
         };
-        Some((Item::Literal(literal.clone()), Fact::Literal(literal)))
+        Some((ValueSource::Literal(literal.clone()), Fact::Literal(literal)))
     }
 
     /// What is read lies beside the file that names it.
@@ -367,7 +369,7 @@ impl Inferrer<'_, '_> {
 
     /// The name of a file must be known: what the file holds is part of a key, and nobody could say
     /// whether two nodes write it.
-    fn late(&mut self, node: &Node, port: &Port, from: NodeIndex, place: Place) {
+    fn late(&mut self, node: &Node, port: &Port, from: NodeIndex, place: Location) {
         let from = &self.graph.nodes[from].name;
         let message = format!(
             "`{}` of `{}`: only running `{from}` tells this path, but the name of a file must be \
@@ -378,19 +380,31 @@ impl Inferrer<'_, '_> {
             Some("write the path out, or make an input of the graph of it and set that".to_owned());
     }
 
-    fn refuse(&mut self, node: &Node, port: &Port, place: Place, error: kino_port::PortError) {
+    fn refuse(&mut self, node: &Node, port: &Port, place: Location, error: kino_port::PortError) {
         let message = format!("`{}` of `{}`: {}", port.name, node.name, error.message);
         self.report.error("value", place, message).hint = error.hint;
     }
 
     /// A value computed while planning must fit the port as one that is written must.
-    fn admit(&mut self, node: &Node, port: &Port, place: Place, value: Literal) -> Option<Literal> {
+    fn admit(
+        &mut self,
+        node: &Node,
+        port: &Port,
+        place: Location,
+        value: Literal,
+    ) -> Option<Literal> {
         let admitted = port.admit(value);
         admitted.map_err(|error| self.refuse(node, port, place, error)).ok()
     }
 
     /// The value of a graph's input, as `port` sees it.
-    fn value(&mut self, node: &Node, port: &Port, index: usize, place: Place) -> Option<Literal> {
+    fn value(
+        &mut self,
+        node: &Node,
+        port: &Port,
+        index: usize,
+        place: Location,
+    ) -> Option<Literal> {
         let input = &self.graph.inputs[index];
         let Some(value) = self.values.inputs[index].clone() else {
             unset(input, self.report);
@@ -412,7 +426,7 @@ impl Inferrer<'_, '_> {
     }
 
     /// A path with the values of its names.
-    fn fill(&mut self, pieces: &[Piece], place: Place) -> Option<String> {
+    fn fill(&mut self, pieces: &[Piece], place: Location) -> Option<String> {
         let mut path = String::new();
         for piece in pieces {
             match piece {

@@ -3,7 +3,7 @@
 use kino_port::Literal;
 
 use crate::resolve::Node;
-use crate::step::{Input, Item, Key, Source};
+use crate::step::{Key, StepInput, StepOutput, ValueSource};
 
 /// Hashes what steps depend on. It keeps its buffers from step to step.
 #[derive(Debug, Default)]
@@ -17,7 +17,7 @@ impl Keys {
     pub(crate) fn key(
         &mut self,
         node: &Node,
-        inputs: &[Input],
+        inputs: &[StepInput],
         infer: &[u8],
         environment: &[u8],
         key_of: impl Fn(u32) -> Key,
@@ -28,17 +28,17 @@ impl Keys {
         for (port, input) in node.op.signature.inputs.iter().zip(inputs) {
             self.text(&port.name);
             match input {
-                Input::Absent => self.bytes.push(b'0'),
-                Input::Literal(literal) => self.literal(literal),
-                Input::Edge(source) => self.edge(*source, &key_of),
-                Input::List(items) => {
+                StepInput::Absent => self.bytes.push(b'0'),
+                StepInput::Literal(literal) => self.literal(literal),
+                StepInput::Edge(source) => self.edge(*source, &key_of),
+                StepInput::List(items) => {
                     self.bytes.push(b'[');
                     self.bytes.extend((items.len() as u64).to_le_bytes());
                     for (name, item) in items {
                         self.text(name.as_deref().unwrap_or_default());
                         match item {
-                            Item::Literal(literal) => self.literal(literal),
-                            Item::Edge(source) => self.edge(*source, &key_of),
+                            ValueSource::Literal(literal) => self.literal(literal),
+                            ValueSource::Edge(source) => self.edge(*source, &key_of),
                         }
                     }
                 }
@@ -59,7 +59,7 @@ impl Keys {
         literal.encode(&mut self.bytes);
     }
 
-    fn edge(&mut self, source: Source, key_of: &impl Fn(u32) -> Key) {
+    fn edge(&mut self, source: StepOutput, key_of: &impl Fn(u32) -> Key) {
         self.bytes.push(b'e');
         self.bytes.extend(key_of(source.step).0);
         self.bytes.extend(source.output.to_le_bytes());

@@ -66,7 +66,7 @@
 //! time linear in nodes and edges. [`diff`] says why keys differ, and [`Plan::embedded_workflow`]
 //! writes the workflow down as one text that plans to the same keys. [`ops`] says which nodes have
 //! to be found before any of that. Nodes are known through a [`Catalog`] alone, other graphs
-//! through [`Sources`]; this crate touches no file and no tensor.
+//! through [`GraphLoader`]; this crate touches no file and no tensor.
 //!
 //! Each pass is a function from the result of the one before to its own:
 //!
@@ -112,14 +112,14 @@ mod workflow;
 
 use kino_port::{Facts, PlanError, Signature, StepInfo};
 
-pub use diagnostic::{Diagnostic, Diagnostics, File, Place, Positions, Severity, Span};
-pub use diff::{Change, Diff, diff};
-pub use graph::{BindingSketch, Graph, NodeSketch, check};
+pub use diagnostic::{Diagnostic, Diagnostics, Location, Positions, Severity, SourceFile, Span};
+pub use diff::{Diff, StepChange, diff};
+pub use graph::{BindingView, Graph, NodeView, check};
 pub use ops::ops;
 pub use parse::VERSION;
 pub use plan::{FileWritten, Plan};
-pub use step::{Input, Item, Key, Source, Step};
-pub use values::{Access, Locate, Settings};
+pub use step::{Key, Step, StepInput, StepOutput, ValueSource};
+pub use values::{Access, Locate, PlanSettings};
 
 /// The nodes that graphs can name.
 pub trait Catalog {
@@ -137,7 +137,7 @@ pub trait Catalog {
 }
 
 /// Where the texts of other graphs come from.
-pub trait Sources {
+pub trait GraphLoader {
     /// The text of the graph at `path`, relative to the root graph's folder, with `.` and `..`
     /// resolved.
     ///

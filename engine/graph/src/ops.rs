@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::Sources;
+use crate::GraphLoader;
 use crate::diagnostic::{Report, Span};
 use crate::parse;
 use crate::paths::{folder, is_graph, join};
@@ -14,7 +14,7 @@ use crate::paths::{folder, is_graph, join};
 /// It says nothing of what is wrong: a graph that cannot be read, or whose syntax is broken, names
 /// none, a node that is malformed is left out, and [`crate::check`] reports them. Each graph is
 /// read once, so graphs that use each other end it, too.
-pub fn ops(name: &str, text: &str, sources: &dyn Sources) -> BTreeSet<String> {
+pub fn ops(name: &str, text: &str, sources: &dyn GraphLoader) -> BTreeSet<String> {
     let own = name.rsplit(['/', '\\']).next().unwrap_or(name).to_owned();
     let root = Part { text: text.into(), span: Span::new(0, text.len()), dir: String::new() };
     let mut reader = Reader { sources, known: HashMap::from([(own, None)]), ops: BTreeSet::new() };
@@ -34,7 +34,7 @@ struct Part {
 }
 
 struct Reader<'s> {
-    sources: &'s dyn Sources,
+    sources: &'s dyn GraphLoader,
     /// By path: graphs carried in a file that was read, or nothing for one that has been taken.
     known: HashMap<String, Option<(Arc<str>, Span)>>,
     ops: BTreeSet<String>,

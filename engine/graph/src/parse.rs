@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use kino_port::{Literal, PortType};
 
-use crate::diagnostic::{Diagnostic, Place, Report, Span, SyntaxError};
+use crate::diagnostic::{Diagnostic, Location, Report, Span, SyntaxError};
 use crate::literal::decode;
 use crate::ron::{self, Ast, AstKind, Fields};
 
@@ -86,14 +86,14 @@ pub(crate) fn parse<'a>(
     report: &mut Report,
 ) -> Option<Document<'a>> {
     if text.len() > u32::MAX as usize {
-        let place = Place { file, span: Span::default() };
+        let place = Location { file, span: Span::default() };
         report.error("syntax", place, "a graph's text is smaller than 4 GiB");
         return None;
     }
     match ron::read(text, span) {
         Ok(tree) => Parser { file, report }.graph(tree),
         Err(SyntaxError { message, span, hint }) => {
-            let diagnostic = Diagnostic::error("syntax", Place { file, span }, message);
+            let diagnostic = Diagnostic::error("syntax", Location { file, span }, message);
             report.push(diagnostic.maybe_hint(hint));
             None
         }
@@ -112,7 +112,7 @@ impl Parser<'_> {
         span: Span,
         message: impl Into<String>,
     ) -> &mut Diagnostic {
-        self.report.error(code, Place { file: self.file, span }, message)
+        self.report.error(code, Location { file: self.file, span }, message)
     }
 
     fn expected(&mut self, what: &str, found: &Ast<'_>) {
@@ -151,7 +151,7 @@ impl Parser<'_> {
     }
 
     fn duplicate(&mut self, name: &str, first: Span, span: Span) {
-        let related = Place { file: self.file, span: first };
+        let related = Location { file: self.file, span: first };
         let problem = self.problem("duplicate", span, format!("`{name}` stands here twice"));
         problem.related.push((related, "the first".to_owned()));
     }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use kino_port::{Literal, Read};
+use kino_port::{Literal, PlannedRead};
 use petgraph::graph::NodeIndex;
 use serde::Serialize;
 use serde::ser::SerializeStruct;
@@ -14,8 +14,8 @@ use crate::diagnostic::{Diagnostic, Diagnostics, Report};
 use crate::infer::{Inferred, InferredNode};
 use crate::paths::join;
 use crate::resolve::Node;
-use crate::step::{Input, Item, Source, Step};
-use crate::values::{Access, Settings, Values};
+use crate::step::{Step, StepInput, StepOutput, ValueSource};
+use crate::values::{Access, PlanSettings, Values};
 use crate::workflow::embedded_workflow;
 
 /// The steps that a graph needs, in topological order.
@@ -24,7 +24,7 @@ pub struct Plan {
     /// The steps; sources come before their readers.
     pub steps: Vec<Step>,
     /// The graph's outputs: name and source.
-    pub outputs: Vec<(String, Item)>,
+    pub outputs: Vec<(String, ValueSource)>,
     /// The graph's inputs with the values used; drawn ones as the numbers drawn.
     pub inputs: Vec<(String, Literal)>,
     /// What is probably not meant.
@@ -65,8 +65,8 @@ impl Plan {
     }
 
     /// All files that the steps read, each once.
-    pub fn reads(&self) -> Vec<&Read> {
-        let mut reads: Vec<&Read> = self.steps.iter().flat_map(|step| &step.reads).collect();
+    pub fn reads(&self) -> Vec<&PlannedRead> {
+        let mut reads: Vec<&PlannedRead> = self.steps.iter().flat_map(|step| &step.reads).collect();
         reads.sort_by(|a, b| (&a.path, &a.hash).cmp(&(&b.path, &b.hash)));
         reads.dedup_by(|a, b| (&a.path, &a.hash) == (&b.path, &b.hash));
         reads
@@ -94,7 +94,7 @@ impl Serialize for Plan {
 /// Every problem of every node that is needed, and of the passes before.
 pub(crate) fn plan(
     graph: &CheckedGraph,
-    settings: &Settings<'_>,
+    settings: &PlanSettings<'_>,
     values: Values<'_>,
     mut inferred: Inferred,
     mut report: Report,
@@ -137,12 +137,12 @@ pub(crate) fn plan(
 
 /// The step of a node, whose sources are given the numbers of their steps.
 fn step(node: &Node, mut known: InferredNode, numbers: &[u32], target: bool) -> Step {
-    let number = |source: &mut Source| source.step = numbers[source.step as usize];
+    let number = |source: &mut StepOutput| source.step = numbers[source.step as usize];
     for input in &mut known.inputs {
         match input {
-            Input::Edge(source) => number(source),
-            Input::List(items) => items.iter_mut().for_each(|(_, item)| {
-                if let Item::Edge(source) = item {
+            StepInput::Edge(source) => number(source),
+            StepInput::List(items) => items.iter_mut().for_each(|(_, item)| {
+                if let ValueSource::Edge(source) = item {
                     number(source);
                 }
             }),
@@ -180,13 +180,17 @@ fn step(node: &Node, mut known: InferredNode, numbers: &[u32], target: bool) -> 
 }
 
 /// The graph's outputs.
-fn outputs(graph: &CheckedGraph, values: &Values<'_>, numbers: &[u32]) -> Vec<(String, Item)> {
+fn outputs(
+    graph: &CheckedGraph,
+    values: &Values<'_>,
+    numbers: &[u32],
+) -> Vec<(String, ValueSource)> {
     let item = |binding: &Binding| match &binding.source {
         BindingSource::Edge(node, output) => {
-            Some(Item::Edge(Source { step: numbers[node.index()], output: *output }))
+            Some(ValueSource::Edge(StepOutput { step: numbers[node.index()], output: *output }))
         }
-        BindingSource::Input(index) => values.inputs[*index].clone().map(Item::Literal),
-        BindingSource::Literal(literal) => Some(Item::Literal((**literal).clone())),
+        BindingSource::Input(index) => values.inputs[*index].clone().map(ValueSource::Literal),
+        BindingSource::Literal(literal) => Some(ValueSource::Literal((**literal).clone())),
         _ => None,
     };
     let outputs = graph.outputs.iter();
@@ -199,7 +203,7 @@ fn check_files(
     graph: &CheckedGraph,
     order: &[NodeIndex],
     steps: &[Step],
-    settings: &Settings<'_>,
+    settings: &PlanSettings<'_>,
     report: &mut Report,
 ) {
     let mut writers: HashMap<String, usize> = HashMap::new();

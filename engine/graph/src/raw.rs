@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kino_port::{Literal, Port, PortType, Range};
 
-use crate::diagnostic::{Place, Report, Span, nearest};
+use crate::diagnostic::{Location, Report, Span, nearest};
 use crate::literal::decode;
 use crate::names::NameIndex;
 use crate::parse::{Ident, NodeDecl};
@@ -16,31 +16,31 @@ use crate::template::{self, Part};
 /// What is written for one port.
 #[derive(Clone, Debug)]
 pub(crate) enum RawInput {
-    Literal(Arc<Literal>, Place),
+    Literal(Arc<Literal>, Location),
     /// `"random"`: a number drawn while planning, within the range of the port that it is written
     /// for.
-    Draw(Option<Range>, Place),
-    Template(Vec<Part>, Place),
+    Draw(Option<Range>, Location),
+    Template(Vec<Part>, Location),
     /// Several path templates.
-    Templates(Vec<RawInput>, Place),
+    Templates(Vec<RawInput>, Location),
     Edge(Ident),
     /// A list of edges, or a map of named ones.
-    Edges(Vec<(Option<Arc<str>>, Ident)>, Place),
+    Edges(Vec<(Option<Arc<str>>, Ident)>, Location),
     /// Something that was refused; nothing more is said of it.
     Broken,
 }
 
 impl RawInput {
     /// Where it is written.
-    pub(crate) fn place(&self, file: u32) -> Place {
+    pub(crate) fn place(&self, file: u32) -> Location {
         match self {
             RawInput::Literal(_, place)
             | RawInput::Draw(_, place)
             | RawInput::Template(_, place)
             | RawInput::Templates(_, place)
             | RawInput::Edges(_, place) => *place,
-            RawInput::Edge(word) => Place { file, span: word.span },
-            RawInput::Broken => Place::default(),
+            RawInput::Edge(word) => Location { file, span: word.span },
+            RawInput::Broken => Location::default(),
         }
     }
 }
@@ -84,8 +84,8 @@ struct Reader<'r> {
 }
 
 impl Reader<'_> {
-    fn place(&self, span: Span) -> Place {
-        Place { file: self.file, span }
+    fn place(&self, span: Span) -> Location {
+        Location { file: self.file, span }
     }
 
     fn port(
@@ -201,7 +201,7 @@ impl Reader<'_> {
     }
 
     /// The template that a path is.
-    fn template(&mut self, text: &str, place: Place) -> Option<RawInput> {
+    fn template(&mut self, text: &str, place: Location) -> Option<RawInput> {
         match template::parse(text) {
             Ok(parts) => Some(RawInput::Template(parts, place)),
             Err(message) => {

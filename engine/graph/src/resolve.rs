@@ -3,7 +3,7 @@
 //!
 //! The work is linear in what is written and in what is handed on: what feeds an input of a graph
 //! used as a node, and what a bypassed node passes on, is followed once and remembered, lists are
-//! shared, and their items are counted ([`MOST_BOUND`]).
+//! shared, and their items are counted ([`MAX_BOUND`]).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::Catalog;
 use crate::binding::{Binding, BindingSource, ListItem, Piece, SubgraphInput};
 use crate::convert::conversion;
 use crate::declare::GraphInput;
-use crate::diagnostic::{Diagnostic, File, Place, Report};
+use crate::diagnostic::{Diagnostic, Location, Report, SourceFile};
 use crate::expand::{Entity, Expanded, Op, RawNode, RecordSpans, Scope};
 use crate::parse::Ident;
 use crate::raw::RawInput;
@@ -25,16 +25,16 @@ use crate::template::{self, Part};
 const LONGEST: usize = 256;
 
 /// The most items of a list: graphs that pass lists on can double them at every use.
-const MOST_ITEMS: usize = 1 << 16;
+const MAX_ITEMS: usize = 1 << 16;
 
 /// The most items that all ports of a graph together may be fed.
-const MOST_BOUND: usize = 1 << 22;
+const MAX_BOUND: usize = 1 << 22;
 
 /// A graph whose edges lead to nodes.
 #[derive(Debug)]
 pub(crate) struct Resolved {
     pub(crate) about: String,
-    pub(crate) files: Vec<File>,
+    pub(crate) files: Vec<SourceFile>,
     /// The root's inputs.
     pub(crate) inputs: Vec<GraphInput>,
     /// The nodes; petgraph's edges are added when they are checked.
@@ -62,7 +62,7 @@ pub(crate) type Groups = Vec<(Arc<str>, Vec<NodeIndex>)>;
 pub(crate) struct Node {
     pub(crate) name: Arc<str>,
     pub(crate) op: Arc<Op>,
-    pub(crate) place: Place,
+    pub(crate) place: Location,
     pub(crate) bindings: Vec<Binding>,
 }
 
@@ -232,11 +232,11 @@ impl Resolver<'_> {
         };
         let before = self.bound;
         self.bound = before.saturating_add(items);
-        if self.bound <= MOST_BOUND {
+        if self.bound <= MAX_BOUND {
             return true;
         }
-        if before <= MOST_BOUND {
-            let message = format!("the lists of this graph have over {MOST_BOUND} items together");
+        if before <= MAX_BOUND {
+            let message = format!("the lists of this graph have over {MAX_BOUND} items together");
             self.report.error("too-large", binding.place, message);
         }
         false
@@ -298,7 +298,7 @@ impl Resolver<'_> {
         &mut self,
         scope: usize,
         edges: &[(Option<Arc<str>>, Ident)],
-        place: Place,
+        place: Location,
         trail: &mut Trail,
     ) -> Option<BindingSource> {
         let mut items: Vec<ListItem> = Vec::with_capacity(edges.len());
@@ -308,10 +308,10 @@ impl Resolver<'_> {
                 // A list that is handed on whole is shared.
                 source @ BindingSource::List(_) if edges.len() == 1 => return Some(source),
                 BindingSource::List(inner) => {
-                    if items.len() + inner.len() <= MOST_ITEMS {
+                    if items.len() + inner.len() <= MAX_ITEMS {
                         items.extend(inner.iter().cloned());
                     } else {
-                        let message = format!("this list has over {MOST_ITEMS} items");
+                        let message = format!("this list has over {MAX_ITEMS} items");
                         self.report.error("too-large", place, message);
                         return None;
                     }
@@ -329,7 +329,7 @@ impl Resolver<'_> {
         &mut self,
         scope: usize,
         parts: &[Part],
-        place: Place,
+        place: Location,
         trail: &mut Trail,
     ) -> Option<BindingSource> {
         let mut pieces = Vec::with_capacity(parts.len());
@@ -345,7 +345,7 @@ impl Resolver<'_> {
 
     /// What is behind the edge `"node.port"`, `"node"` or `"inputs.NAME"` written in `scope`.
     fn edge(&mut self, scope: usize, word: &Ident, trail: &mut Trail) -> Option<Binding> {
-        let place = Place { file: self.scopes[scope].file, span: word.span };
+        let place = Location { file: self.scopes[scope].file, span: word.span };
         let (node, port) = match word.text.split_once('.') {
             Some((node, port)) => (node, Some(port)),
             None => (word.text.as_str(), None),
@@ -385,7 +385,7 @@ impl Resolver<'_> {
         scope: usize,
         name: &str,
         by_edge: bool,
-        place: Place,
+        place: Location,
         trail: &mut Trail,
     ) -> Option<Binding> {
         let Scope { inputs, input_index, caller, .. } = &self.scopes[scope];
@@ -425,7 +425,7 @@ impl Resolver<'_> {
         &mut self,
         scope: usize,
         index: usize,
-        place: Place,
+        place: Location,
         trail: &mut Trail,
     ) -> Option<Binding> {
         let declared = &self.scopes[scope].inputs[index];
@@ -455,7 +455,7 @@ impl Resolver<'_> {
     /// What is behind an output of a graph used as a node.
     fn inner_output(
         &mut self,
-        (scope, place): (usize, Place),
+        (scope, place): (usize, Location),
         inner: usize,
         (node, port): (&str, Option<&str>),
         trail: &mut Trail,
@@ -488,7 +488,7 @@ impl Resolver<'_> {
     /// What is behind an output of a node.
     fn output(
         &mut self,
-        (scope, place): (usize, Place),
+        (scope, place): (usize, Location),
         index: usize,
         (node, port): (&str, Option<&str>),
         trail: &mut Trail,
@@ -522,7 +522,7 @@ impl Resolver<'_> {
 
     /// Takes one more step on the way to an edge's source; false where the way is a circle or too
     /// long.
-    fn enter(&mut self, step: Arc<str>, place: Place, trail: &mut Trail) -> bool {
+    fn enter(&mut self, step: Arc<str>, place: Location, trail: &mut Trail) -> bool {
         if let Some(first) = trail.iter().position(|before| *before == step) {
             let mut names: Vec<&str> = vec![&step];
             names.extend(trail[first..].iter().rev().map(|name| &**name));
@@ -545,7 +545,7 @@ impl Resolver<'_> {
         &mut self,
         index: usize,
         output: usize,
-        place: Place,
+        place: Location,
         trail: &mut Trail,
     ) -> Option<Binding> {
         let node = &self.nodes[index];
@@ -561,7 +561,7 @@ impl Resolver<'_> {
         &mut self,
         inner: usize,
         edge: &Ident,
-        place: Place,
+        place: Location,
         trail: &mut Trail,
     ) -> Option<Binding> {
         // An output that is not well defined is refused where it is declared.
@@ -580,7 +580,7 @@ impl Resolver<'_> {
         through: Option<RawInput>,
         ty: &PortType,
         name: &str,
-        place: Place,
+        place: Location,
         trail: &mut Trail,
     ) -> Option<Binding> {
         let Some(through) = through else {
@@ -650,7 +650,7 @@ fn no_output<'n, I: ExactSizeIterator<Item = &'n str>>(
     node: &str,
     names: impl Fn() -> I,
     port: Option<&str>,
-    place: Place,
+    place: Location,
     report: &mut Report,
 ) {
     let (message, hint) = match port {

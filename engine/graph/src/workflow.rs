@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use crate::check::CheckedGraph;
 use crate::declare::GraphInput;
-use crate::diagnostic::{Place, Span};
+use crate::diagnostic::{Location, Span};
 
 /// A change of one of the graph's texts.
 #[derive(Debug)]
 pub(crate) struct Edit {
-    place: Place,
+    place: Location,
     text: String,
 }
 
@@ -20,14 +20,14 @@ impl Edit {
             Some(place) => Edit::replace(place, literal.to_owned()),
             None => {
                 let span = Span { start: input.opening, end: input.opening };
-                let place = Place { span, ..input.place };
+                let place = Location { span, ..input.place };
                 Edit::replace(place, format!("default: {literal}, "))
             }
         }
     }
 
     /// Writes `text` in place of what stands at `place`.
-    pub(crate) fn replace(place: Place, text: String) -> Self {
+    pub(crate) fn replace(place: Location, text: String) -> Self {
         Edit { place, text }
     }
 }
@@ -44,7 +44,7 @@ pub(crate) fn embedded_workflow(graph: &CheckedGraph, edits: Vec<Edit>) -> Strin
             // comment.
             let head = Span { start: 0, end: *start };
             let edits = by_file.entry(*file).or_default();
-            edits.push(Edit::replace(Place { file: *file, span: head }, String::new()));
+            edits.push(Edit::replace(Location { file: *file, span: head }, String::new()));
             let text =
                 edited(&graph.files[*file as usize].text, by_file.remove(file).unwrap_or_default());
             let (name, text) = (kino_port::Literal::text(name.clone()), text.trim().to_owned());
@@ -59,7 +59,7 @@ pub(crate) fn embedded_workflow(graph: &CheckedGraph, edits: Vec<Edit>) -> Strin
             }
         };
         let span = Span { start: at, end: at };
-        by_file.entry(0).or_default().push(Edit::replace(Place { file: 0, span }, text));
+        by_file.entry(0).or_default().push(Edit::replace(Location { file: 0, span }, text));
     }
     edited(&graph.files[0].text, by_file.remove(&0).unwrap_or_default())
 }

@@ -28,7 +28,7 @@ impl fmt::Debug for Part {
 
 /// A file that a node wrote.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct FileOut {
+pub struct OutputFile {
     /// Where it stands.
     pub path: PathBuf,
     /// The blake3 hash of its contents, in hexadecimal.
@@ -53,7 +53,7 @@ pub enum Value {
     /// A tensor.
     Tensor(Tensor),
     /// A file that was written.
-    File(Arc<FileOut>),
+    File(Arc<OutputFile>),
     /// Several values, each with its name where it has one.
     List(Arc<[Named<Value>]>),
     /// A value of a type of the table: frames, latents, conditioning, and so on.

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use kino_node::{
     Clip, Conditioning, CustomTypes, Error, Fields, Frames, FramesBuilder, Given,
-    ImageConditioning, Inputs, Latent, Ledger, Mask, Opaque, Patches, Result, Services, Sigmas,
-    Space, TYPES, TensorFact, TensorHeader, TensorReader, Tensors, TypeDef, Value, ValueType,
-    decode, encode, is_storable, known, tensor_fact, type_of_name,
+    ImageConditioning, Inputs, Latent, LatentSpace, Ledger, Mask, Opaque, Patches, Result,
+    Services, Sigmas, TYPES, TensorFact, TensorHeader, TensorReader, Tensors, TypeDef, Value,
+    ValueType, decode, encode, is_storable, known, tensor_fact, type_of_name,
 };
 use kino_port::{Elements, Fact, PortType, Sigma, edge};
 
@@ -26,7 +26,7 @@ fn ramp(shape: &[usize]) -> Tensor {
 
 /// One value of each type of the table that can be kept on disk.
 fn samples() -> Vec<Value> {
-    let space = Some(Space { id: [7; 32], channels: 2, temporal: 4, spatial: 8 });
+    let space = Some(LatentSpace { id: [7; 32], channels: 2, temporal: 4, spatial: 8 });
     let latent = Latent { tensor: ramp(&[2, 1, 2, 3]), space };
     let clip = Clip { name: Some("wide".into()), grid: [1, 1, 2], channels: 3, space: None };
     let mut frames = FramesBuilder::new(&services().ledger, Some(7.5));
@@ -165,7 +165,7 @@ fn patches_of_a_plugin_are_not_believed() {
 
 #[test]
 fn latents_of_a_plugin_are_not_believed() {
-    let space = Some(Space { id: [7; 32], channels: 2, temporal: 4, spatial: 8 });
+    let space = Some(LatentSpace { id: [7; 32], channels: 2, temporal: 4, spatial: 8 });
     let check = |shape: &[usize], expected: &str| {
         check_made("Latent", shape, &[], Opaque::new("Space", space.clone()), expected);
     };

@@ -139,7 +139,7 @@ pub struct StepInfo {
     /// all.
     pub key: Vec<u8>,
     /// The files that the node will read, with their hashes: recorded in what the graph writes.
-    pub reads: Vec<Read>,
+    pub reads: Vec<PlannedRead>,
     /// An estimate of the bytes that the node needs while it runs, its outputs and weights
     /// included.
     pub memory: u64,
@@ -164,7 +164,7 @@ pub struct Weights {
 
 /// A file that a graph reads, or a folder of files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Read {
+pub struct PlannedRead {
     /// Its path as the graph writes it.
     pub path: String,
     /// The hash of its contents, in hexadecimal.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kino_node::{Cancel, GraphId, Outputs, Result, RunId};
 
-use crate::stop::Stop;
+use crate::stop::StopSignal;
 use crate::wanted::{covers, holds};
 
 /// How often a step that waits for another one looks whether its run was cancelled.
@@ -109,7 +109,12 @@ impl InFlight {
 
     /// Waits until no older run of the same graph is writing: what stands in files is what the
     /// newest run wrote, and a run sees what those before it left. Runs of other graphs go on.
-    pub(crate) fn wait_for_older_sinks(&self, run: RunId, graph: Option<&GraphId>, stop: &Stop) {
+    pub(crate) fn wait_for_older_sinks(
+        &self,
+        run: RunId,
+        graph: Option<&GraphId>,
+        stop: &StopSignal,
+    ) {
         let older = (graph.cloned(), RunId(0))..(graph.cloned(), run);
         let mut sinks = lock(&self.sinks);
         while sinks.range(older.clone()).next().is_some() && !stop.is_stopping() {

@@ -8,13 +8,13 @@ use std::fs;
 use std::io::ErrorKind;
 
 use kino_node::{Error, Result};
-use kino_port::{FileStamp, PlannedFile, Read};
+use kino_port::{FileStamp, PlannedFile, PlannedRead};
 
 /// Fails unless all files are as they were when the plan was made.
 ///
 /// # Errors
 /// The name of the first that is not.
-pub(crate) fn verify(reads: &[Read]) -> Result<()> {
+pub(crate) fn verify(reads: &[PlannedRead]) -> Result<()> {
     match reads.iter().find(|read| !read.files.iter().all(is_unchanged)) {
         None => Ok(()),
         Some(read) => Err(Error::advised(

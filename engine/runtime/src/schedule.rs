@@ -8,13 +8,13 @@ mod flow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kino_graph::Item;
+use kino_graph::ValueSource;
 use kino_node::{Lease, Ledger, Outputs, Value};
 
 use crate::demand::Need;
 use crate::entry::Verified;
 use crate::event::Event;
-use crate::report::Skipped;
+use crate::report::SkippedStep;
 use crate::store::Hit;
 use crate::wiring::{Wiring, outputs_of};
 
@@ -276,14 +276,16 @@ impl<'p> Schedule<'p> {
     }
 
     /// The steps behind failed ones.
-    pub(crate) fn skipped(&self) -> Vec<Skipped> {
+    pub(crate) fn skipped(&self) -> Vec<SkippedStep> {
         let name = |step: u32| Arc::clone(self.wiring.name(step as usize));
         let because = |step: u32| match self.phase[step as usize] {
             Phase::Failed(because) => because,
             _ => step,
         };
         let skipped = self.skipped.iter();
-        skipped.map(|step| Skipped { name: name(*step), because: name(because(*step)) }).collect()
+        skipped
+            .map(|step| SkippedStep { name: name(*step), because: name(because(*step)) })
+            .collect()
     }
 
     /// Takes the outputs of the plan, as far as they are there.
@@ -292,8 +294,8 @@ impl<'p> Schedule<'p> {
         outputs
             .filter_map(|(name, item)| {
                 let value = match item {
-                    Item::Literal(literal) => Value::from_literal(literal),
-                    Item::Edge(source) => self.values[self.wiring.slot(source)].clone()?,
+                    ValueSource::Literal(literal) => Value::from_literal(literal),
+                    ValueSource::Edge(source) => self.values[self.wiring.slot(source)].clone()?,
                 };
                 Some((name.clone(), value))
             })

@@ -9,7 +9,7 @@ use kino_node::Cancel;
 
 /// Stops one run.
 #[derive(Debug, Default)]
-pub struct Stop {
+pub struct StopSignal {
     cancel: Cancel,
     /// Whether it can only be stopped altogether, so that nobody asks for its steps.
     whole: bool,
@@ -25,15 +25,15 @@ struct State {
     running: HashMap<u32, (Key, Cancel)>,
 }
 
-impl Stop {
+impl StopSignal {
     /// Stops the run when `cancel` is raised.
     pub fn new(cancel: &Cancel) -> Self {
-        Stop { cancel: cancel.clone(), ..Stop::default() }
+        StopSignal { cancel: cancel.clone(), ..StopSignal::default() }
     }
 
     /// Stops the run when `cancel` is raised; it makes way for no other.
     pub fn whole(cancel: &Cancel) -> Self {
-        Stop { cancel: cancel.clone(), whole: true, ..Stop::default() }
+        StopSignal { cancel: cancel.clone(), whole: true, ..StopSignal::default() }
     }
 
     /// Stops the whole run.
@@ -85,7 +85,7 @@ impl Stop {
 
 /// A step that is being computed.
 pub(crate) struct Begun<'s> {
-    stop: &'s Stop,
+    stop: &'s StopSignal,
     step: u32,
     pub(crate) cancel: Cancel,
 }

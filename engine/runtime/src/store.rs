@@ -15,7 +15,7 @@ use crate::wanted::{covers, holds};
 use crate::wiring::Wiring;
 
 /// As many large entries are kept open until their turn comes; beyond, they are read at once.
-const MOST_OPEN: usize = 64;
+const MAX_OPEN: usize = 64;
 
 /// What a cache holds of a step.
 pub(crate) enum Hit {
@@ -138,7 +138,7 @@ impl Store {
         let disk = self.disk.as_ref().filter(|_| traits.expensive)?;
         let begun = Instant::now();
         let found = disk.find(key, wanted, stopped)?;
-        if found.is_open() && open.fetch_add(1, Ordering::Relaxed) < MOST_OPEN {
+        if found.is_open() && open.fetch_add(1, Ordering::Relaxed) < MAX_OPEN {
             return Some(Hit::Open(found));
         }
         let read = self.read(key, found, services);

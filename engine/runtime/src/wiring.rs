@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use kino_graph::{Input, Item, Plan, Source};
+use kino_graph::{Plan, StepInput, StepOutput, ValueSource};
 use kino_node::{Node, Registry};
-use kino_port::{Read, Traits};
+use kino_port::{NodeTraits, PlannedRead};
 
 /// One edge: the output `slot` of step `from` feeds an input of step `to`.
 #[derive(Clone, Copy, Debug)]
@@ -78,17 +78,17 @@ impl<'p> Wiring<'p> {
         let ports = self.nodes[to].map_or(&[][..], |node| &node.signature().inputs);
         for (port, input) in self.plan.steps[to].inputs.iter().enumerate() {
             let lazy = ports.get(port).is_some_and(|port| port.lazy);
-            let mut add = |source: &Source| {
+            let mut add = |source: &StepOutput| {
                 let (to, port) = (to as u32, port as u32);
                 let (from, slot) = (source.step, source.output);
                 self.edges.push(Edge { from, slot, to, port, lazy });
             };
             match input {
-                Input::Absent | Input::Literal(_) => {}
-                Input::Edge(source) => add(source),
-                Input::List(items) => {
+                StepInput::Absent | StepInput::Literal(_) => {}
+                StepInput::Edge(source) => add(source),
+                StepInput::List(items) => {
                     for (_, item) in items {
-                        if let Item::Edge(source) = item {
+                        if let ValueSource::Edge(source) = item {
                             add(source);
                         }
                     }
@@ -114,7 +114,7 @@ impl<'p> Wiring<'p> {
         self.first_slot[step] as usize..self.first_slot[step + 1] as usize
     }
 
-    pub(crate) fn slot(&self, source: &Source) -> usize {
+    pub(crate) fn slot(&self, source: &StepOutput) -> usize {
         self.first_slot[source.step as usize] as usize + source.output as usize
     }
 
@@ -123,7 +123,7 @@ impl<'p> Wiring<'p> {
         self.first_edge[step] as usize..self.first_edge[step + 1] as usize
     }
 
-    pub(crate) fn traits(&self, step: usize) -> Traits {
+    pub(crate) fn traits(&self, step: usize) -> NodeTraits {
         self.plan.steps[step].traits
     }
 
@@ -132,7 +132,7 @@ impl<'p> Wiring<'p> {
     }
 
     /// The files that a step was planned to read.
-    pub(crate) fn reads(&self, step: usize) -> &'p [Read] {
+    pub(crate) fn reads(&self, step: usize) -> &'p [PlannedRead] {
         &self.plan.steps[step].reads
     }
 
@@ -146,9 +146,9 @@ impl<'p> Wiring<'p> {
 }
 
 /// The outputs of steps that are outputs of the graph.
-pub(crate) fn outputs_of(plan: &Plan) -> impl Iterator<Item = &Source> {
+pub(crate) fn outputs_of(plan: &Plan) -> impl Iterator<Item = &StepOutput> {
     plan.outputs.iter().filter_map(|(_, item)| match item {
-        Item::Edge(source) => Some(source),
-        Item::Literal(_) => None,
+        ValueSource::Edge(source) => Some(source),
+        ValueSource::Literal(_) => None,
     })
 }

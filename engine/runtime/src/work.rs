@@ -17,9 +17,9 @@ use crate::in_flight::{Computed, InFlight, Twins};
 use crate::pace::Pace;
 use crate::panic::panic_message;
 use crate::reads;
-use crate::report::Failure;
+use crate::report::StepFailure;
 use crate::schedule::{Ended, Job, Schedule};
-use crate::stop::Stop;
+use crate::stop::StopSignal;
 use crate::store::{Store, finished};
 use crate::wiring::Wiring;
 
@@ -39,12 +39,12 @@ pub(crate) struct Work<'r> {
     pub(crate) run: RunId,
     /// The graph whose sinks must write one run after the other.
     pub(crate) graph: Option<&'r GraphId>,
-    pub(crate) stop: &'r Stop,
+    pub(crate) stop: &'r StopSignal,
     pub(crate) record: &'r str,
     pub(crate) teller: &'r Teller<'r>,
     pub(crate) schedule: Mutex<Schedule<'r>>,
     pub(crate) wake: Condvar,
-    pub(crate) failures: Mutex<Vec<Failure>>,
+    pub(crate) failures: Mutex<Vec<StepFailure>>,
 }
 
 impl<'r> Work<'r> {
@@ -52,7 +52,7 @@ impl<'r> Work<'r> {
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn failures(&self) -> MutexGuard<'_, Vec<Failure>> {
+    pub(crate) fn failures(&self) -> MutexGuard<'_, Vec<StepFailure>> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -302,13 +302,13 @@ impl<'r> Work<'r> {
 
     fn fail(&self, step: u32, error: &Error) -> Ended {
         let at = step as usize;
-        let failure = Failure {
+        let failure = StepFailure {
             name: Arc::clone(self.wiring.name(at)),
             op: Arc::clone(self.wiring.op(at)),
             message: error.to_string(),
             hint: error.hint().map(str::to_owned),
         };
-        let Failure { name, op, message, hint } = failure.clone();
+        let StepFailure { name, op, message, hint } = failure.clone();
         self.failures().push(failure);
         self.say(Event::Failed { name, op, message, hint });
         Ended::Failed(step)

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kino_node::{Ledger, Node, Registry, Services};
 use kino_port::parse_bytes;
-use kino_runtime::{DiskCache, Options, Runtime};
-use kino_world::Hashes;
+use kino_runtime::{DiskCache, Runtime, RuntimeOptions};
+use kino_world::HashCache;
 
-use crate::device::{self, Choice};
+use crate::device::{self, DeviceChoice};
 use crate::error::{Error, Result};
-use crate::plugins::{self, NodeSet, PluginLoader, Unusable, Worker};
+use crate::plugins::{self, NodeSet, PluginLoader, PluginWorker, Unusable};
 use crate::revisions::Revisions;
 use crate::source::GraphSource;
 
@@ -20,8 +20,8 @@ const CACHE_LIMIT: u64 = 20_000_000_000;
 
 /// What an engine is made of.
 #[derive(Clone)]
-pub(crate) struct Settings {
-    pub(crate) device: Choice,
+pub(crate) struct EngineSettings {
+    pub(crate) device: DeviceChoice,
     pub(crate) memory: Option<u64>,
     /// The folder of the cache on disk; none for the user's.
     pub(crate) cache: Option<PathBuf>,
@@ -33,13 +33,13 @@ pub(crate) struct Settings {
     pub(crate) threads: Option<usize>,
     pub(crate) locked: bool,
     pub(crate) nodes: Vec<Arc<dyn Node>>,
-    pub(crate) worker: Option<Worker>,
+    pub(crate) worker: Option<PluginWorker>,
 }
 
-impl Default for Settings {
+impl Default for EngineSettings {
     fn default() -> Self {
-        Settings {
-            device: Choice::Auto,
+        EngineSettings {
+            device: DeviceChoice::Auto,
             memory: None,
             cache: None,
             has_cache: true,
@@ -70,23 +70,23 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(settings: Settings) -> Result<Self> {
+    pub(crate) fn new(settings: EngineSettings) -> Result<Self> {
         let device = settings.device.open()?;
         let kind = device::kind(&device);
         let memory = settings.memory.map_or_else(memory, Ok)?;
         let cache = settings.cache.unwrap_or_else(cache_folder);
         let services = kino_nodes::services(device, Ledger::new(memory));
-        let mut options = Options {
+        let mut options = RuntimeOptions {
             // Values that runs hold need the rest.
             memory_budget: if settings.keeps { memory / 2 } else { 0 },
-            ..Options::default()
+            ..RuntimeOptions::default()
         };
         options.threads = settings.threads.unwrap_or(options.threads);
         let services = if settings.has_cache {
             let limit = settings.cache_limit.map_or_else(cache_limit, Ok)?;
             options.disk = Some(DiskCache::open(&cache, limit));
             // What a file holds is remembered between processes.
-            services.with(Arc::new(Hashes::at(cache.join("hashes.json"))))
+            services.with(Arc::new(HashCache::at(cache.join("hashes.json"))))
         } else {
             services
         };

@@ -8,13 +8,13 @@ use kino_node::{Cancel, Cx, Inputs, Ledger, Node, Outputs, Registry};
 use kino_port::Signature;
 
 use crate::cancel::unless_cancelled;
-use crate::core::{Core, Settings, read_size};
-use crate::device::Choice;
+use crate::core::{Core, EngineSettings, read_size};
+use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::loaded::LoadedGraph;
 use crate::node::NodeFn;
-use crate::plugins::Worker;
+use crate::plugins::PluginWorker;
 use crate::source::{self, GraphSource};
 use crate::watch::WatchRequest;
 
@@ -28,14 +28,14 @@ pub struct Engine {
 /// How an engine is made.
 #[must_use = "nothing is made until it is built"]
 pub struct EngineBuilder {
-    settings: Settings,
+    settings: EngineSettings,
     error: Option<Error>,
 }
 
 impl Engine {
     /// An engine with the machine's own settings, to be changed.
     pub fn builder() -> EngineBuilder {
-        EngineBuilder { settings: Settings::default(), error: None }
+        EngineBuilder { settings: EngineSettings::default(), error: None }
     }
 
     /// Opens a graph: a file, a built-in name, or `-` for the standard input.
@@ -106,7 +106,7 @@ impl EngineBuilder {
     }
 
     /// Where to compute.
-    pub fn device_choice(mut self, device: Choice) -> Self {
+    pub fn device_choice(mut self, device: DeviceChoice) -> Self {
         self.settings.device = device;
         self
     }
@@ -179,7 +179,7 @@ impl EngineBuilder {
     }
 
     /// What serves plugins that run in processes of their own.
-    pub fn worker(mut self, worker: Worker) -> Self {
+    pub fn worker(mut self, worker: PluginWorker) -> Self {
         self.settings.worker = Some(worker);
         self
     }

@@ -1,7 +1,7 @@
 //! What can go wrong, with the place where it is written and what to do about it.
 
-use kino_graph::{Diagnostics, Place};
-use kino_runtime::Failure;
+use kino_graph::{Diagnostics, Location};
+use kino_runtime::StepFailure;
 
 /// What went wrong. Whoever shows it renders it: see [`Error::hint`] and [`Error::place`].
 #[derive(Clone, Debug, thiserror::Error)]
@@ -29,7 +29,7 @@ pub enum Error {
     },
     /// Nodes of a run failed.
     #[error("{}", told(.0))]
-    Nodes(Vec<Failure>),
+    Nodes(Vec<StepFailure>),
     /// The run was cancelled before it was through.
     #[error("the run was cancelled")]
     Cancelled,
@@ -38,8 +38,8 @@ pub enum Error {
 /// The result of whatever can go wrong here.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-fn told(failures: &[Failure]) -> String {
-    let line = |one: &Failure| format!("`{}` ({}): {}", one.name, one.op, one.message);
+fn told(failures: &[StepFailure]) -> String {
+    let line = |one: &StepFailure| format!("`{}` ({}): {}", one.name, one.op, one.message);
     failures.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
@@ -74,7 +74,7 @@ impl Error {
     }
 
     /// Where in the graph's text it is; of several problems the first.
-    pub fn place(&self) -> Option<Place> {
+    pub fn place(&self) -> Option<Location> {
         match self {
             Error::Graph(problems) => problems.list.first()?.place,
             _ => None,

@@ -11,11 +11,11 @@ use kino_port::{Literal, Port};
 use crate::error::Result;
 use crate::events::RunEvent;
 use crate::inputs::Inputs;
-use crate::loaded::{LoadedGraph, PlanSettings, Planned, located};
+use crate::loaded::{LoadedGraph, PlanOptions, Planned, located};
 use crate::plan::Plan;
 use crate::provenance::{self, Provenance};
 use crate::run::Run;
-use crate::sweep::{self, Point};
+use crate::sweep::{self, SweepPoint};
 
 /// A graph that was read at one time, with its lock file, plugins and the graphs that it uses, and
 /// checked. Clones are the same revision; what changes on disk later changes nothing here.
@@ -139,7 +139,7 @@ impl RunRequest {
     fn planned(&self, inputs: &[(String, Literal)]) -> Result<Planned> {
         let draw = |_: &str| self.seed.unwrap_or_else(draw);
         let (out, until, cancel) = (&*self.out, self.until.as_deref(), &self.cancel);
-        let settings = PlanSettings { inputs, out, until, draw: &draw, cancel };
+        let settings = PlanOptions { inputs, out, until, draw: &draw, cancel };
         self.loaded.plan(&settings, &mut BTreeSet::new())
     }
 
@@ -148,7 +148,7 @@ impl RunRequest {
     ///
     /// # Errors
     /// Values that do not fit, and everything that stands against a plan.
-    pub fn sweep(&self, sweeps: &[(String, String)]) -> Result<Vec<(Point, Plan)>> {
+    pub fn sweep(&self, sweeps: &[(String, String)]) -> Result<Vec<(SweepPoint, Plan)>> {
         let inputs = self.inputs.read(&self.loaded.graph)?;
         let points = sweep::points(&self.loaded.graph, sweeps)?;
         let mut all = Vec::with_capacity(points.len());

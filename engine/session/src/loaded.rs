@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kino_graph::{Access, Catalog, Graph, Settings, Sources};
+use kino_graph::{Access, Catalog, Graph, GraphLoader, PlanSettings};
 use kino_node::{Cancel, Registry, Services};
 use kino_port::{Facts, Literal, PlanError, Signature, StepInfo};
 use kino_runtime::NodeCatalog;
@@ -35,7 +35,7 @@ pub(crate) struct Planned {
 }
 
 /// What a plan is made with beside the graph.
-pub(crate) struct PlanSettings<'a> {
+pub(crate) struct PlanOptions<'a> {
     pub(crate) inputs: &'a [(String, Literal)],
     pub(crate) out: &'a Path,
     pub(crate) until: Option<&'a str>,
@@ -75,13 +75,13 @@ impl LoadedGraph {
             unusable.error
         })?;
         let NodeSet { registry, plugins, files: of_nodes } = nodes;
-        let sources: &dyn Sources = &source;
+        let sources: &dyn GraphLoader = &source;
         let catalog = Signatures(&registry);
         let graph = kino_graph::check(&source.name, &source.text, &catalog, sources);
         files.extend(source.files().into_iter().chain(of_nodes));
         let graph = graph.map_err(Error::Graph)?;
         let revision = (!plugins.is_empty()).then(|| {
-            let steps = graph.nodes().filter(|(_, signature)| {
+            let steps = graph.signatures().filter(|(_, signature)| {
                 plugins.iter().any(|plugin| plugin.descriptor().node(&signature.name).is_some())
             });
             let steps = steps.map(|(step, node)| (step.to_owned(), node.name.to_string()));
@@ -94,21 +94,21 @@ impl LoadedGraph {
     /// Plans it. `seen` get what nodes would read, whether they find it or not.
     pub(crate) fn plan(
         self: &Arc<Self>,
-        settings: &PlanSettings<'_>,
+        settings: &PlanOptions<'_>,
         seen: &mut BTreeSet<PathBuf>,
     ) -> Result<Planned> {
         let folders = Arc::new(self.folders(settings.out));
         let locate = |access, path: &str| located(&folders, access, path);
         let services = self.core.services.layer().with(Arc::clone(&folders));
         let services = Arc::new(services.with(Arc::new(self.source.id.clone())));
-        let PlanSettings { inputs, until, draw, cancel, .. } = *settings;
+        let PlanOptions { inputs, until, draw, cancel, .. } = *settings;
         // Whoever hashes a large file looks at it.
         let planning = services.layer().with(Arc::new(cancel.clone()));
         let nodes = NodeCatalog { registry: Arc::clone(&self.registry), services: &planning };
         let noting = Noting { nodes, seen: RefCell::default(), cancel };
         let (environment, stem) = (&*self.core.environment, &*self.source.stem);
         let locate = Some(&locate as _);
-        let settings = Settings { inputs, until, environment, draw, stem, locate };
+        let settings = PlanSettings { inputs, until, environment, draw, stem, locate };
         let plan = self.graph.plan(&noting, &settings);
         let read = noting.seen.into_inner();
         seen.extend(read.iter().filter_map(|read| self.place(read)));

@@ -5,7 +5,7 @@
 //! one.
 //!
 //! ```
-//! use kino_session::node::{PortType, Signature, Traits, Value, edge, int, ports};
+//! use kino_session::node::{PortType, Signature, NodeTraits, Value, edge, int, ports};
 //! use kino_session::{Engine, inputs};
 //!
 //! let square = Signature {
@@ -14,7 +14,7 @@
 //!     about: "Multiplies a number by itself.".into(),
 //!     inputs: ports![int("a", 0)],
 //!     outputs: ports![edge("value", PortType::Int)],
-//!     traits: Traits::LIGHT,
+//!     traits: NodeTraits::LIGHT,
 //! };
 //! let engine = Engine::builder().device("cpu").no_cache();
 //! let engine = engine.node_fn(square, |_, inputs| {
@@ -30,11 +30,11 @@
 //! ```
 
 pub use kino_node::{
-    Cx, Error, FileOut, Inputs, Node, NodeDef, Outputs, Result, Services, Value, no_infer,
+    Cx, Error, Inputs, Node, NodeDef, OutputFile, Outputs, Result, Services, Value, no_infer,
 };
 pub use kino_port::{
-    Facts, PlanError, Port, PortType, Signature, StepInfo, Traits, bool, count, edge, int, list,
-    optional, path, ports, real, text,
+    Facts, NodeTraits, PlanError, Port, PortType, Signature, StepInfo, bool, count, edge, int,
+    list, optional, path, ports, real, text,
 };
 
 /// A node of a program that embeds the engine: a signature and a function. Nothing is known of its

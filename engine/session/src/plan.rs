@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use kino_graph::{Input, Step};
+use kino_graph::{Step, StepInput};
 use kino_node::Cancel;
 use kino_port::format_bytes;
 use kino_runtime::CacheStatus;
@@ -60,7 +60,7 @@ impl Plan {
             CacheStatus::Pruned => "whatever reads it is cached".to_owned(),
             CacheStatus::Lazy => "only if a node asks for it".to_owned(),
             CacheStatus::Run => {
-                let mut before = step.inputs.iter().flat_map(Input::sources);
+                let mut before = step.inputs.iter().flat_map(StepInput::sources);
                 let news = before.find(|source| {
                     let at = source.step as usize;
                     status[at] == CacheStatus::Run && steps[at].traits.expensive

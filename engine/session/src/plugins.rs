@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kino_host::{
-    AllowedBuild, BuildKind, Consent, FoundPlugin, GrantedFiles, Lock, LockEntry, Module,
+    AllowedBuild, BuildKind, Consent, FoundPlugin, GrantedFiles, LockEntry, LockFile, Module,
     PLUGINS_FOLDER, Plugin, PluginIndex,
 };
 use kino_node::{Error, Registry};
@@ -51,7 +51,7 @@ pub(crate) struct PluginLoader {
     /// Whether only builds that are pinned are loaded.
     locked: bool,
     /// What serves plugins that run in processes of their own.
-    worker: Option<Worker>,
+    worker: Option<PluginWorker>,
     /// Where the user's own plugins lie, and what the user has agreed to run.
     data: PathBuf,
     /// Plugins that are loaded, by the folder of the graphs that use them and their ids.
@@ -62,7 +62,7 @@ pub(crate) struct PluginLoader {
 
 /// A program that serves a plugin in a process of its own, by calling `kino_native::serve`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Worker {
+pub struct PluginWorker {
     /// The program.
     pub program: PathBuf,
     /// What it is started with.
@@ -70,7 +70,7 @@ pub struct Worker {
 }
 
 /// As many registries are kept.
-const MOST_REGISTRIES: usize = 32;
+const MAX_REGISTRIES: usize = 32;
 
 /// A plugin that is loaded.
 struct Loaded {
@@ -83,7 +83,7 @@ impl PluginLoader {
     pub(crate) fn new(
         built_in: Arc<Registry>,
         locked: bool,
-        worker: Option<Worker>,
+        worker: Option<PluginWorker>,
         data: PathBuf,
     ) -> Self {
         PluginLoader { built_in, locked, worker, data, loaded: HashMap::new(), last: Vec::new() }
@@ -200,8 +200,9 @@ impl PluginLoader {
         files.push(found.lock.join(kino_host::LOCK_FILE));
         let kinds = [BuildKind::Wasm, BuildKind::Native];
         files.extend(kinds.iter().filter_map(|kind| manifest.artifact(&found.folder, *kind)));
-        let lock = Lock::read(&found.lock)?;
-        let allowed = kino_host::decide(found, &lock, &Consent::read(&self.data)?, self.locked)?;
+        let lock = LockFile::read(&found.lock)?;
+        let allowed =
+            kino_host::allowed_build(found, &lock, &Consent::read(&self.data)?, self.locked)?;
         files.extend(allowed.read.iter().map(|granted| root.join(granted)));
         let sha256 = match &allowed.sha256 {
             Some(sha256) => sha256.clone(),
@@ -245,7 +246,7 @@ impl PluginLoader {
         let mut registry = Registry::clone(&self.built_in);
         plugins.iter().flat_map(kino_host::plugin_nodes).for_each(|node| registry.insert(node));
         let registry = Arc::new(registry);
-        if self.last.len() == MOST_REGISTRIES {
+        if self.last.len() == MAX_REGISTRIES {
             self.last.remove(0);
         }
         self.last.push((plugins, Arc::clone(&registry)));
@@ -297,7 +298,7 @@ pub fn record_consent(found: &FoundPlugin, entry: &LockEntry) -> Result<(), Erro
 pub fn open(
     allowed: &AllowedBuild,
     sha256: &str,
-    worker: Option<&Worker>,
+    worker: Option<&PluginWorker>,
 ) -> Result<Arc<dyn Module>, Error> {
     match allowed.kind {
         BuildKind::Native => {
@@ -305,7 +306,7 @@ pub fn open(
             if !allowed.isolate {
                 return Ok(Arc::new(kino_native::NativePlugin::load(trusted)?));
             }
-            let Some(Worker { program, args }) = worker else {
+            let Some(PluginWorker { program, args }) = worker else {
                 return Err(Error::advised(
                     format!("the plugin `{}` runs in a process of its own", allowed.id),
                     "tell the engine which program serves plugins: `EngineBuilder::worker`",

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use candle_core::Tensor;
-use kino_node::{Cancel, FileOut, RunId};
-use kino_runtime::{Cached, Event, Report, RunRequest, Stop};
+use kino_node::{Cancel, OutputFile, RunId};
+use kino_runtime::{Cached, Event, Report, RunSpec, StopSignal};
 
 use crate::error::{Error, Result};
 use crate::events::{EventQueue, RunEvent};
@@ -19,25 +19,25 @@ const STACK: usize = 8 << 20;
 
 /// A file that a run wrote, or found up to date.
 #[derive(Clone, Debug)]
-pub struct Written {
+pub struct WrittenFile {
     /// The file.
-    pub file: FileOut,
+    pub file: OutputFile,
     /// Whether this run wrote it.
     pub is_new: bool,
 }
 
 /// What a run left.
 #[derive(Clone, Debug)]
-pub struct Done {
+pub struct RunResult {
     /// Outputs, what was computed, what was cached, what failed.
     pub report: Report,
     /// The files, in the order in which they were written.
-    pub files: Vec<Written>,
+    pub files: Vec<WrittenFile>,
     /// The most memory that all runs of the engine together have used so far, in bytes.
     pub peak_memory: u64,
 }
 
-impl Done {
+impl RunResult {
     /// An output of the graph, as frames, a tensor, a path, a number, or whatever it is.
     ///
     /// # Errors
@@ -77,9 +77,9 @@ pub(crate) type Listener<'a> = &'a (dyn Fn(RunEvent) + Sync);
 pub(crate) fn run_to_end(
     planned: &Planned,
     id: RunId,
-    stop: &Stop,
+    stop: &StopSignal,
     listener: Option<Listener<'_>>,
-) -> Done {
+) -> RunResult {
     let Planned { loaded, services, plan } = planned;
     let core = &loaded.core;
     let made = Provenance::of(plan, core.device);
@@ -91,24 +91,24 @@ pub(crate) fn run_to_end(
             && !written.is_empty()
         {
             let is_new = *cached == Cached::None;
-            lock().extend(written.iter().map(|file| Written { file: file.clone(), is_new }));
+            lock().extend(written.iter().map(|file| WrittenFile { file: file.clone(), is_new }));
         }
         if let Some(listener) = listener {
             listener(RunEvent { event, run: id });
         }
     };
     let services = services.layer().with(Arc::new(id));
-    let request = RunRequest::new(plan, &loaded.registry, &services, stop);
+    let request = RunSpec::new(plan, &loaded.registry, &services, stop);
     let embedded_workflow = &*embedded_workflow;
-    let request = RunRequest { embedded_workflow, events: &events, id, ..request };
+    let request = RunSpec { embedded_workflow, events: &events, id, ..request };
     let report = core.runtime.run(request);
     let files = std::mem::take(&mut *lock());
-    Done { report, files, peak_memory: core.services.ledger.peak() }
+    RunResult { report, files, peak_memory: core.services.ledger.peak() }
 }
 
 #[derive(Default)]
 struct End {
-    done: Mutex<Option<Result<Arc<Done>>>>,
+    done: Mutex<Option<Result<Arc<RunResult>>>>,
     told: Condvar,
 }
 
@@ -133,7 +133,7 @@ impl Run {
         let (id, end) = (RunId::next(), Arc::new(End::default()));
         let run = Run { id, cancel: cancel.clone(), end: Arc::clone(&end) };
         let go = move || {
-            let stop = Stop::whole(&cancel);
+            let stop = StopSignal::whole(&cancel);
             let run = || match &queue {
                 Some(queue) => {
                     let planned = plan()?;
@@ -177,7 +177,7 @@ impl Run {
     /// # Errors
     /// When it did not begin: everything that stands against the plan, or that it was cancelled
     /// before there was one.
-    pub fn finish(&self) -> Result<Arc<Done>> {
+    pub fn finish(&self) -> Result<Arc<RunResult>> {
         let mut done = self.end.done.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             match &*done {
@@ -192,7 +192,7 @@ impl Run {
     /// # Errors
     /// When something stands against its plan, nodes failed, or it was cancelled. [`Run::finish`]
     /// gives what it left all the same.
-    pub fn wait(&self) -> Result<Arc<Done>> {
+    pub fn wait(&self) -> Result<Arc<RunResult>> {
         let done = self.finish()?;
         match &done.report {
             report if !report.failed.is_empty() => Err(Error::Nodes(report.failed.clone())),

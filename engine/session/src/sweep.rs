@@ -2,26 +2,26 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use kino_graph::{Graph, Input, Item, Key, Plan};
+use kino_graph::{Graph, Key, Plan, StepInput, ValueSource};
 use kino_port::{Literal, Port, PortType};
 
 use crate::error::{Error, Result};
 use crate::inputs::Inputs;
 
 /// More runs than this are taken for a slip.
-const MOST_RUNS: usize = 10_000;
+const MAX_RUNS: usize = 10_000;
 /// The longest name of a folder that is made of values, in characters.
 const LONGEST: usize = 100;
 
 /// The inputs of one run, the swept ones alone.
-pub type Point = Vec<(String, Literal)>;
+pub type SweepPoint = Vec<(String, Literal)>;
 
 /// The points of all sweeps together, the last one changing fastest; one empty point without
 /// sweeps.
 ///
 /// # Errors
 /// When a name is no input of the graph, or values do not fit it.
-pub(crate) fn points(graph: &Graph, sweeps: &[(String, String)]) -> Result<Vec<Point>> {
+pub(crate) fn points(graph: &Graph, sweeps: &[(String, String)]) -> Result<Vec<SweepPoint>> {
     let mut axes: Vec<(String, Vec<Literal>)> = Vec::new();
     for (name, text) in sweeps {
         let port = graph.inputs().find(|port| port.name == *name);
@@ -37,10 +37,10 @@ pub(crate) fn points(graph: &Graph, sweeps: &[(String, String)]) -> Result<Vec<P
         }
     }
     let runs = axes.iter().try_fold(1usize, |n, (_, values)| n.checked_mul(values.len()));
-    if runs.is_none_or(|runs| runs > MOST_RUNS) {
-        return Err(Error::usage(format!("the sweeps make more than {MOST_RUNS} runs")));
+    if runs.is_none_or(|runs| runs > MAX_RUNS) {
+        return Err(Error::usage(format!("the sweeps make more than {MAX_RUNS} runs")));
     }
-    let mut points: Vec<Point> = vec![Vec::new()];
+    let mut points: Vec<SweepPoint> = vec![Vec::new()];
     for (name, values) in axes {
         let longer = points.iter().flat_map(|point| {
             values.iter().map(|value| {
@@ -86,7 +86,7 @@ fn whole_numbers(name: &str, from: &str, to: &str) -> Result<Vec<String>> {
     match (read(from), read(last), read(step)) {
         (Some(first), Some(last), Some(step)) if first <= last && step > 0 => {
             let step = usize::try_from(step).unwrap_or(usize::MAX);
-            Ok((first..=last).step_by(step).take(MOST_RUNS + 1).map(|n| n.to_string()).collect())
+            Ok((first..=last).step_by(step).take(MAX_RUNS + 1).map(|n| n.to_string()).collect())
         }
         _ => Err(bad_range(name, from, to)),
     }
@@ -98,7 +98,7 @@ fn numbers(name: &str, from: &str, to: &str) -> Result<Vec<String>> {
     match (read(from), read(last), read(step)) {
         (Some(first), Some(last), Some(step)) if first <= last && step > 0.0 => {
             // Counted, not summed up, and rounded so that 0.1..0.3:0.1 reads 0.1, 0.2, 0.3.
-            let count = ((last - first) / step + 1e-9).floor().min(MOST_RUNS as f64) as usize;
+            let count = ((last - first) / step + 1e-9).floor().min(MAX_RUNS as f64) as usize;
             let round = |value: f64| (value * 1e9).round() / 1e9;
             Ok((0..=count).map(|n| round(first + n as f64 * step).to_string()).collect())
         }
@@ -107,7 +107,7 @@ fn numbers(name: &str, from: &str, to: &str) -> Result<Vec<String>> {
 }
 
 /// A run's swept values as text: `seed=3, guidance=2.5`.
-pub fn describe(point: &Point) -> String {
+pub fn describe(point: &SweepPoint) -> String {
     let parts: Vec<_> =
         point.iter().map(|(name, value)| format!("{name}={}", plain(value))).collect();
     parts.join(", ")
@@ -123,7 +123,7 @@ fn plain(value: &Literal) -> String {
 /// Gives the runs of a sweep files of their own: where two of them would write one file with
 /// different contents, every run gets a folder named by its values. `locate` says where a path
 /// leads, so that one file has one name.
-pub(crate) fn separate(plans: &mut [Plan], points: &[Point], locate: &dyn Fn(&str) -> String) {
+pub(crate) fn separate(plans: &mut [Plan], points: &[SweepPoint], locate: &dyn Fn(&str) -> String) {
     let mut writers: HashMap<String, Key> = HashMap::new();
     let meet = plans.iter().any(|plan| {
         plan.writes().any(|file| {
@@ -147,7 +147,7 @@ pub(crate) fn separate(plans: &mut [Plan], points: &[Point], locate: &dyn Fn(&st
         }
         // Whoever reads a file that lies elsewhere now has other results.
         for at in 0..plan.steps.len() {
-            let sources = plan.steps[at].inputs.iter().flat_map(Input::sources);
+            let sources = plan.steps[at].inputs.iter().flat_map(StepInput::sources);
             let before: Vec<Key> = sources
                 .filter(|source| moved[source.step as usize])
                 .map(|source| plan.steps[source.step as usize].key)
@@ -170,7 +170,7 @@ fn derived<'a>(key: Key, by: impl IntoIterator<Item = &'a [u8]>) -> Key {
 }
 
 /// Puts the paths that an input names into a folder.
-fn move_into(folder: &str, input: &mut Input) {
+fn move_into(folder: &str, input: &mut StepInput) {
     fn put(folder: &str, literal: &mut Literal) {
         match literal {
             Literal::Text(path) => *path = format!("{folder}/{path}").into(),
@@ -179,20 +179,20 @@ fn move_into(folder: &str, input: &mut Input) {
         }
     }
     match input {
-        Input::Literal(literal) => put(folder, literal),
-        Input::List(items) => items.iter_mut().for_each(|(_, item)| {
-            if let Item::Literal(literal) = item {
+        StepInput::Literal(literal) => put(folder, literal),
+        StepInput::List(items) => items.iter_mut().for_each(|(_, item)| {
+            if let ValueSource::Literal(literal) = item {
                 put(folder, literal);
             }
         }),
-        Input::Absent | Input::Edge(_) => {}
+        StepInput::Absent | StepInput::Edge(_) => {}
     }
 }
 
 /// One folder a point, all different.
-fn folders(points: &[Point]) -> Vec<String> {
+fn folders(points: &[SweepPoint]) -> Vec<String> {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
-    let name = |point: &Point| {
+    let name = |point: &SweepPoint| {
         let safe = |c: char| match c {
             c if c.is_control() || "/\\:*?\"<>|".contains(c) => '_',
             ' ' => '_',
@@ -202,7 +202,7 @@ fn folders(points: &[Point]) -> Vec<String> {
             describe(point).replace(", ", ",").chars().take(LONGEST).map(safe).collect();
         text.trim_matches(['.', '_']).to_owned()
     };
-    let unique = |point: &Point| {
+    let unique = |point: &SweepPoint| {
         let name = name(point);
         let times = seen.entry(name.clone()).or_default();
         *times += 1;
@@ -213,8 +213,8 @@ fn folders(points: &[Point]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use kino_graph::{Source, Step};
-    use kino_port::Traits;
+    use kino_graph::{Step, StepOutput};
+    use kino_port::NodeTraits;
 
     use super::*;
 
@@ -253,16 +253,16 @@ mod tests {
     fn writing(seed: u8) -> Plan {
         let key = |number: u8| Key([number; 32]);
         let step = |name: &str, key, inputs, traits| Step::new(name, name, key, inputs, traits);
-        let of = |step: u32| Input::Edge(Source { step, output: 0 });
-        let path = Input::Literal(Literal::text("out.png"));
-        let mut write = step("write", key(seed), vec![Input::Absent, path], Traits::SINK);
+        let of = |step: u32| StepInput::Edge(StepOutput { step, output: 0 });
+        let path = StepInput::Literal(Literal::text("out.png"));
+        let mut write = step("write", key(seed), vec![StepInput::Absent, path], NodeTraits::SINK);
         write.writes = vec![1];
         let mut plan = Plan::default();
         plan.steps = vec![
             write,
-            step("reads", key(seed + 1), vec![of(0)], Traits::LIGHT),
-            step("behind", key(seed + 2), vec![Input::Absent, of(1)], Traits::LIGHT),
-            step("beside", key(seed + 3), Vec::new(), Traits::LIGHT),
+            step("reads", key(seed + 1), vec![of(0)], NodeTraits::LIGHT),
+            step("behind", key(seed + 2), vec![StepInput::Absent, of(1)], NodeTraits::LIGHT),
+            step("beside", key(seed + 3), Vec::new(), NodeTraits::LIGHT),
         ];
         plan
     }
@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(same[0].steps[2].key, before[0].steps[2].key);
         // One file by two texts is one file.
         let mut other = [writing(10), writing(20)];
-        other[1].steps[0].inputs[1] = Input::Literal(Literal::text("./out.png"));
+        other[1].steps[0].inputs[1] = StepInput::Literal(Literal::text("./out.png"));
         separate(&mut other, &points, &locate);
         let paths: Vec<_> = other.iter().flat_map(Plan::writes).map(|file| file.path).collect();
         assert_eq!(paths, ["seed=1/out.png", "seed=2/./out.png"]);

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 
 use kino_node::Cancel;
-use kino_world::{Change, FileWatch};
+use kino_world::{FileChange, FileWatch};
 
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -33,7 +33,7 @@ use runs::Runs;
 use signal::Signal;
 
 /// Files may appear in a plan as long as others appear; nobody means that to go on for ever.
-const MOST_LOOKS: usize = 8;
+const MAX_LOOKS: usize = 8;
 
 /// A watch that is to be started.
 #[must_use = "nothing is watched until it is started"]
@@ -145,7 +145,8 @@ impl Watch {
                 Signal::Ended(ended) => {
                     if self.runs.end(&ended) {
                         let plan = Plan { planned: Arc::clone(&ended.planned) };
-                        self.events.push(WatchEvent::Done { plan, done: Arc::clone(&ended.done) });
+                        self.events
+                            .push(WatchEvent::RunResult { plan, done: Arc::clone(&ended.done) });
                         self.waiting();
                     }
                 }
@@ -154,7 +155,7 @@ impl Watch {
         }
     }
 
-    fn changed(&mut self, changes: Vec<Change>) {
+    fn changed(&mut self, changes: Vec<FileChange>) {
         self.runs.doubt(&changes);
         self.events.push(WatchEvent::Changed(changes));
         self.look();
@@ -194,7 +195,7 @@ impl Watch {
             let grew = self.files.set(files.iter().cloned());
             self.watched = files;
             looks += 1;
-            if !grew || looks == MOST_LOOKS {
+            if !grew || looks == MAX_LOOKS {
                 return reading;
             }
         }

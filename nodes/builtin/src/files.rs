@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use kino_node::{Cancel, Cx, Error, FileOut, Result, Services, Value};
-use kino_port::{PlanError, PlannedFile, Read};
-use kino_world::{Folders, Hashed, Hashes, InputFile, hash_file};
+use kino_node::{Cancel, Cx, Error, OutputFile, Result, Services, Value};
+use kino_port::{PlanError, PlannedFile, PlannedRead};
+use kino_world::{FileHash, Folders, HashCache, InputFile, hash_file};
 
 use crate::error::{IntoNode, at_port};
 
@@ -13,7 +13,7 @@ pub(crate) struct Source {
     /// The file itself.
     pub(crate) file: InputFile,
     /// As the graph writes it, with its hash.
-    pub(crate) read: Read,
+    pub(crate) read: PlannedRead,
 }
 
 impl Source {
@@ -21,12 +21,12 @@ impl Source {
     pub(crate) fn look(services: &Services, path: &str) -> Result<Self, PlanError> {
         let missing = |error: Error| PlanError::new(error.to_string());
         let place = services.get::<Folders>().map_err(missing)?.input(path);
-        let hashes = services.get::<Hashes>().map_err(missing)?;
-        let Hashed { hash, stamp } =
+        let hashes = services.get::<HashCache>().map_err(missing)?;
+        let FileHash { hash, stamp } =
             hashes.hash_unless(&place, &|| is_cancelled(services)).map_err(at_port("path"))?;
         let file = InputFile::open(&place).map_err(at_port("path"))?;
         let files = vec![PlannedFile { place, stamp: Some(stamp) }];
-        Ok(Source { file, read: Read { path: path.to_owned(), hash, files } })
+        Ok(Source { file, read: PlannedRead { path: path.to_owned(), hash, files } })
     }
 
     /// What the file adds to a key.
@@ -75,7 +75,7 @@ pub(crate) fn written(paths: Vec<PathBuf>) -> Result<Value> {
     let file = |path: PathBuf| -> Result<Value> {
         let bytes = std::fs::metadata(&path)?.len();
         let hash = hash_file(&path).node()?;
-        Ok(Value::File(FileOut { path, hash, bytes }.into()))
+        Ok(Value::File(OutputFile { path, hash, bytes }.into()))
     };
     let mut files = paths.into_iter().map(file).collect::<Result<Vec<_>>>()?;
     match files.len() {

@@ -6,9 +6,10 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use kino_node::{Cx, Frames, FramesFact, Inputs, NodeDef, Outputs, Result, Services, Value};
 use kino_port::{
-    Fact, Facts, PlanError, PortType, Signature, StepInfo, Traits, edge, path as path_port, ports,
+    Fact, Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, path as path_port,
+    ports,
 };
-use kino_world::media::{Format, check_size, format_of};
+use kino_world::media::{VideoFormat, check_size, format_of};
 
 use crate::error::{IntoNode, at_port};
 use crate::files::{Source, open, output, target, target_key};
@@ -23,7 +24,7 @@ pub(crate) static READ: NodeDef = NodeDef {
         about: Cow::Borrowed(READ_ABOUT),
         inputs: ports![path_port("path").about("A PNG, JPEG or WebP file, relative to the graph.")],
         outputs: ports![edge("frames", PortType::Frames).about("One frame, `[1, h, w, 3]`.")],
-        traits: Traits::LIGHT,
+        traits: NodeTraits::LIGHT,
     },
     infer: infer_read,
     run: read,
@@ -49,7 +50,7 @@ pub(crate) static WRITE: NodeDef = NodeDef {
             ),
         ],
         outputs: ports![edge("file", PortType::File).about("The file that was written.")],
-        traits: Traits::SINK,
+        traits: NodeTraits::SINK,
     },
     infer: infer_write,
     run: run_write,
@@ -89,7 +90,7 @@ fn read(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
 }
 
 /// Whether so many frames can be written to such a path.
-fn check(path: &str, count: Option<usize>) -> Result<Format, PlanError> {
+fn check(path: &str, count: Option<usize>) -> Result<VideoFormat, PlanError> {
     let png = Path::new(path).extension().is_some_and(|end| end.eq_ignore_ascii_case("png"));
     if !png {
         return Err(PlanError::at("path", format!("images are written as .png, found `{path}`"))
@@ -97,7 +98,7 @@ fn check(path: &str, count: Option<usize>) -> Result<Format, PlanError> {
     }
     let format = format_of(Path::new(path)).map_err(at_port("path"))?;
     match count {
-        Some(count) if count > 1 && format == Format::Png => Err(one_frame(count)),
+        Some(count) if count > 1 && format == VideoFormat::Png => Err(one_frame(count)),
         _ => Ok(format),
     }
 }

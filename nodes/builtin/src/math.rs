@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use kino_node::{Cx, Error, Inputs, NodeDef, Outputs, Result, Services, Value};
 use kino_port::{
-    Fact, Facts, Literal, PlanError, Port, PortType, Signature, StepInfo, Traits, edge, ports, text,
+    Fact, Facts, Literal, NodeTraits, PlanError, Port, PortType, Signature, StepInfo, edge, ports,
+    text,
 };
 
 use crate::infer::{InferResult, refuse};
@@ -26,7 +27,7 @@ pub(crate) static MATH: NodeDef = NodeDef {
         outputs: ports![
             edge("value", PortType::Any).about("The result; an Int if both numbers are.")
         ],
-        traits: Traits::LIGHT,
+        traits: NodeTraits::LIGHT,
     },
     infer,
     run,

@@ -7,7 +7,8 @@ use candle_core::{DType, Device};
 use kino_models::model::{Component, DenoiserSpec, TextEncoderSpec, VideoVae};
 use kino_node::{Cx, Error, Inputs, NodeDef, Outputs, Part as PartValue, Result, Services, Value};
 use kino_port::{
-    Fact, Facts, PlanError, PortType, Read, Signature, StepInfo, Traits, edge, ports, text,
+    Fact, Facts, NodeTraits, PlanError, PlannedRead, PortType, Signature, StepInfo, edge, ports,
+    text,
 };
 use kino_world::Folders;
 
@@ -38,7 +39,7 @@ pub(crate) static LOAD: NodeDef = NodeDef {
                 .about("The diffusion transformer: gives the velocity of patches."),
             edge("vae", PortType::Vae).about("The autoencoder: frames to latents and back."),
         ],
-        traits: Traits::LIGHT,
+        traits: NodeTraits::LIGHT,
     },
     infer,
     run,
@@ -155,7 +156,7 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     Ok(StepInfo {
         key: parts.key(&model),
         outputs: vec![fact(parts.text), Fact::typed(parts.image), fact(parts.dit), fact(parts.vae)],
-        reads: vec![Read { path: source.to_owned(), hash, ..Read::default() }],
+        reads: vec![PlannedRead { path: source.to_owned(), hash, ..PlannedRead::default() }],
         ..StepInfo::default()
     })
 }

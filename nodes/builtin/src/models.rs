@@ -12,7 +12,7 @@ use kino_models::checkpoint::Checkpoint;
 use kino_models::families::Families;
 use kino_models::model::{Denoiser, FrameDecoder, FrameEncoder, TextEncoder};
 use kino_models::preview::RgbMap;
-use kino_node::{Ledger, Result, Space};
+use kino_node::{LatentSpace, Ledger, Result};
 
 pub(crate) use handle::Network;
 pub use handle::{DitHandle, Handle, MissingPart, OpenModel, TextHandle, VaeHandle};
@@ -153,7 +153,7 @@ impl Models {
     }
 
     /// The linear map from latents of a space to colours, if the autoencoder of the space is known.
-    pub fn rgb_map(&self, space: &Space) -> Option<Arc<RgbMap>> {
+    pub fn rgb_map(&self, space: &LatentSpace) -> Option<Arc<RgbMap>> {
         if let Some(map) = lock(&self.maps).get(&space.id) {
             return map.clone();
         }

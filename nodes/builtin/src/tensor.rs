@@ -7,8 +7,8 @@ use kino_node::{
     Cx, Error, Inputs, NodeDef, Outputs, Result, Services, TensorFact, Value, tensor_fact,
 };
 use kino_port::{
-    Fact, Facts, PlanError, PortType, Signature, StepInfo, Traits, edge, list, path as path_port,
-    ports, text,
+    Fact, Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, list,
+    path as path_port, ports, text,
 };
 use kino_world::{InputFile, TensorInfo, write_tensors};
 
@@ -27,7 +27,7 @@ pub(crate) static READ: NodeDef = NodeDef {
             text("name", "").about("The tensor's name; not needed where the file holds one."),
         ],
         outputs: ports![edge("tensor", PortType::Tensor).about("The tensor, as it is stored.")],
-        traits: Traits::LIGHT,
+        traits: NodeTraits::LIGHT,
     },
     infer: infer_read,
     run: read,
@@ -54,7 +54,7 @@ pub(crate) static WRITE: NodeDef = NodeDef {
                 .about("Where to write, under the output folder: a .safetensors file."),
         ],
         outputs: ports![edge("file", PortType::File).about("The file that was written.")],
-        traits: Traits::SINK,
+        traits: NodeTraits::SINK,
     },
     infer: infer_write,
     run: run_write,

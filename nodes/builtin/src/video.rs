@@ -5,9 +5,10 @@ use std::path::Path;
 
 use kino_node::{Cx, Frames, Inputs, NodeDef, Outputs, Result, Services, Value};
 use kino_port::{
-    Facts, PlanError, PortType, Signature, StepInfo, Traits, edge, path as path_port, ports, real,
+    Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, path as path_port, ports,
+    real,
 };
-use kino_world::media::{Spec, check_size, create, format_of};
+use kino_world::media::{VideoSpec, check_size, create, format_of};
 
 use crate::error::{IntoNode, at_port};
 use crate::files::{output, target, target_key, written};
@@ -35,7 +36,7 @@ pub(crate) static WRITE: NodeDef = NodeDef {
                 .about("The rate; if not given that of the frames, else 16."),
         ],
         outputs: ports![edge("file", PortType::File).about("The file that was written.")],
-        traits: Traits::SINK,
+        traits: NodeTraits::SINK,
     },
     infer,
     run,
@@ -86,7 +87,7 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
 pub(crate) fn write(cx: &Cx<'_>, frames: &Frames, place: &Path, fps: f64) -> Result<Value> {
     let (width, height, count) = (frames.width(), frames.height(), frames.count());
     let metadata = (!cx.record.is_empty()).then_some(cx.record);
-    let spec = Spec { width, height, count, fps, metadata };
+    let spec = VideoSpec { width, height, count, fps, metadata };
     let mut writer = create(place, &spec).node()?;
     let mut done = 0;
     for chunk in frames.chunks() {

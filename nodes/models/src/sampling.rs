@@ -12,5 +12,5 @@ pub use config::{ScheduleKind, SchedulerConfig, SolverType};
 pub use euler::Euler;
 pub use guidance::Guidance;
 pub use levels::Schedule;
-pub use stepper::Stepper;
+pub use stepper::Solver;
 pub use unipc::{UniPc, UniPcOptions};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use kino_node::{Error, Result};
 
-use crate::lock::{Lock, LockEntry};
+use crate::lock::{LockEntry, LockFile};
 use crate::manifest::{MANIFEST_FILE, Manifest};
 
 /// The folder beside a graph that holds its plugins.
@@ -40,7 +40,7 @@ impl PluginIndex {
     /// When a lock does not read.
     pub fn scan(graph: &Path, user: Option<&Path>) -> Result<Self> {
         let mut shelf = PluginIndex::default();
-        let lock = Lock::read(graph)?;
+        let lock = LockFile::read(graph)?;
         for folder in lock.plugins.values().filter_map(LockEntry::place) {
             let folder = if folder == "." { graph.to_owned() } else { graph.join(folder) };
             shelf.add(&folder, graph);

@@ -10,7 +10,7 @@ use kino_node::{Error, Result};
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::manifest::{Asks, BuildKind, readable, ron};
+use crate::manifest::{BuildKind, ResourceRequest, readable, ron};
 
 /// The name of the file.
 pub const LOCK_FILE: &str = "kino.lock.ron";
@@ -21,7 +21,8 @@ const VERSION: u32 = 1;
 /// Which plugins are trusted.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Lock {
+#[serde(rename = "Lock")]
+pub struct LockFile {
     /// The version of the file's form.
     pub version: u32,
     /// What is trusted, by the plugin's id.
@@ -29,9 +30,9 @@ pub struct Lock {
     pub plugins: BTreeMap<String, LockEntry>,
 }
 
-impl Default for Lock {
+impl Default for LockFile {
     fn default() -> Self {
-        Lock { version: VERSION, plugins: BTreeMap::new() }
+        LockFile { version: VERSION, plugins: BTreeMap::new() }
     }
 }
 
@@ -61,13 +62,13 @@ pub struct LockEntry {
     pub isolate: bool,
     /// What the manifest asked for when it was accepted.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub asks: Asks,
+    pub asks: ResourceRequest,
     /// Files and folders that it may read, relative to the graph.
     #[serde(default, skip_serializing_if = "Grants::is_empty")]
     pub grants: Grants,
     /// What it may use up in one call; the defaults where not given.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub limits: LimitsEntry,
+    pub limits: RawLimits,
 }
 
 /// What a plugin may reach.
@@ -88,7 +89,7 @@ impl Grants {
 /// What a plugin may use up, as it is written.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct LimitsEntry {
+pub struct RawLimits {
     /// Memory for one call, such as `2GB`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<String>,
@@ -140,7 +141,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-impl Lock {
+impl LockFile {
     /// Reads the lock of a folder; an empty one where there is no such file.
     ///
     /// # Errors
@@ -150,11 +151,11 @@ impl Lock {
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Lock::default());
+                return Ok(LockFile::default());
             }
             Err(error) => return Err(Error::failed(format!("{}: {error}", path.display()))),
         };
-        let lock: Lock = ron().from_str(&text).map_err(|error| {
+        let lock: LockFile = ron().from_str(&text).map_err(|error| {
             Error::failed(format!("{}:{}: {}", path.display(), error.span.start, error.code))
         })?;
         if lock.version != VERSION {
@@ -181,9 +182,9 @@ impl Lock {
     ///
     /// # Errors
     /// When it cannot be read or written.
-    pub fn change(folder: &Path, change: impl FnOnce(&mut Lock)) -> Result<()> {
+    pub fn change(folder: &Path, change: impl FnOnce(&mut LockFile)) -> Result<()> {
         let _held = hold(folder);
-        let mut lock = Lock::read(folder)?;
+        let mut lock = LockFile::read(folder)?;
         change(&mut lock);
         lock.write(folder)
     }

@@ -30,13 +30,14 @@ pub struct Manifest {
     pub wasm: Option<String>,
     /// What it needs to be granted.
     #[serde(default)]
-    pub asks: Asks,
+    pub asks: ResourceRequest,
 }
 
 /// What a plugin needs beyond its inputs.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Asks {
+#[serde(rename = "Asks")]
+pub struct ResourceRequest {
     /// Files and folders to read, relative to the graph.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub read: Vec<String>,

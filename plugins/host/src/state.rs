@@ -10,16 +10,16 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kino_node::{Cancel, Error, GraphId, Result};
-use kino_port::Read;
+use kino_port::PlannedRead;
 
 use crate::module::{CallCx, Instance};
 
 /// Instances that are kept open; of those that ran longest ago, the state is saved instead.
-pub(crate) const MOST_OPEN: usize = 64;
+pub(crate) const MAX_OPEN: usize = 64;
 /// Steps whose state is kept; what ran longest ago is forgotten.
-const MOST_STEPS: usize = 4096;
+const MAX_STEPS: usize = 4096;
 /// What may be kept of saved state, in bytes; what ran longest ago is forgotten.
-const MOST_SAVED: usize = 256 << 20;
+const MAX_SAVED: usize = 256 << 20;
 /// How often a run that waits for another one looks whether it was cancelled.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -51,7 +51,7 @@ pub(crate) enum NodeState {
 pub(crate) struct StepState {
     pub(crate) state: NodeState,
     /// What the plugin could read when the state was made: it is good only beside these files.
-    pub(crate) reads: Vec<Read>,
+    pub(crate) reads: Vec<PlannedRead>,
     /// The build that made it, counted from the first one.
     pub(crate) build: u64,
 }
@@ -133,7 +133,7 @@ impl NodeStates {
                 other => other,
             };
         }
-        let forgotten = self.lock().forget_beyond(MOST_STEPS, MOST_SAVED);
+        let forgotten = self.lock().forget_beyond(MAX_STEPS, MAX_SAVED);
         // Closing runs code of the plugin: not while all others wait.
         drop(forgotten);
     }
@@ -145,7 +145,7 @@ impl NodeStates {
             slot.state.as_ref().is_some_and(|step| matches!(step.state, NodeState::Open(_)))
         };
         let open = steps.by_key.values().filter(|slot| is_open(slot)).count();
-        if open <= MOST_OPEN {
+        if open <= MAX_OPEN {
             return None;
         }
         let oldest = steps.by_key.iter_mut().filter(|(_, slot)| is_open(slot));

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::consent::{Consent, real};
 use crate::index::{FoundPlugin, PLUGINS_FOLDER};
-use crate::lock::{Grants, LimitsEntry, Lock, LockEntry};
+use crate::lock::{Grants, LockEntry, LockFile, RawLimits};
 use crate::manifest::{BuildKind, memory_limit, readable};
 use crate::module::Limits;
 
@@ -33,7 +33,7 @@ pub struct AllowedBuild {
 
 /// What the user accepts of a plugin, beyond its asking.
 #[derive(Clone, Debug, Default)]
-pub struct Acceptance {
+pub struct TrustOptions {
     /// Load its native library; the user trusts it by name.
     pub native: bool,
     /// Run native code in a process of its own.
@@ -74,9 +74,9 @@ fn hex(bytes: &[u8]) -> String {
 ///
 /// # Errors
 /// When it may not be loaded: what stands against it, and the command that would accept it.
-pub fn decide(
+pub fn allowed_build(
     found: &FoundPlugin,
-    lock: &Lock,
+    lock: &LockFile,
     consent: &Consent,
     locked: bool,
 ) -> Result<AllowedBuild> {
@@ -226,7 +226,7 @@ fn artifact(found: &FoundPlugin, kind: BuildKind) -> Result<PathBuf> {
     ))
 }
 
-fn limits(entry: &LimitsEntry) -> Result<Limits> {
+fn limits(entry: &RawLimits) -> Result<Limits> {
     let mut limits = Limits::default();
     if let Some(memory) = &entry.memory {
         limits.memory = memory_limit(memory).map_err(Error::failed)?;
@@ -243,9 +243,9 @@ fn limits(entry: &LimitsEntry) -> Result<Limits> {
 ///
 /// # Errors
 /// When it has no such artifact, or it cannot be read.
-pub fn accept(found: &FoundPlugin, acceptance: &Acceptance) -> Result<LockEntry> {
+pub fn pin(found: &FoundPlugin, options: &TrustOptions) -> Result<LockEntry> {
     let manifest = &found.manifest;
-    let kind = if acceptance.native || acceptance.isolate {
+    let kind = if options.native || options.isolate {
         BuildKind::Native
     } else if manifest.wasm.is_some() {
         BuildKind::Wasm
@@ -255,18 +255,18 @@ pub fn accept(found: &FoundPlugin, acceptance: &Acceptance) -> Result<LockEntry>
             format!("if you trust its author, `kino plugin trust {} --native`", manifest.id),
         ));
     };
-    let sha256 = match acceptance.dev {
+    let sha256 = match options.dev {
         true => String::new(),
         false => sha256(&artifact(found, kind)?)?,
     };
-    for path in &acceptance.read {
+    for path in &options.read {
         readable(path).map_err(Error::failed)?;
     }
     let mut read = manifest.asks.read.clone();
-    read.extend(acceptance.read.iter().filter(|path| !manifest.asks.read.contains(path)).cloned());
-    let entry = LimitsEntry {
-        memory: acceptance.memory.clone().or_else(|| manifest.asks.memory.clone()),
-        seconds: acceptance.seconds.or(manifest.asks.seconds),
+    read.extend(options.read.iter().filter(|path| !manifest.asks.read.contains(path)).cloned());
+    let entry = RawLimits {
+        memory: options.memory.clone().or_else(|| manifest.asks.memory.clone()),
+        seconds: options.seconds.or(manifest.asks.seconds),
     };
     limits(&entry)?;
     let folder = found.folder.strip_prefix(&found.lock).unwrap_or(&found.folder);
@@ -274,7 +274,7 @@ pub fn accept(found: &FoundPlugin, acceptance: &Acceptance) -> Result<LockEntry>
         empty if empty.is_empty() => ".".to_owned(),
         folder => folder,
     };
-    let (dev, folder) = match (acceptance.dev, is_usual(&found.folder)) {
+    let (dev, folder) = match (options.dev, is_usual(&found.folder)) {
         (true, _) => (Some(folder), None),
         (false, true) => (None, None),
         (false, false) => (None, Some(folder)),
@@ -286,7 +286,7 @@ pub fn accept(found: &FoundPlugin, acceptance: &Acceptance) -> Result<LockEntry>
         dev,
         folder,
         trust: (kind == BuildKind::Native).then_some(BuildKind::Native),
-        isolate: acceptance.isolate,
+        isolate: options.isolate,
         asks: manifest.asks.clone(),
         grants: Grants { read },
         limits: entry,

@@ -9,8 +9,8 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
-use kino_session::node::{Error, PortType, Signature, Traits, edge, ports};
-use kino_session::{Done, Engine, EngineBuilder, Inputs, RunRequest, inputs};
+use kino_session::node::{Error, NodeTraits, PortType, Signature, edge, ports};
+use kino_session::{Engine, EngineBuilder, Inputs, RunRequest, RunResult, inputs};
 
 /// The graphs, by name. All encode one text with one model; `still` and `clip` differ in how many
 /// frames they make of it.
@@ -177,7 +177,7 @@ pub(crate) fn engine(folder: &Path) -> EngineBuilder {
         about: "".into(),
         inputs: ports![edge("a", PortType::Any)],
         outputs: ports![edge("value", PortType::Any)],
-        traits: Traits::LIGHT,
+        traits: NodeTraits::LIGHT,
     };
     let engine = kino_tests::engine(folder);
     let engine = engine.node_fn(node("test.fail"), |_, _| Err(Error::failed("it broke")));
@@ -243,7 +243,7 @@ pub(crate) fn is_partial(path: &Path) -> bool {
 }
 
 /// The outputs of a run, each in a few words that tell different values apart.
-pub(crate) fn outputs(done: &Done) -> Vec<(String, String)> {
+pub(crate) fn outputs(done: &RunResult) -> Vec<(String, String)> {
     let one = |name: &str| {
         if let Ok(number) = done.output::<f64>(name) {
             return number.to_string();

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use kino_host::{
-    AllowedBuild, Asks, BuildKind, FoundPlugin, Limits, Lock, MANIFEST_FILE, Manifest,
+    AllowedBuild, BuildKind, FoundPlugin, Limits, LockFile, MANIFEST_FILE, Manifest,
+    ResourceRequest,
 };
 use kino_session::plugins::{self, user_folder};
 use tempfile::TempDir;
@@ -43,10 +44,10 @@ pub(crate) fn run(args: &Add, screen: &Screen) -> Result<Exit, Failure> {
     };
     let target = user.join(&manifest.id);
     let mut found = FoundPlugin { folder: to.to_owned(), manifest, lock: user.clone() };
-    let entry = kino_host::accept(&found, &args.accept.acceptance(false)).map_err(fault)?;
+    let entry = kino_host::pin(&found, &args.accept.options(false)).map_err(fault)?;
     let id = found.manifest.id.clone();
-    let insert = |lock: &mut Lock| drop(lock.plugins.insert(id, entry.clone()));
-    let pin = || Lock::change(&user, insert).map_err(fault);
+    let insert = |lock: &mut LockFile| drop(lock.plugins.insert(id, entry.clone()));
+    let pin = || LockFile::change(&user, insert).map_err(fault);
     replace(&fresh, &target, &user, world, pin)?;
     found.folder = target;
     plugins::record_consent(&found, &entry).map_err(fault)?;
@@ -117,7 +118,7 @@ fn describe(file: &Path, native: bool) -> Result<Manifest, Failure> {
         nodes: nodes.into_iter().map(|(node, _)| node).collect(),
         native: (kind == BuildKind::Native).then(|| id.clone()),
         wasm: (kind == BuildKind::Wasm).then(|| format!("{id}.wasm")),
-        asks: Asks::default(),
+        asks: ResourceRequest::default(),
         id,
     };
     let text = manifest.text().map_err(|error| failure(&error))?;

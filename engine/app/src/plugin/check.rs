@@ -25,7 +25,7 @@ use crate::screen::Screen;
 /// How long one case may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// A node that hangs in so many cases is not tried in the others.
-const MOST_HUNG: usize = 2;
+const MAX_HUNG: usize = 2;
 /// What is said of a case that did not end.
 const HUNG: &str = "it did not end within";
 
@@ -148,7 +148,7 @@ fn try_node(
         let done = try_some(&task, findings)?;
         from += done.max(1);
         hung += findings[before..].iter().filter(|finding| finding.hung).count();
-        if hung >= MOST_HUNG && from < cases {
+        if hung >= MAX_HUNG && from < cases {
             let (node, case) = (node.to_owned(), "the other cases".to_owned());
             let fault =
                 Some(format!("{} were not tried, as it hangs", count(cases - from, "case")));

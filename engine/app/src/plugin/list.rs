@@ -1,6 +1,6 @@
 //! `kino plugin list`: the plugins that graphs of a folder can use.
 
-use kino_host::{Lock, PluginIndex};
+use kino_host::{LockFile, PluginIndex};
 use kino_session::plugins::{self, user_folder};
 use serde_json::json;
 
@@ -22,8 +22,8 @@ pub(crate) fn run(args: &List, screen: &Screen) -> Result<Exit, Failure> {
     let mut lines = Vec::new();
     let mut table = Table::new(&[Align::Left, Align::Left, Align::Left, Align::Left]);
     for found in &shelf.found {
-        let lock = Lock::read(&found.lock).map_err(fault)?;
-        let decided = kino_host::decide(found, &lock, &consent, false);
+        let lock = LockFile::read(&found.lock).map_err(fault)?;
+        let decided = kino_host::allowed_build(found, &lock, &consent, false);
         let manifest = &found.manifest;
         let state = match &decided {
             Ok(allowed) => {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kino_host::{Lock, is_word};
+use kino_host::{LockFile, is_word};
 use serde_json::json;
 
 use super::args::New;
@@ -37,7 +37,7 @@ pub(crate) fn run(args: &New, screen: &Screen) -> Result<Exit, Failure> {
     }
     let fault = |error| failure(&error);
     let found = Project::open(&path).map_err(fault)?.found();
-    for entry in Lock::read(&path).map_err(fault)?.plugins.values() {
+    for entry in LockFile::read(&path).map_err(fault)?.plugins.values() {
         kino_session::plugins::record_consent(&found, entry).map_err(fault)?;
     }
     if screen.json {

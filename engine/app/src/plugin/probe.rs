@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
-use kino_host::{BuildKind, Files, GrantedFiles, Limits, Module, Plugin, plugin_nodes};
+use kino_host::{BuildKind, GrantedFiles, Limits, Module, Plugin, PluginFiles, plugin_nodes};
 use kino_node::{
     Cancel, Cx, Error, GuiderHandle, Inputs, Ledger, Node, Result, SamplingStep, Services, Value,
 };
@@ -77,7 +77,7 @@ pub(crate) fn run(task: &Task) -> Result<()> {
     let root = project.folder.clone();
     let granted = GrantedFiles::new(&root, &project.manifest.asks.read);
     let limits = Limits { time: TIME, ..Limits::default() };
-    let files: Arc<dyn Files> = Arc::new(granted);
+    let files: Arc<dyn PluginFiles> = Arc::new(granted);
     let build =
         || Plugin::new(&project.manifest.id, "", Arc::clone(&artifact), Arc::clone(&files), limits);
     let find = |plugin: &Arc<Plugin>| {

@@ -1,6 +1,6 @@
 //! `kino plugin trust`: accepts a plugin as it stands, and says what that means.
 
-use kino_host::{Acceptance, BuildKind, FoundPlugin, Lock, LockEntry, PluginIndex};
+use kino_host::{BuildKind, FoundPlugin, LockEntry, LockFile, PluginIndex, TrustOptions};
 use kino_session::plugins::{record_consent, user_folder};
 use serde_json::json;
 
@@ -10,8 +10,8 @@ use crate::screen::Screen;
 
 impl Accept {
     /// What is accepted; `dev` trusts every build.
-    pub(crate) fn acceptance(&self, dev: bool) -> Acceptance {
-        Acceptance {
+    pub(crate) fn options(&self, dev: bool) -> TrustOptions {
+        TrustOptions {
             native: self.native,
             isolate: self.isolate,
             dev,
@@ -30,14 +30,14 @@ pub(crate) fn run(args: &Trust, screen: &Screen) -> Result<Exit, Failure> {
     let fault = |error| failure(&error);
     let shelf = PluginIndex::scan(&args.folder, Some(&user_folder())).map_err(fault)?;
     let found = shelf.plugin(&args.id).ok_or_else(|| unknown(&args.id, &shelf))?;
-    let entry = kino_host::accept(found, &args.accept.acceptance(args.dev)).map_err(fault)?;
+    let entry = kino_host::pin(found, &args.accept.options(args.dev)).map_err(fault)?;
     record_consent(found, &entry).map_err(fault)?;
     let mut was_dev_mode = false;
-    let insert = |lock: &mut Lock| {
+    let insert = |lock: &mut LockFile| {
         let before = lock.plugins.insert(args.id.clone(), entry.clone());
         was_dev_mode = before.is_some_and(|before| before.dev.is_some());
     };
-    Lock::change(&found.lock, insert).map_err(fault)?;
+    LockFile::change(&found.lock, insert).map_err(fault)?;
     print_summary(found, &entry, screen)?;
     if was_dev_mode && entry.dev.is_none() && !screen.json {
         let command = format!("kino plugin trust {} --dev", args.id);

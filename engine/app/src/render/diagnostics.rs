@@ -14,11 +14,11 @@ use crate::failure::Failure;
 use crate::screen::Screen;
 
 /// So many problems are drawn; of more it is said how many there are.
-const MOST_DRAWN: usize = 50;
+const MAX_DRAWN: usize = 50;
 /// Longer messages and hints are cut.
 const LONGEST_MESSAGE: usize = 4000;
 /// So many places are shown with one problem.
-const MOST_PLACES: usize = 8;
+const MAX_PLACES: usize = 8;
 
 /// A text for people: what nobody reads to its end is cut.
 fn cut(text: &str) -> String {
@@ -97,7 +97,7 @@ impl Problem {
         let here = place.span.start as usize..place.span.end as usize;
         let mut places: Vec<_> = std::iter::once(here).collect();
         let mut labels = vec!["here".to_owned()];
-        for (other, what) in diagnostic.related.iter().take(MOST_PLACES) {
+        for (other, what) in diagnostic.related.iter().take(MAX_PLACES) {
             if other.file == place.file {
                 places.push(other.span.start as usize..other.span.end as usize);
                 labels.push(cut(what));
@@ -144,12 +144,12 @@ fn handler(screen: &Screen) -> MietteHandler {
 pub(crate) fn draw(screen: &Screen, diagnostics: &Diagnostics) -> String {
     let handler = handler(screen);
     let mut lines = HashMap::new();
-    let drawn = diagnostics.list.iter().take(MOST_DRAWN).map(|one| {
+    let drawn = diagnostics.list.iter().take(MAX_DRAWN).map(|one| {
         let problem = Problem::of(diagnostics, one, &mut lines);
         Drawn(&handler, &problem).to_string().trim_matches('\n').to_owned() + "\n"
     });
     let mut drawn = drawn.collect::<Vec<_>>();
-    let left = diagnostics.list.get(MOST_DRAWN..).unwrap_or_default();
+    let left = diagnostics.list.get(MAX_DRAWN..).unwrap_or_default();
     if !left.is_empty() {
         let is_error = left.iter().any(|one| one.severity == Severity::Error);
         let message = format!("{} more problems are not drawn", left.len());

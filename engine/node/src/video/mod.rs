@@ -22,4 +22,4 @@ pub use latent::{Latent, LatentFact};
 pub use mask::{Mask, MaskFact};
 pub use patches::{Clip, Patches, PatchesFact};
 pub use sigmas::{Sigmas, SigmasFact};
-pub use space::Space;
+pub use space::LatentSpace;

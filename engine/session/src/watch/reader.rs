@@ -5,14 +5,14 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kino_graph::{Item, Key, Plan};
+use kino_graph::{Key, Plan, ValueSource};
 use kino_node::Cancel;
 
 use crate::cancel::unless_cancelled;
 use crate::core::Core;
 use crate::error::Result;
 use crate::inputs::Inputs;
-use crate::loaded::{LoadedGraph, PlanSettings, Planned};
+use crate::loaded::{LoadedGraph, PlanOptions, Planned};
 use crate::source;
 
 /// What was found, and the files that it depends on.
@@ -80,7 +80,7 @@ impl Reader {
         };
         let (inputs, until) = (&*inputs, self.until.as_deref());
         let (out, cancel) = (&*self.out, &self.cancel);
-        loaded.plan(&PlanSettings { inputs, out, until, draw: &draw, cancel }, files)
+        loaded.plan(&PlanOptions { inputs, out, until, draw: &draw, cancel }, files)
     }
 }
 
@@ -95,9 +95,11 @@ pub(crate) fn differ(one: &Plan, other: &Plan) -> bool {
 /// The outputs, each with the name and port of the step that it comes from, or its value.
 fn outputs(plan: &Plan) -> Vec<(&str, String)> {
     let Plan { steps, outputs, .. } = plan;
-    let from = |item: &Item| match item {
-        Item::Edge(source) => format!("{}.{}", steps[source.step as usize].name, source.output),
-        Item::Literal(literal) => format!("= {literal}"),
+    let from = |item: &ValueSource| match item {
+        ValueSource::Edge(source) => {
+            format!("{}.{}", steps[source.step as usize].name, source.output)
+        }
+        ValueSource::Literal(literal) => format!("= {literal}"),
     };
     outputs.iter().map(|(name, item)| (name.as_str(), from(item))).collect()
 }

@@ -8,10 +8,10 @@ use std::rc::Rc;
 use png::text_metadata::ITXtChunk;
 use png::{BitDepth, ColorType, Compression, Encoder, EncodingError, Writer};
 
-use super::writer::{Spec, VideoWriter, bytes};
+use super::writer::{VideoSpec, VideoWriter, bytes};
+use crate::atomic_file::WaitingFile;
 use crate::metadata::KEYWORD;
-use crate::whole::WaitingFile;
-use crate::{Error, Result, WholeFile};
+use crate::{AtomicFile, Error, Result};
 
 fn failed(path: &Path) -> impl FnOnce(EncodingError) -> Error {
     let path = path.to_owned();
@@ -23,7 +23,7 @@ fn failed(path: &Path) -> impl FnOnce(EncodingError) -> Error {
 
 /// A file that the encoder writes and that is taken back from it at the end.
 #[derive(Clone)]
-struct Shared(Rc<RefCell<BufWriter<WholeFile>>>);
+struct Shared(Rc<RefCell<BufWriter<AtomicFile>>>);
 
 impl Write for Shared {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -45,8 +45,8 @@ pub(super) struct PngWriter {
 }
 
 impl PngWriter {
-    pub(super) fn create(path: &Path, spec: &Spec<'_>) -> Result<Self> {
-        let file = Shared(Rc::new(RefCell::new(BufWriter::new(WholeFile::create(path)?))));
+    pub(super) fn create(path: &Path, spec: &VideoSpec<'_>) -> Result<Self> {
+        let file = Shared(Rc::new(RefCell::new(BufWriter::new(AtomicFile::create(path)?))));
         let mut encoder = Encoder::new(file.clone(), spec.width as u32, spec.height as u32);
         encoder.set_color(ColorType::Rgb);
         encoder.set_depth(BitDepth::Eight);
@@ -73,7 +73,7 @@ impl PngWriter {
     }
 
     /// Writes what the encoder still holds; the file then waits for its name.
-    fn close(mut self) -> Result<WholeFile> {
+    fn close(mut self) -> Result<AtomicFile> {
         if let Some(writer) = self.writer.take() {
             writer.finish().map_err(failed(&self.target))?;
         }
@@ -133,7 +133,7 @@ pub(super) fn numbered(path: &Path) -> Option<usize> {
 }
 
 impl SequenceWriter {
-    pub(super) fn create(path: &Path, spec: &Spec<'_>) -> Result<Self> {
+    pub(super) fn create(path: &Path, spec: &VideoSpec<'_>) -> Result<Self> {
         let Some(pattern) = pattern(path) else {
             return Err(Error::content(path, "expected a number such as %05d in the name"));
         };
@@ -152,7 +152,8 @@ impl VideoWriter for SequenceWriter {
         let Pattern { folder, before, digits, behind } = &self.pattern;
         let path = folder.join(format!("{before}{:0digits$}{behind}", self.waiting.len()));
         let (width, height) = self.spec;
-        let spec = Spec { width, height, count: 1, fps: 1.0, metadata: self.metadata.as_deref() };
+        let spec =
+            VideoSpec { width, height, count: 1, fps: 1.0, metadata: self.metadata.as_deref() };
         let mut file = PngWriter::create(&path, &spec)?;
         file.push(frame)?;
         self.waiting.push(file.close()?.wait()?);
