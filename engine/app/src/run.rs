@@ -94,7 +94,7 @@ impl Session<'_> {
             let line = json!({ "event": "sweep", "run": run, "of": of, "inputs": inputs });
             self.screen.print_json(&line)?;
         } else if !self.screen.quiet {
-            let head = format!("{run}/{of}  {}", kino_session::describe(point));
+            let head = format!("{run}/{of}  {}", kino_session::describe_point(point));
             let _ = writeln!(io::stderr(), "{}", self.screen.err.bold(&head));
         }
         Ok(())

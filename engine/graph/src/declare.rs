@@ -19,7 +19,7 @@ const MAX_CHOICES: usize = 1_000;
 pub(crate) struct GraphInput {
     pub(crate) port: Port,
     /// The whole declaration.
-    pub(crate) place: Location,
+    pub(crate) location: Location,
     /// Just behind its opening bracket.
     pub(crate) opening: u32,
     /// The default, where one is written.
@@ -34,34 +34,35 @@ pub(crate) fn declared(file: u32, decl: &InputDecl<'_>, report: &mut Report) -> 
         match decode(tree, &port.ty).and_then(|literal| port.admit(literal)) {
             Ok(literal) => port.default = Some(literal),
             Err(refusal) => {
-                let place = Location { file, span: tree.span };
+                let location = Location { file, span: tree.span };
                 let message = format!("default of input `{}`: {}", port.name, refusal.message);
-                report.error("value", place, message).hint = refusal.hint;
+                report.error("value", location, message).hint = refusal.hint;
                 // So that it is not called missing as well.
                 port.default = Some(Literal::text(""));
                 default = None;
             }
         }
     }
-    let place = Location { file, span: decl.span };
-    GraphInput { port, place, opening: decl.opening, default }
+    let location = Location { file, span: decl.span };
+    GraphInput { port, location, opening: decl.opening, default }
 }
 
 /// Checks the names in the defaults of inputs of type Path.
 pub(crate) fn check_templates(inputs: &[GraphInput], report: &mut Report) {
     let named = inputs.iter().map(|input| (&*input.port.name, &input.port)).collect();
     for input in inputs.iter().filter(|input| input.port.ty == PortType::Path) {
-        let (Some(Literal::Text(text)), Some(place)) = (&input.port.default, input.default) else {
+        let (Some(Literal::Text(text)), Some(location)) = (&input.port.default, input.default)
+        else {
             continue;
         };
         match template::parse(text) {
             Err(message) => {
-                report.error("template", place, message);
+                report.error("template", location, message);
             }
             Ok(parts) => {
                 for part in parts {
                     let Part::Input(name) = part else { continue };
-                    check_named(&name, inputs, &named, place, report);
+                    check_named(&name, inputs, &named, location, report);
                 }
             }
         }
@@ -72,7 +73,7 @@ fn check_named(
     name: &str,
     inputs: &[GraphInput],
     named: &HashMap<&str, &Port>,
-    place: Location,
+    location: Location,
     report: &mut Report,
 ) {
     match named.get(name) {
@@ -80,11 +81,11 @@ fn check_named(
             let names = || inputs.iter().map(|input| &*input.port.name).chain(["graph"]);
             let hint = report.advice(name, names);
             let message = format!("the graph has no input `{name}` to fill this path with");
-            report.error("unknown-input", place, message).hint = hint;
+            report.error("unknown-input", location, message).hint = hint;
         }
         Some(port) if port.ty == PortType::Path => {
             let message = format!("`{name}` is a path itself and cannot be part of another");
-            report.error("template", place, message);
+            report.error("template", location, message);
         }
         Some(_) => {}
     }
@@ -98,8 +99,8 @@ fn bare_input(file: u32, decl: &InputDecl<'_>, report: &mut Report) -> Port {
             Err(message) => {
                 let names = || PortType::NAMED.iter().map(|row| row.name);
                 let hint = report.advice(&word.text, names);
-                let place = Location { file, span: word.span };
-                report.error("unknown-type", place, message).hint = hint;
+                let location = Location { file, span: word.span };
+                report.error("unknown-type", location, message).hint = hint;
             }
         }
     }

@@ -83,7 +83,7 @@ pub(crate) enum Entity {
 pub(crate) struct RawNode {
     pub(crate) name: Arc<str>,
     pub(crate) op: Arc<Op>,
-    pub(crate) place: Location,
+    pub(crate) location: Location,
     pub(crate) scope: usize,
     pub(crate) bypass: bool,
     /// What is written for each port of its signature.
@@ -222,9 +222,9 @@ impl Expander<'_> {
                 Some(hint.unwrap_or_else(|| "`kino nodes` lists all ops".to_owned()));
             return Entity::Broken;
         };
-        let place = Location { file, span: decl.name.span };
+        let location = Location { file, span: decl.name.span };
         let inputs = raw_inputs(file, &decl, &op.signature.inputs, self.report);
-        let node = RawNode { name: name.into(), op, place, scope, bypass: decl.bypass, inputs };
+        let node = RawNode { name: name.into(), op, location, scope, bypass: decl.bypass, inputs };
         self.result.nodes.push(node);
         Entity::Node(self.result.nodes.len() - 1)
     }
@@ -242,18 +242,18 @@ impl Expander<'_> {
     }
 
     fn subgraph(&mut self, scope: usize, name: String, decl: NodeDecl<'_>) -> Entity {
-        let place = Location { file: self.result.scopes[scope].file, span: decl.op.span };
+        let location = Location { file: self.result.scopes[scope].file, span: decl.op.span };
         let path = join(&self.result.scopes[scope].dir, &decl.op.text);
-        if !self.may_open(&path, place) {
+        if !self.may_open(&path, location) {
             return Entity::Broken;
         }
-        let Some((file, span)) = self.file(&path, place) else { return Entity::Broken };
+        let Some((file, span)) = self.file(&path, location) else { return Entity::Broken };
         self.bytes += (span.end - span.start) as usize;
         if self.bytes > MAX_BYTES {
             let most = MAX_BYTES >> 20;
             let message =
                 format!("the graphs that this one uses are over {most} MiB, each use counted");
-            self.report.error("too-large", place, message);
+            self.report.error("too-large", location, message);
             return Entity::Broken;
         }
         let text = Arc::clone(&self.result.files[file as usize].text);
@@ -264,15 +264,15 @@ impl Expander<'_> {
         self.parts += 1 + document.inputs.len() + document.nodes.len() + document.outputs.len();
         if self.parts > MOST {
             let message = format!("with all graphs that it uses, this graph has over {MOST} parts");
-            self.report.error("too-large", place, message);
+            self.report.error("too-large", location, message);
             return Entity::Broken;
         }
         let inputs: Vec<_> =
             document.inputs.iter().map(|decl| declared(file, decl, self.report)).collect();
         let ports: Vec<_> = inputs.iter().map(|input| input.port.clone()).collect();
-        let written = raw_inputs(place.file, &decl, &ports, self.report);
+        let written = raw_inputs(location.file, &decl, &ports, self.report);
         if !decl.bypass {
-            self.require(Location { span: decl.name.span, ..place }, &name, &ports, &written);
+            self.require(Location { span: decl.name.span, ..location }, &name, &ports, &written);
         }
         let inner = self.result.scopes.len();
         let dir = folder(&path);
@@ -284,16 +284,16 @@ impl Expander<'_> {
     }
 
     /// Whether the graph at `path` may be used here; otherwise it is said why not.
-    fn may_open(&mut self, path: &str, place: Location) -> bool {
+    fn may_open(&mut self, path: &str, location: Location) -> bool {
         if let Some(first) = self.stack.iter().position(|open| open == path) {
             let chain = self.stack[first..].join(" → ");
             let message = format!("graphs use each other: {chain} → {path}");
-            self.report.error("recursion", place, message);
+            self.report.error("recursion", location, message);
             return false;
         }
         if self.stack.len() > DEEPEST {
             let message = format!("graphs use graphs more than {DEEPEST} deep");
-            self.report.error("recursion", place, message);
+            self.report.error("recursion", location, message);
             return false;
         }
         self.parts <= MOST && self.bytes <= MAX_BYTES
@@ -314,19 +314,19 @@ impl Expander<'_> {
     /// Says which inputs of a graph used as a node are not fed.
     fn require(
         &mut self,
-        place: Location,
+        location: Location,
         name: &str,
         ports: &[Port],
         inputs: &[Option<RawInput>],
     ) {
         let fed = ports.iter().zip(inputs);
         for (port, _) in fed.filter(|(port, input)| port.is_required() && input.is_none()) {
-            self.report.push(missing(name, port, place));
+            self.report.push(missing(name, port, location));
         }
     }
 
     /// The file and place of the graph at `path`, read at most once.
-    fn file(&mut self, path: &str, place: Location) -> Option<(u32, Span)> {
+    fn file(&mut self, path: &str, location: Location) -> Option<(u32, Span)> {
         if let Some(known) = self.known.get(path) {
             return Some(*known);
         }
@@ -341,7 +341,7 @@ impl Expander<'_> {
             }
             Err(reason) => {
                 let message = format!("the graph `{path}` cannot be read: {reason}");
-                self.report.error("unreadable", place, message);
+                self.report.error("unreadable", location, message);
                 None
             }
         }
@@ -349,12 +349,12 @@ impl Expander<'_> {
 }
 
 /// A required port that nothing feeds.
-pub(crate) fn missing(node: &str, port: &Port, place: Location) -> Diagnostic {
+pub(crate) fn missing(node: &str, port: &Port, location: Location) -> Diagnostic {
     let message = format!("nothing feeds `{}` of `{node}`, which takes {}", port.name, port.ty);
     let hint = if port.ty.is_literal() {
         format!("write `with: {{\"{}\": …}}`, or feed it with an edge in `in`", port.name)
     } else {
         format!("write `in: {{\"{}\": \"node.port\"}}`", port.name)
     };
-    Diagnostic::error("missing-input", place, message).hint(hint)
+    Diagnostic::error("missing-input", location, message).hint(hint)
 }

@@ -152,8 +152,8 @@ impl Graph {
             BindingSource::Literal(literal) => vec![BindingView::Literal(literal.to_string())],
             BindingSource::Draw(_) => vec![BindingView::Literal("random".to_owned())],
             BindingSource::Template(_) => {
-                let text = &self.checked.files[binding.place.file as usize].text;
-                let span = binding.place.span.start as usize..binding.place.span.end as usize;
+                let text = &self.checked.files[binding.location.file as usize].text;
+                let span = binding.location.span.start as usize..binding.location.span.end as usize;
                 vec![BindingView::Literal(text.get(span).unwrap_or_default().to_owned())]
             }
             BindingSource::Input(index) => {

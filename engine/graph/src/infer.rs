@@ -181,7 +181,7 @@ impl Inferrer<'_, '_> {
                 let Some(Err(error)) = value.map(|value| input.port.check(value)) else { return };
                 let message =
                     format!("`{}` of `{}`: {}", input.port.name, input.node, error.message);
-                self.report.error("value", binding.place, message).hint = error.hint;
+                self.report.error("value", binding.location, message).hint = error.hint;
             });
         }
     }
@@ -204,7 +204,7 @@ impl Inferrer<'_, '_> {
             let (input, fact) = self.input(node, port, binding);
             // A lazy input may belong to a branch that is never taken.
             blind |= !port.lazy && self.is_blind(binding);
-            self.count(&fact, binding.place);
+            self.count(&fact, binding.location);
             inputs.push(input);
             facts.push((Arc::clone(name), fact));
         }
@@ -259,12 +259,12 @@ impl Inferrer<'_, '_> {
     }
 
     /// Counts a value that an input holds; says where all of them become too much.
-    fn count(&mut self, fact: &Option<Fact>, place: Location) {
+    fn count(&mut self, fact: &Option<Fact>, location: Location) {
         self.bytes += fact.as_ref().map_or(0, fact_bytes);
         if self.bytes > MAX_BYTES && self.overflow.is_none() {
             let most = MAX_BYTES >> 20;
             let message = format!("the values of this plan take over {most} MiB together");
-            self.overflow = Some(Diagnostic::error("too-large", place, message));
+            self.overflow = Some(Diagnostic::error("too-large", location, message));
         }
     }
 
@@ -324,13 +324,13 @@ impl Inferrer<'_, '_> {
                 if let Fact::Literal(literal) = &fact
                     && let Err(error) = port.check(literal)
                 {
-                    self.refuse(node, port, binding.place, error);
+                    self.refuse(node, port, binding.location, error);
                 }
                 match fact {
                     Fact::Literal(path @ Literal::Text(_)) if port.names_file() => path,
                     fact => {
                         if port.names_file() && is_known && !port.lazy {
-                            self.late(node, port, *from, binding.place);
+                            self.late(node, port, *from, binding.location);
                         }
                         let source = StepOutput { step: from.index() as u32, output: *output };
                         return Some((ValueSource::Edge(source), fact));
@@ -338,15 +338,15 @@ impl Inferrer<'_, '_> {
                 }
             }
             BindingSource::Literal(literal) => {
-                self.admit(node, port, binding.place, (**literal).clone())?
+                self.admit(node, port, binding.location, (**literal).clone())?
             }
             BindingSource::Draw(range) => {
                 let name = format!("{}.{}", node.name, port.name);
-                let drawn = self.values.drawn(&name, range.or(port.range), binding.place);
-                self.admit(node, port, binding.place, drawn)?
+                let drawn = self.values.drawn(&name, range.or(port.range), binding.location);
+                self.admit(node, port, binding.location, drawn)?
             }
-            BindingSource::Template(pieces) => Literal::text(self.fill(pieces, binding.place)?),
-            BindingSource::Input(index) => self.value(node, port, *index, binding.place)?,
+            BindingSource::Template(pieces) => Literal::text(self.fill(pieces, binding.location)?),
+            BindingSource::Input(index) => self.value(node, port, *index, binding.location)?,
         };
         let literal = match port.names_file() && !node.op.signature.traits.sink {
             true => self.beside(binding.scope, literal),
@@ -369,20 +369,26 @@ impl Inferrer<'_, '_> {
 
     /// The name of a file must be known: what the file holds is part of a key, and nobody could say
     /// whether two nodes write it.
-    fn late(&mut self, node: &Node, port: &Port, from: NodeIndex, place: Location) {
+    fn late(&mut self, node: &Node, port: &Port, from: NodeIndex, location: Location) {
         let from = &self.graph.nodes[from].name;
         let message = format!(
             "`{}` of `{}`: only running `{from}` tells this path, but the name of a file must be \
              known before anything runs",
             port.name, node.name
         );
-        self.report.error("late-path", place, message).hint =
+        self.report.error("late-path", location, message).hint =
             Some("write the path out, or make an input of the graph of it and set that".to_owned());
     }
 
-    fn refuse(&mut self, node: &Node, port: &Port, place: Location, error: kino_port::PortError) {
+    fn refuse(
+        &mut self,
+        node: &Node,
+        port: &Port,
+        location: Location,
+        error: kino_port::PortError,
+    ) {
         let message = format!("`{}` of `{}`: {}", port.name, node.name, error.message);
-        self.report.error("value", place, message).hint = error.hint;
+        self.report.error("value", location, message).hint = error.hint;
     }
 
     /// A value computed while planning must fit the port as one that is written must.
@@ -390,11 +396,11 @@ impl Inferrer<'_, '_> {
         &mut self,
         node: &Node,
         port: &Port,
-        place: Location,
+        location: Location,
         value: Literal,
     ) -> Option<Literal> {
         let admitted = port.admit(value);
-        admitted.map_err(|error| self.refuse(node, port, place, error)).ok()
+        admitted.map_err(|error| self.refuse(node, port, location, error)).ok()
     }
 
     /// The value of a graph's input, as `port` sees it.
@@ -403,7 +409,7 @@ impl Inferrer<'_, '_> {
         node: &Node,
         port: &Port,
         index: usize,
-        place: Location,
+        location: Location,
     ) -> Option<Literal> {
         let input = &self.graph.inputs[index];
         let Some(value) = self.values.inputs[index].clone() else {
@@ -418,15 +424,15 @@ impl Inferrer<'_, '_> {
                     input.port.name, port.name, node.name, error.message
                 );
                 let diagnostic =
-                    Diagnostic::error("value", input.place, message).maybe_hint(error.hint);
-                self.report.push(diagnostic.related(place, "used here"));
+                    Diagnostic::error("value", input.location, message).maybe_hint(error.hint);
+                self.report.push(diagnostic.related(location, "used here"));
                 None
             }
         }
     }
 
     /// A path with the values of its names.
-    fn fill(&mut self, pieces: &[Piece], place: Location) -> Option<String> {
+    fn fill(&mut self, pieces: &[Piece], location: Location) -> Option<String> {
         let mut path = String::new();
         for piece in pieces {
             match piece {
@@ -436,7 +442,7 @@ impl Inferrer<'_, '_> {
                     Some(value) => path.push_str(&as_part(&value)),
                     None => {
                         let message = "this path needs a value that is not known before running";
-                        self.report.error("template", place, message);
+                        self.report.error("template", location, message);
                         return None;
                     }
                 },
@@ -450,10 +456,12 @@ impl Inferrer<'_, '_> {
         Some(match &binding.source {
             BindingSource::Literal(literal) => Some((**literal).clone()),
             BindingSource::Draw(range) => {
-                let name = format!("a path in file {}", binding.place.file);
-                Some(self.values.drawn(&name, *range, binding.place))
+                let name = format!("a path in file {}", binding.location.file);
+                Some(self.values.drawn(&name, *range, binding.location))
             }
-            BindingSource::Template(inner) => Some(Literal::text(self.fill(inner, binding.place)?)),
+            BindingSource::Template(inner) => {
+                Some(Literal::text(self.fill(inner, binding.location)?))
+            }
             BindingSource::Input(index) => {
                 let value = self.values.inputs[*index].clone();
                 if value.is_none() {
@@ -485,11 +493,11 @@ fn plan_error(node: &Node, error: &PlanError) -> Diagnostic {
     let port = error.port.as_deref();
     let mut fed = node.op.signature.inputs.iter().zip(&node.bindings);
     let fed = fed.find(|(candidate, _)| Some(&*candidate.name) == port);
-    let place = fed.map_or(node.place, |(_, binding)| binding.place);
+    let location = fed.map_or(node.location, |(_, binding)| binding.location);
     let subject = match port {
         Some(port) => format!("`{port}` of `{}`", node.name),
         None => format!("`{}`", node.name),
     };
     let message = format!("{subject}: {}", error.message);
-    Diagnostic::error("plan", place, message).maybe_hint(error.hint.clone())
+    Diagnostic::error("plan", location, message).maybe_hint(error.hint.clone())
 }

@@ -86,8 +86,8 @@ pub(crate) fn parse<'a>(
     report: &mut Report,
 ) -> Option<Document<'a>> {
     if text.len() > u32::MAX as usize {
-        let place = Location { file, span: Span::default() };
-        report.error("syntax", place, "a graph's text is smaller than 4 GiB");
+        let location = Location { file, span: Span::default() };
+        report.error("syntax", location, "a graph's text is smaller than 4 GiB");
         return None;
     }
     match ron::read(text, span) {

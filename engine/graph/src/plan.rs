@@ -174,7 +174,7 @@ fn step(node: &Node, mut known: InferredNode, numbers: &[u32], target: bool) -> 
         weights: known.info.weights,
         traits: signature.traits,
         target,
-        place: node.place,
+        location: node.location,
         extra,
     }
 }
@@ -221,9 +221,9 @@ fn check_files(
                     format!("`{}` and `{}` write the same file `{path}`", other.name, step.name)
                 }
             };
-            let problem = Diagnostic::error("same-file", step.place, message);
+            let problem = Diagnostic::error("same-file", step.location, message);
             let hint = "give each a `path` of its own";
-            report.push(problem.related(other.place, "the other").hint(hint));
+            report.push(problem.related(other.location, "the other").hint(hint));
         }
     }
     let Some(locate) = settings.locate.filter(|_| !writers.is_empty()) else { return };
@@ -240,9 +240,9 @@ fn check_files(
             let writer = &steps[*writer];
             let message =
                 format!("`{}` reads the file `{path}`, which `{}` writes", step.name, writer.name);
-            let problem = Diagnostic::error("same-file", step.place, message);
+            let problem = Diagnostic::error("same-file", step.location, message);
             let hint = "write to another file, or feed the reader with an edge";
-            report.push(problem.related(writer.place, "the writer").hint(hint));
+            report.push(problem.related(writer.location, "the writer").hint(hint));
         }
     }
 }

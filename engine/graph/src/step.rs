@@ -58,7 +58,7 @@ pub struct Step {
     /// Whether it is wanted for itself: an output of the graph, a sink, or the node to stop at.
     pub target: bool,
     /// Where it is written.
-    pub place: Location,
+    pub location: Location,
     /// A hash of what inference added to the key: files, weights.
     pub(crate) extra: u64,
 }
@@ -143,7 +143,7 @@ impl Step {
             weights: Vec::new(),
             traits,
             target: traits.sink,
-            place: Location::default(),
+            location: Location::default(),
             extra: 0,
         }
     }

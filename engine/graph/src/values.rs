@@ -95,7 +95,7 @@ pub(crate) fn nowhere(
     hint: Option<String>,
 ) {
     let diagnostic = Diagnostic::error(code, Location::default(), message).maybe_hint(hint);
-    report.push(Diagnostic { place: None, ..diagnostic });
+    report.push(Diagnostic { location: None, ..diagnostic });
 }
 
 impl Values<'_> {
@@ -113,7 +113,7 @@ impl Values<'_> {
             Ok(value) => value,
             Err(error) => {
                 let message = format!("input `{}`: {}", port.name, error.message);
-                report.error("value", input.place, message).hint = error.hint;
+                report.error("value", input.location, message).hint = error.hint;
                 return None;
             }
         };
@@ -142,7 +142,7 @@ impl Values<'_> {
             Ok(()) => Some(Literal::text(path)),
             Err(reason) => {
                 let message = format!("input `{}`: {reason}", input.port.name);
-                report.error("template", input.place, message);
+                report.error("template", input.location, message);
                 None
             }
         }
@@ -189,14 +189,19 @@ impl Values<'_> {
         }
     }
 
-    /// The number drawn for the `"random"` that stands at `place`: one for all that read it.
-    pub(crate) fn drawn(&mut self, name: &str, range: Option<Range>, place: Location) -> Literal {
-        if let Some(drawn) = self.drawn.get(&place) {
+    /// The number drawn for the `"random"` that stands at `location`: one for all that read it.
+    pub(crate) fn drawn(
+        &mut self,
+        name: &str,
+        range: Option<Range>,
+        location: Location,
+    ) -> Literal {
+        if let Some(drawn) = self.drawn.get(&location) {
             return drawn.clone();
         }
         let drawn = self.draw(name, range);
-        self.edits.push(Edit::replace(place, drawn.to_string()));
-        self.drawn.insert(place, drawn.clone());
+        self.edits.push(Edit::replace(location, drawn.to_string()));
+        self.drawn.insert(location, drawn.clone());
         drawn
     }
 }
@@ -210,7 +215,7 @@ pub(crate) fn unset(input: &GraphInput, report: &mut Report) {
     } else {
         format!("a value of type {ty} comes from another graph that uses this one")
     };
-    report.error("unset-input", input.place, message).hint = Some(hint);
+    report.error("unset-input", input.location, message).hint = Some(hint);
 }
 
 /// A value as part of a file name.

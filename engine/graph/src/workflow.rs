@@ -9,7 +9,7 @@ use crate::diagnostic::{Location, Span};
 /// A change of one of the graph's texts.
 #[derive(Debug)]
 pub(crate) struct Edit {
-    place: Location,
+    location: Location,
     text: String,
 }
 
@@ -17,25 +17,25 @@ impl Edit {
     /// Writes `literal` as the default of an input.
     pub(crate) fn input(input: &GraphInput, literal: &str) -> Self {
         match input.default {
-            Some(place) => Edit::replace(place, literal.to_owned()),
+            Some(location) => Edit::replace(location, literal.to_owned()),
             None => {
                 let span = Span { start: input.opening, end: input.opening };
-                let place = Location { span, ..input.place };
-                Edit::replace(place, format!("default: {literal}, "))
+                let location = Location { span, ..input.location };
+                Edit::replace(location, format!("default: {literal}, "))
             }
         }
     }
 
-    /// Writes `text` in place of what stands at `place`.
-    pub(crate) fn replace(place: Location, text: String) -> Self {
-        Edit { place, text }
+    /// Writes `text` in place of what stands at `location`.
+    pub(crate) fn replace(location: Location, text: String) -> Self {
+        Edit { location, text }
     }
 }
 
 /// The root's text after `edits`, with the other graphs that it uses carried inside.
 pub(crate) fn embedded_workflow(graph: &CheckedGraph, edits: Vec<Edit>) -> String {
     let mut by_file: HashMap<u32, Vec<Edit>> = HashMap::new();
-    edits.into_iter().for_each(|edit| by_file.entry(edit.place.file).or_default().push(edit));
+    edits.into_iter().for_each(|edit| by_file.entry(edit.location.file).or_default().push(edit));
     let spans = &graph.spans;
     if !spans.others.is_empty() {
         let mut carried = String::new();
@@ -65,11 +65,11 @@ pub(crate) fn embedded_workflow(graph: &CheckedGraph, edits: Vec<Edit>) -> Strin
 }
 
 fn edited(text: &str, mut edits: Vec<Edit>) -> String {
-    edits.sort_by_key(|edit| edit.place.span.start);
+    edits.sort_by_key(|edit| edit.location.span.start);
     let mut result = String::with_capacity(text.len() + 256);
     let mut done = 0;
     for edit in edits {
-        let (start, end) = (edit.place.span.start as usize, edit.place.span.end as usize);
+        let (start, end) = (edit.location.span.start as usize, edit.location.span.end as usize);
         result.push_str(text.get(done..start).unwrap_or_default());
         result.push_str(&edit.text);
         done = end;

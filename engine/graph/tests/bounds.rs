@@ -146,7 +146,7 @@ fn positions_of_many_places_are_those_of_each() {
     );
     let problems = check(&text).unwrap_err();
     let positions = problems.positions();
-    for place in problems.list.iter().filter_map(|problem| problem.place) {
+    for place in problems.list.iter().filter_map(|problem| problem.location) {
         assert_eq!(positions.of(place), problems.position(place));
     }
 }

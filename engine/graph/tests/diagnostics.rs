@@ -323,7 +323,7 @@ fn many_problems_are_all_found() {
     let nodes: String = (0..2_000).map(|i| format!("\"n{i}\": (op: \"nois\"),\n")).collect();
     let problems = check(&format!("Graph(version: 1, nodes: {{\n{nodes}\n}})")).unwrap_err();
     assert_eq!(problems.list.len(), 2_000);
-    assert_eq!(problems.position(problems.list[1_999].place.unwrap()), (2_001, 15));
+    assert_eq!(problems.position(problems.list[1_999].location.unwrap()), (2_001, 15));
 }
 
 #[test]

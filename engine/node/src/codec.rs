@@ -104,7 +104,7 @@ fn form(value: &Value) -> Result<Form> {
             Form::Typed(typed.def().name().to_owned(), typed.header()?)
         }
         Value::Part(_) | Value::Typed(_) => {
-            return Err(Error::failed(format!("{} cannot be stored", value.kind())));
+            return Err(Error::failed(format!("{} cannot be stored", value.type_name())));
         }
     })
 }

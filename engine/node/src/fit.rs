@@ -46,7 +46,7 @@ impl Value {
     fn unfit(&self, ty: &PortType) -> Error {
         let found = match self {
             Value::Custom(record) => &*record.ty,
-            other => other.kind(),
+            other => other.type_name(),
         };
         Error::failed(format!("expected {ty}, found {found}"))
     }

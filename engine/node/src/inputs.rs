@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kino_port::{Fact, Facts, Port, PortType};
 
 use crate::types::{ValueType, from_tensor};
-use crate::value::{Named, Part, Value};
+use crate::value::{ModelPart, Named, Value};
 use crate::{Error, Result};
 
 /// The values at a node's inputs, by port name.
@@ -66,7 +66,7 @@ impl<'a> Inputs<'a> {
     }
 
     fn mismatch<T>(port: &str, expected: &str, found: &Value) -> Result<T> {
-        Err(Error::input(port, format!("expected {expected}, found {}", found.kind())))
+        Err(Error::input(port, format!("expected {expected}, found {}", found.type_name())))
     }
 
     /// The text or path at a port.
@@ -110,7 +110,7 @@ impl<'a> Inputs<'a> {
     /// The part of a model at a port, as its own type.
     pub fn part<T: Any + Send + Sync>(&self, port: &str) -> Result<Arc<T>> {
         match self.need(port)? {
-            Value::Part(Part { handle, ty }) => Arc::clone(handle).downcast().map_err(|_| {
+            Value::Part(ModelPart { handle, ty }) => Arc::clone(handle).downcast().map_err(|_| {
                 Error::input(port, format!("this {ty} is not one that the node can use"))
             }),
             other => Self::mismatch(port, "a part of a model", other),

@@ -31,10 +31,10 @@ pub use types::{
     CustomTypes, Field, Fields, Opaque, TensorFact, TensorHeader, TensorReader, Tensors, TypeDef,
     Typed, ValueType, check_elements, check_shape, fit_shape, from_tensor, known, tensor_bytes,
 };
-pub use value::{Named, OutputFile, Part, Record, Value};
+pub use value::{ModelPart, Named, OutputFile, Record, Value};
 pub use video::{
     Clip, Conditioning, ConditioningFact, Embedding, Embeddings, Frames, FramesBuilder, FramesFact,
-    Given, GivenFact, Guidance, Guider, GuiderHandle, ImageConditioning, ImageConditioningFact,
+    Given, GivenFact, Guider, GuiderHandle, GuiderState, ImageConditioning, ImageConditioningFact,
     Latent, LatentFact, LatentSpace, Mask, MaskFact, Patches, PatchesFact, SamplingStep, Sigmas,
     SigmasFact,
 };

@@ -229,7 +229,7 @@ impl ValueType for Heat {
 fn a_type_that_only_a_program_knows_goes_everywhere() {
     let heat = |unit: &str| Value::from(Heat { tensor: ramp(&[2, 3]), unit: unit.into() });
     let value = heat("K");
-    assert_eq!((value.kind(), value.bytes()), ("test.heat", 24));
+    assert_eq!((value.type_name(), value.bytes()), ("test.heat", 24));
     assert_eq!(format!("{value:?}"), "test.heat[2, 3]");
     assert!(value.fit(&"test.heat".parse().unwrap()).is_ok());
     let error = value.fit(&PortType::Latent).unwrap_err().to_string();

@@ -53,7 +53,7 @@ pub(crate) struct Entry {
     outputs: Outputs,
     size: Size,
     seconds: f64,
-    place: Place,
+    rank: Rank,
     lease: Lease,
 }
 
@@ -64,7 +64,8 @@ struct Size {
     spilled: u64,
 }
 
-enum Place {
+/// Where an entry stands in the order of eviction.
+enum Rank {
     Budget(Priority),
     Parts(u64),
 }
@@ -137,9 +138,9 @@ impl MemoryCache {
 
     fn insert(&mut self, key: [u8; 32], outputs: Outputs, size: Size, seconds: f64, lease: Lease) {
         self.clock += 1;
-        let place = if outputs.iter().flatten().any(is_part) {
+        let rank = if outputs.iter().flatten().any(is_part) {
             self.parts.insert((self.clock, key));
-            Place::Parts(self.clock)
+            Rank::Parts(self.clock)
         } else {
             let bytes = (size.bytes + size.spilled) as f64;
             let priority = self.floor + seconds.max(0.0) / bytes;
@@ -150,9 +151,9 @@ impl MemoryCache {
             }
             self.bytes += size.bytes;
             self.spilled += size.spilled;
-            Place::Budget(priority)
+            Rank::Budget(priority)
         };
-        self.entries.insert(key, Entry { outputs, size, seconds, place, lease });
+        self.entries.insert(key, Entry { outputs, size, seconds, rank, lease });
     }
 
     fn evict(&mut self, ((priority, _), key): (Priority, [u8; 32])) -> Option<Entry> {
@@ -163,11 +164,11 @@ impl MemoryCache {
     /// Drops an entry.
     pub(crate) fn remove(&mut self, key: &[u8; 32]) -> Option<Entry> {
         let entry = self.entries.remove(key)?;
-        match entry.place {
-            Place::Parts(at) => {
+        match entry.rank {
+            Rank::Parts(at) => {
                 self.parts.remove(&(at, *key));
             }
-            Place::Budget(priority) => {
+            Rank::Budget(priority) => {
                 self.order.remove(&(priority, *key));
                 self.spilled_order.remove(&(priority, *key));
                 self.bytes -= entry.size.bytes;
@@ -266,7 +267,7 @@ mod tests {
     use std::sync::Arc;
 
     use candle_core::{DType, Device, Tensor};
-    use kino_node::{FramesBuilder, Part};
+    use kino_node::{FramesBuilder, ModelPart};
     use kino_port::PortType;
 
     use super::*;
@@ -338,7 +339,7 @@ mod tests {
     #[test]
     fn parts_of_models_stay_whatever_the_budget() {
         let mut cache = cache_of(2 * OVERHEAD);
-        let part = Value::Part(Part { ty: PortType::Vae, handle: Arc::new(()) });
+        let part = Value::Part(ModelPart { ty: PortType::Vae, handle: Arc::new(()) });
         cache.store(&[0; 32], &[Some(part)], 0.0);
         (1..6).for_each(|key| cache.store(&[key; 32], &[Some(Value::Int(1))], 9.0));
         assert_eq!(kept(&cache), [0, 4, 5]);

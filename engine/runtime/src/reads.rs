@@ -25,7 +25,7 @@ pub(crate) fn verify(reads: &[PlannedRead]) -> Result<()> {
 }
 
 fn is_unchanged(file: &PlannedFile) -> bool {
-    match fs::metadata(&file.place) {
+    match fs::metadata(&file.path) {
         Ok(about) => file.stamp == Some(FileStamp::of(&about)),
         Err(error) if error.kind() == ErrorKind::NotFound => file.stamp.is_none(),
         Err(_) => false,

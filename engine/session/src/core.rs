@@ -73,7 +73,7 @@ impl Core {
     pub(crate) fn new(settings: EngineSettings) -> Result<Self> {
         let device = settings.device.open()?;
         let kind = device::kind(&device);
-        let memory = settings.memory.map_or_else(memory, Ok)?;
+        let memory = settings.memory.map_or_else(default_memory, Ok)?;
         let cache = settings.cache.unwrap_or_else(cache_folder);
         let services = kino_nodes::services(device, Ledger::new(memory));
         let mut options = RuntimeOptions {
@@ -90,7 +90,7 @@ impl Core {
         } else {
             services
         };
-        let mut built_in = built_in();
+        let mut built_in = built_in_nodes();
         settings.nodes.into_iter().for_each(|node| built_in.insert(node));
         let built_in = Arc::new(built_in);
         let plugins = PluginLoader::new(
@@ -129,7 +129,7 @@ impl Core {
 }
 
 /// The nodes that every graph can use.
-pub fn built_in() -> Registry {
+pub fn built_in_nodes() -> Registry {
     Registry::of(kino_nodes::NODES)
 }
 
@@ -138,7 +138,7 @@ pub fn built_in() -> Registry {
 ///
 /// # Errors
 /// When the environment sets a size that is none.
-pub fn memory() -> Result<u64> {
+pub fn default_memory() -> Result<u64> {
     size_in("KINO_MEMORY", kino_runtime::memory_of_machine())
 }
 

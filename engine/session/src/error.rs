@@ -1,6 +1,7 @@
 //! What can go wrong, with the place where it is written and what to do about it.
 
 use kino_graph::{Diagnostics, Location};
+use kino_host::PluginError;
 use kino_runtime::StepFailure;
 
 /// What went wrong. Whoever shows it renders it: see [`Error::hint`] and [`Error::place`].
@@ -74,11 +75,18 @@ impl Error {
     }
 
     /// Where in the graph's text it is; of several problems the first.
-    pub fn place(&self) -> Option<Location> {
+    pub fn location(&self) -> Option<Location> {
         match self {
-            Error::Graph(problems) => problems.list.first()?.place,
+            Error::Graph(problems) => problems.list.first()?.location,
             _ => None,
         }
+    }
+}
+
+/// What stands against a plugin.
+impl From<PluginError> for Error {
+    fn from(error: PluginError) -> Self {
+        Error::Usage { message: error.to_string(), hint: error.hint().map(str::to_owned) }
     }
 }
 

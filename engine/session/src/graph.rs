@@ -137,7 +137,7 @@ impl RunRequest {
     }
 
     fn planned(&self, inputs: &[(String, Literal)]) -> Result<Planned> {
-        let draw = |_: &str| self.seed.unwrap_or_else(draw);
+        let draw = |_: &str| self.seed.unwrap_or_else(random_seed);
         let (out, until, cancel) = (&*self.out, self.until.as_deref(), &self.cancel);
         let settings = PlanOptions { inputs, out, until, draw: &draw, cancel };
         self.loaded.plan(&settings, &mut BTreeSet::new())
@@ -179,7 +179,7 @@ impl RunRequest {
 
 /// A number for a seed of `"random"`, drawn anew in every process and call; small enough to be
 /// typed again.
-pub fn draw() -> u64 {
+pub fn random_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(()) >> 32
 }

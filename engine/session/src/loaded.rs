@@ -111,7 +111,7 @@ impl LoadedGraph {
         let settings = PlanSettings { inputs, until, environment, draw, stem, locate };
         let plan = self.graph.plan(&noting, &settings);
         let read = noting.seen.into_inner();
-        seen.extend(read.iter().filter_map(|read| self.place(read)));
+        seen.extend(read.iter().filter_map(|read| self.path_of_read(read)));
         if cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
@@ -125,8 +125,8 @@ impl LoadedGraph {
     }
 
     /// Where on disk something lies that this graph reads.
-    pub(crate) fn place(&self, read: &str) -> Option<PathBuf> {
-        kino_nodes::place(read, &self.source.folder).map(tidy)
+    pub(crate) fn path_of_read(&self, read: &str) -> Option<PathBuf> {
+        kino_nodes::path_of_read(read, &self.source.folder).map(tidy)
     }
 }
 

@@ -9,9 +9,9 @@ use kino_host::{
     AllowedBuild, BuildKind, Consent, FoundPlugin, GrantedFiles, LockEntry, LockFile, Module,
     PLUGINS_FOLDER, Plugin, PluginIndex,
 };
-use kino_node::{Error, Registry};
+use kino_node::Registry;
 
-use crate::error::Error as SessionError;
+use crate::error::Error;
 use crate::source::GraphSource;
 
 /// The nodes that a graph can use.
@@ -40,7 +40,7 @@ pub(crate) fn names_others(built_in: &Registry, graph: &GraphSource) -> bool {
 /// Nodes that cannot be used as they stand.
 pub(crate) struct Unusable {
     /// Why.
-    pub(crate) error: SessionError,
+    pub(crate) error: Error,
     /// The files and folders whose change may mend it.
     pub(crate) files: Vec<PathBuf>,
 }
@@ -129,9 +129,9 @@ impl PluginLoader {
         root: &Path,
         nodes: &[&str],
         files: &mut Vec<PathBuf>,
-    ) -> Result<Vec<Arc<Plugin>>, SessionError> {
+    ) -> Result<Vec<Arc<Plugin>>, Error> {
         let user = self.user_folder();
-        let index = PluginIndex::scan(root, Some(&user)).map_err(SessionError::from)?;
+        let index = PluginIndex::scan(root, Some(&user))?;
         // What is missing or broken may be mended.
         let known = index.found.iter().map(|found| &found.folder);
         let broken = index.broken.iter().map(|(folder, _)| folder);
@@ -144,9 +144,7 @@ impl PluginLoader {
         }
         let conflicts = index.conflicts(|node| self.built_in.get(node).is_some());
         if !conflicts.is_empty() {
-            return Err(
-                SessionError::usage(conflicts.join("\n")).advising("remove or rename one of them")
-            );
+            return Err(Error::usage(conflicts.join("\n")).advising("remove or rename one of them"));
         }
         let unknown: Vec<_> =
             nodes.iter().filter(|node| index.of_node(node).is_none()).copied().collect();
@@ -154,13 +152,13 @@ impl PluginLoader {
             && let Some((_, error)) = index.broken.first()
         {
             let (names, are) = (unknown.join("`, `"), if unknown.len() > 1 { "are" } else { "is" });
-            return Err(SessionError::from(Error::Failed {
+            return Err(Error::Usage {
                 message: format!(
                     "{error}\n`{names}` {are} none of the nodes that are known, and may be of that \
                      plugin"
                 ),
                 hint: error.hint().map(str::to_owned),
-            }));
+            });
         }
         let mut plugins = Vec::with_capacity(wanted.len());
         let mut faults = Vec::new();
@@ -170,21 +168,15 @@ impl PluginLoader {
                 Err(error) => faults.push(error),
             }
         }
-        match faults.as_slice() {
-            [] => Ok(plugins),
-            [one] => {
-                let error = SessionError::usage(one.to_string());
-                Err(match one.hint() {
-                    Some(hint) => error.advising(hint),
-                    None => error,
-                })
-            }
-            several => {
-                let lines = several.iter().map(|error| match error.hint() {
+        match faults.len() {
+            0 => Ok(plugins),
+            1 => Err(faults.remove(0)),
+            _ => {
+                let lines = faults.iter().map(|error| match error.hint() {
                     Some(hint) => format!("{error}\n  {hint}"),
                     None => error.to_string(),
                 });
-                Err(SessionError::usage(lines.collect::<Vec<_>>().join("\n")))
+                Err(Error::usage(lines.collect::<Vec<_>>().join("\n")))
             }
         }
     }
@@ -280,7 +272,7 @@ pub fn user_folder() -> PathBuf {
 /// # Errors
 /// When the file that says so does not read.
 pub fn consent() -> Result<Consent, Error> {
-    Consent::read(&kino_world::data_dir())
+    Ok(Consent::read(&kino_world::data_dir())?)
 }
 
 /// Remembers that this user has accepted a plugin, where that takes consent.
@@ -288,7 +280,7 @@ pub fn consent() -> Result<Consent, Error> {
 /// # Errors
 /// When it cannot be written.
 pub fn record_consent(found: &FoundPlugin, entry: &LockEntry) -> Result<(), Error> {
-    Consent::grant(&kino_world::data_dir(), &found.manifest.id, &found.folder, entry)
+    Ok(Consent::grant(&kino_world::data_dir(), &found.manifest.id, &found.folder, entry)?)
 }
 
 /// Loads an artifact.
@@ -307,8 +299,11 @@ pub fn open(
                 return Ok(Arc::new(kino_native::NativePlugin::load(trusted)?));
             }
             let Some(PluginWorker { program, args }) = worker else {
-                return Err(Error::advised(
-                    format!("the plugin `{}` runs in a process of its own", allowed.id),
+                return Err(Error::usage(format!(
+                    "the plugin `{}` runs in a process of its own",
+                    allowed.id
+                ))
+                .advising(
                     "tell the engine which program serves plugins: `EngineBuilder::worker`",
                 ));
             };
@@ -327,11 +322,11 @@ fn component(allowed: &AllowedBuild, sha256: &str) -> Result<Arc<dyn Module>, Er
         let cache = kino_world::cache_dir().join("components");
         kino_wasm::Engine::new(Some(&cache)).map_err(|error| error.to_string())
     });
-    let engine = engine.as_ref().map_err(|error| Error::failed(error.clone()))?;
-    let at = |error: std::io::Error| Error::failed(format!("{}: {error}", allowed.path.display()));
+    let engine = engine.as_ref().map_err(|error| Error::usage(error.clone()))?;
+    let at = |error: std::io::Error| Error::usage(format!("{}: {error}", allowed.path.display()));
     let bytes = std::fs::read(&allowed.path).map_err(at)?;
     if kino_host::sha256_of(&bytes) != sha256 {
-        return Err(Error::failed(format!("{} has just changed", allowed.path.display())));
+        return Err(Error::usage(format!("{} has just changed", allowed.path.display())));
     }
     let plugin = kino_wasm::WasmPlugin::load(engine, &allowed.id, &bytes);
     Ok(plugin.map_err(|error| error.within(allowed.path.display()))?)
@@ -339,10 +334,11 @@ fn component(allowed: &AllowedBuild, sha256: &str) -> Result<Arc<dyn Module>, Er
 
 #[cfg(not(feature = "wasm"))]
 fn component(allowed: &AllowedBuild, _: &str) -> Result<Arc<dyn Module>, Error> {
-    Err(Error::advised(
-        format!("the plugin `{}` is a component, and this kino was built without them", allowed.id),
-        "build kino with the feature `wasm`",
+    Err(Error::usage(format!(
+        "the plugin `{}` is a component, and this kino was built without them",
+        allowed.id
     ))
+    .advising("build kino with the feature `wasm`"))
 }
 
 /// Holds what a plugin says of its nodes against its manifest.
@@ -355,7 +351,7 @@ pub fn verify_descriptor(found: &FoundPlugin, artifact: &dyn Module) -> Result<(
     let missing = |node: &&String| artifact.descriptor().node(node).is_none();
     if let Some(node) = manifest.nodes.iter().find(missing) {
         let (id, names) = (&manifest.id, described.iter().map(|spec| &*spec.signature.name));
-        return Err(Error::failed(format!(
+        return Err(Error::usage(format!(
             "the plugin `{id}` has no node `{node}`, which its plugin.ron names; it has {}",
             names.collect::<Vec<_>>().join(", ")
         )));
@@ -363,10 +359,10 @@ pub fn verify_descriptor(found: &FoundPlugin, artifact: &dyn Module) -> Result<(
     let unnamed = |name: &str| !manifest.nodes.iter().any(|known| known == name);
     if let Some(spec) = described.iter().find(|spec| unnamed(&spec.signature.name)) {
         let (id, node) = (&manifest.id, &spec.signature.name);
-        return Err(Error::advised(
-            format!("the plugin `{id}` has a node `{node}` that its plugin.ron does not name"),
-            "add it to `nodes` there",
-        ));
+        return Err(Error::usage(format!(
+            "the plugin `{id}` has a node `{node}` that its plugin.ron does not name"
+        ))
+        .advising("add it to `nodes` there"));
     }
     Ok(())
 }

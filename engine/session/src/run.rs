@@ -49,7 +49,7 @@ impl RunResult {
             return Err(error.advising(format!("it has {}", names.join(", "))));
         };
         T::from_output(value).ok_or_else(|| {
-            Error::usage(format!("the output `{name}` is {}, not {}", value.kind(), T::NAME))
+            Error::usage(format!("the output `{name}` is {}, not {}", value.type_name(), T::NAME))
         })
     }
 

@@ -107,7 +107,7 @@ fn numbers(name: &str, from: &str, to: &str) -> Result<Vec<String>> {
 }
 
 /// A run's swept values as text: `seed=3, guidance=2.5`.
-pub fn describe(point: &SweepPoint) -> String {
+pub fn describe_point(point: &SweepPoint) -> String {
     let parts: Vec<_> =
         point.iter().map(|(name, value)| format!("{name}={}", plain(value))).collect();
     parts.join(", ")
@@ -199,7 +199,7 @@ fn folders(points: &[SweepPoint]) -> Vec<String> {
             c => c,
         };
         let text: String =
-            describe(point).replace(", ", ",").chars().take(LONGEST).map(safe).collect();
+            describe_point(point).replace(", ", ",").chars().take(LONGEST).map(safe).collect();
         text.trim_matches(['.', '_']).to_owned()
     };
     let unique = |point: &SweepPoint| {

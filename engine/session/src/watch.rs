@@ -22,7 +22,7 @@ use kino_world::{FileChange, FileWatch};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::events::EventQueue;
-use crate::graph::draw;
+use crate::graph::random_seed;
 use crate::inputs::Inputs;
 use crate::loaded::Planned;
 use crate::plan::Plan;
@@ -68,7 +68,7 @@ impl WatchRequest {
             inputs: Inputs::new(),
             out: PathBuf::from("out"),
             until: None,
-            session_seed: draw(),
+            session_seed: random_seed(),
             cancel: cancel.clone(),
         };
         WatchRequest { reader, stop: WatchStop { cancel, signals }, inbox }

@@ -9,14 +9,14 @@ use kino_world::{FileHash, Folders, HashCache, InputFile, hash_file};
 use crate::error::{IntoNode, at_port};
 
 /// A file that a node reads, while planning: opened, with its contents' hash for the key.
-pub(crate) struct Source {
+pub(crate) struct PlannedInput {
     /// The file itself.
     pub(crate) file: InputFile,
     /// As the graph writes it, with its hash.
     pub(crate) read: PlannedRead,
 }
 
-impl Source {
+impl PlannedInput {
     /// Finds and hashes the file at `path`, which is relative to the graph.
     pub(crate) fn look(services: &Services, path: &str) -> Result<Self, PlanError> {
         let missing = |error: Error| PlanError::new(error.to_string());
@@ -25,8 +25,8 @@ impl Source {
         let FileHash { hash, stamp } =
             hashes.hash_unless(&place, &|| is_cancelled(services)).map_err(at_port("path"))?;
         let file = InputFile::open(&place).map_err(at_port("path"))?;
-        let files = vec![PlannedFile { place, stamp: Some(stamp) }];
-        Ok(Source { file, read: PlannedRead { path: path.to_owned(), hash, files } })
+        let files = vec![PlannedFile { path: place, stamp: Some(stamp) }];
+        Ok(PlannedInput { file, read: PlannedRead { path: path.to_owned(), hash, files } })
     }
 
     /// What the file adds to a key.
@@ -44,7 +44,7 @@ fn is_cancelled(services: &Services) -> bool {
 pub(crate) fn open(cx: &Cx<'_>, path: &str) -> Result<InputFile> {
     let place = cx.services.get::<Folders>()?.input(path);
     let file = InputFile::open(&place).node()?;
-    let planned = cx.reads.iter().flat_map(|read| &read.files).find(|file| file.place == place);
+    let planned = cx.reads.iter().flat_map(|read| &read.files).find(|file| file.path == place);
     match planned {
         Some(planned) if planned.stamp != Some(file.stamp()) => {
             Err(Error::failed(format!("{path} has changed since the plan was made")))

@@ -12,7 +12,7 @@ use kino_port::{
 use kino_world::media::{VideoFormat, check_size, format_of};
 
 use crate::error::{IntoNode, at_port};
-use crate::files::{Source, open, output, target, target_key};
+use crate::files::{PlannedInput, open, output, target, target_key};
 use crate::infer::{InferCx, InferResult, refuse};
 use crate::video::{one_frame, write, writing};
 
@@ -65,7 +65,7 @@ Example:\n    \"file\": (op: \"image.write\", in: {\"frames\": \"frames\"}, with
 fn infer_read(services: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     let Some(path) = facts.text("path") else { return review.finish(StepInfo::default()) };
-    let Some(mut source) = review.take(Source::look(services, path)) else {
+    let Some(mut source) = review.take(PlannedInput::look(services, path)) else {
         return review.finish(StepInfo::default());
     };
     let size = source.file.image_size().map_err(at_port("path"));

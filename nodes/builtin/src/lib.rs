@@ -36,7 +36,7 @@ pub use models::{
     DitHandle, Handle, MissingPart, Models, OpenModel, Resident, TextHandle, VaeHandle,
 };
 pub use philox::{normal, philox};
-pub use source::place;
+pub use source::path_of_read;
 
 /// Every built-in node, in palette order.
 pub static NODES: &[&NodeDef] = &[

@@ -103,7 +103,7 @@ fn run(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
         Some(Value::Int(value)) => Ok(Number::Int(*value)),
         Some(Value::Real(value)) => Ok(Number::Real(*value)),
         Some(other) => {
-            Err(Error::input(port, format!("expected a number, found {}", other.kind())))
+            Err(Error::input(port, format!("expected a number, found {}", other.type_name())))
         }
         None => Err(Error::input(port, "nothing feeds it")),
     };

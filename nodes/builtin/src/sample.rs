@@ -212,7 +212,7 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
         Some(guider) => Arc::clone(&guider.0),
         None => {
             let scale = inputs.real("guidance")?;
-            Arc::new(ClassifierFree(kino_models::sampling::guidance::Guidance::new(scale)))
+            Arc::new(ClassifierFree(kino_models::sampling::guidance::CfgScale::new(scale)))
         }
     };
     let (kind, schedule) = schedule(&part, inputs)?;

@@ -8,7 +8,7 @@ use kino_models::sampling::Schedule;
 use kino_models::sampling::SchedulerConfig;
 use kino_models::sampling::guidance;
 use kino_node::{
-    Cancel, Cx, Guidance, Guider, GuiderHandle, Inputs, NodeDef, Outputs, Result, SamplingStep,
+    Cancel, Cx, Guider, GuiderHandle, GuiderState, Inputs, NodeDef, Outputs, Result, SamplingStep,
     Services, Sigmas, SigmasFact, Value, no_infer,
 };
 use kino_port::{
@@ -155,7 +155,7 @@ Example:\n    // guide the first half only\n    \"guider\": (op: \"guide.cfg\", 
 5.0, \"to\": 0.5}),";
 
 fn run_guide(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
-    let guidance = guidance::Guidance {
+    let guidance = guidance::CfgScale {
         scale: inputs.real("scale")?,
         from: inputs.real("from")?,
         to: inputs.real("to")?,
@@ -166,15 +166,15 @@ fn run_guide(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
 
 /// Classifier-free guidance as a value.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ClassifierFree(pub(crate) guidance::Guidance);
+pub(crate) struct ClassifierFree(pub(crate) guidance::CfgScale);
 
 impl Guider for ClassifierFree {
-    fn begin(&self, _: &Cancel) -> Box<dyn Guidance> {
+    fn begin(&self, _: &Cancel) -> Box<dyn GuiderState> {
         Box::new(*self)
     }
 }
 
-impl Guidance for ClassifierFree {
+impl GuiderState for ClassifierFree {
     fn guides(&self, step: SamplingStep) -> bool {
         self.0.guides(step.index, step.count)
     }

@@ -13,7 +13,7 @@ use kino_port::{
 use kino_world::{InputFile, TensorInfo, write_tensors};
 
 use crate::error::{IntoNode, at_port};
-use crate::files::{Source, open, output, target, target_key, written};
+use crate::files::{PlannedInput, open, output, target, target_key, written};
 use crate::infer::{InferCx, InferResult, named_facts, refuse};
 
 /// Reads a tensor.
@@ -92,7 +92,7 @@ fn pick(file: &mut InputFile, infos: &[TensorInfo], name: &str) -> Result<Tensor
 fn infer_read(services: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     let Some(path) = facts.text("path") else { return review.finish(StepInfo::default()) };
-    let source = review.take(Source::look(services, path));
+    let source = review.take(PlannedInput::look(services, path));
     let Some(mut source) = source else { return review.finish(StepInfo::default()) };
     let infos = review.take(source.file.tensor_info().map_err(at_port("path")));
     let Some(infos) = infos else { return review.finish(StepInfo::default()) };

@@ -135,7 +135,7 @@ fn infer_join(_: &Services, facts: &Facts) -> InferResult {
 fn join(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let parts = inputs.items("parts").into_iter().map(|(_, value)| match value {
         Value::Text(text) => Ok(&**text),
-        other => Err(Error::input("parts", format!("expected Text, found {}", other.kind()))),
+        other => Err(Error::input("parts", format!("expected Text, found {}", other.type_name()))),
     });
     let parts = parts.collect::<Result<Vec<_>>>()?;
     let separator = inputs.text("separator")?;

@@ -14,5 +14,5 @@ pub use check::{LARGEST_SIZE, invalid, require_positive, require_sizes, unsuppor
 pub use file::{DataFile, FileStamp};
 pub use folder::{EmbeddedFiles, ModelFiles, ModelFolder};
 pub use opened::Checkpoint;
-pub(crate) use part::Place;
+pub(crate) use part::TensorEntry;
 pub use part::{Identity, PartFiles};

@@ -149,7 +149,7 @@ impl PluginFiles for GrantedFiles {
                 Ok(found) => found,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     let place = self.root.join(&grant);
-                    let files = vec![PlannedFile { place, stamp: None }];
+                    let files = vec![PlannedFile { path: place, stamp: None }];
                     reads.push(PlannedRead {
                         path: shown(&grant),
                         hash: "missing".to_owned(),
@@ -172,7 +172,7 @@ impl PluginFiles for GrantedFiles {
                     _ => &grant,
                 };
                 let stamp = Some(FileStamp::of(&metadata));
-                let files = vec![PlannedFile { place: file.clone(), stamp }];
+                let files = vec![PlannedFile { path: file.clone(), stamp }];
                 reads.push(PlannedRead { path: shown(named), hash, files });
             }
         }

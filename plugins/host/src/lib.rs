@@ -10,6 +10,7 @@
 mod buffer;
 mod consent;
 mod convert;
+mod error;
 mod frames;
 mod grants;
 mod index;
@@ -26,6 +27,7 @@ mod value;
 pub use buffer::{FillElements, TensorBuffer, WriteView};
 pub use consent::Consent;
 pub use convert::{ReadView, storage_of};
+pub use error::PluginError;
 pub use frames::FramesBuffer;
 pub use grants::GrantedFiles;
 pub use index::{FoundPlugin, PLUGINS_FOLDER, PluginIndex};

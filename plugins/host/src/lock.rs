@@ -6,10 +6,10 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-use kino_node::{Error, Result};
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::error::{PluginError, Result};
 use crate::manifest::{BuildKind, ResourceRequest, readable, ron};
 
 /// The name of the file.
@@ -100,7 +100,7 @@ pub struct RawLimits {
 
 impl LockEntry {
     /// The folder that the entry names, relative to the lock file.
-    pub fn place(&self) -> Option<&str> {
+    pub fn folder_path(&self) -> Option<&str> {
         self.dev.as_deref().or(self.folder.as_deref())
     }
 }
@@ -153,13 +153,18 @@ impl LockFile {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(LockFile::default());
             }
-            Err(error) => return Err(Error::failed(format!("{}: {error}", path.display()))),
+            Err(error) => return Err(PluginError::file(&path)(error)),
         };
         let lock: LockFile = ron().from_str(&text).map_err(|error| {
-            Error::failed(format!("{}:{}: {}", path.display(), error.span.start, error.code))
+            PluginError::malformed(format!(
+                "{}:{}: {}",
+                path.display(),
+                error.span.start,
+                error.code
+            ))
         })?;
         if lock.version != VERSION {
-            return Err(Error::advised(
+            return Err(PluginError::refused(
                 format!(
                     "{}: its version is {}, this Kinograph reads {VERSION}",
                     path.display(),
@@ -171,7 +176,10 @@ impl LockFile {
         for (id, entry) in &lock.plugins {
             for granted in &entry.grants.read {
                 readable(granted).map_err(|what| {
-                    Error::failed(format!("{}: the grants of `{id}`: {what}", path.display()))
+                    PluginError::malformed(format!(
+                        "{}: the grants of `{id}`: {what}",
+                        path.display()
+                    ))
                 })?;
             }
         }
@@ -217,17 +225,17 @@ pub(crate) fn write_whole(
 ) -> Result<()> {
     let config = ron::ser::PrettyConfig::new().struct_names(false);
     let text = ron().to_string_pretty(contents, config);
-    let text = text.map_err(|error| Error::failed(error.to_string()))?;
+    let text = text.map_err(|error| PluginError::malformed(error.to_string()))?;
     let path = folder.join(name);
-    let fault = |error: std::io::Error| Error::failed(format!("{}: {error}", path.display()));
+    let fault = PluginError::file(&path);
     let prefix = format!(".{name}.");
     let mut builder = tempfile::Builder::new();
     builder.prefix(&prefix);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder).map_err(fault)?;
-    file.write_all(format!("{head}\n{text}\n").as_bytes()).map_err(fault)?;
-    file.as_file().sync_all().map_err(fault)?;
+    let mut file = builder.tempfile_in(folder).map_err(&fault)?;
+    file.write_all(format!("{head}\n{text}\n").as_bytes()).map_err(&fault)?;
+    file.as_file().sync_all().map_err(&fault)?;
     file.persist(&path).map_err(|error| fault(error.error))?;
     Ok(())
 }

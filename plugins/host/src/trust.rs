@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kino_node::{Error, Result};
 use sha2::{Digest, Sha256};
 
 use crate::consent::{Consent, real};
+use crate::error::{PluginError, Result};
 use crate::index::{FoundPlugin, PLUGINS_FOLDER};
 use crate::lock::{Grants, LockEntry, LockFile, RawLimits};
 use crate::manifest::{BuildKind, memory_limit, readable};
@@ -53,10 +53,10 @@ pub struct TrustOptions {
 /// # Errors
 /// When it cannot be read.
 pub fn sha256(path: &Path) -> Result<String> {
-    let mut file = std::fs::File::open(path)
-        .map_err(|error| Error::failed(format!("{}: {error}", path.display())))?;
+    let fault = PluginError::file(path);
+    let mut file = std::fs::File::open(path).map_err(&fault)?;
     let mut hasher = Sha256::new();
-    std::io::copy(&mut file, &mut hasher)?;
+    std::io::copy(&mut file, &mut hasher).map_err(fault)?;
     Ok(hex(&hasher.finalize()))
 }
 
@@ -87,13 +87,13 @@ pub fn allowed_build(
     let command = command(found, kind, entry, locked);
     let refuse = |what: String| {
         let hint = format!("look at {}, then `{command}` accepts it", found.folder.display());
-        Error::advised(format!("the plugin `{id}` {what}"), hint)
+        PluginError::refused(format!("the plugin `{id}` {what}"), hint)
     };
     let Some(entry) = entry else {
         return Err(refuse("is not trusted: the lock file does not pin it".to_owned()));
     };
     if entry.dev.is_some() && locked {
-        return Err(Error::advised(
+        return Err(PluginError::refused(
             format!("the plugin `{id}` is trusted in dev mode, which --locked refuses"),
             format!("`{command}` pins the build that stands there"),
         ));
@@ -202,7 +202,7 @@ fn is_usual(folder: &Path) -> bool {
 fn is_users(found: &FoundPlugin, entry: Option<&LockEntry>) -> bool {
     is_usual(&found.folder)
         && found.folder.parent() == Some(&found.lock)
-        && entry.is_none_or(|entry| entry.place().is_none())
+        && entry.is_none_or(|entry| entry.folder_path().is_none())
 }
 
 /// The artifact of a kind.
@@ -212,7 +212,7 @@ fn is_users(found: &FoundPlugin, entry: Option<&LockEntry>) -> bool {
 fn artifact(found: &FoundPlugin, kind: BuildKind) -> Result<PathBuf> {
     let (id, folder) = (&found.manifest.id, found.folder.display());
     let path = found.manifest.artifact(&found.folder, kind).ok_or_else(|| {
-        Error::advised(
+        PluginError::refused(
             format!("the plugin `{id}` has no {kind} build: its manifest names none"),
             format!("`kino plugin trust {id}` accepts the one that it has"),
         )
@@ -220,7 +220,7 @@ fn artifact(found: &FoundPlugin, kind: BuildKind) -> Result<PathBuf> {
     if path.is_file() {
         return Ok(path);
     }
-    Err(Error::advised(
+    Err(PluginError::refused(
         format!("the plugin `{id}` is not built: {} is not there", path.display()),
         format!("`kino plugin build {folder}` builds it"),
     ))
@@ -229,11 +229,11 @@ fn artifact(found: &FoundPlugin, kind: BuildKind) -> Result<PathBuf> {
 fn limits(entry: &RawLimits) -> Result<Limits> {
     let mut limits = Limits::default();
     if let Some(memory) = &entry.memory {
-        limits.memory = memory_limit(memory).map_err(Error::failed)?;
+        limits.memory = memory_limit(memory).map_err(PluginError::malformed)?;
     }
     if let Some(seconds) = entry.seconds {
         limits.time = Duration::try_from_secs_f64(seconds).map_err(|_| {
-            Error::failed(format!("`seconds: {seconds}` in a lock file is no time"))
+            PluginError::malformed(format!("`seconds: {seconds}` in a lock file is no time"))
         })?;
     }
     Ok(limits)
@@ -250,7 +250,7 @@ pub fn pin(found: &FoundPlugin, options: &TrustOptions) -> Result<LockEntry> {
     } else if manifest.wasm.is_some() {
         BuildKind::Wasm
     } else {
-        return Err(Error::advised(
+        return Err(PluginError::refused(
             format!("the plugin `{}` is native code, which can do whatever you can", manifest.id),
             format!("if you trust its author, `kino plugin trust {} --native`", manifest.id),
         ));
@@ -260,7 +260,7 @@ pub fn pin(found: &FoundPlugin, options: &TrustOptions) -> Result<LockEntry> {
         false => sha256(&artifact(found, kind)?)?,
     };
     for path in &options.read {
-        readable(path).map_err(Error::failed)?;
+        readable(path).map_err(PluginError::malformed)?;
     }
     let mut read = manifest.asks.read.clone();
     read.extend(options.read.iter().filter(|path| !manifest.asks.read.contains(path)).cloned());

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use kino_host::{
-    BuildKind, Consent, LockFile, Manifest, PluginIndex, TrustOptions, allowed_build, pin,
+    BuildKind, Consent, LockFile, Manifest, PluginError, PluginIndex, TrustOptions, allowed_build,
+    pin,
 };
 
 /// A graph's folder with one plugin in it.
@@ -35,7 +36,7 @@ impl Site {
         std::fs::write(path, text).unwrap();
     }
 
-    fn trust(&self, options: &TrustOptions) -> kino_node::Result<()> {
+    fn trust(&self, options: &TrustOptions) -> Result<(), PluginError> {
         let shelf = PluginIndex::scan(self.path(), None)?;
         let mut lock = LockFile::read(self.path())?;
         let found = shelf.plugin("grain").unwrap();
@@ -258,7 +259,7 @@ fn a_plugin_that_was_at_work_is_found_when_it_is_pinned() {
         assert!(site.decide(true).starts_with("wasm pinned"), "{place}");
         site.trust(&TrustOptions { dev: true, ..TrustOptions::default() }).unwrap();
         let lock = LockFile::read(site.path()).unwrap();
-        assert_eq!(lock.plugins["grain"].place(), Some(place));
+        assert_eq!(lock.plugins["grain"].folder_path(), Some(place));
         assert_eq!(lock.plugins["grain"].folder, None);
     }
 }

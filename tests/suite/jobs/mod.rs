@@ -267,7 +267,7 @@ impl Random {
     /// Numbers from `KINO_TEST_SEED`, or from a seed of their own, which is printed.
     pub(crate) fn seeded() -> Self {
         let set = std::env::var("KINO_TEST_SEED").ok().and_then(|text| text.parse().ok());
-        let seed: u64 = set.unwrap_or_else(kino_session::draw);
+        let seed: u64 = set.unwrap_or_else(kino_session::random_seed);
         println!("KINO_TEST_SEED={seed}");
         Random(seed | 1 << 63)
     }

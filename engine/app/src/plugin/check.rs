@@ -18,7 +18,7 @@ use super::compare::difference;
 use super::folder::Project;
 use super::probe::{Line, Task};
 use crate::args::PROBE;
-use crate::failure::{Exit, Failure, failure};
+use crate::failure::{Exit, Failure};
 use crate::render::quantity::count;
 use crate::screen::Screen;
 
@@ -45,7 +45,7 @@ struct Finding {
 /// # Errors
 /// When it cannot be loaded.
 pub(crate) fn run(args: &Check, screen: &Screen) -> Result<Exit, Failure> {
-    let project = Project::open(&args.folder).map_err(|error| failure(&error))?;
+    let project = Project::open(&args.folder)?;
     let mut builds = project.builds();
     builds.retain(|kind| match kind {
         BuildKind::Native => !args.wasm || args.native,
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Check, screen: &Screen) -> Result<Exit, Failure> {
             return Err(Failure::usage(what).hint(format!("it has {named}")));
         }
     }
-    let seed = args.seed.unwrap_or_else(kino_session::draw);
+    let seed = args.seed.unwrap_or_else(kino_session::random_seed);
     if !screen.quiet && !screen.json {
         screen.print(&format!("seed {seed}\n"))?;
     }
@@ -316,6 +316,6 @@ fn report(findings: &[Finding], seed: u64, screen: &Screen) -> Result<Exit, Fail
 pub(crate) fn probe(task: &str) -> Result<Exit, Failure> {
     let task: Task = serde_json::from_str(task)
         .map_err(|error| Failure::usage(format!("`kino plugin check` starts this: {error}")))?;
-    super::probe::run(&task).map_err(|error| failure(&error))?;
+    super::probe::run(&task)?;
     Ok(Exit::Good)
 }

@@ -23,7 +23,7 @@ pub(crate) fn tell_failures(done: &RunResult, screen: &Screen, plan: &Plan) {
         severity: Severity::Error,
         code: "failed",
         message: format!("`{}` ({}): {}", failure.name, failure.op, failure.message),
-        place: plan.as_plan().step(&failure.name).map(|(_, step)| step.place),
+        location: plan.as_plan().step(&failure.name).map(|(_, step)| step.location),
         related: Vec::new(),
         hint: failure.hint.clone(),
     });
@@ -90,6 +90,6 @@ fn one(value: &Value) -> Json {
         Value::Bool(value) => json!(value),
         Value::File(file) => json!({ "path": file.path, "bytes": file.bytes, "hash": file.hash }),
         Value::List(items) => items.iter().map(|(_, item)| one(item)).collect(),
-        other => json!({ "kind": other.kind(), "value": format!("{other:?}") }),
+        other => json!({ "kind": other.type_name(), "value": format!("{other:?}") }),
     }
 }

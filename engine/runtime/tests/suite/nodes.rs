@@ -7,8 +7,8 @@ use std::{borrow::Cow, fs};
 
 use candle_core::{Device, Tensor};
 use kino_node::{
-    Cancel, Cx, Error, Frames, FramesBuilder, Inputs, NodeDef, OutputFile, Outputs, Part, Registry,
-    Result, Services, Value, no_infer,
+    Cancel, Cx, Error, Frames, FramesBuilder, Inputs, ModelPart, NodeDef, OutputFile, Outputs,
+    Registry, Result, Services, Value, no_infer,
 };
 use kino_port::{
     Facts, NodeTraits, PlanError, Port, PortType, Signature, StepInfo, edge, int, list, optional,
@@ -308,7 +308,7 @@ fn token(cx: &mut Cx<'_>, _: &Inputs<'_>) -> Result<Outputs> {
     let now = log.alive.fetch_add(1, Ordering::SeqCst) + 1;
     log.most_alive.fetch_max(now, Ordering::SeqCst);
     let handle = Arc::new(Token(Arc::clone(&log.alive)));
-    Ok(vec![Some(Value::Part(Part { ty: PortType::Vae, handle }))])
+    Ok(vec![Some(Value::Part(ModelPart { ty: PortType::Vae, handle }))])
 }
 
 fn both(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {

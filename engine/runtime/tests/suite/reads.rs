@@ -18,7 +18,7 @@ fn draft(file: &Path) -> Draft {
     let behind = draft.add("behind", "keep", vec![of(read), lit(10)]);
     draft.give(behind, 0);
     let stamp = fs::metadata(file).ok().map(|about| FileStamp::of(&about));
-    let files = vec![PlannedFile { place: file.to_owned(), stamp }];
+    let files = vec![PlannedFile { path: file.to_owned(), stamp }];
     draft.plan.steps[read as usize].reads =
         vec![PlannedRead { path: "the file".into(), hash: String::new(), files }];
     draft

@@ -216,7 +216,7 @@ fn dependents<'c>(
         touched[at] = behind
             || step.reads.iter().any(|read| {
                 let place = places.entry(&read.path);
-                let place = place.or_insert_with(|| planned.loaded.place(&read.path));
+                let place = place.or_insert_with(|| planned.loaded.path_of_read(&read.path));
                 place.as_deref().is_some_and(|place| changed.contains(place))
             });
     }
