@@ -160,6 +160,15 @@ impl Graph {
         &self.checked.files
     }
 
+    /// The name and signature of every node, those of graphs that are used as nodes included.
+    pub fn signatures(&self) -> impl Iterator<Item = (&str, &Signature)> {
+        let node = |index: &NodeIndex| {
+            let node = &self.checked.nodes[*index];
+            (&*node.name, &node.op.signature)
+        };
+        self.checked.order.iter().map(node)
+    }
+
     /// Nodes in topological order, for drawing: name, op, and for each fed port its name and its
     /// feeds.
     pub fn nodes(&self) -> Vec<NodeView<'_>> {
