@@ -336,6 +336,41 @@ fn ctrl_c_in_the_middle_of_sampling_leaves_nothing() {
     assert_eq!(place.files("out"), Vec::<String>::new());
 }
 
+/// Ctrl-C ends what plans as it ends what runs: here a file is hashed that takes minutes to read.
+#[cfg(target_os = "linux")]
+#[test]
+fn ctrl_c_in_the_middle_of_planning_ends_it() {
+    let place = Place::new();
+    let file = std::fs::File::create(place.path("large.safetensors")).unwrap();
+    file.set_len(1 << 38).unwrap();
+    place.write(
+        "g.ron",
+        r#"Graph(version: 1, nodes: {"a": (op: "tensor.read", with: {"path": "large.safetensors"})},
+            outputs: {"a": "a"})"#,
+    );
+    for command in ["run", "watch"] {
+        let mut child = place.command(&[command, "g.ron"]);
+        let mut child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // It is open as long as it is read.
+        let open = std::path::PathBuf::from(format!("/proc/{}/fd", child.id()));
+        let reads = || {
+            let files = std::fs::read_dir(&open).into_iter().flatten().flatten();
+            let mut files = files.filter_map(|file| std::fs::read_link(file.path()).ok());
+            files.any(|file| file.ends_with("large.safetensors"))
+        };
+        while !reads() {
+            assert!(child.try_wait().unwrap().is_none(), "{command} ended by itself");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        let out = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(130), "{command}: {said}");
+        assert!(command == "watch" || said == "cancelled\n", "{said}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_killed_run_goes_on_where_it_was() {

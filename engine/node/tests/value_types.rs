@@ -10,10 +10,10 @@ use kino_node::{
     Cancel, Clip, Conditioning, CustomTypes, Error, Fields, Frames, FramesBuilder, Given, Guider,
     GuiderHandle, GuiderState, ImageConditioning, Inputs, Latent, LatentSpace, Ledger, Mask,
     ModelPart, Opaque, OutputFile, Patches, Record, Result, Services, Sigmas, TYPES, TensorFact,
-    TensorHeader, TensorReader, Tensors, TypeDef, Value, ValueType, decode, encode, is_storable,
-    known, tensor_fact, type_of_name,
+    TensorHeader, TensorReader, Tensors, TypeDef, Value, ValueType, decode, encode, fit_values,
+    is_storable, known, tensor_fact, type_of_name,
 };
-use kino_port::{Elements, Fact, PortType, Sigma, edge};
+use kino_port::{Elements, Fact, PortType, Sigma, edge, list, real, text};
 
 fn services() -> Services {
     Services::new(Device::Cpu, Ledger::new(u64::MAX))
@@ -97,7 +97,7 @@ fn one_of_each() -> Vec<(PortType, Value)> {
             unreachable!("it guides no run")
         }
     }
-    let text = || Value::Text("a".into());
+    let word = || Value::Text("a".into());
     let file = OutputFile { path: "a".into(), hash: String::new(), bytes: 0 };
     let record = Record { ty: "test.depth".into(), fields: Vec::new() };
     let parts = [PortType::TextEncoder, PortType::ImageEncoder, PortType::Dit, PortType::Vae]
@@ -107,8 +107,8 @@ fn one_of_each() -> Vec<(PortType, Value)> {
         other => panic!("{other:?}"),
     });
     let others = [
-        (PortType::Text, text()),
-        (PortType::Path, text()),
+        (PortType::Text, word()),
+        (PortType::Path, word()),
         (PortType::Int, Value::Int(3)),
         (PortType::Real, Value::Real(0.5)),
         (PortType::Bool, Value::Bool(true)),
@@ -126,7 +126,7 @@ fn tensor_for(ty: &PortType) -> Value {
     Value::Tensor((1.0 - ramp(&shape)).unwrap())
 }
 
-fn list(of: PortType) -> PortType {
+fn list_of(of: PortType) -> PortType {
     PortType::List(Box::new(of))
 }
 
@@ -145,9 +145,13 @@ fn the_check_promises_what_the_run_does_for_every_pair_of_types() {
             let path_as_text = (to, from) == (&PortType::Text, &PortType::Path);
             assert_eq!(promised || path_as_text, done.is_ok(), "{from} to {to}: {done:?}");
             let values = Value::List(vec![(None, value.clone())].into());
-            assert_eq!(list(to.clone()).accepts(&list(from.clone())), promised);
-            assert_eq!(values.fit(&list(to.clone())).is_ok(), done.is_ok(), "lists: {from}, {to}");
-            assert!(!to.accepts(&list(from.clone())) && values.fit(to).is_err(), "{from}, {to}");
+            assert_eq!(list_of(to.clone()).accepts(&list_of(from.clone())), promised);
+            assert_eq!(
+                values.fit(&list_of(to.clone())).is_ok(),
+                done.is_ok(),
+                "lists: {from}, {to}"
+            );
+            assert!(!to.accepts(&list_of(from.clone())) && values.fit(to).is_err(), "{from}, {to}");
             assert!(PortType::Any.accepts(from) && value.fit(&PortType::Any).is_ok());
             pairs += 1;
         }
@@ -164,7 +168,7 @@ fn a_port_that_takes_one_of_two_types_takes_both() {
         let either = a.either(b);
         assert_eq!(
             either,
-            list(a.clone()).either(&list(b.clone())).map(|of| match of {
+            list_of(a.clone()).either(&list_of(b.clone())).map(|of| match of {
                 PortType::List(of) => *of,
                 other => other,
             })
@@ -354,4 +358,36 @@ fn a_type_that_only_a_program_knows_goes_everywhere() {
     assert_eq!(back.get::<Heat>().unwrap().unit, "K");
     let error = decode(&mut &stored(heat("lux"))[..], &services).unwrap_err().to_string();
     assert_eq!(error, "heat is in K or °C, found lux");
+}
+
+#[test]
+fn what_fits_its_port_stays_and_the_rest_is_made_to_fit() {
+    let ports = [
+        list("many", PortType::Real),
+        list("one", PortType::Any),
+        real("scale", 1.0).within(0.0, 2.0),
+        text("op", "add").choices(&[Cow::Borrowed("add"), Cow::Borrowed("sub")]),
+    ];
+    let many: Arc<[_]> = [(Some("a".into()), Value::Real(1.5)), (None, Value::Real(2.0))].into();
+    let fit = |scale: Value, op: &str, many: &Arc<[(Option<Arc<str>>, Value)]>| {
+        let (many, one, op) =
+            (Value::List(Arc::clone(many)), Value::Int(3), Value::Text(op.into()));
+        let mut values = vec![Some(many), Some(one), Some(scale), Some(op)];
+        fit_values(&ports, &mut values).map(|()| values).map_err(|error| error.to_string())
+    };
+    let values = fit(Value::Int(2), "sub", &many).unwrap();
+    assert!(matches!(&values[0], Some(Value::List(items)) if Arc::ptr_eq(items, &many)));
+    assert_eq!(format!("{:?}", &values[1..3]), "[Some([3]), Some(2.0)]");
+    let mixed = [(Some("a".into()), Value::Real(1.5)), (None, Value::Int(2))].into();
+    let values = fit(Value::Real(0.5), "add", &mixed).unwrap();
+    assert_eq!(format!("{:?}", &values[0]), "Some([1.5, 2.0])");
+    for (scale, op, expected) in [
+        (Value::Int(3), "add", "from 0 to 2, found 3.0"),
+        (Value::Real(f64::NAN), "add", "found NaN"),
+        (Value::Real(1.0), "mul", "one of \"add\", \"sub\", found \"mul\""),
+        (Value::Text("1".into()), "add", "expected Real, found Text"),
+    ] {
+        let error = fit(scale, op, &many).unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    }
 }

@@ -75,12 +75,26 @@ impl Plan {
         }
     }
 
+    /// The plan for a run that is to begin.
+    fn prepared(&self) -> impl FnOnce() -> Result<Arc<Planned>> + Send + 'static {
+        let planned = Arc::clone(&self.planned);
+        move || Ok(planned)
+    }
+
     /// Runs it.
     ///
     /// # Errors
     /// When no thread can be started.
     pub fn start(&self) -> Result<Run> {
-        Run::start(Arc::clone(&self.planned), None, Cancel::default())
+        self.start_quietly(&Cancel::default())
+    }
+
+    /// Runs it and tells nobody; stops when `cancel` is raised, too.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start_quietly(&self, cancel: &Cancel) -> Result<Run> {
+        Run::start(self.prepared(), None, cancel.child())
     }
 
     /// Runs it and tells `listener`; stops when `cancel` is raised, too.
@@ -92,7 +106,7 @@ impl Plan {
         cancel: &Cancel,
         listener: impl FnMut(RunEvent) + Send + 'static,
     ) -> Result<Run> {
-        Run::start(Arc::clone(&self.planned), Some(Box::new(listener)), cancel.child())
+        Run::start(self.prepared(), Some(Box::new(listener)), cancel.child())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kino_graph::{Graph, Key, Plan, StepInput, WrittenFiles};
+use kino_graph::{Graph, Key, Plan, StepInput, ValueSource, WrittenFiles};
 use kino_port::{Literal, Port, PortType};
 
 use crate::error::{Error, Result};
@@ -121,13 +121,14 @@ fn plain(value: &Literal) -> String {
 }
 
 /// Gives the runs of a sweep files of their own: where two of them would write one file with
-/// different contents, every run gets a folder named by its values.
-pub(crate) fn separate(plans: &mut [Plan], points: &[SweepPoint]) {
+/// different contents, every run gets a folder named by its values. `locate` says where a path
+/// leads, so that one file has one name.
+pub(crate) fn separate(plans: &mut [Plan], points: &[SweepPoint], locate: &dyn Fn(&str) -> String) {
     let mut writers: WrittenFiles<Key> = WrittenFiles::default();
     let meet = plans.iter().any(|plan| {
         plan.writes().any(|file| {
             let key = plan.steps[file.step].key;
-            let other = writers.insert(file.path.to_owned(), file.form, key);
+            let other = writers.insert(locate(file.path), file.form, key);
             other.is_some_and(|other| other != key)
         })
     });
@@ -136,14 +137,13 @@ pub(crate) fn separate(plans: &mut [Plan], points: &[SweepPoint]) {
     }
     for (plan, folder) in plans.iter_mut().zip(folders(points)) {
         let mut moved = vec![false; plan.steps.len()];
-        let mut named: Vec<_> = plan.writes().map(|file| (file.step, file.input)).collect();
-        named.dedup();
-        for (step, input) in named {
-            let own = &mut plan.steps[step];
-            if let StepInput::Literal(path) = &mut own.inputs[input] {
-                *path = within(&folder, path);
-                own.key = derived(own.key, [plain(path).as_bytes()]);
-                moved[step] = true;
+        for (step, moved) in plan.steps.iter_mut().zip(&mut moved) {
+            for index in step.writes.clone() {
+                if let Some(input) = step.inputs.get_mut(index as usize) {
+                    move_into(&folder, input);
+                    step.key = derived(step.key, [folder.as_bytes()]);
+                    *moved = true;
+                }
             }
         }
         // Whoever reads a file that lies elsewhere now has other results.
@@ -162,23 +162,32 @@ pub(crate) fn separate(plans: &mut [Plan], points: &[SweepPoint]) {
     }
 }
 
-/// A path or several, in a folder.
-fn within(folder: &str, paths: &Literal) -> Literal {
-    match paths {
-        Literal::Text(path) => Literal::text(format!("{folder}/{path}")),
-        Literal::List(paths) => {
-            Literal::List(paths.iter().map(|path| within(folder, path)).collect())
-        }
-        other => other.clone(),
-    }
-}
-
 fn derived<'a>(key: Key, by: impl IntoIterator<Item = &'a [u8]>) -> Key {
     let mut hasher = blake3::Hasher::new_keyed(&key.0);
     for bytes in by {
         hasher.update(bytes);
     }
     Key(hasher.finalize().into())
+}
+
+/// Puts the paths that an input names into a folder.
+fn move_into(folder: &str, input: &mut StepInput) {
+    fn put(folder: &str, literal: &mut Literal) {
+        match literal {
+            Literal::Text(path) => *path = format!("{folder}/{path}").into(),
+            Literal::List(items) => items.iter_mut().for_each(|item| put(folder, item)),
+            _ => {}
+        }
+    }
+    match input {
+        StepInput::Literal(literal) => put(folder, literal),
+        StepInput::List(items) => items.iter_mut().for_each(|(_, item)| {
+            if let ValueSource::Literal(literal) = item {
+                put(folder, literal);
+            }
+        }),
+        StepInput::Absent | StepInput::Edge(_) => {}
+    }
 }
 
 /// One folder a point, all different.
@@ -206,7 +215,7 @@ fn folders(points: &[SweepPoint]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use kino_graph::{Step, StepOutput};
-    use kino_port::{NodeTraits, PathForm, Signature};
+    use kino_port::{NodeTraits, PathForm};
 
     use super::*;
 
@@ -246,30 +255,27 @@ mod tests {
         let key = |number: u8| Key([number; 32]);
         let step = |name: &str, key, inputs, traits| Step::new(name, name, key, inputs, traits);
         let of = |step: u32| StepInput::Edge(StepOutput { step, output: 0 });
-        let node = kino_nodes::NODES.iter().find(|node| node.signature.name == "image.write");
-        let Signature { inputs, traits, .. } = &node.unwrap().signature;
-        let inputs = inputs.iter().map(|port| match &*port.name {
-            "path" => StepInput::Literal(Literal::text("out.png")),
-            _ => StepInput::Absent,
-        });
+        let path = StepInput::Literal(Literal::text("out.png"));
+        let mut write = step("write", key(seed), vec![StepInput::Absent, path], NodeTraits::SINK);
+        write.writes = vec![1];
         let mut plan = Plan::default();
         plan.steps = vec![
-            step("image.write", key(seed), inputs.collect(), *traits),
+            write,
             step("reads", key(seed + 1), vec![of(0)], NodeTraits::LIGHT),
             step("behind", key(seed + 2), vec![StepInput::Absent, of(1)], NodeTraits::LIGHT),
             step("beside", key(seed + 3), Vec::new(), NodeTraits::LIGHT),
         ];
-        plan.steps[0].writes = vec![1];
         plan
     }
 
     #[test]
     fn every_step_behind_a_file_that_moved_has_another_key() {
+        let locate = |path: &str| path.trim_start_matches("./").to_owned();
         let point = |seed: i128| vec![("seed".to_owned(), Literal::Int(seed))];
         let points = [point(1), point(2)];
         let before = [writing(10), writing(20)];
         let mut plans = before.clone();
-        separate(&mut plans, &points);
+        separate(&mut plans, &points, &locate);
         let mut keys = std::collections::HashSet::new();
         for (plan, before) in plans.iter().zip(&before) {
             let moved = plan.steps.iter().zip(&before.steps).map(|(a, b)| a.key != b.key);
@@ -277,8 +283,7 @@ mod tests {
             keys.extend(plan.steps.iter().map(|step| step.key));
         }
         assert_eq!(keys.len(), 8, "no two steps share a key");
-        let paths: Vec<_> =
-            plans.iter().flat_map(|plan| plan.writes()).map(|file| file.path).collect();
+        let paths: Vec<_> = plans.iter().flat_map(Plan::writes).map(|file| file.path).collect();
         assert_eq!(paths, ["seed=1/out.png", "seed=2/out.png"]);
         // One file of a numbered sequence is enough to meet.
         let mut numbered = [writing(10), writing(20)];
@@ -287,13 +292,19 @@ mod tests {
         for (name, meets) in [("f2.png", true), ("f3.png", false)] {
             let mut plans = numbered.clone();
             plans[1].steps[0].inputs[1] = StepInput::Literal(Literal::text(name));
-            separate(&mut plans, &points);
+            separate(&mut plans, &points, &locate);
             let paths: Vec<_> = plans.iter().flat_map(Plan::writes).map(|file| file.path).collect();
             assert_eq!(paths[1].starts_with("seed=2/"), meets, "{paths:?}");
         }
         // Runs that write the same do not meet, and keep their keys.
         let mut same = [writing(10), writing(10)];
-        separate(&mut same, &points);
+        separate(&mut same, &points, &locate);
         assert_eq!(same[0].steps[2].key, before[0].steps[2].key);
+        // One file by two texts is one file.
+        let mut other = [writing(10), writing(20)];
+        other[1].steps[0].inputs[1] = StepInput::Literal(Literal::text("./out.png"));
+        separate(&mut other, &points, &locate);
+        let paths: Vec<_> = other.iter().flat_map(Plan::writes).map(|file| file.path).collect();
+        assert_eq!(paths, ["seed=1/out.png", "seed=2/./out.png"]);
     }
 }

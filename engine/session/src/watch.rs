@@ -61,6 +61,7 @@ impl WatchStop {
 impl WatchRequest {
     pub(crate) fn new(core: Arc<Core>, graph: String) -> Self {
         let (signals, inbox) = mpsc::channel();
+        let cancel = Cancel::default();
         let reader = Reader {
             core,
             graph,
@@ -68,8 +69,9 @@ impl WatchRequest {
             out: PathBuf::from("out"),
             until: None,
             session_seed: random_seed(),
+            cancel: cancel.clone(),
         };
-        WatchRequest { reader, stop: WatchStop { cancel: Cancel::default(), signals }, inbox }
+        WatchRequest { reader, stop: WatchStop { cancel, signals }, inbox }
     }
 
     /// Values of inputs, read by the types that each revision declares.
@@ -110,7 +112,7 @@ impl WatchRequest {
         let files = files.map_err(|error| Error::world(error.to_string()))?;
         let runs = Runs::new(&reader.core, &events, &stop.cancel, &stop.signals);
         let mut watch = Watch {
-            reader,
+            reader: Arc::new(reader),
             events: Arc::clone(&events),
             files,
             watched: BTreeSet::new(),
@@ -126,7 +128,7 @@ impl WatchRequest {
 
 /// A watch under way.
 struct Watch {
-    reader: Reader,
+    reader: Arc<Reader>,
     events: Arc<EventQueue<WatchEvent>>,
     files: FileWatch,
     watched: BTreeSet<PathBuf>,
@@ -168,6 +170,7 @@ impl Watch {
         let reading = self.read();
         match reading.found {
             Ok(planned) => self.take_on(planned),
+            Err(Error::Cancelled) => return,
             Err(error) => {
                 let has_last = self.current.is_some();
                 self.events.push(WatchEvent::Failed { error, has_last });
