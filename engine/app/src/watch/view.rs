@@ -81,9 +81,9 @@ impl View {
         let told = changes.iter().map(|one| {
             let path = self.screen.err.bold(&one.path.display().to_string());
             match one.kind {
-                FileChangeKind::Appeared => format!("{path} is there\n"),
+                FileChangeKind::Appeared => format!("{path} appeared\n"),
                 FileChangeKind::Changed => format!("{path} changed\n"),
-                FileChangeKind::Vanished => format!("{path} is gone\n"),
+                FileChangeKind::Vanished => format!("{path} was removed\n"),
             }
         });
         self.text(&format!("\n{}", told.collect::<String>()));
@@ -125,7 +125,7 @@ impl View {
             });
         }
         if text.is_empty() {
-            text = paint.dim("  no node is any different\n");
+            text = paint.dim("  no node changed\n");
         }
         self.text(&text);
     }
@@ -139,7 +139,7 @@ impl View {
         }
         self.watch.aside(|| diagnostics::fail(&self.screen, failure));
         if has_last {
-            self.text(&self.screen.err.dim("the last good graph stays\n"));
+            self.text(&self.screen.err.dim("the last valid graph stays in use\n"));
         }
     }
 
