@@ -360,8 +360,9 @@ fn previews_are_in_the_events_when_asked_for() {
 #[test]
 fn a_reader_that_stalls_stops_no_run_and_misses_no_result() {
     let place = Place::new();
-    let args = ["run", "text_to_video", "--json", "--json-previews", "--set", "steps=40"];
-    let mut command = place.command(&[&args[..], &QUICK[..6]].concat());
+    let sizes = ["--set", "width=48", "--set", "height=48", "--set", "frames=1"];
+    let args = ["run", "text_to_video", "--json", "--json-previews", "--set", "steps=120"];
+    let mut command = place.command(&[&args[..], &sizes].concat());
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     while place.files("out").iter().all(|file| file.starts_with('.')) {
         assert!(child.try_wait().unwrap().is_none(), "it has said more than a pipe holds");
