@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use kino_graph::Plan;
-use kino_node::{Ledger, Registry, Services};
+use kino_node::{Cancel, Ledger, Registry, Services};
 use kino_runtime::{Event, NodeCatalog, RunSpec, Runtime, RuntimeOptions, StopSignal};
 use kino_session::{Engine, EngineBuilder, Graph, Inputs, Report};
 use kino_world::Folders;
@@ -116,7 +116,7 @@ impl Bench {
         embedded_workflow: &str,
         events: &(dyn Fn(Event) + Sync),
     ) -> Report {
-        let stop = StopSignal::default();
+        let stop = StopSignal::whole(&Cancel::default());
         let request = RunSpec::new(plan, &self.registry, &self.services, &stop);
         self.runtime.run(RunSpec { embedded_workflow, events, ..request })
     }

@@ -79,6 +79,37 @@ fn a_graph_does_not_read_what_it_writes() {
     place.good(&["run", "g.ron"]);
 }
 
+/// Frames that are numbered are files like others: no graph reads one that it writes, and no other
+/// node of it writes one.
+#[test]
+fn a_numbered_sequence_meets_nothing_else() {
+    let place = Place::new();
+    place.write("p_0.png", picture(3));
+    let plan = |read: &str, sequence: &str, single: &str| {
+        let graph = format!(
+            r#"Graph(version: 1, nodes: {{
+                "photo": (op: "image.read", with: {{"path": "{read}"}}),
+                "all": (op: "image.write", in: {{"frames": "photo"}}, with: {{"path": "{sequence}"}}),
+                "one": (op: "image.write", in: {{"frames": "photo"}}, with: {{"path": "{single}"}}),
+            }})"#
+        );
+        place.write("graph.ron", graph);
+    };
+    let refused = |expected: &str| {
+        let said = place.bad(2, &["plan", "graph.ron", "--out", "."]);
+        assert!(said.replace('\n', " ").contains(expected), "{said}");
+    };
+    plan("p_0.png", "p_%d.png", "one.png");
+    refused("`photo` reads the file `p_0.png`, which `all` writes");
+    plan("p_0.png", "q_%d.png", "q_0.png");
+    refused("`all` and `one` write the same file `q_0.png`");
+    // One frame is written, so that no file has the number 1.
+    plan("p_0.png", "q_%d.png", "q_1.png");
+    place.good(&["plan", "graph.ron", "--out", "."]);
+    place.good(&["run", "graph.ron", "--out", "."]);
+    assert_eq!(place.files(".").iter().filter(|file| file.starts_with("q_")).count(), 2);
+}
+
 #[test]
 fn quiet_leaves_results_alone() {
     let place = Place::new();

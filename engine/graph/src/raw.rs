@@ -9,7 +9,7 @@ use kino_port::{Literal, Port, PortType, Range};
 use crate::diagnostic::{Location, Report, Span, nearest};
 use crate::literal::decode;
 use crate::names::NameIndex;
-use crate::parse::{Ident, NodeDecl};
+use crate::parse::{Ident, NodeDecl, Word};
 use crate::ron::{Ast, AstKind};
 use crate::template::{self, Part};
 
@@ -91,7 +91,7 @@ impl Reader<'_> {
     fn port(
         &mut self,
         decl: &NodeDecl<'_>,
-        word: &Ident,
+        word: &Word<'_>,
         ports: &[Port],
         index: &NameIndex,
     ) -> Option<usize> {

@@ -240,6 +240,37 @@ error[same-file] g.ron:4:12: `w` and `v` write the same file `a.mp4`
 }
 
 #[test]
+fn a_numbered_sequence_is_all_of_its_files() {
+    let sinks = |one: &str, other: &str| {
+        let text = format!(
+            r#"Graph(version: 1, nodes: {{"r": (op: "read", with: {{"path": "x.png"}}),
+                "w": (op: "write", in: {{"frames": "r"}}, with: {{"path": "{one}"}}),
+                "v": (op: "write", in: {{"frames": "r"}}, with: {{"path": "{other}"}})}})"#
+        );
+        common::plan(&text).err().map(|problems| problems.render()).unwrap_or_default()
+    };
+    for (one, other) in [
+        ("f_%03d.png", "f_%03d.png"),
+        ("f_%03d.png", "f_001.png"),
+        ("f_001.png", "f_%03d.png"),
+        ("f_%03d.png", "./f_%d.png"),
+        ("a/f_%d.png", "a/f_1%02d.png"),
+    ] {
+        let said = sinks(one, other);
+        let expected = format!("`w` and `v` write the same file `{other}`");
+        assert!(said.contains(&expected), "{one}, {other}: {said}");
+    }
+    for (one, other) in [
+        ("f_%03d.png", "f_1.png"),
+        ("f_%03d.png", "f_%03d.webp"),
+        ("a/f_%d.png", "b/f_%d.png"),
+        ("f_%d.png", "f_0%d.png"),
+    ] {
+        assert_eq!(sinks(one, other), "", "{one}, {other}");
+    }
+}
+
+#[test]
 fn bypass_needs_something_to_pass() {
     nodes_of(
         r#""n": (op: "noise", bypass: true), "d": (op: "decode", in: {"latent": "n"}),

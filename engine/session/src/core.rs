@@ -1,8 +1,9 @@
 //! What an engine holds once: device, nodes, plugins, models, caches, the memory ledger.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use kino_node::{Ledger, Node, Registry, Services};
 use kino_port::parse_bytes;
@@ -11,7 +12,7 @@ use kino_world::HashCache;
 
 use crate::device::{self, DeviceChoice};
 use crate::error::{Error, Result};
-use crate::plugins::{self, NodeSet, PluginLoader, PluginWorker, Unusable};
+use crate::plugins::{NodeSet, PluginLoader, PluginWorker, Unusable};
 use crate::revisions::Revisions;
 use crate::source::GraphSource;
 
@@ -59,8 +60,8 @@ pub(crate) struct Core {
     pub(crate) runtime: Runtime,
     /// What all nodes reach; a run lays its own over it.
     pub(crate) services: Arc<Services>,
-    /// What changes numbers beside the graph.
-    pub(crate) environment: Vec<u8>,
+    /// See [`Core::environment`].
+    environment: OnceLock<Vec<u8>>,
     /// `cpu`, `cuda` or `metal`.
     pub(crate) device: &'static str,
     /// The revisions of graphs that are in use.
@@ -102,7 +103,7 @@ impl Core {
         Ok(Core {
             runtime: Runtime::new(options, &services.ledger),
             services: Arc::new(services),
-            environment: environment(kind),
+            environment: OnceLock::new(),
             device: kind,
             revisions: Arc::default(),
             built_in,
@@ -110,14 +111,24 @@ impl Core {
         })
     }
 
-    /// The nodes for a graph, as they stand now. A graph without plugins waits for none that
+    /// What changes numbers beside the graph. It asks the machine for a hundred small files, so it
+    /// waits until something is planned.
+    pub(crate) fn environment(&self) -> &[u8] {
+        self.environment.get_or_init(|| environment(self.device))
+    }
+
+    /// The nodes for a graph that names these ops, as they stand now. A graph without plugins waits for none that
     /// another one loads.
     ///
     /// # Errors
     /// When plugins that the graph uses cannot be loaded.
-    pub(crate) fn nodes(&self, graph: &GraphSource) -> Result<NodeSet, Box<Unusable>> {
-        if plugins::names_others(&self.built_in, graph) {
-            self.plugins().of(graph)
+    pub(crate) fn nodes(
+        &self,
+        graph: &GraphSource,
+        ops: &BTreeSet<String>,
+    ) -> Result<NodeSet, Box<Unusable>> {
+        if ops.iter().any(|op| self.built_in.get(op).is_none()) {
+            self.plugins().of(graph, ops)
         } else {
             Ok(NodeSet::of(Arc::clone(&self.built_in)))
         }

@@ -57,8 +57,8 @@ impl Graph {
 
     /// What of the recorded circumstances a plan of it differs in, each in a sentence.
     pub fn differences(&self, plan: &Plan) -> Vec<String> {
-        let now = Provenance::of(plan.as_plan(), self.loaded.core.device);
-        self.provenance().map_or_else(Vec::new, |was| was.differences(&now))
+        let Some(was) = self.provenance() else { return Vec::new() };
+        was.differences(&Provenance::of(plan.as_plan(), self.loaded.core.device))
     }
 
     /// What would run with these inputs.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kino_graph::{Access, Catalog, Graph, GraphLoader, PlanSettings};
-use kino_node::{Cancel, Registry, Services};
+use kino_node::{Cancel, Node, Registry, Services};
 use kino_port::{Facts, Literal, PlanError, Signature, StepInfo};
 use kino_runtime::NodeCatalog;
 use kino_world::Folders;
@@ -70,14 +70,15 @@ impl LoadedGraph {
         source: GraphSource,
         files: &mut BTreeSet<PathBuf>,
     ) -> Result<Self> {
-        let nodes = core.nodes(&source).map_err(|unusable| {
+        let sources: &dyn GraphLoader = &source;
+        let parsed = kino_graph::parse(&source.name, &source.text);
+        let ops = parsed.ops(sources);
+        let nodes = core.nodes(&source, &ops).map_err(|unusable| {
             files.extend(source.files().into_iter().chain(unusable.files));
             unusable.error
         })?;
         let NodeSet { registry, plugins, files: of_nodes } = nodes;
-        let sources: &dyn GraphLoader = &source;
-        let catalog = Signatures(&registry);
-        let graph = kino_graph::check(&source.name, &source.text, &catalog, sources);
+        let graph = parsed.check(&Signatures(&registry), sources);
         files.extend(source.files().into_iter().chain(of_nodes));
         let graph = graph.map_err(Error::Graph)?;
         let revision = (!plugins.is_empty()).then(|| {
@@ -106,7 +107,7 @@ impl LoadedGraph {
         let planning = services.layer().with(Arc::new(cancel.clone()));
         let nodes = NodeCatalog { registry: Arc::clone(&self.registry), services: &planning };
         let noting = Noting { nodes, seen: RefCell::default(), cancel };
-        let (environment, stem) = (&*self.core.environment, &*self.source.stem);
+        let (environment, stem) = (self.core.environment(), &*self.source.stem);
         let locate = Some(&locate as _);
         let settings = PlanSettings { inputs, until, environment, draw, stem, locate };
         let plan = self.graph.plan(&noting, &settings);
@@ -152,13 +153,11 @@ struct Noting<'a> {
 
 impl Noting<'_> {
     /// What a node is told to read, as far as its ports say so.
-    fn note(&self, op: &str, facts: &Facts) {
-        let Some(signature) = self.nodes.signature(op).filter(|node| !node.traits.sink) else {
-            return;
-        };
-        for port in signature.inputs.iter() {
-            let is_read = port.names_file();
-            if let Some(path) = facts.text(&port.name).filter(|path| is_read && !path.is_empty()) {
+    fn note(&self, node: &dyn Node, facts: &Facts) {
+        let signature = node.signature();
+        let named = signature.inputs.iter().filter(|port| port.names_file());
+        for port in named.filter(|_| !signature.traits.sink) {
+            if let Some(path) = facts.text(&port.name).filter(|path| !path.is_empty()) {
                 self.seen.borrow_mut().insert(path.to_owned());
             }
         }
@@ -178,9 +177,12 @@ impl Catalog for Noting<'_> {
         if self.cancel.is_cancelled() {
             return Err(vec![PlanError::new("planning was cancelled")]);
         }
-        self.note(op, facts);
-        let infer = self.nodes.infer(op, facts)?;
-        self.seen.borrow_mut().extend(infer.reads.iter().map(|read| read.path.clone()));
-        Ok(infer)
+        let node = self.nodes.node(op)?;
+        self.note(node, facts);
+        let info = self.nodes.infer_node(node, facts)?;
+        if !info.reads.is_empty() {
+            self.seen.borrow_mut().extend(info.reads.iter().map(|read| read.path.clone()));
+        }
+        Ok(info)
     }
 }

@@ -1,7 +1,7 @@
 //! The nodes that a graph can use, and the files that they come from: those that are built in, and
 //! those of plugins that the graph names.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,12 +29,6 @@ impl NodeSet {
     pub(crate) fn of(registry: Arc<Registry>) -> Self {
         NodeSet { registry, plugins: Vec::new(), files: Vec::new() }
     }
-}
-
-/// Whether a graph names nodes beside these; those of graphs that it uses count.
-pub(crate) fn names_others(built_in: &Registry, graph: &GraphSource) -> bool {
-    let ops = kino_graph::ops(&graph.name, &graph.text, graph);
-    ops.iter().any(|op| built_in.get(op).is_none())
 }
 
 /// Nodes that cannot be used as they stand.
@@ -99,13 +93,16 @@ impl PluginLoader {
         Arc::clone(&self.built_in)
     }
 
-    /// The nodes for a graph, as they stand now. Only plugins are loaded that the graph names nodes
-    /// of.
+    /// The nodes for a graph that names these ops, as they stand now. Only plugins are loaded that
+    /// the graph names nodes of.
     ///
     /// # Errors
     /// When those that the graph uses cannot be loaded.
-    pub(crate) fn of(&mut self, graph: &GraphSource) -> Result<NodeSet, Box<Unusable>> {
-        let ops = kino_graph::ops(&graph.name, &graph.text, graph);
+    pub(crate) fn of(
+        &mut self,
+        graph: &GraphSource,
+        ops: &BTreeSet<String>,
+    ) -> Result<NodeSet, Box<Unusable>> {
         let foreign: Vec<&str> =
             ops.iter().map(String::as_str).filter(|op| self.built_in.get(op).is_none()).collect();
         if foreign.is_empty() {

@@ -82,8 +82,11 @@ pub(crate) fn run_to_end(
 ) -> RunResult {
     let Planned { loaded, services, plan } = planned;
     let core = &loaded.core;
-    let made = Provenance::of(plan, core.device);
-    let embedded_workflow = provenance::write(plan.embedded_workflow(), &made);
+    // Only sinks store it.
+    let embedded_workflow = match plan.steps.iter().any(|step| step.traits.sink) {
+        true => provenance::write(plan.embedded_workflow(), &Provenance::of(plan, core.device)),
+        false => String::new(),
+    };
     let files = Mutex::new(Vec::new());
     let lock = || files.lock().unwrap_or_else(PoisonError::into_inner);
     let events = |event: Event| {

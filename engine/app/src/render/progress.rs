@@ -67,6 +67,11 @@ impl Watch {
         }
     }
 
+    /// Whether it shows nothing.
+    pub(crate) fn is_silent(&self) -> bool {
+        matches!(self.mode, Mode::Silent)
+    }
+
     /// Shows one event of the only run, or of the first.
     pub(crate) fn see(&self, event: &RunEvent) {
         self.see_of(None, event);
