@@ -197,6 +197,9 @@ pub(crate) struct Run {
     /// Keep the newest preview picture of every sampling node in this folder, as NODE.png
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) preview: Option<PathBuf>,
+    /// With --json, put preview pictures into progress events: PNG in base64, as `preview.png`
+    #[arg(long)]
+    pub(crate) json_previews: bool,
     /// Write a Chrome trace of every node and step (open it in ui.perfetto.dev)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) trace: Option<PathBuf>,
@@ -218,6 +221,9 @@ pub(crate) struct Watch {
     /// Keep the newest preview picture of every sampling node in this folder, as NODE.png
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) preview: Option<PathBuf>,
+    /// With --json, put preview pictures into progress events: PNG in base64, as `preview.png`
+    #[arg(long)]
+    pub(crate) json_previews: bool,
 }
 
 /// `kino check`

@@ -41,7 +41,7 @@ impl View {
             WatchEvent::Diff { diff, plan, status } => self.diff(&diff, &plan, &status),
             WatchEvent::Failed { error, has_last } => self.failed(&error.into(), has_last),
             WatchEvent::Warnings(warnings) => self.warn(&warnings),
-            WatchEvent::Run(event) => self.watch.see_of(Some(event.run.0), &event.event),
+            WatchEvent::Run(event) => self.watch.see_of(Some(event.run.0), &event),
             WatchEvent::RunResult { plan, done } => self.done(&plan, &done),
             WatchEvent::Waiting(files) => self.waiting(&files),
             _ => {}
