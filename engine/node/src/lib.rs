@@ -23,7 +23,7 @@ mod video;
 pub use codec::{decode, encode, is_storable};
 pub use cx::{Cancel, Cx, GraphId, Preview, Progress, RemoveLeftovers, RunId, Services};
 pub use error::{Error, Result};
-pub use inputs::{Inputs, Outputs};
+pub use inputs::{Inputs, Outputs, fit_values};
 pub use ledger::{Admission, Lease, Ledger, OUT_OF_MEMORY_HINT, OutOfMemory, Pinned, Reclaim};
 pub use node::{Node, NodeDef, Registry, no_infer};
 pub use table::{TYPES, tensor_fact, type_of_name, type_of_port};

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Literal, PlannedFile};
+use crate::{Literal, PathForm, PlannedFile};
 
 /// What is known of one value while planning.
 #[derive(Clone, Default)]
@@ -151,6 +151,8 @@ pub struct StepInfo {
     /// The one lazy input that is needed, where that is already known; the others are then not
     /// evaluated.
     pub chosen: Option<&'static str>,
+    /// How the path of a sink names what it writes.
+    pub path_form: PathForm,
 }
 
 /// Weights that a node computes with: those of one part of a model, in one type.

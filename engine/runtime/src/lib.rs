@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+mod by_key;
 mod catalog;
 mod demand;
 mod device;

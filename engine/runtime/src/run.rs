@@ -133,8 +133,8 @@ impl Runtime {
             (0..need.len()).filter(|step| need[*step] != Need::None && hits[*step].is_none());
         let to_do: Vec<usize> = to_do.collect();
         let twins = to_do.iter().filter(|step| !wiring.traits(**step).sink);
-        let twins = twins.map(|step| (wiring.key(*step), &wanted[wiring.slots(*step)]));
-        let twins = Twins::new(twins);
+        let twins = twins.map(|step| (*step, wiring.key(*step), &wanted[wiring.slots(*step)]));
+        let twins = Twins::new(wiring.steps(), twins);
         let workers = self.workers(&wiring, to_do.into_iter());
         let schedule = Schedule::new(&wiring, &need, hits, self.threads, &services.ledger);
         let work = Work {

@@ -1,8 +1,9 @@
 //! What an engine holds once: device, nodes, plugins, models, caches, the memory ledger.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use kino_node::{Ledger, Node, Registry, Services};
 use kino_port::parse_bytes;
@@ -11,7 +12,9 @@ use kino_world::HashCache;
 
 use crate::device::{self, DeviceChoice};
 use crate::error::{Error, Result};
-use crate::plugins::{PluginLoader, PluginWorker};
+use crate::plugins::{NodeSet, PluginLoader, PluginWorker, Unusable};
+use crate::revisions::Revisions;
+use crate::source::GraphSource;
 
 /// How large the cache on disk may grow unless KINO_CACHE_LIMIT says otherwise.
 const CACHE_LIMIT: u64 = 20_000_000_000;
@@ -24,6 +27,8 @@ pub(crate) struct EngineSettings {
     /// The folder of the cache on disk; none for the user's.
     pub(crate) cache: Option<PathBuf>,
     pub(crate) has_cache: bool,
+    /// The folder of the user's own plugins and of what the user trusts; none for the user's.
+    pub(crate) data: Option<PathBuf>,
     pub(crate) cache_limit: Option<u64>,
     pub(crate) keeps: bool,
     pub(crate) threads: Option<usize>,
@@ -39,6 +44,7 @@ impl Default for EngineSettings {
             memory: None,
             cache: None,
             has_cache: true,
+            data: None,
             cache_limit: None,
             keeps: true,
             threads: None,
@@ -54,10 +60,13 @@ pub(crate) struct Core {
     pub(crate) runtime: Runtime,
     /// What all nodes reach; a run lays its own over it.
     pub(crate) services: Arc<Services>,
-    /// What changes numbers beside the graph.
-    pub(crate) environment: Vec<u8>,
+    /// See [`Core::environment`].
+    environment: OnceLock<Vec<u8>>,
     /// `cpu`, `cuda` or `metal`.
     pub(crate) device: &'static str,
+    /// The revisions of graphs that are in use.
+    pub(crate) revisions: Arc<Revisions>,
+    built_in: Arc<Registry>,
     plugins: Mutex<PluginLoader>,
 }
 
@@ -84,14 +93,45 @@ impl Core {
         };
         let mut built_in = built_in_nodes();
         settings.nodes.into_iter().for_each(|node| built_in.insert(node));
-        let plugins = PluginLoader::new(Arc::new(built_in), settings.locked, settings.worker);
+        let built_in = Arc::new(built_in);
+        let plugins = PluginLoader::new(
+            Arc::clone(&built_in),
+            settings.locked,
+            settings.worker,
+            settings.data.unwrap_or_else(kino_world::data_dir),
+        );
         Ok(Core {
             runtime: Runtime::new(options, &services.ledger),
             services: Arc::new(services),
-            environment: environment(kind),
+            environment: OnceLock::new(),
             device: kind,
+            revisions: Arc::default(),
+            built_in,
             plugins: Mutex::new(plugins),
         })
+    }
+
+    /// What changes numbers beside the graph. It asks the machine for a hundred small files, so it
+    /// waits until something is planned.
+    pub(crate) fn environment(&self) -> &[u8] {
+        self.environment.get_or_init(|| environment(self.device))
+    }
+
+    /// The nodes for a graph that names these ops, as they stand now. A graph without plugins waits for none that
+    /// another one loads.
+    ///
+    /// # Errors
+    /// When plugins that the graph uses cannot be loaded.
+    pub(crate) fn nodes(
+        &self,
+        graph: &GraphSource,
+        ops: &BTreeSet<String>,
+    ) -> Result<NodeSet, Box<Unusable>> {
+        if ops.iter().any(|op| self.built_in.get(op).is_none()) {
+            self.plugins().of(graph, ops)
+        } else {
+            Ok(NodeSet::of(Arc::clone(&self.built_in)))
+        }
     }
 
     pub(crate) fn plugins(&self) -> MutexGuard<'_, PluginLoader> {

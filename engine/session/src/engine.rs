@@ -4,13 +4,16 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kino_node::{Ledger, Node, Registry};
+use kino_node::{Cancel, Cx, Inputs, Ledger, Node, Outputs, Registry};
+use kino_port::Signature;
 
+use crate::cancel::unless_cancelled;
 use crate::core::{Core, EngineSettings, read_size};
 use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::loaded::LoadedGraph;
+use crate::node::NodeFn;
 use crate::plugins::PluginWorker;
 use crate::source::{self, GraphSource};
 use crate::watch::WatchRequest;
@@ -51,6 +54,15 @@ impl Engine {
         let stem = Path::new(name).file_stem().map(|stem| stem.to_string_lossy());
         let stem = stem.map_or_else(|| "graph".to_owned(), |stem| stem.into_owned());
         self.load(GraphSource::of_text(name, &stem, text.into(), folder))
+    }
+
+    /// As [`Engine::open`], until `cancel` is raised: however slow a file or a plugin is.
+    ///
+    /// # Errors
+    /// As [`Engine::open`], and when it was cancelled.
+    pub fn open_with(&self, graph: impl Into<String>, cancel: &Cancel) -> Result<Graph> {
+        let (engine, graph) = (self.clone(), graph.into());
+        unless_cancelled(cancel, move || engine.open(graph))?
     }
 
     fn load(&self, source: GraphSource) -> Result<Graph> {
@@ -114,6 +126,13 @@ impl EngineBuilder {
         self
     }
 
+    /// The folder of the user's own plugins, and of what the user has agreed to run, instead of the
+    /// user's.
+    pub fn data(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.settings.data = Some(folder.into());
+        self
+    }
+
     /// How many bytes the cache on disk may hold.
     pub fn cache_limit(mut self, bytes: u64) -> Self {
         self.settings.cache_limit = Some(bytes);
@@ -148,6 +167,15 @@ impl EngineBuilder {
     pub fn node(mut self, node: Arc<dyn Node>) -> Self {
         self.settings.nodes.push(node);
         self
+    }
+
+    /// One more node that every graph can use: a signature and a function, see [`crate::node`].
+    pub fn node_fn<F>(self, signature: Signature, run: F) -> Self
+    where
+        F: Fn(&mut Cx<'_>, &Inputs<'_>) -> Result<Outputs, kino_node::Error>,
+        F: Send + Sync + 'static,
+    {
+        self.node(Arc::new(NodeFn { signature, run }))
     }
 
     /// What serves plugins that run in processes of their own.

@@ -35,6 +35,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cancel;
 mod core;
 mod device;
 mod engine;
@@ -43,10 +44,12 @@ mod events;
 mod graph;
 mod inputs;
 mod loaded;
+pub mod node;
 mod output;
 mod plan;
 pub mod plugins;
 pub mod provenance;
+mod revisions;
 mod run;
 mod source;
 mod suggest;

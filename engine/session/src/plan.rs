@@ -55,10 +55,10 @@ impl Plan {
         let step = &steps[at];
         match own {
             CacheStatus::Memory => "its result is in memory".to_owned(),
-            CacheStatus::Disk if step.traits.sink => "its file stands as it was written".to_owned(),
+            CacheStatus::Disk if step.traits.sink => "its file is up to date".to_owned(),
             CacheStatus::Disk => "its result is on disk".to_owned(),
-            CacheStatus::Pruned => "whatever reads it is cached".to_owned(),
-            CacheStatus::Lazy => "only if a node asks for it".to_owned(),
+            CacheStatus::Pruned => "all nodes that read it are cached".to_owned(),
+            CacheStatus::Lazy => "only if a node needs it".to_owned(),
             CacheStatus::Run => {
                 let mut before = step.inputs.iter().flat_map(StepInput::sources);
                 let news = before.find(|source| {
@@ -67,12 +67,18 @@ impl Plan {
                 });
                 match news {
                     Some(source) => format!("`{}` runs", steps[source.step as usize].name),
-                    None if step.traits.sink => "its file is missing or other".to_owned(),
+                    None if step.traits.sink => "its file is missing or has changed".to_owned(),
                     None if step.traits.expensive => "its result is not in the cache".to_owned(),
-                    None => "cheap enough not to be kept".to_owned(),
+                    None => "cheap, so its result is not cached".to_owned(),
                 }
             }
         }
+    }
+
+    /// The plan for a run that is to begin.
+    fn prepared(&self) -> impl FnOnce() -> Result<Arc<Planned>> + Send + 'static {
+        let planned = Arc::clone(&self.planned);
+        move || Ok(planned)
     }
 
     /// Runs it.
@@ -80,7 +86,15 @@ impl Plan {
     /// # Errors
     /// When no thread can be started.
     pub fn start(&self) -> Result<Run> {
-        Run::start(Arc::clone(&self.planned), None, Cancel::default())
+        self.start_quietly(&Cancel::default())
+    }
+
+    /// Runs it and tells nobody; stops when `cancel` is raised, too.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start_quietly(&self, cancel: &Cancel) -> Result<Run> {
+        Run::start(self.prepared(), None, cancel.child())
     }
 
     /// Runs it and tells `listener`; stops when `cancel` is raised, too.
@@ -92,7 +106,7 @@ impl Plan {
         cancel: &Cancel,
         listener: impl FnMut(RunEvent) + Send + 'static,
     ) -> Result<Run> {
-        Run::start(Arc::clone(&self.planned), Some(Box::new(listener)), cancel.child())
+        Run::start(self.prepared(), Some(Box::new(listener)), cancel.child())
     }
 }
 

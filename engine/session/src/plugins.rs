@@ -1,7 +1,7 @@
 //! The nodes that a graph can use, and the files that they come from: those that are built in, and
 //! those of plugins that the graph names.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,8 +18,17 @@ use crate::source::GraphSource;
 pub(crate) struct NodeSet {
     /// The nodes; the same as before unless one of the files changed.
     pub(crate) registry: Arc<Registry>,
+    /// The plugins among them.
+    pub(crate) plugins: Vec<Arc<Plugin>>,
     /// The files and folders that nodes come from: after a change in one of them, ask again.
     pub(crate) files: Vec<PathBuf>,
+}
+
+impl NodeSet {
+    /// Nodes that come from no file.
+    pub(crate) fn of(registry: Arc<Registry>) -> Self {
+        NodeSet { registry, plugins: Vec::new(), files: Vec::new() }
+    }
 }
 
 /// Nodes that cannot be used as they stand.
@@ -37,6 +46,8 @@ pub(crate) struct PluginLoader {
     locked: bool,
     /// What serves plugins that run in processes of their own.
     worker: Option<PluginWorker>,
+    /// Where the user's own plugins lie, and what the user has agreed to run.
+    data: PathBuf,
     /// Plugins that are loaded, by the folder of the graphs that use them and their ids.
     loaded: HashMap<(PathBuf, String), Loaded>,
     /// The last registries with plugins, and the builds that each is made of.
@@ -63,8 +74,18 @@ struct Loaded {
 
 impl PluginLoader {
     /// Has these nodes, which every graph can use.
-    pub(crate) fn new(built_in: Arc<Registry>, locked: bool, worker: Option<PluginWorker>) -> Self {
-        PluginLoader { built_in, locked, worker, loaded: HashMap::new(), last: Vec::new() }
+    pub(crate) fn new(
+        built_in: Arc<Registry>,
+        locked: bool,
+        worker: Option<PluginWorker>,
+        data: PathBuf,
+    ) -> Self {
+        PluginLoader { built_in, locked, worker, data, loaded: HashMap::new(), last: Vec::new() }
+    }
+
+    /// The folder of the user's own plugins.
+    fn user_folder(&self) -> PathBuf {
+        self.data.join(PLUGINS_FOLDER)
     }
 
     /// The nodes that every graph can use.
@@ -72,23 +93,29 @@ impl PluginLoader {
         Arc::clone(&self.built_in)
     }
 
-    /// The nodes for a graph, as they stand now. Only plugins are loaded that the graph names nodes
-    /// of.
+    /// The nodes for a graph that names these ops, as they stand now. Only plugins are loaded that
+    /// the graph names nodes of.
     ///
     /// # Errors
     /// When those that the graph uses cannot be loaded.
-    pub(crate) fn of(&mut self, graph: &GraphSource) -> Result<NodeSet, Box<Unusable>> {
-        let ops = kino_graph::ops(&graph.name, &graph.text, graph);
+    pub(crate) fn of(
+        &mut self,
+        graph: &GraphSource,
+        ops: &BTreeSet<String>,
+    ) -> Result<NodeSet, Box<Unusable>> {
         let foreign: Vec<&str> =
             ops.iter().map(String::as_str).filter(|op| self.built_in.get(op).is_none()).collect();
         if foreign.is_empty() {
-            return Ok(NodeSet { registry: self.built_in(), files: Vec::new() });
+            return Ok(NodeSet::of(self.built_in()));
         }
         let mut files =
             vec![graph.folder.join(PLUGINS_FOLDER), graph.folder.join(kino_host::LOCK_FILE)];
-        files.extend([user_folder(), Consent::file(&kino_world::data_dir())]);
+        files.extend([self.user_folder(), Consent::file(&self.data)]);
         match self.load_all(&graph.folder, &foreign, &mut files) {
-            Ok(plugins) => Ok(NodeSet { registry: self.registry(plugins), files }),
+            Ok(plugins) => {
+                let registry = self.registry(plugins.clone());
+                Ok(NodeSet { registry, plugins, files })
+            }
             Err(error) => Err(Box::new(Unusable { error, files })),
         }
     }
@@ -100,7 +127,7 @@ impl PluginLoader {
         nodes: &[&str],
         files: &mut Vec<PathBuf>,
     ) -> Result<Vec<Arc<Plugin>>, Error> {
-        let user = user_folder();
+        let user = self.user_folder();
         let index = PluginIndex::scan(root, Some(&user))?;
         // What is missing or broken may be mended.
         let known = index.found.iter().map(|found| &found.folder);
@@ -163,7 +190,8 @@ impl PluginLoader {
         let kinds = [BuildKind::Wasm, BuildKind::Native];
         files.extend(kinds.iter().filter_map(|kind| manifest.artifact(&found.folder, *kind)));
         let lock = LockFile::read(&found.lock)?;
-        let allowed = kino_host::allowed_build(found, &lock, &consent()?, self.locked)?;
+        let allowed =
+            kino_host::allowed_build(found, &lock, &Consent::read(&self.data)?, self.locked)?;
         files.extend(allowed.read.iter().map(|granted| root.join(granted)));
         let sha256 = match &allowed.sha256 {
             Some(sha256) => sha256.clone(),
@@ -180,12 +208,14 @@ impl PluginLoader {
         verify_descriptor(found, &*artifact)?;
         let advice = match allowed.sha256 {
             Some(_) => format!("`kino plugin trust {} --read PATH` grants more", allowed.id),
-            None => "while the folder is at work, `asks` in its plugin.ron grants more".to_owned(),
+            None => "in dev mode, `asks` in its plugin.ron grants more".to_owned(),
         };
         let granted = Arc::new(GrantedFiles::new(root, &allowed.read).advising(advice));
         let plugin = Plugin::new(&allowed.id, sha256, artifact, granted, allowed.limits);
-        if let Some(before) = before {
-            plugin.inherit(&before.plugin);
+        if let Some(Loaded { plugin: before, .. }) = before {
+            plugin.inherit(before);
+            // Graphs that use the build before hold its nodes themselves.
+            self.last.retain(|(of, _)| !of.iter().any(|one| Arc::ptr_eq(one, before)));
         }
         self.loaded.insert(place, Loaded { plugin: Arc::clone(&plugin), allowed });
         Ok(plugin)
@@ -215,7 +245,7 @@ impl PluginLoader {
     /// The nodes that every graph can use, and those of every plugin of this folder or of the user
     /// that may be loaded.
     pub(crate) fn known(&mut self, root: &Path) -> Arc<Registry> {
-        let Ok(index) = PluginIndex::scan(root, Some(&user_folder())) else {
+        let Ok(index) = PluginIndex::scan(root, Some(&self.user_folder())) else {
             return self.built_in();
         };
         let mut plugins = Vec::new();

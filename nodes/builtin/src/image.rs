@@ -14,7 +14,7 @@ use kino_world::media::{VideoFormat, check_size, format_of};
 use crate::error::{IntoNode, at_port};
 use crate::files::{PlannedInput, open, output, target, target_key};
 use crate::infer::{InferCx, InferResult, refuse};
-use crate::video::{one_frame, write, writing};
+use crate::video::{one_frame, path_form, write, writing};
 
 /// Reads an image.
 pub(crate) static READ: NodeDef = NodeDef {
@@ -109,6 +109,7 @@ fn infer_write(services: &Services, facts: &Facts) -> InferResult {
     let Some(path) = facts.text("path") else { return review.finish(StepInfo::default()) };
     let place = review.take(target(services, path));
     let format = review.take(check(path, frames.as_ref().and_then(|frames| frames.count)));
+    let path_form = format.map(|format| path_form(format, frames.as_ref())).unwrap_or_default();
     let mut memory = 0;
     if let (Some(frames), Some(format)) = (frames, format) {
         let fits = check_size(format, frames.width, frames.height);
@@ -116,7 +117,7 @@ fn infer_write(services: &Services, facts: &Facts) -> InferResult {
         memory = writing(frames.height, frames.width);
     }
     let key = place.map(|place| target_key(&place)).unwrap_or_default();
-    review.finish(StepInfo { key, memory, ..StepInfo::default() })
+    review.finish(StepInfo { key, memory, path_form, ..StepInfo::default() })
 }
 
 fn run_write(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 
 use kino_graph::{Catalog, Diagnostics, Graph, GraphLoader, Plan, PlanSettings};
 use kino_port::{
-    Fact, Facts, Literal, NodeTraits, PlanError, PlannedRead, PortType, Signature, StepInfo,
+    Fact, Facts, Literal, NodeTraits, PathForm, PlanError, PlannedRead, PortType, Signature,
+    StepInfo,
 };
 use kino_port::{bool, edge, int, list, path, ports, real, text};
 
@@ -152,6 +153,9 @@ impl Catalog for Nodes {
                 if let (Some(a), Some(b)) = (facts.text("a"), facts.text("b")) {
                     infer.outputs.push(Fact::Literal(Literal::text(format!("{a}{b}"))));
                 }
+            }
+            "write" if facts.text("path").is_some_and(|path| path.contains('%')) => {
+                infer.path_form = PathForm::Numbered { count: None };
             }
             "switch" => infer.chosen = facts.bool("on").map(|on| if on { "a" } else { "b" }),
             _ => {}
