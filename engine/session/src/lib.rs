@@ -61,7 +61,7 @@ pub use events::RunEvent;
 pub use graph::{Graph, RunRequest, draw};
 pub use inputs::Inputs;
 pub use kino_node::{Cancel, Frames, RunId};
-pub use kino_runtime::{CacheStatus, Cached, Event, Report};
+pub use kino_runtime::{CacheStatus, Cached, Event, Forecast, Report};
 pub use output::FromOutput;
 pub use plan::Plan;
 pub use plugins::Worker;
