@@ -8,7 +8,7 @@
 //! It goes by what nodes said while planning, and knows one step at a time: light steps that run
 //! beside a heavy one are not added up.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use kino_graph::Step;
 use kino_node::{Ledger, OUT_OF_MEMORY_HINT, bytes_of_fact};
@@ -26,6 +26,8 @@ pub struct Forecast {
     pub peak: u64,
     /// The most bytes that will lie in temporary files at one time.
     pub spilled: u64,
+    /// The weights that steps compute with, resident or not.
+    pub weights: u64,
 }
 
 /// The bytes of a step that must be in memory: all but the frames that it gives.
@@ -52,14 +54,18 @@ pub(crate) fn forecast(
     cache_budget: u64,
 ) -> Forecast {
     if wiring.plan.steps.iter().all(|step| step.memory == 0) {
-        let (peak, spilled) = (ledger.used(), ledger.spilled());
-        return Forecast { peak, spilled };
+        return now(ledger);
     }
     let mut run = Simulation::new(wiring, demand, ledger, cache_budget);
     while let Some(step) = run.heavy.pop().or_else(|| run.light.pop()) {
         run.step(step as usize);
     }
     run.forecast
+}
+
+/// What is held before anything runs.
+fn now(ledger: &Ledger) -> Forecast {
+    Forecast { peak: ledger.used(), spilled: ledger.spilled(), weights: 0 }
 }
 
 /// What one step left: its outputs, as far as somebody still holds them.
@@ -84,6 +90,8 @@ struct Simulation<'a> {
     reclaimable: u64,
     /// Weights by what identifies them, with their last use.
     weights: HashMap<[u8; 32], (u64, usize)>,
+    /// The identities of all that were ever loaded.
+    computed_with: HashSet<[u8; 32]>,
     weight_bytes: u64,
     /// By step, and what they take together.
     values: Vec<Values>,
@@ -112,7 +120,6 @@ impl<'a> Simulation<'a> {
         let steps = wiring.steps();
         let reclaimable = ledger.reclaimable().min(ledger.used());
         let firm = ledger.used() - reclaimable;
-        let forecast = Forecast { peak: ledger.used(), spilled: ledger.spilled() };
         let mut run = Simulation {
             wiring,
             demand,
@@ -121,6 +128,7 @@ impl<'a> Simulation<'a> {
             firm,
             reclaimable,
             weights: HashMap::new(),
+            computed_with: HashSet::new(),
             weight_bytes: 0,
             values: vec![Values::default(); steps],
             value_bytes: 0,
@@ -132,7 +140,7 @@ impl<'a> Simulation<'a> {
             heavy: Vec::new(),
             light: Vec::new(),
             clock: 0,
-            forecast,
+            forecast: now(ledger),
         };
         for source in outputs_of(wiring.plan) {
             run.values[source.step as usize].readers += 1;
@@ -262,6 +270,9 @@ impl<'a> Simulation<'a> {
     /// Loads what is not resident of these weights.
     fn load_weights(&mut self, weights: &[Weights]) {
         for Weights { id, bytes } in weights {
+            if self.computed_with.insert(*id) {
+                self.forecast.weights += bytes;
+            }
             let resident = self.weights.contains_key(id) || self.ledger.resident(&[*id]) > 0;
             if !resident {
                 self.make_room(*bytes);

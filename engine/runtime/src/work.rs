@@ -11,9 +11,9 @@ use kino_node::{
 };
 
 use crate::device::Device;
-use crate::forecast::firm;
 use crate::entry::Verified;
 use crate::event::{Cached, Event, Teller};
+use crate::forecast::firm;
 use crate::in_flight::{Computed, InFlight, Twins};
 use crate::pace::Pace;
 use crate::panic::panic_message;

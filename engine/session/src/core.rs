@@ -66,11 +66,12 @@ pub(crate) struct Core {
     base: OnceLock<u64>,
 }
 
-/// What a process holds that computes, beside what the ledger counts: pages of the allocator for
-/// buffers of each size, stacks, scratch memory, what a codec keeps; and so much for each thread.
-/// Measured with the embedded model. Runs that need little hold less: half as much again as is
-/// counted.
-const OVERHEAD: u64 = 40 << 20;
+/// What a process holds beside what the ledger counts, once it computes: stacks, what a codec keeps.
+const OVERHEAD: u64 = 8 << 20;
+/// The same where it computes with a model: pages of the allocator for buffers of each size,
+/// scratch memory; and so much for each thread. Measured with the embedded model. Runs that need
+/// little hold less: half as much again as is counted.
+const OVERHEAD_OF_MODEL: u64 = 32 << 20;
 const OVERHEAD_OF_THREAD: u64 = 8 << 20;
 /// The allocator keeps about this part of what is counted: buffers that were given back.
 const KEPT: u64 = 8;
@@ -120,8 +121,11 @@ impl Core {
     /// held when its first plan was made, and what the allocator adds.
     pub(crate) fn peak_of_process(&self, forecast: Forecast) -> u64 {
         let counted = forecast.peak;
-        let overhead = OVERHEAD + OVERHEAD_OF_THREAD * threads() as u64;
-        let overhead = overhead.min(counted.saturating_add(counted / 2));
+        let of_model = match forecast.weights {
+            0 => 0,
+            _ => OVERHEAD_OF_MODEL + OVERHEAD_OF_THREAD * threads() as u64,
+        };
+        let overhead = (OVERHEAD + of_model).min(counted.saturating_add(counted / 2));
         let parts = [self.base(), counted, counted / KEPT, overhead];
         parts.into_iter().fold(0, u64::saturating_add)
     }

@@ -5,9 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kino_graph::{
-    Access, Catalog, Diagnostic, Diagnostics, Graph, Settings, Severity, Sources,
-};
+use kino_graph::{Access, Catalog, Diagnostic, Diagnostics, Graph, Settings, Severity, Sources};
 use kino_node::{Registry, Services};
 use kino_port::{Facts, Literal, PlanError, Signature, StepInfo};
 use kino_runtime::NodeCatalog;

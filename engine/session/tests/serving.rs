@@ -63,7 +63,8 @@ impl Served {
     /// Makes a small picture with a model: the engine does what it is there for.
     fn serves(&self, seed: u64) {
         let graph = self.engine.open("text_to_image").unwrap();
-        let run = graph.run(inputs! { "seed" => seed, "width" => 32, "height" => 32, "steps" => 1 });
+        let run =
+            graph.run(inputs! { "seed" => seed, "width" => 32, "height" => 32, "steps" => 1 });
         let done = run.out(self.path()).start().unwrap().wait().unwrap();
         let file = done.path("image").unwrap();
         assert_eq!(&fs::read(file).unwrap()[1..4], b"PNG");

@@ -72,19 +72,12 @@ pub fn services(device: Device, ledger: Arc<Ledger>) -> Services {
 }
 
 /// The same for a device with memory of its own, which `of_device` counts.
-pub fn services_of_device(
-    device: Device,
-    ledger: Arc<Ledger>,
-    of_device: Arc<Ledger>,
-) -> Services {
+pub fn services_of_device(device: Device, ledger: Arc<Ledger>, of_device: Arc<Ledger>) -> Services {
     of_process(Services::new(device, ledger).with_device_ledger(of_device))
 }
 
 fn of_process(services: Services) -> Services {
     let models = Models::new(services.device.clone(), Arc::clone(services.device_ledger()));
     let leftovers = RemoveLeftovers(kino_world::remove_leftovers);
-    services
-        .with(models)
-        .with(Arc::new(Hashes::new()))
-        .with(Arc::new(leftovers))
+    services.with(models).with(Arc::new(Hashes::new())).with(Arc::new(leftovers))
 }

@@ -113,7 +113,8 @@ fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
     let count = count.and_then(|count| review.take(count));
     let tile = tiles(&part, review.size("tile").unwrap_or(0));
     let weights = part.weight_bytes(Network::Encoder);
-    let pass = part.spec.encode_memory(frames.count.unwrap_or(2), [frames.height, frames.width], tile);
+    let pass =
+        part.spec.encode_memory(frames.count.unwrap_or(2), [frames.height, frames.width], tile);
     let mut infer = StepInfo {
         memory: weights.saturating_add(pass),
         weights: part.planned(Network::Encoder, weights),

@@ -125,9 +125,8 @@ fn a_step_that_fits_nowhere_is_no_error_where_it_is_cached() {
     draft.give(step, 0);
     assert!(rig.run(&draft).is_complete());
     draft.plan.steps[step as usize].memory = 200 * MB;
-    let refused = |draft: &Draft| {
-        rig.runtime.too_large(&draft.plan, &rig.registry(), rig.services()).len()
-    };
+    let refused =
+        |draft: &Draft| rig.runtime.too_large(&draft.plan, &rig.registry(), rig.services()).len();
     assert_eq!((refused(&draft), int(&rig.run(&draft), "step")), (0, Some(3)));
     let mut other = Draft::default();
     let step = other.add("step", "add", vec![lit(7), lit(2)]);
@@ -235,7 +234,8 @@ fn kept_results_are_foreseen_up_to_their_budget() {
 fn a_device_with_memory_of_its_own_has_a_ledger_of_its_own() {
     let (main, of_device) = (Ledger::new(100 * MB), Ledger::new(500 * MB));
     let services = Services::new(candle_core::Device::Cpu, Arc::clone(&main));
-    let services = services.with_device_ledger(Arc::clone(&of_device)).with(Arc::new(Log::default()));
+    let services =
+        services.with_device_ledger(Arc::clone(&of_device)).with(Arc::new(Log::default()));
     let runtime = Runtime::new(Options::default(), &main);
     let mut draft = Draft::default();
     let heavy = draft.add("heavy", "heavy", vec![lit(1), lit(2)]);
