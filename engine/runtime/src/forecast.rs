@@ -9,9 +9,10 @@
 //! beside a heavy one are not added up.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use kino_graph::Step;
-use kino_node::{Ledger, OUT_OF_MEMORY_HINT, bytes_of_fact};
+use kino_node::{Ledger, OUT_OF_MEMORY_HINT, Services, bytes_of_fact};
 use kino_port::{PlanError, Weights, format_bytes};
 
 use crate::demand::{Demand, Need};
@@ -46,17 +47,20 @@ pub fn too_large(step: &Step, allowed: u64) -> Option<PlanError> {
 }
 
 /// Foresees the run of a plan of which `demand` is needed. Results stay in a cache of
-/// `cache_budget` bytes.
+/// `cache_budget` bytes. Where the device has memory of its own, what lies there is not counted.
 pub(crate) fn forecast(
     wiring: &Wiring<'_>,
     demand: &Demand<CacheStatus>,
-    ledger: &Ledger,
+    services: &Services,
     cache_budget: u64,
 ) -> Forecast {
+    let ledger = &*services.ledger;
+    let device_counts = Arc::ptr_eq(&services.ledger, services.device_ledger());
     if wiring.plan.steps.iter().all(|step| step.memory == 0) {
         return now(ledger);
     }
     let mut run = Simulation::new(wiring, demand, ledger, cache_budget);
+    run.device_counts = device_counts;
     while let Some(step) = run.heavy.pop().or_else(|| run.light.pop()) {
         run.step(step as usize);
     }
@@ -85,6 +89,8 @@ struct Simulation<'a> {
     demand: &'a Demand<CacheStatus>,
     ledger: &'a Ledger,
     cache_budget: u64,
+    /// Whether the device computes in main memory.
+    device_counts: bool,
     /// What was in use before and would not leave; and what would.
     firm: u64,
     reclaimable: u64,
@@ -125,6 +131,7 @@ impl<'a> Simulation<'a> {
             demand,
             ledger,
             cache_budget,
+            device_counts: true,
             firm,
             reclaimable,
             weights: HashMap::new(),
@@ -203,21 +210,27 @@ impl<'a> Simulation<'a> {
 
     fn compute(&mut self, at: usize) {
         let step = &self.wiring.plan.steps[at];
-        let named: u64 = step.weights.iter().map(|weights| weights.bytes).sum();
-        self.load_weights(&step.weights);
-        let working = step.memory.saturating_sub(named);
+        let sum = |weights: &[Weights]| weights.iter().map(|weights| weights.bytes).sum::<u64>();
+        let working = step.memory.saturating_sub(sum(&step.weights));
         let frames = step.spillable.min(working);
-        let firm = working - frames;
-        self.make_room(working);
+        let on_device = !self.device_counts && step.traits.heavy;
+        let firm = if on_device { 0 } else { working - frames };
+        if !on_device {
+            self.load_weights(&step.weights);
+        }
+        self.make_room(firm + frames);
         // Beside what the step needs, where there is room for it.
-        let optional: u64 = step.optional.iter().map(|weights| weights.bytes).sum();
-        if self.room() >= firm + optional {
+        if !on_device && self.room() >= firm + sum(&step.optional) {
             self.load_weights(&step.optional);
         }
         let in_memory = frames.min(self.room().saturating_sub(firm));
         self.forecast.spilled = self.forecast.spilled.max(self.spilled + frames - in_memory);
         self.note(firm + in_memory);
-        let outputs = self.output_bytes(at);
+        // Frames lie in main memory whatever computed them.
+        let outputs = match on_device {
+            true => self.output_bytes(at).min(frames),
+            false => self.output_bytes(at),
+        };
         let spilled = outputs.min(frames - in_memory);
         self.publish(at, outputs - spilled, spilled);
         for edge in &self.wiring.edges[self.wiring.edges_into(at)] {

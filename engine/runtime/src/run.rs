@@ -127,7 +127,7 @@ impl Runtime {
         demand: &Demand<CacheStatus>,
         services: &Services,
     ) -> Forecast {
-        forecast(wiring, demand, &services.ledger, self.store.memory_budget)
+        forecast(wiring, demand, services, self.store.memory_budget)
     }
 
     /// The steps that would run now and cannot, as they do not fit into memory even alone: each by

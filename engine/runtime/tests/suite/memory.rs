@@ -244,6 +244,8 @@ fn a_device_with_memory_of_its_own_has_a_ledger_of_its_own() {
     draft.plan.steps[light as usize].memory = 50 * MB;
     draft.give(light, 0);
     assert!(runtime.too_large(&draft.plan, &registry(), &services).is_empty());
+    let forecast = runtime.forecast(&draft.plan, &registry(), &services);
+    assert_eq!(forecast.peak, 50 * MB, "main memory alone is foreseen");
     let stop = Stop::default();
     assert!(runtime.run(RunRequest::new(&draft.plan, &registry(), &services, &stop)).is_complete());
     assert_eq!((main.peak(), of_device.peak()), (50 * MB, 300 * MB));
