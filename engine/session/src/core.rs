@@ -66,7 +66,7 @@ pub(crate) struct Core {
     base: OnceLock<u64>,
 }
 
-/// What a process holds beside what the ledger counts, once it computes: stacks, what a codec keeps.
+/// What a process holds beside what the ledger counts, once it computes: stacks, what codecs keep.
 const OVERHEAD: u64 = 8 << 20;
 /// The same where it computes with a model: pages of the allocator for buffers of each size,
 /// scratch memory; and so much for each thread. Measured with the embedded model. Runs that need

@@ -66,8 +66,8 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     review.finish(StepInfo { key, memory, ..StepInfo::default() })
 }
 
-/// Bytes while writing: a frame as numbers, as bytes, and what the encoder makes of it; for H.264 as
-/// planes, too, and those of the frames before.
+/// Bytes while writing: a frame as numbers, as bytes, and what the encoder makes of it; for H.264
+/// as planes, too, and those of the frames before.
 pub(crate) fn writing(format: Format, height: usize, width: usize) -> u64 {
     let pixel = match format {
         Format::Mp4 => 3 * (4 + 1) + 9,
