@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+mod by_key;
 mod catalog;
 mod demand;
 mod device;
@@ -39,6 +40,6 @@ pub use disk::DiskCache;
 pub use event::{CacheStatus, Cached, Event, PlannedStep};
 pub use forecast::{Forecast, too_large};
 pub use machine::{memory_of_machine, peak_of_process, resident_of_process};
-pub use report::{Failure, Report, Skipped};
-pub use run::{Options, RunRequest, Runtime};
-pub use stop::Stop;
+pub use report::{Report, SkippedStep, StepFailure};
+pub use run::{RunSpec, Runtime, RuntimeOptions};
+pub use stop::StopSignal;

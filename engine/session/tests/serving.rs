@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kino_node::{NodeDef, Value, no_infer};
-use kino_port::{PortType, Signature, Traits, edge, int, ports};
+use kino_port::{NodeTraits, PortType, Signature, edge, int, ports};
 use kino_session::{Engine, Error, inputs};
 
 /// Gives a number that only running tells.
@@ -18,7 +18,7 @@ const LATE: NodeDef = NodeDef {
         about: Cow::Borrowed("Gives its input, but not before it runs."),
         inputs: ports![int("value", 0).between(0, i64::MAX as i128).about("What it gives.")],
         outputs: ports![edge("value", PortType::Int).about("The number.")],
-        traits: Traits::LIGHT,
+        traits: NodeTraits::LIGHT,
     },
     infer: no_infer,
     run: |_, inputs| Ok(vec![Some(Value::Int(inputs.int("value")?))]),

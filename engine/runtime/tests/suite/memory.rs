@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use kino_graph::{Catalog, Input};
+use kino_graph::{Catalog, StepInput};
 use kino_node::{Ledger, Services, TensorFact};
 use kino_port::{Fact, Facts, Weights};
-use kino_runtime::{NodeCatalog, Options, RunRequest, Runtime, Stop};
+use kino_runtime::{NodeCatalog, RunSpec, Runtime, RuntimeOptions, StopSignal};
 
 use crate::nodes::{Log, registry};
 use crate::rig::{Draft, Rig, all, int, lit, of};
@@ -14,7 +14,7 @@ use crate::rig::{Draft, Rig, all, int, lit, of};
 const MB: u64 = 1 << 20;
 
 fn rig(ledger: &Arc<Ledger>, memory_budget: u64) -> Rig {
-    let options = Options { memory_budget, disk: None, threads: 2 };
+    let options = RuntimeOptions { memory_budget, disk: None, threads: 2 };
     Rig::with_ledger(options, Log::default(), Arc::clone(ledger))
 }
 
@@ -71,7 +71,7 @@ fn two_heavy_runs_under_half_of_their_sum_finish() {
     let heavy = |seed| {
         let mut draft = Draft::default();
         // 20 MB that stay in flight while a step runs that needs 55 MB.
-        let big = draft.add("big", "big", vec![lit(seed), Input::Absent]);
+        let big = draft.add("big", "big", vec![lit(seed), StepInput::Absent]);
         let work = draft.add("work", "heavy", vec![lit(seed), lit(1)]);
         let sum = draft.add("sum", "sum", vec![all(&[big, work])]);
         draft.plan.steps[big as usize].memory = 20 * MB;
@@ -107,7 +107,7 @@ fn a_step_that_fits_nowhere_is_refused_in_the_plan() {
         draft.plan.steps[large as usize].memory = info.memory;
         draft.plan.steps[large as usize].spillable = info.spillable;
         draft.give(large, 0);
-        let runtime = Runtime::new(Options::default(), &services.ledger);
+        let runtime = Runtime::new(RuntimeOptions::default(), &services.ledger);
         runtime.too_large(&draft.plan, &registry(), &services).pop().map(|(_, error)| error)
     };
     assert!(refuse(8_000_000_000).is_none(), "of 10 GB it can move 2 to a file");
@@ -236,7 +236,7 @@ fn a_device_with_memory_of_its_own_has_a_ledger_of_its_own() {
     let services = Services::new(candle_core::Device::Cpu, Arc::clone(&main));
     let services =
         services.with_device_ledger(Arc::clone(&of_device)).with(Arc::new(Log::default()));
-    let runtime = Runtime::new(Options::default(), &main);
+    let runtime = Runtime::new(RuntimeOptions::default(), &main);
     let mut draft = Draft::default();
     let heavy = draft.add("heavy", "heavy", vec![lit(1), lit(2)]);
     let light = draft.add("light", "alone", vec![of(heavy), lit(2)]);
@@ -246,8 +246,8 @@ fn a_device_with_memory_of_its_own_has_a_ledger_of_its_own() {
     assert!(runtime.too_large(&draft.plan, &registry(), &services).is_empty());
     let forecast = runtime.forecast(&draft.plan, &registry(), &services);
     assert_eq!(forecast.peak, 50 * MB, "main memory alone is foreseen");
-    let stop = Stop::default();
-    assert!(runtime.run(RunRequest::new(&draft.plan, &registry(), &services, &stop)).is_complete());
+    let stop = StopSignal::default();
+    assert!(runtime.run(RunSpec::new(&draft.plan, &registry(), &services, &stop)).is_complete());
     assert_eq!((main.peak(), of_device.peak()), (50 * MB, 300 * MB));
     draft.plan.steps[light as usize].memory = 200 * MB;
     assert_eq!(runtime.too_large(&draft.plan, &registry(), &services)[0].0, light as usize);

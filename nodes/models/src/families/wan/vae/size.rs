@@ -44,14 +44,14 @@ pub fn frames_shape(config: &VaeConfig, [_, frames, height, width]: [usize; 4]) 
 
 /// Bytes that a pass needs in f32, besides the weights and the clip itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Peak {
+pub struct MemoryPeak {
     /// Kept between chunks.
     pub cache: usize,
     /// Alive at once inside the dearest block, besides the cache.
     pub live: usize,
 }
 
-impl Peak {
+impl MemoryPeak {
     /// Both together.
     pub fn total(&self) -> usize {
         self.cache + self.live
@@ -60,7 +60,7 @@ impl Peak {
 
 /// Walks the layers of a network and adds up what they keep and hold.
 struct Tally {
-    peak: Peak,
+    peak: MemoryPeak,
     /// Frames, height and width of the activations.
     at: [usize; 3],
     /// Whether there is one frame in all: no chunk is longer, and nothing comes from one before.
@@ -69,7 +69,7 @@ struct Tally {
 
 impl Tally {
     fn new(at: [usize; 3], single: bool) -> Self {
-        Self { peak: Peak::default(), at, single }
+        Self { peak: MemoryPeak::default(), at, single }
     }
 
     /// Values of `channels` on this level.
@@ -132,7 +132,7 @@ pub fn decode_peak(
     frames: usize,
     size: [usize; 2],
     tile: Option<Tile>,
-) -> Peak {
+) -> MemoryPeak {
     let (single, channels) = (frames <= 1, config.out_channels);
     let tally = |tile| decode_tally(config, tile, single);
     sum_of_tiles(size, tile, chunk(config, single) * channels, tally)
@@ -144,7 +144,7 @@ pub fn encode_peak(
     frames: usize,
     size: [usize; 2],
     tile: Option<Tile>,
-) -> Peak {
+) -> MemoryPeak {
     let (single, channels) = (frames <= 1, config.in_channels);
     let tally = |tile| encode_tally(config, tile, single);
     sum_of_tiles(size, tile, chunk(config, single) * channels, tally)
@@ -155,7 +155,7 @@ fn chunk(config: &VaeConfig, single: bool) -> usize {
     if single { 1 } else { config.temporal_factor() }
 }
 
-fn decode_tally(config: &VaeConfig, [height, width]: [usize; 2], single: bool) -> Peak {
+fn decode_tally(config: &VaeConfig, [height, width]: [usize; 2], single: bool) -> MemoryPeak {
     let space = config.spatial_factor();
     let mut tally = Tally::new([1, height / space, width / space], single);
     tally.causal(config.z_dim);
@@ -183,7 +183,7 @@ fn decode_tally(config: &VaeConfig, [height, width]: [usize; 2], single: bool) -
     tally.peak
 }
 
-fn encode_tally(config: &VaeConfig, [height, width]: [usize; 2], single: bool) -> Peak {
+fn encode_tally(config: &VaeConfig, [height, width]: [usize; 2], single: bool) -> MemoryPeak {
     let mut tally = Tally::new([chunk(config, single), height, width], single);
     tally.causal(config.in_channels);
     let mut channels = config.base_dim;
@@ -218,12 +218,12 @@ fn sum_of_tiles(
     size: [usize; 2],
     tile: Option<Tile>,
     depth: usize,
-    tally: impl Fn([usize; 2]) -> Peak,
-) -> Peak {
+    tally: impl Fn([usize; 2]) -> MemoryPeak,
+) -> MemoryPeak {
     let tiles = tile_sizes(size, tile);
     let chunk = size[0] * size[1] * depth * size_of::<f32>();
     let joined = if tiles.len() > 1 { 3 * chunk } else { chunk };
     let each = || tiles.iter().map(|tile| tally(*tile));
     let live = each().map(|peak| peak.live).max().unwrap_or(0);
-    Peak { cache: each().map(|peak| peak.cache).sum(), live: live + joined }
+    MemoryPeak { cache: each().map(|peak| peak.cache).sum(), live: live + joined }
 }
