@@ -120,7 +120,7 @@ fn a_broken_graph_leaves_the_last_good_one() {
     assert_eq!(evaluated(&seen), [""; 0]);
 
     let seen = watch.after(|| fs::write(place.path("in/photo.png"), picture(9)).unwrap());
-    assert_eq!(evaluated(&seen), ["file", "large", "photo"], "the last good graph goes on");
+    assert_eq!(evaluated(&seen), ["file", "large", "photo"], "the last valid graph goes on");
     let seen = watch.after(|| fs::write(&graph, POSTER.replace("2}),\n", "0}),\n")).unwrap());
     assert_eq!(event(&seen, "diagnostics")["diagnostics"][0]["severity"], "error");
     let seen = watch.after(|| fs::write(&graph, "no graph at all").unwrap());

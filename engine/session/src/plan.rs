@@ -59,10 +59,10 @@ impl Plan {
         let step = &steps[at];
         match own {
             CacheStatus::Memory => "its result is in memory".to_owned(),
-            CacheStatus::Disk if step.traits.sink => "its file stands as it was written".to_owned(),
+            CacheStatus::Disk if step.traits.sink => "its file is up to date".to_owned(),
             CacheStatus::Disk => "its result is on disk".to_owned(),
-            CacheStatus::Pruned => "whatever reads it is cached".to_owned(),
-            CacheStatus::Lazy => "only if a node asks for it".to_owned(),
+            CacheStatus::Pruned => "all nodes that read it are cached".to_owned(),
+            CacheStatus::Lazy => "only if a node needs it".to_owned(),
             CacheStatus::Run => {
                 let mut before = step.inputs.iter().flat_map(StepInput::sources);
                 let news = before.find(|source| {
@@ -71,9 +71,9 @@ impl Plan {
                 });
                 match news {
                     Some(source) => format!("`{}` runs", steps[source.step as usize].name),
-                    None if step.traits.sink => "its file is missing or other".to_owned(),
+                    None if step.traits.sink => "its file is missing or has changed".to_owned(),
                     None if step.traits.expensive => "its result is not in the cache".to_owned(),
-                    None => "cheap enough not to be kept".to_owned(),
+                    None => "cheap, so its result is not cached".to_owned(),
                 }
             }
         }

@@ -208,7 +208,7 @@ impl PluginLoader {
         verify_descriptor(found, &*artifact)?;
         let advice = match allowed.sha256 {
             Some(_) => format!("`kino plugin trust {} --read PATH` grants more", allowed.id),
-            None => "while the folder is at work, `asks` in its plugin.ron grants more".to_owned(),
+            None => "in dev mode, `asks` in its plugin.ron grants more".to_owned(),
         };
         let granted = Arc::new(GrantedFiles::new(root, &allowed.read).advising(advice));
         let plugin = Plugin::new(&allowed.id, sha256, artifact, granted, allowed.limits);

@@ -41,7 +41,7 @@ pub(crate) static SAMPLE: NodeDef = NodeDef {
                 "One text for all clips, or one a clip: by name where both are maps, else in order."
             ),
             optional("sigmas", PortType::Sigmas)
-                .about("Noise levels to walk down; they replace `steps` and `shift`."),
+                .about("Falling noise levels of the run; they replace `steps` and `shift`."),
             optional("guider", PortType::Guider)
                 .about("Joins velocities with and without text; it replaces `guidance`."),
             count("steps", 20)

@@ -122,7 +122,7 @@ fn each_once<'de, D: Deserializer<'de>>(
             let mut entries = BTreeMap::new();
             while let Some((id, entry)) = map.next_entry::<String, LockEntry>()? {
                 if entries.contains_key(&id) {
-                    return Err(A::Error::custom(format!("`{id}` stands here twice")));
+                    return Err(A::Error::custom(format!("`{id}` is written twice")));
                 }
                 entries.insert(id, entry);
             }

@@ -86,10 +86,10 @@ fn what_is_no_plugin_is_refused_and_says_why() {
         error.to_string().replace(&path.display().to_string(), "FILE")
     };
     for (bytes, expected) in [
-        (&b""[..], "FILE: the library is not whole: it is empty"),
+        (&b""[..], "FILE: the library is damaged: it is empty"),
         (b"#!/bin/sh\nrm -rf /\n", "FILE: it is no native library of this platform"),
-        (&whole[..whole.len() / 2], "FILE: the library is not whole"),
-        (&whole[..whole.len() - 1], "FILE: the library is not whole"),
+        (&whole[..whole.len() / 2], "FILE: the library is damaged"),
+        (&whole[..whole.len() - 1], "FILE: the library is damaged"),
     ] {
         let path = folder.path().join("bytes.so");
         std::fs::write(&path, bytes).unwrap();
