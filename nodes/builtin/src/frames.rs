@@ -134,13 +134,12 @@ fn infer_upscale(_: &Services, facts: &Facts) -> InferResult {
 }
 
 /// What is known of frames at a new size. Memory: the result, and beside it one chunk of at most
-/// [`CHUNK`] frames at both sizes and between.
+/// [`CHUNK`] frames: wider first, or at the new size before its colours are cut off.
 fn resized(frames: &FramesFact, (height, width): (usize, usize)) -> StepInfo {
     let frame = |height: usize, width: usize| frame_bytes(height, width);
     let count = frames.count.unwrap_or(1);
     let chunk = count.min(CHUNK) as u64;
-    let between = frame(frames.height, width);
-    let work = chunk * (frame(frames.height, frames.width) + between + frame(height, width));
+    let work = chunk.saturating_mul(frame(frames.height.max(height), width));
     StepInfo {
         outputs: vec![Fact::typed(FramesFact { height, width, ..frames.clone() })],
         memory: (count as u64).saturating_mul(frame(height, width)).saturating_add(work),
@@ -184,8 +183,11 @@ fn scale(
     let mut resized = FramesBuilder::new(&cx.services.ledger, frames.fps());
     push_changed(cx, frames, (0, frames.count()), &mut resized, |few| {
         let few = few.to_device(cx.device())?;
-        let few = kino_kernels::resize(&few, height, width, filter)?; // [n, height, width, 3]
-        Ok(few.clamp(0f32, 1f32)?)
+        let mut few = kino_kernels::resize(&few, height, width, filter)?; // [n, height, width, 3]
+        // One after the other, so that there are never three of them.
+        few = few.maximum(0f32)?;
+        few = few.minimum(1f32)?;
+        Ok(few)
     })?;
     Ok(vec![Some(Value::from(resized.finish()?))])
 }

@@ -114,7 +114,7 @@ fn infer_write(services: &Services, facts: &Facts) -> InferResult {
     if let (Some(frames), Some(format)) = (frames, format) {
         let fits = check_size(format, frames.width, frames.height);
         review.take(fits.map_err(at_port("frames")));
-        memory = writing(frames.height, frames.width);
+        memory = writing(format, frames.height, frames.width);
     }
     let key = place.map(|place| target_key(&place)).unwrap_or_default();
     review.finish(StepInfo { key, memory, path_form, ..StepInfo::default() })

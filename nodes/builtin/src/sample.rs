@@ -18,8 +18,8 @@ use kino_node::{
     TensorFact, Value, ValueType,
 };
 use kino_port::{
-    Fact, Facts, NodeTraits, PlanError, PortType, Sigma, Signature, StepInfo, count, edge, int,
-    list, optional, optional_list, ports, real, text,
+    Fact, Facts, NodeTraits, PlanError, PortType, Sigma, Signature, StepInfo, Weights, count, edge,
+    int, list, optional, optional_list, ports, real, text,
 };
 
 use crate::error::{IntoNode, check_cancel};
@@ -116,7 +116,7 @@ const SCHEDULERS: [Cow<'static, str>; 5] = [
     Cow::Borrowed("lcm"),
 ];
 
-fn infer(_: &Services, facts: &Facts) -> InferResult {
+fn infer(services: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     object_to_tensor(&mut review, facts);
     let steps = steps(&mut review, facts);
@@ -147,6 +147,7 @@ fn infer(_: &Services, facts: &Facts) -> InferResult {
         outputs: vec![Fact::typed(patches.clone()), trace],
         memory,
         weights,
+        optional: of_previews(services, &patches.clips),
         ..StepInfo::default()
     })
 }
@@ -208,6 +209,16 @@ fn check_fed(start: bool, strength: Option<f64>, mask: bool, known: bool) -> Res
             .hint("feed `mask`: 1 where the clip is made anew, 0 where it stays"));
     }
     Ok(())
+}
+
+/// The weights that previews are drawn with: the decoder of the first clip's latent space.
+fn of_previews(services: &Services, clips: &[Clip]) -> Vec<Weights> {
+    let space = clips.first().and_then(|clip| clip.space.as_ref());
+    let models = services.find::<Models>();
+    let part = models.and_then(|models| models.of_space(space?));
+    part.map_or_else(Vec::new, |part| {
+        part.planned(Network::Decoder, part.weight_bytes(Network::Decoder))
+    })
 }
 
 /// The number of steps, if it is known.
