@@ -72,7 +72,7 @@ pub(crate) fn infer_written(
     if let (Some(frames), Some(format)) = (frames, format) {
         let fits = check_size(format, frames.width, frames.height);
         review.take(fits.map_err(at_port("frames")));
-        memory = writing(frames.height, frames.width);
+        memory = writing(format, frames.height, frames.width);
     }
     let key = place.map(|place| target_key(&place)).unwrap_or_default();
     review.finish(StepInfo { key, memory, path_form, ..StepInfo::default() })
@@ -88,10 +88,14 @@ fn path_form(format: VideoFormat, frames: Option<&FramesFact>) -> PathForm {
     }
 }
 
-/// Bytes while writing: a frame as numbers, as bytes, as planes, and what an encoder keeps of the
-/// one before.
-fn writing(height: usize, width: usize) -> u64 {
-    (height * width * 3 * (4 + 4 + 1 + 3)) as u64
+/// Bytes while writing: a frame as numbers, as bytes, and what the encoder makes of it; for H.264
+/// as planes, too, and those of the frames before.
+fn writing(format: VideoFormat, height: usize, width: usize) -> u64 {
+    let pixel = match format {
+        VideoFormat::Mp4 => 3 * (4 + 1) + 9,
+        _ => 3 * (4 + 1) + 2,
+    };
+    (height as u64).saturating_mul(width as u64).saturating_mul(pixel)
 }
 
 fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {

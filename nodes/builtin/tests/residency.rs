@@ -362,3 +362,20 @@ fn a_text_is_encoded_by_the_model_of_the_plan() {
     let refused = rig.fails("text.encode", &encode);
     assert!(refused.contains("changed while it ran"), "{refused}");
 }
+
+/// The seam for a device with memory of its own, here one that is none.
+#[test]
+fn weights_on_a_device_are_not_counted_as_main_memory() {
+    let (main, of_device) = (Ledger::new(1 << 20), Ledger::new(u64::MAX));
+    let mut rig = Rig::new("device");
+    let folders = Folders { graph: reference(""), out: PathBuf::new() };
+    let services = kino_nodes::services_of_device(Device::Cpu, main.clone(), of_device.clone());
+    rig.services = services.with(Arc::new(folders));
+    let models = rig.services.get::<Models>().unwrap();
+    let dit = handle::<DitHandle>(&rig.model("embedded:shapes").dit);
+    let loaded = models.dit(&dit).unwrap();
+    assert_eq!((main.used(), of_device.used()), (0, dit.weight_bytes()));
+    assert_eq!((main.reclaimable(), of_device.reclaimable()), (0, 0), "in use");
+    drop(loaded);
+    assert_eq!(of_device.reclaimable(), dit.weight_bytes());
+}
