@@ -37,7 +37,10 @@ Environment:
   KINO_CACHE        the folder of the cache, instead of the user's cache folder
   KINO_DATA         the folder of your own plugins, instead of the user's data folder
   KINO_CACHE_LIMIT  how large the cache may grow; 20GB unless set
-  KINO_MEMORY       how much memory runs may take; unless set what the machine has, less an eighth
+  KINO_MEMORY       how much memory runs may take, unless --memory says it; unless set what the
+                    machine has, less an eighth
+  KINO_DEVICE_MEMORY
+                    how much memory of a GPU runs may take; all that it gives unless set
   KINO_LOG          what is logged, such as debug or kino_runtime=trace
   NO_COLOR          no colours; CLICOLOR_FORCE=1 forces them";
 
@@ -171,6 +174,9 @@ pub(crate) struct Target {
     /// Neither read nor write the cache on disk
     #[arg(long)]
     pub(crate) no_cache: bool,
+    /// How much memory runs may take, such as 12GB; more than KINO_MEMORY says or less
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
 }
 
 /// `kino run`

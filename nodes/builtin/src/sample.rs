@@ -16,8 +16,8 @@ use kino_node::{
     Value,
 };
 use kino_port::{
-    Fact, Facts, NodeTraits, PlanError, PortType, Sigma, Signature, StepInfo, count, edge, list,
-    optional, ports, real, text,
+    Fact, Facts, NodeTraits, PlanError, PortType, Sigma, Signature, StepInfo, Weights, count, edge,
+    list, optional, ports, real, text,
 };
 
 use crate::error::{IntoNode, check_cancel};
@@ -85,7 +85,7 @@ Example:\n    \"sample\": (op: \"dit.sample\", in: {\"dit\": \"model.dit\", \"pa
 const SCHEDULERS: [Cow<'static, str>; 3] =
     [Cow::Borrowed("auto"), Cow::Borrowed("unipc"), Cow::Borrowed("euler")];
 
-fn infer(_: &Services, facts: &Facts) -> InferResult {
+fn infer(services: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     object_to_tensor(&mut review, facts);
     let steps = steps(&mut review, facts);
@@ -114,7 +114,18 @@ fn infer(_: &Services, facts: &Facts) -> InferResult {
         outputs: vec![Fact::typed(patches.clone()), trace],
         memory,
         weights,
+        optional: of_previews(services, &patches.clips),
         ..StepInfo::default()
+    })
+}
+
+/// The weights that previews are drawn with: the decoder of the first clip's latent space.
+fn of_previews(services: &Services, clips: &[Clip]) -> Vec<Weights> {
+    let space = clips.first().and_then(|clip| clip.space.as_ref());
+    let models = services.find::<Models>();
+    let part = models.and_then(|models| models.of_space(space?));
+    part.map_or_else(Vec::new, |part| {
+        part.planned(Network::Decoder, part.weight_bytes(Network::Decoder))
     })
 }
 
