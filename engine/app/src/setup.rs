@@ -2,7 +2,7 @@
 
 use std::env;
 
-use kino_session::{DeviceChoice, Engine, Graph, RunRequest, Worker};
+use kino_session::{DeviceChoice, Engine, Graph, PluginWorker, RunRequest};
 
 use crate::args::{Source, Target, WORKER};
 use crate::failure::Failure;
@@ -11,10 +11,10 @@ use crate::failure::Failure;
 ///
 /// # Errors
 /// When this program does not know where it lies.
-pub(crate) fn worker() -> Result<Worker, Failure> {
+pub(crate) fn worker() -> Result<PluginWorker, Failure> {
     let program = env::current_exe()
         .map_err(|error| Failure::world(format!("this program is not found: {error}")))?;
-    Ok(Worker { program, args: vec![WORKER.to_owned()] })
+    Ok(PluginWorker { program, args: vec![WORKER.to_owned()] })
 }
 
 /// An engine to read graphs with: it computes nothing, so that no device is opened and no cache.
@@ -30,11 +30,15 @@ pub(crate) fn reader(locked: bool) -> Result<Engine, Failure> {
 /// An engine for runs; `keeps` results in memory between them.
 ///
 /// # Errors
-/// When the device cannot be used, or the environment sets a size that is none.
+/// When the device cannot be used, or a size is none.
 pub(crate) fn engine(source: &Source, target: &Target, keeps: bool) -> Result<Engine, Failure> {
     let engine = Engine::builder().device_choice(target.device).keep_results(keeps);
     let engine = engine.locked(source.locked).worker(worker()?);
     let engine = if target.no_cache { engine.no_cache() } else { engine };
+    let engine = match &target.memory {
+        Some(size) => engine.memory(size),
+        None => engine,
+    };
     Ok(engine.build()?)
 }
 

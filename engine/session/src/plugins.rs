@@ -1,51 +1,71 @@
 //! The nodes that a graph can use, and the files that they come from: those that are built in, and
 //! those of plugins that the graph names.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kino_host::{
-    AllowedBuild, BuildKind, Consent, FoundPlugin, GrantedFiles, Lock, LockEntry, Module,
+    AllowedBuild, BuildKind, Consent, FoundPlugin, GrantedFiles, LockEntry, LockFile, Module,
     PLUGINS_FOLDER, Plugin, PluginIndex,
 };
-use kino_node::{Error, Registry};
+use kino_node::Registry;
 
-use crate::error::Error as SessionError;
+use crate::error::Error;
 use crate::source::GraphSource;
 
 /// The nodes that a graph can use.
 pub(crate) struct NodeSet {
     /// The nodes; the same as before unless one of the files changed.
     pub(crate) registry: Arc<Registry>,
+    /// The plugins among them.
+    pub(crate) plugins: Vec<Arc<Plugin>>,
     /// The files and folders that nodes come from: after a change in one of them, ask again.
     pub(crate) files: Vec<PathBuf>,
+}
+
+impl NodeSet {
+    /// Nodes that come from no file.
+    pub(crate) fn of(registry: Arc<Registry>) -> Self {
+        NodeSet { registry, plugins: Vec::new(), files: Vec::new() }
+    }
 }
 
 /// Nodes that cannot be used as they stand.
 pub(crate) struct Unusable {
     /// Why.
-    pub(crate) error: SessionError,
+    pub(crate) error: Error,
     /// The files and folders whose change may mend it.
     pub(crate) files: Vec<PathBuf>,
 }
 
-/// Finds nodes for graphs, and keeps those that it has found.
+/// Finds nodes for graphs, and keeps those that it has found. Who loads a plugin waits for others
+/// that load the same one, and for nobody else.
 pub(crate) struct PluginLoader {
     built_in: Arc<Registry>,
     /// Whether only builds that are pinned are loaded.
     locked: bool,
     /// What serves plugins that run in processes of their own.
-    worker: Option<Worker>,
-    /// Plugins that are loaded, by the folder of the graphs that use them and their ids.
-    loaded: HashMap<(PathBuf, String), Loaded>,
+    worker: Option<PluginWorker>,
+    /// Where the user's own plugins lie, and what the user has agreed to run.
+    data: PathBuf,
+    /// Plugins, by the folder of the graphs that use them and their ids; each is locked while it is
+    /// being loaded.
+    slots: Mutex<HashMap<(PathBuf, String), Arc<Slot>>>,
     /// The last registries with plugins, and the builds that each is made of.
-    last: Vec<(Vec<Arc<Plugin>>, Arc<Registry>)>,
+    last: Mutex<Vec<(Vec<Arc<Plugin>>, Arc<Registry>)>>,
+}
+
+/// A plugin, once it is loaded.
+type Slot = Mutex<Option<Loaded>>;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A program that serves a plugin in a process of its own, by calling `kino_native::serve`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Worker {
+pub struct PluginWorker {
     /// The program.
     pub program: PathBuf,
     /// What it is started with.
@@ -53,7 +73,7 @@ pub struct Worker {
 }
 
 /// As many registries are kept.
-const MOST_REGISTRIES: usize = 32;
+const MAX_REGISTRIES: usize = 32;
 
 /// A plugin that is loaded.
 struct Loaded {
@@ -63,8 +83,19 @@ struct Loaded {
 
 impl PluginLoader {
     /// Has these nodes, which every graph can use.
-    pub(crate) fn new(built_in: Arc<Registry>, locked: bool, worker: Option<Worker>) -> Self {
-        PluginLoader { built_in, locked, worker, loaded: HashMap::new(), last: Vec::new() }
+    pub(crate) fn new(
+        built_in: Arc<Registry>,
+        locked: bool,
+        worker: Option<PluginWorker>,
+        data: PathBuf,
+    ) -> Self {
+        let (slots, last) = (Mutex::default(), Mutex::default());
+        PluginLoader { built_in, locked, worker, data, slots, last }
+    }
+
+    /// The folder of the user's own plugins.
+    fn user_folder(&self) -> PathBuf {
+        self.data.join(PLUGINS_FOLDER)
     }
 
     /// The nodes that every graph can use.
@@ -72,36 +103,42 @@ impl PluginLoader {
         Arc::clone(&self.built_in)
     }
 
-    /// The nodes for a graph, as they stand now. Only plugins are loaded that the graph names nodes
-    /// of.
+    /// The nodes for a graph that names these ops, as they stand now. Only plugins are loaded that
+    /// the graph names nodes of.
     ///
     /// # Errors
     /// When those that the graph uses cannot be loaded.
-    pub(crate) fn of(&mut self, graph: &GraphSource) -> Result<NodeSet, Box<Unusable>> {
-        let ops = kino_graph::ops(&graph.name, &graph.text, graph);
+    pub(crate) fn of(
+        &self,
+        graph: &GraphSource,
+        ops: &BTreeSet<String>,
+    ) -> Result<NodeSet, Box<Unusable>> {
         let foreign: Vec<&str> =
             ops.iter().map(String::as_str).filter(|op| self.built_in.get(op).is_none()).collect();
         if foreign.is_empty() {
-            return Ok(NodeSet { registry: self.built_in(), files: Vec::new() });
+            return Ok(NodeSet::of(self.built_in()));
         }
         let mut files =
             vec![graph.folder.join(PLUGINS_FOLDER), graph.folder.join(kino_host::LOCK_FILE)];
-        files.extend([user_folder(), Consent::file(&kino_world::data_dir())]);
+        files.extend([self.user_folder(), Consent::file(&self.data)]);
         match self.load_all(&graph.folder, &foreign, &mut files) {
-            Ok(plugins) => Ok(NodeSet { registry: self.registry(plugins), files }),
+            Ok(plugins) => {
+                let registry = self.registry(plugins.clone());
+                Ok(NodeSet { registry, plugins, files })
+            }
             Err(error) => Err(Box::new(Unusable { error, files })),
         }
     }
 
     /// Loads the plugins that have these nodes; nodes that none has are left to the check.
     fn load_all(
-        &mut self,
+        &self,
         root: &Path,
         nodes: &[&str],
         files: &mut Vec<PathBuf>,
-    ) -> Result<Vec<Arc<Plugin>>, SessionError> {
-        let user = user_folder();
-        let index = PluginIndex::scan(root, Some(&user)).map_err(SessionError::from)?;
+    ) -> Result<Vec<Arc<Plugin>>, Error> {
+        let user = self.user_folder();
+        let index = PluginIndex::scan(root, Some(&user))?;
         // What is missing or broken may be mended.
         let known = index.found.iter().map(|found| &found.folder);
         let broken = index.broken.iter().map(|(folder, _)| folder);
@@ -114,9 +151,7 @@ impl PluginLoader {
         }
         let conflicts = index.conflicts(|node| self.built_in.get(node).is_some());
         if !conflicts.is_empty() {
-            return Err(
-                SessionError::usage(conflicts.join("\n")).advising("remove or rename one of them")
-            );
+            return Err(Error::usage(conflicts.join("\n")).advising("remove or rename one of them"));
         }
         let unknown: Vec<_> =
             nodes.iter().filter(|node| index.of_node(node).is_none()).copied().collect();
@@ -124,13 +159,13 @@ impl PluginLoader {
             && let Some((_, error)) = index.broken.first()
         {
             let (names, are) = (unknown.join("`, `"), if unknown.len() > 1 { "are" } else { "is" });
-            return Err(SessionError::from(Error::Failed {
+            return Err(Error::Usage {
                 message: format!(
                     "{error}\n`{names}` {are} none of the nodes that are known, and may be of that \
                      plugin"
                 ),
                 hint: error.hint().map(str::to_owned),
-            }));
+            });
         }
         let mut plugins = Vec::with_capacity(wanted.len());
         let mut faults = Vec::new();
@@ -140,28 +175,22 @@ impl PluginLoader {
                 Err(error) => faults.push(error),
             }
         }
-        match faults.as_slice() {
-            [] => Ok(plugins),
-            [one] => {
-                let error = SessionError::usage(one.to_string());
-                Err(match one.hint() {
-                    Some(hint) => error.advising(hint),
-                    None => error,
-                })
-            }
-            several => {
-                let lines = several.iter().map(|error| match error.hint() {
+        match faults.len() {
+            0 => Ok(plugins),
+            1 => Err(faults.remove(0)),
+            _ => {
+                let lines = faults.iter().map(|error| match error.hint() {
                     Some(hint) => format!("{error}\n  {hint}"),
                     None => error.to_string(),
                 });
-                Err(SessionError::usage(lines.collect::<Vec<_>>().join("\n")))
+                Err(Error::usage(lines.collect::<Vec<_>>().join("\n")))
             }
         }
     }
 
     /// Loads one plugin, unless the very build is loaded already.
     fn load(
-        &mut self,
+        &self,
         found: &FoundPlugin,
         root: &Path,
         files: &mut Vec<PathBuf>,
@@ -170,16 +199,18 @@ impl PluginLoader {
         files.push(found.lock.join(kino_host::LOCK_FILE));
         let kinds = [BuildKind::Wasm, BuildKind::Native];
         files.extend(kinds.iter().filter_map(|kind| manifest.artifact(&found.folder, *kind)));
-        let lock = Lock::read(&found.lock)?;
-        let allowed = kino_host::decide(found, &lock, &consent()?, self.locked)?;
+        let folder = root.canonicalize().unwrap_or_else(|_| root.to_owned());
+        let slot = Arc::clone(lock(&self.slots).entry((folder, manifest.id.clone())).or_default());
+        let mut loaded = lock(&slot);
+        let trusted = LockFile::read(&found.lock)?;
+        let consent = Consent::read(&self.data)?;
+        let allowed = kino_host::allowed_build(found, &trusted, &consent, self.locked)?;
         files.extend(allowed.read.iter().map(|granted| root.join(granted)));
         let sha256 = match &allowed.sha256 {
             Some(sha256) => sha256.clone(),
             None => kino_host::sha256(&allowed.path)?,
         };
-        let place = (root.canonicalize().unwrap_or_else(|_| root.to_owned()), allowed.id.clone());
-        let before = self.loaded.get(&place);
-        if let Some(before) = before
+        if let Some(before) = &*loaded
             && (&before.allowed, &before.plugin.sha256) == (&allowed, &sha256)
         {
             return Ok(Arc::clone(&before.plugin));
@@ -188,42 +219,45 @@ impl PluginLoader {
         verify_descriptor(found, &*artifact)?;
         let advice = match allowed.sha256 {
             Some(_) => format!("`kino plugin trust {} --read PATH` grants more", allowed.id),
-            None => "while the folder is at work, `asks` in its plugin.ron grants more".to_owned(),
+            None => "in dev mode, `asks` in its plugin.ron grants more".to_owned(),
         };
         let granted = Arc::new(GrantedFiles::new(root, &allowed.read).advising(advice));
         let plugin = Plugin::new(&allowed.id, sha256, artifact, granted, allowed.limits);
-        if let Some(before) = before {
-            plugin.inherit(&before.plugin);
+        if let Some(Loaded { plugin: before, .. }) = &*loaded {
+            plugin.inherit(before);
+            // Graphs that use the build before hold its nodes themselves.
+            lock(&self.last).retain(|(of, _)| !of.iter().any(|one| Arc::ptr_eq(one, before)));
         }
-        self.loaded.insert(place, Loaded { plugin: Arc::clone(&plugin), allowed });
+        *loaded = Some(Loaded { plugin: Arc::clone(&plugin), allowed });
         Ok(plugin)
     }
 
     /// The built-in nodes and those of these plugins.
-    fn registry(&mut self, plugins: Vec<Arc<Plugin>>) -> Arc<Registry> {
+    fn registry(&self, plugins: Vec<Arc<Plugin>>) -> Arc<Registry> {
         if plugins.is_empty() {
             return self.built_in();
         }
         let same = |of: &Vec<Arc<Plugin>>| {
             of.len() == plugins.len() && of.iter().zip(&plugins).all(|(a, b)| Arc::ptr_eq(a, b))
         };
-        if let Some((_, registry)) = self.last.iter().find(|(of, _)| same(of)) {
+        let mut last = lock(&self.last);
+        if let Some((_, registry)) = last.iter().find(|(of, _)| same(of)) {
             return Arc::clone(registry);
         }
         let mut registry = Registry::clone(&self.built_in);
         plugins.iter().flat_map(kino_host::plugin_nodes).for_each(|node| registry.insert(node));
         let registry = Arc::new(registry);
-        if self.last.len() == MOST_REGISTRIES {
-            self.last.remove(0);
+        if last.len() == MAX_REGISTRIES {
+            last.remove(0);
         }
-        self.last.push((plugins, Arc::clone(&registry)));
+        last.push((plugins, Arc::clone(&registry)));
         registry
     }
 
     /// The nodes that every graph can use, and those of every plugin of this folder or of the user
     /// that may be loaded.
-    pub(crate) fn known(&mut self, root: &Path) -> Arc<Registry> {
-        let Ok(index) = PluginIndex::scan(root, Some(&user_folder())) else {
+    pub(crate) fn known(&self, root: &Path) -> Arc<Registry> {
+        let Ok(index) = PluginIndex::scan(root, Some(&self.user_folder())) else {
             return self.built_in();
         };
         let mut plugins = Vec::new();
@@ -247,7 +281,7 @@ pub fn user_folder() -> PathBuf {
 /// # Errors
 /// When the file that says so does not read.
 pub fn consent() -> Result<Consent, Error> {
-    Consent::read(&kino_world::data_dir())
+    Ok(Consent::read(&kino_world::data_dir())?)
 }
 
 /// Remembers that this user has accepted a plugin, where that takes consent.
@@ -255,7 +289,7 @@ pub fn consent() -> Result<Consent, Error> {
 /// # Errors
 /// When it cannot be written.
 pub fn record_consent(found: &FoundPlugin, entry: &LockEntry) -> Result<(), Error> {
-    Consent::grant(&kino_world::data_dir(), &found.manifest.id, &found.folder, entry)
+    Ok(Consent::grant(&kino_world::data_dir(), &found.manifest.id, &found.folder, entry)?)
 }
 
 /// Loads an artifact.
@@ -265,7 +299,7 @@ pub fn record_consent(found: &FoundPlugin, entry: &LockEntry) -> Result<(), Erro
 pub fn open(
     allowed: &AllowedBuild,
     sha256: &str,
-    worker: Option<&Worker>,
+    worker: Option<&PluginWorker>,
 ) -> Result<Arc<dyn Module>, Error> {
     match allowed.kind {
         BuildKind::Native => {
@@ -273,9 +307,12 @@ pub fn open(
             if !allowed.isolate {
                 return Ok(Arc::new(kino_native::NativePlugin::load(trusted)?));
             }
-            let Some(Worker { program, args }) = worker else {
-                return Err(Error::advised(
-                    format!("the plugin `{}` runs in a process of its own", allowed.id),
+            let Some(PluginWorker { program, args }) = worker else {
+                return Err(Error::usage(format!(
+                    "the plugin `{}` runs in a process of its own",
+                    allowed.id
+                ))
+                .advising(
                     "tell the engine which program serves plugins: `EngineBuilder::worker`",
                 ));
             };
@@ -294,11 +331,11 @@ fn component(allowed: &AllowedBuild, sha256: &str) -> Result<Arc<dyn Module>, Er
         let cache = kino_world::cache_dir().join("components");
         kino_wasm::Engine::new(Some(&cache)).map_err(|error| error.to_string())
     });
-    let engine = engine.as_ref().map_err(|error| Error::failed(error.clone()))?;
-    let at = |error: std::io::Error| Error::failed(format!("{}: {error}", allowed.path.display()));
+    let engine = engine.as_ref().map_err(|error| Error::usage(error.clone()))?;
+    let at = |error: std::io::Error| Error::usage(format!("{}: {error}", allowed.path.display()));
     let bytes = std::fs::read(&allowed.path).map_err(at)?;
     if kino_host::sha256_of(&bytes) != sha256 {
-        return Err(Error::failed(format!("{} has just changed", allowed.path.display())));
+        return Err(Error::usage(format!("{} has just changed", allowed.path.display())));
     }
     let plugin = kino_wasm::WasmPlugin::load(engine, &allowed.id, &bytes);
     Ok(plugin.map_err(|error| error.within(allowed.path.display()))?)
@@ -306,10 +343,11 @@ fn component(allowed: &AllowedBuild, sha256: &str) -> Result<Arc<dyn Module>, Er
 
 #[cfg(not(feature = "wasm"))]
 fn component(allowed: &AllowedBuild, _: &str) -> Result<Arc<dyn Module>, Error> {
-    Err(Error::advised(
-        format!("the plugin `{}` is a component, and this kino was built without them", allowed.id),
-        "build kino with the feature `wasm`",
+    Err(Error::usage(format!(
+        "the plugin `{}` is a component, and this kino was built without them",
+        allowed.id
     ))
+    .advising("build kino with the feature `wasm`"))
 }
 
 /// Holds what a plugin says of its nodes against its manifest.
@@ -322,7 +360,7 @@ pub fn verify_descriptor(found: &FoundPlugin, artifact: &dyn Module) -> Result<(
     let missing = |node: &&String| artifact.descriptor().node(node).is_none();
     if let Some(node) = manifest.nodes.iter().find(missing) {
         let (id, names) = (&manifest.id, described.iter().map(|spec| &*spec.signature.name));
-        return Err(Error::failed(format!(
+        return Err(Error::usage(format!(
             "the plugin `{id}` has no node `{node}`, which its plugin.ron names; it has {}",
             names.collect::<Vec<_>>().join(", ")
         )));
@@ -330,10 +368,10 @@ pub fn verify_descriptor(found: &FoundPlugin, artifact: &dyn Module) -> Result<(
     let unnamed = |name: &str| !manifest.nodes.iter().any(|known| known == name);
     if let Some(spec) = described.iter().find(|spec| unnamed(&spec.signature.name)) {
         let (id, node) = (&manifest.id, &spec.signature.name);
-        return Err(Error::advised(
-            format!("the plugin `{id}` has a node `{node}` that its plugin.ron does not name"),
-            "add it to `nodes` there",
-        ));
+        return Err(Error::usage(format!(
+            "the plugin `{id}` has a node `{node}` that its plugin.ron does not name"
+        ))
+        .advising("add it to `nodes` there"));
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ mod frames;
 mod image;
 mod infer;
 mod latent;
+mod mask;
 mod math;
 mod model;
 mod models;
@@ -30,13 +31,13 @@ use std::sync::Arc;
 
 use candle_core::Device;
 use kino_node::{Ledger, NodeDef, RemoveLeftovers, Services};
-use kino_world::Hashes;
+use kino_world::HashCache;
 
 pub use models::{
     DitHandle, Handle, MissingPart, Models, OpenModel, Resident, TextHandle, VaeHandle,
 };
 pub use philox::{normal, philox};
-pub use source::place;
+pub use source::path_of_read;
 
 /// Every built-in node, in palette order.
 pub static NODES: &[&NodeDef] = &[
@@ -44,6 +45,7 @@ pub static NODES: &[&NodeDef] = &[
     &text::ENCODE,
     &text::JOIN,
     &latent::NOISE,
+    &latent::BLEND,
     &patches::PATCHIFY,
     &patches::UNPATCHIFY,
     &schedule::SCHEDULE,
@@ -55,23 +57,39 @@ pub static NODES: &[&NodeDef] = &[
     &image::READ,
     &image::WRITE,
     &frames::RESIZE,
+    &frames::CROP,
+    &frames::FIT,
+    &frames::TRIM,
+    &frames::CONCAT,
+    &frames::REVERSE,
+    &frames::INFO,
     &frames::UPSCALE,
+    &mask::READ,
+    &mask::RECT,
+    &mask::FEATHER,
+    &mask::INVERT,
     &math::MATH,
     &switch::SWITCH,
     &tensor::READ,
     &tensor::WRITE,
 ];
 
-/// What the built-in nodes need of a process: [`Models`], [`Hashes`]. A run adds its
+/// What the built-in nodes need of a process: [`Models`], [`HashCache`]. A run adds its
 /// [`Folders`](kino_world::Folders).
 ///
 /// Give it the [`Models`] of the runs before (`services(…).with(models)`) and their weights stay
 /// loaded; likewise a table of hashes that is kept on disk.
 pub fn services(device: Device, ledger: Arc<Ledger>) -> Services {
-    let models = Models::new(device.clone(), Arc::clone(&ledger));
+    of_process(Services::new(device, ledger))
+}
+
+/// The same for a device with memory of its own, which `of_device` counts.
+pub fn services_of_device(device: Device, ledger: Arc<Ledger>, of_device: Arc<Ledger>) -> Services {
+    of_process(Services::new(device, ledger).with_device_ledger(of_device))
+}
+
+fn of_process(services: Services) -> Services {
+    let models = Models::new(services.device.clone(), Arc::clone(services.device_ledger()));
     let leftovers = RemoveLeftovers(kino_world::remove_leftovers);
-    Services::new(device, ledger)
-        .with(models)
-        .with(Arc::new(Hashes::new()))
-        .with(Arc::new(leftovers))
+    services.with(models).with(Arc::new(HashCache::new())).with(Arc::new(leftovers))
 }

@@ -8,11 +8,11 @@ use kino_models::sampling::Schedule;
 use kino_models::sampling::SchedulerConfig;
 use kino_models::sampling::guidance;
 use kino_node::{
-    Cancel, Cx, Guidance, Guider, GuiderHandle, Inputs, NodeDef, Outputs, Result, SamplingStep,
+    Cancel, Cx, Guider, GuiderHandle, GuiderState, Inputs, NodeDef, Outputs, Result, SamplingStep,
     Services, Sigmas, SigmasFact, Value, no_infer,
 };
 use kino_port::{
-    Fact, Facts, PortType, Sigma, Signature, StepInfo, Traits, count, edge, ports, real, text,
+    Fact, Facts, NodeTraits, PortType, Sigma, Signature, StepInfo, count, edge, ports, real, text,
 };
 
 use crate::error::IntoNode;
@@ -20,7 +20,7 @@ use crate::infer::{InferCx, InferResult};
 use crate::models::DitHandle;
 
 /// The most steps of a run.
-pub(crate) const MOST_STEPS: i128 = 1000;
+pub(crate) const MAX_STEPS: i128 = 1000;
 
 /// The noise levels of a run.
 pub(crate) static SCHEDULE: NodeDef = NodeDef {
@@ -32,7 +32,7 @@ pub(crate) static SCHEDULE: NodeDef = NodeDef {
             edge("dit", PortType::Dit)
                 .about("The transformer whose model's scheduler is followed."),
             count("steps", 20)
-                .between(1, MOST_STEPS)
+                .between(1, MAX_STEPS)
                 .unit("steps")
                 .about("Steps from noise to data."),
             real("shift", 1.0)
@@ -47,7 +47,7 @@ pub(crate) static SCHEDULE: NodeDef = NodeDef {
             edge("sigmas", PortType::Sigmas)
                 .about("Noise levels, one a step and the one after the last (0).")
         ],
-        traits: Traits::LIGHT,
+        traits: NodeTraits::LIGHT,
     },
     infer: infer_schedule,
     run: run_schedule,
@@ -56,7 +56,8 @@ pub(crate) static SCHEDULE: NodeDef = NodeDef {
 const SCHEDULE_ABOUT: &str = "Makes the noise levels of a run, for `dit.sample` to walk down. \
 Levels are unitless: 1 is pure noise, 0 is data. They fall evenly and are then shifted towards \
 noise, σ' = shift·σ/(1 + (shift − 1)·σ), as the scheduler that the model names does (diffusers' \
-scheduling_unipc_multistep.py, scheduling_flow_match_euler_discrete.py). Usual shifts: 3 for 480 \
+scheduling_unipc_multistep.py, scheduling_dpmsolver_multistep.py, \
+scheduling_flow_match_euler_discrete.py, scheduling_flow_match_lcm.py). Usual shifts: 3 for 480 \
 lines, 5 for 720. `dit.sample` makes the same levels by itself; this node is for looking at them \
 or changing them.\n\n\
 Example:\n    \"sigmas\": (op: \"schedule\", in: {\"dit\": \"model.dit\"}, with: {\"steps\": 20, \
@@ -140,7 +141,7 @@ pub(crate) static GUIDE: NodeDef = NodeDef {
         outputs: ports![
             edge("guider", PortType::Guider).about("Joins velocities with and without text.")
         ],
-        traits: Traits::LIGHT,
+        traits: NodeTraits::LIGHT,
     },
     infer: no_infer,
     run: run_guide,
@@ -155,7 +156,7 @@ Example:\n    // guide the first half only\n    \"guider\": (op: \"guide.cfg\", 
 5.0, \"to\": 0.5}),";
 
 fn run_guide(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
-    let guidance = guidance::Guidance {
+    let guidance = guidance::CfgScale {
         scale: inputs.real("scale")?,
         from: inputs.real("from")?,
         to: inputs.real("to")?,
@@ -166,15 +167,15 @@ fn run_guide(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
 
 /// Classifier-free guidance as a value.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ClassifierFree(pub(crate) guidance::Guidance);
+pub(crate) struct ClassifierFree(pub(crate) guidance::CfgScale);
 
 impl Guider for ClassifierFree {
-    fn begin(&self, _: &Cancel) -> Box<dyn Guidance> {
+    fn begin(&self, _: &Cancel) -> Box<dyn GuiderState> {
         Box::new(*self)
     }
 }
 
-impl Guidance for ClassifierFree {
+impl GuiderState for ClassifierFree {
     fn guides(&self, step: SamplingStep) -> bool {
         self.0.guides(step.index, step.count)
     }
@@ -195,12 +196,13 @@ mod tests {
     /// the spot.
     #[test]
     fn levels_survive_being_a_value() {
-        for kind in [ScheduleKind::UniPc, ScheduleKind::Euler] {
+        let (unipc, dpm) = (ScheduleKind::UniPc, ScheduleKind::DpmSolver);
+        for kind in [unipc, ScheduleKind::Euler, dpm, ScheduleKind::Lcm] {
             for steps in 1..120 {
                 for shift in [0.5, 1.0, 3.0, 5.0, 8.0, 16.0] {
                     let made = Schedule::new(kind, steps, shift, 1000).unwrap();
-                    if kind == ScheduleKind::Euler && made.sigmas().windows(2).any(|w| w[1] >= w[0])
-                    {
+                    let falls = made.sigmas().windows(2).all(|w| w[1] < w[0]);
+                    if !kind.is_multistep() && !falls {
                         continue;
                     }
                     let given = Schedule::from_sigmas(kind, &unrounded(&made, 1000), 1000).unwrap();

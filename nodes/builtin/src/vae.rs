@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use candle_core::Tensor;
 use kino_models::tile::Tile;
 use kino_node::{
-    Cx, Error, Frames, FramesBuilder, FramesFact, Inputs, Latent, LatentFact, NodeDef, Outputs,
-    Result, Services, Space, Value,
+    Cx, Error, Frames, FramesBuilder, FramesFact, Inputs, Latent, LatentFact, LatentSpace, NodeDef,
+    Outputs, Result, Services, Value,
 };
 use kino_port::{
-    Fact, Facts, PlanError, Port, PortType, Signature, StepInfo, Traits, edge, int, ports,
+    Fact, Facts, NodeTraits, PlanError, Port, PortType, Signature, StepInfo, edge, int, ports,
 };
 
 use crate::error::{IntoNode, check_cancel};
@@ -32,7 +32,7 @@ pub(crate) static ENCODE: NodeDef = NodeDef {
             edge("latent", PortType::Latent)
                 .about("The mode of the distribution, normalised: `[c, f, h, w]`.")
         ],
-        traits: Traits::EXPENSIVE,
+        traits: NodeTraits::EXPENSIVE,
     },
     infer: infer_encode,
     run: encode,
@@ -63,7 +63,7 @@ pub(crate) static DECODE: NodeDef = NodeDef {
             edge("frames", PortType::Frames)
                 .about("The frames, `[4·(f − 1) + 1, 8·h, 8·w, 3]` in 0…1.")
         ],
-        traits: Traits::EXPENSIVE,
+        traits: NodeTraits::EXPENSIVE,
     },
     infer: infer_decode,
     run: decode,
@@ -113,7 +113,8 @@ fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
     let count = count.and_then(|count| review.take(count));
     let tile = tiles(&part, review.size("tile").unwrap_or(0));
     let weights = part.weight_bytes(Network::Encoder);
-    let pass = part.spec.encode_memory([frames.height, frames.width], tile);
+    let pass =
+        part.spec.encode_memory(frames.count.unwrap_or(2), [frames.height, frames.width], tile);
     let mut infer = StepInfo {
         memory: weights.saturating_add(pass),
         weights: part.planned(Network::Encoder, weights),
@@ -128,7 +129,11 @@ fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
 }
 
 /// Refuses latents of another space than this autoencoder's; of unknown ones, other channels.
-fn check_latent(part: &VaeHandle, channels: usize, space: Option<&Space>) -> Result<(), PlanError> {
+fn check_latent(
+    part: &VaeHandle,
+    channels: usize,
+    space: Option<&LatentSpace>,
+) -> Result<(), PlanError> {
     let own = part.space();
     let message = match space {
         _ if channels != own.channels => {
@@ -159,12 +164,12 @@ fn infer_decode(_: &Services, facts: &Facts) -> InferResult {
     review.take(check_latent(&part, channels, latent.space.as_ref()));
     let factor = part.latents().spatial;
     let (height, width) = (height.saturating_mul(factor), width.saturating_mul(factor));
-    let count = part.latents().frames(count);
+    let frame_count = part.latents().frames(count);
     let tile = tiles(&part, review.size("tile").unwrap_or(0));
     let weights = part.weight_bytes(Network::Decoder);
-    let pass = part.spec.decode_memory([height, width], tile);
-    let frames = f32_bytes(&[count, height, width, 3]);
-    let fact = FramesFact { count: Some(count), height, width, fps: None };
+    let pass = part.spec.decode_memory(frame_count, [height, width], tile);
+    let frames = f32_bytes(&[frame_count, height, width, 3]);
+    let fact = FramesFact { count: Some(frame_count), height, width, fps: None };
     review.finish(StepInfo {
         outputs: vec![Fact::typed(fact)],
         memory: weights.saturating_add(pass).saturating_add(frames),

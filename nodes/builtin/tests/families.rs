@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use candle_core::{DType, Device, Tensor};
 use common::{Rig, close, fact_list, int, known, number, text, values};
 use kino_models::cancel::CheckCancel;
-use kino_models::checkpoint::Files;
+use kino_models::checkpoint::ModelFiles;
 use kino_models::families::Families;
 use kino_models::model::{
     Component, Decode, Denoiser, DenoiserInputs, DenoiserSpec, Embedding, EmbeddingSpec,
@@ -176,11 +176,11 @@ impl VideoVae for Codec {
         LatentLayout { channels: CHANNELS, temporal: 2, first: 2, spatial: SPATIAL }
     }
 
-    fn encode_memory(&self, _: [usize; 2], _: Option<Tile>) -> u64 {
+    fn encode_memory(&self, _: usize, _: [usize; 2], _: Option<Tile>) -> u64 {
         0
     }
 
-    fn decode_memory(&self, _: [usize; 2], _: Option<Tile>) -> u64 {
+    fn decode_memory(&self, _: usize, _: [usize; 2], _: Option<Tile>) -> u64 {
         0
     }
 

@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use kino_graph::{Change, Diagnostics, Diff};
-use kino_session::{CacheStatus, Done, Plan, WatchEvent};
-use kino_world::ChangeKind;
+use kino_graph::{Diagnostics, Diff, StepChange};
+use kino_session::{CacheStatus, Plan, RunResult, WatchEvent};
+use kino_world::FileChangeKind;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -41,8 +41,8 @@ impl View {
             WatchEvent::Diff { diff, plan, status } => self.diff(&diff, &plan, &status),
             WatchEvent::Failed { error, has_last } => self.failed(&error.into(), has_last),
             WatchEvent::Warnings(warnings) => self.warn(&warnings),
-            WatchEvent::Run(event) => self.watch.see_of(Some(event.run.0), &event.event),
-            WatchEvent::Done { plan, done } => self.done(&plan, &done),
+            WatchEvent::Run(event) => self.watch.see_of(Some(event.run.0), &event),
+            WatchEvent::RunResult { plan, done } => self.done(&plan, &done),
             WatchEvent::Waiting(files) => self.waiting(&files),
             _ => {}
         }
@@ -65,13 +65,13 @@ impl View {
     }
 
     /// Files that changed.
-    fn changed(&self, changes: &[kino_world::Change]) {
+    fn changed(&self, changes: &[kino_world::FileChange]) {
         if self.screen.json {
             let paths = changes.iter().map(|one| {
                 let change = match one.kind {
-                    ChangeKind::Appeared => "appeared",
-                    ChangeKind::Changed => "changed",
-                    ChangeKind::Vanished => "vanished",
+                    FileChangeKind::Appeared => "appeared",
+                    FileChangeKind::Changed => "changed",
+                    FileChangeKind::Vanished => "vanished",
                 };
                 json!({ "path": one.path, "change": change })
             });
@@ -81,9 +81,9 @@ impl View {
         let told = changes.iter().map(|one| {
             let path = self.screen.err.bold(&one.path.display().to_string());
             match one.kind {
-                ChangeKind::Appeared => format!("{path} is there\n"),
-                ChangeKind::Changed => format!("{path} changed\n"),
-                ChangeKind::Vanished => format!("{path} is gone\n"),
+                FileChangeKind::Appeared => format!("{path} appeared\n"),
+                FileChangeKind::Changed => format!("{path} changed\n"),
+                FileChangeKind::Vanished => format!("{path} was removed\n"),
             }
         });
         self.text(&format!("\n{}", told.collect::<String>()));
@@ -95,9 +95,9 @@ impl View {
         if self.screen.json {
             let changes = diff.changes.iter().map(|(name, change)| {
                 let (kind, why) = match change {
-                    Change::Added => ("added", &[][..]),
-                    Change::Removed => ("removed", &[][..]),
-                    Change::Changed(why) => ("changed", &why[..]),
+                    StepChange::Added => ("added", &[][..]),
+                    StepChange::Removed => ("removed", &[][..]),
+                    StepChange::Changed(why) => ("changed", &why[..]),
                 };
                 json!({ "name": &**name, "change": kind, "why": why, "status": status(name) })
             });
@@ -117,15 +117,15 @@ impl View {
             };
             let name = paint.name(name);
             text.push_str(&match change {
-                Change::Added => format!("  {} {name}{cached}\n", paint.good("+")),
-                Change::Removed => format!("  {} {name}\n", paint.bad("-")),
-                Change::Changed(why) => {
+                StepChange::Added => format!("  {} {name}{cached}\n", paint.good("+")),
+                StepChange::Removed => format!("  {} {name}\n", paint.bad("-")),
+                StepChange::Changed(why) => {
                     format!("  {} {name}: {}{cached}\n", paint.note("~"), why.join(", "))
                 }
             });
         }
         if text.is_empty() {
-            text = paint.dim("  no node is any different\n");
+            text = paint.dim("  no node changed\n");
         }
         self.text(&text);
     }
@@ -139,7 +139,7 @@ impl View {
         }
         self.watch.aside(|| diagnostics::fail(&self.screen, failure));
         if has_last {
-            self.text(&self.screen.err.dim("the last good graph stays\n"));
+            self.text(&self.screen.err.dim("the last valid graph stays in use\n"));
         }
     }
 
@@ -152,7 +152,7 @@ impl View {
     }
 
     /// What a run left.
-    fn done(&self, plan: &Plan, done: &Done) {
+    fn done(&self, plan: &Plan, done: &RunResult) {
         self.watch.aside(|| {
             result::tell_failures(done, &self.screen, plan);
             if let Err(Failure::Print(error)) = result::print(done, &self.screen) {
