@@ -17,6 +17,7 @@ mod image;
 mod input;
 pub mod media;
 mod metadata;
+mod orientation;
 mod paths;
 mod tensors;
 mod watch;

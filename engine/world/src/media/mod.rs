@@ -1,11 +1,20 @@
-//! Videos and images out: one trait, formats by extension.
+//! Videos out, one trait, formats by extension; videos in, formats by their bytes.
 
+mod animated;
+mod avc;
 mod boxes;
+mod colour;
+#[cfg(feature = "h264")]
+mod decode;
+mod demux;
 #[cfg(feature = "h264")]
 mod h264;
 #[cfg(feature = "h264")]
 mod mp4;
 mod png;
+mod reader;
+mod sps;
+mod timing;
 mod webp;
 mod writer;
 
@@ -15,6 +24,8 @@ use crate::{Error, Result};
 
 pub(crate) use boxes::find as find_box;
 pub(crate) use webp::exif_of;
+pub use reader::{FrameSink, VideoReader};
+pub use timing::VideoInfo;
 pub use writer::{VideoSpec, VideoWriter};
 
 /// A file format of videos or images.
