@@ -46,7 +46,11 @@ impl Orientation {
     }
 
     /// Where a pixel of the upright image stands in the stored one of a width and height.
-    pub(crate) fn source(self, (x, y): (usize, usize), (width, height): (usize, usize)) -> (usize, usize) {
+    pub(crate) fn source(
+        self,
+        (x, y): (usize, usize),
+        (width, height): (usize, usize),
+    ) -> (usize, usize) {
         match self.0 {
             2 => (width - 1 - x, y),
             3 => (width - 1 - x, height - 1 - y),

@@ -65,7 +65,6 @@ fn same_as_ffmpeg(name: &str, (width, height): (usize, usize), count: usize) -> 
     for (place, index) in [0, count / 2, count - 1].into_iter().enumerate() {
         let expected = &strip.rgb[place * width * height * 3..][..width * height * 3];
         let (most, mean) = difference(&frames[index], expected);
-        println!("{name} {index} {most} {mean}");
         assert!(most < 3.0 && mean < 1.0, "{name}, frame {index}: {most} at most, {mean}");
     }
     info
@@ -113,7 +112,8 @@ fn animations_of_others_are_read() {
     let (png, webp) = (all(&png), all(&webp));
     for index in 0..6 {
         let same = &webp[of_webp.frame_at(index, Some(10.0))];
-        assert_eq!(difference(&png[index], same).0, 0.0, "frame {index}");
+        // The decoder of WebP rounds where it blends.
+        assert!(difference(&png[index], same).0 < 1.01, "frame {index}");
     }
 }
 
@@ -152,7 +152,7 @@ fn flat_colours_come_back_within_two_of_255() {
         [0.5, 0.5, 0.5],
     ];
     for (width, height) in [(64, 48), (1280, 720)] {
-        for name in ["a.mp4", "a.png", "a.webp"] {
+        for name in ["a.mp4", "a.png", "a.webp"].into_iter().take(if width == 64 { 3 } else { 1 }) {
             let path = folder.path().join(name);
             // Past a key frame, so that drift would show; at last one colour stands still (which
             // WebP would hold as one frame).
@@ -170,6 +170,100 @@ fn flat_colours_come_back_within_two_of_255() {
                 let (most, _) = difference(frame, back);
                 assert!(most <= 2.0, "{name} of {width}x{height}, frame {index}: {most}");
             }
+        }
+    }
+}
+
+const RED: [u8; 4] = [255, 0, 0, 255];
+const BLUE: [u8; 4] = [0, 0, 255, 255];
+const GREEN: [u8; 4] = [0, 255, 0, 255];
+
+/// Which of red, blue, green and black each pixel is: `rbg.`, row by row.
+fn letters(rgb: &[f32]) -> String {
+    let letter = |pixel: &[f32]| match pixel {
+        [1.0, 0.0, 0.0] => 'r',
+        [0.0, 0.0, 1.0] => 'b',
+        [0.0, 1.0, 0.0] => 'g',
+        [0.0, 0.0, 0.0] => '.',
+        other => panic!("{other:?}"),
+    };
+    rgb.chunks(3).map(letter).collect()
+}
+
+#[test]
+fn frames_of_a_gif_are_drawn_over_each_other_as_it_says() {
+    use gif::DisposalMethod::{Background, Keep, Previous};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.gif");
+    let palette = [[0, 0, 0], [255, 0, 0], [0, 0, 255], [0, 255, 0], [9, 9, 9]].concat();
+    let file = std::fs::File::create(&path).unwrap();
+    let mut encoder = gif::Encoder::new(file, 3, 2, &palette).unwrap();
+    for (left, width, pixels, dispose, delay) in [
+        (0, 3, "rrrrrr", Keep, 10),
+        (1, 1, "bb", Previous, 20),
+        // A pixel that is left out shows what is behind it.
+        (0, 2, "g gg", Background, 1),
+        (2, 1, "bb", Keep, 30),
+    ] {
+        let index = |letter: char| ".rbg ".find(letter).unwrap() as u8;
+        let pixels: Vec<u8> = pixels.chars().map(index).collect();
+        let mut frame = gif::Frame::from_indexed_pixels(width, 2, pixels, Some(4));
+        (frame.left, frame.dispose, frame.delay) = (left, dispose, delay);
+        encoder.write_frame(&frame).unwrap();
+    }
+    drop(encoder);
+    let seen: Vec<String> = all(&path).iter().map(|rgb| letters(rgb)).collect();
+    assert_eq!(seen, ["rrrrrr", "rbrrbr", "grrggr", "..b..b"]);
+    // What is to be shown for 1/100 second is shown for 1/10, as in players.
+    let info = info(&path).unwrap();
+    assert_eq!(*info.times, [0.0, 0.1, 0.3, 0.4]);
+    assert_eq!((info.end, info.is_constant), (0.7, false));
+    assert!((info.fps.unwrap() - 4.0 / 0.7).abs() < 1e-9);
+}
+
+#[test]
+fn frames_of_a_png_are_drawn_over_each_other_as_it_says() {
+    use png::{BlendOp::*, DisposeOp};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.png");
+    let mut encoder = png::Encoder::new(std::fs::File::create(&path).unwrap(), 3, 2);
+    encoder.set_color(png::ColorType::Rgba);
+    encoder.set_animated(4, 0).unwrap();
+    encoder.set_frame_delay(1001, 30_000).unwrap();
+    let mut writer = encoder.write_header().unwrap();
+    let none = [0, 0, 0, 0];
+    for (left, width, pixels, dispose, blend) in [
+        (0, 3, [RED, RED, RED, RED, RED, RED].concat(), DisposeOp::None, Source),
+        (1, 1, [BLUE, BLUE].concat(), DisposeOp::Previous, Over),
+        (0, 2, [GREEN, none, GREEN, GREEN].concat(), DisposeOp::Background, Over),
+        (1, 2, [BLUE, none, BLUE, BLUE].concat(), DisposeOp::None, Source),
+    ] {
+        writer.set_frame_position(0, 0).unwrap();
+        writer.set_frame_dimension(width, 2).unwrap();
+        writer.set_frame_position(left, 0).unwrap();
+        writer.set_dispose_op(dispose).unwrap();
+        writer.set_blend_op(blend).unwrap();
+        writer.write_image_data(&pixels).unwrap();
+    }
+    writer.finish().unwrap();
+    let seen: Vec<String> = all(&path).iter().map(|rgb| letters(rgb)).collect();
+    assert_eq!(seen, ["rrrrrr", "rbrrbr", "grrggr", ".b..bb"]);
+    assert_eq!(info(&path).unwrap().fps, Some(30_000.0 / 1001.0));
+}
+
+/// The least pictures that there can be, and formats of one frame.
+#[test]
+fn one_pixel_and_one_frame_are_a_video_too() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["one.png", "many.png", "one.webp", "many.webp"] {
+        let path = folder.path().join(name);
+        let count = if name.starts_with("one") { 1 } else { 3 };
+        let frames: Vec<Vec<f32>> = (0..count).map(|i| vec![i as f32 / 4.0; 3]).collect();
+        write(&path, &frames, (1, 1), 10.0);
+        let info = info(&path).unwrap();
+        assert_eq!((info.width, info.height, info.times.len()), (1, 1, count), "{name}");
+        for (frame, back) in frames.iter().zip(all(&path)) {
+            assert!(difference(frame, &back).0 <= 2.0, "{name}: {back:?}");
         }
     }
 }

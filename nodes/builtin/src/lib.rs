@@ -51,6 +51,7 @@ pub static NODES: &[&NodeDef] = &[
     &sample::SAMPLE,
     &vae::ENCODE,
     &vae::DECODE,
+    &video::READ,
     &video::WRITE,
     &image::READ,
     &image::WRITE,

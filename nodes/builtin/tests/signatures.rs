@@ -9,7 +9,7 @@ use kino_nodes::NODES;
 use kino_port::{Arity, Port, PortType};
 
 /// The nodes that graphs can count on, in palette order.
-const EXPECTED: [&str; 20] = [
+const EXPECTED: [&str; 21] = [
     "model.load",
     "text.encode",
     "text.join",
@@ -21,6 +21,7 @@ const EXPECTED: [&str; 20] = [
     "dit.sample",
     "vae.encode",
     "vae.decode",
+    "video.read",
     "video.write",
     "image.read",
     "image.write",

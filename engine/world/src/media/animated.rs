@@ -7,8 +7,8 @@ use std::ops::ControlFlow;
 use super::colour::room;
 use super::demux::Refused;
 use super::timing::Timing;
-use crate::image::MAX_PIXELS;
 use crate::InputFile;
+use crate::image::MAX_PIXELS;
 
 /// The most frames of an animation.
 const MOST_FRAMES: usize = 1 << 20;
@@ -353,8 +353,7 @@ fn draw_gif(from: BufReader<&mut InputFile>, shown: &mut Shown<'_>) -> Result<()
     let limit = std::num::NonZeroU64::new(MOST_MEMORY as u64);
     options.set_memory_limit(limit.map_or(gif::MemoryLimit::Unlimited, gif::MemoryLimit::Bytes));
     let mut decoder = options.read_info(from).map_err(damaged)?;
-    let mut canvas =
-        Canvas::new(decoder.width().into(), decoder.height().into()).map_err(early)?;
+    let mut canvas = Canvas::new(decoder.width().into(), decoder.height().into()).map_err(early)?;
     while let Some(frame) = decoder.read_next_frame().map_err(damaged)? {
         let place = [frame.left, frame.top, frame.width, frame.height].map(usize::from);
         if !canvas.holds(place) {
@@ -428,9 +427,9 @@ fn draw_png(from: BufReader<&mut InputFile>, shown: &mut Shown<'_>) -> Result<()
     loop {
         let output = reader.next_frame(&mut bytes).map_err(damaged)?;
         // An image before the first control is for those who show no animations.
-        let Some(control) = reader.info().frame_control.clone() else { continue };
-        let place = [control.x_offset, control.y_offset, control.width, control.height]
-            .map(|n| n as usize);
+        let Some(control) = reader.info().frame_control else { continue };
+        let place =
+            [control.x_offset, control.y_offset, control.width, control.height].map(|n| n as usize);
         if !canvas.holds(place) || (output.width, output.height) != (control.width, control.height)
         {
             return Err(OUTSIDE.to_owned());
@@ -443,7 +442,8 @@ fn draw_png(from: BufReader<&mut InputFile>, shown: &mut Shown<'_>) -> Result<()
         };
         is_first = false;
         let saved = canvas.saved(dispose).map_err(early)?;
-        let pixels = png_pixels(&bytes[..output.buffer_size()], output.color_type, output.bit_depth);
+        let pixels =
+            png_pixels(&bytes[..output.buffer_size()], output.color_type, output.bit_depth);
         canvas.draw(place, pixels, control.blend_op == png::BlendOp::Over);
         if shown(&mut || canvas.rgb())?.is_break() {
             return Ok(());

@@ -49,7 +49,12 @@ fn codec(format: &[u8; 4]) -> String {
         b"encv" => "encrypted video",
         b"s263" | b"h263" => "H.263",
         b"vvc1" | b"vvi1" => "VVC (H.266)",
-        other => return format!("video of the form `{}`", String::from_utf8_lossy(other).escape_default()),
+        other => {
+            return format!(
+                "video of the form `{}`",
+                String::from_utf8_lossy(other).escape_default()
+            );
+        }
     };
     known.to_owned()
 }
@@ -69,11 +74,7 @@ fn choose(tracks: Vec<Track>) -> Option<Track> {
 
 impl AvcTrack {
     /// The track of a file that is shown.
-    pub(super) fn open(
-        file: &mut InputFile,
-        tracks: Vec<Track>,
-        tone_map: bool,
-    ) -> Result<Self> {
+    pub(super) fn open(file: &mut InputFile, tracks: Vec<Track>, tone_map: bool) -> Result<Self> {
         let path = file.path().to_owned();
         let refused = |message: Refused| Error::content(&path, message);
         let track = choose(tracks);
@@ -228,7 +229,9 @@ fn description(file: &mut InputFile, track: &Track) -> Result<Described, Refused
 /// Whether `colr` says that the range is full.
 fn described_range(track: &Track) -> Result<Option<bool>, Refused> {
     let colr = first(inner(track), b"colr")?;
-    Ok(colr.filter(|colr| colr.starts_with(b"nclx")).and_then(|colr| Some(colr.get(10)? & 0x80 != 0)))
+    Ok(colr
+        .filter(|colr| colr.starts_with(b"nclx"))
+        .and_then(|colr| Some(colr.get(10)? & 0x80 != 0)))
 }
 
 /// The units of a sample; an error where a length is more than what is left.

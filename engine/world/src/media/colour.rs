@@ -202,7 +202,8 @@ pub(super) fn upright(
     if orientation.is_upright() {
         return Ok(rgb);
     }
-    let (to_width, to_height) = if orientation.is_turned() { (height, width) } else { (width, height) };
+    let (to_width, to_height) =
+        if orientation.is_turned() { (height, width) } else { (width, height) };
     let mut turned = room(rgb.len())?;
     for y in 0..to_height {
         for x in 0..to_width {
@@ -306,7 +307,10 @@ mod tests {
         close(pixel(full, [76, 85, 255], false), [1.0, 0.0, 0.0]);
         // Nothing is said: by the size.
         let none = Colour { matrix: 2, ..VIDEO };
-        assert_eq!(none.conversion((640, 480), false), Colour { matrix: 6, ..VIDEO }.conversion((1, 1), false));
+        assert_eq!(
+            none.conversion((640, 480), false),
+            Colour { matrix: 6, ..VIDEO }.conversion((1, 1), false)
+        );
         assert_eq!(none.conversion((1280, 720), false), VIDEO.conversion((1, 1), false));
     }
 

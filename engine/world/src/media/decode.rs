@@ -55,9 +55,8 @@ pub(super) fn decode(
         };
         stop.store(true, Ordering::Relaxed);
         drop(take);
-        let decoded = thread.join().unwrap_or_else(|_| {
-            Err(Error::content(&path, "the H.264 decoder broke"))
-        });
+        let decoded =
+            thread.join().unwrap_or_else(|_| Err(Error::content(&path, "the H.264 decoder broke")));
         outcome.and(decoded.map(drop))
     })
 }
@@ -84,9 +83,8 @@ impl Decoding<'_> {
     fn all(mut self, frames: &[usize]) -> Result<ControlFlow<()>> {
         let shown: Vec<Shown> =
             frames.iter().map(|frame| self.track.timeline.shown[*frame]).collect();
-        let place = |shown: &Shown| {
-            (self.track.track.samples[shown.sample as usize].time, shown.sample)
-        };
+        let place =
+            |shown: &Shown| (self.track.track.samples[shown.sample as usize].time, shown.sample);
         let runs: Vec<&[Shown]> = shown.chunk_by(|one, next| place(one) < place(next)).collect();
         for run in runs {
             if self.run(run)?.is_break() {
@@ -104,8 +102,7 @@ impl Decoding<'_> {
         let decoder = decoder.map_err(|error| {
             Error::content(self.file.path(), format!("the H.264 decoder cannot start: {error}"))
         })?;
-        let mut run =
-            Run { decoder, inside: BinaryHeap::new(), wanted: wanted.iter().peekable() };
+        let mut run = Run { decoder, inside: BinaryHeap::new(), wanted: wanted.iter().peekable() };
         let (mut sample, mut stream) = (Vec::new(), self.track.sets.clone());
         let count = self.track.track.samples.len();
         for index in start..count {
@@ -236,9 +233,9 @@ fn copied(
     let (of_y, of_u, of_v) = picture.strides();
     let plane = |from: &[u8], stride: usize, width: usize, height: usize| {
         let mut plane = Vec::new();
-        plane.try_reserve_exact(width * height).map_err(|_| {
-            Error::io("decoded", path)(std::io::ErrorKind::OutOfMemory.into())
-        })?;
+        plane
+            .try_reserve_exact(width * height)
+            .map_err(|_| Error::io("decoded", path)(std::io::ErrorKind::OutOfMemory.into()))?;
         for row in from.chunks(stride).take(height) {
             let row = row.get(..width);
             plane.extend_from_slice(

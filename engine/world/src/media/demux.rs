@@ -282,8 +282,11 @@ fn track(
     Ok(Some(Track { kind, enabled, timescale, format, description, samples, edits, matrix }))
 }
 
-/// Letters and contents of the first sample description.
-fn description(table: &[u8]) -> Result<Option<([u8; 4], Vec<u8>)>, Refused> {
+/// The letters of a box, and what is in it.
+type Contents = ([u8; 4], Vec<u8>);
+
+/// The first sample description.
+fn description(table: &[u8]) -> Result<Option<Contents>, Refused> {
     let first = boxes(table.get(8..).ok_or_else(|| cut("stsd"))?).next().transpose()?;
     Ok(first.map(|(format, contents)| (*format, contents.to_vec())))
 }

@@ -130,7 +130,8 @@ impl VideoReader {
             )),
             Form::Animation(form) => {
                 let mut wanted = frames.iter().peekable();
-                let mut each = |index: usize, rgb: Vec<f32>| match wanted.next_if(|w| **w == index) {
+                let mut each = |index: usize, rgb: Vec<f32>| match wanted.next_if(|w| **w == index)
+                {
                     Some(_) => sink.frame(index, rgb),
                     None if sink.is_wanted() => ControlFlow::Continue(()),
                     None => ControlFlow::Break(()),
@@ -164,7 +165,10 @@ fn unknown(path: &Path, start: &[u8]) -> Error {
         [0x1a, b'E', 0xdf, 0xa3, ..] => {
             convert_first(path, format!("{expected} a WebM or Matroska video"))
         }
-        [0x47, ..] | [b'F', b'L', b'V', ..] | [0x30, 0x26, 0xb2, 0x75, ..] | [0, 0, 1, 0xba, ..] => {
+        [0x47, ..]
+        | [b'F', b'L', b'V', ..]
+        | [0x30, 0x26, 0xb2, 0x75, ..]
+        | [0, 0, 1, 0xba, ..] => {
             let kind = "an MPEG stream, Flash or Windows Media video";
             convert_first(path, format!("{expected} {kind}"))
         }

@@ -62,7 +62,8 @@ impl Timing {
         if last > 0 {
             let mean = (count - 1) as f64 * scale / last as f64;
             let near = |fps: &f64| {
-                let error = |(index, tick): (usize, &i64)| index as f64 * scale / fps - *tick as f64;
+                let error =
+                    |(index, tick): (usize, &i64)| index as f64 * scale / fps - *tick as f64;
                 *fps > 0.0 && self.ticks.iter().enumerate().all(|at| error(at).abs() <= 1.0)
             };
             let film = |fps: f64| (fps * 1.001).round() / 1.001;
