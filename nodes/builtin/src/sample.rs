@@ -16,8 +16,8 @@ use kino_node::{
     Value,
 };
 use kino_port::{
-    Fact, Facts, NodeTraits, PlanError, PortType, Sigma, Signature, StepInfo, Weights, count, edge,
-    list, optional, ports, real, text,
+    Fact, Facts, NodeTraits, PlanError, PlannedWeights, PortType, Sigma, Signature, StepInfo,
+    count, edge, list, optional, ports, real, text,
 };
 
 use crate::error::{IntoNode, check_cancel};
@@ -120,7 +120,7 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
 }
 
 /// The weights that previews are drawn with: the decoder of the first clip's latent space.
-fn of_previews(services: &Services, clips: &[Clip]) -> Vec<Weights> {
+fn of_previews(services: &Services, clips: &[Clip]) -> Vec<PlannedWeights> {
     let space = clips.first().and_then(|clip| clip.space.as_ref());
     let models = services.find::<Models>();
     let part = models.and_then(|models| models.of_space(space?));
