@@ -109,6 +109,7 @@ mod step;
 mod template;
 mod values;
 mod workflow;
+mod written;
 
 use kino_port::{Facts, PlanError, Signature, StepInfo};
 
@@ -119,6 +120,7 @@ pub use parse::VERSION;
 pub use plan::{FileWritten, Plan};
 pub use step::{Key, Step, StepInput, StepOutput, ValueSource};
 pub use values::{Access, Locate, PlanSettings};
+pub use written::WrittenFiles;
 
 /// The nodes that graphs can name.
 pub trait Catalog {

@@ -8,6 +8,7 @@
 
 mod fact;
 mod literal;
+mod numbered;
 mod port;
 mod signature;
 mod size;
@@ -17,8 +18,10 @@ mod units;
 
 pub use fact::{Fact, Facts, PlanError, PlannedRead, StepInfo, Weights};
 pub use literal::{Literal, MAX_TEXT};
+pub use numbered::{NumberedFiles, PathForm};
 pub use port::{
-    Arity, Port, PortError, Range, bool, count, edge, int, list, optional, path, real, text,
+    Arity, Port, PortError, Range, bool, count, edge, int, list, optional, optional_list, path,
+    real, text,
 };
 pub use signature::{NodeTraits, Signature};
 pub use size::{format_bytes, parse_bytes};

@@ -1,8 +1,8 @@
 //! Sweeps: values of inputs, combined each with each, and files that do not meet.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use kino_graph::{Graph, Key, Plan, StepInput, ValueSource};
+use kino_graph::{Graph, Key, Plan, StepInput, ValueSource, WrittenFiles};
 use kino_port::{Literal, Port, PortType};
 
 use crate::error::{Error, Result};
@@ -124,11 +124,12 @@ fn plain(value: &Literal) -> String {
 /// different contents, every run gets a folder named by its values. `locate` says where a path
 /// leads, so that one file has one name.
 pub(crate) fn separate(plans: &mut [Plan], points: &[SweepPoint], locate: &dyn Fn(&str) -> String) {
-    let mut writers: HashMap<String, Key> = HashMap::new();
+    let mut writers: WrittenFiles<Key> = WrittenFiles::default();
     let meet = plans.iter().any(|plan| {
         plan.writes().any(|file| {
             let key = plan.steps[file.step].key;
-            *writers.entry(locate(file.path)).or_insert(key) != key
+            let other = writers.insert(locate(file.path), file.form, key);
+            other.is_some_and(|other| other != key)
         })
     });
     if !meet {
@@ -214,7 +215,7 @@ fn folders(points: &[SweepPoint]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use kino_graph::{Step, StepOutput};
-    use kino_port::NodeTraits;
+    use kino_port::{NodeTraits, PathForm};
 
     use super::*;
 
@@ -284,6 +285,17 @@ mod tests {
         assert_eq!(keys.len(), 8, "no two steps share a key");
         let paths: Vec<_> = plans.iter().flat_map(Plan::writes).map(|file| file.path).collect();
         assert_eq!(paths, ["seed=1/out.png", "seed=2/out.png"]);
+        // One file of a numbered sequence is enough to meet.
+        let mut numbered = [writing(10), writing(20)];
+        numbered[0].steps[0].path_form = PathForm::Numbered { count: Some(3) };
+        numbered[0].steps[0].inputs[1] = StepInput::Literal(Literal::text("f%d.png"));
+        for (name, meets) in [("f2.png", true), ("f3.png", false)] {
+            let mut plans = numbered.clone();
+            plans[1].steps[0].inputs[1] = StepInput::Literal(Literal::text(name));
+            separate(&mut plans, &points, &locate);
+            let paths: Vec<_> = plans.iter().flat_map(Plan::writes).map(|file| file.path).collect();
+            assert_eq!(paths[1].starts_with("seed=2/"), meets, "{paths:?}");
+        }
         // Runs that write the same do not meet, and keep their keys.
         let mut same = [writing(10), writing(10)];
         separate(&mut same, &points, &locate);
