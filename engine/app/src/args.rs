@@ -1,13 +1,17 @@
 //! The command line: one definition for parsing, help and completions.
 
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{
     ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
     ValueHint,
 };
+
+use crate::failure::Failure;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -315,10 +319,20 @@ pub(crate) struct Completions {
     pub(crate) shell: clap_complete::Shell,
 }
 
-/// Reads the command line; help and wrong usage end the process.
-pub(crate) fn parse() -> Cli {
+/// Reads the command line; prints help and what is wrong with it.
+///
+/// # Errors
+/// The exit code after help or wrong usage.
+pub(crate) fn parse() -> Result<Cli, ExitCode> {
     let command = Cli::command().color(colour_of_help(std::env::args_os()));
-    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    let parsed = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    parsed.map_err(|told| {
+        let printed = told.print().and_then(|()| io::stdout().flush());
+        match printed {
+            Err(error) if !told.use_stderr() => crate::end(&Failure::Print(error), None),
+            _ => ExitCode::from(u8::try_from(told.exit_code()).unwrap_or(2)),
+        }
+    })
 }
 
 /// `--color` as far as help and usage are concerned, which are printed before anything is parsed.
