@@ -8,6 +8,7 @@
 
 mod fact;
 mod literal;
+mod path;
 mod port;
 mod signature;
 mod size;
@@ -17,6 +18,7 @@ mod units;
 
 pub use fact::{Fact, Facts, PlanError, Read, StepInfo, Weights};
 pub use literal::{Literal, MOST_TEXT};
+pub use path::{path_of_text, path_to_text};
 pub use port::{
     Arity, Port, PortError, Range, bool, count, edge, int, list, optional, path, real, text,
 };

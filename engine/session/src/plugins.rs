@@ -295,8 +295,7 @@ fn component(allowed: &AllowedBuild, sha256: &str) -> Result<Arc<dyn Module>, Er
         kino_wasm::Engine::new(Some(&cache)).map_err(|error| error.to_string())
     });
     let engine = engine.as_ref().map_err(|error| Error::failed(error.clone()))?;
-    let at = |error: std::io::Error| Error::failed(format!("{}: {error}", allowed.path.display()));
-    let bytes = std::fs::read(&allowed.path).map_err(at)?;
+    let bytes = kino_host::read_artifact(&allowed.path)?;
     if kino_host::sha256_of(&bytes) != sha256 {
         return Err(Error::failed(format!("{} has just changed", allowed.path.display())));
     }

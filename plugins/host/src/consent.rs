@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use kino_node::{Error, Result};
+use kino_node::{Error, Result, read_text_if_there};
 use serde::{Deserialize, Serialize};
 
 use crate::lock::{LockEntry, hold, write_whole};
-use crate::manifest::{BuildKind, ron};
+use crate::manifest::{BuildKind, LONGEST, ron};
 
 /// The name of the file, in the user's data folder.
 const FILE: &str = "native.ron";
@@ -20,6 +20,7 @@ pub struct Consent {
     /// The id of the plugin, by the sha256 of its library.
     builds: BTreeMap<String, String>,
     /// Folders in dev mode, of which every build is run.
+    #[serde(with = "kino_node::path_text::many")]
     folders: BTreeSet<PathBuf>,
 }
 
@@ -36,10 +37,9 @@ impl Consent {
     pub fn read(data: &Path) -> Result<Self> {
         let path = Consent::file(data);
         let fault = |what: String| Error::failed(format!("{}: {what}", path.display()));
-        match std::fs::read_to_string(&path) {
-            Ok(text) => ron().from_str(&text).map_err(|error| fault(error.to_string())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Consent::default()),
-            Err(error) => Err(fault(error.to_string())),
+        match read_text_if_there(&path, LONGEST)? {
+            Some(text) => ron().from_str(&text).map_err(|error| fault(error.to_string())),
+            None => Ok(Consent::default()),
         }
     }
 

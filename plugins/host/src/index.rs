@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use kino_node::{Error, Result};
+use kino_port::path_of_text;
 
 use crate::lock::{Lock, LockEntry};
 use crate::manifest::{MANIFEST_FILE, Manifest};
@@ -42,7 +43,8 @@ impl PluginIndex {
         let mut shelf = PluginIndex::default();
         let lock = Lock::read(graph)?;
         for folder in lock.plugins.values().filter_map(LockEntry::place) {
-            let folder = if folder == "." { graph.to_owned() } else { graph.join(folder) };
+            let folder =
+                if folder == "." { graph.to_owned() } else { graph.join(path_of_text(folder)) };
             shelf.add(&folder, graph);
         }
         shelf.add_all(&graph.join(PLUGINS_FOLDER), graph);

@@ -35,5 +35,5 @@ pub use manifest::{Asks, BuildKind, MANIFEST_FILE, Manifest, library_name};
 pub use module::{CallCx, Files, Instance, Limits, LogSink, Module, NoFiles};
 pub use node::plugin_nodes;
 pub use plugin::Plugin;
-pub use trust::{Acceptance, AllowedBuild, accept, decide, sha256, sha256_of};
+pub use trust::{Acceptance, AllowedBuild, accept, decide, read_artifact, sha256, sha256_of};
 pub use value::{CollectedFrames, PluginValue, SharedTensor};

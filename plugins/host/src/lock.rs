@@ -6,11 +6,11 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-use kino_node::{Error, Result};
+use kino_node::{Error, Result, read_text_if_there};
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::manifest::{Asks, BuildKind, readable, ron};
+use crate::manifest::{Asks, BuildKind, LONGEST, readable, ron};
 
 /// The name of the file.
 pub const LOCK_FILE: &str = "kino.lock.ron";
@@ -147,13 +147,7 @@ impl Lock {
     /// When the file cannot be read or understood; the message names line and column.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(LOCK_FILE);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Lock::default());
-            }
-            Err(error) => return Err(Error::failed(format!("{}: {error}", path.display()))),
-        };
+        let Some(text) = read_text_if_there(&path, LONGEST)? else { return Ok(Lock::default()) };
         let lock: Lock = ron().from_str(&text).map_err(|error| {
             Error::failed(format!("{}:{}: {}", path.display(), error.span.start, error.code))
         })?;

@@ -3,8 +3,11 @@
 use std::path::{Component, Path, PathBuf};
 
 use kino_contract::is_word;
-use kino_node::{Error, Result};
+use kino_node::{Error, Result, read_regular};
 use serde::{Deserialize, Serialize};
+
+/// More bytes are read of no manifest, lock or list of what the user agreed to.
+pub(crate) const LONGEST: u64 = 16 << 20;
 
 /// The name of the file.
 pub const MANIFEST_FILE: &str = "plugin.ron";
@@ -79,9 +82,10 @@ impl Manifest {
     /// When it cannot be read or says what cannot be; the message names file, line and column.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(MANIFEST_FILE);
-        let text = std::fs::read_to_string(&path)
-            .map_err(|error| Error::failed(format!("{}: {error}", path.display())))?;
-        Manifest::parse(&text, &path)
+        let bytes = read_regular(&path, LONGEST)?;
+        let text = std::str::from_utf8(&bytes);
+        let text = text.map_err(|_| Error::failed(format!("{}: it is no text", path.display())))?;
+        Manifest::parse(text, &path)
     }
 
     /// Reads the text of a manifest that stands at `path`.

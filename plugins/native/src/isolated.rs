@@ -83,8 +83,7 @@ impl IsolatedPlugin {
         let copy = tempfile::Builder::new().prefix("kino-plugin-").tempdir()?;
         let name = trusted.path.file_name().unwrap_or_default();
         let path = copy.path().join(name);
-        std::fs::copy(trusted.path, &path)
-            .map_err(|error| Error::failed(format!("{}: {error}", trusted.path.display())))?;
+        std::fs::write(&path, kino_host::read_artifact(trusted.path)?)?;
         let pool = Pool {
             program: program.to_owned(),
             arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
@@ -137,7 +136,7 @@ impl Pool {
         let to = Mutex::new(ours);
         let worker = Process { child, to, inbox, places, _folders: folders };
         let load = Request::Load {
-            path: self.path.to_string_lossy().into_owned(),
+            path: self.path.clone(),
             sha256: self.sha256.clone(),
             memory: worker.places.memory.clone(),
             disk: worker.places.disk.clone(),

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use kino_host::{Lock, is_word};
-use serde_json::json;
 
 use super::args::New;
 use super::folder::Project;
 use super::sdk;
 use crate::failure::{Exit, Failure, failure};
 use crate::files;
+use crate::json::json;
 use crate::screen::Screen;
 
 const LIB: &str = include_str!("template/lib.rs.txt");

@@ -2,10 +2,10 @@
 
 use kino_host::{Acceptance, BuildKind, FoundPlugin, Lock, LockEntry, PluginIndex};
 use kino_session::plugins::{record_consent, user_folder};
-use serde_json::json;
 
 use super::args::{Accept, Trust};
 use crate::failure::{Exit, Failure, failure};
+use crate::json::json;
 use crate::screen::Screen;
 
 impl Accept {

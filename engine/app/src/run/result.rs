@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use kino_graph::{Diagnostic, Diagnostics, Severity};
 use kino_node::{FileOut, Value};
 use kino_session::{Done, Plan, Written};
-use serde_json::{Map, Value as Json, json};
 
 use crate::failure::Failure;
+use crate::json::{Map, Value as Json, json};
 use crate::render::diagnostics;
 use crate::render::quantity;
 use crate::render::table::{Align, Table};
