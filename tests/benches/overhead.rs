@@ -8,8 +8,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use kino_graph::{Catalog, Graph, Plan, Settings, Sources};
-use kino_runtime::Options;
+use kino_graph::{Catalog, Graph, GraphLoader, Plan, PlanSettings};
+use kino_runtime::RuntimeOptions;
 use kino_tests::Bench;
 use kino_world::Folders;
 
@@ -45,7 +45,7 @@ fn wide(count: usize) -> String {
 
 struct NoGraphs;
 
-impl Sources for NoGraphs {
+impl GraphLoader for NoGraphs {
     fn read(&self, _: &str) -> Result<String, String> {
         Err("there are no other graphs".to_owned())
     }
@@ -56,7 +56,7 @@ fn check(text: &str, catalog: &dyn Catalog) -> Graph {
 }
 
 fn plan(graph: &Graph, catalog: &dyn Catalog) -> Plan {
-    let settings = Settings {
+    let settings = PlanSettings {
         inputs: &[],
         until: None,
         environment: b"bench",
@@ -69,7 +69,7 @@ fn plan(graph: &Graph, catalog: &dyn Catalog) -> Plan {
 
 fn runtime(memory_budget: u64) -> Bench {
     let folders = Folders { graph: ".".into(), out: std::env::temp_dir() };
-    let options = Options { memory_budget, ..Options::default() };
+    let options = RuntimeOptions { memory_budget, ..RuntimeOptions::default() };
     Bench::new(folders, options)
 }
 

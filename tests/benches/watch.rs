@@ -9,8 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
-use kino_graph::{Settings, Sources};
-use kino_runtime::Options;
+use kino_graph::{GraphLoader, PlanSettings};
+use kino_runtime::RuntimeOptions;
 use kino_tests::Bench;
 use kino_world::{FileWatch, Folders};
 
@@ -193,7 +193,7 @@ fn a_process_each() -> Vec<Duration> {
 
 struct NoGraphs;
 
-impl Sources for NoGraphs {
+impl GraphLoader for NoGraphs {
     fn read(&self, _: &str) -> Result<String, String> {
         Err("there are no other graphs".to_owned())
     }
@@ -203,10 +203,10 @@ impl Sources for NoGraphs {
 fn work_alone() -> Vec<Duration> {
     let place = Place::new();
     let folders = Folders { graph: place.0.path().to_owned(), out: place.path("out") };
-    let options = Options { memory_budget: 1 << 30, ..Options::default() };
+    let options = RuntimeOptions { memory_budget: 1 << 30, ..RuntimeOptions::default() };
     let runtime = Bench::new(folders, options);
     let draw = |_: &str| 0;
-    let settings = Settings {
+    let settings = PlanSettings {
         inputs: &[],
         until: None,
         environment: b"bench",

@@ -9,7 +9,7 @@ mod text;
 use std::collections::HashMap;
 use std::path::Path;
 
-use kino_graph::{BindingSketch, Graph, NodeSketch};
+use kino_graph::{BindingView, Graph, NodeView};
 use kino_port::{Literal, Port, PortType};
 
 use crate::args::{self, Format};
@@ -64,11 +64,11 @@ enum Origin<'a> {
 impl<'a> Origin<'a> {
     /// The origin of a feed, and what travels from there to a port of type `ty`; none for written
     /// values.
-    fn of(feed: &BindingSketch<'a>, ty: &PortType) -> Option<(Self, PortType)> {
+    fn of(feed: &BindingView<'a>, ty: &PortType) -> Option<(Self, PortType)> {
         match feed {
-            BindingSketch::Literal(_) => None,
-            BindingSketch::Input(name) => Some((Origin::Input(name), ty.clone())),
-            BindingSketch::Edge { node, port } => {
+            BindingView::Literal(_) => None,
+            BindingView::Input(name) => Some((Origin::Input(name), ty.clone())),
+            BindingView::Edge { node, port } => {
                 Some((Origin::Node(node, &port.name), port.ty.clone()))
             }
         }
@@ -82,8 +82,8 @@ fn picture_of(graph: &Graph) -> Picture {
         inputs.insert(port.name.to_string(), picture.boxes.len());
         picture.boxes.push(input(port));
     }
-    let sketch = graph.sketch();
-    let mut nodes: HashMap<&str, (usize, &NodeSketch<'_>)> = HashMap::new();
+    let sketch = graph.nodes();
+    let mut nodes: HashMap<&str, (usize, &NodeView<'_>)> = HashMap::new();
     let mut loose = Vec::new();
     for node in &sketch {
         nodes.insert(node.name, (picture.boxes.len(), node));
@@ -124,13 +124,13 @@ fn input(port: &Port) -> Shape {
     Shape { kind: Kind::Input, name, op, inputs: Vec::new(), outputs: vec![row] }
 }
 
-fn shape<'a>(node: &NodeSketch<'a>, at: usize, loose: &mut Vec<Loose<'a>>) -> Shape {
+fn shape<'a>(node: &NodeView<'a>, at: usize, loose: &mut Vec<Loose<'a>>) -> Shape {
     let mut inputs = Vec::new();
     for (port, feeds) in &node.inputs {
         let mut literals = Vec::new();
         let index = inputs.len();
         for feed in feeds {
-            if let BindingSketch::Literal(text) = feed {
+            if let BindingView::Literal(text) = feed {
                 literals.push(text.clone());
             }
             let origin = Origin::of(feed, &port.ty);

@@ -3,7 +3,8 @@
 use std::io;
 use std::process::ExitCode;
 
-use kino_graph::Diagnostics;
+use kino_host::PluginError;
+use kino_session::Error;
 
 /// How a command ended that did what it could. The numbers are documented in `kino help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,66 +37,46 @@ pub(crate) const CANCELLED: u8 = 130;
 /// Why a command could not do what it should.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// It was asked for something that cannot be.
-    #[error("{message}")]
-    Usage {
-        /// What.
-        message: String,
-        /// What to do.
-        hint: Option<String>,
-    },
-    /// The graph has problems.
-    #[error("{0}")]
-    Graph(Diagnostics),
-    /// The world did not allow it.
-    #[error("{message}")]
-    World {
-        /// What, and why.
-        message: String,
-        /// What to do.
-        hint: Option<String>,
-    },
+    /// It was asked for something that cannot be, a graph has problems, or the machine did not
+    /// allow it. Runs that failed or were cancelled are told by themselves.
+    #[error(transparent)]
+    Engine(#[from] kino_session::Error),
     /// Printing failed; a closed pipe is no failure.
     #[error("printing failed: {0}")]
     Print(#[from] io::Error),
 }
 
-/// What the engine could not do. Runs that failed or were cancelled are told by themselves.
-impl From<kino_session::Error> for Failure {
-    fn from(error: kino_session::Error) -> Self {
-        match error {
-            kino_session::Error::Usage { message, hint } => Failure::Usage { message, hint },
-            kino_session::Error::Graph(problems) => Failure::Graph(problems),
-            kino_session::Error::World { message, hint } => Failure::World { message, hint },
-            other => {
-                Failure::World { message: other.to_string(), hint: other.hint().map(str::to_owned) }
-            }
-        }
+/// What stands against a plugin.
+impl From<PluginError> for Failure {
+    fn from(error: PluginError) -> Self {
+        Failure::Engine(error.into())
     }
 }
 
-/// What to say of a plugin that cannot be used.
-pub(crate) fn failure(error: &kino_node::Error) -> Failure {
-    Failure::Usage { message: error.to_string(), hint: error.hint().map(str::to_owned) }
+/// What a node of a plugin says.
+impl From<kino_node::Error> for Failure {
+    fn from(error: kino_node::Error) -> Self {
+        Failure::Engine(error.into())
+    }
 }
 
 impl Failure {
     /// Wrong usage.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Failure::Usage { message: message.into(), hint: None }
+        Failure::Engine(Error::usage(message))
     }
 
     /// Something outside went wrong.
     pub(crate) fn world(message: impl Into<String>) -> Self {
-        Failure::World { message: message.into(), hint: None }
+        Failure::Engine(Error::world(message))
     }
 
     /// The same failure with advice.
-    pub(crate) fn hint(mut self, advice: impl Into<String>) -> Self {
-        if let Failure::Usage { hint, .. } | Failure::World { hint, .. } = &mut self {
-            *hint = Some(advice.into());
+    pub(crate) fn hint(self, advice: impl Into<String>) -> Self {
+        match self {
+            Failure::Engine(error) => Failure::Engine(error.advising(advice)),
+            other => other,
         }
-        self
     }
 
     /// Whether it only means that nobody reads on.
@@ -106,8 +87,9 @@ impl Failure {
     /// The code for the shell.
     pub(crate) fn code(&self) -> ExitCode {
         match self {
-            Failure::Usage { .. } | Failure::Graph(_) => Exit::BadGraph.code(),
-            Failure::World { .. } | Failure::Print(_) => Exit::NodeFailed.code(),
+            Failure::Engine(Error::Usage { .. } | Error::Graph(_)) => Exit::BadGraph.code(),
+            Failure::Engine(Error::Cancelled) => Exit::Cancelled.code(),
+            Failure::Engine(_) | Failure::Print(_) => Exit::NodeFailed.code(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use kino_world::WholeFile;
+use kino_world::AtomicFile;
 
 use crate::failure::Failure;
 
@@ -13,7 +13,7 @@ use crate::failure::Failure;
 /// When it cannot be written.
 pub(crate) fn write(path: &Path, contents: &[u8]) -> Result<(), Failure> {
     let failed = |error: kino_world::Error| Failure::world(error.to_string());
-    let mut file = WholeFile::create(path).map_err(failed)?;
+    let mut file = AtomicFile::create(path).map_err(failed)?;
     if let Err(error) = file.write_all(contents) {
         return Err(failed(file.failed()(error)));
     }

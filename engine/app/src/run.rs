@@ -6,7 +6,7 @@ pub(crate) mod result;
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use kino_session::{Cancel, Done, Graph, Plan, Point};
+use kino_session::{Cancel, Graph, Plan, RunResult, SweepPoint};
 
 use crate::args;
 use crate::failure::{Exit, Failure};
@@ -26,13 +26,14 @@ use preview::Previews;
 pub(crate) fn run(args: &args::Run, screen: &Screen, verbose: u8) -> Result<Exit, Failure> {
     let watch = Watch::new(screen);
     let trace = logs::start(screen, verbose, args.trace.as_deref(), watch.bars())?;
-    let engine = setup::engine(&args.source, &args.target, !args.sweep.is_empty())?;
-    let graph = engine.open(&args.source.graph)?;
-    let plans = setup::request(&graph, &args.target).sweep(&args.sweep)?;
-    warn(screen, &graph, &plans);
-    let previews = args.preview.as_deref().map(Previews::into_folder).transpose()?;
+    // Reading, loading and planning take time, too.
     let cancel = Cancel::default();
     interrupt::watch(&cancel);
+    let engine = setup::engine(&args.source, &args.target, !args.sweep.is_empty())?;
+    let graph = engine.open_with(&args.source.graph, &cancel)?;
+    let plans = setup::request(&graph, &args.target).cancelled_by(&cancel).sweep(&args.sweep)?;
+    warn(screen, &graph, &plans);
+    let previews = args.preview.as_deref().map(Previews::into_folder).transpose()?;
     let (watch, previews) = (Arc::new(watch), previews.map(Arc::new));
     let exit = Session { screen, watch, previews, cancel }.runs(&plans);
     drop(trace);
@@ -40,7 +41,7 @@ pub(crate) fn run(args: &args::Run, screen: &Screen, verbose: u8) -> Result<Exit
 }
 
 /// Says what is probably not meant, and what has changed since a stored graph was recorded.
-fn warn(screen: &Screen, graph: &Graph, plans: &[(Point, Plan)]) {
+fn warn(screen: &Screen, graph: &Graph, plans: &[(SweepPoint, Plan)]) {
     diagnostics::warn(screen, &graph.warnings());
     let Some((_, plan)) = plans.first() else { return };
     for difference in graph.differences(plan) {
@@ -61,7 +62,7 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    fn runs(&self, plans: &[(Point, Plan)]) -> Result<Exit, Failure> {
+    fn runs(&self, plans: &[(SweepPoint, Plan)]) -> Result<Exit, Failure> {
         let mut exit = Exit::Good;
         for (index, (point, plan)) in plans.iter().enumerate() {
             self.announce(index, point, plans.len())?;
@@ -82,7 +83,7 @@ impl Session<'_> {
     }
 
     /// Says which of several runs begins.
-    fn announce(&self, index: usize, point: &Point, of: usize) -> Result<(), Failure> {
+    fn announce(&self, index: usize, point: &SweepPoint, of: usize) -> Result<(), Failure> {
         if point.is_empty() {
             return Ok(());
         }
@@ -93,14 +94,17 @@ impl Session<'_> {
             let line = json!({ "event": "sweep", "run": run, "of": of, "inputs": inputs });
             self.screen.print_json(&line)?;
         } else if !self.screen.quiet {
-            let head = format!("{run}/{of}  {}", kino_session::describe(point));
+            let head = format!("{run}/{of}  {}", kino_session::describe_point(point));
             let _ = writeln!(io::stderr(), "{}", self.screen.err.bold(&head));
         }
         Ok(())
     }
 
     /// Runs one plan.
-    fn run(&self, plan: &Plan) -> Result<Arc<Done>, Failure> {
+    fn run(&self, plan: &Plan) -> Result<Arc<RunResult>, Failure> {
+        if self.watch.is_silent() && self.previews.is_none() {
+            return Ok(plan.start_quietly(&self.cancel)?.finish()?);
+        }
         let (watch, previews) = (Arc::clone(&self.watch), self.previews.clone());
         let run = plan.start_with(&self.cancel, move |event| {
             if let Some(previews) = &previews {
@@ -108,6 +112,6 @@ impl Session<'_> {
             }
             watch.see(&event.event);
         })?;
-        Ok(run.finish())
+        Ok(run.finish()?)
     }
 }

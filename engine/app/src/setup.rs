@@ -2,7 +2,7 @@
 
 use std::env;
 
-use kino_session::{DeviceChoice, Engine, Graph, RunRequest, Worker};
+use kino_session::{DeviceChoice, Engine, Graph, PluginWorker, RunRequest};
 
 use crate::args::{Source, Target, WORKER};
 use crate::failure::Failure;
@@ -11,10 +11,10 @@ use crate::failure::Failure;
 ///
 /// # Errors
 /// When this program does not know where it lies.
-pub(crate) fn worker() -> Result<Worker, Failure> {
+pub(crate) fn worker() -> Result<PluginWorker, Failure> {
     let program = env::current_exe()
         .map_err(|error| Failure::world(format!("this program is not found: {error}")))?;
-    Ok(Worker { program, args: vec![WORKER.to_owned()] })
+    Ok(PluginWorker { program, args: vec![WORKER.to_owned()] })
 }
 
 /// An engine to read graphs with: it computes nothing, so that no device is opened and no cache.

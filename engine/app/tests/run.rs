@@ -79,6 +79,37 @@ fn a_graph_does_not_read_what_it_writes() {
     place.good(&["run", "g.ron"]);
 }
 
+/// Frames that are numbered are files like others: no graph reads one that it writes, and no other
+/// node of it writes one.
+#[test]
+fn a_numbered_sequence_meets_nothing_else() {
+    let place = Place::new();
+    place.write("p_0.png", picture(3));
+    let plan = |read: &str, sequence: &str, single: &str| {
+        let graph = format!(
+            r#"Graph(version: 1, nodes: {{
+                "photo": (op: "image.read", with: {{"path": "{read}"}}),
+                "all": (op: "image.write", in: {{"frames": "photo"}}, with: {{"path": "{sequence}"}}),
+                "one": (op: "image.write", in: {{"frames": "photo"}}, with: {{"path": "{single}"}}),
+            }})"#
+        );
+        place.write("graph.ron", graph);
+    };
+    let refused = |expected: &str| {
+        let said = place.bad(2, &["plan", "graph.ron", "--out", "."]);
+        assert!(said.replace('\n', " ").contains(expected), "{said}");
+    };
+    plan("p_0.png", "p_%d.png", "one.png");
+    refused("`photo` reads the file `p_0.png`, which `all` writes");
+    plan("p_0.png", "q_%d.png", "q_0.png");
+    refused("`all` and `one` write the same file `q_0.png`");
+    // One frame is written, so that no file has the number 1.
+    plan("p_0.png", "q_%d.png", "q_1.png");
+    place.good(&["plan", "graph.ron", "--out", "."]);
+    place.good(&["run", "graph.ron", "--out", "."]);
+    assert_eq!(place.files(".").iter().filter(|file| file.starts_with("q_")).count(), 2);
+}
+
 #[test]
 fn quiet_leaves_results_alone() {
     let place = Place::new();
@@ -324,6 +355,41 @@ fn a_signal_while_a_graph_is_read_ends_the_command() {
         std::thread::sleep(std::time::Duration::from_millis(300));
         let sent = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status();
         assert!(sent.unwrap().success() && !child.wait().unwrap().success(), "{signal}");
+    }
+}
+
+/// Ctrl-C ends what plans as it ends what runs: here a file is hashed that takes minutes to read.
+#[cfg(target_os = "linux")]
+#[test]
+fn ctrl_c_in_the_middle_of_planning_ends_it() {
+    let place = Place::new();
+    let file = std::fs::File::create(place.path("large.safetensors")).unwrap();
+    file.set_len(1 << 38).unwrap();
+    place.write(
+        "g.ron",
+        r#"Graph(version: 1, nodes: {"a": (op: "tensor.read", with: {"path": "large.safetensors"})},
+            outputs: {"a": "a"})"#,
+    );
+    for command in ["run", "watch"] {
+        let mut child = place.command(&[command, "g.ron"]);
+        let mut child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // It is open as long as it is read.
+        let open = std::path::PathBuf::from(format!("/proc/{}/fd", child.id()));
+        let reads = || {
+            let files = std::fs::read_dir(&open).into_iter().flatten().flatten();
+            let mut files = files.filter_map(|file| std::fs::read_link(file.path()).ok());
+            files.any(|file| file.ends_with("large.safetensors"))
+        };
+        while !reads() {
+            assert!(child.try_wait().unwrap().is_none(), "{command} ended by itself");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        let out = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(130), "{command}: {said}");
+        assert!(command == "watch" || said == "cancelled\n", "{said}");
     }
 }
 

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use kino_port::{Literal, Port, Range};
 use petgraph::graph::NodeIndex;
 
-use crate::diagnostic::Place;
+use crate::diagnostic::Location;
 
 /// What feeds a port, and where that is written.
 #[derive(Clone, Debug)]
 pub(crate) struct Binding {
     pub(crate) source: BindingSource,
-    pub(crate) place: Place,
+    pub(crate) location: Location,
     /// The use of a graph that it is written in: a path that is read lies beside that graph's file.
     pub(crate) scope: u32,
 }
@@ -60,11 +60,11 @@ pub(crate) struct SubgraphInput {
 }
 
 impl Binding {
-    /// The same, as whoever stands at `place` in `scope` sees it. Values stay where they are
+    /// The same, as whoever stands at `location` in `scope` sees it. Values stay where they are
     /// written.
-    pub(crate) fn seen_from(self, place: Place, scope: usize) -> Self {
+    pub(crate) fn seen_from(self, location: Location, scope: usize) -> Self {
         let is_edge = matches!(self.source, BindingSource::Edge(..));
-        Binding { place, scope: if is_edge { scope as u32 } else { self.scope }, ..self }
+        Binding { location, scope: if is_edge { scope as u32 } else { self.scope }, ..self }
     }
 
     /// Calls `visit` for this binding, or for every item of a list.

@@ -11,7 +11,7 @@ use crate::Catalog;
 use crate::binding::{Binding, BindingSource, SubgraphInput};
 use crate::convert::conversion;
 use crate::declare::GraphInput;
-use crate::diagnostic::{Diagnostic, Diagnostics, File, Place, Report};
+use crate::diagnostic::{Diagnostic, Diagnostics, Location, Report, SourceFile};
 use crate::expand::{RecordSpans, missing};
 use crate::order::{cycles, topological};
 use crate::resolve::{Groups, Node, Resolved};
@@ -20,7 +20,7 @@ use crate::resolve::{Groups, Node, Resolved};
 #[derive(Clone, Debug)]
 pub(crate) struct CheckedGraph {
     pub(crate) about: String,
-    pub(crate) files: Vec<File>,
+    pub(crate) files: Vec<SourceFile>,
     pub(crate) warnings: Vec<Diagnostic>,
     pub(crate) inputs: Vec<GraphInput>,
     /// Nodes and who feeds whom.
@@ -63,7 +63,7 @@ pub(crate) fn check(
     }
     if !resolved.has_nodes && problems.is_empty() {
         let message = "the graph has no nodes";
-        problems.push(Diagnostic::warning("empty", Place::default(), message));
+        problems.push(Diagnostic::warning("empty", Location::default(), message));
     }
     let report = Report { list: problems };
     if report.has_errors() {
@@ -141,7 +141,7 @@ impl Checker<'_> {
             };
             if is_missing {
                 if port.is_required() {
-                    self.report.push(missing(&node.name, port, binding.place));
+                    self.report.push(missing(&node.name, port, binding.location));
                 }
                 continue;
             }
@@ -149,7 +149,7 @@ impl Checker<'_> {
             if port.ty == PortType::Any
                 && let Some(ty) = self.type_of(&binding.source)
             {
-                self.join(&mut joined, ty, binding.place);
+                self.join(&mut joined, ty, binding.location);
             }
         }
         if let Some(ty) = joined {
@@ -158,15 +158,17 @@ impl Checker<'_> {
     }
 
     /// All inputs of type `Any` of one node have one type.
-    fn join(&mut self, joined: &mut Option<PortType>, ty: PortType, place: Place) {
-        match joined {
-            None => *joined = Some(ty),
-            Some(first) if first.accepts(&ty) => {}
-            Some(first) if ty.accepts(first) => *joined = Some(ty),
-            Some(first) => {
+    fn join(&mut self, joined: &mut Option<PortType>, ty: PortType, location: Location) {
+        let Some(first) = joined else {
+            *joined = Some(ty);
+            return;
+        };
+        match first.either(&ty) {
+            Some(either) => *first = either,
+            None => {
                 let message =
                     format!("the inputs of this node have one type: {first} so far, then {ty}");
-                self.report.error("type", place, message);
+                self.report.error("type", location, message);
             }
         }
     }
@@ -205,26 +207,26 @@ impl Checker<'_> {
                 if !port.is_list() && port.ty != PortType::Any {
                     let message =
                         format!("`{}` of `{node}` takes one value, found a list", port.name);
-                    self.report.error("type", binding.place, message);
+                    self.report.error("type", binding.location, message);
                 }
                 items.iter().for_each(|(_, item)| self.binding(port, item, node));
             }
             BindingSource::Literal(literal) => {
                 if let Err(error) = port.check(literal) {
                     let message = format!("`{}` of `{node}`: {}", port.name, error.message);
-                    self.report.error("value", binding.place, message).hint = error.hint;
+                    self.report.error("value", binding.location, message).hint = error.hint;
                 }
             }
             BindingSource::Input(index) => {
                 self.mismatch(port, binding, node);
-                self.default(port, *index, binding.place, node);
+                self.default(port, *index, binding.location, node);
             }
             _ => self.mismatch(port, binding, node),
         }
     }
 
     /// The default of a graph's input must fit every port that it feeds.
-    fn default(&mut self, port: &Port, index: usize, place: Place, node: &str) {
+    fn default(&mut self, port: &Port, index: usize, location: Location, node: &str) {
         let input = &self.inputs[index];
         let (Some(default), Some(at)) = (&input.port.default, input.default) else { return };
         if input.port.draws && *default == Literal::text("random") {
@@ -236,7 +238,7 @@ impl Checker<'_> {
                 input.port.name, port.name, error.message
             );
             let diagnostic = Diagnostic::error("value", at, message).maybe_hint(error.hint);
-            self.report.push(diagnostic.related(place, "used here"));
+            self.report.push(diagnostic.related(location, "used here"));
         }
     }
 
@@ -244,7 +246,7 @@ impl Checker<'_> {
     fn subgraph_input(&mut self, input: &SubgraphInput) {
         input.binding.each(&mut |binding| {
             if let BindingSource::Input(index) = binding.source {
-                self.default(&input.port, index, binding.place, &input.node);
+                self.default(&input.port, index, binding.location, &input.node);
             }
         });
     }
@@ -269,7 +271,7 @@ impl Checker<'_> {
         };
         let message = format!("{giver} {from}, but `{node}.{}` takes {}", port.name, port.ty);
         let hint = conversion(self.catalog, &from, &port.ty);
-        self.report.error("type", binding.place, message).hint = hint;
+        self.report.error("type", binding.location, message).hint = hint;
     }
 }
 
@@ -298,7 +300,7 @@ fn unreachable(
     let warning = |index: NodeIndex| {
         let name = nodes[index].name.rsplit('/').next().unwrap_or_default();
         let message = format!("nothing needs `{name}`: it leads to no output and no file");
-        Diagnostic::warning("unreachable", nodes[index].place, message)
+        Diagnostic::warning("unreachable", nodes[index].location, message)
     };
     nodes.node_indices().filter(idle).map(warning).collect()
 }

@@ -5,63 +5,64 @@ use std::collections::HashMap;
 
 use kino_port::{Literal, Port, PortType, Range};
 
-use crate::diagnostic::{Place, Report};
+use crate::diagnostic::{Location, Report};
 use crate::literal::decode;
 use crate::parse::InputDecl;
 use crate::ron::{Ast, AstKind};
 use crate::template::{self, Part};
 
 /// The most choices of an input: each value is compared with all of them.
-const MOST_CHOICES: usize = 1_000;
+const MAX_CHOICES: usize = 1_000;
 
 /// An input of a graph.
 #[derive(Clone, Debug)]
 pub(crate) struct GraphInput {
     pub(crate) port: Port,
     /// The whole declaration.
-    pub(crate) place: Place,
+    pub(crate) location: Location,
     /// Just behind its opening bracket.
     pub(crate) opening: u32,
     /// The default, where one is written.
-    pub(crate) default: Option<Place>,
+    pub(crate) default: Option<Location>,
 }
 
 /// An input's declaration as a port; what is wrong with it is said.
 pub(crate) fn declared(file: u32, decl: &InputDecl<'_>, report: &mut Report) -> GraphInput {
     let mut port = bare_input(file, decl, report);
-    let mut default = decl.default.as_ref().map(|tree| Place { file, span: tree.span });
+    let mut default = decl.default.as_ref().map(|tree| Location { file, span: tree.span });
     if let Some(tree) = &decl.default {
         match decode(tree, &port.ty).and_then(|literal| port.admit(literal)) {
             Ok(literal) => port.default = Some(literal),
             Err(refusal) => {
-                let place = Place { file, span: tree.span };
+                let location = Location { file, span: tree.span };
                 let message = format!("default of input `{}`: {}", port.name, refusal.message);
-                report.error("value", place, message).hint = refusal.hint;
+                report.error("value", location, message).hint = refusal.hint;
                 // So that it is not called missing as well.
                 port.default = Some(Literal::text(""));
                 default = None;
             }
         }
     }
-    let place = Place { file, span: decl.span };
-    GraphInput { port, place, opening: decl.opening, default }
+    let location = Location { file, span: decl.span };
+    GraphInput { port, location, opening: decl.opening, default }
 }
 
 /// Checks the names in the defaults of inputs of type Path.
 pub(crate) fn check_templates(inputs: &[GraphInput], report: &mut Report) {
     let named = inputs.iter().map(|input| (&*input.port.name, &input.port)).collect();
     for input in inputs.iter().filter(|input| input.port.ty == PortType::Path) {
-        let (Some(Literal::Text(text)), Some(place)) = (&input.port.default, input.default) else {
+        let (Some(Literal::Text(text)), Some(location)) = (&input.port.default, input.default)
+        else {
             continue;
         };
         match template::parse(text) {
             Err(message) => {
-                report.error("template", place, message);
+                report.error("template", location, message);
             }
             Ok(parts) => {
                 for part in parts {
                     let Part::Input(name) = part else { continue };
-                    check_named(&name, inputs, &named, place, report);
+                    check_named(&name, inputs, &named, location, report);
                 }
             }
         }
@@ -72,7 +73,7 @@ fn check_named(
     name: &str,
     inputs: &[GraphInput],
     named: &HashMap<&str, &Port>,
-    place: Place,
+    location: Location,
     report: &mut Report,
 ) {
     match named.get(name) {
@@ -80,11 +81,11 @@ fn check_named(
             let names = || inputs.iter().map(|input| &*input.port.name).chain(["graph"]);
             let hint = report.advice(name, names);
             let message = format!("the graph has no input `{name}` to fill this path with");
-            report.error("unknown-input", place, message).hint = hint;
+            report.error("unknown-input", location, message).hint = hint;
         }
         Some(port) if port.ty == PortType::Path => {
             let message = format!("`{name}` is a path itself and cannot be part of another");
-            report.error("template", place, message);
+            report.error("template", location, message);
         }
         Some(_) => {}
     }
@@ -98,8 +99,8 @@ fn bare_input(file: u32, decl: &InputDecl<'_>, report: &mut Report) -> Port {
             Err(message) => {
                 let names = || PortType::NAMED.iter().map(|row| row.name);
                 let hint = report.advice(&word.text, names);
-                let place = Place { file, span: word.span };
-                report.error("unknown-type", place, message).hint = hint;
+                let location = Location { file, span: word.span };
+                report.error("unknown-type", location, message).hint = hint;
             }
         }
     }
@@ -130,10 +131,10 @@ fn choices(file: u32, tree: &Ast<'_>, report: &mut Report) -> Vec<Cow<'static, s
         _ => None,
     };
     if let Some(texts) = &texts
-        && texts.len() > MOST_CHOICES
+        && texts.len() > MAX_CHOICES
     {
-        let message = format!("an input has at most {MOST_CHOICES} choices, found {}", texts.len());
-        report.error("too-large", Place { file, span: tree.span }, message);
+        let message = format!("an input has at most {MAX_CHOICES} choices, found {}", texts.len());
+        report.error("too-large", Location { file, span: tree.span }, message);
         return Vec::new();
     }
     texts.unwrap_or_else(|| {
@@ -144,7 +145,7 @@ fn choices(file: u32, tree: &Ast<'_>, report: &mut Report) -> Vec<Cow<'static, s
 
 fn malformed(report: &mut Report, file: u32, tree: &Ast<'_>, expected: &str) {
     let message = format!("expected {expected}, found {}", tree.kind.noun());
-    report.error("malformed", Place { file, span: tree.span }, message);
+    report.error("malformed", Location { file, span: tree.span }, message);
 }
 
 fn range(file: u32, decl: &InputDecl<'_>, ty: &PortType, report: &mut Report) -> Option<Range> {

@@ -24,7 +24,7 @@ impl Span {
 
 /// A span in one of the files of a graph.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Place {
+pub struct Location {
     /// The index of the file in [`Diagnostics::files`].
     pub file: u32,
     /// Where in it.
@@ -33,7 +33,7 @@ pub struct Place {
 
 /// A file that was read: the graph's own or one that it uses.
 #[derive(Clone, Debug)]
-pub struct File {
+pub struct SourceFile {
     /// Its path as given.
     pub name: String,
     /// Its text.
@@ -60,9 +60,9 @@ pub struct Diagnostic {
     /// What is wrong, what was expected.
     pub message: String,
     /// Where; none for problems of the command line.
-    pub place: Option<Place>,
+    pub location: Option<Location>,
     /// Other places that take part, with what they are.
-    pub related: Vec<(Place, String)>,
+    pub related: Vec<(Location, String)>,
     /// What to do.
     pub hint: Option<String>,
 }
@@ -73,29 +73,37 @@ const LONGEST_MESSAGE: usize = 2_000;
 
 /// Problems after which none is given advice: searching for similar names takes longer than finding
 /// problems.
-const MOST_ADVISED: usize = 100;
+const MAX_ADVISED: usize = 100;
 
 /// Words longer than this are compared with no others, as the time grows with the square.
 const LONGEST_ADVISED: usize = 64;
 
 /// Candidates that a word is compared with.
-const MOST_CANDIDATES: usize = 10_000;
+const MAX_CANDIDATES: usize = 10_000;
 
 impl Diagnostic {
-    pub(crate) fn error(code: &'static str, place: Place, message: impl Into<String>) -> Self {
-        let (message, place) = (shortened(message.into()), Some(place));
+    pub(crate) fn error(
+        code: &'static str,
+        location: Location,
+        message: impl Into<String>,
+    ) -> Self {
+        let (message, location) = (shortened(message.into()), Some(location));
         Diagnostic {
             severity: Severity::Error,
             code,
             message,
-            place,
+            location,
             related: Vec::new(),
             hint: None,
         }
     }
 
-    pub(crate) fn warning(code: &'static str, place: Place, message: impl Into<String>) -> Self {
-        Diagnostic { severity: Severity::Warning, ..Diagnostic::error(code, place, message) }
+    pub(crate) fn warning(
+        code: &'static str,
+        location: Location,
+        message: impl Into<String>,
+    ) -> Self {
+        Diagnostic { severity: Severity::Warning, ..Diagnostic::error(code, location, message) }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -108,8 +116,8 @@ impl Diagnostic {
         self
     }
 
-    pub(crate) fn related(mut self, place: Place, what: impl Into<String>) -> Self {
-        self.related.push((place, what.into()));
+    pub(crate) fn related(mut self, location: Location, what: impl Into<String>) -> Self {
+        self.related.push((location, what.into()));
         self
     }
 }
@@ -135,11 +143,11 @@ impl Report {
     pub(crate) fn error(
         &mut self,
         code: &'static str,
-        place: Place,
+        location: Location,
         message: impl Into<String>,
     ) -> &mut Diagnostic {
         let at = self.list.len();
-        self.list.push(Diagnostic::error(code, place, message));
+        self.list.push(Diagnostic::error(code, location, message));
         &mut self.list[at]
     }
 
@@ -158,7 +166,7 @@ impl Report {
         word: &str,
         candidates: impl Fn() -> I,
     ) -> Option<String> {
-        if self.list.len() < MOST_ADVISED { suggest(word, candidates) } else { None }
+        if self.list.len() < MAX_ADVISED { suggest(word, candidates) } else { None }
     }
 }
 
@@ -176,25 +184,27 @@ pub struct Diagnostics {
     /// The problems, errors first, then by place.
     pub list: Vec<Diagnostic>,
     /// The files.
-    pub files: Vec<File>,
+    pub files: Vec<SourceFile>,
 }
 
 impl Diagnostics {
-    pub(crate) fn new(mut list: Vec<Diagnostic>, files: Vec<File>) -> Self {
-        let order = |d: &Diagnostic| d.place.map_or((0, 0), |place| (place.file, place.span.start));
+    pub(crate) fn new(mut list: Vec<Diagnostic>, files: Vec<SourceFile>) -> Self {
+        let order = |d: &Diagnostic| {
+            d.location.map_or((0, 0), |location| (location.file, location.span.start))
+        };
         list.sort_by(|a, b| b.severity.cmp(&a.severity).then(order(a).cmp(&order(b))));
         // A graph used twice says everything twice.
         let mut said = HashSet::with_capacity(list.len());
-        list.retain(|d| said.insert((d.code, d.place, d.message.clone())));
+        list.retain(|d| said.insert((d.code, d.location, d.message.clone())));
         Diagnostics { list, files }
     }
 
     /// The line and column of a place, both from 1; columns count characters.
     ///
     /// For one place: many are found with [`Diagnostics::positions`] in one pass over the texts.
-    pub fn position(&self, place: Place) -> (usize, usize) {
-        let Some(file) = self.files.get(place.file as usize) else { return (1, 1) };
-        let before = file.text.get(..place.span.start as usize).unwrap_or(&file.text);
+    pub fn position(&self, location: Location) -> (usize, usize) {
+        let Some(file) = self.files.get(location.file as usize) else { return (1, 1) };
+        let before = file.text.get(..location.span.start as usize).unwrap_or(&file.text);
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
         (line, before[line_start..].chars().count() + 1)
@@ -203,9 +213,9 @@ impl Diagnostics {
     /// Finds the positions of many places.
     pub fn positions(&self) -> Positions<'_> {
         let related = self.list.iter().flat_map(|problem| &problem.related);
-        let places = related.map(|(place, _)| place);
-        let places = places.chain(self.list.iter().filter_map(|problem| problem.place.as_ref()));
-        let needed: HashSet<usize> = places.map(|place| place.file as usize).collect();
+        let places = related.map(|(location, _)| location);
+        let places = places.chain(self.list.iter().filter_map(|problem| problem.location.as_ref()));
+        let needed: HashSet<usize> = places.map(|location| location.file as usize).collect();
         let files = self.files.iter().enumerate().map(|(index, file)| {
             let marks = if needed.contains(&index) { marks(&file.text) } else { Vec::new() };
             (&*file.text, marks)
@@ -214,8 +224,8 @@ impl Diagnostics {
     }
 
     /// The name of a place's file.
-    pub fn file_name(&self, place: Place) -> &str {
-        self.files.get(place.file as usize).map_or("", |file| &file.name)
+    pub fn file_name(&self, location: Location) -> &str {
+        self.files.get(location.file as usize).map_or("", |file| &file.name)
     }
 
     /// Plain text: a line a problem, with its hint and other places below it.
@@ -225,14 +235,15 @@ impl Diagnostics {
         for diagnostic in &self.list {
             let severity = if diagnostic.severity == Severity::Error { "error" } else { "warning" };
             let _ = write!(text, "{severity}[{}]", diagnostic.code);
-            if let Some(place) = diagnostic.place {
-                let (line, column) = positions.of(place);
-                let _ = write!(text, " {}:{line}:{column}", self.file_name(place));
+            if let Some(location) = diagnostic.location {
+                let (line, column) = positions.of(location);
+                let _ = write!(text, " {}:{line}:{column}", self.file_name(location));
             }
             let _ = writeln!(text, ": {}", diagnostic.message);
-            for (place, what) in &diagnostic.related {
-                let (line, column) = positions.of(*place);
-                let _ = writeln!(text, "  see {}:{line}:{column}: {what}", self.file_name(*place));
+            for (location, what) in &diagnostic.related {
+                let (line, column) = positions.of(*location);
+                let _ =
+                    writeln!(text, "  see {}:{line}:{column}: {what}", self.file_name(*location));
             }
             if let Some(hint) = &diagnostic.hint {
                 let _ = writeln!(text, "  hint: {hint}");
@@ -282,9 +293,9 @@ pub struct Positions<'a> {
 
 impl Positions<'_> {
     /// The line and column of a place, both from 1; columns count characters.
-    pub fn of(&self, place: Place) -> (usize, usize) {
-        let Some((text, marks)) = self.files.get(place.file as usize) else { return (1, 1) };
-        let end = text.floor_char_boundary(place.span.start as usize);
+    pub fn of(&self, location: Location) -> (usize, usize) {
+        let Some((text, marks)) = self.files.get(location.file as usize) else { return (1, 1) };
+        let end = text.floor_char_boundary(location.span.start as usize);
         let nearest = marks.partition_point(|mark| mark.at <= end).checked_sub(1);
         let mark = nearest.map_or(Mark::default(), |nearest| marks[nearest]);
         let rest = &text[mark.at..end];
@@ -308,8 +319,11 @@ impl Serialize for Positioned<'_> {
         fields.serialize_field("code", diagnostic.code)?;
         fields.serialize_field("message", &diagnostic.message)?;
         fields.serialize_field("hint", &diagnostic.hint)?;
-        let position = diagnostic.place.map(|place| positions.of(place));
-        fields.serialize_field("file", &diagnostic.place.map(|place| all.file_name(place)))?;
+        let position = diagnostic.location.map(|location| positions.of(location));
+        fields.serialize_field(
+            "file",
+            &diagnostic.location.map(|location| all.file_name(location)),
+        )?;
         fields.serialize_field("line", &position.map(|(line, _)| line))?;
         fields.serialize_field("column", &position.map(|(_, column)| column))?;
         fields.end()
@@ -336,7 +350,7 @@ pub(crate) fn nearest<'a>(
     let short = |candidate: &&str| candidate.len() <= LONGEST_ADVISED;
     let scored = candidates
         .into_iter()
-        .take(MOST_CANDIDATES)
+        .take(MAX_CANDIDATES)
         .filter(short)
         .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate));
     let best = scored.max_by(|a, b| a.0.total_cmp(&b.0))?;

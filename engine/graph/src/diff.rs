@@ -4,24 +4,24 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use kino_port::Read;
+use kino_port::PlannedRead;
 
 use crate::plan::Plan;
-use crate::step::{Input, Item, Step};
+use crate::step::{Step, StepInput, ValueSource};
 
 /// What a new plan changes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Diff {
     /// One entry a node that differs, new nodes and changed ones in the new plan's order, removed
     /// ones last.
-    pub changes: Vec<(Arc<str>, Change)>,
+    pub changes: Vec<(Arc<str>, StepChange)>,
     /// The number of nodes whose key stayed.
     pub unchanged: usize,
 }
 
 /// How a node differs.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Change {
+pub enum StepChange {
     /// It is new.
     Added,
     /// It is gone.
@@ -35,9 +35,9 @@ impl fmt::Display for Diff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, change) in &self.changes {
             match change {
-                Change::Added => writeln!(f, "+ {name}")?,
-                Change::Removed => writeln!(f, "- {name}")?,
-                Change::Changed(reasons) => writeln!(f, "~ {name}: {}", reasons.join(", "))?,
+                StepChange::Added => writeln!(f, "+ {name}")?,
+                StepChange::Removed => writeln!(f, "- {name}")?,
+                StepChange::Changed(reasons) => writeln!(f, "~ {name}: {}", reasons.join(", "))?,
             }
         }
         Ok(())
@@ -50,17 +50,17 @@ pub fn diff(old: &Plan, new: &Plan) -> Diff {
     let mut diff = Diff::default();
     for step in &new.steps {
         match before.get(&*step.name) {
-            None => diff.changes.push((Arc::clone(&step.name), Change::Added)),
+            None => diff.changes.push((Arc::clone(&step.name), StepChange::Added)),
             Some(was) if was.key == step.key => diff.unchanged += 1,
             Some(was) => {
                 let reasons = reasons((old, was), (new, step));
-                diff.changes.push((Arc::clone(&step.name), Change::Changed(reasons)));
+                diff.changes.push((Arc::clone(&step.name), StepChange::Changed(reasons)));
             }
         }
     }
     let now: std::collections::HashSet<&str> = new.steps.iter().map(|step| &*step.name).collect();
     let gone = old.steps.iter().filter(|step| !now.contains(&*step.name));
-    diff.changes.extend(gone.map(|step| (Arc::clone(&step.name), Change::Removed)));
+    diff.changes.extend(gone.map(|step| (Arc::clone(&step.name), StepChange::Removed)));
     diff
 }
 
@@ -75,7 +75,7 @@ fn reasons((old, was): (&Plan, &Step), (new, is): (&Plan, &Step)) -> Vec<String>
     }
     for (port, input) in is.ports.iter().zip(&is.inputs) {
         let index = was.ports.iter().position(|name| name == port);
-        let before = index.map_or(&Input::Absent, |index| &was.inputs[index]);
+        let before = index.map_or(&StepInput::Absent, |index| &was.inputs[index]);
         reasons.extend(reason(port, (old, before), (new, input)));
     }
     if was.extra != is.extra {
@@ -89,7 +89,7 @@ fn reasons((old, was): (&Plan, &Step), (new, is): (&Plan, &Step)) -> Vec<String>
 
 /// Names the files that changed, where the node says which it reads.
 fn read_again(was: &Step, is: &Step) -> String {
-    let same = |a: &Read, b: &Read| (&a.path, &a.hash) == (&b.path, &b.hash);
+    let same = |a: &PlannedRead, b: &PlannedRead| (&a.path, &a.hash) == (&b.path, &b.hash);
     let changed = is.reads.iter().filter(|is| !was.reads.iter().any(|was| same(was, is)));
     let paths: Vec<_> = changed.map(|read| read.path.as_str()).collect();
     match paths.as_slice() {
@@ -100,19 +100,21 @@ fn read_again(was: &Step, is: &Step) -> String {
 
 fn reason(
     port: &str,
-    (old, before): (&Plan, &Input),
-    (new, after): (&Plan, &Input),
+    (old, before): (&Plan, &StepInput),
+    (new, after): (&Plan, &StepInput),
 ) -> Option<String> {
     match (before, after) {
-        (Input::Literal(a), Input::Literal(b)) => (a != b).then(|| format!("{port} {a} → {b}")),
-        (Input::Edge(a), Input::Edge(b)) => {
+        (StepInput::Literal(a), StepInput::Literal(b)) => {
+            (a != b).then(|| format!("{port} {a} → {b}"))
+        }
+        (StepInput::Edge(a), StepInput::Edge(b)) => {
             let (was, is) = (&old.steps[a.step as usize], &new.steps[b.step as usize]);
             if was.name != is.name || a.output != b.output {
                 return Some(format!("{port} comes from {}", is.name));
             }
             (was.key != is.key).then(|| format!("{} changed", is.name))
         }
-        (Input::List(a), Input::List(b)) => {
+        (StepInput::List(a), StepInput::List(b)) => {
             if a.len() != b.len() {
                 return Some(format!("{port} has {} items, had {}", b.len(), a.len()));
             }
@@ -125,9 +127,9 @@ fn reason(
     }
 }
 
-fn as_input(item: &Item) -> Input {
+fn as_input(item: &ValueSource) -> StepInput {
     match item {
-        Item::Literal(literal) => Input::Literal(literal.clone()),
-        Item::Edge(source) => Input::Edge(*source),
+        ValueSource::Literal(literal) => StepInput::Literal(literal.clone()),
+        ValueSource::Edge(source) => StepInput::Edge(*source),
     }
 }

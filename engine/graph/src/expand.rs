@@ -7,12 +7,12 @@ use std::sync::Arc;
 use kino_port::{Port, Signature};
 
 use crate::declare::{GraphInput, check_templates, declared};
-use crate::diagnostic::{Diagnostic, File, Place, Report, Span};
+use crate::diagnostic::{Diagnostic, Location, Report, SourceFile, Span};
 use crate::names::NameIndex;
 use crate::parse::{self, Document, Ident, NodeDecl};
 use crate::paths::{folder, is_graph, join};
 use crate::raw::{RawInput, raw_inputs};
-use crate::{Catalog, Sources};
+use crate::{Catalog, GraphLoader};
 
 /// How deep graphs may use graphs.
 const DEEPEST: usize = 32;
@@ -22,7 +22,7 @@ const DEEPEST: usize = 32;
 const MOST: usize = 500_000;
 
 /// The most bytes of text that are read for graphs used as nodes, each use counted.
-const MOST_BYTES: usize = 64 << 20;
+const MAX_BYTES: usize = 64 << 20;
 
 /// A name counts as one more part for every so many bytes.
 const PART_BYTES: usize = 64;
@@ -32,7 +32,7 @@ const PART_BYTES: usize = 64;
 pub(crate) struct Expanded {
     /// What the root says of itself.
     pub(crate) about: String,
-    pub(crate) files: Vec<File>,
+    pub(crate) files: Vec<SourceFile>,
     /// The root first.
     pub(crate) scopes: Vec<Scope>,
     pub(crate) nodes: Vec<RawNode>,
@@ -48,7 +48,7 @@ pub(crate) struct Scope {
     /// Its name as a node; empty for the root.
     pub(crate) name: Arc<str>,
     /// The name of every node in it.
-    pub(crate) names: HashMap<String, Entity>,
+    pub(crate) names: HashMap<Arc<str>, Entity>,
     pub(crate) inputs: Vec<GraphInput>,
     pub(crate) input_index: NameIndex,
     pub(crate) outputs: Vec<(Ident, Ident)>,
@@ -83,7 +83,7 @@ pub(crate) enum Entity {
 pub(crate) struct RawNode {
     pub(crate) name: Arc<str>,
     pub(crate) op: Arc<Op>,
-    pub(crate) place: Place,
+    pub(crate) location: Location,
     pub(crate) scope: usize,
     pub(crate) bypass: bool,
     /// What is written for each port of its signature.
@@ -93,6 +93,8 @@ pub(crate) struct RawNode {
 /// What all nodes of one op share.
 #[derive(Debug)]
 pub(crate) struct Op {
+    /// Its index among the ops of a graph.
+    pub(crate) index: usize,
     pub(crate) name: Arc<str>,
     pub(crate) version: Arc<str>,
     pub(crate) signature: Signature,
@@ -112,12 +114,14 @@ pub(crate) struct RecordSpans {
     pub(crate) others: Vec<(String, u32, u32)>,
 }
 
-/// Opens a graph and all that it uses; nothing where the root's syntax is broken.
+/// Opens a graph, of which `document` is what stands in it, and all that it uses; nothing where its
+/// syntax is broken.
 pub(crate) fn expand(
     name: &str,
     text: &str,
+    document: Option<Document<'_>>,
     catalog: &dyn Catalog,
-    sources: &dyn Sources,
+    sources: &dyn GraphLoader,
     report: &mut Report,
 ) -> Expanded {
     let mut expander = Expander {
@@ -131,13 +135,13 @@ pub(crate) fn expand(
         parts: 0,
         bytes: 0,
     };
-    expander.root(name, text);
+    expander.root(name, text, document);
     expander.result
 }
 
 struct Expander<'e> {
     catalog: &'e dyn Catalog,
-    sources: &'e dyn Sources,
+    sources: &'e dyn GraphLoader,
     report: &'e mut Report,
     result: Expanded,
     ops: HashMap<String, Arc<Op>>,
@@ -152,11 +156,9 @@ struct Expander<'e> {
 }
 
 impl Expander<'_> {
-    fn root(&mut self, name: &str, text: &str) {
-        let text: Arc<str> = text.into();
-        self.result.files.push(File { name: name.to_owned(), text: Arc::clone(&text) });
-        let whole = Span::new(0, text.len());
-        let Some(document) = parse::parse(0, &text, whole, self.report) else { return };
+    fn root(&mut self, name: &str, text: &str, document: Option<Document<'_>>) {
+        self.result.files.push(SourceFile { name: name.to_owned(), text: text.into() });
+        let Some(document) = document else { return };
         self.result.spans.opening = document.opening;
         self.result.spans.graphs_opening = document.graphs_opening;
         self.result.about = document.about.clone();
@@ -183,12 +185,14 @@ impl Expander<'_> {
         let scope = scopes.len();
         let dropped =
             caller.as_ref().is_some_and(|caller| caller.bypass || scopes[caller.scope].dropped);
-        let broken = document.broken.into_iter().map(|name| (name, Entity::Broken));
+        let broken = document.broken.into_iter().map(|name| (name.into(), Entity::Broken));
+        let mut names: HashMap<_, _> = broken.collect();
+        names.reserve(document.nodes.len());
         scopes.push(Scope {
             file,
             dir: dir.into(),
             name: name.into(),
-            names: broken.collect(),
+            names,
             input_index: NameIndex::of(inputs.iter().map(|input| &*input.port.name)),
             inputs,
             output_index: NameIndex::of(document.outputs.iter().map(|(name, _)| &*name.text)),
@@ -196,35 +200,39 @@ impl Expander<'_> {
             caller,
             dropped,
         });
-        let prefix = if name.is_empty() { String::new() } else { format!("{name}/") };
-        for mut decl in document.nodes {
-            let name = std::mem::take(&mut decl.name.text);
-            let full = format!("{prefix}{name}");
-            if !prefix.is_empty() {
-                self.parts += full.len() / PART_BYTES;
-            }
+        self.result.nodes.reserve(document.nodes.len());
+        for decl in document.nodes {
+            let own: Arc<str> = Arc::from(&*decl.name.text);
+            let full = match name {
+                "" => Arc::clone(&own),
+                name => {
+                    let full = format!("{name}/{own}");
+                    self.parts += full.len() / PART_BYTES;
+                    full.into()
+                }
+            };
             let entity = self.entity(scope, full, decl);
-            self.result.scopes[scope].names.insert(name, entity);
+            self.result.scopes[scope].names.insert(own, entity);
         }
     }
 
     /// What a node's declaration stands for; `name` is the node's name with those of the graphs
     /// around it.
-    fn entity(&mut self, scope: usize, name: String, decl: NodeDecl<'_>) -> Entity {
+    fn entity(&mut self, scope: usize, name: Arc<str>, decl: NodeDecl<'_>) -> Entity {
         if is_graph(&decl.op.text) {
-            return self.subgraph(scope, name, decl);
+            return self.subgraph(scope, &name, decl);
         }
         let file = self.result.scopes[scope].file;
         let Some(op) = self.op(&decl.op.text) else {
             let hint = self.report.advice(&decl.op.text, || self.catalog.names());
             let message = format!("there is no op `{}`", decl.op.text);
-            self.report.error("unknown-op", Place { file, span: decl.op.span }, message).hint =
+            self.report.error("unknown-op", Location { file, span: decl.op.span }, message).hint =
                 Some(hint.unwrap_or_else(|| "`kino nodes` lists all ops".to_owned()));
             return Entity::Broken;
         };
-        let place = Place { file, span: decl.name.span };
+        let location = Location { file, span: decl.name.span };
         let inputs = raw_inputs(file, &decl, &op.signature.inputs, self.report);
-        let node = RawNode { name: name.into(), op, place, scope, bypass: decl.bypass, inputs };
+        let node = RawNode { name, op, location, scope, bypass: decl.bypass, inputs };
         self.result.nodes.push(node);
         Entity::Node(self.result.nodes.len() - 1)
     }
@@ -236,24 +244,25 @@ impl Expander<'_> {
         let signature = self.catalog.signature(name)?.clone();
         let ports = signature.inputs.iter().map(|port| Arc::from(&*port.name)).collect();
         let version = Arc::from(&*signature.version);
-        let op = Arc::new(Op { name: name.into(), version, signature, ports });
+        let index = self.ops.len();
+        let op = Arc::new(Op { index, name: name.into(), version, signature, ports });
         self.ops.insert(name.to_owned(), Arc::clone(&op));
         Some(op)
     }
 
-    fn subgraph(&mut self, scope: usize, name: String, decl: NodeDecl<'_>) -> Entity {
-        let place = Place { file: self.result.scopes[scope].file, span: decl.op.span };
+    fn subgraph(&mut self, scope: usize, name: &str, decl: NodeDecl<'_>) -> Entity {
+        let location = Location { file: self.result.scopes[scope].file, span: decl.op.span };
         let path = join(&self.result.scopes[scope].dir, &decl.op.text);
-        if !self.may_open(&path, place) {
+        if !self.may_open(&path, location) {
             return Entity::Broken;
         }
-        let Some((file, span)) = self.file(&path, place) else { return Entity::Broken };
+        let Some((file, span)) = self.file(&path, location) else { return Entity::Broken };
         self.bytes += (span.end - span.start) as usize;
-        if self.bytes > MOST_BYTES {
-            let most = MOST_BYTES >> 20;
+        if self.bytes > MAX_BYTES {
+            let most = MAX_BYTES >> 20;
             let message =
                 format!("the graphs that this one uses are over {most} MiB, each use counted");
-            self.report.error("too-large", place, message);
+            self.report.error("too-large", location, message);
             return Entity::Broken;
         }
         let text = Arc::clone(&self.result.files[file as usize].text);
@@ -264,39 +273,39 @@ impl Expander<'_> {
         self.parts += 1 + document.inputs.len() + document.nodes.len() + document.outputs.len();
         if self.parts > MOST {
             let message = format!("with all graphs that it uses, this graph has over {MOST} parts");
-            self.report.error("too-large", place, message);
+            self.report.error("too-large", location, message);
             return Entity::Broken;
         }
         let inputs: Vec<_> =
             document.inputs.iter().map(|decl| declared(file, decl, self.report)).collect();
         let ports: Vec<_> = inputs.iter().map(|input| input.port.clone()).collect();
-        let written = raw_inputs(place.file, &decl, &ports, self.report);
+        let written = raw_inputs(location.file, &decl, &ports, self.report);
         if !decl.bypass {
-            self.require(Place { span: decl.name.span, ..place }, &name, &ports, &written);
+            self.require(Location { span: decl.name.span, ..location }, name, &ports, &written);
         }
         let inner = self.result.scopes.len();
         let dir = folder(&path);
         self.stack.push(path);
         let caller = Caller { scope, inputs: written, bypass: decl.bypass };
-        self.open(file, document, inputs, &dir, &name, Some(caller));
+        self.open(file, document, inputs, &dir, name, Some(caller));
         self.stack.pop();
         Entity::Scope(inner)
     }
 
     /// Whether the graph at `path` may be used here; otherwise it is said why not.
-    fn may_open(&mut self, path: &str, place: Place) -> bool {
+    fn may_open(&mut self, path: &str, location: Location) -> bool {
         if let Some(first) = self.stack.iter().position(|open| open == path) {
             let chain = self.stack[first..].join(" → ");
             let message = format!("graphs use each other: {chain} → {path}");
-            self.report.error("recursion", place, message);
+            self.report.error("recursion", location, message);
             return false;
         }
         if self.stack.len() > DEEPEST {
             let message = format!("graphs use graphs more than {DEEPEST} deep");
-            self.report.error("recursion", place, message);
+            self.report.error("recursion", location, message);
             return false;
         }
-        self.parts <= MOST && self.bytes <= MOST_BYTES
+        self.parts <= MOST && self.bytes <= MAX_BYTES
     }
 
     /// Notes how an embedded workflow carries the text of a file: from its first comment on, unless
@@ -312,15 +321,21 @@ impl Expander<'_> {
     }
 
     /// Says which inputs of a graph used as a node are not fed.
-    fn require(&mut self, place: Place, name: &str, ports: &[Port], inputs: &[Option<RawInput>]) {
+    fn require(
+        &mut self,
+        location: Location,
+        name: &str,
+        ports: &[Port],
+        inputs: &[Option<RawInput>],
+    ) {
         let fed = ports.iter().zip(inputs);
         for (port, _) in fed.filter(|(port, input)| port.is_required() && input.is_none()) {
-            self.report.push(missing(name, port, place));
+            self.report.push(missing(name, port, location));
         }
     }
 
     /// The file and place of the graph at `path`, read at most once.
-    fn file(&mut self, path: &str, place: Place) -> Option<(u32, Span)> {
+    fn file(&mut self, path: &str, location: Location) -> Option<(u32, Span)> {
         if let Some(known) = self.known.get(path) {
             return Some(*known);
         }
@@ -328,14 +343,14 @@ impl Expander<'_> {
             Ok(text) => {
                 let files = &mut self.result.files;
                 let (file, span) = (files.len() as u32, Span::new(0, text.len()));
-                files.push(File { name: path.to_owned(), text: text.into() });
+                files.push(SourceFile { name: path.to_owned(), text: text.into() });
                 self.known.insert(path.to_owned(), (file, span));
                 self.result.spans.others.push((path.to_owned(), file, 0));
                 Some((file, span))
             }
             Err(reason) => {
                 let message = format!("the graph `{path}` cannot be read: {reason}");
-                self.report.error("unreadable", place, message);
+                self.report.error("unreadable", location, message);
                 None
             }
         }
@@ -343,12 +358,12 @@ impl Expander<'_> {
 }
 
 /// A required port that nothing feeds.
-pub(crate) fn missing(node: &str, port: &Port, place: Place) -> Diagnostic {
+pub(crate) fn missing(node: &str, port: &Port, location: Location) -> Diagnostic {
     let message = format!("nothing feeds `{}` of `{node}`, which takes {}", port.name, port.ty);
     let hint = if port.ty.is_literal() {
         format!("write `with: {{\"{}\": …}}`, or feed it with an edge in `in`", port.name)
     } else {
         format!("write `in: {{\"{}\": \"node.port\"}}`", port.name)
     };
-    Diagnostic::error("missing-input", place, message).hint(hint)
+    Diagnostic::error("missing-input", location, message).hint(hint)
 }

@@ -1,18 +1,22 @@
 //! A graph as callers see it: checked, and ready to be planned. It joins the passes.
 
+use std::collections::BTreeSet;
+
 use kino_port::{Literal, Port, Signature};
 use petgraph::graph::NodeIndex;
 
 use crate::binding::{Binding, BindingSource};
 use crate::check::{self, CheckedGraph};
-use crate::diagnostic::{Diagnostics, File, Report};
+use crate::diagnostic::{Diagnostics, Report, SourceFile, Span};
 use crate::expand::expand;
 use crate::infer::infer;
 use crate::literal::from_command_line;
+use crate::ops::named_ops;
+use crate::parse::{self, Document};
 use crate::plan::{Plan, plan};
 use crate::resolve::resolve;
-use crate::values::{self, Settings, nowhere};
-use crate::{Catalog, Sources};
+use crate::values::{self, PlanSettings, nowhere};
+use crate::{Catalog, GraphLoader};
 
 /// A graph without errors, ready to be planned.
 ///
@@ -20,6 +24,23 @@ use crate::{Catalog, Sources};
 #[derive(Clone, Debug)]
 pub struct Graph {
     checked: CheckedGraph,
+}
+
+/// A graph's text, parsed: what it says by itself, before anything is known of nodes.
+#[derive(Debug)]
+pub struct Parsed<'t> {
+    name: &'t str,
+    text: &'t str,
+    /// None where the syntax is broken.
+    document: Option<Document<'t>>,
+    report: Report,
+}
+
+/// Parses a graph's text. What is wrong with it, [`Parsed::check`] says.
+pub fn parse<'t>(name: &'t str, text: &'t str) -> Parsed<'t> {
+    let mut report = Report::default();
+    let document = parse::parse(0, text, Span::new(0, text.len()), &mut report);
+    Parsed { name, text, document, report }
 }
 
 /// Reads and checks a graph. Graphs that it uses come from `sources`, relative to it.
@@ -30,15 +51,43 @@ pub fn check(
     name: &str,
     text: &str,
     catalog: &dyn Catalog,
-    sources: &dyn Sources,
+    sources: &dyn GraphLoader,
 ) -> Result<Graph, Diagnostics> {
-    let mut report = Report::default();
-    let expanded = expand(name, text, catalog, sources, &mut report);
-    if expanded.scopes.is_empty() {
-        return Err(Diagnostics::new(report.list, expanded.files));
+    parse(name, text).check(catalog, sources)
+}
+
+/// The ops that a graph names, see [`Parsed::ops`].
+pub fn ops(name: &str, text: &str, sources: &dyn GraphLoader) -> BTreeSet<String> {
+    parse(name, text).ops(sources)
+}
+
+impl Parsed<'_> {
+    /// The ops that the graph names, and those of the graphs that it uses, by whatever way: what
+    /// has to be found before it is checked.
+    ///
+    /// A graph that cannot be read, or whose syntax is broken, names none, and a node that is
+    /// malformed is left out.
+    pub fn ops(&self, sources: &dyn GraphLoader) -> BTreeSet<String> {
+        named_ops(self.name, self.text, self.document.as_ref(), sources)
     }
-    let resolved = resolve(expanded, catalog, &mut report);
-    Ok(Graph { checked: check::check(resolved, catalog, report)? })
+
+    /// Checks the graph. Graphs that it uses come from `sources`, relative to it.
+    ///
+    /// # Errors
+    /// Every problem found, each with its place.
+    pub fn check(
+        self,
+        catalog: &dyn Catalog,
+        sources: &dyn GraphLoader,
+    ) -> Result<Graph, Diagnostics> {
+        let Parsed { name, text, document, mut report } = self;
+        let expanded = expand(name, text, document, catalog, sources, &mut report);
+        if expanded.scopes.is_empty() {
+            return Err(Diagnostics::new(report.list, expanded.files));
+        }
+        let resolved = resolve(expanded, catalog, &mut report);
+        Ok(Graph { checked: check::check(resolved, catalog, report)? })
+    }
 }
 
 impl Graph {
@@ -49,7 +98,7 @@ impl Graph {
     pub fn plan(
         &self,
         catalog: &dyn Catalog,
-        settings: &Settings<'_>,
+        settings: &PlanSettings<'_>,
     ) -> Result<Plan, Diagnostics> {
         let mut report = Report::default();
         let mut values = values::take(&self.checked, settings, &mut report);
@@ -107,18 +156,27 @@ impl Graph {
     }
 
     /// The files that the graph was read from, its own first: what to watch.
-    pub fn files(&self) -> &[File] {
+    pub fn files(&self) -> &[SourceFile] {
         &self.checked.files
+    }
+
+    /// The name and signature of every node, those of graphs that are used as nodes included.
+    pub fn signatures(&self) -> impl Iterator<Item = (&str, &Signature)> {
+        let node = |index: &NodeIndex| {
+            let node = &self.checked.nodes[*index];
+            (&*node.name, &node.op.signature)
+        };
+        self.checked.order.iter().map(node)
     }
 
     /// Nodes in topological order, for drawing: name, op, and for each fed port its name and its
     /// feeds.
-    pub fn sketch(&self) -> Vec<NodeSketch<'_>> {
+    pub fn nodes(&self) -> Vec<NodeView<'_>> {
         self.checked.order.iter().map(|index| self.sketch_of(*index)).collect()
     }
 
     /// The graph's outputs: name and what feeds each.
-    pub fn outputs(&self) -> Vec<(&str, BindingSketch<'_>)> {
+    pub fn outputs(&self) -> Vec<(&str, BindingView<'_>)> {
         self.checked
             .outputs
             .iter()
@@ -128,32 +186,32 @@ impl Graph {
             .collect()
     }
 
-    fn sketch_of(&self, index: NodeIndex) -> NodeSketch<'_> {
+    fn sketch_of(&self, index: NodeIndex) -> NodeView<'_> {
         let node = &self.checked.nodes[index];
         let ports = node.op.signature.inputs.iter().zip(&node.bindings);
         let ports = ports
             .map(|(port, binding)| (port, self.bindings_of(binding)))
             .filter(|(_, bindings)| !bindings.is_empty());
-        NodeSketch { name: &node.name, signature: &node.op.signature, inputs: ports.collect() }
+        NodeView { name: &node.name, signature: &node.op.signature, inputs: ports.collect() }
     }
 
-    fn bindings_of(&self, binding: &Binding) -> Vec<BindingSketch<'_>> {
+    fn bindings_of(&self, binding: &Binding) -> Vec<BindingView<'_>> {
         match &binding.source {
             BindingSource::Absent | BindingSource::Broken => Vec::new(),
-            BindingSource::Literal(literal) => vec![BindingSketch::Literal(literal.to_string())],
-            BindingSource::Draw(_) => vec![BindingSketch::Literal("random".to_owned())],
+            BindingSource::Literal(literal) => vec![BindingView::Literal(literal.to_string())],
+            BindingSource::Draw(_) => vec![BindingView::Literal("random".to_owned())],
             BindingSource::Template(_) => {
-                let text = &self.checked.files[binding.place.file as usize].text;
-                let span = binding.place.span.start as usize..binding.place.span.end as usize;
-                vec![BindingSketch::Literal(text.get(span).unwrap_or_default().to_owned())]
+                let text = &self.checked.files[binding.location.file as usize].text;
+                let span = binding.location.span.start as usize..binding.location.span.end as usize;
+                vec![BindingView::Literal(text.get(span).unwrap_or_default().to_owned())]
             }
             BindingSource::Input(index) => {
-                vec![BindingSketch::Input(&self.checked.inputs[*index].port.name)]
+                vec![BindingView::Input(&self.checked.inputs[*index].port.name)]
             }
             BindingSource::Edge(node, output) => {
                 let from = &self.checked.nodes[*node];
                 let port = &from.op.signature.outputs[*output as usize];
-                vec![BindingSketch::Edge { node: &from.name, port }]
+                vec![BindingView::Edge { node: &from.name, port }]
             }
             BindingSource::List(items) => {
                 items.iter().flat_map(|(_, binding)| self.bindings_of(binding)).collect()
@@ -164,18 +222,18 @@ impl Graph {
 
 /// A node, as a drawing needs it.
 #[derive(Debug)]
-pub struct NodeSketch<'a> {
+pub struct NodeView<'a> {
     /// Its name.
     pub name: &'a str,
     /// What it is.
     pub signature: &'a Signature,
     /// The fed input ports, each with what feeds it.
-    pub inputs: Vec<(&'a Port, Vec<BindingSketch<'a>>)>,
+    pub inputs: Vec<(&'a Port, Vec<BindingView<'a>>)>,
 }
 
 /// What feeds a port, as a drawing needs it.
 #[derive(Debug)]
-pub enum BindingSketch<'a> {
+pub enum BindingView<'a> {
     /// A value, as RON writes it.
     Literal(String),
     /// An input of the graph.

@@ -3,27 +3,27 @@
 //!
 //! The name of a file is always known here: a text that a node computes is put in place of its
 //! edge, and one that only a run gives is refused. What is known is bounded, as nodes compute with
-//! it: a text by [`kino_port::MOST_TEXT`], all values of a plan by [`MOST_BYTES`].
+//! it: a text by [`kino_port::MAX_TEXT`], all values of a plan by [`MAX_BYTES`].
 
 use std::sync::Arc;
 
-use kino_port::{Fact, Facts, Literal, MOST_TEXT, PlanError, Port, StepInfo};
+use kino_port::{Fact, Facts, Literal, MAX_TEXT, PlanError, Port, StepInfo};
 use petgraph::Direction;
 use petgraph::graph::NodeIndex;
 
 use crate::Catalog;
 use crate::binding::{Binding, BindingSource, Piece};
 use crate::check::CheckedGraph;
-use crate::diagnostic::{Diagnostic, Place, Report};
+use crate::diagnostic::{Diagnostic, Location, Report};
 use crate::key::Keys;
 use crate::paths::within;
 use crate::resolve::Node;
-use crate::step::{Input, Item, Key, Source};
-use crate::values::{Settings, Values, as_part, nowhere, unset};
+use crate::step::{Key, StepInput, StepOutput, ValueSource};
+use crate::values::{PlanSettings, Values, as_part, nowhere, unset};
 
 /// The most bytes that the values of all inputs and outputs may take that are known while planning:
 /// one value may feed any number of nodes.
-const MOST_BYTES: usize = 256 << 20;
+const MAX_BYTES: usize = 256 << 20;
 
 /// What is known of a graph before anything runs.
 pub(crate) struct Inferred {
@@ -38,7 +38,7 @@ pub(crate) struct InferredNode {
     pub(crate) key: Key,
     pub(crate) facts: Vec<Fact>,
     /// Steps are numbered by their node until the plan is made.
-    pub(crate) inputs: Vec<Input>,
+    pub(crate) inputs: Vec<StepInput>,
     pub(crate) info: StepInfo,
     /// What stands against it; it counts only where the node turns out to be needed.
     pub(crate) problems: Vec<Diagnostic>,
@@ -50,7 +50,7 @@ pub(crate) struct InferredNode {
 pub(crate) fn infer(
     graph: &CheckedGraph,
     catalog: &dyn Catalog,
-    settings: &Settings<'_>,
+    settings: &PlanSettings<'_>,
     values: &mut Values<'_>,
     report: &mut Report,
 ) -> Inferred {
@@ -58,11 +58,10 @@ pub(crate) fn infer(
     let mut inferrer = Inferrer {
         graph,
         catalog,
-        environment: settings.environment,
         values,
         report,
         nodes: Vec::new(),
-        keys: Keys::default(),
+        keys: Keys::new(settings.environment),
         bytes: 0,
         overflow: None,
     };
@@ -92,7 +91,7 @@ impl Inferred {
             }
             match self.nodes[index.index()].as_ref().filter(|node| !node.blind) {
                 Some(node) => {
-                    let sources = node.inputs.iter().flat_map(Input::sources);
+                    let sources = node.inputs.iter().flat_map(StepInput::sources);
                     open.extend(sources.map(|source| NodeIndex::new(source.step as usize)));
                 }
                 None => open.extend(graph.nodes.neighbors_directed(index, Direction::Incoming)),
@@ -152,11 +151,10 @@ fn before(graph: &CheckedGraph, targets: &[NodeIndex]) -> Vec<bool> {
 struct Inferrer<'p, 's> {
     graph: &'p CheckedGraph,
     catalog: &'p dyn Catalog,
-    environment: &'p [u8],
     values: &'p mut Values<'s>,
     report: &'p mut Report,
     nodes: Vec<Option<InferredNode>>,
-    keys: Keys,
+    keys: Keys<'p>,
     /// What the values known so far take.
     bytes: usize,
     /// Set once that is too much: no further node is asked.
@@ -181,7 +179,7 @@ impl Inferrer<'_, '_> {
                 let Some(Err(error)) = value.map(|value| input.port.check(value)) else { return };
                 let message =
                     format!("`{}` of `{}`: {}", input.port.name, input.node, error.message);
-                self.report.error("value", binding.place, message).hint = error.hint;
+                self.report.error("value", binding.location, message).hint = error.hint;
             });
         }
     }
@@ -204,7 +202,7 @@ impl Inferrer<'_, '_> {
             let (input, fact) = self.input(node, port, binding);
             // A lazy input may belong to a branch that is never taken.
             blind |= !port.lazy && self.is_blind(binding);
-            self.count(&fact, binding.place);
+            self.count(&fact, binding.location);
             inputs.push(input);
             facts.push((Arc::clone(name), fact));
         }
@@ -235,15 +233,15 @@ impl Inferrer<'_, '_> {
         if let Some(chosen) = info.chosen {
             for (port, input) in signature.inputs.iter().zip(&mut known.inputs) {
                 if port.lazy && port.name != chosen {
-                    *input = Input::Absent;
+                    *input = StepInput::Absent;
                 }
             }
         }
         known.facts = std::mem::take(&mut info.outputs);
         known.facts.resize(signature.outputs.len(), Fact::Unknown);
         let bytes: usize = known.facts.iter().map(fact_bytes).sum();
-        if bytes > MOST_TEXT {
-            let message = format!("a result is {bytes} bytes long, at most {MOST_TEXT} fit");
+        if bytes > MAX_TEXT {
+            let message = format!("a result is {bytes} bytes long, at most {MAX_TEXT} fit");
             known.problems.push(plan_error(node, &PlanError::new(message)));
             known.blind = true;
             known.facts.clear();
@@ -255,16 +253,16 @@ impl Inferrer<'_, '_> {
         let key_of =
             |step: u32| nodes[step as usize].as_ref().map_or(Key([0; 32]), |known| known.key);
         let added = &known.info.key;
-        known.key = self.keys.key(node, &known.inputs, added, self.environment, key_of);
+        known.key = self.keys.key(node, &known.inputs, added, key_of);
     }
 
     /// Counts a value that an input holds; says where all of them become too much.
-    fn count(&mut self, fact: &Option<Fact>, place: Place) {
+    fn count(&mut self, fact: &Option<Fact>, location: Location) {
         self.bytes += fact.as_ref().map_or(0, fact_bytes);
-        if self.bytes > MOST_BYTES && self.overflow.is_none() {
-            let most = MOST_BYTES >> 20;
+        if self.bytes > MAX_BYTES && self.overflow.is_none() {
+            let most = MAX_BYTES >> 20;
             let message = format!("the values of this plan take over {most} MiB together");
-            self.overflow = Some(Diagnostic::error("too-large", place, message));
+            self.overflow = Some(Diagnostic::error("too-large", location, message));
         }
     }
 
@@ -277,17 +275,17 @@ impl Inferrer<'_, '_> {
     }
 
     /// What feeds a port, and what is known of it.
-    fn input(&mut self, node: &Node, port: &Port, binding: &Binding) -> (Input, Option<Fact>) {
+    fn input(&mut self, node: &Node, port: &Port, binding: &Binding) -> (StepInput, Option<Fact>) {
         if let BindingSource::List(items) = &binding.source {
             let mut list = Vec::with_capacity(items.len());
             let mut facts = Vec::with_capacity(items.len());
             for (name, item) in items.iter() {
                 match self.item(node, port, item) {
                     // A list among the inputs of the graph.
-                    Some((Item::Literal(Literal::List(values)), _)) => {
+                    Some((ValueSource::Literal(Literal::List(values)), _)) => {
                         for value in values {
                             facts.push((None, Fact::Literal(value.clone())));
-                            list.push((None, Item::Literal(value)));
+                            list.push((None, ValueSource::Literal(value)));
                         }
                     }
                     Some((item, fact)) => {
@@ -297,21 +295,23 @@ impl Inferrer<'_, '_> {
                     None => {}
                 }
             }
-            return (Input::List(list), Some(Fact::List(facts)));
+            return (StepInput::List(list), Some(Fact::List(facts)));
         }
         match self.item(node, port, binding) {
-            Some((Item::Literal(literal), fact)) => (Input::Literal(literal), Some(fact)),
-            Some((Item::Edge(source), fact)) => (Input::Edge(source), Some(fact)),
+            Some((ValueSource::Literal(literal), fact)) => {
+                (StepInput::Literal(literal), Some(fact))
+            }
+            Some((ValueSource::Edge(source), fact)) => (StepInput::Edge(source), Some(fact)),
             None => match &port.default {
                 Some(default) => {
-                    (Input::Literal(default.clone()), Some(Fact::Literal(default.clone())))
+                    (StepInput::Literal(default.clone()), Some(Fact::Literal(default.clone())))
                 }
-                None => (Input::Absent, None),
+                None => (StepInput::Absent, None),
             },
         }
     }
 
-    fn item(&mut self, node: &Node, port: &Port, binding: &Binding) -> Option<(Item, Fact)> {
+    fn item(&mut self, node: &Node, port: &Port, binding: &Binding) -> Option<(ValueSource, Fact)> {
         let literal = match &binding.source {
             BindingSource::Absent | BindingSource::Broken | BindingSource::List(_) => return None,
             BindingSource::Edge(from, output) => {
@@ -322,35 +322,35 @@ impl Inferrer<'_, '_> {
                 if let Fact::Literal(literal) = &fact
                     && let Err(error) = port.check(literal)
                 {
-                    self.refuse(node, port, binding.place, error);
+                    self.refuse(node, port, binding.location, error);
                 }
                 match fact {
                     Fact::Literal(path @ Literal::Text(_)) if port.names_file() => path,
                     fact => {
                         if port.names_file() && is_known && !port.lazy {
-                            self.late(node, port, *from, binding.place);
+                            self.late(node, port, *from, binding.location);
                         }
-                        let source = Source { step: from.index() as u32, output: *output };
-                        return Some((Item::Edge(source), fact));
+                        let source = StepOutput { step: from.index() as u32, output: *output };
+                        return Some((ValueSource::Edge(source), fact));
                     }
                 }
             }
             BindingSource::Literal(literal) => {
-                self.admit(node, port, binding.place, (**literal).clone())?
+                self.admit(node, port, binding.location, (**literal).clone())?
             }
             BindingSource::Draw(range) => {
                 let name = format!("{}.{}", node.name, port.name);
-                let drawn = self.values.drawn(&name, range.or(port.range), binding.place);
-                self.admit(node, port, binding.place, drawn)?
+                let drawn = self.values.drawn(&name, range.or(port.range), binding.location);
+                self.admit(node, port, binding.location, drawn)?
             }
-            BindingSource::Template(pieces) => Literal::text(self.fill(pieces, binding.place)?),
-            BindingSource::Input(index) => self.value(node, port, *index, binding.place)?,
+            BindingSource::Template(pieces) => Literal::text(self.fill(pieces, binding.location)?),
+            BindingSource::Input(index) => self.value(node, port, *index, binding.location)?,
         };
         let literal = match port.names_file() && !node.op.signature.traits.sink {
             true => self.beside(binding.scope, literal),
             false => literal,
         };
-        Some((Item::Literal(literal.clone()), Fact::Literal(literal)))
+        Some((ValueSource::Literal(literal.clone()), Fact::Literal(literal)))
     }
 
     /// What is read lies beside the file that names it.
@@ -367,30 +367,48 @@ impl Inferrer<'_, '_> {
 
     /// The name of a file must be known: what the file holds is part of a key, and nobody could say
     /// whether two nodes write it.
-    fn late(&mut self, node: &Node, port: &Port, from: NodeIndex, place: Place) {
+    fn late(&mut self, node: &Node, port: &Port, from: NodeIndex, location: Location) {
         let from = &self.graph.nodes[from].name;
         let message = format!(
             "`{}` of `{}`: only running `{from}` tells this path, but the name of a file must be \
              known before anything runs",
             port.name, node.name
         );
-        self.report.error("late-path", place, message).hint =
+        self.report.error("late-path", location, message).hint =
             Some("write the path out, or make an input of the graph of it and set that".to_owned());
     }
 
-    fn refuse(&mut self, node: &Node, port: &Port, place: Place, error: kino_port::PortError) {
+    fn refuse(
+        &mut self,
+        node: &Node,
+        port: &Port,
+        location: Location,
+        error: kino_port::PortError,
+    ) {
         let message = format!("`{}` of `{}`: {}", port.name, node.name, error.message);
-        self.report.error("value", place, message).hint = error.hint;
+        self.report.error("value", location, message).hint = error.hint;
     }
 
     /// A value computed while planning must fit the port as one that is written must.
-    fn admit(&mut self, node: &Node, port: &Port, place: Place, value: Literal) -> Option<Literal> {
+    fn admit(
+        &mut self,
+        node: &Node,
+        port: &Port,
+        location: Location,
+        value: Literal,
+    ) -> Option<Literal> {
         let admitted = port.admit(value);
-        admitted.map_err(|error| self.refuse(node, port, place, error)).ok()
+        admitted.map_err(|error| self.refuse(node, port, location, error)).ok()
     }
 
     /// The value of a graph's input, as `port` sees it.
-    fn value(&mut self, node: &Node, port: &Port, index: usize, place: Place) -> Option<Literal> {
+    fn value(
+        &mut self,
+        node: &Node,
+        port: &Port,
+        index: usize,
+        location: Location,
+    ) -> Option<Literal> {
         let input = &self.graph.inputs[index];
         let Some(value) = self.values.inputs[index].clone() else {
             unset(input, self.report);
@@ -404,15 +422,15 @@ impl Inferrer<'_, '_> {
                     input.port.name, port.name, node.name, error.message
                 );
                 let diagnostic =
-                    Diagnostic::error("value", input.place, message).maybe_hint(error.hint);
-                self.report.push(diagnostic.related(place, "used here"));
+                    Diagnostic::error("value", input.location, message).maybe_hint(error.hint);
+                self.report.push(diagnostic.related(location, "used here"));
                 None
             }
         }
     }
 
     /// A path with the values of its names.
-    fn fill(&mut self, pieces: &[Piece], place: Place) -> Option<String> {
+    fn fill(&mut self, pieces: &[Piece], location: Location) -> Option<String> {
         let mut path = String::new();
         for piece in pieces {
             match piece {
@@ -422,7 +440,7 @@ impl Inferrer<'_, '_> {
                     Some(value) => path.push_str(&as_part(&value)),
                     None => {
                         let message = "this path needs a value that is not known before running";
-                        self.report.error("template", place, message);
+                        self.report.error("template", location, message);
                         return None;
                     }
                 },
@@ -436,10 +454,12 @@ impl Inferrer<'_, '_> {
         Some(match &binding.source {
             BindingSource::Literal(literal) => Some((**literal).clone()),
             BindingSource::Draw(range) => {
-                let name = format!("a path in file {}", binding.place.file);
-                Some(self.values.drawn(&name, *range, binding.place))
+                let name = format!("a path in file {}", binding.location.file);
+                Some(self.values.drawn(&name, *range, binding.location))
             }
-            BindingSource::Template(inner) => Some(Literal::text(self.fill(inner, binding.place)?)),
+            BindingSource::Template(inner) => {
+                Some(Literal::text(self.fill(inner, binding.location)?))
+            }
             BindingSource::Input(index) => {
                 let value = self.values.inputs[*index].clone();
                 if value.is_none() {
@@ -471,11 +491,11 @@ fn plan_error(node: &Node, error: &PlanError) -> Diagnostic {
     let port = error.port.as_deref();
     let mut fed = node.op.signature.inputs.iter().zip(&node.bindings);
     let fed = fed.find(|(candidate, _)| Some(&*candidate.name) == port);
-    let place = fed.map_or(node.place, |(_, binding)| binding.place);
+    let location = fed.map_or(node.location, |(_, binding)| binding.location);
     let subject = match port {
         Some(port) => format!("`{port}` of `{}`", node.name),
         None => format!("`{}`", node.name),
     };
     let message = format!("{subject}: {}", error.message);
-    Diagnostic::error("plan", place, message).maybe_hint(error.hint.clone())
+    Diagnostic::error("plan", location, message).maybe_hint(error.hint.clone())
 }

@@ -2,43 +2,49 @@
 
 use kino_port::Literal;
 
+use crate::expand::Op;
 use crate::resolve::Node;
-use crate::step::{Input, Item, Key, Source};
+use crate::step::{Key, StepInput, StepOutput, ValueSource};
 
 /// Hashes what steps depend on. It keeps its buffers from step to step.
-#[derive(Debug, Default)]
-pub(crate) struct Keys {
+#[derive(Debug)]
+pub(crate) struct Keys<'e> {
+    environment: &'e [u8],
+    /// By op: a hash of its definition and of the environment, which is the key of the keyed hash
+    /// that the keys of its steps are.
+    definitions: Vec<Option<[u8; 32]>>,
     bytes: Vec<u8>,
 }
 
-impl Keys {
+impl<'e> Keys<'e> {
+    pub(crate) fn new(environment: &'e [u8]) -> Self {
+        Keys { environment, definitions: Vec::new(), bytes: Vec::new() }
+    }
+
     /// The key of a node: definition, environment, inputs by value or by `key_of` their steps, and
     /// what inference added.
     pub(crate) fn key(
         &mut self,
         node: &Node,
-        inputs: &[Input],
+        inputs: &[StepInput],
         infer: &[u8],
-        environment: &[u8],
         key_of: impl Fn(u32) -> Key,
     ) -> Key {
+        let definition = self.definition(&node.op);
         self.bytes.clear();
-        self.text(&node.op.name);
-        self.text(&node.op.version);
-        for (port, input) in node.op.signature.inputs.iter().zip(inputs) {
-            self.text(&port.name);
+        for input in inputs {
             match input {
-                Input::Absent => self.bytes.push(b'0'),
-                Input::Literal(literal) => self.literal(literal),
-                Input::Edge(source) => self.edge(*source, &key_of),
-                Input::List(items) => {
+                StepInput::Absent => self.bytes.push(b'0'),
+                StepInput::Literal(literal) => self.literal(literal),
+                StepInput::Edge(source) => self.edge(*source, &key_of),
+                StepInput::List(items) => {
                     self.bytes.push(b'[');
                     self.bytes.extend((items.len() as u64).to_le_bytes());
                     for (name, item) in items {
                         self.text(name.as_deref().unwrap_or_default());
                         match item {
-                            Item::Literal(literal) => self.literal(literal),
-                            Item::Edge(source) => self.edge(*source, &key_of),
+                            ValueSource::Literal(literal) => self.literal(literal),
+                            ValueSource::Edge(source) => self.edge(*source, &key_of),
                         }
                     }
                 }
@@ -46,8 +52,24 @@ impl Keys {
         }
         self.bytes.extend((infer.len() as u64).to_le_bytes());
         self.bytes.extend(infer);
-        self.bytes.extend(environment);
-        Key(*blake3::hash(&self.bytes).as_bytes())
+        Key(*blake3::keyed_hash(&definition, &self.bytes).as_bytes())
+    }
+
+    fn definition(&mut self, op: &Op) -> [u8; 32] {
+        if let Some(Some(known)) = self.definitions.get(op.index) {
+            return *known;
+        }
+        self.bytes.clear();
+        self.text(&op.name);
+        self.text(&op.version);
+        self.bytes.extend((op.ports.len() as u32).to_le_bytes());
+        op.ports.iter().for_each(|port| self.text(port));
+        self.bytes.extend(self.environment);
+        let definition = *blake3::hash(&self.bytes).as_bytes();
+        let known = self.definitions.len().max(op.index + 1);
+        self.definitions.resize(known, None);
+        self.definitions[op.index] = Some(definition);
+        definition
     }
 
     fn text(&mut self, text: &str) {
@@ -59,7 +81,7 @@ impl Keys {
         literal.encode(&mut self.bytes);
     }
 
-    fn edge(&mut self, source: Source, key_of: &impl Fn(u32) -> Key) {
+    fn edge(&mut self, source: StepOutput, key_of: &impl Fn(u32) -> Key) {
         self.bytes.push(b'e');
         self.bytes.extend(key_of(source.step).0);
         self.bytes.extend(source.output.to_le_bytes());

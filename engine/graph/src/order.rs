@@ -37,7 +37,8 @@ pub(crate) fn cycles(nodes: &DiGraph<Node, ()>) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for group in kosaraju_scc(nodes) {
         let members: HashSet<_> = group.iter().copied().collect();
-        let Some(start) = group.iter().copied().min_by_key(|index| nodes[*index].place.span.start)
+        let Some(start) =
+            group.iter().copied().min_by_key(|index| nodes[*index].location.span.start)
         else {
             continue;
         };
@@ -53,7 +54,8 @@ pub(crate) fn cycles(nodes: &DiGraph<Node, ()>) -> Vec<Diagnostic> {
         names.push(&nodes[start].name);
         let message = format!("these nodes feed each other: {}", names.join(" → "));
         found.push(
-            Diagnostic::error("cycle", nodes[start].place, message).hint("remove one of the edges"),
+            Diagnostic::error("cycle", nodes[start].location, message)
+                .hint("remove one of the edges"),
         );
     }
     found

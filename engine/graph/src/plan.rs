@@ -1,9 +1,9 @@
 //! Last pass, [`Inferred`] → [`Plan`]: what is needed, in order, and everything that stands against
 //! it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use kino_port::{Literal, Read};
+use kino_port::{Literal, PathForm, PlannedRead};
 use petgraph::graph::NodeIndex;
 use serde::Serialize;
 use serde::ser::SerializeStruct;
@@ -14,9 +14,10 @@ use crate::diagnostic::{Diagnostic, Diagnostics, Report};
 use crate::infer::{Inferred, InferredNode};
 use crate::paths::join;
 use crate::resolve::Node;
-use crate::step::{Input, Item, Source, Step};
-use crate::values::{Access, Settings, Values};
+use crate::step::{Step, StepInput, StepOutput, ValueSource};
+use crate::values::{Access, PlanSettings, Values};
 use crate::workflow::embedded_workflow;
+use crate::written::WrittenFiles;
 
 /// The steps that a graph needs, in topological order.
 #[derive(Clone, Debug, Default)]
@@ -24,7 +25,7 @@ pub struct Plan {
     /// The steps; sources come before their readers.
     pub steps: Vec<Step>,
     /// The graph's outputs: name and source.
-    pub outputs: Vec<(String, Item)>,
+    pub outputs: Vec<(String, ValueSource)>,
     /// The graph's inputs with the values used; drawn ones as the numbers drawn.
     pub inputs: Vec<(String, Literal)>,
     /// What is probably not meant.
@@ -33,7 +34,7 @@ pub struct Plan {
     pub(crate) embedded_workflow: String,
 }
 
-/// A file that a plan writes.
+/// A file that a plan writes, or several that one path numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileWritten<'p> {
     /// The index of the step that writes it.
@@ -42,6 +43,8 @@ pub struct FileWritten<'p> {
     pub input: usize,
     /// Its path, relative to the folder of outputs.
     pub path: &'p str,
+    /// Whether that path names one file, or several by a number.
+    pub form: PathForm,
 }
 
 impl Plan {
@@ -60,13 +63,15 @@ impl Plan {
     /// anything runs, so that two runs can be compared: no two may write one file.
     pub fn writes(&self) -> impl Iterator<Item = FileWritten<'_>> {
         self.steps.iter().enumerate().flat_map(|(index, step)| {
-            step.written().map(move |(input, path)| FileWritten { step: index, input, path })
+            let file =
+                move |(input, path)| FileWritten { step: index, input, path, form: step.path_form };
+            step.written().map(file)
         })
     }
 
     /// All files that the steps read, each once.
-    pub fn reads(&self) -> Vec<&Read> {
-        let mut reads: Vec<&Read> = self.steps.iter().flat_map(|step| &step.reads).collect();
+    pub fn reads(&self) -> Vec<&PlannedRead> {
+        let mut reads: Vec<&PlannedRead> = self.steps.iter().flat_map(|step| &step.reads).collect();
         reads.sort_by(|a, b| (&a.path, &a.hash).cmp(&(&b.path, &b.hash)));
         reads.dedup_by(|a, b| (&a.path, &a.hash) == (&b.path, &b.hash));
         reads
@@ -94,7 +99,7 @@ impl Serialize for Plan {
 /// Every problem of every node that is needed, and of the passes before.
 pub(crate) fn plan(
     graph: &CheckedGraph,
-    settings: &Settings<'_>,
+    settings: &PlanSettings<'_>,
     values: Values<'_>,
     mut inferred: Inferred,
     mut report: Report,
@@ -137,12 +142,12 @@ pub(crate) fn plan(
 
 /// The step of a node, whose sources are given the numbers of their steps.
 fn step(node: &Node, mut known: InferredNode, numbers: &[u32], target: bool) -> Step {
-    let number = |source: &mut Source| source.step = numbers[source.step as usize];
+    let number = |source: &mut StepOutput| source.step = numbers[source.step as usize];
     for input in &mut known.inputs {
         match input {
-            Input::Edge(source) => number(source),
-            Input::List(items) => items.iter_mut().for_each(|(_, item)| {
-                if let Item::Edge(source) = item {
+            StepInput::Edge(source) => number(source),
+            StepInput::List(items) => items.iter_mut().for_each(|(_, item)| {
+                if let ValueSource::Edge(source) = item {
                     number(source);
                 }
             }),
@@ -169,24 +174,29 @@ fn step(node: &Node, mut known: InferredNode, numbers: &[u32], target: bool) -> 
         inputs: known.inputs,
         facts: known.facts,
         reads: known.info.reads,
+        path_form: known.info.path_form,
         memory: known.info.memory,
         spillable: known.info.spillable,
         weights: known.info.weights,
         traits: signature.traits,
         target,
-        place: node.place,
+        location: node.location,
         extra,
     }
 }
 
 /// The graph's outputs.
-fn outputs(graph: &CheckedGraph, values: &Values<'_>, numbers: &[u32]) -> Vec<(String, Item)> {
+fn outputs(
+    graph: &CheckedGraph,
+    values: &Values<'_>,
+    numbers: &[u32],
+) -> Vec<(String, ValueSource)> {
     let item = |binding: &Binding| match &binding.source {
         BindingSource::Edge(node, output) => {
-            Some(Item::Edge(Source { step: numbers[node.index()], output: *output }))
+            Some(ValueSource::Edge(StepOutput { step: numbers[node.index()], output: *output }))
         }
-        BindingSource::Input(index) => values.inputs[*index].clone().map(Item::Literal),
-        BindingSource::Literal(literal) => Some(Item::Literal((**literal).clone())),
+        BindingSource::Input(index) => values.inputs[*index].clone().map(ValueSource::Literal),
+        BindingSource::Literal(literal) => Some(ValueSource::Literal((**literal).clone())),
         _ => None,
     };
     let outputs = graph.outputs.iter();
@@ -199,17 +209,17 @@ fn check_files(
     graph: &CheckedGraph,
     order: &[NodeIndex],
     steps: &[Step],
-    settings: &Settings<'_>,
+    settings: &PlanSettings<'_>,
     report: &mut Report,
 ) {
-    let mut writers: HashMap<String, usize> = HashMap::new();
+    let mut writers: WrittenFiles<usize> = WrittenFiles::default();
     for (index, step) in steps.iter().enumerate() {
         for (_, path) in step.written() {
             let file = match settings.locate {
                 Some(locate) => locate(Access::Write, path),
                 None => join("", path),
             };
-            let Some(other) = writers.insert(file, index) else { continue };
+            let Some(other) = writers.insert(file, step.path_form, index) else { continue };
             let other = &steps[other];
             let message = match other.name == step.name {
                 true => format!("`{}` writes the file `{path}` twice", step.name),
@@ -217,9 +227,9 @@ fn check_files(
                     format!("`{}` and `{}` write the same file `{path}`", other.name, step.name)
                 }
             };
-            let problem = Diagnostic::error("same-file", step.place, message);
+            let problem = Diagnostic::error("same-file", step.location, message);
             let hint = "give each a `path` of its own";
-            report.push(problem.related(other.place, "the other").hint(hint));
+            report.push(problem.related(other.location, "the other").hint(hint));
         }
     }
     let Some(locate) = settings.locate.filter(|_| !writers.is_empty()) else { return };
@@ -232,13 +242,13 @@ fn check_files(
         paths.sort_unstable();
         paths.dedup();
         for path in paths {
-            let Some(writer) = writers.get(&locate(Access::Read, path)) else { continue };
-            let writer = &steps[*writer];
+            let Some(writer) = writers.writer(&locate(Access::Read, path)) else { continue };
+            let writer = &steps[writer];
             let message =
                 format!("`{}` reads the file `{path}`, which `{}` writes", step.name, writer.name);
-            let problem = Diagnostic::error("same-file", step.place, message);
+            let problem = Diagnostic::error("same-file", step.location, message);
             let hint = "write to another file, or feed the reader with an edge";
-            report.push(problem.related(writer.place, "the writer").hint(hint));
+            report.push(problem.related(writer.location, "the writer").hint(hint));
         }
     }
 }

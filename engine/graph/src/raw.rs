@@ -6,41 +6,41 @@ use std::sync::Arc;
 
 use kino_port::{Literal, Port, PortType, Range};
 
-use crate::diagnostic::{Place, Report, Span, nearest};
+use crate::diagnostic::{Location, Report, Span, nearest};
 use crate::literal::decode;
 use crate::names::NameIndex;
-use crate::parse::{Ident, NodeDecl};
+use crate::parse::{Ident, NodeDecl, Word};
 use crate::ron::{Ast, AstKind};
 use crate::template::{self, Part};
 
 /// What is written for one port.
 #[derive(Clone, Debug)]
 pub(crate) enum RawInput {
-    Literal(Arc<Literal>, Place),
+    Literal(Arc<Literal>, Location),
     /// `"random"`: a number drawn while planning, within the range of the port that it is written
     /// for.
-    Draw(Option<Range>, Place),
-    Template(Vec<Part>, Place),
+    Draw(Option<Range>, Location),
+    Template(Vec<Part>, Location),
     /// Several path templates.
-    Templates(Vec<RawInput>, Place),
+    Templates(Vec<RawInput>, Location),
     Edge(Ident),
     /// A list of edges, or a map of named ones.
-    Edges(Vec<(Option<Arc<str>>, Ident)>, Place),
+    Edges(Vec<(Option<Arc<str>>, Ident)>, Location),
     /// Something that was refused; nothing more is said of it.
     Broken,
 }
 
 impl RawInput {
     /// Where it is written.
-    pub(crate) fn place(&self, file: u32) -> Place {
+    pub(crate) fn location(&self, file: u32) -> Location {
         match self {
-            RawInput::Literal(_, place)
-            | RawInput::Draw(_, place)
-            | RawInput::Template(_, place)
-            | RawInput::Templates(_, place)
-            | RawInput::Edges(_, place) => *place,
-            RawInput::Edge(word) => Place { file, span: word.span },
-            RawInput::Broken => Place::default(),
+            RawInput::Literal(_, location)
+            | RawInput::Draw(_, location)
+            | RawInput::Template(_, location)
+            | RawInput::Templates(_, location)
+            | RawInput::Edges(_, location) => *location,
+            RawInput::Edge(word) => Location { file, span: word.span },
+            RawInput::Broken => Location::default(),
         }
     }
 }
@@ -67,10 +67,10 @@ pub(crate) fn raw_inputs(
     for (word, ast) in &decl.literals {
         let Some(at) = reader.port(decl, word, ports, &index) else { continue };
         if let Some(Some(edge)) = edges.get(at) {
-            let related = reader.place(*edge);
+            let related = reader.location(*edge);
             let message = format!("`{}` is fed both by an edge and by a value", word.text);
-            let place = reader.place(word.span);
-            let problem = reader.report.error("fed-twice", place, message);
+            let location = reader.location(word.span);
+            let problem = reader.report.error("fed-twice", location, message);
             problem.related.push((related, "the edge".to_owned()));
         }
         inputs[at] = Some(reader.literal(ast, &ports[at]).unwrap_or(RawInput::Broken));
@@ -84,14 +84,14 @@ struct Reader<'r> {
 }
 
 impl Reader<'_> {
-    fn place(&self, span: Span) -> Place {
-        Place { file: self.file, span }
+    fn location(&self, span: Span) -> Location {
+        Location { file: self.file, span }
     }
 
     fn port(
         &mut self,
         decl: &NodeDecl<'_>,
-        word: &Ident,
+        word: &Word<'_>,
         ports: &[Port],
         index: &NameIndex,
     ) -> Option<usize> {
@@ -100,7 +100,7 @@ impl Reader<'_> {
         if found.is_none() {
             let hint = self.report.advice(&word.text, names);
             let message = format!("`{}` has no input `{}`", decl.op.text, word.text);
-            self.report.error("unknown-port", self.place(word.span), message).hint = hint;
+            self.report.error("unknown-port", self.location(word.span), message).hint = hint;
         }
         found
     }
@@ -119,10 +119,10 @@ impl Reader<'_> {
                 for (key, item) in pairs {
                     let name = self.edge_name(key)?;
                     if let Some(first) = names.insert(Arc::clone(&name), key.span) {
-                        let related = self.place(first);
+                        let related = self.location(first);
                         let message = format!("`{name}` stands here twice");
-                        let place = self.place(key.span);
-                        let problem = self.report.error("duplicate", place, message);
+                        let location = self.location(key.span);
+                        let problem = self.report.error("duplicate", location, message);
                         problem.related.push((related, "the first".to_owned()));
                     }
                     edges.push((Some(name), self.edge(item)?));
@@ -131,12 +131,12 @@ impl Reader<'_> {
             other => {
                 let message =
                     format!("expected an edge such as \"node.port\", found {}", other.noun());
-                self.report.error("malformed", self.place(ast.span), message).hint =
+                self.report.error("malformed", self.location(ast.span), message).hint =
                     Some("a value stands in `with`".to_owned());
                 return None;
             }
         }
-        Some(RawInput::Edges(edges, self.place(ast.span)))
+        Some(RawInput::Edges(edges, self.location(ast.span)))
     }
 
     fn edge(&mut self, ast: &Ast<'_>) -> Option<Ident> {
@@ -144,14 +144,14 @@ impl Reader<'_> {
             AstKind::Text(text) if text.len() > Ident::LONGEST => {
                 let (len, most) = (text.len(), Ident::LONGEST);
                 let message = format!("this edge is {len} bytes long, at most {most} fit");
-                self.report.error("too-long", self.place(ast.span), message);
+                self.report.error("too-long", self.location(ast.span), message);
                 None
             }
             AstKind::Text(text) => Some(Ident { text: text.to_string(), span: ast.span }),
             other => {
                 let found = other.noun();
                 let message = format!("expected an edge such as \"node.port\", found {found}");
-                self.report.error("malformed", self.place(ast.span), message);
+                self.report.error("malformed", self.location(ast.span), message);
                 None
             }
         }
@@ -164,48 +164,48 @@ impl Reader<'_> {
             }
             other => {
                 let message = format!("expected a name in quotes, found {}", other.noun());
-                self.report.error("malformed", self.place(ast.span), message);
+                self.report.error("malformed", self.location(ast.span), message);
                 None
             }
         }
     }
 
     fn literal(&mut self, ast: &Ast<'_>, port: &Port) -> Option<RawInput> {
-        let place = self.place(ast.span);
+        let location = self.location(ast.span);
         if !port.ty.is_literal() && port.ty != PortType::Any {
             let message = format!("`{}` takes {}, which cannot be written out", port.name, port.ty);
-            self.report.error("type", place, message).hint =
+            self.report.error("type", location, message).hint =
                 Some("feed it with an edge, in `in`".to_owned());
             return None;
         }
         match decode(ast, &port.ty).and_then(|literal| port.admit(literal)) {
             Ok(Literal::Text(text)) if port.draws && text == "random" => {
-                Some(RawInput::Draw(port.range, place))
+                Some(RawInput::Draw(port.range, location))
             }
-            Ok(Literal::Text(text)) if port.ty == PortType::Path => self.template(&text, place),
+            Ok(Literal::Text(text)) if port.ty == PortType::Path => self.template(&text, location),
             Ok(Literal::List(items)) if port.ty == PortType::Path => {
                 let texts = items.iter().filter_map(|item| match item {
-                    Literal::Text(text) => self.template(text, place),
+                    Literal::Text(text) => self.template(text, location),
                     _ => None,
                 });
-                Some(RawInput::Templates(texts.collect(), place))
+                Some(RawInput::Templates(texts.collect(), location))
             }
-            Ok(literal) => Some(RawInput::Literal(Arc::new(literal), place)),
+            Ok(literal) => Some(RawInput::Literal(Arc::new(literal), location)),
             Err(error) => {
                 let message = format!("`{}`: {}", port.name, error.message);
                 let hint = error.hint.or_else(|| nearest_choice(ast, port));
-                self.report.error("value", place, message).hint = hint;
+                self.report.error("value", location, message).hint = hint;
                 None
             }
         }
     }
 
     /// The template that a path is.
-    fn template(&mut self, text: &str, place: Place) -> Option<RawInput> {
+    fn template(&mut self, text: &str, location: Location) -> Option<RawInput> {
         match template::parse(text) {
-            Ok(parts) => Some(RawInput::Template(parts, place)),
+            Ok(parts) => Some(RawInput::Template(parts, location)),
             Err(message) => {
-                self.report.error("template", place, message);
+                self.report.error("template", location, message);
                 None
             }
         }

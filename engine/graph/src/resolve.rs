@@ -3,7 +3,7 @@
 //!
 //! The work is linear in what is written and in what is handed on: what feeds an input of a graph
 //! used as a node, and what a bypassed node passes on, is followed once and remembered, lists are
-//! shared, and their items are counted ([`MOST_BOUND`]).
+//! shared, and their items are counted ([`MAX_BOUND`]).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::Catalog;
 use crate::binding::{Binding, BindingSource, ListItem, Piece, SubgraphInput};
 use crate::convert::conversion;
 use crate::declare::GraphInput;
-use crate::diagnostic::{Diagnostic, File, Place, Report};
+use crate::diagnostic::{Diagnostic, Location, Report, SourceFile};
 use crate::expand::{Entity, Expanded, Op, RawNode, RecordSpans, Scope};
 use crate::parse::Ident;
 use crate::raw::RawInput;
@@ -25,16 +25,16 @@ use crate::template::{self, Part};
 const LONGEST: usize = 256;
 
 /// The most items of a list: graphs that pass lists on can double them at every use.
-const MOST_ITEMS: usize = 1 << 16;
+const MAX_ITEMS: usize = 1 << 16;
 
 /// The most items that all ports of a graph together may be fed.
-const MOST_BOUND: usize = 1 << 22;
+const MAX_BOUND: usize = 1 << 22;
 
 /// A graph whose edges lead to nodes.
 #[derive(Debug)]
 pub(crate) struct Resolved {
     pub(crate) about: String,
-    pub(crate) files: Vec<File>,
+    pub(crate) files: Vec<SourceFile>,
     /// The root's inputs.
     pub(crate) inputs: Vec<GraphInput>,
     /// The nodes; petgraph's edges are added when they are checked.
@@ -62,7 +62,7 @@ pub(crate) type Groups = Vec<(Arc<str>, Vec<NodeIndex>)>;
 pub(crate) struct Node {
     pub(crate) name: Arc<str>,
     pub(crate) op: Arc<Op>,
-    pub(crate) place: Place,
+    pub(crate) location: Location,
     pub(crate) bindings: Vec<Binding>,
 }
 
@@ -88,8 +88,8 @@ pub(crate) fn resolve(expanded: Expanded, catalog: &dyn Catalog, report: &mut Re
     let dropped = nodes.iter().map(|node| node.bypass || scopes[node.scope].dropped).collect();
     let dirs = scopes.iter().map(|scope| Arc::clone(&scope.dir)).collect();
     let mut graph = DiGraph::with_capacity(nodes.len(), nodes.len());
-    for (RawNode { name, op, place, .. }, bindings) in nodes.into_iter().zip(bindings) {
-        graph.add_node(Node { name, op, place, bindings });
+    for (RawNode { name, op, location, .. }, bindings) in nodes.into_iter().zip(bindings) {
+        graph.add_node(Node { name, op, location, bindings });
     }
     let root = if scopes.is_empty() { None } else { Some(scopes.swap_remove(0)) };
     let broken = |entity: &Entity| matches!(entity, Entity::Broken);
@@ -178,7 +178,7 @@ impl Resolver<'_> {
             BindingSource::List(items) => {
                 if !port.is_list() && port.ty != PortType::Any {
                     let message = format!("`{node}.{}` takes one value, found a list", port.name);
-                    self.report.error("type", binding.place, message);
+                    self.report.error("type", binding.location, message);
                     return false;
                 }
                 return items.iter().all(|(_, item)| self.fits_subgraph(item, port, node));
@@ -191,7 +191,7 @@ impl Resolver<'_> {
             let hint = conversion(self.catalog, &from, &port.ty);
             let message =
                 format!("{giver} gives {from}, but `{node}.{}` takes {}", port.name, port.ty);
-            self.report.error("type", binding.place, message).hint = hint;
+            self.report.error("type", binding.location, message).hint = hint;
         }
         fits
     }
@@ -200,11 +200,11 @@ impl Resolver<'_> {
     fn bindings(&mut self) -> Vec<Vec<Binding>> {
         let mut all = Vec::with_capacity(self.nodes.len());
         for index in 0..self.nodes.len() {
-            let RawNode { place, scope, bypass, ref mut inputs, .. } = self.nodes[index];
+            let RawNode { location, scope, bypass, ref mut inputs, .. } = self.nodes[index];
             // Edges through a bypassed node read what is written for it.
             let inputs = if bypass { inputs.clone() } else { std::mem::take(inputs) };
             let bindings = inputs.iter().map(|input| {
-                let unfed = |source| Binding { source, place, scope: scope as u32 };
+                let unfed = |source| Binding { source, location, scope: scope as u32 };
                 match input {
                     None => unfed(BindingSource::Absent),
                     Some(input) => {
@@ -232,12 +232,12 @@ impl Resolver<'_> {
         };
         let before = self.bound;
         self.bound = before.saturating_add(items);
-        if self.bound <= MOST_BOUND {
+        if self.bound <= MAX_BOUND {
             return true;
         }
-        if before <= MOST_BOUND {
-            let message = format!("the lists of this graph have over {MOST_BOUND} items together");
-            self.report.error("too-large", binding.place, message);
+        if before <= MAX_BOUND {
+            let message = format!("the lists of this graph have over {MAX_BOUND} items together");
+            self.report.error("too-large", binding.location, message);
         }
         false
     }
@@ -270,35 +270,35 @@ impl Resolver<'_> {
         let inputs = scopes.flat_map(|(scope, read)| scope.inputs.iter().zip(read));
         let warning = |input: &GraphInput| {
             let message = format!("nothing reads the input `{}`", input.port.name);
-            Diagnostic::warning("unused-input", input.place, message)
+            Diagnostic::warning("unused-input", input.location, message)
         };
         inputs.filter(|(_, read)| !**read).map(|(input, _)| warning(input)).collect()
     }
 
     /// What is behind something written in `scope`.
     fn binding(&mut self, scope: usize, input: &RawInput, trail: &mut Trail) -> Option<Binding> {
-        let place = input.place(self.scopes[scope].file);
+        let location = input.location(self.scopes[scope].file);
         let source = match input {
             RawInput::Literal(literal, _) => BindingSource::Literal(Arc::clone(literal)),
             RawInput::Draw(range, _) => BindingSource::Draw(*range),
             RawInput::Broken => BindingSource::Broken,
-            RawInput::Template(parts, _) => self.template(scope, parts, place, trail)?,
+            RawInput::Template(parts, _) => self.template(scope, parts, location, trail)?,
             RawInput::Templates(items, _) => {
                 let items =
                     items.iter().map(|item| Some((None, self.binding(scope, item, trail)?)));
                 BindingSource::List(Arc::new(items.collect::<Option<_>>()?))
             }
             RawInput::Edge(word) => return self.edge(scope, word, trail),
-            RawInput::Edges(edges, _) => self.list(scope, edges, place, trail)?,
+            RawInput::Edges(edges, _) => self.list(scope, edges, location, trail)?,
         };
-        Some(Binding { source, place, scope: scope as u32 })
+        Some(Binding { source, location, scope: scope as u32 })
     }
 
     fn list(
         &mut self,
         scope: usize,
         edges: &[(Option<Arc<str>>, Ident)],
-        place: Place,
+        location: Location,
         trail: &mut Trail,
     ) -> Option<BindingSource> {
         let mut items: Vec<ListItem> = Vec::with_capacity(edges.len());
@@ -308,11 +308,11 @@ impl Resolver<'_> {
                 // A list that is handed on whole is shared.
                 source @ BindingSource::List(_) if edges.len() == 1 => return Some(source),
                 BindingSource::List(inner) => {
-                    if items.len() + inner.len() <= MOST_ITEMS {
+                    if items.len() + inner.len() <= MAX_ITEMS {
                         items.extend(inner.iter().cloned());
                     } else {
-                        let message = format!("this list has over {MOST_ITEMS} items");
-                        self.report.error("too-large", place, message);
+                        let message = format!("this list has over {MAX_ITEMS} items");
+                        self.report.error("too-large", location, message);
                         return None;
                     }
                 }
@@ -320,7 +320,7 @@ impl Resolver<'_> {
             }
         }
         let items =
-            Binding { source: BindingSource::List(Arc::new(items)), place, scope: scope as u32 };
+            Binding { source: BindingSource::List(Arc::new(items)), location, scope: scope as u32 };
         self.count(&items).then_some(items.source)
     }
 
@@ -329,7 +329,7 @@ impl Resolver<'_> {
         &mut self,
         scope: usize,
         parts: &[Part],
-        place: Place,
+        location: Location,
         trail: &mut Trail,
     ) -> Option<BindingSource> {
         let mut pieces = Vec::with_capacity(parts.len());
@@ -337,7 +337,7 @@ impl Resolver<'_> {
             pieces.push(match part {
                 Part::Text(text) => Piece::Text(text.clone()),
                 Part::Stem => Piece::Stem,
-                Part::Input(name) => Piece::Value(self.input(scope, name, false, place, trail)?),
+                Part::Input(name) => Piece::Value(self.input(scope, name, false, location, trail)?),
             });
         }
         Some(BindingSource::Template(pieces.into()))
@@ -345,7 +345,7 @@ impl Resolver<'_> {
 
     /// What is behind the edge `"node.port"`, `"node"` or `"inputs.NAME"` written in `scope`.
     fn edge(&mut self, scope: usize, word: &Ident, trail: &mut Trail) -> Option<Binding> {
-        let place = Place { file: self.scopes[scope].file, span: word.span };
+        let location = Location { file: self.scopes[scope].file, span: word.span };
         let (node, port) = match word.text.split_once('.') {
             Some((node, port)) => (node, Some(port)),
             None => (word.text.as_str(), None),
@@ -353,27 +353,27 @@ impl Resolver<'_> {
         if node == "inputs" {
             let Some(port) = port else {
                 let message = "an edge from the graph's inputs is written \"inputs.NAME\"";
-                self.report.error("unknown-input", place, message);
+                self.report.error("unknown-input", location, message);
                 return None;
             };
-            return self.input(scope, port, true, place, trail);
+            return self.input(scope, port, true, location, trail);
         }
         match self.scopes[scope].names.get(node).copied() {
-            Some(Entity::Node(index)) => self.output((scope, place), index, (node, port), trail),
+            Some(Entity::Node(index)) => self.output((scope, location), index, (node, port), trail),
             Some(Entity::Scope(inner)) => {
-                self.inner_output((scope, place), inner, (node, port), trail)
+                self.inner_output((scope, location), inner, (node, port), trail)
             }
             Some(Entity::Broken) => None,
             None => {
                 let names = || {
                     let mut names: Vec<_> =
-                        self.scopes[scope].names.keys().map(String::as_str).collect();
+                        self.scopes[scope].names.keys().map(|name| &**name).collect();
                     names.sort_unstable();
                     names
                 };
                 let hint = self.report.advice(node, names);
                 let message = format!("there is no node `{node}`");
-                self.report.error("unknown-node", place, message).hint = hint;
+                self.report.error("unknown-node", location, message).hint = hint;
                 None
             }
         }
@@ -385,7 +385,7 @@ impl Resolver<'_> {
         scope: usize,
         name: &str,
         by_edge: bool,
-        place: Place,
+        location: Location,
         trail: &mut Trail,
     ) -> Option<Binding> {
         let Scope { inputs, input_index, caller, .. } = &self.scopes[scope];
@@ -394,17 +394,17 @@ impl Resolver<'_> {
             let stem = (!by_edge).then_some("graph");
             let hint = self.report.advice(name, || names().chain(stem));
             let message = format!("the graph has no input `{name}`");
-            self.report.error("unknown-input", place, message).hint = hint;
+            self.report.error("unknown-input", location, message).hint = hint;
             return None;
         };
         self.read[scope][index] = true;
         match caller {
             None => {
                 let source = BindingSource::Input(index);
-                Some(Binding { source, place, scope: scope as u32 })
+                Some(Binding { source, location, scope: scope as u32 })
             }
             Some(caller) if caller.inputs[index].is_some() => self.fed(scope, index, trail),
-            Some(_) => self.unfed(scope, index, place, trail),
+            Some(_) => self.unfed(scope, index, location, trail),
         }
     }
 
@@ -425,29 +425,29 @@ impl Resolver<'_> {
         &mut self,
         scope: usize,
         index: usize,
-        place: Place,
+        location: Location,
         trail: &mut Trail,
     ) -> Option<Binding> {
         let declared = &self.scopes[scope].inputs[index];
         let Some(default) = declared.port.default.clone() else {
             let required = declared.port.is_required();
             let source = if required { BindingSource::Broken } else { BindingSource::Absent };
-            return Some(Binding { source, place, scope: scope as u32 });
+            return Some(Binding { source, location, scope: scope as u32 });
         };
         if let Some(known) = self.fed.get(&(scope, index)) {
             return known.clone();
         }
-        let place = declared.default.unwrap_or(declared.place);
+        let location = declared.default.unwrap_or(declared.location);
         let source = match default {
             Literal::Text(text) if declared.port.draws && text == "random" => {
                 BindingSource::Draw(declared.port.range)
             }
             Literal::Text(text) if declared.port.ty == PortType::Path => {
-                self.template(scope, &template::parse(&text).ok()?, place, trail)?
+                self.template(scope, &template::parse(&text).ok()?, location, trail)?
             }
             default => BindingSource::Literal(Arc::new(default)),
         };
-        let binding = Some(Binding { source, place, scope: scope as u32 });
+        let binding = Some(Binding { source, location, scope: scope as u32 });
         self.fed.insert((scope, index), binding.clone());
         binding
     }
@@ -455,7 +455,7 @@ impl Resolver<'_> {
     /// What is behind an output of a graph used as a node.
     fn inner_output(
         &mut self,
-        (scope, place): (usize, Place),
+        (scope, location): (usize, Location),
         inner: usize,
         (node, port): (&str, Option<&str>),
         trail: &mut Trail,
@@ -467,28 +467,28 @@ impl Resolver<'_> {
             None => (outputs.len() == 1).then_some(0),
         };
         let Some(index) = found else {
-            no_output(node, names, port, place, self.report);
+            no_output(node, names, port, location, self.report);
             return None;
         };
         let (name, edge) = outputs[index].clone();
         let step = format!("{}.{}", self.scopes[inner].name, name.text);
-        if !self.enter(step.into(), place, trail) {
+        if !self.enter(step.into(), location, trail) {
             return None;
         }
         let bypass = self.scopes[inner].caller.as_ref().is_some_and(|caller| caller.bypass);
         let binding = if bypass {
-            self.pass_graph(inner, &edge, place, trail)
+            self.pass_graph(inner, &edge, location, trail)
         } else {
             self.edge(inner, &edge, trail)
         };
         trail.pop();
-        Some(binding?.seen_from(place, scope))
+        Some(binding?.seen_from(location, scope))
     }
 
     /// What is behind an output of a node.
     fn output(
         &mut self,
-        (scope, place): (usize, Place),
+        (scope, location): (usize, Location),
         index: usize,
         (node, port): (&str, Option<&str>),
         trail: &mut Trail,
@@ -500,40 +500,40 @@ impl Resolver<'_> {
         };
         let Some(output) = found else {
             let names = || outputs.iter().map(|output| &*output.name);
-            no_output(node, names, port, place, self.report);
+            no_output(node, names, port, location, self.report);
             return None;
         };
         if !self.nodes[index].bypass {
             let source = BindingSource::Edge(NodeIndex::new(index), output as u32);
-            return Some(Binding { source, place, scope: scope as u32 });
+            return Some(Binding { source, location, scope: scope as u32 });
         }
         // Long chains of bypassed nodes are walked once.
         if let Some(passed) = self.passed.get(&(index, output)) {
-            return Some(passed.clone()?.seen_from(place, scope));
+            return Some(passed.clone()?.seen_from(location, scope));
         }
-        if !self.enter(Arc::clone(&self.nodes[index].name), place, trail) {
+        if !self.enter(Arc::clone(&self.nodes[index].name), location, trail) {
             return None;
         }
-        let binding = self.pass_node(index, output, place, trail);
+        let binding = self.pass_node(index, output, location, trail);
         trail.pop();
         self.passed.insert((index, output), binding.clone());
-        Some(binding?.seen_from(place, scope))
+        Some(binding?.seen_from(location, scope))
     }
 
     /// Takes one more step on the way to an edge's source; false where the way is a circle or too
     /// long.
-    fn enter(&mut self, step: Arc<str>, place: Place, trail: &mut Trail) -> bool {
+    fn enter(&mut self, step: Arc<str>, location: Location, trail: &mut Trail) -> bool {
         if let Some(first) = trail.iter().position(|before| *before == step) {
             let mut names: Vec<&str> = vec![&step];
             names.extend(trail[first..].iter().rev().map(|name| &**name));
             let message = format!("these nodes feed each other: {}", names.join(" → "));
-            self.report.error("cycle", place, message).hint =
+            self.report.error("cycle", location, message).hint =
                 Some("remove one of the edges".to_owned());
             return false;
         }
         if trail.len() >= LONGEST {
             let message = format!("this edge goes through over {LONGEST} bypassed nodes or graphs");
-            self.report.error("bypass", place, message);
+            self.report.error("bypass", location, message);
             return false;
         }
         trail.push(step);
@@ -545,7 +545,7 @@ impl Resolver<'_> {
         &mut self,
         index: usize,
         output: usize,
-        place: Place,
+        location: Location,
         trail: &mut Trail,
     ) -> Option<Binding> {
         let node = &self.nodes[index];
@@ -553,7 +553,7 @@ impl Resolver<'_> {
         let ty = signature.outputs[output].ty.clone();
         let through = first_fed(signature.inputs.iter().zip(&node.inputs), &ty);
         let (scope, name) = (node.scope, Arc::clone(&node.name));
-        self.pass(scope, through, &ty, &name, place, trail)
+        self.pass(scope, through, &ty, &name, location, trail)
     }
 
     /// What a bypassed graph passes through to the output that `edge` feeds inside it.
@@ -561,7 +561,7 @@ impl Resolver<'_> {
         &mut self,
         inner: usize,
         edge: &Ident,
-        place: Place,
+        location: Location,
         trail: &mut Trail,
     ) -> Option<Binding> {
         // An output that is not well defined is refused where it is declared.
@@ -571,7 +571,7 @@ impl Resolver<'_> {
         let ports = scope.inputs.iter().map(|input| &input.port);
         let through = first_fed(ports.zip(&caller.inputs), &ty);
         let (outer, name) = (caller.scope, Arc::clone(&scope.name));
-        self.pass(outer, through, &ty, &name, place, trail)
+        self.pass(outer, through, &ty, &name, location, trail)
     }
 
     fn pass(
@@ -580,12 +580,12 @@ impl Resolver<'_> {
         through: Option<RawInput>,
         ty: &PortType,
         name: &str,
-        place: Place,
+        location: Location,
         trail: &mut Trail,
     ) -> Option<Binding> {
         let Some(through) = through else {
             let message = format!("`{name}` is bypassed, but no input of type {ty} feeds it");
-            self.report.error("bypass", place, message);
+            self.report.error("bypass", location, message);
             return None;
         };
         let binding = self.binding(scope, &through, trail)?;
@@ -650,7 +650,7 @@ fn no_output<'n, I: ExactSizeIterator<Item = &'n str>>(
     node: &str,
     names: impl Fn() -> I,
     port: Option<&str>,
-    place: Place,
+    location: Location,
     report: &mut Report,
 ) {
     let (message, hint) = match port {
@@ -662,5 +662,5 @@ fn no_output<'n, I: ExactSizeIterator<Item = &'n str>>(
         }
         Some(port) => (format!("`{node}` has no output `{port}`"), report.advice(port, names)),
     };
-    report.error("unknown-output", place, message).hint = hint;
+    report.error("unknown-output", location, message).hint = hint;
 }

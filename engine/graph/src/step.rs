@@ -3,11 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use kino_port::{Fact, Literal, Read, Traits, Weights};
+use kino_port::{Fact, Literal, NodeTraits, PathForm, PlannedRead, Weights};
 use serde::Serialize;
 use serde::ser::SerializeStruct;
 
-use crate::diagnostic::Place;
+use crate::diagnostic::Location;
 
 /// A hash of everything that can change a step's results.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -39,14 +39,16 @@ pub struct Step {
     /// The names of its inputs, in the signature's order.
     pub ports: Arc<[Arc<str>]>,
     /// What feeds each input, in the signature's order; defaults are filled in.
-    pub inputs: Vec<Input>,
+    pub inputs: Vec<StepInput>,
     /// What is known of its outputs.
     pub facts: Vec<Fact>,
     /// The files that it reads.
-    pub reads: Vec<Read>,
+    pub reads: Vec<PlannedRead>,
     /// The indices of the inputs that name a file which it writes; each is known, as a text or as
     /// a list of texts.
     pub writes: Vec<u32>,
+    /// How these inputs name what it writes.
+    pub path_form: PathForm,
     /// An estimate of the bytes that it needs.
     pub memory: u64,
     /// How many of these are frames, which go to temporary files where memory ends.
@@ -54,57 +56,57 @@ pub struct Step {
     /// The weights among these bytes.
     pub weights: Vec<Weights>,
     /// How the engine treats it.
-    pub traits: Traits,
+    pub traits: NodeTraits,
     /// Whether it is wanted for itself: an output of the graph, a sink, or the node to stop at.
     pub target: bool,
     /// Where it is written.
-    pub place: Place,
+    pub location: Location,
     /// A hash of what inference added to the key: files, weights.
     pub(crate) extra: u64,
 }
 
 /// What feeds an input.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Input {
+pub enum StepInput {
     /// Nothing.
     Absent,
     /// A value known while planning.
     Literal(Literal),
     /// An output of an earlier step.
-    Edge(Source),
+    Edge(StepOutput),
     /// Several, each with its name where it has one.
-    List(Vec<(Option<Arc<str>>, Item)>),
+    List(Vec<(Option<Arc<str>>, ValueSource)>),
 }
 
 /// One item of a list, or one output of the graph.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Item {
+pub enum ValueSource {
     /// A value known while planning.
     Literal(Literal),
     /// An output of a step.
-    Edge(Source),
+    Edge(StepOutput),
 }
 
 /// An output of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Source {
+pub struct StepOutput {
     /// The index of the step in [`crate::Plan::steps`].
     pub step: u32,
     /// The index of the output in its signature.
     pub output: u32,
 }
 
-impl Input {
+impl StepInput {
     /// The steps that feed this input.
-    pub fn sources(&self) -> impl Iterator<Item = Source> + '_ {
+    pub fn sources(&self) -> impl Iterator<Item = StepOutput> + '_ {
         let (one, many) = match self {
-            Input::Edge(source) => (Some(*source), &[][..]),
-            Input::List(items) => (None, &items[..]),
+            StepInput::Edge(source) => (Some(*source), &[][..]),
+            StepInput::List(items) => (None, &items[..]),
             _ => (None, &[][..]),
         };
         let edges = many.iter().filter_map(|(_, item)| match item {
-            Item::Edge(source) => Some(*source),
-            Item::Literal(_) => None,
+            ValueSource::Edge(source) => Some(*source),
+            ValueSource::Literal(_) => None,
         });
         one.into_iter().chain(edges)
     }
@@ -113,13 +115,13 @@ impl Input {
     pub(crate) fn texts(&self) -> Vec<&str> {
         let mut texts = Vec::new();
         match self {
-            Input::Literal(literal) => literal.texts(&mut texts),
-            Input::List(items) => items.iter().for_each(|(_, item)| {
-                if let Item::Literal(literal) = item {
+            StepInput::Literal(literal) => literal.texts(&mut texts),
+            StepInput::List(items) => items.iter().for_each(|(_, item)| {
+                if let ValueSource::Literal(literal) = item {
                     literal.texts(&mut texts);
                 }
             }),
-            Input::Absent | Input::Edge(_) => {}
+            StepInput::Absent | StepInput::Edge(_) => {}
         }
         texts
     }
@@ -127,7 +129,7 @@ impl Input {
 
 impl Step {
     /// A step made by hand rather than by planning a graph: nothing is known of its outputs.
-    pub fn new(name: &str, op: &str, key: Key, inputs: Vec<Input>, traits: Traits) -> Self {
+    pub fn new(name: &str, op: &str, key: Key, inputs: Vec<StepInput>, traits: NodeTraits) -> Self {
         Step {
             name: name.into(),
             op: op.into(),
@@ -138,12 +140,13 @@ impl Step {
             facts: Vec::new(),
             reads: Vec::new(),
             writes: Vec::new(),
+            path_form: PathForm::OneFile,
             memory: 0,
             spillable: 0,
             weights: Vec::new(),
             traits,
             target: traits.sink,
-            place: Place::default(),
+            location: Location::default(),
             extra: 0,
         }
     }

@@ -6,12 +6,12 @@ use kino_port::{Literal, Port, Range};
 
 use crate::check::CheckedGraph;
 use crate::declare::GraphInput;
-use crate::diagnostic::{Diagnostic, Place, Report};
+use crate::diagnostic::{Diagnostic, Location, Report};
 use crate::template::{self, Part, sanitise};
 use crate::workflow::Edit;
 
 /// What a plan depends on besides the graph.
-pub struct Settings<'s> {
+pub struct PlanSettings<'s> {
     /// Values for the graph's inputs; the others take their defaults.
     pub inputs: &'s [(String, Literal)],
     /// Stop at this node, rather than run everything that is wanted.
@@ -43,18 +43,18 @@ pub enum Access {
 /// The values of a graph's inputs and of every `"random"`, and what has to be written into an
 /// embedded workflow for them.
 pub(crate) struct Values<'s> {
-    settings: &'s Settings<'s>,
+    settings: &'s PlanSettings<'s>,
     /// By input; nothing where it has no value.
     pub(crate) inputs: Vec<Option<Literal>>,
     /// Numbers drawn, by the place of the `"random"`.
-    drawn: HashMap<Place, Literal>,
+    drawn: HashMap<Location, Literal>,
     pub(crate) edits: Vec<Edit>,
 }
 
 /// Takes the value of every graph input: set, default, or drawn.
 pub(crate) fn take<'s>(
     graph: &CheckedGraph,
-    settings: &'s Settings<'s>,
+    settings: &'s PlanSettings<'s>,
     report: &mut Report,
 ) -> Values<'s> {
     let mut values =
@@ -94,8 +94,8 @@ pub(crate) fn nowhere(
     message: String,
     hint: Option<String>,
 ) {
-    let diagnostic = Diagnostic::error(code, Place::default(), message).maybe_hint(hint);
-    report.push(Diagnostic { place: None, ..diagnostic });
+    let diagnostic = Diagnostic::error(code, Location::default(), message).maybe_hint(hint);
+    report.push(Diagnostic { location: None, ..diagnostic });
 }
 
 impl Values<'_> {
@@ -113,7 +113,7 @@ impl Values<'_> {
             Ok(value) => value,
             Err(error) => {
                 let message = format!("input `{}`: {}", port.name, error.message);
-                report.error("value", input.place, message).hint = error.hint;
+                report.error("value", input.location, message).hint = error.hint;
                 return None;
             }
         };
@@ -142,7 +142,7 @@ impl Values<'_> {
             Ok(()) => Some(Literal::text(path)),
             Err(reason) => {
                 let message = format!("input `{}`: {reason}", input.port.name);
-                report.error("template", input.place, message);
+                report.error("template", input.location, message);
                 None
             }
         }
@@ -189,14 +189,19 @@ impl Values<'_> {
         }
     }
 
-    /// The number drawn for the `"random"` that stands at `place`: one for all that read it.
-    pub(crate) fn drawn(&mut self, name: &str, range: Option<Range>, place: Place) -> Literal {
-        if let Some(drawn) = self.drawn.get(&place) {
+    /// The number drawn for the `"random"` that stands at `location`: one for all that read it.
+    pub(crate) fn drawn(
+        &mut self,
+        name: &str,
+        range: Option<Range>,
+        location: Location,
+    ) -> Literal {
+        if let Some(drawn) = self.drawn.get(&location) {
             return drawn.clone();
         }
         let drawn = self.draw(name, range);
-        self.edits.push(Edit::replace(place, drawn.to_string()));
-        self.drawn.insert(place, drawn.clone());
+        self.edits.push(Edit::replace(location, drawn.to_string()));
+        self.drawn.insert(location, drawn.clone());
         drawn
     }
 }
@@ -210,7 +215,7 @@ pub(crate) fn unset(input: &GraphInput, report: &mut Report) {
     } else {
         format!("a value of type {ty} comes from another graph that uses this one")
     };
-    report.error("unset-input", input.place, message).hint = Some(hint);
+    report.error("unset-input", input.location, message).hint = Some(hint);
 }
 
 /// A value as part of a file name.

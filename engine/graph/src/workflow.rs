@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use crate::check::CheckedGraph;
 use crate::declare::GraphInput;
-use crate::diagnostic::{Place, Span};
+use crate::diagnostic::{Location, Span};
 
 /// A change of one of the graph's texts.
 #[derive(Debug)]
 pub(crate) struct Edit {
-    place: Place,
+    location: Location,
     text: String,
 }
 
@@ -17,25 +17,25 @@ impl Edit {
     /// Writes `literal` as the default of an input.
     pub(crate) fn input(input: &GraphInput, literal: &str) -> Self {
         match input.default {
-            Some(place) => Edit::replace(place, literal.to_owned()),
+            Some(location) => Edit::replace(location, literal.to_owned()),
             None => {
                 let span = Span { start: input.opening, end: input.opening };
-                let place = Place { span, ..input.place };
-                Edit::replace(place, format!("default: {literal}, "))
+                let location = Location { span, ..input.location };
+                Edit::replace(location, format!("default: {literal}, "))
             }
         }
     }
 
-    /// Writes `text` in place of what stands at `place`.
-    pub(crate) fn replace(place: Place, text: String) -> Self {
-        Edit { place, text }
+    /// Writes `text` in place of what stands at `location`.
+    pub(crate) fn replace(location: Location, text: String) -> Self {
+        Edit { location, text }
     }
 }
 
 /// The root's text after `edits`, with the other graphs that it uses carried inside.
 pub(crate) fn embedded_workflow(graph: &CheckedGraph, edits: Vec<Edit>) -> String {
     let mut by_file: HashMap<u32, Vec<Edit>> = HashMap::new();
-    edits.into_iter().for_each(|edit| by_file.entry(edit.place.file).or_default().push(edit));
+    edits.into_iter().for_each(|edit| by_file.entry(edit.location.file).or_default().push(edit));
     let spans = &graph.spans;
     if !spans.others.is_empty() {
         let mut carried = String::new();
@@ -44,7 +44,7 @@ pub(crate) fn embedded_workflow(graph: &CheckedGraph, edits: Vec<Edit>) -> Strin
             // comment.
             let head = Span { start: 0, end: *start };
             let edits = by_file.entry(*file).or_default();
-            edits.push(Edit::replace(Place { file: *file, span: head }, String::new()));
+            edits.push(Edit::replace(Location { file: *file, span: head }, String::new()));
             let text =
                 edited(&graph.files[*file as usize].text, by_file.remove(file).unwrap_or_default());
             let (name, text) = (kino_port::Literal::text(name.clone()), text.trim().to_owned());
@@ -59,17 +59,17 @@ pub(crate) fn embedded_workflow(graph: &CheckedGraph, edits: Vec<Edit>) -> Strin
             }
         };
         let span = Span { start: at, end: at };
-        by_file.entry(0).or_default().push(Edit::replace(Place { file: 0, span }, text));
+        by_file.entry(0).or_default().push(Edit::replace(Location { file: 0, span }, text));
     }
     edited(&graph.files[0].text, by_file.remove(&0).unwrap_or_default())
 }
 
 fn edited(text: &str, mut edits: Vec<Edit>) -> String {
-    edits.sort_by_key(|edit| edit.place.span.start);
+    edits.sort_by_key(|edit| edit.location.span.start);
     let mut result = String::with_capacity(text.len() + 256);
     let mut done = 0;
     for edit in edits {
-        let (start, end) = (edit.place.span.start as usize, edit.place.span.end as usize);
+        let (start, end) = (edit.location.span.start as usize, edit.location.span.end as usize);
         result.push_str(text.get(done..start).unwrap_or_default());
         result.push_str(&edit.text);
         done = end;

@@ -5,7 +5,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{Files, check, nodes, plan, plan_with};
-use kino_graph::{Access, Diagnostics, Input, Plan, Settings};
+use kino_graph::{Access, Diagnostics, Plan, PlanSettings, StepInput};
 use kino_port::Literal;
 
 /// Far above what any of this takes, and far below what it took.
@@ -146,7 +146,7 @@ fn positions_of_many_places_are_those_of_each() {
     );
     let problems = check(&text).unwrap_err();
     let positions = problems.positions();
-    for place in problems.list.iter().filter_map(|problem| problem.place) {
+    for place in problems.list.iter().filter_map(|problem| problem.location) {
         assert_eq!(positions.of(place), problems.position(place));
     }
 }
@@ -211,7 +211,7 @@ fn the_values_of_a_plan_are_bounded() {
 /// Plans with outputs beside the graph.
 fn located(text: &str) -> Result<Plan, Diagnostics> {
     let locate = |_: Access, path: &str| format!("/g/{}", path.trim_start_matches("./"));
-    let settings = Settings {
+    let settings = PlanSettings {
         inputs: &[],
         until: None,
         environment: b"",
@@ -264,7 +264,7 @@ fn a_computed_path_lies_beside_the_file_with_its_edge() {
         .unwrap_or_else(|problems| panic!("{problems}"));
     let plan = plan_with(&graph, &nodes(), &[]).unwrap_or_else(|problems| panic!("{problems}"));
     let path = |name| plan.step(name).unwrap().1.inputs[0].clone();
-    let text = |text: &'static str| Input::Literal(Literal::text(text));
+    let text = |text: &'static str| StepInput::Literal(Literal::text(text));
     assert_eq!(path("s/own"), text("sub/x.png"));
     assert_eq!(path("s/theirs"), text("y.png"));
     assert_eq!(path("r"), text("x.png"));

@@ -240,6 +240,37 @@ error[same-file] g.ron:4:12: `w` and `v` write the same file `a.mp4`
 }
 
 #[test]
+fn a_numbered_sequence_is_all_of_its_files() {
+    let sinks = |one: &str, other: &str| {
+        let text = format!(
+            r#"Graph(version: 1, nodes: {{"r": (op: "read", with: {{"path": "x.png"}}),
+                "w": (op: "write", in: {{"frames": "r"}}, with: {{"path": "{one}"}}),
+                "v": (op: "write", in: {{"frames": "r"}}, with: {{"path": "{other}"}})}})"#
+        );
+        common::plan(&text).err().map(|problems| problems.render()).unwrap_or_default()
+    };
+    for (one, other) in [
+        ("f_%03d.png", "f_%03d.png"),
+        ("f_%03d.png", "f_001.png"),
+        ("f_001.png", "f_%03d.png"),
+        ("f_%03d.png", "./f_%d.png"),
+        ("a/f_%d.png", "a/f_1%02d.png"),
+    ] {
+        let said = sinks(one, other);
+        let expected = format!("`w` and `v` write the same file `{other}`");
+        assert!(said.contains(&expected), "{one}, {other}: {said}");
+    }
+    for (one, other) in [
+        ("f_%03d.png", "f_1.png"),
+        ("f_%03d.png", "f_%03d.webp"),
+        ("a/f_%d.png", "b/f_%d.png"),
+        ("f_%d.png", "f_0%d.png"),
+    ] {
+        assert_eq!(sinks(one, other), "", "{one}, {other}");
+    }
+}
+
+#[test]
 fn bypass_needs_something_to_pass() {
     nodes_of(
         r#""n": (op: "noise", bypass: true), "d": (op: "decode", in: {"latent": "n"}),
@@ -323,7 +354,7 @@ fn many_problems_are_all_found() {
     let nodes: String = (0..2_000).map(|i| format!("\"n{i}\": (op: \"nois\"),\n")).collect();
     let problems = check(&format!("Graph(version: 1, nodes: {{\n{nodes}\n}})")).unwrap_err();
     assert_eq!(problems.list.len(), 2_000);
-    assert_eq!(problems.position(problems.list[1_999].place.unwrap()), (2_001, 15));
+    assert_eq!(problems.position(problems.list[1_999].location.unwrap()), (2_001, 15));
 }
 
 #[test]

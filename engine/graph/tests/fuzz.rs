@@ -15,7 +15,7 @@ use common::{Files, nodes, plan_with};
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// What the process may have held at most, in kB.
-const MOST_MEMORY: u64 = 3 << 20;
+const MAX_MEMORY: u64 = 3 << 20;
 
 /// Texts longer than this are cut: long ones have tests of their own.
 const LONGEST: usize = 20_000;
@@ -244,6 +244,6 @@ fn mutated_graphs_end_soon_in_bounded_memory() {
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let peak = peak.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
     println!("{planned} planned, slowest {slowest:?}, peak {} MB", peak.unwrap_or(0) / 1024);
-    assert!(peak.is_none_or(|peak| peak < MOST_MEMORY), "{peak:?} kB");
+    assert!(peak.is_none_or(|peak| peak < MAX_MEMORY), "{peak:?} kB");
     assert!(planned > rounds / 100, "some mutated graphs are sound: {planned} of {rounds}");
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Files, check, nodes, plan, plan_with};
-use kino_graph::{Change, Input, Plan, Settings, diff};
+use kino_graph::{Plan, PlanSettings, StepChange, StepInput, diff};
 use kino_port::Literal;
 
 const VIDEO: &str = r#"Graph(version: 1,
@@ -34,14 +34,14 @@ fn plan_set(text: &str, inputs: &[(String, Literal)]) -> Plan {
 fn only_what_is_needed_runs_and_paths_are_filled() {
     let plan = plan(VIDEO).unwrap();
     assert_eq!(names(&plan), ["n", "d", "r", "w"]);
-    assert_eq!(plan.steps[3].inputs[1], Input::Literal(Literal::text("g-7-a_b.mp4")));
+    assert_eq!(plan.steps[3].inputs[1], StepInput::Literal(Literal::text("g-7-a_b.mp4")));
 }
 
 #[test]
 fn a_plan_can_stop_early() {
     let graph = check(VIDEO).unwrap();
     let until = |name| {
-        let settings = Settings {
+        let settings = PlanSettings {
             inputs: &[],
             until: Some(name),
             environment: b"",
@@ -92,8 +92,8 @@ fn a_new_and_a_gone_node_are_told_apart() {
     let other = plan(&VIDEO.replace("\"r\"", "\"q\"").replace(": \"r\"}", ": \"q\"}")).unwrap();
     let changes = diff(&base, &other).changes;
     assert!(
-        changes.contains(&("q".into(), Change::Added))
-            && changes.contains(&("r".into(), Change::Removed))
+        changes.contains(&("q".into(), StepChange::Added))
+            && changes.contains(&("r".into(), StepChange::Removed))
     );
 }
 
@@ -105,7 +105,7 @@ fn the_environment_and_files_enter_the_keys() {
     *catalog.content.borrow_mut() = "two".into();
     let two = plan_with(&graph, &catalog, &[]).unwrap();
     assert_eq!(diff(&one, &two).to_string(), "~ r: x.png changed\n");
-    let settings = Settings {
+    let settings = PlanSettings {
         inputs: &[],
         until: None,
         environment: b"gpu",
@@ -225,7 +225,7 @@ fn a_record_is_one_text_that_plans_to_the_same_keys() {
         draws.get()
     };
     let inputs = [set("seed", Literal::text("random")), set("width", Literal::Int(48))];
-    let settings = Settings {
+    let settings = PlanSettings {
         inputs: &inputs,
         until: None,
         environment: b"cpu",
@@ -246,7 +246,7 @@ fn a_record_is_one_text_that_plans_to_the_same_keys() {
     );
     let again = kino_graph::check("outer.ron", record, &nodes(), &Files::default())
         .unwrap_or_else(|problems| panic!("{problems}\n{record}"));
-    let settings = Settings { inputs: &[], draw: &|_| 0, ..settings };
+    let settings = PlanSettings { inputs: &[], draw: &|_| 0, ..settings };
     let same = again.plan(&nodes(), &settings).unwrap();
     assert_eq!(diff(&plan, &same).changes, []);
     assert_eq!(same.steps.len(), plan.steps.len());
@@ -270,7 +270,7 @@ fn all_of_ron_is_read() {
         outputs: {\"sum\": \"a\", \"\\u{6c}atent\": \"n\"}) // end";
     let (plain, fancy) = (plan(plain).unwrap(), plan(fancy).unwrap_or_else(|e| panic!("{e}")));
     assert_eq!(diff(&plain, &fancy).changes, []);
-    assert_eq!(fancy.step("n").unwrap().1.inputs[1], Input::Literal(Literal::Int(17)));
+    assert_eq!(fancy.step("n").unwrap().1.inputs[1], StepInput::Literal(Literal::Int(17)));
 }
 
 #[test]
@@ -285,10 +285,10 @@ fn lists_of_values_are_set_and_read() {
     let paths = |name| format!("{:?}", plan.step(name).unwrap().1.inputs[0]);
     assert_eq!(
         plan.step("r").unwrap().1.inputs[0],
-        Input::Literal(Literal::List(vec![Literal::text("x.png"), Literal::text("y.png")]))
+        StepInput::Literal(Literal::List(vec![Literal::text("x.png"), Literal::text("y.png")]))
     );
     assert!(paths("q").contains("\"g.png\"") && paths("q").contains("\"{b}\""), "{}", paths("q"));
-    let Input::List(items) = &plan.step("s").unwrap().1.inputs[0] else { panic!() };
+    let StepInput::List(items) = &plan.step("s").unwrap().1.inputs[0] else { panic!() };
     assert_eq!(items.len(), 3);
 }
 

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Files, nodes};
-use kino_graph::{Graph, Input, Plan, Settings};
+use kino_graph::{Graph, Plan, PlanSettings, StepInput};
 use kino_port::Literal;
 
 #[track_caller]
@@ -68,7 +68,7 @@ fn graph(texts: &[(&str, &str)]) -> Graph {
 fn planned(graph: &Graph, inputs: &[(&str, Literal)], until: Option<&str>) -> Result<Plan, String> {
     let inputs: Vec<_> =
         inputs.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
-    let settings = Settings {
+    let settings = PlanSettings {
         inputs: &inputs,
         until,
         environment: b"",
@@ -86,7 +86,7 @@ fn names(plan: &Plan) -> Vec<&str> {
 fn first_literal<'p>(plan: &'p Plan, node: &str) -> &'p Literal {
     let (_, step) = plan.step(node).unwrap();
     let literals = step.inputs.iter().filter_map(|input| match input {
-        Input::Literal(literal) => Some(literal),
+        StepInput::Literal(literal) => Some(literal),
         _ => None,
     });
     literals.into_iter().next().unwrap()
@@ -241,7 +241,7 @@ fn lists_pass_through_graphs() {
     };
     let joined = graph(&[("g.ron", &outer(r#"{"one": "r", "two": "r"}"#)), ("cat.ron", inner)]);
     let plan = planned(&joined, &[], None).unwrap();
-    let Input::List(items) = &plan.step("x/c").unwrap().1.inputs[0] else { panic!("no list") };
+    let StepInput::List(items) = &plan.step("x/c").unwrap().1.inputs[0] else { panic!("no list") };
     let names: Vec<_> = items.iter().map(|(name, _)| name.as_deref().unwrap()).collect();
     assert_eq!(names, ["one", "two"]);
     files(

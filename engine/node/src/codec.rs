@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::table::type_of_name;
 use crate::types::{CustomTypes, TensorHeader, TensorReader, TypeDef, write_tensor};
-use crate::{Error, FileOut, Outputs, Record, Result, Services, Value};
+use crate::{Error, OutputFile, Outputs, Record, Result, Services, Value};
 
 const MAGIC: &[u8; 8] = b"KINOVAL2";
 /// No header of values that the engine writes comes near this.
@@ -23,7 +23,7 @@ enum Form {
     Real(u64),
     Bool(bool),
     Tensor(TensorHeader),
-    File(FileOut),
+    File(OutputFile),
     List(Vec<(Option<String>, Form)>),
     Custom(String, Vec<(String, Form)>),
     /// The name of a type of the table, and what that type keeps beside its tensors.
@@ -85,7 +85,7 @@ fn form(value: &Value) -> Result<Form> {
         Value::Real(value) => Form::Real(value.to_bits()),
         Value::Bool(value) => Form::Bool(*value),
         Value::Tensor(tensor) => Form::Tensor(TensorHeader::of(tensor)),
-        Value::File(file) => Form::File(FileOut::clone(file)),
+        Value::File(file) => Form::File(OutputFile::clone(file)),
         Value::List(items) => Form::List(
             items
                 .iter()
@@ -104,7 +104,7 @@ fn form(value: &Value) -> Result<Form> {
             Form::Typed(typed.def().name().to_owned(), typed.header()?)
         }
         Value::Part(_) | Value::Typed(_) => {
-            return Err(Error::failed(format!("{} cannot be stored", value.kind())));
+            return Err(Error::failed(format!("{} cannot be stored", value.type_name())));
         }
     })
 }
@@ -167,8 +167,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        Clip, Conditioning, Embeddings, FramesBuilder, Given, ImageConditioning, Latent, Ledger,
-        Mask, Patches, Sigmas, Space,
+        Clip, Conditioning, Embeddings, FramesBuilder, Given, ImageConditioning, Latent,
+        LatentSpace, Ledger, Mask, Patches, Sigmas,
     };
 
     fn services(budget: u64) -> Services {
@@ -182,7 +182,7 @@ mod tests {
         let mut frames = FramesBuilder::new(&services.ledger, Some(7.5));
         frames.push(&ramp(2 * 4 * 5 * 3, &[2, 4, 5, 3])).unwrap();
         frames.push(&ramp(4 * 5 * 3, &[1, 4, 5, 3])).unwrap();
-        let space = Some(Space { id: [7; 32], channels: 2, temporal: 4, spatial: 8 });
+        let space = Some(LatentSpace { id: [7; 32], channels: 2, temporal: 4, spatial: 8 });
         let latent = Latent { tensor: ramp(12, &[2, 1, 2, 3]), space };
         let mask =
             |frames: usize| Mask { tensor: (ramp(6 * frames, &[frames, 2, 3]) / 12.0).unwrap() };

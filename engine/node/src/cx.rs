@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use candle_core::Device;
-use kino_port::Read;
+use kino_port::PlannedRead;
 
 use crate::{Error, Ledger, Result};
 
@@ -160,7 +160,7 @@ pub struct Cx<'a> {
     /// The whole workflow as a graph that runs again, for sinks to store in what they write.
     pub record: &'a str,
     /// The files that the step was planned to read, each as it was then.
-    pub reads: &'a [Read],
+    pub reads: &'a [PlannedRead],
     /// Whether each output, in the signature's order, is read by anybody.
     pub wanted: &'a [bool],
     /// Where progress goes.

@@ -25,19 +25,19 @@ mod video;
 pub use codec::{decode, encode, is_storable};
 pub use cx::{Cancel, Cx, GraphId, Preview, Progress, RemoveLeftovers, RunId, Services};
 pub use error::{Error, Result};
-pub use inputs::{Inputs, Outputs};
+pub use inputs::{Inputs, Outputs, fit_values};
 pub use ledger::{Admission, Lease, Ledger, OUT_OF_MEMORY_HINT, OutOfMemory, Pinned, Reclaim};
 pub use node::{Node, NodeDef, Registry, no_infer};
-pub use regular::{NotOpened, open_regular, read_regular, read_text_if_there};
+pub use regular::{Irregular, open_regular, read_regular, read_regular_text};
 pub use table::{TYPES, tensor_fact, type_of_name, type_of_port};
 pub use types::{
     CustomTypes, Field, Fields, Opaque, TensorFact, TensorHeader, TensorReader, Tensors, TypeDef,
     Typed, ValueType, check_elements, check_shape, fit_shape, from_tensor, known, tensor_bytes,
 };
-pub use value::{FileOut, Named, Part, Record, Value};
+pub use value::{ModelPart, Named, OutputFile, Record, Value};
 pub use video::{
     Clip, Conditioning, ConditioningFact, Embedding, Embeddings, Frames, FramesBuilder, FramesFact,
-    Given, GivenFact, Guidance, Guider, GuiderHandle, ImageConditioning, ImageConditioningFact,
-    Latent, LatentFact, Mask, MaskFact, Patches, PatchesFact, SamplingStep, Sigmas, SigmasFact,
-    Space,
+    Given, GivenFact, Guider, GuiderHandle, GuiderState, ImageConditioning, ImageConditioningFact,
+    Latent, LatentFact, LatentSpace, Mask, MaskFact, Patches, PatchesFact, SamplingStep, Sigmas,
+    SigmasFact,
 };

@@ -5,24 +5,29 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::path::Path;
 
-use crate::{Error, Result};
+/// Something else than a file was found: what.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("expected a file, found {0}")]
+pub struct Irregular(pub &'static str);
 
-/// Why a file was not opened.
-#[derive(Debug, thiserror::Error)]
-pub enum NotOpened {
-    /// It is something else than a file: what.
-    #[error("expected a file, found {0}")]
-    Irregular(&'static str),
-    /// The system refused.
-    #[error("{0}")]
-    Io(#[from] io::Error),
+impl Irregular {
+    /// Whether this is why something was not opened.
+    pub fn is_reason(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|reason| reason.is::<Irregular>())
+    }
+}
+
+impl From<Irregular> for io::Error {
+    fn from(irregular: Irregular) -> Self {
+        io::Error::new(io::ErrorKind::InvalidInput, irregular)
+    }
 }
 
 /// Opens a regular file; links are followed. Says as well what the file was like then.
 ///
 /// # Errors
-/// When it cannot be opened, or is a folder, a pipe, a socket or a device.
-pub fn open_regular(path: &Path) -> std::result::Result<(File, Metadata), NotOpened> {
+/// When it cannot be opened, or is a folder, a pipe, a socket or a device ([`Irregular`]).
+pub fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
     let mut options = OpenOptions::new();
     options.read(true);
     // A pipe that nobody writes to is opened at once instead of being waited for.
@@ -35,13 +40,13 @@ pub fn open_regular(path: &Path) -> std::result::Result<(File, Metadata), NotOpe
         Ok(file) => file,
         // A socket cannot be opened at all; what it is says more than the system's error.
         Err(error) => match std::fs::metadata(path).map(|about| irregular_kind(&about)) {
-            Ok(Some(found)) => return Err(NotOpened::Irregular(found)),
-            _ => return Err(error.into()),
+            Ok(Some(found)) => return Err(Irregular(found).into()),
+            _ => return Err(error),
         },
     };
     let about = file.metadata()?;
     match irregular_kind(&about) {
-        Some(found) => Err(NotOpened::Irregular(found)),
+        Some(found) => Err(Irregular(found).into()),
         None => Ok((file, about)),
     }
 }
@@ -50,31 +55,26 @@ pub fn open_regular(path: &Path) -> std::result::Result<(File, Metadata), NotOpe
 ///
 /// # Errors
 /// As [`open_regular`], or when it holds more or cannot be read.
-pub fn read_regular(path: &Path, most: u64) -> Result<Vec<u8>> {
-    let at = |error: &dyn std::fmt::Display| Error::failed(format!("{}: {error}", path.display()));
-    let (file, about) = open_regular(path).map_err(|error| at(&error))?;
+pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let (file, about) = open_regular(path)?;
     let mut bytes = Vec::new();
     if about.len() <= most {
-        file.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(|error| at(&error))?;
+        file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
     }
     if about.len().max(bytes.len() as u64) > most {
         let what = format!("it is larger than {most} bytes, which is the most that is read here");
-        return Err(at(&what));
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
     }
     Ok(bytes)
 }
 
-/// The text of a regular file, where it has at most `most` bytes; nothing where there is no file.
+/// The text of a regular file, where it has at most `most` bytes.
 ///
 /// # Errors
 /// As [`read_regular`], or when it is no text in UTF-8.
-pub fn read_text_if_there(path: &Path, most: u64) -> Result<Option<String>> {
-    let is_missing = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
-    if std::fs::metadata(path).is_err_and(is_missing) {
-        return Ok(None);
-    }
+pub fn read_regular_text(path: &Path, most: u64) -> io::Result<String> {
     let text = String::from_utf8(read_regular(path, most)?);
-    text.map(Some).map_err(|_| Error::failed(format!("{}: it is no text", path.display())))
+    text.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is no text"))
 }
 
 /// What something is that is no regular file.

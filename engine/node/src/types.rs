@@ -383,7 +383,8 @@ pub fn known<T: ValueType>(fact: &Fact) -> Result<Option<T::Fact>, String> {
         return Ok(Some(known.clone()));
     }
     let Some(tensor) = fact.get::<TensorFact>() else { return Ok(None) };
-    let Some(rule) = T::PORT.tensor_rule() else { return Ok(None) };
+    let rule = T::PORT.tensor_rule().filter(|rule| rule.converts);
+    let Some(rule) = rule else { return Ok(None) };
     let shape = rule.fit(&tensor.shape)?.to_vec();
     Ok(T::fact_of_tensor(&TensorFact { shape, dtype: tensor.dtype }))
 }

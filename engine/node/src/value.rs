@@ -13,22 +13,22 @@ use crate::{Error, Result};
 
 /// A part of a model, opaque to the engine.
 #[derive(Clone)]
-pub struct Part {
+pub struct ModelPart {
     /// Which part: TextEncoder, ImageEncoder, Dit, Vae.
     pub ty: PortType,
     /// The part itself; the nodes know its type.
     pub handle: Arc<dyn Any + Send + Sync>,
 }
 
-impl fmt::Debug for Part {
+impl fmt::Debug for ModelPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Part({})", self.ty)
+        write!(f, "ModelPart({})", self.ty)
     }
 }
 
 /// A file that a node wrote.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct FileOut {
+pub struct OutputFile {
     /// Where it stands.
     #[serde(with = "crate::path_text")]
     pub path: PathBuf,
@@ -50,11 +50,11 @@ pub enum Value {
     /// True or false.
     Bool(bool),
     /// A part of a model.
-    Part(Part),
+    Part(ModelPart),
     /// A tensor.
     Tensor(Tensor),
     /// A file that was written.
-    File(Arc<FileOut>),
+    File(Arc<OutputFile>),
     /// Several values, each with its name where it has one.
     List(Arc<[Named<Value>]>),
     /// A value of a type of the table: frames, latents, conditioning, and so on.
@@ -129,7 +129,7 @@ impl Value {
     }
 
     /// What kind of value it is, for messages.
-    pub fn kind(&self) -> &'static str {
+    pub fn type_name(&self) -> &'static str {
         match self {
             Value::Text(_) => "Text",
             Value::Int(_) => "Int",
@@ -164,7 +164,7 @@ impl Value {
         match self {
             Value::Typed(value) => value.extent(),
             Value::Tensor(tensor) => format!("{:?}", tensor.dims()),
-            other => other.kind().to_owned(),
+            other => other.type_name().to_owned(),
         }
     }
 
@@ -177,7 +177,7 @@ impl Value {
         match self {
             Value::Tensor(tensor) => Ok(tensor.clone()),
             Value::Typed(value) => value.tensor(),
-            other => Err(Error::failed(format!("{} holds no tensor", other.kind()))),
+            other => Err(Error::failed(format!("{} holds no tensor", other.type_name()))),
         }
     }
 
@@ -263,7 +263,7 @@ impl fmt::Debug for Value {
                 f.debug_list().entries(items.iter().map(|(_, item)| item)).finish()
             }
             Value::Custom(record) => write!(f, "{} {:?}", record.ty, record.fields),
-            other => f.write_str(other.kind()),
+            other => f.write_str(other.type_name()),
         }
     }
 }

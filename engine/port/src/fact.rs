@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Literal, PlannedFile};
+use crate::{Literal, PathForm, PlannedFile};
 
 /// What is known of one value while planning.
 #[derive(Clone, Default)]
@@ -139,7 +139,7 @@ pub struct StepInfo {
     /// all.
     pub key: Vec<u8>,
     /// The files that the node will read, with their hashes: recorded in what the graph writes.
-    pub reads: Vec<Read>,
+    pub reads: Vec<PlannedRead>,
     /// An estimate of the bytes that the node needs while it runs, its outputs and weights
     /// included.
     pub memory: u64,
@@ -151,6 +151,8 @@ pub struct StepInfo {
     /// The one lazy input that is needed, where that is already known; the others are then not
     /// evaluated.
     pub chosen: Option<&'static str>,
+    /// How the path of a sink names what it writes.
+    pub path_form: PathForm,
 }
 
 /// Weights that a node computes with: those of one part of a model, in one type.
@@ -164,7 +166,7 @@ pub struct Weights {
 
 /// A file that a graph reads, or a folder of files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Read {
+pub struct PlannedRead {
     /// Its path as the graph writes it.
     pub path: String,
     /// The hash of its contents, in hexadecimal.

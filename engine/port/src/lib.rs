@@ -8,6 +8,7 @@
 
 mod fact;
 mod literal;
+mod numbered;
 mod path;
 mod port;
 mod signature;
@@ -16,13 +17,14 @@ mod stamp;
 mod types;
 mod units;
 
-pub use fact::{Fact, Facts, PlanError, Read, StepInfo, Weights};
-pub use literal::{Literal, MOST_TEXT};
+pub use fact::{Fact, Facts, PlanError, PlannedRead, StepInfo, Weights};
+pub use literal::{Literal, MAX_TEXT};
+pub use numbered::{NumberedFiles, PathForm};
 pub use path::{path_of_text, path_to_text};
 pub use port::{
     Arity, Port, PortError, Range, bool, count, edge, int, list, optional, path, real, text,
 };
-pub use signature::{Signature, Traits};
+pub use signature::{NodeTraits, Signature};
 pub use size::{format_bytes, parse_bytes};
 pub use stamp::{FileStamp, PlannedFile};
 pub use types::{Elements, NamedType, PortType, TensorRule};

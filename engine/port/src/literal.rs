@@ -6,7 +6,7 @@ use std::fmt::{self, Write as _};
 use crate::PortType;
 
 /// The longest text that a node may compute while planning, in bytes.
-pub const MOST_TEXT: usize = 1 << 20;
+pub const MAX_TEXT: usize = 1 << 20;
 
 /// The longest that a message shows of a value, in bytes.
 const LONGEST_SHOWN: usize = 400;

@@ -7,7 +7,7 @@ use std::mem::{forget, replace};
 use crate::{Literal, PortType};
 
 /// The most choices that a message names.
-const MOST_NAMED: usize = 50;
+const MAX_NAMED: usize = 50;
 
 /// How many values an input takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -270,9 +270,9 @@ impl Port {
     /// What fits here, in words: `a whole number from 1 to 1000`, `one of "unipc", "euler"`.
     pub fn expected(&self) -> String {
         if !self.choices.is_empty() {
-            let named = self.choices.iter().take(MOST_NAMED);
+            let named = self.choices.iter().take(MAX_NAMED);
             let choices: Vec<_> = named.map(|choice| format!("\"{choice}\"")).collect();
-            let more = match self.choices.len().saturating_sub(MOST_NAMED) {
+            let more = match self.choices.len().saturating_sub(MAX_NAMED) {
                 0 => String::new(),
                 more => format!(" and {more} more"),
             };

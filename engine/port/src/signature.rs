@@ -18,12 +18,12 @@ pub struct Signature {
     /// The outputs; an edge may name a node with one output alone.
     pub outputs: Cow<'static, [Port]>,
     /// How the engine treats it.
-    pub traits: Traits,
+    pub traits: NodeTraits,
 }
 
 /// How the engine treats a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traits {
+pub struct NodeTraits {
     /// It leaves something behind (a file), so it runs without being asked for.
     pub sink: bool,
     /// Its results are worth keeping on disk.
@@ -32,15 +32,15 @@ pub struct Traits {
     pub heavy: bool,
 }
 
-impl Traits {
+impl NodeTraits {
     /// Neither sink, expensive nor heavy.
-    pub const LIGHT: Traits = Traits { sink: false, expensive: false, heavy: false };
+    pub const LIGHT: NodeTraits = NodeTraits { sink: false, expensive: false, heavy: false };
     /// Occupies the device, cheap enough to compute again.
-    pub const HEAVY: Traits = Traits { sink: false, expensive: false, heavy: true };
+    pub const HEAVY: NodeTraits = NodeTraits { sink: false, expensive: false, heavy: true };
     /// Occupies the device, and its results are kept on disk.
-    pub const EXPENSIVE: Traits = Traits { sink: false, expensive: true, heavy: true };
+    pub const EXPENSIVE: NodeTraits = NodeTraits { sink: false, expensive: true, heavy: true };
     /// Writes a file.
-    pub const SINK: Traits = Traits { sink: true, expensive: false, heavy: false };
+    pub const SINK: NodeTraits = NodeTraits { sink: true, expensive: false, heavy: false };
 }
 
 impl Signature {

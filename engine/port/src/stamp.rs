@@ -73,7 +73,7 @@ impl fmt::Display for FileStamp {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedFile {
     /// Where it lies.
-    pub place: PathBuf,
+    pub path: PathBuf,
     /// What it was like; none where there was no such file.
     pub stamp: Option<FileStamp>,
 }

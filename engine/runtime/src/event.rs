@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use kino_node::{FileOut, Preview};
+use kino_node::{OutputFile, Preview};
 use serde::{Serialize, Serializer};
 
 use crate::panic::panic_message;
@@ -92,7 +92,7 @@ pub enum Event {
         bytes: u64,
         /// The files that the step wrote, or found standing as it once wrote them.
         #[serde(skip_serializing_if = "Vec::is_empty")]
-        files: Vec<FileOut>,
+        files: Vec<OutputFile>,
     },
     /// A step could not compute its result.
     Failed {

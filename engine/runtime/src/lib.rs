@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+mod by_key;
 mod catalog;
 mod demand;
 mod device;
@@ -37,6 +38,6 @@ pub use catalog::{LIBRARIES, NUMERICS, NodeCatalog, environment};
 pub use disk::DiskCache;
 pub use event::{CacheStatus, Cached, Event, PlannedStep};
 pub use machine::memory_of_machine;
-pub use report::{Failure, Report, Skipped};
-pub use run::{Options, RunRequest, Runtime};
-pub use stop::Stop;
+pub use report::{Report, SkippedStep, StepFailure};
+pub use run::{RunSpec, Runtime, RuntimeOptions};
+pub use stop::StopSignal;

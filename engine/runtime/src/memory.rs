@@ -9,12 +9,13 @@
 //! The bytes of entries stand in the ledger: frames by leases of their own, the rest by one that
 //! the entry holds. Where the ledger needs room, entries leave, too.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kino_node::{Lease, Ledger, Outputs, Reclaim, Value};
 
-use crate::wanted::{covers, holds};
+use crate::by_key::ByKey;
+use crate::wanted::has;
 
 /// What an entry costs beside its tensors, so that numbers and texts are not free.
 const OVERHEAD: u64 = 256;
@@ -32,7 +33,7 @@ pub(crate) struct MemoryCache {
     /// The priority of what was evicted last.
     floor: f64,
     clock: u64,
-    entries: HashMap<[u8; 32], Entry>,
+    entries: ByKey<Entry>,
     /// By rising priority: the first goes first.
     order: BTreeSet<(Priority, [u8; 32])>,
     /// Of these, the ones with bytes in temporary files.
@@ -53,7 +54,7 @@ pub(crate) struct Entry {
     outputs: Outputs,
     size: Size,
     seconds: f64,
-    place: Place,
+    rank: Rank,
     lease: Lease,
 }
 
@@ -64,7 +65,8 @@ struct Size {
     spilled: u64,
 }
 
-enum Place {
+/// Where an entry stands in the order of eviction.
+enum Rank {
     Budget(Priority),
     Parts(u64),
 }
@@ -80,7 +82,7 @@ impl MemoryCache {
             spilled: 0,
             floor: 0.0,
             clock: 0,
-            entries: HashMap::new(),
+            entries: ByKey::default(),
             order: BTreeSet::new(),
             spilled_order: BTreeSet::new(),
             parts: BTreeSet::new(),
@@ -106,6 +108,14 @@ impl MemoryCache {
             self.insert(*key, entry.outputs, entry.size, entry.seconds, entry.lease);
         }
         Some(outputs)
+    }
+
+    /// What is kept of a step of which some outputs were computed anew, where that is more.
+    pub(crate) fn beside(&self, key: &[u8; 32], computed: &[Option<Value>]) -> Option<Outputs> {
+        let kept = &self.entries.get(key)?.outputs;
+        let mut both = kept.iter().zip(computed);
+        let has_more = both.any(|(kept, computed)| kept.is_some() && computed.is_none());
+        has_more.then(|| kept.clone())
     }
 
     /// Keeps outputs that took `seconds` to compute, if they fit.
@@ -137,9 +147,9 @@ impl MemoryCache {
 
     fn insert(&mut self, key: [u8; 32], outputs: Outputs, size: Size, seconds: f64, lease: Lease) {
         self.clock += 1;
-        let place = if outputs.iter().flatten().any(is_part) {
+        let rank = if outputs.iter().flatten().any(is_part) {
             self.parts.insert((self.clock, key));
-            Place::Parts(self.clock)
+            Rank::Parts(self.clock)
         } else {
             let bytes = (size.bytes + size.spilled) as f64;
             let priority = self.floor + seconds.max(0.0) / bytes;
@@ -150,9 +160,9 @@ impl MemoryCache {
             }
             self.bytes += size.bytes;
             self.spilled += size.spilled;
-            Place::Budget(priority)
+            Rank::Budget(priority)
         };
-        self.entries.insert(key, Entry { outputs, size, seconds, place, lease });
+        self.entries.insert(key, Entry { outputs, size, seconds, rank, lease });
     }
 
     fn evict(&mut self, ((priority, _), key): (Priority, [u8; 32])) -> Option<Entry> {
@@ -163,11 +173,11 @@ impl MemoryCache {
     /// Drops an entry.
     pub(crate) fn remove(&mut self, key: &[u8; 32]) -> Option<Entry> {
         let entry = self.entries.remove(key)?;
-        match entry.place {
-            Place::Parts(at) => {
+        match entry.rank {
+            Rank::Parts(at) => {
                 self.parts.remove(&(at, *key));
             }
-            Place::Budget(priority) => {
+            Rank::Budget(priority) => {
                 self.order.remove(&(priority, *key));
                 self.spilled_order.remove(&(priority, *key));
                 self.bytes -= entry.size.bytes;
@@ -248,10 +258,6 @@ impl Reclaim for SharedCache {
     }
 }
 
-fn has(outputs: &[Option<Value>], wanted: &[bool]) -> bool {
-    covers(&holds(outputs), wanted)
-}
-
 fn is_part(value: &Value) -> bool {
     match value {
         Value::Part(_) => true,
@@ -266,7 +272,7 @@ mod tests {
     use std::sync::Arc;
 
     use candle_core::{DType, Device, Tensor};
-    use kino_node::{FramesBuilder, Part};
+    use kino_node::{FramesBuilder, ModelPart};
     use kino_port::PortType;
 
     use super::*;
@@ -338,7 +344,7 @@ mod tests {
     #[test]
     fn parts_of_models_stay_whatever_the_budget() {
         let mut cache = cache_of(2 * OVERHEAD);
-        let part = Value::Part(Part { ty: PortType::Vae, handle: Arc::new(()) });
+        let part = Value::Part(ModelPart { ty: PortType::Vae, handle: Arc::new(()) });
         cache.store(&[0; 32], &[Some(part)], 0.0);
         (1..6).for_each(|key| cache.store(&[key; 32], &[Some(Value::Int(1))], 9.0));
         assert_eq!(kept(&cache), [0, 4, 5]);

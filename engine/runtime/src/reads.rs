@@ -8,13 +8,13 @@ use std::fs;
 use std::io::ErrorKind;
 
 use kino_node::{Error, Result};
-use kino_port::{FileStamp, PlannedFile, Read};
+use kino_port::{FileStamp, PlannedFile, PlannedRead};
 
 /// Fails unless all files are as they were when the plan was made.
 ///
 /// # Errors
 /// The name of the first that is not.
-pub(crate) fn verify(reads: &[Read]) -> Result<()> {
+pub(crate) fn verify(reads: &[PlannedRead]) -> Result<()> {
     match reads.iter().find(|read| !read.files.iter().all(is_unchanged)) {
         None => Ok(()),
         Some(read) => Err(Error::advised(
@@ -25,7 +25,7 @@ pub(crate) fn verify(reads: &[Read]) -> Result<()> {
 }
 
 fn is_unchanged(file: &PlannedFile) -> bool {
-    match fs::metadata(&file.place) {
+    match fs::metadata(&file.path) {
         Ok(about) => file.stamp == Some(FileStamp::of(&about)),
         Err(error) if error.kind() == ErrorKind::NotFound => file.stamp.is_none(),
         Err(_) => false,

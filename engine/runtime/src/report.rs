@@ -6,7 +6,7 @@ use kino_node::Value;
 
 /// A step that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct StepFailure {
     /// The step's name.
     pub name: Arc<str>,
     /// The node that it ran.
@@ -19,7 +19,7 @@ pub struct Failure {
 
 /// A step that did not run because another one failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Skipped {
+pub struct SkippedStep {
     /// The step's name.
     pub name: Arc<str>,
     /// The step that failed.
@@ -37,9 +37,9 @@ pub struct Report {
     /// The steps whose results came from a cache.
     pub cached: Vec<Arc<str>>,
     /// The steps that failed.
-    pub failed: Vec<Failure>,
+    pub failed: Vec<StepFailure>,
     /// The steps behind failed ones.
-    pub skipped: Vec<Skipped>,
+    pub skipped: Vec<SkippedStep>,
     /// Whether the run was cancelled before it was through.
     pub cancelled: bool,
     /// Seconds from beginning to end.

@@ -15,7 +15,7 @@ use crate::in_flight::{InFlight, Twins};
 use crate::report::Report;
 use crate::schedule::Schedule;
 use crate::sink;
-use crate::stop::Stop;
+use crate::stop::StopSignal;
 use crate::store::Store;
 use crate::wiring::Wiring;
 use crate::work::Work;
@@ -25,7 +25,7 @@ const STACK: usize = 8 << 20;
 
 /// How plans are run.
 #[derive(Debug)]
-pub struct Options {
+pub struct RuntimeOptions {
     /// The bytes of results that are kept in memory between runs; 0 for none.
     pub memory_budget: u64,
     /// Where results of expensive nodes are kept on disk.
@@ -34,17 +34,17 @@ pub struct Options {
     pub threads: usize,
 }
 
-impl Default for Options {
+impl Default for RuntimeOptions {
     /// Nothing is kept; as many threads as the machine has.
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Options { memory_budget: 0, disk: None, threads }
+        RuntimeOptions { memory_budget: 0, disk: None, threads }
     }
 }
 
 /// A plan that is to be run, and all that belongs to this run alone.
 #[derive(Clone, Copy)]
-pub struct RunRequest<'a> {
+pub struct RunSpec<'a> {
     /// What to run.
     pub plan: &'a Plan,
     /// The nodes that it was planned with.
@@ -52,7 +52,7 @@ pub struct RunRequest<'a> {
     /// What its nodes reach: the services of the process with those of the run over them.
     pub services: &'a Services,
     /// Stops it.
-    pub stop: &'a Stop,
+    pub stop: &'a StopSignal,
     /// The workflow as a text that runs again: sinks store it in what they write.
     pub embedded_workflow: &'a str,
     /// Where events go. They come from several threads, one after the other for each step.
@@ -61,16 +61,16 @@ pub struct RunRequest<'a> {
     pub id: RunId,
 }
 
-impl<'a> RunRequest<'a> {
+impl<'a> RunSpec<'a> {
     /// A run of this plan that stops when `stop` says so, embeds nothing, and tells nobody.
     pub fn new(
         plan: &'a Plan,
         registry: &'a Registry,
         services: &'a Services,
-        stop: &'a Stop,
+        stop: &'a StopSignal,
     ) -> Self {
         let (embedded_workflow, events, id) = ("", &|_| {}, RunId::next());
-        RunRequest { plan, registry, services, stop, embedded_workflow, events, id }
+        RunSpec { plan, registry, services, stop, embedded_workflow, events, id }
     }
 }
 
@@ -87,7 +87,7 @@ pub struct Runtime {
 impl Runtime {
     /// A runtime with nothing in its memory; what it keeps there, and what its steps need, stands in
     /// `ledger`: that of the services that runs are given.
-    pub fn new(options: Options, ledger: &Arc<Ledger>) -> Self {
+    pub fn new(options: RuntimeOptions, ledger: &Arc<Ledger>) -> Self {
         let store = Store::new(options.memory_budget, options.disk, ledger);
         let threads = options.threads.max(1);
         Runtime { store, device: Device::default(), in_flight: InFlight::default(), threads }
@@ -113,8 +113,8 @@ impl Runtime {
     }
 
     /// Runs a plan to its end, or until it is stopped.
-    pub fn run(&self, request: RunRequest<'_>) -> Report {
-        let RunRequest { plan, registry, services, stop, embedded_workflow, events, id } = request;
+    pub fn run(&self, request: RunSpec<'_>) -> Report {
+        let RunSpec { plan, registry, services, stop, embedded_workflow, events, id } = request;
         let begun = Instant::now();
         let graph = services.find::<GraphId>();
         let graph = graph.as_deref();
@@ -133,8 +133,8 @@ impl Runtime {
             (0..need.len()).filter(|step| need[*step] != Need::None && hits[*step].is_none());
         let to_do: Vec<usize> = to_do.collect();
         let twins = to_do.iter().filter(|step| !wiring.traits(**step).sink);
-        let twins = twins.map(|step| (wiring.key(*step), &wanted[wiring.slots(*step)]));
-        let twins = Twins::new(twins);
+        let twins = twins.map(|step| (*step, wiring.key(*step), &wanted[wiring.slots(*step)]));
+        let twins = Twins::new(wiring.steps(), twins);
         let workers = self.workers(&wiring, to_do.into_iter());
         let schedule = Schedule::new(&wiring, &need, hits, self.threads, &services.ledger);
         let work = Work {

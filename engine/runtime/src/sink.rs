@@ -1,12 +1,13 @@
 //! What sinks wrote: a sink is up to date as long as its files are as it wrote them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::Path;
 
-use kino_node::{FileOut, Outputs, RemoveLeftovers, Services, Value};
+use kino_node::{OutputFile, Outputs, RemoveLeftovers, Services, Value};
 use kino_port::FileStamp;
 
+use crate::by_key::ByKey;
 use crate::entry::{self, Header, OutputStamp};
 
 /// What the files of a sink are now, compared to what it wrote.
@@ -21,12 +22,12 @@ pub(crate) enum State {
 }
 
 /// As many sinks are remembered in memory; the oldest ones go first.
-const MOST_RECORDS: usize = 4096;
+const MAX_RECORDS: usize = 4096;
 
 /// What sinks wrote during the life of the process, by key.
 #[derive(Default)]
 pub(crate) struct Records {
-    by_key: HashMap<[u8; 32], (u64, Header, Outputs)>,
+    by_key: ByKey<(u64, Header, Outputs)>,
     /// Keys by the turn in which they were entered.
     order: BTreeMap<u64, [u8; 32]>,
     turn: u64,
@@ -42,7 +43,7 @@ impl Records {
         self.turn += 1;
         self.by_key.insert(key, (self.turn, header, outputs));
         self.order.insert(self.turn, key);
-        while self.by_key.len() > MOST_RECORDS
+        while self.by_key.len() > MAX_RECORDS
             && let Some((_, oldest)) = self.order.pop_first()
         {
             self.by_key.remove(&oldest);
@@ -57,10 +58,10 @@ impl Records {
 }
 
 /// All files among outputs.
-pub(crate) fn files(outputs: &[Option<Value>]) -> Vec<FileOut> {
-    fn gather(value: &Value, into: &mut Vec<FileOut>) {
+pub(crate) fn files(outputs: &[Option<Value>]) -> Vec<OutputFile> {
+    fn gather(value: &Value, into: &mut Vec<OutputFile>) {
         match value {
-            Value::File(file) => into.push(FileOut::clone(file)),
+            Value::File(file) => into.push(OutputFile::clone(file)),
             Value::List(items) => items.iter().for_each(|(_, item)| gather(item, into)),
             Value::Custom(record) => {
                 record.fields.iter().for_each(|(_, field)| gather(field, into))
@@ -91,8 +92,8 @@ pub(crate) fn remove_leftovers<'a>(
 }
 
 /// The stamps of files that a sink has just written; none if one of them cannot be found.
-pub(crate) fn record(files: &[FileOut]) -> Option<Vec<OutputStamp>> {
-    let stamp = |file: &FileOut| {
+pub(crate) fn record(files: &[OutputFile]) -> Option<Vec<OutputStamp>> {
+    let stamp = |file: &OutputFile| {
         let (bytes, stamp) = look(&file.path)?;
         let whole = bytes == file.bytes;
         whole.then(|| OutputStamp {
@@ -154,12 +155,12 @@ mod tests {
         let mut records = Records::default();
         let key = |number: usize| *blake3::hash(&number.to_le_bytes()).as_bytes();
         let header = Header { holds: Vec::new(), seconds: 0.0, files: Vec::new() };
-        for number in 0..MOST_RECORDS + 10 {
+        for number in 0..MAX_RECORDS + 10 {
             records.insert(key(number), header.clone(), Vec::new());
             // One that is entered again and again stays.
             records.insert(key(0), header.clone(), Vec::new());
         }
-        assert_eq!((records.by_key.len(), records.order.len()), (MOST_RECORDS, MOST_RECORDS));
+        assert_eq!((records.by_key.len(), records.order.len()), (MAX_RECORDS, MAX_RECORDS));
         assert!(records.get(&key(0)).is_some() && records.get(&key(1)).is_none());
         records.remove(&key(0));
         assert!(records.get(&key(0)).is_none());

@@ -9,7 +9,7 @@ use kino_node::Cancel;
 
 /// Stops one run.
 #[derive(Debug, Default)]
-pub struct Stop {
+pub struct StopSignal {
     cancel: Cancel,
     /// Whether it can only be stopped altogether, so that nobody asks for its steps.
     whole: bool,
@@ -25,15 +25,15 @@ struct State {
     running: HashMap<u32, (Key, Cancel)>,
 }
 
-impl Stop {
+impl StopSignal {
     /// Stops the run when `cancel` is raised.
     pub fn new(cancel: &Cancel) -> Self {
-        Stop { cancel: cancel.clone(), ..Stop::default() }
+        StopSignal { cancel: cancel.clone(), ..StopSignal::default() }
     }
 
     /// Stops the run when `cancel` is raised; it makes way for no other.
     pub fn whole(cancel: &Cancel) -> Self {
-        Stop { cancel: cancel.clone(), whole: true, ..Stop::default() }
+        StopSignal { cancel: cancel.clone(), whole: true, ..StopSignal::default() }
     }
 
     /// Stops the whole run.
@@ -66,7 +66,7 @@ impl Stop {
     /// A step begins: its own flag, until the guard is dropped.
     pub(crate) fn begin(&self, step: u32, key: Key) -> Begun<'_> {
         if self.whole {
-            return Begun { stop: self, step, cancel: self.cancel.clone() };
+            return Begun { stop: self, step, own: None };
         }
         let cancel = self.cancel.child();
         let mut state = self.state();
@@ -75,7 +75,7 @@ impl Stop {
         }
         state.running.insert(step, (key, cancel.clone()));
         drop(state);
-        Begun { stop: self, step, cancel }
+        Begun { stop: self, step, own: Some(cancel) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -85,14 +85,22 @@ impl Stop {
 
 /// A step that is being computed.
 pub(crate) struct Begun<'s> {
-    stop: &'s Stop,
+    stop: &'s StopSignal,
     step: u32,
-    pub(crate) cancel: Cancel,
+    /// Its own flag; none where the run is stopped altogether or not at all.
+    own: Option<Cancel>,
+}
+
+impl Begun<'_> {
+    /// The flag that stops the step.
+    pub(crate) fn cancel(&self) -> &Cancel {
+        self.own.as_ref().unwrap_or(&self.stop.cancel)
+    }
 }
 
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
-        if !self.stop.whole {
+        if self.own.is_some() {
             self.stop.state().running.remove(&self.step);
         }
     }

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use kino_graph::{Input, Item, Plan, Source};
+use kino_graph::{Plan, Step, StepInput, StepOutput, ValueSource};
 use kino_node::{Node, Registry};
-use kino_port::{Read, Traits};
+use kino_port::{NodeTraits, PlannedRead};
 
 /// One edge: the output `slot` of step `from` feeds an input of step `to`.
 #[derive(Clone, Copy, Debug)]
@@ -34,9 +34,15 @@ pub(crate) struct Wiring<'p> {
 
 impl<'p> Wiring<'p> {
     pub(crate) fn new(plan: &'p Plan, registry: &'p Registry) -> Self {
+        let mut last: Option<(&Arc<str>, Option<&Arc<dyn Node>>)> = None;
+        let node = |step: &'p Step| match last {
+            // Steps of one node share its name, and often follow each other.
+            Some((op, node)) if Arc::ptr_eq(op, &step.op) => node,
+            _ => last.insert((&step.op, registry.get(&step.op))).1,
+        };
         let mut wiring = Wiring {
             plan,
-            nodes: plan.steps.iter().map(|step| registry.get(&step.op)).collect(),
+            nodes: plan.steps.iter().map(node).collect(),
             first_slot: Vec::with_capacity(plan.steps.len() + 1),
             first_edge: Vec::with_capacity(plan.steps.len() + 1),
             edges: Vec::with_capacity(plan.steps.len()),
@@ -78,17 +84,17 @@ impl<'p> Wiring<'p> {
         let ports = self.nodes[to].map_or(&[][..], |node| &node.signature().inputs);
         for (port, input) in self.plan.steps[to].inputs.iter().enumerate() {
             let lazy = ports.get(port).is_some_and(|port| port.lazy);
-            let mut add = |source: &Source| {
+            let mut add = |source: &StepOutput| {
                 let (to, port) = (to as u32, port as u32);
                 let (from, slot) = (source.step, source.output);
                 self.edges.push(Edge { from, slot, to, port, lazy });
             };
             match input {
-                Input::Absent | Input::Literal(_) => {}
-                Input::Edge(source) => add(source),
-                Input::List(items) => {
+                StepInput::Absent | StepInput::Literal(_) => {}
+                StepInput::Edge(source) => add(source),
+                StepInput::List(items) => {
                     for (_, item) in items {
-                        if let Item::Edge(source) = item {
+                        if let ValueSource::Edge(source) = item {
                             add(source);
                         }
                     }
@@ -114,7 +120,7 @@ impl<'p> Wiring<'p> {
         self.first_slot[step] as usize..self.first_slot[step + 1] as usize
     }
 
-    pub(crate) fn slot(&self, source: &Source) -> usize {
+    pub(crate) fn slot(&self, source: &StepOutput) -> usize {
         self.first_slot[source.step as usize] as usize + source.output as usize
     }
 
@@ -123,7 +129,7 @@ impl<'p> Wiring<'p> {
         self.first_edge[step] as usize..self.first_edge[step + 1] as usize
     }
 
-    pub(crate) fn traits(&self, step: usize) -> Traits {
+    pub(crate) fn traits(&self, step: usize) -> NodeTraits {
         self.plan.steps[step].traits
     }
 
@@ -132,7 +138,7 @@ impl<'p> Wiring<'p> {
     }
 
     /// The files that a step was planned to read.
-    pub(crate) fn reads(&self, step: usize) -> &'p [Read] {
+    pub(crate) fn reads(&self, step: usize) -> &'p [PlannedRead] {
         &self.plan.steps[step].reads
     }
 
@@ -146,9 +152,9 @@ impl<'p> Wiring<'p> {
 }
 
 /// The outputs of steps that are outputs of the graph.
-pub(crate) fn outputs_of(plan: &Plan) -> impl Iterator<Item = &Source> {
+pub(crate) fn outputs_of(plan: &Plan) -> impl Iterator<Item = &StepOutput> {
     plan.outputs.iter().filter_map(|(_, item)| match item {
-        Item::Edge(source) => Some(source),
-        Item::Literal(_) => None,
+        ValueSource::Edge(source) => Some(source),
+        ValueSource::Literal(_) => None,
     })
 }

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use candle_core::Device;
-use kino_graph::{Input, Item, Key, Plan, Source, Step};
+use kino_graph::{Key, Plan, Step, StepInput, StepOutput, ValueSource};
 use kino_node::{Ledger, NodeDef, Registry, Services, Value, no_infer};
-use kino_port::{PortType, Signature, Traits, edge, optional, ports};
-use kino_runtime::{Options, RunRequest, Runtime, Stop};
+use kino_port::{NodeTraits, PortType, Signature, edge, optional, ports};
+use kino_runtime::{RunSpec, Runtime, RuntimeOptions, StopSignal};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
@@ -22,7 +22,7 @@ static STEPS: NodeDef = NodeDef {
         about: Cow::Borrowed(""),
         inputs: ports![optional("before", PortType::Int)],
         outputs: ports![edge("value", PortType::Int)],
-        traits: Traits::LIGHT,
+        traits: NodeTraits::LIGHT,
     },
     infer: no_infer,
     run: |cx, _| {
@@ -82,19 +82,19 @@ impl Subscriber for Writer {
 #[test]
 fn a_span_a_node_and_an_event_a_step() {
     let step =
-        |name, key, input| Step::new(name, "steps", Key([key; 32]), vec![input], Traits::LIGHT);
-    let first = Source { step: 0, output: 0 };
+        |name, key, input| Step::new(name, "steps", Key([key; 32]), vec![input], NodeTraits::LIGHT);
+    let first = StepOutput { step: 0, output: 0 };
     let mut plan = Plan::default();
-    plan.steps = vec![step("a", 1, Input::Absent), step("b", 2, Input::Edge(first))];
-    plan.outputs = vec![("out".into(), Item::Edge(Source { step: 1, output: 0 }))];
+    plan.steps = vec![step("a", 1, StepInput::Absent), step("b", 2, StepInput::Edge(first))];
+    plan.outputs = vec![("out".into(), ValueSource::Edge(StepOutput { step: 1, output: 0 }))];
     let services = Services::new(Device::Cpu, Ledger::new(0));
     // One light thread is this one, so its subscriber sees all.
-    let options = Options { threads: 1, ..Options::default() };
+    let options = RuntimeOptions { threads: 1, ..RuntimeOptions::default() };
     let runtime = Runtime::new(options, &services.ledger);
-    let (nodes, stop) = (Registry::of(NODES), Stop::default());
+    let (nodes, stop) = (Registry::of(NODES), StopSignal::default());
     let writer = Writer::default();
     tracing::subscriber::with_default(writer.clone(), || {
-        runtime.run(RunRequest::new(&plan, &nodes, &services, &stop))
+        runtime.run(RunSpec::new(&plan, &nodes, &services, &stop))
     });
     assert_eq!(
         *writer.seen.lock().unwrap(),

@@ -1,44 +1,50 @@
 //! What an engine holds once: device, nodes, plugins, models, caches, the memory ledger.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use kino_node::{Ledger, Node, Registry, Services};
 use kino_port::parse_bytes;
-use kino_runtime::{DiskCache, Options, Runtime};
-use kino_world::Hashes;
+use kino_runtime::{DiskCache, Runtime, RuntimeOptions};
+use kino_world::HashCache;
 
-use crate::device::{self, Choice};
+use crate::device::{self, DeviceChoice};
 use crate::error::{Error, Result};
-use crate::plugins::{PluginLoader, Worker};
+use crate::plugins::{NodeSet, PluginLoader, PluginWorker, Unusable};
+use crate::revisions::Revisions;
+use crate::source::GraphSource;
 
 /// How large the cache on disk may grow unless KINO_CACHE_LIMIT says otherwise.
 const CACHE_LIMIT: u64 = 20_000_000_000;
 
 /// What an engine is made of.
 #[derive(Clone)]
-pub(crate) struct Settings {
-    pub(crate) device: Choice,
+pub(crate) struct EngineSettings {
+    pub(crate) device: DeviceChoice,
     pub(crate) memory: Option<u64>,
     /// The folder of the cache on disk; none for the user's.
     pub(crate) cache: Option<PathBuf>,
     pub(crate) has_cache: bool,
+    /// The folder of the user's own plugins and of what the user trusts; none for the user's.
+    pub(crate) data: Option<PathBuf>,
     pub(crate) cache_limit: Option<u64>,
     pub(crate) keeps: bool,
     pub(crate) threads: Option<usize>,
     pub(crate) locked: bool,
     pub(crate) nodes: Vec<Arc<dyn Node>>,
-    pub(crate) worker: Option<Worker>,
+    pub(crate) worker: Option<PluginWorker>,
 }
 
-impl Default for Settings {
+impl Default for EngineSettings {
     fn default() -> Self {
-        Settings {
-            device: Choice::Auto,
+        EngineSettings {
+            device: DeviceChoice::Auto,
             memory: None,
             cache: None,
             has_cache: true,
+            data: None,
             cache_limit: None,
             keeps: true,
             threads: None,
@@ -54,44 +60,78 @@ pub(crate) struct Core {
     pub(crate) runtime: Runtime,
     /// What all nodes reach; a run lays its own over it.
     pub(crate) services: Arc<Services>,
-    /// What changes numbers beside the graph.
-    pub(crate) environment: Vec<u8>,
+    /// See [`Core::environment`].
+    environment: OnceLock<Vec<u8>>,
     /// `cpu`, `cuda` or `metal`.
     pub(crate) device: &'static str,
+    /// The revisions of graphs that are in use.
+    pub(crate) revisions: Arc<Revisions>,
+    built_in: Arc<Registry>,
     plugins: Mutex<PluginLoader>,
 }
 
 impl Core {
-    pub(crate) fn new(settings: Settings) -> Result<Self> {
+    pub(crate) fn new(settings: EngineSettings) -> Result<Self> {
         let device = settings.device.open()?;
         let kind = device::kind(&device);
-        let memory = settings.memory.map_or_else(memory, Ok)?;
+        let memory = settings.memory.map_or_else(default_memory, Ok)?;
         let cache = settings.cache.unwrap_or_else(cache_folder);
         let services = kino_nodes::services(device, Ledger::new(memory));
-        let mut options = Options {
+        let mut options = RuntimeOptions {
             // Values that runs hold need the rest.
             memory_budget: if settings.keeps { memory / 2 } else { 0 },
-            ..Options::default()
+            ..RuntimeOptions::default()
         };
         options.threads = settings.threads.unwrap_or(options.threads);
         let services = if settings.has_cache {
             let limit = settings.cache_limit.map_or_else(cache_limit, Ok)?;
             options.disk = Some(DiskCache::open(&cache, limit));
             // What a file holds is remembered between processes.
-            services.with(Arc::new(Hashes::at(cache.join("hashes.json"))))
+            services.with(Arc::new(HashCache::at(cache.join("hashes.json"))))
         } else {
             services
         };
-        let mut built_in = built_in();
+        let mut built_in = built_in_nodes();
         settings.nodes.into_iter().for_each(|node| built_in.insert(node));
-        let plugins = PluginLoader::new(Arc::new(built_in), settings.locked, settings.worker);
+        let built_in = Arc::new(built_in);
+        let plugins = PluginLoader::new(
+            Arc::clone(&built_in),
+            settings.locked,
+            settings.worker,
+            settings.data.unwrap_or_else(kino_world::data_dir),
+        );
         Ok(Core {
             runtime: Runtime::new(options, &services.ledger),
             services: Arc::new(services),
-            environment: environment(kind),
+            environment: OnceLock::new(),
             device: kind,
+            revisions: Arc::default(),
+            built_in,
             plugins: Mutex::new(plugins),
         })
+    }
+
+    /// What changes numbers beside the graph. It asks the machine for a hundred small files, so it
+    /// waits until something is planned.
+    pub(crate) fn environment(&self) -> &[u8] {
+        self.environment.get_or_init(|| environment(self.device))
+    }
+
+    /// The nodes for a graph that names these ops, as they stand now. A graph without plugins waits for none that
+    /// another one loads.
+    ///
+    /// # Errors
+    /// When plugins that the graph uses cannot be loaded.
+    pub(crate) fn nodes(
+        &self,
+        graph: &GraphSource,
+        ops: &BTreeSet<String>,
+    ) -> Result<NodeSet, Box<Unusable>> {
+        if ops.iter().any(|op| self.built_in.get(op).is_none()) {
+            self.plugins().of(graph, ops)
+        } else {
+            Ok(NodeSet::of(Arc::clone(&self.built_in)))
+        }
     }
 
     pub(crate) fn plugins(&self) -> MutexGuard<'_, PluginLoader> {
@@ -100,7 +140,7 @@ impl Core {
 }
 
 /// The nodes that every graph can use.
-pub fn built_in() -> Registry {
+pub fn built_in_nodes() -> Registry {
     Registry::of(kino_nodes::NODES)
 }
 
@@ -109,7 +149,7 @@ pub fn built_in() -> Registry {
 ///
 /// # Errors
 /// When the environment sets a size that is none.
-pub fn memory() -> Result<u64> {
+pub fn default_memory() -> Result<u64> {
     size_in("KINO_MEMORY", kino_runtime::memory_of_machine())
 }
 

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 
 /// A device by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Choice {
+pub enum DeviceChoice {
     /// The first GPU that this binary was built for and the machine has, else the CPU.
     Auto,
     /// The CPU.
@@ -19,40 +19,40 @@ pub enum Choice {
     Metal,
 }
 
-impl FromStr for Choice {
+impl FromStr for DeviceChoice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
-            "auto" => Ok(Choice::Auto),
-            "cpu" => Ok(Choice::Cpu),
-            "cuda" => Ok(Choice::Cuda(0)),
-            "metal" => Ok(Choice::Metal),
+            "auto" => Ok(DeviceChoice::Auto),
+            "cpu" => Ok(DeviceChoice::Cpu),
+            "cuda" => Ok(DeviceChoice::Cuda(0)),
+            "metal" => Ok(DeviceChoice::Metal),
             other => other
                 .strip_prefix("cuda:")
                 .and_then(|index| index.parse().ok())
-                .map(Choice::Cuda)
+                .map(DeviceChoice::Cuda)
                 .ok_or_else(|| "expected auto, cpu, cuda:N or metal".to_owned()),
         }
     }
 }
 
-impl Choice {
+impl DeviceChoice {
     /// Opens the device.
     ///
     /// # Errors
     /// When this binary was built without it, or the machine has no such device.
     pub(crate) fn open(self) -> Result<Device> {
         match self {
-            Choice::Cpu => Ok(Device::Cpu),
-            Choice::Auto => Ok(auto()),
-            Choice::Cuda(_) if !utils::cuda_is_available() => Err(not_built("cuda")),
-            Choice::Cuda(index) => Device::new_cuda(index).map_err(|error| {
+            DeviceChoice::Cpu => Ok(Device::Cpu),
+            DeviceChoice::Auto => Ok(auto()),
+            DeviceChoice::Cuda(_) if !utils::cuda_is_available() => Err(not_built("cuda")),
+            DeviceChoice::Cuda(index) => Device::new_cuda(index).map_err(|error| {
                 Error::usage(format!("the device cuda:{index} cannot be used: {error}"))
                     .advising("`nvidia-smi` lists the GPUs; `--device cpu` always works")
             }),
-            Choice::Metal if !utils::metal_is_available() => Err(not_built("metal")),
-            Choice::Metal => Device::new_metal(0)
+            DeviceChoice::Metal if !utils::metal_is_available() => Err(not_built("metal")),
+            DeviceChoice::Metal => Device::new_metal(0)
                 .map_err(|error| Error::usage(format!("Metal cannot be used: {error}"))),
         }
     }
@@ -87,9 +87,9 @@ mod tests {
 
     #[test]
     fn devices_are_named() {
-        assert_eq!("cuda:3".parse(), Ok(Choice::Cuda(3)));
-        assert_eq!("cuda".parse(), Ok(Choice::Cuda(0)));
-        assert!("cuda:x".parse::<Choice>().is_err());
-        assert!("gpu".parse::<Choice>().is_err());
+        assert_eq!("cuda:3".parse(), Ok(DeviceChoice::Cuda(3)));
+        assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(0)));
+        assert!("cuda:x".parse::<DeviceChoice>().is_err());
+        assert!("gpu".parse::<DeviceChoice>().is_err());
     }
 }

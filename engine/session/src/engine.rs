@@ -4,14 +4,17 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kino_node::{Ledger, Node, Registry};
+use kino_node::{Cancel, Cx, Inputs, Ledger, Node, Outputs, Registry};
+use kino_port::Signature;
 
-use crate::core::{Core, Settings, read_size};
-use crate::device::Choice;
+use crate::cancel::unless_cancelled;
+use crate::core::{Core, EngineSettings, read_size};
+use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::loaded::LoadedGraph;
-use crate::plugins::Worker;
+use crate::node::NodeFn;
+use crate::plugins::PluginWorker;
 use crate::source::{self, GraphSource};
 use crate::watch::WatchRequest;
 
@@ -25,14 +28,14 @@ pub struct Engine {
 /// How an engine is made.
 #[must_use = "nothing is made until it is built"]
 pub struct EngineBuilder {
-    settings: Settings,
+    settings: EngineSettings,
     error: Option<Error>,
 }
 
 impl Engine {
     /// An engine with the machine's own settings, to be changed.
     pub fn builder() -> EngineBuilder {
-        EngineBuilder { settings: Settings::default(), error: None }
+        EngineBuilder { settings: EngineSettings::default(), error: None }
     }
 
     /// Opens a graph: a file, a built-in name, or `-` for the standard input.
@@ -51,6 +54,15 @@ impl Engine {
         let stem = Path::new(name).file_stem().map(|stem| stem.to_string_lossy());
         let stem = stem.map_or_else(|| "graph".to_owned(), |stem| stem.into_owned());
         self.load(GraphSource::of_text(name, &stem, text.into(), folder))
+    }
+
+    /// As [`Engine::open`], until `cancel` is raised: however slow a file or a plugin is.
+    ///
+    /// # Errors
+    /// As [`Engine::open`], and when it was cancelled.
+    pub fn open_with(&self, graph: impl Into<String>, cancel: &Cancel) -> Result<Graph> {
+        let (engine, graph) = (self.clone(), graph.into());
+        unless_cancelled(cancel, move || engine.open(graph))?
     }
 
     fn load(&self, source: GraphSource) -> Result<Graph> {
@@ -94,7 +106,7 @@ impl EngineBuilder {
     }
 
     /// Where to compute.
-    pub fn device_choice(mut self, device: Choice) -> Self {
+    pub fn device_choice(mut self, device: DeviceChoice) -> Self {
         self.settings.device = device;
         self
     }
@@ -111,6 +123,13 @@ impl EngineBuilder {
     /// The folder of the cache on disk, instead of the user's.
     pub fn cache(mut self, folder: impl Into<PathBuf>) -> Self {
         self.settings.cache = Some(folder.into());
+        self
+    }
+
+    /// The folder of the user's own plugins, and of what the user has agreed to run, instead of the
+    /// user's.
+    pub fn data(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.settings.data = Some(folder.into());
         self
     }
 
@@ -150,8 +169,17 @@ impl EngineBuilder {
         self
     }
 
+    /// One more node that every graph can use: a signature and a function, see [`crate::node`].
+    pub fn node_fn<F>(self, signature: Signature, run: F) -> Self
+    where
+        F: Fn(&mut Cx<'_>, &Inputs<'_>) -> Result<Outputs, kino_node::Error>,
+        F: Send + Sync + 'static,
+    {
+        self.node(Arc::new(NodeFn { signature, run }))
+    }
+
     /// What serves plugins that run in processes of their own.
-    pub fn worker(mut self, worker: Worker) -> Self {
+    pub fn worker(mut self, worker: PluginWorker) -> Self {
         self.settings.worker = Some(worker);
         self
     }

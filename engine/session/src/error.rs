@@ -1,10 +1,11 @@
 //! What can go wrong, with the place where it is written and what to do about it.
 
-use kino_graph::{Diagnostics, Place};
-use kino_runtime::Failure;
+use kino_graph::{Diagnostics, Location};
+use kino_host::PluginError;
+use kino_runtime::StepFailure;
 
 /// What went wrong. Whoever shows it renders it: see [`Error::hint`] and [`Error::place`].
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// It was asked for something that cannot be: a graph, a device, an input that is not there, a
@@ -29,7 +30,7 @@ pub enum Error {
     },
     /// Nodes of a run failed.
     #[error("{}", told(.0))]
-    Nodes(Vec<Failure>),
+    Nodes(Vec<StepFailure>),
     /// The run was cancelled before it was through.
     #[error("the run was cancelled")]
     Cancelled,
@@ -38,8 +39,8 @@ pub enum Error {
 /// The result of whatever can go wrong here.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-fn told(failures: &[Failure]) -> String {
-    let line = |one: &Failure| format!("`{}` ({}): {}", one.name, one.op, one.message);
+fn told(failures: &[StepFailure]) -> String {
+    let line = |one: &StepFailure| format!("`{}` ({}): {}", one.name, one.op, one.message);
     failures.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
@@ -74,11 +75,18 @@ impl Error {
     }
 
     /// Where in the graph's text it is; of several problems the first.
-    pub fn place(&self) -> Option<Place> {
+    pub fn location(&self) -> Option<Location> {
         match self {
-            Error::Graph(problems) => problems.list.first()?.place,
+            Error::Graph(problems) => problems.list.first()?.location,
             _ => None,
         }
+    }
+}
+
+/// What stands against a plugin.
+impl From<PluginError> for Error {
+    fn from(error: PluginError) -> Self {
+        Error::Usage { message: error.to_string(), hint: error.hint().map(str::to_owned) }
     }
 }
 

@@ -35,6 +35,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cancel;
 mod core;
 mod device;
 mod engine;
@@ -43,31 +44,33 @@ mod events;
 mod graph;
 mod inputs;
 mod loaded;
+pub mod node;
 mod output;
 mod plan;
 pub mod plugins;
 pub mod provenance;
+mod revisions;
 mod run;
 mod source;
 mod suggest;
 mod sweep;
 mod watch;
 
-pub use core::{built_in, cache_folder, disk_cache, memory, read_size};
-pub use device::Choice as DeviceChoice;
+pub use core::{built_in_nodes, cache_folder, default_memory, disk_cache, read_size};
+pub use device::DeviceChoice;
 pub use engine::{Engine, EngineBuilder};
 pub use error::{Error, Result};
 pub use events::RunEvent;
-pub use graph::{Graph, RunRequest, draw};
+pub use graph::{Graph, RunRequest, random_seed};
 pub use inputs::Inputs;
 pub use kino_node::{Cancel, Frames, RunId};
 pub use kino_runtime::{CacheStatus, Cached, Event, Report};
 pub use output::FromOutput;
 pub use plan::Plan;
-pub use plugins::Worker;
+pub use plugins::PluginWorker;
 pub use provenance::Provenance;
-pub use run::{Done, Run, Written};
+pub use run::{Run, RunResult, WrittenFile};
 pub use source::{GRAPHS, built_in as built_in_graph, no_such_graph};
 pub use suggest::nearest;
-pub use sweep::{Point, describe};
+pub use sweep::{SweepPoint, describe_point};
 pub use watch::{WatchEvent, WatchRequest, WatchStop};

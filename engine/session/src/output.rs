@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use kino_node::{FileOut, Frames, Value};
+use kino_node::{Frames, OutputFile, Value};
 
 /// What an output of a graph can be taken as.
 pub trait FromOutput: Sized {
@@ -35,7 +35,7 @@ from_output! {
     Value, "a value", value => Some(value.clone());
     Arc<Frames>, "frames", value => value.shared();
     Tensor, "a tensor", value => value.tensor().ok();
-    Arc<FileOut>, "a file", Value::File(file) => Some(Arc::clone(file));
+    Arc<OutputFile>, "a file", Value::File(file) => Some(Arc::clone(file));
     PathBuf, "a file", Value::File(file) => Some(file.path.clone());
     String, "a text", Value::Text(text) => Some(text.to_string());
     i128, "a whole number", Value::Int(number) => Some(*number);

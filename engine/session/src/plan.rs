@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use kino_graph::{Input, Step};
+use kino_graph::{Step, StepInput};
 use kino_node::Cancel;
 use kino_port::format_bytes;
 use kino_runtime::CacheStatus;
@@ -60,7 +60,7 @@ impl Plan {
             CacheStatus::Pruned => "whatever reads it is cached".to_owned(),
             CacheStatus::Lazy => "only if a node asks for it".to_owned(),
             CacheStatus::Run => {
-                let mut before = step.inputs.iter().flat_map(Input::sources);
+                let mut before = step.inputs.iter().flat_map(StepInput::sources);
                 let news = before.find(|source| {
                     let at = source.step as usize;
                     status[at] == CacheStatus::Run && steps[at].traits.expensive
@@ -75,12 +75,26 @@ impl Plan {
         }
     }
 
+    /// The plan for a run that is to begin.
+    fn prepared(&self) -> impl FnOnce() -> Result<Arc<Planned>> + Send + 'static {
+        let planned = Arc::clone(&self.planned);
+        move || Ok(planned)
+    }
+
     /// Runs it.
     ///
     /// # Errors
     /// When no thread can be started.
     pub fn start(&self) -> Result<Run> {
-        Run::start(Arc::clone(&self.planned), None, Cancel::default())
+        self.start_quietly(&Cancel::default())
+    }
+
+    /// Runs it and tells nobody; stops when `cancel` is raised, too.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start_quietly(&self, cancel: &Cancel) -> Result<Run> {
+        Run::start(self.prepared(), None, cancel.child())
     }
 
     /// Runs it and tells `listener`; stops when `cancel` is raised, too.
@@ -92,7 +106,7 @@ impl Plan {
         cancel: &Cancel,
         listener: impl FnMut(RunEvent) + Send + 'static,
     ) -> Result<Run> {
-        Run::start(Arc::clone(&self.planned), Some(Box::new(listener)), cancel.child())
+        Run::start(self.prepared(), Some(Box::new(listener)), cancel.child())
     }
 }
 

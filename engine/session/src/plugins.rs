@@ -1,31 +1,40 @@
 //! The nodes that a graph can use, and the files that they come from: those that are built in, and
 //! those of plugins that the graph names.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kino_host::{
-    AllowedBuild, BuildKind, Consent, FoundPlugin, GrantedFiles, Lock, LockEntry, Module,
+    AllowedBuild, BuildKind, Consent, FoundPlugin, GrantedFiles, LockEntry, LockFile, Module,
     PLUGINS_FOLDER, Plugin, PluginIndex,
 };
-use kino_node::{Error, Registry};
+use kino_node::Registry;
 
-use crate::error::Error as SessionError;
+use crate::error::Error;
 use crate::source::GraphSource;
 
 /// The nodes that a graph can use.
 pub(crate) struct NodeSet {
     /// The nodes; the same as before unless one of the files changed.
     pub(crate) registry: Arc<Registry>,
+    /// The plugins among them.
+    pub(crate) plugins: Vec<Arc<Plugin>>,
     /// The files and folders that nodes come from: after a change in one of them, ask again.
     pub(crate) files: Vec<PathBuf>,
+}
+
+impl NodeSet {
+    /// Nodes that come from no file.
+    pub(crate) fn of(registry: Arc<Registry>) -> Self {
+        NodeSet { registry, plugins: Vec::new(), files: Vec::new() }
+    }
 }
 
 /// Nodes that cannot be used as they stand.
 pub(crate) struct Unusable {
     /// Why.
-    pub(crate) error: SessionError,
+    pub(crate) error: Error,
     /// The files and folders whose change may mend it.
     pub(crate) files: Vec<PathBuf>,
 }
@@ -36,7 +45,9 @@ pub(crate) struct PluginLoader {
     /// Whether only builds that are pinned are loaded.
     locked: bool,
     /// What serves plugins that run in processes of their own.
-    worker: Option<Worker>,
+    worker: Option<PluginWorker>,
+    /// Where the user's own plugins lie, and what the user has agreed to run.
+    data: PathBuf,
     /// Plugins that are loaded, by the folder of the graphs that use them and their ids.
     loaded: HashMap<(PathBuf, String), Loaded>,
     /// The last registries with plugins, and the builds that each is made of.
@@ -45,7 +56,7 @@ pub(crate) struct PluginLoader {
 
 /// A program that serves a plugin in a process of its own, by calling `kino_native::serve`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Worker {
+pub struct PluginWorker {
     /// The program.
     pub program: PathBuf,
     /// What it is started with.
@@ -53,7 +64,7 @@ pub struct Worker {
 }
 
 /// As many registries are kept.
-const MOST_REGISTRIES: usize = 32;
+const MAX_REGISTRIES: usize = 32;
 
 /// A plugin that is loaded.
 struct Loaded {
@@ -63,8 +74,18 @@ struct Loaded {
 
 impl PluginLoader {
     /// Has these nodes, which every graph can use.
-    pub(crate) fn new(built_in: Arc<Registry>, locked: bool, worker: Option<Worker>) -> Self {
-        PluginLoader { built_in, locked, worker, loaded: HashMap::new(), last: Vec::new() }
+    pub(crate) fn new(
+        built_in: Arc<Registry>,
+        locked: bool,
+        worker: Option<PluginWorker>,
+        data: PathBuf,
+    ) -> Self {
+        PluginLoader { built_in, locked, worker, data, loaded: HashMap::new(), last: Vec::new() }
+    }
+
+    /// The folder of the user's own plugins.
+    fn user_folder(&self) -> PathBuf {
+        self.data.join(PLUGINS_FOLDER)
     }
 
     /// The nodes that every graph can use.
@@ -72,23 +93,29 @@ impl PluginLoader {
         Arc::clone(&self.built_in)
     }
 
-    /// The nodes for a graph, as they stand now. Only plugins are loaded that the graph names nodes
-    /// of.
+    /// The nodes for a graph that names these ops, as they stand now. Only plugins are loaded that
+    /// the graph names nodes of.
     ///
     /// # Errors
     /// When those that the graph uses cannot be loaded.
-    pub(crate) fn of(&mut self, graph: &GraphSource) -> Result<NodeSet, Box<Unusable>> {
-        let ops = kino_graph::ops(&graph.name, &graph.text, graph);
+    pub(crate) fn of(
+        &mut self,
+        graph: &GraphSource,
+        ops: &BTreeSet<String>,
+    ) -> Result<NodeSet, Box<Unusable>> {
         let foreign: Vec<&str> =
             ops.iter().map(String::as_str).filter(|op| self.built_in.get(op).is_none()).collect();
         if foreign.is_empty() {
-            return Ok(NodeSet { registry: self.built_in(), files: Vec::new() });
+            return Ok(NodeSet::of(self.built_in()));
         }
         let mut files =
             vec![graph.folder.join(PLUGINS_FOLDER), graph.folder.join(kino_host::LOCK_FILE)];
-        files.extend([user_folder(), Consent::file(&kino_world::data_dir())]);
+        files.extend([self.user_folder(), Consent::file(&self.data)]);
         match self.load_all(&graph.folder, &foreign, &mut files) {
-            Ok(plugins) => Ok(NodeSet { registry: self.registry(plugins), files }),
+            Ok(plugins) => {
+                let registry = self.registry(plugins.clone());
+                Ok(NodeSet { registry, plugins, files })
+            }
             Err(error) => Err(Box::new(Unusable { error, files })),
         }
     }
@@ -99,9 +126,9 @@ impl PluginLoader {
         root: &Path,
         nodes: &[&str],
         files: &mut Vec<PathBuf>,
-    ) -> Result<Vec<Arc<Plugin>>, SessionError> {
-        let user = user_folder();
-        let index = PluginIndex::scan(root, Some(&user)).map_err(SessionError::from)?;
+    ) -> Result<Vec<Arc<Plugin>>, Error> {
+        let user = self.user_folder();
+        let index = PluginIndex::scan(root, Some(&user))?;
         // What is missing or broken may be mended.
         let known = index.found.iter().map(|found| &found.folder);
         let broken = index.broken.iter().map(|(folder, _)| folder);
@@ -114,9 +141,7 @@ impl PluginLoader {
         }
         let conflicts = index.conflicts(|node| self.built_in.get(node).is_some());
         if !conflicts.is_empty() {
-            return Err(
-                SessionError::usage(conflicts.join("\n")).advising("remove or rename one of them")
-            );
+            return Err(Error::usage(conflicts.join("\n")).advising("remove or rename one of them"));
         }
         let unknown: Vec<_> =
             nodes.iter().filter(|node| index.of_node(node).is_none()).copied().collect();
@@ -124,13 +149,13 @@ impl PluginLoader {
             && let Some((_, error)) = index.broken.first()
         {
             let (names, are) = (unknown.join("`, `"), if unknown.len() > 1 { "are" } else { "is" });
-            return Err(SessionError::from(Error::Failed {
+            return Err(Error::Usage {
                 message: format!(
                     "{error}\n`{names}` {are} none of the nodes that are known, and may be of that \
                      plugin"
                 ),
                 hint: error.hint().map(str::to_owned),
-            }));
+            });
         }
         let mut plugins = Vec::with_capacity(wanted.len());
         let mut faults = Vec::new();
@@ -140,21 +165,15 @@ impl PluginLoader {
                 Err(error) => faults.push(error),
             }
         }
-        match faults.as_slice() {
-            [] => Ok(plugins),
-            [one] => {
-                let error = SessionError::usage(one.to_string());
-                Err(match one.hint() {
-                    Some(hint) => error.advising(hint),
-                    None => error,
-                })
-            }
-            several => {
-                let lines = several.iter().map(|error| match error.hint() {
+        match faults.len() {
+            0 => Ok(plugins),
+            1 => Err(faults.remove(0)),
+            _ => {
+                let lines = faults.iter().map(|error| match error.hint() {
                     Some(hint) => format!("{error}\n  {hint}"),
                     None => error.to_string(),
                 });
-                Err(SessionError::usage(lines.collect::<Vec<_>>().join("\n")))
+                Err(Error::usage(lines.collect::<Vec<_>>().join("\n")))
             }
         }
     }
@@ -170,8 +189,9 @@ impl PluginLoader {
         files.push(found.lock.join(kino_host::LOCK_FILE));
         let kinds = [BuildKind::Wasm, BuildKind::Native];
         files.extend(kinds.iter().filter_map(|kind| manifest.artifact(&found.folder, *kind)));
-        let lock = Lock::read(&found.lock)?;
-        let allowed = kino_host::decide(found, &lock, &consent()?, self.locked)?;
+        let lock = LockFile::read(&found.lock)?;
+        let allowed =
+            kino_host::allowed_build(found, &lock, &Consent::read(&self.data)?, self.locked)?;
         files.extend(allowed.read.iter().map(|granted| root.join(granted)));
         let sha256 = match &allowed.sha256 {
             Some(sha256) => sha256.clone(),
@@ -192,8 +212,10 @@ impl PluginLoader {
         };
         let granted = Arc::new(GrantedFiles::new(root, &allowed.read).advising(advice));
         let plugin = Plugin::new(&allowed.id, sha256, artifact, granted, allowed.limits);
-        if let Some(before) = before {
-            plugin.inherit(&before.plugin);
+        if let Some(Loaded { plugin: before, .. }) = before {
+            plugin.inherit(before);
+            // Graphs that use the build before hold its nodes themselves.
+            self.last.retain(|(of, _)| !of.iter().any(|one| Arc::ptr_eq(one, before)));
         }
         self.loaded.insert(place, Loaded { plugin: Arc::clone(&plugin), allowed });
         Ok(plugin)
@@ -213,7 +235,7 @@ impl PluginLoader {
         let mut registry = Registry::clone(&self.built_in);
         plugins.iter().flat_map(kino_host::plugin_nodes).for_each(|node| registry.insert(node));
         let registry = Arc::new(registry);
-        if self.last.len() == MOST_REGISTRIES {
+        if self.last.len() == MAX_REGISTRIES {
             self.last.remove(0);
         }
         self.last.push((plugins, Arc::clone(&registry)));
@@ -223,7 +245,7 @@ impl PluginLoader {
     /// The nodes that every graph can use, and those of every plugin of this folder or of the user
     /// that may be loaded.
     pub(crate) fn known(&mut self, root: &Path) -> Arc<Registry> {
-        let Ok(index) = PluginIndex::scan(root, Some(&user_folder())) else {
+        let Ok(index) = PluginIndex::scan(root, Some(&self.user_folder())) else {
             return self.built_in();
         };
         let mut plugins = Vec::new();
@@ -247,7 +269,7 @@ pub fn user_folder() -> PathBuf {
 /// # Errors
 /// When the file that says so does not read.
 pub fn consent() -> Result<Consent, Error> {
-    Consent::read(&kino_world::data_dir())
+    Ok(Consent::read(&kino_world::data_dir())?)
 }
 
 /// Remembers that this user has accepted a plugin, where that takes consent.
@@ -255,7 +277,7 @@ pub fn consent() -> Result<Consent, Error> {
 /// # Errors
 /// When it cannot be written.
 pub fn record_consent(found: &FoundPlugin, entry: &LockEntry) -> Result<(), Error> {
-    Consent::grant(&kino_world::data_dir(), &found.manifest.id, &found.folder, entry)
+    Ok(Consent::grant(&kino_world::data_dir(), &found.manifest.id, &found.folder, entry)?)
 }
 
 /// Loads an artifact.
@@ -265,7 +287,7 @@ pub fn record_consent(found: &FoundPlugin, entry: &LockEntry) -> Result<(), Erro
 pub fn open(
     allowed: &AllowedBuild,
     sha256: &str,
-    worker: Option<&Worker>,
+    worker: Option<&PluginWorker>,
 ) -> Result<Arc<dyn Module>, Error> {
     match allowed.kind {
         BuildKind::Native => {
@@ -273,9 +295,12 @@ pub fn open(
             if !allowed.isolate {
                 return Ok(Arc::new(kino_native::NativePlugin::load(trusted)?));
             }
-            let Some(Worker { program, args }) = worker else {
-                return Err(Error::advised(
-                    format!("the plugin `{}` runs in a process of its own", allowed.id),
+            let Some(PluginWorker { program, args }) = worker else {
+                return Err(Error::usage(format!(
+                    "the plugin `{}` runs in a process of its own",
+                    allowed.id
+                ))
+                .advising(
                     "tell the engine which program serves plugins: `EngineBuilder::worker`",
                 ));
             };
@@ -294,10 +319,10 @@ fn component(allowed: &AllowedBuild, sha256: &str) -> Result<Arc<dyn Module>, Er
         let cache = kino_world::cache_dir().join("components");
         kino_wasm::Engine::new(Some(&cache)).map_err(|error| error.to_string())
     });
-    let engine = engine.as_ref().map_err(|error| Error::failed(error.clone()))?;
+    let engine = engine.as_ref().map_err(|error| Error::usage(error.clone()))?;
     let bytes = kino_host::read_artifact(&allowed.path)?;
     if kino_host::sha256_of(&bytes) != sha256 {
-        return Err(Error::failed(format!("{} has just changed", allowed.path.display())));
+        return Err(Error::usage(format!("{} has just changed", allowed.path.display())));
     }
     let plugin = kino_wasm::WasmPlugin::load(engine, &allowed.id, &bytes);
     Ok(plugin.map_err(|error| error.within(allowed.path.display()))?)
@@ -305,10 +330,11 @@ fn component(allowed: &AllowedBuild, sha256: &str) -> Result<Arc<dyn Module>, Er
 
 #[cfg(not(feature = "wasm"))]
 fn component(allowed: &AllowedBuild, _: &str) -> Result<Arc<dyn Module>, Error> {
-    Err(Error::advised(
-        format!("the plugin `{}` is a component, and this kino was built without them", allowed.id),
-        "build kino with the feature `wasm`",
+    Err(Error::usage(format!(
+        "the plugin `{}` is a component, and this kino was built without them",
+        allowed.id
     ))
+    .advising("build kino with the feature `wasm`"))
 }
 
 /// Holds what a plugin says of its nodes against its manifest.
@@ -321,7 +347,7 @@ pub fn verify_descriptor(found: &FoundPlugin, artifact: &dyn Module) -> Result<(
     let missing = |node: &&String| artifact.descriptor().node(node).is_none();
     if let Some(node) = manifest.nodes.iter().find(missing) {
         let (id, names) = (&manifest.id, described.iter().map(|spec| &*spec.signature.name));
-        return Err(Error::failed(format!(
+        return Err(Error::usage(format!(
             "the plugin `{id}` has no node `{node}`, which its plugin.ron names; it has {}",
             names.collect::<Vec<_>>().join(", ")
         )));
@@ -329,10 +355,10 @@ pub fn verify_descriptor(found: &FoundPlugin, artifact: &dyn Module) -> Result<(
     let unnamed = |name: &str| !manifest.nodes.iter().any(|known| known == name);
     if let Some(spec) = described.iter().find(|spec| unnamed(&spec.signature.name)) {
         let (id, node) = (&manifest.id, &spec.signature.name);
-        return Err(Error::advised(
-            format!("the plugin `{id}` has a node `{node}` that its plugin.ron does not name"),
-            "add it to `nodes` there",
-        ));
+        return Err(Error::usage(format!(
+            "the plugin `{id}` has a node `{node}` that its plugin.ron does not name"
+        ))
+        .advising("add it to `nodes` there"));
     }
     Ok(())
 }

@@ -1,11 +1,12 @@
 //! Runs: under way, and what they left.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use candle_core::Tensor;
-use kino_node::{Cancel, FileOut, RunId};
-use kino_runtime::{Cached, Event, Report, RunRequest, Stop};
+use kino_node::{Cancel, OutputFile, RunId};
+use kino_runtime::{Cached, Event, Report, RunSpec, StopSignal};
 
 use crate::error::{Error, Result};
 use crate::events::{EventQueue, RunEvent};
@@ -18,25 +19,25 @@ const STACK: usize = 8 << 20;
 
 /// A file that a run wrote, or found up to date.
 #[derive(Clone, Debug)]
-pub struct Written {
+pub struct WrittenFile {
     /// The file.
-    pub file: FileOut,
+    pub file: OutputFile,
     /// Whether this run wrote it.
     pub is_new: bool,
 }
 
 /// What a run left.
 #[derive(Clone, Debug)]
-pub struct Done {
+pub struct RunResult {
     /// Outputs, what was computed, what was cached, what failed.
     pub report: Report,
     /// The files, in the order in which they were written.
-    pub files: Vec<Written>,
+    pub files: Vec<WrittenFile>,
     /// The most memory that all runs of the engine together have used so far, in bytes.
     pub peak_memory: u64,
 }
 
-impl Done {
+impl RunResult {
     /// An output of the graph, as frames, a tensor, a path, a number, or whatever it is.
     ///
     /// # Errors
@@ -48,7 +49,7 @@ impl Done {
             return Err(error.advising(format!("it has {}", names.join(", "))));
         };
         T::from_output(value).ok_or_else(|| {
-            Error::usage(format!("the output `{name}` is {}, not {}", value.kind(), T::NAME))
+            Error::usage(format!("the output `{name}` is {}, not {}", value.type_name(), T::NAME))
         })
     }
 
@@ -76,13 +77,16 @@ pub(crate) type Listener<'a> = &'a (dyn Fn(RunEvent) + Sync);
 pub(crate) fn run_to_end(
     planned: &Planned,
     id: RunId,
-    stop: &Stop,
+    stop: &StopSignal,
     listener: Option<Listener<'_>>,
-) -> Done {
+) -> RunResult {
     let Planned { loaded, services, plan } = planned;
     let core = &loaded.core;
-    let made = Provenance::of(plan, core.device);
-    let embedded_workflow = provenance::write(plan.embedded_workflow(), &made);
+    // Only sinks store it.
+    let embedded_workflow = match plan.steps.iter().any(|step| step.traits.sink) {
+        true => provenance::write(plan.embedded_workflow(), &Provenance::of(plan, core.device)),
+        false => String::new(),
+    };
     let files = Mutex::new(Vec::new());
     let lock = || files.lock().unwrap_or_else(PoisonError::into_inner);
     let events = |event: Event| {
@@ -90,24 +94,24 @@ pub(crate) fn run_to_end(
             && !written.is_empty()
         {
             let is_new = *cached == Cached::None;
-            lock().extend(written.iter().map(|file| Written { file: file.clone(), is_new }));
+            lock().extend(written.iter().map(|file| WrittenFile { file: file.clone(), is_new }));
         }
         if let Some(listener) = listener {
             listener(RunEvent { event, run: id });
         }
     };
     let services = services.layer().with(Arc::new(id));
-    let request = RunRequest::new(plan, &loaded.registry, &services, stop);
+    let request = RunSpec::new(plan, &loaded.registry, &services, stop);
     let embedded_workflow = &*embedded_workflow;
-    let request = RunRequest { embedded_workflow, events: &events, id, ..request };
+    let request = RunSpec { embedded_workflow, events: &events, id, ..request };
     let report = core.runtime.run(request);
     let files = std::mem::take(&mut *lock());
-    Done { report, files, peak_memory: core.services.ledger.peak() }
+    RunResult { report, files, peak_memory: core.services.ledger.peak() }
 }
 
 #[derive(Default)]
 struct End {
-    done: Mutex<Option<Arc<Done>>>,
+    done: Mutex<Option<Result<Arc<RunResult>>>>,
     told: Condvar,
 }
 
@@ -120,9 +124,9 @@ pub struct Run {
 }
 
 impl Run {
-    /// Starts a run on a thread of its own.
+    /// Starts a run on a thread of its own, which plans it first.
     pub(crate) fn start(
-        planned: Arc<Planned>,
+        plan: impl FnOnce() -> Result<Arc<Planned>> + Send + 'static,
         listener: Option<Box<dyn FnMut(RunEvent) + Send>>,
         cancel: Cancel,
     ) -> Result<Run> {
@@ -132,16 +136,22 @@ impl Run {
         let (id, end) = (RunId::next(), Arc::new(End::default()));
         let run = Run { id, cancel: cancel.clone(), end: Arc::clone(&end) };
         let go = move || {
-            let stop = Stop::whole(&cancel);
-            let done = match &queue {
+            let stop = StopSignal::whole(&cancel);
+            let run = || match &queue {
                 Some(queue) => {
+                    let planned = plan()?;
                     let done = run_to_end(&planned, id, &stop, Some(&|event| queue.push(event)));
                     queue.finish();
-                    done
+                    Ok(Arc::new(done))
                 }
-                None => run_to_end(&planned, id, &stop, None),
+                None => Ok(Arc::new(run_to_end(&*plan()?, id, &stop, None))),
             };
-            *end.done.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(done));
+            // Whoever waits for its end must not wait for ever.
+            let done = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+                Err(Error::world("the engine panicked in this run")
+                    .advising("this is a bug of Kinograph; please report it"))
+            });
+            *end.done.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
             end.told.notify_all();
         };
         let thread = std::thread::Builder::new().name("run".into()).stack_size(STACK);
@@ -154,7 +164,7 @@ impl Run {
         self.id
     }
 
-    /// Cancels it: nodes stop at the next piece of work.
+    /// Cancels it: planning ends, and nodes stop at the next piece of work.
     pub fn cancel(&self) {
         self.cancel.cancel();
     }
@@ -164,13 +174,17 @@ impl Run {
         self.end.done.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// Waits for its end, whatever it is: also a run that failed or was cancelled has results. All
-    /// events have been heard by then.
-    pub fn finish(&self) -> Arc<Done> {
+    /// Waits for its end: also a run that failed or was cancelled has results. All events have been
+    /// heard by then.
+    ///
+    /// # Errors
+    /// When it did not begin: everything that stands against the plan, or that it was cancelled
+    /// before there was one.
+    pub fn finish(&self) -> Result<Arc<RunResult>> {
         let mut done = self.end.done.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             match &*done {
-                Some(done) => return Arc::clone(done),
+                Some(done) => return done.clone(),
                 None => done = self.end.told.wait(done).unwrap_or_else(PoisonError::into_inner),
             }
         }
@@ -179,9 +193,10 @@ impl Run {
     /// Waits for its end.
     ///
     /// # Errors
-    /// When nodes failed, or it was cancelled. [`Run::finish`] gives what it left all the same.
-    pub fn wait(&self) -> Result<Arc<Done>> {
-        let done = self.finish();
+    /// When something stands against its plan, nodes failed, or it was cancelled. [`Run::finish`]
+    /// gives what it left all the same.
+    pub fn wait(&self) -> Result<Arc<RunResult>> {
+        let done = self.finish()?;
         match &done.report {
             report if !report.failed.is_empty() => Err(Error::Nodes(report.failed.clone())),
             report if report.cancelled => Err(Error::Cancelled),

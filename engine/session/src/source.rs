@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use kino_graph::Sources;
+use kino_graph::GraphLoader;
 use kino_node::GraphId;
 use kino_world::read_text;
 
@@ -157,7 +157,7 @@ impl GraphSource {
     }
 }
 
-impl Sources for GraphSource {
+impl GraphLoader for GraphSource {
     /// Graphs that this one uses, relative to its folder; those of a built-in one are built in,
     /// too.
     fn read(&self, path: &str) -> Result<String, String> {

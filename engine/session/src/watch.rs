@@ -17,12 +17,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 
 use kino_node::Cancel;
-use kino_world::{Change, FileWatch};
+use kino_world::{FileChange, FileWatch};
 
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::events::EventQueue;
-use crate::graph::draw;
+use crate::graph::random_seed;
 use crate::inputs::Inputs;
 use crate::loaded::Planned;
 use crate::plan::Plan;
@@ -33,7 +33,7 @@ use runs::Runs;
 use signal::Signal;
 
 /// Files may appear in a plan as long as others appear; nobody means that to go on for ever.
-const MOST_LOOKS: usize = 8;
+const MAX_LOOKS: usize = 8;
 
 /// A watch that is to be started.
 #[must_use = "nothing is watched until it is started"]
@@ -61,15 +61,17 @@ impl WatchStop {
 impl WatchRequest {
     pub(crate) fn new(core: Arc<Core>, graph: String) -> Self {
         let (signals, inbox) = mpsc::channel();
+        let cancel = Cancel::default();
         let reader = Reader {
             core,
             graph,
             inputs: Inputs::new(),
             out: PathBuf::from("out"),
             until: None,
-            session_seed: draw(),
+            session_seed: random_seed(),
+            cancel: cancel.clone(),
         };
-        WatchRequest { reader, stop: WatchStop { cancel: Cancel::default(), signals }, inbox }
+        WatchRequest { reader, stop: WatchStop { cancel, signals }, inbox }
     }
 
     /// Values of inputs, read by the types that each revision declares.
@@ -110,7 +112,7 @@ impl WatchRequest {
         let files = files.map_err(|error| Error::world(error.to_string()))?;
         let runs = Runs::new(&reader.core, &events, &stop.cancel, &stop.signals);
         let mut watch = Watch {
-            reader,
+            reader: Arc::new(reader),
             events: Arc::clone(&events),
             files,
             watched: BTreeSet::new(),
@@ -126,7 +128,7 @@ impl WatchRequest {
 
 /// A watch under way.
 struct Watch {
-    reader: Reader,
+    reader: Arc<Reader>,
     events: Arc<EventQueue<WatchEvent>>,
     files: FileWatch,
     watched: BTreeSet<PathBuf>,
@@ -143,7 +145,8 @@ impl Watch {
                 Signal::Ended(ended) => {
                     if self.runs.end(&ended) {
                         let plan = Plan { planned: Arc::clone(&ended.planned) };
-                        self.events.push(WatchEvent::Done { plan, done: Arc::clone(&ended.done) });
+                        self.events
+                            .push(WatchEvent::RunResult { plan, done: Arc::clone(&ended.done) });
                         self.waiting();
                     }
                 }
@@ -152,7 +155,7 @@ impl Watch {
         }
     }
 
-    fn changed(&mut self, changes: Vec<Change>) {
+    fn changed(&mut self, changes: Vec<FileChange>) {
         self.runs.doubt(&changes);
         self.events.push(WatchEvent::Changed(changes));
         self.look();
@@ -167,6 +170,7 @@ impl Watch {
         let reading = self.read();
         match reading.found {
             Ok(planned) => self.take_on(planned),
+            Err(Error::Cancelled) => return,
             Err(error) => {
                 let has_last = self.current.is_some();
                 self.events.push(WatchEvent::Failed { error, has_last });
@@ -191,7 +195,7 @@ impl Watch {
             let grew = self.files.set(files.iter().cloned());
             self.watched = files;
             looks += 1;
-            if !grew || looks == MOST_LOOKS {
+            if !grew || looks == MAX_LOOKS {
                 return reading;
             }
         }

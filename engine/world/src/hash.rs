@@ -1,4 +1,4 @@
-//! Hashes of files, remembered by their stamps.
+//! HashCache of files, remembered by their stamps.
 
 use std::collections::HashMap;
 use std::io::{Read, Seek};
@@ -9,20 +9,24 @@ use std::time::SystemTime;
 use kino_port::{FileStamp, path_to_text};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, InputFile, Result, WholeFile};
+use crate::{AtomicFile, Error, InputFile, Result};
 
 /// The blake3 hash of a file's contents, in hexadecimal.
 ///
 /// # Errors
 /// When it cannot be read.
 pub fn hash_file(path: &Path) -> Result<String> {
-    hash_contents(&mut InputFile::open(path)?)
+    hash_contents(&mut InputFile::open(path)?, &|| false)
 }
 
-fn hash_contents(file: &mut InputFile) -> Result<String> {
+/// The hash of what follows in a file, unless `stopped` says so before.
+fn hash_contents(file: &mut InputFile, stopped: &dyn Fn() -> bool) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 1 << 18];
     loop {
+        if stopped() {
+            return Err(Error::refused("reading it was cancelled", ""));
+        }
         let read = file.read(&mut buffer).map_err(Error::io("read", file.path()))?;
         if read == 0 {
             return Ok(hasher.finalize().to_hex().to_string());
@@ -33,7 +37,7 @@ fn hash_contents(file: &mut InputFile) -> Result<String> {
 
 /// A file's contents and what the file was like that held them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hashed {
+pub struct FileHash {
     /// The blake3 hash of the contents, in hexadecimal.
     pub hash: String,
     /// The stamp that the file had before and after it was read.
@@ -47,12 +51,12 @@ struct Entry {
     hash: String,
 }
 
-/// Hashes of files by path and stamp; kept in the process and, if given a place, on disk.
+/// HashCache of files by path and stamp; kept in the process and, if given a place, on disk.
 ///
 /// Several processes may share the table: one that loses an update hashes again. The file begins
 /// with a checksum of the rest, so one that is damaged counts as empty.
 #[derive(Default)]
-pub struct Hashes {
+pub struct HashCache {
     table: Mutex<HashMap<String, Entry>>,
     place: Option<PathBuf>,
 }
@@ -64,26 +68,41 @@ const LONGEST_TABLE: u64 = 64 << 20;
 /// A file that changes while it is read is read again so often.
 const TRIES: usize = 3;
 
-impl Hashes {
+impl HashCache {
     /// A table kept in the process alone.
     pub fn new() -> Self {
-        Hashes::default()
+        HashCache::default()
     }
 
-    /// The table at `place`; a missing or damaged one begins empty.
+    /// The table at `place`; a missing or damaged one begins empty. What killed processes left of
+    /// it is removed: where no file is new, nothing is written there, which would remove it.
     pub fn at(place: PathBuf) -> Self {
-        Hashes { table: Mutex::new(load(&place).unwrap_or_default()), place: Some(place) }
+        place.parent().into_iter().for_each(crate::remove_leftovers);
+        HashCache { table: Mutex::new(load(&place).unwrap_or_default()), place: Some(place) }
     }
 
     /// The hash of a file's contents, with the stamp that belongs to them.
     ///
     /// # Errors
     /// When it cannot be read, or changes all the while.
-    pub fn hash(&self, path: &Path) -> Result<Hashed> {
-        self.hash_at(path, SystemTime::now())
+    pub fn hash(&self, path: &Path) -> Result<FileHash> {
+        self.hash_unless(path, &|| false)
     }
 
-    fn hash_at(&self, path: &Path, now: SystemTime) -> Result<Hashed> {
+    /// As [`HashCache::hash`], unless `stopped` says so while a large file is read.
+    ///
+    /// # Errors
+    /// As [`HashCache::hash`], and when it was stopped.
+    pub fn hash_unless(&self, path: &Path, stopped: &dyn Fn() -> bool) -> Result<FileHash> {
+        self.hash_at(path, SystemTime::now(), stopped)
+    }
+
+    fn hash_at(
+        &self,
+        path: &Path,
+        now: SystemTime,
+        stopped: &dyn Fn() -> bool,
+    ) -> Result<FileHash> {
         let mut file = InputFile::open(path)?;
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let name = path_to_text(&absolute).into_owned();
@@ -92,17 +111,17 @@ impl Hashes {
             if let Some(entry) = self.lock().get(&name)
                 && entry.stamp == stamp.to_string()
             {
-                return Ok(Hashed { hash: entry.hash.clone(), stamp });
+                return Ok(FileHash { hash: entry.hash.clone(), stamp });
             }
             file.rewind().map_err(Error::io("read", path))?;
-            let hash = hash_contents(&mut file)?;
+            let hash = hash_contents(&mut file, stopped)?;
             let after = file.stamp_now()?;
             if after == stamp {
                 // Another change in the same tick of the file system's clock would not show.
                 if stamp.is_settled(now) {
                     self.remember(name, Entry { stamp: stamp.to_string(), hash: hash.clone() });
                 }
-                return Ok(Hashed { hash, stamp });
+                return Ok(FileHash { hash, stamp });
             }
             stamp = after;
         }
@@ -129,7 +148,7 @@ impl Hashes {
         let write = || -> Result<PathBuf> {
             let json = serde_json::to_string(table)
                 .map_err(|error| Error::content(place, error.to_string()))?;
-            let mut file = WholeFile::create(place)?;
+            let mut file = AtomicFile::create(place)?;
             let text = format!("{}\n{json}", checksum(&json));
             std::io::Write::write_all(&mut file, text.as_bytes()).map_err(file.failed())?;
             file.finish()
@@ -177,17 +196,17 @@ mod tests {
         let (file, table) = (folder.path().join("x"), folder.path().join("hashes.json"));
         fs::write(&file, "one").unwrap();
         fs::write(&table, "no table").unwrap();
-        let first = Hashes::at(table.clone()).hash_at(&file, later()).unwrap();
+        let first = HashCache::at(table.clone()).hash_at(&file, later(), &|| false).unwrap();
         assert_eq!(first.hash, hash_of(b"one"));
-        assert_eq!(Hashes::at(table.clone()).hash(&file).unwrap(), first);
+        assert_eq!(HashCache::at(table.clone()).hash(&file).unwrap(), first);
         fs::write(&file, "two, longer").unwrap();
-        assert_eq!(Hashes::at(table).hash(&file).unwrap().hash, hash_file(&file).unwrap());
+        assert_eq!(HashCache::at(table).hash(&file).unwrap().hash, hash_file(&file).unwrap());
         let none = hash_file(&folder.path().join("none")).unwrap_err().to_string();
         assert!(none.contains("there is no such file"));
     }
 
     /// Puts another hash into the table, so that it shows whether the table is asked.
-    fn falsify(hashes: &Hashes) {
+    fn falsify(hashes: &HashCache) {
         hashes.lock().values_mut().for_each(|entry| entry.hash = "false".to_owned());
     }
 
@@ -196,10 +215,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("x");
         fs::write(&file, "one").unwrap();
-        let hashes = Hashes::new();
+        let hashes = HashCache::new();
         hashes.hash(&file).unwrap();
         falsify(&hashes);
-        assert_eq!(hashes.hash_at(&file, later()).unwrap().hash, hash_of(b"one"));
+        assert_eq!(hashes.hash_at(&file, later(), &|| false).unwrap().hash, hash_of(b"one"));
         falsify(&hashes);
         assert_eq!(hashes.hash(&file).unwrap().hash, "false");
     }
@@ -216,17 +235,17 @@ mod tests {
             fs::write(&file, text).unwrap();
             File::options().write(true).open(&file).unwrap().set_modified(hour_ago).unwrap();
         };
-        let hashes = Hashes::new();
+        let hashes = HashCache::new();
         write("one");
-        assert_eq!(hashes.hash_at(&file, later()).unwrap().hash, hash_of(b"one"));
+        assert_eq!(hashes.hash_at(&file, later(), &|| false).unwrap().hash, hash_of(b"one"));
         write("two");
-        assert_eq!(hashes.hash_at(&file, later()).unwrap().hash, hash_of(b"two"));
+        assert_eq!(hashes.hash_at(&file, later(), &|| false).unwrap().hash, hash_of(b"two"));
         // Another file under the same name, with the times of the one before.
         let other = folder.path().join("y");
         fs::write(&other, "six").unwrap();
         File::options().write(true).open(&other).unwrap().set_modified(hour_ago).unwrap();
         fs::rename(&other, &file).unwrap();
-        assert_eq!(hashes.hash_at(&file, later()).unwrap().hash, hash_of(b"six"));
+        assert_eq!(hashes.hash_at(&file, later(), &|| false).unwrap().hash, hash_of(b"six"));
     }
 
     #[test]
@@ -234,14 +253,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (file, table) = (folder.path().join("x"), folder.path().join("hashes.json"));
         fs::write(&file, "one").unwrap();
-        Hashes::at(table.clone()).hash_at(&file, later()).unwrap();
+        HashCache::at(table.clone()).hash_at(&file, later(), &|| false).unwrap();
         let whole = fs::read(&table).unwrap();
         for at in 0..whole.len() {
             for bit in [0, 3, 7] {
                 let mut bytes = whole.clone();
                 bytes[at] ^= 1 << bit;
                 fs::write(&table, bytes).unwrap();
-                let found = Hashes::at(table.clone()).hash(&file).unwrap();
+                let found = HashCache::at(table.clone()).hash(&file).unwrap();
                 assert_eq!(found.hash, hash_of(b"one"), "bit {bit} of byte {at}");
             }
         }

@@ -12,9 +12,9 @@ use crate::{Error, InputFile, Result};
 
 /// The most pixels that an image may have: 11,585 × 11,585, which are 1.6 GB as `f32`. A few bytes
 /// can claim any size, so the claim itself is bounded.
-pub const MOST_PIXELS: usize = 1 << 27;
+pub const MAX_PIXELS: usize = 1 << 27;
 /// The most bytes that a decoder may take besides the pixels, for tables and metadata.
-const MOST_BESIDES: usize = 512 << 20;
+const MAX_BESIDES: usize = 512 << 20;
 /// The longest JPEG or WebP file.
 const LONGEST_FILE: u64 = 1 << 30;
 
@@ -33,7 +33,7 @@ pub struct Image {
 /// orientation is applied.
 ///
 /// # Errors
-/// When the file cannot be read, is no image, ends early, has more than [`MOST_PIXELS`], or does
+/// When the file cannot be read, is no image, ends early, has more than [`MAX_PIXELS`], or does
 /// not fit into memory.
 pub fn read_image(path: &Path) -> Result<Image> {
     InputFile::open(path)?.read_image()
@@ -42,7 +42,7 @@ pub fn read_image(path: &Path) -> Result<Image> {
 /// The width and height of an image, read from its header.
 ///
 /// # Errors
-/// When the file cannot be read, is no image, or has more than [`MOST_PIXELS`].
+/// When the file cannot be read, is no image, or has more than [`MAX_PIXELS`].
 pub fn image_size(path: &Path) -> Result<(usize, usize)> {
     InputFile::open(path)?.image_size()
 }
@@ -112,9 +112,9 @@ impl<'f> Decoder<'f> {
             )
         })?;
         let (width, height) = decoder.size;
-        if width.saturating_mul(height) > MOST_PIXELS {
+        if width.saturating_mul(height) > MAX_PIXELS {
             let message = format!(
-                "the image claims {width}×{height} pixels; at most {MOST_PIXELS} (such as \
+                "the image claims {width}×{height} pixels; at most {MAX_PIXELS} (such as \
                  11585×11585) are read"
             );
             return Err(Error::content(path, message).advise("make the image smaller first"));
@@ -123,7 +123,7 @@ impl<'f> Decoder<'f> {
     }
 
     fn png(file: &'f mut InputFile) -> Result<Self, String> {
-        let limits = png::Limits { bytes: MOST_BESIDES };
+        let limits = png::Limits { bytes: MAX_BESIDES };
         let mut decoder = png::Decoder::new_with_limits(BufReader::new(file), limits);
         // Texts and profiles are read elsewhere, if at all.
         decoder.set_ignore_text_chunk(true);
@@ -155,7 +155,7 @@ impl<'f> Decoder<'f> {
     fn webp(file: &'f mut InputFile) -> Result<Self, String> {
         let read = image_webp::WebPDecoder::new(BufReader::new(file));
         let mut decoder = read.map_err(|error| error.to_string())?;
-        decoder.set_memory_limit(MOST_BESIDES);
+        decoder.set_memory_limit(MAX_BESIDES);
         let (width, height) = decoder.dimensions();
         let exif = decoder.exif_metadata().ok().flatten();
         let size = (width as usize, height as usize);

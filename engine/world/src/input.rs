@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use kino_node::{NotOpened, open_regular};
+use kino_node::{Irregular, open_regular};
 use kino_port::FileStamp;
 
 use crate::{Error, Result};
@@ -30,8 +30,10 @@ impl InputFile {
             Ok((file, about)) => {
                 Ok(InputFile { file, path: path.to_owned(), stamp: FileStamp::of(&about) })
             }
-            Err(NotOpened::Io(source)) => Err(Error::io("read", path)(source)),
-            Err(irregular) => Err(Error::content(path, irregular.to_string())),
+            Err(error) if Irregular::is_reason(&error) => {
+                Err(Error::content(path, error.to_string()))
+            }
+            Err(error) => Err(Error::io("read", path)(error)),
         }
     }
 

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod atomic_file;
 mod cache;
 mod error;
 mod hash;
@@ -19,15 +20,14 @@ mod metadata;
 mod paths;
 mod tensors;
 mod watch;
-mod whole;
 
+pub use atomic_file::{AtomicFile, remove_leftovers};
 pub use cache::{cache_dir, data_dir};
 pub use error::{Error, Result};
-pub use hash::{Hashed, Hashes, hash_file};
-pub use image::{Image, MOST_PIXELS, image_size, looks_like, read_image};
+pub use hash::{FileHash, HashCache, hash_file};
+pub use image::{Image, MAX_PIXELS, image_size, looks_like, read_image};
 pub use input::{InputFile, read_text};
 pub use metadata::read_metadata;
 pub use paths::Folders;
 pub use tensors::{TensorInfo, read_tensor, tensor_info, write_tensors};
-pub use watch::{Change, ChangeKind, FileWatch};
-pub use whole::{WholeFile, remove_leftovers};
+pub use watch::{FileChange, FileChangeKind, FileWatch};

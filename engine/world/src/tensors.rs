@@ -8,7 +8,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Metadata, TensorView};
 
-use crate::{Error, InputFile, Result, WholeFile, looks_like};
+use crate::{AtomicFile, Error, InputFile, Result, looks_like};
 
 /// The longest header that the format allows.
 const LONGEST_HEADER: u64 = 100_000_000;
@@ -130,7 +130,7 @@ pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
     }
     let bytes = safetensors::serialize(views, None)
         .map_err(|error| Error::content(path, error.to_string()))?;
-    let mut file = WholeFile::create(path)?;
+    let mut file = AtomicFile::create(path)?;
     file.write_all(&bytes).map_err(file.failed())?;
     file.finish().map(drop)
 }

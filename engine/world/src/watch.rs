@@ -22,9 +22,9 @@ use notify::event::{AccessKind, AccessMode, Event, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
 use crate::{Error, Result};
-pub use change::{Change, ChangeKind};
+pub use change::{FileChange, FileChangeKind};
 use debounce::{Notice, Pending};
-use snapshot::{Listing, MOST_FILES, Snapshot};
+use snapshot::{Listing, MAX_FILES, Snapshot};
 
 /// How often lengths and times are compared without any notice.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -52,7 +52,7 @@ impl FileWatch {
     /// # Errors
     /// When no thread can be started. A system that does not tell of changes is no error: then
     /// changes are seen later.
-    pub fn start(changed: impl FnMut(Vec<Change>) + Send + 'static) -> Result<Self> {
+    pub fn start(changed: impl FnMut(Vec<FileChange>) + Send + 'static) -> Result<Self> {
         let (signals, receiver) = mpsc::channel();
         let notices = signals.clone();
         let watcher = notify::recommended_watcher(move |event| {
@@ -113,7 +113,7 @@ fn folders_of(path: &Path) -> Vec<PathBuf> {
     if listing.is_cut {
         let path = path.display();
         tracing::warn!(
-            "More than {MOST_FILES} files lie in {path}: changes of the rest are missed."
+            "More than {MAX_FILES} files lie in {path}: changes of the rest are missed."
         );
     }
     listing.folders
@@ -152,7 +152,7 @@ struct PollThread {
     warned: bool,
     targets: Vec<Target>,
     looked: Instant,
-    changed: Box<dyn FnMut(Vec<Change>) + Send>,
+    changed: Box<dyn FnMut(Vec<FileChange>) + Send>,
 }
 
 impl PollThread {
@@ -299,7 +299,7 @@ impl PollThread {
         }
     }
 
-    fn look(&mut self, index: usize, pending: Pending) -> Option<Change> {
+    fn look(&mut self, index: usize, pending: Pending) -> Option<FileChange> {
         if pending.may_lead_elsewhere() {
             self.follow_again(index);
         }
@@ -316,6 +316,6 @@ impl PollThread {
         }
         let before = std::mem::replace(&mut target.snapshot, snapshot);
         let kind = before.becomes(&target.snapshot)?;
-        Some(Change { path: target.path.clone(), kind, since: pending.first() })
+        Some(FileChange { path: target.path.clone(), kind, since: pending.first() })
     }
 }

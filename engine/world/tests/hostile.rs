@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use kino_world::media::{Spec, create};
+use kino_world::media::{VideoSpec, create};
 use kino_world::{image_size, read_image, read_metadata, read_tensor, tensor_info, write_tensors};
 
 const SEED: u64 = 0x6b69_6e6f;
@@ -62,7 +62,7 @@ fn valid(folder: &Path) -> Vec<PathBuf> {
         [("one.png", 1), ("many.png", 3), ("one.webp", 1), ("many.webp", 3), ("v.mp4", 3)]
     {
         let path = folder.join(name);
-        let spec = Spec { width: 32, height: 16, count, fps: 8.0, metadata: Some(&text) };
+        let spec = VideoSpec { width: 32, height: 16, count, fps: 8.0, metadata: Some(&text) };
         let mut writer = create(&path, &spec).unwrap();
         (0..count).for_each(|_| writer.push(&frame).unwrap());
         writer.finish().unwrap();

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use kino_world::{MOST_PIXELS, image_size, read_image};
+use kino_world::{MAX_PIXELS, image_size, read_image};
 
 /// 40×30 pixels.
 const BASELINE: &[u8] = include_bytes!("images/baseline.jpg");
@@ -133,7 +133,7 @@ fn an_image_that_claims_too_many_pixels_is_refused_by_its_header() {
         for error in [image_size(&path).unwrap_err(), read_image(&path).unwrap_err()] {
             let said = error.to_string();
             assert!(said.contains("the image claims"), "{name}: {said}");
-            assert!(said.contains(&MOST_PIXELS.to_string()), "{name}: {said}");
+            assert!(said.contains(&MAX_PIXELS.to_string()), "{name}: {said}");
             assert!(error.hint().is_some());
         }
         assert!(peak() - before < 100 << 20, "{name}: {} more bytes were held", peak() - before);
@@ -189,7 +189,7 @@ fn look(path: &Path, bytes: &[u8], case: &str) -> (bool, Duration) {
     if let Ok(image) = &image {
         assert_eq!(image.rgb.len(), image.width * image.height * 3, "{case}");
         assert_eq!(size.expect(case), (image.width, image.height), "{case}");
-        assert!(image.width * image.height <= MOST_PIXELS, "{case}");
+        assert!(image.width * image.height <= MAX_PIXELS, "{case}");
     }
     (image.is_ok(), begun.elapsed())
 }
@@ -215,6 +215,6 @@ fn mutated_images_are_read_or_refused_in_bounded_time_and_memory() {
     }
     println!("{rounds} images, {taken} read, slowest {slowest:?}, peak {} MB", peak() >> 20);
     // Pixels as f32 and as decoded, and the decoder's own.
-    assert!(peak() < (MOST_PIXELS * (12 + 4 + 8)) as u64 + (1 << 30), "peak {}", peak());
+    assert!(peak() < (MAX_PIXELS * (12 + 4 + 8)) as u64 + (1 << 30), "peak {}", peak());
     assert!(taken > 0 && taken < rounds, "{taken} of {rounds} were read");
 }

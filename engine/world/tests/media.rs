@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kino_world::media::{Format, Spec, check_size, create, format_of};
+use kino_world::media::{VideoFormat, VideoSpec, check_size, create, format_of};
 use kino_world::{image_size, read_image, read_metadata};
 
 const TEXT: &str = "Graph(version: 1, about: \"a “test” — 红色\")\n// with a comment\n";
@@ -29,7 +29,7 @@ fn frame(index: usize, width: usize, height: usize) -> Vec<f32> {
 }
 
 fn write(path: &Path, count: usize, width: usize, height: usize, fps: f64) -> Vec<PathBuf> {
-    let spec = Spec { width, height, count, fps, metadata: Some(TEXT) };
+    let spec = VideoSpec { width, height, count, fps, metadata: Some(TEXT) };
     let mut writer = create(path, &spec).unwrap();
     (0..count).for_each(|index| writer.push(&frame(index, width, height)).unwrap());
     writer.finish().unwrap()
@@ -176,10 +176,13 @@ mod mp4 {
 
 #[test]
 fn sizes_and_formats_that_do_not_fit_are_refused_with_advice() {
-    let refused = check_size(Format::Mp4, 97, 64).unwrap_err();
+    let refused = check_size(VideoFormat::Mp4, 97, 64).unwrap_err();
     assert_eq!(refused.to_string(), "H.264 takes even sizes, found 97x64");
     assert_eq!(refused.hint(), Some("near it: 96x64; resize with `frames.resize`, or write .webp"));
-    assert!(check_size(Format::Mp4, 4000, 64).is_err() && check_size(Format::WebP, 97, 65).is_ok());
+    assert!(
+        check_size(VideoFormat::Mp4, 4000, 64).is_err()
+            && check_size(VideoFormat::WebP, 97, 65).is_ok()
+    );
     let refused = format_of(Path::new("x.avi")).unwrap_err();
     assert_eq!(refused.to_string(), "x.avi: there is no video format `.avi`");
     let refused = format_of(Path::new("x")).unwrap_err();
@@ -190,7 +193,7 @@ fn sizes_and_formats_that_do_not_fit_are_refused_with_advice() {
 fn what_is_dropped_or_cannot_be_written_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["a.mp4", "a.webp", "a.png", "s_%02d.png"] {
-        let spec = Spec { width: 32, height: 32, count: 3, fps: 8.0, metadata: None };
+        let spec = VideoSpec { width: 32, height: 32, count: 3, fps: 8.0, metadata: None };
         let mut writer = create(&folder.path().join(name), &spec).unwrap();
         writer.push(&frame(0, 32, 32)).unwrap();
         assert!(writer.push(&[0.0; 7]).is_err());
@@ -198,7 +201,7 @@ fn what_is_dropped_or_cannot_be_written_leaves_nothing() {
         assert_eq!(names(folder.path()), [""; 0], "{name}");
     }
     fs::create_dir(folder.path().join("folder.mp4")).unwrap();
-    let spec = Spec { width: 32, height: 32, count: 1, fps: 8.0, metadata: None };
+    let spec = VideoSpec { width: 32, height: 32, count: 1, fps: 8.0, metadata: None };
     let refused = |name: &str| create(&folder.path().join(name), &spec).err().unwrap().to_string();
     assert!(refused("folder.mp4").ends_with("cannot be written: it is a folder"));
     fs::write(folder.path().join("file"), "").unwrap();

@@ -8,8 +8,8 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread::sleep;
 use std::time::Duration;
 
-use kino_world::ChangeKind::{Appeared, Changed, Vanished};
-use kino_world::{Change, ChangeKind, FileWatch};
+use kino_world::FileChangeKind::{Appeared, Changed, Vanished};
+use kino_world::{FileChange, FileChangeKind, FileWatch};
 use tempfile::TempDir;
 
 /// Longer than anything is waited for before it is looked at.
@@ -18,7 +18,7 @@ const SETTLED: Duration = Duration::from_millis(500);
 struct Rig {
     folder: TempDir,
     watch: FileWatch,
-    reports: Receiver<Vec<Change>>,
+    reports: Receiver<Vec<FileChange>>,
 }
 
 impl Rig {
@@ -53,14 +53,14 @@ impl Rig {
     }
 
     /// What changes until the mark is seen to change: each path with all that became of it.
-    fn changes(&self) -> BTreeMap<String, Vec<ChangeKind>> {
+    fn changes(&self) -> BTreeMap<String, Vec<FileChangeKind>> {
         sleep(SETTLED);
         let text = format!("{:?}", std::time::SystemTime::now());
         self.replace("mark", &text);
-        let mut found: BTreeMap<String, Vec<ChangeKind>> = BTreeMap::new();
+        let mut found: BTreeMap<String, Vec<FileChangeKind>> = BTreeMap::new();
         loop {
             let report = self.reports.recv_timeout(Duration::from_secs(20)).expect("the mark");
-            for Change { path, kind, .. } in report {
+            for FileChange { path, kind, .. } in report {
                 let name = path.strip_prefix(self.folder.path()).unwrap().display().to_string();
                 found.entry(name).or_default().push(kind);
             }
@@ -71,7 +71,7 @@ impl Rig {
     }
 
     #[track_caller]
-    fn expect(&self, expected: &[(&str, &[ChangeKind])]) {
+    fn expect(&self, expected: &[(&str, &[FileChangeKind])]) {
         let expected =
             expected.iter().map(|(name, kinds)| ((*name).to_owned(), kinds.to_vec())).collect();
         assert_eq!(self.changes(), expected);

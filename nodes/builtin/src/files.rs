@@ -2,30 +2,31 @@
 
 use std::path::{Path, PathBuf};
 
-use kino_node::{Cx, Error, FileOut, Result, Services, Value};
-use kino_port::{PlanError, PlannedFile, Read, path_to_text};
-use kino_world::{Folders, Hashed, Hashes, InputFile, hash_file};
+use kino_node::{Cancel, Cx, Error, OutputFile, Result, Services, Value};
+use kino_port::{PlanError, PlannedFile, PlannedRead, path_to_text};
+use kino_world::{FileHash, Folders, HashCache, InputFile, hash_file};
 
 use crate::error::{IntoNode, at_port};
 
 /// A file that a node reads, while planning: opened, with its contents' hash for the key.
-pub(crate) struct Source {
+pub(crate) struct PlannedInput {
     /// The file itself.
     pub(crate) file: InputFile,
     /// As the graph writes it, with its hash.
-    pub(crate) read: Read,
+    pub(crate) read: PlannedRead,
 }
 
-impl Source {
+impl PlannedInput {
     /// Finds and hashes the file at `path`, which is relative to the graph.
     pub(crate) fn look(services: &Services, path: &str) -> Result<Self, PlanError> {
         let missing = |error: Error| PlanError::new(error.to_string());
         let place = services.get::<Folders>().map_err(missing)?.input(path);
-        let hashes = services.get::<Hashes>().map_err(missing)?;
-        let Hashed { hash, stamp } = hashes.hash(&place).map_err(at_port("path"))?;
+        let hashes = services.get::<HashCache>().map_err(missing)?;
+        let FileHash { hash, stamp } =
+            hashes.hash_unless(&place, &|| is_cancelled(services)).map_err(at_port("path"))?;
         let file = InputFile::open(&place).map_err(at_port("path"))?;
-        let files = vec![PlannedFile { place, stamp: Some(stamp) }];
-        Ok(Source { file, read: Read { path: path.to_owned(), hash, files } })
+        let files = vec![PlannedFile { path: place, stamp: Some(stamp) }];
+        Ok(PlannedInput { file, read: PlannedRead { path: path.to_owned(), hash, files } })
     }
 
     /// What the file adds to a key.
@@ -34,11 +35,16 @@ impl Source {
     }
 }
 
+/// Whether nobody wants the plan any more that is being made.
+fn is_cancelled(services: &Services) -> bool {
+    services.find::<Cancel>().is_some_and(|cancel| cancel.is_cancelled())
+}
+
 /// Opens the file that a node reads, while running: the one that was hashed while planning.
 pub(crate) fn open(cx: &Cx<'_>, path: &str) -> Result<InputFile> {
     let place = cx.services.get::<Folders>()?.input(path);
     let file = InputFile::open(&place).node()?;
-    let planned = cx.reads.iter().flat_map(|read| &read.files).find(|file| file.place == place);
+    let planned = cx.reads.iter().flat_map(|read| &read.files).find(|file| file.path == place);
     match planned {
         Some(planned) if planned.stamp != Some(file.stamp()) => {
             Err(Error::failed(format!("{path} has changed since the plan was made")))
@@ -69,7 +75,7 @@ pub(crate) fn written(paths: Vec<PathBuf>) -> Result<Value> {
     let file = |path: PathBuf| -> Result<Value> {
         let bytes = std::fs::metadata(&path)?.len();
         let hash = hash_file(&path).node()?;
-        Ok(Value::File(FileOut { path, hash, bytes }.into()))
+        Ok(Value::File(OutputFile { path, hash, bytes }.into()))
     };
     let mut files = paths.into_iter().map(file).collect::<Result<Vec<_>>>()?;
     match files.len() {

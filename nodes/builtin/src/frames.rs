@@ -8,7 +8,7 @@ use kino_node::{
     Cx, Error, Frames, FramesBuilder, FramesFact, Inputs, NodeDef, Outputs, Result, Services, Value,
 };
 use kino_port::{
-    Fact, Facts, PlanError, Port, PortType, Signature, StepInfo, Traits, edge, int, ports, text,
+    Fact, Facts, NodeTraits, PlanError, Port, PortType, Signature, StepInfo, edge, int, ports, text,
 };
 
 use crate::infer::{InferCx, InferResult, refuse};
@@ -35,7 +35,7 @@ pub(crate) static RESIZE: NodeDef = NodeDef {
                 .about("How colours between pixels are found."),
         ],
         outputs: ports![frames_out()],
-        traits: Traits::HEAVY,
+        traits: NodeTraits::HEAVY,
     },
     infer: infer_resize,
     run: resize,
@@ -67,7 +67,7 @@ pub(crate) static UPSCALE: NodeDef = NodeDef {
             int("factor", 2).between(1, 8).unit("x").about("How many times wider and higher."),
         ],
         outputs: ports![frames_out()],
-        traits: Traits::HEAVY,
+        traits: NodeTraits::HEAVY,
     },
     infer: infer_upscale,
     run: upscale,

@@ -6,14 +6,15 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use kino_node::{Cx, Frames, FramesFact, Inputs, NodeDef, Outputs, Result, Services, Value};
 use kino_port::{
-    Fact, Facts, PlanError, PortType, Signature, StepInfo, Traits, edge, path as path_port, ports,
+    Fact, Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, path as path_port,
+    ports,
 };
-use kino_world::media::{Format, check_size, format_of};
+use kino_world::media::{VideoFormat, check_size, format_of};
 
 use crate::error::{IntoNode, at_port};
-use crate::files::{Source, open, output, target, target_key};
+use crate::files::{PlannedInput, open, output, target, target_key};
 use crate::infer::{InferCx, InferResult, refuse};
-use crate::video::{one_frame, write, writing};
+use crate::video::{one_frame, path_form, write, writing};
 
 /// Reads an image.
 pub(crate) static READ: NodeDef = NodeDef {
@@ -23,7 +24,7 @@ pub(crate) static READ: NodeDef = NodeDef {
         about: Cow::Borrowed(READ_ABOUT),
         inputs: ports![path_port("path").about("A PNG, JPEG or WebP file, relative to the graph.")],
         outputs: ports![edge("frames", PortType::Frames).about("One frame, `[1, h, w, 3]`.")],
-        traits: Traits::LIGHT,
+        traits: NodeTraits::LIGHT,
     },
     infer: infer_read,
     run: read,
@@ -49,7 +50,7 @@ pub(crate) static WRITE: NodeDef = NodeDef {
             ),
         ],
         outputs: ports![edge("file", PortType::File).about("The file that was written.")],
-        traits: Traits::SINK,
+        traits: NodeTraits::SINK,
     },
     infer: infer_write,
     run: run_write,
@@ -64,7 +65,7 @@ Example:\n    \"file\": (op: \"image.write\", in: {\"frames\": \"frames\"}, with
 fn infer_read(services: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     let Some(path) = facts.text("path") else { return review.finish(StepInfo::default()) };
-    let Some(mut source) = review.take(Source::look(services, path)) else {
+    let Some(mut source) = review.take(PlannedInput::look(services, path)) else {
         return review.finish(StepInfo::default());
     };
     let size = source.file.image_size().map_err(at_port("path"));
@@ -89,7 +90,7 @@ fn read(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
 }
 
 /// Whether so many frames can be written to such a path.
-fn check(path: &str, count: Option<usize>) -> Result<Format, PlanError> {
+fn check(path: &str, count: Option<usize>) -> Result<VideoFormat, PlanError> {
     let png = Path::new(path).extension().is_some_and(|end| end.eq_ignore_ascii_case("png"));
     if !png {
         return Err(PlanError::at("path", format!("images are written as .png, found `{path}`"))
@@ -97,7 +98,7 @@ fn check(path: &str, count: Option<usize>) -> Result<Format, PlanError> {
     }
     let format = format_of(Path::new(path)).map_err(at_port("path"))?;
     match count {
-        Some(count) if count > 1 && format == Format::Png => Err(one_frame(count)),
+        Some(count) if count > 1 && format == VideoFormat::Png => Err(one_frame(count)),
         _ => Ok(format),
     }
 }
@@ -108,6 +109,7 @@ fn infer_write(services: &Services, facts: &Facts) -> InferResult {
     let Some(path) = facts.text("path") else { return review.finish(StepInfo::default()) };
     let place = review.take(target(services, path));
     let format = review.take(check(path, frames.as_ref().and_then(|frames| frames.count)));
+    let path_form = format.map(|format| path_form(format, frames.as_ref())).unwrap_or_default();
     let mut memory = 0;
     if let (Some(frames), Some(format)) = (frames, format) {
         let fits = check_size(format, frames.width, frames.height);
@@ -115,7 +117,7 @@ fn infer_write(services: &Services, facts: &Facts) -> InferResult {
         memory = writing(frames.height, frames.width);
     }
     let key = place.map(|place| target_key(&place)).unwrap_or_default();
-    review.finish(StepInfo { key, memory, ..StepInfo::default() })
+    review.finish(StepInfo { key, memory, path_form, ..StepInfo::default() })
 }
 
 fn run_write(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use kino_models::model::LatentLayout;
 use kino_node::{Cx, Inputs, Latent, LatentFact, NodeDef, Outputs, Result, Services, Value};
 use kino_port::{
-    Fact, Facts, PlanError, PortType, Signature, StepInfo, Traits, count, edge, int, ports,
+    Fact, Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, count, edge, int, ports,
 };
 
 use crate::infer::{InferCx, InferResult, f32_bytes, near, refuse};
@@ -48,7 +48,7 @@ pub(crate) static NOISE: NodeDef = NodeDef {
             edge("latent", PortType::Latent)
                 .about("Noise `[c, f, h, w]` of mean 0 and variance 1.")
         ],
-        traits: Traits::LIGHT,
+        traits: NodeTraits::LIGHT,
     },
     infer,
     run,

@@ -30,13 +30,13 @@ use std::sync::Arc;
 
 use candle_core::Device;
 use kino_node::{Ledger, NodeDef, RemoveLeftovers, Services};
-use kino_world::Hashes;
+use kino_world::HashCache;
 
 pub use models::{
     DitHandle, Handle, MissingPart, Models, OpenModel, Resident, TextHandle, VaeHandle,
 };
 pub use philox::{normal, philox};
-pub use source::place;
+pub use source::path_of_read;
 
 /// Every built-in node, in palette order.
 pub static NODES: &[&NodeDef] = &[
@@ -62,7 +62,7 @@ pub static NODES: &[&NodeDef] = &[
     &tensor::WRITE,
 ];
 
-/// What the built-in nodes need of a process: [`Models`], [`Hashes`]. A run adds its
+/// What the built-in nodes need of a process: [`Models`], [`HashCache`]. A run adds its
 /// [`Folders`](kino_world::Folders).
 ///
 /// Give it the [`Models`] of the runs before (`services(…).with(models)`) and their weights stay
@@ -72,6 +72,6 @@ pub fn services(device: Device, ledger: Arc<Ledger>) -> Services {
     let leftovers = RemoveLeftovers(kino_world::remove_leftovers);
     Services::new(device, ledger)
         .with(models)
-        .with(Arc::new(Hashes::new()))
+        .with(Arc::new(HashCache::new()))
         .with(Arc::new(leftovers))
 }

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use kino_node::{Cx, Error, Inputs, NodeDef, Outputs, Result, Services, Value};
 use kino_port::{
-    Fact, Facts, Literal, PlanError, Port, PortType, Signature, StepInfo, Traits, edge, ports, text,
+    Fact, Facts, Literal, NodeTraits, PlanError, Port, PortType, Signature, StepInfo, edge, ports,
+    text,
 };
 
 use crate::infer::{InferResult, refuse};
@@ -26,7 +27,7 @@ pub(crate) static MATH: NodeDef = NodeDef {
         outputs: ports![
             edge("value", PortType::Any).about("The result; an Int if both numbers are.")
         ],
-        traits: Traits::LIGHT,
+        traits: NodeTraits::LIGHT,
     },
     infer,
     run,
@@ -102,7 +103,7 @@ fn run(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
         Some(Value::Int(value)) => Ok(Number::Int(*value)),
         Some(Value::Real(value)) => Ok(Number::Real(*value)),
         Some(other) => {
-            Err(Error::input(port, format!("expected a number, found {}", other.kind())))
+            Err(Error::input(port, format!("expected a number, found {}", other.type_name())))
         }
         None => Err(Error::input(port, "nothing feeds it")),
     };

@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device};
 use kino_models::model::{Component, DenoiserSpec, TextEncoderSpec, VideoVae};
-use kino_node::{Cx, Error, Inputs, NodeDef, Outputs, Part as PartValue, Result, Services, Value};
+use kino_node::{Cx, Error, Inputs, ModelPart, NodeDef, Outputs, Result, Services, Value};
 use kino_port::{
-    Fact, Facts, PlanError, PortType, Read, Signature, StepInfo, Traits, edge, ports, text,
+    Fact, Facts, NodeTraits, PlanError, PlannedRead, PortType, Signature, StepInfo, edge, ports,
+    text,
 };
 use kino_world::Folders;
 
 use crate::infer::{InferResult, refuse};
 use crate::models::{Handle, MissingPart, Models, OpenModel};
-use crate::source::Source;
+use crate::source::ModelSource;
 
 /// Opens a model and hands out its parts.
 pub(crate) static LOAD: NodeDef = NodeDef {
@@ -38,7 +39,7 @@ pub(crate) static LOAD: NodeDef = NodeDef {
                 .about("The diffusion transformer: gives the velocity of patches."),
             edge("vae", PortType::Vae).about("The autoencoder: frames to latents and back."),
         ],
-        traits: Traits::LIGHT,
+        traits: NodeTraits::LIGHT,
     },
     infer,
     run,
@@ -56,14 +57,14 @@ const COMPUTE: [Cow<'static, str>; 3] =
     [Cow::Borrowed("auto"), Cow::Borrowed("f32"), Cow::Borrowed("bf16")];
 
 /// A part as a handle, or why there is none.
-type Part<S> = std::result::Result<Arc<Handle<S>>, MissingPart>;
+type FoundPart<S> = std::result::Result<Arc<Handle<S>>, MissingPart>;
 
 /// The parts of a model, in the order of the outputs.
 struct Parts {
-    text: Part<dyn TextEncoderSpec>,
+    text: FoundPart<dyn TextEncoderSpec>,
     image: MissingPart,
-    dit: Part<dyn DenoiserSpec>,
-    vae: Part<dyn VideoVae>,
+    dit: FoundPart<dyn DenoiserSpec>,
+    vae: FoundPart<dyn VideoVae>,
 }
 
 impl Parts {
@@ -105,7 +106,7 @@ fn part<S: ?Sized>(
     component: Option<&Component<S>>,
     (model_name, name): (&str, &str),
     (compute, device): (&str, &Device),
-) -> Part<S> {
+) -> FoundPart<S> {
     let Some(Component { part, spec }) = component else { return Err(missing(model_name, name)) };
     let unreadable =
         |error: kino_models::Error| MissingPart { message: error.to_string(), hint: None };
@@ -138,7 +139,7 @@ fn open(services: &Services, source: &str) -> std::result::Result<Arc<OpenModel>
     let missing = |error: Error| PlanError::new(error.to_string());
     let folders = services.get::<Folders>().map_err(missing)?;
     let models = services.get::<Models>().map_err(missing)?;
-    let found = Source::find(source, &folders.graph)?;
+    let found = ModelSource::find(source, &folders.graph)?;
     models.open(&found).map_err(|error| PlanError::at("source", error.to_string()))
 }
 
@@ -155,7 +156,7 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     Ok(StepInfo {
         key: parts.key(&model),
         outputs: vec![fact(parts.text), Fact::typed(parts.image), fact(parts.dit), fact(parts.vae)],
-        reads: vec![Read { path: source.to_owned(), hash, ..Read::default() }],
+        reads: vec![PlannedRead { path: source.to_owned(), hash, ..PlannedRead::default() }],
         ..StepInfo::default()
     })
 }
@@ -205,7 +206,7 @@ fn value<T: Send + Sync + 'static>(
     part: std::result::Result<Arc<T>, MissingPart>,
 ) -> Result<Option<Value>> {
     match part {
-        Ok(handle) => Ok(Some(Value::Part(PartValue { ty, handle }))),
+        Ok(handle) => Ok(Some(Value::Part(ModelPart { ty, handle }))),
         Err(MissingPart { message, hint }) if wanted => Err(Error::Failed { message, hint }),
         Err(_) => Ok(None),
     }

@@ -12,7 +12,7 @@ use kino_models::checkpoint::Checkpoint;
 use kino_models::families::Families;
 use kino_models::model::{Denoiser, FrameDecoder, FrameEncoder, TextEncoder};
 use kino_models::preview::RgbMap;
-use kino_node::{Ledger, Result, Space};
+use kino_node::{LatentSpace, Ledger, Result};
 
 pub(crate) use handle::Network;
 pub use handle::{DitHandle, Handle, MissingPart, OpenModel, TextHandle, VaeHandle};
@@ -20,7 +20,7 @@ pub use resident::Resident;
 use resident::{Residents, Wanted};
 
 use crate::error::IntoNode;
-use crate::source::{Place, Source};
+use crate::source::{ModelLocation, ModelSource};
 
 /// Models that are kept open; their weights are counted apart.
 const KEPT_OPEN: usize = 16;
@@ -33,7 +33,7 @@ pub struct Models {
     families: Families,
     /// Opened models, by where they lie, the latest last. One that was exchanged on disk stays for
     /// the plans that were made with it.
-    open: Mutex<Vec<(Place, Arc<OpenModel>)>>,
+    open: Mutex<Vec<(ModelLocation, Arc<OpenModel>)>>,
     residents: Arc<Residents>,
     /// The autoencoders of the latent spaces that were seen, the latest last.
     spaces: Mutex<Vec<Arc<VaeHandle>>>,
@@ -61,9 +61,9 @@ impl Models {
 
     /// Opens the model at `source`; reads configs and headers, no weights. One that is open and was
     /// not touched since is not read again.
-    pub(crate) fn open(&self, source: &Source) -> kino_models::Result<Arc<OpenModel>> {
-        let place = source.place();
-        let known = self.latest(&place);
+    pub(crate) fn open(&self, source: &ModelSource) -> kino_models::Result<Arc<OpenModel>> {
+        let location = source.location();
+        let known = self.latest(&location);
         if let Some(model) = known.as_ref().filter(|model| model.checkpoint.is_current()) {
             return Ok(Arc::clone(model));
         }
@@ -71,7 +71,7 @@ impl Models {
         let parts = self.families.read(&checkpoint)?;
         let model = Arc::new(OpenModel { checkpoint, parts });
         let mut open = lock(&self.open);
-        open.push((place, Arc::clone(&model)));
+        open.push((location, Arc::clone(&model)));
         if open.len() > KEPT_OPEN {
             open.remove(0);
         }
@@ -90,7 +90,7 @@ impl Models {
         found.map(|(_, model)| Arc::clone(model))
     }
 
-    fn latest(&self, place: &Place) -> Option<Arc<OpenModel>> {
+    fn latest(&self, place: &ModelLocation) -> Option<Arc<OpenModel>> {
         let open = lock(&self.open);
         let found = open.iter().rev().find(|(other, _)| other == place);
         found.map(|(_, model)| Arc::clone(model))
@@ -108,7 +108,7 @@ impl Models {
                 parts.into_iter().flatten().filter_map(|part| model.checkpoint.part(part).ok());
             files.map(|files| files.identity().exact).collect()
         };
-        let mut places: Vec<(Place, Arc<OpenModel>)> = Vec::new();
+        let mut places: Vec<(ModelLocation, Arc<OpenModel>)> = Vec::new();
         for (place, model) in lock(&self.open).iter().rev() {
             if places.iter().all(|(other, _)| other != place) {
                 places.push((place.clone(), Arc::clone(model)));
@@ -153,7 +153,7 @@ impl Models {
     }
 
     /// The linear map from latents of a space to colours, if the autoencoder of the space is known.
-    pub fn rgb_map(&self, space: &Space) -> Option<Arc<RgbMap>> {
+    pub fn rgb_map(&self, space: &LatentSpace) -> Option<Arc<RgbMap>> {
         if let Some(map) = lock(&self.maps).get(&space.id) {
             return map.clone();
         }

@@ -9,7 +9,7 @@ use kino_node::{
     TensorFact, Value,
 };
 use kino_port::{
-    Fact, Facts, PlanError, PortType, Signature, StepInfo, Traits, edge, list, ports, text,
+    Fact, Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, list, ports, text,
 };
 
 use crate::error::IntoNode;
@@ -31,7 +31,7 @@ pub(crate) static PATCHIFY: NodeDef = NodeDef {
             edge("patches", PortType::Patches)
                 .about("`[tokens, c·pt·ph·pw]`, clip after clip, each in the order t, h, w.")
         ],
-        traits: Traits::LIGHT,
+        traits: NodeTraits::LIGHT,
     },
     infer: infer_patchify,
     run: run_patchify,
@@ -152,7 +152,7 @@ pub(crate) static UNPATCHIFY: NodeDef = NodeDef {
         outputs: ports![
             edge("latent", PortType::Latent).about("The clip's latent `[c, f, h, w]`.")
         ],
-        traits: Traits::LIGHT,
+        traits: NodeTraits::LIGHT,
     },
     infer: infer_unpatchify,
     run: run_unpatchify,

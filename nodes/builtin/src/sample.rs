@@ -9,14 +9,14 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor};
 use kino_models::model::{EmbeddingSpec, RunSize};
 use kino_models::patch::unpatchify;
-use kino_models::sampling::{Schedule, ScheduleKind, Stepper};
+use kino_models::sampling::{Schedule, ScheduleKind, Solver};
 use kino_node::{
     Clip, Conditioning, ConditioningFact, Cx, Embeddings, Error, Guider, GuiderHandle, Inputs,
     NodeDef, Outputs, Patches, PatchesFact, Result, SamplingStep, Services, Sigmas, TensorFact,
     Value,
 };
 use kino_port::{
-    Fact, Facts, PlanError, PortType, Sigma, Signature, StepInfo, Traits, count, edge, list,
+    Fact, Facts, NodeTraits, PlanError, PortType, Sigma, Signature, StepInfo, count, edge, list,
     optional, ports, real, text,
 };
 
@@ -24,7 +24,7 @@ use crate::error::{IntoNode, check_cancel};
 use crate::infer::{InferCx, InferResult, f32_bytes, known, named_facts, refuse};
 use crate::models::{DitHandle, Models, Network};
 use crate::patches::{grid_of, object_to_tensor, patch_tuple};
-use crate::schedule::{ClassifierFree, MOST_STEPS, levels};
+use crate::schedule::{ClassifierFree, MAX_STEPS, levels};
 use clips::{Packed, Text, texts_of_clips};
 
 /// Turns noise into clean latents, step by step, led by the text.
@@ -45,7 +45,7 @@ pub(crate) static SAMPLE: NodeDef = NodeDef {
             optional("guider", PortType::Guider)
                 .about("Joins velocities with and without text; it replaces `guidance`."),
             count("steps", 20)
-                .between(1, MOST_STEPS)
+                .between(1, MAX_STEPS)
                 .unit("steps")
                 .about("Steps from noise to data."),
             real("guidance", 4.0)
@@ -65,7 +65,7 @@ pub(crate) static SAMPLE: NodeDef = NodeDef {
                  c·pt·ph·pw]` of several."
             ),
         ],
-        traits: Traits::EXPENSIVE,
+        traits: NodeTraits::EXPENSIVE,
     },
     infer,
     run,
@@ -212,7 +212,7 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
         Some(guider) => Arc::clone(&guider.0),
         None => {
             let scale = inputs.real("guidance")?;
-            Arc::new(ClassifierFree(kino_models::sampling::guidance::Guidance::new(scale)))
+            Arc::new(ClassifierFree(kino_models::sampling::guidance::CfgScale::new(scale)))
         }
     };
     let (kind, schedule) = schedule(&part, inputs)?;
@@ -222,7 +222,7 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let texts = texts.map(|(_, text)| Text::new(&**dit, text)).collect::<Result<Vec<_>>>()?;
     let grids = patches.clips.iter().map(grid_of).collect();
     let packed = Packed::new(dit, part.spec.inputs(), grids, (texts, of_clip), cx.device())?;
-    let stepper = Stepper::new(kind, schedule, part.spec.scheduler());
+    let stepper = Solver::new(kind, schedule, part.spec.scheduler());
     denoise(cx, packed, stepper, &*guider, &patches)
 }
 
@@ -247,7 +247,7 @@ fn schedule(part: &DitHandle, inputs: &Inputs<'_>) -> Result<(ScheduleKind, Sche
 fn denoise(
     cx: &mut Cx<'_>,
     mut packed: Packed,
-    mut stepper: Stepper,
+    mut stepper: Solver,
     guider: &dyn Guider,
     patches: &Patches,
 ) -> Result<Outputs> {

@@ -8,11 +8,11 @@ use kino_models::sampling::Schedule;
 use kino_models::sampling::SchedulerConfig;
 use kino_models::sampling::guidance;
 use kino_node::{
-    Cancel, Cx, Guidance, Guider, GuiderHandle, Inputs, NodeDef, Outputs, Result, SamplingStep,
+    Cancel, Cx, Guider, GuiderHandle, GuiderState, Inputs, NodeDef, Outputs, Result, SamplingStep,
     Services, Sigmas, SigmasFact, Value, no_infer,
 };
 use kino_port::{
-    Fact, Facts, PortType, Sigma, Signature, StepInfo, Traits, count, edge, ports, real, text,
+    Fact, Facts, NodeTraits, PortType, Sigma, Signature, StepInfo, count, edge, ports, real, text,
 };
 
 use crate::error::IntoNode;
@@ -20,7 +20,7 @@ use crate::infer::{InferCx, InferResult};
 use crate::models::DitHandle;
 
 /// The most steps of a run.
-pub(crate) const MOST_STEPS: i128 = 1000;
+pub(crate) const MAX_STEPS: i128 = 1000;
 
 /// The noise levels of a run.
 pub(crate) static SCHEDULE: NodeDef = NodeDef {
@@ -32,7 +32,7 @@ pub(crate) static SCHEDULE: NodeDef = NodeDef {
             edge("dit", PortType::Dit)
                 .about("The transformer whose model's scheduler is followed."),
             count("steps", 20)
-                .between(1, MOST_STEPS)
+                .between(1, MAX_STEPS)
                 .unit("steps")
                 .about("Steps from noise to data."),
             real("shift", 1.0)
@@ -47,7 +47,7 @@ pub(crate) static SCHEDULE: NodeDef = NodeDef {
             edge("sigmas", PortType::Sigmas)
                 .about("Noise levels, one a step and the one after the last (0).")
         ],
-        traits: Traits::LIGHT,
+        traits: NodeTraits::LIGHT,
     },
     infer: infer_schedule,
     run: run_schedule,
@@ -140,7 +140,7 @@ pub(crate) static GUIDE: NodeDef = NodeDef {
         outputs: ports![
             edge("guider", PortType::Guider).about("Joins velocities with and without text.")
         ],
-        traits: Traits::LIGHT,
+        traits: NodeTraits::LIGHT,
     },
     infer: no_infer,
     run: run_guide,
@@ -155,7 +155,7 @@ Example:\n    // guide the first half only\n    \"guider\": (op: \"guide.cfg\", 
 5.0, \"to\": 0.5}),";
 
 fn run_guide(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
-    let guidance = guidance::Guidance {
+    let guidance = guidance::CfgScale {
         scale: inputs.real("scale")?,
         from: inputs.real("from")?,
         to: inputs.real("to")?,
@@ -166,15 +166,15 @@ fn run_guide(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
 
 /// Classifier-free guidance as a value.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ClassifierFree(pub(crate) guidance::Guidance);
+pub(crate) struct ClassifierFree(pub(crate) guidance::CfgScale);
 
 impl Guider for ClassifierFree {
-    fn begin(&self, _: &Cancel) -> Box<dyn Guidance> {
+    fn begin(&self, _: &Cancel) -> Box<dyn GuiderState> {
         Box::new(*self)
     }
 }
 
-impl Guidance for ClassifierFree {
+impl GuiderState for ClassifierFree {
     fn guides(&self, step: SamplingStep) -> bool {
         self.0.guides(step.index, step.count)
     }

@@ -11,14 +11,14 @@ const EMBEDDED: &str = "embedded:";
 const HUB: &str = "hub:";
 
 /// A model's files, wherever they lie.
-pub(crate) enum Source {
+pub(crate) enum ModelSource {
     /// Inside the binary.
     Embedded(&'static [(&'static str, &'static [u8])]),
     /// A folder on disk.
     Folder(PathBuf),
 }
 
-impl Source {
+impl ModelSource {
     /// Finds the model that a graph names; folders are relative to `graph`.
     ///
     /// # Errors
@@ -26,17 +26,17 @@ impl Source {
     pub(crate) fn find(source: &str, graph: &Path) -> Result<Self, PlanError> {
         if let Some(name) = source.strip_prefix(EMBEDDED) {
             return match name {
-                "shapes" => Ok(Source::Embedded(kino_shapes::FILES)),
+                "shapes" => Ok(ModelSource::Embedded(kino_shapes::FILES)),
                 _ => Err(PlanError::at("source", format!("no model `{name}` is embedded"))
                     .hint("there is one: embedded:shapes")),
             };
         }
         if let Some(repository) = source.strip_prefix(HUB) {
-            return hub_folder(repository, &hub_cache()).map(Source::Folder);
+            return hub_folder(repository, &hub_cache()).map(ModelSource::Folder);
         }
         let folder = graph.join(source);
         if folder.is_dir() {
-            return Ok(Source::Folder(folder));
+            return Ok(ModelSource::Folder(folder));
         }
         let hint = "a model is a folder in the diffusers layout (relative to the graph), \
                     embedded:shapes, or hub:OWNER/NAME";
@@ -47,17 +47,17 @@ impl Source {
     /// The files as kino-models reads them.
     pub(crate) fn open(&self) -> kino_models::Result<ModelFolder> {
         match self {
-            Source::Embedded(files) => Ok(ModelFolder::embedded("embedded:shapes", files)),
-            Source::Folder(path) => ModelFolder::directory(path),
+            ModelSource::Embedded(files) => Ok(ModelFolder::embedded("embedded:shapes", files)),
+            ModelSource::Folder(path) => ModelFolder::directory(path),
         }
     }
 
     /// Where they lie, whatever name leads there.
-    pub(crate) fn place(&self) -> Place {
+    pub(crate) fn location(&self) -> ModelLocation {
         match self {
-            Source::Embedded(_) => Place::Embedded("shapes"),
-            Source::Folder(path) => {
-                Place::Folder(path.canonicalize().unwrap_or_else(|_| path.clone()))
+            ModelSource::Embedded(_) => ModelLocation::Embedded("shapes"),
+            ModelSource::Folder(path) => {
+                ModelLocation::Folder(path.canonicalize().unwrap_or_else(|_| path.clone()))
             }
         }
     }
@@ -65,7 +65,7 @@ impl Source {
 
 /// Where a model lies: a folder, or a name in the binary.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum ModelLocation {
     /// A folder, without links.
     Folder(PathBuf),
     /// A model in the binary.
@@ -74,10 +74,10 @@ pub(crate) enum Place {
 
 /// Where on disk something lies that a graph in the folder `graph` reads: a file, or the folder of
 /// a model. None for what is inside the binary, and for repositories that are not there.
-pub fn place(read: &str, graph: &Path) -> Option<PathBuf> {
-    match Source::find(read, graph) {
-        Ok(Source::Folder(folder)) => Some(folder),
-        Ok(Source::Embedded(_)) => None,
+pub fn path_of_read(read: &str, graph: &Path) -> Option<PathBuf> {
+    match ModelSource::find(read, graph) {
+        Ok(ModelSource::Folder(folder)) => Some(folder),
+        Ok(ModelSource::Embedded(_)) => None,
         Err(_) if read.starts_with(EMBEDDED) || read.starts_with(HUB) => None,
         Err(_) => Some(graph.join(read)),
     }
@@ -148,11 +148,11 @@ mod tests {
     #[test]
     fn what_is_read_lies_beside_the_graph_unless_it_is_embedded() {
         let graph = Path::new("graphs");
-        assert_eq!(place("a.png", graph), Some("graphs/a.png".into()));
-        assert_eq!(place("/models/wan", graph), Some("/models/wan".into()));
-        assert_eq!(place("embedded:shapes", graph), None);
-        assert_eq!(place("embedded:other", graph), None);
-        assert_eq!(place("hub:nobody/has-this-model", graph), None);
+        assert_eq!(path_of_read("a.png", graph), Some("graphs/a.png".into()));
+        assert_eq!(path_of_read("/models/wan", graph), Some("/models/wan".into()));
+        assert_eq!(path_of_read("embedded:shapes", graph), None);
+        assert_eq!(path_of_read("embedded:other", graph), None);
+        assert_eq!(path_of_read("hub:nobody/has-this-model", graph), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use kino_node::{Cx, Inputs, NodeDef, Outputs, Result, Services};
-use kino_port::{Facts, PortType, Signature, StepInfo, Traits, bool, edge, ports};
+use kino_port::{Facts, NodeTraits, PortType, Signature, StepInfo, bool, edge, ports};
 
 use crate::infer::InferResult;
 
@@ -19,7 +19,7 @@ pub(crate) static SWITCH: NodeDef = NodeDef {
             edge("b", PortType::Any).lazy().about("The value where `on` is false."),
         ],
         outputs: ports![edge("value", PortType::Any).about("`a` or `b`, as it came.")],
-        traits: Traits::LIGHT,
+        traits: NodeTraits::LIGHT,
     },
     infer,
     run,

@@ -7,13 +7,13 @@ use kino_node::{
     Cx, Error, Inputs, NodeDef, Outputs, Result, Services, TensorFact, Value, tensor_fact,
 };
 use kino_port::{
-    Fact, Facts, PlanError, PortType, Signature, StepInfo, Traits, edge, list, path as path_port,
-    ports, text,
+    Fact, Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, list,
+    path as path_port, ports, text,
 };
 use kino_world::{InputFile, TensorInfo, write_tensors};
 
 use crate::error::{IntoNode, at_port};
-use crate::files::{Source, open, output, target, target_key, written};
+use crate::files::{PlannedInput, open, output, target, target_key, written};
 use crate::infer::{InferCx, InferResult, named_facts, refuse};
 
 /// Reads a tensor.
@@ -27,7 +27,7 @@ pub(crate) static READ: NodeDef = NodeDef {
             text("name", "").about("The tensor's name; not needed where the file holds one."),
         ],
         outputs: ports![edge("tensor", PortType::Tensor).about("The tensor, as it is stored.")],
-        traits: Traits::LIGHT,
+        traits: NodeTraits::LIGHT,
     },
     infer: infer_read,
     run: read,
@@ -54,7 +54,7 @@ pub(crate) static WRITE: NodeDef = NodeDef {
                 .about("Where to write, under the output folder: a .safetensors file."),
         ],
         outputs: ports![edge("file", PortType::File).about("The file that was written.")],
-        traits: Traits::SINK,
+        traits: NodeTraits::SINK,
     },
     infer: infer_write,
     run: run_write,
@@ -92,7 +92,7 @@ fn pick(file: &mut InputFile, infos: &[TensorInfo], name: &str) -> Result<Tensor
 fn infer_read(services: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     let Some(path) = facts.text("path") else { return review.finish(StepInfo::default()) };
-    let source = review.take(Source::look(services, path));
+    let source = review.take(PlannedInput::look(services, path));
     let Some(mut source) = source else { return review.finish(StepInfo::default()) };
     let infos = review.take(source.file.tensor_info().map_err(at_port("path")));
     let Some(infos) = infos else { return review.finish(StepInfo::default()) };

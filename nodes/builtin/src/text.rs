@@ -7,8 +7,8 @@ use kino_node::{
     Services, Value,
 };
 use kino_port::{
-    Fact, Facts, Literal, MOST_TEXT, PlanError, PortType, Signature, StepInfo, Traits, edge, list,
-    ports, text,
+    Fact, Facts, Literal, MAX_TEXT, NodeTraits, PlanError, PortType, Signature, StepInfo, edge,
+    list, ports, text,
 };
 
 use crate::error::{IntoNode, check_cancel};
@@ -30,7 +30,7 @@ pub(crate) static ENCODE: NodeDef =
             outputs: ports![edge("conditioning", PortType::Conditioning).about(
                 "The embeddings of both, each `[rows, dim]`, zero past the end of the text."
             )],
-            traits: Traits::EXPENSIVE,
+            traits: NodeTraits::EXPENSIVE,
         },
         infer: infer_encode,
         run: encode,
@@ -93,7 +93,7 @@ pub(crate) static JOIN: NodeDef = NodeDef {
             text("separator", ", ").about("What stands between two of them."),
         ],
         outputs: ports![edge("text", PortType::Text).about("The joined text.")],
-        traits: Traits::LIGHT,
+        traits: NodeTraits::LIGHT,
     },
     infer: infer_join,
     run: join,
@@ -117,8 +117,7 @@ fn joined_len<'a>(parts: impl ExactSizeIterator<Item = &'a str>, separator: &str
 
 /// Texts double quickly when they are joined with themselves.
 fn too_long(len: usize) -> Option<String> {
-    (len > MOST_TEXT)
-        .then(|| format!("the joined text is {len} bytes long, at most {MOST_TEXT} fit"))
+    (len > MAX_TEXT).then(|| format!("the joined text is {len} bytes long, at most {MAX_TEXT} fit"))
 }
 
 fn infer_join(_: &Services, facts: &Facts) -> InferResult {
@@ -136,7 +135,7 @@ fn infer_join(_: &Services, facts: &Facts) -> InferResult {
 fn join(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let parts = inputs.items("parts").into_iter().map(|(_, value)| match value {
         Value::Text(text) => Ok(&**text),
-        other => Err(Error::input("parts", format!("expected Text, found {}", other.kind()))),
+        other => Err(Error::input("parts", format!("expected Text, found {}", other.type_name()))),
     });
     let parts = parts.collect::<Result<Vec<_>>>()?;
     let separator = inputs.text("separator")?;

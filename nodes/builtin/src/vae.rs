@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use candle_core::Tensor;
 use kino_models::tile::Tile;
 use kino_node::{
-    Cx, Error, Frames, FramesBuilder, FramesFact, Inputs, Latent, LatentFact, NodeDef, Outputs,
-    Result, Services, Space, Value,
+    Cx, Error, Frames, FramesBuilder, FramesFact, Inputs, Latent, LatentFact, LatentSpace, NodeDef,
+    Outputs, Result, Services, Value,
 };
 use kino_port::{
-    Fact, Facts, PlanError, Port, PortType, Signature, StepInfo, Traits, edge, int, ports,
+    Fact, Facts, NodeTraits, PlanError, Port, PortType, Signature, StepInfo, edge, int, ports,
 };
 
 use crate::error::{IntoNode, check_cancel};
@@ -32,7 +32,7 @@ pub(crate) static ENCODE: NodeDef = NodeDef {
             edge("latent", PortType::Latent)
                 .about("The mode of the distribution, normalised: `[c, f, h, w]`.")
         ],
-        traits: Traits::EXPENSIVE,
+        traits: NodeTraits::EXPENSIVE,
     },
     infer: infer_encode,
     run: encode,
@@ -63,7 +63,7 @@ pub(crate) static DECODE: NodeDef = NodeDef {
             edge("frames", PortType::Frames)
                 .about("The frames, `[4·(f − 1) + 1, 8·h, 8·w, 3]` in 0…1.")
         ],
-        traits: Traits::EXPENSIVE,
+        traits: NodeTraits::EXPENSIVE,
     },
     infer: infer_decode,
     run: decode,
@@ -128,7 +128,11 @@ fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
 }
 
 /// Refuses latents of another space than this autoencoder's; of unknown ones, other channels.
-fn check_latent(part: &VaeHandle, channels: usize, space: Option<&Space>) -> Result<(), PlanError> {
+fn check_latent(
+    part: &VaeHandle,
+    channels: usize,
+    space: Option<&LatentSpace>,
+) -> Result<(), PlanError> {
     let own = part.space();
     let message = match space {
         _ if channels != own.channels => {

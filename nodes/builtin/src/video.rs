@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use kino_node::{Cx, Frames, Inputs, NodeDef, Outputs, Result, Services, Value};
+use kino_node::{Cx, Frames, FramesFact, Inputs, NodeDef, Outputs, Result, Services, Value};
 use kino_port::{
-    Facts, PlanError, PortType, Signature, StepInfo, Traits, edge, path as path_port, ports, real,
+    Facts, NodeTraits, PathForm, PlanError, PortType, Signature, StepInfo, edge, path as path_port,
+    ports, real,
 };
-use kino_world::media::{Spec, check_size, create, format_of};
+use kino_world::media::{VideoFormat, VideoSpec, check_size, create, format_of};
 
 use crate::error::{IntoNode, at_port};
 use crate::files::{output, target, target_key, written};
@@ -35,7 +36,7 @@ pub(crate) static WRITE: NodeDef = NodeDef {
                 .about("The rate; if not given that of the frames, else 16."),
         ],
         outputs: ports![edge("file", PortType::File).about("The file that was written.")],
-        traits: Traits::SINK,
+        traits: NodeTraits::SINK,
     },
     infer,
     run,
@@ -56,6 +57,7 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     let Some(path) = facts.text("path") else { return review.finish(StepInfo::default()) };
     let place = review.take(target(services, path));
     let format = review.take(format_of(Path::new(path)).map_err(at_port("path")));
+    let path_form = format.map(|format| path_form(format, frames.as_ref())).unwrap_or_default();
     let mut memory = 0;
     if let (Some(frames), Some(format)) = (frames, format) {
         let fits = check_size(format, frames.width, frames.height);
@@ -63,7 +65,17 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
         memory = writing(frames.height, frames.width);
     }
     let key = place.map(|place| target_key(&place)).unwrap_or_default();
-    review.finish(StepInfo { key, memory, ..StepInfo::default() })
+    review.finish(StepInfo { key, memory, path_form, ..StepInfo::default() })
+}
+
+/// How a path names what is written to it.
+pub(crate) fn path_form(format: VideoFormat, frames: Option<&FramesFact>) -> PathForm {
+    match format {
+        VideoFormat::PngSequence => {
+            PathForm::Numbered { count: frames.and_then(|frames| frames.count) }
+        }
+        VideoFormat::Mp4 | VideoFormat::WebP | VideoFormat::Png => PathForm::OneFile,
+    }
 }
 
 /// Bytes while writing: a frame as numbers, as bytes, as planes, and what an encoder keeps of the
@@ -86,7 +98,7 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
 pub(crate) fn write(cx: &Cx<'_>, frames: &Frames, place: &Path, fps: f64) -> Result<Value> {
     let (width, height, count) = (frames.width(), frames.height(), frames.count());
     let metadata = (!cx.record.is_empty()).then_some(cx.record);
-    let spec = Spec { width, height, count, fps, metadata };
+    let spec = VideoSpec { width, height, count, fps, metadata };
     let mut writer = create(place, &spec).node()?;
     let mut done = 0;
     for chunk in frames.chunks() {

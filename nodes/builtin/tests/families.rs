@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use candle_core::{DType, Device, Tensor};
 use common::{Rig, close, fact_list, int, known, number, text, values};
 use kino_models::cancel::CheckCancel;
-use kino_models::checkpoint::Files;
+use kino_models::checkpoint::ModelFiles;
 use kino_models::families::Families;
 use kino_models::model::{
     Component, Decode, Denoiser, DenoiserInputs, DenoiserSpec, Embedding, EmbeddingSpec,

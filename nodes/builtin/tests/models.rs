@@ -7,8 +7,8 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use common::{Model, Rig, close, distance, int, named, reference, several, text};
 use kino_node::{
-    Cancel, Error, Guidance, Guider, GuiderHandle, Latent, Ledger, Patches, SamplingStep, Services,
-    Value,
+    Cancel, Error, Guider, GuiderHandle, GuiderState, Latent, Ledger, Patches, SamplingStep,
+    Services, Value,
 };
 use kino_nodes::{Models, TextHandle};
 use kino_world::{Folders, read_image};
@@ -251,12 +251,12 @@ fn cancelling_stops_every_node_that_computes() {
 struct Interrupting(Cancel);
 
 impl Guider for Interrupting {
-    fn begin(&self, _: &Cancel) -> Box<dyn Guidance> {
+    fn begin(&self, _: &Cancel) -> Box<dyn GuiderState> {
         Box::new(Interrupting(self.0.clone()))
     }
 }
 
-impl Guidance for Interrupting {
+impl GuiderState for Interrupting {
     fn guides(&self, _: SamplingStep) -> bool {
         self.0.cancel();
         false

@@ -78,7 +78,7 @@ impl ConvWeights {
 fn pad_channels(packed: &Tensor, cout: usize) -> Result<Option<Tensor>> {
     let lanes = cout.next_multiple_of(math::LANES);
     let size = packed.elem_count() / cout * lanes;
-    if cout > direct::MOST_CHANNELS || size > direct::MOST_WEIGHTS || !fast(&[packed]) {
+    if cout > direct::MAX_CHANNELS || size > direct::MAX_WEIGHTS || !fast(&[packed]) {
         return Ok(None);
     }
     let missing = lanes - cout;

@@ -8,10 +8,10 @@ use crate::math::{LANES, madd};
 use crate::tier::{Tier, by_tier, current};
 
 /// Output channels up to which this way is faster: two vectors.
-pub(crate) const MOST_CHANNELS: usize = 2 * LANES;
+pub(crate) const MAX_CHANNELS: usize = 2 * LANES;
 
 /// Weights up to which this way is faster: all are read again for each few pixels, from the cache.
-pub(crate) const MOST_WEIGHTS: usize = 32 * 1024;
+pub(crate) const MAX_WEIGHTS: usize = 32 * 1024;
 
 /// Pixels that a row must have: as many as are computed together, at most.
 pub(crate) const LEAST_WIDTH: usize = 8;

@@ -12,7 +12,7 @@ mod part;
 
 pub use check::{LARGEST_SIZE, invalid, require_positive, require_sizes, unsupported};
 pub use file::{DataFile, FileStamp};
-pub use folder::{EmbeddedFiles, Files, ModelFolder};
+pub use folder::{EmbeddedFiles, ModelFiles, ModelFolder};
 pub use opened::Checkpoint;
-pub(crate) use part::Place;
+pub(crate) use part::TensorEntry;
 pub use part::{Identity, PartFiles};

@@ -10,7 +10,7 @@ mod unipc;
 
 pub use config::{ScheduleKind, SchedulerConfig, SolverType};
 pub use euler::Euler;
-pub use guidance::Guidance;
+pub use guidance::CfgScale;
 pub use levels::Schedule;
-pub use stepper::Stepper;
+pub use stepper::Solver;
 pub use unipc::{UniPc, UniPcOptions};

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use common::{Random, close, model, reference};
-use kino_models::checkpoint::Files;
+use kino_models::checkpoint::ModelFiles;
 use kino_models::{Error, ModelFolder, Weights};
 
 fn tensors() -> HashMap<String, Tensor> {

@@ -4,7 +4,7 @@ mod common;
 
 use candle_core::{Device, Tensor};
 use common::{close, values};
-use kino_models::sampling::guidance::{Guidance, classifier_free, rescaled};
+use kino_models::sampling::guidance::{CfgScale, classifier_free, rescaled};
 
 fn tensor<const N: usize>(rows: &[[f32; 2]; N]) -> Tensor {
     Tensor::new(rows, &Device::Cpu).unwrap()
@@ -44,21 +44,21 @@ fn rescaling_restores_each_clips_contrast() {
 
 #[test]
 fn guidance_keeps_to_its_part_of_the_run() {
-    let always = Guidance::new(4.0);
+    let always = CfgScale::new(4.0);
     assert!((0..20).all(|step| always.guides(step, 20)));
-    let middle = Guidance { from: 0.25, to: 0.75, ..always };
+    let middle = CfgScale { from: 0.25, to: 0.75, ..always };
     let guided: Vec<usize> = (0..8).filter(|step| middle.guides(*step, 8)).collect();
     assert_eq!(guided, [2, 3, 4, 5]);
-    assert!((0..20).all(|step| !Guidance::new(1.0).guides(step, 20)));
+    assert!((0..20).all(|step| !CfgScale::new(1.0).guides(step, 20)));
 }
 
 #[test]
 fn guidance_and_rescaling_together() {
     let (with_text, without) =
         (tensor(&[[1.0, -2.0], [0.0, 4.0]]), tensor(&[[0.5, 1.0], [1.0, 1.0]]));
-    let plain = Guidance::new(3.0).apply(&with_text, &without, &[1, 1]).unwrap();
+    let plain = CfgScale::new(3.0).apply(&with_text, &without, &[1, 1]).unwrap();
     close("plain", &plain, &classifier_free(&with_text, &without, 3.0).unwrap(), 0.0);
-    let guidance = Guidance { rescale: 0.7, ..Guidance::new(3.0) };
+    let guidance = CfgScale { rescale: 0.7, ..CfgScale::new(3.0) };
     let both = guidance.apply(&with_text, &without, &[1, 1]).unwrap();
     close("both", &both, &rescaled(&plain, &with_text, 0.7, &[1, 1]).unwrap(), 0.0);
 }

@@ -4,13 +4,13 @@ mod common;
 
 use candle_core::{D, DType, Device, Tensor};
 use common::{Golden, close, golden, model, reference};
-use kino_models::checkpoint::Files;
+use kino_models::checkpoint::ModelFiles;
 use kino_models::families::wan::TransformerConfig;
 use kino_models::families::wan::dit::{Context, Dit};
 use kino_models::model::Timesteps;
 use kino_models::patch::{Grid, patchify, unpatchify};
-use kino_models::sampling::guidance::Guidance;
-use kino_models::sampling::{Schedule, Stepper};
+use kino_models::sampling::guidance::CfgScale;
+use kino_models::sampling::{Schedule, Solver};
 use kino_models::sampling::{ScheduleKind, SchedulerConfig};
 use kino_models::text::Umt5Encoder;
 use kino_models::{ModelFolder, Result};
@@ -81,10 +81,10 @@ fn sample(model: &Model, run: &Run, latent: &Tensor, given: Option<&Given>, afte
     let free: Vec<f64> =
         free.iter().flat_map(|m| std::iter::repeat_n(*m, grid.rows * grid.columns)).collect();
     let (with_text, without) = (model.context(&run.prompt), model.context(&run.negative));
-    let guidance = Guidance::new(run.scale);
+    let guidance = CfgScale::new(run.scale);
     let schedule = Schedule::new(run.kind, run.steps, run.shift, 1000).unwrap();
     let timesteps = schedule.timesteps().to_vec();
-    let mut stepper = Stepper::new(run.kind, schedule, &model.scheduler);
+    let mut stepper = Solver::new(run.kind, schedule, &model.scheduler);
     for (step, timestep) in timesteps.into_iter().enumerate() {
         let of_tokens: Vec<f64> = free.iter().map(|m| m * timestep).collect();
         let input = given.map_or(x.clone(), |given| placed(&x, given, &free));

@@ -5,7 +5,7 @@ mod common;
 use candle_core::Tensor;
 use common::{close, golden};
 use kino_models::sampling::{
-    Euler, Schedule, ScheduleKind, SolverType, Stepper, UniPc, UniPcOptions,
+    Euler, Schedule, ScheduleKind, Solver, SolverType, UniPc, UniPcOptions,
 };
 
 /// The levels and timesteps of every shift and number of steps in the reference.
@@ -38,7 +38,7 @@ fn velocity(x: &Tensor, noise: &Tensor) -> Tensor {
 }
 
 #[track_caller]
-fn check_steps(case: &str, mut stepper: Stepper) {
+fn check_steps(case: &str, mut stepper: Solver) {
     let golden = golden("wan_t2v/golden/scheduler.safetensors");
     let (expected, noise) = (golden.get(&format!("step.{case}.x")), golden.get("step.noise"));
     let mut x = expected.get(0).unwrap();
@@ -49,9 +49,9 @@ fn check_steps(case: &str, mut stepper: Stepper) {
     assert!(stepper.step(&x, &x).is_err(), "{case}: a step after the last");
 }
 
-fn unipc(steps: usize, order: usize) -> Stepper {
+fn unipc(steps: usize, order: usize) -> Solver {
     let schedule = Schedule::new(ScheduleKind::UniPc, steps, 3.0, 1000).unwrap();
-    Stepper::UniPc(UniPc::new(schedule, UniPcOptions { order, ..UniPcOptions::default() }))
+    Solver::UniPc(UniPc::new(schedule, UniPcOptions { order, ..UniPcOptions::default() }))
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn steps_equal_the_reference() {
         check_steps(&format!("unipc_o1.n{steps}"), unipc(steps, 1));
         check_steps(&format!("unipc_o3.n{steps}"), unipc(steps, 3));
         let schedule = Schedule::new(ScheduleKind::Euler, steps, 3.0, 1000).unwrap();
-        check_steps(&format!("euler.n{steps}"), Stepper::Euler(Euler::new(schedule)));
+        check_steps(&format!("euler.n{steps}"), Solver::Euler(Euler::new(schedule)));
     }
 }
 

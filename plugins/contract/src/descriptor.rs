@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use kino_port::{Arity, Literal, Port, PortType, Range, Signature, Traits};
+use kino_port::{Arity, Literal, NodeTraits, Port, PortType, Range, Signature};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value as Json;
 
@@ -245,7 +245,7 @@ fn read_node(node: WrittenNode) -> Result<NodeSpec, String> {
             about: Cow::Owned(node.about),
             inputs: Cow::Owned(inputs),
             outputs: Cow::Owned(outputs),
-            traits: Traits { sink: false, expensive: node.expensive, heavy: node.heavy },
+            traits: NodeTraits { sink: false, expensive: node.expensive, heavy: node.heavy },
         },
     })
 }

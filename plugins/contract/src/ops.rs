@@ -15,8 +15,8 @@ mod shape;
 
 pub use error::{OpError, Result};
 pub use op::{
-    Compare, Conv, Extreme, Filter, Join, MOST, MOST_DIMENSIONS, Map, Op, OpPlan, Operand, Padding,
-    Reduce,
+    BinaryOp, CmpOp, Conv, Extremum, Filter, MAX_DIMENSIONS, MOST, Op, OpPlan, Operand, Padding,
+    ReduceOp, UnaryOp,
 };
 pub use plan::{NAMES, plan};
 pub use shape::fits;

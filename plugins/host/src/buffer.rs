@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytemuck::Pod;
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
-use kino_contract::ops::MOST_DIMENSIONS;
+use kino_contract::ops::MAX_DIMENSIONS;
 use kino_node::{Error, Result};
 
 /// A tensor in the making. It is zeros until it is written, and does not change once it is used.
@@ -126,9 +126,9 @@ impl TensorBuffer {
     /// # Errors
     /// When no tensor has the shape.
     pub fn size(dtype: DType, shape: &[usize]) -> Result<u64> {
-        if shape.len() > MOST_DIMENSIONS {
+        if shape.len() > MAX_DIMENSIONS {
             return Err(Error::failed(format!(
-                "a tensor of {} dimensions: at most {MOST_DIMENSIONS} are possible",
+                "a tensor of {} dimensions: at most {MAX_DIMENSIONS} are possible",
                 shape.len()
             )));
         }

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use kino_node::{Error, Result, read_text_if_there};
+use kino_node::read_regular_text;
 use serde::{Deserialize, Serialize};
 
+use crate::error::{PluginError, Result};
 use crate::lock::{LockEntry, hold, write_whole};
 use crate::manifest::{BuildKind, LONGEST, ron};
 
@@ -36,10 +37,12 @@ impl Consent {
     /// When the file cannot be read or understood.
     pub fn read(data: &Path) -> Result<Self> {
         let path = Consent::file(data);
-        let fault = |what: String| Error::failed(format!("{}: {what}", path.display()));
-        match read_text_if_there(&path, LONGEST)? {
-            Some(text) => ron().from_str(&text).map_err(|error| fault(error.to_string())),
-            None => Ok(Consent::default()),
+        match read_regular_text(&path, LONGEST) {
+            Ok(text) => ron()
+                .from_str(&text)
+                .map_err(|error| PluginError::malformed(format!("{}: {error}", path.display()))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Consent::default()),
+            Err(error) => Err(PluginError::file(&path)(error)),
         }
     }
 
@@ -61,8 +64,7 @@ impl Consent {
         if entry.kind == BuildKind::Wasm {
             return Ok(());
         }
-        std::fs::create_dir_all(data)
-            .map_err(|error| Error::failed(format!("{}: {error}", data.display())))?;
+        std::fs::create_dir_all(data).map_err(PluginError::file(data))?;
         let _held = hold(data);
         let mut consent = Consent::read(data)?;
         if consent.covers(folder, entry) {

@@ -6,12 +6,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use kino_node::{Error, Result, read_regular};
-use kino_port::{FileStamp, PlannedFile, Read, path_to_text};
+use kino_port::{FileStamp, PlannedFile, PlannedRead, path_to_text};
 
-use crate::module::Files;
+use crate::module::PluginFiles;
 
 /// Files of granted folders beyond this number enter keys by length and time alone.
-const MOST_HASHED: usize = 256;
+const MAX_HASHED: usize = 256;
 /// So do files larger than this.
 const LARGEST_HASHED: u64 = 64 << 20;
 /// The largest file that is read for a plugin.
@@ -124,7 +124,7 @@ fn walk(path: &Path, into: &mut Vec<PathBuf>) -> std::io::Result<()> {
     entries.iter().try_for_each(|entry| walk(entry, into))
 }
 
-impl Files for GrantedFiles {
+impl PluginFiles for GrantedFiles {
     fn read(&self, path: &str) -> Result<Vec<u8>> {
         let real = self.resolve(path)?;
         let fault = |error: std::io::Error| Error::failed(format!("`{path}`: {error}"));
@@ -138,10 +138,10 @@ impl Files for GrantedFiles {
                 metadata.len()
             )));
         }
-        read_regular(&real, LARGEST_READ)
+        read_regular(&real, LARGEST_READ).map_err(fault)
     }
 
-    fn fingerprint_grants(&self) -> Result<Vec<Read>> {
+    fn fingerprint_grants(&self) -> Result<Vec<PlannedRead>> {
         let mut reads = Vec::new();
         for grant in &self.read {
             let grant = normal(grant);
@@ -149,8 +149,12 @@ impl Files for GrantedFiles {
                 Ok(found) => found,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     let place = self.root.join(&grant);
-                    let files = vec![PlannedFile { place, stamp: None }];
-                    reads.push(Read { path: shown(&grant), hash: "missing".to_owned(), files });
+                    let files = vec![PlannedFile { path: place, stamp: None }];
+                    reads.push(PlannedRead {
+                        path: shown(&grant),
+                        hash: "missing".to_owned(),
+                        files,
+                    });
                     continue;
                 }
                 Err(error) => return Err(Error::failed(format!("`{}`: {error}", shown(&grant)))),
@@ -161,15 +165,15 @@ impl Files for GrantedFiles {
                 if !metadata.is_file() {
                     continue;
                 }
-                let hash = self.hash(file, &metadata, index < MOST_HASHED)?;
+                let hash = self.hash(file, &metadata, index < MAX_HASHED)?;
                 // As the plugin names it: the same wherever the graph's folder lies.
                 let named = match file.strip_prefix(&start) {
                     Ok(within) if !within.as_os_str().is_empty() => &grant.join(within),
                     _ => &grant,
                 };
                 let stamp = Some(FileStamp::of(&metadata));
-                let files = vec![PlannedFile { place: file.clone(), stamp }];
-                reads.push(Read { path: shown(named), hash, files });
+                let files = vec![PlannedFile { path: file.clone(), stamp }];
+                reads.push(PlannedRead { path: shown(named), hash, files });
             }
         }
         Ok(reads)

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use kino_node::{Error, Result};
 use kino_port::path_of_text;
 
-use crate::lock::{Lock, LockEntry};
+use crate::error::{PluginError, Result};
+use crate::lock::{LockEntry, LockFile};
 use crate::manifest::{MANIFEST_FILE, Manifest};
 
 /// The folder beside a graph that holds its plugins.
@@ -29,7 +29,7 @@ pub struct PluginIndex {
     /// Those whose manifest reads, those beside the graph first.
     pub found: Vec<FoundPlugin>,
     /// Folders whose manifest does not read, with the reason.
-    pub broken: Vec<(PathBuf, Error)>,
+    pub broken: Vec<(PathBuf, PluginError)>,
 }
 
 impl PluginIndex {
@@ -40,26 +40,26 @@ impl PluginIndex {
     /// # Errors
     /// When a lock does not read.
     pub fn scan(graph: &Path, user: Option<&Path>) -> Result<Self> {
-        let mut shelf = PluginIndex::default();
-        let lock = Lock::read(graph)?;
-        for folder in lock.plugins.values().filter_map(LockEntry::place) {
+        let mut index = PluginIndex::default();
+        let lock = LockFile::read(graph)?;
+        for folder in lock.plugins.values().filter_map(LockEntry::folder_path) {
             let folder =
                 if folder == "." { graph.to_owned() } else { graph.join(path_of_text(folder)) };
-            shelf.add(&folder, graph);
+            index.add(&folder, graph);
         }
-        shelf.add_all(&graph.join(PLUGINS_FOLDER), graph);
-        let beside = shelf.found.len();
+        index.add_all(&graph.join(PLUGINS_FOLDER), graph);
+        let beside = index.found.len();
         if let Some(user) = user {
-            shelf.add_all(user, user);
+            index.add_all(user, user);
         }
-        let own = shelf.found.split_off(beside);
+        let own = index.found.split_off(beside);
         let decided = |found: &FoundPlugin| {
             let id = &found.manifest.id;
-            lock.plugins.contains_key(id) && shelf.plugin(id).is_some()
+            lock.plugins.contains_key(id) && index.plugin(id).is_some()
         };
         let own: Vec<_> = own.into_iter().filter(|found| !decided(found)).collect();
-        shelf.found.extend(own);
-        Ok(shelf)
+        index.found.extend(own);
+        Ok(index)
     }
 
     fn add_all(&mut self, folder: &Path, lock: &Path) {

@@ -6,11 +6,12 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-use kino_node::{Error, Result, read_text_if_there};
+use kino_node::read_regular_text;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::manifest::{Asks, BuildKind, LONGEST, readable, ron};
+use crate::error::{PluginError, Result};
+use crate::manifest::{BuildKind, LONGEST, ResourceRequest, readable, ron};
 
 /// The name of the file.
 pub const LOCK_FILE: &str = "kino.lock.ron";
@@ -21,7 +22,8 @@ const VERSION: u32 = 1;
 /// Which plugins are trusted.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Lock {
+#[serde(rename = "Lock")]
+pub struct LockFile {
     /// The version of the file's form.
     pub version: u32,
     /// What is trusted, by the plugin's id.
@@ -29,9 +31,9 @@ pub struct Lock {
     pub plugins: BTreeMap<String, LockEntry>,
 }
 
-impl Default for Lock {
+impl Default for LockFile {
     fn default() -> Self {
-        Lock { version: VERSION, plugins: BTreeMap::new() }
+        LockFile { version: VERSION, plugins: BTreeMap::new() }
     }
 }
 
@@ -61,13 +63,13 @@ pub struct LockEntry {
     pub isolate: bool,
     /// What the manifest asked for when it was accepted.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub asks: Asks,
+    pub asks: ResourceRequest,
     /// Files and folders that it may read, relative to the graph.
     #[serde(default, skip_serializing_if = "Grants::is_empty")]
     pub grants: Grants,
     /// What it may use up in one call; the defaults where not given.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub limits: LimitsEntry,
+    pub limits: RawLimits,
 }
 
 /// What a plugin may reach.
@@ -88,7 +90,7 @@ impl Grants {
 /// What a plugin may use up, as it is written.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct LimitsEntry {
+pub struct RawLimits {
     /// Memory for one call, such as `2GB`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<String>,
@@ -99,7 +101,7 @@ pub struct LimitsEntry {
 
 impl LockEntry {
     /// The folder that the entry names, relative to the lock file.
-    pub fn place(&self) -> Option<&str> {
+    pub fn folder_path(&self) -> Option<&str> {
         self.dev.as_deref().or(self.folder.as_deref())
     }
 }
@@ -140,19 +142,30 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-impl Lock {
+impl LockFile {
     /// Reads the lock of a folder; an empty one where there is no such file.
     ///
     /// # Errors
     /// When the file cannot be read or understood; the message names line and column.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(LOCK_FILE);
-        let Some(text) = read_text_if_there(&path, LONGEST)? else { return Ok(Lock::default()) };
-        let lock: Lock = ron().from_str(&text).map_err(|error| {
-            Error::failed(format!("{}:{}: {}", path.display(), error.span.start, error.code))
+        let text = match read_regular_text(&path, LONGEST) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(LockFile::default());
+            }
+            Err(error) => return Err(PluginError::file(&path)(error)),
+        };
+        let lock: LockFile = ron().from_str(&text).map_err(|error| {
+            PluginError::malformed(format!(
+                "{}:{}: {}",
+                path.display(),
+                error.span.start,
+                error.code
+            ))
         })?;
         if lock.version != VERSION {
-            return Err(Error::advised(
+            return Err(PluginError::refused(
                 format!(
                     "{}: its version is {}, this Kinograph reads {VERSION}",
                     path.display(),
@@ -164,7 +177,10 @@ impl Lock {
         for (id, entry) in &lock.plugins {
             for granted in &entry.grants.read {
                 readable(granted).map_err(|what| {
-                    Error::failed(format!("{}: the grants of `{id}`: {what}", path.display()))
+                    PluginError::malformed(format!(
+                        "{}: the grants of `{id}`: {what}",
+                        path.display()
+                    ))
                 })?;
             }
         }
@@ -175,9 +191,9 @@ impl Lock {
     ///
     /// # Errors
     /// When it cannot be read or written.
-    pub fn change(folder: &Path, change: impl FnOnce(&mut Lock)) -> Result<()> {
+    pub fn change(folder: &Path, change: impl FnOnce(&mut LockFile)) -> Result<()> {
         let _held = hold(folder);
-        let mut lock = Lock::read(folder)?;
+        let mut lock = LockFile::read(folder)?;
         change(&mut lock);
         lock.write(folder)
     }
@@ -210,17 +226,17 @@ pub(crate) fn write_whole(
 ) -> Result<()> {
     let config = ron::ser::PrettyConfig::new().struct_names(false);
     let text = ron().to_string_pretty(contents, config);
-    let text = text.map_err(|error| Error::failed(error.to_string()))?;
+    let text = text.map_err(|error| PluginError::malformed(error.to_string()))?;
     let path = folder.join(name);
-    let fault = |error: std::io::Error| Error::failed(format!("{}: {error}", path.display()));
+    let fault = PluginError::file(&path);
     let prefix = format!(".{name}.");
     let mut builder = tempfile::Builder::new();
     builder.prefix(&prefix);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder).map_err(fault)?;
-    file.write_all(format!("{head}\n{text}\n").as_bytes()).map_err(fault)?;
-    file.as_file().sync_all().map_err(fault)?;
+    let mut file = builder.tempfile_in(folder).map_err(&fault)?;
+    file.write_all(format!("{head}\n{text}\n").as_bytes()).map_err(&fault)?;
+    file.as_file().sync_all().map_err(&fault)?;
     file.persist(&path).map_err(|error| fault(error.error))?;
     Ok(())
 }

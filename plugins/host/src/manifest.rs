@@ -3,8 +3,10 @@
 use std::path::{Component, Path, PathBuf};
 
 use kino_contract::is_word;
-use kino_node::{Error, Result, read_regular};
+use kino_node::read_regular_text;
 use serde::{Deserialize, Serialize};
+
+use crate::error::{PluginError, Result};
 
 /// More bytes are read of no manifest, lock or list of what the user agreed to.
 pub(crate) const LONGEST: u64 = 16 << 20;
@@ -33,13 +35,14 @@ pub struct Manifest {
     pub wasm: Option<String>,
     /// What it needs to be granted.
     #[serde(default)]
-    pub asks: Asks,
+    pub asks: ResourceRequest,
 }
 
 /// What a plugin needs beyond its inputs.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Asks {
+#[serde(rename = "Asks")]
+pub struct ResourceRequest {
     /// Files and folders to read, relative to the graph.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub read: Vec<String>,
@@ -82,10 +85,8 @@ impl Manifest {
     /// When it cannot be read or says what cannot be; the message names file, line and column.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(MANIFEST_FILE);
-        let bytes = read_regular(&path, LONGEST)?;
-        let text = std::str::from_utf8(&bytes);
-        let text = text.map_err(|_| Error::failed(format!("{}: it is no text", path.display())))?;
-        Manifest::parse(text, &path)
+        let text = read_regular_text(&path, LONGEST).map_err(PluginError::file(&path))?;
+        Manifest::parse(&text, &path)
     }
 
     /// Reads the text of a manifest that stands at `path`.
@@ -94,11 +95,16 @@ impl Manifest {
     /// As [`Manifest::read`].
     pub fn parse(text: &str, path: &Path) -> Result<Self> {
         let manifest: Manifest = ron().from_str(text).map_err(|error| {
-            Error::failed(format!("{}:{}: {}", path.display(), error.span.start, error.code))
+            PluginError::malformed(format!(
+                "{}:{}: {}",
+                path.display(),
+                error.span.start,
+                error.code
+            ))
         })?;
         manifest.check().map_err(|ManifestError { value, what }| {
             let (line, column) = line_and_column(text, &value);
-            Error::failed(format!("{}:{line}:{column}: {what}", path.display()))
+            PluginError::malformed(format!("{}:{line}:{column}: {what}", path.display()))
         })?;
         Ok(manifest)
     }
@@ -152,7 +158,7 @@ impl Manifest {
     pub fn text(&self) -> Result<String> {
         let config = ron::ser::PrettyConfig::new().struct_names(true);
         let text = ron().to_string_pretty(self, config);
-        Ok(text.map_err(|error| Error::failed(error.to_string()))? + "\n")
+        Ok(text.map_err(|error| PluginError::malformed(error.to_string()))? + "\n")
     }
 
     /// Writes it into a plugin's folder.
@@ -161,8 +167,7 @@ impl Manifest {
     /// When it cannot be written.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let path = folder.join(MANIFEST_FILE);
-        std::fs::write(&path, self.text()?)
-            .map_err(|error| Error::failed(format!("{}: {error}", path.display())))
+        std::fs::write(&path, self.text()?).map_err(PluginError::file(&path))
     }
 
     /// The file of its artifact of a kind, where the manifest names one.

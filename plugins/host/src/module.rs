@@ -6,7 +6,7 @@ use std::time::Duration;
 use candle_core::Device;
 use kino_contract::Descriptor;
 use kino_node::{Cancel, Error, GraphId, Ledger, Progress, Result, Value};
-use kino_port::Read;
+use kino_port::PlannedRead;
 
 /// One loaded build of a plugin. It is dropped when its last instance is.
 pub trait Module: Send + Sync {
@@ -54,7 +54,7 @@ pub trait Instance: Send {
 }
 
 /// Files that a plugin may read.
-pub trait Files: Send + Sync {
+pub trait PluginFiles: Send + Sync {
     /// The contents of a granted file; `path` is relative to the graph.
     ///
     /// # Errors
@@ -65,13 +65,13 @@ pub trait Files: Send + Sync {
     ///
     /// # Errors
     /// When it cannot be looked at.
-    fn fingerprint_grants(&self) -> Result<Vec<Read>>;
+    fn fingerprint_grants(&self) -> Result<Vec<PlannedRead>>;
 }
 
 /// No files at all.
 pub struct NoFiles;
 
-impl Files for NoFiles {
+impl PluginFiles for NoFiles {
     fn read(&self, path: &str) -> Result<Vec<u8>> {
         Err(Error::advised(
             format!("`{path}` may not be read: no files were granted"),
@@ -79,7 +79,7 @@ impl Files for NoFiles {
         ))
     }
 
-    fn fingerprint_grants(&self) -> Result<Vec<Read>> {
+    fn fingerprint_grants(&self) -> Result<Vec<PlannedRead>> {
         Ok(Vec::new())
     }
 }
@@ -122,7 +122,7 @@ pub struct CallCx<'a> {
     /// Where progress goes.
     pub report: &'a (dyn Fn(Progress) + Sync),
     /// The files that it may read.
-    pub files: &'a dyn Files,
+    pub files: &'a dyn PluginFiles,
     /// What it may use up.
     pub limits: Limits,
     /// Where messages of the plugin go: level, target, message. None is the engine's log.
@@ -136,7 +136,7 @@ impl<'a> CallCx<'a> {
         plugin: &'a str,
         ledger: &'a Arc<Ledger>,
         cancel: &'a Cancel,
-        files: &'a dyn Files,
+        files: &'a dyn PluginFiles,
     ) -> Self {
         CallCx {
             plugin,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use kino_contract::NodeSpec;
 use kino_node::{
-    Cancel, Cx, Error, GraphId, Guidance, Guider, GuiderHandle, Inputs, Ledger, Node, Outputs,
+    Cancel, Cx, Error, GraphId, Guider, GuiderHandle, GuiderState, Inputs, Ledger, Node, Outputs,
     Result, SamplingStep, Services, Value,
 };
 use kino_port::{Fact, Facts, PlanError, Port, Signature, StepInfo};
@@ -144,7 +144,7 @@ struct PluginGuider {
 }
 
 impl Guider for PluginGuider {
-    fn begin(&self, cancel: &Cancel) -> Box<dyn Guidance> {
+    fn begin(&self, cancel: &Cancel) -> Box<dyn GuiderState> {
         let (guider, cancel) = (self.clone(), cancel.clone());
         Box::new(PluginGuidance { guider, cancel, instance: None })
     }
@@ -178,7 +178,7 @@ struct PluginGuidance {
     instance: Option<Box<dyn Instance>>,
 }
 
-impl Guidance for PluginGuidance {
+impl GuiderState for PluginGuidance {
     fn guides(&self, step: SamplingStep) -> bool {
         let at = step.index as f64 / step.count.max(1) as f64;
         let end = |name, open| self.guider.parameter(name).unwrap_or(open);

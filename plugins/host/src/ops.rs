@@ -26,7 +26,7 @@ use kino_node::{Error, Result};
 use call::{OpCall, refused};
 use shape::{in_candle, of_candle};
 
-pub use call::Bounds;
+pub use call::OpLimits;
 pub use kino_contract::ops::NAMES;
 
 /// Computes one operation; `attributes` is a JSON object, or empty where there are none.
@@ -39,7 +39,7 @@ pub fn apply(name: &str, tensors: &[Tensor], attributes: &str) -> Result<Tensor>
         name,
         tensors,
         attributes,
-        &Bounds { most: kino_contract::ops::MOST, check: &|| Ok(()) },
+        &OpLimits { most: kino_contract::ops::MOST, check: &|| Ok(()) },
     )
 }
 
@@ -51,7 +51,7 @@ pub fn apply_within(
     name: &str,
     tensors: &[Tensor],
     attributes: &str,
-    bounds: &Bounds<'_>,
+    bounds: &OpLimits<'_>,
 ) -> Result<Tensor> {
     let within = |error| match error {
         Error::Tensor(error) => Error::failed(format!("op {name}: {error}")),
@@ -60,7 +60,7 @@ pub fn apply_within(
     let operand = |tensor| operand(tensor).map_err(within);
     let operands = tensors.iter().map(operand).collect::<Result<Vec<_>>>()?;
     let plan = kino_contract::ops::plan(name, &operands, attributes).map_err(refused)?;
-    let bounds = Bounds { most: bounds.most.min(kino_contract::ops::MOST), check: bounds.check };
+    let bounds = OpLimits { most: bounds.most.min(kino_contract::ops::MOST), check: bounds.check };
     together(tensors)
         .and_then(|tensors| run(&OpCall { tensors: &tensors, plan: &plan, bounds: &bounds }))
         .map_err(within)
@@ -97,10 +97,10 @@ fn run(call: &OpCall) -> Result<Tensor> {
     }
     let x = &call.tensors[0];
     match op {
-        Op::Join(by) => elementwise::join(call, *by),
-        Op::Compare(by) => elementwise::compare(call, *by),
+        Op::Binary(by) => elementwise::join(call, *by),
+        Op::Cmp(by) => elementwise::compare(call, *by),
         Op::Where => elementwise::choose(call),
-        Op::Map(by) => unary::map(x, *by),
+        Op::Unary(by) => unary::map(x, *by),
         Op::Affine { mul, add } => unary::affine(call, *mul, *add),
         Op::Clamp { min, max } => unary::clamp(x, *min, *max),
         Op::ClampWhole(ends) => unary::clamp_whole(x, *ends),

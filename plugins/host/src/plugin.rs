@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use kino_contract::{Descriptor, NodeSpec};
 use kino_node::{Error, GraphId, Result, Value};
 
-use crate::module::{CallCx, Files, Instance, Limits, Module};
+use crate::module::{CallCx, Instance, Limits, Module, PluginFiles};
 use crate::state::{NodeState, NodeStates, StateKey, StepState, saved};
 
 /// One build of a plugin. A newer build is another one, which may inherit the state of this.
@@ -18,7 +18,7 @@ pub struct Plugin {
     /// What it may use up in one call.
     pub limits: Limits,
     /// What it may read.
-    pub files: Arc<dyn Files>,
+    pub files: Arc<dyn PluginFiles>,
     module: Arc<dyn Module>,
     lineage: OnceLock<Lineage>,
 }
@@ -37,7 +37,7 @@ impl Plugin {
         id: impl Into<String>,
         sha256: impl Into<String>,
         module: Arc<dyn Module>,
-        files: Arc<dyn Files>,
+        files: Arc<dyn PluginFiles>,
         limits: Limits,
     ) -> Arc<Self> {
         let (id, sha256, lineage) = (id.into(), sha256.into(), OnceLock::new());
@@ -58,10 +58,10 @@ impl Plugin {
         self.lineage.get_or_init(Lineage::default)
     }
 
-    /// Forgets the state of all nodes of a graph, of this build and of those before: nobody will
-    /// run the graph any more.
-    pub fn forget(&self, graph: &GraphId) {
-        self.lineage().states.forget(graph);
+    /// Forgets the state of a graph's steps, of this build and of those before, but for those that
+    /// `keep` names by step and node: the graph has no others any more, or nobody will run it.
+    pub fn forget(&self, graph: &GraphId, keep: &dyn Fn(&str, &str) -> bool) {
+        self.lineage().states.forget(graph, keep);
     }
 
     /// What the plugin says of its nodes.
@@ -158,11 +158,11 @@ mod tests {
 
     use candle_core::{DType, Device, Tensor};
     use kino_node::{Cancel, Inputs, Ledger, Services};
-    use kino_port::Read;
+    use kino_port::PlannedRead;
 
     use super::*;
     use crate::node::plugin_nodes;
-    use crate::state::MOST_OPEN;
+    use crate::state::MAX_OPEN;
     use crate::{Descriptor, NoFiles};
 
     fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -240,7 +240,7 @@ mod tests {
             for step in 0..300 {
                 assert_eq!(count(&plugin, &format!("step{step}")), turn, "step {step}");
                 let alive = ALIVE.load(Ordering::SeqCst);
-                assert!(alive <= 2 * MOST_OPEN, "{alive}");
+                assert!(alive <= 2 * MAX_OPEN, "{alive}");
             }
             if turn % 2 == 0 {
                 let newer = build();
@@ -265,7 +265,7 @@ mod tests {
         let second = build();
         second.inherit(&first);
         assert_eq!([run(&second, &two), run(&second, &one)], [2, 3]);
-        second.forget(&one);
+        second.forget(&one, &|_, _| false);
         assert_eq!(ALIVE.load(Ordering::SeqCst), 1);
         assert_eq!([run(&second, &one), run(&second, &two)], [1, 3]);
     }
@@ -361,14 +361,14 @@ mod tests {
     /// Files that a test changes.
     struct Changing(AtomicUsize);
 
-    impl Files for Changing {
+    impl PluginFiles for Changing {
         fn read(&self, path: &str) -> Result<Vec<u8>> {
             Err(Error::failed(path.to_owned()))
         }
 
-        fn fingerprint_grants(&self) -> Result<Vec<Read>> {
+        fn fingerprint_grants(&self) -> Result<Vec<PlannedRead>> {
             let hash = self.0.load(Ordering::SeqCst).to_string();
-            Ok(vec![Read { path: "a".into(), hash, ..Read::default() }])
+            Ok(vec![PlannedRead { path: "a".into(), hash, ..PlannedRead::default() }])
         }
     }
 

@@ -10,16 +10,16 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kino_node::{Cancel, Error, GraphId, Result};
-use kino_port::Read;
+use kino_port::PlannedRead;
 
 use crate::module::{CallCx, Instance};
 
 /// Instances that are kept open; of those that ran longest ago, the state is saved instead.
-pub(crate) const MOST_OPEN: usize = 64;
+pub(crate) const MAX_OPEN: usize = 64;
 /// Steps whose state is kept; what ran longest ago is forgotten.
-const MOST_STEPS: usize = 4096;
+const MAX_STEPS: usize = 4096;
 /// What may be kept of saved state, in bytes; what ran longest ago is forgotten.
-const MOST_SAVED: usize = 256 << 20;
+const MAX_SAVED: usize = 256 << 20;
 /// How often a run that waits for another one looks whether it was cancelled.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -51,7 +51,7 @@ pub(crate) enum NodeState {
 pub(crate) struct StepState {
     pub(crate) state: NodeState,
     /// What the plugin could read when the state was made: it is good only beside these files.
-    pub(crate) reads: Vec<Read>,
+    pub(crate) reads: Vec<PlannedRead>,
     /// The build that made it, counted from the first one.
     pub(crate) build: u64,
 }
@@ -133,7 +133,7 @@ impl NodeStates {
                 other => other,
             };
         }
-        let forgotten = self.lock().forget_beyond(MOST_STEPS, MOST_SAVED);
+        let forgotten = self.lock().forget_beyond(MAX_STEPS, MAX_SAVED);
         // Closing runs code of the plugin: not while all others wait.
         drop(forgotten);
     }
@@ -145,7 +145,7 @@ impl NodeStates {
             slot.state.as_ref().is_some_and(|step| matches!(step.state, NodeState::Open(_)))
         };
         let open = steps.by_key.values().filter(|slot| is_open(slot)).count();
-        if open <= MOST_OPEN {
+        if open <= MAX_OPEN {
             return None;
         }
         let oldest = steps.by_key.iter_mut().filter(|(_, slot)| is_open(slot));
@@ -155,10 +155,12 @@ impl NodeStates {
         Some(Held { states: self, key, taken, step })
     }
 
-    /// Forgets all state of a graph. What a run has just now goes when the run gives it back.
-    pub(crate) fn forget(&self, graph: &GraphId) {
-        let is_of = |key: &StateKey| key.graph.as_ref() == Some(graph);
-        let forgotten: Vec<_> = self.lock().by_key.extract_if(|key, _| is_of(key)).collect();
+    /// Forgets the state of a graph but for that of steps that `keep` names by step and node. What
+    /// a run has just now goes when the run gives it back.
+    pub(crate) fn forget(&self, graph: &GraphId, keep: &dyn Fn(&str, &str) -> bool) {
+        let goes =
+            |key: &StateKey| key.graph.as_ref() == Some(graph) && !keep(&key.step, &key.node);
+        let forgotten: Vec<_> = self.lock().by_key.extract_if(|key, _| goes(key)).collect();
         drop(forgotten);
     }
 }
@@ -256,11 +258,22 @@ mod tests {
         let states = NodeStates::default();
         let mut held = states.take(key("a"), &Cancel::default()).unwrap();
         held.step.state = NodeState::Saved(vec![1]);
-        states.forget(&GraphId("a".into()));
+        states.forget(&GraphId("a".into()), &|_, _| false);
         drop(held);
         assert!(states.lock().by_key.is_empty());
         save(&states, "a", 1);
-        states.forget(&GraphId("b".into()));
+        states.forget(&GraphId("b".into()), &|_, _| false);
         assert!(has(&states, "a"));
+    }
+
+    #[test]
+    fn steps_that_a_graph_still_has_keep_their_state() {
+        let states = NodeStates::default();
+        save(&states, "stays", 1);
+        save(&states, "goes", 1);
+        states.forget(&GraphId("a".into()), &|step, node| (step, node) == ("stays", "a.node"));
+        assert!(has(&states, "stays") && !has(&states, "goes"));
+        states.forget(&GraphId("a".into()), &|step, node| (step, node) == ("stays", "a.other"));
+        assert!(!has(&states, "stays"), "another node has taken its name");
     }
 }

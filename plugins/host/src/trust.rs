@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kino_node::{Error, Result, open_regular, read_regular};
+use kino_node::{open_regular, read_regular};
 use kino_port::{path_of_text, path_to_text};
 use sha2::{Digest, Sha256};
 
 use crate::consent::{Consent, real};
+use crate::error::{PluginError, Result};
 use crate::index::{FoundPlugin, PLUGINS_FOLDER};
-use crate::lock::{Grants, LimitsEntry, Lock, LockEntry};
+use crate::lock::{Grants, LockEntry, LockFile, RawLimits};
 use crate::manifest::{BuildKind, memory_limit, readable};
 use crate::module::Limits;
 
@@ -34,7 +35,7 @@ pub struct AllowedBuild {
 
 /// What the user accepts of a plugin, beyond its asking.
 #[derive(Clone, Debug, Default)]
-pub struct Acceptance {
+pub struct TrustOptions {
     /// Load its native library; the user trusts it by name.
     pub native: bool,
     /// Run native code in a process of its own.
@@ -57,7 +58,7 @@ const LARGEST_ARTIFACT: u64 = 1 << 30;
 /// # Errors
 /// When it is no regular file, cannot be read, or is larger than any plugin.
 pub fn read_artifact(path: &Path) -> Result<Vec<u8>> {
-    read_regular(path, LARGEST_ARTIFACT)
+    read_regular(path, LARGEST_ARTIFACT).map_err(PluginError::file(path))
 }
 
 /// The sha256 of an artifact, in hexadecimal.
@@ -82,9 +83,9 @@ fn hex(bytes: &[u8]) -> String {
 ///
 /// # Errors
 /// When it may not be loaded: what stands against it, and the command that would accept it.
-pub fn decide(
+pub fn allowed_build(
     found: &FoundPlugin,
-    lock: &Lock,
+    lock: &LockFile,
     consent: &Consent,
     locked: bool,
 ) -> Result<AllowedBuild> {
@@ -95,13 +96,13 @@ pub fn decide(
     let command = command(found, kind, entry, locked);
     let refuse = |what: String| {
         let hint = format!("look at {}, then `{command}` accepts it", found.folder.display());
-        Error::advised(format!("the plugin `{id}` {what}"), hint)
+        PluginError::refused(format!("the plugin `{id}` {what}"), hint)
     };
     let Some(entry) = entry else {
         return Err(refuse("is not trusted: the lock file does not pin it".to_owned()));
     };
     if entry.dev.is_some() && locked {
-        return Err(Error::advised(
+        return Err(PluginError::refused(
             format!("the plugin `{id}` is trusted in dev mode, which --locked refuses"),
             format!("`{command}` pins the build that stands there"),
         ));
@@ -210,7 +211,7 @@ fn is_usual(folder: &Path) -> bool {
 fn is_users(found: &FoundPlugin, entry: Option<&LockEntry>) -> bool {
     is_usual(&found.folder)
         && found.folder.parent() == Some(&found.lock)
-        && entry.is_none_or(|entry| entry.place().is_none())
+        && entry.is_none_or(|entry| entry.folder_path().is_none())
 }
 
 /// The artifact of a kind.
@@ -220,30 +221,29 @@ fn is_users(found: &FoundPlugin, entry: Option<&LockEntry>) -> bool {
 fn artifact(found: &FoundPlugin, kind: BuildKind) -> Result<PathBuf> {
     let (id, folder) = (&found.manifest.id, found.folder.display());
     let path = found.manifest.artifact(&found.folder, kind).ok_or_else(|| {
-        Error::advised(
+        PluginError::refused(
             format!("the plugin `{id}` has no {kind} build: its manifest names none"),
             format!("`kino plugin trust {id}` accepts the one that it has"),
         )
     })?;
     if path.exists() {
-        let opened = open_regular(&path);
-        opened.map_err(|error| Error::failed(format!("{}: {error}", path.display())))?;
+        open_regular(&path).map_err(PluginError::file(&path))?;
         return Ok(path);
     }
-    Err(Error::advised(
+    Err(PluginError::refused(
         format!("the plugin `{id}` is not built: {} is not there", path.display()),
         format!("`kino plugin build {folder}` builds it"),
     ))
 }
 
-fn limits(entry: &LimitsEntry) -> Result<Limits> {
+fn limits(entry: &RawLimits) -> Result<Limits> {
     let mut limits = Limits::default();
     if let Some(memory) = &entry.memory {
-        limits.memory = memory_limit(memory).map_err(Error::failed)?;
+        limits.memory = memory_limit(memory).map_err(PluginError::malformed)?;
     }
     if let Some(seconds) = entry.seconds {
         limits.time = Duration::try_from_secs_f64(seconds).map_err(|_| {
-            Error::failed(format!("`seconds: {seconds}` in a lock file is no time"))
+            PluginError::malformed(format!("`seconds: {seconds}` in a lock file is no time"))
         })?;
     }
     Ok(limits)
@@ -253,30 +253,30 @@ fn limits(entry: &LimitsEntry) -> Result<Limits> {
 ///
 /// # Errors
 /// When it has no such artifact, or it cannot be read.
-pub fn accept(found: &FoundPlugin, acceptance: &Acceptance) -> Result<LockEntry> {
+pub fn pin(found: &FoundPlugin, options: &TrustOptions) -> Result<LockEntry> {
     let manifest = &found.manifest;
-    let kind = if acceptance.native || acceptance.isolate {
+    let kind = if options.native || options.isolate {
         BuildKind::Native
     } else if manifest.wasm.is_some() {
         BuildKind::Wasm
     } else {
-        return Err(Error::advised(
+        return Err(PluginError::refused(
             format!("the plugin `{}` is native code, which can do whatever you can", manifest.id),
             format!("if you trust its author, `kino plugin trust {} --native`", manifest.id),
         ));
     };
-    let sha256 = match acceptance.dev {
+    let sha256 = match options.dev {
         true => String::new(),
         false => sha256(&artifact(found, kind)?)?,
     };
-    for path in &acceptance.read {
-        readable(path).map_err(Error::failed)?;
+    for path in &options.read {
+        readable(path).map_err(PluginError::malformed)?;
     }
     let mut read = manifest.asks.read.clone();
-    read.extend(acceptance.read.iter().filter(|path| !manifest.asks.read.contains(path)).cloned());
-    let entry = LimitsEntry {
-        memory: acceptance.memory.clone().or_else(|| manifest.asks.memory.clone()),
-        seconds: acceptance.seconds.or(manifest.asks.seconds),
+    read.extend(options.read.iter().filter(|path| !manifest.asks.read.contains(path)).cloned());
+    let entry = RawLimits {
+        memory: options.memory.clone().or_else(|| manifest.asks.memory.clone()),
+        seconds: options.seconds.or(manifest.asks.seconds),
     };
     limits(&entry)?;
     let folder = found.folder.strip_prefix(&found.lock).unwrap_or(&found.folder);
@@ -284,7 +284,7 @@ pub fn accept(found: &FoundPlugin, acceptance: &Acceptance) -> Result<LockEntry>
         empty if empty.is_empty() => ".".to_owned(),
         folder => folder,
     };
-    let (dev, folder) = match (acceptance.dev, is_usual(&found.folder)) {
+    let (dev, folder) = match (options.dev, is_usual(&found.folder)) {
         (true, _) => (Some(folder), None),
         (false, true) => (None, None),
         (false, false) => (None, Some(folder)),
@@ -296,7 +296,7 @@ pub fn accept(found: &FoundPlugin, acceptance: &Acceptance) -> Result<LockEntry>
         dev,
         folder,
         trust: (kind == BuildKind::Native).then_some(BuildKind::Native),
-        isolate: acceptance.isolate,
+        isolate: options.isolate,
         asks: manifest.asks.clone(),
         grants: Grants { read },
         limits: entry,

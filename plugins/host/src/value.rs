@@ -101,7 +101,7 @@ impl PluginValue {
         match self {
             PluginValue::Value(Value::Custom(record)) => &record.ty,
             PluginValue::Value(Value::Part(_)) => "Part",
-            PluginValue::Value(value) => value.kind(),
+            PluginValue::Value(value) => value.type_name(),
             PluginValue::Bytes(_) => "Bytes",
             PluginValue::TensorBuffer(_) | PluginValue::SharedTensor(_) => "Tensor",
             PluginValue::Fields(ty, _) | PluginValue::Remote(ty, _) => ty,

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use kino_host::{Acceptance, BuildKind, Consent, Lock, Manifest, PluginIndex, accept, decide};
+use kino_host::{
+    BuildKind, Consent, LockFile, Manifest, PluginError, PluginIndex, TrustOptions, allowed_build,
+    pin,
+};
 
 /// A graph's folder with one plugin in it.
 struct Site {
@@ -33,11 +36,11 @@ impl Site {
         std::fs::write(path, text).unwrap();
     }
 
-    fn trust(&self, acceptance: &Acceptance) -> kino_node::Result<()> {
+    fn trust(&self, options: &TrustOptions) -> Result<(), PluginError> {
         let shelf = PluginIndex::scan(self.path(), None)?;
-        let mut lock = Lock::read(self.path())?;
+        let mut lock = LockFile::read(self.path())?;
         let found = shelf.plugin("grain").unwrap();
-        let entry = accept(found, acceptance)?;
+        let entry = pin(found, options)?;
         Consent::grant(&self.data(), "grain", &found.folder, &entry)?;
         lock.plugins.insert("grain".into(), entry);
         lock.write(self.path())
@@ -55,8 +58,8 @@ impl Site {
     /// What is decided, as a text with the folder's name taken out.
     fn decide(&self, locked: bool) -> String {
         let shelf = PluginIndex::scan(self.path(), None).unwrap();
-        let lock = Lock::read(self.path()).unwrap();
-        match decide(shelf.plugin("grain").unwrap(), &lock, &self.consent(), locked) {
+        let lock = LockFile::read(self.path()).unwrap();
+        match allowed_build(shelf.plugin("grain").unwrap(), &lock, &self.consent(), locked) {
             Ok(allowed) => format!(
                 "{} {} read {:?} isolate {} {:?}",
                 allowed.kind,
@@ -81,21 +84,21 @@ fn what_is_not_pinned_is_refused_with_the_command_that_accepts_it() {
         "the plugin `grain` is not trusted: the lock file does not pin it / look at \
          HERE/plugins/grain, then `kino plugin trust grain --folder HERE` accepts it"
     );
-    site.trust(&Acceptance::default()).unwrap();
+    site.trust(&TrustOptions::default()).unwrap();
     assert_eq!(site.decide(true), "wasm pinned read [\"luts\"] isolate false 5s");
 }
 
 #[test]
 fn a_changed_build_version_or_demand_is_refused() {
     let site = Site::new();
-    site.trust(&Acceptance::default()).unwrap();
+    site.trust(&TrustOptions::default()).unwrap();
     site.write("plugins/grain/grain.wasm", "another");
     assert!(
         site.decide(false).contains("its wasm build has another sha256"),
         "{}",
         site.decide(false)
     );
-    site.trust(&Acceptance::default()).unwrap();
+    site.trust(&TrustOptions::default()).unwrap();
     site.write("plugins/grain/plugin.ron", &MANIFEST.replace("luts", "home"));
     assert!(site.decide(false).contains("asks for something else than when"));
     site.write("plugins/grain/plugin.ron", &MANIFEST.replace("1.0.0", "1.1.0"));
@@ -107,10 +110,10 @@ fn a_changed_build_version_or_demand_is_refused() {
 #[test]
 fn native_code_is_trusted_by_name_alone() {
     let site = Site::new();
-    let native = Acceptance { native: true, isolate: true, ..Acceptance::default() };
+    let native = TrustOptions { native: true, isolate: true, ..TrustOptions::default() };
     site.trust(&native).unwrap();
     assert_eq!(site.decide(true), "native pinned read [\"luts\"] isolate true 5s");
-    let mut lock = Lock::read(site.path()).unwrap();
+    let mut lock = LockFile::read(site.path()).unwrap();
     lock.plugins.get_mut("grain").unwrap().trust = None;
     lock.write(site.path()).unwrap();
     assert_eq!(
@@ -119,16 +122,16 @@ fn native_code_is_trusted_by_name_alone() {
          HERE/plugins/grain, then `kino plugin trust grain --native --isolate --folder HERE` accepts it"
     );
     site.write("plugins/grain/plugin.ron", &MANIFEST.replace("wasm: \"grain.wasm\",", ""));
-    let refused = site.trust(&Acceptance::default()).unwrap_err();
+    let refused = site.trust(&TrustOptions::default()).unwrap_err();
     assert!(refused.to_string().contains("native code, which can do whatever you can"));
 }
 
 #[test]
 fn what_a_lock_says_of_native_code_counts_where_the_user_has_said_it() {
     let site = Site::new();
-    let native = Acceptance { native: true, ..Acceptance::default() };
+    let native = TrustOptions { native: true, ..TrustOptions::default() };
     for dev in [false, true] {
-        site.trust(&Acceptance { dev, ..native.clone() }).unwrap();
+        site.trust(&TrustOptions { dev, ..native.clone() }).unwrap();
         assert!(site.decide(false).starts_with("native"));
         // The folder with its lock comes to somebody else.
         std::fs::remove_dir_all(site.data()).unwrap();
@@ -144,18 +147,18 @@ fn what_a_lock_says_of_native_code_counts_where_the_user_has_said_it() {
     }
     let lock = r#"(version: 1, plugins: {"grain": (kind: wasm, dev: "x", grants: (read: ["/"]))})"#;
     site.write("kino.lock.ron", lock);
-    let said = Lock::read(site.path()).unwrap_err().to_string();
+    let said = LockFile::read(site.path()).unwrap_err().to_string();
     assert!(said.contains("the grants of `grain`: what a plugin reads is a path"), "{said}");
 }
 
 #[test]
 fn a_folder_at_work_takes_every_build_but_not_under_locked() {
     let site = Site::new();
-    site.trust(&Acceptance { dev: true, ..Acceptance::default() }).unwrap();
+    site.trust(&TrustOptions { dev: true, ..TrustOptions::default() }).unwrap();
     site.write("plugins/grain/grain.wasm", "another");
     assert!(site.decide(false).starts_with("wasm dev"));
     assert!(site.decide(true).contains("is trusted in dev mode, which --locked refuses"));
-    let lock = Lock::read(site.path()).unwrap();
+    let lock = LockFile::read(site.path()).unwrap();
     assert_eq!(lock.plugins["grain"].dev.as_deref(), Some("plugins/grain"));
     assert_eq!(lock.plugins["grain"].kind, BuildKind::Wasm);
 }
@@ -209,29 +212,29 @@ fn a_lock_keeps_what_it_does_not_touch_and_is_the_same_text_again() {
     let site = Site::new();
     let other = r#"Lock(version: 1, plugins: {"other": (kind: "wasm", sha256: "00")})"#;
     site.write("kino.lock.ron", other);
-    let error = Lock::read(site.path()).unwrap_err().to_string();
+    let error = LockFile::read(site.path()).unwrap_err().to_string();
     assert!(error.contains("kino.lock.ron:1:"), "{error}");
     site.write("kino.lock.ron", &other.replace("\"wasm\"", "wasm"));
-    site.trust(&Acceptance::default()).unwrap();
+    site.trust(&TrustOptions::default()).unwrap();
     let first = std::fs::read_to_string(site.path().join("kino.lock.ron")).unwrap();
-    site.trust(&Acceptance::default()).unwrap();
+    site.trust(&TrustOptions::default()).unwrap();
     assert_eq!(first, std::fs::read_to_string(site.path().join("kino.lock.ron")).unwrap());
-    assert_eq!(Lock::read(site.path()).unwrap().plugins["other"].sha256, "00");
+    assert_eq!(LockFile::read(site.path()).unwrap().plugins["other"].sha256, "00");
     site.write("kino.lock.ron", "(version: 2)");
-    assert!(Lock::read(site.path()).unwrap_err().to_string().contains("its version is 2"));
+    assert!(LockFile::read(site.path()).unwrap_err().to_string().contains("its version is 2"));
 }
 
 #[test]
 fn the_command_repeats_what_was_accepted_beyond_the_asking() {
     let site = Site::new();
-    let acceptance = Acceptance {
+    let options = TrustOptions {
         native: true,
         read: vec!["my luts".into(), "luts".into()],
         memory: Some("2GB".into()),
         seconds: Some(5.0),
-        ..Acceptance::default()
+        ..TrustOptions::default()
     };
-    site.trust(&acceptance).unwrap();
+    site.trust(&options).unwrap();
     site.write(&format!("plugins/grain/{}", kino_host::library_name("grain")), "another");
     let said = site.decide(false);
     assert!(
@@ -252,11 +255,11 @@ fn a_plugin_that_was_at_work_is_found_when_it_is_pinned() {
             &format!(r#"(version: 1, plugins: {{"grain": (kind: wasm, dev: "{place}")}})"#),
         );
         assert!(site.decide(false).starts_with("wasm dev"), "{place}");
-        site.trust(&Acceptance::default()).unwrap();
+        site.trust(&TrustOptions::default()).unwrap();
         assert!(site.decide(true).starts_with("wasm pinned"), "{place}");
-        site.trust(&Acceptance { dev: true, ..Acceptance::default() }).unwrap();
-        let lock = Lock::read(site.path()).unwrap();
-        assert_eq!(lock.plugins["grain"].place(), Some(place));
+        site.trust(&TrustOptions { dev: true, ..TrustOptions::default() }).unwrap();
+        let lock = LockFile::read(site.path()).unwrap();
+        assert_eq!(lock.plugins["grain"].folder_path(), Some(place));
         assert_eq!(lock.plugins["grain"].folder, None);
     }
 }
@@ -287,12 +290,13 @@ fn a_copy_of_the_users_gives_way_to_the_one_that_the_lock_names() {
     let expected = "two plugins are called `grain`: in HERE/plugins/grain and in \
                     HERE/user/plugins/grain";
     assert_eq!(said, expected);
-    site.trust(&Acceptance::default()).unwrap();
+    site.trust(&TrustOptions::default()).unwrap();
     let one = PluginIndex::scan(site.path(), Some(&user)).unwrap();
     assert_eq!(folders(&one), ["plugins/grain", "user/plugins/other"]);
     assert_eq!(one.conflicts(|_| false), [""; 0]);
     let other = one.plugin("other").unwrap();
-    let refused = decide(other, &Lock::default(), &Consent::default(), false).unwrap_err();
+    let refused =
+        allowed_build(other, &LockFile::default(), &Consent::default(), false).unwrap_err();
     let hint = refused.hint().unwrap();
     assert!(hint.ends_with("then `kino plugin trust other` accepts it"), "{hint}");
 }
@@ -301,8 +305,8 @@ fn a_copy_of_the_users_gives_way_to_the_one_that_the_lock_names() {
 fn what_can_never_be_read_is_not_granted() {
     let site = Site::new();
     for path in ["", "/etc", "../home", "luts/..", "a\\b", "a\u{1b}[2K"] {
-        let acceptance = Acceptance { read: vec![path.into()], ..Acceptance::default() };
-        assert!(site.trust(&acceptance).is_err(), "{path:?}");
+        let options = TrustOptions { read: vec![path.into()], ..TrustOptions::default() };
+        assert!(site.trust(&options).is_err(), "{path:?}");
         let asks = MANIFEST.replace("\"luts\"", &format!("{path:?}"));
         let said = Manifest::parse(&asks, Path::new("plugin.ron")).unwrap_err().to_string();
         assert!(said.starts_with("plugin.ron:2:"), "{said}");
@@ -314,6 +318,6 @@ fn a_name_that_stands_twice_in_a_lock_is_refused() {
     let site = Site::new();
     let one = r#""grain": (kind: wasm, sha256: "00")"#;
     site.write("kino.lock.ron", &format!("(version: 1,\nplugins: {{{one},\n{one}}})"));
-    let said = Lock::read(site.path()).unwrap_err().to_string();
+    let said = LockFile::read(site.path()).unwrap_err().to_string();
     assert!(said.ends_with("`grain` stands here twice") && said.contains("ron:3:"), "{said}");
 }

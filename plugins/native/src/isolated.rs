@@ -23,7 +23,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// How long a cancelled worker may take to stop by itself.
 const GRACE_PERIOD: Duration = Duration::from_secs(2);
 /// Messages of a worker that wait for the engine; who says more waits, too.
-const MOST_WAITING: usize = 16;
+const MAX_WAITING: usize = 16;
 /// How long a worker may take to load the plugin.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -83,7 +83,8 @@ impl IsolatedPlugin {
         let copy = tempfile::Builder::new().prefix("kino-plugin-").tempdir()?;
         let name = trusted.path.file_name().unwrap_or_default();
         let path = copy.path().join(name);
-        std::fs::write(&path, kino_host::read_artifact(trusted.path)?)?;
+        let library = kino_host::read_artifact(trusted.path);
+        std::fs::write(&path, library.map_err(|error| Error::failed(error.to_string()))?)?;
         let pool = Pool {
             program: program.to_owned(),
             arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
@@ -131,7 +132,7 @@ impl Pool {
         let from = ours.try_clone()?;
         // A process that does not read is not waited for without an end.
         ours.set_write_timeout(Some(POLL_INTERVAL))?;
-        let (responses, inbox) = mpsc::sync_channel(MOST_WAITING);
+        let (responses, inbox) = mpsc::sync_channel(MAX_WAITING);
         std::thread::spawn(move || receive_all(from, &responses));
         let to = Mutex::new(ours);
         let worker = Process { child, to, inbox, places, _folders: folders };
@@ -430,7 +431,7 @@ mod tests {
     #[test]
     fn a_flood_of_messages_is_held_back() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let (responses, inbox) = mpsc::sync_channel(MOST_WAITING);
+        let (responses, inbox) = mpsc::sync_channel(MAX_WAITING);
         std::thread::spawn(move || receive_all(ours, &responses));
         theirs.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
         let json = serde_json::to_vec(&Response::Log(1, "t".into(), "x".repeat(1 << 16))).unwrap();

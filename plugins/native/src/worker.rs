@@ -6,9 +6,9 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use candle_core::Device;
-use kino_host::{CallCx, Files, Limits, PluginValue};
+use kino_host::{CallCx, Limits, PluginFiles, PluginValue};
 use kino_node::{Cancel, Error, Ledger, Result};
-use kino_port::Read;
+use kino_port::PlannedRead;
 
 use crate::allocator::set_allocator;
 use crate::library::{NativeInstance, NativePlugin, TrustedLibrary};
@@ -202,7 +202,7 @@ fn closed() -> Error {
     Error::failed("no instance is open in this worker")
 }
 
-impl Files for Server {
+impl PluginFiles for Server {
     fn read(&self, path: &str) -> Result<Vec<u8>> {
         let _one = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         send(&self.to, &Response::Read(path.to_owned()))?;
@@ -213,7 +213,7 @@ impl Files for Server {
         }
     }
 
-    fn fingerprint_grants(&self) -> Result<Vec<Read>> {
+    fn fingerprint_grants(&self) -> Result<Vec<PlannedRead>> {
         Ok(Vec::new())
     }
 }

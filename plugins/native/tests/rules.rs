@@ -125,7 +125,7 @@ mod isolated {
 
     use super::*;
     use kino_native::IsolatedPlugin;
-    use kino_node::{Cancel, Guidance, Guider, GuiderHandle};
+    use kino_node::{Cancel, Guider, GuiderHandle, GuiderState};
 
     /// This test is also the worker that the others start.
     #[test]
@@ -151,7 +151,7 @@ mod isolated {
     struct Quiet;
 
     impl Guider for Quiet {
-        fn begin(&self, _: &Cancel) -> Box<dyn Guidance> {
+        fn begin(&self, _: &Cancel) -> Box<dyn GuiderState> {
             unreachable!("nobody samples here")
         }
     }

@@ -15,7 +15,7 @@ use kino_node::{Error, Result};
 use crate::stop::Stop;
 
 /// Messages that wait to be passed on; more than these are dropped.
-const MOST_EVENTS: usize = 4096;
+const MAX_EVENTS: usize = 4096;
 /// How long a sleeping plugin is left alone.
 const NAP: Duration = Duration::from_millis(5);
 
@@ -84,7 +84,7 @@ impl HostQueue {
 
     fn event(&self, event: HostEvent) {
         let mut state = self.lock();
-        match state.events.len() < MOST_EVENTS {
+        match state.events.len() < MAX_EVENTS {
             true => state.events.push_back(event),
             false => state.dropped += 1,
         }
@@ -156,7 +156,7 @@ fn op(
     // Why it stops is told by `drive`, before the plugin goes on.
     let check = || stop().map_or(Ok(()), |_| Err(Error::Cancelled));
     let apply =
-        || ops::apply_within(name, tensors, attributes, &ops::Bounds { most, check: &check });
+        || ops::apply_within(name, tensors, attributes, &ops::OpLimits { most, check: &check });
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(apply)).unwrap_or_else(|_| {
         Err(Error::failed(format!(
             "op {name}: the host panicked; this is a bug of Kinograph, please report it"

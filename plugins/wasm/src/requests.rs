@@ -13,7 +13,7 @@ use crate::types::{WitResult, to_wire};
 /// The longest message that is passed on.
 const LONGEST: usize = 1 << 14;
 /// The most tensors of one operation.
-const MOST_TENSORS: usize = 4096;
+const MAX_TENSORS: usize = 4096;
 
 type Context<'a> = StoreContextMut<'a, StoreState>;
 type Outcome = wasmtime::Result<(WitResult<Resource<ResourceEntry>>,)>;
@@ -65,9 +65,9 @@ async fn op(
     handles: Vec<Resource<ResourceEntry>>,
     attributes: String,
 ) -> Outcome {
-    if handles.len() > MOST_TENSORS {
+    if handles.len() > MAX_TENSORS {
         let found = handles.len();
-        return Ok((Err(format!("op {name}: at most {MOST_TENSORS} tensors, found {found}")),));
+        return Ok((Err(format!("op {name}: at most {MAX_TENSORS} tensors, found {found}")),));
     }
     let state = cx.data();
     let mut tensors = Vec::with_capacity(handles.len());

@@ -15,11 +15,11 @@ use crate::stop::Stop;
 use crate::wasi_state::WasiState;
 
 /// Values that an instance may hold at a time.
-pub(crate) const MOST_HANDLES: usize = 1 << 16;
+pub(crate) const MAX_HANDLES: usize = 1 << 16;
 /// How deep lists and records may lie in each other.
 const DEEPEST: u32 = 64;
 /// The parts of parts that one value may have, counted as often as they occur.
-const MOST_PARTS: u64 = 1 << 20;
+const MAX_PARTS: u64 = 1 << 20;
 /// What a part of a list costs, beside its contents.
 const PART: u64 = 64;
 /// Frames may take this many times the memory: they go to a file.
@@ -27,7 +27,7 @@ const FRAMES: u64 = 64;
 /// What a chunk of frames costs, beside its pixels.
 const CHUNK: u64 = 512;
 /// Elements of one table.
-const MOST_ELEMENTS: usize = 100_000;
+const MAX_ELEMENTS: usize = 100_000;
 
 /// The bytes that an instance uses: memory of its own, and of the host for what it made.
 #[derive(Default)]
@@ -65,7 +65,7 @@ impl TreeSize {
             return all;
         }
         let mut add = |value: &Value| {
-            if all.parts <= MOST_PARTS {
+            if all.parts <= MAX_PARTS {
                 let part = TreeSize::of(value, depth + 1);
                 all.depth = all.depth.max(part.depth + 1);
                 all.parts = all.parts.saturating_add(part.parts);
@@ -86,10 +86,10 @@ impl TreeSize {
             all.depth = all.depth.max(part.depth + 1);
             all.parts = all.parts.saturating_add(part.parts);
         }
-        match all.depth <= DEEPEST && all.parts <= MOST_PARTS {
+        match all.depth <= DEEPEST && all.parts <= MAX_PARTS {
             true => Ok(all),
             false => Err(Error::failed(format!(
-                "this value has too many parts: at most {DEEPEST} deep and {MOST_PARTS} in all"
+                "this value has too many parts: at most {DEEPEST} deep and {MAX_PARTS} in all"
             ))),
         }
     }
@@ -197,8 +197,8 @@ impl HandleTable {
             self.slots[at as usize] = Some(entry);
             return Ok(at);
         }
-        if self.slots.len() >= MOST_HANDLES {
-            return Err(Stop::Handles(MOST_HANDLES));
+        if self.slots.len() >= MAX_HANDLES {
+            return Err(Stop::Handles(MAX_HANDLES));
         }
         self.slots.push(Some(entry));
         Ok((self.slots.len() - 1) as u32)
@@ -434,7 +434,7 @@ impl ResourceLimiter for StoreState {
         desired: usize,
         _: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(desired <= MOST_ELEMENTS)
+        Ok(desired <= MAX_ELEMENTS)
     }
 
     fn instances(&self) -> usize {

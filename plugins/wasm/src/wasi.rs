@@ -19,7 +19,7 @@ use crate::store::StoreState;
 /// The longest line before it is passed on in pieces.
 const LONGEST_LINE: usize = 1 << 14;
 /// The most random bytes at once.
-const MOST_RANDOM: u64 = 1 << 20;
+const MAX_RANDOM: u64 = 1 << 20;
 /// What the wall clock shows: the start of 2000, in seconds since 1970.
 const EPOCH: u64 = 946_684_800;
 
@@ -283,7 +283,7 @@ fn random(to: &mut LinkerInstance<'_, StoreState>, name: &str) -> wasmtime::Resu
     match name {
         "get-random-bytes" | "get-insecure-random-bytes" => {
             to.func_wrap(name, |mut cx: Context<'_>, (count,): (u64,)| {
-                if count > MOST_RANDOM {
+                if count > MAX_RANDOM {
                     let what = format!("wasi:random for {count} bytes at once");
                     return Err(Stop::Forbidden(what).into());
                 }

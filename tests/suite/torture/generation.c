@@ -1,6 +1,7 @@
 // One generation of a plugin that makes reloading hard: every thread that runs it has thread-local
 // data with a destructor in this library, and every fifth run leaves a detached thread behind that
 // goes on reading a tensor which it was lent: of odd generations for as long as the process lives.
+// With LOADS_FOR it takes so many milliseconds to load.
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -97,6 +98,9 @@ static void shut_down(void) {
 
 const KinoPlugin *kino_plugin(const KinoHost *table) {
   static KinoPlugin plugin;
+#ifdef LOADS_FOR
+  usleep((useconds_t)LOADS_FOR * 1000);
+#endif
   host = table;
   if (pthread_key_create(&key, forget) != 0) return NULL;
   plugin.magic = KINO_MAGIC;

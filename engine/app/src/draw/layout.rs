@@ -8,7 +8,7 @@ use super::picture::Picture;
 use super::size::{self, GAP_X, GAP_Y, Size, TRACK};
 
 /// Wires that would pass more layers than this in all are drawn straight through.
-const MOST_PASSAGES: usize = 20_000;
+const MAX_PASSAGES: usize = 20_000;
 const SWEEPS: usize = 12;
 
 /// A picture with positions, in pixels.
@@ -112,7 +112,7 @@ impl Layers {
         let spans = |wire: &super::picture::Wire| {
             ranks[wire.to.0].saturating_sub(ranks[wire.from.0]).saturating_sub(1)
         };
-        let straight = picture.wires.iter().map(spans).sum::<usize>() > MOST_PASSAGES;
+        let straight = picture.wires.iter().map(spans).sum::<usize>() > MAX_PASSAGES;
         let mut links = Vec::new();
         let mut passages = vec![Vec::new(); picture.wires.len()];
         for (index, wire) in picture.wires.iter().enumerate() {

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use kino_host::{
-    AllowedBuild, Asks, BuildKind, FoundPlugin, Limits, Lock, MANIFEST_FILE, Manifest,
+    AllowedBuild, BuildKind, FoundPlugin, Limits, LockFile, MANIFEST_FILE, Manifest,
+    ResourceRequest,
 };
 use kino_session::plugins::{self, user_folder};
 use tempfile::TempDir;
@@ -12,7 +13,7 @@ use tempfile::TempDir;
 use super::args::Add;
 use super::folder::Project;
 use super::trust::print_summary;
-use crate::failure::{Exit, Failure, failure};
+use crate::failure::{Exit, Failure};
 use crate::screen::Screen;
 
 /// Installs a plugin for this user.
@@ -20,7 +21,6 @@ use crate::screen::Screen;
 /// # Errors
 /// When it is none, is not built, or cannot be copied; then nothing has changed.
 pub(crate) fn run(args: &Add, screen: &Screen) -> Result<Exit, Failure> {
-    let fault = |error| failure(&error);
     let user = user_folder();
     let world = |error: std::io::Error| Failure::world(format!("{}: {error}", user.display()));
     let read =
@@ -33,23 +33,23 @@ pub(crate) fn run(args: &Add, screen: &Screen) -> Result<Exit, Failure> {
         let manifest = describe(given, args.accept.native)?;
         let artifact = manifest.artifact(to, manifest.preferred()).unwrap_or_default();
         fs::copy(given, artifact).map_err(|error| read(given, error))?;
-        manifest.write(to).map_err(fault)?;
+        manifest.write(to)?;
         manifest
     } else {
         let folder = if given.is_file() { given.parent().unwrap_or(given) } else { given };
-        let project = Project::open(folder).map_err(fault)?;
+        let project = Project::open(folder)?;
         copy(&project, to).map_err(|error| read(given, error))?;
         project.manifest
     };
     let target = user.join(&manifest.id);
     let mut found = FoundPlugin { folder: to.to_owned(), manifest, lock: user.clone() };
-    let entry = kino_host::accept(&found, &args.accept.acceptance(false)).map_err(fault)?;
+    let entry = kino_host::pin(&found, &args.accept.options(false))?;
     let id = found.manifest.id.clone();
-    let insert = |lock: &mut Lock| drop(lock.plugins.insert(id, entry.clone()));
-    let pin = || Lock::change(&user, insert).map_err(fault);
+    let insert = |lock: &mut LockFile| drop(lock.plugins.insert(id, entry.clone()));
+    let pin = || Ok(LockFile::change(&user, insert)?);
     replace(&fresh, &target, &user, world, pin)?;
     found.folder = target;
-    plugins::record_consent(&found, &entry).map_err(fault)?;
+    plugins::record_consent(&found, &entry)?;
     print_summary(&found, &entry, screen)?;
     Ok(Exit::Good)
 }
@@ -117,17 +117,18 @@ fn describe(file: &Path, native: bool) -> Result<Manifest, Failure> {
         nodes: nodes.into_iter().map(|(node, _)| node).collect(),
         native: (kind == BuildKind::Native).then(|| id.clone()),
         wasm: (kind == BuildKind::Wasm).then(|| format!("{id}.wasm")),
-        asks: Asks::default(),
+        asks: ResourceRequest::default(),
         id,
     };
-    let text = manifest.text().map_err(|error| failure(&error))?;
-    Manifest::parse(&text, &PathBuf::from(format!("{shown}'s {MANIFEST_FILE}")))
-        .map_err(|error| failure(&error).hint("write a plugin.ron beside it, and add the folder"))
+    let text = manifest.text()?;
+    Manifest::parse(&text, &PathBuf::from(format!("{shown}'s {MANIFEST_FILE}"))).map_err(|error| {
+        Failure::from(error).hint("write a plugin.ron beside it, and add the folder")
+    })
 }
 
 /// The nodes of an artifact with their versions, by its descriptor.
 fn nodes_of(file: &Path, id: &str, kind: BuildKind) -> Result<Vec<(String, String)>, Failure> {
-    let sha256 = kino_host::sha256(file).map_err(|error| failure(&error))?;
+    let sha256 = kino_host::sha256(file)?;
     let allowed = AllowedBuild {
         id: id.to_owned(),
         kind,
@@ -137,7 +138,7 @@ fn nodes_of(file: &Path, id: &str, kind: BuildKind) -> Result<Vec<(String, Strin
         read: Vec::new(),
         limits: Limits::default(),
     };
-    let artifact = plugins::open(&allowed, &sha256, None).map_err(|error| failure(&error))?;
+    let artifact = plugins::open(&allowed, &sha256, None)?;
     let nodes = artifact.descriptor().nodes.iter();
     Ok(nodes
         .map(|node| (node.signature.name.to_string(), node.signature.version.to_string()))

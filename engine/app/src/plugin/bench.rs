@@ -10,7 +10,7 @@ use kino_node::{Cancel, Cx, Inputs, Ledger, Result, Services, Value};
 use super::args::Bench;
 use super::cases::{About, Case, Draws, value};
 use super::folder::Project;
-use crate::failure::{Exit, Failure, failure};
+use crate::failure::{Exit, Failure};
 use crate::json::json;
 use crate::render::table::{Align, Table};
 use crate::screen::Screen;
@@ -35,11 +35,10 @@ struct Timing {
 /// # Errors
 /// When it cannot be loaded.
 pub(crate) fn run(args: &Bench, screen: &Screen) -> Result<Exit, Failure> {
-    let fault = |error| failure(&error);
-    let project = Project::open(&args.folder).map_err(fault)?;
+    let project = Project::open(&args.folder)?;
     let mut timings = Vec::new();
     for kind in project.builds() {
-        let artifact = project.load(kind).map_err(fault)?;
+        let artifact = project.load(kind)?;
         let files =
             std::sync::Arc::new(GrantedFiles::new(&project.folder, &project.manifest.asks.read));
         let limits = Limits { memory: 8 << 30, time: Duration::from_secs(600) };
@@ -47,7 +46,7 @@ pub(crate) fn run(args: &Bench, screen: &Screen) -> Result<Exit, Failure> {
         for node in plugin_nodes(&plugin) {
             for (case, name) in [(Case::Plain, "small"), (Case::Large, "large")] {
                 let file = project.sample_file();
-                timings.push(time(&*node, &plugin, case, (kind, name), &file).map_err(fault)?);
+                timings.push(time(&*node, &plugin, case, (kind, name), &file)?);
             }
         }
     }

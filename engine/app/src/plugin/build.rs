@@ -10,7 +10,7 @@ use kino_host::BuildKind;
 use super::args::Build;
 use super::component;
 use super::folder::Project;
-use crate::failure::{Exit, Failure, failure};
+use crate::failure::{Exit, Failure};
 use crate::files;
 use crate::json::{Value, json};
 use crate::render::quantity::bytes;
@@ -21,7 +21,7 @@ use crate::screen::Screen;
 /// # Errors
 /// When a toolchain is missing or the plugin does not compile; the compiler says why.
 pub(crate) fn run(args: &Build, screen: &Screen) -> Result<Exit, Failure> {
-    let project = Project::open(&args.folder).map_err(|error| failure(&error))?;
+    let project = Project::open(&args.folder)?;
     let both = args.native == args.wasm;
     let mut built = Vec::new();
     for (kind, asked) in [(BuildKind::Native, args.native), (BuildKind::Wasm, args.wasm)] {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use kino_host::Descriptor;
 use kino_node::{
-    Clip, Conditioning, FramesBuilder, ImageConditioning, Latent, Ledger, Mask, Part, Patches,
+    Clip, Conditioning, FramesBuilder, ImageConditioning, Latent, Ledger, Mask, ModelPart, Patches,
     Record, Result, Sigmas, Value,
 };
 use kino_port::{Literal, Port, PortType, Range, Sigma};
@@ -295,7 +295,7 @@ fn own(
         PortType::List(of) => {
             Value::List(vec![(None, own(of, case, draws, about, depth + 1)?)].into())
         }
-        other => Value::Part(Part { ty: other.clone(), handle: Arc::new(()) }),
+        other => Value::Part(ModelPart { ty: other.clone(), handle: Arc::new(()) }),
     })
 }
 

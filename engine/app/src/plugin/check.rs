@@ -17,7 +17,7 @@ use super::compare::difference;
 use super::folder::Project;
 use super::probe::{Line, Task};
 use crate::args::PROBE;
-use crate::failure::{Exit, Failure, failure};
+use crate::failure::{Exit, Failure};
 use crate::json::json;
 use crate::render::quantity::count;
 use crate::screen::Screen;
@@ -25,7 +25,7 @@ use crate::screen::Screen;
 /// How long one case may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// A node that hangs in so many cases is not tried in the others.
-const MOST_HUNG: usize = 2;
+const MAX_HUNG: usize = 2;
 /// What is said of a case that did not end.
 const HUNG: &str = "it did not end within";
 
@@ -45,7 +45,7 @@ struct Finding {
 /// # Errors
 /// When it cannot be loaded.
 pub(crate) fn run(args: &Check, screen: &Screen) -> Result<Exit, Failure> {
-    let project = Project::open(&args.folder).map_err(|error| failure(&error))?;
+    let project = Project::open(&args.folder)?;
     let mut builds = project.builds();
     builds.retain(|kind| match kind {
         BuildKind::Native => !args.wasm || args.native,
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Check, screen: &Screen) -> Result<Exit, Failure> {
             return Err(Failure::usage(what).hint(format!("it has {named}")));
         }
     }
-    let seed = args.seed.unwrap_or_else(kino_session::draw);
+    let seed = args.seed.unwrap_or_else(kino_session::random_seed);
     if !screen.quiet && !screen.json {
         screen.print(&format!("seed {seed}\n"))?;
     }
@@ -148,7 +148,7 @@ fn try_node(
         let done = try_some(&task, findings)?;
         from += done.max(1);
         hung += findings[before..].iter().filter(|finding| finding.hung).count();
-        if hung >= MOST_HUNG && from < cases {
+        if hung >= MAX_HUNG && from < cases {
             let (node, case) = (node.to_owned(), "the other cases".to_owned());
             let fault =
                 Some(format!("{} were not tried, as it hangs", count(cases - from, "case")));
@@ -316,6 +316,6 @@ fn report(findings: &[Finding], seed: u64, screen: &Screen) -> Result<Exit, Fail
 pub(crate) fn probe(task: &str) -> Result<Exit, Failure> {
     let task: Task = serde_json::from_str(task)
         .map_err(|error| Failure::usage(format!("`kino plugin check` starts this: {error}")))?;
-    super::probe::run(&task).map_err(|error| failure(&error))?;
+    super::probe::run(&task)?;
     Ok(Exit::Good)
 }

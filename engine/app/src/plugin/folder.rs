@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kino_host::{AllowedBuild, BuildKind, FoundPlugin, Limits, Manifest, Module};
-use kino_node::{Error, Result};
+
+use crate::failure::Failure;
 
 /// A plugin's folder with its manifest.
 pub(crate) struct Project {
@@ -19,16 +20,11 @@ impl Project {
     ///
     /// # Errors
     /// When there is none, or it does not read.
-    pub(crate) fn open(folder: &Path) -> Result<Self> {
+    pub(crate) fn open(folder: &Path) -> Result<Self, Failure> {
         if !folder.join(kino_host::MANIFEST_FILE).is_file() {
-            return Err(Error::advised(
-                format!(
-                    "{} is no plugin: it holds no {}",
-                    folder.display(),
-                    kino_host::MANIFEST_FILE
-                ),
-                "`kino plugin new NAME` begins one",
-            ));
+            let (shown, file) = (folder.display(), kino_host::MANIFEST_FILE);
+            return Err(Failure::usage(format!("{shown} is no plugin: it holds no {file}"))
+                .hint("`kino plugin new NAME` begins one"));
         }
         Ok(Project { folder: folder.to_owned(), manifest: Manifest::read(folder)? })
     }
@@ -51,13 +47,11 @@ impl Project {
     ///
     /// # Errors
     /// When it is not there, or no plugin.
-    pub(crate) fn load(&self, kind: BuildKind) -> Result<Arc<dyn Module>> {
+    pub(crate) fn load(&self, kind: BuildKind) -> Result<Arc<dyn Module>, Failure> {
         let path = self.manifest.artifact(&self.folder, kind);
         let path = path.filter(|path| path.is_file()).ok_or_else(|| {
-            Error::advised(
-                format!("the plugin `{}` has no {kind} build", self.manifest.id),
-                format!("`kino plugin build {}` makes it", self.folder.display()),
-            )
+            Failure::usage(format!("the plugin `{}` has no {kind} build", self.manifest.id))
+                .hint(format!("`kino plugin build {}` makes it", self.folder.display()))
         })?;
         let sha256 = kino_host::sha256(&path)?;
         let allowed = AllowedBuild {

@@ -1,10 +1,10 @@
 //! `kino plugin list`: the plugins that graphs of a folder can use.
 
-use kino_host::{Lock, PluginIndex};
+use kino_host::{LockFile, PluginIndex};
 use kino_session::plugins::{self, user_folder};
 
 use super::args::List;
-use crate::failure::{Exit, Failure, failure};
+use crate::failure::{Exit, Failure};
 use crate::json::json;
 use crate::render::table::{Align, Table};
 use crate::screen::Screen;
@@ -14,16 +14,15 @@ use crate::screen::Screen;
 /// # Errors
 /// When a lock file does not read.
 pub(crate) fn run(args: &List, screen: &Screen) -> Result<Exit, Failure> {
-    let fault = |error| failure(&error);
-    let shelf = PluginIndex::scan(&args.folder, Some(&user_folder())).map_err(fault)?;
-    let built_in = kino_session::built_in();
-    let conflicts = shelf.conflicts(|node| built_in.get(node).is_some());
-    let consent = plugins::consent().map_err(fault)?;
+    let index = PluginIndex::scan(&args.folder, Some(&user_folder()))?;
+    let built_in = kino_session::built_in_nodes();
+    let conflicts = index.conflicts(|node| built_in.get(node).is_some());
+    let consent = plugins::consent()?;
     let mut lines = Vec::new();
     let mut table = Table::new(&[Align::Left, Align::Left, Align::Left, Align::Left]);
-    for found in &shelf.found {
-        let lock = Lock::read(&found.lock).map_err(fault)?;
-        let decided = kino_host::decide(found, &lock, &consent, false);
+    for found in &index.found {
+        let lock = LockFile::read(&found.lock)?;
+        let decided = kino_host::allowed_build(found, &lock, &consent, false);
         let manifest = &found.manifest;
         let state = match &decided {
             Ok(allowed) => {
@@ -41,11 +40,11 @@ pub(crate) fn run(args: &List, screen: &Screen) -> Result<Exit, Failure> {
         let (id, nodes) = (screen.out.name(&manifest.id), manifest.nodes.join(", "));
         table.row([id, manifest.version.clone(), nodes, state]);
     }
-    let broken = shelf.broken.iter().map(|(_, error)| error.to_string());
+    let broken = index.broken.iter().map(|(_, error)| error.to_string());
     let faults: Vec<String> = broken.chain(conflicts).collect();
     if screen.json {
         screen.print_json(&json!({ "plugins": lines, "faults": faults }))?;
-    } else if shelf.found.is_empty() && faults.is_empty() {
+    } else if index.found.is_empty() && faults.is_empty() {
         screen.print("no plugins; `kino plugin new NAME` begins one\n")?;
     } else {
         let faults = faults.iter().map(|fault| format!("{fault}\n")).collect::<String>();

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use kino_host::{Lock, is_word};
+use kino_host::{LockFile, is_word};
 
 use super::args::New;
 use super::folder::Project;
 use super::sdk;
-use crate::failure::{Exit, Failure, failure};
+use crate::failure::{Exit, Failure};
 use crate::files;
 use crate::json::json;
 use crate::screen::Screen;
@@ -35,10 +35,9 @@ pub(crate) fn run(args: &New, screen: &Screen) -> Result<Exit, Failure> {
     for (file, text) in &all {
         files::write(&path.join(file), text.replace("NAME", &name).as_bytes())?;
     }
-    let fault = |error| failure(&error);
-    let found = Project::open(&path).map_err(fault)?.found();
-    for entry in Lock::read(&path).map_err(fault)?.plugins.values() {
-        kino_session::plugins::record_consent(&found, entry).map_err(fault)?;
+    let found = Project::open(&path)?.found();
+    for entry in LockFile::read(&path)?.plugins.values() {
+        kino_session::plugins::record_consent(&found, entry)?;
     }
     if screen.json {
         screen.print_json(&json!({ "folder": path, "files": all.iter().map(|(file, _)| file).collect::<Vec<_>>() }))?;

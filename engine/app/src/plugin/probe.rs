@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
-use kino_host::{BuildKind, Files, GrantedFiles, Limits, Module, Plugin, plugin_nodes};
+use kino_host::{BuildKind, GrantedFiles, Limits, Module, Plugin, PluginFiles, plugin_nodes};
 use kino_node::{
     Cancel, Cx, Error, GuiderHandle, Inputs, Ledger, Node, Result, SamplingStep, Services, Value,
 };
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cases::{About, Case, Draws, value, velocities};
 use super::folder::Project;
+use crate::failure::Failure;
 
 /// A component may take this long in one case; more is the parent's to judge.
 const TIME: Duration = Duration::from_secs(20);
@@ -66,7 +67,7 @@ impl Task {
 ///
 /// # Errors
 /// When the plugin cannot be loaded at all, or nobody listens.
-pub(crate) fn run(task: &Task) -> Result<()> {
+pub(crate) fn run(task: &Task) -> Result<(), Failure> {
     let project = Project::open(&task.folder)?;
     if task.node.is_empty() {
         say(&Line::Begin("describing".into()))?;
@@ -79,13 +80,13 @@ pub(crate) fn run(task: &Task) -> Result<()> {
     let root = project.folder.clone();
     let granted = GrantedFiles::new(&root, &project.manifest.asks.read);
     let limits = Limits { time: TIME, ..Limits::default() };
-    let files: Arc<dyn Files> = Arc::new(granted);
+    let files: Arc<dyn PluginFiles> = Arc::new(granted);
     let build =
         || Plugin::new(&project.manifest.id, "", Arc::clone(&artifact), Arc::clone(&files), limits);
     let find = |plugin: &Arc<Plugin>| {
         let mut nodes = plugin_nodes(plugin).into_iter();
         let node = nodes.find(|node| node.signature().name == task.node.as_str());
-        node.ok_or_else(|| Error::failed(format!("there is no node `{}`", task.node)))
+        node.ok_or_else(|| Failure::usage(format!("there is no node `{}`", task.node)))
     };
     let plugin = build();
     let node = find(&plugin)?;
@@ -108,8 +109,8 @@ pub(crate) fn run(task: &Task) -> Result<()> {
     Ok(())
 }
 
-fn say(line: &Line) -> Result<()> {
-    let text = serde_json::to_string(line).map_err(|error| Error::failed(error.to_string()))?;
+fn say(line: &Line) -> Result<(), Failure> {
+    let text = serde_json::to_string(line).map_err(std::io::Error::from)?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}")?;
     Ok(out.flush()?)

@@ -1,17 +1,17 @@
 //! `kino plugin trust`: accepts a plugin as it stands, and says what that means.
 
-use kino_host::{Acceptance, BuildKind, FoundPlugin, Lock, LockEntry, PluginIndex};
+use kino_host::{BuildKind, FoundPlugin, LockEntry, LockFile, PluginIndex, TrustOptions};
 use kino_session::plugins::{record_consent, user_folder};
 
 use super::args::{Accept, Trust};
-use crate::failure::{Exit, Failure, failure};
+use crate::failure::{Exit, Failure};
 use crate::json::json;
 use crate::screen::Screen;
 
 impl Accept {
     /// What is accepted; `dev` trusts every build.
-    pub(crate) fn acceptance(&self, dev: bool) -> Acceptance {
-        Acceptance {
+    pub(crate) fn options(&self, dev: bool) -> TrustOptions {
+        TrustOptions {
             native: self.native,
             isolate: self.isolate,
             dev,
@@ -27,17 +27,16 @@ impl Accept {
 /// # Errors
 /// When there is no such plugin, it is not built, or the file cannot be written.
 pub(crate) fn run(args: &Trust, screen: &Screen) -> Result<Exit, Failure> {
-    let fault = |error| failure(&error);
-    let shelf = PluginIndex::scan(&args.folder, Some(&user_folder())).map_err(fault)?;
-    let found = shelf.plugin(&args.id).ok_or_else(|| unknown(&args.id, &shelf))?;
-    let entry = kino_host::accept(found, &args.accept.acceptance(args.dev)).map_err(fault)?;
-    record_consent(found, &entry).map_err(fault)?;
+    let index = PluginIndex::scan(&args.folder, Some(&user_folder()))?;
+    let Some(found) = index.plugin(&args.id) else { return Err(unknown(&args.id, index)) };
+    let entry = kino_host::pin(found, &args.accept.options(args.dev))?;
+    record_consent(found, &entry)?;
     let mut was_dev_mode = false;
-    let insert = |lock: &mut Lock| {
+    let insert = |lock: &mut LockFile| {
         let before = lock.plugins.insert(args.id.clone(), entry.clone());
         was_dev_mode = before.is_some_and(|before| before.dev.is_some());
     };
-    Lock::change(&found.lock, insert).map_err(fault)?;
+    LockFile::change(&found.lock, insert)?;
     print_summary(found, &entry, screen)?;
     if was_dev_mode && entry.dev.is_none() && !screen.json {
         let command = format!("kino plugin trust {} --dev", args.id);
@@ -46,11 +45,11 @@ pub(crate) fn run(args: &Trust, screen: &Screen) -> Result<Exit, Failure> {
     Ok(Exit::Good)
 }
 
-fn unknown(id: &str, shelf: &PluginIndex) -> Failure {
-    if let Some((_, error)) = shelf.broken.first() {
-        return failure(error);
+fn unknown(id: &str, mut index: PluginIndex) -> Failure {
+    if !index.broken.is_empty() {
+        return index.broken.remove(0).1.into();
     }
-    let known: Vec<_> = shelf.found.iter().map(|found| found.manifest.id.as_str()).collect();
+    let known: Vec<_> = index.found.iter().map(|found| found.manifest.id.as_str()).collect();
     let missing = Failure::usage(format!("no plugin `{id}` was found"));
     if known.is_empty() {
         return missing

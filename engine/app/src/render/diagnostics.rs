@@ -1,11 +1,11 @@
 //! Problems as people and programs read them: miette for the one, JSON for the other.
 
 use std::collections::HashMap;
-use std::error::Error;
 use std::fmt;
 use std::io::{self, Write};
 
 use kino_graph::{Diagnostic, Diagnostics, Severity};
+use kino_session::Error;
 use miette::{LabeledSpan, MietteHandler, MietteHandlerOpts, ReportHandler, RgbColors};
 
 use super::excerpt::{Excerpt, LineStarts};
@@ -14,11 +14,11 @@ use crate::json::{Value, json};
 use crate::screen::Screen;
 
 /// So many problems are drawn; of more it is said how many there are.
-const MOST_DRAWN: usize = 50;
+const MAX_DRAWN: usize = 50;
 /// Longer messages and hints are cut.
 const LONGEST_MESSAGE: usize = 4000;
 /// So many places are shown with one problem.
-const MOST_PLACES: usize = 8;
+const MAX_PLACES: usize = 8;
 
 /// A text for people: what nobody reads to its end is cut.
 fn cut(text: &str) -> String {
@@ -50,7 +50,7 @@ impl fmt::Display for Problem {
     }
 }
 
-impl Error for Problem {}
+impl std::error::Error for Problem {}
 
 impl miette::Diagnostic for Problem {
     fn code<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
@@ -92,13 +92,13 @@ impl Problem {
         let hint = diagnostic.hint.as_deref();
         let mut problem = Problem::plain(severity, &diagnostic.message, hint);
         problem.code = Some(diagnostic.code);
-        let Some(place) = diagnostic.place else { return problem };
-        let Some(file) = all.files.get(place.file as usize) else { return problem };
-        let here = place.span.start as usize..place.span.end as usize;
+        let Some(location) = diagnostic.location else { return problem };
+        let Some(file) = all.files.get(location.file as usize) else { return problem };
+        let here = location.span.start as usize..location.span.end as usize;
         let mut places: Vec<_> = std::iter::once(here).collect();
         let mut labels = vec!["here".to_owned()];
-        for (other, what) in diagnostic.related.iter().take(MOST_PLACES) {
-            if other.file == place.file {
+        for (other, what) in diagnostic.related.iter().take(MAX_PLACES) {
+            if other.file == location.file {
                 places.push(other.span.start as usize..other.span.end as usize);
                 labels.push(cut(what));
             } else {
@@ -108,7 +108,7 @@ impl Problem {
                     Some(problem.help.map_or(see.clone(), |help| format!("{help}\n{see}")));
             }
         }
-        let lines = lines.entry(place.file).or_insert_with(|| LineStarts::of(&file.text));
+        let lines = lines.entry(location.file).or_insert_with(|| LineStarts::of(&file.text));
         let (excerpt, found) = Excerpt::of(&file.name, &file.text, lines, &places);
         problem.source = Some(excerpt);
         let mut labelled = found.into_iter().zip(labels);
@@ -144,12 +144,12 @@ fn handler(screen: &Screen) -> MietteHandler {
 pub(crate) fn draw(screen: &Screen, diagnostics: &Diagnostics) -> String {
     let handler = handler(screen);
     let mut lines = HashMap::new();
-    let drawn = diagnostics.list.iter().take(MOST_DRAWN).map(|one| {
+    let drawn = diagnostics.list.iter().take(MAX_DRAWN).map(|one| {
         let problem = Problem::of(diagnostics, one, &mut lines);
         Drawn(&handler, &problem).to_string().trim_matches('\n').to_owned() + "\n"
     });
     let mut drawn = drawn.collect::<Vec<_>>();
-    let left = diagnostics.list.get(MOST_DRAWN..).unwrap_or_default();
+    let left = diagnostics.list.get(MAX_DRAWN..).unwrap_or_default();
     if !left.is_empty() {
         let is_error = left.iter().any(|one| one.severity == Severity::Error);
         let message = format!("{} more problems are not drawn", left.len());
@@ -192,10 +192,9 @@ pub(crate) fn fail(screen: &Screen, failure: &Failure) {
         return;
     }
     let text = match failure {
-        Failure::Graph(diagnostics) => draw(screen, diagnostics),
-        Failure::Usage { message, hint } | Failure::World { message, hint } => {
-            draw_plain(screen, true, message, hint.as_deref())
-        }
+        Failure::Engine(Error::Graph(diagnostics)) => draw(screen, diagnostics),
+        Failure::Engine(Error::Cancelled) => "cancelled\n".to_owned(),
+        Failure::Engine(error) => draw_plain(screen, true, &error.to_string(), error.hint()),
         Failure::Print(_) => draw_plain(screen, true, &failure.to_string(), None),
     };
     let _ = io::stderr().write_all(text.as_bytes());
@@ -204,9 +203,10 @@ pub(crate) fn fail(screen: &Screen, failure: &Failure) {
 /// Why a command failed, for programs.
 pub(crate) fn as_json(failure: &Failure) -> Value {
     let (code, hint) = match failure {
-        Failure::Graph(diagnostics) => return json!({ "diagnostics": diagnostics }),
-        Failure::Usage { hint, .. } => ("usage", hint.as_deref()),
-        Failure::World { hint, .. } => ("world", hint.as_deref()),
+        Failure::Engine(Error::Graph(all)) => return json!({ "diagnostics": all }),
+        Failure::Engine(error @ Error::Usage { .. }) => ("usage", error.hint()),
+        Failure::Engine(Error::Cancelled) => ("cancelled", None),
+        Failure::Engine(error) => ("world", error.hint()),
         Failure::Print(_) => ("world", None),
     };
     let message = failure.to_string();

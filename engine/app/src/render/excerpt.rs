@@ -12,7 +12,7 @@ const LONGEST_LINE: usize = 240;
 /// What stands before the place that is pointed at in a line that is cut, at most.
 const BEFORE: usize = 80;
 /// Of a place that covers more lines, the first one is pointed at.
-const MOST_LINES: usize = 12;
+const MAX_LINES: usize = 12;
 /// Labels so many lines apart, or fewer, are drawn in one block.
 const NEAR: usize = 3;
 
@@ -113,7 +113,7 @@ impl Excerpt {
 fn ends(text: &str, lines: &LineStarts, place: &Range<usize>) -> (usize, usize) {
     let first = lines.line(place.start.min(text.len()));
     let last = lines.line(place.end.max(place.start + 1) - 1).max(first);
-    (first, if last - first >= MOST_LINES { first } else { last })
+    (first, if last - first >= MAX_LINES { first } else { last })
 }
 
 impl Block {

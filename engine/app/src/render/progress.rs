@@ -60,6 +60,11 @@ impl Watch {
         }
     }
 
+    /// Whether it shows nothing.
+    pub(crate) fn is_silent(&self) -> bool {
+        matches!(self.mode, Mode::Silent)
+    }
+
     /// Shows one event of the only run, or of the first.
     pub(crate) fn see(&self, event: &Event) {
         self.see_of(None, event);

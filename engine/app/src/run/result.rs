@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use kino_graph::{Diagnostic, Diagnostics, Severity};
-use kino_node::{FileOut, Value};
-use kino_session::{Done, Plan, Written};
+use kino_node::{OutputFile, Value};
+use kino_session::{Plan, RunResult, WrittenFile};
 
 use crate::failure::Failure;
 use crate::json::{Map, Value as Json, json};
@@ -14,7 +14,7 @@ use crate::render::table::{Align, Table};
 use crate::screen::Screen;
 
 /// Draws every failure at the node that failed; programs have seen them as events.
-pub(crate) fn tell_failures(done: &Done, screen: &Screen, plan: &Plan) {
+pub(crate) fn tell_failures(done: &RunResult, screen: &Screen, plan: &Plan) {
     let failed = &done.report.failed;
     if screen.json || failed.is_empty() {
         return;
@@ -23,7 +23,7 @@ pub(crate) fn tell_failures(done: &Done, screen: &Screen, plan: &Plan) {
         severity: Severity::Error,
         code: "failed",
         message: format!("`{}` ({}): {}", failure.name, failure.op, failure.message),
-        place: plan.as_plan().step(&failure.name).map(|(_, step)| step.place),
+        location: plan.as_plan().step(&failure.name).map(|(_, step)| step.location),
         related: Vec::new(),
         hint: failure.hint.clone(),
     });
@@ -36,8 +36,8 @@ pub(crate) fn tell_failures(done: &Done, screen: &Screen, plan: &Plan) {
 ///
 /// # Errors
 /// When the output stream is closed or full.
-pub(crate) fn print(done: &Done, screen: &Screen) -> Result<(), Failure> {
-    let Done { report, files, .. } = done;
+pub(crate) fn print(done: &RunResult, screen: &Screen) -> Result<(), Failure> {
+    let RunResult { report, files, .. } = done;
     if screen.json {
         let outputs = as_json(&report.outputs);
         screen.print_json(&json!({ "event": "outputs", "outputs": outputs }))?;
@@ -45,7 +45,7 @@ pub(crate) fn print(done: &Done, screen: &Screen) -> Result<(), Failure> {
     }
     let paint = screen.out;
     let mut table = Table::new(&[Align::Left, Align::Right, Align::Left]);
-    for Written { file, is_new } in files {
+    for WrittenFile { file, is_new } in files {
         let end = if *is_new { quantity::seconds(report.seconds) } else { "unchanged".to_owned() };
         let size = quantity::bytes(file.bytes);
         table.row([paint.bold(&file.path.display().to_string()), size, paint.dim(&end)]);
@@ -59,7 +59,7 @@ pub(crate) fn print(done: &Done, screen: &Screen) -> Result<(), Failure> {
 /// Outputs that are no files, a line each; files among `listed` have been told already.
 fn as_text<'a>(
     outputs: &[(String, Value)],
-    listed: impl Iterator<Item = &'a FileOut> + Clone,
+    listed: impl Iterator<Item = &'a OutputFile> + Clone,
 ) -> String {
     let mut text = String::new();
     for (name, value) in outputs {
@@ -90,6 +90,6 @@ fn one(value: &Value) -> Json {
         Value::Bool(value) => json!(value),
         Value::File(file) => json!({ "path": file.path, "bytes": file.bytes, "hash": file.hash }),
         Value::List(items) => items.iter().map(|(_, item)| one(item)).collect(),
-        other => json!({ "kind": other.kind(), "value": format!("{other:?}") }),
+        other => json!({ "kind": other.type_name(), "value": format!("{other:?}") }),
     }
 }

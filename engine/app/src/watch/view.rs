@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use kino_graph::{Change, Diagnostics, Diff};
-use kino_session::{CacheStatus, Done, Plan, WatchEvent};
-use kino_world::ChangeKind;
+use kino_graph::{Diagnostics, Diff, StepChange};
+use kino_session::{CacheStatus, Plan, RunResult, WatchEvent};
+use kino_world::FileChangeKind;
 
 use crate::failure::Failure;
 use crate::json::{Value, json};
@@ -41,7 +41,7 @@ impl View {
             WatchEvent::Failed { error, has_last } => self.failed(&error.into(), has_last),
             WatchEvent::Warnings(warnings) => self.warn(&warnings),
             WatchEvent::Run(event) => self.watch.see_of(Some(event.run.0), &event.event),
-            WatchEvent::Done { plan, done } => self.done(&plan, &done),
+            WatchEvent::RunResult { plan, done } => self.done(&plan, &done),
             WatchEvent::Waiting(files) => self.waiting(&files),
             _ => {}
         }
@@ -64,13 +64,13 @@ impl View {
     }
 
     /// Files that changed.
-    fn changed(&self, changes: &[kino_world::Change]) {
+    fn changed(&self, changes: &[kino_world::FileChange]) {
         if self.screen.json {
             let paths = changes.iter().map(|one| {
                 let change = match one.kind {
-                    ChangeKind::Appeared => "appeared",
-                    ChangeKind::Changed => "changed",
-                    ChangeKind::Vanished => "vanished",
+                    FileChangeKind::Appeared => "appeared",
+                    FileChangeKind::Changed => "changed",
+                    FileChangeKind::Vanished => "vanished",
                 };
                 json!({ "path": one.path, "change": change })
             });
@@ -80,9 +80,9 @@ impl View {
         let told = changes.iter().map(|one| {
             let path = self.screen.err.bold(&one.path.display().to_string());
             match one.kind {
-                ChangeKind::Appeared => format!("{path} is there\n"),
-                ChangeKind::Changed => format!("{path} changed\n"),
-                ChangeKind::Vanished => format!("{path} is gone\n"),
+                FileChangeKind::Appeared => format!("{path} is there\n"),
+                FileChangeKind::Changed => format!("{path} changed\n"),
+                FileChangeKind::Vanished => format!("{path} is gone\n"),
             }
         });
         self.text(&format!("\n{}", told.collect::<String>()));
@@ -94,9 +94,9 @@ impl View {
         if self.screen.json {
             let changes = diff.changes.iter().map(|(name, change)| {
                 let (kind, why) = match change {
-                    Change::Added => ("added", &[][..]),
-                    Change::Removed => ("removed", &[][..]),
-                    Change::Changed(why) => ("changed", &why[..]),
+                    StepChange::Added => ("added", &[][..]),
+                    StepChange::Removed => ("removed", &[][..]),
+                    StepChange::Changed(why) => ("changed", &why[..]),
                 };
                 json!({ "name": &**name, "change": kind, "why": why, "status": status(name) })
             });
@@ -116,9 +116,9 @@ impl View {
             };
             let name = paint.name(name);
             text.push_str(&match change {
-                Change::Added => format!("  {} {name}{cached}\n", paint.good("+")),
-                Change::Removed => format!("  {} {name}\n", paint.bad("-")),
-                Change::Changed(why) => {
+                StepChange::Added => format!("  {} {name}{cached}\n", paint.good("+")),
+                StepChange::Removed => format!("  {} {name}\n", paint.bad("-")),
+                StepChange::Changed(why) => {
                     format!("  {} {name}: {}{cached}\n", paint.note("~"), why.join(", "))
                 }
             });
@@ -151,7 +151,7 @@ impl View {
     }
 
     /// What a run left.
-    fn done(&self, plan: &Plan, done: &Done) {
+    fn done(&self, plan: &Plan, done: &RunResult) {
         self.watch.aside(|| {
             result::tell_failures(done, &self.screen, plan);
             if let Err(Failure::Print(error)) = result::print(done, &self.screen) {

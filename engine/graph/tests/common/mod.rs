@@ -5,8 +5,11 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use kino_graph::{Catalog, Diagnostics, Graph, Plan, Settings, Sources};
-use kino_port::{Fact, Facts, Literal, PlanError, PortType, Read, Signature, StepInfo, Traits};
+use kino_graph::{Catalog, Diagnostics, Graph, GraphLoader, Plan, PlanSettings};
+use kino_port::{
+    Fact, Facts, Literal, NodeTraits, PathForm, PlanError, PlannedRead, PortType, Signature,
+    StepInfo,
+};
 use kino_port::{bool, edge, int, list, path, ports, real, text};
 
 /// A catalog that counts how often it is asked.
@@ -21,7 +24,7 @@ fn signature(
     name: &'static str,
     inputs: Cow<'static, [kino_port::Port]>,
     outputs: Cow<'static, [kino_port::Port]>,
-    traits: Traits,
+    traits: NodeTraits,
 ) -> Signature {
     Signature { name: name.into(), version: "1".into(), about: "".into(), inputs, outputs, traits }
 }
@@ -40,7 +43,7 @@ pub(crate) fn nodes() -> Nodes {
             "add",
             ports![edge("a", PortType::Real), real("b", 0.0)],
             number(),
-            Traits::LIGHT,
+            NodeTraits::LIGHT,
         ),
         signature(
             "noise",
@@ -49,51 +52,56 @@ pub(crate) fn nodes() -> Nodes {
                 int("frames", 1).between(1, 257)
             ],
             ports![edge("latent", PortType::Latent)],
-            Traits::HEAVY,
+            NodeTraits::HEAVY,
         ),
         signature(
             "decode",
             ports![edge("latent", PortType::Latent)],
             ports![edge("frames", PortType::Frames)],
-            Traits::EXPENSIVE,
+            NodeTraits::EXPENSIVE,
         ),
-        signature("resize", resize.into(), ports![edge("frames", PortType::Frames)], Traits::LIGHT),
+        signature(
+            "resize",
+            resize.into(),
+            ports![edge("frames", PortType::Frames)],
+            NodeTraits::LIGHT,
+        ),
         signature(
             "concat",
             ports![list("parts", PortType::Frames)],
             ports![edge("frames", PortType::Frames)],
-            Traits::LIGHT,
+            NodeTraits::LIGHT,
         ),
         signature(
             "split",
             ports![edge("frames", PortType::Frames)],
             ports![edge("first", PortType::Frames), edge("rest", PortType::Frames)],
-            Traits::LIGHT,
+            NodeTraits::LIGHT,
         ),
         signature(
             "read",
             ports![path("path")],
             ports![edge("frames", PortType::Frames)],
-            Traits::LIGHT,
+            NodeTraits::LIGHT,
         ),
         signature(
             "join",
             ports![text("a", ""), text("b", "")],
             ports![edge("text", PortType::Text)],
-            Traits::LIGHT,
+            NodeTraits::LIGHT,
         ),
-        signature("pick", ports![], ports![edge("text", PortType::Text)], Traits::LIGHT),
+        signature("pick", ports![], ports![edge("text", PortType::Text)], NodeTraits::LIGHT),
         signature(
             "gather",
             ports![list("paths", PortType::Path)],
             ports![edge("frames", PortType::Frames)],
-            Traits::LIGHT,
+            NodeTraits::LIGHT,
         ),
         signature(
             "write",
             ports![edge("frames", PortType::Frames), path("path")],
             ports![edge("file", PortType::File)],
-            Traits::SINK,
+            NodeTraits::SINK,
         ),
         signature(
             "switch",
@@ -103,7 +111,7 @@ pub(crate) fn nodes() -> Nodes {
                 edge("b", PortType::Any).lazy()
             ],
             ports![edge("value", PortType::Any)],
-            Traits::LIGHT,
+            NodeTraits::LIGHT,
         ),
     ];
     Nodes { signatures, infers: RefCell::default(), content: RefCell::new("one".into()) }
@@ -139,12 +147,15 @@ impl Catalog for Nodes {
                 let hash = self.content.borrow().clone();
                 infer.key = hash.clone().into_bytes();
                 let path = facts.text("path").unwrap_or_default().to_owned();
-                infer.reads.push(Read { path, hash, ..Read::default() });
+                infer.reads.push(PlannedRead { path, hash, ..PlannedRead::default() });
             }
             "join" => {
                 if let (Some(a), Some(b)) = (facts.text("a"), facts.text("b")) {
                     infer.outputs.push(Fact::Literal(Literal::text(format!("{a}{b}"))));
                 }
+            }
+            "write" if facts.text("path").is_some_and(|path| path.contains('%')) => {
+                infer.path_form = PathForm::Numbered { count: None };
             }
             "switch" => infer.chosen = facts.bool("on").map(|on| if on { "a" } else { "b" }),
             _ => {}
@@ -163,7 +174,7 @@ impl Files {
     }
 }
 
-impl Sources for Files {
+impl GraphLoader for Files {
     fn read(&self, path: &str) -> Result<String, String> {
         self.0.get(path).cloned().ok_or_else(|| "no such file".to_owned())
     }
@@ -178,7 +189,7 @@ pub(crate) fn plan_with(
     catalog: &Nodes,
     inputs: &[(String, Literal)],
 ) -> Result<Plan, Diagnostics> {
-    let settings = Settings {
+    let settings = PlanSettings {
         inputs,
         until: None,
         environment: b"cpu",

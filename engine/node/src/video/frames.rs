@@ -23,10 +23,10 @@ pub struct Frames {
 
 struct Chunk {
     frames: usize,
-    place: Place,
+    storage: ChunkStorage,
 }
 
-enum Place {
+enum ChunkStorage {
     Memory { tensor: Tensor, lease: Option<Lease> },
     Disk { scratch: Arc<Scratch>, at: u64 },
 }
@@ -93,7 +93,7 @@ impl Frames {
     /// Whether chunk `index` lies in a file: reading it takes new memory.
     pub fn is_spilled(&self, index: usize) -> bool {
         let chunk = self.chunks.get(index);
-        chunk.is_some_and(|chunk| matches!(chunk.place, Place::Disk { .. }))
+        chunk.is_some_and(|chunk| matches!(chunk.storage, ChunkStorage::Disk { .. }))
     }
 
     /// All frames as one tensor `[count, height, width, 3]`.
@@ -109,7 +109,7 @@ impl Frames {
     pub fn resident(&self) -> u64 {
         let frame = (self.height * self.width * 3 * 4) as u64;
         let in_memory =
-            self.chunks.iter().filter(|chunk| matches!(chunk.place, Place::Memory { .. }));
+            self.chunks.iter().filter(|chunk| matches!(chunk.storage, ChunkStorage::Memory { .. }));
         in_memory.map(|chunk| chunk.frames as u64 * frame).sum()
     }
 
@@ -119,7 +119,7 @@ impl Frames {
         let unleased = self
             .chunks
             .iter()
-            .filter(|chunk| matches!(chunk.place, Place::Memory { lease: None, .. }));
+            .filter(|chunk| matches!(chunk.storage, ChunkStorage::Memory { lease: None, .. }));
         unleased.map(|chunk| chunk.frames as u64 * frame).sum()
     }
 
@@ -129,9 +129,9 @@ impl Frames {
     }
 
     fn load(&self, chunk: &Chunk) -> Result<Tensor> {
-        match &chunk.place {
-            Place::Memory { tensor, .. } => Ok(tensor.clone()),
-            Place::Disk { scratch, at } => {
+        match &chunk.storage {
+            ChunkStorage::Memory { tensor, .. } => Ok(tensor.clone()),
+            ChunkStorage::Disk { scratch, at } => {
                 let shape = (chunk.frames, self.height, self.width, 3);
                 let bytes = scratch.read(*at, chunk.frames * self.height * self.width * 3 * 4)?;
                 Ok(Tensor::from_raw_buffer(
@@ -207,15 +207,17 @@ impl FramesBuilder {
         (frames.height, frames.width) = (height, width);
         frames.count += n;
         let tensor = compact(chunk.to_device(&Device::Cpu)?.to_dtype(DType::F32)?)?;
-        let place = self.place(tensor)?;
-        self.frames.chunks.push(Chunk { frames: n, place });
+        let storage = self.store(tensor)?;
+        self.frames.chunks.push(Chunk { frames: n, storage });
         Ok(())
     }
 
-    fn place(&mut self, tensor: Tensor) -> Result<Place> {
-        let Some(ledger) = &self.ledger else { return Ok(Place::Memory { tensor, lease: None }) };
+    fn store(&mut self, tensor: Tensor) -> Result<ChunkStorage> {
+        let Some(ledger) = &self.ledger else {
+            return Ok(ChunkStorage::Memory { tensor, lease: None });
+        };
         if let Ok(lease) = ledger.lease((tensor.elem_count() * 4) as u64, "frames") {
-            return Ok(Place::Memory { tensor, lease: Some(lease) });
+            return Ok(ChunkStorage::Memory { tensor, lease: Some(lease) });
         }
         let scratch = match &self.scratch {
             Some(scratch) => Arc::clone(scratch),
@@ -230,7 +232,7 @@ impl FramesBuilder {
             let begin = scratch.append(&bytes)?;
             at.get_or_insert(begin);
         }
-        Ok(Place::Disk { scratch, at: at.unwrap_or_default() })
+        Ok(ChunkStorage::Disk { scratch, at: at.unwrap_or_default() })
     }
 
     /// The frames pushed.

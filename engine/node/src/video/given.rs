@@ -4,7 +4,7 @@ use candle_core::Device;
 use kino_port::PortType;
 use serde::{Deserialize, Serialize};
 
-use super::{Latent, Mask, Space};
+use super::{Latent, LatentSpace, Mask};
 use crate::types::{TensorHeader, TensorReader, Tensors, ValueType};
 use crate::{Error, Result};
 
@@ -27,7 +27,7 @@ pub struct GivenFact {
     /// `[c, f, h, w]` of the whole clip.
     pub shape: [usize; 4],
     /// The space that its latent lies in, where it is known.
-    pub space: Option<Space>,
+    pub space: Option<LatentSpace>,
     /// The number of frames of the clip in pixels.
     pub frames: usize,
 }
@@ -35,7 +35,7 @@ pub struct GivenFact {
 /// All of a [`Given`] but the elements of its tensors.
 #[derive(Serialize, Deserialize)]
 pub struct GivenHeader {
-    latent: (TensorHeader, Option<Space>),
+    latent: (TensorHeader, Option<LatentSpace>),
     mask: TensorHeader,
     frames: usize,
     /// The bits, so that nothing is rounded.

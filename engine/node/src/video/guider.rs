@@ -23,11 +23,11 @@ pub struct SamplingStep {
 pub trait Guider: Send + Sync {
     /// The state for one sampling run of one clip, which `cancel` stops. A guider outlives the run
     /// that made it.
-    fn begin(&self, cancel: &Cancel) -> Box<dyn Guidance>;
+    fn begin(&self, cancel: &Cancel) -> Box<dyn GuiderState>;
 }
 
 /// A guider within one sampling run of one clip.
-pub trait Guidance: Send {
+pub trait GuiderState: Send {
     /// Whether this step needs the velocity without text at all; skipping it halves the step.
     fn guides(&self, step: SamplingStep) -> bool;
 

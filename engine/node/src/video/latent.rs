@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use kino_port::PortType;
 
-use super::Space;
+use super::LatentSpace;
 use crate::types::{
     Field, Fields, Opaque, TensorFact, TensorHeader, TensorReader, Tensors, ValueType, check_shape,
 };
@@ -15,7 +15,7 @@ pub struct Latent {
     /// `[c, f, h, w]`, f32.
     pub tensor: Tensor,
     /// The space that it lies in, where it is known.
-    pub space: Option<Space>,
+    pub space: Option<LatentSpace>,
 }
 
 /// What is known of a latent: `[channels, frames, height, width]`.
@@ -24,13 +24,13 @@ pub struct LatentFact {
     /// `[channels, frames, height, width]`.
     pub shape: [usize; 4],
     /// The space that it lies in, where it is known.
-    pub space: Option<Space>,
+    pub space: Option<LatentSpace>,
 }
 
 impl ValueType for Latent {
     const PORT: PortType = PortType::Latent;
     type Fact = LatentFact;
-    type Header = (TensorHeader, Option<Space>);
+    type Header = (TensorHeader, Option<LatentSpace>);
 
     fn check(&self) -> Result<()> {
         check_shape::<Self>(&self.tensor)?;
@@ -80,7 +80,7 @@ impl ValueType for Latent {
 
     fn from_fields(fields: &dyn Fields) -> Result<Self> {
         let space = fields.opaque("space")?;
-        let space = space.and_then(|space| space.get::<Option<Space>>().cloned().flatten());
+        let space = space.and_then(|space| space.get::<Option<LatentSpace>>().cloned().flatten());
         Ok(Latent { tensor: fields.tensor("tensor")?, space })
     }
 

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use kino_port::PortType;
 use serde::{Deserialize, Serialize};
 
-use super::Space;
+use super::LatentSpace;
 use crate::types::{
     Field, Fields, Opaque, TensorFact, TensorHeader, TensorReader, Tensors, ValueType, check_shape,
 };
@@ -20,7 +20,7 @@ pub struct Clip {
     /// Channels of its latent.
     pub channels: usize,
     /// The space of its latent, where it is known.
-    pub space: Option<Space>,
+    pub space: Option<LatentSpace>,
 }
 
 impl Clip {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// The latent space of one autoencoder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Space {
+pub struct LatentSpace {
     /// The fingerprint of the autoencoder's configuration and weights.
     pub id: [u8; 32],
     /// Channels of a latent.

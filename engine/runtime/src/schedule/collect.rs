@@ -1,6 +1,6 @@
 //! How a step's inputs come together: literals, values of edges, lists.
 
-use kino_graph::{Input, Item};
+use kino_graph::{StepInput, ValueSource};
 use kino_node::Value;
 
 use super::Schedule;
@@ -18,21 +18,21 @@ impl Schedule<'_> {
                 values.push(None);
             }
             let value = match input {
-                Input::Absent if first => {
+                StepInput::Absent if first => {
                     ports.get(port).and_then(|port| port.default.as_ref()).map(Value::from_literal)
                 }
-                Input::Literal(literal) if first => Some(Value::from_literal(literal)),
-                Input::Absent | Input::Literal(_) => None,
-                Input::Edge(_) => edges.next().and_then(|edge| self.take_asked(edge)),
-                Input::List(items) => {
-                    let edge = |item: &Item| matches!(item, Item::Edge(_));
+                StepInput::Literal(literal) if first => Some(Value::from_literal(literal)),
+                StepInput::Absent | StepInput::Literal(_) => None,
+                StepInput::Edge(_) => edges.next().and_then(|edge| self.take_asked(edge)),
+                StepInput::List(items) => {
+                    let edge = |item: &ValueSource| matches!(item, ValueSource::Edge(_));
                     let count = items.iter().filter(|(_, item)| edge(item)).count();
                     let mut taken = edges.by_ref().take(count).map(|edge| self.take_asked(edge));
                     let list = items.iter().map(|(name, item)| match item {
-                        Item::Literal(literal) => {
+                        ValueSource::Literal(literal) => {
                             Some((name.clone(), Value::from_literal(literal)))
                         }
-                        Item::Edge(_) => Some((name.clone(), taken.next().flatten()?)),
+                        ValueSource::Edge(_) => Some((name.clone(), taken.next().flatten()?)),
                     });
                     // Whole or not at all: the edges of one port are asked for together.
                     let list = list.collect::<Option<Vec<_>>>();

@@ -1,8 +1,8 @@
 //! What is computed again, and what is not.
 
-use kino_graph::Input;
+use kino_graph::StepInput;
 use kino_port::Literal;
-use kino_runtime::{CacheStatus, Cached, Event, Options};
+use kino_runtime::{CacheStatus, Cached, Event, RuntimeOptions};
 
 use crate::nodes::Log;
 use crate::rig::{Draft, Rig, int, lit, of, on_disk, run};
@@ -12,7 +12,7 @@ fn light(literal: i128) -> Draft {
     let mut draft = Draft::default();
     let a = draft.add("a", "add", vec![lit(1), lit(2)]);
     let b = draft.add("b", "add", vec![of(a), lit(literal)]);
-    let c = draft.add("c", "add", vec![of(b), Input::Absent]);
+    let c = draft.add("c", "add", vec![of(b), StepInput::Absent]);
     draft.give(c, 0);
     draft
 }
@@ -72,7 +72,8 @@ fn the_status_tells_what_the_run_then_does() {
 fn what_disk_gave_stays_in_memory() {
     let folder = tempfile::tempdir().unwrap();
     Rig::on_disk(folder.path()).run(&Draft::chain());
-    let rig = Rig::with(Options { memory_budget: 9999, ..on_disk(folder.path()) }, Log::default());
+    let rig =
+        Rig::with(RuntimeOptions { memory_budget: 9999, ..on_disk(folder.path()) }, Log::default());
     rig.run(&Draft::chain());
     rig.run(&Draft::chain());
     let from = |event: &Event| match event {
@@ -87,7 +88,7 @@ fn what_disk_gave_stays_in_memory() {
 fn an_output_that_was_not_kept_is_a_miss() {
     for memory_budget in [0, 1 << 20] {
         let folder = tempfile::tempdir().unwrap();
-        let options = Options { memory_budget, ..on_disk(folder.path()) };
+        let options = RuntimeOptions { memory_budget, ..on_disk(folder.path()) };
         let rig = Rig::with(options, Log::default());
         let draft = |outputs: &[u32]| {
             let mut draft = Draft::default();
@@ -110,7 +111,7 @@ fn steps_behind_cached_ones_are_not_touched() {
     let folder = tempfile::tempdir().unwrap();
     let rig = Rig::on_disk(folder.path());
     let mut draft = Draft::default();
-    let model = draft.add("model", "token", vec![Input::Absent]);
+    let model = draft.add("model", "token", vec![StepInput::Absent]);
     let one = draft.add("one", "sum", vec![crate::rig::all(&[model])]);
     let kept = draft.add("kept", "keep", vec![of(one), lit(5)]);
     draft.give(kept, 0);
@@ -126,7 +127,7 @@ fn parts_of_models_stay_in_memory() {
     let rig = Rig::in_memory();
     let draft = |literal| {
         let mut draft = Draft::default();
-        let model = draft.add("model", "token", vec![Input::Absent]);
+        let model = draft.add("model", "token", vec![StepInput::Absent]);
         let one = draft.add("one", "sum", vec![crate::rig::all(&[model])]);
         let last = draft.add("last", "add", vec![of(one), lit(literal)]);
         draft.give(last, 0);
@@ -138,11 +139,11 @@ fn parts_of_models_stay_in_memory() {
 }
 
 /// `value` is `a` or `b`, each behind a node of its own.
-fn switch(on: Input) -> Draft {
+fn switch(on: StepInput) -> Draft {
     let mut draft = Draft::default();
     let on = match on {
-        Input::Literal(Literal::Int(number)) => {
-            of(draft.add("on", "even", vec![lit(number), Input::Absent]))
+        StepInput::Literal(Literal::Int(number)) => {
+            of(draft.add("on", "even", vec![lit(number), StepInput::Absent]))
         }
         other => other,
     };
@@ -164,7 +165,7 @@ fn a_switch_evaluates_only_what_it_chose() {
         assert_eq!(rig.evaluated(&switch(lit(1))), ["b", "before", "on", "root", "value"]);
         assert_eq!(int(&rig.run(&switch(lit(0))), "value"), Some(12));
         assert_eq!(int(&rig.run(&switch(lit(1))), "value"), Some(52));
-        let literal = switch(Input::Literal(Literal::Bool(true)));
+        let literal = switch(StepInput::Literal(Literal::Bool(true)));
         assert_eq!(rig.evaluated(&literal), ["a", "root", "value"]);
     }
 }
@@ -175,7 +176,7 @@ fn a_switch_takes_what_is_cached_and_what_others_need() {
     let rig = Rig::on_disk(folder.path());
     let draft = |number, shared: bool| {
         let mut draft = Draft::default();
-        let on = draft.add("on", "even", vec![lit(number), Input::Absent]);
+        let on = draft.add("on", "even", vec![lit(number), StepInput::Absent]);
         let a = draft.add("a", "keep", vec![lit(1), lit(10)]);
         let b = draft.add("b", "keep", vec![lit(2), lit(20)]);
         let value = draft.add("value", "switch", vec![of(on), of(a), of(b)]);
@@ -196,11 +197,11 @@ fn a_switch_takes_what_is_cached_and_what_others_need() {
 #[test]
 fn what_is_forgotten_is_computed_again() {
     let folder = tempfile::tempdir().unwrap();
-    let options = Options { memory_budget: 1 << 20, ..on_disk(folder.path()) };
+    let options = RuntimeOptions { memory_budget: 1 << 20, ..on_disk(folder.path()) };
     let rig = Rig::with(options, Log::default());
     let mut draft = Draft::chain();
     let file = folder.path().join("file").display().to_string();
-    draft.add("file", "write", vec![of(2), Input::Literal(Literal::text(file))]);
+    draft.add("file", "write", vec![of(2), StepInput::Literal(Literal::text(file))]);
     assert_eq!(rig.evaluated(&draft), ["a", "b", "c", "file"]);
     assert_eq!(rig.evaluated(&draft), [""; 0]);
     for step in &draft.plan.steps[1..] {
@@ -212,7 +213,7 @@ fn what_is_forgotten_is_computed_again() {
 #[test]
 fn an_entry_grows_by_the_outputs_that_are_asked_later() {
     let folder = tempfile::tempdir().unwrap();
-    let in_memory = Options { memory_budget: 1 << 20, disk: None, threads: 2 };
+    let in_memory = RuntimeOptions { memory_budget: 1 << 20, disk: None, threads: 2 };
     for options in [on_disk(folder.path()), in_memory] {
         let rig = Rig::with(options, Log::default());
         let draft = |output| {

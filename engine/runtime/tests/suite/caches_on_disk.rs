@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use kino_graph::Input;
-use kino_runtime::{DiskCache, Options};
+use kino_graph::StepInput;
+use kino_runtime::{DiskCache, RuntimeOptions};
 
 use crate::nodes::Log;
 use crate::rig::{Draft, Rig, all, int, lit, sorted};
@@ -27,7 +27,7 @@ pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
 
 fn one(number: i128) -> Draft {
     let mut draft = Draft::default();
-    let only = draft.add("only", "keep", vec![lit(number), Input::Absent]);
+    let only = draft.add("only", "keep", vec![lit(number), StepInput::Absent]);
     draft.give(only, 0);
     draft
 }
@@ -76,7 +76,7 @@ fn several_runtimes_share_one_folder() {
             scope.spawn(|| {
                 // A tight limit, so that they also remove what others write and read.
                 let disk = Some(DiskCache::open(folder.path(), 2000));
-                let options = Options { disk, memory_budget: 0, threads: 1 };
+                let options = RuntimeOptions { disk, memory_budget: 0, threads: 1 };
                 let rig = Rig::with(options, Log::default());
                 for number in (0..60).map(|turn| turn * 7 % 13) {
                     assert_eq!(int(&rig.run(&one(number)), "only"), Some(number));
@@ -104,7 +104,7 @@ fn the_least_recently_used_goes_first() {
     assert_eq!(rig.evaluated(&one(0)), [""; 0]);
     let size = rig.runtime.disk().unwrap().size();
     let disk = Some(DiskCache::open(folder.path(), size));
-    let tight = Rig::with(Options { disk, memory_budget: 0, threads: 1 }, Log::default());
+    let tight = Rig::with(RuntimeOptions { disk, memory_budget: 0, threads: 1 }, Log::default());
     tight.run(&one(4));
     assert!(tight.runtime.disk().unwrap().size() <= size);
     assert!(entries[0].exists() && !entries[1].exists());
@@ -115,7 +115,7 @@ fn the_least_recently_used_goes_first() {
 fn what_is_larger_than_the_limit_is_not_kept() {
     let folder = tempfile::tempdir().unwrap();
     let disk = Some(DiskCache::open(folder.path(), 20));
-    let rig = Rig::with(Options { disk, memory_budget: 0, threads: 1 }, Log::default());
+    let rig = Rig::with(RuntimeOptions { disk, memory_budget: 0, threads: 1 }, Log::default());
     assert_eq!(rig.evaluated(&one(1)), ["only"]);
     assert!(files(folder.path()).is_empty());
 }
@@ -216,7 +216,7 @@ fn entries_of_older_forms_are_counted_and_cleared() {
     // They are the first to go, too.
     fs::write(old.join("abcd.entry"), [0; 500]).unwrap();
     let disk = Some(DiskCache::open(folder.path(), 500));
-    let tight = Rig::with(Options { disk, memory_budget: 0, threads: 1 }, Log::default());
+    let tight = Rig::with(RuntimeOptions { disk, memory_budget: 0, threads: 1 }, Log::default());
     tight.run(&one(1));
     assert!(!old.join("abcd.entry").exists());
     assert_eq!(tight.evaluated(&one(1)), [""; 0]);

@@ -1,6 +1,6 @@
 //! Failing, panicking and cancelled nodes: what they take along, and what they do not.
 
-use kino_graph::{Catalog, Input};
+use kino_graph::{Catalog, StepInput};
 use kino_port::{Fact, Facts, Literal};
 use kino_runtime::Report;
 
@@ -86,7 +86,7 @@ fn a_switch_survives_what_it_did_not_choose() {
     let rig = Rig::new();
     let draft = |number| {
         let mut draft = Draft::default();
-        let on = draft.add("on", "even", vec![lit(number), Input::Absent]);
+        let on = draft.add("on", "even", vec![lit(number), StepInput::Absent]);
         let bad = draft.add("bad", "fail", vec![lit(1), lit(0)]);
         let good = draft.add("good", "add", vec![lit(1), lit(1)]);
         let value = draft.add("value", "switch", vec![of(on), of(bad), of(good)]);
@@ -110,7 +110,7 @@ fn a_switch_that_chooses_what_has_already_failed_is_skipped() {
     for number in 0..20 {
         link = draft.add(&format!("link{number}"), "add", vec![of(link), lit(2)]);
     }
-    let on = draft.add("on", "even", vec![of(link), Input::Absent]);
+    let on = draft.add("on", "even", vec![of(link), StepInput::Absent]);
     let value = draft.add("value", "switch", vec![of(on), of(bad), lit(1)]);
     draft.give(value, 0);
     let report = rig.run(&draft);

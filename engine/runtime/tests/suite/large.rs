@@ -1,6 +1,6 @@
 //! Plans of ten thousand steps: no recursion, no quadratic work.
 
-use kino_graph::Input;
+use kino_graph::StepInput;
 
 use crate::rig::{Draft, Rig, all, int, lit, of};
 
@@ -28,7 +28,7 @@ fn a_chain() {
 #[test]
 fn a_chain_that_is_wholly_cached_touches_one_step() {
     let rig = Rig::with(
-        kino_runtime::Options { memory_budget: 1 << 30, ..Default::default() },
+        kino_runtime::RuntimeOptions { memory_budget: 1 << 30, ..Default::default() },
         crate::nodes::Log::default(),
     );
     let draft = chain("add");
@@ -61,12 +61,13 @@ fn a_chain_behind_a_failure() {
 #[test]
 fn a_chain_of_switches_and_a_chain_that_one_refuses() {
     let mut draft = chain("add");
-    let on = draft.add("on", "even", vec![lit(1), Input::Absent]);
+    let on = draft.add("on", "even", vec![lit(1), StepInput::Absent]);
     let last = MANY as u32 - 1;
     let refused = draft.add("refused", "switch", vec![of(on), of(last), lit(5)]);
     let mut value = refused;
     for number in 0..MANY {
-        value = draft.add(&format!("w{number}"), "switch", vec![of(on), Input::Absent, of(value)]);
+        value =
+            draft.add(&format!("w{number}"), "switch", vec![of(on), StepInput::Absent, of(value)]);
     }
     draft.plan.outputs.clear();
     draft.give(value, 0);

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use kino_graph::{Catalog, Input};
+use kino_graph::{Catalog, StepInput};
 use kino_node::{Ledger, Services};
 use kino_port::Facts;
-use kino_runtime::{NodeCatalog, Options};
+use kino_runtime::{NodeCatalog, RuntimeOptions};
 
 use crate::nodes::{Log, registry};
 use crate::rig::{Draft, Rig, all, int, lit, of};
@@ -14,7 +14,7 @@ use crate::rig::{Draft, Rig, all, int, lit, of};
 const MB: u64 = 1 << 20;
 
 fn rig(ledger: &Arc<Ledger>, memory_budget: u64) -> Rig {
-    let options = Options { memory_budget, disk: None, threads: 2 };
+    let options = RuntimeOptions { memory_budget, disk: None, threads: 2 };
     Rig::with_ledger(options, Log::default(), Arc::clone(ledger))
 }
 
@@ -71,7 +71,7 @@ fn two_heavy_runs_under_half_of_their_sum_finish() {
     let heavy = |seed| {
         let mut draft = Draft::default();
         // 20 MB that stay in flight while a step runs that needs 55 MB.
-        let big = draft.add("big", "big", vec![lit(seed), Input::Absent]);
+        let big = draft.add("big", "big", vec![lit(seed), StepInput::Absent]);
         let work = draft.add("work", "heavy", vec![lit(seed), lit(1)]);
         let sum = draft.add("sum", "sum", vec![all(&[big, work])]);
         draft.plan.steps[big as usize].memory = 20 * MB;

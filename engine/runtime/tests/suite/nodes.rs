@@ -7,12 +7,12 @@ use std::{borrow::Cow, fs};
 
 use candle_core::{Device, Tensor};
 use kino_node::{
-    Cancel, Cx, Error, FileOut, Frames, FramesBuilder, Inputs, NodeDef, Outputs, Part, Registry,
-    Result, Services, Value, no_infer,
+    Cancel, Cx, Error, Frames, FramesBuilder, Inputs, ModelPart, NodeDef, OutputFile, Outputs,
+    Registry, Result, Services, Value, no_infer,
 };
 use kino_port::{
-    Facts, PlanError, Port, PortType, Signature, StepInfo, Traits, edge, int, list, optional, path,
-    ports,
+    Facts, NodeTraits, PlanError, Port, PortType, Signature, StepInfo, edge, int, list, optional,
+    path, ports,
 };
 
 /// What nodes share within one test.
@@ -48,7 +48,7 @@ const fn node(
     name: &'static str,
     inputs: Cow<'static, [Port]>,
     outputs: Cow<'static, [Port]>,
-    traits: Traits,
+    traits: NodeTraits,
     run: Run,
 ) -> NodeDef {
     inferred(name, inputs, outputs, traits, run, no_infer)
@@ -58,7 +58,7 @@ const fn inferred(
     name: &'static str,
     inputs: Cow<'static, [Port]>,
     outputs: Cow<'static, [Port]>,
-    traits: Traits,
+    traits: NodeTraits,
     run: Run,
     infer: fn(&Services, &Facts) -> Result<StepInfo, Vec<PlanError>>,
 ) -> NodeDef {
@@ -78,42 +78,43 @@ const TWO: Cow<'static, [Port]> = ports![int("a", 0), int("b", 0)];
 const PARTS: Cow<'static, [Port]> = ports![list("parts", PortType::Any)];
 const TOKEN: Cow<'static, [Port]> = ports![edge("value", PortType::Any)];
 
-static ADD: NodeDef = node("add", TWO, VALUE, Traits::LIGHT, add);
-static KEEP: NodeDef = node("keep", TWO, VALUE, Traits::EXPENSIVE, alone);
-static HEAVY: NodeDef = node("heavy", TWO, VALUE, Traits::HEAVY, alone);
-static SUM: NodeDef = node("sum", PARTS, VALUE, Traits::LIGHT, sum);
+static ADD: NodeDef = node("add", TWO, VALUE, NodeTraits::LIGHT, add);
+static KEEP: NodeDef = node("keep", TWO, VALUE, NodeTraits::EXPENSIVE, alone);
+static HEAVY: NodeDef = node("heavy", TWO, VALUE, NodeTraits::HEAVY, alone);
+static SUM: NodeDef = node("sum", PARTS, VALUE, NodeTraits::LIGHT, sum);
 static FAIL: NodeDef =
-    node("fail", TWO, VALUE, Traits::LIGHT, |_, _| Err(Error::advised("it broke", "mend it")));
-static PANIC: NodeDef =
-    node("panic", TWO, VALUE, Traits::LIGHT, |_, inputs| panic!("at {}", inputs.int::<i64>("a")?));
+    node("fail", TWO, VALUE, NodeTraits::LIGHT, |_, _| Err(Error::advised("it broke", "mend it")));
+static PANIC: NodeDef = node("panic", TWO, VALUE, NodeTraits::LIGHT, |_, inputs| {
+    panic!("at {}", inputs.int::<i64>("a")?)
+});
 static PANIC_IN_PLAN: NodeDef =
-    inferred("panic.in.plan", TWO, VALUE, Traits::LIGHT, add, |_, facts| {
+    inferred("panic.in.plan", TWO, VALUE, NodeTraits::LIGHT, add, |_, facts| {
         let (a, b) = (facts.int("a").unwrap_or(0), facts.int("b").unwrap_or(0));
         Ok(StepInfo { memory: (a / b) as u64, ..StepInfo::default() })
     });
-static TOKENS: NodeDef = node("token", PARTS_OR_NONE, TOKEN, Traits::LIGHT, token);
+static TOKENS: NodeDef = node("token", PARTS_OR_NONE, TOKEN, NodeTraits::LIGHT, token);
 const PARTS_OR_NONE: Cow<'static, [Port]> = ports![optional("before", PortType::Any)];
 static EVEN: NodeDef =
-    node("even", TWO, ports![edge("value", PortType::Bool)], Traits::LIGHT, |_, inputs| {
+    node("even", TWO, ports![edge("value", PortType::Bool)], NodeTraits::LIGHT, |_, inputs| {
         Ok(vec![Some(Value::Bool(inputs.int::<i64>("a")? % 2 == 0))])
     });
 static BOTH: NodeDef = node(
     "both",
     TWO,
     ports![edge("sum", PortType::Int), edge("product", PortType::Int)],
-    Traits::EXPENSIVE,
+    NodeTraits::EXPENSIVE,
     both,
 );
 static WRITE: NodeDef = node(
     "write",
     ports![int("value", 0), path("path")],
     ports![edge("file", PortType::File)],
-    Traits::SINK,
+    NodeTraits::SINK,
     write,
 );
 /// Reads a file, and replaces what it holds with the same number of bytes unless it did before.
 static REPLACE: NodeDef =
-    node("replace", ports![path("path")], VALUE, Traits::EXPENSIVE, |_, inputs| {
+    node("replace", ports![path("path")], VALUE, NodeTraits::EXPENSIVE, |_, inputs| {
         let path = inputs.text("path")?;
         let read = fs::read_to_string(path)?;
         if read == "first" {
@@ -122,7 +123,7 @@ static REPLACE: NodeDef =
         value(if read == "first" { 1 } else { 2 })
     });
 /// Gives values of many kinds, nested in each other.
-static VALUES: NodeDef = node("values", TWO, TOKEN, Traits::EXPENSIVE, |_, _| {
+static VALUES: NodeDef = node("values", TWO, TOKEN, NodeTraits::EXPENSIVE, |_, _| {
     let tensor = |n: f32| Tensor::arange(0., n, &Device::Cpu);
     let whole = Tensor::new(&[1u32, 2, 3], &Device::Cpu)?;
     let fields = vec![("depth".into(), Value::Tensor(tensor(6.)?.reshape((2, 3))?))];
@@ -141,24 +142,24 @@ static VALUES: NodeDef = node("values", TWO, TOKEN, Traits::EXPENSIVE, |_, _| {
     ];
     Ok(vec![Some(Value::List(items.into()))])
 });
-static MEET: NodeDef = node("meet", TWO, VALUE, Traits::LIGHT, meet);
-static MEET_HEAVY: NodeDef = node("meet.heavy", TWO, VALUE, Traits::HEAVY, meet);
-static HANG: NodeDef = node("hang", TWO, VALUE, Traits::HEAVY, hang);
-static RAISE: NodeDef = node("raise", TWO, VALUE, Traits::LIGHT, |cx, inputs| {
+static MEET: NodeDef = node("meet", TWO, VALUE, NodeTraits::LIGHT, meet);
+static MEET_HEAVY: NodeDef = node("meet.heavy", TWO, VALUE, NodeTraits::HEAVY, meet);
+static HANG: NodeDef = node("hang", TWO, VALUE, NodeTraits::HEAVY, hang);
+static RAISE: NodeDef = node("raise", TWO, VALUE, NodeTraits::LIGHT, |cx, inputs| {
     cx.services.get::<Log>()?.flag.cancel();
     add(cx, inputs)
 });
-static WAIT: NodeDef = node("wait", TWO, VALUE, Traits::HEAVY, |cx, _| {
+static WAIT: NodeDef = node("wait", TWO, VALUE, NodeTraits::HEAVY, |cx, _| {
     loop {
         cx.check_cancel()?;
         std::thread::yield_now();
     }
 });
-static STEPS: NodeDef = node("steps", TWO, VALUE, Traits::LIGHT, |cx, inputs| {
+static STEPS: NodeDef = node("steps", TWO, VALUE, NodeTraits::LIGHT, |cx, inputs| {
     (0..=3).for_each(|step| cx.progress(step, 3));
     add(cx, inputs)
 });
-static WRONG: NodeDef = node("wrong", TWO, VALUE, Traits::LIGHT, |_, _| Ok(vec![None]));
+static WRONG: NodeDef = node("wrong", TWO, VALUE, NodeTraits::LIGHT, |_, _| Ok(vec![None]));
 static SWITCH: NodeDef = inferred(
     "switch",
     ports![
@@ -167,7 +168,7 @@ static SWITCH: NodeDef = inferred(
         optional("b", PortType::Any).lazy(),
     ],
     TOKEN,
-    Traits::LIGHT,
+    NodeTraits::LIGHT,
     |_, inputs| {
         let on = inputs.bool("on")?;
         let (chosen, other) = if on { ("a", "b") } else { ("b", "a") };
@@ -178,12 +179,12 @@ static SWITCH: NodeDef = inferred(
     choose,
 );
 
-static BIG: NodeDef = node("big", TWO, TOKEN, Traits::EXPENSIVE, |_, inputs| {
+static BIG: NodeDef = node("big", TWO, TOKEN, NodeTraits::EXPENSIVE, |_, inputs| {
     let from = inputs.int::<i64>("a")? as f32;
     let tensor = Tensor::arange(from, from + 5e6, &Device::Cpu)?;
     Ok(vec![Some(Value::Tensor(tensor))])
 });
-static SHAPE: NodeDef = node("shape", PARTS, VALUE, Traits::LIGHT, |_, inputs| {
+static SHAPE: NodeDef = node("shape", PARTS, VALUE, NodeTraits::LIGHT, |_, inputs| {
     let sums = inputs.items("parts").into_iter().map(|(_, part)| {
         let tensor = part.tensor()?;
         let last = tensor.get(tensor.elem_count() - 1)?.to_scalar::<f32>()?;
@@ -193,29 +194,40 @@ static SHAPE: NodeDef = node("shape", PARTS, VALUE, Traits::LIGHT, |_, inputs| {
 });
 
 /// So many frames of 20 × 100 pixels.
-static FILM: NodeDef =
-    node("film", TWO, ports![edge("frames", PortType::Frames)], Traits::EXPENSIVE, |cx, inputs| {
+static FILM: NodeDef = node(
+    "film",
+    TWO,
+    ports![edge("frames", PortType::Frames)],
+    NodeTraits::EXPENSIVE,
+    |cx, inputs| {
         let (seed, count) = a_and_b(inputs)?;
         let mut frames = FramesBuilder::new(&cx.services.ledger, None);
         for _ in 0..count {
             frames.push(&Tensor::full(seed as f32, (1, 20, 100, 3), &Device::Cpu)?)?;
         }
         Ok(vec![Some(Value::from(frames.finish()?))])
-    });
-static FRAMES: NodeDef =
-    node("frames", ports![edge("frames", PortType::Frames)], VALUE, Traits::LIGHT, |_, inputs| {
-        value(inputs.value::<Frames>("frames")?.count() as i64)
-    });
-static ALONE: NodeDef = node("alone", TWO, VALUE, Traits::LIGHT, alone);
-static LARGE: NodeDef = inferred("large", TWO, VALUE, Traits::LIGHT, add, |_, _| {
+    },
+);
+static FRAMES: NodeDef = node(
+    "frames",
+    ports![edge("frames", PortType::Frames)],
+    VALUE,
+    NodeTraits::LIGHT,
+    |_, inputs| value(inputs.value::<Frames>("frames")?.count() as i64),
+);
+static ALONE: NodeDef = node("alone", TWO, VALUE, NodeTraits::LIGHT, alone);
+static LARGE: NodeDef = inferred("large", TWO, VALUE, NodeTraits::LIGHT, add, |_, _| {
     let (memory, spillable) = (10_000_000_000, 2_000_000_000);
     Ok(StepInfo { memory, spillable, ..StepInfo::default() })
 });
-static RANGED: NodeDef =
-    node("ranged", ports![int("factor", 2).between(1, 8)], VALUE, Traits::LIGHT, |_, inputs| {
-        value(inputs.int("factor")?)
-    });
-static GREEDY: NodeDef = node("greedy", TWO, VALUE, Traits::LIGHT, |cx, inputs| {
+static RANGED: NodeDef = node(
+    "ranged",
+    ports![int("factor", 2).between(1, 8)],
+    VALUE,
+    NodeTraits::LIGHT,
+    |_, inputs| value(inputs.int("factor")?),
+);
+static GREEDY: NodeDef = node("greedy", TWO, VALUE, NodeTraits::LIGHT, |cx, inputs| {
     cx.services.ledger.reserve::<f32>(1 << 44, "noise")?;
     add(cx, inputs)
 });
@@ -296,7 +308,7 @@ fn token(cx: &mut Cx<'_>, _: &Inputs<'_>) -> Result<Outputs> {
     let now = log.alive.fetch_add(1, Ordering::SeqCst) + 1;
     log.most_alive.fetch_max(now, Ordering::SeqCst);
     let handle = Arc::new(Token(Arc::clone(&log.alive)));
-    Ok(vec![Some(Value::Part(Part { ty: PortType::Vae, handle }))])
+    Ok(vec![Some(Value::Part(ModelPart { ty: PortType::Vae, handle }))])
 }
 
 fn both(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
@@ -309,7 +321,7 @@ fn write(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let (text, path) = (inputs.int::<i64>("value")?.to_string(), inputs.text("path")?);
     fs::write(path, &text)?;
     let hash = blake3::hash(text.as_bytes()).to_hex().to_string();
-    let file = FileOut { path: path.into(), hash, bytes: text.len() as u64 };
+    let file = OutputFile { path: path.into(), hash, bytes: text.len() as u64 };
     Ok(vec![Some(Value::File(Arc::new(file)))])
 }
 

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Barrier;
 use std::sync::atomic::Ordering;
 
-use kino_graph::Input;
-use kino_runtime::{Cached, Event, Options};
+use kino_graph::StepInput;
+use kino_runtime::{Cached, Event, RuntimeOptions};
 
 use crate::nodes::Log;
 use crate::rig::{Draft, Rig, all, int, lit, of};
@@ -39,7 +39,7 @@ fn a_target_runs_without_being_an_output() {
 fn independent_branches_run_at_the_same_time() {
     // Each waits until the other has begun.
     let log = Log { meeting: Some(Barrier::new(2)), ..Log::default() };
-    let rig = Rig::with(Options { threads: 2, ..Options::default() }, log);
+    let rig = Rig::with(RuntimeOptions { threads: 2, ..RuntimeOptions::default() }, log);
     let mut draft = Draft::default();
     let a = draft.add("a", "meet", vec![lit(1), lit(1)]);
     let b = draft.add("b", "meet", vec![lit(2), lit(2)]);
@@ -52,7 +52,7 @@ fn independent_branches_run_at_the_same_time() {
 fn light_steps_do_not_wait_behind_heavy_ones() {
     for threads in 1..3 {
         let log = Log { meeting: Some(Barrier::new(2)), ..Log::default() };
-        let rig = Rig::with(Options { threads, ..Options::default() }, log);
+        let rig = Rig::with(RuntimeOptions { threads, ..RuntimeOptions::default() }, log);
         let mut draft = Draft::default();
         let a = draft.add("a", "meet.heavy", vec![lit(1), lit(1)]);
         // Behind more heavy steps than there are threads, and behind a light one.
@@ -91,7 +91,7 @@ fn values_are_dropped_after_their_last_reader() {
     for threads in 1..4 {
         let rig = Rig::threads(threads);
         let mut draft = Draft::default();
-        let mut step = draft.add("t0", "token", vec![Input::Absent]);
+        let mut step = draft.add("t0", "token", vec![StepInput::Absent]);
         for number in 1..100 {
             step = draft.add(&format!("t{number}"), "token", vec![of(step)]);
         }
@@ -112,7 +112,7 @@ fn branches_are_finished_one_after_the_other() {
     let mut draft = Draft::default();
     let sums: Vec<u32> = (0..50)
         .map(|number| {
-            let token = draft.add(&format!("t{number}"), "token", vec![Input::Absent]);
+            let token = draft.add(&format!("t{number}"), "token", vec![StepInput::Absent]);
             draft.add(&format!("s{number}"), "sum", vec![all(&[token])])
         })
         .collect();
@@ -126,9 +126,9 @@ fn branches_are_finished_one_after_the_other() {
 fn what_a_switch_did_not_choose_is_dropped() {
     let rig = Rig::threads(1);
     let mut draft = Draft::default();
-    let token = draft.add("token", "token", vec![Input::Absent]);
+    let token = draft.add("token", "token", vec![StepInput::Absent]);
     let one = draft.add("one", "sum", vec![all(&[token])]);
-    let on = draft.add("on", "even", vec![of(one), Input::Absent]);
+    let on = draft.add("on", "even", vec![of(one), StepInput::Absent]);
     let a = draft.add("a", "sum", vec![all(&[token])]);
     let value = draft.add("value", "switch", vec![of(on), of(a), lit(9)]);
     // If the switch kept `token` alive for `a`, two would be alive here.

@@ -4,9 +4,9 @@
 use std::collections::HashSet;
 use std::fs;
 
-use kino_graph::{Input, Item, Source};
+use kino_graph::{StepInput, StepOutput, ValueSource};
 use kino_port::Literal;
-use kino_runtime::{DiskCache, Options};
+use kino_runtime::{DiskCache, RuntimeOptions};
 
 use crate::nodes::Log;
 use crate::rig::{Draft, Rig, all, int, lit, of};
@@ -55,7 +55,7 @@ fn plan(random: &mut Random, steps: usize) -> Draft {
             }
             9 if random.one_in(4) => draft.add(&name, "fail", vec![a, b]),
             _ => {
-                let on = Input::Literal(Literal::Bool(random.one_in(2)));
+                let on = StepInput::Literal(Literal::Bool(random.one_in(2)));
                 draft.add(&name, "switch", vec![on, a, b])
             }
         };
@@ -74,13 +74,13 @@ fn simple(draft: &Draft, step: u32, known: &mut Vec<Option<Option<i64>>>) -> Opt
         return value;
     }
     let planned = &draft.plan.steps[step as usize];
-    let mut edge = |source: &Source| simple(draft, source.step, known);
-    let mut value = |input: &Input| match input {
-        Input::Literal(Literal::Int(value)) => Some(*value as i64),
-        Input::Edge(source) => edge(source),
-        Input::List(items) => items.iter().try_fold(0i64, |sum, (_, item)| match item {
-            Item::Edge(source) => Some(sum.wrapping_add(edge(source)?)),
-            Item::Literal(_) => None,
+    let mut edge = |source: &StepOutput| simple(draft, source.step, known);
+    let mut value = |input: &StepInput| match input {
+        StepInput::Literal(Literal::Int(value)) => Some(*value as i64),
+        StepInput::Edge(source) => edge(source),
+        StepInput::List(items) => items.iter().try_fold(0i64, |sum, (_, item)| match item {
+            ValueSource::Edge(source) => Some(sum.wrapping_add(edge(source)?)),
+            ValueSource::Literal(_) => None,
         }),
         _ => None,
     };
@@ -92,7 +92,7 @@ fn simple(draft: &Draft, step: u32, known: &mut Vec<Option<Option<i64>>>) -> Opt
             None
         }
         ("sum", [parts]) => value(parts),
-        ("switch", [Input::Literal(Literal::Bool(on)), a, b]) => value(if *on { a } else { b }),
+        ("switch", [StepInput::Literal(Literal::Bool(on)), a, b]) => value(if *on { a } else { b }),
         (_, [a, b]) => {
             let (a, b) = (value(a), value(b));
             a.and_then(|a| Some(a.wrapping_add(b?)))
@@ -113,7 +113,7 @@ fn check(seed: u64) {
         .outputs
         .iter()
         .map(|(name, item)| {
-            let Item::Edge(source) = item else { panic!("an edge") };
+            let ValueSource::Edge(source) = item else { panic!("an edge") };
             (name.clone(), simple(&draft, source.step, &mut known))
         })
         .collect();
@@ -122,7 +122,7 @@ fn check(seed: u64) {
         let threads = 1 + random.below(4);
         let disk = (turn > 0).then(|| DiskCache::open(folder.path(), u64::MAX));
         let memory_budget = [0, 3000, 1 << 20][random.below(3)];
-        let options = Options { memory_budget, disk, threads };
+        let options = RuntimeOptions { memory_budget, disk, threads };
         let rig = Rig::with(options, Log::default());
         for _ in 0..2 {
             let report = rig.run(&draft);

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use kino_graph::Input;
-use kino_port::{FileStamp, Literal, PlannedFile, Read};
-use kino_runtime::Options;
+use kino_graph::StepInput;
+use kino_port::{FileStamp, Literal, PlannedFile, PlannedRead};
+use kino_runtime::RuntimeOptions;
 
 use crate::nodes::Log;
 use crate::rig::{Draft, Rig, int, lit, of, on_disk, sorted};
@@ -13,14 +13,14 @@ use crate::rig::{Draft, Rig, int, lit, of, on_disk, sorted};
 /// The step `read` of the file as it is now, and one behind it.
 fn draft(file: &Path) -> Draft {
     let mut draft = Draft::default();
-    let path = Input::Literal(Literal::text(file.display().to_string()));
+    let path = StepInput::Literal(Literal::text(file.display().to_string()));
     let read = draft.add("read", "replace", vec![path]);
     let behind = draft.add("behind", "keep", vec![of(read), lit(10)]);
     draft.give(behind, 0);
     let stamp = fs::metadata(file).ok().map(|about| FileStamp::of(&about));
-    let files = vec![PlannedFile { place: file.to_owned(), stamp }];
+    let files = vec![PlannedFile { path: file.to_owned(), stamp }];
     draft.plan.steps[read as usize].reads =
-        vec![Read { path: "the file".into(), hash: String::new(), files }];
+        vec![PlannedRead { path: "the file".into(), hash: String::new(), files }];
     draft
 }
 
@@ -28,7 +28,8 @@ fn draft(file: &Path) -> Draft {
 fn a_step_whose_file_changes_while_it_runs_fails_and_is_not_kept() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
-    let options = Options { memory_budget: 1 << 20, ..on_disk(&folder.path().join("cache")) };
+    let options =
+        RuntimeOptions { memory_budget: 1 << 20, ..on_disk(&folder.path().join("cache")) };
     let rig = Rig::with(options, Log::default());
     fs::write(&file, "first").unwrap();
     let old = draft(&file);

@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{scope, yield_now};
 
-use kino_graph::{Catalog, Input, Key};
+use kino_graph::{Catalog, Key, StepInput};
 use kino_node::{Cancel, Cx, Inputs, Node, Outputs, Registry, Result, Services, Value};
-use kino_port::{Facts, PlanError, PortType, Signature, StepInfo, Traits, edge, int, ports};
-use kino_runtime::{CacheStatus, Report, Stop};
+use kino_port::{Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, int, ports};
+use kino_runtime::{CacheStatus, Report, StopSignal};
 
 use crate::nodes::registry;
 use crate::rig::{Draft, Rig, all, int as number, lit, of, run, sorted};
@@ -35,7 +35,7 @@ impl Gate {
     }
 }
 
-fn signature(name: &'static str, traits: Traits) -> Signature {
+fn signature(name: &'static str, traits: NodeTraits) -> Signature {
     Signature {
         name: name.into(),
         version: "1".into(),
@@ -91,14 +91,14 @@ impl Node for Patient {
 /// The usual nodes, an `answer` that gives `number`, and a `patient` that waits for `gate`.
 fn generation(number: i64, gate: &Arc<Gate>) -> Arc<Registry> {
     let mut nodes = Registry::clone(&registry());
-    nodes.insert(Arc::new(Answer(number, signature("answer", Traits::LIGHT))));
-    nodes.insert(Arc::new(Patient(Arc::clone(gate), signature("patient", Traits::LIGHT))));
-    nodes.insert(Arc::new(Patient(Arc::clone(gate), signature("stubborn", Traits::SINK))));
+    nodes.insert(Arc::new(Answer(number, signature("answer", NodeTraits::LIGHT))));
+    nodes.insert(Arc::new(Patient(Arc::clone(gate), signature("patient", NodeTraits::LIGHT))));
+    nodes.insert(Arc::new(Patient(Arc::clone(gate), signature("stubborn", NodeTraits::SINK))));
     Arc::new(nodes)
 }
 
 /// Adds a step of a node that only generations have.
-fn add(draft: &mut Draft, name: &str, op: &str, inputs: Vec<Input>, version: i128) -> u32 {
+fn add(draft: &mut Draft, name: &str, op: &str, inputs: Vec<StepInput>, version: i128) -> u32 {
     // A literal that differs stands for the version in the key.
     let like = draft.add(name, "add", [inputs.clone(), vec![lit(version)]].concat());
     let step = &mut draft.plan.steps[like as usize];
@@ -112,7 +112,7 @@ fn keys(draft: &Draft) -> Vec<Key> {
     draft.plan.steps.iter().map(|step| step.key).collect()
 }
 
-fn superseding(rig: &Rig, draft: &Draft, nodes: &Registry, stop: &Stop) -> Report {
+fn superseding(rig: &Rig, draft: &Draft, nodes: &Registry, stop: &StopSignal) -> Report {
     rig.run_until(nodes, draft, stop)
 }
 
@@ -180,7 +180,7 @@ fn a_newer_run_takes_over_what_it_needs_and_the_rest_is_cancelled() {
     let fresh = add(&mut new, "fresh", "patient", vec![lit(3)], 1);
     let sum = new.add("sum", "sum", vec![all(&[kept, fresh])]);
     new.give(sum, 0);
-    let stop = Stop::default();
+    let stop = StopSignal::default();
     scope(|scope| {
         let before = scope.spawn(|| superseding(&rig, &old, &nodes, &stop));
         gate.until_waiting(&[1, 2]);
@@ -188,7 +188,7 @@ fn a_newer_run_takes_over_what_it_needs_and_the_rest_is_cancelled() {
         while gate.cancelled.load(Ordering::SeqCst) == 0 {
             yield_now();
         }
-        let after = scope.spawn(|| superseding(&rig, &new, &nodes, &Stop::default()));
+        let after = scope.spawn(|| superseding(&rig, &new, &nodes, &StopSignal::default()));
         gate.until_waiting(&[3]);
         gate.open.store(true, Ordering::SeqCst);
         let (before, after) = (before.join().unwrap(), after.join().unwrap());
@@ -209,9 +209,9 @@ fn what_another_run_gave_up_is_computed_here() {
     let mut draft = Draft::default();
     let only = add(&mut draft, "only", "patient", vec![lit(1)], 1);
     draft.give(only, 0);
-    let (cancel, waits) = (Cancel::default(), Stop::default());
+    let (cancel, waits) = (Cancel::default(), StopSignal::default());
     scope(|scope| {
-        let before = scope.spawn(|| superseding(&rig, &draft, &nodes, &Stop::new(&cancel)));
+        let before = scope.spawn(|| superseding(&rig, &draft, &nodes, &StopSignal::new(&cancel)));
         gate.until_waiting(&[1]);
         gate.waiting.lock().unwrap().clear();
         let after = scope.spawn(|| superseding(&rig, &draft, &nodes, &waits));
@@ -233,7 +233,7 @@ fn a_run_that_waits_for_another_can_be_cancelled() {
     let mut draft = Draft::default();
     let only = add(&mut draft, "only", "patient", vec![lit(1)], 1);
     draft.give(only, 0);
-    let (waits, goes_on) = (Stop::default(), Stop::default());
+    let (waits, goes_on) = (StopSignal::default(), StopSignal::default());
     scope(|scope| {
         let before = scope.spawn(|| superseding(&rig, &draft, &nodes, &goes_on));
         gate.until_waiting(&[1]);
@@ -252,7 +252,7 @@ fn a_superseded_run_can_be_superseded_again() {
     let mut draft = Draft::default();
     let only = add(&mut draft, "only", "patient", vec![lit(1)], 1);
     draft.give(only, 0);
-    let stop = Stop::default();
+    let stop = StopSignal::default();
     scope(|scope| {
         let run = scope.spawn(|| superseding(&rig, &draft, &nodes, &stop));
         gate.until_waiting(&[1]);
@@ -269,16 +269,16 @@ fn a_run_waits_for_what_older_ones_are_writing() {
     let nodes = generation(0, &gate);
     let (mut old, mut new) = (Draft::default(), Draft::default());
     add(&mut old, "file", "stubborn", vec![lit(1)], 1);
-    (old.plan.steps[0].traits, old.plan.steps[0].target) = (Traits::SINK, true);
+    (old.plan.steps[0].traits, old.plan.steps[0].target) = (NodeTraits::SINK, true);
     let answer = add(&mut new, "answer", "answer", vec![lit(2)], 1);
     new.give(answer, 0);
-    let stop = Stop::default();
+    let stop = StopSignal::default();
     scope(|scope| {
         let before = scope.spawn(|| superseding(&rig, &old, &nodes, &stop));
         gate.until_waiting(&[1]);
         stop.supersede(keys(&new));
         let after = scope.spawn(|| {
-            let report = superseding(&rig, &new, &nodes, &Stop::default());
+            let report = superseding(&rig, &new, &nodes, &StopSignal::default());
             (report, gate.computed.load(Ordering::SeqCst))
         });
         for _ in 0..1000 {

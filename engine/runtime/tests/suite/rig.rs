@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use candle_core::Device;
-use kino_graph::{Input, Item, Key, Plan, Source, Step};
+use kino_graph::{Key, Plan, Step, StepInput, StepOutput, ValueSource};
 use kino_node::{Ledger, Registry, Services, Value};
 use kino_port::Literal;
 use kino_runtime::{
-    CacheStatus, DiskCache, Event, NodeCatalog, Options, Report, RunRequest, Runtime, Stop,
+    CacheStatus, DiskCache, Event, NodeCatalog, Report, RunSpec, Runtime, RuntimeOptions,
+    StopSignal,
 };
 
 use crate::nodes::{Log, registry};
@@ -20,25 +21,25 @@ pub(crate) struct Draft {
 }
 
 /// The first output of a step.
-pub(crate) fn of(step: u32) -> Input {
-    Input::Edge(Source { step, output: 0 })
+pub(crate) fn of(step: u32) -> StepInput {
+    StepInput::Edge(StepOutput { step, output: 0 })
 }
 
 /// A whole number.
-pub(crate) fn lit(value: i128) -> Input {
-    Input::Literal(Literal::Int(value))
+pub(crate) fn lit(value: i128) -> StepInput {
+    StepInput::Literal(Literal::Int(value))
 }
 
 /// The first outputs of several steps, as a list.
-pub(crate) fn all(steps: &[u32]) -> Input {
-    let item = |step: &u32| (None, Item::Edge(Source { step: *step, output: 0 }));
-    Input::List(steps.iter().map(item).collect())
+pub(crate) fn all(steps: &[u32]) -> StepInput {
+    let item = |step: &u32| (None, ValueSource::Edge(StepOutput { step: *step, output: 0 }));
+    StepInput::List(steps.iter().map(item).collect())
 }
 
 impl Draft {
     /// Adds a step and returns its index. Its key covers the node, the literals and the keys of its
     /// inputs.
-    pub(crate) fn add(&mut self, name: &str, op: &str, inputs: Vec<Input>) -> u32 {
+    pub(crate) fn add(&mut self, name: &str, op: &str, inputs: Vec<StepInput>) -> u32 {
         let mut bytes = op.as_bytes().to_vec();
         inputs.iter().for_each(|input| self.hash(input, &mut bytes));
         let traits = registry().get(op).unwrap().signature().traits;
@@ -47,22 +48,22 @@ impl Draft {
         self.plan.steps.len() as u32 - 1
     }
 
-    fn hash(&self, input: &Input, into: &mut Vec<u8>) {
-        let edge = |source: &Source, into: &mut Vec<u8>| {
+    fn hash(&self, input: &StepInput, into: &mut Vec<u8>) {
+        let edge = |source: &StepOutput, into: &mut Vec<u8>| {
             into.push(b'e');
             into.extend(self.plan.steps[source.step as usize].key.0);
             into.extend(source.output.to_le_bytes());
         };
         match input {
-            Input::Absent => into.push(b'-'),
-            Input::Literal(literal) => literal.encode(into),
-            Input::Edge(source) => edge(source, into),
-            Input::List(items) => {
+            StepInput::Absent => into.push(b'-'),
+            StepInput::Literal(literal) => literal.encode(into),
+            StepInput::Edge(source) => edge(source, into),
+            StepInput::List(items) => {
                 into.extend((items.len() as u64).to_le_bytes());
                 for (_, item) in items {
                     match item {
-                        Item::Literal(literal) => literal.encode(into),
-                        Item::Edge(source) => edge(source, into),
+                        ValueSource::Literal(literal) => literal.encode(into),
+                        ValueSource::Edge(source) => edge(source, into),
                     }
                 }
             }
@@ -72,14 +73,14 @@ impl Draft {
     /// Makes an output of the graph of a step's output; its name is the step's.
     pub(crate) fn give(&mut self, step: u32, output: u32) -> &mut Self {
         let name = self.plan.steps[step as usize].name.to_string();
-        self.plan.outputs.push((name, Item::Edge(Source { step, output })));
+        self.plan.outputs.push((name, ValueSource::Edge(StepOutput { step, output })));
         self
     }
 
     /// A chain `a`, `b`, `c` of expensive additions, which ends with 1 + 10 + 100 = 111.
     pub(crate) fn chain() -> Draft {
         let mut draft = Draft::default();
-        let a = draft.add("a", "keep", vec![lit(1), Input::Absent]);
+        let a = draft.add("a", "keep", vec![lit(1), StepInput::Absent]);
         let b = draft.add("b", "keep", vec![of(a), lit(10)]);
         let c = draft.add("c", "keep", vec![of(b), lit(100)]);
         draft.give(c, 0);
@@ -97,11 +98,11 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    pub(crate) fn with(options: Options, log: Log) -> Rig {
+    pub(crate) fn with(options: RuntimeOptions, log: Log) -> Rig {
         Rig::with_ledger(options, log, Ledger::new(u64::MAX))
     }
 
-    pub(crate) fn with_ledger(options: Options, log: Log, ledger: Arc<Ledger>) -> Rig {
+    pub(crate) fn with_ledger(options: RuntimeOptions, log: Log, ledger: Arc<Ledger>) -> Rig {
         let log = Arc::new(log);
         let services = Services::new(Device::Cpu, ledger).with(Arc::clone(&log));
         let (runtime, services) = (Runtime::new(options, &services.ledger), Arc::new(services));
@@ -122,8 +123,8 @@ impl Rig {
     }
 
     /// Runs with these nodes, until it is stopped.
-    pub(crate) fn run_until(&self, nodes: &Registry, draft: &Draft, stop: &Stop) -> Report {
-        self.runtime.run(RunRequest::new(&draft.plan, nodes, &self.services, stop))
+    pub(crate) fn run_until(&self, nodes: &Registry, draft: &Draft, stop: &StopSignal) -> Report {
+        self.runtime.run(RunSpec::new(&draft.plan, nodes, &self.services, stop))
     }
 
     /// Two threads, nothing kept.
@@ -132,12 +133,12 @@ impl Rig {
     }
 
     pub(crate) fn threads(threads: usize) -> Rig {
-        Rig::with(Options { threads, ..Options::default() }, Log::default())
+        Rig::with(RuntimeOptions { threads, ..RuntimeOptions::default() }, Log::default())
     }
 
     /// Results stay in memory.
     pub(crate) fn in_memory() -> Rig {
-        let options = Options { memory_budget: 1 << 20, disk: None, threads: 2 };
+        let options = RuntimeOptions { memory_budget: 1 << 20, disk: None, threads: 2 };
         Rig::with(options, Log::default())
     }
 
@@ -152,9 +153,9 @@ impl Rig {
 
     /// Runs and tells `events`.
     pub(crate) fn run_telling(&self, draft: &Draft, events: &(dyn Fn(Event) + Sync)) -> Report {
-        let (nodes, stop) = (self.registry(), Stop::whole(&self.log.flag));
-        let request = RunRequest::new(&draft.plan, &nodes, &self.services, &stop);
-        self.runtime.run(RunRequest { events, ..request })
+        let (nodes, stop) = (self.registry(), StopSignal::whole(&self.log.flag));
+        let request = RunSpec::new(&draft.plan, &nodes, &self.services, &stop);
+        self.runtime.run(RunSpec { events, ..request })
     }
 
     /// Runs and returns the names of what was computed, in the order of the alphabet.
@@ -169,9 +170,9 @@ impl Rig {
     }
 }
 
-pub(crate) fn on_disk(folder: &Path) -> Options {
+pub(crate) fn on_disk(folder: &Path) -> RuntimeOptions {
     let disk = DiskCache::open(folder, u64::MAX);
-    Options { memory_budget: 0, disk: Some(disk), threads: 2 }
+    RuntimeOptions { memory_budget: 0, disk: Some(disk), threads: 2 }
 }
 
 pub(crate) fn sorted(names: &[Arc<str>]) -> Vec<String> {
@@ -190,5 +191,5 @@ pub(crate) fn int(report: &Report, output: &str) -> Option<i128> {
 
 /// Runs on a runtime without a log's flag.
 pub(crate) fn run(rig: &Rig, draft: &Draft) -> Report {
-    rig.run_until(&rig.registry(), draft, &Stop::default())
+    rig.run_until(&rig.registry(), draft, &StopSignal::default())
 }

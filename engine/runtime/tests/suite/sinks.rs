@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use kino_graph::Input;
+use kino_graph::StepInput;
 use kino_node::Value;
 use kino_port::Literal;
-use kino_runtime::{CacheStatus, Cached, Event, Options};
+use kino_runtime::{CacheStatus, Cached, Event, RuntimeOptions};
 
 use crate::nodes::Log;
 use crate::rig::{Draft, Rig, lit, of, on_disk};
@@ -15,7 +15,7 @@ use crate::rig::{Draft, Rig, lit, of, on_disk};
 fn written(path: &Path, number: i128) -> Draft {
     let mut draft = Draft::default();
     let kept = draft.add("kept", "keep", vec![lit(number), lit(1)]);
-    let path = Input::Literal(Literal::text(path.display().to_string()));
+    let path = StepInput::Literal(Literal::text(path.display().to_string()));
     let file = draft.add("file", "write", vec![of(kept), path]);
     draft.give(file, 0);
     draft
@@ -30,7 +30,7 @@ fn set_time(path: &Path, ago: u64) {
 fn a_sink_runs_again_when_its_file_is_gone_or_changed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("out.txt");
-    let cached_in_memory = Options { memory_budget: 1 << 20, disk: None, threads: 2 };
+    let cached_in_memory = RuntimeOptions { memory_budget: 1 << 20, disk: None, threads: 2 };
     for options in [on_disk(&folder.path().join("cache")), cached_in_memory] {
         let _ = fs::remove_file(&path);
         let rig = Rig::with(options, Log::default());

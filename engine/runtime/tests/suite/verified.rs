@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kino_graph::Input;
+use kino_graph::StepInput;
 use kino_runtime::{CacheStatus, Event};
 
 use crate::caches_on_disk::files;
@@ -95,7 +95,7 @@ fn a_touched_file_of_a_sink_is_hashed_after_the_announcement() {
     let rig = Rig::on_disk(&folder.path().join("cache"));
     let mut draft = Draft::default();
     let kept = draft.add("kept", "keep", vec![lit(41), lit(1)]);
-    let to = Input::Literal(kino_port::Literal::text(path.display().to_string()));
+    let to = StepInput::Literal(kino_port::Literal::text(path.display().to_string()));
     let file = draft.add("file", "write", vec![of(kept), to]);
     draft.give(file, 0);
     rig.run(&draft);

@@ -6,18 +6,18 @@ use std::sync::Arc;
 
 use kino_graph::{Diagnostics, Diff};
 use kino_runtime::CacheStatus;
-use kino_world::Change;
+use kino_world::FileChange;
 
 use crate::error::Error;
 use crate::events::{Queued, RunEvent};
 use crate::plan::Plan;
-use crate::run::Done;
+use crate::run::RunResult;
 
 /// Something that happened in a watch.
 #[non_exhaustive]
 pub enum WatchEvent {
     /// Files changed.
-    Changed(Vec<Change>),
+    Changed(Vec<FileChange>),
     /// A new revision checks and plans; this is how it differs from the one before.
     Diff {
         /// The differences.
@@ -39,11 +39,11 @@ pub enum WatchEvent {
     /// An event of a run; the run's id is its number in the watch.
     Run(RunEvent),
     /// The newest run is over.
-    Done {
+    RunResult {
         /// What ran.
         plan: Plan,
         /// What it left.
-        done: Arc<Done>,
+        done: Arc<RunResult>,
     },
     /// Nothing is left to do until one of these files changes.
     Waiting(BTreeSet<PathBuf>),

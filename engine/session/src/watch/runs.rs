@@ -7,10 +7,10 @@ use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use kino_graph::{Input, Key, Plan};
+use kino_graph::{Key, Plan, StepInput};
 use kino_node::{Cancel, RunId};
-use kino_runtime::{CacheStatus, Stop};
-use kino_world::Change;
+use kino_runtime::{CacheStatus, StopSignal};
+use kino_world::FileChange;
 
 use super::event::WatchEvent;
 use super::signal::{Ended, Signal};
@@ -22,7 +22,7 @@ use crate::run::run_to_end;
 /// Nodes may use much stack.
 const STACK: usize = 8 << 20;
 /// Runs that make way and have not ended: as long as there are so many, a newer one waits.
-const MOST_RUNNING: usize = 4;
+const MAX_RUNNING: usize = 4;
 /// A change is told so long after it happened at most; until then what a run read is in doubt.
 const DOUBTFUL: Duration = Duration::from_secs(10);
 
@@ -30,7 +30,7 @@ const DOUBTFUL: Duration = Duration::from_secs(10);
 struct Running {
     number: u64,
     planned: Arc<Planned>,
-    stop: Arc<Stop>,
+    stop: Arc<StopSignal>,
     thread: JoinHandle<()>,
     /// Steps that may have read something else than they were planned with.
     doubtful: HashSet<Key>,
@@ -101,7 +101,7 @@ impl Runs {
         self.good = false;
         // A node that does not hear that it is cancelled keeps its run alive. Newer runs are not
         // piled on it: the newest waits, and takes the place of one that waited before.
-        if self.running.len() >= MOST_RUNNING {
+        if self.running.len() >= MAX_RUNNING {
             self.next = Some(planned);
             return;
         }
@@ -112,7 +112,7 @@ impl Runs {
     fn start(&mut self, planned: Arc<Planned>) {
         self.last += 1;
         let number = self.last;
-        let stop = Arc::new(Stop::new(&self.cancel));
+        let stop = Arc::new(StopSignal::new(&self.cancel));
         let thread = self.thread(number, Arc::clone(&planned), Arc::clone(&stop));
         if let Some(thread) = thread {
             let doubtful = HashSet::new();
@@ -124,7 +124,7 @@ impl Runs {
         &self,
         number: u64,
         planned: Arc<Planned>,
-        stop: Arc<Stop>,
+        stop: Arc<StopSignal>,
     ) -> Option<JoinHandle<()>> {
         let (events, signals) = (Arc::clone(&self.events), self.signals.clone());
         let take = move || {
@@ -172,7 +172,7 @@ impl Runs {
 
     /// Files changed while a run may have been reading them: what it made of them is not what it
     /// was planned to be, and must not be found under its key again.
-    pub(crate) fn doubt(&mut self, changes: &[Change]) {
+    pub(crate) fn doubt(&mut self, changes: &[FileChange]) {
         for run in &mut self.running {
             run.doubtful.extend(dependents(&run.planned, changes.iter()));
         }
@@ -199,7 +199,10 @@ impl Runs {
 }
 
 /// The keys of all steps that read one of the changed paths, and of those behind them.
-fn dependents<'c>(planned: &Planned, changes: impl Iterator<Item = &'c Change>) -> HashSet<Key> {
+fn dependents<'c>(
+    planned: &Planned,
+    changes: impl Iterator<Item = &'c FileChange>,
+) -> HashSet<Key> {
     let changed: HashSet<&Path> = changes.map(|change| change.path.as_path()).collect();
     if changed.is_empty() {
         return HashSet::new();
@@ -208,12 +211,12 @@ fn dependents<'c>(planned: &Planned, changes: impl Iterator<Item = &'c Change>) 
     let mut places = HashMap::new();
     let mut touched = vec![false; steps.len()];
     for (at, step) in steps.iter().enumerate() {
-        let mut sources = step.inputs.iter().flat_map(Input::sources);
+        let mut sources = step.inputs.iter().flat_map(StepInput::sources);
         let behind = sources.any(|source| touched[source.step as usize]);
         touched[at] = behind
             || step.reads.iter().any(|read| {
                 let place = places.entry(&read.path);
-                let place = place.or_insert_with(|| planned.loaded.place(&read.path));
+                let place = place.or_insert_with(|| planned.loaded.path_of_read(&read.path));
                 place.as_deref().is_some_and(|place| changed.contains(place))
             });
     }

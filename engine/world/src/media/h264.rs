@@ -11,8 +11,8 @@ use openh264::encoder::{
 use openh264::formats::YUVSlices;
 
 use super::mp4::{Track, file_type, movie, timing};
-use super::writer::{Spec, VideoWriter, bytes};
-use crate::{Error, Result, WholeFile};
+use super::writer::{VideoSpec, VideoWriter, bytes};
+use crate::{AtomicFile, Error, Result};
 
 /// Frames between those that decode on their own.
 const GROUP: u32 = 48;
@@ -25,8 +25,8 @@ const COARSER: u8 = 5;
 /// An mp4 file in the making. The samples wait in a file of their own, for the tables that stand
 /// before them (so that a player can begin before it has read all) are known only at the end.
 pub(super) struct Mp4Writer {
-    file: WholeFile,
-    samples: BufWriter<WholeFile>,
+    file: AtomicFile,
+    samples: BufWriter<AtomicFile>,
     encoder: Encoder,
     quantiser: u8,
     fps: f64,
@@ -46,11 +46,11 @@ struct Planes {
 }
 
 impl Mp4Writer {
-    pub(super) fn create(path: &Path, spec: &Spec<'_>) -> Result<Self> {
+    pub(super) fn create(path: &Path, spec: &VideoSpec<'_>) -> Result<Self> {
         let (width, height) = (spec.width, spec.height);
         let encoder = open(path, (width, height), spec.fps, QUANTISER)?;
-        let file = WholeFile::create(path)?;
-        let samples = BufWriter::new(WholeFile::create(path)?);
+        let file = AtomicFile::create(path)?;
+        let samples = BufWriter::new(AtomicFile::create(path)?);
         let (timescale, delta) = timing(spec.fps);
         let (width16, height16) = (width as u16, height as u16);
         let track =

@@ -15,11 +15,11 @@ use crate::{Error, Result};
 
 pub(crate) use boxes::find as find_box;
 pub(crate) use webp::exif_of;
-pub use writer::{Spec, VideoWriter};
+pub use writer::{VideoSpec, VideoWriter};
 
 /// A file format of videos or images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum VideoFormat {
     /// H.264 video in mp4.
     Mp4,
     /// Animated WebP.
@@ -34,17 +34,17 @@ pub enum Format {
 ///
 /// # Errors
 /// When it names none that can be written.
-pub fn format_of(path: &Path) -> Result<Format> {
+pub fn format_of(path: &Path) -> Result<VideoFormat> {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     match extension.as_str() {
-        "mp4" if cfg!(feature = "h264") => Ok(Format::Mp4),
+        "mp4" if cfg!(feature = "h264") => Ok(VideoFormat::Mp4),
         "mp4" => Err(Error::refused(
             format!("{}: this build cannot write mp4", path.display()),
             "write .webp or .png, or build with the feature `h264`",
         )),
-        "webp" => Ok(Format::WebP),
-        "png" if png::numbered(path).is_some() => Ok(Format::PngSequence),
-        "png" => Ok(Format::Png),
+        "webp" => Ok(VideoFormat::WebP),
+        "png" if png::numbered(path).is_some() => Ok(VideoFormat::PngSequence),
+        "png" => Ok(VideoFormat::Png),
         other => {
             let path = path.display();
             let message = match other {
@@ -61,8 +61,8 @@ pub fn format_of(path: &Path) -> Result<Format> {
 ///
 /// # Errors
 /// When it does not; the message says which sizes it takes.
-pub fn check_size(format: Format, width: usize, height: usize) -> Result<()> {
-    let most = if format == Format::Mp4 { 3840 } else { 16383 };
+pub fn check_size(format: VideoFormat, width: usize, height: usize) -> Result<()> {
+    let most = if format == VideoFormat::Mp4 { 3840 } else { 16383 };
     if width == 0 || height == 0 || width.max(height) > most {
         return Err(Error::refused(
             format!(
@@ -71,7 +71,7 @@ pub fn check_size(format: Format, width: usize, height: usize) -> Result<()> {
             "resize them first with `frames.resize`",
         ));
     }
-    if format == Format::Mp4 && width.min(height) > 2160 {
+    if format == VideoFormat::Mp4 && width.min(height) > 2160 {
         return Err(Error::refused(
             format!(
                 "frames of {width}x{height} are too large for H.264 here: the shorter side has at most 2160 pixels"
@@ -79,7 +79,7 @@ pub fn check_size(format: Format, width: usize, height: usize) -> Result<()> {
             "resize them first with `frames.resize`, or write .webp",
         ));
     }
-    if format == Format::Mp4 && (width % 2 == 1 || height % 2 == 1) {
+    if format == VideoFormat::Mp4 && (width % 2 == 1 || height % 2 == 1) {
         let even = |side: usize| side.saturating_sub(1).max(2) / 2 * 2;
         return Err(Error::refused(
             format!("H.264 takes even sizes, found {width}x{height}"),
@@ -90,7 +90,7 @@ pub fn check_size(format: Format, width: usize, height: usize) -> Result<()> {
             ),
         ));
     }
-    if format == Format::Mp4 && width.min(height) < 16 {
+    if format == VideoFormat::Mp4 && width.min(height) < 16 {
         return Err(Error::refused(
             format!("H.264 takes frames of at least 16x16, found {width}x{height}"),
             "enlarge them first with `upscale`, or write .png",
@@ -103,7 +103,7 @@ pub fn check_size(format: Format, width: usize, height: usize) -> Result<()> {
 ///
 /// # Errors
 /// When the format or size is not possible, or the file cannot be made.
-pub fn create(path: &Path, spec: &Spec<'_>) -> Result<Box<dyn VideoWriter>> {
+pub fn create(path: &Path, spec: &VideoSpec<'_>) -> Result<Box<dyn VideoWriter>> {
     let format = format_of(path)?;
     check_size(format, spec.width, spec.height)?;
     if spec.count == 0 {
@@ -117,13 +117,13 @@ pub fn create(path: &Path, spec: &Spec<'_>) -> Result<Box<dyn VideoWriter>> {
     }
     match format {
         #[cfg(feature = "h264")]
-        Format::Mp4 => Ok(Box::new(h264::Mp4Writer::create(path, spec)?)),
+        VideoFormat::Mp4 => Ok(Box::new(h264::Mp4Writer::create(path, spec)?)),
         #[cfg(not(feature = "h264"))]
-        Format::Mp4 => {
+        VideoFormat::Mp4 => {
             Err(Error::refused("this build cannot write mp4", "build with the feature `h264`"))
         }
-        Format::WebP => Ok(Box::new(webp::WebPWriter::create(path, spec)?)),
-        Format::Png => Ok(Box::new(png::PngWriter::create(path, spec)?)),
-        Format::PngSequence => Ok(Box::new(png::SequenceWriter::create(path, spec)?)),
+        VideoFormat::WebP => Ok(Box::new(webp::WebPWriter::create(path, spec)?)),
+        VideoFormat::Png => Ok(Box::new(png::PngWriter::create(path, spec)?)),
+        VideoFormat::PngSequence => Ok(Box::new(png::SequenceWriter::create(path, spec)?)),
     }
 }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use webp_animation::{Encoder, EncoderOptions, EncodingConfig, EncodingType, LossyEncodingConfig};
 
-use super::writer::{Spec, VideoWriter, bytes};
-use crate::{Error, Result, WholeFile};
+use super::writer::{VideoSpec, VideoWriter, bytes};
+use crate::{AtomicFile, Error, Result};
 
 /// libwebp's quality, of 100.
 const QUALITY: f32 = 95.0;
@@ -15,7 +15,7 @@ const HAS_EXIF: u8 = 0x08;
 
 /// A WebP file in the making.
 pub(super) struct WebPWriter {
-    file: WholeFile,
+    file: AtomicFile,
     encoder: Encoder,
     size: (usize, usize),
     fps: f64,
@@ -29,7 +29,7 @@ fn failed(path: &Path) -> impl FnOnce(webp_animation::Error) -> Error {
 }
 
 impl WebPWriter {
-    pub(super) fn create(path: &Path, spec: &Spec<'_>) -> Result<Self> {
+    pub(super) fn create(path: &Path, spec: &VideoSpec<'_>) -> Result<Self> {
         let config = EncodingConfig {
             encoding_type: EncodingType::Lossy(LossyEncodingConfig::default()),
             quality: QUALITY,
@@ -39,7 +39,7 @@ impl WebPWriter {
         let size = (spec.width as u32, spec.height as u32);
         let encoder = Encoder::new_with_options(size, options).map_err(failed(path))?;
         let metadata = spec.metadata.map(str::to_owned);
-        let file = WholeFile::create(path)?;
+        let file = AtomicFile::create(path)?;
         Ok(WebPWriter {
             file,
             encoder,

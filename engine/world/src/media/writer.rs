@@ -6,7 +6,7 @@ use crate::{Error, Result};
 
 /// What a video consists of.
 #[derive(Clone, Debug)]
-pub struct Spec<'s> {
+pub struct VideoSpec<'s> {
     /// Width in pixels.
     pub width: usize,
     /// Height in pixels.

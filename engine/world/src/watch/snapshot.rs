@@ -7,7 +7,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::change::ChangeKind;
+use super::change::FileChangeKind;
 use crate::InputFile;
 
 /// Of files longer than this only the ends are hashed, with length and time: weights of models.
@@ -17,7 +17,7 @@ const END: u64 = 64 << 10;
 /// In so short a time a file may change twice without another modification time.
 const TICK: Duration = Duration::from_secs(2);
 /// More files or folders than this in one folder are not looked at.
-pub(super) const MOST_FILES: usize = 10_000;
+pub(super) const MAX_FILES: usize = 10_000;
 
 /// What is seen of a file without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +100,7 @@ impl Listing {
         }
         self.folders.push(place);
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            if self.stamps.len() >= MOST_FILES || self.folders.len() >= MOST_FILES {
+            if self.stamps.len() >= MAX_FILES || self.folders.len() >= MAX_FILES {
                 self.is_cut = true;
                 return;
             }
@@ -174,15 +174,17 @@ impl Snapshot {
     }
 
     /// What changed, going by contents.
-    pub(super) fn becomes(&self, now: &Snapshot) -> Option<ChangeKind> {
+    pub(super) fn becomes(&self, now: &Snapshot) -> Option<FileChangeKind> {
         let hashes = |snapshot: &Snapshot| -> Vec<(PathBuf, [u8; 32])> {
             snapshot.files.iter().map(|(name, print)| (name.clone(), print.hash)).collect()
         };
         match (self.kind, now.kind) {
             (Kind::Missing, Kind::Missing) => None,
-            (Kind::Missing, _) => Some(ChangeKind::Appeared),
-            (_, Kind::Missing) => Some(ChangeKind::Vanished),
-            (was, is) => (was != is || hashes(self) != hashes(now)).then_some(ChangeKind::Changed),
+            (Kind::Missing, _) => Some(FileChangeKind::Appeared),
+            (_, Kind::Missing) => Some(FileChangeKind::Vanished),
+            (was, is) => {
+                (was != is || hashes(self) != hashes(now)).then_some(FileChangeKind::Changed)
+            }
         }
     }
 }
@@ -224,12 +226,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: String| drop(fs::File::create(folder.path().join(name)).unwrap());
         fs::create_dir(folder.path().join("in")).unwrap();
-        (0..MOST_FILES).for_each(|at| file(format!("in/{at}")));
+        (0..MAX_FILES).for_each(|at| file(format!("in/{at}")));
         let listing = Listing::of(folder.path());
-        assert!(!listing.is_cut && listing.stamps.len() == MOST_FILES);
+        assert!(!listing.is_cut && listing.stamps.len() == MAX_FILES);
         file("in/more".to_owned());
         let listing = Listing::of(folder.path());
-        assert!(listing.is_cut && listing.stamps.len() == MOST_FILES);
+        assert!(listing.is_cut && listing.stamps.len() == MAX_FILES);
     }
 
     #[cfg(unix)]

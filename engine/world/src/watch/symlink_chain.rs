@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
 /// More links than this on one way are a circle.
-const MOST_LINKS: usize = 40;
+const MAX_LINKS: usize = 40;
 
 /// The links on the way of a path, then its end, each as a name in a folder without links. A way
 /// that breaks off ends with the first place that does not exist.
@@ -26,7 +26,7 @@ pub(super) fn follow(path: &Path) -> Vec<PathBuf> {
                     return places;
                 };
                 match next.read_link() {
-                    Ok(target) if about.is_symlink() && links < MOST_LINKS => {
+                    Ok(target) if about.is_symlink() && links < MAX_LINKS => {
                         links += 1;
                         places.push(next);
                         if target.is_absolute() {

@@ -6,7 +6,7 @@ use candle_core::DType;
 use kino_models::checkpoint::{Checkpoint, PartFiles};
 use kino_models::model::{DenoiserSpec, LatentLayout, Model, TextEncoderSpec, VideoVae};
 use kino_models::weight::Weights;
-use kino_node::Space;
+use kino_node::LatentSpace;
 
 /// A model whose configs were read and whose weight files are open; no weights are loaded.
 pub struct OpenModel {
@@ -107,9 +107,9 @@ impl VaeHandle {
     }
 
     /// The latent space of this autoencoder: that of every copy of it, and of no other.
-    pub fn space(&self) -> Space {
+    pub fn space(&self) -> LatentSpace {
         let LatentLayout { channels, temporal, spatial, .. } = self.latents();
-        Space { id: self.identity, channels, temporal, spatial }
+        LatentSpace { id: self.identity, channels, temporal, spatial }
     }
 
     /// The memory of the weights of one network in bytes, in the type in which it computes.

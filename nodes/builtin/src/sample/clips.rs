@@ -9,7 +9,7 @@ use kino_models::model::{
 };
 use kino_models::patch::Grid;
 
-use kino_node::{Clip, Conditioning, Guidance, Result, SamplingStep};
+use kino_node::{Clip, Conditioning, GuiderState, Result, SamplingStep};
 use kino_port::PlanError;
 
 use crate::error::IntoNode;
@@ -118,7 +118,7 @@ impl Packed {
         x: &Tensor,
         timestep: f64,
         step: SamplingStep,
-        guidances: &mut [Box<dyn Guidance>],
+        guidances: &mut [Box<dyn GuiderState>],
         check_cancel: &mut CheckCancel<'_>,
     ) -> Result<Tensor> {
         let all: Vec<usize> = (0..self.grids.len()).collect();

@@ -76,7 +76,7 @@ impl FileStamp {
 
 /// Where the bytes are.
 #[derive(Debug)]
-enum Place {
+enum Backing {
     Disk(File, FileStamp),
     Binary(&'static [u8]),
 }
@@ -85,7 +85,7 @@ enum Place {
 #[derive(Debug)]
 pub struct DataFile {
     name: String,
-    place: Place,
+    backing: Backing,
 }
 
 impl DataFile {
@@ -101,12 +101,12 @@ impl DataFile {
         }
         let file = File::open(path).map_err(io)?;
         let stamp = FileStamp::of(&file.metadata().map_err(io)?);
-        Ok(Self { name: name.to_owned(), place: Place::Disk(file, stamp) })
+        Ok(Self { name: name.to_owned(), backing: Backing::Disk(file, stamp) })
     }
 
     /// A file that lies in the binary.
     pub fn embedded(bytes: &'static [u8], name: &str) -> Self {
-        Self { name: name.to_owned(), place: Place::Binary(bytes) }
+        Self { name: name.to_owned(), backing: Backing::Binary(bytes) }
     }
 
     /// How messages call it.
@@ -116,17 +116,17 @@ impl DataFile {
 
     /// Its stamp when it was opened; none for one in the binary, which never changes.
     pub fn stamp(&self) -> Option<&FileStamp> {
-        match &self.place {
-            Place::Disk(_, stamp) => Some(stamp),
-            Place::Binary(_) => None,
+        match &self.backing {
+            Backing::Disk(_, stamp) => Some(stamp),
+            Backing::Binary(_) => None,
         }
     }
 
     /// Its length when it was opened.
     pub fn length(&self) -> u64 {
-        match &self.place {
-            Place::Disk(_, stamp) => stamp.length,
-            Place::Binary(bytes) => bytes.len() as u64,
+        match &self.backing {
+            Backing::Disk(_, stamp) => stamp.length,
+            Backing::Binary(bytes) => bytes.len() as u64,
         }
     }
 
@@ -135,15 +135,15 @@ impl DataFile {
     /// # Errors
     /// When the file ends before, or was changed since it was opened.
     pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        match &self.place {
-            Place::Disk(file, _) => match read_at(file, offset, buffer) {
+        match &self.backing {
+            Backing::Disk(file, _) => match read_at(file, offset, buffer) {
                 Ok(()) => Ok(()),
                 Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
                     Err(Error::Changed { file: self.name.clone() })
                 }
                 Err(source) => Err(Error::Io { file: self.name.clone(), source }),
             },
-            Place::Binary(bytes) => {
+            Backing::Binary(bytes) => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX);
                 let end = start.saturating_add(buffer.len());
                 let part = bytes.get(start..end).ok_or_else(|| Error::Truncated {
@@ -163,7 +163,7 @@ impl DataFile {
     /// # Errors
     /// [`Error::Changed`], or when the system does not say.
     pub fn check_unchanged(&self) -> Result<()> {
-        let Place::Disk(file, stamp) = &self.place else { return Ok(()) };
+        let Backing::Disk(file, stamp) = &self.backing else { return Ok(()) };
         let about =
             file.metadata().map_err(|source| Error::Io { file: self.name.clone(), source })?;
         match stamp.same_contents(&FileStamp::of(&about)) {

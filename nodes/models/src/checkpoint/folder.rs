@@ -196,7 +196,7 @@ fn entries(folder: &std::path::Path) -> std::io::Result<Vec<String>> {
     Ok(names.collect::<std::io::Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
-impl Files for ModelFolder {
+impl ModelFiles for ModelFolder {
     fn describe(&self, path: &str) -> String {
         self.describe(path)
     }
@@ -207,7 +207,7 @@ impl Files for ModelFolder {
 }
 
 /// The small files of a model: configs and tokenizers.
-pub trait Files {
+pub trait ModelFiles {
     /// How messages call a file of the model.
     fn describe(&self, path: &str) -> String;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::file::{DataFile, FileStamp};
-use super::folder::{Files, ModelFolder};
+use super::folder::{ModelFiles, ModelFolder};
 use super::part::PartFiles;
 use crate::error::{Error, Result};
 
@@ -15,7 +15,7 @@ const KEPT: u64 = 1 << 20;
 /// The longest config or tokenizer.
 const LONGEST_CONFIG: u64 = 256 << 20;
 /// The most configs of a model.
-const MOST_CONFIGS: usize = 1000;
+const MAX_CONFIGS: usize = 1000;
 
 /// A config as it was when the model was opened.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Checkpoint {
         let mut hasher = blake3::Hasher::new();
         let mut stamps = Vec::new();
         let mut configs = BTreeMap::new();
-        for path in listed.iter().filter(|path| is_config(path)).take(MOST_CONFIGS) {
+        for path in listed.iter().filter(|path| is_config(path)).take(MAX_CONFIGS) {
             let file = folder.open(path)?;
             stamps.push((path.clone(), file.stamp().copied()));
             let bytes = file.read_all(LONGEST_CONFIG)?;
@@ -137,7 +137,7 @@ impl Checkpoint {
     }
 }
 
-impl Files for Checkpoint {
+impl ModelFiles for Checkpoint {
     fn describe(&self, path: &str) -> String {
         self.folder.describe(path)
     }

@@ -22,7 +22,7 @@ struct WeightFile {
 }
 
 /// A tensor in a file: where it lies and what it is.
-pub(crate) struct Place<'a> {
+pub(crate) struct TensorEntry<'a> {
     /// The file that it lies in.
     pub(crate) file: &'a DataFile,
     /// Its first byte there.
@@ -111,15 +111,15 @@ impl PartFiles {
     ///
     /// # Errors
     /// When there is none of this name; the error names the most similar.
-    pub(crate) fn find(&self, name: &str) -> Result<Place<'_>> {
+    pub(crate) fn find(&self, name: &str) -> Result<TensorEntry<'_>> {
         self.place(name).ok_or_else(|| self.missing(name))
     }
 
     /// Where a tensor lies, if it is there.
-    pub(crate) fn place(&self, name: &str) -> Option<Place<'_>> {
+    pub(crate) fn place(&self, name: &str) -> Option<TensorEntry<'_>> {
         let file = &self.files[*self.place.get(name)?];
         let info = file.header.tensors.info(name)?;
-        Some(Place {
+        Some(TensorEntry {
             file: &file.file,
             offset: file.header.data_start + info.data_offsets.0 as u64,
             dtype: readable(info.dtype),

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::checkpoint::{Files, invalid, require_sizes, unsupported};
+use crate::checkpoint::{ModelFiles, invalid, require_sizes, unsupported};
 use crate::error::Result;
 
 /// The stepper that a config names.
@@ -94,13 +94,13 @@ impl SchedulerConfig {
     ///
     /// # Errors
     /// When it is missing, lacks a key, or asks for levels that this version does not make.
-    pub fn read(folder: &impl Files) -> Result<Self> {
+    pub fn read(folder: &impl ModelFiles) -> Result<Self> {
         let config: Self = folder.json(Self::FILE)?;
         config.check(folder)?;
         Ok(config)
     }
 
-    fn check(&self, folder: &impl Files) -> Result<()> {
+    fn check(&self, folder: &impl ModelFiles) -> Result<()> {
         let refuse = |what: &str| Err(unsupported(folder, Self::FILE, what));
         let unipc = match self.class.as_str() {
             "UniPCMultistepScheduler" => true,

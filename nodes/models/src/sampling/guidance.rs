@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 
 /// Classifier-free guidance within a part of the run.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Guidance {
+pub struct CfgScale {
     /// How far to go from the velocity without text towards that with text; 1 is no guidance.
     pub scale: f64,
     /// Where in the run guidance begins: 0 is the first step.
@@ -17,7 +17,7 @@ pub struct Guidance {
     pub rescale: f64,
 }
 
-impl Guidance {
+impl CfgScale {
     /// Guidance by `scale` in every step.
     pub fn new(scale: f64) -> Self {
         Self { scale, from: 0.0, to: 1.0, rescale: 0.0 }

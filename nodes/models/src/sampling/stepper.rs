@@ -10,14 +10,14 @@ use crate::error::Result;
 
 /// A stepper of either kind: plain data between steps, so that a run can be copied or resumed.
 #[derive(Debug, Clone)]
-pub enum Stepper {
+pub enum Solver {
     /// UniPC for flow models.
     UniPc(UniPc),
     /// The Euler step.
     Euler(Euler),
 }
 
-impl Stepper {
+impl Solver {
     /// A stepper at the start of `schedule`, with the options of the model's config.
     pub fn new(kind: ScheduleKind, schedule: Schedule, config: &SchedulerConfig) -> Self {
         match kind {

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::checkpoint::{Files, invalid, require_positive, require_sizes, unsupported};
+use crate::checkpoint::{ModelFiles, invalid, require_positive, require_sizes, unsupported};
 use crate::error::Result;
 
 /// The most text tokens that a Wan pipeline passes on (diffusers' `max_sequence_length`).
@@ -38,7 +38,7 @@ pub struct TextConfig {
 }
 
 /// The most layers of an encoder.
-const MOST_LAYERS: usize = 1024;
+const MAX_LAYERS: usize = 1024;
 
 fn buckets() -> usize {
     32
@@ -59,7 +59,7 @@ impl TextConfig {
     ///
     /// # Errors
     /// When it is missing, lacks a key, or describes another encoder than UMT5.
-    pub fn read(folder: &impl Files) -> Result<Self> {
+    pub fn read(folder: &impl ModelFiles) -> Result<Self> {
         let config: Self = folder.json(Self::FILE)?;
         let file = Self::FILE;
         if config.model_type != "umt5" {
@@ -82,7 +82,7 @@ impl TextConfig {
         ];
         require_sizes(folder, file, &sizes)?;
         require_positive(folder, file, &[("layer_norm_epsilon", config.layer_norm_epsilon)])?;
-        if config.num_layers > MOST_LAYERS {
+        if config.num_layers > MAX_LAYERS {
             let reason = format!("`num_layers` is {}, which no model has", config.num_layers);
             return Err(invalid(folder, file, reason));
         }
@@ -114,7 +114,7 @@ impl TokenizerConfig {
     ///
     /// # Errors
     /// When it is missing, is not JSON, or allows no token.
-    pub fn read(folder: &impl Files) -> Result<Self> {
+    pub fn read(folder: &impl ModelFiles) -> Result<Self> {
         let config: Self = folder.json(Self::FILE)?;
         if config.text_length() == 0 {
             return Err(invalid(folder, Self::FILE, "`model_max_length` must not be 0"));

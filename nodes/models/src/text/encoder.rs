@@ -7,7 +7,7 @@ use super::config::{TextConfig, TokenizerConfig};
 use super::tokens::Tokens;
 use super::umt5::Umt5;
 use crate::cancel::CheckCancel;
-use crate::checkpoint::Files;
+use crate::checkpoint::ModelFiles;
 use crate::error::Result;
 use crate::weight::Weights;
 
@@ -23,7 +23,7 @@ impl Umt5Encoder {
     ///
     /// # Errors
     /// When a file is missing or does not fit, or the encoder is not UMT5.
-    pub fn load(files: &impl Files, weights: &Weights) -> Result<Self> {
+    pub fn load(files: &impl ModelFiles, weights: &Weights) -> Result<Self> {
         let config = TextConfig::read(files)?;
         let tokens = Tokens::load(files, &TokenizerConfig::read(files)?)?;
         Ok(Self { tokens, model: Umt5::load(&config, weights)? })

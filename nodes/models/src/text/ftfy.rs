@@ -18,7 +18,7 @@ use unicode_normalization::UnicodeNormalization;
 use encodings::WINDOWS_1252;
 
 /// ftfy repeats its fixes until nothing changes; no text that it was tried on needs as many turns.
-const MOST_TURNS: usize = 16;
+const MAX_TURNS: usize = 16;
 /// Lines are fixed one by one, and longer ones in pieces of so many characters.
 const LONGEST_SEGMENT: usize = 1_000_000;
 
@@ -43,7 +43,7 @@ pub(crate) fn fix_text(text: &str) -> String {
 /// One line: the fixes in ftfy's order, until none changes anything.
 fn fix_segment(segment: &str, entities: bool) -> String {
     let mut text = segment.to_owned();
-    for _ in 0..MOST_TURNS {
+    for _ in 0..MAX_TURNS {
         let unescaped = if entities { unescape_html(&text) } else { Cow::Borrowed(text.as_str()) };
         let decoded = mojibake::fix_encoding(&unescaped);
         let plain: String = decoded.chars().map(WINDOWS_1252.instead_of_control()).collect();

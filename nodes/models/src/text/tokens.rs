@@ -2,7 +2,7 @@
 
 use tokenizers::Tokenizer;
 
-use crate::checkpoint::Files;
+use crate::checkpoint::ModelFiles;
 use crate::error::{Error, Result};
 use crate::text::config::TokenizerConfig;
 
@@ -19,7 +19,7 @@ impl Tokens {
     ///
     /// # Errors
     /// When it is missing or no tokenizer, or lacks the end-of-text token.
-    pub fn load(folder: &impl Files, config: &TokenizerConfig) -> Result<Self> {
+    pub fn load(folder: &impl ModelFiles, config: &TokenizerConfig) -> Result<Self> {
         let path = "tokenizer/tokenizer.json";
         let refuse = |reason: String| Error::Config { file: folder.describe(path), reason };
         let mut tokenizer = Tokenizer::from_bytes(folder.bytes(path)?)

@@ -4,7 +4,7 @@ use bytemuck::Zeroable;
 use candle_core::{DType, Device, Tensor, WithDType};
 use half::{bf16, f16};
 
-use crate::checkpoint::{DataFile, Place};
+use crate::checkpoint::{DataFile, TensorEntry};
 use crate::error::{Error, Result};
 
 /// Elements that are converted at a time.
@@ -19,21 +19,21 @@ const PIECE: usize = 1 << 16;
 /// When the file was changed or cannot be read, there is no memory for the tensor, or the stored
 /// type is not read.
 pub(super) fn tensor(
-    place: &Place<'_>,
+    entry: &TensorEntry<'_>,
     name: &str,
     dtype: DType,
     device: &Device,
 ) -> Result<Tensor> {
-    let Some(stored) = place.dtype else {
-        let (file, dtype) = (place.file.name().to_owned(), place.type_name.clone());
+    let Some(stored) = entry.dtype else {
+        let (file, dtype) = (entry.file.name().to_owned(), entry.type_name.clone());
         return Err(Error::WeightType { file, name: name.to_owned(), dtype });
     };
     let read = match dtype {
-        DType::F32 => build::<f32>(place, stored, device),
-        DType::BF16 => build::<bf16>(place, stored, device),
+        DType::F32 => build::<f32>(entry, stored, device),
+        DType::BF16 => build::<bf16>(entry, stored, device),
         other => Err(Error::ComputeType(other)),
     }?;
-    place.file.check_unchanged()?;
+    entry.file.check_unchanged()?;
     Ok(read)
 }
 
@@ -55,32 +55,32 @@ impl Element for bf16 {
     }
 }
 
-fn build<T: Element>(place: &Place<'_>, stored: DType, device: &Device) -> Result<Tensor> {
-    let count: usize = place.shape.iter().product();
-    let mut values = zeros::<T>(count, place.file)?;
+fn build<T: Element>(entry: &TensorEntry<'_>, stored: DType, device: &Device) -> Result<Tensor> {
+    let count: usize = entry.shape.iter().product();
+    let mut values = zeros::<T>(count, entry.file)?;
     // Files are little-endian; numbers of another order in memory are converted one by one.
     if stored == T::DTYPE && cfg!(target_endian = "little") {
-        place.file.read(place.offset, bytemuck::cast_slice_mut(&mut values))?;
+        entry.file.read(entry.offset, bytemuck::cast_slice_mut(&mut values))?;
     } else {
         match stored {
-            DType::F16 => convert(place, &mut values, |bytes| f16::from_le_bytes(bytes).to_f32()),
-            DType::BF16 => convert(place, &mut values, |bytes| bf16::from_le_bytes(bytes).to_f32()),
-            _ => convert(place, &mut values, f32::from_le_bytes),
+            DType::F16 => convert(entry, &mut values, |bytes| f16::from_le_bytes(bytes).to_f32()),
+            DType::BF16 => convert(entry, &mut values, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+            _ => convert(entry, &mut values, f32::from_le_bytes),
         }?;
     }
-    Ok(Tensor::from_vec(values, place.shape, device)?)
+    Ok(Tensor::from_vec(values, entry.shape, device)?)
 }
 
 fn convert<T: Element, const N: usize>(
-    place: &Place<'_>,
+    entry: &TensorEntry<'_>,
     values: &mut [T],
     number: impl Fn([u8; N]) -> f32,
 ) -> Result<()> {
     let mut buffer = vec![0; PIECE.min(values.len()) * N];
-    let mut offset = place.offset;
+    let mut offset = entry.offset;
     for piece in values.chunks_mut(PIECE) {
         let bytes = &mut buffer[..piece.len() * N];
-        place.file.read(offset, bytes)?;
+        entry.file.read(offset, bytes)?;
         offset += bytes.len() as u64;
         for (value, bytes) in piece.iter_mut().zip(bytes.as_chunks().0) {
             *value = T::from_f32(number(*bytes));

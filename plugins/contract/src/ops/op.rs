@@ -3,7 +3,7 @@
 use crate::DType;
 
 /// The most dimensions of a tensor.
-pub const MOST_DIMENSIONS: usize = 8;
+pub const MAX_DIMENSIONS: usize = 8;
 
 /// The largest result, in bytes.
 pub const MOST: u64 = 1 << 36;
@@ -32,13 +32,13 @@ pub struct OpPlan {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
     /// Two tensors of one type, element by element.
-    Join(Join),
+    Binary(BinaryOp),
     /// The same; the result is u8: 1 where it holds, else 0.
-    Compare(Compare),
+    Cmp(CmpOp),
     /// An element of the second where the first (u8) is not 0, else of the third.
     Where,
     /// One tensor, element by element.
-    Map(Map),
+    Unary(UnaryOp),
     /// x · mul + add; both are whole where x is.
     Affine {
         /// The factor.
@@ -58,14 +58,14 @@ pub enum Op {
     /// Over dimensions.
     Reduce {
         /// What becomes of the elements.
-        by: Reduce,
+        by: ReduceOp,
         /// Over which dimensions.
         dims: Vec<usize>,
     },
     /// The index of the greatest or least along a dimension, the first of equals.
     Arg {
         /// Which of them.
-        of: Extreme,
+        of: Extremum,
         /// Along which dimension.
         dim: usize,
     },
@@ -121,7 +121,7 @@ pub enum Op {
 
 /// Functions of two numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Join {
+pub enum BinaryOp {
     /// The sum.
     Add,
     /// The difference.
@@ -140,7 +140,7 @@ pub enum Join {
 
 /// Comparisons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Compare {
+pub enum CmpOp {
     /// Both are equal.
     Eq,
     /// Both differ.
@@ -157,7 +157,7 @@ pub enum Compare {
 
 /// Functions of one number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Map {
+pub enum UnaryOp {
     /// The negative.
     Neg,
     /// Without its sign.
@@ -198,18 +198,18 @@ pub enum Map {
 
 /// What becomes of several elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reduce {
+pub enum ReduceOp {
     /// Their sum.
     Sum,
     /// Their mean.
     Mean,
     /// The greatest or least of them.
-    Extreme(Extreme),
+    Extreme(Extremum),
 }
 
 /// The greatest or the least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extreme {
+pub enum Extremum {
     /// The greatest.
     Max,
     /// The least.

@@ -3,14 +3,14 @@
 use super::call::OpCall;
 use super::error::{OpError, Result};
 use super::op::{
-    Compare, Conv, Extreme, Filter, Join, MOST_DIMENSIONS, Map, Op, OpPlan, Operand, Padding,
-    Reduce,
+    BinaryOp, CmpOp, Conv, Extremum, Filter, MAX_DIMENSIONS, Op, OpPlan, Operand, Padding,
+    ReduceOp, UnaryOp,
 };
 use super::shape::{common, completed, dimension, dimensions, floating, same_type};
 use crate::DType;
 
 /// Larger sides of resized images are refused: each pixel of one has its own weights.
-const MOST_PIXELS: usize = 1 << 22;
+const MAX_PIXELS: usize = 1 << 22;
 
 /// An operation.
 struct Entry {
@@ -40,49 +40,49 @@ macro_rules! table {
 }
 
 table! {
-    "add" (2, ["a", "b"], []) |call| join(call, Join::Add);
-    "sub" (2, ["a", "b"], []) |call| join(call, Join::Sub);
-    "mul" (2, ["a", "b"], []) |call| join(call, Join::Mul);
-    "div" (2, ["a", "b"], []) |call| join(call, Join::Div);
-    "min" (2, ["a", "b"], []) |call| join(call, Join::Min);
-    "max" (2, ["a", "b"], []) |call| join(call, Join::Max);
+    "add" (2, ["a", "b"], []) |call| join(call, BinaryOp::Add);
+    "sub" (2, ["a", "b"], []) |call| join(call, BinaryOp::Sub);
+    "mul" (2, ["a", "b"], []) |call| join(call, BinaryOp::Mul);
+    "div" (2, ["a", "b"], []) |call| join(call, BinaryOp::Div);
+    "min" (2, ["a", "b"], []) |call| join(call, BinaryOp::Min);
+    "max" (2, ["a", "b"], []) |call| join(call, BinaryOp::Max);
     "pow" (2, ["a", "b"], []) |call| {
         floating(call.operands[0].dtype)?;
-        join(call, Join::Pow)
+        join(call, BinaryOp::Pow)
     };
-    "eq" (2, ["a", "b"], []) |call| compare(call, Compare::Eq);
-    "ne" (2, ["a", "b"], []) |call| compare(call, Compare::Ne);
-    "lt" (2, ["a", "b"], []) |call| compare(call, Compare::Lt);
-    "le" (2, ["a", "b"], []) |call| compare(call, Compare::Le);
-    "gt" (2, ["a", "b"], []) |call| compare(call, Compare::Gt);
-    "ge" (2, ["a", "b"], []) |call| compare(call, Compare::Ge);
+    "eq" (2, ["a", "b"], []) |call| compare(call, CmpOp::Eq);
+    "ne" (2, ["a", "b"], []) |call| compare(call, CmpOp::Ne);
+    "lt" (2, ["a", "b"], []) |call| compare(call, CmpOp::Lt);
+    "le" (2, ["a", "b"], []) |call| compare(call, CmpOp::Le);
+    "gt" (2, ["a", "b"], []) |call| compare(call, CmpOp::Gt);
+    "ge" (2, ["a", "b"], []) |call| compare(call, CmpOp::Ge);
     "where" (3, ["condition", "a", "b"], []) choose;
     "neg" (1, ["a"], []) neg;
-    "abs" (1, ["a"], []) |call| map(call, Map::Abs);
-    "exp" (1, ["a"], []) |call| real(call, Map::Exp);
-    "log" (1, ["a"], []) |call| real(call, Map::Log);
-    "sqrt" (1, ["a"], []) |call| real(call, Map::Sqrt);
-    "recip" (1, ["a"], []) |call| real(call, Map::Recip);
-    "sin" (1, ["a"], []) |call| real(call, Map::Sin);
-    "cos" (1, ["a"], []) |call| real(call, Map::Cos);
-    "tanh" (1, ["a"], []) |call| real(call, Map::Tanh);
-    "sigmoid" (1, ["a"], []) |call| real(call, Map::Sigmoid);
-    "relu" (1, ["a"], []) |call| map(call, Map::Relu);
-    "silu" (1, ["a"], []) |call| real(call, Map::Silu);
-    "gelu" (1, ["a"], []) |call| real(call, Map::Gelu);
-    "erf" (1, ["a"], []) |call| real(call, Map::Erf);
-    "floor" (1, ["a"], []) |call| map(call, Map::Floor);
-    "ceil" (1, ["a"], []) |call| map(call, Map::Ceil);
-    "round" (1, ["a"], []) |call| map(call, Map::Round);
-    "sign" (1, ["a"], []) |call| map(call, Map::Sign);
+    "abs" (1, ["a"], []) |call| map(call, UnaryOp::Abs);
+    "exp" (1, ["a"], []) |call| real(call, UnaryOp::Exp);
+    "log" (1, ["a"], []) |call| real(call, UnaryOp::Log);
+    "sqrt" (1, ["a"], []) |call| real(call, UnaryOp::Sqrt);
+    "recip" (1, ["a"], []) |call| real(call, UnaryOp::Recip);
+    "sin" (1, ["a"], []) |call| real(call, UnaryOp::Sin);
+    "cos" (1, ["a"], []) |call| real(call, UnaryOp::Cos);
+    "tanh" (1, ["a"], []) |call| real(call, UnaryOp::Tanh);
+    "sigmoid" (1, ["a"], []) |call| real(call, UnaryOp::Sigmoid);
+    "relu" (1, ["a"], []) |call| map(call, UnaryOp::Relu);
+    "silu" (1, ["a"], []) |call| real(call, UnaryOp::Silu);
+    "gelu" (1, ["a"], []) |call| real(call, UnaryOp::Gelu);
+    "erf" (1, ["a"], []) |call| real(call, UnaryOp::Erf);
+    "floor" (1, ["a"], []) |call| map(call, UnaryOp::Floor);
+    "ceil" (1, ["a"], []) |call| map(call, UnaryOp::Ceil);
+    "round" (1, ["a"], []) |call| map(call, UnaryOp::Round);
+    "sign" (1, ["a"], []) |call| map(call, UnaryOp::Sign);
     "affine" (1, ["a"], ["mul", "add"]) affine;
     "clamp" (1, ["a"], ["min", "max"]) clamp;
-    "sum" (1, ["a"], ["dims", "keep"]) |call| reduce(call, Reduce::Sum);
-    "mean" (1, ["a"], ["dims", "keep"]) |call| reduce(call, Reduce::Mean);
-    "max_of" (1, ["a"], ["dims", "keep"]) |call| reduce(call, Reduce::Extreme(Extreme::Max));
-    "min_of" (1, ["a"], ["dims", "keep"]) |call| reduce(call, Reduce::Extreme(Extreme::Min));
-    "argmax" (1, ["a"], ["dim", "keep"]) |call| arg(call, Extreme::Max);
-    "argmin" (1, ["a"], ["dim", "keep"]) |call| arg(call, Extreme::Min);
+    "sum" (1, ["a"], ["dims", "keep"]) |call| reduce(call, ReduceOp::Sum);
+    "mean" (1, ["a"], ["dims", "keep"]) |call| reduce(call, ReduceOp::Mean);
+    "max_of" (1, ["a"], ["dims", "keep"]) |call| reduce(call, ReduceOp::Extreme(Extremum::Max));
+    "min_of" (1, ["a"], ["dims", "keep"]) |call| reduce(call, ReduceOp::Extreme(Extremum::Min));
+    "argmax" (1, ["a"], ["dim", "keep"]) |call| arg(call, Extremum::Max);
+    "argmin" (1, ["a"], ["dim", "keep"]) |call| arg(call, Extremum::Min);
     "softmax" (1, ["a"], ["dim"]) softmax;
     "cumsum" (1, ["a"], ["dim"]) cumsum;
     "matmul" (2, ["a", "b"], []) matmul;
@@ -114,9 +114,9 @@ pub fn plan(name: &str, operands: &[Operand<'_>], attributes: &str) -> Result<Op
 
 fn planned(entry: &Entry, operands: &[Operand<'_>], attributes: &str) -> Result<OpPlan> {
     check_count(entry, operands.len())?;
-    if let Some(large) = operands.iter().find(|operand| operand.dims.len() > MOST_DIMENSIONS) {
+    if let Some(large) = operands.iter().find(|operand| operand.dims.len() > MAX_DIMENSIONS) {
         return Err(OpError::new(format!(
-            "{} dimensions: at most {MOST_DIMENSIONS} are possible",
+            "{} dimensions: at most {MAX_DIMENSIONS} are possible",
             large.dims.len()
         )));
     }
@@ -162,12 +162,12 @@ fn both(call: &OpCall<'_>) -> Result<Vec<usize>> {
     common(a.dims, b.dims)
 }
 
-fn join(call: &OpCall<'_>, by: Join) -> Result<OpPlan> {
-    Ok(OpPlan { op: Op::Join(by), dtype: call.first().0, shape: both(call)? })
+fn join(call: &OpCall<'_>, by: BinaryOp) -> Result<OpPlan> {
+    Ok(OpPlan { op: Op::Binary(by), dtype: call.first().0, shape: both(call)? })
 }
 
-fn compare(call: &OpCall<'_>, by: Compare) -> Result<OpPlan> {
-    Ok(OpPlan { op: Op::Compare(by), dtype: DType::U8, shape: both(call)? })
+fn compare(call: &OpCall<'_>, by: CmpOp) -> Result<OpPlan> {
+    Ok(OpPlan { op: Op::Cmp(by), dtype: DType::U8, shape: both(call)? })
 }
 
 fn choose(call: &OpCall<'_>) -> Result<OpPlan> {
@@ -181,12 +181,12 @@ fn choose(call: &OpCall<'_>) -> Result<OpPlan> {
     Ok(OpPlan { op: Op::Where, dtype: a.dtype, shape })
 }
 
-fn map(call: &OpCall<'_>, by: Map) -> Result<OpPlan> {
-    alike(call, Op::Map(by))
+fn map(call: &OpCall<'_>, by: UnaryOp) -> Result<OpPlan> {
+    alike(call, Op::Unary(by))
 }
 
 /// A function of real numbers only.
-fn real(call: &OpCall<'_>, by: Map) -> Result<OpPlan> {
+fn real(call: &OpCall<'_>, by: UnaryOp) -> Result<OpPlan> {
     floating(call.first().0)?;
     map(call, by)
 }
@@ -196,7 +196,7 @@ fn neg(call: &OpCall<'_>) -> Result<OpPlan> {
         dtype @ (DType::U8 | DType::U32) => {
             Err(OpError::new(format!("{dtype} has no negatives")).hint("`cast` it first"))
         }
-        _ => map(call, Map::Neg),
+        _ => map(call, UnaryOp::Neg),
     }
 }
 
@@ -256,7 +256,7 @@ fn some(shape: &[usize], gone: &[usize], result: &[usize]) -> Result<()> {
     Ok(())
 }
 
-fn reduce(call: &OpCall<'_>, by: Reduce) -> Result<OpPlan> {
+fn reduce(call: &OpCall<'_>, by: ReduceOp) -> Result<OpPlan> {
     let (dtype, dims) = call.first();
     let gone = match call.ints_given("dims")? {
         Some(named) => dimensions(&named, dims)?,
@@ -264,14 +264,14 @@ fn reduce(call: &OpCall<'_>, by: Reduce) -> Result<OpPlan> {
     };
     let shape = left(dims, &gone, call.flag("keep")?);
     match by {
-        Reduce::Sum => {}
-        Reduce::Mean => floating(dtype)?,
-        Reduce::Extreme(_) => some(dims, &gone, &shape)?,
+        ReduceOp::Sum => {}
+        ReduceOp::Mean => floating(dtype)?,
+        ReduceOp::Extreme(_) => some(dims, &gone, &shape)?,
     }
     Ok(OpPlan { op: Op::Reduce { by, dims: gone }, dtype, shape })
 }
 
-fn arg(call: &OpCall<'_>, of: Extreme) -> Result<OpPlan> {
+fn arg(call: &OpCall<'_>, of: Extremum) -> Result<OpPlan> {
     let (_, dims) = call.first();
     let dim = dimension(call.int("dim")?, dims)?;
     let shape = left(dims, &[dim], call.flag("keep")?);
@@ -366,9 +366,9 @@ fn resize(call: &OpCall<'_>) -> Result<OpPlan> {
     let &[n, c, h, w] = dims else {
         return Err(OpError::new(format!("{dims:?}: expected [n, c, h, w]")));
     };
-    if height > MOST_PIXELS || width > MOST_PIXELS {
+    if height > MAX_PIXELS || width > MAX_PIXELS {
         let found = height.max(width);
-        return Err(OpError::new(format!("a side of {found}: at most {MOST_PIXELS} is possible")));
+        return Err(OpError::new(format!("a side of {found}: at most {MAX_PIXELS} is possible")));
     }
     if n > 0 && c > 0 && (h == 0 || w == 0) {
         return Err(OpError::new(format!("{dims:?} has no pixels")));

@@ -1,7 +1,7 @@
 //! Shapes: dimensions by number, broadcasting, sizes that do not overflow.
 
 use super::error::{OpError, Result};
-use super::op::{MOST_DIMENSIONS, Operand};
+use super::op::{MAX_DIMENSIONS, Operand};
 use crate::DType;
 
 /// Refuses what has more than `most` bytes or too many dimensions; `what` says what it is.
@@ -9,9 +9,9 @@ use crate::DType;
 /// # Errors
 /// When it does not fit.
 pub fn fits(what: &str, shape: &[usize], dtype: DType, most: u64) -> Result<u64> {
-    if shape.len() > MOST_DIMENSIONS {
+    if shape.len() > MAX_DIMENSIONS {
         return Err(OpError::new(format!(
-            "{what} of {} dimensions: at most {MOST_DIMENSIONS} are possible",
+            "{what} of {} dimensions: at most {MAX_DIMENSIONS} are possible",
             shape.len()
         )));
     }

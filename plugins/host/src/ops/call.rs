@@ -13,7 +13,7 @@ const SCRATCH: u64 = 1 << 28;
 const PIECE: usize = 1 << 32;
 
 /// What one operation may use up.
-pub struct Bounds<'a> {
+pub struct OpLimits<'a> {
     /// The most bytes of the result.
     pub most: u64,
     /// Asked between pieces of work, each well below a second; an error ends the operation.
@@ -25,7 +25,7 @@ pub(super) struct OpCall<'a> {
     /// They fit the plan.
     pub(super) tensors: &'a [Tensor],
     pub(super) plan: &'a OpPlan,
-    pub(super) bounds: &'a Bounds<'a>,
+    pub(super) bounds: &'a OpLimits<'a>,
 }
 
 impl<'a> OpCall<'a> {

@@ -1,36 +1,36 @@
 //! Operations that join two or three tensors element by element.
 
 use candle_core::{DType, Tensor};
-use kino_contract::ops::{Compare, Join, OpError};
+use kino_contract::ops::{BinaryOp, CmpOp, OpError};
 use kino_node::Result;
 
 use super::call::{OpCall, refused};
 use super::shape::{any, filled, nan, of_candle, pick, plain, wide};
 
-pub(super) fn join(call: &OpCall, by: Join) -> Result<Tensor> {
+pub(super) fn join(call: &OpCall, by: BinaryOp) -> Result<Tensor> {
     let shape = call.shape();
     let [a, b] = [call.tensors[0].broadcast_as(shape)?, call.tensors[1].broadcast_as(shape)?];
     match by {
-        Join::Add => Ok(a.add(&b)?),
-        Join::Sub => Ok(a.sub(&b)?),
-        Join::Mul => Ok(a.mul(&b)?),
-        Join::Div => div(&a, &b, &call.tensors[1]),
-        Join::Min => extreme(&a, &b, a.minimum(&b)?),
-        Join::Max => extreme(&a, &b, a.maximum(&b)?),
-        Join::Pow => pow(call, &a, &b),
+        BinaryOp::Add => Ok(a.add(&b)?),
+        BinaryOp::Sub => Ok(a.sub(&b)?),
+        BinaryOp::Mul => Ok(a.mul(&b)?),
+        BinaryOp::Div => div(&a, &b, &call.tensors[1]),
+        BinaryOp::Min => extreme(&a, &b, a.minimum(&b)?),
+        BinaryOp::Max => extreme(&a, &b, a.maximum(&b)?),
+        BinaryOp::Pow => pow(call, &a, &b),
     }
 }
 
-pub(super) fn compare(call: &OpCall, by: Compare) -> Result<Tensor> {
+pub(super) fn compare(call: &OpCall, by: CmpOp) -> Result<Tensor> {
     let shape = call.shape();
     let [a, b] = [call.tensors[0].broadcast_as(shape)?, call.tensors[1].broadcast_as(shape)?];
     Ok(match by {
-        Compare::Eq => a.eq(&b)?,
-        Compare::Ne => a.ne(&b)?,
-        Compare::Lt => a.lt(&b)?,
-        Compare::Le => a.le(&b)?,
-        Compare::Gt => a.gt(&b)?,
-        Compare::Ge => a.ge(&b)?,
+        CmpOp::Eq => a.eq(&b)?,
+        CmpOp::Ne => a.ne(&b)?,
+        CmpOp::Lt => a.lt(&b)?,
+        CmpOp::Le => a.le(&b)?,
+        CmpOp::Gt => a.gt(&b)?,
+        CmpOp::Ge => a.ge(&b)?,
     })
 }
 

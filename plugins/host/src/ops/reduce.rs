@@ -3,22 +3,22 @@
 //! f16 and bf16 are summed in f32, whole numbers in i64.
 
 use candle_core::{DType, Tensor};
-use kino_contract::ops::{Extreme, OpError, Reduce};
+use kino_contract::ops::{Extremum, OpError, ReduceOp};
 use kino_node::Result;
 
 use super::call::{OpCall, refused};
 use super::shape::{any, filled, nan, of_candle, pick, plain, wide};
 
-pub(super) fn reduce(call: &OpCall, by: Reduce, dims: &[usize]) -> Result<Tensor> {
+pub(super) fn reduce(call: &OpCall, by: ReduceOp, dims: &[usize]) -> Result<Tensor> {
     let x = &call.tensors[0];
     let count: usize = dims.iter().map(|dim| x.dims()[*dim]).product();
     let reduced = match by {
-        Reduce::Sum => narrowed(sum(call, dims)?, x.dtype())?,
-        Reduce::Mean => {
+        ReduceOp::Sum => narrowed(sum(call, dims)?, x.dtype())?,
+        ReduceOp::Mean => {
             let sum = sum(call, dims)?;
             sum.div(&filled(count as f64, &sum)?)?.to_dtype(x.dtype())?
         }
-        Reduce::Extreme(of) => {
+        ReduceOp::Extreme(of) => {
             call.scratch(x.dims(), x.dtype())?;
             extreme(x, of, dims)?
         }
@@ -55,28 +55,28 @@ fn narrowed(sum: Tensor, dtype: DType) -> Result<Tensor> {
 }
 
 /// The greatest or least, with its dimensions kept; what is not a number wins.
-fn extreme(x: &Tensor, of: Extreme, dims: &[usize]) -> Result<Tensor> {
+fn extreme(x: &Tensor, of: Extremum, dims: &[usize]) -> Result<Tensor> {
     let best = fold(plain(x)?, of, dims)?;
     if !x.dtype().is_float() {
         return Ok(best);
     }
-    let bad = fold(nan(x)?, Extreme::Max, dims)?;
+    let bad = fold(nan(x)?, Extremum::Max, dims)?;
     pick(&bad, &filled(f64::NAN, &best)?, &best)
 }
 
-fn fold(x: Tensor, of: Extreme, dims: &[usize]) -> Result<Tensor> {
+fn fold(x: Tensor, of: Extremum, dims: &[usize]) -> Result<Tensor> {
     let dims: Vec<_> = dims.iter().copied().filter(|dim| x.dims()[*dim] > 1).collect();
     dims.into_iter().try_fold(x, |x, dim| {
         plain(&match of {
-            Extreme::Max => x.max_keepdim(dim)?,
-            Extreme::Min => x.min_keepdim(dim)?,
+            Extremum::Max => x.max_keepdim(dim)?,
+            Extremum::Min => x.min_keepdim(dim)?,
         })
     })
 }
 
 /// The first index of the greatest or least. Devices differ in which of equals they report, so it
 /// is the least among the indices of all of them.
-pub(super) fn arg(call: &OpCall, of: Extreme, dim: usize) -> Result<Tensor> {
+pub(super) fn arg(call: &OpCall, of: Extremum, dim: usize) -> Result<Tensor> {
     let x = &call.tensors[0];
     call.scratch(x.dims(), DType::U32)?;
     let best = extreme(x, of, &[dim])?.broadcast_as(x.shape())?;
@@ -90,7 +90,7 @@ pub(super) fn arg(call: &OpCall, of: Extreme, dim: usize) -> Result<Tensor> {
     let places = Tensor::arange(0, x.dims()[dim] as u32, x.device())?.reshape(line)?;
     let none = Tensor::new(u32::MAX, x.device())?.broadcast_as(x.shape())?;
     let places = plain(&pick(&found, &places.broadcast_as(x.shape())?, &none)?)?;
-    Ok(fold(places, Extreme::Min, &[dim])?.reshape(call.shape())?)
+    Ok(fold(places, Extremum::Min, &[dim])?.reshape(call.shape())?)
 }
 
 pub(super) fn softmax(call: &OpCall, dim: usize) -> Result<Tensor> {

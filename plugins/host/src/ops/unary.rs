@@ -3,14 +3,14 @@
 //! Functions of f16 and bf16 are computed in f32 and rounded once.
 
 use candle_core::{DType, Tensor};
-use kino_contract::ops::Map;
+use kino_contract::ops::UnaryOp;
 use kino_node::Result;
 
 use super::call::OpCall;
 use super::shape::{filled, nan, pick, scalar, wide};
 
-pub(super) fn map(x: &Tensor, by: Map) -> Result<Tensor> {
-    if by == Map::Relu {
+pub(super) fn map(x: &Tensor, by: UnaryOp) -> Result<Tensor> {
+    if by == UnaryOp::Relu {
         return within(x, Some(scalar(0.0, x.dtype(), x.device())?), None);
     }
     if !x.dtype().is_float() {
@@ -20,37 +20,37 @@ pub(super) fn map(x: &Tensor, by: Map) -> Result<Tensor> {
     Ok(function(&wide, by)?.to_dtype(x.dtype())?)
 }
 
-fn function(x: &Tensor, by: Map) -> candle_core::Result<Tensor> {
+fn function(x: &Tensor, by: UnaryOp) -> candle_core::Result<Tensor> {
     match by {
-        Map::Neg => x.neg(),
-        Map::Abs => x.abs(),
-        Map::Exp => x.exp(),
-        Map::Log => x.log(),
-        Map::Sqrt => x.sqrt(),
-        Map::Recip => x.recip(),
-        Map::Sin => x.sin(),
-        Map::Cos => x.cos(),
-        Map::Tanh => x.tanh(),
-        Map::Sigmoid => x.neg()?.exp()?.affine(1.0, 1.0)?.recip(),
-        Map::Relu => x.relu(),
-        Map::Silu => kino_kernels::silu(x),
-        Map::Gelu => kino_kernels::gelu(x),
-        Map::Erf => x.erf(),
-        Map::Floor => x.floor(),
-        Map::Ceil => x.ceil(),
-        Map::Round => x.round(),
-        Map::Sign => x.sign(),
+        UnaryOp::Neg => x.neg(),
+        UnaryOp::Abs => x.abs(),
+        UnaryOp::Exp => x.exp(),
+        UnaryOp::Log => x.log(),
+        UnaryOp::Sqrt => x.sqrt(),
+        UnaryOp::Recip => x.recip(),
+        UnaryOp::Sin => x.sin(),
+        UnaryOp::Cos => x.cos(),
+        UnaryOp::Tanh => x.tanh(),
+        UnaryOp::Sigmoid => x.neg()?.exp()?.affine(1.0, 1.0)?.recip(),
+        UnaryOp::Relu => x.relu(),
+        UnaryOp::Silu => kino_kernels::silu(x),
+        UnaryOp::Gelu => kino_kernels::gelu(x),
+        UnaryOp::Erf => x.erf(),
+        UnaryOp::Floor => x.floor(),
+        UnaryOp::Ceil => x.ceil(),
+        UnaryOp::Round => x.round(),
+        UnaryOp::Sign => x.sign(),
     }
 }
 
 /// Functions of whole numbers, of which candle has none.
-fn whole(x: &Tensor, by: Map) -> Result<Tensor> {
+fn whole(x: &Tensor, by: UnaryOp) -> Result<Tensor> {
     let is_unsigned = matches!(x.dtype(), DType::U8 | DType::U32);
     let zero = filled(0.0, x)?;
     match by {
-        Map::Neg => Ok(zero.sub(x)?),
-        Map::Abs if !is_unsigned => Ok(x.maximum(&zero.sub(x)?)?),
-        Map::Sign => {
+        UnaryOp::Neg => Ok(zero.sub(x)?),
+        UnaryOp::Abs if !is_unsigned => Ok(x.maximum(&zero.sub(x)?)?),
+        UnaryOp::Sign => {
             let [above, below] = [x.gt(&zero)?, x.lt(&zero)?];
             Ok(above.to_dtype(x.dtype())?.sub(&below.to_dtype(x.dtype())?)?)
         }

@@ -15,7 +15,7 @@ use std::cell::Cell;
 
 use array::{Array, Rng, layouts, reference};
 use candle_core::Tensor;
-use kino_host::ops::{self, Bounds};
+use kino_host::ops::{self, OpLimits};
 use kino_node::Error;
 
 /// Checks one operation on tensors as they may lie in memory against what is expected, here and in
@@ -57,7 +57,7 @@ fn a_bound_holds() {
     let x = Array::random(&mut Rng::new(), candle_core::DType::F32, &[4]).tensor(layouts()[0]);
     let wide = r#"{"shape": [1000, 4]}"#;
     let apply = |tensors: &[Tensor], most| {
-        ops::apply_within("broadcast", tensors, wide, &Bounds { most, check: &|| Ok(()) })
+        ops::apply_within("broadcast", tensors, wide, &OpLimits { most, check: &|| Ok(()) })
     };
     assert!(apply(std::slice::from_ref(&x), 16_000).is_ok());
     let error = apply(&[x], 15_999).unwrap_err();
@@ -87,7 +87,7 @@ fn long_operations_stop_between_pieces() {
             asked.set(asked.get() + 1);
             Ok(())
         };
-        let bounds = Bounds { most: 1 << 30, check: &count };
+        let bounds = OpLimits { most: 1 << 30, check: &count };
         ops::apply_within(name, &tensors, attributes, &bounds).unwrap();
         assert!(asked.get() > 1, "{name}: {}", asked.get());
         asked.set(0);
@@ -95,7 +95,7 @@ fn long_operations_stop_between_pieces() {
             asked.set(asked.get() + 1);
             if asked.get() > 1 { Err(Error::Cancelled) } else { Ok(()) }
         };
-        let bounds = Bounds { most: 1 << 30, check: &stop };
+        let bounds = OpLimits { most: 1 << 30, check: &stop };
         let stopped = ops::apply_within(name, &tensors, attributes, &bounds);
         assert!(matches!(stopped, Err(Error::Cancelled)));
         assert_eq!(asked.get(), 2, "{name}");

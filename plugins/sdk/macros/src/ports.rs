@@ -356,13 +356,13 @@ pub(crate) fn spec(
 }
 
 /// Larger tuples are no outputs.
-const MOST_OF_A_TUPLE: usize = 6;
+const MAX_OF_A_TUPLE: usize = 6;
 
 /// The outputs in the descriptor.
 pub(crate) fn outputs(keys: &NodeKeys, params: &[Param], ty: &Type) -> Result<TokenStream> {
     let names = &keys.outputs;
     if let Type::Tuple(tuple) = plain(ty)
-        && tuple.elems.len() > MOST_OF_A_TUPLE
+        && tuple.elems.len() > MAX_OF_A_TUPLE
     {
         let message = "six outputs at most are a tuple: expected a struct with #[derive(Outputs)]";
         return Err(Error::new_spanned(tuple, message));

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use kino_host::{CallCx, Files, GrantedFiles, Limits, Module};
+use kino_host::{CallCx, GrantedFiles, Limits, Module, PluginFiles};
 use kino_node::{Cancel, Error, Ledger, Result, Value};
 use kino_wasm::{Engine, WasmPlugin};
 
@@ -46,7 +46,7 @@ pub(crate) struct World {
     pub(crate) plugin: Arc<WasmPlugin>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) cancel: Cancel,
-    pub(crate) files: Box<dyn Files>,
+    pub(crate) files: Box<dyn PluginFiles>,
     pub(crate) limits: Limits,
     pub(crate) log: Mutex<Vec<(u32, String)>>,
 }

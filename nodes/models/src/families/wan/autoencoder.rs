@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::checkpoint::{Files, invalid, require_positive, require_sizes, unsupported};
+use crate::checkpoint::{ModelFiles, invalid, require_positive, require_sizes, unsupported};
 use crate::error::Result;
 
 /// The sizes of `AutoencoderKLWan` (2.1 form).
@@ -45,9 +45,9 @@ pub struct VaeConfig {
 }
 
 /// The most levels of an autoencoder: each halves the sides, so that published ones have four.
-const MOST_LEVELS: usize = 16;
+const MAX_LEVELS: usize = 16;
 /// The most residual blocks of a level.
-const MOST_BLOCKS: usize = 256;
+const MAX_BLOCKS: usize = 256;
 
 fn rgb() -> usize {
     3
@@ -61,13 +61,13 @@ impl VaeConfig {
     /// # Errors
     /// When it is missing, lacks a key, contradicts itself, or describes another autoencoder than
     /// the 2.1 form.
-    pub fn read(folder: &impl Files) -> Result<Self> {
+    pub fn read(folder: &impl ModelFiles) -> Result<Self> {
         let config: Self = folder.json(Self::FILE)?;
         config.check(folder)?;
         Ok(config)
     }
 
-    fn check(&self, folder: &impl Files) -> Result<()> {
+    fn check(&self, folder: &impl ModelFiles) -> Result<()> {
         let file = Self::FILE;
         if self.class != "AutoencoderKLWan" {
             return Err(unsupported(folder, file, format!("the autoencoder `{}`", self.class)));
@@ -88,7 +88,7 @@ impl VaeConfig {
             ("dim_mult", self.dim_mult.len()),
         ];
         require_sizes(folder, file, &sizes)?;
-        if self.dim_mult.len() > MOST_LEVELS || self.num_res_blocks > MOST_BLOCKS {
+        if self.dim_mult.len() > MAX_LEVELS || self.num_res_blocks > MAX_BLOCKS {
             let reason = format!(
                 "`dim_mult` has {} levels of {} blocks, which no model has",
                 self.dim_mult.len(),

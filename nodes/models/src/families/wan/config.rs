@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::autoencoder::VaeConfig;
 use super::transformer::TransformerConfig;
-use crate::checkpoint::{Files, invalid, unsupported};
+use crate::checkpoint::{ModelFiles, invalid, unsupported};
 use crate::error::{Error, Result};
 use crate::sampling::SchedulerConfig;
 use crate::text::{TextConfig, TokenizerConfig};
@@ -47,7 +47,7 @@ impl ModelIndex {
     ///
     /// # Errors
     /// When `model_index.json` is missing or unreadable.
-    pub fn class(files: &impl Files) -> Result<String> {
+    pub fn class(files: &impl ModelFiles) -> Result<String> {
         #[derive(Deserialize)]
         struct Class {
             #[serde(rename = "_class_name")]
@@ -60,7 +60,7 @@ impl ModelIndex {
     ///
     /// # Errors
     /// When it is missing or unreadable, or names a pipeline that this version does not run.
-    pub fn read(folder: &impl Files) -> Result<Self> {
+    pub fn read(folder: &impl ModelFiles) -> Result<Self> {
         let index: Self = folder.json(Self::FILE)?;
         if index.class != "WanPipeline" {
             return Err(unsupported(folder, Self::FILE, format!("`{}`", index.class)));
@@ -108,7 +108,7 @@ impl ModelConfig {
     /// # Errors
     /// When a config is missing, lacks a key, asks for something that this version does not do, or
     /// contradicts another one.
-    pub fn read(folder: &impl Files) -> Result<Self> {
+    pub fn read(folder: &impl ModelFiles) -> Result<Self> {
         let index = ModelIndex::read(folder)?;
         let text = index
             .has("text_encoder")
@@ -123,7 +123,7 @@ impl ModelConfig {
         Ok(config)
     }
 
-    fn check(&self, folder: &impl Files) -> Result<()> {
+    fn check(&self, folder: &impl ModelFiles) -> Result<()> {
         let Some(transformer) = &self.transformer else { return Ok(()) };
         let file = TransformerConfig::FILE;
         if let Some((text, _)) = &self.text

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::checkpoint::{
-    Files, LARGEST_SIZE, invalid, require_positive, require_sizes, unsupported,
+    LARGEST_SIZE, ModelFiles, invalid, require_positive, require_sizes, unsupported,
 };
 use crate::error::Result;
 
@@ -50,7 +50,7 @@ pub struct TransformerConfig {
 }
 
 /// The most transformer blocks.
-const MOST_LAYERS: usize = 1024;
+const MAX_LAYERS: usize = 1024;
 
 fn yes() -> bool {
     true
@@ -67,14 +67,14 @@ impl TransformerConfig {
     ///
     /// # Errors
     /// When it is missing, lacks a key, or describes a transformer that this version does not run.
-    pub fn read(folder: &impl Files) -> Result<Self> {
+    pub fn read(folder: &impl ModelFiles) -> Result<Self> {
         let config: Self = folder.json(Self::FILE)?;
         config.check_family(folder)?;
         config.check_sizes(folder)?;
         Ok(config)
     }
 
-    fn check_family(&self, folder: &impl Files) -> Result<()> {
+    fn check_family(&self, folder: &impl ModelFiles) -> Result<()> {
         let refuse = |what: String| Err(unsupported(folder, Self::FILE, what));
         if self.class == "WanVACETransformer3DModel" || self.vace_layers.is_some() {
             return refuse("VACE (control channels beside the main blocks)".to_owned());
@@ -99,7 +99,7 @@ impl TransformerConfig {
         }
     }
 
-    fn check_sizes(&self, folder: &impl Files) -> Result<()> {
+    fn check_sizes(&self, folder: &impl ModelFiles) -> Result<()> {
         let (pt, ph, pw) = self.patch_size;
         let sizes = [
             ("patch_size", pt),
@@ -120,7 +120,7 @@ impl TransformerConfig {
         require_sizes(folder, Self::FILE, &sizes)?;
         require_positive(folder, Self::FILE, &[("eps", self.eps)])?;
         // After each is bounded, their product does not overflow.
-        if self.dim() > LARGEST_SIZE || self.num_layers > MOST_LAYERS {
+        if self.dim() > LARGEST_SIZE || self.num_layers > MAX_LAYERS {
             let (wide, layers) = (self.dim(), self.num_layers);
             let reason = format!("{layers} layers {wide} wide, which no model has");
             return Err(invalid(folder, Self::FILE, reason));

@@ -30,7 +30,7 @@ use decoder::DecoderNet;
 use encoder::EncoderNet;
 use stream::Setup;
 
-pub use size::{Peak, decode_peak, encode_peak, frames_shape, latent_shape};
+pub use size::{MemoryPeak, decode_peak, encode_peak, frames_shape, latent_shape};
 pub use stream::{Decoder, Encoder};
 
 /// A network that is read when it is first needed: a clip made from text never needs the encoder.

@@ -8,12 +8,12 @@ use super::badness::is_bad;
 use super::encodings::{ENCODINGS, Encoding, WINDOWS_1252};
 
 /// Text that was decoded wrongly several times over is undone one time a turn.
-const MOST_TURNS: usize = 16;
+const MAX_TURNS: usize = 16;
 
 /// The text with its encoding mended.
 pub(super) fn fix_encoding(text: &str) -> String {
     let mut text = text.to_owned();
-    for _ in 0..MOST_TURNS {
+    for _ in 0..MAX_TURNS {
         let fixed = one_step(&text);
         if fixed == text {
             break;

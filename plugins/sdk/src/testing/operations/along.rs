@@ -1,6 +1,6 @@
 //! Operations along dimensions.
 
-use kino_contract::ops::{Extreme, OpError, Reduce, Result};
+use kino_contract::ops::{Extremum, OpError, ReduceOp, Result};
 
 use super::super::array::Array;
 use super::call::{OpCall, index_of, place};
@@ -21,17 +21,17 @@ fn groups(a: &Array, gone: &[usize]) -> Vec<Vec<usize>> {
 }
 
 /// The sum, mean, greatest or least over dimensions.
-pub(super) fn reduce(call: &OpCall<'_>, by: Reduce, dims: &[usize]) -> Result<Array> {
+pub(super) fn reduce(call: &OpCall<'_>, by: ReduceOp, dims: &[usize]) -> Result<Array> {
     let (a, shape) = (call.tensors[0], &call.plan.shape);
     let groups = groups(a, dims);
     if a.dtype.is_float() {
         let of = |group: &Vec<usize>| {
             let numbers = group.iter().map(|&index| a.get(index));
             match by {
-                Reduce::Sum => numbers.sum(),
-                Reduce::Mean => numbers.sum::<f64>() / group.len() as f64,
-                Reduce::Extreme(Extreme::Min) => numbers.fold(f64::INFINITY, least),
-                Reduce::Extreme(Extreme::Max) => {
+                ReduceOp::Sum => numbers.sum(),
+                ReduceOp::Mean => numbers.sum::<f64>() / group.len() as f64,
+                ReduceOp::Extreme(Extremum::Min) => numbers.fold(f64::INFINITY, least),
+                ReduceOp::Extreme(Extremum::Max) => {
                     -numbers.fold(f64::INFINITY, |best, x| least(best, -x))
                 }
             }
@@ -41,9 +41,9 @@ pub(super) fn reduce(call: &OpCall<'_>, by: Reduce, dims: &[usize]) -> Result<Ar
     let of = |group: &Vec<usize>| {
         let numbers = group.iter().map(|&index| a.int(index));
         match by {
-            Reduce::Extreme(Extreme::Min) => numbers.min().unwrap_or(0),
-            Reduce::Extreme(Extreme::Max) => numbers.max().unwrap_or(0),
-            Reduce::Sum | Reduce::Mean => numbers.sum(),
+            ReduceOp::Extreme(Extremum::Min) => numbers.min().unwrap_or(0),
+            ReduceOp::Extreme(Extremum::Max) => numbers.max().unwrap_or(0),
+            ReduceOp::Sum | ReduceOp::Mean => numbers.sum(),
         }
     };
     let made =
@@ -61,16 +61,16 @@ fn in_range(sum: i128, dtype: DType) -> Result<i128> {
 }
 
 /// The index of the greatest or least, the first of equals; what is not a number comes first.
-pub(super) fn arg(call: &OpCall<'_>, of: Extreme, dim: usize) -> Array {
+pub(super) fn arg(call: &OpCall<'_>, of: Extremum, dim: usize) -> Array {
     let a = call.tensors[0];
     let lines = groups(a, &[dim]);
     let better = |one: usize, than: usize| match a.dtype.is_float() {
         true => {
             let (one, than) = (a.get(one), a.get(than));
             !than.is_nan()
-                && (one.is_nan() || if of == Extreme::Max { one > than } else { one < than })
+                && (one.is_nan() || if of == Extremum::Max { one > than } else { one < than })
         }
-        false if of == Extreme::Max => a.int(one) > a.int(than),
+        false if of == Extremum::Max => a.int(one) > a.int(than),
         false => a.int(one) < a.int(than),
     };
     let best = |line: &Vec<usize>| {

@@ -1,13 +1,13 @@
 //! Operations element by element.
 
-use kino_contract::ops::{Compare, Join, Map, OpError, Result};
+use kino_contract::ops::{BinaryOp, CmpOp, OpError, Result, UnaryOp};
 
 use super::super::array::Array;
 use super::call::{OpCall, spread};
 use crate::DType;
 
 /// Two tensors, element by element.
-pub(super) fn join(call: &OpCall<'_>, by: Join) -> Result<Array> {
+pub(super) fn join(call: &OpCall<'_>, by: BinaryOp) -> Result<Array> {
     let (a, b, dims) = (call.tensors[0], call.tensors[1], &call.plan.shape);
     let both = |index| (spread(index, dims, &a.dims), spread(index, dims, &b.dims));
     if a.dtype.is_float() {
@@ -15,32 +15,32 @@ pub(super) fn join(call: &OpCall<'_>, by: Join) -> Result<Array> {
             let (i, k) = both(index);
             let (x, y) = (a.get(i), b.get(k));
             match by {
-                Join::Add => x + y,
-                Join::Sub => x - y,
-                Join::Mul => x * y,
-                Join::Div => x / y,
-                Join::Min => least(x, y),
-                Join::Max => -least(-x, -y),
+                BinaryOp::Add => x + y,
+                BinaryOp::Sub => x - y,
+                BinaryOp::Mul => x * y,
+                BinaryOp::Div => x / y,
+                BinaryOp::Min => least(x, y),
+                BinaryOp::Max => -least(-x, -y),
                 // By logarithms -0 counts as 0: it has no sign to keep.
-                Join::Pow if x == 0.0 && b.count() > 1 => 0f64.powf(y),
-                Join::Pow => x.powf(y),
+                BinaryOp::Pow if x == 0.0 && b.count() > 1 => 0f64.powf(y),
+                BinaryOp::Pow => x.powf(y),
             }
         }));
     }
-    if by == Join::Div && (0..b.count()).any(|index| b.int(index) == 0) {
+    if by == BinaryOp::Div && (0..b.count()).any(|index| b.int(index) == 0) {
         return Err(OpError::zero_divisor(a.dtype));
     }
     Ok(Array::whole(a.dtype, dims, |index| {
         let (i, k) = both(index);
         let (x, y) = (a.int(i), b.int(k));
         match by {
-            Join::Add => x + y,
-            Join::Sub => x - y,
-            Join::Mul => x * y,
-            Join::Div => x / y,
-            Join::Min => x.min(y),
-            Join::Max => x.max(y),
-            Join::Pow => unreachable!("it takes no whole numbers"),
+            BinaryOp::Add => x + y,
+            BinaryOp::Sub => x - y,
+            BinaryOp::Mul => x * y,
+            BinaryOp::Div => x / y,
+            BinaryOp::Min => x.min(y),
+            BinaryOp::Max => x.max(y),
+            BinaryOp::Pow => unreachable!("it takes no whole numbers"),
         }
     }))
 }
@@ -50,7 +50,7 @@ pub(super) fn least(x: f64, y: f64) -> f64 {
     if x.is_nan() || x < y { x } else { y }
 }
 
-pub(super) fn compare(call: &OpCall<'_>, by: Compare) -> Array {
+pub(super) fn compare(call: &OpCall<'_>, by: CmpOp) -> Array {
     let (a, b, dims) = (call.tensors[0], call.tensors[1], &call.plan.shape);
     Array::whole(DType::U8, dims, |index| {
         let (i, k) = (spread(index, dims, &a.dims), spread(index, dims, &b.dims));
@@ -61,14 +61,14 @@ pub(super) fn compare(call: &OpCall<'_>, by: Compare) -> Array {
     })
 }
 
-fn holds<T: PartialOrd>(by: Compare, x: &T, y: &T) -> bool {
+fn holds<T: PartialOrd>(by: CmpOp, x: &T, y: &T) -> bool {
     match by {
-        Compare::Eq => x == y,
-        Compare::Ne => x != y,
-        Compare::Lt => x < y,
-        Compare::Le => x <= y,
-        Compare::Gt => x > y,
-        Compare::Ge => x >= y,
+        CmpOp::Eq => x == y,
+        CmpOp::Ne => x != y,
+        CmpOp::Lt => x < y,
+        CmpOp::Le => x <= y,
+        CmpOp::Gt => x > y,
+        CmpOp::Ge => x >= y,
     }
 }
 
@@ -94,45 +94,45 @@ pub(super) fn choose(call: &OpCall<'_>) -> Array {
 }
 
 /// One tensor, element by element.
-pub(super) fn map(a: &Array, by: Map) -> Array {
+pub(super) fn map(a: &Array, by: UnaryOp) -> Array {
     match a.dtype.is_float() {
         true => Array::real(a.dtype, &a.dims, |index| function(by, a.get(index))),
         false => Array::whole(a.dtype, &a.dims, |index| whole(by, a.int(index))),
     }
 }
 
-fn function(by: Map, x: f64) -> f64 {
+fn function(by: UnaryOp, x: f64) -> f64 {
     match by {
-        Map::Neg => -x,
-        Map::Abs => x.abs(),
-        Map::Exp => x.exp(),
-        Map::Log => x.ln(),
-        Map::Sqrt => x.sqrt(),
-        Map::Recip => x.recip(),
-        Map::Sin => x.sin(),
-        Map::Cos => x.cos(),
-        Map::Tanh => x.tanh(),
-        Map::Sigmoid => sigmoid(x),
-        Map::Relu if x < 0.0 => 0.0,
-        Map::Relu => x,
-        Map::Silu => x * sigmoid(x),
-        Map::Gelu => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
-        Map::Erf => erf(x),
-        Map::Floor => x.floor(),
-        Map::Ceil => x.ceil(),
-        Map::Round => x.round(),
-        Map::Sign if x > 0.0 => 1.0,
-        Map::Sign if x < 0.0 => -1.0,
-        Map::Sign => 0.0,
+        UnaryOp::Neg => -x,
+        UnaryOp::Abs => x.abs(),
+        UnaryOp::Exp => x.exp(),
+        UnaryOp::Log => x.ln(),
+        UnaryOp::Sqrt => x.sqrt(),
+        UnaryOp::Recip => x.recip(),
+        UnaryOp::Sin => x.sin(),
+        UnaryOp::Cos => x.cos(),
+        UnaryOp::Tanh => x.tanh(),
+        UnaryOp::Sigmoid => sigmoid(x),
+        UnaryOp::Relu if x < 0.0 => 0.0,
+        UnaryOp::Relu => x,
+        UnaryOp::Silu => x * sigmoid(x),
+        UnaryOp::Gelu => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
+        UnaryOp::Erf => erf(x),
+        UnaryOp::Floor => x.floor(),
+        UnaryOp::Ceil => x.ceil(),
+        UnaryOp::Round => x.round(),
+        UnaryOp::Sign if x > 0.0 => 1.0,
+        UnaryOp::Sign if x < 0.0 => -1.0,
+        UnaryOp::Sign => 0.0,
     }
 }
 
-fn whole(by: Map, x: i128) -> i128 {
+fn whole(by: UnaryOp, x: i128) -> i128 {
     match by {
-        Map::Neg => -x,
-        Map::Abs => x.abs(),
-        Map::Relu => x.max(0),
-        Map::Sign => x.signum(),
+        UnaryOp::Neg => -x,
+        UnaryOp::Abs => x.abs(),
+        UnaryOp::Relu => x.max(0),
+        UnaryOp::Sign => x.signum(),
         _ => x,
     }
 }

@@ -37,12 +37,12 @@ fn run(call: &OpCall<'_>) -> kino_contract::ops::Result<Array> {
     }
     let a = call.tensors[0];
     Ok(match op {
-        Op::Join(by) => return elements::join(call, *by),
+        Op::Binary(by) => return elements::join(call, *by),
         Op::Reduce { by, dims } => return along::reduce(call, *by, dims),
         Op::CumSum(dim) => return along::cumsum(a, *dim),
-        Op::Compare(by) => elements::compare(call, *by),
+        Op::Cmp(by) => elements::compare(call, *by),
         Op::Where => elements::choose(call),
-        Op::Map(by) => elements::map(a, *by),
+        Op::Unary(by) => elements::map(a, *by),
         Op::Affine { mul, add } => elements::affine(a, *mul, *add),
         Op::Clamp { min, max } => elements::clamp(a, *min, *max),
         Op::ClampWhole(ends) => elements::clamp_whole(a, *ends),

@@ -44,14 +44,14 @@ pub fn frames_shape(config: &VaeConfig, [_, frames, height, width]: [usize; 4]) 
 
 /// Bytes that a pass needs in f32, besides the weights and the clip itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Peak {
+pub struct MemoryPeak {
     /// Kept between chunks.
     pub cache: usize,
     /// Alive at once inside the dearest block, besides the cache.
     pub live: usize,
 }
 
-impl Peak {
+impl MemoryPeak {
     /// Both together.
     pub fn total(&self) -> usize {
         self.cache + self.live
@@ -60,14 +60,14 @@ impl Peak {
 
 /// Walks the layers of a network and adds up what they keep and hold.
 struct Tally {
-    peak: Peak,
+    peak: MemoryPeak,
     /// Frames, height and width of the activations.
     at: [usize; 3],
 }
 
 impl Tally {
     fn new(at: [usize; 3]) -> Self {
-        Self { peak: Peak::default(), at }
+        Self { peak: MemoryPeak::default(), at }
     }
 
     /// Values of `channels` on this level.
@@ -111,16 +111,16 @@ impl Tally {
 }
 
 /// What decoding frames of `size` = (height, width) pixels needs, however many there are.
-pub fn decode_peak(config: &VaeConfig, size: [usize; 2], tile: Option<Tile>) -> Peak {
+pub fn decode_peak(config: &VaeConfig, size: [usize; 2], tile: Option<Tile>) -> MemoryPeak {
     sum_of_tiles(size, tile, config.out_channels, |tile| decode_tally(config, tile))
 }
 
 /// What encoding frames of `size` = (height, width) pixels needs, however many there are.
-pub fn encode_peak(config: &VaeConfig, size: [usize; 2], tile: Option<Tile>) -> Peak {
+pub fn encode_peak(config: &VaeConfig, size: [usize; 2], tile: Option<Tile>) -> MemoryPeak {
     sum_of_tiles(size, tile, config.in_channels, |tile| encode_tally(config, tile))
 }
 
-fn decode_tally(config: &VaeConfig, [height, width]: [usize; 2]) -> Peak {
+fn decode_tally(config: &VaeConfig, [height, width]: [usize; 2]) -> MemoryPeak {
     let space = config.spatial_factor();
     let mut tally = Tally::new([1, height / space, width / space]);
     tally.causal(config.z_dim);
@@ -147,7 +147,7 @@ fn decode_tally(config: &VaeConfig, [height, width]: [usize; 2]) -> Peak {
     tally.peak
 }
 
-fn encode_tally(config: &VaeConfig, [height, width]: [usize; 2]) -> Peak {
+fn encode_tally(config: &VaeConfig, [height, width]: [usize; 2]) -> MemoryPeak {
     let mut tally = Tally::new([config.temporal_factor(), height, width]);
     tally.causal(config.in_channels);
     let mut channels = config.base_dim;
@@ -181,12 +181,12 @@ fn sum_of_tiles(
     size: [usize; 2],
     tile: Option<Tile>,
     channels: usize,
-    tally: impl Fn([usize; 2]) -> Peak,
-) -> Peak {
+    tally: impl Fn([usize; 2]) -> MemoryPeak,
+) -> MemoryPeak {
     let tiles = tile_sizes(size, tile);
     let chunk = 4 * size[0] * size[1] * channels * size_of::<f32>();
     let joined = if tiles.len() > 1 { 3 * chunk } else { chunk };
     let each = || tiles.iter().map(|tile| tally(*tile));
     let live = each().map(|peak| peak.live).max().unwrap_or(0);
-    Peak { cache: each().map(|peak| peak.cache).sum(), live: live + joined }
+    MemoryPeak { cache: each().map(|peak| peak.cache).sum(), live: live + joined }
 }

@@ -24,15 +24,15 @@ const ANCHOR: &str = ".kino-waits.";
 const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// A file in the making: written under a temporary name beside its target, renamed by
-/// [`WholeFile::finish`], removed if dropped before. It is locked while it is written, by which
+/// [`AtomicFile::finish`], removed if dropped before. It is locked while it is written, by which
 /// other processes know that it was not left over by one that was killed.
 #[derive(Debug)]
-pub struct WholeFile {
+pub struct AtomicFile {
     file: NamedTempFile,
     target: PathBuf,
 }
 
-impl WholeFile {
+impl AtomicFile {
     /// Opens a file that will stand at `target`; missing folders are made.
     ///
     /// # Errors
@@ -55,7 +55,7 @@ impl WholeFile {
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let file = locked(&builder, folder).map_err(Error::io("written", target))?;
-        Ok(WholeFile { file, target: target.to_owned() })
+        Ok(AtomicFile { file, target: target.to_owned() })
     }
 
     /// Where the file will stand.
@@ -242,7 +242,7 @@ impl WaitingFile {
     }
 }
 
-impl Write for WholeFile {
+impl Write for AtomicFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.file.as_file_mut().write(bytes)
     }
@@ -252,7 +252,7 @@ impl Write for WholeFile {
     }
 }
 
-impl Seek for WholeFile {
+impl Seek for AtomicFile {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.file.as_file_mut().seek(to)
     }
@@ -282,7 +282,7 @@ mod tests {
         for name in others.iter().chain(&left) {
             fs::write(folder.path().join(name), "x").unwrap();
         }
-        let file = WholeFile::create(&folder.path().join("a.mp4")).unwrap();
+        let file = AtomicFile::create(&folder.path().join("a.mp4")).unwrap();
         file.finish().unwrap();
         let mut expected: Vec<_> = others.iter().map(|name| (*name).to_owned()).collect();
         expected.push("a.mp4".to_owned());
@@ -293,8 +293,8 @@ mod tests {
     #[test]
     fn files_that_are_being_written_or_wait_are_left_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let writing = WholeFile::create(&folder.path().join("a.mp4")).unwrap();
-        let waiting = WholeFile::create(&folder.path().join("b.png")).unwrap().wait().unwrap();
+        let writing = AtomicFile::create(&folder.path().join("a.mp4")).unwrap();
+        let waiting = AtomicFile::create(&folder.path().join("b.png")).unwrap().wait().unwrap();
         remove_leftovers(folder.path());
         // The two, and the anchor of the one that waits.
         assert_eq!(names(folder.path()).len(), 3);
@@ -309,7 +309,7 @@ mod tests {
     fn child() {
         let folder = PathBuf::from(std::env::var_os("KINO_TEST_WAITING").unwrap());
         let waiting: Vec<_> = ["a.png", "b.png"]
-            .map(|name| WholeFile::create(&folder.join(name)).unwrap().wait().unwrap())
+            .map(|name| AtomicFile::create(&folder.join(name)).unwrap().wait().unwrap())
             .into();
         fs::write(folder.join("ready"), "").unwrap();
         loop {
@@ -322,7 +322,7 @@ mod tests {
     fn files_of_a_living_process_wait_and_those_of_a_killed_one_go() {
         let folder = tempfile::tempdir().unwrap();
         let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "whole::tests::child", "--ignored"])
+            .args(["--exact", "atomic_file::tests::child", "--ignored"])
             .env("KINO_TEST_WAITING", folder.path())
             .stdout(std::process::Stdio::null())
             .spawn()
@@ -349,8 +349,8 @@ mod tests {
     #[test]
     fn what_is_dropped_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        drop(WholeFile::create(&folder.path().join("a.mp4")).unwrap());
-        drop(WholeFile::create(&folder.path().join("b.png")).unwrap().wait().unwrap());
+        drop(AtomicFile::create(&folder.path().join("a.mp4")).unwrap());
+        drop(AtomicFile::create(&folder.path().join("b.png")).unwrap().wait().unwrap());
         assert_eq!(names(folder.path()), [""; 0]);
     }
 }

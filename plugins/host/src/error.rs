@@ -1,0 +1,61 @@
+//! What goes wrong before a plugin runs: its files, the lock file, trust. What goes wrong in a
+//! node of a plugin is a [`kino_node::Error`], as in any other node.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a plugin is not found, not trusted or not pinned.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PluginError {
+    /// A file cannot be read or written.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// Which file or folder.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// A manifest, a lock file or the list of consents says what cannot be.
+    #[error("{message}")]
+    Malformed {
+        /// Where, and what is wrong.
+        message: String,
+    },
+    /// The plugin may not be loaded, or not as it was asked for.
+    #[error("{message}")]
+    Refused {
+        /// Why.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
+}
+
+/// A result of finding, trusting and pinning plugins.
+pub(crate) type Result<T, E = PluginError> = std::result::Result<T, E>;
+
+impl PluginError {
+    /// A file that cannot be read or written.
+    pub(crate) fn file(path: &Path) -> impl Fn(io::Error) -> Self + '_ {
+        |error| PluginError::File { path: path.to_owned(), error }
+    }
+
+    /// A text that says what cannot be.
+    pub(crate) fn malformed(message: impl Into<String>) -> Self {
+        PluginError::Malformed { message: message.into() }
+    }
+
+    /// A plugin that may not be loaded.
+    pub(crate) fn refused(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        PluginError::Refused { message: message.into(), hint: hint.into() }
+    }
+
+    /// What to do about it, where that is known.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            PluginError::Refused { hint, .. } => Some(hint),
+            PluginError::File { .. } | PluginError::Malformed { .. } => None,
+        }
+    }
+}
