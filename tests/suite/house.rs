@@ -215,7 +215,9 @@ fn nothing_is_left_unfinished_or_unsafe_without_reason() {
 fn no_path_goes_to_json_but_as_a_text_that_reads_back() {
     let (mut wrong, mut looked) = (Vec::new(), 0);
     for (name, text) in sources() {
-        for (at, field) in serialized_paths(&text) {
+        // This file holds examples.
+        let is_this = name.ends_with("suite/house.rs");
+        for (at, field) in serialized_paths(&text).into_iter().filter(|_| !is_this) {
             looked += 1;
             if !field.contains("path_text") {
                 wrong.push(format!("{name}:{at}: a path without `#[serde(with = …path_text…)]`"));

@@ -1,17 +1,13 @@
 //! The command line: one definition for parsing, help and completions.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{
     ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
     ValueHint,
 };
-
-use crate::failure::Failure;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -319,20 +315,13 @@ pub(crate) struct Completions {
     pub(crate) shell: clap_complete::Shell,
 }
 
-/// Reads the command line; prints help and what is wrong with it.
+/// Reads the command line.
 ///
 /// # Errors
-/// The exit code after help or wrong usage.
-pub(crate) fn parse() -> Result<Cli, ExitCode> {
+/// Help that was asked for, or what is wrong.
+pub(crate) fn parse() -> Result<Cli, clap::Error> {
     let command = Cli::command().color(colour_of_help(std::env::args_os()));
-    let parsed = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
-    parsed.map_err(|told| {
-        let printed = told.print().and_then(|()| io::stdout().flush());
-        match printed {
-            Err(error) if !told.use_stderr() => crate::end(&Failure::Print(error), None),
-            _ => ExitCode::from(u8::try_from(told.exit_code()).unwrap_or(2)),
-        }
-    })
+    command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches))
 }
 
 /// `--color` as far as help and usage are concerned, which are printed before anything is parsed.

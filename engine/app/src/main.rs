@@ -24,6 +24,7 @@ mod show;
 mod version;
 mod watch;
 
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -39,7 +40,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli = match args::parse() {
         Ok(cli) => cli,
-        Err(exit) => return exit,
+        Err(told) => return tell(&told),
     };
     let screen = Screen::new(&cli.global);
     if matches!(cli.command, Command::Run(_) | Command::Watch(_)) {
@@ -48,6 +49,15 @@ fn main() -> ExitCode {
     match execute(&cli, &screen) {
         Ok(exit) => exit.code(),
         Err(failure) => end(&failure, Some(&screen)),
+    }
+}
+
+/// Prints help, or what is wrong with the command line.
+fn tell(told: &clap::Error) -> ExitCode {
+    let printed = told.print().and_then(|()| io::stdout().flush());
+    match printed {
+        Err(error) if !told.use_stderr() => end(&Failure::Print(error), None),
+        _ => ExitCode::from(u8::try_from(told.exit_code()).unwrap_or(2)),
     }
 }
 

@@ -1,5 +1,5 @@
-//! Paths in what serde writes, as [`kino_port::path_to_text`] has them: `#[serde(with = …)]` of each
-//! field that holds one. A path by itself is an error where it is not UTF-8.
+//! Paths in what serde writes, as [`kino_port::path_to_text`] has them: `#[serde(with = …)]` of
+//! each field that holds one. A path by itself is an error where it is not UTF-8.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};

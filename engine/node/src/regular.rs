@@ -1,5 +1,5 @@
-//! Opening files that are read: regular ones alone. A pipe or a device would be waited for, or read,
-//! for ever.
+//! Opening files that are read: regular ones alone. A pipe or a device would be waited for, or
+//! read, for ever.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};

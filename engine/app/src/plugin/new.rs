@@ -21,7 +21,7 @@ const GRAPH: &str = include_str!("template/graph.ron");
 /// # Errors
 /// When the name is none, the folder is there already, or nothing can be written.
 pub(crate) fn run(args: &New, screen: &Screen) -> Result<Exit, Failure> {
-    let path = PathBuf::from(&args.name);
+    let path = args.name.clone();
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     if !is_word(&name) {
         return Err(Failure::usage(format!("`{name}` is no name for a plugin"))
