@@ -24,7 +24,7 @@ use preview::Previews;
 /// When the graph does not check or plan, or the machine does not allow it. A node that fails is no
 /// error here: it has been told, and the exit code says so.
 pub(crate) fn run(args: &args::Run, screen: &Screen, verbose: u8) -> Result<Exit, Failure> {
-    let watch = Watch::new(screen);
+    let watch = Watch::new(screen, args.json_previews);
     let trace = logs::start(screen, verbose, args.trace.as_deref(), watch.bars())?;
     // Reading, loading and planning take time, too.
     let cancel = Cancel::default();
@@ -108,9 +108,9 @@ impl Session<'_> {
         let (watch, previews) = (Arc::clone(&self.watch), self.previews.clone());
         let run = plan.start_with(&self.cancel, move |event| {
             if let Some(previews) = &previews {
-                previews.see(&event.event);
+                previews.see(&event);
             }
-            watch.see(&event.event);
+            watch.see(&event);
         })?;
         Ok(run.finish()?)
     }

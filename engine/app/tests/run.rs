@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
 
-use common::{Place, QUICK, Ran, event};
+use common::{Place, QUICK, Ran, event, picture};
 use serde_json::Value;
 
 fn evaluated(lines: &[Value]) -> u64 {
@@ -235,15 +235,6 @@ fn a_shown_graph_runs_and_gives_the_same_file() {
     assert_eq!(json["made"]["nodes"]["dit.sample"].as_str().map(str::is_empty), Some(false));
 }
 
-fn picture(shade: u8) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, 4, 3);
-    encoder.set_color(png::ColorType::Rgb);
-    let pixels: Vec<u8> = (0..36).map(|at| shade.wrapping_add(at * 5)).collect();
-    encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
-    bytes
-}
-
 #[test]
 fn a_recorded_file_that_changed_is_told() {
     let place = Place::new();
@@ -391,6 +382,45 @@ fn ctrl_c_in_the_middle_of_planning_ends_it() {
         assert_eq!(out.status.code(), Some(130), "{command}: {said}");
         assert!(command == "watch" || said == "cancelled\n", "{said}");
     }
+}
+
+#[test]
+fn previews_are_in_the_events_when_asked_for() {
+    let place = Place::new();
+    let pictures = |lines: &[Value]| -> Vec<Value> {
+        let progress = lines.iter().filter(|line| line["event"] == "progress");
+        progress.filter_map(|line| line["preview"].get("png").cloned()).collect()
+    };
+    let args = [&["run", "text_to_video", "--no-cache"][..], &QUICK].concat();
+    assert_eq!(pictures(&place.json(&args)), [Value::Null; 0]);
+    let asked = pictures(&place.json(&[&args[..], &["--json-previews"]].concat()));
+    assert_eq!(asked.len(), 3, "one a step");
+    // How every PNG file begins, in base64.
+    assert!(asked.iter().all(|png| png.as_str().unwrap().starts_with("iVBORw0KGgo")), "{asked:?}");
+}
+
+/// Nobody reads what a run says until it is through: it runs to its end all the same, and all of
+/// its results are told then.
+#[test]
+fn a_reader_that_stalls_stops_no_run_and_misses_no_result() {
+    let place = Place::new();
+    let sizes = ["--set", "width=48", "--set", "height=48", "--set", "frames=1"];
+    let args = ["run", "text_to_video", "--json", "--json-previews", "--set", "steps=120"];
+    let mut command = place.command(&[&args[..], &sizes].concat());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    while place.files("out").iter().all(|file| file.starts_with('.')) {
+        assert!(child.try_wait().unwrap().is_none(), "it has said more than a pipe holds");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let out = BufReader::new(child.stdout.take().unwrap());
+    let lines = out.lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap());
+    let lines: Vec<Value> = lines.collect();
+    assert!(child.wait().unwrap().success());
+    let of = |name: &str| lines.iter().filter(|line| line["event"] == name).count();
+    let steps = event(&lines, "planned")["steps"].as_array().unwrap().len();
+    assert_eq!((of("finished"), of("done"), of("outputs")), (steps, 1, 1));
+    let bytes: usize = lines.iter().map(|line| line.to_string().len()).sum();
+    assert!(bytes > 1 << 16, "{bytes}");
 }
 
 #[cfg(unix)]

@@ -267,7 +267,7 @@ impl Checker<'_> {
             BindingSource::Input(index) => {
                 format!("`inputs.{}` gives", self.inputs[*index].port.name)
             }
-            _ => "here stands".to_owned(),
+            _ => "this is".to_owned(),
         };
         let message = format!("{giver} {from}, but `{node}.{}` takes {}", port.name, port.ty);
         let hint = conversion(self.catalog, &from, &port.ty);

@@ -21,7 +21,7 @@ pub(crate) fn decode(tree: &Ast<'_>, ty: &PortType) -> Result<Literal, PortError
         }
         other => Err(PortError {
             message: format!("expected a value of type {ty}, found {}", other.noun()),
-            hint: matches!(other, AstKind::Name).then(|| "texts stand in quotes".to_owned()),
+            hint: matches!(other, AstKind::Name).then(|| "write texts in quotes".to_owned()),
         }),
     }
 }
@@ -100,7 +100,7 @@ fn one_from_command_line(raw: &str, port: &Port) -> Result<Literal, PortError> {
         PortType::Int if raw == "random" => Ok(Literal::text("random")),
         PortType::Int | PortType::Real => number(raw.trim(), &port.ty).map_err(|_| refused()),
         _ => Err(PortError {
-            message: format!("an input of type {} takes no value written out", port.ty),
+            message: format!("an input of type {} takes no literal value", port.ty),
             hint: Some(
                 "use this graph as a node of another graph, and feed the input with an edge"
                     .to_owned(),

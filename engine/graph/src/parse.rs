@@ -166,7 +166,7 @@ impl Parser<'_> {
 
     fn duplicate(&mut self, name: &str, first: Span, span: Span) {
         let related = Location { file: self.file, span: first };
-        let problem = self.problem("duplicate", span, format!("`{name}` stands here twice"));
+        let problem = self.problem("duplicate", span, format!("`{name}` is written twice"));
         problem.related.push((related, "the first".to_owned()));
     }
 

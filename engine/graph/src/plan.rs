@@ -178,6 +178,7 @@ fn step(node: &Node, mut known: InferredNode, numbers: &[u32], target: bool) -> 
         memory: known.info.memory,
         spillable: known.info.spillable,
         weights: known.info.weights,
+        optional: known.info.optional,
         traits: signature.traits,
         target,
         location: node.location,

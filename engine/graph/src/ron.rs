@@ -419,7 +419,7 @@ impl<'a> Reader<'a> {
         }
         if self.peek() != Some(b'\'') {
             let mut error = self.error_from(start, "this character is never closed");
-            error.hint = Some("texts stand in double quotes".to_owned());
+            error.hint = Some("write texts in double quotes".to_owned());
             return Err(error);
         }
         self.at += 1;

@@ -55,6 +55,8 @@ pub struct Step {
     pub spillable: u64,
     /// The weights among these bytes.
     pub weights: Vec<Weights>,
+    /// Weights that it uses where there is room for them.
+    pub optional: Vec<Weights>,
     /// How the engine treats it.
     pub traits: NodeTraits,
     /// Whether it is wanted for itself: an output of the graph, a sink, or the node to stop at.
@@ -144,6 +146,7 @@ impl Step {
             memory: 0,
             spillable: 0,
             weights: Vec::new(),
+            optional: Vec::new(),
             traits,
             target: traits.sink,
             location: Location::default(),

@@ -148,6 +148,9 @@ pub struct StepInfo {
     pub spillable: u64,
     /// The weights among these bytes, which may be resident already.
     pub weights: Vec<Weights>,
+    /// Weights beside these bytes that the node uses where there is room for them, and does
+    /// without where there is none.
+    pub optional: Vec<Weights>,
     /// The one lazy input that is needed, where that is already known; the others are then not
     /// evaluated.
     pub chosen: Option<&'static str>,

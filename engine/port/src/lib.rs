@@ -22,7 +22,8 @@ pub use literal::{Literal, MAX_TEXT};
 pub use numbered::{NumberedFiles, PathForm};
 pub use path::{path_of_text, path_to_text};
 pub use port::{
-    Arity, Port, PortError, Range, bool, count, edge, int, list, optional, path, real, text,
+    Arity, Port, PortError, Range, bool, count, edge, int, list, optional, optional_list, path,
+    real, text,
 };
 pub use signature::{NodeTraits, Signature};
 pub use size::{format_bytes, parse_bytes};

@@ -72,6 +72,8 @@ pub(crate) struct Store {
     sinks: Mutex<sink::Records>,
     /// Whether results stay in memory: there will be other runs.
     pub(crate) keeps: bool,
+    /// How many bytes of them.
+    pub(crate) memory_budget: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -81,7 +83,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Store {
     pub(crate) fn new(memory_budget: u64, disk: Option<DiskCache>, ledger: &Arc<Ledger>) -> Self {
         let memory = SharedCache::new(memory_budget, ledger);
-        Store { memory, disk, sinks: Mutex::default(), keeps: memory_budget > 0 }
+        Store { memory, disk, sinks: Mutex::default(), keeps: memory_budget > 0, memory_budget }
     }
 
     /// What will become of a step, going by what the caches claim to hold.

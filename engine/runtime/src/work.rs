@@ -13,6 +13,7 @@ use kino_node::{
 use crate::device::Device;
 use crate::entry::Verified;
 use crate::event::{Cached, Event, Teller};
+use crate::forecast::firm;
 use crate::in_flight::{Computed, InFlight, Twins};
 use crate::pace::Pace;
 use crate::panic::panic_message;
@@ -230,12 +231,17 @@ impl<'r> Work<'r> {
     /// memory ends, they go to files.
     fn admit(&self, at: usize, cancel: &Cancel) -> Result<Option<Admission>> {
         let step = &self.wiring.plan.steps[at];
-        let bytes = step.memory.saturating_sub(step.spillable);
+        let bytes = firm(step);
         if bytes < UNGOVERNED {
             return Ok(None);
         }
         let weights: Vec<[u8; 32]> = step.weights.iter().map(|weights| weights.id).collect();
-        self.services.ledger.admit(bytes, &weights, &|| cancel.check()).map(Some)
+        let ledger = match self.wiring.traits(at).heavy {
+            true => self.services.device_ledger(),
+            false => &self.services.ledger,
+        };
+        ledger.check(bytes, "the node")?;
+        ledger.admit(bytes, &weights, &|| cancel.check()).map(Some)
     }
 
     fn compute(

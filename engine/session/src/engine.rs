@@ -78,12 +78,18 @@ impl Engine {
     /// The built-in nodes, and those of every plugin of this folder or of the user that may be
     /// loaded.
     pub fn nodes(&self, folder: &Path) -> Arc<Registry> {
-        self.core.plugins().known(folder)
+        self.core.plugins.known(folder)
     }
 
-    /// Who holds how much memory.
+    /// Who holds how much main memory.
     pub fn ledger(&self) -> &Arc<Ledger> {
         &self.core.services.ledger
+    }
+
+    /// Who holds how much of the memory in which the device computes; for a device without memory
+    /// of its own that is main memory.
+    pub fn device_ledger(&self) -> &Arc<Ledger> {
+        self.core.services.device_ledger()
     }
 
     /// `cpu`, `cuda` or `metal`.
@@ -115,6 +121,15 @@ impl EngineBuilder {
     pub fn memory(mut self, size: &str) -> Self {
         match read_size(size) {
             Ok(bytes) => self.settings.memory = Some(bytes),
+            Err(error) => drop(self.error.get_or_insert(error)),
+        }
+        self
+    }
+
+    /// The memory that it may use of a device that has its own.
+    pub fn device_memory(mut self, size: &str) -> Self {
+        match read_size(size) {
+            Ok(bytes) => self.settings.device_memory = Some(bytes),
             Err(error) => drop(self.error.get_or_insert(error)),
         }
         self

@@ -29,6 +29,22 @@ pub struct RunEvent {
     pub run: RunId,
 }
 
+impl RunEvent {
+    /// The picture of a result in the making that it brings, as a PNG file.
+    pub fn preview_png(&self) -> Option<Vec<u8>> {
+        let Event::Progress { preview: Some(preview), .. } = &self.event else { return None };
+        let encode = || {
+            let mut bytes = Vec::new();
+            let mut encoder = png::Encoder::new(&mut bytes, preview.width, preview.height);
+            encoder.set_color(png::ColorType::Rgb);
+            encoder.set_depth(png::BitDepth::Eight);
+            encoder.write_header()?.write_image_data(&preview.rgb)?;
+            Ok::<_, png::EncodingError>(bytes)
+        };
+        encode().inspect_err(|error| tracing::debug!(%error, "There is no preview.")).ok()
+    }
+}
+
 fn number<S: serde::Serializer>(run: &RunId, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_u64(run.0)
 }
@@ -93,6 +109,11 @@ impl<T: Queued> EventQueue<T> {
         if std::mem::take(&mut state.sleeps) {
             self.shared.wake.notify_one();
         }
+    }
+
+    /// How many events the listener has not begun to hear.
+    pub(crate) fn waiting(&self) -> usize {
+        self.shared.state().waiting.len()
     }
 
     /// Waits until the listener has heard all.

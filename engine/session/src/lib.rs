@@ -64,7 +64,7 @@ pub use events::RunEvent;
 pub use graph::{Graph, RunRequest, random_seed};
 pub use inputs::Inputs;
 pub use kino_node::{Cancel, Frames, RunId};
-pub use kino_runtime::{CacheStatus, Cached, Event, Report};
+pub use kino_runtime::{CacheStatus, Cached, Event, Forecast, Report};
 pub use output::FromOutput;
 pub use plan::Plan;
 pub use plugins::PluginWorker;

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kino_graph::{Access, Catalog, Graph, GraphLoader, PlanSettings};
+use kino_graph::{
+    Access, Catalog, Diagnostic, Diagnostics, Graph, GraphLoader, PlanSettings, Severity,
+};
 use kino_node::{Cancel, Node, Registry, Services};
 use kino_port::{Facts, Literal, PlanError, Signature, StepInfo, path_to_text};
 use kino_runtime::NodeCatalog;
@@ -117,7 +119,26 @@ impl LoadedGraph {
             return Err(Error::Cancelled);
         }
         let plan = plan.map_err(Error::Graph)?;
+        self.check_memory(&plan, &services)?;
         Ok(Planned { loaded: Arc::clone(self), services, plan })
+    }
+
+    /// Refuses steps that would run and do not fit into memory; one that is cached does not run.
+    fn check_memory(&self, plan: &kino_graph::Plan, services: &Services) -> Result<()> {
+        let refused = self.core.runtime.too_large(plan, &self.registry, services);
+        if refused.is_empty() {
+            return Ok(());
+        }
+        let list = refused.into_iter().map(|(at, error)| Diagnostic {
+            severity: Severity::Error,
+            code: "plan",
+            message: format!("`{}`: {}", plan.steps[at].name, error.message),
+            location: Some(plan.steps[at].location),
+            related: Vec::new(),
+            hint: error.hint,
+        });
+        let (list, files) = (list.collect(), self.graph.files().to_vec());
+        Err(Error::Graph(Diagnostics { list, files }))
     }
 
     /// The folders that its paths are relative to.

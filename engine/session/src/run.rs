@@ -33,8 +33,16 @@ pub struct RunResult {
     pub report: Report,
     /// The files, in the order in which they were written.
     pub files: Vec<WrittenFile>,
-    /// The most memory that all runs of the engine together have used so far, in bytes.
+    /// The most memory that all runs of the engine together have used so far, in bytes, as the
+    /// ledger counts it.
     pub peak_memory: u64,
+    /// The most memory that the process was expected to take while this ran, as [`Plan::peak_memory`]
+    /// says it.
+    ///
+    /// [`Plan::peak_memory`]: crate::Plan::peak_memory
+    pub predicted_memory: u64,
+    /// The most memory that the process ever took, where the system says.
+    pub process_memory: Option<u64>,
 }
 
 impl RunResult {
@@ -104,9 +112,16 @@ pub(crate) fn run_to_end(
     let request = RunSpec::new(plan, &loaded.registry, &services, stop);
     let embedded_workflow = &*embedded_workflow;
     let request = RunSpec { embedded_workflow, events: &events, id, ..request };
+    core.base(); // before anything of it runs
     let report = core.runtime.run(request);
     let files = std::mem::take(&mut *lock());
-    RunResult { report, files, peak_memory: core.services.ledger.peak() }
+    RunResult {
+        peak_memory: core.services.ledger.peak(),
+        predicted_memory: core.peak_of_process(report.forecast),
+        process_memory: kino_runtime::peak_of_process(),
+        report,
+        files,
+    }
 }
 
 #[derive(Default)]

@@ -52,24 +52,34 @@ Example:\n    \"file\": (op: \"video.write\", in: {\"frames\": \"frames\"}, with
 \"{graph}-{seed}.mp4\", \"fps\": 8}),";
 
 fn infer(services: &Services, facts: &Facts) -> InferResult {
+    infer_written(services, facts, |path, _| format_of(Path::new(path)).map_err(at_port("path")))
+}
+
+/// What is known of frames that are written to a path, where `format_for` says in which format so
+/// many frames go there.
+pub(crate) fn infer_written(
+    services: &Services,
+    facts: &Facts,
+    format_for: impl Fn(&str, Option<usize>) -> Result<VideoFormat, PlanError>,
+) -> InferResult {
     let mut review = InferCx::new(facts);
     let frames = review.known::<Frames>("frames");
     let Some(path) = facts.text("path") else { return review.finish(StepInfo::default()) };
     let place = review.take(target(services, path));
-    let format = review.take(format_of(Path::new(path)).map_err(at_port("path")));
+    let format = review.take(format_for(path, frames.as_ref().and_then(|frames| frames.count)));
     let path_form = format.map(|format| path_form(format, frames.as_ref())).unwrap_or_default();
     let mut memory = 0;
     if let (Some(frames), Some(format)) = (frames, format) {
         let fits = check_size(format, frames.width, frames.height);
         review.take(fits.map_err(at_port("frames")));
-        memory = writing(frames.height, frames.width);
+        memory = writing(format, frames.height, frames.width);
     }
     let key = place.map(|place| target_key(&place)).unwrap_or_default();
     review.finish(StepInfo { key, memory, path_form, ..StepInfo::default() })
 }
 
 /// How a path names what is written to it.
-pub(crate) fn path_form(format: VideoFormat, frames: Option<&FramesFact>) -> PathForm {
+fn path_form(format: VideoFormat, frames: Option<&FramesFact>) -> PathForm {
     match format {
         VideoFormat::PngSequence => {
             PathForm::Numbered { count: frames.and_then(|frames| frames.count) }
@@ -78,10 +88,14 @@ pub(crate) fn path_form(format: VideoFormat, frames: Option<&FramesFact>) -> Pat
     }
 }
 
-/// Bytes while writing: a frame as numbers, as bytes, as planes, and what an encoder keeps of the
-/// one before.
-pub(crate) fn writing(height: usize, width: usize) -> u64 {
-    (height * width * 3 * (4 + 4 + 1 + 3)) as u64
+/// Bytes while writing: a frame as numbers, as bytes, and what the encoder makes of it; for H.264
+/// as planes, too, and those of the frames before.
+fn writing(format: VideoFormat, height: usize, width: usize) -> u64 {
+    let pixel = match format {
+        VideoFormat::Mp4 => 3 * (4 + 1) + 9,
+        _ => 3 * (4 + 1) + 2,
+    };
+    (height as u64).saturating_mul(width as u64).saturating_mul(pixel)
 }
 
 fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {

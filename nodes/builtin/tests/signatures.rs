@@ -9,11 +9,12 @@ use kino_nodes::NODES;
 use kino_port::{Arity, Port, PortType};
 
 /// The nodes that graphs can count on, in palette order.
-const EXPECTED: [&str; 20] = [
+const EXPECTED: [&str; 31] = [
     "model.load",
     "text.encode",
     "text.join",
     "latent.noise",
+    "latent.blend",
     "patchify",
     "unpatchify",
     "schedule",
@@ -25,7 +26,17 @@ const EXPECTED: [&str; 20] = [
     "image.read",
     "image.write",
     "frames.resize",
+    "frames.crop",
+    "frames.fit",
+    "frames.trim",
+    "frames.concat",
+    "frames.reverse",
+    "frames.info",
     "upscale",
+    "mask.read",
+    "mask.rect",
+    "mask.feather",
+    "mask.invert",
     "math",
     "switch",
     "tensor.read",

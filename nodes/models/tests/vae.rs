@@ -195,7 +195,7 @@ fn a_clip_begins_as_its_beginning() {
 #[test]
 fn memory_does_not_grow_with_length() {
     let vae = wan();
-    let peak = vae::decode_peak(vae.config(), [32, 48], None);
+    let peak = vae::decode_peak(vae.config(), 21, [32, 48], None);
     let latent = Tensor::randn(0f32, 1.0, (16, 4, 6), &Device::Cpu).unwrap();
     let mut decoder = vae.decoder(None).unwrap();
     for index in 0..6 {
@@ -205,7 +205,7 @@ fn memory_does_not_grow_with_length() {
             assert_eq!(decoder.cache_bytes(), peak.cache, "after latent frame {index}");
         }
     }
-    let peak = vae::encode_peak(vae.config(), [32, 48], None);
+    let peak = vae::encode_peak(vae.config(), 21, [32, 48], None);
     let mut encoder = vae.encoder(None).unwrap();
     let frame = Tensor::zeros((4, 32, 48, 3), DType::F32, &Device::Cpu).unwrap();
     for index in 0..6 {
@@ -215,12 +215,27 @@ fn memory_does_not_grow_with_length() {
             assert_eq!(encoder.cache_bytes(), peak.cache, "after chunk {index}");
         }
     }
-    let peak = vae::decode_peak(vae.config(), [32, 48], Some(TILE));
+    let peak = vae::decode_peak(vae.config(), 13, [32, 48], Some(TILE));
     let mut decoder = vae.decoder(Some(TILE)).unwrap();
     (0..4).for_each(|_| drop(decoder.push(&latent, &mut go_on).unwrap()));
     assert_eq!(decoder.cache_bytes(), peak.cache, "of all tiles");
-    let tiled = vae::decode_peak(vae.config(), [480, 832], Some(Tile::default()));
-    assert!(tiled.live < vae::decode_peak(vae.config(), [480, 832], None).live);
+    let tiled = vae::decode_peak(vae.config(), 21, [480, 832], Some(Tile::default()));
+    assert!(tiled.live < vae::decode_peak(vae.config(), 21, [480, 832], None).live);
+}
+
+#[test]
+fn a_single_frame_needs_less() {
+    let vae = wan();
+    let latent = Tensor::randn(0f32, 1.0, (16, 4, 6), &Device::Cpu).unwrap();
+    let mut decoder = vae.decoder(None).unwrap();
+    decoder.push(&latent, &mut go_on).unwrap();
+    let peak = vae::decode_peak(vae.config(), 1, [32, 48], None);
+    assert_eq!(decoder.cache_bytes(), peak.cache);
+    let mut encoder = vae.encoder(None).unwrap();
+    let frame = Tensor::zeros((1, 32, 48, 3), DType::F32, &Device::Cpu).unwrap();
+    encoder.push(&frame, &mut go_on).unwrap();
+    assert_eq!(encoder.cache_bytes(), vae::encode_peak(vae.config(), 1, [32, 48], None).cache);
+    assert!(2 * peak.total() < vae::decode_peak(vae.config(), 5, [32, 48], None).total());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{PluginError, Result};
-use crate::manifest::{BuildKind, LONGEST, ResourceRequest, readable, ron};
+use crate::manifest::{BuildKind, LONGEST, ResourceRequest, parse, readable, ron};
 
 /// The name of the file.
 pub const LOCK_FILE: &str = "kino.lock.ron";
@@ -123,7 +123,7 @@ fn each_once<'de, D: Deserializer<'de>>(
             let mut entries = BTreeMap::new();
             while let Some((id, entry)) = map.next_entry::<String, LockEntry>()? {
                 if entries.contains_key(&id) {
-                    return Err(A::Error::custom(format!("`{id}` stands here twice")));
+                    return Err(A::Error::custom(format!("`{id}` is written twice")));
                 }
                 entries.insert(id, entry);
             }
@@ -156,14 +156,7 @@ impl LockFile {
             }
             Err(error) => return Err(PluginError::file(&path)(error)),
         };
-        let lock: LockFile = ron().from_str(&text).map_err(|error| {
-            PluginError::malformed(format!(
-                "{}:{}: {}",
-                path.display(),
-                error.span.start,
-                error.code
-            ))
-        })?;
+        let lock: LockFile = parse(&text, &path)?;
         if lock.version != VERSION {
             return Err(PluginError::refused(
                 format!(

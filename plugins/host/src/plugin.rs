@@ -143,7 +143,7 @@ impl Plugin {
             Err(Error::Cancelled) => Err(Error::Cancelled),
             Err(error) => {
                 let (plugin, step) = (&self.id, call.step);
-                tracing::warn!(plugin, step, "State is not taken over: {error}");
+                tracing::warn!(plugin, step, "State is not kept across the reload: {error}");
                 self.open(node, call)
             }
             opened => opened,

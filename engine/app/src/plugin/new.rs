@@ -1,6 +1,6 @@
 //! `kino plugin new`: a folder that builds and passes its test at once.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use kino_host::{LockFile, is_word};
 
