@@ -223,7 +223,9 @@ fn no_path_goes_to_json_but_as_a_text_that_reads_back() {
                 wrong.push(format!("{name}:{at}: a path without `#[serde(with = …path_text…)]`"));
             }
         }
-        let is_commands = name.starts_with("engine/app/src/") && name != "engine/app/src/json.rs";
+        // Events are types of ours, whose fields are looked at above.
+        let apart = ["engine/app/src/json.rs", "engine/app/src/render/progress.rs"];
+        let is_commands = name.starts_with("engine/app/src/") && !apart.contains(&name.as_str());
         let around = ["serde_json::json", "serde_json::to_value"];
         let uses = around.iter().filter(|way| is_commands && text.contains(**way));
         wrong.extend(uses.map(|way| format!("{name}: `{way}` instead of `crate::json`")));

@@ -101,8 +101,7 @@ fn a_plugin_lies_anywhere() {
     let checked = json(&place, &[words(&["plugin", "check"]), vec![&folder]].concat(), &[]);
     assert!(checked[0]["cases"].as_array().unwrap().len() > 3);
     // The consent that `new` wrote is found again, and the folder's graph runs.
-    let listed =
-        json(&place, &[words(&["plugin", "list", "--folder"]), vec![&folder]].concat(), &[]);
+    let listed = json(&place, &[words(&["plugin", "list"]), vec![&folder]].concat(), &[]);
     let listed = &listed[0]["plugins"][0];
     assert_eq!(
         (path(&place, &listed["folder"]), &listed["allowed"]),
