@@ -161,8 +161,8 @@ impl Core {
         self.environment.get_or_init(|| environment(self.device))
     }
 
-    /// The nodes for a graph that names these ops, as they stand now. A graph without plugins waits for none that
-    /// another one loads.
+    /// The nodes for a graph that names these ops, as they stand now. A graph without plugins waits
+    /// for none that another one loads.
     ///
     /// # Errors
     /// When plugins that the graph uses cannot be loaded.
