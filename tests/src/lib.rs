@@ -43,6 +43,8 @@ pub fn compile_c(source: &str, library: &Path, defines: &[String]) {
         .args(["-std=c11", "-D_DEFAULT_SOURCE", "-Wall", "-Wextra", "-Werror", "-fPIC"])
         .args(["-shared", "-pthread", "-I"])
         .arg(root().join("plugins/abi/include"))
+        .arg("-I")
+        .arg(root().join("plugins/native/tests/c"))
         .args(defines.iter().map(|define| format!("-D{define}")))
         .arg("-o")
         .arg(library)

@@ -96,28 +96,27 @@ fn planning_asks_no_further_node_once_it_is_cancelled() {
 fn opening_is_cancelled_while_a_plugin_loads_and_other_graphs_do_not_wait() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
-    let library = kino_tests::trust_native(root, &root.join("data"), "torture", "torture.step");
-    let ends = format!("ENDS=\"{}\"", root.join("ends").display());
-    let defines = ["GENERATION=1".to_owned(), ends, "LOADS_FOR=2000".to_owned()];
-    kino_tests::compile_c("torture/generation.c", &library, &defines);
-    let slow = write(
-        root,
-        "slow.ron",
-        r#"Graph(version: 1, nodes: {"t": (op: "torture.step", in: {"tensor": "x"}, with: {"wait": 0}),
-            "x": (op: "tensor.read", with: {"path": "x.safetensors"})}, outputs: {"n": "t.runs"})"#,
-    );
-    let quick = write(
-        root,
-        "quick.ron",
-        r#"Graph(version: 1, nodes: {"a": (op: "math", with: {"a": 1})}, outputs: {"a": "a"})"#,
-    );
+    let data = root.join("data");
+    let place = |name: &str, loads_for: &str| {
+        let folder = root.join(name);
+        let library = kino_tests::trust_native(&folder, &data, "torture", "torture.step");
+        let ends = format!("ENDS=\"{}\"", root.join("ends").display());
+        let defines = ["GENERATION=1".to_owned(), ends, format!("LOADS_FOR={loads_for}")];
+        kino_tests::compile_c("torture/generation.c", &library, &defines);
+        let graph = r#"Graph(version: 1, nodes: {"t": (op: "torture.step", in: {"tensor": "x"}, with: {"wait": 0}),
+            "x": (op: "tensor.read", with: {"path": "x.safetensors"})}, outputs: {"n": "t.runs"})"#;
+        (write(&folder, "g.ron", graph), library.parent().unwrap().canonicalize().unwrap())
+    };
+    let ((slow, one), (quick, two)) = (place("slow", "2000"), place("quick", "0"));
+    let consent = format!("(folders: [{one:?}, {two:?}])");
+    fs::write(data.join("native.ron"), consent).unwrap();
     let engine = kino_tests::engine(root).build().unwrap();
     let cancel = Cancel::default();
     let begun = Instant::now();
     std::thread::scope(|scope| {
         let opening = scope.spawn(|| engine.open_with(&slow, &cancel).map(drop));
         std::thread::sleep(Duration::from_millis(300));
-        engine.open(&quick).expect("it needs no plugin");
+        engine.open(&quick).expect("its plugin is another one");
         assert!(begun.elapsed() < Duration::from_millis(1500), "it waited for another's plugin");
         assert!(!opening.is_finished(), "the plugin is being loaded");
         cancel.cancel();

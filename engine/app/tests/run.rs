@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
 
-use common::{Place, QUICK, Ran, event};
+use common::{Place, QUICK, Ran, event, picture};
 use serde_json::Value;
 
 fn evaluated(lines: &[Value]) -> u64 {
@@ -233,15 +233,6 @@ fn a_shown_graph_runs_and_gives_the_same_file() {
     assert_eq!(json["made"]["kino"], env!("CARGO_PKG_VERSION"));
     assert_eq!(json["made"]["reads"][0]["path"], "embedded:shapes");
     assert_eq!(json["made"]["nodes"]["dit.sample"].as_str().map(str::is_empty), Some(false));
-}
-
-fn picture(shade: u8) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, 4, 3);
-    encoder.set_color(png::ColorType::Rgb);
-    let pixels: Vec<u8> = (0..36).map(|at| shade.wrapping_add(at * 5)).collect();
-    encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
-    bytes
 }
 
 #[test]

@@ -180,7 +180,7 @@ impl Port {
     ///
     /// # Errors
     /// When the type, the range or the choices refuse it; the message says what was expected.
-    pub fn admit(&self, value: Literal) -> Result<Literal, PortError> {
+    pub fn coerce(&self, value: Literal) -> Result<Literal, PortError> {
         self.check(&value)?;
         Ok(match value {
             Literal::List(items) if self.is_list() => {
@@ -327,6 +327,11 @@ pub const fn optional(name: &'static str, ty: PortType) -> Port {
 /// An input fed by one edge, a list of edges, or a map of named edges.
 pub const fn list(name: &'static str, ty: PortType) -> Port {
     Port::new(name, ty, Arity::List)
+}
+
+/// An input like that of [`list`], which may stay empty.
+pub const fn optional_list(name: &'static str, ty: PortType) -> Port {
+    Port::new(name, ty, Arity::OptionalList)
 }
 
 /// A text input with its default.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::env;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use kino_node::{Ledger, Node, Registry, Services};
 use kino_port::parse_bytes;
@@ -70,7 +70,7 @@ pub(crate) struct Core {
     /// The revisions of graphs that are in use.
     pub(crate) revisions: Arc<Revisions>,
     built_in: Arc<Registry>,
-    plugins: Mutex<PluginLoader>,
+    pub(crate) plugins: PluginLoader,
     /// What the process held beside what the ledger counts, before anything ran.
     base: OnceLock<u64>,
 }
@@ -129,7 +129,7 @@ impl Core {
             device: kind,
             revisions: Arc::default(),
             built_in,
-            plugins: Mutex::new(plugins),
+            plugins,
             base: OnceLock::new(),
         })
     }
@@ -172,14 +172,10 @@ impl Core {
         ops: &BTreeSet<String>,
     ) -> Result<NodeSet, Box<Unusable>> {
         if ops.iter().any(|op| self.built_in.get(op).is_none()) {
-            self.plugins().of(graph, ops)
+            self.plugins.of(graph, ops)
         } else {
             Ok(NodeSet::of(Arc::clone(&self.built_in)))
         }
-    }
-
-    pub(crate) fn plugins(&self) -> MutexGuard<'_, PluginLoader> {
-        self.plugins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -78,7 +78,7 @@ impl Engine {
     /// The built-in nodes, and those of every plugin of this folder or of the user that may be
     /// loaded.
     pub fn nodes(&self, folder: &Path) -> Arc<Registry> {
-        self.core.plugins().known(folder)
+        self.core.plugins.known(folder)
     }
 
     /// Who holds how much main memory.

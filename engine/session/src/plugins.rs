@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kino_host::{
     AllowedBuild, BuildKind, Consent, FoundPlugin, GrantedFiles, LockEntry, LockFile, Module,
@@ -39,7 +39,8 @@ pub(crate) struct Unusable {
     pub(crate) files: Vec<PathBuf>,
 }
 
-/// Finds nodes for graphs, and keeps those that it has found.
+/// Finds nodes for graphs, and keeps those that it has found. Who loads a plugin waits for others
+/// that load the same one, and for nobody else.
 pub(crate) struct PluginLoader {
     built_in: Arc<Registry>,
     /// Whether only builds that are pinned are loaded.
@@ -48,10 +49,18 @@ pub(crate) struct PluginLoader {
     worker: Option<PluginWorker>,
     /// Where the user's own plugins lie, and what the user has agreed to run.
     data: PathBuf,
-    /// Plugins that are loaded, by the folder of the graphs that use them and their ids.
-    loaded: HashMap<(PathBuf, String), Loaded>,
+    /// Plugins, by the folder of the graphs that use them and their ids; each is locked while it is
+    /// being loaded.
+    slots: Mutex<HashMap<(PathBuf, String), Arc<Slot>>>,
     /// The last registries with plugins, and the builds that each is made of.
-    last: Vec<(Vec<Arc<Plugin>>, Arc<Registry>)>,
+    last: Mutex<Vec<(Vec<Arc<Plugin>>, Arc<Registry>)>>,
+}
+
+/// A plugin, once it is loaded.
+type Slot = Mutex<Option<Loaded>>;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A program that serves a plugin in a process of its own, by calling `kino_native::serve`.
@@ -80,7 +89,8 @@ impl PluginLoader {
         worker: Option<PluginWorker>,
         data: PathBuf,
     ) -> Self {
-        PluginLoader { built_in, locked, worker, data, loaded: HashMap::new(), last: Vec::new() }
+        let (slots, last) = (Mutex::default(), Mutex::default());
+        PluginLoader { built_in, locked, worker, data, slots, last }
     }
 
     /// The folder of the user's own plugins.
@@ -99,7 +109,7 @@ impl PluginLoader {
     /// # Errors
     /// When those that the graph uses cannot be loaded.
     pub(crate) fn of(
-        &mut self,
+        &self,
         graph: &GraphSource,
         ops: &BTreeSet<String>,
     ) -> Result<NodeSet, Box<Unusable>> {
@@ -122,7 +132,7 @@ impl PluginLoader {
 
     /// Loads the plugins that have these nodes; nodes that none has are left to the check.
     fn load_all(
-        &mut self,
+        &self,
         root: &Path,
         nodes: &[&str],
         files: &mut Vec<PathBuf>,
@@ -180,7 +190,7 @@ impl PluginLoader {
 
     /// Loads one plugin, unless the very build is loaded already.
     fn load(
-        &mut self,
+        &self,
         found: &FoundPlugin,
         root: &Path,
         files: &mut Vec<PathBuf>,
@@ -189,17 +199,18 @@ impl PluginLoader {
         files.push(found.lock.join(kino_host::LOCK_FILE));
         let kinds = [BuildKind::Wasm, BuildKind::Native];
         files.extend(kinds.iter().filter_map(|kind| manifest.artifact(&found.folder, *kind)));
-        let lock = LockFile::read(&found.lock)?;
-        let allowed =
-            kino_host::allowed_build(found, &lock, &Consent::read(&self.data)?, self.locked)?;
+        let folder = root.canonicalize().unwrap_or_else(|_| root.to_owned());
+        let slot = Arc::clone(lock(&self.slots).entry((folder, manifest.id.clone())).or_default());
+        let mut loaded = lock(&slot);
+        let trusted = LockFile::read(&found.lock)?;
+        let consent = Consent::read(&self.data)?;
+        let allowed = kino_host::allowed_build(found, &trusted, &consent, self.locked)?;
         files.extend(allowed.read.iter().map(|granted| root.join(granted)));
         let sha256 = match &allowed.sha256 {
             Some(sha256) => sha256.clone(),
             None => kino_host::sha256(&allowed.path)?,
         };
-        let place = (root.canonicalize().unwrap_or_else(|_| root.to_owned()), allowed.id.clone());
-        let before = self.loaded.get(&place);
-        if let Some(before) = before
+        if let Some(before) = &*loaded
             && (&before.allowed, &before.plugin.sha256) == (&allowed, &sha256)
         {
             return Ok(Arc::clone(&before.plugin));
@@ -212,39 +223,40 @@ impl PluginLoader {
         };
         let granted = Arc::new(GrantedFiles::new(root, &allowed.read).advising(advice));
         let plugin = Plugin::new(&allowed.id, sha256, artifact, granted, allowed.limits);
-        if let Some(Loaded { plugin: before, .. }) = before {
+        if let Some(Loaded { plugin: before, .. }) = &*loaded {
             plugin.inherit(before);
             // Graphs that use the build before hold its nodes themselves.
-            self.last.retain(|(of, _)| !of.iter().any(|one| Arc::ptr_eq(one, before)));
+            lock(&self.last).retain(|(of, _)| !of.iter().any(|one| Arc::ptr_eq(one, before)));
         }
-        self.loaded.insert(place, Loaded { plugin: Arc::clone(&plugin), allowed });
+        *loaded = Some(Loaded { plugin: Arc::clone(&plugin), allowed });
         Ok(plugin)
     }
 
     /// The built-in nodes and those of these plugins.
-    fn registry(&mut self, plugins: Vec<Arc<Plugin>>) -> Arc<Registry> {
+    fn registry(&self, plugins: Vec<Arc<Plugin>>) -> Arc<Registry> {
         if plugins.is_empty() {
             return self.built_in();
         }
         let same = |of: &Vec<Arc<Plugin>>| {
             of.len() == plugins.len() && of.iter().zip(&plugins).all(|(a, b)| Arc::ptr_eq(a, b))
         };
-        if let Some((_, registry)) = self.last.iter().find(|(of, _)| same(of)) {
+        let mut last = lock(&self.last);
+        if let Some((_, registry)) = last.iter().find(|(of, _)| same(of)) {
             return Arc::clone(registry);
         }
         let mut registry = Registry::clone(&self.built_in);
         plugins.iter().flat_map(kino_host::plugin_nodes).for_each(|node| registry.insert(node));
         let registry = Arc::new(registry);
-        if self.last.len() == MAX_REGISTRIES {
-            self.last.remove(0);
+        if last.len() == MAX_REGISTRIES {
+            last.remove(0);
         }
-        self.last.push((plugins, Arc::clone(&registry)));
+        last.push((plugins, Arc::clone(&registry)));
         registry
     }
 
     /// The nodes that every graph can use, and those of every plugin of this folder or of the user
     /// that may be loaded.
-    pub(crate) fn known(&mut self, root: &Path) -> Arc<Registry> {
+    pub(crate) fn known(&self, root: &Path) -> Arc<Registry> {
         let Ok(index) = PluginIndex::scan(root, Some(&self.user_folder())) else {
             return self.built_in();
         };
@@ -313,11 +325,11 @@ pub fn open(
 
 #[cfg(feature = "wasm")]
 fn component(allowed: &AllowedBuild, sha256: &str) -> Result<Arc<dyn Module>, Error> {
-    static ENGINE: std::sync::OnceLock<Result<kino_wasm::Engine, String>> =
+    static ENGINE: std::sync::OnceLock<Result<kino_wasm::WasmEngine, String>> =
         std::sync::OnceLock::new();
     let engine = ENGINE.get_or_init(|| {
         let cache = kino_world::cache_dir().join("components");
-        kino_wasm::Engine::new(Some(&cache)).map_err(|error| error.to_string())
+        kino_wasm::WasmEngine::new(Some(&cache)).map_err(|error| error.to_string())
     });
     let engine = engine.as_ref().map_err(|error| Error::usage(error.clone()))?;
     let at = |error: std::io::Error| Error::usage(format!("{}: {error}", allowed.path.display()));

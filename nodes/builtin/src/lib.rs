@@ -12,6 +12,7 @@ mod frames;
 mod image;
 mod infer;
 mod latent;
+mod mask;
 mod math;
 mod model;
 mod models;
@@ -44,6 +45,7 @@ pub static NODES: &[&NodeDef] = &[
     &text::ENCODE,
     &text::JOIN,
     &latent::NOISE,
+    &latent::BLEND,
     &patches::PATCHIFY,
     &patches::UNPATCHIFY,
     &schedule::SCHEDULE,
@@ -51,11 +53,22 @@ pub static NODES: &[&NodeDef] = &[
     &sample::SAMPLE,
     &vae::ENCODE,
     &vae::DECODE,
+    &video::READ,
     &video::WRITE,
     &image::READ,
     &image::WRITE,
     &frames::RESIZE,
+    &frames::CROP,
+    &frames::FIT,
+    &frames::TRIM,
+    &frames::CONCAT,
+    &frames::REVERSE,
+    &frames::INFO,
     &frames::UPSCALE,
+    &mask::READ,
+    &mask::RECT,
+    &mask::FEATHER,
+    &mask::INVERT,
     &math::MATH,
     &switch::SWITCH,
     &tensor::READ,

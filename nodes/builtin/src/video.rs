@@ -1,4 +1,6 @@
-//! `video.write`: frames to a video file that carries its workflow.
+//! `video.write`: frames to a video file that carries its workflow; `read` has the way back.
+
+mod read;
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -13,6 +15,8 @@ use kino_world::media::{VideoFormat, VideoSpec, check_size, create, format_of};
 use crate::error::{IntoNode, at_port};
 use crate::files::{output, target, target_key, written};
 use crate::infer::{InferCx, InferResult};
+
+pub(crate) use read::READ;
 
 /// The rate of frames that have none.
 const FPS: f64 = 16.0;
@@ -52,11 +56,21 @@ Example:\n    \"file\": (op: \"video.write\", in: {\"frames\": \"frames\"}, with
 \"{graph}-{seed}.mp4\", \"fps\": 8}),";
 
 fn infer(services: &Services, facts: &Facts) -> InferResult {
+    infer_written(services, facts, |path, _| format_of(Path::new(path)).map_err(at_port("path")))
+}
+
+/// What is known of frames that are written to a path, where `format_for` says in which format so
+/// many frames go there.
+pub(crate) fn infer_written(
+    services: &Services,
+    facts: &Facts,
+    format_for: impl Fn(&str, Option<usize>) -> Result<VideoFormat, PlanError>,
+) -> InferResult {
     let mut review = InferCx::new(facts);
     let frames = review.known::<Frames>("frames");
     let Some(path) = facts.text("path") else { return review.finish(StepInfo::default()) };
     let place = review.take(target(services, path));
-    let format = review.take(format_of(Path::new(path)).map_err(at_port("path")));
+    let format = review.take(format_for(path, frames.as_ref().and_then(|frames| frames.count)));
     let path_form = format.map(|format| path_form(format, frames.as_ref())).unwrap_or_default();
     let mut memory = 0;
     if let (Some(frames), Some(format)) = (frames, format) {
@@ -69,7 +83,7 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
 }
 
 /// How a path names what is written to it.
-pub(crate) fn path_form(format: VideoFormat, frames: Option<&FramesFact>) -> PathForm {
+fn path_form(format: VideoFormat, frames: Option<&FramesFact>) -> PathForm {
     match format {
         VideoFormat::PngSequence => {
             PathForm::Numbered { count: frames.and_then(|frames| frames.count) }
@@ -80,7 +94,7 @@ pub(crate) fn path_form(format: VideoFormat, frames: Option<&FramesFact>) -> Pat
 
 /// Bytes while writing: a frame as numbers, as bytes, and what the encoder makes of it; for H.264
 /// as planes, too, and those of the frames before.
-pub(crate) fn writing(format: VideoFormat, height: usize, width: usize) -> u64 {
+fn writing(format: VideoFormat, height: usize, width: usize) -> u64 {
     let pixel = match format {
         VideoFormat::Mp4 => 3 * (4 + 1) + 9,
         _ => 3 * (4 + 1) + 2,

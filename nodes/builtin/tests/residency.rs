@@ -7,53 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::Device;
-use common::{Rig, int, known, number, reference, text};
+use common::{Copied, Rig, copy, int, known, number, reference, text};
 use kino_node::{Ledger, Services, Value};
 use kino_nodes::{DitHandle, Models, TextHandle, VaeHandle};
 use kino_port::Fact;
 use kino_world::Folders;
-
-/// A copy of a small checkpoint.
-struct Copied(PathBuf);
-
-impl Copied {
-    fn new(name: &str) -> Self {
-        Copied::of(&reference("wan_t2v/model"), name)
-    }
-
-    fn of(from: &Path, name: &str) -> Self {
-        let to = std::env::temp_dir().join(format!("kino-resident-{}-{name}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&to);
-        copy(from, &to);
-        Copied(to)
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-
-    fn vae(&self) -> PathBuf {
-        self.0.join("vae/diffusion_pytorch_model.safetensors")
-    }
-}
-
-impl Drop for Copied {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(std::fs::copy(entry.path(), target).unwrap()),
-        }
-    }
-}
 
 fn handle<T: Send + Sync + 'static>(value: &Value) -> Arc<T> {
     let Value::Part(part) = value else { panic!("expected a part") };

@@ -6,14 +6,10 @@ mod common;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::{World, as_frames, build, frames, numbers};
+use common::{World, as_frames, build, frames, numbers, trust};
 use kino_host::Module;
 use kino_native::{NativePlugin, TrustedLibrary};
 use kino_node::{Error, Value};
-
-fn trust(path: &Path) -> TrustedLibrary<'_> {
-    TrustedLibrary { path, sha256: None }
-}
 
 fn text(text: &str) -> [Option<Value>; 1] {
     [Some(Value::Text(text.into()))]
@@ -178,19 +174,12 @@ fn a_plugin_that_lies_about_its_ports_is_caught() {
 #[cfg(unix)]
 mod isolated {
     use super::*;
-    use kino_native::IsolatedPlugin;
+    use common::{WORKER, isolated};
 
     /// This test is also the worker that the others start.
     #[test]
     fn serves_as_worker() {
         common::serve(WORKER[1]);
-    }
-
-    const WORKER: [&str; 2] = ["--exact", "isolated::serves_as_worker"];
-
-    fn isolated(path: &Path) -> IsolatedPlugin {
-        let program = std::env::current_exe().unwrap();
-        IsolatedPlugin::start(&program, &WORKER, trust(path)).unwrap()
     }
 
     #[test]
