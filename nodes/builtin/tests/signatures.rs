@@ -22,6 +22,7 @@ const EXPECTED: [&str; 32] = [
     "dit.sample",
     "vae.encode",
     "vae.decode",
+    "video.read",
     "video.write",
     "image.read",
     "image.write",
@@ -84,7 +85,7 @@ fn defaults_fit_ranges_and_choices() {
         for port in node.signature.inputs.iter() {
             let at = format!("{}.{}", node.signature.name, port.name);
             if let Some(default) = &port.default {
-                let admitted = port.admit(default.clone());
+                let admitted = port.coerce(default.clone());
                 assert_eq!(admitted.as_ref(), Ok(default), "{at}");
                 assert_eq!(port.arity, Arity::One, "{at}: optional with a default");
             }
