@@ -183,7 +183,7 @@ fn is_held(port: &Port, value: &Value) -> bool {
 fn held(port: &Port, value: &Value) -> Result<Value> {
     let value = fit(&port.name, value, &port.ty)?;
     if let Some(literal) = value.literal() {
-        let admitted = port.admit(literal);
+        let admitted = port.coerce(literal);
         admitted.map_err(|refusal| Error::input(&port.name, refusal.message))?;
     }
     Ok(value)

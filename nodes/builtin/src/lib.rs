@@ -53,6 +53,7 @@ pub static NODES: &[&NodeDef] = &[
     &sample::SAMPLE,
     &vae::ENCODE,
     &vae::DECODE,
+    &video::READ,
     &video::WRITE,
     &image::READ,
     &image::WRITE,
