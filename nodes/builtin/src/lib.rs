@@ -64,6 +64,7 @@ pub static NODES: &[&NodeDef] = &[
     &frames::CONCAT,
     &frames::REVERSE,
     &frames::INFO,
+    &frames::INTERPOLATE,
     &frames::UPSCALE,
     &mask::READ,
     &mask::RECT,

@@ -9,7 +9,7 @@ use kino_nodes::NODES;
 use kino_port::{Arity, Port, PortType};
 
 /// The nodes that graphs can count on, in palette order.
-const EXPECTED: [&str; 32] = [
+const EXPECTED: [&str; 33] = [
     "model.load",
     "text.encode",
     "text.join",
@@ -33,6 +33,7 @@ const EXPECTED: [&str; 32] = [
     "frames.concat",
     "frames.reverse",
     "frames.info",
+    "frames.interpolate",
     "upscale",
     "mask.read",
     "mask.rect",
