@@ -154,3 +154,28 @@ fn what_is_written_is_read_back() {
         assert!(mean * 255.0 < 2.0, "{name}: {}", mean * 255.0);
     }
 }
+
+#[test]
+fn images_of_16_bits_keep_what_8_bits_lose() {
+    let rig = rig("image-bits");
+    let slope =
+        Tensor::arange(0f32, 3072.0, &Device::Cpu).unwrap().reshape((1, 32, 32, 3)).unwrap();
+    let frames = Frames::from_tensor(&(slope / 30_000.0).unwrap(), None).unwrap();
+    let written = values(&frames.whole().unwrap());
+    let frames = Value::from(frames);
+    for (bits, near) in [(8, 0.51 / 255.0), (16, 0.51 / 65535.0)] {
+        let path = format!("x-{bits}.png");
+        let inputs = [("frames", frames.clone()), ("path", text(&path)), ("bits", int(bits))];
+        let Value::File(file) = rig.one("image.write", &inputs) else { panic!("{bits}") };
+        let back = rig.one("image.read", &[("path", text(file.path.to_str().unwrap()))]);
+        let back = values(&back.tensor().unwrap());
+        let most = written.iter().zip(&back).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(most < near && most > near / 4.0, "{bits}: {most}");
+    }
+    let twelve = [("frames", Fact::Unknown), ("path", known("x.png")), ("bits", number(12))];
+    assert_eq!(
+        rig.objects("image.write", &twelve),
+        "bits: a PNG has 8 or 16 bits a channel, found 12 (8 for screens, 16 to go on working with \
+         it)"
+    );
+}

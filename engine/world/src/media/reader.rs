@@ -38,8 +38,8 @@ impl VideoReader {
         Self::open_with(file, tone_map, None)
     }
 
-    /// As [`VideoReader::open`]; what it does not know is read through a program `ffmpeg`, if one is
-    /// given ([`find_ffmpeg`](super::find_ffmpeg) looks for it).
+    /// As [`VideoReader::open`]; what it does not know is read through a program `ffmpeg`, if one
+    /// is given ([`find_ffmpeg`](super::find_ffmpeg) looks for it).
     ///
     /// # Errors
     /// As [`VideoReader::open`], and when the program fails.
