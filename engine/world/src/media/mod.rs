@@ -10,12 +10,14 @@ mod colour;
 mod decode;
 #[cfg_attr(not(feature = "h264"), allow(dead_code, reason = "decoding alone needs all of it"))]
 mod demux;
+mod ffmpeg;
 #[cfg(feature = "h264")]
 mod h264;
 #[cfg(feature = "h264")]
 mod mp4;
 mod png;
 mod reader;
+mod sink;
 mod sps;
 mod timing;
 mod webp;
@@ -26,7 +28,9 @@ use std::path::Path;
 use crate::{Error, Result};
 
 pub(crate) use boxes::find as find_box;
-pub use reader::{FrameSink, VideoReader};
+pub use ffmpeg::find_ffmpeg;
+pub use reader::VideoReader;
+pub use sink::FrameSink;
 pub use timing::VideoInfo;
 pub(crate) use webp::exif_of;
 pub use writer::{VideoSpec, VideoWriter};
