@@ -9,6 +9,7 @@
 mod fact;
 mod literal;
 mod numbered;
+mod path;
 mod port;
 mod signature;
 mod size;
@@ -16,9 +17,10 @@ mod stamp;
 mod types;
 mod units;
 
-pub use fact::{Fact, Facts, PlanError, PlannedRead, StepInfo, Weights};
+pub use fact::{Fact, Facts, PlanError, PlannedRead, PlannedWeights, StepInfo};
 pub use literal::{Literal, MAX_TEXT};
 pub use numbered::{NumberedFiles, PathForm};
+pub use path::{path_of_text, path_to_text};
 pub use port::{
     Arity, Port, PortError, Range, bool, count, edge, int, list, optional, optional_list, path,
     real, text,
@@ -26,5 +28,5 @@ pub use port::{
 pub use signature::{NodeTraits, Signature};
 pub use size::{format_bytes, parse_bytes};
 pub use stamp::{FileStamp, PlannedFile};
-pub use types::{Elements, NamedType, PortType, TensorRule};
+pub use types::{ElementRule, NamedType, PortType, TensorRule};
 pub use units::{Fps, Guidance, Sigma, Timestep};

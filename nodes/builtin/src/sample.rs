@@ -18,8 +18,8 @@ use kino_node::{
     TensorFact, Value, ValueType,
 };
 use kino_port::{
-    Fact, Facts, NodeTraits, PlanError, PortType, Sigma, Signature, StepInfo, Weights, count, edge,
-    int, list, optional, optional_list, ports, real, text,
+    Fact, Facts, NodeTraits, PlanError, PlannedWeights, PortType, Sigma, Signature, StepInfo,
+    count, edge, int, list, optional, optional_list, ports, real, text,
 };
 
 use crate::error::{IntoNode, check_cancel};
@@ -212,7 +212,7 @@ fn check_fed(start: bool, strength: Option<f64>, mask: bool, known: bool) -> Res
 }
 
 /// The weights that previews are drawn with: the decoder of the first clip's latent space.
-fn of_previews(services: &Services, clips: &[Clip]) -> Vec<Weights> {
+fn of_previews(services: &Services, clips: &[Clip]) -> Vec<PlannedWeights> {
     let space = clips.first().and_then(|clip| clip.space.as_ref());
     let models = services.find::<Models>();
     let part = models.and_then(|models| models.of_space(space?));

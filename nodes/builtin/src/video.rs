@@ -1,4 +1,6 @@
-//! `video.write`: frames to a video file that carries its workflow.
+//! `video.write`: frames to a video file that carries its workflow; `read` has the way back.
+
+mod read;
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -8,11 +10,13 @@ use kino_port::{
     Facts, NodeTraits, PathForm, PlanError, PortType, Signature, StepInfo, edge, path as path_port,
     ports, real,
 };
-use kino_world::media::{VideoFormat, VideoSpec, check_size, create, format_of};
+use kino_world::media::{Depth, VideoFormat, VideoSpec, check_size, create_with_depth, format_of};
 
 use crate::error::{IntoNode, at_port};
 use crate::files::{output, target, target_key, written};
 use crate::infer::{InferCx, InferResult};
+
+pub(crate) use read::READ;
 
 /// The rate of frames that have none.
 const FPS: f64 = 16.0;
@@ -105,15 +109,21 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
         None => frames.fps().unwrap_or(FPS),
     };
     let place = output(cx.services, inputs.text("path")?)?;
-    Ok(vec![Some(write(cx, &frames, &place, fps)?)])
+    Ok(vec![Some(write(cx, &frames, &place, fps, Depth::Eight)?)])
 }
 
 /// Writes frames to a file; cancelled, it leaves none behind.
-pub(crate) fn write(cx: &Cx<'_>, frames: &Frames, place: &Path, fps: f64) -> Result<Value> {
+pub(crate) fn write(
+    cx: &Cx<'_>,
+    frames: &Frames,
+    place: &Path,
+    fps: f64,
+    depth: Depth,
+) -> Result<Value> {
     let (width, height, count) = (frames.width(), frames.height(), frames.count());
     let metadata = (!cx.record.is_empty()).then_some(cx.record);
     let spec = VideoSpec { width, height, count, fps, metadata };
-    let mut writer = create(place, &spec).node()?;
+    let mut writer = create_with_depth(place, &spec, depth).node()?;
     let mut done = 0;
     for chunk in frames.chunks() {
         let chunk = chunk?;

@@ -9,7 +9,7 @@ use kino_nodes::NODES;
 use kino_port::{Arity, Port, PortType};
 
 /// The nodes that graphs can count on, in palette order.
-const EXPECTED: [&str; 31] = [
+const EXPECTED: [&str; 33] = [
     "model.load",
     "text.encode",
     "text.join",
@@ -22,6 +22,7 @@ const EXPECTED: [&str; 31] = [
     "dit.sample",
     "vae.encode",
     "vae.decode",
+    "video.read",
     "video.write",
     "image.read",
     "image.write",
@@ -32,6 +33,7 @@ const EXPECTED: [&str; 31] = [
     "frames.concat",
     "frames.reverse",
     "frames.info",
+    "frames.interpolate",
     "upscale",
     "mask.read",
     "mask.rect",
@@ -83,7 +85,7 @@ fn defaults_fit_ranges_and_choices() {
         for port in node.signature.inputs.iter() {
             let at = format!("{}.{}", node.signature.name, port.name);
             if let Some(default) = &port.default {
-                let admitted = port.admit(default.clone());
+                let admitted = port.coerce(default.clone());
                 assert_eq!(admitted.as_ref(), Ok(default), "{at}");
                 assert_eq!(port.arity, Arity::One, "{at}: optional with a default");
             }

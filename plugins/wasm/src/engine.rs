@@ -26,7 +26,7 @@ const INSTANCES: u32 = 256;
 
 /// Compiles and runs components; one for a process is enough, clones are the same.
 #[derive(Clone)]
-pub struct Engine(Arc<EngineState>);
+pub struct WasmEngine(Arc<EngineState>);
 
 struct EngineState {
     engine: wasmtime::Engine,
@@ -62,8 +62,13 @@ impl Drop for Running {
     }
 }
 
+<<<<<<< HEAD
 impl Engine {
     /// An engine; compiled code is kept in the folder `cache`, where one is given.
+=======
+impl WasmEngine {
+    /// An engine; compiled code is kept in `cache`, where one is given.
+>>>>>>> main
     ///
     /// # Errors
     /// When this machine cannot run components at all.
@@ -79,7 +84,11 @@ impl Engine {
         };
         let compiled = cache.map(CompiledCache::new);
         let (clock, ticking) = (Arc::default(), OnceLock::new());
+<<<<<<< HEAD
         Ok(Engine(Arc::new(EngineState { engine, pooled, compiled, clock, ticking })))
+=======
+        Ok(WasmEngine(Arc::new(EngineState { engine, pooled, clock, ticking })))
+>>>>>>> main
     }
 
     /// Whether memory for instances is set aside: where address space is short, instances are

@@ -69,8 +69,8 @@ impl<S: ?Sized> Handle<S> {
     }
 
     /// Weights as a plan counts them: those that are resident are not asked for again.
-    pub(crate) fn planned(&self, network: Network, bytes: u64) -> Vec<kino_port::Weights> {
-        vec![kino_port::Weights { id: self.weights_id(network), bytes }]
+    pub(crate) fn planned(&self, network: Network, bytes: u64) -> Vec<kino_port::PlannedWeights> {
+        vec![kino_port::PlannedWeights { id: self.weights_id(network), bytes }]
     }
 
     /// The weights, to be read.
