@@ -62,13 +62,8 @@ impl Drop for Running {
     }
 }
 
-<<<<<<< HEAD
-impl Engine {
-    /// An engine; compiled code is kept in the folder `cache`, where one is given.
-=======
 impl WasmEngine {
-    /// An engine; compiled code is kept in `cache`, where one is given.
->>>>>>> main
+    /// An engine; compiled code is kept in the folder `cache`, where one is given.
     ///
     /// # Errors
     /// When this machine cannot run components at all.
@@ -84,11 +79,7 @@ impl WasmEngine {
         };
         let compiled = cache.map(CompiledCache::new);
         let (clock, ticking) = (Arc::default(), OnceLock::new());
-<<<<<<< HEAD
-        Ok(Engine(Arc::new(EngineState { engine, pooled, compiled, clock, ticking })))
-=======
-        Ok(WasmEngine(Arc::new(EngineState { engine, pooled, clock, ticking })))
->>>>>>> main
+        Ok(WasmEngine(Arc::new(EngineState { engine, pooled, compiled, clock, ticking })))
     }
 
     /// Whether memory for instances is set aside: where address space is short, instances are

@@ -3,13 +3,7 @@
 use std::time::Instant;
 
 use kino_host::Module;
-<<<<<<< HEAD
-use kino_wasm::{Engine, WasmPlugin};
-=======
 use kino_wasm::{WasmEngine, WasmPlugin};
-use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_component_metadata};
-use wit_parser::{ManglingAndAbi, Resolve};
->>>>>>> main
 
 use crate::{GUESTS, World, engine, guests, text};
 
