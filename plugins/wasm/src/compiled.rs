@@ -188,7 +188,12 @@ mod tests {
         let kept = only_file(folder.path());
         let old = folder.path().join("old.compiled");
         std::fs::write(&old, [0; 1000]).unwrap();
-        File::options().write(true).open(&old).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        File::options()
+            .write(true)
+            .open(&old)
+            .unwrap()
+            .set_modified(SystemTime::UNIX_EPOCH)
+            .unwrap();
         cache.limit = 1500 + kept.metadata().unwrap().len();
         cache.make_room(100);
         assert!(old.exists() && kept.exists());
