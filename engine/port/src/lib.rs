@@ -18,7 +18,8 @@ mod units;
 pub use fact::{Fact, Facts, PlanError, PlannedRead, StepInfo, Weights};
 pub use literal::{Literal, MAX_TEXT};
 pub use port::{
-    Arity, Port, PortError, Range, bool, count, edge, int, list, optional, path, real, text,
+    Arity, Port, PortError, Range, bool, count, edge, int, list, optional, optional_list, path,
+    real, text,
 };
 pub use signature::{NodeTraits, Signature};
 pub use size::{format_bytes, parse_bytes};

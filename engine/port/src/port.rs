@@ -329,6 +329,11 @@ pub const fn list(name: &'static str, ty: PortType) -> Port {
     Port::new(name, ty, Arity::List)
 }
 
+/// An input like that of [`list`], which may stay empty.
+pub const fn optional_list(name: &'static str, ty: PortType) -> Port {
+    Port::new(name, ty, Arity::OptionalList)
+}
+
 /// A text input with its default.
 pub const fn text(name: &'static str, default: &'static str) -> Port {
     let mut port = Port::new(name, PortType::Text, Arity::One);

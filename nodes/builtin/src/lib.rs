@@ -9,6 +9,7 @@
 mod error;
 mod files;
 mod frames;
+mod given;
 mod image;
 mod infer;
 mod latent;
@@ -17,6 +18,8 @@ mod model;
 mod models;
 mod patches;
 mod philox;
+mod picture;
+mod regroup;
 mod sample;
 mod schedule;
 mod source;
@@ -33,7 +36,8 @@ use kino_node::{Ledger, NodeDef, RemoveLeftovers, Services};
 use kino_world::HashCache;
 
 pub use models::{
-    DitHandle, Handle, MissingPart, Models, OpenModel, Resident, TextHandle, VaeHandle,
+    DitHandle, Handle, ImageHandle, LowNoise, MissingPart, Models, OpenModel, Resident, TextHandle,
+    VaeHandle,
 };
 pub use philox::{normal, philox};
 pub use source::path_of_read;
@@ -43,6 +47,7 @@ pub static NODES: &[&NodeDef] = &[
     &model::LOAD,
     &text::ENCODE,
     &text::JOIN,
+    &picture::ENCODE,
     &latent::NOISE,
     &patches::PATCHIFY,
     &patches::UNPATCHIFY,
@@ -51,6 +56,7 @@ pub static NODES: &[&NodeDef] = &[
     &sample::SAMPLE,
     &vae::ENCODE,
     &vae::DECODE,
+    &given::GIVEN,
     &video::WRITE,
     &image::READ,
     &image::WRITE,

@@ -9,10 +9,11 @@ use kino_nodes::NODES;
 use kino_port::{Arity, Port, PortType};
 
 /// The nodes that graphs can count on, in palette order.
-const EXPECTED: [&str; 20] = [
+const EXPECTED: [&str; 22] = [
     "model.load",
     "text.encode",
     "text.join",
+    "image.encode",
     "latent.noise",
     "patchify",
     "unpatchify",
@@ -21,6 +22,7 @@ const EXPECTED: [&str; 20] = [
     "dit.sample",
     "vae.encode",
     "vae.decode",
+    "given",
     "video.write",
     "image.read",
     "image.write",

@@ -5,6 +5,9 @@ use crate::error::{Error, Result};
 use crate::families::wan::autoencoder::VaeConfig;
 use crate::tile::{Tile, tile_sizes};
 
+/// Channels of a frame.
+const RGB: usize = 3;
+
 /// The latent of a clip: `[z, f', h, w]`.
 ///
 /// # Errors
@@ -39,7 +42,7 @@ pub fn latent_shape(
 /// The frames that a latent `[z, f', h, w]` decodes to: `[f, H, W, 3]`.
 pub fn frames_shape(config: &VaeConfig, [_, frames, height, width]: [usize; 4]) -> [usize; 4] {
     let space = config.spatial_factor();
-    [config.frames(frames), height * space, width * space, config.out_channels]
+    [config.frames(frames), height * space, width * space, RGB]
 }
 
 /// Bytes that a pass needs in f32, besides the weights and the clip itself.
@@ -63,11 +66,13 @@ struct Tally {
     peak: MemoryPeak,
     /// Frames, height and width of the activations.
     at: [usize; 3],
+    /// What a shortcut around the level keeps alive meanwhile.
+    held: usize,
 }
 
 impl Tally {
     fn new(at: [usize; 3]) -> Self {
-        Self { peak: MemoryPeak::default(), at }
+        Self { peak: MemoryPeak::default(), at, held: 0 }
     }
 
     /// Values of `channels` on this level.
@@ -88,7 +93,20 @@ impl Tally {
     }
 
     fn live(&mut self, bytes: usize) {
-        self.peak.live = self.peak.live.max(bytes);
+        self.peak.live = self.peak.live.max(bytes + self.held);
+    }
+
+    /// A level begins whose input its shortcut reads at the end.
+    fn hold(&mut self, is_residual: bool, channels: usize) {
+        self.held = if is_residual { self.values(channels) } else { 0 };
+    }
+
+    /// The shortcut's own result, rearranged once on the way, beside that of the level.
+    fn shortcut(&mut self, is_residual: bool, channels: usize, larger: usize) {
+        if is_residual {
+            self.live(larger + 3 * self.values(channels));
+        }
+        self.held = 0;
     }
 
     /// Input, padded activation, shortcut and result are alive together.
@@ -112,12 +130,12 @@ impl Tally {
 
 /// What decoding frames of `size` = (height, width) pixels needs, however many there are.
 pub fn decode_peak(config: &VaeConfig, size: [usize; 2], tile: Option<Tile>) -> MemoryPeak {
-    sum_of_tiles(size, tile, config.out_channels, |tile| decode_tally(config, tile))
+    sum_of_tiles(size, tile, |tile| decode_tally(config, tile))
 }
 
 /// What encoding frames of `size` = (height, width) pixels needs, however many there are.
 pub fn encode_peak(config: &VaeConfig, size: [usize; 2], tile: Option<Tile>) -> MemoryPeak {
-    sum_of_tiles(size, tile, config.in_channels, |tile| encode_tally(config, tile))
+    sum_of_tiles(size, tile, |tile| encode_tally(config, tile))
 }
 
 fn decode_tally(config: &VaeConfig, [height, width]: [usize; 2]) -> MemoryPeak {
@@ -130,6 +148,7 @@ fn decode_tally(config: &VaeConfig, [height, width]: [usize; 2]) -> MemoryPeak {
     }
     let mut last = 0;
     for (level, &[cin, out]) in levels.iter().enumerate() {
+        tally.hold(config.is_residual, cin);
         tally.residual([cin, out]);
         (0..config.num_res_blocks).for_each(|_| tally.residual([out, out]));
         if let Some(&temporal) = config.temperal_downsample.iter().rev().nth(level) {
@@ -140,7 +159,9 @@ fn decode_tally(config: &VaeConfig, [height, width]: [usize; 2]) -> MemoryPeak {
             let before = tally.values(out);
             tally.at = [tally.at[0], 2 * tally.at[1], 2 * tally.at[2]];
             tally.live(before + tally.values(out) + tally.values(out / 2));
+            tally.shortcut(config.is_residual, out, 0);
         }
+        tally.held = 0;
         last = out;
     }
     tally.causal(last);
@@ -148,16 +169,19 @@ fn decode_tally(config: &VaeConfig, [height, width]: [usize; 2]) -> MemoryPeak {
 }
 
 fn encode_tally(config: &VaeConfig, [height, width]: [usize; 2]) -> MemoryPeak {
-    let mut tally = Tally::new([config.temporal_factor(), height, width]);
+    let patch = config.patch();
+    let mut tally = Tally::new([config.temporal_factor(), height / patch, width / patch]);
     tally.causal(config.in_channels);
     let mut channels = config.base_dim;
     let mut scale = 1.0;
     for (level, mult) in config.dim_mult.iter().enumerate() {
         let out = config.base_dim * mult;
+        tally.hold(config.is_residual, channels);
+        let rearranged = tally.values(channels);
         for _ in 0..config.num_res_blocks {
             tally.residual([channels, out]);
             channels = out;
-            if config.attn_scales.contains(&scale) {
+            if config.attn_scales.contains(&scale) && !config.is_residual {
                 tally.attention(out);
             }
         }
@@ -170,6 +194,7 @@ fn encode_tally(config: &VaeConfig, [height, width]: [usize; 2]) -> MemoryPeak {
             }
             scale /= 2.0;
         }
+        tally.shortcut(config.is_residual, out, rearranged);
     }
     tally.middle(channels);
     tally.causal(channels);
@@ -180,11 +205,10 @@ fn encode_tally(config: &VaeConfig, [height, width]: [usize; 2]) -> MemoryPeak {
 fn sum_of_tiles(
     size: [usize; 2],
     tile: Option<Tile>,
-    channels: usize,
     tally: impl Fn([usize; 2]) -> MemoryPeak,
 ) -> MemoryPeak {
     let tiles = tile_sizes(size, tile);
-    let chunk = 4 * size[0] * size[1] * channels * size_of::<f32>();
+    let chunk = 4 * size[0] * size[1] * RGB * size_of::<f32>();
     let joined = if tiles.len() > 1 { 3 * chunk } else { chunk };
     let each = || tiles.iter().map(|tile| tally(*tile));
     let live = each().map(|peak| peak.live).max().unwrap_or(0);
