@@ -1,5 +1,5 @@
-//! What the tests across crates share: a rig that plans and runs a graph as the command does, and
-//! reference values.
+//! What the tests across crates share: a rig that plans and runs a graph as any program does that
+//! embeds the engine, plugins to try, and reference values.
 
 #![forbid(unsafe_code)]
 
@@ -8,12 +8,10 @@ use std::process::Command;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use kino_graph::{Diagnostics, Graph, GraphLoader, Plan, PlanSettings};
-use kino_node::{Ledger, Registry, Services};
-use kino_port::Literal;
-use kino_runtime::{
-    DiskCache, Event, NodeCatalog, Report, RunSpec, Runtime, RuntimeOptions, StopSignal,
-};
+use kino_graph::Plan;
+use kino_node::{Cancel, Ledger, Registry, Services};
+use kino_runtime::{Event, NodeCatalog, RunSpec, Runtime, RuntimeOptions, StopSignal};
+use kino_session::{Engine, EngineBuilder, Graph, Inputs, Report};
 use kino_world::Folders;
 
 /// The top of the workspace.
@@ -45,6 +43,8 @@ pub fn compile_c(source: &str, library: &Path, defines: &[String]) {
         .args(["-std=c11", "-D_DEFAULT_SOURCE", "-Wall", "-Wextra", "-Werror", "-fPIC"])
         .args(["-shared", "-pthread", "-I"])
         .arg(root().join("plugins/abi/include"))
+        .arg("-I")
+        .arg(root().join("plugins/native/tests/c"))
         .args(defines.iter().map(|define| format!("-D{define}")))
         .arg("-o")
         .arg(library)
@@ -54,16 +54,34 @@ pub fn compile_c(source: &str, library: &Path, defines: &[String]) {
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
 }
 
-/// Graphs in a folder.
-struct Folder(PathBuf);
-
-impl GraphLoader for Folder {
-    fn read(&self, path: &str) -> Result<String, String> {
-        std::fs::read_to_string(self.0.join(path)).map_err(|error| error.to_string())
-    }
+/// A plugin of the graphs in `folder`: its manifest, and a lock file that trusts every build of its
+/// native library in the eyes of a user whose data lie in `data`. Returns where the library lies.
+pub fn trust_native(folder: &Path, data: &Path, id: &str, node: &str) -> PathBuf {
+    let plugin = folder.join("plugins").join(id);
+    std::fs::create_dir_all(&plugin).expect("a folder");
+    std::fs::create_dir_all(data).expect("a folder");
+    let manifest =
+        format!(r#"Plugin(id: "{id}", version: "1.0.0", nodes: ["{node}"], native: "{id}")"#);
+    let lock = format!(
+        r#"(version: 1, plugins: {{"{id}": (kind: native, dev: "plugins/{id}", trust: native)}})"#
+    );
+    let real = plugin.canonicalize().expect("it is there");
+    let consent = format!("(folders: [{:?}])", real.display().to_string());
+    std::fs::write(plugin.join("plugin.ron"), manifest).expect("a manifest");
+    std::fs::write(folder.join("kino.lock.ron"), lock).expect("a lock file");
+    std::fs::write(data.join("native.ron"), consent).expect("consent");
+    let (before, after) = (std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+    plugin.join(format!("{before}{id}{after}"))
 }
 
-/// A runtime with the nodes and services that its runs use.
+/// An engine for tests: on the CPU, with a cache and settings of a user of its own in `folder`.
+pub fn engine(folder: &Path) -> EngineBuilder {
+    let engine = Engine::builder().device("cpu").memory("2GB").cache_limit(1 << 30);
+    engine.cache(folder.join("cache")).data(folder.join("data"))
+}
+
+/// A runtime with the nodes and services that its runs use: what benches measure beneath the
+/// library, whose threads and reading of graphs they leave out.
 pub struct Bench {
     /// The runtime.
     pub runtime: Arc<Runtime>,
@@ -100,18 +118,17 @@ impl Bench {
         embedded_workflow: &str,
         events: &(dyn Fn(Event) + Sync),
     ) -> Report {
-        let stop = StopSignal::default();
+        let stop = StopSignal::whole(&Cancel::default());
         let request = RunSpec::new(plan, &self.registry, &self.services, &stop);
         self.runtime.run(RunSpec { embedded_workflow, events, ..request })
     }
 }
 
-/// A graph with an engine of its own; outputs and caches lie in a temporary folder.
+/// A graph with an engine of its own; outputs and caches lie in a temporary folder, and nothing is
+/// kept in memory between runs.
 pub struct Rig {
-    bench: Bench,
     graph: Graph,
-    stem: String,
-    inputs: Vec<(String, Literal)>,
+    inputs: Inputs,
     folder: tempfile::TempDir,
 }
 
@@ -130,31 +147,25 @@ impl Evaluated for Report {
 impl Rig {
     /// One of the graphs at the top of the workspace.
     pub fn load(name: &str) -> Self {
-        let folder = root().join("graphs");
-        let text = std::fs::read_to_string(folder.join(format!("{name}.ron")))
-            .expect("the graph is there");
-        Rig::of(name, &text, &folder)
+        let path = root().join("graphs").join(format!("{name}.ron"));
+        Rig::open(|engine| engine.open(path.to_string_lossy()))
     }
 
     /// A graph whose inputs are relative to `folder`.
     pub fn of(stem: &str, text: &str, folder: &Path) -> Self {
-        let own = tempfile::tempdir().expect("a temporary folder");
-        let folders = Folders { graph: folder.to_owned(), out: own.path().join("out") };
-        let disk = Some(DiskCache::open(own.path().join("cache"), 1 << 30));
-        let options = RuntimeOptions { disk, ..RuntimeOptions::default() };
-        let bench = Bench::new(folders, options);
-        let sources = Folder(folder.to_owned());
-        let graph = kino_graph::check(stem, text, &bench.catalog(), &sources);
-        let graph = graph.unwrap_or_else(|problems| panic!("{problems}"));
-        Rig { bench, graph, stem: stem.to_owned(), inputs: Vec::new(), folder: own }
+        Rig::open(|engine| engine.open_text(&format!("{stem}.ron"), text, folder))
+    }
+
+    fn open(open: impl FnOnce(&Engine) -> kino_session::Result<Graph>) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let engine = engine(folder.path()).keep_results(false).build().expect("an engine");
+        let graph = open(&engine).unwrap_or_else(|problems| panic!("{problems}"));
+        Rig { graph, inputs: Inputs::new(), folder }
     }
 
     /// Sets an input for the plans that follow, as on the command line.
     pub fn set(&mut self, name: &str, raw: &str) -> &mut Self {
-        let value =
-            self.graph.read_input(name, raw).unwrap_or_else(|problems| panic!("{problems}"));
-        self.inputs.retain(|(set, _)| set != name);
-        self.inputs.push((name.to_owned(), value));
+        self.inputs.set(name, raw);
         self
     }
 
@@ -162,29 +173,15 @@ impl Rig {
     ///
     /// # Errors
     /// Everything that stands against it.
-    pub fn plan(&self) -> Result<Plan, Diagnostics> {
-        let settings = PlanSettings {
-            inputs: &self.inputs,
-            until: None,
-            environment: b"test",
-            draw: &|_| 42,
-            stem: &self.stem,
-            locate: None,
-        };
-        self.graph.plan(&self.bench.catalog(), &settings)
+    pub fn plan(&self) -> kino_session::Result<kino_session::Plan> {
+        self.graph.plan(&self.inputs)
     }
 
     /// Plans and runs; every node must succeed.
     pub fn run(&self) -> Report {
-        self.run_with(&|_| {})
-    }
-
-    /// As [`Rig::run`], with the events.
-    pub fn run_with(&self, events: &(dyn Fn(Event) + Sync)) -> Report {
-        let plan = self.plan().unwrap_or_else(|problems| panic!("{problems}"));
-        let report = self.bench.run_with(&plan, plan.embedded_workflow(), events);
-        assert!(report.is_complete(), "{:?} {:?}", report.failed, report.skipped);
-        report
+        let run = self.graph.run(self.inputs.clone()).random_seed(42).out(self.out(""));
+        let done = run.start().and_then(|run| run.wait());
+        done.unwrap_or_else(|problems| panic!("{problems}")).report.clone()
     }
 
     /// A file that the graph wrote.

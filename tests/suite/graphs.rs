@@ -215,7 +215,8 @@ fn a_changed_input_file_is_read_again_and_nothing_else() {
 fn what_cannot_work_is_said_before_anything_runs() {
     let said = |text: &str| {
         let folder = picture();
-        Rig::of("g", text, folder.path()).plan().unwrap_err().render()
+        let plan = Rig::of("g", text, folder.path()).plan();
+        plan.err().expect("it stands against the plan").to_string()
     };
     let video = |with: &str| {
         format!(

@@ -10,16 +10,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::thread;
 
-use kino_graph::{Graph, Plan, PlanSettings};
-use kino_host::{Limits, NoFiles, Plugin, plugin_nodes};
-use kino_native::{NativePlugin, TrustedLibrary};
-use kino_node::{Registry, Value};
-use kino_runtime::{Report, RunSpec, RuntimeOptions, StopSignal};
-use kino_tests::Bench;
-use kino_world::Folders;
+use kino_node::Value;
+use kino_session::{Engine, Event, Graph, Report, inputs};
 
 const GENERATIONS: usize = 100;
 
@@ -54,68 +47,43 @@ fn ends(folder: &Path) -> PathBuf {
 
 /// An engine whose plugin is replaced again and again.
 struct Rig {
-    bench: Bench,
+    engine: Engine,
+    /// The last revision that loaded.
+    graph: Option<Graph>,
     artifact: PathBuf,
-    plugin: Option<Arc<Plugin>>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Rig {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let folders = Folders { graph: folder.path().into(), out: folder.path().join("out") };
-        let options = RuntimeOptions { memory_budget: 1 << 30, ..RuntimeOptions::default() };
-        let bench = Bench::new(folders, options);
-        let artifact = folder.path().join("libtorture.so");
-        Rig { bench, artifact, plugin: None, _folder: folder }
+        let place = folder.path();
+        let artifact =
+            kino_tests::trust_native(place, &place.join("data"), "torture", "torture.step");
+        fs::write(place.join("torture.ron"), GRAPH).expect("a graph");
+        let engine = kino_tests::engine(place).no_cache().build().expect("an engine");
+        Rig { engine, graph: None, artifact, folder }
     }
 
     /// Takes on what stands at the artifact's path.
     ///
     /// # Errors
     /// When it is no plugin; the engine keeps what it has.
-    fn reload(&mut self) -> kino_node::Result<()> {
-        let trusted = TrustedLibrary { path: &self.artifact, sha256: None };
-        let native = NativePlugin::load(trusted)?;
-        let sha256 = native.sha256().to_owned();
-        let files = Arc::new(NoFiles);
-        let plugin = Plugin::new("torture", sha256, Arc::new(native), files, Limits::default());
-        if let Some(before) = &self.plugin {
-            plugin.inherit(before);
-        }
-        let mut registry = Registry::of(kino_nodes::NODES);
-        plugin_nodes(&plugin).into_iter().for_each(|node| registry.insert(node));
-        self.bench.registry = Arc::new(registry);
-        self.plugin = Some(plugin);
+    fn reload(&mut self) -> kino_session::Result<()> {
+        let graph = self.folder.path().join("torture.ron");
+        self.graph = Some(self.engine.open(graph.to_string_lossy())?);
         Ok(())
     }
 
-    fn plan(&self, wait: i128) -> Plan {
-        struct None;
-        impl kino_graph::GraphLoader for None {
-            fn read(&self, path: &str) -> Result<String, String> {
-                Err(path.to_owned())
-            }
-        }
-        let catalog = self.bench.catalog();
-        let graph: Graph = kino_graph::check("torture", GRAPH, &catalog, &None)
-            .unwrap_or_else(|problems| panic!("{problems}"));
-        let inputs = [("wait".to_owned(), kino_port::Literal::Int(wait))];
-        let settings = PlanSettings {
-            inputs: &inputs,
-            until: Option::None,
-            environment: b"test",
-            draw: &|_| 1,
-            stem: "torture",
-            locate: Option::None,
-        };
-        graph.plan(&catalog, &settings).unwrap_or_else(|problems| panic!("{problems}"))
+    fn graph(&self) -> &Graph {
+        self.graph.as_ref().expect("it was loaded")
     }
 
-    fn run(&self, plan: &Plan) -> Report {
-        let report = self.bench.run(plan);
-        assert!(report.is_complete(), "{:?}", report.failed);
-        report
+    /// Runs the graph as it stands; every node must succeed.
+    fn run(&self) -> Report {
+        let run = self.graph().run(inputs! {}).out(self.folder.path().join("out"));
+        let done = run.start().and_then(|run| run.wait());
+        done.unwrap_or_else(|problems| panic!("{problems}")).report.clone()
     }
 }
 
@@ -168,7 +136,7 @@ fn a_hundred_generations_under_a_running_graph() {
         let build = build(builds.path(), generation);
         replace(&mut rig, &build, generation);
         rig.reload().unwrap_or_else(|error| panic!("generation {generation}: {error}"));
-        let report = rig.run(&rig.plan(0));
+        let report = rig.run();
         runs += 1;
         let evaluated: Vec<_> = report.evaluated.iter().map(|name| &**name).collect();
         let expected: &[&str] =
@@ -177,7 +145,7 @@ fn a_hundred_generations_under_a_running_graph() {
         assert_eq!(int(&report, "generation"), generation as i128);
         assert_eq!(int(&report, "runs"), runs, "state is taken over, generation {generation}");
         kept.push((generation, report.output("tensor").expect("a tensor").clone()));
-        assert!(rig.run(&rig.plan(0)).evaluated.is_empty(), "nothing has changed");
+        assert!(rig.run().evaluated.is_empty(), "nothing has changed");
     }
     let ended = fs::read_to_string(ends(builds.path())).expect("builds that have ended");
     let ended: Vec<usize> = ended.lines().map(|line| line.parse().unwrap()).collect();
@@ -198,31 +166,23 @@ fn a_run_in_flight_keeps_the_generation_that_it_began_with() {
         let [first, next] = [generation, generation + 1].map(|it| build(builds.path(), it));
         fs::rename(&first, &rig.artifact).unwrap();
         rig.reload().unwrap();
-        let plan = rig.plan(100 + generation as i128);
-        let registry = Arc::clone(&rig.bench.registry);
-        let services = Arc::clone(&rig.bench.services);
-        let runtime = Arc::clone(&rig.bench.runtime);
         let (began, begins) = std::sync::mpsc::channel();
-        let run = thread::spawn(move || {
-            let tell = |event| {
-                if let kino_runtime::Event::Started { name, .. } = event
-                    && &*name == "step"
-                {
-                    let _ = began.send(());
-                }
-            };
-            let stop = StopSignal::default();
-            let request = RunSpec::new(&plan, &registry, &services, &stop);
-            runtime.run(RunSpec { events: &tell, ..request })
+        let run = rig.graph().run(inputs! { "wait" => 100 + generation });
+        let run = run.out(rig.folder.path().join("out")).on_event(move |event| {
+            if let Event::Started { name, .. } = event.event
+                && &*name == "step"
+            {
+                let _ = began.send(());
+            }
         });
+        let run = run.start().expect("it starts");
         begins.recv().expect("the step began");
         replace(&mut rig, &next, generation / 2);
         rig.reload().unwrap_or_else(|error| panic!("generation {}: {error}", generation + 1));
-        in_flight += usize::from(!run.is_finished());
-        let slow = run.join().expect("no panic");
-        assert!(slow.is_complete(), "{:?}", slow.failed);
-        assert_eq!(int(&slow, "generation"), generation as i128);
-        let report = rig.run(&rig.plan(0));
+        in_flight += usize::from(!run.is_done());
+        let slow = run.wait().unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(int(&slow.report, "generation"), generation as i128);
+        let report = rig.run();
         assert_eq!(int(&report, "generation"), generation as i128 + 1);
     }
     assert!(in_flight > GENERATIONS / 4, "{in_flight} runs were under way when builds came");

@@ -37,7 +37,10 @@ Environment:
   KINO_CACHE        the folder of the cache, instead of the user's cache folder
   KINO_DATA         the folder of your own plugins, instead of the user's data folder
   KINO_CACHE_LIMIT  how large the cache may grow; 20GB unless set
-  KINO_MEMORY       how much memory runs may take; unless set what the machine has, less an eighth
+  KINO_MEMORY       how much memory runs may take, unless --memory says it; unless set what the
+                    machine has, less an eighth
+  KINO_DEVICE_MEMORY
+                    how much memory of a GPU runs may take; all that it gives unless set
   KINO_LOG          what is logged, such as debug or kino_runtime=trace
   NO_COLOR          no colours; CLICOLOR_FORCE=1 forces them";
 
@@ -84,7 +87,7 @@ pub(crate) struct Global {
     /// Log to the error stream: -v what the engine does, -vv everything
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Output")]
     pub(crate) verbose: u8,
-    /// Print only errors and what was asked for
+    /// Print only errors and results
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Output")]
     pub(crate) quiet: bool,
 }
@@ -105,7 +108,7 @@ pub(crate) enum When {
 pub(crate) enum Command {
     /// Run a graph and write what comes out
     Run(Run),
-    /// Run a graph, and again whatever changes, until Ctrl-C
+    /// Run a graph, and run it again when something changes, until Ctrl-C
     Watch(Watch),
     /// Check a graph; nothing is run or written
     Check(Check),
@@ -117,13 +120,13 @@ pub(crate) enum Command {
     Draw(Draw),
     /// Print the graph stored in a video or image that Kinograph wrote
     Show(Show),
-    /// Measure or empty the cache on disk
+    /// Show the size of the cache on disk, or empty it
     Cache(Cache),
     /// Write a built-in graph here, to change it
     Init(Init),
     /// Print completions for a shell
     Completions(Completions),
-    /// Begin, build, check, install and trust plugins
+    /// Create, build, check, install and trust plugins
     Plugin(crate::plugin::args::Plugin),
     /// Serve an engine as the process of a native plugin
     #[command(hide = true, name = WORKER)]
@@ -148,7 +151,7 @@ pub(crate) struct Source {
     /// A graph's file, - for the standard input, or a built-in graph (`kino init` lists them)
     #[arg(value_name = "GRAPH", value_hint = ValueHint::FilePath)]
     pub(crate) graph: String,
-    /// Load only plugins whose very build kino.lock.ron pins; folders at work are refused
+    /// Load only plugins whose build kino.lock.ron pins; plugins in dev mode are refused
     #[arg(long)]
     pub(crate) locked: bool,
 }
@@ -171,6 +174,9 @@ pub(crate) struct Target {
     /// Neither read nor write the cache on disk
     #[arg(long)]
     pub(crate) no_cache: bool,
+    /// How much memory runs may take, such as 12GB; more than KINO_MEMORY says or less
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
 }
 
 /// `kino run`
@@ -197,6 +203,9 @@ pub(crate) struct Run {
     /// Keep the newest preview picture of every sampling node in this folder, as NODE.png
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) preview: Option<PathBuf>,
+    /// With --json, put preview pictures into progress events: PNG in base64, as `preview.png`
+    #[arg(long)]
+    pub(crate) json_previews: bool,
     /// Write a Chrome trace of every node and step (open it in ui.perfetto.dev)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) trace: Option<PathBuf>,
@@ -206,8 +215,8 @@ pub(crate) struct Run {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Watched are the graph, graphs and plugins that it uses, and the files and models that it reads.
-After a change the nodes that it touches run, and no others; steps under way that are still needed go
-on. What does not check, plan or load is told, and the last good graph stays.")]
+After a change, the nodes that depend on it run and no others; running steps that are still needed go
+on. Errors are shown, and the last valid graph stays in use.")]
 pub(crate) struct Watch {
     /// Which graph.
     #[command(flatten)]
@@ -218,6 +227,9 @@ pub(crate) struct Watch {
     /// Keep the newest preview picture of every sampling node in this folder, as NODE.png
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) preview: Option<PathBuf>,
+    /// With --json, put preview pictures into progress events: PNG in base64, as `preview.png`
+    #[arg(long)]
+    pub(crate) json_previews: bool,
 }
 
 /// `kino check`
@@ -291,9 +303,9 @@ pub(crate) struct Cache {
 /// What to do with the cache.
 #[derive(Debug, Subcommand)]
 pub(crate) enum CacheAction {
-    /// Print its folder and how many bytes lie there
+    /// Print its folder and its size
     Size,
-    /// Remove all that lies there
+    /// Remove all of its entries
     Clear,
 }
 
@@ -303,7 +315,7 @@ pub(crate) struct Init {
     /// The built-in graph to write; without it, they are listed
     #[arg(value_name = "GRAPH")]
     pub(crate) graph: Option<String>,
-    /// Replace a file that stands there
+    /// Overwrite an existing file
     #[arg(long)]
     pub(crate) force: bool,
 }

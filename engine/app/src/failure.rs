@@ -88,6 +88,7 @@ impl Failure {
     pub(crate) fn code(&self) -> ExitCode {
         match self {
             Failure::Engine(Error::Usage { .. } | Error::Graph(_)) => Exit::BadGraph.code(),
+            Failure::Engine(Error::Cancelled) => Exit::Cancelled.code(),
             Failure::Engine(_) | Failure::Print(_) => Exit::NodeFailed.code(),
         }
     }

@@ -22,7 +22,7 @@ pub(crate) fn run(args: &args::Init, screen: &Screen) -> Result<Exit, Failure> {
     let file = format!("{name}.ron");
     let path = Path::new(&file);
     if path.exists() && !args.force {
-        let failure = Failure::usage(format!("{file} stands here already"));
+        let failure = Failure::usage(format!("{file} exists already"));
         return Err(failure.hint("`--force` replaces it"));
     }
     files::write(path, text.as_bytes())?;

@@ -89,7 +89,7 @@ fn explain(signature: &Signature, paint: Paint) -> String {
     }
     let traits = signature.traits;
     let notes = [
-        (traits.sink, "writes a file: it runs without being asked for"),
+        (traits.sink, "writes a file: it runs even where no output needs it"),
         (traits.expensive, "its results are kept on disk"),
         (traits.heavy, "occupies the device: one such node runs at a time"),
     ];

@@ -77,7 +77,7 @@ fn as_text(plan: &Plan, status: &[CacheStatus], paint: Paint) -> String {
         count(will_run, "node"),
         of(&[CacheStatus::Memory, CacheStatus::Disk]),
         of(&[CacheStatus::Pruned]),
-        bytes(plan.peak_memory(status)),
+        bytes(plan.peak_memory()),
     )
 }
 
@@ -99,7 +99,7 @@ fn as_json(plan: &Plan, status: &[CacheStatus]) -> Value {
     let inputs: serde_json::Map<String, Value> =
         plan.as_plan().inputs.iter().map(|(name, value)| (name.clone(), literal(value))).collect();
     json!({
-        "steps": steps, "inputs": inputs, "peak_memory": plan.peak_memory(status),
+        "steps": steps, "inputs": inputs, "peak_memory": plan.peak_memory(),
         "diagnostics": plan.as_plan().warnings,
     })
 }

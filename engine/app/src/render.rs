@@ -1,5 +1,6 @@
 //! How things look: diagnostics, tables, quantities, progress.
 
+mod base64;
 pub(crate) mod diagnostics;
 mod excerpt;
 pub(crate) mod gather;

@@ -24,15 +24,16 @@ use preview::Previews;
 /// When the graph does not check or plan, or the machine does not allow it. A node that fails is no
 /// error here: it has been told, and the exit code says so.
 pub(crate) fn run(args: &args::Run, screen: &Screen, verbose: u8) -> Result<Exit, Failure> {
-    let watch = Watch::new(screen);
+    let watch = Watch::new(screen, args.json_previews);
     let trace = logs::start(screen, verbose, args.trace.as_deref(), watch.bars())?;
-    let engine = setup::engine(&args.source, &args.target, !args.sweep.is_empty())?;
-    let graph = engine.open(&args.source.graph)?;
-    let plans = setup::request(&graph, &args.target).sweep(&args.sweep)?;
-    warn(screen, &graph, &plans);
-    let previews = args.preview.as_deref().map(Previews::into_folder).transpose()?;
+    // Reading, loading and planning take time, too.
     let cancel = Cancel::default();
     interrupt::watch(&cancel);
+    let engine = setup::engine(&args.source, &args.target, !args.sweep.is_empty())?;
+    let graph = engine.open_with(&args.source.graph, &cancel)?;
+    let plans = setup::request(&graph, &args.target).cancelled_by(&cancel).sweep(&args.sweep)?;
+    warn(screen, &graph, &plans);
+    let previews = args.preview.as_deref().map(Previews::into_folder).transpose()?;
     let (watch, previews) = (Arc::new(watch), previews.map(Arc::new));
     let exit = Session { screen, watch, previews, cancel }.runs(&plans);
     drop(trace);
@@ -101,13 +102,16 @@ impl Session<'_> {
 
     /// Runs one plan.
     fn run(&self, plan: &Plan) -> Result<Arc<RunResult>, Failure> {
+        if self.watch.is_silent() && self.previews.is_none() {
+            return Ok(plan.start_quietly(&self.cancel)?.finish()?);
+        }
         let (watch, previews) = (Arc::clone(&self.watch), self.previews.clone());
         let run = plan.start_with(&self.cancel, move |event| {
             if let Some(previews) = &previews {
-                previews.see(&event.event);
+                previews.see(&event);
             }
-            watch.see(&event.event);
+            watch.see(&event);
         })?;
-        Ok(run.finish())
+        Ok(run.finish()?)
     }
 }

@@ -30,11 +30,15 @@ pub(crate) fn reader(locked: bool) -> Result<Engine, Failure> {
 /// An engine for runs; `keeps` results in memory between them.
 ///
 /// # Errors
-/// When the device cannot be used, or the environment sets a size that is none.
+/// When the device cannot be used, or a size is none.
 pub(crate) fn engine(source: &Source, target: &Target, keeps: bool) -> Result<Engine, Failure> {
     let engine = Engine::builder().device_choice(target.device).keep_results(keeps);
     let engine = engine.locked(source.locked).worker(worker()?);
     let engine = if target.no_cache { engine.no_cache() } else { engine };
+    let engine = match &target.memory {
+        Some(size) => engine.memory(size),
+        None => engine,
+    };
     Ok(engine.build()?)
 }
 

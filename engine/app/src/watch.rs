@@ -21,7 +21,7 @@ pub(crate) fn run(args: &args::Watch, screen: &Screen, verbose: u8) -> Result<Ex
         return Err(Failure::usage("the standard input cannot be watched")
             .hint("write the graph to a file"));
     }
-    let watch = Watch::new(screen);
+    let watch = Watch::new(screen, args.json_previews);
     let _trace = logs::start(screen, verbose, None, watch.bars())?;
     let target = &args.target;
     let engine = setup::engine(&args.source, target, true)?;
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &args::Watch, screen: &Screen, verbose: u8) -> Result<Ex
     let (view, stop) = (View::new(screen, watch), request.stopper());
     request.run(move |event| {
         if let (Some(previews), WatchEvent::Run(event)) = (&previews, &event) {
-            previews.see(&event.event);
+            previews.see(event);
         }
         view.see(event);
         if view.is_closed() {

@@ -39,6 +39,27 @@ fn problems_are_drawn_with_their_text() {
     assert!(said.contains("\"add\""), "all problems at once: {said}");
 }
 
+#[test]
+fn a_tensor_becomes_no_patches() {
+    let place = Place::new();
+    let graph = |op: &str, port: &str| {
+        let graph = format!(
+            r#"Graph(version: 1, nodes: {{
+                "tensor": (op: "tensor.read", with: {{"path": "t.safetensors", "name": "t"}}),
+                "next": (op: "{op}", in: {{"{port}": "tensor"}}{}),
+            }}, outputs: {{"next": "next"}})"#,
+            if op == "upscale" { r#", with: {"factor": 2}"# } else { "" }
+        );
+        place.write("tensor.ron", graph);
+    };
+    graph("upscale", "frames");
+    place.good(&["check", "tensor.ron"]);
+    graph("unpatchify", "patches");
+    let said = place.bad(2, &["check", "tensor.ron"]);
+    let expected = "`tensor.tensor` gives Tensor, but `next.patches` takes Patches";
+    assert!(said.replace('\n', " ").contains(expected), "{said}");
+}
+
 /// Lines of any length are drawn: what stands around the place, with its true column.
 #[test]
 fn problems_far_out_on_a_line_are_drawn() {

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
 
-use common::{Place, QUICK, Ran, event};
+use common::{Place, QUICK, Ran, event, picture};
 use serde_json::Value;
 
 fn evaluated(lines: &[Value]) -> u64 {
@@ -77,6 +77,37 @@ fn a_graph_does_not_read_what_it_writes() {
     assert_ne!(ran.code, 0);
     assert!(ran.err.contains("which `w` writes"), "{}", ran.err);
     place.good(&["run", "g.ron"]);
+}
+
+/// Frames that are numbered are files like others: no graph reads one that it writes, and no other
+/// node of it writes one.
+#[test]
+fn a_numbered_sequence_meets_nothing_else() {
+    let place = Place::new();
+    place.write("p_0.png", picture(3));
+    let plan = |read: &str, sequence: &str, single: &str| {
+        let graph = format!(
+            r#"Graph(version: 1, nodes: {{
+                "photo": (op: "image.read", with: {{"path": "{read}"}}),
+                "all": (op: "image.write", in: {{"frames": "photo"}}, with: {{"path": "{sequence}"}}),
+                "one": (op: "image.write", in: {{"frames": "photo"}}, with: {{"path": "{single}"}}),
+            }})"#
+        );
+        place.write("graph.ron", graph);
+    };
+    let refused = |expected: &str| {
+        let said = place.bad(2, &["plan", "graph.ron", "--out", "."]);
+        assert!(said.replace('\n', " ").contains(expected), "{said}");
+    };
+    plan("p_0.png", "p_%d.png", "one.png");
+    refused("`photo` reads the file `p_0.png`, which `all` writes");
+    plan("p_0.png", "q_%d.png", "q_0.png");
+    refused("`all` and `one` write the same file `q_0.png`");
+    // One frame is written, so that no file has the number 1.
+    plan("p_0.png", "q_%d.png", "q_1.png");
+    place.good(&["plan", "graph.ron", "--out", "."]);
+    place.good(&["run", "graph.ron", "--out", "."]);
+    assert_eq!(place.files(".").iter().filter(|file| file.starts_with("q_")).count(), 2);
 }
 
 #[test]
@@ -204,15 +235,6 @@ fn a_shown_graph_runs_and_gives_the_same_file() {
     assert_eq!(json["made"]["nodes"]["dit.sample"].as_str().map(str::is_empty), Some(false));
 }
 
-fn picture(shade: u8) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, 4, 3);
-    encoder.set_color(png::ColorType::Rgb);
-    let pixels: Vec<u8> = (0..36).map(|at| shade.wrapping_add(at * 5)).collect();
-    encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
-    bytes
-}
-
 #[test]
 fn a_recorded_file_that_changed_is_told() {
     let place = Place::new();
@@ -303,6 +325,80 @@ fn ctrl_c_in_the_middle_of_sampling_leaves_nothing() {
     assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
     assert_eq!(event(&rest, "done")["cancelled"], true);
     assert_eq!(place.files("out"), Vec::<String>::new());
+}
+
+/// Ctrl-C ends what plans as it ends what runs: here a file is hashed that takes minutes to read.
+#[cfg(target_os = "linux")]
+#[test]
+fn ctrl_c_in_the_middle_of_planning_ends_it() {
+    let place = Place::new();
+    let file = std::fs::File::create(place.path("large.safetensors")).unwrap();
+    file.set_len(1 << 38).unwrap();
+    place.write(
+        "g.ron",
+        r#"Graph(version: 1, nodes: {"a": (op: "tensor.read", with: {"path": "large.safetensors"})},
+            outputs: {"a": "a"})"#,
+    );
+    for command in ["run", "watch"] {
+        let mut child = place.command(&[command, "g.ron"]);
+        let mut child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // It is open as long as it is read.
+        let open = std::path::PathBuf::from(format!("/proc/{}/fd", child.id()));
+        let reads = || {
+            let files = std::fs::read_dir(&open).into_iter().flatten().flatten();
+            let mut files = files.filter_map(|file| std::fs::read_link(file.path()).ok());
+            files.any(|file| file.ends_with("large.safetensors"))
+        };
+        while !reads() {
+            assert!(child.try_wait().unwrap().is_none(), "{command} ended by itself");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        let out = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(130), "{command}: {said}");
+        assert!(command == "watch" || said == "cancelled\n", "{said}");
+    }
+}
+
+#[test]
+fn previews_are_in_the_events_when_asked_for() {
+    let place = Place::new();
+    let pictures = |lines: &[Value]| -> Vec<Value> {
+        let progress = lines.iter().filter(|line| line["event"] == "progress");
+        progress.filter_map(|line| line["preview"].get("png").cloned()).collect()
+    };
+    let args = [&["run", "text_to_video", "--no-cache"][..], &QUICK].concat();
+    assert_eq!(pictures(&place.json(&args)), [Value::Null; 0]);
+    let asked = pictures(&place.json(&[&args[..], &["--json-previews"]].concat()));
+    assert_eq!(asked.len(), 3, "one a step");
+    // How every PNG file begins, in base64.
+    assert!(asked.iter().all(|png| png.as_str().unwrap().starts_with("iVBORw0KGgo")), "{asked:?}");
+}
+
+/// Nobody reads what a run says until it is through: it runs to its end all the same, and all of
+/// its results are told then.
+#[test]
+fn a_reader_that_stalls_stops_no_run_and_misses_no_result() {
+    let place = Place::new();
+    let sizes = ["--set", "width=48", "--set", "height=48", "--set", "frames=1"];
+    let args = ["run", "text_to_video", "--json", "--json-previews", "--set", "steps=120"];
+    let mut command = place.command(&[&args[..], &sizes].concat());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    while place.files("out").iter().all(|file| file.starts_with('.')) {
+        assert!(child.try_wait().unwrap().is_none(), "it has said more than a pipe holds");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let out = BufReader::new(child.stdout.take().unwrap());
+    let lines = out.lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap());
+    let lines: Vec<Value> = lines.collect();
+    assert!(child.wait().unwrap().success());
+    let of = |name: &str| lines.iter().filter(|line| line["event"] == name).count();
+    let steps = event(&lines, "planned")["steps"].as_array().unwrap().len();
+    assert_eq!((of("finished"), of("done"), of("outputs")), (steps, 1, 1));
+    let bytes: usize = lines.iter().map(|line| line.to_string().len()).sum();
+    assert!(bytes > 1 << 16, "{bytes}");
 }
 
 #[cfg(unix)]

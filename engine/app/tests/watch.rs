@@ -9,7 +9,7 @@ use std::io::Write;
 use std::thread::sleep;
 use std::time::Duration;
 
-use common::{Place, event};
+use common::{Place, event, picture};
 use watching::{Watching, evaluated, replace};
 
 /// Two branches, with a number from each: `left` and `right`.
@@ -21,15 +21,6 @@ fn numbers(left: i32, right: i32) -> String {
             "right": (op: "math", with: {{"a": 1000, "b": {right}}}),
         }}, outputs: {{"left": "left", "right": "right"}})"#
     )
-}
-
-fn picture(shade: u8) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, 4, 3);
-    encoder.set_color(png::ColorType::Rgb);
-    let pixels: Vec<u8> = (0..36).map(|at| shade.wrapping_add(at * 5)).collect();
-    encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
-    bytes
 }
 
 const POSTER: &str = r#"Graph(version: 1, nodes: {
@@ -120,7 +111,7 @@ fn a_broken_graph_leaves_the_last_good_one() {
     assert_eq!(evaluated(&seen), [""; 0]);
 
     let seen = watch.after(|| fs::write(place.path("in/photo.png"), picture(9)).unwrap());
-    assert_eq!(evaluated(&seen), ["file", "large", "photo"], "the last good graph goes on");
+    assert_eq!(evaluated(&seen), ["file", "large", "photo"], "the last valid graph goes on");
     let seen = watch.after(|| fs::write(&graph, POSTER.replace("2}),\n", "0}),\n")).unwrap());
     assert_eq!(event(&seen, "diagnostics")["diagnostics"][0]["severity"], "error");
     let seen = watch.after(|| fs::write(&graph, "no graph at all").unwrap());

@@ -159,11 +159,13 @@ impl Checker<'_> {
 
     /// All inputs of type `Any` of one node have one type.
     fn join(&mut self, joined: &mut Option<PortType>, ty: PortType, location: Location) {
-        match joined {
-            None => *joined = Some(ty),
-            Some(first) if first.accepts(&ty) => {}
-            Some(first) if ty.accepts(first) => *joined = Some(ty),
-            Some(first) => {
+        let Some(first) = joined else {
+            *joined = Some(ty);
+            return;
+        };
+        match first.either(&ty) {
+            Some(either) => *first = either,
+            None => {
                 let message =
                     format!("the inputs of this node have one type: {first} so far, then {ty}");
                 self.report.error("type", location, message);
@@ -265,7 +267,7 @@ impl Checker<'_> {
             BindingSource::Input(index) => {
                 format!("`inputs.{}` gives", self.inputs[*index].port.name)
             }
-            _ => "here stands".to_owned(),
+            _ => "this is".to_owned(),
         };
         let message = format!("{giver} {from}, but `{node}.{}` takes {}", port.name, port.ty);
         let hint = conversion(self.catalog, &from, &port.ty);

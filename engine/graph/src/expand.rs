@@ -48,7 +48,7 @@ pub(crate) struct Scope {
     /// Its name as a node; empty for the root.
     pub(crate) name: Arc<str>,
     /// The name of every node in it.
-    pub(crate) names: HashMap<String, Entity>,
+    pub(crate) names: HashMap<Arc<str>, Entity>,
     pub(crate) inputs: Vec<GraphInput>,
     pub(crate) input_index: NameIndex,
     pub(crate) outputs: Vec<(Ident, Ident)>,
@@ -93,6 +93,8 @@ pub(crate) struct RawNode {
 /// What all nodes of one op share.
 #[derive(Debug)]
 pub(crate) struct Op {
+    /// Its index among the ops of a graph.
+    pub(crate) index: usize,
     pub(crate) name: Arc<str>,
     pub(crate) version: Arc<str>,
     pub(crate) signature: Signature,
@@ -112,10 +114,12 @@ pub(crate) struct RecordSpans {
     pub(crate) others: Vec<(String, u32, u32)>,
 }
 
-/// Opens a graph and all that it uses; nothing where the root's syntax is broken.
+/// Opens a graph, of which `document` is what stands in it, and all that it uses; nothing where its
+/// syntax is broken.
 pub(crate) fn expand(
     name: &str,
     text: &str,
+    document: Option<Document<'_>>,
     catalog: &dyn Catalog,
     sources: &dyn GraphLoader,
     report: &mut Report,
@@ -131,7 +135,7 @@ pub(crate) fn expand(
         parts: 0,
         bytes: 0,
     };
-    expander.root(name, text);
+    expander.root(name, text, document);
     expander.result
 }
 
@@ -152,11 +156,9 @@ struct Expander<'e> {
 }
 
 impl Expander<'_> {
-    fn root(&mut self, name: &str, text: &str) {
-        let text: Arc<str> = text.into();
-        self.result.files.push(SourceFile { name: name.to_owned(), text: Arc::clone(&text) });
-        let whole = Span::new(0, text.len());
-        let Some(document) = parse::parse(0, &text, whole, self.report) else { return };
+    fn root(&mut self, name: &str, text: &str, document: Option<Document<'_>>) {
+        self.result.files.push(SourceFile { name: name.to_owned(), text: text.into() });
+        let Some(document) = document else { return };
         self.result.spans.opening = document.opening;
         self.result.spans.graphs_opening = document.graphs_opening;
         self.result.about = document.about.clone();
@@ -183,12 +185,14 @@ impl Expander<'_> {
         let scope = scopes.len();
         let dropped =
             caller.as_ref().is_some_and(|caller| caller.bypass || scopes[caller.scope].dropped);
-        let broken = document.broken.into_iter().map(|name| (name, Entity::Broken));
+        let broken = document.broken.into_iter().map(|name| (name.into(), Entity::Broken));
+        let mut names: HashMap<_, _> = broken.collect();
+        names.reserve(document.nodes.len());
         scopes.push(Scope {
             file,
             dir: dir.into(),
             name: name.into(),
-            names: broken.collect(),
+            names,
             input_index: NameIndex::of(inputs.iter().map(|input| &*input.port.name)),
             inputs,
             output_index: NameIndex::of(document.outputs.iter().map(|(name, _)| &*name.text)),
@@ -196,23 +200,27 @@ impl Expander<'_> {
             caller,
             dropped,
         });
-        let prefix = if name.is_empty() { String::new() } else { format!("{name}/") };
-        for mut decl in document.nodes {
-            let name = std::mem::take(&mut decl.name.text);
-            let full = format!("{prefix}{name}");
-            if !prefix.is_empty() {
-                self.parts += full.len() / PART_BYTES;
-            }
+        self.result.nodes.reserve(document.nodes.len());
+        for decl in document.nodes {
+            let own: Arc<str> = Arc::from(&*decl.name.text);
+            let full = match name {
+                "" => Arc::clone(&own),
+                name => {
+                    let full = format!("{name}/{own}");
+                    self.parts += full.len() / PART_BYTES;
+                    full.into()
+                }
+            };
             let entity = self.entity(scope, full, decl);
-            self.result.scopes[scope].names.insert(name, entity);
+            self.result.scopes[scope].names.insert(own, entity);
         }
     }
 
     /// What a node's declaration stands for; `name` is the node's name with those of the graphs
     /// around it.
-    fn entity(&mut self, scope: usize, name: String, decl: NodeDecl<'_>) -> Entity {
+    fn entity(&mut self, scope: usize, name: Arc<str>, decl: NodeDecl<'_>) -> Entity {
         if is_graph(&decl.op.text) {
-            return self.subgraph(scope, name, decl);
+            return self.subgraph(scope, &name, decl);
         }
         let file = self.result.scopes[scope].file;
         let Some(op) = self.op(&decl.op.text) else {
@@ -224,7 +232,7 @@ impl Expander<'_> {
         };
         let location = Location { file, span: decl.name.span };
         let inputs = raw_inputs(file, &decl, &op.signature.inputs, self.report);
-        let node = RawNode { name: name.into(), op, location, scope, bypass: decl.bypass, inputs };
+        let node = RawNode { name, op, location, scope, bypass: decl.bypass, inputs };
         self.result.nodes.push(node);
         Entity::Node(self.result.nodes.len() - 1)
     }
@@ -236,12 +244,13 @@ impl Expander<'_> {
         let signature = self.catalog.signature(name)?.clone();
         let ports = signature.inputs.iter().map(|port| Arc::from(&*port.name)).collect();
         let version = Arc::from(&*signature.version);
-        let op = Arc::new(Op { name: name.into(), version, signature, ports });
+        let index = self.ops.len();
+        let op = Arc::new(Op { index, name: name.into(), version, signature, ports });
         self.ops.insert(name.to_owned(), Arc::clone(&op));
         Some(op)
     }
 
-    fn subgraph(&mut self, scope: usize, name: String, decl: NodeDecl<'_>) -> Entity {
+    fn subgraph(&mut self, scope: usize, name: &str, decl: NodeDecl<'_>) -> Entity {
         let location = Location { file: self.result.scopes[scope].file, span: decl.op.span };
         let path = join(&self.result.scopes[scope].dir, &decl.op.text);
         if !self.may_open(&path, location) {
@@ -272,13 +281,13 @@ impl Expander<'_> {
         let ports: Vec<_> = inputs.iter().map(|input| input.port.clone()).collect();
         let written = raw_inputs(location.file, &decl, &ports, self.report);
         if !decl.bypass {
-            self.require(Location { span: decl.name.span, ..location }, &name, &ports, &written);
+            self.require(Location { span: decl.name.span, ..location }, name, &ports, &written);
         }
         let inner = self.result.scopes.len();
         let dir = folder(&path);
         self.stack.push(path);
         let caller = Caller { scope, inputs: written, bypass: decl.bypass };
-        self.open(file, document, inputs, &dir, &name, Some(caller));
+        self.open(file, document, inputs, &dir, name, Some(caller));
         self.stack.pop();
         Entity::Scope(inner)
     }

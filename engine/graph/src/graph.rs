@@ -1,14 +1,18 @@
 //! A graph as callers see it: checked, and ready to be planned. It joins the passes.
 
+use std::collections::BTreeSet;
+
 use kino_port::{Literal, Port, Signature};
 use petgraph::graph::NodeIndex;
 
 use crate::binding::{Binding, BindingSource};
 use crate::check::{self, CheckedGraph};
-use crate::diagnostic::{Diagnostics, Report, SourceFile};
+use crate::diagnostic::{Diagnostics, Report, SourceFile, Span};
 use crate::expand::expand;
 use crate::infer::infer;
 use crate::literal::from_command_line;
+use crate::ops::named_ops;
+use crate::parse::{self, Document};
 use crate::plan::{Plan, plan};
 use crate::resolve::resolve;
 use crate::values::{self, PlanSettings, nowhere};
@@ -22,6 +26,23 @@ pub struct Graph {
     checked: CheckedGraph,
 }
 
+/// A graph's text, parsed: what it says by itself, before anything is known of nodes.
+#[derive(Debug)]
+pub struct Parsed<'t> {
+    name: &'t str,
+    text: &'t str,
+    /// None where the syntax is broken.
+    document: Option<Document<'t>>,
+    report: Report,
+}
+
+/// Parses a graph's text. What is wrong with it, [`Parsed::check`] says.
+pub fn parse<'t>(name: &'t str, text: &'t str) -> Parsed<'t> {
+    let mut report = Report::default();
+    let document = parse::parse(0, text, Span::new(0, text.len()), &mut report);
+    Parsed { name, text, document, report }
+}
+
 /// Reads and checks a graph. Graphs that it uses come from `sources`, relative to it.
 ///
 /// # Errors
@@ -32,13 +53,41 @@ pub fn check(
     catalog: &dyn Catalog,
     sources: &dyn GraphLoader,
 ) -> Result<Graph, Diagnostics> {
-    let mut report = Report::default();
-    let expanded = expand(name, text, catalog, sources, &mut report);
-    if expanded.scopes.is_empty() {
-        return Err(Diagnostics::new(report.list, expanded.files));
+    parse(name, text).check(catalog, sources)
+}
+
+/// The ops that a graph names, see [`Parsed::ops`].
+pub fn ops(name: &str, text: &str, sources: &dyn GraphLoader) -> BTreeSet<String> {
+    parse(name, text).ops(sources)
+}
+
+impl Parsed<'_> {
+    /// The ops that the graph names, and those of the graphs that it uses, by whatever way: what
+    /// has to be found before it is checked.
+    ///
+    /// A graph that cannot be read, or whose syntax is broken, names none, and a node that is
+    /// malformed is left out.
+    pub fn ops(&self, sources: &dyn GraphLoader) -> BTreeSet<String> {
+        named_ops(self.name, self.text, self.document.as_ref(), sources)
     }
-    let resolved = resolve(expanded, catalog, &mut report);
-    Ok(Graph { checked: check::check(resolved, catalog, report)? })
+
+    /// Checks the graph. Graphs that it uses come from `sources`, relative to it.
+    ///
+    /// # Errors
+    /// Every problem found, each with its place.
+    pub fn check(
+        self,
+        catalog: &dyn Catalog,
+        sources: &dyn GraphLoader,
+    ) -> Result<Graph, Diagnostics> {
+        let Parsed { name, text, document, mut report } = self;
+        let expanded = expand(name, text, document, catalog, sources, &mut report);
+        if expanded.scopes.is_empty() {
+            return Err(Diagnostics::new(report.list, expanded.files));
+        }
+        let resolved = resolve(expanded, catalog, &mut report);
+        Ok(Graph { checked: check::check(resolved, catalog, report)? })
+    }
 }
 
 impl Graph {
@@ -109,6 +158,15 @@ impl Graph {
     /// The files that the graph was read from, its own first: what to watch.
     pub fn files(&self) -> &[SourceFile] {
         &self.checked.files
+    }
+
+    /// The name and signature of every node, those of graphs that are used as nodes included.
+    pub fn signatures(&self) -> impl Iterator<Item = (&str, &Signature)> {
+        let node = |index: &NodeIndex| {
+            let node = &self.checked.nodes[*index];
+            (&*node.name, &node.op.signature)
+        };
+        self.checked.order.iter().map(node)
     }
 
     /// Nodes in topological order, for drawing: name, op, and for each fed port its name and its

@@ -58,11 +58,10 @@ pub(crate) fn infer(
     let mut inferrer = Inferrer {
         graph,
         catalog,
-        environment: settings.environment,
         values,
         report,
         nodes: Vec::new(),
-        keys: Keys::default(),
+        keys: Keys::new(settings.environment),
         bytes: 0,
         overflow: None,
     };
@@ -152,11 +151,10 @@ fn before(graph: &CheckedGraph, targets: &[NodeIndex]) -> Vec<bool> {
 struct Inferrer<'p, 's> {
     graph: &'p CheckedGraph,
     catalog: &'p dyn Catalog,
-    environment: &'p [u8],
     values: &'p mut Values<'s>,
     report: &'p mut Report,
     nodes: Vec<Option<InferredNode>>,
-    keys: Keys,
+    keys: Keys<'p>,
     /// What the values known so far take.
     bytes: usize,
     /// Set once that is too much: no further node is asked.
@@ -255,7 +253,7 @@ impl Inferrer<'_, '_> {
         let key_of =
             |step: u32| nodes[step as usize].as_ref().map_or(Key([0; 32]), |known| known.key);
         let added = &known.info.key;
-        known.key = self.keys.key(node, &known.inputs, added, self.environment, key_of);
+        known.key = self.keys.key(node, &known.inputs, added, key_of);
     }
 
     /// Counts a value that an input holds; says where all of them become too much.

@@ -2,16 +2,25 @@
 
 use kino_port::Literal;
 
+use crate::expand::Op;
 use crate::resolve::Node;
 use crate::step::{Key, StepInput, StepOutput, ValueSource};
 
 /// Hashes what steps depend on. It keeps its buffers from step to step.
-#[derive(Debug, Default)]
-pub(crate) struct Keys {
+#[derive(Debug)]
+pub(crate) struct Keys<'e> {
+    environment: &'e [u8],
+    /// By op: a hash of its definition and of the environment, which is the key of the keyed hash
+    /// that the keys of its steps are.
+    definitions: Vec<Option<[u8; 32]>>,
     bytes: Vec<u8>,
 }
 
-impl Keys {
+impl<'e> Keys<'e> {
+    pub(crate) fn new(environment: &'e [u8]) -> Self {
+        Keys { environment, definitions: Vec::new(), bytes: Vec::new() }
+    }
+
     /// The key of a node: definition, environment, inputs by value or by `key_of` their steps, and
     /// what inference added.
     pub(crate) fn key(
@@ -19,14 +28,11 @@ impl Keys {
         node: &Node,
         inputs: &[StepInput],
         infer: &[u8],
-        environment: &[u8],
         key_of: impl Fn(u32) -> Key,
     ) -> Key {
+        let definition = self.definition(&node.op);
         self.bytes.clear();
-        self.text(&node.op.name);
-        self.text(&node.op.version);
-        for (port, input) in node.op.signature.inputs.iter().zip(inputs) {
-            self.text(&port.name);
+        for input in inputs {
             match input {
                 StepInput::Absent => self.bytes.push(b'0'),
                 StepInput::Literal(literal) => self.literal(literal),
@@ -46,8 +52,24 @@ impl Keys {
         }
         self.bytes.extend((infer.len() as u64).to_le_bytes());
         self.bytes.extend(infer);
-        self.bytes.extend(environment);
-        Key(*blake3::hash(&self.bytes).as_bytes())
+        Key(*blake3::keyed_hash(&definition, &self.bytes).as_bytes())
+    }
+
+    fn definition(&mut self, op: &Op) -> [u8; 32] {
+        if let Some(Some(known)) = self.definitions.get(op.index) {
+            return *known;
+        }
+        self.bytes.clear();
+        self.text(&op.name);
+        self.text(&op.version);
+        self.bytes.extend((op.ports.len() as u32).to_le_bytes());
+        op.ports.iter().for_each(|port| self.text(port));
+        self.bytes.extend(self.environment);
+        let definition = *blake3::hash(&self.bytes).as_bytes();
+        let known = self.definitions.len().max(op.index + 1);
+        self.definitions.resize(known, None);
+        self.definitions[op.index] = Some(definition);
+        definition
     }
 
     fn text(&mut self, text: &str) {

@@ -64,9 +64,9 @@
 //! place; only a broken syntax ends a file at its first. [`Graph::plan`] asks the nodes what is
 //! known before anything runs, and gives each step a key over all that can change its results, in
 //! time linear in nodes and edges. [`diff`] says why keys differ, and [`Plan::embedded_workflow`]
-//! writes the workflow down as one text that plans to the same keys. [`ops`] says which nodes have
-//! to be found before any of that. Nodes are known through a [`Catalog`] alone, other graphs
-//! through [`GraphLoader`]; this crate touches no file and no tensor.
+//! writes the workflow down as one text that plans to the same keys. [`Parsed::ops`] says which
+//! nodes have to be found before any of that. Nodes are known through a [`Catalog`] alone, other
+//! graphs through [`GraphLoader`]; this crate touches no file and no tensor.
 //!
 //! Each pass is a function from the result of the one before to its own:
 //!
@@ -109,17 +109,18 @@ mod step;
 mod template;
 mod values;
 mod workflow;
+mod written;
 
 use kino_port::{Facts, PlanError, Signature, StepInfo};
 
 pub use diagnostic::{Diagnostic, Diagnostics, Location, Positions, Severity, SourceFile, Span};
 pub use diff::{Diff, StepChange, diff};
-pub use graph::{BindingView, Graph, NodeView, check};
-pub use ops::ops;
+pub use graph::{BindingView, Graph, NodeView, Parsed, check, ops, parse};
 pub use parse::VERSION;
 pub use plan::{FileWritten, Plan};
 pub use step::{Key, Step, StepInput, StepOutput, ValueSource};
 pub use values::{Access, Locate, PlanSettings};
+pub use written::WrittenFiles;
 
 /// The nodes that graphs can name.
 pub trait Catalog {

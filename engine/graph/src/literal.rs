@@ -6,6 +6,9 @@ use kino_port::{Literal, Port, PortError, PortType};
 
 use crate::ron::{Ast, AstKind};
 
+/// Numbers of so many digits fit 64 bits.
+const MOST_DIGITS: usize = 19;
+
 /// Decodes what stands in the text for a port of type `ty`; the port itself checks type, range and
 /// choices.
 pub(crate) fn decode(tree: &Ast<'_>, ty: &PortType) -> Result<Literal, PortError> {
@@ -18,12 +21,18 @@ pub(crate) fn decode(tree: &Ast<'_>, ty: &PortType) -> Result<Literal, PortError
         }
         other => Err(PortError {
             message: format!("expected a value of type {ty}, found {}", other.noun()),
-            hint: matches!(other, AstKind::Name).then(|| "texts stand in quotes".to_owned()),
+            hint: matches!(other, AstKind::Name).then(|| "write texts in quotes".to_owned()),
         }),
     }
 }
 
 fn number(written: &str, ty: &PortType) -> Result<Literal, PortError> {
+    // Most numbers are short and whole.
+    let is_short = (1..=MOST_DIGITS).contains(&written.len());
+    if is_short && *ty != PortType::Real && written.bytes().all(|byte| byte.is_ascii_digit()) {
+        let digit = |value: u64, byte: u8| value * 10 + u64::from(byte - b'0');
+        return Ok(Literal::Int(written.bytes().fold(0, digit).into()));
+    }
     let digits: Cow<'_, str> = if written.contains('_') {
         Cow::Owned(written.replace('_', ""))
     } else {
@@ -91,11 +100,36 @@ fn one_from_command_line(raw: &str, port: &Port) -> Result<Literal, PortError> {
         PortType::Int if raw == "random" => Ok(Literal::text("random")),
         PortType::Int | PortType::Real => number(raw.trim(), &port.ty).map_err(|_| refused()),
         _ => Err(PortError {
-            message: format!("an input of type {} takes no value written out", port.ty),
+            message: format!("an input of type {} takes no literal value", port.ty),
             hint: Some(
                 "use this graph as a node of another graph, and feed the input with an edge"
                     .to_owned(),
             ),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(written: &str, expected: Literal) {
+        assert_eq!(number(written, &PortType::Any), Ok(expected));
+    }
+
+    #[test]
+    fn short_and_long_numbers_are_read_alike() {
+        check("0", Literal::Int(0));
+        check("007", Literal::Int(7));
+        check("9999999999999999999", Literal::Int(9_999_999_999_999_999_999));
+        check("18446744073709551615", Literal::Int(u64::MAX.into()));
+        check("1_000", Literal::Int(1000));
+        check("-12", Literal::Int(-12));
+        check("0x10", Literal::Int(16));
+        check("7u8", Literal::Int(7));
+        check("1.5", Literal::Real(1.5));
+        assert_eq!(number("3", &PortType::Real), Ok(Literal::Real(3.0)));
+        assert!(number("", &PortType::Any).is_err());
     }
 }

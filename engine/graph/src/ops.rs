@@ -1,26 +1,34 @@
 //! Which ops a graph names, before anything is known of them: what has to be found and loaded for
-//! it.
+//! it. Nothing is said of what is wrong: a graph that cannot be read, or whose syntax is broken,
+//! names none, and a node that is malformed is left out. Each graph is read once, so graphs that
+//! use each other end it, too.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::GraphLoader;
 use crate::diagnostic::{Report, Span};
-use crate::parse;
+use crate::parse::{self, Document};
 use crate::paths::{folder, is_graph, join};
 
-/// The ops that a graph names, and those of the graphs that it uses, by whatever way.
-///
-/// It says nothing of what is wrong: a graph that cannot be read, or whose syntax is broken, names
-/// none, a node that is malformed is left out, and [`crate::check`] reports them. Each graph is
-/// read once, so graphs that use each other end it, too.
-pub fn ops(name: &str, text: &str, sources: &dyn GraphLoader) -> BTreeSet<String> {
+/// See [`crate::Parsed::ops`].
+pub(crate) fn named_ops(
+    name: &str,
+    text: &str,
+    document: Option<&Document<'_>>,
+    sources: &dyn GraphLoader,
+) -> BTreeSet<String> {
     let own = name.rsplit(['/', '\\']).next().unwrap_or(name).to_owned();
-    let root = Part { text: text.into(), span: Span::new(0, text.len()), dir: String::new() };
     let mut reader = Reader { sources, known: HashMap::from([(own, None)]), ops: BTreeSet::new() };
-    let mut waiting = VecDeque::from([root]);
+    let mut waiting = VecDeque::new();
+    if let Some(document) = document {
+        reader.note(document, || text.into(), "", &mut waiting);
+    }
     while let Some(part) = waiting.pop_front() {
-        reader.read(&part, &mut waiting);
+        let document = parse::parse(0, &part.text, part.span, &mut Report::default());
+        if let Some(document) = document {
+            reader.note(&document, || Arc::clone(&part.text), &part.dir, &mut waiting);
+        }
     }
     reader.ops
 }
@@ -41,19 +49,22 @@ struct Reader<'s> {
 }
 
 impl Reader<'_> {
-    fn read(&mut self, part: &Part, waiting: &mut VecDeque<Part>) {
-        let Some(document) = parse::parse(0, &part.text, part.span, &mut Report::default()) else {
-            return;
-        };
+    /// Notes what a document in the folder `dir` names.
+    fn note(
+        &mut self,
+        document: &Document<'_>,
+        text: impl Fn() -> Arc<str>,
+        dir: &str,
+        waiting: &mut VecDeque<Part>,
+    ) {
         for (name, span) in &document.graphs {
-            let carried = Some((Arc::clone(&part.text), *span));
-            self.known.entry(join(&part.dir, &name.text)).or_insert(carried);
+            self.known.entry(join(dir, &name.text)).or_insert_with(|| Some((text(), *span)));
         }
-        for node in document.nodes {
+        for node in &document.nodes {
             if is_graph(&node.op.text) {
-                waiting.extend(self.open(join(&part.dir, &node.op.text)));
-            } else {
-                self.ops.insert(node.op.text);
+                waiting.extend(self.open(join(dir, &node.op.text)));
+            } else if !self.ops.contains(&*node.op.text) {
+                self.ops.insert(node.op.text.to_string());
             }
         }
     }

@@ -1,6 +1,7 @@
 //! First pass, text → [`Document`]: a graph as it is written, every part with its place. It knows
 //! neither nodes nor other graphs.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use kino_port::{Literal, PortType};
@@ -23,6 +24,19 @@ const LONGEST_NAME: usize = 255;
 pub(crate) struct Ident {
     pub(crate) text: String,
     pub(crate) span: Span,
+}
+
+/// A name as it stands in a text, with its place.
+#[derive(Clone, Debug)]
+pub(crate) struct Word<'a> {
+    pub(crate) text: Cow<'a, str>,
+    pub(crate) span: Span,
+}
+
+impl From<Word<'_>> for Ident {
+    fn from(word: Word<'_>) -> Self {
+        Ident { text: word.text.into_owned(), span: word.span }
+    }
 }
 
 impl Ident {
@@ -68,12 +82,12 @@ pub(crate) struct InputDecl<'a> {
 /// A node as written.
 #[derive(Clone, Debug)]
 pub(crate) struct NodeDecl<'a> {
-    pub(crate) name: Ident,
-    pub(crate) op: Ident,
+    pub(crate) name: Word<'a>,
+    pub(crate) op: Word<'a>,
     /// Edges by port.
-    pub(crate) edges: Vec<(Ident, Ast<'a>)>,
+    pub(crate) edges: Vec<(Word<'a>, Ast<'a>)>,
     /// Literals by port.
-    pub(crate) literals: Vec<(Ident, Ast<'a>)>,
+    pub(crate) literals: Vec<(Word<'a>, Ast<'a>)>,
     pub(crate) bypass: bool,
 }
 
@@ -152,17 +166,17 @@ impl Parser<'_> {
 
     fn duplicate(&mut self, name: &str, first: Span, span: Span) {
         let related = Location { file: self.file, span: first };
-        let problem = self.problem("duplicate", span, format!("`{name}` stands here twice"));
+        let problem = self.problem("duplicate", span, format!("`{name}` is written twice"));
         problem.related.push((related, "the first".to_owned()));
     }
 
     /// The entries of a map whose keys are texts, each at most once.
-    fn entries<'a>(&mut self, what: &str, tree: Ast<'a>) -> Vec<(Ident, Ast<'a>)> {
+    fn entries<'a>(&mut self, what: &str, tree: Ast<'a>) -> Vec<(Word<'a>, Ast<'a>)> {
         let AstKind::Map(pairs) = tree.kind else {
             self.expected(what, &tree);
             return Vec::new();
         };
-        let mut entries: Vec<(Ident, Ast<'a>)> = Vec::with_capacity(pairs.len());
+        let mut entries: Vec<(Word<'a>, Ast<'a>)> = Vec::with_capacity(pairs.len());
         // A map of a few ports is searched faster than hashed.
         let mut seen = (pairs.len() > FEW).then(|| HashMap::with_capacity(pairs.len()));
         for (key, value) in pairs {
@@ -185,7 +199,7 @@ impl Parser<'_> {
                     // All others are compared with the first.
                     seen.as_mut().and_then(|seen| seen.insert(text, first));
                 }
-                None => entries.push((Ident { text: text.into_owned(), span: key.span }, value)),
+                None => entries.push((Word { text, span: key.span }, value)),
             }
         }
         entries
@@ -202,16 +216,16 @@ impl Parser<'_> {
     }
 
     /// A short text: an op, an edge, a type.
-    fn reference(&mut self, what: &str, tree: &Ast<'_>) -> Option<Ident> {
+    fn reference<'a>(&mut self, what: &str, tree: Ast<'a>) -> Option<Word<'a>> {
         let word = self.word(what, tree)?;
-        self.is_short("this", &word.text, Ident::LONGEST, tree.span).then_some(word)
+        self.is_short("this", &word.text, Ident::LONGEST, word.span).then_some(word)
     }
 
-    fn word(&mut self, what: &str, tree: &Ast<'_>) -> Option<Ident> {
-        match &tree.kind {
-            AstKind::Text(text) => Some(Ident { text: text.to_string(), span: tree.span }),
+    fn word<'a>(&mut self, what: &str, tree: Ast<'a>) -> Option<Word<'a>> {
+        match tree.kind {
+            AstKind::Text(text) => Some(Word { text, span: tree.span }),
             _ => {
-                self.expected(what, tree);
+                self.expected(what, &tree);
                 None
             }
         }
@@ -233,34 +247,43 @@ impl Parser<'_> {
         document.about = self.text(about);
         for (name, value) in self.optional_entries("a map of inputs", inputs) {
             self.check_name("an input", &name);
-            document.inputs.push(self.input(name, value));
+            document.inputs.push(self.input(name.into(), value));
         }
-        for (name, value) in self.optional_entries("a map of nodes", nodes) {
+        let nodes = self.optional_entries("a map of nodes", nodes);
+        document.nodes.reserve(nodes.len());
+        for (name, value) in nodes {
             self.check_name("a node", &name);
             match self.node(name, value) {
                 Ok(node) => document.nodes.push(node),
-                Err(name) => document.broken.push(name.text),
+                Err(name) => document.broken.push(name.text.into_owned()),
             }
         }
-        for (name, value) in self.optional_entries("a map of outputs", outputs) {
+        let outputs = self.optional_entries("a map of outputs", outputs);
+        document.outputs.reserve(outputs.len());
+        for (name, value) in outputs {
             self.check_name("an output", &name);
-            let edge = self.reference("an edge such as \"node.port\"", &value);
-            document.outputs.extend(edge.map(|edge| (name, edge)));
+            let edge = self.reference("an edge such as \"node.port\"", value);
+            document.outputs.extend(edge.map(|edge| (name.into(), edge.into())));
         }
         document.graphs_opening = graphs.as_ref().map(|tree| tree.span.start + 1);
         for (name, value) in self.optional_entries("a map of graphs", graphs) {
-            document.graphs.push((name, value.span));
+            document.graphs.push((name.into(), value.span));
         }
         Some(document)
     }
 
-    fn optional_entries<'a>(&mut self, what: &str, tree: Option<Ast<'a>>) -> Vec<(Ident, Ast<'a>)> {
+    fn optional_entries<'a>(
+        &mut self,
+        what: &str,
+        tree: Option<Ast<'a>>,
+    ) -> Vec<(Word<'a>, Ast<'a>)> {
         tree.map_or_else(Vec::new, |tree| self.entries(what, tree))
     }
 
     /// The text of an optional field.
     fn text(&mut self, tree: Option<Ast<'_>>) -> String {
-        tree.and_then(|tree| self.word("a text", &tree)).map_or_else(String::new, |word| word.text)
+        let word = tree.and_then(|tree| self.word("a text", tree));
+        word.map_or_else(String::new, |word| word.text.into_owned())
     }
 
     fn version(&mut self, whole: Span, tree: Option<Ast<'_>>) {
@@ -277,7 +300,7 @@ impl Parser<'_> {
         }
     }
 
-    fn check_name(&mut self, what: &str, name: &Ident) {
+    fn check_name(&mut self, what: &str, name: &Word<'_>) {
         let mut bytes = name.text.bytes();
         let starts = bytes.next().is_some_and(|byte| byte.is_ascii_lowercase());
         let goes_on =
@@ -304,7 +327,7 @@ impl Parser<'_> {
             return InputDecl { name, span, ..InputDecl::default() };
         };
         let ty = match ty {
-            Some(tree) => self.reference("a type in quotes", &tree),
+            Some(tree) => self.reference("a type in quotes", tree).map(Ident::from),
             None => {
                 let message = format!("input `{}` does not say its type", name.text);
                 self.problem("missing-key", name.span, message).hint = Some(
@@ -318,13 +341,13 @@ impl Parser<'_> {
     }
 
     /// A node, or its name where it is refused.
-    fn node<'a>(&mut self, name: Ident, tree: Ast<'a>) -> Result<NodeDecl<'a>, Ident> {
+    fn node<'a>(&mut self, name: Word<'a>, tree: Ast<'a>) -> Result<NodeDecl<'a>, Word<'a>> {
         let known = ["op", "in", "with", "bypass"];
         let Some((_, [op, edges, literals, bypass])) = self.fields("a node", tree, known) else {
             return Err(name);
         };
         let op = match op {
-            Some(tree) => match self.reference("an op in quotes", &tree) {
+            Some(tree) => match self.reference("an op in quotes", tree) {
                 Some(word) => word,
                 None => return Err(name),
             },

@@ -1,9 +1,9 @@
 //! Last pass, [`Inferred`] → [`Plan`]: what is needed, in order, and everything that stands against
 //! it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use kino_port::{Literal, PlannedRead};
+use kino_port::{Literal, PathForm, PlannedRead};
 use petgraph::graph::NodeIndex;
 use serde::Serialize;
 use serde::ser::SerializeStruct;
@@ -17,6 +17,7 @@ use crate::resolve::Node;
 use crate::step::{Step, StepInput, StepOutput, ValueSource};
 use crate::values::{Access, PlanSettings, Values};
 use crate::workflow::embedded_workflow;
+use crate::written::WrittenFiles;
 
 /// The steps that a graph needs, in topological order.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +34,7 @@ pub struct Plan {
     pub(crate) embedded_workflow: String,
 }
 
-/// A file that a plan writes.
+/// A file that a plan writes, or several that one path numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileWritten<'p> {
     /// The index of the step that writes it.
@@ -42,6 +43,8 @@ pub struct FileWritten<'p> {
     pub input: usize,
     /// Its path, relative to the folder of outputs.
     pub path: &'p str,
+    /// Whether that path names one file, or several by a number.
+    pub form: PathForm,
 }
 
 impl Plan {
@@ -60,7 +63,9 @@ impl Plan {
     /// anything runs, so that two runs can be compared: no two may write one file.
     pub fn writes(&self) -> impl Iterator<Item = FileWritten<'_>> {
         self.steps.iter().enumerate().flat_map(|(index, step)| {
-            step.written().map(move |(input, path)| FileWritten { step: index, input, path })
+            let file =
+                move |(input, path)| FileWritten { step: index, input, path, form: step.path_form };
+            step.written().map(file)
         })
     }
 
@@ -169,9 +174,11 @@ fn step(node: &Node, mut known: InferredNode, numbers: &[u32], target: bool) -> 
         inputs: known.inputs,
         facts: known.facts,
         reads: known.info.reads,
+        path_form: known.info.path_form,
         memory: known.info.memory,
         spillable: known.info.spillable,
         weights: known.info.weights,
+        optional: known.info.optional,
         traits: signature.traits,
         target,
         location: node.location,
@@ -206,14 +213,14 @@ fn check_files(
     settings: &PlanSettings<'_>,
     report: &mut Report,
 ) {
-    let mut writers: HashMap<String, usize> = HashMap::new();
+    let mut writers: WrittenFiles<usize> = WrittenFiles::default();
     for (index, step) in steps.iter().enumerate() {
         for (_, path) in step.written() {
             let file = match settings.locate {
                 Some(locate) => locate(Access::Write, path),
                 None => join("", path),
             };
-            let Some(other) = writers.insert(file, index) else { continue };
+            let Some(other) = writers.insert(file, step.path_form, index) else { continue };
             let other = &steps[other];
             let message = match other.name == step.name {
                 true => format!("`{}` writes the file `{path}` twice", step.name),
@@ -236,8 +243,8 @@ fn check_files(
         paths.sort_unstable();
         paths.dedup();
         for path in paths {
-            let Some(writer) = writers.get(&locate(Access::Read, path)) else { continue };
-            let writer = &steps[*writer];
+            let Some(writer) = writers.writer(&locate(Access::Read, path)) else { continue };
+            let writer = &steps[writer];
             let message =
                 format!("`{}` reads the file `{path}`, which `{}` writes", step.name, writer.name);
             let problem = Diagnostic::error("same-file", step.location, message);

@@ -9,7 +9,7 @@ use kino_port::{Literal, Port, PortType, Range};
 use crate::diagnostic::{Location, Report, Span, nearest};
 use crate::literal::decode;
 use crate::names::NameIndex;
-use crate::parse::{Ident, NodeDecl};
+use crate::parse::{Ident, NodeDecl, Word};
 use crate::ron::{Ast, AstKind};
 use crate::template::{self, Part};
 
@@ -91,7 +91,7 @@ impl Reader<'_> {
     fn port(
         &mut self,
         decl: &NodeDecl<'_>,
-        word: &Ident,
+        word: &Word<'_>,
         ports: &[Port],
         index: &NameIndex,
     ) -> Option<usize> {
@@ -120,7 +120,7 @@ impl Reader<'_> {
                     let name = self.edge_name(key)?;
                     if let Some(first) = names.insert(Arc::clone(&name), key.span) {
                         let related = self.location(first);
-                        let message = format!("`{name}` stands here twice");
+                        let message = format!("`{name}` is written twice");
                         let location = self.location(key.span);
                         let problem = self.report.error("duplicate", location, message);
                         problem.related.push((related, "the first".to_owned()));
@@ -132,7 +132,7 @@ impl Reader<'_> {
                 let message =
                     format!("expected an edge such as \"node.port\", found {}", other.noun());
                 self.report.error("malformed", self.location(ast.span), message).hint =
-                    Some("a value stands in `with`".to_owned());
+                    Some("values belong in `with`".to_owned());
                 return None;
             }
         }
@@ -173,7 +173,8 @@ impl Reader<'_> {
     fn literal(&mut self, ast: &Ast<'_>, port: &Port) -> Option<RawInput> {
         let location = self.location(ast.span);
         if !port.ty.is_literal() && port.ty != PortType::Any {
-            let message = format!("`{}` takes {}, which cannot be written out", port.name, port.ty);
+            let message =
+                format!("`{}` takes {}, which cannot be written as a value", port.name, port.ty);
             self.report.error("type", location, message).hint =
                 Some("feed it with an edge, in `in`".to_owned());
             return None;

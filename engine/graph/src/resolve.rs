@@ -367,7 +367,7 @@ impl Resolver<'_> {
             None => {
                 let names = || {
                     let mut names: Vec<_> =
-                        self.scopes[scope].names.keys().map(String::as_str).collect();
+                        self.scopes[scope].names.keys().map(|name| &**name).collect();
                     names.sort_unstable();
                     names
                 };

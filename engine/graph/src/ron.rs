@@ -120,15 +120,22 @@ impl<'a> Reader<'a> {
 
     fn skip_blank(&mut self) -> Result<(), SyntaxError> {
         loop {
-            let rest = self.rest();
-            let blank = rest.len() - rest.trim_start().len();
-            self.at += blank;
-            if self.rest().starts_with("//") {
-                self.at += self.rest().find('\n').unwrap_or(self.rest().len());
-            } else if self.rest().starts_with("/*") {
-                self.skip_block_comment()?;
-            } else if blank == 0 {
-                return Ok(());
+            match self.peek() {
+                Some(b' ' | b'\t'..=b'\r') => self.at += 1,
+                Some(b'/') if self.rest().starts_with("//") => {
+                    self.at += self.rest().find('\n').unwrap_or(self.rest().len());
+                }
+                Some(b'/') if self.rest().starts_with("/*") => self.skip_block_comment()?,
+                // Few texts have any other blanks.
+                Some(byte) if !byte.is_ascii() => {
+                    let rest = self.rest();
+                    let blank = rest.len() - rest.trim_start().len();
+                    if blank == 0 {
+                        return Ok(());
+                    }
+                    self.at += blank;
+                }
+                _ => return Ok(()),
             }
         }
     }
@@ -176,11 +183,11 @@ impl<'a> Reader<'a> {
     }
 
     fn name(&mut self) -> &'a str {
-        let bytes = self.rest().as_bytes();
-        let len = bytes.iter().position(|byte| !is_name_byte(*byte)).unwrap_or(bytes.len());
-        let name = &self.rest()[..len];
-        self.at += len;
-        name
+        let (start, bytes) = (self.at, self.text.as_bytes());
+        while bytes.get(self.at).is_some_and(|byte| is_name_byte(*byte)) {
+            self.at += 1;
+        }
+        &self.text[start..self.at]
     }
 
     fn value(&mut self, depth: usize) -> Result<Ast<'a>, SyntaxError> {
@@ -309,7 +316,9 @@ impl<'a> Reader<'a> {
     /// The field name at the cursor, if a colon follows it.
     fn field(&mut self) -> Result<Option<Key<'a>>, SyntaxError> {
         let start = self.at;
-        let raw = self.rest().starts_with("r#") && !self.rest().starts_with("r#\"");
+        let raw = self.peek() == Some(b'r')
+            && self.rest().starts_with("r#")
+            && !self.rest().starts_with("r#\"");
         self.at += if raw { 2 } else { 0 };
         if !self.peek().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_') {
             self.at = start;
@@ -372,7 +381,8 @@ impl<'a> Reader<'a> {
     fn string(&mut self) -> Result<Cow<'a, str>, SyntaxError> {
         let start = self.at;
         self.at += 1;
-        let Some(stop) = self.rest().find(['"', '\\']) else { return Err(self.unclosed(start)) };
+        let stop = self.rest().bytes().position(|byte| matches!(byte, b'"' | b'\\'));
+        let Some(stop) = stop else { return Err(self.unclosed(start)) };
         let plain = &self.rest()[..stop];
         self.at += stop;
         if self.peek() == Some(b'"') {
@@ -409,7 +419,7 @@ impl<'a> Reader<'a> {
         }
         if self.peek() != Some(b'\'') {
             let mut error = self.error_from(start, "this character is never closed");
-            error.hint = Some("texts stand in double quotes".to_owned());
+            error.hint = Some("write texts in double quotes".to_owned());
             return Err(error);
         }
         self.at += 1;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use kino_port::{Fact, Literal, NodeTraits, PlannedRead, Weights};
+use kino_port::{Fact, Literal, NodeTraits, PathForm, PlannedRead, Weights};
 use serde::Serialize;
 use serde::ser::SerializeStruct;
 
@@ -47,12 +47,16 @@ pub struct Step {
     /// The indices of the inputs that name a file which it writes; each is known, as a text or as
     /// a list of texts.
     pub writes: Vec<u32>,
+    /// How these inputs name what it writes.
+    pub path_form: PathForm,
     /// An estimate of the bytes that it needs.
     pub memory: u64,
     /// How many of these are frames, which go to temporary files where memory ends.
     pub spillable: u64,
     /// The weights among these bytes.
     pub weights: Vec<Weights>,
+    /// Weights that it uses where there is room for them.
+    pub optional: Vec<Weights>,
     /// How the engine treats it.
     pub traits: NodeTraits,
     /// Whether it is wanted for itself: an output of the graph, a sink, or the node to stop at.
@@ -138,9 +142,11 @@ impl Step {
             facts: Vec::new(),
             reads: Vec::new(),
             writes: Vec::new(),
+            path_form: PathForm::OneFile,
             memory: 0,
             spillable: 0,
             weights: Vec::new(),
+            optional: Vec::new(),
             traits,
             target: traits.sink,
             location: Location::default(),

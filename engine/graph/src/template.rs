@@ -30,7 +30,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Part>, String> {
         let end = if bracket == "{" { rest.find('}') } else { None };
         let Some(end) = end else {
             return Err(format!(
-                "`{bracket}` stands alone in this path; write `{bracket}{bracket}` for a bracket"
+                "`{bracket}` is unmatched in this path; write `{bracket}{bracket}` for a bracket"
             ));
         };
         if !plain.is_empty() {

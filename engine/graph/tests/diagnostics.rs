@@ -109,7 +109,7 @@ error[fed-twice] g.ron:3:74: `width` is fed both by an edge and by a value
 error[type] g.ron:4:52: `n.latent` gives Latent, but `c.parts` takes Frames
   hint: the node `decode` turns Latent into Frames
 error[type] g.ron:4:94: `frames` of `x` takes one value, found a list
-error[type] g.ron:5:65: `frames` takes Frames, which cannot be written out
+error[type] g.ron:5:65: `frames` takes Frames, which cannot be written as a value
   hint: feed it with an edge, in `in`
 "#,
     );
@@ -134,14 +134,14 @@ fn names_stand_once_and_are_plain() {
         r#""n": (op: "noise"), "n": (op: "noise"), "Big": (op: "noise"), "inputs": (op: "noise"),
            "m": (op: "noise", with: {"seed": 1, "seed": 2}, op: "noise")"#,
         r#"
-error[duplicate] g.ron:2:21: `n` stands here twice
+error[duplicate] g.ron:2:21: `n` is written twice
   see g.ron:2:1: the first
 error[bad-name] g.ron:2:41: `Big` is no name for a node
   hint: names are lower-case letters, digits and `_`, a letter first
 error[bad-name] g.ron:2:63: `inputs` is the graph's own inputs, no name for a node
-error[duplicate] g.ron:3:49: `seed` stands here twice
+error[duplicate] g.ron:3:49: `seed` is written twice
   see g.ron:3:38: the first
-error[duplicate] g.ron:3:61: `op` stands here twice
+error[duplicate] g.ron:3:61: `op` is written twice
   see g.ron:3:18: the first
 "#,
     );
@@ -240,6 +240,37 @@ error[same-file] g.ron:4:12: `w` and `v` write the same file `a.mp4`
 }
 
 #[test]
+fn a_numbered_sequence_is_all_of_its_files() {
+    let sinks = |one: &str, other: &str| {
+        let text = format!(
+            r#"Graph(version: 1, nodes: {{"r": (op: "read", with: {{"path": "x.png"}}),
+                "w": (op: "write", in: {{"frames": "r"}}, with: {{"path": "{one}"}}),
+                "v": (op: "write", in: {{"frames": "r"}}, with: {{"path": "{other}"}})}})"#
+        );
+        common::plan(&text).err().map(|problems| problems.render()).unwrap_or_default()
+    };
+    for (one, other) in [
+        ("f_%03d.png", "f_%03d.png"),
+        ("f_%03d.png", "f_001.png"),
+        ("f_001.png", "f_%03d.png"),
+        ("f_%03d.png", "./f_%d.png"),
+        ("a/f_%d.png", "a/f_1%02d.png"),
+    ] {
+        let said = sinks(one, other);
+        let expected = format!("`w` and `v` write the same file `{other}`");
+        assert!(said.contains(&expected), "{one}, {other}: {said}");
+    }
+    for (one, other) in [
+        ("f_%03d.png", "f_1.png"),
+        ("f_%03d.png", "f_%03d.webp"),
+        ("a/f_%d.png", "b/f_%d.png"),
+        ("f_%d.png", "f_0%d.png"),
+    ] {
+        assert_eq!(sinks(one, other), "", "{one}, {other}");
+    }
+}
+
+#[test]
 fn bypass_needs_something_to_pass() {
     nodes_of(
         r#""n": (op: "noise", bypass: true), "d": (op: "decode", in: {"latent": "n"}),
@@ -269,7 +300,7 @@ fn lists_have_items_and_names_once() {
         r#"
 error[missing-input] g.ron:2:79: nothing feeds `parts` of `c`, which takes Frames
   hint: write `in: {"parts": "node.port"}`
-error[duplicate] g.ron:3:57: `a` stands here twice
+error[duplicate] g.ron:3:57: `a` is written twice
   see g.ron:3:47: the first
 error[malformed] g.ron:3:105: expected a name in quotes, found a bare name
 error[malformed] g.ron:4:52: expected an edge such as "node.port", found a number

@@ -9,7 +9,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use common::{Files, nodes, plan_with};
+use common::{Dice, Files, SOUND, nodes, plan_with};
 
 /// What one graph may take, on a machine that does other things as well.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -19,21 +19,6 @@ const MAX_MEMORY: u64 = 3 << 20;
 
 /// Texts longer than this are cut: long ones have tests of their own.
 const LONGEST: usize = 20_000;
-
-const SOUND: &str = r##"Graph(version: 1, about: r#"raw "text""#, /* a /* nested */ comment */
-    inputs: {"seed": (type: "Int", default: 7, range: (0, 99), step: 1), "l": (type: "List(Path)", default: ["a.png"]),
-             "t": (type: "Text", default: "é", choices: ["é"]), "p": (type: "Path", default: "{graph}-{seed}.png")},
-    nodes: {"n": (op: "noise", in: {"seed": "inputs.seed"}, with: {"frames": 1_7}), "m": (op: "noise", with: {"seed": "random"}),
-            "d": (op: "decode", in: {"latent": "n"}), "c": (op: "concat", in: {"parts": {"a": "d", "b": "u.out", "c": "v.out"}}),
-            "a": (op: "add", with: {"a": -1.5e3, "b": +.5}), "s": (op: "switch", in: {"a": "n", "b": "m"}, with: {"on": true}),
-            "g": (op: "gather", in: {"paths": "inputs.l"}), "q": (op: "read", in: {"path": "inputs.p"}),
-            "u": (op: "./x.ron", in: {"f": "g"}, with: {"w": 32, "seed": "random"}), "v": (op: "./x.ron", in: {"f": "q"}, bypass: true),
-            "w": (op: "write", in: {"frames": "c"}, with: {"path": "{graph}-{seed}{{x}}.mp4"}, bypass: false)},
-    outputs: {"frames": "c", "sum": "a", "s": "s"},
-    graphs: {"./x.ron": Graph(version: 1, inputs: {"f": (type: "Frames"), "w": (type: "Int", default: 64, range: (16, 128)),
-                                                   "seed": (type: "Int", default: "random")},
-        nodes: {"r": (op: "resize", in: {"frames": "inputs.f", "width": "inputs.w"}), "n": (op: "noise", in: {"seed": "inputs.seed"}),
-                "d": (op: "decode", in: {"latent": "n"}), "c": (op: "concat", in: {"parts": ["r", "d"]})}, outputs: {"out": "c"})})"##;
 
 const LISTS: &str = r#"Graph(version: 1, nodes: {"r": (op: "read", with: {"path": "x.png"}), "x": (op: "./a.ron", in: {"x": ["r", "r", "r"]})},
     outputs: {"o": "x"}, graphs: {
@@ -73,17 +58,6 @@ const WORDS: &[&str] = &[
     "\u{202e}",
     "#![enable(x)]",
 ];
-
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, below: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % below.max(1) as u64) as usize
-    }
-}
 
 /// The graphs that are mutated: those of the tests, and those that are shipped, their ops named as
 /// the tests' catalog names them.

@@ -53,3 +53,25 @@ fn what_is_broken_names_nothing_and_the_rest_is_read() {
     })"#;
     check(&[("a.ron", text), ("broken.ron", "Graph(")], &["example.a"]);
 }
+
+#[test]
+fn a_text_is_parsed_once_for_its_ops_and_its_check() {
+    let text = r#"Graph(version: 1, nodes: {"a": (op: "./inner.ron"), "b": (op: "nothing.here")})"#;
+    let inner = r#"Graph(version: 1, nodes: {"c": (op: "film.grain")})"#;
+    let files = Files::of(&[("inner.ron", inner)]);
+    let parsed = kino_graph::parse("g.ron", text);
+    let ops = parsed.ops(&files);
+    assert_eq!(ops.iter().map(String::as_str).collect::<Vec<_>>(), ["film.grain", "nothing.here"]);
+    let problems = parsed.check(&common::nodes(), &files).unwrap_err();
+    let at_once = kino_graph::check("g.ron", text, &common::nodes(), &files).unwrap_err();
+    assert_eq!(problems.list, at_once.list);
+    assert_eq!(problems.list.len(), 2, "{:?}", problems.list);
+}
+
+#[test]
+fn broken_syntax_names_nothing_and_is_reported_by_the_check() {
+    let parsed = kino_graph::parse("g.ron", "Graph(version: 1, nodes: {");
+    assert!(parsed.ops(&Files::default()).is_empty());
+    let problems = parsed.check(&common::nodes(), &Files::default()).unwrap_err();
+    assert_eq!(problems.list.iter().map(|problem| problem.code).collect::<Vec<_>>(), ["syntax"]);
+}

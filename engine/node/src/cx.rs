@@ -105,8 +105,10 @@ pub struct RemoveLeftovers(pub fn(&Path));
 pub struct Services {
     /// Where tensors are computed.
     pub device: Device,
-    /// Who holds how much memory.
+    /// Who holds how much main memory.
     pub ledger: Arc<Ledger>,
+    /// The same of the device, where it has memory of its own.
+    device_ledger: Option<Arc<Ledger>>,
     by_type: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
     /// Where a service is looked for that is not here.
     below: Option<Arc<Services>>,
@@ -115,14 +117,32 @@ pub struct Services {
 impl Services {
     /// Services with nothing but a device and a budget.
     pub fn new(device: Device, ledger: Arc<Ledger>) -> Self {
-        Services { device, ledger, by_type: HashMap::new(), below: None }
+        Services { device, ledger, device_ledger: None, by_type: HashMap::new(), below: None }
+    }
+
+    /// The same services for a device with memory of its own: what lies there (weights, the working
+    /// memory of heavy steps) is counted by this ledger, and not as main memory.
+    pub fn with_device_ledger(mut self, ledger: Arc<Ledger>) -> Self {
+        self.device_ledger = Some(ledger);
+        self
+    }
+
+    /// Who holds how much of the memory in which the device computes: main memory unless it has its
+    /// own.
+    pub fn device_ledger(&self) -> &Arc<Ledger> {
+        self.device_ledger.as_ref().unwrap_or(&self.ledger)
     }
 
     /// The services of one run: all of these, and those that are added [`Services::with`] it,
     /// which hide services of the same type below.
     pub fn layer(self: &Arc<Self>) -> Self {
-        let (device, ledger) = (self.device.clone(), Arc::clone(&self.ledger));
-        Services { device, ledger, by_type: HashMap::new(), below: Some(Arc::clone(self)) }
+        Services {
+            device: self.device.clone(),
+            ledger: Arc::clone(&self.ledger),
+            device_ledger: self.device_ledger.clone(),
+            by_type: HashMap::new(),
+            below: Some(Arc::clone(self)),
+        }
     }
 
     /// The same services with one more, found by its type.

@@ -17,30 +17,37 @@ impl Value {
     /// # Errors
     /// When the value is of another type, or a tensor's shape is another.
     pub fn fit(&self, ty: &PortType) -> Result<Value> {
-        let fits = match (ty, self) {
+        match (ty, self) {
+            _ if self.fits(ty) => Ok(self.clone()),
+            (PortType::Real, Value::Int(int)) => Ok(Value::Real(*int as f64)),
+            (PortType::List(of), Value::List(items)) => {
+                let items = items.iter().map(|(name, item)| Ok((name.clone(), item.fit(of)?)));
+                Ok(Value::List(items.collect::<Result<_>>()?))
+            }
+            (PortType::Tensor, value) if value.holds_tensor() => Ok(Value::Tensor(value.tensor()?)),
+            (ty, Value::Tensor(tensor)) => {
+                let def = type_of_port(ty).ok_or_else(|| self.unfit(ty))?;
+                Ok(Value::Typed(def.from_tensor(tensor)?))
+            }
+            _ => Err(self.unfit(ty)),
+        }
+    }
+
+    /// Whether a port of type `ty` takes the value just as it is.
+    pub(crate) fn fits(&self, ty: &PortType) -> bool {
+        match (ty, self) {
             (PortType::Any, _) => true,
             (PortType::Text | PortType::Path, Value::Text(_)) => true,
             (PortType::Int, Value::Int(_)) | (PortType::Bool, Value::Bool(_)) => true,
             (PortType::Real, Value::Real(_)) => true,
-            (PortType::Real, Value::Int(int)) => return Ok(Value::Real(*int as f64)),
             (PortType::File, Value::File(_)) => true,
+            (PortType::Tensor, Value::Tensor(_)) => true,
             (ty, Value::Part(part)) => *ty == part.ty,
             (PortType::Custom(name), Value::Custom(record)) => **name == *record.ty,
-            (PortType::List(of), Value::List(items)) => {
-                let items = items.iter().map(|(name, item)| Ok((name.clone(), item.fit(of)?)));
-                return Ok(Value::List(items.collect::<Result<_>>()?));
-            }
-            (ty, Value::Typed(value)) if value.def().port == *ty => true,
-            (PortType::Tensor, value) if value.holds_tensor() => {
-                return Ok(Value::Tensor(value.tensor()?));
-            }
-            (ty, Value::Tensor(tensor)) => {
-                let def = type_of_port(ty).ok_or_else(|| self.unfit(ty))?;
-                return Ok(Value::Typed(def.from_tensor(tensor)?));
-            }
+            (PortType::List(of), Value::List(items)) => items.iter().all(|(_, item)| item.fits(of)),
+            (ty, Value::Typed(value)) => value.def().port == *ty,
             _ => false,
-        };
-        if fits { Ok(self.clone()) } else { Err(self.unfit(ty)) }
+        }
     }
 
     fn unfit(&self, ty: &PortType) -> Error {

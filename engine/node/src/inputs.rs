@@ -35,16 +35,9 @@ impl<'a> Inputs<'a> {
     /// # Errors
     /// When a value does not fit its port, its range or its choices, wherever it comes from.
     pub fn fitted(&self) -> Result<Vec<Option<Value>>> {
-        let one = |port: &Port| match self.get(&port.name) {
-            None => Ok(None),
-            Some(_) if port.is_list() => {
-                let items = self.items(&port.name).into_iter();
-                let items = items.map(|(name, item)| Ok((name, held(port, item)?)));
-                Ok(Some(Value::List(items.collect::<Result<_>>()?)))
-            }
-            Some(value) => held(port, value).map(Some),
-        };
-        self.ports.iter().map(one).collect()
+        let mut values = self.values.to_vec();
+        fit_values(self.ports, &mut values)?;
+        Ok(values)
     }
 
     /// What is known of inputs that have arrived: literals as they are; of the rest, that something
@@ -145,6 +138,42 @@ impl<'a> Inputs<'a> {
             Some(one) => vec![(None, one)],
         }
     }
+}
+
+/// Makes each of the values, in the order of `ports`, what its port takes; at a list port a list.
+/// One that is so already stays as it is.
+///
+/// # Errors
+/// When a value does not fit its port, its range or its choices, wherever it comes from.
+pub fn fit_values(ports: &[Port], values: &mut Vec<Option<Value>>) -> Result<()> {
+    values.resize(ports.len(), None);
+    for (port, value) in ports.iter().zip(values) {
+        let Some(value) = value else { continue };
+        match value {
+            Value::List(items) if port.is_list() => {
+                if !items.iter().all(|(_, item)| is_held(port, item)) {
+                    let items =
+                        items.iter().map(|(name, item)| Ok((name.clone(), held(port, item)?)));
+                    *value = Value::List(items.collect::<Result<_>>()?);
+                }
+            }
+            one if port.is_list() => *one = Value::List([(None, held(port, one)?)].into()),
+            one if is_held(port, one) => {}
+            one => *one = held(port, one)?,
+        }
+    }
+    Ok(())
+}
+
+/// Whether a port takes a value just as it is. This is asked of every input of every step.
+fn is_held(port: &Port, value: &Value) -> bool {
+    value.fits(&port.ty)
+        && match value {
+            Value::Text(text) => {
+                port.choices.is_empty() || port.choices.iter().any(|choice| **choice == **text)
+            }
+            value => value.literal().is_none_or(|literal| port.check(&literal).is_ok()),
+        }
 }
 
 /// A value as a port takes it, within the port's range and choices.

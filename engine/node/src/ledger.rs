@@ -96,7 +96,7 @@ pub struct OutOfMemory {
 
 /// What helps where memory ends.
 pub const OUT_OF_MEMORY_HINT: &str = "make fewer or smaller frames, set a `tile`, compute in bf16, or allow more \
-with KINO_MEMORY";
+with --memory or KINO_MEMORY";
 
 impl From<OutOfMemory> for Error {
     fn from(error: OutOfMemory) -> Self {
@@ -180,6 +180,17 @@ impl Ledger {
     /// The bytes that may lie in temporary files.
     pub fn spill_budget(&self) -> u64 {
         self.spill_budget
+    }
+
+    /// How much of these weights is resident.
+    pub fn resident(&self, weights: &[[u8; 32]]) -> u64 {
+        let pinned = self.reclaimers().into_iter().map(|reclaimer| reclaimer.pin(weights).bytes);
+        pinned.sum()
+    }
+
+    /// The bytes that would leave if room were needed: cached values, idle weights.
+    pub fn reclaimable(&self) -> u64 {
+        self.reclaimers().iter().map(|reclaimer| reclaimer.held()).sum()
     }
 
     /// Where temporary files are made.

@@ -23,10 +23,10 @@ mod video;
 pub use codec::{decode, encode, is_storable};
 pub use cx::{Cancel, Cx, GraphId, Preview, Progress, RemoveLeftovers, RunId, Services};
 pub use error::{Error, Result};
-pub use inputs::{Inputs, Outputs};
+pub use inputs::{Inputs, Outputs, fit_values};
 pub use ledger::{Admission, Lease, Ledger, OUT_OF_MEMORY_HINT, OutOfMemory, Pinned, Reclaim};
 pub use node::{Node, NodeDef, Registry, no_infer};
-pub use table::{TYPES, tensor_fact, type_of_name, type_of_port};
+pub use table::{TYPES, bytes_of_fact, tensor_fact, type_of_name, type_of_port};
 pub use types::{
     CustomTypes, Field, Fields, Opaque, TensorFact, TensorHeader, TensorReader, Tensors, TypeDef,
     Typed, ValueType, check_elements, check_shape, fit_shape, from_tensor, known, tensor_bytes,

@@ -40,3 +40,16 @@ pub fn tensor_fact(fact: &Fact) -> Option<TensorFact> {
     let found = fact.get::<TensorFact>().cloned();
     found.or_else(|| TYPES.iter().find_map(|def| def.tensor_of_fact(fact)))
 }
+
+/// The bytes that a value takes of which `fact` is known; 0 where that says nothing.
+pub fn bytes_of_fact(fact: &Fact) -> u64 {
+    match fact {
+        Fact::Unknown => 0,
+        Fact::Literal(literal) => literal.bytes() as u64,
+        Fact::List(items) => items.iter().map(|(_, item)| bytes_of_fact(item)).sum(),
+        Fact::Typed(_) => match fact.get::<TensorFact>() {
+            Some(tensor) => tensor.bytes(),
+            None => TYPES.iter().find_map(|def| def.bytes_of_fact(fact)).unwrap_or(0),
+        },
+    }
+}

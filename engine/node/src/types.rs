@@ -28,6 +28,14 @@ pub struct TensorFact {
     pub dtype: DType,
 }
 
+impl TensorFact {
+    /// The bytes of its elements.
+    pub fn bytes(&self) -> u64 {
+        let element = self.dtype.size_in_bytes() as u64;
+        self.shape.iter().fold(element, |bytes, size| bytes.saturating_mul(*size as u64))
+    }
+}
+
 /// A type of values, as one Rust type.
 ///
 /// What the engine shares with plugins (the type's name, its fields, the shape of the tensor that
@@ -97,6 +105,12 @@ pub trait ValueType: Send + Sync + Sized + 'static {
     /// What is known of the tensor of a value of which this is known.
     fn tensor_of_fact(_fact: &Self::Fact) -> Option<TensorFact> {
         None
+    }
+
+    /// The bytes that a value takes of which this is known; those of its tensor unless it holds
+    /// more.
+    fn bytes_of_fact(fact: &Self::Fact) -> u64 {
+        Self::tensor_of_fact(fact).map_or(0, |tensor| tensor.bytes())
     }
 
     /// A field that plugins see.
@@ -383,7 +397,8 @@ pub fn known<T: ValueType>(fact: &Fact) -> Result<Option<T::Fact>, String> {
         return Ok(Some(known.clone()));
     }
     let Some(tensor) = fact.get::<TensorFact>() else { return Ok(None) };
-    let Some(rule) = T::PORT.tensor_rule() else { return Ok(None) };
+    let rule = T::PORT.tensor_rule().filter(|rule| rule.converts);
+    let Some(rule) = rule else { return Ok(None) };
     let shape = rule.fit(&tensor.shape)?.to_vec();
     Ok(T::fact_of_tensor(&TensorFact { shape, dtype: tensor.dtype }))
 }
@@ -398,6 +413,7 @@ pub struct TypeDef {
     from_fields: fn(&dyn Fields) -> Result<Typed>,
     restore: fn(serde_json::Value, &mut TensorReader<'_>) -> Result<Typed>,
     tensor_of_fact: fn(&Fact) -> Option<TensorFact>,
+    bytes_of_fact: fn(&Fact) -> Option<u64>,
 }
 
 impl TypeDef {
@@ -414,6 +430,7 @@ impl TypeDef {
                 checked(T::restore(header, tensors)?)
             },
             tensor_of_fact: |fact| fact.get::<T::Fact>().and_then(T::tensor_of_fact),
+            bytes_of_fact: |fact| fact.get::<T::Fact>().map(T::bytes_of_fact),
         }
     }
 
@@ -462,6 +479,11 @@ impl TypeDef {
     /// of this type.
     pub fn tensor_of_fact(&self, fact: &Fact) -> Option<TensorFact> {
         (self.tensor_of_fact)(fact)
+    }
+
+    /// The bytes of a value of which `fact` is known; none where that is no fact of this type.
+    pub fn bytes_of_fact(&self, fact: &Fact) -> Option<u64> {
+        (self.bytes_of_fact)(fact)
     }
 }
 

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use kino_node::{
-    Clip, Conditioning, CustomTypes, Error, Fields, Frames, FramesBuilder, Given, GivenEncoding,
-    ImageConditioning, Inputs, Latent, LatentSpace, Ledger, Mask, Opaque, Patches, Result,
-    Services, Sigmas, TYPES, TensorFact, TensorHeader, TensorReader, Tensors, TypeDef, Value,
-    ValueType, decode, encode, is_storable, known, tensor_fact, type_of_name,
+    Cancel, Clip, Conditioning, CustomTypes, Error, Fields, Frames, FramesBuilder, Given,
+    GivenEncoding, Guider, GuiderHandle, GuiderState, ImageConditioning, Inputs, Latent,
+    LatentSpace, Ledger, Mask, ModelPart, Opaque, OutputFile, Patches, Record, Result, Services,
+    Sigmas, TYPES, TensorFact, TensorHeader, TensorReader, Tensors, TypeDef, Value, ValueType,
+    decode, encode, fit_values, is_storable, known, tensor_fact, type_of_name,
 };
-use kino_port::{Elements, Fact, PortType, Sigma, edge};
+use kino_port::{Elements, Fact, PortType, Sigma, edge, list, real, text};
 
 fn services() -> Services {
     Services::new(Device::Cpu, Ledger::new(u64::MAX))
@@ -136,6 +137,106 @@ fn values_are_what_their_rows_say() {
             assert!(Value::Tensor(wrong).fit(&def.port).is_err(), "{name}");
         }
     }
+}
+
+/// A value of every named type but Any and Tensor, of a list, and of a plugin's own type.
+fn one_of_each() -> Vec<(PortType, Value)> {
+    struct Nobody;
+    impl Guider for Nobody {
+        fn begin(&self, _: &Cancel) -> Box<dyn GuiderState> {
+            unreachable!("it guides no run")
+        }
+    }
+    let word = || Value::Text("a".into());
+    let file = OutputFile { path: "a".into(), hash: String::new(), bytes: 0 };
+    let record = Record { ty: "test.depth".into(), fields: Vec::new() };
+    let parts = [PortType::TextEncoder, PortType::ImageEncoder, PortType::Dit, PortType::Vae]
+        .map(|ty| (ty.clone(), Value::Part(ModelPart { ty, handle: Arc::new(()) })));
+    let typed = samples().into_iter().map(|value| match &value {
+        Value::Typed(typed) => (typed.def().port.clone(), value),
+        other => panic!("{other:?}"),
+    });
+    let others = [
+        (PortType::Text, word()),
+        (PortType::Path, word()),
+        (PortType::Int, Value::Int(3)),
+        (PortType::Real, Value::Real(0.5)),
+        (PortType::Bool, Value::Bool(true)),
+        (PortType::File, Value::File(Arc::new(file))),
+        (PortType::Guider, GuiderHandle(Arc::new(Nobody)).into()),
+        ("test.depth".parse().unwrap(), Value::Custom(Arc::new(record))),
+    ];
+    typed.chain(parts).chain(others).collect()
+}
+
+/// A tensor of which a value of this type can be made, where any can.
+fn tensor_for(ty: &PortType) -> Value {
+    let dims = ty.tensor_rule().map_or(&[][..], |rule| rule.dims);
+    let shape: Vec<usize> = dims.iter().map(|name| name.parse().unwrap_or(2)).collect();
+    Value::Tensor((1.0 - ramp(&shape)).unwrap())
+}
+
+fn list_of(of: PortType) -> PortType {
+    PortType::List(Box::new(of))
+}
+
+#[test]
+fn the_check_promises_what_the_run_does_for_every_pair_of_types() {
+    let all = one_of_each();
+    let named = PortType::NAMED.iter().map(|row| &row.ty);
+    let mut ports: Vec<_> = named.filter(|ty| **ty != PortType::Any).cloned().collect();
+    ports.extend(["test.depth".parse().unwrap(), "test.other".parse().unwrap()]);
+    let mut pairs = 0;
+    for to in &ports {
+        let tensor = [(PortType::Tensor, tensor_for(to))];
+        for (from, value) in all.iter().chain(&tensor) {
+            let (promised, done) = (to.accepts(from), value.fit(to));
+            // A text that arrives as a value does not say whether it was declared as a path.
+            let path_as_text = (to, from) == (&PortType::Text, &PortType::Path);
+            assert_eq!(promised || path_as_text, done.is_ok(), "{from} to {to}: {done:?}");
+            let values = Value::List(vec![(None, value.clone())].into());
+            assert_eq!(list_of(to.clone()).accepts(&list_of(from.clone())), promised);
+            assert_eq!(
+                values.fit(&list_of(to.clone())).is_ok(),
+                done.is_ok(),
+                "lists: {from}, {to}"
+            );
+            assert!(!to.accepts(&list_of(from.clone())) && values.fit(to).is_err(), "{from}, {to}");
+            assert!(PortType::Any.accepts(from) && value.fit(&PortType::Any).is_ok());
+            pairs += 1;
+        }
+    }
+    assert_eq!(pairs, ports.len() * (all.len() + 1));
+    assert_eq!(all.len() + 1, ports.len() - 1, "a value of every type but `test.other`");
+}
+
+#[test]
+fn a_port_that_takes_one_of_two_types_takes_both() {
+    let named = || PortType::NAMED.iter().map(|row| row.ty.clone());
+    let types: Vec<_> = named().chain(["test.depth".parse().unwrap()]).collect();
+    for (a, b) in types.iter().flat_map(|a| types.iter().map(move |b| (a, b))) {
+        let either = a.either(b);
+        assert_eq!(
+            either,
+            list_of(a.clone()).either(&list_of(b.clone())).map(|of| match of {
+                PortType::List(of) => *of,
+                other => other,
+            })
+        );
+        if *a == PortType::Any || *b == PortType::Any {
+            continue;
+        }
+        assert_eq!(either, b.either(a), "{a}, {b}");
+        let Some(either) = either else { continue };
+        for port in types.iter().filter(|port| port.accepts(&either)) {
+            assert!(port.accepts(a) && port.accepts(b), "{a} or {b} is {either}, into {port}");
+        }
+    }
+    let of = |a: PortType, b| a.either(&b);
+    assert_eq!(of(PortType::Tensor, PortType::Frames), Some(PortType::Frames));
+    assert_eq!(of(PortType::Patches, PortType::Tensor), None);
+    assert_eq!(of(PortType::Int, PortType::Real), Some(PortType::Real));
+    assert_eq!(of(PortType::Latent, PortType::Frames), None);
 }
 
 #[test]
@@ -307,4 +408,36 @@ fn a_type_that_only_a_program_knows_goes_everywhere() {
     assert_eq!(back.get::<Heat>().unwrap().unit, "K");
     let error = decode(&mut &stored(heat("lux"))[..], &services).unwrap_err().to_string();
     assert_eq!(error, "heat is in K or °C, found lux");
+}
+
+#[test]
+fn what_fits_its_port_stays_and_the_rest_is_made_to_fit() {
+    let ports = [
+        list("many", PortType::Real),
+        list("one", PortType::Any),
+        real("scale", 1.0).within(0.0, 2.0),
+        text("op", "add").choices(&[Cow::Borrowed("add"), Cow::Borrowed("sub")]),
+    ];
+    let many: Arc<[_]> = [(Some("a".into()), Value::Real(1.5)), (None, Value::Real(2.0))].into();
+    let fit = |scale: Value, op: &str, many: &Arc<[(Option<Arc<str>>, Value)]>| {
+        let (many, one, op) =
+            (Value::List(Arc::clone(many)), Value::Int(3), Value::Text(op.into()));
+        let mut values = vec![Some(many), Some(one), Some(scale), Some(op)];
+        fit_values(&ports, &mut values).map(|()| values).map_err(|error| error.to_string())
+    };
+    let values = fit(Value::Int(2), "sub", &many).unwrap();
+    assert!(matches!(&values[0], Some(Value::List(items)) if Arc::ptr_eq(items, &many)));
+    assert_eq!(format!("{:?}", &values[1..3]), "[Some([3]), Some(2.0)]");
+    let mixed = [(Some("a".into()), Value::Real(1.5)), (None, Value::Int(2))].into();
+    let values = fit(Value::Real(0.5), "add", &mixed).unwrap();
+    assert_eq!(format!("{:?}", &values[0]), "Some([1.5, 2.0])");
+    for (scale, op, expected) in [
+        (Value::Int(3), "add", "from 0 to 2, found 3.0"),
+        (Value::Real(f64::NAN), "add", "found NaN"),
+        (Value::Real(1.0), "mul", "one of \"add\", \"sub\", found \"mul\""),
+        (Value::Text("1".into()), "add", "expected Real, found Text"),
+    ] {
+        let error = fit(scale, op, &many).unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    }
 }

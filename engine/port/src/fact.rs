@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Literal, PlannedFile};
+use crate::{Literal, PathForm, PlannedFile};
 
 /// What is known of one value while planning.
 #[derive(Clone, Default)]
@@ -148,9 +148,14 @@ pub struct StepInfo {
     pub spillable: u64,
     /// The weights among these bytes, which may be resident already.
     pub weights: Vec<Weights>,
+    /// Weights beside these bytes that the node uses where there is room for them, and does
+    /// without where there is none.
+    pub optional: Vec<Weights>,
     /// The one lazy input that is needed, where that is already known; the others are then not
     /// evaluated.
     pub chosen: Option<&'static str>,
+    /// How the path of a sink names what it writes.
+    pub path_form: PathForm,
 }
 
 /// Weights that a node computes with: those of one part of a model, in one type.

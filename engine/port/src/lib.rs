@@ -8,6 +8,7 @@
 
 mod fact;
 mod literal;
+mod numbered;
 mod port;
 mod signature;
 mod size;
@@ -17,6 +18,7 @@ mod units;
 
 pub use fact::{Fact, Facts, PlanError, PlannedRead, StepInfo, Weights};
 pub use literal::{Literal, MAX_TEXT};
+pub use numbered::{NumberedFiles, PathForm};
 pub use port::{
     Arity, Port, PortError, Range, bool, count, edge, int, list, optional, optional_list, path,
     real, text,

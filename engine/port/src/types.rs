@@ -273,17 +273,33 @@ impl PortType {
 
     /// Whether an input of this type takes a value of type `from`.
     ///
-    /// Int widens to Real, never back. Text names a Path. A Tensor connects to any port that holds
-    /// a tensor, and any value that holds a tensor to a Tensor port; the shape is checked when it
-    /// arrives.
+    /// Int widens to Real, never back. Text names a Path. A Tensor connects to any port whose values
+    /// are made of one ([`TensorRule::converts`]), and any value that holds a tensor to a Tensor
+    /// port; the shape is checked when it arrives.
     pub fn accepts(&self, from: &PortType) -> bool {
         match (self, from) {
             (PortType::Any, _) | (_, PortType::Any) => true,
             (PortType::Real, PortType::Int) | (PortType::Path, PortType::Text) => true,
             (PortType::List(to), PortType::List(from)) => to.accepts(from),
             (PortType::Tensor, from) => from.holds_tensor(),
-            (to, PortType::Tensor) => to.holds_tensor(),
+            (to, PortType::Tensor) => to.tensor_rule().is_some_and(|rule| rule.converts),
             (to, from) => to == from,
+        }
+    }
+
+    /// The type of a value that has this type or that one: an input that takes it takes both. None
+    /// where there is no such type.
+    pub fn either(&self, other: &PortType) -> Option<PortType> {
+        match (self, other) {
+            (PortType::List(a), PortType::List(b)) => {
+                a.either(b).map(|of| PortType::List(Box::new(of)))
+            }
+            // A tensor becomes what the other one is; an input of type Tensor takes both.
+            (PortType::Tensor, ty) | (ty, PortType::Tensor) if *ty != PortType::Any => {
+                ty.accepts(&PortType::Tensor).then(|| ty.clone())
+            }
+            (a, b) if a.accepts(b) => Some(a.clone()),
+            (a, b) => b.accepts(a).then(|| b.clone()),
         }
     }
 }

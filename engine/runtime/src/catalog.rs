@@ -4,8 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use kino_graph::Catalog;
-use kino_node::{OUT_OF_MEMORY_HINT, Registry, Services};
-use kino_port::{Facts, PlanError, Signature, StepInfo, format_bytes};
+use kino_node::{Node, Registry, Services};
+use kino_port::{Facts, PlanError, Signature, StepInfo};
 
 use crate::panic::panic_message;
 
@@ -37,28 +37,32 @@ impl Catalog for NodeCatalog<'_> {
     }
 
     fn infer(&self, op: &str, facts: &Facts) -> Result<StepInfo, Vec<PlanError>> {
-        let node = self.registry.get(op);
-        let node = node.ok_or_else(|| vec![PlanError::new(format!("there is no node `{op}`"))])?;
-        // Whoever wrote the node, and whatever files it looks into: planning goes on.
-        let inferred = guard(|| node.infer(self.services, facts)).unwrap_or_else(|panic| {
-            let error = PlanError::new(format!("the node panicked while planning: {panic}"));
-            Err(vec![error.hint("this is a bug of the node; please report it")])
-        })?;
-        match too_large(&inferred, self.services.ledger.budget()) {
-            Some(error) => Err(vec![error]),
-            None => Ok(inferred),
-        }
+        self.infer_node(self.node(op)?, facts)
     }
 }
 
-/// The error to a step that does not fit into memory even where it is alone.
-fn too_large(step: &StepInfo, allowed: u64) -> Option<PlanError> {
-    let needed = step.memory.saturating_sub(step.spillable);
-    (needed > allowed).then(|| {
-        let (needed, allowed) = (format_bytes(needed), format_bytes(allowed));
-        PlanError::new(format!("it needs about {needed} of memory, and {allowed} are allowed"))
-            .hint(OUT_OF_MEMORY_HINT)
-    })
+impl NodeCatalog<'_> {
+    /// The node of this name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn node(&self, op: &str) -> Result<&dyn Node, Vec<PlanError>> {
+        let node = self.registry.get(op).map(|node| &**node);
+        node.ok_or_else(|| vec![PlanError::new(format!("there is no node `{op}`"))])
+    }
+
+    /// What a node says of itself: an error where it panics, and where its step could never have
+    /// the memory that it needs.
+    ///
+    /// # Errors
+    /// Every reason why it cannot run with what it is given.
+    pub fn infer_node(&self, node: &dyn Node, facts: &Facts) -> Result<StepInfo, Vec<PlanError>> {
+        // Whoever wrote the node, and whatever files it looks into: planning goes on.
+        guard(|| node.infer(self.services, facts)).unwrap_or_else(|panic| {
+            let error = PlanError::new(format!("the node panicked while planning: {panic}"));
+            Err(vec![error.hint("this is a bug of the node; please report it")])
+        })
+    }
 }
 
 /// Calls what a node does, and gives the message of a panic as an error.

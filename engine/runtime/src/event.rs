@@ -162,9 +162,9 @@ pub enum CacheStatus {
     Lazy,
     /// Its result is in memory.
     Memory,
-    /// Its result is on disk; for a sink: its file stands as it was written.
+    /// Its result is on disk; for a sink: its file is up to date.
     Disk,
-    /// Nothing needs it: whatever reads it is cached.
+    /// Nothing needs it: all nodes that read it are cached.
     Pruned,
 }
 
@@ -176,7 +176,7 @@ pub enum Cached {
     None,
     /// The cache in memory.
     Memory,
-    /// The cache on disk; for a sink: its file stands as it was written.
+    /// The cache on disk; for a sink: its file is up to date.
     Disk,
 }
 

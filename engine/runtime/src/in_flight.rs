@@ -1,14 +1,16 @@
 //! Steps in flight: what one step is computing, another one of the same key waits for rather than
 //! computes again, be it of another run of the same runtime or of the same plan.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kino_node::{Cancel, GraphId, Outputs, Result, RunId};
 
+use crate::by_key::ByKey;
 use crate::stop::StopSignal;
-use crate::wanted::{covers, holds};
+use crate::wanted::{covers, has};
 
 /// How often a step that waits for another one looks whether its run was cancelled.
 const LOOK: Duration = Duration::from_millis(20);
@@ -16,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// The steps in flight of all runs.
 #[derive(Default)]
 pub(crate) struct InFlight {
-    by_key: Mutex<HashMap<[u8; 32], Arc<Computation>>>,
+    by_key: Mutex<ByKey<Arc<Computation>>>,
     /// By graph and run: how many sinks are writing.
     sinks: Mutex<BTreeMap<(Option<GraphId>, RunId), usize>>,
     /// Told when a sink has ended.
@@ -193,53 +195,93 @@ impl Drop for InFlightGuard<'_> {
 
 /// The steps of one plan that have a key in common (common subexpressions): the first one that runs
 /// computes what any of them is wanted for, and its outputs are held until the last one took them.
+///
+/// Few plans have any, so a step that has none is told without a lock.
 #[derive(Default)]
 pub(crate) struct Twins {
-    by_key: Mutex<HashMap<[u8; 32], Held>>,
+    /// By step: which of `groups` it is of; empty where there are none.
+    group: Vec<Option<u32>>,
+    groups: Vec<Group>,
+}
+
+/// Steps of one key.
+struct Group {
+    /// The outputs that any of them is wanted for.
+    wanted: Vec<bool>,
+    held: Mutex<Held>,
 }
 
 struct Held {
-    /// The outputs that any of the steps is wanted for.
-    wanted: Vec<bool>,
     /// How many steps have not taken the outputs yet.
     left: usize,
     outputs: Option<Outputs>,
 }
 
 impl Twins {
-    /// Finds the keys that several steps have; `steps` are keys, each with the outputs wanted.
-    pub(crate) fn new<'k>(steps: impl Iterator<Item = (&'k [u8; 32], &'k [bool])>) -> Self {
-        let mut by_key: HashMap<[u8; 32], Held> = HashMap::new();
-        for (key, wanted) in steps {
-            let new = || Held { wanted: vec![false; wanted.len()], left: 0, outputs: None };
-            let held = by_key.entry(*key).or_insert_with(new);
-            held.left += 1;
-            held.wanted.iter_mut().zip(wanted).for_each(|(all, own)| *all |= own);
+    /// Finds the keys that several of so many steps have; `some` are the steps that count, each
+    /// with its key and the outputs wanted.
+    pub(crate) fn new<'k>(
+        steps: usize,
+        some: impl Iterator<Item = (usize, &'k [u8; 32], &'k [bool])>,
+    ) -> Self {
+        let mut twins = Twins::default();
+        // The first step of each key, with what it is wanted for.
+        let mut firsts: ByKey<(usize, &[bool])> = ByKey::default();
+        firsts.reserve(steps);
+        for (step, key, wanted) in some {
+            let first = match firsts.entry(*key) {
+                Entry::Vacant(vacant) => {
+                    vacant.insert((step, wanted));
+                    continue;
+                }
+                Entry::Occupied(first) => *first.get(),
+            };
+            twins.group.resize(steps, None);
+            let next = twins.groups.len() as u32;
+            let group = *twins.group[first.0].get_or_insert(next);
+            if group == next {
+                twins.groups.push(Group::of(first.1));
+            }
+            twins.group[step] = Some(group);
+            twins.groups[group as usize].add(wanted);
         }
-        by_key.retain(|_, held| held.left > 1);
-        Twins { by_key: Mutex::new(by_key) }
+        twins
     }
 
-    /// The outputs that any step of this key is wanted for, if several have it.
-    pub(crate) fn wanted(&self, key: &[u8; 32]) -> Option<Vec<bool>> {
-        lock(&self.by_key).get(key).map(|held| held.wanted.clone())
+    fn group(&self, step: usize) -> Option<&Group> {
+        let group = (*self.group.get(step)?)?;
+        self.groups.get(group as usize)
     }
 
-    /// The outputs that another step of this key left, if they have all that is wanted.
-    pub(crate) fn find(&self, key: &[u8; 32], wanted: &[bool]) -> Option<Outputs> {
-        let outputs = lock(&self.by_key).get(key)?.outputs.clone()?;
-        covers(&holds(&outputs), wanted).then_some(outputs)
+    /// The outputs that any step of this one's key is wanted for, if several have it.
+    pub(crate) fn wanted(&self, step: usize) -> Option<&[bool]> {
+        self.group(step).map(|group| &*group.wanted)
     }
 
-    /// A step of this key has its outputs: they stay for the others, if there are any left.
-    pub(crate) fn leave(&self, key: &[u8; 32], outputs: &Outputs) {
-        let mut by_key = lock(&self.by_key);
-        let Some(held) = by_key.get_mut(key) else { return };
+    /// The outputs that another step of this one's key left, if they have all that is wanted.
+    pub(crate) fn find(&self, step: usize, wanted: &[bool]) -> Option<Outputs> {
+        let outputs = lock(&self.group(step)?.held).outputs.clone()?;
+        has(&outputs, wanted).then_some(outputs)
+    }
+
+    /// A step has its outputs: they stay for the others of its key, if there are any left.
+    pub(crate) fn leave(&self, step: usize, outputs: &Outputs) {
+        let Some(group) = self.group(step) else { return };
+        let mut held = lock(&group.held);
         held.left = held.left.saturating_sub(1);
-        if held.left == 0 {
-            by_key.remove(key);
-        } else {
-            held.outputs = Some(outputs.clone());
-        }
+        held.outputs = (held.left > 0).then(|| outputs.clone());
+    }
+}
+
+impl Group {
+    fn of(wanted: &[bool]) -> Self {
+        let held = Mutex::new(Held { left: 1, outputs: None });
+        Group { wanted: wanted.to_vec(), held }
+    }
+
+    fn add(&mut self, wanted: &[bool]) {
+        let held = self.held.get_mut().unwrap_or_else(PoisonError::into_inner);
+        held.left += 1;
+        self.wanted.iter_mut().zip(wanted).for_each(|(all, own)| *all |= own);
     }
 }

@@ -10,12 +10,14 @@
 
 #![forbid(unsafe_code)]
 
+mod by_key;
 mod catalog;
 mod demand;
 mod device;
 mod disk;
 mod entry;
 mod event;
+mod forecast;
 mod hits;
 mod in_flight;
 mod machine;
@@ -36,7 +38,8 @@ mod work;
 pub use catalog::{LIBRARIES, NUMERICS, NodeCatalog, environment};
 pub use disk::DiskCache;
 pub use event::{CacheStatus, Cached, Event, PlannedStep};
-pub use machine::memory_of_machine;
+pub use forecast::{Forecast, too_large};
+pub use machine::{memory_of_machine, peak_of_process, resident_of_process};
 pub use report::{Report, SkippedStep, StepFailure};
 pub use run::{RunSpec, Runtime, RuntimeOptions};
 pub use stop::StopSignal;

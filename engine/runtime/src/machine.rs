@@ -18,9 +18,28 @@ pub fn memory_of_machine() -> u64 {
     all - (all / 8).max(RESERVE.min(all / 2))
 }
 
+/// The bytes of this process that lie in memory, where the system says.
+pub fn resident_of_process() -> Option<u64> {
+    of_process("VmRSS:")
+}
+
+/// The most bytes of this process that ever lay in memory, where the system says.
+pub fn peak_of_process() -> Option<u64> {
+    of_process("VmHWM:")
+}
+
+fn of_process(field: &str) -> Option<u64> {
+    kib(&fs::read_to_string("/proc/self/status").ok()?, field)
+}
+
 /// `MemTotal:       24576000 kB`
 fn total(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    kib(meminfo, "MemTotal:")
+}
+
+/// The bytes of a field that counts kilobytes.
+fn kib(text: &str, field: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
 }

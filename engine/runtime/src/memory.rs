@@ -9,12 +9,13 @@
 //! The bytes of entries stand in the ledger: frames by leases of their own, the rest by one that
 //! the entry holds. Where the ledger needs room, entries leave, too.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kino_node::{Lease, Ledger, Outputs, Reclaim, Value};
 
-use crate::wanted::{covers, holds};
+use crate::by_key::ByKey;
+use crate::wanted::has;
 
 /// What an entry costs beside its tensors, so that numbers and texts are not free.
 const OVERHEAD: u64 = 256;
@@ -32,7 +33,7 @@ pub(crate) struct MemoryCache {
     /// The priority of what was evicted last.
     floor: f64,
     clock: u64,
-    entries: HashMap<[u8; 32], Entry>,
+    entries: ByKey<Entry>,
     /// By rising priority: the first goes first.
     order: BTreeSet<(Priority, [u8; 32])>,
     /// Of these, the ones with bytes in temporary files.
@@ -81,7 +82,7 @@ impl MemoryCache {
             spilled: 0,
             floor: 0.0,
             clock: 0,
-            entries: HashMap::new(),
+            entries: ByKey::default(),
             order: BTreeSet::new(),
             spilled_order: BTreeSet::new(),
             parts: BTreeSet::new(),
@@ -107,6 +108,14 @@ impl MemoryCache {
             self.insert(*key, entry.outputs, entry.size, entry.seconds, entry.lease);
         }
         Some(outputs)
+    }
+
+    /// What is kept of a step of which some outputs were computed anew, where that is more.
+    pub(crate) fn beside(&self, key: &[u8; 32], computed: &[Option<Value>]) -> Option<Outputs> {
+        let kept = &self.entries.get(key)?.outputs;
+        let mut both = kept.iter().zip(computed);
+        let has_more = both.any(|(kept, computed)| kept.is_some() && computed.is_none());
+        has_more.then(|| kept.clone())
     }
 
     /// Keeps outputs that took `seconds` to compute, if they fit.
@@ -247,10 +256,6 @@ impl Reclaim for SharedCache {
         };
         freed
     }
-}
-
-fn has(outputs: &[Option<Value>], wanted: &[bool]) -> bool {
-    covers(&holds(outputs), wanted)
 }
 
 fn is_part(value: &Value) -> bool {

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use kino_node::Value;
 
+use crate::forecast::Forecast;
+
 /// A step that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepFailure {
@@ -44,6 +46,8 @@ pub struct Report {
     pub cancelled: bool,
     /// Seconds from beginning to end.
     pub seconds: f64,
+    /// What it was expected to hold when it began.
+    pub forecast: Forecast,
 }
 
 impl Report {

@@ -3,13 +3,15 @@
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
-use kino_graph::{Key, Plan};
+use kino_graph::{Key, Plan, Step};
 use kino_node::{GraphId, Ledger, Registry, RunId, Services};
+use kino_port::PlanError;
 
 use crate::demand::{Demand, Need};
 use crate::device::Device;
 use crate::disk::DiskCache;
 use crate::event::{CacheStatus, Event, PlannedStep, Teller};
+use crate::forecast::{Forecast, forecast, too_large};
 use crate::hits::Hits;
 use crate::in_flight::{InFlight, Twins};
 use crate::report::Report;
@@ -112,6 +114,44 @@ impl Runtime {
         statuses(&demand)
     }
 
+    /// How much memory a plan will take if it runs now.
+    pub fn forecast(&self, plan: &Plan, registry: &Registry, services: &Services) -> Forecast {
+        let wiring = Wiring::new(plan, registry);
+        let find = |step, wanted: &[bool]| self.store.status(&wiring, step, wanted);
+        self.foresee(&wiring, &Demand::new(&wiring, find), services)
+    }
+
+    fn foresee(
+        &self,
+        wiring: &Wiring<'_>,
+        demand: &Demand<CacheStatus>,
+        services: &Services,
+    ) -> Forecast {
+        forecast(wiring, demand, services, self.store.memory_budget)
+    }
+
+    /// The steps that would run now and cannot, as they do not fit into memory even alone: each by
+    /// its index.
+    pub fn too_large(
+        &self,
+        plan: &Plan,
+        registry: &Registry,
+        services: &Services,
+    ) -> Vec<(usize, PlanError)> {
+        let allowed = |step: &Step| match step.traits.heavy {
+            true => services.device_ledger().budget(),
+            false => services.ledger.budget(),
+        };
+        let refused = plan.steps.iter().enumerate();
+        let refused = refused.filter_map(|(at, step)| Some((at, too_large(step, allowed(step))?)));
+        let mut refused: Vec<_> = refused.collect();
+        if !refused.is_empty() {
+            let status = self.status(plan, registry);
+            refused.retain(|(at, _)| status[*at] == CacheStatus::Run);
+        }
+        refused
+    }
+
     /// Runs a plan to its end, or until it is stopped.
     pub fn run(&self, request: RunSpec<'_>) -> Report {
         let RunSpec { plan, registry, services, stop, embedded_workflow, events, id } = request;
@@ -124,6 +164,7 @@ impl Runtime {
         let mut hits = Hits::new(&self.store, &wiring, services);
         let claimed = hits.demand();
         teller.say(planned(plan, &claimed));
+        let forecast = self.foresee(&wiring, &claimed, services);
         let (demand, hits) = hits.verified(claimed, self.threads, &|| stop.is_stopping());
         let sinks = hits.iter().enumerate().filter(|(step, _)| wiring.traits(*step).sink);
         let up_to_date = sinks.filter_map(|(_, hit)| hit.as_ref()?.outputs());
@@ -133,8 +174,8 @@ impl Runtime {
             (0..need.len()).filter(|step| need[*step] != Need::None && hits[*step].is_none());
         let to_do: Vec<usize> = to_do.collect();
         let twins = to_do.iter().filter(|step| !wiring.traits(**step).sink);
-        let twins = twins.map(|step| (wiring.key(*step), &wanted[wiring.slots(*step)]));
-        let twins = Twins::new(twins);
+        let twins = twins.map(|step| (*step, wiring.key(*step), &wanted[wiring.slots(*step)]));
+        let twins = Twins::new(wiring.steps(), twins);
         let workers = self.workers(&wiring, to_do.into_iter());
         let schedule = Schedule::new(&wiring, &need, hits, self.threads, &services.ledger);
         let work = Work {
@@ -155,7 +196,7 @@ impl Runtime {
             failures: Mutex::default(),
         };
         employ(&work, workers);
-        let report = report(&work, begun);
+        let report = Report { forecast, ..report(&work, begun) };
         work.say(done(&report));
         report
     }
@@ -216,6 +257,7 @@ fn report(work: &Work<'_>, begun: Instant) -> Report {
         skipped: schedule.skipped(),
         cancelled: schedule.is_unfinished(),
         seconds: begun.elapsed().as_secs_f64(),
+        forecast: Forecast::default(),
     }
 }
 

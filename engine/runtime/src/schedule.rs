@@ -199,7 +199,7 @@ impl<'p> Schedule<'p> {
         self.running -= 1;
         match ended {
             Ended::Finished(step, outputs) => {
-                self.lent.remove(&step);
+                self.give_back(step);
                 self.publish(step, outputs);
             }
             Ended::Loaded(step, outputs) => {
@@ -207,17 +207,24 @@ impl<'p> Schedule<'p> {
                 self.publish(step, outputs);
             }
             Ended::Adopted(step, outputs) => {
-                self.lent.remove(&step);
+                self.give_back(step);
                 self.evaluated.retain(|evaluated| *evaluated != step);
                 self.cached.push(step);
                 self.publish(step, outputs);
             }
             Ended::Failed(step) => {
-                self.lent.remove(&step);
+                self.give_back(step);
                 self.skip(step, step);
             }
             Ended::Stopped => self.stopped = true,
             Ended::Chose(step, values, ports) => self.chose(step, values, &ports),
+        }
+    }
+
+    /// Gives back the leases of the values that only this step read; few steps have any.
+    fn give_back(&mut self, step: u32) {
+        if !self.lent.is_empty() {
+            self.lent.remove(&step);
         }
     }
 
@@ -258,10 +265,11 @@ impl<'p> Schedule<'p> {
     fn job(&mut self, step: u32) -> Job {
         let at = step as usize;
         if let Some(Hit::Open(found)) = self.hits[at].take() {
-            return Job::Load(step, found);
+            return Job::Load(step, *found);
         }
         let choose = self.must_choose(step);
-        let mut values = self.held.remove(&step).unwrap_or_default();
+        let held = if self.held.is_empty() { None } else { self.held.remove(&step) };
+        let mut values = held.unwrap_or_default();
         self.collect(at, &mut values);
         if choose {
             return Job::Choose(step, values);

@@ -1,12 +1,13 @@
 //! What sinks wrote: a sink is up to date as long as its files are as it wrote them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::Path;
 
 use kino_node::{OutputFile, Outputs, RemoveLeftovers, Services, Value};
 use kino_port::FileStamp;
 
+use crate::by_key::ByKey;
 use crate::entry::{self, Header, OutputStamp};
 
 /// What the files of a sink are now, compared to what it wrote.
@@ -26,7 +27,7 @@ const MAX_RECORDS: usize = 4096;
 /// What sinks wrote during the life of the process, by key.
 #[derive(Default)]
 pub(crate) struct Records {
-    by_key: HashMap<[u8; 32], (u64, Header, Outputs)>,
+    by_key: ByKey<(u64, Header, Outputs)>,
     /// Keys by the turn in which they were entered.
     order: BTreeMap<u64, [u8; 32]>,
     turn: u64,

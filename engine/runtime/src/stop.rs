@@ -66,7 +66,7 @@ impl StopSignal {
     /// A step begins: its own flag, until the guard is dropped.
     pub(crate) fn begin(&self, step: u32, key: Key) -> Begun<'_> {
         if self.whole {
-            return Begun { stop: self, step, cancel: self.cancel.clone() };
+            return Begun { stop: self, step, own: None };
         }
         let cancel = self.cancel.child();
         let mut state = self.state();
@@ -75,7 +75,7 @@ impl StopSignal {
         }
         state.running.insert(step, (key, cancel.clone()));
         drop(state);
-        Begun { stop: self, step, cancel }
+        Begun { stop: self, step, own: Some(cancel) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -87,12 +87,20 @@ impl StopSignal {
 pub(crate) struct Begun<'s> {
     stop: &'s StopSignal,
     step: u32,
-    pub(crate) cancel: Cancel,
+    /// Its own flag; none where the run is stopped altogether or not at all.
+    own: Option<Cancel>,
+}
+
+impl Begun<'_> {
+    /// The flag that stops the step.
+    pub(crate) fn cancel(&self) -> &Cancel {
+        self.own.as_ref().unwrap_or(&self.stop.cancel)
+    }
 }
 
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
-        if !self.stop.whole {
+        if self.own.is_some() {
             self.stop.state().running.remove(&self.step);
         }
     }

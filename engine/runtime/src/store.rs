@@ -11,7 +11,7 @@ use crate::entry::{Header, OutputStamp, Verified};
 use crate::event::{CacheStatus, Cached, Event};
 use crate::memory::SharedCache;
 use crate::sink;
-use crate::wanted::{covers, holds};
+use crate::wanted::{covers, has, holds};
 use crate::wiring::Wiring;
 
 /// As many large entries are kept open until their turn comes; beyond, they are read at once.
@@ -27,7 +27,7 @@ pub(crate) enum Hit {
         seconds: f64,
     },
     /// An entry that was verified and stays open until its turn comes.
-    Open(Verified),
+    Open(Box<Verified>),
 }
 
 impl Hit {
@@ -50,7 +50,7 @@ impl Hit {
     /// Whether all `wanted` outputs are among what it holds.
     pub(crate) fn covers(&self, wanted: &[bool]) -> bool {
         match self {
-            Hit::Here { outputs, .. } => covers(&holds(outputs), wanted),
+            Hit::Here { outputs, .. } => has(outputs, wanted),
             Hit::Open(found) => covers(&found.header.holds, wanted),
         }
     }
@@ -72,6 +72,8 @@ pub(crate) struct Store {
     sinks: Mutex<sink::Records>,
     /// Whether results stay in memory: there will be other runs.
     pub(crate) keeps: bool,
+    /// How many bytes of them.
+    pub(crate) memory_budget: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -81,7 +83,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Store {
     pub(crate) fn new(memory_budget: u64, disk: Option<DiskCache>, ledger: &Arc<Ledger>) -> Self {
         let memory = SharedCache::new(memory_budget, ledger);
-        Store { memory, disk, sinks: Mutex::default(), keeps: memory_budget > 0 }
+        Store { memory, disk, sinks: Mutex::default(), keeps: memory_budget > 0, memory_budget }
     }
 
     /// What will become of a step, going by what the caches claim to hold.
@@ -139,7 +141,7 @@ impl Store {
         let begun = Instant::now();
         let found = disk.find(key, wanted, stopped)?;
         if found.is_open() && open.fetch_add(1, Ordering::Relaxed) < MAX_OPEN {
-            return Some(Hit::Open(found));
+            return Some(Hit::Open(Box::new(found)));
         }
         let read = self.read(key, found, services);
         let warn = |error: &Error| tracing::warn!("A cached result could not be read: {error}.");
@@ -194,8 +196,10 @@ impl Store {
         }
         if self.keeps {
             let mut memory = self.memory.lock();
-            let kept = memory.find(key, &vec![false; outputs.len()]);
-            memory.store(key, &joined(outputs, kept), seconds);
+            match memory.beside(key, outputs) {
+                Some(kept) => memory.store(key, &joined(outputs, Some(kept)), seconds),
+                None => memory.store(key, outputs, seconds),
+            }
         }
         if let Some(disk) = self.disk.as_ref().filter(|_| traits.expensive)
             && outputs.iter().flatten().all(is_storable)

@@ -11,3 +11,9 @@ pub(crate) fn holds(outputs: &[Option<Value>]) -> Vec<bool> {
 pub(crate) fn covers(holds: &[bool], wanted: &[bool]) -> bool {
     holds.len() == wanted.len() && holds.iter().zip(wanted).all(|(holds, wanted)| *holds || !wanted)
 }
+
+/// Whether all `wanted` outputs are there.
+pub(crate) fn has(outputs: &[Option<Value>], wanted: &[bool]) -> bool {
+    let mut both = outputs.iter().zip(wanted);
+    outputs.len() == wanted.len() && both.all(|(output, wanted)| output.is_some() || !wanted)
+}

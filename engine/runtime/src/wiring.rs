@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use kino_graph::{Plan, StepInput, StepOutput, ValueSource};
+use kino_graph::{Plan, Step, StepInput, StepOutput, ValueSource};
 use kino_node::{Node, Registry};
 use kino_port::{NodeTraits, PlannedRead};
 
@@ -34,9 +34,15 @@ pub(crate) struct Wiring<'p> {
 
 impl<'p> Wiring<'p> {
     pub(crate) fn new(plan: &'p Plan, registry: &'p Registry) -> Self {
+        let mut last: Option<(&Arc<str>, Option<&Arc<dyn Node>>)> = None;
+        let node = |step: &'p Step| match last {
+            // Steps of one node share its name, and often follow each other.
+            Some((op, node)) if Arc::ptr_eq(op, &step.op) => node,
+            _ => last.insert((&step.op, registry.get(&step.op))).1,
+        };
         let mut wiring = Wiring {
             plan,
-            nodes: plan.steps.iter().map(|step| registry.get(&step.op)).collect(),
+            nodes: plan.steps.iter().map(node).collect(),
             first_slot: Vec::with_capacity(plan.steps.len() + 1),
             first_edge: Vec::with_capacity(plan.steps.len() + 1),
             edges: Vec::with_capacity(plan.steps.len()),

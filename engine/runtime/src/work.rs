@@ -7,12 +7,13 @@ use std::time::Instant;
 use kino_graph::Key;
 use kino_node::{
     Admission, Cancel, Cx, Error, GraphId, Inputs, Node, Outputs, Progress, Result, RunId,
-    Services, Value,
+    Services, Value, fit_values,
 };
 
 use crate::device::Device;
 use crate::entry::Verified;
 use crate::event::{Cached, Event, Teller};
+use crate::forecast::firm;
 use crate::in_flight::{Computed, InFlight, Twins};
 use crate::pace::Pace;
 use crate::panic::panic_message;
@@ -147,21 +148,22 @@ impl<'r> Work<'r> {
         }
     }
 
-    fn run(&self, step: u32, values: Vec<Option<Value>>, heavy: bool) -> (Ended, Option<bool>) {
+    fn run(&self, step: u32, mut values: Vec<Option<Value>>, heavy: bool) -> (Ended, Option<bool>) {
         let at = step as usize;
         // In this order: a sink of a run that was superseded meanwhile has begun, or never will.
         let _writing =
             self.wiring.traits(at).sink.then(|| self.in_flight.begin_sink(self.run, self.graph));
         let here = self.stop.begin(step, Key(*self.wiring.key(at)));
-        if here.cancel.is_cancelled() {
+        let cancel = here.cancel();
+        if cancel.is_cancelled() {
             return (Ended::Stopped, Some(heavy));
         }
         let begun = Instant::now();
-        let guard = match self.join_or_start(at, &here.cancel) {
+        let guard = match self.join_or_start(at, cancel) {
             Ok(Computed::Here(guard)) => guard,
             Ok(Computed::There(outputs)) => {
                 let seconds = begun.elapsed().as_secs_f64();
-                self.twins.leave(self.wiring.key(at), &outputs);
+                self.twins.leave(at, &outputs);
                 self.say(finished(self.wiring, at, &outputs, Cached::Memory, seconds));
                 return (Ended::Adopted(step, outputs), Some(heavy));
             }
@@ -169,10 +171,9 @@ impl<'r> Work<'r> {
         };
         self.say(self.started(step));
         let begun = Instant::now();
-        let cancel = &here.cancel;
         let result = self.occupied(heavy, cancel, || {
             let admission = self.admit(at, cancel)?;
-            let compute = || self.compute(at, &values, cancel, begun);
+            let mut compute = || self.compute(at, &mut values, cancel, begun);
             match &admission {
                 Some(admission) => admission.scope(compute),
                 None => compute(),
@@ -188,7 +189,7 @@ impl<'r> Work<'r> {
                     self.wake.notify_one();
                 }
                 self.store.keep(self.wiring, at, &outputs, seconds, self.services);
-                self.twins.leave(self.wiring.key(at), &outputs);
+                self.twins.leave(at, &outputs);
                 guard.into_iter().for_each(|guard| guard.complete(&outputs));
                 self.say(finished(self.wiring, at, &outputs, Cached::None, seconds));
                 (Ended::Finished(step, outputs), (!heavy).then_some(false))
@@ -202,16 +203,16 @@ impl<'r> Work<'r> {
     /// there is none, or it does not come to have them, the step is computed here.
     fn join_or_start(&self, at: usize, cancel: &Cancel) -> Result<Computed<'r>> {
         let (key, wanted) = (self.wiring.key(at), &self.wanted[self.wiring.slots(at)]);
-        let all_wanted = self.twins.wanted(key);
+        let all_wanted = self.twins.wanted(at);
         let shares = self.store.keeps || all_wanted.is_some();
         if !shares || self.wiring.traits(at).sink {
             return Ok(Computed::Here(None));
         }
         let kept = || {
-            let left = self.twins.find(key, wanted);
+            let left = self.twins.find(at, wanted);
             left.or_else(|| self.store.in_memory(self.wiring, at, wanted))
         };
-        let all_wanted = all_wanted.as_deref().unwrap_or(wanted);
+        let all_wanted = all_wanted.unwrap_or(wanted);
         self.in_flight.join_or_start(key, (wanted, all_wanted), cancel, kept)
     }
 
@@ -230,18 +231,23 @@ impl<'r> Work<'r> {
     /// memory ends, they go to files.
     fn admit(&self, at: usize, cancel: &Cancel) -> Result<Option<Admission>> {
         let step = &self.wiring.plan.steps[at];
-        let bytes = step.memory.saturating_sub(step.spillable);
+        let bytes = firm(step);
         if bytes < UNGOVERNED {
             return Ok(None);
         }
         let weights: Vec<[u8; 32]> = step.weights.iter().map(|weights| weights.id).collect();
-        self.services.ledger.admit(bytes, &weights, &|| cancel.check()).map(Some)
+        let ledger = match self.wiring.traits(at).heavy {
+            true => self.services.device_ledger(),
+            false => &self.services.ledger,
+        };
+        ledger.check(bytes, "the node")?;
+        ledger.admit(bytes, &weights, &|| cancel.check()).map(Some)
     }
 
     fn compute(
         &self,
         at: usize,
-        values: &[Option<Value>],
+        values: &mut Vec<Option<Value>>,
         cancel: &Cancel,
         begun: Instant,
     ) -> Result<Outputs> {
@@ -256,8 +262,7 @@ impl<'r> Work<'r> {
             let seconds_left = pace.report(step, of, Instant::now());
             self.say(Event::Progress { name: Arc::clone(name), step, of, seconds_left, preview });
         };
-        let all_wanted = self.twins.wanted(self.wiring.key(at));
-        let wanted = all_wanted.as_deref().unwrap_or(&self.wanted[self.wiring.slots(at)]);
+        let wanted = self.twins.wanted(at).unwrap_or(&self.wanted[self.wiring.slots(at)]);
         let mut cx = Cx {
             name,
             services: self.services,
@@ -269,8 +274,8 @@ impl<'r> Work<'r> {
         };
         // Ranges and choices hold for values that only this run gives, as well.
         let ports = &node.signature().inputs;
-        let values = Inputs::new(ports, values).fitted()?;
-        let inputs = Inputs::new(ports, &values);
+        fit_values(ports, values)?;
+        let inputs = Inputs::new(ports, values);
         let outputs = span.in_scope(|| guarded(|| node.run(&mut cx, &inputs)));
         let was_cancelled = matches!(&outputs, Err(Error::Cancelled));
         // A node that fails on a file which is being replaced is not to blame.

@@ -1,17 +1,20 @@
 //! What an engine holds once: device, nodes, plugins, models, caches, the memory ledger.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use kino_node::{Ledger, Node, Registry, Services};
 use kino_port::parse_bytes;
-use kino_runtime::{DiskCache, Runtime, RuntimeOptions};
+use kino_runtime::{DiskCache, Forecast, Runtime, RuntimeOptions};
 use kino_world::HashCache;
 
 use crate::device::{self, DeviceChoice};
 use crate::error::{Error, Result};
-use crate::plugins::{PluginLoader, PluginWorker};
+use crate::plugins::{NodeSet, PluginLoader, PluginWorker, Unusable};
+use crate::revisions::Revisions;
+use crate::source::GraphSource;
 
 /// How large the cache on disk may grow unless KINO_CACHE_LIMIT says otherwise.
 const CACHE_LIMIT: u64 = 20_000_000_000;
@@ -21,9 +24,13 @@ const CACHE_LIMIT: u64 = 20_000_000_000;
 pub(crate) struct EngineSettings {
     pub(crate) device: DeviceChoice,
     pub(crate) memory: Option<u64>,
+    /// Of a device that has memory of its own.
+    pub(crate) device_memory: Option<u64>,
     /// The folder of the cache on disk; none for the user's.
     pub(crate) cache: Option<PathBuf>,
     pub(crate) has_cache: bool,
+    /// The folder of the user's own plugins and of what the user trusts; none for the user's.
+    pub(crate) data: Option<PathBuf>,
     pub(crate) cache_limit: Option<u64>,
     pub(crate) keeps: bool,
     pub(crate) threads: Option<usize>,
@@ -37,8 +44,10 @@ impl Default for EngineSettings {
         EngineSettings {
             device: DeviceChoice::Auto,
             memory: None,
+            device_memory: None,
             cache: None,
             has_cache: true,
+            data: None,
             cache_limit: None,
             keeps: true,
             threads: None,
@@ -54,12 +63,27 @@ pub(crate) struct Core {
     pub(crate) runtime: Runtime,
     /// What all nodes reach; a run lays its own over it.
     pub(crate) services: Arc<Services>,
-    /// What changes numbers beside the graph.
-    pub(crate) environment: Vec<u8>,
+    /// See [`Core::environment`].
+    environment: OnceLock<Vec<u8>>,
     /// `cpu`, `cuda` or `metal`.
     pub(crate) device: &'static str,
-    plugins: Mutex<PluginLoader>,
+    /// The revisions of graphs that are in use.
+    pub(crate) revisions: Arc<Revisions>,
+    built_in: Arc<Registry>,
+    pub(crate) plugins: PluginLoader,
+    /// What the process held beside what the ledger counts, before anything ran.
+    base: OnceLock<u64>,
 }
+
+/// What a process holds beside what the ledger counts, once it computes: stacks, what codecs keep.
+const OVERHEAD: u64 = 8 << 20;
+/// The same where it computes with a model: pages of the allocator for buffers of each size,
+/// scratch memory; and so much for each thread. Measured with the embedded model. Runs that need
+/// little hold less: half as much again as is counted.
+const OVERHEAD_OF_MODEL: u64 = 32 << 20;
+const OVERHEAD_OF_THREAD: u64 = 8 << 20;
+/// The allocator keeps about this part of what is counted: buffers that were given back.
+const KEPT: u64 = 8;
 
 impl Core {
     pub(crate) fn new(settings: EngineSettings) -> Result<Self> {
@@ -67,7 +91,14 @@ impl Core {
         let kind = device::kind(&device);
         let memory = settings.memory.map_or_else(default_memory, Ok)?;
         let cache = settings.cache.unwrap_or_else(cache_folder);
-        let services = kino_nodes::services(device, Ledger::new(memory));
+        let services = match device.is_cuda() {
+            true => {
+                let of_device = settings.device_memory.map_or_else(device_memory, Ok)?;
+                kino_nodes::services_of_device(device, Ledger::new(memory), Ledger::new(of_device))
+            }
+            // A Metal device computes in main memory.
+            false => kino_nodes::services(device, Ledger::new(memory)),
+        };
         let mut options = RuntimeOptions {
             // Values that runs hold need the rest.
             memory_budget: if settings.keeps { memory / 2 } else { 0 },
@@ -84,18 +115,67 @@ impl Core {
         };
         let mut built_in = built_in_nodes();
         settings.nodes.into_iter().for_each(|node| built_in.insert(node));
-        let plugins = PluginLoader::new(Arc::new(built_in), settings.locked, settings.worker);
+        let built_in = Arc::new(built_in);
+        let plugins = PluginLoader::new(
+            Arc::clone(&built_in),
+            settings.locked,
+            settings.worker,
+            settings.data.unwrap_or_else(kino_world::data_dir),
+        );
         Ok(Core {
             runtime: Runtime::new(options, &services.ledger),
             services: Arc::new(services),
-            environment: environment(kind),
+            environment: OnceLock::new(),
             device: kind,
-            plugins: Mutex::new(plugins),
+            revisions: Arc::default(),
+            built_in,
+            plugins,
+            base: OnceLock::new(),
         })
     }
 
-    pub(crate) fn plugins(&self) -> MutexGuard<'_, PluginLoader> {
-        self.plugins.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The memory of the process when it holds at most what `forecast` says: that, what the process
+    /// held when its first plan was made, and what the allocator adds.
+    pub(crate) fn peak_of_process(&self, forecast: Forecast) -> u64 {
+        let counted = forecast.peak;
+        let of_model = match forecast.weights {
+            0 => 0,
+            _ => OVERHEAD_OF_MODEL + OVERHEAD_OF_THREAD * threads() as u64,
+        };
+        let overhead = (OVERHEAD + of_model).min(counted.saturating_add(counted / 2));
+        let parts = [self.base(), counted, counted / KEPT, overhead];
+        parts.into_iter().fold(0, u64::saturating_add)
+    }
+
+    /// What this process holds beside what the ledger counts; measured once, by the first plan.
+    pub(crate) fn base(&self) -> u64 {
+        *self.base.get_or_init(|| {
+            let resident = kino_runtime::resident_of_process().unwrap_or(0);
+            resident.saturating_sub(self.services.ledger.used())
+        })
+    }
+
+    /// What changes numbers beside the graph. It asks the machine for a hundred small files, so it
+    /// waits until something is planned.
+    pub(crate) fn environment(&self) -> &[u8] {
+        self.environment.get_or_init(|| environment(self.device))
+    }
+
+    /// The nodes for a graph that names these ops, as they stand now. A graph without plugins waits
+    /// for none that another one loads.
+    ///
+    /// # Errors
+    /// When plugins that the graph uses cannot be loaded.
+    pub(crate) fn nodes(
+        &self,
+        graph: &GraphSource,
+        ops: &BTreeSet<String>,
+    ) -> Result<NodeSet, Box<Unusable>> {
+        if ops.iter().any(|op| self.built_in.get(op).is_none()) {
+            self.plugins.of(graph, ops)
+        } else {
+            Ok(NodeSet::of(Arc::clone(&self.built_in)))
+        }
     }
 }
 
@@ -111,6 +191,12 @@ pub fn built_in_nodes() -> Registry {
 /// When the environment sets a size that is none.
 pub fn default_memory() -> Result<u64> {
     size_in("KINO_MEMORY", kino_runtime::memory_of_machine())
+}
+
+/// The memory of a device that has its own: KINO_DEVICE_MEMORY. Unless that is set there is no
+/// budget; the device's own errors are then the nodes'.
+fn device_memory() -> Result<u64> {
+    size_in("KINO_DEVICE_MEMORY", u64::MAX)
 }
 
 /// Reads a size such as `12GB`.
@@ -136,10 +222,14 @@ fn size_in(name: &str, otherwise: u64) -> Result<u64> {
 /// What changes numbers beside the graph: the device's kind, what of the machine the kernels depend
 /// on, the number of threads.
 fn environment(device: &str) -> Vec<u8> {
+    kino_runtime::environment(device, "", &kino_kernels::machine(), threads())
+}
+
+/// The threads that kernels compute with.
+fn threads() -> usize {
     let set = env::var("RAYON_NUM_THREADS").ok().and_then(|text| text.parse().ok());
     let machine = || std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = set.filter(|threads| *threads > 0).unwrap_or_else(machine);
-    kino_runtime::environment(device, "", &kino_kernels::machine(), threads)
+    set.filter(|threads| *threads > 0).unwrap_or_else(machine)
 }
 
 /// The folder of the cache on disk.

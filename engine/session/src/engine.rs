@@ -4,13 +4,16 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kino_node::{Ledger, Node, Registry};
+use kino_node::{Cancel, Cx, Inputs, Ledger, Node, Outputs, Registry};
+use kino_port::Signature;
 
+use crate::cancel::unless_cancelled;
 use crate::core::{Core, EngineSettings, read_size};
 use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::loaded::LoadedGraph;
+use crate::node::NodeFn;
 use crate::plugins::PluginWorker;
 use crate::source::{self, GraphSource};
 use crate::watch::WatchRequest;
@@ -53,6 +56,15 @@ impl Engine {
         self.load(GraphSource::of_text(name, &stem, text.into(), folder))
     }
 
+    /// As [`Engine::open`], until `cancel` is raised: however slow a file or a plugin is.
+    ///
+    /// # Errors
+    /// As [`Engine::open`], and when it was cancelled.
+    pub fn open_with(&self, graph: impl Into<String>, cancel: &Cancel) -> Result<Graph> {
+        let (engine, graph) = (self.clone(), graph.into());
+        unless_cancelled(cancel, move || engine.open(graph))?
+    }
+
     fn load(&self, source: GraphSource) -> Result<Graph> {
         let loaded = LoadedGraph::load(&self.core, source, &mut BTreeSet::new())?;
         Ok(Graph { loaded: Arc::new(loaded) })
@@ -66,12 +78,18 @@ impl Engine {
     /// The built-in nodes, and those of every plugin of this folder or of the user that may be
     /// loaded.
     pub fn nodes(&self, folder: &Path) -> Arc<Registry> {
-        self.core.plugins().known(folder)
+        self.core.plugins.known(folder)
     }
 
-    /// Who holds how much memory.
+    /// Who holds how much main memory.
     pub fn ledger(&self) -> &Arc<Ledger> {
         &self.core.services.ledger
+    }
+
+    /// Who holds how much of the memory in which the device computes; for a device without memory
+    /// of its own that is main memory.
+    pub fn device_ledger(&self) -> &Arc<Ledger> {
+        self.core.services.device_ledger()
     }
 
     /// `cpu`, `cuda` or `metal`.
@@ -108,9 +126,25 @@ impl EngineBuilder {
         self
     }
 
+    /// The memory that it may use of a device that has its own.
+    pub fn device_memory(mut self, size: &str) -> Self {
+        match read_size(size) {
+            Ok(bytes) => self.settings.device_memory = Some(bytes),
+            Err(error) => drop(self.error.get_or_insert(error)),
+        }
+        self
+    }
+
     /// The folder of the cache on disk, instead of the user's.
     pub fn cache(mut self, folder: impl Into<PathBuf>) -> Self {
         self.settings.cache = Some(folder.into());
+        self
+    }
+
+    /// The folder of the user's own plugins, and of what the user has agreed to run, instead of the
+    /// user's.
+    pub fn data(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.settings.data = Some(folder.into());
         self
     }
 
@@ -148,6 +182,15 @@ impl EngineBuilder {
     pub fn node(mut self, node: Arc<dyn Node>) -> Self {
         self.settings.nodes.push(node);
         self
+    }
+
+    /// One more node that every graph can use: a signature and a function, see [`crate::node`].
+    pub fn node_fn<F>(self, signature: Signature, run: F) -> Self
+    where
+        F: Fn(&mut Cx<'_>, &Inputs<'_>) -> Result<Outputs, kino_node::Error>,
+        F: Send + Sync + 'static,
+    {
+        self.node(Arc::new(NodeFn { signature, run }))
     }
 
     /// What serves plugins that run in processes of their own.

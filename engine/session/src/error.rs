@@ -5,7 +5,7 @@ use kino_host::PluginError;
 use kino_runtime::StepFailure;
 
 /// What went wrong. Whoever shows it renders it: see [`Error::hint`] and [`Error::place`].
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// It was asked for something that cannot be: a graph, a device, an input that is not there, a

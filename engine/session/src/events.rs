@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use kino_node::RunId;
 use kino_runtime::Event;
@@ -12,6 +13,10 @@ use serde::Serialize;
 
 /// Behind by so many events, a listener gets the newest progress of each step alone.
 const BEHIND: usize = 256;
+
+/// So long after some events a listener is left alone, and hears all that came meanwhile together:
+/// to wake it costs more than most steps of a run.
+const PAUSE: Duration = Duration::from_micros(500);
 
 /// Something that happened in a run.
 #[derive(Clone, Debug, Serialize)]
@@ -22,6 +27,22 @@ pub struct RunEvent {
     /// In which run.
     #[serde(serialize_with = "number")]
     pub run: RunId,
+}
+
+impl RunEvent {
+    /// The picture of a result in the making that it brings, as a PNG file.
+    pub fn preview_png(&self) -> Option<Vec<u8>> {
+        let Event::Progress { preview: Some(preview), .. } = &self.event else { return None };
+        let encode = || {
+            let mut bytes = Vec::new();
+            let mut encoder = png::Encoder::new(&mut bytes, preview.width, preview.height);
+            encoder.set_color(png::ColorType::Rgb);
+            encoder.set_depth(png::BitDepth::Eight);
+            encoder.write_header()?.write_image_data(&preview.rgb)?;
+            Ok::<_, png::EncodingError>(bytes)
+        };
+        encode().inspect_err(|error| tracing::debug!(%error, "There is no preview.")).ok()
+    }
 }
 
 fn number<S: serde::Serializer>(run: &RunId, to: S) -> Result<S::Ok, S::Error> {
@@ -43,6 +64,8 @@ impl Queued for RunEvent {
 struct State<T> {
     waiting: VecDeque<T>,
     is_over: bool,
+    /// The listener waits for an event, and has to be woken.
+    sleeps: bool,
 }
 
 struct Shared<T> {
@@ -68,7 +91,7 @@ impl<T: Queued> EventQueue<T> {
     /// # Errors
     /// When no thread can be started.
     pub(crate) fn start(listener: impl FnMut(T) + Send + 'static) -> std::io::Result<Self> {
-        let state = Mutex::new(State { waiting: VecDeque::new(), is_over: false });
+        let state = Mutex::new(State { waiting: VecDeque::new(), is_over: false, sleeps: false });
         let shared = Arc::new(Shared { state, wake: Condvar::new() });
         let heard = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("events".into());
@@ -82,11 +105,15 @@ impl<T: Queued> EventQueue<T> {
         if state.waiting.len() >= BEHIND && replaces(&mut state.waiting, &mut event) {
             return;
         }
-        let is_first = state.waiting.is_empty();
         state.waiting.push_back(event);
-        if is_first {
+        if std::mem::take(&mut state.sleeps) {
             self.shared.wake.notify_one();
         }
+    }
+
+    /// How many events the listener has not begun to hear.
+    pub(crate) fn waiting(&self) -> usize {
+        self.shared.state().waiting.len()
     }
 
     /// Waits until the listener has heard all.
@@ -135,6 +162,7 @@ fn listen<T>(shared: &Shared<T>, mut listener: impl FnMut(T)) {
     loop {
         let mut state = shared.state();
         while state.waiting.is_empty() && !state.is_over {
+            state.sleeps = true;
             state = shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if state.waiting.is_empty() {
@@ -151,6 +179,8 @@ fn listen<T>(shared: &Shared<T>, mut listener: impl FnMut(T)) {
                 tracing::error!("The listener panicked; further events are lost.");
             }
         }
+        let pause = |state: &mut State<T>| !state.is_over;
+        let _ = shared.wake.wait_timeout_while(shared.state(), PAUSE, pause);
     }
 }
 

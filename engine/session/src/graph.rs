@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kino_graph::Diagnostics;
+use kino_graph::{Access, Diagnostics};
 use kino_node::{Cancel, Registry};
 use kino_port::{Literal, Port};
 
 use crate::error::Result;
 use crate::events::RunEvent;
 use crate::inputs::Inputs;
-use crate::loaded::{LoadedGraph, PlanOptions, Planned};
+use crate::loaded::{LoadedGraph, PlanOptions, Planned, located};
 use crate::plan::Plan;
 use crate::provenance::{self, Provenance};
 use crate::run::Run;
@@ -57,8 +57,8 @@ impl Graph {
 
     /// What of the recorded circumstances a plan of it differs in, each in a sentence.
     pub fn differences(&self, plan: &Plan) -> Vec<String> {
-        let now = Provenance::of(plan.as_plan(), self.loaded.core.device);
-        self.provenance().map_or_else(Vec::new, |was| was.differences(&now))
+        let Some(was) = self.provenance() else { return Vec::new() };
+        was.differences(&Provenance::of(plan.as_plan(), self.loaded.core.device))
     }
 
     /// What would run with these inputs.
@@ -114,7 +114,7 @@ impl RunRequest {
         self
     }
 
-    /// Raising this flag cancels the run, as [`Run::cancel`] does.
+    /// Raising this flag cancels planning and the run, as [`Run::cancel`] does.
     pub fn cancelled_by(mut self, cancel: &Cancel) -> Self {
         self.cancel = cancel.child();
         self
@@ -130,7 +130,7 @@ impl RunRequest {
     /// Plans it.
     ///
     /// # Errors
-    /// Everything that stands against it.
+    /// Everything that stands against it, or that it was cancelled.
     pub fn plan(&self) -> Result<Plan> {
         let inputs = self.inputs.read(&self.loaded.graph)?;
         Ok(Plan { planned: Arc::new(self.planned(&inputs)?) })
@@ -138,8 +138,8 @@ impl RunRequest {
 
     fn planned(&self, inputs: &[(String, Literal)]) -> Result<Planned> {
         let draw = |_: &str| self.seed.unwrap_or_else(random_seed);
-        let settings =
-            PlanOptions { inputs, out: &self.out, until: self.until.as_deref(), draw: &draw };
+        let (out, until, cancel) = (&*self.out, self.until.as_deref(), &self.cancel);
+        let settings = PlanOptions { inputs, out, until, draw: &draw, cancel };
         self.loaded.plan(&settings, &mut BTreeSet::new())
     }
 
@@ -157,20 +157,23 @@ impl RunRequest {
             all.push(self.planned(&inputs)?);
         }
         let mut plans: Vec<_> = all.iter_mut().map(|one| std::mem::take(&mut one.plan)).collect();
-        sweep::separate(&mut plans, &points, &self.loaded.registry);
+        let folders = self.loaded.folders(&self.out);
+        let locate = |path: &str| located(&folders, Access::Write, path);
+        sweep::separate(&mut plans, &points, &locate);
         let planned = all.into_iter().zip(plans);
         let planned =
             planned.map(|(one, plan)| Plan { planned: Arc::new(Planned { plan, ..one }) });
         Ok(points.into_iter().zip(planned).collect())
     }
 
-    /// Plans it and starts it.
+    /// Starts it. It is planned on its own thread, so that this waits for nothing, and planning can
+    /// be cancelled like all else; what stands against the plan, [`Run::wait`] says.
     ///
     /// # Errors
-    /// Everything that stands against the plan.
-    pub fn start(self) -> Result<Run> {
-        let plan = self.plan()?;
-        Run::start(plan.planned, self.listener, self.cancel)
+    /// When no thread can be started.
+    pub fn start(mut self) -> Result<Run> {
+        let (listener, cancel) = (self.listener.take(), self.cancel.clone());
+        Run::start(move || Ok(self.plan()?.planned), listener, cancel)
     }
 }
 

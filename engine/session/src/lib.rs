@@ -35,6 +35,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cancel;
 mod core;
 mod device;
 mod engine;
@@ -43,10 +44,12 @@ mod events;
 mod graph;
 mod inputs;
 mod loaded;
+pub mod node;
 mod output;
 mod plan;
 pub mod plugins;
 pub mod provenance;
+mod revisions;
 mod run;
 mod source;
 mod suggest;
@@ -61,7 +64,7 @@ pub use events::RunEvent;
 pub use graph::{Graph, RunRequest, random_seed};
 pub use inputs::Inputs;
 pub use kino_node::{Cancel, Frames, RunId};
-pub use kino_runtime::{CacheStatus, Cached, Event, Report};
+pub use kino_runtime::{CacheStatus, Cached, Event, Forecast, Report};
 pub use output::FromOutput;
 pub use plan::Plan;
 pub use plugins::PluginWorker;

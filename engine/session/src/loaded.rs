@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kino_graph::{Access, Catalog, Graph, GraphLoader, PlanSettings};
-use kino_node::{Registry, Services};
+use kino_graph::{
+    Access, Catalog, Diagnostic, Diagnostics, Graph, GraphLoader, PlanSettings, Severity,
+};
+use kino_node::{Cancel, Node, Registry, Services};
 use kino_port::{Facts, Literal, PlanError, Signature, StepInfo};
 use kino_runtime::NodeCatalog;
 use kino_world::Folders;
@@ -14,6 +16,7 @@ use kino_world::Folders;
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::plugins::NodeSet;
+use crate::revisions::Revision;
 use crate::source::{GraphSource, tidy};
 
 /// A graph as it was read at one time, checked, with its nodes.
@@ -22,6 +25,8 @@ pub(crate) struct LoadedGraph {
     pub(crate) source: GraphSource,
     pub(crate) graph: Graph,
     pub(crate) registry: Arc<Registry>,
+    /// Keeps what nodes of plugins remember of the graph's steps, where it has such.
+    _revision: Option<Revision>,
 }
 
 /// A plan of a loaded graph, and what its runs reach.
@@ -38,6 +43,8 @@ pub(crate) struct PlanOptions<'a> {
     pub(crate) until: Option<&'a str>,
     /// A number for a seed of `"random"` at a place of this name.
     pub(crate) draw: &'a dyn Fn(&str) -> u64,
+    /// Raised when nobody wants the plan any more.
+    pub(crate) cancel: &'a Cancel,
 }
 
 /// The registry for checking alone: it infers nothing, so that checking touches no file.
@@ -65,17 +72,26 @@ impl LoadedGraph {
         source: GraphSource,
         files: &mut BTreeSet<PathBuf>,
     ) -> Result<Self> {
-        let nodes = core.plugins().of(&source).map_err(|unusable| {
+        let sources: &dyn GraphLoader = &source;
+        let parsed = kino_graph::parse(&source.name, &source.text);
+        let ops = parsed.ops(sources);
+        let nodes = core.nodes(&source, &ops).map_err(|unusable| {
             files.extend(source.files().into_iter().chain(unusable.files));
             unusable.error
         })?;
-        let NodeSet { registry, files: of_nodes } = nodes;
-        let sources: &dyn GraphLoader = &source;
-        let catalog = Signatures(&registry);
-        let graph = kino_graph::check(&source.name, &source.text, &catalog, sources);
+        let NodeSet { registry, plugins, files: of_nodes } = nodes;
+        let graph = parsed.check(&Signatures(&registry), sources);
         files.extend(source.files().into_iter().chain(of_nodes));
         let graph = graph.map_err(Error::Graph)?;
-        Ok(LoadedGraph { core: Arc::clone(core), source, graph, registry })
+        let revision = (!plugins.is_empty()).then(|| {
+            let steps = graph.signatures().filter(|(_, signature)| {
+                plugins.iter().any(|plugin| plugin.descriptor().node(&signature.name).is_some())
+            });
+            let steps = steps.map(|(step, node)| (step.to_owned(), node.name.to_string()));
+            core.revisions.begin(&source.id, steps.collect(), &plugins)
+        });
+        let core = Arc::clone(core);
+        Ok(LoadedGraph { core, source, graph, registry, _revision: revision })
     }
 
     /// Plans it. `seen` get what nodes would read, whether they find it or not.
@@ -84,22 +100,50 @@ impl LoadedGraph {
         settings: &PlanOptions<'_>,
         seen: &mut BTreeSet<PathBuf>,
     ) -> Result<Planned> {
-        let folders = Folders { graph: self.source.folder.clone(), out: settings.out.to_owned() };
-        let folders = Arc::new(folders);
+        let folders = Arc::new(self.folders(settings.out));
         let locate = |access, path: &str| located(&folders, access, path);
         let services = self.core.services.layer().with(Arc::clone(&folders));
         let services = Arc::new(services.with(Arc::new(self.source.id.clone())));
-        let nodes = NodeCatalog { registry: Arc::clone(&self.registry), services: &services };
-        let noting = Noting { nodes, seen: RefCell::default() };
-        let PlanOptions { inputs, until, draw, .. } = *settings;
-        let (environment, stem) = (&*self.core.environment, &*self.source.stem);
+        let PlanOptions { inputs, until, draw, cancel, .. } = *settings;
+        // Whoever hashes a large file looks at it.
+        let planning = services.layer().with(Arc::new(cancel.clone()));
+        let nodes = NodeCatalog { registry: Arc::clone(&self.registry), services: &planning };
+        let noting = Noting { nodes, seen: RefCell::default(), cancel };
+        let (environment, stem) = (self.core.environment(), &*self.source.stem);
         let locate = Some(&locate as _);
         let settings = PlanSettings { inputs, until, environment, draw, stem, locate };
         let plan = self.graph.plan(&noting, &settings);
         let read = noting.seen.into_inner();
         seen.extend(read.iter().filter_map(|read| self.path_of_read(read)));
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
         let plan = plan.map_err(Error::Graph)?;
+        self.check_memory(&plan, &services)?;
         Ok(Planned { loaded: Arc::clone(self), services, plan })
+    }
+
+    /// Refuses steps that would run and do not fit into memory; one that is cached does not run.
+    fn check_memory(&self, plan: &kino_graph::Plan, services: &Services) -> Result<()> {
+        let refused = self.core.runtime.too_large(plan, &self.registry, services);
+        if refused.is_empty() {
+            return Ok(());
+        }
+        let list = refused.into_iter().map(|(at, error)| Diagnostic {
+            severity: Severity::Error,
+            code: "plan",
+            message: format!("`{}`: {}", plan.steps[at].name, error.message),
+            location: Some(plan.steps[at].location),
+            related: Vec::new(),
+            hint: error.hint,
+        });
+        let (list, files) = (list.collect(), self.graph.files().to_vec());
+        Err(Error::Graph(Diagnostics { list, files }))
+    }
+
+    /// The folders that its paths are relative to.
+    pub(crate) fn folders(&self, out: &Path) -> Folders {
+        Folders { graph: self.source.folder.clone(), out: out.to_owned() }
     }
 
     /// Where on disk something lies that this graph reads.
@@ -109,7 +153,7 @@ impl LoadedGraph {
 }
 
 /// Where a path leads, links resolved as far as files and folders are there: one text for one file.
-fn located(folders: &Folders, access: Access, path: &str) -> String {
+pub(crate) fn located(folders: &Folders, access: Access, path: &str) -> String {
     let path = match access {
         Access::Read => folders.graph.join(path),
         Access::Write => folders.out.join(path),
@@ -120,21 +164,21 @@ fn located(folders: &Folders, access: Access, path: &str) -> String {
     place.unwrap_or(path).to_string_lossy().trim_end_matches('/').to_owned()
 }
 
-/// Notes what nodes would read, whether they find it or not.
+/// Notes what nodes would read, whether they find it or not, and asks no further node once planning
+/// is cancelled.
 struct Noting<'a> {
     nodes: NodeCatalog<'a>,
     seen: RefCell<BTreeSet<String>>,
+    cancel: &'a Cancel,
 }
 
 impl Noting<'_> {
     /// What a node is told to read, as far as its ports say so.
-    fn note(&self, op: &str, facts: &Facts) {
-        let Some(signature) = self.nodes.signature(op).filter(|node| !node.traits.sink) else {
-            return;
-        };
-        for port in signature.inputs.iter() {
-            let is_read = port.names_file();
-            if let Some(path) = facts.text(&port.name).filter(|path| is_read && !path.is_empty()) {
+    fn note(&self, node: &dyn Node, facts: &Facts) {
+        let signature = node.signature();
+        let named = signature.inputs.iter().filter(|port| port.names_file());
+        for port in named.filter(|_| !signature.traits.sink) {
+            if let Some(path) = facts.text(&port.name).filter(|path| !path.is_empty()) {
                 self.seen.borrow_mut().insert(path.to_owned());
             }
         }
@@ -151,9 +195,15 @@ impl Catalog for Noting<'_> {
     }
 
     fn infer(&self, op: &str, facts: &Facts) -> Result<StepInfo, Vec<PlanError>> {
-        self.note(op, facts);
-        let infer = self.nodes.infer(op, facts)?;
-        self.seen.borrow_mut().extend(infer.reads.iter().map(|read| read.path.clone()));
-        Ok(infer)
+        if self.cancel.is_cancelled() {
+            return Err(vec![PlanError::new("planning was cancelled")]);
+        }
+        let node = self.nodes.node(op)?;
+        self.note(node, facts);
+        let info = self.nodes.infer_node(node, facts)?;
+        if !info.reads.is_empty() {
+            self.seen.borrow_mut().extend(info.reads.iter().map(|read| read.path.clone()));
+        }
+        Ok(info)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kino_graph::{Step, StepInput};
 use kino_node::Cancel;
 use kino_port::format_bytes;
-use kino_runtime::CacheStatus;
+use kino_runtime::{CacheStatus, Forecast};
 
 use crate::error::Result;
 use crate::events::RunEvent;
@@ -41,12 +41,16 @@ impl Plan {
         loaded.core.runtime.status(plan, &loaded.registry)
     }
 
-    /// The most memory that steps need at one time: heavy steps take turns, so the largest counts.
-    pub fn peak_memory(&self, status: &[CacheStatus]) -> u64 {
-        let steps = self.steps().iter().zip(status);
-        let runs =
-            steps.filter(|(_, status)| matches!(status, CacheStatus::Run | CacheStatus::Lazy));
-        runs.map(|(step, _)| step.memory).max().unwrap_or(0)
+    /// What the ledger would count at most if it ran now, and what would go to temporary files.
+    pub fn forecast(&self) -> Forecast {
+        let Planned { loaded, plan, services } = &*self.planned;
+        loaded.core.runtime.forecast(plan, &loaded.registry, services)
+    }
+
+    /// The most memory that this process would take if it ran now: what it holds beside what the
+    /// ledger counts, and what steps, values and weights hold together at one time.
+    pub fn peak_memory(&self) -> u64 {
+        self.planned.loaded.core.peak_of_process(self.forecast())
     }
 
     /// Why a step will or will not run, in a few words.
@@ -55,10 +59,10 @@ impl Plan {
         let step = &steps[at];
         match own {
             CacheStatus::Memory => "its result is in memory".to_owned(),
-            CacheStatus::Disk if step.traits.sink => "its file stands as it was written".to_owned(),
+            CacheStatus::Disk if step.traits.sink => "its file is up to date".to_owned(),
             CacheStatus::Disk => "its result is on disk".to_owned(),
-            CacheStatus::Pruned => "whatever reads it is cached".to_owned(),
-            CacheStatus::Lazy => "only if a node asks for it".to_owned(),
+            CacheStatus::Pruned => "all nodes that read it are cached".to_owned(),
+            CacheStatus::Lazy => "only if a node needs it".to_owned(),
             CacheStatus::Run => {
                 let mut before = step.inputs.iter().flat_map(StepInput::sources);
                 let news = before.find(|source| {
@@ -67,12 +71,18 @@ impl Plan {
                 });
                 match news {
                     Some(source) => format!("`{}` runs", steps[source.step as usize].name),
-                    None if step.traits.sink => "its file is missing or other".to_owned(),
+                    None if step.traits.sink => "its file is missing or has changed".to_owned(),
                     None if step.traits.expensive => "its result is not in the cache".to_owned(),
-                    None => "cheap enough not to be kept".to_owned(),
+                    None => "cheap, so its result is not cached".to_owned(),
                 }
             }
         }
+    }
+
+    /// The plan for a run that is to begin.
+    fn prepared(&self) -> impl FnOnce() -> Result<Arc<Planned>> + Send + 'static {
+        let planned = Arc::clone(&self.planned);
+        move || Ok(planned)
     }
 
     /// Runs it.
@@ -80,7 +90,15 @@ impl Plan {
     /// # Errors
     /// When no thread can be started.
     pub fn start(&self) -> Result<Run> {
-        Run::start(Arc::clone(&self.planned), None, Cancel::default())
+        self.start_quietly(&Cancel::default())
+    }
+
+    /// Runs it and tells nobody; stops when `cancel` is raised, too.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start_quietly(&self, cancel: &Cancel) -> Result<Run> {
+        Run::start(self.prepared(), None, cancel.child())
     }
 
     /// Runs it and tells `listener`; stops when `cancel` is raised, too.
@@ -92,7 +110,7 @@ impl Plan {
         cancel: &Cancel,
         listener: impl FnMut(RunEvent) + Send + 'static,
     ) -> Result<Run> {
-        Run::start(Arc::clone(&self.planned), Some(Box::new(listener)), cancel.child())
+        Run::start(self.prepared(), Some(Box::new(listener)), cancel.child())
     }
 }
 
@@ -103,6 +121,6 @@ impl fmt::Display for Plan {
             let (name, op) = (&step.name, &step.op);
             writeln!(f, "{name} ({op}): {:?}, {}", status[at], self.reason(at, &status))?;
         }
-        write!(f, "peak memory about {}", format_bytes(self.peak_memory(&status)))
+        write!(f, "peak memory about {}", format_bytes(self.peak_memory()))
     }
 }

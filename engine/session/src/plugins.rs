@@ -1,9 +1,9 @@
 //! The nodes that a graph can use, and the files that they come from: those that are built in, and
 //! those of plugins that the graph names.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kino_host::{
     AllowedBuild, BuildKind, Consent, FoundPlugin, GrantedFiles, LockEntry, LockFile, Module,
@@ -18,8 +18,17 @@ use crate::source::GraphSource;
 pub(crate) struct NodeSet {
     /// The nodes; the same as before unless one of the files changed.
     pub(crate) registry: Arc<Registry>,
+    /// The plugins among them.
+    pub(crate) plugins: Vec<Arc<Plugin>>,
     /// The files and folders that nodes come from: after a change in one of them, ask again.
     pub(crate) files: Vec<PathBuf>,
+}
+
+impl NodeSet {
+    /// Nodes that come from no file.
+    pub(crate) fn of(registry: Arc<Registry>) -> Self {
+        NodeSet { registry, plugins: Vec::new(), files: Vec::new() }
+    }
 }
 
 /// Nodes that cannot be used as they stand.
@@ -30,17 +39,28 @@ pub(crate) struct Unusable {
     pub(crate) files: Vec<PathBuf>,
 }
 
-/// Finds nodes for graphs, and keeps those that it has found.
+/// Finds nodes for graphs, and keeps those that it has found. Who loads a plugin waits for others
+/// that load the same one, and for nobody else.
 pub(crate) struct PluginLoader {
     built_in: Arc<Registry>,
     /// Whether only builds that are pinned are loaded.
     locked: bool,
     /// What serves plugins that run in processes of their own.
     worker: Option<PluginWorker>,
-    /// Plugins that are loaded, by the folder of the graphs that use them and their ids.
-    loaded: HashMap<(PathBuf, String), Loaded>,
+    /// Where the user's own plugins lie, and what the user has agreed to run.
+    data: PathBuf,
+    /// Plugins, by the folder of the graphs that use them and their ids; each is locked while it is
+    /// being loaded.
+    slots: Mutex<HashMap<(PathBuf, String), Arc<Slot>>>,
     /// The last registries with plugins, and the builds that each is made of.
-    last: Vec<(Vec<Arc<Plugin>>, Arc<Registry>)>,
+    last: Mutex<Vec<(Vec<Arc<Plugin>>, Arc<Registry>)>>,
+}
+
+/// A plugin, once it is loaded.
+type Slot = Mutex<Option<Loaded>>;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A program that serves a plugin in a process of its own, by calling `kino_native::serve`.
@@ -63,8 +83,19 @@ struct Loaded {
 
 impl PluginLoader {
     /// Has these nodes, which every graph can use.
-    pub(crate) fn new(built_in: Arc<Registry>, locked: bool, worker: Option<PluginWorker>) -> Self {
-        PluginLoader { built_in, locked, worker, loaded: HashMap::new(), last: Vec::new() }
+    pub(crate) fn new(
+        built_in: Arc<Registry>,
+        locked: bool,
+        worker: Option<PluginWorker>,
+        data: PathBuf,
+    ) -> Self {
+        let (slots, last) = (Mutex::default(), Mutex::default());
+        PluginLoader { built_in, locked, worker, data, slots, last }
+    }
+
+    /// The folder of the user's own plugins.
+    fn user_folder(&self) -> PathBuf {
+        self.data.join(PLUGINS_FOLDER)
     }
 
     /// The nodes that every graph can use.
@@ -72,35 +103,41 @@ impl PluginLoader {
         Arc::clone(&self.built_in)
     }
 
-    /// The nodes for a graph, as they stand now. Only plugins are loaded that the graph names nodes
-    /// of.
+    /// The nodes for a graph that names these ops, as they stand now. Only plugins are loaded that
+    /// the graph names nodes of.
     ///
     /// # Errors
     /// When those that the graph uses cannot be loaded.
-    pub(crate) fn of(&mut self, graph: &GraphSource) -> Result<NodeSet, Box<Unusable>> {
-        let ops = kino_graph::ops(&graph.name, &graph.text, graph);
+    pub(crate) fn of(
+        &self,
+        graph: &GraphSource,
+        ops: &BTreeSet<String>,
+    ) -> Result<NodeSet, Box<Unusable>> {
         let foreign: Vec<&str> =
             ops.iter().map(String::as_str).filter(|op| self.built_in.get(op).is_none()).collect();
         if foreign.is_empty() {
-            return Ok(NodeSet { registry: self.built_in(), files: Vec::new() });
+            return Ok(NodeSet::of(self.built_in()));
         }
         let mut files =
             vec![graph.folder.join(PLUGINS_FOLDER), graph.folder.join(kino_host::LOCK_FILE)];
-        files.extend([user_folder(), Consent::file(&kino_world::data_dir())]);
+        files.extend([self.user_folder(), Consent::file(&self.data)]);
         match self.load_all(&graph.folder, &foreign, &mut files) {
-            Ok(plugins) => Ok(NodeSet { registry: self.registry(plugins), files }),
+            Ok(plugins) => {
+                let registry = self.registry(plugins.clone());
+                Ok(NodeSet { registry, plugins, files })
+            }
             Err(error) => Err(Box::new(Unusable { error, files })),
         }
     }
 
     /// Loads the plugins that have these nodes; nodes that none has are left to the check.
     fn load_all(
-        &mut self,
+        &self,
         root: &Path,
         nodes: &[&str],
         files: &mut Vec<PathBuf>,
     ) -> Result<Vec<Arc<Plugin>>, Error> {
-        let user = user_folder();
+        let user = self.user_folder();
         let index = PluginIndex::scan(root, Some(&user))?;
         // What is missing or broken may be mended.
         let known = index.found.iter().map(|found| &found.folder);
@@ -153,7 +190,7 @@ impl PluginLoader {
 
     /// Loads one plugin, unless the very build is loaded already.
     fn load(
-        &mut self,
+        &self,
         found: &FoundPlugin,
         root: &Path,
         files: &mut Vec<PathBuf>,
@@ -162,16 +199,18 @@ impl PluginLoader {
         files.push(found.lock.join(kino_host::LOCK_FILE));
         let kinds = [BuildKind::Wasm, BuildKind::Native];
         files.extend(kinds.iter().filter_map(|kind| manifest.artifact(&found.folder, *kind)));
-        let lock = LockFile::read(&found.lock)?;
-        let allowed = kino_host::allowed_build(found, &lock, &consent()?, self.locked)?;
+        let folder = root.canonicalize().unwrap_or_else(|_| root.to_owned());
+        let slot = Arc::clone(lock(&self.slots).entry((folder, manifest.id.clone())).or_default());
+        let mut loaded = lock(&slot);
+        let trusted = LockFile::read(&found.lock)?;
+        let consent = Consent::read(&self.data)?;
+        let allowed = kino_host::allowed_build(found, &trusted, &consent, self.locked)?;
         files.extend(allowed.read.iter().map(|granted| root.join(granted)));
         let sha256 = match &allowed.sha256 {
             Some(sha256) => sha256.clone(),
             None => kino_host::sha256(&allowed.path)?,
         };
-        let place = (root.canonicalize().unwrap_or_else(|_| root.to_owned()), allowed.id.clone());
-        let before = self.loaded.get(&place);
-        if let Some(before) = before
+        if let Some(before) = &*loaded
             && (&before.allowed, &before.plugin.sha256) == (&allowed, &sha256)
         {
             return Ok(Arc::clone(&before.plugin));
@@ -180,42 +219,45 @@ impl PluginLoader {
         verify_descriptor(found, &*artifact)?;
         let advice = match allowed.sha256 {
             Some(_) => format!("`kino plugin trust {} --read PATH` grants more", allowed.id),
-            None => "while the folder is at work, `asks` in its plugin.ron grants more".to_owned(),
+            None => "in dev mode, `asks` in its plugin.ron grants more".to_owned(),
         };
         let granted = Arc::new(GrantedFiles::new(root, &allowed.read).advising(advice));
         let plugin = Plugin::new(&allowed.id, sha256, artifact, granted, allowed.limits);
-        if let Some(before) = before {
-            plugin.inherit(&before.plugin);
+        if let Some(Loaded { plugin: before, .. }) = &*loaded {
+            plugin.inherit(before);
+            // Graphs that use the build before hold its nodes themselves.
+            lock(&self.last).retain(|(of, _)| !of.iter().any(|one| Arc::ptr_eq(one, before)));
         }
-        self.loaded.insert(place, Loaded { plugin: Arc::clone(&plugin), allowed });
+        *loaded = Some(Loaded { plugin: Arc::clone(&plugin), allowed });
         Ok(plugin)
     }
 
     /// The built-in nodes and those of these plugins.
-    fn registry(&mut self, plugins: Vec<Arc<Plugin>>) -> Arc<Registry> {
+    fn registry(&self, plugins: Vec<Arc<Plugin>>) -> Arc<Registry> {
         if plugins.is_empty() {
             return self.built_in();
         }
         let same = |of: &Vec<Arc<Plugin>>| {
             of.len() == plugins.len() && of.iter().zip(&plugins).all(|(a, b)| Arc::ptr_eq(a, b))
         };
-        if let Some((_, registry)) = self.last.iter().find(|(of, _)| same(of)) {
+        let mut last = lock(&self.last);
+        if let Some((_, registry)) = last.iter().find(|(of, _)| same(of)) {
             return Arc::clone(registry);
         }
         let mut registry = Registry::clone(&self.built_in);
         plugins.iter().flat_map(kino_host::plugin_nodes).for_each(|node| registry.insert(node));
         let registry = Arc::new(registry);
-        if self.last.len() == MAX_REGISTRIES {
-            self.last.remove(0);
+        if last.len() == MAX_REGISTRIES {
+            last.remove(0);
         }
-        self.last.push((plugins, Arc::clone(&registry)));
+        last.push((plugins, Arc::clone(&registry)));
         registry
     }
 
     /// The nodes that every graph can use, and those of every plugin of this folder or of the user
     /// that may be loaded.
-    pub(crate) fn known(&mut self, root: &Path) -> Arc<Registry> {
-        let Ok(index) = PluginIndex::scan(root, Some(&user_folder())) else {
+    pub(crate) fn known(&self, root: &Path) -> Arc<Registry> {
+        let Ok(index) = PluginIndex::scan(root, Some(&self.user_folder())) else {
             return self.built_in();
         };
         let mut plugins = Vec::new();

@@ -41,12 +41,18 @@ pub struct FileRead {
 impl Provenance {
     /// What a plan is made with now.
     pub fn of(plan: &Plan, device: &str) -> Self {
-        let nodes = plan.steps.iter();
+        let mut nodes = BTreeMap::new();
+        for step in &plan.steps {
+            // Many steps are of few nodes.
+            if !nodes.contains_key(&*step.op) {
+                nodes.insert(step.op.to_string(), step.version.to_string());
+            }
+        }
         let reads = plan.reads().into_iter();
         Provenance {
             kino: env!("CARGO_PKG_VERSION").to_owned(),
             device: device.to_owned(),
-            nodes: nodes.map(|step| (step.op.to_string(), step.version.to_string())).collect(),
+            nodes,
             reads: reads
                 .map(|read| FileRead { path: read.path.clone(), hash: read.hash.clone() })
                 .collect(),

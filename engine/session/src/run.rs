@@ -1,5 +1,6 @@
 //! Runs: under way, and what they left.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
@@ -32,8 +33,16 @@ pub struct RunResult {
     pub report: Report,
     /// The files, in the order in which they were written.
     pub files: Vec<WrittenFile>,
-    /// The most memory that all runs of the engine together have used so far, in bytes.
+    /// The most memory that all runs of the engine together have used so far, in bytes, as the
+    /// ledger counts it.
     pub peak_memory: u64,
+    /// The most memory that the process was expected to take while this ran, as [`Plan::peak_memory`]
+    /// says it.
+    ///
+    /// [`Plan::peak_memory`]: crate::Plan::peak_memory
+    pub predicted_memory: u64,
+    /// The most memory that the process ever took, where the system says.
+    pub process_memory: Option<u64>,
 }
 
 impl RunResult {
@@ -81,8 +90,11 @@ pub(crate) fn run_to_end(
 ) -> RunResult {
     let Planned { loaded, services, plan } = planned;
     let core = &loaded.core;
-    let made = Provenance::of(plan, core.device);
-    let embedded_workflow = provenance::write(plan.embedded_workflow(), &made);
+    // Only sinks store it.
+    let embedded_workflow = match plan.steps.iter().any(|step| step.traits.sink) {
+        true => provenance::write(plan.embedded_workflow(), &Provenance::of(plan, core.device)),
+        false => String::new(),
+    };
     let files = Mutex::new(Vec::new());
     let lock = || files.lock().unwrap_or_else(PoisonError::into_inner);
     let events = |event: Event| {
@@ -100,14 +112,21 @@ pub(crate) fn run_to_end(
     let request = RunSpec::new(plan, &loaded.registry, &services, stop);
     let embedded_workflow = &*embedded_workflow;
     let request = RunSpec { embedded_workflow, events: &events, id, ..request };
+    core.base(); // before anything of it runs
     let report = core.runtime.run(request);
     let files = std::mem::take(&mut *lock());
-    RunResult { report, files, peak_memory: core.services.ledger.peak() }
+    RunResult {
+        peak_memory: core.services.ledger.peak(),
+        predicted_memory: core.peak_of_process(report.forecast),
+        process_memory: kino_runtime::peak_of_process(),
+        report,
+        files,
+    }
 }
 
 #[derive(Default)]
 struct End {
-    done: Mutex<Option<Arc<RunResult>>>,
+    done: Mutex<Option<Result<Arc<RunResult>>>>,
     told: Condvar,
 }
 
@@ -120,9 +139,9 @@ pub struct Run {
 }
 
 impl Run {
-    /// Starts a run on a thread of its own.
+    /// Starts a run on a thread of its own, which plans it first.
     pub(crate) fn start(
-        planned: Arc<Planned>,
+        plan: impl FnOnce() -> Result<Arc<Planned>> + Send + 'static,
         listener: Option<Box<dyn FnMut(RunEvent) + Send>>,
         cancel: Cancel,
     ) -> Result<Run> {
@@ -133,15 +152,21 @@ impl Run {
         let run = Run { id, cancel: cancel.clone(), end: Arc::clone(&end) };
         let go = move || {
             let stop = StopSignal::whole(&cancel);
-            let done = match &queue {
+            let run = || match &queue {
                 Some(queue) => {
+                    let planned = plan()?;
                     let done = run_to_end(&planned, id, &stop, Some(&|event| queue.push(event)));
                     queue.finish();
-                    done
+                    Ok(Arc::new(done))
                 }
-                None => run_to_end(&planned, id, &stop, None),
+                None => Ok(Arc::new(run_to_end(&*plan()?, id, &stop, None))),
             };
-            *end.done.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(done));
+            // Whoever waits for its end must not wait for ever.
+            let done = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+                Err(Error::world("the engine panicked in this run")
+                    .advising("this is a bug of Kinograph; please report it"))
+            });
+            *end.done.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
             end.told.notify_all();
         };
         let thread = std::thread::Builder::new().name("run".into()).stack_size(STACK);
@@ -154,7 +179,7 @@ impl Run {
         self.id
     }
 
-    /// Cancels it: nodes stop at the next piece of work.
+    /// Cancels it: planning ends, and nodes stop at the next piece of work.
     pub fn cancel(&self) {
         self.cancel.cancel();
     }
@@ -164,13 +189,17 @@ impl Run {
         self.end.done.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// Waits for its end, whatever it is: also a run that failed or was cancelled has results. All
-    /// events have been heard by then.
-    pub fn finish(&self) -> Arc<RunResult> {
+    /// Waits for its end: also a run that failed or was cancelled has results. All events have been
+    /// heard by then.
+    ///
+    /// # Errors
+    /// When it did not begin: everything that stands against the plan, or that it was cancelled
+    /// before there was one.
+    pub fn finish(&self) -> Result<Arc<RunResult>> {
         let mut done = self.end.done.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             match &*done {
-                Some(done) => return Arc::clone(done),
+                Some(done) => return done.clone(),
                 None => done = self.end.told.wait(done).unwrap_or_else(PoisonError::into_inner),
             }
         }
@@ -179,9 +208,10 @@ impl Run {
     /// Waits for its end.
     ///
     /// # Errors
-    /// When nodes failed, or it was cancelled. [`Run::finish`] gives what it left all the same.
+    /// When something stands against its plan, nodes failed, or it was cancelled. [`Run::finish`]
+    /// gives what it left all the same.
     pub fn wait(&self) -> Result<Arc<RunResult>> {
-        let done = self.finish();
+        let done = self.finish()?;
         match &done.report {
             report if !report.failed.is_empty() => Err(Error::Nodes(report.failed.clone())),
             report if report.cancelled => Err(Error::Cancelled),

@@ -1,10 +1,9 @@
 //! Sweeps: values of inputs, combined each with each, and files that do not meet.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use kino_graph::{Graph, Key, Plan, StepInput};
-use kino_node::Registry;
-use kino_port::{Fact, Literal, Port, PortType};
+use kino_graph::{Graph, Key, Plan, StepInput, ValueSource, WrittenFiles};
+use kino_port::{Literal, Port, PortType};
 
 use crate::error::{Error, Result};
 use crate::inputs::Inputs;
@@ -122,13 +121,15 @@ fn plain(value: &Literal) -> String {
 }
 
 /// Gives the runs of a sweep files of their own: where two of them would write one file with
-/// different contents, every run gets a folder named by its values.
-pub(crate) fn separate(plans: &mut [Plan], points: &[SweepPoint], registry: &Registry) {
-    let mut writers: HashMap<String, Key> = HashMap::new();
+/// different contents, every run gets a folder named by its values. `locate` says where a path
+/// leads, so that one file has one name.
+pub(crate) fn separate(plans: &mut [Plan], points: &[SweepPoint], locate: &dyn Fn(&str) -> String) {
+    let mut writers: WrittenFiles<Key> = WrittenFiles::default();
     let meet = plans.iter().any(|plan| {
-        written(plan, registry).into_iter().any(|(step, _, path)| {
-            let key = plan.steps[step].key;
-            *writers.entry(path).or_insert(key) != key
+        plan.writes().any(|file| {
+            let key = plan.steps[file.step].key;
+            let other = writers.insert(locate(file.path), file.form, key);
+            other.is_some_and(|other| other != key)
         })
     });
     if !meet {
@@ -136,12 +137,14 @@ pub(crate) fn separate(plans: &mut [Plan], points: &[SweepPoint], registry: &Reg
     }
     for (plan, folder) in plans.iter_mut().zip(folders(points)) {
         let mut moved = vec![false; plan.steps.len()];
-        for (step, port, path) in written(plan, registry) {
-            let path = format!("{folder}/{path}");
-            let own = &mut plan.steps[step];
-            own.key = derived(own.key, [path.as_bytes()]);
-            own.inputs[port] = StepInput::Literal(Literal::text(path));
-            moved[step] = true;
+        for (step, moved) in plan.steps.iter_mut().zip(&mut moved) {
+            for index in step.writes.clone() {
+                if let Some(input) = step.inputs.get_mut(index as usize) {
+                    move_into(&folder, input);
+                    step.key = derived(step.key, [folder.as_bytes()]);
+                    *moved = true;
+                }
+            }
         }
         // Whoever reads a file that lies elsewhere now has other results.
         for at in 0..plan.steps.len() {
@@ -167,30 +170,24 @@ fn derived<'a>(key: Key, by: impl IntoIterator<Item = &'a [u8]>) -> Key {
     Key(hasher.finalize().into())
 }
 
-/// The paths that a plan's sinks write, whether they are written in the graph or come from a step
-/// whose result is known before it runs: step, input, path.
-fn written(plan: &Plan, registry: &Registry) -> Vec<(usize, usize, String)> {
-    let mut found = Vec::new();
-    for (index, step) in plan.steps.iter().enumerate().filter(|(_, step)| step.traits.sink) {
-        let Some(node) = registry.get(&step.op) else { continue };
-        for (at, (port, input)) in node.signature().inputs.iter().zip(&step.inputs).enumerate() {
-            let literal = match input {
-                StepInput::Literal(literal) => Some(literal),
-                StepInput::Edge(source) => {
-                    let facts = plan.steps.get(source.step as usize).map(|step| &step.facts);
-                    match facts.and_then(|facts| facts.get(source.output as usize)) {
-                        Some(Fact::Literal(literal)) => Some(literal),
-                        _ => None,
-                    }
-                }
-                _ => None,
-            };
-            if let (PortType::Path, Some(Literal::Text(path))) = (&port.ty, literal) {
-                found.push((index, at, path.to_string()));
-            }
+/// Puts the paths that an input names into a folder.
+fn move_into(folder: &str, input: &mut StepInput) {
+    fn put(folder: &str, literal: &mut Literal) {
+        match literal {
+            Literal::Text(path) => *path = format!("{folder}/{path}").into(),
+            Literal::List(items) => items.iter_mut().for_each(|item| put(folder, item)),
+            _ => {}
         }
     }
-    found
+    match input {
+        StepInput::Literal(literal) => put(folder, literal),
+        StepInput::List(items) => items.iter_mut().for_each(|(_, item)| {
+            if let ValueSource::Literal(literal) = item {
+                put(folder, literal);
+            }
+        }),
+        StepInput::Absent | StepInput::Edge(_) => {}
+    }
 }
 
 /// One folder a point, all different.
@@ -218,7 +215,7 @@ fn folders(points: &[SweepPoint]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use kino_graph::{Step, StepOutput};
-    use kino_port::{NodeTraits, Signature};
+    use kino_port::{NodeTraits, PathForm};
 
     use super::*;
 
@@ -258,15 +255,12 @@ mod tests {
         let key = |number: u8| Key([number; 32]);
         let step = |name: &str, key, inputs, traits| Step::new(name, name, key, inputs, traits);
         let of = |step: u32| StepInput::Edge(StepOutput { step, output: 0 });
-        let node = kino_nodes::NODES.iter().find(|node| node.signature.name == "image.write");
-        let Signature { inputs, traits, .. } = &node.unwrap().signature;
-        let inputs = inputs.iter().map(|port| match &*port.name {
-            "path" => StepInput::Literal(Literal::text("out.png")),
-            _ => StepInput::Absent,
-        });
+        let path = StepInput::Literal(Literal::text("out.png"));
+        let mut write = step("write", key(seed), vec![StepInput::Absent, path], NodeTraits::SINK);
+        write.writes = vec![1];
         let mut plan = Plan::default();
         plan.steps = vec![
-            step("image.write", key(seed), inputs.collect(), *traits),
+            write,
             step("reads", key(seed + 1), vec![of(0)], NodeTraits::LIGHT),
             step("behind", key(seed + 2), vec![StepInput::Absent, of(1)], NodeTraits::LIGHT),
             step("beside", key(seed + 3), Vec::new(), NodeTraits::LIGHT),
@@ -276,12 +270,12 @@ mod tests {
 
     #[test]
     fn every_step_behind_a_file_that_moved_has_another_key() {
-        let registry = Registry::of(kino_nodes::NODES);
+        let locate = |path: &str| path.trim_start_matches("./").to_owned();
         let point = |seed: i128| vec![("seed".to_owned(), Literal::Int(seed))];
         let points = [point(1), point(2)];
         let before = [writing(10), writing(20)];
         let mut plans = before.clone();
-        separate(&mut plans, &points, &registry);
+        separate(&mut plans, &points, &locate);
         let mut keys = std::collections::HashSet::new();
         for (plan, before) in plans.iter().zip(&before) {
             let moved = plan.steps.iter().zip(&before.steps).map(|(a, b)| a.key != b.key);
@@ -289,12 +283,28 @@ mod tests {
             keys.extend(plan.steps.iter().map(|step| step.key));
         }
         assert_eq!(keys.len(), 8, "no two steps share a key");
-        let paths: Vec<_> =
-            plans.iter().flat_map(|plan| written(plan, &registry)).map(|found| found.2).collect();
+        let paths: Vec<_> = plans.iter().flat_map(Plan::writes).map(|file| file.path).collect();
         assert_eq!(paths, ["seed=1/out.png", "seed=2/out.png"]);
+        // One file of a numbered sequence is enough to meet.
+        let mut numbered = [writing(10), writing(20)];
+        numbered[0].steps[0].path_form = PathForm::Numbered { count: Some(3) };
+        numbered[0].steps[0].inputs[1] = StepInput::Literal(Literal::text("f%d.png"));
+        for (name, meets) in [("f2.png", true), ("f3.png", false)] {
+            let mut plans = numbered.clone();
+            plans[1].steps[0].inputs[1] = StepInput::Literal(Literal::text(name));
+            separate(&mut plans, &points, &locate);
+            let paths: Vec<_> = plans.iter().flat_map(Plan::writes).map(|file| file.path).collect();
+            assert_eq!(paths[1].starts_with("seed=2/"), meets, "{paths:?}");
+        }
         // Runs that write the same do not meet, and keep their keys.
         let mut same = [writing(10), writing(10)];
-        separate(&mut same, &points, &registry);
+        separate(&mut same, &points, &locate);
         assert_eq!(same[0].steps[2].key, before[0].steps[2].key);
+        // One file by two texts is one file.
+        let mut other = [writing(10), writing(20)];
+        other[1].steps[0].inputs[1] = StepInput::Literal(Literal::text("./out.png"));
+        separate(&mut other, &points, &locate);
+        let paths: Vec<_> = other.iter().flat_map(Plan::writes).map(|file| file.path).collect();
+        assert_eq!(paths, ["seed=1/out.png", "seed=2/./out.png"]);
     }
 }

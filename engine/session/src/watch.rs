@@ -11,10 +11,11 @@ mod reader;
 mod runs;
 mod signal;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
 
 use kino_node::Cancel;
 use kino_world::{FileChange, FileWatch};
@@ -34,6 +35,13 @@ use signal::Signal;
 
 /// Files may appear in a plan as long as others appear; nobody means that to go on for ever.
 const MAX_LOOKS: usize = 8;
+
+/// A listener that has not heard of so many events is told of no newer revision.
+const MAX_UNHEARD: usize = 1024;
+/// How often is looked whether a listener goes on.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// How often is looked, while nothing happens, whether something need not be kept any more.
+const IDLE: Duration = Duration::from_secs(10);
 
 /// A watch that is to be started.
 #[must_use = "nothing is watched until it is started"]
@@ -61,6 +69,7 @@ impl WatchStop {
 impl WatchRequest {
     pub(crate) fn new(core: Arc<Core>, graph: String) -> Self {
         let (signals, inbox) = mpsc::channel();
+        let cancel = Cancel::default();
         let reader = Reader {
             core,
             graph,
@@ -68,8 +77,9 @@ impl WatchRequest {
             out: PathBuf::from("out"),
             until: None,
             session_seed: random_seed(),
+            cancel: cancel.clone(),
         };
-        WatchRequest { reader, stop: WatchStop { cancel: Cancel::default(), signals }, inbox }
+        WatchRequest { reader, stop: WatchStop { cancel, signals }, inbox }
     }
 
     /// Values of inputs, read by the types that each revision declares.
@@ -96,7 +106,8 @@ impl WatchRequest {
     }
 
     /// Watches until it is stopped, and tells what happens. The listener is called on a thread of
-    /// its own; while it is slow, it misses progress and nothing else.
+    /// its own; while it is slow, it misses progress and nothing else; while it is very slow, what
+    /// stands in the files is looked at once it goes on.
     ///
     /// # Errors
     /// When there is no such graph to begin with, or files cannot be watched.
@@ -110,7 +121,7 @@ impl WatchRequest {
         let files = files.map_err(|error| Error::world(error.to_string()))?;
         let runs = Runs::new(&reader.core, &events, &stop.cancel, &stop.signals);
         let mut watch = Watch {
-            reader,
+            reader: Arc::new(reader),
             events: Arc::clone(&events),
             files,
             watched: BTreeSet::new(),
@@ -126,7 +137,7 @@ impl WatchRequest {
 
 /// A watch under way.
 struct Watch {
-    reader: Reader,
+    reader: Arc<Reader>,
     events: Arc<EventQueue<WatchEvent>>,
     files: FileWatch,
     watched: BTreeSet<PathBuf>,
@@ -137,10 +148,15 @@ struct Watch {
 
 impl Watch {
     fn until_stopped(mut self, inbox: &Receiver<Signal>) {
-        while let Ok(signal) = inbox.recv() {
-            match signal {
-                Signal::Changed(changes) => self.changed(changes),
-                Signal::Ended(ended) => {
+        let mut changed = BTreeMap::new();
+        loop {
+            let wait = if changed.is_empty() { IDLE } else { POLL_INTERVAL };
+            match inbox.recv_timeout(wait) {
+                Ok(Signal::Changed(changes)) => {
+                    self.runs.doubt(&changes);
+                    merge(&mut changed, changes);
+                }
+                Ok(Signal::Ended(ended)) => {
                     if self.runs.end(&ended) {
                         let plan = Plan { planned: Arc::clone(&ended.planned) };
                         self.events
@@ -148,15 +164,19 @@ impl Watch {
                         self.waiting();
                     }
                 }
-                Signal::Stopped => return self.runs.stop(),
+                Ok(Signal::Stopped) | Err(RecvTimeoutError::Disconnected) => {
+                    return self.runs.stop();
+                }
+                Err(RecvTimeoutError::Timeout) => self.runs.prune(),
+            }
+            // A listener that stalls is told of what stands there when it goes on: revisions that
+            // it has not heard of are not piled up.
+            if !changed.is_empty() && self.events.waiting() < MAX_UNHEARD {
+                let changes = std::mem::take(&mut changed);
+                self.events.push(WatchEvent::Changed(changes.into_values().collect()));
+                self.look();
             }
         }
-    }
-
-    fn changed(&mut self, changes: Vec<FileChange>) {
-        self.runs.doubt(&changes);
-        self.events.push(WatchEvent::Changed(changes));
-        self.look();
     }
 
     fn waiting(&self) {
@@ -168,6 +188,7 @@ impl Watch {
         let reading = self.read();
         match reading.found {
             Ok(planned) => self.take_on(planned),
+            Err(Error::Cancelled) => return,
             Err(error) => {
                 let has_last = self.current.is_some();
                 self.events.push(WatchEvent::Failed { error, has_last });
@@ -226,5 +247,15 @@ impl Watch {
             self.events.push(WatchEvent::Warnings(warnings));
         }
         self.runs.begin(new, &status);
+    }
+}
+
+/// Adds changes to earlier ones that have not been told: each file is told once.
+fn merge(earlier: &mut BTreeMap<PathBuf, FileChange>, changes: Vec<FileChange>) {
+    for change in changes {
+        match earlier.get_mut(&change.path) {
+            Some(known) => known.kind = change.kind,
+            None => drop(earlier.insert(change.path.clone(), change)),
+        }
     }
 }

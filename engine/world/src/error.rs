@@ -93,7 +93,7 @@ fn reason(error: &io::Error) -> String {
         io::ErrorKind::NotFound => "there is no such file or folder".to_owned(),
         io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
         io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
-            "a file stands where a folder should be".to_owned()
+            "a file is where a folder should be".to_owned()
         }
         io::ErrorKind::IsADirectory => "it is a folder".to_owned(),
         _ => error.to_string(),

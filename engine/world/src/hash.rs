@@ -1,4 +1,4 @@
-//! Hashes of files, remembered by their stamps.
+//! HashCache of files, remembered by their stamps.
 
 use std::collections::HashMap;
 use std::io::{Read, Seek};
@@ -16,13 +16,17 @@ use crate::{AtomicFile, Error, InputFile, Result};
 /// # Errors
 /// When it cannot be read.
 pub fn hash_file(path: &Path) -> Result<String> {
-    hash_contents(&mut InputFile::open(path)?)
+    hash_contents(&mut InputFile::open(path)?, &|| false)
 }
 
-fn hash_contents(file: &mut InputFile) -> Result<String> {
+/// The hash of what follows in a file, unless `stopped` says so before.
+fn hash_contents(file: &mut InputFile, stopped: &dyn Fn() -> bool) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 1 << 18];
     loop {
+        if stopped() {
+            return Err(Error::refused("reading it was cancelled", ""));
+        }
         let read = file.read(&mut buffer).map_err(Error::io("read", file.path()))?;
         if read == 0 {
             return Ok(hasher.finalize().to_hex().to_string());
@@ -47,7 +51,7 @@ struct Entry {
     hash: String,
 }
 
-/// Hashes of files by path and stamp; kept in the process and, if given a place, on disk.
+/// HashCache of files by path and stamp; kept in the process and, if given a place, on disk.
 ///
 /// Several processes may share the table: one that loses an update hashes again. The file begins
 /// with a checksum of the rest, so one that is damaged counts as empty.
@@ -70,8 +74,10 @@ impl HashCache {
         HashCache::default()
     }
 
-    /// The table at `place`; a missing or damaged one begins empty.
+    /// The table at `place`; a missing or damaged one begins empty. What killed processes left of
+    /// it is removed: where no file is new, nothing is written there, which would remove it.
     pub fn at(place: PathBuf) -> Self {
+        place.parent().into_iter().for_each(crate::remove_leftovers);
         HashCache { table: Mutex::new(load(&place).unwrap_or_default()), place: Some(place) }
     }
 
@@ -80,10 +86,23 @@ impl HashCache {
     /// # Errors
     /// When it cannot be read, or changes all the while.
     pub fn hash(&self, path: &Path) -> Result<FileHash> {
-        self.hash_at(path, SystemTime::now())
+        self.hash_unless(path, &|| false)
     }
 
-    fn hash_at(&self, path: &Path, now: SystemTime) -> Result<FileHash> {
+    /// As [`HashCache::hash`], unless `stopped` says so while a large file is read.
+    ///
+    /// # Errors
+    /// As [`HashCache::hash`], and when it was stopped.
+    pub fn hash_unless(&self, path: &Path, stopped: &dyn Fn() -> bool) -> Result<FileHash> {
+        self.hash_at(path, SystemTime::now(), stopped)
+    }
+
+    fn hash_at(
+        &self,
+        path: &Path,
+        now: SystemTime,
+        stopped: &dyn Fn() -> bool,
+    ) -> Result<FileHash> {
         let mut file = InputFile::open(path)?;
         let name = std::path::absolute(path)
             .unwrap_or_else(|_| path.to_owned())
@@ -97,7 +116,7 @@ impl HashCache {
                 return Ok(FileHash { hash: entry.hash.clone(), stamp });
             }
             file.rewind().map_err(Error::io("read", path))?;
-            let hash = hash_contents(&mut file)?;
+            let hash = hash_contents(&mut file, stopped)?;
             let after = file.stamp_now()?;
             if after == stamp {
                 // Another change in the same tick of the file system's clock would not show.
@@ -179,7 +198,7 @@ mod tests {
         let (file, table) = (folder.path().join("x"), folder.path().join("hashes.json"));
         fs::write(&file, "one").unwrap();
         fs::write(&table, "no table").unwrap();
-        let first = HashCache::at(table.clone()).hash_at(&file, later()).unwrap();
+        let first = HashCache::at(table.clone()).hash_at(&file, later(), &|| false).unwrap();
         assert_eq!(first.hash, hash_of(b"one"));
         assert_eq!(HashCache::at(table.clone()).hash(&file).unwrap(), first);
         fs::write(&file, "two, longer").unwrap();
@@ -201,7 +220,7 @@ mod tests {
         let hashes = HashCache::new();
         hashes.hash(&file).unwrap();
         falsify(&hashes);
-        assert_eq!(hashes.hash_at(&file, later()).unwrap().hash, hash_of(b"one"));
+        assert_eq!(hashes.hash_at(&file, later(), &|| false).unwrap().hash, hash_of(b"one"));
         falsify(&hashes);
         assert_eq!(hashes.hash(&file).unwrap().hash, "false");
     }
@@ -220,15 +239,15 @@ mod tests {
         };
         let hashes = HashCache::new();
         write("one");
-        assert_eq!(hashes.hash_at(&file, later()).unwrap().hash, hash_of(b"one"));
+        assert_eq!(hashes.hash_at(&file, later(), &|| false).unwrap().hash, hash_of(b"one"));
         write("two");
-        assert_eq!(hashes.hash_at(&file, later()).unwrap().hash, hash_of(b"two"));
+        assert_eq!(hashes.hash_at(&file, later(), &|| false).unwrap().hash, hash_of(b"two"));
         // Another file under the same name, with the times of the one before.
         let other = folder.path().join("y");
         fs::write(&other, "six").unwrap();
         File::options().write(true).open(&other).unwrap().set_modified(hour_ago).unwrap();
         fs::rename(&other, &file).unwrap();
-        assert_eq!(hashes.hash_at(&file, later()).unwrap().hash, hash_of(b"six"));
+        assert_eq!(hashes.hash_at(&file, later(), &|| false).unwrap().hash, hash_of(b"six"));
     }
 
     #[test]
@@ -236,7 +255,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (file, table) = (folder.path().join("x"), folder.path().join("hashes.json"));
         fs::write(&file, "one").unwrap();
-        HashCache::at(table.clone()).hash_at(&file, later()).unwrap();
+        HashCache::at(table.clone()).hash_at(&file, later(), &|| false).unwrap();
         let whole = fs::read(&table).unwrap();
         for at in 0..whole.len() {
             for bit in [0, 3, 7] {

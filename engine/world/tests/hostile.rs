@@ -2,12 +2,28 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
 use kino_world::media::{VideoSpec, create};
 use kino_world::{image_size, read_image, read_metadata, read_tensor, tensor_info, write_tensors};
 
 const SEED: u64 = 0x6b69_6e6f;
+
+/// What one file may take to be read, on a machine that does other things as well.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// What the process may have held at most, in kB. The files are tiny, and some say that they hold
+/// gigabytes.
+const MOST_MEMORY: u64 = 1 << 20;
+
+/// The most that this process ever held in memory, in kB; 0 where the system does not say.
+fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse().ok());
+    number.unwrap_or(0)
+}
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
 struct Random(u64);
@@ -45,7 +61,11 @@ fn read(path: &Path) {
 #[track_caller]
 fn survives(path: &Path, bytes: &[u8], case: &str) {
     std::fs::write(path, bytes).unwrap();
+    let begun = Instant::now();
     let outcome = catch_unwind(AssertUnwindSafe(|| read(path)));
+    assert!(begun.elapsed() < LIMIT, "{case}, seed {SEED:#x}: {:?}", begun.elapsed());
+    let peak = peak_memory();
+    assert!(peak < MOST_MEMORY, "{case}, seed {SEED:#x}: the process held {peak} kB");
     assert!(
         outcome.is_ok(),
         "panicked: {case}, seed {SEED:#x}, bytes {:02x?}",

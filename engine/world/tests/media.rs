@@ -207,9 +207,7 @@ fn what_is_dropped_or_cannot_be_written_leaves_nothing() {
     fs::write(folder.path().join("file"), "").unwrap();
     let blocked = create(&folder.path().join("file/x.mp4"), &spec).err().unwrap();
     assert!(
-        blocked
-            .to_string()
-            .ends_with("file cannot be made: a file stands where a folder should be")
+        blocked.to_string().ends_with("file cannot be made: a file is where a folder should be")
     );
     assert_eq!(blocked.hint(), Some("move that file away, or write elsewhere with `--out DIR`"));
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kino_node::{Cx, Error, OutputFile, Result, Services, Value};
+use kino_node::{Cancel, Cx, Error, OutputFile, Result, Services, Value};
 use kino_port::{PlanError, PlannedFile, PlannedRead};
 use kino_world::{FileHash, Folders, HashCache, InputFile, hash_file};
 
@@ -22,7 +22,8 @@ impl PlannedInput {
         let missing = |error: Error| PlanError::new(error.to_string());
         let place = services.get::<Folders>().map_err(missing)?.input(path);
         let hashes = services.get::<HashCache>().map_err(missing)?;
-        let FileHash { hash, stamp } = hashes.hash(&place).map_err(at_port("path"))?;
+        let FileHash { hash, stamp } =
+            hashes.hash_unless(&place, &|| is_cancelled(services)).map_err(at_port("path"))?;
         let file = InputFile::open(&place).map_err(at_port("path"))?;
         let files = vec![PlannedFile { path: place, stamp: Some(stamp) }];
         Ok(PlannedInput { file, read: PlannedRead { path: path.to_owned(), hash, files } })
@@ -32,6 +33,11 @@ impl PlannedInput {
     pub(crate) fn key(&self) -> Vec<u8> {
         self.read.hash.as_bytes().to_vec()
     }
+}
+
+/// Whether nobody wants the plan any more that is being made.
+fn is_cancelled(services: &Services) -> bool {
+    services.find::<Cancel>().is_some_and(|cancel| cancel.is_cancelled())
 }
 
 /// Opens the file that a node reads, while running: the one that was hashed while planning.

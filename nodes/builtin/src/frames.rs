@@ -128,13 +128,12 @@ fn infer_upscale(_: &Services, facts: &Facts) -> InferResult {
 }
 
 /// What is known of frames at a new size. Memory: the result, and beside it one chunk of at most
-/// [`CHUNK`] frames at both sizes and between.
+/// [`CHUNK`] frames: wider first, or at the new size before its colours are cut off.
 fn resized(frames: &FramesFact, (height, width): (usize, usize)) -> StepInfo {
     let frame = |height: usize, width: usize| frame_bytes(height, width);
     let count = frames.count.unwrap_or(1);
     let chunk = count.min(CHUNK) as u64;
-    let between = frame(frames.height, width);
-    let work = chunk * (frame(frames.height, frames.width) + between + frame(height, width));
+    let work = chunk.saturating_mul(frame(frames.height.max(height), width));
     StepInfo {
         outputs: vec![Fact::typed(FramesFact { height, width, ..frames.clone() })],
         memory: (count as u64).saturating_mul(frame(height, width)).saturating_add(work),
@@ -191,8 +190,11 @@ fn scale(
         for start in (0..count).step_by(CHUNK) {
             cx.check_cancel()?;
             let few = chunk.narrow(0, start, CHUNK.min(count - start))?.to_device(cx.device())?;
-            let few = kino_kernels::resize(&few, height, width, filter)?; // [n, height, width, 3]
-            resized.push(&few.clamp(0f32, 1f32)?)?;
+            let mut few = kino_kernels::resize(&few, height, width, filter)?; // [n, height, width, 3]
+            // One after the other, so that there are never three of them.
+            few = few.maximum(0f32)?;
+            few = few.minimum(1f32)?;
+            resized.push(&few)?;
             done += CHUNK.min(count - start);
             cx.progress(done, frames.count());
         }

@@ -234,7 +234,12 @@ fn infer(_: &Services, facts: &Facts) -> InferResult {
     let shape = [layout.channels, latents, size.0 / layout.spatial, size.1 / layout.spatial];
     let tile = tiles(&vae, review.size("tile").unwrap_or(0));
     let weights = vae.weight_bytes(Network::Encoder);
-    let pass = vae.spec.encode_memory([size.0, size.1], tile);
+    // What is given at the end has copies of its first frame before it.
+    let longest = match encoding {
+        GivenEncoding::Whole => frames,
+        GivenEncoding::Apart => start.max(if end > 0 { end.saturating_add(1) } else { 0 }),
+    };
+    let pass = vae.spec.encode_memory(longest, [size.0, size.1], tile);
     let fact = GivenFact { shape, space: Some(vae.space()), frames, encoding };
     review.finish(StepInfo {
         outputs: vec![Fact::typed(fact)],

@@ -9,12 +9,12 @@ use kino_port::{
     Fact, Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, path as path_port,
     ports,
 };
-use kino_world::media::{VideoFormat, check_size, format_of};
+use kino_world::media::{VideoFormat, format_of};
 
 use crate::error::{IntoNode, at_port};
-use crate::files::{PlannedInput, open, output, target, target_key};
+use crate::files::{PlannedInput, open, output};
 use crate::infer::{InferCx, InferResult, refuse};
-use crate::video::{one_frame, write, writing};
+use crate::video::{infer_written, one_frame, write};
 
 /// Reads an image.
 pub(crate) static READ: NodeDef = NodeDef {
@@ -104,19 +104,7 @@ fn check(path: &str, count: Option<usize>) -> Result<VideoFormat, PlanError> {
 }
 
 fn infer_write(services: &Services, facts: &Facts) -> InferResult {
-    let mut review = InferCx::new(facts);
-    let frames = review.known::<Frames>("frames");
-    let Some(path) = facts.text("path") else { return review.finish(StepInfo::default()) };
-    let place = review.take(target(services, path));
-    let format = review.take(check(path, frames.as_ref().and_then(|frames| frames.count)));
-    let mut memory = 0;
-    if let (Some(frames), Some(format)) = (frames, format) {
-        let fits = check_size(format, frames.width, frames.height);
-        review.take(fits.map_err(at_port("frames")));
-        memory = writing(frames.height, frames.width);
-    }
-    let key = place.map(|place| target_key(&place)).unwrap_or_default();
-    review.finish(StepInfo { key, memory, ..StepInfo::default() })
+    infer_written(services, facts, check)
 }
 
 fn run_write(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {

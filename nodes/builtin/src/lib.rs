@@ -74,10 +74,16 @@ pub static NODES: &[&NodeDef] = &[
 /// Give it the [`Models`] of the runs before (`services(…).with(models)`) and their weights stay
 /// loaded; likewise a table of hashes that is kept on disk.
 pub fn services(device: Device, ledger: Arc<Ledger>) -> Services {
-    let models = Models::new(device.clone(), Arc::clone(&ledger));
+    of_process(Services::new(device, ledger))
+}
+
+/// The same for a device with memory of its own, which `of_device` counts.
+pub fn services_of_device(device: Device, ledger: Arc<Ledger>, of_device: Arc<Ledger>) -> Services {
+    of_process(Services::new(device, ledger).with_device_ledger(of_device))
+}
+
+fn of_process(services: Services) -> Services {
+    let models = Models::new(services.device.clone(), Arc::clone(services.device_ledger()));
     let leftovers = RemoveLeftovers(kino_world::remove_leftovers);
-    Services::new(device, ledger)
-        .with(models)
-        .with(Arc::new(HashCache::new()))
-        .with(Arc::new(leftovers))
+    services.with(models).with(Arc::new(HashCache::new())).with(Arc::new(leftovers))
 }

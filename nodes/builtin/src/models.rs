@@ -175,8 +175,7 @@ impl Models {
         if let Some(map) = lock(&self.maps).get(&space.id) {
             return map.clone();
         }
-        let known = lock(&self.spaces).iter().find(|part| part.identity == space.id).cloned();
-        let known = known?;
+        let known = self.of_space(space)?;
         let map = self.decoder(&known).and_then(|decoder| decoder.rgb_map().node());
         let map = map.map_err(|error| tracing::debug!(%error, "There will be no previews."));
         let map = map.ok()?.map(Arc::new);
@@ -186,6 +185,11 @@ impl Models {
         }
         maps.insert(space.id, map.clone());
         map
+    }
+
+    /// The autoencoder of a latent space, if it was seen.
+    pub(crate) fn of_space(&self, space: &LatentSpace) -> Option<Arc<VaeHandle>> {
+        lock(&self.spaces).iter().find(|part| part.identity == space.id).cloned()
     }
 
     /// Remembers whose latent space this is.

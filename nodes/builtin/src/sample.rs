@@ -17,13 +17,13 @@ use kino_node::{
     SamplingStep, Services, Sigmas, TensorFact, Value, ValueType,
 };
 use kino_port::{
-    Fact, Facts, NodeTraits, PlanError, PortType, Sigma, Signature, StepInfo, count, edge, list,
-    optional, optional_list, ports, real, text,
+    Fact, Facts, NodeTraits, PlanError, PortType, Sigma, Signature, StepInfo, Weights, count, edge,
+    list, optional, optional_list, ports, real, text,
 };
 
 use crate::error::{IntoNode, check_cancel};
 use crate::infer::{InferCx, InferResult, f32_bytes, known, named_facts, refuse};
-use crate::models::{DitHandle, Models};
+use crate::models::{DitHandle, Models, Network};
 use crate::patches::{grid_of, object_to_tensor, patch_tuple};
 use crate::schedule::{ClassifierFree, MAX_STEPS, levels};
 use clips::{Packed, Text, texts_of_clips};
@@ -48,7 +48,7 @@ pub(crate) static SAMPLE: NodeDef = NodeDef {
                 "Frames that a clip must contain, of some or all clips: by name, else in order."
             ),
             optional("sigmas", PortType::Sigmas)
-                .about("Noise levels to walk down; they replace `steps` and `shift`."),
+                .about("Falling noise levels of the run; they replace `steps` and `shift`."),
             optional("guider", PortType::Guider)
                 .about("Joins velocities with and without text; it replaces `guidance`."),
             count("steps", 20)
@@ -99,7 +99,7 @@ Example:\n    \"sample\": (op: \"dit.sample\", in: {\"dit\": \"model.dit\", \"pa
 const SCHEDULERS: [Cow<'static, str>; 3] =
     [Cow::Borrowed("auto"), Cow::Borrowed("unipc"), Cow::Borrowed("euler")];
 
-fn infer(_: &Services, facts: &Facts) -> InferResult {
+fn infer(services: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     object_to_tensor(&mut review, facts);
     let steps = steps(&mut review, facts);
@@ -134,6 +134,7 @@ fn infer(_: &Services, facts: &Facts) -> InferResult {
         outputs: vec![Fact::typed(patches.clone()), trace],
         memory,
         weights,
+        optional: of_previews(services, &patches.clips),
         ..StepInfo::default()
     })
 }
@@ -164,6 +165,16 @@ fn infer_given(
 fn needs_given() -> PlanError {
     PlanError::at("given", "this transformer continues frames that are given, and none are")
         .hint("a `given` node says which: a picture at the start, or frames at both ends")
+}
+
+/// The weights that previews are drawn with: the decoder of the first clip's latent space.
+fn of_previews(services: &Services, clips: &[Clip]) -> Vec<Weights> {
+    let space = clips.first().and_then(|clip| clip.space.as_ref());
+    let models = services.find::<Models>();
+    let part = models.and_then(|models| models.of_space(space?));
+    part.map_or_else(Vec::new, |part| {
+        part.planned(Network::Decoder, part.weight_bytes(Network::Decoder))
+    })
 }
 
 /// The number of steps, if it is known.

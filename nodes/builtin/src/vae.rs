@@ -63,7 +63,7 @@ pub(crate) static DECODE: NodeDef = NodeDef {
             edge("latent", PortType::Latent).about("A normalised latent `[c, f, h, w]`."),
             tile(),
             optional("given", PortType::Given)
-                .about("What of the clip was given: these frames are put back as they were.",),
+                .about("What of the clip was given: these frames are put back as they were."),
         ],
         outputs: ports![
             edge("frames", PortType::Frames)
@@ -122,7 +122,8 @@ fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
     let count = count.and_then(|count| review.take(count));
     let tile = tiles(&part, review.size("tile").unwrap_or(0));
     let weights = part.weight_bytes(Network::Encoder);
-    let pass = part.spec.encode_memory([frames.height, frames.width], tile);
+    let pass =
+        part.spec.encode_memory(frames.count.unwrap_or(2), [frames.height, frames.width], tile);
     let mut infer = StepInfo {
         memory: weights.saturating_add(pass),
         weights: part.planned(Network::Encoder, weights),
@@ -175,12 +176,12 @@ fn infer_decode(_: &Services, facts: &Facts) -> InferResult {
     }
     let factor = part.latents().spatial;
     let (height, width) = (height.saturating_mul(factor), width.saturating_mul(factor));
-    let count = part.latents().frames(count);
+    let frame_count = part.latents().frames(count);
     let tile = tiles(&part, review.size("tile").unwrap_or(0));
     let weights = part.weight_bytes(Network::Decoder);
-    let pass = part.spec.decode_memory([height, width], tile);
-    let frames = f32_bytes(&[count, height, width, 3]);
-    let fact = FramesFact { count: Some(count), height, width, fps: None };
+    let pass = part.spec.decode_memory(frame_count, [height, width], tile);
+    let frames = f32_bytes(&[frame_count, height, width, 3]);
+    let fact = FramesFact { count: Some(frame_count), height, width, fps: None };
     review.finish(StepInfo {
         outputs: vec![Fact::typed(fact)],
         memory: weights.saturating_add(pass).saturating_add(frames),

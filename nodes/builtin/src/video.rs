@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use kino_node::{Cx, Frames, Inputs, NodeDef, Outputs, Result, Services, Value};
+use kino_node::{Cx, Frames, FramesFact, Inputs, NodeDef, Outputs, Result, Services, Value};
 use kino_port::{
-    Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, path as path_port, ports,
-    real,
+    Facts, NodeTraits, PathForm, PlanError, PortType, Signature, StepInfo, edge, path as path_port,
+    ports, real,
 };
-use kino_world::media::{VideoSpec, check_size, create, format_of};
+use kino_world::media::{VideoFormat, VideoSpec, check_size, create, format_of};
 
 use crate::error::{IntoNode, at_port};
 use crate::files::{output, target, target_key, written};
@@ -52,25 +52,50 @@ Example:\n    \"file\": (op: \"video.write\", in: {\"frames\": \"frames\"}, with
 \"{graph}-{seed}.mp4\", \"fps\": 8}),";
 
 fn infer(services: &Services, facts: &Facts) -> InferResult {
+    infer_written(services, facts, |path, _| format_of(Path::new(path)).map_err(at_port("path")))
+}
+
+/// What is known of frames that are written to a path, where `format_for` says in which format so
+/// many frames go there.
+pub(crate) fn infer_written(
+    services: &Services,
+    facts: &Facts,
+    format_for: impl Fn(&str, Option<usize>) -> Result<VideoFormat, PlanError>,
+) -> InferResult {
     let mut review = InferCx::new(facts);
     let frames = review.known::<Frames>("frames");
     let Some(path) = facts.text("path") else { return review.finish(StepInfo::default()) };
     let place = review.take(target(services, path));
-    let format = review.take(format_of(Path::new(path)).map_err(at_port("path")));
+    let format = review.take(format_for(path, frames.as_ref().and_then(|frames| frames.count)));
+    let path_form = format.map(|format| path_form(format, frames.as_ref())).unwrap_or_default();
     let mut memory = 0;
     if let (Some(frames), Some(format)) = (frames, format) {
         let fits = check_size(format, frames.width, frames.height);
         review.take(fits.map_err(at_port("frames")));
-        memory = writing(frames.height, frames.width);
+        memory = writing(format, frames.height, frames.width);
     }
     let key = place.map(|place| target_key(&place)).unwrap_or_default();
-    review.finish(StepInfo { key, memory, ..StepInfo::default() })
+    review.finish(StepInfo { key, memory, path_form, ..StepInfo::default() })
 }
 
-/// Bytes while writing: a frame as numbers, as bytes, as planes, and what an encoder keeps of the
-/// one before.
-pub(crate) fn writing(height: usize, width: usize) -> u64 {
-    (height * width * 3 * (4 + 4 + 1 + 3)) as u64
+/// How a path names what is written to it.
+fn path_form(format: VideoFormat, frames: Option<&FramesFact>) -> PathForm {
+    match format {
+        VideoFormat::PngSequence => {
+            PathForm::Numbered { count: frames.and_then(|frames| frames.count) }
+        }
+        VideoFormat::Mp4 | VideoFormat::WebP | VideoFormat::Png => PathForm::OneFile,
+    }
+}
+
+/// Bytes while writing: a frame as numbers, as bytes, and what the encoder makes of it; for H.264
+/// as planes, too, and those of the frames before.
+fn writing(format: VideoFormat, height: usize, width: usize) -> u64 {
+    let pixel = match format {
+        VideoFormat::Mp4 => 3 * (4 + 1) + 9,
+        _ => 3 * (4 + 1) + 2,
+    };
+    (height as u64).saturating_mul(width as u64).saturating_mul(pixel)
 }
 
 fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {

@@ -2,10 +2,8 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
-
 use candle_core::{DType, Device, Tensor};
-use common::{Rig, fact_list, known, number, reference};
+use common::{Copied, Rig, fact_list, known, number};
 use kino_node::{Clip, ConditioningFact, FramesFact, LatentFact, PatchesFact, TensorFact};
 use kino_port::Fact;
 
@@ -27,44 +25,6 @@ fn clip(name: Option<&str>, grid: [usize; 3], channels: usize) -> Clip {
 
 fn patches(clips: Vec<Clip>) -> Fact {
     Fact::typed(PatchesFact { clips, patch: [1, 2, 2] })
-}
-
-/// A copy of a small checkpoint to damage.
-struct Copied(PathBuf);
-
-impl Copied {
-    fn new(name: &str) -> Self {
-        let to = std::env::temp_dir().join(format!("kino-infer-{}-{name}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&to);
-        copy(&reference("wan_t2v/model"), &to);
-        Copied(to)
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-
-    fn vae(&self) -> PathBuf {
-        self.0.join("vae/diffusion_pytorch_model.safetensors")
-    }
-}
-
-impl Drop for Copied {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(std::fs::copy(entry.path(), target).unwrap()),
-        }
-    }
 }
 
 #[test]

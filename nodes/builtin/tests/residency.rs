@@ -7,53 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::Device;
-use common::{Rig, int, known, number, reference, text};
+use common::{Copied, Rig, copy, int, known, number, reference, text};
 use kino_node::{Ledger, Services, Value};
 use kino_nodes::{DitHandle, Models, TextHandle, VaeHandle};
 use kino_port::Fact;
 use kino_world::Folders;
-
-/// A copy of a small checkpoint.
-struct Copied(PathBuf);
-
-impl Copied {
-    fn new(name: &str) -> Self {
-        Copied::of(&reference("wan_t2v/model"), name)
-    }
-
-    fn of(from: &Path, name: &str) -> Self {
-        let to = std::env::temp_dir().join(format!("kino-resident-{}-{name}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&to);
-        copy(from, &to);
-        Copied(to)
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-
-    fn vae(&self) -> PathBuf {
-        self.0.join("vae/diffusion_pytorch_model.safetensors")
-    }
-}
-
-impl Drop for Copied {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(std::fs::copy(entry.path(), target).unwrap()),
-        }
-    }
-}
 
 fn handle<T: Send + Sync + 'static>(value: &Value) -> Arc<T> {
     let Value::Part(part) = value else { panic!("expected a part") };
@@ -403,4 +361,21 @@ fn a_text_is_encoded_by_the_model_of_the_plan() {
     let encode = [("encoder", model.text), ("prompt", text("x"))];
     let refused = rig.fails("text.encode", &encode);
     assert!(refused.contains("changed while it ran"), "{refused}");
+}
+
+/// The seam for a device with memory of its own, here one that is none.
+#[test]
+fn weights_on_a_device_are_not_counted_as_main_memory() {
+    let (main, of_device) = (Ledger::new(1 << 20), Ledger::new(u64::MAX));
+    let mut rig = Rig::new("device");
+    let folders = Folders { graph: reference(""), out: PathBuf::new() };
+    let services = kino_nodes::services_of_device(Device::Cpu, main.clone(), of_device.clone());
+    rig.services = services.with(Arc::new(folders));
+    let models = rig.services.get::<Models>().unwrap();
+    let dit = handle::<DitHandle>(&rig.model("embedded:shapes").dit);
+    let loaded = models.dit(&dit).unwrap();
+    assert_eq!((main.used(), of_device.used()), (0, dit.weight_bytes()));
+    assert_eq!((main.reclaimable(), of_device.reclaimable()), (0, 0), "in use");
+    drop(loaded);
+    assert_eq!(of_device.reclaimable(), dit.weight_bytes());
 }

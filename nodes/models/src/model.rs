@@ -397,11 +397,12 @@ pub trait VideoVae: Send + Sync {
     /// How its latents stand for frames.
     fn latents(&self) -> LatentLayout;
 
-    /// Bytes that encoding frames of `[height, width]` pixels needs besides weights and results.
-    fn encode_memory(&self, size: [usize; 2], tile: Option<Tile>) -> u64;
+    /// Bytes that encoding so many frames of `[height, width]` pixels needs besides weights and
+    /// results.
+    fn encode_memory(&self, frames: usize, size: [usize; 2], tile: Option<Tile>) -> u64;
 
     /// The same for decoding.
-    fn decode_memory(&self, size: [usize; 2], tile: Option<Tile>) -> u64;
+    fn decode_memory(&self, frames: usize, size: [usize; 2], tile: Option<Tile>) -> u64;
 
     /// How the names of the encoder's weights begin.
     fn encoder_weights(&self) -> &[&str];

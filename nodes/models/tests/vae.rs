@@ -262,7 +262,7 @@ fn memory_does_not_grow_with_length() {
 
 /// What is kept between chunks is as predicted, however many there were.
 fn keeps_little(vae: &Vae, size: [usize; 2], tile: Tile) {
-    let peak = vae::decode_peak(vae.config(), size, None);
+    let peak = vae::decode_peak(vae.config(), 21, size, None);
     let latent = Tensor::randn(0f32, 1.0, (vae.config().z_dim, 4, 6), &Device::Cpu).unwrap();
     let mut decoder = vae.decoder(None).unwrap();
     for index in 0..6 {
@@ -272,7 +272,7 @@ fn keeps_little(vae: &Vae, size: [usize; 2], tile: Tile) {
             assert_eq!(decoder.cache_bytes(), peak.cache, "after latent frame {index}");
         }
     }
-    let peak = vae::encode_peak(vae.config(), size, None);
+    let peak = vae::encode_peak(vae.config(), 21, size, None);
     let mut encoder = vae.encoder(None).unwrap();
     let frame = Tensor::zeros((4, size[0], size[1], 3), DType::F32, &Device::Cpu).unwrap();
     for index in 0..6 {
@@ -282,12 +282,27 @@ fn keeps_little(vae: &Vae, size: [usize; 2], tile: Tile) {
             assert_eq!(encoder.cache_bytes(), peak.cache, "after chunk {index}");
         }
     }
-    let peak = vae::decode_peak(vae.config(), size, Some(tile));
+    let peak = vae::decode_peak(vae.config(), 13, size, Some(tile));
     let mut decoder = vae.decoder(Some(tile)).unwrap();
     (0..4).for_each(|_| drop(decoder.push(&latent, &mut go_on).unwrap()));
     assert_eq!(decoder.cache_bytes(), peak.cache, "of all tiles");
-    let tiled = vae::decode_peak(vae.config(), [480, 832], Some(Tile::default()));
-    assert!(tiled.live < vae::decode_peak(vae.config(), [480, 832], None).live);
+    let tiled = vae::decode_peak(vae.config(), 21, [480, 832], Some(Tile::default()));
+    assert!(tiled.live < vae::decode_peak(vae.config(), 21, [480, 832], None).live);
+}
+
+#[test]
+fn a_single_frame_needs_less() {
+    let vae = wan();
+    let latent = Tensor::randn(0f32, 1.0, (16, 4, 6), &Device::Cpu).unwrap();
+    let mut decoder = vae.decoder(None).unwrap();
+    decoder.push(&latent, &mut go_on).unwrap();
+    let peak = vae::decode_peak(vae.config(), 1, [32, 48], None);
+    assert_eq!(decoder.cache_bytes(), peak.cache);
+    let mut encoder = vae.encoder(None).unwrap();
+    let frame = Tensor::zeros((1, 32, 48, 3), DType::F32, &Device::Cpu).unwrap();
+    encoder.push(&frame, &mut go_on).unwrap();
+    assert_eq!(encoder.cache_bytes(), vae::encode_peak(vae.config(), 1, [32, 48], None).cache);
+    assert!(2 * peak.total() < vae::decode_peak(vae.config(), 5, [32, 48], None).total());
 }
 
 #[test]

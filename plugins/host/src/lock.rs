@@ -10,7 +10,7 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{PluginError, Result};
-use crate::manifest::{BuildKind, ResourceRequest, readable, ron};
+use crate::manifest::{BuildKind, ResourceRequest, parse, readable, ron};
 
 /// The name of the file.
 pub const LOCK_FILE: &str = "kino.lock.ron";
@@ -122,7 +122,7 @@ fn each_once<'de, D: Deserializer<'de>>(
             let mut entries = BTreeMap::new();
             while let Some((id, entry)) = map.next_entry::<String, LockEntry>()? {
                 if entries.contains_key(&id) {
-                    return Err(A::Error::custom(format!("`{id}` stands here twice")));
+                    return Err(A::Error::custom(format!("`{id}` is written twice")));
                 }
                 entries.insert(id, entry);
             }
@@ -155,14 +155,7 @@ impl LockFile {
             }
             Err(error) => return Err(PluginError::file(&path)(error)),
         };
-        let lock: LockFile = ron().from_str(&text).map_err(|error| {
-            PluginError::malformed(format!(
-                "{}:{}: {}",
-                path.display(),
-                error.span.start,
-                error.code
-            ))
-        })?;
+        let lock: LockFile = parse(&text, &path)?;
         if lock.version != VERSION {
             return Err(PluginError::refused(
                 format!(

@@ -3,6 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use kino_contract::is_word;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{PluginError, Result};
@@ -72,6 +73,13 @@ impl std::fmt::Display for BuildKind {
 /// The extensions of RON that manifests and locks are read with: optional values are written bare.
 pub(crate) fn ron() -> ron::Options {
     ron::Options::default().with_default_extension(ron::extensions::Extensions::IMPLICIT_SOME)
+}
+
+/// Reads a file's text; what is wrong in it is said with its line and column.
+pub(crate) fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T> {
+    ron().from_str(text).map_err(|error| {
+        PluginError::malformed(format!("{}:{}: {}", path.display(), error.span.start, error.code))
+    })
 }
 
 impl Manifest {

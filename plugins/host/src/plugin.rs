@@ -58,10 +58,10 @@ impl Plugin {
         self.lineage.get_or_init(Lineage::default)
     }
 
-    /// Forgets the state of all nodes of a graph, of this build and of those before: nobody will
-    /// run the graph any more.
-    pub fn forget(&self, graph: &GraphId) {
-        self.lineage().states.forget(graph);
+    /// Forgets the state of a graph's steps, of this build and of those before, but for those that
+    /// `keep` names by step and node: the graph has no others any more, or nobody will run it.
+    pub fn forget(&self, graph: &GraphId, keep: &dyn Fn(&str, &str) -> bool) {
+        self.lineage().states.forget(graph, keep);
     }
 
     /// What the plugin says of its nodes.
@@ -143,7 +143,7 @@ impl Plugin {
             Err(Error::Cancelled) => Err(Error::Cancelled),
             Err(error) => {
                 let (plugin, step) = (&self.id, call.step);
-                tracing::warn!(plugin, step, "State is not taken over: {error}");
+                tracing::warn!(plugin, step, "State is not kept across the reload: {error}");
                 self.open(node, call)
             }
             opened => opened,
@@ -265,7 +265,7 @@ mod tests {
         let second = build();
         second.inherit(&first);
         assert_eq!([run(&second, &two), run(&second, &one)], [2, 3]);
-        second.forget(&one);
+        second.forget(&one, &|_, _| false);
         assert_eq!(ALIVE.load(Ordering::SeqCst), 1);
         assert_eq!([run(&second, &one), run(&second, &two)], [1, 3]);
     }

@@ -155,10 +155,12 @@ impl NodeStates {
         Some(Held { states: self, key, taken, step })
     }
 
-    /// Forgets all state of a graph. What a run has just now goes when the run gives it back.
-    pub(crate) fn forget(&self, graph: &GraphId) {
-        let is_of = |key: &StateKey| key.graph.as_ref() == Some(graph);
-        let forgotten: Vec<_> = self.lock().by_key.extract_if(|key, _| is_of(key)).collect();
+    /// Forgets the state of a graph but for that of steps that `keep` names by step and node. What
+    /// a run has just now goes when the run gives it back.
+    pub(crate) fn forget(&self, graph: &GraphId, keep: &dyn Fn(&str, &str) -> bool) {
+        let goes =
+            |key: &StateKey| key.graph.as_ref() == Some(graph) && !keep(&key.step, &key.node);
+        let forgotten: Vec<_> = self.lock().by_key.extract_if(|key, _| goes(key)).collect();
         drop(forgotten);
     }
 }
@@ -256,11 +258,22 @@ mod tests {
         let states = NodeStates::default();
         let mut held = states.take(key("a"), &Cancel::default()).unwrap();
         held.step.state = NodeState::Saved(vec![1]);
-        states.forget(&GraphId("a".into()));
+        states.forget(&GraphId("a".into()), &|_, _| false);
         drop(held);
         assert!(states.lock().by_key.is_empty());
         save(&states, "a", 1);
-        states.forget(&GraphId("b".into()));
+        states.forget(&GraphId("b".into()), &|_, _| false);
         assert!(has(&states, "a"));
+    }
+
+    #[test]
+    fn steps_that_a_graph_still_has_keep_their_state() {
+        let states = NodeStates::default();
+        save(&states, "stays", 1);
+        save(&states, "goes", 1);
+        states.forget(&GraphId("a".into()), &|step, node| (step, node) == ("stays", "a.node"));
+        assert!(has(&states, "stays") && !has(&states, "goes"));
+        states.forget(&GraphId("a".into()), &|step, node| (step, node) == ("stays", "a.other"));
+        assert!(!has(&states, "stays"), "another node has taken its name");
     }
 }

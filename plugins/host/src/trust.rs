@@ -95,7 +95,7 @@ pub fn allowed_build(
     if entry.dev.is_some() && locked {
         return Err(PluginError::refused(
             format!("the plugin `{id}` is trusted in dev mode, which --locked refuses"),
-            format!("`{command}` pins the build that stands there"),
+            format!("`{command}` pins the current build"),
         ));
     }
     if let Some(dev) = &entry.dev

@@ -319,5 +319,5 @@ fn a_name_that_stands_twice_in_a_lock_is_refused() {
     let one = r#""grain": (kind: wasm, sha256: "00")"#;
     site.write("kino.lock.ron", &format!("(version: 1,\nplugins: {{{one},\n{one}}})"));
     let said = LockFile::read(site.path()).unwrap_err().to_string();
-    assert!(said.ends_with("`grain` stands here twice") && said.contains("ron:3:"), "{said}");
+    assert!(said.ends_with("`grain` is written twice") && said.contains("ron:3:"), "{said}");
 }

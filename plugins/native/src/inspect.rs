@@ -49,7 +49,7 @@ const STARTS: [&[u8]; 3] = [b"\x7fELF", b"\xcf\xfa\xed\xfe", b"MZ"];
 
 fn cut(what: &str) -> Error {
     Error::advised(
-        format!("the library is not whole: {what}"),
+        format!("the library is damaged: {what}"),
         "it may still be being written; build it again if this stays",
     )
 }

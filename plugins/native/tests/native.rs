@@ -6,14 +6,10 @@ mod common;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::{World, as_frames, build, frames, numbers};
+use common::{World, as_frames, build, frames, numbers, trust};
 use kino_host::Module;
 use kino_native::{NativePlugin, TrustedLibrary};
 use kino_node::{Error, Value};
-
-fn trust(path: &Path) -> TrustedLibrary<'_> {
-    TrustedLibrary { path, sha256: None }
-}
 
 fn text(text: &str) -> [Option<Value>; 1] {
     [Some(Value::Text(text.into()))]
@@ -86,10 +82,10 @@ fn what_is_no_plugin_is_refused_and_says_why() {
         error.to_string().replace(&path.display().to_string(), "FILE")
     };
     for (bytes, expected) in [
-        (&b""[..], "FILE: the library is not whole: it is empty"),
+        (&b""[..], "FILE: the library is damaged: it is empty"),
         (b"#!/bin/sh\nrm -rf /\n", "FILE: it is no native library of this platform"),
-        (&whole[..whole.len() / 2], "FILE: the library is not whole"),
-        (&whole[..whole.len() - 1], "FILE: the library is not whole"),
+        (&whole[..whole.len() / 2], "FILE: the library is damaged"),
+        (&whole[..whole.len() - 1], "FILE: the library is damaged"),
     ] {
         let path = folder.path().join("bytes.so");
         std::fs::write(&path, bytes).unwrap();
@@ -178,19 +174,12 @@ fn a_plugin_that_lies_about_its_ports_is_caught() {
 #[cfg(unix)]
 mod isolated {
     use super::*;
-    use kino_native::IsolatedPlugin;
+    use common::{WORKER, isolated};
 
     /// This test is also the worker that the others start.
     #[test]
     fn serves_as_worker() {
         common::serve(WORKER[1]);
-    }
-
-    const WORKER: [&str; 2] = ["--exact", "isolated::serves_as_worker"];
-
-    fn isolated(path: &Path) -> IsolatedPlugin {
-        let program = std::env::current_exe().unwrap();
-        IsolatedPlugin::start(&program, &WORKER, trust(path)).unwrap()
     }
 
     #[test]

@@ -4,14 +4,10 @@ mod common;
 
 use std::path::Path;
 
-use common::{World, as_frames, build};
+use common::{World, as_frames, build, trust};
 use kino_host::{CallCx, GrantedFiles, Module};
-use kino_native::{NativePlugin, TrustedLibrary};
+use kino_native::NativePlugin;
 use kino_node::{Error, Ledger, Result, Value};
-
-fn trust(path: &Path) -> TrustedLibrary<'_> {
-    TrustedLibrary { path, sha256: None }
-}
 
 fn mode(text: &str) -> Option<Value> {
     Some(Value::Text(text.into()))
@@ -124,20 +120,13 @@ mod isolated {
     use std::time::Duration;
 
     use super::*;
-    use kino_native::IsolatedPlugin;
+    use common::{WORKER, isolated};
     use kino_node::{Cancel, Guider, GuiderHandle, GuiderState};
 
     /// This test is also the worker that the others start.
     #[test]
     fn serves_as_worker() {
         common::serve(WORKER[1]);
-    }
-
-    const WORKER: [&str; 2] = ["--exact", "isolated::serves_as_worker"];
-
-    fn isolated(path: &Path) -> IsolatedPlugin {
-        let program = std::env::current_exe().unwrap();
-        IsolatedPlugin::start(&program, &WORKER, trust(path)).unwrap()
     }
 
     #[test]

@@ -30,7 +30,7 @@ fn titles(cx: &mut Cx, path: Path) -> Result<(Vec<String>, Option<i64>)> {
     Ok((titles, longest))
 }
 
-/// Brightens frames by the curve of a table, which is dear to make.
+/// Brightens frames by the curve of a table, which is expensive to make.
 struct Tone(Vec<f32>);
 
 #[node(id = "example.tone", version = "1.0.0", like = "frames")]

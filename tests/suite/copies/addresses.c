@@ -1,22 +1,8 @@
 // A plugin that says where the tensors lie that it reads and writes: of one chunk of frames that it
 // is given, of a tensor, and of the frames that it makes.
 
-#include <string.h>
-
-#include "kino_plugin.h"
-
-static const KinoHost *host;
-
-static KinoStr str(const char *text) {
-  KinoStr s = {(const uint8_t *)text, strlen(text)};
-  return s;
-}
-
-static KinoStatus open_node(KinoCall *call, KinoStr node, KinoStr saved, KinoInstance **instance) {
-  (void)call, (void)node, (void)saved;
-  *instance = NULL;
-  return KINO_OK;
-}
+#define STATELESS
+#include "test_plugin.h"
 
 static KinoStatus read_address(KinoValue *tensor, KinoValue **address) {
   DLManagedTensorVersioned *view = NULL;
@@ -50,7 +36,7 @@ static KinoStatus run_node(KinoCall *call, KinoInstance *instance, KinoValue *co
       goto end;
     }
   }
-  host->fail(call, host->error(), str(""));
+  because(call);
 end:
   host->release(chunks);
   host->release(chunk);
@@ -58,33 +44,13 @@ end:
   return outputs[3] ? KINO_OK : KINO_FAILED;
 }
 
-static KinoStatus save_node(KinoCall *call, KinoInstance *instance, KinoValue **state) {
-  (void)call, (void)instance, (void)state;
-  return KINO_OK;
-}
-
-static void close_node(KinoInstance *instance) { (void)instance; }
-
-static void shut_down(void) {}
-
 const KinoPlugin *kino_plugin(const KinoHost *table) {
   static KinoPlugin plugin;
-  host = table;
-  plugin.magic = KINO_MAGIC;
-  plugin.major = KINO_MAJOR;
-  plugin.minor = KINO_MINOR;
-  plugin.size = sizeof plugin;
-  plugin.capabilities = str("");
-  plugin.descriptor =
-      str("{\"nodes\": [{\"id\": \"see.addresses\", \"version\": \"1\", \"inputs\": ["
-          "{\"name\": \"frames\", \"type\": \"Frames\"}, {\"name\": \"tensor\", \"type\":"
-          " \"Tensor\"}], \"outputs\": [{\"name\": \"chunk\", \"type\": \"Int\"}, {\"name\":"
-          " \"tensor\", \"type\": \"Int\"}, {\"name\": \"frames\", \"type\": \"Frames\"},"
-          " {\"name\": \"written\", \"type\": \"Int\"}]}]}");
-  plugin.open = open_node;
-  plugin.run = run_node;
-  plugin.save = save_node;
-  plugin.close = close_node;
-  plugin.shutdown = shut_down;
-  return &plugin;
+  const char *descriptor =
+      "{\"nodes\": [{\"id\": \"see.addresses\", \"version\": \"1\", \"inputs\": ["
+      "{\"name\": \"frames\", \"type\": \"Frames\"}, {\"name\": \"tensor\", \"type\":"
+      " \"Tensor\"}], \"outputs\": [{\"name\": \"chunk\", \"type\": \"Int\"}, {\"name\":"
+      " \"tensor\", \"type\": \"Int\"}, {\"name\": \"frames\", \"type\": \"Frames\"},"
+      " {\"name\": \"written\", \"type\": \"Int\"}]}]}";
+  return fill_table(&plugin, table, descriptor);
 }

@@ -101,7 +101,7 @@ fn describe(file: &Path, native: bool) -> Result<Manifest, Failure> {
         Some(end) if std::env::consts::DLL_EXTENSION == end => BuildKind::Native,
         _ => {
             let what = format!("{shown} is neither a plugin's folder nor a component");
-            return Err(Failure::usage(what).hint("`kino plugin new NAME` begins a plugin"));
+            return Err(Failure::usage(what).hint("`kino plugin new NAME` creates a plugin"));
         }
     };
     if kind == BuildKind::Native && !native {

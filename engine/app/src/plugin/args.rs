@@ -15,19 +15,19 @@ pub(crate) struct Plugin {
 /// What to do with plugins.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Action {
-    /// Begin a plugin: a folder that builds and passes its test at once
+    /// Create a plugin: a folder that builds and passes its test at once
     New(New),
     /// Build a plugin as a native library, as a component, or as both
     Build(Build),
-    /// Try every node of a plugin with inputs that break what was not thought of
+    /// Try every node of a plugin with edge cases as inputs
     Check(Check),
     /// Time a plugin's nodes
     Bench(Bench),
-    /// Copy a plugin to the user's own, pinned
+    /// Install a plugin for this user, pinned
     Add(Add),
     /// List the plugins that graphs here can use, and whether they are trusted
     List(List),
-    /// Accept a plugin as it stands, in the lock file beside the graph
+    /// Trust the current build of a plugin, in the lock file beside the graph
     Trust(Trust),
 }
 
@@ -70,9 +70,9 @@ pub(crate) struct Build {
 #[command(after_help = "\
 Every case runs in a child process with a time-out: inputs of no, one, odd and many elements, NaN,
 every element type, parameters at the ends of their ranges, cancelling. What must hold: the process
-lives, a call ends, outputs are what the descriptor promises, the same inputs give the same bytes,
-chunks of frames make no difference, and native build and component verify_descriptor. A node may refuse inputs
-with an error.")]
+does not crash, a call ends, outputs are what the descriptor promises, the same inputs give the same
+bytes, chunks of frames make no difference, and native build and component agree. A node may refuse
+inputs with an error.")]
 pub(crate) struct Check {
     /// The plugin's folder
     #[arg(value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
@@ -86,7 +86,7 @@ pub(crate) struct Check {
     /// Only this node
     #[arg(long, value_name = "ID")]
     pub(crate) node: Option<String>,
-    /// Repeat a check: it printed its seed
+    /// Repeat a check with the seed that it printed
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
 }
@@ -102,7 +102,7 @@ pub(crate) struct Bench {
 /// `kino plugin add`
 #[derive(Debug, Args)]
 pub(crate) struct Add {
-    /// The plugin's folder, or a component that is all of it
+    /// The plugin's folder, or a single component
     #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub(crate) folder: PathBuf,
     /// What to accept.
@@ -127,7 +127,7 @@ pub(crate) struct Trust {
     /// The folder of the graphs that use it: its lock file is written
     #[arg(long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
     pub(crate) folder: PathBuf,
-    /// Trust every build of its folder, while its author works on it; --locked refuses it
+    /// Dev mode: trust every build of its folder while you work on it; --locked refuses it
     #[arg(long)]
     pub(crate) dev: bool,
     /// What to accept.

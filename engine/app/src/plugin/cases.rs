@@ -76,7 +76,7 @@ impl Case {
             Case::Ends(false) => "least parameters".into(),
             Case::Ends(true) => "greatest parameters".into(),
             Case::OneChunk => "one chunk".into(),
-            Case::Reloaded => "taken over by a newer build".into(),
+            Case::Reloaded => "reloaded with a newer build".into(),
             Case::Cancelled => "cancelled before".into(),
             Case::CancelledLate => "cancelled while running".into(),
         }

@@ -24,7 +24,7 @@ impl Project {
         if !folder.join(kino_host::MANIFEST_FILE).is_file() {
             let (shown, file) = (folder.display(), kino_host::MANIFEST_FILE);
             return Err(Failure::usage(format!("{shown} is no plugin: it holds no {file}"))
-                .hint("`kino plugin new NAME` begins one"));
+                .hint("`kino plugin new NAME` creates one"));
         }
         Ok(Project { folder: folder.to_owned(), manifest: Manifest::read(folder)? })
     }

@@ -45,7 +45,7 @@ pub(crate) fn run(args: &List, screen: &Screen) -> Result<Exit, Failure> {
     if screen.json {
         screen.print_json(&json!({ "plugins": lines, "faults": faults }))?;
     } else if index.found.is_empty() && faults.is_empty() {
-        screen.print("no plugins; `kino plugin new NAME` begins one\n")?;
+        screen.print("no plugins; `kino plugin new NAME` creates one\n")?;
     } else {
         let faults = faults.iter().map(|fault| format!("{fault}\n")).collect::<String>();
         screen.print(&(table.render() + &faults))?;

@@ -192,6 +192,7 @@ pub(crate) fn fail(screen: &Screen, failure: &Failure) {
     }
     let text = match failure {
         Failure::Engine(Error::Graph(diagnostics)) => draw(screen, diagnostics),
+        Failure::Engine(Error::Cancelled) => "cancelled\n".to_owned(),
         Failure::Engine(error) => draw_plain(screen, true, &error.to_string(), error.hint()),
         Failure::Print(_) => draw_plain(screen, true, &failure.to_string(), None),
     };
@@ -203,6 +204,7 @@ pub(crate) fn as_json(failure: &Failure) -> Value {
     let (code, hint) = match failure {
         Failure::Engine(Error::Graph(all)) => return json!({ "diagnostics": all }),
         Failure::Engine(error @ Error::Usage { .. }) => ("usage", error.hint()),
+        Failure::Engine(Error::Cancelled) => ("cancelled", None),
         Failure::Engine(error) => ("world", error.hint()),
         Failure::Print(_) => ("world", None),
     };

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kino_runtime::{CacheStatus, Cached, Event};
+use kino_session::RunEvent;
 use serde::Serialize;
 
+use super::base64;
 use super::gather::{Gather, Stream};
 use super::quantity::{clock, count, seconds};
 use super::table::width;
@@ -25,7 +27,11 @@ pub(crate) struct Watch {
 
 enum Mode {
     Silent,
-    Json(Gather),
+    Json {
+        to: Gather,
+        /// Whether pictures are among it.
+        previews: bool,
+    },
     Lines(Lines),
     Bars(Mutex<Bars>),
 }
@@ -35,10 +41,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Watch {
-    /// A way to watch that suits the screen. Logs go to the error stream through [`Watch::bars`].
-    pub(crate) fn new(screen: &Screen) -> Self {
+    /// A way to watch that suits the screen; `previews` puts pictures into JSON. Logs go to the
+    /// error stream through [`Watch::bars`].
+    pub(crate) fn new(screen: &Screen, previews: bool) -> Self {
         let mode = match (screen.json, screen.quiet, screen.is_terminal) {
-            (true, ..) => Mode::Json(Gather::new(Stream::Out)),
+            (true, ..) => Mode::Json { to: Gather::new(Stream::Out), previews },
             (_, true, _) => Mode::Silent,
             (_, _, true) => {
                 let target = ProgressDrawTarget::stderr_with_hz(15);
@@ -60,18 +67,23 @@ impl Watch {
         }
     }
 
+    /// Whether it shows nothing.
+    pub(crate) fn is_silent(&self) -> bool {
+        matches!(self.mode, Mode::Silent)
+    }
+
     /// Shows one event of the only run, or of the first.
-    pub(crate) fn see(&self, event: &Event) {
+    pub(crate) fn see(&self, event: &RunEvent) {
         self.see_of(None, event);
     }
 
     /// Shows one event of a run with this number, beside which others may be under way.
-    pub(crate) fn see_of(&self, run: Option<u64>, event: &Event) {
+    pub(crate) fn see_of(&self, run: Option<u64>, event: &RunEvent) {
         match &self.mode {
             Mode::Silent => {}
-            Mode::Json(to) => print_json(run, event, to),
-            Mode::Lines(lines) => lines.see(event),
-            Mode::Bars(bars) => lock(bars).see(run, event),
+            Mode::Json { to, previews } => print_json(run, event, to, *previews),
+            Mode::Lines(lines) => lines.see(&event.event),
+            Mode::Bars(bars) => lock(bars).see(run, &event.event),
         }
     }
 
@@ -79,7 +91,7 @@ impl Watch {
     pub(crate) fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
         match &self.mode {
             Mode::Silent => write(),
-            Mode::Json(to) | Mode::Lines(Lines { to, .. }) => {
+            Mode::Json { to, .. } | Mode::Lines(Lines { to, .. }) => {
                 to.flush();
                 write()
             }
@@ -92,7 +104,7 @@ impl Watch {
 
     /// Whether nobody reads any more what programs read.
     pub(crate) fn is_closed(&self) -> bool {
-        matches!(&self.mode, Mode::Json(to) if to.is_closed())
+        matches!(&self.mode, Mode::Json { to, .. } if to.is_closed())
     }
 }
 
@@ -105,12 +117,24 @@ struct Numbered<'e> {
     run: Option<u64>,
 }
 
-fn print_json(run: Option<u64>, event: &Event, to: &Gather) {
-    if let Ok(mut line) = serde_json::to_vec(&Numbered { event, run }) {
+fn print_json(run: Option<u64>, event: &RunEvent, to: &Gather, previews: bool) {
+    let numbered = Numbered { event: &event.event, run };
+    let picture = if previews { event.preview_png() } else { None };
+    let line = match picture {
+        Some(png) => serde_json::to_value(&numbered).and_then(|mut value| {
+            value["preview"]["png"] = base64::encode(&png).into();
+            serde_json::to_vec(&value)
+        }),
+        None => serde_json::to_vec(&numbered),
+    };
+    if let Ok(mut line) = line {
         line.push(b'\n');
-        to.push(&line);
+        match &event.event {
+            Event::Progress { name, .. } => to.push_progress((run, Arc::clone(name)), line),
+            _ => to.push(&line),
+        }
     }
-    if matches!(event, Event::Done { .. }) {
+    if matches!(event.event, Event::Done { .. }) {
         to.flush();
     }
 }

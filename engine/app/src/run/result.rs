@@ -40,7 +40,8 @@ pub(crate) fn print(done: &RunResult, screen: &Screen) -> Result<(), Failure> {
     let RunResult { report, files, .. } = done;
     if screen.json {
         let outputs = as_json(&report.outputs);
-        screen.print_json(&json!({ "event": "outputs", "outputs": outputs }))?;
+        let memory = json!({ "predicted": done.predicted_memory, "peak": done.process_memory });
+        screen.print_json(&json!({ "event": "outputs", "outputs": outputs, "memory": memory }))?;
         return Ok(());
     }
     let paint = screen.out;

@@ -41,7 +41,7 @@ impl View {
             WatchEvent::Diff { diff, plan, status } => self.diff(&diff, &plan, &status),
             WatchEvent::Failed { error, has_last } => self.failed(&error.into(), has_last),
             WatchEvent::Warnings(warnings) => self.warn(&warnings),
-            WatchEvent::Run(event) => self.watch.see_of(Some(event.run.0), &event.event),
+            WatchEvent::Run(event) => self.watch.see_of(Some(event.run.0), &event),
             WatchEvent::RunResult { plan, done } => self.done(&plan, &done),
             WatchEvent::Waiting(files) => self.waiting(&files),
             _ => {}
@@ -81,9 +81,9 @@ impl View {
         let told = changes.iter().map(|one| {
             let path = self.screen.err.bold(&one.path.display().to_string());
             match one.kind {
-                FileChangeKind::Appeared => format!("{path} is there\n"),
+                FileChangeKind::Appeared => format!("{path} appeared\n"),
                 FileChangeKind::Changed => format!("{path} changed\n"),
-                FileChangeKind::Vanished => format!("{path} is gone\n"),
+                FileChangeKind::Vanished => format!("{path} was removed\n"),
             }
         });
         self.text(&format!("\n{}", told.collect::<String>()));
@@ -125,7 +125,7 @@ impl View {
             });
         }
         if text.is_empty() {
-            text = paint.dim("  no node is any different\n");
+            text = paint.dim("  no node changed\n");
         }
         self.text(&text);
     }
@@ -139,7 +139,7 @@ impl View {
         }
         self.watch.aside(|| diagnostics::fail(&self.screen, failure));
         if has_last {
-            self.text(&self.screen.err.dim("the last good graph stays\n"));
+            self.text(&self.screen.err.dim("the last valid graph stays in use\n"));
         }
     }
 

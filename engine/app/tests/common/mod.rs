@@ -127,3 +127,13 @@ pub(crate) fn event<'a>(lines: &'a [Value], name: &str) -> &'a Value {
     let found = lines.iter().find(|line| line["event"] == name);
     found.unwrap_or_else(|| panic!("no event {name} in {lines:#?}"))
 }
+
+/// A PNG of 4×3 pixels, in shades from this one on.
+pub(crate) fn picture(shade: u8) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, 4, 3);
+    encoder.set_color(png::ColorType::Rgb);
+    let pixels: Vec<u8> = (0..36).map(|at| shade.wrapping_add(at * 5)).collect();
+    encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+    bytes
+}

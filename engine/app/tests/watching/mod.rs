@@ -30,14 +30,29 @@ impl Watching {
     /// Starts a watch and waits until it has nothing left to do.
     #[track_caller]
     pub(crate) fn start(place: &Place, args: &[&str]) -> Self {
-        let mut watch = Watching::begin(place, args);
+        Watching::start_with(place, args, |_| {})
+    }
+
+    /// The same, with the command changed before.
+    #[track_caller]
+    pub(crate) fn start_with(
+        place: &Place,
+        args: &[&str],
+        change: impl FnOnce(&mut Command),
+    ) -> Self {
+        let mut watch = Watching::begin_with(place, args, change);
         watch.first = watch.until(|line| line["event"] == "waiting");
         watch
     }
 
     /// Starts a watch.
     pub(crate) fn begin(place: &Place, args: &[&str]) -> Self {
+        Watching::begin_with(place, args, |_| {})
+    }
+
+    fn begin_with(place: &Place, args: &[&str], change: impl FnOnce(&mut Command)) -> Self {
         let mut command = place.command(&[&["watch", "--json"], args].concat());
+        change(&mut command);
         let log = fs::File::create(place.path("log")).unwrap();
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
@@ -80,6 +95,11 @@ impl Watching {
     /// How often an event of this name was seen of a node.
     pub(crate) fn count(&self, event: &str, node: &str) -> usize {
         self.seen.iter().filter(|line| line["event"] == event && line["name"] == node).count()
+    }
+
+    /// The process.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
     }
 
     /// Presses Ctrl-C and returns the exit code.

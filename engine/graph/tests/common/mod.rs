@@ -7,7 +7,8 @@ use std::collections::HashMap;
 
 use kino_graph::{Catalog, Diagnostics, Graph, GraphLoader, Plan, PlanSettings};
 use kino_port::{
-    Fact, Facts, Literal, NodeTraits, PlanError, PlannedRead, PortType, Signature, StepInfo,
+    Fact, Facts, Literal, NodeTraits, PathForm, PlanError, PlannedRead, PortType, Signature,
+    StepInfo,
 };
 use kino_port::{bool, edge, int, list, path, ports, real, text};
 
@@ -153,6 +154,9 @@ impl Catalog for Nodes {
                     infer.outputs.push(Fact::Literal(Literal::text(format!("{a}{b}"))));
                 }
             }
+            "write" if facts.text("path").is_some_and(|path| path.contains('%')) => {
+                infer.path_form = PathForm::Numbered { count: None };
+            }
             "switch" => infer.chosen = facts.bool("on").map(|on| if on { "a" } else { "b" }),
             _ => {}
         }
@@ -199,3 +203,32 @@ pub(crate) fn plan_with(
 pub(crate) fn plan(text: &str) -> Result<Plan, Diagnostics> {
     plan_with(&check(text)?, &nodes(), &[])
 }
+
+/// Xorshift (Marsaglia 2003).
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    /// A number below this one.
+    pub(crate) fn roll(&mut self, below: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % below.max(1) as u64) as usize
+    }
+}
+
+/// A graph with much of the language in it, to be mutated.
+pub(crate) const SOUND: &str = r##"Graph(version: 1, about: r#"raw "text""#, /* a /* nested */ comment */
+    inputs: {"seed": (type: "Int", default: 7, range: (0, 99), step: 1), "t": (type: "Text", default: "\u{e9}\x41\n", choices: ["éA\n"]),
+             "p": (type: "Path", default: "{graph}-{seed}.png"), "l": (type: "List(Path)", default: ["a.png"])},
+    nodes: {"n": (op: "noise", in: {"seed": "inputs.seed"}, with: {"frames": 1_7}), "m": (op: "noise", with: {"seed": "random"}),
+            "d": (op: "decode", in: {"latent": "n"}), "c": (op: "concat", in: {"parts": {"a": "d", "b": "u.out", "c": "v.out"}}),
+            "a": (op: "add", with: {"a": -1.5e3, "b": +.5}), "s": (op: "switch", in: {"a": "n", "b": "m"}, with: {"on": true}),
+            "g": (op: "gather", in: {"paths": "inputs.l"}), "q": (op: "read", in: {"path": "inputs.p"}),
+            "u": (op: "./x.ron", in: {"f": "g"}, with: {"w": 32, "seed": "random"}), "v": (op: "./x.ron", in: {"f": "q"}, bypass: true),
+            "w": (op: "write", in: {"frames": "c"}, with: {"path": "{graph}-{seed}{{x}}.mp4"}, bypass: false)},
+    outputs: {"frames": "c", "sum": "a", "s": "s"},
+    graphs: {"./x.ron": Graph(version: 1, inputs: {"f": (type: "Frames"), "w": (type: "Int", default: 64, range: (16, 128)),
+                                                   "seed": (type: "Int", default: "random")},
+        nodes: {"r": (op: "resize", in: {"frames": "inputs.f", "width": "inputs.w"}), "n": (op: "noise", in: {"seed": "inputs.seed"}),
+                "d": (op: "decode", in: {"latent": "n"}), "c": (op: "concat", in: {"parts": ["r", "d"]})}, outputs: {"out": "c"})})"##;

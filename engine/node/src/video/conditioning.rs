@@ -215,6 +215,14 @@ impl ValueType for Conditioning {
         }
     }
 
+    fn bytes_of_fact(fact: &ConditioningFact) -> u64 {
+        let bytes = |(_, shape): &(String, Vec<usize>)| {
+            TensorFact { shape: shape.clone(), dtype: DType::F32 }.bytes()
+        };
+        // Those of the prompt and those of the negative one.
+        2 * fact.embeddings.iter().map(bytes).sum::<u64>()
+    }
+
     fn tensor_of_fact(fact: &ConditioningFact) -> Option<TensorFact> {
         let shape = fact.shape(Embeddings::TEXT)?.to_vec();
         Some(TensorFact { shape, dtype: DType::F32 })

@@ -3,10 +3,21 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use crate::rig::{Draft, Rig, lit};
+use kino_node::Ledger;
+
+use crate::nodes::Log;
+use crate::rig::{Draft, Rig, lit, on_disk};
 
 const SEED: u64 = 0x6361_6368_655f_6b65;
+/// What one entry may take, on a machine that does other things as well.
+const LIMIT: Duration = Duration::from_secs(20);
+/// What the process may have held at most, with all tests that run beside this one. A few bytes of
+/// an entry can ask for as much as they like.
+const MOST_MEMORY: u64 = 1 << 30;
+/// What values may take.
+const BUDGET: u64 = 64 << 20;
 /// Magic, key, length of the header.
 const START: usize = 44;
 
@@ -31,6 +42,11 @@ impl Random {
 fn rounds() -> usize {
     let set = std::env::var("KINO_FUZZ_ROUNDS").ok().and_then(|text| text.parse().ok());
     set.unwrap_or(300)
+}
+
+/// A rig whose values may take [`BUDGET`].
+fn limited(folder: &Path) -> Rig {
+    Rig::with_ledger(on_disk(folder), Log::default(), Ledger::new(BUDGET))
 }
 
 fn entry(folder: &Path) -> PathBuf {
@@ -93,7 +109,11 @@ fn entries_whose_checksum_fits_are_taken_apart_without_a_panic() {
             let hash = blake3::hash(&bytes);
             bytes.extend(hash.as_bytes());
             fs::write(&path, &bytes).unwrap();
-            let report = Rig::on_disk(&folder).run(&draft);
+            let begun = Instant::now();
+            let report = limited(&folder).run(&draft);
+            assert!(begun.elapsed() < LIMIT, "{op}, round {round}: {:?}", begun.elapsed());
+            let peak = kino_runtime::peak_of_process().unwrap_or(0);
+            assert!(peak < MOST_MEMORY, "{op}, round {round}: {peak} bytes");
             let said = report.failed.first().map(|failure| failure.message.clone());
             let said = said.unwrap_or_default();
             assert!(!said.contains("panicked"), "{op}, round {round}, seed {SEED:#x}: {said}");

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kino_graph::{Catalog, StepInput};
-use kino_node::{Ledger, Services};
-use kino_port::Facts;
-use kino_runtime::{NodeCatalog, RuntimeOptions};
+use kino_node::{Ledger, Services, TensorFact};
+use kino_port::{Fact, Facts, Weights};
+use kino_runtime::{NodeCatalog, RunSpec, Runtime, RuntimeOptions, StopSignal};
 
 use crate::nodes::{Log, registry};
 use crate::rig::{Draft, Rig, all, int, lit, of};
@@ -101,12 +101,156 @@ fn a_step_that_fits_nowhere_is_refused_in_the_plan() {
     let refuse = |budget: u64| {
         let services = Services::new(candle_core::Device::Cpu, Ledger::new(budget));
         let catalog = NodeCatalog { registry: registry(), services: &services };
-        catalog.infer("large", &Facts::default()).err().map(|errors| errors[0].clone())
+        let info = catalog.infer("large", &Facts::default()).unwrap();
+        let mut draft = Draft::default();
+        let large = draft.add("large", "large", vec![lit(1), lit(1)]);
+        draft.plan.steps[large as usize].memory = info.memory;
+        draft.plan.steps[large as usize].spillable = info.spillable;
+        draft.give(large, 0);
+        let runtime = Runtime::new(RuntimeOptions::default(), &services.ledger);
+        runtime.too_large(&draft.plan, &registry(), &services).pop().map(|(_, error)| error)
     };
     assert!(refuse(8_000_000_000).is_none(), "of 10 GB it can move 2 to a file");
     let error = refuse(7_000_000_000).unwrap();
     assert_eq!(error.message, "it needs about 8.0 GB of memory, and 7.0 GB are allowed");
     assert!(error.hint.unwrap().contains("fewer"));
+}
+
+#[test]
+fn a_step_that_fits_nowhere_is_no_error_where_it_is_cached() {
+    let ledger = Ledger::new(100 * MB);
+    let rig = rig(&ledger, MB);
+    let mut draft = Draft::default();
+    let step = draft.add("step", "add", vec![lit(1), lit(2)]);
+    draft.give(step, 0);
+    assert!(rig.run(&draft).is_complete());
+    draft.plan.steps[step as usize].memory = 200 * MB;
+    let refused =
+        |draft: &Draft| rig.runtime.too_large(&draft.plan, &rig.registry(), rig.services()).len();
+    assert_eq!((refused(&draft), int(&rig.run(&draft), "step")), (0, Some(3)));
+    let mut other = Draft::default();
+    let step = other.add("step", "add", vec![lit(7), lit(2)]);
+    other.plan.steps[step as usize].memory = 200 * MB;
+    other.give(step, 0);
+    assert_eq!(refused(&other), 1);
+    let report = rig.run(&other);
+    assert_eq!(report.failed.len(), 1, "run all the same, it fails alone");
+    assert!(report.failed[0].message.contains("more than there is"), "{:?}", report.failed);
+    assert!(rig.run(&draft).is_complete(), "the engine serves on");
+}
+
+/// Steps `a` to `d`, each of the memory given, and what is foreseen of them in MB.
+fn foreseen(rig: &Rig, memory: [u64; 4], also: impl FnOnce(&mut Draft)) -> (u64, u64) {
+    let mut draft = Draft::default();
+    let a = draft.add("a", "heavy", vec![lit(1), lit(1)]);
+    let b = draft.add("b", "heavy", vec![of(a), lit(1)]);
+    let c = draft.add("c", "heavy", vec![of(b), lit(1)]);
+    let d = draft.add("d", "heavy", vec![of(a), of(c)]);
+    for (step, memory) in [a, b, c, d].into_iter().zip(memory) {
+        draft.plan.steps[step as usize].memory = memory * MB;
+    }
+    draft.give(d, 0);
+    also(&mut draft);
+    let forecast = rig.runtime.forecast(&draft.plan, &rig.registry(), rig.services());
+    (forecast.peak / MB, forecast.spilled / MB)
+}
+
+/// A value of so many MB.
+fn tensor(mb: usize) -> Vec<Fact> {
+    let shape = vec![mb, 1 << 18];
+    vec![Fact::typed(TensorFact { shape, dtype: candle_core::DType::F32 })]
+}
+
+#[test]
+fn a_run_is_foreseen_step_by_step() {
+    let ledger = Ledger::new(1000 * MB);
+    let rig = rig(&ledger, 0);
+    let sizes = [30, 50, 20, 40];
+    assert_eq!(foreseen(&rig, sizes, |_| {}), (50, 0), "values that are nothing leave the largest");
+    let give = |draft: &mut Draft| {
+        // `a` lives until `d` has read it, `b` until `c` has.
+        for (step, mb) in [(0, 10), (1, 25), (2, 5)] {
+            draft.plan.steps[step].facts = tensor(mb);
+        }
+    };
+    assert_eq!(foreseen(&rig, sizes, give), (10 + 50, 0));
+    assert_eq!(foreseen(&rig, [30, 26, 40, 20], give), (10 + 25 + 40, 0));
+    let weights = |draft: &mut Draft| {
+        give(draft);
+        let weights = |id, mb: u64| Weights { id: [id; 32], bytes: mb * MB };
+        draft.plan.steps[0].weights = vec![weights(1, 15)];
+        draft.plan.steps[1].optional = vec![weights(2, 7)];
+        draft.plan.steps[3].weights = vec![weights(1, 15)];
+    };
+    // What `b` and `c` find resident stays beside them; `d` counts the weights of `a` no more.
+    assert_eq!(foreseen(&rig, sizes, weights), (10 + 15 + 7 + 50, 0));
+    assert_eq!(foreseen(&rig, [30, 26, 10, 90], weights), (10 + 5 + 15 + 7 + 75, 0));
+}
+
+#[test]
+fn what_leaves_and_what_is_spilled_is_foreseen() {
+    let ledger = Ledger::new(100 * MB);
+    let rig = rig(&ledger, 0);
+    let frames = |draft: &mut Draft| {
+        for (step, mb) in [(0, 10), (1, 60), (2, 60)] {
+            draft.plan.steps[step].facts = tensor(mb);
+        }
+        draft.plan.steps[1].spillable = 60 * MB;
+        draft.plan.steps[2].spillable = 60 * MB;
+    };
+    // While `c` makes its frames, `a` and the frames of `b` are there: 10 and 60, and 10 to work.
+    assert_eq!(foreseen(&rig, [20, 70, 70, 10], frames), (100, 40));
+    let weights = |draft: &mut Draft| {
+        frames(draft);
+        draft.plan.steps[1].weights = vec![Weights { id: [1; 32], bytes: 20 * MB }];
+        draft.plan.steps[2].memory = 40 * MB;
+        draft.plan.steps[2].spillable = 30 * MB;
+        draft.plan.steps[2].facts = tensor(30);
+    };
+    // The weights of `b` leave before the frames of `c` are spilled.
+    assert_eq!(foreseen(&rig, [20, 90, 40, 10], weights), (100, 10));
+}
+
+#[test]
+fn kept_results_are_foreseen_up_to_their_budget() {
+    let ledger = Ledger::new(1000 * MB);
+    let rig = rig(&ledger, 40 * MB);
+    let give = |draft: &mut Draft| {
+        for (step, mb) in [(0, 10), (1, 25), (2, 10)] {
+            draft.plan.steps[step].facts = tensor(mb);
+        }
+    };
+    // When `d` runs, the cache alone holds `b`, and `a` and `c` are read.
+    assert_eq!(foreseen(&rig, [30, 30, 30, 60], give), (10 + 25 + 10 + 60, 0));
+    let more = |draft: &mut Draft| {
+        give(draft);
+        draft.plan.steps[2].facts = tensor(20);
+    };
+    // Together they are too many: `b` has left by then, after `a`.
+    assert_eq!(foreseen(&rig, [30, 30, 30, 60], more), (10 + 20 + 60, 0));
+}
+
+#[test]
+fn a_device_with_memory_of_its_own_has_a_ledger_of_its_own() {
+    let (main, of_device) = (Ledger::new(100 * MB), Ledger::new(500 * MB));
+    let services = Services::new(candle_core::Device::Cpu, Arc::clone(&main));
+    let services =
+        services.with_device_ledger(Arc::clone(&of_device)).with(Arc::new(Log::default()));
+    let runtime = Runtime::new(RuntimeOptions::default(), &main);
+    let mut draft = Draft::default();
+    let heavy = draft.add("heavy", "heavy", vec![lit(1), lit(2)]);
+    let light = draft.add("light", "alone", vec![of(heavy), lit(2)]);
+    draft.plan.steps[heavy as usize].memory = 300 * MB;
+    draft.plan.steps[light as usize].memory = 50 * MB;
+    draft.give(light, 0);
+    assert!(runtime.too_large(&draft.plan, &registry(), &services).is_empty());
+    let forecast = runtime.forecast(&draft.plan, &registry(), &services);
+    assert_eq!(forecast.peak, 50 * MB, "main memory alone is foreseen");
+    let stop = StopSignal::default();
+    assert!(runtime.run(RunSpec::new(&draft.plan, &registry(), &services, &stop)).is_complete());
+    assert_eq!((main.peak(), of_device.peak()), (50 * MB, 300 * MB));
+    draft.plan.steps[light as usize].memory = 200 * MB;
+    assert_eq!(runtime.too_large(&draft.plan, &registry(), &services)[0].0, light as usize);
 }
 
 #[test]

@@ -109,6 +109,10 @@ impl Rig {
         Rig { runtime, services, registry: registry().into(), log, events: Mutex::default() }
     }
 
+    pub(crate) fn services(&self) -> &Services {
+        &self.services
+    }
+
     pub(crate) fn registry(&self) -> Arc<Registry> {
         Arc::clone(&self.registry.read().unwrap_or_else(PoisonError::into_inner))
     }

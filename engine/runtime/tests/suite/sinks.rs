@@ -1,4 +1,4 @@
-//! A sink is cached only while its file stands as it was written.
+//! A sink is cached only while its file is up to date.
 
 use std::fs;
 use std::path::Path;

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use kino_graph::{Key, Plan, ValueSource};
+use kino_node::Cancel;
 
+use crate::cancel::unless_cancelled;
 use crate::core::Core;
 use crate::error::Result;
 use crate::inputs::Inputs;
@@ -28,21 +30,36 @@ pub(crate) struct Reader {
     pub(crate) until: Option<String>,
     /// Chooses the seeds of `"random"`: they stay the same from run to run.
     pub(crate) session_seed: u64,
+    /// Raised when the watch is to end.
+    pub(crate) cancel: Cancel,
 }
 
 impl Reader {
-    /// Reads, checks and plans the graph.
-    pub(crate) fn read(&self) -> Reading {
-        let mut files = BTreeSet::new();
-        let found = self.load(&mut files).and_then(|loaded| self.plan(&loaded, &mut files));
-        Reading { found, files }
+    /// Reads, checks and plans the graph, until the watch is to end: however slow files and plugins
+    /// are.
+    pub(crate) fn read(self: &Arc<Self>) -> Reading {
+        let reader = Arc::clone(self);
+        self.unless_cancelled(move || {
+            let mut files = BTreeSet::new();
+            let found = reader.load(&mut files);
+            let found = found.and_then(|loaded| reader.plan(&loaded, &mut files));
+            Reading { found, files }
+        })
     }
 
     /// Plans a graph again that was read before.
-    pub(crate) fn read_again(&self, loaded: &Arc<LoadedGraph>) -> Reading {
-        let mut files = loaded.source.files().into_iter().collect();
-        let found = self.plan(loaded, &mut files);
-        Reading { found, files }
+    pub(crate) fn read_again(self: &Arc<Self>, loaded: &Arc<LoadedGraph>) -> Reading {
+        let (reader, loaded) = (Arc::clone(self), Arc::clone(loaded));
+        self.unless_cancelled(move || {
+            let mut files = loaded.source.files().into_iter().collect();
+            let found = reader.plan(&loaded, &mut files);
+            Reading { found, files }
+        })
+    }
+
+    fn unless_cancelled(&self, read: impl FnOnce() -> Reading + Send + 'static) -> Reading {
+        let reading = unless_cancelled(&self.cancel, read);
+        reading.unwrap_or_else(|error| Reading { found: Err(error), files: BTreeSet::new() })
     }
 
     fn load(&self, files: &mut BTreeSet<PathBuf>) -> Result<Arc<LoadedGraph>> {
@@ -62,7 +79,8 @@ impl Reader {
             hasher.finish() >> 32
         };
         let (inputs, until) = (&*inputs, self.until.as_deref());
-        loaded.plan(&PlanOptions { inputs, out: &self.out, until, draw: &draw }, files)
+        let (out, cancel) = (&*self.out, &self.cancel);
+        loaded.plan(&PlanOptions { inputs, out, until, draw: &draw, cancel }, files)
     }
 }
 

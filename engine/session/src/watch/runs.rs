@@ -156,8 +156,7 @@ impl Runs {
         let evaluated = steps.filter(|step| evaluated.contains(&step.name)).map(|step| step.key);
         let evaluated: HashSet<Key> = evaluated.collect();
         self.forget(evaluated.intersection(&run.doubtful).copied());
-        let now = Instant::now();
-        self.past.retain(|past| now.duration_since(past.at) < DOUBTFUL);
+        self.prune();
         let planned = Arc::clone(&ended.planned);
         self.past.push(Past { at: ended.at, planned, evaluated });
         if let Some(next) = next {
@@ -168,6 +167,13 @@ impl Runs {
         }
         self.good = report.is_complete();
         !report.cancelled
+    }
+
+    /// Lets go of runs that ended so long ago that no change is told any more which happened while
+    /// they ran.
+    pub(crate) fn prune(&mut self) {
+        let now = Instant::now();
+        self.past.retain(|past| now.duration_since(past.at) < DOUBTFUL);
     }
 
     /// Files changed while a run may have been reading them: what it made of them is not what it

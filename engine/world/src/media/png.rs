@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use kino_port::NumberedFiles;
 use png::text_metadata::ITXtChunk;
 use png::{BitDepth, ColorType, Compression, Encoder, EncodingError, Writer};
 
@@ -102,44 +103,27 @@ impl VideoWriter for PngWriter {
 
 /// A numbered PNG file a frame. They get their names together, at the end.
 pub(super) struct SequenceWriter {
-    pattern: Pattern,
+    folder: PathBuf,
+    names: NumberedFiles,
     spec: (usize, usize),
     metadata: Option<String>,
     waiting: Vec<WaitingFile>,
 }
 
-/// A path with a number in it: what stands before, how many digits, what stands behind.
-struct Pattern {
-    folder: PathBuf,
-    before: String,
-    digits: usize,
-    behind: String,
-}
-
-/// The pattern of a path such as `frame_%05d.png`.
-fn pattern(path: &Path) -> Option<Pattern> {
-    let name = path.file_name()?.to_str()?;
-    let (before, rest) = name.split_once('%')?;
-    let (digits, behind) = rest.split_once('d')?;
-    let digits =
-        if digits.is_empty() { 1 } else { digits.parse().ok().filter(|digits| *digits <= 12)? };
-    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-    Some(Pattern { folder, before: before.to_owned(), digits, behind: behind.to_owned() })
-}
-
-/// Whether a path names a sequence: the number of digits.
-pub(super) fn numbered(path: &Path) -> Option<usize> {
-    pattern(path).map(|pattern| pattern.digits)
+/// The files that a path such as `frame_%05d.png` names, by their names.
+pub(super) fn numbered(path: &Path) -> Option<NumberedFiles> {
+    NumberedFiles::of(path.file_name()?.to_str()?)
 }
 
 impl SequenceWriter {
     pub(super) fn create(path: &Path, spec: &VideoSpec<'_>) -> Result<Self> {
-        let Some(pattern) = pattern(path) else {
+        let Some(names) = numbered(path) else {
             return Err(Error::content(path, "expected a number such as %05d in the name"));
         };
         let metadata = spec.metadata.map(str::to_owned);
         Ok(SequenceWriter {
-            pattern,
+            folder: path.parent().unwrap_or(Path::new("")).to_owned(),
+            names,
             spec: (spec.width, spec.height),
             metadata,
             waiting: Vec::new(),
@@ -149,8 +133,7 @@ impl SequenceWriter {
 
 impl VideoWriter for SequenceWriter {
     fn push(&mut self, frame: &[f32]) -> Result<()> {
-        let Pattern { folder, before, digits, behind } = &self.pattern;
-        let path = folder.join(format!("{before}{:0digits$}{behind}", self.waiting.len()));
+        let path = self.folder.join(self.names.path(self.waiting.len()));
         let (width, height) = self.spec;
         let spec =
             VideoSpec { width, height, count: 1, fps: 1.0, metadata: self.metadata.as_deref() };

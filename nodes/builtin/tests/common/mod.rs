@@ -220,3 +220,45 @@ pub fn json(path: &str) -> serde_json::Value {
 
 /// Everything by name: what a test compares after a run.
 pub type ByName = HashMap<String, Tensor>;
+
+/// A copy of a small checkpoint.
+pub struct Copied(pub PathBuf);
+
+impl Copied {
+    pub fn new(name: &str) -> Self {
+        Copied::of(&reference("wan_t2v/model"), name)
+    }
+
+    pub fn of(from: &Path, name: &str) -> Self {
+        let to = std::env::temp_dir().join(format!("kino-copied-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&to);
+        copy(from, &to);
+        Copied(to)
+    }
+
+    pub fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+
+    pub fn vae(&self) -> PathBuf {
+        self.0.join("vae/diffusion_pytorch_model.safetensors")
+    }
+}
+
+impl Drop for Copied {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+pub fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}

@@ -1,18 +1,9 @@
 // Plugins that do what they should not; MODE says what.
 
 #include <signal.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
-#include "kino_plugin.h"
-
-static const KinoHost *host;
-
-static KinoStr str(const char *text) {
-  KinoStr s = {(const uint8_t *)text, strlen(text)};
-  return s;
-}
+#include "test_plugin.h"
 
 static KinoStatus open_node(KinoCall *call, KinoStr node, KinoStr saved, KinoInstance **instance) {
   (void)call, (void)node, (void)saved;
@@ -30,7 +21,7 @@ static KinoStatus refill(KinoCall *call, KinoValue **outputs) {
   if (status == KINO_OK) status = host->new_tensor(f32, shape, 4, &chunk);
   if (status == KINO_OK) status = host->push_frames(outputs[0], chunk);
   if (status == KINO_OK && host->write_tensor(chunk, &view) == KINO_OK) view->deleter(view);
-  else host->fail(call, host->error(), str(""));
+  else because(call);
   host->release(chunk);
   return view ? KINO_OK : KINO_FAILED;
 }
@@ -92,15 +83,13 @@ static KinoStatus run_node(KinoCall *call, KinoInstance *instance, KinoValue *co
     int64_t shape[1] = {(int64_t)1 << 44};
     DLDataType f32 = {DL_FLOAT, 32, 1};
     if (host->new_tensor(f32, shape, 1, &outputs[0]) == KINO_OK) return KINO_OK;
-    host->fail(call, host->error(), str(""));
-    return KINO_FAILED;
+    return because(call);
   }
   if (!strncmp((const char *)mode.data, "refill", mode.len)) return refill(call, outputs);
   if (!strncmp((const char *)mode.data, "secret", mode.len)) {
     KinoValue *bytes = NULL;
     if (host->read_file(call, str("../secret"), &bytes) == KINO_OK) return KINO_OK;
-    host->fail(call, host->error(), str(""));
-    return KINO_FAILED;
+    return because(call);
   }
   return host->new_text(mode, &outputs[0]);
 }
@@ -133,7 +122,14 @@ static void shut_down(void) {}
 
 const KinoPlugin *ENTRY(const KinoHost *table) {
   static KinoPlugin plugin;
-  host = table;
+#ifdef GARBAGE
+  const char *descriptor = "{\"nodes\": 3}";
+#else
+  const char *descriptor =
+      "{\"nodes\": [{\"id\": \"bad.node\", \"version\": \"1\", \"inputs\": [{\"name\": \"mode\","
+      " \"type\": \"Text\"}], \"outputs\": [{\"name\": \"text\", \"type\": \"Text\"}]}]}";
+#endif
+  fill_table(&plugin, table, descriptor);
 #ifdef ABORT_ENTRY
   abort();
 #endif
@@ -143,27 +139,11 @@ const KinoPlugin *ENTRY(const KinoHost *table) {
 #endif
   plugin.magic = MAGIC;
   plugin.major = MAJOR;
-  plugin.minor = KINO_MINOR;
 #ifdef SMALL
   plugin.size = 8;
-#else
-  plugin.size = sizeof plugin;
 #endif
-  plugin.capabilities = str("");
-#ifdef GARBAGE
-  plugin.descriptor = str("{\"nodes\": 3}");
-#else
-  plugin.descriptor =
-      str("{\"nodes\": [{\"id\": \"bad.node\", \"version\": \"1\", \"inputs\": [{\"name\": \"mode\","
-          " \"type\": \"Text\"}], \"outputs\": [{\"name\": \"text\", \"type\": \"Text\"}]}]}");
-#endif
-  plugin.open = open_node;
-  plugin.run = run_node;
-  plugin.save = save_node;
 #ifdef NO_SAVE
   plugin.save = NULL;
 #endif
-  plugin.close = close_node;
-  plugin.shutdown = shut_down;
   return &plugin;
 }

@@ -3,23 +3,7 @@
 // It is small and real: it checks its inputs, fills tensors of the host in place, reports progress,
 // and stops when the run is cancelled.
 
-#include <stdlib.h>
-#include <string.h>
-
-#include "kino_plugin.h"
-
-static const KinoHost *host;
-
-static KinoStr str(const char *text) {
-  KinoStr s = {(const uint8_t *)text, strlen(text)};
-  return s;
-}
-
-// Passes a host function's reason on.
-static KinoStatus because(KinoCall *call) {
-  host->fail(call, host->error(), str(""));
-  return KINO_FAILED;
-}
+#include "test_plugin.h"
 
 static int is_frames(const DLTensor *t) {
   return t->ndim == 4 && t->shape[3] == 3 && t->dtype.code == DL_FLOAT && t->dtype.bits == 32 &&
@@ -167,17 +151,5 @@ static const char descriptor[] =
 
 EXPORT const KinoPlugin *kino_plugin(const KinoHost *table) {
   static KinoPlugin plugin;
-  host = table;
-  plugin.magic = KINO_MAGIC;
-  plugin.major = KINO_MAJOR;
-  plugin.minor = KINO_MINOR;
-  plugin.size = sizeof plugin;
-  plugin.capabilities = str("");
-  plugin.descriptor = str(descriptor);
-  plugin.open = open_node;
-  plugin.run = run_node;
-  plugin.save = save_node;
-  plugin.close = close_node;
-  plugin.shutdown = shut_down;
-  return &plugin;
+  return fill_table(&plugin, table, descriptor);
 }

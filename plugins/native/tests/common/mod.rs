@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use candle_core::{Device, Tensor};
 use kino_host::{CallCx, GrantedFiles, Limits, Module};
+use kino_native::TrustedLibrary;
 use kino_node::{Cancel, Frames, Ledger, Result, Value};
 
 /// Builds a C file of this folder into a library.
@@ -102,4 +103,20 @@ pub(crate) fn serve(name: &str) {
     if asked("--exact") && asked(name) {
         kino_native::serve().unwrap();
     }
+}
+
+/// A library that a test has just built.
+pub(crate) fn trust(path: &Path) -> TrustedLibrary<'_> {
+    TrustedLibrary { path, sha256: None }
+}
+
+/// What starts the test of a test binary that serves a plugin in a process of its own.
+#[cfg(unix)]
+pub(crate) const WORKER: [&str; 2] = ["--exact", "isolated::serves_as_worker"];
+
+/// The plugin at `path`, in a process of its own.
+#[cfg(unix)]
+pub(crate) fn isolated(path: &Path) -> kino_native::IsolatedPlugin {
+    let program = std::env::current_exe().unwrap();
+    kino_native::IsolatedPlugin::start(&program, &WORKER, trust(path)).unwrap()
 }

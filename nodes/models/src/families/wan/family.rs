@@ -203,12 +203,12 @@ impl VideoVae for WanVae {
         }
     }
 
-    fn encode_memory(&self, size: [usize; 2], tile: Option<Tile>) -> u64 {
-        vae::encode_peak(&self.0, size, tile).total() as u64
+    fn encode_memory(&self, frames: usize, size: [usize; 2], tile: Option<Tile>) -> u64 {
+        vae::encode_peak(&self.0, frames, size, tile).total() as u64
     }
 
-    fn decode_memory(&self, size: [usize; 2], tile: Option<Tile>) -> u64 {
-        vae::decode_peak(&self.0, size, tile).total() as u64
+    fn decode_memory(&self, frames: usize, size: [usize; 2], tile: Option<Tile>) -> u64 {
+        vae::decode_peak(&self.0, frames, size, tile).total() as u64
     }
 
     fn encoder_weights(&self) -> &[&str] {

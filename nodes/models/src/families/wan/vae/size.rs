@@ -66,13 +66,15 @@ struct Tally {
     peak: MemoryPeak,
     /// Frames, height and width of the activations.
     at: [usize; 3],
+    /// Whether there is one frame in all: no chunk is longer, and nothing comes from one before.
+    single: bool,
     /// What a shortcut around the level keeps alive meanwhile.
     held: usize,
 }
 
 impl Tally {
-    fn new(at: [usize; 3]) -> Self {
-        Self { peak: MemoryPeak::default(), at, held: 0 }
+    fn new(at: [usize; 3], single: bool) -> Self {
+        Self { peak: MemoryPeak::default(), at, single, held: 0 }
     }
 
     /// Values of `channels` on this level.
@@ -80,10 +82,16 @@ impl Tally {
         self.at.iter().product::<usize>() * channels * size_of::<f32>()
     }
 
+    /// A padded frame.
+    fn padded(&self, channels: usize) -> usize {
+        let [_, h, w] = self.at;
+        (h + 2) * (w + 2) * channels * size_of::<f32>()
+    }
+
     /// A convolution over space and time keeps two padded frames of its input.
     fn causal(&mut self, channels: usize) {
-        let [_, h, w] = self.at;
-        self.peak.cache += 2 * (h + 2) * (w + 2) * channels * size_of::<f32>();
+        let kept = if self.single { 1 } else { 2 };
+        self.peak.cache += kept * self.padded(channels);
     }
 
     /// A convolution over time alone keeps so many frames as they are.
@@ -109,11 +117,18 @@ impl Tally {
         self.held = 0;
     }
 
-    /// Input, padded activation, shortcut and result are alive together.
+    /// Input, padded activation and result are alive together; so is the shortcut where channels
+    /// change. Of a single frame the padded activation itself is kept; what is kept of a longer
+    /// chunk is a copy, beside what was kept of the one before.
     fn residual(&mut self, [cin, cout]: [usize; 2]) {
         self.causal(cin);
         self.causal(cout);
-        self.live(self.values(cin) + 3 * self.values(cout));
+        let shortcut = if cin == cout { 0 } else { self.values(cout) };
+        let activation = match self.single {
+            true => 0,
+            false => self.values(cout) + 2 * self.padded(cout),
+        };
+        self.live(self.values(cin) + self.values(cout) + shortcut + activation);
     }
 
     /// Input, norm or queries, keys and values, two results.
@@ -128,19 +143,39 @@ impl Tally {
     }
 }
 
-/// What decoding frames of `size` = (height, width) pixels needs, however many there are.
-pub fn decode_peak(config: &VaeConfig, size: [usize; 2], tile: Option<Tile>) -> MemoryPeak {
-    sum_of_tiles(size, tile, |tile| decode_tally(config, tile))
+/// What decoding `frames` frames of `size` = (height, width) pixels needs: one is an image, of more
+/// it does not matter how many there are.
+pub fn decode_peak(
+    config: &VaeConfig,
+    frames: usize,
+    size: [usize; 2],
+    tile: Option<Tile>,
+) -> MemoryPeak {
+    let single = frames <= 1;
+    let tally = |tile| decode_tally(config, tile, single);
+    sum_of_tiles(size, tile, chunk(config, single) * RGB, tally)
 }
 
-/// What encoding frames of `size` = (height, width) pixels needs, however many there are.
-pub fn encode_peak(config: &VaeConfig, size: [usize; 2], tile: Option<Tile>) -> MemoryPeak {
-    sum_of_tiles(size, tile, |tile| encode_tally(config, tile))
+/// What encoding `frames` frames of `size` = (height, width) pixels needs, as for decoding.
+pub fn encode_peak(
+    config: &VaeConfig,
+    frames: usize,
+    size: [usize; 2],
+    tile: Option<Tile>,
+) -> MemoryPeak {
+    let single = frames <= 1;
+    let tally = |tile| encode_tally(config, tile, single);
+    sum_of_tiles(size, tile, chunk(config, single) * RGB, tally)
 }
 
-fn decode_tally(config: &VaeConfig, [height, width]: [usize; 2]) -> MemoryPeak {
+/// Frames of the longest chunk.
+fn chunk(config: &VaeConfig, single: bool) -> usize {
+    if single { 1 } else { config.temporal_factor() }
+}
+
+fn decode_tally(config: &VaeConfig, [height, width]: [usize; 2], single: bool) -> MemoryPeak {
     let space = config.spatial_factor();
-    let mut tally = Tally::new([1, height / space, width / space]);
+    let mut tally = Tally::new([1, height / space, width / space], single);
     tally.causal(config.z_dim);
     let levels = level_channels(config);
     if let Some([top, _]) = levels.first() {
@@ -152,13 +187,15 @@ fn decode_tally(config: &VaeConfig, [height, width]: [usize; 2]) -> MemoryPeak {
         tally.residual([cin, out]);
         (0..config.num_res_blocks).for_each(|_| tally.residual([out, out]));
         if let Some(&temporal) = config.temperal_downsample.iter().rev().nth(level) {
-            if temporal {
+            let mut before = tally.values(out);
+            if temporal && !single {
                 tally.temporal(out, 2);
                 tally.at[0] *= 2;
+                before += tally.values(out);
             }
-            let before = tally.values(out);
             tally.at = [tally.at[0], 2 * tally.at[1], 2 * tally.at[2]];
-            tally.live(before + tally.values(out) + tally.values(out / 2));
+            let narrowed = if config.is_residual { out } else { out / 2 };
+            tally.live(before + tally.values(out) + tally.values(narrowed));
             tally.shortcut(config.is_residual, out, 0);
         }
         tally.held = 0;
@@ -168,9 +205,10 @@ fn decode_tally(config: &VaeConfig, [height, width]: [usize; 2]) -> MemoryPeak {
     tally.peak
 }
 
-fn encode_tally(config: &VaeConfig, [height, width]: [usize; 2]) -> MemoryPeak {
+fn encode_tally(config: &VaeConfig, [height, width]: [usize; 2], single: bool) -> MemoryPeak {
     let patch = config.patch();
-    let mut tally = Tally::new([config.temporal_factor(), height / patch, width / patch]);
+    let at = [chunk(config, single), height / patch, width / patch];
+    let mut tally = Tally::new(at, single);
     tally.causal(config.in_channels);
     let mut channels = config.base_dim;
     let mut scale = 1.0;
@@ -201,14 +239,16 @@ fn encode_tally(config: &VaeConfig, [height, width]: [usize; 2]) -> MemoryPeak {
     tally.peak
 }
 
-/// Every tile keeps its own past; one is worked on at a time; the blended chunk stands beside them.
+/// Every tile keeps its own past; one is worked on at a time; the blended chunk, of `depth` numbers
+/// a pixel, stands beside them.
 fn sum_of_tiles(
     size: [usize; 2],
     tile: Option<Tile>,
+    depth: usize,
     tally: impl Fn([usize; 2]) -> MemoryPeak,
 ) -> MemoryPeak {
     let tiles = tile_sizes(size, tile);
-    let chunk = 4 * size[0] * size[1] * RGB * size_of::<f32>();
+    let chunk = size[0] * size[1] * depth * size_of::<f32>();
     let joined = if tiles.len() > 1 { 3 * chunk } else { chunk };
     let each = || tiles.iter().map(|tile| tally(*tile));
     let live = each().map(|peak| peak.live).max().unwrap_or(0);

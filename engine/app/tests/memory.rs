@@ -1,0 +1,286 @@
+//! Memory as people see it: what `kino plan` says and what the process then takes, budgets by flag
+//! and by environment, and a watch that does not grow.
+
+mod common;
+mod watching;
+
+use std::fs;
+use std::path::Path;
+
+use common::{Place, event};
+use watching::{Watching, replace};
+
+/// Each configuration computes on two threads, so that what is measured does not depend on the
+/// machine.
+const THREADS: (&str, &str) = ("RAYON_NUM_THREADS", "2");
+
+/// An image of `side`² pixels, in bands.
+fn picture(side: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, side, side);
+    encoder.set_color(png::ColorType::Rgb);
+    let mut writer = encoder.write_header().unwrap();
+    let pixel = |at: u32| (at / side / 8 + at % side / 8 % 7) as u8;
+    let pixels: Vec<u8> =
+        (0..side * side).flat_map(|at| [pixel(at), 255 - pixel(at), 90]).collect();
+    writer.write_image_data(&pixels).unwrap();
+    writer.finish().unwrap();
+    bytes
+}
+
+/// Noise decoded to a video, enlarged, written: no sampling, so that long clips are quick.
+const DECODE: &str = r#"Graph(version: 1,
+    inputs: {"side": (type: "Int", default: 64), "frames": (type: "Int", default: 5), "tile": (type: "Int", default: 0),
+             "factor": (type: "Int", default: 1), "seed": (type: "Int", default: 1)},
+    nodes: {
+        "model": (op: "model.load", with: {"source": "embedded:shapes"}),
+        "noise": (op: "latent.noise", in: {"vae": "model.vae", "width": "inputs.side", "height": "inputs.side",
+            "frames": "inputs.frames", "seed": "inputs.seed"}),
+        "frames": (op: "vae.decode", in: {"vae": "model.vae", "latent": "noise", "tile": "inputs.tile"}),
+        "large": (op: "upscale", in: {"frames": "frames", "factor": "inputs.factor"}),
+        "file": (op: "video.write", in: {"frames": "large"}, with: {"path": "{graph}.mp4"}),
+    })"#;
+
+const ENLARGE: &str = r#"Graph(version: 1, inputs: {"factor": (type: "Int", default: 2)}, nodes: {
+        "image": (op: "image.read", with: {"path": "in.png"}),
+        "large": (op: "upscale", in: {"frames": "image", "factor": "inputs.factor"}),
+        "file": (op: "image.write", in: {"frames": "large"}, with: {"path": "{graph}.png"}),
+    })"#;
+
+const ENCODE: &str = r#"Graph(version: 1, inputs: {"tile": (type: "Int", default: 0)}, nodes: {
+        "model": (op: "model.load", with: {"source": "embedded:shapes"}),
+        "image": (op: "image.read", with: {"path": "in.png"}),
+        "latent": (op: "vae.encode", in: {"vae": "model.vae", "frames": "image", "tile": "inputs.tile"}),
+        "frames": (op: "vae.decode", in: {"vae": "model.vae", "latent": "latent", "tile": "inputs.tile"}),
+        "file": (op: "image.write", in: {"frames": "frames"}, with: {"path": "{graph}.png"}),
+    })"#;
+
+/// A folder with the graphs that are measured.
+fn place() -> Place {
+    let place = Place::new();
+    place.write("in.png", picture(768));
+    place.write("decode.ron", DECODE);
+    place.write("enlarge.ron", ENLARGE);
+    place.write("encode.ron", ENCODE);
+    let text = fs::read_to_string(root().join("graphs/text_to_video.ron")).unwrap();
+    let wan = root().join("tests/ref/wan_t2v/model").display().to_string();
+    place.write("wan.ron", text.replace("embedded:shapes", &wan));
+    place
+}
+
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+/// What the plan of a run says, and what its process took at most, in bytes.
+fn predicted_and_measured(place: &Place, args: &str) -> (f64, f64) {
+    let args: Vec<&str> = args.split(' ').collect();
+    let run = |command: &str| {
+        let args = [&[command, "--json", "--no-cache"][..], &args].concat();
+        let ran = common::Ran::of(place.command(&args).env(THREADS.0, THREADS.1).output().unwrap());
+        assert_eq!(ran.code, 0, "{args:?}\n{}\n{}", ran.out, ran.err);
+        let lines = ran.out.lines().map(|line| serde_json::from_str(line).unwrap());
+        lines.collect::<Vec<serde_json::Value>>()
+    };
+    let planned = run("plan")[0]["peak_memory"].as_f64().unwrap();
+    let ran = run("run");
+    let memory = &event(&ran, "outputs")["memory"];
+    let told = memory["predicted"].as_f64().unwrap();
+    assert!((told / planned - 1.0).abs() < 0.05, "planned {planned}, told by the run {told}");
+    (planned, memory["peak"].as_f64().expect("the system says it"))
+}
+
+/// What is planned and what is measured differ by a quarter of what is measured at most.
+#[track_caller]
+fn check(place: &Place, configurations: &[&str]) {
+    let mut wrong = Vec::new();
+    for args in configurations {
+        let (predicted, measured) = predicted_and_measured(place, args);
+        let (ratio, [mega_p, mega_m]) =
+            (predicted / measured, [predicted, measured].map(|n| n / 1e6));
+        println!("{args}: predicted {mega_p:.0} MB, measured {mega_m:.0} MB, {ratio:.2}");
+        if (ratio - 1.0).abs() > 0.25 {
+            wrong.push((args, mega_p, mega_m));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn models_take_the_memory_that_was_planned() {
+    let place = place();
+    check(
+        &place,
+        &[
+            "text_to_video -s steps=1 -s width=96 -s height=64 -s frames=17",
+            "text_to_video -s steps=1 -s width=192 -s height=128 -s frames=17",
+            "text_to_video -s steps=1 -s width=128 -s height=96 -s frames=49",
+            "text_to_image -s steps=1 -s width=512 -s height=512",
+            "wan.ron -s steps=1 -s width=256 -s height=192 -s frames=17",
+        ],
+    );
+}
+
+#[test]
+fn autoencoders_take_the_memory_that_was_planned() {
+    let place = place();
+    check(
+        &place,
+        &[
+            "decode.ron -s side=384 -s frames=5",
+            "decode.ron -s side=384 -s frames=5 -s tile=128",
+            "encode.ron",
+            "encode.ron -s tile=256",
+        ],
+    );
+}
+
+#[test]
+fn enlarging_takes_the_memory_that_was_planned() {
+    let place = place();
+    check(&place, &["enlarge.ron -s factor=2", "enlarge.ron -s factor=4"]);
+}
+
+#[test]
+fn long_videos_take_the_memory_that_was_allowed() {
+    let place = place();
+    let long = "decode.ron -s side=128 -s frames=65 -s factor=4";
+    check(&place, &[&format!("{long} --memory 100MB"), &format!("{long} --memory 1GB")]);
+    let [little, much] = ["100MB", "1GB"].map(|size| {
+        predicted_and_measured(&place, &format!("{long} --until large --memory {size}")).1
+    });
+    assert!(little < 0.75 * much, "frames that find no room lie in files: {little} of {much}");
+}
+
+#[test]
+fn a_budget_is_told_by_flag_or_environment_and_the_flag_counts() {
+    let place = place();
+    let run = |memory: Option<&str>, args: &[&str]| {
+        let mut command = place.command(args);
+        if let Some(size) = memory {
+            command.env("KINO_MEMORY", size);
+        }
+        common::Ran::of(command.output().unwrap())
+    };
+    let plan = ["plan", "decode.ron", "-s", "side=256"];
+    assert_eq!(run(None, &plan).code, 0);
+    let refused = run(Some("50MB"), &plan);
+    assert_eq!(refused.code, 2, "{}", refused.err);
+    assert!(refused.err.contains("`frames`: it needs about"), "{}", refused.err);
+    assert!(refused.err.contains("50 MB are allowed"), "{}", refused.err);
+    assert!(refused.err.contains("--memory"), "what helps: {}", refused.err);
+    for command in ["plan", "run", "watch"] {
+        let args = [&[command][..], &plan[1..], &["--memory", "40MB"]].concat();
+        let mut watch = place.command(&args);
+        let refused = match command {
+            // A watch goes on until the graph is mended; what it says is enough.
+            "watch" => {
+                let mut child = watch.stderr(std::process::Stdio::piped()).spawn().unwrap();
+                let mut lines = std::io::BufReader::new(child.stderr.take().unwrap());
+                let mut said = String::new();
+                while !said.contains("40 MB are allowed") {
+                    assert!(
+                        std::io::BufRead::read_line(&mut lines, &mut said).unwrap() > 0,
+                        "{said}"
+                    );
+                }
+                child.kill().unwrap();
+                child.wait().unwrap();
+                said
+            }
+            _ => run(Some("4GB"), &args).err,
+        };
+        assert!(refused.contains("40 MB are allowed"), "{command}: {refused}");
+    }
+    let args = [&plan[..], &["--memory", "2GB"]].concat();
+    assert_eq!(run(Some("50MB"), &args).code, 0, "the flag counts, not the environment");
+    let wrong = run(None, &[&plan[..], &["--memory", "much"]].concat());
+    assert_eq!(wrong.code, 2);
+    assert!(wrong.err.contains("much is no size"), "{}", wrong.err);
+    let help = place.good(&["run", "--help"]);
+    assert!(help.contains("--memory <SIZE>"), "{help}");
+}
+
+#[test]
+fn a_step_whose_result_is_cached_is_not_refused() {
+    let place = place();
+    let args = ["decode.ron", "-s", "side=256", "--until", "large"];
+    place.good(&[&["run"][..], &args].concat());
+    let little = [&args[..], &["--memory", "50MB"]].concat();
+    place.good(&[&["plan"][..], &little].concat());
+    place.good(&[&["run"][..], &little].concat());
+    let other = [&little[..], &["-s", "seed=2"]].concat();
+    let refused = place.bad(2, &[&["plan"][..], &other].concat());
+    assert!(refused.contains("50 MB are allowed"), "{refused}");
+}
+
+/// What a process holds, in bytes: memory, and files without names, which is where frames go that
+/// find no room. Also how many files it has open.
+fn held(process: u32) -> (u64, u64, usize) {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let kilobytes: u64 = line.trim().strip_suffix("kB").unwrap().trim().parse().unwrap();
+    let mut unnamed = 0;
+    let mut files = 0;
+    for file in fs::read_dir(format!("/proc/{process}/fd")).unwrap().flatten() {
+        files += 1;
+        let path = fs::read_link(file.path()).unwrap_or_default();
+        if path.to_string_lossy().ends_with("(deleted)") {
+            unnamed += fs::metadata(file.path()).map_or(0, |about| about.len());
+        }
+    }
+    (kilobytes * 1024, unnamed, files)
+}
+
+/// `KINO_WATCH_EDITS` sets how many.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_watch_of_many_edits_does_not_grow() {
+    let edits = std::env::var("KINO_WATCH_EDITS").ok().and_then(|text| text.parse().ok());
+    let edits: usize = edits.unwrap_or(45);
+    let place = Place::new();
+    // Twice 65 frames of 128² pixels, each 13 MB: half of what runs may take may stay in the cache, and
+    // some of the second clip finds no room beside the first.
+    let graph = |seed: usize| {
+        let nodes = r#"
+            "model": (op: "model.load", with: {"source": "embedded:shapes"}),
+            "noise": (op: "latent.noise", in: {"vae": "model.vae"}, with: {"width": 32, "height": 32, "frames": 65, "seed": SEED}),
+            "frames": (op: "vae.decode", in: {"vae": "model.vae", "latent": "noise"}),
+            "large": (op: "upscale", in: {"frames": "frames"}, with: {"factor": 4}),
+            "soft": (op: "frames.resize", in: {"frames": "frames"}, with: {"width": 128, "filter": "bilinear"})"#;
+        let nodes = nodes.replace("SEED", &seed.to_string());
+        format!(
+            r#"Graph(version: 1, nodes: {{{nodes}}}, outputs: {{"large": "large", "soft": "soft"}})"#
+        )
+    };
+    place.write("g.ron", graph(1));
+    let temporary = place.path("tmp");
+    fs::create_dir(&temporary).unwrap();
+    let args = ["g.ron", "--no-cache", "--memory", "26MB"];
+    let mut watch = Watching::start_with(&place, &args, |command| {
+        command.env("TMPDIR", &temporary).env(THREADS.0, THREADS.1);
+    });
+    let mut seen = Vec::with_capacity(edits);
+    for edit in 0..edits {
+        let path = place.path("g.ron");
+        let lines = watch.after(|| replace(&path, &graph(edit + 2)));
+        assert_eq!(event(&lines, "done")["failed"], 0, "{lines:#?}");
+        seen.push(held(watch.process()));
+        let named = fs::read_dir(&temporary).unwrap().count();
+        assert!(named <= 2, "{named} files in the temporary folder after {edit} edits");
+    }
+    let most = |part: &[(u64, u64, usize)]| {
+        let most = |of: fn(&(u64, u64, usize)) -> u64| part.iter().map(of).max().unwrap();
+        (most(|held| held.0), most(|held| held.1), most(|held| held.2 as u64))
+    };
+    // The first third is for what is loaded once.
+    let (early, late) = (most(&seen[edits / 3..2 * edits / 3]), most(&seen[2 * edits / 3..]));
+    println!("{edits} edits: RSS, bytes in unnamed files, open files: {early:?}, then {late:?}");
+    assert!(late.0 <= early.0 + early.0 / 20 + (4 << 20), "memory grows: {early:?}, then {late:?}");
+    assert!(late.0 < 250 << 20, "{late:?}");
+    assert!(early.1 > 0, "frames go to files");
+    assert!(late.1 <= 26 << 20, "what is spilled is bounded: {late:?}");
+    assert!(late.2 <= early.2 + 2, "open files grow: {early:?}, then {late:?}");
+    assert_eq!(watch.interrupt(), Some(130));
+    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0, "nothing is left");
+}

@@ -1,0 +1,76 @@
+//! The revisions of graphs that are in use. What nodes of plugins keep between runs belongs to a
+//! step of a graph: it goes with the last revision that has the step.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use kino_host::Plugin;
+use kino_node::GraphId;
+
+/// A step that may keep state: its name in the graph, and its node.
+pub(crate) type StatefulStep = (String, String);
+
+/// All revisions in use that name nodes of plugins.
+#[derive(Default)]
+pub(crate) struct Revisions {
+    by_graph: Mutex<HashMap<GraphId, InUse>>,
+}
+
+/// The revisions of one graph.
+#[derive(Default)]
+struct InUse {
+    steps: HashMap<u64, HashSet<StatefulStep>>,
+    last: u64,
+    /// Builds that may hold state of the graph.
+    plugins: Vec<Weak<Plugin>>,
+}
+
+/// A revision in use, until it is dropped.
+pub(crate) struct Revision {
+    revisions: Arc<Revisions>,
+    graph: GraphId,
+    number: u64,
+}
+
+impl Revisions {
+    /// A revision of a graph is used from here on.
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        graph: &GraphId,
+        steps: HashSet<StatefulStep>,
+        plugins: &[Arc<Plugin>],
+    ) -> Revision {
+        let mut by_graph = self.by_graph.lock().unwrap_or_else(PoisonError::into_inner);
+        let graphs = by_graph.entry(graph.clone()).or_default();
+        graphs.last += 1;
+        graphs.steps.insert(graphs.last, steps);
+        graphs.plugins.retain(|plugin| plugin.strong_count() > 0);
+        for plugin in plugins {
+            let plugin = Arc::downgrade(plugin);
+            if !graphs.plugins.iter().any(|known| known.ptr_eq(&plugin)) {
+                graphs.plugins.push(plugin);
+            }
+        }
+        Revision { revisions: Arc::clone(self), graph: graph.clone(), number: graphs.last }
+    }
+}
+
+impl Drop for Revision {
+    fn drop(&mut self) {
+        let mut by_graph = self.revisions.by_graph.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(graphs) = by_graph.get_mut(&self.graph) else { return };
+        graphs.steps.remove(&self.number);
+        let plugins: Vec<_> = graphs.plugins.iter().filter_map(Weak::upgrade).collect();
+        let kept: HashSet<StatefulStep> = graphs.steps.values().flatten().cloned().collect();
+        if graphs.steps.is_empty() {
+            by_graph.remove(&self.graph);
+        }
+        // Closing an instance runs code of the plugin: not while others wait.
+        drop(by_graph);
+        for plugin in plugins {
+            plugin.forget(&self.graph, &|step, node| {
+                kept.iter().any(|(known, of)| (known.as_str(), of.as_str()) == (step, node))
+            });
+        }
+    }
+}
