@@ -180,7 +180,7 @@ impl WithPictures<'_> {
     /// What stands against it while planning.
     fn objections(&self) -> String {
         let plan = Rig::of("reference", &self.graph(), &reference()).plan();
-        plan.expect_err("something stands against it").render()
+        plan.err().expect("something stands against it").to_string()
     }
 }
 

@@ -149,11 +149,9 @@ fn infer_given(
     let givens = named_facts(facts, "given");
     let names: Vec<Option<&str>> = givens.iter().map(|(name, _)| name.as_deref()).collect();
     let of_clips = review.take(givens_of_clips(&names, &patches.clips));
-    let Some(part) = part else { return };
-    if part.spec.inputs().given == GivenInput::Channels && givens.is_empty() {
-        review.error(needs_given());
-    }
-    for (clip, of) in patches.clips.iter().zip(of_clips.into_iter().flatten()) {
+    let (Some(part), Some(of_clips)) = (part, of_clips) else { return };
+    review.take(check_all_given(part, &of_clips));
+    for (clip, of) in patches.clips.iter().zip(of_clips) {
         let known = of.and_then(|of| givens[of].1.get::<GivenFact>());
         if let Some(given) = known {
             review.take(check_given(part, clip, patches.patch, given));
@@ -161,10 +159,19 @@ fn infer_given(
     }
 }
 
-/// A transformer with channels for given frames was made to continue some.
-fn needs_given() -> PlanError {
-    PlanError::at("given", "this transformer continues frames that are given, and none are")
-        .hint("a `given` node says which: a picture at the start, or frames at both ends")
+/// A transformer with channels for given frames was made to continue some, in every clip.
+fn check_all_given(part: &DitHandle, of_clips: &[Option<usize>]) -> Result<(), PlanError> {
+    let free = of_clips.iter().filter(|of| of.is_none()).count();
+    if part.spec.inputs().given != GivenInput::Channels || free == 0 {
+        return Ok(());
+    }
+    let which = match (free, of_clips.len()) {
+        (1, 1) => "none are".to_owned(),
+        (free, all) => format!("of {free} of {all} clips none are"),
+    };
+    let message = format!("this transformer continues frames that are given, and {which}");
+    Err(PlanError::at("given", message)
+        .hint("a `given` node says which: a picture at the start, or frames at both ends"))
 }
 
 /// The weights that previews are drawn with: the decoder of the first clip's latent space.
@@ -365,9 +372,7 @@ fn givens(
     let given = inputs.list::<Given>("given")?;
     let names: Vec<Option<&str>> = given.iter().map(|(name, _)| name.as_deref()).collect();
     let of_clips = givens_of_clips(&names, &patches.clips).map_err(refuse)?;
-    if part.spec.inputs().given == GivenInput::Channels && given.is_empty() {
-        return Err(refuse(needs_given()));
-    }
+    check_all_given(part, &of_clips).map_err(refuse)?;
     let of_clip = |(clip, of): (&Clip, Option<usize>)| {
         let Some(given) = of.map(|of| &given[of].1) else { return Ok(None) };
         check_given(part, clip, patches.patch, &given.fact()).map_err(refuse)?;
