@@ -193,7 +193,7 @@ fn main() {
     let program = std::env::current_exe().expect("this program");
     let isolated =
         IsolatedPlugin::start(Path::new(&program), &[WORKER], trusted).expect("a worker");
-    let engine = kino_wasm::Engine::new(None).expect("an engine");
+    let engine = kino_wasm::WasmEngine::new(None).expect("an engine");
     let bytes = std::fs::read(folder().join("costs.wasm"))
         .expect("costs.wasm: `kino plugin build tests/benches/costs --wasm` makes it");
     let component = kino_wasm::WasmPlugin::load(&engine, "costs", &bytes).expect("a component");

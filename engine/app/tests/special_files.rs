@@ -85,6 +85,7 @@ fn as_an_input() {
     for (name, found) in FOUND {
         for (op, file, with) in [
             ("image.read", format!("{name}.png"), ""),
+            ("video.read", format!("{name}.png"), ""),
             ("tensor.read", format!("{name}.safetensors"), r#", "name": "x""#),
         ] {
             let graph = format!(

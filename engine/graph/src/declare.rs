@@ -31,7 +31,7 @@ pub(crate) fn declared(file: u32, decl: &InputDecl<'_>, report: &mut Report) -> 
     let mut port = bare_input(file, decl, report);
     let mut default = decl.default.as_ref().map(|tree| Location { file, span: tree.span });
     if let Some(tree) = &decl.default {
-        match decode(tree, &port.ty).and_then(|literal| port.admit(literal)) {
+        match decode(tree, &port.ty).and_then(|literal| port.coerce(literal)) {
             Ok(literal) => port.default = Some(literal),
             Err(refusal) => {
                 let location = Location { file, span: tree.span };

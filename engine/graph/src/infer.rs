@@ -336,12 +336,12 @@ impl Inferrer<'_, '_> {
                 }
             }
             BindingSource::Literal(literal) => {
-                self.admit(node, port, binding.location, (**literal).clone())?
+                self.coerce(node, port, binding.location, (**literal).clone())?
             }
             BindingSource::Draw(range) => {
                 let name = format!("{}.{}", node.name, port.name);
                 let drawn = self.values.drawn(&name, range.or(port.range), binding.location);
-                self.admit(node, port, binding.location, drawn)?
+                self.coerce(node, port, binding.location, drawn)?
             }
             BindingSource::Template(pieces) => Literal::text(self.fill(pieces, binding.location)?),
             BindingSource::Input(index) => self.value(node, port, *index, binding.location)?,
@@ -390,14 +390,14 @@ impl Inferrer<'_, '_> {
     }
 
     /// A value computed while planning must fit the port as one that is written must.
-    fn admit(
+    fn coerce(
         &mut self,
         node: &Node,
         port: &Port,
         location: Location,
         value: Literal,
     ) -> Option<Literal> {
-        let admitted = port.admit(value);
+        let admitted = port.coerce(value);
         admitted.map_err(|error| self.refuse(node, port, location, error)).ok()
     }
 
@@ -414,7 +414,7 @@ impl Inferrer<'_, '_> {
             unset(input, self.report);
             return None;
         };
-        match port.admit(value) {
+        match port.coerce(value) {
             Ok(value) => Some(value),
             Err(error) => {
                 let message = format!(

@@ -117,7 +117,7 @@ pub use diagnostic::{Diagnostic, Diagnostics, Location, Positions, Severity, Sou
 pub use diff::{Diff, StepChange, diff};
 pub use graph::{BindingView, Graph, NodeView, Parsed, check, ops, parse};
 pub use parse::VERSION;
-pub use plan::{FileWritten, Plan};
+pub use plan::{Plan, PlannedWrite};
 pub use step::{Key, Step, StepInput, StepOutput, ValueSource};
 pub use values::{Access, Locate, PlanSettings};
 pub use written::WrittenFiles;

@@ -84,9 +84,9 @@ fn whole(digits: &str) -> Option<i128> {
 pub(crate) fn from_command_line(raw: &str, port: &Port) -> Result<Literal, PortError> {
     if port.is_list() {
         let items = raw.split(',').map(|item| one_from_command_line(item.trim(), port));
-        return port.admit(Literal::List(items.collect::<Result<_, _>>()?));
+        return port.coerce(Literal::List(items.collect::<Result<_, _>>()?));
     }
-    port.admit(one_from_command_line(raw, port)?)
+    port.coerce(one_from_command_line(raw, port)?)
 }
 
 fn one_from_command_line(raw: &str, port: &Port) -> Result<Literal, PortError> {

@@ -36,7 +36,7 @@ pub struct Plan {
 
 /// A file that a plan writes, or several that one path numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileWritten<'p> {
+pub struct PlannedWrite<'p> {
     /// The index of the step that writes it.
     pub step: usize,
     /// The index of the input that names it.
@@ -61,10 +61,14 @@ impl Plan {
 
     /// The files that the plan's sinks write, in the order of the steps. All are known before
     /// anything runs, so that two runs can be compared: no two may write one file.
-    pub fn writes(&self) -> impl Iterator<Item = FileWritten<'_>> {
+    pub fn writes(&self) -> impl Iterator<Item = PlannedWrite<'_>> {
         self.steps.iter().enumerate().flat_map(|(index, step)| {
-            let file =
-                move |(input, path)| FileWritten { step: index, input, path, form: step.path_form };
+            let file = move |(input, path)| PlannedWrite {
+                step: index,
+                input,
+                path,
+                form: step.path_form,
+            };
             step.written().map(file)
         })
     }

@@ -179,7 +179,7 @@ impl Reader<'_> {
                 Some("feed it with an edge, in `in`".to_owned());
             return None;
         }
-        match decode(ast, &port.ty).and_then(|literal| port.admit(literal)) {
+        match decode(ast, &port.ty).and_then(|literal| port.coerce(literal)) {
             Ok(Literal::Text(text)) if port.draws && text == "random" => {
                 Some(RawInput::Draw(port.range, location))
             }

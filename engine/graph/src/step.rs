@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use kino_port::{Fact, Literal, NodeTraits, PathForm, PlannedRead, Weights};
+use kino_port::{Fact, Literal, NodeTraits, PathForm, PlannedRead, PlannedWeights};
 use serde::Serialize;
 use serde::ser::SerializeStruct;
 
@@ -54,9 +54,9 @@ pub struct Step {
     /// How many of these are frames, which go to temporary files where memory ends.
     pub spillable: u64,
     /// The weights among these bytes.
-    pub weights: Vec<Weights>,
+    pub weights: Vec<PlannedWeights>,
     /// Weights that it uses where there is room for them.
-    pub optional: Vec<Weights>,
+    pub optional: Vec<PlannedWeights>,
     /// How the engine treats it.
     pub traits: NodeTraits,
     /// Whether it is wanted for itself: an output of the graph, a sink, or the node to stop at.

@@ -106,7 +106,7 @@ impl Values<'_> {
         report: &mut Report,
     ) -> Option<Literal> {
         let port = &input.port;
-        let value = match port.admit(value.clone()) {
+        let value = match port.coerce(value.clone()) {
             Ok(Literal::Text(text)) if port.draws && text == "random" => {
                 self.draw(&format!("inputs.{}", port.name), port.range)
             }

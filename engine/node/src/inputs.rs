@@ -167,12 +167,15 @@ pub fn fit_values(ports: &[Port], values: &mut Vec<Option<Value>>) -> Result<()>
 
 /// Whether a port takes a value just as it is. This is asked of every input of every step.
 fn is_held(port: &Port, value: &Value) -> bool {
+    let is_within = || value.literal().is_none_or(|literal| port.check(&literal).is_ok());
     value.fits(&port.ty)
         && match value {
             Value::Text(text) => {
                 port.choices.is_empty() || port.choices.iter().any(|choice| **choice == **text)
             }
-            value => value.literal().is_none_or(|literal| port.check(&literal).is_ok()),
+            Value::Int(_) | Value::Bool(_) => port.range.is_none() || is_within(),
+            Value::Real(value) => port.range.is_none() && !value.is_nan() || is_within(),
+            _ => true,
         }
 }
 
@@ -180,7 +183,7 @@ fn is_held(port: &Port, value: &Value) -> bool {
 fn held(port: &Port, value: &Value) -> Result<Value> {
     let value = fit(&port.name, value, &port.ty)?;
     if let Some(literal) = value.literal() {
-        let admitted = port.admit(literal);
+        let admitted = port.coerce(literal);
         admitted.map_err(|refusal| Error::input(&port.name, refusal.message))?;
     }
     Ok(value)

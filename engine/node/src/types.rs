@@ -384,7 +384,7 @@ pub fn check_elements<T: ValueType>(tensor: &Tensor) -> Result<()> {
     let Some(rule) = T::PORT.tensor_rule() else { return Ok(()) };
     let elements = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?;
     let elements = elements.to_vec1::<f32>()?;
-    rule.admit(elements.into_iter().map(f64::from)).map_err(Error::failed)
+    rule.check_elements(elements.into_iter().map(f64::from)).map_err(Error::failed)
 }
 
 /// What is known of a value of type `T` that arrives as `fact`: as it is, or as a tensor's that

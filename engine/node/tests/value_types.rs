@@ -13,7 +13,7 @@ use kino_node::{
     Sigmas, TYPES, TensorFact, TensorHeader, TensorReader, Tensors, TypeDef, Value, ValueType,
     decode, encode, fit_values, is_storable, known, tensor_fact, type_of_name,
 };
-use kino_port::{Elements, Fact, PortType, Sigma, edge, list, real, text};
+use kino_port::{ElementRule, Fact, PortType, Sigma, edge, list, real, text};
 
 fn services() -> Services {
     Services::new(Device::Cpu, Ledger::new(u64::MAX))
@@ -132,7 +132,7 @@ fn values_are_what_their_rows_say() {
         assert!(rule.fit(tensor.dims()).is_ok(), "{name}");
         let back = Value::Tensor(tensor).fit(&def.port);
         assert_eq!(back.is_ok(), rule.converts, "{name}: {back:?}");
-        if rule.elements != Elements::Any {
+        if rule.elements != ElementRule::Any {
             let wrong = Tensor::full(2f32, value.shape().unwrap(), &Device::Cpu).unwrap();
             assert!(Value::Tensor(wrong).fit(&def.port).is_err(), "{name}");
         }

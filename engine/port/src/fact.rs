@@ -147,10 +147,10 @@ pub struct StepInfo {
     /// ends.
     pub spillable: u64,
     /// The weights among these bytes, which may be resident already.
-    pub weights: Vec<Weights>,
+    pub weights: Vec<PlannedWeights>,
     /// Weights beside these bytes that the node uses where there is room for them, and does
     /// without where there is none.
-    pub optional: Vec<Weights>,
+    pub optional: Vec<PlannedWeights>,
     /// The one lazy input that is needed, where that is already known; the others are then not
     /// evaluated.
     pub chosen: Option<&'static str>,
@@ -160,7 +160,7 @@ pub struct StepInfo {
 
 /// Weights that a node computes with: those of one part of a model, in one type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Weights {
+pub struct PlannedWeights {
     /// What identifies them.
     pub id: [u8; 32],
     /// The bytes that they take.

@@ -16,7 +16,7 @@ mod stamp;
 mod types;
 mod units;
 
-pub use fact::{Fact, Facts, PlanError, PlannedRead, StepInfo, Weights};
+pub use fact::{Fact, Facts, PlanError, PlannedRead, PlannedWeights, StepInfo};
 pub use literal::{Literal, MAX_TEXT};
 pub use numbered::{NumberedFiles, PathForm};
 pub use port::{
@@ -26,5 +26,5 @@ pub use port::{
 pub use signature::{NodeTraits, Signature};
 pub use size::{format_bytes, parse_bytes};
 pub use stamp::{FileStamp, PlannedFile};
-pub use types::{Elements, NamedType, PortType, TensorRule};
+pub use types::{ElementRule, NamedType, PortType, TensorRule};
 pub use units::{Fps, Guidance, Sigma, Timestep};

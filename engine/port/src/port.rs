@@ -180,7 +180,7 @@ impl Port {
     ///
     /// # Errors
     /// When the type, the range or the choices refuse it; the message says what was expected.
-    pub fn admit(&self, value: Literal) -> Result<Literal, PortError> {
+    pub fn coerce(&self, value: Literal) -> Result<Literal, PortError> {
         self.check(&value)?;
         Ok(match value {
             Literal::List(items) if self.is_list() => {

@@ -94,14 +94,14 @@ pub struct TensorRule {
     /// Whether one more dimension of size 1 may stand before the others.
     pub batch: bool,
     /// What its elements must be.
-    pub elements: Elements,
+    pub elements: ElementRule,
     /// Whether a tensor that arrives becomes such a value.
     pub converts: bool,
 }
 
 /// What the elements of a tensor must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Elements {
+pub enum ElementRule {
     /// Whatever they are.
     Any,
     /// Numbers from 0 to 1.
@@ -141,10 +141,10 @@ impl TensorRule {
     ///
     /// # Errors
     /// When one is not as the rule says; the message says which range it must lie in.
-    pub fn admit(&self, elements: impl Iterator<Item = f64>) -> Result<(), String> {
+    pub fn check_elements(&self, elements: impl Iterator<Item = f64>) -> Result<(), String> {
         match self.elements {
-            Elements::Any => Ok(()),
-            Elements::Unit => {
+            ElementRule::Any => Ok(()),
+            ElementRule::Unit => {
                 let mut elements = elements;
                 match elements.find(|element| !(0.0..=1.0).contains(element)) {
                     None => Ok(()),
@@ -153,7 +153,7 @@ impl TensorRule {
                     }
                 }
             }
-            Elements::Levels => {
+            ElementRule::Levels => {
                 let levels: Vec<f64> = elements.collect();
                 let falls = levels.windows(2).all(|pair| pair[0] > pair[1]);
                 let within = levels.iter().all(|level| (0.0..=1.0).contains(level));
@@ -197,18 +197,20 @@ const fn record(
 
 /// A rule for tensors of any elements, which become values of the type.
 const fn shaped(subject: &'static str, dims: &'static [&'static str], batch: bool) -> TensorRule {
-    TensorRule { subject, dims, batch, elements: Elements::Any, converts: true }
+    TensorRule { subject, dims, batch, elements: ElementRule::Any, converts: true }
 }
 
 const EMBEDDINGS: TensorRule = shaped("embeddings are", &["rows", "dim"], true);
 const LATENT: TensorRule = shaped("a latent is", &["c", "f", "h", "w"], true);
 const PATCHES: TensorRule =
     TensorRule { converts: false, ..shaped("patches are", &["tokens", "c·pt·ph·pw"], false) };
-const SIGMAS: TensorRule =
-    TensorRule { elements: Elements::Levels, ..shaped("noise levels are", &["steps + 1"], false) };
+const SIGMAS: TensorRule = TensorRule {
+    elements: ElementRule::Levels,
+    ..shaped("noise levels are", &["steps + 1"], false)
+};
 const FRAMES: TensorRule = shaped("frames are", &["count", "height", "width", "3"], false);
 const MASK: TensorRule =
-    TensorRule { elements: Elements::Unit, ..shaped("a mask is", &["f", "h", "w"], true) };
+    TensorRule { elements: ElementRule::Unit, ..shaped("a mask is", &["f", "h", "w"], true) };
 
 impl PortType {
     /// Every type that has a fixed name, in the order of the documentation.

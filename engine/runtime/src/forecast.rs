@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use kino_graph::Step;
 use kino_node::{Ledger, OUT_OF_MEMORY_HINT, Services, bytes_of_fact};
-use kino_port::{PlanError, Weights, format_bytes};
+use kino_port::{PlanError, PlannedWeights, format_bytes};
 
 use crate::demand::{Demand, Need};
 use crate::event::CacheStatus;
@@ -210,7 +210,8 @@ impl<'a> Simulation<'a> {
 
     fn compute(&mut self, at: usize) {
         let step = &self.wiring.plan.steps[at];
-        let sum = |weights: &[Weights]| weights.iter().map(|weights| weights.bytes).sum::<u64>();
+        let sum =
+            |weights: &[PlannedWeights]| weights.iter().map(|weights| weights.bytes).sum::<u64>();
         let working = step.memory.saturating_sub(sum(&step.weights));
         let frames = step.spillable.min(working);
         let on_device = !self.device_counts && step.traits.heavy;
@@ -281,8 +282,8 @@ impl<'a> Simulation<'a> {
     }
 
     /// Loads what is not resident of these weights.
-    fn load_weights(&mut self, weights: &[Weights]) {
-        for Weights { id, bytes } in weights {
+    fn load_weights(&mut self, weights: &[PlannedWeights]) {
+        for PlannedWeights { id, bytes } in weights {
             if self.computed_with.insert(*id) {
                 self.forecast.weights += bytes;
             }

@@ -93,6 +93,8 @@ pub(crate) struct Schedule<'p> {
     hits: Vec<Option<Hit>>,
     /// The other inputs of nodes that have chosen among their lazy ones.
     held: HashMap<u32, Vec<Option<Value>>>,
+    /// The text that an input was last given.
+    last_text: Arc<str>,
     light: Vec<u32>,
     heavy: Vec<u32>,
     light_running: usize,
@@ -141,6 +143,7 @@ impl<'p> Schedule<'p> {
             first_out: vec![0; steps + 1],
             hits,
             held: HashMap::new(),
+            last_text: Arc::from(""),
             light: Vec::new(),
             heavy: Vec::new(),
             light_running: 0,

@@ -158,16 +158,17 @@ impl<'r> Work<'r> {
         if cancel.is_cancelled() {
             return (Ended::Stopped, Some(heavy));
         }
-        let begun = Instant::now();
-        let guard = match self.join_or_start(at, cancel) {
-            Ok(Computed::Here(guard)) => guard,
-            Ok(Computed::There(outputs)) => {
+        let joined = self.may_share(at).then(|| (Instant::now(), self.join_or_start(at, cancel)));
+        let guard = match joined {
+            None => None,
+            Some((_, Ok(Computed::Here(guard)))) => guard,
+            Some((begun, Ok(Computed::There(outputs)))) => {
                 let seconds = begun.elapsed().as_secs_f64();
                 self.twins.leave(at, &outputs);
                 self.say(finished(self.wiring, at, &outputs, Cached::Memory, seconds));
                 return (Ended::Adopted(step, outputs), Some(heavy));
             }
-            Err(_) => return (Ended::Stopped, Some(heavy)),
+            Some((_, Err(_))) => return (Ended::Stopped, Some(heavy)),
         };
         self.say(self.started(step));
         let begun = Instant::now();
@@ -199,20 +200,21 @@ impl<'r> Work<'r> {
         }
     }
 
+    /// Whether another run, or another step of the same key, may compute a step's outputs.
+    fn may_share(&self, at: usize) -> bool {
+        let shares = self.store.keeps || self.twins.wanted(at).is_some();
+        shares && !self.wiring.traits(at).sink
+    }
+
     /// Waits for the outputs if another run, or another step of the same key, is computing them; if
     /// there is none, or it does not come to have them, the step is computed here.
     fn join_or_start(&self, at: usize, cancel: &Cancel) -> Result<Computed<'r>> {
         let (key, wanted) = (self.wiring.key(at), &self.wanted[self.wiring.slots(at)]);
-        let all_wanted = self.twins.wanted(at);
-        let shares = self.store.keeps || all_wanted.is_some();
-        if !shares || self.wiring.traits(at).sink {
-            return Ok(Computed::Here(None));
-        }
         let kept = || {
             let left = self.twins.find(at, wanted);
             left.or_else(|| self.store.in_memory(self.wiring, at, wanted))
         };
-        let all_wanted = all_wanted.unwrap_or(wanted);
+        let all_wanted = self.twins.wanted(at).unwrap_or(wanted);
         self.in_flight.join_or_start(key, (wanted, all_wanted), cancel, kept)
     }
 

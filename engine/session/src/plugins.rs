@@ -325,11 +325,11 @@ pub fn open(
 
 #[cfg(feature = "wasm")]
 fn component(allowed: &AllowedBuild, sha256: &str) -> Result<Arc<dyn Module>, Error> {
-    static ENGINE: std::sync::OnceLock<Result<kino_wasm::Engine, String>> =
+    static ENGINE: std::sync::OnceLock<Result<kino_wasm::WasmEngine, String>> =
         std::sync::OnceLock::new();
     let engine = ENGINE.get_or_init(|| {
         let cache = kino_world::cache_dir().join("components");
-        kino_wasm::Engine::new(Some(&cache)).map_err(|error| error.to_string())
+        kino_wasm::WasmEngine::new(Some(&cache)).map_err(|error| error.to_string())
     });
     let engine = engine.as_ref().map_err(|error| Error::usage(error.clone()))?;
     let at = |error: std::io::Error| Error::usage(format!("{}: {error}", allowed.path.display()));

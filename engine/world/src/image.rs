@@ -8,6 +8,7 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
+use crate::orientation::Orientation;
 use crate::{Error, InputFile, Result};
 
 /// The most pixels that an image may have: 11,585 × 11,585, which are 1.6 GB as `f32`. A few bytes
@@ -314,62 +315,6 @@ impl Samples {
         }
         Ok(Image { width: to_width, height: to_height, rgb })
     }
-}
-
-/// How the camera was held (EXIF 2.32, tag 0x0112): 1 to 8, of which 1 is upright.
-#[derive(Clone, Copy)]
-struct Orientation(u8);
-
-impl Orientation {
-    /// What EXIF says; upright where it says nothing.
-    fn of(exif: Option<&[u8]>) -> Self {
-        Orientation(exif.and_then(orientation_of).unwrap_or(1))
-    }
-
-    /// Whether width and height change places.
-    fn is_turned(self) -> bool {
-        self.0 >= 5
-    }
-
-    /// Where a pixel of the upright image stands in the stored one of a width and height.
-    fn source(self, (x, y): (usize, usize), (width, height): (usize, usize)) -> (usize, usize) {
-        match self.0 {
-            2 => (width - 1 - x, y),
-            3 => (width - 1 - x, height - 1 - y),
-            4 => (x, height - 1 - y),
-            5 => (y, x),
-            6 => (y, height - 1 - x),
-            7 => (width - 1 - y, height - 1 - x),
-            8 => (width - 1 - y, x),
-            _ => (x, y),
-        }
-    }
-}
-
-/// The orientation in the first directory of a TIFF structure.
-fn orientation_of(exif: &[u8]) -> Option<u8> {
-    let little = match exif.get(..4)? {
-        b"II*\0" => true,
-        b"MM\0*" => false,
-        _ => return None,
-    };
-    let short = |at: usize| -> Option<u16> {
-        let bytes = exif.get(at..at.checked_add(2)?)?.try_into().ok()?;
-        Some(if little { u16::from_le_bytes(bytes) } else { u16::from_be_bytes(bytes) })
-    };
-    let long = |at: usize| -> Option<u32> {
-        let bytes = exif.get(at..at.checked_add(4)?)?.try_into().ok()?;
-        Some(if little { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) })
-    };
-    let directory = long(4)? as usize;
-    for index in 0..usize::from(short(directory)?) {
-        let entry = directory.checked_add(2 + 12 * index)?;
-        if short(entry)? == 0x112 && short(entry + 2)? == 3 && long(entry + 4)? == 1 {
-            let value = short(entry + 8)?;
-            return (1..=8).contains(&value).then_some(value as u8);
-        }
-    }
-    None
 }
 
 /// What the first bytes of a file look like.

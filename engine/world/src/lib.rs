@@ -3,9 +3,10 @@
 //! Files appear whole or not at all: everything is written to a temporary name beside the target
 //! and renamed.
 //!
-//! H.264 is encoded by OpenH264, built from source. Cisco's cover of patent royalties extends to
-//! the binaries that Cisco distributes, not to builds from source; whoever distributes a binary of
-//! Kinograph where such patents hold must see to that, or build without the feature `h264`.
+//! H.264 is encoded and decoded by OpenH264, built from source. Cisco's cover of patent royalties
+//! extends to the binaries that Cisco distributes, not to builds from source; whoever distributes a
+//! binary of Kinograph where such patents hold must see to that, or build without the feature
+//! `h264`.
 
 #![forbid(unsafe_code)]
 
@@ -17,6 +18,7 @@ mod image;
 mod input;
 pub mod media;
 mod metadata;
+mod orientation;
 mod paths;
 mod tensors;
 mod watch;

@@ -1,4 +1,9 @@
-//! `frames.resize` and `upscale`: frames at another size, chunk by chunk.
+//! Frames of pixels, chunk by chunk; here `frames.resize` and `upscale`: another size.
+
+mod area;
+mod chunks;
+mod info;
+mod time;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,6 +18,11 @@ use kino_port::{
 
 use crate::infer::{InferCx, InferResult, refuse};
 use crate::latent::LONGEST_SIDE;
+use chunks::{CHUNK, frame_bytes, frames_in, push_changed};
+
+pub(crate) use area::{CROP, FIT};
+pub(crate) use info::INFO;
+pub(crate) use time::{CONCAT, REVERSE, TRIM};
 
 /// Brings frames to another size.
 pub(crate) static RESIZE: NodeDef = NodeDef {
@@ -79,10 +89,6 @@ factor·h, factor·w, 3]`. Frames are worked on chunk by chunk, and what exceeds
 goes to disk.\n\n\
 Example:\n    \"large\": (op: \"upscale\", in: {\"frames\": \"frames\"}, with: {\"factor\": 4}),";
 
-const fn frames_in() -> Port {
-    edge("frames", PortType::Frames).about("The frames, or an image.")
-}
-
 const fn frames_out() -> Port {
     edge("frames", PortType::Frames).about("The frames at the new size, at the same rate.")
 }
@@ -142,14 +148,6 @@ fn resized(frames: &FramesFact, (height, width): (usize, usize)) -> StepInfo {
     }
 }
 
-/// The bytes of one frame.
-fn frame_bytes(height: usize, width: usize) -> u64 {
-    (height as u64).saturating_mul(width as u64).saturating_mul(3 * 4)
-}
-
-/// Frames that are worked on at once.
-const CHUNK: usize = 4;
-
 fn resize(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let frames = inputs.value::<Frames>("frames")?;
     let wish = (inputs.int("height")?, inputs.int("width")?);
@@ -183,22 +181,14 @@ fn scale(
     let work = frame_bytes(frames.height(), width).saturating_add(frame_bytes(height, width));
     cx.services.ledger.check(few.saturating_mul(work), "a few frames of the new size")?;
     let mut resized = FramesBuilder::new(&cx.services.ledger, frames.fps());
-    let mut done = 0;
-    for chunk in frames.chunks() {
-        let chunk = chunk?;
-        let count = chunk.dim(0)?;
-        for start in (0..count).step_by(CHUNK) {
-            cx.check_cancel()?;
-            let few = chunk.narrow(0, start, CHUNK.min(count - start))?.to_device(cx.device())?;
-            let mut few = kino_kernels::resize(&few, height, width, filter)?; // [n, height, width, 3]
-            // One after the other, so that there are never three of them.
-            few = few.maximum(0f32)?;
-            few = few.minimum(1f32)?;
-            resized.push(&few)?;
-            done += CHUNK.min(count - start);
-            cx.progress(done, frames.count());
-        }
-    }
+    push_changed(cx, frames, (0, frames.count()), &mut resized, |few| {
+        let few = few.to_device(cx.device())?;
+        let mut few = kino_kernels::resize(&few, height, width, filter)?; // [n, height, width, 3]
+        // One after the other, so that there are never three of them.
+        few = few.maximum(0f32)?;
+        few = few.minimum(1f32)?;
+        Ok(few)
+    })?;
     Ok(vec![Some(Value::from(resized.finish()?))])
 }
 

@@ -1,12 +1,15 @@
-//! `latent.noise`: the noise that sampling starts from.
+//! `latent.noise` and `latent.blend`: the noise that sampling starts from, and mixtures.
 
 use std::borrow::Cow;
 
 use candle_core::Tensor;
 use kino_models::model::LatentLayout;
-use kino_node::{Cx, Inputs, Latent, LatentFact, NodeDef, Outputs, Result, Services, Value};
+use kino_node::{
+    Cx, Inputs, Latent, LatentFact, NodeDef, Outputs, Result, Services, Value, ValueType,
+};
 use kino_port::{
     Fact, Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, count, edge, int, ports,
+    real,
 };
 
 use crate::infer::{InferCx, InferResult, f32_bytes, near, refuse};
@@ -141,4 +144,70 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     values.extend((0..count as u64).map(|index| normal(seed, index)));
     let tensor = Tensor::from_vec(values, shape, cx.device())?;
     Ok(vec![Some(Value::from(Latent { tensor, space: Some(part.space()) }))])
+}
+
+/// A mixture of two latents.
+pub(crate) static BLEND: NodeDef = NodeDef {
+    signature: Signature {
+        name: Cow::Borrowed("latent.blend"),
+        version: Cow::Borrowed("1"),
+        about: Cow::Borrowed(BLEND_ABOUT),
+        inputs: ports![
+            edge("a", PortType::Latent).about("The latent of weight 1 − `weight`."),
+            edge("b", PortType::Latent).about("The latent of weight `weight`, of the same shape."),
+            real("weight", 0.5).within(0.0, 1.0).about("0 gives `a`, 1 gives `b`."),
+        ],
+        outputs: ports![edge("latent", PortType::Latent).about("The mixture, `[c, f, h, w]`.")],
+        traits: NodeTraits::LIGHT,
+    },
+    infer: infer_blend,
+    run: blend,
+};
+
+const BLEND_ABOUT: &str = "Mixes two latents: (1 − weight)·a + weight·b, element by element. Both \
+have one shape, and lie in one space where it is known. Shapes: `[c, f, h, w]`, in and out.\n\n\
+A mixture of two noises is no noise of variance 1, but for the weights 0 and 1.\n\n\
+Example:\n    \"between\": (op: \"latent.blend\", in: {\"a\": \"day\", \"b\": \"night\"}, with: \
+{\"weight\": 0.3}),";
+
+/// What is known of the mixture of two latents.
+fn blended(a: &LatentFact, b: &LatentFact) -> Result<LatentFact, PlanError> {
+    if a.shape != b.shape {
+        let message = format!("both latents have one shape, found {:?} and {:?}", a.shape, b.shape);
+        return Err(PlanError::at("b", message));
+    }
+    match (&a.space, &b.space) {
+        (Some(one), Some(other)) if one.id != other.id => {
+            let message = "the latents lie in the spaces of two different VAEs";
+            Err(PlanError::at("b", message).hint("decode one and encode it with the other's VAE"))
+        }
+        (space, other) => {
+            Ok(LatentFact { shape: a.shape, space: space.as_ref().or(other.as_ref()).cloned() })
+        }
+    }
+}
+
+fn infer_blend(_: &Services, facts: &Facts) -> InferResult {
+    let mut review = InferCx::new(facts);
+    let (a, b) = (review.known::<Latent>("a"), review.known::<Latent>("b"));
+    let (Some(a), Some(b)) = (a, b) else { return review.finish(StepInfo::default()) };
+    let Some(fact) = review.take(blended(&a, &b)) else {
+        return review.finish(StepInfo::default());
+    };
+    let memory = f32_bytes(&fact.shape).saturating_mul(3);
+    review.finish(StepInfo { outputs: vec![Fact::typed(fact)], memory, ..StepInfo::default() })
+}
+
+fn blend(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+    let (a, b) = (inputs.value::<Latent>("a")?, inputs.value::<Latent>("b")?);
+    let LatentFact { space, .. } = blended(&a.fact(), &b.fact()).map_err(refuse)?;
+    let weight = inputs.real("weight")?;
+    let on_device = |latent: &Latent| latent.tensor.to_device(cx.device());
+    let tensor = match weight {
+        // Exactly what was given, also where the other is not finite.
+        0.0 => on_device(&a)?,
+        1.0 => on_device(&b)?,
+        _ => ((on_device(&a)? * (1.0 - weight))? + (on_device(&b)? * weight)?)?,
+    };
+    Ok(vec![Some(Value::from(Latent { tensor, space }))])
 }

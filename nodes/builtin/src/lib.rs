@@ -13,6 +13,7 @@ mod given;
 mod image;
 mod infer;
 mod latent;
+mod mask;
 mod math;
 mod model;
 mod models;
@@ -49,6 +50,7 @@ pub static NODES: &[&NodeDef] = &[
     &text::JOIN,
     &picture::ENCODE,
     &latent::NOISE,
+    &latent::BLEND,
     &patches::PATCHIFY,
     &patches::UNPATCHIFY,
     &schedule::SCHEDULE,
@@ -57,11 +59,22 @@ pub static NODES: &[&NodeDef] = &[
     &vae::ENCODE,
     &vae::DECODE,
     &given::GIVEN,
+    &video::READ,
     &video::WRITE,
     &image::READ,
     &image::WRITE,
     &frames::RESIZE,
+    &frames::CROP,
+    &frames::FIT,
+    &frames::TRIM,
+    &frames::CONCAT,
+    &frames::REVERSE,
+    &frames::INFO,
     &frames::UPSCALE,
+    &mask::READ,
+    &mask::RECT,
+    &mask::FEATHER,
+    &mask::INVERT,
     &math::MATH,
     &switch::SWITCH,
     &tensor::READ,

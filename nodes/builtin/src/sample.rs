@@ -2,23 +2,25 @@
 
 mod clips;
 mod given;
+mod known;
+mod noise;
 mod picture;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use kino_models::model::{EmbeddingSpec, GivenInput, RunSize};
 use kino_models::patch::unpatchify;
 use kino_models::sampling::{Schedule, ScheduleKind, Solver};
 use kino_node::{
     Clip, Conditioning, ConditioningFact, Cx, Embeddings, Error, Given, GivenFact, Guider,
-    GuiderHandle, ImageConditioning, Inputs, NodeDef, Outputs, Patches, PatchesFact, Result,
-    SamplingStep, Services, Sigmas, TensorFact, Value, ValueType,
+    GuiderHandle, ImageConditioning, Inputs, Latent, Mask, NodeDef, Outputs, Patches, PatchesFact,
+    Result, SamplingStep, Services, Sigmas, TensorFact, Value, ValueType,
 };
 use kino_port::{
-    Fact, Facts, NodeTraits, PlanError, PortType, Sigma, Signature, StepInfo, Weights, count, edge,
-    list, optional, optional_list, ports, real, text,
+    Fact, Facts, NodeTraits, PlanError, PlannedWeights, PortType, Sigma, Signature, StepInfo,
+    count, edge, int, list, optional, optional_list, ports, real, text,
 };
 
 use crate::error::{IntoNode, check_cancel};
@@ -26,8 +28,9 @@ use crate::infer::{InferCx, InferResult, f32_bytes, known, named_facts, refuse};
 use crate::models::{DitHandle, Models, Network};
 use crate::patches::{grid_of, object_to_tensor, patch_tuple};
 use crate::schedule::{ClassifierFree, MAX_STEPS, levels};
-use clips::{Packed, Text, texts_of_clips};
+use clips::{Packed, Text, items_of_clips, texts_of_clips};
 use given::{check_given, givens_of_clips};
+use known::{Known, check_known, check_mask, check_start, noised, skipped};
 
 /// Turns noise into clean latents, step by step, led by the text.
 pub(crate) static SAMPLE: NodeDef = NodeDef {
@@ -47,6 +50,18 @@ pub(crate) static SAMPLE: NodeDef = NodeDef {
             optional_list("given", PortType::Given).about(
                 "Frames that a clip must contain, of some or all clips: by name, else in order."
             ),
+            optional("start", PortType::Patches)
+                .about("Latents to begin with instead of noise alone, as many clips as `patches`."),
+            real("strength", 1.0).within(0.0, 1.0).about(
+                "How much of the way from noise is gone where there is a `start`: 1 keeps nothing \
+                 of it, a small value nearly all."
+            ),
+            optional_list("mask", PortType::Mask).about(
+                "Where clips are made anew (1) and where they stay (0), of the size of the frames: \
+                 one for all clips, or one a clip."
+            ),
+            optional_list("known", PortType::Latent)
+                .about("What stays outside the masks, one latent a clip; `start` if not given."),
             optional("sigmas", PortType::Sigmas)
                 .about("Falling noise levels of the run; they replace `steps` and `shift`."),
             optional("guider", PortType::Guider)
@@ -66,8 +81,13 @@ pub(crate) static SAMPLE: NodeDef = NodeDef {
                 "How far noise levels are pushed towards noise; the model's own if not given."
             ),
             text("scheduler", "auto").choices(&SCHEDULERS).about(
-                "How steps are taken: as the model's scheduler does, by UniPC, or by Euler."
+                "How steps are taken: as the model's scheduler does, or by UniPC, Euler, \
+                 DPM-Solver++ or latent consistency."
             ),
+            int("seed", 0)
+                .between(0, u64::MAX as i128)
+                .draws()
+                .about("Which noise `lcm` adds in each step; the other schedulers add none."),
         ],
         outputs: ports![
             edge("patches", PortType::Patches).about("Clean latents as packed patches."),
@@ -85,7 +105,8 @@ pub(crate) static SAMPLE: NodeDef = NodeDef {
 const ABOUT: &str = "Turns noise into clean latents, step by step, led by a text. In each step \
 the transformer gives the velocity of every patch, once with the prompt and once with the \
 negative prompt; the guider joins the two, and the scheduler moves the latents one noise level \
-down (UniPC: arXiv:2302.04867; Euler: arXiv:2209.03003).\n\n\
+down (UniPC: arXiv:2302.04867; Euler: arXiv:2209.03003; DPM-Solver++, 2M: arXiv:2211.01095; latent \
+consistency, for models distilled to few steps: arXiv:2310.04378).\n\n\
 Several clips of any sizes are sampled at once, each as it would be alone. The text's keys and \
 values are computed once a run. What is `given` of a clip stays as it is: the transformer sees it \
 free of noise, and the rest is made to go with it. Of two experts (Wan 2.2 A14B) one computes at a \
@@ -93,11 +114,21 @@ time: the second takes over below a noise level that the model says, and the fir
 memory. Steps that are not guided skip the second pass. A step costs two \
 passes of the transformer: its time grows with the patches, and in attention with their square. \
 Shapes: patches `[tokens, c·pt·ph·pw]`, in and out.\n\n\
+Video to video: `start` is brought to the noise level of the first step, (1 − σ)·start + σ·patches, \
+and only the last `strength` of the steps are run (arXiv:2108.01073). Inpainting: after each step \
+the `known` part, at that step's level, is put back where the `mask` is 0 (arXiv:2201.09865); the \
+mask is averaged over the pixels and frames of a latent pixel. Decoding mixes neighbouring latent \
+pixels: a few pixels along the mask's edge change, too.\n\n\
 Example:\n    \"sample\": (op: \"dit.sample\", in: {\"dit\": \"model.dit\", \"patches\": \
 \"patches\", \"text\": \"text\"}, with: {\"steps\": 20, \"guidance\": 4.0}),";
 
-const SCHEDULERS: [Cow<'static, str>; 3] =
-    [Cow::Borrowed("auto"), Cow::Borrowed("unipc"), Cow::Borrowed("euler")];
+const SCHEDULERS: [Cow<'static, str>; 5] = [
+    Cow::Borrowed("auto"),
+    Cow::Borrowed("unipc"),
+    Cow::Borrowed("euler"),
+    Cow::Borrowed("dpm++"),
+    Cow::Borrowed("lcm"),
+];
 
 fn infer(services: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
@@ -127,8 +158,12 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     let names: Vec<Option<&str>> = texts.iter().map(|(name, _)| name.as_deref()).collect();
     review.take(texts_of_clips(&names, &patches.clips));
     infer_given(&mut review, facts, part.as_deref(), patches);
+    let steps = infer_known(&mut review, facts, patches, steps);
     let trace = steps.map_or(Fact::Unknown, |steps| trace_fact(patches, steps));
-    let memory = part.as_ref().map_or(0, |part| memory(part, patches, texts.len()));
+    // What is begun with, what stays outside masks, what is given and the latents with it in place.
+    let fed = |port: &str| usize::from(facts.is_fed(port));
+    let held = fed("start") + 4 * fed("mask") + 2 * fed("given");
+    let memory = part.as_ref().map_or(0, |part| memory(part, patches, texts.len(), held));
     let weights = part.map_or_else(Vec::new, |part| part.planned_weights());
     review.finish(StepInfo {
         outputs: vec![Fact::typed(patches.clone()), trace],
@@ -159,6 +194,48 @@ fn infer_given(
     }
 }
 
+/// Holds what sampling begins with and what stays against the clips; gives the steps that are run,
+/// if they are known.
+fn infer_known(
+    review: &mut InferCx<'_>,
+    facts: &Facts,
+    patches: &PatchesFact,
+    steps: Option<usize>,
+) -> Option<usize> {
+    if let Some(start) = review.known::<Patches>("start") {
+        review.take(check_start(&start, patches));
+    }
+    let fed = |port: &str| !named_facts(facts, port).is_empty();
+    review.take(check_fed(fed("start"), facts.real("strength"), fed("mask"), fed("known")));
+    review_items::<Mask>(review, facts, ("mask", "mask"), patches, check_mask);
+    review_items::<Latent>(review, facts, ("known", "latent"), patches, check_known);
+    let (steps, strength) = (steps?, facts.real("strength")?);
+    review.take(skipped(steps, strength)).map(|skipped| steps - skipped)
+}
+
+/// Holds the items of a list port against their clips.
+fn review_items<T: ValueType>(
+    review: &mut InferCx<'_>,
+    facts: &Facts,
+    (port, noun): (&str, &str),
+    patches: &PatchesFact,
+    check: impl Fn(&T::Fact, &Clip, [usize; 3]) -> Result<(), PlanError>,
+) {
+    let items = named_facts(facts, port);
+    if items.is_empty() {
+        return;
+    }
+    let names: Vec<Option<&str>> = items.iter().map(|(name, _)| name.as_deref()).collect();
+    let Some(of_clip) = review.take(items_of_clips(port, noun, &names, &patches.clips)) else {
+        return;
+    };
+    for (clip, index) in patches.clips.iter().zip(of_clip) {
+        if let Some(item) = review.take(known::<T>(port, items[index].1)).flatten() {
+            review.take(check(&item, clip, patches.patch));
+        }
+    }
+}
+
 /// A transformer with channels for given frames was made to continue some, in every clip.
 fn check_all_given(part: &DitHandle, of_clips: &[Option<usize>]) -> Result<(), PlanError> {
     let free = of_clips.iter().filter(|of| of.is_none()).count();
@@ -174,8 +251,25 @@ fn check_all_given(part: &DitHandle, of_clips: &[Option<usize>]) -> Result<(), P
         .hint("a `given` node says which: a picture at the start, or frames at both ends"))
 }
 
+/// Which of `start`, `strength`, `mask` and `known` belong together.
+fn check_fed(start: bool, strength: Option<f64>, mask: bool, known: bool) -> Result<(), PlanError> {
+    if !start && strength.is_some_and(|strength| strength < 1.0) {
+        return Err(PlanError::at("strength", "there is no `start` to keep anything of")
+            .hint("feed `start` with the patches of an encoded clip"));
+    }
+    if mask && !(known || start) {
+        return Err(PlanError::at("mask", "nothing is known that could stay outside the mask")
+            .hint("feed `known` with an encoded clip, or `start`"));
+    }
+    if known && !mask {
+        return Err(PlanError::at("known", "without a mask all is made anew, and nothing stays")
+            .hint("feed `mask`: 1 where the clip is made anew, 0 where it stays"));
+    }
+    Ok(())
+}
+
 /// The weights that previews are drawn with: the decoder of the first clip's latent space.
-fn of_previews(services: &Services, clips: &[Clip]) -> Vec<Weights> {
+fn of_previews(services: &Services, clips: &[Clip]) -> Vec<PlannedWeights> {
     let space = clips.first().and_then(|clip| clip.space.as_ref());
     let models = services.find::<Models>();
     let part = models.and_then(|models| models.of_space(space?));
@@ -307,7 +401,9 @@ fn trace_fact(patches: &PatchesFact, steps: usize) -> Fact {
 }
 
 /// Bytes while sampling: the weights, and what a run of this size needs.
-fn memory(part: &DitHandle, patches: &PatchesFact, texts: usize) -> u64 {
+///
+/// `held` is how many tensors of the latents' size are kept beside them.
+fn memory(part: &DitHandle, patches: &PatchesFact, texts: usize, held: usize) -> u64 {
     let tokens = patches.clips.iter().map(Clip::tokens).fold(0, usize::saturating_add);
     let size = RunSize {
         tokens,
@@ -316,8 +412,7 @@ fn memory(part: &DitHandle, patches: &PatchesFact, texts: usize) -> u64 {
         number: part.dtype.size_in_bytes(),
     };
     let extra = f32_bytes(&[tokens, part.spec.inputs().extra_width()]);
-    // What is given, and the latents with it in place.
-    let held = f32_bytes(&[2, tokens, part.spec.inputs().patch_width()]);
+    let held = f32_bytes(&[held, tokens, part.spec.inputs().patch_width()]);
     let run = part.spec.memory(&size).saturating_add(extra).saturating_add(held);
     part.weight_bytes().saturating_add(run)
 }
@@ -336,12 +431,15 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     }
     check_guidance_low(&part, inputs.get("guidance_low").is_some()).map_err(refuse)?;
     let (kind, schedule) = schedule(&part, inputs)?;
+    let (schedule, start) = started(cx, inputs, &patches, schedule)?;
+    let known = known_part(cx, inputs, &patches, start.as_ref())?;
     cx.check_cancel()?;
     let texts = inputs.list::<Conditioning>("text")?.into_iter();
     let texts = texts.map(|(_, text)| Text::new(&text, image.as_deref())).collect();
     let packed = Packed::new(&part, &patches, (texts, of_clip), (&given, cx.device()))?;
     let stepper = Solver::new(kind, schedule, part.spec.scheduler());
-    denoise(cx, packed, stepper, guiders(&part, inputs)?, &patches)
+    let run = Run { patches: &patches, start, known, seed: inputs.int("seed")? };
+    denoise(cx, packed, stepper, guiders(&part, inputs)?, run)
 }
 
 /// What joins velocities with and without text: of the transformer, or of each of two experts.
@@ -387,6 +485,8 @@ fn schedule(part: &DitHandle, inputs: &Inputs<'_>) -> Result<(ScheduleKind, Sche
     let kind = match inputs.text("scheduler")? {
         "unipc" => ScheduleKind::UniPc,
         "euler" => ScheduleKind::Euler,
+        "dpm++" => ScheduleKind::DpmSolver,
+        "lcm" => ScheduleKind::Lcm,
         _ => config.kind(),
     };
     if let Some(sigmas) = inputs.optional::<Sigmas>("sigmas")? {
@@ -398,14 +498,102 @@ fn schedule(part: &DitHandle, inputs: &Inputs<'_>) -> Result<(ScheduleKind, Sche
     Ok((kind, levels(config, kind, inputs.int("steps")?, shift)?))
 }
 
+/// The levels that are left where there is a start, and its latents without noise.
+fn started(
+    cx: &Cx<'_>,
+    inputs: &Inputs<'_>,
+    patches: &Patches,
+    schedule: Schedule,
+) -> Result<(Schedule, Option<Tensor>)> {
+    let (start, strength) = (inputs.optional::<Patches>("start")?, inputs.real("strength")?);
+    let fed = |port: &str| !inputs.items(port).is_empty();
+    check_fed(start.is_some(), Some(strength), fed("mask"), fed("known")).map_err(refuse)?;
+    let Some(start) = start else { return Ok((schedule, None)) };
+    check_start(&start.fact(), &patches.fact()).map_err(refuse)?;
+    let skipped = skipped(schedule.steps(), strength).map_err(refuse)?;
+    let start = start.tokens.to_device(cx.device())?.to_dtype(DType::F32)?;
+    Ok((schedule.skip(skipped).node()?, Some(start)))
+}
+
+/// What stays outside the masks, where there are some.
+fn known_part(
+    cx: &Cx<'_>,
+    inputs: &Inputs<'_>,
+    patches: &Patches,
+    start: Option<&Tensor>,
+) -> Result<Option<Known>> {
+    let masks = of_clips::<Mask>(inputs, ("mask", "mask"), patches, check_mask)?;
+    let latents = of_clips::<Latent>(inputs, ("known", "latent"), patches, check_known)?;
+    let Some(masks) = masks else { return Ok(None) };
+    let latents = match latents {
+        Some(latents) => Some(known::packed(&latents, patches.patch, cx.device())?),
+        None => start.cloned(),
+    };
+    latents.map(|known| Known::new(patches, &known, &masks, cx.device())).transpose()
+}
+
+/// The item of a list port for each clip, where there are some.
+fn of_clips<T: ValueType>(
+    inputs: &Inputs<'_>,
+    (port, noun): (&str, &str),
+    patches: &Patches,
+    check: impl Fn(&T::Fact, &Clip, [usize; 3]) -> Result<(), PlanError>,
+) -> Result<Option<Vec<Arc<T>>>> {
+    let items = inputs.list::<T>(port)?;
+    if items.is_empty() {
+        return Ok(None);
+    }
+    let names: Vec<Option<&str>> = items.iter().map(|(name, _)| name.as_deref()).collect();
+    let of_clip = items_of_clips(port, noun, &names, &patches.clips).map_err(refuse)?;
+    let item = |(clip, index): (&Clip, usize)| {
+        let item = &items[index].1;
+        check(&item.fact(), clip, patches.patch).map_err(refuse)?;
+        Ok(Arc::clone(item))
+    };
+    patches.clips.iter().zip(of_clip).map(item).collect::<Result<_>>().map(Some)
+}
+
+/// What a run begins with.
+struct Run<'a> {
+    /// Noise.
+    patches: &'a Patches,
+    /// Latents without noise, where it does not begin with noise alone.
+    start: Option<Tensor>,
+    /// What stays.
+    known: Option<Known>,
+    /// Of noise that a stepper adds.
+    seed: u64,
+}
+
+impl Run<'_> {
+    /// The latents at the first level.
+    fn begin(&self, sigma: f64, device: &Device) -> Result<Tensor> {
+        let noise = self.patches.tokens.to_device(device)?.to_dtype(DType::F32)?;
+        let x = match &self.start {
+            Some(start) => noised(start, &noise, sigma)?,
+            None => noise,
+        };
+        self.put_back(x, sigma)
+    }
+
+    /// Latents at a level, what stays in its place.
+    fn put_back(&self, x: Tensor, sigma: f64) -> Result<Tensor> {
+        match &self.known {
+            Some(known) => known.put_back(&x, sigma),
+            None => Ok(x),
+        }
+    }
+}
+
 /// Walks down the levels.
 fn denoise(
     cx: &mut Cx<'_>,
     mut packed: Packed,
     mut stepper: Solver,
     guiders: Guiders,
-    patches: &Patches,
+    run: Run<'_>,
 ) -> Result<Outputs> {
+    let Run { patches, seed, .. } = run;
     let begin = |guider: &Arc<dyn Guider>| -> Vec<_> {
         patches.clips.iter().map(|_| guider.begin(cx.cancel)).collect()
     };
@@ -413,7 +601,7 @@ fn denoise(
     let models = cx.services.get::<Models>()?;
     let schedule = stepper.schedule().clone();
     let of = schedule.steps();
-    let mut x = patches.tokens.to_device(cx.device())?.to_dtype(DType::F32)?;
+    let mut x = run.begin(schedule.sigmas()[0], cx.device())?;
     let mut trace = Vec::new();
     cx.progress(0, of);
     for (step, timestep) in schedule.timesteps().iter().enumerate() {
@@ -424,7 +612,9 @@ fn denoise(
         let is_low = packed.compute_at(&models, *timestep)?;
         let guidances = low.as_mut().filter(|_| is_low).unwrap_or(&mut high);
         let velocity = packed.guided(&x, *timestep, moment, guidances, &mut check_cancel)?;
-        let next = stepper.step(&velocity, &x).node()?;
+        let mut noise = || noise::of_step(patches, seed, step, x.device());
+        let next = stepper.step(&velocity, &x, &mut noise).node()?;
+        let next = run.put_back(next, schedule.sigmas()[step + 1])?;
         if cx.wants(1) {
             trace.push(traced(&next, patches)?);
         }

@@ -56,7 +56,8 @@ pub(crate) static SCHEDULE: NodeDef = NodeDef {
 const SCHEDULE_ABOUT: &str = "Makes the noise levels of a run, for `dit.sample` to walk down. \
 Levels are unitless: 1 is pure noise, 0 is data. They fall evenly and are then shifted towards \
 noise, σ' = shift·σ/(1 + (shift − 1)·σ), as the scheduler that the model names does (diffusers' \
-scheduling_unipc_multistep.py, scheduling_flow_match_euler_discrete.py). Usual shifts: 3 for 480 \
+scheduling_unipc_multistep.py, scheduling_dpmsolver_multistep.py, \
+scheduling_flow_match_euler_discrete.py, scheduling_flow_match_lcm.py). Usual shifts: 3 for 480 \
 lines, 5 for 720. `dit.sample` makes the same levels by itself; this node is for looking at them \
 or changing them.\n\n\
 Example:\n    \"sigmas\": (op: \"schedule\", in: {\"dit\": \"model.dit\"}, with: {\"steps\": 20, \
@@ -195,12 +196,13 @@ mod tests {
     /// the spot.
     #[test]
     fn levels_survive_being_a_value() {
-        for kind in [ScheduleKind::UniPc, ScheduleKind::Euler] {
+        let (unipc, dpm) = (ScheduleKind::UniPc, ScheduleKind::DpmSolver);
+        for kind in [unipc, ScheduleKind::Euler, dpm, ScheduleKind::Lcm] {
             for steps in 1..120 {
                 for shift in [0.5, 1.0, 3.0, 5.0, 8.0, 16.0] {
                     let made = Schedule::new(kind, steps, shift, 1000).unwrap();
-                    if kind == ScheduleKind::Euler && made.sigmas().windows(2).any(|w| w[1] >= w[0])
-                    {
+                    let falls = made.sigmas().windows(2).all(|w| w[1] < w[0]);
+                    if !kind.is_multistep() && !falls {
                         continue;
                     }
                     let given = Schedule::from_sigmas(kind, &unrounded(&made, 1000), 1000).unwrap();

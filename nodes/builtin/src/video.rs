@@ -1,4 +1,6 @@
-//! `video.write`: frames to a video file that carries its workflow.
+//! `video.write`: frames to a video file that carries its workflow; `read` has the way back.
+
+mod read;
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -13,6 +15,8 @@ use kino_world::media::{VideoFormat, VideoSpec, check_size, create, format_of};
 use crate::error::{IntoNode, at_port};
 use crate::files::{output, target, target_key, written};
 use crate::infer::{InferCx, InferResult};
+
+pub(crate) use read::READ;
 
 /// The rate of frames that have none.
 const FPS: f64 = 16.0;

@@ -336,3 +336,32 @@ fn files_carry_their_workflow_and_read_back() {
     let message = "input `frames`: a PNG file holds one image, found 5 frames";
     assert_eq!(shapes.rig.fails("image.write", &several), message);
 }
+
+/// Solvers that add no noise agree where steps are many; `lcm` adds that of its seed, to each clip
+/// what it would get alone.
+#[test]
+fn every_scheduler_samples() {
+    let shapes = Shapes::new("schedulers");
+    let prompt = shapes.text("a red circle moves right on a white background");
+    let (one, two) = (shapes.noise((64, 48), 5, 2), shapes.noise((32, 32), 1, 3));
+    let run = |latents: Value, clip: &str, scheduler: &str, more: &[(&str, Value)]| {
+        let inputs = [more, &[("scheduler", text(scheduler))]].concat();
+        shapes.latent(&shapes.sample(shapes.patches(latents), prompt.clone(), &inputs), clip)
+    };
+    let many = [("steps", int(40)), ("guidance", real(1.0))];
+    let unipc = run(one.clone(), "", "unipc", &many);
+    close("dpm++ and unipc", &run(one.clone(), "", "dpm++", &many), &unipc, 0.1);
+    assert_eq!(distance(&run(one.clone(), "", "auto", &many), &unipc), 0.0);
+    let lcm = |latents: Value, clip: &str, seed: i128| {
+        run(latents, clip, "lcm", &[("steps", int(4)), ("seed", int(seed))])
+    };
+    let alone = lcm(one.clone(), "", 5);
+    assert_eq!(distance(&alone, &lcm(one.clone(), "", 5)), 0.0);
+    assert!(distance(&alone, &lcm(one.clone(), "", 6)) > 0.1, "another seed, other noise");
+    let packed = lcm(several(&[two, one.clone()]), "1", 5);
+    close("lcm packed and alone", &packed, &alone, 1e-4);
+    // One step adds none.
+    let single =
+        |seed: i128| run(one.clone(), "", "lcm", &[("steps", int(1)), ("seed", int(seed))]);
+    assert_eq!(distance(&single(1), &single(2)), 0.0);
+}

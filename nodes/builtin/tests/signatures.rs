@@ -9,12 +9,13 @@ use kino_nodes::NODES;
 use kino_port::{Arity, Port, PortType};
 
 /// The nodes that graphs can count on, in palette order.
-const EXPECTED: [&str; 22] = [
+const EXPECTED: [&str; 34] = [
     "model.load",
     "text.encode",
     "text.join",
     "image.encode",
     "latent.noise",
+    "latent.blend",
     "patchify",
     "unpatchify",
     "schedule",
@@ -23,11 +24,22 @@ const EXPECTED: [&str; 22] = [
     "vae.encode",
     "vae.decode",
     "given",
+    "video.read",
     "video.write",
     "image.read",
     "image.write",
     "frames.resize",
+    "frames.crop",
+    "frames.fit",
+    "frames.trim",
+    "frames.concat",
+    "frames.reverse",
+    "frames.info",
     "upscale",
+    "mask.read",
+    "mask.rect",
+    "mask.feather",
+    "mask.invert",
     "math",
     "switch",
     "tensor.read",
@@ -74,7 +86,7 @@ fn defaults_fit_ranges_and_choices() {
         for port in node.signature.inputs.iter() {
             let at = format!("{}.{}", node.signature.name, port.name);
             if let Some(default) = &port.default {
-                let admitted = port.admit(default.clone());
+                let admitted = port.coerce(default.clone());
                 assert_eq!(admitted.as_ref(), Ok(default), "{at}");
                 assert_eq!(port.arity, Arity::One, "{at}: optional with a default");
             }

@@ -1,16 +1,20 @@
 //! From noise to data: the noise levels of a run, the steps down them, and what steers them.
 
 mod config;
+mod dpm;
 mod euler;
 pub mod guidance;
+mod lcm;
 mod levels;
 mod stepper;
 mod sum;
 mod unipc;
 
 pub use config::{ScheduleKind, SchedulerConfig, SolverType};
+pub use dpm::{DpmDerivative, DpmOptions, DpmSolver};
 pub use euler::Euler;
 pub use guidance::CfgScale;
+pub use lcm::Lcm;
 pub use levels::Schedule;
-pub use stepper::Solver;
+pub use stepper::{Solver, StepNoise};
 pub use unipc::{UniPc, UniPcOptions};

@@ -71,6 +71,27 @@ fn the_tiny_model_is_understood_without_its_weights() {
 }
 
 #[test]
+fn every_class_of_scheduler_is_a_solver() {
+    for (class, kind) in [
+        ("UniPCMultistepScheduler", ScheduleKind::UniPc),
+        ("DPMSolverMultistepScheduler", ScheduleKind::DpmSolver),
+        ("FlowMatchEulerDiscreteScheduler", ScheduleKind::Euler),
+        ("FlowMatchLCMScheduler", ScheduleKind::Lcm),
+    ] {
+        let (_place, folder) = edited("scheduler/scheduler_config.json", |config| {
+            config["_class_name"] = json!(class);
+        });
+        assert_eq!(SchedulerConfig::read(&folder).unwrap().kind(), kind);
+    }
+    let (_place, folder) = edited("scheduler/scheduler_config.json", |config| {
+        config["_class_name"] = json!("DPMSolverMultistepScheduler");
+        config["algorithm_type"] = json!("sde-dpmsolver++");
+    });
+    let refused = SchedulerConfig::read(&folder).unwrap_err().to_string();
+    assert!(refused.contains("the algorithm_type `sde-dpmsolver++`"), "{refused}");
+}
+
+#[test]
 fn the_embedded_model_is_understood() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../shapes/model");
     let config = ModelConfig::read(&ModelFolder::directory(path).unwrap()).unwrap();
@@ -131,7 +152,7 @@ fn what_is_not_supported_yet_is_named() {
     no(vae, "in_channels", json!(4), "three channels");
     no("text_encoder/config.json", "model_type", json!("t5"), "t5");
     let scheduler = "scheduler/scheduler_config.json";
-    no(scheduler, "_class_name", json!("DPMSolverMultistepScheduler"), "DPMSolver");
+    no(scheduler, "_class_name", json!("DDIMScheduler"), "DDIMScheduler");
     no(scheduler, "use_karras_sigmas", json!(true), "use_karras_sigmas");
     no(scheduler, "prediction_type", json!("epsilon"), "other than flow");
     no(scheduler, "solver_order", json!(4), "solver_order");

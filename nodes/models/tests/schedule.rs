@@ -3,9 +3,10 @@
 mod common;
 
 use candle_core::Tensor;
-use common::{close, golden};
+use common::{close, distance, golden, reference, values};
 use kino_models::sampling::{
-    Euler, Schedule, ScheduleKind, Solver, SolverType, UniPc, UniPcOptions,
+    DpmDerivative, DpmOptions, DpmSolver, Euler, Schedule, ScheduleKind, SchedulerConfig, Solver,
+    SolverType, UniPc, UniPcOptions,
 };
 
 /// The levels and timesteps of every shift and number of steps in the reference.
@@ -43,10 +44,16 @@ fn check_steps(case: &str, mut stepper: Solver) {
     let (expected, noise) = (golden.get(&format!("step.{case}.x")), golden.get("step.noise"));
     let mut x = expected.get(0).unwrap();
     for step in 0..stepper.schedule().steps() {
-        x = stepper.step(&velocity(&x, &noise.get(step).unwrap()), &x).unwrap();
+        let velocity = velocity(&x, &noise.get(step).unwrap());
+        x = stepper.step(&velocity, &x, &mut none).unwrap();
         close(&format!("{case}, step {step}"), &x, &expected.get(step + 1).unwrap(), 1e-5);
     }
-    assert!(stepper.step(&x, &x).is_err(), "{case}: a step after the last");
+    assert!(stepper.step(&x, &x, &mut none).is_err(), "{case}: a step after the last");
+}
+
+/// For steppers that add no noise.
+fn none() -> kino_models::Result<Tensor> {
+    panic!("noise was asked for")
 }
 
 fn unipc(steps: usize, order: usize) -> Solver {
@@ -62,6 +69,46 @@ fn steps_equal_the_reference() {
         check_steps(&format!("unipc_o3.n{steps}"), unipc(steps, 3));
         let schedule = Schedule::new(ScheduleKind::Euler, steps, 3.0, 1000).unwrap();
         check_steps(&format!("euler.n{steps}"), Solver::Euler(Euler::new(schedule)));
+    }
+}
+
+/// DPM-Solver++ and LCM as diffusers has them: levels, timesteps, and the sample after each step
+/// within 1e-5 of the largest value (`tests/ref/solvers/make.py`).
+#[test]
+fn other_solvers_equal_the_reference() {
+    let golden = golden("solvers/solvers.safetensors");
+    let cases = std::fs::read(reference("solvers/cases.json")).unwrap();
+    let cases: Vec<serde_json::Value> = serde_json::from_slice(&cases).unwrap();
+    assert!(cases.len() >= 30, "{} cases", cases.len());
+    for case in cases {
+        let name = case["name"].as_str().unwrap();
+        let config: SchedulerConfig = serde_json::from_value(case["config"].clone()).unwrap();
+        let (kind, steps) = (config.kind(), case["steps"].as_u64().unwrap() as usize);
+        let schedule = Schedule::new(kind, steps, config.shift(), 1000).unwrap();
+        assert_eq!(schedule.timesteps(), golden.f64s(&format!("{name}.timesteps")), "{name}");
+        for (a, b) in schedule.sigmas().iter().zip(golden.f64s(&format!("{name}.sigmas"))) {
+            assert!((a - b).abs() <= 1e-7, "{name}: sigma {a} is not {b}");
+        }
+        let (expected, noise) = (golden.get(&format!("{name}.x")), golden.get("noise"));
+        let (fresh, mut stepper) = (golden.get("fresh"), Solver::new(kind, schedule, &config));
+        let mut x = expected.get(0).unwrap();
+        for step in 0..steps {
+            let velocity = velocity(&x, &noise.get(step).unwrap());
+            let mut asked = 0;
+            let mut more = || {
+                asked += 1;
+                Ok(fresh.get(step)?)
+            };
+            x = stepper.step(&velocity, &x, &mut more).unwrap();
+            let adds = kind == ScheduleKind::Lcm && step + 1 < steps;
+            assert_eq!(asked, usize::from(adds), "{name}, step {step}");
+            let expected = expected.get(step + 1).unwrap();
+            let largest = values(&expected).into_iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+            let gap = distance(&x, &expected) / largest;
+            println!("{name}, step {step}: {gap:.1e}");
+            assert!(gap <= 1e-5, "{name}, step {step}: {gap:.3e} is more than 1e-5");
+        }
+        assert!(stepper.step(&x, &x, &mut none).is_err(), "{name}: a step after the last");
     }
 }
 
@@ -82,6 +129,20 @@ fn a_straight_path_ends_at_the_data() {
                 x = stepper.step(&straight, &x).unwrap();
             }
             close(&format!("{solver:?} of order {order}"), &x, &data, 1e-5);
+        }
+    }
+    for derivative in [DpmDerivative::Midpoint, DpmDerivative::Heun] {
+        for (order, lower_order_final) in [(1, true), (2, false), (3, false), (3, true)] {
+            let options =
+                DpmOptions { order, derivative, lower_order_final, ..DpmOptions::default() };
+            let schedule = Schedule::new(ScheduleKind::DpmSolver, 6, 5.0, 1000).unwrap();
+            let start = schedule.sigmas()[0];
+            let mut x = ((&noise * start).unwrap() + (&data * (1.0 - start)).unwrap()).unwrap();
+            let mut stepper = DpmSolver::new(schedule, options);
+            for _ in 0..6 {
+                x = stepper.step(&straight, &x).unwrap();
+            }
+            close(&format!("{derivative:?} of order {order}"), &x, &data, 1e-5);
         }
     }
 }

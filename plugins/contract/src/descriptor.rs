@@ -357,7 +357,7 @@ fn literal(json: &Json, port: &Port) -> Result<Literal, String> {
         Json::Number(number) => Literal::Real(number.as_f64().unwrap_or(f64::NAN)),
         other => return Err(format!("{other} is no default")),
     };
-    port.admit(literal).map_err(|refusal| format!("its default: {}", refusal.message))
+    port.coerce(literal).map_err(|refusal| format!("its default: {}", refusal.message))
 }
 
 #[cfg(test)]

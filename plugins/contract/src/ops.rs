@@ -15,8 +15,8 @@ mod shape;
 
 pub use error::{OpError, Result};
 pub use op::{
-    BinaryOp, CmpOp, Conv, Extremum, Filter, MAX_DIMENSIONS, MOST, Op, OpPlan, Operand, Padding,
-    ReduceOp, UnaryOp,
+    BinaryOp, CmpOp, Conv, Extremum, Filter, MAX_BYTES, MAX_DIMENSIONS, Op, OpPlan, Operand,
+    Padding, ReduceOp, UnaryOp,
 };
 pub use plan::{NAMES, plan};
 pub use shape::fits;

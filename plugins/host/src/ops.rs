@@ -39,7 +39,7 @@ pub fn apply(name: &str, tensors: &[Tensor], attributes: &str) -> Result<Tensor>
         name,
         tensors,
         attributes,
-        &OpLimits { most: kino_contract::ops::MOST, check: &|| Ok(()) },
+        &OpLimits { most: kino_contract::ops::MAX_BYTES, check: &|| Ok(()) },
     )
 }
 
@@ -60,7 +60,8 @@ pub fn apply_within(
     let operand = |tensor| operand(tensor).map_err(within);
     let operands = tensors.iter().map(operand).collect::<Result<Vec<_>>>()?;
     let plan = kino_contract::ops::plan(name, &operands, attributes).map_err(refused)?;
-    let bounds = OpLimits { most: bounds.most.min(kino_contract::ops::MOST), check: bounds.check };
+    let bounds =
+        OpLimits { most: bounds.most.min(kino_contract::ops::MAX_BYTES), check: bounds.check };
     together(tensors)
         .and_then(|tensors| run(&OpCall { tensors: &tensors, plan: &plan, bounds: &bounds }))
         .map_err(within)

@@ -26,7 +26,7 @@ const INSTANCES: u32 = 256;
 
 /// Compiles and runs components; one for a process is enough, clones are the same.
 #[derive(Clone)]
-pub struct Engine(Arc<EngineState>);
+pub struct WasmEngine(Arc<EngineState>);
 
 struct EngineState {
     engine: wasmtime::Engine,
@@ -61,7 +61,7 @@ impl Drop for Running {
     }
 }
 
-impl Engine {
+impl WasmEngine {
     /// An engine; compiled code is kept in `cache`, where one is given.
     ///
     /// # Errors
@@ -78,7 +78,7 @@ impl Engine {
             }
         };
         let (clock, ticking) = (Arc::default(), OnceLock::new());
-        Ok(Engine(Arc::new(EngineState { engine, pooled, clock, ticking })))
+        Ok(WasmEngine(Arc::new(EngineState { engine, pooled, clock, ticking })))
     }
 
     /// Whether memory for instances is set aside: where address space is short, instances are

@@ -7,7 +7,7 @@ use wasmtime::component::{
     ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Lower, Resource,
 };
 
-use crate::engine::Engine;
+use crate::engine::WasmEngine;
 use crate::queue::{HostQueue, drive};
 use crate::stop::StopContext;
 use crate::store::{ResourceEntry, StoreState};
@@ -27,7 +27,7 @@ type Values = Vec<Option<Resource<ResourceEntry>>>;
 
 /// An instance of a component.
 pub(crate) struct ComponentInstance {
-    engine: Engine,
+    engine: WasmEngine,
     store: Store<StoreState>,
     queue: HostQueue,
     instance: Option<wasmtime::component::Instance>,
@@ -37,7 +37,7 @@ pub(crate) struct ComponentInstance {
 impl ComponentInstance {
     /// An instance without a node; it lives in a store of its own.
     pub(crate) fn new(
-        engine: &Engine,
+        engine: &WasmEngine,
         ready: &InstancePre<StoreState>,
         call: &CallCx<'_>,
     ) -> Result<Self> {

@@ -1,6 +1,6 @@
 //! The host of plugins that are WebAssembly components, in a sandbox.
 //!
-//! A plugin is a component of the world `kino:plugin/plugin` (`plugins/abi/wit`). [`Engine`]
+//! A plugin is a component of the world `kino:plugin/plugin` (`plugins/abi/wit`). [`WasmEngine`]
 //! compiles it, [`WasmPlugin`] is one compiled build, and each instance of a node is an instance of
 //! the component with memory of its own.
 //!
@@ -43,5 +43,5 @@ mod wasi;
 mod wasi_state;
 mod world;
 
-pub use engine::Engine;
+pub use engine::WasmEngine;
 pub use plugin::WasmPlugin;

@@ -7,7 +7,7 @@ use kino_host::{CallCx, Descriptor, Instance, Limits, Module, NoFiles};
 use kino_node::{Cancel, Error, Ledger, Result};
 use wasmtime::component::{ComponentExportIndex, InstancePre};
 
-use crate::engine::Engine;
+use crate::engine::WasmEngine;
 use crate::instance::{ComponentInstance, ExportIndices, WasmInstance};
 use crate::store::StoreState;
 use crate::world;
@@ -19,7 +19,7 @@ const LONGEST: usize = 4 << 20;
 
 /// One compiled build of a plugin. Its code is shared by all its instances.
 pub struct WasmPlugin {
-    engine: Engine,
+    engine: WasmEngine,
     ready: InstancePre<StoreState>,
     names: ExportIndices,
     descriptor: Descriptor,
@@ -31,7 +31,7 @@ impl WasmPlugin {
     /// # Errors
     /// When it is no component, one of another world or version, imports what plugins cannot have,
     /// or does not describe itself; the message says what it is, what was expected and what to do.
-    pub fn load(engine: &Engine, plugin: &str, bytes: &[u8]) -> Result<Arc<Self>> {
+    pub fn load(engine: &WasmEngine, plugin: &str, bytes: &[u8]) -> Result<Arc<Self>> {
         let component = world::compile(engine, bytes)?;
         let node = world::exported(engine, &component)?;
         let linker = world::link(engine, &component)?;
@@ -50,7 +50,7 @@ impl WasmPlugin {
 
 /// Asks a component for its nodes, within limits of its own.
 fn describe(
-    engine: &Engine,
+    engine: &WasmEngine,
     ready: &InstancePre<StoreState>,
     plugin: &str,
     describe: &ComponentExportIndex,

@@ -6,7 +6,7 @@ use wasmtime::component::{Component, Linker};
 
 use crate::stop::root;
 use crate::store::StoreState;
-use crate::{Engine, imports, wasi};
+use crate::{WasmEngine, imports, wasi};
 
 /// The major version of the contract.
 const MAJOR: u64 = 1;
@@ -17,7 +17,7 @@ const BUILD: &str = "build it for wasm32-wasip2, or turn a module into a compone
 ///
 /// # Errors
 /// When it is none, or cannot be compiled.
-pub(crate) fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component> {
+pub(crate) fn compile(engine: &WasmEngine, bytes: &[u8]) -> Result<Component> {
     let head = bytes.get(..8).unwrap_or(bytes);
     match head {
         [0, b'a', b's', b'm', 0x0d, 0, 1, 0] => {}
@@ -52,7 +52,7 @@ fn major(version: &str) -> Option<u64> {
 ///
 /// # Errors
 /// When it does not, or in another major version.
-pub(crate) fn exported(engine: &Engine, component: &Component) -> Result<String> {
+pub(crate) fn exported(engine: &WasmEngine, component: &Component) -> Result<String> {
     let ty = component.component_type();
     let names: Vec<&str> = ty.exports(engine.wasmtime()).map(|(name, _)| name).collect();
     let node = names.iter().find_map(|name| Some((*name, version(name, "kino:plugin/node")?)));
@@ -87,7 +87,7 @@ fn other_version(name: &str) -> Error {
 ///
 /// # Errors
 /// When it imports something else.
-pub(crate) fn link(engine: &Engine, component: &Component) -> Result<Linker<StoreState>> {
+pub(crate) fn link(engine: &WasmEngine, component: &Component) -> Result<Linker<StoreState>> {
     let mut linker = Linker::new(engine.wasmtime());
     let fault = |error: wasmtime::Error| Error::failed(root(&error));
     imports::add(&mut linker).map_err(fault)?;

@@ -35,7 +35,7 @@ impl ValueType for Sigmas {
     fn check(&self) -> Result<()> {
         let levels = self.0.iter().map(|sigma| sigma.0);
         let rule = Self::PORT.tensor_rule();
-        rule.map_or(Ok(()), |rule| rule.admit(levels)).map_err(Error::failed)
+        rule.map_or(Ok(()), |rule| rule.check_elements(levels)).map_err(Error::failed)
     }
 
     fn fact(&self) -> SigmasFact {

@@ -1,7 +1,10 @@
 //! How a step's inputs come together: literals, values of edges, lists.
 
+use std::sync::Arc;
+
 use kino_graph::{StepInput, ValueSource};
 use kino_node::Value;
+use kino_port::Literal;
 
 use super::Schedule;
 
@@ -12,7 +15,9 @@ impl Schedule<'_> {
         let wiring = self.wiring;
         let ports = wiring.node(step).map_or(&[][..], |node| &node.signature().inputs);
         let mut edges = wiring.edges_into(step);
-        for (port, input) in wiring.plan.steps[step].inputs.iter().enumerate() {
+        let inputs = &wiring.plan.steps[step].inputs;
+        values.reserve_exact(inputs.len().saturating_sub(values.len()));
+        for (port, input) in inputs.iter().enumerate() {
             let first = values.len() == port;
             if first {
                 values.push(None);
@@ -21,7 +26,7 @@ impl Schedule<'_> {
                 StepInput::Absent if first => {
                     ports.get(port).and_then(|port| port.default.as_ref()).map(Value::from_literal)
                 }
-                StepInput::Literal(literal) if first => Some(Value::from_literal(literal)),
+                StepInput::Literal(literal) if first => Some(self.literal(literal)),
                 StepInput::Absent | StepInput::Literal(_) => None,
                 StepInput::Edge(_) => edges.next().and_then(|edge| self.take_asked(edge)),
                 StepInput::List(items) => {
@@ -43,5 +48,15 @@ impl Schedule<'_> {
                 values[port] = value;
             }
         }
+    }
+
+    /// The value that a literal stands for. Steps that follow each other often say the same text,
+    /// such as the default of one port, which they then share.
+    fn literal(&mut self, literal: &Literal) -> Value {
+        let Literal::Text(text) = literal else { return Value::from_literal(literal) };
+        if *self.last_text != **text {
+            self.last_text = Arc::from(&**text);
+        }
+        Value::Text(Arc::clone(&self.last_text))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use kino_graph::{Catalog, StepInput};
 use kino_node::{Ledger, Services, TensorFact};
-use kino_port::{Fact, Facts, Weights};
+use kino_port::{Fact, Facts, PlannedWeights};
 use kino_runtime::{NodeCatalog, RunSpec, Runtime, RuntimeOptions, StopSignal};
 
 use crate::nodes::{Log, registry};
@@ -177,7 +177,7 @@ fn a_run_is_foreseen_step_by_step() {
     assert_eq!(foreseen(&rig, [30, 26, 40, 20], give), (10 + 25 + 40, 0));
     let weights = |draft: &mut Draft| {
         give(draft);
-        let weights = |id, mb: u64| Weights { id: [id; 32], bytes: mb * MB };
+        let weights = |id, mb: u64| PlannedWeights { id: [id; 32], bytes: mb * MB };
         draft.plan.steps[0].weights = vec![weights(1, 15)];
         draft.plan.steps[1].optional = vec![weights(2, 7)];
         draft.plan.steps[3].weights = vec![weights(1, 15)];
@@ -202,7 +202,7 @@ fn what_leaves_and_what_is_spilled_is_foreseen() {
     assert_eq!(foreseen(&rig, [20, 70, 70, 10], frames), (100, 40));
     let weights = |draft: &mut Draft| {
         frames(draft);
-        draft.plan.steps[1].weights = vec![Weights { id: [1; 32], bytes: 20 * MB }];
+        draft.plan.steps[1].weights = vec![PlannedWeights { id: [1; 32], bytes: 20 * MB }];
         draft.plan.steps[2].memory = 40 * MB;
         draft.plan.steps[2].spillable = 30 * MB;
         draft.plan.steps[2].facts = tensor(30);

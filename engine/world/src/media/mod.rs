@@ -1,11 +1,23 @@
-//! Videos and images out: one trait, formats by extension.
+//! Videos out, one trait, formats by extension; videos in, formats by their bytes.
 
+mod animated;
+#[cfg_attr(not(feature = "h264"), allow(dead_code, reason = "decoding alone needs all of it"))]
+mod avc;
 mod boxes;
+#[cfg_attr(not(feature = "h264"), allow(dead_code, reason = "decoding alone needs all of it"))]
+mod colour;
+#[cfg(feature = "h264")]
+mod decode;
+#[cfg_attr(not(feature = "h264"), allow(dead_code, reason = "decoding alone needs all of it"))]
+mod demux;
 #[cfg(feature = "h264")]
 mod h264;
 #[cfg(feature = "h264")]
 mod mp4;
 mod png;
+mod reader;
+mod sps;
+mod timing;
 mod webp;
 mod writer;
 
@@ -14,6 +26,8 @@ use std::path::Path;
 use crate::{Error, Result};
 
 pub(crate) use boxes::find as find_box;
+pub use reader::{FrameSink, VideoReader};
+pub use timing::VideoInfo;
 pub(crate) use webp::exif_of;
 pub use writer::{VideoSpec, VideoWriter};
 

@@ -81,8 +81,8 @@ impl<S: ?Sized> Handle<S> {
     }
 
     /// Weights as a plan counts them: those that are resident are not asked for again.
-    pub(crate) fn planned(&self, network: Network, bytes: u64) -> Vec<kino_port::Weights> {
-        vec![kino_port::Weights { id: self.weights_id(network), bytes }]
+    pub(crate) fn planned(&self, network: Network, bytes: u64) -> Vec<kino_port::PlannedWeights> {
+        vec![kino_port::PlannedWeights { id: self.weights_id(network), bytes }]
     }
 
     /// The weights, to be read.
@@ -132,7 +132,7 @@ impl DitHandle {
 
     /// Its weights as a plan counts them. Of two experts none is named: a step keeps the weights
     /// that it names, and the one that does not compute may have to leave for the other.
-    pub(crate) fn planned_weights(&self) -> Vec<kino_port::Weights> {
+    pub(crate) fn planned_weights(&self) -> Vec<kino_port::PlannedWeights> {
         match self.low_noise {
             Some(_) => Vec::new(),
             None => self.planned(Network::Whole, self.weight_bytes()),

@@ -70,29 +70,40 @@ pub(super) fn texts_of_clips(
     texts: &[Option<&str>],
     clips: &[Clip],
 ) -> Result<Vec<usize>, PlanError> {
-    if texts.len() == 1 {
+    items_of_clips("text", "text", texts, clips)
+}
+
+/// The item of a list port that each clip has, as an index: one for all, by name, or in order.
+/// `noun` is what an item is called.
+pub(super) fn items_of_clips(
+    port: &str,
+    noun: &str,
+    items: &[Option<&str>],
+    clips: &[Clip],
+) -> Result<Vec<usize>, PlanError> {
+    if items.len() == 1 {
         return Ok(vec![0; clips.len()]);
     }
-    if texts.len() != clips.len() {
+    if items.len() != clips.len() {
         let expected = match clips.len() {
-            1 => "expected one text for one clip".to_owned(),
-            count => format!("expected one text, or one for each of the {count} clips"),
+            1 => format!("expected one {noun} for one clip"),
+            count => format!("expected one {noun}, or one for each of the {count} clips"),
         };
-        return Err(PlanError::at("text", format!("{expected}, found {}", texts.len())));
+        return Err(PlanError::at(port, format!("{expected}, found {}", items.len())));
     }
-    let named = texts.iter().all(Option::is_some) && clips.iter().all(|clip| clip.name.is_some());
+    let named = items.iter().all(Option::is_some) && clips.iter().all(|clip| clip.name.is_some());
     if !named {
         return Ok((0..clips.len()).collect());
     }
-    let text_of = |clip: &Clip| {
-        texts.iter().position(|text| *text == clip.name.as_deref()).ok_or_else(|| {
-            let names: Vec<&str> = texts.iter().flatten().copied().collect();
+    let item_of = |clip: &Clip| {
+        items.iter().position(|item| *item == clip.name.as_deref()).ok_or_else(|| {
+            let names: Vec<&str> = items.iter().flatten().copied().collect();
             let clip = clip.name.as_deref().unwrap_or_default();
-            PlanError::at("text", format!("there is no text for the clip `{clip}`"))
-                .hint(format!("the texts are: {}", names.join(", ")))
+            PlanError::at(port, format!("there is no {noun} for the clip `{clip}`"))
+                .hint(format!("the {noun}s are: {}", names.join(", ")))
         })
     };
-    clips.iter().map(text_of).collect()
+    clips.iter().map(item_of).collect()
 }
 
 /// Clips, packed, with their texts.

@@ -2,14 +2,15 @@
 //!
 //! A rectified flow runs from noise (σ = 1) to data (σ = 0) along x(σ) = (1−σ)·x₀ + σ·noise; the
 //! model gives the velocity v = noise − x₀. Formulas follow diffusers'
-//! `scheduling_unipc_multistep.py` and `scheduling_flow_match_euler_discrete.py`. Scalars are f64;
-//! levels are rounded to f32 as there, because UniPC takes logarithms of 1 − σ near σ = 1, where
-//! that rounding shows.
+//! `scheduling_unipc_multistep.py`, `scheduling_dpmsolver_multistep.py`,
+//! `scheduling_flow_match_euler_discrete.py` and `scheduling_flow_match_lcm.py`. Scalars are f64;
+//! levels are rounded to f32 as there, because the multistep solvers take logarithms of 1 − σ near
+//! σ = 1, where that rounding shows.
 
 use super::config::ScheduleKind;
 use crate::error::{Error, Result};
 
-/// How far below 1 UniPC starts, so that ln(1 − σ) is finite.
+/// How far below 1 multistep solvers start, so that ln(1 − σ) is finite.
 const BELOW_ONE: f64 = 1e-6;
 
 /// The noise levels of a run and the timesteps at which the model is asked.
@@ -36,7 +37,8 @@ impl Schedule {
         let train = train as f64;
         Ok(match kind {
             ScheduleKind::UniPc => Self::unipc(steps, shift, train),
-            ScheduleKind::Euler => Self::euler(steps, shift, train),
+            ScheduleKind::DpmSolver => Self::dpm_solver(steps, shift, train),
+            ScheduleKind::Euler | ScheduleKind::Lcm => Self::euler(steps, shift, train),
         })
     }
 
@@ -46,6 +48,17 @@ impl Schedule {
         sigmas.truncate(steps);
         sigmas.iter_mut().for_each(|sigma| *sigma = shifted(*sigma, shift));
         below_one(&mut sigmas);
+        let timesteps = sigmas.iter().map(|sigma| (sigma * train).trunc()).collect();
+        sigmas.push(0.0);
+        Self { sigmas: sigmas.into_iter().map(to_f32).collect(), timesteps }
+    }
+
+    /// Levels linear in σ from 1 − 1/train to the first above 0, shifted; timesteps are cut to
+    /// integers.
+    fn dpm_solver(steps: usize, shift: f64, train: f64) -> Self {
+        let alphas = linspace(1.0, 1.0 / train, steps + 1);
+        let sigmas = alphas[1..].iter().rev().map(|alpha| shifted(1.0 - alpha, shift));
+        let mut sigmas: Vec<f64> = sigmas.collect();
         let timesteps = sigmas.iter().map(|sigma| (sigma * train).trunc()).collect();
         sigmas.push(0.0);
         Self { sigmas: sigmas.into_iter().map(to_f32).collect(), timesteps }
@@ -84,13 +97,13 @@ impl Schedule {
             )));
         }
         let mut sigmas = sigmas.to_vec();
-        if kind == ScheduleKind::UniPc {
+        if kind.is_multistep() {
             below_one(&mut sigmas);
         }
         let train = train as f64;
-        let timestep = |sigma: &f64| match kind {
-            ScheduleKind::UniPc => (sigma * train).trunc(),
-            ScheduleKind::Euler => to_f32(to_f32(*sigma) * train),
+        let timestep = |sigma: &f64| match kind.is_multistep() {
+            true => (sigma * train).trunc(),
+            false => to_f32(to_f32(*sigma) * train),
         };
         let timesteps = sigmas[..sigmas.len() - 1].iter().map(timestep).collect();
         Ok(Self { sigmas: sigmas.into_iter().map(to_f32).collect(), timesteps })
@@ -121,10 +134,15 @@ impl Schedule {
         &self.sigmas
     }
 
-    /// What the model is told at each step: σ·1000, an integer for UniPC.
+    /// What the model is told at each step: σ·1000, an integer for multistep solvers.
     pub fn timesteps(&self) -> &[f64] {
         &self.timesteps
     }
+}
+
+/// λ = ln((1−σ)/σ), half the logarithm of the signal-to-noise ratio: ∞ for data.
+pub(super) fn lambda(sigma: f64) -> f64 {
+    (1.0 - sigma).ln() - sigma.ln()
 }
 
 /// σ' = shift·σ/(1 + (shift − 1)·σ).

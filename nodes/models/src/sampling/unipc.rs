@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use candle_core::Tensor;
 
 use super::config::{SchedulerConfig, SolverType};
-use super::levels::Schedule;
+use super::levels::{Schedule, lambda};
 use super::sum::{run_is_over, weighted_sum};
 use crate::error::Result;
 
@@ -156,7 +156,7 @@ impl Step {
         let hh = -h;
         let b = match solver {
             SolverType::Bh1 => hh,
-            SolverType::Bh2 => hh.exp_m1(),
+            _ => hh.exp_m1(),
         };
         Self { sigma_ratio: to / from, alpha: 1.0 - to, hh, b, ratios }
     }
@@ -205,11 +205,6 @@ impl Step {
         }
         weighted_sum(&terms)
     }
-}
-
-/// λ = ln((1−σ)/σ): ∞ for data.
-fn lambda(sigma: f64) -> f64 {
-    (1.0 - sigma).ln() - sigma.ln()
 }
 
 /// Solves a small dense system by elimination with row exchange.

@@ -6,7 +6,7 @@ use crate::DType;
 pub const MAX_DIMENSIONS: usize = 8;
 
 /// The largest result, in bytes.
-pub const MOST: u64 = 1 << 36;
+pub const MAX_BYTES: u64 = 1 << 36;
 
 /// A tensor's type and shape.
 #[derive(Clone, Copy, Debug)]

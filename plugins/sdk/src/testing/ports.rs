@@ -4,7 +4,7 @@
 
 use kino_contract::Descriptor;
 use kino_contract::descriptor::GUIDER_INPUTS;
-use kino_port::{Elements, Literal, Port, PortType, Range};
+use kino_port::{ElementRule, Literal, Port, PortType, Range};
 
 use crate::port::{FromValue, IntoValue};
 use crate::{DType, Error, Frames, Result, Tensor, Value, ValueKind, bail};
@@ -152,7 +152,7 @@ fn held(port: &Port, value: Value) -> Result<Value> {
         ValueKind::Bool => Literal::Bool(value.as_int()? != 0),
         _ => return Ok(value),
     };
-    port.admit(written).map_err(|refusal| Error::new(refusal.message))?;
+    port.coerce(written).map_err(|refusal| Error::new(refusal.message))?;
     Ok(value)
 }
 
@@ -194,9 +194,9 @@ fn carried(tensor: Tensor, ty: &PortType) -> Result<Value> {
     let dims = rule.fit(tensor.dims()).map_err(Error::new)?;
     let dims: Vec<isize> = dims.iter().map(|&size| size as isize).collect();
     let tensor = if dims.len() < tensor.rank() { tensor.reshape(&dims)? } else { tensor };
-    if rule.elements != Elements::Any {
+    if rule.elements != ElementRule::Any {
         let elements = tensor.cast(DType::F64)?.to_vec::<f64>()?;
-        rule.admit(elements.into_iter()).map_err(Error::new)?;
+        rule.check_elements(elements.into_iter()).map_err(Error::new)?;
     }
     Ok(match ty {
         PortType::Frames => Frames::new(&tensor, None)?.into_value()?,

@@ -150,7 +150,7 @@ impl Backend for HeldValues {
 
     fn new_tensor(dtype: DLDataType, shape: &[usize], _unwritten: bool) -> HostResult<Handle> {
         let dtype = dtype_of(dtype).map_err(|error| error.to_string())?;
-        kino_contract::ops::fits("a tensor", shape, dtype, kino_contract::ops::MOST)
+        kino_contract::ops::fits("a tensor", shape, dtype, kino_contract::ops::MAX_BYTES)
             .map_err(|why| why.to_string())?;
         Ok(Arc::new(Held::Tensor(TensorBuffer::open(Array::zeros(dtype, shape)))))
     }

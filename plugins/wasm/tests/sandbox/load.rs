@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use kino_host::Module;
-use kino_wasm::{Engine, WasmPlugin};
+use kino_wasm::{WasmEngine, WasmPlugin};
 use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_component_metadata};
 use wit_parser::{ManglingAndAbi, Resolve};
 
@@ -105,7 +105,7 @@ fn bad_descriptors_are_refused() {
 fn compiled_code_is_kept_between_engines() {
     let folder = tempfile::tempdir().unwrap();
     let load = || {
-        let engine = Engine::new(Some(folder.path())).unwrap();
+        let engine = WasmEngine::new(Some(folder.path())).unwrap();
         let begun = Instant::now();
         let plugin = WasmPlugin::load(&engine, "guests", GUESTS).unwrap();
         assert_eq!(plugin.descriptor(), guests().descriptor());
@@ -119,13 +119,13 @@ fn compiled_code_is_kept_between_engines() {
 #[test]
 fn a_cache_that_cannot_be_written_is_no_error() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let engine = Engine::new(Some(&file.path().join("below"))).unwrap();
+    let engine = WasmEngine::new(Some(&file.path().join("below"))).unwrap();
     WasmPlugin::load(&engine, "guests", GUESTS).unwrap();
 }
 
 #[test]
 fn an_engine_ends_while_an_instance_lives() {
-    let engine = Engine::new(None).unwrap();
+    let engine = WasmEngine::new(None).unwrap();
     let plugin = WasmPlugin::load(&engine, "guests", GUESTS).unwrap();
     drop(engine);
     let world = World::new();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use kino_host::{CallCx, GrantedFiles, Limits, Module, PluginFiles};
 use kino_node::{Cancel, Error, Ledger, Result, Value};
-use kino_wasm::{Engine, WasmPlugin};
+use kino_wasm::{WasmEngine, WasmPlugin};
 
 /// The component of the tests, built by `tests/guests/build`.
 pub(crate) const GUESTS: &[u8] = include_bytes!("../components/guests.wasm");
@@ -19,9 +19,9 @@ pub(crate) const GUESTS: &[u8] = include_bytes!("../components/guests.wasm");
 const GUESTS_1_0: &[u8] = include_bytes!("../compiled/guests-1.0.wasm");
 
 /// One engine for all tests, as in a process.
-pub(crate) fn engine() -> &'static Engine {
-    static ENGINE: OnceLock<Engine> = OnceLock::new();
-    ENGINE.get_or_init(|| Engine::new(None).unwrap())
+pub(crate) fn engine() -> &'static WasmEngine {
+    static ENGINE: OnceLock<WasmEngine> = OnceLock::new();
+    ENGINE.get_or_init(|| WasmEngine::new(None).unwrap())
 }
 
 /// The component as it is, compiled once.

@@ -28,7 +28,7 @@ pub(crate) fn compute(name: &str, tensors: &[&Array], attributes: &str) -> Outco
 
 fn run(call: &OpCall<'_>) -> kino_contract::ops::Result<Array> {
     let OpPlan { op, dtype, shape } = call.plan;
-    kino_contract::ops::fits("a result", shape, *dtype, kino_contract::ops::MOST)?;
+    kino_contract::ops::fits("a result", shape, *dtype, kino_contract::ops::MAX_BYTES)?;
     if let Op::Gather(dim) | Op::IndexSelect(dim) = op {
         shapes::check_indices(call.tensors[1], call.tensors[0], *dim)?;
     }

@@ -1,0 +1,180 @@
+//! Videos in: what is known of one before it is decoded, and its frames one after another. What a
+//! file is, its bytes say, not its name.
+
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use super::animated::{Animated, Animation};
+use super::avc::{AvcTrack, convert_first};
+use super::demux::tracks;
+use super::timing::{Timing, VideoInfo};
+use crate::{Error, InputFile, Result, looks_like};
+
+/// Takes the frames of a video.
+pub trait FrameSink {
+    /// Takes frame `index` of the file, `[height, width, 3]`, RGB in 0…1; says whether to go on.
+    fn frame(&mut self, index: usize, rgb: Vec<f32>) -> ControlFlow<()>;
+
+    /// Whether frames are still wanted; asked while none is ready.
+    fn is_wanted(&mut self) -> bool {
+        true
+    }
+}
+
+/// A video whose tables were read.
+pub struct VideoReader {
+    info: VideoInfo,
+    form: Form,
+}
+
+enum Form {
+    Avc(Box<AvcTrack>),
+    Animation(Animation),
+    /// An image: one frame.
+    Still,
+}
+
+impl VideoReader {
+    /// Reads the tables of a video: mp4 and QuickTime with H.264, GIF, WebP, PNG; with `tone_map`
+    /// also of HDR.
+    ///
+    /// # Errors
+    /// When it is something else, is damaged or ends early, or has colours that frames cannot hold.
+    pub fn open(file: &mut InputFile, tone_map: bool) -> Result<Self> {
+        let path = file.path().to_owned();
+        let mut start = [0; 12];
+        let failed = |error| Error::io("read", &path)(error);
+        file.seek(SeekFrom::Start(0)).map_err(failed)?;
+        let read = file.take(12).read(&mut start).map_err(failed)?;
+        match &start[..read] {
+            b"" => Err(Error::content(&path, "expected a video, found an empty file")),
+            [b'G', b'I', b'F', b'8', ..] => Self::animation(file, Animation::Gif),
+            [0x89, b'P', b'N', b'G', ..] => Self::animation(file, Animation::Png),
+            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P'] => {
+                Self::animation(file, Animation::WebP)
+            }
+            [_, _, _, _, b'f', b't', b'y', b'p', ..]
+            | [_, _, _, _, b'm', b'o', b'o', b'v', ..]
+            | [_, _, _, _, b'm', b'd', b'a', b't', ..]
+            | [_, _, _, _, b'w', b'i', b'd', b'e', ..]
+            | [_, _, _, _, b'f', b'r', b'e', b'e', ..]
+            | [_, _, _, _, b's', b'k', b'i', b'p', ..] => Self::movie(file, tone_map),
+            other => Err(unknown(&path, other)),
+        }
+    }
+
+    fn movie(file: &mut InputFile, tone_map: bool) -> Result<Self> {
+        let path = file.path().to_owned();
+        let tracks = tracks(file).map_err(|message| {
+            let fragments = message.contains("fragments");
+            let error = Error::content(&path, message);
+            if fragments {
+                error.advise("write it anew first: ffmpeg -i IN -c copy OUT.mp4")
+            } else {
+                error
+            }
+        })?;
+        let track = AvcTrack::open(file, tracks, tone_map)?;
+        let info = track.timing().info(track.size(), track.memory());
+        Ok(VideoReader { info, form: Form::Avc(Box::new(track)) })
+    }
+
+    fn animation(file: &mut InputFile, form: Animation) -> Result<Self> {
+        let path = file.path().to_owned();
+        let scanned = form.scan(file).map_err(|message| Error::content(&path, message))?;
+        let bytes = |(width, height): (usize, usize), pixel: usize| (width * height * pixel) as u64;
+        match scanned {
+            // Canvas, a copy of it, a decoded frame, the decoder's own.
+            Some(Animated { size, timing }) => Ok(VideoReader {
+                info: timing.info(size, bytes(size, 16 + 16 + 4 + 8 + 12)),
+                form: Form::Animation(form),
+            }),
+            None => {
+                let size = file.image_size()?;
+                let info = Timing::still().info(size, bytes(size, 12 + 8));
+                Ok(VideoReader { info, form: Form::Still })
+            }
+        }
+    }
+
+    /// What is known of it.
+    pub fn info(&self) -> &VideoInfo {
+        &self.info
+    }
+
+    /// Decodes the frames of these indices, which rise, and no more than they need: from the key
+    /// frame before the first one on, or from the beginning of an animation.
+    ///
+    /// # Errors
+    /// When what is needed is damaged or ends early.
+    pub fn read(
+        &self,
+        file: &mut InputFile,
+        frames: &[usize],
+        sink: &mut dyn FrameSink,
+    ) -> Result<()> {
+        let (Some(&first), Some(&last)) = (frames.first(), frames.last()) else { return Ok(()) };
+        let rises = frames.windows(2).all(|pair| pair[0] < pair[1]);
+        if !rises || last >= self.info.times.len() {
+            return Err(Error::refused("frames are read by rising indices of the file", ""));
+        }
+        let path = file.path().to_owned();
+        match &self.form {
+            #[cfg(feature = "h264")]
+            Form::Avc(track) => super::decode::decode(file, track, frames, sink),
+            #[cfg(not(feature = "h264"))]
+            Form::Avc(_) => Err(Error::refused(
+                format!("{}: this build cannot read H.264", path.display()),
+                "build with the feature `h264`",
+            )),
+            Form::Animation(form) => {
+                let mut wanted = frames.iter().peekable();
+                let mut each = |index: usize, rgb: Vec<f32>| match wanted.next_if(|w| **w == index)
+                {
+                    Some(_) => sink.frame(index, rgb),
+                    None if sink.is_wanted() => ControlFlow::Continue(()),
+                    None => ControlFlow::Break(()),
+                };
+                let drawn = form.draw(file, (first, last), &mut each);
+                drawn.map_err(|message| Error::content(&path, message))
+            }
+            Form::Still => {
+                let image = file.read_image()?;
+                if (image.width, image.height) != (self.info.width, self.info.height) {
+                    return Err(Error::content(&path, "it changed while it was read"));
+                }
+                let _ = sink.frame(0, image.rgb);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The error to what is no video that is read.
+fn unknown(path: &Path, start: &[u8]) -> Error {
+    let expected = "expected a video (mp4, mov, GIF, WebP, PNG), found";
+    match start {
+        [0xff, 0xd8, 0xff, ..] => {
+            let error = Error::content(path, format!("{expected} a JPEG image"));
+            error.advise("read it with `image.read`")
+        }
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'A', b'V', b'I', b' '] => {
+            convert_first(path, format!("{expected} an AVI video"))
+        }
+        [0x1a, b'E', 0xdf, 0xa3, ..] => {
+            convert_first(path, format!("{expected} a WebM or Matroska video"))
+        }
+        [0x47, ..]
+        | [b'F', b'L', b'V', ..]
+        | [0x30, 0x26, 0xb2, 0x75, ..]
+        | [0, 0, 1, 0xba, ..] => {
+            let kind = "an MPEG stream, Flash or Windows Media video";
+            convert_first(path, format!("{expected} {kind}"))
+        }
+        _ => {
+            let found = looks_like(path).unwrap_or("something else");
+            Error::content(path, format!("{expected} {found}"))
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! `frames.trim`, `frames.concat` and `frames.reverse`: which frames, and in which order.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use kino_node::{
+    Cx, Frames, FramesBuilder, FramesFact, Inputs, NodeDef, Outputs, Result, Services, Value,
+};
+use kino_port::{
+    Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, count, edge, int, list, ports,
+};
+
+use super::chunks::{CHUNK, frame_bytes, frames_in, gives, push_changed};
+use crate::infer::{InferCx, InferResult, known, named_facts, refuse};
+
+/// The most frames that a node is asked for.
+const MOST_FRAMES: i128 = 1 << 20;
+
+/// A part of a clip.
+pub(crate) static TRIM: NodeDef = NodeDef {
+    signature: Signature {
+        name: Cow::Borrowed("frames.trim"),
+        version: Cow::Borrowed("1"),
+        about: Cow::Borrowed(TRIM_ABOUT),
+        inputs: ports![
+            frames_in(),
+            int("start", 0)
+                .between(0, MOST_FRAMES)
+                .unit("frames")
+                .about("How many frames are left out at the beginning."),
+            count("count", 1)
+                .between(1, MOST_FRAMES)
+                .or_none()
+                .unit("frames")
+                .about("How many frames are taken; if not given, all that follow."),
+        ],
+        outputs: ports![edge("frames", PortType::Frames).about("These frames, at the same rate.")],
+        traits: NodeTraits::LIGHT,
+    },
+    infer: infer_trim,
+    run: trim,
+};
+
+const TRIM_ABOUT: &str = "Takes a part of a clip: `count` frames from frame `start` on, counted \
+from 0. A part that reaches past the end is an error. Shapes: `[f, h, w, 3]` to `[count, h, w, \
+3]`. `frames.info` gives the number of frames, so that a graph can count from the end.\n\n\
+Example:\n    \"opening\": (op: \"frames.trim\", in: {\"frames\": \"clip\"}, with: {\"start\": 0, \
+\"count\": 17}),";
+
+/// Clips one after another.
+pub(crate) static CONCAT: NodeDef = NodeDef {
+    signature: Signature {
+        name: Cow::Borrowed("frames.concat"),
+        version: Cow::Borrowed("1"),
+        about: Cow::Borrowed(CONCAT_ABOUT),
+        inputs: ports![
+            list("parts", PortType::Frames)
+                .about("Clips or images of one size, in their order; a map's names say nothing.")
+        ],
+        outputs: ports![edge("frames", PortType::Frames).about("All frames, at the clips' rate.")],
+        traits: NodeTraits::LIGHT,
+    },
+    infer: infer_concat,
+    run: concat,
+};
+
+const CONCAT_ABOUT: &str = "Puts clips one after another. All have one size, and those that have a \
+rate the same; parts without one (such as images) take it over. Frames that two clips share are \
+not found: trim one of them. Shapes: `[f, h, w, 3]` of each to `[sum of f, h, w, 3]`.\n\n\
+Example:\n    \"whole\": (op: \"frames.concat\", in: {\"parts\": [\"opening\", \"rest\"]}),";
+
+/// A clip backwards.
+pub(crate) static REVERSE: NodeDef = NodeDef {
+    signature: Signature {
+        name: Cow::Borrowed("frames.reverse"),
+        version: Cow::Borrowed("1"),
+        about: Cow::Borrowed(REVERSE_ABOUT),
+        inputs: ports![frames_in()],
+        outputs: ports![edge("frames", PortType::Frames).about("The same frames, the last first.")],
+        traits: NodeTraits::LIGHT,
+    },
+    infer: infer_reverse,
+    run: reverse,
+};
+
+const REVERSE_ABOUT: &str = "Turns a clip round in time: the last frame comes first. Shapes: `[f, \
+h, w, 3]`, in and out.\n\n\
+Example:\n    \"back\": (op: \"frames.reverse\", in: {\"frames\": \"clip\"}),";
+
+/// The number of frames taken of `of`.
+fn taken(of: usize, start: usize, count: Option<usize>) -> Result<usize, PlanError> {
+    let (port, wish) = match count {
+        _ if start >= of => ("start", format!("frame {start}")),
+        None => return Ok(of - start),
+        Some(count) if count <= of - start => return Ok(count),
+        Some(count) => ("count", format!("{count} frames from frame {start} on")),
+    };
+    let ends = format!("the clip has {of} frames, 0 to {}", of.saturating_sub(1));
+    let error = PlanError::at(port, format!("{wish} cannot be had: {ends}"));
+    Err(error.hint("take fewer frames, or begin earlier"))
+}
+
+fn infer_trim(_: &Services, facts: &Facts) -> InferResult {
+    let mut review = InferCx::new(facts);
+    let (Some(frames), Some(start)) = (review.known::<Frames>("frames"), review.size("start"))
+    else {
+        return review.finish(StepInfo::default());
+    };
+    let wish = review.size("count");
+    let count = match (frames.count, facts.is_fed("count")) {
+        (Some(of), fed) if fed == wish.is_some() => review.take(taken(of, start, wish)),
+        _ => wish,
+    };
+    let work = frame_bytes(frames.height, frames.width);
+    review.finish(gives(FramesFact { count, ..frames }, work))
+}
+
+fn trim(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+    let frames = inputs.value::<Frames>("frames")?;
+    let start = inputs.int("start")?;
+    let wish = inputs.get("count").is_some().then(|| inputs.int("count")).transpose()?;
+    let count = taken(frames.count(), start, wish).map_err(refuse)?;
+    if count == frames.count() {
+        return Ok(vec![Some(Value::from(frames))]);
+    }
+    let mut part = FramesBuilder::new(&cx.services.ledger, frames.fps());
+    let (mut first, end) = (0, start + count);
+    for index in 0..frames.chunk_count() {
+        let next = first + frames.chunk_len(index);
+        let (from, to) = (start.max(first), end.min(next));
+        if from < to {
+            cx.check_cancel()?;
+            part.push(&frames.chunk(index)?.narrow(0, from - first, to - from)?)?;
+            cx.progress(to - start, count);
+        }
+        first = next;
+    }
+    Ok(vec![Some(Value::from(part.finish()?))])
+}
+
+/// What is known of clips, one after another.
+fn joined(parts: &[FramesFact]) -> Result<FramesFact, PlanError> {
+    let Some(first) = parts.first() else {
+        return Err(PlanError::at("parts", "there is nothing to put together"));
+    };
+    let size = |part: &FramesFact| format!("{}×{}", part.width, part.height);
+    for (index, part) in parts.iter().enumerate() {
+        if (part.height, part.width) != (first.height, first.width) {
+            let message = format!(
+                "all parts have one size, but the first is {} and part {} is {}",
+                size(first),
+                index + 1,
+                size(part)
+            );
+            let error = PlanError::at("parts", message);
+            return Err(error.hint("a `frames.fit` node brings frames to a size"));
+        }
+    }
+    let mut rates = parts.iter().filter_map(|part| part.fps);
+    let fps = rates.next();
+    if let (Some(fps), Some(other)) = (fps, rates.find(|other| Some(*other) != fps)) {
+        let message = format!("all parts have one rate, but they have {fps} and {other} frames/s");
+        return Err(PlanError::at("parts", message)
+            .hint("bring them to one rate first: joined as they are, one would play too fast"));
+    }
+    let count = parts.iter().try_fold(0, |sum: usize, part| sum.checked_add(part.count?));
+    Ok(FramesFact { count, fps, ..first.clone() })
+}
+
+fn infer_concat(_: &Services, facts: &Facts) -> InferResult {
+    let mut review = InferCx::new(facts);
+    let items = named_facts(facts, "parts");
+    let parts: Vec<FramesFact> = items
+        .iter()
+        .filter_map(|(_, fact)| review.take(known::<Frames>("parts", fact)).flatten())
+        .collect();
+    // Those that are known are compared, whatever of the rest is not.
+    let whole = (!parts.is_empty()).then(|| review.take(joined(&parts))).flatten();
+    match whole {
+        Some(whole) if parts.len() == items.len() => {
+            let work = CHUNK as u64 * frame_bytes(whole.height, whole.width);
+            review.finish(gives(whole, work))
+        }
+        _ => review.finish(StepInfo::default()),
+    }
+}
+
+fn concat(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+    let parts: Vec<Arc<Frames>> =
+        inputs.list::<Frames>("parts")?.into_iter().map(|(_, part)| part).collect();
+    let facts: Vec<FramesFact> = parts.iter().map(|part| fact_of(part)).collect();
+    let fact = joined(&facts).map_err(refuse)?;
+    let mut whole = FramesBuilder::new(&cx.services.ledger, fact.fps);
+    let (mut done, of) = (0, parts.iter().map(|part| part.count()).sum());
+    for part in &parts {
+        push_changed(cx, part, (done, of), &mut whole, |few| Ok(few.clone()))?;
+        done += part.count();
+    }
+    Ok(vec![Some(Value::from(whole.finish()?))])
+}
+
+fn fact_of(frames: &Frames) -> FramesFact {
+    FramesFact {
+        count: Some(frames.count()),
+        height: frames.height(),
+        width: frames.width(),
+        fps: frames.fps(),
+    }
+}
+
+fn infer_reverse(_: &Services, facts: &Facts) -> InferResult {
+    let mut review = InferCx::new(facts);
+    let Some(frames) = review.known::<Frames>("frames") else {
+        return review.finish(StepInfo::default());
+    };
+    let work = 2 * CHUNK as u64 * frame_bytes(frames.height, frames.width);
+    review.finish(gives(frames, work))
+}
+
+fn reverse(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+    let frames = inputs.value::<Frames>("frames")?;
+    let mut turned = FramesBuilder::new(&cx.services.ledger, frames.fps());
+    let mut done = 0;
+    for index in (0..frames.chunk_count()).rev() {
+        let chunk = frames.chunk(index)?;
+        let count = chunk.dim(0)?;
+        for end in (1..=count).rev().step_by(CHUNK) {
+            cx.check_cancel()?;
+            let few = CHUNK.min(end);
+            let order: Vec<u32> = (end - few..end).rev().map(|frame| frame as u32).collect();
+            let order = Tensor::new(order, chunk.device())?;
+            turned.push(&chunk.index_select(&order, 0)?)?;
+            done += few;
+            cx.progress(done, frames.count());
+        }
+    }
+    Ok(vec![Some(Value::from(turned.finish()?))])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_lies_within_the_clip() {
+        assert_eq!(taken(5, 0, None), Ok(5));
+        assert_eq!(taken(5, 4, None), Ok(1));
+        assert_eq!(taken(5, 2, Some(3)), Ok(3));
+        for (start, count) in [(5, None), (5, Some(1)), (2, Some(4)), (0, Some(usize::MAX))] {
+            let error = taken(5, start, count).unwrap_err().message;
+            assert!(error.ends_with("cannot be had: the clip has 5 frames, 0 to 4"), "{error}");
+        }
+    }
+}
