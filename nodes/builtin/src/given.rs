@@ -58,7 +58,7 @@ clip that goes on), at its end (a clip that leads there), or both (two that are 
 encoded in the form that the transformer reads: tokens that are free of noise (Wan 2.2 TI2V, the \
 embedded model), or channels beside the latent's own (Wan 2.1 I2V and FLF2V).\n\n\
 Feed the result to `dit.sample`, and to `vae.decode`, which puts the frames back as they were: an \
-autoencoder loses detail. Frames have the size of the clip; `frames.resize` brings them to it.\n\n\
+autoencoder loses detail. Frames have the size of the clip; `frames.fit` brings them to it.\n\n\
 An autoencoder that is causal in time encodes a first frame alone and then four at a time, so a \
 clip at the start has 4k+1 frames. One at the end has no frames before it: its first frame stands \
 for them once, and the latent frame that is only that is dropped, so it has 4k frames. A single \
@@ -180,7 +180,7 @@ fn check_size(
     {
         let message = format!("frames of {wide}×{high} at the end, of {w}×{h} at the start");
         let error =
-            PlanError::at("end", message).hint("a `frames.resize` node brings them to a size");
+            PlanError::at("end", message).hint("a `frames.fit` node brings them to a size");
         return Err(vec![error]);
     }
     let port = if start.is_some() { "start" } else { "end" };
@@ -193,7 +193,7 @@ fn check_size(
     let wrong =
         sides.into_iter().filter_map(|(axis, side)| check_side(part, port, axis, side).err());
     let wrong: Vec<PlanError> =
-        wrong.map(|error| error.hint("a `frames.resize` node brings frames to a size")).collect();
+        wrong.map(|error| error.hint("a `frames.fit` node brings frames to a size")).collect();
     if wrong.is_empty() { Ok((height, width)) } else { Err(wrong) }
 }
 

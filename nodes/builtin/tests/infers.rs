@@ -332,7 +332,7 @@ fn given_frames_that_do_not_fit_are_refused() {
     );
     assert_eq!(
         objects(17, &[("start", picture()), ("end", frames(1, 96, 64))]),
-        "end: frames of 64×96 at the end, of 96×64 at the start (a `frames.resize` node brings \
+        "end: frames of 64×96 at the end, of 96×64 at the start (a `frames.fit` node brings \
          them to a size)"
     );
     let odd = objects(17, &[("start", frames(1, 60, 96))]);
