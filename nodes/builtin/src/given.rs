@@ -179,8 +179,7 @@ fn check_size(
         && (h, w) != (high, wide)
     {
         let message = format!("frames of {wide}×{high} at the end, of {w}×{h} at the start");
-        let error =
-            PlanError::at("end", message).hint("a `frames.fit` node brings them to a size");
+        let error = PlanError::at("end", message).hint("a `frames.fit` node brings them to a size");
         return Err(vec![error]);
     }
     let port = if start.is_some() { "start" } else { "end" };
