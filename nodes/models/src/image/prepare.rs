@@ -12,7 +12,7 @@ const LONGEST: usize = 4;
 
 /// Makes a picture ready, as `CLIPImageProcessor` does.
 ///
-/// The encoders were trained on bytes, so the resized picture is rounded to their levels.
+/// The encoders were trained on bytes, so the picture is rounded to their levels where Pillow does.
 ///
 /// Shapes: `picture` `[h, w, 3]` in 0…1; the result is `[3, size, size]`, f32.
 ///
@@ -28,14 +28,21 @@ pub fn prepare(picture: &Tensor, config: &PrepareConfig) -> Result<Tensor> {
     let (height, width, _) = picture.dims3()?;
     let (tall, wide) = config.resized(height, width);
     let filter = config.filter().unwrap_or(Filter::Bicubic);
-    let resized = resize(&picture.unsqueeze(0)?, tall, wide, filter)?.squeeze(0)?;
+    // Pillow resizes bytes to bytes, the width first.
+    let picture = levels(&picture.unsqueeze(0)?)?;
+    let wider = levels(&resize(&picture, height, wide, filter)?)?;
+    let resized = levels(&resize(&wider, tall, wide, filter)?)?.squeeze(0)?;
     let (h, w) = config.crop();
     let cut = resized.narrow(0, (tall - h) / 2, h)?.narrow(1, (wide - w) / 2, w)?;
-    let bytes = (cut.clamp(0f32, 1f32)? * 255.0)?.round()?;
     let column = |values: [f64; 3]| Tensor::new(&values.map(|v| v as f32), picture.device());
-    let centred = (bytes / 255.0)?.broadcast_sub(&column(config.image_mean)?)?;
+    let centred = cut.broadcast_sub(&column(config.image_mean)?)?;
     let ready = centred.broadcast_div(&column(config.image_std)?)?; // [h, w, 3]
     Ok(ready.permute((2, 0, 1))?.contiguous()?)
+}
+
+/// The nearest levels of a byte, in 0…1.
+fn levels(picture: &Tensor) -> Result<Tensor> {
+    Ok(((picture.clamp(0f32, 1f32)? * 255.0)?.round()? / 255.0)?)
 }
 
 /// The middle of a picture that is more than `times` as long as it is wide, or the other way
