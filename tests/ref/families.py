@@ -7,7 +7,7 @@ Text encoder, tokenizer and autoencoder are those of `wan_t2v`, the image encode
 `model` (what differs from those, and copies) and `golden.safetensors` with `meta.json`.
 """
 import json, os, shutil, sys
-import torch
+import numpy as np, torch
 from PIL import Image
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanImageToVideoPipeline, WanPipeline, WanTransformer3DModel
 from safetensors.torch import save_file
@@ -95,19 +95,23 @@ more = dict(in_channels=36)
 pipe = WanImageToVideoPipeline(tokenizer=tok, text_encoder=text, vae=vae, scheduler=scheduler(5.0), image_encoder=None, image_processor=None,
                                transformer=transformer(3, **more), transformer_2=transformer(4, **more), boundary_ratio=0.9)
 values, cases = {}, []
-values["first_u8"] = torch.from_numpy(__import__("numpy").array(first))[None]
+values["first_u8"] = torch.from_numpy(np.array(first))[None]
 cases.append(run(pipe, "a", values, 13, 6, 3.5, 2.5, size=(56 // 16 * 16, 48), image=first.resize((48, 48))))
-values["first_u8"] = torch.from_numpy(__import__("numpy").array(first.resize((48, 48))))[None]
+values["first_u8"] = torch.from_numpy(np.array(first.resize((48, 48))))[None]
 save("wan22_a14b_i2v", pipe, cases, values)
 
 # First and last frame.
 pipe = WanImageToVideoPipeline(tokenizer=tok, text_encoder=text, vae=vae, scheduler=scheduler(16.0), image_encoder=clip, image_processor=processor,
                                transformer=transformer(5, in_channels=36, image_dim=48, added_kv_proj_dim=24, pos_embed_seq_len=34))
 values, cases = {}, []
-a, b = first.resize((64, 64)), last.resize((64, 64))
-values["first_u8"], values["last_u8"] = (torch.from_numpy(__import__("numpy").array(p))[None] for p in (a, b))
-values["image_embeds"] = pipe.encode_image([a, b], "cpu").reshape(-1, 48)
-cases.append(run(pipe, "a", values, 14, 4, 4.0, size=(64, 64), image=a, last_image=b))
+for name, picture in [("first", first), ("last", last)]:
+    # The image encoder sees the pictures as they are, the autoencoder at the size of the clip.
+    values[f"seen_{name}_u8"] = torch.from_numpy(np.array(picture))[None]
+    values[f"{name}_u8"] = torch.from_numpy(np.array(picture.resize((64, 64), Image.LANCZOS)))[None]
+values["image_embeds"] = pipe.encode_image([first, last], "cpu").reshape(-1, 48)
+values["large_u8"] = torch.from_numpy(np.array(last.resize((83, 71), Image.LANCZOS)))
+values["large_pixels"] = processor(last.resize((83, 71), Image.LANCZOS), return_tensors="pt").pixel_values[0]
+cases.append(run(pipe, "a", values, 14, 4, 4.0, size=(64, 64), image=first, last_image=last))
 save("wan_flf2v", pipe, cases, values)
 
 # The residual autoencoder of Wan 2.2 at other widths: three levels, pixels folded by 4, wider blocks in the decoder.

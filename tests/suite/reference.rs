@@ -258,7 +258,7 @@ fn wan_21_flf2v_from_two_pictures() {
             r#"(op: "tensor.read", with: {{"path": "wan_flf2v/golden.safetensors", "name": "{name}"}})"#
         )
     };
-    let (first, last) = (read("first_u8"), read("last_u8"));
+    let (first, last) = (read("seen_first_u8"), read("seen_last_u8"));
     let seen = [("first", first.as_str()), ("last", last.as_str())];
     let base = WithPictures {
         model: "wan_flf2v/model",

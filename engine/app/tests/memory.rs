@@ -269,15 +269,19 @@ fn a_watch_of_many_edits_does_not_grow() {
         let named = fs::read_dir(&temporary).unwrap().count();
         assert!(named <= 2, "{named} files in the temporary folder after {edit} edits");
     }
-    let most = |part: &[(u64, u64, usize)]| {
+    // Memory by its median: how much of what was freed the allocator holds at a moment is chance.
+    let of = |part: &[(u64, u64, usize)]| {
+        let mut memory: Vec<u64> = part.iter().map(|held| held.0).collect();
+        memory.sort_unstable();
         let most = |of: fn(&(u64, u64, usize)) -> u64| part.iter().map(of).max().unwrap();
-        (most(|held| held.0), most(|held| held.1), most(|held| held.2 as u64))
+        (memory[memory.len() / 2], most(|held| held.1), most(|held| held.2 as u64))
     };
     // The first third is for what is loaded once.
-    let (early, late) = (most(&seen[edits / 3..2 * edits / 3]), most(&seen[2 * edits / 3..]));
+    let (early, late) = (of(&seen[edits / 3..2 * edits / 3]), of(&seen[2 * edits / 3..]));
     println!("{edits} edits: RSS, bytes in unnamed files, open files: {early:?}, then {late:?}");
+    let most = seen.iter().map(|held| held.0).max().unwrap();
+    assert!(most < 250 << 20, "{most} bytes of memory");
     assert!(late.0 <= early.0 + early.0 / 20 + (4 << 20), "memory grows: {early:?}, then {late:?}");
-    assert!(late.0 < 250 << 20, "{late:?}");
     assert!(early.1 > 0, "frames go to files");
     assert!(late.1 <= 26 << 20, "what is spilled is bounded: {late:?}");
     assert!(late.2 <= early.2 + 2, "open files grow: {early:?}, then {late:?}");

@@ -3,6 +3,8 @@
 mod area;
 mod chunks;
 mod info;
+mod interpolate;
+mod motion;
 mod time;
 
 use std::borrow::Cow;
@@ -22,6 +24,7 @@ use chunks::{CHUNK, frame_bytes, frames_in, push_changed};
 
 pub(crate) use area::{CROP, FIT};
 pub(crate) use info::INFO;
+pub(crate) use interpolate::INTERPOLATE;
 pub(crate) use time::{CONCAT, REVERSE, TRIM};
 
 /// Brings frames to another size.

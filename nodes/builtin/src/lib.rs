@@ -70,6 +70,7 @@ pub static NODES: &[&NodeDef] = &[
     &frames::CONCAT,
     &frames::REVERSE,
     &frames::INFO,
+    &frames::INTERPOLATE,
     &frames::UPSCALE,
     &mask::READ,
     &mask::RECT,

@@ -356,3 +356,53 @@ fn latents_are_mixed_by_their_weights() {
     assert!(rig.try_run("latent.blend", &[("a", two), ("b", latent(1.0, 1))]).is_err());
     assert_eq!(ramp(1.0).dtype(), DType::F32);
 }
+
+/// A textured clip whose frame `t` is shifted by `t`·(4, 2) pixels.
+fn moving(count: usize, height: usize, width: usize) -> Tensor {
+    let value = |t: usize, y: usize, x: usize, channel: usize| {
+        let (x, y) = ((x + 4 * t) as f32, (y + 2 * t) as f32);
+        let phase = channel as f32;
+        0.5 + 0.2 * (x / 5.0 + phase).sin() * (y / 7.0).cos() + 0.2 * (x / 11.0 - y / 6.0).sin()
+    };
+    let mut all = Vec::new();
+    for t in 0..count {
+        for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
+            all.extend((0..3).map(|channel| value(t, y, x, channel)));
+        }
+    }
+    Tensor::from_vec(all, (count, height, width, 3), &Device::Cpu).unwrap()
+}
+
+#[test]
+fn frames_lie_between_frames_and_those_given_stay() {
+    let rig = Rig::new("interpolate");
+    let all = moving(5, 64, 96);
+    let mut builder = FramesBuilder::new(&rig.services.ledger, Some(8.0));
+    builder.push(&all.narrow(0, 0, 1).unwrap()).unwrap();
+    builder.push(&all.narrow(0, 1, 4).unwrap()).unwrap();
+    let clip = Value::from(builder.finish().unwrap());
+    for factor in [1, 2, 4] {
+        let inputs = [("frames", clip.clone()), ("factor", int(factor as i128))];
+        let found = frames_of(&rig, "frames.interpolate", &inputs);
+        assert_eq!(found.dims()[0], 4 * factor + 1);
+        for frame in 0..5 {
+            let kept = found.narrow(0, frame * factor, 1).unwrap();
+            assert_eq!(distance(&kept, &all.narrow(0, frame, 1).unwrap()), 0.0, "frame {frame}");
+        }
+        let Some(frames) = rig.one("frames.interpolate", &inputs).shared::<Frames>() else {
+            panic!()
+        };
+        assert_eq!(frames.fps(), Some(8.0 * factor as f64));
+    }
+    // Every second frame of the clip is found again from those beside it.
+    let halves = Tensor::cat(&[0, 2, 4].map(|frame| all.narrow(0, frame, 1).unwrap()), 0).unwrap();
+    let halves = Value::from(Frames::from_tensor(&halves, None).unwrap());
+    let found = frames_of(&rig, "frames.interpolate", &[("frames", halves), ("factor", int(2))]);
+    let inside = |frames: &Tensor| {
+        frames.narrow(1, 12, 40).unwrap().narrow(2, 16, 64).unwrap().contiguous().unwrap()
+    };
+    close("found again", &inside(&found), &inside(&all), 0.02);
+    let one = Value::from(Frames::from_tensor(&all.narrow(0, 0, 1).unwrap(), None).unwrap());
+    let alone = frames_of(&rig, "frames.interpolate", &[("frames", one), ("factor", int(4))]);
+    assert_eq!(alone.dims()[0], 1);
+}

@@ -9,7 +9,7 @@ use kino_nodes::NODES;
 use kino_port::{Arity, Port, PortType};
 
 /// The nodes that graphs can count on, in palette order.
-const EXPECTED: [&str; 34] = [
+const EXPECTED: [&str; 35] = [
     "model.load",
     "text.encode",
     "text.join",
@@ -35,6 +35,7 @@ const EXPECTED: [&str; 34] = [
     "frames.concat",
     "frames.reverse",
     "frames.info",
+    "frames.interpolate",
     "upscale",
     "mask.read",
     "mask.rect",
