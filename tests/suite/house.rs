@@ -209,6 +209,87 @@ fn nothing_is_left_unfinished_or_unsafe_without_reason() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// serde refuses a path that is not UTF-8: what it writes has paths by `kino_node::path_text`, and
+/// the command's JSON by `ToJson`.
+#[test]
+fn no_path_goes_to_json_but_as_a_text_that_reads_back() {
+    let (mut wrong, mut looked) = (Vec::new(), 0);
+    for (name, text) in sources() {
+        // This file holds examples.
+        let is_this = name.ends_with("suite/house.rs");
+        for (at, field) in serialized_paths(&text).into_iter().filter(|_| !is_this) {
+            looked += 1;
+            if !field.contains("path_text") {
+                wrong.push(format!("{name}:{at}: a path without `#[serde(with = …path_text…)]`"));
+            }
+        }
+        // Events are types of ours, whose fields are looked at above.
+        let apart = ["engine/app/src/json.rs", "engine/app/src/render/progress.rs"];
+        let is_commands = name.starts_with("engine/app/src/") && !apart.contains(&name.as_str());
+        let around = ["serde_json::json", "serde_json::to_value"];
+        let uses = around.iter().filter(|way| is_commands && text.contains(**way));
+        wrong.extend(uses.map(|way| format!("{name}: `{way}` instead of `crate::json`")));
+    }
+    assert!(looked >= 5, "no more than {looked} fields with paths were found");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The fields with paths of types that serde writes: the line, and the field with its attributes.
+fn serialized_paths(text: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let mut lines = text.lines().enumerate();
+    while let Some((_, line)) = lines.next() {
+        let indent = line.len() - line.trim_start().len();
+        if !(line.trim_start().starts_with("#[derive(") && line.contains("Serialize")) {
+            continue;
+        }
+        let mut field = String::new();
+        for (at, line) in lines.by_ref() {
+            let code = line.trim_start();
+            if line.len() - code.len() == indent && code.starts_with('}') {
+                break;
+            }
+            field.push_str(code);
+            let words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
+            let is_field = !code.starts_with("//") && !code.starts_with('#');
+            if is_field && words.into_iter().any(|word| word == "PathBuf" || word == "Path") {
+                found.push((at + 1, field.clone()));
+            }
+            if is_field {
+                field.clear();
+                // A type of one line.
+                if line.len() - code.len() == indent && code.ends_with(';') {
+                    break;
+                }
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn paths_that_serde_writes_are_found() {
+    let text = "\
+#[derive(Clone, Serialize)]
+struct A {
+    /// PathBuf
+    b: u8,
+    #[serde(with = \"path_text\")]
+    c: PathBuf,
+    d: Option<PathBuf>,
+}
+#[derive(Serialize)]
+struct B(PathBuf);
+#[derive(Clone)]
+struct C {
+    e: PathBuf,
+}
+";
+    let found: Vec<_> = serialized_paths(text);
+    assert_eq!(found.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [6, 7, 10]);
+    assert!(found[0].1.contains("path_text") && !found[1].1.contains("path_text"));
+}
+
 #[test]
 fn nothing_else_stands_at_the_top() {
     let allowed = [

@@ -327,10 +327,13 @@ pub(crate) struct Completions {
     pub(crate) shell: clap_complete::Shell,
 }
 
-/// Reads the command line; help and wrong usage end the process.
-pub(crate) fn parse() -> Cli {
+/// Reads the command line.
+///
+/// # Errors
+/// Help that was asked for, or what is wrong.
+pub(crate) fn parse() -> Result<Cli, clap::Error> {
     let command = Cli::command().color(colour_of_help(std::env::args_os()));
-    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches))
 }
 
 /// `--color` as far as help and usage are concerned, which are printed before anything is parsed.

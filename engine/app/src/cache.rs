@@ -1,9 +1,8 @@
 //! `kino cache`: how much lies on disk, and removing it.
 
-use serde_json::json;
-
 use crate::args::{self, CacheAction};
 use crate::failure::{Exit, Failure};
+use crate::json::json;
 use crate::render::quantity::bytes;
 use crate::screen::Screen;
 

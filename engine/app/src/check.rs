@@ -1,9 +1,8 @@
 //! `kino check`: reads a graph and says what is wrong with it; nothing runs, nothing is written.
 
-use serde_json::json;
-
 use crate::args;
 use crate::failure::{Exit, Failure};
+use crate::json::json;
 use crate::render::diagnostics;
 use crate::render::quantity::count;
 use crate::screen::Screen;

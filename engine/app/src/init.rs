@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use serde_json::json;
-
 use crate::args;
 use crate::failure::{Exit, Failure};
+use crate::json::json;
 use crate::render::table::{Align, Table};
 use crate::screen::Screen;
 use crate::{files, setup};

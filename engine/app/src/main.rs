@@ -11,6 +11,7 @@ mod failure;
 mod files;
 mod init;
 mod interrupt;
+mod json;
 mod logs;
 mod nodes;
 mod plan;
@@ -23,6 +24,7 @@ mod show;
 mod version;
 mod watch;
 
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -36,16 +38,36 @@ use screen::Screen;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = args::parse();
+    let cli = match args::parse() {
+        Ok(cli) => cli,
+        Err(told) => return tell(&told),
+    };
     let screen = Screen::new(&cli.global);
+    if matches!(cli.command, Command::Run(_) | Command::Watch(_)) {
+        interrupt::take_on_quit();
+    }
     match execute(&cli, &screen) {
         Ok(exit) => exit.code(),
-        Err(failure) if failure.is_closed_pipe() => Exit::Good.code(),
-        Err(failure) => {
-            render::diagnostics::fail(&screen, &failure);
-            failure.code()
-        }
+        Err(failure) => end(&failure, Some(&screen)),
     }
+}
+
+/// Prints help, or what is wrong with the command line.
+fn tell(told: &clap::Error) -> ExitCode {
+    let printed = told.print().and_then(|()| io::stdout().flush());
+    match printed {
+        Err(error) if !told.use_stderr() => end(&Failure::Print(error), None),
+        _ => ExitCode::from(u8::try_from(told.exit_code()).unwrap_or(2)),
+    }
+}
+
+/// Says what went wrong, and the exit code for it. Where nobody reads on, nothing did.
+fn end(failure: &Failure, screen: Option<&Screen>) -> ExitCode {
+    if failure.is_closed_pipe() {
+        return Exit::Good.code();
+    }
+    render::diagnostics::fail(screen.unwrap_or(&Screen::plain()), failure);
+    failure.code()
 }
 
 fn execute(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {

@@ -4,10 +4,10 @@ use std::fmt::Write;
 
 use kino_node::Registry;
 use kino_port::{Arity, Literal, Port, Range, Signature};
-use serde_json::{Value, json};
 
 use crate::args;
 use crate::failure::{Exit, Failure};
+use crate::json::{Value, json};
 use crate::render::table::{Align, Table, wrap};
 use crate::screen::{Paint, Screen};
 

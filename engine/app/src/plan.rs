@@ -1,10 +1,10 @@
 //! `kino plan`: what would run and why, what is cached, and the memory that it takes. Nothing runs.
 
 use kino_session::{CacheStatus, Plan};
-use serde_json::{Value, json};
 
 use crate::args;
 use crate::failure::{Exit, Failure};
+use crate::json::{Map, Value, json};
 use crate::nodes::literal;
 use crate::render::diagnostics;
 use crate::render::quantity::{bytes, count};
@@ -96,7 +96,7 @@ fn as_json(plan: &Plan, status: &[CacheStatus]) -> Value {
             })
         })
         .collect();
-    let inputs: serde_json::Map<String, Value> =
+    let inputs: Map<String, Value> =
         plan.as_plan().inputs.iter().map(|(name, value)| (name.clone(), literal(value))).collect();
     json!({
         "steps": steps, "inputs": inputs, "peak_memory": plan.peak_memory(),

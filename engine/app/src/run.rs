@@ -7,10 +7,10 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use kino_session::{Cancel, Graph, Plan, RunResult, SweepPoint};
-use serde_json::json;
 
 use crate::args;
 use crate::failure::{Exit, Failure};
+use crate::json::{Map, json};
 use crate::nodes::literal;
 use crate::render::diagnostics;
 use crate::render::progress::Watch;
@@ -89,7 +89,7 @@ impl Session<'_> {
         }
         let run = index + 1;
         if self.screen.json {
-            let inputs: serde_json::Map<_, _> =
+            let inputs: Map<_, _> =
                 point.iter().map(|(name, value)| (name.clone(), literal(value))).collect();
             let line = json!({ "event": "sweep", "run": run, "of": of, "inputs": inputs });
             self.screen.print_json(&line)?;

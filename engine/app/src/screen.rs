@@ -3,9 +3,8 @@
 use std::env;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
-use serde::Serialize;
-
 use crate::args::{Global, When};
+use crate::json::Value;
 
 /// How to print, decided once.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +48,11 @@ impl Screen {
         }
     }
 
+    /// As the environment alone asks for.
+    pub(crate) fn plain() -> Self {
+        Screen::new(&Global { json: false, color: When::Auto, verbose: 0, quiet: false })
+    }
+
     /// The output stream, to be flushed at the end.
     pub(crate) fn stdout(&self) -> BufWriter<StdoutLock<'static>> {
         BufWriter::new(io::stdout().lock())
@@ -68,7 +72,7 @@ impl Screen {
     ///
     /// # Errors
     /// When the output stream is closed or full.
-    pub(crate) fn print_json(&self, value: &impl Serialize) -> io::Result<()> {
+    pub(crate) fn print_json(&self, value: &Value) -> io::Result<()> {
         let mut out = self.stdout();
         serde_json::to_writer(&mut out, value)?;
         out.write_all(b"\n")?;

@@ -1,9 +1,8 @@
 //! `kino show`: the graph stored in a file that Kinograph wrote.
 
-use serde_json::json;
-
 use crate::args;
 use crate::failure::{Exit, Failure};
+use crate::json::json;
 use crate::screen::Screen;
 
 /// Prints the stored graph; it runs as it is.

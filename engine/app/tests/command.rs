@@ -62,7 +62,13 @@ fn colours_follow_the_flag_and_the_environment() {
 #[test]
 fn a_reader_that_goes_away_is_no_error() {
     let place = Place::new();
-    for args in [&["nodes", "--json"][..], &["draw", "mixed_sizes"], &["completions", "zsh"]] {
+    for args in [
+        &["nodes", "--json"][..],
+        &["draw", "mixed_sizes"],
+        &["completions", "zsh"],
+        &["help"],
+        &["-V"],
+    ] {
         let mut command = place.command(args);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         drop(child.stdout.take());
@@ -70,6 +76,36 @@ fn a_reader_that_goes_away_is_no_error() {
         child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(0), "{args:?}: {said}");
         assert_eq!(said, "", "{args:?}");
+    }
+}
+
+/// As coreutils have it: what was asked for and could not be printed is a failure.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_cannot_be_printed_is_told_and_fails() {
+    let place = Place::new();
+    for line in [
+        "help",
+        "--help",
+        "run --help",
+        "help plugin",
+        "--version",
+        "-V",
+        "nodes",
+        "nodes --json",
+        "draw upscale",
+        "completions bash",
+        "init",
+        "cache size --json",
+        "check upscale",
+        "plan text_to_image --json",
+        "plugin list",
+    ] {
+        let args: Vec<_> = line.split(' ').collect();
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let ran = Ran::of(place.command(&args).stdout(full).output().unwrap());
+        assert_eq!(ran.code, 1, "{line}: {}", ran.err);
+        assert!(ran.err.contains("No space left on device"), "{line}: {}", ran.err);
     }
 }
 

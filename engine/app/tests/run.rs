@@ -310,21 +310,43 @@ fn a_node_that_fails_is_told_by_name() {
 
 #[cfg(unix)]
 #[test]
-fn ctrl_c_in_the_middle_of_sampling_leaves_nothing() {
+fn a_signal_in_the_middle_of_sampling_leaves_nothing() {
+    for signal in ["INT", "TERM", "HUP", "QUIT"] {
+        interrupt(signal);
+    }
+}
+
+#[cfg(unix)]
+fn interrupt(signal: &str) {
     let place = Place::new();
     let mut command = place.command(&["run", "text_to_video", "--set", "steps=200", "--json"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     let sampling = |line: &String| line.contains("\"progress\"") && line.contains("\"sample\"");
     lines.find(sampling).expect("the sampler makes progress");
-    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let sent = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
     assert!(sent.success());
     let rest: Vec<Value> = lines.map(|line| serde_json::from_str(&line).unwrap()).collect();
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
-    assert_eq!(event(&rest, "done")["cancelled"], true);
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{signal}: {said}");
+    assert_eq!(event(&rest, "done")["cancelled"], true, "{signal}");
     assert_eq!(place.files("out"), Vec::<String>::new());
+}
+
+/// A signal before there is anything to cancel ends the process.
+#[cfg(unix)]
+#[test]
+fn a_signal_while_a_graph_is_read_ends_the_command() {
+    let place = Place::new();
+    for signal in ["INT", "TERM", "HUP", "QUIT"] {
+        let mut command = place.command(&["run", "-"]);
+        // It waits for its graph on the standard input.
+        let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let sent = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status();
+        assert!(sent.unwrap().success() && !child.wait().unwrap().success(), "{signal}");
+    }
 }
 
 /// Ctrl-C ends what plans as it ends what runs: here a file is hashed that takes minutes to read.

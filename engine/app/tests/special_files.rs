@@ -117,6 +117,45 @@ fn as_a_model() {
     }
 }
 
+/// What decides on plugins, and plugins themselves: none is waited for.
+#[test]
+fn as_what_belongs_to_a_plugin() {
+    let graph = r#"Graph(version: 1, nodes: {"x": (op: "bad.gain")}, outputs: {"a": "x"})"#;
+    let manifest = r#"Plugin(id: "bad", version: "1", nodes: ["bad.gain"], wasm: "bad.wasm")"#;
+    for (name, found) in FOUND {
+        let place = place(&["any"]);
+        place.write("graph.ron", graph);
+        let as_file = |file: &str| {
+            let to = place.path(file);
+            std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+            symlink(place.path(&format!("{name}.any")), to).unwrap();
+        };
+        as_file("plugins/bad/bad.wasm");
+        place.write("plugins/bad/plugin.ron", manifest);
+        refused(&place, &["plugin", "trust", "bad"], "bad.wasm", found);
+        as_file("kino.lock.ron");
+        for args in [&["check", "graph.ron"][..], &["run", "graph.ron"], &["plugin", "list"]] {
+            refused(&place, args, "kino.lock.ron", found);
+        }
+        std::fs::remove_file(place.path("kino.lock.ron")).unwrap();
+        as_file("data/native.ron");
+        refused(&place, &["plugin", "list"], "native.ron", found);
+    }
+}
+
+/// A component of more bytes than any has is not read into memory.
+#[test]
+fn a_plugin_of_any_size_is_none() {
+    let place = Place::new();
+    let manifest = r#"Plugin(id: "bad", version: "1", nodes: ["bad.gain"], wasm: "bad.wasm")"#;
+    place.write("plugins/bad/plugin.ron", manifest);
+    let file = std::fs::File::create(place.path("plugins/bad/bad.wasm")).unwrap();
+    file.set_len(1 << 40).unwrap();
+    let ran = ends(&place, &["plugin", "trust", "bad"]);
+    assert_eq!(ran.code, 2, "{}", ran.err);
+    assert!(ran.err.contains("is larger than"), "{}", ran.err);
+}
+
 #[test]
 fn as_a_file_to_show() {
     let place = place(&["png"]);

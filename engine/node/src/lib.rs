@@ -14,6 +14,8 @@ mod fit;
 mod inputs;
 pub mod ledger;
 mod node;
+pub mod path_text;
+mod regular;
 mod spill;
 mod table;
 mod types;
@@ -26,6 +28,7 @@ pub use error::{Error, Result};
 pub use inputs::{Inputs, Outputs, fit_values};
 pub use ledger::{Admission, Lease, Ledger, OUT_OF_MEMORY_HINT, OutOfMemory, Pinned, Reclaim};
 pub use node::{Node, NodeDef, Registry, no_infer};
+pub use regular::{Irregular, open_regular, read_regular, read_regular_text};
 pub use table::{TYPES, bytes_of_fact, tensor_fact, type_of_name, type_of_port};
 pub use types::{
     CustomTypes, Field, Fields, Opaque, TensorFact, TensorHeader, TensorReader, Tensors, TypeDef,

@@ -30,6 +30,7 @@ impl fmt::Debug for ModelPart {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct OutputFile {
     /// Where it stands.
+    #[serde(with = "crate::path_text")]
     pub path: PathBuf,
     /// The blake3 hash of its contents, in hexadecimal.
     pub hash: String,

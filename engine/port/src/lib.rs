@@ -9,6 +9,7 @@
 mod fact;
 mod literal;
 mod numbered;
+mod path;
 mod port;
 mod signature;
 mod size;
@@ -19,6 +20,7 @@ mod units;
 pub use fact::{Fact, Facts, PlanError, PlannedRead, PlannedWeights, StepInfo};
 pub use literal::{Literal, MAX_TEXT};
 pub use numbered::{NumberedFiles, PathForm};
+pub use path::{path_of_text, path_to_text};
 pub use port::{
     Arity, Port, PortError, Range, bool, count, edge, int, list, optional, optional_list, path,
     real, text,

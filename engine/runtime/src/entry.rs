@@ -38,6 +38,7 @@ pub(crate) struct Header {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OutputStamp {
     /// Where it lies.
+    #[serde(with = "kino_node::path_text")]
     pub(crate) path: PathBuf,
     /// The blake3 hash of its contents, in hexadecimal.
     pub(crate) hash: String,

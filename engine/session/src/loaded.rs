@@ -9,7 +9,7 @@ use kino_graph::{
     Access, Catalog, Diagnostic, Diagnostics, Graph, GraphLoader, PlanSettings, Severity,
 };
 use kino_node::{Cancel, Node, Registry, Services};
-use kino_port::{Facts, Literal, PlanError, Signature, StepInfo};
+use kino_port::{Facts, Literal, PlanError, Signature, StepInfo, path_to_text};
 use kino_runtime::NodeCatalog;
 use kino_world::Folders;
 
@@ -161,7 +161,7 @@ pub(crate) fn located(folders: &Folders, access: Access, path: &str) -> String {
     let path = std::path::absolute(&path).unwrap_or(path);
     let there = path.ancestors().find_map(|part| Some((part, part.canonicalize().ok()?)));
     let place = there.and_then(|(part, real)| Some(real.join(path.strip_prefix(part).ok()?)));
-    place.unwrap_or(path).to_string_lossy().trim_end_matches('/').to_owned()
+    path_to_text(&place.unwrap_or(path)).trim_end_matches('/').to_owned()
 }
 
 /// Notes what nodes would read, whether they find it or not, and asks no further node once planning

@@ -332,8 +332,7 @@ fn component(allowed: &AllowedBuild, sha256: &str) -> Result<Arc<dyn Module>, Er
         kino_wasm::WasmEngine::new(Some(&cache)).map_err(|error| error.to_string())
     });
     let engine = engine.as_ref().map_err(|error| Error::usage(error.clone()))?;
-    let at = |error: std::io::Error| Error::usage(format!("{}: {error}", allowed.path.display()));
-    let bytes = std::fs::read(&allowed.path).map_err(at)?;
+    let bytes = kino_host::read_artifact(&allowed.path)?;
     if kino_host::sha256_of(&bytes) != sha256 {
         return Err(Error::usage(format!("{} has just changed", allowed.path.display())));
     }

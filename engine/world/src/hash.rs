@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use kino_port::FileStamp;
+use kino_port::{FileStamp, path_to_text};
 use serde::{Deserialize, Serialize};
 
 use crate::{AtomicFile, Error, InputFile, Result};
@@ -104,10 +104,8 @@ impl HashCache {
         stopped: &dyn Fn() -> bool,
     ) -> Result<FileHash> {
         let mut file = InputFile::open(path)?;
-        let name = std::path::absolute(path)
-            .unwrap_or_else(|_| path.to_owned())
-            .to_string_lossy()
-            .into_owned();
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let name = path_to_text(&absolute).into_owned();
         let mut stamp = file.stamp();
         for _ in 0..TRIES {
             if let Some(entry) = self.lock().get(&name)

@@ -3,10 +3,11 @@
 //! Whatever path a graph or a command names is opened here. A pipe or a device would be waited for,
 //! or read, for ever.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use kino_node::{Irregular, open_regular};
 use kino_port::FileStamp;
 
 use crate::{Error, Result};
@@ -25,26 +26,14 @@ impl InputFile {
     /// # Errors
     /// When it cannot be opened, or is a folder, a pipe, a socket or a device.
     pub fn open(path: &Path) -> Result<Self> {
-        let mut options = OpenOptions::new();
-        options.read(true);
-        // A pipe that nobody writes to is opened at once instead of being waited for.
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::custom_flags(
-            &mut options,
-            rustix::fs::OFlags::NONBLOCK.bits() as i32,
-        );
-        let file = match options.open(path) {
-            Ok(file) => file,
-            // A socket cannot be opened at all; what it is says more than the system's error.
-            Err(error) => match std::fs::metadata(path).map(|about| irregular_kind(&about)) {
-                Ok(Some(found)) => return Err(irregular(path, found)),
-                _ => return Err(Error::io("read", path)(error)),
-            },
-        };
-        let about = file.metadata().map_err(Error::io("read", path))?;
-        match irregular_kind(&about) {
-            Some(found) => Err(irregular(path, found)),
-            None => Ok(InputFile { file, path: path.to_owned(), stamp: FileStamp::of(&about) }),
+        match open_regular(path) {
+            Ok((file, about)) => {
+                Ok(InputFile { file, path: path.to_owned(), stamp: FileStamp::of(&about) })
+            }
+            Err(error) if Irregular::is_reason(&error) => {
+                Err(Error::content(path, error.to_string()))
+            }
+            Err(error) => Err(Error::io("read", path)(error)),
         }
     }
 
@@ -104,32 +93,6 @@ impl Seek for InputFile {
 pub fn read_text(path: &Path, most: u64) -> Result<String> {
     let bytes = InputFile::open(path)?.read_at_most(most)?;
     String::from_utf8(bytes).map_err(|_| Error::content(path, "it is no text"))
-}
-
-fn irregular(path: &Path, found: &str) -> Error {
-    Error::content(path, format!("expected a file, found {found}"))
-}
-
-/// What something is that is no regular file.
-fn irregular_kind(about: &std::fs::Metadata) -> Option<&'static str> {
-    let kind = about.file_type();
-    if kind.is_file() {
-        return None;
-    }
-    if kind.is_dir() {
-        return Some("a folder");
-    }
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::FileTypeExt;
-        if kind.is_fifo() {
-            return Some("a pipe");
-        }
-        if kind.is_socket() {
-            return Some("a socket");
-        }
-    }
-    Some("a device")
 }
 
 #[cfg(all(test, unix))]

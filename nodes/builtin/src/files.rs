@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use kino_node::{Cancel, Cx, Error, OutputFile, Result, Services, Value};
-use kino_port::{PlanError, PlannedFile, PlannedRead};
+use kino_port::{PlanError, PlannedFile, PlannedRead, path_to_text};
 use kino_world::{FileHash, Folders, HashCache, InputFile, hash_file};
 
 use crate::error::{IntoNode, at_port};
@@ -67,7 +67,7 @@ pub(crate) fn output(services: &Services, path: &str) -> Result<PathBuf> {
 /// What a target adds to a key: another output folder is another file.
 pub(crate) fn target_key(target: &Path) -> Vec<u8> {
     let absolute = std::path::absolute(target).unwrap_or_else(|_| target.to_owned());
-    absolute.to_string_lossy().into_owned().into_bytes()
+    path_to_text(&absolute).into_owned().into_bytes()
 }
 
 /// Files that were written, as a value: one, or a list of several.

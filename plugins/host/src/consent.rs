@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use kino_node::read_regular_text;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{PluginError, Result};
 use crate::lock::{LockEntry, hold, write_whole};
-use crate::manifest::{BuildKind, ron};
+use crate::manifest::{BuildKind, LONGEST, ron};
 
 /// The name of the file, in the user's data folder.
 const FILE: &str = "native.ron";
@@ -20,6 +21,7 @@ pub struct Consent {
     /// The id of the plugin, by the sha256 of its library.
     builds: BTreeMap<String, String>,
     /// Folders in dev mode, of which every build is run.
+    #[serde(with = "kino_node::path_text::many")]
     folders: BTreeSet<PathBuf>,
 }
 
@@ -35,7 +37,7 @@ impl Consent {
     /// When the file cannot be read or understood.
     pub fn read(data: &Path) -> Result<Self> {
         let path = Consent::file(data);
-        match std::fs::read_to_string(&path) {
+        match read_regular_text(&path, LONGEST) {
             Ok(text) => ron()
                 .from_str(&text)
                 .map_err(|error| PluginError::malformed(format!("{}: {error}", path.display()))),

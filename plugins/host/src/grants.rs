@@ -5,8 +5,8 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-use kino_node::{Error, Result};
-use kino_port::{FileStamp, PlannedFile, PlannedRead};
+use kino_node::{Error, Result, read_regular};
+use kino_port::{FileStamp, PlannedFile, PlannedRead, path_to_text};
 
 use crate::module::PluginFiles;
 
@@ -86,7 +86,7 @@ impl GrantedFiles {
         {
             return Ok(hash.clone());
         }
-        let hash = blake3::hash(&std::fs::read(path)?).to_hex().to_string();
+        let hash = blake3::hash(&read_regular(path, LARGEST_HASHED)?).to_hex().to_string();
         // A file that was written just now may change again within one tick of the clock.
         if modified.elapsed().is_ok_and(|age| age.as_secs() >= 2) {
             hashes.insert(path.to_owned(), (length, modified, hash.clone()));
@@ -96,7 +96,7 @@ impl GrantedFiles {
 }
 
 fn shown(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
+    path_to_text(path).into_owned()
 }
 
 fn normal(grant: &str) -> PathBuf {
@@ -138,7 +138,7 @@ impl PluginFiles for GrantedFiles {
                 metadata.len()
             )));
         }
-        std::fs::read(&real).map_err(fault)
+        read_regular(&real, LARGEST_READ).map_err(fault)
     }
 
     fn fingerprint_grants(&self) -> Result<Vec<PlannedRead>> {

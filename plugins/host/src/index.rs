@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use kino_port::path_of_text;
+
 use crate::error::{PluginError, Result};
 use crate::lock::{LockEntry, LockFile};
 use crate::manifest::{MANIFEST_FILE, Manifest};
@@ -41,7 +43,8 @@ impl PluginIndex {
         let mut index = PluginIndex::default();
         let lock = LockFile::read(graph)?;
         for folder in lock.plugins.values().filter_map(LockEntry::folder_path) {
-            let folder = if folder == "." { graph.to_owned() } else { graph.join(folder) };
+            let folder =
+                if folder == "." { graph.to_owned() } else { graph.join(path_of_text(folder)) };
             index.add(&folder, graph);
         }
         index.add_all(&graph.join(PLUGINS_FOLDER), graph);

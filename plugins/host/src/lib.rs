@@ -37,5 +37,5 @@ pub use manifest::{BuildKind, MANIFEST_FILE, Manifest, ResourceRequest, library_
 pub use module::{CallCx, Instance, Limits, LogSink, Module, NoFiles, PluginFiles};
 pub use node::plugin_nodes;
 pub use plugin::Plugin;
-pub use trust::{AllowedBuild, TrustOptions, allowed_build, pin, sha256, sha256_of};
+pub use trust::{AllowedBuild, TrustOptions, allowed_build, pin, read_artifact, sha256, sha256_of};
 pub use value::{CollectedFrames, PluginValue, SharedTensor};

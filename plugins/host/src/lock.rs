@@ -6,11 +6,12 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
+use kino_node::read_regular_text;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{PluginError, Result};
-use crate::manifest::{BuildKind, ResourceRequest, parse, readable, ron};
+use crate::manifest::{BuildKind, LONGEST, ResourceRequest, parse, readable, ron};
 
 /// The name of the file.
 pub const LOCK_FILE: &str = "kino.lock.ron";
@@ -148,7 +149,7 @@ impl LockFile {
     /// When the file cannot be read or understood; the message names line and column.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(LOCK_FILE);
-        let text = match std::fs::read_to_string(&path) {
+        let text = match read_regular_text(&path, LONGEST) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(LockFile::default());

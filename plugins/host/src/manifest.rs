@@ -3,10 +3,14 @@
 use std::path::{Component, Path, PathBuf};
 
 use kino_contract::is_word;
+use kino_node::read_regular_text;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{PluginError, Result};
+
+/// More bytes are read of no manifest, lock or list of what the user agreed to.
+pub(crate) const LONGEST: u64 = 16 << 20;
 
 /// The name of the file.
 pub const MANIFEST_FILE: &str = "plugin.ron";
@@ -89,7 +93,7 @@ impl Manifest {
     /// When it cannot be read or says what cannot be; the message names file, line and column.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(MANIFEST_FILE);
-        let text = std::fs::read_to_string(&path).map_err(PluginError::file(&path))?;
+        let text = read_regular_text(&path, LONGEST).map_err(PluginError::file(&path))?;
         Manifest::parse(&text, &path)
     }
 

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kino_node::{open_regular, read_regular};
+use kino_port::{path_of_text, path_to_text};
 use sha2::{Digest, Sha256};
 
 use crate::consent::{Consent, real};
@@ -48,16 +50,23 @@ pub struct TrustOptions {
     pub seconds: Option<f64>,
 }
 
-/// The sha256 of a file, in hexadecimal.
+/// The largest artifact that is loaded, in bytes.
+const LARGEST_ARTIFACT: u64 = 1 << 30;
+
+/// The bytes of a component or library.
+///
+/// # Errors
+/// When it is no regular file, cannot be read, or is larger than any plugin.
+pub fn read_artifact(path: &Path) -> Result<Vec<u8>> {
+    read_regular(path, LARGEST_ARTIFACT).map_err(PluginError::file(path))
+}
+
+/// The sha256 of an artifact, in hexadecimal.
 ///
 /// # Errors
 /// When it cannot be read.
 pub fn sha256(path: &Path) -> Result<String> {
-    let fault = PluginError::file(path);
-    let mut file = std::fs::File::open(path).map_err(&fault)?;
-    let mut hasher = Sha256::new();
-    std::io::copy(&mut file, &mut hasher).map_err(fault)?;
-    Ok(hex(&hasher.finalize()))
+    Ok(sha256_of(&read_artifact(path)?))
 }
 
 /// The sha256 of bytes, in hexadecimal.
@@ -99,7 +108,7 @@ pub fn allowed_build(
         ));
     }
     if let Some(dev) = &entry.dev
-        && real(&found.lock.join(dev)) != real(&found.folder)
+        && real(&found.lock.join(path_of_text(dev))) != real(&found.folder)
     {
         return Err(refuse(format!("is trusted in dev mode in the folder {dev}, not in this one")));
     }
@@ -217,7 +226,8 @@ fn artifact(found: &FoundPlugin, kind: BuildKind) -> Result<PathBuf> {
             format!("`kino plugin trust {id}` accepts the one that it has"),
         )
     })?;
-    if path.is_file() {
+    if path.exists() {
+        open_regular(&path).map_err(PluginError::file(&path))?;
         return Ok(path);
     }
     Err(PluginError::refused(
@@ -270,7 +280,7 @@ pub fn pin(found: &FoundPlugin, options: &TrustOptions) -> Result<LockEntry> {
     };
     limits(&entry)?;
     let folder = found.folder.strip_prefix(&found.lock).unwrap_or(&found.folder);
-    let folder = match folder.to_string_lossy().replace('\\', "/") {
+    let folder = match path_to_text(folder).replace('\\', "/") {
         empty if empty.is_empty() => ".".to_owned(),
         folder => folder,
     };

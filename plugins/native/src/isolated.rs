@@ -83,8 +83,8 @@ impl IsolatedPlugin {
         let copy = tempfile::Builder::new().prefix("kino-plugin-").tempdir()?;
         let name = trusted.path.file_name().unwrap_or_default();
         let path = copy.path().join(name);
-        std::fs::copy(trusted.path, &path)
-            .map_err(|error| Error::failed(format!("{}: {error}", trusted.path.display())))?;
+        let library = kino_host::read_artifact(trusted.path);
+        std::fs::write(&path, library.map_err(|error| Error::failed(error.to_string()))?)?;
         let pool = Pool {
             program: program.to_owned(),
             arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
@@ -137,7 +137,7 @@ impl Pool {
         let to = Mutex::new(ours);
         let worker = Process { child, to, inbox, places, _folders: folders };
         let load = Request::Load {
-            path: self.path.to_string_lossy().into_owned(),
+            path: self.path.clone(),
             sha256: self.sha256.clone(),
             memory: worker.places.memory.clone(),
             disk: worker.places.disk.clone(),

@@ -59,7 +59,8 @@ impl NativePlugin {
     pub fn load(trusted: TrustedLibrary<'_>) -> Result<Self> {
         let path = trusted.path;
         let at = |error: Error| error.within(path.display());
-        let contents = std::fs::read(path).map_err(|error| at(error.into()))?;
+        let contents = kino_host::read_artifact(path);
+        let contents = contents.map_err(|error| Error::failed(error.to_string()))?;
         let sha256 = kino_host::sha256_of(&contents);
         if trusted.sha256.is_some_and(|expected| expected != sha256) {
             return Err(at(Error::advised(

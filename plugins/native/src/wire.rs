@@ -54,9 +54,12 @@ pub(crate) type WireError = Option<(String, Option<String>)>;
 pub(crate) enum Request {
     /// Load this library; the folders are where tensors lie.
     Load {
-        path: String,
+        #[serde(with = "kino_node::path_text")]
+        path: PathBuf,
         sha256: Option<String>,
+        #[serde(with = "kino_node::path_text::optional")]
         memory: Option<PathBuf>,
+        #[serde(with = "kino_node::path_text")]
         disk: PathBuf,
     },
     Open {

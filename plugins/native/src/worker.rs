@@ -2,7 +2,6 @@
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -62,7 +61,7 @@ pub fn serve() -> Result<()> {
     let _ = place.set(places.clone());
     let shared = SharedAllocator::new(places);
     set_allocator(Box::new(shared.clone()));
-    let trusted = TrustedLibrary { path: Path::new(&path), sha256: sha256.as_deref() };
+    let trusted = TrustedLibrary { path: &path, sha256: sha256.as_deref() };
     let plugin = match NativePlugin::load(trusted) {
         Ok(plugin) => plugin,
         Err(error) => return send(&to, &Response::Failed(to_wire(&error))),

@@ -36,7 +36,7 @@ pub(crate) enum Action {
 pub(crate) struct New {
     /// Its name: letters a-z, digits and _
     #[arg(value_name = "NAME")]
-    pub(crate) name: String,
+    pub(crate) name: PathBuf,
     /// Build a native library only
     #[arg(long, conflicts_with = "c")]
     pub(crate) native: bool,

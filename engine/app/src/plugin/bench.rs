@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use candle_core::Device;
 use kino_host::{BuildKind, GrantedFiles, Limits, Plugin, plugin_nodes};
 use kino_node::{Cancel, Cx, Inputs, Ledger, Result, Services, Value};
-use serde_json::json;
 
 use super::args::Bench;
 use super::cases::{About, Case, Draws, value};
 use super::folder::Project;
 use crate::failure::{Exit, Failure};
+use crate::json::json;
 use crate::render::table::{Align, Table};
 use crate::screen::Screen;
 

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use kino_host::BuildKind;
-use serde_json::{Value, json};
 
 use super::args::Build;
 use super::component;
 use super::folder::Project;
 use crate::failure::{Exit, Failure};
 use crate::files;
+use crate::json::{Value, json};
 use crate::render::quantity::bytes;
 use crate::screen::Screen;
 
@@ -99,7 +99,7 @@ fn make(project: &Project) -> Result<Vec<u8>, Failure> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    std::fs::read(path).map_err(|error| Failure::world(format!("{}: {error}", path.display())))
+    kino_host::read_artifact(path).map_err(|error| Failure::world(error.to_string()))
 }
 
 /// Runs cargo and finds the library that it built.

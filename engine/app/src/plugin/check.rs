@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use candle_core::Device;
 use kino_host::BuildKind;
 use kino_node::{Ledger, Services, Value};
-use serde_json::json;
 
 use super::args::Check;
 use super::cases::Case;
@@ -19,6 +18,7 @@ use super::folder::Project;
 use super::probe::{Line, Task};
 use crate::args::PROBE;
 use crate::failure::{Exit, Failure};
+use crate::json::json;
 use crate::render::quantity::count;
 use crate::screen::Screen;
 
@@ -137,12 +137,12 @@ fn try_node(
     let (mut from, mut hung) = (0, 0);
     while from < cases {
         let task = Task {
-            folder: args.folder.to_string_lossy().into_owned(),
+            folder: args.folder.clone(),
             kind,
             node: node.to_owned(),
             seed,
             from,
-            keep: keep.to_string_lossy().into_owned(),
+            keep: keep.to_owned(),
         };
         let before = findings.len();
         let done = try_some(&task, findings)?;

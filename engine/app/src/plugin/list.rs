@@ -2,10 +2,10 @@
 
 use kino_host::{LockFile, PluginIndex};
 use kino_session::plugins::{self, user_folder};
-use serde_json::json;
 
 use super::args::List;
 use crate::failure::{Exit, Failure};
+use crate::json::json;
 use crate::render::table::{Align, Table};
 use crate::screen::Screen;
 

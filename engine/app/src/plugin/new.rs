@@ -1,15 +1,15 @@
 //! `kino plugin new`: a folder that builds and passes its test at once.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use kino_host::{LockFile, is_word};
-use serde_json::json;
 
 use super::args::New;
 use super::folder::Project;
 use super::sdk;
 use crate::failure::{Exit, Failure};
 use crate::files;
+use crate::json::json;
 use crate::screen::Screen;
 
 const LIB: &str = include_str!("template/lib.rs.txt");
@@ -21,7 +21,7 @@ const GRAPH: &str = include_str!("template/graph.ron");
 /// # Errors
 /// When the name is none, the folder is there already, or nothing can be written.
 pub(crate) fn run(args: &New, screen: &Screen) -> Result<Exit, Failure> {
-    let path = PathBuf::from(&args.name);
+    let path = args.name.clone();
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     if !is_word(&name) {
         return Err(Failure::usage(format!("`{name}` is no name for a plugin"))

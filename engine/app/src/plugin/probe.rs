@@ -2,7 +2,7 @@
 //! of each, a line of JSON at a time. If it dies, its parent knows in which case.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,26 +37,28 @@ pub(crate) enum Line {
 /// What a child is told.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Task {
-    pub(crate) folder: String,
+    #[serde(with = "kino_node::path_text")]
+    pub(crate) folder: PathBuf,
     pub(crate) kind: BuildKind,
     pub(crate) node: String,
     pub(crate) seed: u64,
     /// The first case to try.
     pub(crate) from: usize,
     /// Where outputs are kept, to be compared with those of another build.
-    pub(crate) keep: String,
+    #[serde(with = "kino_node::path_text")]
+    pub(crate) keep: PathBuf,
 }
 
 impl Task {
     /// To say what the nodes of a plugin are, and nothing else.
     pub(crate) fn describing(folder: &Path) -> Self {
         Task {
-            folder: folder.to_string_lossy().into_owned(),
+            folder: folder.to_owned(),
             kind: BuildKind::Wasm,
             node: String::new(),
             seed: 0,
             from: 0,
-            keep: String::new(),
+            keep: PathBuf::new(),
         }
     }
 }
@@ -66,7 +68,7 @@ impl Task {
 /// # Errors
 /// When the plugin cannot be loaded at all, or nobody listens.
 pub(crate) fn run(task: &Task) -> Result<(), Failure> {
-    let project = Project::open(Path::new(&task.folder))?;
+    let project = Project::open(&task.folder)?;
     if task.node.is_empty() {
         say(&Line::Begin("describing".into()))?;
         return say(&match project.load(task.kind) {
@@ -174,7 +176,7 @@ impl Probe<'_> {
             }
         }
         if !cancel.is_cancelled() {
-            let path = Path::new(&self.task.keep).join(format!("{index}"));
+            let path = self.task.keep.join(format!("{index}"));
             if let Some(bytes) = bytes(&outputs) {
                 std::fs::write(path, bytes).map_err(|error| error.to_string())?;
             }

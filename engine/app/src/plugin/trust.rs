@@ -2,10 +2,10 @@
 
 use kino_host::{BuildKind, FoundPlugin, LockEntry, LockFile, PluginIndex, TrustOptions};
 use kino_session::plugins::{record_consent, user_folder};
-use serde_json::json;
 
 use super::args::{Accept, Trust};
 use crate::failure::{Exit, Failure};
+use crate::json::json;
 use crate::screen::Screen;
 
 impl Accept {

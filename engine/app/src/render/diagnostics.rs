@@ -7,10 +7,10 @@ use std::io::{self, Write};
 use kino_graph::{Diagnostic, Diagnostics, Severity};
 use kino_session::Error;
 use miette::{LabeledSpan, MietteHandler, MietteHandlerOpts, ReportHandler, RgbColors};
-use serde_json::{Value, json};
 
 use super::excerpt::{Excerpt, LineStarts};
 use crate::failure::Failure;
+use crate::json::{Value, json};
 use crate::screen::Screen;
 
 /// So many problems are drawn; of more it is said how many there are.
@@ -186,7 +186,8 @@ pub(crate) fn warn_plain(screen: &Screen, message: &str, hint: Option<&str>) {
 
 /// Prints why a command failed: drawn on the error stream, or as JSON on the output stream.
 pub(crate) fn fail(screen: &Screen, failure: &Failure) {
-    if screen.json {
+    // What could not be printed is told on the other stream.
+    if screen.json && !matches!(failure, Failure::Print(_)) {
         let _ = screen.print_json(&as_json(failure));
         return;
     }
@@ -209,8 +210,9 @@ pub(crate) fn as_json(failure: &Failure) -> Value {
         Failure::Print(_) => ("world", None),
     };
     let message = failure.to_string();
-    json!({ "diagnostics": [{
+    let problem = json!({
         "severity": "error", "code": code, "message": message, "hint": hint,
-        "file": null, "line": null, "column": null,
-    }] })
+        "file": Value::Null, "line": Value::Null, "column": Value::Null,
+    });
+    json!({ "diagnostics": [problem] })
 }

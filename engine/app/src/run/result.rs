@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use kino_graph::{Diagnostic, Diagnostics, Severity};
 use kino_node::{OutputFile, Value};
 use kino_session::{Plan, RunResult, WrittenFile};
-use serde_json::{Map, Value as Json, json};
 
 use crate::failure::Failure;
+use crate::json::{Map, Value as Json, json};
 use crate::render::diagnostics;
 use crate::render::quantity;
 use crate::render::table::{Align, Table};

@@ -8,10 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use kino_graph::{Diagnostics, Diff, StepChange};
 use kino_session::{CacheStatus, Plan, RunResult, WatchEvent};
 use kino_world::FileChangeKind;
-use serde::Serialize;
-use serde_json::{Value, json};
 
 use crate::failure::Failure;
+use crate::json::{Value, json};
 use crate::render::diagnostics;
 use crate::render::progress::Watch;
 use crate::run::result;
@@ -48,7 +47,7 @@ impl View {
         }
     }
 
-    fn json(&self, value: &impl Serialize) {
+    fn json(&self, value: &Value) {
         self.printed(self.watch.aside(|| self.screen.print_json(value)));
     }
 
