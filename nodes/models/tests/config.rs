@@ -4,7 +4,7 @@ mod common;
 
 use common::{model, reference};
 use kino_models::families::wan::ModelConfig;
-use kino_models::sampling::{ScheduleKind, SolverType};
+use kino_models::sampling::{ScheduleKind, SchedulerConfig, SolverType};
 use kino_models::text::TokenizerConfig;
 use kino_models::{ModelFolder, Result};
 use serde_json::{Value, json};
