@@ -441,3 +441,38 @@ fn what_fits_its_port_stays_and_the_rest_is_made_to_fit() {
         assert!(error.contains(expected), "{error}");
     }
 }
+
+#[test]
+fn a_large_tensor_is_written_in_pieces() {
+    /// Notes the longest piece.
+    struct Longest(usize, Vec<u8>);
+    impl std::io::Write for Longest {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 = self.0.max(bytes.len());
+            self.1.extend(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let large = Tensor::arange(0u32, 3_000_001, &Device::Cpu).unwrap();
+    let turned = ramp(&[700, 900]).t().unwrap();
+    let none = Tensor::zeros((0, 4), DType::F32, &Device::Cpu).unwrap();
+    let tensors = [large, turned, none];
+    let values: Vec<_> = tensors.iter().map(|tensor| Some(Value::Tensor(tensor.clone()))).collect();
+    let mut to = Longest(0, Vec::new());
+    encode(&values, &mut to).unwrap();
+    assert!(to.1.len() > 12_000_000 && to.0 <= 1 << 20, "{} at once", to.0);
+    let back = decode(&mut &to.1[..], &services()).unwrap();
+    for (tensor, back) in tensors.iter().zip(back) {
+        let Some(Value::Tensor(back)) = back else { panic!() };
+        assert_eq!((back.dims(), back.dtype()), (tensor.dims(), tensor.dtype()));
+        let bytes = |tensor: &Tensor| {
+            let mut bytes = Vec::new();
+            tensor.write_bytes(&mut bytes).unwrap();
+            bytes
+        };
+        assert!(bytes(&back) == bytes(tensor));
+    }
+}

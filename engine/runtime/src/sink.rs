@@ -154,7 +154,7 @@ mod tests {
     fn the_oldest_records_go() {
         let mut records = Records::default();
         let key = |number: usize| *blake3::hash(&number.to_le_bytes()).as_bytes();
-        let header = Header { holds: Vec::new(), seconds: 0.0, files: Vec::new() };
+        let header = Header { holds: Vec::new(), seconds: 0.0, files: Vec::new(), memory: 0 };
         for number in 0..MAX_RECORDS + 10 {
             records.insert(key(number), header.clone(), Vec::new());
             // One that is entered again and again stays.

@@ -5,7 +5,7 @@ use std::env;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use kino_node::{Ledger, Node, Registry, Services};
+use kino_node::{Ledger, Node, Registry, Services, spill_room};
 use kino_port::parse_bytes;
 use kino_runtime::{DiskCache, Forecast, Runtime, RuntimeOptions};
 use kino_world::HashCache;
@@ -91,13 +91,14 @@ impl Core {
         let kind = device::kind(&device);
         let memory = settings.memory.map_or_else(default_memory, Ok)?;
         let cache = settings.cache.unwrap_or_else(cache_folder);
+        let ledger = ledger(memory)?;
         let services = match device.is_cuda() {
             true => {
                 let of_device = settings.device_memory.map_or_else(device_memory, Ok)?;
-                kino_nodes::services_of_device(device, Ledger::new(memory), Ledger::new(of_device))
+                kino_nodes::services_of_device(device, ledger, Ledger::new(of_device))
             }
             // A Metal device computes in main memory.
-            false => kino_nodes::services(device, Ledger::new(memory)),
+            false => kino_nodes::services(device, ledger),
         };
         let mut options = RuntimeOptions {
             // Values that runs hold need the rest.
@@ -191,6 +192,14 @@ pub fn built_in_nodes() -> Registry {
 /// When the environment sets a size that is none.
 pub fn default_memory() -> Result<u64> {
     size_in("KINO_MEMORY", kino_runtime::memory_of_machine())
+}
+
+/// The ledger of main memory. What frames may take of temporary files is KINO_SPILL, else what is
+/// free of the disk, less a reserve.
+fn ledger(memory: u64) -> Result<Arc<Ledger>> {
+    let folder = env::temp_dir();
+    let spill = size_in("KINO_SPILL", spill_room(&folder))?;
+    Ok(Ledger::with_spill(memory, folder, spill))
 }
 
 /// The memory of a device that has its own: KINO_DEVICE_MEMORY. Unless that is set there is no

@@ -224,7 +224,13 @@ impl FrameSink for Building<'_> {
         let times = self.repeats.next().unwrap_or(0);
         let pushed = Tensor::from_vec(rgb, self.shape, &Device::Cpu) // [1, h, w, 3]
             .map_err(kino_node::Error::from)
-            .and_then(|frame| (0..times).try_for_each(|_| self.frames.push(&frame)));
+            .and_then(|frame| {
+                // One frame of a slow file can be a hundred thousand of a fast rate.
+                (0..times).try_for_each(|_| {
+                    self.cx.check_cancel()?;
+                    self.frames.push(&frame)
+                })
+            });
         self.done += times;
         self.cx.progress(self.done, self.of);
         match pushed {
