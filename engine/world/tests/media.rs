@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kino_world::media::{VideoFormat, VideoSpec, check_size, create, format_of};
+use kino_world::media::{
+    Depth, VideoFormat, VideoSpec, check_size, create, create_with_depth, format_of,
+};
 use kino_world::{image_size, read_image, read_metadata};
 
 const TEXT: &str = "Graph(version: 1, about: \"a “test” — 红色\")\n// with a comment\n";
@@ -70,6 +72,29 @@ fn a_png_comes_back_as_it_was() {
     for (written, read) in frame(0, 33, 21).iter().zip(&image.rgb) {
         assert_eq!((written * 255.0).round(), read * 255.0);
     }
+}
+
+#[test]
+fn a_png_of_16_bits_comes_back_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    // A slope too flat for 8 bits.
+    let frame: Vec<f32> = (0..40 * 30 * 3).map(|index| index as f32 / 3600.0 * 0.05).collect();
+    for name in ["x.png", "s_%02d.png"] {
+        let path = folder.path().join(name);
+        let spec = VideoSpec { width: 40, height: 30, count: 1, fps: 1.0, metadata: Some(TEXT) };
+        let mut writer = create_with_depth(&path, &spec, Depth::Sixteen).unwrap();
+        writer.push(&frame).unwrap();
+        let file = writer.finish().unwrap().remove(0);
+        assert_eq!(read_metadata(&file).unwrap().as_deref(), Some(TEXT));
+        let back = read_image(&file).unwrap().rgb;
+        let most = frame.iter().zip(&back).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(most < 0.51 / 65535.0, "{name}: {most}");
+    }
+    let spec = VideoSpec { width: 32, height: 32, count: 1, fps: 1.0, metadata: None };
+    let refused = create_with_depth(&folder.path().join("x.webp"), &spec, Depth::Sixteen);
+    let refused = refused.err().unwrap();
+    assert!(refused.to_string().ends_with("16 bits a channel are written as PNG alone"));
+    assert_eq!(refused.hint(), Some("end the path with .png"));
 }
 
 #[cfg(feature = "h264")]

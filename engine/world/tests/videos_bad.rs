@@ -141,7 +141,8 @@ fn what_ends_early_is_refused_wherever_it_ends() {
 
 #[test]
 fn forms_that_are_not_read_are_named_with_the_way_out() {
-    let convert = "convert it first: ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4";
+    let convert = "put `ffmpeg` on the PATH or name it in KINO_FFMPEG: then it is read through \
+                   that; or convert it: ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4";
     let named = |format: &[u8; 4]| {
         let bytes = table(b"stsd", &|bytes| bytes[4..8].copy_from_slice(format));
         let (said, hint) = refused(&bytes);
@@ -162,7 +163,7 @@ fn forms_that_are_not_read_are_named_with_the_way_out() {
     }
     let (said, hint) = refused(&fs::read(stored("fragments.mp4")).unwrap());
     assert_eq!(said, "it is in fragments, whose tables are not read here");
-    assert_eq!(hint.as_deref(), Some("write it anew first: ffmpeg -i IN -c copy OUT.mp4"));
+    assert_eq!(hint.as_deref(), Some(convert));
 }
 
 #[test]

@@ -6,10 +6,10 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use kino_node::{Cx, Frames, FramesFact, Inputs, NodeDef, Outputs, Result, Services, Value};
 use kino_port::{
-    Fact, Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, path as path_port,
-    ports,
+    Fact, Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, int,
+    path as path_port, ports,
 };
-use kino_world::media::{VideoFormat, format_of};
+use kino_world::media::{Depth, VideoFormat, format_of};
 
 use crate::error::{IntoNode, at_port};
 use crate::files::{PlannedInput, open, output};
@@ -48,6 +48,7 @@ pub(crate) static WRITE: NodeDef = NodeDef {
                 "Where to write, under the output folder: a .png file, or a sequence such as \
                  frame_%05d.png."
             ),
+            int("bits", 8).between(8, 16).about("Bits a channel: 8 or 16."),
         ],
         outputs: ports![edge("file", PortType::File).about("The file that was written.")],
         traits: NodeTraits::SINK,
@@ -56,8 +57,8 @@ pub(crate) static WRITE: NodeDef = NodeDef {
     run: run_write,
 };
 
-const WRITE_ABOUT: &str = "Writes a frame as a PNG of 8 bits a channel, or several as a numbered \
-sequence. The file appears whole or not at all, and carries the workflow that made it: `kino show \
+const WRITE_ABOUT: &str = "Writes a frame as a PNG of 8 or 16 bits a channel, or several as a \
+numbered sequence. The file appears whole or not at all, and carries the workflow that made it: `kino show \
 FILE` prints it as a graph that runs again.\n\n\
 Example:\n    \"file\": (op: \"image.write\", in: {\"frames\": \"frames\"}, with: {\"path\": \
 \"{graph}-{seed}.png\"}),";
@@ -104,7 +105,26 @@ fn check(path: &str, count: Option<usize>) -> Result<VideoFormat, PlanError> {
 }
 
 fn infer_write(services: &Services, facts: &Facts) -> InferResult {
-    infer_written(services, facts, check)
+    let depth = facts.int("bits").map(depth).transpose().map_err(|error| vec![error])?;
+    let mut infer = infer_written(services, facts, check)?;
+    if depth == Some(Depth::Sixteen)
+        && let Some(frames) = facts.typed::<FramesFact>("frames")
+    {
+        infer.memory += (frames.height * frames.width * 3) as u64;
+    }
+    Ok(infer)
+}
+
+/// How finely so many bits a channel are written.
+fn depth(bits: i128) -> Result<Depth, PlanError> {
+    match bits {
+        8 => Ok(Depth::Eight),
+        16 => Ok(Depth::Sixteen),
+        other => {
+            let message = format!("a PNG has 8 or 16 bits a channel, found {other}");
+            Err(PlanError::at("bits", message).hint("8 for screens, 16 to go on working with it"))
+        }
+    }
 }
 
 fn run_write(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
@@ -112,5 +132,6 @@ fn run_write(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let path = inputs.text("path")?;
     check(path, Some(frames.count())).map_err(refuse)?;
     let place = output(cx.services, path)?;
-    Ok(vec![Some(write(cx, &frames, &place, frames.fps().unwrap_or(1.0))?)])
+    let depth = depth(inputs.int("bits")?).map_err(refuse)?;
+    Ok(vec![Some(write(cx, &frames, &place, frames.fps().unwrap_or(1.0), depth)?)])
 }

@@ -10,7 +10,7 @@ use kino_port::{
     Facts, NodeTraits, PathForm, PlanError, PortType, Signature, StepInfo, edge, path as path_port,
     ports, real,
 };
-use kino_world::media::{VideoFormat, VideoSpec, check_size, create, format_of};
+use kino_world::media::{Depth, VideoFormat, VideoSpec, check_size, create_with_depth, format_of};
 
 use crate::error::{IntoNode, at_port};
 use crate::files::{output, target, target_key, written};
@@ -109,15 +109,21 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
         None => frames.fps().unwrap_or(FPS),
     };
     let place = output(cx.services, inputs.text("path")?)?;
-    Ok(vec![Some(write(cx, &frames, &place, fps)?)])
+    Ok(vec![Some(write(cx, &frames, &place, fps, Depth::Eight)?)])
 }
 
 /// Writes frames to a file; cancelled, it leaves none behind.
-pub(crate) fn write(cx: &Cx<'_>, frames: &Frames, place: &Path, fps: f64) -> Result<Value> {
+pub(crate) fn write(
+    cx: &Cx<'_>,
+    frames: &Frames,
+    place: &Path,
+    fps: f64,
+    depth: Depth,
+) -> Result<Value> {
     let (width, height, count) = (frames.width(), frames.height(), frames.count());
     let metadata = (!cx.record.is_empty()).then_some(cx.record);
     let spec = VideoSpec { width, height, count, fps, metadata };
-    let mut writer = create(place, &spec).node()?;
+    let mut writer = create_with_depth(place, &spec, depth).node()?;
     let mut done = 0;
     for chunk in frames.chunks() {
         let chunk = chunk?;

@@ -30,10 +30,25 @@ pub(super) struct AvcTrack {
     pub(super) length_size: usize,
 }
 
-/// The error to what only other programs read, with the way there.
+/// What to do about what OpenH264 cannot decode.
+const CONVERT: &str = "convert it first: ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4";
+/// What to do about what only other programs read.
+const FOREIGN: &str = "put `ffmpeg` on the PATH or name it in KINO_FFMPEG: then it is read through \
+                       that; or convert it: ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4";
+
+/// The error to what is found broken while it is decoded.
 pub(super) fn convert_first(path: &Path, message: String) -> Error {
-    let advice = "convert it first: ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4";
-    Error::content(path, message).advise(advice)
+    Error::content(path, message).advise(CONVERT)
+}
+
+/// The error to what only other programs read.
+pub(super) fn foreign(path: &Path, message: String) -> Error {
+    Error::content(path, message).advise(FOREIGN)
+}
+
+/// Whether an error says that only other programs read a file.
+pub(super) fn is_foreign(error: &Error) -> bool {
+    error.hint() == Some(FOREIGN)
 }
 
 /// What the four letters of a sample description stand for.
@@ -81,7 +96,7 @@ impl AvcTrack {
         let track = track.ok_or_else(|| refused("it has no track of video".to_owned()))?;
         if !matches!(&track.format, b"avc1" | b"avc3") {
             let codec = codec(&track.format);
-            return Err(convert_first(&path, format!("it holds {codec}; H.264 is read here")));
+            return Err(foreign(&path, format!("it holds {codec}; H.264 is read here")));
         }
         if track.samples.is_empty() {
             return Err(refused("it has a track of video without frames".to_owned()));
@@ -112,12 +127,12 @@ impl AvcTrack {
             let advice = if message.contains("HDR") {
                 "set `tone_map` to true, or convert it first"
             } else {
-                "convert it first: ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4"
+                CONVERT
             };
             Error::content(&path, message).advise(advice)
         })?;
         let orientation = Orientation::of_matrix(track.matrix).ok_or_else(|| {
-            convert_first(&path, "it is shown turned by no right angle, or skewed".to_owned())
+            foreign(&path, "it is shown turned by no right angle, or skewed".to_owned())
         })?;
         if sps.pixel.0 != sps.pixel.1 {
             let (width, height) = sps.pixel;
@@ -153,7 +168,7 @@ pub(super) const WAITING: usize = 3;
 
 /// Refuses what OpenH264 does not decode, by name.
 fn check(sps: &Sps, path: &Path) -> Result<()> {
-    let refuse = |what: String| Err(convert_first(path, format!("its H.264 {what}")));
+    let refuse = |what: String| Err(foreign(path, format!("its H.264 {what}")));
     if sps.bits != [8, 8] {
         return refuse(format!("has {} bits a channel; 8 are read here", sps.bits[0]));
     }

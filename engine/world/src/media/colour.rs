@@ -138,10 +138,15 @@ impl Conversion {
         let (width, height) = (planes.width, planes.height);
         let mut rgb = room(width * height * 3)?;
         self.fill(planes, &mut rgb);
+        self.encode_all(&mut rgb);
+        upright(rgb, (width, height), orientation)
+    }
+
+    /// Brings RGB as the matrix gave it to that of frames.
+    pub(super) fn encode_all(&self, rgb: &mut [f32]) {
         if self.encoding != Encoding::Same || self.gamut.is_some() {
             rgb.chunks_exact_mut(3).for_each(|pixel| self.encode(pixel));
         }
-        upright(rgb, (width, height), orientation)
     }
 
     fn fill(&self, planes: &Planes, rgb: &mut Vec<f32>) {

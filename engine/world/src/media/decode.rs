@@ -15,7 +15,7 @@ use openh264::formats::YUVSource;
 use super::avc::{AvcTrack, WAITING, convert_first, units};
 use super::colour::Planes;
 use super::demux::{Shown, read_sample};
-use super::reader::FrameSink;
+use super::sink::FrameSink;
 use crate::{Error, InputFile, Result};
 
 /// How often a thread that waits looks whether it is still wanted.

@@ -10,12 +10,14 @@ mod colour;
 mod decode;
 #[cfg_attr(not(feature = "h264"), allow(dead_code, reason = "decoding alone needs all of it"))]
 mod demux;
+mod ffmpeg;
 #[cfg(feature = "h264")]
 mod h264;
 #[cfg(feature = "h264")]
 mod mp4;
 mod png;
 mod reader;
+mod sink;
 mod sps;
 mod timing;
 mod webp;
@@ -26,10 +28,12 @@ use std::path::Path;
 use crate::{Error, Result};
 
 pub(crate) use boxes::find as find_box;
-pub use reader::{FrameSink, VideoReader};
+pub use ffmpeg::find_ffmpeg;
+pub use reader::VideoReader;
+pub use sink::FrameSink;
 pub use timing::VideoInfo;
 pub(crate) use webp::exif_of;
-pub use writer::{VideoSpec, VideoWriter};
+pub use writer::{Depth, VideoSpec, VideoWriter};
 
 /// A file format of videos or images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +122,23 @@ pub fn check_size(format: VideoFormat, width: usize, height: usize) -> Result<()
 /// # Errors
 /// When the format or size is not possible, or the file cannot be made.
 pub fn create(path: &Path, spec: &VideoSpec<'_>) -> Result<Box<dyn VideoWriter>> {
+    create_with_depth(path, spec, Depth::Eight)
+}
+
+/// As [`create`], of so many bits a channel.
+///
+/// # Errors
+/// As [`create`], and when the format has no such depth.
+pub fn create_with_depth(
+    path: &Path,
+    spec: &VideoSpec<'_>,
+    depth: Depth,
+) -> Result<Box<dyn VideoWriter>> {
     let format = format_of(path)?;
+    if depth == Depth::Sixteen && matches!(format, VideoFormat::Mp4 | VideoFormat::WebP) {
+        let message = format!("{}: 16 bits a channel are written as PNG alone", path.display());
+        return Err(Error::refused(message, "end the path with .png"));
+    }
     check_size(format, spec.width, spec.height)?;
     if spec.count == 0 {
         return Err(Error::refused("a video has at least one frame, found none", ""));
@@ -137,7 +157,7 @@ pub fn create(path: &Path, spec: &VideoSpec<'_>) -> Result<Box<dyn VideoWriter>>
             Err(Error::refused("this build cannot write mp4", "build with the feature `h264`"))
         }
         VideoFormat::WebP => Ok(Box::new(webp::WebPWriter::create(path, spec)?)),
-        VideoFormat::Png => Ok(Box::new(png::PngWriter::create(path, spec)?)),
-        VideoFormat::PngSequence => Ok(Box::new(png::SequenceWriter::create(path, spec)?)),
+        VideoFormat::Png => Ok(Box::new(png::PngWriter::create(path, spec, depth)?)),
+        VideoFormat::PngSequence => Ok(Box::new(png::SequenceWriter::create(path, spec, depth)?)),
     }
 }

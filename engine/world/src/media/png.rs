@@ -9,7 +9,7 @@ use kino_port::NumberedFiles;
 use png::text_metadata::ITXtChunk;
 use png::{BitDepth, ColorType, Compression, Encoder, EncodingError, Writer};
 
-use super::writer::{VideoSpec, VideoWriter, bytes};
+use super::writer::{Depth, VideoSpec, VideoWriter, bytes, wide_bytes};
 use crate::atomic_file::WaitingFile;
 use crate::metadata::KEYWORD;
 use crate::{AtomicFile, Error, Result};
@@ -42,15 +42,19 @@ pub(super) struct PngWriter {
     writer: Option<Writer<Shared>>,
     file: Shared,
     size: (usize, usize),
+    depth: Depth,
     target: PathBuf,
 }
 
 impl PngWriter {
-    pub(super) fn create(path: &Path, spec: &VideoSpec<'_>) -> Result<Self> {
+    pub(super) fn create(path: &Path, spec: &VideoSpec<'_>, depth: Depth) -> Result<Self> {
         let file = Shared(Rc::new(RefCell::new(BufWriter::new(AtomicFile::create(path)?))));
         let mut encoder = Encoder::new(file.clone(), spec.width as u32, spec.height as u32);
         encoder.set_color(ColorType::Rgb);
-        encoder.set_depth(BitDepth::Eight);
+        encoder.set_depth(match depth {
+            Depth::Eight => BitDepth::Eight,
+            Depth::Sixteen => BitDepth::Sixteen,
+        });
         encoder.set_compression(Compression::Balanced);
         encoder.validate_sequence(true);
         if spec.count > 1 {
@@ -69,6 +73,7 @@ impl PngWriter {
             writer: Some(writer),
             file,
             size: (spec.width, spec.height),
+            depth,
             target: path.to_owned(),
         })
     }
@@ -89,7 +94,10 @@ impl PngWriter {
 
 impl VideoWriter for PngWriter {
     fn push(&mut self, frame: &[f32]) -> Result<()> {
-        let rgb = bytes(frame, self.size)?;
+        let rgb = match self.depth {
+            Depth::Eight => bytes(frame, self.size)?,
+            Depth::Sixteen => wide_bytes(frame, self.size)?,
+        };
         match &mut self.writer {
             Some(writer) => writer.write_image_data(&rgb).map_err(failed(&self.target)),
             None => Err(Error::content(&self.target, "the file is already finished")),
@@ -106,6 +114,7 @@ pub(super) struct SequenceWriter {
     folder: PathBuf,
     names: NumberedFiles,
     spec: (usize, usize),
+    depth: Depth,
     metadata: Option<String>,
     waiting: Vec<WaitingFile>,
 }
@@ -116,7 +125,7 @@ pub(super) fn numbered(path: &Path) -> Option<NumberedFiles> {
 }
 
 impl SequenceWriter {
-    pub(super) fn create(path: &Path, spec: &VideoSpec<'_>) -> Result<Self> {
+    pub(super) fn create(path: &Path, spec: &VideoSpec<'_>, depth: Depth) -> Result<Self> {
         let Some(names) = numbered(path) else {
             return Err(Error::content(path, "expected a number such as %05d in the name"));
         };
@@ -125,6 +134,7 @@ impl SequenceWriter {
             folder: path.parent().unwrap_or(Path::new("")).to_owned(),
             names,
             spec: (spec.width, spec.height),
+            depth,
             metadata,
             waiting: Vec::new(),
         })
@@ -137,7 +147,7 @@ impl VideoWriter for SequenceWriter {
         let (width, height) = self.spec;
         let spec =
             VideoSpec { width, height, count: 1, fps: 1.0, metadata: self.metadata.as_deref() };
-        let mut file = PngWriter::create(&path, &spec)?;
+        let mut file = PngWriter::create(&path, &spec, self.depth)?;
         file.push(frame)?;
         self.waiting.push(file.close()?.wait()?);
         Ok(())

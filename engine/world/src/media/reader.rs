@@ -6,21 +6,12 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::animated::{Animated, Animation};
-use super::avc::{AvcTrack, convert_first};
+use super::avc::{AvcTrack, foreign, is_foreign};
 use super::demux::tracks;
+use super::ffmpeg::Foreign;
+use super::sink::FrameSink;
 use super::timing::{Timing, VideoInfo};
 use crate::{Error, InputFile, Result, looks_like};
-
-/// Takes the frames of a video.
-pub trait FrameSink {
-    /// Takes frame `index` of the file, `[height, width, 3]`, RGB in 0…1; says whether to go on.
-    fn frame(&mut self, index: usize, rgb: Vec<f32>) -> ControlFlow<()>;
-
-    /// Whether frames are still wanted; asked while none is ready.
-    fn is_wanted(&mut self) -> bool {
-        true
-    }
-}
 
 /// A video whose tables were read.
 pub struct VideoReader {
@@ -31,6 +22,8 @@ pub struct VideoReader {
 enum Form {
     Avc(Box<AvcTrack>),
     Animation(Animation),
+    /// Through a program `ffmpeg`.
+    Foreign(Box<Foreign>),
     /// An image: one frame.
     Still,
 }
@@ -42,6 +35,26 @@ impl VideoReader {
     /// # Errors
     /// When it is something else, is damaged or ends early, or has colours that frames cannot hold.
     pub fn open(file: &mut InputFile, tone_map: bool) -> Result<Self> {
+        Self::open_with(file, tone_map, None)
+    }
+
+    /// As [`VideoReader::open`]; what it does not know is read through a program `ffmpeg`, if one
+    /// is given ([`find_ffmpeg`](super::find_ffmpeg) looks for it).
+    ///
+    /// # Errors
+    /// As [`VideoReader::open`], and when the program fails.
+    pub fn open_with(file: &mut InputFile, tone_map: bool, ffmpeg: Option<&Path>) -> Result<Self> {
+        match (Self::open_own(file, tone_map), ffmpeg) {
+            (Err(error), Some(program)) if is_foreign(&error) => {
+                let foreign = Foreign::open(program, file.path(), tone_map)?;
+                let info = foreign.timing.info(foreign.size, foreign.memory());
+                Ok(VideoReader { info, form: Form::Foreign(Box::new(foreign)) })
+            }
+            (opened, _) => opened,
+        }
+    }
+
+    fn open_own(file: &mut InputFile, tone_map: bool) -> Result<Self> {
         let path = file.path().to_owned();
         let mut start = [0; 12];
         let failed = |error| Error::io("read", &path)(error);
@@ -67,12 +80,10 @@ impl VideoReader {
     fn movie(file: &mut InputFile, tone_map: bool) -> Result<Self> {
         let path = file.path().to_owned();
         let tracks = tracks(file).map_err(|message| {
-            let fragments = message.contains("fragments");
-            let error = Error::content(&path, message);
-            if fragments {
-                error.advise("write it anew first: ffmpeg -i IN -c copy OUT.mp4")
+            if message.contains("fragments") {
+                foreign(&path, message)
             } else {
-                error
+                Error::content(&path, message)
             }
         })?;
         let track = AvcTrack::open(file, tracks, tone_map)?;
@@ -95,6 +106,15 @@ impl VideoReader {
                 let info = Timing::still().info(size, bytes(size, 12 + 8));
                 Ok(VideoReader { info, form: Form::Still })
             }
+        }
+    }
+
+    /// The program that it is read through, by what that says of its version; none where it is
+    /// read without one. Another may give other numbers.
+    pub fn program(&self) -> Option<&str> {
+        match &self.form {
+            Form::Foreign(foreign) => Some(&foreign.version),
+            _ => None,
         }
     }
 
@@ -128,6 +148,7 @@ impl VideoReader {
                 format!("{}: this build cannot read H.264", path.display()),
                 "build with the feature `h264`",
             )),
+            Form::Foreign(foreign) => foreign.read(frames, sink),
             Form::Animation(form) => {
                 let mut wanted = frames.iter().peekable();
                 let mut each = |index: usize, rgb: Vec<f32>| match wanted.next_if(|w| **w == index)
@@ -160,21 +181,24 @@ fn unknown(path: &Path, start: &[u8]) -> Error {
             error.advise("read it with `image.read`")
         }
         [b'R', b'I', b'F', b'F', _, _, _, _, b'A', b'V', b'I', b' '] => {
-            convert_first(path, format!("{expected} an AVI video"))
+            foreign(path, format!("{expected} an AVI video"))
         }
         [0x1a, b'E', 0xdf, 0xa3, ..] => {
-            convert_first(path, format!("{expected} a WebM or Matroska video"))
+            foreign(path, format!("{expected} a WebM or Matroska video"))
         }
         [0x47, ..]
         | [b'F', b'L', b'V', ..]
         | [0x30, 0x26, 0xb2, 0x75, ..]
         | [0, 0, 1, 0xba, ..] => {
             let kind = "an MPEG stream, Flash or Windows Media video";
-            convert_first(path, format!("{expected} {kind}"))
+            foreign(path, format!("{expected} {kind}"))
         }
-        _ => {
-            let found = looks_like(path).unwrap_or("something else");
-            Error::content(path, format!("{expected} {found}"))
-        }
+        _ => match looks_like(path) {
+            // Texts may be lists that name other files.
+            Some(found @ ("text" | "an empty file")) => {
+                Error::content(path, format!("{expected} {found}"))
+            }
+            found => foreign(path, format!("{expected} {}", found.unwrap_or("something else"))),
+        },
     }
 }

@@ -19,6 +19,16 @@ pub struct VideoSpec<'s> {
     pub metadata: Option<&'s str>,
 }
 
+/// How finely colours are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Depth {
+    /// 8 bits a channel.
+    #[default]
+    Eight,
+    /// 16 bits a channel: PNG alone.
+    Sixteen,
+}
+
 /// A video in the making. Dropped before it is finished, it leaves nothing behind.
 pub trait VideoWriter {
     /// Appends a frame `[height, width, 3]`, RGB in 0…1.
@@ -40,11 +50,22 @@ fn byte(value: f32) -> u8 {
 }
 
 /// A frame as bytes.
-pub(super) fn bytes(frame: &[f32], spec: (usize, usize)) -> Result<Vec<u8>> {
-    let (width, height) = spec;
+pub(super) fn bytes(frame: &[f32], size: (usize, usize)) -> Result<Vec<u8>> {
+    check_frame(frame, size)?;
+    Ok(frame.iter().copied().map(byte).collect())
+}
+
+/// A frame as numbers of 16 bits, the higher byte first.
+pub(super) fn wide_bytes(frame: &[f32], size: (usize, usize)) -> Result<Vec<u8>> {
+    check_frame(frame, size)?;
+    let wide = |value: &f32| (value.clamp(0.0, 1.0) * 65535.0).round() as u16;
+    Ok(frame.iter().flat_map(|value| wide(value).to_be_bytes()).collect())
+}
+
+fn check_frame(frame: &[f32], (width, height): (usize, usize)) -> Result<()> {
     if frame.len() != width * height * 3 {
         let message = format!("expected a frame of {width}x{height}, found {} values", frame.len());
         return Err(Error::refused(message, ""));
     }
-    Ok(frame.iter().copied().map(byte).collect())
+    Ok(())
 }

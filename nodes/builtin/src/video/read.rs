@@ -11,7 +11,7 @@ use kino_port::{
     Fact, Facts, NodeTraits, PlanError, Port, PortType, Signature, StepInfo, bool as bool_port,
     edge, int, path as path_port, ports, real,
 };
-use kino_world::media::{FrameSink, VideoInfo, VideoReader};
+use kino_world::media::{FrameSink, VideoInfo, VideoReader, find_ffmpeg};
 
 use crate::error::{IntoNode, at_port};
 use crate::files::{PlannedInput, open};
@@ -54,7 +54,9 @@ const READ_ABOUT: &str = "Reads a video as frames. The contents decide what it i
 mp4 or QuickTime with H.264 (8 bits, 4:2:0, progressive), GIF, animated WebP, animated PNG. Only \
 the frames asked for are decoded, from the key frame before `start` on. Edit lists are followed, \
 the picture is turned upright, and matrix and range are the file's own; HDR is refused unless \
-`tone_map` is set. Pixels that are not square are read as they are stored. Shape: `[f, h, w, 3]`.\n\n\
+`tone_map` is set. Pixels that are not square are read as they are stored. Other containers and \
+codecs are read through a program `ffmpeg`, decoded from their beginning, where one is on the PATH \
+or named in KINO_FFMPEG. Shape: `[f, h, w, 3]`.\n\n\
 Where the rate varies, each frame is given once, the frames' rate is the mean, and `times` says \
 when each is shown. `fps` makes the rate constant: it gives, for each moment, the frame that is on \
 the screen then, so that frames are repeated or left out; `start` and `count` then count those.\n\n\
@@ -139,13 +141,16 @@ fn infer_read(services: &Services, facts: &Facts) -> InferResult {
         return review.finish(StepInfo::default());
     };
     let tone_map = facts.bool("tone_map").unwrap_or(false);
-    let video = VideoReader::open(&mut source.file, tone_map).map_err(at_port("path"));
+    let video = VideoReader::open_with(&mut source.file, tone_map, find_ffmpeg().as_deref());
+    let video = video.map_err(at_port("path"));
     let Some(video) = review.take(video) else { return review.finish(StepInfo::default()) };
+    let mut key = source.key();
+    key.extend(video.program().unwrap_or_default().bytes());
     let video = video.info();
     let (height, width) = (video.height, video.width);
     let mut fact = FramesFact { count: None, height, width, fps: None };
     let mut infer = StepInfo {
-        key: source.key(),
+        key,
         memory: video.memory.saturating_add(f32_bytes(&[height, width, 3])),
         reads: vec![source.read],
         ..StepInfo::default()
@@ -175,7 +180,8 @@ fn infer_read(services: &Services, facts: &Facts) -> InferResult {
 
 fn read(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let mut file = open(cx, inputs.text("path")?)?;
-    let reader = VideoReader::open(&mut file, inputs.bool("tone_map")?).node()?;
+    let (tone_map, ffmpeg) = (inputs.bool("tone_map")?, find_ffmpeg());
+    let reader = VideoReader::open_with(&mut file, tone_map, ffmpeg.as_deref()).node()?;
     let video = reader.info();
     let count = inputs.get("count").map(|_| inputs.int("count")).transpose()?;
     let fps = inputs.get("fps").map(|_| inputs.real("fps")).transpose()?;
