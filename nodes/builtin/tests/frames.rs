@@ -170,7 +170,7 @@ fn what_time_does_not_have_is_refused_before_and_while_running() {
     assert!(fails.contains("the first is 6×4 and part 2 is 4×6"), "{fails}");
 }
 
-/// A white disc in the middle of a grey picture stays as round as it was, but where it is stretched.
+/// A white disc in the middle of a grey picture stays as round as it was, unless it is stretched.
 #[test]
 fn another_shape_is_cut_or_barred_and_stretched_only_on_request() {
     let rig = Rig::new("fit");
