@@ -37,7 +37,7 @@ pub use types::{
 pub use value::{ModelPart, Named, OutputFile, Record, Value};
 pub use video::{
     Clip, Conditioning, ConditioningFact, Embedding, Embeddings, Frames, FramesBuilder, FramesFact,
-    Given, GivenFact, Guider, GuiderHandle, GuiderState, ImageConditioning, ImageConditioningFact,
-    Latent, LatentFact, LatentSpace, Mask, MaskFact, Patches, PatchesFact, SamplingStep, Sigmas,
-    SigmasFact,
+    Given, GivenEncoding, GivenFact, Guider, GuiderHandle, GuiderState, ImageConditioning,
+    ImageConditioningFact, Latent, LatentFact, LatentSpace, Mask, MaskFact, Patches, PatchesFact,
+    SamplingStep, Sigmas, SigmasFact,
 };
