@@ -53,8 +53,8 @@ pub(crate) static SAMPLE: NodeDef = NodeDef {
             optional("start", PortType::Patches)
                 .about("Latents to begin with instead of noise alone, as many clips as `patches`."),
             real("strength", 1.0).within(0.0, 1.0).about(
-                "How much of the way from noise is gone where there is a `start`: 1 keeps nothing \
-                 of it, a small value nearly all."
+                "How much of a `start` is made anew: 1 is everything, a small value hardly \
+                 anything."
             ),
             optional_list("mask", PortType::Mask).about(
                 "Where clips are made anew (1) and where they stay (0), of the size of the frames: \
