@@ -419,7 +419,7 @@ fn what_fits_its_port_stays_and_the_rest_is_made_to_fit() {
         text("op", "add").choices(&[Cow::Borrowed("add"), Cow::Borrowed("sub")]),
     ];
     let many: Arc<[_]> = [(Some("a".into()), Value::Real(1.5)), (None, Value::Real(2.0))].into();
-    let fit = |scale: Value, op: &str, many: &Arc<[(Option<Arc<str>>, Value)]>| {
+    let fit = |scale: Value, op: &str, many: &Arc<[Named<Value>]>| {
         let (many, one, op) =
             (Value::List(Arc::clone(many)), Value::Int(3), Value::Text(op.into()));
         let mut values = vec![Some(many), Some(one), Some(scale), Some(op)];
