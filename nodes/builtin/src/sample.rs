@@ -286,8 +286,8 @@ fn steps(review: &mut InferCx<'_>, facts: &Facts) -> Option<usize> {
     review.known::<Sigmas>("sigmas").map(|sigmas| sigmas.steps)
 }
 
-/// What a denoiser misses among conditioning, or cannot read of it; an image may come by an input of
-/// its own.
+/// What a denoiser misses among conditioning, or cannot read of it; an image may come by an input
+/// of its own.
 fn check_text(part: &DitHandle, text: &ConditioningFact, image: bool) -> Vec<PlanError> {
     let inputs = part.spec.inputs().conditioning.iter();
     let read = inputs.filter(|spec| !(image && spec.name == EmbeddingSpec::IMAGE));

@@ -1,12 +1,12 @@
 //! What runs hold in memory and in temporary files, and who waits for whom.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use kino_graph::{Catalog, StepInput};
 use kino_node::{Ledger, Services, TensorFact};
 use kino_port::{Fact, Facts, PlannedWeights};
-use kino_runtime::{NodeCatalog, RunSpec, Runtime, RuntimeOptions, StopSignal};
+use kino_runtime::{Event, NodeCatalog, RunSpec, Runtime, RuntimeOptions, StopSignal};
 
 use crate::nodes::{Log, registry};
 use crate::rig::{Draft, Rig, all, int, lit, of};
@@ -62,6 +62,27 @@ fn steps_that_fit_only_one_by_one_run_so() {
     assert!(rig.run(&draft).is_complete());
     assert!(!rig.log.shared_device.load(Ordering::SeqCst));
     assert_eq!((ledger.used(), ledger.peak()), (0, 60 * MB));
+}
+
+#[test]
+fn what_a_skipped_step_would_have_read_counts_no_more() {
+    let ledger = Ledger::new(100 * MB);
+    let rig = rig(&ledger, 0);
+    let mut draft = Draft::default();
+    let big = draft.add("big", "big", vec![lit(1), StepInput::Absent]);
+    let shape = draft.add("shape", "shape", vec![all(&[big])]);
+    let bad = draft.add("bad", "fail", vec![of(shape), lit(0)]);
+    let last = draft.add("last", "sum", vec![all(&[big, bad])]);
+    draft.give(last, 0);
+    let at_end = AtomicU64::new(u64::MAX);
+    let report = rig.run_telling(&draft, &|event| {
+        if let Event::Done { .. } = event {
+            at_end.store(ledger.used(), Ordering::SeqCst);
+        }
+    });
+    assert_eq!((report.failed.len(), report.skipped.len()), (1, 1));
+    assert!(ledger.peak() > 19 * MB, "it was counted before");
+    assert_eq!(at_end.into_inner(), 0);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{borrow::Cow, fs};
 use candle_core::{Device, Tensor};
 use kino_node::{
     Cancel, Cx, Error, Frames, FramesBuilder, Inputs, ModelPart, NodeDef, OutputFile, Outputs,
-    Registry, Result, Services, Value, no_infer,
+    Registry, Result, Services, TensorReader, Tensors, Value, ValueType, no_infer,
 };
 use kino_port::{
     Facts, NodeTraits, PlanError, Port, PortType, Signature, StepInfo, edge, int, list, optional,
@@ -232,7 +232,58 @@ static GREEDY: NodeDef = node("greedy", TWO, VALUE, NodeTraits::LIGHT, |cx, inpu
     add(cx, inputs)
 });
 
+/// A value that panics when it is asked for one thing.
+struct Brittle(&'static str);
+
+impl Brittle {
+    fn ask(&self, what: &str) {
+        assert!(self.0 != what, "no {what}");
+    }
+}
+
+impl ValueType for Brittle {
+    const PORT: PortType = PortType::Custom(Cow::Borrowed("test.brittle"));
+    type Fact = ();
+    type Header = ();
+
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn fact(&self) {}
+
+    fn bytes(&self) -> u64 {
+        self.ask("bytes");
+        1
+    }
+
+    fn unleased(&self) -> u64 {
+        self.ask("unleased");
+        1
+    }
+
+    fn header(&self) {
+        self.ask("header");
+    }
+
+    fn tensors(&self) -> Tensors<'_> {
+        self.ask("tensors");
+        Box::new(std::iter::empty())
+    }
+
+    fn restore((): (), _: &mut TensorReader<'_>) -> Result<Self> {
+        Ok(Brittle(""))
+    }
+}
+
+/// What a [`Brittle`] may not be asked for.
+pub(crate) const BRITTLE: [&str; 4] = ["header", "bytes", "tensors", "unleased"];
+static BRITTLE_NODE: NodeDef = node("brittle", TWO, TOKEN, NodeTraits::EXPENSIVE, |_, inputs| {
+    Ok(vec![Some(Value::from(Brittle(BRITTLE[inputs.int::<usize>("a")?])))])
+});
+
 static NODES: &[&NodeDef] = &[
+    &BRITTLE_NODE,
     &FILM,
     &FRAMES,
     &ALONE,
