@@ -9,9 +9,9 @@ use candle_core::{DType, Device, Tensor};
 use kino_node::{
     Cancel, Clip, Conditioning, CustomTypes, Error, Fields, Frames, FramesBuilder, Given,
     GivenEncoding, Guider, GuiderHandle, GuiderState, ImageConditioning, Inputs, Latent,
-    LatentSpace, Ledger, Mask, ModelPart, Opaque, OutputFile, Patches, Record, Result, Services,
-    Sigmas, TYPES, TensorFact, TensorHeader, TensorReader, Tensors, TypeDef, Value, ValueType,
-    decode, encode, fit_values, is_storable, known, tensor_fact, type_of_name,
+    LatentSpace, Ledger, Mask, ModelPart, Named, Opaque, OutputFile, Patches, Record, Result,
+    Services, Sigmas, TYPES, TensorFact, TensorHeader, TensorReader, Tensors, TypeDef, Value,
+    ValueType, decode, encode, fit_values, is_storable, known, tensor_fact, type_of_name,
 };
 use kino_port::{ElementRule, Fact, PortType, Sigma, edge, list, real, text};
 
