@@ -9,9 +9,9 @@ use candle_core::{DType, Device, Tensor};
 use kino_node::{
     Cancel, Clip, Conditioning, CustomTypes, Error, Fields, Frames, FramesBuilder, Given,
     GivenEncoding, Guider, GuiderHandle, GuiderState, ImageConditioning, Inputs, Latent,
-    LatentSpace, Ledger, Mask, ModelPart, Opaque, OutputFile, Patches, Record, Result, Services,
-    Sigmas, TYPES, TensorFact, TensorHeader, TensorReader, Tensors, TypeDef, Value, ValueType,
-    decode, encode, fit_values, is_storable, known, tensor_fact, type_of_name,
+    LatentSpace, Ledger, Mask, ModelPart, Named, Opaque, OutputFile, Patches, Record, Result,
+    Services, Sigmas, TYPES, TensorFact, TensorHeader, TensorReader, Tensors, TypeDef, Value,
+    ValueType, decode, encode, fit_values, is_storable, known, tensor_fact, type_of_name,
 };
 use kino_port::{ElementRule, Fact, PortType, Sigma, edge, list, real, text};
 
@@ -419,7 +419,7 @@ fn what_fits_its_port_stays_and_the_rest_is_made_to_fit() {
         text("op", "add").choices(&[Cow::Borrowed("add"), Cow::Borrowed("sub")]),
     ];
     let many: Arc<[_]> = [(Some("a".into()), Value::Real(1.5)), (None, Value::Real(2.0))].into();
-    let fit = |scale: Value, op: &str, many: &Arc<[(Option<Arc<str>>, Value)]>| {
+    let fit = |scale: Value, op: &str, many: &Arc<[Named<Value>]>| {
         let (many, one, op) =
             (Value::List(Arc::clone(many)), Value::Int(3), Value::Text(op.into()));
         let mut values = vec![Some(many), Some(one), Some(scale), Some(op)];

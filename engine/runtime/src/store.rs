@@ -99,8 +99,7 @@ impl Store {
         let (key, traits) = (wiring.key(step), wiring.traits(step));
         if traits.sink {
             let record = self.sink_record(key, wanted)?;
-            let state = sink::check(&record.files, &|| false);
-            return (state != sink::State::Changed).then_some(CacheStatus::Disk);
+            return sink::seem_unchanged(&record.files).then_some(CacheStatus::Disk);
         }
         if self.keeps && self.memory.lock().holds(key, wanted) {
             return Some(CacheStatus::Memory);

@@ -141,7 +141,7 @@ impl Core {
         let counted = forecast.peak;
         let of_model = match forecast.weights {
             0 => 0,
-            _ => OVERHEAD_OF_MODEL + OVERHEAD_OF_THREAD * threads() as u64,
+            _ => OVERHEAD_OF_MODEL + OVERHEAD_OF_THREAD * kino_kernels::threads() as u64,
         };
         let overhead = (OVERHEAD + of_model).min(counted.saturating_add(counted / 2));
         let parts = [self.base(), counted, counted / KEPT, overhead];
@@ -231,14 +231,7 @@ fn size_in(name: &str, otherwise: u64) -> Result<u64> {
 /// What changes numbers beside the graph: the device's kind, what of the machine the kernels depend
 /// on, the number of threads.
 fn environment(device: &str) -> Vec<u8> {
-    kino_runtime::environment(device, "", &kino_kernels::machine(), threads())
-}
-
-/// The threads that kernels compute with.
-fn threads() -> usize {
-    let set = env::var("RAYON_NUM_THREADS").ok().and_then(|text| text.parse().ok());
-    let machine = || std::thread::available_parallelism().map_or(1, usize::from);
-    set.filter(|threads| *threads > 0).unwrap_or_else(machine)
+    kino_runtime::environment(device, &kino_kernels::machine(), kino_kernels::threads())
 }
 
 /// The folder of the cache on disk.

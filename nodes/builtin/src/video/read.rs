@@ -149,12 +149,8 @@ fn infer_read(services: &Services, facts: &Facts) -> InferResult {
     let video = video.info();
     let (height, width) = (video.height, video.width);
     let mut fact = FramesFact { count: None, height, width, fps: None };
-    let mut infer = StepInfo {
-        key,
-        memory: video.memory.saturating_add(f32_bytes(&[height, width, 3])),
-        reads: vec![source.read],
-        ..StepInfo::default()
-    };
+    let mut infer =
+        StepInfo { key, memory: video.memory, reads: vec![source.read], ..StepInfo::default() };
     // What comes by an edge from what only a run knows says nothing yet.
     let is_known = |port: &str| !facts.is_fed(port) || facts.real(port).is_some();
     if is_known("fps") {
