@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use kino_tests::{Evaluated, Rig};
+use candle_core::{Device, Tensor};
+use kino_tests::{Evaluated, Rig, difference};
 use kino_world::{read_image, read_metadata};
 
 const ALL: [&str; 9] =
@@ -97,6 +98,67 @@ fn mixed_sizes_writes_three_files_from_one_run() {
     for name in ["mixed_sizes-wide.mp4", "mixed_sizes-tall.mp4", "mixed_sizes-square.png"] {
         assert!(rig.out(name).is_file(), "{name}");
     }
+}
+
+/// A graph whose frames are given in part, with two small nodes that write single frames of it: the
+/// first and the last, before they are enlarged.
+fn with_given(name: &str, inputs: &[(&str, &str)]) -> Rig {
+    let folder = kino_tests::root().join("graphs");
+    let text = fs::read_to_string(folder.join(format!("{name}.ron"))).unwrap();
+    let frames = r#""pictures": (op: "tensor.write", in: {"tensors": {"frames": "frames"}},
+            with: {"path": "frames.safetensors"}), "large":"#;
+    let mut rig = Rig::of(name, &text.replacen("\"large\":", frames, 1), &folder);
+    for (input, value) in inputs {
+        rig.set(input, value);
+    }
+    rig.run();
+    rig
+}
+
+/// A picture of `graphs/pictures` as `[1, h, w, 3]` in 0…1.
+fn given_picture(name: &str) -> Tensor {
+    let image = read_image(&kino_tests::root().join("graphs/pictures").join(name)).unwrap();
+    let shape = (1, image.height, image.width, 3);
+    Tensor::from_vec(image.rgb, shape, &Device::Cpu).unwrap()
+}
+
+#[test]
+fn image_to_video_begins_with_its_picture() {
+    let rig = with_given("image_to_video", &[("steps", "6"), ("frames", "9"), ("seed", "2")]);
+    assert_eq!(&fs::read(rig.out("image_to_video-2.mp4")).unwrap()[4..8], b"ftyp");
+    let frames = rig.tensor("frames.safetensors", "frames");
+    assert_eq!(frames.dims(), [9, 64, 96, 3]);
+    let first = frames.narrow(0, 0, 1).unwrap();
+    assert_eq!(difference(&first, &given_picture("first.png")), 0.0);
+    moves_on(&frames, 0);
+}
+
+#[test]
+fn first_last_frame_begins_and_ends_with_its_pictures() {
+    let rig = with_given("first_last_frame", &[("steps", "6"), ("frames", "13"), ("seed", "2")]);
+    assert_eq!(&fs::read(rig.out("first_last_frame-2.mp4")).unwrap()[4..8], b"ftyp");
+    let frames = rig.tensor("frames.safetensors", "frames");
+    assert_eq!(frames.dims(), [13, 64, 96, 3]);
+    for (at, name) in [(0, "first.png"), (12, "last.png")] {
+        let frame = frames.narrow(0, at, 1).unwrap();
+        assert_eq!(difference(&frame, &given_picture(name)), 0.0, "{name}");
+    }
+    moves_on(&frames, 0);
+    moves_on(&frames, 11);
+}
+
+/// The step from frame `at` to the next is one of a clip, not a cut: the pixels change less, all in
+/// all, than from one end of the clip to the other.
+#[track_caller]
+fn moves_on(frames: &Tensor, at: usize) {
+    let frame = |index: usize| frames.narrow(0, index, 1).unwrap();
+    let change = |a: usize, b: usize| {
+        let gap = (frame(a) - frame(b)).unwrap().abs().unwrap().mean_all().unwrap();
+        gap.to_scalar::<f32>().unwrap()
+    };
+    let (step, all) = (change(at, at + 1), change(0, frames.dim(0).unwrap() - 1));
+    println!("step {at}: {step}, from end to end: {all}");
+    assert!(step < all && step < 0.05, "a step of {step}, from end to end {all}");
 }
 
 /// An image of 24×16 with a gradient, in a folder of its own.

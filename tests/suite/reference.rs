@@ -1,6 +1,7 @@
 //! The reference values of diffusers, through graphs alone: `model.load` from a folder, the
 //! starting latents by `tensor.read`, the results by `tensor.write`.
 
+use candle_core::Tensor;
 use kino_tests::{Rig, difference, golden, reference, to_bytes};
 
 /// A whole pipeline from its starting latents.
@@ -90,6 +91,217 @@ fn text_embeddings_are_those_of_the_reference_padded_with_zeros() {
     assert_eq!(difference(&rest, &rest.zeros_like().unwrap()), 0.0);
 }
 
+/// A pipeline with pictures, from its starting latents: what nodes say, and their inputs.
+#[derive(Clone, Copy)]
+struct WithPictures<'a> {
+    model: &'a str,
+    golden: &'a str,
+    prompt: (&'a str, &'a str),
+    frames: u64,
+    sample: &'a str,
+    /// The tensors of `golden` that hold the first and the last frame, at the size of the clip.
+    pictures: [Option<&'a str>; 2],
+    /// What an image encoder sees: nodes by name, as graphs write them.
+    seen: &'a [(&'a str, &'a str)],
+    /// The names of the reference's values begin with this.
+    case: &'a str,
+}
+
+impl WithPictures<'_> {
+    fn graph(&self) -> String {
+        let (mut nodes, mut ends, mut image) = (String::new(), String::new(), String::new());
+        for (end, name) in ["start", "end"].into_iter().zip(self.pictures) {
+            let Some(name) = name else { continue };
+            nodes += &format!(
+                "\"{end}\": (op: \"tensor.read\", with: {{\"path\": \"{}\", \"name\": \"{name}\"}}),\n",
+                self.golden
+            );
+            ends += &format!(", \"{end}\": \"{end}\"");
+        }
+        for (name, node) in self.seen {
+            nodes += &format!("\"{name}\": {node},\n");
+        }
+        if !self.seen.is_empty() {
+            let names = self.seen.iter().map(|(name, _)| format!("\"{name}\""));
+            nodes += &format!(
+                "\"seen\": (op: \"image.encode\", in: {{\"encoder\": \"model.image_encoder\", \
+                 \"image\": [{}]}}),\n",
+                names.collect::<Vec<_>>().join(", ")
+            );
+            image = ", \"image\": \"seen\"".to_owned();
+        }
+        if !ends.is_empty() {
+            nodes += &format!(
+                "\"given\": (op: \"given\", in: {{\"dit\": \"model.dit\", \"vae\": \"model.vae\"{ends}}}, \
+                 with: {{\"frames\": {}}}),\n",
+                self.frames
+            );
+            image += ", \"given\": \"given\"";
+        }
+        let seen = if self.seen.is_empty() { "" } else { ", \"seen\": \"seen\"" };
+        let case = self.case;
+        format!(
+            r#"Graph(version: 1, nodes: {{
+                "model": (op: "model.load", with: {{"source": "{model}"}}),
+                "text": (op: "text.encode", in: {{"encoder": "model.text_encoder"}},
+                    with: {{"prompt": {prompt}, "negative": {negative}}}),
+                {nodes}
+                "noise": (op: "tensor.read", with: {{"path": "{golden}", "name": "{case}latents_init"}}),
+                "patches": (op: "patchify", in: {{"latents": "noise", "dit": "model.dit"}}),
+                "sample": (op: "dit.sample", in: {{"dit": "model.dit", "patches": "patches",
+                    "text": "text"{image}}}, with: {{{sample}}}),
+                "latent": (op: "unpatchify", in: {{"patches": "sample.patches"}}),
+                "frames": (op: "vae.decode", in: {{"vae": "model.vae", "latent": "latent"}}),
+                "out": (op: "tensor.write", with: {{"path": "out.safetensors"}}, in: {{"tensors":
+                    {{"trace": "sample.trace", "frames": "frames"{seen}}}}}),
+            }})"#,
+            model = self.model,
+            golden = self.golden,
+            prompt = kino_port::Literal::text(self.prompt.0.to_owned()),
+            negative = kino_port::Literal::text(self.prompt.1.to_owned()),
+            sample = self.sample,
+        )
+    }
+
+    /// Runs it: latents of every step within 1e-4, frames within 1 of 255.
+    fn check(&self) -> Rig {
+        let rig = Rig::of("reference", &self.graph(), &reference());
+        rig.run();
+        let golden = |name: &str| golden(self.golden, &format!("{}{name}", self.case));
+        let out = |name: &str| rig.tensor("out.safetensors", name);
+        let (model, case) = (self.model, self.case);
+        let steps = difference(&out("trace"), &golden("latents_steps"));
+        within(&format!("{model} {case} steps"), steps, 1e-4);
+        let frames = difference(&to_bytes(&out("frames")), &golden("frames_u8"));
+        within(&format!("{model} {case} frames"), frames, 1.0);
+        rig
+    }
+
+    /// What stands against it while planning.
+    fn objections(&self) -> String {
+        let plan = Rig::of("reference", &self.graph(), &reference()).plan();
+        plan.err().expect("something stands against it").to_string()
+    }
+}
+
+const TRAIN: &str = "The camera pans left as the train leaves the station; people wave from the \
+    platform. Neon signs reflect in puddles in a rainy Tokyo street at night.";
+
+/// Wan 2.2 TI2V: its residual autoencoder, text alone and with a first frame.
+#[test]
+fn wan_22_ti2v_from_text_and_from_a_picture() {
+    let base = WithPictures {
+        model: "wan22_ti2v/model",
+        golden: "wan22_ti2v/golden/pipe_a.safetensors",
+        prompt: (FOX, NEGATIVE),
+        frames: 9,
+        sample: r#""steps": 4, "guidance": 5.0"#,
+        pictures: [None; 2],
+        seen: &[],
+        case: "",
+    };
+    base.check();
+    WithPictures {
+        golden: "wan22_ti2v/golden/pipe_i2v.safetensors",
+        prompt: (TRAIN, NEGATIVE),
+        sample: r#""steps": 3, "guidance": 4.0"#,
+        pictures: [Some("first_u8"), None],
+        ..base
+    }
+    .check();
+}
+
+/// Wan 2.1 I2V: what CLIP sees, and a mask and a latent beside the noise.
+#[test]
+fn wan_21_i2v_from_a_picture() {
+    let picture =
+        [("picture", r#"(op: "image.read", with: {"path": "wan_i2v/golden/image.png"})"#)];
+    let base = WithPictures {
+        model: "wan_i2v/model",
+        golden: "wan_i2v/golden/pipe_a.safetensors",
+        prompt: (FOX, NEGATIVE),
+        frames: 9,
+        sample: r#""steps": 4, "guidance": 5.0"#,
+        pictures: [Some("first_u8"), None],
+        seen: &picture,
+        case: "",
+    };
+    let rig = base.check();
+    let penultimate = golden("wan_i2v/golden/image_cond.safetensors", "penultimate");
+    within("seen", difference(&rig.tensor("out.safetensors", "seen"), &penultimate), 2e-5);
+    WithPictures {
+        golden: "wan_i2v/golden/pipe_b.safetensors",
+        prompt: ("色调艳丽，过曝，静态 ﬁne ½ 😀", ""),
+        frames: 5,
+        sample: r#""steps": 2, "guidance": 1.0, "scheduler": "euler", "shift": 3.0"#,
+        ..base
+    }
+    .check();
+    // What the model needs is said before anything runs.
+    let unseen = WithPictures { seen: &[], ..base }.objections();
+    assert!(unseen.contains("this transformer reads a picture, and there is none"), "{unseen}");
+    let free = WithPictures { pictures: [None; 2], ..base }.objections();
+    assert!(free.contains("continues frames that are given, and none are"), "{free}");
+    let text = WithPictures { model: "wan_t2v/model", ..base }.objections();
+    assert!(text.contains("has no image encoder"), "{text}");
+    assert!(text.contains("made for text alone: it takes no given frames"), "{text}");
+    let low = r#""steps": 2, "guidance_low": 3.0"#;
+    let low = WithPictures { sample: low, ..base }.objections();
+    assert!(low.contains("this transformer has no second expert"), "{low}");
+}
+
+/// Wan 2.1 FLF2V: two pictures, each with its learned position.
+#[test]
+fn wan_21_flf2v_from_two_pictures() {
+    let read = |name: &str| {
+        format!(
+            r#"(op: "tensor.read", with: {{"path": "wan_flf2v/golden.safetensors", "name": "{name}"}})"#
+        )
+    };
+    let (first, last) = (read("seen_first_u8"), read("seen_last_u8"));
+    let seen = [("first", first.as_str()), ("last", last.as_str())];
+    let base = WithPictures {
+        model: "wan_flf2v/model",
+        golden: "wan_flf2v/golden.safetensors",
+        prompt: ("A red fox runs through deep snow at dawn.", "blurred details"),
+        frames: 9,
+        sample: r#""steps": 4, "guidance": 4.0"#,
+        pictures: [Some("first_u8"), Some("last_u8")],
+        seen: &seen,
+        case: "a.",
+    };
+    let rig = base.check();
+    let embeds = golden("wan_flf2v/golden.safetensors", "image_embeds");
+    within("seen", difference(&rig.tensor("out.safetensors", "seen"), &embeds), 2e-5);
+    let one = WithPictures { seen: &seen[..1], ..base }.objections();
+    assert!(one.contains("reads two pictures"), "{one}");
+}
+
+/// Wan 2.2 A14B: the second expert takes over below the boundary, with a guidance of its own.
+#[test]
+fn wan_22_a14b_by_two_experts() {
+    let base = WithPictures {
+        model: "wan22_a14b/model",
+        golden: "wan22_a14b/golden.safetensors",
+        prompt: ("A red fox runs through deep snow at dawn.", "blurred details"),
+        frames: 9,
+        sample: r#""steps": 6, "guidance": 4.0, "guidance_low": 3.0"#,
+        pictures: [None; 2],
+        seen: &[],
+        case: "a.",
+    };
+    base.check();
+    WithPictures { sample: r#""steps": 4, "guidance": 3.5"#, case: "b.", ..base }.check();
+    WithPictures {
+        model: "wan22_a14b_i2v/model",
+        golden: "wan22_a14b_i2v/golden.safetensors",
+        sample: r#""steps": 6, "guidance": 3.5, "guidance_low": 2.5"#,
+        pictures: [Some("first_u8"), None],
+        ..base
+    }
+    .check();
+}
+
 /// The embedded model against its reference sampler.
 fn shapes(case: &str, prompt: &str) {
     let file = format!("shapes/{case}.safetensors");
@@ -115,19 +327,112 @@ fn shapes(case: &str, prompt: &str) {
     within(&format!("{case} frames"), difference(&frames, &golden(&file, "frames_u8")), 2.0);
 }
 
-/// Every case of the embedded model that begins with noise alone, as `meta.json` lists them.
-#[test]
-fn the_embedded_model_equals_its_reference_sampler() {
+/// The cases of the embedded model, as `meta.json` lists them: those with given frames, or those
+/// that begin with noise alone.
+fn cases(given: bool) -> Vec<serde_json::Value> {
     let meta = std::fs::read(reference().join("shapes/meta.json")).expect("the list of cases");
     let meta: serde_json::Value = serde_json::from_slice(&meta).expect("JSON");
-    let cases = meta["cases"].as_array().expect("cases");
-    let from_noise = cases
-        .iter()
-        .filter(|case| ["image", "start", "end"].iter().all(|given| case.get(given).is_none()));
-    let mut run = 0;
-    for case in from_noise {
+    let cases = meta["cases"].as_array().expect("cases").iter();
+    let is_given = |case: &serde_json::Value| {
+        ["image", "start", "end"].iter().any(|given| case.get(given).is_some())
+    };
+    cases.filter(|case| is_given(case) == given).cloned().collect()
+}
+
+#[test]
+fn the_embedded_model_equals_its_reference_sampler() {
+    let cases = cases(false);
+    for case in &cases {
         shapes(case["name"].as_str().expect("a name"), case["prompt"].as_str().expect("a prompt"));
-        run += 1;
     }
-    assert!(run >= 6, "{run} cases");
+    assert!(cases.len() >= 6, "{} cases", cases.len());
+}
+
+/// A clip of which frames are given, decoded as it is and with these frames put back.
+fn with_given(case: &serde_json::Value) {
+    let (name, prompt) = (case["name"].as_str().expect("a name"), &case["prompt"]);
+    let file = format!("shapes/{name}.safetensors");
+    let count = |end: &str| case.get(end).and_then(serde_json::Value::as_i64).unwrap_or(0);
+    let (mut nodes, mut ends) = (String::new(), String::new());
+    let mut feed = |end: &str, node: String| {
+        nodes += &format!("\"{end}\": {node},\n");
+        ends += &format!(", \"{end}\": \"{end}\"");
+    };
+    if let Some(image) = case.get("image").and_then(serde_json::Value::as_str) {
+        let path = format!("shapes/{image}");
+        feed("start", format!(r#"(op: "image.read", with: {{"path": "{path}"}})"#));
+    }
+    for end in ["start", "end"].into_iter().filter(|end| count(end) > 0) {
+        let of = format!(r#"{{"path": "{file}", "name": "{end}_u8"}}"#);
+        feed(end, format!(r#"(op: "tensor.read", with: {of})"#));
+    }
+    let text = format!(
+        r#"Graph(version: 1, nodes: {{
+            "model": (op: "model.load", with: {{"source": "embedded:shapes"}}),
+            "text": (op: "text.encode", in: {{"encoder": "model.text_encoder"}},
+                with: {{"prompt": {prompt}}}),
+            {nodes}
+            "given": (op: "given", in: {{"dit": "model.dit", "vae": "model.vae"{ends}}},
+                with: {{"frames": {frames}}}),
+            "noise": (op: "tensor.read", with: {{"path": "{file}", "name": "noise"}}),
+            "patches": (op: "patchify", in: {{"latents": "noise", "dit": "model.dit"}}),
+            "sample": (op: "dit.sample", in: {{"dit": "model.dit", "patches": "patches",
+                "text": "text", "given": "given"}}, with: {{"steps": 20, "guidance": 4.0}}),
+            "latent": (op: "unpatchify", in: {{"patches": "sample.patches"}}),
+            "frames": (op: "vae.decode", in: {{"vae": "model.vae", "latent": "latent"}}),
+            "exact": (op: "vae.decode", in: {{"vae": "model.vae", "latent": "latent",
+                "given": "given"}}),
+            "out": (op: "tensor.write", with: {{"path": "out.safetensors"}}, in: {{"tensors":
+                {{"trace": "sample.trace", "latent": "latent", "frames": "frames",
+                "exact": "exact"}}}}),
+        }})"#,
+        frames = case["frames"],
+    );
+    let rig = Rig::of("reference", &text, &reference());
+    rig.run();
+    let out = |name: &str| rig.tensor("out.safetensors", name);
+    within(
+        &format!("{name} steps"),
+        difference(&out("trace"), &golden(&file, "latents_steps")),
+        1e-3,
+    );
+    within(&format!("{name} latent"), difference(&out("latent"), &golden(&file, "latents")), 1e-3);
+    let (frames, exact) = (to_bytes(&out("frames")), to_bytes(&out("exact")));
+    within(&format!("{name} frames"), difference(&frames, &golden(&file, "frames_u8")), 2.0);
+    // The frames given are the result's, to the last bit of a byte; the others are as decoded.
+    let all = frames.dims()[0];
+    let (start, end) = match case.get("image") {
+        Some(_) => (1, 0),
+        None => (count("start") as usize, count("end") as usize),
+    };
+    let part =
+        |frames: &Tensor, from: usize, count: usize| frames.narrow(0, from, count).expect("frames");
+    let free = (start, all - start - end);
+    assert_eq!(difference(&part(&exact, free.0, free.1), &part(&frames, free.0, free.1)), 0.0);
+    let given = |count: usize, end: &str, from: usize| {
+        if count == 0 {
+            return;
+        }
+        let given = match case.get("image") {
+            Some(_) => {
+                let image = kino_world::read_image(&reference().join("shapes/i2v_input.png"));
+                let rgb = image.expect("a picture").rgb;
+                let rgb = rgb.into_iter().map(|value| (value * 255.0).round()).collect();
+                Tensor::from_vec(rgb, part(&exact, 0, 1).dims(), exact.device()).expect("a picture")
+            }
+            None => golden(&file, &format!("{end}_u8")),
+        };
+        assert_eq!(difference(&part(&exact, from, count), &given), 0.0, "{name}: {end}");
+        let decoded = difference(&part(&frames, from, count), &given);
+        assert!(decoded > 0.0, "{name}: the autoencoder loses something at the {end}");
+    };
+    given(start, "start", 0);
+    given(end, "end", all - end);
+}
+
+#[test]
+fn clips_with_given_frames_equal_the_reference_sampler() {
+    let cases = cases(true);
+    cases.iter().for_each(with_given);
+    assert!(cases.len() >= 4, "{} cases", cases.len());
 }

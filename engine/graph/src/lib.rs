@@ -80,8 +80,8 @@
 //! | `plan` | facts | a [`Plan`]: the steps that are needed |
 //!
 //! `graph` joins them. The time and memory that a graph takes are bounded by its length, whatever
-//! it says: lists are shared and counted, texts are counted at each use, names and nesting are
-//! limited.
+//! it says: lists are shared, what goes through their items again is counted, texts are counted at
+//! each use, names and nesting are limited.
 
 #![forbid(unsafe_code)]
 

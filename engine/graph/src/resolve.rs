@@ -2,8 +2,9 @@
 //! behind it, through graphs used as nodes and bypassed nodes.
 //!
 //! The work is linear in what is written and in what is handed on: what feeds an input of a graph
-//! used as a node, and what a bypassed node passes on, is followed once and remembered, lists are
-//! shared, and their items are counted ([`MAX_BOUND`]).
+//! used as a node, and what a bypassed node passes on, is followed once and remembered. Lists are
+//! shared, and the types of a list's items are looked at once for each type that it is handed to.
+//! Whatever goes through items again is counted ([`MAX_BOUND`]).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -78,6 +79,7 @@ pub(crate) fn resolve(expanded: Expanded, catalog: &dyn Catalog, report: &mut Re
         read,
         fed: HashMap::new(),
         passed: HashMap::new(),
+        looked_at: HashMap::new(),
         bound: 0,
     };
     let subgraph_inputs = resolver.subgraph_inputs();
@@ -124,8 +126,22 @@ struct Resolver<'r> {
     fed: HashMap<(usize, usize), Option<Binding>>,
     /// What bypassed nodes pass on, by output.
     passed: HashMap<(usize, usize), Option<Binding>>,
+    /// The lists whose types were looked at.
+    looked_at: HashMap<ListForPort, LookedAt>,
     /// The items that ports are fed, so far.
     bound: usize,
+}
+
+/// A shared list by its address, and of the port that it is handed to the type of an item and
+/// whether it takes lists.
+type ListForPort = (*const Vec<ListItem>, PortType, bool);
+
+/// What looking at the types of a list's items has shown.
+struct LookedAt {
+    /// Keeps the list, and with it its address.
+    _list: Arc<Vec<ListItem>>,
+    /// The first item that does not fit.
+    misfit: Option<usize>,
 }
 
 impl Resolver<'_> {
@@ -143,8 +159,13 @@ impl Resolver<'_> {
                 let binding = self.fed(inner, index, &mut Trail::new());
                 let node = Arc::clone(&self.scopes[inner].name);
                 let port = self.scopes[inner].inputs[index].port.clone();
-                match binding.filter(|binding| self.fits_subgraph(binding, &port, &node)) {
-                    Some(binding) if port.range.is_some() || !port.choices.is_empty() => {
+                let checked_again = port.range.is_some() || !port.choices.is_empty();
+                let fits = |binding: &Binding| {
+                    self.fits_subgraph(binding, &port, &node)
+                        && (!checked_again || self.count(binding))
+                };
+                match binding.filter(fits) {
+                    Some(binding) if checked_again => {
                         checked.push(SubgraphInput { node, port, binding });
                     }
                     Some(_) => {}
@@ -162,38 +183,66 @@ impl Resolver<'_> {
 
     /// Checks the type of what is fed to a graph used as a node, against the input's declaration.
     fn fits_subgraph(&mut self, binding: &Binding, port: &Port, node: &str) -> bool {
-        let (giver, from) = match &binding.source {
+        if let BindingSource::List(items) = &binding.source {
+            if !port.is_list() && port.ty != PortType::Any {
+                let message = format!("`{node}.{}` takes one value, found a list", port.name);
+                self.report.error("type", binding.location, message);
+                return false;
+            }
+            let Some(misfit) = self.misfit(items, port) else { return true };
+            return self.fits_subgraph(&items[misfit].1, port, node);
+        }
+        let Some(from) = self.given_type(&binding.source, port) else { return true };
+        if takes(port, &from) {
+            return true;
+        }
+        let giver = match &binding.source {
             BindingSource::Edge(from, output) => {
                 let from = &self.nodes[from.index()];
                 let output = &from.op.signature.outputs[*output as usize];
-                (format!("`{}.{}`", from.name, output.name), output.ty.clone())
+                format!("{}.{}", from.name, output.name)
             }
             BindingSource::Input(index) => {
-                let input = &self.scopes[0].inputs[*index].port;
-                let fits = !input.is_list() || port.is_list();
-                let ty = input.ty.clone();
-                let ty = if fits { ty } else { PortType::List(Box::new(ty)) };
-                (format!("`inputs.{}`", input.name), ty)
-            }
-            BindingSource::List(items) => {
-                if !port.is_list() && port.ty != PortType::Any {
-                    let message = format!("`{node}.{}` takes one value, found a list", port.name);
-                    self.report.error("type", binding.location, message);
-                    return false;
-                }
-                return items.iter().all(|(_, item)| self.fits_subgraph(item, port, node));
+                format!("inputs.{}", self.scopes[0].inputs[*index].port.name)
             }
             _ => return true,
         };
-        let fits = port.ty.accepts(&from)
-            || matches!(&from, PortType::List(of) if port.is_list() && port.ty.accepts(of));
-        if !fits {
-            let hint = conversion(self.catalog, &from, &port.ty);
-            let message =
-                format!("{giver} gives {from}, but `{node}.{}` takes {}", port.name, port.ty);
-            self.report.error("type", binding.location, message).hint = hint;
+        let hint = conversion(self.catalog, &from, &port.ty);
+        let message =
+            format!("`{giver}` gives {from}, but `{node}.{}` takes {}", port.name, port.ty);
+        self.report.error("type", binding.location, message).hint = hint;
+        false
+    }
+
+    /// The first item of a list whose type `port` does not take, looked for once.
+    fn misfit(&mut self, items: &Arc<Vec<ListItem>>, port: &Port) -> Option<usize> {
+        let list = (Arc::as_ptr(items), port.ty.clone(), port.is_list());
+        if let Some(known) = self.looked_at.get(&list) {
+            return known.misfit;
         }
-        fits
+        let misfit = items.iter().position(|(_, item)| {
+            self.given_type(&item.source, port).is_some_and(|from| !takes(port, &from))
+        });
+        self.looked_at.insert(list, LookedAt { _list: Arc::clone(items), misfit });
+        misfit
+    }
+
+    /// The type of what an edge or an input of the root gives to `port`; none for what is written
+    /// there, which is checked where it is written.
+    fn given_type(&self, source: &BindingSource, port: &Port) -> Option<PortType> {
+        match source {
+            BindingSource::Edge(from, output) => {
+                let from = &self.nodes[from.index()];
+                Some(from.op.signature.outputs[*output as usize].ty.clone())
+            }
+            BindingSource::Input(index) => {
+                let input = &self.scopes[0].inputs[*index].port;
+                let ty = input.ty.clone();
+                let fits = !input.is_list() || port.is_list();
+                Some(if fits { ty } else { PortType::List(Box::new(ty)) })
+            }
+            _ => None,
+        }
     }
 
     /// What feeds every port of every node.
@@ -583,23 +632,16 @@ impl Resolver<'_> {
         location: Location,
         trail: &mut Trail,
     ) -> Option<Binding> {
-        let Some(through) = through else {
+        let binding = match through {
+            Some(through) => Some(self.binding(scope, &through, trail)?),
+            None => None,
+        };
+        let passed = binding.and_then(first_item);
+        if passed.is_none() {
             let message = format!("`{name}` is bypassed, but no input of type {ty} feeds it");
             self.report.error("bypass", location, message);
-            return None;
-        };
-        let binding = self.binding(scope, &through, trail)?;
-        match &binding.source {
-            BindingSource::List(items) => items.first().map(|(_, item)| item.clone()),
-            BindingSource::Literal(literal) => match &**literal {
-                Literal::List(items) => {
-                    let first = BindingSource::Literal(Arc::new(items.first()?.clone()));
-                    Some(Binding { source: first, ..binding })
-                }
-                _ => Some(binding),
-            },
-            _ => Some(binding),
         }
+        passed
     }
 
     /// The type of what an edge inside a graph stands for, by declarations alone.
@@ -629,6 +671,27 @@ impl Resolver<'_> {
                 self.declared_type(*inner, &outputs.get(index)?.1.text)
             }
         }
+    }
+}
+
+/// Whether a port takes a value of a type, alone or among others.
+fn takes(port: &Port, from: &PortType) -> bool {
+    port.ty.accepts(from)
+        || matches!(from, PortType::List(of) if port.is_list() && port.ty.accepts(of))
+}
+
+/// The first item of a list, none where it has none; anything else as it is.
+fn first_item(binding: Binding) -> Option<Binding> {
+    match &binding.source {
+        BindingSource::List(items) => items.first().map(|(_, item)| item.clone()),
+        BindingSource::Literal(literal) => match &**literal {
+            Literal::List(items) => {
+                let first = BindingSource::Literal(Arc::new(items.first()?.clone()));
+                Some(Binding { source: first, ..binding })
+            }
+            _ => Some(binding),
+        },
+        _ => Some(binding),
     }
 }
 

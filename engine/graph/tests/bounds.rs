@@ -51,6 +51,49 @@ fn a_list_is_resolved_once_a_level_not_once_a_path() {
     assert!(codes(&problems).contains(&"too-large"), "{problems}");
 }
 
+/// A list of 60,000 edges from `giver`, handed whole to 200 uses of a graph that hands it whole to
+/// 200 uses of one that declares it as `input`.
+fn handed_whole(giver: &str, input: &str) -> String {
+    let base = vec!["\"r\""; 60_000].join(",");
+    let uses = |op| {
+        lines(200, "", |i| format!("\"n{i}\": (op: \"{op}\", in: {{\"x\": [\"inputs.x\"]}}),"), "")
+    };
+    let graph = |input: &str, nodes: &str| {
+        format!("Graph(version: 1, inputs: {{\"x\": ({input})}}, nodes: {{{nodes}}})")
+    };
+    let (outer, inner) = (uses("./b.ron"), uses("./c.ron"));
+    let ty = "type: \"List(Real)\"";
+    format!(
+        "Graph(version: 1, nodes: {{\"r\": {giver}, \"x\": (op: \"./a.ron\", in: {{\"x\": [{base}]}})}}, outputs: {{\"r\": \"r\"}}, graphs: {{\
+         \"./a.ron\": {}, \"./b.ron\": {}, \"./c.ron\": {}}})",
+        graph(ty, &outer),
+        graph(ty, &inner),
+        graph(input, "\"n\": (op: \"noise\")"),
+    )
+}
+
+#[test]
+fn the_types_of_a_shared_list_are_looked_at_once() {
+    let (real, ty) = ("(op: \"add\", with: {\"a\": 1})", "type: \"List(Real)\"");
+    let graph = soon(|| check(&handed_whole(real, ty)));
+    soon(|| plan_with(&graph.unwrap_or_else(|problems| panic!("{problems}")), &nodes(), &[]))
+        .unwrap();
+    // Where the innermost graph takes something else, every use of it says so.
+    let problems = soon(|| check(&handed_whole(real, "type: \"List(Frames)\""))).unwrap_err();
+    let said = "gives Real, but `x/n0/n0.x` takes Frames";
+    assert!(problems.list.iter().any(|problem| problem.message.contains(said)));
+    assert_eq!(problems.list.len(), 40_000);
+}
+
+/// Values that only planning tells are checked again for every input with a range.
+#[test]
+fn the_items_that_ranges_are_checked_against_are_counted() {
+    let real = "(op: \"add\", with: {\"a\": 1})";
+    let ranged = "type: \"List(Real)\", range: (0, 9)";
+    let problems = soon(|| check(&handed_whole(real, ranged))).unwrap_err();
+    assert_eq!(codes(&problems), ["too-large"]);
+}
+
 #[test]
 fn lists_are_counted_over_all_their_readers() {
     let base = vec!["\"r\""; 60_000].join(",");
@@ -229,6 +272,30 @@ fn a_graph_does_not_read_what_it_writes() {
     assert!(said.contains("`r` reads the file `x.png`, which `w` writes"), "{said}");
     assert!(located(&text.replace("./x.png", "y.png")).is_ok());
     assert!(plan(text).is_ok(), "nobody says where outputs lie");
+}
+
+#[test]
+fn where_a_file_lies_is_asked_once_however_many_read_it() {
+    let read = |i| format!("\"r{i}\": (op: \"read\", with: {{\"path\": \"x.png\"}}), ");
+    let write = "\"w\": (op: \"write\", in: {\"frames\": \"r0\"}, with: {\"path\": \"y.png\"})";
+    let outputs = lines(100, "}, outputs: {", |i| format!("\"r{i}\": \"r{i}\","), "})");
+    let text = lines(100, "Graph(version: 1, nodes: {", read, &format!("{write}{outputs}"));
+    let asked = std::cell::RefCell::new(Vec::new());
+    let locate = |_: Access, path: &str| {
+        asked.borrow_mut().push(path.to_owned());
+        path.to_owned()
+    };
+    let settings = PlanSettings {
+        inputs: &[],
+        until: None,
+        environment: b"",
+        draw: &|_| 0,
+        stem: "g",
+        locate: Some(&locate),
+    };
+    let planned = check(&text).and_then(|graph| graph.plan(&nodes(), &settings));
+    planned.unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(asked.into_inner(), ["y.png", "x.png"]);
 }
 
 #[test]

@@ -280,6 +280,33 @@ fn bypass_needs_something_to_pass() {
 }
 
 #[test]
+fn a_bypassed_node_with_an_empty_list_has_nothing_to_pass() {
+    let concat = r#""c": (op: "concat", bypass: true, in: {"parts": []})"#;
+    let add = r#""c": (op: "./in.ron", bypass: true, with: {"x": []})"#;
+    let resize = r#""r": (op: "resize", in: {"frames": "c"})"#;
+    for (nodes, output, ty) in [
+        (format!("{concat}, {resize}"), "r", "Frames"),
+        (concat.to_owned(), "c", "Frames"),
+        (add.to_owned(), "c", "Real"),
+    ] {
+        let problems = check(&format!(
+            r#"Graph(version: 1, nodes: {{{nodes}}}, outputs: {{"out": "{output}"}}, graphs: {{
+            "./in.ron": Graph(version: 1, inputs: {{"x": (type: "List(Real)")}},
+                nodes: {{"a": (op: "add", with: {{"a": 1}})}}, outputs: {{"r": "a"}})}})"#
+        ));
+        let problems = problems.map(|_| ()).unwrap_err();
+        let said = format!("`c` is bypassed, but no input of type {ty} feeds it");
+        assert_eq!(problems.list.len(), 1, "{problems}");
+        assert_eq!((problems.list[0].code, &problems.list[0].message), ("bypass", &said));
+    }
+    let handed_on = r#"Graph(version: 1, nodes: {"x": (op: "./in.ron", in: {"x": []})}, outputs: {"r": "x"}, graphs: {
+        "./in.ron": Graph(version: 1, inputs: {"x": (type: "List(Frames)")},
+            nodes: {"c": (op: "concat", bypass: true, in: {"parts": ["inputs.x"]})}, outputs: {"r": "c"})})"#;
+    let problems = check(handed_on).map(|_| ()).unwrap_err();
+    assert!(problems.to_string().contains("`x/c` is bypassed, but no input"), "{problems}");
+}
+
+#[test]
 fn bypassed_nodes_may_not_go_in_circles() {
     nodes_of(
         r#""a": (op: "resize", in: {"frames": "b"}, bypass: true), "b": (op: "resize", in: {"frames": "a"}, bypass: true),

@@ -167,8 +167,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        Clip, Conditioning, Embeddings, FramesBuilder, Given, ImageConditioning, Latent,
-        LatentSpace, Ledger, Mask, Patches, Sigmas,
+        Clip, Conditioning, Embeddings, Frames, FramesBuilder, Given, GivenEncoding,
+        ImageConditioning, Latent, LatentSpace, Ledger, Mask, Patches, Sigmas,
     };
 
     fn services(budget: u64) -> Services {
@@ -207,7 +207,15 @@ mod tests {
             Some(Patches { tokens: ramp(12, &[2, 6]), clips: vec![clip], patch: [1, 1, 2] }.into()),
             Some(mask(2).into()),
             Some(ImageConditioning { tensor: ramp(6, &[2, 3]) }.into()),
-            Some(Value::from(Given { latent, mask: mask(1), frames: 1, strength: 0.75 })),
+            Some(Value::from(Given {
+                latent,
+                mask: mask(1),
+                frames: 3,
+                strength: 0.75,
+                encoding: GivenEncoding::Whole,
+                start: Some(Arc::new(Frames::from_tensor(&ramp(24, &[2, 2, 2, 3]), None).unwrap())),
+                end: Some(Arc::new(Frames::from_tensor(&ramp(12, &[1, 2, 2, 3]), None).unwrap())),
+            })),
             Some(Value::Custom(Arc::new(Record {
                 ty: "example.depth".into(),
                 fields: vec![

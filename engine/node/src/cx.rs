@@ -70,8 +70,8 @@ pub struct Progress {
     pub preview: Option<Preview>,
 }
 
-/// Tells the runs of a process from each other; a run that began later has a greater number. A
-/// service of each run.
+/// Tells the runs of a process from each other, those of watches included; a run that began later
+/// has a greater number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId(pub u64);
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use kino_node::{
-    Cancel, Clip, Conditioning, CustomTypes, Error, Fields, Frames, FramesBuilder, Given, Guider,
-    GuiderHandle, GuiderState, ImageConditioning, Inputs, Latent, LatentSpace, Ledger, Mask,
-    ModelPart, Opaque, OutputFile, Patches, Record, Result, Services, Sigmas, TYPES, TensorFact,
-    TensorHeader, TensorReader, Tensors, TypeDef, Value, ValueType, decode, encode, fit_values,
-    is_storable, known, tensor_fact, type_of_name,
+    Cancel, Clip, Conditioning, CustomTypes, Error, Fields, Frames, FramesBuilder, Given,
+    GivenEncoding, Guider, GuiderHandle, GuiderState, ImageConditioning, Inputs, Latent,
+    LatentSpace, Ledger, Mask, ModelPart, Named, Opaque, OutputFile, Patches, Record, Result,
+    Services, Sigmas, TYPES, TensorFact, TensorHeader, TensorReader, Tensors, TypeDef, Value,
+    ValueType, decode, encode, fit_values, is_storable, known, tensor_fact, type_of_name,
 };
 use kino_port::{ElementRule, Fact, PortType, Sigma, edge, list, real, text};
 
@@ -37,11 +37,61 @@ fn samples() -> Vec<Value> {
         ImageConditioning { tensor: ramp(&[2, 3]) }.into(),
         latent.clone().into(),
         Patches { tokens: ramp(&[2, 6]), clips: vec![clip], patch: [1, 1, 2] }.into(),
-        Given { latent, mask: Mask { tensor: ramp(&[1, 2, 3]) }, frames: 1, strength: 0.5 }.into(),
+        given(latent, 1).into(),
         Sigmas(vec![Sigma(1.0), Sigma(0.5), Sigma(0.0)].into()).into(),
         frames.finish().unwrap().into(),
         Mask { tensor: ramp(&[2, 2, 3]) }.into(),
     ]
+}
+
+/// A clip of so many frames, the first of which is given.
+fn given(latent: Latent, frames: usize) -> Given {
+    Given {
+        latent,
+        mask: Mask { tensor: ramp(&[1, 2, 3]) },
+        frames,
+        strength: 0.5,
+        encoding: GivenEncoding::Apart,
+        start: Some(Arc::new(Frames::from_tensor(&ramp(&[1, 4, 5, 3]), None).unwrap())),
+        end: None,
+    }
+}
+
+#[test]
+fn given_frames_fit_their_clip() {
+    let latent = Latent { tensor: ramp(&[2, 1, 2, 3]), space: None };
+    let end = |count: usize, width: usize| {
+        let frames = Frames::from_tensor(&ramp(&[count, 4, width, 3]), None).unwrap();
+        Given { end: Some(Arc::new(frames)), ..given(latent.clone(), 3) }
+    };
+    assert!(end(2, 5).check().is_ok());
+    let message = |given: &Given| given.check().unwrap_err().to_string();
+    assert_eq!(message(&end(3, 5)), "4 frames are given of a clip of 3");
+    assert_eq!(
+        message(&end(1, 6)),
+        "the frames of one clip have one size, found 5x4 at its start and 6x4 at its end"
+    );
+    assert_eq!(message(&given(latent.clone(), 0)), "a clip has at least one frame, found none");
+    // Its bytes are those of the latent, of the mask and of the frames.
+    let bytes = |count: usize| (2 * 6 + 6 + 60 + count * 60) as u64 * 4;
+    assert_eq!(end(2, 5).bytes(), bytes(2));
+}
+
+#[test]
+fn whole_numbers_are_levels_of_frames() {
+    let check = |dtype: DType, largest: f64| {
+        let levels = [0.0, 1.0, 0.0, 0.2, 1.0, 0.6].map(|level| level * largest);
+        let tensor = Tensor::new(&levels, &Device::Cpu).unwrap().reshape((1, 1, 2, 3)).unwrap();
+        let frames = Value::Tensor(tensor.to_dtype(dtype).unwrap()).fit(&PortType::Frames).unwrap();
+        let found = frames.tensor().unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        for (found, level) in found.iter().zip([0.0, 1.0, 0.0, 0.2, 1.0, 0.6]) {
+            assert!((found - level).abs() < 1e-4, "{dtype:?}: {found} is not {level}");
+        }
+    };
+    check(DType::U8, 255.0);
+    check(DType::U32, f64::from(u32::MAX));
+    check(DType::F32, 1.0);
+    check(DType::F64, 1.0);
 }
 
 #[test]
@@ -369,7 +419,7 @@ fn what_fits_its_port_stays_and_the_rest_is_made_to_fit() {
         text("op", "add").choices(&[Cow::Borrowed("add"), Cow::Borrowed("sub")]),
     ];
     let many: Arc<[_]> = [(Some("a".into()), Value::Real(1.5)), (None, Value::Real(2.0))].into();
-    let fit = |scale: Value, op: &str, many: &Arc<[(Option<Arc<str>>, Value)]>| {
+    let fit = |scale: Value, op: &str, many: &Arc<[Named<Value>]>| {
         let (many, one, op) =
             (Value::List(Arc::clone(many)), Value::Int(3), Value::Text(op.into()));
         let mut values = vec![Some(many), Some(one), Some(scale), Some(op)];
@@ -389,5 +439,40 @@ fn what_fits_its_port_stays_and_the_rest_is_made_to_fit() {
     ] {
         let error = fit(scale, op, &many).unwrap_err();
         assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn a_large_tensor_is_written_in_pieces() {
+    /// Notes the longest piece.
+    struct Longest(usize, Vec<u8>);
+    impl std::io::Write for Longest {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 = self.0.max(bytes.len());
+            self.1.extend(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let large = Tensor::arange(0u32, 3_000_001, &Device::Cpu).unwrap();
+    let turned = ramp(&[700, 900]).t().unwrap();
+    let none = Tensor::zeros((0, 4), DType::F32, &Device::Cpu).unwrap();
+    let tensors = [large, turned, none];
+    let values: Vec<_> = tensors.iter().map(|tensor| Some(Value::Tensor(tensor.clone()))).collect();
+    let mut to = Longest(0, Vec::new());
+    encode(&values, &mut to).unwrap();
+    assert!(to.1.len() > 12_000_000 && to.0 <= 1 << 20, "{} at once", to.0);
+    let back = decode(&mut &to.1[..], &services()).unwrap();
+    for (tensor, back) in tensors.iter().zip(back) {
+        let Some(Value::Tensor(back)) = back else { panic!() };
+        assert_eq!((back.dims(), back.dtype()), (tensor.dims(), tensor.dtype()));
+        let bytes = |tensor: &Tensor| {
+            let mut bytes = Vec::new();
+            tensor.write_bytes(&mut bytes).unwrap();
+            bytes
+        };
+        assert!(bytes(&back) == bytes(tensor));
     }
 }

@@ -166,7 +166,9 @@ impl MemoryCache {
     }
 
     fn evict(&mut self, ((priority, _), key): (Priority, [u8; 32])) -> Option<Entry> {
-        self.floor = f64::from_bits(priority);
+        // What leaves for its bytes in temporary files, or as others are held, is not always of the
+        // least priority. The floor must not fall after it: old entries would outlive new ones.
+        self.floor = self.floor.max(f64::from_bits(priority));
         self.remove(&key)
     }
 
@@ -348,6 +350,20 @@ mod tests {
         cache.store(&[0; 32], &[Some(part)], 0.0);
         (1..6).for_each(|key| cache.store(&[key; 32], &[Some(Value::Int(1))], 9.0));
         assert_eq!(kept(&cache), [0, 4, 5]);
+    }
+
+    #[test]
+    fn an_eviction_never_lowers_what_new_entries_begin_at() {
+        let ledger = Ledger::new(0);
+        let mut cache = MemoryCache::new(30_000, &ledger);
+        cache.store(&[0; 32], &text(14_000), 1.0);
+        // One of them leaves for its bytes in a file, though the text is worth less.
+        (1..4).for_each(|key| cache.store(&[key; 32], &frames(&ledger), 1e9));
+        let floor = cache.floor;
+        assert!(floor > 80_000.0, "{floor}");
+        (4..6).for_each(|key| cache.store(&[key; 32], &text(14_000), 1.0));
+        assert_eq!(kept(&cache), [2, 3, 4, 5]);
+        assert_eq!(cache.floor, floor);
     }
 
     #[test]

@@ -54,6 +54,15 @@ pub(crate) enum Job {
     Run(u32, Vec<Option<Value>>),
 }
 
+impl Job {
+    /// The step that it is of.
+    pub(crate) fn step(&self) -> u32 {
+        match self {
+            Job::Load(step, _) | Job::Choose(step, _) | Job::Run(step, _) => *step,
+        }
+    }
+}
+
 /// What became of a job.
 pub(crate) enum Ended {
     /// The outputs are there.
@@ -68,6 +77,34 @@ pub(crate) enum Ended {
     Failed(u32),
     /// The step gave up because the run was cancelled.
     Stopped,
+}
+
+impl Ended {
+    /// The step that it is of, where it says.
+    pub(crate) fn step(&self) -> Option<u32> {
+        match self {
+            Ended::Finished(step, _)
+            | Ended::Loaded(step, _)
+            | Ended::Adopted(step, _)
+            | Ended::Chose(step, ..)
+            | Ended::Failed(step) => Some(*step),
+            Ended::Stopped => None,
+        }
+    }
+}
+
+/// What nobody reads any more.
+#[derive(Default)]
+pub(crate) struct Garbage {
+    pub(crate) values: Vec<Value>,
+    /// After the values: what they took is free by then.
+    pub(crate) leases: Vec<Lease>,
+}
+
+impl Garbage {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.values.is_empty() && self.leases.is_empty()
+    }
 }
 
 pub(crate) struct Schedule<'p> {
@@ -110,8 +147,8 @@ pub(crate) struct Schedule<'p> {
     skipped: Vec<u32>,
     /// Events to be sent once the lock is free.
     pub(crate) outbox: Vec<Event>,
-    /// Values to be dropped once the lock is free.
-    pub(crate) garbage: Vec<Value>,
+    /// What is to be dropped once the lock is free.
+    pub(crate) garbage: Garbage,
 }
 
 impl<'p> Schedule<'p> {
@@ -155,7 +192,7 @@ impl<'p> Schedule<'p> {
             cached: Vec::new(),
             skipped: Vec::new(),
             outbox: Vec::new(),
-            garbage: Vec::new(),
+            garbage: Garbage::default(),
         };
         schedule.count_readers(need);
         // The last is pushed first, so that the first is started first.

@@ -32,9 +32,12 @@ pub(crate) struct Wiring<'p> {
     pub(crate) edges: Vec<Edge>,
 }
 
+/// What a registry has under a node's name.
+type Named<'p> = (&'p Arc<str>, Option<&'p Arc<dyn Node>>);
+
 impl<'p> Wiring<'p> {
     pub(crate) fn new(plan: &'p Plan, registry: &'p Registry) -> Self {
-        let mut last: Option<(&Arc<str>, Option<&Arc<dyn Node>>)> = None;
+        let mut last: Option<Named<'p>> = None;
         let node = |step: &'p Step| match last {
             // Steps of one node share its name, and often follow each other.
             Some((op, node)) if Arc::ptr_eq(op, &step.op) => node,

@@ -1,6 +1,6 @@
 //! What workers do: take a job, do it outside the lock, enter what became of it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::cell::Cell;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::event::{Cached, Event, Teller};
 use crate::forecast::firm;
 use crate::in_flight::{Computed, InFlight, Twins};
 use crate::pace::Pace;
-use crate::panic::panic_message;
+use crate::panic::catch;
 use crate::reads;
 use crate::report::StepFailure;
 use crate::schedule::{Ended, Job, Schedule};
@@ -46,6 +46,8 @@ pub(crate) struct Work<'r> {
     pub(crate) schedule: Mutex<Schedule<'r>>,
     pub(crate) wake: Condvar,
     pub(crate) failures: Mutex<Vec<StepFailure>>,
+    /// The keys of entries that could not be read.
+    pub(crate) unreadable: Mutex<Vec<[u8; 32]>>,
 }
 
 impl<'r> Work<'r> {
@@ -55,6 +57,11 @@ impl<'r> Work<'r> {
 
     pub(crate) fn failures(&self) -> MutexGuard<'_, Vec<StepFailure>> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The keys of entries that could not be read.
+    pub(crate) fn unreadable(&self) -> Vec<[u8; 32]> {
+        std::mem::take(&mut *self.unreadable.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Sends an event.
@@ -75,7 +82,16 @@ impl<'r> Work<'r> {
         let mut schedule = self.schedule();
         if let Some((ended, occupied)) = ended {
             occupied.into_iter().for_each(|heavy| schedule.free(heavy));
-            schedule.end(ended);
+            let step = ended.step();
+            if let Err(message) = catch(|| schedule.end(ended)) {
+                // A value could not say how large it is: what the step was worth is not known.
+                schedule.stopped = true;
+                drop(schedule);
+                if let Some(step) = step {
+                    self.fail(step, &panicked("the step", &message));
+                }
+                schedule = self.schedule();
+            }
         }
         loop {
             schedule.stopped |= self.stop.is_stopping();
@@ -105,25 +121,48 @@ impl<'r> Work<'r> {
         }
     }
 
-    /// Does one job; also says whether its place is still occupied, and of which kind.
+    /// Does one job; also says whether its place is still occupied, and of which kind. A panic of
+    /// anything in it, such as a type that an embedding program adds, fails the step: a worker that
+    /// left would let the others wait for ever.
     fn carry_out(&self, job: Job, heavy: bool) -> (Ended, Option<bool>) {
-        match job {
-            Job::Load(step, found) => (self.load(step, found), Some(heavy)),
-            Job::Choose(step, values) => (self.choose(step, values), Some(heavy)),
-            Job::Run(step, values) => self.run(step, values, heavy),
-        }
+        let place = Cell::new(Some(heavy));
+        let step = job.step();
+        let done = catch(|| match job {
+            Job::Load(step, found) => self.load(step, found),
+            Job::Choose(step, values) => self.choose(step, values),
+            Job::Run(step, values) => self.run(step, values, &place),
+        });
+        (
+            done.unwrap_or_else(|message| self.fail(step, &panicked("the step", &message))),
+            place.get(),
+        )
     }
 
     fn load(&self, step: u32, found: Verified) -> Ended {
-        let begun = Instant::now();
-        match self.store.read(self.wiring.key(step as usize), found, self.services) {
+        let (begun, at) = (Instant::now(), step as usize);
+        let going_on = || if self.stop.is_stopping() { Err(Error::Cancelled) } else { Ok(()) };
+        let bytes = found.header.memory;
+        // Frames are not waited for: they take their own leases.
+        let admission = (bytes >= UNGOVERNED)
+            .then(|| self.services.ledger.admit(bytes, &[], &going_on))
+            .transpose();
+        if admission.is_err() {
+            return Ended::Stopped;
+        }
+        let key = self.wiring.key(at);
+        match self.store.read(key, found, self.services) {
             Ok(outputs) => {
                 let seconds = begun.elapsed().as_secs_f64();
-                let at = step as usize;
                 self.say(finished(self.wiring, at, &outputs, Cached::Disk, seconds));
                 Ended::Loaded(step, outputs)
             }
-            Err(error) => self.fail(step, &error),
+            Err(error) => {
+                let name = self.wiring.name(at);
+                tracing::warn!("The cached result of `{name}` could not be read: {error}.");
+                self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).push(*key);
+                // The run begins anew without the entry.
+                Ended::Stopped
+            }
         }
     }
 
@@ -148,15 +187,16 @@ impl<'r> Work<'r> {
         }
     }
 
-    fn run(&self, step: u32, mut values: Vec<Option<Value>>, heavy: bool) -> (Ended, Option<bool>) {
-        let at = step as usize;
+    /// Computes a step. `place` is emptied once its place was freed.
+    fn run(&self, step: u32, mut values: Vec<Option<Value>>, place: &Cell<Option<bool>>) -> Ended {
+        let (at, heavy) = (step as usize, place.get() == Some(true));
         // In this order: a sink of a run that was superseded meanwhile has begun, or never will.
         let _writing =
             self.wiring.traits(at).sink.then(|| self.in_flight.begin_sink(self.run, self.graph));
         let here = self.stop.begin(step, Key(*self.wiring.key(at)));
         let cancel = here.cancel();
         if cancel.is_cancelled() {
-            return (Ended::Stopped, Some(heavy));
+            return Ended::Stopped;
         }
         let joined = self.may_share(at).then(|| (Instant::now(), self.join_or_start(at, cancel)));
         let guard = match joined {
@@ -166,9 +206,9 @@ impl<'r> Work<'r> {
                 let seconds = begun.elapsed().as_secs_f64();
                 self.twins.leave(at, &outputs);
                 self.say(finished(self.wiring, at, &outputs, Cached::Memory, seconds));
-                return (Ended::Adopted(step, outputs), Some(heavy));
+                return Ended::Adopted(step, outputs);
             }
-            Some((_, Err(_))) => return (Ended::Stopped, Some(heavy)),
+            Some((_, Err(_))) => return Ended::Stopped,
         };
         self.say(self.started(step));
         let begun = Instant::now();
@@ -186,6 +226,7 @@ impl<'r> Work<'r> {
             Ok(outputs) => {
                 // The device need not wait for the disk.
                 if heavy {
+                    place.set(None);
                     self.schedule().free(true);
                     self.wake.notify_one();
                 }
@@ -193,10 +234,10 @@ impl<'r> Work<'r> {
                 self.twins.leave(at, &outputs);
                 guard.into_iter().for_each(|guard| guard.complete(&outputs));
                 self.say(finished(self.wiring, at, &outputs, Cached::None, seconds));
-                (Ended::Finished(step, outputs), (!heavy).then_some(false))
+                Ended::Finished(step, outputs)
             }
-            Err(Error::Cancelled) if cancel.is_cancelled() => (Ended::Stopped, Some(heavy)),
-            Err(error) => (self.fail(step, &error), Some(heavy)),
+            Err(Error::Cancelled) if cancel.is_cancelled() => Ended::Stopped,
+            Err(error) => self.fail(step, &error),
         }
     }
 
@@ -322,15 +363,17 @@ impl<'r> Work<'r> {
     }
 }
 
-/// Turns a panic into an error.
+/// Turns a panic of the node into an error.
 fn guarded<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|panic| {
-        let message = panic_message(panic.as_ref());
-        Err(Error::advised(
-            format!("the node panicked: {message}"),
-            "this is a bug of the node; please report it",
-        ))
-    })
+    catch(f).unwrap_or_else(|message| Err(panicked("the node", &message)))
+}
+
+/// The error that a panic becomes.
+fn panicked(who: &str, message: &str) -> Error {
+    Error::advised(
+        format!("{who} panicked: {message}"),
+        "this is a bug of the node, or of a type of its values; please report it",
+    )
 }
 
 /// Checks that all wanted outputs are there, and drops those that nobody wants.

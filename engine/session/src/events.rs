@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 
 use kino_node::RunId;
@@ -114,6 +114,12 @@ impl<T: Queued> EventQueue<T> {
     /// How many events the listener has not begun to hear.
     pub(crate) fn waiting(&self) -> usize {
         self.shared.state().waiting.len()
+    }
+
+    /// The thread on which the listener is called, until it has heard all.
+    pub(crate) fn thread(&self) -> Option<ThreadId> {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        thread.as_ref().map(|thread| thread.thread().id())
     }
 
     /// Waits until the listener has heard all.

@@ -2,7 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 
 use candle_core::Tensor;
 use kino_node::{Cancel, OutputFile, RunId};
@@ -108,12 +109,17 @@ pub(crate) fn run_to_end(
             listener(RunEvent { event, run: id });
         }
     };
-    let services = services.layer().with(Arc::new(id));
-    let request = RunSpec::new(plan, &loaded.registry, &services, stop);
-    let embedded_workflow = &*embedded_workflow;
-    let request = RunSpec { embedded_workflow, events: &events, id, ..request };
+    let (registry, embedded_workflow) = (&*loaded.registry, &*embedded_workflow);
     core.base(); // before anything of it runs
-    let report = core.runtime.run(request);
+    let report = core.runtime.run(RunSpec {
+        plan,
+        registry,
+        services,
+        stop,
+        embedded_workflow,
+        events: &events,
+        id,
+    });
     let files = std::mem::take(&mut *lock());
     RunResult {
         peak_memory: core.services.ledger.peak(),
@@ -124,10 +130,38 @@ pub(crate) fn run_to_end(
     }
 }
 
+/// Does what a run consists of. A panic of the engine itself is an error of the run: whoever waits
+/// for its end must not wait for ever.
+pub(crate) fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+        Err(Error::world("the engine panicked in this run")
+            .advising("this is a bug of Kinograph; please report it"))
+    })
+}
+
+/// How a run ended.
 #[derive(Default)]
 struct End {
-    done: Mutex<Option<Result<Arc<RunResult>>>>,
+    state: Mutex<EndState>,
     told: Condvar,
+}
+
+#[derive(Default)]
+struct EndState {
+    done: Option<Result<Arc<RunResult>>>,
+    /// The listener has heard all events, or there is none.
+    heard: bool,
+}
+
+impl End {
+    fn state(&self) -> MutexGuard<'_, EndState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, change: impl FnOnce(&mut EndState)) {
+        change(&mut self.state());
+        self.told.notify_all();
+    }
 }
 
 /// A run under way. Clones are the same run; it goes on when all of them are dropped.
@@ -136,6 +170,8 @@ pub struct Run {
     id: RunId,
     cancel: Cancel,
     end: Arc<End>,
+    /// The thread on which the listener is called.
+    listener: Option<ThreadId>,
 }
 
 impl Run {
@@ -149,25 +185,21 @@ impl Run {
             |error: std::io::Error| Error::world(format!("no thread could be started: {error}"));
         let queue = listener.map(EventQueue::start).transpose().map_err(failed)?;
         let (id, end) = (RunId::next(), Arc::new(End::default()));
-        let run = Run { id, cancel: cancel.clone(), end: Arc::clone(&end) };
+        let listener = queue.as_ref().and_then(EventQueue::thread);
+        let run = Run { id, cancel: cancel.clone(), end: Arc::clone(&end), listener };
         let go = move || {
             let stop = StopSignal::whole(&cancel);
-            let run = || match &queue {
-                Some(queue) => {
-                    let planned = plan()?;
-                    let done = run_to_end(&planned, id, &stop, Some(&|event| queue.push(event)));
-                    queue.finish();
-                    Ok(Arc::new(done))
-                }
-                None => Ok(Arc::new(run_to_end(&*plan()?, id, &stop, None))),
-            };
-            // Whoever waits for its end must not wait for ever.
-            let done = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
-                Err(Error::world("the engine panicked in this run")
-                    .advising("this is a bug of Kinograph; please report it"))
+            let done = guarded(|| {
+                let planned = plan()?;
+                let push = queue.as_ref().map(|queue| |event| queue.push(event));
+                let listener = push.as_ref().map(|push| push as Listener<'_>);
+                Ok(Arc::new(run_to_end(&planned, id, &stop, listener)))
             });
-            *end.done.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
-            end.told.notify_all();
+            end.enter(|state| state.done = Some(done));
+            if let Some(queue) = &queue {
+                queue.finish();
+            }
+            end.enter(|state| state.heard = true);
         };
         let thread = std::thread::Builder::new().name("run".into()).stack_size(STACK);
         thread.spawn(go).map_err(failed)?;
@@ -184,28 +216,35 @@ impl Run {
         self.cancel.cancel();
     }
 
-    /// Whether it is over.
+    /// Whether it is over; its listener may still be hearing of it.
     pub fn is_done(&self) -> bool {
-        self.end.done.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.end.state().done.is_some()
+    }
+
+    /// What it left, once it is over. Waits for nobody, its listener included.
+    pub fn result(&self) -> Option<Result<Arc<RunResult>>> {
+        self.end.state().done.clone()
     }
 
     /// Waits for its end: also a run that failed or was cancelled has results. All events have been
-    /// heard by then.
+    /// heard by then, so it waits for a listener that is slow; [`Run::result`] does not. The
+    /// listener itself may call it: it then waits for the run alone, and hears the rest later.
     ///
     /// # Errors
     /// When it did not begin: everything that stands against the plan, or that it was cancelled
     /// before there was one.
     pub fn finish(&self) -> Result<Arc<RunResult>> {
-        let mut done = self.end.done.lock().unwrap_or_else(PoisonError::into_inner);
+        let hears = self.listener == Some(std::thread::current().id());
+        let mut state = self.end.state();
         loop {
-            match &*done {
-                Some(done) => return done.clone(),
-                None => done = self.end.told.wait(done).unwrap_or_else(PoisonError::into_inner),
+            match &state.done {
+                Some(done) if state.heard || hears => return done.clone(),
+                _ => state = self.end.told.wait(state).unwrap_or_else(PoisonError::into_inner),
             }
         }
     }
 
-    /// Waits for its end.
+    /// Waits for its end, as [`Run::finish`] does.
     ///
     /// # Errors
     /// When something stands against its plan, nodes failed, or it was cancelled. [`Run::finish`]

@@ -158,9 +158,11 @@ impl Watch {
                 }
                 Ok(Signal::Ended(ended)) => {
                     if self.runs.end(&ended) {
-                        let plan = Plan { planned: Arc::clone(&ended.planned) };
-                        self.events
-                            .push(WatchEvent::RunResult { plan, done: Arc::clone(&ended.done) });
+                        let plan = Plan { planned: ended.planned };
+                        self.events.push(match ended.done {
+                            Ok(done) => WatchEvent::RunResult { plan, done },
+                            Err(error) => WatchEvent::Failed { error, has_last: true },
+                        });
                         self.waiting();
                     }
                 }

@@ -99,6 +99,22 @@ fn a_file_is_saved_in_many_ways() {
     rig.expect(&[]);
 }
 
+/// Whoever writes a file can keep its length and its time of modification.
+#[test]
+fn other_contents_of_the_same_length_and_time_are_seen() {
+    let rig = Rig::new(&["a"], &["a"]);
+    let hour_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
+    let write = |text: &str| {
+        let mut file = File::options().write(true).open(rig.path("a")).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file.set_modified(hour_ago).unwrap();
+    };
+    write("old");
+    rig.expect(&[]);
+    write("new");
+    rig.expect(&[("a", &[Changed])]);
+}
+
 #[test]
 fn contents_count_and_nothing_else() {
     let rig = Rig::new(&["a"], &["a"]);

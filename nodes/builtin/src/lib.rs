@@ -9,6 +9,7 @@
 mod error;
 mod files;
 mod frames;
+mod given;
 mod image;
 mod infer;
 mod latent;
@@ -18,6 +19,8 @@ mod model;
 mod models;
 mod patches;
 mod philox;
+mod picture;
+mod regroup;
 mod sample;
 mod schedule;
 mod source;
@@ -34,7 +37,8 @@ use kino_node::{Ledger, NodeDef, RemoveLeftovers, Services};
 use kino_world::HashCache;
 
 pub use models::{
-    DitHandle, Handle, MissingPart, Models, OpenModel, Resident, TextHandle, VaeHandle,
+    DitHandle, Handle, ImageHandle, LowNoise, MissingPart, Models, OpenModel, Resident, TextHandle,
+    VaeHandle,
 };
 pub use philox::{normal, philox};
 pub use source::path_of_read;
@@ -44,6 +48,7 @@ pub static NODES: &[&NodeDef] = &[
     &model::LOAD,
     &text::ENCODE,
     &text::JOIN,
+    &picture::ENCODE,
     &latent::NOISE,
     &latent::BLEND,
     &patches::PATCHIFY,
@@ -53,6 +58,7 @@ pub static NODES: &[&NodeDef] = &[
     &sample::SAMPLE,
     &vae::ENCODE,
     &vae::DECODE,
+    &given::GIVEN,
     &video::READ,
     &video::WRITE,
     &image::READ,

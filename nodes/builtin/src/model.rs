@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
-use kino_models::model::{Component, DenoiserSpec, TextEncoderSpec, VideoVae};
+use kino_models::model::{Component, DenoiserSpec, ImageEncoderSpec, TextEncoderSpec, VideoVae};
 use kino_node::{Cx, Error, Inputs, ModelPart, NodeDef, Outputs, Result, Services, Value};
 use kino_port::{
     Fact, Facts, NodeTraits, PlanError, PlannedRead, PortType, Signature, StepInfo, edge, ports,
@@ -13,7 +13,7 @@ use kino_port::{
 use kino_world::Folders;
 
 use crate::infer::{InferResult, refuse};
-use crate::models::{Handle, MissingPart, Models, OpenModel};
+use crate::models::{DitHandle, Handle, LowNoise, MissingPart, Models, OpenModel};
 use crate::source::ModelSource;
 
 /// Opens a model and hands out its parts.
@@ -46,7 +46,9 @@ pub(crate) static LOAD: NodeDef = NodeDef {
 };
 
 const ABOUT: &str = "Opens a model and hands out its parts. A model is a folder in the diffusers \
-layout: model_index.json beside transformer/, vae/, text_encoder/, tokenizer/ and scheduler/. \
+layout: model_index.json beside transformer/, vae/, text_encoder/, tokenizer/ and scheduler/, and \
+where the model has them transformer_2/ (a second expert, for low noise levels), image_encoder/ and \
+image_processor/. \
 Only configs are read here; the weights of a part are safetensors files, read by the first node \
 that computes with it, then shared by all, and let go where memory ends. Pickle files are refused.\n\n\
 `hub:OWNER/NAME` is looked up in the local Hugging Face cache (HF_HUB_CACHE, HF_HOME); nothing is \
@@ -62,7 +64,7 @@ type FoundPart<S> = std::result::Result<Arc<Handle<S>>, MissingPart>;
 /// The parts of a model, in the order of the outputs.
 struct Parts {
     text: FoundPart<dyn TextEncoderSpec>,
-    image: MissingPart,
+    image: FoundPart<dyn ImageEncoderSpec>,
     dit: FoundPart<dyn DenoiserSpec>,
     vae: FoundPart<dyn VideoVae>,
 }
@@ -74,8 +76,8 @@ impl Parts {
         let parts = &model.parts;
         Parts {
             text: part(model, parts.text_encoder.as_ref(), (name, "text encoder"), choice),
-            image: missing(name, "image encoder"),
-            dit: part(model, parts.denoiser.as_ref(), (name, "transformer"), choice),
+            image: part(model, parts.image_encoder.as_ref(), (name, "image encoder"), choice),
+            dit: dit(model, name, choice),
             vae: part(model, parts.vae.as_ref(), (name, "VAE"), choice),
         }
     }
@@ -85,7 +87,9 @@ impl Parts {
         let mut key = model.fingerprint().to_vec();
         let dtypes = [
             self.text.as_ref().ok().map(|part| part.dtype),
+            self.image.as_ref().ok().map(|part| part.dtype),
             self.dit.as_ref().ok().map(|part| part.dtype),
+            self.dit.as_ref().ok().and_then(|part| Some(part.low_noise.as_ref()?.part.dtype)),
             self.vae.as_ref().ok().map(|part| part.dtype),
         ];
         for dtype in dtypes {
@@ -100,13 +104,34 @@ fn missing(model: &str, part: &str) -> MissingPart {
     MissingPart { message: format!("the model `{model}` has no {part}"), hint: None }
 }
 
-/// A part as a handle, if its config and its weight files are there.
+/// The transformer, with the expert of low noise levels where there are two.
+fn dit(model: &Arc<OpenModel>, name: &str, choice: (&str, &Device)) -> FoundPart<dyn DenoiserSpec> {
+    let parts = &model.parts;
+    let named = (name, "transformer");
+    let high = handle(model, parts.denoiser.as_ref(), named, choice)?;
+    let Some(low) = &parts.low_noise else { return Ok(Arc::new(high)) };
+    let part = part(model, Some(&low.denoiser), named, choice)?;
+    let low_noise = Some(LowNoise { below: low.below, part });
+    Ok(Arc::new(DitHandle { low_noise, ..high }))
+}
+
+/// A part as a handle that is shared.
 fn part<S: ?Sized>(
+    model: &Arc<OpenModel>,
+    component: Option<&Component<S>>,
+    names: (&str, &str),
+    choice: (&str, &Device),
+) -> FoundPart<S> {
+    handle(model, component, names, choice).map(Arc::new)
+}
+
+/// A part as a handle, if its config and its weight files are there.
+fn handle<S: ?Sized>(
     model: &Arc<OpenModel>,
     component: Option<&Component<S>>,
     (model_name, name): (&str, &str),
     (compute, device): (&str, &Device),
-) -> FoundPart<S> {
+) -> Result<Handle<S>, MissingPart> {
     let Some(Component { part, spec }) = component else { return Err(missing(model_name, name)) };
     let unreadable =
         |error: kino_models::Error| MissingPart { message: error.to_string(), hint: None };
@@ -114,13 +139,14 @@ fn part<S: ?Sized>(
     let identity = model.checkpoint.identity(part).map_err(unreadable)?;
     let stored = files.main_dtype().unwrap_or(DType::F32);
     let (model, spec) = (Arc::clone(model), Arc::clone(spec));
-    Ok(Arc::new(Handle {
+    Ok(Handle {
         dtype: compute_type(compute, stored, device),
         model,
         spec,
         files,
         identity,
-    }))
+        low_noise: None,
+    })
 }
 
 /// The type to compute in.
@@ -155,7 +181,7 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     let hash = blake3::Hash::from_bytes(model.fingerprint()).to_hex().to_string();
     Ok(StepInfo {
         key: parts.key(&model),
-        outputs: vec![fact(parts.text), Fact::typed(parts.image), fact(parts.dit), fact(parts.vae)],
+        outputs: vec![fact(parts.text), fact(parts.image), fact(parts.dit), fact(parts.vae)],
         reads: vec![PlannedRead { path: source.to_owned(), hash, ..PlannedRead::default() }],
         ..StepInfo::default()
     })
@@ -193,7 +219,7 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     }
     Ok(vec![
         value(cx.wants(0), PortType::TextEncoder, parts.text)?,
-        value::<()>(cx.wants(1), PortType::ImageEncoder, Err(parts.image))?,
+        value(cx.wants(1), PortType::ImageEncoder, parts.image)?,
         value(cx.wants(2), PortType::Dit, parts.dit)?,
         value(cx.wants(3), PortType::Vae, parts.vae)?,
     ])

@@ -10,12 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use candle_core::Device;
 use kino_models::checkpoint::Checkpoint;
 use kino_models::families::Families;
-use kino_models::model::{Denoiser, FrameDecoder, FrameEncoder, TextEncoder};
+use kino_models::model::{Denoiser, FrameDecoder, FrameEncoder, ImageEncoder, TextEncoder};
 use kino_models::preview::RgbMap;
 use kino_node::{LatentSpace, Ledger, Result};
 
 pub(crate) use handle::Network;
-pub use handle::{DitHandle, Handle, MissingPart, OpenModel, TextHandle, VaeHandle};
+pub use handle::{
+    DitHandle, Handle, ImageHandle, LowNoise, MissingPart, OpenModel, TextHandle, VaeHandle,
+};
 pub use resident::Resident;
 use resident::{Residents, Wanted};
 
@@ -101,7 +103,9 @@ impl Models {
         let exact = |model: &OpenModel| -> Vec<[u8; 32]> {
             let parts = [
                 model.parts.text_encoder.as_ref().map(|part| part.part),
+                model.parts.image_encoder.as_ref().map(|part| part.part),
                 model.parts.denoiser.as_ref().map(|part| part.part),
+                model.parts.low_noise.as_ref().map(|low| low.denoiser.part),
                 model.parts.vae.as_ref().map(|part| part.part),
             ];
             let files =
@@ -131,11 +135,25 @@ impl Models {
             .get(wanted(part, Network::Whole, part.weight_bytes(), "the text encoder"), load)
     }
 
-    /// The transformer, its weights read.
+    /// The image encoder, its weights read.
+    pub fn image_encoder(&self, part: &ImageHandle) -> Result<Arc<Resident<dyn ImageEncoder>>> {
+        let load = || part.spec.load(&part.weights(&self.device).node()?).node();
+        let bytes = part.weight_bytes();
+        self.residents.get(wanted(part, Network::Whole, bytes, "the image encoder"), load)
+    }
+
+    /// The transformer, its weights read; of two experts this one alone.
     pub fn dit(&self, part: &DitHandle) -> Result<Arc<Resident<dyn Denoiser>>> {
         let load = || part.spec.load(&part.weights(&self.device).node()?).node();
-        self.residents
-            .get(wanted(part, Network::Whole, part.weight_bytes(), "the transformer"), load)
+        self.residents.get(
+            wanted(
+                part,
+                Network::Whole,
+                part.files.weight_bytes(part.dtype, &[""]),
+                "the transformer",
+            ),
+            load,
+        )
     }
 
     /// The encoder of an autoencoder, its weights read.

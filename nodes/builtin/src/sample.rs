@@ -1,6 +1,7 @@
 //! `dit.sample`: from noise to data along the velocity that a transformer gives.
 
 mod clips;
+mod given;
 mod known;
 mod noise;
 mod picture;
@@ -9,13 +10,13 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use kino_models::model::{EmbeddingSpec, RunSize};
+use kino_models::model::{EmbeddingSpec, GivenInput, RunSize};
 use kino_models::patch::unpatchify;
 use kino_models::sampling::{Schedule, ScheduleKind, Solver};
 use kino_node::{
-    Clip, Conditioning, ConditioningFact, Cx, Embeddings, Error, Guider, GuiderHandle, Inputs,
-    Latent, Mask, NodeDef, Outputs, Patches, PatchesFact, Result, SamplingStep, Services, Sigmas,
-    TensorFact, Value, ValueType,
+    Clip, Conditioning, ConditioningFact, Cx, Embeddings, Error, Given, GivenFact, Guider,
+    GuiderHandle, ImageConditioning, Inputs, Latent, Mask, NodeDef, Outputs, Patches, PatchesFact,
+    Result, SamplingStep, Services, Sigmas, TensorFact, Value, ValueType,
 };
 use kino_port::{
     Fact, Facts, NodeTraits, PlanError, PlannedWeights, PortType, Sigma, Signature, StepInfo,
@@ -28,6 +29,7 @@ use crate::models::{DitHandle, Models, Network};
 use crate::patches::{grid_of, object_to_tensor, patch_tuple};
 use crate::schedule::{ClassifierFree, MAX_STEPS, levels};
 use clips::{Packed, Text, items_of_clips, texts_of_clips};
+use given::{check_given, givens_of_clips};
 use known::{Known, check_known, check_mask, check_start, noised, skipped};
 
 /// Turns noise into clean latents, step by step, led by the text.
@@ -43,11 +45,16 @@ pub(crate) static SAMPLE: NodeDef = NodeDef {
             list("text", PortType::Conditioning).about(
                 "One text for all clips, or one a clip: by name where both are maps, else in order."
             ),
+            optional("image", PortType::ImageConditioning)
+                .about("What an image encoder saw, for a transformer that reads pictures."),
+            optional_list("given", PortType::Given).about(
+                "Frames that a clip must contain, of some or all clips: by name, else in order."
+            ),
             optional("start", PortType::Patches)
                 .about("Latents to begin with instead of noise alone, as many clips as `patches`."),
             real("strength", 1.0).within(0.0, 1.0).about(
-                "How much of the way from noise is gone where there is a `start`: 1 keeps nothing \
-                 of it, a small value nearly all."
+                "How much of a `start` is made anew: 1 is everything, a small value hardly \
+                 anything."
             ),
             optional_list("mask", PortType::Mask).about(
                 "Where clips are made anew (1) and where they stay (0), of the size of the frames: \
@@ -66,6 +73,10 @@ pub(crate) static SAMPLE: NodeDef = NodeDef {
             real("guidance", 4.0)
                 .within(1.0, 30.0)
                 .about("How strongly the text leads; 1 is not at all, and costs half."),
+            real("guidance_low", 4.0).within(1.0, 30.0).or_none().about(
+                "The same at low noise levels, where the transformer has two experts; `guidance` if \
+                 not given."
+            ),
             real("shift", 1.0).within(0.01, 100.0).or_none().about(
                 "How far noise levels are pushed towards noise; the model's own if not given."
             ),
@@ -81,8 +92,8 @@ pub(crate) static SAMPLE: NodeDef = NodeDef {
         outputs: ports![
             edge("patches", PortType::Patches).about("Clean latents as packed patches."),
             edge("trace", PortType::Tensor).about(
-                "The latent after each step: `[steps, c, f, h, w]` of one clip, `[steps, tokens, \
-                 c·pt·ph·pw]` of several."
+                "The latent after each step, before what is given is put in place: `[steps, c, f, \
+                 h, w]` of one clip, `[steps, tokens, c·pt·ph·pw]` of several."
             ),
         ],
         traits: NodeTraits::EXPENSIVE,
@@ -97,7 +108,10 @@ negative prompt; the guider joins the two, and the scheduler moves the latents o
 down (UniPC: arXiv:2302.04867; Euler: arXiv:2209.03003; DPM-Solver++, 2M: arXiv:2211.01095; latent \
 consistency, for models distilled to few steps: arXiv:2310.04378).\n\n\
 Several clips of any sizes are sampled at once, each as it would be alone. The text's keys and \
-values are computed once a run. Steps that are not guided skip the second pass. A step costs two \
+values are computed once a run. What is `given` of a clip stays as it is: the transformer sees it \
+free of noise, and the rest is made to go with it. Of two experts (Wan 2.2 A14B) one computes at a \
+time: the second takes over below a noise level that the model says, and the first may leave \
+memory. Steps that are not guided skip the second pass. A step costs two \
 passes of the transformer: its time grows with the patches, and in attention with their square. \
 Shapes: patches `[tokens, c·pt·ph·pw]`, in and out.\n\n\
 Video to video: `start` is brought to the noise level of the first step, (1 − σ)·start + σ·patches, \
@@ -131,18 +145,26 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
             continue;
         };
         if let Some(part) = &part {
-            check_text(part, &text).into_iter().for_each(|error| review.error(error));
+            check_text(part, &text, facts.is_fed("image"))
+                .into_iter()
+                .for_each(|e| review.error(e));
         }
+    }
+    if let Some(part) = &part {
+        infer_image(&mut review, facts, part);
+        review.take(check_guidance_low(part, facts.is_fed("guidance_low")));
     }
     let Some(patches) = patches else { return review.finish(StepInfo::default()) };
     let names: Vec<Option<&str>> = texts.iter().map(|(name, _)| name.as_deref()).collect();
     review.take(texts_of_clips(&names, &patches.clips));
+    infer_given(&mut review, facts, part.as_deref(), patches);
     let steps = infer_known(&mut review, facts, patches, steps);
     let trace = steps.map_or(Fact::Unknown, |steps| trace_fact(patches, steps));
-    let held = usize::from(facts.is_fed("start")) + 4 * usize::from(facts.is_fed("mask"));
+    // What is begun with, what stays outside masks, what is given and the latents with it in place.
+    let fed = |port: &str| usize::from(facts.is_fed(port));
+    let held = fed("start") + 4 * fed("mask") + 2 * fed("given");
     let memory = part.as_ref().map_or(0, |part| memory(part, patches, texts.len(), held));
-    let weights =
-        part.map_or_else(Vec::new, |part| part.planned(Network::Whole, part.weight_bytes()));
+    let weights = part.map_or_else(Vec::new, |part| part.planned_weights());
     review.finish(StepInfo {
         outputs: vec![Fact::typed(patches.clone()), trace],
         memory,
@@ -150,6 +172,26 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
         optional: of_previews(services, &patches.clips),
         ..StepInfo::default()
     })
+}
+
+/// Holds what is given against its clips.
+fn infer_given(
+    review: &mut InferCx<'_>,
+    facts: &Facts,
+    part: Option<&DitHandle>,
+    patches: &PatchesFact,
+) {
+    let givens = named_facts(facts, "given");
+    let names: Vec<Option<&str>> = givens.iter().map(|(name, _)| name.as_deref()).collect();
+    let of_clips = review.take(givens_of_clips(&names, &patches.clips));
+    let (Some(part), Some(of_clips)) = (part, of_clips) else { return };
+    review.take(check_all_given(part, &of_clips));
+    for (clip, of) in patches.clips.iter().zip(of_clips) {
+        let known = of.and_then(|of| givens[of].1.get::<GivenFact>());
+        if let Some(given) = known {
+            review.take(check_given(part, clip, patches.patch, given));
+        }
+    }
 }
 
 /// Holds what sampling begins with and what stays against the clips; gives the steps that are run,
@@ -194,6 +236,21 @@ fn review_items<T: ValueType>(
     }
 }
 
+/// A transformer with channels for given frames was made to continue some, in every clip.
+fn check_all_given(part: &DitHandle, of_clips: &[Option<usize>]) -> Result<(), PlanError> {
+    let free = of_clips.iter().filter(|of| of.is_none()).count();
+    if part.spec.inputs().given != GivenInput::Channels || free == 0 {
+        return Ok(());
+    }
+    let which = match (free, of_clips.len()) {
+        (1, 1) => "none are".to_owned(),
+        (free, all) => format!("of {free} of {all} clips none are"),
+    };
+    let message = format!("this transformer continues frames that are given, and {which}");
+    Err(PlanError::at("given", message)
+        .hint("a `given` node says which: a picture at the start, or frames at both ends"))
+}
+
 /// Which of `start`, `strength`, `mask` and `known` belong together.
 fn check_fed(start: bool, strength: Option<f64>, mask: bool, known: bool) -> Result<(), PlanError> {
     if !start && strength.is_some_and(|strength| strength < 1.0) {
@@ -229,30 +286,82 @@ fn steps(review: &mut InferCx<'_>, facts: &Facts) -> Option<usize> {
     review.known::<Sigmas>("sigmas").map(|sigmas| sigmas.steps)
 }
 
-/// What a denoiser misses among conditioning, or cannot read of it.
-fn check_text(part: &DitHandle, text: &ConditioningFact) -> Vec<PlanError> {
-    let check = |spec: &EmbeddingSpec| {
-        let is_text = spec.name == Embeddings::TEXT;
-        let message = match text.shape(&spec.name) {
-            Some(shape) if shape.last() == Some(&spec.width) => return None,
-            Some(shape) => {
-                let found = shape.last().copied().unwrap_or(0);
-                let what = if is_text { "texts".to_owned() } else { format!("`{}`", spec.name) };
-                format!("this transformer reads {what} {} wide, found {found}", spec.width)
-            }
-            None => {
-                let names: Vec<&str> =
-                    text.embeddings.iter().map(|(name, _)| name.as_str()).collect();
-                let found = names.join(", ");
-                format!("this transformer reads `{}` of the conditioning, found {found}", spec.name)
-            }
-        };
-        Some(
-            PlanError::at("text", message)
-                .hint("a transformer and a text encoder of one model belong together"),
-        )
+/// What a denoiser misses among conditioning, or cannot read of it; an image may come by an input
+/// of its own.
+fn check_text(part: &DitHandle, text: &ConditioningFact, image: bool) -> Vec<PlanError> {
+    let inputs = part.spec.inputs().conditioning.iter();
+    let read = inputs.filter(|spec| !(image && spec.name == EmbeddingSpec::IMAGE));
+    read.filter_map(|spec| check_embedding(part, spec, "text", text.shape(&spec.name), text).err())
+        .collect()
+}
+
+/// Whether conditioning at a port, if it is there, is as the denoiser reads it.
+fn check_embedding(
+    part: &DitHandle,
+    spec: &EmbeddingSpec,
+    port: &str,
+    shape: Option<&[usize]>,
+    text: &ConditioningFact,
+) -> Result<(), PlanError> {
+    let is_text = spec.name == Embeddings::TEXT;
+    let message = match shape {
+        Some(shape) if shape.last() == Some(&spec.width) => {
+            let rows = if shape.len() > 1 { shape[0] } else { 1 };
+            let checked = part.spec.check_rows(&spec.name, rows);
+            return checked.map_err(|error| PlanError::at(port, error.to_string()));
+        }
+        Some(shape) => {
+            let found = shape.last().copied().unwrap_or(0);
+            let what = if is_text { "texts".to_owned() } else { format!("`{}`", spec.name) };
+            format!("this transformer reads {what} {} wide, found {found}", spec.width)
+        }
+        None if spec.name == EmbeddingSpec::IMAGE => {
+            return Err(PlanError::at(
+                "image",
+                "this transformer reads a picture, and there is none",
+            )
+            .hint("an `image.encode` node encodes one with the model's `image_encoder`"));
+        }
+        None => {
+            let names: Vec<&str> = text.embeddings.iter().map(|(name, _)| name.as_str()).collect();
+            let found = names.join(", ");
+            format!("this transformer reads `{}` of the conditioning, found {found}", spec.name)
+        }
     };
-    part.spec.inputs().conditioning.iter().filter_map(check).collect()
+    let what = if port == "image" { "an image encoder" } else { "a text encoder" };
+    Err(PlanError::at(port, message)
+        .hint(format!("a transformer and {what} of one model belong together")))
+}
+
+/// Holds a picture's embeddings against what the transformer reads.
+fn infer_image(review: &mut InferCx<'_>, facts: &Facts, part: &DitHandle) {
+    if facts.is_fed("image") {
+        let known = review.known::<ImageConditioning>("image");
+        review.take(check_image(part, known.as_ref().map(|known| known.shape)));
+    }
+}
+
+/// Whether the transformer reads pictures, and of this shape where that is known.
+fn check_image(part: &DitHandle, shape: Option<[usize; 2]>) -> Result<(), PlanError> {
+    let mut inputs = part.spec.inputs().conditioning.iter();
+    let Some(spec) = inputs.find(|spec| spec.name == EmbeddingSpec::IMAGE) else {
+        return Err(PlanError::at("image", "this transformer reads no pictures")
+            .hint("frames that a clip must contain come by a `given` node"));
+    };
+    let nothing = ConditioningFact { embeddings: Vec::new() };
+    match &shape {
+        Some(shape) => check_embedding(part, spec, "image", Some(shape), &nothing),
+        None => Ok(()),
+    }
+}
+
+/// Only of two experts one can be guided otherwise than the other.
+fn check_guidance_low(part: &DitHandle, is_fed: bool) -> Result<(), PlanError> {
+    match is_fed && part.low_noise.is_none() {
+        true => Err(PlanError::at("guidance_low", "this transformer has no second expert")
+            .hint("`guidance` holds at every noise level")),
+        false => Ok(()),
+    }
 }
 
 fn check_patches(part: &DitHandle, clips: &[Clip], patch: [usize; 3]) -> Result<(), PlanError> {
@@ -315,25 +424,59 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let names = inputs.items("text");
     let names: Vec<Option<&str>> = names.iter().map(|(name, _)| name.as_deref()).collect();
     let of_clip = texts_of_clips(&names, &patches.clips).map_err(refuse)?;
-    let guider: Arc<dyn Guider> = match inputs.optional::<GuiderHandle>("guider")? {
-        Some(guider) => Arc::clone(&guider.0),
-        None => {
-            let scale = inputs.real("guidance")?;
-            Arc::new(ClassifierFree(kino_models::sampling::guidance::CfgScale::new(scale)))
-        }
-    };
+    let given = givens(&part, inputs, &patches)?;
+    let image = inputs.optional::<ImageConditioning>("image")?;
+    if let Some(image) = &image {
+        check_image(&part, Some(image.fact().shape)).map_err(refuse)?;
+    }
+    check_guidance_low(&part, inputs.get("guidance_low").is_some()).map_err(refuse)?;
     let (kind, schedule) = schedule(&part, inputs)?;
     let (schedule, start) = started(cx, inputs, &patches, schedule)?;
     let known = known_part(cx, inputs, &patches, start.as_ref())?;
     cx.check_cancel()?;
-    let dit = cx.services.get::<Models>()?.dit(&part)?;
     let texts = inputs.list::<Conditioning>("text")?.into_iter();
-    let texts = texts.map(|(_, text)| Text::new(&**dit, text)).collect::<Result<Vec<_>>>()?;
-    let grids = patches.clips.iter().map(grid_of).collect();
-    let packed = Packed::new(dit, part.spec.inputs(), grids, (texts, of_clip), cx.device())?;
+    let texts = texts.map(|(_, text)| Text::new(&text, image.as_deref())).collect();
+    let packed = Packed::new(&part, &patches, (texts, of_clip), (&given, cx.device()))?;
     let stepper = Solver::new(kind, schedule, part.spec.scheduler());
     let run = Run { patches: &patches, start, known, seed: inputs.int("seed")? };
-    denoise(cx, packed, stepper, &*guider, run)
+    denoise(cx, packed, stepper, guiders(&part, inputs)?, run)
+}
+
+/// What joins velocities with and without text: of the transformer, or of each of two experts.
+struct Guiders {
+    high: Arc<dyn Guider>,
+    low: Option<Arc<dyn Guider>>,
+}
+
+fn guiders(part: &DitHandle, inputs: &Inputs<'_>) -> Result<Guiders> {
+    if let Some(guider) = inputs.optional::<GuiderHandle>("guider")? {
+        return Ok(Guiders { high: Arc::clone(&guider.0), low: None });
+    }
+    let by = |port: &str| -> Result<Arc<dyn Guider>> {
+        let scale = kino_models::sampling::guidance::CfgScale::new(inputs.real(port)?);
+        Ok(Arc::new(ClassifierFree(scale)))
+    };
+    let low = part.low_noise.is_some() && inputs.get("guidance_low").is_some();
+    let low = low.then(|| by("guidance_low")).transpose()?;
+    Ok(Guiders { high: by("guidance")?, low })
+}
+
+/// What is given of each clip.
+fn givens(
+    part: &DitHandle,
+    inputs: &Inputs<'_>,
+    patches: &Patches,
+) -> Result<Vec<Option<Arc<Given>>>> {
+    let given = inputs.list::<Given>("given")?;
+    let names: Vec<Option<&str>> = given.iter().map(|(name, _)| name.as_deref()).collect();
+    let of_clips = givens_of_clips(&names, &patches.clips).map_err(refuse)?;
+    check_all_given(part, &of_clips).map_err(refuse)?;
+    let of_clip = |(clip, of): (&Clip, Option<usize>)| {
+        let Some(given) = of.map(|of| &given[of].1) else { return Ok(None) };
+        check_given(part, clip, patches.patch, &given.fact()).map_err(refuse)?;
+        Ok(Some(Arc::clone(given)))
+    };
+    patches.clips.iter().zip(of_clips).map(of_clip).collect()
 }
 
 /// The levels to walk down and how.
@@ -447,11 +590,15 @@ fn denoise(
     cx: &mut Cx<'_>,
     mut packed: Packed,
     mut stepper: Solver,
-    guider: &dyn Guider,
+    guiders: Guiders,
     run: Run<'_>,
 ) -> Result<Outputs> {
     let Run { patches, seed, .. } = run;
-    let mut guidances: Vec<_> = patches.clips.iter().map(|_| guider.begin(cx.cancel)).collect();
+    let begin = |guider: &Arc<dyn Guider>| -> Vec<_> {
+        patches.clips.iter().map(|_| guider.begin(cx.cancel)).collect()
+    };
+    let (mut high, mut low) = (begin(&guiders.high), guiders.low.as_ref().map(begin));
+    let models = cx.services.get::<Models>()?;
     let schedule = stepper.schedule().clone();
     let of = schedule.steps();
     let mut x = run.begin(schedule.sigmas()[0], cx.device())?;
@@ -462,17 +609,21 @@ fn denoise(
         let sigma = schedule.sigmas()[step];
         let moment = SamplingStep { index: step, count: of, sigma: Sigma(sigma) };
         let mut check_cancel = check_cancel(cx.cancel);
-        let velocity = packed.guided(&x, *timestep, moment, &mut guidances, &mut check_cancel)?;
+        let is_low = packed.compute_at(&models, *timestep)?;
+        let guidances = low.as_mut().filter(|_| is_low).unwrap_or(&mut high);
+        let velocity = packed.guided(&x, *timestep, moment, guidances, &mut check_cancel)?;
         let mut noise = || noise::of_step(patches, seed, step, x.device());
         let next = stepper.step(&velocity, &x, &mut noise).node()?;
         let next = run.put_back(next, schedule.sigmas()[step + 1])?;
         if cx.wants(1) {
             trace.push(traced(&next, patches)?);
         }
-        let preview = picture::of_step(cx, patches, &x, &velocity, sigma);
+        let data = || packed.placed(&(&x - (&velocity * sigma)?)?); // x₀ = x − σ·v
+        let preview = picture::of_step(cx, patches, data);
         cx.preview(step + 1, of, preview);
         x = next;
     }
+    let x = packed.placed(&x)?;
     check_finite(&x)?;
     let trace = cx.wants(1).then(|| Tensor::stack(&trace, 0)).transpose()?; // [steps, …]
     let (clips, patch) = (patches.clips.clone(), patches.patch);

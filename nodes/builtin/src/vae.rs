@@ -1,21 +1,25 @@
 //! `vae.encode` and `vae.decode`: frames to latents and back, chunk by chunk.
 
 use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 use kino_models::tile::Tile;
 use kino_node::{
-    Cx, Error, Frames, FramesBuilder, FramesFact, Inputs, Latent, LatentFact, LatentSpace, NodeDef,
-    Outputs, Result, Services, Value,
+    Cx, Error, Frames, FramesBuilder, FramesFact, Given, GivenFact, Inputs, Latent, LatentFact,
+    LatentSpace, NodeDef, Outputs, Result, Services, Value, ValueType,
 };
 use kino_port::{
-    Fact, Facts, NodeTraits, PlanError, Port, PortType, Signature, StepInfo, edge, int, ports,
+    Fact, Facts, NodeTraits, PlanError, Port, PortType, Signature, StepInfo, edge, int, optional,
+    ports,
 };
 
 use crate::error::{IntoNode, check_cancel};
 use crate::infer::{InferCx, InferResult, f32_bytes, near, refuse};
 use crate::latent::{LONGEST_SIDE, check_frames};
 use crate::models::{Models, Network, VaeHandle};
+use crate::regroup::Regrouped;
 
 /// Frames to a latent.
 pub(crate) static ENCODE: NodeDef = NodeDef {
@@ -58,6 +62,8 @@ pub(crate) static DECODE: NodeDef = NodeDef {
             edge("vae", PortType::Vae).about("The autoencoder in whose space the latent lies."),
             edge("latent", PortType::Latent).about("A normalised latent `[c, f, h, w]`."),
             tile(),
+            optional("given", PortType::Given)
+                .about("What of the clip was given: these frames are put back as they were."),
         ],
         outputs: ports![
             edge("frames", PortType::Frames)
@@ -75,10 +81,13 @@ the network gives outside is cut off. The frames have no rate: whoever writes th
 Memory depends on the size of a frame, not on the length of the clip. Tiles bound the activations \
 of a chunk; what is kept between chunks grows by their overlap. Decoding a clip costs more than a \
 step of a small transformer.\n\n\
+An autoencoder loses detail. Frames that were given to `dit.sample` come out exactly as they were \
+where `given` is fed here, too; those of a strength below 1 stay as they were decoded, since they \
+were made to change.\n\n\
 Example:\n    \"frames\": (op: \"vae.decode\", in: {\"vae\": \"model.vae\", \"latent\": \
 \"latent\"}),";
 
-const fn tile() -> Port {
+pub(crate) const fn tile() -> Port {
     int("tile", 0).between(0, LONGEST_SIDE).unit("px").about(
         "Side of the tiles that frames are cut into, blended over a quarter; 0 for none. 256 is \
          usual.",
@@ -86,7 +95,7 @@ const fn tile() -> Port {
 }
 
 /// The tiles that a node asks for.
-fn tiles(part: &VaeHandle, side: usize) -> Option<Tile> {
+pub(crate) fn tiles(part: &VaeHandle, side: usize) -> Option<Tile> {
     (side > 0).then(|| Tile::square(side, part.latents().spatial))
 }
 
@@ -162,6 +171,9 @@ fn infer_decode(_: &Services, facts: &Facts) -> InferResult {
     };
     let [channels, count, height, width] = latent.shape;
     review.take(check_latent(&part, channels, latent.space.as_ref()));
+    if let Some(given) = facts.typed::<GivenFact>("given") {
+        review.take(check_given(given, latent.shape));
+    }
     let factor = part.latents().spatial;
     let (height, width) = (height.saturating_mul(factor), width.saturating_mul(factor));
     let frame_count = part.latents().frames(count);
@@ -179,11 +191,30 @@ fn infer_decode(_: &Services, facts: &Facts) -> InferResult {
     })
 }
 
+/// Refuses what was given of a clip of another size.
+fn check_given(given: &GivenFact, shape: [usize; 4]) -> Result<(), PlanError> {
+    match given.shape == shape {
+        true => Ok(()),
+        false => Err(PlanError::at(
+            "given",
+            format!(
+                "given of a clip whose latent is {:?}, found the latent {shape:?}",
+                given.shape
+            ),
+        )),
+    }
+}
+
 fn decode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let part = inputs.part::<VaeHandle>("vae")?;
     let latent = inputs.value::<Latent>("latent")?;
-    let (channels, count, _, _) = latent.tensor.dims4()?;
+    let (channels, count, height, width) = latent.tensor.dims4()?;
     check_latent(&part, channels, latent.space.as_ref()).map_err(refuse)?;
+    let given = inputs.optional::<Given>("given")?;
+    if let Some(given) = &given {
+        check_given(&given.fact(), [channels, count, height, width]).map_err(refuse)?;
+    }
+    let mut given = given.as_deref().filter(|given| given.strength == 1.0).map(PutBack::new);
     cx.check_cancel()?;
     let vae = cx.services.get::<Models>()?.decoder(&part)?;
     let mut decoder = vae.open(tiles(&part, inputs.int("tile")?)).node()?;
@@ -199,10 +230,57 @@ fn decode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
                 "the latent given is not finite, or the weights of the VAE are damaged",
             ));
         }
-        frames.push(&chunk.affine(0.5, 0.5)?)?; // −1…1 to 0…1
+        let chunk = chunk.affine(0.5, 0.5)?; // −1…1 to 0…1
+        match &mut given {
+            Some(given) => given.parts(&chunk)?.iter().try_for_each(|part| frames.push(part))?,
+            None => frames.push(&chunk)?,
+        }
         cx.progress(index + 1, count);
     }
     Ok(vec![Some(Value::from(frames.finish()?))])
+}
+
+/// Given frames on their way into a decoded clip.
+struct PutBack<'a> {
+    /// Where the next decoded frame lies in the clip.
+    at: usize,
+    /// The frames from here on, to there, are as they were decoded.
+    free: Range<usize>,
+    start: Option<Regrouped<'a>>,
+    end: Option<Regrouped<'a>>,
+}
+
+impl<'a> PutBack<'a> {
+    fn new(given: &'a Given) -> Self {
+        let count = |frames: &Option<Arc<Frames>>| frames.as_ref().map_or(0, |f| f.count());
+        let chunks = |frames: &'a Option<Arc<Frames>>| {
+            frames.as_ref().map(|frames| Regrouped::new(frames.chunks()))
+        };
+        PutBack {
+            at: 0,
+            free: count(&given.start)..given.frames - count(&given.end),
+            start: chunks(&given.start),
+            end: chunks(&given.end),
+        }
+    }
+
+    /// The frames to keep in place of a decoded chunk `[t, H, W, 3]`, in order.
+    fn parts(&mut self, chunk: &Tensor) -> Result<Vec<Tensor>> {
+        let (from, to) = (self.at, self.at + chunk.dim(0)?);
+        self.at = to;
+        let (begin, end) = (self.free.start.clamp(from, to), self.free.end.clamp(from, to));
+        let mut parts = Vec::new();
+        if let Some(start) = self.start.as_mut().filter(|_| begin > from) {
+            parts.push(start.take(begin - from)?);
+        }
+        if begin < end {
+            parts.push(chunk.narrow(0, begin - from, end - begin)?);
+        }
+        if let Some(given) = self.end.as_mut().filter(|_| end < to) {
+            parts.push(given.take(to - end)?);
+        }
+        Ok(parts)
+    }
 }
 
 fn encode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
@@ -212,82 +290,45 @@ fn encode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     check_side(&part, "width", frames.width()).map_err(refuse)?;
     let count = check_frames(&part, "frames", frames.count()).map_err(refuse)?;
     cx.check_cancel()?;
-    let vae = cx.services.get::<Models>()?.encoder(&part)?;
-    let mut encoder = vae.open(tiles(&part, inputs.int("tile")?)).node()?;
-    let mut source = Regrouped::new(&frames);
-    let mut latents = Vec::with_capacity(count);
-    cx.progress(0, count);
-    for index in 0..count {
-        cx.check_cancel()?;
-        let chunk = source.take(encoder.next_frames())?; // [t, H, W, 3]
-        let chunk = chunk.affine(2.0, -1.0)?; // 0…1 to −1…1
-        latents.push(encoder.push(&chunk, &mut check_cancel(cx.cancel)).node()?); // [c, 1, h, w]
-        cx.progress(index + 1, count);
-    }
-    let tensor = Tensor::cat(&latents, 1)?; // [c, f, h, w]
+    let tile = tiles(&part, inputs.int("tile")?);
+    let mut clip = Encoding { progress: (0, count), ..Encoding::new(part.clone(), tile) };
+    let tensor = clip.encode(cx, Regrouped::new(frames.chunks()), count)?; // [c, f, h, w]
     Ok(vec![Some(Value::from(Latent { tensor, space: Some(part.space()) }))])
 }
 
-/// Frames in groups of another length than they are held in, without holding them all.
-struct Regrouped<'a> {
-    chunks: Box<dyn Iterator<Item = Result<Tensor>> + 'a>,
-    rest: Option<Tensor>,
+/// Clips on their way through an encoder, one after another.
+pub(crate) struct Encoding {
+    part: Arc<VaeHandle>,
+    tile: Option<Tile>,
+    /// Latent frames that are done, and those of all clips together.
+    pub(crate) progress: (usize, usize),
 }
 
-impl<'a> Regrouped<'a> {
-    fn new(frames: &'a Frames) -> Self {
-        Regrouped { chunks: Box::new(frames.chunks()), rest: None }
+impl Encoding {
+    /// Nothing is encoded yet.
+    pub(crate) fn new(part: Arc<VaeHandle>, tile: Option<Tile>) -> Self {
+        Encoding { part, tile, progress: (0, 0) }
     }
 
-    /// The next `count` frames, fewer at the end: `[count, h, w, 3]`.
-    fn take(&mut self, count: usize) -> Result<Tensor> {
-        let mut parts = Vec::new();
-        let mut missing = count;
-        while missing > 0 {
-            let Some(chunk) = self.rest.take().map(Ok).or_else(|| self.chunks.next()) else {
-                break;
-            };
-            let chunk = chunk?;
-            let length = chunk.dim(0)?;
-            let taken = length.min(missing);
-            parts.push(chunk.narrow(0, 0, taken)?);
-            self.rest = match length - taken {
-                0 => None,
-                left => Some(chunk.narrow(0, taken, left)?),
-            };
-            missing -= taken;
+    /// The latent `[c, count, h, w]` of a clip whose frames `source` gives.
+    pub(crate) fn encode(
+        &mut self,
+        cx: &mut Cx<'_>,
+        mut source: Regrouped<'_>,
+        count: usize,
+    ) -> Result<Tensor> {
+        let vae = cx.services.get::<Models>()?.encoder(&self.part)?;
+        let mut encoder = vae.open(self.tile).node()?;
+        let mut latents = Vec::with_capacity(count);
+        cx.progress(self.progress.0, self.progress.1);
+        for _ in 0..count {
+            cx.check_cancel()?;
+            let chunk = source.take(encoder.next_frames())?; // [t, H, W, 3]
+            let chunk = chunk.affine(2.0, -1.0)?; // 0…1 to −1…1
+            latents.push(encoder.push(&chunk, &mut check_cancel(cx.cancel)).node()?); // [c, 1, h, w]
+            self.progress.0 += 1;
+            cx.progress(self.progress.0, self.progress.1);
         }
-        Ok(Tensor::cat(&parts, 0)?)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use candle_core::Device;
-    use kino_node::Ledger;
-
-    use super::*;
-
-    #[test]
-    fn frames_are_regrouped_without_loss() {
-        let ledger = Ledger::new(u64::MAX);
-        for held in [&[13usize][..], &[1, 4, 4, 4], &[3, 3, 3, 3, 1], &[1; 13]] {
-            let mut builder = FramesBuilder::new(&ledger, None);
-            let mut start = 0.0;
-            for n in held {
-                let values = (*n * 6) as f32;
-                let chunk = Tensor::arange(start, start + values, &Device::Cpu).unwrap();
-                builder.push(&chunk.reshape((*n, 1, 2, 3)).unwrap()).unwrap();
-                start += values;
-            }
-            let frames = builder.finish().unwrap();
-            let mut source = Regrouped::new(&frames);
-            let groups: Vec<Tensor> =
-                [1, 4, 4, 4].iter().map(|n| source.take(*n).unwrap()).collect();
-            assert_eq!(groups.iter().map(|g| g.dims()[0]).collect::<Vec<_>>(), [1, 4, 4, 4]);
-            let values: Vec<f32> =
-                Tensor::cat(&groups, 0).unwrap().flatten_all().unwrap().to_vec1().unwrap();
-            assert!(values.iter().enumerate().all(|(i, v)| *v == i as f32), "{held:?}");
-        }
+        Ok(Tensor::cat(&latents, 1)?) // [c, f, h, w]
     }
 }

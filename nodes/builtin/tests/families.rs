@@ -15,8 +15,9 @@ use kino_models::checkpoint::ModelFiles;
 use kino_models::families::Families;
 use kino_models::model::{
     Component, Decode, Denoiser, DenoiserInputs, DenoiserSpec, Embedding, EmbeddingSpec,
-    Embeddings, Encode, ExtraChannels, Family, FrameDecoder, FrameEncoder, LatentLayout, Model,
-    Packed, Projected, RunSize, TextEncoder, TextEncoderSpec, TimestepInput, Timesteps, VideoVae,
+    Embeddings, Encode, ExtraChannels, Family, FrameDecoder, FrameEncoder, GivenInput,
+    LatentLayout, Model, Packed, Projected, RunSize, TextEncoder, TextEncoderSpec, TimestepInput,
+    Timesteps, VideoVae,
 };
 use kino_models::sampling::SchedulerConfig;
 use kino_models::tile::Tile;
@@ -56,6 +57,7 @@ impl Family for Toy {
             patch: PATCH,
             conditioning: conditioning.clone(),
             timesteps: TimestepInput::PerToken,
+            given: GivenInput::Tokens,
         };
         let scheduler = SchedulerConfig::read(checkpoint)?;
         Ok(Model {
@@ -65,6 +67,7 @@ impl Family for Toy {
                 spec: Arc::new(Net { inputs, scheduler, calls: Arc::clone(&self.0) }),
             }),
             vae: Some(Component { part: "codec", spec: Arc::new(Codec) }),
+            ..Model::default()
         })
     }
 }

@@ -301,3 +301,100 @@ fn outputs_that_cannot_be_written_are_refused() {
     let key = |rig: &Rig| rig.infer("image.write", &numbered).unwrap().key;
     assert_ne!(key(&rig), key(&elsewhere), "another folder is another file");
 }
+
+#[test]
+fn given_frames_that_do_not_fit_are_refused() {
+    let rig = Rig::new("given-refused");
+    let model = rig.model_facts("embedded:shapes");
+    let picture = || frames(1, 64, 96);
+    let objects = |count: i128, ends: &[(&str, Fact)]| {
+        let fixed =
+            [("dit", model.dit.clone()), ("vae", model.vae.clone()), ("frames", number(count))];
+        rig.objects("given", &[&fixed[..], ends].concat())
+    };
+    assert_eq!(objects(17, &[]), "-: nothing is given (feed `start`, `end`, or both with frames)");
+    assert_eq!(
+        objects(16, &[("start", picture())]),
+        "frames: frames must be 4k+1 for this VAE, found 16; near it: 13 and 17"
+    );
+    assert_eq!(
+        objects(17, &[("start", frames(6, 64, 96))]),
+        "start: the start of a clip for this VAE is 4k+1 frames, found 6; near it: 5 and 9"
+    );
+    assert_eq!(
+        objects(17, &[("end", frames(6, 64, 96))]),
+        "end: the end of a clip for this VAE is one picture or 4k frames, found 6; near it: 4 and 8"
+    );
+    assert_eq!(
+        objects(17, &[("start", frames(9, 64, 96)), ("end", frames(12, 64, 96))]),
+        "frames: 9 and 12 frames of a clip of 17 (`frames` counts all of the clip, those that are \
+         given included)"
+    );
+    assert_eq!(
+        objects(17, &[("start", picture()), ("end", frames(1, 96, 64))]),
+        "end: frames of 64×96 at the end, of 96×64 at the start (a `frames.fit` node brings \
+         them to a size)"
+    );
+    let odd = objects(17, &[("start", frames(1, 60, 96))]);
+    assert!(odd.starts_with("start: height must be a multiple of 16"), "{odd}");
+    let text = rig.model_facts("wan_t2v/model");
+    let inputs =
+        [("dit", text.dit), ("vae", text.vae), ("frames", number(17)), ("start", picture())];
+    let refused = rig.objects("given", &inputs);
+    assert!(refused.contains("made for text alone: it takes no given frames"), "{refused}");
+}
+
+/// What is given is given of one clip, to one transformer, in one space.
+#[test]
+fn given_frames_belong_to_their_clip() {
+    let rig = Rig::new("given-clip");
+    let model = rig.model_facts("embedded:shapes");
+    let noise = [
+        ("vae", model.vae.clone()),
+        ("width", number(96)),
+        ("height", number(64)),
+        ("frames", number(17)),
+        ("seed", number(1)),
+    ];
+    let latent = rig.fact("latent.noise", &noise, 0);
+    let patches =
+        rig.fact("patchify", &[("dit", model.dit.clone()), ("latents", latent.clone())], 0);
+    let text = [("encoder", model.text.clone()), ("prompt", known("x"))];
+    let text = rig.fact("text.encode", &text, 0);
+    let given = |count: i128| {
+        let inputs = [
+            ("dit", model.dit.clone()),
+            ("vae", model.vae.clone()),
+            ("frames", number(count)),
+            ("start", frames(1, 64, 96)),
+        ];
+        rig.fact("given", &inputs, 0)
+    };
+    let sample = |dit: &Fact, given: Fact| {
+        [
+            ("dit", dit.clone()),
+            ("patches", patches.clone()),
+            ("text", text.clone()),
+            ("given", given),
+        ]
+    };
+    assert!(rig.infer("dit.sample", &sample(&model.dit, given(17))).is_ok());
+    let other = rig.objects("dit.sample", &sample(&model.dit, given(21)));
+    assert!(other.starts_with("given: given of a clip whose latent is [16, 6, 8, 12]"), "{other}");
+    let two = fact_list(&[("", given(17)), ("", given(17))]);
+    let two = rig.objects("dit.sample", &sample(&model.dit, two));
+    assert!(two.starts_with("given: 2 given for 1 clips"), "{two}");
+    let decode = [("vae", model.vae.clone()), ("latent", latent.clone()), ("given", given(21))];
+    let decode = rig.objects("vae.decode", &decode);
+    assert!(decode.starts_with("given: given of a clip whose latent is"), "{decode}");
+    // Encoded for channels, it is no use to a transformer that reads tokens.
+    let i2v = rig.model_facts("wan_i2v/model");
+    let inputs =
+        [("dit", i2v.dit), ("vae", i2v.vae), ("frames", number(17)), ("start", frames(1, 64, 96))];
+    let whole = rig.fact("given", &inputs, 0);
+    let whole = rig.objects("dit.sample", &sample(&model.dit, whole));
+    assert!(
+        whole.starts_with("given: this was encoded for a transformer of another kind"),
+        "{whole}"
+    );
+}

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, IndexOp, Tensor};
 use common::{Rig, close, distance, int, json, reference, text};
 use kino_models::ModelFolder;
 use kino_models::text::Umt5Encoder;
-use kino_node::{Conditioning, Frames, Value};
+use kino_node::{Conditioning, Frames, Given, Value};
 
 fn real(value: f64) -> Value {
     Value::Real(value)
@@ -113,6 +113,129 @@ fn the_embedded_model_by_nodes_equals_its_reference() {
         let expected = rig.golden(&golden, "frames_u8").tensor().unwrap();
         close_bytes(&frames.tensor().unwrap(), &expected, 2.0);
     }
+}
+
+/// What is given at the start, at the end or at both, encoded as the reference does.
+#[test]
+fn given_frames_are_encoded_as_the_reference_does() {
+    let rig = Rig::new("given");
+    let model = rig.model("embedded:shapes");
+    let cases = json("shapes/meta.json");
+    let cases = cases["cases"].as_array().unwrap().iter();
+    let mut found = 0;
+    for case in cases.filter(|case| case.get("start").is_some()) {
+        let golden = format!("shapes/{}.safetensors", case["name"].as_str().unwrap());
+        let mut inputs = vec![
+            ("dit", model.dit.clone()),
+            ("vae", model.vae.clone()),
+            ("frames", int(case["frames"].as_i64().unwrap().into())),
+        ];
+        for (port, name) in [("start", "start_u8"), ("end", "end_u8")] {
+            if case[port].as_i64().unwrap() > 0 {
+                let frames = rig.golden(&golden, name).tensor().unwrap();
+                let frames = (frames.to_dtype(DType::F32).unwrap() / 255.0).unwrap();
+                inputs.push((port, Value::Tensor(frames)));
+            }
+        }
+        let Some(given) = rig.one("given", &inputs).shared::<Given>() else { panic!() };
+        let known = rig.golden(&golden, "known").tensor().unwrap().squeeze(0).unwrap();
+        close(&golden, &given.latent.tensor, &known, 2e-5);
+        let free = rig.golden(&golden, "mask").tensor().unwrap();
+        let mask = given.mask.tensor.i((.., 0, 0)).unwrap();
+        assert_eq!(distance(&mask, &free.affine(-1.0, 1.0).unwrap()), 0.0);
+        found += 1;
+    }
+    assert_eq!(found, 3);
+}
+
+/// A strength of 0 holds to nothing and one of 1 wholly; between them the clip goes on from where
+/// the frames would be at that part of the noise.
+#[test]
+fn strength_says_how_far_given_frames_are_held() {
+    let rig = Rig::new("given-strength");
+    let model = rig.model("embedded:shapes");
+    let file = "shapes/i2v.safetensors";
+    let first = rig.golden(file, "frames_u8").tensor().unwrap().narrow(0, 0, 1).unwrap();
+    let first = (first.to_dtype(DType::F32).unwrap() / 255.0).unwrap();
+    let prompts = [("encoder", model.text.clone()), ("prompt", text("a red circle"))];
+    let prompt = rig.one("text.encode", &prompts);
+    let noise = rig.golden(file, "noise").tensor().unwrap().squeeze(0).unwrap();
+    let noise = Value::Tensor(noise.narrow(1, 0, 2).unwrap());
+    let patches = rig.one("patchify", &[("dit", model.dit.clone()), ("latents", noise)]);
+    let sample = |given: Option<Value>| {
+        let mut inputs = vec![
+            ("dit", model.dit.clone()),
+            ("patches", patches.clone()),
+            ("text", prompt.clone()),
+            ("steps", int(3)),
+        ];
+        inputs.extend(given.map(|given| ("given", given)));
+        let sampled = rig.one("dit.sample", &inputs);
+        rig.one("unpatchify", &[("patches", sampled)]).tensor().unwrap()
+    };
+    let given = |strength: f64| {
+        let inputs = [
+            ("dit", model.dit.clone()),
+            ("vae", model.vae.clone()),
+            ("frames", int(5)),
+            ("start", Value::Tensor(first.clone())),
+            ("strength", real(strength)),
+        ];
+        rig.one("given", &inputs)
+    };
+    let known = given(1.0).shared::<Given>().unwrap().latent.tensor.narrow(1, 0, 1).unwrap();
+    let off = |latent: &Tensor| {
+        let gap = (latent.narrow(1, 0, 1).unwrap() - &known).unwrap().abs().unwrap();
+        f64::from(gap.mean_all().unwrap().to_scalar::<f32>().unwrap())
+    };
+    let free = sample(None);
+    assert_eq!(distance(&sample(Some(given(0.0))), &free), 0.0);
+    let (weak, strong, whole) =
+        (off(&sample(Some(given(0.3)))), off(&sample(Some(given(0.8)))), sample(Some(given(1.0))));
+    assert_eq!(off(&whole), 0.0);
+    let free = off(&free);
+    println!("off by {free} (0), {weak} (0.3), {strong} (0.8)");
+    assert!(strong < weak && weak < free && strong > 0.0, "{free}, {weak}, {strong}");
+    // What is held in part is not put back: it was made to change.
+    let decode = |given: Option<Value>| {
+        let mut inputs = vec![("vae", model.vae.clone()), ("latent", Value::Tensor(whole.clone()))];
+        inputs.extend(given.map(|given| ("given", given)));
+        rig.one("vae.decode", &inputs).tensor().unwrap()
+    };
+    let decoded = decode(None);
+    assert_eq!(distance(&decode(Some(given(0.8))), &decoded), 0.0);
+    let exact = decode(Some(given(1.0)));
+    assert_eq!(distance(&exact.narrow(0, 0, 1).unwrap(), &first), 0.0);
+    let rest = |frames: &Tensor| frames.narrow(0, 1, 4).unwrap();
+    assert_eq!(distance(&rest(&exact), &rest(&decoded)), 0.0);
+}
+
+/// A transformer that reads channels is given the clip encoded as a whole, grey where nothing is.
+#[test]
+fn a_clip_for_channels_is_encoded_whole() {
+    let rig = Rig::new("given-channels");
+    let model = rig.model("wan_i2v/model");
+    let golden = "wan_i2v/golden/image_cond.safetensors";
+    let picture = |name: &str| {
+        let bytes = rig.golden(golden, name).tensor().unwrap().to_dtype(DType::F32).unwrap();
+        Value::Tensor((bytes / 255.0).unwrap())
+    };
+    let inputs = [
+        ("dit", model.dit.clone()),
+        ("vae", model.vae.clone()),
+        ("frames", int(9)),
+        ("start", picture("first_u8")),
+    ];
+    let both = [&inputs[..], &[("end", picture("last_u8"))]].concat();
+    for (inputs, name) in [(&inputs[..], "condition"), (&both, "condition_first_last")] {
+        let Some(given) = rig.one("given", inputs).shared::<Given>() else { panic!() };
+        let condition = rig.golden(golden, name).tensor().unwrap().squeeze(0).unwrap();
+        let latent = condition.narrow(0, 4, 16).unwrap(); // after the mask
+        close(name, &given.latent.tensor, &latent, 2e-5);
+    }
+    let weak = [&inputs[..], &[("strength", Value::Real(0.5))]].concat();
+    let refused = rig.fails("given", &weak);
+    assert!(refused.contains("holds to given frames wholly"), "{refused}");
 }
 
 /// Encoding and decoding, whole and in tiles, against diffusers.

@@ -6,7 +6,7 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use common::{Copied, Rig, copy, int, known, number, reference, text};
 use kino_node::{Ledger, Services, Value};
 use kino_nodes::{DitHandle, Models, TextHandle, VaeHandle};
@@ -97,6 +97,48 @@ fn folders_of_one_relative_name_do_not_exchange_each_other() {
     let dit = |rig: &Rig| handle::<DitHandle>(&rig.model("model").dit);
     let (of_a, of_b) = (models.dit(&dit(&a)).unwrap(), models.dit(&dit(&b)).unwrap());
     assert!(Arc::ptr_eq(&of_a, &of_b), "by content, not by name");
+}
+
+/// Of two experts one computes at a time: a budget that holds no two is enough, and the numbers are
+/// those of a larger one.
+#[test]
+fn the_expert_that_does_not_compute_leaves_under_pressure() {
+    let mut rig = Rig::new("experts");
+    let services = |budget| {
+        let folders = Folders { graph: reference(""), out: PathBuf::new() };
+        let services: Services = kino_nodes::services(Device::Cpu, Ledger::new(budget));
+        services.with(Arc::new(folders))
+    };
+    let sample = |rig: &Rig| {
+        let model = rig.model("wan22_a14b/model");
+        let noise = Tensor::arange(0f32, 16.0 * 4.0 * 4.0, &Device::Cpu).unwrap();
+        let noise = (noise.reshape((16, 1, 4, 4)).unwrap().sin().unwrap() * 1.4).unwrap();
+        let latents = ("latents", Value::Tensor(noise));
+        let patches = rig.one("patchify", &[("dit", model.dit.clone()), latents]);
+        let text = Tensor::ones((8, 40), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let inputs = [
+            ("dit", model.dit.clone()),
+            ("patches", patches),
+            ("text", Value::Tensor(text)),
+            ("steps", int(6)),
+        ];
+        let sampled = rig.one("dit.sample", &inputs).tensor().unwrap();
+        (sampled, handle::<DitHandle>(&model.dit))
+    };
+    rig.services = services(u64::MAX);
+    let (expected, dit) = sample(&rig);
+    let both = rig.services.ledger.used();
+    let one = dit.weight_bytes();
+    assert_eq!(both, one + dit.low_noise.as_ref().unwrap().part.weight_bytes());
+    rig.services = services(both - 1);
+    let (found, _) = sample(&rig);
+    assert!(rig.services.ledger.used() < both, "one has left");
+    assert_eq!(common::distance(&found, &expected), 0.0);
+    // The plan counts the larger of the two.
+    let planned = rig.model_facts("wan22_a14b/model");
+    let Fact::Typed(planned) = planned.dit else { panic!("a transformer") };
+    let planned: Arc<DitHandle> = planned.downcast().unwrap();
+    assert_eq!(planned.weight_bytes(), one);
 }
 
 /// The encoder leaves after encoding, and so on: a budget that holds no two parts is enough.

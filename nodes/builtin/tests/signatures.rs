@@ -9,10 +9,11 @@ use kino_nodes::NODES;
 use kino_port::{Arity, Port, PortType};
 
 /// The nodes that graphs can count on, in palette order.
-const EXPECTED: [&str; 33] = [
+const EXPECTED: [&str; 35] = [
     "model.load",
     "text.encode",
     "text.join",
+    "image.encode",
     "latent.noise",
     "latent.blend",
     "patchify",
@@ -22,6 +23,7 @@ const EXPECTED: [&str; 33] = [
     "dit.sample",
     "vae.encode",
     "vae.decode",
+    "given",
     "video.read",
     "video.write",
     "image.read",

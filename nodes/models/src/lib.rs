@@ -7,6 +7,7 @@
 //! - [`families`]: networks, configs and detection of each family of models.
 //! - [`model`]: what a model is to whoever runs it: the traits that families implement.
 //! - [`text`]: encoders of text that families share.
+//! - [`image`]: encoders of pictures that families share.
 //! - [`sampling`]: the noise levels of a run, the steps down them, and what steers them.
 //!
 //! Long computations take a `check_cancel` that runs after every block and may return
@@ -18,6 +19,7 @@ pub mod cancel;
 pub mod checkpoint;
 pub mod error;
 pub mod families;
+pub mod image;
 pub mod model;
 pub mod patch;
 pub mod preview;

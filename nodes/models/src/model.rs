@@ -51,10 +51,22 @@ pub struct Component<S: ?Sized> {
 pub struct Model {
     /// Text to conditioning.
     pub text_encoder: Option<Component<dyn TextEncoderSpec>>,
+    /// Pictures to conditioning.
+    pub image_encoder: Option<Component<dyn ImageEncoderSpec>>,
     /// Patches to their velocity.
     pub denoiser: Option<Component<dyn DenoiserSpec>>,
+    /// The same at low noise levels, where the model has two experts.
+    pub low_noise: Option<LowNoise>,
     /// Frames to latents and back.
     pub vae: Option<Component<dyn VideoVae>>,
+}
+
+/// The second of two experts (Wan 2.2 A14B): it reads what the first reads.
+pub struct LowNoise {
+    /// It computes at timesteps below this one, the first at all others.
+    pub below: f64,
+    /// The expert.
+    pub denoiser: Component<dyn DenoiserSpec>,
 }
 
 /// A named tensor of conditioning, before it exists: `text` `[rows, width]`, `pooled` `[width]`.
@@ -70,6 +82,9 @@ pub struct EmbeddingSpec {
 }
 
 impl EmbeddingSpec {
+    /// The name of what an image encoder gives.
+    pub const IMAGE: &str = "image";
+
     /// Its shape: `[rows, width]` or `[width]`.
     pub fn shape(&self) -> Vec<usize> {
         self.rows.into_iter().chain([self.width]).collect()
@@ -112,6 +127,31 @@ pub trait TextEncoder: Send + Sync {
     fn encode(&self, prompt: &str, check_cancel: &mut CheckCancel<'_>) -> Result<Embeddings>;
 }
 
+/// What is known of an image encoder before its weights are read.
+pub trait ImageEncoderSpec: Send + Sync {
+    /// Rows and width of what one picture becomes.
+    fn shape(&self) -> [usize; 2];
+
+    /// Bytes that encoding a picture needs besides weights and results.
+    fn memory(&self, dtype: DType) -> u64;
+
+    /// Reads its weights.
+    ///
+    /// # Errors
+    /// When they cannot be read or do not fit.
+    fn load(&self, weights: &Weights) -> Result<Arc<dyn ImageEncoder>>;
+}
+
+/// Turns pictures into conditioning.
+pub trait ImageEncoder: Send + Sync {
+    /// Encodes a picture of any size. Shapes: `picture` `[h, w, 3]` in 0…1; the result is
+    /// [`ImageEncoderSpec::shape`], in f32.
+    ///
+    /// # Errors
+    /// When it is cancelled or a tensor operation fails.
+    fn encode(&self, picture: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor>;
+}
+
 /// Channels that a denoiser reads beside the latent's own: a mask, given frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExtraChannels {
@@ -119,6 +159,25 @@ pub struct ExtraChannels {
     pub name: Cow<'static, str>,
     /// How many.
     pub channels: usize,
+}
+
+impl ExtraChannels {
+    /// Which frames are given: a channel for each frame that a latent frame stands for, 1 where it
+    /// is given. The first latent frame says for each channel what holds for its one frame.
+    pub const MASK: &str = "mask";
+    /// The latent of the clip, grey where nothing is given.
+    pub const GIVEN: &str = "given";
+}
+
+/// How a denoiser is told of frames that are given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GivenInput {
+    /// It has no way.
+    None,
+    /// Their tokens stand in the latent as they are, at timestep 0 (Wan 2.2 TI2V).
+    Tokens,
+    /// They come as [`ExtraChannels`] (Wan 2.1 I2V, FLF2V).
+    Channels,
 }
 
 /// How a denoiser is told the noise level.
@@ -143,6 +202,8 @@ pub struct DenoiserInputs {
     pub conditioning: Vec<EmbeddingSpec>,
     /// How it is told the noise level.
     pub timesteps: TimestepInput,
+    /// How it is told of frames that are given.
+    pub given: GivenInput,
 }
 
 impl DenoiserInputs {
@@ -183,6 +244,14 @@ pub trait DenoiserSpec: Send + Sync {
 
     /// The scheduler that the model was made for.
     fn scheduler(&self) -> &SchedulerConfig;
+
+    /// Whether conditioning of this name may have so many rows, where that is not free.
+    ///
+    /// # Errors
+    /// When it may not; the message says how many it has and why.
+    fn check_rows(&self, _name: &str, _rows: usize) -> Result<()> {
+        Ok(())
+    }
 
     /// Bytes that a run of this size needs besides the weights.
     fn memory(&self, size: &RunSize) -> u64;

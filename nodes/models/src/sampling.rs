@@ -16,5 +16,6 @@ pub use euler::Euler;
 pub use guidance::CfgScale;
 pub use lcm::Lcm;
 pub use levels::Schedule;
-pub use stepper::{Solver, StepNoise};
+pub use stepper::Solver;
+pub use sum::StepNoise;
 pub use unipc::{UniPc, UniPcOptions};

@@ -54,7 +54,8 @@ impl Tile {
         Ok(())
     }
 
-    fn divided(&self, factor: usize) -> Self {
+    /// The same in units of `factor` pixels.
+    pub(crate) fn divided(&self, factor: usize) -> Self {
         Self {
             height: self.height / factor,
             width: self.width / factor,

@@ -10,5 +10,5 @@ mod weights;
 pub use conv::Conv;
 pub use dense::{Adapter, Weight};
 pub use linear::Linear;
-pub use norm::RmsNorm;
+pub use norm::{LayerNorm, RmsNorm};
 pub use weights::Weights;

@@ -3,10 +3,10 @@
 mod common;
 
 use common::{model, reference};
-use kino_models::families::wan::{ModelConfig, ModelIndex, TransformerConfig, VaeConfig};
+use kino_models::families::wan::ModelConfig;
 use kino_models::sampling::{ScheduleKind, SchedulerConfig, SolverType};
-use kino_models::text::{TextConfig, TokenizerConfig};
-use kino_models::{Error, ModelFolder, Result};
+use kino_models::text::TokenizerConfig;
+use kino_models::{ModelFolder, Result};
 use serde_json::{Value, json};
 
 /// A copy of the configs of the tiny text-to-video model with one of them edited.
@@ -122,6 +122,14 @@ fn what_contradicts_itself_is_refused() {
     refused("text_encoder/config.json", "relative_attention_num_buckets", json!(3), &["buckets"]);
     refused("tokenizer/tokenizer_config.json", "model_max_length", json!(0), &["must not be 0"]);
     refused("scheduler/scheduler_config.json", "flow_shift", json!(0.0), &["greater than 0"]);
+    let index = "model_index.json";
+    let expert = json!(["diffusers", "WanTransformer3DModel"]);
+    refused(index, "transformer_2", expert, &["needs a `boundary_ratio`"]);
+    refused(index, "boundary_ratio", json!(0.875), &["needs a `transformer_2`"]);
+    refused(transformer, "image_dim", json!(48), &["added_kv_proj_dim", "image_dim"]);
+    refused(transformer, "added_kv_proj_dim", json!(64), &["added_kv_proj_dim", "image_dim"]);
+    refused(transformer, "pos_embed_seq_len", json!(34), &["pos_embed_seq_len", "image_dim"]);
+    refused("vae/config.json", "is_residual", json!(true), &["dim_mult", "residual"]);
 }
 
 #[test]
@@ -130,19 +138,17 @@ fn what_is_not_supported_yet_is_named() {
         refused(path, key, value, &["not supported yet", says]);
     };
     let index = "model_index.json";
-    no(index, "_class_name", json!("WanImageToVideoPipeline"), "WanImageToVideoPipeline");
-    no(index, "transformer_2", json!(["diffusers", "WanTransformer3DModel"]), "second expert");
-    no(index, "boundary_ratio", json!(0.875), "second expert");
+    no(index, "_class_name", json!("WanVACEPipeline"), "WanVACEPipeline");
     let transformer = "transformer/config.json";
-    no(transformer, "image_dim", json!(1280), "image encoder");
-    no(transformer, "added_kv_proj_dim", json!(5120), "image encoder");
-    no(transformer, "in_channels", json!(36), "36 in, 16 out");
+    no(transformer, "in_channels", json!(32), "32 in, 16 out");
+    no(transformer, "in_channels", json!(8), "8 in, 16 out");
+    // A mask that is not one of four frames.
+    no(transformer, "in_channels", json!(40), "no mask of 4 frames");
     no(transformer, "_class_name", json!("WanVACETransformer3DModel"), "VACE");
     no(transformer, "_class_name", json!("FluxTransformer2DModel"), "FluxTransformer2DModel");
     no(transformer, "qk_norm", json!("layer_norm"), "layer_norm");
     let vae = "vae/config.json";
     no(vae, "_class_name", json!("AutoencoderKL"), "AutoencoderKL");
-    no(vae, "is_residual", json!(true), "residual");
     no(vae, "in_channels", json!(4), "three channels");
     no("text_encoder/config.json", "model_type", json!("t5"), "t5");
     let scheduler = "scheduler/scheduler_config.json";
@@ -152,16 +158,20 @@ fn what_is_not_supported_yet_is_named() {
     no(scheduler, "solver_order", json!(4), "solver_order");
 }
 
-/// The parts of Wan 2.2 TI2V are read one by one: its autoencoder is refused, the rest is not.
 #[test]
-fn parts_are_read_one_by_one() {
-    let folder = model("wan22_ti2v/model");
-    assert!(ModelIndex::read(&folder).unwrap().expand_timesteps);
-    assert_eq!(TransformerConfig::read(&folder).unwrap().in_channels, 12);
-    assert_eq!(TextConfig::read(&folder).unwrap().num_layers, 3);
-    assert_eq!(SchedulerConfig::read(&folder).unwrap().shift(), 5.0);
-    let refused = VaeConfig::read(&folder).unwrap_err();
-    assert!(matches!(&refused, Error::Unsupported { what, .. } if what.contains("residual")));
+fn what_other_kinds_read_is_said_by_their_configs() {
+    let ti2v = ModelConfig::read(&model("wan22_ti2v/model")).unwrap();
+    assert!(ti2v.index.expand_timesteps && ti2v.scheduler.shift() == 5.0);
+    let vae = ti2v.vae.unwrap();
+    assert_eq!((vae.spatial_factor(), vae.temporal_factor(), vae.patch()), (16, 4, 2));
+    let i2v = ModelConfig::read(&model("wan_i2v/model")).unwrap();
+    let transformer = i2v.transformer.unwrap();
+    assert_eq!((transformer.mask_channels(), transformer.image_dim), (Some(4), Some(48)));
+    assert_eq!(i2v.image.unwrap().0.rows(), 17);
+    let a14b = ModelConfig::read(&model("wan22_a14b/model")).unwrap();
+    assert_eq!(a14b.low_noise.map(|(below, low)| (below, low.num_layers)), Some((875.0, 2)));
+    let flf2v = ModelConfig::read(&model("wan_flf2v/model")).unwrap();
+    assert_eq!(flf2v.transformer.unwrap().pos_embed_seq_len, Some(34));
 }
 
 #[test]

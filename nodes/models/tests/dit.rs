@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use common::{Golden, close, distance, golden, model};
 use kino_models::families::wan::TransformerConfig;
 use kino_models::families::wan::dit::{Context, Dit, rope_tables};
-use kino_models::model::Timesteps;
+use kino_models::model::{Packed, Timesteps};
 use kino_models::patch::{Grid, patchify, unpatchify};
 use kino_models::{Error, Result};
 
@@ -89,6 +89,37 @@ fn a_timestep_per_token_equals_the_reference() {
     let timesteps = golden("wan22_ti2v/golden/transformer.safetensors").f64s("a.timestep");
     assert!(timesteps.iter().any(|t| *t != timesteps[0]), "the case must mix timesteps");
     check_model("wan22_ti2v");
+}
+
+/// Wan 2.1 I2V: a mask and a latent beside the noise, keys and values of a picture beside the
+/// text's.
+#[test]
+fn image_to_video_equals_the_reference() {
+    let golden = golden("wan_i2v/golden/transformer.safetensors");
+    let dit = dit("wan_i2v/model", DType::F32);
+    for name in ["a", "b"] {
+        let Case { patches, grid, timesteps, out } = case(&golden, name);
+        let width = out.dim(0).unwrap() * 4; // channels of the latent, by 2×2 pixels
+        let rest = patches.dim(1).unwrap() - width;
+        let image = golden.get(&format!("{name}.image_embeds")).squeeze(0).unwrap();
+        let context = dit.context_with(&text(), Some(&image)).unwrap();
+        let (latent, extra) =
+            (patches.narrow(1, 0, width).unwrap(), patches.narrow(1, width, rest).unwrap());
+        let latents = Packed {
+            patches: &latent,
+            extra: Some(&extra),
+            grids: &[grid],
+            timesteps: Timesteps::PerClip(&timesteps[..1]),
+        };
+        let found = dit.velocity_of(&latents, &[&context], &mut go_on).unwrap();
+        let found = unpatchify(&found, grid, PATCH).unwrap();
+        close(&format!("image to video, {name}"), &found, &out, 2e-5);
+        let without = Packed { extra: None, ..latents };
+        let error = dit.velocity_of(&without, &[&context], &mut go_on).unwrap_err().to_string();
+        assert!(error.contains("beside the latents"), "{error}");
+    }
+    let error = dit.context(&text()).unwrap_err().to_string();
+    assert_eq!(error, "this transformer reads images, and there is none");
 }
 
 #[test]

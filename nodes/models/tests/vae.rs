@@ -25,6 +25,11 @@ fn wan() -> Vae {
     load("tests/ref/wan_t2v/model")
 }
 
+/// The residual form of Wan 2.2.
+fn residual() -> Vae {
+    load("tests/ref/wan22_ti2v/model")
+}
+
 fn shapes() -> Vae {
     load("nodes/shapes/model")
 }
@@ -38,6 +43,10 @@ impl Reference {
 
     fn golden() -> Self {
         Self::read("tests/ref/wan_t2v/golden/vae.safetensors")
+    }
+
+    fn residual() -> Self {
+        Self::read("tests/ref/wan22_ti2v/golden/vae.safetensors")
     }
 
     /// One tensor without its batch dimension.
@@ -107,22 +116,40 @@ const TILE: Tile = Tile { height: 32, width: 24, stride_height: 24, stride_width
 
 #[test]
 fn encoding_equals_the_reference() {
-    let (vae, golden) = (wan(), Reference::golden());
+    encodes_as(&wan(), &Reference::golden());
+}
+
+#[test]
+fn the_residual_form_encodes_as_the_reference() {
+    encodes_as(&residual(), &Reference::residual());
+}
+
+#[track_caller]
+fn encodes_as(vae: &Vae, golden: &Reference) {
     for case in ["a", "b", "c"] {
         let video = golden.video(&format!("{case}.video_u8"));
-        let (mean, variance) = moments(&vae, &video, None);
+        let (mean, variance) = moments(vae, &video, None);
         close(&mean, &golden.get(&format!("{case}.mean")), LIMIT);
         close(&variance, &golden.get(&format!("{case}.logvar_unclamped")), LIMIT);
         let latent = vae.encode(&video, None, &mut go_on).unwrap();
-        close(&latent, &normalized(&vae, &golden.get(&format!("{case}.mean"))), LIMIT);
+        close(&latent, &normalized(vae, &golden.get(&format!("{case}.mean"))), LIMIT);
     }
 }
 
 #[test]
 fn decoding_equals_the_reference() {
-    let (vae, golden) = (wan(), Reference::golden());
+    decodes_as(&wan(), &Reference::golden());
+}
+
+#[test]
+fn the_residual_form_decodes_as_the_reference() {
+    decodes_as(&residual(), &Reference::residual());
+}
+
+#[track_caller]
+fn decodes_as(vae: &Vae, golden: &Reference) {
     for case in ["a", "b", "c"] {
-        let latent = normalized(&vae, &golden.get(&format!("{case}.z")));
+        let latent = normalized(vae, &golden.get(&format!("{case}.z")));
         let frames = vae.decode(&latent, None, &mut go_on).unwrap();
         close(&frames, &golden.frames(&format!("{case}.dec")), LIMIT);
     }
@@ -138,6 +165,40 @@ fn tiles_equal_the_reference() {
     close(&frames, &golden.frames("b.dec_tiled"), LIMIT);
     let whole = vae.decode(&latent, None, &mut go_on).unwrap();
     assert!(distance(&frames, &whole) > 1e-3, "tiles see less, so they must differ");
+}
+
+/// In the residual form tiles are blended where pixels are still folded into channels.
+#[test]
+fn tiles_of_the_residual_form_equal_the_reference() {
+    let (vae, golden) = (residual(), Reference::residual());
+    let tile = Tile { height: 48, width: 32, stride_height: 32, stride_width: 16 };
+    let latent = normalized(&vae, &golden.get("b.z"));
+    let frames = vae.decode(&latent, Some(tile), &mut go_on).unwrap();
+    close(&frames, &golden.frames("b.dec_tiled"), LIMIT);
+    let whole = vae.decode(&latent, None, &mut go_on).unwrap();
+    assert!(distance(&frames, &whole) > 1e-3, "tiles see less, so they must differ");
+    // Encoding in tiles: a tile that holds all of a frame is no tile, smaller ones are near.
+    let video = golden.video("b.video_u8");
+    let whole = vae.encode(&video, None, &mut go_on).unwrap();
+    let one = vae.encode(&video, Some(Tile::square(64, 16)), &mut go_on).unwrap();
+    assert_eq!(distance(&whole, &one), 0.0);
+    let tiled = vae.encode(&video, Some(Tile::square(32, 16)), &mut go_on).unwrap();
+    assert_eq!(tiled.dims(), whole.dims());
+    let odd = Tile { width: 24, ..tile };
+    assert!(vae.encode(&video, Some(odd), &mut go_on).is_err(), "24 is no multiple of 16");
+}
+
+#[test]
+fn a_residual_form_of_other_widths_equals_the_reference() {
+    let vae = load("tests/ref/wan22_vae/model");
+    let golden = Reference::read("tests/ref/wan22_vae/golden.safetensors");
+    let of = |name: &str| golden.0[name].clone();
+    let pixels = |name: &str| of(name).permute((1, 2, 3, 0)).unwrap().contiguous().unwrap();
+    let (mean, variance) = moments(&vae, &pixels("video"), None);
+    close(&mean, &of("mean"), LIMIT);
+    close(&variance, &of("logvar"), LIMIT);
+    let frames = vae.decode(&normalized(&vae, &of("z")), None, &mut go_on).unwrap();
+    close(&frames, &pixels("dec"), LIMIT);
 }
 
 #[test]
@@ -194,9 +255,15 @@ fn a_clip_begins_as_its_beginning() {
 
 #[test]
 fn memory_does_not_grow_with_length() {
-    let vae = wan();
-    let peak = vae::decode_peak(vae.config(), 21, [32, 48], None);
-    let latent = Tensor::randn(0f32, 1.0, (16, 4, 6), &Device::Cpu).unwrap();
+    keeps_little(&wan(), [32, 48], TILE);
+    let tile = Tile { height: 64, width: 48, stride_height: 48, stride_width: 32 };
+    keeps_little(&residual(), [64, 96], tile);
+}
+
+/// What is kept between chunks is as predicted, however many there were.
+fn keeps_little(vae: &Vae, size: [usize; 2], tile: Tile) {
+    let peak = vae::decode_peak(vae.config(), 21, size, None);
+    let latent = Tensor::randn(0f32, 1.0, (vae.config().z_dim, 4, 6), &Device::Cpu).unwrap();
     let mut decoder = vae.decoder(None).unwrap();
     for index in 0..6 {
         assert_eq!(decoder.next_frames(), if index == 0 { 1 } else { 4 });
@@ -205,9 +272,9 @@ fn memory_does_not_grow_with_length() {
             assert_eq!(decoder.cache_bytes(), peak.cache, "after latent frame {index}");
         }
     }
-    let peak = vae::encode_peak(vae.config(), 21, [32, 48], None);
+    let peak = vae::encode_peak(vae.config(), 21, size, None);
     let mut encoder = vae.encoder(None).unwrap();
-    let frame = Tensor::zeros((4, 32, 48, 3), DType::F32, &Device::Cpu).unwrap();
+    let frame = Tensor::zeros((4, size[0], size[1], 3), DType::F32, &Device::Cpu).unwrap();
     for index in 0..6 {
         let chunk = frame.narrow(0, 0, encoder.next_frames()).unwrap();
         encoder.push(&chunk, &mut go_on).unwrap();
@@ -215,8 +282,8 @@ fn memory_does_not_grow_with_length() {
             assert_eq!(encoder.cache_bytes(), peak.cache, "after chunk {index}");
         }
     }
-    let peak = vae::decode_peak(vae.config(), 13, [32, 48], Some(TILE));
-    let mut decoder = vae.decoder(Some(TILE)).unwrap();
+    let peak = vae::decode_peak(vae.config(), 13, size, Some(tile));
+    let mut decoder = vae.decoder(Some(tile)).unwrap();
     (0..4).for_each(|_| drop(decoder.push(&latent, &mut go_on).unwrap()));
     assert_eq!(decoder.cache_bytes(), peak.cache, "of all tiles");
     let tiled = vae::decode_peak(vae.config(), 21, [480, 832], Some(Tile::default()));

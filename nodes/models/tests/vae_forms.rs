@@ -144,11 +144,11 @@ fn a_missing_weight_is_named() {
 }
 
 #[test]
-fn the_residual_form_is_refused_by_name() {
+fn a_residual_form_whose_levels_do_not_divide_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(folder.path().join("vae")).unwrap();
     let config = CONFIG.replace("\"z_dim\": 2", "\"z_dim\": 2, \"is_residual\": true");
     std::fs::write(folder.path().join("vae/config.json"), config).unwrap();
     let error = VaeConfig::read(&ModelFolder::directory(folder.path()).unwrap()).unwrap_err();
-    assert!(error.to_string().contains("is_residual"), "{error}");
+    assert!(error.to_string().contains("groups of a residual autoencoder"), "{error}");
 }

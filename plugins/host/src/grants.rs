@@ -1,19 +1,25 @@
 //! Files that a plugin was granted: resolved, read, and hashed for keys.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-use kino_node::{Error, Result, read_regular};
+use kino_node::{Error, Result, open_regular, read_regular};
 use kino_port::{FileStamp, PlannedFile, PlannedRead, path_to_text};
 
 use crate::module::PluginFiles;
 
-/// Files of granted folders beyond this number enter keys by length and time alone.
+/// Files of granted folders beyond this number enter keys by samples and their stamp.
 const MAX_HASHED: usize = 256;
 /// So do files larger than this.
 const LARGEST_HASHED: u64 = 64 << 20;
+/// So many samples are taken of such a file, at equal distances, its end among them.
+const SAMPLES: u64 = 16;
+/// The bytes of one.
+const SAMPLE: u64 = 4096;
 /// The largest file that is read for a plugin.
 const LARGEST_READ: u64 = 1 << 30;
 
@@ -21,7 +27,7 @@ const LARGEST_READ: u64 = 1 << 30;
 pub struct GrantedFiles {
     root: PathBuf,
     read: Vec<String>,
-    hashes: Mutex<HashMap<PathBuf, (u64, SystemTime, String)>>,
+    hashes: Mutex<HashMap<(PathBuf, bool), (FileStamp, String)>>,
     advice: Option<String>,
 }
 
@@ -75,24 +81,113 @@ impl GrantedFiles {
         Ok(real)
     }
 
-    fn hash(&self, path: &Path, metadata: &std::fs::Metadata, full: bool) -> Result<String> {
-        let (length, modified) = (metadata.len(), metadata.modified()?);
-        if !full || length > LARGEST_HASHED {
-            return Ok(format!("{length}@{modified:?}"));
+    /// The hash of a file for keys, and the stamp that belongs to it: of its contents, or of its
+    /// stamp and samples where it is long or not to be read `whole`.
+    fn hash(
+        &self,
+        path: &Path,
+        whole: bool,
+        now: SystemTime,
+        stopped: &dyn Fn() -> bool,
+    ) -> Result<(String, FileStamp)> {
+        let (mut file, about) = open_regular(path)?;
+        let stamp = FileStamp::of(&about);
+        let whole = whole && stamp.length <= LARGEST_HASHED;
+        let name = (path.to_owned(), whole);
+        let known = self.hashes.lock().unwrap_or_else(PoisonError::into_inner).get(&name).cloned();
+        if let Some((_, hash)) = known.filter(|(was, _)| *was == stamp) {
+            return Ok((hash, stamp));
         }
-        let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((was, at, hash)) = hashes.get(path)
-            && (*was, *at) == (length, modified)
-        {
-            return Ok(hash.clone());
+        let hash = match whole {
+            true => hash_whole(&mut file, stopped)?,
+            false => hash_samples(&mut file, &stamp)?,
+        };
+        // Another change in the same tick of the file system's clock would not show.
+        if stamp.is_settled(now) && FileStamp::of(&file.metadata()?) == stamp {
+            let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+            hashes.insert(name, (stamp, hash.clone()));
         }
-        let hash = blake3::hash(&read_regular(path, LARGEST_HASHED)?).to_hex().to_string();
-        // A file that was written just now may change again within one tick of the clock.
-        if modified.elapsed().is_ok_and(|age| age.as_secs() >= 2) {
-            hashes.insert(path.to_owned(), (length, modified, hash.clone()));
-        }
-        Ok(hash)
+        Ok((hash, stamp))
     }
+
+    /// As [`PluginFiles::fingerprint_grants`], at a time.
+    fn fingerprint_at(
+        &self,
+        now: SystemTime,
+        stopped: &dyn Fn() -> bool,
+    ) -> Result<Vec<PlannedRead>> {
+        let mut reads = Vec::new();
+        for grant in &self.read {
+            let grant = normal(grant);
+            let (start, files) = match files_of(&self.root.join(&grant)) {
+                Ok(found) => found,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    let place = self.root.join(&grant);
+                    let files = vec![PlannedFile { path: place, stamp: None }];
+                    reads.push(PlannedRead {
+                        path: shown(&grant),
+                        hash: "missing".to_owned(),
+                        files,
+                    });
+                    continue;
+                }
+                Err(error) => return Err(Error::failed(format!("`{}`: {error}", shown(&grant)))),
+            };
+            for (index, file) in files.iter().enumerate() {
+                if stopped() {
+                    return Err(Error::Cancelled);
+                }
+                // Devices and pipes are never read: not here, nor for the plugin.
+                if !std::fs::metadata(file).is_ok_and(|about| about.is_file()) {
+                    continue;
+                }
+                let (hash, stamp) = self.hash(file, index < MAX_HASHED, now, stopped)?;
+                // As the plugin names it: the same wherever the graph's folder lies.
+                let named = match file.strip_prefix(&start) {
+                    Ok(within) if !within.as_os_str().is_empty() => &grant.join(within),
+                    _ => &grant,
+                };
+                let files = vec![PlannedFile { path: file.clone(), stamp: Some(stamp) }];
+                reads.push(PlannedRead { path: shown(named), hash, files });
+            }
+        }
+        Ok(reads)
+    }
+}
+
+/// The hash of all that a file holds.
+fn hash_whole(file: &mut File, stopped: &dyn Fn() -> bool) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        if stopped() {
+            return Err(Error::Cancelled);
+        }
+        match file.read(&mut buffer)? {
+            0 => return Ok(hasher.finalize().to_hex().to_string()),
+            read => hasher.update(&buffer[..read]),
+        };
+    }
+}
+
+/// The hash of a file's stamp and of samples of what it holds: what was not sampled cannot change
+/// without the stamp.
+fn hash_samples(file: &mut File, stamp: &FileStamp) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(stamp.to_string().as_bytes());
+    let last = stamp.length.saturating_sub(SAMPLE);
+    let mut starts: Vec<_> = (0..SAMPLES)
+        .map(|at| (u128::from(last) * u128::from(at) / u128::from(SAMPLES - 1)) as u64)
+        .collect();
+    starts.dedup();
+    let mut sample = Vec::new();
+    for start in starts {
+        file.seek(SeekFrom::Start(start))?;
+        sample.clear();
+        file.take(SAMPLE).read_to_end(&mut sample)?;
+        hasher.update(&sample);
+    }
+    Ok(hasher.finalize().to_hex().to_string())
 }
 
 fn shown(path: &Path) -> String {
@@ -141,42 +236,8 @@ impl PluginFiles for GrantedFiles {
         read_regular(&real, LARGEST_READ).map_err(fault)
     }
 
-    fn fingerprint_grants(&self) -> Result<Vec<PlannedRead>> {
-        let mut reads = Vec::new();
-        for grant in &self.read {
-            let grant = normal(grant);
-            let (start, files) = match files_of(&self.root.join(&grant)) {
-                Ok(found) => found,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    let place = self.root.join(&grant);
-                    let files = vec![PlannedFile { path: place, stamp: None }];
-                    reads.push(PlannedRead {
-                        path: shown(&grant),
-                        hash: "missing".to_owned(),
-                        files,
-                    });
-                    continue;
-                }
-                Err(error) => return Err(Error::failed(format!("`{}`: {error}", shown(&grant)))),
-            };
-            for (index, file) in files.iter().enumerate() {
-                let Ok(metadata) = std::fs::metadata(file) else { continue };
-                // Devices and pipes are never read: not here, nor for the plugin.
-                if !metadata.is_file() {
-                    continue;
-                }
-                let hash = self.hash(file, &metadata, index < MAX_HASHED)?;
-                // As the plugin names it: the same wherever the graph's folder lies.
-                let named = match file.strip_prefix(&start) {
-                    Ok(within) if !within.as_os_str().is_empty() => &grant.join(within),
-                    _ => &grant,
-                };
-                let stamp = Some(FileStamp::of(&metadata));
-                let files = vec![PlannedFile { path: file.clone(), stamp }];
-                reads.push(PlannedRead { path: shown(named), hash, files });
-            }
-        }
-        Ok(reads)
+    fn fingerprint_grants(&self, stopped: &dyn Fn() -> bool) -> Result<Vec<PlannedRead>> {
+        self.fingerprint_at(SystemTime::now(), stopped)
     }
 }
 
@@ -209,10 +270,68 @@ mod tests {
             assert!(error.contains("may not be read"), "{path:?}: {error}");
         }
         assert!(granted.read("luts").unwrap_err().to_string().contains("is no file"));
-        assert_eq!(granted.fingerprint_grants().unwrap().len(), 1);
-        let before = granted.fingerprint_grants().unwrap();
+        assert_eq!(granted.fingerprint_grants(&|| false).unwrap().len(), 1);
+        let before = granted.fingerprint_grants(&|| false).unwrap();
         std::fs::write(root.join("luts/deep/a.cube"), "b").unwrap();
-        assert_ne!(granted.fingerprint_grants().unwrap(), before);
+        assert_ne!(granted.fingerprint_grants(&|| false).unwrap(), before);
+    }
+
+    /// What files enter keys as, at a time when all changes so far lie far back.
+    fn prints(granted: &GrantedFiles) -> Vec<String> {
+        let later = SystemTime::now() + std::time::Duration::from_secs(60);
+        let reads = granted.fingerprint_at(later, &|| false).unwrap();
+        reads.into_iter().map(|read| read.hash).collect()
+    }
+
+    /// Whoever writes a file can keep its length and its time of modification.
+    #[cfg(unix)]
+    #[test]
+    fn other_contents_of_the_same_length_and_time_are_seen() {
+        use std::time::Duration;
+
+        const LONG: u64 = LARGEST_HASHED + 1;
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("luts")).unwrap();
+        let at = |name: &str| folder.path().join("luts").join(name);
+        (0..MAX_HASHED).for_each(|i| std::fs::write(at(&format!("f{i}")), "").unwrap());
+        let hour_ago = SystemTime::now() - Duration::from_secs(3600);
+        let write = |path: &Path, text: &str, length: u64| {
+            // Longer than a tick of the clock that file systems take their times from.
+            std::thread::sleep(Duration::from_millis(20));
+            std::fs::write(path, text).unwrap();
+            let file = File::options().write(true).open(path).unwrap();
+            file.set_len(length).unwrap();
+            file.set_modified(hour_ago).unwrap();
+        };
+        // Hashed whole, too long for that, and the 258th file, two after the ones before.
+        for (name, length) in [("a.cube", 3), ("b.cube", LONG), ("z.cube", 3)] {
+            let granted = GrantedFiles::new(folder.path(), &["luts".to_owned()]);
+            write(&at(name), "one", length);
+            let one = prints(&granted);
+            assert_eq!(prints(&granted), one);
+            write(&at(name), "two", length);
+            let two = prints(&granted);
+            assert_ne!(two, one, "{name}");
+            // Another file under the same name.
+            let other = folder.path().join("other");
+            write(&other, "six", length);
+            std::fs::rename(&other, at(name)).unwrap();
+            let six = prints(&granted);
+            assert!(six != two && six != one, "{name}");
+        }
+    }
+
+    #[test]
+    fn hashing_what_was_granted_can_be_stopped() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.cube"), vec![1; 1 << 20]).unwrap();
+        let granted = GrantedFiles::new(folder.path(), &["a.cube".to_owned()]);
+        let asked = std::cell::Cell::new(0);
+        // Not before the file is read, but while it is.
+        let stopped = || asked.replace(asked.get() + 1) == 2;
+        let error = granted.fingerprint_grants(&stopped).unwrap_err();
+        assert!(matches!(error, Error::Cancelled), "{error}");
+        assert_eq!(asked.get(), 3);
     }
 
     #[cfg(unix)]
@@ -226,10 +345,10 @@ mod tests {
         std::os::unix::fs::symlink(&real, root.join("luts")).unwrap();
         let granted = GrantedFiles::new(&root, &["luts".to_owned()]);
         assert_eq!(granted.read("luts/a.cube").unwrap(), b"a");
-        let before = granted.fingerprint_grants().unwrap();
+        let before = granted.fingerprint_grants(&|| false).unwrap();
         assert_eq!(before[0].path, "luts/a.cube");
         std::fs::write(real.join("a.cube"), "b").unwrap();
-        assert_ne!(granted.fingerprint_grants().unwrap(), before);
+        assert_ne!(granted.fingerprint_grants(&|| false).unwrap(), before);
     }
 
     #[cfg(unix)]

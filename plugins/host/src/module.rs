@@ -64,8 +64,8 @@ pub trait PluginFiles: Send + Sync {
     /// Everything that may be read as it stands now: it enters the keys of the plugin's nodes.
     ///
     /// # Errors
-    /// When it cannot be looked at.
-    fn fingerprint_grants(&self) -> Result<Vec<PlannedRead>>;
+    /// When it cannot be looked at, and [`Error::Cancelled`] when `stopped` says so before.
+    fn fingerprint_grants(&self, stopped: &dyn Fn() -> bool) -> Result<Vec<PlannedRead>>;
 }
 
 /// No files at all.
@@ -79,7 +79,7 @@ impl PluginFiles for NoFiles {
         ))
     }
 
-    fn fingerprint_grants(&self) -> Result<Vec<PlannedRead>> {
+    fn fingerprint_grants(&self, _: &dyn Fn() -> bool) -> Result<Vec<PlannedRead>> {
         Ok(Vec::new())
     }
 }

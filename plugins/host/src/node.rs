@@ -40,8 +40,10 @@ impl Node for PluginNode {
 
     /// The key holds the build and the files that it may read. An output that is like an input is
     /// known as far as that is.
-    fn infer(&self, _: &Services, facts: &Facts) -> Result<StepInfo, Vec<PlanError>> {
-        let reads = self.plugin.files.fingerprint_grants();
+    fn infer(&self, services: &Services, facts: &Facts) -> Result<StepInfo, Vec<PlanError>> {
+        let cancel = services.find::<Cancel>();
+        let stopped = || cancel.as_ref().is_some_and(|cancel| cancel.is_cancelled());
+        let reads = self.plugin.files.fingerprint_grants(&stopped);
         let reads = reads.map_err(|error| vec![PlanError::new(error.to_string())])?;
         let mut key = self.plugin.sha256.clone().into_bytes();
         for read in &reads {

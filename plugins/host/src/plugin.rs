@@ -88,7 +88,7 @@ impl Plugin {
         }
         let (step, node_id) = (call.step.to_owned(), node.to_owned());
         let key = StateKey { graph: call.graph.cloned(), step, node: node_id };
-        let reads = self.files.fingerprint_grants()?;
+        let reads = self.files.fingerprint_grants(&|| call.cancel.is_cancelled())?;
         let Lineage { states, build } = self.lineage();
         let mut held = states.take(key, call.cancel)?;
         if held.step.build > *build {
@@ -366,7 +366,7 @@ mod tests {
             Err(Error::failed(path.to_owned()))
         }
 
-        fn fingerprint_grants(&self) -> Result<Vec<PlannedRead>> {
+        fn fingerprint_grants(&self, _: &dyn Fn() -> bool) -> Result<Vec<PlannedRead>> {
             let hash = self.0.load(Ordering::SeqCst).to_string();
             Ok(vec![PlannedRead { path: "a".into(), hash, ..PlannedRead::default() }])
         }

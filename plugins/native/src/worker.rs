@@ -213,7 +213,7 @@ impl PluginFiles for Server {
         }
     }
 
-    fn fingerprint_grants(&self) -> Result<Vec<PlannedRead>> {
+    fn fingerprint_grants(&self, _: &dyn Fn() -> bool) -> Result<Vec<PlannedRead>> {
         Ok(Vec::new())
     }
 }

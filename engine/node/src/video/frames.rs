@@ -303,8 +303,18 @@ impl ValueType for Frames {
         self.whole()
     }
 
+    /// Whole numbers are levels of 0…1: they are divided by the largest of their type.
     fn from_tensor(tensor: &Tensor) -> Result<Self> {
-        Frames::from_tensor(tensor, None)
+        let largest = match tensor.dtype() {
+            DType::U8 => f64::from(u8::MAX),
+            DType::U32 => f64::from(u32::MAX),
+            DType::I16 => f64::from(i16::MAX),
+            DType::I32 => f64::from(i32::MAX),
+            DType::I64 => i64::MAX as f64,
+            _ => return Frames::from_tensor(tensor, None),
+        };
+        let levels = (tensor.to_device(&Device::Cpu)?.to_dtype(DType::F64)? / largest)?;
+        Frames::from_tensor(&levels, None)
     }
 
     fn fact_of_tensor(tensor: &TensorFact) -> Option<FramesFact> {

@@ -1,17 +1,20 @@
 //! Frames that a clip must contain.
 
+use std::sync::Arc;
+
 use candle_core::Device;
 use kino_port::PortType;
 use serde::{Deserialize, Serialize};
 
-use super::{Latent, LatentSpace, Mask};
+use super::frames::FramesHeader;
+use super::{Frames, Latent, LatentSpace, Mask};
 use crate::types::{TensorHeader, TensorReader, Tensors, ValueType};
 use crate::{Error, Result};
 
-/// What of a clip is given and must come out as it is: the first frames, the last, or any others.
+/// What of a clip is given and must come out as it is: its first frames, its last, or both.
 #[derive(Clone, Debug)]
 pub struct Given {
-    /// The whole clip, `[c, f, h, w]`: encoded where something is given, anything elsewhere.
+    /// The whole clip, `[c, f, h, w]`, encoded as `encoding` says.
     pub latent: Latent,
     /// `[f, h, w]` of the latent: 1 where it is given.
     pub mask: Mask,
@@ -19,6 +22,21 @@ pub struct Given {
     pub frames: usize,
     /// How strongly it is held to, from 0 to 1.
     pub strength: f64,
+    /// How the latent was encoded.
+    pub encoding: GivenEncoding,
+    /// The first frames of the clip, as they were given.
+    pub start: Option<Arc<Frames>>,
+    /// The last frames of the clip, as they were given.
+    pub end: Option<Arc<Frames>>,
+}
+
+/// How the latent of given frames was encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GivenEncoding {
+    /// What is given at the start and at the end, each for itself; anything between.
+    Apart,
+    /// The clip as a whole, grey where nothing is given.
+    Whole,
 }
 
 /// What is known of given frames.
@@ -30,6 +48,15 @@ pub struct GivenFact {
     pub space: Option<LatentSpace>,
     /// The number of frames of the clip in pixels.
     pub frames: usize,
+    /// How its latent was encoded.
+    pub encoding: GivenEncoding,
+}
+
+impl Given {
+    /// The first and last frames, those that are given.
+    fn clips(&self) -> impl Iterator<Item = &Arc<Frames>> {
+        self.start.iter().chain(&self.end)
+    }
 }
 
 /// All of a [`Given`] but the elements of its tensors.
@@ -40,6 +67,9 @@ pub struct GivenHeader {
     frames: usize,
     /// The bits, so that nothing is rounded.
     strength: u64,
+    encoding: GivenEncoding,
+    start: Option<FramesHeader>,
+    end: Option<FramesHeader>,
 }
 
 impl ValueType for Given {
@@ -50,6 +80,7 @@ impl ValueType for Given {
     fn check(&self) -> Result<()> {
         self.latent.check()?;
         self.mask.check()?;
+        self.clips().try_for_each(|frames| frames.check())?;
         let (latent, mask) = (self.latent.tensor.dims(), self.mask.tensor.dims());
         if mask != &latent[1..] {
             return Err(Error::failed(format!(
@@ -62,43 +93,93 @@ impl ValueType for Given {
                 self.strength
             )));
         }
-        match self.frames {
-            0 => Err(Error::failed("a clip has at least one frame, found none")),
+        if self.frames == 0 {
+            return Err(Error::failed("a clip has at least one frame, found none"));
+        }
+        let given = self.clips().map(|frames| frames.count()).fold(0, usize::saturating_add);
+        if given > self.frames {
+            return Err(Error::failed(format!(
+                "{given} frames are given of a clip of {}",
+                self.frames
+            )));
+        }
+        let size = |frames: &Frames| (frames.width(), frames.height());
+        match (&self.start, &self.end) {
+            (Some(start), Some(end)) if size(start) != size(end) => {
+                let ((w, h), (wide, high)) = (size(start), size(end));
+                Err(Error::failed(format!(
+                    "the frames of one clip have one size, found {w}x{h} at its start and \
+                     {wide}x{high} at its end"
+                )))
+            }
             _ => Ok(()),
         }
     }
 
     fn fact(&self) -> GivenFact {
         let latent = self.latent.fact();
-        GivenFact { shape: latent.shape, space: latent.space, frames: self.frames }
+        GivenFact {
+            shape: latent.shape,
+            space: latent.space,
+            frames: self.frames,
+            encoding: self.encoding,
+        }
     }
 
     fn to_device(&self, device: &Device) -> Result<Option<Self>> {
         Ok(match (self.latent.to_device(device)?, self.mask.to_device(device)?) {
-            (Some(latent), Some(mask)) => Some(Given { latent, mask, ..*self }),
+            (Some(latent), Some(mask)) => Some(Given { latent, mask, ..self.clone() }),
             _ => None,
         })
     }
 
+    fn bytes(&self) -> u64 {
+        let frames: u64 = self.clips().map(|frames| ValueType::bytes(&**frames)).sum();
+        self.latent.bytes() + self.mask.bytes() + frames
+    }
+
+    fn spilled(&self) -> u64 {
+        self.clips().map(|frames| ValueType::spilled(&**frames)).sum()
+    }
+
+    fn unleased(&self) -> u64 {
+        let frames: u64 = self.clips().map(|frames| ValueType::unleased(&**frames)).sum();
+        self.latent.unleased() + self.mask.unleased() + frames
+    }
+
     fn header(&self) -> GivenHeader {
+        let frames = |frames: &Option<Arc<Frames>>| frames.as_ref().map(|frames| frames.header());
         GivenHeader {
             latent: self.latent.header(),
             mask: self.mask.header(),
             frames: self.frames,
             strength: self.strength.to_bits(),
+            encoding: self.encoding,
+            start: frames(&self.start),
+            end: frames(&self.end),
         }
     }
 
     fn tensors(&self) -> Tensors<'_> {
-        Box::new(self.latent.tensors().chain(self.mask.tensors()))
+        let frames = self.clips().flat_map(|frames| frames.tensors());
+        Box::new(self.latent.tensors().chain(self.mask.tensors()).chain(frames))
     }
 
     fn restore(header: GivenHeader, tensors: &mut TensorReader<'_>) -> Result<Self> {
+        let latent = Latent::restore(header.latent, tensors)?;
+        let mask = Mask::restore(header.mask, tensors)?;
+        let mut frames = |header: Option<FramesHeader>| -> Result<_> {
+            let frames = header.map(|header| Frames::restore(header, tensors)).transpose()?;
+            Ok(frames.map(Arc::new))
+        };
         Ok(Given {
-            latent: Latent::restore(header.latent, tensors)?,
-            mask: Mask::restore(header.mask, tensors)?,
+            latent,
+            mask,
             frames: header.frames,
             strength: f64::from_bits(header.strength),
+            encoding: header.encoding,
+            start: frames(header.start)?,
+            end: frames(header.end)?,
         })
     }
 }

@@ -15,7 +15,7 @@ mod space;
 
 pub use conditioning::{Conditioning, ConditioningFact, Embedding, Embeddings};
 pub use frames::{Frames, FramesBuilder, FramesFact};
-pub use given::{Given, GivenFact};
+pub use given::{Given, GivenEncoding, GivenFact};
 pub use guider::{Guider, GuiderHandle, GuiderState, SamplingStep};
 pub use image_conditioning::{ImageConditioning, ImageConditioningFact};
 pub use latent::{Latent, LatentFact};

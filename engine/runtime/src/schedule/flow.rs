@@ -22,11 +22,12 @@ impl Schedule<'_> {
             }
             self.phase[step as usize] = Phase::Live;
             match self.hits[step as usize].take() {
-                Some(Hit::Here { outputs, cached, seconds }) => {
+                Some(Hit::Here { outputs, cached, seconds, lease }) => {
                     let event = finished(self.wiring, step as usize, &outputs, cached, seconds);
                     self.outbox.push(event);
                     self.cached.push(step);
                     self.publish(step, outputs);
+                    self.garbage.leases.extend(lease);
                     continue;
                 }
                 Some(open) => {
@@ -88,7 +89,7 @@ impl Schedule<'_> {
                 self.leases[slot] = value.as_ref().and_then(|value| self.lease(value));
                 self.values[slot] = value;
             } else {
-                self.garbage.extend(value);
+                self.garbage.values.extend(value);
             }
         }
         // Backwards, so that the first is started first.
@@ -111,19 +112,25 @@ impl Schedule<'_> {
         (bytes >= SMALL).then(|| self.ledger.charge(bytes))
     }
 
-    /// Takes the value of an edge; the last reader takes it for good.
+    /// Takes the value of an edge; the last reader takes it for good, with its lease until it ends.
     fn take(&mut self, edge: usize) -> Option<Value> {
+        let (value, lease) = self.take_leased(edge);
+        if let Some(lease) = lease {
+            self.lent.entry(self.wiring.edges[edge].to).or_default().push(lease);
+        }
+        value
+    }
+
+    /// Takes the value of an edge, and the lease on it where nobody else reads it.
+    fn take_leased(&mut self, edge: usize) -> (Option<Value>, Option<Lease>) {
         let Edge { from, slot } = Edge::of(self.wiring, edge as u32);
         self.asked[edge] = Asked::Over;
         self.outstanding[from] -= 1;
         self.readers[slot] -= 1;
         if self.readers[slot] > 0 {
-            return self.values[slot].clone();
+            return (self.values[slot].clone(), None);
         }
-        if let Some(lease) = self.leases[slot].take() {
-            self.lent.entry(self.wiring.edges[edge].to).or_default().push(lease);
-        }
-        self.values[slot].take()
+        (self.values[slot].take(), self.leases[slot].take())
     }
 
     /// Lets go of edges whose readers want nothing any more, and of what only they might have
@@ -134,8 +141,9 @@ impl Schedule<'_> {
             if self.asked[edge] == Asked::Over {
                 continue;
             }
-            let last = self.take(edge);
-            self.garbage.extend(last);
+            let (last, lease) = self.take_leased(edge);
+            self.garbage.values.extend(last);
+            self.garbage.leases.extend(lease);
             let from = self.wiring.edges[edge].from as usize;
             if self.outstanding[from] == 0 && self.phase[from] == Phase::Maybe {
                 self.phase[from] = Phase::Idle;
@@ -167,7 +175,8 @@ impl Schedule<'_> {
             let asked = asked.filter(|edge| self.asked[*edge] == Asked::Yes);
             stack.extend(asked.map(|edge| self.wiring.edges[edge].to));
             let held = self.held.remove(&step).unwrap_or_default();
-            self.garbage.extend(held.into_iter().flatten());
+            self.garbage.values.extend(held.into_iter().flatten());
+            self.garbage.leases.extend(self.lent.remove(&step).into_iter().flatten());
             self.release(self.wiring.edges_into(at));
         }
     }

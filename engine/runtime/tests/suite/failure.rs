@@ -4,6 +4,7 @@ use kino_graph::{Catalog, StepInput};
 use kino_port::{Fact, Facts, Literal};
 use kino_runtime::Report;
 
+use crate::nodes::BRITTLE;
 use crate::rig::{Draft, Rig, all, int, lit, of, sorted};
 
 /// A node `bad` with two steps behind it, and a branch beside it.
@@ -40,6 +41,40 @@ fn a_failing_node_fails_its_dependents_and_nothing_else() {
 fn a_panic_is_that_nodes_error() {
     let report = with_bad("panic");
     assert_eq!(report.failed[0].message, "the node panicked: at 3");
+}
+
+/// What a run that must end gives; a worker that is lost would let it wait for ever.
+fn ends<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || tell.send(run()));
+    told.recv_timeout(std::time::Duration::from_secs(60)).expect("the run ends")
+}
+
+#[test]
+fn a_value_that_panics_is_the_error_of_the_step_that_gave_it() {
+    for (index, what) in BRITTLE.iter().enumerate() {
+        let (report, mended) = ends(move || {
+            let folder = tempfile::tempdir().unwrap();
+            let rig = Rig::on_disk(folder.path());
+            let mut draft = Draft::default();
+            let bad = draft.add("bad", "brittle", vec![lit(index as i128), lit(0)]);
+            let behind = draft.add("behind", "sum", vec![all(&[bad])]);
+            for number in 0..50 {
+                let beside = draft.add(&format!("b{number}"), "add", vec![lit(number), lit(40)]);
+                draft.give(beside, 0);
+            }
+            draft.give(behind, 0);
+            (rig.run(&draft), rig.run(&Draft::chain()))
+        });
+        assert_eq!((report.failed.len(), &*report.failed[0].name), (1, "bad"), "{what}");
+        let said = &report.failed[0].message;
+        assert_eq!(*said, format!("the step panicked: no {what}"));
+        assert_eq!(int(&mended, "c"), Some(111), "the runtime serves on");
+        if *what != "unleased" {
+            assert_eq!((report.skipped.len(), report.cancelled), (1, false), "{what}");
+            assert_eq!(int(&report, "b49"), Some(89), "what stands beside it runs");
+        }
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{borrow::Cow, fs};
 use candle_core::{Device, Tensor};
 use kino_node::{
     Cancel, Cx, Error, Frames, FramesBuilder, Inputs, ModelPart, NodeDef, OutputFile, Outputs,
-    Registry, Result, Services, Value, no_infer,
+    Registry, Result, Services, TensorReader, Tensors, Value, ValueType, no_infer,
 };
 use kino_port::{
     Facts, NodeTraits, PlanError, Port, PortType, Signature, StepInfo, edge, int, list, optional,
@@ -181,7 +181,11 @@ static SWITCH: NodeDef = inferred(
 
 static BIG: NodeDef = node("big", TWO, TOKEN, NodeTraits::EXPENSIVE, |_, inputs| {
     let from = inputs.int::<i64>("a")? as f32;
-    let tensor = Tensor::arange(from, from + 5e6, &Device::Cpu)?;
+    let count = match inputs.int::<i64>("b")? {
+        0 => 5e6,
+        some => some as f32,
+    };
+    let tensor = Tensor::arange(from, from + count, &Device::Cpu)?;
     Ok(vec![Some(Value::Tensor(tensor))])
 });
 static SHAPE: NodeDef = node("shape", PARTS, VALUE, NodeTraits::LIGHT, |_, inputs| {
@@ -232,7 +236,88 @@ static GREEDY: NodeDef = node("greedy", TWO, VALUE, NodeTraits::LIGHT, |cx, inpu
     add(cx, inputs)
 });
 
+/// A value that panics when it is asked for one thing.
+struct Brittle(&'static str);
+
+impl Brittle {
+    fn ask(&self, what: &str) {
+        assert!(self.0 != what, "no {what}");
+    }
+}
+
+impl ValueType for Brittle {
+    const PORT: PortType = PortType::Custom(Cow::Borrowed("test.brittle"));
+    type Fact = ();
+    type Header = ();
+
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn fact(&self) {}
+
+    fn bytes(&self) -> u64 {
+        self.ask("bytes");
+        1
+    }
+
+    fn unleased(&self) -> u64 {
+        self.ask("unleased");
+        1
+    }
+
+    fn header(&self) {
+        self.ask("header");
+    }
+
+    fn tensors(&self) -> Tensors<'_> {
+        self.ask("tensors");
+        Box::new(std::iter::empty())
+    }
+
+    fn restore((): (), _: &mut TensorReader<'_>) -> Result<Self> {
+        Ok(Brittle(""))
+    }
+}
+
+/// What a [`Brittle`] may not be asked for.
+pub(crate) const BRITTLE: [&str; 4] = ["header", "bytes", "tensors", "unleased"];
+static BRITTLE_NODE: NodeDef = node("brittle", TWO, TOKEN, NodeTraits::EXPENSIVE, |_, inputs| {
+    Ok(vec![Some(Value::from(Brittle(BRITTLE[inputs.int::<usize>("a")?])))])
+});
+
+/// A large value of a type that the services do not name: it can be stored, and not read back.
+struct Foreign(Tensor);
+
+impl ValueType for Foreign {
+    const PORT: PortType = PortType::Custom(Cow::Borrowed("test.foreign"));
+    type Fact = ();
+    type Header = ();
+
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn fact(&self) {}
+
+    fn header(&self) {}
+
+    fn tensors(&self) -> Tensors<'_> {
+        Box::new([Ok(self.0.clone())].into_iter())
+    }
+
+    fn restore((): (), _: &mut TensorReader<'_>) -> Result<Self> {
+        Err(Error::failed("it is not read back"))
+    }
+}
+
+static FOREIGN: NodeDef = node("foreign", TWO, TOKEN, NodeTraits::EXPENSIVE, |_, _| {
+    Ok(vec![Some(Value::from(Foreign(Tensor::arange(0f32, 5e6, &Device::Cpu)?)))])
+});
+
 static NODES: &[&NodeDef] = &[
+    &FOREIGN,
+    &BRITTLE_NODE,
     &FILM,
     &FRAMES,
     &ALONE,

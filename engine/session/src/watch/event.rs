@@ -27,7 +27,8 @@ pub enum WatchEvent {
         /// What will become of its steps.
         status: Vec<CacheStatus>,
     },
-    /// What stands there cannot run; the last good revision stays, if there is one.
+    /// What stands there cannot run, or the engine panicked as it ran; the last good revision stays,
+    /// if there is one.
     Failed {
         /// Why.
         error: Error,
@@ -36,7 +37,7 @@ pub enum WatchEvent {
     },
     /// What is probably not meant.
     Warnings(Diagnostics),
-    /// An event of a run; the run's id is its number in the watch.
+    /// An event of a run.
     Run(RunEvent),
     /// The newest run is over.
     RunResult {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use kino_graph::{Key, Plan, StepInput};
 use kino_node::{Cancel, RunId};
-use kino_runtime::{CacheStatus, StopSignal};
+use kino_runtime::{CacheStatus, Report, StopSignal};
 use kino_world::FileChange;
 
 use super::event::WatchEvent;
@@ -17,7 +17,7 @@ use super::signal::{Ended, Signal};
 use crate::core::Core;
 use crate::events::EventQueue;
 use crate::loaded::Planned;
-use crate::run::run_to_end;
+use crate::run::{guarded, run_to_end};
 
 /// Nodes may use much stack.
 const STACK: usize = 8 << 20;
@@ -28,7 +28,7 @@ const DOUBTFUL: Duration = Duration::from_secs(10);
 
 /// A run under way.
 struct Running {
-    number: u64,
+    id: RunId,
     planned: Arc<Planned>,
     stop: Arc<StopSignal>,
     thread: JoinHandle<()>,
@@ -53,8 +53,8 @@ pub(crate) struct Runs {
     /// What runs once one of those has ended that make way.
     next: Option<Arc<Planned>>,
     past: Vec<Past>,
-    /// The number of the last run that began.
-    last: u64,
+    /// The last run that began.
+    last: Option<RunId>,
     /// Whether that one left nothing to be done.
     good: bool,
 }
@@ -74,14 +74,14 @@ impl Runs {
             running: Vec::new(),
             next: None,
             past: Vec::new(),
-            last: 0,
+            last: None,
             good: false,
         }
     }
 
     /// Whether the last run that began is under way.
     pub(crate) fn is_running(&self) -> bool {
-        self.next.is_some() || self.running.iter().any(|run| run.number == self.last)
+        self.next.is_some() || self.running.iter().any(|run| Some(run.id) == self.last)
     }
 
     /// Whether the last run did all that it should, or still may.
@@ -110,28 +110,28 @@ impl Runs {
     }
 
     fn start(&mut self, planned: Arc<Planned>) {
-        self.last += 1;
-        let number = self.last;
+        let id = RunId::next();
+        self.last = Some(id);
         let stop = Arc::new(StopSignal::new(&self.cancel));
-        let thread = self.thread(number, Arc::clone(&planned), Arc::clone(&stop));
+        let thread = self.thread(id, Arc::clone(&planned), Arc::clone(&stop));
         if let Some(thread) = thread {
             let doubtful = HashSet::new();
-            self.running.push(Running { number, planned, stop, thread, doubtful });
+            self.running.push(Running { id, planned, stop, thread, doubtful });
         }
     }
 
     fn thread(
         &self,
-        number: u64,
+        id: RunId,
         planned: Arc<Planned>,
         stop: Arc<StopSignal>,
     ) -> Option<JoinHandle<()>> {
         let (events, signals) = (Arc::clone(&self.events), self.signals.clone());
         let take = move || {
             let listener = |event| events.push(WatchEvent::Run(event));
-            let done = run_to_end(&planned, RunId(number), &stop, Some(&listener));
-            let (at, done) = (Instant::now(), Arc::new(done));
-            let _ = signals.send(Signal::Ended(Box::new(Ended { number, planned, done, at })));
+            let done = guarded(|| Ok(run_to_end(&planned, id, &stop, Some(&listener))));
+            let (at, done) = (Instant::now(), done.map(Arc::new));
+            let _ = signals.send(Signal::Ended(Box::new(Ended { id, planned, done, at })));
         };
         let thread = std::thread::Builder::new().name("run".into()).stack_size(STACK);
         let failed = |error: &std::io::Error| {
@@ -143,15 +143,15 @@ impl Runs {
     /// Enters the end of a run, and returns whether its outcome is worth telling: that of a run
     /// which made way is not what stands there now.
     pub(crate) fn end(&mut self, ended: &Ended) -> bool {
-        let Some(at) = self.running.iter().position(|run| run.number == ended.number) else {
+        let Some(at) = self.running.iter().position(|run| run.id == ended.id) else {
             return false;
         };
         let run = self.running.swap_remove(at);
         let _ = run.thread.join();
         let next = self.next.take();
-        let was_last = ended.number == self.last && next.is_none();
-        let report = &ended.done.report;
-        let evaluated: HashSet<_> = report.evaluated.iter().collect();
+        let was_last = Some(ended.id) == self.last && next.is_none();
+        let report = ended.done.as_ref().ok().map(|done| &done.report);
+        let evaluated: HashSet<_> = report.iter().flat_map(|report| &report.evaluated).collect();
         let steps = ended.planned.plan.steps.iter();
         let evaluated = steps.filter(|step| evaluated.contains(&step.name)).map(|step| step.key);
         let evaluated: HashSet<Key> = evaluated.collect();
@@ -165,8 +165,8 @@ impl Runs {
         if !was_last {
             return false;
         }
-        self.good = report.is_complete();
-        !report.cancelled
+        self.good = report.is_some_and(Report::is_complete);
+        !report.is_some_and(|report| report.cancelled)
     }
 
     /// Lets go of runs that ended so long ago that no change is told any more which happened while

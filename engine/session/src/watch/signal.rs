@@ -3,16 +3,19 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use kino_node::RunId;
 use kino_world::FileChange;
 
+use crate::error::Result;
 use crate::loaded::Planned;
 use crate::run::RunResult;
 
 /// A run that ended.
 pub(crate) struct Ended {
-    pub(crate) number: u64,
+    pub(crate) id: RunId,
     pub(crate) planned: Arc<Planned>,
-    pub(crate) done: Arc<RunResult>,
+    /// What it left; an error where the engine panicked.
+    pub(crate) done: Result<Arc<RunResult>>,
     pub(crate) at: Instant,
 }
 

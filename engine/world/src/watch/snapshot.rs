@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, Metadata};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
+
+use kino_port::FileStamp;
 
 use super::change::FileChangeKind;
 use crate::InputFile;
@@ -14,31 +16,8 @@ use crate::InputFile;
 const LARGE: u64 = 64 << 20;
 /// As much of each end of a large file.
 const END: u64 = 64 << 10;
-/// In so short a time a file may change twice without another modification time.
-const TICK: Duration = Duration::from_secs(2);
 /// More files or folders than this in one folder are not looked at.
 pub(super) const MAX_FILES: usize = 10_000;
-
-/// What is seen of a file without reading it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct FileStamp {
-    length: u64,
-    modified: Option<SystemTime>,
-    /// The file's own number, where the system has such: another file may have taken the name.
-    number: u64,
-}
-
-impl FileStamp {
-    fn of(about: &Metadata) -> Self {
-        FileStamp { length: about.len(), modified: about.modified().ok(), number: number_of(about) }
-    }
-
-    /// Whether another change since would show.
-    fn is_settled(&self) -> bool {
-        let age = self.modified.map(|time| SystemTime::now().duration_since(time));
-        age.is_some_and(|age| age.is_ok_and(|age| age > TICK))
-    }
-}
 
 /// A file's or folder's own number, where the system has such.
 fn number_of(about: &Metadata) -> u64 {
@@ -144,7 +123,7 @@ impl Snapshot {
             let print = match known(name, stamp) {
                 Some(print) => print,
                 None => {
-                    let settled = stamp.is_settled();
+                    let settled = stamp.is_settled(SystemTime::now());
                     Print { stamp: *stamp, settled, hash: hash(&place(path, name), stamp) }
                 }
             };

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use candle_core::DType;
 use kino_models::checkpoint::{Checkpoint, PartFiles};
-use kino_models::model::{DenoiserSpec, LatentLayout, Model, TextEncoderSpec, VideoVae};
+use kino_models::model::{
+    DenoiserSpec, ImageEncoderSpec, LatentLayout, Model, TextEncoderSpec, VideoVae,
+};
 use kino_models::weight::Weights;
 use kino_node::LatentSpace;
 
@@ -44,6 +46,16 @@ pub struct Handle<S: ?Sized> {
     pub files: Arc<PartFiles>,
     /// A hash of its config and weights: equal where the part is, in whatever model it lies.
     pub identity: [u8; 32],
+    /// The expert that takes over at low noise levels, where the part has two.
+    pub low_noise: Option<LowNoise<S>>,
+}
+
+/// The second of two experts (Wan 2.2 A14B).
+pub struct LowNoise<S: ?Sized> {
+    /// It computes at timesteps below this one.
+    pub below: f64,
+    /// The expert.
+    pub part: Arc<Handle<S>>,
 }
 
 /// The networks of a part, which are loaded apart.
@@ -81,6 +93,8 @@ impl<S: ?Sized> Handle<S> {
 
 /// A text encoder.
 pub type TextHandle = Handle<dyn TextEncoderSpec>;
+/// An image encoder.
+pub type ImageHandle = Handle<dyn ImageEncoderSpec>;
 /// A diffusion transformer, or another network that gives velocities.
 pub type DitHandle = Handle<dyn DenoiserSpec>;
 /// A video autoencoder.
@@ -93,10 +107,36 @@ impl TextHandle {
     }
 }
 
-impl DitHandle {
+impl ImageHandle {
     /// The memory of its weights in bytes, in the type in which it computes.
     pub fn weight_bytes(&self) -> u64 {
         self.files.weight_bytes(self.dtype, &[""])
+    }
+}
+
+impl DitHandle {
+    /// The memory of its weights in bytes, in the type in which it computes; of the larger one
+    /// where there are two experts, since one computes at a time.
+    pub fn weight_bytes(&self) -> u64 {
+        let own = self.files.weight_bytes(self.dtype, &[""]);
+        own.max(self.low_noise.as_ref().map_or(0, |low| low.part.weight_bytes()))
+    }
+
+    /// The expert that computes at a timestep: itself, or the one of low noise levels.
+    pub fn at(self: &Arc<Self>, timestep: f64) -> &Arc<Self> {
+        match &self.low_noise {
+            Some(low) if timestep < low.below => &low.part,
+            _ => self,
+        }
+    }
+
+    /// Its weights as a plan counts them. Of two experts none is named: a step keeps the weights
+    /// that it names, and the one that does not compute may have to leave for the other.
+    pub(crate) fn planned_weights(&self) -> Vec<kino_port::PlannedWeights> {
+        match self.low_noise {
+            Some(_) => Vec::new(),
+            None => self.planned(Network::Whole, self.weight_bytes()),
+        }
     }
 }
 

@@ -2,18 +2,22 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use kino_models::cancel::CheckCancel;
 use kino_models::model::{
-    Denoiser, DenoiserInputs, Embedding, Embeddings, Projected, TimestepInput, Timesteps,
+    Denoiser, Embedding, EmbeddingSpec, Embeddings, GivenInput, Projected, TimestepInput, Timesteps,
 };
 use kino_models::patch::Grid;
 
-use kino_node::{Clip, Conditioning, GuiderState, Result, SamplingStep};
+use kino_node::{
+    Clip, Conditioning, Error, Given, GuiderState, ImageConditioning, Patches, Result, SamplingStep,
+};
 use kino_port::PlanError;
 
+use super::given::{Held, extra_channels};
 use crate::error::IntoNode;
-use crate::models::Resident;
+use crate::models::{DitHandle, Models, Resident};
+use crate::patches::grid_of;
 
 /// Up to so many tokens, the passes with and without text run as one. Measured on two cores with
 /// the embedded model: at 16 tokens one pass takes three quarters of the time of two, at 120 the
@@ -27,18 +31,28 @@ pub(super) fn batched(tokens: usize) -> bool {
     tokens <= BATCHED_TOKENS
 }
 
-/// A text as the denoiser reads it.
+/// A text, and what an image encoder saw, as the denoiser reads them.
 pub(super) struct Text {
-    conditioning: Arc<Conditioning>,
-    with: Projected,
+    positive: Embeddings,
+    negative: Embeddings,
+    /// Made by the denoiser that computes.
+    with: Option<Projected>,
     /// Made when a step is first guided: without guidance it is never needed.
     without: Option<Projected>,
 }
 
 impl Text {
-    pub(super) fn new(dit: &dyn Denoiser, conditioning: Arc<Conditioning>) -> Result<Self> {
-        let with = dit.project(&by_name(&conditioning.positive)).node()?;
-        Ok(Text { conditioning, with, without: None })
+    pub(super) fn new(text: &Conditioning, image: Option<&ImageConditioning>) -> Self {
+        let with_image = |embeddings: &kino_node::Embeddings| {
+            let mut named = by_name(embeddings);
+            if let Some(image) = image {
+                let embedding = Embedding { tensor: image.tensor.clone(), mask: None };
+                named.insert(EmbeddingSpec::IMAGE.to_owned(), embedding);
+            }
+            named
+        };
+        let (positive, negative) = (with_image(&text.positive), with_image(&text.negative));
+        Text { positive, negative, with: None, without: None }
     }
 }
 
@@ -92,35 +106,82 @@ pub(super) fn items_of_clips(
     clips.iter().map(item_of).collect()
 }
 
+/// A denoiser in memory, and the part that it is.
+type Computing = (Arc<DitHandle>, Arc<Resident<dyn Denoiser>>);
+
 /// Clips, packed, with their texts.
 pub(super) struct Packed {
-    dit: Arc<Resident<dyn Denoiser>>,
+    part: Arc<DitHandle>,
+    /// The denoiser that computes, and of which part it is: of two experts one at a time.
+    dit: Option<Computing>,
     grids: Vec<Grid>,
     texts: Vec<Text>,
     /// For each clip the index of its text.
     of_clip: Vec<usize>,
     /// How the noise level is told.
     timesteps: TimestepInput,
-    /// The channels beside the latents' own, of which nothing is given: `[tokens, e·pt·ph·pw]` of
-    /// zeros.
+    /// The channels beside the latents' own, `[tokens, e·pt·ph·pw]`.
     extra: Option<Tensor>,
+    /// The tokens that are given.
+    held: Option<Held>,
 }
 
 impl Packed {
-    /// `texts` are the texts, and for each clip the index of its own.
+    /// `texts` are the texts, and for each clip the index of its own; `given` is what is given of
+    /// each.
     pub(super) fn new(
-        dit: Arc<Resident<dyn Denoiser>>,
-        inputs: &DenoiserInputs,
-        grids: Vec<Grid>,
+        part: &Arc<DitHandle>,
+        patches: &Patches,
         (texts, of_clip): (Vec<Text>, Vec<usize>),
-        device: &Device,
+        (given, device): (&[Option<Arc<Given>>], &Device),
     ) -> Result<Self> {
-        let tokens: usize = grids.iter().map(Grid::tokens).sum();
-        let extra = match inputs.extra_width() {
-            0 => None,
-            width => Some(Tensor::zeros((tokens, width), DType::F32, device)?),
+        let inputs = part.spec.inputs();
+        let grids = patches.clips.iter().map(grid_of).collect();
+        let [pt, ph, pw] = patches.patch;
+        let shape = |clip: &Clip| {
+            let [t, h, w] = clip.grid;
+            [clip.channels, t * pt, h * ph, w * pw]
         };
-        Ok(Packed { dit, grids, texts, of_clip, timesteps: inputs.timesteps, extra })
+        let clips: Vec<_> = patches.clips.iter().map(shape).zip(given.iter().cloned()).collect();
+        let extra = extra_channels(inputs, &clips, device)?;
+        let held = match inputs.given {
+            GivenInput::Tokens => Held::of(&clips, inputs.patch, device)?,
+            GivenInput::None | GivenInput::Channels => None,
+        };
+        let (part, timesteps) = (Arc::clone(part), inputs.timesteps);
+        Ok(Packed { part, dit: None, grids, texts, of_clip, timesteps, extra, held })
+    }
+
+    /// Has the expert of this timestep compute from here on, and says whether it is that of low
+    /// noise levels. The one before is let go first, so that it may leave memory.
+    pub(super) fn compute_at(&mut self, models: &Models, timestep: f64) -> Result<bool> {
+        let part = Arc::clone(self.part.at(timestep));
+        let is_low = !Arc::ptr_eq(&part, &self.part);
+        if self.dit.as_ref().is_some_and(|(current, _)| Arc::ptr_eq(current, &part)) {
+            return Ok(is_low);
+        }
+        self.dit = None;
+        for text in &mut self.texts {
+            (text.with, text.without) = (None, None);
+        }
+        let dit = models.dit(&part)?;
+        for text in &mut self.texts {
+            text.with = Some(dit.project(&text.positive).node()?);
+        }
+        self.dit = Some((part, dit));
+        Ok(is_low)
+    }
+
+    /// The denoiser that computes.
+    fn dit(&self) -> Result<&Resident<dyn Denoiser>> {
+        let dit = self.dit.as_ref().map(|(_, dit)| &**dit);
+        dit.ok_or_else(|| Error::failed("no denoiser was chosen for this step"))
+    }
+
+    /// The latents with what is given in its place. Shapes: `x` and the result are `[tokens,
+    /// c·pt·ph·pw]`.
+    pub(super) fn placed(&self, x: &Tensor) -> Result<Tensor> {
+        self.held.as_ref().map_or_else(|| Ok(x.clone()), |held| held.place(x))
     }
 
     /// The guided velocity of all clips. Shapes: `x` and the result are `[tokens, c·pt·ph·pw]`.
@@ -136,7 +197,8 @@ impl Packed {
         let guided: Vec<usize> =
             all.iter().copied().filter(|clip| guidances[*clip].guides(step)).collect();
         self.prepare(&guided)?;
-        let (with, without) = (self.calls(&all, false), self.calls(&guided, true));
+        let x = &self.placed(x)?;
+        let (with, without) = (self.calls(&all, false)?, self.calls(&guided, true)?);
         if guided.is_empty() {
             return self.velocity(x, timestep, &with, check_cancel);
         }
@@ -170,23 +232,22 @@ impl Packed {
     /// Makes the contexts of the negative prompts of these clips.
     fn prepare(&mut self, clips: &[usize]) -> Result<()> {
         for clip in clips {
-            let text = &mut self.texts[self.of_clip[*clip]];
-            if text.without.is_none() {
-                let negative = by_name(&text.conditioning.negative);
-                text.without = Some(self.dit.project(&negative).node()?);
+            let index = self.of_clip[*clip];
+            if self.texts[index].without.is_none() {
+                let without = self.dit()?.project(&self.texts[index].negative).node()?;
+                self.texts[index].without = Some(without);
             }
         }
         Ok(())
     }
 
     /// Which clips to pass through the transformer, and with which text.
-    fn calls(&self, clips: &[usize], negative: bool) -> Vec<(usize, &Projected)> {
+    fn calls(&self, clips: &[usize], negative: bool) -> Result<Vec<(usize, &Projected)>> {
         let context = |clip: &usize| {
             let text = &self.texts[self.of_clip[*clip]];
-            match (negative, &text.without) {
-                (true, Some(without)) => (*clip, without),
-                _ => (*clip, &text.with),
-            }
+            let context = if negative { &text.without } else { &text.with };
+            let missing = || Error::failed("a text was not projected for this step");
+            Ok((*clip, context.as_ref().ok_or_else(missing)?))
         };
         clips.iter().map(context).collect()
     }
@@ -223,18 +284,22 @@ impl Packed {
         let (input, extra) = (rows_of(x)?, self.extra.as_ref().map(rows_of).transpose()?);
         let grids: Vec<Grid> = clips.clone().map(|clip| self.grids[clip]).collect();
         let contexts: Vec<&Projected> = calls.iter().map(|(_, context)| *context).collect();
-        let count = match self.timesteps {
-            TimestepInput::PerToken => input.dim(0)?,
-            TimestepInput::PerClip => grids.len(),
+        let timesteps: Vec<f64> = match (self.timesteps, &self.held) {
+            (TimestepInput::PerToken, Some(held)) => {
+                let all = held.timesteps(timestep);
+                let of = |clip: usize| &all[starts[clip]..][..self.grids[clip].tokens()];
+                clips.clone().flat_map(of).copied().collect()
+            }
+            (TimestepInput::PerToken, None) => vec![timestep; input.dim(0)?],
+            (TimestepInput::PerClip, _) => vec![timestep; grids.len()],
         };
-        let timesteps = vec![timestep; count];
         let timesteps = match self.timesteps {
             TimestepInput::PerToken => Timesteps::PerToken(&timesteps),
             TimestepInput::PerClip => Timesteps::PerClip(&timesteps),
         };
         let (patches, grids, extra) = (&input, &grids, extra.as_ref());
         let latents = kino_models::model::Packed { patches, extra, grids, timesteps };
-        self.dit.velocity(&latents, &contexts, check_cancel).node()
+        self.dit()?.velocity(&latents, &contexts, check_cancel).node()
     }
 }
 

@@ -2,8 +2,8 @@
 //! `known` of `dit.sample`.
 //!
 //! A rectified flow has data at noise level σ by x(σ) = (1 − σ)·x₀ + σ·noise (arXiv:2209.03003; the
-//! `scale_noise` of diffusers' flow schedulers). Video to video begins with that of its video at the
-//! level of the first step that is left (SDEdit, arXiv:2108.01073; diffusers'
+//! `scale_noise` of diffusers' flow schedulers). Video to video begins with that of its video at
+//! the level of the first step that is left (SDEdit, arXiv:2108.01073; diffusers'
 //! `pipeline_wan_video2video.py`). Inpainting puts that of the known part in its place at every
 //! level (RePaint, arXiv:2201.09865, without its resampling; diffusers'
 //! `pipeline_stable_diffusion_3_inpaint.py`). The noise is the clip's own, with which it would have
@@ -168,8 +168,8 @@ pub(super) fn packed(
     Ok(Tensor::cat(&packed.collect::<Result<Vec<_>>>()?, 0)?)
 }
 
-/// A mask `[1 or frames, height, width]` of pixels as one of latent pixels, `[f, h, w]`: the mean of
-/// the pixels and frames that each stands for. The first latent frame stands for one frame.
+/// A mask `[1 or frames, height, width]` of pixels as one of latent pixels, `[f, h, w]`: the mean
+/// of the pixels and frames that each stands for. The first latent frame stands for one frame.
 fn of_latent(
     mask: &Tensor,
     [_, frames, height, width]: [usize; 4],

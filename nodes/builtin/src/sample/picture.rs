@@ -13,27 +13,23 @@ use crate::patches::patch_tuple;
 /// The longest side of a picture, in pixels.
 const LONGEST: usize = 256;
 
-/// The middle frame of the first clip as the velocity foresees it, if its colours are known.
+/// The middle frame of the first clip as a step foresees it, if its colours are known.
 ///
-/// x₀ = x − σ·v, through a linear map from latents to colours. Shapes: `x` and `velocity` are
-/// `[tokens, c·pt·ph·pw]`. A picture that cannot be made is no reason to stop.
+/// `data` gives the latents without noise, `[tokens, c·pt·ph·pw]`, and is asked only where there is
+/// a linear map from them to colours. A picture that cannot be made is no reason to stop.
 pub(super) fn of_step(
     cx: &Cx<'_>,
     patches: &Patches,
-    x: &Tensor,
-    velocity: &Tensor,
-    sigma: f64,
+    data: impl FnOnce() -> Result<Tensor>,
 ) -> Option<Preview> {
-    let drawn = draw(cx, patches, x, velocity, sigma);
+    let drawn = draw(cx, patches, data);
     drawn.map_err(|error| tracing::debug!(%error, "There is no preview.")).ok().flatten()
 }
 
 fn draw(
     cx: &Cx<'_>,
     patches: &Patches,
-    x: &Tensor,
-    velocity: &Tensor,
-    sigma: f64,
+    data: impl FnOnce() -> Result<Tensor>,
 ) -> Result<Option<Preview>> {
     let Some(clip) = patches.clips.first() else { return Ok(None) };
     let models = cx.services.get::<Models>()?;
@@ -42,8 +38,7 @@ fn draw(
     };
     let [frames, rows, columns] = clip.grid;
     let count = rows * columns;
-    let middle = |tensor: &Tensor| tensor.narrow(0, frames / 2 * count, count);
-    let data = (middle(x)? - (middle(velocity)? * sigma)?)?; // [rows·columns, c·pt·ph·pw]
+    let data = data()?.narrow(0, frames / 2 * count, count)?; // [rows·columns, c·pt·ph·pw]
     let grid = Grid { frames: 1, rows, columns };
     let latent = unpatchify(&data, grid, patch_tuple(patches.patch)).node()?; // [c, pt, h, w]
     let colours = map.apply(&latent.narrow(1, 0, 1)?.squeeze(1)?).node()?; // [h, w, 3]

@@ -1,4 +1,4 @@
-//! Wan 2.1 and 2.2: text to video.
+//! Wan 2.1 and 2.2: text and images to video.
 
 mod autoencoder;
 mod config;

@@ -3,16 +3,15 @@
 use candle_core::Tensor;
 
 use super::levels::Schedule;
-use super::stepper::StepNoise;
-use super::sum::{run_is_over, weighted_sum};
+use super::sum::{StepNoise, run_is_over, weighted_sum};
 use crate::error::Result;
 
 /// Walks a schedule by jumping to the predicted data and adding noise again: x₀ = x − σ·v, then
 /// x(σ′) = (1 − σ′)·x₀ + σ′·noise, fresh in every step.
 ///
 /// Multistep consistency sampling (Song et al., arXiv:2303.01469, algorithm 1; Luo et al.,
-/// arXiv:2310.04378) as diffusers' `scheduling_flow_match_lcm.py` has it. Models that were distilled
-/// for it need two to eight steps.
+/// arXiv:2310.04378) as diffusers' `scheduling_flow_match_lcm.py` has it. Models that were
+/// distilled for it need two to eight steps.
 #[derive(Debug, Clone)]
 pub struct Lcm {
     schedule: Schedule,

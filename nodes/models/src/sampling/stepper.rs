@@ -7,11 +7,9 @@ use super::dpm::{DpmOptions, DpmSolver};
 use super::euler::Euler;
 use super::lcm::Lcm;
 use super::levels::Schedule;
+use super::sum::StepNoise;
 use super::unipc::{UniPc, UniPcOptions};
 use crate::error::Result;
-
-/// Gives fresh noise for the step that is being done, of the sample's shape: mean 0, variance 1.
-pub type StepNoise<'a> = dyn FnMut() -> Result<Tensor> + 'a;
 
 /// A stepper of any kind: plain data between steps, so that a run can be copied or resumed.
 #[derive(Debug, Clone)]

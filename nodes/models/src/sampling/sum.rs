@@ -4,6 +4,9 @@ use candle_core::Tensor;
 
 use crate::error::{Error, Result};
 
+/// Gives fresh noise for the step that is being done, of the sample's shape: mean 0, variance 1.
+pub type StepNoise<'a> = dyn FnMut() -> Result<Tensor> + 'a;
+
 /// Σ weight·tensor.
 pub(super) fn weighted_sum(terms: &[(f64, &Tensor)]) -> Result<Tensor> {
     let mut sum: Option<Tensor> = None;

@@ -31,3 +31,30 @@ impl RmsNorm {
         Ok(kernels::rms_norm(x, &self.weight, self.eps)?)
     }
 }
+
+/// (x − mean)/√(variance + eps)·weight + bias over the last dimension; both are kept in f32.
+#[derive(Debug, Clone)]
+pub struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f64,
+}
+
+impl LayerNorm {
+    /// Reads `weight` and `bias`.
+    ///
+    /// # Errors
+    /// When one is missing or has another width.
+    pub fn load(weights: &Weights, width: usize, eps: f64) -> Result<Self> {
+        let read = |name| weights.get_as(name, width, candle_core::DType::F32);
+        Ok(Self { weight: read("weight")?, bias: read("bias")?, eps })
+    }
+
+    /// Shapes: any, its last dimension the width.
+    ///
+    /// # Errors
+    /// When the width differs.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(kernels::layer_norm(x, Some(&self.weight), Some(&self.bias), self.eps)?)
+    }
+}

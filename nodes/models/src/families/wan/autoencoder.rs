@@ -5,7 +5,7 @@ use serde::Deserialize;
 use crate::checkpoint::{ModelFiles, invalid, require_positive, require_sizes, unsupported};
 use crate::error::Result;
 
-/// The sizes of `AutoencoderKLWan` (2.1 form).
+/// The sizes of `AutoencoderKLWan` (2.1 and 2.2 form).
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct VaeConfig {
     #[serde(rename = "_class_name")]
@@ -59,8 +59,7 @@ impl VaeConfig {
     /// Reads and checks `vae/config.json`.
     ///
     /// # Errors
-    /// When it is missing, lacks a key, contradicts itself, or describes another autoencoder than
-    /// the 2.1 form.
+    /// When it is missing, lacks a key, contradicts itself, or describes another autoencoder.
     pub fn read(folder: &impl ModelFiles) -> Result<Self> {
         let config: Self = folder.json(Self::FILE)?;
         config.check(folder)?;
@@ -72,13 +71,11 @@ impl VaeConfig {
         if self.class != "AutoencoderKLWan" {
             return Err(unsupported(folder, file, format!("the autoencoder `{}`", self.class)));
         }
-        let patched = self.patch_size.is_some_and(|size| size != 1);
-        if self.is_residual || patched {
-            let what = "the residual autoencoder of Wan 2.2 (is_residual)";
+        require_sizes(folder, file, &[("patch_size", self.patch())])?;
+        let channels = 3 * self.patch().saturating_pow(2);
+        if (self.in_channels, self.out_channels) != (channels, channels) {
+            let what = "an autoencoder for other than three channels a pixel";
             return Err(unsupported(folder, file, what));
-        }
-        if (self.in_channels, self.out_channels) != (3, 3) {
-            return Err(unsupported(folder, file, "an autoencoder for other than three channels"));
         }
         let sizes = [
             ("base_dim", self.base_dim),
@@ -104,6 +101,7 @@ impl VaeConfig {
             let reason = "`temperal_downsample` must be one shorter than `dim_mult`";
             return Err(invalid(folder, file, reason));
         }
+        self.check_shortcuts(folder)?;
         for (key, values) in
             [("latents_mean", &self.latents_mean), ("latents_std", &self.latents_std)]
         {
@@ -117,9 +115,44 @@ impl VaeConfig {
         require_positive(folder, file, &deviations.collect::<Vec<_>>())
     }
 
-    /// Pixels along each side of one latent pixel: 8 in published models.
+    /// The shortcuts of the residual form average and repeat whole groups of channels.
+    fn check_shortcuts(&self, folder: &impl ModelFiles) -> Result<()> {
+        if !self.is_residual {
+            return Ok(());
+        }
+        let wider = |inner: usize, outer: usize, level: usize| {
+            let volume = match self.temperal_downsample.get(level) {
+                Some(true) => 8,
+                Some(false) => 4,
+                None => 1,
+            };
+            (inner * volume).is_multiple_of(outer)
+        };
+        let before = |level: usize| level.checked_sub(1).map_or(1, |level| self.dim_mult[level]);
+        let down = |level: usize| wider(before(level), self.dim_mult[level], level);
+        let last = self.dim_mult.len() - 1;
+        // The decoder's level `up` undoes the encoder's `last − 1 − up` and begins as wide as the
+        // level before it.
+        let mult = |up: usize| self.dim_mult[last - up];
+        let up = |up: usize| {
+            let widths = (mult(up), mult(up.saturating_sub(1)));
+            wider(widths.0, widths.1, last - 1 - up)
+        };
+        if (0..=last).all(down) && (0..last).all(up) {
+            return Ok(());
+        }
+        let reason = "`dim_mult` does not divide into the groups of a residual autoencoder";
+        Err(invalid(folder, Self::FILE, reason))
+    }
+
+    /// Pixels along each side that are folded into one before the first level: 2 in the 2.2 form.
+    pub fn patch(&self) -> usize {
+        self.patch_size.unwrap_or(1)
+    }
+
+    /// Pixels along each side of one latent pixel: 8 in published models, 16 in the 2.2 form.
     pub fn spatial_factor(&self) -> usize {
-        1 << (self.dim_mult.len() - 1)
+        self.patch() << (self.dim_mult.len() - 1)
     }
 
     /// Frames to one latent frame, after the first: 4 in published models.

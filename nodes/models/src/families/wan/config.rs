@@ -10,6 +10,7 @@ use super::autoencoder::VaeConfig;
 use super::transformer::TransformerConfig;
 use crate::checkpoint::{ModelFiles, invalid, unsupported};
 use crate::error::{Error, Result};
+use crate::image::{ClipConfig, PrepareConfig};
 use crate::sampling::SchedulerConfig;
 use crate::text::{TextConfig, TokenizerConfig};
 
@@ -42,6 +43,8 @@ pub struct ModelIndex {
 
 impl ModelIndex {
     const FILE: &'static str = "model_index.json";
+    /// The pipelines that are run.
+    pub(super) const CLASSES: [&'static str; 2] = ["WanPipeline", "WanImageToVideoPipeline"];
 
     /// The pipeline that a model names.
     ///
@@ -62,14 +65,27 @@ impl ModelIndex {
     /// When it is missing or unreadable, or names a pipeline that this version does not run.
     pub fn read(folder: &impl ModelFiles) -> Result<Self> {
         let index: Self = folder.json(Self::FILE)?;
-        if index.class != "WanPipeline" {
+        if !Self::CLASSES.contains(&index.class.as_str()) {
             return Err(unsupported(folder, Self::FILE, format!("`{}`", index.class)));
         }
-        if index.has("transformer_2") || index.boundary_ratio.is_some() {
-            let what = "a second expert (transformer_2, as in Wan 2.2 A14B)";
-            return Err(unsupported(folder, Self::FILE, what));
-        }
+        index.check(folder)?;
         Ok(index)
+    }
+
+    /// Two experts and where they are switched go together.
+    fn check(&self, folder: &impl ModelFiles) -> Result<()> {
+        let reason = match (self.has("transformer_2"), self.boundary_ratio) {
+            (true, None) => "`transformer_2` needs a `boundary_ratio`: where it takes over",
+            (false, Some(_)) => "`boundary_ratio` needs a `transformer_2`: what takes over",
+            (true, Some(ratio)) if !(0.0..=1.0).contains(&ratio) => {
+                "`boundary_ratio` is a part of the noise, from 0 to 1"
+            }
+            (true, Some(_)) if !self.has("transformer") => {
+                "`transformer_2` without `transformer`: one expert alone is no model"
+            }
+            _ => return Ok(()),
+        };
+        Err(invalid(folder, Self::FILE, reason))
     }
 
     /// Whether the model has the part `text_encoder`, `transformer`, `transformer_2`, `vae` or
@@ -94,8 +110,12 @@ pub struct ModelConfig {
     pub index: ModelIndex,
     /// The text encoder and its tokenizer, if the model has them.
     pub text: Option<(TextConfig, TokenizerConfig)>,
+    /// The image encoder and how pictures are made ready for it, if the model has them.
+    pub image: Option<(ClipConfig, PrepareConfig)>,
     /// The transformer, if the model has one.
     pub transformer: Option<TransformerConfig>,
+    /// The second of two experts, if the model has one, and the timestep below which it computes.
+    pub low_noise: Option<(f64, TransformerConfig)>,
     /// The video autoencoder, if the model has one.
     pub vae: Option<VaeConfig>,
     /// The scheduler that the model was made for.
@@ -114,11 +134,26 @@ impl ModelConfig {
             .has("text_encoder")
             .then(|| Ok::<_, Error>((TextConfig::read(folder)?, TokenizerConfig::read(folder)?)))
             .transpose()?;
+        let image = index
+            .has("image_encoder")
+            .then(|| {
+                let config = ClipConfig::read(folder)?;
+                let prepare = PrepareConfig::read(folder, &config)?;
+                Ok::<_, Error>((config, prepare))
+            })
+            .transpose()?;
         let transformer =
             index.has("transformer").then(|| TransformerConfig::read(folder)).transpose()?;
         let vae = index.has("vae").then(|| VaeConfig::read(folder)).transpose()?;
         let scheduler = SchedulerConfig::read(folder)?;
-        let config = Self { index, text, transformer, vae, scheduler };
+        let low_noise = index
+            .boundary_ratio
+            .map(|ratio| {
+                let config = TransformerConfig::read_from(folder, TransformerConfig::LOW_NOISE)?;
+                Ok::<_, Error>((ratio * scheduler.num_train_timesteps as f64, config))
+            })
+            .transpose()?;
+        let config = Self { index, text, image, transformer, low_noise, vae, scheduler };
         config.check(folder)?;
         Ok(config)
     }
@@ -138,6 +173,47 @@ impl ModelConfig {
         {
             let (a, b) = (transformer.out_channels, vae.z_dim);
             return Err(invalid(folder, file, format!("out_channels is {a}, but the VAE has {b}")));
+        }
+        if let Some((_, low)) = &self.low_noise
+            && !low.reads_as(transformer)
+        {
+            let reason = "the second expert reads other sizes than the first (channels, patches, \
+                          text, images)";
+            return Err(invalid(folder, TransformerConfig::LOW_NOISE, reason));
+        }
+        self.check_given(folder, transformer)
+    }
+
+    /// What an image encoder and the autoencoder give is what the transformer reads.
+    fn check_given(&self, folder: &impl ModelFiles, transformer: &TransformerConfig) -> Result<()> {
+        let wrong = |reason: String| Err(invalid(folder, TransformerConfig::FILE, reason));
+        if let (Some((image, _)), Some(width)) = (&self.image, transformer.image_dim)
+            && image.hidden_size != width
+        {
+            let found = image.hidden_size;
+            return wrong(format!("image_dim is {width}, but the image encoder's is {found}"));
+        }
+        if let (Some((image, _)), Some(rows)) = (&self.image, transformer.pos_embed_seq_len)
+            && rows != 2 * image.rows()
+        {
+            let found = 2 * image.rows();
+            return wrong(format!(
+                "pos_embed_seq_len is {rows}, but two pictures are {found} rows"
+            ));
+        }
+        if let (Some(vae), Some(mask)) = (&self.vae, transformer.mask_channels())
+            && vae.temporal_factor() != mask
+        {
+            let (frames, given, out) =
+                (vae.temporal_factor(), transformer.in_channels, transformer.out_channels);
+            return Err(unsupported(
+                folder,
+                TransformerConfig::FILE,
+                format!(
+                    "conditioning by extra channels ({given} in, {out} out) that is no mask of \
+                     {frames} frames and a latent"
+                ),
+            ));
         }
         Ok(())
     }

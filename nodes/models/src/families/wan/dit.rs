@@ -18,21 +18,22 @@ pub use rope::rope_tables;
 use crate::cancel::CheckCancel;
 use crate::error::{Error, Result};
 use crate::families::wan::transformer::TransformerConfig;
-use crate::model::Timesteps;
+use crate::model::{Packed, Timesteps};
 use crate::patch::Grid;
 use crate::weight::{Linear, Weight, Weights};
-use block::{Block, Clip};
+use block::{Block, BlockContext, Clip};
 use condition::{Embedder, Modulation};
 
 /// Rotation tables are kept for so many grids.
 const KEPT_TABLES: usize = 16;
 
-/// A text as the blocks read it: keys and values of every block's cross-attention.
+/// A text, and pictures where the transformer reads them, as the blocks read them: keys and values
+/// of every block's cross-attention.
 ///
 /// Computed once a run, not once a step.
 #[derive(Debug, Clone)]
 pub struct Context {
-    blocks: Vec<(Tensor, Tensor)>, // key and value, each [heads, rows, head_dim]
+    blocks: Vec<BlockContext>,
 }
 
 /// The transformer.
@@ -93,8 +94,19 @@ impl Dit {
     /// Shape: `text` is `[rows, text_dim]`, zero past the prompt; no row is masked.
     ///
     /// # Errors
-    /// When the width is not `text_dim`.
+    /// When the width is not `text_dim`, or the transformer reads pictures too.
     pub fn context(&self, text: &Tensor) -> Result<Context> {
+        self.context_with(text, None)
+    }
+
+    /// Projects a text, and the states of pictures, for all blocks.
+    ///
+    /// Shapes: `text` is `[rows, text_dim]`, zero past the prompt; `image` is `[rows, image_dim]`,
+    /// picture after picture. No row is masked.
+    ///
+    /// # Errors
+    /// When a width is another, or pictures are missing, or the transformer reads none.
+    pub fn context_with(&self, text: &Tensor, image: Option<&Tensor>) -> Result<Context> {
         let (rows, width) = text.dims2()?;
         if width != self.config.text_dim || rows == 0 {
             return Err(Error::input(format!(
@@ -104,8 +116,32 @@ impl Dit {
         }
         let text = text.to_device(&self.device)?.to_dtype(self.dtype)?;
         let text = self.embedder.text(&text)?; // [rows, dim]
-        let blocks = self.blocks.iter().map(|b| b.context(&text)).collect::<Result<_>>()?;
-        Ok(Context { blocks })
+        let image = self.image(image)?;
+        let blocks = self.blocks.iter().map(|block| block.context(&text, image.as_ref()));
+        Ok(Context { blocks: blocks.collect::<Result<_>>()? })
+    }
+
+    /// The states of pictures at the width of the blocks.
+    fn image(&self, image: Option<&Tensor>) -> Result<Option<Tensor>> {
+        match (image, self.embedder.image()) {
+            (None, None) => Ok(None),
+            (Some(image), Some(embedder)) => {
+                let (rows, width) = image.dims2()?;
+                let own = self.config.image_dim.unwrap_or(0);
+                if width != own || rows == 0 {
+                    return Err(Error::input(format!(
+                        "images have the shape [{rows}, {width}]; this transformer reads [rows, \
+                         {own}]"
+                    )));
+                }
+                let image = image.to_device(&self.device)?;
+                Ok(Some(embedder.forward(&image, self.dtype)?)) // [rows, dim]
+            }
+            (Some(_), None) => Err(Error::input("this transformer reads no images")),
+            (None, Some(_)) => {
+                Err(Error::input("this transformer reads images, and there is none"))
+            }
+        }
     }
 
     /// The embedding of timesteps that the last modulation adds. Shape: `[timesteps, dim]`.
@@ -134,8 +170,25 @@ impl Dit {
         contexts: &[&Context],
         check_cancel: &mut CheckCancel<'_>,
     ) -> Result<Tensor> {
+        let latents = Packed { patches, extra: None, grids, timesteps };
+        self.velocity_of(&latents, contexts, check_cancel)
+    }
+
+    /// The velocity of packed latents, with the channels beside them where the transformer reads
+    /// some; otherwise as [`Dit::velocity`].
+    ///
+    /// # Errors
+    /// As [`Dit::velocity`], and when these channels are missing or have another width.
+    pub fn velocity_of(
+        &self,
+        latents: &Packed<'_>,
+        contexts: &[&Context],
+        check_cancel: &mut CheckCancel<'_>,
+    ) -> Result<Tensor> {
+        let Packed { patches, extra, grids, timesteps } = *latents;
         self.check(patches, grids, contexts)?;
         let patches = patches.to_device(&self.device)?.to_dtype(self.dtype)?;
+        let patches = self.with_extra(patches, extra)?;
         let mut x = self.patch_embedding.forward(&patches)?; // [tokens, dim]
         let (values, rows) = timesteps.distinct(grids)?;
         let time = self.time_embedding(&values)?; // [distinct, dim]
@@ -164,12 +217,30 @@ impl Dit {
         Ok(self.out.forward(&x)?.to_dtype(DType::F32)?) // [tokens, c·pt·ph·pw]
     }
 
+    /// Patches `[tokens, c·pt·ph·pw]` with those of the channels beside the latents' own.
+    fn with_extra(&self, patches: Tensor, extra: Option<&Tensor>) -> Result<Tensor> {
+        let own = self.config.patch_dim() - self.config.latent_patch_dim();
+        match extra {
+            Some(extra) if extra.dims() == [patches.dim(0)?, own] => {
+                let extra = extra.to_device(&self.device)?.to_dtype(self.dtype)?;
+                Ok(Tensor::cat(&[&patches, &extra], 1)?)
+            }
+            None if own == 0 => Ok(patches),
+            other => {
+                let found = other.map_or(&[][..], |extra| extra.dims());
+                Err(Error::input(format!(
+                    "channels beside the latents {found:?}; this transformer reads [tokens, {own}]"
+                )))
+            }
+        }
+    }
+
     fn check(&self, patches: &Tensor, grids: &[Grid], contexts: &[&Context]) -> Result<()> {
         let (tokens, width) = patches.dims2()?;
-        if width != self.config.patch_dim() {
+        let own = self.config.latent_patch_dim();
+        if width != own {
             return Err(Error::input(format!(
-                "patches are {width} wide; this transformer reads {}",
-                self.config.patch_dim()
+                "patches are {width} wide; this transformer reads {own}"
             )));
         }
         let expected: usize = grids.iter().map(Grid::tokens).sum();
@@ -220,8 +291,7 @@ fn each_row<T>(items: &[T], row: impl FnMut(&T) -> Result<Tensor>) -> Result<Ten
 fn clips<'a>(grids: &[Grid], contexts: &[&'a Context], block: usize) -> Vec<Clip<'a>> {
     let mut start = 0;
     let mut clip = |(grid, context): (&Grid, &&'a Context)| {
-        let (key, value) = &context.blocks[block];
-        let clip = Clip { start, tokens: grid.tokens(), key, value };
+        let clip = Clip { start, tokens: grid.tokens(), context: &context.blocks[block] };
         start += clip.tokens;
         clip
     };

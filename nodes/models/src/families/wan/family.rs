@@ -13,10 +13,11 @@ use super::vae::{self, Vae};
 use crate::cancel::CheckCancel;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
+use crate::image::ClipSpec;
 use crate::model::{
     Component, Decode, Denoiser, DenoiserInputs, DenoiserSpec, EmbeddingSpec, Embeddings, Encode,
-    Family, FrameDecoder, FrameEncoder, LatentLayout, Model, Packed, Projected, RunSize,
-    TextEncoderSpec, TimestepInput, VideoVae,
+    ExtraChannels, Family, FrameDecoder, FrameEncoder, GivenInput, ImageEncoderSpec, LatentLayout,
+    LowNoise, Model, Packed, Projected, RunSize, TextEncoderSpec, TimestepInput, VideoVae,
 };
 use crate::preview::RgbMap;
 use crate::sampling::SchedulerConfig;
@@ -28,6 +29,8 @@ use crate::weight::Weights;
 const TEXT: &str = "text";
 /// Rows of a text where the model does not say.
 const TEXT_ROWS: usize = 512;
+/// Rows of a picture where the model does not say.
+const IMAGE_ROWS: usize = 257;
 
 /// Wan 2.1 and 2.2 in the diffusers layout.
 pub struct Wan;
@@ -38,25 +41,41 @@ impl Family for Wan {
     }
 
     fn recognises(&self, checkpoint: &Checkpoint) -> bool {
-        ModelIndex::class(checkpoint).is_ok_and(|class| class == "WanPipeline")
+        let class = ModelIndex::class(checkpoint);
+        class.is_ok_and(|class| ModelIndex::CLASSES.contains(&class.as_str()))
     }
 
     fn read(&self, checkpoint: &Checkpoint) -> Result<Model> {
-        let ModelConfig { index, text, transformer, vae, scheduler } =
+        let ModelConfig { index, text, image, transformer, low_noise, vae, scheduler } =
             ModelConfig::read(checkpoint)?;
         let rows = text.as_ref().map_or(TEXT_ROWS, |(_, tokens)| tokens.text_length());
         let timesteps = match index.expand_timesteps {
             true => TimestepInput::PerToken,
             false => TimestepInput::PerClip,
         };
+        let image_rows = image.as_ref().map_or(IMAGE_ROWS, |(config, _)| config.rows());
+        let denoiser = |part, config| Component::<dyn DenoiserSpec> {
+            part,
+            spec: Arc::new(WanDenoiser::new(
+                config,
+                scheduler.clone(),
+                timesteps,
+                [rows, image_rows],
+            )),
+        };
         Ok(Model {
+            image_encoder: image.map(|(config, prepare)| Component::<dyn ImageEncoderSpec> {
+                part: "image_encoder",
+                spec: Arc::new(ClipSpec::new(config, prepare)),
+            }),
             text_encoder: text.map(|(config, tokens)| Component::<dyn TextEncoderSpec> {
                 part: "text_encoder",
                 spec: Arc::new(Umt5Spec::new(TEXT, config, &tokens)),
             }),
-            denoiser: transformer.map(|config| Component::<dyn DenoiserSpec> {
-                part: "transformer",
-                spec: Arc::new(WanDenoiser::new(config, scheduler, timesteps, rows)),
+            denoiser: transformer.map(|config| denoiser("transformer", config)),
+            low_noise: low_noise.map(|(below, config)| LowNoise {
+                below,
+                denoiser: denoiser("transformer_2", config),
             }),
             vae: vae.map(|config| Component::<dyn VideoVae> {
                 part: "vae",
@@ -71,27 +90,42 @@ struct WanDenoiser {
     config: TransformerConfig,
     scheduler: SchedulerConfig,
     inputs: DenoiserInputs,
-    /// Rows of a text.
-    rows: usize,
 }
 
 impl WanDenoiser {
+    /// `rows` are those of a text and of a picture.
     fn new(
         config: TransformerConfig,
         scheduler: SchedulerConfig,
         timesteps: TimestepInput,
-        rows: usize,
+        [text_rows, image_rows]: [usize; 2],
     ) -> Self {
-        let text =
-            EmbeddingSpec { name: Cow::Borrowed(TEXT), rows: Some(rows), width: config.text_dim };
-        let inputs = DenoiserInputs {
-            channels: config.in_channels,
-            extra: Vec::new(),
-            patch: config.patch_size,
-            conditioning: vec![text],
-            timesteps,
+        let named = |name, rows, width| EmbeddingSpec {
+            name: Cow::Borrowed(name),
+            rows: Some(rows),
+            width,
         };
-        Self { config, scheduler, inputs, rows }
+        let image_rows = config.pos_embed_seq_len.unwrap_or(image_rows);
+        let image = config.image_dim.map(|width| named(EmbeddingSpec::IMAGE, image_rows, width));
+        let extra = |name, channels| ExtraChannels { name: Cow::Borrowed(name), channels };
+        let channels = config.mask_channels().map(|mask| {
+            vec![extra(ExtraChannels::MASK, mask), extra(ExtraChannels::GIVEN, config.out_channels)]
+        });
+        let given = match (&channels, timesteps) {
+            (Some(_), _) => GivenInput::Channels,
+            (None, TimestepInput::PerToken) => GivenInput::Tokens,
+            (None, TimestepInput::PerClip) => GivenInput::None,
+        };
+        let text = named(TEXT, text_rows, config.text_dim);
+        let inputs = DenoiserInputs {
+            channels: config.out_channels,
+            extra: channels.unwrap_or_default(),
+            patch: config.patch_size,
+            conditioning: [text].into_iter().chain(image).collect(),
+            timesteps,
+            given,
+        };
+        Self { config, scheduler, inputs }
     }
 }
 
@@ -104,11 +138,24 @@ impl DenoiserSpec for WanDenoiser {
         &self.scheduler
     }
 
-    /// Keys and values of the texts in every block; and within a block, for every token in a call,
-    /// eight rows of the model's width and two of the inner width.
+    fn check_rows(&self, name: &str, rows: usize) -> Result<()> {
+        match self.config.pos_embed_seq_len {
+            Some(own) if name == EmbeddingSpec::IMAGE && rows != own => {
+                let each = own / 2;
+                Err(Error::input(format!(
+                    "this transformer reads two pictures, the first and the last of a clip ({own} \
+                     rows, {each} each), found {rows} rows"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Keys and values of the texts, and of pictures, in every block; and within a block, for every
+    /// token in a call, eight rows of the model's width and two of the inner width.
     fn memory(&self, size: &RunSize) -> u64 {
         let (config, wide) = (&self.config, |n: usize| n as u128);
-        let rows = self.rows;
+        let rows: usize = self.inputs.conditioning.iter().filter_map(|input| input.rows).sum();
         let contexts = 4 * wide(size.texts) * wide(config.num_layers) * wide(rows * config.dim());
         let block = wide(size.tokens_at_once) * wide(8 * config.dim() + 2 * config.ffn_dim);
         // Tables of angles, the latents, and what UniPC remembers of the steps before.
@@ -126,7 +173,9 @@ impl Denoiser for Dit {
     fn project(&self, conditioning: &Embeddings) -> Result<Projected> {
         let text = conditioning.get(TEXT);
         let text = text.ok_or_else(|| Error::input("there is no text among the conditioning"))?;
-        Ok(Projected::new(self.context(&text.tensor)?))
+        let image = conditioning.get(EmbeddingSpec::IMAGE).map(|image| &image.tensor);
+        let image = image.filter(|_| self.config().image_dim.is_some());
+        Ok(Projected::new(self.context_with(&text.tensor, image)?))
     }
 
     fn velocity(
@@ -137,8 +186,7 @@ impl Denoiser for Dit {
     ) -> Result<Tensor> {
         let contexts = conditioning.iter().map(|projected| projected.get::<Context>());
         let contexts = contexts.collect::<Result<Vec<_>>>()?;
-        let Packed { patches, grids, timesteps, .. } = *latents;
-        Dit::velocity(self, patches, grids, timesteps, &contexts, check_cancel)
+        self.velocity_of(latents, &contexts, check_cancel)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::checkpoint::{
 };
 use crate::error::Result;
 
-/// The sizes of `WanTransformer3DModel` (2.1 T2V, 2.2 TI2V).
+/// The sizes of `WanTransformer3DModel`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct TransformerConfig {
     #[serde(rename = "_class_name")]
@@ -19,7 +19,8 @@ pub struct TransformerConfig {
     pub num_attention_heads: usize,
     /// Width of one head.
     pub attention_head_dim: usize,
-    /// Channels of the latent that goes in.
+    /// Channels that go in: those of the latent, and where frames are given by channels, a mask and
+    /// the latent of what is given.
     pub in_channels: usize,
     /// Channels of the velocity that comes out.
     pub out_channels: usize,
@@ -39,12 +40,15 @@ pub struct TransformerConfig {
     pub eps: f64,
     #[serde(default)]
     qk_norm: Option<String>,
+    /// Width of an image embedding, where the transformer reads one (2.1 I2V).
     #[serde(default)]
-    image_dim: Option<usize>,
+    pub image_dim: Option<usize>,
     #[serde(default)]
     added_kv_proj_dim: Option<usize>,
+    /// Rows of image embeddings where each has a learned position: those of two pictures (2.1
+    /// FLF2V).
     #[serde(default)]
-    pos_embed_seq_len: Option<usize>,
+    pub pos_embed_seq_len: Option<usize>,
     #[serde(default)]
     vace_layers: Option<Value>,
 }
@@ -62,34 +66,45 @@ fn epsilon() -> f64 {
 
 impl TransformerConfig {
     pub(crate) const FILE: &'static str = "transformer/config.json";
+    /// The second of two experts.
+    pub(crate) const LOW_NOISE: &'static str = "transformer_2/config.json";
 
     /// Reads and checks `transformer/config.json`.
     ///
     /// # Errors
     /// When it is missing, lacks a key, or describes a transformer that this version does not run.
     pub fn read(folder: &impl ModelFiles) -> Result<Self> {
-        let config: Self = folder.json(Self::FILE)?;
-        config.check_family(folder)?;
-        config.check_sizes(folder)?;
+        Self::read_from(folder, Self::FILE)
+    }
+
+    /// Reads and checks a config of another name.
+    pub(crate) fn read_from(folder: &impl ModelFiles, file: &str) -> Result<Self> {
+        let config: Self = folder.json(file)?;
+        config.check_family(folder, file)?;
+        config.check_sizes(folder, file)?;
         Ok(config)
     }
 
-    fn check_family(&self, folder: &impl ModelFiles) -> Result<()> {
-        let refuse = |what: String| Err(unsupported(folder, Self::FILE, what));
+    /// Whether it can stand in for another: it reads and gives the same sizes.
+    pub(crate) fn reads_as(&self, other: &Self) -> bool {
+        let sizes = |config: &Self| {
+            let channels = (config.in_channels, config.out_channels, config.patch_size);
+            let image = (config.image_dim, config.pos_embed_seq_len);
+            (channels, config.text_dim, image)
+        };
+        sizes(self) == sizes(other)
+    }
+
+    fn check_family(&self, folder: &impl ModelFiles, file: &str) -> Result<()> {
+        let refuse = |what: String| Err(unsupported(folder, file, what));
         if self.class == "WanVACETransformer3DModel" || self.vace_layers.is_some() {
             return refuse("VACE (control channels beside the main blocks)".to_owned());
         }
         if self.class != "WanTransformer3DModel" {
             return refuse(format!("the transformer `{}`", self.class));
         }
-        if self.image_dim.is_some()
-            || self.added_kv_proj_dim.is_some()
-            || self.pos_embed_seq_len.is_some()
-        {
-            let keys = "image_dim, added_kv_proj_dim, pos_embed_seq_len";
-            return refuse(format!("conditioning on an image encoder ({keys}; Wan 2.1 I2V)"));
-        }
-        if self.in_channels != self.out_channels {
+        let extra = self.in_channels.checked_sub(self.out_channels);
+        if !extra.is_some_and(|extra| extra == 0 || extra > self.out_channels) {
             let (given, out) = (self.in_channels, self.out_channels);
             return refuse(format!("conditioning by extra channels ({given} in, {out} out)"));
         }
@@ -99,7 +114,7 @@ impl TransformerConfig {
         }
     }
 
-    fn check_sizes(&self, folder: &impl ModelFiles) -> Result<()> {
+    fn check_sizes(&self, folder: &impl ModelFiles, file: &str) -> Result<()> {
         let (pt, ph, pw) = self.patch_size;
         let sizes = [
             ("patch_size", pt),
@@ -116,18 +131,35 @@ impl TransformerConfig {
             ("text_dim", self.text_dim),
             ("freq_dim", self.freq_dim),
             ("ffn_dim", self.ffn_dim),
+            ("out_channels", self.out_channels),
+            ("image_dim", self.image_dim.unwrap_or(1)),
+            ("pos_embed_seq_len", self.pos_embed_seq_len.unwrap_or(1)),
         ];
-        require_sizes(folder, Self::FILE, &sizes)?;
-        require_positive(folder, Self::FILE, &[("eps", self.eps)])?;
+        require_sizes(folder, file, &sizes)?;
+        require_positive(folder, file, &[("eps", self.eps)])?;
         // After each is bounded, their product does not overflow.
         if self.dim() > LARGEST_SIZE || self.num_layers > MAX_LAYERS {
             let (wide, layers) = (self.dim(), self.num_layers);
             let reason = format!("{layers} layers {wide} wide, which no model has");
-            return Err(invalid(folder, Self::FILE, reason));
+            return Err(invalid(folder, file, reason));
+        }
+        let image = self.image_dim.map(|_| self.dim());
+        if self.added_kv_proj_dim != image {
+            let (added, dim) = (self.added_kv_proj_dim, self.dim());
+            let reason = format!(
+                "`added_kv_proj_dim` is {added:?}, `image_dim` {:?}: a transformer {dim} wide that \
+                 reads images has both, the first {dim}",
+                self.image_dim
+            );
+            return Err(invalid(folder, file, reason));
+        }
+        if self.pos_embed_seq_len.is_some_and(|rows| image.is_none() || rows % 2 == 1) {
+            let reason = "`pos_embed_seq_len` must be even, with an `image_dim`: two pictures";
+            return Err(invalid(folder, file, reason));
         }
         let odd = [("attention_head_dim", self.attention_head_dim), ("freq_dim", self.freq_dim)];
         match odd.iter().find(|(_, size)| size % 2 == 1) {
-            Some((key, _)) => Err(invalid(folder, Self::FILE, format!("`{key}` must be even"))),
+            Some((key, _)) => Err(invalid(folder, file, format!("`{key}` must be even"))),
             None => Ok(()),
         }
     }
@@ -137,9 +169,25 @@ impl TransformerConfig {
         self.num_attention_heads * self.attention_head_dim
     }
 
-    /// Width of a patch: channels × patch volume.
+    /// Width of a patch of all that goes in: channels × patch volume.
     pub fn patch_dim(&self) -> usize {
+        self.in_channels * self.patch_volume()
+    }
+
+    /// Width of a patch of the latent, and of its velocity.
+    pub fn latent_patch_dim(&self) -> usize {
+        self.out_channels * self.patch_volume()
+    }
+
+    /// Latent pixels of a patch.
+    fn patch_volume(&self) -> usize {
         let (pt, ph, pw) = self.patch_size;
-        self.in_channels * pt * ph * pw
+        pt * ph * pw
+    }
+
+    /// Channels of the mask of given frames: what goes in beside the latent and that of what is
+    /// given.
+    pub fn mask_channels(&self) -> Option<usize> {
+        self.in_channels.checked_sub(2 * self.out_channels).filter(|mask| *mask > 0)
     }
 }

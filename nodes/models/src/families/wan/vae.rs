@@ -1,4 +1,5 @@
-//! The video autoencoder `AutoencoderKLWan` in its 2.1 form: frames to latents and back.
+//! The video autoencoder `AutoencoderKLWan`: frames to latents and back. Its 2.2 form, the residual
+//! one, folds pixels into channels and adds shortcuts around whole levels (`shortcut`).
 //!
 //! Formulas follow `autoencoder_kl_wan.py` of diffusers. Every convolution over time is causal:
 //! the first frame is encoded alone, then chunks of four; a latent frame decodes to one frame
@@ -13,6 +14,7 @@ mod encoder;
 mod layers;
 mod pass;
 mod resample;
+mod shortcut;
 mod size;
 mod stream;
 
@@ -50,7 +52,7 @@ impl Vae {
     /// The autoencoder of this config; its two networks are read from `weights` on first use.
     ///
     /// # Errors
-    /// When the config asks for what the 2.1 form has not.
+    /// When the config contradicts itself.
     pub fn load(config: &VaeConfig, weights: &Weights) -> Result<Self> {
         check(config)?;
         let statistic = |values: &[f64]| {
@@ -111,7 +113,7 @@ impl Vae {
     /// Shapes: `frames` `[f, H, W, 3]` in −1…1; the result is `[z, f', h, w]` in f32.
     ///
     /// # Errors
-    /// When the sizes do not fit the model (f = 4k+1, H and W multiples of 8), or `check_cancel`
+    /// When the sizes do not fit the model (f = 4k+1, H and W multiples of 8 or 16), or `check_cancel`
     /// stops it.
     pub fn encode(
         &self,
@@ -184,13 +186,8 @@ fn once<T>(place: &Lazy<T>, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> 
     Ok(made)
 }
 
-/// Refuses a config that the 2.1 form cannot run. (The residual form will be read here too.)
+/// Refuses a config that contradicts itself.
 fn check(config: &VaeConfig) -> Result<()> {
-    if config.is_residual || config.patch_size.is_some_and(|size| size != 1) {
-        return Err(Error::input(
-            "the residual autoencoder of Wan 2.2 (is_residual, patch_size) is not supported yet",
-        ));
-    }
     if config.temperal_downsample.len() + 1 != config.dim_mult.len() {
         return Err(Error::input("`temperal_downsample` must be one shorter than `dim_mult`"));
     }

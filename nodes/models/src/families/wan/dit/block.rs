@@ -4,17 +4,23 @@ use candle_core::{DType, Tensor};
 use kino_kernels as kernels;
 
 use super::condition::Modulation;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::families::wan::transformer::TransformerConfig;
-use crate::weight::Weights;
-use crate::weight::{Linear, RmsNorm};
+use crate::weight::{Linear, RmsNorm, Weights};
 
-/// The tokens of one clip among the packed ones, and its text's keys and values in this block.
+/// The tokens of one clip among the packed ones, and what they are led by in this block.
 pub(super) struct Clip<'a> {
     pub(super) start: usize,
     pub(super) tokens: usize,
-    pub(super) key: &'a Tensor,
-    pub(super) value: &'a Tensor,
+    pub(super) context: &'a BlockContext,
+}
+
+/// A text, and pictures where there are any, as one block's cross-attention reads them: keys and
+/// values, each `[heads, rows, head_dim]`.
+#[derive(Debug, Clone)]
+pub(super) struct BlockContext {
+    text: (Tensor, Tensor),
+    image: Option<(Tensor, Tensor)>,
 }
 
 /// A block.
@@ -23,6 +29,7 @@ pub(super) struct Block {
     table: Tensor, // [1, 6, dim], f32
     own: Attention,
     text: Attention,
+    image: Option<Added>,
     text_norm: Option<(Tensor, Tensor)>, // weight and bias, f32
     widen: Linear,
     narrow: Linear,
@@ -36,13 +43,17 @@ impl Block {
         let norm = |name| norm.get_as(name, dim, DType::F32);
         let text_norm = config
             .cross_attn_norm
-            .then(|| Ok::<_, crate::Error>((norm("weight")?, norm("bias")?)))
+            .then(|| Ok::<_, Error>((norm("weight")?, norm("bias")?)))
             .transpose()?;
         let feed = weights.scope("ffn.net");
         Ok(Self {
             table: weights.get_as("scale_shift_table", (1, 6, dim), DType::F32)?,
             own: Attention::load(config, &weights.scope("attn1"))?,
             text: Attention::load(config, &weights.scope("attn2"))?,
+            image: config
+                .image_dim
+                .map(|_| Added::load(config, &weights.scope("attn2")))
+                .transpose()?,
             text_norm,
             widen: Linear::load(&feed.scope("0.proj"), dim, config.ffn_dim)?,
             narrow: Linear::load(&feed.scope(2), config.ffn_dim, dim)?,
@@ -50,15 +61,26 @@ impl Block {
         })
     }
 
-    /// Keys and values of a projected text. Shapes: `[rows, dim]` to twice `[heads, rows, head]`.
-    pub(super) fn context(&self, text: &Tensor) -> Result<(Tensor, Tensor)> {
-        let attention = &self.text;
-        let key = attention.key_norm.forward(&attention.key.forward(text)?)?;
-        let value = attention.value.forward(text)?;
+    /// Keys and values of a projected text and of projected pictures. Shapes: `[rows, dim]` to
+    /// twice `[heads, rows, head]`.
+    pub(super) fn context(&self, text: &Tensor, image: Option<&Tensor>) -> Result<BlockContext> {
         let place = |t: Tensor| -> Result<Tensor> {
-            Ok(attention.split(&t)?.transpose(0, 1)?.contiguous()?)
+            Ok(self.text.split(&t)?.transpose(0, 1)?.contiguous()?)
         };
-        Ok((place(key)?, place(value)?))
+        let both = |key: &Linear, norm: &RmsNorm, value: &Linear, rows: &Tensor| {
+            Ok::<_, Error>((
+                place(norm.forward(&key.forward(rows)?)?)?,
+                place(value.forward(rows)?)?,
+            ))
+        };
+        let (own, added) = (&self.text, &self.image);
+        let image = image.zip(added.as_ref());
+        Ok(BlockContext {
+            text: both(&own.key, &own.key_norm, &own.value, text)?,
+            image: image
+                .map(|(rows, added)| both(&added.key, &added.key_norm, &added.value, rows))
+                .transpose()?,
+        })
     }
 
     /// This block's shifts, scales and gates.
@@ -109,13 +131,19 @@ impl Block {
         own.out.forward(&joined(clips.iter().map(within))?)
     }
 
-    /// Cross-attention of each clip to its text. Zero rows of the text are not masked.
+    /// Cross-attention of each clip to its text, and to pictures where there are any: each for
+    /// itself, and their sum. Zero rows of the text are not masked.
     fn attend_text(&self, y: &Tensor, clips: &[Clip<'_>]) -> Result<Tensor> {
         let text = &self.text;
         let query = text.split(&text.query_norm.forward(&text.query.forward(y)?)?)?;
         let to_text = |clip: &Clip<'_>| {
             let query = query.narrow(0, clip.start, clip.tokens)?.transpose(0, 1)?;
-            text.mix(&query, clip.key, clip.value)
+            let BlockContext { text: (key, value), image } = clip.context;
+            let mixed = text.mix(&query, key, value)?;
+            match image {
+                Some((key, value)) => Ok((mixed + text.mix(&query, key, value)?)?),
+                None => Ok(mixed),
+            }
         };
         text.out.forward(&joined(clips.iter().map(to_text))?)
     }
@@ -127,6 +155,25 @@ fn joined(clips: impl Iterator<Item = Result<Tensor>>) -> Result<Tensor> {
     match clips.len() {
         1 => Ok(clips.remove(0)),
         _ => Ok(Tensor::cat(&clips, 0)?),
+    }
+}
+
+/// Keys and values of pictures, beside those of the text in one attention.
+#[derive(Debug)]
+struct Added {
+    key: Linear,
+    key_norm: RmsNorm,
+    value: Linear,
+}
+
+impl Added {
+    fn load(config: &TransformerConfig, weights: &Weights) -> Result<Self> {
+        let dim = config.dim();
+        Ok(Self {
+            key: Linear::load(&weights.scope("add_k_proj"), dim, dim)?,
+            key_norm: RmsNorm::load(&weights.scope("norm_added_k"), dim, config.eps)?,
+            value: Linear::load(&weights.scope("add_v_proj"), dim, dim)?,
+        })
     }
 }
 

@@ -3,10 +3,9 @@
 use candle_core::{DType, Device, Tensor};
 use kino_kernels as kernels;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::families::wan::transformer::TransformerConfig;
-use crate::weight::Linear;
-use crate::weight::Weights;
+use crate::weight::{LayerNorm, Linear, Weights};
 
 /// The condition embedder: timesteps and text to the width of the blocks.
 ///
@@ -20,6 +19,7 @@ pub(super) struct Embedder {
     time_projection: Linear,
     text_in: Linear,
     text_out: Linear,
+    image: Option<ImageEmbedder>,
 }
 
 impl Embedder {
@@ -34,7 +34,19 @@ impl Embedder {
             time_projection: Linear::load(&weights.scope("time_proj"), dim, 6 * dim)?,
             text_in: Linear::load(&text.scope("linear_1"), text_dim, dim)?,
             text_out: Linear::load(&text.scope("linear_2"), dim, dim)?,
+            image: config
+                .image_dim
+                .map(|width| {
+                    let weights = weights.scope("image_embedder");
+                    ImageEmbedder::load(&weights, [width, dim], config.pos_embed_seq_len)
+                })
+                .transpose()?,
         })
+    }
+
+    /// Pictures at the width of the blocks, where the transformer reads them.
+    pub(super) fn image(&self) -> Option<&ImageEmbedder> {
+        self.image.as_ref()
     }
 
     /// The embedding of a timestep. Shape: `[1, dim]`, f32.
@@ -52,6 +64,54 @@ impl Embedder {
     /// A text at the width of the blocks. Shapes: `[rows, text_dim]` to `[rows, dim]`.
     pub(super) fn text(&self, text: &Tensor) -> Result<Tensor> {
         self.text_out.forward(&kernels::gelu_tanh(&self.text_in.forward(text)?)?)
+    }
+}
+
+/// The epsilon of the norms around the image's two layers.
+const IMAGE_EPS: f64 = 1e-5;
+
+/// States of an image encoder to the width of the blocks: norm, two layers, norm.
+#[derive(Debug)]
+pub(super) struct ImageEmbedder {
+    positions: Option<Tensor>, // [rows, width], f32
+    norms: [LayerNorm; 2],
+    inner: Linear,
+    out: Linear,
+}
+
+impl ImageEmbedder {
+    fn load(weights: &Weights, [width, dim]: [usize; 2], rows: Option<usize>) -> Result<Self> {
+        let positions = |rows: usize| {
+            let positions = weights.get_as("pos_embed", (1, rows, width), DType::F32)?;
+            Ok::<_, Error>(positions.squeeze(0)?)
+        };
+        let feed = weights.scope("ff.net");
+        Ok(Self {
+            positions: rows.map(positions).transpose()?,
+            norms: [
+                LayerNorm::load(&weights.scope("norm1"), width, IMAGE_EPS)?,
+                LayerNorm::load(&weights.scope("norm2"), dim, IMAGE_EPS)?,
+            ],
+            inner: Linear::load(&feed.scope("0.proj"), width, width)?,
+            out: Linear::load(&feed.scope(2), width, dim)?,
+        })
+    }
+
+    /// Shapes: `[rows, width]` to `[rows, dim]`.
+    pub(super) fn forward(&self, image: &Tensor, dtype: DType) -> Result<Tensor> {
+        let placed = match &self.positions {
+            Some(positions) if positions.dims() != image.dims() => {
+                let (found, own) = (image.dims(), positions.dims());
+                return Err(Error::input(format!(
+                    "images {found:?}: this transformer reads {own:?}"
+                )));
+            }
+            Some(positions) => (image.to_dtype(DType::F32)? + positions)?,
+            None => image.clone(),
+        };
+        let x = self.norms[0].forward(&placed.to_dtype(dtype)?)?;
+        let x = self.out.forward(&kernels::gelu(&self.inner.forward(&x)?)?)?;
+        self.norms[1].forward(&x)
     }
 }
 

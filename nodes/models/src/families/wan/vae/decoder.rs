@@ -5,6 +5,7 @@ use candle_core::Tensor;
 use super::layers::{CausalConv, Head, Middle, Pointwise, ResidualBlock, enter};
 use super::pass::Pass;
 use super::resample::Upsample;
+use super::shortcut::{Factors, repeat};
 use crate::error::Result;
 use crate::families::wan::autoencoder::VaeConfig;
 use crate::weight::Weights;
@@ -14,6 +15,25 @@ use crate::weight::Weights;
 struct Level {
     blocks: Vec<ResidualBlock>,
     up: Option<Upsample>,
+    /// What the residual form adds to the level's result, and how many channels that has.
+    shortcut: Option<(Factors, usize)>,
+}
+
+impl Level {
+    fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        let first = pass.is_first();
+        let mut y = x.clone();
+        for block in &self.blocks {
+            y = block.forward(&y, pass)?;
+        }
+        if let Some(up) = &self.up {
+            y = up.forward(&y, pass)?;
+        }
+        match self.shortcut {
+            Some((factors, cout)) => Ok((y + repeat(x, factors, cout, first)?)?),
+            None => Ok(y),
+        }
+    }
 }
 
 /// The decoder's weights.
@@ -45,27 +65,25 @@ impl DecoderNet {
         })
     }
 
-    /// One latent frame `[1, h, w, z]` → frames `[1 or 4, H, W, 3]`, not clamped.
+    /// One latent frame `[1, h, w, z]` → frames `[1 or 4, H, W, c]`, not clamped; in the residual
+    /// form with their pixels folded.
     pub(super) fn forward(&self, latent: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         let x = enter(&self.conv_in, &self.quant.forward(latent)?, pass)?;
         let mut x = self.middle.forward(&x, pass)?;
         for level in &self.levels {
-            for block in &level.blocks {
-                x = block.forward(&x, pass)?;
-            }
-            if let Some(up) = &level.up {
-                x = up.forward(&x, pass)?;
-            }
+            x = level.forward(&x, pass)?;
         }
         self.head.forward(&x, pass)
     }
 }
 
-/// Channels into and out of the residual blocks of each level; upsampling halves them in between.
+/// Channels into and out of the residual blocks of each level; upsampling halves them in between,
+/// but in the residual form.
 pub(super) fn level_channels(config: &VaeConfig) -> Vec<[usize; 2]> {
     let base = config.decoder_base_dim.unwrap_or(config.base_dim);
     let widths: Vec<usize> = config.dim_mult.iter().rev().map(|mult| base * mult).collect();
     let before = |level: usize| match level.checked_sub(1) {
+        Some(before) if config.is_residual => widths[before],
         Some(before) => widths[before] / 2,
         None => widths[0],
     };
@@ -83,9 +101,15 @@ fn read_level(
         ResidualBlock::read(&weights.scope("resnets").scope(i), channels)
     });
     // The decoder undoes the encoder's changes of level in the opposite order.
-    let temporal = config.temperal_downsample.iter().rev().nth(level);
+    let temporal = config.temperal_downsample.iter().rev().nth(level).copied();
+    let (name, halved) = match config.is_residual {
+        true => ("upsampler", out),
+        false => ("upsamplers.0", out / 2),
+    };
     let up = temporal
-        .map(|&temporal| Upsample::read(&weights.scope("upsamplers.0"), out, temporal))
+        .map(|temporal| Upsample::read(&weights.scope(name), [out, halved], temporal))
         .transpose()?;
-    Ok(Level { blocks: blocks.collect::<Result<_>>()?, up })
+    let shortcut = temporal.filter(|_| config.is_residual);
+    let shortcut = shortcut.map(|temporal| (Factors::of_level(Some(temporal)), out));
+    Ok(Level { blocks: blocks.collect::<Result<_>>()?, up, shortcut })
 }

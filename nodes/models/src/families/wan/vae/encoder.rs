@@ -5,6 +5,7 @@ use candle_core::Tensor;
 use super::layers::{CausalConv, FrameAttention, Head, Middle, Pointwise, ResidualBlock, enter};
 use super::pass::Pass;
 use super::resample::Downsample;
+use super::shortcut::{Factors, average};
 use crate::error::Result;
 use crate::families::wan::autoencoder::VaeConfig;
 use crate::weight::Weights;
@@ -15,6 +16,45 @@ enum Block {
     Residual(ResidualBlock),
     Attention(FrameAttention),
     Down(Downsample),
+    Level(Level),
+}
+
+/// A level of the residual form: `WanResidualDownBlock`.
+#[derive(Debug)]
+struct Level {
+    blocks: Vec<ResidualBlock>,
+    down: Option<Downsample>,
+    factors: Factors,
+    cout: usize,
+}
+
+impl Level {
+    fn read(
+        weights: &Weights,
+        (count, [cin, cout]): (usize, [usize; 2]),
+        temporal: Option<bool>,
+    ) -> Result<Self> {
+        let blocks = (0..count).map(|i| {
+            let channels = if i == 0 { [cin, cout] } else { [cout, cout] };
+            ResidualBlock::read(&weights.scope("resnets").scope(i), channels)
+        });
+        let down = temporal
+            .map(|temporal| Downsample::read(&weights.scope("downsampler"), cout, temporal))
+            .transpose()?;
+        let factors = Factors::of_level(temporal);
+        Ok(Self { blocks: blocks.collect::<Result<_>>()?, down, factors, cout })
+    }
+
+    fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        let mut y = x.clone();
+        for block in &self.blocks {
+            y = block.forward(&y, pass)?;
+        }
+        if let Some(down) = &self.down {
+            y = down.forward(&y, pass)?;
+        }
+        Ok((y + average(x, self.factors, self.cout)?)?)
+    }
 }
 
 /// The encoder's weights.
@@ -42,7 +82,8 @@ impl EncoderNet {
         })
     }
 
-    /// One chunk `[t, H, W, 3]` → mean and log-variance `[t', h, w, 2z]`.
+    /// One chunk `[t, H, W, c]`, in the residual form with its pixels folded, → mean and
+    /// log-variance `[t', h, w, 2z]`.
     pub(super) fn forward(&self, frames: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         let mut x = enter(&self.conv_in, frames, pass)?;
         for block in &self.blocks {
@@ -50,6 +91,7 @@ impl EncoderNet {
                 Block::Residual(block) => block.forward(&x, pass)?,
                 Block::Attention(block) => block.forward(&x, pass)?,
                 Block::Down(block) => block.forward(&x, pass)?,
+                Block::Level(level) => level.forward(&x, pass)?,
             };
         }
         let x = self.middle.forward(&x, pass)?;
@@ -64,6 +106,14 @@ fn read_blocks(config: &VaeConfig, weights: &Weights) -> Result<(Vec<Block>, usi
     let mut scale = 1.0;
     for (level, mult) in config.dim_mult.iter().enumerate() {
         let out = config.base_dim * mult;
+        let temporal = config.temperal_downsample.get(level);
+        if config.is_residual {
+            let sizes = (config.num_res_blocks, [channels, out]);
+            let level = Level::read(&weights.scope(level), sizes, temporal.copied())?;
+            blocks.push(Block::Level(level));
+            channels = out;
+            continue;
+        }
         for _ in 0..config.num_res_blocks {
             let block = ResidualBlock::read(&weights.scope(blocks.len()), [channels, out])?;
             blocks.push(Block::Residual(block));
@@ -73,7 +123,7 @@ fn read_blocks(config: &VaeConfig, weights: &Weights) -> Result<(Vec<Block>, usi
                 blocks.push(Block::Attention(block));
             }
         }
-        if let Some(&temporal) = config.temperal_downsample.get(level) {
+        if let Some(&temporal) = temporal {
             let block = Downsample::read(&weights.scope(blocks.len()), out, temporal)?;
             blocks.push(Block::Down(block));
             scale /= 2.0;

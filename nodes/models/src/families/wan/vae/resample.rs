@@ -43,7 +43,7 @@ impl Downsample {
     }
 }
 
-/// Twice the height and width, half the channels; twice the frames too where `time` is there.
+/// Twice the height and width, fewer channels; twice the frames too where `time` is there.
 #[derive(Debug)]
 pub(super) struct Upsample {
     space: Conv,
@@ -51,9 +51,12 @@ pub(super) struct Upsample {
 }
 
 impl Upsample {
-    pub(super) fn read(weights: &Weights, channels: usize, temporal: bool) -> Result<Self> {
-        let halved = [channels, channels / 2];
-        let space = Conv::load(&weights.scope("resample.1"), halved, &[3, 3], [1, 1, 1])?;
+    pub(super) fn read(
+        weights: &Weights,
+        [channels, out]: [usize; 2],
+        temporal: bool,
+    ) -> Result<Self> {
+        let space = Conv::load(&weights.scope("resample.1"), [channels, out], &[3, 3], [1, 1, 1])?;
         let time = temporal
             .then(|| {
                 let twice = [channels, 2 * channels];
@@ -63,7 +66,7 @@ impl Upsample {
         Ok(Self { space, time })
     }
 
-    /// `[t, h, w, c]` → `[t', 2h, 2w, c/2]`, t' = 2t, but 1 for the first frame.
+    /// `[t, h, w, c]` → `[t', 2h, 2w, c']`, t' = 2t, but 1 for the first frame.
     pub(super) fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         pass.check_cancel()?;
         let x = match &self.time {

@@ -5,6 +5,9 @@ use crate::error::{Error, Result};
 use crate::families::wan::autoencoder::VaeConfig;
 use crate::tile::{Tile, tile_sizes};
 
+/// Channels of a frame.
+const RGB: usize = 3;
+
 /// The latent of a clip: `[z, f', h, w]`.
 ///
 /// # Errors
@@ -39,7 +42,7 @@ pub fn latent_shape(
 /// The frames that a latent `[z, f', h, w]` decodes to: `[f, H, W, 3]`.
 pub fn frames_shape(config: &VaeConfig, [_, frames, height, width]: [usize; 4]) -> [usize; 4] {
     let space = config.spatial_factor();
-    [config.frames(frames), height * space, width * space, config.out_channels]
+    [config.frames(frames), height * space, width * space, RGB]
 }
 
 /// Bytes that a pass needs in f32, besides the weights and the clip itself.
@@ -65,11 +68,13 @@ struct Tally {
     at: [usize; 3],
     /// Whether there is one frame in all: no chunk is longer, and nothing comes from one before.
     single: bool,
+    /// What a shortcut around the level keeps alive meanwhile.
+    held: usize,
 }
 
 impl Tally {
     fn new(at: [usize; 3], single: bool) -> Self {
-        Self { peak: MemoryPeak::default(), at, single }
+        Self { peak: MemoryPeak::default(), at, single, held: 0 }
     }
 
     /// Values of `channels` on this level.
@@ -96,7 +101,20 @@ impl Tally {
     }
 
     fn live(&mut self, bytes: usize) {
-        self.peak.live = self.peak.live.max(bytes);
+        self.peak.live = self.peak.live.max(bytes + self.held);
+    }
+
+    /// A level begins whose input its shortcut reads at the end.
+    fn hold(&mut self, is_residual: bool, channels: usize) {
+        self.held = if is_residual { self.values(channels) } else { 0 };
+    }
+
+    /// The shortcut's own result, rearranged once on the way, beside that of the level.
+    fn shortcut(&mut self, is_residual: bool, channels: usize, larger: usize) {
+        if is_residual {
+            self.live(larger + 3 * self.values(channels));
+        }
+        self.held = 0;
     }
 
     /// Input, padded activation and result are alive together; so is the shortcut where channels
@@ -133,9 +151,9 @@ pub fn decode_peak(
     size: [usize; 2],
     tile: Option<Tile>,
 ) -> MemoryPeak {
-    let (single, channels) = (frames <= 1, config.out_channels);
+    let single = frames <= 1;
     let tally = |tile| decode_tally(config, tile, single);
-    sum_of_tiles(size, tile, chunk(config, single) * channels, tally)
+    sum_of_tiles(size, tile, chunk(config, single) * RGB, tally)
 }
 
 /// What encoding `frames` frames of `size` = (height, width) pixels needs, as for decoding.
@@ -145,9 +163,9 @@ pub fn encode_peak(
     size: [usize; 2],
     tile: Option<Tile>,
 ) -> MemoryPeak {
-    let (single, channels) = (frames <= 1, config.in_channels);
+    let single = frames <= 1;
     let tally = |tile| encode_tally(config, tile, single);
-    sum_of_tiles(size, tile, chunk(config, single) * channels, tally)
+    sum_of_tiles(size, tile, chunk(config, single) * RGB, tally)
 }
 
 /// Frames of the longest chunk.
@@ -165,6 +183,7 @@ fn decode_tally(config: &VaeConfig, [height, width]: [usize; 2], single: bool) -
     }
     let mut last = 0;
     for (level, &[cin, out]) in levels.iter().enumerate() {
+        tally.hold(config.is_residual, cin);
         tally.residual([cin, out]);
         (0..config.num_res_blocks).for_each(|_| tally.residual([out, out]));
         if let Some(&temporal) = config.temperal_downsample.iter().rev().nth(level) {
@@ -175,8 +194,11 @@ fn decode_tally(config: &VaeConfig, [height, width]: [usize; 2], single: bool) -
                 before += tally.values(out);
             }
             tally.at = [tally.at[0], 2 * tally.at[1], 2 * tally.at[2]];
-            tally.live(before + tally.values(out) + tally.values(out / 2));
+            let narrowed = if config.is_residual { out } else { out / 2 };
+            tally.live(before + tally.values(out) + tally.values(narrowed));
+            tally.shortcut(config.is_residual, out, 0);
         }
+        tally.held = 0;
         last = out;
     }
     tally.causal(last);
@@ -184,16 +206,20 @@ fn decode_tally(config: &VaeConfig, [height, width]: [usize; 2], single: bool) -
 }
 
 fn encode_tally(config: &VaeConfig, [height, width]: [usize; 2], single: bool) -> MemoryPeak {
-    let mut tally = Tally::new([chunk(config, single), height, width], single);
+    let patch = config.patch();
+    let at = [chunk(config, single), height / patch, width / patch];
+    let mut tally = Tally::new(at, single);
     tally.causal(config.in_channels);
     let mut channels = config.base_dim;
     let mut scale = 1.0;
     for (level, mult) in config.dim_mult.iter().enumerate() {
         let out = config.base_dim * mult;
+        tally.hold(config.is_residual, channels);
+        let rearranged = tally.values(channels);
         for _ in 0..config.num_res_blocks {
             tally.residual([channels, out]);
             channels = out;
-            if config.attn_scales.contains(&scale) {
+            if config.attn_scales.contains(&scale) && !config.is_residual {
                 tally.attention(out);
             }
         }
@@ -206,6 +232,7 @@ fn encode_tally(config: &VaeConfig, [height, width]: [usize; 2], single: bool) -
             }
             scale /= 2.0;
         }
+        tally.shortcut(config.is_residual, out, rearranged);
     }
     tally.middle(channels);
     tally.causal(channels);

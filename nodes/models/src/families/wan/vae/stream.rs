@@ -7,6 +7,7 @@ use candle_core::{D, DType, Device, Tensor};
 use super::decoder::DecoderNet;
 use super::encoder::EncoderNet;
 use super::pass::{Cache, Pass};
+use super::shortcut::{fold, unfold};
 use crate::cancel::CheckCancel;
 use crate::error::{Error, Result};
 use crate::families::wan::autoencoder::VaeConfig;
@@ -58,11 +59,12 @@ impl Stream {
         self.open.is_some()
     }
 
-    /// Runs one chunk, tile by tile. `size` is that of whole frames, in pixels.
+    /// Runs one chunk, tile by tile. `size` is that of whole frames, in pixels, of which `patch`
+    /// along each side are folded into one of what the network sees.
     fn run(
         &mut self,
         x: &Tensor,
-        size: [usize; 2],
+        (size, patch): ([usize; 2], usize),
         (factor, decode): (usize, bool),
         check_cancel: &mut CheckCancel<'_>,
         network: impl Fn(&Tensor, &mut Pass) -> Result<Tensor>,
@@ -78,7 +80,13 @@ impl Stream {
                     "a frame of {high}×{wide} pixels in a stream of {h}×{w}"
                 )));
             }
-            None => Grid::new(self.tile, size, factor, decode)?,
+            None => {
+                if let Some(tile) = &self.tile {
+                    tile.check(factor)?;
+                }
+                let tile = self.tile.map(|tile| tile.divided(patch));
+                Grid::new(tile, size.map(|side| side / patch), factor / patch, decode)?
+            }
         };
         if !self.started() {
             self.caches = vec![Cache::default(); grid.len()];
@@ -168,6 +176,8 @@ impl Encoder {
         let x = self.setup.take(frames, self.setup.dtype)?;
         let net = &self.net;
         let network = |x: &Tensor, pass: &mut Pass| net.forward(x, pass);
+        let patch = config.patch();
+        let (x, size) = (fold(&x, patch)?, (size, patch));
         let moments = self.stream.run(&x, size, (factor, false), check_cancel, network)?;
         Ok(moments.to_dtype(DType::F32)?)
     }
@@ -222,8 +232,9 @@ impl Decoder {
         let x = self.setup.restore(&x)?.to_dtype(self.setup.dtype)?.unsqueeze(0)?;
         let net = &self.net;
         let network = |x: &Tensor, pass: &mut Pass| net.forward(x, pass);
-        let frames = self.stream.run(&x, size, (factor, true), check_cancel, network)?;
-        Ok(frames.to_dtype(DType::F32)?)
+        let (patch, way) = (self.setup.config.patch(), (factor, true));
+        let frames = self.stream.run(&x, (size, patch), way, check_cancel, network)?;
+        Ok(unfold(&frames, patch)?.to_dtype(DType::F32)?)
     }
 
     /// Bytes kept between frames; they do not depend on how many there were.

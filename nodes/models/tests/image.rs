@@ -1,0 +1,68 @@
+//! The CLIP vision encoder and what makes pictures ready for it, against transformers.
+
+mod common;
+
+use candle_core::{DType, Device, IndexOp, Tensor};
+use common::{close, golden, model};
+use kino_models::ModelFolder;
+use kino_models::image::{ClipConfig, ClipVision, PrepareConfig, prepare};
+
+/// The reference's picture, `[h, w, 3]` in 0…1.
+fn picture() -> Tensor {
+    let bytes = golden("wan_i2v/golden/image_cond.safetensors").get("picture_u8");
+    (bytes.to_dtype(DType::F32).unwrap() / 255.0).unwrap()
+}
+
+fn configs(folder: &ModelFolder) -> (ClipConfig, PrepareConfig) {
+    let config = ClipConfig::read(folder).unwrap();
+    let prepare = PrepareConfig::read(folder, &config).unwrap();
+    (config, prepare)
+}
+
+#[test]
+fn a_picture_is_made_ready_and_encoded_as_the_reference_does() {
+    let folder = model("wan_i2v/model");
+    let (config, how) = configs(&folder);
+    let golden = golden("wan_i2v/golden/image_cond.safetensors");
+    let pixels = prepare(&picture(), &how).unwrap();
+    close("pixels", &pixels, &golden.get("pixel_values").i(0).unwrap(), 1e-5);
+    let weights = folder.weights("image_encoder", DType::F32, &Device::Cpu).unwrap();
+    let clip = ClipVision::load(&config, &weights).unwrap();
+    let states = clip.encode(&pixels, &mut || Ok(())).unwrap();
+    assert_eq!(states.dims(), [config.rows(), config.hidden_size]);
+    close("states", &states, &golden.get("penultimate").i(0).unwrap(), 2e-5);
+    let wrong = clip.encode(&pixels.narrow(1, 0, 55).unwrap(), &mut || Ok(())).unwrap_err();
+    assert!(wrong.to_string().contains("this encoder reads [3, 56, 56]"), "{wrong}");
+}
+
+/// A picture of another size is resized as Pillow does, and cut: the same bytes but for ties.
+#[test]
+fn a_picture_is_resized_as_the_reference_does() {
+    let (_, how) = configs(&model("wan_flf2v/model"));
+    let golden = golden("wan_flf2v/golden.safetensors");
+    let picture = (golden.get("large_u8").to_dtype(DType::F32).unwrap() / 255.0).unwrap();
+    let pixels = prepare(&picture, &how).unwrap();
+    let gap = (pixels - golden.get("large_pixels")).unwrap().abs().unwrap();
+    let gaps = common::values(&gap);
+    let byte = 1.0 / 255.0 / how.image_std.iter().copied().fold(1.0, f64::min);
+    assert!(gaps.iter().all(|gap| *gap < 1.01 * byte), "more than a byte");
+    let off = gaps.iter().filter(|gap| **gap > 1e-4).count();
+    println!("{off} of {} bytes are off by one", gaps.len());
+    assert!(off * 1000 < gaps.len(), "{off} of {} bytes", gaps.len());
+}
+
+/// One frame of any shape becomes the encoder's square: also a line of pixels, also one pixel.
+#[test]
+fn pictures_of_any_shape_are_made_ready() {
+    let (_, how) = configs(&model("wan_i2v/model"));
+    for (height, width) in [(1, 1), (1, 5000), (5000, 1), (56, 57), (200, 100), (30, 44)] {
+        let grey = Tensor::full(0.4f32, (height, width, 3), &Device::Cpu).unwrap();
+        let ready = prepare(&grey, &how).unwrap();
+        assert_eq!(ready.dims(), [3, 56, 56], "{height}×{width}");
+        let level = (102.0 / 255.0 - how.image_mean[0]) / how.image_std[0];
+        let expected = Tensor::full(level as f32, (56, 56), &Device::Cpu).unwrap();
+        close("grey", &ready.i(0).unwrap(), &expected, 1e-5);
+    }
+    let none = Tensor::zeros((0, 4, 3), DType::F32, &Device::Cpu).unwrap();
+    assert!(prepare(&none, &how).is_err());
+}
