@@ -465,7 +465,10 @@ mod tests {
     }
 
     fn idle(id: &str) -> Arc<Plugin> {
-        let node = format!(r#"{{"nodes": [{{"id": "{id}.node", "version": "1"}}]}}"#);
+        let node = format!(
+            r#"{{"nodes": [{{"id": "{id}.node", "version": "1",
+            "outputs": [{{"name": "n", "type": "Int"}}]}}]}}"#
+        );
         let module = Arc::new(Idle(Descriptor::read(&node).unwrap()));
         Plugin::new(id, "", module, Arc::new(NoFiles), Limits::default())
     }
