@@ -478,7 +478,7 @@ mod tests {
     fn plugins_that_no_graph_uses_are_let_go() {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().to_owned();
-        let built_in = Arc::new(crate::core::built_in_nodes());
+        let built_in = Arc::new(Registry::of(kino_nodes::NODES));
         let loader = PluginLoader::new(built_in, false, None, data, Components::new(None));
         let mut all = Vec::new();
         let mut in_use = None;
