@@ -60,7 +60,6 @@ const NEVER: &[(&str, &[&str])] = &[
 
 const UNSAFE_ALLOWED: &[&str] = &[
     "nodes/kernels/",
-    "nodes/models/src/weight/weights.rs",
     "plugins/abi/",
     "plugins/native/",
     "plugins/sdk/",

@@ -41,6 +41,8 @@ Environment:
                     machine has, less an eighth
   KINO_DEVICE_MEMORY
                     how much memory of a GPU runs may take; all that it gives unless set
+  KINO_SPILL        how much frames may take of temporary files; unless set what is free of the
+                    disk, less an eighth
   KINO_LOG          what is logged, such as debug or kino_runtime=trace
   NO_COLOR          no colours; CLICOLOR_FORCE=1 forces them";
 

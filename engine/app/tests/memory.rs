@@ -55,6 +55,14 @@ const ENCODE: &str = r#"Graph(version: 1, inputs: {"tile": (type: "Int", default
         "file": (op: "image.write", in: {"frames": "frames"}, with: {"path": "{graph}.png"}),
     })"#;
 
+/// A video read, and written again.
+const READ: &str = r#"Graph(version: 1,
+    inputs: {"path": (type: "Path", default: "in.mp4"), "count": (type: "Int", default: 9)},
+    nodes: {
+        "clip": (op: "video.read", in: {"path": "inputs.path", "count": "inputs.count"}),
+        "file": (op: "video.write", in: {"frames": "clip.frames"}, with: {"path": "{graph}.png"}),
+    })"#;
+
 /// A folder with the graphs that are measured.
 fn place() -> Place {
     let place = Place::new();
@@ -133,6 +141,24 @@ fn autoencoders_take_the_memory_that_was_planned() {
             "encode.ron -s tile=256",
         ],
     );
+}
+
+#[test]
+fn videos_take_the_memory_that_was_planned() {
+    let place = place();
+    place.write("read.ron", READ);
+    place.write("png.ron", DECODE.replace("{graph}.mp4", "{graph}.png"));
+    for (graph, file) in [("decode", "mp4"), ("png", "png")] {
+        let sizes = ["-s", "side=256", "-s", "frames=9", "-s", "factor=4"];
+        let from = format!("{graph}.ron");
+        let args = [&["run", from.as_str()][..], &sizes[..]].concat();
+        let made = common::Ran::of(place.command(&args).output().unwrap());
+        assert_eq!(made.code, 0, "{}", made.err);
+        let made = fs::read(place.path(&format!("out/{graph}.{file}"))).unwrap();
+        place.write(&format!("in.{file}"), made);
+    }
+    let read = ["read.ron", "read.ron -s count=2", "read.ron -s path=in.png"];
+    check(&place, &read);
 }
 
 #[test]

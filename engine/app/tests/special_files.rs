@@ -83,14 +83,14 @@ fn as_a_graph_that_another_one_uses() {
 fn as_an_input() {
     let place = place(&["png", "safetensors"]);
     for (name, found) in FOUND {
-        for (op, file, with) in [
-            ("image.read", format!("{name}.png"), ""),
-            ("video.read", format!("{name}.png"), ""),
-            ("tensor.read", format!("{name}.safetensors"), r#", "name": "x""#),
+        for (op, file, with, output) in [
+            ("image.read", format!("{name}.png"), "", "frames"),
+            ("video.read", format!("{name}.png"), "", "frames"),
+            ("tensor.read", format!("{name}.safetensors"), r#", "name": "x""#, "tensor"),
         ] {
             let graph = format!(
                 r#"Graph(version: 1, nodes: {{"read": (op: "{op}", with: {{"path": "{file}"{with}}})}},
-                    outputs: {{"a": "read"}})"#
+                    outputs: {{"a": "read.{output}"}})"#
             );
             place.write("reads.ron", graph);
             for command in ["plan", "run"] {

@@ -1,7 +1,7 @@
 //! Last pass, [`Inferred`] → [`Plan`]: what is needed, in order, and everything that stands against
 //! it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use kino_port::{Literal, PathForm, PlannedRead};
 use petgraph::graph::NodeIndex;
@@ -238,6 +238,8 @@ fn check_files(
         }
     }
     let Some(locate) = settings.locate.filter(|_| !writers.is_empty()) else { return };
+    // Many steps may read one file, and asking where it lies asks the file system.
+    let mut known: HashMap<&str, Option<usize>> = HashMap::new();
     for (index, step) in order.iter().zip(steps) {
         let node = &graph.nodes[*index];
         let named = node.op.signature.inputs.iter().zip(&step.inputs);
@@ -247,7 +249,8 @@ fn check_files(
         paths.sort_unstable();
         paths.dedup();
         for path in paths {
-            let Some(writer) = writers.writer(&locate(Access::Read, path)) else { continue };
+            let find = || writers.writer(&locate(Access::Read, path));
+            let Some(writer) = *known.entry(path).or_insert_with(find) else { continue };
             let writer = &steps[writer];
             let message =
                 format!("`{}` reads the file `{path}`, which `{}` writes", step.name, writer.name);

@@ -275,6 +275,30 @@ fn a_graph_does_not_read_what_it_writes() {
 }
 
 #[test]
+fn where_a_file_lies_is_asked_once_however_many_read_it() {
+    let read = |i| format!("\"r{i}\": (op: \"read\", with: {{\"path\": \"x.png\"}}), ");
+    let write = "\"w\": (op: \"write\", in: {\"frames\": \"r0\"}, with: {\"path\": \"y.png\"})";
+    let outputs = lines(100, "}, outputs: {", |i| format!("\"r{i}\": \"r{i}\","), "})");
+    let text = lines(100, "Graph(version: 1, nodes: {", read, &format!("{write}{outputs}"));
+    let asked = std::cell::RefCell::new(Vec::new());
+    let locate = |_: Access, path: &str| {
+        asked.borrow_mut().push(path.to_owned());
+        path.to_owned()
+    };
+    let settings = PlanSettings {
+        inputs: &[],
+        until: None,
+        environment: b"",
+        draw: &|_| 0,
+        stem: "g",
+        locate: Some(&locate),
+    };
+    let planned = check(&text).and_then(|graph| graph.plan(&nodes(), &settings));
+    planned.unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(asked.into_inner(), ["y.png", "x.png"]);
+}
+
+#[test]
 fn a_path_that_only_a_run_tells_is_refused() {
     let text = r#"Graph(version: 1, nodes: {"p": (op: "pick"), "r": (op: "read", in: {"path": "p"}), "g": (op: "gather", in: {"paths": ["p"]})},
         outputs: {"r": "r", "g": "g"})"#;

@@ -12,10 +12,15 @@
 //! for ever. So what a ledger counts can exceed the budget, by what is in flight when one step at
 //! a time goes on.
 //!
+//! **Order.** Steps that wait stand in a queue. One that fits may overtake those before it, but
+//! each of them only so often; then all wait for the first. What can be done without leaves for the
+//! first in line alone, and only where that lets it go on.
+//!
 //! It knows nothing of values, nodes or models.
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -27,6 +32,10 @@ use crate::{Error, Result};
 
 /// How often a step that waits for memory looks whether its run was cancelled.
 const LOOK: Duration = Duration::from_millis(20);
+/// How often a step that waits for memory may be overtaken by those that came after it and fit.
+const OVERTAKINGS: u32 = 16;
+/// At least so much of a disk is left to others, or half of what is free.
+const SPILL_RESERVE: u64 = 1 << 30;
 
 /// What may be used of main memory and of temporary files, and who uses it.
 pub struct Ledger {
@@ -39,7 +48,7 @@ pub struct Ledger {
     reclaimers: Mutex<Vec<Weak<dyn Reclaim>>>,
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct Counts {
     /// Leases, and what admitted steps may still draw.
     used: u64,
@@ -47,6 +56,22 @@ struct Counts {
     spilled: u64,
     /// Steps that are admitted.
     admitted: usize,
+    /// Steps that wait, in the order in which they came.
+    queue: VecDeque<Waiting>,
+    /// How many ever came.
+    tickets: u64,
+}
+
+/// A step that waits for memory.
+struct Waiting {
+    ticket: u64,
+    overtaken: u32,
+}
+
+/// A place in the queue, until dropped.
+struct Place<'l> {
+    ledger: &'l Ledger,
+    ticket: u64,
 }
 
 /// Something that holds memory which it can do without: cached values, idle weights.
@@ -98,6 +123,10 @@ pub struct OutOfMemory {
 pub const OUT_OF_MEMORY_HINT: &str = "make fewer or smaller frames, set a `tile`, compute in bf16, or allow more \
 with --memory or KINO_MEMORY";
 
+/// What helps where frames fit neither into memory nor into temporary files.
+pub const OUT_OF_SPILL_HINT: &str = "make fewer or smaller frames, allow more memory with --memory or KINO_MEMORY, or more \
+temporary files: free some space, name another folder in TMPDIR, or set KINO_SPILL";
+
 impl From<OutOfMemory> for Error {
     fn from(error: OutOfMemory) -> Self {
         Error::advised(error.to_string(), OUT_OF_MEMORY_HINT)
@@ -139,9 +168,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Ledger {
     /// A ledger of `budget` bytes; what is moved out of memory goes to the folder for temporary
-    /// files, as much as that takes.
+    /// files, as much as is free there less a reserve.
     pub fn new(budget: u64) -> Arc<Self> {
-        Ledger::with_spill(budget, std::env::temp_dir(), u64::MAX)
+        let folder = std::env::temp_dir();
+        let spill = spill_room(&folder);
+        Ledger::with_spill(budget, folder, spill)
     }
 
     /// A ledger of `budget` bytes; what is moved out of memory goes to files in `folder`, up to
@@ -266,19 +297,48 @@ impl Ledger {
         };
         let resident = pinned.iter().map(|pinned| pinned.bytes).sum();
         let bytes = bytes.saturating_sub(resident);
+        let place = self.queue_up();
         loop {
             check()?;
-            self.make_room(bytes);
+            if self.is_worth_making_room(place.ticket, bytes) {
+                self.make_room(bytes);
+            }
             let mut counts = lock(&self.counts);
-            if counts.admitted == 0 || counts.used.saturating_add(bytes) <= self.budget {
+            if counts.may_begin(place.ticket, bytes, self.budget) {
                 counts.admitted += 1;
                 counts.take(bytes);
+                drop(counts);
                 let reserve = Reserve { ledger: Arc::clone(self), left: Mutex::new(bytes) };
                 return Ok(Admission { reserve: Arc::new(reserve), _pinned: pinned });
             }
             let waited = self.freed.wait_timeout(counts, LOOK);
             drop(waited.unwrap_or_else(PoisonError::into_inner));
         }
+    }
+
+    fn queue_up(&self) -> Place<'_> {
+        let mut counts = lock(&self.counts);
+        let ticket = counts.tickets;
+        counts.tickets += 1;
+        counts.queue.push_back(Waiting { ticket, overtaken: 0 });
+        Place { ledger: self, ticket }
+    }
+
+    /// Whether a step that waits is the first, and goes on once what can be done without has left.
+    fn is_worth_making_room(&self, ticket: u64, bytes: u64) -> bool {
+        let missing = {
+            let counts = lock(&self.counts);
+            if counts.queue.front().is_some_and(|first| first.ticket != ticket) {
+                return false;
+            }
+            match counts.used.saturating_add(bytes).saturating_sub(self.budget) {
+                0 => return false,
+                // It goes on whatever is missing.
+                _ if counts.admitted == 0 => return true,
+                missing => missing,
+            }
+        };
+        missing <= self.reclaimable()
     }
 
     /// Counts bytes that go to a temporary file.
@@ -296,7 +356,7 @@ impl Ledger {
             let (folder, allowed) = (self.folder.display(), format_bytes(self.spill_budget));
             return Err(Error::advised(
                 format!("frames would take more than {allowed} of temporary files in {folder}"),
-                OUT_OF_MEMORY_HINT,
+                OUT_OF_SPILL_HINT,
             ));
         }
         counts.spilled += bytes;
@@ -381,6 +441,21 @@ impl Ledger {
 }
 
 impl Counts {
+    /// Whether a step that waits may begin now. If so, those that came before it were overtaken.
+    fn may_begin(&mut self, ticket: u64, bytes: u64, budget: u64) -> bool {
+        let fits = self.used.saturating_add(bytes) <= budget;
+        let before = self.queue.iter().take_while(|waiting| waiting.ticket != ticket).count();
+        if before == 0 {
+            return fits || self.admitted == 0;
+        }
+        let may_overtake =
+            self.queue.iter().take(before).all(|first| first.overtaken < OVERTAKINGS);
+        if fits && may_overtake {
+            self.queue.iter_mut().take(before).for_each(|first| first.overtaken += 1);
+        }
+        fits && may_overtake
+    }
+
     fn take(&mut self, bytes: u64) {
         self.used = self.used.saturating_add(bytes);
         self.peak = self.peak.max(self.used);
@@ -409,6 +484,31 @@ impl Admission {
     }
 }
 
+/// What frames may take of the disk that `folder` lies on: what is free there, less an eighth and
+/// at least a gigabyte, but no more than half. Without a limit where the system does not say.
+pub fn spill_room(folder: &Path) -> u64 {
+    let Some(free) = folder.ancestors().find_map(free_bytes) else { return u64::MAX };
+    free - (free / 8).max(SPILL_RESERVE.min(free / 2))
+}
+
+/// The bytes that are free on the disk that a folder lies on; none where there is no such folder.
+#[cfg(unix)]
+fn free_bytes(folder: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(folder).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+#[cfg(not(unix))]
+fn free_bytes(_folder: &Path) -> Option<u64> {
+    None
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.ledger.give_back(|counts| counts.queue.retain(|step| step.ticket != self.ticket));
+    }
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
         self.ledger.give_back(|counts| counts.used = counts.used.saturating_sub(self.bytes));
@@ -433,7 +533,7 @@ impl Drop for Admission {
 
 impl fmt::Debug for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts = *lock(&self.counts);
+        let counts = lock(&self.counts);
         f.debug_struct("Ledger")
             .field("budget", &self.budget)
             .field("used", &counts.used)
@@ -570,6 +670,85 @@ mod tests {
         let _first = ledger.admit(60, &[], &go_on).unwrap();
         let cancelled = || Err(Error::Cancelled);
         assert!(matches!(ledger.admit(60, &[], &cancelled), Err(Error::Cancelled)));
+    }
+
+    /// Waits until so many steps stand in the queue.
+    fn until_waiting(ledger: &Ledger, steps: usize) {
+        while lock(&ledger.counts).queue.len() < steps {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_large_step_is_overtaken_by_small_ones_only_so_often() {
+        let ledger = Ledger::new(100);
+        let mut held = ledger.admit(10, &[], &go_on).unwrap();
+        let (tell, told) = mpsc::channel();
+        let large = std::thread::spawn({
+            let ledger = Arc::clone(&ledger);
+            move || {
+                let admission = ledger.admit(95, &[], &go_on).unwrap();
+                tell.send(ledger.used()).unwrap();
+                drop(admission);
+            }
+        });
+        until_waiting(&ledger, 1);
+        let mut overtook = 0;
+        for _ in 0..1000 {
+            // Asked a second time, a step waits.
+            let looks = std::cell::Cell::new(0);
+            let once = || {
+                looks.set(looks.get() + 1);
+                if looks.get() > 1 { Err(Error::Cancelled) } else { Ok(()) }
+            };
+            // The next one is there before the last one goes: the large one never has room.
+            let Ok(next) = ledger.admit(10, &[], &once) else { break };
+            held = next;
+            overtook += 1;
+        }
+        assert_eq!(overtook, OVERTAKINGS);
+        assert!(told.try_recv().is_err());
+        drop(held);
+        assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(95));
+        large.join().unwrap();
+        assert_eq!((ledger.used(), lock(&ledger.counts).queue.len()), (0, 0));
+    }
+
+    #[test]
+    fn nothing_leaves_for_a_step_that_waits_all_the_same() {
+        let ledger = Ledger::new(100);
+        let hoard = Arc::new(Hoard::default());
+        let as_reclaim: Arc<dyn Reclaim> = hoard.clone();
+        ledger.reclaim_from(Arc::downgrade(&as_reclaim));
+        (0..3).for_each(|_| lock(&hoard.0).push(ledger.lease(10, "cached").unwrap()));
+        let first = ledger.admit(60, &[], &go_on).unwrap();
+        let wait = |bytes: u64| {
+            let ledger = Arc::clone(&ledger);
+            std::thread::spawn(move || drop(ledger.admit(bytes, &[], &go_on).unwrap()))
+        };
+        let large = wait(90);
+        until_waiting(&ledger, 1);
+        // Behind it one for which enough could leave, which is not its turn.
+        let small = wait(35);
+        until_waiting(&ledger, 2);
+        std::thread::sleep(3 * LOOK);
+        assert_eq!((hoard.held(), ledger.used()), (30, 90));
+        drop(first);
+        large.join().unwrap();
+        small.join().unwrap();
+        assert_eq!((hoard.held(), ledger.used()), (10, 10), "as much left as the large one needed");
+    }
+
+    #[test]
+    fn temporary_files_leave_a_part_of_the_disk_to_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let room = spill_room(folder.path());
+        assert!(spill_room(Path::new("/no/such/folder")) > 0);
+        #[cfg(unix)]
+        {
+            let free = free_bytes(folder.path()).unwrap();
+            assert!(room < free && Ledger::new(1).spill_budget() < u64::MAX, "{room} of {free}");
+        }
     }
 
     #[test]

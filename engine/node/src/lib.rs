@@ -26,7 +26,10 @@ pub use codec::{decode, encode, is_storable};
 pub use cx::{Cancel, Cx, GraphId, Preview, Progress, RemoveLeftovers, RunId, Services};
 pub use error::{Error, Result};
 pub use inputs::{Inputs, Outputs, fit_values};
-pub use ledger::{Admission, Lease, Ledger, OUT_OF_MEMORY_HINT, OutOfMemory, Pinned, Reclaim};
+pub use ledger::{
+    Admission, Lease, Ledger, OUT_OF_MEMORY_HINT, OUT_OF_SPILL_HINT, OutOfMemory, Pinned, Reclaim,
+    spill_room,
+};
 pub use node::{Node, NodeDef, Registry, no_infer};
 pub use regular::{Irregular, open_regular, read_regular, read_regular_text};
 pub use table::{TYPES, bytes_of_fact, tensor_fact, type_of_name, type_of_port};

@@ -297,6 +297,9 @@ fn read_tensor(from: &mut dyn Read, header: &TensorHeader, device: &Device) -> R
     Ok(Tensor::from_raw_buffer(&bytes, dtype, &header.shape, device)?)
 }
 
+/// So many bytes of a tensor are copied at a time while it is written.
+const WRITTEN: usize = 1 << 20;
+
 /// Writes the elements of a tensor as [`TensorReader`] reads them.
 ///
 /// # Errors
@@ -306,9 +309,16 @@ pub(crate) fn write_tensor(tensor: &Tensor, to: &mut dyn Write) -> Result<()> {
         let found = tensor.dtype().as_str();
         return Err(Error::failed(format!("tensors of {found} cannot be stored")));
     }
-    let mut bytes = Vec::with_capacity(tensor.elem_count() * tensor.dtype().size_in_bytes());
-    tensor.to_device(&Device::Cpu)?.write_bytes(&mut bytes)?;
-    Ok(to.write_all(&bytes)?)
+    let elements = tensor.to_device(&Device::Cpu)?.flatten_all()?;
+    let piece = WRITTEN / tensor.dtype().size_in_bytes();
+    let mut bytes = Vec::with_capacity(WRITTEN.min(elements.elem_count().saturating_mul(8)));
+    for from in (0..elements.elem_count()).step_by(piece) {
+        bytes.clear();
+        let length = piece.min(elements.elem_count() - from);
+        elements.narrow(0, from, length)?.write_bytes(&mut bytes)?;
+        to.write_all(&bytes)?;
+    }
+    Ok(())
 }
 
 /// The bytes that a tensor keeps alive: all of its storage, however small a part it shows.

@@ -9,9 +9,9 @@ use candle_core::{DType, Device, Tensor};
 use kino_node::{
     Cancel, Clip, Conditioning, CustomTypes, Error, Fields, Frames, FramesBuilder, Given,
     GivenEncoding, Guider, GuiderHandle, GuiderState, ImageConditioning, Inputs, Latent,
-    LatentSpace, Ledger, Mask, ModelPart, Opaque, OutputFile, Patches, Record, Result, Services,
-    Sigmas, TYPES, TensorFact, TensorHeader, TensorReader, Tensors, TypeDef, Value, ValueType,
-    decode, encode, fit_values, is_storable, known, tensor_fact, type_of_name,
+    LatentSpace, Ledger, Mask, ModelPart, Named, Opaque, OutputFile, Patches, Record, Result,
+    Services, Sigmas, TYPES, TensorFact, TensorHeader, TensorReader, Tensors, TypeDef, Value,
+    ValueType, decode, encode, fit_values, is_storable, known, tensor_fact, type_of_name,
 };
 use kino_port::{ElementRule, Fact, PortType, Sigma, edge, list, real, text};
 
@@ -417,7 +417,7 @@ fn what_fits_its_port_stays_and_the_rest_is_made_to_fit() {
         text("op", "add").choices(&[Cow::Borrowed("add"), Cow::Borrowed("sub")]),
     ];
     let many: Arc<[_]> = [(Some("a".into()), Value::Real(1.5)), (None, Value::Real(2.0))].into();
-    let fit = |scale: Value, op: &str, many: &Arc<[(Option<Arc<str>>, Value)]>| {
+    let fit = |scale: Value, op: &str, many: &Arc<[Named<Value>]>| {
         let (many, one, op) =
             (Value::List(Arc::clone(many)), Value::Int(3), Value::Text(op.into()));
         let mut values = vec![Some(many), Some(one), Some(scale), Some(op)];
@@ -437,5 +437,40 @@ fn what_fits_its_port_stays_and_the_rest_is_made_to_fit() {
     ] {
         let error = fit(scale, op, &many).unwrap_err();
         assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn a_large_tensor_is_written_in_pieces() {
+    /// Notes the longest piece.
+    struct Longest(usize, Vec<u8>);
+    impl std::io::Write for Longest {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 = self.0.max(bytes.len());
+            self.1.extend(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let large = Tensor::arange(0u32, 3_000_001, &Device::Cpu).unwrap();
+    let turned = ramp(&[700, 900]).t().unwrap();
+    let none = Tensor::zeros((0, 4), DType::F32, &Device::Cpu).unwrap();
+    let tensors = [large, turned, none];
+    let values: Vec<_> = tensors.iter().map(|tensor| Some(Value::Tensor(tensor.clone()))).collect();
+    let mut to = Longest(0, Vec::new());
+    encode(&values, &mut to).unwrap();
+    assert!(to.1.len() > 12_000_000 && to.0 <= 1 << 20, "{} at once", to.0);
+    let back = decode(&mut &to.1[..], &services()).unwrap();
+    for (tensor, back) in tensors.iter().zip(back) {
+        let Some(Value::Tensor(back)) = back else { panic!() };
+        assert_eq!((back.dims(), back.dtype()), (tensor.dims(), tensor.dtype()));
+        let bytes = |tensor: &Tensor| {
+            let mut bytes = Vec::new();
+            tensor.write_bytes(&mut bytes).unwrap();
+            bytes
+        };
+        assert!(bytes(&back) == bytes(tensor));
     }
 }

@@ -32,6 +32,9 @@ pub(crate) struct Header {
     pub(crate) seconds: f64,
     /// The files that the step wrote; empty but for sinks.
     pub(crate) files: Vec<OutputStamp>,
+    /// The bytes of them that must lie in memory when they are read: all but frames.
+    #[serde(default)]
+    pub(crate) memory: u64,
 }
 
 /// A file that a sink wrote, as it was then.
@@ -225,7 +228,7 @@ mod tests {
     #[test]
     fn a_large_entry_is_verified_in_pieces_that_can_be_stopped() {
         let key = [3; 32];
-        let header = Header { holds: vec![true], seconds: 1.0, files: Vec::new() };
+        let header = Header { holds: vec![true], seconds: 1.0, files: Vec::new(), memory: 0 };
         let text = Value::Text("x".repeat(SMALL as usize + 5).into());
         let mut file = tempfile::tempfile().unwrap();
         write(&key, &header, &[Some(text)], &mut file).unwrap();

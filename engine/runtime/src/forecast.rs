@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use kino_graph::Step;
-use kino_node::{Ledger, OUT_OF_MEMORY_HINT, Services, bytes_of_fact};
+use kino_node::{Ledger, OUT_OF_MEMORY_HINT, OUT_OF_SPILL_HINT, Services, bytes_of_fact};
 use kino_port::{PlanError, PlannedWeights, format_bytes};
 
 use crate::demand::{Demand, Need};
@@ -36,13 +36,28 @@ pub(crate) fn firm(step: &Step) -> u64 {
     step.memory.saturating_sub(step.spillable)
 }
 
-/// The error to a step that does not fit into memory even where it is alone.
-pub fn too_large(step: &Step, allowed: u64) -> Option<PlanError> {
-    let needed = firm(step);
-    (needed > allowed).then(|| {
+/// The error to a step that does not fit even where it is alone: into memory, or, with its frames,
+/// into memory and temporary files.
+pub fn too_large(step: &Step, services: &Services) -> Option<PlanError> {
+    let (main, device) = (&services.ledger, services.device_ledger());
+    let on_device = step.traits.heavy && !Arc::ptr_eq(main, device);
+    let (needed, allowed) = (firm(step), if on_device { device } else { main }.budget());
+    if needed > allowed {
         let (needed, allowed) = (format_bytes(needed), format_bytes(allowed));
-        PlanError::new(format!("it needs about {needed} of memory, and {allowed} are allowed"))
-            .hint(OUT_OF_MEMORY_HINT)
+        let message = format!("it needs about {needed} of memory, and {allowed} are allowed");
+        return Some(PlanError::new(message).hint(OUT_OF_MEMORY_HINT));
+    }
+    // Frames lie in main memory whatever computed them.
+    let needed = if on_device { step.spillable } else { step.memory };
+    let (memory, spill) = (main.budget(), main.spill_budget());
+    (needed > memory.saturating_add(spill)).then(|| {
+        let [needed, frames, memory, spill] =
+            [needed, step.spillable, memory, spill].map(format_bytes);
+        PlanError::new(format!(
+            "it needs about {needed}, {frames} of that for frames, and {memory} of memory and \
+             {spill} of temporary files are allowed"
+        ))
+        .hint(OUT_OF_SPILL_HINT)
     })
 }
 

@@ -32,6 +32,8 @@ pub(crate) struct Hits<'r> {
     store: &'r Store,
     wiring: &'r Wiring<'r>,
     services: &'r Services,
+    /// The keys of entries that could not be read: they count as missing.
+    unreadable: &'r [[u8; 32]],
     by_step: Vec<State>,
     /// How many large entries were left open.
     open: AtomicUsize,
@@ -40,10 +42,15 @@ pub(crate) struct Hits<'r> {
 }
 
 impl<'r> Hits<'r> {
-    pub(crate) fn new(store: &'r Store, wiring: &'r Wiring<'r>, services: &'r Services) -> Self {
+    pub(crate) fn new(
+        store: &'r Store,
+        wiring: &'r Wiring<'r>,
+        services: &'r Services,
+        unreadable: &'r [[u8; 32]],
+    ) -> Self {
         let by_step = (0..wiring.steps()).map(|_| State::Unknown).collect();
         let open = AtomicUsize::new(0);
-        Hits { store, wiring, services, by_step, open, given_up: false }
+        Hits { store, wiring, services, unreadable, by_step, open, given_up: false }
     }
 
     /// What is needed, going by what is known so far.
@@ -90,6 +97,7 @@ impl<'r> Hits<'r> {
             }
             State::Missing => return None,
             _ if self.given_up => return None,
+            _ if self.unreadable.contains(self.wiring.key(step)) => return None,
             // Not asked yet, or for fewer outputs.
             _ => {}
         }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
-use kino_graph::{Key, Plan, Step};
+use kino_graph::{Key, Plan};
 use kino_node::{GraphId, Ledger, Registry, RunId, Services};
 use kino_port::PlanError;
 
@@ -130,20 +130,16 @@ impl Runtime {
         forecast(wiring, demand, services, self.store.memory_budget)
     }
 
-    /// The steps that would run now and cannot, as they do not fit into memory even alone: each by
-    /// its index.
+    /// The steps that would run now and cannot, as they do not fit even alone, into memory or with
+    /// their frames into temporary files: each by its index.
     pub fn too_large(
         &self,
         plan: &Plan,
         registry: &Registry,
         services: &Services,
     ) -> Vec<(usize, PlanError)> {
-        let allowed = |step: &Step| match step.traits.heavy {
-            true => services.device_ledger().budget(),
-            false => services.ledger.budget(),
-        };
         let refused = plan.steps.iter().enumerate();
-        let refused = refused.filter_map(|(at, step)| Some((at, too_large(step, allowed(step))?)));
+        let refused = refused.filter_map(|(at, step)| Some((at, too_large(step, services)?)));
         let mut refused: Vec<_> = refused.collect();
         if !refused.is_empty() {
             let status = self.status(plan, registry);
@@ -154,17 +150,57 @@ impl Runtime {
 
     /// Runs a plan to its end, or until it is stopped.
     pub fn run(&self, request: RunSpec<'_>) -> Report {
-        let RunSpec { plan, registry, services, stop, embedded_workflow, events, id } = request;
         let begun = Instant::now();
+        let graph = request.services.find::<GraphId>();
+        self.in_flight.wait_for_older_sinks(request.id, graph.as_deref(), request.stop);
+        let wiring = Wiring::new(request.plan, request.registry);
+        let teller = Teller::new(request.events);
+        // Entries that could not be read after all. What needs them is computed in a further round,
+        // which finds in the caches what the one before it computed.
+        let mut unreadable = Vec::new();
+        let mut report = Report::default();
+        loop {
+            let is_first = unreadable.is_empty();
+            let (next, found) = self.round(&request, &wiring, &teller, &unreadable, is_first);
+            let forecast = if is_first { next.forecast } else { report.forecast };
+            let mut evaluated = std::mem::take(&mut report.evaluated);
+            evaluated.retain(|name| !next.evaluated.contains(name));
+            report = Report { forecast, ..next };
+            if !evaluated.is_empty() {
+                report.cached.retain(|name| !evaluated.contains(name));
+                evaluated.append(&mut report.evaluated);
+                report.evaluated = evaluated;
+            }
+            if found.is_empty() || request.stop.is_stopping() {
+                break;
+            }
+            unreadable.extend(found);
+        }
+        report.seconds = begun.elapsed().as_secs_f64();
+        teller.say(done(&report));
+        report
+    }
+
+    /// Runs a plan until it is done, it is stopped, or an entry of the cache cannot be read: gives
+    /// the keys of those. `unreadable` ones are computed.
+    fn round(
+        &self,
+        request: &RunSpec<'_>,
+        wiring: &Wiring<'_>,
+        teller: &Teller<'_>,
+        unreadable: &[[u8; 32]],
+        is_first: bool,
+    ) -> (Report, Vec<[u8; 32]>) {
+        let &RunSpec { plan, services, stop, embedded_workflow, id, .. } = request;
         let graph = services.find::<GraphId>();
         let graph = graph.as_deref();
-        self.in_flight.wait_for_older_sinks(id, graph, stop);
-        let wiring = Wiring::new(plan, registry);
-        let teller = Teller::new(events);
-        let mut hits = Hits::new(&self.store, &wiring, services);
+        let mut hits = Hits::new(&self.store, wiring, services, unreadable);
         let claimed = hits.demand();
-        teller.say(planned(plan, &claimed));
-        let forecast = self.foresee(&wiring, &claimed, services);
+        let mut forecast = Forecast::default();
+        if is_first {
+            teller.say(planned(plan, &claimed));
+            forecast = self.foresee(wiring, &claimed, services);
+        }
         let (demand, hits) = hits.verified(claimed, self.threads, &|| stop.is_stopping());
         let sinks = hits.iter().enumerate().filter(|(step, _)| wiring.traits(*step).sink);
         let up_to_date = sinks.filter_map(|(_, hit)| hit.as_ref()?.outputs());
@@ -176,10 +212,10 @@ impl Runtime {
         let twins = to_do.iter().filter(|step| !wiring.traits(**step).sink);
         let twins = twins.map(|step| (*step, wiring.key(*step), &wanted[wiring.slots(*step)]));
         let twins = Twins::new(wiring.steps(), twins);
-        let workers = self.workers(&wiring, to_do.into_iter());
-        let schedule = Schedule::new(&wiring, &need, hits, self.threads, &services.ledger);
+        let workers = self.workers(wiring, to_do.into_iter());
+        let schedule = Schedule::new(wiring, &need, hits, self.threads, &services.ledger);
         let work = Work {
-            wiring: &wiring,
+            wiring,
             wanted: &wanted,
             services,
             store: &self.store,
@@ -190,15 +226,14 @@ impl Runtime {
             graph,
             stop,
             record: embedded_workflow,
-            teller: &teller,
+            teller,
             schedule: Mutex::new(schedule),
             wake: Condvar::new(),
             failures: Mutex::default(),
+            unreadable: Mutex::default(),
         };
         employ(&work, workers);
-        let report = Report { forecast, ..report(&work, begun) };
-        work.say(done(&report));
-        report
+        (Report { forecast, ..report(&work) }, work.unreadable())
     }
 
     /// How many threads a run needs: those for light steps, and one for a heavy step beside them.
@@ -244,7 +279,7 @@ fn planned(plan: &Plan, demand: &Demand<CacheStatus>) -> Event {
     Event::Planned { steps: steps.collect() }
 }
 
-fn report(work: &Work<'_>, begun: Instant) -> Report {
+fn report(work: &Work<'_>) -> Report {
     let mut schedule = work.schedule();
     let names = |steps: &[u32]| {
         steps.iter().map(|step| Arc::clone(work.wiring.name(*step as usize))).collect()
@@ -256,7 +291,7 @@ fn report(work: &Work<'_>, begun: Instant) -> Report {
         failed: std::mem::take(&mut *work.failures()),
         skipped: schedule.skipped(),
         cancelled: schedule.is_unfinished(),
-        seconds: begun.elapsed().as_secs_f64(),
+        seconds: 0.0,
         forecast: Forecast::default(),
     }
 }

@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use kino_node::{Error, Ledger, Outputs, Result, Services, Value, is_storable};
+use kino_node::{Error, Lease, Ledger, Outputs, Result, Services, Value, is_storable};
 
 use crate::disk::DiskCache;
 use crate::entry::{Header, OutputStamp, Verified};
 use crate::event::{CacheStatus, Cached, Event};
 use crate::memory::SharedCache;
+use crate::panic::catch;
 use crate::sink;
 use crate::wanted::{covers, has, holds};
 use crate::wiring::Wiring;
@@ -25,6 +26,8 @@ pub(crate) enum Hit {
         cached: Cached,
         /// Seconds that reading them took.
         seconds: f64,
+        /// On what was read from the disk, until the run takes it.
+        lease: Option<Lease>,
     },
     /// An entry that was verified and stays open until its turn comes.
     Open(Box<Verified>),
@@ -96,8 +99,7 @@ impl Store {
         let (key, traits) = (wiring.key(step), wiring.traits(step));
         if traits.sink {
             let record = self.sink_record(key, wanted)?;
-            let state = sink::check(&record.files, &|| false);
-            return (state != sink::State::Changed).then_some(CacheStatus::Disk);
+            return sink::seem_unchanged(&record.files).then_some(CacheStatus::Disk);
         }
         if self.keeps && self.memory.lock().holds(key, wanted) {
             return Some(CacheStatus::Memory);
@@ -115,7 +117,7 @@ impl Store {
         }
         if let Some(outputs) = self.in_memory(wiring, step, wanted) {
             let (cached, seconds) = (Cached::Memory, 0.0);
-            return Some(Claim::Found(Hit::Here { outputs, cached, seconds }));
+            return Some(Claim::Found(Hit::Here { outputs, cached, seconds, lease: None }));
         }
         let disk = self.disk.as_ref().filter(|_| traits.expensive)?;
         let holds = disk.peek(key)?.holds;
@@ -146,7 +148,10 @@ impl Store {
         let read = self.read(key, found, services);
         let warn = |error: &Error| tracing::warn!("A cached result could not be read: {error}.");
         let outputs = read.inspect_err(warn).ok()?;
-        Some(Hit::Here { outputs, cached: Cached::Disk, seconds: begun.elapsed().as_secs_f64() })
+        let bytes = outputs.iter().flatten().map(Value::unleased).sum();
+        let lease = (bytes > 0).then(|| services.ledger.charge(bytes));
+        let seconds = begun.elapsed().as_secs_f64();
+        Some(Hit::Here { outputs, cached: Cached::Disk, seconds, lease })
     }
 
     /// What the memory holds of a step that is no sink.
@@ -164,7 +169,7 @@ impl Store {
     ///
     /// # Errors
     /// When it cannot be read after all, or frames find no room. It stays where it is: its checksum
-    /// fits.
+    /// fits, and what is computed instead takes its place.
     pub(crate) fn read(
         &self,
         key: &[u8; 32],
@@ -172,7 +177,9 @@ impl Store {
         services: &Services,
     ) -> Result<Outputs> {
         let header = found.header.clone();
-        let outputs = found.read(services)?;
+        let outputs = catch(|| found.read(services)).unwrap_or_else(|message| {
+            Err(Error::failed(format!("a type of its values panicked: {message}")))
+        })?;
         if holds(&outputs) != header.holds {
             return Err(Error::failed("a cached result has other outputs than it says"));
         }
@@ -256,7 +263,8 @@ impl Store {
             sink::State::Same(files) => self.record(key, Header { files, ..header }, &outputs),
             sink::State::Changed => return None,
         }
-        Some(Hit::Here { outputs, cached: Cached::Disk, seconds: begun.elapsed().as_secs_f64() })
+        let seconds = begun.elapsed().as_secs_f64();
+        Some(Hit::Here { outputs, cached: Cached::Disk, seconds, lease: None })
     }
 
     fn keep_sink(&self, key: &[u8; 32], outputs: &Outputs, seconds: f64) {
@@ -302,7 +310,8 @@ fn joined(outputs: &[Option<Value>], kept: Option<Outputs>) -> Outputs {
 }
 
 fn header(outputs: &[Option<Value>], seconds: f64, files: Vec<OutputStamp>) -> Header {
-    Header { holds: holds(outputs), seconds, files }
+    let memory = outputs.iter().flatten().map(Value::unleased).sum();
+    Header { holds: holds(outputs), seconds, files, memory }
 }
 
 /// The event that a step's result is there.

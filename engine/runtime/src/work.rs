@@ -46,6 +46,8 @@ pub(crate) struct Work<'r> {
     pub(crate) schedule: Mutex<Schedule<'r>>,
     pub(crate) wake: Condvar,
     pub(crate) failures: Mutex<Vec<StepFailure>>,
+    /// The keys of entries that could not be read.
+    pub(crate) unreadable: Mutex<Vec<[u8; 32]>>,
 }
 
 impl<'r> Work<'r> {
@@ -55,6 +57,11 @@ impl<'r> Work<'r> {
 
     pub(crate) fn failures(&self) -> MutexGuard<'_, Vec<StepFailure>> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The keys of entries that could not be read.
+    pub(crate) fn unreadable(&self) -> Vec<[u8; 32]> {
+        std::mem::take(&mut *self.unreadable.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Sends an event.
@@ -132,15 +139,30 @@ impl<'r> Work<'r> {
     }
 
     fn load(&self, step: u32, found: Verified) -> Ended {
-        let begun = Instant::now();
-        match self.store.read(self.wiring.key(step as usize), found, self.services) {
+        let (begun, at) = (Instant::now(), step as usize);
+        let going_on = || if self.stop.is_stopping() { Err(Error::Cancelled) } else { Ok(()) };
+        let bytes = found.header.memory;
+        // Frames are not waited for: they take their own leases.
+        let admission = (bytes >= UNGOVERNED)
+            .then(|| self.services.ledger.admit(bytes, &[], &going_on))
+            .transpose();
+        if admission.is_err() {
+            return Ended::Stopped;
+        }
+        let key = self.wiring.key(at);
+        match self.store.read(key, found, self.services) {
             Ok(outputs) => {
                 let seconds = begun.elapsed().as_secs_f64();
-                let at = step as usize;
                 self.say(finished(self.wiring, at, &outputs, Cached::Disk, seconds));
                 Ended::Loaded(step, outputs)
             }
-            Err(error) => self.fail(step, &error),
+            Err(error) => {
+                let name = self.wiring.name(at);
+                tracing::warn!("The cached result of `{name}` could not be read: {error}.");
+                self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).push(*key);
+                // The run begins anew without the entry.
+                Ended::Stopped
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use kino_models::families::Families;
 use kino_models::model::Family;
-use kino_node::{CustomTypes, Ledger, Node, Registry, Services};
+use kino_node::{CustomTypes, Ledger, Node, Registry, Services, spill_room};
 use kino_nodes::Models;
 use kino_port::parse_bytes;
 use kino_runtime::{DiskCache, Forecast, Runtime, RuntimeOptions};
@@ -107,13 +107,14 @@ impl Core {
         let cache = settings.cache.unwrap_or_else(cache_folder);
         let of_cache = settings.has_cache.then(|| components_in(&cache));
         let compiled = settings.compiled.or(of_cache);
+        let ledger = ledger(memory)?;
         let services = match device.is_cuda() {
             true => {
                 let of_device = settings.device_memory.map_or_else(device_memory, Ok)?;
-                kino_nodes::services_of_device(device, Ledger::new(memory), Ledger::new(of_device))
+                kino_nodes::services_of_device(device, ledger, Ledger::new(of_device))
             }
             // A Metal device computes in main memory.
-            false => kino_nodes::services(device, Ledger::new(memory)),
+            false => kino_nodes::services(device, ledger),
         };
         let services = services.with(Arc::new(settings.types));
         let services = with_families(services, settings.families);
@@ -160,7 +161,7 @@ impl Core {
         let counted = forecast.peak;
         let of_model = match forecast.weights {
             0 => 0,
-            _ => OVERHEAD_OF_MODEL + OVERHEAD_OF_THREAD * threads() as u64,
+            _ => OVERHEAD_OF_MODEL + OVERHEAD_OF_THREAD * kino_kernels::threads() as u64,
         };
         let overhead = (OVERHEAD + of_model).min(counted.saturating_add(counted / 2));
         let parts = [self.base(), counted, counted / KEPT, overhead];
@@ -223,6 +224,14 @@ pub fn default_memory() -> Result<u64> {
     size_in("KINO_MEMORY", kino_runtime::memory_of_machine())
 }
 
+/// The ledger of main memory. What frames may take of temporary files is KINO_SPILL, else what is
+/// free of the disk, less a reserve.
+fn ledger(memory: u64) -> Result<Arc<Ledger>> {
+    let folder = env::temp_dir();
+    let spill = size_in("KINO_SPILL", spill_room(&folder))?;
+    Ok(Ledger::with_spill(memory, folder, spill))
+}
+
 /// The memory of a device that has its own: KINO_DEVICE_MEMORY. Unless that is set there is no
 /// budget; the device's own errors are then the nodes'.
 fn device_memory() -> Result<u64> {
@@ -252,14 +261,7 @@ fn size_in(name: &str, otherwise: u64) -> Result<u64> {
 /// What changes numbers beside the graph: the device's kind, what of the machine the kernels depend
 /// on, the number of threads.
 fn environment(device: &str) -> Vec<u8> {
-    kino_runtime::environment(device, "", &kino_kernels::machine(), threads())
-}
-
-/// The threads that kernels compute with.
-fn threads() -> usize {
-    let set = env::var("RAYON_NUM_THREADS").ok().and_then(|text| text.parse().ok());
-    let machine = || std::thread::available_parallelism().map_or(1, usize::from);
-    set.filter(|threads| *threads > 0).unwrap_or_else(machine)
+    kino_runtime::environment(device, &kino_kernels::machine(), kino_kernels::threads())
 }
 
 /// The folder of the cache on disk.

@@ -156,8 +156,8 @@ impl EngineBuilder {
         self
     }
 
-    /// The folder in which compiled components are kept; unless it is said, they lie in the cache on
-    /// disk, and an engine that has none compiles them anew.
+    /// The folder in which compiled components are kept; unless it is said, they lie in the cache
+    /// on disk, and an engine that has none compiles them anew.
     pub fn compiled(mut self, folder: impl Into<PathBuf>) -> Self {
         self.settings.compiled = Some(folder.into());
         self

@@ -110,8 +110,8 @@ impl RunRequest {
         self
     }
 
-    /// The most memory in bytes that this run alone may need, as [`Plan::forecast`] counts it: a plan
-    /// that needs more is refused. Unless it is said, it may need what the engine has.
+    /// The most memory in bytes that this run alone may need, as [`Plan::forecast`] counts it: a
+    /// plan that needs more is refused. Unless it is said, it may need what the engine has.
     pub fn memory(mut self, bytes: u64) -> Self {
         self.memory = Some(bytes);
         self

@@ -11,7 +11,7 @@ use kino_graph::{
 use kino_node::{Cancel, Node, Registry, Services};
 use kino_port::{Facts, Literal, PlanError, Signature, StepInfo, format_bytes, path_to_text};
 use kino_runtime::NodeCatalog;
-use kino_world::Folders;
+use kino_world::{Folders, HashCache};
 
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -118,10 +118,14 @@ impl LoadedGraph {
         seen: &mut BTreeSet<PathBuf>,
     ) -> Result<Planned> {
         let folders = Arc::new(self.folders(settings.out));
-        let locate = |access, path: &str| located(&folders, access, path);
         let services = self.core.services.layer().with(Arc::clone(&folders));
         let services = Arc::new(services.with(Arc::new(self.source.id.clone())));
         let PlanOptions { inputs, until, draw, cancel, .. } = *settings;
+        // Every path is followed link by link: not once nobody wants the plan any more.
+        let locate = |access, path: &str| match cancel.is_cancelled() {
+            true => path.to_owned(),
+            false => located(&folders, access, path),
+        };
         // Whoever hashes a large file looks at it.
         let planning = services.layer().with(Arc::new(cancel.clone()));
         let nodes = NodeCatalog { registry: Arc::clone(&self.registry), services: &planning };
@@ -130,6 +134,9 @@ impl LoadedGraph {
         let locate = Some(&locate as _);
         let settings = PlanSettings { inputs, until, environment, draw, stem, locate };
         let plan = self.graph.plan(&noting, &settings);
+        if let Some(hashes) = services.find::<HashCache>() {
+            hashes.save();
+        }
         let read = noting.seen.into_inner();
         seen.extend(read.iter().filter_map(|read| self.path_of_read(read)));
         if cancel.is_cancelled() {

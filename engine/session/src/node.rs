@@ -35,7 +35,8 @@
 //! use std::sync::Arc;
 //!
 //! use kino_session::node::{
-//!     NodeTraits, PortType, Result, Signature, TensorReader, Tensors, Value, ValueType, edge, ports,
+//!     NodeTraits, PortType, Result, Signature, TensorReader, Tensors, Value, ValueType, edge,
+//!     ports,
 //! };
 //! use kino_session::{Engine, inputs};
 //!

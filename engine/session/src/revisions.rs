@@ -53,6 +53,14 @@ impl Revisions {
         }
         Revision { revisions: Arc::clone(self), graph: graph.clone(), number: graphs.last }
     }
+
+    /// Whether a revision in use has the step.
+    fn uses(&self, graph: &GraphId, step: &str, node: &str) -> bool {
+        let by_graph = self.by_graph.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(graphs) = by_graph.get(graph) else { return false };
+        let mut known = graphs.steps.values().flatten();
+        known.any(|(name, of)| (name.as_str(), of.as_str()) == (step, node))
+    }
 }
 
 impl Drop for Revision {
@@ -61,16 +69,41 @@ impl Drop for Revision {
         let Some(graphs) = by_graph.get_mut(&self.graph) else { return };
         graphs.steps.remove(&self.number);
         let plugins: Vec<_> = graphs.plugins.iter().filter_map(Weak::upgrade).collect();
-        let kept: HashSet<StatefulStep> = graphs.steps.values().flatten().cloned().collect();
         if graphs.steps.is_empty() {
             by_graph.remove(&self.graph);
         }
         // Closing an instance runs code of the plugin: not while others wait.
         drop(by_graph);
         for plugin in plugins {
-            plugin.forget(&self.graph, &|step, node| {
-                kept.iter().any(|(known, of)| (known.as_str(), of.as_str()) == (step, node))
-            });
+            // What is kept is asked when each state's turn comes: another revision may have begun.
+            plugin.forget(&self.graph, &|step, node| self.revisions.uses(&self.graph, step, node));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_used_as_long_as_one_revision_has_it() {
+        let revisions: Arc<Revisions> = Arc::default();
+        let (graph, other) = (GraphId("g".into()), GraphId("h".into()));
+        let begin = |steps: &[&str]| {
+            let steps = steps.iter().map(|step| ((*step).to_owned(), "p.n".to_owned()));
+            revisions.begin(&graph, steps.collect(), &[])
+        };
+        let uses = |step| revisions.uses(&graph, step, "p.n");
+        let first = begin(&["a", "b"]);
+        assert!(uses("a") && uses("b") && !uses("c"));
+        assert!(!revisions.uses(&graph, "a", "p.m") && !revisions.uses(&other, "a", "p.n"));
+        let second = begin(&["b"]);
+        drop(first);
+        assert!(!uses("a") && uses("b"));
+        drop(second);
+        assert!(!uses("b"));
+        // One that begins while what was before is forgotten is heard at once.
+        let _third = begin(&["a"]);
+        assert!(uses("a"));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use kino_port::{FileStamp, path_to_text};
 use serde::{Deserialize, Serialize};
@@ -49,20 +49,41 @@ struct Entry {
     /// The file's stamp as text.
     stamp: String,
     hash: String,
+    /// When it was used last, counted in uses of the table.
+    #[serde(default)]
+    used: u64,
+}
+
+#[derive(Default)]
+struct Table {
+    entries: HashMap<String, Entry>,
+    /// How often entries were used.
+    uses: u64,
+    /// The file does not have all entries.
+    unsaved: bool,
+    /// When the file was written last.
+    saved: Option<Instant>,
 }
 
 /// Hashes of files by path and stamp; kept in the process and, if given a place, on disk.
 ///
 /// Several processes may share the table: one that loses an update hashes again. The file begins
-/// with a checksum of the rest, so one that is damaged counts as empty.
+/// with a checksum of the rest, so one that is damaged counts as empty. It is written as a whole:
+/// where many files are new, now and then, and when the cache is saved or dropped.
 #[derive(Default)]
 pub struct HashCache {
-    table: Mutex<HashMap<String, Entry>>,
+    table: Mutex<Table>,
     place: Option<PathBuf>,
+    /// Held by whoever writes the file.
+    saving: Mutex<()>,
 }
 
-/// More files than this are not remembered on disk.
-const MOST: usize = 4096;
+/// More files than this are not remembered: those that were used longest ago go.
+const MOST: usize = 1 << 14;
+/// So many stay then.
+const KEPT: usize = MOST / 8 * 7;
+/// The file is written at most so often while files are hashed.
+const INTERVAL: Duration = Duration::from_secs(1);
 /// The longest table that is read, in bytes.
 const LONGEST_TABLE: u64 = 64 << 20;
 /// A file that changes while it is read is read again so often.
@@ -78,7 +99,10 @@ impl HashCache {
     /// it is removed: where no file is new, nothing is written there, which would remove it.
     pub fn at(place: PathBuf) -> Self {
         place.parent().into_iter().for_each(crate::remove_leftovers);
-        HashCache { table: Mutex::new(load(&place).unwrap_or_default()), place: Some(place) }
+        let entries = load(&place).unwrap_or_default();
+        let uses = entries.values().map(|entry| entry.used).max().unwrap_or(0);
+        let table = Table { entries, uses, ..Table::default() };
+        HashCache { table: Mutex::new(table), place: Some(place), saving: Mutex::default() }
     }
 
     /// The hash of a file's contents, with the stamp that belongs to them.
@@ -108,10 +132,8 @@ impl HashCache {
         let name = path_to_text(&absolute).into_owned();
         let mut stamp = file.stamp();
         for _ in 0..TRIES {
-            if let Some(entry) = self.lock().get(&name)
-                && entry.stamp == stamp.to_string()
-            {
-                return Ok(FileHash { hash: entry.hash.clone(), stamp });
+            if let Some(hash) = self.lock().find(&name, &stamp) {
+                return Ok(FileHash { hash, stamp });
             }
             file.rewind().map_err(Error::io("read", path))?;
             let hash = hash_contents(&mut file, stopped)?;
@@ -119,7 +141,7 @@ impl HashCache {
             if after == stamp {
                 // Another change in the same tick of the file system's clock would not show.
                 if stamp.is_settled(now) {
-                    self.remember(name, Entry { stamp: stamp.to_string(), hash: hash.clone() });
+                    self.remember(name, &stamp, &hash, Instant::now());
                 }
                 return Ok(FileHash { hash, stamp });
             }
@@ -129,24 +151,35 @@ impl HashCache {
             .advise("try again when nothing writes it any more"))
     }
 
-    fn remember(&self, name: String, entry: Entry) {
+    fn remember(&self, name: String, stamp: &FileStamp, hash: &str, now: Instant) {
         let mut table = self.lock();
-        if table.len() >= MOST {
-            table.clear();
+        table.insert(name, stamp.to_string(), hash.to_owned());
+        let due = table.saved.is_none_or(|at| now.saturating_duration_since(at) >= INTERVAL);
+        drop(table);
+        if due {
+            self.save_at(now);
         }
-        table.insert(name, entry);
-        self.save(&table);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Writes the table down where files are new in it. One that cannot be kept costs hashes next
+    /// time, nothing else.
+    pub fn save(&self) {
+        self.save_at(Instant::now());
     }
 
-    /// A table that cannot be kept costs a hash next time, nothing else.
-    fn save(&self, table: &HashMap<String, Entry>) {
+    fn save_at(&self, now: Instant) {
         let Some(place) = &self.place else { return };
+        // One after the other, so that no older table takes the place of a newer one.
+        let _alone = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.lock();
+        if !std::mem::take(&mut table.unsaved) {
+            return;
+        }
+        table.saved = Some(now);
+        let entries = table.entries.clone();
+        drop(table);
         let write = || -> Result<PathBuf> {
-            let json = serde_json::to_string(table)
+            let json = serde_json::to_string(&entries)
                 .map_err(|error| Error::content(place, error.to_string()))?;
             let mut file = AtomicFile::create(place)?;
             let text = format!("{}\n{json}", checksum(&json));
@@ -155,6 +188,37 @@ impl HashCache {
         };
         if let Err(error) = write() {
             tracing::debug!("The table of hashes was not kept: {error}.");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for HashCache {
+    fn drop(&mut self) {
+        self.save();
+    }
+}
+
+impl Table {
+    fn find(&mut self, name: &str, stamp: &FileStamp) -> Option<String> {
+        let entry = self.entries.get_mut(name).filter(|entry| entry.stamp == stamp.to_string())?;
+        self.uses += 1;
+        entry.used = self.uses;
+        Some(entry.hash.clone())
+    }
+
+    fn insert(&mut self, name: String, stamp: String, hash: String) {
+        self.uses += 1;
+        self.entries.insert(name, Entry { stamp, hash, used: self.uses });
+        self.unsaved = true;
+        if self.entries.len() > MOST {
+            let mut uses: Vec<_> = self.entries.values().map(|entry| entry.used).collect();
+            let (_, least, _) = uses.select_nth_unstable_by(KEPT - 1, |a, b| b.cmp(a));
+            let least = *least;
+            self.entries.retain(|_, entry| entry.used >= least);
         }
     }
 }
@@ -207,7 +271,7 @@ mod tests {
 
     /// Puts another hash into the table, so that it shows whether the table is asked.
     fn falsify(hashes: &HashCache) {
-        hashes.lock().values_mut().for_each(|entry| entry.hash = "false".to_owned());
+        hashes.lock().entries.values_mut().for_each(|entry| entry.hash = "false".to_owned());
     }
 
     #[test]
@@ -246,6 +310,44 @@ mod tests {
         File::options().write(true).open(&other).unwrap().set_modified(hour_ago).unwrap();
         fs::rename(&other, &file).unwrap();
         assert_eq!(hashes.hash_at(&file, later(), &|| false).unwrap().hash, hash_of(b"six"));
+    }
+
+    #[test]
+    fn the_table_is_written_now_and_then_and_in_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("hashes.json");
+        let hashes = HashCache::at(place.clone());
+        let (begun, stamp) = (Instant::now(), FileStamp::default());
+        let add = |number: usize, now| hashes.remember(format!("{number}"), &stamp, "hash", now);
+        let saved = || load(&place).map_or(0, |entries| entries.len());
+        (0..1000).for_each(|number| add(number, begun));
+        assert_eq!(saved(), 1);
+        add(1000, begun + INTERVAL);
+        assert_eq!(saved(), 1001);
+        add(1001, begun + INTERVAL);
+        hashes.save();
+        assert_eq!(saved(), 1002);
+        fs::remove_file(&place).unwrap();
+        hashes.save();
+        assert!(!place.exists(), "nothing is new");
+        add(1002, begun + INTERVAL);
+        drop(hashes);
+        assert_eq!(saved(), 1003);
+    }
+
+    #[test]
+    fn the_files_that_were_used_longest_ago_go() {
+        let hashes = HashCache::new();
+        let stamp = FileStamp::default();
+        for number in 0..MOST {
+            hashes.remember(format!("{number}"), &stamp, "hash", Instant::now());
+        }
+        let find = |number: usize| hashes.lock().find(&format!("{number}"), &stamp);
+        assert!(find(0).is_some());
+        hashes.remember("new".to_owned(), &stamp, "hash", Instant::now());
+        assert_eq!(hashes.lock().entries.len(), KEPT);
+        assert!(find(0).is_some() && find(MOST - 1).is_some());
+        assert!(find(1).is_none() && hashes.lock().find("new", &stamp).is_some());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use kino_port::{
     real,
 };
 
-use crate::infer::{InferCx, InferResult, f32_bytes, near, refuse};
+use crate::infer::{InferCx, InferResult, f32_bytes, near, refuse, takes_no_given};
 use crate::latent::{check_frames, check_side};
 use crate::models::{DitHandle, Network, VaeHandle};
 use crate::regroup::Regrouped;
@@ -148,15 +148,8 @@ fn encoding(part: &DitHandle) -> Result<GivenEncoding, PlanError> {
     match part.spec.inputs().given {
         GivenInput::Tokens => Ok(GivenEncoding::Apart),
         GivenInput::Channels => Ok(GivenEncoding::Whole),
-        GivenInput::None => Err(no_way("dit")),
+        GivenInput::None => Err(takes_no_given("dit")),
     }
-}
-
-/// A transformer has no input for given frames.
-pub(crate) fn no_way(port: &str) -> PlanError {
-    PlanError::at(port, "this transformer was made for text alone: it takes no given frames").hint(
-        "models that continue frames are the embedded one, Wan 2.2 TI2V, and Wan I2V and FLF2V",
-    )
 }
 
 /// A strength below 1 needs tokens that can be noised in part.

@@ -103,6 +103,13 @@ pub(crate) fn near(value: usize, first: usize, step: usize) -> String {
     format!("near it: {below} and {}", below.saturating_add(step))
 }
 
+/// A transformer that was fed at `port` has no input for given frames.
+pub(crate) fn takes_no_given(port: &str) -> PlanError {
+    PlanError::at(port, "this transformer was made for text alone: it takes no given frames").hint(
+        "models that continue frames are the embedded one, Wan 2.2 TI2V, and Wan I2V and FLF2V",
+    )
+}
+
 /// Bytes of so many numbers in f32 as these sizes multiplied; more than there are is the most there
 /// can be.
 pub(crate) fn f32_bytes(sizes: &[usize]) -> u64 {

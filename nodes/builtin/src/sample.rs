@@ -53,8 +53,8 @@ pub(crate) static SAMPLE: NodeDef = NodeDef {
             optional("start", PortType::Patches)
                 .about("Latents to begin with instead of noise alone, as many clips as `patches`."),
             real("strength", 1.0).within(0.0, 1.0).about(
-                "How much of the way from noise is gone where there is a `start`: 1 keeps nothing \
-                 of it, a small value nearly all."
+                "How much of a `start` is made anew: 1 is everything, a small value hardly \
+                 anything."
             ),
             optional_list("mask", PortType::Mask).about(
                 "Where clips are made anew (1) and where they stay (0), of the size of the frames: \
@@ -286,8 +286,8 @@ fn steps(review: &mut InferCx<'_>, facts: &Facts) -> Option<usize> {
     review.known::<Sigmas>("sigmas").map(|sigmas| sigmas.steps)
 }
 
-/// What a denoiser misses among conditioning, or cannot read of it; an image may come by an input of
-/// its own.
+/// What a denoiser misses among conditioning, or cannot read of it; an image may come by an input
+/// of its own.
 fn check_text(part: &DitHandle, text: &ConditioningFact, image: bool) -> Vec<PlanError> {
     let inputs = part.spec.inputs().conditioning.iter();
     let read = inputs.filter(|spec| !(image && spec.name == EmbeddingSpec::IMAGE));

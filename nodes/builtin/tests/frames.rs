@@ -2,12 +2,18 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
-use common::{Rig, close, distance, fact_list, int, known, named, number, several, text, values};
+use common::{
+    Rig, close, distance, fact_list, int, known, named, number, reference, several, text, values,
+};
 use kino_node::{
-    Frames, FramesBuilder, FramesFact, Latent, LatentFact, LatentSpace, Mask, MaskFact, Value,
+    Frames, FramesBuilder, FramesFact, Latent, LatentFact, LatentSpace, Ledger, Mask, MaskFact,
+    Value,
 };
 use kino_port::{Fact, Literal};
+use kino_world::Folders;
 
 /// The value of a pixel: every frame, row, column and channel has another.
 fn pixel(frame: usize, y: usize, x: usize, channel: usize) -> f32 {
@@ -405,4 +411,43 @@ fn frames_lie_between_frames_and_those_given_stay() {
     let one = Value::from(Frames::from_tensor(&all.narrow(0, 0, 1).unwrap(), None).unwrap());
     let alone = frames_of(&rig, "frames.interpolate", &[("frames", one), ("factor", int(4))]);
     assert_eq!(alone.dims()[0], 1);
+}
+
+/// What memory has no room for goes to disk, and comes out the same.
+#[test]
+fn frames_that_were_moved_to_disk_are_the_same() {
+    let all = moving(9, 40, 56);
+    let results = |budget: u64| {
+        let mut rig = Rig::new(&format!("spilled-{budget}"));
+        let ledger = Ledger::new(budget);
+        let folders = Folders { graph: reference(""), out: rig.out.clone() };
+        rig.services =
+            kino_nodes::services(Device::Cpu, Arc::clone(&ledger)).with(Arc::new(folders));
+        let mut builder = FramesBuilder::new(&ledger, Some(8.0));
+        for frame in 0..9 {
+            builder.push(&all.narrow(0, frame, 1).unwrap()).unwrap();
+        }
+        let clip = builder.finish().unwrap();
+        let spilled = clip.bytes() - clip.resident();
+        let clip = Value::from(clip);
+        let run = |op: &str, port: &str, frames: Value, more: &[(&str, Value)]| {
+            rig.one(op, &[&[(port, frames)], more].concat()).tensor().unwrap()
+        };
+        let size = [("width", int(24)), ("height", int(24))];
+        let tensors = [
+            run("frames.crop", "frames", clip.clone(), &[&size[..], &[("x", int(3))]].concat()),
+            run("frames.fit", "frames", clip.clone(), &size),
+            run("frames.trim", "frames", clip.clone(), &[("start", int(2)), ("count", int(5))]),
+            run("frames.reverse", "frames", clip.clone(), &[]),
+            run("frames.concat", "parts", several(&[clip.clone(), clip.clone()]), &[]),
+            run("frames.interpolate", "frames", clip, &[]),
+        ];
+        (spilled, tensors)
+    };
+    let ((none, kept), (some, moved)) = (results(u64::MAX), results(120_000));
+    assert_eq!(none, 0);
+    assert!(some > 100_000, "{some} bytes on disk");
+    for (kept, moved) in kept.iter().zip(&moved) {
+        assert_eq!(distance(kept, moved), 0.0);
+    }
 }

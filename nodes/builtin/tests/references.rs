@@ -148,8 +148,8 @@ fn given_frames_are_encoded_as_the_reference_does() {
     assert_eq!(found, 3);
 }
 
-/// A strength of 0 holds to nothing and one of 1 wholly; between them the clip goes on from where the
-/// frames would be at that part of the noise.
+/// A strength of 0 holds to nothing and one of 1 wholly; between them the clip goes on from where
+/// the frames would be at that part of the noise.
 #[test]
 fn strength_says_how_far_given_frames_are_held() {
     let rig = Rig::new("given-strength");

@@ -3,11 +3,14 @@
 mod common;
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{Device, Tensor};
 use common::{Rig, int, known, number, text, values};
-use kino_node::{Frames, FramesFact, TensorFact, Value};
+use kino_node::{Cancel, Error, Frames, FramesFact, Ledger, Reclaim, TensorFact, Value};
 use kino_port::{Fact, Literal};
+use kino_world::Folders;
 
 /// The files that other programs made.
 fn rig(name: &str) -> Rig {
@@ -90,6 +93,44 @@ fn a_rate_repeats_and_leaves_out_and_says_the_times() {
     for (index, of_file) in [0, 0, 1, 3, 4, 4].into_iter().enumerate() {
         assert_eq!(frame(&held, &constant, index), frame(&frames, &fact, of_file), "{index}");
     }
+}
+
+/// Cancels where memory ends, and counts how often it was asked for some.
+struct Canceller(Cancel, AtomicUsize);
+
+impl Reclaim for Canceller {
+    fn held(&self) -> u64 {
+        0
+    }
+
+    fn reclaim(&self, _: u64) -> u64 {
+        self.0.cancel();
+        self.1.fetch_add(1, Ordering::SeqCst);
+        0
+    }
+}
+
+#[test]
+fn one_frame_that_is_shown_for_ten_minutes_can_be_cancelled() {
+    let mut rig = rig("video-slow");
+    let folder = rig.out.clone();
+    std::fs::create_dir_all(&folder).unwrap();
+    // 64 x 64, one pixel of it drawn, shown for 655.35 seconds.
+    let mut gif = b"GIF89a\x40\0\x40\0\x80\0\0\xff\xff\xff\0\0\0".to_vec();
+    gif.extend(b"!\xf9\x04\0\xff\xff\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0;");
+    std::fs::write(folder.join("slow.gif"), gif).unwrap();
+    let ledger = Ledger::with_spill(4 << 20, &folder, u64::MAX);
+    let canceller = Arc::new(Canceller(rig.cancel.clone(), AtomicUsize::new(0)));
+    let reclaim: Arc<dyn Reclaim> = canceller.clone();
+    ledger.reclaim_from(Arc::downgrade(&reclaim));
+    let folders = Folders { graph: folder.clone(), out: folder };
+    rig.services = kino_nodes::services(Device::Cpu, ledger).with(Arc::new(folders));
+    let rate = Fact::Literal(Literal::Real(1000.0));
+    let infer = rig.infer("video.read", &[("path", known("slow.gif")), ("fps", rate)]).unwrap();
+    assert!(infer.spillable > 655_000 * 64 * 64 * 12, "{}", infer.spillable);
+    let given = [("path", text("slow.gif")), ("fps", real(1000.0))];
+    assert!(matches!(rig.try_run("video.read", &given), Err(Error::Cancelled)));
+    assert_eq!(canceller.1.load(Ordering::SeqCst), 1, "no frame after it was cancelled");
 }
 
 #[test]

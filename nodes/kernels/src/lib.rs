@@ -58,7 +58,7 @@ pub use linear::linear;
 pub use norm::{gate_add, layer_norm, modulate, rms_norm, softmax_last};
 pub use plane::{channel_norm, channel_norm_silu, halves_to_frames, pad_plane, upsample_nearest2};
 pub use resize::resize;
-pub use tier::{machine, tier};
+pub use tier::{machine, threads, tier};
 
 /// A result of this crate: errors are candle's.
 pub type Result<T> = candle_core::Result<T>;

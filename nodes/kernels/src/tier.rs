@@ -60,6 +60,12 @@ pub fn machine() -> String {
     tier().to_owned() + &caches.collect::<String>()
 }
 
+/// The threads that kernels compute with: those of the pool that the caller computes in, which an
+/// embedder may have built, else of rayon's own. That is started by this, as by the first kernel.
+pub fn threads() -> usize {
+    rayon::current_num_threads()
+}
+
 /// Compiles a function of plain loops once per tier and calls the one that fits.
 ///
 /// The body sees the constant that it names in angle brackets: whether fused multiply-add is one
@@ -120,6 +126,14 @@ pub(crate) mod tests {
             FORCED.set(Some(*tier));
             check(*tier);
             FORCED.set(None);
+        }
+    }
+
+    #[test]
+    fn the_threads_are_those_of_the_pool() {
+        for threads in [1, 3] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            assert_eq!(pool.install(super::threads), threads);
         }
     }
 

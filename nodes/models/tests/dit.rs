@@ -91,7 +91,8 @@ fn a_timestep_per_token_equals_the_reference() {
     check_model("wan22_ti2v");
 }
 
-/// Wan 2.1 I2V: a mask and a latent beside the noise, keys and values of a picture beside the text's.
+/// Wan 2.1 I2V: a mask and a latent beside the noise, keys and values of a picture beside the
+/// text's.
 #[test]
 fn image_to_video_equals_the_reference() {
     let golden = golden("wan_i2v/golden/transformer.safetensors");

@@ -22,11 +22,12 @@ impl Schedule<'_> {
             }
             self.phase[step as usize] = Phase::Live;
             match self.hits[step as usize].take() {
-                Some(Hit::Here { outputs, cached, seconds }) => {
+                Some(Hit::Here { outputs, cached, seconds, lease }) => {
                     let event = finished(self.wiring, step as usize, &outputs, cached, seconds);
                     self.outbox.push(event);
                     self.cached.push(step);
                     self.publish(step, outputs);
+                    self.garbage.leases.extend(lease);
                     continue;
                 }
                 Some(open) => {

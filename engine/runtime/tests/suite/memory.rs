@@ -9,7 +9,7 @@ use kino_port::{Fact, Facts, PlannedWeights};
 use kino_runtime::{Event, NodeCatalog, RunSpec, Runtime, RuntimeOptions, StopSignal};
 
 use crate::nodes::{Log, registry};
-use crate::rig::{Draft, Rig, all, int, lit, of};
+use crate::rig::{Draft, Rig, all, int, lit, of, sorted};
 
 const MB: u64 = 1 << 20;
 
@@ -67,22 +67,83 @@ fn steps_that_fit_only_one_by_one_run_so() {
 #[test]
 fn what_a_skipped_step_would_have_read_counts_no_more() {
     let ledger = Ledger::new(100 * MB);
-    let rig = rig(&ledger, 0);
+    let options = RuntimeOptions { memory_budget: 0, disk: None, threads: 1 };
+    let rig = Rig::with_ledger(options, Log::default(), Arc::clone(&ledger));
     let mut draft = Draft::default();
     let big = draft.add("big", "big", vec![lit(1), StepInput::Absent]);
     let shape = draft.add("shape", "shape", vec![all(&[big])]);
     let bad = draft.add("bad", "fail", vec![of(shape), lit(0)]);
     let last = draft.add("last", "sum", vec![all(&[big, bad])]);
-    draft.give(last, 0);
-    let at_end = AtomicU64::new(u64::MAX);
-    let report = rig.run_telling(&draft, &|event| {
-        if let Event::Done { .. } = event {
-            at_end.store(ledger.used(), Ordering::SeqCst);
+    let later = draft.add("later", "add", vec![of(shape), lit(2)]);
+    draft.give(last, 0).give(later, 0);
+    let then = AtomicU64::new(u64::MAX);
+    let report = rig.run_telling(&draft, &|event| match event {
+        Event::Finished { name, .. } if &*name == "later" => {
+            then.store(ledger.used(), Ordering::SeqCst);
         }
+        _ => {}
     });
     assert_eq!((report.failed.len(), report.skipped.len()), (1, 1));
+    assert_eq!(sorted(&report.evaluated), ["bad", "big", "later", "shape"]);
+    assert_eq!(report.evaluated.last().map(|name| &**name), Some("later"));
     assert!(ledger.peak() > 19 * MB, "it was counted before");
-    assert_eq!(at_end.into_inner(), 0);
+    assert_eq!(then.into_inner(), 0);
+}
+
+/// A runtime with a cache on disk and a ledger of its own.
+fn on_disk(folder: &std::path::Path, ledger: &Arc<Ledger>) -> Rig {
+    Rig::with_ledger(crate::rig::on_disk(folder), Log::default(), Arc::clone(ledger))
+}
+
+#[test]
+fn reading_a_large_entry_waits_for_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut draft = Draft::default();
+    let big = draft.add("big", "big", vec![lit(1), StepInput::Absent]);
+    let shape = draft.add("shape", "shape", vec![all(&[big])]);
+    draft.give(shape, 0);
+    let first = Rig::on_disk(folder.path()).run(&draft);
+    let ledger = Ledger::new(30 * MB);
+    let rig = on_disk(folder.path(), &ledger);
+    let other = ledger.admit(25 * MB, &[], &|| Ok(())).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| tell.send(rig.run(&draft)).unwrap());
+        let wait = std::time::Duration::from_millis(500);
+        assert!(told.recv_timeout(wait).is_err(), "it waits");
+        drop(other);
+        let report = told.recv().unwrap();
+        assert_eq!(int(&report, "shape"), int(&first, "shape"));
+        assert_eq!(*report.cached, ["big".into()]);
+    });
+    assert_eq!((ledger.used(), ledger.peak()), (0, 25 * MB));
+}
+
+#[test]
+fn what_is_read_before_the_run_is_counted_until_nobody_wants_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = |draft: &mut Draft| draft.add("small", "big", vec![lit(1), lit(1 << 20)]);
+    let mut draft = Draft::default();
+    let of_first = small(&mut draft);
+    draft.give(of_first, 0);
+    assert!(Rig::on_disk(folder.path()).run(&draft).is_complete());
+    let mut draft = Draft::default();
+    let lazy = small(&mut draft);
+    let on = draft.add("on", "even", vec![lit(1), StepInput::Absent]);
+    let switch = draft.add("switch", "switch", vec![of(on), of(lazy), lit(5)]);
+    draft.give(switch, 0);
+    let ledger = Ledger::new(100 * MB);
+    let rig = on_disk(folder.path(), &ledger);
+    let (during, after) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
+    let report = rig.run_telling(&draft, &|event| match event {
+        Event::Finished { name, .. } if &*name == "on" => {
+            during.store(ledger.used(), Ordering::SeqCst);
+        }
+        Event::Done { .. } => after.store(ledger.used(), Ordering::SeqCst),
+        _ => {}
+    });
+    assert_eq!(int(&report, "switch"), Some(5));
+    assert_eq!((during.into_inner(), after.into_inner()), (4 * MB, 0));
 }
 
 #[test]
@@ -119,8 +180,9 @@ fn two_heavy_runs_under_half_of_their_sum_finish() {
 
 #[test]
 fn a_step_that_fits_nowhere_is_refused_in_the_plan() {
-    let refuse = |budget: u64| {
-        let services = Services::new(candle_core::Device::Cpu, Ledger::new(budget));
+    let refuse = |budget: u64, spill: u64| {
+        let ledger = Ledger::with_spill(budget, std::env::temp_dir(), spill);
+        let services = Services::new(candle_core::Device::Cpu, ledger);
         let catalog = NodeCatalog { registry: registry(), services: &services };
         let info = catalog.infer("large", &Facts::default()).unwrap();
         let mut draft = Draft::default();
@@ -131,8 +193,15 @@ fn a_step_that_fits_nowhere_is_refused_in_the_plan() {
         let runtime = Runtime::new(RuntimeOptions::default(), &services.ledger);
         runtime.too_large(&draft.plan, &registry(), &services).pop().map(|(_, error)| error)
     };
-    assert!(refuse(8_000_000_000).is_none(), "of 10 GB it can move 2 to a file");
-    let error = refuse(7_000_000_000).unwrap();
+    assert!(refuse(8_000_000_000, 2_000_000_000).is_none(), "of 10 GB it can move 2 to a file");
+    let error = refuse(8_500_000_000, 1_000_000_000).unwrap();
+    assert_eq!(
+        error.message,
+        "it needs about 10 GB, 2.0 GB of that for frames, and 8.5 GB of memory and 1.0 GB of \
+         temporary files are allowed"
+    );
+    assert!(error.hint.unwrap().contains("KINO_SPILL"));
+    let error = refuse(7_000_000_000, u64::MAX).unwrap();
     assert_eq!(error.message, "it needs about 8.0 GB of memory, and 7.0 GB are allowed");
     assert!(error.hint.unwrap().contains("fewer"));
 }

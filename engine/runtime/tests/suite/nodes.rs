@@ -181,7 +181,11 @@ static SWITCH: NodeDef = inferred(
 
 static BIG: NodeDef = node("big", TWO, TOKEN, NodeTraits::EXPENSIVE, |_, inputs| {
     let from = inputs.int::<i64>("a")? as f32;
-    let tensor = Tensor::arange(from, from + 5e6, &Device::Cpu)?;
+    let count = match inputs.int::<i64>("b")? {
+        0 => 5e6,
+        some => some as f32,
+    };
+    let tensor = Tensor::arange(from, from + count, &Device::Cpu)?;
     Ok(vec![Some(Value::Tensor(tensor))])
 });
 static SHAPE: NodeDef = node("shape", PARTS, VALUE, NodeTraits::LIGHT, |_, inputs| {
@@ -282,7 +286,37 @@ static BRITTLE_NODE: NodeDef = node("brittle", TWO, TOKEN, NodeTraits::EXPENSIVE
     Ok(vec![Some(Value::from(Brittle(BRITTLE[inputs.int::<usize>("a")?])))])
 });
 
+/// A large value of a type that the services do not name: it can be stored, and not read back.
+struct Foreign(Tensor);
+
+impl ValueType for Foreign {
+    const PORT: PortType = PortType::Custom(Cow::Borrowed("test.foreign"));
+    type Fact = ();
+    type Header = ();
+
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn fact(&self) {}
+
+    fn header(&self) {}
+
+    fn tensors(&self) -> Tensors<'_> {
+        Box::new([Ok(self.0.clone())].into_iter())
+    }
+
+    fn restore((): (), _: &mut TensorReader<'_>) -> Result<Self> {
+        Err(Error::failed("it is not read back"))
+    }
+}
+
+static FOREIGN: NodeDef = node("foreign", TWO, TOKEN, NodeTraits::EXPENSIVE, |_, _| {
+    Ok(vec![Some(Value::from(Foreign(Tensor::arange(0f32, 5e6, &Device::Cpu)?)))])
+});
+
 static NODES: &[&NodeDef] = &[
+    &FOREIGN,
     &BRITTLE_NODE,
     &FILM,
     &FRAMES,

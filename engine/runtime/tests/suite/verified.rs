@@ -104,3 +104,28 @@ fn a_touched_file_of_a_sink_is_hashed_after_the_announcement() {
     assert_eq!((sorted(&report.evaluated), sorted(&report.cached)), owned(&["file"], &["kept"]));
     assert_eq!(fs::read(&path).unwrap(), b"42");
 }
+
+#[test]
+fn a_large_entry_that_cannot_be_read_back_is_computed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut draft = Draft::default();
+    let before = draft.add("before", "keep", vec![lit(1), lit(2)]);
+    let foreign = draft.add("foreign", "foreign", vec![of(before), lit(0)]);
+    let last = draft.add("last", "sum", vec![all(&[foreign])]);
+    let beside = draft.add("beside", "big", vec![lit(1), StepInput::Absent]);
+    let shape = draft.add("shape", "shape", vec![all(&[beside])]);
+    draft.give(last, 0).give(shape, 0);
+    let first = Rig::on_disk(folder.path()).run(&draft);
+    assert!(first.is_complete(), "{:?}", first.failed);
+    for _ in 0..2 {
+        let again = Rig::on_disk(folder.path()).run(&draft);
+        assert!(again.is_complete(), "{:?}", again.failed);
+        assert_eq!(int(&again, "last"), Some(1));
+        assert_eq!(int(&again, "shape"), int(&first, "shape"));
+        let evaluated = sorted(&again.evaluated);
+        assert!(evaluated.contains(&"foreign".into()), "{evaluated:?}");
+        for kept in ["before", "beside"] {
+            assert!(!evaluated.contains(&kept.into()), "{kept} is found again: {evaluated:?}");
+        }
+    }
+}

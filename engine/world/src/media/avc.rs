@@ -152,12 +152,12 @@ impl AvcTrack {
         Timing { ticks, end: self.timeline.end, scale: self.track.timescale }
     }
 
-    /// The bytes that decoding takes: what the decoder keeps, pictures on their way, one as RGB,
-    /// and turned.
+    /// The bytes that decoding takes beside the frames that it gives: what the decoder keeps,
+    /// pictures on their way, one that is not turned yet, tables.
     pub(super) fn memory(&self) -> u64 {
         let pixels = (self.sps.width * self.sps.height) as u64;
         let kept = u64::from(self.sps.references.min(16)) + 4 + WAITING as u64 + 2;
-        let turned = if self.orientation.is_upright() { 1 } else { 2 };
+        let turned = if self.orientation.is_upright() { 0 } else { 1 };
         let tables = self.track.samples.len() * size_of::<super::demux::Sample>();
         kept * pixels * 3 / 2 + turned * pixels * 12 + (8 << 20) + tables as u64
     }

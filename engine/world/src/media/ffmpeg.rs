@@ -115,9 +115,10 @@ impl Foreign {
         Ok(Foreign { program, path, size, timing, conversion, filter, version })
     }
 
-    /// The bytes that reading takes: frames of 16 bits a channel on their way, one as numbers.
+    /// The bytes that reading takes beside the frames that it gives: those on their way, of 16 bits
+    /// a channel. What the program takes is its own.
     pub(super) fn memory(&self) -> u64 {
-        (self.size.0 * self.size.1) as u64 * (4 * 6 + 12)
+        (self.size.0 * self.size.1) as u64 * (2 * 6)
     }
 
     /// Gives the frames of rising indices to `sink`.

@@ -96,14 +96,19 @@ impl VideoReader {
         let scanned = form.scan(file).map_err(|message| Error::content(&path, message))?;
         let bytes = |(width, height): (usize, usize), pixel: usize| (width * height * pixel) as u64;
         match scanned {
-            // Canvas, a copy of it, a decoded frame, the decoder's own.
-            Some(Animated { size, timing }) => Ok(VideoReader {
-                info: timing.info(size, bytes(size, 16 + 16 + 4 + 8 + 12)),
-                form: Form::Animation(form),
-            }),
+            Some(Animated { size, timing }) => {
+                let pixel = match form {
+                    // The canvas, and a decoded frame.
+                    Animation::Gif | Animation::Png => 16 + 8,
+                    // The decoder's canvas, a frame of it, planes and what they are made of.
+                    Animation::WebP => 44,
+                };
+                let info = timing.info(size, bytes(size, pixel));
+                Ok(VideoReader { info, form: Form::Animation(form) })
+            }
             None => {
                 let size = file.image_size()?;
-                let info = Timing::still().info(size, bytes(size, 12 + 8));
+                let info = Timing::still().info(size, bytes(size, 12));
                 Ok(VideoReader { info, form: Form::Still })
             }
         }

@@ -29,7 +29,7 @@ pub(crate) static INTERPOLATE: NodeDef = NodeDef {
             edge("frames", PortType::Frames)
                 .about("The frames with new ones between, at a rate `factor` times higher.")
         ],
-        traits: NodeTraits::EXPENSIVE,
+        traits: NodeTraits::HEAVY,
     },
     infer,
     run,

@@ -106,11 +106,14 @@ pub(super) fn items_of_clips(
     clips.iter().map(item_of).collect()
 }
 
+/// A denoiser in memory, and the part that it is.
+type Computing = (Arc<DitHandle>, Arc<Resident<dyn Denoiser>>);
+
 /// Clips, packed, with their texts.
 pub(super) struct Packed {
     part: Arc<DitHandle>,
     /// The denoiser that computes, and of which part it is: of two experts one at a time.
-    dit: Option<(Arc<DitHandle>, Arc<Resident<dyn Denoiser>>)>,
+    dit: Option<Computing>,
     grids: Vec<Grid>,
     texts: Vec<Text>,
     /// For each clip the index of its text.

@@ -9,7 +9,7 @@ use kino_node::{Clip, Error, Given, GivenEncoding, GivenFact, Result};
 use kino_port::PlanError;
 
 use crate::error::IntoNode;
-use crate::given::no_way;
+use crate::infer::takes_no_given;
 use crate::models::DitHandle;
 
 /// What is given of each clip, as an index among the givens: by name, or in order.
@@ -48,7 +48,7 @@ pub(super) fn check_given(
     given: &GivenFact,
 ) -> Result<(), PlanError> {
     let fits = match part.spec.inputs().given {
-        GivenInput::None => return Err(no_way("given")),
+        GivenInput::None => return Err(takes_no_given("given")),
         GivenInput::Tokens => given.encoding == GivenEncoding::Apart,
         GivenInput::Channels => given.encoding == GivenEncoding::Whole,
     };

@@ -149,12 +149,8 @@ fn infer_read(services: &Services, facts: &Facts) -> InferResult {
     let video = video.info();
     let (height, width) = (video.height, video.width);
     let mut fact = FramesFact { count: None, height, width, fps: None };
-    let mut infer = StepInfo {
-        key,
-        memory: video.memory.saturating_add(f32_bytes(&[height, width, 3])),
-        reads: vec![source.read],
-        ..StepInfo::default()
-    };
+    let mut infer =
+        StepInfo { key, memory: video.memory, reads: vec![source.read], ..StepInfo::default() };
     // What comes by an edge from what only a run knows says nothing yet.
     let is_known = |port: &str| !facts.is_fed(port) || facts.real(port).is_some();
     if is_known("fps") {
@@ -224,7 +220,13 @@ impl FrameSink for Building<'_> {
         let times = self.repeats.next().unwrap_or(0);
         let pushed = Tensor::from_vec(rgb, self.shape, &Device::Cpu) // [1, h, w, 3]
             .map_err(kino_node::Error::from)
-            .and_then(|frame| (0..times).try_for_each(|_| self.frames.push(&frame)));
+            .and_then(|frame| {
+                // One frame of a slow file can be a hundred thousand of a fast rate.
+                (0..times).try_for_each(|_| {
+                    self.cx.check_cancel()?;
+                    self.frames.push(&frame)
+                })
+            });
         self.done += times;
         self.cx.progress(self.done, self.of);
         match pushed {

@@ -151,8 +151,8 @@ impl DenoiserSpec for WanDenoiser {
         }
     }
 
-    /// Keys and values of the texts, and of pictures, in every block; and within a block, for every token in a call,
-    /// eight rows of the model's width and two of the inner width.
+    /// Keys and values of the texts, and of pictures, in every block; and within a block, for every
+    /// token in a call, eight rows of the model's width and two of the inner width.
     fn memory(&self, size: &RunSize) -> u64 {
         let (config, wide) = (&self.config, |n: usize| n as u128);
         let rows: usize = self.inputs.conditioning.iter().filter_map(|input| input.rows).sum();

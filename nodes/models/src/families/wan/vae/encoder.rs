@@ -82,7 +82,8 @@ impl EncoderNet {
         })
     }
 
-    /// One chunk `[t, H, W, c]`, in the residual form with its pixels folded, → mean and log-variance `[t', h, w, 2z]`.
+    /// One chunk `[t, H, W, c]`, in the residual form with its pixels folded, → mean and
+    /// log-variance `[t', h, w, 2z]`.
     pub(super) fn forward(&self, frames: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         let mut x = enter(&self.conv_in, frames, pass)?;
         for block in &self.blocks {
