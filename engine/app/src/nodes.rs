@@ -1,4 +1,4 @@
-//! `kino nodes`: the palette, and each node's help.
+//! `kino nodes`: the list of nodes, and each node's help.
 
 use std::fmt::Write;
 

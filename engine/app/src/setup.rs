@@ -17,13 +17,15 @@ pub(crate) fn worker() -> Result<PluginWorker, Failure> {
     Ok(PluginWorker { program, args: vec![WORKER.to_owned()] })
 }
 
-/// An engine to read graphs with: it computes nothing, so that no device is opened and no cache.
+/// An engine to read graphs with: it computes nothing, so that no device is opened and no cache but
+/// that of compiled components.
 ///
 /// # Errors
 /// When this program does not know where it lies.
 pub(crate) fn reader(locked: bool) -> Result<Engine, Failure> {
     let engine = Engine::builder().device_choice(DeviceChoice::Cpu);
-    let engine = engine.no_cache().keep_results(false).memory("1GB").locked(locked);
+    let engine = engine.no_cache().compiled(kino_session::compiled_folder());
+    let engine = engine.keep_results(false).memory("1GB").locked(locked);
     Ok(engine.worker(worker()?).build()?)
 }
 

@@ -127,7 +127,7 @@ pub trait Catalog {
     /// The signature of an op.
     fn signature(&self, op: &str) -> Option<&Signature>;
 
-    /// All ops, in palette order.
+    /// All ops, in the order in which they are listed.
     fn names(&self) -> Vec<&str>;
 
     /// Asks a node what is known of its results.

@@ -152,10 +152,7 @@ fn read_value(form: Form, tensors: &mut TensorReader<'_>) -> Result<Value> {
 
 /// The type of a name, of the table or of the program that embeds the engine.
 fn type_of(name: &str, services: &Services) -> Result<&'static TypeDef> {
-    let custom = || {
-        let types = services.get::<CustomTypes>().ok()?;
-        types.0.iter().find(|def| def.name() == name)
-    };
+    let custom = || services.find::<CustomTypes>()?.find(name);
     let found = type_of_name(name).or_else(custom);
     found.ok_or_else(|| Error::failed(format!("a stored value is of an unknown type `{name}`")))
 }

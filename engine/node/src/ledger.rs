@@ -12,9 +12,9 @@
 //! for ever. So what a ledger counts can exceed the budget, by what is in flight when one step at
 //! a time goes on.
 //!
-//! **Order.** Steps that wait stand in a queue. One that fits may overtake those before it, but each
-//! of them only [`OVERTAKINGS`] times; then all wait for the first. What can be done without leaves
-//! for the first in line alone, and only where that lets it go on.
+//! **Order.** Steps that wait stand in a queue. One that fits may overtake those before it, but
+//! each of them only so often; then all wait for the first. What can be done without leaves for the
+//! first in line alone, and only where that lets it go on.
 //!
 //! It knows nothing of values, nodes or models.
 
@@ -701,7 +701,7 @@ mod tests {
                 looks.set(looks.get() + 1);
                 if looks.get() > 1 { Err(Error::Cancelled) } else { Ok(()) }
             };
-            // The next one is there before the last one goes: there is never room for the large one.
+            // The next one is there before the last one goes: the large one never has room.
             let Ok(next) = ledger.admit(10, &[], &once) else { break };
             held = next;
             overtook += 1;

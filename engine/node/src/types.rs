@@ -504,7 +504,22 @@ fn checked<T: ValueType>(value: T) -> Result<Typed> {
 
 /// Types of values that an embedding program adds, as a service: with it, they are read back from
 /// the cache on disk.
-pub struct CustomTypes(pub &'static [TypeDef]);
+#[derive(Clone, Default)]
+pub struct CustomTypes(Vec<&'static TypeDef>);
+
+impl CustomTypes {
+    /// The same types with one more.
+    #[must_use]
+    pub fn with<T: ValueType>(mut self) -> Self {
+        self.0.push(const { &TypeDef::of::<T>() });
+        self
+    }
+
+    /// The type of a name, if it is one of them.
+    pub fn find(&self, name: &str) -> Option<&'static TypeDef> {
+        self.0.iter().copied().find(|def| def.name() == name)
+    }
+}
 
 /// A value of a type that implements [`ValueType`]. Cloning is cheap: contents are shared.
 #[derive(Clone)]

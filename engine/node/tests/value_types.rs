@@ -337,8 +337,6 @@ struct HeatFact {
     unit: String,
 }
 
-static HEAT: &[TypeDef] = &[TypeDef::of::<Heat>()];
-
 impl ValueType for Heat {
     const PORT: PortType = PortType::Custom(Cow::Borrowed("test.heat"));
     type Fact = HeatFact;
@@ -403,7 +401,7 @@ fn a_type_that_only_a_program_knows_goes_everywhere() {
     };
     let error = decode(&mut &stored(value.clone())[..], &services()).unwrap_err().to_string();
     assert_eq!(error, "a stored value is of an unknown type `test.heat`");
-    let services = services().with(Arc::new(CustomTypes(HEAT)));
+    let services = services().with(Arc::new(CustomTypes::default().with::<Heat>()));
     let back = decode(&mut &stored(value)[..], &services).unwrap().remove(0).unwrap();
     assert_eq!(back.get::<Heat>().unwrap().unit, "K");
     let error = decode(&mut &stored(heat("lux"))[..], &services).unwrap_err().to_string();

@@ -5,14 +5,17 @@ use std::env;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use kino_node::{Ledger, Node, Registry, Services, spill_room};
+use kino_models::families::Families;
+use kino_models::model::Family;
+use kino_node::{CustomTypes, Ledger, Node, Registry, Services, spill_room};
+use kino_nodes::Models;
 use kino_port::parse_bytes;
 use kino_runtime::{DiskCache, Forecast, Runtime, RuntimeOptions};
 use kino_world::HashCache;
 
 use crate::device::{self, DeviceChoice};
 use crate::error::{Error, Result};
-use crate::plugins::{NodeSet, PluginLoader, PluginWorker, Unusable};
+use crate::plugins::{Components, NodeSet, NodesError, PluginLoader, PluginWorker, components_in};
 use crate::revisions::Revisions;
 use crate::source::GraphSource;
 
@@ -20,7 +23,6 @@ use crate::source::GraphSource;
 const CACHE_LIMIT: u64 = 20_000_000_000;
 
 /// What an engine is made of.
-#[derive(Clone)]
 pub(crate) struct EngineSettings {
     pub(crate) device: DeviceChoice,
     pub(crate) memory: Option<u64>,
@@ -29,6 +31,8 @@ pub(crate) struct EngineSettings {
     /// The folder of the cache on disk; none for the user's.
     pub(crate) cache: Option<PathBuf>,
     pub(crate) has_cache: bool,
+    /// Where compiled components are kept; none for the cache on disk, if there is one.
+    pub(crate) compiled: Option<PathBuf>,
     /// The folder of the user's own plugins and of what the user trusts; none for the user's.
     pub(crate) data: Option<PathBuf>,
     pub(crate) cache_limit: Option<u64>,
@@ -37,6 +41,12 @@ pub(crate) struct EngineSettings {
     pub(crate) locked: bool,
     pub(crate) nodes: Vec<Arc<dyn Node>>,
     pub(crate) worker: Option<PluginWorker>,
+    /// Types of values of the program that embeds the engine.
+    pub(crate) types: CustomTypes,
+    /// Families of models, the one that is asked first last.
+    pub(crate) families: Vec<Arc<dyn Family>>,
+    /// Adds services of the program that embeds the engine.
+    pub(crate) services: Vec<Box<dyn FnOnce(Services) -> Services + Send>>,
 }
 
 impl Default for EngineSettings {
@@ -47,6 +57,7 @@ impl Default for EngineSettings {
             device_memory: None,
             cache: None,
             has_cache: true,
+            compiled: None,
             data: None,
             cache_limit: None,
             keeps: true,
@@ -54,6 +65,9 @@ impl Default for EngineSettings {
             locked: false,
             nodes: Vec::new(),
             worker: None,
+            types: CustomTypes::default(),
+            families: Vec::new(),
+            services: Vec::new(),
         }
     }
 }
@@ -91,6 +105,8 @@ impl Core {
         let kind = device::kind(&device);
         let memory = settings.memory.map_or_else(default_memory, Ok)?;
         let cache = settings.cache.unwrap_or_else(cache_folder);
+        let of_cache = settings.has_cache.then(|| components_in(&cache));
+        let compiled = settings.compiled.or(of_cache);
         let ledger = ledger(memory)?;
         let services = match device.is_cuda() {
             true => {
@@ -100,6 +116,8 @@ impl Core {
             // A Metal device computes in main memory.
             false => kino_nodes::services(device, ledger),
         };
+        let services = services.with(Arc::new(settings.types));
+        let services = with_families(services, settings.families);
         let mut options = RuntimeOptions {
             // Values that runs hold need the rest.
             memory_budget: if settings.keeps { memory / 2 } else { 0 },
@@ -114,6 +132,7 @@ impl Core {
         } else {
             services
         };
+        let services = settings.services.into_iter().fold(services, |services, add| add(services));
         let mut built_in = built_in_nodes();
         settings.nodes.into_iter().for_each(|node| built_in.insert(node));
         let built_in = Arc::new(built_in);
@@ -122,6 +141,7 @@ impl Core {
             settings.locked,
             settings.worker,
             settings.data.unwrap_or_else(kino_world::data_dir),
+            Components::new(compiled),
         );
         Ok(Core {
             runtime: Runtime::new(options, &services.ledger),
@@ -171,13 +191,23 @@ impl Core {
         &self,
         graph: &GraphSource,
         ops: &BTreeSet<String>,
-    ) -> Result<NodeSet, Box<Unusable>> {
+    ) -> Result<NodeSet, Box<NodesError>> {
         if ops.iter().any(|op| self.built_in.get(op).is_none()) {
             self.plugins.of(graph, ops)
         } else {
             Ok(NodeSet::of(Arc::clone(&self.built_in)))
         }
     }
+}
+
+/// Models of other families beside the built-in ones, where there are such.
+fn with_families(services: Services, families: Vec<Arc<dyn Family>>) -> Services {
+    if families.is_empty() {
+        return services;
+    }
+    let families = families.into_iter().fold(Families::default(), Families::with);
+    let (device, ledger) = (services.device.clone(), Arc::clone(services.device_ledger()));
+    services.with(Models::with_families(device, ledger, families))
 }
 
 /// The nodes that every graph can use.
@@ -237,6 +267,11 @@ fn environment(device: &str) -> Vec<u8> {
 /// The folder of the cache on disk.
 pub fn cache_folder() -> PathBuf {
     kino_world::cache_dir()
+}
+
+/// The folder in which the user's compiled components are kept.
+pub fn compiled_folder() -> PathBuf {
+    components_in(&cache_folder())
 }
 
 fn cache_limit() -> Result<u64> {

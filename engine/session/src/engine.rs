@@ -1,10 +1,12 @@
 //! The engine: one a process, for any number of graphs and runs.
 
+use std::any::Any;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kino_node::{Cancel, Cx, Inputs, Ledger, Node, Outputs, Registry};
+use kino_models::model::Family;
+use kino_node::{Cancel, Cx, Inputs, Ledger, Node, Outputs, Registry, ValueType};
 use kino_port::Signature;
 
 use crate::cancel::unless_cancelled;
@@ -154,6 +156,13 @@ impl EngineBuilder {
         self
     }
 
+    /// The folder in which compiled components are kept; unless it is said, they lie in the cache
+    /// on disk, and an engine that has none compiles them anew.
+    pub fn compiled(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.settings.compiled = Some(folder.into());
+        self
+    }
+
     /// Neither reads nor writes a cache on disk.
     pub fn no_cache(mut self) -> Self {
         self.settings.has_cache = false;
@@ -191,6 +200,32 @@ impl EngineBuilder {
         F: Send + Sync + 'static,
     {
         self.node(Arc::new(NodeFn { signature, run }))
+    }
+
+    /// One more type of values, [`PortType::Custom`] with a name of its own: nodes of this program
+    /// take and give such values, and they are kept in the caches as all others are. See
+    /// [`crate::node`].
+    ///
+    /// [`PortType::Custom`]: kino_port::PortType::Custom
+    pub fn value_type<T: ValueType>(mut self) -> Self {
+        self.settings.types = self.settings.types.with::<T>();
+        self
+    }
+
+    /// One more family of models, asked before those that are known: `model.load` opens what it
+    /// recognises, and all nodes run its parts.
+    pub fn family(mut self, family: Arc<dyn Family>) -> Self {
+        self.settings.families.push(family);
+        self
+    }
+
+    /// Something that nodes of this program reach by its type, with [`get`] of
+    /// [`Cx::services`]; it hides what the engine has of the same type.
+    ///
+    /// [`get`]: kino_node::Services::get
+    pub fn service<T: Any + Send + Sync>(mut self, service: Arc<T>) -> Self {
+        self.settings.services.push(Box::new(|services| services.with(service)));
+        self
     }
 
     /// What serves plugins that run in processes of their own.

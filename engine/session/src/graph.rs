@@ -77,6 +77,7 @@ impl Graph {
             out: PathBuf::from("out"),
             until: None,
             seed: None,
+            memory: None,
             cancel: Cancel::default(),
             listener: None,
         }
@@ -91,6 +92,7 @@ pub struct RunRequest {
     out: PathBuf,
     until: Option<String>,
     seed: Option<u64>,
+    memory: Option<u64>,
     cancel: Cancel,
     listener: Option<Box<dyn FnMut(RunEvent) + Send>>,
 }
@@ -105,6 +107,13 @@ impl RunRequest {
     /// Only this node, and what it needs.
     pub fn until(mut self, node: Option<&str>) -> Self {
         self.until = node.map(str::to_owned);
+        self
+    }
+
+    /// The most memory in bytes that this run alone may need, as [`Plan::forecast`] counts it: a
+    /// plan that needs more is refused. Unless it is said, it may need what the engine has.
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.memory = Some(bytes);
         self
     }
 
@@ -140,7 +149,11 @@ impl RunRequest {
         let draw = |_: &str| self.seed.unwrap_or_else(random_seed);
         let (out, until, cancel) = (&*self.out, self.until.as_deref(), &self.cancel);
         let settings = PlanOptions { inputs, out, until, draw: &draw, cancel };
-        self.loaded.plan(&settings, &mut BTreeSet::new())
+        let planned = self.loaded.plan(&settings, &mut BTreeSet::new())?;
+        match self.memory {
+            Some(most) => planned.within(most),
+            None => Ok(planned),
+        }
     }
 
     /// Plans a run for each combination of the values of inputs, the last changing fastest. Runs

@@ -56,13 +56,17 @@ mod suggest;
 mod sweep;
 mod watch;
 
-pub use core::{built_in_nodes, cache_folder, default_memory, disk_cache, read_size};
+pub use core::{
+    built_in_nodes, cache_folder, compiled_folder, default_memory, disk_cache, read_size,
+};
 pub use device::DeviceChoice;
 pub use engine::{Engine, EngineBuilder};
 pub use error::{Error, Result};
 pub use events::RunEvent;
 pub use graph::{Graph, RunRequest, random_seed};
 pub use inputs::Inputs;
+/// What a family of models is written with, see [`EngineBuilder::family`].
+pub use kino_models as models;
 pub use kino_node::{Cancel, Frames, RunId};
 pub use kino_runtime::{CacheStatus, Cached, Event, Forecast, Report};
 pub use output::FromOutput;

@@ -9,7 +9,7 @@ use kino_graph::{
     Access, Catalog, Diagnostic, Diagnostics, Graph, GraphLoader, PlanSettings, Severity,
 };
 use kino_node::{Cancel, Node, Registry, Services};
-use kino_port::{Facts, Literal, PlanError, Signature, StepInfo, path_to_text};
+use kino_port::{Facts, Literal, PlanError, Signature, StepInfo, format_bytes, path_to_text};
 use kino_runtime::NodeCatalog;
 use kino_world::{Folders, HashCache};
 
@@ -34,6 +34,23 @@ pub(crate) struct Planned {
     pub(crate) loaded: Arc<LoadedGraph>,
     pub(crate) services: Arc<Services>,
     pub(crate) plan: kino_graph::Plan,
+}
+
+impl Planned {
+    /// The plan, if it needs no more memory than this.
+    ///
+    /// # Errors
+    /// When it needs more.
+    pub(crate) fn within(self, most: u64) -> Result<Self> {
+        let Planned { loaded, services, plan } = &self;
+        let needs = loaded.core.runtime.forecast(plan, &loaded.registry, services).peak;
+        if needs <= most {
+            return Ok(self);
+        }
+        let (needs, most) = (format_bytes(needs), format_bytes(most));
+        Err(Error::usage(format!("this run needs about {needs}, and may need {most}"))
+            .advising("fewer frames, a smaller size or a tile need less; or let it need more"))
+    }
 }
 
 /// What a plan is made with beside the graph.

@@ -28,9 +28,69 @@
 //! assert_eq!(done.output::<i128>("square")?, 144);
 //! # Ok::<(), kino_session::Error>(())
 //! ```
+//!
+//! A program may have types of values of its own, and services that its nodes reach:
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use kino_session::node::{
+//!     NodeTraits, PortType, Result, Signature, TensorReader, Tensors, Value, ValueType, edge,
+//!     ports,
+//! };
+//! use kino_session::{Engine, inputs};
+//!
+//! /// When a shot was taken: a value that the engine carries and keeps, and knows nothing of.
+//! struct Taken(i64);
+//!
+//! impl ValueType for Taken {
+//!     const PORT: PortType = PortType::Custom(std::borrow::Cow::Borrowed("example.taken"));
+//!     type Fact = ();
+//!     type Header = i64;
+//!
+//!     fn check(&self) -> Result<()> {
+//!         Ok(())
+//!     }
+//!     fn fact(&self) {}
+//!     fn header(&self) -> i64 {
+//!         self.0
+//!     }
+//!     fn tensors(&self) -> Tensors<'_> {
+//!         Box::new(std::iter::empty())
+//!     }
+//!     fn restore(header: i64, _: &mut TensorReader<'_>) -> Result<Self> {
+//!         Ok(Taken(header))
+//!     }
+//! }
+//!
+//! /// What a node asks for the time.
+//! struct Clock(i64);
+//!
+//! let shot = Signature {
+//!     name: "example.shot".into(),
+//!     version: "1".into(),
+//!     about: "Says when a shot was taken.".into(),
+//!     inputs: ports![],
+//!     outputs: ports![edge("taken", Taken::PORT)],
+//!     traits: NodeTraits::LIGHT,
+//! };
+//! let engine = Engine::builder().device("cpu").no_cache();
+//! let engine = engine.value_type::<Taken>().service(Arc::new(Clock(1888)));
+//! let engine = engine.node_fn(shot, |cx, _| {
+//!     let clock = cx.services.get::<Clock>()?;
+//!     Ok(vec![Some(Value::from(Taken(clock.0)))])
+//! });
+//! let graph = engine.build()?.open_text("demo.ron", r#"Graph(version: 1,
+//!     nodes: {"shot": (op: "example.shot")}, outputs: {"taken": "shot"})"#, ".".as_ref())?;
+//! let done = graph.run(inputs! {}).start()?.wait()?;
+//! let taken = done.report.output("taken").and_then(|value| value.get::<Taken>());
+//! assert_eq!(taken.map(|taken| taken.0), Some(1888));
+//! # Ok::<(), kino_session::Error>(())
+//! ```
 
 pub use kino_node::{
-    Cx, Error, Inputs, Node, NodeDef, OutputFile, Outputs, Result, Services, Value, no_infer,
+    Cx, Error, Inputs, Node, NodeDef, OutputFile, Outputs, Result, Services, TensorHeader,
+    TensorReader, Tensors, Value, ValueType, no_infer,
 };
 pub use kino_port::{
     Facts, NodeTraits, PlanError, Port, PortType, Signature, StepInfo, bool, count, edge, int,

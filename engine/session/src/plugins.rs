@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use kino_host::{
     AllowedBuild, BuildKind, Consent, FoundPlugin, GrantedFiles, LockEntry, LockFile, Module,
@@ -32,7 +32,7 @@ impl NodeSet {
 }
 
 /// Nodes that cannot be used as they stand.
-pub(crate) struct Unusable {
+pub(crate) struct NodesError {
     /// Why.
     pub(crate) error: Error,
     /// The files and folders whose change may mend it.
@@ -49,15 +49,48 @@ pub(crate) struct PluginLoader {
     worker: Option<PluginWorker>,
     /// Where the user's own plugins lie, and what the user has agreed to run.
     data: PathBuf,
+    /// What components are compiled with.
+    components: Components,
     /// Plugins, by the folder of the graphs that use them and their ids; each is locked while it is
     /// being loaded.
     slots: Mutex<HashMap<(PathBuf, String), Arc<Slot>>>,
-    /// The last registries with plugins, and the builds that each is made of.
+    /// The registries with plugins that were used last, the latest last, and the builds that each
+    /// is made of: what opens a graph again finds its plugins loaded.
     last: Mutex<Vec<(Vec<Arc<Plugin>>, Arc<Registry>)>>,
 }
 
-/// A plugin, once it is loaded.
+/// A plugin, once it is loaded. Whoever uses it holds it: graphs that are open, by their nodes, and
+/// the registries that were used last.
 type Slot = Mutex<Option<Loaded>>;
+
+/// What components are compiled with, made by the first of them.
+pub(crate) struct Components {
+    /// The folder in which compiled code is kept, where it is.
+    #[cfg_attr(not(feature = "wasm"), expect(dead_code))]
+    cache: Option<PathBuf>,
+    #[cfg(feature = "wasm")]
+    engine: std::sync::OnceLock<Result<kino_wasm::WasmEngine, String>>,
+}
+
+impl Components {
+    /// Compiled code is kept in this folder, if one is given.
+    pub(crate) fn new(cache: Option<PathBuf>) -> Self {
+        Components {
+            cache,
+            #[cfg(feature = "wasm")]
+            engine: std::sync::OnceLock::new(),
+        }
+    }
+
+    #[cfg(feature = "wasm")]
+    fn engine(&self) -> Result<&kino_wasm::WasmEngine, Error> {
+        let make = || {
+            let engine = kino_wasm::WasmEngine::new(self.cache.as_deref());
+            engine.map_err(|error| error.to_string())
+        };
+        self.engine.get_or_init(make).as_ref().map_err(|error| Error::usage(error.clone()))
+    }
+}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -72,13 +105,23 @@ pub struct PluginWorker {
     pub args: Vec<String>,
 }
 
-/// As many registries are kept.
-const MAX_REGISTRIES: usize = 32;
+/// So many registries are kept that no open graph uses: their plugins stay loaded.
+const MAX_REGISTRIES: usize = 8;
 
-/// A plugin that is loaded.
+/// A plugin that was loaded, and may have been let go.
 struct Loaded {
     allowed: AllowedBuild,
-    plugin: Arc<Plugin>,
+    plugin: Weak<Plugin>,
+}
+
+/// Forgets plugins that nobody uses any more and nobody is loading.
+fn prune(slots: &mut HashMap<(PathBuf, String), Arc<Slot>>) {
+    slots.retain(|_, slot| {
+        let is_used = |loaded: &Loaded| loaded.plugin.strong_count() > 0;
+        let loaded = slot.try_lock();
+        Arc::strong_count(slot) > 1
+            || loaded.map_or(true, |loaded| loaded.as_ref().is_some_and(is_used))
+    });
 }
 
 impl PluginLoader {
@@ -88,9 +131,10 @@ impl PluginLoader {
         locked: bool,
         worker: Option<PluginWorker>,
         data: PathBuf,
+        components: Components,
     ) -> Self {
         let (slots, last) = (Mutex::default(), Mutex::default());
-        PluginLoader { built_in, locked, worker, data, slots, last }
+        PluginLoader { built_in, locked, worker, data, components, slots, last }
     }
 
     /// The folder of the user's own plugins.
@@ -112,7 +156,7 @@ impl PluginLoader {
         &self,
         graph: &GraphSource,
         ops: &BTreeSet<String>,
-    ) -> Result<NodeSet, Box<Unusable>> {
+    ) -> Result<NodeSet, Box<NodesError>> {
         let foreign: Vec<&str> =
             ops.iter().map(String::as_str).filter(|op| self.built_in.get(op).is_none()).collect();
         if foreign.is_empty() {
@@ -126,7 +170,7 @@ impl PluginLoader {
                 let registry = self.registry(plugins.clone());
                 Ok(NodeSet { registry, plugins, files })
             }
-            Err(error) => Err(Box::new(Unusable { error, files })),
+            Err(error) => Err(Box::new(NodesError { error, files })),
         }
     }
 
@@ -200,7 +244,11 @@ impl PluginLoader {
         let kinds = [BuildKind::Wasm, BuildKind::Native];
         files.extend(kinds.iter().filter_map(|kind| manifest.artifact(&found.folder, *kind)));
         let folder = root.canonicalize().unwrap_or_else(|_| root.to_owned());
-        let slot = Arc::clone(lock(&self.slots).entry((folder, manifest.id.clone())).or_default());
+        let slot = {
+            let mut slots = lock(&self.slots);
+            prune(&mut slots);
+            Arc::clone(slots.entry((folder, manifest.id.clone())).or_default())
+        };
         let mut loaded = lock(&slot);
         let trusted = LockFile::read(&found.lock)?;
         let consent = Consent::read(&self.data)?;
@@ -210,12 +258,13 @@ impl PluginLoader {
             Some(sha256) => sha256.clone(),
             None => kino_host::sha256(&allowed.path)?,
         };
-        if let Some(before) = &*loaded
-            && (&before.allowed, &before.plugin.sha256) == (&allowed, &sha256)
+        let before = loaded.as_ref().and_then(|before| before.plugin.upgrade());
+        if let (Some(Loaded { allowed: known, .. }), Some(before)) = (&*loaded, &before)
+            && (known, &before.sha256) == (&allowed, &sha256)
         {
-            return Ok(Arc::clone(&before.plugin));
+            return Ok(Arc::clone(before));
         }
-        let artifact = open(&allowed, &sha256, self.worker.as_ref())?;
+        let artifact = load(&allowed, &sha256, self.worker.as_ref(), &self.components)?;
         verify_descriptor(found, &*artifact)?;
         let advice = match allowed.sha256 {
             Some(_) => format!("`kino plugin trust {} --read PATH` grants more", allowed.id),
@@ -223,12 +272,12 @@ impl PluginLoader {
         };
         let granted = Arc::new(GrantedFiles::new(root, &allowed.read).advising(advice));
         let plugin = Plugin::new(&allowed.id, sha256, artifact, granted, allowed.limits);
-        if let Some(Loaded { plugin: before, .. }) = &*loaded {
-            plugin.inherit(before);
+        if let Some(before) = before {
+            plugin.inherit(&before);
             // Graphs that use the build before hold its nodes themselves.
-            lock(&self.last).retain(|(of, _)| !of.iter().any(|one| Arc::ptr_eq(one, before)));
+            lock(&self.last).retain(|(of, _)| !of.iter().any(|one| Arc::ptr_eq(one, &before)));
         }
-        *loaded = Some(Loaded { plugin: Arc::clone(&plugin), allowed });
+        *loaded = Some(Loaded { plugin: Arc::downgrade(&plugin), allowed });
         Ok(plugin)
     }
 
@@ -241,16 +290,20 @@ impl PluginLoader {
             of.len() == plugins.len() && of.iter().zip(&plugins).all(|(a, b)| Arc::ptr_eq(a, b))
         };
         let mut last = lock(&self.last);
-        if let Some((_, registry)) = last.iter().find(|(of, _)| same(of)) {
-            return Arc::clone(registry);
+        if let Some(at) = last.iter().position(|(of, _)| same(of)) {
+            let used = last.remove(at);
+            let registry = Arc::clone(&used.1);
+            last.push(used);
+            return registry;
         }
         let mut registry = Registry::clone(&self.built_in);
         plugins.iter().flat_map(kino_host::plugin_nodes).for_each(|node| registry.insert(node));
         let registry = Arc::new(registry);
-        if last.len() == MAX_REGISTRIES {
-            last.remove(0);
-        }
+        let oldest = (last.len() == MAX_REGISTRIES).then(|| last.remove(0));
         last.push((plugins, Arc::clone(&registry)));
+        drop(last);
+        // Closing a plugin may take a while: not while others wait.
+        drop(oldest);
         registry
     }
 
@@ -292,7 +345,7 @@ pub fn record_consent(found: &FoundPlugin, entry: &LockEntry) -> Result<(), Erro
     Ok(Consent::grant(&kino_world::data_dir(), &found.manifest.id, &found.folder, entry)?)
 }
 
-/// Loads an artifact.
+/// Loads an artifact for the user who asks; code that is compiled for it stays in the user's cache.
 ///
 /// # Errors
 /// When it is none, or another than the one with this sha256.
@@ -300,6 +353,20 @@ pub fn open(
     allowed: &AllowedBuild,
     sha256: &str,
     worker: Option<&PluginWorker>,
+) -> Result<Arc<dyn Module>, Error> {
+    load(allowed, sha256, worker, &Components::new(Some(components_in(&kino_world::cache_dir()))))
+}
+
+/// Where a cache on disk keeps compiled components.
+pub(crate) fn components_in(cache: &Path) -> PathBuf {
+    cache.join("components")
+}
+
+fn load(
+    allowed: &AllowedBuild,
+    sha256: &str,
+    worker: Option<&PluginWorker>,
+    components: &Components,
 ) -> Result<Arc<dyn Module>, Error> {
     match allowed.kind {
         BuildKind::Native => {
@@ -319,19 +386,17 @@ pub fn open(
             let args: Vec<&str> = args.iter().map(String::as_str).collect();
             Ok(Arc::new(kino_native::IsolatedPlugin::start(program, &args, trusted)?))
         }
-        BuildKind::Wasm => component(allowed, sha256),
+        BuildKind::Wasm => component(allowed, sha256, components),
     }
 }
 
 #[cfg(feature = "wasm")]
-fn component(allowed: &AllowedBuild, sha256: &str) -> Result<Arc<dyn Module>, Error> {
-    static ENGINE: std::sync::OnceLock<Result<kino_wasm::WasmEngine, String>> =
-        std::sync::OnceLock::new();
-    let engine = ENGINE.get_or_init(|| {
-        let cache = kino_world::cache_dir().join("components");
-        kino_wasm::WasmEngine::new(Some(&cache)).map_err(|error| error.to_string())
-    });
-    let engine = engine.as_ref().map_err(|error| Error::usage(error.clone()))?;
+fn component(
+    allowed: &AllowedBuild,
+    sha256: &str,
+    components: &Components,
+) -> Result<Arc<dyn Module>, Error> {
+    let engine = components.engine()?;
     let bytes = kino_host::read_artifact(&allowed.path)?;
     if kino_host::sha256_of(&bytes) != sha256 {
         return Err(Error::usage(format!("{} has just changed", allowed.path.display())));
@@ -341,7 +406,7 @@ fn component(allowed: &AllowedBuild, sha256: &str) -> Result<Arc<dyn Module>, Er
 }
 
 #[cfg(not(feature = "wasm"))]
-fn component(allowed: &AllowedBuild, _: &str) -> Result<Arc<dyn Module>, Error> {
+fn component(allowed: &AllowedBuild, _: &str, _: &Components) -> Result<Arc<dyn Module>, Error> {
     Err(Error::usage(format!(
         "the plugin `{}` is a component, and this kino was built without them",
         allowed.id
@@ -373,4 +438,79 @@ pub fn verify_descriptor(found: &FoundPlugin, artifact: &dyn Module) -> Result<(
         .advising("add it to `nodes` there"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use kino_host::{CallCx, Descriptor, Instance, Limits, NoFiles};
+
+    use super::*;
+
+    /// A plugin that does nothing.
+    struct Idle(Descriptor);
+
+    impl Module for Idle {
+        fn descriptor(&self) -> &Descriptor {
+            &self.0
+        }
+
+        fn open(
+            &self,
+            _: &str,
+            _: Option<&[u8]>,
+            _: &CallCx<'_>,
+        ) -> kino_node::Result<Box<dyn Instance>> {
+            Err(kino_node::Error::failed("it is idle"))
+        }
+    }
+
+    fn idle(id: &str) -> Arc<Plugin> {
+        let node = format!(
+            r#"{{"nodes": [{{"id": "{id}.node", "version": "1",
+            "outputs": [{{"name": "n", "type": "Int"}}]}}]}}"#
+        );
+        let module = Arc::new(Idle(Descriptor::read(&node).unwrap()));
+        Plugin::new(id, "", module, Arc::new(NoFiles), Limits::default())
+    }
+
+    /// A server with a folder for each job keeps the plugins of a few, and those in use.
+    #[test]
+    fn plugins_that_no_graph_uses_are_let_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().to_owned();
+        let built_in = Arc::new(Registry::of(kino_nodes::NODES));
+        let loader = PluginLoader::new(built_in, false, None, data, Components::new(None));
+        let mut all = Vec::new();
+        let mut in_use = None;
+        for number in 0..100 {
+            let plugin = idle(&format!("p{number}"));
+            all.push(Arc::downgrade(&plugin));
+            let allowed = AllowedBuild {
+                id: plugin.id.clone(),
+                kind: BuildKind::Wasm,
+                path: PathBuf::new(),
+                sha256: None,
+                isolate: false,
+                read: Vec::new(),
+                limits: Limits::default(),
+            };
+            let loaded = Loaded { allowed, plugin: Arc::downgrade(&plugin) };
+            let slot = Arc::new(Mutex::new(Some(loaded)));
+            let place = PathBuf::from(format!("job {number}"));
+            lock(&loader.slots).insert((place, plugin.id.clone()), slot);
+            let registry = loader.registry(vec![plugin]);
+            if number == 10 {
+                in_use = Some(registry);
+            }
+        }
+        let loaded = || all.iter().filter(|plugin| plugin.strong_count() > 0).count();
+        assert_eq!(loaded(), MAX_REGISTRIES + 1);
+        assert!(all[10].strong_count() > 0);
+        let mut slots = lock(&loader.slots);
+        prune(&mut slots);
+        assert_eq!(slots.len(), MAX_REGISTRIES + 1);
+        drop(in_use);
+        prune(&mut slots);
+        assert_eq!((loaded(), slots.len()), (MAX_REGISTRIES, MAX_REGISTRIES));
+    }
 }

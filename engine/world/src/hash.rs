@@ -1,4 +1,4 @@
-//! HashCache of files, remembered by their stamps.
+//! Hashes of files, remembered by their stamps.
 
 use std::collections::HashMap;
 use std::io::{Read, Seek};
@@ -65,7 +65,7 @@ struct Table {
     saved: Option<Instant>,
 }
 
-/// HashCache of files by path and stamp; kept in the process and, if given a place, on disk.
+/// Hashes of files by path and stamp; kept in the process and, if given a place, on disk.
 ///
 /// Several processes may share the table: one that loses an update hashes again. The file begins
 /// with a checksum of the rest, so one that is damaged counts as empty. It is written as a whole:

@@ -18,7 +18,7 @@ pub(crate) struct InferCx<'a> {
 }
 
 impl<'a> InferCx<'a> {
-    /// A review without errors.
+    /// What is inferred, with no errors yet.
     pub(crate) fn new(facts: &'a Facts) -> Self {
         InferCx { facts, errors: Vec::new() }
     }

@@ -43,7 +43,7 @@ pub use models::{
 pub use philox::{normal, philox};
 pub use source::path_of_read;
 
-/// Every built-in node, in palette order.
+/// Every built-in node, in the order in which they are listed.
 pub static NODES: &[&NodeDef] = &[
     &model::LOAD,
     &text::ENCODE,

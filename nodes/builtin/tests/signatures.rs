@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use kino_nodes::NODES;
 use kino_port::{Arity, Port, PortType};
 
-/// The nodes that graphs can count on, in palette order.
+/// The nodes that graphs can count on, in the order in which they are listed.
 const EXPECTED: [&str; 35] = [
     "model.load",
     "text.encode",

@@ -23,7 +23,7 @@ const SAMPLE: u64 = 4096;
 /// The largest file that is read for a plugin.
 const LARGEST_READ: u64 = 1 << 30;
 
-/// GrantedFiles files and folders below one root.
+/// Granted files and folders below one root.
 pub struct GrantedFiles {
     root: PathBuf,
     read: Vec<String>,

@@ -7,7 +7,7 @@ use kino_contract::{Descriptor, NodeSpec};
 use kino_node::{Error, GraphId, Result, Value};
 
 use crate::module::{CallCx, Instance, Limits, Module, PluginFiles};
-use crate::state::{NodeState, NodeStates, StateKey, StepState, saved};
+use crate::state::{Kept, NodeState, NodeStates, StateKey, StepState, saved};
 
 /// One build of a plugin. A newer build is another one, which may inherit the state of this.
 pub struct Plugin {
@@ -99,7 +99,7 @@ impl Plugin {
         let before = std::mem::take(&mut held.step);
         let mut instance = if before.reads == reads {
             match self.take_state(before, call) {
-                NodeState::Open(instance) => instance,
+                NodeState::Open(instance, _) => instance,
                 NodeState::Saved(saved) => match self.resume(node, &saved, call) {
                     Ok(instance) => instance,
                     Err(error) => {
@@ -120,7 +120,8 @@ impl Plugin {
             Ok(outputs)
         });
         if !instance.is_broken() {
-            held.step = StepState { state: NodeState::Open(instance), reads, build: *build };
+            let state = NodeState::Open(instance, Kept::new());
+            held.step = StepState { state, reads, build: *build };
         }
         drop(held);
         states.trim(&self.id, call);
@@ -130,7 +131,7 @@ impl Plugin {
     /// The state that this build goes on with: an instance of an earlier one gives up what it has.
     fn take_state(&self, before: StepState, call: &CallCx<'_>) -> NodeState {
         match before.state {
-            NodeState::Open(instance) if before.build < self.lineage().build => {
+            NodeState::Open(instance, _) if before.build < self.lineage().build => {
                 saved(instance, &self.id, call)
             }
             state => state,
@@ -162,7 +163,7 @@ mod tests {
 
     use super::*;
     use crate::node::plugin_nodes;
-    use crate::state::MAX_OPEN;
+    use crate::state::{MAX_OPEN, MAX_OPEN_OF_ALL};
     use crate::{Descriptor, NoFiles};
 
     fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -250,6 +251,24 @@ mod tests {
         }
         drop(plugin);
         assert_eq!(ALIVE.load(Ordering::SeqCst), 0);
+    }
+
+    /// However many plugins keep state, and folders of them: instances take places of the process.
+    #[test]
+    fn all_plugins_together_keep_few_instances_open() {
+        let _alone = lock(&COUNTS);
+        let counting = counting();
+        let build = || Plugin::new("a", "", counting.clone(), Arc::new(NoFiles), Limits::default());
+        let plugins: Vec<_> = (0..5).map(|_| build()).collect();
+        for turn in 1..=2 {
+            for plugin in &plugins {
+                for step in 0..MAX_OPEN {
+                    assert_eq!(count(plugin, &format!("step{step}")), turn, "step {step}");
+                    let alive = ALIVE.load(Ordering::SeqCst);
+                    assert!(alive <= MAX_OPEN_OF_ALL + 1, "{alive}");
+                }
+            }
+        }
     }
 
     /// Steps of one name in two graphs have nothing in common, and what is closed is forgotten.

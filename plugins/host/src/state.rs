@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ use crate::module::{CallCx, Instance};
 
 /// Instances that are kept open; of those that ran longest ago, the state is saved instead.
 pub(crate) const MAX_OPEN: usize = 64;
+/// So many of all plugins of the process together: components have places for twice as many
+/// instances, and those that run need some.
+pub(crate) const MAX_OPEN_OF_ALL: usize = 128;
 /// Steps whose state is kept; what ran longest ago is forgotten.
 const MAX_STEPS: usize = 4096;
 /// What may be kept of saved state, in bytes; what ran longest ago is forgotten.
@@ -41,9 +45,32 @@ pub(crate) enum NodeState {
     #[default]
     Empty,
     /// An instance.
-    Open(Box<dyn Instance>),
+    Open(Box<dyn Instance>, Kept),
     /// What an instance saved before it was closed.
     Saved(Vec<u8>),
+}
+
+/// Counts an instance that is kept open, for as long as it is.
+pub(crate) struct Kept(());
+
+static KEPT: AtomicUsize = AtomicUsize::new(0);
+
+impl Kept {
+    pub(crate) fn new() -> Self {
+        KEPT.fetch_add(1, Ordering::Relaxed);
+        Kept(())
+    }
+
+    /// How many there are in the process.
+    fn count() -> usize {
+        KEPT.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        KEPT.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The state of a step, and what it was made of.
@@ -129,7 +156,7 @@ impl NodeStates {
     pub(crate) fn trim(&self, plugin: &str, call: &CallCx<'_>) {
         while let Some(mut held) = self.oldest_open() {
             held.step.state = match std::mem::take(&mut held.step.state) {
-                NodeState::Open(instance) => saved(instance, plugin, call),
+                NodeState::Open(instance, _kept) => saved(instance, plugin, call),
                 other => other,
             };
         }
@@ -138,14 +165,15 @@ impl NodeStates {
         drop(forgotten);
     }
 
-    /// The instance that ran longest ago, where too many are open.
+    /// The instance that ran longest ago, where too many are open: of this plugin, or of all. In the
+    /// second case others may have more, but only a plugin's own run can have it save its state.
     fn oldest_open(&self) -> Option<Held<'_>> {
         let mut steps = self.lock();
         let is_open = |slot: &Slot| {
-            slot.state.as_ref().is_some_and(|step| matches!(step.state, NodeState::Open(_)))
+            slot.state.as_ref().is_some_and(|step| matches!(step.state, NodeState::Open(..)))
         };
         let open = steps.by_key.values().filter(|slot| is_open(slot)).count();
-        if open <= MAX_OPEN {
+        if open <= MAX_OPEN && Kept::count() <= MAX_OPEN_OF_ALL {
             return None;
         }
         let oldest = steps.by_key.iter_mut().filter(|(_, slot)| is_open(slot));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kino_host::Limits;
 use kino_node::Error;
-use wasmtime::Trap;
+use wasmtime::{PoolConcurrencyLimitError, Trap};
 
 /// Why the host stopped a plugin in the middle of a call.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +46,16 @@ impl StopContext<'_> {
         }
         if self.memory_refused {
             return self.out_of_memory();
+        }
+        if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
+            return Error::advised(
+                format!(
+                    "the plugin `{}` cannot be opened: too many instances of plugins are open in \
+                     this process",
+                    self.plugin
+                ),
+                "run fewer graphs at the same time",
+            );
         }
         let trap = error.downcast_ref::<Trap>();
         if let (Some(Trap::UnreachableCodeReached), Some(error)) = (trap, self.last_error) {
