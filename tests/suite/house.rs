@@ -37,6 +37,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "kino-graph",
             "kino-host",
             "kino-kernels",
+            "kino-models",
             "kino-native",
             "kino-node",
             "kino-nodes",
