@@ -674,7 +674,9 @@ mod tests {
 
     /// Waits until so many steps stand in the queue.
     fn until_waiting(ledger: &Ledger, steps: usize) {
+        let until = std::time::Instant::now() + Duration::from_secs(30);
         while lock(&ledger.counts).queue.len() < steps {
+            assert!(std::time::Instant::now() < until, "{steps} steps wait");
             std::thread::yield_now();
         }
     }
