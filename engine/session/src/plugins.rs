@@ -56,8 +56,11 @@ pub(crate) struct PluginLoader {
     slots: Mutex<HashMap<(PathBuf, String), Arc<Slot>>>,
     /// The registries with plugins that were used last, the latest last, and the builds that each
     /// is made of: what opens a graph again finds its plugins loaded.
-    last: Mutex<Vec<(Vec<Arc<Plugin>>, Arc<Registry>)>>,
+    last: Mutex<Vec<(Builds, Arc<Registry>)>>,
 }
+
+/// The builds that a registry is made of.
+type Builds = Vec<Arc<Plugin>>;
 
 /// A plugin, once it is loaded. Whoever uses it holds it: graphs that are open, by their nodes, and
 /// the registries that were used last.
