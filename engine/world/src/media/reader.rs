@@ -20,6 +20,7 @@ pub struct VideoReader {
 }
 
 enum Form {
+    #[cfg_attr(not(feature = "h264"), expect(dead_code, reason = "nothing decodes it"))]
     Avc(Box<AvcTrack>),
     Animation(Animation),
     /// Through a program `ffmpeg`.
