@@ -251,18 +251,22 @@ fn the_values_of_a_plan_are_bounded() {
     assert_eq!(codes(&problems), ["too-large"]);
 }
 
-/// Plans with outputs beside the graph.
-fn located(text: &str) -> Result<Plan, Diagnostics> {
-    let locate = |_: Access, path: &str| format!("/g/{}", path.trim_start_matches("./"));
+/// Plans where `locate` says where files lie.
+fn located_by(text: &str, locate: &dyn Fn(Access, &str) -> String) -> Result<Plan, Diagnostics> {
     let settings = PlanSettings {
         inputs: &[],
         until: None,
         environment: b"",
         draw: &|_| 0,
         stem: "g",
-        locate: Some(&locate),
+        locate: Some(locate),
     };
     check(text)?.plan(&nodes(), &settings)
+}
+
+/// Plans with outputs beside the graph.
+fn located(text: &str) -> Result<Plan, Diagnostics> {
+    located_by(text, &|_, path| format!("/g/{}", path.trim_start_matches("./")))
 }
 
 #[test]
@@ -285,15 +289,7 @@ fn where_a_file_lies_is_asked_once_however_many_read_it() {
         asked.borrow_mut().push(path.to_owned());
         path.to_owned()
     };
-    let settings = PlanSettings {
-        inputs: &[],
-        until: None,
-        environment: b"",
-        draw: &|_| 0,
-        stem: "g",
-        locate: Some(&locate),
-    };
-    let planned = check(&text).and_then(|graph| graph.plan(&nodes(), &settings));
+    let planned = located_by(&text, &locate);
     planned.unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(asked.into_inner(), ["y.png", "x.png"]);
 }

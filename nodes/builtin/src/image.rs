@@ -13,7 +13,7 @@ use kino_world::media::{Depth, VideoFormat, format_of};
 
 use crate::error::{IntoNode, at_port};
 use crate::files::{PlannedInput, open, output};
-use crate::infer::{InferCx, InferResult, refuse};
+use crate::infer::{InferCx, InferResult, f32_bytes, refuse};
 use crate::video::{infer_written, one_frame, write};
 
 /// Reads an image.
@@ -64,6 +64,19 @@ Example:\n    \"file\": (op: \"image.write\", in: {\"frames\": \"frames\"}, with
 \"{graph}-{seed}.png\"}),";
 
 fn infer_read(services: &Services, facts: &Facts) -> InferResult {
+    infer_image(services, facts, |height, width| {
+        let fact = FramesFact { count: Some(1), height, width, fps: None };
+        (Fact::typed(fact), 2 * f32_bytes(&[height, width, 3]))
+    })
+}
+
+/// Plans a node that reads the image at its port `path`: `given` says what it gives, and the memory
+/// that it needs, by height and width.
+pub(crate) fn infer_image(
+    services: &Services,
+    facts: &Facts,
+    given: impl FnOnce(usize, usize) -> (Fact, u64),
+) -> InferResult {
     let mut review = InferCx::new(facts);
     let Some(path) = facts.text("path") else { return review.finish(StepInfo::default()) };
     let Some(mut source) = review.take(PlannedInput::look(services, path)) else {
@@ -73,11 +86,11 @@ fn infer_read(services: &Services, facts: &Facts) -> InferResult {
     let Some((width, height)) = review.take(size) else {
         return review.finish(StepInfo::default());
     };
-    let fact = FramesFact { count: Some(1), height, width, fps: None };
+    let (fact, memory) = given(height, width);
     review.finish(StepInfo {
-        outputs: vec![Fact::typed(fact)],
+        outputs: vec![fact],
         key: source.key(),
-        memory: 2 * (height * width * 3 * 4) as u64,
+        memory,
         reads: vec![source.read],
         ..StepInfo::default()
     })

@@ -9,8 +9,9 @@ use kino_port::{
     path as path_port, ports,
 };
 
-use crate::error::{IntoNode, at_port};
-use crate::files::{PlannedInput, open};
+use crate::error::IntoNode;
+use crate::files::open;
+use crate::image::infer_image;
 use crate::infer::{InferCx, InferResult, f32_bytes, refuse};
 use crate::latent::LONGEST_SIDE;
 
@@ -127,21 +128,8 @@ out.\n\n\
 Example:\n    \"ground\": (op: \"mask.invert\", in: {\"mask\": \"sky\"}),";
 
 fn infer_read(services: &Services, facts: &Facts) -> InferResult {
-    let mut review = InferCx::new(facts);
-    let Some(path) = facts.text("path") else { return review.finish(StepInfo::default()) };
-    let Some(mut source) = review.take(PlannedInput::look(services, path)) else {
-        return review.finish(StepInfo::default());
-    };
-    let size = source.file.image_size().map_err(at_port("path"));
-    let Some((width, height)) = review.take(size) else {
-        return review.finish(StepInfo::default());
-    };
-    review.finish(StepInfo {
-        outputs: vec![Fact::typed(MaskFact { shape: [1, height, width] })],
-        key: source.key(),
-        memory: f32_bytes(&[2, height, width, 3]),
-        reads: vec![source.read],
-        ..StepInfo::default()
+    infer_image(services, facts, |height, width| {
+        (Fact::typed(MaskFact { shape: [1, height, width] }), f32_bytes(&[2, height, width, 3]))
     })
 }
 

@@ -303,25 +303,27 @@ impl Packed {
     }
 }
 
+/// Clips of one latent pixel, for tests.
+#[cfg(test)]
+pub(super) fn named_clips(names: &[Option<&str>]) -> Vec<Clip> {
+    let clip = |name: &Option<&str>| Clip {
+        name: name.map(str::to_owned),
+        grid: [1, 1, 1],
+        channels: 16,
+        space: None,
+    };
+    names.iter().map(clip).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn clips(names: &[Option<&str>]) -> Vec<Clip> {
-        let clip = |name: &Option<&str>| Clip {
-            name: name.map(str::to_owned),
-            grid: [1, 1, 1],
-            channels: 16,
-            space: None,
-        };
-        names.iter().map(clip).collect()
-    }
 
     #[test]
     fn texts_go_to_clips_by_name_else_in_order() {
         let (wide, tall) = (Some("wide"), Some("tall"));
         let check = |texts: &[Option<&str>], names: &[Option<&str>]| {
-            texts_of_clips(texts, &clips(names)).map_err(|error| error.message)
+            texts_of_clips(texts, &named_clips(names)).map_err(|error| error.message)
         };
         assert_eq!(check(&[None], &[wide, tall, None]), Ok(vec![0, 0, 0]));
         assert_eq!(check(&[tall, wide], &[wide, tall]), Ok(vec![1, 0]));

@@ -199,23 +199,14 @@ fn frame_mask(given: &Given, channels: usize, latent_frames: usize) -> Result<Ve
 
 #[cfg(test)]
 mod tests {
+    use super::super::clips::named_clips;
     use super::*;
-
-    fn clips(names: &[Option<&str>]) -> Vec<Clip> {
-        let clip = |name: &Option<&str>| Clip {
-            name: name.map(str::to_owned),
-            grid: [1, 1, 1],
-            channels: 16,
-            space: None,
-        };
-        names.iter().map(clip).collect()
-    }
 
     #[test]
     fn givens_go_to_clips_by_name_else_in_order() {
         let (wide, tall) = (Some("wide"), Some("tall"));
         let check = |givens: &[Option<&str>], names: &[Option<&str>]| {
-            givens_of_clips(givens, &clips(names)).map_err(|error| error.message)
+            givens_of_clips(givens, &named_clips(names)).map_err(|error| error.message)
         };
         assert_eq!(check(&[], &[wide, None]), Ok(vec![None, None]));
         assert_eq!(check(&[None], &[None]), Ok(vec![Some(0)]));
