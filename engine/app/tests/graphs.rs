@@ -14,6 +14,30 @@ const BROKEN: &str = r#"Graph(
 )
 "#;
 
+/// What the README tells to run is there: a built-in graph, or a file of the project.
+#[test]
+fn the_graphs_that_the_readme_runs_are_there() {
+    let root = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let place = Place::new();
+    let mut checked = 0;
+    for after in readme.split("kino run ").skip(1) {
+        let word = |c: char| c.is_ascii_alphanumeric() || "_/.-".contains(c);
+        let graph = after.split(|c| !word(c)).next().unwrap();
+        match graph {
+            "--json" | "graph.ron" => continue, // any graph
+            _ if graph.contains('/') => {
+                place.good(&["check", root.join(graph).to_str().unwrap()]);
+            }
+            _ => {
+                place.good(&["check", graph]);
+            }
+        }
+        checked += 1;
+    }
+    assert!(checked > 10, "{checked}");
+}
+
 #[test]
 fn built_in_graphs_check_and_plan() {
     let place = Place::new();
