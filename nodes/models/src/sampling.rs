@@ -17,5 +17,5 @@ pub use guidance::CfgScale;
 pub use lcm::Lcm;
 pub use levels::Schedule;
 pub use stepper::Solver;
-pub use sum::StepNoise;
+pub use sum::{SolverMethod, StepAt, StepNoise};
 pub use unipc::{UniPc, UniPcOptions};

@@ -58,7 +58,7 @@ fn none() -> kino_models::Result<Tensor> {
 
 fn unipc(steps: usize, order: usize) -> Solver {
     let schedule = Schedule::new(ScheduleKind::UniPc, steps, 3.0, 1000).unwrap();
-    Solver::UniPc(UniPc::new(schedule, UniPcOptions { order, ..UniPcOptions::default() }))
+    Solver::by(UniPc::new(UniPcOptions { order, ..UniPcOptions::default() }), schedule)
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn steps_equal_the_reference() {
         check_steps(&format!("unipc_o1.n{steps}"), unipc(steps, 1));
         check_steps(&format!("unipc_o3.n{steps}"), unipc(steps, 3));
         let schedule = Schedule::new(ScheduleKind::Euler, steps, 3.0, 1000).unwrap();
-        check_steps(&format!("euler.n{steps}"), Solver::Euler(Euler::new(schedule)));
+        check_steps(&format!("euler.n{steps}"), Solver::by(Euler, schedule));
     }
 }
 
@@ -124,9 +124,9 @@ fn a_straight_path_ends_at_the_data() {
             let schedule = Schedule::new(ScheduleKind::UniPc, 6, 5.0, 1000).unwrap();
             let options =
                 UniPcOptions { order, solver, lower_order_final, disable_corrector: vec![1] };
-            let (mut stepper, mut x) = (UniPc::new(schedule, options), noise.clone());
+            let (mut stepper, mut x) = (Solver::by(UniPc::new(options), schedule), noise.clone());
             for _ in 0..6 {
-                x = stepper.step(&straight, &x).unwrap();
+                x = stepper.step(&straight, &x, &mut none).unwrap();
             }
             close(&format!("{solver:?} of order {order}"), &x, &data, 1e-5);
         }
@@ -138,9 +138,9 @@ fn a_straight_path_ends_at_the_data() {
             let schedule = Schedule::new(ScheduleKind::DpmSolver, 6, 5.0, 1000).unwrap();
             let start = schedule.sigmas()[0];
             let mut x = ((&noise * start).unwrap() + (&data * (1.0 - start)).unwrap()).unwrap();
-            let mut stepper = DpmSolver::new(schedule, options);
+            let mut stepper = Solver::by(DpmSolver::new(options), schedule);
             for _ in 0..6 {
-                x = stepper.step(&straight, &x).unwrap();
+                x = stepper.step(&straight, &x, &mut none).unwrap();
             }
             close(&format!("{derivative:?} of order {order}"), &x, &data, 1e-5);
         }

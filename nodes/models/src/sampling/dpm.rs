@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use candle_core::Tensor;
 
 use super::config::{SchedulerConfig, SolverType};
-use super::levels::{Schedule, lambda};
-use super::sum::{run_is_over, weighted_sum};
+use super::levels::lambda;
+use super::sum::{SolverMethod, StepAt, StepNoise, weighted_sum};
 use crate::error::Result;
 
 /// Runs of fewer steps than this lower the order towards their end, where a config asks for it.
@@ -60,65 +60,50 @@ impl From<&SchedulerConfig> for DpmOptions {
     }
 }
 
-/// The stepper and all it remembers between steps.
-#[derive(Debug, Clone)]
+/// The method and all it remembers between steps.
+#[derive(Debug)]
 pub struct DpmSolver {
-    schedule: Schedule,
     options: DpmOptions,
-    index: usize,
     /// Data predictions of the latest steps, newest first.
     predictions: VecDeque<Tensor>,
 }
 
-impl DpmSolver {
-    /// A stepper at the start of `schedule`.
-    pub fn new(schedule: Schedule, options: DpmOptions) -> Self {
-        Self { schedule, options, index: 0, predictions: VecDeque::new() }
-    }
-
-    /// Moves `sample` one level down along `velocity`. Any shape; both alike.
-    ///
-    /// # Errors
-    /// When the run is over, or shapes or devices differ.
-    pub fn step(&mut self, velocity: &Tensor, sample: &Tensor) -> Result<Tensor> {
-        let (steps, index) = (self.schedule.steps(), self.index);
-        if index >= steps {
-            return Err(run_is_over(steps));
-        }
+impl SolverMethod for DpmSolver {
+    fn step(
+        &mut self,
+        at: StepAt<'_>,
+        velocity: &Tensor,
+        sample: &Tensor,
+        _: &mut StepNoise<'_>,
+    ) -> Result<Tensor> {
         // x₀ = x − σ·v.
-        let sigma = self.schedule.sigmas()[index];
-        let predicted = weighted_sum(&[(1.0, sample), (-sigma, velocity)])?;
+        let predicted = weighted_sum(&[(1.0, sample), (-at.sigmas().0, velocity)])?;
         self.predictions.push_front(predicted);
         self.predictions.truncate(self.options.order);
-        let weights = Weights::new(&self.schedule, index, self.order_now(), self.options);
+        let weights = Weights::new(at, self.order_now(at), self.options);
         let mut terms: Vec<(f64, &Tensor)> =
             weights.predictions.iter().copied().zip(&self.predictions).collect();
         if weights.sample != 0.0 {
             terms.push((weights.sample, sample));
         }
-        let next = weighted_sum(&terms)?;
-        self.index += 1;
-        Ok(next)
+        weighted_sum(&terms)
     }
+}
 
-    /// Steps done so far.
-    pub fn index(&self) -> usize {
-        self.index
-    }
-
-    /// The levels that it walks down.
-    pub fn schedule(&self) -> &Schedule {
-        &self.schedule
+impl DpmSolver {
+    /// The method before its first step.
+    pub fn new(options: DpmOptions) -> Self {
+        Self { options, predictions: VecDeque::new() }
     }
 
     /// The order that history and the distance to the end allow.
-    fn order_now(&self) -> usize {
+    fn order_now(&self, at: StepAt<'_>) -> usize {
         let DpmOptions { order, lower_order_final, euler_at_final, .. } = self.options;
-        let steps = self.schedule.steps();
-        let left = steps - self.index;
+        let steps = at.schedule.steps();
+        let left = steps - at.index;
         let lowered = lower_order_final && steps < FEW_STEPS;
         // A step to σ = 0 has h = ∞, where only order 1 has a limit.
-        let to_data = self.schedule.sigmas()[self.index + 1] == 0.0;
+        let to_data = at.sigmas().1 == 0.0;
         let most = match left {
             1 if to_data || lowered || euler_at_final => 1,
             2 if lowered => 2,
@@ -139,9 +124,9 @@ impl Weights {
     /// With e = exp(−h) − 1 and h = λₜ − λₛ, the order 1 is σₜ/σₛ·x − αₜ·e·m₀ (equation 9 of the
     /// paper). Order 2 adds −½·αₜ·e·D (midpoint) or αₜ·(e/h + 1)·D (Heun) with D = (m₀ − m₁)/r₀ and
     /// r₀ = (λₛ − λₛ₋₁)/h; order 3 is written in differences of the same kind.
-    fn new(schedule: &Schedule, index: usize, order: usize, options: DpmOptions) -> Self {
-        let sigmas = schedule.sigmas();
-        let (from, to) = (sigmas[index], sigmas[index + 1]);
+    fn new(at: StepAt<'_>, order: usize, options: DpmOptions) -> Self {
+        let (sigmas, index) = (at.schedule.sigmas(), at.index);
+        let (from, to) = at.sigmas();
         let alpha = 1.0 - to;
         let h = lambda(to) - lambda(from);
         let e = (-h).exp_m1();

@@ -1,4 +1,4 @@
-//! A stepper of any kind.
+//! A run down the levels by some method.
 
 use candle_core::Tensor;
 
@@ -7,38 +7,36 @@ use super::dpm::{DpmOptions, DpmSolver};
 use super::euler::Euler;
 use super::lcm::Lcm;
 use super::levels::Schedule;
-use super::sum::StepNoise;
+use super::sum::{SolverMethod, StepAt, StepNoise};
 use super::unipc::{UniPc, UniPcOptions};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
-/// A stepper of any kind: plain data between steps, so that a run can be copied or resumed.
-#[derive(Debug, Clone)]
-pub enum Solver {
-    /// UniPC for flow models.
-    UniPc(UniPc),
-    /// The Euler step.
-    Euler(Euler),
-    /// DPM-Solver++ for flow models.
-    DpmSolver(DpmSolver),
-    /// Latent consistency steps.
-    Lcm(Lcm),
+/// Walks a schedule by a method.
+#[derive(Debug)]
+pub struct Solver {
+    schedule: Schedule,
+    index: usize,
+    method: Box<dyn SolverMethod>,
 }
 
 impl Solver {
-    /// A stepper at the start of `schedule`, with the options of the model's config.
+    /// A solver at the start of `schedule`, with the options of the model's config.
     pub fn new(kind: ScheduleKind, schedule: Schedule, config: &SchedulerConfig) -> Self {
         match kind {
-            ScheduleKind::UniPc => Self::UniPc(UniPc::new(schedule, UniPcOptions::from(config))),
-            ScheduleKind::Euler => Self::Euler(Euler::new(schedule)),
-            ScheduleKind::DpmSolver => {
-                Self::DpmSolver(DpmSolver::new(schedule, DpmOptions::from(config)))
-            }
-            ScheduleKind::Lcm => Self::Lcm(Lcm::new(schedule)),
+            ScheduleKind::UniPc => Self::by(UniPc::new(UniPcOptions::from(config)), schedule),
+            ScheduleKind::Euler => Self::by(Euler, schedule),
+            ScheduleKind::DpmSolver => Self::by(DpmSolver::new(DpmOptions::from(config)), schedule),
+            ScheduleKind::Lcm => Self::by(Lcm, schedule),
         }
     }
 
+    /// A solver at the start of `schedule`, by a method of its own.
+    pub fn by(method: impl SolverMethod + 'static, schedule: Schedule) -> Self {
+        Self { schedule, index: 0, method: Box::new(method) }
+    }
+
     /// Moves `sample` one level down along `velocity`. Any shape; both alike. `noise` is asked for
-    /// by steppers that add noise, at most once a step.
+    /// by methods that add noise, at most once a step.
     ///
     /// # Errors
     /// When the run is over, or shapes or devices differ, or those of `noise`.
@@ -48,31 +46,23 @@ impl Solver {
         sample: &Tensor,
         noise: &mut StepNoise<'_>,
     ) -> Result<Tensor> {
-        match self {
-            Self::UniPc(stepper) => stepper.step(velocity, sample),
-            Self::Euler(stepper) => stepper.step(velocity, sample),
-            Self::DpmSolver(stepper) => stepper.step(velocity, sample),
-            Self::Lcm(stepper) => stepper.step(velocity, sample, noise),
+        let (steps, at) =
+            (self.schedule.steps(), StepAt { schedule: &self.schedule, index: self.index });
+        if self.index >= steps {
+            return Err(Error::input(format!("all {steps} steps of this schedule are done")));
         }
+        let moved = self.method.step(at, velocity, sample, noise)?;
+        self.index += 1;
+        Ok(moved)
     }
 
     /// Steps done so far.
     pub fn index(&self) -> usize {
-        match self {
-            Self::UniPc(stepper) => stepper.index(),
-            Self::Euler(stepper) => stepper.index(),
-            Self::DpmSolver(stepper) => stepper.index(),
-            Self::Lcm(stepper) => stepper.index(),
-        }
+        self.index
     }
 
     /// The levels that it walks down.
     pub fn schedule(&self) -> &Schedule {
-        match self {
-            Self::UniPc(stepper) => stepper.schedule(),
-            Self::Euler(stepper) => stepper.schedule(),
-            Self::DpmSolver(stepper) => stepper.schedule(),
-            Self::Lcm(stepper) => stepper.schedule(),
-        }
+        &self.schedule
     }
 }

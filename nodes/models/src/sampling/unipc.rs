@@ -9,7 +9,7 @@ use candle_core::Tensor;
 
 use super::config::{SchedulerConfig, SolverType};
 use super::levels::{Schedule, lambda};
-use super::sum::{run_is_over, weighted_sum};
+use super::sum::{SolverMethod, StepAt, StepNoise, weighted_sum};
 use crate::error::Result;
 
 /// What a config may choose about UniPC.
@@ -43,67 +43,53 @@ impl From<&SchedulerConfig> for UniPcOptions {
     }
 }
 
-/// The stepper and all it remembers between steps.
-#[derive(Debug, Clone)]
+/// The method and all it remembers between steps.
+#[derive(Debug)]
 pub struct UniPc {
-    schedule: Schedule,
     options: UniPcOptions,
-    index: usize,
     /// Data predictions of the latest steps, newest first.
     predictions: VecDeque<Tensor>,
     /// The corrected sample from which the latest step started, and the order of that step.
     last: Option<(Tensor, usize)>,
 }
 
-impl UniPc {
-    /// A stepper at the start of `schedule`.
-    pub fn new(schedule: Schedule, options: UniPcOptions) -> Self {
-        Self { schedule, options, index: 0, predictions: VecDeque::new(), last: None }
-    }
-
-    /// Moves `sample` one level down along `velocity`. Any shape; both alike.
-    ///
-    /// # Errors
-    /// When the run is over, or shapes or devices differ.
-    pub fn step(&mut self, velocity: &Tensor, sample: &Tensor) -> Result<Tensor> {
-        let (steps, index) = (self.schedule.steps(), self.index);
-        if index >= steps {
-            return Err(run_is_over(steps));
-        }
+impl SolverMethod for UniPc {
+    fn step(
+        &mut self,
+        at: StepAt<'_>,
+        velocity: &Tensor,
+        sample: &Tensor,
+        _: &mut StepNoise<'_>,
+    ) -> Result<Tensor> {
         // x₀ = x − σ·v, from the sample as the model saw it.
-        let sigma = self.schedule.sigmas()[index];
-        let predicted = weighted_sum(&[(1.0, sample), (-sigma, velocity)])?;
+        let predicted = weighted_sum(&[(1.0, sample), (-at.sigmas().0, velocity)])?;
         let sample = match &self.last {
-            Some((last, order)) if !self.options.disable_corrector.contains(&(index - 1)) => {
-                self.correct(last, &predicted, *order)?
+            Some((last, order)) if !self.options.disable_corrector.contains(&(at.index - 1)) => {
+                self.correct(at, last, &predicted, *order)?
             }
             _ => sample.clone(),
         };
         self.predictions.push_front(predicted);
         self.predictions.truncate(self.options.order);
-        let order = self.order_now();
-        let next = self.predict(&sample, order)?;
+        let order = self.order_now(at);
+        let next = self.predict(at, &sample, order)?;
         self.last = Some((sample, order));
-        self.index += 1;
         Ok(next)
     }
+}
 
-    /// Steps done so far.
-    pub fn index(&self) -> usize {
-        self.index
-    }
-
-    /// The levels that it walks down.
-    pub fn schedule(&self) -> &Schedule {
-        &self.schedule
+impl UniPc {
+    /// The method before its first step.
+    pub fn new(options: UniPcOptions) -> Self {
+        Self { options, predictions: VecDeque::new(), last: None }
     }
 
     /// The order that history and the distance to the end allow.
-    fn order_now(&self) -> usize {
-        let left = self.schedule.steps() - self.index;
+    fn order_now(&self, at: StepAt<'_>) -> usize {
+        let left = at.schedule.steps() - at.index;
         let order = self.options.order.min(self.predictions.len());
         // A step to σ = 0 has h = ∞, where only order 1 has a limit.
-        let to_data = self.schedule.sigmas()[self.index + 1] == 0.0;
+        let to_data = at.sigmas().1 == 0.0;
         match (self.options.lower_order_final, to_data) {
             (_, true) => 1,
             (true, false) => order.min(left),
@@ -112,8 +98,8 @@ impl UniPc {
     }
 
     /// UniP: from level `index` to the next one.
-    fn predict(&self, sample: &Tensor, order: usize) -> Result<Tensor> {
-        let step = Step::new(&self.schedule, self.index, order, self.options.solver);
+    fn predict(&self, at: StepAt<'_>, sample: &Tensor, order: usize) -> Result<Tensor> {
+        let step = Step::new(at.schedule, at.index, order, self.options.solver);
         let rho = match order {
             1 => Vec::new(),
             2 => vec![0.5], // exact enough for two points: diffusers fixes it too
@@ -123,8 +109,14 @@ impl UniPc {
     }
 
     /// UniC: repeats the step from the previous level, now knowing the prediction at its end.
-    fn correct(&self, last: &Tensor, predicted: &Tensor, order: usize) -> Result<Tensor> {
-        let step = Step::new(&self.schedule, self.index - 1, order, self.options.solver);
+    fn correct(
+        &self,
+        at: StepAt<'_>,
+        last: &Tensor,
+        predicted: &Tensor,
+        order: usize,
+    ) -> Result<Tensor> {
+        let step = Step::new(at.schedule, at.index - 1, order, self.options.solver);
         let mut rho = match order {
             1 => vec![0.5],
             _ => solve(step.matrix(order), step.right_side(order)),
