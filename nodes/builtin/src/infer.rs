@@ -110,6 +110,12 @@ pub(crate) fn takes_no_given(port: &str) -> PlanError {
     )
 }
 
+/// A transformer that was fed at `port` is given frames by a control.
+pub(crate) fn reads_control(port: &str) -> PlanError {
+    PlanError::at(port, "this transformer is given frames by a control")
+        .hint("a `vace` node makes one of a video, a mask and pictures, for `control`")
+}
+
 /// Bytes of so many numbers in f32 as these sizes multiplied; more than there are is the most there
 /// can be.
 pub(crate) fn f32_bytes(sizes: &[usize]) -> u64 {

@@ -27,6 +27,7 @@ mod source;
 mod switch;
 mod tensor;
 mod text;
+mod vace;
 mod vae;
 mod video;
 
@@ -59,6 +60,7 @@ pub static NODES: &[&NodeDef] = &[
     &vae::ENCODE,
     &vae::DECODE,
     &given::GIVEN,
+    &vace::VACE,
     &video::READ,
     &video::WRITE,
     &image::READ,

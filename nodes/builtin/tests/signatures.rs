@@ -9,7 +9,7 @@ use kino_nodes::NODES;
 use kino_port::{Arity, Port, PortType};
 
 /// The nodes that graphs can count on, in the order in which they are listed.
-const EXPECTED: [&str; 35] = [
+const EXPECTED: [&str; 36] = [
     "model.load",
     "text.encode",
     "text.join",
@@ -24,6 +24,7 @@ const EXPECTED: [&str; 35] = [
     "vae.encode",
     "vae.decode",
     "given",
+    "vace",
     "video.read",
     "video.write",
     "image.read",

@@ -167,6 +167,13 @@ impl ExtraChannels {
     pub const MASK: &str = "mask";
     /// The latent of the clip, grey where nothing is given.
     pub const GIVEN: &str = "given";
+    /// The latent of what stays of a control: grey where the clip is made.
+    pub const INACTIVE: &str = "inactive";
+    /// The latent of what a control asks to be made: grey where the clip stays.
+    pub const REACTIVE: &str = "reactive";
+    /// Where a clip is made, 1, and where it stays, 0: a channel for each pixel that a latent pixel
+    /// stands for, row by row.
+    pub const PIXELS: &str = "pixels";
 }
 
 /// How a denoiser is told of frames that are given.
@@ -178,6 +185,10 @@ pub enum GivenInput {
     Tokens,
     /// They come as [`ExtraChannels`] (Wan 2.1 I2V, FLF2V).
     Channels,
+    /// They are part of a control, which comes as [`ExtraChannels`] and counts as strongly as
+    /// [`Packed::strengths`] says (Wan VACE): a clip to follow or to change, and pictures of
+    /// subjects as latent frames before it.
+    Control,
 }
 
 /// How a denoiser is told the noise level.
@@ -292,6 +303,9 @@ pub struct Packed<'a> {
     pub grids: &'a [Grid],
     /// The noise levels, as the denoiser is told them.
     pub timesteps: Timesteps<'a>,
+    /// How strongly the extra channels of each clip count, where they are a control: 1 as in
+    /// training, 0 not at all. Empty where they are none.
+    pub strengths: &'a [f64],
 }
 
 /// Gives the velocity of packed latents.
