@@ -3,7 +3,7 @@ patches, autoencoders of other levels, strides and forms, image encoders, bounda
 
 usage: variants.py FOLDER NAME…   (python 3.11; torch, diffusers 0.42.1, transformers 5)
 
-A NAME is KIND-SEED, with KIND among t2v, ti2v, a14b, i2v, flf2v, a14b_i2v, vace, vae; KIND-FROM..TO makes many. Each
+A NAME is KIND-SEED, with KIND among t2v, ti2v, a14b, i2v, flf2v, a14b_i2v, vace, vae, text; KIND-FROM..TO makes many. Each
 becomes a folder with `model`, `case.json` and `golden.safetensors`. `tests/suite/variants.rs` holds all that lie in
 `tests/ref/variants`, and those of the folder that KINO_TEST_VARIANTS names.
 """
@@ -13,7 +13,7 @@ from PIL import Image
 from diffusers import (AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler, WanImageToVideoPipeline, WanPipeline,
                        WanTransformer3DModel, WanVACEPipeline, WanVACETransformer3DModel)
 from safetensors.torch import save_file
-from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection, UMT5Config, UMT5EncoderModel
 
 torch.set_grad_enabled(False)
 
@@ -96,9 +96,32 @@ def vae_values(vae, values, frames, size, r):
     values.update(video_u8=video[0].permute(1, 2, 3, 0), latent=((latent - mean) / std)[0], z=z[0], decoded=vae.decode(z * std + mean).sample[0].permute(1, 2, 3, 0) / 2 + 0.5)
 
 
+def text(folder, name, r):
+    """A text encoder alone, with the tokenizer of `wan_t2v`."""
+    tokenizer = f"{os.path.dirname(os.path.abspath(__file__))}/wan_t2v/model/tokenizer"
+    heads, width = r.choice([(2, 6), (3, 8), (4, 5), (1, 16)])
+    config = UMT5Config(vocab_size=len(AutoTokenizer.from_pretrained(tokenizer)), d_model=r.choice([12, 24, 40]), d_kv=width, d_ff=r.choice([20, 36]), num_layers=r.choice([1, 2, 3]),
+                        num_heads=heads, relative_attention_num_buckets=r.choice([8, 16, 32]), relative_attention_max_distance=r.choice([20, 64, 128]), layer_norm_epsilon=r.choice([1e-6, 1e-5]))
+    encoder = randomised(UMT5EncoderModel(config), r.randrange(1 << 30))
+    pipe = WanPipeline(tokenizer=AutoTokenizer.from_pretrained(tokenizer), text_encoder=encoder, vae=None, scheduler=scheduler(r))
+    prompt = r.choice(["A red fox runs through deep snow at dawn.", "色调艳丽, a train leaves the station; people wave &amp; neon signs reflect in puddles. " * 3, "x"])
+    values = dict(embeds=pipe._get_t5_prompt_embeds(prompt, device="cpu")[0])
+    out = f"{folder}/{name}"
+    shutil.rmtree(out, ignore_errors=True)
+    os.makedirs(f"{out}/model/scheduler")
+    pipe.scheduler.save_pretrained(f"{out}/model/scheduler")
+    encoder.save_pretrained(f"{out}/model/text_encoder")
+    shutil.copytree(tokenizer, f"{out}/model/tokenizer")
+    json.dump(dict(_class_name="WanPipeline", text_encoder=["transformers", "UMT5EncoderModel"], tokenizer=["transformers", "T5TokenizerFast"]), open(f"{out}/model/model_index.json", "w"))
+    save_file({k: v.contiguous() for k, v in values.items()}, f"{out}/golden.safetensors")
+    json.dump(dict(name=name, kind="text", prompt=prompt), open(f"{out}/case.json", "w"), indent=1)
+
+
 def make(folder, name):
     kind, seed = name.rsplit("-", 1)
     r = random.Random(name)
+    if kind == "text":
+        return text(folder, name, r)
     values, case = {}, dict(name=name, kind=kind)
     vae = autoencoder(r, True if kind == "ti2v" else None, kind != "vace")
     config = vae.config

@@ -14,9 +14,7 @@ use kino_port::{
     real,
 };
 
-use crate::infer::{
-    InferCx, InferResult, f32_bytes, near, reads_control, refuse, takes_no_given,
-};
+use crate::infer::{InferCx, InferResult, f32_bytes, near, reads_control, refuse, takes_no_given};
 use crate::latent::{check_frames, check_side};
 use crate::models::{DitHandle, Network, VaeHandle};
 use crate::regroup::Regrouped;

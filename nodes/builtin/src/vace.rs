@@ -12,8 +12,8 @@ use kino_node::{
     Services, Value, ValueType,
 };
 use kino_port::{
-    Fact, Facts, Literal, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, int, optional,
-    optional_list, ports, real,
+    Fact, Facts, Literal, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, int,
+    optional, optional_list, ports, real,
 };
 
 use crate::infer::{InferCx, InferResult, f32_bytes, known, named_facts, refuse};
@@ -174,7 +174,8 @@ impl Asked {
         if !errors.is_empty() {
             return Err(errors);
         }
-        let (Ok(Some(frames)), Some(latents), (Some(height), Some(width))) = (frames, counted, size)
+        let (Ok(Some(frames)), Some(latents), (Some(height), Some(width))) =
+            (frames, counted, size)
         else {
             return Ok(None);
         };
@@ -244,10 +245,10 @@ impl Asked {
     fn check_references(&self, dit: &DitHandle, size: [usize; 2]) -> Vec<PlanError> {
         let wrong = |message: String| PlanError::at("references", message);
         let one = |picture: &FramesFact| match picture.count {
-            Some(count) if count != 1 => {
-                Some(wrong(format!("a picture is one frame, found {count}"))
-                    .hint("a `frames.trim` node takes one of a clip"))
-            }
+            Some(count) if count != 1 => Some(
+                wrong(format!("a picture is one frame, found {count}"))
+                    .hint("a `frames.trim` node takes one of a clip"),
+            ),
             _ => reference::fitted([picture.height, picture.width], size).err().map(wrong),
         };
         let mut errors: Vec<_> = self.references.iter().flatten().filter_map(one).collect();

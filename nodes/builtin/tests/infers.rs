@@ -230,10 +230,11 @@ fn a_longer_clip_needs_its_frames_and_no_more() {
         rig.infer("vae.decode", &inputs).unwrap().memory
     };
     let frames = 4 * (720 * 1280 * 3 * 4);
-    for tile in [0, 256] {
-        assert_eq!(memory(tile, 6) - memory(tile, 5), frames, "tile {tile}");
-    }
-    assert_ne!(memory(0, 5), memory(256, 5));
+    assert_eq!(memory(0, 6) - memory(0, 5), frames);
+    // Tile by tile, what neighbours overlap is held as well, and one tile's past in place of all.
+    let longer = memory(256, 6) - memory(256, 5);
+    assert!(longer > frames && longer < 3 * frames / 2, "{longer}, frames alone are {frames}");
+    assert!(memory(256, 20) < memory(0, 20) / 2);
 }
 
 #[test]

@@ -251,7 +251,8 @@ fn a_control_is_encoded_as_diffusers_does() {
     let pictures = |names: &[&str]| {
         Value::List(names.iter().map(|name| (None, bytes(name))).collect::<Vec<_>>().into())
     };
-    let (film, size) = (("video", bytes("clip_u8")), [("width", 48), ("height", 32), ("frames", 9)]);
+    let (film, size) =
+        (("video", bytes("clip_u8")), [("width", 48), ("height", 32), ("frames", 9)]);
     let size = size.map(|(name, value)| (name, int(value)));
     let mask = ("mask", Value::Tensor(golden("mask")));
     let cases = [

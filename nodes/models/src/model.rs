@@ -448,11 +448,36 @@ pub trait FrameEncoder: Send + Sync {
 
 /// The loaded decoder of an autoencoder.
 pub trait FrameDecoder: Send + Sync {
-    /// Begins a clip, in tiles if asked.
+    /// Begins a clip.
     ///
     /// # Errors
-    /// When the tiles do not fit.
-    fn open(&self, tile: Option<Tile>) -> Result<Box<dyn Decode>>;
+    /// When the network cannot be made ready.
+    fn open(&self) -> Result<Box<dyn Decode>>;
+
+    /// Decodes a whole latent in tiles, one after another, so that what is kept between latent
+    /// frames is that of one tile; the frames of the whole clip are held meanwhile. Without an
+    /// implementation of its own, the frames are decoded whole.
+    ///
+    /// Shapes: `latent` `[c, f, h, w]`; for each latent frame what [`Decode::push`] gives. `done` is
+    /// told how many of how many latent frames of all tiles have passed.
+    ///
+    /// # Errors
+    /// When the shape or the tile does not fit, or it is cancelled.
+    fn decode_tiles(
+        &self,
+        latent: &Tensor,
+        _tile: Tile,
+        done: &mut dyn FnMut(usize, usize),
+        check_cancel: &mut CheckCancel<'_>,
+    ) -> Result<Vec<Tensor>> {
+        let (mut decoder, count) = (self.open()?, latent.dim(1)?);
+        let mut frame = |index: usize| {
+            let frames = decoder.push(&latent.narrow(1, index, 1)?.squeeze(1)?, check_cancel)?;
+            done(index + 1, count);
+            Ok(frames)
+        };
+        (0..count).map(&mut frame).collect()
+    }
 
     /// A linear map from latents to colours, for previews; none where there is none.
     ///

@@ -199,6 +199,24 @@ fn what_is_not_supported_yet_is_named() {
 }
 
 #[test]
+fn what_a_transformer_does_not_say_is_as_in_diffusers() {
+    let file = "transformer/config.json";
+    let read = |key: &str, value: Value| {
+        let (_place, folder) = edited("transformer/config.json", |config| match value {
+            Value::Null => drop(config.as_object_mut().unwrap().remove(key)),
+            value => config[key] = value,
+        });
+        ModelConfig::read(&folder).unwrap().transformer.unwrap()
+    };
+    let (_place, null) = edited(file, |config| config["out_channels"] = Value::Null);
+    assert_eq!(ModelConfig::read(&null).unwrap().transformer.unwrap().out_channels, 16);
+    assert_eq!(read("out_channels", Value::Null).out_channels, 16);
+    assert_eq!(read("eps", Value::Null).eps, 1e-6);
+    assert!(read("cross_attn_norm", Value::Null).cross_attn_norm);
+    read("qk_norm", Value::Null);
+}
+
+#[test]
 fn what_other_kinds_read_is_said_by_their_configs() {
     let ti2v = ModelConfig::read(&model("wan22_ti2v/model")).unwrap();
     assert!(ti2v.index.expand_timesteps && ti2v.scheduler.shift() == 5.0);

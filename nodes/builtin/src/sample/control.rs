@@ -94,8 +94,7 @@ pub(super) fn infer_control(
         };
         pictures.push(control.references);
         if let Some(part) = part {
-            all_known &=
-                review.take(check_control(part, clip, patches.patch, control)).is_some();
+            all_known &= review.take(check_control(part, clip, patches.patch, control)).is_some();
         }
     }
     all_known.then(|| {
@@ -123,7 +122,10 @@ pub(super) fn controls(
 
 /// How strongly each clip follows its control: not at all where it has none.
 pub(super) fn strengths(controls: &[Option<Arc<Control>>]) -> Vec<f64> {
-    controls.iter().map(|control| control.as_ref().map_or(0.0, |control| control.strength)).collect()
+    controls
+        .iter()
+        .map(|control| control.as_ref().map_or(0.0, |control| control.strength))
+        .collect()
 }
 
 /// The channels of the controls of packed clips: `[tokens, e·pt·ph·pw]`, zero where there is none;

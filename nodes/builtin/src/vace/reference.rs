@@ -87,7 +87,8 @@ mod tests {
     fn a_picture_stands_in_the_middle_of_white() {
         // Two pixels, black and grey, in a frame of four by two: one is two wide, its neighbours a
         // quarter nearer to each other.
-        let picture = Tensor::from_vec(vec![0f32, 0.0, 0.0, 0.5, 0.5, 0.5], (1, 2, 3), &Device::Cpu);
+        let picture =
+            Tensor::from_vec(vec![0f32, 0.0, 0.0, 0.5, 0.5, 0.5], (1, 2, 3), &Device::Cpu);
         let frame = on_white(&picture.unwrap(), [4, 4]).unwrap();
         let red = frame.narrow(3, 0, 1).unwrap().reshape((4, 4)).unwrap();
         let expected = [[1.0; 4], [0.0, 0.125, 0.375, 0.5], [0.0, 0.125, 0.375, 0.5], [1.0; 4]];

@@ -241,7 +241,7 @@ impl VideoVae for WanVae {
 
     fn load_decoder(&self, weights: &Weights) -> Result<Arc<dyn FrameDecoder>> {
         let vae = Vae::load(&self.0, weights)?;
-        vae.decoder(None)?; // reads the network
+        vae.decoder()?; // reads the network
         Ok(Arc::new(vae))
     }
 }
@@ -253,8 +253,18 @@ impl FrameEncoder for Vae {
 }
 
 impl FrameDecoder for Vae {
-    fn open(&self, tile: Option<Tile>) -> Result<Box<dyn Decode>> {
-        Ok(Box::new(self.decoder(tile)?))
+    fn open(&self) -> Result<Box<dyn Decode>> {
+        Ok(Box::new(self.decoder()?))
+    }
+
+    fn decode_tiles(
+        &self,
+        latent: &Tensor,
+        tile: Tile,
+        done: &mut dyn FnMut(usize, usize),
+        check_cancel: &mut CheckCancel<'_>,
+    ) -> Result<Vec<Tensor>> {
+        Vae::decode_tiles(self, latent, tile, done, check_cancel)
     }
 
     fn rgb_map(&self) -> Result<Option<RgbMap>> {

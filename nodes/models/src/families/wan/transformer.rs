@@ -21,7 +21,8 @@ pub struct TransformerConfig {
     /// Channels that go in: those of the latent, and where frames are given by channels, a mask and
     /// the latent of what is given.
     pub in_channels: usize,
-    /// Channels of the velocity that comes out.
+    /// Channels of the velocity that comes out; as many as go in where the file does not say.
+    #[serde(default, deserialize_with = "or_none")]
     pub out_channels: usize,
     /// Width of a text embedding.
     pub text_dim: usize,
@@ -70,6 +71,11 @@ fn yes() -> bool {
     true
 }
 
+/// A size that may be null, which is 0 then.
+fn or_none<'de, D: serde::Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(0))
+}
+
 fn epsilon() -> f64 {
     1e-6
 }
@@ -91,7 +97,10 @@ impl TransformerConfig {
 
     /// Reads and checks a config of another name.
     pub(crate) fn read_from(folder: &impl ModelFiles, file: &str) -> Result<Self> {
-        let config: Self = folder.json(file)?;
+        let mut config: Self = folder.json(file)?;
+        if config.out_channels == 0 {
+            config.out_channels = config.in_channels; // `out_channels or in_channels` in diffusers
+        }
         config.check_family(folder, file)?;
         config.check_sizes(folder, file)?;
         Ok(config)
@@ -121,7 +130,8 @@ impl TransformerConfig {
             return refuse(format!("conditioning by extra channels ({given} in, {out} out)"));
         }
         match self.qk_norm.as_deref() {
-            Some("rms_norm_across_heads") => Ok(()),
+            // diffusers has this norm whatever the file says.
+            Some("rms_norm_across_heads") | None => Ok(()),
             other => refuse(format!("qk_norm {other:?}")),
         }
     }
