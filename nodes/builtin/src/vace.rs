@@ -169,7 +169,8 @@ impl Asked {
         let counted = counted.map_err(|error| errors.push(error)).ok().flatten();
         errors.extend(self.check_mask().err());
         if let (Some(height), Some(width)) = size {
-            errors.extend(self.check_references(dit, [height, width]));
+            let spatial = vae.latents().spatial;
+            errors.extend(self.check_references(dit, [height, width], spatial));
         }
         if !errors.is_empty() {
             return Err(errors);
@@ -242,14 +243,19 @@ impl Asked {
     }
 
     /// Each picture is one frame that fits, and their number whole patches.
-    fn check_references(&self, dit: &DitHandle, size: [usize; 2]) -> Vec<PlanError> {
+    fn check_references(
+        &self,
+        dit: &DitHandle,
+        size: [usize; 2],
+        spatial: usize,
+    ) -> Vec<PlanError> {
         let wrong = |message: String| PlanError::at("references", message);
         let one = |picture: &FramesFact| match picture.count {
             Some(count) if count != 1 => Some(
                 wrong(format!("a picture is one frame, found {count}"))
                     .hint("a `frames.trim` node takes one of a clip"),
             ),
-            _ => reference::fitted([picture.height, picture.width], size).err().map(wrong),
+            _ => reference::fitted([picture.height, picture.width], size, spatial).err().map(wrong),
         };
         let mut errors: Vec<_> = self.references.iter().flatten().filter_map(one).collect();
         let (per_patch, count) = (dit.spec.inputs().patch.0, self.references.len());

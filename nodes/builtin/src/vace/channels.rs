@@ -55,7 +55,7 @@ pub(super) fn encode(
     let mut before = Vec::with_capacity(pictures + 1);
     // Each picture is put before those that are there.
     for picture in source.pictures.iter().rev() {
-        let frame = on_white(&picture.chunk(0)?.get(0)?, sizes.size)?;
+        let frame = on_white(&picture.chunk(0)?.get(0)?, sizes.size, sizes.spatial)?;
         before.push(encoder.encode(cx, Regrouped::new(std::iter::once(Ok(frame))), 1)?);
     }
     before.push(inactive);
