@@ -16,7 +16,7 @@ use kino_port::{
     optional, optional_list, ports, real,
 };
 
-use crate::infer::{InferCx, InferResult, f32_bytes, known, named_facts, refuse};
+use crate::infer::{InferCx, InferResult, f32_bytes, known, named_facts, refuse, takes_no_control};
 use crate::latent::{LONGEST_SIDE, check_frames, check_side};
 use crate::models::{DitHandle, Network, VaeHandle};
 use crate::vae::{Encoding, tile, tiles};
@@ -296,12 +296,6 @@ fn check_dit(dit: &DitHandle, vae: &VaeHandle) -> Result<(), PlanError> {
             Err(PlanError::at("vae", message).hint("give `vace` the VAE of the same model"))
         }
     }
-}
-
-/// A transformer that was fed at `port` has no blocks for a control.
-pub(crate) fn takes_no_control(port: &str) -> PlanError {
-    PlanError::at(port, "this transformer takes no control: it has no blocks beside the main ones")
-        .hint("Wan VACE takes one; frames that a clip must contain come by a `given` node")
 }
 
 fn infer(_: &Services, facts: &Facts) -> InferResult {

@@ -9,9 +9,9 @@ use crate::error::{Error, Result};
 /// The size of a tile and the distance between two, in pixels of a frame.
 ///
 /// Neighbours overlap by the difference and are blended there. A frame that fits into one tile is
-/// not cut. Where a clip is encoded chunk by chunk, tiles bound the memory of the activations of one
-/// chunk, and what is kept between chunks grows by the overlap; where it is decoded tile by tile,
-/// they bound both.
+/// not cut. Where a clip is encoded chunk by chunk, tiles bound the memory of the activations of
+/// one chunk, and what is kept between chunks grows by the overlap; where it is decoded tile by
+/// tile, they bound both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tile {
     /// Pixels down a tile.

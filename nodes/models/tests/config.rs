@@ -77,7 +77,7 @@ fn blocks_beside_the_main_ones_are_said_by_the_config() {
         ("vace_layers", Value::Null, "needs `vace_layers` and `vace_in_channels`"),
         ("vace_in_channels", Value::Null, "needs `vace_layers` and `vace_in_channels`"),
         ("vace_in_channels", json!(32), "two latents of 16 and a mask are more"),
-        ("vace_in_channels", json!(1 << 40), "vace_in_channels"),
+        ("vace_in_channels", json!(1_u64 << 40), "vace_in_channels"),
         ("vace_in_channels", json!(97), "which is not two latents of 16 and a mask of 64 pixels"),
         ("in_channels", json!(36), "36 in, 16 out"),
     ] {

