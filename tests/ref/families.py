@@ -160,7 +160,8 @@ if wanted("wan_vace"):
         mask_u8[f, 20:23, 3 * f:3 * f + 17] = 140
         mask_u8[f, 23:26, 3 * f:3 * f + 17] = 100
     film, masks = [Image.fromarray(f.numpy()) for f in clip_u8], [Image.fromarray(m.numpy()) for m in mask_u8]
-    wide, tall = first.resize((41, 23), Image.LANCZOS), last.resize((30, 61), Image.LANCZOS)
+    # Pillow 13 resizes the height first where that is cheaper, older ones never do: these sizes give one picture both ways.
+    wide, tall = first.resize((40, 24), Image.LANCZOS), last.resize((30, 61), Image.LANCZOS)
     values = dict(clip_u8=clip_u8, mask=mask_u8.float() / 255, wide_u8=torch.from_numpy(np.array(wide))[None], tall_u8=torch.from_numpy(np.array(tall))[None])
     cases = [vace(pipe, "a", values, 71, 4, 4.0, reference_images=[wide, tall]),
              vace(pipe, "b", values, 72, 3, 1.0, 0.7, video=film, mask=masks),

@@ -45,7 +45,8 @@ pub fn resize(frames: &Tensor, height: usize, width: usize, filter: Filter) -> R
 }
 
 /// Resizes pictures of bytes to bytes, exactly as Pillow does: values in 0…1 are rounded to the 256
-/// levels, mixed in whole numbers, and rounded again after each of the two axes.
+/// levels, mixed in whole numbers, and rounded again after each of the two axes, the width first.
+/// (Pillow 13 takes the height first where that is cheaper: a byte may then be off by one.)
 ///
 /// Shapes: `frames` `[f, h, w, c]`, f32; the result is `[f, height, width, c]`, in main memory.
 pub fn resize_levels(

@@ -233,7 +233,7 @@ fn variants(folder: &Path) -> Vec<Variant> {
 #[test]
 fn checkpoints_of_other_sizes_work_by_their_configs() {
     let mut all = variants(&reference().join("variants"));
-    assert!(all.len() >= 4, "{} checkpoints", all.len());
+    assert!(all.len() >= 5, "{} checkpoints", all.len());
     if let Some(more) = std::env::var_os(MORE) {
         all.extend(variants(Path::new(&more)));
     }
