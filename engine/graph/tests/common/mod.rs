@@ -86,7 +86,7 @@ pub(crate) fn nodes() -> Nodes {
         ),
         signature(
             "enlarge",
-            ports![text("model", "lanczos").choices(methods).file()],
+            vec![text("model", "lanczos").choices(methods).file()].into(),
             ports![edge("frames", PortType::Frames)],
             NodeTraits::LIGHT,
         ),

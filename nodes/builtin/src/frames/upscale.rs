@@ -9,8 +9,7 @@ use kino_node::{
     Cx, Error, Frames, FramesBuilder, FramesFact, Inputs, NodeDef, Outputs, Result, Services, Value,
 };
 use kino_port::{
-    Fact, Facts, NodeTraits, PlanError, PlannedRead, PortType, Signature, StepInfo, int, ports,
-    text,
+    Fact, Facts, NodeTraits, PlanError, PlannedRead, Signature, StepInfo, int, ports, text,
 };
 use kino_world::Folders;
 
