@@ -8,7 +8,7 @@ Writes a weight file for each network (`NAME.safetensors`, float16), `values.saf
 `rrdb_x4` the names under which each of the ESRGAN family's layouts holds the same weights, all loaded by spandrel.
 
 `video_x4.safetensors` beside them holds the values of the embedded network (see nodes/shapes/upscale/README.md):
-computed in float64 from its weights; ncnn, in float32, differs by at most 1.8e-6.
+computed in float64 from its weights, as `values.safetensors` are; ncnn, in float32, differs by at most 1.8e-6.
 """
 import importlib, json, re
 
@@ -104,10 +104,10 @@ keep("srvgg_x2", rounded(compact), (10, 7))
 for name, scale, norm, size in (("span_x2", 2, True, (11, 8)), ("span_x4", 4, False, (6, 9))):
     span = rounded(SPAN(num_in_ch=3, num_out_ch=3, feature_channels=6, upscale=scale, norm=norm))
     span.eval()
-    # Attention is 0 where a block gives little: give it more.
+    # Attention is 0 where a block gives little, as with colours in 0…1: give it more.
     for block in (span.block_1, span.block_2, span.block_3, span.block_4, span.block_5, span.block_6):
         for conv in (block.c1_r, block.c2_r, block.c3_r):
-            conv.sk.weight.data.mul_(3)
+            conv.sk.weight.data.mul_(0.3 if norm else 3)
     rounded(span)
     x, y = keep(name, span, size)
     state = {key: value.clone() for key, value in span.state_dict().items()}
