@@ -16,8 +16,8 @@ macro_rules! embedded {
     };
 }
 
-/// SRVGGNetCompact of Real-ESRGAN, `realesr-animevideov3`, as safetensors: frames four times larger.
-/// BSD-3-Clause, Copyright (c) 2021, Xintao Wang.
+/// SRVGGNetCompact of Real-ESRGAN, `realesr-animevideov3`, as safetensors: frames become four times
+/// larger. BSD-3-Clause, Copyright (c) 2021, Xintao Wang.
 pub static VIDEO_X4: &[u8] = include_bytes!("../upscale/video-x4.safetensors");
 
 /// The licence of [`VIDEO_X4`], which goes with every copy of it.
