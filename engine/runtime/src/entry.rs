@@ -83,9 +83,12 @@ impl Verified {
         }
     }
 
-    /// Whether the outputs still lie in an open file.
-    pub(crate) fn is_open(&self) -> bool {
-        matches!(self.body, Body::File { .. })
+    /// The bytes that were read of it; none where the outputs still lie in an open file.
+    pub(crate) fn in_memory(&self) -> Option<u64> {
+        match &self.body {
+            Body::Memory { bytes, .. } => Some(bytes.len() as u64),
+            Body::File { .. } => None,
+        }
     }
 }
 
