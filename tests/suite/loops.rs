@@ -1,6 +1,6 @@
-//! The graphs in time, on pixels: what is given is in the video where it belongs, what is made joins
-//! it, colours stay; a long video takes the memory of a short one, and is taken up where it was
-//! killed.
+//! The graphs in time, on pixels: what is given is in the video where it belongs, what is made
+//! joins it, colours stay; a long video takes the memory of a short one, and is taken up where it
+//! was killed.
 //!
 //! Short forms, unless `KINO_TEST_MINUTE` is set (the whole minute of `long_video`) or
 //! `KINO_TEST_LOOP_KILLS` says how often it is killed.
@@ -79,11 +79,10 @@ fn mean(pixels: &[[f64; 3]]) -> [f64; 3] {
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     background: [f64; 3],
-    /// The colour of the middle of the subject: of the quarter of its pixels that differ most.
+    /// The colour of the subject: of the half of its pixels that differ most from the background.
     subject: [f64; 3],
-    /// Where it is, in pixels.
+    /// Where it is, from the left, in pixels.
     x: f64,
-    y: f64,
     /// How many pixels are part of it.
     size: usize,
 }
@@ -101,22 +100,21 @@ fn seen(frames: &Tensor, at: usize) -> Seen {
     };
     let middle = [median(0), median(1), median(2)];
     let (mut subject, mut background) = (Vec::new(), Vec::new());
-    let (mut x, mut y) = (0.0, 0.0);
+    let mut x = 0.0;
     for (index, rgb) in all.iter().enumerate() {
         let from = distance(*rgb, middle);
         if from > NEAR {
             subject.push((from, *rgb));
             x += (index % width) as f64;
-            y += (index / width) as f64;
         } else if from < NEAR / 3.0 {
             background.push(*rgb);
         }
     }
     let size = subject.len();
     subject.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let core: Vec<_> = subject.iter().take(size.div_ceil(4)).map(|(_, rgb)| *rgb).collect();
+    let core: Vec<_> = subject.iter().take(size.div_ceil(2)).map(|(_, rgb)| *rgb).collect();
     let count = size.max(1) as f64;
-    Seen { background: mean(&background), subject: mean(&core), x: x / count, y: y / count, size }
+    Seen { background: mean(&background), subject: mean(&core), x: x / count, size }
 }
 
 /// How much each frame differs from the one before it, all pixels together.
@@ -148,7 +146,7 @@ fn no_seam(frames: &Tensor, at: usize) {
 fn keeps_colour(frames: &Tensor, of: Seen, most: f64) {
     for at in 0..frames.dim(0).unwrap() {
         let seen = seen(frames, at);
-        assert!(seen.size > 30, "frame {at} shows no subject: {seen:?}");
+        assert!(seen.size > 12, "frame {at} shows no subject: {seen:?}");
         let gap = distance(seen.subject, of.subject);
         assert!(gap < most, "frame {at}: the subject changes by {gap:.1}: {seen:?}, first {of:?}");
     }
@@ -163,7 +161,7 @@ fn a_clip_goes_on_after_its_end() {
     assert_eq!(frames.dims(), [CLIP + 12, 64, 96, 3], "the overlap is counted once");
     same(&frames, 0, &clip);
     no_seam(&frames, CLIP - 1);
-    keeps_colour(&frames, seen(&clip, 0), 60.0);
+    keeps_colour(&frames, seen(&clip, 0), 80.0);
     assert!(rig.out("extend_forward-7.mp4").is_file());
 }
 
@@ -174,7 +172,7 @@ fn a_clip_has_a_beginning_made_for_it() {
     assert_eq!(frames.dims(), [13 + CLIP, 64, 96, 3], "the overlap is counted once");
     same(&frames, 13, &clip);
     no_seam(&frames, 12);
-    keeps_colour(&frames, seen(&clip, 0), 60.0);
+    keeps_colour(&frames, seen(&clip, 0), 80.0);
 }
 
 #[test]
@@ -188,20 +186,21 @@ fn two_clips_are_joined_without_a_seam() {
     same(&frames, CLIP + 8, &after);
     no_seam(&frames, CLIP - 1);
     no_seam(&frames, CLIP + 7);
-    keeps_colour(&frames, seen(&before, 0), 60.0);
+    keeps_colour(&frames, seen(&before, 0), 80.0);
 }
 
 #[test]
 fn a_loop_leads_back_to_its_start_without_a_seam() {
     let rig = with_tensors("loop", &[("frames", "frames"), ("clip", "clip")], &[]);
     let (frames, clip) = (tensor(&rig, "frames"), tensor(&rig, "clip"));
-    assert_eq!(frames.dims(), [CLIP + 16, 64, 96, 3]);
+    let length = clip.dim(0).unwrap();
+    assert_eq!(frames.dims(), [length + 8, 64, 96, 3]);
     same(&frames, 0, &clip);
-    no_seam(&frames, CLIP - 1);
+    no_seam(&frames, length - 1);
     // Shown twice, so that the last frame has the first behind it.
     let twice = Tensor::cat(&[&frames, &frames], 0).unwrap();
-    no_seam(&twice, CLIP + 15);
-    keeps_colour(&frames, seen(&clip, 0), 60.0);
+    no_seam(&twice, length + 7);
+    keeps_colour(&frames, seen(&clip, 0), 80.0);
 }
 
 #[test]
@@ -211,10 +210,12 @@ fn a_storyboard_shows_its_subject_in_every_shot() {
     let (frames, subject) = (tensor(&rig, "frames"), tensor(&rig, "subject"));
     assert_eq!(frames.dims(), [3 * CLIP, 64, 96, 3]);
     (0..3).for_each(|shot| same(&frames, shot * CLIP, &subject));
-    keeps_colour(&frames, seen(&subject, 0), 60.0);
+    keeps_colour(&frames, seen(&subject, 0), 80.0);
+    let begin = seen(&subject, 0);
     let ends: Vec<Seen> = (1..=3).map(|shot| seen(&frames, shot * CLIP - 1)).collect();
-    assert!(ends[0].x > ends[1].x + 8.0, "only the first shot leads to the right: {ends:?}");
-    assert!(ends[1].y > ends[0].y + 4.0, "only the second leads down: {ends:?}");
+    assert!(ends[0].x > begin.x + 30.0, "the first shot leads to the right: {ends:?}");
+    assert!(ends[1].size > begin.size * 3 / 2, "in the second it grows: {ends:?}");
+    assert!(ends[2].size < begin.size / 2, "in the third it shrinks: {ends:?}");
 }
 
 #[test]
@@ -237,12 +238,12 @@ fn long(turns: usize) -> Vec<(&'static str, String)> {
 
 #[test]
 fn a_long_video_keeps_its_colours() {
-    let turns = if std::env::var_os("KINO_TEST_MINUTE").is_some() { 40 } else { 5 };
+    let turns = if std::env::var_os("KINO_TEST_MINUTE").is_some() { 30 } else { 4 };
     let inputs = long(turns);
     let inputs: Vec<_> = inputs.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let rig = with_tensors("long_video", &[("frames", "film.frames"), ("first", "first")], &inputs);
     let (made, first) = (tensor(&rig, "frames"), tensor(&rig, "first"));
-    assert_eq!(made.dims(), [16 + 12 * (turns - 1), 64, 96, 3], "overlaps are counted once");
+    assert_eq!(made.dims(), [16 * turns, 64, 96, 3], "overlaps are counted once");
     let frames = Tensor::cat(&[&first, &made], 0).unwrap();
     let begin = seen(&first, 0);
     let (mut drift, mut changes): (f64, f64) = (0.0, 0.0);
@@ -260,7 +261,7 @@ fn a_long_video_keeps_its_colours() {
     println!("over {turns} turns the background drifts by {drift:.2}, the subject by {changes:.1}");
     assert!(drift < 2.0, "the background drifts by {drift:.2}");
     assert!(changes < 60.0, "the subject changes by {changes:.1}");
-    let seams = (0..turns - 1).map(|turn| 16 + 12 * turn);
+    let seams = (1..turns).map(|turn| 16 * turn);
     seams.for_each(|at| no_seam(&frames, at));
 }
 
@@ -269,8 +270,8 @@ const INPUTS: &str = "KINO_TEST_LONG_INPUTS";
 /// Where it works.
 const FOLDER: &str = "KINO_TEST_LONG_FOLDER";
 
-/// Runs `long_video`, notes in `log` each step that has finished, once it has, and in `peak` the most
-/// memory that this process took.
+/// Runs `long_video`, notes in `log` each step that has finished, once it has, and in `peak` the
+/// most memory that this process took.
 #[test]
 #[ignore = "runs in a child process, which is measured or killed"]
 fn child() {
@@ -304,7 +305,7 @@ fn start(folder: &Path, inputs: &str) -> Child {
 /// The peak of a process that makes a video of so many turns.
 fn peak(turns: usize) -> u64 {
     let folder = tempfile::tempdir().unwrap();
-    let inputs = format!("turns={turns} enlarge=3 steps=1 overlap=1");
+    let inputs = format!("turns={turns} width=64 frames=5 enlarge=4 steps=1");
     assert!(start(folder.path(), &inputs).wait().unwrap().success());
     fs::read_to_string(folder.path().join("peak")).unwrap().parse().unwrap()
 }
@@ -313,9 +314,10 @@ fn peak(turns: usize) -> u64 {
 fn a_long_video_takes_the_memory_of_a_short_one() {
     // The least of two: what the allocator keeps depends on how threads meet.
     let least = |turns| (0..2).map(|_| peak(turns)).min().unwrap();
-    let (short, long) = (least(3), least(24));
-    println!("peaks: {} MB for 3 turns, {} MB for 24", short >> 20, long >> 20);
-    assert!(long as f64 <= 1.1 * short as f64, "{long} bytes, {short} for the eighth part");
+    // What 48 turns give takes 150 MB.
+    let (short, long) = (least(12), least(48));
+    println!("peaks: {} MB for 12 turns, {} MB for 48", short >> 20, long >> 20);
+    assert!(long as f64 <= 1.1 * short as f64, "{long} bytes, {short} for the fourth part");
 }
 
 /// Kills the child after a time, and says whether it had ended by itself before.

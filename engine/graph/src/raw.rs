@@ -60,8 +60,8 @@ impl RawInput {
     }
 }
 
-/// What a node's declaration in `file` writes for each of `ports`, which are those of `op`; complains
-/// of ports that are not there or fed twice.
+/// What a node's declaration in `file` writes for each of `ports`, which are those of `op`;
+/// complains of ports that are not there or fed twice.
 pub(crate) fn raw_inputs(
     file: u32,
     decl: &NodeDecl<'_>,

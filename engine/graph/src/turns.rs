@@ -1,5 +1,5 @@
-//! Between `check` and `infer`: how often the loops of a graph repeat, [`CheckedGraph`] → [`Turns`].
-//! A number that nodes compute is asked of them; nothing of a loop may be among those.
+//! Between `check` and `infer`, [`CheckedGraph`] → [`Turns`]: how often loops repeat. A number that
+//! nodes compute is asked of them; nothing of a loop may be among those.
 
 use kino_port::Literal;
 use petgraph::graph::NodeIndex;

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use crate::{NodeTraits, PortType, Signature, int, path, ports};
+use crate::{NodeTraits, Signature, int, path, ports};
 
 /// The most turns of a loop.
 pub const MAX_TURNS: i128 = 100_000;

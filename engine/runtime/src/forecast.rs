@@ -104,7 +104,7 @@ struct Simulation<'a> {
     wiring: &'a Wiring<'a>,
     demand: &'a Demand<CacheStatus>,
     /// The slots whose values wait in temporary files for a node that joins them.
-    waiting: HashMap<u32, u32>,
+    joined: HashMap<u32, u32>,
     ledger: &'a Ledger,
     cache_budget: u64,
     /// Whether the device computes in main memory.
@@ -147,7 +147,7 @@ impl<'a> Simulation<'a> {
         let mut run = Simulation {
             wiring,
             demand,
-            waiting: waiting_for_joins(wiring),
+            joined: waiting_for_joins(wiring),
             ledger,
             cache_budget,
             device_counts: true,
@@ -234,7 +234,7 @@ impl<'a> Simulation<'a> {
         let facts = self.wiring.plan.steps[at].facts.iter();
         let slots = self.wiring.slots(at).zip(facts);
         let waits = slots.filter(|(slot, _)| {
-            self.demand.wanted[*slot] && self.waiting.contains_key(&(*slot as u32))
+            self.demand.wanted[*slot] && self.joined.contains_key(&(*slot as u32))
         });
         waits.map(|(_, fact)| bytes_of_fact(fact)).sum()
     }

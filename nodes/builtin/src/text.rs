@@ -7,8 +7,8 @@ use kino_node::{
     Services, Value,
 };
 use kino_port::{
-    Fact, Facts, Literal, MAX_TEXT, NodeTraits, PlanError, PortType, Signature, StepInfo, edge,
-    int, list, ports, text,
+    Fact, Facts, Literal, MAX_TEXT, NodeTraits, PlanError, PortType, Signature, StepInfo, bool,
+    edge, int, list, ports, text,
 };
 
 use crate::error::{IntoNode, check_cancel};
@@ -161,8 +161,9 @@ pub(crate) static PICK: NodeDef = NodeDef {
                 .between(0, MOST_TEXTS)
                 .required()
                 .about("Which one, counted from 0; a number past the last is an error."),
+            bool("wrap", false).about("Count on with the first after the last, instead."),
         ],
-        outputs: ports![edge("text", PortType::Text).about("The text.")],
+        outputs: ports![edge("text", PortType::Text).about("The text of that number.")],
         traits: NodeTraits::LIGHT,
     },
     infer: infer_pick,
@@ -175,8 +176,9 @@ Example:\n    // the prompt of this turn\n    \"prompt\": (op: \"text.pick\", in
 \"inputs.prompts\", \"index\": \"inputs.index\"}),";
 
 /// The text of a number.
-fn picked<'t>(texts: &[&'t str], index: usize) -> Result<&'t str, PlanError> {
-    texts.get(index).copied().ok_or_else(|| {
+fn picked<'t>(texts: &[&'t str], index: usize, wrap: bool) -> Result<&'t str, PlanError> {
+    let at = if wrap { index % texts.len().max(1) } else { index };
+    texts.get(at).copied().ok_or_else(|| {
         let message = match texts.len() {
             1 => format!("there is one text, number 0, and {index} is asked for"),
             count => {
@@ -189,11 +191,12 @@ fn picked<'t>(texts: &[&'t str], index: usize) -> Result<&'t str, PlanError> {
 
 fn infer_pick(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
-    let (Some(texts), Some(index)) = (known_texts(facts, "texts"), review.size("index")) else {
+    let known = (known_texts(facts, "texts"), review.size("index"), facts.bool("wrap"));
+    let (Some(texts), Some(index), Some(wrap)) = known else {
         return review.finish(StepInfo::default());
     };
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let text = review.take(picked(&texts, index)).unwrap_or_default().to_owned();
+    let text = review.take(picked(&texts, index, wrap)).unwrap_or_default().to_owned();
     let outputs = vec![Fact::Literal(Literal::text(text))];
     review.finish(StepInfo { outputs, ..StepInfo::default() })
 }
@@ -204,6 +207,6 @@ fn pick(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
         other => Err(Error::input("texts", format!("expected Text, found {}", other.type_name()))),
     });
     let texts = texts.collect::<Result<Vec<_>>>()?;
-    let index = inputs.int("index")?;
-    Ok(vec![Some(Value::Text(picked(&texts, index).map_err(refuse)?.into()))])
+    let (index, wrap) = (inputs.int("index")?, inputs.bool("wrap")?);
+    Ok(vec![Some(Value::Text(picked(&texts, index, wrap).map_err(refuse)?.into()))])
 }

@@ -49,7 +49,7 @@ fn five_hundred_edits_keep_memory_and_temporary_files_flat() {
     assert_eq!((ledger.used(), ledger.spilled()), (0, 0));
 }
 
-/// So many films of a thousand frames, 24 MB each, made one after another, put together and watched.
+/// So many films of a thousand frames, 24 MB each, made one after another, joined and watched.
 fn joined(count: i128) -> Draft {
     let mut draft = Draft::default();
     let mut films = Vec::new();
@@ -76,7 +76,8 @@ fn what_waits_to_be_joined_takes_no_memory_however_much_it_is() {
         let peak = |count: i128| {
             let ledger = Ledger::with_spill(1 << 30, std::env::temp_dir(), u64::MAX);
             let disk = cached.then(|| DiskCache::open(folder.path(), u64::MAX));
-            let options = RuntimeOptions { memory_budget: 0, disk, threads: 2 };
+            // One thread: two would read two films at once.
+            let options = RuntimeOptions { memory_budget: 0, disk, threads: 1 };
             let rig = Rig::with_ledger(options, Log::default(), Arc::clone(&ledger));
             let report = rig.run(&joined(count));
             assert_eq!(int(&report, "sum"), Some(1000 * count * (count + 1) / 2));
