@@ -248,7 +248,7 @@ mod tests {
         let cut_short = verify(&key, again(), &|| stopped(5));
         assert!(matches!(cut_short, Err(Error::Cancelled)));
         assert_eq!(looks.get(), 6);
-        assert!(verify(&key, again(), &|| stopped(u64::MAX)).unwrap().is_open());
+        assert!(verify(&key, again(), &|| stopped(u64::MAX)).unwrap().in_memory().is_none());
         assert!(looks.get() > SMALL / PIECE as u64);
     }
 }
