@@ -9,10 +9,11 @@ use kino_nodes::NODES;
 use kino_port::{Arity, Port, PortType};
 
 /// The nodes that graphs can count on, in the order in which they are listed.
-const EXPECTED: [&str; 36] = [
+const EXPECTED: [&str; 38] = [
     "model.load",
     "text.encode",
     "text.join",
+    "text.pick",
     "image.encode",
     "latent.noise",
     "latent.blend",
@@ -44,6 +45,7 @@ const EXPECTED: [&str; 36] = [
     "mask.invert",
     "math",
     "switch",
+    "repeat",
     "tensor.read",
     "tensor.write",
 ];
