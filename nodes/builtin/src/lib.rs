@@ -41,7 +41,7 @@ pub use models::{
     VaeHandle,
 };
 pub use philox::{normal, philox};
-pub use source::path_of_read;
+pub use source::{ModelFolders, path_of_read};
 
 /// Every built-in node, in the order in which they are listed.
 pub static NODES: &[&NodeDef] = &[

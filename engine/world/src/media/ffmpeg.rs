@@ -26,17 +26,47 @@ const MOST_FRAMES: usize = 1 << 22;
 /// The most that is kept of what the program says.
 const MOST_SAID: u64 = 64 << 10;
 
-/// The program `ffmpeg`: that of `KINO_FFMPEG`, else one on the PATH; none where there is none, or
-/// where `KINO_FFMPEG` is empty.
-pub fn find_ffmpeg() -> Option<PathBuf> {
-    match std::env::var_os("KINO_FFMPEG") {
-        Some(named) => (!named.is_empty()).then(|| named.into()),
-        None => {
-            let name = format!("ffmpeg{}", std::env::consts::EXE_SUFFIX);
-            let folders = std::env::var_os("PATH")?;
-            std::env::split_paths(&folders).map(|folder| folder.join(&name)).find(|at| at.is_file())
+/// Which program `ffmpeg` is used. An engine has one as a service of its nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum FfmpegChoice {
+    /// The one on the PATH, if there is one.
+    #[default]
+    OnPath,
+    /// This one.
+    Program(PathBuf),
+    /// None, even where there is one.
+    None,
+}
+
+impl FfmpegChoice {
+    /// What `KINO_FFMPEG` says: a program, none where it is empty, the one on the PATH where it is
+    /// not set.
+    pub fn of_environment() -> Self {
+        match std::env::var_os("KINO_FFMPEG") {
+            Some(named) if named.is_empty() => FfmpegChoice::None,
+            Some(named) => FfmpegChoice::Program(named.into()),
+            None => FfmpegChoice::OnPath,
         }
     }
+
+    /// The program, if there is one.
+    pub fn find(&self) -> Option<PathBuf> {
+        match self {
+            FfmpegChoice::None => None,
+            FfmpegChoice::Program(program) => Some(program.clone()),
+            FfmpegChoice::OnPath => {
+                let name = format!("ffmpeg{}", std::env::consts::EXE_SUFFIX);
+                let folders = std::env::var_os("PATH")?;
+                let mut found = std::env::split_paths(&folders).map(|folder| folder.join(&name));
+                found.find(|at| at.is_file())
+            }
+        }
+    }
+}
+
+/// The program `ffmpeg` that the environment names: see [`FfmpegChoice::of_environment`].
+pub fn find_ffmpeg() -> Option<PathBuf> {
+    FfmpegChoice::of_environment().find()
 }
 
 /// A video that the program can read.

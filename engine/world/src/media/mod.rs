@@ -28,7 +28,7 @@ use std::path::Path;
 use crate::{Error, Result};
 
 pub(crate) use boxes::find as find_box;
-pub use ffmpeg::find_ffmpeg;
+pub use ffmpeg::{FfmpegChoice, find_ffmpeg};
 pub use reader::VideoReader;
 pub use sink::FrameSink;
 pub use timing::VideoInfo;

@@ -11,10 +11,10 @@ use kino_port::{
     Fact, Facts, NodeTraits, PlanError, Port, PortType, Signature, StepInfo, bool as bool_port,
     edge, int, path as path_port, ports, real,
 };
-use kino_world::media::{FrameSink, VideoInfo, VideoReader, find_ffmpeg};
+use kino_world::media::{FrameSink, VideoInfo, VideoReader};
 
 use crate::error::{IntoNode, at_port};
-use crate::files::{PlannedInput, open};
+use crate::files::{PlannedInput, ffmpeg, open};
 use crate::infer::{InferCx, InferResult, f32_bytes, refuse};
 
 /// Reads a video.
@@ -56,7 +56,7 @@ the frames asked for are decoded, from the key frame before `start` on. Edit lis
 the picture is turned upright, and matrix and range are the file's own; HDR is refused unless \
 `tone_map` is set. Pixels that are not square are read as they are stored. Other containers and \
 codecs are read through a program `ffmpeg`, decoded from their beginning, where one is on the PATH \
-or named in KINO_FFMPEG. Shape: `[f, h, w, 3]`.\n\n\
+or named in the settings or in KINO_FFMPEG. Shape: `[f, h, w, 3]`.\n\n\
 Where the rate varies, each frame is given once, the frames' rate is the mean, and `times` says \
 when each is shown. `fps` makes the rate constant: it gives, for each moment, the frame that is on \
 the screen then, so that frames are repeated or left out; `start` and `count` then count those.\n\n\
@@ -141,7 +141,7 @@ fn infer_read(services: &Services, facts: &Facts) -> InferResult {
         return review.finish(StepInfo::default());
     };
     let tone_map = facts.bool("tone_map").unwrap_or(false);
-    let video = VideoReader::open_with(&mut source.file, tone_map, find_ffmpeg().as_deref());
+    let video = VideoReader::open_with(&mut source.file, tone_map, ffmpeg(services).as_deref());
     let video = video.map_err(at_port("path"));
     let Some(video) = review.take(video) else { return review.finish(StepInfo::default()) };
     let mut key = source.key();
@@ -176,7 +176,7 @@ fn infer_read(services: &Services, facts: &Facts) -> InferResult {
 
 fn read(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let mut file = open(cx, inputs.text("path")?)?;
-    let (tone_map, ffmpeg) = (inputs.bool("tone_map")?, find_ffmpeg());
+    let (tone_map, ffmpeg) = (inputs.bool("tone_map")?, ffmpeg(cx.services));
     let reader = VideoReader::open_with(&mut file, tone_map, ffmpeg.as_deref()).node()?;
     let video = reader.info();
     let count = inputs.get("count").map(|_| inputs.int("count")).transpose()?;
