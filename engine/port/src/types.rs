@@ -49,6 +49,8 @@ pub enum PortType {
     Frames,
     /// One value a pixel in 0…1.
     Mask,
+    /// Sound.
+    Audio,
     /// A tensor of any shape.
     Tensor,
     /// A file that a node wrote.
@@ -245,6 +247,7 @@ impl PortType {
             FRAMES,
         ),
         tensor("Mask", PortType::Mask, MASK),
+        opaque("Audio", PortType::Audio),
         tensor("Tensor", PortType::Tensor, shaped("a tensor is", &[], false)),
         opaque("File", PortType::File),
         opaque("Any", PortType::Any),

@@ -14,7 +14,7 @@ use kino_world::media::{Depth, VideoFormat, format_of};
 use crate::error::{IntoNode, at_port};
 use crate::files::{PlannedInput, open, output};
 use crate::infer::{InferCx, InferResult, f32_bytes, refuse};
-use crate::video::{infer_written, one_frame, write};
+use crate::video::{Look, infer_written, one_frame, write};
 
 /// Reads an image.
 pub(crate) static READ: NodeDef = NodeDef {
@@ -146,5 +146,6 @@ fn run_write(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     check(path, Some(frames.count())).map_err(refuse)?;
     let place = output(cx.services, path)?;
     let depth = depth(inputs.int("bits")?).map_err(refuse)?;
-    Ok(vec![Some(write(cx, &frames, &place, frames.fps().unwrap_or(1.0), depth)?)])
+    let look = Look { fps: frames.fps().unwrap_or(1.0), depth, audio: None };
+    Ok(vec![Some(write(cx, &frames, &place, &look)?)])
 }

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod audio;
 mod error;
 mod files;
 mod frames;
@@ -61,6 +62,9 @@ pub static NODES: &[&NodeDef] = &[
     &given::GIVEN,
     &video::READ,
     &video::WRITE,
+    &audio::READ,
+    &audio::TRIM,
+    &audio::CONCAT,
     &image::READ,
     &image::WRITE,
     &frames::RESIZE,

@@ -5,16 +5,17 @@ mod read;
 use std::borrow::Cow;
 use std::path::Path;
 
-use kino_node::{Cx, Frames, FramesFact, Inputs, NodeDef, Outputs, Result, Services, Value};
+use kino_node::{Audio, Cx, Frames, FramesFact, Inputs, NodeDef, Outputs, Result, Services, Value};
 use kino_port::{
-    Facts, NodeTraits, PathForm, PlanError, PortType, Signature, StepInfo, edge, path as path_port,
-    ports, real,
+    Facts, NodeTraits, PathForm, PlanError, PortType, Signature, StepInfo, edge, optional,
+    path as path_port, ports, real,
 };
 use kino_world::media::{Depth, VideoFormat, VideoSpec, check_size, create_with_depth, format_of};
 
+use crate::audio::{as_aac, check_aac, known_sound};
 use crate::error::{IntoNode, at_port};
-use crate::files::{output, target, target_key, written};
-use crate::infer::{InferCx, InferResult};
+use crate::files::{ffmpeg, output, target, target_key, written};
+use crate::infer::{InferCx, InferResult, refuse};
 
 pub(crate) use read::READ;
 
@@ -38,6 +39,9 @@ pub(crate) static WRITE: NodeDef = NodeDef {
                 .or_none()
                 .unit("frames/s")
                 .about("The rate; if not given that of the frames, else 16."),
+            optional("audio", PortType::Audio).about(
+                "Its sound: what goes on longer than the frames is left out, less stays less."
+            ),
         ],
         outputs: ports![edge("file", PortType::File).about("The file that was written.")],
         traits: NodeTraits::SINK,
@@ -49,6 +53,9 @@ pub(crate) static WRITE: NodeDef = NodeDef {
 const ABOUT: &str = "Writes frames as a video. The extension names the format: .mp4 (H.264), \
 .webp (animated), .png (animated), or a numbered .png a frame (frame_%05d.png). H.264 takes even \
 sizes. Numbers are rounded to 8 bits a channel.\n\n\
+Sound goes into .mp4 alone: AAC as it is, packet by packet, PCM (of a WAV) through a program \
+`ffmpeg`. It begins with the first frame and is cut where the last one ends; a shorter sound stays \
+short, and one of no length is none.\n\n\
 The file appears whole or not at all, and carries the workflow that made it: `kino show FILE` \
 prints it as a graph that runs again. In the path, `{graph}` is the graph's name and `{NAME}` an \
 input.\n\n\
@@ -56,7 +63,43 @@ Example:\n    \"file\": (op: \"video.write\", in: {\"frames\": \"frames\"}, with
 \"{graph}-{seed}.mp4\", \"fps\": 8}),";
 
 fn infer(services: &Services, facts: &Facts) -> InferResult {
-    infer_written(services, facts, |path, _| format_of(Path::new(path)).map_err(at_port("path")))
+    let format = |path: &str| format_of(Path::new(path)).map_err(at_port("path"));
+    let written = infer_written(services, facts, |path, _| format(path));
+    let (Some(path), Some(sound)) = (facts.text("path"), facts.get("audio")) else {
+        return written;
+    };
+    let mut review = InferCx::new(facts);
+    let known = known_sound(&mut review, "audio", sound);
+    let is_none = known.as_ref().is_some_and(|sound| sound.ticks == 0);
+    if let (Ok(format), false) = (format(path), is_none) {
+        review.take(check_sound(format, path));
+        if let (VideoFormat::Mp4, Some(sound)) = (format, &known) {
+            review.take(check_aac(&sound.form, ffmpeg(services).as_deref()));
+        }
+    }
+    // Packets that are cut, and their bytes beside the frames.
+    let memory = known.map_or(0, |sound| 2 * sound.bytes);
+    match (written, review.finish(StepInfo::default())) {
+        (Ok(written), Ok(_)) => {
+            let memory = written.memory.saturating_add(memory);
+            Ok(StepInfo { memory, ..written })
+        }
+        (written, sound) => {
+            Err(written.err().into_iter().chain(sound.err()).flatten().collect())
+        }
+    }
+}
+
+/// Objects to sound where the format holds none.
+fn check_sound(format: VideoFormat, path: &str) -> Result<(), PlanError> {
+    let name = match format {
+        VideoFormat::Mp4 => return Ok(()),
+        VideoFormat::WebP => "WebP",
+        VideoFormat::Png => "PNG",
+        VideoFormat::PngSequence => "a sequence of PNG",
+    };
+    let error = PlanError::at("audio", format!("{name} holds no sound: `{path}`"));
+    Err(error.hint("end the path with .mp4, or leave `audio` out"))
 }
 
 /// What is known of frames that are written to a path, where `format_for` says in which format so
@@ -108,8 +151,28 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
         Some(_) => inputs.real("fps")?,
         None => frames.fps().unwrap_or(FPS),
     };
-    let place = output(cx.services, inputs.text("path")?)?;
-    Ok(vec![Some(write(cx, &frames, &place, fps, Depth::Eight)?)])
+    let path = inputs.text("path")?;
+    let place = output(cx.services, path)?;
+    let audio = inputs.optional::<Audio>("audio")?.filter(|sound| !sound.is_none());
+    let audio = match audio {
+        Some(sound) => {
+            check_sound(format_of(Path::new(path)).node()?, path).map_err(refuse)?;
+            Some(as_aac(cx, &sound)?)
+        }
+        None => None,
+    };
+    let look = Look { fps, depth: Depth::Eight, audio: audio.as_deref() };
+    Ok(vec![Some(write(cx, &frames, &place, &look)?)])
+}
+
+/// What a file has beside its frames.
+pub(crate) struct Look<'a> {
+    /// Frames a second.
+    pub(crate) fps: f64,
+    /// How finely colours are written.
+    pub(crate) depth: Depth,
+    /// Its sound.
+    pub(crate) audio: Option<&'a Audio>,
 }
 
 /// Writes frames to a file; cancelled, it leaves none behind.
@@ -117,12 +180,12 @@ pub(crate) fn write(
     cx: &Cx<'_>,
     frames: &Frames,
     place: &Path,
-    fps: f64,
-    depth: Depth,
+    look: &Look<'_>,
 ) -> Result<Value> {
     let (width, height, count) = (frames.width(), frames.height(), frames.count());
     let metadata = (!cx.record.is_empty()).then_some(cx.record);
-    let spec = VideoSpec { width, height, count, fps, metadata };
+    let Look { fps, depth, audio } = *look;
+    let spec = VideoSpec { width, height, count, fps, metadata, audio };
     let mut writer = create_with_depth(place, &spec, depth).node()?;
     let mut done = 0;
     for chunk in frames.chunks() {

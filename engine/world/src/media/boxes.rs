@@ -17,6 +17,13 @@ pub(crate) fn full(kind: &[u8; 4], flags: u32, contents: &[&[u8]]) -> Vec<u8> {
     boxed(kind, &[&[&flags.to_be_bytes()[..]], contents].concat())
 }
 
+/// A box with a version and flags.
+#[cfg(feature = "h264")]
+pub(crate) fn full_version(kind: &[u8; 4], version: u8, flags: u32, contents: &[&[u8]]) -> Vec<u8> {
+    let head = (u32::from(version) << 24 | flags).to_be_bytes();
+    boxed(kind, &[&[&head[..]], contents].concat())
+}
+
 /// The contents of the first box of this kind among `bytes`; broken lengths end the search.
 pub(crate) fn find<'a>(mut bytes: &'a [u8], kind: &[u8; 4]) -> Option<&'a [u8]> {
     while bytes.len() >= 8 {

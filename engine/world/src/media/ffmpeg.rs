@@ -14,13 +14,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::colour::{Colour, Conversion, room};
+use super::ffmpeg_audio::is_aac;
 use super::sink::FrameSink;
 use super::timing::Timing;
 use crate::image::MAX_PIXELS;
 use crate::{Error, Result};
 
 /// How often it is asked whether frames are still wanted.
-const LOOK: Duration = Duration::from_millis(50);
+pub(super) const LOOK: Duration = Duration::from_millis(50);
 /// The most frames of a video.
 const MOST_FRAMES: usize = 1 << 22;
 /// The most that is kept of what the program says.
@@ -82,10 +83,14 @@ pub(super) struct Foreign {
     filter: Option<&'static str>,
     /// Which program it is.
     pub(super) version: String,
+    /// When the first frame is shown by the clock of the file, which sound shares, in seconds.
+    pub(super) begin: f64,
+    /// Whether its sound is AAC; none where it has no sound.
+    pub(super) sound: Option<bool>,
 }
 
 /// A program that is ended when this is dropped.
-struct Running(Child);
+pub(super) struct Running(pub(super) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -95,7 +100,7 @@ impl Drop for Running {
 }
 
 /// What a program says while it runs, up to a length; the rest is read and forgotten.
-fn heard(from: Option<ChildStderr>) -> JoinHandle<String> {
+pub(super) fn heard(from: Option<ChildStderr>) -> JoinHandle<String> {
     std::thread::spawn(move || {
         let Some(mut from) = from else { return String::new() };
         let mut said = Vec::new();
@@ -140,9 +145,10 @@ impl Foreign {
         let conversion = colour.conversion((width, height), tone_map).map_err(|message| {
             Error::content(path, message).advise("set `tone_map` to true, or convert it first")
         })?;
-        let (size, timing) = (packets.size, packets.timing());
+        let (size, timing, begin) = (packets.size, packets.timing(), packets.begin());
+        let sound = is_aac(&said);
         let (program, path) = (program.to_owned(), path.to_owned());
-        Ok(Foreign { program, path, size, timing, conversion, filter, version })
+        Ok(Foreign { program, path, size, timing, conversion, filter, version, begin, sound })
     }
 
     /// The bytes that reading takes beside the frames that it gives: those on their way, of 16 bits
@@ -249,7 +255,7 @@ fn pictures(
 }
 
 /// The program, told to read a file.
-fn command(program: &Path, path: &Path, level: &str) -> Command {
+pub(super) fn command(program: &Path, path: &Path, level: &str) -> Command {
     let mut command = Command::new(program);
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut input = OsString::from("file:");
@@ -260,12 +266,12 @@ fn command(program: &Path, path: &Path, level: &str) -> Command {
     command
 }
 
-fn start(command: &mut Command, program: &Path) -> Result<Running> {
+pub(super) fn start(command: &mut Command, program: &Path) -> Result<Running> {
     command.spawn().map(Running).map_err(Error::io("run", program))
 }
 
 /// The first line of what the program says of itself.
-fn version(program: &Path) -> Result<String> {
+pub(super) fn version(program: &Path) -> Result<String> {
     let mut command = Command::new(program);
     command.arg("-version").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut running = start(&mut command, program)?;
@@ -281,7 +287,7 @@ fn version(program: &Path) -> Result<String> {
     }
 }
 
-fn last_line(said: &str) -> &str {
+pub(super) fn last_line(said: &str) -> &str {
     said.trim_end().lines().next_back().unwrap_or_default().trim()
 }
 
@@ -336,6 +342,12 @@ fn packets(from: impl BufRead) -> std::result::Result<Packets, String> {
 }
 
 impl Packets {
+    /// When the first one is shown, in seconds.
+    fn begin(&self) -> f64 {
+        let begin = self.times.first().map_or(0, |(time, _)| *time);
+        begin as f64 * f64::from(self.base.0) / f64::from(self.base.1)
+    }
+
     fn timing(&self) -> Timing {
         let begin = self.times.first().map_or(0, |(time, _)| *time);
         // A tick of several units, such as 1001/24000, becomes as many ticks.

@@ -1,6 +1,8 @@
 //! Videos out, one trait, formats by extension; videos in, formats by their bytes.
 
+mod aac;
 mod animated;
+mod audio;
 #[cfg_attr(not(feature = "h264"), allow(dead_code, reason = "decoding alone needs all of it"))]
 mod avc;
 mod boxes;
@@ -11,6 +13,7 @@ mod decode;
 #[cfg_attr(not(feature = "h264"), allow(dead_code, reason = "decoding alone needs all of it"))]
 mod demux;
 mod ffmpeg;
+mod ffmpeg_audio;
 #[cfg(feature = "h264")]
 mod h264;
 #[cfg(feature = "h264")]
@@ -20,6 +23,7 @@ mod reader;
 mod sink;
 mod sps;
 mod timing;
+mod wav;
 mod webp;
 mod writer;
 
@@ -27,8 +31,10 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
+pub use audio::AudioReader;
 pub(crate) use boxes::find as find_box;
 pub use ffmpeg::{FfmpegChoice, find_ffmpeg};
+pub use ffmpeg_audio::encode_aac;
 pub use reader::VideoReader;
 pub use sink::FrameSink;
 pub use timing::VideoInfo;

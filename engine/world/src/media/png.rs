@@ -146,7 +146,7 @@ impl VideoWriter for SequenceWriter {
         let path = self.folder.join(self.names.path(self.waiting.len()));
         let (width, height) = self.spec;
         let spec =
-            VideoSpec { width, height, count: 1, fps: 1.0, metadata: self.metadata.as_deref() };
+            VideoSpec { width, height, count: 1, fps: 1.0, metadata: self.metadata.as_deref(), audio: None };
         let mut file = PngWriter::create(&path, &spec, self.depth)?;
         file.push(frame)?;
         self.waiting.push(file.close()?.wait()?);

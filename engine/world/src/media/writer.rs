@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use kino_node::Audio;
+
 use crate::{Error, Result};
 
 /// What a video consists of.
@@ -17,6 +19,8 @@ pub struct VideoSpec<'s> {
     pub fps: f64,
     /// A text to store in the file.
     pub metadata: Option<&'s str>,
+    /// Its sound; what goes on longer than the frames is left out.
+    pub audio: Option<&'s Audio>,
 }
 
 /// How finely colours are written.
