@@ -13,9 +13,11 @@
 mod atomic_file;
 mod cache;
 mod error;
+mod exr;
 mod hash;
 mod image;
 mod input;
+mod light;
 pub mod media;
 mod metadata;
 mod orientation;

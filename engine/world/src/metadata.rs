@@ -3,10 +3,11 @@
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use crate::exr::{MAGIC, text_of};
 use crate::media::{exif_of, find_box};
 use crate::{Error, InputFile, Result, looks_like};
 
-/// The keyword of the text in PNG files.
+/// The keyword of the text in PNG and EXR files.
 pub(crate) const KEYWORD: &str = "kinograph";
 /// No text is longer.
 const LONGEST: u64 = 64 << 20;
@@ -14,7 +15,7 @@ const LONGEST: u64 = 64 << 20;
 /// The text stored in a video or image, if there is one. The format is told by the contents.
 ///
 /// # Errors
-/// When the file cannot be read, or is neither mp4, WebP nor PNG.
+/// When the file cannot be read, or is neither mp4, WebP, PNG nor EXR.
 pub fn read_metadata(path: &Path) -> Result<Option<String>> {
     let mut file = InputFile::open(path)?;
     let mut start = [0; 12];
@@ -28,6 +29,9 @@ pub fn read_metadata(path: &Path) -> Result<Option<String>> {
     if start.starts_with(b"\x89PNG\r\n\x1a\n") {
         return Ok(png_text(path));
     }
+    if start.starts_with(&MAGIC) {
+        return Ok(text_of(&mut file, path, KEYWORD));
+    }
     if start.starts_with(b"RIFF") && start[8..] == *b"WEBP" {
         let mut bytes = Vec::new();
         file.seek(SeekFrom::Start(0)).map_err(Error::io("read", path))?;
@@ -38,7 +42,7 @@ pub fn read_metadata(path: &Path) -> Result<Option<String>> {
         return Ok(mp4_comment(&mut file));
     }
     let found = looks_like(path).unwrap_or("something else");
-    Err(Error::content(path, format!("expected an mp4, WebP or PNG file, found {found}")))
+    Err(Error::content(path, format!("expected an mp4, WebP, PNG or EXR file, found {found}")))
 }
 
 fn png_text(path: &Path) -> Option<String> {

@@ -32,7 +32,7 @@ pub(crate) static WRITE: NodeDef = NodeDef {
             edge("frames", PortType::Frames).about("The frames."),
             path_port("path").about(
                 "Where to write, under the output folder: .mp4, .webp, .png (animated), or \
-                 frame_%05d.png."
+                 frame_%05d.png or .exr."
             ),
             real("fps", FPS)
                 .within(0.01, 1000.0)
@@ -51,8 +51,8 @@ pub(crate) static WRITE: NodeDef = NodeDef {
 };
 
 const ABOUT: &str = "Writes frames as a video. The extension names the format: .mp4 (H.264), \
-.webp (animated), .png (animated), or a numbered .png a frame (frame_%05d.png). H.264 takes even \
-sizes. Numbers are rounded to 8 bits a channel.\n\n\
+.webp (animated), .png (animated), or a numbered .png or .exr a frame (frame_%05d.png). H.264 takes \
+even sizes. Numbers are rounded to 8 bits a channel, but for EXR, which `image.write` explains.\n\n\
 Sound goes into .mp4 alone: AAC as it is, packet by packet, PCM (of a WAV) through a program \
 `ffmpeg`. It begins with the first frame and is cut where the last one ends; a shorter sound stays \
 short, and one of no length is none.\n\n\
@@ -64,7 +64,10 @@ Example:\n    \"file\": (op: \"video.write\", in: {\"frames\": \"frames\"}, with
 
 fn infer(services: &Services, facts: &Facts) -> InferResult {
     let format = |path: &str| format_of(Path::new(path)).map_err(at_port("path"));
-    let written = infer_written(services, facts, |path, _| format(path));
+    let written = infer_written(services, facts, |path, count| match (format(path)?, count) {
+        (VideoFormat::Exr, Some(count)) if count > 1 => Err(one_frame("EXR", count)),
+        (format, _) => Ok(format),
+    });
     let (Some(path), Some(sound)) = (facts.text("path"), facts.get("audio")) else {
         return written;
     };
@@ -97,6 +100,7 @@ fn check_sound(format: VideoFormat, path: &str) -> Result<(), PlanError> {
         VideoFormat::WebP => "WebP",
         VideoFormat::Png => "PNG",
         VideoFormat::PngSequence => "a sequence of PNG",
+        VideoFormat::Exr | VideoFormat::ExrSequence => "EXR",
     };
     let error = PlanError::at("audio", format!("{name} holds no sound: `{path}`"));
     Err(error.hint("end the path with .mp4, or leave `audio` out"))
@@ -128,10 +132,12 @@ pub(crate) fn infer_written(
 /// How a path names what is written to it.
 fn path_form(format: VideoFormat, frames: Option<&FramesFact>) -> PathForm {
     match format {
-        VideoFormat::PngSequence => {
+        VideoFormat::PngSequence | VideoFormat::ExrSequence => {
             PathForm::Numbered { count: frames.and_then(|frames| frames.count) }
         }
-        VideoFormat::Mp4 | VideoFormat::WebP | VideoFormat::Png => PathForm::OneFile,
+        VideoFormat::Mp4 | VideoFormat::WebP | VideoFormat::Png | VideoFormat::Exr => {
+            PathForm::OneFile
+        }
     }
 }
 
@@ -202,7 +208,9 @@ pub(crate) fn write(
 }
 
 /// The error to several frames where a file holds one.
-pub(crate) fn one_frame(count: usize) -> PlanError {
-    PlanError::at("frames", format!("a PNG file holds one image, found {count} frames"))
-        .hint("number the files, as in frame_%05d.png, or write a video with `video.write`")
+pub(crate) fn one_frame(format: &str, count: usize) -> PlanError {
+    let message = format!("a {format} file holds one image, found {count} frames");
+    let end = format.to_lowercase();
+    PlanError::at("frames", message)
+        .hint(format!("number the files, as in frame_%05d.{end}, or write a video with `video.write`"))
 }

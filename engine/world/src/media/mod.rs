@@ -12,6 +12,7 @@ mod colour;
 mod decode;
 #[cfg_attr(not(feature = "h264"), allow(dead_code, reason = "decoding alone needs all of it"))]
 mod demux;
+mod exr;
 mod ffmpeg;
 mod ffmpeg_audio;
 #[cfg(feature = "h264")]
@@ -20,6 +21,7 @@ mod h264;
 mod mp4;
 mod png;
 mod reader;
+mod sequence;
 mod sink;
 mod sps;
 mod timing;
@@ -30,6 +32,7 @@ mod writer;
 use std::path::Path;
 
 use crate::{Error, Result};
+use sequence::{FrameFile, SequenceWriter};
 
 pub use audio::AudioReader;
 pub(crate) use boxes::find as find_box;
@@ -52,6 +55,10 @@ pub enum VideoFormat {
     Png,
     /// A PNG a frame: the path holds a number such as `%05d`.
     PngSequence,
+    /// OpenEXR of half floats: one frame.
+    Exr,
+    /// An EXR a frame.
+    ExrSequence,
 }
 
 /// The format that a path's extension names.
@@ -67,7 +74,9 @@ pub fn format_of(path: &Path) -> Result<VideoFormat> {
             "write .webp or .png, or build with the feature `h264`",
         )),
         "webp" => Ok(VideoFormat::WebP),
-        "png" if png::numbered(path).is_some() => Ok(VideoFormat::PngSequence),
+        "png" if sequence::numbered(path).is_some() => Ok(VideoFormat::PngSequence),
+        "exr" if sequence::numbered(path).is_some() => Ok(VideoFormat::ExrSequence),
+        "exr" => Ok(VideoFormat::Exr),
         "png" => Ok(VideoFormat::Png),
         other => {
             let path = path.display();
@@ -75,7 +84,8 @@ pub fn format_of(path: &Path) -> Result<VideoFormat> {
                 "" => format!("`{path}` does not end in a format such as .mp4"),
                 other => format!("{path}: there is no video format `.{other}`"),
             };
-            let known = "use .mp4, .webp, .png (animated), or a sequence such as frame_%05d.png";
+            let known = "use .mp4, .webp, .png (animated), or a sequence such as frame_%05d.png or \
+                         frame_%05d.exr";
             Err(Error::refused(message, known))
         }
     }
@@ -164,6 +174,16 @@ pub fn create_with_depth(
         }
         VideoFormat::WebP => Ok(Box::new(webp::WebPWriter::create(path, spec)?)),
         VideoFormat::Png => Ok(Box::new(png::PngWriter::create(path, spec, depth)?)),
-        VideoFormat::PngSequence => Ok(Box::new(png::SequenceWriter::create(path, spec, depth)?)),
+        VideoFormat::PngSequence => {
+            Ok(Box::new(SequenceWriter::<png::PngWriter>::create(path, spec, depth)?))
+        }
+        VideoFormat::Exr if spec.count > 1 => Err(Error::refused(
+            format!("an EXR file holds one image, found {} frames", spec.count),
+            "number the files, as in frame_%05d.exr",
+        )),
+        VideoFormat::Exr => Ok(Box::new(exr::ExrWriter::create(path, spec, depth)?)),
+        VideoFormat::ExrSequence => {
+            Ok(Box::new(SequenceWriter::<exr::ExrWriter>::create(path, spec, depth)?))
+        }
     }
 }
