@@ -7,7 +7,7 @@ use kino_node::Audio;
 use crate::{Error, Result};
 
 /// What a video consists of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct VideoSpec<'s> {
     /// Width in pixels.
     pub width: usize,
