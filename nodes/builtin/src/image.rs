@@ -118,7 +118,7 @@ fn check(path: &str, count: Option<usize>) -> Result<VideoFormat, PlanError> {
         return Err(PlanError::at("path", message)
             .hint("end the path with .png or .exr; `video.write` writes .mp4 and .webp"));
     }
-    let format = format_of(Path::new(path)).map_err(at_port("path"))?;
+    let format = format_of(Path::new(path), None).map_err(at_port("path"))?;
     match count {
         Some(count) if count > 1 && format == VideoFormat::Png => Err(one_frame("PNG", count)),
         Some(count) if count > 1 && format == VideoFormat::Exr => Err(one_frame("EXR", count)),

@@ -53,8 +53,10 @@ pub(crate) static WRITE: NodeDef = NodeDef {
 const ABOUT: &str = "Writes frames as a video. The extension names the format: .mp4 (H.264), \
 .webp (animated), .png (animated), or a numbered .png or .exr a frame (frame_%05d.png). H.264 takes \
 even sizes. Numbers are rounded to 8 bits a channel, but for EXR, which `image.write` explains.\n\n\
-Sound goes into .mp4 alone: AAC as it is, packet by packet, PCM (of a WAV) through a program \
-`ffmpeg`. It begins with the first frame and is cut where the last one ends; a shorter sound stays \
+With a program `ffmpeg` on the PATH or in the settings also .webm (VP9 and Opus), .mkv (FFV1, \
+10 bits without loss), .mov (ProRes 422 HQ), .gif and .avi (Motion JPEG).\n\n\
+Sound goes into .mp4, AAC as it is, packet by packet, PCM (of a WAV) through `ffmpeg`, and into \
+.webm, .mkv, .mov and .avi. It begins with the first frame and is cut where the last one ends; a shorter sound stays \
 short, and one of no length is none.\n\n\
 The file appears whole or not at all, and carries the workflow that made it: `kino show FILE` \
 prints it as a graph that runs again. In the path, `{graph}` is the graph's name and `{NAME}` an \
@@ -63,11 +65,15 @@ Example:\n    \"file\": (op: \"video.write\", in: {\"frames\": \"frames\"}, with
 \"{graph}-{seed}.mp4\", \"fps\": 8}),";
 
 fn infer(services: &Services, facts: &Facts) -> InferResult {
-    let format = |path: &str| format_of(Path::new(path)).map_err(at_port("path"));
+    let program = ffmpeg(services);
+    let format = |path: &str| {
+        format_of(Path::new(path), program.as_deref()).map_err(at_port("path"))
+    };
     let written = infer_written(services, facts, |path, count| match (format(path)?, count) {
         (VideoFormat::Exr, Some(count)) if count > 1 => Err(one_frame("EXR", count)),
         (format, _) => Ok(format),
     });
+    let written = through_program(facts, written, &format, program.as_deref());
     let (Some(path), Some(sound)) = (facts.text("path"), facts.get("audio")) else {
         return written;
     };
@@ -77,7 +83,7 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     if let (Ok(format), false) = (format(path), is_none) {
         review.take(check_sound(format, path));
         if let (VideoFormat::Mp4, Some(sound)) = (format, &known) {
-            review.take(check_aac(&sound.form, ffmpeg(services).as_deref()));
+            review.take(check_aac(&sound.form, program.as_deref()));
         }
     }
     // Packets that are cut, and their bytes beside the frames.
@@ -93,10 +99,32 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     }
 }
 
+/// Tries the program that a format takes, and notes which it is.
+fn through_program(
+    facts: &Facts,
+    written: InferResult,
+    format: &dyn Fn(&str) -> Result<VideoFormat, PlanError>,
+    program: Option<&Path>,
+) -> InferResult {
+    let (Some(Ok(VideoFormat::Foreign(foreign))), Some(program), Ok(mut written)) =
+        (facts.text("path").map(format), program, written.clone())
+    else {
+        return written;
+    };
+    let size = facts.typed::<FramesFact>("frames");
+    let size = size.map_or((64, 64), |frames| (frames.width, frames.height));
+    let version = foreign.check(program, size).map_err(at_port("path"));
+    let version = version.map_err(|error| vec![error])?;
+    written.key.extend(version.bytes());
+    Ok(written)
+}
+
 /// Objects to sound where the format holds none.
 fn check_sound(format: VideoFormat, path: &str) -> Result<(), PlanError> {
     let name = match format {
         VideoFormat::Mp4 => return Ok(()),
+        VideoFormat::Foreign(foreign) if foreign.holds_sound() => return Ok(()),
+        VideoFormat::Foreign(_) => "GIF",
         VideoFormat::WebP => "WebP",
         VideoFormat::Png => "PNG",
         VideoFormat::PngSequence => "a sequence of PNG",
@@ -135,9 +163,11 @@ fn path_form(format: VideoFormat, frames: Option<&FramesFact>) -> PathForm {
         VideoFormat::PngSequence | VideoFormat::ExrSequence => {
             PathForm::Numbered { count: frames.and_then(|frames| frames.count) }
         }
-        VideoFormat::Mp4 | VideoFormat::WebP | VideoFormat::Png | VideoFormat::Exr => {
-            PathForm::OneFile
-        }
+        VideoFormat::Mp4
+        | VideoFormat::WebP
+        | VideoFormat::Png
+        | VideoFormat::Exr
+        | VideoFormat::Foreign(_) => PathForm::OneFile,
     }
 }
 
@@ -146,6 +176,8 @@ fn path_form(format: VideoFormat, frames: Option<&FramesFact>) -> PathForm {
 fn writing(format: VideoFormat, height: usize, width: usize) -> u64 {
     let pixel = match format {
         VideoFormat::Mp4 => 3 * (4 + 1) + 9,
+        // Two of 16 bits a channel wait for the program.
+        VideoFormat::Foreign(_) => 3 * (4 + 3 * 2),
         _ => 3 * (4 + 1) + 2,
     };
     (height as u64).saturating_mul(width as u64).saturating_mul(pixel)
@@ -162,8 +194,10 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let audio = inputs.optional::<Audio>("audio")?.filter(|sound| !sound.is_none());
     let audio = match audio {
         Some(sound) => {
-            check_sound(format_of(Path::new(path)).node()?, path).map_err(refuse)?;
-            Some(as_aac(cx, &sound)?)
+            let format = format_of(Path::new(path), ffmpeg(cx.services).as_deref()).node()?;
+            check_sound(format, path).map_err(refuse)?;
+            // Other containers hold samples as well.
+            Some(if format == VideoFormat::Mp4 { as_aac(cx, &sound)? } else { sound })
         }
         None => None,
     };
@@ -191,7 +225,9 @@ pub(crate) fn write(
     let (width, height, count) = (frames.width(), frames.height(), frames.count());
     let metadata = (!cx.record.is_empty()).then_some(cx.record);
     let Look { fps, depth, audio } = *look;
-    let spec = VideoSpec { width, height, count, fps, metadata, audio };
+    let (program, cancel) = (ffmpeg(cx.services), Some(cx.cancel));
+    let ffmpeg = program.as_deref();
+    let spec = VideoSpec { width, height, count, fps, metadata, audio, ffmpeg, cancel };
     let mut writer = create_with_depth(place, &spec, depth).node()?;
     let mut done = 0;
     for chunk in frames.chunks() {
@@ -199,12 +235,16 @@ pub(crate) fn write(
         for index in 0..chunk.dim(0)? {
             cx.check_cancel()?;
             let frame: Vec<f32> = chunk.get(index)?.flatten_all()?.to_vec1()?; // [h·w·3]
-            writer.push(&frame).node()?;
+            let pushed = writer.push(&frame);
+            cx.check_cancel()?;
+            pushed.node()?;
             done += 1;
             cx.progress(done, count);
         }
     }
-    written(writer.finish().node()?)
+    let finished = writer.finish();
+    cx.check_cancel()?;
+    written(finished.node()?)
 }
 
 /// The error to several frames where a file holds one.

@@ -195,9 +195,9 @@ impl VideoWriter for Mp4Writer {
         let mut sound = sound.map(|sound| SoundTrack { sound, chunks: Vec::new() });
         // The length of the tables does not depend on where the samples stand.
         interleave(&mut track, sound.as_mut(), 0);
-        let tables = movie(&track, sound.as_ref(), metadata.as_deref()).len();
+        let tables = movie(Some(&track), sound.as_ref(), metadata.as_deref()).len();
         let pieces = interleave(&mut track, sound.as_mut(), (head.len() + tables) as u64 + 16);
-        let tables = movie(&track, sound.as_ref(), metadata.as_deref());
+        let tables = movie(Some(&track), sound.as_ref(), metadata.as_deref());
         // A box length of 1 says that 64 bits of length follow.
         let length = written + heard.len() as u64 + 16;
         let data = [&1u32.to_be_bytes()[..], b"mdat", &length.to_be_bytes()].concat();

@@ -15,9 +15,10 @@ mod demux;
 mod exr;
 mod ffmpeg;
 mod ffmpeg_audio;
+mod ffmpeg_write;
 #[cfg(feature = "h264")]
 mod h264;
-#[cfg(feature = "h264")]
+#[cfg_attr(not(feature = "h264"), allow(dead_code, reason = "writing video alone needs all of it"))]
 mod mp4;
 mod png;
 mod reader;
@@ -38,6 +39,7 @@ pub use audio::AudioReader;
 pub(crate) use boxes::find as find_box;
 pub use ffmpeg::{FfmpegChoice, find_ffmpeg};
 pub use ffmpeg_audio::encode_aac;
+pub use ffmpeg_write::ForeignFormat;
 pub use reader::VideoReader;
 pub use sink::FrameSink;
 pub use timing::VideoInfo;
@@ -59,13 +61,16 @@ pub enum VideoFormat {
     Exr,
     /// An EXR a frame.
     ExrSequence,
+    /// What a program `ffmpeg` writes.
+    Foreign(ForeignFormat),
 }
 
-/// The format that a path's extension names.
+/// The format that a path's extension names; `ffmpeg` is the program for those that are not written
+/// here.
 ///
 /// # Errors
-/// When it names none that can be written.
-pub fn format_of(path: &Path) -> Result<VideoFormat> {
+/// When it names none that can be written, or one that takes the program, and there is none.
+pub fn format_of(path: &Path, ffmpeg: Option<&Path>) -> Result<VideoFormat> {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     match extension.as_str() {
         "mp4" if cfg!(feature = "h264") => Ok(VideoFormat::Mp4),
@@ -79,13 +84,23 @@ pub fn format_of(path: &Path) -> Result<VideoFormat> {
         "exr" => Ok(VideoFormat::Exr),
         "png" => Ok(VideoFormat::Png),
         other => {
+            if let Some(foreign) = ForeignFormat::of(other) {
+                return match ffmpeg {
+                    Some(_) => Ok(VideoFormat::Foreign(foreign)),
+                    None => Err(Error::refused(
+                        format!("{}: .{other} is written through `ffmpeg`", path.display()),
+                        "put `ffmpeg` on the PATH or name it with `kino config set ffmpeg PATH`; \
+                         without it .mp4, .webp, .png and .exr are written",
+                    )),
+                };
+            }
             let path = path.display();
             let message = match other {
                 "" => format!("`{path}` does not end in a format such as .mp4"),
                 other => format!("{path}: there is no video format `.{other}`"),
             };
-            let known = "use .mp4, .webp, .png (animated), or a sequence such as frame_%05d.png or \
-                         frame_%05d.exr";
+            let known = "use .mp4, .webp, .png (animated), a sequence such as frame_%05d.png or \
+                         frame_%05d.exr, or with ffmpeg .webm, .mkv, .mov, .gif, .avi";
             Err(Error::refused(message, known))
         }
     }
@@ -150,8 +165,9 @@ pub fn create_with_depth(
     spec: &VideoSpec<'_>,
     depth: Depth,
 ) -> Result<Box<dyn VideoWriter>> {
-    let format = format_of(path)?;
-    if depth == Depth::Sixteen && matches!(format, VideoFormat::Mp4 | VideoFormat::WebP) {
+    let format = format_of(path, spec.ffmpeg)?;
+    if depth == Depth::Sixteen && matches!(format, VideoFormat::Mp4 | VideoFormat::WebP | VideoFormat::Foreign(_))
+    {
         let message = format!("{}: 16 bits a channel are written as PNG alone", path.display());
         return Err(Error::refused(message, "end the path with .png"));
     }
@@ -181,6 +197,9 @@ pub fn create_with_depth(
             format!("an EXR file holds one image, found {} frames", spec.count),
             "number the files, as in frame_%05d.exr",
         )),
+        VideoFormat::Foreign(foreign) => {
+            Ok(Box::new(ffmpeg_write::ForeignWriter::create(path, spec, foreign)?))
+        }
         VideoFormat::Exr => Ok(Box::new(exr::ExrWriter::create(path, spec, depth)?)),
         VideoFormat::ExrSequence => {
             Ok(Box::new(SequenceWriter::<exr::ExrWriter>::create(path, spec, depth)?))

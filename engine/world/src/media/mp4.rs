@@ -68,13 +68,17 @@ pub(super) fn file_type() -> Vec<u8> {
 }
 
 /// The `moov` box: everything but the samples.
-pub(super) fn movie(track: &Track, sound: Option<&SoundTrack>, comment: Option<&str>) -> Vec<u8> {
-    let duration = track.delta.saturating_mul(track.sizes.len() as u32);
+pub(super) fn movie(
+    track: Option<&Track>,
+    sound: Option<&SoundTrack>,
+    comment: Option<&str>,
+) -> Vec<u8> {
+    let own = track.map_or(1, |track| track.timescale.max(1));
+    let duration = track.map_or(0, |track| track.delta.saturating_mul(track.sizes.len() as u32));
     // Edits of sound are in ticks of the movie: with those of the sound they are exact.
-    let scale = sound.map_or(track.timescale, |sound| sound.sound.rate);
-    let shown = u128::from(duration) * u128::from(scale) / u128::from(track.timescale.max(1));
+    let scale = sound.map_or(own, |sound| sound.sound.rate);
+    let shown = (u128::from(duration) * u128::from(scale) / u128::from(own)) as u64;
     let heard = sound.map_or(0, |sound| sound.sound.ticks());
-    let shown = shown as u64;
     let header = timed(
         b"mvhd",
         0,
@@ -89,7 +93,8 @@ pub(super) fn movie(track: &Track, sound: Option<&SoundTrack>, comment: Option<&
             &(if sound.is_some() { 3u32 } else { 2 }).to_be_bytes(),
         ],
     );
-    let mut parts = vec![header, trak(track, shown, duration)];
+    let mut parts = vec![header];
+    parts.extend(track.map(|track| trak(track, shown, duration)));
     parts.extend(sound.map(sound_trak));
     parts.extend(comment.map(tags));
     let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();

@@ -1,8 +1,8 @@
 //! What every format takes: frames, one after another.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use kino_node::Audio;
+use kino_node::{Audio, Cancel};
 
 use crate::{Error, Result};
 
@@ -21,6 +21,10 @@ pub struct VideoSpec<'s> {
     pub metadata: Option<&'s str>,
     /// Its sound; what goes on longer than the frames is left out.
     pub audio: Option<&'s Audio>,
+    /// The program for formats that are not written here.
+    pub ffmpeg: Option<&'s Path>,
+    /// Ends what a program takes long for.
+    pub cancel: Option<&'s Cancel>,
 }
 
 /// How finely colours are written.
