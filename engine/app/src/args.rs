@@ -334,10 +334,13 @@ pub(crate) enum CacheAction {
 
 /// `kino config`
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 A flag counts before the environment, the environment before the file, the file before what is taken
 unless something is set. The file is settings.ron in your config folder, or in KINO_CONFIG; it may be
-edited, comments in it stay.")]
+edited, comments in it stay."
+)]
 pub(crate) struct Config {
     /// What to do; without it, all settings are shown.
     #[command(subcommand)]

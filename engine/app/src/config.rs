@@ -28,11 +28,14 @@ pub(crate) fn run(args: &args::Config, screen: &Screen) -> Result<Exit, Failure>
             let value = SettingsFile::set(&file, name, values)?;
             warn_of_environment(name, screen);
             match screen.json {
-                true => screen.print_json(
-                    &json!({ "file": file, "name": name, "value": as_json(&value) }),
-                )?,
+                true => screen
+                    .print_json(&json!({ "file": file, "name": name, "value": as_json(&value) }))?,
                 false => {
-                    screen.print(&format!("{name} is {} in {}\n", value.shown(), file.display()))?;
+                    screen.print(&format!(
+                        "{name} is {} in {}\n",
+                        value.shown(),
+                        file.display()
+                    ))?;
                 }
             }
         }
@@ -41,8 +44,9 @@ pub(crate) fn run(args: &args::Config, screen: &Screen) -> Result<Exit, Failure>
             warn_of_environment(name, screen);
             let is = if was_set { "is not set any more" } else { "was not set" };
             match screen.json {
-                true => screen
-                    .print_json(&json!({ "file": file, "name": name, "was_set": was_set }))?,
+                true => {
+                    screen.print_json(&json!({ "file": file, "name": name, "was_set": was_set }))?
+                }
                 false => screen.print(&format!("{name} {is} in {}\n", file.display()))?,
             }
         }

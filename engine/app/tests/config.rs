@@ -162,7 +162,10 @@ fn comments_and_what_else_stands_in_the_file_stay() {
     let text = std::fs::read_to_string(file(&place)).unwrap();
     let set = written.replace("8GB", "9 GB").replace("(\n", "(\n    device: \"cpu\",\n");
     assert_eq!(text, set);
-    assert_eq!(setting(&mut plain(&place, &["config"]), "spill"), (5_000_000.into(), "file".into()));
+    assert_eq!(
+        setting(&mut plain(&place, &["config"]), "spill"),
+        (5_000_000.into(), "file".into())
+    );
     good(&place, &["config", "unset", "device"]);
     good(&place, &["config", "unset", "spill"]);
     let text = std::fs::read_to_string(file(&place)).unwrap();
@@ -206,13 +209,17 @@ fn a_broken_file_says_where_and_what_to_do() {
     ];
     for (text, line, column, message, hint) in cases {
         place.write("config/settings.ron", text);
-        for args in [&["config"][..], &["config", "set", "spill", "1GB"], &["plan", "text_to_video"]]
+        for args in
+            [&["config"][..], &["config", "set", "spill", "1GB"], &["plan", "text_to_video"]]
         {
             let ran = run(&place, &[args, &["--json"]].concat());
             assert_eq!(ran.code, 2, "{text} {args:?} {}", ran.err);
             let said: Value = serde_json::from_str(&ran.out).unwrap();
             let said = &said["diagnostics"][0];
-            assert_eq!((said["line"].as_u64(), said["column"].as_u64()), (Some(line), Some(column)));
+            assert_eq!(
+                (said["line"].as_u64(), said["column"].as_u64()),
+                (Some(line), Some(column))
+            );
             assert!(said["message"].as_str().unwrap().contains(message), "{said}");
             assert!(said["hint"].as_str().unwrap_or_default().contains(hint), "{said}");
             assert!(said["file"].as_str().unwrap().ends_with("config/settings.ron"), "{said}");
@@ -228,7 +235,9 @@ fn a_broken_file_says_where_and_what_to_do() {
 fn values_are_checked_when_they_are_set() {
     let place = Place::new();
     assert!(bad(&place, &["config", "set", "memory", "much"]).contains("much is no size"));
-    assert!(bad(&place, &["config", "set", "memory", "1GB", "2GB"]).contains("`memory` is one value"));
+    assert!(
+        bad(&place, &["config", "set", "memory", "1GB", "2GB"]).contains("`memory` is one value")
+    );
     assert!(bad(&place, &["config", "set", "memroy", "1GB"]).contains("did you mean `memory`?"));
     assert!(bad(&place, &["config", "unset", "memroy"]).contains("did you mean `memory`?"));
     assert!(!file(&place).exists());

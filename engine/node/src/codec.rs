@@ -164,8 +164,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        Audio, AudioForm, AudioPacket, AudioPart, Clip, Conditioning, Embeddings, Frames, FramesBuilder, Given, GivenEncoding,
-        ImageConditioning, Latent, LatentSpace, Ledger, Mask, Patches, Sigmas,
+        Audio, AudioForm, AudioPacket, AudioPart, Clip, Conditioning, Embeddings, Frames,
+        FramesBuilder, Given, GivenEncoding, ImageConditioning, Latent, LatentSpace, Ledger, Mask,
+        Patches, Sigmas,
     };
 
     fn services(budget: u64) -> Services {

@@ -9,7 +9,8 @@ use kino_port::{Fact, PortType};
 
 use crate::types::{TensorFact, TypeDef};
 use crate::video::{
-    Audio, Conditioning, Frames, Given, GuiderHandle, ImageConditioning, Latent, Mask, Patches, Sigmas,
+    Audio, Conditioning, Frames, Given, GuiderHandle, ImageConditioning, Latent, Mask, Patches,
+    Sigmas,
 };
 
 /// Every type of values, in the order of the documentation.

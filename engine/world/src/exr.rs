@@ -37,7 +37,8 @@ pub(crate) struct Exr {
 }
 
 fn damaged(path: &Path, error: &dyn std::fmt::Display) -> Error {
-    let message = format!("expected an EXR image, found one that is damaged or ends early ({error})");
+    let message =
+        format!("expected an EXR image, found one that is damaged or ends early ({error})");
     Error::content(path, message)
 }
 
@@ -69,18 +70,23 @@ impl Exr {
     pub(crate) fn open(file: &mut InputFile, path: &Path, most: usize) -> Result<Self> {
         let headers = headers(file, path)?;
         let has = |header: &&Header, names: &[&str]| {
-            let is = |name: &&str| header.channels.list.iter().any(|channel| channel.name == **name);
+            let is =
+                |name: &&str| header.channels.list.iter().any(|channel| channel.name == **name);
             !header.deep && names.iter().all(|name| is(name))
         };
         let colour = headers.iter().find(|header| has(header, &["R", "G", "B"]));
         let grey = || headers.iter().find(|h| has(h, &["Y"]) && !has(h, &["RY"]));
         let Some(header) = colour.or_else(grey) else {
             let names = headers.iter().flat_map(|header| &header.channels.list);
-            let names: Vec<_> =
-                names.take(20).map(|channel| channel.name.to_string().escape_default().to_string()).collect();
+            let names: Vec<_> = names
+                .take(20)
+                .map(|channel| channel.name.to_string().escape_default().to_string())
+                .collect();
             let kind = if headers.iter().any(|header| header.deep) { " of deep data" } else { "" };
-            let message =
-                format!("expected an EXR image with channels R, G, B or Y, found {}{kind}", names.join(", "));
+            let message = format!(
+                "expected an EXR image with channels R, G, B or Y, found {}{kind}",
+                names.join(", ")
+            );
             return Err(Error::content(path, message)
                 .advise("write the layer as a flat RGB image of its own first"));
         };
@@ -152,7 +158,7 @@ impl Exr {
             true => room.borrow_mut().take().unwrap_or_default(),
             false => Vec::new(),
         };
-        let set = |pixels: &mut Vec<f32>, at: Vec2<usize>, rgb: [f32; 3]| {
+        let set = move |pixels: &mut Vec<f32>, at: Vec2<usize>, rgb: [f32; 3]| {
             let (x, y) = (at.x() as i64 + left, at.y() as i64 + top);
             if (0..width as i64).contains(&x) && (0..height as i64).contains(&y) {
                 let at = (y as usize * width + x as usize) * 3;
@@ -167,7 +173,7 @@ impl Exr {
         let pixels = if self.is_grey {
             let image = layers.specific_channels().required("Y").collect_pixels(
                 |size, _| create(size),
-                |pixels: &mut Vec<f32>, at, (grey,): (f32,)| set(pixels, at, [grey; 3]),
+                move |pixels: &mut Vec<f32>, at, (grey,): (f32,)| set(pixels, at, [grey; 3]),
             );
             let image = image.first_valid_layer().all_attributes().non_parallel();
             image.from_buffered(from).map(|image| image.layer_data.channel_data.pixels)
@@ -175,7 +181,9 @@ impl Exr {
             let rgb = layers.specific_channels().required("R").required("G").required("B");
             let image = rgb.collect_pixels(
                 |size, _| create(size),
-                |pixels: &mut Vec<f32>, at, (r, g, b): (f32, f32, f32)| set(pixels, at, [r, g, b]),
+                move |pixels: &mut Vec<f32>, at, (r, g, b): (f32, f32, f32)| {
+                    set(pixels, at, [r, g, b])
+                },
             );
             let image = image.first_valid_layer().all_attributes().non_parallel();
             image.from_buffered(from).map(|image| image.layer_data.channel_data.pixels)

@@ -93,15 +93,14 @@ fn mp4_comment(file: &mut InputFile) -> Option<String> {
 /// In mp4 files `moov/udta/meta/ilst/©cmt`; in QuickTime files the entry of `moov/meta/ilst` whose
 /// name among the `keys` is `comment`.
 fn comment(movie: &[u8]) -> Option<String> {
-    let text = |entry: &[u8]| {
-        String::from_utf8(find_box(entry, b"data")?.get(8..)?.to_vec()).ok()
-    };
+    let text = |entry: &[u8]| String::from_utf8(find_box(entry, b"data")?.get(8..)?.to_vec()).ok();
     let of_user = || {
         let meta = find_box(find_box(movie, b"udta")?, b"meta")?.get(4..)?;
         text(find_box(find_box(meta, b"ilst")?, b"\xa9cmt")?)
     };
     let named = || {
-        let meta = find_box(movie, b"meta").or_else(|| find_box(find_box(movie, b"udta")?, b"meta"))?;
+        let meta =
+            find_box(movie, b"meta").or_else(|| find_box(find_box(movie, b"udta")?, b"meta"))?;
         // Of QuickTime without a version, of mp4 with one.
         let meta = if meta.get(4..8) == Some(b"hdlr") { meta } else { meta.get(4..)? };
         let mut keys = find_box(meta, b"keys")?.get(8..)?;

@@ -69,7 +69,14 @@ fn colours_come_back_within_three_of_255() {
 fn players_can_begin_before_the_end_is_there() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.mp4");
-    let spec = VideoSpec { width: SIDE, height: SIDE, count: 2, fps: 8.0, metadata: Some("text"), ..VideoSpec::default() };
+    let spec = VideoSpec {
+        width: SIDE,
+        height: SIDE,
+        count: 2,
+        fps: 8.0,
+        metadata: Some("text"),
+        ..VideoSpec::default()
+    };
     let mut writer = create(&path, &spec).unwrap();
     (0..2).for_each(|_| writer.push(&[0.5; SIDE * SIDE * 3]).unwrap());
     writer.finish().unwrap();

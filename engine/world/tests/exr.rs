@@ -94,8 +94,7 @@ fn what_is_shown_is_the_display_window() {
 fn write(path: &Path, frames: &[Vec<f32>]) -> Result<Vec<PathBuf>> {
     let (width, height, count) = (4, 3, frames.len());
     let metadata = Some("Graph(version: 1) — größer");
-    let spec =
-        VideoSpec { width, height, count, fps: 1.0, metadata, ..VideoSpec::default() };
+    let spec = VideoSpec { width, height, count, fps: 1.0, metadata, ..VideoSpec::default() };
     let mut writer = create(path, &spec)?;
     frames.iter().try_for_each(|frame| writer.push(frame))?;
     writer.finish()

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use kino_node::{Audio, Cancel};
-use kino_world::media::{
-    ForeignFormat, VideoFormat, VideoReader, VideoSpec, create, format_of,
-};
+use kino_world::media::{ForeignFormat, VideoFormat, VideoReader, VideoSpec, create, format_of};
 use kino_world::{InputFile, Result, read_metadata};
 
 const TEXT: &str = "Graph(version: 1, nodes: {\"a\": (op: \"x\"), # = ; \\\n}) — größer";

@@ -31,7 +31,8 @@ fn frame(index: usize, width: usize, height: usize) -> Vec<f32> {
 }
 
 fn write(path: &Path, count: usize, width: usize, height: usize, fps: f64) -> Vec<PathBuf> {
-    let spec = VideoSpec { width, height, count, fps, metadata: Some(TEXT), ..VideoSpec::default() };
+    let spec =
+        VideoSpec { width, height, count, fps, metadata: Some(TEXT), ..VideoSpec::default() };
     let mut writer = create(path, &spec).unwrap();
     (0..count).for_each(|index| writer.push(&frame(index, width, height)).unwrap());
     writer.finish().unwrap()
@@ -81,7 +82,14 @@ fn a_png_of_16_bits_comes_back_as_it_was() {
     let frame: Vec<f32> = (0..40 * 30 * 3).map(|index| index as f32 / 3600.0 * 0.05).collect();
     for name in ["x.png", "s_%02d.png"] {
         let path = folder.path().join(name);
-        let spec = VideoSpec { width: 40, height: 30, count: 1, fps: 1.0, metadata: Some(TEXT), ..VideoSpec::default() };
+        let spec = VideoSpec {
+            width: 40,
+            height: 30,
+            count: 1,
+            fps: 1.0,
+            metadata: Some(TEXT),
+            ..VideoSpec::default()
+        };
         let mut writer = create_with_depth(&path, &spec, Depth::Sixteen).unwrap();
         writer.push(&frame).unwrap();
         let file = writer.finish().unwrap().remove(0);

@@ -197,7 +197,10 @@ fn wav_files_are_their_samples() {
     for length in 0..bytes.len() {
         std::fs::write(&path, &bytes[..length]).unwrap();
         let error = read_from(&path).unwrap_err().to_string();
-        assert!(length < 12 || error.contains("early") || error.contains("cannot be read"), "{error}");
+        assert!(
+            length < 12 || error.contains("early") || error.contains("cannot be read"),
+            "{error}"
+        );
     }
 }
 

@@ -119,11 +119,7 @@ pub(crate) fn fact_of(found: kino_world::Result<Option<AudioFact>>) -> Fact {
 }
 
 /// What is known of the sound at a port; objects where it cannot be read.
-pub(crate) fn known_sound(
-    review: &mut InferCx<'_>,
-    port: &str,
-    fact: &Fact,
-) -> Option<AudioFact> {
+pub(crate) fn known_sound(review: &mut InferCx<'_>, port: &str, fact: &Fact) -> Option<AudioFact> {
     if let Some(UnreadableSound { message, hint }) = fact.get::<UnreadableSound>() {
         let mut error = PlanError::at(port, message.clone());
         error.hint = hint.clone();
@@ -226,16 +222,16 @@ fn trim(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
 fn infer_concat(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     let items = named_facts(facts, "parts");
-    let parts: Vec<AudioFact> = items
-        .iter()
-        .filter_map(|(_, fact)| known_sound(&mut review, "parts", fact))
-        .collect();
+    let parts: Vec<AudioFact> =
+        items.iter().filter_map(|(_, fact)| known_sound(&mut review, "parts", fact)).collect();
     let heard: Vec<&AudioFact> = parts.iter().filter(|part| part.ticks > 0).collect();
     if let Some((first, rest)) = heard.split_first()
         && let Some(message) = rest.iter().find_map(|part| audio_join_error(first, part))
     {
         let error = PlanError::at("parts", message);
-        review.error(error.hint("convert one first: ffmpeg -i IN -c:a aac -ar RATE -ac CHANNELS OUT.m4a"));
+        review.error(
+            error.hint("convert one first: ffmpeg -i IN -c:a aac -ar RATE -ac CHANNELS OUT.m4a"),
+        );
     }
     let first = heard.first().copied().or(parts.first());
     let (Some(first), true) = (first, parts.len() == items.len()) else {

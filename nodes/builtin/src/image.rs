@@ -22,7 +22,9 @@ pub(crate) static READ: NodeDef = NodeDef {
         name: Cow::Borrowed("image.read"),
         version: Cow::Borrowed("1"),
         about: Cow::Borrowed(READ_ABOUT),
-        inputs: ports![path_port("path").about("A PNG, JPEG, WebP or EXR file, relative to the graph.")],
+        inputs: ports![
+            path_port("path").about("A PNG, JPEG, WebP or EXR file, relative to the graph.")
+        ],
         outputs: ports![edge("frames", PortType::Frames).about("One frame, `[1, h, w, 3]`.")],
         traits: NodeTraits::LIGHT,
     },

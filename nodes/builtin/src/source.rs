@@ -182,8 +182,8 @@ mod tests {
 
     #[test]
     fn folders_of_models_come_after_the_graph_s_own() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
+        let folder = std::env::temp_dir().join(format!("kino-models-{}", std::process::id()));
+        let at = |name: &str| folder.join(name);
         for name in ["graph/tiny", "one/tiny", "two/tiny", "two/large", "secret"] {
             std::fs::create_dir_all(at(name)).unwrap();
         }
@@ -205,6 +205,7 @@ mod tests {
         assert!(error.message.ends_with("graph/huge does not exist"), "{}", error.message);
         let looked = format!("looked for in {}, {}, too", at("one").display(), at("two").display());
         assert!(error.hint.as_ref().unwrap().contains(&looked), "{error:?}");
+        std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

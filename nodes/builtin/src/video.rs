@@ -66,9 +66,8 @@ Example:\n    \"file\": (op: \"video.write\", in: {\"frames\": \"frames\"}, with
 
 fn infer(services: &Services, facts: &Facts) -> InferResult {
     let program = ffmpeg(services);
-    let format = |path: &str| {
-        format_of(Path::new(path), program.as_deref()).map_err(at_port("path"))
-    };
+    let format =
+        |path: &str| format_of(Path::new(path), program.as_deref()).map_err(at_port("path"));
     let written = infer_written(services, facts, |path, count| match (format(path)?, count) {
         (VideoFormat::Exr, Some(count)) if count > 1 => Err(one_frame("EXR", count)),
         (format, _) => Ok(format),
@@ -93,9 +92,7 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
             let memory = written.memory.saturating_add(memory);
             Ok(StepInfo { memory, ..written })
         }
-        (written, sound) => {
-            Err(written.err().into_iter().chain(sound.err()).flatten().collect())
-        }
+        (written, sound) => Err(written.err().into_iter().chain(sound.err()).flatten().collect()),
     }
 }
 
@@ -216,12 +213,7 @@ pub(crate) struct Look<'a> {
 }
 
 /// Writes frames to a file; cancelled, it leaves none behind.
-pub(crate) fn write(
-    cx: &Cx<'_>,
-    frames: &Frames,
-    place: &Path,
-    look: &Look<'_>,
-) -> Result<Value> {
+pub(crate) fn write(cx: &Cx<'_>, frames: &Frames, place: &Path, look: &Look<'_>) -> Result<Value> {
     let (width, height, count) = (frames.width(), frames.height(), frames.count());
     let metadata = (!cx.record.is_empty()).then_some(cx.record);
     let Look { fps, depth, audio } = *look;
@@ -251,6 +243,7 @@ pub(crate) fn write(
 pub(crate) fn one_frame(format: &str, count: usize) -> PlanError {
     let message = format!("a {format} file holds one image, found {count} frames");
     let end = format.to_lowercase();
-    PlanError::at("frames", message)
-        .hint(format!("number the files, as in frame_%05d.{end}, or write a video with `video.write`"))
+    PlanError::at("frames", message).hint(format!(
+        "number the files, as in frame_%05d.{end}, or write a video with `video.write`"
+    ))
 }

@@ -245,7 +245,8 @@ fn files_are_looked_at_while_planning() {
     };
     let read = |path: &str| rig.objects("image.read", &[("path", known(path))]);
     assert!(
-        read(&file("x.png", b"no image at all")).contains("expected a PNG, JPEG, WebP or EXR image")
+        read(&file("x.png", b"no image at all"))
+            .contains("expected a PNG, JPEG, WebP or EXR image")
     );
     assert!(read("none.png").contains("there is no such file"));
     let known_image = [("path", known("shapes/i2v_input.png"))];

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use kino_host::Descriptor;
 use kino_node::{
-    Audio, Clip, Conditioning, FramesBuilder, ImageConditioning, Latent, Ledger, Mask, ModelPart, Patches,
-    Record, Result, Sigmas, Value,
+    Audio, Clip, Conditioning, FramesBuilder, ImageConditioning, Latent, Ledger, Mask, ModelPart,
+    Patches, Record, Result, Sigmas, Value,
 };
 use kino_port::{Literal, Port, PortType, Range, Sigma};
 

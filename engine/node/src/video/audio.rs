@@ -468,11 +468,17 @@ mod tests {
             assert_eq!(heard(&part), all[from..to.max(from)], "{start} {ticks}");
             // Of a part a part, and joined with what it was cut from.
             let again = part.slice(10, 2000).unwrap();
-            assert_eq!(heard(&again), heard(&part).into_iter().skip(10).take(2000).collect::<Vec<_>>());
+            assert_eq!(
+                heard(&again),
+                heard(&part).into_iter().skip(10).take(2000).collect::<Vec<_>>()
+            );
             let joined = Audio::concat(&[Arc::new(part), Arc::new(again)]).unwrap();
             joined.check().unwrap();
             let cut = joined.slice(500, 3000).unwrap();
-            assert_eq!(heard(&cut), heard(&joined).into_iter().skip(500).take(3000).collect::<Vec<_>>());
+            assert_eq!(
+                heard(&cut),
+                heard(&joined).into_iter().skip(500).take(3000).collect::<Vec<_>>()
+            );
         }
     }
 

@@ -294,8 +294,10 @@ impl AacTrack {
             }
             clock += whole.ticks;
         }
-        let own = heard.iter().flat_map(|(first, part)| &self.samples[*first..first + part.packets]);
-        let bytes = own.map(|sample| u64::from(sample.size) + size_of::<AudioPacket>() as u64).sum();
+        let own =
+            heard.iter().flat_map(|(first, part)| &self.samples[*first..first + part.packets]);
+        let bytes =
+            own.map(|sample| u64::from(sample.size) + size_of::<AudioPacket>() as u64).sum();
         let ticks = heard.iter().map(|(_, part)| part.ticks).sum();
         let fact = AudioFact { bytes, ticks, ..self.fact.clone() };
         AacTrack { samples: self.samples.clone(), fact, heard }
@@ -360,7 +362,8 @@ mod tests {
 
     #[test]
     fn configs_say_rate_and_channels() {
-        let parse = |bytes: &[u8]| AacConfig::parse(bytes).map(|config| (config.rate, config.channels));
+        let parse =
+            |bytes: &[u8]| AacConfig::parse(bytes).map(|config| (config.rate, config.channels));
         assert_eq!(parse(&[0x12, 0x10]), Some((44_100, 2)));
         assert_eq!(parse(&[0x11, 0x88]), Some((48_000, 1)));
         // A rate that is written out: 24 bits behind the index 15.
@@ -445,7 +448,8 @@ mod tests {
                 let ticks = track.heard.iter().flat_map(|(first, part)| {
                     let begin = track.samples[*first].time as u64 + part.skip;
                     let begin = if part.packets == 0 { u64::MAX / 2 } else { begin };
-                    (0..part.ticks).map(move |tick| if begin > 1 << 60 { begin } else { begin + tick })
+                    (0..part.ticks)
+                        .map(move |tick| if begin > 1 << 60 { begin } else { begin + tick })
                 });
                 ticks.collect()
             };

@@ -148,10 +148,7 @@ impl AudioReader {
 
 impl VideoSound {
     /// Of the tracks of a file.
-    pub(super) fn of(
-        tracks: &mut Vec<super::demux::Track>,
-        file: &InputFile,
-    ) -> Self {
+    pub(super) fn of(tracks: &mut Vec<super::demux::Track>, file: &InputFile) -> Self {
         match sound_of(tracks, file.stamp().length) {
             Ok(SoundTrack::None) => VideoSound::None,
             Ok(SoundTrack::Aac(track)) => VideoSound::Aac(track),
@@ -175,7 +172,8 @@ impl VideoSound {
     ) -> Result<Option<AudioFact>> {
         match self {
             VideoSound::None => {
-                let none = Audio::none().map_err(|error| Error::content(path, error.to_string()))?;
+                let none =
+                    Audio::none().map_err(|error| Error::content(path, error.to_string()))?;
                 Ok(Some(kino_node::ValueType::fact(&none)))
             }
             VideoSound::Aac(track) => {

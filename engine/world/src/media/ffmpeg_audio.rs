@@ -187,7 +187,8 @@ mod tests {
 
     #[test]
     fn the_first_sound_is_told_by_its_name() {
-        let said = "  Stream #0:0: Video: hevc, yuv420p\n  Stream #0:1(eng): Audio: aac (LC), 44100 Hz\n";
+        let said =
+            "  Stream #0:0: Video: hevc, yuv420p\n  Stream #0:1(eng): Audio: aac (LC), 44100 Hz\n";
         assert_eq!(is_aac(said), Some(true));
         assert_eq!(is_aac(&said.replace("aac (LC)", "mp3")), Some(false));
         assert_eq!(is_aac("  Stream #0:0: Video: hevc, yuv420p\n"), None);

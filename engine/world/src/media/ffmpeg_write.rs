@@ -61,9 +61,26 @@ static RULES: &[Rule] = &[
         extension: "webm",
         muxer: "webm",
         video: &[
-            "-vf", BT709, "-c:v", "libvpx-vp9", "-crf", "18", "-b:v", "0", "-row-mt", "1",
-            "-pix_fmt", "yuv420p", "-colorspace", "bt709", "-color_primaries", "bt709",
-            "-color_trc", "bt709", "-color_range", "tv",
+            "-vf",
+            BT709,
+            "-c:v",
+            "libvpx-vp9",
+            "-crf",
+            "18",
+            "-b:v",
+            "0",
+            "-row-mt",
+            "1",
+            "-pix_fmt",
+            "yuv420p",
+            "-colorspace",
+            "bt709",
+            "-color_primaries",
+            "bt709",
+            "-color_trc",
+            "bt709",
+            "-color_range",
+            "tv",
         ],
         sound: Some(SoundRule::Encode(&["-c:a", "libopus", "-b:a", "160k"])),
     },
@@ -79,9 +96,26 @@ static RULES: &[Rule] = &[
         extension: "mov",
         muxer: "mov",
         video: &[
-            "-vf", BT709, "-c:v", "prores_ks", "-profile:v", "3", "-vendor", "apl0", "-pix_fmt",
-            "yuv422p10le", "-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc",
-            "bt709", "-color_range", "tv", "-movflags", "use_metadata_tags",
+            "-vf",
+            BT709,
+            "-c:v",
+            "prores_ks",
+            "-profile:v",
+            "3",
+            "-vendor",
+            "apl0",
+            "-pix_fmt",
+            "yuv422p10le",
+            "-colorspace",
+            "bt709",
+            "-color_primaries",
+            "bt709",
+            "-color_trc",
+            "bt709",
+            "-color_range",
+            "tv",
+            "-movflags",
+            "use_metadata_tags",
         ],
         sound: Some(SoundRule::Keep(&["-c:a", "pcm_s24le"])),
     },
@@ -102,8 +136,14 @@ static RULES: &[Rule] = &[
         extension: "avi",
         muxer: "avi",
         video: &[
-            "-vf", "scale=out_color_matrix=bt601:out_range=pc", "-c:v", "mjpeg", "-q:v", "2",
-            "-pix_fmt", "yuvj420p",
+            "-vf",
+            "scale=out_color_matrix=bt601:out_range=pc",
+            "-c:v",
+            "mjpeg",
+            "-q:v",
+            "2",
+            "-pix_fmt",
+            "yuvj420p",
         ],
         sound: Some(SoundRule::Encode(&["-c:a", "pcm_s16le"])),
     },
@@ -139,7 +179,8 @@ impl ForeignFormat {
         static WORKS: Mutex<BTreeSet<(String, ForeignFormat, bool, bool)>> =
             Mutex::new(BTreeSet::new());
         let version = version(program)?;
-        let key = (format!("{} {version}", program.display()), self, width % 2 == 1, height % 2 == 1);
+        let key =
+            (format!("{} {version}", program.display()), self, width % 2 == 1, height % 2 == 1);
         if WORKS.lock().unwrap_or_else(PoisonError::into_inner).contains(&key) {
             return Ok(version);
         }
@@ -270,7 +311,8 @@ impl ForeignWriter {
         self.frames = None;
         let said = self.said.take().and_then(|said| said.join().ok()).unwrap_or_default();
         let said = last_line(&said);
-        let message = if said.is_empty() { message.to_owned() } else { format!("{message} ({said})") };
+        let message =
+            if said.is_empty() { message.to_owned() } else { format!("{message} ({said})") };
         Error::content(self.file.target(), message)
     }
 }
@@ -345,10 +387,8 @@ fn sound_file(sound: &Audio) -> kino_node::Result<Vec<u8>> {
     let data = sound.bytes_of_packets()?;
     let head = file_type();
     let samples = sound.packets.len() as u32;
-    let track = |offset| SoundTrack {
-        sound: sound.clone(),
-        chunks: vec![Chunk { offset, samples }],
-    };
+    let track =
+        |offset| SoundTrack { sound: sound.clone(), chunks: vec![Chunk { offset, samples }] };
     let tables = movie(None, Some(&track(0)), None).len();
     let offset = (head.len() + tables) as u64 + 16;
     let tables = movie(None, Some(&track(offset)), None);

@@ -235,7 +235,8 @@ fn interleave(track: &mut Track, sound: Option<&mut SoundTrack>, offset: u64) ->
     let (mut frame, mut packet, mut time) = (0, 0, 0_u64);
     while frame < count || packet < sound.packets.len() {
         // The next half in which something begins.
-        let of_frame = 2 * frame as u64 * u64::from(track.delta) / u64::from(track.timescale.max(1));
+        let of_frame =
+            2 * frame as u64 * u64::from(track.delta) / u64::from(track.timescale.max(1));
         let of_packet = 2 * time / u64::from(sound.rate.max(1));
         let next = match (frame < count, packet < sound.packets.len()) {
             (true, true) => of_frame.min(of_packet),

@@ -166,7 +166,8 @@ pub fn create_with_depth(
     depth: Depth,
 ) -> Result<Box<dyn VideoWriter>> {
     let format = format_of(path, spec.ffmpeg)?;
-    if depth == Depth::Sixteen && matches!(format, VideoFormat::Mp4 | VideoFormat::WebP | VideoFormat::Foreign(_))
+    if depth == Depth::Sixteen
+        && matches!(format, VideoFormat::Mp4 | VideoFormat::WebP | VideoFormat::Foreign(_))
     {
         let message = format!("{}: 16 bits a channel are written as PNG alone", path.display());
         return Err(Error::refused(message, "end the path with .png"));

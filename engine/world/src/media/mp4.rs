@@ -147,7 +147,10 @@ fn places(chunks: &[Chunk]) -> [Vec<u8>; 2] {
         }
     }
     let table = |runs: &[(u32, u32)]| -> Vec<u8> {
-        runs.iter().flat_map(|(first, many)| [*first, *many, 1]).flat_map(u32::to_be_bytes).collect()
+        runs.iter()
+            .flat_map(|(first, many)| [*first, *many, 1])
+            .flat_map(u32::to_be_bytes)
+            .collect()
     };
     let offsets: Vec<u8> = chunks.iter().flat_map(|chunk| chunk.offset.to_be_bytes()).collect();
     [
@@ -212,12 +215,8 @@ fn sound_table(track: &SoundTrack) -> Vec<u8> {
     let [stsc, co64] = places(&track.chunks);
     let one = 1u32.to_be_bytes();
     // A decoder that begins anywhere needs the packet before (ISO/IEC 14496-12 §10.1, `roll`).
-    let roll = full_version(
-        b"sgpd",
-        1,
-        0,
-        &[b"roll", &2u32.to_be_bytes(), &one, &(-1i16).to_be_bytes()],
-    );
+    let roll =
+        full_version(b"sgpd", 1, 0, &[b"roll", &2u32.to_be_bytes(), &one, &(-1i16).to_be_bytes()]);
     let rolls = full(b"sbgp", 0, &[b"roll", &one, &count.to_be_bytes(), &one]);
     boxed(
         b"stbl",

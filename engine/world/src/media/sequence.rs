@@ -55,7 +55,8 @@ impl<F: FrameFile> VideoWriter for SequenceWriter<F> {
     fn push(&mut self, frame: &[f32]) -> Result<()> {
         let path = self.folder.join(self.names.path(self.waiting.len()));
         let ((width, height), metadata) = (self.size, self.metadata.as_deref());
-        let spec = VideoSpec { width, height, count: 1, fps: 1.0, metadata, ..VideoSpec::default() };
+        let spec =
+            VideoSpec { width, height, count: 1, fps: 1.0, metadata, ..VideoSpec::default() };
         let mut file = F::create(&path, &spec, self.depth)?;
         file.push(frame)?;
         self.waiting.push(file.close()?.wait()?);

@@ -154,8 +154,7 @@ fn read_format(chunk: &[u8]) -> Result<(Sample, u32, u16), Refused> {
     let short = |at: usize| {
         chunk.get(at..).and_then(<[u8]>::first_chunk).map(|two| u16::from_le_bytes(*two))
     };
-    let rate =
-        chunk.get(4..).and_then(<[u8]>::first_chunk).map(|four| u32::from_le_bytes(*four));
+    let rate = chunk.get(4..).and_then(<[u8]>::first_chunk).map(|four| u32::from_le_bytes(*four));
     let parts = (short(0), short(2), rate, short(14));
     let (Some(tag), Some(channels), Some(rate), Some(bits)) = parts else {
         return Err("it is damaged: the form of its samples (`fmt `) ends early".to_owned());

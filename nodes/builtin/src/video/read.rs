@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 
 use candle_core::{DType, Device, Tensor};
 use kino_node::{
-    AudioFact, Cx, FramesBuilder, FramesFact, Inputs, NodeDef, Outputs, Result, Services, TensorFact, Value,
+    AudioFact, Cx, FramesBuilder, FramesFact, Inputs, NodeDef, Outputs, Result, Services,
+    TensorFact, Value,
 };
 use kino_port::{
     Fact, Facts, NodeTraits, PlanError, Port, PortType, Signature, StepInfo, bool as bool_port,
@@ -44,9 +45,8 @@ pub(crate) static READ: NodeDef = NodeDef {
             edge("frames", PortType::Frames).about("The frames, upright, in 0…1."),
             edge("times", PortType::Tensor)
                 .about("When each frame is shown, in seconds from the first one on: `[count]`."),
-            edge("audio", PortType::Audio).about(
-                "The sound of these frames; one of no length where the video has none."
-            ),
+            edge("audio", PortType::Audio)
+                .about("The sound of these frames; one of no length where the video has none."),
         ],
         traits: NodeTraits::HEAVY,
     },
