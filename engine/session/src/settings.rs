@@ -310,16 +310,8 @@ impl Settings {
         Settings::default().with_environment()
     }
 
-    /// What the environment of this process sets, and the user's file.
-    ///
-    /// # Errors
-    /// When a variable or the file holds what a setting cannot be, or the file does not read.
-    pub fn of_user() -> Result<Self> {
-        SettingsFile::read(&settings_file())?.settings.with_environment()
-    }
-
     /// With what the environment sets, which counts before what a file says.
-    fn with_environment(mut self) -> Result<Self> {
+    pub(super) fn with_environment(mut self) -> Result<Self> {
         for (index, setting) in SETTINGS.iter().enumerate() {
             let Some(text) = env::var_os(setting.variable) else { continue };
             if text.is_empty() && setting.kind != SettingKind::Program {

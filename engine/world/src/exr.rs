@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::io::{BufReader, Seek};
 use std::path::Path;
 
+use exr::compression::Compression;
 use exr::meta::attribute::{AttributeValue, Text};
 use exr::meta::header::Header;
 use exr::meta::{BlockDescription, MetaData};
@@ -115,6 +116,20 @@ impl Exr {
         if block.saturating_mul(header.channels.bytes_per_pixel) > LARGEST_BLOCK {
             let message = format!("its tiles take more than {LARGEST_BLOCK} bytes each");
             return Err(Error::content(path, message));
+        }
+        // Each chunk has its place in a table, and zlib makes at most 1032 bytes of one.
+        let length = file.stamp().length as usize;
+        let inflated = match header.compression {
+            Compression::Uncompressed => 1,
+            Compression::RLE => 64,
+            Compression::ZIP1 | Compression::ZIP16 | Compression::PXR24 => 1100,
+            _ => usize::MAX,
+        };
+        let bytes = stored.0 * stored.1 * header.channels.bytes_per_pixel.min(1 << 20);
+        if header.chunk_count.saturating_mul(16) > length
+            || bytes / inflated > length.saturating_mul(2)
+        {
+            return Err(damaged(path, &"its pixels are more than its bytes can hold"));
         }
         let gamut = match header.shared_attributes.chromaticities {
             None => None,

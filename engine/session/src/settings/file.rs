@@ -48,6 +48,16 @@ pub struct SettingsFile {
     text: Option<Arc<str>>,
 }
 
+impl Settings {
+    /// What the environment of this process sets, and the user's file.
+    ///
+    /// # Errors
+    /// When a variable or the file holds what a setting cannot be, or the file does not read.
+    pub fn of_user() -> Result<Self> {
+        SettingsFile::read(&settings_file())?.settings.with_environment()
+    }
+}
+
 impl SettingsFile {
     /// Reads a file; one that is not there sets nothing.
     ///

@@ -14,7 +14,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::colour::{Colour, Conversion, room};
-use super::ffmpeg_audio::is_aac;
 use super::sink::FrameSink;
 use super::timing::Timing;
 use crate::image::MAX_PIXELS;
@@ -291,6 +290,13 @@ pub(super) fn last_line(said: &str) -> &str {
     said.trim_end().lines().next_back().unwrap_or_default().trim()
 }
 
+/// What the program says of the first sound of a file: whether it is AAC; none where it says
+/// nothing of any.
+pub(super) fn is_aac(said: &str) -> Option<bool> {
+    let line = said.lines().find(|line| line.contains("Stream #") && line.contains(" Audio: "))?;
+    Some(line.contains(" Audio: aac"))
+}
+
 /// Size, and when each packet is shown, in seconds of a fraction.
 #[derive(Default)]
 struct Packets {
@@ -406,6 +412,15 @@ mod tests {
         let timing = packets.timing();
         assert_eq!((packets.size, timing.ticks, timing.end), ((48, 32), vec![0, 512], 1024));
         assert_eq!(timing.scale, 12288);
+    }
+
+    #[test]
+    fn the_first_sound_is_told_by_its_name() {
+        let said =
+            "  Stream #0:0: Video: hevc, yuv420p\n  Stream #0:1(eng): Audio: aac (LC), 44100 Hz\n";
+        assert_eq!(is_aac(said), Some(true));
+        assert_eq!(is_aac(&said.replace("aac (LC)", "mp3")), Some(false));
+        assert_eq!(is_aac("  Stream #0:0: Video: hevc, yuv420p\n"), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use kino_node::Audio;
 
 use super::aac::{SoundTrack, sound_of};
 use super::demux::tracks;
-use super::ffmpeg::{LOOK, Running, command, heard, last_line, start, version};
+use super::ffmpeg::{LOOK, Running, command, heard, is_aac, last_line, start, version};
 use crate::{Error, InputFile, Result};
 
 /// What AAC that is encoded here takes, for two channels.
@@ -24,13 +24,6 @@ pub(super) struct ForeignSound {
     is_aac: bool,
     /// Which program it is.
     pub(super) version: String,
-}
-
-/// What the program says of the first sound of a file: whether it is AAC; none where it says
-/// nothing of any.
-pub(super) fn is_aac(said: &str) -> Option<bool> {
-    let line = said.lines().find(|line| line.contains("Stream #") && line.contains(" Audio: "))?;
-    Some(line.contains(" Audio: aac"))
 }
 
 impl ForeignSound {
@@ -179,18 +172,4 @@ fn wait(mut running: Running, program: &Path, is_wanted: &mut dyn FnMut() -> boo
         std::thread::sleep(LOOK / 5);
     };
     Ok(Some((Some(ended), said.join().unwrap_or_default())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_sound_is_told_by_its_name() {
-        let said =
-            "  Stream #0:0: Video: hevc, yuv420p\n  Stream #0:1(eng): Audio: aac (LC), 44100 Hz\n";
-        assert_eq!(is_aac(said), Some(true));
-        assert_eq!(is_aac(&said.replace("aac (LC)", "mp3")), Some(false));
-        assert_eq!(is_aac("  Stream #0:0: Video: hevc, yuv420p\n"), None);
-    }
 }

@@ -28,8 +28,9 @@ for kind in ["RLE", "ZIPS", "PIZ", "NO"]:
 alpha = numpy.full((H, W), 0.5, "f4")
 write("float_alpha.exr", {"RGBA": numpy.dstack([light("f4"), alpha])},
       compression=OpenEXR.ZIP_COMPRESSION)
-write("grey.exr", {"Y": rgb[..., 0]}, compression=OpenEXR.ZIP_COMPRESSION)
-write("depth.exr", {"Z": rgb[..., 0]}, compression=OpenEXR.ZIP_COMPRESSION)
+red = numpy.ascontiguousarray(rgb[..., 0])
+write("grey.exr", {"Y": red}, compression=OpenEXR.ZIP_COMPRESSION)
+write("depth.exr", {"Z": red}, compression=OpenEXR.ZIP_COMPRESSION)
 # ACEScg.
 write("ap1.exr", {"RGB": rgb}, compression=OpenEXR.ZIP_COMPRESSION,
       chromaticities=(0.713, 0.293, 0.165, 0.830, 0.128, 0.044, 0.32168, 0.33767))
