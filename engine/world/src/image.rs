@@ -1,5 +1,5 @@
-//! Reading images: PNG, JPEG, WebP, EXR. Sizes are known from the header, and bounded, before pixels
-//! are.
+//! Reading images: PNG, JPEG, WebP, EXR. Sizes are known from the header, and bounded, before
+//! pixels are.
 
 use std::io::{BufReader, Read, Seek};
 use std::path::Path;

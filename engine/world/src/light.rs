@@ -91,7 +91,7 @@ mod tests {
             let back = srgb_to_light(light_to_srgb(light));
             assert!((back - light).abs() <= light.abs() * 2e-6, "{light}: {back}");
         }
-        assert_eq!((light_to_srgb(0.0), light_to_srgb(1.0)), (0.0, 1.0));
+        assert!(light_to_srgb(0.0) == 0.0 && (light_to_srgb(1.0) - 1.0).abs() < 1e-6);
         assert!((light_to_srgb(0.214_041_14) - 0.5).abs() < 1e-6);
         assert!(light_to_srgb(4.0) > 1.8);
     }

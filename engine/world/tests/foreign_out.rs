@@ -1,5 +1,5 @@
-//! Videos that a program `ffmpeg` writes, with `KINO_TEST_FFMPEG` set to one; and what is said where
-//! there is none.
+//! Videos that a program `ffmpeg` writes, with `KINO_TEST_FFMPEG` set to one; and what is said
+//! where there is none.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -217,7 +217,7 @@ fn sizes_and_formats_that_do_not_fit_are_refused_with_advice() {
             && check_size(VideoFormat::WebP, 97, 65).is_ok()
     );
     let refused = format_of(Path::new("x.xyz"), None).unwrap_err();
-    assert_eq!(refused.to_string(), "x.avi: there is no video format `.avi`");
+    assert_eq!(refused.to_string(), "x.xyz: there is no video format `.xyz`");
     let refused = format_of(Path::new("x"), None).unwrap_err();
     assert_eq!(refused.to_string(), "`x` does not end in a format such as .mp4");
 }

@@ -30,7 +30,9 @@ pub(crate) static READ: NodeDef = NodeDef {
         inputs: ports![
             path_port("path").about("An m4a, mp4, mov or WAV file, relative to the graph.")
         ],
-        outputs: ports![edge("audio", PortType::Audio).about("The sound.")],
+        outputs: ports![
+            edge("audio", PortType::Audio).about("The sound, with the times of its file.")
+        ],
         traits: NodeTraits::LIGHT,
     },
     infer: infer_read,
@@ -52,7 +54,7 @@ pub(crate) static TRIM: NodeDef = NodeDef {
         version: Cow::Borrowed("1"),
         about: Cow::Borrowed(TRIM_ABOUT),
         inputs: ports![
-            edge("audio", PortType::Audio).about("The sound."),
+            edge("audio", PortType::Audio).about("The sound to cut."),
             real("start", 0.0)
                 .within(0.0, LONGEST)
                 .unit("s")
@@ -63,7 +65,7 @@ pub(crate) static TRIM: NodeDef = NodeDef {
                 .unit("s")
                 .about("How much is taken; if not given, all that follows."),
         ],
-        outputs: ports![edge("audio", PortType::Audio).about("The part.")],
+        outputs: ports![edge("audio", PortType::Audio).about("This part of it.")],
         traits: NodeTraits::LIGHT,
     },
     infer: infer_trim,

@@ -184,20 +184,20 @@ mod tests {
     fn folders_of_models_come_after_the_graph_s_own() {
         let folder = std::env::temp_dir().join(format!("kino-models-{}", std::process::id()));
         let at = |name: &str| folder.join(name);
-        for name in ["graph/tiny", "one/tiny", "two/tiny", "two/large", "secret"] {
+        for name in ["deep/graph/tiny", "one/tiny", "two/tiny", "two/large", "secret"] {
             std::fs::create_dir_all(at(name)).unwrap();
         }
         let models = ModelFolders(vec![at("one"), at("two")]);
-        let find = |source: &str| match ModelSource::find(source, &at("graph"), &models) {
+        let find = |source: &str| match ModelSource::find(source, &at("deep/graph"), &models) {
             Ok(ModelSource::Folder(folder)) => Ok(folder),
             Ok(_) => panic!("{source}"),
             Err(error) => Err(error),
         };
-        assert_eq!(find("tiny"), Ok(at("graph/tiny")));
+        assert_eq!(find("tiny"), Ok(at("deep/graph/tiny")));
         assert_eq!(find("large"), Ok(at("two/large")));
-        std::fs::remove_dir(at("graph/tiny")).unwrap();
+        std::fs::remove_dir(at("deep/graph/tiny")).unwrap();
         assert_eq!(find("./tiny"), Ok(at("one/./tiny")));
-        assert_eq!(path_of_read("large", &at("graph"), &models), Some(at("two/large")));
+        assert_eq!(path_of_read("large", &at("deep/graph"), &models), Some(at("two/large")));
         // No path out of them.
         let error = find("../secret/../secret").unwrap_err();
         assert!(!error.hint.unwrap().contains("looked for in"));

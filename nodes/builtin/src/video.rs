@@ -241,7 +241,8 @@ pub(crate) fn write(cx: &Cx<'_>, frames: &Frames, place: &Path, look: &Look<'_>)
 
 /// The error to several frames where a file holds one.
 pub(crate) fn one_frame(format: &str, count: usize) -> PlanError {
-    let message = format!("a {format} file holds one image, found {count} frames");
+    let article = if format.starts_with('E') { "an" } else { "a" };
+    let message = format!("{article} {format} file holds one image, found {count} frames");
     let end = format.to_lowercase();
     PlanError::at("frames", message).hint(format!(
         "number the files, as in frame_%05d.{end}, or write a video with `video.write`"

@@ -9,7 +9,7 @@ use kino_nodes::NODES;
 use kino_port::{Arity, Port, PortType};
 
 /// The nodes that graphs can count on, in the order in which they are listed.
-const EXPECTED: [&str; 35] = [
+const EXPECTED: [&str; 38] = [
     "model.load",
     "text.encode",
     "text.join",
@@ -26,6 +26,9 @@ const EXPECTED: [&str; 35] = [
     "given",
     "video.read",
     "video.write",
+    "audio.read",
+    "audio.trim",
+    "audio.concat",
     "image.read",
     "image.write",
     "frames.resize",

@@ -7,8 +7,8 @@ use crate::{files, setup};
 
 include!(concat!(env!("OUT_DIR"), "/sdk.rs"));
 
-/// The folder of the crate `kino-plugin`: a given SDK, that of the settings, or the one that comes with
-/// kino, unpacked into the user's data folder.
+/// The folder of the crate `kino-plugin`: a given SDK, that of the settings, or the one that comes
+/// with kino, unpacked into the user's data folder.
 ///
 /// # Errors
 /// When a given folder holds no SDK, the settings do not read, or nothing can be written.

@@ -226,9 +226,12 @@ pub struct AudioCut {
     pub part: AudioPart,
 }
 
-/// The packets that are decoded to hear `ticks` of `packets`, `skip` after their beginning: those in
-/// which it lies, and a few before.
+/// The packets that are decoded to hear `ticks` of `packets`, `skip` after their beginning: those
+/// in which it lies, and a few before. Of no packets it is silence.
 pub fn cut(packets: &[AudioPacket], skip: u64, ticks: u64) -> AudioCut {
+    if packets.is_empty() {
+        return AudioCut { first: 0, part: AudioPart { packets: 0, skip: 0, ticks } };
+    }
     let (mut clock, mut begins, mut ends) = (0_u64, None, packets.len());
     for (index, packet) in packets.iter().enumerate() {
         let after = clock + u64::from(packet.duration);

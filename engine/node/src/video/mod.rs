@@ -1,6 +1,6 @@
-//! The values of generative video and image models: frames, sound, masks, latents, patches, conditioning,
-//! noise levels, guiders. Each stands in its own file, with all that the engine must know of it;
-//! the engine's core knows them by [`crate::ValueType`] alone.
+//! The values of generative video and image models: frames, sound, masks, latents, patches,
+//! conditioning, noise levels, guiders. Each stands in its own file, with all that the engine must
+//! know of it; the engine's core knows them by [`crate::ValueType`] alone.
 
 mod audio;
 mod conditioning;

@@ -369,7 +369,7 @@ mod tests {
         // A rate that is written out: 24 bits behind the index 15.
         assert_eq!(parse(&[0x17, 0x80, 0x1f, 0x40, 0x08]), Some((16_000, 1)));
         // HE-AAC: the rate of what is coded.
-        assert_eq!(parse(&[0x2b, 0x11, 0x88, 0x00]), Some((22_050, 2)));
+        assert_eq!(parse(&[0x2b, 0x11, 0x88, 0x00]), Some((24_000, 2)));
         assert_eq!(parse(&[0x16, 0xf8]), None);
         assert_eq!(parse(&[0x12]), None);
     }

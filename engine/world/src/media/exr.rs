@@ -1,5 +1,5 @@
-//! OpenEXR out: light as half floats, compressed without loss (ZIP of 16 lines). The metadata lies in
-//! an attribute of its own.
+//! OpenEXR out: light as half floats, compressed without loss (ZIP of 16 lines). The metadata lies
+//! in an attribute of its own.
 
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};

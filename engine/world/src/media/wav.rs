@@ -160,7 +160,11 @@ fn read_format(chunk: &[u8]) -> Result<(Sample, u32, u16), Refused> {
         return Err("it is damaged: the form of its samples (`fmt `) ends early".to_owned());
     };
     // An extensible form says the tag in the first bytes of an identifier.
-    let tag = if tag == 0xfffe { short(24).unwrap_or(tag) } else { tag };
+    let tag = match (tag, short(24)) {
+        (0xfffe, Some(tag)) => tag,
+        (0xfffe, None) => return Err("it is damaged or ends early in `fmt `".to_owned()),
+        (tag, _) => tag,
+    };
     let sample = match (tag, bits) {
         (1, 8) => Sample::U8,
         (1, 16 | 24 | 32) => Sample::Int(usize::from(bits / 8)),
