@@ -340,26 +340,33 @@ impl Inferrer<'_, '_> {
             }
             BindingSource::Draw(range) => {
                 let name = format!("{}.{}", node.name, port.name);
-                let drawn = self.values.drawn(&name, range.or(port.range), binding.location);
+                let drawn = self.values.drawn(
+                    &name,
+                    range.as_deref().copied().or(port.range),
+                    binding.location,
+                );
                 self.coerce(node, port, binding.location, drawn)?
             }
             BindingSource::Template(pieces) => Literal::text(self.fill(pieces, binding.location)?),
             BindingSource::Input(index) => self.value(node, port, *index, binding.location)?,
         };
         let literal = match port.names_file() && !node.op.signature.traits.sink {
-            true => self.beside(binding.scope, literal),
+            true => self.beside(port, binding.scope, literal),
             false => literal,
         };
         Some((ValueSource::Literal(literal.clone()), Fact::Literal(literal)))
     }
 
     /// What is read lies beside the file that names it.
-    fn beside(&self, scope: u32, path: Literal) -> Literal {
+    fn beside(&self, port: &Port, scope: u32, path: Literal) -> Literal {
         let dir = &self.graph.dirs[scope as usize];
         match path {
-            Literal::Text(path) => Literal::text(within(dir, path.into_owned())),
+            Literal::Text(path) if port.is_path(&path) => {
+                Literal::text(within(dir, path.into_owned()))
+            }
             Literal::List(items) => {
-                Literal::List(items.into_iter().map(|item| self.beside(scope, item)).collect())
+                let items = items.into_iter().map(|item| self.beside(port, scope, item));
+                Literal::List(items.collect())
             }
             other => other,
         }
@@ -455,7 +462,7 @@ impl Inferrer<'_, '_> {
             BindingSource::Literal(literal) => Some((**literal).clone()),
             BindingSource::Draw(range) => {
                 let name = format!("a path in file {}", binding.location.file);
-                Some(self.values.drawn(&name, *range, binding.location))
+                Some(self.values.drawn(&name, range.as_deref().copied(), binding.location))
             }
             BindingSource::Template(inner) => {
                 Some(Literal::text(self.fill(inner, binding.location)?))

@@ -85,6 +85,12 @@ pub(crate) fn nodes() -> Nodes {
             NodeTraits::LIGHT,
         ),
         signature(
+            "enlarge",
+            vec![text("model", "lanczos").choices(methods).file()].into(),
+            ports![edge("frames", PortType::Frames)],
+            NodeTraits::LIGHT,
+        ),
+        signature(
             "join",
             ports![text("a", ""), text("b", "")],
             ports![edge("text", PortType::Text)],
