@@ -10,8 +10,8 @@ const EMBEDDED: &str = "embedded:";
 /// The prefix of models in the local Hugging Face cache.
 const HUB: &str = "hub:";
 
-/// Folders in which models lie: a relative path that leads to nothing beside the graph is looked for
-/// in each, in order. An engine has them as a service of its nodes.
+/// Folders in which models lie: a relative path that leads to nothing beside the graph is looked
+/// for in each, in order. An engine has them as a service of its nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModelFolders(pub Vec<PathBuf>);
 
