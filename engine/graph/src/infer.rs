@@ -55,6 +55,18 @@ pub(crate) fn infer(
     report: &mut Report,
 ) -> Inferred {
     let targets = targets(graph, settings.until, report);
+    infer_before(graph, catalog, settings, targets, values, report)
+}
+
+/// Asks the nodes before `targets`, and they themselves.
+pub(crate) fn infer_before(
+    graph: &CheckedGraph,
+    catalog: &dyn Catalog,
+    settings: &PlanSettings<'_>,
+    targets: Vec<NodeIndex>,
+    values: &mut Values<'_>,
+    report: &mut Report,
+) -> Inferred {
     let mut inferrer = Inferrer {
         graph,
         catalog,
@@ -137,7 +149,7 @@ fn stop_at(graph: &CheckedGraph, until: &str, report: &mut Report) -> Vec<NodeIn
 }
 
 /// The nodes before `targets`, and they themselves.
-fn before(graph: &CheckedGraph, targets: &[NodeIndex]) -> Vec<bool> {
+pub(crate) fn before(graph: &CheckedGraph, targets: &[NodeIndex]) -> Vec<bool> {
     let mut reached = vec![false; graph.nodes.node_count()];
     let mut open = targets.to_vec();
     while let Some(index) = open.pop() {

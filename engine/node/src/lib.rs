@@ -32,6 +32,7 @@ pub use ledger::{
 };
 pub use node::{Node, NodeDef, Registry, no_infer};
 pub use regular::{Irregular, open_regular, read_regular, read_regular_text};
+pub use spill::SpillFile;
 pub use table::{TYPES, bytes_of_fact, tensor_fact, type_of_name, type_of_port};
 pub use types::{
     CustomTypes, Field, Fields, Opaque, TensorFact, TensorHeader, TensorReader, Tensors, TypeDef,
@@ -40,8 +41,9 @@ pub use types::{
 pub use value::{ModelPart, Named, OutputFile, Record, Value};
 pub use video::{
     Audio, AudioCut, AudioFact, AudioForm, AudioPacket, AudioPart, Clip, Conditioning,
-    ConditioningFact, Embedding, Embeddings, Frames, FramesBuilder, FramesFact, Given,
-    GivenEncoding, GivenFact, Guider, GuiderHandle, GuiderState, ImageConditioning,
-    ImageConditioningFact, Latent, LatentFact, LatentSpace, Mask, MaskFact, Patches, PatchesFact,
-    SamplingStep, Sigmas, SigmasFact, cut as cut_packets, join_error as audio_join_error,
+    ConditioningFact, Control, ControlFact, Embedding, Embeddings, Frames, FramesBuilder,
+    FramesFact, Given, GivenEncoding, GivenFact, Guider, GuiderHandle, GuiderState,
+    ImageConditioning, ImageConditioningFact, Latent, LatentFact, LatentSpace, Mask, MaskFact,
+    Patches, PatchesFact, SamplingStep, Sigmas, SigmasFact, cut as cut_packets,
+    join_error as audio_join_error,
 };

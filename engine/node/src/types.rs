@@ -14,7 +14,7 @@ use kino_port::{Fact, NamedType, PortType};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, Services};
+use crate::{Error, Result, Services, SpillFile};
 
 /// Tensors, one after another; what lies in a file is read when its turn comes.
 pub type Tensors<'a> = Box<dyn Iterator<Item = Result<Tensor>> + 'a>;
@@ -151,6 +151,14 @@ pub trait ValueType: Send + Sync + Sized + 'static {
     /// The bytes among [`ValueType::bytes`] that no lease of its own counts.
     fn unleased(&self) -> u64 {
         self.bytes()
+    }
+
+    /// The same value with what may lie in a temporary file there; none where nothing moves.
+    ///
+    /// # Errors
+    /// When the file cannot be made or written, or may not hold as much.
+    fn moved_to(&self, _file: &SpillFile) -> Result<Option<Self>> {
+        Ok(None)
     }
 
     /// What is kept of it beside the elements of its tensors.
@@ -538,6 +546,7 @@ trait Erased: Any + Send + Sync {
     fn bytes(&self) -> u64;
     fn spilled(&self) -> u64;
     fn unleased(&self) -> u64;
+    fn moved_to(&self, file: &SpillFile) -> Result<Option<Typed>>;
     fn header(&self) -> Result<serde_json::Value>;
     fn tensors(&self) -> Tensors<'_>;
 }
@@ -585,6 +594,10 @@ impl<T: ValueType> Erased for T {
 
     fn unleased(&self) -> u64 {
         ValueType::unleased(self)
+    }
+
+    fn moved_to(&self, file: &SpillFile) -> Result<Option<Typed>> {
+        Ok(ValueType::moved_to(self, file)?.map(Arc::new).map(Typed::new))
     }
 
     fn header(&self) -> Result<serde_json::Value> {
@@ -678,6 +691,14 @@ impl Typed {
     /// See [`ValueType::unleased`].
     pub fn unleased(&self) -> u64 {
         self.0.unleased()
+    }
+
+    /// See [`ValueType::moved_to`].
+    ///
+    /// # Errors
+    /// When the file cannot be made or written, or may not hold as much.
+    pub fn moved_to(&self, file: &SpillFile) -> Result<Option<Typed>> {
+        self.0.moved_to(file)
     }
 
     /// Whether somebody else holds it, so that dropping it frees nothing.

@@ -22,12 +22,14 @@ mod patches;
 mod philox;
 mod picture;
 mod regroup;
+mod repeat;
 mod sample;
 mod schedule;
 mod source;
 mod switch;
 mod tensor;
 mod text;
+mod vace;
 mod vae;
 mod video;
 
@@ -49,6 +51,7 @@ pub static NODES: &[&NodeDef] = &[
     &model::LOAD,
     &text::ENCODE,
     &text::JOIN,
+    &text::PICK,
     &picture::ENCODE,
     &latent::NOISE,
     &latent::BLEND,
@@ -60,6 +63,7 @@ pub static NODES: &[&NodeDef] = &[
     &vae::ENCODE,
     &vae::DECODE,
     &given::GIVEN,
+    &vace::VACE,
     &video::READ,
     &video::WRITE,
     &audio::READ,
@@ -82,6 +86,7 @@ pub static NODES: &[&NodeDef] = &[
     &mask::INVERT,
     &math::MATH,
     &switch::SWITCH,
+    &repeat::REPEAT,
     &tensor::READ,
     &tensor::WRITE,
 ];

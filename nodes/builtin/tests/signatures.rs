@@ -9,10 +9,11 @@ use kino_nodes::NODES;
 use kino_port::{Arity, Port, PortType};
 
 /// The nodes that graphs can count on, in the order in which they are listed.
-const EXPECTED: [&str; 38] = [
+const EXPECTED: [&str; 41] = [
     "model.load",
     "text.encode",
     "text.join",
+    "text.pick",
     "image.encode",
     "latent.noise",
     "latent.blend",
@@ -24,6 +25,7 @@ const EXPECTED: [&str; 38] = [
     "vae.encode",
     "vae.decode",
     "given",
+    "vace",
     "video.read",
     "video.write",
     "audio.read",
@@ -46,6 +48,7 @@ const EXPECTED: [&str; 38] = [
     "mask.invert",
     "math",
     "switch",
+    "repeat",
     "tensor.read",
     "tensor.write",
 ];

@@ -4,6 +4,7 @@
 
 mod audio;
 mod conditioning;
+mod control;
 mod frames;
 mod given;
 mod guider;
@@ -16,6 +17,7 @@ mod space;
 
 pub use audio::{Audio, AudioCut, AudioFact, AudioForm, AudioPacket, AudioPart, cut, join_error};
 pub use conditioning::{Conditioning, ConditioningFact, Embedding, Embeddings};
+pub use control::{Control, ControlFact};
 pub use frames::{Frames, FramesBuilder, FramesFact};
 pub use given::{Given, GivenEncoding, GivenFact};
 pub use guider::{Guider, GuiderHandle, GuiderState, SamplingStep};
