@@ -468,3 +468,33 @@ fn enlarged_frames_equal_the_reference_values() {
         within(case, difference(&rig.tensor("out.safetensors", "frames"), &expected), 4e-6);
     }
 }
+
+/// Frames between frames by RIFE, as they come out of a graph.
+#[test]
+fn interpolated_frames_equal_the_reference_values() {
+    for (version, factor, moment) in
+        [("v4_25", 2, "0.5"), ("v4_22", 4, "0.25"), ("v4_15", 2, "0.5")]
+    {
+        let text = format!(
+            r#"Graph(version: 1, nodes: {{
+                "first": (op: "tensor.read", with: {{"path": "rife/values.safetensors", "name": "first"}}),
+                "second": (op: "tensor.read", with: {{"path": "rife/values.safetensors", "name": "second"}}),
+                "clip": (op: "frames.concat", in: {{"parts": ["first", "second"]}}),
+                "smooth": (op: "frames.interpolate", in: {{"frames": "clip"}},
+                    with: {{"factor": {factor}, "model": "rife/{version}.safetensors"}}),
+                "out": (op: "tensor.write", with: {{"path": "out.safetensors"}},
+                    in: {{"tensors": {{"frames": "smooth"}}}}),
+            }})"#
+        );
+        let rig = Rig::of("between", &text, &reference());
+        rig.run();
+        let frames = rig.tensor("out.safetensors", "frames");
+        assert_eq!(frames.dims(), [factor + 1, 64, 128, 3]);
+        let frame = |index: usize| frames.narrow(0, index, 1).expect("a frame");
+        let values = |name: &str| golden("rife/values.safetensors", name);
+        assert_eq!(difference(&frame(0), &values("first")), 0.0, "given frames stay");
+        assert_eq!(difference(&frame(factor), &values("second")), 0.0, "given frames stay");
+        let expected = values(&format!("{version}.{moment}"));
+        within(version, difference(&frame(1), &expected), 2e-5);
+    }
+}
