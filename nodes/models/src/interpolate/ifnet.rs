@@ -118,13 +118,16 @@ impl InterpolatorSpec for IfnetSpec {
         "RIFE"
     }
 
-    /// At full size: both frames with their features, as they are and warped; what the last block
-    /// is given, side by side; flow and mask before and after, and what was found, enlarged.
+    /// The last block works at full size. Both frames, their features, and what was found so far
+    /// stand beside what it is given: features as they are warped, all inputs side by side, and the
+    /// first activation at half the size.
     fn memory(&self, size: [usize; 2]) -> u64 {
         let [height, width] = size.map(|side| side.next_multiple_of(self.multiple()) as u128);
-        let frames = 2 * (RGB + self.head[1]);
-        let read = frames + 1 + MASK + FLOW + self.handed_on;
-        let channels = 2 * frames + 2 * read + 3 * self.given + 2 * FLOW;
+        let (features, found) = (self.head[1], MASK + FLOW + self.handed_on);
+        let held = 2 * (RGB + features) + 2 * RGB + 1 + found;
+        let read = 2 * (RGB + features) + 1 + found;
+        let narrowest = self.blocks.last().map_or(0, |block| block.channels);
+        let channels = held + 2 * features + FLOW + read + narrowest.div_ceil(8);
         u64::try_from(4 * height * width * channels as u128).unwrap_or(u64::MAX)
     }
 
