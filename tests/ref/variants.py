@@ -3,7 +3,7 @@ patches, autoencoders of other levels, strides and forms, image encoders, bounda
 
 usage: variants.py FOLDER NAME…   (python 3.11; torch, diffusers 0.42.1, transformers 5, no torchvision: it rounds pictures otherwise than Pillow)
 
-A NAME is KIND-SEED, with KIND among t2v, ti2v, a14b, i2v, flf2v, a14b_i2v, vace, vae, text; KIND-FROM..TO makes many. Each
+A NAME is KIND-SEED, with KIND among t2v, ti2v, a14b, i2v, flf2v, a14b_i2v, vace, a14b_vace, vae, text; KIND-FROM..TO makes many. Each
 becomes a folder with `model`, `case.json` and `golden.safetensors`. `tests/suite/variants.rs` holds all that lie in
 `tests/ref/variants`, and those of the folder that KINO_TEST_VARIANTS names.
 """
@@ -123,7 +123,7 @@ def make(folder, name):
     if kind == "text":
         return text(folder, name, r)
     values, case = {}, dict(name=name, kind=kind)
-    vae = autoencoder(r, True if kind == "ti2v" else None, kind != "vace")
+    vae = autoencoder(r, True if kind == "ti2v" else None, not kind.endswith("vace"))
     config = vae.config
     frames = 4 * r.choice([1, 2]) + 1  # diffusers encodes four frames at a time
     text_dim, rows = r.choice([12, 20, 40]), 512 if kind in ("i2v", "flf2v") else r.choice([3, 7, 16])
@@ -140,7 +140,7 @@ def make(folder, name):
         more.update(image_dim=encoder.config.hidden_size, added_kv_proj_dim=lambda c: c["num_attention_heads"] * c["attention_head_dim"])
         if kind == "flf2v":
             more["pos_embed_seq_len"] = 2 * ((encoder.config.image_size // encoder.config.patch_size) ** 2 + 1)
-    if kind == "vace":
+    if kind.endswith("vace"):
         more.update(vace_layers=lambda c: sorted({0, *r.sample(range(c["num_layers"]), r.randint(0, c["num_layers"] - 1))}), vace_in_channels=2 * z + config.scale_factor_spatial ** 2)
     if kind.startswith("a14b"):
         parts.update(transformer_2=transformer(r, vae, text_dim, **more), boundary_ratio=r.choice([0.3, 0.62, 0.875, 0.9]))
@@ -162,7 +162,7 @@ def make(folder, name):
         json.dump(dict(_class_name="WanPipeline", vae=["diffusers", "AutoencoderKLWan"]), open(f"{out}/model/model_index.json", "w"))
         os.makedirs(f"{out}/model/scheduler"); parts["scheduler"].save_pretrained(f"{out}/model/scheduler")
     else:
-        cls = dict(vace=WanVACEPipeline, t2v=WanPipeline, a14b=WanPipeline).get(kind, WanImageToVideoPipeline)
+        cls = dict(vace=WanVACEPipeline, a14b_vace=WanVACEPipeline, t2v=WanPipeline, a14b=WanPipeline).get(kind, WanImageToVideoPipeline)
         if kind == "ti2v" and r.random() < 0.5:
             cls = WanPipeline
         if cls is WanImageToVideoPipeline:
@@ -203,11 +203,12 @@ def sample(pipe, kind, case, values, r, size, frames, text_dim, rows, low):
         if pipe.image_encoder is not None:
             values["image_embeds"] = pipe.encode_image(pictures, "cpu").reshape(-1, pipe.image_encoder.config.hidden_size)
     references = 0
-    if kind == "vace":
+    if kind.endswith("vace"):
         references = r.choice([0, 1, 2])
         film = [picture(r, w, h) for _ in range(frames)]
         masks = [Image.fromarray((np.array(picture(r, w, h))[..., 0] > 120).astype(np.uint8) * 255) for _ in range(frames)]
-        shown = [picture(r, r.choice([19, 40]), r.choice([23, 37])) for _ in range(references)]
+        # One side is a multiple of 8: of which side is resized first, versions of Pillow think differently.
+        shown = [picture(r, *r.choice([(40, 23), (40, 37), (19, 24), (24, 37)])) for _ in range(references)]
         values.update({f"shown_{i}_u8": bytes_of(p)[None] for i, p in enumerate(shown)})
         case.update(references=references, strength=r.choice([1.0, 0.6]), video=r.random() < 0.7)
         kw.update(conditioning_scale=case["strength"], reference_images=shown or None)
