@@ -62,7 +62,8 @@ pub fn shrink_bilinear(x: &Tensor, factor: usize) -> Result<Tensor> {
     if factor == 1 {
         return Ok(x.clone());
     }
-    if factor == 0 || factor % 2 != 0 || h % factor != 0 || w % factor != 0 {
+    let divides = |side: usize| factor != 0 && side.is_multiple_of(factor);
+    if !factor.is_multiple_of(2) || !divides(h) || !divides(w) {
         bail!("shrink_bilinear: {h}×{w} by {factor}");
     }
     if !fast(&[x]) {
