@@ -320,6 +320,17 @@ fn a_long_video_takes_the_memory_of_a_short_one() {
     assert!(long as f64 <= 1.1 * short as f64, "{long} bytes, {short} for the fourth part");
 }
 
+#[test]
+fn the_memory_of_a_long_video_is_foreseen_to_be_that_of_a_short_one() {
+    let mut rig = Rig::load("long_video");
+    let mut foreseen = |turns: &str| rig.set("turns", turns).plan().unwrap().forecast();
+    let (short, long) = (foreseen("10"), foreseen("100"));
+    assert!(long.peak as f64 <= 1.1 * short.peak as f64, "{long:?}, {short:?}");
+    // 16 frames of 384×256 a turn.
+    let turn = 16 * 384 * 256 * 3 * 4;
+    assert!(long.spilled >= 100 * turn && long.spilled <= 102 * turn, "{long:?}");
+}
+
 /// Kills the child after a time, and says whether it had ended by itself before.
 fn ends_before(child: &mut Child, time: Duration) -> bool {
     let until = Instant::now() + time;
