@@ -183,7 +183,7 @@ fn enlarging_takes_the_memory_that_was_planned() {
             "enlarge.ron -s factor=2",
             "enlarge.ron -s factor=4",
             "enlarge.ron -s factor=4 -s model=video-x4",
-            "enlarge.ron -s factor=2 -s model=video-x4 -s tile=768",
+            "enlarge.ron -s factor=2 -s model=video-x4",
             &format!("enlarge.ron -s factor=4 -s tile=256 -s model={rrdb}"),
         ],
     );

@@ -98,11 +98,8 @@ impl Tiling {
         let one_tile = network.max(enlarged).saturating_mul(count);
         match self.rows.len() * self.columns.len() {
             1 => one_tile,
-            _ => {
-                // Tiles that are done wait for the last; then rows are joined, and those joined.
-                let whole = bytes(self.size, self.factor);
-                one_tile.saturating_add(whole).max(whole.saturating_mul(3))
-            }
+            // Tiles that are done wait for the last, and are then joined into the result.
+            _ => one_tile.saturating_add(bytes(self.size, self.factor)),
         }
     }
 
