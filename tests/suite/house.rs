@@ -18,7 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kino-runtime", &["kino-graph", "kino-node", "kino-port"]),
     ("kino-world", &["kino-node", "kino-port"]),
     ("kino-kernels", &[]),
-    ("kino-models", &["kino-kernels"]),
+    ("kino-models", &["kino-kernels", "kino-port"]),
     (
         "kino-nodes",
         &["kino-node", "kino-port", "kino-models", "kino-kernels", "kino-world", "kino-shapes"],

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kino_port::{Literal, Port, PortType, Range};
 
-use crate::diagnostic::{Location, Report, Span, nearest};
+use crate::diagnostic::{Location, Report, Span};
 use crate::literal::decode;
 use crate::names::NameIndex;
 use crate::parse::{Ident, NodeDecl, Word};

@@ -15,6 +15,7 @@ mod inputs;
 pub mod ledger;
 mod node;
 pub mod path_text;
+mod policy;
 mod regular;
 mod spill;
 mod table;
@@ -23,7 +24,7 @@ mod value;
 mod video;
 
 pub use codec::{decode, encode, is_storable};
-pub use cx::{Cancel, Cx, GraphId, Preview, Progress, RemoveLeftovers, RunId, Services};
+pub use cx::{Cancel, CancelScope, Cx, GraphId, Preview, Progress, RemoveLeftovers, RunId, Services};
 pub use error::{Error, Result};
 pub use inputs::{Inputs, Outputs, fit_values};
 pub use ledger::{
@@ -31,6 +32,7 @@ pub use ledger::{
     spill_room,
 };
 pub use node::{Node, NodeDef, Registry, no_infer};
+pub use policy::FilePolicy;
 pub use regular::{Irregular, open_regular, read_regular, read_regular_text};
 pub use table::{TYPES, bytes_of_fact, tensor_fact, type_of_name, type_of_port};
 pub use types::{

@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use kino_models::ModelFolder;
+use kino_node::FilePolicy;
 use kino_port::PlanError;
+
+use crate::error::at_input;
 
 /// The prefix of models inside the binary.
 const EMBEDDED: &str = "embedded:";
@@ -19,11 +22,17 @@ pub(crate) enum ModelSource {
 }
 
 impl ModelSource {
-    /// Finds the model that a graph names; folders are relative to `graph`.
+    /// Finds the model that a graph names, if `policy` allows reading it; folders are relative to
+    /// `graph`.
     ///
     /// # Errors
-    /// When there is none; the error says what was looked for and how to get it.
-    pub(crate) fn find(source: &str, graph: &Path) -> Result<Self, PlanError> {
+    /// When there is none, the error says what was looked for and how to get it; when it may not be
+    /// read, what may be.
+    pub(crate) fn find(
+        source: &str,
+        graph: &Path,
+        policy: &FilePolicy,
+    ) -> Result<Self, PlanError> {
         if let Some(name) = source.strip_prefix(EMBEDDED) {
             return match name {
                 "shapes" => Ok(ModelSource::Embedded(kino_shapes::FILES)),
@@ -32,9 +41,13 @@ impl ModelSource {
             };
         }
         if let Some(repository) = source.strip_prefix(HUB) {
-            return hub_folder(repository, &hub_cache()).map(ModelSource::Folder);
+            let folder = hub_folder(repository, &hub_cache())?;
+            policy.check_read(&folder).map_err(at_input("source"))?;
+            return Ok(ModelSource::Folder(folder));
         }
         let folder = graph.join(source);
+        // Before anything is said of what lies there.
+        policy.check_read(&folder).map_err(at_input("source"))?;
         if folder.is_dir() {
             return Ok(ModelSource::Folder(folder));
         }
@@ -50,6 +63,21 @@ impl ModelSource {
             ModelSource::Embedded(files) => Ok(ModelFolder::embedded("embedded:shapes", files)),
             ModelSource::Folder(path) => ModelFolder::directory(path),
         }
+    }
+
+    /// Whether all files of the model may be read: those in its folder may be links.
+    ///
+    /// # Errors
+    /// The first that may not be read, or when the folder cannot be listed.
+    pub(crate) fn check_files(&self, policy: &FilePolicy) -> Result<(), PlanError> {
+        let ModelSource::Folder(folder) = self else { return Ok(()) };
+        if !policy.narrows_reading() {
+            return Ok(());
+        }
+        let listed = self.open().and_then(|model| model.list());
+        let listed = listed.map_err(|error| PlanError::at("source", error.to_string()))?;
+        let check = |file: &String| policy.check_read(&folder.join(file));
+        listed.iter().try_for_each(check).map_err(at_input("source"))
     }
 
     /// Where they lie, whatever name leads there.
@@ -75,7 +103,7 @@ pub(crate) enum ModelLocation {
 /// Where on disk something lies that a graph in the folder `graph` reads: a file, or the folder of
 /// a model. None for what is inside the binary, and for repositories that are not there.
 pub fn path_of_read(read: &str, graph: &Path) -> Option<PathBuf> {
-    match ModelSource::find(read, graph) {
+    match ModelSource::find(read, graph, &FilePolicy::default()) {
         Ok(ModelSource::Folder(folder)) => Some(folder),
         Ok(ModelSource::Embedded(_)) => None,
         Err(_) if read.starts_with(EMBEDDED) || read.starts_with(HUB) => None,

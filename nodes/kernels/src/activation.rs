@@ -24,7 +24,7 @@ pub fn silu(x: &Tensor) -> Result<Tensor> {
 
 fn map(x: &Tensor, fill: impl Fn(&[f32], &mut [f32]) + Sync + Send) -> Result<Tensor> {
     let dense = Dense::new(x)?;
-    let out = map_blocks(&dense.read(), fill);
+    let out = map_blocks(&dense.read(), fill)?;
     tensor(out, x.shape())
 }
 
@@ -73,7 +73,7 @@ pub fn rope_interleaved(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor
     let out = write_rows(n, width, |row, y| {
         let angles = row * half..(row + 1) * half;
         rotate(&data[row * width..][..width], &cos[angles.clone()], &sin[angles], y);
-    });
+    })?;
     tensor(out, x.shape())
 }
 

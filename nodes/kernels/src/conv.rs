@@ -90,7 +90,7 @@ fn on_cpu(
         channels: weights.channels,
         width: [w, size[2]],
     };
-    tensor(job.run(residual.as_deref(), size), size.as_slice())
+    tensor(job.run(residual.as_deref(), size)?, size.as_slice())
 }
 
 impl Job<'_> {
@@ -100,7 +100,7 @@ impl Job<'_> {
         (pixels / self.width[0]).clamp(1, height)
     }
 
-    fn run(&self, residual: Option<&[f32]>, [t, h, w, c]: [usize; 4]) -> Vec<f32> {
+    fn run(&self, residual: Option<&[f32]>, [t, h, w, c]: [usize; 4]) -> Result<Vec<f32>> {
         filled_by_tiles(t, [h, w * c], [self.rows_per_task(h), w * c], |frame, tile| {
             let start = (frame * h + tile.rows.start) * w * c;
             let residual = residual.map(|all| &all[start..]);

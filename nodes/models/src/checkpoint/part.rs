@@ -140,11 +140,9 @@ impl PartFiles {
     }
 
     fn missing(&self, name: &str) -> Error {
-        let nearest = self
-            .place
-            .keys()
-            .min_by_key(|known| (strsim::levenshtein(known, name), known.as_str()))
-            .cloned();
+        let mut names: Vec<&str> = self.place.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        let nearest = kino_port::nearest(name, names).map(str::to_owned);
         Error::MissingWeight { file: self.folder.clone(), name: name.to_owned(), nearest }
     }
 }
@@ -175,7 +173,7 @@ fn identify(files: &[WeightFile]) -> Result<Identity> {
         hash_data(&mut content, file, header)?;
         file.check_unchanged()?;
         if let Some(stamp) = file.stamp().filter(|stamp| stamp.length > HASHED_WHOLE) {
-            stamps.update(&stamp.bytes());
+            stamps.update(&super::file::stamp_bytes(stamp));
         }
     }
     let content = content.finalize();
