@@ -90,10 +90,9 @@ impl FilePolicy {
         let there = there.map(|about| FileStamp::of(&about));
         match there {
             Ok(there) if (there.device, there.inode) == (stamp.device, stamp.inode) => Ok(()),
-            _ => Err(Error::failed(format!(
-                "{} was exchanged while it was opened",
-                path.display()
-            ))),
+            _ => {
+                Err(Error::failed(format!("{} was exchanged while it was opened", path.display())))
+            }
         }
     }
 }

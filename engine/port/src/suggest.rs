@@ -10,10 +10,7 @@ const LEAST_LIKENESS: f64 = 0.75;
 
 /// The candidate that is most like `word` (Jaro–Winkler similarity), if it is like enough to be
 /// meant.
-pub fn nearest<'a>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if word.len() > LONGEST {
         return None;
     }

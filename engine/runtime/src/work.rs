@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use kino_graph::Key;
 use kino_node::{
-    Admission, Cancel, CancelScope, Cx, Error, GraphId, Inputs, Node, Outputs, Progress, Result, RunId,
-    Services, Value, fit_values,
+    Admission, Cancel, CancelScope, Cx, Error, GraphId, Inputs, Node, Outputs, Progress, Result,
+    RunId, Services, Value, fit_values,
 };
 
 use crate::device::Device;

@@ -131,9 +131,8 @@ fn a_graph_that_is_used_is_not_read_from_elsewhere() {
     fs::write(place.at("job/own.ron"), used).unwrap();
     let engine = engine();
     let open = |engine: &Engine, op: &str| {
-        let text = format!(
-            r#"Graph(version: 1, nodes: {{"x": (op: "{op}")}}, outputs: {{"x": "x.n"}})"#
-        );
+        let text =
+            format!(r#"Graph(version: 1, nodes: {{"x": (op: "{op}")}}, outputs: {{"x": "x.n"}})"#);
         engine.open_text("job.ron", text, &place.at("job"))
     };
     let narrow = engine.with_policy(&place.policy());

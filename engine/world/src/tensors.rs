@@ -74,15 +74,10 @@ fn infos(metadata: &Metadata, path: &Path) -> Result<Vec<TensorInfo>> {
 }
 
 /// The element type of a tensor whose shape takes just the bytes that the header gives it.
-fn checked_type(
-    name: &str,
-    info: &safetensors::tensor::TensorInfo,
-    path: &Path,
-) -> Result<DType> {
+fn checked_type(name: &str, info: &safetensors::tensor::TensorInfo, path: &Path) -> Result<DType> {
     let dtype = DType::try_from(info.dtype).map_err(|_| {
         let found = info.dtype;
-        let message =
-            format!("tensor `{name}` has the element type {found:?}, which is not known");
+        let message = format!("tensor `{name}` has the element type {found:?}, which is not known");
         Error::content(path, message)
     })?;
     let (start, end) = info.data_offsets;
@@ -207,6 +202,8 @@ fn among(name: &str, names: &[&str]) -> String {
     match did_you_mean(name, names.iter().copied()) {
         Some(near) => near,
         None if names.len() <= 12 => format!("the file holds {}", names.join(", ")),
-        None => format!("the file holds {} tensors, such as {}", names.len(), names[..6].join(", ")),
+        None => {
+            format!("the file holds {} tensors, such as {}", names.len(), names[..6].join(", "))
+        }
     }
 }

@@ -28,11 +28,7 @@ impl ModelSource {
     /// # Errors
     /// When there is none, the error says what was looked for and how to get it; when it may not be
     /// read, what may be.
-    pub(crate) fn find(
-        source: &str,
-        graph: &Path,
-        policy: &FilePolicy,
-    ) -> Result<Self, PlanError> {
+    pub(crate) fn find(source: &str, graph: &Path, policy: &FilePolicy) -> Result<Self, PlanError> {
         if let Some(name) = source.strip_prefix(EMBEDDED) {
             return match name {
                 "shapes" => Ok(ModelSource::Embedded(kino_shapes::FILES)),

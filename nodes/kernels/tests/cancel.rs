@@ -27,11 +27,23 @@ fn kernels(random: &mut Random) -> Vec<(&'static str, Box<dyn Fn() -> Result<Ten
     vec![
         ("linear", Box::new(move || linear(&x, &weight, None))),
         ("attention", Box::new(move || attention(&heads, &heads, &heads, 0.2))),
-        ("layer_norm", Box::new({ let y = y.clone(); move || layer_norm(&y, None, None, 1e-6) })),
+        (
+            "layer_norm",
+            Box::new({
+                let y = y.clone();
+                move || layer_norm(&y, None, None, 1e-6)
+            }),
+        ),
         ("gelu", Box::new(move || gelu_tanh(&y))),
         ("conv", Box::new(move || conv(ConvInput::new(&frames), &wide, None))),
         ("direct conv", Box::new(move || conv(ConvInput::new(&f), &narrow, None))),
-        ("channel_norm", Box::new({ let g = g.clone(); move || channel_norm_silu(&g, &gamma, [1; 4]) })),
+        (
+            "channel_norm",
+            Box::new({
+                let g = g.clone();
+                move || channel_norm_silu(&g, &gamma, [1; 4])
+            }),
+        ),
         ("resize", Box::new(move || resize(&g, 90, 90, Filter::Lanczos))),
     ]
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use kino_contract::NodeSpec;
 use kino_node::{
-    Cancel, Cx, Error, FilePolicy, GraphId, Guider, GuiderHandle, GuiderState, Inputs, Ledger, Node, Outputs,
-    Result, SamplingStep, Services, Value,
+    Cancel, Cx, Error, FilePolicy, GraphId, Guider, GuiderHandle, GuiderState, Inputs, Ledger,
+    Node, Outputs, Result, SamplingStep, Services, Value,
 };
 use kino_port::{Fact, Facts, PlanError, Port, Signature, StepInfo};
 
