@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
+use kino_port::did_you_mean;
 use serde::Serialize;
 use serde::ser::SerializeStruct;
 

@@ -215,6 +215,6 @@ impl Reader<'_> {
 
 fn nearest_choice(ast: &Ast<'_>, port: &Port) -> Option<String> {
     let AstKind::Text(text) = &ast.kind else { return None };
-    let near = nearest(text, port.choices.iter().map(|choice| &**choice))?;
+    let near = kino_port::nearest(text, port.choices.iter().map(|choice| &**choice))?;
     Some(format!("did you mean \"{near}\"?"))
 }

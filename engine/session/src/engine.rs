@@ -94,8 +94,8 @@ impl Engine {
         unless_cancelled(cancel, move || engine.open(graph))?
     }
 
-    fn load(&self, source: GraphSource) -> Result<Graph> {
-        let source = GraphSource { policy: self.policy.clone(), ..source };
+    fn load(&self, mut source: GraphSource) -> Result<Graph> {
+        source.policy = self.policy.clone();
         let loaded = LoadedGraph::load(&self.core, source, &mut BTreeSet::new())?;
         Ok(Graph { loaded: Arc::new(loaded) })
     }

@@ -10,7 +10,7 @@ use kino_node::{
 };
 use kino_port::{Fact, Facts, PlanError, Port, Signature, StepInfo};
 
-use crate::module::{CallCx, FilesOfRun, Instance, PluginFiles};
+use crate::module::{CallCx, Instance, PluginFiles};
 use crate::plugin::Plugin;
 
 /// The nodes of a build of a plugin.

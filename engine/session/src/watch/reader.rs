@@ -13,7 +13,7 @@ use crate::core::Core;
 use crate::error::Result;
 use crate::inputs::Inputs;
 use crate::loaded::{LoadedGraph, PlanOptions, Planned};
-use crate::source::{self, GraphSource};
+use crate::source;
 
 /// What was found, and the files that it depends on.
 pub(crate) struct Reading {
@@ -64,10 +64,10 @@ impl Reader {
     }
 
     fn load(&self, files: &mut BTreeSet<PathBuf>) -> Result<Arc<LoadedGraph>> {
-        let source = source::open(&self.graph).inspect_err(|_| {
+        let mut source = source::open(&self.graph).inspect_err(|_| {
             files.insert(self.graph.clone());
         })?;
-        let source = GraphSource { policy: self.policy.clone(), ..source };
+        source.policy = self.policy.clone();
         LoadedGraph::load(&self.core, source, files).map(Arc::new)
     }
 
