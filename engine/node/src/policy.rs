@@ -156,6 +156,8 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
         let rest = path.strip_prefix(there).map_err(io::Error::other)?;
         let is_plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);
         return match rest.components().all(is_plain) {
+            // With nothing behind it, a file's path would end like a folder's.
+            true if rest.as_os_str().is_empty() => Ok(real),
             true => Ok(real.join(rest)),
             false => Err(io::ErrorKind::NotFound.into()),
         };

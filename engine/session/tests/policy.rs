@@ -299,13 +299,21 @@ fn a_link_that_is_exchanged_after_the_plan_is_not_followed() {
         let run = place.open(&engine, node).run(with(path)).out(place.at("job/out"));
         run.policy(place.policy()).plan().unwrap_or_else(|error| panic!("{error}"))
     };
-    symlink("in.png", place.at("job/link.png")).unwrap();
-    let plan = run(r#""x": (op: "image.read", in: {"path": "inputs.path"})"#, "link.png");
-    fs::remove_file(place.at("job/link.png")).unwrap();
-    symlink(place.at("secret/in.png"), place.at("job/link.png")).unwrap();
-    let error = plan.start().unwrap().wait().unwrap_err().to_string();
-    assert!(error.contains("`x` (image.read)"), "{error}");
-    assert!(error.contains("may not be read: it leads to"), "{error}");
+    // The second is the file that was planned, so that nothing but its place tells it.
+    fs::hard_link(place.at("job/in.png"), place.at("secret/same.png")).unwrap();
+    for (to, told) in [
+        ("secret/in.png", "link.png changed while it ran"),
+        ("secret/same.png", "may not be read: it leads to"),
+    ] {
+        let link = place.at("job/link.png");
+        let _ = fs::remove_file(&link);
+        symlink("in.png", &link).unwrap();
+        let plan = run(r#""x": (op: "image.read", in: {"path": "inputs.path"})"#, "link.png");
+        fs::remove_file(&link).unwrap();
+        symlink(place.at(to), &link).unwrap();
+        let error = plan.start().unwrap().wait().unwrap_err().to_string();
+        assert!(error.contains("`x` (image.read)") && error.contains(told), "{error}");
+    }
     // A folder in the way of what is written, likewise.
     let plan = run(WRITE, "new/x.png");
     symlink(place.at("secret"), place.at("job/out/new")).unwrap();

@@ -82,9 +82,9 @@ pub static NODES: &[&NodeDef] = &[
     &tensor::WRITE,
 ];
 
-/// What the built-in nodes need of a process: [`Models`], [`HashCache`], [`CancelScope`]. A run adds
-/// its [`Folders`](kino_world::Folders), and a [`FilePolicy`](kino_node::FilePolicy) where it may
-/// not read and write whatever the process may.
+/// What the built-in nodes need of a process: [`Models`], [`HashCache`], [`CancelScope`]. A run
+/// adds its [`Folders`](kino_world::Folders), and a [`FilePolicy`](kino_node::FilePolicy) where it
+/// may not read and write whatever the process may.
 ///
 /// Give it the [`Models`] of the runs before (`services(…).with(models)`) and their weights stay
 /// loaded; likewise a table of hashes that is kept on disk.

@@ -1,5 +1,5 @@
-//! The order in which steps wait for memory. One that fits may overtake those before it, but each of
-//! them only so often; then all wait for the first. It knows no bytes.
+//! The order in which steps wait for memory. One that fits may overtake those before it, but each
+//! of them only so often; then all wait for the first. It knows no bytes.
 
 use std::collections::VecDeque;
 
