@@ -9,16 +9,23 @@ const MAX_CANDIDATES: usize = 10_000;
 const LEAST_LIKENESS: f64 = 0.75;
 
 /// The candidate that is most like `word` (Jaro–Winkler similarity), if it is like enough to be
-/// meant.
+/// meant; else one of which `word` is a whole part, as `decode` is of `vae.decode`.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if word.len() > LONGEST {
         return None;
     }
     let candidates = candidates.into_iter().take(MAX_CANDIDATES);
-    let short = candidates.filter(|candidate| candidate.len() <= LONGEST);
-    let scored = short.map(|candidate| (strsim::jaro_winkler(word, candidate), candidate));
-    let best = scored.max_by(|a, b| a.0.total_cmp(&b.0))?;
-    (best.0 > LEAST_LIKENESS).then_some(best.1)
+    let (mut best, mut whole) = ((LEAST_LIKENESS, None), None);
+    for candidate in candidates.filter(|candidate| candidate.len() <= LONGEST) {
+        let likeness = strsim::jaro_winkler(word, candidate);
+        if likeness > best.0 {
+            best = (likeness, Some(candidate));
+        }
+        if whole.is_none() && !word.is_empty() && candidate.split('.').any(|part| part == word) {
+            whole = Some(candidate);
+        }
+    }
+    best.1.or(whole)
 }
 
 /// The question whether the nearest candidate was meant, if one is near enough.
