@@ -13,6 +13,10 @@ use kino_runtime::RuntimeOptions;
 use kino_tests::Bench;
 use kino_world::Folders;
 
+/// The command's own, so that planning and running within this process cost what they cost there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const SIZES: [usize; 3] = [1_000, 10_000, 100_000];
 
 /// `count` nodes, each adding 1 to the one before.

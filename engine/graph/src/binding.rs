@@ -27,7 +27,7 @@ pub(crate) enum BindingSource {
     Literal(Arc<Literal>),
     /// `"random"`: a number drawn while planning, within the range of the port that it is written
     /// for.
-    Draw(Option<Range>),
+    Draw(Option<Arc<Range>>),
     /// A path, perhaps with `{names}` in it.
     Template(Arc<[Piece]>),
     /// An input of the root graph.

@@ -345,7 +345,11 @@ impl Inferrer<'_, '_> {
             }
             BindingSource::Draw(range) => {
                 let name = format!("{}.{}", node.name, port.name);
-                let drawn = self.values.drawn(&name, range.or(port.range), binding.location);
+                let drawn = self.values.drawn(
+                    &name,
+                    range.as_deref().copied().or(port.range),
+                    binding.location,
+                );
                 self.coerce(node, port, binding.location, drawn)?
             }
             BindingSource::Template(pieces) => Literal::text(self.fill(pieces, binding.location)?),
@@ -464,7 +468,7 @@ impl Inferrer<'_, '_> {
             BindingSource::Literal(literal) => Some((**literal).clone()),
             BindingSource::Draw(range) => {
                 let name = format!("a path in file {}", binding.location.file);
-                Some(self.values.drawn(&name, *range, binding.location))
+                Some(self.values.drawn(&name, range.as_deref().copied(), binding.location))
             }
             BindingSource::Template(inner) => {
                 Some(Literal::text(self.fill(inner, binding.location)?))

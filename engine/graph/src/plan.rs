@@ -119,13 +119,12 @@ pub(crate) fn plan(
     order.iter().enumerate().for_each(|(number, index)| numbers[index.index()] = number as u32);
     let mut wanted = vec![false; graph.nodes.node_count()];
     inferred.targets.iter().for_each(|index| wanted[index.index()] = true);
-    let steps: Vec<_> = order
-        .iter()
-        .filter_map(|index| {
-            let known = inferred.nodes[index.index()].take()?;
-            Some(step(&graph.nodes[*index], known, &numbers, wanted[index.index()]))
-        })
-        .collect();
+    // Made at its whole length: growing would copy it, and end with a third more than it needs.
+    let mut steps = Vec::with_capacity(order.len());
+    steps.extend(order.iter().filter_map(|index| {
+        let known = inferred.nodes[index.index()].take()?;
+        Some(step(&graph.nodes[*index], known, &numbers, wanted[index.index()]))
+    }));
     if !report.has_errors() {
         check_files(graph, &order, &steps, settings, &mut report);
     }

@@ -19,7 +19,7 @@ pub(crate) enum RawInput {
     Literal(Arc<Literal>, Location),
     /// `"random"`: a number drawn while planning, within the range of the port that it is written
     /// for.
-    Draw(Option<Range>, Location),
+    Draw(Option<Arc<Range>>, Location),
     Template(Vec<Part>, Location),
     /// Several path templates.
     Templates(Vec<RawInput>, Location),
@@ -181,7 +181,7 @@ impl Reader<'_> {
         }
         match decode(ast, &port.ty).and_then(|literal| port.coerce(literal)) {
             Ok(Literal::Text(text)) if port.draws && text == "random" => {
-                Some(RawInput::Draw(port.range, location))
+                Some(RawInput::Draw(port.range.map(Arc::new), location))
             }
             Ok(Literal::Text(text)) if port.ty == PortType::Path => self.template(&text, location),
             Ok(Literal::List(items)) if port.ty == PortType::Path => {

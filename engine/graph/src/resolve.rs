@@ -329,7 +329,7 @@ impl Resolver<'_> {
         let location = input.location(self.scopes[scope].file);
         let source = match input {
             RawInput::Literal(literal, _) => BindingSource::Literal(Arc::clone(literal)),
-            RawInput::Draw(range, _) => BindingSource::Draw(*range),
+            RawInput::Draw(range, _) => BindingSource::Draw(range.clone()),
             RawInput::Broken => BindingSource::Broken,
             RawInput::Template(parts, _) => self.template(scope, parts, location, trail)?,
             RawInput::Templates(items, _) => {
@@ -489,7 +489,7 @@ impl Resolver<'_> {
         let location = declared.default.unwrap_or(declared.location);
         let source = match default {
             Literal::Text(text) if declared.port.draws && text == "random" => {
-                BindingSource::Draw(declared.port.range)
+                BindingSource::Draw(declared.port.range.map(Arc::new))
             }
             Literal::Text(text) if declared.port.ty == PortType::Path => {
                 self.template(scope, &template::parse(&text).ok()?, location, trail)?
