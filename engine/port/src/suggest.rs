@@ -18,7 +18,7 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     let (mut best, mut whole) = ((LEAST_LIKENESS, None), None);
     for candidate in candidates.filter(|candidate| candidate.len() <= LONGEST) {
         let likeness = strsim::jaro_winkler(word, candidate);
-        if likeness > best.0 {
+        if likeness > LEAST_LIKENESS && likeness >= best.0 {
             best = (likeness, Some(candidate));
         }
         if whole.is_none() && !word.is_empty() && candidate.split('.').any(|part| part == word) {
