@@ -90,6 +90,37 @@ fn text_to_image_writes_a_png() {
     assert_eq!((image.width, image.height), (192, 256));
 }
 
+/// The steepest step from a pixel to the one beside it, of all frames and colours; the 1000th of
+/// them, so that no single pixel decides.
+fn steepness(frames: &Tensor) -> f32 {
+    let width = frames.dim(2).unwrap();
+    let steps = frames.narrow(2, 1, width - 1).unwrap() - frames.narrow(2, 0, width - 1).unwrap();
+    let steps = steps.unwrap().abs().unwrap().flatten_all().unwrap();
+    let mut steps = steps.to_vec1::<f32>().unwrap();
+    steps.sort_by(f32::total_cmp);
+    steps[steps.len() - 1000]
+}
+
+/// What the autoencoder leaves soft becomes sharp, in the colours and at the places that it had.
+#[test]
+fn edges_are_sharp_where_a_filter_keeps_their_blur() {
+    let folder = kino_tests::root().join("graphs");
+    let text = fs::read_to_string(folder.join("text_to_video.ron")).unwrap();
+    let more = r#""soft": (op: "upscale", in: {"frames": "frames"}, with: {"factor": 4}),
+        "tensors": (op: "tensor.write", with: {"path": "out.safetensors"},
+            in: {"tensors": {"soft": "soft", "large": "large"}}), "large":"#;
+    let mut rig = Rig::of("sharp", &text.replacen("\"large\":", more, 1), &folder);
+    rig.set("steps", "8").set("frames", "5").run();
+    let (soft, large) =
+        (rig.tensor("out.safetensors", "soft"), rig.tensor("out.safetensors", "large"));
+    let (blurred, sharp) = (steepness(&soft), steepness(&large));
+    let apart = (&soft - &large).unwrap().abs().unwrap().mean_all().unwrap();
+    let apart = apart.to_scalar::<f32>().unwrap();
+    println!("steepest step: {blurred} by the filter, {sharp} by the network; {apart} apart");
+    assert!(sharp > 1.5 * blurred, "{sharp} of {blurred}");
+    assert!(apart < 0.04, "{apart}");
+}
+
 #[test]
 fn mixed_sizes_writes_three_files_from_one_run() {
     let mut rig = Rig::load("mixed_sizes");

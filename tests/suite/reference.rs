@@ -436,3 +436,35 @@ fn clips_with_given_frames_equal_the_reference_sampler() {
     cases.iter().for_each(with_given);
     assert!(cases.len() >= 4, "{} cases", cases.len());
 }
+
+/// Frames enlarged by a network, as they come out of a graph: cut off at 0…1.
+#[test]
+fn enlarged_frames_equal_the_reference_values() {
+    let cases = [
+        ("video_x4", "circle", "video-x4", 4),
+        ("video_x4", "noise", "video-x4", 4),
+        ("video_x4", "one_row", "video-x4", 4),
+        ("values", "rrdb_x4", "upscale/rrdb_x4.safetensors", 4),
+        ("values", "rrdb_x2", "upscale/rrdb_x2.safetensors", 2),
+        ("values", "rrdb_x1", "upscale/rrdb_x1.safetensors", 1),
+        ("values", "srvgg_x2", "upscale/srvgg_x2.safetensors", 2),
+        ("values", "span_x2", "upscale/span_x2.safetensors", 2),
+        ("values", "span_x4", "upscale/span_x4.safetensors", 4),
+    ];
+    for (file, case, model, factor) in cases {
+        let file = format!("upscale/{file}.safetensors");
+        let text = format!(
+            r#"Graph(version: 1, nodes: {{
+                "start": (op: "tensor.read", with: {{"path": "{file}", "name": "{case}.input"}}),
+                "large": (op: "upscale", in: {{"frames": "start"}},
+                    with: {{"factor": {factor}, "model": "{model}"}}),
+                "out": (op: "tensor.write", with: {{"path": "out.safetensors"}},
+                    in: {{"tensors": {{"frames": "large"}}}}),
+            }})"#
+        );
+        let rig = Rig::of("enlarged", &text, &reference());
+        rig.run();
+        let expected = golden(&file, &format!("{case}.output")).clamp(0f32, 1f32).expect("numbers");
+        within(case, difference(&rig.tensor("out.safetensors", "frames"), &expected), 4e-6);
+    }
+}

@@ -41,9 +41,13 @@ const DECODE: &str = r#"Graph(version: 1,
         "file": (op: "video.write", in: {"frames": "large"}, with: {"path": "{graph}.mp4"}),
     })"#;
 
-const ENLARGE: &str = r#"Graph(version: 1, inputs: {"factor": (type: "Int", default: 2)}, nodes: {
+const ENLARGE: &str = r#"Graph(version: 1,
+    inputs: {"factor": (type: "Int", default: 2), "model": (type: "Text", default: "lanczos"),
+             "tile": (type: "Int", default: 0)},
+    nodes: {
         "image": (op: "image.read", with: {"path": "in.png"}),
-        "large": (op: "upscale", in: {"frames": "image", "factor": "inputs.factor"}),
+        "large": (op: "upscale", in: {"frames": "image", "factor": "inputs.factor",
+            "model": "inputs.model", "tile": "inputs.tile"}),
         "file": (op: "image.write", in: {"frames": "large"}, with: {"path": "{graph}.png"}),
     })"#;
 
@@ -172,7 +176,17 @@ fn videos_take_the_memory_that_was_planned() {
 #[test]
 fn enlarging_takes_the_memory_that_was_planned() {
     let place = place();
-    check(&place, &["enlarge.ron -s factor=2", "enlarge.ron -s factor=4"]);
+    let rrdb = root().join("tests/ref/upscale/rrdb_x4.safetensors").display().to_string();
+    check(
+        &place,
+        &[
+            "enlarge.ron -s factor=2",
+            "enlarge.ron -s factor=4",
+            "enlarge.ron -s factor=4 -s model=video-x4",
+            "enlarge.ron -s factor=2 -s model=video-x4",
+            &format!("enlarge.ron -s factor=4 -s tile=256 -s model={rrdb}"),
+        ],
+    );
 }
 
 #[test]

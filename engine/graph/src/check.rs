@@ -14,7 +14,7 @@ use crate::declare::GraphInput;
 use crate::diagnostic::{Diagnostic, Diagnostics, Location, Report, SourceFile};
 use crate::expand::{RecordSpans, missing};
 use crate::order::{cycles, topological};
-use crate::resolve::{Groups, Node, Resolved};
+use crate::resolve::{Groups, Node, RepeatTimes, Resolved};
 
 /// A graph without errors, ready to be planned.
 #[derive(Clone, Debug)]
@@ -30,6 +30,7 @@ pub(crate) struct CheckedGraph {
     pub(crate) outputs: Vec<(String, Binding)>,
     pub(crate) groups: Groups,
     pub(crate) subgraph_inputs: Vec<SubgraphInput>,
+    pub(crate) repeats: Vec<RepeatTimes>,
     /// By scope: where its file lies, seen from the root's.
     pub(crate) dirs: Vec<Arc<str>>,
     pub(crate) spans: RecordSpans,
@@ -59,7 +60,9 @@ pub(crate) fn check(
     let mut problems = checker.report.list;
     if problems.is_empty() {
         problems.extend(resolved.unread);
-        problems.extend(unreachable(&nodes, &outputs, &groups, &dropped));
+        let counts = resolved.repeats.iter().map(|repeat| &repeat.times);
+        let wanted: Vec<_> = outputs.iter().map(|(_, output)| output).chain(counts).collect();
+        problems.extend(unreachable(&nodes, &wanted, &groups, &dropped));
     }
     if !resolved.has_nodes && problems.is_empty() {
         let message = "the graph has no nodes";
@@ -81,6 +84,7 @@ pub(crate) fn check(
         outputs,
         groups,
         subgraph_inputs: resolved.subgraph_inputs,
+        repeats: resolved.repeats,
         dirs: resolved.dirs,
         spans: resolved.spans,
     })
@@ -275,18 +279,16 @@ impl Checker<'_> {
     }
 }
 
-/// Warns of nodes that no output of their graph and no file needs.
+/// Warns of nodes that no output of their graph, no loop and no file needs.
 fn unreachable(
     nodes: &DiGraph<Node, ()>,
-    outputs: &[(String, Binding)],
+    wanted: &[&Binding],
     groups: &Groups,
     dropped: &[bool],
 ) -> Vec<Diagnostic> {
     let sink = |i: &NodeIndex| nodes[*i].op.signature.traits.sink && !dropped[i.index()];
     let mut open: Vec<NodeIndex> = nodes.node_indices().filter(sink).collect();
-    for (_, binding) in outputs {
-        binding.nodes(&mut |node| open.push(node));
-    }
+    wanted.iter().for_each(|binding| binding.nodes(&mut |node| open.push(node)));
     let mut needed = vec![false; nodes.node_count()];
     reach(nodes, open, &mut needed);
     // An output of a graph used as a node need not be read: only its own file is to blame for what

@@ -1,5 +1,6 @@
 //! Problems of a graph: where, what was expected, what to do. It knows no pass that finds them.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
@@ -117,6 +118,25 @@ impl Diagnostic {
     }
 }
 
+/// A message with the numbers of turns in the names of nodes as 0: `film/0/noise`.
+fn without_turns(message: &str) -> Cow<'_, str> {
+    let bytes = message.as_bytes();
+    let begins =
+        |at: &usize| bytes[*at] == b'/' && bytes.get(at + 1).is_some_and(u8::is_ascii_digit);
+    if !(0..bytes.len()).any(|at| begins(&at)) {
+        return Cow::Borrowed(message);
+    }
+    let mut parts = message.split('/');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        let is_turn = rest.len() < part.len() && !rest.starts_with(char::is_alphanumeric);
+        plain.push_str(if is_turn { "/0" } else { "/" });
+        plain.push_str(if is_turn { rest } else { part });
+    }
+    Cow::Owned(plain)
+}
+
 /// A text without its middle, where it is longer than a message should be.
 fn shortened(text: String) -> String {
     if text.len() <= LONGEST_MESSAGE {
@@ -188,9 +208,9 @@ impl Diagnostics {
             d.location.map_or((0, 0), |location| (location.file, location.span.start))
         };
         list.sort_by(|a, b| b.severity.cmp(&a.severity).then(order(a).cmp(&order(b))));
-        // A graph used twice says everything twice.
+        // A graph used twice says everything twice, and each turn of a loop says it of its own.
         let mut said = HashSet::with_capacity(list.len());
-        list.retain(|d| said.insert((d.code, d.location, d.message.clone())));
+        list.retain(|d| said.insert((d.code, d.location, without_turns(&d.message).into_owned())));
         Diagnostics { list, files }
     }
 

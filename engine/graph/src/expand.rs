@@ -1,18 +1,22 @@
 //! Second pass, [`Document`]s → [`Expanded`]: opens the graphs that are used as nodes, one scope
 //! for each use of each graph, and reads what is written for every port. No edge is followed yet.
 
+mod repeat;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kino_port::{Port, Signature};
+use kino_port::{Port, PortType, REPEAT, Signature};
 
 use crate::declare::{GraphInput, check_templates, declared};
 use crate::diagnostic::{Diagnostic, Location, Report, SourceFile, Span};
 use crate::names::NameIndex;
 use crate::parse::{self, Document, Ident, NodeDecl};
 use crate::paths::{folder, is_graph, join};
-use crate::raw::{RawInput, raw_inputs};
+use crate::raw::{RawInput, TurnOutput, raw_inputs};
 use crate::{Catalog, GraphLoader};
+
+pub(crate) use repeat::times_port;
 
 /// How deep graphs may use graphs.
 const DEEPEST: usize = 32;
@@ -36,7 +40,46 @@ pub(crate) struct Expanded {
     /// The root first.
     pub(crate) scopes: Vec<Scope>,
     pub(crate) nodes: Vec<RawNode>,
+    pub(crate) repeats: Vec<Repeat>,
     pub(crate) spans: RecordSpans,
+}
+
+/// How often each loop repeats, by its name as a node.
+pub(crate) type Turns = HashMap<Arc<str>, usize>;
+
+/// A `repeat`: a graph that is used once for each turn.
+#[derive(Debug)]
+pub(crate) struct Repeat {
+    /// Its name as a node.
+    pub(crate) name: Arc<str>,
+    pub(crate) location: Location,
+    /// Where it is written.
+    pub(crate) scope: usize,
+    /// What is written for the number of its turns.
+    pub(crate) times: RawInput,
+    /// The scopes of the turns that were opened.
+    pub(crate) turns: Vec<usize>,
+    /// What it gives, in the order of the body's outputs.
+    pub(crate) outputs: Vec<RepeatOutput>,
+    pub(crate) output_index: NameIndex,
+}
+
+/// An output of a `repeat`.
+#[derive(Debug)]
+pub(crate) struct RepeatOutput {
+    pub(crate) name: Arc<str>,
+    pub(crate) source: RepeatSource,
+}
+
+/// What is behind an output of a `repeat`.
+#[derive(Debug)]
+pub(crate) enum RepeatSource {
+    /// It is carried: what the last turn gave.
+    Last(TurnOutput),
+    /// The node, by its index in [`Expanded::nodes`], that joins what all turns gave.
+    Joined(usize),
+    /// What all turns gave, as a list.
+    Listed(Vec<TurnOutput>),
 }
 
 /// One use of one document: the root, or a graph used as a node.
@@ -74,6 +117,8 @@ pub(crate) enum Entity {
     /// By its index in [`Expanded::nodes`].
     Node(usize),
     Scope(usize),
+    /// By its index in [`Expanded::repeats`].
+    Repeat(usize),
     /// Something that was refused; nothing more is said of it.
     Broken,
 }
@@ -115,23 +160,27 @@ pub(crate) struct RecordSpans {
 }
 
 /// Opens a graph, of which `document` is what stands in it, and all that it uses; nothing where its
-/// syntax is broken.
+/// syntax is broken. Of loops that `turns` does not name the first turns are opened, by which all
+/// of them are checked.
 pub(crate) fn expand(
     name: &str,
     text: &str,
     document: Option<Document<'_>>,
     catalog: &dyn Catalog,
     sources: &dyn GraphLoader,
+    turns: &Turns,
     report: &mut Report,
 ) -> Expanded {
     let mut expander = Expander {
         catalog,
         sources,
+        turns,
         report,
         result: Expanded::default(),
         ops: HashMap::new(),
         known: HashMap::new(),
         stack: Vec::new(),
+        repeating: None,
         parts: 0,
         bytes: 0,
     };
@@ -142,6 +191,7 @@ pub(crate) fn expand(
 struct Expander<'e> {
     catalog: &'e dyn Catalog,
     sources: &'e dyn GraphLoader,
+    turns: &'e Turns,
     report: &'e mut Report,
     result: Expanded,
     ops: HashMap<String, Arc<Op>>,
@@ -149,6 +199,8 @@ struct Expander<'e> {
     known: HashMap<String, (u32, Span)>,
     /// The paths that are open, outermost first.
     stack: Vec<String>,
+    /// The loop whose body is open: its name, and where it is written.
+    repeating: Option<(Arc<str>, Location)>,
     /// Nodes, inputs and outputs so far.
     parts: usize,
     /// Bytes read of graphs used as nodes, so far.
@@ -222,6 +274,9 @@ impl Expander<'_> {
         if is_graph(&decl.op.text) {
             return self.subgraph(scope, &name, decl);
         }
+        if decl.op.text == REPEAT.name {
+            return self.repeat(scope, name, decl);
+        }
         let file = self.result.scopes[scope].file;
         let Some(op) = self.op(&decl.op.text) else {
             let hint = self.report.advice(&decl.op.text, || self.catalog.names());
@@ -231,7 +286,7 @@ impl Expander<'_> {
             return Entity::Broken;
         };
         let location = Location { file, span: decl.name.span };
-        let inputs = raw_inputs(file, &decl, &op.signature.inputs, self.report);
+        let inputs = raw_inputs(file, &decl, (&op.name, &op.signature.inputs), self.report);
         let node = RawNode { name, op, location, scope, bypass: decl.bypass, inputs };
         self.result.nodes.push(node);
         Entity::Node(self.result.nodes.len() - 1)
@@ -252,19 +307,8 @@ impl Expander<'_> {
 
     fn subgraph(&mut self, scope: usize, name: &str, decl: NodeDecl<'_>) -> Entity {
         let location = Location { file: self.result.scopes[scope].file, span: decl.op.span };
-        let path = join(&self.result.scopes[scope].dir, &decl.op.text);
-        if !self.may_open(&path, location) {
-            return Entity::Broken;
-        }
-        let Some((file, span)) = self.file(&path, location) else { return Entity::Broken };
-        self.bytes += (span.end - span.start) as usize;
-        if self.bytes > MAX_BYTES {
-            let most = MAX_BYTES >> 20;
-            let message =
-                format!("the graphs that this one uses are over {most} MiB, each use counted");
-            self.report.error("too-large", location, message);
-            return Entity::Broken;
-        }
+        let op = Ident { text: decl.op.text.to_string(), span: decl.op.span };
+        let Some((path, file, span)) = self.locate(scope, &op) else { return Entity::Broken };
         let text = Arc::clone(&self.result.files[file as usize].text);
         let Some(document) = parse::parse(file, &text, span, self.report) else {
             return Entity::Broken;
@@ -279,7 +323,7 @@ impl Expander<'_> {
         let inputs: Vec<_> =
             document.inputs.iter().map(|decl| declared(file, decl, self.report)).collect();
         let ports: Vec<_> = inputs.iter().map(|input| input.port.clone()).collect();
-        let written = raw_inputs(location.file, &decl, &ports, self.report);
+        let written = raw_inputs(location.file, &decl, (&op.text, &ports), self.report);
         if !decl.bypass {
             self.require(Location { span: decl.name.span, ..location }, name, &ports, &written);
         }
@@ -290,6 +334,25 @@ impl Expander<'_> {
         self.open(file, document, inputs, &dir, name, Some(caller));
         self.stack.pop();
         Entity::Scope(inner)
+    }
+
+    /// The path, file and place of the graph that `graph` names in `scope`.
+    fn locate(&mut self, scope: usize, graph: &Ident) -> Option<(String, u32, Span)> {
+        let location = Location { file: self.result.scopes[scope].file, span: graph.span };
+        let path = join(&self.result.scopes[scope].dir, &graph.text);
+        if !self.may_open(&path, location) {
+            return None;
+        }
+        let (file, span) = self.file(&path, location)?;
+        self.bytes += (span.end - span.start) as usize;
+        if self.bytes > MAX_BYTES {
+            let most = MAX_BYTES >> 20;
+            let message =
+                format!("the graphs that this one uses are over {most} MiB, each use counted");
+            self.report.error("too-large", location, message);
+            return None;
+        }
+        Some((path, file, span))
     }
 
     /// Whether the graph at `path` may be used here; otherwise it is said why not.
@@ -355,6 +418,81 @@ impl Expander<'_> {
             }
         }
     }
+}
+
+/// Nodes and graphs that are looked through for the type of an edge.
+const LOOKED_THROUGH: usize = 64;
+
+impl Expanded {
+    /// See [`declared_type`].
+    fn declared_type(&self, scope: usize, edge: &str) -> Option<PortType> {
+        declared_type((&self.scopes, &self.nodes, &self.repeats), scope, edge)
+    }
+}
+
+/// The type of what an edge inside a graph stands for, by declarations alone; that of a node which
+/// passes on what it is given is looked for behind it.
+pub(crate) fn declared_type(
+    (scopes, nodes, repeats): (&[Scope], &[RawNode], &[Repeat]),
+    scope: usize,
+    edge: &str,
+) -> Option<PortType> {
+    let (mut scope, mut edge) = (&scopes[scope], edge);
+    for _ in 0..LOOKED_THROUGH {
+        let (node, port) = match edge.split_once('.') {
+            Some((node, port)) => (node, Some(port)),
+            None => (edge, None),
+        };
+        if node == "inputs" {
+            let names = scope.inputs.iter().map(|input| &*input.port.name);
+            let index = scope.input_index.position(port?, names)?;
+            return Some(scope.inputs[index].port.ty.clone());
+        }
+        match scope.names.get(node)? {
+            Entity::Broken => return None,
+            Entity::Node(index) => {
+                let node = &nodes[*index];
+                let mut outputs = node.op.signature.outputs.iter();
+                let output = outputs.find(|output| port.is_none_or(|port| output.name == port))?;
+                let fed = node.op.signature.inputs.iter().zip(&node.inputs);
+                let mut fed = fed.filter(|(port, _)| port.ty == PortType::Any);
+                match fed.find_map(|(_, input)| input.as_ref()) {
+                    Some(RawInput::Edge(word)) if output.ty == PortType::Any => {
+                        (scope, edge) = (&scopes[node.scope], &word.text);
+                    }
+                    _ => return Some(output.ty.clone()),
+                }
+            }
+            Entity::Scope(inner) => {
+                scope = &scopes[*inner];
+                let names = scope.outputs.iter().map(|(name, _)| &*name.text);
+                let index = port.map_or(Some(0), |port| scope.output_index.position(port, names));
+                edge = &scope.outputs.get(index?)?.1.text;
+            }
+            Entity::Repeat(at) => {
+                let repeat = &repeats[*at];
+                let names = repeat.outputs.iter().map(|output| &*output.name);
+                let index = port.map_or(Some(0), |port| repeat.output_index.position(port, names));
+                match &repeat.outputs.get(index?)?.source {
+                    RepeatSource::Joined(node) => {
+                        return Some(nodes[*node].op.signature.outputs.first()?.ty.clone());
+                    }
+                    RepeatSource::Last(TurnOutput { scope: turn, output }) => {
+                        scope = &scopes[*turn];
+                        edge = &scope.outputs.get(*output)?.1.text;
+                    }
+                    RepeatSource::Listed(_) => return None,
+                }
+            }
+        }
+    }
+    None
+}
+
+/// Whether a port takes a value of a type, alone or among others.
+pub(crate) fn takes(port: &Port, from: &PortType) -> bool {
+    port.ty.accepts(from)
+        || matches!(from, PortType::List(of) if port.is_list() && port.ty.accepts(of))
 }
 
 /// A required port that nothing feeds.

@@ -8,19 +8,21 @@ use petgraph::graph::NodeIndex;
 use crate::binding::{Binding, BindingSource};
 use crate::check::{self, CheckedGraph};
 use crate::diagnostic::{Diagnostics, Report, SourceFile, Span};
-use crate::expand::expand;
+use crate::expand::{Turns, expand};
 use crate::infer::infer;
 use crate::literal::from_command_line;
 use crate::ops::named_ops;
 use crate::parse::{self, Document};
 use crate::plan::{Plan, plan};
 use crate::resolve::resolve;
+use crate::turns::turns;
 use crate::values::{self, PlanSettings, nowhere};
 use crate::{Catalog, GraphLoader};
 
 /// A graph without errors, ready to be planned.
 ///
-/// Graphs that it uses as nodes are inlined: their nodes are called `outer/inner`.
+/// Graphs that it uses as nodes are inlined: their nodes are called `outer/inner`. Of a `repeat`,
+/// whose nodes are called `outer/TURN/inner`, the first two turns are; a plan has all of them.
 #[derive(Clone, Debug)]
 pub struct Graph {
     checked: CheckedGraph,
@@ -80,13 +82,34 @@ impl Parsed<'_> {
         catalog: &dyn Catalog,
         sources: &dyn GraphLoader,
     ) -> Result<Graph, Diagnostics> {
+        Ok(Graph { checked: self.checked(catalog, sources, &Turns::new())? })
+    }
+
+    /// The passes up to `check`, with so many turns of each loop.
+    pub(crate) fn checked(
+        self,
+        catalog: &dyn Catalog,
+        sources: &dyn GraphLoader,
+        turns: &Turns,
+    ) -> Result<CheckedGraph, Diagnostics> {
         let Parsed { name, text, document, mut report } = self;
-        let expanded = expand(name, text, document, catalog, sources, &mut report);
+        let expanded = expand(name, text, document, catalog, sources, turns, &mut report);
         if expanded.scopes.is_empty() {
             return Err(Diagnostics::new(report.list, expanded.files));
         }
         let resolved = resolve(expanded, catalog, &mut report);
-        Ok(Graph { checked: check::check(resolved, catalog, report)? })
+        check::check(resolved, catalog, report)
+    }
+}
+
+/// The texts of graphs that were read before.
+struct Read<'f>(&'f [SourceFile]);
+
+impl GraphLoader for Read<'_> {
+    fn read(&self, path: &str) -> Result<String, String> {
+        // The first file is the root's, which no other graph uses.
+        let file = self.0.iter().skip(1).find(|file| file.name == path);
+        file.map(|file| file.text.to_string()).ok_or_else(|| "it was not read".to_owned())
     }
 }
 
@@ -102,8 +125,20 @@ impl Graph {
     ) -> Result<Plan, Diagnostics> {
         let mut report = Report::default();
         let mut values = values::take(&self.checked, settings, &mut report);
-        let inferred = infer(&self.checked, catalog, settings, &mut values, &mut report);
-        plan(&self.checked, settings, values, inferred, report)
+        let with_turns = |turns: &Turns| {
+            let root = &self.checked.files[0];
+            parse(&root.name, &root.text).checked(catalog, &Read(&self.checked.files), turns)
+        };
+        let unrolled = match turns(&self.checked, catalog, settings, &mut values, &mut report) {
+            Some(turns) => with_turns(&turns).map(Some)?,
+            None if report.has_errors() && !self.checked.repeats.is_empty() => {
+                return Err(Diagnostics::new(report.list, self.checked.files.clone()));
+            }
+            None => None,
+        };
+        let checked = unrolled.as_ref().unwrap_or(&self.checked);
+        let inferred = infer(checked, catalog, settings, &mut values, &mut report);
+        plan(checked, settings, values, inferred, report)
     }
 
     /// Decodes a value from the command line, unquoted, by the type of the graph's input `name`.

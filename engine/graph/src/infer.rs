@@ -56,6 +56,18 @@ pub(crate) fn infer(
     report: &mut Report,
 ) -> Inferred {
     let targets = targets(graph, settings.until, report);
+    infer_before(graph, catalog, settings, targets, values, report)
+}
+
+/// Asks the nodes before `targets`, and they themselves.
+pub(crate) fn infer_before(
+    graph: &CheckedGraph,
+    catalog: &dyn Catalog,
+    settings: &PlanSettings<'_>,
+    targets: Vec<NodeIndex>,
+    values: &mut Values<'_>,
+    report: &mut Report,
+) -> Inferred {
     let mut inferrer = Inferrer {
         graph,
         catalog,
@@ -139,7 +151,7 @@ fn stop_at(graph: &CheckedGraph, until: &str, report: &mut Report) -> Vec<NodeIn
 }
 
 /// The nodes before `targets`, and they themselves.
-fn before(graph: &CheckedGraph, targets: &[NodeIndex]) -> Vec<bool> {
+pub(crate) fn before(graph: &CheckedGraph, targets: &[NodeIndex]) -> Vec<bool> {
     let mut reached = vec![false; graph.nodes.node_count()];
     let mut open = targets.to_vec();
     while let Some(index) = open.pop() {
@@ -356,19 +368,22 @@ impl Inferrer<'_, '_> {
             BindingSource::Input(index) => self.value(node, port, *index, binding.location)?,
         };
         let literal = match port.names_file() && !node.op.signature.traits.sink {
-            true => self.beside(binding.scope, literal),
+            true => self.beside(port, binding.scope, literal),
             false => literal,
         };
         Some((ValueSource::Literal(literal.clone()), Fact::Literal(literal)))
     }
 
     /// What is read lies beside the file that names it.
-    fn beside(&self, scope: u32, path: Literal) -> Literal {
+    fn beside(&self, port: &Port, scope: u32, path: Literal) -> Literal {
         let dir = &self.graph.dirs[scope as usize];
         match path {
-            Literal::Text(path) => Literal::text(within(dir, path.into_owned())),
+            Literal::Text(path) if port.is_path(&path) => {
+                Literal::text(within(dir, path.into_owned()))
+            }
             Literal::List(items) => {
-                Literal::List(items.into_iter().map(|item| self.beside(scope, item)).collect())
+                let items = items.into_iter().map(|item| self.beside(port, scope, item));
+                Literal::List(items.collect())
             }
             other => other,
         }

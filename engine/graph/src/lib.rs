@@ -53,8 +53,16 @@
 //!   node. The name of a file is known before anything runs: what only a run tells names none. No
 //!   graph reads what it writes, and no two nodes write one file.
 //! - **Graphs as nodes**: an `op` that ends in `.ron` is another graph, its path relative to the
-//!   file. Its inputs and outputs are the node's ports, with their types, ranges and defaults.
-//!   Inside, its nodes are called `outer/inner`.
+//!   file. Its inputs and outputs are the node's ports, with their types, ranges and defaults; they
+//!   may be of any type. Inside, its nodes are called `outer/inner`.
+//! - **Loops**: the op `repeat` runs a graph, its body, a number of times. `with` names it in
+//!   `graph`, as a path relative to the file; `times` is written, an input, or computed from them
+//!   before anything runs; all else that is fed are the body's own inputs. An output of the body
+//!   whose name is also one of its inputs is carried to the next turn, and the last turn gives the
+//!   result. Any other is collected: what a node joins (Frames) becomes one value, anything else a
+//!   list. An input `index` of type Int of the body is given the number of the turn, from 0. Turn 3
+//!   of `film` has the nodes `film/3/…`. A `"random"` is one number for all turns: add `index` to a
+//!   seed to draw others. Loops hold no loops.
 //! - **RON**: comments, trailing commas, raw strings, numbers in every base, `Some(…)` and
 //!   extensions are all read. Duplicate keys are refused.
 //!
@@ -76,8 +84,12 @@
 //! | `expand` | documents | one scope for each use of each graph, and what is written for every port |
 //! | `resolve` | scopes | a binding for every port: the node, value or graph input behind its edge |
 //! | `check` | bindings | a [`Graph`]: types fit, nodes are in order |
+//! | `turns` | a graph, and values for its inputs | how often each loop repeats; with it the passes from `expand` to `check` are gone through again |
 //! | `infer` | a graph, and values for its inputs | facts and a key for every node |
 //! | `plan` | facts | a [`Plan`]: the steps that are needed |
+//!
+//! Up to `check`, a loop has two turns: the first takes what it is fed, the second what the first
+//! gives, and all others are like it.
 //!
 //! `graph` joins them. The time and memory that a graph takes are bounded by its length, whatever
 //! it says: lists are shared, what goes through their items again is counted, texts are counted at
@@ -107,6 +119,7 @@ mod resolve;
 mod ron;
 mod step;
 mod template;
+mod turns;
 mod values;
 mod workflow;
 mod written;
@@ -118,7 +131,7 @@ pub use diff::{Diff, StepChange, diff};
 pub use graph::{BindingView, Graph, NodeView, Parsed, check, ops, parse};
 pub use parse::VERSION;
 pub use plan::{Plan, PlannedWrite};
-pub use step::{Key, Step, StepInput, StepOutput, ValueSource};
+pub use step::{Key, Step, StepInput, StepOutput, ValueSource, first_turn};
 pub use values::{Access, Locate, PlanSettings};
 pub use written::WrittenFiles;
 

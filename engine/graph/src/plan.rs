@@ -243,7 +243,8 @@ fn check_files(
         let node = &graph.nodes[*index];
         let named = node.op.signature.inputs.iter().zip(&step.inputs);
         let named = named.filter(|(port, _)| port.names_file() && !step.traits.sink);
-        let named = named.flat_map(|(_, input)| input.texts());
+        let named = named
+            .flat_map(|(port, input)| input.texts().into_iter().filter(|text| port.is_path(text)));
         let mut paths: Vec<&str> = named.chain(step.reads.iter().map(|read| &*read.path)).collect();
         paths.sort_unstable();
         paths.dedup();

@@ -26,8 +26,21 @@ pub(crate) enum RawInput {
     Edge(Ident),
     /// A list of edges, or a map of named ones.
     Edges(Vec<(Option<Arc<str>>, Ident)>, Location),
+    /// What the body of a `repeat` gives: an output, by its index, of the graph of a scope.
+    Turn(TurnOutput, Location),
+    /// The same output of every turn, in their order.
+    Turns(Vec<TurnOutput>, Location),
     /// Something that was refused; nothing more is said of it.
     Broken,
+}
+
+/// An output of one turn of a `repeat`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TurnOutput {
+    /// The scope of the turn.
+    pub(crate) scope: usize,
+    /// The index among the outputs of its graph.
+    pub(crate) output: usize,
 }
 
 impl RawInput {
@@ -38,34 +51,36 @@ impl RawInput {
             | RawInput::Draw(_, location)
             | RawInput::Template(_, location)
             | RawInput::Templates(_, location)
-            | RawInput::Edges(_, location) => *location,
+            | RawInput::Edges(_, location)
+            | RawInput::Turn(_, location)
+            | RawInput::Turns(_, location) => *location,
             RawInput::Edge(word) => Location { file, span: word.span },
             RawInput::Broken => Location::default(),
         }
     }
 }
 
-/// What a node's declaration in `file` writes for each of `ports`; complains of ports that are not
-/// there or fed twice.
+/// What a node's declaration in `file` writes for each of `ports`, which are those of `op`;
+/// complains of ports that are not there or fed twice.
 pub(crate) fn raw_inputs(
     file: u32,
     decl: &NodeDecl<'_>,
-    ports: &[Port],
+    (op, ports): (&str, &[Port]),
     report: &mut Report,
 ) -> Vec<Option<RawInput>> {
-    let mut reader = Reader { file, report };
+    let mut reader = Reader { file, op, report };
     let index = NameIndex::of(ports.iter().map(|port| &*port.name));
     let mut inputs: Vec<Option<RawInput>> = vec![None; ports.len()];
     let mut edges: Vec<Option<Span>> = Vec::new();
     for (word, ast) in &decl.edges {
-        if let Some(at) = reader.port(decl, word, ports, &index) {
+        if let Some(at) = reader.port(word, ports, &index) {
             edges.resize(ports.len(), None);
             edges[at] = Some(word.span);
             inputs[at] = Some(reader.edges(ast).unwrap_or(RawInput::Broken));
         }
     }
     for (word, ast) in &decl.literals {
-        let Some(at) = reader.port(decl, word, ports, &index) else { continue };
+        let Some(at) = reader.port(word, ports, &index) else { continue };
         if let Some(Some(edge)) = edges.get(at) {
             let related = reader.location(*edge);
             let message = format!("`{}` is fed both by an edge and by a value", word.text);
@@ -80,6 +95,7 @@ pub(crate) fn raw_inputs(
 
 struct Reader<'r> {
     file: u32,
+    op: &'r str,
     report: &'r mut Report,
 }
 
@@ -88,18 +104,12 @@ impl Reader<'_> {
         Location { file: self.file, span }
     }
 
-    fn port(
-        &mut self,
-        decl: &NodeDecl<'_>,
-        word: &Word<'_>,
-        ports: &[Port],
-        index: &NameIndex,
-    ) -> Option<usize> {
+    fn port(&mut self, word: &Word<'_>, ports: &[Port], index: &NameIndex) -> Option<usize> {
         let names = || ports.iter().map(|port| &*port.name);
         let found = index.position(&word.text, names());
         if found.is_none() {
             let hint = self.report.advice(&word.text, names);
-            let message = format!("`{}` has no input `{}`", decl.op.text, word.text);
+            let message = format!("`{}` has no input `{}`", self.op, word.text);
             self.report.error("unknown-port", self.location(word.span), message).hint = hint;
         }
         found

@@ -17,9 +17,12 @@ use crate::binding::{Binding, BindingSource, ListItem, Piece, SubgraphInput};
 use crate::convert::conversion;
 use crate::declare::GraphInput;
 use crate::diagnostic::{Diagnostic, Location, Report, SourceFile};
-use crate::expand::{Entity, Expanded, Op, RawNode, RecordSpans, Scope};
+use crate::expand::{
+    Entity, Expanded, Op, RawNode, RecordSpans, Repeat, RepeatSource, Scope, declared_type, takes,
+    times_port,
+};
 use crate::parse::Ident;
-use crate::raw::RawInput;
+use crate::raw::{RawInput, TurnOutput};
 use crate::template::{self, Part};
 
 /// The most bypassed nodes and graphs that an edge may go through.
@@ -46,6 +49,7 @@ pub(crate) struct Resolved {
     pub(crate) outputs: Vec<(String, Binding)>,
     pub(crate) groups: Groups,
     pub(crate) subgraph_inputs: Vec<SubgraphInput>,
+    pub(crate) repeats: Vec<RepeatTimes>,
     /// By scope: where its file lies, seen from the root's.
     pub(crate) dirs: Vec<Arc<str>>,
     pub(crate) spans: RecordSpans,
@@ -58,6 +62,17 @@ pub(crate) struct Resolved {
 /// Graphs used as nodes: name, and the nodes behind its outputs.
 pub(crate) type Groups = Vec<(Arc<str>, Vec<NodeIndex>)>;
 
+/// How often a `repeat` runs its body.
+#[derive(Clone, Debug)]
+pub(crate) struct RepeatTimes {
+    /// Its name as a node.
+    pub(crate) name: Arc<str>,
+    /// What feeds `times`.
+    pub(crate) times: Binding,
+    /// How many turns were opened.
+    pub(crate) turns: usize,
+}
+
 /// A node, its inputs in the order of its signature.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
@@ -69,20 +84,23 @@ pub(crate) struct Node {
 
 /// Follows every edge of a graph, and of those that it uses.
 pub(crate) fn resolve(expanded: Expanded, catalog: &dyn Catalog, report: &mut Report) -> Resolved {
-    let Expanded { about, files, scopes, nodes, spans } = expanded;
+    let Expanded { about, files, scopes, nodes, repeats, spans } = expanded;
     let read = scopes.iter().map(|scope| vec![false; scope.inputs.len()]).collect();
     let mut resolver = Resolver {
         catalog,
         report,
         scopes,
         nodes,
+        repeats,
         read,
         fed: HashMap::new(),
+        listed: HashMap::new(),
         passed: HashMap::new(),
         looked_at: HashMap::new(),
         bound: 0,
     };
-    let subgraph_inputs = resolver.subgraph_inputs();
+    let mut subgraph_inputs = resolver.subgraph_inputs();
+    let repeats = resolver.repeats(&mut subgraph_inputs);
     let bindings = resolver.bindings();
     let (outputs, groups) = resolver.outputs();
     let unread = resolver.unread();
@@ -105,6 +123,7 @@ pub(crate) fn resolve(expanded: Expanded, catalog: &dyn Catalog, report: &mut Re
         outputs,
         groups,
         subgraph_inputs,
+        repeats,
         dirs,
         spans,
         has_nodes,
@@ -120,10 +139,13 @@ struct Resolver<'r> {
     report: &'r mut Report,
     scopes: Vec<Scope>,
     nodes: Vec<RawNode>,
+    repeats: Vec<Repeat>,
     /// By scope and input: whether anything reads it.
     read: Vec<Vec<bool>>,
     /// What feeds an input of a graph used as a node, by scope and input.
     fed: HashMap<(usize, usize), Option<Binding>>,
+    /// What loops give as lists, by loop and output.
+    listed: HashMap<(usize, usize), Option<Binding>>,
     /// What bypassed nodes pass on, by output.
     passed: HashMap<(usize, usize), Option<Binding>>,
     /// The lists whose types were looked at.
@@ -179,6 +201,24 @@ impl Resolver<'_> {
             }
         }
         checked
+    }
+
+    /// How often each loop repeats: what feeds that, checked like an input of a graph used as a
+    /// node.
+    fn repeats(&mut self, checked: &mut Vec<SubgraphInput>) -> Vec<RepeatTimes> {
+        let port = times_port();
+        let mut all = Vec::with_capacity(self.repeats.len());
+        for at in 0..self.repeats.len() {
+            let Repeat { name, scope, times, turns, .. } = &self.repeats[at];
+            let (node, scope, turns) = (Arc::clone(name), *scope, turns.len());
+            let times = times.clone();
+            let binding = self.binding(scope, &times, &mut Trail::new());
+            let binding = binding.filter(|binding| self.fits_subgraph(binding, &port, &node));
+            let Some(times) = binding else { continue };
+            all.push(RepeatTimes { name: Arc::clone(&node), times: times.clone(), turns });
+            checked.push(SubgraphInput { node, port: port.clone(), binding: times });
+        }
+        all
     }
 
     /// Checks the type of what is fed to a graph used as a node, against the input's declaration.
@@ -302,13 +342,31 @@ impl Resolver<'_> {
                     continue;
                 }
                 binding.nodes(&mut |node| behind.push(node));
-                if scope == 0 {
-                    outputs.push((name.text, binding));
+                if scope > 0 {
+                    continue;
                 }
+                if let BindingSource::List(_) = &binding.source {
+                    let message =
+                        format!("`{}` is a list, but an output of a graph is one value", name.text);
+                    self.report.error("type", binding.location, message).hint =
+                        Some("feed a node with it that takes a list".to_owned());
+                    continue;
+                }
+                outputs.push((name.text, binding));
             }
             if scope > 0 {
                 groups.push((Arc::clone(&self.scopes[scope].name), behind));
             }
+        }
+        for at in 0..self.repeats.len() {
+            let Repeat { name, location, scope, outputs, .. } = &self.repeats[at];
+            let (name, place, count) = (Arc::clone(name), (*scope, *location), outputs.len());
+            let mut behind = Vec::new();
+            for output in 0..count {
+                let given = self.repeat_output(place, at, output, &mut Trail::new());
+                given.iter().for_each(|given| given.nodes(&mut |node| behind.push(node)));
+            }
+            groups.push((name, behind));
         }
         (outputs, groups)
     }
@@ -338,6 +396,8 @@ impl Resolver<'_> {
                 BindingSource::List(Arc::new(items.collect::<Option<_>>()?))
             }
             RawInput::Edge(word) => return self.edge(scope, word, trail),
+            RawInput::Turn(from, _) => return self.turn((scope, location), *from, trail),
+            RawInput::Turns(all, _) => return self.turns((scope, location), all, trail),
             RawInput::Edges(edges, _) => self.list(scope, edges, location, trail)?,
         };
         Some(Binding { source, location, scope: scope as u32 })
@@ -411,6 +471,19 @@ impl Resolver<'_> {
             Some(Entity::Node(index)) => self.output((scope, location), index, (node, port), trail),
             Some(Entity::Scope(inner)) => {
                 self.inner_output((scope, location), inner, (node, port), trail)
+            }
+            Some(Entity::Repeat(at)) => {
+                let Repeat { outputs, output_index, .. } = &self.repeats[at];
+                let names = || outputs.iter().map(|output| &*output.name);
+                let found = match port {
+                    Some(port) => output_index.position(port, names()),
+                    None => (outputs.len() == 1).then_some(0),
+                };
+                let Some(output) = found else {
+                    no_output(node, names, port, location, self.report);
+                    return None;
+                };
+                self.repeat_output((scope, location), at, output, trail)
             }
             Some(Entity::Broken) => None,
             None => {
@@ -519,7 +592,70 @@ impl Resolver<'_> {
             no_output(node, names, port, location, self.report);
             return None;
         };
-        let (name, edge) = outputs[index].clone();
+        self.turn((scope, location), TurnOutput { scope: inner, output: index }, trail)
+    }
+
+    /// What is behind an output of a loop.
+    fn repeat_output(
+        &mut self,
+        at: (usize, Location),
+        repeat: usize,
+        output: usize,
+        trail: &mut Trail,
+    ) -> Option<Binding> {
+        let (scope, location) = at;
+        let all = match &self.repeats[repeat].outputs[output].source {
+            RepeatSource::Last(last) => {
+                let last = *last;
+                return self.turn(at, last, trail);
+            }
+            RepeatSource::Joined(node) => {
+                let source = BindingSource::Edge(NodeIndex::new(*node), 0);
+                return Some(Binding { source, location, scope: scope as u32 });
+            }
+            RepeatSource::Listed(all) => all,
+        };
+        if let Some(known) = self.listed.get(&(repeat, output)) {
+            return Some(Binding { location, ..known.clone()? });
+        }
+        let all = all.clone();
+        let binding = self.turns(at, &all, trail);
+        self.listed.insert((repeat, output), binding.clone());
+        binding
+    }
+
+    /// What all turns of a loop give as one output: a list.
+    fn turns(
+        &mut self,
+        (scope, location): (usize, Location),
+        all: &[TurnOutput],
+        trail: &mut Trail,
+    ) -> Option<Binding> {
+        let mut items: Vec<ListItem> = Vec::with_capacity(all.len());
+        for from in all {
+            let binding = self.turn((scope, location), *from, trail)?;
+            if let BindingSource::List(_) = &binding.source {
+                let Scope { outputs, .. } = &self.scopes[from.scope];
+                let name = &outputs[from.output].0.text;
+                let message = format!("`{name}` is collected turn by turn, and is a list already");
+                self.report.error("type", location, message);
+                return None;
+            }
+            items.push((None, binding));
+        }
+        let source = BindingSource::List(Arc::new(items));
+        let items = Binding { source, location, scope: scope as u32 };
+        self.count(&items).then_some(items)
+    }
+
+    /// What is behind an output of a graph used as a node, or of a turn of a loop.
+    fn turn(
+        &mut self,
+        (scope, location): (usize, Location),
+        TurnOutput { scope: inner, output }: TurnOutput,
+        trail: &mut Trail,
+    ) -> Option<Binding> {
+        let (name, edge) = self.scopes[inner].outputs[output].clone();
         let step = format!("{}.{}", self.scopes[inner].name, name.text);
         if !self.enter(step.into(), location, trail) {
             return None;
@@ -614,7 +750,8 @@ impl Resolver<'_> {
         trail: &mut Trail,
     ) -> Option<Binding> {
         // An output that is not well defined is refused where it is declared.
-        let ty = self.declared_type(inner, &edge.text)?;
+        let parts = (&*self.scopes, &*self.nodes, &*self.repeats);
+        let ty = declared_type(parts, inner, &edge.text)?;
         let scope = &self.scopes[inner];
         let caller = scope.caller.as_ref()?;
         let ports = scope.inputs.iter().map(|input| &input.port);
@@ -643,41 +780,6 @@ impl Resolver<'_> {
         }
         passed
     }
-
-    /// The type of what an edge inside a graph stands for, by declarations alone.
-    fn declared_type(&self, scope: usize, edge: &str) -> Option<PortType> {
-        let (node, port) = match edge.split_once('.') {
-            Some((node, port)) => (node, Some(port)),
-            None => (edge, None),
-        };
-        let scope = &self.scopes[scope];
-        if node == "inputs" {
-            let names = scope.inputs.iter().map(|input| &*input.port.name);
-            let index = scope.input_index.position(port?, names)?;
-            return Some(scope.inputs[index].port.ty.clone());
-        }
-        match scope.names.get(node)? {
-            Entity::Broken => None,
-            Entity::Node(index) => {
-                let outputs = &self.nodes[*index].op.signature.outputs;
-                let output =
-                    outputs.iter().find(|output| port.is_none_or(|port| output.name == port));
-                Some(output?.ty.clone())
-            }
-            Entity::Scope(inner) => {
-                let Scope { outputs, output_index, .. } = &self.scopes[*inner];
-                let names = outputs.iter().map(|(name, _)| &*name.text);
-                let index = port.map_or(Some(0), |port| output_index.position(port, names))?;
-                self.declared_type(*inner, &outputs.get(index)?.1.text)
-            }
-        }
-    }
-}
-
-/// Whether a port takes a value of a type, alone or among others.
-fn takes(port: &Port, from: &PortType) -> bool {
-    port.ty.accepts(from)
-        || matches!(from, PortType::List(of) if port.is_list() && port.ty.accepts(of))
 }
 
 /// The first item of a list, none where it has none; anything else as it is.

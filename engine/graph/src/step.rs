@@ -1,5 +1,6 @@
 //! Steps: a node to run, with its key and what feeds it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -126,6 +127,20 @@ impl StepInput {
             StepInput::Absent | StepInput::Edge(_) => {}
         }
         texts
+    }
+}
+
+/// The step of the first turn of a loop that a step of any turn is like: `film/0/noise` for
+/// `film/7/noise`. Steps outside of loops are as they were.
+pub fn first_turn(step: &str) -> Cow<'_, str> {
+    // Names of nodes begin with a letter, so a number is that of a turn.
+    let is_turn = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    match step.split('/').any(is_turn) {
+        false => Cow::Borrowed(step),
+        true => {
+            let parts = step.split('/').map(|part| if is_turn(part) { "0" } else { part });
+            Cow::Owned(parts.collect::<Vec<_>>().join("/"))
+        }
     }
 }
 

@@ -212,6 +212,28 @@ fn paths_that_are_read_lie_beside_the_graph_that_names_them() {
     assert_eq!(first_literal(&plan, "b/r"), &Literal::text("own.png"));
 }
 
+/// A text that names a file, or is one of a few names: those lie beside no graph.
+#[test]
+fn names_beside_paths_are_no_paths() {
+    let inner = r#"Graph(version: 1, inputs: {"model": (type: "Text", default: "nearest")},
+    nodes: {"own": (op: "enlarge", with: {"model": "nearest"}), "set": (op: "enlarge", in: {"model": "inputs.model"}),
+            "left": (op: "enlarge"), "file": (op: "enlarge", with: {"model": "nearest.safetensors"})},
+    outputs: {"own": "own", "set": "set", "left": "left", "file": "file"})"#;
+    let outer = r#"Graph(version: 1, nodes: {"a": (op: "./deep/a.ron"), "b": (op: "./deep/a.ron", with: {"model": "x/y.safetensors"})},
+    outputs: {"a": "a.file", "b": "b.file"})"#;
+    let graph = graph(&[("outer.ron", outer), ("deep/a.ron", inner)]);
+    for (step, expected) in [
+        ("a/own", "nearest"),
+        ("a/set", "nearest"),
+        ("a/left", "lanczos"),
+        ("a/file", "deep/nearest.safetensors"),
+        ("b/set", "x/y.safetensors"),
+    ] {
+        let plan = planned(&graph, &[], Some(step)).unwrap();
+        assert_eq!(first_literal(&plan, step), &Literal::text(expected), "{step}");
+    }
+}
+
 #[test]
 fn paths_name_inputs_of_their_own_graph() {
     files(

@@ -170,9 +170,7 @@ fn is_held(port: &Port, value: &Value) -> bool {
     let is_within = || value.literal().is_none_or(|literal| port.check(&literal).is_ok());
     value.fits(&port.ty)
         && match value {
-            Value::Text(text) => {
-                port.choices.is_empty() || port.choices.iter().any(|choice| **choice == **text)
-            }
+            Value::Text(text) => port.allows(text),
             Value::Int(_) | Value::Bool(_) => port.range.is_none() || is_within(),
             Value::Real(value) => port.range.is_none() && !value.is_nan() || is_within(),
             _ => true,

@@ -37,6 +37,7 @@ pub use ledger::{
 pub use node::{Node, NodeDef, Registry, no_infer};
 pub use policy::FilePolicy;
 pub use regular::{Irregular, open_regular, read_regular, read_regular_text};
+pub use spill::SpillFile;
 pub use stored::{TensorHeader, TensorReader};
 pub use table::{TYPES, bytes_of_fact, tensor_fact, type_of_name, type_of_port};
 pub use types::{

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::stored::TensorReader;
-use crate::{Error, Result};
+use crate::{Error, Result, SpillFile};
 
 /// Tensors, one after another; what lies in a file is read when its turn comes.
 pub type Tensors<'a> = Box<dyn Iterator<Item = Result<Tensor>> + 'a>;
@@ -151,6 +151,14 @@ pub trait ValueType: Send + Sync + Sized + 'static {
     /// The bytes among [`ValueType::bytes`] that no lease of its own counts.
     fn unleased(&self) -> u64 {
         self.bytes()
+    }
+
+    /// The same value with what may lie in a temporary file there; none where nothing moves.
+    ///
+    /// # Errors
+    /// When the file cannot be made or written, or may not hold as much.
+    fn moved_to(&self, _file: &SpillFile) -> Result<Option<Self>> {
+        Ok(None)
     }
 
     /// What is kept of it beside the elements of its tensors.
@@ -433,6 +441,7 @@ trait Erased: Any + Send + Sync {
     fn bytes(&self) -> u64;
     fn spilled(&self) -> u64;
     fn unleased(&self) -> u64;
+    fn moved_to(&self, file: &SpillFile) -> Result<Option<Typed>>;
     fn header(&self) -> Result<serde_json::Value>;
     fn tensors(&self) -> Tensors<'_>;
 }
@@ -480,6 +489,10 @@ impl<T: ValueType> Erased for T {
 
     fn unleased(&self) -> u64 {
         ValueType::unleased(self)
+    }
+
+    fn moved_to(&self, file: &SpillFile) -> Result<Option<Typed>> {
+        Ok(ValueType::moved_to(self, file)?.map(Arc::new).map(Typed::new))
     }
 
     fn header(&self) -> Result<serde_json::Value> {
@@ -573,6 +586,14 @@ impl Typed {
     /// See [`ValueType::unleased`].
     pub fn unleased(&self) -> u64 {
         self.0.unleased()
+    }
+
+    /// See [`ValueType::moved_to`].
+    ///
+    /// # Errors
+    /// When the file cannot be made or written, or may not hold as much.
+    pub fn moved_to(&self, file: &SpillFile) -> Result<Option<Typed>> {
+        self.0.moved_to(file)
     }
 
     /// Whether somebody else holds it, so that dropping it frees nothing.

@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor};
 use kino_port::{Literal, PortType};
 
 use crate::types::{Typed, ValueType, storage_bytes};
-use crate::{Error, Result};
+use crate::{Error, Result, SpillFile};
 
 /// A part of a model, opaque to the engine.
 #[derive(Clone)]
@@ -220,6 +220,17 @@ impl Value {
             Value::List(items) => items.iter().map(|(_, item)| item.spilled()).sum(),
             Value::Custom(record) => record.fields.iter().map(|(_, field)| field.spilled()).sum(),
             _ => 0,
+        }
+    }
+
+    /// The same value with its frames in a temporary file; none where it has none in memory.
+    ///
+    /// # Errors
+    /// When the file cannot be made or written, or may not hold as much.
+    pub fn moved_to(&self, file: &SpillFile) -> Result<Option<Value>> {
+        match self {
+            Value::Typed(value) => Ok(value.moved_to(file)?.map(Value::Typed)),
+            _ => Ok(None),
         }
     }
 

@@ -11,6 +11,7 @@ mod literal;
 mod numbered;
 mod path;
 mod port;
+mod repeat;
 mod signature;
 mod size;
 mod stamp;
@@ -26,6 +27,7 @@ pub use port::{
     Arity, Port, PortError, Range, bool, count, edge, int, list, optional, optional_list, path,
     real, text,
 };
+pub use repeat::{MAX_TURNS, REPEAT};
 pub use signature::{NodeTraits, Signature};
 pub use size::{format_bytes, parse_bytes};
 pub use stamp::{FileStamp, PlannedFile};

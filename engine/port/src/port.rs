@@ -56,7 +56,8 @@ pub struct Port {
     pub default: Option<Literal>,
     /// The values that fit.
     pub range: Option<Range>,
-    /// The texts that fit; empty where any does.
+    /// The texts that fit; empty where any does. Of a [`Port::file`], the names that stand for
+    /// something else than a file; any other text is a path.
     pub choices: Cow<'static, [Cow<'static, str>]>,
     /// The unit of a number, such as `px`; empty where it has none.
     pub unit: Cow<'static, str>,
@@ -152,7 +153,7 @@ impl Port {
         self
     }
 
-    /// The same port, whose text names a file or folder.
+    /// The same port, whose text names a file or folder, unless it is one of its choices.
     pub const fn file(mut self) -> Self {
         self.file = true;
         self
@@ -164,6 +165,20 @@ impl Port {
     /// two nodes may write one file.
     pub fn names_file(&self) -> bool {
         self.file || self.ty == PortType::Path
+    }
+
+    /// Whether a text at this port is the path of a file or folder.
+    pub fn is_path(&self, text: &str) -> bool {
+        self.names_file() && !(self.file && self.is_choice(text))
+    }
+
+    fn is_choice(&self, text: &str) -> bool {
+        self.choices.iter().any(|choice| **choice == *text)
+    }
+
+    /// Whether the choices allow a text.
+    pub fn allows(&self, text: &str) -> bool {
+        self.choices.is_empty() || self.file || self.is_choice(text)
     }
 
     /// Whether something must feed this input.
@@ -220,9 +235,7 @@ impl Port {
         }
         self.check_range(value)?;
         match value {
-            Literal::Text(text) if !self.choices.is_empty() && !self.choices.contains(text) => {
-                Err(self.unfit(value, None))
-            }
+            Literal::Text(text) if !self.allows(text) => Err(self.unfit(value, None)),
             _ => Ok(()),
         }
     }
@@ -276,7 +289,8 @@ impl Port {
                 0 => String::new(),
                 more => format!(" and {more} more"),
             };
-            return format!("one of {}{more}", choices.join(", "));
+            let path = if self.file { ", or a path" } else { "" };
+            return format!("one of {}{more}{path}", choices.join(", "));
         }
         let noun = match &self.ty {
             PortType::Text => "a text",

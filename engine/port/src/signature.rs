@@ -30,17 +30,23 @@ pub struct NodeTraits {
     pub expensive: bool,
     /// It occupies the whole device: one such step runs at a time.
     pub heavy: bool,
+    /// It puts what its list input holds one after another: what `repeat` collects of that type is
+    /// joined by it, and what waits for it may wait outside memory.
+    pub joins: bool,
 }
 
 impl NodeTraits {
     /// Neither sink, expensive nor heavy.
-    pub const LIGHT: NodeTraits = NodeTraits { sink: false, expensive: false, heavy: false };
+    pub const LIGHT: NodeTraits =
+        NodeTraits { sink: false, expensive: false, heavy: false, joins: false };
     /// Occupies the device, cheap enough to compute again.
-    pub const HEAVY: NodeTraits = NodeTraits { sink: false, expensive: false, heavy: true };
+    pub const HEAVY: NodeTraits = NodeTraits { heavy: true, ..NodeTraits::LIGHT };
     /// Occupies the device, and its results are kept on disk.
-    pub const EXPENSIVE: NodeTraits = NodeTraits { sink: false, expensive: true, heavy: true };
+    pub const EXPENSIVE: NodeTraits = NodeTraits { expensive: true, ..NodeTraits::HEAVY };
     /// Writes a file.
-    pub const SINK: NodeTraits = NodeTraits { sink: true, expensive: false, heavy: false };
+    pub const SINK: NodeTraits = NodeTraits { sink: true, ..NodeTraits::LIGHT };
+    /// Puts values of one type one after another.
+    pub const JOINS: NodeTraits = NodeTraits { joins: true, ..NodeTraits::LIGHT };
 }
 
 impl Signature {

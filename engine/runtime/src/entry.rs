@@ -83,9 +83,12 @@ impl Verified {
         }
     }
 
-    /// Whether the outputs still lie in an open file.
-    pub(crate) fn is_open(&self) -> bool {
-        matches!(self.body, Body::File { .. })
+    /// The bytes that were read of it; none where the outputs still lie in an open file.
+    pub(crate) fn in_memory(&self) -> Option<u64> {
+        match &self.body {
+            Body::Memory { bytes, .. } => Some(bytes.len() as u64),
+            Body::File { .. } => None,
+        }
     }
 }
 
@@ -245,7 +248,7 @@ mod tests {
         let cut_short = verify(&key, again(), &|| stopped(5));
         assert!(matches!(cut_short, Err(Error::Cancelled)));
         assert_eq!(looks.get(), 6);
-        assert!(verify(&key, again(), &|| stopped(u64::MAX)).unwrap().is_open());
+        assert!(verify(&key, again(), &|| stopped(u64::MAX)).unwrap().in_memory().is_none());
         assert!(looks.get() > SMALL / PIECE as u64);
     }
 }

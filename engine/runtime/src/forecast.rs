@@ -17,6 +17,7 @@ use kino_port::{PlanError, PlannedWeights, format_bytes};
 
 use crate::demand::{Demand, Need};
 use crate::event::CacheStatus;
+use crate::waiting::waiting_for_joins;
 use crate::wiring::{Wiring, outputs_of};
 
 /// What a run is expected to hold.
@@ -102,6 +103,8 @@ struct Values {
 struct Simulation<'a> {
     wiring: &'a Wiring<'a>,
     demand: &'a Demand<CacheStatus>,
+    /// The slots whose values wait in temporary files for a node that joins them.
+    joined: HashMap<u32, u32>,
     ledger: &'a Ledger,
     cache_budget: u64,
     /// Whether the device computes in main memory.
@@ -144,6 +147,7 @@ impl<'a> Simulation<'a> {
         let mut run = Simulation {
             wiring,
             demand,
+            joined: waiting_for_joins(wiring),
             ledger,
             cache_budget,
             device_counts: true,
@@ -220,7 +224,26 @@ impl<'a> Simulation<'a> {
         let bytes = self.output_bytes(at);
         self.make_room(bytes);
         let in_memory = bytes.min(self.room());
-        self.publish(at, in_memory, bytes - in_memory);
+        self.note(in_memory);
+        let outside = (bytes - in_memory).max(self.set_aside(at));
+        self.publish(at, bytes - outside, outside);
+    }
+
+    /// The bytes of the outputs that wait in temporary files for a node that joins them.
+    fn set_aside(&self, at: usize) -> u64 {
+        let facts = self.wiring.plan.steps[at].facts.iter();
+        let slots = self.wiring.slots(at).zip(facts);
+        let waits = slots.filter(|(slot, _)| {
+            self.demand.wanted[*slot] && self.joined.contains_key(&(*slot as u32))
+        });
+        waits.map(|(_, fact)| bytes_of_fact(fact)).sum()
+    }
+
+    /// The bytes in temporary files that a node which joins takes as they are.
+    fn taken_over(&self, at: usize) -> u64 {
+        let joins = self.wiring.traits(at).joins;
+        let edges = self.wiring.edges_into(at).filter(|_| joins);
+        edges.map(|edge| self.values[self.wiring.edges[edge].from as usize].spilled).sum()
     }
 
     fn compute(&mut self, at: usize) {
@@ -228,9 +251,11 @@ impl<'a> Simulation<'a> {
         let sum =
             |weights: &[PlannedWeights]| weights.iter().map(|weights| weights.bytes).sum::<u64>();
         let working = step.memory.saturating_sub(sum(&step.weights));
-        let frames = step.spillable.min(working);
+        // What is joined in temporary files stays where it lies.
+        let joined = self.taken_over(at).min(step.spillable.min(working));
+        let frames = step.spillable.min(working) - joined;
         let on_device = !self.device_counts && step.traits.heavy;
-        let firm = if on_device { 0 } else { working - frames };
+        let firm = if on_device { 0 } else { working - frames - joined };
         if !on_device {
             self.load_weights(&step.weights);
         }
@@ -247,8 +272,10 @@ impl<'a> Simulation<'a> {
             true => self.output_bytes(at).min(frames),
             false => self.output_bytes(at),
         };
-        let spilled = outputs.min(frames - in_memory);
+        let spilled = outputs.min((frames - in_memory + joined).max(self.set_aside(at)));
+        self.spilled = self.spilled.saturating_sub(joined);
         self.publish(at, outputs - spilled, spilled);
+        self.spilled += joined;
         for edge in &self.wiring.edges[self.wiring.edges_into(at)] {
             let values = &mut self.values[edge.from as usize];
             values.readers = values.readers.saturating_sub(1);

@@ -11,7 +11,8 @@ use kino_node::Services;
 
 use crate::demand::Demand;
 use crate::event::CacheStatus;
-use crate::store::{Claim, Hit, Store};
+use crate::store::{Ahead, Claim, Hit, Store};
+use crate::waiting::Waiting;
 use crate::wanted::covers;
 use crate::wiring::Wiring;
 
@@ -35,8 +36,9 @@ pub(crate) struct Hits<'r> {
     /// The keys of entries that could not be read: they count as missing.
     unreadable: &'r [[u8; 32]],
     by_step: Vec<State>,
-    /// How many large entries were left open.
-    open: AtomicUsize,
+    waiting: &'r Waiting<'r>,
+    /// What is open or was read before its turn comes.
+    ahead: Ahead,
     /// Whether claims count no more: there was no time to verify them.
     given_up: bool,
 }
@@ -46,11 +48,12 @@ impl<'r> Hits<'r> {
         store: &'r Store,
         wiring: &'r Wiring<'r>,
         services: &'r Services,
+        waiting: &'r Waiting<'r>,
         unreadable: &'r [[u8; 32]],
     ) -> Self {
         let by_step = (0..wiring.steps()).map(|_| State::Unknown).collect();
-        let open = AtomicUsize::new(0);
-        Hits { store, wiring, services, unreadable, by_step, open, given_up: false }
+        let ahead = Ahead::default();
+        Hits { store, wiring, services, unreadable, by_step, waiting, ahead, given_up: false }
     }
 
     /// What is needed, going by what is known so far.
@@ -122,14 +125,16 @@ impl<'r> Hits<'r> {
     ) {
         let next = AtomicUsize::new(0);
         let found = Mutex::new(Vec::with_capacity(steps.len()));
-        let (store, wiring, services, open) = (self.store, self.wiring, self.services, &self.open);
+        let (store, wiring, services, ahead) =
+            (self.store, self.wiring, self.services, &self.ahead);
         let work = || {
             while let Some(step) = steps.get(next.fetch_add(1, Ordering::Relaxed)) {
                 if stopped() {
                     return;
                 }
                 let wanted = &demand.wanted[wiring.slots(*step)];
-                let hit = store.find(wiring, *step, wanted, services, open, stopped);
+                let hit = store.find(wiring, *step, wanted, services, ahead, stopped);
+                let hit = hit.map(|hit| hit.set_aside(*step, self.waiting));
                 let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
                 found.push((*step, hit));
             }

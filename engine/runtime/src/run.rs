@@ -19,6 +19,7 @@ use crate::schedule::Schedule;
 use crate::sink;
 use crate::stop::StopSignal;
 use crate::store::Store;
+use crate::waiting::Waiting;
 use crate::wiring::Wiring;
 use crate::work::Work;
 
@@ -194,7 +195,8 @@ impl Runtime {
         let &RunSpec { plan, services, stop, embedded_workflow, id, .. } = request;
         let graph = services.find::<GraphId>();
         let graph = graph.as_deref();
-        let mut hits = Hits::new(&self.store, wiring, services, unreadable);
+        let waiting = Waiting::new(wiring, &services.ledger);
+        let mut hits = Hits::new(&self.store, wiring, services, &waiting, unreadable);
         let claimed = hits.demand();
         let mut forecast = Forecast::default();
         if is_first {
@@ -222,6 +224,7 @@ impl Runtime {
             device: &self.device,
             in_flight: &self.in_flight,
             twins,
+            waiting: &waiting,
             run: id,
             graph,
             stop,

@@ -48,6 +48,8 @@ enum Asked {
 pub(crate) enum Job {
     /// Read outputs from an opened cache entry.
     Load(u32, Verified),
+    /// Verify a cache entry once more and read its outputs.
+    Reload(u32),
     /// Ask a node for the lazy inputs that it needs; the values are those of its other inputs.
     Choose(u32, Vec<Option<Value>>),
     /// Compute.
@@ -58,7 +60,9 @@ impl Job {
     /// The step that it is of.
     pub(crate) fn step(&self) -> u32 {
         match self {
-            Job::Load(step, _) | Job::Choose(step, _) | Job::Run(step, _) => *step,
+            Job::Load(step, _) | Job::Reload(step) | Job::Choose(step, _) | Job::Run(step, _) => {
+                *step
+            }
         }
     }
 }
@@ -304,8 +308,10 @@ impl<'p> Schedule<'p> {
 
     fn job(&mut self, step: u32) -> Job {
         let at = step as usize;
-        if let Some(Hit::Open(found)) = self.hits[at].take() {
-            return Job::Load(step, *found);
+        match self.hits[at].take() {
+            Some(Hit::Open(found)) => return Job::Load(step, *found),
+            Some(Hit::Later(_)) => return Job::Reload(step),
+            _ => {}
         }
         let choose = self.must_choose(step);
         let held = if self.held.is_empty() { None } else { self.held.remove(&step) };

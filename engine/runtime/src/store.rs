@@ -1,6 +1,6 @@
 //! Both caches and the records of sinks, as a run sees them.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -12,11 +12,16 @@ use crate::event::{CacheStatus, Cached, Event};
 use crate::memory::SharedCache;
 use crate::panic::catch;
 use crate::sink;
+use crate::waiting::Waiting;
 use crate::wanted::{covers, has, holds};
 use crate::wiring::Wiring;
 
-/// As many large entries are kept open until their turn comes; beyond, they are read at once.
+/// As many large entries are kept open until their turn comes.
 const MAX_OPEN: usize = 64;
+/// So many bytes of small entries are read before their turn comes. What is not kept open and not
+/// read is verified once more then: of the turns of a long loop there may be more than memory has
+/// room for.
+const READ_AHEAD: u64 = 64 << 20;
 
 /// What a cache holds of a step.
 pub(crate) enum Hit {
@@ -31,6 +36,17 @@ pub(crate) enum Hit {
     },
     /// An entry that was verified and stays open until its turn comes.
     Open(Box<Verified>),
+    /// An entry that was verified, and will be once more when its turn comes.
+    Later(Box<Header>),
+}
+
+/// What verified entries take before their turn comes, all together.
+#[derive(Default)]
+pub(crate) struct Ahead {
+    /// Large entries that were left open.
+    open: AtomicUsize,
+    /// Bytes of small ones that were read.
+    read: AtomicU64,
 }
 
 impl Hit {
@@ -38,7 +54,18 @@ impl Hit {
     pub(crate) fn status(&self) -> CacheStatus {
         match self {
             Hit::Here { cached: Cached::Memory, .. } => CacheStatus::Memory,
-            Hit::Here { .. } | Hit::Open(_) => CacheStatus::Disk,
+            Hit::Here { .. } | Hit::Open(_) | Hit::Later(_) => CacheStatus::Disk,
+        }
+    }
+
+    /// The same, with what waits long for its reader outside memory.
+    pub(crate) fn set_aside(self, step: usize, waiting: &Waiting<'_>) -> Self {
+        match self {
+            Hit::Here { outputs, cached, seconds, lease } => {
+                let outputs = waiting.set_aside(step, outputs);
+                Hit::Here { outputs, cached, seconds, lease }
+            }
+            other => other,
         }
     }
 
@@ -46,7 +73,7 @@ impl Hit {
     pub(crate) fn outputs(&self) -> Option<&Outputs> {
         match self {
             Hit::Here { outputs, .. } => Some(outputs),
-            Hit::Open(_) => None,
+            Hit::Open(_) | Hit::Later(_) => None,
         }
     }
 
@@ -55,6 +82,7 @@ impl Hit {
         match self {
             Hit::Here { outputs, .. } => has(outputs, wanted),
             Hit::Open(found) => covers(&found.header.holds, wanted),
+            Hit::Later(header) => covers(&header.holds, wanted),
         }
     }
 }
@@ -124,15 +152,15 @@ impl Store {
         covers(&holds, wanted).then_some(Claim::Stored(holds))
     }
 
-    /// What is stored of a step, verified. `open` counts the entries that were left open. There is
-    /// nothing where `stopped` says so before it was read.
+    /// What is stored of a step, verified. `ahead` counts what such entries take. There is nothing
+    /// where `stopped` says so before it was read.
     pub(crate) fn find(
         &self,
         wiring: &Wiring<'_>,
         step: usize,
         wanted: &[bool],
         services: &Services,
-        open: &AtomicUsize,
+        ahead: &Ahead,
         stopped: &dyn Fn() -> bool,
     ) -> Option<Hit> {
         let (key, traits) = (wiring.key(step), wiring.traits(step));
@@ -142,8 +170,15 @@ impl Store {
         let disk = self.disk.as_ref().filter(|_| traits.expensive)?;
         let begun = Instant::now();
         let found = disk.find(key, wanted, stopped)?;
-        if found.is_open() && open.fetch_add(1, Ordering::Relaxed) < MAX_OPEN {
-            return Some(Hit::Open(Box::new(found)));
+        let later = match found.in_memory() {
+            None if ahead.open.fetch_add(1, Ordering::Relaxed) < MAX_OPEN => {
+                return Some(Hit::Open(Box::new(found)));
+            }
+            None => true,
+            Some(bytes) => ahead.read.fetch_add(bytes, Ordering::Relaxed) + bytes > READ_AHEAD,
+        };
+        if later {
+            return Some(Hit::Later(Box::new(found.header)));
         }
         let read = self.read(key, found, services);
         let warn = |error: &Error| tracing::warn!("A cached result could not be read: {error}.");

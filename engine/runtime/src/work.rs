@@ -22,6 +22,7 @@ use crate::report::StepFailure;
 use crate::schedule::{Ended, Job, Schedule};
 use crate::stop::StopSignal;
 use crate::store::{Store, finished};
+use crate::waiting::Waiting;
 use crate::wiring::Wiring;
 
 /// Steps of fewer bytes begin without asking for memory.
@@ -36,6 +37,7 @@ pub(crate) struct Work<'r> {
     pub(crate) device: &'r Device,
     pub(crate) in_flight: &'r InFlight,
     pub(crate) twins: Twins,
+    pub(crate) waiting: &'r Waiting<'r>,
     /// Tells this run from others.
     pub(crate) run: RunId,
     /// The graph whose sinks must write one run after the other.
@@ -73,7 +75,8 @@ impl<'r> Work<'r> {
     pub(crate) fn until_done(&self) {
         let mut ended = None;
         while let Some((job, heavy)) = self.next(ended.take()) {
-            ended = Some(self.carry_out(job, heavy));
+            let (done, place) = self.carry_out(job, heavy);
+            ended = Some((self.set_aside(done), place));
         }
     }
 
@@ -129,6 +132,7 @@ impl<'r> Work<'r> {
         let step = job.step();
         let done = catch(|| match job {
             Job::Load(step, found) => self.load(step, found),
+            Job::Reload(step) => self.reload(step),
             Job::Choose(step, values) => self.choose(step, values),
             Job::Run(step, values) => self.run(step, values, &place),
         });
@@ -136,6 +140,37 @@ impl<'r> Work<'r> {
             done.unwrap_or_else(|message| self.fail(step, &panicked("the step", &message))),
             place.get(),
         )
+    }
+
+    /// Lets outputs that wait long for their reader do so outside memory.
+    fn set_aside(&self, ended: Ended) -> Ended {
+        let aside = |step: u32, outputs| self.waiting.set_aside(step as usize, outputs);
+        match ended {
+            Ended::Finished(step, outputs) => Ended::Finished(step, aside(step, outputs)),
+            Ended::Loaded(step, outputs) => Ended::Loaded(step, aside(step, outputs)),
+            Ended::Adopted(step, outputs) => Ended::Adopted(step, aside(step, outputs)),
+            other => other,
+        }
+    }
+
+    /// Verifies once more an entry that was not kept open, and reads it.
+    fn reload(&self, step: u32) -> Ended {
+        let at = step as usize;
+        let (key, wanted) = (self.wiring.key(at), &self.wanted[self.wiring.slots(at)]);
+        let disk = self.store.disk.as_ref();
+        let found = disk.and_then(|disk| disk.find(key, wanted, &|| self.stop.is_stopping()));
+        match found {
+            Some(found) => self.load(step, found),
+            None => {
+                // It is gone, or the run was stopped: if not, it begins anew without the entry.
+                self.note_unreadable(key);
+                Ended::Stopped
+            }
+        }
+    }
+
+    fn note_unreadable(&self, key: &[u8; 32]) {
+        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).push(*key);
     }
 
     fn load(&self, step: u32, found: Verified) -> Ended {
@@ -159,7 +194,7 @@ impl<'r> Work<'r> {
             Err(error) => {
                 let name = self.wiring.name(at);
                 tracing::warn!("The cached result of `{name}` could not be read: {error}.");
-                self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).push(*key);
+                self.note_unreadable(key);
                 // The run begins anew without the entry.
                 Ended::Stopped
             }

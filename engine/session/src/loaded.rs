@@ -233,7 +233,8 @@ impl Noting<'_> {
         let signature = node.signature();
         let named = signature.inputs.iter().filter(|port| port.names_file());
         for port in named.filter(|_| !signature.traits.sink) {
-            if let Some(path) = facts.text(&port.name).filter(|path| !path.is_empty()) {
+            let path = facts.text(&port.name);
+            if let Some(path) = path.filter(|path| !path.is_empty() && port.is_path(path)) {
                 self.seen.borrow_mut().insert(path.to_owned());
             }
         }

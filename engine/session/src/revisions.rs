@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use kino_graph::first_turn;
 use kino_host::Plugin;
 use kino_node::GraphId;
 
@@ -58,8 +59,10 @@ impl Revisions {
     fn uses(&self, graph: &GraphId, step: &str, node: &str) -> bool {
         let by_graph = self.by_graph.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(graphs) = by_graph.get(graph) else { return false };
+        // A graph that is open has the first turns of a loop; what runs may have more.
+        let step = first_turn(step);
         let mut known = graphs.steps.values().flatten();
-        known.any(|(name, of)| (name.as_str(), of.as_str()) == (step, node))
+        known.any(|(name, of)| (name.as_str(), of.as_str()) == (&*step, node))
     }
 }
 
@@ -97,6 +100,9 @@ mod tests {
         let first = begin(&["a", "b"]);
         assert!(uses("a") && uses("b") && !uses("c"));
         assert!(!revisions.uses(&graph, "a", "p.m") && !revisions.uses(&other, "a", "p.n"));
+        let looped = begin(&["film/0/x", "film/1/x"]);
+        assert!(uses("film/0/x") && uses("film/17/x") && !uses("film/17/y") && !uses("film/x"));
+        drop(looped);
         let second = begin(&["b"]);
         drop(first);
         assert!(!uses("a") && uses("b"));

@@ -187,6 +187,26 @@ fn a_model_is_read_where_its_run_may_read() {
     assert!(told.contains("it leads to") && told.contains("secret/config.json"), "{told}");
 }
 
+#[test]
+fn a_network_that_enlarges_is_read_where_its_run_may_read() {
+    let place = Place::new();
+    let engine = engine();
+    let node = r#""in": (op: "image.read", with: {"path": "in.png"}),
+        "x": (op: "upscale", in: {"frames": "in", "model": "inputs.path"}, with: {"factor": 4})"#;
+    let text = format!(
+        r#"Graph(version: 1, inputs: {{"path": (type: "Text", default: "video-x4")}},
+            nodes: {{{node}}}, outputs: {{"x": "x"}})"#
+    );
+    let graph = engine.open_text("job.ron", text, &place.at("job")).unwrap();
+    let plan = |path: &str| graph.run(with(path)).policy(place.policy()).plan();
+    assert!(plan("video-x4").is_ok() && plan("lanczos").is_ok());
+    symlink(place.at("secret"), place.at("job/folder")).unwrap();
+    for path in ["../secret/in.png", "folder/in.png", "folder/none.safetensors", "/etc/passwd"] {
+        let told = refused(plan(path));
+        assert!(told.contains("`model` of `x`") && told.contains("may not be read"), "{told}");
+    }
+}
+
 const WRITE: &str = r#""frames": (op: "image.read", with: {"path": "in.png"}),
     "x": (op: "image.write", in: {"frames": "frames", "path": "inputs.path"})"#;
 

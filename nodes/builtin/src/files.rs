@@ -48,10 +48,17 @@ pub(crate) fn policy(services: &Services) -> Arc<FilePolicy> {
     services.find().unwrap_or_default()
 }
 
+/// Where something lies that a graph reads, relative to it, if the run may read it. Whoever opens it
+/// asks [`policy`] again once it is open.
+pub(crate) fn input(services: &Services, path: &str) -> Result<PathBuf> {
+    let place = services.get::<Folders>()?.input(path);
+    policy(services).check_read(&place)?;
+    Ok(place)
+}
+
 /// Opens the file at `path`, which is relative to the graph, if the run may read it.
 fn open_allowed(services: &Services, path: &str) -> Result<InputFile> {
-    let (place, policy) = (services.get::<Folders>()?.input(path), policy(services));
-    policy.check_read(&place)?;
+    let (place, policy) = (input(services, path)?, policy(services));
     let file = InputFile::open(&place).node()?;
     policy.check_opened(&place, &file.stamp())?;
     Ok(file)

@@ -21,6 +21,7 @@ mod patches;
 mod philox;
 mod picture;
 mod regroup;
+mod repeat;
 mod sample;
 mod schedule;
 mod source;
@@ -48,6 +49,7 @@ pub static NODES: &[&NodeDef] = &[
     &model::LOAD,
     &text::ENCODE,
     &text::JOIN,
+    &text::PICK,
     &picture::ENCODE,
     &latent::NOISE,
     &latent::BLEND,
@@ -78,6 +80,7 @@ pub static NODES: &[&NodeDef] = &[
     &mask::INVERT,
     &math::MATH,
     &switch::SWITCH,
+    &repeat::REPEAT,
     &tensor::READ,
     &tensor::WRITE,
 ];

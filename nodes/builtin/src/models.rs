@@ -3,6 +3,7 @@
 
 mod handle;
 mod resident;
+mod upscalers;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use candle_core::Device;
 use kino_models::checkpoint::Checkpoint;
 use kino_models::families::Families;
-use kino_models::model::{Denoiser, FrameDecoder, FrameEncoder, ImageEncoder, TextEncoder};
+use kino_models::model::{
+    Denoiser, FrameDecoder, FrameEncoder, ImageEncoder, TextEncoder, Upscaler,
+};
 use kino_models::preview::RgbMap;
 use kino_node::{LatentSpace, Ledger, Result};
 
@@ -20,6 +23,9 @@ pub use handle::{
 };
 pub use resident::Resident;
 use resident::{Residents, Wanted};
+
+use upscalers::OpenUpscalers;
+pub(crate) use upscalers::{OpenUpscaler, UpscalerSource};
 
 use crate::error::IntoNode;
 use crate::source::{ModelLocation, ModelSource};
@@ -36,6 +42,8 @@ pub struct Models {
     /// Opened models, by where they lie, the latest last. One that was exchanged on disk stays for
     /// the plans that were made with it.
     open: Mutex<Vec<(ModelLocation, Arc<OpenModel>)>>,
+    /// Networks that enlarge frames, likewise.
+    upscalers: OpenUpscalers,
     residents: Arc<Residents>,
     /// The autoencoders of the latent spaces that were seen, the latest last.
     spaces: Mutex<Vec<Arc<VaeHandle>>>,
@@ -55,6 +63,7 @@ impl Models {
             device,
             families,
             open: Mutex::default(),
+            upscalers: OpenUpscalers::default(),
             residents: Residents::new(ledger),
             spaces: Mutex::default(),
             maps: Mutex::default(),
@@ -168,6 +177,32 @@ impl Models {
         let load = || part.spec.load_decoder(&part.weights(&self.device).node()?).node();
         let bytes = part.weight_bytes(Network::Decoder);
         self.residents.get(wanted(part, Network::Decoder, bytes, "the VAE's decoder"), load)
+    }
+
+    /// Opens the network that enlarges frames at `source`; reads its header, no weights. One that
+    /// is open and was not touched since is not read again.
+    pub(crate) fn open_upscaler(
+        &self,
+        source: &UpscalerSource,
+    ) -> kino_models::Result<Arc<OpenUpscaler>> {
+        let (opened, exchanged) = self.upscalers.open(source)?;
+        if let Some(exchanged) = exchanged {
+            self.residents.forget(&[exchanged.identity()]);
+        }
+        Ok(opened)
+    }
+
+    /// The network that had this fingerprint when a plan was made.
+    pub(crate) fn opened_upscaler(&self, fingerprint: &str) -> Option<Arc<OpenUpscaler>> {
+        self.upscalers.opened(fingerprint)
+    }
+
+    /// The network that enlarges frames, its weights read.
+    pub(crate) fn upscaler(&self, opened: &OpenUpscaler) -> Result<Arc<Resident<dyn Upscaler>>> {
+        let load = || opened.load(&self.device).node();
+        let (id, files) = (opened.weights_id(), opened.identity());
+        let what = "the network that enlarges frames";
+        self.residents.get(Wanted { id, files, bytes: opened.weight_bytes(), what }, load)
     }
 
     /// The linear map from latents of a space to colours, if the autoencoder of the space is known.

@@ -1,4 +1,4 @@
-//! `text.encode` and `text.join`: prompts and their embeddings.
+//! `text.encode`, `text.join` and `text.pick`: prompts and their embeddings.
 
 use std::borrow::Cow;
 
@@ -7,12 +7,12 @@ use kino_node::{
     Services, Value,
 };
 use kino_port::{
-    Fact, Facts, Literal, MAX_TEXT, NodeTraits, PlanError, PortType, Signature, StepInfo, edge,
-    list, ports, text,
+    Fact, Facts, Literal, MAX_TEXT, NodeTraits, PlanError, PortType, Signature, StepInfo, bool,
+    edge, int, list, ports, text,
 };
 
 use crate::error::{IntoNode, check_cancel};
-use crate::infer::{InferCx, InferResult, f32_bytes, known_texts};
+use crate::infer::{InferCx, InferResult, f32_bytes, known_texts, refuse};
 use crate::models::{Models, Network, TextHandle};
 
 /// Turns a prompt into the embeddings that a transformer reads.
@@ -144,4 +144,69 @@ fn join(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     }
     let text = joined(parts.into_iter(), separator);
     Ok(vec![Some(Value::Text(text.into()))])
+}
+
+/// The most texts that one is picked of.
+const MOST_TEXTS: i128 = 1 << 20;
+
+/// One of several texts.
+pub(crate) static PICK: NodeDef = NodeDef {
+    signature: Signature {
+        name: Cow::Borrowed("text.pick"),
+        version: Cow::Borrowed("1"),
+        about: Cow::Borrowed(PICK_ABOUT),
+        inputs: ports![
+            list("texts", PortType::Text).about("The texts, in order."),
+            int("index", 0)
+                .between(0, MOST_TEXTS)
+                .required()
+                .about("Which one, counted from 0; a number past the last is an error."),
+            bool("wrap", false).about("Count on with the first after the last, instead."),
+        ],
+        outputs: ports![edge("text", PortType::Text).about("The text of that number.")],
+        traits: NodeTraits::LIGHT,
+    },
+    infer: infer_pick,
+    run: pick,
+};
+
+const PICK_ABOUT: &str = "Picks one of several texts by its number. In the body of a `repeat`, \
+`index` gives each turn its own. What is known before anything runs is picked while planning.\n\n\
+Example:\n    // the prompt of this turn\n    \"prompt\": (op: \"text.pick\", in: {\"texts\": \
+\"inputs.prompts\", \"index\": \"inputs.index\"}),";
+
+/// The text of a number.
+fn picked<'t>(texts: &[&'t str], index: usize, wrap: bool) -> Result<&'t str, PlanError> {
+    let at = if wrap { index % texts.len().max(1) } else { index };
+    texts.get(at).copied().ok_or_else(|| {
+        let message = match texts.len() {
+            1 => format!("there is one text, number 0, and {index} is asked for"),
+            count => {
+                format!("there are {count} texts, 0 to {}, and {index} is asked for", count - 1)
+            }
+        };
+        PlanError::at("index", message).hint("give more texts, or ask for fewer")
+    })
+}
+
+fn infer_pick(_: &Services, facts: &Facts) -> InferResult {
+    let mut review = InferCx::new(facts);
+    let known = (known_texts(facts, "texts"), review.size("index"), facts.bool("wrap"));
+    let (Some(texts), Some(index), Some(wrap)) = known else {
+        return review.finish(StepInfo::default());
+    };
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let text = review.take(picked(&texts, index, wrap)).unwrap_or_default().to_owned();
+    let outputs = vec![Fact::Literal(Literal::text(text))];
+    review.finish(StepInfo { outputs, ..StepInfo::default() })
+}
+
+fn pick(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+    let texts = inputs.items("texts").into_iter().map(|(_, value)| match value {
+        Value::Text(text) => Ok(&**text),
+        other => Err(Error::input("texts", format!("expected Text, found {}", other.type_name()))),
+    });
+    let texts = texts.collect::<Result<Vec<_>>>()?;
+    let (index, wrap) = (inputs.int("index")?, inputs.bool("wrap")?);
+    Ok(vec![Some(Value::Text(picked(&texts, index, wrap).map_err(refuse)?.into()))])
 }

@@ -84,6 +84,33 @@ fn texts_are_joined_without_empty_ones() {
 }
 
 #[test]
+fn a_text_is_picked_by_its_number_while_planning_and_running() {
+    let rig = Rig::new("pick");
+    let texts = ["a cat", "a dog", ""];
+    let facts = |index| {
+        [("texts", fact_list(&texts.map(|text| ("", known(text))))), ("index", number(index))]
+    };
+    let values = |index| [("texts", several(&texts.map(text))), ("index", int(index))];
+    for (index, expected) in texts.iter().enumerate() {
+        let index = index as i128;
+        let planned = rig.fact("text.pick", &facts(index), 0);
+        assert_eq!(planned.literal(), Some(&Literal::text(*expected)));
+        let ran = rig.one("text.pick", &values(index));
+        assert!(matches!(ran, Value::Text(text) if *text == **expected));
+    }
+    let wrapped = [&facts(7)[..], &[("wrap", Fact::Literal(Literal::Bool(true)))]].concat();
+    assert_eq!(rig.fact("text.pick", &wrapped, 0).literal(), Some(&Literal::text("a dog")));
+    let wrapped = [&values(7)[..], &[("wrap", Value::Bool(true))]].concat();
+    assert!(matches!(rig.one("text.pick", &wrapped), Value::Text(text) if &*text == "a dog"));
+    let said = "there are 3 texts, 0 to 2, and 3 is asked for";
+    assert!(rig.objects("text.pick", &facts(3)).starts_with(&format!("index: {said}")));
+    assert!(rig.fails("text.pick", &values(3)).contains(said));
+    let list = Fact::Literal(Literal::List(vec![Literal::text("one")]));
+    let planned = rig.fact("text.pick", &[("texts", list), ("index", number(0))], 0);
+    assert_eq!(planned.literal(), Some(&Literal::text("one")));
+}
+
+#[test]
 fn noise_is_that_of_its_seed_and_elements() {
     let rig = Rig::new("noise");
     let vae = rig.model("embedded:shapes").vae;

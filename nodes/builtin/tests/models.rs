@@ -241,6 +241,8 @@ fn cancelling_stops_every_node_that_computes() {
     assert_eq!(shapes.rig.fails("vae.encode", &encode), "cancelled");
     let large = [("frames", frames.clone())];
     assert_eq!(shapes.rig.fails("upscale", &large), "cancelled");
+    let learned = [("frames", frames.clone()), ("model", text("video-x4"))];
+    assert_eq!(shapes.rig.fails("upscale", &learned), "cancelled");
     let write = [("frames", frames), ("path", text("x.mp4"))];
     assert_eq!(shapes.rig.fails("video.write", &write), "cancelled");
     let left = std::fs::read_dir(&shapes.rig.out).map_or(0, Iterator::count);

@@ -9,10 +9,11 @@ use kino_nodes::NODES;
 use kino_port::{Arity, Port, PortType};
 
 /// The nodes that graphs can count on, in the order in which they are listed.
-const EXPECTED: [&str; 35] = [
+const EXPECTED: [&str; 37] = [
     "model.load",
     "text.encode",
     "text.join",
+    "text.pick",
     "image.encode",
     "latent.noise",
     "latent.blend",
@@ -43,6 +44,7 @@ const EXPECTED: [&str; 35] = [
     "mask.invert",
     "math",
     "switch",
+    "repeat",
     "tensor.read",
     "tensor.write",
 ];

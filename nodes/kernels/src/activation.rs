@@ -1,9 +1,11 @@
 //! Activations and the rotation of positions: elementwise, or nearly.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use candle_core::{Tensor, bail};
 
 use crate::dense::{Dense, fast, tensor};
-use crate::rows::{map_blocks, write_rows};
+use crate::rows::{map_blocks, write_rows, zip_blocks};
 use crate::tier::by_tier;
 use crate::{Result, composite, math};
 
@@ -20,6 +22,57 @@ pub fn gelu(x: &Tensor) -> Result<Tensor> {
 /// x·sigmoid(x).
 pub fn silu(x: &Tensor) -> Result<Tensor> {
     if fast(&[x]) { map(x, silu_block) } else { x.silu() }
+}
+
+/// (x + y)·(sigmoid(y) − 1/2): the attention without parameters of SPAN (arXiv:2311.12770).
+///
+/// Shapes: `x` and `y` of one shape. Zeros stay zeros.
+pub fn span_attention(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    if x.dims() != y.dims() {
+        bail!("span_attention: {:?} and {:?}", x.dims(), y.dims());
+    }
+    if !fast(&[x, y]) {
+        return composite::span_attention(x, y);
+    }
+    let (x_dense, y_dense) = (Dense::new(x)?, Dense::new(y)?);
+    let (of_x, of_y) = (x_dense.read(), y_dense.read());
+    let out = zip_blocks(&of_x, &of_y, span_attention_block)?;
+    tensor(out, x.shape())
+}
+
+by_tier! {
+    fn span_attention_block<FMA>(x: &[f32], y: &[f32], out: &mut [f32]) {
+        for ((out, x), y) in out.iter_mut().zip(x).zip(y) {
+            *out = (x + y) * (1.0 / (1.0 + math::exp::<FMA>(-y)) - 0.5);
+        }
+    }
+}
+
+/// Each value within `low`…`high`; none where a value is infinite or no number.
+pub fn clamp_finite(x: &Tensor, low: f32, high: f32) -> Result<Option<Tensor>> {
+    if !fast(&[x]) {
+        return composite::clamp_finite(x, low, high);
+    }
+    let dense = Dense::new(x)?;
+    let finite = AtomicBool::new(true);
+    let out = map_blocks(&dense.read(), |x, y| {
+        if !clamp_block(x, y, low, high) {
+            finite.store(false, Ordering::Relaxed);
+        }
+    })?;
+    Ok(finite.into_inner().then_some(tensor(out, x.shape())?))
+}
+
+by_tier! {
+    fn clamp_block<FMA>(x: &[f32], y: &mut [f32], low: f32, high: f32) -> bool {
+        let mut finite = true;
+        for (y, x) in y.iter_mut().zip(x) {
+            finite &= x.abs() < f32::INFINITY;
+            let above = if *x < low { low } else { *x };
+            *y = if above > high { high } else { above };
+        }
+        finite
+    }
 }
 
 fn map(x: &Tensor, fill: impl Fn(&[f32], &mut [f32]) + Sync + Send) -> Result<Tensor> {

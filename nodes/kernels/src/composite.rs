@@ -4,7 +4,7 @@
 use candle_core::{D, DType, Tensor, bail};
 
 use crate::filter::{Window, matrix};
-use crate::{ConvInput, ConvWeights, Padding, Result};
+use crate::{Activation, ConvInput, ConvWeights, Epilogue, Padding, Result};
 
 /// Queries per block of [`attention`], so that memory does not grow with their number squared.
 const QUERY_BLOCK: usize = 1024;
@@ -127,6 +127,56 @@ pub fn conv(
     input: ConvInput,
     weights: &ConvWeights,
     residual: Option<&Tensor>,
+    size: [usize; 4],
+) -> Result<Tensor> {
+    conv_sum(&[(input, weights)], &Epilogue { residual, ..Epilogue::default() }, size)
+}
+
+/// See [`crate::conv_sum`]; `size` is that of the result, without padding.
+pub fn conv_sum(
+    parts: &[(ConvInput, &ConvWeights)],
+    epilogue: &Epilogue,
+    size: [usize; 4],
+) -> Result<Tensor> {
+    let mut sum: Option<Tensor> = None;
+    for (input, weights) in parts {
+        let y = one_conv(*input, weights, size)?;
+        sum = Some(match sum {
+            Some(sum) => (sum + y)?,
+            None => y,
+        });
+    }
+    let Some(y) = sum else { bail!("conv: nothing to convolve") };
+    let mut y = match epilogue.activation {
+        Activation::None => y,
+        Activation::Prelu(slopes) => leaky(&y, &slopes.to_dtype(y.dtype())?)?,
+        Activation::LeakyRelu(slope) => {
+            leaky(&y, &Tensor::new(slope, y.device())?.to_dtype(y.dtype())?)?
+        }
+        Activation::Silu => y.silu()?,
+    };
+    if epilogue.scale != 1.0 {
+        y = (y * f64::from(epilogue.scale))?;
+    }
+    let y = pad_plane(&y, epilogue.padding)?;
+    let Some(residual) = epilogue.residual else { return Ok(y) };
+    // The borders of the residual do not count: the result's are zeros.
+    let [top, bottom, left, right] = epilogue.padding;
+    let (_, high, wide, _) = residual.dims4()?;
+    let inner = residual.narrow(1, top, high - top - bottom)?;
+    let inner = inner.narrow(2, left, wide - left - right)?;
+    y + pad_plane(&inner, epilogue.padding)?
+}
+
+/// max(x, 0) + slope·min(x, 0).
+fn leaky(x: &Tensor, slopes: &Tensor) -> Result<Tensor> {
+    let below = (x - x.relu()?)?;
+    x.relu()? + below.broadcast_mul(slopes)?
+}
+
+fn one_conv(
+    input: ConvInput,
+    weights: &ConvWeights,
     [t, h, w, cout]: [usize; 4],
 ) -> Result<Tensor> {
     let frames = match input.past {
@@ -152,11 +202,7 @@ pub fn conv(
     if let Some(bias) = weights.bias() {
         y = y.broadcast_add(bias)?;
     }
-    let y = y.reshape((t, h, w, cout))?;
-    match residual {
-        Some(residual) => y + residual,
-        None => Ok(y),
-    }
+    y.reshape((t, h, w, cout))
 }
 
 fn taps(kt: usize, kh: usize, kw: usize) -> impl Iterator<Item = (usize, usize, usize)> {
@@ -199,6 +245,35 @@ pub fn halves_to_frames(x: &Tensor) -> Result<Tensor> {
     let (t, h, w, twice) = x.dims4()?;
     let x = x.contiguous()?.reshape((t, h, w, 2, twice / 2))?;
     x.permute((0, 3, 1, 2, 4))?.force_contiguous()?.reshape((2 * t, h, w, twice / 2))
+}
+
+/// See [`crate::pixel_shuffle`].
+pub fn pixel_shuffle(x: &Tensor, factor: usize, base: Option<&Tensor>) -> Result<Tensor> {
+    let (t, h, w, wide) = x.dims4()?;
+    let c = wide / (factor * factor);
+    let y = x.contiguous()?.reshape(&[t, h, w, c, factor, factor][..])?;
+    let y = match base {
+        Some(base) => {
+            let base = base.contiguous()?.reshape(&[t, h, w, c, 1, 1][..])?;
+            y.broadcast_add(&base)?
+        }
+        None => y,
+    };
+    let y = y.permute([0, 1, 4, 2, 5, 3])?; // [t, h, factor, w, factor, c]
+    y.force_contiguous()?.reshape((t, h * factor, w * factor, c))
+}
+
+/// See [`crate::clamp_finite`].
+pub fn clamp_finite(x: &Tensor, low: f32, high: f32) -> Result<Option<Tensor>> {
+    // 0·v is 0 for every number, NaN for NaN and ±∞, and a sum carries it.
+    let sum = (x * 0.0)?.sum_all()?.to_dtype(DType::F32)?.to_scalar::<f32>()?;
+    (sum == 0.0).then(|| x.clamp(low, high)).transpose()
+}
+
+/// See [`crate::span_attention`].
+pub fn span_attention(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    let one = y.neg()?.exp()?.affine(1.0, 1.0)?;
+    (x + y)? * one.recip()?.affine(1.0, -0.5)?
 }
 
 /// See [`crate::resize`].

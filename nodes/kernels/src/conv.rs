@@ -4,12 +4,16 @@
 //! inputs of a tap row are one contiguous run, and the matrix of all pixels has overlapping rows
 //! cin apart. Each (time, row) of the kernel is then one product that accumulates into the output.
 
+use std::ops::Range;
+
 use candle_core::{Tensor, bail};
 
 use crate::buffer::with_scratch;
 use crate::conv_weights::{ConvInput, ConvWeights};
-use crate::dense::{Dense, fast, tensor};
+use crate::dense::{Dense, Elements, fast, tensor};
 use crate::direct::{self, TapRow};
+use crate::epilogue::{Activation, DenseEpilogue, Epilogue, Finish};
+use crate::layout::Padding;
 use crate::matrix::{Matrix, TileMut, filled_by_tiles};
 use crate::{Result, composite, math};
 
@@ -18,6 +22,44 @@ use crate::{Result, composite, math};
 /// Shapes: frames `[t, h, w, cin]`, already padded; the result and `residual` are
 /// `[t', h', w', cout]` with t' = (zeros + past + t − kt)/stride + 1 and likewise h', w'.
 pub fn conv(input: ConvInput, weights: &ConvWeights, residual: Option<&Tensor>) -> Result<Tensor> {
+    conv_sum(&[(input, weights)], &Epilogue { residual, ..Epilogue::default() })
+}
+
+/// The sum of convolutions, finished by an epilogue: a convolution whose input channels lie in
+/// several tensors need not have them copied together. The first may have a bias.
+///
+/// Shapes: as [`conv`] for each, with the same t', h', w' and cout; the result has the padding of
+/// the epilogue around its planes, `[t', top + h' + bottom, left + w' + right, cout]`.
+pub fn conv_sum(parts: &[(ConvInput, &ConvWeights)], epilogue: &Epilogue) -> Result<Tensor> {
+    let Some(size) = common_size(parts)? else { bail!("conv: nothing to convolve") };
+    check_epilogue(epilogue, size)?;
+    let mut operands: Vec<&Tensor> = epilogue.operands().collect();
+    for (input, weights) in parts {
+        operands.extend([input.frames, weights.packed()]);
+        operands.extend(input.past.into_iter().chain(weights.bias()));
+    }
+    match fast(&operands) {
+        true => on_cpu(parts, epilogue, size),
+        false => composite::conv_sum(parts, epilogue, size),
+    }
+}
+
+/// The size `[t', h', w', cout]` that all parts have; none where there are none.
+fn common_size(parts: &[(ConvInput, &ConvWeights)]) -> Result<Option<[usize; 4]>> {
+    let mut common = None;
+    for (index, (input, weights)) in parts.iter().enumerate() {
+        let size = size_of(input, weights)?;
+        if index > 0 && weights.bias().is_some() {
+            bail!("conv: part {index} of a sum has a bias; the first may have one");
+        }
+        if *common.get_or_insert(size) != size {
+            bail!("conv: a sum of parts of {common:?} and {size:?}");
+        }
+    }
+    Ok(common)
+}
+
+fn size_of(input: &ConvInput, weights: &ConvWeights) -> Result<[usize; 4]> {
     let (t, h, w, c) = input.frames.dims4()?;
     let mut past = 0;
     if let Some(frames) = input.past {
@@ -30,183 +72,268 @@ pub fn conv(input: ConvInput, weights: &ConvWeights, residual: Option<&Tensor>) 
         bail!("conv: {c} channels for weights of {:?}", weights.channels);
     }
     let steps = |axis, length| weights.steps(axis, length);
-    let size = [steps(0, input.zeros + past + t)?, steps(1, h)?, steps(2, w)?, weights.channels[1]];
-    if let Some(residual) = residual
-        && residual.dims() != size
+    Ok([steps(0, input.zeros + past + t)?, steps(1, h)?, steps(2, w)?, weights.channels[1]])
+}
+
+fn check_epilogue(epilogue: &Epilogue, size: [usize; 4]) -> Result<()> {
+    let whole = padded(size, epilogue.padding);
+    if let Some(residual) = epilogue.residual
+        && residual.dims() != whole
     {
-        bail!("conv: a residual of {:?} for a result of {size:?}", residual.dims());
+        bail!("conv: a residual of {:?} for a result of {whole:?}", residual.dims());
     }
-    let mut operands = vec![input.frames, weights.packed()];
-    operands.extend(input.past.into_iter().chain(weights.bias()).chain(residual));
-    match fast(&operands) {
-        true => on_cpu(input, weights, residual, size),
-        false => composite::conv(input, weights, residual, size),
+    match epilogue.activation {
+        Activation::Prelu(slopes) if slopes.dims() != [size[3]] => {
+            bail!("conv: slopes {:?} for {} channels", slopes.dims(), size[3])
+        }
+        _ => Ok(()),
     }
 }
 
-/// What the tasks of one convolution share.
-struct Job<'a> {
+/// A size with padding around its planes.
+fn padded([t, h, w, c]: [usize; 4], [top, bottom, left, right]: Padding) -> [usize; 4] {
+    [t, top + h + bottom, left + w + right, c]
+}
+
+/// One of the convolutions whose sum is computed.
+struct Part<'a> {
     /// The frames under the kernel; `None` is a frame of zeros.
     frames: Vec<Option<&'a [f32]>>,
     weights: &'a [f32],
     padded: Option<&'a [f32]>,
-    bias: Option<&'a [f32]>,
     kernel: [usize; 3],
     stride: [usize; 3],
-    channels: [usize; 2],
-    /// Pixels of an input row and of an output row.
-    width: [usize; 2],
+    cin: usize,
+    /// Pixels of an input row.
+    width: usize,
+}
+
+/// What the tasks of one sum of convolutions share.
+struct Job<'a> {
+    parts: Vec<Part<'a>>,
+    finish: Finish<'a>,
+    cout: usize,
+    /// Pixels of an output row, without padding.
+    width: usize,
+    padding: Padding,
+}
+
+/// The tensors of a part, locked for reading.
+struct Operands<'a> {
+    frames: Elements<'a>,
+    past: Option<Elements<'a>>,
+    packed: Elements<'a>,
+    padded: Option<Elements<'a>>,
+}
+
+/// The tensors of a part, made contiguous.
+struct DensePart {
+    frames: Dense,
+    past: Option<Dense>,
+    packed: Dense,
+    padded: Option<Dense>,
+}
+
+impl DensePart {
+    fn new((input, weights): &(ConvInput, &ConvWeights)) -> Result<Self> {
+        Ok(Self {
+            frames: Dense::new(input.frames)?,
+            past: Dense::optional(input.past)?,
+            packed: Dense::new(weights.packed())?,
+            padded: Dense::optional(weights.padded.as_ref())?,
+        })
+    }
+
+    fn read(&self) -> Operands<'_> {
+        Operands {
+            frames: self.frames.read(),
+            past: self.past.as_ref().map(Dense::read),
+            packed: self.packed.read(),
+            padded: self.padded.as_ref().map(Dense::read),
+        }
+    }
 }
 
 fn on_cpu(
-    input: ConvInput,
-    weights: &ConvWeights,
-    residual: Option<&Tensor>,
+    parts: &[(ConvInput, &ConvWeights)],
+    epilogue: &Epilogue,
     size: [usize; 4],
 ) -> Result<Tensor> {
-    let (_, h, w, c) = input.frames.dims4()?;
-    let (new, past) = (Dense::new(input.frames)?, Dense::optional(input.past)?);
-    let (packed, bias) = (Dense::new(weights.packed())?, Dense::optional(weights.bias())?);
-    let padded = match size[2] >= direct::LEAST_WIDTH {
-        true => Dense::optional(weights.padded.as_ref())?,
-        false => None,
-    };
-    let residual = Dense::optional(residual)?;
-    let padded = padded.as_ref().map(Dense::read);
-    let (new, past) = (new.read(), past.as_ref().map(Dense::read));
-    let (packed, bias) = (packed.read(), bias.as_ref().map(Dense::read));
-    let residual = residual.as_ref().map(Dense::read);
-    let plane = h * w * c;
-    let past = past.as_deref().unwrap_or_default();
-    let given = past.chunks_exact(plane).chain(new.chunks_exact(plane));
-    let frames = std::iter::repeat_n(None, input.zeros).chain(given.map(Some)).collect();
+    let dense = parts.iter().map(DensePart::new).collect::<Result<Vec<_>>>()?;
+    let operands: Vec<Operands> = dense.iter().map(DensePart::read).collect();
+    let first_bias = parts.first().and_then(|(_, weights)| weights.bias());
+    let bias = Dense::optional(first_bias)?;
+    let bias = bias.as_ref().map(Dense::read);
+    let finish = DenseEpilogue::new(epilogue)?;
     let job = Job {
-        frames,
-        weights: &packed,
-        padded: padded.as_deref(),
-        bias: bias.as_deref(),
+        parts: parts.iter().zip(&operands).map(part).collect::<Result<Vec<_>>>()?,
+        finish: finish.read(bias.as_deref(), size[3]),
+        cout: size[3],
+        width: size[2],
+        padding: epilogue.padding,
+    };
+    tensor(job.run(size)?, padded(size, epilogue.padding).as_slice())
+}
+
+fn part<'a>(
+    ((input, weights), operands): (&(ConvInput, &ConvWeights), &'a Operands<'a>),
+) -> Result<Part<'a>> {
+    let (_, h, w, cin) = input.frames.dims4()?;
+    let plane = h * w * cin;
+    let past = operands.past.as_deref().unwrap_or_default();
+    let given = past.chunks_exact(plane).chain(operands.frames.chunks_exact(plane));
+    Ok(Part {
+        frames: std::iter::repeat_n(None, input.zeros).chain(given.map(Some)).collect(),
+        weights: &operands.packed,
+        padded: operands.padded.as_deref(),
         kernel: weights.kernel,
         stride: weights.stride,
-        channels: weights.channels,
-        width: [w, size[2]],
-    };
-    tensor(job.run(residual.as_deref(), size)?, size.as_slice())
+        cin,
+        width: w,
+    })
 }
 
 impl Job<'_> {
     /// Output rows of one task: its sums stay in the second-level cache.
     fn rows_per_task(&self, height: usize) -> usize {
-        let pixels = (96 * 1024 / self.channels[1]).clamp(128, 512);
-        (pixels / self.width[0]).clamp(1, height)
+        let pixels = (96 * 1024 / self.cout).clamp(128, 512);
+        let widest = self.parts.iter().map(|part| part.width).max().unwrap_or(1);
+        (pixels / widest).clamp(1, height)
     }
 
-    fn run(&self, residual: Option<&[f32]>, [t, h, w, c]: [usize; 4]) -> Result<Vec<f32>> {
-        filled_by_tiles(t, [h, w * c], [self.rows_per_task(h), w * c], |frame, tile| {
-            let start = (frame * h + tile.rows.start) * w * c;
-            let residual = residual.map(|all| &all[start..]);
-            match self.padded {
-                Some(weights) if self.stride[1..] == [1, 1] => {
-                    self.rows_directly(weights, frame, tile, residual);
-                }
-                _ => self.rows(frame, tile, residual),
+    /// Whether [`direct`] can compute all parts.
+    fn is_direct(&self) -> bool {
+        let fits = |part: &Part| part.padded.is_some() && part.stride[1..] == [1, 1];
+        self.width >= direct::LEAST_WIDTH && self.parts.iter().all(fits)
+    }
+
+    fn run(&self, [t, h, _, _]: [usize; 4]) -> Result<Vec<f32>> {
+        let [top, bottom, left, right] = self.padding;
+        let (high, line) = (top + h + bottom, (left + self.width + right) * self.cout);
+        let is_direct = self.is_direct();
+        filled_by_tiles(t, [high, line], [self.rows_per_task(h), line], |frame, tile| {
+            let inner = tile.rows.start.max(top)..tile.rows.end.min(top + h);
+            if inner.is_empty() {
+                return;
+            }
+            let rows = Rows { frame, rows: inner.start - top..inner.end - top, high, line };
+            match is_direct {
+                true => self.rows_directly(&rows, tile),
+                false => self.rows(&rows, tile),
             }
         })
     }
 
-    /// Computes some whole rows of frame `t`.
-    fn rows(&self, t: usize, mut tile: TileMut, residual: Option<&[f32]>) {
-        let ([_, cout], [_, width]) = (self.channels, self.width);
-        let (first, rows) = (tile.rows.start, tile.rows.len());
-        let step = if self.stride[2] == 1 && self.stride[1] == 1 { self.width[0] } else { width };
-        with_scratch(((rows - 1) * step + width) * cout, |sums| {
+    /// Finishes row `row` of the sums where they lie in the tile.
+    fn finish(&self, rows: &Rows, row: usize, out: &mut [f32]) {
+        let [top, _, left, _] = self.padding;
+        let at = (rows.frame * rows.high + top + row) * rows.line + left * self.cout;
+        self.finish.apply(out, at);
+    }
+
+    /// The pixels of output row `row` in a tile, without padding.
+    fn line<'t>(&self, tile: &'t mut TileMut<'_>, row: usize) -> &'t mut [f32] {
+        let [top, _, left, _] = self.padding;
+        let place = top + row - tile.rows.start;
+        &mut tile.row(place)[left * self.cout..][..self.width * self.cout]
+    }
+
+    /// Computes some whole rows of a frame.
+    fn rows(&self, rows: &Rows, mut tile: TileMut) {
+        let (width, cout, count) = (self.width, self.cout, rows.rows.len());
+        // All parts have planes of one width where they have no stride: those of one kernel.
+        let step = match self.parts.iter().all(|part| part.stride[1..] == [1, 1]) {
+            true => self.parts.iter().map(|part| part.width).max().unwrap_or(width),
+            false => width,
+        };
+        with_scratch(((count - 1) * step + width) * cout, |sums| {
             let mut started = false;
-            for kt in 0..self.kernel[0] {
-                let Some(frame) = self.frames[t * self.stride[0] + kt] else { continue };
-                for kh in 0..self.kernel[1] {
-                    self.tap_row(frame, [kt, kh], first, rows, sums, started);
-                    started = true;
+            for part in &self.parts {
+                for kt in 0..part.kernel[0] {
+                    let Some(frame) = part.frames[rows.frame * part.stride[0] + kt] else {
+                        continue;
+                    };
+                    for kh in 0..part.kernel[1] {
+                        self.tap_row(part, frame, [kt, kh], rows, (&mut *sums, step), started);
+                        started = true;
+                    }
                 }
             }
             if !started {
                 sums.fill(0.0);
             }
-            let line = width * cout;
-            for row in 0..rows {
-                let sums = &sums[row * step * cout..][..line];
-                let residual = residual.map(|all| &all[row * line..][..line]);
-                let out = tile.row(row);
-                out.copy_from_slice(sums);
-                add_operands(out, self.bias, residual);
+            for (index, row) in rows.rows.clone().enumerate() {
+                let out = self.line(&mut tile, row);
+                out.copy_from_slice(&sums[index * step * cout..][..width * cout]);
+                self.finish(rows, row, out);
             }
         });
     }
 
     /// The same by [`direct`].
-    fn rows_directly(
-        &self,
-        weights: &[f32],
-        t: usize,
-        mut tile: TileMut,
-        residual: Option<&[f32]>,
-    ) {
-        let ([cin, cout], [wide, width]) = (self.channels, self.width);
-        let lanes = cout.next_multiple_of(math::LANES);
-        let size = self.kernel[2] * cin * lanes;
-        let line = width * cout;
-        let mut taps = Vec::with_capacity(self.kernel[0] * self.kernel[1]);
-        for row in 0..tile.rows.len() {
+    fn rows_directly(&self, rows: &Rows, mut tile: TileMut) {
+        let lanes = self.cout.next_multiple_of(math::LANES);
+        let mut taps = Vec::new();
+        for row in rows.rows.clone() {
             taps.clear();
-            for kt in 0..self.kernel[0] {
-                let Some(frame) = self.frames[t * self.stride[0] + kt] else { continue };
-                taps.extend((0..self.kernel[1]).map(|kh| TapRow {
-                    input: &frame[(tile.rows.start + row + kh) * wide * cin..],
-                    weights: &weights[(kt * self.kernel[1] + kh) * size..][..size],
-                }));
+            for part in &self.parts {
+                let size = part.kernel[2] * part.cin * lanes;
+                let weights = part.padded.unwrap_or_default();
+                for kt in 0..part.kernel[0] {
+                    let Some(frame) = part.frames[rows.frame * part.stride[0] + kt] else {
+                        continue;
+                    };
+                    taps.extend((0..part.kernel[1]).map(|kh| TapRow {
+                        input: &frame[(row + kh) * part.width * part.cin..],
+                        weights: &weights[(kt * part.kernel[1] + kh) * size..][..size],
+                        step: part.cin,
+                    }));
+                }
             }
-            let out = tile.row(row);
-            direct::row(&taps, [cin, lanes], out, cout);
-            add_operands(out, self.bias, residual.map(|all| &all[row * line..][..line]));
+            let out = self.line(&mut tile, row);
+            direct::row(&taps, lanes, out, self.cout);
+            self.finish(rows, row, out);
         }
     }
 
-    /// Adds one (time, row) of the kernel to the sums of all pixels of some rows.
+    /// Adds one (time, row) of a kernel to the sums of all pixels of some rows, which lie `step`
+    /// pixels apart.
     fn tap_row(
         &self,
+        part: &Part,
         frame: &[f32],
         [kt, kh]: [usize; 2],
-        row: usize,
-        rows: usize,
-        sums: &mut [f32],
+        rows: &Rows,
+        (sums, step): (&mut [f32], usize),
         accumulate: bool,
     ) {
-        let ([cin, cout], [wide, width]) = (self.channels, self.width);
-        let [_, down, right] = self.stride;
-        let k = self.kernel[2] * cin;
-        let tap = &self.weights[(kt * self.kernel[1] + kh) * k * cout..][..k * cout];
+        let (cin, wide, width, cout) = (part.cin, part.width, self.width, self.cout);
+        let [_, down, right] = part.stride;
+        let k = part.kernel[2] * cin;
+        let tap = &part.weights[(kt * part.kernel[1] + kh) * k * cout..][..k * cout];
         let rhs = Matrix::rows(tap, cout);
-        let first = (row * down + kh) * wide * cin;
+        let first = (rows.rows.start * down + kh) * wide * cin;
         let lhs = |start: usize| Matrix::rows(&frame[start..], right * cin);
-        if down == 1 && right == 1 {
+        if down == 1 && right == 1 && step == wide {
             // All rows at once: pixels in the padding between them are computed and not used.
-            let pixels = (rows - 1) * wide + width;
+            let pixels = (rows.rows.len() - 1) * wide + width;
             TileMut::new(sums, pixels, cout, cout).multiply(k, lhs(first), rhs, accumulate);
         } else {
-            for (r, sums) in sums.chunks_exact_mut(width * cout).enumerate() {
+            for r in 0..rows.rows.len() {
                 let start = first + r * down * wide * cin;
+                let sums = &mut sums[r * step * cout..][..width * cout];
                 TileMut::new(sums, width, cout, cout).multiply(k, lhs(start), rhs, accumulate);
             }
         }
     }
 }
 
-/// Adds bias and residual.
-fn add_operands(out: &mut [f32], bias: Option<&[f32]>, residual: Option<&[f32]>) {
-    if let Some(bias) = bias {
-        for pixel in out.chunks_exact_mut(bias.len()) {
-            pixel.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
-        }
-    }
-    if let Some(residual) = residual {
-        out.iter_mut().zip(residual).for_each(|(y, r)| *y += r);
-    }
+/// Some output rows of a frame, and where they lie in the result.
+struct Rows {
+    frame: usize,
+    /// Counted without padding.
+    rows: Range<usize>,
+    /// Rows of a plane of the result, and numbers of a row, padding included.
+    high: usize,
+    line: usize,
 }

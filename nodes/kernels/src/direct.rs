@@ -23,6 +23,8 @@ pub(crate) struct TapRow<'a> {
     pub(crate) input: &'a [f32],
     /// `[kw·cin, lanes]`, lanes a multiple of [`LANES`].
     pub(crate) weights: &'a [f32],
+    /// Input channels: the distance of two pixels.
+    pub(crate) step: usize,
 }
 
 /// Sums of `P` pixels, `G` vectors of channels each.
@@ -30,45 +32,44 @@ type Sums<const P: usize, const G: usize> = [[[f32; LANES]; G]; P];
 
 /// Computes one row of `out.len() / cout` pixels, at least [`LEAST_WIDTH`] of them.
 ///
-/// `step` is the number of input channels, `lanes` the padded number of output channels.
-pub(crate) fn row(taps: &[TapRow], [step, lanes]: [usize; 2], out: &mut [f32], cout: usize) {
+/// `lanes` is the padded number of output channels.
+pub(crate) fn row(taps: &[TapRow], lanes: usize, out: &mut [f32], cout: usize) {
     // 32 registers of 16 lanes hold the sums of eight pixels, 16 of 8 lanes those of four or two.
     match (current() == Tier::Avx512, lanes == LANES) {
-        (true, true) => narrow_by_eight(taps, step, out, cout),
-        (true, false) => wide_by_eight(taps, step, out, cout),
-        (false, true) => narrow_by_four(taps, step, out, cout),
-        (false, false) => wide_by_two(taps, step, out, cout),
+        (true, true) => narrow_by_eight(taps, out, cout),
+        (true, false) => wide_by_eight(taps, out, cout),
+        (false, true) => narrow_by_four(taps, out, cout),
+        (false, false) => wide_by_two(taps, out, cout),
     }
 }
 
 by_tier! {
-    fn narrow_by_eight<FMA>(taps: &[TapRow], step: usize, out: &mut [f32], cout: usize) {
-        pixels::<FMA, 8, 1>(taps, step, out, cout);
+    fn narrow_by_eight<FMA>(taps: &[TapRow], out: &mut [f32], cout: usize) {
+        pixels::<FMA, 8, 1>(taps, out, cout);
     }
 }
 
 by_tier! {
-    fn wide_by_eight<FMA>(taps: &[TapRow], step: usize, out: &mut [f32], cout: usize) {
-        pixels::<FMA, 8, 2>(taps, step, out, cout);
+    fn wide_by_eight<FMA>(taps: &[TapRow], out: &mut [f32], cout: usize) {
+        pixels::<FMA, 8, 2>(taps, out, cout);
     }
 }
 
 by_tier! {
-    fn narrow_by_four<FMA>(taps: &[TapRow], step: usize, out: &mut [f32], cout: usize) {
-        pixels::<FMA, 4, 1>(taps, step, out, cout);
+    fn narrow_by_four<FMA>(taps: &[TapRow], out: &mut [f32], cout: usize) {
+        pixels::<FMA, 4, 1>(taps, out, cout);
     }
 }
 
 by_tier! {
-    fn wide_by_two<FMA>(taps: &[TapRow], step: usize, out: &mut [f32], cout: usize) {
-        pixels::<FMA, 2, 2>(taps, step, out, cout);
+    fn wide_by_two<FMA>(taps: &[TapRow], out: &mut [f32], cout: usize) {
+        pixels::<FMA, 2, 2>(taps, out, cout);
     }
 }
 
 #[inline(always)]
 fn pixels<const FMA: bool, const P: usize, const G: usize>(
     taps: &[TapRow],
-    step: usize,
     out: &mut [f32],
     cout: usize,
 ) {
@@ -79,7 +80,7 @@ fn pixels<const FMA: bool, const P: usize, const G: usize>(
         x = x.min(width - P);
         let mut sums: Sums<P, G> = [[[0.0; LANES]; G]; P];
         for tap in taps {
-            add::<FMA, P, G>(&tap.input[x * step..], tap.weights, step, &mut sums);
+            add::<FMA, P, G>(&tap.input[x * tap.step..], tap.weights, tap.step, &mut sums);
         }
         for (pixel, sums) in out[x * cout..].chunks_exact_mut(cout).zip(&sums) {
             pixel.copy_from_slice(&sums.as_flattened()[..cout]);
@@ -128,10 +129,10 @@ mod tests {
             for width in [LEAST_WIDTH, LEAST_WIDTH + 5] {
                 let input: Vec<f32> = (0..width * step + count).map(|i| (i % 7) as f32).collect();
                 let weights: Vec<f32> = (0..count * lanes).map(|i| (i % 5) as f32 - 2.0).collect();
-                let taps = [TapRow { input: &input, weights: &weights }; 2];
+                let taps = [TapRow { input: &input, weights: &weights, step }; 2];
                 in_every_tier(|tier| {
                     let mut out = vec![0.0; width * cout];
-                    row(&taps, [step, lanes], &mut out, cout);
+                    row(&taps, lanes, &mut out, cout);
                     for (place, found) in out.iter().enumerate() {
                         let (x, channel) = (place / cout, place % cout);
                         let products =

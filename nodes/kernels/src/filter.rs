@@ -12,6 +12,8 @@ use crate::Result;
 pub enum Filter {
     /// The nearest pixel.
     Nearest,
+    /// The mean of the area that a pixel covers: exact where sizes are divided by whole numbers.
+    Area,
     /// A triangle, one pixel to each side.
     Bilinear,
     /// Catmull-Rom's cubic (a = −1/2), two pixels to each side.
@@ -23,12 +25,14 @@ pub enum Filter {
 
 impl Filter {
     /// All filters, by quality.
-    pub const ALL: [Self; 4] = [Self::Nearest, Self::Bilinear, Self::Bicubic, Self::Lanczos];
+    pub const ALL: [Self; 5] =
+        [Self::Nearest, Self::Area, Self::Bilinear, Self::Bicubic, Self::Lanczos];
 
-    /// Its name in graphs: `nearest`, `bilinear`, `bicubic`, `lanczos`.
+    /// Its name in graphs: `nearest`, `area`, `bilinear`, `bicubic`, `lanczos`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Nearest => "nearest",
+            Self::Area => "area",
             Self::Bilinear => "bilinear",
             Self::Bicubic => "bicubic",
             Self::Lanczos => "lanczos",
@@ -38,7 +42,7 @@ impl Filter {
     /// Pixels to each side at the original size.
     fn support(self) -> f64 {
         match self {
-            Self::Nearest => 0.5,
+            Self::Nearest | Self::Area => 0.5,
             Self::Bilinear => 1.0,
             Self::Bicubic => 2.0,
             Self::Lanczos => 3.0,
@@ -49,7 +53,7 @@ impl Filter {
     fn weight(self, x: f64) -> f64 {
         let x = x.abs();
         match self {
-            Self::Nearest => f64::from(x <= 0.5),
+            Self::Nearest | Self::Area => f64::from(x <= 0.5),
             Self::Bilinear => (1.0 - x).max(0.0),
             Self::Bicubic if x < 1.0 => (1.5 * x - 2.5) * x * x + 1.0,
             Self::Bicubic if x < 2.0 => ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0,
@@ -75,7 +79,8 @@ impl FromStr for Filter {
 
     fn from_str(name: &str) -> std::result::Result<Self, String> {
         let known = Self::ALL.into_iter().find(|filter| filter.name() == name);
-        known.ok_or_else(|| format!("no filter `{name}`: nearest, bilinear, bicubic, lanczos"))
+        known
+            .ok_or_else(|| format!("no filter `{name}`: nearest, area, bilinear, bicubic, lanczos"))
     }
 }
 
@@ -87,9 +92,24 @@ pub(crate) struct Window {
 
 /// The windows of all output pixels along one axis.
 pub(crate) fn windows(filter: Filter, from: usize, to: usize) -> Vec<Window> {
+    if filter == Filter::Area {
+        return (0..to).map(|i| covered(i, from, to)).collect();
+    }
     let step = from as f64 / to as f64;
     let widening = step.max(1.0);
     (0..to).map(|i| window(filter, from, (i as f64 + 0.5) * step, widening)).collect()
+}
+
+/// The pixels of `from` that pixel `i` of `to` covers, each by the part of it that is covered.
+fn covered(i: usize, from: usize, to: usize) -> Window {
+    // In units of 1/to of an input pixel, where all edges are whole numbers.
+    let (begin, end) = (i as u128 * from as u128, (i + 1) as u128 * from as u128);
+    let (start, last) = (begin / to as u128, (end - 1) / to as u128);
+    let weights = (start..=last).map(|x| {
+        let part = end.min((x + 1) * to as u128) - begin.max(x * to as u128);
+        (part as f64 / from as f64) as f32
+    });
+    Window { start: start as usize, weights: weights.collect() }
 }
 
 fn window(filter: Filter, length: usize, centre: f64, widening: f64) -> Window {

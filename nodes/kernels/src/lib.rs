@@ -39,6 +39,7 @@ mod conv;
 mod conv_weights;
 mod dense;
 mod direct;
+mod epilogue;
 mod filter;
 mod layout;
 mod linear;
@@ -50,16 +51,19 @@ mod resize;
 mod rows;
 mod tier;
 
-pub use activation::{gelu, gelu_tanh, rope_interleaved, silu};
+pub use activation::{clamp_finite, gelu, gelu_tanh, rope_interleaved, silu, span_attention};
 pub use attention::{attention, attention_with_bias};
 pub use cancel::{CancelGuard, IsCancelled, cancelled_by, is_cancelled};
-pub use conv::conv;
+pub use conv::{conv, conv_sum};
 pub use conv_weights::{ConvInput, ConvWeights};
+pub use epilogue::{Activation, Epilogue};
 pub use filter::Filter;
 pub use layout::Padding;
 pub use linear::linear;
 pub use norm::{gate_add, layer_norm, modulate, rms_norm, softmax_last};
-pub use plane::{channel_norm, channel_norm_silu, halves_to_frames, pad_plane, upsample_nearest2};
+pub use plane::{
+    channel_norm, channel_norm_silu, halves_to_frames, pad_plane, pixel_shuffle, upsample_nearest2,
+};
 pub use resize::resize;
 pub use tier::{machine, threads, tier};
 

@@ -158,3 +158,46 @@ pub fn halves_to_frames(x: &Tensor) -> Result<Tensor> {
         }
     })
 }
+
+/// Spreads groups of factor² channels over squares of pixels, as torch's `PixelShuffle` does, and
+/// adds `base` to every pixel of a square.
+///
+/// Shapes: `x` `[t, h, w, c·factor²]`, `base` `[t, h, w, c]`; the result is
+/// `[t, h·factor, w·factor, c]`.
+pub fn pixel_shuffle(x: &Tensor, factor: usize, base: Option<&Tensor>) -> Result<Tensor> {
+    let [t, h, w, wide] = check_activation("pixel_shuffle", x)?;
+    let square = factor * factor;
+    if square == 0 || wide % square != 0 {
+        bail!("pixel_shuffle: {wide} channels for squares of {factor}");
+    }
+    let c = wide / square;
+    if let Some(base) = base
+        && base.dims() != [t, h, w, c]
+    {
+        bail!("pixel_shuffle: a base of {:?} for {:?}", base.dims(), [t, h, w, c]);
+    }
+    let operands: Vec<&Tensor> = base.into_iter().chain([x]).collect();
+    if !fast(&operands) {
+        return composite::pixel_shuffle(x, factor, base);
+    }
+    let (dense, base) = (Dense::new(x)?, Dense::optional(base)?);
+    let (data, base) = (dense.read(), base.as_ref().map(Dense::read));
+    let size = (t, h * factor, w * factor, c);
+    write_lines(size, [0; 4], |row, y, _| {
+        // Rows of h·factor over t frames divide as one.
+        let (line, down) = (row / factor, row % factor);
+        let source = &data[line * w * wide..][..w * wide];
+        let pixels = source.chunks_exact(wide).zip(y.chunks_exact_mut(factor * c));
+        for (x, (source, square_row)) in pixels.enumerate() {
+            for (across, pixel) in square_row.chunks_exact_mut(c).enumerate() {
+                for (channel, value) in pixel.iter_mut().enumerate() {
+                    *value = source[channel * square + down * factor + across];
+                }
+                if let Some(base) = &base {
+                    let base = &base[(line * w + x) * c..][..c];
+                    pixel.iter_mut().zip(base).for_each(|(y, b)| *y += b);
+                }
+            }
+        }
+    })
+}

@@ -31,6 +31,18 @@ pub(crate) fn map_blocks(
     filled(x.len(), TASK, |task, out| fill(&x[task * TASK..][..out.len()], out))
 }
 
+/// Computes `fill(x, y, output)` for blocks of elements of two operands of one shape.
+pub(crate) fn zip_blocks(
+    x: &[f32],
+    y: &[f32],
+    fill: impl Fn(&[f32], &[f32], &mut [f32]) + Sync + Send,
+) -> Result<Vec<f32>> {
+    filled(x.len(), TASK, |task, out| {
+        let block = task * TASK..task * TASK + out.len();
+        fill(&x[block.clone()], &y[block], out);
+    })
+}
+
 /// Number and width of the rows along the last dimension.
 pub(crate) fn rows_of(x: &Tensor) -> Result<(usize, usize)> {
     match x.dims().last() {

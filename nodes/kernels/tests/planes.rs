@@ -4,7 +4,10 @@ mod common;
 
 use candle_core::{DType, Tensor, Var};
 use common::{Random, close, same};
-use kino_kernels::{ConvInput, ConvWeights, composite, conv};
+use kino_kernels::{
+    Activation, ConvInput, ConvWeights, Epilogue, clamp_finite, composite, conv, conv_sum,
+    pixel_shuffle, span_attention,
+};
 
 /// One convolution: frames of zeros, past frames, frames, height, width; channels; kernel; stride.
 type Case = (usize, usize, usize, usize, usize, [usize; 2], [usize; 3], [usize; 3]);
@@ -105,6 +108,7 @@ fn views_give_the_same_bits() {
             kino_kernels::upsample_nearest2(&frames2, padding),
         ),
         (kino_kernels::pad_plane(&frames, padding), kino_kernels::pad_plane(&frames2, padding)),
+        (pixel_shuffle(&frames, 2, None), pixel_shuffle(&frames2, 2, None)),
         (kino_kernels::halves_to_frames(&frames), kino_kernels::halves_to_frames(&frames2)),
     ];
     for (view, whole) in pairs {
@@ -184,4 +188,161 @@ fn shapes_that_do_not_fit_are_refused() {
     assert!(conv(ConvInput::new(&short), &weights, None).is_err(), "one frame under three");
     assert!(kino_kernels::channel_norm(&short, &random.tensor(&[3])).is_err());
     assert!(ConvWeights::pack(&random.tensor(&[3, 2]), None, [1, 1, 1]).is_err());
+}
+
+/// Input channels of each part, output channels, height and width of the padded planes: both ways
+/// of computing, rows shorter than a group of pixels, several tasks.
+const SUMS: [(&[usize], usize, [usize; 2]); 5] = [
+    (&[5], 64, [9, 12]),
+    (&[6, 3, 17], 48, [20, 33]),
+    (&[6, 3, 17], 8, [20, 33]),
+    (&[4, 4], 3, [5, 6]),
+    (&[2, 1], 40, [67, 19]),
+];
+
+#[test]
+fn a_sum_of_convolutions_with_its_epilogue_equals_the_composite_form() {
+    let mut random = Random::new(31);
+    for (cins, cout, [h, w]) in SUMS {
+        let parts: Vec<(Tensor, ConvWeights)> = (0..)
+            .zip(cins)
+            .map(|(index, cin)| {
+                let bias = (index == 0).then(|| random.tensor(&[cout]));
+                let weight = random.tensor(&[cout, *cin, 3, 3]);
+                let weights = ConvWeights::pack(&weight, bias.as_ref(), [1, 1, 1]).unwrap();
+                (random.tensor(&[2, h, w, *cin]), weights)
+            })
+            .collect();
+        let parts: Vec<(ConvInput, &ConvWeights)> =
+            parts.iter().map(|(x, weights)| (ConvInput::new(x), weights)).collect();
+        let slopes = random.tensor(&[cout]);
+        for padding in [[0; 4], [1; 4], [0, 2, 3, 1]] {
+            let [top, bottom, left, right] = padding;
+            let size = [2, h - 2 + top + bottom, w - 2 + left + right, cout];
+            let residual = random.tensor(&size);
+            for activation in [
+                Activation::None,
+                Activation::Prelu(&slopes),
+                Activation::LeakyRelu(0.2),
+                Activation::Silu,
+            ] {
+                for (scale, residual) in [(1.0, None), (0.2, Some(&residual)), (0.5, None)] {
+                    let epilogue = Epilogue { activation, scale, residual, padding };
+                    let fast = conv_sum(&parts, &epilogue).unwrap();
+                    let inner = [2, h - 2, w - 2, cout];
+                    let slow = composite::conv_sum(&parts, &epilogue, inner).unwrap();
+                    assert_eq!(fast.dims(), size);
+                    close(&fast, &slow, 3e-5);
+                }
+            }
+        }
+    }
+}
+
+/// Channels in several tensors are the same channels copied together, and PReLU is what it says.
+#[test]
+fn parts_of_the_channels_are_their_concatenation() {
+    let mut random = Random::new(32);
+    let (a, b) = (random.tensor(&[1, 11, 13, 5]), random.tensor(&[1, 11, 13, 9]));
+    let (weight, bias) = (random.tensor(&[20, 14, 3, 3]), random.tensor(&[20]));
+    let pack = |from: usize, count: usize, bias: Option<&Tensor>| {
+        let weight = weight.narrow(1, from, count).unwrap();
+        ConvWeights::pack(&weight, bias, [1, 1, 1]).unwrap()
+    };
+    let (of_a, of_b, whole) = (pack(0, 5, Some(&bias)), pack(5, 9, None), pack(0, 14, Some(&bias)));
+    let parts = [(ConvInput::new(&a), &of_a), (ConvInput::new(&b), &of_b)];
+    let sum = conv_sum(&parts, &Epilogue::default()).unwrap();
+    let both = Tensor::cat(&[&a, &b], 3).unwrap();
+    let plain = conv(ConvInput::new(&both), &whole, None).unwrap();
+    close(&sum, &plain, 2e-5);
+    let slopes = random.tensor(&[20]);
+    let activation = Activation::Prelu(&slopes);
+    let bent = conv_sum(&parts, &Epilogue { activation, ..Epilogue::default() }).unwrap();
+    let flat = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let slopes = flat(&slopes);
+    for (index, (x, y)) in flat(&sum).iter().zip(flat(&bent)).enumerate() {
+        assert_eq!(y, if *x > 0.0 { *x } else { x * slopes[index % 20] });
+    }
+}
+
+#[test]
+fn sums_that_do_not_fit_are_refused() {
+    let mut random = Random::new(33);
+    let (a, b) = (random.tensor(&[1, 6, 7, 2]), random.tensor(&[1, 7, 7, 2]));
+    let weight = random.tensor(&[4, 2, 3, 3]);
+    let bias = random.tensor(&[4]);
+    let with = ConvWeights::pack(&weight, Some(&bias), [1, 1, 1]).unwrap();
+    let without = ConvWeights::pack(&weight, None, [1, 1, 1]).unwrap();
+    let sum = |parts: &[(ConvInput, &ConvWeights)], epilogue: &Epilogue| {
+        conv_sum(parts, epilogue).map_err(|error| error.to_string()).unwrap_err()
+    };
+    let plain = Epilogue::default();
+    assert!(sum(&[], &plain).contains("nothing to convolve"));
+    let two = [(ConvInput::new(&a), &with), (ConvInput::new(&a), &with)];
+    assert!(sum(&two, &plain).contains("has a bias"));
+    let sizes = [(ConvInput::new(&a), &with), (ConvInput::new(&b), &without)];
+    assert!(sum(&sizes, &plain).contains("a sum of parts"));
+    let slopes = random.tensor(&[3]);
+    let prelu = Epilogue { activation: Activation::Prelu(&slopes), ..plain };
+    assert!(sum(&[(ConvInput::new(&a), &with)], &prelu).contains("slopes [3] for 4 channels"));
+    let inner = random.tensor(&[1, 4, 5, 4]);
+    let residual = Epilogue { residual: Some(&inner), padding: [1; 4], ..plain };
+    assert!(sum(&[(ConvInput::new(&a), &with)], &residual).contains("a residual of"));
+}
+
+#[test]
+fn shuffled_pixels_are_those_of_their_channels() {
+    let mut random = Random::new(34);
+    for (shape, factor) in [([2, 3, 5, 12], 2), ([1, 4, 2, 48], 4), ([1, 1, 1, 27], 3)] {
+        let x = random.tensor(&shape);
+        let [t, h, w, wide] = shape;
+        let c = wide / factor / factor;
+        let base = random.tensor(&[t, h, w, c]);
+        for base in [None, Some(&base)] {
+            let fast = pixel_shuffle(&x, factor, base).unwrap();
+            assert_eq!(fast.dims(), [t, h * factor, w * factor, c]);
+            same(&fast, &composite::pixel_shuffle(&x, factor, base).unwrap());
+        }
+        let one = |tensor: &Tensor, at: [usize; 4]| {
+            let found = at
+                .iter()
+                .enumerate()
+                .fold(tensor.clone(), |found, (_, index)| found.get(*index).unwrap());
+            found.to_scalar::<f32>().unwrap()
+        };
+        let shuffled = pixel_shuffle(&x, factor, None).unwrap();
+        for (down, across, channel) in [(0, 0, 0), (factor - 1, 1, c - 1)] {
+            let found = one(&shuffled, [t - 1, (h - 1) * factor + down, across, channel]);
+            let from = channel * factor * factor + down * factor + across;
+            assert_eq!(found, one(&x, [t - 1, h - 1, 0, from]));
+        }
+    }
+    assert!(pixel_shuffle(&random.tensor(&[1, 2, 2, 6]), 2, None).is_err());
+    let (x, base) = (random.tensor(&[1, 2, 2, 4]), random.tensor(&[1, 2, 2, 2]));
+    assert!(pixel_shuffle(&x, 2, Some(&base)).is_err());
+}
+
+#[test]
+fn attention_without_parameters_equals_its_composite_form() {
+    let mut random = Random::new(35);
+    let (x, y) = (random.tensor(&[2, 9, 7, 5]), (random.tensor(&[2, 9, 7, 5]) * 6.0).unwrap());
+    close(&span_attention(&x, &y).unwrap(), &composite::span_attention(&x, &y).unwrap(), 2e-6);
+    let zeros = x.zeros_like().unwrap();
+    same(&span_attention(&zeros, &zeros).unwrap(), &zeros);
+    assert!(span_attention(&x, &random.tensor(&[2, 9, 7, 4])).is_err());
+}
+
+#[test]
+fn values_are_clamped_and_those_that_are_none_are_told() {
+    let mut random = Random::new(36);
+    let x = (random.tensor(&[1, 70, 90, 3]) * 2.0).unwrap();
+    let found = clamp_finite(&x, 0.0, 1.0).unwrap().unwrap();
+    same(&found, &composite::clamp_finite(&x, 0.0, 1.0).unwrap().unwrap());
+    for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut values = x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        values[17_777] = wrong;
+        let damaged = Tensor::from_vec(values, x.shape(), x.device()).unwrap();
+        assert!(clamp_finite(&damaged, 0.0, 1.0).unwrap().is_none(), "{wrong}");
+        assert!(composite::clamp_finite(&damaged, 0.0, 1.0).unwrap().is_none(), "{wrong}");
+    }
 }

@@ -172,6 +172,24 @@ fn names_read_back() {
     for filter in Filter::ALL {
         assert_eq!(filter.to_string().parse(), Ok(filter));
     }
-    assert!("area".parse::<Filter>().unwrap_err().contains("lanczos"));
+    assert!("box".parse::<Filter>().unwrap_err().contains("lanczos"));
     assert!(resize(&picture(), 0, 4, Filter::Lanczos).is_err());
+}
+
+/// Whole factors are means of squares; of 4 pixels that become 3, each takes one and a third.
+#[test]
+fn the_area_filter_takes_each_pixel_as_far_as_it_is_covered() {
+    let line: Vec<f32> = vec![0.0, 3.0, 6.0, 12.0];
+    let frame = Tensor::from_vec(line, (1, 1, 4, 1), &Device::Cpu).unwrap();
+    let to = |width: usize| {
+        let resized = resize(&frame, 1, width, Filter::Area).unwrap();
+        resized.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    assert_eq!(to(2), [1.5, 9.0]);
+    assert_eq!(to(1), [5.25]);
+    let near = |found: &[f32], expected: &[f32]| {
+        found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6)
+    };
+    assert!(near(&to(3), &[0.75, 4.5, 10.5]), "{:?}", to(3));
+    assert_eq!(to(8), [0.0, 0.0, 3.0, 3.0, 6.0, 6.0, 12.0, 12.0]);
 }

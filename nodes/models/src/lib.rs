@@ -8,6 +8,7 @@
 //! - [`model`]: what a model is to whoever runs it: the traits that families implement.
 //! - [`text`]: encoders of text that families share.
 //! - [`image`]: encoders of pictures that families share.
+//! - [`upscale`]: networks that enlarge frames.
 //! - [`sampling`]: the noise levels of a run, the steps down them, and what steers them.
 //!
 //! Long computations take a `check_cancel` that runs after every block and may return
@@ -26,6 +27,7 @@ pub mod preview;
 pub mod sampling;
 pub mod text;
 pub mod tile;
+pub mod upscale;
 pub mod weight;
 
 pub use checkpoint::{Checkpoint, ModelFolder};

@@ -471,3 +471,41 @@ pub trait Decode {
     /// When the shape does not fit, or it is cancelled.
     fn push(&mut self, latent: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor>;
 }
+
+/// What is known of a network that enlarges frames, before its weights are read.
+pub trait UpscalerSpec: Send + Sync {
+    /// Its architecture, for messages.
+    fn name(&self) -> &str;
+
+    /// How many times wider and higher its frames are.
+    fn factor(&self) -> usize;
+
+    /// How far it sees: enlarged pixels depend on no pixel that lies farther away, in pixels of the
+    /// input.
+    fn reach(&self) -> usize;
+
+    /// Where it may be cut: tiles begin at multiples of this.
+    fn multiple(&self) -> usize {
+        1
+    }
+
+    /// Bytes that a tile of `[height, width]` pixels needs besides the weights, its result
+    /// included.
+    fn memory(&self, size: [usize; 2]) -> u64;
+
+    /// Reads its weights.
+    ///
+    /// # Errors
+    /// When they cannot be read or do not fit.
+    fn load(&self, weights: &Weights) -> Result<Arc<dyn Upscaler>>;
+}
+
+/// Enlarges frames.
+pub trait Upscaler: Send + Sync {
+    /// Enlarges whole frames. Shapes: `frames` `[n, h, w, 3]` in 0…1; the result
+    /// `[n, factor·h, factor·w, 3]`, which may leave 0…1.
+    ///
+    /// # Errors
+    /// When it is cancelled or a tensor operation fails.
+    fn upscale(&self, frames: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor>;
+}

@@ -3,6 +3,9 @@
 //! A tiny text-and-image-to-video model in the diffusers layout, trained from nothing on moving
 //! shapes by the programs in `recipe/`. `README.md` says what it shows, how it was trained, and how
 //! to exchange its weights. Nothing here depends on what the weights are.
+//!
+//! Beside it lies [`VIDEO_X4`], a network of others that enlarges frames; `upscale/README.md` says
+//! where it is from, `upscale/LICENSE` under which terms.
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +15,13 @@ macro_rules! embedded {
         ($path, include_bytes!(concat!("../model/", $path)))
     };
 }
+
+/// SRVGGNetCompact of Real-ESRGAN, `realesr-animevideov3`, as safetensors: frames become four times
+/// larger. BSD-3-Clause, Copyright (c) 2021, Xintao Wang.
+pub static VIDEO_X4: &[u8] = include_bytes!("../upscale/video-x4.safetensors");
+
+/// The licence of [`VIDEO_X4`], which goes with every copy of it.
+pub static VIDEO_X4_LICENSE: &str = include_str!("../upscale/LICENSE");
 
 /// The files of the model: path inside its folder and contents.
 ///

@@ -28,3 +28,11 @@ fn every_file_of_the_model_is_embedded() {
     );
     assert!(on_disk == embedded, "model/ changed after it was embedded");
 }
+
+#[test]
+fn what_others_made_carries_their_licence() {
+    let header = u64::from_le_bytes(kino_shapes::VIDEO_X4[..8].try_into().unwrap()) as usize;
+    let header = std::str::from_utf8(&kino_shapes::VIDEO_X4[8..8 + header]).unwrap();
+    assert!(header.contains("\"body.34.weight\"") && header.contains("BSD-3-Clause"));
+    assert!(kino_shapes::VIDEO_X4_LICENSE.contains("Copyright (c) 2021, Xintao Wang"));
+}

@@ -245,7 +245,11 @@ fn read_node(node: WrittenNode) -> Result<NodeSpec, String> {
             about: Cow::Owned(node.about),
             inputs: Cow::Owned(inputs),
             outputs: Cow::Owned(outputs),
-            traits: NodeTraits { sink: false, expensive: node.expensive, heavy: node.heavy },
+            traits: NodeTraits {
+                expensive: node.expensive,
+                heavy: node.heavy,
+                ..NodeTraits::LIGHT
+            },
         },
     })
 }

@@ -70,8 +70,27 @@ pub(crate) fn nodes() -> Nodes {
             "concat",
             ports![list("parts", PortType::Frames)],
             ports![edge("frames", PortType::Frames)],
+            NodeTraits::JOINS,
+        ),
+        signature(
+            "mix",
+            ports![edge("a", PortType::Latent), edge("mask", PortType::Mask)],
+            ports![edge("latent", PortType::Latent), edge("mask", PortType::Mask)],
+            NodeTraits::EXPENSIVE,
+        ),
+        signature(
+            "texts",
+            ports![list("texts", PortType::Text)],
+            ports![edge("text", PortType::Text)],
             NodeTraits::LIGHT,
         ),
+        signature(
+            "count",
+            ports![int("a", 0), int("b", 0)],
+            ports![edge("value", PortType::Any)],
+            NodeTraits::LIGHT,
+        ),
+        signature("rect", ports![], ports![edge("mask", PortType::Mask)], NodeTraits::LIGHT),
         signature(
             "split",
             ports![edge("frames", PortType::Frames)],
@@ -81,6 +100,12 @@ pub(crate) fn nodes() -> Nodes {
         signature(
             "read",
             ports![path("path")],
+            ports![edge("frames", PortType::Frames)],
+            NodeTraits::LIGHT,
+        ),
+        signature(
+            "enlarge",
+            vec![text("model", "lanczos").choices(methods).file()].into(),
             ports![edge("frames", PortType::Frames)],
             NodeTraits::LIGHT,
         ),
@@ -133,6 +158,11 @@ impl Catalog for Nodes {
             "add" => {
                 if let (Some(a), Some(b)) = (facts.real("a"), facts.real("b")) {
                     infer.outputs.push(Fact::Literal(Literal::Real(a + b)));
+                }
+            }
+            "count" => {
+                if let (Some(a), Some(b)) = (facts.int("a"), facts.int("b")) {
+                    infer.outputs.push(Fact::Literal(Literal::Int(a + b)));
                 }
             }
             "noise" => {

@@ -1,4 +1,5 @@
-//! Video frames, held in chunks; chunks for which the ledger has no room lie in a temporary file.
+//! Video frames, held in chunks; chunks for which the ledger has no room, and those of frames that
+//! wait for long, lie in temporary files.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use kino_port::PortType;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::{Lease, Ledger};
-use crate::spill::Scratch;
+use crate::spill::{Scratch, SpillFile};
 use crate::stored::{TensorHeader, TensorReader};
 use crate::types::{Field, TensorFact, Tensors, ValueType};
 use crate::{Error, Result};
@@ -165,6 +166,20 @@ fn compact(tensor: Tensor) -> Result<Tensor> {
     if is_compact { Ok(tensor) } else { Ok(tensor.force_contiguous()?) }
 }
 
+/// Moves a chunk to a temporary file: as one piece, since others may append to the file, too.
+fn moved(tensor: &Tensor, scratch: &Arc<Scratch>) -> Result<ChunkStorage> {
+    let mut to = scratch.begin((tensor.elem_count() * 4) as u64)?;
+    // Frame by frame, so that what memory has no room for is not copied as a whole.
+    for frame in 0..tensor.dim(0)? {
+        let frame = tensor.get(frame)?;
+        let mut bytes = Vec::with_capacity(frame.elem_count() * 4);
+        frame.write_bytes(&mut bytes)?;
+        to.write(&bytes)?;
+    }
+    let at = to.at();
+    Ok(ChunkStorage::Disk { scratch: Arc::clone(scratch), at })
+}
+
 /// Frames in the making: chunks are pushed as they are computed.
 pub struct FramesBuilder {
     frames: Frames,
@@ -198,6 +213,35 @@ impl FramesBuilder {
         if height == 0 || width == 0 {
             return Err(Error::failed(format!("frames have no pixels: {:?}", chunk.dims())));
         }
+        self.fits(height, width)?;
+        self.frames.count += n;
+        let tensor = compact(chunk.to_device(&Device::Cpu)?.to_dtype(DType::F32)?)?;
+        let storage = self.store(tensor)?;
+        self.frames.chunks.push(Chunk { frames: n, storage });
+        Ok(())
+    }
+
+    /// Appends all frames of `other`. What lies in a temporary file stays there and is shared.
+    ///
+    /// # Errors
+    /// As [`FramesBuilder::push`].
+    pub fn append(&mut self, other: &Frames) -> Result<()> {
+        for chunk in &other.chunks {
+            match &chunk.storage {
+                ChunkStorage::Memory { tensor, .. } => self.push(tensor)?,
+                ChunkStorage::Disk { scratch, at } => {
+                    self.fits(other.height, other.width)?;
+                    self.frames.count += chunk.frames;
+                    let storage = ChunkStorage::Disk { scratch: Arc::clone(scratch), at: *at };
+                    self.frames.chunks.push(Chunk { frames: chunk.frames, storage });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the size of further frames, which is that of all before.
+    fn fits(&mut self, height: usize, width: usize) -> Result<()> {
         let frames = &mut self.frames;
         if frames.count > 0 && (frames.height, frames.width) != (height, width) {
             return Err(Error::failed(format!(
@@ -206,10 +250,6 @@ impl FramesBuilder {
             )));
         }
         (frames.height, frames.width) = (height, width);
-        frames.count += n;
-        let tensor = compact(chunk.to_device(&Device::Cpu)?.to_dtype(DType::F32)?)?;
-        let storage = self.store(tensor)?;
-        self.frames.chunks.push(Chunk { frames: n, storage });
         Ok(())
     }
 
@@ -224,16 +264,7 @@ impl FramesBuilder {
             Some(scratch) => Arc::clone(scratch),
             None => Arc::clone(self.scratch.insert(Arc::new(Scratch::new(ledger)?))),
         };
-        // Frame by frame, so that what memory has no room for is not copied as a whole.
-        let mut at = None;
-        for frame in 0..tensor.dim(0)? {
-            let frame = tensor.get(frame)?;
-            let mut bytes = Vec::with_capacity(frame.elem_count() * 4);
-            frame.write_bytes(&mut bytes)?;
-            let begin = scratch.append(&bytes)?;
-            at.get_or_insert(begin);
-        }
-        Ok(ChunkStorage::Disk { scratch, at: at.unwrap_or_default() })
+        moved(&tensor, &scratch)
     }
 
     /// The frames pushed.
@@ -353,6 +384,25 @@ impl ValueType for Frames {
 
     fn unleased(&self) -> u64 {
         Frames::unleased(self)
+    }
+
+    fn moved_to(&self, file: &SpillFile) -> Result<Option<Self>> {
+        if self.resident() == 0 {
+            return Ok(None);
+        }
+        let scratch = file.scratch()?;
+        let Frames { count, height, width, fps, .. } = *self;
+        let mut chunks = Vec::with_capacity(self.chunks.len());
+        for chunk in &self.chunks {
+            let storage = match &chunk.storage {
+                ChunkStorage::Memory { tensor, .. } => moved(tensor, &scratch)?,
+                ChunkStorage::Disk { scratch, at } => {
+                    ChunkStorage::Disk { scratch: Arc::clone(scratch), at: *at }
+                }
+            };
+            chunks.push(Chunk { frames: chunk.frames, storage });
+        }
+        Ok(Some(Frames { count, height, width, fps, chunks }))
     }
 
     fn header(&self) -> FramesHeader {

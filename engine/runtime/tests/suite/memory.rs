@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kino_graph::{Catalog, StepInput};
-use kino_node::{Ledger, Services, TensorFact};
+use kino_node::{FramesFact, Ledger, Services, TensorFact};
 use kino_port::{Fact, Facts, PlannedWeights};
-use kino_runtime::{Event, NodeCatalog, RunSpec, Runtime, RuntimeOptions, StopSignal};
+use kino_runtime::{DiskCache, Event, NodeCatalog, RunSpec, Runtime, RuntimeOptions, StopSignal};
 
 use crate::nodes::{Log, registry};
 use crate::rig::{Draft, Rig, all, int, lit, of, sorted};
@@ -47,6 +47,59 @@ fn five_hundred_edits_keep_memory_and_temporary_files_flat() {
     assert!(rig.evaluated(&film(499)).is_empty(), "the newest is kept");
     drop(rig);
     assert_eq!((ledger.used(), ledger.spilled()), (0, 0));
+}
+
+/// So many films of a thousand frames, 24 MB each, made one after another, joined and watched.
+fn joined(count: i128) -> Draft {
+    let mut draft = Draft::default();
+    let mut films = Vec::new();
+    for seed in 1..=count {
+        // A film waits for the one before it.
+        let before =
+            films.last().map(|film| draft.add(&format!("f{seed}"), "frames", vec![of(*film)]));
+        let length = before.map_or(lit(1000), of);
+        let film = draft.add(&format!("film{seed}"), "film", vec![lit(seed), length]);
+        let fact = FramesFact { count: Some(1000), height: 20, width: 100, fps: None };
+        draft.plan.steps[film as usize].facts = vec![Fact::typed(fact)];
+        films.push(film);
+    }
+    let whole = draft.add("whole", "joined", vec![all(&films)]);
+    let sum = draft.add("sum", "watched", vec![of(whole)]);
+    draft.give(sum, 0);
+    draft
+}
+
+#[test]
+fn what_waits_to_be_joined_takes_no_memory_however_much_it_is() {
+    for cached in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let peak = |count: i128| {
+            let ledger = Ledger::with_spill(1 << 30, std::env::temp_dir(), u64::MAX);
+            let disk = cached.then(|| DiskCache::open(folder.path(), u64::MAX));
+            // One thread: two would read two films at once.
+            let options = RuntimeOptions { memory_budget: 0, disk, threads: 1 };
+            let rig = Rig::with_ledger(options, Log::default(), Arc::clone(&ledger));
+            let report = rig.run(&joined(count));
+            assert_eq!(int(&report, "sum"), Some(1000 * count * (count + 1) / 2));
+            drop(report);
+            assert_eq!((ledger.used(), ledger.spilled()), (0, 0), "nothing is left");
+            ledger.peak()
+        };
+        let few = peak(3);
+        // The second time they are read from the disk, of which only a part is read ahead.
+        for _ in 0..=usize::from(cached) {
+            let many = peak(12);
+            assert!(many <= few + few / 10, "{many} bytes of twelve, {few} of three");
+        }
+    }
+}
+
+#[test]
+fn what_waits_to_be_joined_stays_in_memory_where_files_are_full() {
+    let ledger = Ledger::with_spill(1 << 30, std::env::temp_dir(), 30 * MB);
+    let rig = rig(&ledger, 0);
+    assert_eq!(int(&rig.run(&joined(4)), "sum"), Some(10_000));
+    assert!(ledger.peak() > 48 * MB, "{}", ledger.peak());
 }
 
 #[test]

@@ -219,6 +219,38 @@ static FRAMES: NodeDef = node(
     NodeTraits::LIGHT,
     |_, inputs| value(inputs.value::<Frames>("frames")?.count() as i64),
 );
+/// Films one after another.
+static JOINED: NodeDef = node(
+    "joined",
+    ports![list("parts", PortType::Frames)],
+    ports![edge("frames", PortType::Frames)],
+    NodeTraits::JOINS,
+    |cx, inputs| {
+        let mut whole = FramesBuilder::new(&cx.services.ledger, None);
+        for (_, part) in inputs.list::<Frames>("parts")? {
+            whole.append(&part)?;
+        }
+        Ok(vec![Some(Value::from(whole.finish()?))])
+    },
+);
+/// The sum of the first element of every frame, read one after another.
+static WATCHED: NodeDef = node(
+    "watched",
+    ports![edge("frames", PortType::Frames)],
+    VALUE,
+    NodeTraits::LIGHT,
+    |_, inputs| {
+        let frames = inputs.value::<Frames>("frames")?;
+        let mut sum = 0;
+        for chunk in frames.chunks() {
+            let chunk = chunk?;
+            for at in 0..chunk.dim(0)? {
+                sum += chunk.get(at)?.flatten_all()?.get(0)?.to_scalar::<f32>()? as i64;
+            }
+        }
+        value(sum)
+    },
+);
 static ALONE: NodeDef = node("alone", TWO, VALUE, NodeTraits::LIGHT, alone);
 static LARGE: NodeDef = inferred("large", TWO, VALUE, NodeTraits::LIGHT, add, |_, _| {
     let (memory, spillable) = (10_000_000_000, 2_000_000_000);
@@ -320,6 +352,8 @@ static NODES: &[&NodeDef] = &[
     &BRITTLE_NODE,
     &FILM,
     &FRAMES,
+    &JOINED,
+    &WATCHED,
     &ALONE,
     &LARGE,
     &RANGED,

@@ -11,7 +11,7 @@ use kino_port::{
     Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, count, edge, int, list, ports,
 };
 
-use super::chunks::{CHUNK, frame_bytes, frames_in, gives, push_changed};
+use super::chunks::{CHUNK, frame_bytes, frames_in, gives};
 use crate::infer::{InferCx, InferResult, known, named_facts, refuse};
 
 /// The most frames that a node is asked for.
@@ -59,7 +59,7 @@ pub(crate) static CONCAT: NodeDef = NodeDef {
                 .about("Clips or images of one size, in their order; a map's names say nothing.")
         ],
         outputs: ports![edge("frames", PortType::Frames).about("All frames, at the clips' rate.")],
-        traits: NodeTraits::LIGHT,
+        traits: NodeTraits::JOINS,
     },
     infer: infer_concat,
     run: concat,
@@ -194,8 +194,10 @@ fn concat(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let mut whole = FramesBuilder::new(&cx.services.ledger, fact.fps);
     let (mut done, of) = (0, parts.iter().map(|part| part.count()).sum());
     for part in &parts {
-        push_changed(cx, part, (done, of), &mut whole, |few| Ok(few.clone()))?;
+        cx.check_cancel()?;
+        whole.append(part)?;
         done += part.count();
+        cx.progress(done, of);
     }
     Ok(vec![Some(Value::from(whole.finish()?))])
 }

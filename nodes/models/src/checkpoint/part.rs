@@ -6,7 +6,7 @@ use candle_core::DType;
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 
-use super::file::DataFile;
+use super::file::{self, DataFile};
 use super::header::{self, Header};
 use crate::error::{Error, Result};
 
@@ -72,6 +72,15 @@ impl PartFiles {
         Ok(Self { folder: folder.to_owned(), files, place, identity })
     }
 
+    /// Opens one safetensors file that is all of a part.
+    ///
+    /// # Errors
+    /// When it is a pickle, truncated, or otherwise not safetensors.
+    pub fn of_file(file: DataFile) -> Result<Self> {
+        let name = file.name().to_owned();
+        Self::read(&name, vec![file])
+    }
+
     /// What identifies these weights.
     pub fn identity(&self) -> Identity {
         self.identity
@@ -80,6 +89,25 @@ impl PartFiles {
     /// The length of all files together.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.file.length()).sum()
+    }
+
+    /// Whether no file was touched since it was opened, or exchanged for another at its place.
+    pub fn is_current(&self, path: Option<&std::path::Path>) -> bool {
+        let Some(path) = path else { return true }; // in the binary nothing changes
+        let now = file::stamp_at(path);
+        self.files.iter().all(|file| file.file.stamp().copied() == now)
+    }
+
+    /// The names of all tensors, sorted.
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.place.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// The shape of a tensor, if it is there.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        Some(self.place(name)?.shape)
     }
 
     /// The files, in order.
@@ -173,7 +201,7 @@ fn identify(files: &[WeightFile]) -> Result<Identity> {
         hash_data(&mut content, file, header)?;
         file.check_unchanged()?;
         if let Some(stamp) = file.stamp().filter(|stamp| stamp.length > HASHED_WHOLE) {
-            stamps.update(&super::file::stamp_bytes(stamp));
+            stamps.update(&file::stamp_bytes(stamp));
         }
     }
     let content = content.finalize();

@@ -1,0 +1,223 @@
+//! `upscale`: a whole factor larger, by a filter or by a network that has learned edges.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use kino_kernels::Filter;
+use kino_models::upscale::Tiling;
+use kino_node::{
+    Cx, Error, Frames, FramesBuilder, FramesFact, Inputs, NodeDef, Outputs, Result, Services, Value,
+};
+use kino_port::{
+    Fact, Facts, NodeTraits, PlanError, PlannedRead, Signature, StepInfo, int, ports, text,
+};
+
+use super::chunks::{frame_bytes, frames_in};
+use super::resize::{frames_out, resized, scale};
+use crate::error::{IntoNode, at_input, check_cancel};
+use crate::files::{input, policy};
+use crate::infer::{InferCx, InferResult, refuse};
+use crate::latent::LONGEST_SIDE;
+use crate::models::{Models, OpenUpscaler, UpscalerSource};
+
+/// Enlarges frames by a whole factor.
+pub(crate) static UPSCALE: NodeDef = NodeDef {
+    signature: Signature {
+        name: Cow::Borrowed("upscale"),
+        version: Cow::Borrowed("1"),
+        about: Cow::Borrowed(ABOUT),
+        inputs: ports![
+            frames_in(),
+            int("factor", 2).between(1, 8).unit("x").about("How many times wider and higher."),
+            text("model", LANCZOS).choices(&MODELS).file().about(
+                "`lanczos`, a filter; `video-x4`, a network in the binary; or a safetensors file."
+            ),
+            int("tile", 0).between(0, LONGEST_SIDE).unit("px").about(
+                "Side of the tiles that a network is given, beside their overlap; 0 chooses one by \
+                 the memory that it takes."
+            ),
+        ],
+        outputs: ports![frames_out()],
+        traits: NodeTraits::HEAVY,
+    },
+    infer,
+    run,
+};
+
+const ABOUT: &str = "Enlarges frames by a whole factor, each for itself. `lanczos` is a filter of \
+three lobes: it adds no detail and keeps blur as blur. A network makes edges sharp that an \
+autoencoder, a compressor or a small camera has softened; it invents texture.\n\n\
+`video-x4` lies in the binary and was made for video: SRVGGNetCompact of Real-ESRGAN \
+(realesr-animevideov3, BSD-3-Clause, Copyright (c) 2021, Xintao Wang), 1.2 MFLOP for a pixel of the \
+input. A path names a safetensors file of SRVGGNetCompact, RRDBNet (the ESRGAN family) or SPAN, of \
+any size; what it is, its names and shapes say. A network that enlarges more than `factor` has its \
+pixels averaged by area; it cannot enlarge more than it was made for. Pickle files (.pth) are \
+refused.\n\n\
+Frames are cut into tiles that overlap by what the network sees, up to 32 pixels, so that memory \
+does not grow with the frame nor with the clip. Shapes: `[f, h, w, 3]` to `[f, factor·h, factor·w, \
+3]`, in 0…1.\n\n\
+Example:\n    \"large\": (op: \"upscale\", in: {\"frames\": \"frames\"}, with: {\"factor\": 4, \
+\"model\": \"video-x4\"}),";
+
+const LANCZOS: &str = "lanczos";
+const EMBEDDED: &str = "video-x4";
+const MODELS: [Cow<'static, str>; 2] = [Cow::Borrowed(LANCZOS), Cow::Borrowed(EMBEDDED)];
+
+/// What turns the usual pickle into a file that is read.
+const CONVERT: &str = "a .pth file becomes one by: python -c \"import sys, torch, \
+safetensors.torch as s; d = torch.load(sys.argv[1], map_location='cpu', weights_only=True); \
+d = d.get('params_ema', d.get('params', d)); s.save_file({k: v.contiguous() for k, v in \
+d.items()}, sys.argv[2])\" model.pth model.safetensors";
+
+/// Opens the network that a graph names; none for the filter.
+fn open(services: &Services, model: &str) -> Result<Option<Arc<OpenUpscaler>>, PlanError> {
+    let missing = |error: Error| PlanError::new(error.to_string());
+    let source = match model {
+        LANCZOS => return Ok(None),
+        EMBEDDED => UpscalerSource::Embedded { name: EMBEDDED, bytes: kino_shapes::VIDEO_X4 },
+        path => {
+            let path = input(services, path).map_err(at_input("model"))?;
+            if !path.exists() {
+                let message = format!("{} does not exist", path.display());
+                return Err(PlanError::at("model", message).hint(
+                    "a model is `lanczos`, `video-x4`, or a safetensors file (relative to the \
+                     graph)",
+                ));
+            }
+            UpscalerSource::File(path.canonicalize().unwrap_or(path))
+        }
+    };
+    let opened = services.get::<Models>().map_err(missing)?.open_upscaler(&source);
+    let opened = opened.map_err(|error| {
+        let planned = PlanError::at("model", error.to_string());
+        match error {
+            kino_models::Error::Pickle { .. } => planned.hint(CONVERT),
+            _ => planned,
+        }
+    })?;
+    if let UpscalerSource::File(path) = &source
+        && policy(services).narrows_reading()
+    {
+        // Nobody has turned a link between asking and opening.
+        policy(services).check_read(path).map_err(at_input("model"))?;
+        if !opened.is_current() {
+            let message = format!("{model} was exchanged while it was opened");
+            return Err(PlanError::at("model", message));
+        }
+    }
+    Ok(Some(opened))
+}
+
+/// How frames are cut for a network.
+fn tiling(
+    opened: &OpenUpscaler,
+    size: [usize; 2],
+    factor: usize,
+    tile: usize,
+) -> Result<Tiling, PlanError> {
+    Tiling::new(Arc::clone(&opened.spec), size, factor, tile).map_err(|error| {
+        PlanError::at("factor", error.to_string())
+            .hint("for more, feed a second `upscale` node; `lanczos` takes every factor")
+    })
+}
+
+fn infer(services: &Services, facts: &Facts) -> InferResult {
+    let mut review = InferCx::new(facts);
+    let model = facts.text("model");
+    let opened = model.and_then(|model| review.take(open(services, model)));
+    let mut info = StepInfo::default();
+    if let (Some(model), Some(Some(opened))) = (model, &opened) {
+        info.key = opened.identity().to_vec();
+        if model != EMBEDDED {
+            let (path, hash) = (model.to_owned(), opened.fingerprint());
+            info.reads = vec![PlannedRead { path, hash, ..PlannedRead::default() }];
+        }
+    }
+    let (Some(frames), Some(factor), Some(opened)) =
+        (review.known::<Frames>("frames"), review.size("factor"), opened)
+    else {
+        return review.finish(info);
+    };
+    let size = [frames.height, frames.width].map(|side| side.saturating_mul(factor));
+    let Some(opened) = opened else {
+        return review.finish(resized(&frames, (size[0], size[1])));
+    };
+    let tile = review.size("tile").unwrap_or(0);
+    let cut = tiling(&opened, [frames.height, frames.width], factor, tile);
+    let Some(cut) = review.take(cut) else { return review.finish(info) };
+    let weights = opened.weight_bytes();
+    let result = (frames.count.unwrap_or(1) as u64).saturating_mul(frame_bytes(size[0], size[1]));
+    review.finish(StepInfo {
+        outputs: vec![Fact::typed(FramesFact { height: size[0], width: size[1], ..frames })],
+        memory: result.saturating_add(weights).saturating_add(cut.memory()),
+        weights: opened.planned(),
+        spillable: result,
+        ..info
+    })
+}
+
+/// The network that the plan was made with; without a plan, the one that lies there now.
+fn planned(cx: &Cx<'_>, model: &str) -> Result<Option<Arc<OpenUpscaler>>> {
+    let read = cx.reads.iter().find(|read| read.path == model);
+    let kept = match read {
+        Some(read) => cx.services.get::<Models>()?.opened_upscaler(&read.hash),
+        None => None,
+    };
+    if kept.is_some() {
+        return Ok(kept);
+    }
+    let opened = open(cx.services, model).map_err(refuse)?;
+    match (read, &opened) {
+        (Some(read), Some(opened)) if opened.fingerprint() != read.hash => {
+            Err(Error::failed(format!("{model} has changed since the plan was made")))
+        }
+        _ => Ok(opened),
+    }
+}
+
+fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+    let frames = inputs.value::<Frames>("frames")?;
+    let factor: usize = inputs.int("factor")?;
+    let enlarged = |side: usize| {
+        let side = side.checked_mul(factor);
+        side.ok_or_else(|| Error::input("factor", format!("frames {factor} times larger")))
+    };
+    let size = (enlarged(frames.height())?, enlarged(frames.width())?);
+    match planned(cx, inputs.text("model")?)? {
+        None => scale(cx, &frames, size, Filter::Lanczos),
+        Some(opened) => {
+            let own = [frames.height(), frames.width()];
+            let cut = tiling(&opened, own, factor, inputs.int("tile")?).map_err(refuse)?;
+            learned(cx, &frames, &opened, &cut)
+        }
+    }
+}
+
+/// Frames enlarged by a network, a few at a time.
+fn learned(
+    cx: &mut Cx<'_>,
+    frames: &Frames,
+    opened: &OpenUpscaler,
+    cut: &Tiling,
+) -> Result<Outputs> {
+    cx.check_cancel()?;
+    // The sizes may be known only now: what cannot be had is this node's error.
+    cx.services.device_ledger().check(cut.memory(), "a tile on its way through the network")?;
+    let network = cx.services.get::<Models>()?.upscaler(opened)?;
+    let mut large = FramesBuilder::new(&cx.services.ledger, frames.fps());
+    let mut done = 0;
+    cx.progress(0, frames.count());
+    for chunk in frames.chunks() {
+        let chunk = chunk?;
+        let count = chunk.dim(0)?;
+        for start in (0..count).step_by(cut.frames_at_once()) {
+            let few = cut.frames_at_once().min(count - start);
+            let few = chunk.narrow(0, start, few)?.to_device(cx.device())?;
+            let enlarged = cut.upscale(&**network, &few, &mut check_cancel(cx.cancel)).node()?;
+            large.push(&enlarged)?;
+            done += few.dim(0)?;
+            cx.progress(done, frames.count());
+        }
+    }
+    Ok(vec![Some(Value::from(large.finish()?))])
+}
