@@ -1,6 +1,9 @@
 //! The reference values of diffusers, through graphs alone: `model.load` from a folder, the
 //! starting latents by `tensor.read`, the results by `tensor.write`.
 
+#[path = "reference/variants.rs"]
+mod variants;
+
 use candle_core::Tensor;
 use kino_tests::{Rig, difference, golden, reference, to_bytes};
 
@@ -300,6 +303,101 @@ fn wan_22_a14b_by_two_experts() {
         ..base
     }
     .check();
+}
+
+/// Wan VACE: a control video, a mask of what stays of it, pictures of what the clip shows.
+#[derive(Clone, Copy)]
+struct WithControl<'a> {
+    case: &'a str,
+    /// What `vace` takes: inputs and values, as graphs write them, and what `dit.sample` takes.
+    control: (&'a str, &'a str),
+    sample: &'a str,
+    negative: &'a str,
+}
+
+impl WithControl<'_> {
+    fn graph(&self, model: &str) -> String {
+        let WithControl { case, control: (edges, values), sample, negative } = self;
+        let read = |name: &str| {
+            format!(
+                r#"(op: "tensor.read", with: {{"path": "wan_vace/golden.safetensors", "name": "{name}"}})"#
+            )
+        };
+        format!(
+            r#"Graph(version: 1, nodes: {{
+                "model": (op: "model.load", with: {{"source": "{model}"}}),
+                "text": (op: "text.encode", in: {{"encoder": "model.text_encoder"}}, with:
+                    {{"prompt": "A red fox runs through deep snow at dawn.", "negative": "{negative}"}}),
+                "film": {film}, "mask": {mask}, "wide": {wide}, "tall": {tall}, "noise": {noise},
+                "vace": (op: "vace", in: {{"dit": "model.dit", "vae": "model.vae"{edges}}}, with: {{{values}}}),
+                "patches": (op: "patchify", in: {{"latents": "noise", "dit": "model.dit"}}),
+                "sample": (op: "dit.sample", in: {{"dit": "model.dit", "patches": "patches",
+                    "text": "text", "control": "vace.control"}}, with: {{{sample}}}),
+                "latent": (op: "unpatchify", in: {{"patches": "sample.patches"}}),
+                "frames": (op: "vae.decode", in: {{"vae": "model.vae", "latent": "latent"}}),
+                "out": (op: "tensor.write", with: {{"path": "out.safetensors"}}, in: {{"tensors":
+                    {{"trace": "sample.trace", "latent": "latent", "frames": "frames"}}}}),
+            }})"#,
+            film = read("clip_u8"),
+            mask = read("mask"),
+            wide = read("wide_u8"),
+            tall = read("tall_u8"),
+            noise = read(&format!("{case}.latents_init")),
+        )
+    }
+
+    /// Runs it: latents of every step within 1e-4, frames within 1 of 255; the clip is what is left
+    /// without the pictures.
+    fn check(&self) {
+        let rig = Rig::of("reference", &self.graph("wan_vace/model"), &reference());
+        rig.run();
+        let golden =
+            |name: &str| golden("wan_vace/golden.safetensors", &format!("{}.{name}", self.case));
+        let out = |name: &str| rig.tensor("out.safetensors", name);
+        let steps = out("trace");
+        within(
+            &format!("VACE {} steps", self.case),
+            difference(&steps, &golden("latents_steps")),
+            1e-4,
+        );
+        let last = steps.get(steps.dims()[0] - 1).expect("a step");
+        let (all, clip) = (last.dims()[1], out("latent").dims()[1]);
+        assert_eq!(difference(&out("latent"), &last.narrow(1, all - clip, clip).expect("it")), 0.0);
+        let frames = difference(&to_bytes(&out("frames")), &golden("frames_u8"));
+        within(&format!("VACE {} frames", self.case), frames, 1.0);
+    }
+}
+
+#[test]
+fn wan_21_vace_by_a_video_a_mask_and_pictures() {
+    let pictures = WithControl {
+        case: "a",
+        control: (
+            r#", "references": ["wide", "tall"]"#,
+            r#""width": 48, "height": 32, "frames": 9"#,
+        ),
+        sample: r#""steps": 4, "guidance": 4.0"#,
+        negative: "blurred details",
+    };
+    pictures.check();
+    WithControl {
+        case: "b",
+        control: (r#", "video": "film", "mask": "mask""#, r#""strength": 0.7"#),
+        sample: r#""steps": 3, "guidance": 1.0"#,
+        negative: "",
+    }
+    .check();
+    WithControl {
+        case: "c",
+        control: (r#", "video": "film", "references": ["tall"]"#, ""),
+        sample: r#""steps": 3, "guidance": 3.0"#,
+        ..pictures
+    }
+    .check();
+    // What a model without these blocks is given is said before anything runs.
+    let plan = Rig::of("reference", &pictures.graph("wan_t2v/model"), &reference()).plan();
+    let refused = plan.err().expect("something stands against it").to_string();
+    assert!(refused.contains("this transformer takes no control"), "{refused}");
 }
 
 /// The embedded model against its reference sampler.

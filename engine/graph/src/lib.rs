@@ -39,10 +39,10 @@
 //!   list port takes one edge, a list of edges, or a map of named ones. A port is fed by an edge or
 //!   by a value, never by both.
 //! - **Types** are Text, Int, Real, Bool, Path; TextEncoder, ImageEncoder, Dit, Vae; Conditioning,
-//!   ImageConditioning, Latent, Patches, Given, Sigmas, Guider, Frames, Mask, Tensor, File;
-//!   `List(…)` of any; Any; and a plugin's own, such as `example.depth`. The first five can be
-//!   written out. A Tensor connects to any port that holds a tensor. The inputs of type Any of one
-//!   node have one type, and its outputs of type Any have that type, too.
+//!   ImageConditioning, Latent, Patches, Given, Control, Sigmas, Guider, Frames, Mask, Tensor,
+//!   File; `List(…)` of any; Any; and a plugin's own, such as `example.depth`. The first five can
+//!   be written out. A Tensor connects to any port that holds a tensor. The inputs of type Any of
+//!   one node have one type, and its outputs of type Any have that type, too.
 //! - **Values** are read by the declared type, not by their looks: an Int widens to Real, never
 //!   back. An input of type Int that feeds a seed takes `"random"`: a number drawn within its range
 //!   while planning, and recorded. A `"random"` in a graph that is used twice is one number.

@@ -165,7 +165,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Clip, Conditioning, Embeddings, Frames, FramesBuilder, Given, GivenEncoding,
+        Clip, Conditioning, Control, Embeddings, Frames, FramesBuilder, Given, GivenEncoding,
         ImageConditioning, Latent, LatentSpace, Ledger, Mask, Patches, Sigmas,
     };
 
@@ -205,6 +205,12 @@ mod tests {
             Some(Patches { tokens: ramp(12, &[2, 6]), clips: vec![clip], patch: [1, 1, 2] }.into()),
             Some(mask(2).into()),
             Some(ImageConditioning { tensor: ramp(6, &[2, 3]) }.into()),
+            Some(Value::from(Control {
+                tensor: ramp(30, &[5, 1, 2, 3]),
+                references: 0,
+                strength: 0.3,
+                space: latent.space.clone(),
+            })),
             Some(Value::from(Given {
                 latent,
                 mask: mask(1),

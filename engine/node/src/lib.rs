@@ -46,8 +46,8 @@ pub use types::{
 };
 pub use value::{ModelPart, Named, OutputFile, Record, Value};
 pub use video::{
-    Clip, Conditioning, ConditioningFact, Embedding, Embeddings, Frames, FramesBuilder, FramesFact,
-    Given, GivenEncoding, GivenFact, Guider, GuiderHandle, GuiderState, ImageConditioning,
-    ImageConditioningFact, Latent, LatentFact, LatentSpace, Mask, MaskFact, Patches, PatchesFact,
-    SamplingStep, Sigmas, SigmasFact,
+    Clip, Conditioning, ConditioningFact, Control, ControlFact, Embedding, Embeddings, Frames,
+    FramesBuilder, FramesFact, Given, GivenEncoding, GivenFact, Guider, GuiderHandle, GuiderState,
+    ImageConditioning, ImageConditioningFact, Latent, LatentFact, LatentSpace, Mask, MaskFact,
+    Patches, PatchesFact, SamplingStep, Sigmas, SigmasFact,
 };

@@ -9,7 +9,8 @@ use kino_port::{Fact, PortType};
 
 use crate::types::{TensorFact, TypeDef};
 use crate::video::{
-    Conditioning, Frames, Given, GuiderHandle, ImageConditioning, Latent, Mask, Patches, Sigmas,
+    Conditioning, Control, Frames, Given, GuiderHandle, ImageConditioning, Latent, Mask, Patches,
+    Sigmas,
 };
 
 /// Every type of values, in the order of the documentation.
@@ -19,6 +20,7 @@ pub static TYPES: &[TypeDef] = &[
     TypeDef::of::<Latent>(),
     TypeDef::of::<Patches>(),
     TypeDef::of::<Given>(),
+    TypeDef::of::<Control>(),
     TypeDef::of::<Sigmas>(),
     TypeDef::of::<GuiderHandle>(),
     TypeDef::of::<Frames>(),

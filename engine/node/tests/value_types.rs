@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use kino_node::{
-    Cancel, Clip, Conditioning, CustomTypes, Error, Fields, Frames, FramesBuilder, Given,
+    Cancel, Clip, Conditioning, Control, CustomTypes, Error, Fields, Frames, FramesBuilder, Given,
     GivenEncoding, Guider, GuiderHandle, GuiderState, ImageConditioning, Inputs, Latent,
     LatentSpace, Ledger, Mask, ModelPart, Named, Opaque, OutputFile, Patches, Record, Result,
     Services, Sigmas, TYPES, TensorFact, TensorHeader, TensorReader, Tensors, TypeDef, Value,
@@ -38,6 +38,7 @@ fn samples() -> Vec<Value> {
         latent.clone().into(),
         Patches { tokens: ramp(&[2, 6]), clips: vec![clip], patch: [1, 1, 2] }.into(),
         given(latent, 1).into(),
+        control(1).into(),
         Sigmas(vec![Sigma(1.0), Sigma(0.5), Sigma(0.0)].into()).into(),
         frames.finish().unwrap().into(),
         Mask { tensor: ramp(&[2, 2, 3]) }.into(),
@@ -54,6 +55,25 @@ fn given(latent: Latent, frames: usize) -> Given {
         encoding: GivenEncoding::Apart,
         start: Some(Arc::new(Frames::from_tensor(&ramp(&[1, 4, 5, 3]), None).unwrap())),
         end: None,
+    }
+}
+
+/// A control of two latent frames, of which so many are pictures.
+fn control(references: usize) -> Control {
+    Control { tensor: ramp(&[5, 2, 2, 3]), references, strength: 0.5, space: None }
+}
+
+#[test]
+fn a_control_leaves_a_clip_and_counts_by_a_number() {
+    assert!(control(1).check().is_ok());
+    let message = |control: Control| control.check().unwrap_err().to_string();
+    assert_eq!(
+        message(control(2)),
+        "2 of 2 latent frames of a control are pictures: none is left for a clip"
+    );
+    for strength in [-0.5, f64::NAN, f64::INFINITY] {
+        let found = message(Control { strength, ..control(0) });
+        assert!(found.starts_with("the strength of a control is 0 or more"), "{found}");
     }
 }
 

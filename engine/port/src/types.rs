@@ -41,6 +41,8 @@ pub enum PortType {
     Patches,
     /// Frames that a clip must contain.
     Given,
+    /// What a clip follows beside its text: a clip, a mask, pictures.
+    Control,
     /// Noise levels of a sampling run, from 1 to 0.
     Sigmas,
     /// A callable that joins velocities with and without text.
@@ -235,6 +237,7 @@ impl PortType {
         record("Latent", PortType::Latent, &["tensor", "space"], Some(1), LATENT),
         record("Patches", PortType::Patches, &["tokens", "clips", "patch"], Some(3), PATCHES),
         opaque("Given", PortType::Given),
+        opaque("Control", PortType::Control),
         tensor("Sigmas", PortType::Sigmas, SIGMAS),
         opaque("Guider", PortType::Guider),
         record(

@@ -14,7 +14,7 @@ use kino_port::{
     real,
 };
 
-use crate::infer::{InferCx, InferResult, f32_bytes, near, refuse, takes_no_given};
+use crate::infer::{InferCx, InferResult, f32_bytes, near, reads_control, refuse, takes_no_given};
 use crate::latent::{check_frames, check_side};
 use crate::models::{DitHandle, Network, VaeHandle};
 use crate::regroup::Regrouped;
@@ -149,6 +149,7 @@ fn encoding(part: &DitHandle) -> Result<GivenEncoding, PlanError> {
         GivenInput::Tokens => Ok(GivenEncoding::Apart),
         GivenInput::Channels => Ok(GivenEncoding::Whole),
         GivenInput::None => Err(takes_no_given("dit")),
+        GivenInput::Control => Err(reads_control("dit")),
     }
 }
 

@@ -110,6 +110,18 @@ pub(crate) fn takes_no_given(port: &str) -> PlanError {
     )
 }
 
+/// A transformer that was fed at `port` is given frames by a control.
+pub(crate) fn reads_control(port: &str) -> PlanError {
+    PlanError::at(port, "this transformer is given frames by a control")
+        .hint("a `vace` node makes one of a video, a mask and pictures, for `control`")
+}
+
+/// A transformer that was fed at `port` has no blocks for a control.
+pub(crate) fn takes_no_control(port: &str) -> PlanError {
+    PlanError::at(port, "this transformer takes no control: it has no blocks beside the main ones")
+        .hint("Wan VACE takes one; frames that a clip must contain come by a `given` node")
+}
+
 /// Bytes of so many numbers in f32 as these sizes multiplied; more than there are is the most there
 /// can be.
 pub(crate) fn f32_bytes(sizes: &[usize]) -> u64 {

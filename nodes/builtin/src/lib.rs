@@ -28,6 +28,7 @@ mod source;
 mod switch;
 mod tensor;
 mod text;
+mod vace;
 mod vae;
 mod video;
 
@@ -61,6 +62,7 @@ pub static NODES: &[&NodeDef] = &[
     &vae::ENCODE,
     &vae::DECODE,
     &given::GIVEN,
+    &vace::VACE,
     &video::READ,
     &video::WRITE,
     &image::READ,

@@ -1,6 +1,7 @@
 //! `dit.sample`: from noise to data along the velocity that a transformer gives.
 
 mod clips;
+mod control;
 mod given;
 mod known;
 mod noise;
@@ -28,7 +29,8 @@ use crate::infer::{InferCx, InferResult, f32_bytes, known, named_facts, refuse};
 use crate::models::{DitHandle, Models, Network};
 use crate::patches::{grid_of, object_to_tensor, patch_tuple};
 use crate::schedule::{ClassifierFree, MAX_STEPS, levels};
-use clips::{Packed, Text, items_of_clips, texts_of_clips};
+use clips::{Leading, Packed, Text, items_of_clips, texts_of_clips};
+use control::{controls, infer_control, without_pictures};
 use given::{check_given, givens_of_clips};
 use known::{Known, check_known, check_mask, check_start, noised, skipped};
 
@@ -49,6 +51,10 @@ pub(crate) static SAMPLE: NodeDef = NodeDef {
                 .about("What an image encoder saw, for a transformer that reads pictures."),
             optional_list("given", PortType::Given).about(
                 "Frames that a clip must contain, of some or all clips: by name, else in order."
+            ),
+            optional_list("control", PortType::Control).about(
+                "What clips follow beside their text (Wan VACE), some or all: by name, else in \
+                 order."
             ),
             optional("start", PortType::Patches)
                 .about("Latents to begin with instead of noise alone, as many clips as `patches`."),
@@ -90,10 +96,13 @@ pub(crate) static SAMPLE: NodeDef = NodeDef {
                 .about("Which noise `lcm` adds in each step; the other schedulers add none."),
         ],
         outputs: ports![
-            edge("patches", PortType::Patches).about("Clean latents as packed patches."),
+            edge("patches", PortType::Patches).about(
+                "Clean latents as packed patches, without the pictures of a control before them."
+            ),
             edge("trace", PortType::Tensor).about(
-                "The latent after each step, before what is given is put in place: `[steps, c, f, \
-                 h, w]` of one clip, `[steps, tokens, c·pt·ph·pw]` of several."
+                "The latent after each step, before what is given is put in place and with the \
+                 pictures of a control: `[steps, c, f, h, w]` of one clip, `[steps, tokens, \
+                 c·pt·ph·pw]` of several."
             ),
         ],
         traits: NodeTraits::EXPENSIVE,
@@ -109,7 +118,9 @@ down (UniPC: arXiv:2302.04867; Euler: arXiv:2209.03003; DPM-Solver++, 2M: arXiv:
 consistency, for models distilled to few steps: arXiv:2310.04378).\n\n\
 Several clips of any sizes are sampled at once, each as it would be alone. The text's keys and \
 values are computed once a run. What is `given` of a clip stays as it is: the transformer sees it \
-free of noise, and the rest is made to go with it. Of two experts (Wan 2.2 A14B) one computes at a \
+free of noise, and the rest is made to go with it. A `control` (of `vace`) leads a clip by a video, \
+a mask and pictures; noise has latent frames for its pictures, too, and they are taken away in the \
+end. Of two experts (Wan 2.2 A14B) one computes at a \
 time: the second takes over below a noise level that the model says, and the first may leave \
 memory. Steps that are not guided skip the second pass. A step costs two \
 passes of the transformer: its time grows with the patches, and in attention with their square. \
@@ -158,6 +169,7 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     let names: Vec<Option<&str>> = texts.iter().map(|(name, _)| name.as_deref()).collect();
     review.take(texts_of_clips(&names, &patches.clips));
     infer_given(&mut review, facts, part.as_deref(), patches);
+    let clean = infer_control(&mut review, facts, part.as_deref(), patches);
     let steps = infer_known(&mut review, facts, patches, steps);
     let trace = steps.map_or(Fact::Unknown, |steps| trace_fact(patches, steps));
     // What is begun with, what stays outside masks, what is given and the latents with it in place.
@@ -166,7 +178,7 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     let memory = part.as_ref().map_or(0, |part| memory(part, patches, texts.len(), held));
     let weights = part.map_or_else(Vec::new, |part| part.planned_weights());
     review.finish(StepInfo {
-        outputs: vec![Fact::typed(patches.clone()), trace],
+        outputs: vec![clean.map_or(Fact::Unknown, Fact::typed), trace],
         memory,
         weights,
         optional: of_previews(services, &patches.clips),
@@ -424,7 +436,10 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let names = inputs.items("text");
     let names: Vec<Option<&str>> = names.iter().map(|(name, _)| name.as_deref()).collect();
     let of_clip = texts_of_clips(&names, &patches.clips).map_err(refuse)?;
-    let given = givens(&part, inputs, &patches)?;
+    let leading = Leading {
+        given: givens(&part, inputs, &patches)?,
+        control: controls(&part, inputs, &patches)?,
+    };
     let image = inputs.optional::<ImageConditioning>("image")?;
     if let Some(image) = &image {
         check_image(&part, Some(image.fact().shape)).map_err(refuse)?;
@@ -436,10 +451,13 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     cx.check_cancel()?;
     let texts = inputs.list::<Conditioning>("text")?.into_iter();
     let texts = texts.map(|(_, text)| Text::new(&text, image.as_deref())).collect();
-    let packed = Packed::new(&part, &patches, (texts, of_clip), (&given, cx.device()))?;
+    let packed = Packed::new(&part, &patches, (texts, of_clip), (&leading, cx.device()))?;
     let stepper = Solver::new(kind, schedule, part.spec.scheduler());
     let run = Run { patches: &patches, start, known, seed: inputs.int("seed")? };
-    denoise(cx, packed, stepper, guiders(&part, inputs)?, run)
+    let (x, trace) = denoise(cx, packed, stepper, guiders(&part, inputs)?, run)?;
+    let (tokens, clips) = without_pictures(&x, &patches, &leading.control)?;
+    let clean = Patches { tokens, clips, patch: patches.patch };
+    Ok(vec![Some(Value::from(clean)), trace.map(Value::Tensor)])
 }
 
 /// What joins velocities with and without text: of the transformer, or of each of two experts.
@@ -585,14 +603,14 @@ impl Run<'_> {
     }
 }
 
-/// Walks down the levels.
+/// Walks down the levels: the clean latents of all clips, and the trace where it is wanted.
 fn denoise(
     cx: &mut Cx<'_>,
     mut packed: Packed,
     mut stepper: Solver,
     guiders: Guiders,
     run: Run<'_>,
-) -> Result<Outputs> {
+) -> Result<(Tensor, Option<Tensor>)> {
     let Run { patches, seed, .. } = run;
     let begin = |guider: &Arc<dyn Guider>| -> Vec<_> {
         patches.clips.iter().map(|_| guider.begin(cx.cancel)).collect()
@@ -626,9 +644,7 @@ fn denoise(
     let x = packed.placed(&x)?;
     check_finite(&x)?;
     let trace = cx.wants(1).then(|| Tensor::stack(&trace, 0)).transpose()?; // [steps, …]
-    let (clips, patch) = (patches.clips.clone(), patches.patch);
-    let patches = Value::from(Patches { tokens: x, clips, patch });
-    Ok(vec![Some(patches), trace.map(Value::Tensor)])
+    Ok((x, trace))
 }
 
 /// Refuses a latent that is no picture any more, instead of writing a black video.

@@ -78,9 +78,10 @@ pub(crate) static DECODE: NodeDef = NodeDef {
 const DECODE_ABOUT: &str = "Decodes a latent to frames, one latent frame at a time (diffusers' \
 autoencoder_kl_wan.py). Shapes: `[c, f, h, w]` to `[4·(f − 1) + 1, 8·h, 8·w, 3]`, in 0…1; what \
 the network gives outside is cut off. The frames have no rate: whoever writes them gives one.\n\n\
-Memory depends on the size of a frame, not on the length of the clip. Tiles bound the activations \
-of a chunk; what is kept between chunks grows by their overlap. Decoding a clip costs more than a \
-step of a small transformer.\n\n\
+Memory depends on the size of a frame, not on the length of the clip. Tiles are decoded one after \
+another, each through the whole clip: memory is then that of one tile and of the clip's frames, a \
+third or less at 480×832, and neighbours are computed twice where they overlap. Decoding a clip \
+costs more than a step of a small transformer.\n\n\
 An autoencoder loses detail. Frames that were given to `dit.sample` come out exactly as they were \
 where `given` is fed here, too; those of a strength below 1 stay as they were decoded, since they \
 were made to change.\n\n\
@@ -181,12 +182,14 @@ fn infer_decode(_: &Services, facts: &Facts) -> InferResult {
     let weights = part.weight_bytes(Network::Decoder);
     let pass = part.spec.decode_memory(frame_count, [height, width], tile);
     let frames = f32_bytes(&[frame_count, height, width, 3]);
+    // In tiles all frames are held until the last tile is done.
+    let is_cut = tile.is_some_and(|tile| tile.cuts([height, width]));
     let fact = FramesFact { count: Some(frame_count), height, width, fps: None };
     review.finish(StepInfo {
         outputs: vec![Fact::typed(fact)],
         memory: weights.saturating_add(pass).saturating_add(frames),
         weights: part.planned(Network::Decoder, weights),
-        spillable: frames,
+        spillable: if is_cut { 0 } else { frames },
         ..StepInfo::default()
     })
 }
@@ -217,13 +220,8 @@ fn decode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let mut given = given.as_deref().filter(|given| given.strength == 1.0).map(PutBack::new);
     cx.check_cancel()?;
     let vae = cx.services.get::<Models>()?.decoder(&part)?;
-    let mut decoder = vae.open(tiles(&part, inputs.int("tile")?)).node()?;
     let mut frames = FramesBuilder::new(&cx.services.ledger, None);
-    cx.progress(0, count);
-    for index in 0..count {
-        cx.check_cancel()?;
-        let frame = latent.tensor.narrow(1, index, 1)?.squeeze(1)?; // [c, h, w]
-        let chunk = decoder.push(&frame, &mut check_cancel(cx.cancel)).node()?; // [t, H, W, 3]
+    let mut keep = |chunk: Tensor| -> Result<()> {
         if !crate::sample::is_finite(&chunk)? {
             return Err(Error::advised(
                 "decoding left the range of numbers: frames hold values that are infinite or none",
@@ -232,10 +230,30 @@ fn decode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
         }
         let chunk = chunk.affine(0.5, 0.5)?; // −1…1 to 0…1
         match &mut given {
-            Some(given) => given.parts(&chunk)?.iter().try_for_each(|part| frames.push(part))?,
-            None => frames.push(&chunk)?,
+            Some(given) => given.parts(&chunk)?.iter().try_for_each(|part| frames.push(part)),
+            None => frames.push(&chunk),
         }
-        cx.progress(index + 1, count);
+    };
+    let spatial = part.latents().spatial;
+    let tile = tiles(&part, inputs.int("tile")?);
+    match tile.filter(|tile| tile.cuts([height * spatial, width * spatial])) {
+        Some(tile) => {
+            let mut done = |done, all| cx.progress(done, all);
+            let mut check_cancel = check_cancel(cx.cancel);
+            let all =
+                vae.decode_tiles(&latent.tensor, tile, &mut done, &mut check_cancel).node()?;
+            all.into_iter().try_for_each(keep)?;
+        }
+        None => {
+            let mut decoder = vae.open().node()?;
+            cx.progress(0, count);
+            for index in 0..count {
+                cx.check_cancel()?;
+                let frame = latent.tensor.narrow(1, index, 1)?.squeeze(1)?; // [c, h, w]
+                keep(decoder.push(&frame, &mut check_cancel(cx.cancel)).node()?)?; // [t, H, W, 3]
+                cx.progress(index + 1, count);
+            }
+        }
     }
     Ok(vec![Some(Value::from(frames.finish()?))])
 }

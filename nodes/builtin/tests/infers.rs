@@ -4,8 +4,10 @@ mod common;
 
 use candle_core::{DType, Device, Tensor};
 use common::{Copied, Rig, fact_list, known, number};
-use kino_node::{Clip, ConditioningFact, FramesFact, LatentFact, PatchesFact, TensorFact};
-use kino_port::Fact;
+use kino_node::{
+    Clip, ConditioningFact, ControlFact, FramesFact, LatentFact, MaskFact, PatchesFact, TensorFact,
+};
+use kino_port::{Fact, Literal};
 
 fn latent(shape: [usize; 4]) -> Fact {
     Fact::typed(LatentFact { shape, space: None })
@@ -228,10 +230,11 @@ fn a_longer_clip_needs_its_frames_and_no_more() {
         rig.infer("vae.decode", &inputs).unwrap().memory
     };
     let frames = 4 * (720 * 1280 * 3 * 4);
-    for tile in [0, 256] {
-        assert_eq!(memory(tile, 6) - memory(tile, 5), frames, "tile {tile}");
-    }
-    assert_ne!(memory(0, 5), memory(256, 5));
+    assert_eq!(memory(0, 6) - memory(0, 5), frames);
+    // Tile by tile, what neighbours overlap is held as well, and one tile's past in place of all.
+    let longer = memory(256, 6) - memory(256, 5);
+    assert!(longer > frames && longer < 3 * frames / 2, "{longer}, frames alone are {frames}");
+    assert!(memory(256, 5) < memory(0, 5));
 }
 
 #[test]
@@ -397,4 +400,151 @@ fn given_frames_belong_to_their_clip() {
         whole.starts_with("given: this was encoded for a transformer of another kind"),
         "{whole}"
     );
+}
+
+/// What a clip follows has the size of the clip, and a transformer that reads it.
+#[test]
+fn a_control_that_does_not_fit_is_refused() {
+    let rig = Rig::new("vace-refused");
+    let model = rig.model_facts("wan_vace/model");
+    let with = |more: &[(&'static str, Fact)]| {
+        let parts = [("dit", model.dit.clone()), ("vae", model.vae.clone())];
+        [&parts[..], more].concat()
+    };
+    let video = || ("video", frames(9, 32, 48));
+    let mask = |shape: [usize; 3]| ("mask", Fact::typed(MaskFact { shape }));
+    let pictures = |pictures: &[Fact]| {
+        ("references", Fact::List(pictures.iter().map(|one| (None, one.clone())).collect()))
+    };
+    let size = [("width", number(48)), ("height", number(32)), ("frames", number(9))];
+    let sized = |more: (&'static str, Fact)| [&size[..], &[more]].concat();
+    for (inputs, says) in [
+        (
+            vec![],
+            "height: without a video, the height of the clip must be given (feed `video`, or say \
+             `width`, `height` and `frames`)",
+        ),
+        (size[..2].to_vec(), "frames: without a video, the frames of the clip must be given"),
+        (
+            vec![video(), ("width", number(64))],
+            "width: the width of the video is 48, not 64 (a `frames.fit` node brings the video to \
+             the size of the clip)",
+        ),
+        (
+            vec![video(), ("frames", number(5))],
+            "frames: a video of 9 frames for a clip of 5 (a `frames.trim` node takes a part of a \
+             video)",
+        ),
+        (
+            vec![("video", frames(8, 32, 48))],
+            "video: frames must be 4k+1 for this VAE, found 8; near it: 5 and 9",
+        ),
+        (
+            vec![video(), ("frames", number(12))],
+            "frames: frames must be 4k+1 for this VAE, found 12; near it: 9 and 13",
+        ),
+        (
+            vec![("video", frames(9, 24, 48))],
+            "video: height must be a multiple of 16 for this model, found 24; near it: 16 and 32",
+        ),
+        (
+            sized(mask([1, 32, 48])),
+            "mask: there is no video of which anything could stay (feed `video`: outside the mask \
+             it stays)",
+        ),
+        (
+            vec![video(), mask([1, 32, 64])],
+            "mask: a mask has the size of the video, 48×32, and 1 or 9 frames, found 64×32 and 1",
+        ),
+        (
+            vec![video(), mask([5, 32, 48])],
+            "mask: a mask has the size of the video, 48×32, and 1 or 9 frames, found 48×32 and 5",
+        ),
+        (
+            sized(pictures(&[frames(1, 20, 20), frames(3, 20, 20)])),
+            "references: a picture is one frame, found 3 (a `frames.trim` node takes one of a clip)",
+        ),
+        (
+            sized(pictures(&[frames(1, 1, 20_000)])),
+            "references: a picture of 20000×1 is no pixel wide or high in a clip of 48×32",
+        ),
+    ] {
+        let said = rig.objects("vace", &with(&inputs));
+        assert!(said.starts_with(says), "{said}");
+    }
+    // All that is wrong is said at once.
+    let many = rig.objects("vace", &with(&[("video", frames(8, 24, 48)), mask([1, 1, 1])]));
+    assert_eq!(many.lines().count(), 3, "{many}");
+    let text = rig.model_facts("wan_t2v/model");
+    let inputs = [("dit", text.dit.clone()), ("vae", text.vae.clone()), video()];
+    let refused = rig.objects("vace", &inputs);
+    assert!(refused.starts_with("dit: this transformer takes no control"), "{refused}");
+    let ti2v = rig.model_facts("wan22_ti2v/model");
+    let inputs = [("dit", model.dit.clone()), ("vae", ti2v.vae), ("video", frames(9, 32, 64))];
+    let refused = rig.objects("vace", &inputs);
+    assert!(refused.starts_with("vae: this transformer reads latents of 16 channels"), "{refused}");
+    let given = [("frames", number(9)), ("start", frames(1, 32, 48))];
+    let refused = rig.objects("given", &with(&given));
+    assert!(refused.starts_with("dit: this transformer is given frames by a control"), "{refused}");
+}
+
+/// A control is of one clip, whose noise has room for its pictures, and goes to its transformer.
+#[test]
+fn a_control_belongs_to_its_clip() {
+    let rig = Rig::new("vace-clip");
+    let model = rig.model_facts("wan_vace/model");
+    let control = |count: usize, fps: i128| {
+        let pictures = (0..count).map(|_| (None, frames(1, 20, 30))).collect();
+        let inputs = [
+            ("dit", model.dit.clone()),
+            ("vae", model.vae.clone()),
+            ("video", frames(9, 32, 48)),
+            ("references", Fact::List(pictures)),
+        ];
+        let infer = rig.infer("vace", &inputs).unwrap();
+        assert_eq!(infer.outputs[1].literal(), Some(&Literal::Int(fps)), "frames of the noise");
+        assert!(infer.memory > 0 && infer.weights.len() == 1);
+        infer.outputs[0].clone()
+    };
+    let two = control(2, 17);
+    let fact: &ControlFact = two.get().unwrap();
+    assert_eq!((fact.shape, fact.references), ([96, 5, 4, 6], 2));
+    let noise = |count: i128| {
+        let inputs = [
+            ("vae", model.vae.clone()),
+            ("width", number(48)),
+            ("height", number(32)),
+            ("frames", number(count)),
+            ("seed", number(1)),
+        ];
+        let latents = rig.fact("latent.noise", &inputs, 0);
+        rig.fact("patchify", &[("dit", model.dit.clone()), ("latents", latents)], 0)
+    };
+    let text = [("encoder", model.text.clone()), ("prompt", known("x"))];
+    let text = rig.fact("text.encode", &text, 0);
+    let sample = |dit: &Fact, patches: Fact, control: Fact| {
+        [("dit", dit.clone()), ("patches", patches), ("text", text.clone()), ("control", control)]
+    };
+    let planned = rig.infer("dit.sample", &sample(&model.dit, noise(17), two.clone())).unwrap();
+    let clean: &PatchesFact = planned.outputs[0].get().unwrap();
+    assert_eq!(clean.clips[0].grid, [3, 2, 3], "the pictures are taken away");
+    let trace: &TensorFact = planned.outputs[1].get().unwrap();
+    assert_eq!(trace.shape, [20, 16, 5, 4, 6], "and the trace has them");
+    let short = rig.objects("dit.sample", &sample(&model.dit, noise(9), two.clone()));
+    assert!(
+        short.starts_with(
+            "control: a control of 5×4×6 latent pixels (2 of the frames are pictures), noise of \
+             3×4×6 (`latent.noise` takes its `frames` from the output `frames` of `vace`"
+        ),
+        "{short}"
+    );
+    let text_only = rig.model_facts("wan_t2v/model").dit;
+    let other = rig.objects("dit.sample", &sample(&text_only, noise(17), two.clone()));
+    assert!(other.starts_with("control: this transformer takes no control"), "{other}");
+    let many = fact_list(&[("", control(0, 9)), ("", control(0, 9))]);
+    let many = rig.objects("dit.sample", &sample(&model.dit, noise(9), many));
+    assert!(many.starts_with("control: 2 controls for 1 clips"), "{many}");
+    // Without a control, the model makes clips from text alone.
+    let alone = [("dit", model.dit.clone()), ("patches", noise(9)), ("text", text.clone())];
+    assert!(rig.infer("dit.sample", &alone).is_ok());
 }

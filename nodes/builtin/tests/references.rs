@@ -7,7 +7,7 @@ use candle_core::{DType, Device, IndexOp, Tensor};
 use common::{Rig, close, distance, int, json, reference, text};
 use kino_models::ModelFolder;
 use kino_models::text::Umt5Encoder;
-use kino_node::{Conditioning, Frames, Given, Value};
+use kino_node::{Conditioning, Control, Frames, Given, Value};
 
 fn real(value: f64) -> Value {
     Value::Real(value)
@@ -236,6 +236,70 @@ fn a_clip_for_channels_is_encoded_whole() {
     let weak = [&inputs[..], &[("strength", Value::Real(0.5))]].concat();
     let refused = rig.fails("given", &weak);
     assert!(refused.contains("holds to given frames wholly"), "{refused}");
+}
+
+/// What a clip follows: two latents and a mask, with pictures before them, as diffusers encodes it.
+#[test]
+fn a_control_is_encoded_as_diffusers_does() {
+    let rig = Rig::new("vace");
+    let model = rig.model("wan_vace/model");
+    let golden = |name: &str| rig.golden("wan_vace/golden.safetensors", name).tensor().unwrap();
+    let bytes = |name: &str| {
+        let bytes = golden(name).to_dtype(DType::F32).unwrap();
+        Value::Tensor((bytes / 255.0).unwrap())
+    };
+    let pictures = |names: &[&str]| {
+        Value::List(names.iter().map(|name| (None, bytes(name))).collect::<Vec<_>>().into())
+    };
+    let (film, size) =
+        (("video", bytes("clip_u8")), [("width", 48), ("height", 32), ("frames", 9)]);
+    let size = size.map(|(name, value)| (name, int(value)));
+    let mask = ("mask", Value::Tensor(golden("mask")));
+    let cases = [
+        ("a", [&size[..], &[("references", pictures(&["wide_u8", "tall_u8"]))]].concat(), 2),
+        ("b", vec![film.clone(), mask, ("strength", real(0.7))], 0),
+        ("c", vec![film, ("references", pictures(&["tall_u8"]))], 1),
+    ];
+    for (name, inputs, references) in cases {
+        let parts = [("dit", model.dit.clone()), ("vae", model.vae.clone())];
+        let made = rig.run("vace", &[&parts[..], &inputs].concat());
+        let control = made[0].as_ref().and_then(Value::shared::<Control>).unwrap();
+        close(name, &control.tensor, &golden(&format!("{name}.control")), 2e-5);
+        let strength = if name == "b" { 0.7 } else { 1.0 };
+        assert_eq!((control.references, control.strength), (references, strength));
+        let Some(Value::Int(frames)) = made[1] else { panic!("a number of frames") };
+        assert_eq!(frames, 9 + 4 * references as i128);
+    }
+}
+
+/// A video that is shorter than the clip goes on grey, and all of that is made anew.
+#[test]
+fn past_the_video_all_is_made() {
+    let rig = Rig::new("vace-short");
+    let model = rig.model("wan_vace/model");
+    let film = rig.golden("wan_vace/golden.safetensors", "clip_u8").tensor().unwrap();
+    let film = (film.to_dtype(DType::F32).unwrap() / 255.0).unwrap();
+    let first = film.narrow(0, 0, 1).unwrap();
+    let grey = Tensor::full(0.5f32, (8, 32, 48, 3), &Device::Cpu).unwrap();
+    let longer = Tensor::cat(&[&first, &grey], 0).unwrap();
+    let mask = |stays: usize, frames: usize| {
+        let made = (0..frames).map(|frame| f32::from(frame >= stays)).collect::<Vec<_>>();
+        let made = Tensor::from_vec(made, (frames, 1, 1), &Device::Cpu).unwrap();
+        Value::Tensor(made.broadcast_as((frames, 32, 48)).unwrap().contiguous().unwrap())
+    };
+    let control = |video: Tensor, mask: Value| {
+        let inputs = [
+            ("dit", model.dit.clone()),
+            ("vae", model.vae.clone()),
+            ("video", Value::Tensor(video)),
+            ("mask", mask),
+            ("frames", int(9)),
+        ];
+        let made = rig.run("vace", &inputs);
+        made[0].as_ref().and_then(Value::shared::<Control>).unwrap().tensor.clone()
+    };
+    let (short, whole) = (control(first, mask(1, 1)), control(longer, mask(1, 9)));
+    assert_eq!(distance(&short, &whole), 0.0);
 }
 
 /// Encoding and decoding, whole and in tiles, against diffusers.

@@ -9,7 +9,7 @@ use kino_nodes::NODES;
 use kino_port::{Arity, Port, PortType};
 
 /// The nodes that graphs can count on, in the order in which they are listed.
-const EXPECTED: [&str; 37] = [
+const EXPECTED: [&str; 38] = [
     "model.load",
     "text.encode",
     "text.join",
@@ -25,6 +25,7 @@ const EXPECTED: [&str; 37] = [
     "vae.encode",
     "vae.decode",
     "given",
+    "vace",
     "video.read",
     "video.write",
     "image.read",

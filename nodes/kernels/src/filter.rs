@@ -113,8 +113,14 @@ fn covered(i: usize, from: usize, to: usize) -> Window {
 }
 
 fn window(filter: Filter, length: usize, centre: f64, widening: f64) -> Window {
+    let (start, weights) = exact(filter, length, centre, widening);
+    Window { start, weights: weights.into_iter().map(|weight| weight as f32).collect() }
+}
+
+/// The first pixel that one output pixel is mixed from, and the weights from there on.
+fn exact(filter: Filter, length: usize, centre: f64, widening: f64) -> (usize, Vec<f64>) {
     if filter == Filter::Nearest {
-        return Window { start: (centre as usize).min(length - 1), weights: vec![1.0] };
+        return ((centre as usize).min(length - 1), vec![1.0]);
     }
     let support = filter.support() * widening;
     let start = (centre - support + 0.5).max(0.0) as usize;
@@ -122,7 +128,22 @@ fn window(filter: Filter, length: usize, centre: f64, widening: f64) -> Window {
     let weights = (start..end).map(|x| filter.weight((x as f64 + 0.5 - centre) / widening));
     let weights: Vec<f64> = weights.collect();
     let sum: f64 = weights.iter().sum();
-    Window { start, weights: weights.iter().map(|weight| (weight / sum) as f32).collect() }
+    (start, weights.iter().map(|weight| weight / sum).collect())
+}
+
+/// Bits behind the point of the weights with which Pillow mixes bytes (`PRECISION_BITS`).
+pub(crate) const WEIGHT_BITS: u32 = 22;
+
+/// As [`windows`], the weights as whole numbers of 2⁻²² (`normalize_coeffs_8bpc` of Pillow's
+/// `Resample.c`).
+pub(crate) fn byte_windows(filter: Filter, from: usize, to: usize) -> Vec<(usize, Vec<i64>)> {
+    let step = from as f64 / to as f64;
+    let window = |i: usize| {
+        let (start, weights) = exact(filter, from, (i as f64 + 0.5) * step, step.max(1.0));
+        let whole = |weight: f64| (weight * f64::from(1u32 << WEIGHT_BITS)).round() as i64;
+        (start, weights.into_iter().map(whole).collect())
+    };
+    (0..to).map(window).collect()
 }
 
 /// The windows of one axis as a matrix `[to, from]`, for the composite form.

@@ -64,7 +64,7 @@ pub use norm::{gate_add, layer_norm, modulate, rms_norm, softmax_last};
 pub use plane::{
     channel_norm, channel_norm_silu, halves_to_frames, pad_plane, pixel_shuffle, upsample_nearest2,
 };
-pub use resize::resize;
+pub use resize::{resize, resize_levels};
 pub use tier::{machine, threads, tier};
 
 /// A result of this crate: errors are candle's.

@@ -167,6 +167,13 @@ impl ExtraChannels {
     pub const MASK: &str = "mask";
     /// The latent of the clip, grey where nothing is given.
     pub const GIVEN: &str = "given";
+    /// The latent of what stays of a control: grey where the clip is made.
+    pub const INACTIVE: &str = "inactive";
+    /// The latent of what a control asks to be made: grey where the clip stays.
+    pub const REACTIVE: &str = "reactive";
+    /// Where a clip is made, 1, and where it stays, 0: a channel for each pixel that a latent pixel
+    /// stands for, row by row.
+    pub const PIXELS: &str = "pixels";
 }
 
 /// How a denoiser is told of frames that are given.
@@ -178,6 +185,10 @@ pub enum GivenInput {
     Tokens,
     /// They come as [`ExtraChannels`] (Wan 2.1 I2V, FLF2V).
     Channels,
+    /// They are part of a control, which comes as [`ExtraChannels`] and counts as strongly as
+    /// [`Packed::strengths`] says (Wan VACE): a clip to follow or to change, and pictures of
+    /// subjects as latent frames before it.
+    Control,
 }
 
 /// How a denoiser is told the noise level.
@@ -292,6 +303,9 @@ pub struct Packed<'a> {
     pub grids: &'a [Grid],
     /// The noise levels, as the denoiser is told them.
     pub timesteps: Timesteps<'a>,
+    /// How strongly the extra channels of each clip count, where they are a control: 1 as in
+    /// training, 0 not at all. Empty where they are none.
+    pub strengths: &'a [f64],
 }
 
 /// Gives the velocity of packed latents.
@@ -434,11 +448,36 @@ pub trait FrameEncoder: Send + Sync {
 
 /// The loaded decoder of an autoencoder.
 pub trait FrameDecoder: Send + Sync {
-    /// Begins a clip, in tiles if asked.
+    /// Begins a clip.
     ///
     /// # Errors
-    /// When the tiles do not fit.
-    fn open(&self, tile: Option<Tile>) -> Result<Box<dyn Decode>>;
+    /// When the network cannot be made ready.
+    fn open(&self) -> Result<Box<dyn Decode>>;
+
+    /// Decodes a whole latent in tiles, one after another, so that what is kept between latent
+    /// frames is that of one tile; the frames of the whole clip are held meanwhile. Without an
+    /// implementation of its own, the frames are decoded whole.
+    ///
+    /// Shapes: `latent` `[c, f, h, w]`; for each latent frame what [`Decode::push`] gives. `done` is
+    /// told how many of how many latent frames of all tiles have passed.
+    ///
+    /// # Errors
+    /// When the shape or the tile does not fit, or it is cancelled.
+    fn decode_tiles(
+        &self,
+        latent: &Tensor,
+        _tile: Tile,
+        done: &mut dyn FnMut(usize, usize),
+        check_cancel: &mut CheckCancel<'_>,
+    ) -> Result<Vec<Tensor>> {
+        let (mut decoder, count) = (self.open()?, latent.dim(1)?);
+        let mut frame = |index: usize| {
+            let frames = decoder.push(&latent.narrow(1, index, 1)?.squeeze(1)?, check_cancel)?;
+            done(index + 1, count);
+            Ok(frames)
+        };
+        (0..count).map(&mut frame).collect()
+    }
 
     /// A linear map from latents to colours, for previews; none where there is none.
     ///

@@ -2,15 +2,16 @@
 
 use std::ops::Range;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
 
 /// The size of a tile and the distance between two, in pixels of a frame.
 ///
 /// Neighbours overlap by the difference and are blended there. A frame that fits into one tile is
-/// not cut. Tiles bound the memory of the activations of one chunk; what is kept between chunks
-/// grows by the overlap.
+/// not cut. Where a clip is encoded chunk by chunk, tiles bound the memory of the activations of
+/// one chunk, and what is kept between chunks grows by the overlap; where it is decoded tile by
+/// tile, they bound both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tile {
     /// Pixels down a tile.
@@ -38,6 +39,11 @@ impl Tile {
         let side = size.next_multiple_of(factor).max(2 * factor);
         let stride = (side * 3 / 4 / factor * factor).max(factor);
         Self { height: side, width: side, stride_height: stride, stride_width: stride }
+    }
+
+    /// Whether a frame of `size` = (height, width) pixels is cut.
+    pub fn cuts(&self, size: [usize; 2]) -> bool {
+        size[0] > self.height || size[1] > self.width
     }
 
     /// Refuses what cannot be cut: sizes that are no multiple of a latent pixel, gaps, zeros.
@@ -89,7 +95,7 @@ impl Grid {
         let tile = match tile {
             Some(tile) => {
                 tile.check(factor)?;
-                if size[0] > tile.height || size[1] > tile.width { tile } else { whole }
+                if tile.cuts(size) { tile } else { whole }
             }
             None => whole,
         };
@@ -108,6 +114,17 @@ impl Grid {
     /// Number of tiles.
     pub(crate) fn len(&self) -> usize {
         self.rows.len() * self.columns.len()
+    }
+
+    /// Where the tiles lie before the network, row by row.
+    pub(crate) fn places(&self) -> impl Iterator<Item = Place> + '_ {
+        self.rows.iter().enumerate().flat_map(|(row, rows)| {
+            self.columns.iter().enumerate().map(move |(column, columns)| Place {
+                at: [row, column],
+                rows: rows.clone(),
+                columns: columns.clone(),
+            })
+        })
     }
 
     /// The tiles of `[t, h, w, c]`, row by row.
@@ -159,9 +176,127 @@ impl Grid {
     }
 }
 
+/// Where a tile lies before the network.
+pub(crate) struct Place {
+    /// Its row and column among the tiles.
+    at: [usize; 2],
+    /// What it covers.
+    pub(crate) rows: Range<usize>,
+    pub(crate) columns: Range<usize>,
+}
+
+/// Processed tiles blended into many frames, where each tile passes through all of them before the
+/// next: the same as [`Grid::join`] of each frame.
+///
+/// Beside the frames it holds what neighbours overlap of one row of tiles.
+pub(crate) struct TileJoin<'a> {
+    grid: &'a Grid,
+    frames: Vec<Joined>,
+}
+
+/// One chunk of frames in the making.
+#[derive(Default)]
+struct Joined {
+    /// The values so far, and frames and channels; none before the first tile.
+    whole: Option<(Vec<f32>, [usize; 2])>,
+    /// The lower edges of the row of tiles above, and of the tiles of this row so far.
+    above: Vec<Tensor>,
+    row: Vec<Tensor>,
+    /// The right edge of the tile before.
+    left: Option<Tensor>,
+}
+
+impl<'a> TileJoin<'a> {
+    /// Nothing is there yet of so many chunks of frames.
+    pub(crate) fn new(grid: &'a Grid, chunks: usize) -> Self {
+        Self { grid, frames: (0..chunks).map(|_| Joined::default()).collect() }
+    }
+
+    /// Adds a tile `[t, h, w, c]` of one chunk of frames. Tiles come in the order of
+    /// [`Grid::places`].
+    pub(crate) fn add(&mut self, place: &Place, chunk: usize, tile: &Tensor) -> Result<()> {
+        let Tile { height, width, stride_height, stride_width } = self.grid.after;
+        let (over, beside) = (height - stride_height, width - stride_width);
+        let [row, column] = place.at;
+        let joined = &mut self.frames[chunk];
+        if column == 0 {
+            joined.above = std::mem::take(&mut joined.row);
+            joined.left = None;
+        }
+        let mut tile = tile.clone();
+        if let Some(above) = joined.above.get(column) {
+            tile = blend(above, &tile, 1, over)?;
+        }
+        if let Some(left) = &joined.left {
+            tile = blend(left, &tile, 2, beside)?;
+        }
+        let (_, high, wide, _) = tile.dims4()?;
+        let (over, beside) = (over.min(high), beside.min(wide));
+        joined.row.push(tile.narrow(1, high - over, over)?.force_contiguous()?);
+        joined.left = Some(tile.narrow(2, wide - beside, beside)?.force_contiguous()?);
+        let own = tile.narrow(1, 0, high.min(stride_height))?;
+        let own = own.narrow(2, 0, wide.min(stride_width))?.to_dtype(DType::F32)?;
+        joined.put(&own, [row * stride_height, column * stride_width], self.grid.size)
+    }
+
+    /// The frames of each chunk, `[t, H, W, c]` in f32; each leaves when it is taken.
+    pub(crate) fn finish(self, device: &Device) -> impl Iterator<Item = Result<Tensor>> + use<> {
+        let ([height, width], device) = (self.grid.size, device.clone());
+        self.frames.into_iter().map(move |joined| {
+            let (values, [count, channels]) =
+                joined.whole.ok_or_else(|| Error::input("a frame without tiles"))?;
+            Ok(Tensor::from_vec(values, (count, height, width, channels), &device)?)
+        })
+    }
+}
+
+impl Joined {
+    /// Copies a part of the frames to its place, (top, left) of frames of `size`.
+    fn put(&mut self, part: &Tensor, [top, left]: [usize; 2], size: [usize; 2]) -> Result<()> {
+        let (count, high, wide, channels) = part.dims4()?;
+        let values = match &mut self.whole {
+            Some((values, _)) => values,
+            none => {
+                let length = count * size[0] * size[1] * channels;
+                let mut values: Vec<f32> = Vec::new();
+                values.try_reserve_exact(length).map_err(|_| {
+                    Error::input(format!(
+                        "there is no memory for {count} frames of {size:?} pixels"
+                    ))
+                })?;
+                values.resize(length, 0.0);
+                &mut none.insert((values, [count, channels])).0
+            }
+        };
+        let part: Vec<f32> = part.flatten_all()?.to_vec1()?;
+        for (line, from) in part.chunks_exact(wide * channels).enumerate() {
+            let (frame, row) = (line / high, line % high);
+            let at = ((frame * size[0] + top + row) * size[1] + left) * channels;
+            values[at..at + from.len()].copy_from_slice(from);
+        }
+        Ok(())
+    }
+}
+
+/// Bytes beside the frames that joining `frames` frames of `size` = (height, width) pixels tile by
+/// tile holds: what neighbours overlap of two rows of tiles and one tile, `depth` numbers a pixel.
+pub(crate) fn joining_bytes(
+    frames: usize,
+    size: [usize; 2],
+    tile: Option<Tile>,
+    depth: usize,
+) -> usize {
+    let Some(tile) = tile.filter(|tile| tile.cuts(size)) else { return 0 };
+    let (over, beside) = (tile.height - tile.stride_height, tile.width - tile.stride_width);
+    let columns = spans(size[1], tile.width, tile.stride_width);
+    let across: usize = columns.iter().map(Range::len).sum();
+    let pixels = 2 * over * across + tile.height * beside;
+    frames.saturating_mul(pixels).saturating_mul(depth * size_of::<f32>())
+}
+
 /// Height and width of every tile of a frame, in pixels.
 pub(crate) fn tile_sizes(size: [usize; 2], tile: Option<Tile>) -> Vec<[usize; 2]> {
-    let Some(tile) = tile.filter(|tile| size[0] > tile.height || size[1] > tile.width) else {
+    let Some(tile) = tile.filter(|tile| tile.cuts(size)) else {
         return vec![size];
     };
     let columns = spans(size[1], tile.width, tile.stride_width);

@@ -11,6 +11,15 @@ use serde_json::{Value, json};
 
 /// A copy of the configs of the tiny text-to-video model with one of them edited.
 fn edited(path: &str, edit: impl FnOnce(&mut Value)) -> (tempfile::TempDir, ModelFolder) {
+    edited_of("wan_t2v/model", path, edit)
+}
+
+/// A copy of the configs of a model with one of them edited.
+fn edited_of(
+    model: &str,
+    path: &str,
+    edit: impl FnOnce(&mut Value),
+) -> (tempfile::TempDir, ModelFolder) {
     let place = tempfile::tempdir().unwrap();
     let configs = [
         "model_index.json",
@@ -23,7 +32,7 @@ fn edited(path: &str, edit: impl FnOnce(&mut Value)) -> (tempfile::TempDir, Mode
     for config in configs {
         let target = place.path().join(config);
         std::fs::create_dir_all(target.parent().unwrap()).unwrap();
-        std::fs::copy(reference("wan_t2v/model").join(config), target).unwrap();
+        std::fs::copy(reference(model).join(config), target).unwrap();
     }
     let file = place.path().join(path);
     let mut value: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
@@ -45,6 +54,38 @@ fn refused(path: &str, key: &str, value: Value, says: &[&str]) {
     for word in says {
         assert!(message.contains(word), "`{word}` stands in: {message}");
     }
+}
+
+#[test]
+fn blocks_beside_the_main_ones_are_said_by_the_config() {
+    let vace = ModelConfig::read(&model("wan_vace/model")).unwrap();
+    let control = vace.transformer.unwrap().control().unwrap();
+    assert_eq!((control.layers, control.channels), (vec![0, 2], 96));
+    let file = "transformer/config.json";
+    let read = |key: &str, value: Value| {
+        let (_place, folder) = edited_of("wan_vace/model", file, |config| config[key] = value);
+        ModelConfig::read(&folder).map(|config| config.transformer.unwrap().control().unwrap())
+    };
+    // Their order in the file means nothing.
+    assert_eq!(read("vace_layers", json!([2, 0, 1])).unwrap().layers, [0, 1, 2]);
+    for (key, value, says) in [
+        ("vace_layers", json!([1, 2]), "begins with 0 and names each layer once"),
+        ("vace_layers", json!([]), "begins with 0 and names each layer once"),
+        ("vace_layers", json!([0, 2, 2]), "begins with 0 and names each layer once"),
+        ("vace_layers", json!([0, 3]), "names the layer 3; there are 3 from 0 on"),
+        ("vace_layers", json!([0, -1]), "invalid value"),
+        ("vace_layers", Value::Null, "needs `vace_layers` and `vace_in_channels`"),
+        ("vace_in_channels", Value::Null, "needs `vace_layers` and `vace_in_channels`"),
+        ("vace_in_channels", json!(32), "two latents of 16 and a mask are more"),
+        ("vace_in_channels", json!(1_u64 << 40), "vace_in_channels"),
+        ("vace_in_channels", json!(97), "which is not two latents of 16 and a mask of 64 pixels"),
+        ("in_channels", json!(36), "36 in, 16 out"),
+    ] {
+        let message = read(key, value).unwrap_err().to_string();
+        assert!(message.contains(file) && message.contains(says), "{says}: {message}");
+    }
+    // A plain transformer has none of this.
+    refused(file, "_class_name", json!("WanVACETransformer3DModel"), &["needs `vace_layers`"]);
 }
 
 #[test]
@@ -138,13 +179,12 @@ fn what_is_not_supported_yet_is_named() {
         refused(path, key, value, &["not supported yet", says]);
     };
     let index = "model_index.json";
-    no(index, "_class_name", json!("WanVACEPipeline"), "WanVACEPipeline");
+    no(index, "_class_name", json!("WanAnimatePipeline"), "WanAnimatePipeline");
     let transformer = "transformer/config.json";
     no(transformer, "in_channels", json!(32), "32 in, 16 out");
     no(transformer, "in_channels", json!(8), "8 in, 16 out");
     // A mask that is not one of four frames.
     no(transformer, "in_channels", json!(40), "no mask of 4 frames");
-    no(transformer, "_class_name", json!("WanVACETransformer3DModel"), "VACE");
     no(transformer, "_class_name", json!("FluxTransformer2DModel"), "FluxTransformer2DModel");
     no(transformer, "qk_norm", json!("layer_norm"), "layer_norm");
     let vae = "vae/config.json";
@@ -156,6 +196,24 @@ fn what_is_not_supported_yet_is_named() {
     no(scheduler, "use_karras_sigmas", json!(true), "use_karras_sigmas");
     no(scheduler, "prediction_type", json!("epsilon"), "other than flow");
     no(scheduler, "solver_order", json!(4), "solver_order");
+}
+
+#[test]
+fn what_a_transformer_does_not_say_is_as_in_diffusers() {
+    let file = "transformer/config.json";
+    let read = |key: &str, value: Value| {
+        let (_place, folder) = edited("transformer/config.json", |config| match value {
+            Value::Null => drop(config.as_object_mut().unwrap().remove(key)),
+            value => config[key] = value,
+        });
+        ModelConfig::read(&folder).unwrap().transformer.unwrap()
+    };
+    let (_place, null) = edited(file, |config| config["out_channels"] = Value::Null);
+    assert_eq!(ModelConfig::read(&null).unwrap().transformer.unwrap().out_channels, 16);
+    assert_eq!(read("out_channels", Value::Null).out_channels, 16);
+    assert_eq!(read("eps", Value::Null).eps, 1e-6);
+    assert!(read("cross_attn_norm", Value::Null).cross_attn_norm);
+    read("qk_norm", Value::Null);
 }
 
 #[test]

@@ -91,6 +91,56 @@ fn a_timestep_per_token_equals_the_reference() {
     check_model("wan22_ti2v");
 }
 
+/// Wan VACE: blocks beside the main ones read a control, whose strength is of the clip.
+#[test]
+fn a_control_leads_as_in_the_reference() {
+    let golden = golden("wan_vace/golden.safetensors");
+    let dit = dit("wan_vace/model", DType::F32);
+    assert_eq!(dit.block_count(), 5, "three main blocks, two beside them");
+    let cut = |name: &str| patchify(&golden.get(name), PATCH).unwrap();
+    let (x, control) = (cut("x"), cut("x_control"));
+    let grid = Grid { frames: 3, rows: 2, columns: 3 };
+    let context = dit.context(&golden.get("x_text").squeeze(0).unwrap()).unwrap();
+    let run = |patches: &Tensor, extra: Option<&Tensor>, strengths: &[f64]| {
+        let times = vec![417.0; patches.dim(0).unwrap() / grid.tokens()];
+        let grids = vec![grid; times.len()];
+        let timesteps = Timesteps::PerClip(&times);
+        let latents = Packed { patches, extra, grids: &grids, timesteps, strengths };
+        let mut blocks = 0;
+        let mut tick = || {
+            blocks += 1;
+            Ok(())
+        };
+        let contexts = vec![&context; grids.len()];
+        let found = dit.velocity_of(&latents, &contexts, &mut tick);
+        found.map(|found| (found, blocks))
+    };
+    let mut alone = Vec::new();
+    for (name, strength, passed) in [("whole", 1.0, 5), ("part", 0.35, 5), ("none", 0.0, 3)] {
+        let (found, blocks) = run(&x, Some(&control), &[strength]).unwrap();
+        assert_eq!(blocks, passed, "a control of no strength costs nothing");
+        let expected = golden.get(&format!("x_{name}"));
+        close(name, &unpatchify(&found, grid, PATCH).unwrap(), &expected, 2e-5);
+        alone.push(found);
+    }
+    let (without, _) = run(&x, None, &[]).unwrap();
+    assert_eq!(distance(&without, &alone[2]), 0.0);
+    assert!(distance(&alone[0], &alone[2]) > 1e-2, "the control leads");
+    // Clips of different strengths, packed, are what they are alone.
+    let three = |one: &Tensor| Tensor::cat(&[one, one, one], 0).unwrap();
+    let (packed, _) = run(&three(&x), Some(&three(&control)), &[1.0, 0.35, 0.0]).unwrap();
+    for (index, alone) in alone.iter().enumerate() {
+        let own = packed.narrow(0, index * grid.tokens(), grid.tokens()).unwrap();
+        close(&format!("packed, {index}"), &own, alone, 1e-5);
+    }
+    let says = |extra: &Tensor, strengths: &[f64]| {
+        run(&x, Some(extra), strengths).unwrap_err().to_string()
+    };
+    assert!(says(&control, &[1.0, 1.0]).contains("2 strengths for 1 clips"));
+    let narrow = control.narrow(1, 0, 100).unwrap();
+    assert!(says(&narrow, &[1.0]).contains("[18, 100]; this transformer reads [18, 384]"));
+}
+
 /// Wan 2.1 I2V: a mask and a latent beside the noise, keys and values of a picture beside the
 /// text's.
 #[test]
@@ -110,6 +160,7 @@ fn image_to_video_equals_the_reference() {
             extra: Some(&extra),
             grids: &[grid],
             timesteps: Timesteps::PerClip(&timesteps[..1]),
+            strengths: &[],
         };
         let found = dit.velocity_of(&latents, &[&context], &mut go_on).unwrap();
         let found = unpatchify(&found, grid, PATCH).unwrap();

@@ -105,6 +105,8 @@ opaque! {
     Guider;
     /// Frames that a clip must contain, to be passed on.
     Given;
+    /// What a clip follows beside its text, to be passed on.
+    Control;
     /// A file that a node wrote, to be passed on.
     File;
 }

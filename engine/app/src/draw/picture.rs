@@ -86,7 +86,7 @@ pub(crate) fn colour(ty: &PortType) -> &'static str {
         PortType::Conditioning | PortType::ImageConditioning => "#d97706",
         PortType::Latent => "#c026a3",
         PortType::Patches => "#7c3aed",
-        PortType::Given => "#6d5bd0",
+        PortType::Given | PortType::Control => "#6d5bd0",
         PortType::Sigmas | PortType::Guider => "#0f766e",
         PortType::Frames => "#1d4ed8",
         PortType::Mask => "#0e7490",

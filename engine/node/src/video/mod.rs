@@ -3,6 +3,7 @@
 //! the engine's core knows them by [`crate::ValueType`] alone.
 
 mod conditioning;
+mod control;
 mod frames;
 mod given;
 mod guider;
@@ -14,6 +15,7 @@ mod sigmas;
 mod space;
 
 pub use conditioning::{Conditioning, ConditioningFact, Embedding, Embeddings};
+pub use control::{Control, ControlFact};
 pub use frames::{Frames, FramesBuilder, FramesFact};
 pub use given::{Given, GivenEncoding, GivenFact};
 pub use guider::{Guider, GuiderHandle, GuiderState, SamplingStep};

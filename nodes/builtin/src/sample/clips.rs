@@ -10,10 +10,12 @@ use kino_models::model::{
 use kino_models::patch::Grid;
 
 use kino_node::{
-    Clip, Conditioning, Error, Given, GuiderState, ImageConditioning, Patches, Result, SamplingStep,
+    Clip, Conditioning, Control, Error, Given, GuiderState, ImageConditioning, Patches, Result,
+    SamplingStep,
 };
 use kino_port::PlanError;
 
+use super::control::{control_channels, strengths};
 use super::given::{Held, extra_channels};
 use crate::error::IntoNode;
 use crate::models::{DitHandle, Models, Resident};
@@ -122,18 +124,27 @@ pub(super) struct Packed {
     timesteps: TimestepInput,
     /// The channels beside the latents' own, `[tokens, e·pt·ph·pw]`.
     extra: Option<Tensor>,
+    /// How strongly each clip follows its control, where there are some.
+    strengths: Vec<f64>,
     /// The tokens that are given.
     held: Option<Held>,
 }
 
+/// What leads each of packed clips beside its text.
+pub(super) struct Leading {
+    /// What is given of it.
+    pub(super) given: Vec<Option<Arc<Given>>>,
+    /// What it follows.
+    pub(super) control: Vec<Option<Arc<Control>>>,
+}
+
 impl Packed {
-    /// `texts` are the texts, and for each clip the index of its own; `given` is what is given of
-    /// each.
+    /// `texts` are the texts, and for each clip the index of its own.
     pub(super) fn new(
         part: &Arc<DitHandle>,
         patches: &Patches,
         (texts, of_clip): (Vec<Text>, Vec<usize>),
-        (given, device): (&[Option<Arc<Given>>], &Device),
+        (leading, device): (&Leading, &Device),
     ) -> Result<Self> {
         let inputs = part.spec.inputs();
         let grids = patches.clips.iter().map(grid_of).collect();
@@ -142,14 +153,22 @@ impl Packed {
             let [t, h, w] = clip.grid;
             [clip.channels, t * pt, h * ph, w * pw]
         };
-        let clips: Vec<_> = patches.clips.iter().map(shape).zip(given.iter().cloned()).collect();
-        let extra = extra_channels(inputs, &clips, device)?;
+        let shapes: Vec<[usize; 4]> = patches.clips.iter().map(shape).collect();
+        let clips: Vec<_> = shapes.iter().copied().zip(leading.given.iter().cloned()).collect();
+        let extra = match inputs.given {
+            GivenInput::Control => control_channels(inputs, &shapes, &leading.control, device)?,
+            _ => extra_channels(inputs, &clips, device)?,
+        };
+        let strengths = match extra {
+            Some(_) if inputs.given == GivenInput::Control => strengths(&leading.control),
+            _ => Vec::new(),
+        };
         let held = match inputs.given {
             GivenInput::Tokens => Held::of(&clips, inputs.patch, device)?,
-            GivenInput::None | GivenInput::Channels => None,
+            GivenInput::None | GivenInput::Channels | GivenInput::Control => None,
         };
         let (part, timesteps) = (Arc::clone(part), inputs.timesteps);
-        Ok(Packed { part, dit: None, grids, texts, of_clip, timesteps, extra, held })
+        Ok(Packed { part, dit: None, grids, texts, of_clip, timesteps, extra, strengths, held })
     }
 
     /// Has the expert of this timestep compute from here on, and says whether it is that of low
@@ -297,8 +316,13 @@ impl Packed {
             TimestepInput::PerToken => Timesteps::PerToken(&timesteps),
             TimestepInput::PerClip => Timesteps::PerClip(&timesteps),
         };
+        let strengths: Vec<f64> = match self.strengths.is_empty() {
+            true => Vec::new(),
+            false => clips.clone().map(|clip| self.strengths[clip]).collect(),
+        };
         let (patches, grids, extra) = (&input, &grids, extra.as_ref());
-        let latents = kino_models::model::Packed { patches, extra, grids, timesteps };
+        let strengths = &strengths;
+        let latents = kino_models::model::Packed { patches, extra, grids, timesteps, strengths };
         self.dit()?.velocity(&latents, &contexts, check_cancel).node()
     }
 }

@@ -9,13 +9,24 @@ use kino_node::{Clip, Error, Given, GivenEncoding, GivenFact, Result};
 use kino_port::PlanError;
 
 use crate::error::IntoNode;
-use crate::infer::takes_no_given;
+use crate::infer::{reads_control, takes_no_given};
 use crate::models::DitHandle;
 
 /// What is given of each clip, as an index among the givens: by name, or in order.
 ///
 /// Clips that no name speaks of are free.
 pub(super) fn givens_of_clips(
+    givens: &[Option<&str>],
+    clips: &[Clip],
+) -> Result<Vec<Option<usize>>, PlanError> {
+    some_of_clips("given", "given", givens, clips)
+}
+
+/// The item of a list port that each clip has, where it has one: by name, or in order. `noun` is
+/// what they are called.
+pub(super) fn some_of_clips(
+    port: &str,
+    noun: &str,
     givens: &[Option<&str>],
     clips: &[Clip],
 ) -> Result<Vec<Option<usize>>, PlanError> {
@@ -27,13 +38,13 @@ pub(super) fn givens_of_clips(
         if givens.len() == clips.len() {
             return Ok((0..clips.len()).map(Some).collect());
         }
-        let message = format!("{} given for {} clips", givens.len(), clips.len());
-        return Err(PlanError::at("given", message)
-            .hint("what is given goes to clips in order, or by name where both are maps"));
+        let message = format!("{} {noun} for {} clips", givens.len(), clips.len());
+        return Err(PlanError::at(port, message)
+            .hint("they go to clips in order, or by name where both are maps"));
     }
     let names: Vec<&str> = clips.iter().filter_map(|clip| clip.name.as_deref()).collect();
     if let Some(unknown) = givens.iter().flatten().find(|given| !names.contains(*given)) {
-        return Err(PlanError::at("given", format!("there is no clip `{unknown}`"))
+        return Err(PlanError::at(port, format!("there is no clip `{unknown}`"))
             .hint(format!("the clips are: {}", names.join(", "))));
     }
     let of = |clip: &Clip| givens.iter().position(|given| *given == clip.name.as_deref());
@@ -49,6 +60,7 @@ pub(super) fn check_given(
 ) -> Result<(), PlanError> {
     let fits = match part.spec.inputs().given {
         GivenInput::None => return Err(takes_no_given("given")),
+        GivenInput::Control => return Err(reads_control("given")),
         GivenInput::Tokens => given.encoding == GivenEncoding::Apart,
         GivenInput::Channels => given.encoding == GivenEncoding::Whole,
     };

@@ -209,7 +209,7 @@ impl FrameEncoder for LoadedCodec {
 }
 
 impl FrameDecoder for LoadedCodec {
-    fn open(&self, _: Option<Tile>) -> Result<Box<dyn Decode>> {
+    fn open(&self) -> Result<Box<dyn Decode>> {
         Ok(Box::new(self.clone()))
     }
 }

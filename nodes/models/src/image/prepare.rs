@@ -1,7 +1,7 @@
 //! A picture as a vision encoder reads it: resized, cut, rounded, normalised.
 
 use candle_core::{DType, Device, Tensor};
-use kino_kernels::{Filter, resize};
+use kino_kernels::{Filter, resize_levels};
 
 use super::config::PrepareConfig;
 use crate::error::{Error, Result};
@@ -28,21 +28,13 @@ pub fn prepare(picture: &Tensor, config: &PrepareConfig) -> Result<Tensor> {
     let (height, width, _) = picture.dims3()?;
     let (tall, wide) = config.resized(height, width);
     let filter = config.filter().unwrap_or(Filter::Bicubic);
-    // Pillow resizes bytes to bytes, the width first.
-    let picture = levels(&picture.unsqueeze(0)?)?;
-    let wider = levels(&resize(&picture, height, wide, filter)?)?;
-    let resized = levels(&resize(&wider, tall, wide, filter)?)?.squeeze(0)?;
+    let resized = resize_levels(&picture.unsqueeze(0)?, tall, wide, filter)?.squeeze(0)?;
     let (h, w) = config.crop();
     let cut = resized.narrow(0, (tall - h) / 2, h)?.narrow(1, (wide - w) / 2, w)?;
     let column = |values: [f64; 3]| Tensor::new(&values.map(|v| v as f32), picture.device());
     let centred = cut.broadcast_sub(&column(config.image_mean)?)?;
     let ready = centred.broadcast_div(&column(config.image_std)?)?; // [h, w, 3]
     Ok(ready.permute((2, 0, 1))?.contiguous()?)
-}
-
-/// The nearest levels of a byte, in 0…1.
-fn levels(picture: &Tensor) -> Result<Tensor> {
-    Ok(((picture.clamp(0f32, 1f32)? * 255.0)?.round()? / 255.0)?)
 }
 
 /// The middle of a picture that is more than `times` as long as it is wide, or the other way

@@ -44,7 +44,8 @@ pub struct ModelIndex {
 impl ModelIndex {
     const FILE: &'static str = "model_index.json";
     /// The pipelines that are run.
-    pub(super) const CLASSES: [&'static str; 2] = ["WanPipeline", "WanImageToVideoPipeline"];
+    pub(super) const CLASSES: [&'static str; 3] =
+        ["WanPipeline", "WanImageToVideoPipeline", "WanVACEPipeline"];
 
     /// The pipeline that a model names.
     ///
@@ -181,7 +182,30 @@ impl ModelConfig {
                           text, images)";
             return Err(invalid(folder, TransformerConfig::LOW_NOISE, reason));
         }
-        self.check_given(folder, transformer)
+        self.check_given(folder, transformer)?;
+        self.check_control(folder, transformer)
+    }
+
+    /// A control is two latents and a mask of each pixel that a latent pixel stands for.
+    fn check_control(
+        &self,
+        folder: &impl ModelFiles,
+        transformer: &TransformerConfig,
+    ) -> Result<()> {
+        let (Some(control), Some(vae)) = (transformer.control(), &self.vae) else { return Ok(()) };
+        let (latent, pixels) = (vae.z_dim, vae.spatial_factor().saturating_pow(2));
+        if control.channels == 2 * latent + pixels {
+            return Ok(());
+        }
+        let found = control.channels;
+        Err(unsupported(
+            folder,
+            TransformerConfig::FILE,
+            format!(
+                "a control of {found} channels, which is not two latents of {latent} and a mask of \
+                 {pixels} pixels"
+            ),
+        ))
     }
 
     /// What an image encoder and the autoencoder give is what the transformer reads.

@@ -5,7 +5,9 @@
 
 mod block;
 mod condition;
+mod ends;
 mod rope;
+mod vace;
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -20,9 +22,11 @@ use crate::error::{Error, Result};
 use crate::families::wan::transformer::TransformerConfig;
 use crate::model::{Packed, Timesteps};
 use crate::patch::Grid;
-use crate::weight::{Linear, Weight, Weights};
+use crate::weight::{Linear, Weights};
 use block::{Block, BlockContext, Clip};
 use condition::{Embedder, Modulation};
+use ends::{load_out, load_patch_embedding};
+use vace::ControlBlocks;
 
 /// Rotation tables are kept for so many grids.
 const KEPT_TABLES: usize = 16;
@@ -34,6 +38,7 @@ const KEPT_TABLES: usize = 16;
 #[derive(Debug, Clone)]
 pub struct Context {
     blocks: Vec<BlockContext>,
+    control: Vec<BlockContext>,
 }
 
 /// The transformer.
@@ -45,6 +50,8 @@ pub struct Dit {
     patch_embedding: Linear,
     embedder: Embedder,
     blocks: Vec<Block>,
+    /// The blocks beside the main ones (Wan VACE).
+    control: Option<ControlBlocks>,
     out_table: Tensor, // [2, dim], f32
     out: Linear,
     tables: Mutex<HashMap<Grid, (Tensor, Tensor)>>,
@@ -60,14 +67,21 @@ impl Dit {
         let blocks = (0..config.num_layers)
             .map(|index| Block::load(config, &weights.scope("blocks").scope(index)))
             .collect::<Result<_>>()?;
+        let control = config.control();
+        let control = control.map(|control| ControlBlocks::load(config, &control, weights));
         let table = weights.get_as("scale_shift_table", (1, 2, dim), DType::F32)?;
         Ok(Self {
             config: config.clone(),
             device: weights.device().clone(),
             dtype: weights.dtype(),
-            patch_embedding: load_patch_embedding(config, &weights.scope("patch_embedding"))?,
+            patch_embedding: load_patch_embedding(
+                config,
+                config.in_channels,
+                &weights.scope("patch_embedding"),
+            )?,
             embedder: Embedder::load(config, &weights.scope("condition_embedder"))?,
             blocks,
+            control: control.transpose()?,
             out_table: table.squeeze(0)?,
             out: load_out(config, &weights.scope("proj_out"))?,
             tables: Mutex::default(),
@@ -84,9 +98,10 @@ impl Dit {
         self.dtype
     }
 
-    /// Transformer blocks, and so calls of `check_cancel` in one [`Dit::velocity`].
+    /// Transformer blocks, those beside the main ones included, and so calls of `check_cancel` in
+    /// one [`Dit::velocity`] with a control.
     pub fn block_count(&self) -> usize {
-        self.blocks.len()
+        self.blocks.len() + self.control.as_ref().map_or(0, ControlBlocks::len)
     }
 
     /// Projects a text for all blocks.
@@ -118,7 +133,9 @@ impl Dit {
         let text = self.embedder.text(&text)?; // [rows, dim]
         let image = self.image(image)?;
         let blocks = self.blocks.iter().map(|block| block.context(&text, image.as_ref()));
-        Ok(Context { blocks: blocks.collect::<Result<_>>()? })
+        let blocks = blocks.collect::<Result<_>>()?;
+        let control = self.control.as_ref().map(|own| own.context(&text, image.as_ref()));
+        Ok(Context { blocks, control: control.transpose()?.unwrap_or_default() })
     }
 
     /// The states of pictures at the width of the blocks.
@@ -170,12 +187,13 @@ impl Dit {
         contexts: &[&Context],
         check_cancel: &mut CheckCancel<'_>,
     ) -> Result<Tensor> {
-        let latents = Packed { patches, extra: None, grids, timesteps };
+        let latents = Packed { patches, extra: None, grids, timesteps, strengths: &[] };
         self.velocity_of(&latents, contexts, check_cancel)
     }
 
     /// The velocity of packed latents, with the channels beside them where the transformer reads
-    /// some; otherwise as [`Dit::velocity`].
+    /// some; otherwise as [`Dit::velocity`]. Without a control that counts, a transformer that reads
+    /// one is the one that it was made from.
     ///
     /// # Errors
     /// As [`Dit::velocity`], and when these channels are missing or have another width.
@@ -185,11 +203,16 @@ impl Dit {
         contexts: &[&Context],
         check_cancel: &mut CheckCancel<'_>,
     ) -> Result<Tensor> {
-        let Packed { patches, extra, grids, timesteps } = *latents;
+        let Packed { patches, extra, grids, timesteps, strengths } = *latents;
         self.check(patches, grids, contexts)?;
         let patches = patches.to_device(&self.device)?.to_dtype(self.dtype)?;
-        let patches = self.with_extra(patches, extra)?;
+        let patches = match self.control {
+            Some(_) => patches,
+            None => self.with_extra(patches, extra)?,
+        };
         let mut x = self.patch_embedding.forward(&patches)?; // [tokens, dim]
+        let control = self.control.as_ref().map(|own| own.begin(&x, extra, (strengths, grids)));
+        let mut control = control.transpose()?.flatten();
         let (values, rows) = timesteps.distinct(grids)?;
         let time = self.time_embedding(&values)?; // [distinct, dim]
         let modulation = each_row(&time.chunk(values.len(), 0)?, |time| {
@@ -198,9 +221,15 @@ impl Dit {
         let rows = Modulation::rows(&rows, values.len(), &self.device)?;
         let (cos, sin) = self.rotations(grids)?;
         for (index, block) in self.blocks.iter().enumerate() {
-            let modulation = block.modulation(&modulation, rows.as_ref())?;
-            let clips = clips(grids, contexts, index);
-            x = block.forward(&x, &modulation, &clips, (&cos, &sin))?;
+            let own = block.modulation(&modulation, rows.as_ref())?;
+            let texts = contexts.iter().map(|context| &context.blocks[index]);
+            x = block.forward(&x, &own, &clips(grids, texts), (&cos, &sin))?;
+            check_cancel()?;
+            let Some(control) = &mut control else { continue };
+            let Some(beside) = control.due(index) else { continue };
+            let texts = contexts.iter().map(|context| &context.control[beside]);
+            let added = (&modulation, rows.as_ref());
+            x = (x + control.step(added, &clips(grids, texts), (&cos, &sin))?)?;
             check_cancel()?;
         }
         self.finish(&x, &time, rows.as_ref())
@@ -253,7 +282,9 @@ impl Dit {
             let (texts, clips) = (contexts.len(), grids.len());
             return Err(Error::input(format!("{texts} texts for {clips} clips: one a clip")));
         }
-        match contexts.iter().find(|c| c.blocks.len() != self.blocks.len()) {
+        let beside = self.control.as_ref().map_or(0, ControlBlocks::len);
+        let counts = (self.blocks.len(), beside);
+        match contexts.iter().find(|c| (c.blocks.len(), c.control.len()) != counts) {
             Some(_) => Err(Error::input("a text was projected by another transformer")),
             None => Ok(()),
         }
@@ -287,35 +318,13 @@ fn each_row<T>(items: &[T], row: impl FnMut(&T) -> Result<Tensor>) -> Result<Ten
     Ok(Tensor::cat(&items.iter().map(row).collect::<Result<Vec<_>>>()?, 0)?)
 }
 
-/// Where each clip's tokens lie, with the keys and values of its text in block `block`.
-fn clips<'a>(grids: &[Grid], contexts: &[&'a Context], block: usize) -> Vec<Clip<'a>> {
+/// Where each clip's tokens lie, with the keys and values of its text in a block.
+fn clips<'a>(grids: &[Grid], texts: impl Iterator<Item = &'a BlockContext>) -> Vec<Clip<'a>> {
     let mut start = 0;
-    let mut clip = |(grid, context): (&Grid, &&'a Context)| {
-        let clip = Clip { start, tokens: grid.tokens(), context: &context.blocks[block] };
+    let mut clip = |(grid, context): (&Grid, &'a BlockContext)| {
+        let clip = Clip { start, tokens: grid.tokens(), context };
         start += clip.tokens;
         clip
     };
-    grids.iter().zip(contexts).map(&mut clip).collect()
-}
-
-/// A convolution whose stride is its size is a linear layer on patches.
-fn load_patch_embedding(config: &TransformerConfig, weights: &Weights) -> Result<Linear> {
-    let (pt, ph, pw) = config.patch_size;
-    let (dim, channels) = (config.dim(), config.in_channels);
-    let weight = weights.get("weight", (dim, channels, pt, ph, pw))?; // [dim, c, pt, ph, pw]
-    let weight = weight.reshape((dim, config.patch_dim()))?; // [dim, c·pt·ph·pw]
-    Ok(Linear::new(Weight::Dense(weight), Some(weights.get("bias", dim)?)))
-}
-
-/// The model's output has channels last, (pt, ph, pw, c); its rows are sorted once so that
-/// velocities come out in the order of patches, (c, pt, ph, pw).
-fn load_out(config: &TransformerConfig, weights: &Weights) -> Result<Linear> {
-    let (dim, channels) = (config.dim(), config.out_channels);
-    let volume = config.patch_dim() / config.in_channels;
-    let rows = volume * channels;
-    let weight = weights.get("weight", (rows, dim))?.reshape((volume, channels, dim))?;
-    let weight = weight.transpose(0, 1)?.contiguous()?.reshape((rows, dim))?;
-    let bias = weights.get("bias", rows)?.reshape((volume, channels))?;
-    let bias = bias.t()?.contiguous()?.reshape(rows)?;
-    Ok(Linear::new(Weight::Dense(weight), Some(bias)))
+    grids.iter().zip(texts).map(&mut clip).collect()
 }

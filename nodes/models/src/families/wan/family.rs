@@ -108,18 +108,28 @@ impl WanDenoiser {
         let image_rows = config.pos_embed_seq_len.unwrap_or(image_rows);
         let image = config.image_dim.map(|width| named(EmbeddingSpec::IMAGE, image_rows, width));
         let extra = |name, channels| ExtraChannels { name: Cow::Borrowed(name), channels };
-        let channels = config.mask_channels().map(|mask| {
-            vec![extra(ExtraChannels::MASK, mask), extra(ExtraChannels::GIVEN, config.out_channels)]
-        });
-        let given = match (&channels, timesteps) {
-            (Some(_), _) => GivenInput::Channels,
-            (None, TimestepInput::PerToken) => GivenInput::Tokens,
-            (None, TimestepInput::PerClip) => GivenInput::None,
+        let latent = config.out_channels;
+        let channels = match (config.control(), config.mask_channels()) {
+            (Some(control), _) => vec![
+                extra(ExtraChannels::INACTIVE, latent),
+                extra(ExtraChannels::REACTIVE, latent),
+                extra(ExtraChannels::PIXELS, control.channels.saturating_sub(2 * latent)),
+            ],
+            (None, Some(mask)) => {
+                vec![extra(ExtraChannels::MASK, mask), extra(ExtraChannels::GIVEN, latent)]
+            }
+            (None, None) => Vec::new(),
+        };
+        let given = match (config.control(), channels.is_empty(), timesteps) {
+            (Some(_), ..) => GivenInput::Control,
+            (None, false, _) => GivenInput::Channels,
+            (None, true, TimestepInput::PerToken) => GivenInput::Tokens,
+            (None, true, TimestepInput::PerClip) => GivenInput::None,
         };
         let text = named(TEXT, text_rows, config.text_dim);
         let inputs = DenoiserInputs {
-            channels: config.out_channels,
-            extra: channels.unwrap_or_default(),
+            channels: latent,
+            extra: channels,
             patch: config.patch_size,
             conditioning: [text].into_iter().chain(image).collect(),
             timesteps,
@@ -156,8 +166,12 @@ impl DenoiserSpec for WanDenoiser {
     fn memory(&self, size: &RunSize) -> u64 {
         let (config, wide) = (&self.config, |n: usize| n as u128);
         let rows: usize = self.inputs.conditioning.iter().filter_map(|input| input.rows).sum();
-        let contexts = 4 * wide(size.texts) * wide(config.num_layers) * wide(rows * config.dim());
-        let block = wide(size.tokens_at_once) * wide(8 * config.dim() + 2 * config.ffn_dim);
+        let beside = config.control().map_or(0, |control| control.layers.len());
+        let layers = wide(config.num_layers + beside);
+        let contexts = 4 * wide(size.texts) * layers * wide(rows * config.dim());
+        // A control and what it adds are two rows more.
+        let kept = if beside > 0 { 10 } else { 8 };
+        let block = wide(size.tokens_at_once) * wide(kept * config.dim() + 2 * config.ffn_dim);
         // Tables of angles, the latents, and what UniPC remembers of the steps before.
         let latents = wide(size.tokens) * wide(config.attention_head_dim + 8 * config.patch_dim());
         let bytes = wide(size.number) * (contexts + block) + 4 * latents;
@@ -227,7 +241,7 @@ impl VideoVae for WanVae {
 
     fn load_decoder(&self, weights: &Weights) -> Result<Arc<dyn FrameDecoder>> {
         let vae = Vae::load(&self.0, weights)?;
-        vae.decoder(None)?; // reads the network
+        vae.decoder()?; // reads the network
         Ok(Arc::new(vae))
     }
 }
@@ -239,8 +253,18 @@ impl FrameEncoder for Vae {
 }
 
 impl FrameDecoder for Vae {
-    fn open(&self, tile: Option<Tile>) -> Result<Box<dyn Decode>> {
-        Ok(Box::new(self.decoder(tile)?))
+    fn open(&self) -> Result<Box<dyn Decode>> {
+        Ok(Box::new(self.decoder()?))
+    }
+
+    fn decode_tiles(
+        &self,
+        latent: &Tensor,
+        tile: Tile,
+        done: &mut dyn FnMut(usize, usize),
+        check_cancel: &mut CheckCancel<'_>,
+    ) -> Result<Vec<Tensor>> {
+        Vae::decode_tiles(self, latent, tile, done, check_cancel)
     }
 
     fn rgb_map(&self) -> Result<Option<RgbMap>> {

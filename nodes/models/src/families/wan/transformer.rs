@@ -1,14 +1,13 @@
-//! `transformer/config.json`: the sizes of `WanTransformer3DModel`.
+//! `transformer/config.json`: the sizes of `WanTransformer3DModel` and `WanVACETransformer3DModel`.
 
 use serde::Deserialize;
-use serde_json::Value;
 
 use crate::checkpoint::{
     LARGEST_SIZE, ModelFiles, invalid, require_positive, require_sizes, unsupported,
 };
 use crate::error::Result;
 
-/// The sizes of `WanTransformer3DModel`.
+/// The sizes of `WanTransformer3DModel`, and of `WanVACETransformer3DModel`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct TransformerConfig {
     #[serde(rename = "_class_name")]
@@ -22,7 +21,8 @@ pub struct TransformerConfig {
     /// Channels that go in: those of the latent, and where frames are given by channels, a mask and
     /// the latent of what is given.
     pub in_channels: usize,
-    /// Channels of the velocity that comes out.
+    /// Channels of the velocity that comes out; as many as go in where the file does not say.
+    #[serde(default, deserialize_with = "or_none")]
     pub out_channels: usize,
     /// Width of a text embedding.
     pub text_dim: usize,
@@ -50,7 +50,18 @@ pub struct TransformerConfig {
     #[serde(default)]
     pub pos_embed_seq_len: Option<usize>,
     #[serde(default)]
-    vace_layers: Option<Value>,
+    vace_layers: Option<Vec<usize>>,
+    #[serde(default)]
+    vace_in_channels: Option<usize>,
+}
+
+/// The blocks beside the main ones, which read a control (Wan VACE).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlConfig {
+    /// The main blocks after which what they found is added, rising: one of them for each.
+    pub layers: Vec<usize>,
+    /// Channels of the control.
+    pub channels: usize,
 }
 
 /// The most transformer blocks.
@@ -60,12 +71,19 @@ fn yes() -> bool {
     true
 }
 
+/// A size that may be null, which is 0 then.
+fn or_none<'de, D: serde::Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(0))
+}
+
 fn epsilon() -> f64 {
     1e-6
 }
 
 impl TransformerConfig {
     pub(crate) const FILE: &'static str = "transformer/config.json";
+    /// The class of a transformer with blocks beside the main ones.
+    const VACE: &'static str = "WanVACETransformer3DModel";
     /// The second of two experts.
     pub(crate) const LOW_NOISE: &'static str = "transformer_2/config.json";
 
@@ -79,7 +97,10 @@ impl TransformerConfig {
 
     /// Reads and checks a config of another name.
     pub(crate) fn read_from(folder: &impl ModelFiles, file: &str) -> Result<Self> {
-        let config: Self = folder.json(file)?;
+        let mut config: Self = folder.json(file)?;
+        if config.out_channels == 0 {
+            config.out_channels = config.in_channels; // `out_channels or in_channels` in diffusers
+        }
         config.check_family(folder, file)?;
         config.check_sizes(folder, file)?;
         Ok(config)
@@ -90,27 +111,54 @@ impl TransformerConfig {
         let sizes = |config: &Self| {
             let channels = (config.in_channels, config.out_channels, config.patch_size);
             let image = (config.image_dim, config.pos_embed_seq_len);
-            (channels, config.text_dim, image)
+            (channels, config.text_dim, image, config.vace_in_channels)
         };
         sizes(self) == sizes(other)
     }
 
     fn check_family(&self, folder: &impl ModelFiles, file: &str) -> Result<()> {
         let refuse = |what: String| Err(unsupported(folder, file, what));
-        if self.class == "WanVACETransformer3DModel" || self.vace_layers.is_some() {
-            return refuse("VACE (control channels beside the main blocks)".to_owned());
-        }
-        if self.class != "WanTransformer3DModel" {
-            return refuse(format!("the transformer `{}`", self.class));
+        match self.class.as_str() {
+            Self::VACE => self.check_control(folder, file)?,
+            "WanTransformer3DModel" if self.vace_layers.is_none() => {}
+            other => return refuse(format!("the transformer `{other}`")),
         }
         let extra = self.in_channels.checked_sub(self.out_channels);
-        if !extra.is_some_and(|extra| extra == 0 || extra > self.out_channels) {
+        let is_control = self.vace_layers.is_some();
+        if !extra.is_some_and(|extra| extra == 0 || extra > self.out_channels && !is_control) {
             let (given, out) = (self.in_channels, self.out_channels);
             return refuse(format!("conditioning by extra channels ({given} in, {out} out)"));
         }
         match self.qk_norm.as_deref() {
-            Some("rms_norm_across_heads") => Ok(()),
+            // diffusers has this norm whatever the file says.
+            Some("rms_norm_across_heads") | None => Ok(()),
             other => refuse(format!("qk_norm {other:?}")),
+        }
+    }
+
+    /// The blocks beside the main ones begin with the first of these, and each has one of its own.
+    fn check_control(&self, folder: &impl ModelFiles, file: &str) -> Result<()> {
+        let wrong = |reason: String| Err(invalid(folder, file, reason));
+        let Some(ControlConfig { layers, channels }) = self.control() else {
+            return wrong(
+                "a transformer of VACE needs `vace_layers` and `vace_in_channels`".to_owned(),
+            );
+        };
+        let latent = self.out_channels;
+        if channels <= latent.saturating_mul(2) {
+            return wrong(format!(
+                "`vace_in_channels` is {channels}: two latents of {latent} and a mask are more"
+            ));
+        }
+        if layers.first() != Some(&0) || layers.windows(2).any(|pair| pair[0] == pair[1]) {
+            return wrong("`vace_layers` begins with 0 and names each layer once".to_owned());
+        }
+        match layers.last().filter(|last| **last >= self.num_layers) {
+            Some(last) => wrong(format!(
+                "`vace_layers` names the layer {last}; there are {} from 0 on",
+                self.num_layers
+            )),
+            None => Ok(()),
         }
     }
 
@@ -134,6 +182,7 @@ impl TransformerConfig {
             ("out_channels", self.out_channels),
             ("image_dim", self.image_dim.unwrap_or(1)),
             ("pos_embed_seq_len", self.pos_embed_seq_len.unwrap_or(1)),
+            ("vace_in_channels", self.vace_in_channels.unwrap_or(1)),
         ];
         require_sizes(folder, file, &sizes)?;
         require_positive(folder, file, &[("eps", self.eps)])?;
@@ -179,8 +228,15 @@ impl TransformerConfig {
         self.out_channels * self.patch_volume()
     }
 
+    /// The blocks beside the main ones, where it has some.
+    pub fn control(&self) -> Option<ControlConfig> {
+        let mut layers = self.vace_layers.clone()?;
+        layers.sort_unstable();
+        Some(ControlConfig { layers, channels: self.vace_in_channels? })
+    }
+
     /// Latent pixels of a patch.
-    fn patch_volume(&self) -> usize {
+    pub(super) fn patch_volume(&self) -> usize {
         let (pt, ph, pw) = self.patch_size;
         pt * ph * pw
     }

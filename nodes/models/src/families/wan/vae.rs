@@ -17,6 +17,7 @@ mod resample;
 mod shortcut;
 mod size;
 mod stream;
+mod tiles;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -99,13 +100,36 @@ impl Vae {
         Ok(Encoder::new(once(&self.encoder, read)?, self.setup.clone(), tile))
     }
 
-    /// Opens a stream of latent frames to decode, in tiles if asked.
+    /// Opens a stream of latent frames to decode.
     ///
     /// # Errors
     /// When the decoder's weights cannot be read.
-    pub fn decoder(&self, tile: Option<Tile>) -> Result<Decoder> {
-        let read = || DecoderNet::read(&self.setup.config, &self.weights);
-        Ok(Decoder::new(once(&self.decoder, read)?, self.setup.clone(), tile))
+    pub fn decoder(&self) -> Result<Decoder> {
+        Ok(Decoder::new(self.decoder_net()?, self.setup.clone()))
+    }
+
+    fn decoder_net(&self) -> Result<Arc<DecoderNet>> {
+        once(&self.decoder, || DecoderNet::read(&self.setup.config, &self.weights))
+    }
+
+    /// Decodes a whole latent in tiles, one after another. What is kept between latent frames is
+    /// that of one tile, and all frames of the clip are held.
+    ///
+    /// Shapes: `latent` `[z, f, h, w]`, normalised; the result has for each latent frame its
+    /// `[t, H, W, 3]` in −1…1 and f32. `done` is told how many of how many latent frames of all
+    /// tiles have passed.
+    ///
+    /// # Errors
+    /// When the shape or the tile does not fit, or `check_cancel` stops it.
+    pub fn decode_tiles(
+        &self,
+        latent: &Tensor,
+        tile: Tile,
+        done: &mut dyn FnMut(usize, usize),
+        check_cancel: &mut CheckCancel<'_>,
+    ) -> Result<Vec<Tensor>> {
+        let net = self.decoder_net()?;
+        tiles::decode_tiles(&net, &self.setup, (latent, tile), done, check_cancel)
     }
 
     /// Encodes a whole clip: the mode of the distribution, normalised.
@@ -150,7 +174,11 @@ impl Vae {
         if count == 0 {
             return Err(Error::input("a latent without frames cannot be decoded"));
         }
-        let mut decoder = self.decoder(tile)?;
+        if let Some(tile) = tile {
+            let frames = self.decode_tiles(latent, tile, &mut |_, _| (), check_cancel)?;
+            return Ok(Tensor::cat(&frames, 0)?);
+        }
+        let mut decoder = self.decoder()?;
         let mut frames = Vec::with_capacity(count);
         for index in 0..count {
             let latent = latent.narrow(1, index, 1)?.squeeze(1)?; // [z, h, w]
@@ -167,7 +195,7 @@ impl Vae {
         let derive = || {
             let config = self.config();
             RgbMap::derive(config.z_dim, config.spatial_factor(), |latent| {
-                self.decoder(None)?.push_unclamped(latent, &mut || Ok(()))
+                self.decoder()?.push_unclamped(latent, &mut || Ok(()))
             })
         };
         once(&self.map, derive)
@@ -195,4 +223,40 @@ fn check(config: &VaeConfig) -> Result<()> {
         return Err(Error::input("`latents_mean` and `latents_std` need one value a channel"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::checkpoint::ModelFolder;
+
+    /// Here every frame counts as large, so that frames are worked on in groups.
+    #[test]
+    fn frames_in_groups_are_those_of_the_reference() {
+        for family in ["wan_t2v", "wan22_ti2v"] {
+            let place = |path: &str| {
+                let top = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/ref");
+                PathBuf::from(top).join(family).join(path)
+            };
+            let folder = ModelFolder::directory(place("model")).unwrap();
+            let config = VaeConfig::read(&folder).unwrap();
+            let weights = folder.weights("vae", DType::F32, &Device::Cpu).unwrap();
+            let vae = Vae::load(&config, &weights).unwrap();
+            let golden = place("golden/vae.safetensors");
+            let golden = candle_core::safetensors::load(golden, &Device::Cpu).unwrap();
+            for case in ["a", "b", "c"] {
+                let of = |name: &str| golden[&format!("{case}.{name}")].squeeze(0).unwrap();
+                let z = of("z").permute((1, 2, 3, 0)).unwrap();
+                let latent = vae.setup.normalize(&z).unwrap().permute((3, 0, 1, 2)).unwrap();
+                let frames = vae.decode(&latent.contiguous().unwrap(), None, &mut || Ok(()));
+                let expected = of("dec").permute((1, 2, 3, 0)).unwrap();
+                let gap = (frames.unwrap() - expected).unwrap().abs().unwrap().max_all().unwrap();
+                let gap = gap.to_scalar::<f32>().unwrap();
+                println!("{family} {case}: {gap:e}");
+                assert!(gap <= 2e-5, "{family} {case}: {gap:e}");
+            }
+        }
+    }
 }

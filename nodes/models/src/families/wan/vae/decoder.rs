@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::layers::{CausalConv, Head, Middle, Pointwise, ResidualBlock, enter};
 use super::pass::Pass;
-use super::resample::Upsample;
+use super::resample::{Upsample, at_once, joined};
 use super::shortcut::{Factors, repeat};
 use crate::error::Result;
 use crate::families::wan::autoencoder::VaeConfig;
@@ -44,6 +44,20 @@ pub(super) struct DecoderNet {
     middle: Middle,
     levels: Vec<Level>,
     head: Head,
+    /// Levels past the last that doubles the frames: whatever follows can be done frame by frame.
+    apart: usize,
+    /// Channels of the last level.
+    last: usize,
+}
+
+/// Large frames are worked on two at a time past the last level that doubles them: as many as a
+/// causal convolution keeps, so that what it keeps is its input itself.
+pub(super) const GROUP: usize = 2;
+
+/// The first level past the last one that doubles the frames.
+pub(super) fn first_apart(config: &VaeConfig) -> usize {
+    let doubles: Vec<bool> = config.temperal_downsample.iter().rev().copied().collect();
+    doubles.iter().rposition(|doubles| *doubles).map_or(0, |last| last + 1)
 }
 
 impl DecoderNet {
@@ -62,6 +76,8 @@ impl DecoderNet {
             middle: Middle::read(&inner.scope("mid_block"), top)?,
             levels: levels.collect::<Result<_>>()?,
             head: Head::read(&inner, [last, config.out_channels])?,
+            apart: first_apart(config),
+            last,
         })
     }
 
@@ -70,10 +86,22 @@ impl DecoderNet {
     pub(super) fn forward(&self, latent: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         let x = enter(&self.conv_in, &self.quant.forward(latent)?, pass)?;
         let mut x = self.middle.forward(&x, pass)?;
-        for level in &self.levels {
+        let (together, apart) = self.levels.split_at(self.apart);
+        for level in together {
             x = level.forward(&x, pass)?;
         }
-        self.head.forward(&x, pass)
+        let (frames, h, w, _) = x.dims4()?;
+        let grown = apart.iter().filter(|level| level.up.is_some()).count() as u32;
+        let group = at_once(frames, 4usize.pow(grown) * h * w * self.last, GROUP);
+        let place = pass.place();
+        joined((0..frames).step_by(group).map(|from| {
+            pass.back_to(place);
+            let mut x = x.narrow(0, from, group.min(frames - from))?;
+            for level in apart {
+                x = level.forward(&x, pass)?;
+            }
+            self.head.forward(&x, pass)
+        }))
     }
 }
 

@@ -64,6 +64,16 @@ impl<'a> Pass<'a> {
         slot.past.take()
     }
 
+    /// Where the next layer that looks back stands among them.
+    pub(super) fn place(&self) -> usize {
+        self.next
+    }
+
+    /// Goes back to a layer: what follows sees a part of the chunk at a time.
+    pub(super) fn back_to(&mut self, place: usize) {
+        self.next = place;
+    }
+
     /// Keeps frames for the next chunk, in the slot that was recalled last.
     pub(super) fn keep(&mut self, past: Option<Tensor>) {
         if let Some(last) = self.next.checked_sub(1) {

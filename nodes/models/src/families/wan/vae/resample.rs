@@ -8,6 +8,15 @@ use super::pass::Pass;
 use crate::error::Result;
 use crate::weight::{Conv, Weights};
 
+/// A frame of more numbers than this is large: several at once no longer fit a cache, and take
+/// memory for nothing.
+const LARGE: usize = if cfg!(test) { 64 } else { 4 << 20 };
+
+/// How many of so many frames are worked on at once, each of so many numbers: `most` of large ones.
+pub(super) fn at_once(frames: usize, numbers: usize, most: usize) -> usize {
+    if numbers > LARGE { frames.min(most) } else { frames }
+}
+
 /// Half the height and width; half the frames too where `time` is there.
 #[derive(Debug)]
 pub(super) struct Downsample {
@@ -73,9 +82,23 @@ impl Upsample {
             Some(time) => &double_time(time, x, pass)?,
             None => x,
         };
-        pass.check_cancel()?;
-        let x = upsample_nearest2(x, BORDER)?;
-        self.space.forward(ConvInput::new(&x), None)
+        let (frames, h, w, c) = x.dims4()?;
+        let group = at_once(frames, 4 * h * w * c, 1);
+        let grow = |from: usize| {
+            pass.check_cancel()?;
+            let x = upsample_nearest2(&x.narrow(0, from, group.min(frames - from))?, BORDER)?;
+            self.space.forward(ConvInput::new(&x), None)
+        };
+        joined((0..frames).step_by(group).map(grow))
+    }
+}
+
+/// Groups of frames one after another, without a copy where there is one.
+pub(super) fn joined(groups: impl Iterator<Item = Result<Tensor>>) -> Result<Tensor> {
+    let mut groups = groups.collect::<Result<Vec<_>>>()?;
+    match groups.len() {
+        1 => Ok(groups.remove(0)),
+        _ => Ok(Tensor::cat(&groups, 0)?),
     }
 }
 

@@ -1,9 +1,10 @@
 //! Sizes known before anything runs: shapes of latents and frames, and what they cost in memory.
 
-use super::decoder::level_channels;
+use super::decoder::{GROUP, first_apart, level_channels};
+use super::resample::at_once;
 use crate::error::{Error, Result};
 use crate::families::wan::autoencoder::VaeConfig;
-use crate::tile::{Tile, tile_sizes};
+use crate::tile::{Tile, joining_bytes, tile_sizes};
 
 /// Channels of a frame.
 const RGB: usize = 3;
@@ -118,15 +119,16 @@ impl Tally {
     }
 
     /// Input, padded activation and result are alive together; so is the shortcut where channels
-    /// change. Of a single frame the padded activation itself is kept; what is kept of a longer
-    /// chunk is a copy, beside what was kept of the one before.
+    /// change. Of a single frame the padded activation itself is kept, and of two, beside what was
+    /// kept of the ones before; what is kept of a longer chunk is a copy.
     fn residual(&mut self, [cin, cout]: [usize; 2]) {
         self.causal(cin);
         self.causal(cout);
         let shortcut = if cin == cout { 0 } else { self.values(cout) };
-        let activation = match self.single {
-            true => 0,
-            false => self.values(cout) + 2 * self.padded(cout),
+        let activation = match (self.single, self.at[0]) {
+            (true, _) => 0,
+            (false, 2) => 2 * self.padded(cin.max(cout)),
+            (false, _) => self.values(cout) + 2 * self.padded(cout),
         };
         self.live(self.values(cin) + self.values(cout) + shortcut + activation);
     }
@@ -144,7 +146,7 @@ impl Tally {
 }
 
 /// What decoding `frames` frames of `size` = (height, width) pixels needs: one is an image, of more
-/// it does not matter how many there are.
+/// it matters only in tiles how many there are.
 pub fn decode_peak(
     config: &VaeConfig,
     frames: usize,
@@ -152,8 +154,20 @@ pub fn decode_peak(
     tile: Option<Tile>,
 ) -> MemoryPeak {
     let single = frames <= 1;
-    let tally = |tile| decode_tally(config, tile, single);
-    sum_of_tiles(size, tile, chunk(config, single) * RGB, tally)
+    let Some(tile) = tile.filter(|tile| tile.cuts(size)) else {
+        let tally = |tile| decode_tally(config, tile, single);
+        return sum_of_tiles(size, None, chunk(config, single) * RGB, tally);
+    };
+    // One tile after another; the last chunk is unfolded and clamped.
+    let mut peak = MemoryPeak::default();
+    for size in tile_sizes(size, Some(tile)) {
+        let MemoryPeak { cache, live } = decode_tally(config, size, single);
+        peak.cache = peak.cache.max(cache);
+        peak.live = peak.live.max(live);
+    }
+    let chunk = size[0] * size[1] * chunk(config, single) * RGB * size_of::<f32>();
+    peak.live += 2 * chunk + joining_bytes(frames, size, Some(tile), RGB);
+    peak
 }
 
 /// What encoding `frames` frames of `size` = (height, width) pixels needs, as for decoding.
@@ -182,7 +196,16 @@ fn decode_tally(config: &VaeConfig, [height, width]: [usize; 2], single: bool) -
         tally.middle(*top);
     }
     let mut last = 0;
+    let (apart, mut whole) = (first_apart(config), 0);
     for (level, &[cin, out]) in levels.iter().enumerate() {
+        if level == apart {
+            // The chunk is held while its frames go on in groups.
+            let widest = levels.last().map_or(0, |[_, out]| *out);
+            let group =
+                at_once(tally.at[0], height * width * widest / config.patch().pow(2), GROUP);
+            whole = if group < tally.at[0] { tally.values(cin) } else { 0 };
+            tally.at[0] = group;
+        }
         tally.hold(config.is_residual, cin);
         tally.residual([cin, out]);
         (0..config.num_res_blocks).for_each(|_| tally.residual([out, out]));
@@ -195,13 +218,18 @@ fn decode_tally(config: &VaeConfig, [height, width]: [usize; 2], single: bool) -
             }
             tally.at = [tally.at[0], 2 * tally.at[1], 2 * tally.at[2]];
             let narrowed = if config.is_residual { out } else { out / 2 };
-            tally.live(before + tally.values(out) + tally.values(narrowed));
+            let frames = tally.at[0];
+            let group = at_once(frames, tally.at[1] * tally.at[2] * out, 1);
+            let results = if group < frames { 2 } else { 1 };
+            let grown = tally.values(out) / frames * group;
+            tally.live(before + grown + results * tally.values(narrowed));
             tally.shortcut(config.is_residual, out, 0);
         }
         tally.held = 0;
         last = out;
     }
     tally.causal(last);
+    tally.peak.live += whole;
     tally.peak
 }
 

@@ -25,7 +25,7 @@ pub(super) struct Setup {
 
 impl Setup {
     /// (z − μ)/σ over the last dimension.
-    fn normalize(&self, latent: &Tensor) -> Result<Tensor> {
+    pub(super) fn normalize(&self, latent: &Tensor) -> Result<Tensor> {
         let [mean, deviation] = &self.statistics;
         Ok(latent.broadcast_sub(mean)?.broadcast_div(deviation)?)
     }
@@ -34,6 +34,12 @@ impl Setup {
     fn restore(&self, latent: &Tensor) -> Result<Tensor> {
         let [mean, deviation] = &self.statistics;
         Ok(latent.broadcast_mul(deviation)?.broadcast_add(mean)?)
+    }
+
+    /// A normalised latent frame `[z, h, w]` as the decoder takes it: `[1, h, w, z]`.
+    pub(super) fn enter(&self, latent: &Tensor) -> Result<Tensor> {
+        let x = self.take(latent, DType::F32)?.permute((1, 2, 0))?; // [h, w, z]
+        Ok(self.restore(&x)?.to_dtype(self.dtype)?.unsqueeze(0)?)
     }
 
     fn take(&self, x: &Tensor, dtype: DType) -> Result<Tensor> {
@@ -192,8 +198,8 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    pub(super) fn new(net: Arc<DecoderNet>, setup: Setup, tile: Option<Tile>) -> Self {
-        Self { net, setup, stream: Stream::new(tile) }
+    pub(super) fn new(net: Arc<DecoderNet>, setup: Setup) -> Self {
+        Self { net, setup, stream: Stream::new(None) }
     }
 
     /// Frames that the next latent frame gives: 1 first, then the temporal factor (4).
@@ -228,8 +234,7 @@ impl Decoder {
                 )));
             }
         };
-        let x = self.setup.take(latent, DType::F32)?.permute((1, 2, 0))?; // [h, w, z]
-        let x = self.setup.restore(&x)?.to_dtype(self.setup.dtype)?.unsqueeze(0)?;
+        let x = self.setup.enter(latent)?;
         let net = &self.net;
         let network = |x: &Tensor, pass: &mut Pass| net.forward(x, pass);
         let (patch, way) = (self.setup.config.patch(), (factor, true));
