@@ -75,7 +75,7 @@ pub fn resize_levels(
                         *value = mixed(sources.zip(weights));
                     }
                 }
-            })
+            })?
         }
     };
     let whole = match h == height {
@@ -88,7 +88,7 @@ pub fn resize_levels(
                 for (at, value) in out.iter_mut().enumerate() {
                     *value = mixed(lines[from + at..].iter().step_by(line).zip(weights));
                 }
-            })
+            })?
         }
     };
     let levels = whole.into_iter().map(|byte| byte / 255.0).collect();
