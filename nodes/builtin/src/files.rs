@@ -48,8 +48,8 @@ pub(crate) fn policy(services: &Services) -> Arc<FilePolicy> {
     services.find().unwrap_or_default()
 }
 
-/// Where something lies that a graph reads, relative to it, if the run may read it. Whoever opens it
-/// asks [`policy`] again once it is open.
+/// Where something lies that a graph reads, relative to it, if the run may read it. Whoever opens
+/// it asks [`policy`] again once it is open.
 pub(crate) fn input(services: &Services, path: &str) -> Result<PathBuf> {
     let place = services.get::<Folders>()?.input(path);
     policy(services).check_read(&place)?;
