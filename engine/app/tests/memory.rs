@@ -51,6 +51,14 @@ const ENLARGE: &str = r#"Graph(version: 1,
         "file": (op: "image.write", in: {"frames": "large"}, with: {"path": "{graph}.png"}),
     })"#;
 
+/// Two pictures, and frames between them by a network.
+const BETWEEN: &str = r#"Graph(version: 1, inputs: {"model": (type: "Text")}, nodes: {
+        "image": (op: "image.read", with: {"path": "in.png"}),
+        "clip": (op: "frames.concat", in: {"parts": ["image", "image"]}),
+        "smooth": (op: "frames.interpolate", in: {"frames": "clip", "model": "inputs.model"}, with: {"factor": 3}),
+        "file": (op: "image.write", in: {"frames": "smooth"}, with: {"path": "{graph}-%d.png"}),
+    })"#;
+
 const ENCODE: &str = r#"Graph(version: 1, inputs: {"tile": (type: "Int", default: 0)}, nodes: {
         "model": (op: "model.load", with: {"source": "embedded:shapes"}),
         "image": (op: "image.read", with: {"path": "in.png"}),
@@ -187,6 +195,17 @@ fn enlarging_takes_the_memory_that_was_planned() {
             &format!("enlarge.ron -s factor=4 -s tile=256 -s model={rrdb}"),
         ],
     );
+}
+
+#[test]
+fn frames_between_take_the_memory_that_was_planned() {
+    let place = place();
+    place.write("between.ron", BETWEEN);
+    let model = |version: &str| {
+        let path = root().join("tests/ref/rife").join(version);
+        format!("between.ron -s model={}.safetensors", path.display())
+    };
+    check(&place, &[&model("v4_25"), &model("v4_15")]);
 }
 
 #[test]

@@ -205,6 +205,13 @@ fn a_network_that_enlarges_is_read_where_its_run_may_read() {
         let told = refused(plan(path));
         assert!(told.contains("`model` of `x`") && told.contains("may not be read"), "{told}");
     }
+    let between = r#"Graph(version: 1, nodes: {
+        "in": (op: "image.read", with: {"path": "in.png"}),
+        "x": (op: "frames.interpolate", in: {"frames": "in"}, with: {"model": "folder/in.png"}),
+    }, outputs: {"x": "x"})"#;
+    let graph = engine.open_text("job.ron", between, &place.at("job")).unwrap();
+    let told = refused(graph.run(inputs! {}).policy(place.policy()).plan());
+    assert!(told.contains("`model` of `x`") && told.contains("may not be read"), "{told}");
 }
 
 const WRITE: &str = r#""frames": (op: "image.read", with: {"path": "in.png"}),

@@ -1,9 +1,9 @@
 //! The models of a process: opened once, their weights read part by part on first use, shared by
 //! all nodes, graphs and folders, and let go where memory ends.
 
+mod files;
 mod handle;
 mod resident;
-mod upscalers;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,21 +11,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use candle_core::Device;
 use kino_models::checkpoint::Checkpoint;
 use kino_models::families::Families;
+use kino_models::interpolate::read_interpolator;
 use kino_models::model::{
-    Denoiser, FrameDecoder, FrameEncoder, ImageEncoder, TextEncoder, Upscaler,
+    Denoiser, FrameDecoder, FrameEncoder, ImageEncoder, Interpolator, InterpolatorSpec,
+    TextEncoder, Upscaler, UpscalerSpec,
 };
 use kino_models::preview::RgbMap;
+use kino_models::upscale::read_upscaler;
 use kino_node::{LatentSpace, Ledger, Result};
 
+use files::OpenNetworks;
+pub(crate) use files::{NetworkSource, OpenNetwork, network_error, network_file};
 pub(crate) use handle::Network;
 pub use handle::{
     DitHandle, Handle, ImageHandle, LowNoise, MissingPart, OpenModel, TextHandle, VaeHandle,
 };
 pub use resident::Resident;
 use resident::{Residents, Wanted};
-
-use upscalers::OpenUpscalers;
-pub(crate) use upscalers::{OpenUpscaler, UpscalerSource};
 
 use crate::error::IntoNode;
 use crate::source::{ModelLocation, ModelSource};
@@ -43,7 +45,9 @@ pub struct Models {
     /// the plans that were made with it.
     open: Mutex<Vec<(ModelLocation, Arc<OpenModel>)>>,
     /// Networks that enlarge frames, likewise.
-    upscalers: OpenUpscalers,
+    upscalers: OpenNetworks<dyn UpscalerSpec>,
+    /// Networks that make frames between frames, likewise.
+    interpolators: OpenNetworks<dyn InterpolatorSpec>,
     residents: Arc<Residents>,
     /// The autoencoders of the latent spaces that were seen, the latest last.
     spaces: Mutex<Vec<Arc<VaeHandle>>>,
@@ -63,7 +67,8 @@ impl Models {
             device,
             families,
             open: Mutex::default(),
-            upscalers: OpenUpscalers::default(),
+            upscalers: OpenNetworks::new(read_upscaler),
+            interpolators: OpenNetworks::new(read_interpolator),
             residents: Residents::new(ledger),
             spaces: Mutex::default(),
             maps: Mutex::default(),
@@ -179,30 +184,62 @@ impl Models {
         self.residents.get(wanted(part, Network::Decoder, bytes, "the VAE's decoder"), load)
     }
 
-    /// Opens the network that enlarges frames at `source`; reads its header, no weights. One that
-    /// is open and was not touched since is not read again.
+    /// Opens the network that enlarges frames at `source`, or finds the one of this fingerprint
+    /// that a plan was made with; reads its header, no weights.
     pub(crate) fn open_upscaler(
         &self,
-        source: &UpscalerSource,
-    ) -> kino_models::Result<Arc<OpenUpscaler>> {
-        let (opened, exchanged) = self.upscalers.open(source)?;
+        source: &NetworkSource,
+        planned: Option<&str>,
+    ) -> kino_models::Result<Arc<OpenNetwork<dyn UpscalerSpec>>> {
+        self.open_network(&self.upscalers, source, planned)
+    }
+
+    /// The same for a network that makes frames between frames.
+    pub(crate) fn open_interpolator(
+        &self,
+        source: &NetworkSource,
+        planned: Option<&str>,
+    ) -> kino_models::Result<Arc<OpenNetwork<dyn InterpolatorSpec>>> {
+        self.open_network(&self.interpolators, source, planned)
+    }
+
+    fn open_network<S: ?Sized>(
+        &self,
+        networks: &OpenNetworks<S>,
+        source: &NetworkSource,
+        planned: Option<&str>,
+    ) -> kino_models::Result<Arc<OpenNetwork<S>>> {
+        if let Some(opened) = planned.and_then(|planned| networks.opened(planned)) {
+            return Ok(opened);
+        }
+        let (opened, exchanged) = networks.open(source)?;
         if let Some(exchanged) = exchanged {
             self.residents.forget(&[exchanged.identity()]);
         }
-        Ok(opened)
-    }
-
-    /// The network that had this fingerprint when a plan was made.
-    pub(crate) fn opened_upscaler(&self, fingerprint: &str) -> Option<Arc<OpenUpscaler>> {
-        self.upscalers.opened(fingerprint)
+        match planned {
+            Some(planned) if !opened.is(planned) => {
+                Err(kino_models::Error::Changed { file: source.name() })
+            }
+            _ => Ok(opened),
+        }
     }
 
     /// The network that enlarges frames, its weights read.
-    pub(crate) fn upscaler(&self, opened: &OpenUpscaler) -> Result<Arc<Resident<dyn Upscaler>>> {
-        let load = || opened.load(&self.device).node();
-        let (id, files) = (opened.weights_id(), opened.identity());
-        let what = "the network that enlarges frames";
-        self.residents.get(Wanted { id, files, bytes: opened.weight_bytes(), what }, load)
+    pub(crate) fn upscaler(
+        &self,
+        opened: &OpenNetwork<dyn UpscalerSpec>,
+    ) -> Result<Arc<Resident<dyn Upscaler>>> {
+        let load = || opened.spec.load(&opened.weights(&self.device).node()?).node();
+        self.residents.get(of_file(opened, "the network that enlarges frames"), load)
+    }
+
+    /// The network that makes frames between frames, its weights read.
+    pub(crate) fn interpolator(
+        &self,
+        opened: &OpenNetwork<dyn InterpolatorSpec>,
+    ) -> Result<Arc<Resident<dyn Interpolator>>> {
+        let load = || opened.spec.load(&opened.weights(&self.device).node()?).node();
+        self.residents.get(of_file(opened, "the network that makes frames between"), load)
     }
 
     /// The linear map from latents of a space to colours, if the autoencoder of the space is known.
@@ -253,6 +290,12 @@ fn wanted<'a, S: ?Sized>(
     what: &'a str,
 ) -> Wanted<'a> {
     Wanted { id: part.weights_id(network), files: part.files.identity().exact, bytes, what }
+}
+
+/// The weights of a network that stands alone in a file.
+fn of_file<'a, S: ?Sized>(opened: &OpenNetwork<S>, what: &'a str) -> Wanted<'a> {
+    let (id, files, bytes) = (opened.weights_id(), opened.identity(), opened.weight_bytes());
+    Wanted { id, files, bytes, what }
 }
 
 /// What a panic left behind is whole: every place is filled in one step.

@@ -1,4 +1,5 @@
-//! `upscale` by networks: what a plan knows of them, what is refused and how, weights in memory.
+//! `upscale` and `frames.interpolate` by networks: what a plan knows of them, what is refused and
+//! how, weights in memory.
 
 mod common;
 
@@ -206,5 +207,42 @@ fn a_network_that_changed_since_the_plan_is_refused() {
     assert_eq!(run(&rig), Ok(()));
     // A process that never opened the planned one cannot have it.
     let fresh = Rig::new("upscale-changed-fresh");
-    assert!(run(&fresh).unwrap_err().contains("has changed since the plan was made"));
+    assert!(run(&fresh).unwrap_err().contains("changed while it ran"));
+}
+
+#[test]
+fn frames_between_by_a_network_are_planned_counted_and_refused() {
+    let mut rig = Rig::new("interpolate-model");
+    let facts =
+        |model: &str| [("frames", fact(3, 30, 40)), ("factor", number(4)), ("model", known(model))];
+    let model = reference("rife/v4_25.safetensors").display().to_string();
+    let info = rig.infer("frames.interpolate", &facts(&model)).unwrap();
+    let expected = FramesFact { count: Some(9), height: 30, width: 40, fps: Some(32.0) };
+    assert_eq!(info.outputs[0].get(), Some(&expected));
+    assert_eq!((info.reads.len(), info.weights.len(), info.key.len()), (1, 1, 32));
+    let plain = rig.infer("frames.interpolate", &facts("motion")).unwrap();
+    assert_eq!((plain.reads.len(), plain.weights.len(), plain.key.len()), (0, 0, 0));
+    assert!(info.memory > plain.memory, "sides of 64, and what a network finds");
+    let other = reference("upscale/span_x2.safetensors").display().to_string();
+    let refused = rig.objects("frames.interpolate", &facts(&other));
+    assert!(refused.contains("known is RIFE from 4.13 on"), "{refused}");
+    let absent = rig.objects("frames.interpolate", &facts("rife.safetensors"));
+    assert!(absent.contains("(a model is `motion`, or a safetensors file"), "{absent}");
+
+    let ledger = Ledger::new(64 << 20);
+    let folders = Folders { graph: reference(""), out: rig.out.clone() };
+    rig.services = kino_nodes::services(Device::Cpu, Arc::clone(&ledger)).with(Arc::new(folders));
+    let clip = frames(3, 30, 40);
+    let inputs = [("frames", value(&clip)), ("factor", int(2)), ("model", text(&model))];
+    let found = rig.one("frames.interpolate", &inputs).shared::<Frames>().unwrap();
+    assert_eq!((found.count(), found.fps()), (5, Some(16.0)));
+    let whole = found.whole().unwrap();
+    for (at, from) in [(0, 0), (2, 1), (4, 2)] {
+        let given = clip.narrow(0, from, 1).unwrap();
+        assert_eq!(distance(&whole.narrow(0, at, 1).unwrap(), &given), 0.0);
+    }
+    drop(found);
+    assert_eq!(ledger.used(), info.weights[0].bytes, "the weights stay");
+    rig.cancel.cancel();
+    assert_eq!(rig.fails("frames.interpolate", &inputs), "cancelled");
 }

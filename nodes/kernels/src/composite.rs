@@ -263,6 +263,43 @@ pub fn pixel_shuffle(x: &Tensor, factor: usize, base: Option<&Tensor>) -> Result
     y.force_contiguous()?.reshape((t, h * factor, w * factor, c))
 }
 
+/// See [`crate::shrink_bilinear`].
+pub fn shrink_bilinear(x: &Tensor, factor: usize) -> Result<Tensor> {
+    let (t, h, w, c) = x.dims4()?;
+    let half = factor / 2 - 1;
+    let x = x.contiguous()?.reshape(&[t, h / factor, factor, w / factor, factor, c][..])?;
+    x.narrow(2, half, 2)?.narrow(4, half, 2)?.mean(4)?.mean(2)
+}
+
+/// See [`crate::warp`].
+pub fn warp(x: &Tensor, flow: &Tensor) -> Result<Tensor> {
+    let (t, h, w, c) = x.dims4()?;
+    // Each axis: the place along it, the whole pixel before, and how far the place lies beyond.
+    let along = |channel: usize, length: usize, grid: Tensor| {
+        let moved = flow.narrow(3, channel, 1)?.to_dtype(DType::F32)?.broadcast_add(&grid)?;
+        let place = moved.clamp(0f32, (length - 1) as f32)?;
+        let before = place.floor()?;
+        Ok::<_, candle_core::Error>(((place - &before)?, before))
+    };
+    let device = x.device();
+    let columns = Tensor::arange(0f32, w as f32, device)?.reshape((1, 1, w, 1))?;
+    let rows = Tensor::arange(0f32, h as f32, device)?.reshape((1, h, 1, 1))?;
+    let ((across, left), (down, top)) = (along(0, w, columns)?, along(1, h, rows)?);
+    let pixels = x.to_dtype(DType::F32)?.contiguous()?.reshape((t * h * w, c))?;
+    let frame = Tensor::arange(0u32, t as u32, device)?.to_dtype(DType::F32)?;
+    let frame = (frame.reshape((t, 1, 1, 1))? * h as f64)?;
+    let at = |dy: f64, dx: f64| {
+        let y = (&top + dy)?.clamp(0f32, (h - 1) as f32)?.broadcast_add(&frame)?;
+        let x = (&left + dx)?.clamp(0f32, (w - 1) as f32)?;
+        let places = ((y * w as f64)? + x)?.to_dtype(DType::U32)?.flatten_all()?;
+        pixels.index_select(&places, 0)?.reshape((t, h, w, c))
+    };
+    let mix = |a: Tensor, b: Tensor, part: &Tensor| &a + (b - &a)?.broadcast_mul(part)?;
+    let upper = mix(at(0.0, 0.0)?, at(0.0, 1.0)?, &across)?;
+    let lower = mix(at(1.0, 0.0)?, at(1.0, 1.0)?, &across)?;
+    mix(upper, lower, &down)?.to_dtype(x.dtype())
+}
+
 /// See [`crate::clamp_finite`].
 pub fn clamp_finite(x: &Tensor, low: f32, high: f32) -> Result<Option<Tensor>> {
     // 0·v is 0 for every number, NaN for NaN and ±∞, and a sum carries it.

@@ -50,6 +50,7 @@ mod plane;
 mod resize;
 mod rows;
 mod tier;
+mod warp;
 
 pub use activation::{clamp_finite, gelu, gelu_tanh, rope_interleaved, silu, span_attention};
 pub use attention::{attention, attention_with_bias};
@@ -66,6 +67,7 @@ pub use plane::{
 };
 pub use resize::{resize, resize_levels};
 pub use tier::{machine, threads, tier};
+pub use warp::{concat_channels, shrink_bilinear, warp};
 
 /// A result of this crate: errors are candle's.
 pub type Result<T> = candle_core::Result<T>;

@@ -58,7 +58,7 @@ fn normalized(
 
 /// Fills padded planes line by line: `fill(row of all rows, line to write, its range in the
 /// input)`.
-fn write_lines(
+pub(crate) fn write_lines(
     (t, h, w, c): (usize, usize, usize, usize),
     [top, bottom, left, right]: Padding,
     fill: impl Fn(usize, &mut [f32], std::ops::Range<usize>) + Sync + Send,

@@ -5,8 +5,8 @@ mod common;
 use candle_core::{DType, Tensor, Var};
 use common::{Random, close, same};
 use kino_kernels::{
-    Activation, ConvInput, ConvWeights, Epilogue, clamp_finite, composite, conv, conv_sum,
-    pixel_shuffle, span_attention,
+    Activation, ConvInput, ConvWeights, Epilogue, clamp_finite, composite, concat_channels, conv,
+    conv_sum, pixel_shuffle, shrink_bilinear, span_attention, warp,
 };
 
 /// One convolution: frames of zeros, past frames, frames, height, width; channels; kernel; stride.
@@ -345,4 +345,39 @@ fn values_are_clamped_and_those_that_are_none_are_told() {
         assert!(clamp_finite(&damaged, 0.0, 1.0).unwrap().is_none(), "{wrong}");
         assert!(composite::clamp_finite(&damaged, 0.0, 1.0).unwrap().is_none(), "{wrong}");
     }
+}
+
+#[test]
+fn warping_shrinking_and_concatenation_equal_their_composite_forms() {
+    let mut random = Random::new(37);
+    for shape in [[1, 1, 1, 3], [2, 7, 5, 4], [1, 16, 24, 1]] {
+        let x = random.tensor(&shape);
+        let [t, h, w, _] = shape;
+        let flow = (random.tensor(&[t, h, w, 2]) * 6.0).unwrap();
+        close(&warp(&x, &flow).unwrap(), &composite::warp(&x, &flow).unwrap(), 2e-6);
+        same(&warp(&x, &flow.zeros_like().unwrap()).unwrap(), &x);
+        let beside = random.tensor(&[t, h, w, 2]);
+        for padding in [[0; 4], [1, 0, 2, 3]] {
+            let both = Tensor::cat(&[&x, &beside], 3).unwrap();
+            let padded = composite::pad_plane(&both, padding).unwrap();
+            same(&concat_channels(&[&x, &beside], padding).unwrap(), &padded);
+        }
+    }
+    let x = random.tensor(&[2, 16, 32, 3]);
+    for factor in [1, 2, 4, 16] {
+        let small = shrink_bilinear(&x, factor).unwrap();
+        assert_eq!(small.dims(), [2, 16 / factor, 32 / factor, 3]);
+        if factor > 1 {
+            close(&small, &composite::shrink_bilinear(&x, factor).unwrap(), 1e-6);
+        }
+    }
+    // Far away the border is repeated; what is no number moves nothing.
+    let flow = Tensor::full(1e30f32, (2, 16, 32, 2), x.device()).unwrap();
+    let corner = x.narrow(1, 15, 1).unwrap().narrow(2, 31, 1).unwrap();
+    same(&warp(&x, &flow).unwrap(), &corner.broadcast_as((2, 16, 32, 3)).unwrap());
+    let flow = Tensor::full(f32::NAN, (2, 16, 32, 2), x.device()).unwrap();
+    same(&warp(&x, &flow).unwrap(), &x);
+    assert!(shrink_bilinear(&x, 3).is_err() && shrink_bilinear(&x, 64).is_err());
+    assert!(warp(&x, &x).is_err() && concat_channels(&[], [0; 4]).is_err());
+    assert!(concat_channels(&[&x, &corner], [0; 4]).is_err());
 }

@@ -9,6 +9,7 @@
 //! - [`text`]: encoders of text that families share.
 //! - [`image`]: encoders of pictures that families share.
 //! - [`upscale`]: networks that enlarge frames.
+//! - [`interpolate`]: networks that make frames between frames.
 //! - [`sampling`]: the noise levels of a run, the steps down them, and what steers them.
 //!
 //! Long computations take a `check_cancel` that runs after every block and may return
@@ -21,7 +22,10 @@ pub mod checkpoint;
 pub mod error;
 pub mod families;
 pub mod image;
+pub mod interpolate;
+mod mirror;
 pub mod model;
+mod names;
 pub mod patch;
 pub mod preview;
 pub mod sampling;

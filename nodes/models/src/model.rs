@@ -548,3 +548,51 @@ pub trait Upscaler: Send + Sync {
     /// When it is cancelled or a tensor operation fails.
     fn upscale(&self, frames: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor>;
 }
+
+/// What is known of a network that makes frames between frames, before its weights are read.
+pub trait InterpolatorSpec: Send + Sync {
+    /// Its architecture, for messages.
+    fn name(&self) -> &str;
+
+    /// Bytes that a frame between two of `[height, width]` pixels needs besides the weights, those
+    /// two as the network sees them included.
+    fn memory(&self, size: [usize; 2]) -> u64;
+
+    /// Reads its weights.
+    ///
+    /// # Errors
+    /// When they cannot be read or do not fit.
+    fn load(&self, weights: &Weights) -> Result<Arc<dyn Interpolator>>;
+}
+
+/// A frame as a network that interpolates sees it, made once for the frames on both its sides.
+pub struct PreparedFrame {
+    /// `[1, H, W, 3]`, at a size that the network takes.
+    pub frame: Tensor,
+    /// What the network finds in it, `[1, H, W, c]`.
+    pub features: Tensor,
+    /// Height and width of the frame as it was.
+    pub size: [usize; 2],
+}
+
+/// Makes frames between frames.
+pub trait Interpolator: Send + Sync {
+    /// Looks at a frame `[1, h, w, 3]` in 0…1.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
+    fn prepare(&self, frame: &Tensor) -> Result<PreparedFrame>;
+
+    /// The frame at a moment between two of one size, 0 at the first and 1 at the second:
+    /// `[1, h, w, 3]`.
+    ///
+    /// # Errors
+    /// When it is cancelled or a tensor operation fails.
+    fn between(
+        &self,
+        first: &PreparedFrame,
+        second: &PreparedFrame,
+        at: f32,
+        check_cancel: &mut CheckCancel<'_>,
+    ) -> Result<Tensor>;
+}

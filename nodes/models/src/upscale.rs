@@ -5,7 +5,6 @@
 
 mod detect;
 mod layers;
-mod names;
 mod rrdb;
 mod span;
 mod srvgg;

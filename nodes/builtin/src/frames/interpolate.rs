@@ -1,16 +1,22 @@
 //! `frames.interpolate`: frames between frames, along their motion.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
+use kino_models::model::{InterpolatorSpec, PreparedFrame};
 use kino_node::{
     Cx, Error, Frames, FramesBuilder, FramesFact, Inputs, NodeDef, Outputs, Result, Services, Value,
 };
-use kino_port::{Facts, NodeTraits, PortType, Signature, StepInfo, edge, int, ports};
+use kino_port::{
+    Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, int, ports, text,
+};
 
 use super::chunks::{frame_bytes, frames_in, gives};
 use super::motion::{Between, MotionFrame};
-use crate::infer::{InferCx, InferResult};
+use crate::error::{IntoNode, check_cancel};
+use crate::infer::{InferCx, InferResult, refuse};
+use crate::models::{Models, OpenNetwork, network_error, network_file};
 
 /// More frames a second, at the same speed.
 pub(crate) static INTERPOLATE: NodeDef = NodeDef {
@@ -24,6 +30,9 @@ pub(crate) static INTERPOLATE: NodeDef = NodeDef {
                 .between(1, 16)
                 .unit("x")
                 .about("How many times as many frames a second; one less lie between two."),
+            text("model", MOTION).choices(&MODELS).file().about(
+                "`motion`, block matching without a network; or a safetensors file of RIFE."
+            ),
         ],
         outputs: ports![
             edge("frames", PortType::Frames)
@@ -42,28 +51,70 @@ A new frame takes each pixel from both frames along its motion, mixed by how nea
 that meet, the one is taken that covers the other in the frames themselves, and what only one frame \
 shows is taken from that one. The given frames stay as they are.\n\n\
 Where a new shot begins, the nearer frame is repeated; a fade is mixed. Motion is found up to about a \
-tenth of the shorter side. Shapes: `[f, h, w, 3]` to `[(f − 1)·factor + 1, h, w, 3]`.\n\n\
+tenth of the shorter side.\n\n\
+A path names a safetensors file of RIFE 4.13 or later (IFNet, arXiv:2011.06294) with the names of \
+Practical-RIFE or of ComfyUI's files, of any channels; it finds larger motion and costs more. Shots are \
+not told apart by it: trim between them. Pickle files (.pkl, .pth) are refused. Shapes: `[f, h, w, 3]` to `[(f − 1)·factor + 1, h, w, 3]`.\n\n\
 Example:\n    \"smooth\": (op: \"frames.interpolate\", in: {\"frames\": \"frames\"}, with: \
 {\"factor\": 2}),";
+
+const MOTION: &str = "motion";
+const MODELS: [Cow<'static, str>; 1] = [Cow::Borrowed(MOTION)];
+
+/// Opens the network that a graph names, or the one of a fingerprint; none for block matching.
+fn open(
+    services: &Services,
+    model: &str,
+    planned: Option<&str>,
+) -> Result<Option<Arc<OpenNetwork<dyn InterpolatorSpec>>>, PlanError> {
+    if model == MOTION {
+        return Ok(None);
+    }
+    let source = network_file(services, model, "`motion`")?;
+    let models = services.get::<Models>().map_err(|error| PlanError::new(error.to_string()))?;
+    let opened = models.open_interpolator(&source, planned).map_err(network_error)?;
+    opened.allowed(services).map(Some)
+}
 
 /// The number of frames with those between.
 fn with_between(count: usize, factor: usize) -> Option<usize> {
     count.checked_sub(1)?.checked_mul(factor)?.checked_add(1)
 }
 
-fn infer(_: &Services, facts: &Facts) -> InferResult {
+fn infer(services: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
-    let (Some(frames), Some(factor)) = (review.known::<Frames>("frames"), review.size("factor"))
+    let model = facts.text("model");
+    let opened = model.and_then(|model| review.take(open(services, model, None)));
+    let mut info = StepInfo::default();
+    if let (Some(model), Some(Some(opened))) = (model, &opened) {
+        (info.key, info.reads) = (opened.identity().to_vec(), opened.reads(model));
+        info.weights = opened.planned();
+    }
+    let (Some(frames), Some(factor), Some(opened)) =
+        (review.known::<Frames>("frames"), review.size("factor"), opened)
     else {
-        return review.finish(StepInfo::default());
+        return review.finish(StepInfo { weights: Vec::new(), ..info });
     };
     let count = frames.count.and_then(|count| with_between(count, factor));
     let fps = frames.fps.map(|fps| fps * factor as f64);
-    let (frame, pair) = MotionFrame::bytes(frames.height, frames.width);
-    // Two frames, their motion, and the new ones before they are handed over.
-    let new = frame_bytes(frames.height, frames.width).saturating_mul(factor as u64);
-    let work = frame.saturating_mul(2).saturating_add(pair).saturating_add(new);
-    review.finish(gives(FramesFact { count, fps, ..frames }, work))
+    let size = [frames.height, frames.width];
+    let work = match &opened {
+        // What the network needs, and a frame that it gave, cut to its size and clamped.
+        Some(opened) => {
+            let frame = frame_bytes(frames.height, frames.width);
+            let weights = opened.weight_bytes();
+            opened.spec.memory(size).saturating_add(2 * frame).saturating_add(weights)
+        }
+        // Two frames, their motion, and the new ones before they are handed over.
+        None => {
+            let (frame, pair) = MotionFrame::bytes(frames.height, frames.width);
+            let new = frame_bytes(frames.height, frames.width).saturating_mul(factor as u64);
+            frame.saturating_mul(2).saturating_add(pair).saturating_add(new)
+        }
+    };
+    let StepInfo { outputs, memory, spillable, .. } =
+        gives(FramesFact { count, fps, ..frames }, work);
+    review.finish(StepInfo { outputs, memory, spillable, ..info })
 }
 
 fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
@@ -74,6 +125,12 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     }
     let too_many = || Error::input("factor", format!("{factor} times as many frames"));
     let of = with_between(frames.count(), factor).ok_or_else(too_many)?;
+    let model = inputs.text("model")?;
+    // The network that the plan was made with; without a plan, the one that lies there now.
+    let planned = cx.reads.iter().find(|read| read.path == model).map(|read| &*read.hash);
+    if let Some(opened) = open(cx.services, model, planned).map_err(refuse)? {
+        return learned(cx, &frames, factor, &opened);
+    }
     let (height, width) = (frames.height(), frames.width());
     let fps = frames.fps().map(|fps| fps * factor as f64);
     let mut result = FramesBuilder::new(&cx.services.ledger, fps);
@@ -107,4 +164,54 @@ fn between(first: &MotionFrame, second: &MotionFrame, factor: usize) -> Result<T
         new.extend(motion.at(step as f32 / factor as f32));
     }
     Ok(Tensor::from_vec(new, (factor - 1, height, width, 3), &Device::Cpu)?)
+}
+
+/// Frames between frames by a network.
+fn learned(
+    cx: &mut Cx<'_>,
+    frames: &Frames,
+    factor: usize,
+    opened: &OpenNetwork<dyn InterpolatorSpec>,
+) -> Result<Outputs> {
+    let of = with_between(frames.count(), factor).unwrap_or(usize::MAX);
+    let memory = opened.spec.memory([frames.height(), frames.width()]);
+    cx.services.device_ledger().check(memory, "a frame between two on its way")?;
+    let network = cx.services.get::<Models>()?.interpolator(opened)?;
+    let fps = frames.fps().map(|fps| fps * factor as f64);
+    let mut result = FramesBuilder::new(&cx.services.ledger, fps);
+    let (mut before, mut done): (Option<PreparedFrame>, usize) = (None, 0);
+    cx.progress(0, of);
+    for chunk in frames.chunks() {
+        let chunk = chunk?;
+        for index in 0..chunk.dim(0)? {
+            cx.check_cancel()?;
+            let frame = chunk.narrow(0, index, 1)?; // [1, h, w, 3]
+            let next = network.prepare(&frame.to_device(cx.device())?).node()?;
+            if let Some(before) = &before {
+                for step in 1..factor {
+                    let at = step as f32 / factor as f32;
+                    let mut check_cancel = check_cancel(cx.cancel);
+                    let new = network.between(before, &next, at, &mut check_cancel).node()?;
+                    result.push(&in_range(&new)?)?;
+                    done += 1;
+                    cx.progress(done, of);
+                }
+            }
+            result.push(&frame)?;
+            before = Some(next);
+            done += 1;
+            cx.progress(done, of);
+        }
+    }
+    Ok(vec![Some(Value::from(result.finish()?))])
+}
+
+/// A frame in 0…1, or an error where it holds what is no number.
+fn in_range(frame: &Tensor) -> Result<Tensor> {
+    kino_kernels::clamp_finite(frame, 0.0, 1.0)?.ok_or_else(|| {
+        Error::advised(
+            "a frame between two holds values that are infinite or none",
+            "the frames given are not finite, or the weights of the model are damaged",
+        )
+    })
 }

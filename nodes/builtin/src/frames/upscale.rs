@@ -4,21 +4,19 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use kino_kernels::Filter;
+use kino_models::model::UpscalerSpec;
 use kino_models::upscale::Tiling;
 use kino_node::{
     Cx, Error, Frames, FramesBuilder, FramesFact, Inputs, NodeDef, Outputs, Result, Services, Value,
 };
-use kino_port::{
-    Fact, Facts, NodeTraits, PlanError, PlannedRead, Signature, StepInfo, int, ports, text,
-};
+use kino_port::{Fact, Facts, NodeTraits, PlanError, Signature, StepInfo, int, ports, text};
 
 use super::chunks::{frame_bytes, frames_in};
 use super::resize::{frames_out, resized, scale};
-use crate::error::{IntoNode, at_input, check_cancel};
-use crate::files::{input, policy};
+use crate::error::{IntoNode, check_cancel};
 use crate::infer::{InferCx, InferResult, refuse};
 use crate::latent::LONGEST_SIDE;
-use crate::models::{Models, OpenUpscaler, UpscalerSource};
+use crate::models::{Models, NetworkSource, OpenNetwork, network_error, network_file};
 
 /// Enlarges frames by a whole factor.
 pub(crate) static UPSCALE: NodeDef = NodeDef {
@@ -63,54 +61,25 @@ const LANCZOS: &str = "lanczos";
 const EMBEDDED: &str = "video-x4";
 const MODELS: [Cow<'static, str>; 2] = [Cow::Borrowed(LANCZOS), Cow::Borrowed(EMBEDDED)];
 
-/// What turns the usual pickle into a file that is read.
-const CONVERT: &str = "a .pth file becomes one by: python -c \"import sys, torch, \
-safetensors.torch as s; d = torch.load(sys.argv[1], map_location='cpu', weights_only=True); \
-d = d.get('params_ema', d.get('params', d)); s.save_file({k: v.contiguous() for k, v in \
-d.items()}, sys.argv[2])\" model.pth model.safetensors";
-
-/// Opens the network that a graph names; none for the filter.
-fn open(services: &Services, model: &str) -> Result<Option<Arc<OpenUpscaler>>, PlanError> {
-    let missing = |error: Error| PlanError::new(error.to_string());
+/// Opens the network that a graph names, or the one of a fingerprint; none for the filter.
+fn open(
+    services: &Services,
+    model: &str,
+    planned: Option<&str>,
+) -> Result<Option<Arc<OpenNetwork<dyn UpscalerSpec>>>, PlanError> {
     let source = match model {
         LANCZOS => return Ok(None),
-        EMBEDDED => UpscalerSource::Embedded { name: EMBEDDED, bytes: kino_shapes::VIDEO_X4 },
-        path => {
-            let path = input(services, path).map_err(at_input("model"))?;
-            if !path.exists() {
-                let message = format!("{} does not exist", path.display());
-                return Err(PlanError::at("model", message).hint(
-                    "a model is `lanczos`, `video-x4`, or a safetensors file (relative to the \
-                     graph)",
-                ));
-            }
-            UpscalerSource::File(path.canonicalize().unwrap_or(path))
-        }
+        EMBEDDED => NetworkSource::Embedded { name: EMBEDDED, bytes: kino_shapes::VIDEO_X4 },
+        path => network_file(services, path, "`lanczos`, `video-x4`")?,
     };
-    let opened = services.get::<Models>().map_err(missing)?.open_upscaler(&source);
-    let opened = opened.map_err(|error| {
-        let planned = PlanError::at("model", error.to_string());
-        match error {
-            kino_models::Error::Pickle { .. } => planned.hint(CONVERT),
-            _ => planned,
-        }
-    })?;
-    if let UpscalerSource::File(path) = &source
-        && policy(services).narrows_reading()
-    {
-        // Nobody has turned a link between asking and opening.
-        policy(services).check_read(path).map_err(at_input("model"))?;
-        if !opened.is_current() {
-            let message = format!("{model} was exchanged while it was opened");
-            return Err(PlanError::at("model", message));
-        }
-    }
-    Ok(Some(opened))
+    let models = services.get::<Models>().map_err(|error| PlanError::new(error.to_string()))?;
+    let opened = models.open_upscaler(&source, planned).map_err(network_error)?;
+    opened.allowed(services).map(Some)
 }
 
 /// How frames are cut for a network.
 fn tiling(
-    opened: &OpenUpscaler,
+    opened: &OpenNetwork<dyn UpscalerSpec>,
     size: [usize; 2],
     factor: usize,
     tile: usize,
@@ -124,14 +93,11 @@ fn tiling(
 fn infer(services: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     let model = facts.text("model");
-    let opened = model.and_then(|model| review.take(open(services, model)));
+    let opened = model.and_then(|model| review.take(open(services, model, None)));
     let mut info = StepInfo::default();
     if let (Some(model), Some(Some(opened))) = (model, &opened) {
         info.key = opened.identity().to_vec();
-        if model != EMBEDDED {
-            let (path, hash) = (model.to_owned(), opened.fingerprint());
-            info.reads = vec![PlannedRead { path, hash, ..PlannedRead::default() }];
-        }
+        info.reads = opened.reads(model);
     }
     let (Some(frames), Some(factor), Some(opened)) =
         (review.known::<Frames>("frames"), review.size("factor"), opened)
@@ -156,25 +122,6 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     })
 }
 
-/// The network that the plan was made with; without a plan, the one that lies there now.
-fn planned(cx: &Cx<'_>, model: &str) -> Result<Option<Arc<OpenUpscaler>>> {
-    let read = cx.reads.iter().find(|read| read.path == model);
-    let kept = match read {
-        Some(read) => cx.services.get::<Models>()?.opened_upscaler(&read.hash),
-        None => None,
-    };
-    if kept.is_some() {
-        return Ok(kept);
-    }
-    let opened = open(cx.services, model).map_err(refuse)?;
-    match (read, &opened) {
-        (Some(read), Some(opened)) if opened.fingerprint() != read.hash => {
-            Err(Error::failed(format!("{model} has changed since the plan was made")))
-        }
-        _ => Ok(opened),
-    }
-}
-
 fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let frames = inputs.value::<Frames>("frames")?;
     let factor: usize = inputs.int("factor")?;
@@ -183,7 +130,10 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
         side.ok_or_else(|| Error::input("factor", format!("frames {factor} times larger")))
     };
     let size = (enlarged(frames.height())?, enlarged(frames.width())?);
-    match planned(cx, inputs.text("model")?)? {
+    let model = inputs.text("model")?;
+    // The network that the plan was made with; without a plan, the one that lies there now.
+    let planned = cx.reads.iter().find(|read| read.path == model).map(|read| &*read.hash);
+    match open(cx.services, model, planned).map_err(refuse)? {
         None => scale(cx, &frames, size, Filter::Lanczos),
         Some(opened) => {
             let own = [frames.height(), frames.width()];
@@ -197,7 +147,7 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
 fn learned(
     cx: &mut Cx<'_>,
     frames: &Frames,
-    opened: &OpenUpscaler,
+    opened: &OpenNetwork<dyn UpscalerSpec>,
     cut: &Tiling,
 ) -> Result<Outputs> {
     cx.check_cancel()?;

@@ -11,11 +11,12 @@ use candle_core::Tensor;
 use kino_kernels::{Activation, Epilogue, gate_add, pad_plane, upsample_nearest2};
 
 use super::layers::{BORDER, RGB, bordered, enlarged_bytes, plane_bytes, without_border};
-use super::names::{Names, inside, square_side};
 use crate::cancel::CheckCancel;
 use crate::checkpoint::PartFiles;
 use crate::error::{Error, Result};
+use crate::mirror::mirrored_to;
 use crate::model::{Upscaler, UpscalerSpec};
+use crate::names::{Names, inside, square_side};
 use crate::weight::{Conv, Weights};
 
 /// The leaky ReLU's slope.
@@ -308,18 +309,4 @@ fn unshuffled(frames: &Tensor, side: usize) -> Result<Tensor> {
     let x = x.reshape(&[n, h / side, side, w / side, side, c][..])?;
     let x = x.permute([0, 1, 3, 5, 2, 4])?; // [n, h/side, w/side, c, side, side]
     Ok(x.force_contiguous()?.reshape((n, h / side, w / side, c * side * side))?)
-}
-
-/// Goes on past the end of an axis to a multiple, mirrored at the last pixel.
-fn mirrored_to(x: &Tensor, axis: usize, multiple: usize) -> Result<Tensor> {
-    let length = x.dim(axis)?;
-    let whole = length.next_multiple_of(multiple);
-    if whole == length {
-        return Ok(x.contiguous()?);
-    }
-    let last = length - 1;
-    // Of an axis that is too short to be mirrored its last pixel is repeated.
-    let places = (0..whole).map(|at| if at < length { at } else { (2 * last).saturating_sub(at) });
-    let places: Vec<u32> = places.map(|at| at.min(last) as u32).collect();
-    Ok(x.contiguous()?.index_select(&Tensor::new(places, x.device())?, axis)?)
 }

@@ -10,11 +10,11 @@ use candle_core::{DType, Tensor};
 use kino_kernels::{Activation, Epilogue, pad_plane, pixel_shuffle, span_attention};
 
 use super::layers::{BORDER, RGB, bordered, plane_bytes, without_border};
-use super::names::{Names, inside, square_side};
 use crate::cancel::CheckCancel;
 use crate::checkpoint::{LARGEST_SIZE, PartFiles};
 use crate::error::{Error, Result};
 use crate::model::{Upscaler, UpscalerSpec};
+use crate::names::{Names, inside, square_side};
 use crate::weight::{Conv, Weights};
 
 /// The mean colour that is subtracted, and what the rest is multiplied by.

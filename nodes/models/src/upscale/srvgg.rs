@@ -7,11 +7,11 @@ use candle_core::Tensor;
 use kino_kernels::{Activation, Epilogue, pad_plane, pixel_shuffle};
 
 use super::layers::{BORDER, RGB, bordered, plane_bytes};
-use super::names::{Names, inside, square_side};
 use crate::cancel::CheckCancel;
 use crate::checkpoint::PartFiles;
 use crate::error::Result;
 use crate::model::{Upscaler, UpscalerSpec};
+use crate::names::{Names, inside, square_side};
 use crate::weight::{Conv, Weights};
 
 /// A network of this kind, by its sizes.

@@ -1,4 +1,4 @@
-//! The names and shapes by which a network is told from others.
+//! The names and shapes by which a network that stands alone in a file is told from others.
 
 use crate::checkpoint::{LARGEST_SIZE, PartFiles};
 use crate::error::{Error, Result};
@@ -9,21 +9,21 @@ const WRAPPERS: [&str; 6] = ["", "params_ema.", "params.", "module.", "netG.", "
 
 /// The names of a file, seen inside the wrapper that all lie in.
 #[derive(Clone, Copy)]
-pub(super) struct Names<'a> {
+pub(crate) struct Names<'a> {
     files: &'a PartFiles,
     /// The wrapper, with its dot; empty where there is none.
-    pub(super) wrapper: &'static str,
+    pub(crate) wrapper: &'static str,
 }
 
 impl<'a> Names<'a> {
     /// The names of a file inside each wrapper that has `name` in it, the outermost first.
-    pub(super) fn having(files: &'a PartFiles, name: &str) -> Option<Self> {
+    pub(crate) fn having(files: &'a PartFiles, name: &str) -> Option<Self> {
         let mut wrapped = WRAPPERS.into_iter().map(|wrapper| Names { files, wrapper });
         wrapped.find(|names| names.shape(name).is_some())
     }
 
     /// The shape of a weight, if it is there.
-    pub(super) fn shape(&self, name: &str) -> Option<&'a [usize]> {
+    pub(crate) fn shape(&self, name: &str) -> Option<&'a [usize]> {
         self.files.shape(&format!("{}{name}", self.wrapper))
     }
 
@@ -31,7 +31,7 @@ impl<'a> Names<'a> {
     ///
     /// # Errors
     /// When it is missing or no such kernel.
-    pub(super) fn kernel(&self, name: &str) -> Result<[usize; 3]> {
+    pub(crate) fn kernel(&self, name: &str) -> Result<[usize; 3]> {
         let found = self.shape(name).ok_or_else(|| self.wrong(format!("no weight `{name}`")))?;
         match *found {
             [cout, cin, side, other]
@@ -46,17 +46,17 @@ impl<'a> Names<'a> {
     }
 
     /// How many weights there are whose names `name` gives for 0, 1, 2, ….
-    pub(super) fn count(&self, name: impl Fn(usize) -> String) -> usize {
+    pub(crate) fn count(&self, name: impl Fn(usize) -> String) -> usize {
         (0..).take_while(|index| self.shape(&name(*index)).is_some()).count()
     }
 
     /// An error about this file.
-    pub(super) fn wrong(&self, reason: String) -> Error {
+    pub(crate) fn wrong(&self, reason: String) -> Error {
         Error::Config { file: self.files.describe().to_owned(), reason }
     }
 
     /// An error about what this file needs.
-    pub(super) fn unsupported(&self, what: impl Into<String>) -> Error {
+    pub(crate) fn unsupported(&self, what: impl Into<String>) -> Error {
         Error::Unsupported { file: self.files.describe().to_owned(), what: what.into() }
     }
 }
@@ -67,7 +67,7 @@ fn is_size(n: usize) -> bool {
 }
 
 /// Weights as they are inside a wrapper.
-pub(super) fn inside(weights: &Weights, wrapper: &str) -> Weights {
+pub(crate) fn inside(weights: &Weights, wrapper: &str) -> Weights {
     match wrapper.strip_suffix('.') {
         Some(name) => weights.scope(name),
         None => weights.clone(),
@@ -75,7 +75,7 @@ pub(super) fn inside(weights: &Weights, wrapper: &str) -> Weights {
 }
 
 /// The side of squares of pixels that so many channels of colours are spread over.
-pub(super) fn square_side(channels: usize, colours: usize) -> Option<usize> {
+pub(crate) fn square_side(channels: usize, colours: usize) -> Option<usize> {
     let squares = channels.checked_div(colours)?;
     let side = squares.isqrt();
     (side > 0 && side * side * colours == channels).then_some(side)

@@ -1,0 +1,227 @@
+//! Networks that stand alone in a file, opened: those that enlarge frames, those that make frames
+//! between frames; in the binary, and files of users.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{DType, Device};
+use kino_models::checkpoint::{DataFile, PartFiles};
+use kino_models::weight::Weights;
+use kino_node::Services;
+use kino_port::{PlanError, PlannedRead, PlannedWeights};
+
+use crate::error::at_input;
+use crate::files::{input, policy};
+
+/// Networks that are kept open; their weights are counted apart.
+const KEPT_OPEN: usize = 16;
+
+/// Where a network lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NetworkSource {
+    /// In the binary.
+    Embedded {
+        /// How messages call it.
+        name: &'static str,
+        /// Its safetensors file.
+        bytes: &'static [u8],
+    },
+    /// A safetensors file.
+    File(PathBuf),
+}
+
+impl NetworkSource {
+    fn file(&self) -> kino_models::Result<DataFile> {
+        match self {
+            NetworkSource::Embedded { name, bytes } => Ok(DataFile::embedded(bytes, name)),
+            NetworkSource::File(path) => DataFile::open(path, &path.display().to_string()),
+        }
+    }
+
+    /// How messages call it.
+    pub(super) fn name(&self) -> String {
+        match self {
+            NetworkSource::Embedded { name, .. } => (*name).to_owned(),
+            NetworkSource::File(path) => path.display().to_string(),
+        }
+    }
+
+    fn path(&self) -> Option<&Path> {
+        match self {
+            NetworkSource::Embedded { .. } => None,
+            NetworkSource::File(path) => Some(path),
+        }
+    }
+}
+
+/// A network whose file is open and whose sizes are known; no weights are loaded.
+pub(crate) struct OpenNetwork<S: ?Sized> {
+    source: NetworkSource,
+    files: Arc<PartFiles>,
+    /// What is known of it.
+    pub(crate) spec: Arc<S>,
+}
+
+/// The type in which these networks compute, whatever their weights are stored in.
+const COMPUTE: DType = DType::F32;
+
+/// Tells what the network in a file is.
+type Read<S> = fn(&PartFiles) -> kino_models::Result<Arc<S>>;
+
+impl<S: ?Sized> OpenNetwork<S> {
+    fn open(source: &NetworkSource, read: Read<S>) -> kino_models::Result<Self> {
+        let files = Arc::new(PartFiles::of_file(source.file()?)?);
+        let spec = read(&files)?;
+        Ok(OpenNetwork { source: source.clone(), files, spec })
+    }
+
+    /// The network itself, if the run may still read its file now that it is open: nobody has turned
+    /// a link since it was asked for.
+    ///
+    /// # Errors
+    /// When it may not, or another file lies there by now.
+    pub(crate) fn allowed(self: Arc<Self>, services: &Services) -> Result<Arc<Self>, PlanError> {
+        if let NetworkSource::File(path) = &self.source
+            && policy(services).narrows_reading()
+        {
+            policy(services).check_read(path).map_err(at_input("model"))?;
+            if !self.files.is_current(Some(path)) {
+                let message = format!("{} was exchanged while it was opened", path.display());
+                return Err(PlanError::at("model", message));
+            }
+        }
+        Ok(self)
+    }
+
+    /// What identifies its weights: where it is equal, so is every byte.
+    pub(crate) fn identity(&self) -> [u8; 32] {
+        self.files.identity().exact
+    }
+
+    /// [`OpenNetwork::identity`] in hexadecimal.
+    fn fingerprint(&self) -> String {
+        blake3::Hash::from_bytes(self.identity()).to_hex().to_string()
+    }
+
+    /// What identifies its weights in memory.
+    pub(super) fn weights_id(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"network of a file");
+        hasher.update(&self.identity());
+        hasher.update(COMPUTE.as_str().as_bytes());
+        hasher.finalize().into()
+    }
+
+    /// The memory of its weights in bytes.
+    pub(crate) fn weight_bytes(&self) -> u64 {
+        self.files.weight_bytes(COMPUTE, &[""])
+    }
+
+    /// Its weights as a plan counts them.
+    pub(crate) fn planned(&self) -> Vec<PlannedWeights> {
+        vec![PlannedWeights { id: self.weights_id(), bytes: self.weight_bytes() }]
+    }
+
+    /// Whether this is the network of a fingerprint.
+    pub(super) fn is(&self, fingerprint: &str) -> bool {
+        self.fingerprint() == fingerprint
+    }
+
+    /// Its file as a plan records it; none for one in the binary, which never changes.
+    pub(crate) fn reads(&self, path: &str) -> Vec<PlannedRead> {
+        match self.source {
+            NetworkSource::Embedded { .. } => Vec::new(),
+            NetworkSource::File(_) => {
+                let (path, hash) = (path.to_owned(), self.fingerprint());
+                vec![PlannedRead { path, hash, ..PlannedRead::default() }]
+            }
+        }
+    }
+
+    /// Its weights, to be read.
+    pub(super) fn weights(&self, device: &Device) -> kino_models::Result<Weights> {
+        Weights::new(Arc::clone(&self.files), COMPUTE, device)
+    }
+}
+
+/// The networks of a kind that are open, the latest last. One that was exchanged on disk stays for
+/// the plans that were made with it.
+pub(super) struct OpenNetworks<S: ?Sized> {
+    read: Read<S>,
+    open: Mutex<Vec<Arc<OpenNetwork<S>>>>,
+}
+
+/// A network, and the one that was at its place before, where it was exchanged.
+type Opened<S> = (Arc<OpenNetwork<S>>, Option<Arc<OpenNetwork<S>>>);
+
+impl<S: ?Sized> OpenNetworks<S> {
+    /// None yet; `read` tells what a file holds.
+    pub(super) fn new(read: Read<S>) -> Self {
+        OpenNetworks { read, open: Mutex::default() }
+    }
+
+    /// The network at `source`. One that is open and was not touched since is not read again.
+    pub(super) fn open(&self, source: &NetworkSource) -> kino_models::Result<Opened<S>> {
+        let known = self.find(|opened| opened.source == *source);
+        if let Some(opened) = known.as_ref().filter(|known| known.files.is_current(source.path())) {
+            return Ok((Arc::clone(opened), None));
+        }
+        let opened = Arc::new(OpenNetwork::open(source, self.read)?);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.push(Arc::clone(&opened));
+        if open.len() > KEPT_OPEN {
+            open.remove(0);
+        }
+        let is_shared = |exchanged: &Arc<OpenNetwork<S>>| {
+            let others = open.iter().filter(|other| other.source != exchanged.source);
+            opened.identity() == exchanged.identity()
+                || others.into_iter().any(|other| other.identity() == exchanged.identity())
+        };
+        let exchanged = known.filter(|known| !is_shared(known));
+        Ok((opened, exchanged))
+    }
+
+    /// The network of this fingerprint.
+    pub(super) fn opened(&self, fingerprint: &str) -> Option<Arc<OpenNetwork<S>>> {
+        self.find(|opened| opened.fingerprint() == fingerprint)
+    }
+
+    fn find(&self, which: impl Fn(&OpenNetwork<S>) -> bool) -> Option<Arc<OpenNetwork<S>>> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.iter().rev().find(|opened| which(opened)).cloned()
+    }
+}
+
+/// What turns the usual pickle into a file that is read.
+const CONVERT: &str = "a .pth or .pkl file becomes one by: python -c \"import sys, torch, \
+safetensors.torch as s; d = torch.load(sys.argv[1], map_location='cpu', weights_only=True); \
+d = d.get('params_ema', d.get('params', d)); s.save_file({k: v.contiguous() for k, v in \
+d.items()}, sys.argv[2])\" model.pth model.safetensors";
+
+/// The file of a network that a graph names at its port `model`; `others` says what else may stand
+/// there.
+///
+/// # Errors
+/// When there is no such file, or the run may not read it.
+pub(crate) fn network_file(
+    services: &Services,
+    path: &str,
+    others: &str,
+) -> Result<NetworkSource, PlanError> {
+    let path = input(services, path).map_err(at_input("model"))?;
+    if !path.exists() {
+        let message = format!("{} does not exist", path.display());
+        let hint = format!("a model is {others}, or a safetensors file (relative to the graph)");
+        return Err(PlanError::at("model", message).hint(hint));
+    }
+    Ok(NetworkSource::File(path.canonicalize().unwrap_or(path)))
+}
+
+/// Why a network that a graph names at its port `model` cannot be opened, with the way out.
+pub(crate) fn network_error(error: kino_models::Error) -> PlanError {
+    let planned = PlanError::at("model", error.to_string());
+    match error {
+        kino_models::Error::Pickle { .. } => planned.hint(CONVERT),
+        _ => planned,
+    }
+}
