@@ -187,10 +187,13 @@ impl Report {
 
 /// A syntax error before it knows its file.
 #[derive(Debug)]
-pub(crate) struct SyntaxError {
-    pub(crate) message: String,
-    pub(crate) span: Span,
-    pub(crate) hint: Option<String>,
+pub struct SyntaxError {
+    /// What is wrong, what was expected.
+    pub message: String,
+    /// Where.
+    pub span: Span,
+    /// What to do.
+    pub hint: Option<String>,
 }
 
 /// All problems of a graph, with the files that they point into.

@@ -116,7 +116,7 @@ mod paths;
 mod plan;
 mod raw;
 mod resolve;
-mod ron;
+pub mod ron;
 mod step;
 mod template;
 mod turns;
@@ -126,7 +126,9 @@ mod written;
 
 use kino_port::{Facts, PlanError, Signature, StepInfo};
 
-pub use diagnostic::{Diagnostic, Diagnostics, Location, Positions, Severity, SourceFile, Span};
+pub use diagnostic::{
+    Diagnostic, Diagnostics, Location, Positions, Severity, SourceFile, Span, SyntaxError,
+};
 pub use diff::{Diff, StepChange, diff};
 pub use graph::{BindingView, Graph, NodeView, Parsed, check, ops, parse};
 pub use parse::VERSION;

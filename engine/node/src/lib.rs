@@ -46,8 +46,10 @@ pub use types::{
 };
 pub use value::{ModelPart, Named, OutputFile, Record, Value};
 pub use video::{
-    Clip, Conditioning, ConditioningFact, Control, ControlFact, Embedding, Embeddings, Frames,
-    FramesBuilder, FramesFact, Given, GivenEncoding, GivenFact, Guider, GuiderHandle, GuiderState,
+    Audio, AudioCut, AudioFact, AudioForm, AudioPacket, AudioPart, Clip, Conditioning,
+    ConditioningFact, Control, ControlFact, Embedding, Embeddings, Frames, FramesBuilder,
+    FramesFact, Given, GivenEncoding, GivenFact, Guider, GuiderHandle, GuiderState,
     ImageConditioning, ImageConditioningFact, Latent, LatentFact, LatentSpace, Mask, MaskFact,
-    Patches, PatchesFact, SamplingStep, Sigmas, SigmasFact,
+    Patches, PatchesFact, SamplingStep, Sigmas, SigmasFact, cut as cut_packets,
+    join_error as audio_join_error,
 };

@@ -17,6 +17,7 @@ use crate::graph::Graph;
 use crate::loaded::LoadedGraph;
 use crate::node::NodeFn;
 use crate::plugins::PluginWorker;
+use crate::settings::Settings;
 use crate::source::{self, GraphSource};
 use crate::watch::WatchRequest;
 
@@ -132,7 +133,7 @@ impl EngineBuilder {
     /// Where to compute: `auto`, `cpu`, `cuda:N` or `metal`.
     pub fn device(mut self, device: &str) -> Self {
         match device.parse() {
-            Ok(choice) => self.settings.device = choice,
+            Ok(choice) => self.settings.device = Some(choice),
             Err(error) => {
                 let error = Error::usage(format!("there is no device `{device}`: {error}"));
                 self.error.get_or_insert(error);
@@ -143,7 +144,17 @@ impl EngineBuilder {
 
     /// Where to compute.
     pub fn device_choice(mut self, device: DeviceChoice) -> Self {
-        self.settings.device = device;
+        self.settings.device = Some(device);
+        self
+    }
+
+    /// What a user has set, instead of what the environment of this process sets. Whatever else is
+    /// said here counts before it.
+    ///
+    /// An engine reads no user's file of itself: `Settings::of_user()` reads it, with the
+    /// environment over it.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings.user = Some(settings);
         self
     }
 

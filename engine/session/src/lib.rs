@@ -51,13 +51,12 @@ pub mod plugins;
 pub mod provenance;
 mod revisions;
 mod run;
+pub mod settings;
 mod source;
 mod sweep;
 mod watch;
 
-pub use core::{
-    built_in_nodes, cache_folder, compiled_folder, default_memory, disk_cache, read_size,
-};
+pub use core::{built_in_nodes, compiled_folder, disk_cache, read_size};
 pub use device::DeviceChoice;
 pub use engine::{Engine, EngineBuilder};
 pub use error::{Error, Result};
@@ -74,6 +73,7 @@ pub use plan::Plan;
 pub use plugins::PluginWorker;
 pub use provenance::Provenance;
 pub use run::{Run, RunResult, WrittenFile};
+pub use settings::Settings;
 pub use source::{GRAPHS, built_in as built_in_graph, no_such_graph};
 pub use sweep::{SweepPoint, describe_point};
 pub use watch::{WatchEvent, WatchRequest, WatchStop};

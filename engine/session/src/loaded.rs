@@ -203,7 +203,9 @@ impl LoadedGraph {
 
     /// Where on disk something lies that this graph reads.
     pub(crate) fn path_of_read(&self, read: &str) -> Option<PathBuf> {
-        kino_nodes::path_of_read(read, &self.source.folder).map(tidy)
+        let models = self.core.services.find::<kino_nodes::ModelFolders>();
+        let models = models.as_deref().cloned().unwrap_or_default();
+        kino_nodes::path_of_read(read, &self.source.folder, &models).map(tidy)
     }
 }
 

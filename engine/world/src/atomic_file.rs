@@ -66,6 +66,11 @@ impl AtomicFile {
         &self.target
     }
 
+    /// Where it lies while it is being written.
+    pub(crate) fn place(&self) -> &Path {
+        self.file.path()
+    }
+
     /// Turns what the system said into an error that names the file.
     pub fn failed(&self) -> impl FnOnce(io::Error) -> Error + use<> {
         Error::io("written", &self.target)

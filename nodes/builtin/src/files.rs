@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use kino_node::{Cancel, Cx, Error, FilePolicy, OutputFile, Result, Services, Value};
 use kino_port::{PlanError, PlannedFile, PlannedRead, path_to_text};
+use kino_world::media::FfmpegChoice;
 use kino_world::{FileHash, Folders, HashCache, InputFile, hash_file};
 
 use crate::error::{IntoNode, at_input};
@@ -73,6 +74,15 @@ pub(crate) fn open(cx: &Cx<'_>, path: &str) -> Result<InputFile> {
             Err(Error::failed(format!("{path} has changed since the plan was made")))
         }
         _ => Ok(file),
+    }
+}
+
+/// The program `ffmpeg` for what is not read and written here: the engine's, or the one that the
+/// environment names.
+pub(crate) fn ffmpeg(services: &Services) -> Option<PathBuf> {
+    match services.find::<FfmpegChoice>() {
+        Some(choice) => choice.find(),
+        None => FfmpegChoice::of_environment().find(),
     }
 }
 

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod audio;
 mod error;
 mod files;
 mod frames;
@@ -43,7 +44,7 @@ pub use models::{
     VaeHandle,
 };
 pub use philox::{normal, philox};
-pub use source::path_of_read;
+pub use source::{ModelFolders, path_of_read};
 
 /// Every built-in node, in the order in which they are listed.
 pub static NODES: &[&NodeDef] = &[
@@ -65,6 +66,9 @@ pub static NODES: &[&NodeDef] = &[
     &vace::VACE,
     &video::READ,
     &video::WRITE,
+    &audio::READ,
+    &audio::TRIM,
+    &audio::CONCAT,
     &image::READ,
     &image::WRITE,
     &frames::RESIZE,

@@ -15,7 +15,7 @@ use kino_world::Folders;
 use crate::files::policy;
 use crate::infer::{InferResult, refuse};
 use crate::models::{DitHandle, Handle, LowNoise, MissingPart, Models, OpenModel};
-use crate::source::ModelSource;
+use crate::source::{ModelFolders, ModelSource};
 
 /// Opens a model and hands out its parts.
 pub(crate) static LOAD: NodeDef = NodeDef {
@@ -25,8 +25,8 @@ pub(crate) static LOAD: NodeDef = NodeDef {
         about: Cow::Borrowed(ABOUT),
         inputs: ports![
             text("source", "").required().file().about(
-                "`embedded:shapes`, a folder in the diffusers layout (relative to the graph), or \
-                 `hub:OWNER/NAME`."
+                "`embedded:shapes`, a folder in the diffusers layout (relative to the graph, or to a \
+                 folder of the setting `models`), or `hub:OWNER/NAME`."
             ),
             text("compute", "auto").choices(&COMPUTE).about(
                 "The type to compute in. `auto`: bf16 where the weights are bf16 and the device \
@@ -167,7 +167,9 @@ fn open(services: &Services, source: &str) -> std::result::Result<Arc<OpenModel>
     let folders = services.get::<Folders>().map_err(missing)?;
     let models = services.get::<Models>().map_err(missing)?;
     let policy = policy(services);
-    let found = ModelSource::find(source, &folders.graph, &policy)?;
+    let of_user = services.find::<ModelFolders>();
+    let of_user = of_user.as_deref().cloned().unwrap_or_default();
+    let found = ModelSource::find(source, &folders.graph, &of_user, &policy)?;
     found.check_files(&policy)?;
     let model = models.open(&found);
     let model = model.map_err(|error| PlanError::at("source", error.to_string()))?;
