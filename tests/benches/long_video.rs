@@ -22,7 +22,7 @@ const FOLDER: &str = "KINO_BENCH_CHILD_FOLDER";
 fn child(turns: &str, folder: &Path) {
     let engine = kino_tests::engine(folder).keep_results(false).build().expect("an engine");
     let path = kino_tests::root().join("graphs/long_video.ron");
-    let graph = engine.open(path.to_string_lossy()).expect("the graph");
+    let graph = engine.open(&path).expect("the graph");
     let mut inputs = Inputs::new();
     inputs.set("turns", turns);
     inputs.set("steps", std::env::var("KINO_BENCH_STEPS").as_deref().unwrap_or("20"));
