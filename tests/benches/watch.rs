@@ -61,7 +61,11 @@ impl Place {
 
     fn kino(&self, args: &[&str]) -> Command {
         let mut command = Command::new(command());
-        command.args(args).current_dir(self.0.path()).env("KINO_CACHE", self.path("cache"));
+        command
+            .args(args)
+            .current_dir(self.0.path())
+            .env("KINO_CACHE", self.path("cache"))
+            .env("KINO_CONFIG", self.path("config"));
         command
     }
 

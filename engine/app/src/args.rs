@@ -8,6 +8,9 @@ use clap::{
     ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
     ValueHint,
 };
+use kino_session::settings::{SETTINGS, Setting};
+
+use crate::render::table::wrap;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -33,18 +36,26 @@ Exit codes:
   2    wrong usage, or a graph that does not check or plan
   130  cancelled by Ctrl-C or a signal
 
+Settings, of the environment or of your file; a flag counts before the environment, that before the
+file (`kino config` shows and sets them):
+";
+
+/// What of the environment is no setting.
+const ENVIRONMENT: &str = "
 Environment:
-  KINO_CACHE        the folder of the cache, instead of the user's cache folder
-  KINO_DATA         the folder of your own plugins, instead of the user's data folder
-  KINO_CACHE_LIMIT  how large the cache may grow; 20GB unless set
-  KINO_MEMORY       how much memory runs may take, unless --memory says it; unless set what the
-                    machine has, less an eighth
-  KINO_DEVICE_MEMORY
-                    how much memory of a GPU runs may take; all that it gives unless set
-  KINO_SPILL        how much frames may take of temporary files; unless set what is free of the
-                    disk, less an eighth
-  KINO_LOG          what is logged, such as debug or kino_runtime=trace
-  NO_COLOR          no colours; CLICOLOR_FORCE=1 forces them";
+  KINO_CONFIG  the folder of your file of settings, instead of your config folder
+  KINO_LOG     what is logged, such as debug or kino_runtime=trace
+  NO_COLOR     no colours; CLICOLOR_FORCE=1 forces them";
+
+/// What stands below the help: examples, exit codes, settings, environment.
+fn epilogue() -> String {
+    let line = |setting: &Setting| {
+        let about = format!("{}; {} unless set", setting.about, setting.default);
+        let about = wrap(&about, 96 - 21).join(&format!("\n{:21}", ""));
+        format!("  {:<18} {about}\n", setting.variable)
+    };
+    SETTINGS.iter().map(line).fold(EPILOGUE.to_owned(), |text, line| text + &line) + ENVIRONMENT
+}
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -52,7 +63,7 @@ Environment:
     name = "kino",
     about = "Runs generative video and image workflows as graphs",
     long_about = ABOUT,
-    after_help = EPILOGUE,
+    after_help = epilogue(),
     version = crate::version::SHORT,
     long_version = crate::version::long(),
     styles = STYLES,
@@ -124,6 +135,8 @@ pub(crate) enum Command {
     Show(Show),
     /// Show the size of the cache on disk, or empty it
     Cache(Cache),
+    /// Show your settings and where each comes from; set and unset them
+    Config(Config),
     /// Write a built-in graph here, to change it
     Init(Init),
     /// Print completions for a shell
@@ -152,7 +165,7 @@ pub(crate) const WORKER: &str = "plugin-worker";
 pub(crate) struct Source {
     /// A graph's file, - for the standard input, or a built-in graph (`kino init` lists them)
     #[arg(value_name = "GRAPH", value_hint = ValueHint::FilePath)]
-    pub(crate) graph: String,
+    pub(crate) graph: PathBuf,
     /// Load only plugins whose build kino.lock.ron pins; plugins in dev mode are refused
     #[arg(long)]
     pub(crate) locked: bool,
@@ -167,16 +180,28 @@ pub(crate) struct Target {
     /// Put files that are written in this folder
     #[arg(short, long, value_name = "DIR", default_value = "out", value_hint = ValueHint::DirPath)]
     pub(crate) out: PathBuf,
+    /// Read only what lies in the graph's folder and in DIR, files of models and what plugins were
+    /// granted included; without it a graph reads whatever you may read
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) allow_read: Vec<PathBuf>,
     /// Run only this node and what it needs
     #[arg(long, value_name = "NODE")]
     pub(crate) until: Option<String>,
-    /// Where to compute: auto, cpu, cuda:N or metal
-    #[arg(short, long, value_name = "DEVICE", default_value = "auto")]
-    pub(crate) device: kino_session::DeviceChoice,
+    /// What else may be set otherwise.
+    #[command(flatten)]
+    pub(crate) flags: SettingFlags,
     /// Neither read nor write the cache on disk
     #[arg(long)]
     pub(crate) no_cache: bool,
-    /// How much memory runs may take, such as 12GB; more than KINO_MEMORY says or less
+}
+
+/// Settings that are also flags.
+#[derive(Debug, Default, Args)]
+pub(crate) struct SettingFlags {
+    /// Where to compute: auto, cpu, cuda:N or metal; auto unless it is set
+    #[arg(short, long, value_name = "DEVICE")]
+    pub(crate) device: Option<String>,
+    /// How much memory runs may take, such as 12GB; more than is set or less
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<String>,
 }
@@ -309,6 +334,42 @@ pub(crate) enum CacheAction {
     Size,
     /// Remove all of its entries
     Clear,
+}
+
+/// `kino config`
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+A flag counts before the environment, the environment before the file, the file before what is taken
+unless something is set. The file is settings.ron in your config folder, or in KINO_CONFIG; it may be
+edited, comments in it stay."
+)]
+pub(crate) struct Config {
+    /// What to do; without it, all settings are shown.
+    #[command(subcommand)]
+    pub(crate) action: Option<ConfigAction>,
+    /// Flags of runs, to see what counts with them.
+    #[command(flatten)]
+    pub(crate) flags: SettingFlags,
+}
+
+/// What to do with the settings.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigAction {
+    /// Write a setting into your file
+    Set {
+        /// Its name, as `kino config` shows it
+        name: String,
+        /// Its value; of `models`, one or more folders
+        #[arg(required = true)]
+        values: Vec<OsString>,
+    },
+    /// Take a setting out of your file
+    Unset {
+        /// Its name
+        name: String,
+    },
 }
 
 /// `kino init`

@@ -5,14 +5,16 @@ use crate::failure::{Exit, Failure};
 use crate::json::json;
 use crate::render::quantity::bytes;
 use crate::screen::Screen;
+use crate::setup;
 
 /// Measures or empties the cache.
 ///
 /// # Errors
-/// When an entry cannot be removed.
+/// When an entry cannot be removed, or the settings do not read.
 pub(crate) fn run(args: &args::Cache, screen: &Screen) -> Result<Exit, Failure> {
-    let folder = kino_session::cache_folder();
-    let cache = kino_session::disk_cache()?;
+    let settings = setup::settings()?;
+    let folder = settings.cache_folder();
+    let cache = kino_session::disk_cache(&settings);
     let shown = folder.display();
     match args.action {
         CacheAction::Size => {

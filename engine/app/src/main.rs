@@ -6,6 +6,7 @@ mod args;
 mod cache;
 mod check;
 mod completions;
+mod config;
 mod draw;
 mod failure;
 mod files;
@@ -88,6 +89,7 @@ fn execute(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
         Command::Draw(args) => draw::run(args, screen),
         Command::Show(args) => show::run(args, screen),
         Command::Cache(args) => cache::run(args, screen),
+        Command::Config(args) => config::run(args, screen),
         Command::Init(args) => init::run(args, screen),
         Command::Completions(args) => completions::run(args, screen),
         Command::Plugin(args) => plugin::run(args, screen),

@@ -1,10 +1,11 @@
 //! Engines as the command line asks for them.
 
 use std::env;
+use std::path::Path;
 
-use kino_session::{DeviceChoice, Engine, Graph, PluginWorker, RunRequest};
+use kino_session::{DeviceChoice, Engine, FilePolicy, Graph, PluginWorker, RunRequest, Settings};
 
-use crate::args::{Source, Target, WORKER};
+use crate::args::{SettingFlags, Source, Target, WORKER};
 use crate::failure::Failure;
 
 /// What serves plugins that run in processes of their own: this program.
@@ -17,14 +18,38 @@ pub(crate) fn worker() -> Result<PluginWorker, Failure> {
     Ok(PluginWorker { program, args: vec![WORKER.to_owned()] })
 }
 
+/// What the user has set, by the environment or by a file.
+///
+/// # Errors
+/// When the file does not read, or something is set to what it cannot be.
+pub(crate) fn settings() -> Result<Settings, Failure> {
+    Ok(Settings::of_user()?)
+}
+
+/// What is set, with what flags say.
+///
+/// # Errors
+/// As [`settings`], and when a flag says what cannot be.
+pub(crate) fn settings_with(flags: &SettingFlags) -> Result<Settings, Failure> {
+    let flags = [("device", &flags.device), ("memory", &flags.memory)];
+    let set = flags.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+    let mut settings = settings()?;
+    for (name, value) in set {
+        settings = settings.with_flag(name, value.as_ref())?;
+    }
+    Ok(settings)
+}
+
 /// An engine to read graphs with: it computes nothing, so that no device is opened and no cache but
 /// that of compiled components.
 ///
 /// # Errors
-/// When this program does not know where it lies.
+/// When this program does not know where it lies, or the settings do not read.
 pub(crate) fn reader(locked: bool) -> Result<Engine, Failure> {
+    let settings = settings()?;
     let engine = Engine::builder().device_choice(DeviceChoice::Cpu);
-    let engine = engine.no_cache().compiled(kino_session::compiled_folder());
+    let engine = engine.no_cache().compiled(kino_session::compiled_folder(&settings));
+    let engine = engine.settings(settings);
     let engine = engine.keep_results(false).memory("1GB").locked(locked);
     Ok(engine.worker(worker()?).build()?)
 }
@@ -34,14 +59,22 @@ pub(crate) fn reader(locked: bool) -> Result<Engine, Failure> {
 /// # Errors
 /// When the device cannot be used, or a size is none.
 pub(crate) fn engine(source: &Source, target: &Target, keeps: bool) -> Result<Engine, Failure> {
-    let engine = Engine::builder().device_choice(target.device).keep_results(keeps);
+    let engine = Engine::builder().settings(settings_with(&target.flags)?).keep_results(keeps);
     let engine = engine.locked(source.locked).worker(worker()?);
     let engine = if target.no_cache { engine.no_cache() } else { engine };
-    let engine = match &target.memory {
-        Some(size) => engine.memory(size),
-        None => engine,
-    };
-    Ok(engine.build()?)
+    Ok(engine.build()?.with_policy(&policy(source, target)))
+}
+
+/// What the graph may read: anything, or what lies in its own folder and those that were named.
+/// What it writes lies under `--out` in any case.
+fn policy(source: &Source, target: &Target) -> FilePolicy {
+    if target.allow_read.is_empty() {
+        return FilePolicy::default();
+    }
+    let path = &*source.graph;
+    let own = path.parent().filter(|folder| path.is_file() && !folder.as_os_str().is_empty());
+    let named = target.allow_read.iter().map(|folder| &**folder);
+    FilePolicy::default().read_within(named.chain([own.unwrap_or(Path::new("."))]))
 }
 
 /// Reads and checks a graph.

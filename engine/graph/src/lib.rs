@@ -116,7 +116,7 @@ mod paths;
 mod plan;
 mod raw;
 mod resolve;
-mod ron;
+pub mod ron;
 mod step;
 mod template;
 mod turns;
@@ -126,12 +126,14 @@ mod written;
 
 use kino_port::{Facts, PlanError, Signature, StepInfo};
 
-pub use diagnostic::{Diagnostic, Diagnostics, Location, Positions, Severity, SourceFile, Span};
+pub use diagnostic::{
+    Diagnostic, Diagnostics, Location, Positions, Severity, SourceFile, Span, SyntaxError,
+};
 pub use diff::{Diff, StepChange, diff};
 pub use graph::{BindingView, Graph, NodeView, Parsed, check, ops, parse};
 pub use parse::VERSION;
 pub use plan::{Plan, PlannedWrite};
-pub use step::{Key, Step, StepInput, StepOutput, ValueSource, first_turn};
+pub use step::{Key, Step, StepInput, StepOutput, Turn, ValueSource, first_turn};
 pub use values::{Access, Locate, PlanSettings};
 pub use written::WrittenFiles;
 

@@ -14,20 +14,27 @@ const DEEPEST: usize = 64;
 
 /// A value with its place.
 #[derive(Clone, Debug)]
-pub(crate) struct Ast<'a> {
-    pub(crate) kind: AstKind<'a>,
-    pub(crate) span: Span,
+pub struct Ast<'a> {
+    /// What stands there.
+    pub kind: AstKind<'a>,
+    /// Its place.
+    pub span: Span,
 }
 
 /// What stands there.
 #[derive(Clone, Debug)]
-pub(crate) enum AstKind<'a> {
+pub enum AstKind<'a> {
+    /// A text or a character, escapes resolved.
     Text(Cow<'a, str>),
+    /// A number as it is written.
     Number(&'a str),
+    /// `true` or `false`.
     Bool(bool),
     /// A name alone, such as `None`.
     Name,
+    /// `[a, b]`.
     List(Vec<Ast<'a>>),
+    /// `{a: b}`.
     Map(Vec<(Ast<'a>, Ast<'a>)>),
     /// `Name(key: value)` or `(key: value)`.
     Struct(Fields<'a>),
@@ -37,23 +44,27 @@ pub(crate) enum AstKind<'a> {
 
 /// The fields of a struct.
 #[derive(Clone, Debug)]
-pub(crate) struct Fields<'a> {
-    pub(crate) name: Option<&'a str>,
+pub struct Fields<'a> {
+    /// The name in front of the bracket.
+    pub name: Option<&'a str>,
     /// Just behind the opening bracket.
-    pub(crate) opening: u32,
-    pub(crate) fields: Vec<(Key<'a>, Ast<'a>)>,
+    pub opening: u32,
+    /// Each name with its value, in order.
+    pub fields: Vec<(Key<'a>, Ast<'a>)>,
 }
 
 /// A field's name with its place.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Key<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) span: Span,
+pub struct Key<'a> {
+    /// The name.
+    pub name: &'a str,
+    /// Its place.
+    pub span: Span,
 }
 
 impl AstKind<'_> {
     /// What it is, for messages.
-    pub(crate) fn noun(&self) -> &'static str {
+    pub fn noun(&self) -> &'static str {
         match self {
             AstKind::Text(_) => "a text",
             AstKind::Number(_) => "a number",
@@ -68,7 +79,10 @@ impl AstKind<'_> {
 }
 
 /// Reads the one value that stands at `span`; places count from the start of the text.
-pub(crate) fn read(text: &str, span: Span) -> Result<Ast<'_>, SyntaxError> {
+///
+/// # Errors
+/// Where the text is no RON.
+pub fn read(text: &str, span: Span) -> Result<Ast<'_>, SyntaxError> {
     let text = text.get(..span.end as usize).unwrap_or(text);
     let mut reader = Reader { text, at: span.start as usize };
     reader.skip_head()?;

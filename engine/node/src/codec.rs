@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::stored::{TensorHeader, TensorReader, write_tensor};
 use crate::table::type_of_name;
-use crate::types::{CustomTypes, TensorHeader, TensorReader, TypeDef, write_tensor};
+use crate::types::{CustomTypes, TypeDef};
 use crate::{Error, OutputFile, Outputs, Record, Result, Services, Value};
 
 const MAGIC: &[u8; 8] = b"KINOVAL2";
@@ -164,8 +165,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        Clip, Conditioning, Control, Embeddings, Frames, FramesBuilder, Given, GivenEncoding,
-        ImageConditioning, Latent, LatentSpace, Ledger, Mask, Patches, Sigmas,
+        Audio, AudioForm, AudioPacket, AudioPart, Clip, Conditioning, Control, Embeddings, Frames,
+        FramesBuilder, Given, GivenEncoding, ImageConditioning, Latent, LatentSpace, Ledger, Mask,
+        Patches, Sigmas,
     };
 
     fn services(budget: u64) -> Services {
@@ -219,6 +221,18 @@ mod tests {
                 start: Some(Arc::new(Frames::from_tensor(&ramp(24, &[2, 2, 2, 3]), None).unwrap())),
                 end: Some(Arc::new(Frames::from_tensor(&ramp(12, &[1, 2, 2, 3]), None).unwrap())),
             })),
+            Some(
+                Audio {
+                    form: AudioForm::Aac(vec![0x12, 0x10]),
+                    rate: 44_100,
+                    channels: 2,
+                    data: Tensor::new(&[1u8, 2, 3, 4, 5], &Device::Cpu).unwrap(),
+                    packets: [2, 3].map(|bytes| AudioPacket { bytes, duration: 1024 }).into(),
+                    parts: vec![AudioPart { packets: 2, skip: 1024, ticks: 1000 }],
+                }
+                .into(),
+            ),
+            Some(Audio::pcm(vec![0.25, -1.0, 0.5, 1.0], 8000, 2).unwrap().into()),
             Some(Value::Custom(Arc::new(Record {
                 ty: "example.depth".into(),
                 fields: vec![

@@ -9,8 +9,8 @@ use kino_port::{Fact, PortType};
 
 use crate::types::{TensorFact, TypeDef};
 use crate::video::{
-    Conditioning, Control, Frames, Given, GuiderHandle, ImageConditioning, Latent, Mask, Patches,
-    Sigmas,
+    Audio, Conditioning, Control, Frames, Given, GuiderHandle, ImageConditioning, Latent, Mask,
+    Patches, Sigmas,
 };
 
 /// Every type of values, in the order of the documentation.
@@ -25,6 +25,7 @@ pub static TYPES: &[TypeDef] = &[
     TypeDef::of::<GuiderHandle>(),
     TypeDef::of::<Frames>(),
     TypeDef::of::<Mask>(),
+    TypeDef::of::<Audio>(),
 ];
 
 /// The type of the values that travel between ports of a type.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use kino_node::{
-    Cancel, Clip, Conditioning, Control, CustomTypes, Error, Fields, Frames, FramesBuilder, Given,
-    GivenEncoding, Guider, GuiderHandle, GuiderState, ImageConditioning, Inputs, Latent,
+    Audio, Cancel, Clip, Conditioning, Control, CustomTypes, Error, Fields, Frames, FramesBuilder,
+    Given, GivenEncoding, Guider, GuiderHandle, GuiderState, ImageConditioning, Inputs, Latent,
     LatentSpace, Ledger, Mask, ModelPart, Named, Opaque, OutputFile, Patches, Record, Result,
     Services, Sigmas, TYPES, TensorFact, TensorHeader, TensorReader, Tensors, TypeDef, Value,
     ValueType, decode, encode, fit_values, is_storable, known, tensor_fact, type_of_name,
@@ -42,6 +42,7 @@ fn samples() -> Vec<Value> {
         Sigmas(vec![Sigma(1.0), Sigma(0.5), Sigma(0.0)].into()).into(),
         frames.finish().unwrap().into(),
         Mask { tensor: ramp(&[2, 2, 3]) }.into(),
+        Audio::pcm(vec![0.5; 6], 8000, 2).unwrap().into(),
     ]
 }
 

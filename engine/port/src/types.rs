@@ -51,6 +51,8 @@ pub enum PortType {
     Frames,
     /// One value a pixel in 0…1.
     Mask,
+    /// Sound.
+    Audio,
     /// A tensor of any shape.
     Tensor,
     /// A file that a node wrote.
@@ -248,6 +250,7 @@ impl PortType {
             FRAMES,
         ),
         tensor("Mask", PortType::Mask, MASK),
+        opaque("Audio", PortType::Audio),
         tensor("Tensor", PortType::Tensor, shaped("a tensor is", &[], false)),
         opaque("File", PortType::File),
         opaque("Any", PortType::Any),

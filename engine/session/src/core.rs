@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use kino_models::families::Families;
 use kino_models::model::Family;
 use kino_node::{CustomTypes, Ledger, Node, Registry, Services, spill_room};
-use kino_nodes::Models;
+use kino_nodes::{ModelFolders, Models};
 use kino_port::parse_bytes;
 use kino_runtime::{DiskCache, Forecast, Runtime, RuntimeOptions};
 use kino_world::HashCache;
@@ -17,14 +17,14 @@ use crate::device::{self, DeviceChoice};
 use crate::error::{Error, Result};
 use crate::plugins::{Components, NodeSet, NodesError, PluginLoader, PluginWorker, components_in};
 use crate::revisions::Revisions;
+use crate::settings::Settings;
 use crate::source::GraphSource;
-
-/// How large the cache on disk may grow unless KINO_CACHE_LIMIT says otherwise.
-const CACHE_LIMIT: u64 = 20_000_000_000;
 
 /// What an engine is made of.
 pub(crate) struct EngineSettings {
-    pub(crate) device: DeviceChoice,
+    /// What the user has set; none for what the environment sets.
+    pub(crate) user: Option<Settings>,
+    pub(crate) device: Option<DeviceChoice>,
     pub(crate) memory: Option<u64>,
     /// Of a device that has memory of its own.
     pub(crate) device_memory: Option<u64>,
@@ -52,7 +52,8 @@ pub(crate) struct EngineSettings {
 impl Default for EngineSettings {
     fn default() -> Self {
         EngineSettings {
-            device: DeviceChoice::Auto,
+            user: None,
+            device: None,
             memory: None,
             device_memory: None,
             cache: None,
@@ -101,22 +102,27 @@ const KEPT: u64 = 8;
 
 impl Core {
     pub(crate) fn new(settings: EngineSettings) -> Result<Self> {
-        let device = settings.device.open()?;
+        let user = settings.user.map_or_else(Settings::of_environment, Ok)?;
+        let device = settings.device.or(user.device()).unwrap_or(DeviceChoice::Auto).open()?;
         let kind = device::kind(&device);
-        let memory = settings.memory.map_or_else(default_memory, Ok)?;
-        let cache = settings.cache.unwrap_or_else(cache_folder);
+        let memory = settings.memory.or(user.bytes("memory"));
+        let memory = memory.unwrap_or_else(kino_runtime::memory_of_machine);
+        let cache = settings.cache.unwrap_or_else(|| user.cache_folder());
         let of_cache = settings.has_cache.then(|| components_in(&cache));
         let compiled = settings.compiled.or(of_cache);
-        let ledger = ledger(memory)?;
+        let ledger = ledger(memory, &user);
         let services = match device.is_cuda() {
             true => {
-                let of_device = settings.device_memory.map_or_else(device_memory, Ok)?;
+                // Unless a budget is set, the device's own errors are the nodes'.
+                let of_device = settings.device_memory.or(user.bytes("device_memory"));
+                let of_device = of_device.unwrap_or(u64::MAX);
                 kino_nodes::services_of_device(device, ledger, Ledger::new(of_device))
             }
             // A Metal device computes in main memory.
             false => kino_nodes::services(device, ledger),
         };
-        let services = services.with(Arc::new(settings.types));
+        let services = services.with(Arc::new(settings.types)).with(Arc::new(user.ffmpeg()));
+        let services = services.with(Arc::new(ModelFolders(user.models())));
         let services = with_families(services, settings.families);
         let mut options = RuntimeOptions {
             // Values that runs hold need the rest.
@@ -125,7 +131,7 @@ impl Core {
         };
         options.threads = settings.threads.unwrap_or(options.threads);
         let services = if settings.has_cache {
-            let limit = settings.cache_limit.map_or_else(cache_limit, Ok)?;
+            let limit = settings.cache_limit.unwrap_or_else(|| user.cache_limit());
             options.disk = Some(DiskCache::open(&cache, limit));
             // What a file holds is remembered between processes.
             services.with(Arc::new(HashCache::at(cache.join("hashes.json"))))
@@ -140,7 +146,7 @@ impl Core {
             Arc::clone(&built_in),
             settings.locked,
             settings.worker,
-            settings.data.unwrap_or_else(kino_world::data_dir),
+            settings.data.unwrap_or_else(|| user.data_folder()),
             Components::new(compiled),
         );
         Ok(Core {
@@ -215,27 +221,12 @@ pub fn built_in_nodes() -> Registry {
     Registry::of(kino_nodes::NODES)
 }
 
-/// The memory that an engine may use unless it is told otherwise: KINO_MEMORY, else what
-/// the machine or its control group has, less a reserve.
-///
-/// # Errors
-/// When the environment sets a size that is none.
-pub fn default_memory() -> Result<u64> {
-    size_in("KINO_MEMORY", kino_runtime::memory_of_machine())
-}
-
-/// The ledger of main memory. What frames may take of temporary files is KINO_SPILL, else what is
-/// free of the disk, less a reserve.
-fn ledger(memory: u64) -> Result<Arc<Ledger>> {
+/// The ledger of main memory. Unless it is set, frames may take what is free of the disk of
+/// temporary files, less a reserve.
+fn ledger(memory: u64, user: &Settings) -> Arc<Ledger> {
     let folder = env::temp_dir();
-    let spill = size_in("KINO_SPILL", spill_room(&folder))?;
-    Ok(Ledger::with_spill(memory, folder, spill))
-}
-
-/// The memory of a device that has its own: KINO_DEVICE_MEMORY. Unless that is set there is no
-/// budget; the device's own errors are then the nodes'.
-fn device_memory() -> Result<u64> {
-    size_in("KINO_DEVICE_MEMORY", u64::MAX)
+    let spill = user.bytes("spill").unwrap_or_else(|| spill_room(&folder));
+    Ledger::with_spill(memory, folder, spill)
 }
 
 /// Reads a size such as `12GB`.
@@ -247,41 +238,18 @@ pub fn read_size(text: &str) -> Result<u64> {
         .map_err(|_| Error::usage(format!("{text} is no size")).advising("write 20GB or 500MB"))
 }
 
-/// A size that the environment may set.
-fn size_in(name: &str, otherwise: u64) -> Result<u64> {
-    let Some(text) = env::var_os(name).filter(|text| !text.is_empty()) else {
-        return Ok(otherwise);
-    };
-    let text = text.to_string_lossy();
-    parse_bytes(&text).map_err(|_| {
-        Error::usage(format!("{name}={text} is no size")).advising("write 20GB or 500MB")
-    })
-}
-
 /// What changes numbers beside the graph: the device's kind, what of the machine the kernels depend
 /// on, the number of threads.
 fn environment(device: &str) -> Vec<u8> {
     kino_runtime::environment(device, &kino_kernels::machine(), kino_kernels::threads())
 }
 
-/// The folder of the cache on disk.
-pub fn cache_folder() -> PathBuf {
-    kino_world::cache_dir()
-}
-
 /// The folder in which the user's compiled components are kept.
-pub fn compiled_folder() -> PathBuf {
-    components_in(&cache_folder())
-}
-
-fn cache_limit() -> Result<u64> {
-    size_in("KINO_CACHE_LIMIT", CACHE_LIMIT)
+pub fn compiled_folder(user: &Settings) -> PathBuf {
+    components_in(&user.cache_folder())
 }
 
 /// The user's cache on disk.
-///
-/// # Errors
-/// When KINO_CACHE_LIMIT is no size.
-pub fn disk_cache() -> Result<DiskCache> {
-    Ok(DiskCache::open(cache_folder(), cache_limit()?))
+pub fn disk_cache(user: &Settings) -> DiskCache {
+    DiskCache::open(user.cache_folder(), user.cache_limit())
 }

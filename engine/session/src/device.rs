@@ -1,5 +1,6 @@
 //! Where tensors are computed.
 
+use std::fmt;
 use std::str::FromStr;
 
 use candle_core::{Device, utils};
@@ -17,6 +18,17 @@ pub enum DeviceChoice {
     Cuda(usize),
     /// Apple's GPU.
     Metal,
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceChoice::Auto => f.write_str("auto"),
+            DeviceChoice::Cpu => f.write_str("cpu"),
+            DeviceChoice::Cuda(index) => write!(f, "cuda:{index}"),
+            DeviceChoice::Metal => f.write_str("metal"),
+        }
+    }
 }
 
 impl FromStr for DeviceChoice {

@@ -17,7 +17,8 @@ pub enum Error {
         /// What to do.
         hint: Option<String>,
     },
-    /// The graph has problems: each with its place in the text, and a hint where one is known.
+    /// The graph, or the file of settings, has problems: each with its place in the text, and a hint
+    /// where one is known.
     #[error("{0}")]
     Graph(Diagnostics),
     /// The machine did not allow it: a file, a thread, a device.

@@ -51,14 +51,12 @@ pub mod plugins;
 pub mod provenance;
 mod revisions;
 mod run;
+pub mod settings;
 mod source;
-mod suggest;
 mod sweep;
 mod watch;
 
-pub use core::{
-    built_in_nodes, cache_folder, compiled_folder, default_memory, disk_cache, read_size,
-};
+pub use core::{built_in_nodes, compiled_folder, disk_cache, read_size};
 pub use device::DeviceChoice;
 pub use engine::{Engine, EngineBuilder};
 pub use error::{Error, Result};
@@ -67,14 +65,15 @@ pub use graph::{Graph, RunRequest, random_seed};
 pub use inputs::Inputs;
 /// What a family of models is written with, see [`EngineBuilder::family`].
 pub use kino_models as models;
-pub use kino_node::{Cancel, Frames, RunId};
+pub use kino_node::{Cancel, FilePolicy, Frames, RunId};
+pub use kino_port::did_you_mean;
 pub use kino_runtime::{CacheStatus, Cached, Event, Forecast, Report};
 pub use output::FromOutput;
 pub use plan::Plan;
 pub use plugins::PluginWorker;
 pub use provenance::Provenance;
 pub use run::{Run, RunResult, WrittenFile};
+pub use settings::Settings;
 pub use source::{GRAPHS, built_in as built_in_graph, no_such_graph};
-pub use suggest::nearest;
 pub use sweep::{SweepPoint, describe_point};
 pub use watch::{WatchEvent, WatchRequest, WatchStop};

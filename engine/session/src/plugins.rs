@@ -12,6 +12,7 @@ use kino_host::{
 use kino_node::Registry;
 
 use crate::error::Error;
+use crate::settings::Settings;
 use crate::source::GraphSource;
 
 /// The nodes that a graph can use.
@@ -328,24 +329,28 @@ impl PluginLoader {
 }
 
 /// The folder of the user's own plugins.
-pub fn user_folder() -> PathBuf {
-    kino_world::data_dir().join(PLUGINS_FOLDER)
+pub fn user_folder(user: &Settings) -> PathBuf {
+    user.data_folder().join(PLUGINS_FOLDER)
 }
 
 /// What native code this user has agreed to run.
 ///
 /// # Errors
 /// When the file that says so does not read.
-pub fn consent() -> Result<Consent, Error> {
-    Ok(Consent::read(&kino_world::data_dir())?)
+pub fn consent(user: &Settings) -> Result<Consent, Error> {
+    Ok(Consent::read(&user.data_folder())?)
 }
 
 /// Remembers that this user has accepted a plugin, where that takes consent.
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn record_consent(found: &FoundPlugin, entry: &LockEntry) -> Result<(), Error> {
-    Ok(Consent::grant(&kino_world::data_dir(), &found.manifest.id, &found.folder, entry)?)
+pub fn record_consent(
+    user: &Settings,
+    found: &FoundPlugin,
+    entry: &LockEntry,
+) -> Result<(), Error> {
+    Ok(Consent::grant(&user.data_folder(), &found.manifest.id, &found.folder, entry)?)
 }
 
 /// Loads an artifact for the user who asks; code that is compiled for it stays in the user's cache.
@@ -356,8 +361,9 @@ pub fn open(
     allowed: &AllowedBuild,
     sha256: &str,
     worker: Option<&PluginWorker>,
+    user: &Settings,
 ) -> Result<Arc<dyn Module>, Error> {
-    load(allowed, sha256, worker, &Components::new(Some(components_in(&kino_world::cache_dir()))))
+    load(allowed, sha256, worker, &Components::new(Some(components_in(&user.cache_folder()))))
 }
 
 /// Where a cache on disk keeps compiled components.

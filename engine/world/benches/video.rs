@@ -114,7 +114,13 @@ fn decode(file: &[u8]) -> Times {
 fn main() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.mp4");
-    let spec = VideoSpec { width: WIDTH, height: HEIGHT, count: FRAMES, fps: 24.0, metadata: None };
+    let spec = VideoSpec {
+        width: WIDTH,
+        height: HEIGHT,
+        count: FRAMES,
+        fps: 24.0,
+        ..VideoSpec::default()
+    };
     let mut writer = create(&path, &spec).unwrap();
     (0..FRAMES).for_each(|index| writer.push(&frame(index)).unwrap());
     writer.finish().unwrap();

@@ -1,4 +1,4 @@
-//! Where caches lie, and what belongs to the user.
+//! Where caches lie, what belongs to the user, and where the user sets things.
 
 use std::path::PathBuf;
 
@@ -8,6 +8,15 @@ pub fn cache_dir() -> PathBuf {
     match std::env::var_os("KINO_CACHE") {
         Some(folder) if !folder.is_empty() => PathBuf::from(folder),
         _ => dirs::cache_dir().unwrap_or_else(std::env::temp_dir).join("kinograph"),
+    }
+}
+
+/// The folder of what the user sets: `KINO_CONFIG`, else `kinograph` in the user's config folder,
+/// else in the temporary folder.
+pub fn config_dir() -> PathBuf {
+    match std::env::var_os("KINO_CONFIG") {
+        Some(folder) if !folder.is_empty() => PathBuf::from(folder),
+        _ => dirs::config_dir().unwrap_or_else(std::env::temp_dir).join("kinograph"),
     }
 }
 

@@ -1,5 +1,5 @@
-//! Reading images: PNG, JPEG, WebP. Sizes are known from the header, and bounded, before pixels
-//! are.
+//! Reading images: PNG, JPEG, WebP, EXR. Sizes are known from the header, and bounded, before
+//! pixels are.
 
 use std::io::{BufReader, Read, Seek};
 use std::path::Path;
@@ -8,6 +8,7 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
+use crate::exr::{Exr, MAGIC};
 use crate::orientation::Orientation;
 use crate::{Error, InputFile, Result};
 
@@ -26,7 +27,7 @@ pub struct Image {
     pub width: usize,
     /// Height in pixels.
     pub height: usize,
-    /// `[height, width, 3]`, RGB in 0…1.
+    /// `[height, width, 3]`, RGB in 0…1; of EXR beyond, where it is brighter than white.
     pub rgb: Vec<f32>,
 }
 
@@ -55,6 +56,11 @@ impl InputFile {
     /// As [`read_image`].
     pub fn read_image(&mut self) -> Result<Image> {
         let path = self.path().to_owned();
+        if self.is_exr()? {
+            let exr = Exr::open(self, &path, MAX_PIXELS)?;
+            let (rgb, (width, height)) = (exr.read(self, &path)?, exr.size);
+            return Ok(Image { width, height, rgb });
+        }
         let decoder = Decoder::open(self, &path)?;
         let (size, orientation) = (decoder.size, decoder.orientation);
         let samples = decoder.samples(&path)?;
@@ -67,9 +73,22 @@ impl InputFile {
     /// As [`image_size`].
     pub fn image_size(&mut self) -> Result<(usize, usize)> {
         let path = self.path().to_owned();
+        if self.is_exr()? {
+            return Ok(Exr::open(self, &path, MAX_PIXELS)?.size);
+        }
         let decoder = Decoder::open(self, &path)?;
         let (width, height) = decoder.size;
         Ok(if decoder.orientation.is_turned() { (height, width) } else { (width, height) })
+    }
+}
+
+impl InputFile {
+    fn is_exr(&mut self) -> Result<bool> {
+        let path = self.path().to_owned();
+        let mut start = [0; MAGIC.len()];
+        self.rewind().map_err(Error::io("read", &path))?;
+        read_start(self, &mut start).map_err(Error::io("read", &path))?;
+        Ok(start == MAGIC)
     }
 }
 
@@ -99,7 +118,7 @@ impl<'f> Decoder<'f> {
             [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P'] => Self::webp(file),
             _ => {
                 let found = looks_like(path).unwrap_or("something else");
-                let message = format!("expected a PNG, JPEG or WebP image, found {found}");
+                let message = format!("expected a PNG, JPEG, WebP or EXR image, found {found}");
                 return Err(Error::content(path, message));
             }
         };

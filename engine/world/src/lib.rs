@@ -13,9 +13,11 @@
 mod atomic_file;
 mod cache;
 mod error;
+mod exr;
 mod hash;
 mod image;
 mod input;
+mod light;
 pub mod media;
 mod metadata;
 mod orientation;
@@ -24,7 +26,7 @@ mod tensors;
 mod watch;
 
 pub use atomic_file::{AtomicFile, remove_leftovers};
-pub use cache::{cache_dir, data_dir};
+pub use cache::{cache_dir, config_dir, data_dir};
 pub use error::{Error, Result};
 pub use hash::{FileHash, HashCache, hash_file};
 pub use image::{Image, MAX_PIXELS, image_size, looks_like, read_image};

@@ -50,7 +50,7 @@ fn colours_come_back_within_three_of_255() {
         [0.9, 0.6, 0.2],
         [0.3, 0.1, 0.5],
     ];
-    let spec = VideoSpec { width: SIDE, height: SIDE, count: 7, fps: 24.0, metadata: None };
+    let spec = VideoSpec { width: SIDE, height: SIDE, count: 7, fps: 24.0, ..VideoSpec::default() };
     let mut writer = create(&path, &spec).unwrap();
     for colour in colours {
         writer.push(&colour.repeat(SIDE * SIDE)).unwrap();
@@ -69,7 +69,14 @@ fn colours_come_back_within_three_of_255() {
 fn players_can_begin_before_the_end_is_there() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.mp4");
-    let spec = VideoSpec { width: SIDE, height: SIDE, count: 2, fps: 8.0, metadata: Some("text") };
+    let spec = VideoSpec {
+        width: SIDE,
+        height: SIDE,
+        count: 2,
+        fps: 8.0,
+        metadata: Some("text"),
+        ..VideoSpec::default()
+    };
     let mut writer = create(&path, &spec).unwrap();
     (0..2).for_each(|_| writer.push(&[0.5; SIDE * SIDE * 3]).unwrap());
     writer.finish().unwrap();
@@ -83,7 +90,7 @@ fn noise_is_encoded_too() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("noise.mp4");
     let (width, height) = (832, 480);
-    let spec = VideoSpec { width, height, count: 3, fps: 8.0, metadata: None };
+    let spec = VideoSpec { width, height, count: 3, fps: 8.0, ..VideoSpec::default() };
     let mut writer = create(&path, &spec).unwrap();
     let mut state = 1u64;
     for _ in 0..3 {

@@ -112,7 +112,14 @@ fn valid(folder: &Path) -> Vec<PathBuf> {
         [("one.png", 1), ("many.png", 3), ("one.webp", 1), ("many.webp", 3), ("v.mp4", 3)]
     {
         let path = folder.join(name);
-        let spec = VideoSpec { width: 32, height: 16, count, fps: 8.0, metadata: Some(&text) };
+        let spec = VideoSpec {
+            width: 32,
+            height: 16,
+            count,
+            fps: 8.0,
+            metadata: Some(&text),
+            ..VideoSpec::default()
+        };
         let mut writer = create(&path, &spec).unwrap();
         (0..count).for_each(|_| writer.push(&frame).unwrap());
         writer.finish().unwrap();

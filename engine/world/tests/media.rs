@@ -31,7 +31,8 @@ fn frame(index: usize, width: usize, height: usize) -> Vec<f32> {
 }
 
 fn write(path: &Path, count: usize, width: usize, height: usize, fps: f64) -> Vec<PathBuf> {
-    let spec = VideoSpec { width, height, count, fps, metadata: Some(TEXT) };
+    let spec =
+        VideoSpec { width, height, count, fps, metadata: Some(TEXT), ..VideoSpec::default() };
     let mut writer = create(path, &spec).unwrap();
     (0..count).for_each(|index| writer.push(&frame(index, width, height)).unwrap());
     writer.finish().unwrap()
@@ -81,7 +82,14 @@ fn a_png_of_16_bits_comes_back_as_it_was() {
     let frame: Vec<f32> = (0..40 * 30 * 3).map(|index| index as f32 / 3600.0 * 0.05).collect();
     for name in ["x.png", "s_%02d.png"] {
         let path = folder.path().join(name);
-        let spec = VideoSpec { width: 40, height: 30, count: 1, fps: 1.0, metadata: Some(TEXT) };
+        let spec = VideoSpec {
+            width: 40,
+            height: 30,
+            count: 1,
+            fps: 1.0,
+            metadata: Some(TEXT),
+            ..VideoSpec::default()
+        };
         let mut writer = create_with_depth(&path, &spec, Depth::Sixteen).unwrap();
         writer.push(&frame).unwrap();
         let file = writer.finish().unwrap().remove(0);
@@ -90,7 +98,7 @@ fn a_png_of_16_bits_comes_back_as_it_was() {
         let most = frame.iter().zip(&back).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(most < 0.51 / 65535.0, "{name}: {most}");
     }
-    let spec = VideoSpec { width: 32, height: 32, count: 1, fps: 1.0, metadata: None };
+    let spec = VideoSpec { width: 32, height: 32, count: 1, fps: 1.0, ..VideoSpec::default() };
     let refused = create_with_depth(&folder.path().join("x.webp"), &spec, Depth::Sixteen);
     let refused = refused.err().unwrap();
     assert!(refused.to_string().ends_with("16 bits a channel are written as PNG alone"));
@@ -208,9 +216,9 @@ fn sizes_and_formats_that_do_not_fit_are_refused_with_advice() {
         check_size(VideoFormat::Mp4, 4000, 64).is_err()
             && check_size(VideoFormat::WebP, 97, 65).is_ok()
     );
-    let refused = format_of(Path::new("x.avi")).unwrap_err();
-    assert_eq!(refused.to_string(), "x.avi: there is no video format `.avi`");
-    let refused = format_of(Path::new("x")).unwrap_err();
+    let refused = format_of(Path::new("x.xyz"), None).unwrap_err();
+    assert_eq!(refused.to_string(), "x.xyz: there is no video format `.xyz`");
+    let refused = format_of(Path::new("x"), None).unwrap_err();
     assert_eq!(refused.to_string(), "`x` does not end in a format such as .mp4");
 }
 
@@ -218,7 +226,7 @@ fn sizes_and_formats_that_do_not_fit_are_refused_with_advice() {
 fn what_is_dropped_or_cannot_be_written_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["a.mp4", "a.webp", "a.png", "s_%02d.png"] {
-        let spec = VideoSpec { width: 32, height: 32, count: 3, fps: 8.0, metadata: None };
+        let spec = VideoSpec { width: 32, height: 32, count: 3, fps: 8.0, ..VideoSpec::default() };
         let mut writer = create(&folder.path().join(name), &spec).unwrap();
         writer.push(&frame(0, 32, 32)).unwrap();
         assert!(writer.push(&[0.0; 7]).is_err());
@@ -226,7 +234,7 @@ fn what_is_dropped_or_cannot_be_written_leaves_nothing() {
         assert_eq!(names(folder.path()), [""; 0], "{name}");
     }
     fs::create_dir(folder.path().join("folder.mp4")).unwrap();
-    let spec = VideoSpec { width: 32, height: 32, count: 1, fps: 8.0, metadata: None };
+    let spec = VideoSpec { width: 32, height: 32, count: 1, fps: 8.0, ..VideoSpec::default() };
     let refused = |name: &str| create(&folder.path().join(name), &spec).err().unwrap().to_string();
     assert!(refused("folder.mp4").ends_with("cannot be written: it is a folder"));
     fs::write(folder.path().join("file"), "").unwrap();

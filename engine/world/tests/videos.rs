@@ -132,7 +132,14 @@ fn only_what_is_wanted_is_given_and_each_is_the_same() {
 }
 
 fn write(path: &Path, frames: &[Vec<f32>], (width, height): (usize, usize), fps: f64) {
-    let spec = VideoSpec { width, height, count: frames.len(), fps, metadata: Some("Graph()") };
+    let spec = VideoSpec {
+        width,
+        height,
+        count: frames.len(),
+        fps,
+        metadata: Some("Graph()"),
+        ..VideoSpec::default()
+    };
     let mut writer = create(path, &spec).unwrap();
     frames.iter().for_each(|frame| writer.push(frame).unwrap());
     writer.finish().unwrap();

@@ -303,15 +303,17 @@ fn apart(
     encoder.progress = (0, at_start + at_end + past);
     let mut parts = Vec::new();
     if let Some(start) = start {
-        parts.push(encoder.encode(cx, Regrouped::new(start.chunks()), at_start)?);
+        parts.push(encoder.encode(cx, || Regrouped::new(start.chunks()), at_start)?);
     }
     let mut last = None;
     if let Some(end) = end {
         // A single picture also stands for the frames before it.
         let still = (at_end * layout.temporal).saturating_sub(end.count());
         let first = end.chunk(0)?.narrow(0, 0, 1)?;
-        let copies = std::iter::repeat_n(first, layout.first + still).map(Ok);
-        let source = Regrouped::new(copies.chain(end.chunks()));
+        let source = || {
+            let copies = std::iter::repeat_n(first.clone(), layout.first + still).map(Ok);
+            Regrouped::new(copies.chain(end.chunks()))
+        };
         last = Some(encoder.encode(cx, source, past + at_end)?.narrow(1, past, at_end)?);
     }
     let free = count - at_start - at_end;
@@ -334,10 +336,13 @@ fn whole(
     encoder.progress = (0, count);
     let like = start.or(end).map(|frames| (frames.height(), frames.width())).unwrap_or_default();
     let grey = Tensor::full(0.5f32, (1, like.0, like.1, 3), &Device::Cpu)?; // the middle of 0…1
-    let between = std::iter::repeat_n(grey, frames - at_start - at_end).map(Ok);
-    let (start, end) = (start.into_iter(), end.into_iter());
-    let source = start.flat_map(Frames::chunks).chain(between).chain(end.flat_map(Frames::chunks));
-    encoder.encode(cx, Regrouped::new(source), count)
+    let source = || {
+        let between = std::iter::repeat_n(grey.clone(), frames - at_start - at_end).map(Ok);
+        let (start, end) = (start.into_iter(), end.into_iter());
+        let ends = (start.flat_map(Frames::chunks), end.flat_map(Frames::chunks));
+        Regrouped::new(ends.0.chain(between).chain(ends.1))
+    };
+    encoder.encode(cx, source, count)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use kino_world::media::{Depth, VideoFormat, format_of};
 use crate::error::{IntoNode, at_port};
 use crate::files::{PlannedInput, open, output};
 use crate::infer::{InferCx, InferResult, f32_bytes, refuse};
-use crate::video::{infer_written, one_frame, write};
+use crate::video::{Look, infer_written, one_frame, write};
 
 /// Reads an image.
 pub(crate) static READ: NodeDef = NodeDef {
@@ -22,7 +22,9 @@ pub(crate) static READ: NodeDef = NodeDef {
         name: Cow::Borrowed("image.read"),
         version: Cow::Borrowed("1"),
         about: Cow::Borrowed(READ_ABOUT),
-        inputs: ports![path_port("path").about("A PNG, JPEG or WebP file, relative to the graph.")],
+        inputs: ports![
+            path_port("path").about("A PNG, JPEG, WebP or EXR file, relative to the graph.")
+        ],
         outputs: ports![edge("frames", PortType::Frames).about("One frame, `[1, h, w, 3]`.")],
         traits: NodeTraits::LIGHT,
     },
@@ -31,8 +33,13 @@ pub(crate) static READ: NodeDef = NodeDef {
 };
 
 const READ_ABOUT: &str = "Reads an image as one frame. The contents decide what it is, not the \
-name: PNG, JPEG or WebP. Alpha is dropped, 16 bits a channel keep their precision, and the \
+name: PNG, JPEG, WebP or EXR. Alpha is dropped, 16 bits a channel keep their precision, and the \
 orientation that a camera noted is applied. Shape: `[1, h, w, 3]` in 0…1.\n\n\
+An EXR holds light: of its layers the first with R, G and B (or Y alone) is read, its display \
+window, brought to the primaries of BT.709 and encoded by the curve of sRGB. Beyond 1 that curve \
+goes on, so that highlights are numbers above 1 and come back as they were when an EXR is written \
+again. Colours are as they are stored, multiplied by alpha; what is no number is 0, what is \
+infinite 65504 in light.\n\n\
 Example:\n    \"photo\": (op: \"image.read\", with: {\"path\": \"photo.jpg\"}),";
 
 /// Writes images.
@@ -45,10 +52,10 @@ pub(crate) static WRITE: NodeDef = NodeDef {
             edge("frames", PortType::Frames)
                 .about("One frame, or several for a numbered sequence."),
             path_port("path").about(
-                "Where to write, under the output folder: a .png file, or a sequence such as \
+                "Where to write, under the output folder: a .png or .exr file, or a sequence such as \
                  frame_%05d.png."
             ),
-            int("bits", 8).between(8, 16).about("Bits a channel: 8 or 16."),
+            int("bits", 8).between(8, 16).about("Bits a channel of a PNG: 8 or 16; those of an EXR are half floats."),
         ],
         outputs: ports![edge("file", PortType::File).about("The file that was written.")],
         traits: NodeTraits::SINK,
@@ -57,8 +64,10 @@ pub(crate) static WRITE: NodeDef = NodeDef {
     run: run_write,
 };
 
-const WRITE_ABOUT: &str = "Writes a frame as a PNG of 8 or 16 bits a channel, or several as a \
-numbered sequence. The file appears whole or not at all, and carries the workflow that made it: `kino show \
+const WRITE_ABOUT: &str = "Writes a frame as a PNG of 8 or 16 bits a channel or as an EXR of half \
+floats, or several as a numbered sequence. An EXR holds light: the curve of sRGB is undone, also \
+beyond 1 and below 0, so that what `image.read` read of one is written within half precision; what is \
+no number becomes 0. The file appears whole or not at all, and carries the workflow that made it: `kino show \
 FILE` prints it as a graph that runs again.\n\n\
 Example:\n    \"file\": (op: \"image.write\", in: {\"frames\": \"frames\"}, with: {\"path\": \
 \"{graph}-{seed}.png\"}),";
@@ -105,14 +114,16 @@ fn read(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
 
 /// Whether so many frames can be written to such a path.
 fn check(path: &str, count: Option<usize>) -> Result<VideoFormat, PlanError> {
-    let png = Path::new(path).extension().is_some_and(|end| end.eq_ignore_ascii_case("png"));
-    if !png {
-        return Err(PlanError::at("path", format!("images are written as .png, found `{path}`"))
-            .hint("end the path with .png; `video.write` writes .mp4 and .webp"));
+    let end = Path::new(path).extension().unwrap_or_default();
+    if !["png", "exr"].iter().any(|known| end.eq_ignore_ascii_case(known)) {
+        let message = format!("images are written as .png or .exr, found `{path}`");
+        return Err(PlanError::at("path", message)
+            .hint("end the path with .png or .exr; `video.write` writes .mp4 and .webp"));
     }
-    let format = format_of(Path::new(path)).map_err(at_port("path"))?;
+    let format = format_of(Path::new(path), None).map_err(at_port("path"))?;
     match count {
-        Some(count) if count > 1 && format == VideoFormat::Png => Err(one_frame(count)),
+        Some(count) if count > 1 && format == VideoFormat::Png => Err(one_frame("PNG", count)),
+        Some(count) if count > 1 && format == VideoFormat::Exr => Err(one_frame("EXR", count)),
         _ => Ok(format),
     }
 }
@@ -146,5 +157,6 @@ fn run_write(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     check(path, Some(frames.count())).map_err(refuse)?;
     let place = output(cx.services, path)?;
     let depth = depth(inputs.int("bits")?).map_err(refuse)?;
-    Ok(vec![Some(write(cx, &frames, &place, frames.fps().unwrap_or(1.0), depth)?)])
+    let look = Look { fps: frames.fps().unwrap_or(1.0), depth, audio: None };
+    Ok(vec![Some(write(cx, &frames, &place, &look)?)])
 }

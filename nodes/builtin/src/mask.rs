@@ -35,7 +35,9 @@ pub(crate) static READ: NodeDef = NodeDef {
         name: Cow::Borrowed("mask.read"),
         version: Cow::Borrowed("1"),
         about: Cow::Borrowed(READ_ABOUT),
-        inputs: ports![path_port("path").about("A PNG, JPEG or WebP file, relative to the graph.")],
+        inputs: ports![
+            path_port("path").about("A PNG, JPEG, WebP or EXR file, relative to the graph.")
+        ],
         outputs: ports![mask_out("One frame, `[1, h, w]`: 1 where the image is white.")],
         traits: NodeTraits::LIGHT,
     },

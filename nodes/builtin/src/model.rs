@@ -12,9 +12,10 @@ use kino_port::{
 };
 use kino_world::Folders;
 
+use crate::files::policy;
 use crate::infer::{InferResult, refuse};
 use crate::models::{DitHandle, Handle, LowNoise, MissingPart, Models, OpenModel};
-use crate::source::ModelSource;
+use crate::source::{ModelFolders, ModelSource};
 
 /// Opens a model and hands out its parts.
 pub(crate) static LOAD: NodeDef = NodeDef {
@@ -24,8 +25,8 @@ pub(crate) static LOAD: NodeDef = NodeDef {
         about: Cow::Borrowed(ABOUT),
         inputs: ports![
             text("source", "").required().file().about(
-                "`embedded:shapes`, a folder in the diffusers layout (relative to the graph), or \
-                 `hub:OWNER/NAME`."
+                "`embedded:shapes`, a folder in the diffusers layout (relative to the graph, or to a \
+                 folder of the setting `models`), or `hub:OWNER/NAME`."
             ),
             text("compute", "auto").choices(&COMPUTE).about(
                 "The type to compute in. `auto`: bf16 where the weights are bf16 and the device \
@@ -165,8 +166,22 @@ fn open(services: &Services, source: &str) -> std::result::Result<Arc<OpenModel>
     let missing = |error: Error| PlanError::new(error.to_string());
     let folders = services.get::<Folders>().map_err(missing)?;
     let models = services.get::<Models>().map_err(missing)?;
-    let found = ModelSource::find(source, &folders.graph)?;
-    models.open(&found).map_err(|error| PlanError::at("source", error.to_string()))
+    let policy = policy(services);
+    let of_user = services.find::<ModelFolders>();
+    let of_user = of_user.as_deref().cloned().unwrap_or_default();
+    let found = ModelSource::find(source, &folders.graph, &of_user, &policy)?;
+    found.check_files(&policy)?;
+    let model = models.open(&found);
+    let model = model.map_err(|error| PlanError::at("source", error.to_string()))?;
+    if policy.narrows_reading() {
+        // Nobody has turned a link between the two.
+        found.check_files(&policy)?;
+        if !model.checkpoint.is_current() {
+            let message = format!("{source} was exchanged while it was opened");
+            return Err(PlanError::at("source", message));
+        }
+    }
+    Ok(model)
 }
 
 fn infer(services: &Services, facts: &Facts) -> InferResult {

@@ -15,6 +15,11 @@ impl<'a> Regrouped<'a> {
         Regrouped { chunks: Box::new(chunks), rest: None }
     }
 
+    /// The next chunk as it is held, none at the end.
+    pub(crate) fn next(&mut self) -> Result<Option<Tensor>> {
+        self.rest.take().map(Ok).or_else(|| self.chunks.next()).transpose()
+    }
+
     /// The next `count` frames, fewer at the end: `[count, h, w, 3]`.
     pub(crate) fn take(&mut self, count: usize) -> Result<Tensor> {
         let mut parts = Vec::new();

@@ -1,14 +1,22 @@
 //! Where a model comes from: the binary, a folder, or the local Hugging Face cache.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use kino_models::ModelFolder;
+use kino_node::FilePolicy;
 use kino_port::PlanError;
+
+use crate::error::at_input;
 
 /// The prefix of models inside the binary.
 const EMBEDDED: &str = "embedded:";
 /// The prefix of models in the local Hugging Face cache.
 const HUB: &str = "hub:";
+
+/// Folders in which models lie: a relative path that leads to nothing beside the graph is looked
+/// for in each, in order. An engine has them as a service of its nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelFolders(pub Vec<PathBuf>);
 
 /// A model's files, wherever they lie.
 pub(crate) enum ModelSource {
@@ -19,11 +27,18 @@ pub(crate) enum ModelSource {
 }
 
 impl ModelSource {
-    /// Finds the model that a graph names; folders are relative to `graph`.
+    /// Finds the model that a graph names, if `policy` allows reading it; folders are relative to
+    /// `graph`, then to those of `models`.
     ///
     /// # Errors
-    /// When there is none; the error says what was looked for and how to get it.
-    pub(crate) fn find(source: &str, graph: &Path) -> Result<Self, PlanError> {
+    /// When there is none, the error says what was looked for and how to get it; when it may not be
+    /// read, what may be.
+    pub(crate) fn find(
+        source: &str,
+        graph: &Path,
+        models: &ModelFolders,
+        policy: &FilePolicy,
+    ) -> Result<Self, PlanError> {
         if let Some(name) = source.strip_prefix(EMBEDDED) {
             return match name {
                 "shapes" => Ok(ModelSource::Embedded(kino_shapes::FILES)),
@@ -32,14 +47,33 @@ impl ModelSource {
             };
         }
         if let Some(repository) = source.strip_prefix(HUB) {
-            return hub_folder(repository, &hub_cache()).map(ModelSource::Folder);
+            let folder = hub_folder(repository, &hub_cache())?;
+            policy.check_read(&folder).map_err(at_input("source"))?;
+            return Ok(ModelSource::Folder(folder));
         }
         let folder = graph.join(source);
+        // Before anything is said of what lies there.
+        policy.check_read(&folder).map_err(at_input("source"))?;
         if folder.is_dir() {
             return Ok(ModelSource::Folder(folder));
         }
-        let hint = "a model is a folder in the diffusers layout (relative to the graph), \
-                    embedded:shapes, or hub:OWNER/NAME";
+        let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+        // What leads out of a folder of models is none of its models.
+        let is_inside = !source.is_empty() && Path::new(source).components().all(plain);
+        let mut others = models.0.iter().filter(|_| is_inside).map(|models| models.join(source));
+        if let Some(found) = others.find(|folder| folder.is_dir()) {
+            policy.check_read(&found).map_err(at_input("source"))?;
+            return Ok(ModelSource::Folder(found));
+        }
+        let known: Vec<_> = models.0.iter().map(|folder| folder.display().to_string()).collect();
+        let looked = match is_inside && !known.is_empty() {
+            true => format!("; looked for in {}, too", known.join(", ")),
+            false => String::new(),
+        };
+        let hint = format!(
+            "a model is a folder in the diffusers layout (relative to the graph, or to a folder of \
+             the setting `models`), embedded:shapes, or hub:OWNER/NAME{looked}"
+        );
         let found = if folder.exists() { "is a file" } else { "does not exist" };
         Err(PlanError::at("source", format!("{} {found}", folder.display())).hint(hint))
     }
@@ -50,6 +84,21 @@ impl ModelSource {
             ModelSource::Embedded(files) => Ok(ModelFolder::embedded("embedded:shapes", files)),
             ModelSource::Folder(path) => ModelFolder::directory(path),
         }
+    }
+
+    /// Whether all files of the model may be read: those in its folder may be links.
+    ///
+    /// # Errors
+    /// The first that may not be read, or when the folder cannot be listed.
+    pub(crate) fn check_files(&self, policy: &FilePolicy) -> Result<(), PlanError> {
+        let ModelSource::Folder(folder) = self else { return Ok(()) };
+        if !policy.narrows_reading() {
+            return Ok(());
+        }
+        let listed = self.open().and_then(|model| model.list());
+        let listed = listed.map_err(|error| PlanError::at("source", error.to_string()))?;
+        let check = |file: &String| policy.check_read(&folder.join(file));
+        listed.iter().try_for_each(check).map_err(at_input("source"))
     }
 
     /// Where they lie, whatever name leads there.
@@ -74,8 +123,8 @@ pub(crate) enum ModelLocation {
 
 /// Where on disk something lies that a graph in the folder `graph` reads: a file, or the folder of
 /// a model. None for what is inside the binary, and for repositories that are not there.
-pub fn path_of_read(read: &str, graph: &Path) -> Option<PathBuf> {
-    match ModelSource::find(read, graph) {
+pub fn path_of_read(read: &str, graph: &Path, models: &ModelFolders) -> Option<PathBuf> {
+    match ModelSource::find(read, graph, models, &FilePolicy::default()) {
         Ok(ModelSource::Folder(folder)) => Some(folder),
         Ok(ModelSource::Embedded(_)) => None,
         Err(_) if read.starts_with(EMBEDDED) || read.starts_with(HUB) => None,
@@ -148,11 +197,41 @@ mod tests {
     #[test]
     fn what_is_read_lies_beside_the_graph_unless_it_is_embedded() {
         let graph = Path::new("graphs");
+        let path_of_read = |read: &str, graph| path_of_read(read, graph, &ModelFolders::default());
         assert_eq!(path_of_read("a.png", graph), Some("graphs/a.png".into()));
         assert_eq!(path_of_read("/models/wan", graph), Some("/models/wan".into()));
         assert_eq!(path_of_read("embedded:shapes", graph), None);
         assert_eq!(path_of_read("embedded:other", graph), None);
         assert_eq!(path_of_read("hub:nobody/has-this-model", graph), None);
+    }
+
+    #[test]
+    fn folders_of_models_come_after_the_graph_s_own() {
+        let folder = std::env::temp_dir().join(format!("kino-models-{}", std::process::id()));
+        let at = |name: &str| folder.join(name);
+        for name in ["deep/graph/tiny", "one/tiny", "two/tiny", "two/large", "secret"] {
+            std::fs::create_dir_all(at(name)).unwrap();
+        }
+        let models = ModelFolders(vec![at("one"), at("two")]);
+        let (graph, anywhere) = (at("deep/graph"), FilePolicy::default());
+        let find = |source: &str| match ModelSource::find(source, &graph, &models, &anywhere) {
+            Ok(ModelSource::Folder(folder)) => Ok(folder),
+            Ok(_) => panic!("{source}"),
+            Err(error) => Err(error),
+        };
+        assert_eq!(find("tiny"), Ok(at("deep/graph/tiny")));
+        assert_eq!(find("large"), Ok(at("two/large")));
+        std::fs::remove_dir(at("deep/graph/tiny")).unwrap();
+        assert_eq!(find("./tiny"), Ok(at("one/./tiny")));
+        assert_eq!(path_of_read("large", &at("deep/graph"), &models), Some(at("two/large")));
+        // No path out of them.
+        let error = find("../secret/../secret").unwrap_err();
+        assert!(!error.hint.unwrap().contains("looked for in"));
+        let error = find("huge").unwrap_err();
+        assert!(error.message.ends_with("graph/huge does not exist"), "{}", error.message);
+        let looked = format!("looked for in {}, {}, too", at("one").display(), at("two").display());
+        assert!(error.hint.as_ref().unwrap().contains(&looked), "{error:?}");
+        std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

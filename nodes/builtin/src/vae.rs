@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use kino_models::tile::Tile;
+use kino_models::model::FrameEncoder;
+use kino_models::tile::{Grid, Tile, TileJoin};
 use kino_node::{
     Cx, Error, Frames, FramesBuilder, FramesFact, Given, GivenFact, Inputs, Latent, LatentFact,
     LatentSpace, NodeDef, Outputs, Result, Services, Value, ValueType,
@@ -47,8 +48,9 @@ with the constants of the model's config (diffusers' autoencoder_kl_wan.py). Sha
 H, W, 3]` to `[c, (f − 1)/4 + 1, H/8, W/8]`. Sides must be multiples of 8, and there must be 4k+1 \
 frames.\n\n\
 The first frame is encoded alone, then chunks of four, so that memory depends on the size of a \
-frame and not on the length of the clip. Tiles bound the activations of a chunk; what is kept \
-between chunks grows by their overlap.\n\n\
+frame and not on the length of the clip. Tiles are encoded one after another, each through the \
+whole clip: memory is then that of one tile, and neighbours are computed twice where they \
+overlap.\n\n\
 Example:\n    \"latent\": (op: \"vae.encode\", in: {\"vae\": \"model.vae\", \"frames\": \
 \"picture\"}),";
 
@@ -310,7 +312,7 @@ fn encode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     cx.check_cancel()?;
     let tile = tiles(&part, inputs.int("tile")?);
     let mut clip = Encoding { progress: (0, count), ..Encoding::new(part.clone(), tile) };
-    let tensor = clip.encode(cx, Regrouped::new(frames.chunks()), count)?; // [c, f, h, w]
+    let tensor = clip.encode(cx, || Regrouped::new(frames.chunks()), count)?; // [c, f, h, w]
     Ok(vec![Some(Value::from(Latent { tensor, space: Some(part.space()) }))])
 }
 
@@ -328,25 +330,65 @@ impl Encoding {
         Encoding { part, tile, progress: (0, 0) }
     }
 
-    /// The latent `[c, count, h, w]` of a clip whose frames `source` gives.
-    pub(crate) fn encode(
+    /// The latent `[c, count, h, w]` of a clip whose frames `source` gives, anew for each tile.
+    pub(crate) fn encode<'a>(
         &mut self,
         cx: &mut Cx<'_>,
-        mut source: Regrouped<'_>,
+        source: impl Fn() -> Regrouped<'a>,
         count: usize,
     ) -> Result<Tensor> {
         let vae = cx.services.get::<Models>()?.encoder(&self.part)?;
-        let mut encoder = vae.open(self.tile).node()?;
-        let mut latents = Vec::with_capacity(count);
+        let size = match self.tile {
+            Some(_) => source().take(1)?.dims()[1..3].to_vec(),
+            None => Vec::new(),
+        };
+        let tile = match (self.tile, size[..].try_into()) {
+            (Some(tile), Ok(size)) => Some((tile, size)).filter(|(tile, _)| tile.cuts(size)),
+            _ => None,
+        };
+        let Some((tile, size)) = tile else {
+            let mut latents = Vec::with_capacity(count);
+            self.pass(cx, (&**vae, source(), count), |_, latent| {
+                latents.push(latent);
+                Ok(())
+            })?;
+            return Ok(Tensor::cat(&latents, 1)?); // [c, f, h, w]
+        };
+        let grid = Grid::new(tile, size, self.part.latents().spatial, false).node()?;
+        let (mut joined, begun) = (TileJoin::new(&grid, count), self.progress);
+        self.progress = (begun.0 * grid.count(), begun.1 * grid.count());
+        for place in grid.places() {
+            let part = |frames: Result<Tensor>| Ok(place.of(&frames?, 1).node()?.contiguous()?);
+            let mut whole = source();
+            let chunks = std::iter::from_fn(move || whole.next().transpose()).map(part);
+            self.pass(cx, (&**vae, Regrouped::new(chunks), count), |index, latent| {
+                joined.add(&place, index, &latent.permute((1, 2, 3, 0))?).node() // [1, h, w, c]
+            })?;
+        }
+        self.progress = (begun.0 + count, begun.1);
+        let latents = joined.finish(cx.device()).collect::<kino_models::Result<Vec<_>>>();
+        let latents = Tensor::cat(&latents.node()?, 0)?; // [f, h, w, c]
+        Ok(latents.permute((3, 0, 1, 2))?.contiguous()?)
+    }
+
+    /// One pass of frames, or of their part in a tile, through the encoder; `take` is given each
+    /// latent frame `[c, 1, h, w]`.
+    fn pass(
+        &mut self,
+        cx: &mut Cx<'_>,
+        (vae, mut source, count): (&dyn FrameEncoder, Regrouped<'_>, usize),
+        mut take: impl FnMut(usize, Tensor) -> Result<()>,
+    ) -> Result<()> {
+        let mut encoder = vae.open().node()?;
         cx.progress(self.progress.0, self.progress.1);
-        for _ in 0..count {
+        for index in 0..count {
             cx.check_cancel()?;
             let chunk = source.take(encoder.next_frames())?; // [t, H, W, 3]
             let chunk = chunk.affine(2.0, -1.0)?; // 0…1 to −1…1
-            latents.push(encoder.push(&chunk, &mut check_cancel(cx.cancel)).node()?); // [c, 1, h, w]
+            take(index, encoder.push(&chunk, &mut check_cancel(cx.cancel)).node()?)?;
             self.progress.0 += 1;
             cx.progress(self.progress.0, self.progress.1);
         }
-        Ok(Tensor::cat(&latents, 1)?) // [c, f, h, w]
+        Ok(())
     }
 }

@@ -5,16 +5,17 @@ mod read;
 use std::borrow::Cow;
 use std::path::Path;
 
-use kino_node::{Cx, Frames, FramesFact, Inputs, NodeDef, Outputs, Result, Services, Value};
+use kino_node::{Audio, Cx, Frames, FramesFact, Inputs, NodeDef, Outputs, Result, Services, Value};
 use kino_port::{
-    Facts, NodeTraits, PathForm, PlanError, PortType, Signature, StepInfo, edge, path as path_port,
-    ports, real,
+    Facts, NodeTraits, PathForm, PlanError, PortType, Signature, StepInfo, edge, optional,
+    path as path_port, ports, real,
 };
 use kino_world::media::{Depth, VideoFormat, VideoSpec, check_size, create_with_depth, format_of};
 
+use crate::audio::{as_aac, check_aac, known_sound};
 use crate::error::{IntoNode, at_port};
-use crate::files::{output, target, target_key, written};
-use crate::infer::{InferCx, InferResult};
+use crate::files::{ffmpeg, output, target, target_key, written};
+use crate::infer::{InferCx, InferResult, refuse};
 
 pub(crate) use read::READ;
 
@@ -31,13 +32,16 @@ pub(crate) static WRITE: NodeDef = NodeDef {
             edge("frames", PortType::Frames).about("The frames."),
             path_port("path").about(
                 "Where to write, under the output folder: .mp4, .webp, .png (animated), or \
-                 frame_%05d.png."
+                 frame_%05d.png or .exr."
             ),
             real("fps", FPS)
                 .within(0.01, 1000.0)
                 .or_none()
                 .unit("frames/s")
                 .about("The rate; if not given that of the frames, else 16."),
+            optional("audio", PortType::Audio).about(
+                "Its sound: what goes on longer than the frames is left out, less stays less."
+            ),
         ],
         outputs: ports![edge("file", PortType::File).about("The file that was written.")],
         traits: NodeTraits::SINK,
@@ -47,8 +51,13 @@ pub(crate) static WRITE: NodeDef = NodeDef {
 };
 
 const ABOUT: &str = "Writes frames as a video. The extension names the format: .mp4 (H.264), \
-.webp (animated), .png (animated), or a numbered .png a frame (frame_%05d.png). H.264 takes even \
-sizes. Numbers are rounded to 8 bits a channel.\n\n\
+.webp (animated), .png (animated), or a numbered .png or .exr a frame (frame_%05d.png). H.264 takes \
+even sizes. Numbers are rounded to 8 bits a channel, but for EXR, which `image.write` explains.\n\n\
+With a program `ffmpeg` on the PATH or in the settings also .webm (VP9 and Opus), .mkv (FFV1, \
+10 bits without loss), .mov (ProRes 422 HQ), .gif and .avi (Motion JPEG).\n\n\
+Sound goes into .mp4, AAC as it is, packet by packet, PCM (of a WAV) through `ffmpeg`, and into \
+.webm, .mkv, .mov and .avi. It begins with the first frame and is cut where the last one ends; a shorter sound stays \
+short, and one of no length is none.\n\n\
 The file appears whole or not at all, and carries the workflow that made it: `kino show FILE` \
 prints it as a graph that runs again. In the path, `{graph}` is the graph's name and `{NAME}` an \
 input.\n\n\
@@ -56,7 +65,70 @@ Example:\n    \"file\": (op: \"video.write\", in: {\"frames\": \"frames\"}, with
 \"{graph}-{seed}.mp4\", \"fps\": 8}),";
 
 fn infer(services: &Services, facts: &Facts) -> InferResult {
-    infer_written(services, facts, |path, _| format_of(Path::new(path)).map_err(at_port("path")))
+    let program = ffmpeg(services);
+    let format =
+        |path: &str| format_of(Path::new(path), program.as_deref()).map_err(at_port("path"));
+    let written = infer_written(services, facts, |path, count| match (format(path)?, count) {
+        (VideoFormat::Exr, Some(count)) if count > 1 => Err(one_frame("EXR", count)),
+        (format, _) => Ok(format),
+    });
+    let written = through_program(facts, written, &format, program.as_deref());
+    let (Some(path), Some(sound)) = (facts.text("path"), facts.get("audio")) else {
+        return written;
+    };
+    let mut review = InferCx::new(facts);
+    let known = known_sound(&mut review, "audio", sound);
+    let is_none = known.as_ref().is_some_and(|sound| sound.ticks == 0);
+    if let (Ok(format), false) = (format(path), is_none) {
+        review.take(check_sound(format, path));
+        if let (VideoFormat::Mp4, Some(sound)) = (format, &known) {
+            review.take(check_aac(&sound.form, program.as_deref()));
+        }
+    }
+    // Packets that are cut, and their bytes beside the frames.
+    let memory = known.map_or(0, |sound| 2 * sound.bytes);
+    match (written, review.finish(StepInfo::default())) {
+        (Ok(written), Ok(_)) => {
+            let memory = written.memory.saturating_add(memory);
+            Ok(StepInfo { memory, ..written })
+        }
+        (written, sound) => Err(written.err().into_iter().chain(sound.err()).flatten().collect()),
+    }
+}
+
+/// Tries the program that a format takes, and notes which it is.
+fn through_program(
+    facts: &Facts,
+    written: InferResult,
+    format: &dyn Fn(&str) -> Result<VideoFormat, PlanError>,
+    program: Option<&Path>,
+) -> InferResult {
+    let (Some(Ok(VideoFormat::Foreign(foreign))), Some(program), Ok(mut written)) =
+        (facts.text("path").map(format), program, written.clone())
+    else {
+        return written;
+    };
+    let size = facts.typed::<FramesFact>("frames");
+    let size = size.map_or((64, 64), |frames| (frames.width, frames.height));
+    let version = foreign.check(program, size).map_err(at_port("path"));
+    let version = version.map_err(|error| vec![error])?;
+    written.key.extend(version.bytes());
+    Ok(written)
+}
+
+/// Objects to sound where the format holds none.
+fn check_sound(format: VideoFormat, path: &str) -> Result<(), PlanError> {
+    let name = match format {
+        VideoFormat::Mp4 => return Ok(()),
+        VideoFormat::Foreign(foreign) if foreign.holds_sound() => return Ok(()),
+        VideoFormat::Foreign(_) => "GIF",
+        VideoFormat::WebP => "WebP",
+        VideoFormat::Png => "PNG",
+        VideoFormat::PngSequence => "a sequence of PNG",
+        VideoFormat::Exr | VideoFormat::ExrSequence => "EXR",
+    };
+    let error = PlanError::at("audio", format!("{name} holds no sound: `{path}`"));
+    Err(error.hint("end the path with .mp4, or leave `audio` out"))
 }
 
 /// What is known of frames that are written to a path, where `format_for` says in which format so
@@ -85,10 +157,14 @@ pub(crate) fn infer_written(
 /// How a path names what is written to it.
 fn path_form(format: VideoFormat, frames: Option<&FramesFact>) -> PathForm {
     match format {
-        VideoFormat::PngSequence => {
+        VideoFormat::PngSequence | VideoFormat::ExrSequence => {
             PathForm::Numbered { count: frames.and_then(|frames| frames.count) }
         }
-        VideoFormat::Mp4 | VideoFormat::WebP | VideoFormat::Png => PathForm::OneFile,
+        VideoFormat::Mp4
+        | VideoFormat::WebP
+        | VideoFormat::Png
+        | VideoFormat::Exr
+        | VideoFormat::Foreign(_) => PathForm::OneFile,
     }
 }
 
@@ -97,6 +173,8 @@ fn path_form(format: VideoFormat, frames: Option<&FramesFact>) -> PathForm {
 fn writing(format: VideoFormat, height: usize, width: usize) -> u64 {
     let pixel = match format {
         VideoFormat::Mp4 => 3 * (4 + 1) + 9,
+        // Two of 16 bits a channel wait for the program.
+        VideoFormat::Foreign(_) => 3 * (4 + 3 * 2),
         _ => 3 * (4 + 1) + 2,
     };
     (height as u64).saturating_mul(width as u64).saturating_mul(pixel)
@@ -108,21 +186,40 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
         Some(_) => inputs.real("fps")?,
         None => frames.fps().unwrap_or(FPS),
     };
-    let place = output(cx.services, inputs.text("path")?)?;
-    Ok(vec![Some(write(cx, &frames, &place, fps, Depth::Eight)?)])
+    let path = inputs.text("path")?;
+    let place = output(cx.services, path)?;
+    let audio = inputs.optional::<Audio>("audio")?.filter(|sound| !sound.is_none());
+    let audio = match audio {
+        Some(sound) => {
+            let format = format_of(Path::new(path), ffmpeg(cx.services).as_deref()).node()?;
+            check_sound(format, path).map_err(refuse)?;
+            // Other containers hold samples as well.
+            Some(if format == VideoFormat::Mp4 { as_aac(cx, &sound)? } else { sound })
+        }
+        None => None,
+    };
+    let look = Look { fps, depth: Depth::Eight, audio: audio.as_deref() };
+    Ok(vec![Some(write(cx, &frames, &place, &look)?)])
+}
+
+/// What a file has beside its frames.
+pub(crate) struct Look<'a> {
+    /// Frames a second.
+    pub(crate) fps: f64,
+    /// How finely colours are written.
+    pub(crate) depth: Depth,
+    /// Its sound.
+    pub(crate) audio: Option<&'a Audio>,
 }
 
 /// Writes frames to a file; cancelled, it leaves none behind.
-pub(crate) fn write(
-    cx: &Cx<'_>,
-    frames: &Frames,
-    place: &Path,
-    fps: f64,
-    depth: Depth,
-) -> Result<Value> {
+pub(crate) fn write(cx: &Cx<'_>, frames: &Frames, place: &Path, look: &Look<'_>) -> Result<Value> {
     let (width, height, count) = (frames.width(), frames.height(), frames.count());
     let metadata = (!cx.record.is_empty()).then_some(cx.record);
-    let spec = VideoSpec { width, height, count, fps, metadata };
+    let Look { fps, depth, audio } = *look;
+    let (program, cancel) = (ffmpeg(cx.services), Some(cx.cancel));
+    let ffmpeg = program.as_deref();
+    let spec = VideoSpec { width, height, count, fps, metadata, audio, ffmpeg, cancel };
     let mut writer = create_with_depth(place, &spec, depth).node()?;
     let mut done = 0;
     for chunk in frames.chunks() {
@@ -130,16 +227,24 @@ pub(crate) fn write(
         for index in 0..chunk.dim(0)? {
             cx.check_cancel()?;
             let frame: Vec<f32> = chunk.get(index)?.flatten_all()?.to_vec1()?; // [h·w·3]
-            writer.push(&frame).node()?;
+            let pushed = writer.push(&frame);
+            cx.check_cancel()?;
+            pushed.node()?;
             done += 1;
             cx.progress(done, count);
         }
     }
-    written(writer.finish().node()?)
+    let finished = writer.finish();
+    cx.check_cancel()?;
+    written(finished.node()?)
 }
 
 /// The error to several frames where a file holds one.
-pub(crate) fn one_frame(count: usize) -> PlanError {
-    PlanError::at("frames", format!("a PNG file holds one image, found {count} frames"))
-        .hint("number the files, as in frame_%05d.png, or write a video with `video.write`")
+pub(crate) fn one_frame(format: &str, count: usize) -> PlanError {
+    let article = if format.starts_with('E') { "an" } else { "a" };
+    let message = format!("{article} {format} file holds one image, found {count} frames");
+    let end = format.to_lowercase();
+    PlanError::at("frames", message).hint(format!(
+        "number the files, as in frame_%05d.{end}, or write a video with `video.write`"
+    ))
 }

@@ -248,7 +248,8 @@ fn files_are_looked_at_while_planning() {
     };
     let read = |path: &str| rig.objects("image.read", &[("path", known(path))]);
     assert!(
-        read(&file("x.png", b"no image at all")).contains("expected a PNG, JPEG or WebP image")
+        read(&file("x.png", b"no image at all"))
+            .contains("expected a PNG, JPEG, WebP or EXR image")
     );
     assert!(read("none.png").contains("there is no such file"));
     let known_image = [("path", known("shapes/i2v_input.png"))];
@@ -282,8 +283,8 @@ fn outputs_that_cannot_be_written_are_refused() {
         );
     }
     assert!(
-        write("video.write", frames(1, 64, 64), "x.avi")
-            .contains("there is no video format `.avi`")
+        write("video.write", frames(1, 64, 64), "x.xyz")
+            .contains("there is no video format `.xyz`")
     );
     assert!(
         write("video.write", frames(9, 64, 63), "x.mp4").contains("frames: H.264 takes even sizes")

@@ -6,7 +6,10 @@ mod common;
 use candle_core::{DType, Device, IndexOp, Tensor};
 use common::{Rig, close, distance, int, json, reference, text};
 use kino_models::ModelFolder;
+use kino_models::families::wan::VaeConfig;
+use kino_models::families::wan::vae::Vae;
 use kino_models::text::Umt5Encoder;
+use kino_models::tile::Tile;
 use kino_node::{Conditioning, Control, Frames, Given, Value};
 
 fn real(value: f64) -> Value {
@@ -328,6 +331,20 @@ fn frames_to_latents_and_back_equal_diffusers() {
         distance(&rig.one("vae.encode", &again).tensor().unwrap(), &latent.tensor().unwrap()),
         0.0
     );
+    // In tiles, each of which reads the frames anew, however they are held.
+    let folder = ModelFolder::directory(reference("wan_t2v/model")).unwrap();
+    let weights = folder.weights("vae", DType::F32, &Device::Cpu).unwrap();
+    let direct = Vae::load(&VaeConfig::read(&folder).unwrap(), &weights).unwrap();
+    let pixels = frames.tensor().unwrap().affine(2.0, -1.0).unwrap();
+    for side in [16, 32, 64] {
+        let inputs = [("vae", vae.clone()), ("frames", frames.clone()), ("tile", int(side))];
+        let tiled = rig.one("vae.encode", &inputs).tensor().unwrap();
+        let tile = Some(Tile::square(side as usize, 8));
+        let expected = direct.encode(&pixels, tile, &mut || Ok(())).unwrap();
+        close(&format!("tiles of {side}"), &tiled, &expected, 1e-6);
+        let whole = distance(&tiled, &latent.tensor().unwrap());
+        assert_eq!(whole == 0.0, side == 64, "{side}: {whole}");
+    }
     // A tile that holds the whole frame changes nothing; a smaller one does.
     let tiled = |side: i128| {
         let inputs = [("vae", vae.clone()), ("latent", latent.clone()), ("tile", int(side))];

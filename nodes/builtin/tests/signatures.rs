@@ -9,7 +9,7 @@ use kino_nodes::NODES;
 use kino_port::{Arity, Port, PortType};
 
 /// The nodes that graphs can count on, in the order in which they are listed.
-const EXPECTED: [&str; 38] = [
+const EXPECTED: [&str; 41] = [
     "model.load",
     "text.encode",
     "text.join",
@@ -28,6 +28,9 @@ const EXPECTED: [&str; 38] = [
     "vace",
     "video.read",
     "video.write",
+    "audio.read",
+    "audio.trim",
+    "audio.concat",
     "image.read",
     "image.write",
     "frames.resize",

@@ -40,7 +40,7 @@ pub fn warp(x: &Tensor, flow: &Tensor) -> Result<Tensor> {
                 *value = upper + (lower - upper) * down;
             }
         }
-    });
+    })?;
     tensor(out, x.shape())
 }
 
@@ -84,7 +84,7 @@ pub fn shrink_bilinear(x: &Tensor, factor: usize) -> Result<Tensor> {
                 *value = 0.25 * (upper[at] + upper[at + c] + lower[at] + lower[at + c]);
             }
         }
-    });
+    })?;
     tensor(out, (t, high, wide, c))
 }
 

@@ -439,11 +439,11 @@ pub trait VideoVae: Send + Sync {
 
 /// The loaded encoder of an autoencoder.
 pub trait FrameEncoder: Send + Sync {
-    /// Begins a clip, in tiles if asked.
+    /// Begins a clip, or one tile of it.
     ///
     /// # Errors
-    /// When the tiles do not fit.
-    fn open(&self, tile: Option<Tile>) -> Result<Box<dyn Encode>>;
+    /// When the network cannot be made ready.
+    fn open(&self) -> Result<Box<dyn Encode>>;
 }
 
 /// The loaded decoder of an autoencoder.

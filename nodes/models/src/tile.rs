@@ -9,9 +9,8 @@ use crate::error::{Error, Result};
 /// The size of a tile and the distance between two, in pixels of a frame.
 ///
 /// Neighbours overlap by the difference and are blended there. A frame that fits into one tile is
-/// not cut. Where a clip is encoded chunk by chunk, tiles bound the memory of the activations of
-/// one chunk, and what is kept between chunks grows by the overlap; where it is decoded tile by
-/// tile, they bound both.
+/// not cut. Each tile goes through the whole clip before the next, so that what a network needs
+/// for its activations and keeps between chunks is that of one tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tile {
     /// Pixels down a tile.
@@ -73,7 +72,7 @@ impl Tile {
 
 /// How one frame size is cut before a network and joined after it.
 #[derive(Debug, Clone)]
-pub(crate) struct Grid {
+pub struct Grid {
     rows: Vec<Range<usize>>,
     columns: Vec<Range<usize>>,
     after: Tile,
@@ -84,21 +83,14 @@ impl Grid {
     /// A grid for frames of `size` = (height, width) pixels; `factor` pixels are a latent pixel.
     ///
     /// The encoder cuts pixels and joins latents, the decoder (`decode`) the other way round.
-    pub(crate) fn new(
-        tile: Option<Tile>,
-        size: [usize; 2],
-        factor: usize,
-        decode: bool,
-    ) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When the tile is no whole number of latent pixels.
+    pub fn new(tile: Tile, size: [usize; 2], factor: usize, decode: bool) -> Result<Self> {
         let whole =
             Tile { height: size[0], width: size[1], stride_height: size[0], stride_width: size[1] };
-        let tile = match tile {
-            Some(tile) => {
-                tile.check(factor)?;
-                if tile.cuts(size) { tile } else { whole }
-            }
-            None => whole,
-        };
+        tile.check(factor)?;
+        let tile = if tile.cuts(size) { tile } else { whole };
         let latent = tile.divided(factor);
         let latent_size = size.map(|length| length / factor);
         let (before, after) = if decode { (latent, tile) } else { (tile, latent) };
@@ -111,13 +103,13 @@ impl Grid {
         })
     }
 
-    /// Number of tiles.
-    pub(crate) fn len(&self) -> usize {
+    /// How many tiles there are.
+    pub fn count(&self) -> usize {
         self.rows.len() * self.columns.len()
     }
 
     /// Where the tiles lie before the network, row by row.
-    pub(crate) fn places(&self) -> impl Iterator<Item = Place> + '_ {
+    pub fn places(&self) -> impl Iterator<Item = Place> + '_ {
         self.rows.iter().enumerate().flat_map(|(row, rows)| {
             self.columns.iter().enumerate().map(move |(column, columns)| Place {
                 at: [row, column],
@@ -126,70 +118,33 @@ impl Grid {
             })
         })
     }
-
-    /// The tiles of `[t, h, w, c]`, row by row.
-    pub(crate) fn cut(&self, x: &Tensor) -> Result<Vec<Tensor>> {
-        let mut tiles = Vec::with_capacity(self.len());
-        for row in &self.rows {
-            let line = x.narrow(1, row.start, row.len())?;
-            for column in &self.columns {
-                tiles.push(line.narrow(2, column.start, column.len())?);
-            }
-        }
-        Ok(tiles)
-    }
-
-    /// Blends processed tiles into the whole, `[t, h, w, c]`.
-    pub(crate) fn join(&self, tiles: Vec<Tensor>) -> Result<Tensor> {
-        if let [whole] = tiles.as_slice() {
-            return Ok(whole.clone());
-        }
-        let Tile { height, width, stride_height, stride_width } = self.after;
-        let mut above: Vec<Tensor> = Vec::new();
-        let mut lines = Vec::with_capacity(self.rows.len());
-        for row in tiles.chunks(self.columns.len()) {
-            let mut blended: Vec<Tensor> = Vec::with_capacity(row.len());
-            for (column, tile) in row.iter().enumerate() {
-                let mut tile = tile.clone();
-                if let Some(above) = above.get(column) {
-                    tile = blend(above, &tile, 1, height - stride_height)?;
-                }
-                if let Some(left) = blended.last() {
-                    tile = blend(left, &tile, 2, width - stride_width)?;
-                }
-                blended.push(tile);
-            }
-            lines.push(self.line(&blended, stride_height, stride_width)?);
-            above = blended;
-        }
-        let whole = Tensor::cat(&lines, 1)?;
-        Ok(whole.narrow(1, 0, self.size[0])?.narrow(2, 0, self.size[1])?.force_contiguous()?)
-    }
-
-    /// One row of tiles, without what the next tiles cover.
-    fn line(&self, tiles: &[Tensor], high: usize, wide: usize) -> Result<Tensor> {
-        let parts = tiles.iter().map(|tile| {
-            let (_, h, w, _) = tile.dims4()?;
-            tile.narrow(1, 0, h.min(high))?.narrow(2, 0, w.min(wide))
-        });
-        Ok(Tensor::cat(&parts.collect::<candle_core::Result<Vec<_>>>()?, 2)?)
-    }
 }
 
 /// Where a tile lies before the network.
-pub(crate) struct Place {
+#[derive(Debug, Clone)]
+pub struct Place {
     /// Its row and column among the tiles.
     at: [usize; 2],
-    /// What it covers.
-    pub(crate) rows: Range<usize>,
-    pub(crate) columns: Range<usize>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+}
+
+impl Place {
+    /// The tile's part of a tensor, its rows along `axis` and its columns along the next.
+    ///
+    /// # Errors
+    /// When the tensor is smaller than what was cut.
+    pub fn of(&self, whole: &Tensor, axis: usize) -> Result<Tensor> {
+        let rows = whole.narrow(axis, self.rows.start, self.rows.len())?;
+        Ok(rows.narrow(axis + 1, self.columns.start, self.columns.len())?)
+    }
 }
 
 /// Processed tiles blended into many frames, where each tile passes through all of them before the
-/// next: the same as [`Grid::join`] of each frame.
+/// next.
 ///
 /// Beside the frames it holds what neighbours overlap of one row of tiles.
-pub(crate) struct TileJoin<'a> {
+pub struct TileJoin<'a> {
     grid: &'a Grid,
     frames: Vec<Joined>,
 }
@@ -208,13 +163,16 @@ struct Joined {
 
 impl<'a> TileJoin<'a> {
     /// Nothing is there yet of so many chunks of frames.
-    pub(crate) fn new(grid: &'a Grid, chunks: usize) -> Self {
+    pub fn new(grid: &'a Grid, chunks: usize) -> Self {
         Self { grid, frames: (0..chunks).map(|_| Joined::default()).collect() }
     }
 
     /// Adds a tile `[t, h, w, c]` of one chunk of frames. Tiles come in the order of
     /// [`Grid::places`].
-    pub(crate) fn add(&mut self, place: &Place, chunk: usize, tile: &Tensor) -> Result<()> {
+    ///
+    /// # Errors
+    /// When there is no memory for the frames, or a tensor operation fails.
+    pub fn add(&mut self, place: &Place, chunk: usize, tile: &Tensor) -> Result<()> {
         let Tile { height, width, stride_height, stride_width } = self.grid.after;
         let (over, beside) = (height - stride_height, width - stride_width);
         let [row, column] = place.at;
@@ -240,7 +198,7 @@ impl<'a> TileJoin<'a> {
     }
 
     /// The frames of each chunk, `[t, H, W, c]` in f32; each leaves when it is taken.
-    pub(crate) fn finish(self, device: &Device) -> impl Iterator<Item = Result<Tensor>> + use<> {
+    pub fn finish(self, device: &Device) -> impl Iterator<Item = Result<Tensor>> + use<> {
         let ([height, width], device) = (self.grid.size, device.clone());
         self.frames.into_iter().map(move |joined| {
             let (values, [count, channels]) =

@@ -124,7 +124,7 @@ fn another_form_is_read_and_runs() {
     let energy = decoded.sqr().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap();
     assert!(energy.is_finite() && energy > 0.0);
     let peak = vae::encode_peak(vae.config(), 7, [6, 10], None);
-    let mut encoder = vae.encoder(None).unwrap();
+    let mut encoder = vae.encoder().unwrap();
     for index in 0..3 {
         let chunk = frames.narrow(0, 0, encoder.next_frames()).unwrap();
         encoder.push(&chunk, &mut || Ok(())).unwrap();
@@ -140,7 +140,7 @@ fn a_missing_weight_is_named() {
     let vae = checkpoint.write(folder.path()).unwrap();
     let error = vae.decoder().unwrap_err().to_string();
     assert!(error.contains("`decoder.up_blocks.1.resnets.1.conv2.bias`"), "{error}");
-    assert!(vae.encoder(None).is_ok(), "the encoder does not need it");
+    assert!(vae.encoder().is_ok(), "the encoder does not need it");
 }
 
 #[test]

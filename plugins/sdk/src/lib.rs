@@ -37,7 +37,7 @@
 //! | `bool`, [`Path`] | Bool, Path |
 //! | [`Frames`], [`Tensor`], [`Mask`], [`Sigmas`] | the same |
 //! | [`Latent`], [`Patches`], [`Conditioning`], [`ImageConditioning`] | the same |
-//! | [`Dit`], [`Vae`], [`TextEncoder`], [`ImageEncoder`], [`Guider`], [`Given`], [`Control`], [`File`], [`Any`] | the same, to be passed on |
+//! | [`Dit`], [`Vae`], [`TextEncoder`], [`ImageEncoder`], [`Guider`], [`Given`], [`Control`], [`Audio`], [`File`], [`Any`] | the same, to be passed on |
 //! | a struct with `#[port_type("example.depth")]` | `example.depth` |
 //! | `&T`, `Option<T>`, `Vec<T>`, `Vec<(String, T)>` of one | the same; not required; a list; a list with names |
 //!
@@ -187,8 +187,8 @@ pub use step::SamplingStep;
 pub use tensor::Tensor;
 pub use tracing;
 pub use types::{
-    Any, Conditioning, Control, Dit, File, Given, Guider, ImageConditioning, ImageEncoder, Latent,
-    Mask, Patches, Sigmas, TextEncoder, Vae,
+    Any, Audio, Conditioning, Control, Dit, File, Given, Guider, ImageConditioning, ImageEncoder,
+    Latent, Mask, Patches, Sigmas, TextEncoder, Vae,
 };
 #[doc(hidden)]
 pub use {kino_abi as abi, serde_json as json};

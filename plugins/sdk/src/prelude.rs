@@ -3,8 +3,8 @@
 #[allow(deprecated)]
 pub use crate::Moment;
 pub use crate::{
-    Any, Choice, Conditioning, Control, Conv, Cx, DType, Dit, Error, File, Filter, FrameView,
-    Frames, FramesBuilder, Given, Guider, ImageConditioning, ImageEncoder, Latent, Mask, Outputs,
-    Padding, Patches, Path, Result, SamplingStep, Sigmas, Tensor, TextEncoder, Vae, bail, ensure,
-    guider, node, port_type, tracing,
+    Any, Audio, Choice, Conditioning, Control, Conv, Cx, DType, Dit, Error, File, Filter,
+    FrameView, Frames, FramesBuilder, Given, Guider, ImageConditioning, ImageEncoder, Latent, Mask,
+    Outputs, Padding, Patches, Path, Result, SamplingStep, Sigmas, Tensor, TextEncoder, Vae, bail,
+    ensure, guider, node, port_type, tracing,
 };

@@ -107,6 +107,8 @@ opaque! {
     Given;
     /// What a clip follows beside its text, to be passed on.
     Control;
+    /// Sound, to be passed on.
+    Audio;
     /// A file that a node wrote, to be passed on.
     File;
 }

@@ -90,6 +90,7 @@ pub(crate) fn colour(ty: &PortType) -> &'static str {
         PortType::Sigmas | PortType::Guider => "#0f766e",
         PortType::Frames => "#1d4ed8",
         PortType::Mask => "#0e7490",
+        PortType::Audio => "#be185d",
         PortType::Tensor => "#4338ca",
         PortType::File => "#374151",
         PortType::List(of) => colour(of),

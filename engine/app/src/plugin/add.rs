@@ -15,13 +15,15 @@ use super::folder::Project;
 use super::trust::print_summary;
 use crate::failure::{Exit, Failure};
 use crate::screen::Screen;
+use crate::setup;
 
 /// Installs a plugin for this user.
 ///
 /// # Errors
 /// When it is none, is not built, or cannot be copied; then nothing has changed.
 pub(crate) fn run(args: &Add, screen: &Screen) -> Result<Exit, Failure> {
-    let user = user_folder();
+    let settings = setup::settings()?;
+    let user = user_folder(&settings);
     let world = |error: std::io::Error| Failure::world(format!("{}: {error}", user.display()));
     let read =
         |path: &Path, error: std::io::Error| Failure::world(format!("{}: {error}", path.display()));
@@ -49,7 +51,7 @@ pub(crate) fn run(args: &Add, screen: &Screen) -> Result<Exit, Failure> {
     let pin = || Ok(LockFile::change(&user, insert)?);
     replace(&fresh, &target, &user, world, pin)?;
     found.folder = target;
-    plugins::record_consent(&found, &entry)?;
+    plugins::record_consent(&settings, &found, &entry)?;
     print_summary(&found, &entry, screen)?;
     Ok(Exit::Good)
 }
@@ -138,7 +140,7 @@ fn nodes_of(file: &Path, id: &str, kind: BuildKind) -> Result<Vec<(String, Strin
         read: Vec::new(),
         limits: Limits::default(),
     };
-    let artifact = plugins::open(&allowed, &sha256, None)?;
+    let artifact = plugins::open(&allowed, &sha256, None, &setup::settings()?)?;
     let nodes = artifact.descriptor().nodes.iter();
     Ok(nodes
         .map(|node| (node.signature.name.to_string(), node.signature.version.to_string()))

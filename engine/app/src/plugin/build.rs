@@ -11,10 +11,10 @@ use super::args::Build;
 use super::component;
 use super::folder::Project;
 use crate::failure::{Exit, Failure};
-use crate::files;
 use crate::json::{Value, json};
 use crate::render::quantity::bytes;
 use crate::screen::Screen;
+use crate::{files, setup};
 
 /// Builds a plugin.
 ///
@@ -110,7 +110,8 @@ fn compile(
     flags: &str,
     ending: &str,
 ) -> Result<PathBuf, Failure> {
-    let flags = encoded(folder, &neighbours(&cargo, folder), flags);
+    let data = setup::settings()?.data_folder();
+    let flags = encoded(folder, &neighbours(&cargo, folder), flags, data);
     let out = cargo
         .current_dir(folder)
         .args(["--lib", "--message-format=json-render-diagnostics", "--target-dir"])
@@ -156,7 +157,7 @@ fn neighbours(cargo: &Command, folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Flags that keep paths of this machine out of what is built.
-fn encoded(folder: &Path, neighbours: &[PathBuf], flags: &str) -> String {
+fn encoded(folder: &Path, neighbours: &[PathBuf], flags: &str, data: PathBuf) -> String {
     let mut all: Vec<String> = flags.split_whitespace().map(str::to_owned).collect();
     all.push("-Cstrip=symbols".to_owned());
     let home = std::env::home_dir();
@@ -175,7 +176,7 @@ fn encoded(folder: &Path, neighbours: &[PathBuf], flags: &str) -> String {
         (Some(PathBuf::from("/usr/lib/rustlib/src")), "rust"),
         (Some(PathBuf::from("/usr/src")), "rust"),
         (cargo, "cargo"),
-        (Some(kino_world::data_dir()), "kino"),
+        (Some(data), "kino"),
     ];
     let places = places.into_iter().chain(sources.map(|place| (place, "crates")));
     let places = places.map(|(place, name)| (place, name.to_owned()));

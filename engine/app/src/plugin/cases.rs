@@ -5,8 +5,8 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use kino_host::Descriptor;
 use kino_node::{
-    Clip, Conditioning, FramesBuilder, ImageConditioning, Latent, Ledger, Mask, ModelPart, Patches,
-    Record, Result, Sigmas, Value,
+    Audio, Clip, Conditioning, FramesBuilder, ImageConditioning, Latent, Ledger, Mask, ModelPart,
+    Patches, Record, Result, Sigmas, Value,
 };
 use kino_port::{Literal, Port, PortType, Range, Sigma};
 
@@ -273,6 +273,10 @@ fn own(
             let numbers: Vec<f32> =
                 (0..shape.iter().product()).map(|_| draws.unit() as f32).collect();
             Value::from(Mask { tensor: Tensor::from_vec(numbers, &shape, &Device::Cpu)? })
+        }
+        PortType::Audio => {
+            let samples = (0..4000).map(|_| draws.unit() as f32 * 2.0 - 1.0).collect();
+            Value::from(Audio::pcm(samples, 8000, 2)?)
         }
         PortType::Tensor | PortType::Any => {
             let shape = case.shape(draws);

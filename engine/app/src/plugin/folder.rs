@@ -6,6 +6,7 @@ use std::sync::Arc;
 use kino_host::{AllowedBuild, BuildKind, FoundPlugin, Limits, Manifest, Module};
 
 use crate::failure::Failure;
+use crate::setup;
 
 /// A plugin's folder with its manifest.
 pub(crate) struct Project {
@@ -63,7 +64,7 @@ impl Project {
             read: self.manifest.asks.read.clone(),
             limits: Limits::default(),
         };
-        let artifact = kino_session::plugins::open(&allowed, &sha256, None)?;
+        let artifact = kino_session::plugins::open(&allowed, &sha256, None, &setup::settings()?)?;
         kino_session::plugins::verify_descriptor(&self.found(), &*artifact)?;
         Ok(artifact)
     }

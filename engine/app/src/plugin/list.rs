@@ -8,16 +8,18 @@ use crate::failure::{Exit, Failure};
 use crate::json::json;
 use crate::render::table::{Align, Table};
 use crate::screen::Screen;
+use crate::setup;
 
 /// Lists plugins.
 ///
 /// # Errors
 /// When a lock file does not read.
 pub(crate) fn run(args: &List, screen: &Screen) -> Result<Exit, Failure> {
-    let index = PluginIndex::scan(&args.folder, Some(&user_folder()))?;
+    let settings = setup::settings()?;
+    let index = PluginIndex::scan(&args.folder, Some(&user_folder(&settings)))?;
     let built_in = kino_session::built_in_nodes();
     let conflicts = index.conflicts(|node| built_in.get(node).is_some());
-    let consent = plugins::consent()?;
+    let consent = plugins::consent(&settings)?;
     let mut lines = Vec::new();
     let mut table = Table::new(&[Align::Left, Align::Left, Align::Left, Align::Left]);
     for found in &index.found {

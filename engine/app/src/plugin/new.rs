@@ -8,9 +8,9 @@ use super::args::New;
 use super::folder::Project;
 use super::sdk;
 use crate::failure::{Exit, Failure};
-use crate::files;
 use crate::json::json;
 use crate::screen::Screen;
+use crate::{files, setup};
 
 const LIB: &str = include_str!("template/lib.rs.txt");
 const C: &str = include_str!("template/plugin.c.txt");
@@ -36,8 +36,9 @@ pub(crate) fn run(args: &New, screen: &Screen) -> Result<Exit, Failure> {
         files::write(&path.join(file), text.replace("NAME", &name).as_bytes())?;
     }
     let found = Project::open(&path)?.found();
+    let settings = setup::settings()?;
     for entry in LockFile::read(&path)?.plugins.values() {
-        kino_session::plugins::record_consent(&found, entry)?;
+        kino_session::plugins::record_consent(&settings, &found, entry)?;
     }
     if screen.json {
         screen.print_json(&json!({ "folder": path, "files": all.iter().map(|(file, _)| file).collect::<Vec<_>>() }))?;

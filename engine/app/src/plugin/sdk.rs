@@ -3,18 +3,19 @@
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
-use crate::files;
+use crate::{files, setup};
 
 include!(concat!(env!("OUT_DIR"), "/sdk.rs"));
 
-/// The folder of the crate `kino-plugin`: a given SDK, that of KINO_SDK, or the one that comes with
-/// kino, unpacked into the user's data folder.
+/// The folder of the crate `kino-plugin`: a given SDK, that of the settings, or the one that comes
+/// with kino, unpacked into the user's data folder.
 ///
 /// # Errors
-/// When a given folder holds no SDK, or nothing can be written.
+/// When a given folder holds no SDK, the settings do not read, or nothing can be written.
 pub(crate) fn folder(given: Option<&Path>) -> Result<PathBuf, Failure> {
-    let set = std::env::var_os("KINO_SDK").filter(|folder| !folder.is_empty()).map(PathBuf::from);
-    let Some(given) = given.map(Path::to_owned).or(set) else { return unpack() };
+    let settings = setup::settings()?;
+    let given = given.map(Path::to_owned).or(settings.folder("sdk"));
+    let Some(given) = given else { return unpack(&settings.data_folder()) };
     // The workspace, or the crate itself.
     for folder in [given.join("plugins/sdk"), given.clone()] {
         if folder.join("Cargo.toml").is_file() && folder.join("macros").is_dir() {
@@ -27,14 +28,13 @@ pub(crate) fn folder(given: Option<&Path>) -> Result<PathBuf, Failure> {
 }
 
 /// Unpacks the SDK, a folder for each state of its sources.
-fn unpack() -> Result<PathBuf, Failure> {
+fn unpack(data: &Path) -> Result<PathBuf, Failure> {
     let mut hasher = blake3::Hasher::new();
     for (name, text) in FILES {
         hasher.update(name.as_bytes()).update(&[0]).update(text.as_bytes()).update(&[0]);
     }
     let id = &hasher.finalize().to_hex()[..12];
-    let root =
-        kino_world::data_dir().join("sdk").join(format!("{}-{id}", env!("CARGO_PKG_VERSION")));
+    let root = data.join("sdk").join(format!("{}-{id}", env!("CARGO_PKG_VERSION")));
     let done = root.join("whole");
     if !done.is_file() {
         for (name, text) in FILES {

@@ -7,6 +7,7 @@ use super::args::{Accept, Trust};
 use crate::failure::{Exit, Failure};
 use crate::json::json;
 use crate::screen::Screen;
+use crate::setup;
 
 impl Accept {
     /// What is accepted; `dev` trusts every build.
@@ -27,10 +28,11 @@ impl Accept {
 /// # Errors
 /// When there is no such plugin, it is not built, or the file cannot be written.
 pub(crate) fn run(args: &Trust, screen: &Screen) -> Result<Exit, Failure> {
-    let index = PluginIndex::scan(&args.folder, Some(&user_folder()))?;
+    let settings = setup::settings()?;
+    let index = PluginIndex::scan(&args.folder, Some(&user_folder(&settings)))?;
     let Some(found) = index.plugin(&args.id) else { return Err(unknown(&args.id, index)) };
     let entry = kino_host::pin(found, &args.accept.options(args.dev))?;
-    record_consent(found, &entry)?;
+    record_consent(&settings, found, &entry)?;
     let mut was_dev_mode = false;
     let insert = |lock: &mut LockFile| {
         let before = lock.plugins.insert(args.id.clone(), entry.clone());

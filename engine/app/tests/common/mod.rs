@@ -54,6 +54,7 @@ impl Place {
             .current_dir(self.folder.path())
             .env("KINO_CACHE", self.path("cache"))
             .env("KINO_DATA", self.path("data"))
+            .env("KINO_CONFIG", self.path("config"))
             .env_remove("KINO_LOG")
             .env_remove("NO_COLOR")
             .env_remove("CLICOLOR_FORCE")

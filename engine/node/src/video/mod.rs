@@ -1,7 +1,8 @@
-//! The values of generative video and image models: frames, masks, latents, patches, conditioning,
-//! noise levels, guiders. Each stands in its own file, with all that the engine must know of it;
-//! the engine's core knows them by [`crate::ValueType`] alone.
+//! The values of generative video and image models: frames, sound, masks, latents, patches,
+//! conditioning, noise levels, guiders. Each stands in its own file, with all that the engine must
+//! know of it; the engine's core knows them by [`crate::ValueType`] alone.
 
+mod audio;
 mod conditioning;
 mod control;
 mod frames;
@@ -14,6 +15,7 @@ mod patches;
 mod sigmas;
 mod space;
 
+pub use audio::{Audio, AudioCut, AudioFact, AudioForm, AudioPacket, AudioPart, cut, join_error};
 pub use conditioning::{Conditioning, ConditioningFact, Embedding, Embeddings};
 pub use control::{Control, ControlFact};
 pub use frames::{Frames, FramesBuilder, FramesFact};

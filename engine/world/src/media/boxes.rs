@@ -1,7 +1,6 @@
 //! The boxes of ISO base media files (ISO/IEC 14496-12): length, four letters, contents.
 
 /// A box of contents.
-#[cfg(feature = "h264")]
 pub(crate) fn boxed(kind: &[u8; 4], contents: &[&[u8]]) -> Vec<u8> {
     let length = 8 + contents.iter().map(|part| part.len()).sum::<usize>();
     let mut bytes = Vec::with_capacity(length);
@@ -12,9 +11,14 @@ pub(crate) fn boxed(kind: &[u8; 4], contents: &[&[u8]]) -> Vec<u8> {
 }
 
 /// A box with version 0 and flags.
-#[cfg(feature = "h264")]
 pub(crate) fn full(kind: &[u8; 4], flags: u32, contents: &[&[u8]]) -> Vec<u8> {
     boxed(kind, &[&[&flags.to_be_bytes()[..]], contents].concat())
+}
+
+/// A box with a version and flags.
+pub(crate) fn full_version(kind: &[u8; 4], version: u8, flags: u32, contents: &[&[u8]]) -> Vec<u8> {
+    let head = (u32::from(version) << 24 | flags).to_be_bytes();
+    boxed(kind, &[&[&head[..]], contents].concat())
 }
 
 /// The contents of the first box of this kind among `bytes`; broken lengths end the search.

@@ -6,6 +6,7 @@
 use std::io;
 
 use super::demux::Refused;
+use crate::light::{light_to_srgb, srgb_to_light};
 use crate::orientation::Orientation;
 
 /// What a file says of its colours; 2 stands for nothing.
@@ -217,15 +218,6 @@ pub(super) fn upright(
         }
     }
     Ok(turned)
-}
-
-/// IEC 61966-2-1.
-fn srgb_to_light(value: f32) -> f32 {
-    if value <= 0.040_45 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
-}
-
-fn light_to_srgb(value: f32) -> f32 {
-    if value <= 0.003_130_8 { value * 12.92 } else { 1.055 * value.powf(1.0 / 2.4) - 0.055 }
 }
 
 /// The light of diffuse white in HDR, which becomes 1 (ITU-R BT.2408-7 §2.1).

@@ -41,8 +41,8 @@ pub(super) struct Track {
     pub(super) description: Vec<u8>,
     /// The samples in the order in which they are decoded.
     pub(super) samples: Vec<Sample>,
-    /// What of it is shown, and when.
-    edits: Vec<Edit>,
+    /// What of it is shown or heard, and when.
+    pub(super) edits: Vec<Edit>,
     /// The matrix that pictures are shown by: `[a, b, c, d]`.
     pub(super) matrix: [f64; 4],
 }
@@ -62,13 +62,13 @@ pub(super) struct Sample {
 
 /// One entry of an edit list.
 #[derive(Clone, Copy, Debug)]
-struct Edit {
+pub(super) struct Edit {
     /// In ticks of the track; 0 in the last one means all that is left.
-    duration: i64,
+    pub(super) duration: i64,
     /// The first tick that is shown; negative where nothing is.
-    start: i64,
+    pub(super) start: i64,
     /// 16.16 fixed point.
-    rate: i32,
+    pub(super) rate: i32,
 }
 
 /// A sample that is shown.
@@ -86,6 +86,8 @@ pub(super) struct Timeline {
     pub(super) shown: Vec<Shown>,
     /// When the last one ends.
     pub(super) end: i64,
+    /// When the first one is shown by the clock of the movie, which sound shares.
+    pub(super) begin: i64,
 }
 
 /// The tracks of a file.
@@ -529,7 +531,7 @@ impl Track {
         let begin = shown.first().map_or(0, |shown| shown.time);
         shown.iter_mut().for_each(|shown| shown.time -= begin);
         let latest = shown.last().map_or(0, |shown| shown.time);
-        Ok(Timeline { shown, end: (clock - begin).max(latest) })
+        Ok(Timeline { shown, end: (clock - begin).max(latest), begin })
     }
 }
 

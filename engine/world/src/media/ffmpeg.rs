@@ -20,23 +20,53 @@ use crate::image::MAX_PIXELS;
 use crate::{Error, Result};
 
 /// How often it is asked whether frames are still wanted.
-const LOOK: Duration = Duration::from_millis(50);
+pub(super) const LOOK: Duration = Duration::from_millis(50);
 /// The most frames of a video.
 const MOST_FRAMES: usize = 1 << 22;
 /// The most that is kept of what the program says.
 const MOST_SAID: u64 = 64 << 10;
 
-/// The program `ffmpeg`: that of `KINO_FFMPEG`, else one on the PATH; none where there is none, or
-/// where `KINO_FFMPEG` is empty.
-pub fn find_ffmpeg() -> Option<PathBuf> {
-    match std::env::var_os("KINO_FFMPEG") {
-        Some(named) => (!named.is_empty()).then(|| named.into()),
-        None => {
-            let name = format!("ffmpeg{}", std::env::consts::EXE_SUFFIX);
-            let folders = std::env::var_os("PATH")?;
-            std::env::split_paths(&folders).map(|folder| folder.join(&name)).find(|at| at.is_file())
+/// Which program `ffmpeg` is used. An engine has one as a service of its nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum FfmpegChoice {
+    /// The one on the PATH, if there is one.
+    #[default]
+    OnPath,
+    /// This one.
+    Program(PathBuf),
+    /// None, even where there is one.
+    None,
+}
+
+impl FfmpegChoice {
+    /// What `KINO_FFMPEG` says: a program, none where it is empty, the one on the PATH where it is
+    /// not set.
+    pub fn of_environment() -> Self {
+        match std::env::var_os("KINO_FFMPEG") {
+            Some(named) if named.is_empty() => FfmpegChoice::None,
+            Some(named) => FfmpegChoice::Program(named.into()),
+            None => FfmpegChoice::OnPath,
         }
     }
+
+    /// The program, if there is one.
+    pub fn find(&self) -> Option<PathBuf> {
+        match self {
+            FfmpegChoice::None => None,
+            FfmpegChoice::Program(program) => Some(program.clone()),
+            FfmpegChoice::OnPath => {
+                let name = format!("ffmpeg{}", std::env::consts::EXE_SUFFIX);
+                let folders = std::env::var_os("PATH")?;
+                let mut found = std::env::split_paths(&folders).map(|folder| folder.join(&name));
+                found.find(|at| at.is_file())
+            }
+        }
+    }
+}
+
+/// The program `ffmpeg` that the environment names: see [`FfmpegChoice::of_environment`].
+pub fn find_ffmpeg() -> Option<PathBuf> {
+    FfmpegChoice::of_environment().find()
 }
 
 /// A video that the program can read.
@@ -52,10 +82,14 @@ pub(super) struct Foreign {
     filter: Option<&'static str>,
     /// Which program it is.
     pub(super) version: String,
+    /// When the first frame is shown by the clock of the file, which sound shares, in seconds.
+    pub(super) begin: f64,
+    /// Whether its sound is AAC; none where it has no sound.
+    pub(super) sound: Option<bool>,
 }
 
 /// A program that is ended when this is dropped.
-struct Running(Child);
+pub(super) struct Running(pub(super) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -65,7 +99,7 @@ impl Drop for Running {
 }
 
 /// What a program says while it runs, up to a length; the rest is read and forgotten.
-fn heard(from: Option<ChildStderr>) -> JoinHandle<String> {
+pub(super) fn heard(from: Option<ChildStderr>) -> JoinHandle<String> {
     std::thread::spawn(move || {
         let Some(mut from) = from else { return String::new() };
         let mut said = Vec::new();
@@ -110,9 +144,10 @@ impl Foreign {
         let conversion = colour.conversion((width, height), tone_map).map_err(|message| {
             Error::content(path, message).advise("set `tone_map` to true, or convert it first")
         })?;
-        let (size, timing) = (packets.size, packets.timing());
+        let (size, timing, begin) = (packets.size, packets.timing(), packets.begin());
+        let sound = is_aac(&said);
         let (program, path) = (program.to_owned(), path.to_owned());
-        Ok(Foreign { program, path, size, timing, conversion, filter, version })
+        Ok(Foreign { program, path, size, timing, conversion, filter, version, begin, sound })
     }
 
     /// The bytes that reading takes beside the frames that it gives: those on their way, of 16 bits
@@ -219,7 +254,7 @@ fn pictures(
 }
 
 /// The program, told to read a file.
-fn command(program: &Path, path: &Path, level: &str) -> Command {
+pub(super) fn command(program: &Path, path: &Path, level: &str) -> Command {
     let mut command = Command::new(program);
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut input = OsString::from("file:");
@@ -230,12 +265,12 @@ fn command(program: &Path, path: &Path, level: &str) -> Command {
     command
 }
 
-fn start(command: &mut Command, program: &Path) -> Result<Running> {
+pub(super) fn start(command: &mut Command, program: &Path) -> Result<Running> {
     command.spawn().map(Running).map_err(Error::io("run", program))
 }
 
 /// The first line of what the program says of itself.
-fn version(program: &Path) -> Result<String> {
+pub(super) fn version(program: &Path) -> Result<String> {
     let mut command = Command::new(program);
     command.arg("-version").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut running = start(&mut command, program)?;
@@ -251,8 +286,15 @@ fn version(program: &Path) -> Result<String> {
     }
 }
 
-fn last_line(said: &str) -> &str {
+pub(super) fn last_line(said: &str) -> &str {
     said.trim_end().lines().next_back().unwrap_or_default().trim()
+}
+
+/// What the program says of the first sound of a file: whether it is AAC; none where it says
+/// nothing of any.
+pub(super) fn is_aac(said: &str) -> Option<bool> {
+    let line = said.lines().find(|line| line.contains("Stream #") && line.contains(" Audio: "))?;
+    Some(line.contains(" Audio: aac"))
 }
 
 /// Size, and when each packet is shown, in seconds of a fraction.
@@ -306,6 +348,12 @@ fn packets(from: impl BufRead) -> std::result::Result<Packets, String> {
 }
 
 impl Packets {
+    /// When the first one is shown, in seconds.
+    fn begin(&self) -> f64 {
+        let begin = self.times.first().map_or(0, |(time, _)| *time);
+        begin as f64 * f64::from(self.base.0) / f64::from(self.base.1)
+    }
+
     fn timing(&self) -> Timing {
         let begin = self.times.first().map_or(0, |(time, _)| *time);
         // A tick of several units, such as 1001/24000, becomes as many ticks.
@@ -364,6 +412,15 @@ mod tests {
         let timing = packets.timing();
         assert_eq!((packets.size, timing.ticks, timing.end), ((48, 32), vec![0, 512], 1024));
         assert_eq!(timing.scale, 12288);
+    }
+
+    #[test]
+    fn the_first_sound_is_told_by_its_name() {
+        let said =
+            "  Stream #0:0: Video: hevc, yuv420p\n  Stream #0:1(eng): Audio: aac (LC), 44100 Hz\n";
+        assert_eq!(is_aac(said), Some(true));
+        assert_eq!(is_aac(&said.replace("aac (LC)", "mp3")), Some(false));
+        assert_eq!(is_aac("  Stream #0:0: Video: hevc, yuv420p\n"), None);
     }
 
     #[test]

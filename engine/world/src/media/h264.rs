@@ -1,8 +1,9 @@
 //! H.264 by OpenH264 into mp4, sample by sample.
 
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Read as _, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use kino_node::Audio;
 use openh264::OpenH264API;
 use openh264::encoder::{
     BitRate, Complexity, Encoder, EncoderConfig, FrameRate, IntraFramePeriod, QpRange,
@@ -10,7 +11,7 @@ use openh264::encoder::{
 };
 use openh264::formats::YUVSlices;
 
-use super::mp4::{Track, file_type, movie, timing};
+use super::mp4::{Chunk, SoundTrack, Track, file_type, movie, timing};
 use super::writer::{VideoSpec, VideoWriter, bytes};
 use crate::{AtomicFile, Error, Result};
 
@@ -33,6 +34,8 @@ pub(super) struct Mp4Writer {
     track: Track,
     written: u64,
     metadata: Option<String>,
+    /// What of the sound is heard while there are frames; none where nothing is.
+    sound: Option<Audio>,
     planes: Planes,
 }
 
@@ -65,6 +68,7 @@ impl Mp4Writer {
         };
         let metadata = spec.metadata.map(str::to_owned);
         let (quantiser, fps) = (QUANTISER, spec.fps);
+        let sound = sound_of(spec, timescale, delta, path)?;
         Ok(Mp4Writer {
             file,
             samples,
@@ -74,9 +78,28 @@ impl Mp4Writer {
             track,
             written: 0,
             metadata,
+            sound,
             planes,
         })
     }
+}
+
+/// The sound of a video, cut to the length of its frames.
+fn sound_of(
+    spec: &VideoSpec<'_>,
+    timescale: u32,
+    delta: u32,
+    path: &Path,
+) -> Result<Option<Audio>> {
+    let Some(sound) = spec.audio.filter(|sound| !sound.is_none()) else { return Ok(None) };
+    let failed = |error: kino_node::Error| Error::content(path, format!("its sound: {error}"));
+    if sound.packets.is_empty() {
+        return Err(Error::content(path, "sound stands in mp4 files as AAC alone"));
+    }
+    let shown = spec.count as u128 * u128::from(delta) * u128::from(sound.rate);
+    let ticks = u64::try_from(shown / u128::from(timescale.max(1))).unwrap_or(u64::MAX);
+    let heard = sound.slice(0, ticks).map_err(failed)?;
+    Ok((!heard.packets.is_empty()).then_some(heard))
 }
 
 /// An encoder that gives every frame this quantiser.
@@ -162,23 +185,92 @@ impl VideoWriter for Mp4Writer {
     }
 
     fn finish(self: Box<Self>) -> Result<Vec<PathBuf>> {
-        let Mp4Writer { mut file, samples, mut track, written, metadata, .. } = *self;
+        let Mp4Writer { mut file, samples, mut track, written, metadata, sound, .. } = *self;
         let failed = || Error::io("written", file.target());
         let mut samples = samples.into_inner().map_err(|error| failed()(error.into_error()))?;
         let head = file_type();
+        let heard = sound.as_ref().map(Audio::bytes_of_packets).transpose();
+        let heard = heard.map_err(|error| Error::content(file.target(), error.to_string()))?;
+        let heard = heard.unwrap_or_default();
+        let mut sound = sound.map(|sound| SoundTrack { sound, chunks: Vec::new() });
         // The length of the tables does not depend on where the samples stand.
-        let tables = movie(&track, metadata.as_deref()).len();
-        track.data = (head.len() + tables) as u64 + 16;
-        let tables = movie(&track, metadata.as_deref());
+        interleave(&mut track, sound.as_mut(), 0);
+        let tables = movie(Some(&track), sound.as_ref(), metadata.as_deref()).len();
+        let pieces = interleave(&mut track, sound.as_mut(), (head.len() + tables) as u64 + 16);
+        let tables = movie(Some(&track), sound.as_ref(), metadata.as_deref());
         // A box length of 1 says that 64 bits of length follow.
-        let data = [&1u32.to_be_bytes()[..], b"mdat", &(written + 16).to_be_bytes()].concat();
+        let length = written + heard.len() as u64 + 16;
+        let data = [&1u32.to_be_bytes()[..], b"mdat", &length.to_be_bytes()].concat();
         let failed = file.failed();
-        file.write_all(&[head, tables, data].concat())
-            .and_then(|()| samples.seek(SeekFrom::Start(0)))
-            .and_then(|_| io::copy(samples.file(), &mut file))
-            .map_err(failed)?;
+        let copy = || -> io::Result<()> {
+            file.write_all(&[head, tables, data].concat())?;
+            samples.seek(SeekFrom::Start(0))?;
+            let mut heard = &heard[..];
+            for (of_video, of_sound) in pieces {
+                io::copy(&mut samples.file().take(of_video), &mut file)?;
+                let (now, later) = heard.split_at(of_sound as usize);
+                file.write_all(now)?;
+                heard = later;
+            }
+            Ok(())
+        };
+        copy().map_err(failed)?;
         Ok(vec![file.finish()?])
     }
+}
+
+/// Puts samples and packets into their places behind `offset`: half a second of video, half a
+/// second of sound, and so on, so that who reads a file from its beginning has both. Gives the
+/// bytes of each in turn. Without sound all samples stand together.
+fn interleave(track: &mut Track, sound: Option<&mut SoundTrack>, offset: u64) -> Vec<(u64, u64)> {
+    let sum = |sizes: &[u32]| sizes.iter().map(|size| u64::from(*size)).sum::<u64>();
+    let count = track.sizes.len();
+    let Some(SoundTrack { sound, chunks }) = sound else {
+        track.chunks = vec![Chunk { offset, samples: count as u32 }];
+        return vec![(sum(&track.sizes), 0)];
+    };
+    track.chunks.clear();
+    chunks.clear();
+    let (mut pieces, mut offset) = (Vec::new(), offset);
+    let (mut frame, mut packet, mut time) = (0, 0, 0_u64);
+    while frame < count || packet < sound.packets.len() {
+        // The next half in which something begins.
+        let of_frame =
+            2 * frame as u64 * u64::from(track.delta) / u64::from(track.timescale.max(1));
+        let of_packet = 2 * time / u64::from(sound.rate.max(1));
+        let next = match (frame < count, packet < sound.packets.len()) {
+            (true, true) => of_frame.min(of_packet),
+            (true, false) => of_frame,
+            _ => of_packet,
+        };
+        let half = next + 1;
+        let (first, first_packet) = (frame, packet);
+        // Times in halves of a second: 2·ticks / ticks a second.
+        while frame < count
+            && 2 * frame as u64 * u64::from(track.delta) < half * u64::from(track.timescale)
+        {
+            frame += 1;
+        }
+        while packet < sound.packets.len() && 2 * time < half * u64::from(sound.rate) {
+            time += u64::from(sound.packets[packet].duration);
+            packet += 1;
+        }
+        let of_video = sum(&track.sizes[first..frame]);
+        let packets = sound.packets[first_packet..packet].iter();
+        let of_sound: u64 = packets.map(|packet| u64::from(packet.bytes)).sum();
+        if frame > first {
+            track.chunks.push(Chunk { offset, samples: (frame - first) as u32 });
+        }
+        if packet > first_packet {
+            let samples = (packet - first_packet) as u32;
+            chunks.push(Chunk { offset: offset + of_video, samples });
+        }
+        offset += of_video + of_sound;
+        if frame > first || packet > first_packet {
+            pieces.push((of_video, of_sound));
+        }
+    }
+    pieces
 }
 
 impl Planes {

@@ -1,6 +1,8 @@
 //! Videos out, one trait, formats by extension; videos in, formats by their bytes.
 
+mod aac;
 mod animated;
+mod audio;
 #[cfg_attr(not(feature = "h264"), allow(dead_code, reason = "decoding alone needs all of it"))]
 mod avc;
 mod boxes;
@@ -10,25 +12,34 @@ mod colour;
 mod decode;
 #[cfg_attr(not(feature = "h264"), allow(dead_code, reason = "decoding alone needs all of it"))]
 mod demux;
+mod exr;
 mod ffmpeg;
+mod ffmpeg_audio;
+mod ffmpeg_write;
 #[cfg(feature = "h264")]
 mod h264;
-#[cfg(feature = "h264")]
+#[cfg_attr(not(feature = "h264"), allow(dead_code, reason = "writing video alone needs all of it"))]
 mod mp4;
 mod png;
 mod reader;
+mod sequence;
 mod sink;
 mod sps;
 mod timing;
+mod wav;
 mod webp;
 mod writer;
 
 use std::path::Path;
 
 use crate::{Error, Result};
+use sequence::{FrameFile, SequenceWriter};
 
+pub use audio::AudioReader;
 pub(crate) use boxes::find as find_box;
-pub use ffmpeg::find_ffmpeg;
+pub use ffmpeg::{FfmpegChoice, find_ffmpeg};
+pub use ffmpeg_audio::encode_aac;
+pub use ffmpeg_write::ForeignFormat;
 pub use reader::VideoReader;
 pub use sink::FrameSink;
 pub use timing::VideoInfo;
@@ -46,13 +57,20 @@ pub enum VideoFormat {
     Png,
     /// A PNG a frame: the path holds a number such as `%05d`.
     PngSequence,
+    /// OpenEXR of half floats: one frame.
+    Exr,
+    /// An EXR a frame.
+    ExrSequence,
+    /// What a program `ffmpeg` writes.
+    Foreign(ForeignFormat),
 }
 
-/// The format that a path's extension names.
+/// The format that a path's extension names; `ffmpeg` is the program for those that are not written
+/// here.
 ///
 /// # Errors
-/// When it names none that can be written.
-pub fn format_of(path: &Path) -> Result<VideoFormat> {
+/// When it names none that can be written, or one that takes the program, and there is none.
+pub fn format_of(path: &Path, ffmpeg: Option<&Path>) -> Result<VideoFormat> {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     match extension.as_str() {
         "mp4" if cfg!(feature = "h264") => Ok(VideoFormat::Mp4),
@@ -61,15 +79,28 @@ pub fn format_of(path: &Path) -> Result<VideoFormat> {
             "write .webp or .png, or build with the feature `h264`",
         )),
         "webp" => Ok(VideoFormat::WebP),
-        "png" if png::numbered(path).is_some() => Ok(VideoFormat::PngSequence),
+        "png" if sequence::numbered(path).is_some() => Ok(VideoFormat::PngSequence),
+        "exr" if sequence::numbered(path).is_some() => Ok(VideoFormat::ExrSequence),
+        "exr" => Ok(VideoFormat::Exr),
         "png" => Ok(VideoFormat::Png),
         other => {
+            if let Some(foreign) = ForeignFormat::of(other) {
+                return match ffmpeg {
+                    Some(_) => Ok(VideoFormat::Foreign(foreign)),
+                    None => Err(Error::refused(
+                        format!("{}: .{other} is written through `ffmpeg`", path.display()),
+                        "put `ffmpeg` on the PATH or name it with `kino config set ffmpeg PATH`; \
+                         without it .mp4, .webp, .png and .exr are written",
+                    )),
+                };
+            }
             let path = path.display();
             let message = match other {
                 "" => format!("`{path}` does not end in a format such as .mp4"),
                 other => format!("{path}: there is no video format `.{other}`"),
             };
-            let known = "use .mp4, .webp, .png (animated), or a sequence such as frame_%05d.png";
+            let known = "use .mp4, .webp, .png (animated), a sequence such as frame_%05d.png or \
+                         frame_%05d.exr, or with ffmpeg .webm, .mkv, .mov, .gif, .avi";
             Err(Error::refused(message, known))
         }
     }
@@ -134,8 +165,10 @@ pub fn create_with_depth(
     spec: &VideoSpec<'_>,
     depth: Depth,
 ) -> Result<Box<dyn VideoWriter>> {
-    let format = format_of(path)?;
-    if depth == Depth::Sixteen && matches!(format, VideoFormat::Mp4 | VideoFormat::WebP) {
+    let format = format_of(path, spec.ffmpeg)?;
+    if depth == Depth::Sixteen
+        && matches!(format, VideoFormat::Mp4 | VideoFormat::WebP | VideoFormat::Foreign(_))
+    {
         let message = format!("{}: 16 bits a channel are written as PNG alone", path.display());
         return Err(Error::refused(message, "end the path with .png"));
     }
@@ -158,6 +191,19 @@ pub fn create_with_depth(
         }
         VideoFormat::WebP => Ok(Box::new(webp::WebPWriter::create(path, spec)?)),
         VideoFormat::Png => Ok(Box::new(png::PngWriter::create(path, spec, depth)?)),
-        VideoFormat::PngSequence => Ok(Box::new(png::SequenceWriter::create(path, spec, depth)?)),
+        VideoFormat::PngSequence => {
+            Ok(Box::new(SequenceWriter::<png::PngWriter>::create(path, spec, depth)?))
+        }
+        VideoFormat::Exr if spec.count > 1 => Err(Error::refused(
+            format!("an EXR file holds one image, found {} frames", spec.count),
+            "number the files, as in frame_%05d.exr",
+        )),
+        VideoFormat::Foreign(foreign) => {
+            Ok(Box::new(ffmpeg_write::ForeignWriter::create(path, spec, foreign)?))
+        }
+        VideoFormat::Exr => Ok(Box::new(exr::ExrWriter::create(path, spec, depth)?)),
+        VideoFormat::ExrSequence => {
+            Ok(Box::new(SequenceWriter::<exr::ExrWriter>::create(path, spec, depth)?))
+        }
     }
 }

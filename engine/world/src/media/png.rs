@@ -1,16 +1,15 @@
-//! PNG: single, animated, or a numbered file a frame; the metadata lies in a compressed iTXt chunk.
+//! PNG: single or animated; the metadata lies in a compressed iTXt chunk.
 
 use std::cell::RefCell;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use kino_port::NumberedFiles;
 use png::text_metadata::ITXtChunk;
 use png::{BitDepth, ColorType, Compression, Encoder, EncodingError, Writer};
 
+use super::sequence::FrameFile;
 use super::writer::{Depth, VideoSpec, VideoWriter, bytes, wide_bytes};
-use crate::atomic_file::WaitingFile;
 use crate::metadata::KEYWORD;
 use crate::{AtomicFile, Error, Result};
 
@@ -46,8 +45,8 @@ pub(super) struct PngWriter {
     target: PathBuf,
 }
 
-impl PngWriter {
-    pub(super) fn create(path: &Path, spec: &VideoSpec<'_>, depth: Depth) -> Result<Self> {
+impl FrameFile for PngWriter {
+    fn create(path: &Path, spec: &VideoSpec<'_>, depth: Depth) -> Result<Self> {
         let file = Shared(Rc::new(RefCell::new(BufWriter::new(AtomicFile::create(path)?))));
         let mut encoder = Encoder::new(file.clone(), spec.width as u32, spec.height as u32);
         encoder.set_color(ColorType::Rgb);
@@ -78,7 +77,6 @@ impl PngWriter {
         })
     }
 
-    /// Writes what the encoder still holds; the file then waits for its name.
     fn close(mut self) -> Result<AtomicFile> {
         if let Some(writer) = self.writer.take() {
             writer.finish().map_err(failed(&self.target))?;
@@ -106,55 +104,6 @@ impl VideoWriter for PngWriter {
 
     fn finish(self: Box<Self>) -> Result<Vec<PathBuf>> {
         Ok(vec![self.close()?.finish()?])
-    }
-}
-
-/// A numbered PNG file a frame. They get their names together, at the end.
-pub(super) struct SequenceWriter {
-    folder: PathBuf,
-    names: NumberedFiles,
-    spec: (usize, usize),
-    depth: Depth,
-    metadata: Option<String>,
-    waiting: Vec<WaitingFile>,
-}
-
-/// The files that a path such as `frame_%05d.png` names, by their names.
-pub(super) fn numbered(path: &Path) -> Option<NumberedFiles> {
-    NumberedFiles::of(path.file_name()?.to_str()?)
-}
-
-impl SequenceWriter {
-    pub(super) fn create(path: &Path, spec: &VideoSpec<'_>, depth: Depth) -> Result<Self> {
-        let Some(names) = numbered(path) else {
-            return Err(Error::content(path, "expected a number such as %05d in the name"));
-        };
-        let metadata = spec.metadata.map(str::to_owned);
-        Ok(SequenceWriter {
-            folder: path.parent().unwrap_or(Path::new("")).to_owned(),
-            names,
-            spec: (spec.width, spec.height),
-            depth,
-            metadata,
-            waiting: Vec::new(),
-        })
-    }
-}
-
-impl VideoWriter for SequenceWriter {
-    fn push(&mut self, frame: &[f32]) -> Result<()> {
-        let path = self.folder.join(self.names.path(self.waiting.len()));
-        let (width, height) = self.spec;
-        let spec =
-            VideoSpec { width, height, count: 1, fps: 1.0, metadata: self.metadata.as_deref() };
-        let mut file = PngWriter::create(&path, &spec, self.depth)?;
-        file.push(frame)?;
-        self.waiting.push(file.close()?.wait()?);
-        Ok(())
-    }
-
-    fn finish(self: Box<Self>) -> Result<Vec<PathBuf>> {
-        self.waiting.into_iter().map(WaitingFile::finish).collect()
     }
 }
 

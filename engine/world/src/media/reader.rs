@@ -5,10 +5,14 @@ use std::io::{Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use kino_node::{Audio, AudioFact};
+
 use super::animated::{Animated, Animation};
+use super::audio::VideoSound;
 use super::avc::{AvcTrack, foreign, is_foreign};
 use super::demux::tracks;
 use super::ffmpeg::Foreign;
+use super::ffmpeg_audio::ForeignSound;
 use super::sink::FrameSink;
 use super::timing::{Timing, VideoInfo};
 use crate::{Error, InputFile, Result, looks_like};
@@ -17,6 +21,9 @@ use crate::{Error, InputFile, Result, looks_like};
 pub struct VideoReader {
     info: VideoInfo,
     form: Form,
+    sound: VideoSound,
+    /// When the first frame is shown by the clock of the file, in seconds.
+    begin: f64,
 }
 
 enum Form {
@@ -45,17 +52,21 @@ impl VideoReader {
     /// # Errors
     /// As [`VideoReader::open`], and when the program fails.
     pub fn open_with(file: &mut InputFile, tone_map: bool, ffmpeg: Option<&Path>) -> Result<Self> {
-        match (Self::open_own(file, tone_map), ffmpeg) {
+        match (Self::open_own(file, tone_map, ffmpeg), ffmpeg) {
             (Err(error), Some(program)) if is_foreign(&error) => {
                 let foreign = Foreign::open(program, file.path(), tone_map)?;
                 let info = foreign.timing.info(foreign.size, foreign.memory());
-                Ok(VideoReader { info, form: Form::Foreign(Box::new(foreign)) })
+                let (begin, version) = (foreign.begin, foreign.version.clone());
+                let sound = foreign.sound.map_or(VideoSound::None, |is_aac| {
+                    VideoSound::Foreign(ForeignSound::new(program, file.path(), is_aac, version))
+                });
+                Ok(VideoReader { info, form: Form::Foreign(Box::new(foreign)), sound, begin })
             }
             (opened, _) => opened,
         }
     }
 
-    fn open_own(file: &mut InputFile, tone_map: bool) -> Result<Self> {
+    fn open_own(file: &mut InputFile, tone_map: bool, ffmpeg: Option<&Path>) -> Result<Self> {
         let path = file.path().to_owned();
         let mut start = [0; 12];
         let failed = |error| Error::io("read", &path)(error);
@@ -73,23 +84,31 @@ impl VideoReader {
             | [_, _, _, _, b'm', b'd', b'a', b't', ..]
             | [_, _, _, _, b'w', b'i', b'd', b'e', ..]
             | [_, _, _, _, b'f', b'r', b'e', b'e', ..]
-            | [_, _, _, _, b's', b'k', b'i', b'p', ..] => Self::movie(file, tone_map),
+            | [_, _, _, _, b's', b'k', b'i', b'p', ..] => Self::movie(file, tone_map, ffmpeg),
             other => Err(unknown(&path, other)),
         }
     }
 
-    fn movie(file: &mut InputFile, tone_map: bool) -> Result<Self> {
+    fn movie(file: &mut InputFile, tone_map: bool, ffmpeg: Option<&Path>) -> Result<Self> {
         let path = file.path().to_owned();
-        let tracks = tracks(file).map_err(|message| {
+        let mut tracks = tracks(file).map_err(|message| {
             if message.contains("fragments") {
                 foreign(&path, message)
             } else {
                 Error::content(&path, message)
             }
         })?;
+        let sound = VideoSound::of(&mut tracks, file);
         let track = AvcTrack::open(file, tracks, tone_map)?;
+        let sound = match (sound, ffmpeg) {
+            (VideoSound::Unreadable(_), Some(program)) => {
+                VideoSound::Foreign(ForeignSound::open(program, &path)?)
+            }
+            (sound, _) => sound,
+        };
         let info = track.timing().info(track.size(), track.memory());
-        Ok(VideoReader { info, form: Form::Avc(Box::new(track)) })
+        let begin = track.timeline.begin as f64 / f64::from(track.track.timescale);
+        Ok(VideoReader { info, form: Form::Avc(Box::new(track)), sound, begin })
     }
 
     fn animation(file: &mut InputFile, form: Animation) -> Result<Self> {
@@ -105,23 +124,59 @@ impl VideoReader {
                     Animation::WebP => 44,
                 };
                 let info = timing.info(size, bytes(size, pixel));
-                Ok(VideoReader { info, form: Form::Animation(form) })
+                Ok(Self::silent(info, Form::Animation(form)))
             }
             None => {
                 let size = file.image_size()?;
                 let info = Timing::still().info(size, bytes(size, 12));
-                Ok(VideoReader { info, form: Form::Still })
+                Ok(Self::silent(info, Form::Still))
             }
         }
     }
 
-    /// The program that it is read through, by what that says of its version; none where it is
-    /// read without one. Another may give other numbers.
+    /// What has no sound.
+    fn silent(info: VideoInfo, form: Form) -> Self {
+        VideoReader { info, form, sound: VideoSound::None, begin: 0.0 }
+    }
+
+    /// The program that it or its sound is read through, by what that says of its version; none
+    /// where it is read without one. Another may give other numbers.
     pub fn program(&self) -> Option<&str> {
         match &self.form {
             Form::Foreign(foreign) => Some(&foreign.version),
-            _ => None,
+            _ => self.sound.program(),
         }
+    }
+
+    /// What is known of its sound from one time on, up to another, in seconds from its first frame
+    /// on: a sound of no length where it has none. Nothing is known of what is read through a
+    /// program.
+    ///
+    /// # Errors
+    /// When only other programs read it, and none was given.
+    pub fn sound(
+        &self,
+        file: &InputFile,
+        from: f64,
+        until: Option<f64>,
+    ) -> Result<Option<AudioFact>> {
+        let until = until.map(|until| self.begin + until);
+        self.sound.fact(file.path(), self.begin + from, until)
+    }
+
+    /// Reads its sound from one time on, up to another, in seconds from its first frame on; none
+    /// where `is_wanted` says that nobody waits for it any more.
+    ///
+    /// # Errors
+    /// As [`VideoReader::sound`], and when it cannot be read.
+    pub fn read_sound(
+        &self,
+        file: &mut InputFile,
+        (from, until): (f64, Option<f64>),
+        is_wanted: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Audio>> {
+        let until = until.map(|until| self.begin + until);
+        self.sound.read(file, (self.begin + from, until), is_wanted)
     }
 
     /// What is known of it.

@@ -1,11 +1,13 @@
 //! What every format takes: frames, one after another.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use kino_node::{Audio, Cancel};
 
 use crate::{Error, Result};
 
 /// What a video consists of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct VideoSpec<'s> {
     /// Width in pixels.
     pub width: usize,
@@ -17,6 +19,12 @@ pub struct VideoSpec<'s> {
     pub fps: f64,
     /// A text to store in the file.
     pub metadata: Option<&'s str>,
+    /// Its sound; what goes on longer than the frames is left out.
+    pub audio: Option<&'s Audio>,
+    /// The program for formats that are not written here.
+    pub ffmpeg: Option<&'s Path>,
+    /// Ends what a program takes long for.
+    pub cancel: Option<&'s Cancel>,
 }
 
 /// How finely colours are written.

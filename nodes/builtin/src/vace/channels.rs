@@ -45,9 +45,9 @@ pub(super) fn encode(
     let (latents, pictures) = (sizes.latents, source.pictures.len());
     let passes = if source.video.is_some() { 2 } else { 1 };
     encoder.progress = (0, passes * latents + pictures);
-    let inactive = encoder.encode(cx, Regrouped::new(source.shown(sizes, false)), latents)?;
+    let inactive = encoder.encode(cx, || Regrouped::new(source.shown(sizes, false)), latents)?;
     let reactive = match source.video {
-        Some(_) => encoder.encode(cx, Regrouped::new(source.shown(sizes, true)), latents)?,
+        Some(_) => encoder.encode(cx, || Regrouped::new(source.shown(sizes, true)), latents)?,
         None => inactive.clone(), // both are grey
     };
     let (_, _, h, w) = inactive.dims4()?;
@@ -56,7 +56,8 @@ pub(super) fn encode(
     // Each picture is put before those that are there.
     for picture in source.pictures.iter().rev() {
         let frame = on_white(&picture.chunk(0)?.get(0)?, sizes.size, sizes.spatial)?;
-        before.push(encoder.encode(cx, Regrouped::new(std::iter::once(Ok(frame))), 1)?);
+        let frame = || Regrouped::new(std::iter::once(Ok(frame.clone())));
+        before.push(encoder.encode(cx, frame, 1)?);
     }
     before.push(inactive);
     let inactive = Tensor::cat(&before, 1)?;

@@ -5,16 +5,18 @@ use std::ops::ControlFlow;
 
 use candle_core::{DType, Device, Tensor};
 use kino_node::{
-    Cx, FramesBuilder, FramesFact, Inputs, NodeDef, Outputs, Result, Services, TensorFact, Value,
+    AudioFact, Cx, FramesBuilder, FramesFact, Inputs, NodeDef, Outputs, Result, Services,
+    TensorFact, Value,
 };
 use kino_port::{
     Fact, Facts, NodeTraits, PlanError, Port, PortType, Signature, StepInfo, bool as bool_port,
     edge, int, path as path_port, ports, real,
 };
-use kino_world::media::{FrameSink, VideoInfo, VideoReader, find_ffmpeg};
+use kino_world::media::{FrameSink, VideoInfo, VideoReader};
 
+use crate::audio::{fact_of, unless_cancelled};
 use crate::error::{IntoNode, at_port};
-use crate::files::{PlannedInput, open};
+use crate::files::{PlannedInput, ffmpeg, open};
 use crate::infer::{InferCx, InferResult, f32_bytes, refuse};
 
 /// Reads a video.
@@ -43,6 +45,8 @@ pub(crate) static READ: NodeDef = NodeDef {
             edge("frames", PortType::Frames).about("The frames, upright, in 0…1."),
             edge("times", PortType::Tensor)
                 .about("When each frame is shown, in seconds from the first one on: `[count]`."),
+            edge("audio", PortType::Audio)
+                .about("The sound of these frames; one of no length where the video has none."),
         ],
         traits: NodeTraits::HEAVY,
     },
@@ -56,10 +60,12 @@ the frames asked for are decoded, from the key frame before `start` on. Edit lis
 the picture is turned upright, and matrix and range are the file's own; HDR is refused unless \
 `tone_map` is set. Pixels that are not square are read as they are stored. Other containers and \
 codecs are read through a program `ffmpeg`, decoded from their beginning, where one is on the PATH \
-or named in KINO_FFMPEG. Shape: `[f, h, w, 3]`.\n\n\
+or named in the settings or in KINO_FFMPEG. Shape: `[f, h, w, 3]`.\n\n\
 Where the rate varies, each frame is given once, the frames' rate is the mean, and `times` says \
 when each is shown. `fps` makes the rate constant: it gives, for each moment, the frame that is on \
 the screen then, so that frames are repeated or left out; `start` and `count` then count those.\n\n\
+`audio` is what is heard while these frames are shown, in step with them to the sample; where all \
+that follow are read, to its own end. AAC is passed on packet by packet.\n\n\
 Example:\n    \"clip\": (op: \"video.read\", with: {\"path\": \"clip.mp4\", \"start\": 24, \
 \"count\": 49, \"fps\": 16}),";
 
@@ -128,6 +134,18 @@ impl Part {
         (self.start..self.start + self.count).map(|index| time(index) - begin).collect()
     }
 
+    /// From when to when its sound is heard, in seconds from the first frame of the file on: until
+    /// the end of the sound where the last frame is among them.
+    fn heard(&self, video: &VideoInfo) -> (f64, Option<f64>) {
+        let time = |index: usize| match self.fps {
+            Some(fps) => index as f64 / fps,
+            None => video.times.get(index).copied().unwrap_or(video.end),
+        };
+        let end = self.start + self.count;
+        let is_end = video.count(self.fps).is_none_or(|all| end >= all);
+        (time(self.start), (!is_end).then(|| time(end)))
+    }
+
     /// The rate of the frames.
     fn fps(&self, video: &VideoInfo) -> Option<f64> {
         self.fps.or(video.fps)
@@ -141,12 +159,13 @@ fn infer_read(services: &Services, facts: &Facts) -> InferResult {
         return review.finish(StepInfo::default());
     };
     let tone_map = facts.bool("tone_map").unwrap_or(false);
-    let video = VideoReader::open_with(&mut source.file, tone_map, find_ffmpeg().as_deref());
+    let video = VideoReader::open_with(&mut source.file, tone_map, ffmpeg(services).as_deref());
     let video = video.map_err(at_port("path"));
     let Some(video) = review.take(video) else { return review.finish(StepInfo::default()) };
     let mut key = source.key();
     key.extend(video.program().unwrap_or_default().bytes());
-    let video = video.info();
+    let reader = video;
+    let video = reader.info();
     let (height, width) = (video.height, video.width);
     let mut fact = FramesFact { count: None, height, width, fps: None };
     let mut infer =
@@ -156,7 +175,7 @@ fn infer_read(services: &Services, facts: &Facts) -> InferResult {
     if is_known("fps") {
         fact.fps = facts.real("fps").or(video.fps);
     }
-    let mut times = Fact::Unknown;
+    let (mut times, mut sound) = (Fact::Unknown, Fact::Unknown);
     if let Some(start) = review.size("start")
         && is_known("count")
         && is_known("fps")
@@ -168,21 +187,35 @@ fn infer_read(services: &Services, facts: &Facts) -> InferResult {
             infer.spillable = frames;
             fact.count = Some(part.count);
             times = Fact::typed(TensorFact { shape: vec![part.count], dtype: DType::F64 });
+            let (from, until) = part.heard(video);
+            sound = fact_of(reader.sound(&source.file, from, until));
+            let bytes = sound.get::<AudioFact>().map_or(0, |sound| sound.bytes);
+            infer.memory = infer.memory.saturating_add(bytes);
         }
     }
-    infer.outputs = vec![Fact::typed(fact), times];
+    infer.outputs = vec![Fact::typed(fact), times, sound];
     review.finish(infer)
 }
 
 fn read(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let mut file = open(cx, inputs.text("path")?)?;
-    let (tone_map, ffmpeg) = (inputs.bool("tone_map")?, find_ffmpeg());
+    let (tone_map, ffmpeg) = (inputs.bool("tone_map")?, ffmpeg(cx.services));
     let reader = VideoReader::open_with(&mut file, tone_map, ffmpeg.as_deref()).node()?;
     let video = reader.info();
     let count = inputs.get("count").map(|_| inputs.int("count")).transpose()?;
     let fps = inputs.get("fps").map(|_| inputs.real("fps")).transpose()?;
     let part = Part::of(video, inputs.int("start")?, count, fps).map_err(refuse)?;
     let times = Tensor::new(part.times(video), &Device::Cpu)?; // [count]
+    let audio = if cx.wants(2) {
+        let wanted = &mut || !cx.cancel.is_cancelled();
+        let read = reader.read_sound(&mut file, part.heard(video), wanted).node()?;
+        Some(Value::from(unless_cancelled(read)?))
+    } else {
+        None
+    };
+    if !cx.wants(0) {
+        return Ok(vec![None, Some(Value::Tensor(times)), audio]);
+    }
     let frame = f32_bytes(&[video.height, video.width, 3]);
     cx.services.ledger.check(frame.saturating_add(video.memory), "a frame of the video")?;
     let (frames, repeats) = part.frames(video);
@@ -201,7 +234,7 @@ fn read(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
         return Err(error);
     }
     let frames = sink.frames.finish()?;
-    Ok(vec![Some(Value::from(frames)), Some(Value::Tensor(times))])
+    Ok(vec![Some(Value::from(frames)), Some(Value::Tensor(times)), audio])
 }
 
 /// Frames of a file on their way into a value.

@@ -203,7 +203,7 @@ impl VideoVae for Codec {
 struct LoadedCodec(Tensor);
 
 impl FrameEncoder for LoadedCodec {
-    fn open(&self, _: Option<Tile>) -> Result<Box<dyn Encode>> {
+    fn open(&self) -> Result<Box<dyn Encode>> {
         Ok(Box::new(self.clone()))
     }
 }

@@ -235,7 +235,7 @@ impl VideoVae for WanVae {
 
     fn load_encoder(&self, weights: &Weights) -> Result<Arc<dyn FrameEncoder>> {
         let vae = Vae::load(&self.0, weights)?;
-        vae.encoder(None)?; // reads the network
+        vae.encoder()?; // reads the network
         Ok(Arc::new(vae))
     }
 
@@ -247,8 +247,8 @@ impl VideoVae for WanVae {
 }
 
 impl FrameEncoder for Vae {
-    fn open(&self, tile: Option<Tile>) -> Result<Box<dyn Encode>> {
-        Ok(Box::new(self.encoder(tile)?))
+    fn open(&self) -> Result<Box<dyn Encode>> {
+        Ok(Box::new(self.encoder()?))
     }
 }
 

@@ -27,7 +27,7 @@ use crate::cancel::CheckCancel;
 use crate::error::{Error, Result};
 use crate::families::wan::autoencoder::VaeConfig;
 use crate::preview::RgbMap;
-use crate::tile::Tile;
+use crate::tile::{Grid, Tile, TileJoin};
 use crate::weight::Weights;
 use decoder::DecoderNet;
 use encoder::EncoderNet;
@@ -91,13 +91,13 @@ impl Vae {
         self.setup.dtype
     }
 
-    /// Opens a stream of frames to encode, in tiles if asked.
+    /// Opens a stream of frames to encode.
     ///
     /// # Errors
     /// When the encoder's weights cannot be read.
-    pub fn encoder(&self, tile: Option<Tile>) -> Result<Encoder> {
+    pub fn encoder(&self) -> Result<Encoder> {
         let read = || EncoderNet::read(&self.setup.config, &self.weights);
-        Ok(Encoder::new(once(&self.encoder, read)?, self.setup.clone(), tile))
+        Ok(Encoder::new(once(&self.encoder, read)?, self.setup.clone()))
     }
 
     /// Opens a stream of latent frames to decode.
@@ -146,16 +146,36 @@ impl Vae {
         check_cancel: &mut CheckCancel<'_>,
     ) -> Result<Tensor> {
         let (count, height, width, _) = frames.dims4()?;
-        latent_shape(self.config(), count, height, width)?;
-        let mut encoder = self.encoder(tile)?;
-        let mut latents = Vec::new();
-        let mut start = 0;
+        let [_, of, ..] = latent_shape(self.config(), count, height, width)?;
+        let Some(tile) = tile else {
+            return Ok(Tensor::cat(&self.encode_chunks(frames, check_cancel)?, 1)?);
+        };
+        let grid = Grid::new(tile, [height, width], self.config().spatial_factor(), false)?;
+        let mut joined = TileJoin::new(&grid, of);
+        for place in grid.places() {
+            let part = place.of(frames, 1)?.contiguous()?;
+            for (index, latent) in self.encode_chunks(&part, check_cancel)?.iter().enumerate() {
+                joined.add(&place, index, &latent.permute((1, 2, 3, 0))?)?; // [1, h, w, z]
+            }
+        }
+        let latents = joined.finish(self.device()).collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::cat(&latents, 0)?.permute((3, 0, 1, 2))?.contiguous()?)
+    }
+
+    /// The latent frames of a clip, each `[z, 1, h, w]`.
+    fn encode_chunks(
+        &self,
+        frames: &Tensor,
+        check_cancel: &mut CheckCancel<'_>,
+    ) -> Result<Vec<Tensor>> {
+        let (mut encoder, count) = (self.encoder()?, frames.dim(0)?);
+        let (mut latents, mut start) = (Vec::new(), 0);
         while start < count {
             let length = encoder.next_frames();
             latents.push(encoder.push(&frames.narrow(0, start, length)?, check_cancel)?);
             start += length;
         }
-        Ok(Tensor::cat(&latents, 1)?)
+        Ok(latents)
     }
 
     /// Decodes a whole latent; for long clips, [`Vae::decoder`] gives the frames as they come.

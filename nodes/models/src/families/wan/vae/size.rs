@@ -154,19 +154,11 @@ pub fn decode_peak(
     tile: Option<Tile>,
 ) -> MemoryPeak {
     let single = frames <= 1;
-    let Some(tile) = tile.filter(|tile| tile.cuts(size)) else {
-        let tally = |tile| decode_tally(config, tile, single);
-        return sum_of_tiles(size, None, chunk(config, single) * RGB, tally);
-    };
-    // One tile after another; the last chunk is unfolded and clamped.
-    let mut peak = MemoryPeak::default();
-    for size in tile_sizes(size, Some(tile)) {
-        let MemoryPeak { cache, live } = decode_tally(config, size, single);
-        peak.cache = peak.cache.max(cache);
-        peak.live = peak.live.max(live);
-    }
-    let chunk = size[0] * size[1] * chunk(config, single) * RGB * size_of::<f32>();
-    peak.live += 2 * chunk + joining_bytes(frames, size, Some(tile), RGB);
+    let mut peak = largest_of_tiles(size, tile, |size| decode_tally(config, size, single));
+    let chunk = chunk_bytes(config, size, single);
+    // In tiles, the last chunk is unfolded and clamped beside the others.
+    let joining = joining_bytes(frames, size, tile, RGB);
+    peak.live += if joining > 0 { 2 * chunk + joining } else { chunk };
     peak
 }
 
@@ -178,8 +170,25 @@ pub fn encode_peak(
     tile: Option<Tile>,
 ) -> MemoryPeak {
     let single = frames <= 1;
-    let tally = |tile| encode_tally(config, tile, single);
-    sum_of_tiles(size, tile, chunk(config, single) * RGB, tally)
+    let mut peak = largest_of_tiles(size, tile, |size| encode_tally(config, size, single));
+    peak.live += chunk_bytes(config, size, single);
+    peak
+}
+
+/// One tile is worked on after another.
+fn largest_of_tiles(
+    size: [usize; 2],
+    tile: Option<Tile>,
+    tally: impl Fn([usize; 2]) -> MemoryPeak,
+) -> MemoryPeak {
+    tile_sizes(size, tile).into_iter().map(tally).fold(MemoryPeak::default(), |largest, peak| {
+        MemoryPeak { cache: largest.cache.max(peak.cache), live: largest.live.max(peak.live) }
+    })
+}
+
+/// Bytes of the longest chunk of whole frames.
+fn chunk_bytes(config: &VaeConfig, size: [usize; 2], single: bool) -> usize {
+    size[0] * size[1] * chunk(config, single) * RGB * size_of::<f32>()
 }
 
 /// Frames of the longest chunk.
@@ -265,20 +274,4 @@ fn encode_tally(config: &VaeConfig, [height, width]: [usize; 2], single: bool) -
     tally.middle(channels);
     tally.causal(channels);
     tally.peak
-}
-
-/// Every tile keeps its own past; one is worked on at a time; the blended chunk, of `depth` numbers
-/// a pixel, stands beside them.
-fn sum_of_tiles(
-    size: [usize; 2],
-    tile: Option<Tile>,
-    depth: usize,
-    tally: impl Fn([usize; 2]) -> MemoryPeak,
-) -> MemoryPeak {
-    let tiles = tile_sizes(size, tile);
-    let chunk = size[0] * size[1] * depth * size_of::<f32>();
-    let joined = if tiles.len() > 1 { 3 * chunk } else { chunk };
-    let each = || tiles.iter().map(|tile| tally(*tile));
-    let live = each().map(|peak| peak.live).max().unwrap_or(0);
-    MemoryPeak { cache: each().map(|peak| peak.cache).sum(), live: live + joined }
 }

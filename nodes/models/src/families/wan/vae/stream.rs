@@ -11,7 +11,6 @@ use super::shortcut::{fold, unfold};
 use crate::cancel::CheckCancel;
 use crate::error::{Error, Result};
 use crate::families::wan::autoencoder::VaeConfig;
-use crate::tile::{Grid, Tile};
 
 /// What encoder and decoder streams share: sizes, and where and in which type they compute.
 #[derive(Debug, Clone)]
@@ -47,68 +46,45 @@ impl Setup {
     }
 }
 
-/// The state of a stream: how frames are cut, and what each tile keeps between chunks.
+/// The state of a stream: the size of its frames, and what is kept between chunks.
 #[derive(Debug, Default)]
 struct Stream {
-    tile: Option<Tile>,
-    open: Option<(Grid, [usize; 2])>,
-    caches: Vec<Cache>,
+    size: Option<[usize; 2]>,
+    cache: Cache,
     failed: bool,
 }
 
 impl Stream {
-    fn new(tile: Option<Tile>) -> Self {
-        Self { tile, ..Self::default() }
-    }
-
     fn started(&self) -> bool {
-        self.open.is_some()
+        self.size.is_some()
     }
 
-    /// Runs one chunk, tile by tile. `size` is that of whole frames, in pixels, of which `patch`
-    /// along each side are folded into one of what the network sees.
+    /// Runs one chunk of frames of `size` pixels.
     fn run(
         &mut self,
         x: &Tensor,
-        (size, patch): ([usize; 2], usize),
-        (factor, decode): (usize, bool),
+        size: [usize; 2],
         check_cancel: &mut CheckCancel<'_>,
         network: impl Fn(&Tensor, &mut Pass) -> Result<Tensor>,
     ) -> Result<Tensor> {
         if self.failed {
             return Err(Error::input("this stream stopped with an error; open a new one"));
         }
-        let grid = match &self.open {
-            Some((grid, first)) if *first == size => grid.clone(),
-            Some((_, [h, w])) => {
-                let [high, wide] = size;
-                return Err(Error::input(format!(
-                    "a frame of {high}×{wide} pixels in a stream of {h}×{w}"
-                )));
-            }
-            None => {
-                if let Some(tile) = &self.tile {
-                    tile.check(factor)?;
-                }
-                let tile = self.tile.map(|tile| tile.divided(patch));
-                Grid::new(tile, size.map(|side| side / patch), factor / patch, decode)?
-            }
-        };
-        if !self.started() {
-            self.caches = vec![Cache::default(); grid.len()];
-            self.open = Some((grid.clone(), size));
+        let [h, w] = *self.size.get_or_insert(size);
+        if size != [h, w] {
+            let [high, wide] = size;
+            return Err(Error::input(format!(
+                "a frame of {high}×{wide} pixels in a stream of {h}×{w}"
+            )));
         }
-        self.failed = true; // until every tile has passed
-        let mut done = Vec::with_capacity(grid.len());
-        for (tile, cache) in grid.cut(x)?.iter().zip(&mut self.caches) {
-            done.push(network(tile, &mut Pass::new(cache, check_cancel))?);
-        }
+        self.failed = true; // until it has passed
+        let done = network(x, &mut Pass::new(&mut self.cache, check_cancel))?;
         self.failed = false;
-        grid.join(done)
+        Ok(done)
     }
 
     fn cache_bytes(&self) -> usize {
-        self.caches.iter().map(Cache::bytes).sum()
+        self.cache.bytes()
     }
 }
 
@@ -121,8 +97,8 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    pub(super) fn new(net: Arc<EncoderNet>, setup: Setup, tile: Option<Tile>) -> Self {
-        Self { net, setup, stream: Stream::new(tile) }
+    pub(super) fn new(net: Arc<EncoderNet>, setup: Setup) -> Self {
+        Self { net, setup, stream: Stream::default() }
     }
 
     /// Frames that the next chunk must have: 1 first, then the temporal factor (4).
@@ -182,9 +158,7 @@ impl Encoder {
         let x = self.setup.take(frames, self.setup.dtype)?;
         let net = &self.net;
         let network = |x: &Tensor, pass: &mut Pass| net.forward(x, pass);
-        let patch = config.patch();
-        let (x, size) = (fold(&x, patch)?, (size, patch));
-        let moments = self.stream.run(&x, size, (factor, false), check_cancel, network)?;
+        let moments = self.stream.run(&fold(&x, config.patch())?, size, check_cancel, network)?;
         Ok(moments.to_dtype(DType::F32)?)
     }
 }
@@ -199,7 +173,7 @@ pub struct Decoder {
 
 impl Decoder {
     pub(super) fn new(net: Arc<DecoderNet>, setup: Setup) -> Self {
-        Self { net, setup, stream: Stream::new(None) }
+        Self { net, setup, stream: Stream::default() }
     }
 
     /// Frames that the next latent frame gives: 1 first, then the temporal factor (4).
@@ -237,9 +211,8 @@ impl Decoder {
         let x = self.setup.enter(latent)?;
         let net = &self.net;
         let network = |x: &Tensor, pass: &mut Pass| net.forward(x, pass);
-        let (patch, way) = (self.setup.config.patch(), (factor, true));
-        let frames = self.stream.run(&x, (size, patch), way, check_cancel, network)?;
-        Ok(unfold(&frames, patch)?.to_dtype(DType::F32)?)
+        let frames = self.stream.run(&x, size, check_cancel, network)?;
+        Ok(unfold(&frames, self.setup.config.patch())?.to_dtype(DType::F32)?)
     }
 
     /// Bytes kept between frames; they do not depend on how many there were.

@@ -31,16 +31,14 @@ pub(super) fn decode_tiles(
     let (factor, patch) = (setup.config.spatial_factor(), setup.config.patch());
     tile.check(factor)?;
     let size = [height, width].map(|side| side * factor / patch);
-    let grid = Grid::new(Some(tile.divided(patch)), size, factor / patch, true)?;
+    let grid = Grid::new(tile.divided(patch), size, factor / patch, true)?;
     let mut joined = TileJoin::new(&grid, count);
-    let (mut passed, all) = (0, grid.len() * count);
+    let (mut passed, all) = (0, grid.count() * count);
     for place in grid.places() {
         let mut cache = Cache::default();
         for index in 0..count {
             let part = latent.narrow(1, index, 1)?.squeeze(1)?; // [z, h, w]
-            let part = part.narrow(1, place.rows.start, place.rows.len())?;
-            let part = part.narrow(2, place.columns.start, place.columns.len())?;
-            let x = setup.enter(&part)?;
+            let x = setup.enter(&place.of(&part, 1)?)?;
             let frames = net.forward(&x, &mut Pass::new(&mut cache, check_cancel))?;
             joined.add(&place, index, &frames)?;
             passed += 1;
