@@ -148,7 +148,7 @@ impl Rig {
     /// One of the graphs at the top of the workspace.
     pub fn load(name: &str) -> Self {
         let path = root().join("graphs").join(format!("{name}.ron"));
-        Rig::open(|engine| engine.open(path.to_string_lossy()))
+        Rig::open(|engine| engine.open(&path))
     }
 
     /// A graph whose inputs are relative to `folder`.

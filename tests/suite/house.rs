@@ -18,7 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kino-runtime", &["kino-graph", "kino-node", "kino-port"]),
     ("kino-world", &["kino-node", "kino-port"]),
     ("kino-kernels", &[]),
-    ("kino-models", &["kino-kernels"]),
+    ("kino-models", &["kino-kernels", "kino-port"]),
     (
         "kino-nodes",
         &["kino-node", "kino-port", "kino-models", "kino-kernels", "kino-world", "kino-shapes"],
@@ -208,6 +208,18 @@ fn nothing_is_left_unfinished_or_unsafe_without_reason() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What a run may read and write is asked in one place: no other node finds paths by itself.
+#[test]
+fn nodes_find_files_where_the_policy_of_the_run_is_asked() {
+    let allowed = ["nodes/builtin/src/files.rs", "nodes/builtin/src/model.rs"];
+    let nodes = sources().into_iter().filter(|(name, _)| name.starts_with("nodes/builtin/src/"));
+    let uses: Vec<_> =
+        nodes.filter(|(_, text)| text.contains("Folders>")).map(|(name, _)| name).collect();
+    assert!(uses.iter().any(|name| name == allowed[0]), "the rule could not look: {uses:?}");
+    let strangers: Vec<_> = uses.iter().filter(|name| !allowed.contains(&&***name)).collect();
+    assert!(strangers.is_empty(), "use `input`, `open` and `output` of files.rs: {strangers:?}");
 }
 
 /// serde refuses a path that is not UTF-8: what it writes has paths by `kino_node::path_text`, and

@@ -178,7 +178,7 @@ impl Round {
         assert!(whole == *expected, "{:?}", whole.keys());
         let engine = jobs::engine(self.root()).keep_results(false).build().unwrap();
         let graph = self.root().join("0/clip.ron");
-        let graph = engine.open(graph.to_string_lossy()).unwrap();
+        let graph = engine.open(&graph).unwrap();
         let run = graph.run(kino_session::inputs! { "seed" => 1000 });
         run.out(self.root().join("out/0-clip")).start().unwrap().wait().unwrap();
         let left = self.leftovers();

@@ -71,7 +71,7 @@ impl Rig {
     /// When it is no plugin; the engine keeps what it has.
     fn reload(&mut self) -> kino_session::Result<()> {
         let graph = self.folder.path().join("torture.ron");
-        self.graph = Some(self.engine.open(graph.to_string_lossy())?);
+        self.graph = Some(self.engine.open(&graph)?);
         Ok(())
     }
 

@@ -91,7 +91,7 @@ enum Told {
 
 impl Watching {
     fn start(engine: &Engine, path: PathBuf, listen: impl Fn() + Send + 'static) -> Self {
-        let request = engine.watch(path.to_string_lossy()).out(path.with_extension("out"));
+        let request = engine.watch(&path).out(path.with_extension("out"));
         let (stop, (tell, told)) = (request.stopper(), mpsc::channel());
         let thread = std::thread::spawn(move || {
             let heard = request.run(move |event| {

@@ -165,7 +165,7 @@ pub(crate) const WORKER: &str = "plugin-worker";
 pub(crate) struct Source {
     /// A graph's file, - for the standard input, or a built-in graph (`kino init` lists them)
     #[arg(value_name = "GRAPH", value_hint = ValueHint::FilePath)]
-    pub(crate) graph: String,
+    pub(crate) graph: PathBuf,
     /// Load only plugins whose build kino.lock.ron pins; plugins in dev mode are refused
     #[arg(long)]
     pub(crate) locked: bool,
@@ -180,6 +180,10 @@ pub(crate) struct Target {
     /// Put files that are written in this folder
     #[arg(short, long, value_name = "DIR", default_value = "out", value_hint = ValueHint::DirPath)]
     pub(crate) out: PathBuf,
+    /// Read only what lies in the graph's folder and in DIR, files of models and what plugins were
+    /// granted included; without it a graph reads whatever you may read
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) allow_read: Vec<PathBuf>,
     /// Run only this node and what it needs
     #[arg(long, value_name = "NODE")]
     pub(crate) until: Option<String>,

@@ -44,8 +44,8 @@ pub(crate) fn run(
 fn unknown(op: &str, all: &[&Signature]) -> Failure {
     let failure = Failure::usage(format!("there is no node `{op}`"));
     let names = all.iter().map(|signature| &*signature.name);
-    match kino_session::nearest(op, names) {
-        Some(near) => failure.hint(format!("did you mean `{near}`?")),
+    match kino_session::did_you_mean(op, names) {
+        Some(near) => failure.hint(near),
         None => failure.hint("`kino nodes` lists them"),
     }
 }

@@ -1,8 +1,9 @@
 //! Engines as the command line asks for them.
 
 use std::env;
+use std::path::Path;
 
-use kino_session::{DeviceChoice, Engine, Graph, PluginWorker, RunRequest, Settings};
+use kino_session::{DeviceChoice, Engine, FilePolicy, Graph, PluginWorker, RunRequest, Settings};
 
 use crate::args::{SettingFlags, Source, Target, WORKER};
 use crate::failure::Failure;
@@ -61,7 +62,19 @@ pub(crate) fn engine(source: &Source, target: &Target, keeps: bool) -> Result<En
     let engine = Engine::builder().settings(settings_with(&target.flags)?).keep_results(keeps);
     let engine = engine.locked(source.locked).worker(worker()?);
     let engine = if target.no_cache { engine.no_cache() } else { engine };
-    Ok(engine.build()?)
+    Ok(engine.build()?.with_policy(&policy(source, target)))
+}
+
+/// What the graph may read: anything, or what lies in its own folder and those that were named.
+/// What it writes lies under `--out` in any case.
+fn policy(source: &Source, target: &Target) -> FilePolicy {
+    if target.allow_read.is_empty() {
+        return FilePolicy::default();
+    }
+    let path = &*source.graph;
+    let own = path.parent().filter(|folder| path.is_file() && !folder.as_os_str().is_empty());
+    let named = target.allow_read.iter().map(|folder| &**folder);
+    FilePolicy::default().read_within(named.chain([own.unwrap_or(Path::new("."))]))
 }
 
 /// Reads and checks a graph.

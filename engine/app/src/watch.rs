@@ -17,7 +17,7 @@ use view::View;
 /// # Errors
 /// When there is no such graph to begin with, or the machine does not allow it.
 pub(crate) fn run(args: &args::Watch, screen: &Screen, verbose: u8) -> Result<Exit, Failure> {
-    if args.source.graph == "-" {
+    if args.source.graph.as_os_str() == "-" {
         return Err(Failure::usage("the standard input cannot be watched")
             .hint("write the graph to a file"));
     }
@@ -25,7 +25,7 @@ pub(crate) fn run(args: &args::Watch, screen: &Screen, verbose: u8) -> Result<Ex
     let _trace = logs::start(screen, verbose, None, watch.bars())?;
     let target = &args.target;
     let engine = setup::engine(&args.source, target, true)?;
-    let request = engine.watch(&*args.source.graph).inputs(target.set.as_slice().into());
+    let request = engine.watch(&args.source.graph).inputs(target.set.as_slice().into());
     let request = request.out(&target.out).until(target.until.as_deref());
     let previews = args.preview.as_deref().map(Previews::into_folder).transpose()?;
     let (interrupted, stop) = (Cancel::default(), request.stopper());

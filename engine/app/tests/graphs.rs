@@ -178,6 +178,38 @@ fn a_plan_says_what_runs_and_why() {
 }
 
 #[test]
+fn loops_are_checked_planned_and_explained() {
+    let place = Place::new();
+    let body = r#"Graph(version: 1, inputs: {"n": (type: "Int"), "index": (type: "Int")},
+        nodes: {"sum": (op: "math", in: {"a": "inputs.n", "b": "inputs.index"})}, outputs: {"n": "sum"})"#;
+    let outer = r#"Graph(version: 1, inputs: {"turns": (type: "Int", default: 4)},
+        nodes: {"all": (op: "repeat", in: {"times": "inputs.turns"}, with: {"graph": "body.ron", "n": 10})}, outputs: {"n": "all.n"})"#;
+    place.write("body.ron", body);
+    place.write("outer.ron", outer);
+    place.good(&["check", "outer.ron"]);
+    let plan = &place.json(&["plan", "outer.ron", "--set", "turns=6"])[0];
+    let names: Vec<_> = plan["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| step["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, (0..6).map(|turn| format!("all/{turn}/sum")).collect::<Vec<_>>());
+    let said = place.good(&["run", "outer.ron", "--set", "turns=6"]);
+    assert!(said.contains("25"), "10 and 0 to 5: {said}");
+    let said = place.bad(2, &["run", "outer.ron", "--set", "turns=0"]);
+    assert!(said.contains("expected a whole number from 1 to 100000, found 0"), "{said}");
+    place.write("body.ron", body.replace("\"n\": \"sum\"", "\"index\": \"sum\""));
+    let said = place.bad(2, &["check", "outer.ron"]);
+    assert!(said.contains("body.ron:2:") && said.contains("`repeat` counts itself"), "{said}");
+    let help = place.good(&["nodes", "repeat"]);
+    assert!(
+        ["graph", "times", "carried", "collected"].iter().all(|word| help.contains(word)),
+        "{help}"
+    );
+}
+
+#[test]
 fn nodes_are_listed_and_explained() {
     let place = Place::new();
     let listed = place.good(&["nodes"]);

@@ -114,3 +114,31 @@ fn a_plugin_lies_anywhere() {
     let ran = Ran::of(command.current_dir(&plugin).env("TMPDIR", &plugin).output().unwrap());
     assert_eq!(ran.code, 0, "{}\n{}", ran.out, ran.err);
 }
+
+#[test]
+fn a_graph_may_lie_in_such_a_path() {
+    let place = Place::new();
+    let text = r#"Graph(version: 1, nodes: {
+        "in": (op: "image.read", with: {"path": "in.png"}),
+        "out": (op: "image.write", in: {"frames": "in"}, with: {"path": "x.png"}),
+    }, outputs: {"image": "out"})"#;
+    let folder = place.path("").join(name());
+    std::fs::create_dir(&folder).unwrap();
+    let mut file = name().to_owned();
+    file.push(".ron");
+    let graph = PathBuf::from(name()).join(&file);
+    std::fs::write(folder.join(&file), text).unwrap();
+    std::fs::write(folder.join("in.png"), common::picture(1)).unwrap();
+    for command in ["check", "plan", "run"] {
+        json(&place, &[OsStr::new(command), graph.as_os_str()], &[]);
+    }
+    assert!(place.path("out/x.png").is_file());
+    // What is wrong with it is told at its place, by a text that leads back to it.
+    std::fs::write(folder.join(&file), text.replace("image.read", "image.raed")).unwrap();
+    let mut command = place.command(&["--json", "check"]);
+    let ran = Ran::of(command.arg(&graph).output().unwrap());
+    assert_eq!(ran.code, 2, "{}", ran.err);
+    let said: Value = serde_json::from_str(ran.out.lines().next().unwrap()).unwrap();
+    let at = &said["diagnostics"][0]["file"];
+    assert_eq!(path(&place, at), place.path("").join(&graph), "{said}");
+}

@@ -1,5 +1,6 @@
 //! What feeds a port once every name is resolved. It knows no pass.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use kino_port::{Literal, Port, Range};
@@ -75,16 +76,33 @@ impl Binding {
         }
     }
 
-    /// Calls `visit` for every edge and graph input within, those in paths included.
+    /// Calls `visit` for every edge and graph input within, those in paths included. A path that
+    /// stands in others is gone through once: graphs that put one twice into another at every level
+    /// double it each time.
     pub(crate) fn sources(&self, visit: &mut impl FnMut(&BindingSource)) {
+        self.sources_beyond(&mut HashSet::new(), visit);
+    }
+
+    fn sources_beyond(
+        &self,
+        seen: &mut HashSet<*const Piece>,
+        visit: &mut impl FnMut(&BindingSource),
+    ) {
         match &self.source {
             source @ (BindingSource::Edge(..) | BindingSource::Input(_)) => visit(source),
-            BindingSource::List(items) => items.iter().for_each(|(_, item)| item.sources(visit)),
-            BindingSource::Template(pieces) => pieces.iter().for_each(|piece| {
-                if let Piece::Value(binding) = piece {
-                    binding.sources(visit);
+            BindingSource::List(items) => {
+                items.iter().for_each(|(_, item)| item.sources_beyond(seen, visit));
+            }
+            BindingSource::Template(pieces) => {
+                let values = pieces.iter().filter_map(|piece| match piece {
+                    Piece::Value(binding) => Some(binding),
+                    Piece::Text(_) | Piece::Stem => None,
+                });
+                // All bindings live as long as this looks at them, so that addresses tell them.
+                if seen.insert(pieces.as_ptr()) {
+                    values.for_each(|binding| binding.sources_beyond(seen, visit));
                 }
-            }),
+            }
             _ => {}
         }
     }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
+use kino_port::did_you_mean;
 use serde::Serialize;
 use serde::ser::SerializeStruct;
 
@@ -75,12 +76,6 @@ const LONGEST_MESSAGE: usize = 2_000;
 /// Problems after which none is given advice: searching for similar names takes longer than finding
 /// problems.
 const MAX_ADVISED: usize = 100;
-
-/// Words longer than this are compared with no others, as the time grows with the square.
-const LONGEST_ADVISED: usize = 64;
-
-/// Candidates that a word is compared with.
-const MAX_CANDIDATES: usize = 10_000;
 
 impl Diagnostic {
     pub(crate) fn error(
@@ -362,31 +357,13 @@ impl Serialize for Diagnostics {
     }
 }
 
-/// The candidate nearest to `word`, if it is near enough to be meant.
-pub(crate) fn nearest<'a>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
-    if word.len() > LONGEST_ADVISED {
-        return None;
-    }
-    let short = |candidate: &&str| candidate.len() <= LONGEST_ADVISED;
-    let scored = candidates
-        .into_iter()
-        .take(MAX_CANDIDATES)
-        .filter(short)
-        .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate));
-    let best = scored.max_by(|a, b| a.0.total_cmp(&b.0))?;
-    (best.0 > 0.75).then_some(best.1)
-}
-
 /// "did you mean", if something is near; else the candidates, if they are few.
 pub(crate) fn suggest<'a, I: IntoIterator<Item = &'a str>>(
     word: &str,
     candidates: impl Fn() -> I,
 ) -> Option<String> {
-    if let Some(near) = nearest(word, candidates()) {
-        return Some(format!("did you mean `{near}`?"));
+    if let Some(near) = did_you_mean(word, candidates()) {
+        return Some(near);
     }
     let all: Vec<_> =
         candidates().into_iter().take(13).map(|candidate| format!("`{candidate}`")).collect();

@@ -14,6 +14,7 @@ use crate::names::NameIndex;
 use crate::parse::{self, Document, Ident, NodeDecl};
 use crate::paths::{folder, is_graph, join};
 use crate::raw::{RawInput, TurnOutput, raw_inputs};
+use crate::step::Turn;
 use crate::{Catalog, GraphLoader};
 
 pub(crate) use repeat::times_port;
@@ -98,6 +99,8 @@ pub(crate) struct Scope {
     pub(crate) output_index: NameIndex,
     /// Who uses this graph; none for the root.
     pub(crate) caller: Option<Caller>,
+    /// The turn of a loop that it is, or lies in.
+    pub(crate) turn: Option<Turn>,
     /// It lies in a bypassed graph, so that nothing in it runs.
     pub(crate) dropped: bool,
 }
@@ -109,6 +112,8 @@ pub(crate) struct Caller {
     /// What is written for each of the graph's inputs.
     pub(crate) inputs: Vec<Option<RawInput>>,
     pub(crate) bypass: bool,
+    /// Which turn it is, where a loop uses it.
+    pub(crate) turn: Option<Turn>,
 }
 
 /// What a node's name stands for.
@@ -237,6 +242,7 @@ impl Expander<'_> {
         let scope = scopes.len();
         let dropped =
             caller.as_ref().is_some_and(|caller| caller.bypass || scopes[caller.scope].dropped);
+        let turn = caller.as_ref().and_then(|caller| caller.turn.or(scopes[caller.scope].turn));
         let broken = document.broken.into_iter().map(|name| (name.into(), Entity::Broken));
         let mut names: HashMap<_, _> = broken.collect();
         names.reserve(document.nodes.len());
@@ -250,6 +256,7 @@ impl Expander<'_> {
             output_index: NameIndex::of(document.outputs.iter().map(|(name, _)| &*name.text)),
             outputs: document.outputs,
             caller,
+            turn,
             dropped,
         });
         self.result.nodes.reserve(document.nodes.len());
@@ -330,7 +337,7 @@ impl Expander<'_> {
         let inner = self.result.scopes.len();
         let dir = folder(&path);
         self.stack.push(path);
-        let caller = Caller { scope, inputs: written, bypass: decl.bypass };
+        let caller = Caller { scope, inputs: written, bypass: decl.bypass, turn: None };
         self.open(file, document, inputs, &dir, name, Some(caller));
         self.stack.pop();
         Entity::Scope(inner)

@@ -5,6 +5,7 @@
 //! edge, and one that only a run gives is refused. What is known is bounded, as nodes compute with
 //! it: a text by [`kino_port::MAX_TEXT`], all values of a plan by [`MAX_BYTES`].
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use kino_port::{Fact, Facts, Literal, MAX_TEXT, PlanError, Port, StepInfo};
@@ -74,6 +75,7 @@ pub(crate) fn infer_before(
         report,
         nodes: Vec::new(),
         keys: Keys::new(settings.environment),
+        filled: HashMap::new(),
         bytes: 0,
         overflow: None,
     };
@@ -167,6 +169,9 @@ struct Inferrer<'p, 's> {
     report: &'p mut Report,
     nodes: Vec<Option<InferredNode>>,
     keys: Keys<'p>,
+    /// The paths that are known so far, by where their pieces lie: one may stand in many others, and
+    /// twice in each.
+    filled: HashMap<*const Piece, Arc<str>>,
     /// What the values known so far take.
     bytes: usize,
     /// Set once that is too much: no further node is asked.
@@ -449,9 +454,12 @@ impl Inferrer<'_, '_> {
     }
 
     /// A path with the values of its names.
-    fn fill(&mut self, pieces: &[Piece], location: Location) -> Option<String> {
+    fn fill(&mut self, pieces: &Arc<[Piece]>, location: Location) -> Option<String> {
+        if let Some(known) = self.filled.get(&pieces.as_ptr()) {
+            return Some(known.to_string());
+        }
         let mut path = String::new();
-        for piece in pieces {
+        for piece in pieces.iter() {
             match piece {
                 Piece::Text(text) => path.push_str(text),
                 Piece::Stem => path.push_str(&self.values.stem()),
@@ -465,6 +473,7 @@ impl Inferrer<'_, '_> {
                 },
             }
         }
+        self.filled.insert(pieces.as_ptr(), path.as_str().into());
         Some(path)
     }
 

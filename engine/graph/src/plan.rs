@@ -184,6 +184,7 @@ fn step(node: &Node, mut known: InferredNode, numbers: &[u32], target: bool) -> 
         optional: known.info.optional,
         traits: signature.traits,
         target,
+        turn: node.turn,
         location: node.location,
         extra,
     }

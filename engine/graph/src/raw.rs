@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kino_port::{Literal, Port, PortType, Range};
 
-use crate::diagnostic::{Location, Report, Span, nearest};
+use crate::diagnostic::{Location, Report, Span};
 use crate::literal::decode;
 use crate::names::NameIndex;
 use crate::parse::{Ident, NodeDecl, Word};
@@ -225,6 +225,6 @@ impl Reader<'_> {
 
 fn nearest_choice(ast: &Ast<'_>, port: &Port) -> Option<String> {
     let AstKind::Text(text) = &ast.kind else { return None };
-    let near = nearest(text, port.choices.iter().map(|choice| &**choice))?;
+    let near = kino_port::nearest(text, port.choices.iter().map(|choice| &**choice))?;
     Some(format!("did you mean \"{near}\"?"))
 }

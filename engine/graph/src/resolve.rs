@@ -23,6 +23,7 @@ use crate::expand::{
 };
 use crate::parse::Ident;
 use crate::raw::{RawInput, TurnOutput};
+use crate::step::Turn;
 use crate::template::{self, Part};
 
 /// The most bypassed nodes and graphs that an edge may go through.
@@ -80,6 +81,7 @@ pub(crate) struct Node {
     pub(crate) op: Arc<Op>,
     pub(crate) location: Location,
     pub(crate) bindings: Vec<Binding>,
+    pub(crate) turn: Option<Turn>,
 }
 
 /// Follows every edge of a graph, and of those that it uses.
@@ -108,8 +110,9 @@ pub(crate) fn resolve(expanded: Expanded, catalog: &dyn Catalog, report: &mut Re
     let dropped = nodes.iter().map(|node| node.bypass || scopes[node.scope].dropped).collect();
     let dirs = scopes.iter().map(|scope| Arc::clone(&scope.dir)).collect();
     let mut graph = DiGraph::with_capacity(nodes.len(), nodes.len());
-    for (RawNode { name, op, location, .. }, bindings) in nodes.into_iter().zip(bindings) {
-        graph.add_node(Node { name, op, location, bindings });
+    for (RawNode { name, op, location, scope, .. }, bindings) in nodes.into_iter().zip(bindings) {
+        let turn = scopes[scope].turn;
+        graph.add_node(Node { name, op, location, bindings, turn });
     }
     let root = if scopes.is_empty() { None } else { Some(scopes.swap_remove(0)) };
     let broken = |entity: &Entity| matches!(entity, Entity::Broken);

@@ -62,10 +62,21 @@ pub struct Step {
     pub traits: NodeTraits,
     /// Whether it is wanted for itself: an output of the graph, a sink, or the node to stop at.
     pub target: bool,
+    /// The turn of a `repeat` that it is part of.
+    pub turn: Option<Turn>,
     /// Where it is written.
     pub location: Location,
     /// A hash of what inference added to the key: files, weights.
     pub(crate) extra: u64,
+}
+
+/// A turn of a loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// The number of the loop among those of its graph.
+    pub of: u32,
+    /// Which turn, from 0.
+    pub number: u32,
 }
 
 /// What feeds an input.
@@ -164,6 +175,7 @@ impl Step {
             optional: Vec::new(),
             traits,
             target: traits.sink,
+            turn: None,
             location: Location::default(),
             extra: 0,
         }

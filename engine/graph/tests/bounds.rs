@@ -51,6 +51,46 @@ fn a_list_is_resolved_once_a_level_not_once_a_path() {
     assert!(codes(&problems).contains(&"too-large"), "{problems}");
 }
 
+/// Graphs of `levels` levels, each of which puts the path that it is given twice into the one that
+/// it hands on.
+fn doubled_path(levels: usize) -> String {
+    let graph = |nodes: &str| {
+        format!("Graph(version: 1, inputs: {{\"p\": (type: \"Path\")}}, nodes: {{{nodes}}})")
+    };
+    let use_of = |level: usize, path: &str| {
+        format!("\"n\": (op: \"./g{level}.ron\", with: {{\"p\": \"{path}\"}})")
+    };
+    let carried = lines(
+        levels,
+        "",
+        |level| format!("\"./g{level}.ron\": {},", graph(&use_of(level + 1, "{p}{p}"))),
+        "",
+    );
+    let last = "\"r\": (op: \"read\", in: {\"path\": \"inputs.p\"}), \
+                \"w\": (op: \"write\", in: {\"frames\": \"r\"}, with: {\"path\": \"x.png\"})";
+    format!(
+        "Graph(version: 1, inputs: {{\"q\": (type: \"Text\", default: \"a\")}}, nodes: {{{}}}, \
+         graphs: {{{carried} \"./g{levels}.ron\": {}}})",
+        use_of(0, "{q}-{q}"),
+        graph(last),
+    )
+}
+
+#[test]
+fn a_path_within_paths_is_filled_once_not_once_a_path() {
+    let text = doubled_path(30);
+    let graph = soon(|| check(&text)).unwrap_or_else(|problems| panic!("{problems}"));
+    let plan = soon(|| plan_with(&graph, &nodes(), &[])).unwrap();
+    let read = plan.steps.iter().find(|step| &*step.op == "read").unwrap();
+    let StepInput::Literal(Literal::Text(path)) = &read.inputs[0] else { panic!("a path") };
+    assert!(path.starts_with("a-aa-aa-a") && path.len() == 160, "{path}");
+    // What it means where it is short.
+    let graph = check(&doubled_path(1)).unwrap_or_else(|problems| panic!("{problems}"));
+    let plan = plan_with(&graph, &nodes(), &[]).unwrap();
+    let read = plan.steps.iter().find(|step| &*step.op == "read").unwrap();
+    assert_eq!(read.inputs[0], StepInput::Literal(Literal::text("a-aa-a")));
+}
+
 /// A list of 60,000 edges from `giver`, handed whole to 200 uses of a graph that hands it whole to
 /// 200 uses of one that declares it as `input`.
 fn handed_whole(giver: &str, input: &str) -> String {

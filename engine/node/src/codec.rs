@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::stored::{TensorHeader, TensorReader, write_tensor};
 use crate::table::type_of_name;
-use crate::types::{CustomTypes, TensorHeader, TensorReader, TypeDef, write_tensor};
+use crate::types::{CustomTypes, TypeDef};
 use crate::{Error, OutputFile, Outputs, Record, Result, Services, Value};
 
 const MAGIC: &[u8; 8] = b"KINOVAL2";

@@ -90,6 +90,15 @@ impl RunId {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GraphId(pub Arc<str>);
 
+/// Lets what computes below nodes see that their step is cancelled, while it is at work: a service
+/// of the process.
+///
+/// The runtime calls this with the step's flag on the thread of the step, and drops what it gives
+/// when the node is done. An operation that ends early gives an error of tensors that says
+/// [`std::io::ErrorKind::Interrupted`], which is [`Error::Cancelled`] to a node.
+#[derive(Clone, Copy, Debug)]
+pub struct CancelScope(pub fn(&Cancel) -> Box<dyn Any>);
+
 /// Removes what killed processes left in a folder: a service of the process.
 ///
 /// Whoever writes a file clears its folder first. Where files are up to date nobody writes, so the

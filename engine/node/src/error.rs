@@ -33,10 +33,28 @@ pub enum Error {
     },
     /// A tensor operation failed.
     #[error("tensor operation: {0}")]
-    Tensor(#[from] candle_core::Error),
+    Tensor(candle_core::Error),
     /// Reading or writing failed.
     #[error("{0}")]
     Io(#[from] std::io::Error),
+}
+
+/// An operation that was interrupted was cancelled: kernels look while they compute, see
+/// [`CancelScope`](crate::CancelScope).
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        fn is_interrupted(error: &candle_core::Error) -> bool {
+            use candle_core::Error as Tensor;
+            match error {
+                Tensor::Io(error) => error.kind() == std::io::ErrorKind::Interrupted,
+                Tensor::WithBacktrace { inner, .. }
+                | Tensor::Context { inner, .. }
+                | Tensor::WithPath { inner, .. } => is_interrupted(inner),
+                _ => false,
+            }
+        }
+        if is_interrupted(&error) { Error::Cancelled } else { Error::Tensor(error) }
+    }
 }
 
 /// A result of a node.

@@ -18,9 +18,11 @@
 //!
 //! It knows nothing of values, nodes or models.
 
+mod queue;
+mod reserve;
+mod room;
+
 use std::any::Any;
-use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -29,14 +31,12 @@ use std::time::Duration;
 use kino_port::format_bytes;
 
 use crate::{Error, Result};
+use queue::Queue;
+use reserve::Reserve;
+pub use room::spill_room;
 
 /// How often a step that waits for memory looks whether its run was cancelled.
 const LOOK: Duration = Duration::from_millis(20);
-/// How often a step that waits for memory may be overtaken by those that came after it and fit.
-const OVERTAKINGS: u32 = 16;
-/// At least so much of a disk is left to others, or half of what is free.
-const SPILL_RESERVE: u64 = 1 << 30;
-
 /// What may be used of main memory and of temporary files, and who uses it.
 pub struct Ledger {
     budget: u64,
@@ -56,16 +56,8 @@ struct Counts {
     spilled: u64,
     /// Steps that are admitted.
     admitted: usize,
-    /// Steps that wait, in the order in which they came.
-    queue: VecDeque<Waiting>,
-    /// How many ever came.
-    tickets: u64,
-}
-
-/// A step that waits for memory.
-struct Waiting {
-    ticket: u64,
-    overtaken: u32,
+    /// Steps that wait.
+    queue: Queue,
 }
 
 /// A place in the queue, until dropped.
@@ -147,19 +139,9 @@ pub(crate) struct SpillLease {
 
 /// A step's right to run: what it asked for is set aside, until this is dropped.
 pub struct Admission {
+    ledger: Arc<Ledger>,
     reserve: Arc<Reserve>,
     _pinned: Vec<Pinned>,
-}
-
-/// What an admitted step may still draw.
-struct Reserve {
-    ledger: Arc<Ledger>,
-    left: Mutex<u64>,
-}
-
-thread_local! {
-    /// What leases of this thread draw from: the step that it runs.
-    static RESERVE: RefCell<Option<Arc<Reserve>>> = const { RefCell::new(None) };
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -251,7 +233,7 @@ impl Ledger {
 
     /// A lease on bytes that are in use already, whatever the budget says.
     pub fn charge(self: &Arc<Self>, bytes: u64) -> Lease {
-        let drawn = self.draw(bytes);
+        let drawn = reserve::draw(self.number(), bytes);
         let mut counts = lock(&self.counts);
         counts.take(bytes - drawn);
         Lease { ledger: Arc::clone(self), bytes }
@@ -308,8 +290,8 @@ impl Ledger {
                 counts.admitted += 1;
                 counts.take(bytes);
                 drop(counts);
-                let reserve = Reserve { ledger: Arc::clone(self), left: Mutex::new(bytes) };
-                return Ok(Admission { reserve: Arc::new(reserve), _pinned: pinned });
+                let reserve = Reserve::new(self.number(), bytes);
+                return Ok(Admission { ledger: Arc::clone(self), reserve, _pinned: pinned });
             }
             let waited = self.freed.wait_timeout(counts, LOOK);
             drop(waited.unwrap_or_else(PoisonError::into_inner));
@@ -317,18 +299,19 @@ impl Ledger {
     }
 
     fn queue_up(&self) -> Place<'_> {
-        let mut counts = lock(&self.counts);
-        let ticket = counts.tickets;
-        counts.tickets += 1;
-        counts.queue.push_back(Waiting { ticket, overtaken: 0 });
-        Place { ledger: self, ticket }
+        Place { ledger: self, ticket: lock(&self.counts).queue.join() }
+    }
+
+    /// What tells it from other ledgers of the process, as long as it is there.
+    fn number(self: &Arc<Self>) -> usize {
+        Arc::as_ptr(self).addr()
     }
 
     /// Whether a step that waits is the first, and goes on once what can be done without has left.
     fn is_worth_making_room(&self, ticket: u64, bytes: u64) -> bool {
         let missing = {
             let counts = lock(&self.counts);
-            if counts.queue.front().is_some_and(|first| first.ticket != ticket) {
+            if !counts.queue.is_first(ticket) {
                 return false;
             }
             match counts.used.saturating_add(bytes).saturating_sub(self.budget) {
@@ -364,39 +347,16 @@ impl Ledger {
     }
 
     fn try_lease(self: &Arc<Self>, bytes: u64) -> Option<Lease> {
-        let drawn = self.draw(bytes);
+        let drawn = reserve::draw(self.number(), bytes);
         let mut counts = lock(&self.counts);
         let more = bytes - drawn;
         if more > 0 && counts.used.saturating_add(more) > self.budget {
             drop(counts);
-            self.put_back(drawn);
+            reserve::put_back(self.number(), drawn);
             return None;
         }
         counts.take(more);
         Some(Lease { ledger: Arc::clone(self), bytes })
-    }
-
-    /// Takes up to `bytes` of what was set aside for the step that this thread runs.
-    fn draw(self: &Arc<Self>, bytes: u64) -> u64 {
-        self.with_reserve(|left| {
-            let drawn = bytes.min(*left);
-            *left -= drawn;
-            drawn
-        })
-    }
-
-    fn put_back(self: &Arc<Self>, bytes: u64) {
-        self.with_reserve(|left| {
-            *left += bytes;
-            0
-        });
-    }
-
-    fn with_reserve(self: &Arc<Self>, f: impl FnOnce(&mut u64) -> u64) -> u64 {
-        RESERVE.with_borrow(|reserve| match reserve {
-            Some(reserve) if Arc::ptr_eq(&reserve.ledger, self) => f(&mut lock(&reserve.left)),
-            _ => 0,
-        })
     }
 
     fn reclaimers(&self) -> Vec<Arc<dyn Reclaim>> {
@@ -444,16 +404,10 @@ impl Counts {
     /// Whether a step that waits may begin now. If so, those that came before it were overtaken.
     fn may_begin(&mut self, ticket: u64, bytes: u64, budget: u64) -> bool {
         let fits = self.used.saturating_add(bytes) <= budget;
-        let before = self.queue.iter().take_while(|waiting| waiting.ticket != ticket).count();
-        if before == 0 {
-            return fits || self.admitted == 0;
+        match self.queue.is_first(ticket) {
+            true => fits || self.admitted == 0,
+            false => fits && self.queue.overtake(ticket),
         }
-        let may_overtake =
-            self.queue.iter().take(before).all(|first| first.overtaken < OVERTAKINGS);
-        if fits && may_overtake {
-            self.queue.iter_mut().take(before).for_each(|first| first.overtaken += 1);
-        }
-        fits && may_overtake
     }
 
     fn take(&mut self, bytes: u64) {
@@ -472,40 +426,13 @@ impl Lease {
 impl Admission {
     /// Does `f` on this thread; leases that it takes meanwhile are drawn from what was set aside.
     pub fn scope<T>(&self, f: impl FnOnce() -> T) -> T {
-        /// Puts back what was there before, also when `f` panics.
-        struct Restore(Option<Arc<Reserve>>);
-        impl Drop for Restore {
-            fn drop(&mut self) {
-                RESERVE.set(self.0.take());
-            }
-        }
-        let _restore = Restore(RESERVE.replace(Some(Arc::clone(&self.reserve))));
-        f()
+        self.reserve.scope(f)
     }
-}
-
-/// What frames may take of the disk that `folder` lies on: what is free there, less an eighth and
-/// at least a gigabyte, but no more than half. Without a limit where the system does not say.
-pub fn spill_room(folder: &Path) -> u64 {
-    let Some(free) = folder.ancestors().find_map(free_bytes) else { return u64::MAX };
-    free - (free / 8).max(SPILL_RESERVE.min(free / 2))
-}
-
-/// The bytes that are free on the disk that a folder lies on; none where there is no such folder.
-#[cfg(unix)]
-fn free_bytes(folder: &Path) -> Option<u64> {
-    let disk = rustix::fs::statvfs(folder).ok()?;
-    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
-}
-
-#[cfg(not(unix))]
-fn free_bytes(_folder: &Path) -> Option<u64> {
-    None
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.ledger.give_back(|counts| counts.queue.retain(|step| step.ticket != self.ticket));
+        self.ledger.give_back(|counts| counts.queue.leave(self.ticket));
     }
 }
 
@@ -523,8 +450,8 @@ impl Drop for SpillLease {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        let left = std::mem::take(&mut *lock(&self.reserve.left));
-        self.reserve.ledger.give_back(|counts| {
+        let left = self.reserve.take_rest();
+        self.ledger.give_back(|counts| {
             counts.used = counts.used.saturating_sub(left);
             counts.admitted -= 1;
         });
@@ -553,6 +480,7 @@ impl fmt::Debug for Lease {
 mod tests {
     use std::sync::mpsc;
 
+    use super::queue::OVERTAKINGS;
     use super::*;
 
     /// Something that holds leases of one byte count each.
@@ -742,18 +670,6 @@ mod tests {
     }
 
     #[test]
-    fn temporary_files_leave_a_part_of_the_disk_to_others() {
-        let folder = tempfile::tempdir().unwrap();
-        let room = spill_room(folder.path());
-        assert!(spill_room(Path::new("/no/such/folder")) > 0);
-        #[cfg(unix)]
-        {
-            let free = free_bytes(folder.path()).unwrap();
-            assert!(room < free && Ledger::new(1).spill_budget() < u64::MAX, "{room} of {free}");
-        }
-    }
-
-    #[test]
     fn weights_that_are_resident_are_not_asked_for_again() {
         struct Weights(Arc<u8>);
         impl Reclaim for Weights {
@@ -801,5 +717,7 @@ mod tests {
         assert_eq!((ledger.used(), ledger.spilled()), (0, 80));
         drop(lease);
         assert_eq!(ledger.spilled(), 0);
+        #[cfg(unix)]
+        assert!(Ledger::new(1).spill_budget() < u64::MAX, "unless it is said, what the disk has");
     }
 }

@@ -15,15 +15,19 @@ mod inputs;
 pub mod ledger;
 mod node;
 pub mod path_text;
+mod policy;
 mod regular;
 mod spill;
+mod stored;
 mod table;
 mod types;
 mod value;
 mod video;
 
 pub use codec::{decode, encode, is_storable};
-pub use cx::{Cancel, Cx, GraphId, Preview, Progress, RemoveLeftovers, RunId, Services};
+pub use cx::{
+    Cancel, CancelScope, Cx, GraphId, Preview, Progress, RemoveLeftovers, RunId, Services,
+};
 pub use error::{Error, Result};
 pub use inputs::{Inputs, Outputs, fit_values};
 pub use ledger::{
@@ -31,12 +35,14 @@ pub use ledger::{
     spill_room,
 };
 pub use node::{Node, NodeDef, Registry, no_infer};
+pub use policy::FilePolicy;
 pub use regular::{Irregular, open_regular, read_regular, read_regular_text};
 pub use spill::SpillFile;
+pub use stored::{TensorHeader, TensorReader};
 pub use table::{TYPES, bytes_of_fact, tensor_fact, type_of_name, type_of_port};
 pub use types::{
-    CustomTypes, Field, Fields, Opaque, TensorFact, TensorHeader, TensorReader, Tensors, TypeDef,
-    Typed, ValueType, check_elements, check_shape, fit_shape, from_tensor, known, tensor_bytes,
+    CustomTypes, Field, Fields, Opaque, TensorFact, Tensors, TypeDef, Typed, ValueType,
+    check_elements, check_shape, fit_shape, from_tensor, known, tensor_bytes,
 };
 pub use value::{ModelPart, Named, OutputFile, Record, Value};
 pub use video::{

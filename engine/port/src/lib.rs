@@ -1,6 +1,6 @@
 //! What the whole engine agrees on: port types, literals, signatures, plan-time facts, units.
 //!
-//! This crate depends on nothing. A node's [`Signature`] says what it takes and gives; a
+//! This crate depends on none of ours. A node's [`Signature`] says what it takes and gives; a
 //! [`Literal`] is a value that can stand in a graph's text; a [`Fact`] is what is known of a value
 //! before anything runs.
 
@@ -15,6 +15,7 @@ mod repeat;
 mod signature;
 mod size;
 mod stamp;
+mod suggest;
 mod types;
 mod units;
 
@@ -30,5 +31,6 @@ pub use repeat::{MAX_TURNS, REPEAT};
 pub use signature::{NodeTraits, Signature};
 pub use size::{format_bytes, parse_bytes};
 pub use stamp::{FileStamp, PlannedFile};
+pub use suggest::{did_you_mean, nearest};
 pub use types::{ElementRule, NamedType, PortType, TensorRule};
 pub use units::{Fps, Guidance, Sigma, Timestep};

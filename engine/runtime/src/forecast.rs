@@ -17,6 +17,7 @@ use kino_port::{PlanError, PlannedWeights, format_bytes};
 
 use crate::demand::{Demand, Need};
 use crate::event::CacheStatus;
+use crate::turns::Turns;
 use crate::waiting::waiting_for_joins;
 use crate::wiring::{Wiring, outputs_of};
 
@@ -77,7 +78,11 @@ pub(crate) fn forecast(
     }
     let mut run = Simulation::new(wiring, demand, ledger, cache_budget);
     run.device_counts = device_counts;
-    while let Some(step) = run.heavy.pop().or_else(|| run.light.pop()) {
+    loop {
+        for step in run.turns.released() {
+            run.ready(step as usize);
+        }
+        let Some(step) = run.heavy.pop().or_else(|| run.light.pop()) else { break };
         run.step(step as usize);
     }
     run.forecast
@@ -130,6 +135,7 @@ struct Simulation<'a> {
     readers: Vec<Vec<u32>>,
     heavy: Vec<u32>,
     light: Vec<u32>,
+    turns: Turns,
     clock: usize,
     forecast: Forecast,
 }
@@ -165,6 +171,7 @@ impl<'a> Simulation<'a> {
             readers: vec![Vec::new(); steps],
             heavy: Vec::new(),
             light: Vec::new(),
+            turns: Turns::new(wiring.plan),
             clock: 0,
             forecast: now(ledger),
         };
@@ -181,6 +188,7 @@ impl<'a> Simulation<'a> {
         }
         // The last is put on the pile first, so that the first is started first.
         let needed = |step: &usize| demand.need[*step] != Need::None;
+        (0..steps).filter(needed).for_each(|step| run.turns.begin(wiring.turn(step)));
         let ready: Vec<usize> =
             (0..steps).filter(needed).filter(|step| run.waiting[*step] == 0).collect();
         ready.into_iter().rev().for_each(|step| run.ready(step));
@@ -192,6 +200,9 @@ impl<'a> Simulation<'a> {
     }
 
     fn ready(&mut self, step: usize) {
+        if self.turns.holds(self.wiring.turn(step), step as u32) {
+            return;
+        }
         let is_heavy = self.wiring.traits(step).heavy && self.computes(step);
         let pile = if is_heavy { &mut self.heavy } else { &mut self.light };
         pile.push(step as u32);
@@ -209,6 +220,7 @@ impl<'a> Simulation<'a> {
             Some(_) => self.load(at),
             None => self.compute(at),
         }
+        self.turns.end(self.wiring.turn(at));
         self.note(0);
         for reader in self.readers[at].clone().into_iter().rev() {
             let waiting = &mut self.waiting[reader as usize];

@@ -31,6 +31,7 @@ mod schedule;
 mod sink;
 mod stop;
 mod store;
+mod turns;
 mod waiting;
 mod wanted;
 mod wiring;

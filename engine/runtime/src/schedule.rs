@@ -16,6 +16,7 @@ use crate::entry::Verified;
 use crate::event::Event;
 use crate::report::SkippedStep;
 use crate::store::Hit;
+use crate::turns::Turns;
 use crate::wiring::{Wiring, outputs_of};
 
 /// How far a step is.
@@ -138,6 +139,7 @@ pub(crate) struct Schedule<'p> {
     last_text: Arc<str>,
     light: Vec<u32>,
     heavy: Vec<u32>,
+    turns: Turns,
     light_running: usize,
     heavy_running: bool,
     pub(crate) running: usize,
@@ -187,6 +189,7 @@ impl<'p> Schedule<'p> {
             last_text: Arc::from(""),
             light: Vec::new(),
             heavy: Vec::new(),
+            turns: Turns::new(wiring.plan),
             light_running: 0,
             heavy_running: false,
             running: 0,
@@ -289,6 +292,9 @@ impl<'p> Schedule<'p> {
     pub(crate) fn next(&mut self) -> Option<(Job, bool)> {
         if self.stopped {
             return None;
+        }
+        for step in self.turns.released() {
+            self.ready(step);
         }
         let heavy = if self.heavy_running { None } else { self.heavy.pop() };
         let is_heavy = heavy.is_some();

@@ -21,7 +21,7 @@ const MAX_OPEN: usize = 64;
 /// So many bytes of small entries are read before their turn comes. What is not kept open and not
 /// read is verified once more then: of the turns of a long loop there may be more than memory has
 /// room for.
-const READ_AHEAD: u64 = 64 << 20;
+const READ_AHEAD: u64 = 16 << 20;
 
 /// What a cache holds of a step.
 pub(crate) enum Hit {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use kino_graph::{Plan, Step, StepInput, StepOutput, ValueSource};
+use kino_graph::{Plan, Step, StepInput, StepOutput, Turn, ValueSource};
 use kino_node::{Node, Registry};
 use kino_port::{NodeTraits, PlannedRead};
 
@@ -134,6 +134,10 @@ impl<'p> Wiring<'p> {
 
     pub(crate) fn traits(&self, step: usize) -> NodeTraits {
         self.plan.steps[step].traits
+    }
+
+    pub(crate) fn turn(&self, step: usize) -> Option<Turn> {
+        self.plan.steps[step].turn
     }
 
     pub(crate) fn key(&self, step: usize) -> &[u8; 32] {

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use kino_graph::Key;
 use kino_node::{
-    Admission, Cancel, Cx, Error, GraphId, Inputs, Node, Outputs, Progress, Result, RunId,
-    Services, Value, fit_values,
+    Admission, Cancel, CancelScope, Cx, Error, GraphId, Inputs, Node, Outputs, Progress, Result,
+    RunId, Services, Value, fit_values,
 };
 
 use crate::device::Device;
@@ -354,7 +354,9 @@ impl<'r> Work<'r> {
         let ports = &node.signature().inputs;
         fit_values(ports, values)?;
         let inputs = Inputs::new(ports, values);
+        let scope = self.services.find::<CancelScope>().map(|scope| scope.0(cancel));
         let outputs = span.in_scope(|| guarded(|| node.run(&mut cx, &inputs)));
+        drop(scope);
         let was_cancelled = matches!(&outputs, Err(Error::Cancelled));
         // A node that fails on a file which is being replaced is not to blame.
         if !was_cancelled {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kino_models::model::Family;
-use kino_node::{Cancel, Cx, Inputs, Ledger, Node, Outputs, Registry, ValueType};
+use kino_node::{Cancel, Cx, FilePolicy, Inputs, Ledger, Node, Outputs, Registry, ValueType};
 use kino_port::Signature;
 
 use crate::cancel::unless_cancelled;
@@ -26,6 +26,7 @@ use crate::watch::WatchRequest;
 #[derive(Clone)]
 pub struct Engine {
     core: Arc<Core>,
+    policy: FilePolicy,
 }
 
 /// How an engine is made.
@@ -41,11 +42,37 @@ impl Engine {
         EngineBuilder { settings: EngineSettings::default(), error: None }
     }
 
+    /// The same engine for graphs that are not trusted: those that are opened with it may read and
+    /// write only what `policy` allows, the graphs that they use, models and what was granted to
+    /// plugins included. Narrows what this engine allows; [`RunRequest::policy`] narrows it further
+    /// for one run.
+    ///
+    /// ```
+    /// use kino_session::{Engine, FilePolicy, inputs};
+    ///
+    /// # let folder = std::env::temp_dir().join(format!("kino-doc-policy-{}", std::process::id()));
+    /// # let _ = std::fs::create_dir_all(&folder);
+    /// let engine = Engine::builder().device("cpu").memory("1GB").no_cache().build()?;
+    /// let policy = FilePolicy::default().read_within([&folder]).write_within([folder.join("out")]);
+    /// let graph = engine.with_policy(&policy).open_text("upload.ron", r#"Graph(version: 1,
+    ///     nodes: {"secret": (op: "image.read", with: {"path": "/etc/passwd"})},
+    ///     outputs: {"frames": "secret"})"#, &folder)?;
+    /// let error = graph.plan(&inputs! {}).err().expect("it is refused");
+    /// assert!(error.to_string().contains("/etc/passwd may not be read"));
+    /// # Ok::<(), kino_session::Error>(())
+    /// ```
+    ///
+    /// [`RunRequest::policy`]: crate::RunRequest::policy
+    #[must_use]
+    pub fn with_policy(&self, policy: &FilePolicy) -> Engine {
+        Engine { core: Arc::clone(&self.core), policy: self.policy.clone().and(policy) }
+    }
+
     /// Opens a graph: a file, a built-in name, or `-` for the standard input.
     ///
     /// # Errors
     /// When it cannot be read, a plugin that it uses cannot be loaded, or all its problems.
-    pub fn open(&self, graph: impl AsRef<str>) -> Result<Graph> {
+    pub fn open(&self, graph: impl AsRef<Path>) -> Result<Graph> {
         self.load(source::open(graph.as_ref())?)
     }
 
@@ -63,19 +90,20 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::open`], and when it was cancelled.
-    pub fn open_with(&self, graph: impl Into<String>, cancel: &Cancel) -> Result<Graph> {
+    pub fn open_with(&self, graph: impl Into<PathBuf>, cancel: &Cancel) -> Result<Graph> {
         let (engine, graph) = (self.clone(), graph.into());
         unless_cancelled(cancel, move || engine.open(graph))?
     }
 
-    fn load(&self, source: GraphSource) -> Result<Graph> {
+    fn load(&self, mut source: GraphSource) -> Result<Graph> {
+        source.policy = self.policy.clone();
         let loaded = LoadedGraph::load(&self.core, source, &mut BTreeSet::new())?;
         Ok(Graph { loaded: Arc::new(loaded) })
     }
 
     /// Runs a graph, and again whatever changes, once started: the same that `kino watch` shows.
-    pub fn watch(&self, graph: impl Into<String>) -> WatchRequest {
-        WatchRequest::new(Arc::clone(&self.core), graph.into())
+    pub fn watch(&self, graph: impl Into<PathBuf>) -> WatchRequest {
+        WatchRequest::new(Arc::clone(&self.core), graph.into(), self.policy.clone())
     }
 
     /// The built-in nodes, and those of every plugin of this folder or of the user that may be
@@ -252,7 +280,10 @@ impl EngineBuilder {
     pub fn build(self) -> Result<Engine> {
         match self.error {
             Some(error) => Err(error),
-            None => Ok(Engine { core: Arc::new(Core::new(self.settings)?) }),
+            None => {
+                let core = Arc::new(Core::new(self.settings)?);
+                Ok(Engine { core, policy: FilePolicy::default() })
+            }
         }
     }
 }

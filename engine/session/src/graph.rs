@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use kino_graph::{Access, Diagnostics};
-use kino_node::{Cancel, Registry};
+use kino_node::{Cancel, FilePolicy, Registry};
 use kino_port::{Literal, Port};
 
 use crate::error::Result;
@@ -78,6 +78,7 @@ impl Graph {
             until: None,
             seed: None,
             memory: None,
+            policy: FilePolicy::default(),
             cancel: Cancel::default(),
             listener: None,
         }
@@ -93,6 +94,7 @@ pub struct RunRequest {
     until: Option<String>,
     seed: Option<u64>,
     memory: Option<u64>,
+    policy: FilePolicy,
     cancel: Cancel,
     listener: Option<Box<dyn FnMut(RunEvent) + Send>>,
 }
@@ -114,6 +116,15 @@ impl RunRequest {
     /// plan that needs more is refused. Unless it is said, it may need what the engine has.
     pub fn memory(mut self, bytes: u64) -> Self {
         self.memory = Some(bytes);
+        self
+    }
+
+    /// What this run may read and write, beside what [`Engine::with_policy`] says of its graph: a
+    /// plan that names anything else is refused, and so is what leads elsewhere once it runs.
+    ///
+    /// [`Engine::with_policy`]: crate::Engine::with_policy
+    pub fn policy(mut self, policy: FilePolicy) -> Self {
+        self.policy = policy;
         self
     }
 
@@ -148,7 +159,8 @@ impl RunRequest {
     fn planned(&self, inputs: &[(String, Literal)]) -> Result<Planned> {
         let draw = |_: &str| self.seed.unwrap_or_else(random_seed);
         let (out, until, cancel) = (&*self.out, self.until.as_deref(), &self.cancel);
-        let settings = PlanOptions { inputs, out, until, draw: &draw, cancel };
+        let policy = &self.policy;
+        let settings = PlanOptions { inputs, out, until, draw: &draw, policy, cancel };
         let planned = self.loaded.plan(&settings, &mut BTreeSet::new())?;
         match self.memory {
             Some(most) => planned.within(most),
@@ -173,10 +185,12 @@ impl RunRequest {
         let folders = self.loaded.folders(&self.out);
         let locate = |path: &str| located(&folders, Access::Write, path);
         sweep::separate(&mut plans, &points, &locate);
-        let planned = all.into_iter().zip(plans);
-        let planned =
-            planned.map(|(one, plan)| Plan { planned: Arc::new(Planned { plan, ..one }) });
-        Ok(points.into_iter().zip(planned).collect())
+        let planned = all.into_iter().zip(plans).map(|(one, plan)| {
+            let planned = Planned { plan, ..one };
+            self.loaded.check_writes(&planned, &self.out)?;
+            Ok(Plan { planned: Arc::new(planned) })
+        });
+        Ok(points.into_iter().zip(planned.collect::<Result<Vec<_>>>()?).collect())
     }
 
     /// Starts it. It is planned on its own thread, so that this waits for nothing, and planning can

@@ -53,7 +53,6 @@ mod revisions;
 mod run;
 pub mod settings;
 mod source;
-mod suggest;
 mod sweep;
 mod watch;
 
@@ -66,7 +65,8 @@ pub use graph::{Graph, RunRequest, random_seed};
 pub use inputs::Inputs;
 /// What a family of models is written with, see [`EngineBuilder::family`].
 pub use kino_models as models;
-pub use kino_node::{Cancel, Frames, RunId};
+pub use kino_node::{Cancel, FilePolicy, Frames, RunId};
+pub use kino_port::did_you_mean;
 pub use kino_runtime::{CacheStatus, Cached, Event, Forecast, Report};
 pub use output::FromOutput;
 pub use plan::Plan;
@@ -75,6 +75,5 @@ pub use provenance::Provenance;
 pub use run::{Run, RunResult, WrittenFile};
 pub use settings::Settings;
 pub use source::{GRAPHS, built_in as built_in_graph, no_such_graph};
-pub use suggest::nearest;
 pub use sweep::{SweepPoint, describe_point};
 pub use watch::{WatchEvent, WatchRequest, WatchStop};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use kino_graph::{
     Access, Catalog, Diagnostic, Diagnostics, Graph, GraphLoader, PlanSettings, Severity,
 };
-use kino_node::{Cancel, Node, Registry, Services};
+use kino_node::{Cancel, FilePolicy, Node, Registry, Services};
 use kino_port::{Facts, Literal, PlanError, Signature, StepInfo, format_bytes, path_to_text};
 use kino_runtime::NodeCatalog;
 use kino_world::{Folders, HashCache};
@@ -60,6 +60,8 @@ pub(crate) struct PlanOptions<'a> {
     pub(crate) until: Option<&'a str>,
     /// A number for a seed of `"random"` at a place of this name.
     pub(crate) draw: &'a dyn Fn(&str) -> u64,
+    /// What its runs may read and write, within what the graph may.
+    pub(crate) policy: &'a FilePolicy,
     /// Raised when nobody wants the plan any more.
     pub(crate) cancel: &'a Cancel,
 }
@@ -119,7 +121,12 @@ impl LoadedGraph {
     ) -> Result<Planned> {
         let folders = Arc::new(self.folders(settings.out));
         let services = self.core.services.layer().with(Arc::clone(&folders));
-        let services = Arc::new(services.with(Arc::new(self.source.id.clone())));
+        let policy = Arc::new(self.source.policy.clone().and(settings.policy));
+        for graph in self.source.used() {
+            policy.check_read(&graph)?;
+        }
+        let services = services.with(Arc::new(self.source.id.clone())).with(policy);
+        let services = Arc::new(services);
         let PlanOptions { inputs, until, draw, cancel, .. } = *settings;
         // Every path is followed link by link: not once nobody wants the plan any more.
         let locate = |access, path: &str| match cancel.is_cancelled() {
@@ -153,7 +160,31 @@ impl LoadedGraph {
         if refused.is_empty() {
             return Ok(());
         }
-        let list = refused.into_iter().map(|(at, error)| Diagnostic {
+        Err(self.refused(plan, refused))
+    }
+
+    /// Refuses steps whose files were moved to where the run may not write.
+    pub(crate) fn check_writes(&self, planned: &Planned, out: &Path) -> Result<()> {
+        let Planned { services, plan, .. } = planned;
+        let (folders, policy) = (self.folders(out), services.get::<FilePolicy>()?);
+        let refused = plan.writes().filter_map(|file| {
+            let place = folders.output(file.path);
+            let place = place.map_err(|error| PlanError::new(error.to_string()));
+            let checked = place.and_then(|place| {
+                policy.check_write(&place).map_err(|error| {
+                    let hint = error.hint().map(str::to_owned);
+                    PlanError { hint, ..PlanError::new(error.to_string()) }
+                })
+            });
+            Some((file.step, checked.err()?))
+        });
+        let refused: Vec<_> = refused.collect();
+        if refused.is_empty() { Ok(()) } else { Err(self.refused(plan, refused)) }
+    }
+
+    /// What stands against steps of a plan, by their numbers.
+    fn refused(&self, plan: &kino_graph::Plan, errors: Vec<(usize, PlanError)>) -> Error {
+        let list = errors.into_iter().map(|(at, error)| Diagnostic {
             severity: Severity::Error,
             code: "plan",
             message: format!("`{}`: {}", plan.steps[at].name, error.message),
@@ -162,7 +193,7 @@ impl LoadedGraph {
             hint: error.hint,
         });
         let (list, files) = (list.collect(), self.graph.files().to_vec());
-        Err(Error::Graph(Diagnostics { list, files }))
+        Error::Graph(Diagnostics { list, files })
     }
 
     /// The folders that its paths are relative to.

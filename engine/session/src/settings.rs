@@ -13,7 +13,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use kino_port::{format_bytes, parse_bytes, path_to_text};
+use kino_port::{did_you_mean, format_bytes, parse_bytes, path_to_text};
 use kino_world::media::FfmpegChoice;
 
 use crate::device::DeviceChoice;
@@ -246,10 +246,8 @@ impl Setting {
 /// Which setting may have been meant.
 fn meant(name: &str) -> String {
     let names = SETTINGS.iter().map(|setting| setting.name);
-    match crate::nearest(name, names.clone()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("there is {}", names.collect::<Vec<_>>().join(", ")),
-    }
+    did_you_mean(name, names.clone())
+        .unwrap_or_else(|| format!("there is {}", names.collect::<Vec<_>>().join(", ")))
 }
 
 /// A path with `~` for the home folder, else relative to `base`.

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use kino_graph::GraphLoader;
-use kino_node::GraphId;
-use kino_world::read_text;
+use kino_node::{FilePolicy, GraphId};
+use kino_port::{did_you_mean, path_to_text};
+use kino_world::{InputFile, read_text};
 
 use crate::error::{Error, Result};
-use crate::suggest::nearest;
 
 /// The built-in graphs: name and text.
 pub const GRAPHS: &[(&str, &str)] = &[
@@ -37,9 +37,14 @@ pub(crate) struct GraphSource {
     pub(crate) folder: PathBuf,
     /// What tells it from other graphs.
     pub(crate) id: GraphId,
+    /// What it may read and write, the graphs that it uses included; its own file it need not
+    /// allow.
+    pub(crate) policy: FilePolicy,
     is_built_in: bool,
-    /// The files that were read, or could not be: its own, and graphs that it uses.
-    tried: Mutex<Vec<PathBuf>>,
+    /// Its own file, where it has one.
+    file: Option<PathBuf>,
+    /// The files of graphs that it uses that were read, or could not be.
+    used: Mutex<Vec<PathBuf>>,
 }
 
 /// Finds a graph: `-` is the standard input; whatever looks like a path is a file; else a built-in
@@ -47,38 +52,42 @@ pub(crate) struct GraphSource {
 ///
 /// # Errors
 /// When there is no such graph, or it cannot be read.
-pub(crate) fn open(graph: &str) -> Result<GraphSource> {
-    if graph == "-" {
+pub(crate) fn open(path: &Path) -> Result<GraphSource> {
+    if path.as_os_str() == "-" {
         return standard_input();
     }
+    let graph = path_to_text(path);
     let looks_like_a_path = graph.ends_with(".ron") || graph.contains(['/', '\\']);
-    if let (false, Some((name, text))) = (looks_like_a_path, built_in(graph)) {
+    if let (false, Some((name, text))) = (looks_like_a_path, built_in(&graph)) {
         return Ok(GraphSource {
             name: format!("{name}.ron"),
             text: (*text).to_owned(),
             stem: (*name).to_owned(),
             folder: PathBuf::from("."),
             id: GraphId(format!("built-in {name}").into()),
+            policy: FilePolicy::default(),
             is_built_in: true,
-            tried: Mutex::default(),
+            file: None,
+            used: Mutex::default(),
         });
     }
-    let path = Path::new(graph);
     if !looks_like_a_path && !path.exists() {
-        return Err(no_such_graph(graph));
+        return Err(no_such_graph(&graph));
     }
     let text = read(path)?;
     let stem = path.file_stem().map_or_else(|| "graph".into(), |stem| stem.to_string_lossy());
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let place = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     Ok(GraphSource {
-        name: graph.to_owned(),
+        name: graph.into_owned(),
         text,
         stem: stem.into_owned(),
         folder: folder.unwrap_or(Path::new(".")).to_owned(),
         id: GraphId(format!("file {place:?}").into()),
+        policy: FilePolicy::default(),
         is_built_in: false,
-        tried: Mutex::new(vec![path.to_owned()]),
+        file: Some(path.to_owned()),
+        used: Mutex::default(),
     })
 }
 
@@ -91,8 +100,8 @@ pub fn built_in(name: &str) -> Option<&'static (&'static str, &'static str)> {
 pub fn no_such_graph(name: &str) -> Error {
     let error = Error::usage(format!("there is no built-in graph `{name}`, and no such file"));
     let names = GRAPHS.iter().map(|(name, _)| *name);
-    match nearest(name, names.clone()) {
-        Some(near) => error.advising(format!("did you mean `{near}`?")),
+    match did_you_mean(name, names.clone()) {
+        Some(near) => error.advising(near),
         None => {
             let names: Vec<_> = names.map(|name| format!("`{name}`")).collect();
             error.advising(format!("built in are {}", names.join(", ")))
@@ -146,14 +155,34 @@ impl GraphSource {
             stem: stem.to_owned(),
             folder: folder.to_owned(),
             id: GraphId(format!("text {number}").into()),
+            policy: FilePolicy::default(),
             is_built_in: false,
-            tried: Mutex::default(),
+            file: None,
+            used: Mutex::default(),
         }
     }
 
     /// The files that it was read from so far, those that are missing included.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
-        self.tried.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.file.iter().cloned().chain(self.used()).collect()
+    }
+
+    /// The same without its own.
+    pub(crate) fn used(&self) -> Vec<PathBuf> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl GraphSource {
+    /// The text of a graph that this one uses, if it may read that.
+    fn read_allowed(&self, path: &Path) -> Result<String, kino_node::Error> {
+        self.policy.check_read(path)?;
+        let failed = |error: kino_world::Error| kino_node::Error::failed(error.to_string());
+        let mut file = InputFile::open(path).map_err(failed)?;
+        self.policy.check_opened(path, &file.stamp())?;
+        let bytes = file.read_at_most(LARGEST).map_err(failed)?;
+        String::from_utf8(bytes)
+            .map_err(|_| kino_node::Error::failed(format!("{} is no text", path.display())))
     }
 }
 
@@ -167,7 +196,13 @@ impl GraphLoader for GraphSource {
             return found.ok_or_else(|| "there is no such built-in graph".to_owned());
         }
         let path = tidy(self.folder.join(path));
-        self.tried.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
+        if self.policy.narrows_reading() {
+            return self.read_allowed(&path).map_err(|error| match error.hint() {
+                Some(hint) => format!("{error}; {hint}"),
+                None => error.to_string(),
+            });
+        }
         match fs::metadata(&path) {
             // Devices and pipes have no end, and whatever is too large is no graph either.
             Ok(about) if about.len() > LARGEST || (!about.is_file() && !about.is_dir()) => {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
-use kino_node::Cancel;
+use kino_node::{Cancel, FilePolicy};
 use kino_world::{FileChange, FileWatch};
 
 use crate::core::Core;
@@ -67,12 +67,13 @@ impl WatchStop {
 }
 
 impl WatchRequest {
-    pub(crate) fn new(core: Arc<Core>, graph: String) -> Self {
+    pub(crate) fn new(core: Arc<Core>, graph: PathBuf, policy: FilePolicy) -> Self {
         let (signals, inbox) = mpsc::channel();
         let cancel = Cancel::default();
         let reader = Reader {
             core,
             graph,
+            policy,
             inputs: Inputs::new(),
             out: PathBuf::from("out"),
             until: None,

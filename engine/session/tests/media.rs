@@ -113,6 +113,24 @@ fn a_part_of_a_video_has_the_sound_of_its_frames() {
     }
 }
 
+/// Twice the frames at twice the rate: the same time, the same sound.
+#[test]
+fn a_clip_between_whose_frames_are_others_keeps_its_sound() {
+    let place = alone();
+    let graph = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../graphs/interpolate.ron");
+    let graph = place.engine.open(graph.to_str().unwrap()).unwrap();
+    let clip = place.path("clip.mp4").to_str().unwrap().to_owned();
+    let run = graph.run(inputs! { "video" => clip, "enlarge" => 1 }).out(place.folder.path());
+    run.start().unwrap().wait().unwrap();
+    let mut file = InputFile::open(&place.path("interpolate-2x.mp4")).unwrap();
+    let reader = VideoReader::open(&mut file, false).unwrap();
+    let (fps, count) = (reader.info().fps.unwrap(), reader.info().times.len());
+    assert!((fps - 20.0).abs() < 1e-6 && (29..=30).contains(&count), "{fps} {count}");
+    let (before, after) = (place.sound("clip.mp4"), place.sound("interpolate-2x.mp4"));
+    assert_eq!(after.ticks(), count as u64 * 800);
+    assert!(bytes(&before).starts_with(&bytes(&after)));
+}
+
 #[test]
 fn sounds_are_cut_and_joined() {
     let place = alone();

@@ -20,6 +20,9 @@ const WAITING: &str = ".waiting";
 /// What the file is called whose lock says that the files which wait beside it are wanted.
 const ANCHOR: &str = ".kino-waits.";
 
+/// So many bytes of a file's name stand in its temporary name, which also has to fit.
+const LONGEST_SHOWN: usize = 160;
+
 /// Where files cannot be locked, one so old was left by a process that died.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
@@ -49,7 +52,7 @@ impl AtomicFile {
         std::fs::create_dir_all(folder).map_err(Error::io("made", folder))?;
         clean(folder);
         let name = target.file_name().unwrap_or_default().to_string_lossy();
-        let prefix = format!(".{}.", name.chars().take(80).collect::<String>());
+        let prefix = format!(".{}.", &name[..name.floor_char_boundary(LONGEST_SHOWN)]);
         let mut builder = tempfile::Builder::new();
         builder.prefix(&prefix).suffix(PARTIAL);
         #[cfg(unix)]
@@ -349,6 +352,18 @@ mod tests {
         remove_leftovers(folder.path());
         remove_leftovers(folder.path());
         assert_eq!(names(folder.path()), ["ready"]);
+    }
+
+    #[test]
+    fn a_name_may_be_as_long_as_names_are() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [format!("{}.png", "a".repeat(251)), "长".repeat(85), "é".repeat(127)] {
+            let target = folder.path().join(&name);
+            AtomicFile::create(&target).unwrap().finish().unwrap();
+            fs::remove_file(&target).unwrap();
+            AtomicFile::create(&target).unwrap().wait().unwrap().finish().unwrap();
+            assert!(target.is_file(), "{name}");
+        }
     }
 
     #[test]

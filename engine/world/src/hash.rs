@@ -121,22 +121,45 @@ impl HashCache {
         self.hash_at(path, SystemTime::now(), stopped)
     }
 
+    /// As [`HashCache::hash_unless`], of a file that is open; it is left at its beginning.
+    ///
+    /// # Errors
+    /// As [`HashCache::hash_unless`].
+    pub fn hash_opened(
+        &self,
+        file: &mut InputFile,
+        stopped: &dyn Fn() -> bool,
+    ) -> Result<FileHash> {
+        let hash = self.hash_opened_at(file, SystemTime::now(), stopped)?;
+        file.rewind().map_err(Error::io("read", file.path()))?;
+        Ok(hash)
+    }
+
     fn hash_at(
         &self,
         path: &Path,
         now: SystemTime,
         stopped: &dyn Fn() -> bool,
     ) -> Result<FileHash> {
-        let mut file = InputFile::open(path)?;
-        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        self.hash_opened_at(&mut InputFile::open(path)?, now, stopped)
+    }
+
+    fn hash_opened_at(
+        &self,
+        file: &mut InputFile,
+        now: SystemTime,
+        stopped: &dyn Fn() -> bool,
+    ) -> Result<FileHash> {
+        let path = file.path().to_owned();
+        let absolute = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
         let name = path_to_text(&absolute).into_owned();
         let mut stamp = file.stamp();
         for _ in 0..TRIES {
             if let Some(hash) = self.lock().find(&name, &stamp) {
                 return Ok(FileHash { hash, stamp });
             }
-            file.rewind().map_err(Error::io("read", path))?;
-            let hash = hash_contents(&mut file, stopped)?;
+            file.rewind().map_err(Error::io("read", &path))?;
+            let hash = hash_contents(file, stopped)?;
             let after = file.stamp_now()?;
             if after == stamp {
                 // Another change in the same tick of the file system's clock would not show.
@@ -147,7 +170,7 @@ impl HashCache {
             }
             stamp = after;
         }
-        Err(Error::content(path, "it changes while it is read")
+        Err(Error::content(&path, "it changes while it is read")
             .advise("try again when nothing writes it any more"))
     }
 

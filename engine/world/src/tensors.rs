@@ -6,6 +6,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
+use kino_port::{did_you_mean, format_bytes};
 use safetensors::tensor::{Metadata, TensorView};
 
 use crate::{AtomicFile, Error, InputFile, Result, looks_like};
@@ -65,19 +66,32 @@ impl InputFile {
 fn infos(metadata: &Metadata, path: &Path) -> Result<Vec<TensorInfo>> {
     let mut infos = Vec::new();
     for (name, info) in metadata.tensors() {
-        let dtype = DType::try_from(info.dtype).map_err(|_| {
-            Error::content(
-                path,
-                format!(
-                    "tensor `{name}` has the element type {:?}, which is not known",
-                    info.dtype
-                ),
-            )
-        })?;
+        let dtype = checked_type(&name, info, path)?;
         infos.push(TensorInfo { name, dtype, shape: info.shape.clone() });
     }
     infos.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(infos)
+}
+
+/// The element type of a tensor whose shape takes just the bytes that the header gives it.
+fn checked_type(name: &str, info: &safetensors::tensor::TensorInfo, path: &Path) -> Result<DType> {
+    let dtype = DType::try_from(info.dtype).map_err(|_| {
+        let found = info.dtype;
+        let message = format!("tensor `{name}` has the element type {found:?}, which is not known");
+        Error::content(path, message)
+    })?;
+    let (start, end) = info.data_offsets;
+    let size = dtype.size_in_bytes();
+    let takes = info.shape.iter().try_fold(size, |bytes, length| bytes.checked_mul(*length));
+    if takes.is_none() || takes != end.checked_sub(start) {
+        let message = format!(
+            "tensor `{name}` of shape {:?} does not take the bytes {start} to {end}, which the \
+             header gives it",
+            info.shape
+        );
+        return Err(Error::content(path, message).advise("copy or download it again"));
+    }
+    Ok(dtype)
 }
 
 fn tensor(
@@ -93,10 +107,13 @@ fn tensor(
         return Err(Error::content(path, format!("there is no tensor `{name}`"))
             .advise(&among(name, &names)));
     };
-    let dtype = DType::try_from(info.dtype)
-        .map_err(|_| Error::content(path, format!("element type {:?} is not known", info.dtype)))?;
+    let dtype = checked_type(name, info, path)?;
     let (start, end) = info.data_offsets;
     let mut bytes = Vec::new();
+    bytes.try_reserve_exact(end - start).map_err(|_| {
+        let size = format_bytes((end - start) as u64);
+        Error::content(path, format!("there is no memory for the tensor `{name}` of {size}"))
+    })?;
     file.seek(SeekFrom::Start(data + start as u64)).map_err(Error::io("read", path))?;
     file.take((end - start) as u64).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
     if bytes.len() != end - start {
@@ -182,10 +199,11 @@ fn header(file: &mut InputFile, path: &Path) -> Result<(Metadata, u64)> {
 
 /// The nearest names, or all if they are few.
 fn among(name: &str, names: &[&str]) -> String {
-    let near = names.iter().map(|candidate| (strsim::jaro_winkler(name, candidate), candidate));
-    match near.max_by(|a, b| a.0.total_cmp(&b.0)) {
-        Some((score, near)) if score > 0.75 => format!("did you mean `{near}`?"),
-        _ if names.len() <= 12 => format!("the file holds {}", names.join(", ")),
-        _ => format!("the file holds {} tensors, such as {}", names.len(), names[..6].join(", ")),
+    match did_you_mean(name, names.iter().copied()) {
+        Some(near) => near,
+        None if names.len() <= 12 => format!("the file holds {}", names.join(", ")),
+        None => {
+            format!("the file holds {} tensors, such as {}", names.len(), names[..6].join(", "))
+        }
     }
 }

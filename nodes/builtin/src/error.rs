@@ -13,7 +13,7 @@ impl<T> IntoNode<T> for kino_models::Result<T> {
     fn node(self) -> kino_node::Result<T> {
         self.map_err(|error| match error {
             kino_models::Error::Cancelled => Error::Cancelled,
-            kino_models::Error::Tensor(error) => Error::Tensor(error),
+            kino_models::Error::Tensor(error) => error.into(),
             kino_models::Error::FileMissing { file, hint } => {
                 Error::advised(format!("{file} is missing"), hint)
             }
@@ -42,6 +42,17 @@ pub(crate) fn check_cancel(cancel: &Cancel) -> impl FnMut() -> kino_models::Resu
 
 /// What is wrong with a file, as an error to the input that names it.
 pub(crate) fn at_port(port: &'static str) -> impl Fn(kino_world::Error) -> PlanError {
+    move |error| {
+        let planned = PlanError::at(port, error.to_string());
+        match error.hint() {
+            Some(hint) => planned.hint(hint),
+            None => planned,
+        }
+    }
+}
+
+/// What stands against what an input names, as an error of the plan.
+pub(crate) fn at_input(port: &'static str) -> impl Fn(Error) -> PlanError {
     move |error| {
         let planned = PlanError::at(port, error.to_string());
         match error.hint() {

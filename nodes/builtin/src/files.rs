@@ -1,13 +1,15 @@
-//! What all nodes share that read or write files.
+//! What all nodes share that read or write files: whatever path a graph names is found and opened
+//! here, as far as the run's policy allows it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use kino_node::{Cancel, Cx, Error, OutputFile, Result, Services, Value};
+use kino_node::{Cancel, Cx, Error, FilePolicy, OutputFile, Result, Services, Value};
 use kino_port::{PlanError, PlannedFile, PlannedRead, path_to_text};
 use kino_world::media::FfmpegChoice;
 use kino_world::{FileHash, Folders, HashCache, InputFile, hash_file};
 
-use crate::error::{IntoNode, at_port};
+use crate::error::{IntoNode, at_input};
 
 /// A file that a node reads, while planning: opened, with its contents' hash for the key.
 pub(crate) struct PlannedInput {
@@ -21,12 +23,13 @@ impl PlannedInput {
     /// Finds and hashes the file at `path`, which is relative to the graph.
     pub(crate) fn look(services: &Services, path: &str) -> Result<Self, PlanError> {
         let missing = |error: Error| PlanError::new(error.to_string());
-        let place = services.get::<Folders>().map_err(missing)?.input(path);
+        services.get::<Folders>().map_err(missing)?;
         let hashes = services.get::<HashCache>().map_err(missing)?;
-        let FileHash { hash, stamp } =
-            hashes.hash_unless(&place, &|| is_cancelled(services)).map_err(at_port("path"))?;
-        let file = InputFile::open(&place).map_err(at_port("path"))?;
-        let files = vec![PlannedFile { path: place, stamp: Some(stamp) }];
+        let mut file = open_allowed(services, path).map_err(at_input("path"))?;
+        let stopped = || is_cancelled(services);
+        let hashed = hashes.hash_opened(&mut file, &stopped).node();
+        let FileHash { hash, stamp } = hashed.map_err(at_input("path"))?;
+        let files = vec![PlannedFile { path: file.path().to_owned(), stamp: Some(stamp) }];
         Ok(PlannedInput { file, read: PlannedRead { path: path.to_owned(), hash, files } })
     }
 
@@ -41,12 +44,32 @@ fn is_cancelled(services: &Services) -> bool {
     services.find::<Cancel>().is_some_and(|cancel| cancel.is_cancelled())
 }
 
+/// What the run may read and write.
+pub(crate) fn policy(services: &Services) -> Arc<FilePolicy> {
+    services.find().unwrap_or_default()
+}
+
+/// Where something lies that a graph reads, relative to it, if the run may read it. Whoever opens
+/// it asks [`policy`] again once it is open.
+pub(crate) fn input(services: &Services, path: &str) -> Result<PathBuf> {
+    let place = services.get::<Folders>()?.input(path);
+    policy(services).check_read(&place)?;
+    Ok(place)
+}
+
+/// Opens the file at `path`, which is relative to the graph, if the run may read it.
+fn open_allowed(services: &Services, path: &str) -> Result<InputFile> {
+    let (place, policy) = (input(services, path)?, policy(services));
+    let file = InputFile::open(&place).node()?;
+    policy.check_opened(&place, &file.stamp())?;
+    Ok(file)
+}
+
 /// Opens the file that a node reads, while running: the one that was hashed while planning.
 pub(crate) fn open(cx: &Cx<'_>, path: &str) -> Result<InputFile> {
-    let place = cx.services.get::<Folders>()?.input(path);
-    let file = InputFile::open(&place).node()?;
-    let planned = cx.reads.iter().flat_map(|read| &read.files).find(|file| file.path == place);
-    match planned {
+    let file = open_allowed(cx.services, path)?;
+    let mut planned = cx.reads.iter().flat_map(|read| &read.files);
+    match planned.find(|planned| planned.path == file.path()) {
         Some(planned) if planned.stamp != Some(file.stamp()) => {
             Err(Error::failed(format!("{path} has changed since the plan was made")))
         }
@@ -65,13 +88,15 @@ pub(crate) fn ffmpeg(services: &Services) -> Option<PathBuf> {
 
 /// The file that a node will write, under the output folder, while planning.
 pub(crate) fn target(services: &Services, path: &str) -> Result<PathBuf, PlanError> {
-    let folders = services.get::<Folders>().map_err(|error| PlanError::new(error.to_string()))?;
-    folders.output(path).map_err(at_port("path"))
+    services.get::<Folders>().map_err(|error| PlanError::new(error.to_string()))?;
+    output(services, path).map_err(at_input("path"))
 }
 
-/// The file that a node writes, under the output folder, while running.
+/// The file that a node writes, under the output folder, if the run may write it.
 pub(crate) fn output(services: &Services, path: &str) -> Result<PathBuf> {
-    services.get::<Folders>()?.output(path).node()
+    let place = services.get::<Folders>()?.output(path).node()?;
+    policy(services).check_write(&place)?;
+    Ok(place)
 }
 
 /// What a target adds to a key: another output folder is another file.

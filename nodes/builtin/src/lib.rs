@@ -36,7 +36,7 @@ mod video;
 use std::sync::Arc;
 
 use candle_core::Device;
-use kino_node::{Ledger, NodeDef, RemoveLeftovers, Services};
+use kino_node::{Cancel, CancelScope, Ledger, NodeDef, RemoveLeftovers, Services};
 use kino_world::HashCache;
 
 pub use models::{
@@ -91,8 +91,9 @@ pub static NODES: &[&NodeDef] = &[
     &tensor::WRITE,
 ];
 
-/// What the built-in nodes need of a process: [`Models`], [`HashCache`]. A run adds its
-/// [`Folders`](kino_world::Folders).
+/// What the built-in nodes need of a process: [`Models`], [`HashCache`], [`CancelScope`]. A run
+/// adds its [`Folders`](kino_world::Folders), and a [`FilePolicy`](kino_node::FilePolicy) where it
+/// may not read and write whatever the process may.
 ///
 /// Give it the [`Models`] of the runs before (`services(…).with(models)`) and their weights stay
 /// loaded; likewise a table of hashes that is kept on disk.
@@ -108,5 +109,12 @@ pub fn services_of_device(device: Device, ledger: Arc<Ledger>, of_device: Arc<Le
 fn of_process(services: Services) -> Services {
     let models = Models::new(services.device.clone(), Arc::clone(services.device_ledger()));
     let leftovers = RemoveLeftovers(kino_world::remove_leftovers);
-    services.with(models).with(Arc::new(HashCache::new())).with(Arc::new(leftovers))
+    let services = services.with(models).with(Arc::new(HashCache::new()));
+    services.with(Arc::new(leftovers)).with(Arc::new(CancelScope(cancel_kernels)))
+}
+
+/// Has kernels look at a step's flag between their tiles: one of them may take minutes.
+fn cancel_kernels(cancel: &Cancel) -> Box<dyn std::any::Any> {
+    let cancel = cancel.clone();
+    Box::new(kino_kernels::cancelled_by(Arc::new(move || cancel.is_cancelled())))
 }

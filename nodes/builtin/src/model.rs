@@ -12,6 +12,7 @@ use kino_port::{
 };
 use kino_world::Folders;
 
+use crate::files::policy;
 use crate::infer::{InferResult, refuse};
 use crate::models::{DitHandle, Handle, LowNoise, MissingPart, Models, OpenModel};
 use crate::source::{ModelFolders, ModelSource};
@@ -165,10 +166,22 @@ fn open(services: &Services, source: &str) -> std::result::Result<Arc<OpenModel>
     let missing = |error: Error| PlanError::new(error.to_string());
     let folders = services.get::<Folders>().map_err(missing)?;
     let models = services.get::<Models>().map_err(missing)?;
+    let policy = policy(services);
     let of_user = services.find::<ModelFolders>();
     let of_user = of_user.as_deref().cloned().unwrap_or_default();
-    let found = ModelSource::find(source, &folders.graph, &of_user)?;
-    models.open(&found).map_err(|error| PlanError::at("source", error.to_string()))
+    let found = ModelSource::find(source, &folders.graph, &of_user, &policy)?;
+    found.check_files(&policy)?;
+    let model = models.open(&found);
+    let model = model.map_err(|error| PlanError::at("source", error.to_string()))?;
+    if policy.narrows_reading() {
+        // Nobody has turned a link between the two.
+        found.check_files(&policy)?;
+        if !model.checkpoint.is_current() {
+            let message = format!("{source} was exchanged while it was opened");
+            return Err(PlanError::at("source", message));
+        }
+    }
+    Ok(model)
 }
 
 fn infer(services: &Services, facts: &Facts) -> InferResult {

@@ -249,6 +249,9 @@ impl Models {
         }
         let known = self.of_space(space)?;
         let map = self.decoder(&known).and_then(|decoder| decoder.rgb_map().node());
+        if matches!(map, Err(kino_node::Error::Cancelled)) {
+            return None; // the next run finds it
+        }
         let map = map.map_err(|error| tracing::debug!(%error, "There will be no previews."));
         let map = map.ok()?.map(Arc::new);
         let mut maps = lock(&self.maps);

@@ -3,7 +3,10 @@
 use std::path::{Component, Path, PathBuf};
 
 use kino_models::ModelFolder;
+use kino_node::FilePolicy;
 use kino_port::PlanError;
+
+use crate::error::at_input;
 
 /// The prefix of models inside the binary.
 const EMBEDDED: &str = "embedded:";
@@ -24,15 +27,17 @@ pub(crate) enum ModelSource {
 }
 
 impl ModelSource {
-    /// Finds the model that a graph names; folders are relative to `graph`, then to those of
-    /// `models`.
+    /// Finds the model that a graph names, if `policy` allows reading it; folders are relative to
+    /// `graph`, then to those of `models`.
     ///
     /// # Errors
-    /// When there is none; the error says what was looked for and how to get it.
+    /// When there is none, the error says what was looked for and how to get it; when it may not be
+    /// read, what may be.
     pub(crate) fn find(
         source: &str,
         graph: &Path,
         models: &ModelFolders,
+        policy: &FilePolicy,
     ) -> Result<Self, PlanError> {
         if let Some(name) = source.strip_prefix(EMBEDDED) {
             return match name {
@@ -42,9 +47,13 @@ impl ModelSource {
             };
         }
         if let Some(repository) = source.strip_prefix(HUB) {
-            return hub_folder(repository, &hub_cache()).map(ModelSource::Folder);
+            let folder = hub_folder(repository, &hub_cache())?;
+            policy.check_read(&folder).map_err(at_input("source"))?;
+            return Ok(ModelSource::Folder(folder));
         }
         let folder = graph.join(source);
+        // Before anything is said of what lies there.
+        policy.check_read(&folder).map_err(at_input("source"))?;
         if folder.is_dir() {
             return Ok(ModelSource::Folder(folder));
         }
@@ -53,6 +62,7 @@ impl ModelSource {
         let is_inside = !source.is_empty() && Path::new(source).components().all(plain);
         let mut others = models.0.iter().filter(|_| is_inside).map(|models| models.join(source));
         if let Some(found) = others.find(|folder| folder.is_dir()) {
+            policy.check_read(&found).map_err(at_input("source"))?;
             return Ok(ModelSource::Folder(found));
         }
         let known: Vec<_> = models.0.iter().map(|folder| folder.display().to_string()).collect();
@@ -74,6 +84,21 @@ impl ModelSource {
             ModelSource::Embedded(files) => Ok(ModelFolder::embedded("embedded:shapes", files)),
             ModelSource::Folder(path) => ModelFolder::directory(path),
         }
+    }
+
+    /// Whether all files of the model may be read: those in its folder may be links.
+    ///
+    /// # Errors
+    /// The first that may not be read, or when the folder cannot be listed.
+    pub(crate) fn check_files(&self, policy: &FilePolicy) -> Result<(), PlanError> {
+        let ModelSource::Folder(folder) = self else { return Ok(()) };
+        if !policy.narrows_reading() {
+            return Ok(());
+        }
+        let listed = self.open().and_then(|model| model.list());
+        let listed = listed.map_err(|error| PlanError::at("source", error.to_string()))?;
+        let check = |file: &String| policy.check_read(&folder.join(file));
+        listed.iter().try_for_each(check).map_err(at_input("source"))
     }
 
     /// Where they lie, whatever name leads there.
@@ -99,7 +124,7 @@ pub(crate) enum ModelLocation {
 /// Where on disk something lies that a graph in the folder `graph` reads: a file, or the folder of
 /// a model. None for what is inside the binary, and for repositories that are not there.
 pub fn path_of_read(read: &str, graph: &Path, models: &ModelFolders) -> Option<PathBuf> {
-    match ModelSource::find(read, graph, models) {
+    match ModelSource::find(read, graph, models, &FilePolicy::default()) {
         Ok(ModelSource::Folder(folder)) => Some(folder),
         Ok(ModelSource::Embedded(_)) => None,
         Err(_) if read.starts_with(EMBEDDED) || read.starts_with(HUB) => None,
@@ -188,7 +213,8 @@ mod tests {
             std::fs::create_dir_all(at(name)).unwrap();
         }
         let models = ModelFolders(vec![at("one"), at("two")]);
-        let find = |source: &str| match ModelSource::find(source, &at("deep/graph"), &models) {
+        let (graph, anywhere) = (at("deep/graph"), FilePolicy::default());
+        let find = |source: &str| match ModelSource::find(source, &graph, &models, &anywhere) {
             Ok(ModelSource::Folder(folder)) => Ok(folder),
             Ok(_) => panic!("{source}"),
             Err(error) => Err(error),

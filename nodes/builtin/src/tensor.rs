@@ -100,8 +100,7 @@ fn infer_read(services: &Services, facts: &Facts) -> InferResult {
     if let Some(name) = facts.text("name")
         && let Some(info) = review.take(pick(&mut source.file, &infos, name))
     {
-        let count: usize = info.shape.iter().product();
-        infer.memory = 2 * (count * info.dtype.size_in_bytes()) as u64;
+        infer.memory = bytes_to_read(&info);
         let fact = TensorFact { shape: info.shape, dtype: info.dtype };
         infer.outputs = vec![Fact::typed(fact)];
     }
@@ -113,8 +112,16 @@ fn read(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let mut file = open(cx, inputs.text("path")?)?;
     let infos = file.tensor_info().node()?;
     let info = pick(&mut file, &infos, inputs.text("name")?).map_err(refuse)?;
+    // The file may have been named by an edge, so that nothing was set aside for it.
+    cx.services.ledger.check(bytes_to_read(&info), &format!("the tensor `{}`", info.name))?;
     let tensor = file.read_tensor(&info.name).node()?;
     Ok(vec![Some(Value::Tensor(tensor.to_device(cx.device())?))])
+}
+
+/// What reading a tensor takes: its bytes, and the tensor that is made of them. The file holds as
+/// many, so the product is none that overflows.
+fn bytes_to_read(info: &TensorInfo) -> u64 {
+    2 * (info.shape.iter().product::<usize>() * info.dtype.size_in_bytes()) as u64
 }
 
 /// The bytes of a value's tensor, as far as they are known.

@@ -36,7 +36,7 @@ pub fn span_attention(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     }
     let (x_dense, y_dense) = (Dense::new(x)?, Dense::new(y)?);
     let (of_x, of_y) = (x_dense.read(), y_dense.read());
-    let out = zip_blocks(&of_x, &of_y, span_attention_block);
+    let out = zip_blocks(&of_x, &of_y, span_attention_block)?;
     tensor(out, x.shape())
 }
 
@@ -59,7 +59,7 @@ pub fn clamp_finite(x: &Tensor, low: f32, high: f32) -> Result<Option<Tensor>> {
         if !clamp_block(x, y, low, high) {
             finite.store(false, Ordering::Relaxed);
         }
-    });
+    })?;
     Ok(finite.into_inner().then_some(tensor(out, x.shape())?))
 }
 
@@ -77,7 +77,7 @@ by_tier! {
 
 fn map(x: &Tensor, fill: impl Fn(&[f32], &mut [f32]) + Sync + Send) -> Result<Tensor> {
     let dense = Dense::new(x)?;
-    let out = map_blocks(&dense.read(), fill);
+    let out = map_blocks(&dense.read(), fill)?;
     tensor(out, x.shape())
 }
 
@@ -126,7 +126,7 @@ pub fn rope_interleaved(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor
     let out = write_rows(n, width, |row, y| {
         let angles = row * half..(row + 1) * half;
         rotate(&data[row * width..][..width], &cos[angles.clone()], &sin[angles], y);
-    });
+    })?;
     tensor(out, x.shape())
 }
 

@@ -32,10 +32,10 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, scale: f64) -> Result<Tenso
     if by_token {
         let out = filled_by_tiles(1, [n, heads * d], [QUERIES, d], |_, tile| {
             block(tile.columns.start / d, tile);
-        });
+        })?;
         tensor(out, (n, heads, d))?.transpose(0, 1)
     } else {
-        let out = filled_by_tiles(heads, [n, d], [QUERIES, d], block);
+        let out = filled_by_tiles(heads, [n, d], [QUERIES, d], block)?;
         tensor(out, (heads, n, d))
     }
 }

@@ -8,20 +8,30 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-/// A vector filled in parallel: `fill(index of the part, part)` for parts of `part` elements.
+use crate::Result;
+use crate::cancel::CancelFlag;
+
+/// A vector filled in parallel: `fill(index of the part, part)` for parts of `part` elements. Fails
+/// when it is cancelled between two parts.
 pub(crate) fn filled(
     length: usize,
     part: usize,
     fill: impl Fn(usize, &mut [f32]) + Sync + Send,
-) -> Vec<f32> {
+) -> Result<Vec<f32>> {
+    let cancel = CancelFlag::of_thread();
     let mut out = Vec::with_capacity(length);
     let spare = &mut out.spare_capacity_mut()[..length];
     let parts = spare.par_chunks_mut(part.max(1)).enumerate();
-    parts.for_each(|(index, part)| fill(index, zeroed(part)));
+    parts.for_each(|(index, part)| {
+        if !cancel.is_raised() {
+            fill(index, zeroed(part));
+        }
+    });
+    cancel.check()?;
     // SAFETY: the capacity is at least `length`, and the parts, which cover `..length`, were each
-    // initialised by `zeroed`.
+    // initialised by `zeroed`: `check` fails where one was left out.
     unsafe { out.set_len(length) };
-    out
+    Ok(out)
 }
 
 /// Initialises memory with zeros.

@@ -172,7 +172,7 @@ fn on_cpu(
         width: size[2],
         padding: epilogue.padding,
     };
-    tensor(job.run(size), padded(size, epilogue.padding).as_slice())
+    tensor(job.run(size)?, padded(size, epilogue.padding).as_slice())
 }
 
 fn part<'a>(
@@ -207,7 +207,7 @@ impl Job<'_> {
         self.width >= direct::LEAST_WIDTH && self.parts.iter().all(fits)
     }
 
-    fn run(&self, [t, h, _, _]: [usize; 4]) -> Vec<f32> {
+    fn run(&self, [t, h, _, _]: [usize; 4]) -> Result<Vec<f32>> {
         let [top, bottom, left, right] = self.padding;
         let (high, line) = (top + h + bottom, (left + self.width + right) * self.cout);
         let is_direct = self.is_direct();

@@ -25,13 +25,15 @@
 //!
 //! # Errors
 //!
-//! All functions fail with a [`candle_core::Error`] when shapes or devices do not fit.
+//! All functions fail with a [`candle_core::Error`] when shapes or devices do not fit. The fast
+//! paths also fail while they compute, once somebody has cancelled them: see [`cancelled_by`].
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod activation;
 mod attention;
 mod buffer;
+mod cancel;
 pub mod composite;
 mod conv;
 mod conv_weights;
@@ -52,6 +54,7 @@ mod warp;
 
 pub use activation::{clamp_finite, gelu, gelu_tanh, rope_interleaved, silu, span_attention};
 pub use attention::{attention, attention_with_bias};
+pub use cancel::{CancelGuard, IsCancelled, cancelled_by, is_cancelled};
 pub use conv::{conv, conv_sum};
 pub use conv_weights::{ConvInput, ConvWeights};
 pub use epilogue::{Activation, Epilogue};

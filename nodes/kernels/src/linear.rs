@@ -41,7 +41,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
                 tile.row(row).iter_mut().zip(bias).for_each(|(y, b)| *y += b);
             }
         }
-    });
+    })?;
     let mut shape = x.dims().to_vec();
     if let Some(last) = shape.last_mut() {
         *last = out;

@@ -5,6 +5,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::Result;
+use crate::cancel::CancelFlag;
+
 /// A matrix inside a slice: its first element is the first of `data`.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix<'a> {
@@ -114,7 +117,8 @@ impl<'a> TileMut<'a> {
 }
 
 /// Fills `groups` matrices of `[rows, columns]`, one after the other in memory, in parallel tiles
-/// of about `tile`: `fill(group, tile)`. Tiles begin as zeros.
+/// of about `tile`: `fill(group, tile)`. Tiles begin as zeros. Fails when it is cancelled between
+/// two tiles.
 ///
 /// How they are cut depends on the sizes alone.
 pub(crate) fn filled_by_tiles(
@@ -122,7 +126,8 @@ pub(crate) fn filled_by_tiles(
     [rows, columns]: [usize; 2],
     tile: [usize; 2],
     fill: impl Fn(usize, TileMut) + Sync + Send,
-) -> Vec<f32> {
+) -> Result<Vec<f32>> {
+    let cancel = CancelFlag::of_thread();
     let length = groups * rows * columns;
     let mut out: Vec<f32> = Vec::with_capacity(length);
     let base = out.as_mut_ptr();
@@ -148,12 +153,16 @@ pub(crate) fn filled_by_tiles(
     // The rectangles come from disjoint ranges of rows and columns, so that no two overlap, and
     // nothing else touches `out` until they are gone.
     tiles.into_par_iter().for_each(|(group, mut tile)| {
-        tile.clear();
-        fill(group, tile);
+        if !cancel.is_raised() {
+            tile.clear();
+            fill(group, tile);
+        }
     });
-    // SAFETY: the capacity is at least `length`; the tiles cover `..length`, and each was cleared.
+    cancel.check()?;
+    // SAFETY: the capacity is at least `length`; the tiles cover `..length`, and each was cleared:
+    // `check` fails where one was left out.
     unsafe { out.set_len(length) };
-    out
+    Ok(out)
 }
 
 /// Cuts a length into ranges of at most `most`, all nearly equal.

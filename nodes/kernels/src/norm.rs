@@ -43,7 +43,7 @@ pub fn layer_norm(
     let out = write_rows(count, width, |row, y| {
         standardize(&data[row * width..][..width], eps as f32, y);
         scale_shift(y, weight.as_deref(), bias.as_deref(), 0.0);
-    });
+    })?;
     tensor(out, x.shape())
 }
 
@@ -60,7 +60,7 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     let (data, weight) = (x_dense.read(), weight.read());
     let out = write_rows(count, width, |row, y| {
         rms_row(&data[row * width..][..width], &weight, eps as f32, y);
-    });
+    })?;
     tensor(out, x.shape())
 }
 
@@ -81,7 +81,7 @@ pub fn modulate(x: &Tensor, shift: &Tensor, scale: &Tensor, eps: f64) -> Result<
     let out = write_rows(count, width, |row, y| {
         standardize(&data[row * width..][..width], eps as f32, y);
         scale_shift(y, Some(scale.row(row)), Some(shift.row(row)), 1.0);
-    });
+    })?;
     tensor(out, x.shape())
 }
 
@@ -102,7 +102,7 @@ pub fn gate_add(x: &Tensor, y: &Tensor, gate: &Tensor) -> Result<Tensor> {
     let out = write_rows(count, width, |row, out| {
         let (x, y) = (&data[row * width..][..width], &added[row * width..][..width]);
         gate_row(x, y, gate.row(row), out);
-    });
+    })?;
     tensor(out, x.shape())
 }
 
@@ -115,7 +115,7 @@ pub fn softmax_last(x: &Tensor) -> Result<Tensor> {
     let (count, width) = rows_of(x)?;
     let dense = Dense::new(x)?;
     let data = dense.read();
-    let out = write_rows(count, width, |row, y| softmax_row(&data[row * width..][..width], y));
+    let out = write_rows(count, width, |row, y| softmax_row(&data[row * width..][..width], y))?;
     tensor(out, x.shape())
 }
 

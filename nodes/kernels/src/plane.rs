@@ -70,7 +70,7 @@ pub(crate) fn write_lines(
             let row = frame * h + y - top;
             fill(row, &mut out[left * c..(left + w) * c], row * w * c..(row + 1) * w * c);
         }
-    });
+    })?;
     tensor(out, (t, high, wide, c))
 }
 

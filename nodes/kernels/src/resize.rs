@@ -32,7 +32,7 @@ pub fn resize(frames: &Tensor, height: usize, width: usize, filter: Filter) -> R
     let data = dense.read();
     let lines = write_rows(f * h, width * c, |line, out| {
         mix_columns(&data[line * w * c..][..w * c], &columns, c, out);
-    });
+    })?;
     let line = width * c;
     let out = write_rows(f * height, line, |index, out| {
         let (frame, window) = (index / height, &rows[index % height]);
@@ -40,7 +40,7 @@ pub fn resize(frames: &Tensor, height: usize, width: usize, filter: Filter) -> R
             let source = &lines[(frame * h + window.start + k) * line..][..line];
             add_scaled(source, *weight, out);
         }
-    });
+    })?;
     tensor(out, (f, height, width, c))
 }
 
@@ -75,7 +75,7 @@ pub fn resize_levels(
                         *value = mixed(sources.zip(weights));
                     }
                 }
-            })
+            })?
         }
     };
     let whole = match h == height {
@@ -88,7 +88,7 @@ pub fn resize_levels(
                 for (at, value) in out.iter_mut().enumerate() {
                     *value = mixed(lines[from + at..].iter().step_by(line).zip(weights));
                 }
-            })
+            })?
         }
     };
     let levels = whole.into_iter().map(|byte| byte / 255.0).collect();

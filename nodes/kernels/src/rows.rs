@@ -14,7 +14,7 @@ pub(crate) fn write_rows(
     count: usize,
     width: usize,
     fill: impl Fn(usize, &mut [f32]) + Sync + Send,
-) -> Vec<f32> {
+) -> Result<Vec<f32>> {
     let rows = (TASK / width.max(1)).max(1);
     filled(count * width, rows * width, |task, block| {
         for (row, out) in block.chunks_exact_mut(width.max(1)).enumerate() {
@@ -24,7 +24,10 @@ pub(crate) fn write_rows(
 }
 
 /// Computes `fill(input, output)` for blocks of elements of any shape.
-pub(crate) fn map_blocks(x: &[f32], fill: impl Fn(&[f32], &mut [f32]) + Sync + Send) -> Vec<f32> {
+pub(crate) fn map_blocks(
+    x: &[f32],
+    fill: impl Fn(&[f32], &mut [f32]) + Sync + Send,
+) -> Result<Vec<f32>> {
     filled(x.len(), TASK, |task, out| fill(&x[task * TASK..][..out.len()], out))
 }
 
@@ -33,7 +36,7 @@ pub(crate) fn zip_blocks(
     x: &[f32],
     y: &[f32],
     fill: impl Fn(&[f32], &[f32], &mut [f32]) + Sync + Send,
-) -> Vec<f32> {
+) -> Result<Vec<f32>> {
     filled(x.len(), TASK, |task, out| {
         let block = task * TASK..task * TASK + out.len();
         fill(&x[block.clone()], &y[block], out);

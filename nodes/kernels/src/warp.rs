@@ -40,7 +40,7 @@ pub fn warp(x: &Tensor, flow: &Tensor) -> Result<Tensor> {
                 *value = upper + (lower - upper) * down;
             }
         }
-    });
+    })?;
     tensor(out, x.shape())
 }
 
@@ -62,7 +62,8 @@ pub fn shrink_bilinear(x: &Tensor, factor: usize) -> Result<Tensor> {
     if factor == 1 {
         return Ok(x.clone());
     }
-    if factor == 0 || factor % 2 != 0 || h % factor != 0 || w % factor != 0 {
+    let divides = |side: usize| factor != 0 && side.is_multiple_of(factor);
+    if !factor.is_multiple_of(2) || !divides(h) || !divides(w) {
         bail!("shrink_bilinear: {h}×{w} by {factor}");
     }
     if !fast(&[x]) {
@@ -83,7 +84,7 @@ pub fn shrink_bilinear(x: &Tensor, factor: usize) -> Result<Tensor> {
                 *value = 0.25 * (upper[at] + upper[at + c] + lower[at] + lower[at + c]);
             }
         }
-    });
+    })?;
     tensor(out, (t, high, wide, c))
 }
 

@@ -11,7 +11,7 @@ mod opened;
 mod part;
 
 pub use check::{LARGEST_SIZE, invalid, require_positive, require_sizes, unsupported};
-pub use file::{DataFile, FileStamp};
+pub use file::DataFile;
 pub use folder::{EmbeddedFiles, ModelFiles, ModelFolder};
 pub use opened::Checkpoint;
 pub(crate) use part::TensorEntry;

@@ -147,7 +147,17 @@ pub enum Error {
 
     /// A tensor operation failed.
     #[error(transparent)]
-    Tensor(#[from] candle_core::Error),
+    Tensor(candle_core::Error),
+}
+
+/// A kernel that was cancelled while it computed is no failure.
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        match kino_kernels::is_cancelled(&error) {
+            true => Self::Cancelled,
+            false => Self::Tensor(error),
+        }
+    }
 }
 
 impl Error {

@@ -1,10 +1,10 @@
-//! What goes wrong before a plugin runs: its files, the lock file, trust. What goes wrong in a
-//! node of a plugin is a [`kino_node::Error`], as in any other node.
+//! What goes wrong before a plugin runs: its files, the lock file, trust, loading it. What goes
+//! wrong in a node of a plugin is a [`kino_node::Error`], as in any other node.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a plugin is not found, not trusted or not pinned.
+/// Why a plugin is not found, not trusted, not pinned or not loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PluginError {
@@ -30,6 +30,22 @@ pub enum PluginError {
         /// What to do.
         hint: String,
     },
+    /// The artifact is no plugin that this engine can run.
+    #[error("{message}")]
+    Unusable {
+        /// What it is, what was expected.
+        message: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+}
+
+/// What a host or the plugin itself says while it is loaded.
+impl From<kino_node::Error> for PluginError {
+    fn from(error: kino_node::Error) -> Self {
+        let hint = error.hint().map(str::to_owned);
+        PluginError::Unusable { message: error.to_string(), hint }
+    }
 }
 
 /// A result of finding, trusting and pinning plugins.
@@ -51,10 +67,18 @@ impl PluginError {
         PluginError::Refused { message: message.into(), hint: hint.into() }
     }
 
+    /// The same error, said to be of some place; its advice stays.
+    #[must_use]
+    pub fn within(self, place: impl std::fmt::Display) -> Self {
+        let (message, hint) = (format!("{place}: {self}"), self.hint().map(str::to_owned));
+        PluginError::Unusable { message, hint }
+    }
+
     /// What to do about it, where that is known.
     pub fn hint(&self) -> Option<&str> {
         match self {
             PluginError::Refused { hint, .. } => Some(hint),
+            PluginError::Unusable { hint, .. } => hint.as_deref(),
             PluginError::File { .. } | PluginError::Malformed { .. } => None,
         }
     }

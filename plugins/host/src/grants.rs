@@ -239,6 +239,10 @@ impl PluginFiles for GrantedFiles {
     fn fingerprint_grants(&self, stopped: &dyn Fn() -> bool) -> Result<Vec<PlannedRead>> {
         self.fingerprint_at(SystemTime::now(), stopped)
     }
+
+    fn places(&self) -> Vec<PathBuf> {
+        self.read.iter().map(|grant| self.root.join(normal(grant))).collect()
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! What a host of plugins implements: artifacts that are loaded, and instances of their nodes.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use candle_core::Device;
 use kino_contract::Descriptor;
-use kino_node::{Cancel, Error, GraphId, Ledger, Progress, Result, Value};
+use kino_node::{Cancel, Error, FilePolicy, GraphId, Ledger, Progress, Result, Value};
 use kino_port::PlannedRead;
 
 /// One loaded build of a plugin. It is dropped when its last instance is.
@@ -66,6 +67,50 @@ pub trait PluginFiles: Send + Sync {
     /// # Errors
     /// When it cannot be looked at, and [`Error::Cancelled`] when `stopped` says so before.
     fn fingerprint_grants(&self, stopped: &dyn Fn() -> bool) -> Result<Vec<PlannedRead>>;
+
+    /// Where on this machine all that may be read lies; empty where nothing may.
+    fn places(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+}
+
+/// The files that a plugin may read, in a run that may read no more than a policy allows.
+pub(crate) struct FilesOfRun<'a> {
+    pub(crate) plugin: &'a str,
+    pub(crate) files: &'a dyn PluginFiles,
+    pub(crate) policy: &'a FilePolicy,
+}
+
+impl FilesOfRun<'_> {
+    /// Whether the run may read all that was granted to the plugin.
+    ///
+    /// # Errors
+    /// When it may not: a plugin reads no more than the graph that uses it.
+    pub(crate) fn check(&self) -> Result<()> {
+        let plugin = self.plugin;
+        let check = |place: PathBuf| self.policy.check_read(&place);
+        self.files.places().into_iter().try_for_each(check).map_err(|error| {
+            let hint = error.hint().unwrap_or_default();
+            let hint = format!("{hint}; `kino plugin trust {plugin}` grants other files");
+            Error::advised(format!("what the plugin `{plugin}` was granted: {error}"), hint)
+        })
+    }
+}
+
+impl PluginFiles for FilesOfRun<'_> {
+    fn read(&self, path: &str) -> Result<Vec<u8>> {
+        self.check()?;
+        self.files.read(path)
+    }
+
+    fn fingerprint_grants(&self, stopped: &dyn Fn() -> bool) -> Result<Vec<PlannedRead>> {
+        self.check()?;
+        self.files.fingerprint_grants(stopped)
+    }
+
+    fn places(&self) -> Vec<PathBuf> {
+        self.files.places()
+    }
 }
 
 /// No files at all.

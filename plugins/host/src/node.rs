@@ -5,12 +5,12 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use kino_contract::NodeSpec;
 use kino_node::{
-    Cancel, Cx, Error, GraphId, Guider, GuiderHandle, GuiderState, Inputs, Ledger, Node, Outputs,
-    Result, SamplingStep, Services, Value,
+    Cancel, Cx, Error, FilePolicy, GraphId, Guider, GuiderHandle, GuiderState, Inputs, Ledger,
+    Node, Outputs, Result, SamplingStep, Services, Value,
 };
 use kino_port::{Fact, Facts, PlanError, Port, Signature, StepInfo};
 
-use crate::module::{CallCx, Instance};
+use crate::module::{CallCx, Instance, PluginFiles};
 use crate::plugin::Plugin;
 
 /// The nodes of a build of a plugin.
@@ -43,8 +43,12 @@ impl Node for PluginNode {
     fn infer(&self, services: &Services, facts: &Facts) -> Result<StepInfo, Vec<PlanError>> {
         let cancel = services.find::<Cancel>();
         let stopped = || cancel.as_ref().is_some_and(|cancel| cancel.is_cancelled());
-        let reads = self.plugin.files.fingerprint_grants(&stopped);
-        let reads = reads.map_err(|error| vec![PlanError::new(error.to_string())])?;
+        let policy = policy(services);
+        let reads = self.plugin.files_of_run(&policy).fingerprint_grants(&stopped);
+        let reads = reads.map_err(|error| {
+            let hint = error.hint().map(str::to_owned);
+            vec![PlanError { hint, ..PlanError::new(error.to_string()) }]
+        })?;
         let mut key = self.plugin.sha256.clone().into_bytes();
         for read in &reads {
             key.extend((read.path.len() as u64).to_le_bytes());
@@ -70,10 +74,14 @@ impl Node for PluginNode {
                 parameters: values,
                 device: cx.services.device.clone(),
                 ledger: Arc::clone(&cx.services.ledger),
+                policy: policy(cx.services),
             };
             return Ok(vec![Some(Value::from(GuiderHandle(Arc::new(guider))))]);
         }
         let graph = cx.services.find::<GraphId>();
+        let policy = policy(cx.services);
+        let files = self.plugin.files_of_run(&policy);
+        files.check()?;
         let call = CallCx {
             graph: graph.as_deref(),
             plugin: &self.plugin.id,
@@ -83,13 +91,18 @@ impl Node for PluginNode {
             cancel: cx.cancel,
             wanted: cx.wanted,
             report: cx.report,
-            files: &*self.plugin.files,
+            files: &files,
             limits: self.plugin.limits,
             log_sink: None,
         };
         let outputs = self.plugin.run(&self.spec, &call, &values)?;
         self.fit(outputs, &values, cx.device())
     }
+}
+
+/// What the run may read.
+fn policy(services: &Services) -> Arc<FilePolicy> {
+    services.find().unwrap_or_default()
 }
 
 impl PluginNode {
@@ -143,6 +156,7 @@ struct PluginGuider {
     parameters: Vec<Option<Value>>,
     device: Device,
     ledger: Arc<Ledger>,
+    policy: Arc<FilePolicy>,
 }
 
 impl Guider for PluginGuider {
@@ -188,7 +202,8 @@ impl GuiderState for PluginGuidance {
     }
 
     fn guide(&mut self, now: SamplingStep, with_text: &Tensor, without: &Tensor) -> Result<Tensor> {
-        let PluginGuider { plugin, spec, step, parameters, device, ledger } = &self.guider;
+        let PluginGuider { plugin, spec, step, parameters, device, ledger, policy } = &self.guider;
+        let files = plugin.files_of_run(policy);
         let call = CallCx {
             graph: None,
             plugin: &plugin.id,
@@ -198,7 +213,7 @@ impl GuiderState for PluginGuidance {
             cancel: &self.cancel,
             wanted: &[true],
             report: &|_| {},
-            files: &*plugin.files,
+            files: &files,
             limits: plugin.limits,
             log_sink: None,
         };

@@ -4,9 +4,9 @@
 use std::sync::{Arc, OnceLock};
 
 use kino_contract::{Descriptor, NodeSpec};
-use kino_node::{Error, GraphId, Result, Value};
+use kino_node::{Error, FilePolicy, GraphId, Result, Value};
 
-use crate::module::{CallCx, Instance, Limits, Module, PluginFiles};
+use crate::module::{CallCx, FilesOfRun, Instance, Limits, Module, PluginFiles};
 use crate::state::{Kept, NodeState, NodeStates, StateKey, StepState, saved};
 
 /// One build of a plugin. A newer build is another one, which may inherit the state of this.
@@ -62,6 +62,11 @@ impl Plugin {
     /// `keep` names by step and node: the graph has no others any more, or nobody will run it.
     pub fn forget(&self, graph: &GraphId, keep: &dyn Fn(&str, &str) -> bool) {
         self.lineage().states.forget(graph, keep);
+    }
+
+    /// The files that it may read in a run with this policy.
+    pub(crate) fn files_of_run<'a>(&'a self, policy: &'a FilePolicy) -> FilesOfRun<'a> {
+        FilesOfRun { plugin: &self.id, files: &*self.files, policy }
     }
 
     /// What the plugin says of its nodes.

@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use kino_host::{CallCx, Descriptor, Instance, Module, PluginValue};
+use kino_host::{CallCx, Descriptor, Instance, Module, PluginError, PluginValue};
 use kino_node::{Error, Result, Value};
 
 use crate::library::TrustedLibrary;
@@ -79,7 +79,19 @@ impl IsolatedPlugin {
     ///
     /// # Errors
     /// As [`crate::NativePlugin::load`], or when no process can be started.
-    pub fn start(program: &Path, arguments: &[&str], trusted: TrustedLibrary<'_>) -> Result<Self> {
+    pub fn start(
+        program: &Path,
+        arguments: &[&str],
+        trusted: TrustedLibrary<'_>,
+    ) -> Result<Self, PluginError> {
+        Ok(Self::start_first(program, arguments, trusted)?)
+    }
+
+    fn start_first(
+        program: &Path,
+        arguments: &[&str],
+        trusted: TrustedLibrary<'_>,
+    ) -> Result<Self> {
         let copy = tempfile::Builder::new().prefix("kino-plugin-").tempdir()?;
         let name = trusted.path.file_name().unwrap_or_default();
         let path = copy.path().join(name);

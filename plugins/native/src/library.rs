@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kino_abi::host_table::{from_raw, into_raw, lent_bytes};
 use kino_abi::{KinoEntry, KinoPlugin, KinoStr, KinoValue};
-use kino_host::{CallCx, Descriptor, Instance, Module, PluginValue};
+use kino_host::{CallCx, Descriptor, Instance, Module, PluginError, PluginValue};
 use kino_node::{Error, Result, Value};
 use libloading::Library;
 
@@ -56,7 +56,12 @@ impl NativePlugin {
     /// # Errors
     /// When the file is not the one that was trusted, is no plugin, was cut off, speaks another
     /// version of the contract, or does not describe itself.
-    pub fn load(trusted: TrustedLibrary<'_>) -> Result<Self> {
+    pub fn load(trusted: TrustedLibrary<'_>) -> Result<Self, PluginError> {
+        Ok(Self::load_trusted(trusted)?)
+    }
+
+    /// As [`NativePlugin::load`], in the words of a worker.
+    pub(crate) fn load_trusted(trusted: TrustedLibrary<'_>) -> Result<Self> {
         let path = trusted.path;
         let at = |error: Error| error.within(path.display());
         let contents = kino_host::read_artifact(path);

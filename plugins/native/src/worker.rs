@@ -62,7 +62,7 @@ pub fn serve() -> Result<()> {
     let shared = SharedAllocator::new(places);
     set_allocator(Box::new(shared.clone()));
     let trusted = TrustedLibrary { path: &path, sha256: sha256.as_deref() };
-    let plugin = match NativePlugin::load(trusted) {
+    let plugin = match NativePlugin::load_trusted(trusted) {
         Ok(plugin) => plugin,
         Err(error) => return send(&to, &Response::Failed(to_wire(&error))),
     };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kino_host::{CallCx, Descriptor, Instance, Limits, Module, NoFiles};
+use kino_host::{CallCx, Descriptor, Instance, Limits, Module, NoFiles, PluginError};
 use kino_node::{Cancel, Error, Ledger, Result};
 use wasmtime::component::{ComponentExportIndex, InstancePre};
 
@@ -31,7 +31,11 @@ impl WasmPlugin {
     /// # Errors
     /// When it is no component, one of another world or version, imports what plugins cannot have,
     /// or does not describe itself; the message says what it is, what was expected and what to do.
-    pub fn load(engine: &WasmEngine, plugin: &str, bytes: &[u8]) -> Result<Arc<Self>> {
+    pub fn load(engine: &WasmEngine, plugin: &str, bytes: &[u8]) -> Result<Arc<Self>, PluginError> {
+        Ok(Self::compile(engine, plugin, bytes)?)
+    }
+
+    fn compile(engine: &WasmEngine, plugin: &str, bytes: &[u8]) -> Result<Arc<Self>> {
         let component = world::compile(engine, bytes)?;
         let node = world::exported(engine, &component)?;
         let linker = world::link(engine, &component)?;

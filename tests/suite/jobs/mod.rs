@@ -213,7 +213,7 @@ impl Job {
     /// Its run; what it writes lies in a folder of its own in `out`.
     pub(crate) fn request(&self, engine: &Engine, root: &Path, out: &Path) -> RunRequest {
         let path = root.join(self.folder.to_string()).join(format!("{}.ron", self.graph));
-        let graph = engine.open(path.to_string_lossy());
+        let graph = engine.open(&path);
         let graph = graph.unwrap_or_else(|error| panic!("{self:?}: {error}"));
         graph.run(self.inputs()).out(out.join(self.name()))
     }

@@ -15,6 +15,7 @@ use crate::parse::{self, Document, Ident, NodeDecl};
 use crate::paths::folder;
 use crate::raw::{RawInput, TurnOutput, raw_inputs};
 use crate::ron::AstKind;
+use crate::step::Turn;
 
 /// The input of a body that is given the number of the turn.
 const INDEX: &str = "index";
@@ -285,7 +286,10 @@ impl Expander<'_> {
     ) -> usize {
         self.parts += body.parts();
         let inner = self.result.scopes.len();
-        let caller = Caller { scope: at.scope, inputs: written.to_vec(), bypass };
+        let of = self.result.repeats.len() as u32;
+        let number = Turn { of, number: turn as u32 };
+        let inputs = written.to_vec();
+        let caller = Caller { scope: at.scope, inputs, bypass, turn: Some(number) };
         let name = if bypass { at.name.to_string() } else { format!("{}/{turn}", at.name) };
         self.stack.push(body.path.clone());
         self.repeating = Some((Arc::clone(at.name), at.location));

@@ -6,7 +6,8 @@ use candle_core::{DType, Device, Tensor};
 use kino_port::PortType;
 use serde::{Deserialize, Serialize};
 
-use crate::types::{TensorHeader, TensorReader, Tensors, ValueType};
+use crate::stored::{TensorHeader, TensorReader};
+use crate::types::{Tensors, ValueType};
 use crate::{Error, Result};
 
 /// The highest rate, in samples a second.

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use kino_port::PortType;
 
-use crate::types::{
-    Field, Fields, TensorFact, TensorHeader, TensorReader, Tensors, ValueType, fit_shape,
-};
+use crate::stored::{TensorHeader, TensorReader};
+use crate::types::{Field, Fields, TensorFact, Tensors, ValueType, fit_shape};
 use crate::{Error, Result};
 
 /// What leads a model: the embeddings of a prompt, and those of a negative prompt.

@@ -5,7 +5,8 @@ use kino_port::PortType;
 use serde::{Deserialize, Serialize};
 
 use super::LatentSpace;
-use crate::types::{TensorHeader, TensorReader, Tensors, ValueType};
+use crate::stored::{TensorHeader, TensorReader};
+use crate::types::{Tensors, ValueType};
 use crate::{Error, Result};
 
 /// What a clip follows beside its text, encoded as a transformer reads it: a clip, where it stays

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::ledger::{Lease, Ledger};
 use crate::spill::{Scratch, SpillFile};
-use crate::types::{Field, TensorFact, TensorHeader, TensorReader, Tensors, ValueType};
+use crate::stored::{TensorHeader, TensorReader};
+use crate::types::{Field, TensorFact, Tensors, ValueType};
 use crate::{Error, Result};
 
 /// Video frames `[count, height, width, 3]`, RGB f32 in 0…1, on the CPU; an image is one frame.

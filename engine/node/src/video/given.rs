@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::frames::FramesHeader;
 use super::{Frames, Latent, LatentSpace, Mask};
-use crate::types::{TensorHeader, TensorReader, Tensors, ValueType};
+use crate::stored::{TensorHeader, TensorReader};
+use crate::types::{Tensors, ValueType};
 use crate::{Error, Result};
 
 /// What of a clip is given and must come out as it is: its first frames, its last, or both.

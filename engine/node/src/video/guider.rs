@@ -5,7 +5,8 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use kino_port::{PortType, Sigma};
 
-use crate::types::{TensorReader, Tensors, ValueType};
+use crate::stored::TensorReader;
+use crate::types::{Tensors, ValueType};
 use crate::{Cancel, Error, Result};
 
 /// One step of a sampling run, as a guider sees it.

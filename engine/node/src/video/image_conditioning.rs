@@ -4,7 +4,8 @@ use candle_core::{DType, Device, Tensor};
 use kino_port::PortType;
 
 use crate::Result;
-use crate::types::{TensorFact, TensorHeader, TensorReader, Tensors, ValueType, check_shape};
+use crate::stored::{TensorHeader, TensorReader};
+use crate::types::{TensorFact, Tensors, ValueType, check_shape};
 
 /// The embeddings of an image, as an image encoder gives them.
 #[derive(Clone, Debug)]

@@ -4,9 +4,8 @@ use candle_core::{DType, Device, Tensor};
 use kino_port::PortType;
 
 use super::LatentSpace;
-use crate::types::{
-    Field, Fields, Opaque, TensorFact, TensorHeader, TensorReader, Tensors, ValueType, check_shape,
-};
+use crate::stored::{TensorHeader, TensorReader};
+use crate::types::{Field, Fields, Opaque, TensorFact, Tensors, ValueType, check_shape};
 use crate::{Error, Result};
 
 /// A normalised latent.

@@ -4,9 +4,8 @@ use candle_core::{DType, Device, Tensor};
 use kino_port::PortType;
 
 use crate::Result;
-use crate::types::{
-    TensorFact, TensorHeader, TensorReader, Tensors, ValueType, check_elements, check_shape,
-};
+use crate::stored::{TensorHeader, TensorReader};
+use crate::types::{TensorFact, Tensors, ValueType, check_elements, check_shape};
 
 /// One value a pixel: 1 where something holds, 0 where it does not, and all between.
 #[derive(Clone, Debug)]

@@ -5,9 +5,8 @@ use kino_port::PortType;
 use serde::{Deserialize, Serialize};
 
 use super::LatentSpace;
-use crate::types::{
-    Field, Fields, Opaque, TensorFact, TensorHeader, TensorReader, Tensors, ValueType, check_shape,
-};
+use crate::stored::{TensorHeader, TensorReader};
+use crate::types::{Field, Fields, Opaque, TensorFact, Tensors, ValueType, check_shape};
 use crate::{Error, Result};
 
 /// One clip among packed patches.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use kino_port::{PortType, Sigma};
 
-use crate::types::{TensorFact, TensorReader, Tensors, ValueType};
+use crate::stored::TensorReader;
+use crate::types::{TensorFact, Tensors, ValueType};
 use crate::{Error, Result};
 
 /// Noise levels of a run: one a step, and the level after the last.

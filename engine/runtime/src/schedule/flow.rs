@@ -21,6 +21,7 @@ impl Schedule<'_> {
                 continue;
             }
             self.phase[step as usize] = Phase::Live;
+            self.turns.begin(self.wiring.turn(step as usize));
             match self.hits[step as usize].take() {
                 Some(Hit::Here { outputs, cached, seconds, lease }) => {
                     let event = finished(self.wiring, step as usize, &outputs, cached, seconds);
@@ -32,7 +33,7 @@ impl Schedule<'_> {
                 }
                 Some(open) => {
                     self.hits[step as usize] = Some(open);
-                    self.light.push(step);
+                    self.ready(step);
                     continue;
                 }
                 None => {}
@@ -68,8 +69,14 @@ impl Schedule<'_> {
     }
 
     /// Puts a step whose inputs are there where a worker finds it.
-    fn ready(&mut self, step: u32) {
+    pub(super) fn ready(&mut self, step: u32) {
         let at = step as usize;
+        if self.turns.holds(self.wiring.turn(at), step) {
+            return;
+        }
+        if self.hits[at].is_some() {
+            return self.light.push(step);
+        }
         let heavy = self.wiring.traits(at).heavy && !self.must_choose(step);
         if heavy { self.heavy.push(step) } else { self.light.push(step) }
     }
@@ -84,6 +91,7 @@ impl Schedule<'_> {
     pub(super) fn publish(&mut self, step: u32, outputs: Outputs) {
         let at = step as usize;
         self.phase[at] = Phase::Finished;
+        self.turns.end(self.wiring.turn(at));
         for (slot, value) in self.wiring.slots(at).zip(outputs) {
             if self.readers[slot] > 0 {
                 self.leases[slot] = value.as_ref().and_then(|value| self.lease(value));
@@ -162,6 +170,7 @@ impl Schedule<'_> {
                 continue;
             }
             self.phase[at] = Phase::Failed(because);
+            self.turns.end(self.wiring.turn(at));
             if step != because {
                 self.skipped.push(step);
                 self.outbox.push(Event::Skipped {

@@ -8,6 +8,7 @@ use kino_node::{FramesFact, Ledger, Services, TensorFact};
 use kino_port::{Fact, Facts, PlannedWeights};
 use kino_runtime::{DiskCache, Event, NodeCatalog, RunSpec, Runtime, RuntimeOptions, StopSignal};
 
+use crate::caches_on_disk::files;
 use crate::nodes::{Log, registry};
 use crate::rig::{Draft, Rig, all, int, lit, of, sorted};
 
@@ -49,17 +50,17 @@ fn five_hundred_edits_keep_memory_and_temporary_files_flat() {
     assert_eq!((ledger.used(), ledger.spilled()), (0, 0));
 }
 
-/// So many films of a thousand frames, 24 MB each, made one after another, joined and watched.
-fn joined(count: i128) -> Draft {
+/// So many films of `frames` frames, 24 kB each, made one after another, joined and watched.
+fn joined(count: i128, frames: usize) -> Draft {
     let mut draft = Draft::default();
     let mut films = Vec::new();
     for seed in 1..=count {
         // A film waits for the one before it.
         let before =
             films.last().map(|film| draft.add(&format!("f{seed}"), "frames", vec![of(*film)]));
-        let length = before.map_or(lit(1000), of);
+        let length = before.map_or(lit(frames as i128), of);
         let film = draft.add(&format!("film{seed}"), "film", vec![lit(seed), length]);
-        let fact = FramesFact { count: Some(1000), height: 20, width: 100, fps: None };
+        let fact = FramesFact { count: Some(frames), height: 20, width: 100, fps: None };
         draft.plan.steps[film as usize].facts = vec![Fact::typed(fact)];
         films.push(film);
     }
@@ -71,7 +72,8 @@ fn joined(count: i128) -> Draft {
 
 #[test]
 fn what_waits_to_be_joined_takes_no_memory_however_much_it_is() {
-    for cached in [false, true] {
+    // Of those that were cached, large entries are kept open, small ones read ahead in part.
+    for (cached, frames) in [(false, 1000), (true, 1000), (true, 500)] {
         let folder = tempfile::tempdir().unwrap();
         let peak = |count: i128| {
             let ledger = Ledger::with_spill(1 << 30, std::env::temp_dir(), u64::MAX);
@@ -79,14 +81,14 @@ fn what_waits_to_be_joined_takes_no_memory_however_much_it_is() {
             // One thread: two would read two films at once.
             let options = RuntimeOptions { memory_budget: 0, disk, threads: 1 };
             let rig = Rig::with_ledger(options, Log::default(), Arc::clone(&ledger));
-            let report = rig.run(&joined(count));
-            assert_eq!(int(&report, "sum"), Some(1000 * count * (count + 1) / 2));
+            let report = rig.run(&joined(count, frames));
+            assert_eq!(int(&report, "sum"), Some(frames as i128 * count * (count + 1) / 2));
             drop(report);
             assert_eq!((ledger.used(), ledger.spilled()), (0, 0), "nothing is left");
             ledger.peak()
         };
         let few = peak(3);
-        // The second time they are read from the disk, of which only a part is read ahead.
+        // The second time they are read from the disk.
         for _ in 0..=usize::from(cached) {
             let many = peak(12);
             assert!(many <= few + few / 10, "{many} bytes of twelve, {few} of three");
@@ -98,8 +100,26 @@ fn what_waits_to_be_joined_takes_no_memory_however_much_it_is() {
 fn what_waits_to_be_joined_stays_in_memory_where_files_are_full() {
     let ledger = Ledger::with_spill(1 << 30, std::env::temp_dir(), 30 * MB);
     let rig = rig(&ledger, 0);
-    assert_eq!(int(&rig.run(&joined(4)), "sum"), Some(10_000));
+    assert_eq!(int(&rig.run(&joined(4, 1000)), "sum"), Some(10_000));
     assert!(ledger.peak() > 48 * MB, "{}", ledger.peak());
+}
+
+#[test]
+fn an_entry_that_goes_before_its_turn_comes_is_computed_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let draft = joined(6, 500);
+    assert_eq!(Rig::on_disk(folder.path()).evaluated(&draft).len(), 6 + 5 + 2);
+    let rig = Rig::on_disk(folder.path());
+    // Two films of 12 MB are read ahead or on the way; somebody removes all when the first is told.
+    let report = rig.run_telling(&draft, &|event| {
+        if matches!(event, Event::Finished { .. }) {
+            files(folder.path()).iter().for_each(|entry| drop(std::fs::remove_file(entry)));
+        }
+    });
+    assert_eq!(int(&report, "sum"), Some(500 * 21));
+    let films = report.evaluated.iter().filter(|name| name.starts_with("film")).count();
+    assert!((1..=6).contains(&films), "{:?}", report.evaluated);
+    assert!(report.is_complete());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Barrier;
 use std::sync::atomic::Ordering;
 
-use kino_graph::StepInput;
+use kino_graph::{StepInput, Turn};
 use kino_runtime::{Cached, Event, RuntimeOptions};
 
 use crate::nodes::Log;
@@ -235,4 +235,51 @@ fn a_listener_that_panics_is_not_heard_from_again() {
     let listener = |_: Event| panic!("the pipe is broken");
     let report = rig.run_telling(&Draft::chain(), &listener);
     assert_eq!(int(&report, "c"), Some(111));
+}
+
+#[test]
+fn a_turn_of_a_loop_begins_when_the_one_before_the_last_is_over() {
+    for threads in [1, 2, 8] {
+        let mut draft = Draft::default();
+        let mut before = None;
+        for number in 0..40 {
+            // What is made anew in each turn does not wait for the turn before; its sum does.
+            let made = draft.add(&format!("made{number}"), "heavy", vec![lit(number), lit(0)]);
+            let carried = before.map_or(lit(0), of);
+            let sum = draft.add(&format!("sum{number}"), "add", vec![of(made), carried]);
+            for step in [made, sum] {
+                let turn = Turn { of: 0, number: number as u32 };
+                draft.plan.steps[step as usize].turn = Some(turn);
+            }
+            before = Some(sum);
+        }
+        draft.give(before.unwrap(), 0);
+        let report = Rig::threads(threads).run(&draft);
+        assert_eq!(int(&report, "sum39"), Some(40 * 39 / 2));
+        let began =
+            |name: &str| report.evaluated.iter().position(|began| **began == *name).unwrap();
+        for number in 2..40 {
+            let over = began(&format!("sum{}", number - 2));
+            assert!(began(&format!("made{number}")) > over, "{:?}", report.evaluated);
+        }
+    }
+}
+
+#[test]
+fn a_turn_that_fails_or_is_cached_holds_up_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let rig = Rig::on_disk(folder.path());
+    let turns = |first: &str| {
+        let mut draft = Draft::default();
+        for number in 0..6 {
+            let op = if number == 0 { first } else { "keep" };
+            let step = draft.add(&format!("s{number}"), op, vec![lit(number), lit(1)]);
+            draft.plan.steps[step as usize].turn = Some(Turn { of: 0, number: number as u32 });
+            draft.give(step, 0);
+        }
+        draft
+    };
+    let report = rig.run(&turns("fail"));
+    assert_eq!((report.failed.len(), report.evaluated.len()), (1, 6));
+    assert_eq!(rig.evaluated(&turns("keep")), ["s0"]);
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use kino_graph::{Key, Plan, ValueSource};
-use kino_node::Cancel;
+use kino_node::{Cancel, FilePolicy};
 
 use crate::cancel::unless_cancelled;
 use crate::core::Core;
@@ -24,7 +24,8 @@ pub(crate) struct Reading {
 /// What is to be read.
 pub(crate) struct Reader {
     pub(crate) core: Arc<Core>,
-    pub(crate) graph: String,
+    pub(crate) graph: PathBuf,
+    pub(crate) policy: FilePolicy,
     pub(crate) inputs: Inputs,
     pub(crate) out: PathBuf,
     pub(crate) until: Option<String>,
@@ -63,9 +64,10 @@ impl Reader {
     }
 
     fn load(&self, files: &mut BTreeSet<PathBuf>) -> Result<Arc<LoadedGraph>> {
-        let source = source::open(&self.graph).inspect_err(|_| {
-            files.insert(PathBuf::from(&self.graph));
+        let mut source = source::open(&self.graph).inspect_err(|_| {
+            files.insert(self.graph.clone());
         })?;
+        source.policy = self.policy.clone();
         LoadedGraph::load(&self.core, source, files).map(Arc::new)
     }
 
@@ -79,8 +81,8 @@ impl Reader {
             hasher.finish() >> 32
         };
         let (inputs, until) = (&*inputs, self.until.as_deref());
-        let (out, cancel) = (&*self.out, &self.cancel);
-        loaded.plan(&PlanOptions { inputs, out, until, draw: &draw, cancel }, files)
+        let (out, policy, cancel) = (&*self.out, &self.policy, &self.cancel);
+        loaded.plan(&PlanOptions { inputs, out, until, draw: &draw, policy, cancel }, files)
     }
 }
 

@@ -72,7 +72,8 @@ fn open(
     }
     let source = network_file(services, model, "`motion`")?;
     let models = services.get::<Models>().map_err(|error| PlanError::new(error.to_string()))?;
-    models.open_interpolator(&source, planned).map(Some).map_err(network_error)
+    let opened = models.open_interpolator(&source, planned).map_err(network_error)?;
+    opened.allowed(services).map(Some)
 }
 
 /// The number of frames with those between.

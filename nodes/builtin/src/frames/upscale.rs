@@ -73,7 +73,8 @@ fn open(
         path => network_file(services, path, "`lanczos`, `video-x4`")?,
     };
     let models = services.get::<Models>().map_err(|error| PlanError::new(error.to_string()))?;
-    models.open_upscaler(&source, planned).map(Some).map_err(network_error)
+    let opened = models.open_upscaler(&source, planned).map_err(network_error)?;
+    opened.allowed(services).map(Some)
 }
 
 /// How frames are cut for a network.

@@ -9,7 +9,9 @@ use kino_models::checkpoint::{DataFile, PartFiles};
 use kino_models::weight::Weights;
 use kino_node::Services;
 use kino_port::{PlanError, PlannedRead, PlannedWeights};
-use kino_world::Folders;
+
+use crate::error::at_input;
+use crate::files::{input, policy};
 
 /// Networks that are kept open; their weights are counted apart.
 const KEPT_OPEN: usize = 16;
@@ -71,6 +73,24 @@ impl<S: ?Sized> OpenNetwork<S> {
         let files = Arc::new(PartFiles::of_file(source.file()?)?);
         let spec = read(&files)?;
         Ok(OpenNetwork { source: source.clone(), files, spec })
+    }
+
+    /// The network itself, if the run may still read its file now that it is open: nobody has turned
+    /// a link since it was asked for.
+    ///
+    /// # Errors
+    /// When it may not, or another file lies there by now.
+    pub(crate) fn allowed(self: Arc<Self>, services: &Services) -> Result<Arc<Self>, PlanError> {
+        if let NetworkSource::File(path) = &self.source
+            && policy(services).narrows_reading()
+        {
+            policy(services).check_read(path).map_err(at_input("model"))?;
+            if !self.files.is_current(Some(path)) {
+                let message = format!("{} was exchanged while it was opened", path.display());
+                return Err(PlanError::at("model", message));
+            }
+        }
+        Ok(self)
     }
 
     /// What identifies its weights: where it is equal, so is every byte.
@@ -182,14 +202,13 @@ d.items()}, sys.argv[2])\" model.pth model.safetensors";
 /// there.
 ///
 /// # Errors
-/// When there is no such file.
+/// When there is no such file, or the run may not read it.
 pub(crate) fn network_file(
     services: &Services,
     path: &str,
     others: &str,
 ) -> Result<NetworkSource, PlanError> {
-    let folders = services.get::<Folders>();
-    let path = folders.map_err(|error| PlanError::new(error.to_string()))?.input(path);
+    let path = input(services, path).map_err(at_input("model"))?;
     if !path.exists() {
         let message = format!("{} does not exist", path.display());
         let hint = format!("a model is {others}, or a safetensors file (relative to the graph)");

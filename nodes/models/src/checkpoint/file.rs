@@ -7,77 +7,66 @@
 use std::fs::{File, Metadata};
 use std::path::Path;
 
+use kino_port::FileStamp;
+
 use crate::error::{Error, Result};
 
-/// What tells one state of a file from another without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileStamp {
-    /// The device and the file's number on it; 0 where the system has no such numbers.
-    pub inode: (u64, u64),
-    /// Names that lead to it.
-    pub links: u64,
-    /// Its length in bytes.
-    pub length: u64,
-    /// When its contents were last changed, in nanoseconds since 1970.
-    pub modified: i128,
-    /// When anything of it was last changed, likewise.
-    pub changed: i128,
+/// The stamp of the file at `path`, links followed; none where there is no file.
+pub(crate) fn stamp_at(path: &Path) -> Option<FileStamp> {
+    let about = std::fs::metadata(path).ok().filter(Metadata::is_file)?;
+    Some(FileStamp::of(&about))
 }
 
-impl FileStamp {
-    /// The stamp of a file that was looked at.
-    #[cfg(unix)]
-    fn of(about: &Metadata) -> Self {
-        use std::os::unix::fs::MetadataExt;
-        let nanoseconds =
-            |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
-        Self {
-            inode: (about.dev(), about.ino()),
-            links: about.nlink(),
-            length: about.len(),
-            modified: nanoseconds(about.mtime(), about.mtime_nsec()),
-            changed: nanoseconds(about.ctime(), about.ctime_nsec()),
-        }
-    }
+/// A stamp as bytes, for a hash.
+pub(crate) fn stamp_bytes(stamp: &FileStamp) -> Vec<u8> {
+    let FileStamp { device, inode, length, modified, changed } = *stamp;
+    let nanoseconds =
+        |(seconds, rest): (i64, u32)| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
+    let mut bytes = Vec::with_capacity(56);
+    [device, inode, length].iter().for_each(|n| bytes.extend(n.to_le_bytes()));
+    [modified, changed].iter().for_each(|time| bytes.extend(nanoseconds(*time).to_le_bytes()));
+    bytes
+}
 
-    /// The stamp of a file that was looked at.
-    #[cfg(not(unix))]
-    fn of(about: &Metadata) -> Self {
-        let modified = about.modified().ok();
-        let modified = modified.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
-        let modified = modified.map_or(0, |time| time.as_nanos() as i128);
-        Self { inode: (0, 0), links: 0, length: about.len(), modified, changed: modified }
-    }
+/// A file on disk as it was opened.
+#[derive(Debug)]
+struct OpenedFile {
+    file: File,
+    stamp: FileStamp,
+    /// Names that led to it then.
+    names: u64,
+}
 
-    /// The stamp of the file at `path`, links followed; none where there is no file.
-    pub fn at(path: &Path) -> Option<Self> {
-        std::fs::metadata(path).ok().filter(Metadata::is_file).map(|about| Self::of(&about))
-    }
-
-    /// Whether an open file still has the contents that it had when its stamp was `self`.
+impl OpenedFile {
+    /// Whether the file still has the contents that it had.
     ///
     /// A file that lost a name since (it was replaced by a rename, or removed) was changed as a
     /// file, but its contents, which the handle still reads, were not.
-    fn same_contents(&self, now: &Self) -> bool {
-        let unlinked = now.links < self.links;
-        (self.length, self.modified) == (now.length, now.modified)
-            && (self.changed == now.changed || unlinked)
+    fn is_unchanged(&self) -> std::io::Result<bool> {
+        let about = self.file.metadata()?;
+        let (was, now) = (&self.stamp, FileStamp::of(&about));
+        let lost_name = names(&about) < self.names;
+        Ok((was.length, was.modified) == (now.length, now.modified)
+            && (was.changed == now.changed || lost_name))
     }
+}
 
-    /// The stamp as bytes, for a hash. The number of names is no part of what a file is.
-    pub(crate) fn bytes(&self) -> Vec<u8> {
-        let (device, inode) = self.inode;
-        let mut bytes = Vec::with_capacity(56);
-        [device, inode, self.length].iter().for_each(|n| bytes.extend(n.to_le_bytes()));
-        [self.modified, self.changed].iter().for_each(|n| bytes.extend(n.to_le_bytes()));
-        bytes
-    }
+/// How many names lead to a file; 0 where the system does not say.
+#[cfg(unix)]
+fn names(about: &Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::nlink(about)
+}
+
+/// How many names lead to a file; 0 where the system does not say.
+#[cfg(not(unix))]
+fn names(_: &Metadata) -> u64 {
+    0
 }
 
 /// Where the bytes are.
 #[derive(Debug)]
 enum Backing {
-    Disk(File, FileStamp),
+    Disk(OpenedFile),
     Binary(&'static [u8]),
 }
 
@@ -100,8 +89,9 @@ impl DataFile {
             return Err(io(std::io::Error::other("it is no regular file")));
         }
         let file = File::open(path).map_err(io)?;
-        let stamp = FileStamp::of(&file.metadata().map_err(io)?);
-        Ok(Self { name: name.to_owned(), backing: Backing::Disk(file, stamp) })
+        let about = file.metadata().map_err(io)?;
+        let opened = OpenedFile { file, stamp: FileStamp::of(&about), names: names(&about) };
+        Ok(Self { name: name.to_owned(), backing: Backing::Disk(opened) })
     }
 
     /// A file that lies in the binary.
@@ -117,7 +107,7 @@ impl DataFile {
     /// Its stamp when it was opened; none for one in the binary, which never changes.
     pub fn stamp(&self) -> Option<&FileStamp> {
         match &self.backing {
-            Backing::Disk(_, stamp) => Some(stamp),
+            Backing::Disk(opened) => Some(&opened.stamp),
             Backing::Binary(_) => None,
         }
     }
@@ -125,7 +115,7 @@ impl DataFile {
     /// Its length when it was opened.
     pub fn length(&self) -> u64 {
         match &self.backing {
-            Backing::Disk(_, stamp) => stamp.length,
+            Backing::Disk(opened) => opened.stamp.length,
             Backing::Binary(bytes) => bytes.len() as u64,
         }
     }
@@ -136,7 +126,7 @@ impl DataFile {
     /// When the file ends before, or was changed since it was opened.
     pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         match &self.backing {
-            Backing::Disk(file, _) => match read_at(file, offset, buffer) {
+            Backing::Disk(opened) => match read_at(&opened.file, offset, buffer) {
                 Ok(()) => Ok(()),
                 Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
                     Err(Error::Changed { file: self.name.clone() })
@@ -163,12 +153,11 @@ impl DataFile {
     /// # Errors
     /// [`Error::Changed`], or when the system does not say.
     pub fn check_unchanged(&self) -> Result<()> {
-        let Backing::Disk(file, stamp) = &self.backing else { return Ok(()) };
-        let about =
-            file.metadata().map_err(|source| Error::Io { file: self.name.clone(), source })?;
-        match stamp.same_contents(&FileStamp::of(&about)) {
-            true => Ok(()),
-            false => Err(Error::Changed { file: self.name.clone() }),
+        let Backing::Disk(opened) = &self.backing else { return Ok(()) };
+        match opened.is_unchanged() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::Changed { file: self.name.clone() }),
+            Err(source) => Err(Error::Io { file: self.name.clone(), source }),
         }
     }
 

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use kino_port::FileStamp;
 use serde_json::Value;
 
-use super::file::{DataFile, FileStamp};
+use super::file::{self, DataFile};
 use super::folder::{ModelFiles, ModelFolder};
 use super::part::PartFiles;
 use crate::error::{Error, Result};
@@ -64,7 +65,7 @@ impl Checkpoint {
             match &part {
                 Ok(files) => {
                     add(&mut hasher, &name, &files.identity().content);
-                    let marks = files.files().filter_map(DataFile::stamp).map(FileStamp::bytes);
+                    let marks = files.files().filter_map(DataFile::stamp).map(file::stamp_bytes);
                     add(&mut hasher, "stamps", &marks.collect::<Vec<_>>().concat());
                 }
                 Err(message) => add(&mut hasher, &name, message.as_bytes()),
@@ -185,7 +186,7 @@ fn parts_of(listed: &[String]) -> Vec<String> {
 }
 
 fn stamp_at(folder: &ModelFolder, path: &str) -> Option<FileStamp> {
-    FileStamp::at(&folder.path(path).unwrap_or_default())
+    file::stamp_at(&folder.path(path).unwrap_or_default())
 }
 
 /// Adds a named run of bytes so that no two lists of them hash alike.

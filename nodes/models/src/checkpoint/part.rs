@@ -6,7 +6,7 @@ use candle_core::DType;
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 
-use super::file::{DataFile, FileStamp};
+use super::file::{self, DataFile};
 use super::header::{self, Header};
 use crate::error::{Error, Result};
 
@@ -94,7 +94,7 @@ impl PartFiles {
     /// Whether no file was touched since it was opened, or exchanged for another at its place.
     pub fn is_current(&self, path: Option<&std::path::Path>) -> bool {
         let Some(path) = path else { return true }; // in the binary nothing changes
-        let now = FileStamp::at(path);
+        let now = file::stamp_at(path);
         self.files.iter().all(|file| file.file.stamp().copied() == now)
     }
 
@@ -168,11 +168,9 @@ impl PartFiles {
     }
 
     fn missing(&self, name: &str) -> Error {
-        let nearest = self
-            .place
-            .keys()
-            .min_by_key(|known| (strsim::levenshtein(known, name), known.as_str()))
-            .cloned();
+        let mut names: Vec<&str> = self.place.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        let nearest = kino_port::nearest(name, names).map(str::to_owned);
         Error::MissingWeight { file: self.folder.clone(), name: name.to_owned(), nearest }
     }
 }
@@ -203,7 +201,7 @@ fn identify(files: &[WeightFile]) -> Result<Identity> {
         hash_data(&mut content, file, header)?;
         file.check_unchanged()?;
         if let Some(stamp) = file.stamp().filter(|stamp| stamp.length > HASHED_WHOLE) {
-            stamps.update(&stamp.bytes());
+            stamps.update(&file::stamp_bytes(stamp));
         }
     }
     let content = content.finalize();

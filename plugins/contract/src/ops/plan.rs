@@ -139,12 +139,10 @@ fn check_count(entry: &Entry, found: usize) -> Result<()> {
 }
 
 fn unknown(name: &str) -> OpError {
-    let near = NAMES.iter().map(|known| (strsim::jaro_winkler(known, name), known));
-    let near = near.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(likeness, _)| *likeness > 0.8);
     let brief: String = name.chars().take(60).collect();
     let refusal = OpError::new(format!("there is no operation `{brief}` on tensors"));
-    match near {
-        Some((_, near)) => refusal.hint(format!("did you mean `{near}`?")),
+    match kino_port::did_you_mean(name, NAMES.iter().copied()) {
+        Some(near) => refusal.hint(near),
         None => refusal.hint("plugins/abi/OPERATIONS.md lists them"),
     }
 }

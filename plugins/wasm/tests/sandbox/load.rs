@@ -2,10 +2,15 @@
 
 use std::time::Instant;
 
-use kino_host::Module;
+use kino_host::{Module, PluginError};
 use kino_wasm::{WasmEngine, WasmPlugin};
 
-use crate::{GUESTS, World, engine, guests, text};
+use crate::{GUESTS, World, engine, guests};
+
+/// An error as users read it: what happened, and what to do.
+fn text(error: &PluginError) -> String {
+    format!("{error}\n{}", error.hint().unwrap_or_default())
+}
 
 #[track_caller]
 fn refused(bytes: &[u8], expected: &str) {
