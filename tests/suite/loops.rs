@@ -280,7 +280,7 @@ fn child() {
     let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
     let threads = std::env::var(THREADS).unwrap().parse().unwrap();
     let engine = kino_tests::engine(&folder).keep_results(false).threads(threads).build().unwrap();
-    let graph = engine.open(&root().join("graphs/long_video.ron")).unwrap();
+    let graph = engine.open(root().join("graphs/long_video.ron")).unwrap();
     let mut inputs = Inputs::new();
     for input in std::env::var(INPUTS).unwrap().split(' ') {
         let (name, value) = input.split_once('=').unwrap();

@@ -49,7 +49,7 @@ impl Rig {
     fn open(&self, steps: &[&str]) -> Graph {
         let path: &Path = &self.folder.path().join("g.ron");
         fs::write(path, text(steps)).unwrap();
-        self.engine.open(&path).unwrap()
+        self.engine.open(path).unwrap()
     }
 
     /// How often each step says that it has run by now.

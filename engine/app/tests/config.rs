@@ -136,7 +136,8 @@ fn models_lie_in_folders_that_are_set() {
     // Keys are those of the contents: beside the graph, the same model is the same result.
     std::fs::rename(place.path("b/mine"), place.path("graphs/mine")).unwrap();
     let ran = good(&place, &["run", graph, "--device", "cpu", "--json"]);
-    let done: Value = ran.lines().map(|line| serde_json::from_str(line).unwrap()).last().unwrap();
+    let done: Value =
+        ran.lines().map(|line| serde_json::from_str(line).unwrap()).next_back().unwrap();
     assert_eq!(done["evaluated"].as_array().map(Vec::len).unwrap_or(0), 0, "{ran}");
 }
 

@@ -86,7 +86,7 @@ impl FilePolicy {
             return Ok(());
         }
         self.check_read(path)?;
-        let there = resolve(path).and_then(|real| fs::symlink_metadata(real));
+        let there = resolve(path).and_then(fs::symlink_metadata);
         let there = there.map(|about| FileStamp::of(&about));
         match there {
             Ok(there) if (there.device, there.inode) == (stamp.device, stamp.inode) => Ok(()),
@@ -138,7 +138,7 @@ fn check(
 fn holds(folder: &Path, real: &Path) -> bool {
     let Ok(folder) = resolve(folder) else { return false };
     let shows = |place: &&str| real.starts_with(place) && !folder.starts_with(place);
-    real.starts_with(&folder) && !OF_THE_SYSTEM.iter().any(|place| shows(&place))
+    real.starts_with(&folder) && !OF_THE_SYSTEM.iter().any(shows)
 }
 
 /// Where a path leads: all links followed of what is there, the rest as it is written.

@@ -73,7 +73,7 @@ impl Exr {
         let has = |header: &&Header, names: &[&str]| {
             let is =
                 |name: &&str| header.channels.list.iter().any(|channel| channel.name == **name);
-            !header.deep && names.iter().all(|name| is(name))
+            !header.deep && names.iter().all(is)
         };
         let colour = headers.iter().find(|header| has(header, &["R", "G", "B"]));
         let grey = || headers.iter().find(|h| has(h, &["Y"]) && !has(h, &["RY"]));

@@ -126,7 +126,7 @@ fn frames_come_back_within_half_precision() {
     assert_eq!(read_metadata(&path).unwrap().as_deref(), Some("Graph(version: 1) — größer"));
     // Half is exact the second time.
     let again = folder.path().join("b.exr");
-    write(&again, &[image.rgb.clone()]).unwrap();
+    write(&again, std::slice::from_ref(&image.rgb)).unwrap();
     assert_eq!(read_image(&again).unwrap(), image);
 }
 

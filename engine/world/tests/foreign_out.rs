@@ -134,7 +134,7 @@ fn what_it_writes_is_read_again() {
         let path = folder.path().join(format!("a.{name}"));
         let heard = format.holds_sound().then_some(&sound);
         let written = write(&path, Some(&program), heard).unwrap();
-        assert_eq!(written, [path.clone()]);
+        assert_eq!(written, std::slice::from_ref(&path));
         let mut file = InputFile::open(&path).unwrap();
         let reader = VideoReader::open_with(&mut file, false, Some(&program)).unwrap();
         let info = reader.info();

@@ -13,8 +13,11 @@ use kino_kernels::{
     is_cancelled, layer_norm, linear, resize,
 };
 
+/// A kernel by its name, with what it computes on.
+type Kernel = (&'static str, Box<dyn Fn() -> Result<Tensor>>);
+
 /// Every way in which kernels cut their work, each into several tiles.
-fn kernels(random: &mut Random) -> Vec<(&'static str, Box<dyn Fn() -> Result<Tensor>>)> {
+fn kernels(random: &mut Random) -> Vec<Kernel> {
     let x = random.tensor(&[2000, 64]);
     let heads = random.tensor(&[2, 400, 32]);
     let weight = random.tensor(&[1100, 64]);

@@ -338,7 +338,8 @@ impl Expander<'_> {
         let name: Arc<str> = Arc::from(&*name.text);
         let all = || turns.iter().map(|scope| TurnOutput { scope: *scope, output });
         if body.carried[output].is_some() {
-            let last = all().last().map_or(RepeatSource::Listed(Vec::new()), RepeatSource::Last);
+            let last =
+                all().next_back().map_or(RepeatSource::Listed(Vec::new()), RepeatSource::Last);
             return RepeatOutput { name, source: last };
         }
         let ty = turns.first().and_then(|scope| self.result.declared_type(*scope, &edge.text));
