@@ -33,6 +33,8 @@ pub(crate) struct Exr {
     stored: ((usize, usize), (i64, i64)),
     /// Whether it is grey.
     is_grey: bool,
+    /// Whether it has alpha.
+    has_alpha: bool,
     /// To BT.709 primaries; none where they are those.
     gamut: Option<[[f32; 3]; 3]>,
 }
@@ -150,17 +152,23 @@ impl Exr {
             i64::from(position.x()) - i64::from(shown.position.x()),
             i64::from(position.y()) - i64::from(shown.position.y()),
         );
-        let is_grey = colour.is_none();
-        Ok(Exr { size: (width, height), stored: (stored, offset), is_grey, gamut })
+        let (is_grey, has_alpha) = (colour.is_none(), has(&header, &["A"]));
+        Ok(Exr { size: (width, height), stored: (stored, offset), is_grey, has_alpha, gamut })
     }
 
-    /// The pixels, `[height, width, 3]`, encoded. What is shown and not stored is black.
+    /// The pixels, `[height, width, 3]`, encoded, and their alpha, `[height, width]`, where there
+    /// is one. What is shown and not stored is black and transparent.
     ///
     /// # Errors
     /// When they are damaged or end early, or do not fit into memory.
-    pub(crate) fn read(&self, file: &mut InputFile, path: &Path) -> Result<Vec<f32>> {
+    pub(crate) fn read(
+        &self,
+        file: &mut InputFile,
+        path: &Path,
+    ) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
         let ((width, height), (stored, (left, top))) = (self.size, self.stored);
-        let length = width * height * 3;
+        let channels = if self.has_alpha { 4 } else { 3 };
+        let length = width * height * channels;
         let mut pixels: Vec<f32> = Vec::new();
         pixels.try_reserve_exact(length).map_err(|_| {
             let message = format!("there is no memory for the image ({} bytes)", length * 4);
@@ -173,12 +181,12 @@ impl Exr {
             true => room.borrow_mut().take().unwrap_or_default(),
             false => Vec::new(),
         };
-        let set = move |pixels: &mut Vec<f32>, at: Vec2<usize>, rgb: [f32; 3]| {
+        let set = move |pixels: &mut Vec<f32>, at: Vec2<usize>, rgba: [f32; 4]| {
             let (x, y) = (at.x() as i64 + left, at.y() as i64 + top);
             if (0..width as i64).contains(&x) && (0..height as i64).contains(&y) {
-                let at = (y as usize * width + x as usize) * 3;
-                if let Some(pixel) = pixels.get_mut(at..at + 3) {
-                    pixel.copy_from_slice(&rgb);
+                let at = (y as usize * width + x as usize) * channels;
+                if let Some(pixel) = pixels.get_mut(at..at + channels) {
+                    pixel.copy_from_slice(&rgba[..channels]);
                 }
             }
         };
@@ -186,18 +194,19 @@ impl Exr {
         let from = BufReader::new(file);
         let layers = read().no_deep_data().largest_resolution_level();
         let pixels = if self.is_grey {
-            let image = layers.specific_channels().required("Y").collect_pixels(
+            let image = layers.specific_channels().required("Y").optional("A", 1.0_f32);
+            let image = image.collect_pixels(
                 |size, _| create(size),
-                move |pixels: &mut Vec<f32>, at, (grey,): (f32,)| set(pixels, at, [grey; 3]),
+                move |pixels: &mut Vec<f32>, at, (y, a): (f32, f32)| set(pixels, at, [y, y, y, a]),
             );
             let image = image.first_valid_layer().all_attributes().non_parallel();
             image.from_buffered(from).map(|image| image.layer_data.channel_data.pixels)
         } else {
             let rgb = layers.specific_channels().required("R").required("G").required("B");
-            let image = rgb.collect_pixels(
+            let image = rgb.optional("A", 1.0_f32).collect_pixels(
                 |size, _| create(size),
-                move |pixels: &mut Vec<f32>, at, (r, g, b): (f32, f32, f32)| {
-                    set(pixels, at, [r, g, b])
+                move |pixels: &mut Vec<f32>, at, (r, g, b, a): (f32, f32, f32, f32)| {
+                    set(pixels, at, [r, g, b, a])
                 },
             );
             let image = image.first_valid_layer().all_attributes().non_parallel();
@@ -207,8 +216,23 @@ impl Exr {
         if pixels.len() != length {
             return Err(damaged(path, &"its layers contradict each other"));
         }
+        let mut alpha = None;
+        if self.has_alpha {
+            let mut values: Vec<f32> = Vec::new();
+            values.try_reserve_exact(width * height).map_err(|_| {
+                let message = "there is no memory for the alpha of the image";
+                Error::content(path, message).advise("make the image smaller first")
+            })?;
+            values.extend(pixels.chunks_exact(4).map(|pixel| finite(pixel[3]).clamp(0.0, 1.0)));
+            alpha = Some(values);
+            // Moved together in place: a pixel's colours never lie behind where they go.
+            for pixel in 0..width * height {
+                pixels.copy_within(pixel * 4..pixel * 4 + 3, pixel * 3);
+            }
+            pixels.truncate(width * height * 3);
+        }
         self.encode(&mut pixels);
-        Ok(pixels)
+        Ok((pixels, alpha))
     }
 
     /// Brings light to what frames are.

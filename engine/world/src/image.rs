@@ -9,6 +9,7 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 use crate::exr::{Exr, MAGIC};
+use crate::light::{light_to_srgb, srgb_to_light};
 use crate::orientation::Orientation;
 use crate::{Error, InputFile, Result};
 
@@ -29,9 +30,35 @@ pub struct Image {
     pub height: usize,
     /// `[height, width, 3]`, RGB in 0…1; of EXR beyond, where it is brighter than white.
     pub rgb: Vec<f32>,
+    /// `[height, width]` in 0…1, how much of what lies behind a pixel covers: none where the file
+    /// has no alpha.
+    pub alpha: Option<Vec<f32>>,
+    /// Whether the light of a pixel is multiplied by its alpha already, as in EXR.
+    pub is_associated: bool,
 }
 
-/// Reads an image as RGB. Alpha is dropped; 16-bit channels keep their precision; the EXIF
+impl Image {
+    /// Puts the image over a colour. Encoded values are mixed, as browsers and editors do; where
+    /// alpha is associated, light is added.
+    pub fn over(&mut self, background: [f32; 3]) {
+        let Some(alpha) = &self.alpha else { return };
+        // Associated colours are those over black.
+        if self.is_associated && background == [0.0; 3] {
+            return;
+        }
+        let behind = background.map(srgb_to_light);
+        for (pixel, alpha) in self.rgb.chunks_exact_mut(3).zip(alpha) {
+            for c in 0..3 {
+                pixel[c] = match self.is_associated {
+                    true => light_to_srgb(srgb_to_light(pixel[c]) + behind[c] * (1.0 - alpha)),
+                    false => pixel[c] * alpha + background[c] * (1.0 - alpha),
+                };
+            }
+        }
+    }
+}
+
+/// Reads an image as RGB, with its alpha beside it. 16-bit channels keep their precision; the EXIF
 /// orientation is applied.
 ///
 /// # Errors
@@ -58,8 +85,8 @@ impl InputFile {
         let path = self.path().to_owned();
         if self.is_exr()? {
             let exr = Exr::open(self, &path, MAX_PIXELS)?;
-            let (rgb, (width, height)) = (exr.read(self, &path)?, exr.size);
-            return Ok(Image { width, height, rgb });
+            let ((rgb, alpha), (width, height)) = (exr.read(self, &path)?, exr.size);
+            return Ok(Image { width, height, rgb, alpha, is_associated: true });
         }
         let decoder = Decoder::open(self, &path)?;
         let (size, orientation) = (decoder.size, decoder.orientation);
@@ -313,6 +340,10 @@ impl Samples {
         let length = width * height * 3;
         let mut rgb: Vec<f32> = Vec::new();
         rgb.try_reserve_exact(length).map_err(|_| no_room(length * 4, path))?;
+        let mut alpha: Option<Vec<f32>> = matches!(self.channels, 2 | 4).then(Vec::new);
+        if let Some(alpha) = &mut alpha {
+            alpha.try_reserve_exact(length / 3).map_err(|_| no_room(length / 3 * 4, path))?;
+        }
         let grey = self.channels < 3;
         let colors: [usize; 3] = if grey { [0; 3] } else { [0, 1, 2] };
         let most = f32::from(if self.two { u16::MAX } else { u8::MAX.into() });
@@ -330,9 +361,12 @@ impl Samples {
                 let (from_x, from_y) = orientation.source((x, y), (width, height));
                 let pixel = (from_y * width + from_x) * self.channels;
                 rgb.extend(colors.map(|color| sample(pixel + color)));
+                if let Some(alpha) = &mut alpha {
+                    alpha.push(sample(pixel + self.channels - 1));
+                }
             }
         }
-        Ok(Image { width: to_width, height: to_height, rgb })
+        Ok(Image { width: to_width, height: to_height, rgb, alpha, is_associated: false })
     }
 }
 

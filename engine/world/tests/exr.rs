@@ -51,6 +51,23 @@ fn light_of_every_form_is_read_beyond_white() {
 }
 
 #[test]
+fn light_of_a_background_is_added_where_an_image_is_transparent() {
+    let plain = read_image(&file("half.exr")).unwrap();
+    assert_eq!(plain.alpha, None);
+    let image = read_image(&file("float_alpha.exr")).unwrap();
+    let alpha = image.alpha.clone().unwrap();
+    assert_eq!(alpha.len(), 7 * 5);
+    let mut over = image.clone();
+    over.over([0.0; 3]);
+    assert_eq!(over, image, "colours are stored over black");
+    over.over([1.0; 3]);
+    for (y, x) in (0..5).flat_map(|y| (0..7).map(move |x| (y, x))) {
+        let behind = 1.0 - f64::from(alpha[y * 7 + x]);
+        close(pixel(&over, x, y), light(x, y).map(|light| light + behind), 1e-5);
+    }
+}
+
+#[test]
 fn what_is_no_number_is_dark_and_what_is_infinite_as_bright_as_can_be() {
     let image = read_image(&file("half.exr")).unwrap();
     close(pixel(&image, 0, 0), [0.0, 65_504.0, -65_504.0], 1e-6);

@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use kino_node::{Cx, Frames, FramesFact, Inputs, NodeDef, Outputs, Result, Services, Value};
 use kino_port::{
     Fact, Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, int,
-    path as path_port, ports,
+    path as path_port, ports, text,
 };
 use kino_world::media::{Depth, VideoFormat, format_of};
 
@@ -20,10 +20,12 @@ use crate::video::{Look, infer_written, one_frame, write};
 pub(crate) static READ: NodeDef = NodeDef {
     signature: Signature {
         name: Cow::Borrowed("image.read"),
-        version: Cow::Borrowed("1"),
+        version: Cow::Borrowed("2"),
         about: Cow::Borrowed(READ_ABOUT),
         inputs: ports![
-            path_port("path").about("A PNG, JPEG, WebP or EXR file, relative to the graph.")
+            path_port("path").about("A PNG, JPEG, WebP or EXR file, relative to the graph."),
+            text("background", "#000000")
+                .about("The colour under what is transparent: red, green, blue, as in #20a0ff.")
         ],
         outputs: ports![edge("frames", PortType::Frames).about("One frame, `[1, h, w, 3]`.")],
         traits: NodeTraits::LIGHT,
@@ -33,13 +35,14 @@ pub(crate) static READ: NodeDef = NodeDef {
 };
 
 const READ_ABOUT: &str = "Reads an image as one frame. The contents decide what it is, not the \
-name: PNG, JPEG, WebP or EXR. Alpha is dropped, 16 bits a channel keep their precision, and the \
-orientation that a camera noted is applied. Shape: `[1, h, w, 3]` in 0…1.\n\n\
+name: PNG, JPEG, WebP or EXR. What is transparent shows `background`; `mask.read` reads the alpha. \
+16 bits a channel keep their precision, and the orientation that a camera noted is applied. \
+Shape: `[1, h, w, 3]` in 0…1.\n\n\
 An EXR holds light: of its layers the first with R, G and B (or Y alone) is read, its display \
 window, brought to the primaries of BT.709 and encoded by the curve of sRGB. Beyond 1 that curve \
 goes on, so that highlights are numbers above 1 and come back as they were when an EXR is written \
-again. Colours are as they are stored, multiplied by alpha; what is no number is 0, what is \
-infinite 65504 in light.\n\n\
+again. Its colours are multiplied by alpha, so that light of `background` is added to them; what is \
+no number is 0, what is infinite 65504 in light.\n\n\
 Example:\n    \"photo\": (op: \"image.read\", with: {\"path\": \"photo.jpg\"}),";
 
 /// Writes images.
@@ -73,10 +76,27 @@ Example:\n    \"file\": (op: \"image.write\", in: {\"frames\": \"frames\"}, with
 \"{graph}-{seed}.png\"}),";
 
 fn infer_read(services: &Services, facts: &Facts) -> InferResult {
+    let background = facts.text("background").map(colour).transpose();
+    background.map_err(|error| vec![error])?;
     infer_image(services, facts, |height, width| {
         let fact = FramesFact { count: Some(1), height, width, fps: None };
         (Fact::typed(fact), 2 * f32_bytes(&[height, width, 3]))
     })
+}
+
+/// A colour written as `#20a0ff`, in 0…1.
+fn colour(text: &str) -> Result<[f32; 3], PlanError> {
+    let digits = text.strip_prefix('#').filter(|digits| digits.len() == 6);
+    let number = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    let signed = digits.is_some_and(|digits| digits.starts_with('+'));
+    match number.filter(|_| !signed) {
+        Some(number) => Ok([16, 8, 0].map(|shift| (number >> shift & 0xff) as f32 / 255.0)),
+        None => {
+            let message = format!("expected a colour such as #20a0ff, found `{text}`");
+            let hint = "write red, green and blue as two hexadecimal digits each: #ffffff is white";
+            Err(PlanError::at("background", message).hint(hint))
+        }
+    }
 }
 
 /// Plans a node that reads the image at its port `path`: `given` says what it gives, and the memory
@@ -106,7 +126,9 @@ pub(crate) fn infer_image(
 }
 
 fn read(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
-    let image = open(cx, inputs.text("path")?)?.read_image().node()?;
+    let background = colour(inputs.text("background")?).map_err(refuse)?;
+    let mut image = open(cx, inputs.text("path")?)?.read_image().node()?;
+    image.over(background);
     let shape = (1, image.height, image.width, 3);
     let tensor = Tensor::from_vec(image.rgb, shape, &Device::Cpu)?; // [1, h, w, 3]
     Ok(vec![Some(Value::from(Frames::from_tensor(&tensor, None)?))])

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use kino_node::{Cx, Inputs, Mask, MaskFact, NodeDef, Outputs, Result, Services, Value};
 use kino_port::{
     Fact, Facts, NodeTraits, PlanError, Port, PortType, Signature, StepInfo, count, edge, int,
-    path as path_port, ports,
+    path as path_port, ports, text,
 };
 
 use crate::error::IntoNode;
@@ -33,22 +33,34 @@ const fn mask_in() -> Port {
 pub(crate) static READ: NodeDef = NodeDef {
     signature: Signature {
         name: Cow::Borrowed("mask.read"),
-        version: Cow::Borrowed("1"),
+        version: Cow::Borrowed("2"),
         about: Cow::Borrowed(READ_ABOUT),
         inputs: ports![
-            path_port("path").about("A PNG, JPEG, WebP or EXR file, relative to the graph.")
+            path_port("path").about("A PNG, JPEG, WebP or EXR file, relative to the graph."),
+            text("channel", "lightness").choices(&CHANNELS).about("What of the image is the mask."),
         ],
-        outputs: ports![mask_out("One frame, `[1, h, w]`: 1 where the image is white.")],
+        outputs: ports![mask_out("One frame, `[1, h, w]`.")],
         traits: NodeTraits::LIGHT,
     },
     infer: infer_read,
     run: read,
 };
 
-const READ_ABOUT: &str = "Reads an image as a mask: 1 where it is white, 0 where it is black, and \
-by how light it is between (0.2126·red + 0.7152·green + 0.0722·blue of the encoded values). Alpha \
-is dropped. Shape: `[1, h, w]`; one frame stands for a whole clip.\n\n\
+const READ_ABOUT: &str = "Reads an image as a mask. By `lightness` it is 1 where the image is white, \
+0 where it is black, and by how light it is between (0.2126·red + 0.7152·green + 0.0722·blue of the \
+encoded values); by `alpha` it is 1 where the image covers, 0 where it is transparent, and 1 \
+everywhere if it has no alpha; `red`, `green` and `blue` take that channel's encoded values. \
+Shape: `[1, h, w]`; one frame stands for a whole clip.\n\n\
 Example:\n    \"sky\": (op: \"mask.read\", with: {\"path\": \"sky.png\"}),";
+
+/// What of an image can be a mask.
+static CHANNELS: [Cow<'static, str>; 5] = [
+    Cow::Borrowed("lightness"),
+    Cow::Borrowed("alpha"),
+    Cow::Borrowed("red"),
+    Cow::Borrowed("green"),
+    Cow::Borrowed("blue"),
+];
 
 /// A rectangle as a mask.
 pub(crate) static RECT: NodeDef = NodeDef {
@@ -131,17 +143,30 @@ Example:\n    \"ground\": (op: \"mask.invert\", in: {\"mask\": \"sky\"}),";
 
 fn infer_read(services: &Services, facts: &Facts) -> InferResult {
     infer_image(services, facts, |height, width| {
-        (Fact::typed(MaskFact { shape: [1, height, width] }), f32_bytes(&[2, height, width, 3]))
+        (Fact::typed(MaskFact { shape: [1, height, width] }), f32_bytes(&[2, height, width, 4]))
     })
 }
 
 fn read(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let image = open(cx, inputs.text("path")?)?.read_image().node()?;
-    let lightness = |rgb: &[f32]| {
-        let sum: f32 = rgb.iter().zip(LUMA).map(|(value, weight)| value * weight).sum();
+    let weights = match inputs.text("channel")? {
+        "alpha" => {
+            let shape = (1, image.height, image.width);
+            return given(match image.alpha {
+                Some(alpha) => Tensor::from_vec(alpha, shape, &Device::Cpu)?,
+                None => Tensor::ones(shape, DType::F32, &Device::Cpu)?,
+            });
+        }
+        "red" => [1.0, 0.0, 0.0],
+        "green" => [0.0, 1.0, 0.0],
+        "blue" => [0.0, 0.0, 1.0],
+        _ => LUMA,
+    };
+    let weighed = |rgb: &[f32]| {
+        let sum: f32 = rgb.iter().zip(weights).map(|(value, weight)| value * weight).sum();
         sum.clamp(0.0, 1.0)
     };
-    let values: Vec<f32> = image.rgb.chunks_exact(3).map(lightness).collect();
+    let values: Vec<f32> = image.rgb.chunks_exact(3).map(weighed).collect();
     let shape = (1, image.height, image.width);
     given(Tensor::from_vec(values, shape, &Device::Cpu)?)
 }

@@ -325,6 +325,46 @@ fn an_image_is_a_mask_by_its_lightness() {
     assert_eq!(planned.get(), Some(&MaskFact { shape: [1, 2, 2] }));
 }
 
+/// A PNG with alpha, `width` pixels wide.
+fn png_with_alpha(rgba: &[u8], width: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, rgba.len() as u32 / 4 / width);
+    encoder.set_color(png::ColorType::Rgba);
+    encoder.write_header().unwrap().write_image_data(rgba).unwrap();
+    bytes
+}
+
+#[test]
+fn what_is_transparent_shows_a_background_and_alpha_is_a_mask() {
+    let rig = Rig::new("alpha");
+    std::fs::create_dir_all(&rig.out).unwrap();
+    let path = rig.out.join("a.png");
+    std::fs::write(&path, png_with_alpha(&[255, 0, 51, 255, 255, 0, 51, 102, 9, 9, 9, 0], 3))
+        .unwrap();
+    let path = path.to_str().unwrap();
+    let tensor = |values: &[f32], shape: &[usize]| {
+        Tensor::new(values, &Device::Cpu).unwrap().reshape(shape).unwrap()
+    };
+    let seen = |background: &str| {
+        let inputs = [("path", text(path)), ("background", text(background))];
+        rig.one("image.read", &inputs).tensor().unwrap()
+    };
+    let over_black = [1.0, 0.0, 0.2, 0.4, 0.0, 0.08, 0.0, 0.0, 0.0];
+    close("black", &seen("#000000"), &tensor(&over_black, &[1, 1, 3, 3]), 1e-6);
+    let over_blue = [1.0, 0.0, 0.2, 0.4, 0.3, 0.68, 0.0, 0.5, 1.0];
+    close("blue", &seen("#0080ff"), &tensor(&over_blue, &[1, 1, 3, 3]), 2e-3);
+    let mask = |channel: &str| {
+        mask_of(&rig, "mask.read", &[("path", text(path)), ("channel", text(channel))])
+    };
+    close("alpha", &mask("alpha"), &tensor(&[1.0, 0.4, 0.0], &[1, 1, 3]), 1e-6);
+    close("blue", &mask("blue"), &tensor(&[0.2, 0.2, 9.0 / 255.0], &[1, 1, 3]), 1e-6);
+    for wrong in ["blue", "#12345", "#+12345", "#12345g", "#1234567", ""] {
+        let said =
+            rig.objects("image.read", &[("path", known(path)), ("background", known(wrong))]);
+        assert!(said.contains("expected a colour such as #20a0ff"), "{wrong}: {said}");
+    }
+}
+
 #[test]
 fn latents_are_mixed_by_their_weights() {
     let rig = Rig::new("blend");

@@ -222,7 +222,9 @@ impl VideoReader {
                 drawn.map_err(|message| Error::content(&path, message))
             }
             Form::Still => {
-                let image = file.read_image()?;
+                let mut image = file.read_image()?;
+                // As what is animated is shown: over black.
+                image.over([0.0; 3]);
                 if (image.width, image.height) != (self.info.width, self.info.height) {
                     return Err(Error::content(&path, "it changed while it was read"));
                 }
