@@ -174,7 +174,8 @@ pub(crate) struct Source {
 /// What of a graph to run, and where.
 #[derive(Debug, Args)]
 pub(crate) struct Target {
-    /// Set an input of the graph; unquoted, read by its declared type
+    /// Set an input of the graph; unquoted, read by its declared type. A list is written a,b, or as
+    /// in a graph: '["a, b", "c"]'
     #[arg(short, long = "set", value_name = "NAME=VALUE", value_parser = assignment)]
     pub(crate) set: Vec<(String, String)>,
     /// Put files that are written in this folder

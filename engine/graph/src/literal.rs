@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use kino_port::{Literal, Port, PortError, PortType};
 
-use crate::ron::{Ast, AstKind};
+use crate::diagnostic::Span;
+use crate::ron::{self, Ast, AstKind};
 
 /// Numbers of so many digits fit 64 bits.
 const MOST_DIGITS: usize = 19;
@@ -80,8 +81,16 @@ fn whole(digits: &str) -> Option<i128> {
         .map(|value| sign * value)
 }
 
-/// Decodes what stands on a command line, unquoted, by the port's type.
+/// Decodes what stands on a command line, unquoted, by the port's type. A list is written `a,b`, or
+/// as in a graph, `["a, b"]`, which its texts may need.
 pub(crate) fn from_command_line(raw: &str, port: &Port) -> Result<Literal, PortError> {
+    if port.is_list() && raw.trim_start().starts_with('[') {
+        let list = ron::read(raw, Span::new(0, raw.len())).map_err(|error| PortError {
+            message: format!("`{raw}` is no list: {}", error.message),
+            hint: Some("write [\"a\", \"b\"] as in a graph, or a,b".to_owned()),
+        })?;
+        return port.coerce(decode(&list, &port.ty)?);
+    }
     if port.is_list() {
         let items = raw.split(',').map(|item| one_from_command_line(item.trim(), port));
         return port.coerce(Literal::List(items.collect::<Result<_, _>>()?));

@@ -160,7 +160,7 @@ fn inputs_without_a_default_must_be_set() {
 #[test]
 fn the_command_line_is_read_by_the_declared_type() {
     let text = r#"Graph(version: 1, inputs: {"i": (type: "Int", default: 1, range: (0, 9)), "r": (type: "Real", default: 1),
-        "t": (type: "Text", default: ""), "b": (type: "Bool", default: true), "n": (type: "Int", default: 5)},
+        "t": (type: "Text", default: ""), "l": (type: "List(Text)", default: []), "b": (type: "Bool", default: true), "n": (type: "Int", default: 5)},
         nodes: {"a": (op: "add", in: {"a": "inputs.r"}), "m": (op: "noise", in: {"seed": "inputs.i", "frames": "inputs.n"})},
         outputs: {"sum": "a", "latent": "m"})"#;
     let graph = check(text).unwrap();
@@ -169,7 +169,15 @@ fn the_command_line_is_read_by_the_declared_type() {
     assert_eq!(graph.read_input("r", "2").unwrap(), Literal::Real(2.0));
     assert_eq!(graph.read_input("t", "true, 5").unwrap(), Literal::text("true, 5"));
     assert_eq!(graph.read_input("b", "false").unwrap(), Literal::Bool(false));
+    let texts = |texts: &[&str]| {
+        Literal::List(texts.iter().map(|text| Literal::text((*text).to_owned())).collect())
+    };
+    assert_eq!(graph.read_input("l", "a, b").unwrap(), texts(&["a", "b"]));
+    assert_eq!(graph.read_input("l", r#"["a, b", "c"]"#).unwrap(), texts(&["a, b", "c"]));
+    assert_eq!(graph.read_input("l", "[]").unwrap(), texts(&[]));
     let said = |name, raw| graph.read_input(name, raw).unwrap_err().render();
+    assert!(said("l", r#"["a"#).starts_with("error[value]: input `l`: `[\"a` is no list: "));
+    assert!(said("l", "[a]").contains("write texts in quotes"), "{}", said("l", "[a]"));
     assert_eq!(
         said("i", "12"),
         "error[value]: input `i`: expected a whole number from 0 to 9 or \"random\", found 12\n"
@@ -185,7 +193,7 @@ fn the_command_line_is_read_by_the_declared_type() {
     );
     assert_eq!(
         said("q", "x"),
-        "error[unknown-input]: the graph has no input `q`\n  hint: there is `i`, `r`, `t`, `b`, `n`\n"
+        "error[unknown-input]: the graph has no input `q`\n  hint: there is `i`, `r`, `t`, `l`, `b`, `n`\n"
     );
 }
 

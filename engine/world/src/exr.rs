@@ -42,7 +42,7 @@ pub(crate) struct Exr {
 fn damaged(path: &Path, error: &dyn std::fmt::Display) -> Error {
     let message =
         format!("expected an EXR image, found one that is damaged or ends early ({error})");
-    Error::content(path, message)
+    Error::content(path, message).advise("copy or download it again")
 }
 
 /// The headers of a file.

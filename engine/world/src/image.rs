@@ -154,9 +154,11 @@ impl<'f> Decoder<'f> {
                 path,
                 format!(
                     "expected a PNG, JPEG or WebP image, found one that is damaged or ends early \
-                     ({error})"
+                     ({})",
+                    error.trim()
                 ),
             )
+            .advise("copy or download it again")
         })?;
         let (width, height) = decoder.size;
         if width.saturating_mul(height) > MAX_PIXELS {
@@ -214,6 +216,7 @@ impl<'f> Decoder<'f> {
     fn samples(self, path: &Path) -> Result<Samples> {
         let damaged = |error: &dyn std::fmt::Display| {
             Error::content(path, format!("the image is damaged or ends early ({error})"))
+                .advise("copy or download it again")
         };
         let pixels = self.size.0 * self.size.1;
         match self.form {

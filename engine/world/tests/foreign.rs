@@ -120,6 +120,9 @@ fn a_program_that_gives_other_frames_than_it_said_is_an_error() {
         VideoReader::open_with(&mut file, false, Some(&program)).err().unwrap().to_string()
     };
     assert!(refused("tv, bt2020nc/bt2020/smpte2084").contains("its light is PQ (HDR)"));
+    // Of a file that was cut it reads what is there, and ends well.
+    let cut = refused("tv), 2x1\n[matroska,webm @ 0x55] File ended prematurely\n (");
+    assert!(cut.ends_with("the video ends early, as `ffmpeg` says"), "{cut}");
     let none = folder.path().join("none");
     let error = VideoReader::open_with(&mut file, false, Some(&none)).err().unwrap();
     assert!(

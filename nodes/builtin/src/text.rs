@@ -180,6 +180,7 @@ fn picked<'t>(texts: &[&'t str], index: usize, wrap: bool) -> Result<&'t str, Pl
     let at = if wrap { index % texts.len().max(1) } else { index };
     texts.get(at).copied().ok_or_else(|| {
         let message = match texts.len() {
+            0 => format!("there are no texts, and number {index} is asked for"),
             1 => format!("there is one text, number 0, and {index} is asked for"),
             count => {
                 format!("there are {count} texts, 0 to {}, and {index} is asked for", count - 1)

@@ -126,6 +126,9 @@ fn trimmed_joined_and_turned_clips_are_the_frames_in_their_order() {
     }
     let rest = frames_of(&rig, "frames.trim", &[("frames", clip.clone()), ("start", int(8))]);
     assert_eq!(distance(&rest, &picture(8..11, 4, 6)), 0.0);
+    let last = frames_of(&rig, "frames.trim", &[("frames", clip.clone()), ("start", int(-3))]);
+    assert_eq!(distance(&last, &picture(8..11, 4, 6)), 0.0);
+    assert_eq!(distance(&trim(-7, 2), &picture(4..6, 4, 6)), 0.0);
 
     let turned = frames_of(&rig, "frames.reverse", &[("frames", clip.clone())]);
     let backwards: Vec<Tensor> =

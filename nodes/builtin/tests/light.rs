@@ -105,6 +105,9 @@ fn a_text_is_picked_by_its_number_while_planning_and_running() {
     let said = "there are 3 texts, 0 to 2, and 3 is asked for";
     assert!(rig.objects("text.pick", &facts(3)).starts_with(&format!("index: {said}")));
     assert!(rig.fails("text.pick", &values(3)).contains(said));
+    let none = [("texts", Fact::Literal(Literal::List(Vec::new()))), ("index", number(0))];
+    let said = rig.objects("text.pick", &none);
+    assert!(said.starts_with("index: there are no texts, and number 0 is asked for"), "{said}");
     let list = Fact::Literal(Literal::List(vec![Literal::text("one")]));
     let planned = rig.fact("text.pick", &[("texts", list), ("index", number(0))], 0);
     assert_eq!(planned.literal(), Some(&Literal::text("one")));

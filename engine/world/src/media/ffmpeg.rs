@@ -88,6 +88,9 @@ pub(super) struct Foreign {
     pub(super) sound: Option<bool>,
 }
 
+/// What the program notes of files that were cut (libavformat's matroskadec and mov).
+const CUT: [&str; 2] = ["File ended prematurely", "partial file"];
+
 /// A program that is ended when this is dropped.
 pub(super) struct Running(pub(super) Child);
 
@@ -124,6 +127,11 @@ impl Foreign {
         let packets = packets.transpose().map_err(|message| Error::content(path, message))?;
         let ended = running.0.wait().map_err(Error::io("run", program))?;
         let said = said.join().unwrap_or_default();
+        // It reads what is there of a file that was cut, and ends well.
+        if CUT.iter().any(|note| said.contains(note)) {
+            let error = Error::content(path, "the video ends early, as `ffmpeg` says");
+            return Err(error.advise("copy or download it again"));
+        }
         let Some(mut packets) =
             packets.filter(|packets| ended.success() && !packets.times.is_empty())
         else {

@@ -26,9 +26,9 @@ pub(crate) static TRIM: NodeDef = NodeDef {
         inputs: ports![
             frames_in(),
             int("start", 0)
-                .between(0, MOST_FRAMES)
+                .between(-MOST_FRAMES, MOST_FRAMES)
                 .unit("frames")
-                .about("How many frames are left out at the beginning."),
+                .about("How many frames are left out at the beginning; -5 takes the last five."),
             count("count", 1)
                 .between(1, MOST_FRAMES)
                 .or_none()
@@ -43,8 +43,8 @@ pub(crate) static TRIM: NodeDef = NodeDef {
 };
 
 const TRIM_ABOUT: &str = "Takes a part of a clip: `count` frames from frame `start` on, counted \
-from 0. A part that reaches past the end is an error. Shapes: `[f, h, w, 3]` to `[count, h, w, \
-3]`. `frames.info` gives the number of frames, so that a graph can count from the end.\n\n\
+from 0, or from the end where `start` is negative. A part that reaches past an end is an error. \
+Shapes: `[f, h, w, 3]` to `[count, h, w, 3]`.\n\n\
 Example:\n    \"opening\": (op: \"frames.trim\", in: {\"frames\": \"clip\"}, with: {\"start\": 0, \
 \"count\": 17}),";
 
@@ -88,28 +88,39 @@ const REVERSE_ABOUT: &str = "Turns a clip round in time: the last frame comes fi
 h, w, 3]`, in and out.\n\n\
 Example:\n    \"back\": (op: \"frames.reverse\", in: {\"frames\": \"clip\"}),";
 
-/// The number of frames taken of `of`.
-fn taken(of: usize, start: usize, count: Option<usize>) -> Result<usize, PlanError> {
-    let (port, wish) = match count {
-        _ if start >= of => ("start", format!("frame {start}")),
-        None => return Ok(of - start),
-        Some(count) if count <= of - start => return Ok(count),
-        Some(count) => ("count", format!("{count} frames from frame {start} on")),
+/// The first frame taken of `of`, and how many are.
+fn taken(of: usize, start: i128, count: Option<usize>) -> Result<(usize, usize), PlanError> {
+    let refused = |port, wish: String, hint| {
+        let has = match of {
+            1 => "the clip has one frame".to_owned(),
+            _ => format!("the clip has {of} frames, 0 to {}", of.saturating_sub(1)),
+        };
+        Err(PlanError::at(port, format!("{wish} cannot be had: {has}")).hint(hint))
     };
-    let ends = format!("the clip has {of} frames, 0 to {}", of.saturating_sub(1));
-    let error = PlanError::at(port, format!("{wish} cannot be had: {ends}"));
-    Err(error.hint("take fewer frames, or begin earlier"))
+    let counted = if start < 0 { of as i128 + start } else { start };
+    let Ok(first) = usize::try_from(counted) else {
+        let wish = format!("the last {} frames", start.unsigned_abs());
+        return refused("start", wish, "give a longer clip, or take fewer frames");
+    };
+    let hint = "take fewer frames, or begin earlier";
+    match count {
+        _ if first >= of => refused("start", format!("frame {first}"), hint),
+        None => Ok((first, of - first)),
+        Some(count) if count <= of - first => Ok((first, count)),
+        Some(count) => refused("count", format!("{count} frames from frame {first} on"), hint),
+    }
 }
 
 fn infer_trim(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
-    let (Some(frames), Some(start)) = (review.known::<Frames>("frames"), review.size("start"))
-    else {
+    let (Some(frames), Some(start)) = (review.known::<Frames>("frames"), facts.int("start")) else {
         return review.finish(StepInfo::default());
     };
     let wish = review.size("count");
     let count = match (frames.count, facts.is_fed("count")) {
-        (Some(of), fed) if fed == wish.is_some() => review.take(taken(of, start, wish)),
+        (Some(of), fed) if fed == wish.is_some() => {
+            review.take(taken(of, start, wish)).map(|(_, count)| count)
+        }
         _ => wish,
     };
     let work = frame_bytes(frames.height, frames.width);
@@ -118,9 +129,9 @@ fn infer_trim(_: &Services, facts: &Facts) -> InferResult {
 
 fn trim(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let frames = inputs.value::<Frames>("frames")?;
-    let start = inputs.int("start")?;
     let wish = inputs.get("count").is_some().then(|| inputs.int("count")).transpose()?;
-    let count = taken(frames.count(), start, wish).map_err(refuse)?;
+    let taken = taken(frames.count(), inputs.int("start")?, wish);
+    let (start, count) = taken.map_err(refuse)?;
     if count == frames.count() {
         return Ok(vec![Some(Value::from(frames))]);
     }
@@ -246,9 +257,13 @@ mod tests {
 
     #[test]
     fn a_part_lies_within_the_clip() {
-        assert_eq!(taken(5, 0, None), Ok(5));
-        assert_eq!(taken(5, 4, None), Ok(1));
-        assert_eq!(taken(5, 2, Some(3)), Ok(3));
+        assert_eq!(taken(5, 0, None), Ok((0, 5)));
+        assert_eq!(taken(5, 4, None), Ok((4, 1)));
+        assert_eq!(taken(5, 2, Some(3)), Ok((2, 3)));
+        assert_eq!(taken(5, -2, None), Ok((3, 2)));
+        assert_eq!(taken(5, -5, Some(1)), Ok((0, 1)));
+        let error = taken(1, -5, None).unwrap_err();
+        assert_eq!(error.message, "the last 5 frames cannot be had: the clip has one frame");
         for (start, count) in [(5, None), (5, Some(1)), (2, Some(4)), (0, Some(usize::MAX))] {
             let error = taken(5, start, count).unwrap_err().message;
             assert!(error.ends_with("cannot be had: the clip has 5 frames, 0 to 4"), "{error}");
