@@ -4,8 +4,9 @@
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
 use kino_graph::Plan;
@@ -216,4 +217,24 @@ pub fn difference(a: &Tensor, b: &Tensor) -> f64 {
 /// Frames in 0…1 as bytes.
 pub fn to_bytes(frames: &Tensor) -> Tensor {
     (frames * 255.0).and_then(|frames| frames.round()).expect("numbers")
+}
+
+/// Kills a child after a time, and says whether it had ended by itself before.
+///
+/// # Panics
+/// When the child failed by itself.
+pub fn ends_before(child: &mut Child, time: Duration) -> bool {
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success(), "the child failed: {status}");
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // On Unix this is SIGKILL.
+    child.kill().unwrap();
+    let status = child.wait().unwrap();
+    assert!(status.success() || status.code().is_none(), "the child failed: {status}");
+    status.success()
 }

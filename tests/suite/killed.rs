@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use jobs::{FAILS, Job, PLUGIN, Random, WAITS};
 use kino_session::{CacheStatus, Cached, Event};
+use kino_tests::ends_before;
 
 /// Where the child process works.
 const FOLDER: &str = "KINO_TEST_KILLED";
@@ -79,23 +80,6 @@ fn start(root: &Path) -> Child {
         .stdout(Stdio::null())
         .spawn()
         .unwrap()
-}
-
-/// Kills the child after a time, and says whether it had ended by itself before.
-fn ends_before(child: &mut Child, time: Duration) -> bool {
-    let until = Instant::now() + time;
-    while Instant::now() < until {
-        if let Some(status) = child.try_wait().unwrap() {
-            assert!(status.success(), "the child failed: {status}");
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    // On Unix this is SIGKILL.
-    child.kill().unwrap();
-    let status = child.wait().unwrap();
-    assert!(status.success() || status.code().is_none(), "the child failed: {status}");
-    status.success()
 }
 
 /// One folder whose runs are killed again and again until all has been done.

@@ -14,11 +14,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use candle_core::{DType, Tensor};
 use kino_session::{Cached, Event, Inputs};
-use kino_tests::{Rig, difference, root};
+use kino_tests::{Rig, difference, ends_before, root};
 use kino_world::read_metadata;
 
 /// A graph of `graphs/` whose edges of these names are written as tensors, too.
@@ -334,23 +334,6 @@ fn the_memory_of_a_long_video_is_foreseen_to_be_that_of_a_short_one() {
     // 16 frames of 384×256 a turn.
     let turn = 16 * 384 * 256 * 3 * 4;
     assert!(long.spilled >= 100 * turn && long.spilled <= 102 * turn, "{long:?}");
-}
-
-/// Kills the child after a time, and says whether it had ended by itself before.
-fn ends_before(child: &mut Child, time: Duration) -> bool {
-    let until = Instant::now() + time;
-    while Instant::now() < until {
-        if let Some(status) = child.try_wait().unwrap() {
-            assert!(status.success(), "the child failed: {status}");
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    // On Unix this is SIGKILL.
-    child.kill().unwrap();
-    let status = child.wait().unwrap();
-    assert!(status.success() || status.code().is_none(), "the child failed: {status}");
-    status.success()
 }
 
 /// What finished in a folder; nothing that a turn keeps was computed again after it had.

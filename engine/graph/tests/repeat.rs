@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::{Files, nodes};
-use kino_graph::{Diagnostics, Graph, Plan, PlanSettings, StepInput, ValueSource};
+use common::{Files, names, nodes};
+use kino_graph::{Diagnostics, Graph, Plan, StepInput, ValueSource};
 use kino_port::Literal;
 
 /// Makes frames of what was last, and hands the last of them on.
@@ -30,21 +30,8 @@ fn graph(texts: &[(&str, &str)]) -> Graph {
 }
 
 fn planned(graph: &Graph, inputs: &[(&str, i128)], until: Option<&str>) -> Result<Plan, String> {
-    let inputs: Vec<_> =
-        inputs.iter().map(|(name, value)| (name.to_string(), Literal::Int(*value))).collect();
-    let settings = PlanSettings {
-        inputs: &inputs,
-        until,
-        environment: b"",
-        draw: &|_| 42,
-        stem: "outer",
-        locate: None,
-    };
-    graph.plan(&nodes(), &settings).map_err(|problems| problems.render().trim().to_owned())
-}
-
-fn names(plan: &Plan) -> Vec<&str> {
-    plan.steps.iter().map(|step| &*step.name).collect()
+    let inputs: Vec<_> = inputs.iter().map(|(name, value)| (*name, Literal::Int(*value))).collect();
+    common::planned(graph, &inputs, until)
 }
 
 /// The name of the step that feeds an input, and the index of its output.

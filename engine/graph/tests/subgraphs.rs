@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::{Files, nodes};
-use kino_graph::{Graph, Plan, PlanSettings, StepInput};
+use common::{Files, names, nodes, planned};
+use kino_graph::{Graph, Plan, StepInput};
 use kino_port::Literal;
 
 #[track_caller]
@@ -62,25 +62,6 @@ error[unknown-op] up.ron:3:106: there is no op `splt`
 fn graph(texts: &[(&str, &str)]) -> Graph {
     kino_graph::check(texts[0].0, texts[0].1, &nodes(), &Files::of(&texts[1..]))
         .unwrap_or_else(|problems| panic!("{problems}"))
-}
-
-#[track_caller]
-fn planned(graph: &Graph, inputs: &[(&str, Literal)], until: Option<&str>) -> Result<Plan, String> {
-    let inputs: Vec<_> =
-        inputs.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
-    let settings = PlanSettings {
-        inputs: &inputs,
-        until,
-        environment: b"",
-        draw: &|_| 42,
-        stem: "outer",
-        locate: None,
-    };
-    graph.plan(&nodes(), &settings).map_err(|problems| problems.render().trim().to_owned())
-}
-
-fn names(plan: &Plan) -> Vec<&str> {
-    plan.steps.iter().map(|step| &*step.name).collect()
 }
 
 fn first_literal<'p>(plan: &'p Plan, node: &str) -> &'p Literal {

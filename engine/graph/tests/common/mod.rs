@@ -262,3 +262,27 @@ pub(crate) const SOUND: &str = r##"Graph(version: 1, about: r#"raw "text""#, /* 
                                                    "seed": (type: "Int", default: "random")},
         nodes: {"r": (op: "resize", in: {"frames": "inputs.f", "width": "inputs.w"}), "n": (op: "noise", in: {"seed": "inputs.seed"}),
                 "d": (op: "decode", in: {"latent": "n"}), "c": (op: "concat", in: {"parts": ["r", "d"]})}, outputs: {"out": "c"})})"##;
+
+/// The plan of a graph, or its problems as they are shown.
+pub(crate) fn planned(
+    graph: &Graph,
+    inputs: &[(&str, Literal)],
+    until: Option<&str>,
+) -> Result<Plan, String> {
+    let inputs: Vec<_> =
+        inputs.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
+    let settings = PlanSettings {
+        inputs: &inputs,
+        until,
+        environment: b"",
+        draw: &|_| 42,
+        stem: "outer",
+        locate: None,
+    };
+    graph.plan(&nodes(), &settings).map_err(|problems| problems.render().trim().to_owned())
+}
+
+/// The names of a plan's steps, in their order.
+pub(crate) fn names(plan: &Plan) -> Vec<&str> {
+    plan.steps.iter().map(|step| &*step.name).collect()
+}

@@ -38,7 +38,8 @@ struct Rule {
     format: ForeignFormat,
     extension: &'static str,
     muxer: &'static str,
-    /// What becomes of the frames.
+    /// The colours of the frames, and what else becomes of them.
+    colour: &'static [&'static str],
     video: &'static [&'static str],
     /// What becomes of the sound; none where there can be none.
     sound: Option<SoundRule>,
@@ -53,16 +54,26 @@ enum SoundRule {
 }
 
 /// Limited range and the matrix of BT.709, and tags that say so.
-const BT709: &str = "scale=out_color_matrix=bt709:out_range=tv";
+const BT709: &[&str] = &[
+    "-vf",
+    "scale=out_color_matrix=bt709:out_range=tv",
+    "-colorspace",
+    "bt709",
+    "-color_primaries",
+    "bt709",
+    "-color_trc",
+    "bt709",
+    "-color_range",
+    "tv",
+];
 
 static RULES: &[Rule] = &[
     Rule {
         format: ForeignFormat::WebM,
         extension: "webm",
         muxer: "webm",
+        colour: BT709,
         video: &[
-            "-vf",
-            BT709,
             "-c:v",
             "libvpx-vp9",
             "-crf",
@@ -73,14 +84,6 @@ static RULES: &[Rule] = &[
             "1",
             "-pix_fmt",
             "yuv420p",
-            "-colorspace",
-            "bt709",
-            "-color_primaries",
-            "bt709",
-            "-color_trc",
-            "bt709",
-            "-color_range",
-            "tv",
         ],
         sound: Some(SoundRule::Encode(&["-c:a", "libopus", "-b:a", "160k"])),
     },
@@ -88,6 +91,7 @@ static RULES: &[Rule] = &[
         format: ForeignFormat::Matroska,
         extension: "mkv",
         muxer: "matroska",
+        colour: &[],
         video: &["-c:v", "ffv1", "-level", "3", "-pix_fmt", "gbrp10le"],
         sound: Some(SoundRule::Keep(&["-c:a", "flac"])),
     },
@@ -95,9 +99,8 @@ static RULES: &[Rule] = &[
         format: ForeignFormat::QuickTime,
         extension: "mov",
         muxer: "mov",
+        colour: BT709,
         video: &[
-            "-vf",
-            BT709,
             "-c:v",
             "prores_ks",
             "-profile:v",
@@ -106,14 +109,6 @@ static RULES: &[Rule] = &[
             "apl0",
             "-pix_fmt",
             "yuv422p10le",
-            "-colorspace",
-            "bt709",
-            "-color_primaries",
-            "bt709",
-            "-color_trc",
-            "bt709",
-            "-color_range",
-            "tv",
             "-movflags",
             "use_metadata_tags",
         ],
@@ -123,6 +118,7 @@ static RULES: &[Rule] = &[
         format: ForeignFormat::Gif,
         extension: "gif",
         muxer: "gif",
+        colour: &[],
         video: &[
             "-vf",
             "split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1",
@@ -135,16 +131,8 @@ static RULES: &[Rule] = &[
         format: ForeignFormat::Avi,
         extension: "avi",
         muxer: "avi",
-        video: &[
-            "-vf",
-            "scale=out_color_matrix=bt601:out_range=pc",
-            "-c:v",
-            "mjpeg",
-            "-q:v",
-            "2",
-            "-pix_fmt",
-            "yuvj420p",
-        ],
+        colour: &["-vf", "scale=out_color_matrix=bt601:out_range=pc"],
+        video: &["-c:v", "mjpeg", "-q:v", "2", "-pix_fmt", "yuvj420p"],
         sound: Some(SoundRule::Encode(&["-c:a", "pcm_s16le"])),
     },
 ];
@@ -273,7 +261,7 @@ impl ForeignWriter {
             command.args(["-f", "ffmetadata", "-i"]).arg(&place);
             maps.extend(["-map_metadata".to_owned(), inputs.to_string()]);
         }
-        command.args(maps).args(rule.video).args(["-f", rule.muxer, "-y"]);
+        command.args(maps).args(rule.colour).args(rule.video).args(["-f", rule.muxer, "-y"]);
         let mut out = std::ffi::OsString::from("file:");
         let place = std::path::absolute(file.place()).map_err(Error::io("written", path))?;
         out.push(place);

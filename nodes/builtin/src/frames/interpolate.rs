@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use kino_models::model::{InterpolatorSpec, PreparedFrame};
+use kino_models::model::InterpolatorSpec;
 use kino_node::{
     Cx, Error, Frames, FramesBuilder, FramesFact, Inputs, NodeDef, Outputs, Result, Services, Value,
 };
@@ -129,30 +129,64 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     // The network that the plan was made with; without a plan, the one that lies there now.
     let planned = cx.reads.iter().find(|read| read.path == model).map(|read| &*read.hash);
     if let Some(opened) = open(cx.services, model, planned).map_err(refuse)? {
-        return learned(cx, &frames, factor, &opened);
+        return learned(Walk::new(cx, &frames, factor, of), factor, &opened);
     }
     let (height, width) = (frames.height(), frames.width());
-    let fps = frames.fps().map(|fps| fps * factor as f64);
-    let mut result = FramesBuilder::new(&cx.services.ledger, fps);
-    let (mut before, mut done): (Option<MotionFrame>, usize) = (None, 0);
-    cx.progress(0, of);
-    for chunk in frames.chunks() {
-        let chunk = chunk?;
-        for index in 0..chunk.dim(0)? {
-            cx.check_cancel()?;
-            let frame = chunk.narrow(0, index, 1)?; // [1, h, w, 3]
-            let next = MotionFrame::new(frame.flatten_all()?.to_vec1()?, height, width);
-            if let Some(before) = &before {
-                result.push(&between(before, &next, factor)?)?;
-                done += factor - 1;
-            }
-            result.push(&frame)?;
-            before = Some(next);
-            done += 1;
-            cx.progress(done, of);
-        }
+    Walk::new(cx, &frames, factor, of).all(
+        |_, frame| Ok(MotionFrame::new(frame.flatten_all()?.to_vec1()?, height, width)),
+        |walk, before, next| walk.push(&between(before, next, factor)?),
+    )
+}
+
+/// A walk over the frames of a clip: each goes into the result, and before it what lies between
+/// the one before and it.
+struct Walk<'w, 'c> {
+    cx: &'w mut Cx<'c>,
+    frames: &'w Frames,
+    result: FramesBuilder,
+    done: usize,
+    of: usize,
+}
+
+impl<'w, 'c> Walk<'w, 'c> {
+    /// Gives `of` frames, `factor` for one.
+    fn new(cx: &'w mut Cx<'c>, frames: &'w Frames, factor: usize, of: usize) -> Self {
+        let fps = frames.fps().map(|fps| fps * factor as f64);
+        let result = FramesBuilder::new(&cx.services.ledger, fps);
+        Walk { cx, frames, result, done: 0, of }
     }
-    Ok(vec![Some(Value::from(result.finish()?))])
+
+    /// Gives what `prepare` made of every two neighbours to `between`, which pushes what lies there.
+    fn all<T>(
+        mut self,
+        prepare: impl Fn(&Self, &Tensor) -> Result<T>,
+        between: impl Fn(&mut Self, &T, &T) -> Result<()>,
+    ) -> Result<Outputs> {
+        let mut before: Option<T> = None;
+        self.cx.progress(0, self.of);
+        for chunk in self.frames.chunks() {
+            let chunk = chunk?;
+            for index in 0..chunk.dim(0)? {
+                self.cx.check_cancel()?;
+                let frame = chunk.narrow(0, index, 1)?; // [1, h, w, 3]
+                let next = prepare(&self, &frame)?;
+                if let Some(before) = &before {
+                    between(&mut self, before, &next)?;
+                }
+                self.push(&frame)?;
+                before = Some(next);
+            }
+        }
+        Ok(vec![Some(Value::from(self.result.finish()?))])
+    }
+
+    /// Adds frames, `[n, h, w, 3]`.
+    fn push(&mut self, frames: &Tensor) -> Result<()> {
+        self.done += frames.dim(0)?;
+        self.result.push(frames)?;
+        self.cx.progress(self.done, self.of);
+        Ok(())
+    }
 }
 
 /// The frames between two: `[factor − 1, h, w, 3]`.
@@ -168,42 +202,26 @@ fn between(first: &MotionFrame, second: &MotionFrame, factor: usize) -> Result<T
 
 /// Frames between frames by a network.
 fn learned(
-    cx: &mut Cx<'_>,
-    frames: &Frames,
+    walk: Walk<'_, '_>,
     factor: usize,
     opened: &OpenNetwork<dyn InterpolatorSpec>,
 ) -> Result<Outputs> {
-    let of = with_between(frames.count(), factor).unwrap_or(usize::MAX);
-    let memory = opened.spec.memory([frames.height(), frames.width()]);
-    cx.services.device_ledger().check(memory, "a frame between two on its way")?;
-    let network = cx.services.get::<Models>()?.interpolator(opened)?;
-    let fps = frames.fps().map(|fps| fps * factor as f64);
-    let mut result = FramesBuilder::new(&cx.services.ledger, fps);
-    let (mut before, mut done): (Option<PreparedFrame>, usize) = (None, 0);
-    cx.progress(0, of);
-    for chunk in frames.chunks() {
-        let chunk = chunk?;
-        for index in 0..chunk.dim(0)? {
-            cx.check_cancel()?;
-            let frame = chunk.narrow(0, index, 1)?; // [1, h, w, 3]
-            let next = network.prepare(&frame.to_device(cx.device())?).node()?;
-            if let Some(before) = &before {
-                for step in 1..factor {
-                    let at = step as f32 / factor as f32;
-                    let mut check_cancel = check_cancel(cx.cancel);
-                    let new = network.between(before, &next, at, &mut check_cancel).node()?;
-                    result.push(&in_range(&new)?)?;
-                    done += 1;
-                    cx.progress(done, of);
-                }
+    let services = walk.cx.services;
+    let memory = opened.spec.memory([walk.frames.height(), walk.frames.width()]);
+    services.device_ledger().check(memory, "a frame between two on its way")?;
+    let network = services.get::<Models>()?.interpolator(opened)?;
+    walk.all(
+        |walk, frame| network.prepare(&frame.to_device(walk.cx.device())?).node(),
+        |walk, before, next| {
+            for step in 1..factor {
+                let at = step as f32 / factor as f32;
+                let mut check_cancel = check_cancel(walk.cx.cancel);
+                let new = network.between(before, next, at, &mut check_cancel).node()?;
+                walk.push(&in_range(&new)?)?;
             }
-            result.push(&frame)?;
-            before = Some(next);
-            done += 1;
-            cx.progress(done, of);
-        }
-    }
-    Ok(vec![Some(Value::from(result.finish()?))])
+            Ok(())
+        },
+    )
 }
 
 /// A frame in 0…1, or an error where it holds what is no number.
