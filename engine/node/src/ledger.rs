@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use kino_port::format_bytes;
+use kino_port::{code, format_bytes};
 
 use crate::{Error, Result};
 use queue::Queue;
@@ -121,7 +121,7 @@ temporary files: free some space, name another folder in TMPDIR, or set KINO_SPI
 
 impl From<OutOfMemory> for Error {
     fn from(error: OutOfMemory) -> Self {
-        Error::advised(error.to_string(), OUT_OF_MEMORY_HINT)
+        Error::advised(error.to_string(), OUT_OF_MEMORY_HINT).with_code(code::OUT_OF_MEMORY)
     }
 }
 
@@ -340,7 +340,8 @@ impl Ledger {
             return Err(Error::advised(
                 format!("frames would take more than {allowed} of temporary files in {folder}"),
                 OUT_OF_SPILL_HINT,
-            ));
+            )
+            .with_code(code::OUT_OF_MEMORY));
         }
         counts.spilled += bytes;
         Ok(SpillLease { ledger: Arc::clone(self), bytes })
