@@ -143,9 +143,8 @@ unsafe fn named<B: Backend>(
 ) -> HostResult<NamedValues<B::Value>> {
     // SAFETY: as the caller promises; so for each field.
     unsafe {
-        let read = |field: &KinoField| {
-            Ok((lent_text(field.name), borrow::<B>(field.value)?.clone()))
-        };
+        let read =
+            |field: &KinoField| Ok((lent_text(field.name), borrow::<B>(field.value)?.clone()));
         array(fields, count)?.iter().map(read).collect()
     }
 }

@@ -186,11 +186,9 @@ pub struct KinoHost {
     /// The name of the value's type, such as `Frames` or `example.depth`; lives as long as it.
     pub type_name: unsafe extern "C" fn(value: *const KinoValue) -> KinoStr,
     /// The whole number; of true or false 1 or 0. Fails where it has more bits.
-    pub get_i64:
-        unsafe extern "C" fn(value: *const KinoValue, number: *mut i64) -> *mut KinoError,
+    pub get_i64: unsafe extern "C" fn(value: *const KinoValue, number: *mut i64) -> *mut KinoError,
     /// The same without a sign.
-    pub get_u64:
-        unsafe extern "C" fn(value: *const KinoValue, number: *mut u64) -> *mut KinoError,
+    pub get_u64: unsafe extern "C" fn(value: *const KinoValue, number: *mut u64) -> *mut KinoError,
     /// The whole number high·2^64 + low: graphs have 128 bits.
     pub get_wide: unsafe extern "C" fn(
         value: *const KinoValue,
@@ -198,11 +196,9 @@ pub struct KinoHost {
         high: *mut i64,
     ) -> *mut KinoError,
     /// The real number; whole numbers widen.
-    pub get_f64:
-        unsafe extern "C" fn(value: *const KinoValue, number: *mut f64) -> *mut KinoError,
+    pub get_f64: unsafe extern "C" fn(value: *const KinoValue, number: *mut f64) -> *mut KinoError,
     /// True or false, as 1 or 0.
-    pub get_bool:
-        unsafe extern "C" fn(value: *const KinoValue, truth: *mut u32) -> *mut KinoError,
+    pub get_bool: unsafe extern "C" fn(value: *const KinoValue, truth: *mut u32) -> *mut KinoError,
     /// The text, or the bytes; lives as long as the value.
     pub get_bytes:
         unsafe extern "C" fn(value: *const KinoValue, bytes: *mut KinoStr) -> *mut KinoError,
@@ -225,8 +221,7 @@ pub struct KinoHost {
     ) -> *mut KinoError,
 
     /// Makes a text. What a function makes belongs to the caller.
-    pub new_text:
-        unsafe extern "C" fn(text: KinoStr, value: *mut *mut KinoValue) -> *mut KinoError,
+    pub new_text: unsafe extern "C" fn(text: KinoStr, value: *mut *mut KinoValue) -> *mut KinoError,
     /// Makes bytes.
     pub new_bytes:
         unsafe extern "C" fn(bytes: KinoStr, value: *mut *mut KinoValue) -> *mut KinoError,

@@ -118,7 +118,8 @@ fn compilers_of_c_and_cpp_take_the_header_beside_dlpack() {
             (&write("published", &[header, "#include <dlpack/dlpack.h>\n"], language), &published),
         ] {
             // The last standard takes all that the one before takes; each is tried alone.
-            let standards = if source == &alone && more.is_empty() { standards } else { &standards[..1] };
+            let standards =
+                if source == &alone && more.is_empty() { standards } else { &standards[..1] };
             for standard in standards {
                 let flags = [&[*standard], more].concat();
                 assert_eq!(run(&compiler, &flags, source, &at("program")), ours, "{flags:?}");
@@ -135,7 +136,8 @@ fn a_dlpack_that_is_too_old_is_refused_by_name() {
     let Some(compiler) = compiler("CC", "cc") else { return };
     let folder = tempfile::tempdir().expect("a folder");
     let source = folder.path().join("old.c");
-    std::fs::write(&source, "#define DLPACK_DLPACK_H_\n#include \"kino_plugin.h\"\n").expect("a file");
+    std::fs::write(&source, "#define DLPACK_DLPACK_H_\n#include \"kino_plugin.h\"\n")
+        .expect("a file");
     let out = Command::new(compiler)
         .args(["-std=c11", "-fsyntax-only", "-I"])
         .arg(root().join("include"))

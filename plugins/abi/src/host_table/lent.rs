@@ -148,7 +148,9 @@ impl Given {
             return Ok(());
         }
         if tensor.data.is_null() {
-            return Err(HostError::new("the tensor that was given has elements, its `data` is null"));
+            return Err(HostError::new(
+                "the tensor that was given has elements, its `data` is null",
+            ));
         }
         let from = tensor.data.cast::<u8>().wrapping_add(tensor.byte_offset as usize);
         let dense = row_major(shape);
@@ -167,10 +169,8 @@ impl Given {
             let bytes = (offset as isize).wrapping_mul(size as isize);
             // SAFETY: DLPack: elements lie where shape and strides say; `to` has room for all.
             unsafe {
-                to.add(row * run * size).copy_from_nonoverlapping(
-                    from.wrapping_offset(bytes),
-                    run * size,
-                );
+                to.add(row * run * size)
+                    .copy_from_nonoverlapping(from.wrapping_offset(bytes), run * size);
             }
             for (at, dim) in index.iter_mut().zip(shape).rev() {
                 *at += 1;

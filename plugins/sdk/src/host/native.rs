@@ -300,9 +300,7 @@ impl Value {
         let fields = lend_fields(fields);
         let (first, count) = (fields.as_ptr(), fields.len());
         // SAFETY: the fields are lent with their number.
-        unsafe {
-            Value::made(|value| (host().new_record)(lend(type_name), first, count, value))
-        }
+        unsafe { Value::made(|value| (host().new_record)(lend(type_name), first, count, value)) }
     }
 
     /// One operation on tensors.
@@ -312,9 +310,7 @@ impl Value {
             (lend(name), raw.as_ptr(), raw.len(), lend(attributes));
         // SAFETY: the tensors are alive and lent with their number; the call lasts, or is null.
         unsafe {
-            Value::made(|value| {
-                (host().op)(current_call(), name, first, count, attributes, value)
-            })
+            Value::made(|value| (host().op)(current_call(), name, first, count, attributes, value))
         }
     }
 
