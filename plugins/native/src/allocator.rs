@@ -14,8 +14,9 @@ use kino_node::{Ledger, Result, Value};
 pub(crate) trait TensorAllocator: Send + Sync {
     /// A tensor to be written: zeros, or whatever lies there, for who writes all of them.
     fn tensor(&self, dtype: DType, shape: &[usize], zeroed: bool) -> Result<TensorDraft>;
-    /// Frames in the making.
-    fn frames(&self, ledger: Option<&Arc<Ledger>>, fps: Option<f64>) -> Result<FramesDraft>;
+    /// Who holds the memory of frames, where a call has a ledger; none where frames are only
+    /// gathered, to be sent.
+    fn ledger(&self, of_call: Option<&Arc<Ledger>>) -> Option<Arc<Ledger>>;
     /// A record.
     fn record(&self, ty: &str, fields: Vec<(Arc<str>, PluginValue)>) -> Result<PluginValue>;
 }
@@ -67,6 +68,14 @@ pub(crate) enum FramesDraft {
 }
 
 impl FramesDraft {
+    /// No frames yet, of a rate where that is known; a ledger holds them, or they are gathered.
+    pub(crate) fn new(ledger: Option<Arc<Ledger>>, fps: Option<f64>) -> Result<Self> {
+        Ok(match ledger {
+            Some(ledger) => FramesDraft::Own(FramesBuffer::new(&ledger, fps)?),
+            None => FramesDraft::Collected(CollectedFrames::new(fps)?),
+        })
+    }
+
     /// Appends a chunk.
     pub(crate) fn push(&mut self, chunk: &PluginValue) -> Result<()> {
         match self {
@@ -108,9 +117,8 @@ impl TensorAllocator for InProcess {
         Ok(TensorDraft::Own(draft?))
     }
 
-    fn frames(&self, ledger: Option<&Arc<Ledger>>, fps: Option<f64>) -> Result<FramesDraft> {
-        let ledger = ledger.map_or_else(latest, Arc::clone);
-        Ok(FramesDraft::Own(FramesBuffer::new(&ledger, fps)?))
+    fn ledger(&self, of_call: Option<&Arc<Ledger>>) -> Option<Arc<Ledger>> {
+        Some(of_call.map_or_else(latest, Arc::clone))
     }
 
     fn record(&self, ty: &str, fields: Vec<(Arc<str>, PluginValue)>) -> Result<PluginValue> {

@@ -116,7 +116,7 @@ impl Backend for EngineValues {
     }
 
     fn has(name: &str) -> bool {
-        name.strip_prefix("op.").is_some_and(|op| kino_host::ops::NAMES.contains(&op))
+        kino_host::has(name)
     }
 
     fn log(call: &ActiveCall<'_>, level: u32, target: &str, message: &str) {
@@ -244,7 +244,8 @@ impl Backend for EngineValues {
     }
 
     fn new_frames(call: Option<&ActiveCall<'_>>, fps: Option<f64>) -> HostResult<FramesDraft> {
-        allocator().frames(call.map(|call| call.0.ledger), fps).map_err(told)
+        let ledger = allocator().ledger(call.map(|call| call.0.ledger));
+        FramesDraft::new(ledger, fps).map_err(told)
     }
 
     fn push_frames(frames: &mut FramesDraft, chunk: &PluginValue) -> HostResult<()> {
@@ -275,9 +276,13 @@ impl Backend for EngineValues {
         values: &[&PluginValue],
         attributes: &str,
     ) -> HostResult<PluginValue> {
-        let _ = (call, values, attributes);
-        let error = Error::coded(code::NO_SUCH_OP, format!("there is no function `{name}`"));
-        Err(told(error))
+        let ledger = allocator().ledger(call.map(|call| call.0.ledger));
+        within(call, |limits| {
+            let values: Vec<_> = values.iter().map(|value| (*value).clone()).collect();
+            let made = kino_host::calls::call(name, &values, attributes, limits, ledger.as_ref())?;
+            let made = made.into_iter().map(|value| (Arc::from(""), value));
+            Ok(PluginValue::List(made.collect()))
+        })
     }
 }
 

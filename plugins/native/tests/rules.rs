@@ -48,7 +48,7 @@ const RULES: &[(&str, &str)] = &[
          DLPack's type 2 here (device); this host does not lend memory of a device of DLPack's type \
          2 here (device); given back 2",
     ),
-    ("has", "10110 there is no function `nothing` (no-such-op)"),
+    ("has", "10110 there is no function `nothing` on values (no-such-op)"),
     ("no-frames", "a video has at least one frame, found none [invalid]"),
     ("two-sizes", "frames of one video have one size: 2x4 so far, then 2x6 [invalid]"),
     ("rate 0", "a rate is a number above 0, found 0 [invalid]"),

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use candle_core::DType;
-use kino_host::{CollectedFrames, PluginValue, SharedTensor, TensorBuffer};
+use kino_host::{PluginValue, SharedTensor, TensorBuffer};
 use kino_node::{Error, Ledger, Result};
 use memmap2::{MmapOptions, MmapRaw};
 
 use super::codec::{DecodeValue, EncodeValue, decode, encode};
 use super::places::{OutgoingFiles, SharedFolders, name_of};
-use crate::allocator::{FramesDraft, SharedMemory, TensorAllocator, TensorDraft};
+use crate::allocator::{SharedMemory, TensorAllocator, TensorDraft};
 use crate::wire::WireValue;
 
 /// Where the files lie that this worker made, by the address of their memory.
@@ -189,8 +189,8 @@ impl TensorAllocator for SharedAllocator {
         Ok(TensorDraft::Shared(self.shared(dtype, shape, Some(mapped)), memory))
     }
 
-    fn frames(&self, _: Option<&Arc<Ledger>>, fps: Option<f64>) -> Result<FramesDraft> {
-        Ok(FramesDraft::Collected(CollectedFrames::new(fps)?))
+    fn ledger(&self, _: Option<&Arc<Ledger>>) -> Option<Arc<Ledger>> {
+        None
     }
 
     fn record(&self, ty: &str, fields: Vec<(Arc<str>, PluginValue)>) -> Result<PluginValue> {

@@ -14,7 +14,6 @@ use super::array::Array;
 use super::call::CallState;
 use super::held::{FramesDraft, Handle, Held, Outcome};
 use super::operations::compute;
-use crate::DType;
 use crate::host::dlpack::{dl_type, dtype_of};
 
 /// A table that may be shared between threads.
@@ -47,12 +46,7 @@ impl Backend for HeldValues {
     }
 
     fn has(name: &str) -> bool {
-        match name.split_once('.') {
-            Some(("op", op)) => kino_contract::ops::NAMES.contains(&op),
-            Some(("type", ty)) => PortType::NAMED.iter().any(|row| row.name == ty),
-            Some(("dtype", dtype)) => DType::from_name(dtype).is_some(),
-            _ => false,
-        }
+        kino_contract::has(name) && !name.starts_with("call.")
     }
 
     fn log(call: &CallState, level: u32, target: &str, message: &str) {
