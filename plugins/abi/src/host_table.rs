@@ -12,6 +12,7 @@
 //! [`call_pointer`], a builder's and an error's from the table itself.
 
 mod backend;
+mod handle;
 mod lent;
 mod pass;
 
@@ -26,12 +27,12 @@ use crate::{
 };
 
 pub use backend::{Backend, HostError, HostResult, NamedValues, TensorLayout};
-pub use pass::{
-    call_pointer, error_from_raw, error_into_raw, from_raw, into_raw, lend, lent_bytes,
-};
+pub use handle::{from_raw, into_raw};
+pub use pass::{call_pointer, error_from_raw, error_into_raw, lend, lent_bytes};
 
+use handle::{Handle, absent, write_value};
 use lent::{Given, View, lend_managed, no_device};
-use pass::{Handle, absent, lent_text, outcome, quietly, write_value};
+use pass::{lent_text, outcome, quietly};
 
 /// The table of a backend.
 pub fn host_table<B: Backend>() -> KinoHost {

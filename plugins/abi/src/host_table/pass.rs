@@ -1,12 +1,10 @@
-//! What passes between host and plugin: texts, counted values, calls, and errors.
+//! What passes between host and plugin: texts, calls, and errors.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
-use std::sync::{Arc, OnceLock};
 
-use super::backend::{Backend, HostError, HostResult};
-use super::lent::View;
-use crate::{KinoCall, KinoError, KinoStr, KinoValue};
+use super::backend::{HostError, HostResult};
+use crate::{KinoCall, KinoError, KinoStr};
 
 /// Text or bytes, lent to the other side.
 pub fn lend(bytes: &[u8]) -> KinoStr {
@@ -34,41 +32,9 @@ pub(super) unsafe fn lent_text(text: KinoStr) -> String {
     String::from_utf8_lossy(unsafe { lent_bytes(text) }).into_owned()
 }
 
-/// What the pointer to a value leads to: the value, and where it lies once somebody has asked.
-pub(super) struct Handle<B: Backend> {
-    pub(super) value: B::Value,
-    pub(super) view: OnceLock<Box<View<B>>>,
-}
-
-/// Gives a value away: whoever has the pointer owns a count.
-pub fn into_raw<B: Backend>(value: B::Value) -> *mut KinoValue {
-    Arc::into_raw(Arc::new(Handle::<B> { value, view: OnceLock::new() })).cast_mut().cast()
-}
-
-/// Takes back what was given away.
-///
-/// # Safety
-/// `value` is null or comes from [`into_raw`] of the same backend, and its count belongs to the
-/// caller.
-pub unsafe fn from_raw<B: Backend>(value: *mut KinoValue) -> Option<B::Value> {
-    if value.is_null() {
-        return None;
-    }
-    // SAFETY: not null and from `Arc::into_raw`, as the caller promises.
-    let handle = unsafe { Arc::from_raw(value.cast_const().cast::<Handle<B>>()) };
-    Some(match Arc::try_unwrap(handle) {
-        Ok(handle) => handle.value,
-        Err(shared) => shared.value.clone(),
-    })
-}
-
 /// How a plugin is told of a call: good as long as the call lasts.
 pub fn call_pointer<C>(call: &C) -> *mut KinoCall {
     std::ptr::from_ref(call).cast_mut().cast()
-}
-
-pub(super) fn absent() -> HostError {
-    HostError::new("a value was expected, found null")
 }
 
 /// Gives an error away.
@@ -105,20 +71,4 @@ pub(super) fn quietly(work: impl FnOnce()) {
     });
     // SAFETY: the error was made just now, and belongs to this function.
     drop(unsafe { error_from_raw(done) });
-}
-
-/// As [`outcome`], and writes the value that comes out.
-///
-/// # Safety
-/// `to` can be written.
-pub(super) unsafe fn write_value<B: Backend>(
-    to: *mut *mut KinoValue,
-    work: impl FnOnce() -> HostResult<B::Value>,
-) -> *mut KinoError {
-    outcome(|| {
-        let value = work()?;
-        // SAFETY: as the caller promises.
-        unsafe { to.write(into_raw::<B>(value)) };
-        Ok(())
-    })
 }

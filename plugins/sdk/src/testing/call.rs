@@ -5,12 +5,11 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use kino_abi::host_table::call_pointer;
+use kino_abi::host_table::{HostError, call_pointer, error_from_raw};
 use kino_abi::{KinoCall, KinoError};
 
 use super::held::Outcome;
-use crate::Result;
-use crate::host::native::outcome;
+use crate::{Error, Result, code};
 
 /// A message that a node logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +94,13 @@ impl CallState {
     ) -> (Result<()>, Said) {
         let error = work(call_pointer(&self));
         // SAFETY: as the caller promises: the error is one of the table's, and was given away.
-        let ended = unsafe { outcome(error) };
+        let ended = match unsafe { error_from_raw(error) } {
+            None => Ok(()),
+            Some(error) if error.code == code::CANCELLED => Err(Error::Cancelled),
+            Some(HostError { message, hint, code }) => {
+                Err(Error::new(message).hint(hint).with_code(code))
+            }
+        };
         (ended, self.said.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 }
