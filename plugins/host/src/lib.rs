@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod buffer;
+pub mod calls;
 mod consent;
 mod convert;
 mod error;
@@ -31,7 +32,7 @@ pub use error::PluginError;
 pub use frames::FramesBuffer;
 pub use grants::GrantedFiles;
 pub use index::{FoundPlugin, PLUGINS_FOLDER, PluginIndex};
-pub use kino_contract::{Descriptor, NodeSpec, TypeSpec, ValueKind, is_word};
+pub use kino_contract::{Descriptor, NodeSpec, TypeSpec, ValueKind, has, is_word, names};
 pub use lock::{Grants, LOCK_FILE, LockEntry, LockFile, RawLimits};
 pub use manifest::{BuildKind, MANIFEST_FILE, Manifest, ResourceRequest, library_name};
 pub use module::{CallCx, Instance, Limits, LogSink, Module, NoFiles, PluginFiles};

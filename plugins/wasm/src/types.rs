@@ -147,7 +147,7 @@ pub(crate) type WitResult<T> = std::result::Result<T, String>;
 /// What the plugin gets to hear of an error.
 pub(crate) fn to_wire(error: Error) -> String {
     match error {
-        Error::Failed { message, hint: Some(hint) } => format!("{message} ({hint})"),
+        Error::Failed { message, hint: Some(hint), .. } => format!("{message} ({hint})"),
         other => other.to_string(),
     }
 }
