@@ -157,7 +157,7 @@ fn held(port: &Port, value: Value) -> Result<Value> {
 }
 
 /// A value as a port of type `ty` takes it.
-fn fitted(value: Value, ty: &PortType) -> Result<Value> {
+pub(super) fn fitted(value: Value, ty: &PortType) -> Result<Value> {
     let found = value.type_name();
     Ok(match (ty, found.as_str()) {
         (PortType::Any, _) | (PortType::Path, "Text") => value,

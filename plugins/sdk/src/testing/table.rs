@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, OnceLock};
 
-use kino_abi::host_table::{Backend, HostError, HostResult, NamedValues, TensorLayout, host_table};
+use kino_abi::host_table::{
+    Backend, HostError, HostResult, NamedValues, TensorLayout, from_raw, host_table, into_raw,
+};
 use kino_abi::{
     DLDataType, KINO_BOOL, KINO_BYTES, KINO_INT, KINO_LIST, KINO_OPAQUE, KINO_REAL, KINO_RECORD,
     KINO_TENSOR, KINO_TEXT, KinoHost, KinoKind,
@@ -13,7 +15,9 @@ use kino_port::PortType;
 use super::array::Array;
 use super::call::CallState;
 use super::held::{FramesDraft, Handle, Held, Outcome};
-use super::operations::compute;
+use super::operations::{Host, call, compute, refused};
+use super::ports::fitted;
+use crate::Value;
 use crate::host::dlpack::{dl_type, dtype_of};
 
 /// A table that may be shared between threads.
@@ -46,7 +50,7 @@ impl Backend for HeldValues {
     }
 
     fn has(name: &str) -> bool {
-        kino_contract::has(name) && !name.starts_with("call.")
+        kino_contract::has(name)
     }
 
     fn log(call: &CallState, level: u32, target: &str, message: &str) {
@@ -152,7 +156,7 @@ impl Backend for HeldValues {
     ) -> HostResult<Array> {
         let dtype = dtype_of(dtype).map_err(|error| HostError::new(error.message()))?;
         kino_contract::ops::fits("a tensor", shape, dtype, kino_contract::ops::MAX_BYTES)
-            .map_err(|why| HostError::coded(why.code, why.message))?;
+            .map_err(refused)?;
         Ok(Array::zeros(dtype, shape))
     }
 
@@ -184,18 +188,32 @@ impl Backend for HeldValues {
         attributes: &str,
     ) -> HostResult<Handle> {
         let arrays = tensors.iter().map(|tensor| tensor.array()).collect::<Outcome<Vec<_>>>()?;
-        let made = compute(name, &arrays, attributes).map_err(|why| HostError {
-            message: why.message,
-            hint: why.hint.unwrap_or_default(),
-            code: why.code.to_owned(),
-        })?;
-        Ok(Arc::new(Held::Tensor(made)))
+        Ok(Arc::new(Held::Tensor(compute(name, &arrays, attributes).map_err(refused)?)))
     }
 
-    fn call(_: Option<&CallState>, name: &str, _: &[&Handle], _: &str) -> HostResult<Handle> {
-        let message = format!("the host of tests has no function `{name}`");
-        Err(HostError::coded(code::NO_SUCH_OP, message))
+    fn call(
+        _: Option<&CallState>,
+        name: &str,
+        values: &[&Handle],
+        attributes: &str,
+    ) -> HostResult<Handle> {
+        let host = Host { fit, record: HeldValues::new_record };
+        let made = call(&host, name, values, attributes)?;
+        Ok(Arc::new(Held::List(made.into_iter().map(|made| (String::new(), made)).collect())))
     }
+}
+
+/// A value as a port of a type takes it.
+fn fit(value: &Handle, ty: &PortType) -> HostResult<Handle> {
+    // SAFETY: the value is one of this host, with the count that it was made with.
+    let value = unsafe { Value::from_raw(into_raw::<HeldValues>(value.clone())) };
+    let fitted = value.map(|value| fitted(value, ty)).transpose().map_err(|error| HostError {
+        hint: error.advice().to_owned(),
+        ..HostError::coded(code::WRONG_KIND, error.message())
+    })?;
+    // SAFETY: the value is one of this host, and is given away.
+    let made = fitted.and_then(|fitted| unsafe { from_raw::<HeldValues>(fitted.into_raw()) });
+    made.ok_or_else(|| HostError::new("there is no value"))
 }
 
 fn layout(array: &Array, data: *mut u8) -> TensorLayout {
