@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod buffer;
+pub mod call;
 mod consent;
 mod convert;
 mod error;
@@ -17,6 +18,7 @@ mod index;
 mod lock;
 mod manifest;
 mod module;
+mod names;
 mod node;
 pub mod ops;
 mod plugin;
@@ -25,16 +27,20 @@ mod trust;
 mod value;
 
 pub use buffer::{FillElements, TensorBuffer, WriteView};
+pub use call::call_within;
 pub use consent::Consent;
 pub use convert::{ReadView, storage_of};
 pub use error::PluginError;
 pub use frames::FramesBuffer;
 pub use grants::GrantedFiles;
 pub use index::{FoundPlugin, PLUGINS_FOLDER, PluginIndex};
-pub use kino_contract::{Descriptor, NodeSpec, TypeSpec, ValueKind, is_word};
+/// The contract as components are built against it.
+pub use kino_abi::WIT;
+pub use kino_contract::{Descriptor, NodeSpec, TypeSpec, ValueKind, code, is_word};
 pub use lock::{Grants, LOCK_FILE, LockEntry, LockFile, RawLimits};
 pub use manifest::{BuildKind, MANIFEST_FILE, Manifest, ResourceRequest, library_name};
 pub use module::{CallCx, Instance, Limits, LogSink, Module, NoFiles, PluginFiles};
+pub use names::{dtype_of_name, has};
 pub use node::plugin_nodes;
 pub use plugin::Plugin;
 pub use trust::{AllowedBuild, TrustOptions, allowed_build, pin, read_artifact, sha256, sha256_of};

@@ -24,9 +24,10 @@ use kino_contract::ops::{Op, OpPlan, Operand};
 use kino_node::{Error, Result};
 
 use call::{OpCall, refused};
-use shape::{in_candle, of_candle};
+use shape::of_candle;
 
 pub use call::OpLimits;
+pub(crate) use shape::in_candle;
 pub use kino_contract::ops::NAMES;
 
 /// Computes one operation; `attributes` is a JSON object, or empty where there are none.
