@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod code;
 mod fact;
 mod literal;
 mod numbered;

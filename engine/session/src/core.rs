@@ -78,8 +78,10 @@ pub(crate) struct Core {
     pub(crate) runtime: Runtime,
     /// What all nodes reach; a run lays its own over it.
     pub(crate) services: Arc<Services>,
-    /// See [`Core::environment`].
-    environment: OnceLock<Vec<u8>>,
+    /// See [`kino_runtime::versions`].
+    pub(crate) versions: Vec<u8>,
+    /// See [`Core::machine`].
+    machine: OnceLock<Vec<u8>>,
     /// `cpu`, `cuda` or `metal`.
     pub(crate) device: &'static str,
     /// The revisions of graphs that are in use.
@@ -152,7 +154,8 @@ impl Core {
         Ok(Core {
             runtime: Runtime::new(options, &services.ledger),
             services: Arc::new(services),
-            environment: OnceLock::new(),
+            versions: kino_runtime::versions(),
+            machine: OnceLock::new(),
             device: kind,
             revisions: Arc::default(),
             built_in,
@@ -182,10 +185,13 @@ impl Core {
         })
     }
 
-    /// What changes numbers beside the graph. It asks the machine for a hundred small files, so it
-    /// waits until something is planned.
-    pub(crate) fn environment(&self) -> &[u8] {
-        self.environment.get_or_init(|| environment(self.device))
+    /// What of the machine changes numbers. It reads a hundred small files and starts the threads
+    /// that compute, so it waits until a step is planned whose results depend on them.
+    pub(crate) fn machine(&self) -> &[u8] {
+        self.machine.get_or_init(|| {
+            let (kernels, threads) = (kino_kernels::machine(), kino_kernels::threads());
+            kino_runtime::machine(self.device, &kernels, threads)
+        })
     }
 
     /// The nodes for a graph that names these ops, as they stand now. A graph without plugins waits
@@ -236,12 +242,6 @@ fn ledger(memory: u64, user: &Settings) -> Arc<Ledger> {
 pub fn read_size(text: &str) -> Result<u64> {
     parse_bytes(text)
         .map_err(|_| Error::usage(format!("{text} is no size")).advising("write 20GB or 500MB"))
-}
-
-/// What changes numbers beside the graph: the device's kind, what of the machine the kernels depend
-/// on, the number of threads.
-fn environment(device: &str) -> Vec<u8> {
-    kino_runtime::environment(device, &kino_kernels::machine(), kino_kernels::threads())
 }
 
 /// The folder in which the user's compiled components are kept.

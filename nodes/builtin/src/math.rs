@@ -27,7 +27,7 @@ pub(crate) static MATH: NodeDef = NodeDef {
         outputs: ports![
             edge("value", PortType::Any).about("The result; an Int if both numbers are.")
         ],
-        traits: NodeTraits::LIGHT,
+        traits: NodeTraits::PORTABLE,
     },
     infer,
     run,

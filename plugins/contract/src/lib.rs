@@ -12,4 +12,5 @@ mod value;
 
 pub use descriptor::{Descriptor, NodeSpec, TypeSpec, is_word};
 pub use dtype::DType;
+pub use kino_port::code;
 pub use value::ValueKind;

@@ -158,7 +158,7 @@ fn enter(library: Library) -> Result<KinoPlugin> {
         let (message, hint) = entry_error().unwrap_or_else(|| ("no reason".into(), String::new()));
         let hint = Some(hint).filter(|hint| !hint.is_empty());
         let message = format!("the plugin refuses to start: {message}");
-        return Err(Error::Failed { message, hint });
+        return Err(Error::failed(message).with_hint(hint));
     }
     // SAFETY: by the contract, what an entry gives is a table, static and as large as it says.
     unsafe { negotiate::read(plugin) }

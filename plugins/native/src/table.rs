@@ -46,7 +46,7 @@ impl<'a> ActiveCall<'a> {
                     )
                 });
                 let hint = Some(hint).filter(|hint| !hint.is_empty());
-                Some(Error::Failed { message, hint })
+                Some(Error::failed(message).with_hint(hint))
             }
         }
     }

@@ -25,7 +25,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
             Error::Cancelled => Failure::Cancelled,
-            Error::Failed { message, hint } => {
+            Error::Failed { message, hint, .. } => {
                 Failure::Failed((message.into_owned(), hint.into_owned()))
             }
         }

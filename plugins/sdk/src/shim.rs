@@ -132,7 +132,7 @@ fn guard(call: *mut KinoCall, work: impl FnOnce() -> Result<()>) -> KinoStatus {
     let status = match &ended {
         Ok(()) => KINO_OK,
         Err(Error::Cancelled) => KINO_CANCELLED,
-        Err(Error::Failed { message, hint }) => {
+        Err(Error::Failed { message, hint, .. }) => {
             // SAFETY: the call lasts (or is null, in the entry); both texts are lent.
             unsafe { (host().fail)(call, lend(message), lend(hint)) };
             KINO_FAILED

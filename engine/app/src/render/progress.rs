@@ -446,6 +446,7 @@ mod tests {
             op: "vae.decode".into(),
             message: "no room".into(),
             hint: None,
+            code: String::new(),
         };
         shown.see(1, failed, &["decode", "failed"], &[]);
         let skipped =

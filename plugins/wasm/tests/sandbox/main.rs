@@ -93,8 +93,8 @@ impl World {
 /// An error as users read it: what happened, and what to do.
 pub(crate) fn text(error: &Error) -> String {
     match error {
-        Error::Failed { message, hint: Some(hint) } => format!("{message}\n{hint}"),
-        Error::Broken { message, hint } => format!("{message}\n{hint}"),
+        Error::Failed { message, hint: Some(hint), .. } => format!("{message}\n{hint}"),
+        Error::Broken { message, hint, .. } => format!("{message}\n{hint}"),
         other => other.to_string(),
     }
 }
