@@ -28,8 +28,8 @@ use call::{OpCall, refused};
 use shape::of_candle;
 
 pub use call::OpLimits;
-pub(crate) use shape::in_candle;
 pub use kino_contract::ops::NAMES;
+pub(crate) use shape::in_candle;
 
 /// Computes one operation; `attributes` is a JSON object, or empty where there are none.
 ///

@@ -46,7 +46,10 @@ pub(crate) fn add(host: &mut LinkerInstance<'_, StoreState>) -> wasmtime::Result
 }
 
 fn scalars(host: &mut LinkerInstance<'_, StoreState>) -> wasmtime::Result<()> {
-    fn free(mut cx: Context<'_>, value: Value) -> wasmtime::Result<(WitResult<Resource<ResourceEntry>>,)> {
+    fn free(
+        mut cx: Context<'_>,
+        value: Value,
+    ) -> wasmtime::Result<(WitResult<Resource<ResourceEntry>>,)> {
         let entry = ResourceEntry::free(PluginValue::Value(value));
         Ok((Ok(cx.data_mut().give(entry)?),))
     }
@@ -95,7 +98,9 @@ fn tensors(host: &mut LinkerInstance<'_, StoreState>) -> wasmtime::Result<()> {
     )?;
     host.func_wrap(
         "[static]tensor-builder.finish",
-        |mut cx: Context<'_>, (draft,): (Resource<TensorDraft>,)| Ok((finish(&mut cx, draft.rep())?,)),
+        |mut cx: Context<'_>, (draft,): (Resource<TensorDraft>,)| {
+            Ok((finish(&mut cx, draft.rep())?,))
+        },
     )
 }
 
@@ -136,7 +141,9 @@ fn frames(host: &mut LinkerInstance<'_, StoreState>) -> wasmtime::Result<()> {
     )?;
     host.func_wrap(
         "[static]frames-builder.finish",
-        |mut cx: Context<'_>, (draft,): (Resource<FramesDraft>,)| Ok((finish(&mut cx, draft.rep())?,)),
+        |mut cx: Context<'_>, (draft,): (Resource<FramesDraft>,)| {
+            Ok((finish(&mut cx, draft.rep())?,))
+        },
     )
 }
 

@@ -54,7 +54,8 @@ impl LastWords {
         let after = |(at, line): (usize, &&str)| line.starts_with(PANIC).then_some(at + 1);
         let head = lines.iter().enumerate().rev().find_map(after).filter(|at| *at < lines.len());
         let is_text = |line: &&str| !line.starts_with([' ', '\t']);
-        let head = head.or_else(|| lines.iter().rposition(is_text)).or(lines.len().checked_sub(1))?;
+        let head =
+            head.or_else(|| lines.iter().rposition(is_text)).or(lines.len().checked_sub(1))?;
         let mut told = lines[head].trim().to_owned();
         for (_, line) in lines.iter().enumerate().filter(|(at, _)| *at != head) {
             told.push_str("\n  ");

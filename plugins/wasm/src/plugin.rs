@@ -205,10 +205,8 @@ fn give(state: &mut StoreState, inputs: &[Option<Value>]) -> Result<Values> {
 
 /// Takes the outputs of the plugin; all of them, whatever becomes of one.
 fn take(state: &mut StoreState, outputs: Values) -> Result<Vec<Option<Value>>> {
-    let entries: Vec<Option<Result<ResourceEntry, Stop>>> = outputs
-        .into_iter()
-        .map(|output| output.map(|output| state.take(output.rep())))
-        .collect();
+    let entries: Vec<Option<Result<ResourceEntry, Stop>>> =
+        outputs.into_iter().map(|output| output.map(|output| state.take(output.rep()))).collect();
     let value = |entry: Option<Result<ResourceEntry, Stop>>| {
         let entry = entry.transpose().map_err(|stop| Error::failed(stop.to_string()))?;
         entry.map(|entry| entry.item.into_value()).transpose()

@@ -158,12 +158,13 @@ fn result_of_call(
     backings: &[(Vec<usize>, Backing)],
 ) -> kino_node::Result<ResourceEntry> {
     let (mut bytes, mut shared) = (0u64, Vec::new());
-    held_by(&item, &mut |place, size| {
-        match backings.iter().position(|(places, _)| places.contains(&place)) {
-            Some(at) if shared.contains(&at) => {}
-            Some(at) => shared.push(at),
-            None => bytes = bytes.saturating_add(size),
-        }
+    held_by(&item, &mut |place, size| match backings
+        .iter()
+        .position(|(places, _)| places.contains(&place))
+    {
+        Some(at) if shared.contains(&at) => {}
+        Some(at) => shared.push(at),
+        None => bytes = bytes.saturating_add(size),
     });
     let charge: MemoryCharge = state.charge(bytes)?;
     let mut entry = state.entry_of(item)?;

@@ -98,9 +98,7 @@ impl StopContext<'_> {
                  granted are read through the context (`cx.read`)",
             )
             .with_code(code::NOT_GRANTED),
-            Stop::Handles(_) => {
-                self.bug(format!("was stopped: {stop}")).with_code(code::LIMIT)
-            }
+            Stop::Handles(_) => self.bug(format!("was stopped: {stop}")).with_code(code::LIMIT),
             Stop::Stray | Stop::Exit => self.bug(format!("was stopped: {stop}")),
         }
     }

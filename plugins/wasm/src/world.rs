@@ -141,11 +141,7 @@ pub(crate) fn link(engine: &WasmEngine, component: &Component) -> Result<Linker<
 }
 
 /// What is said of a component whose imports do not fit.
-pub(crate) fn misfit(
-    engine: &WasmEngine,
-    component: &Component,
-    error: &wasmtime::Error,
-) -> Error {
+pub(crate) fn misfit(engine: &WasmEngine, component: &Component, error: &wasmtime::Error) -> Error {
     match later_function(engine, component) {
         Some((function, version)) => Error::advised(
             format!(

@@ -20,9 +20,9 @@ pub use native::Value;
 pub use wasm::Value;
 
 #[cfg(target_arch = "wasm32")]
-pub(crate) use wasm::{CallRef, Sink, View, log};
+pub(crate) use wasm::{CallRef, FramesSink, Sink, View, log};
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) use {
-    native::{CallRef, log},
+    native::{CallRef, FramesSink, log},
     native_tensor::{Sink, View},
 };

@@ -289,18 +289,6 @@ impl Value {
         })
     }
 
-    /// Begins frames.
-    pub(crate) fn frames(fps: Option<f64>) -> Result<Self> {
-        // SAFETY: as above.
-        Value::made(|value| unsafe { (host().new_frames)(fps.unwrap_or(f64::NAN), value) })
-    }
-
-    /// Appends a chunk to frames in the making.
-    pub(crate) fn push(&self, chunk: &Value) -> Result<()> {
-        // SAFETY: both values are alive.
-        outcome(unsafe { (host().push_frames)(self.raw(), chunk.raw()) })
-    }
-
     /// One operation on tensors.
     pub(crate) fn op(name: &str, tensors: &[&Value], attributes: &str) -> Result<Self> {
         let raw: Vec<_> = tensors.iter().map(|tensor| tensor.raw()).collect();
@@ -308,6 +296,29 @@ impl Value {
             // SAFETY: the tensors are alive and lent with their number.
             unsafe { (host().op)(lend(name), raw.as_ptr(), raw.len(), lend(attributes), value) }
         })
+    }
+}
+
+/// Frames in the making.
+pub(crate) struct FramesSink(Value);
+
+impl FramesSink {
+    /// Begins frames of a rate.
+    pub(crate) fn new(fps: Option<f64>) -> Result<Self> {
+        // SAFETY: the place is valid.
+        Value::made(|value| unsafe { (host().new_frames)(fps.unwrap_or(f64::NAN), value) })
+            .map(FramesSink)
+    }
+
+    /// Appends a chunk.
+    pub(crate) fn push(&mut self, chunk: &Value) -> Result<()> {
+        // SAFETY: both values are alive.
+        outcome(unsafe { (host().push_frames)(self.0.raw(), chunk.raw()) })
+    }
+
+    /// The frames, finished.
+    pub(crate) fn finish(self) -> Result<Value> {
+        Ok(self.0)
     }
 }
 
