@@ -216,7 +216,10 @@ fn errors_of_the_host_pass_through() {
         let error = world.run("good.file", Some(Value::Text("a".into()))).unwrap_err();
         let Error::Failed { message, hint, code } = error else { panic!("{error}") };
         assert_eq!(message, "`a` may not be read: it is not among what the plugin was granted");
-        assert_eq!((hint.as_deref(), &*code), (Some("grant it"), "not-granted"));
+        assert_eq!(
+            (hint.as_deref(), &*code),
+            (Some("nothing was granted; grant it"), "not-granted")
+        );
         let error = world.run("abuse.refuse", None).unwrap_err();
         assert_eq!((error.code(), error.hint()), ("guests.unwilling", Some("ask somebody else")));
     }
