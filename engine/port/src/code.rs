@@ -1,7 +1,7 @@
 //! Names of what goes wrong, for programs: what an error's `code` may be.
 //!
-//! An error of a host function has one, and it stays on its way through a plugin up to the events of
-//! a run. A plugin may give codes of its own; what is no [`is_code`] is left off.
+//! An error of a host function has one, and it stays on its way through a plugin up to the events
+//! of a run. A plugin may give codes of its own; what is no [`is_code`] is left off.
 
 use std::borrow::Cow;
 

@@ -48,6 +48,11 @@ impl PluginValue {
         }
     }
 
+    /// Whether it can be read as a tensor.
+    pub fn is_tensor(&self) -> bool {
+        self.kind() == ValueKind::Tensor
+    }
+
     /// Element type and shape of the tensor that it is.
     ///
     /// # Errors

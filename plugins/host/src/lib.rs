@@ -8,9 +8,10 @@
 #![forbid(unsafe_code)]
 
 mod buffer;
-pub mod call;
+pub mod calls;
 mod consent;
 mod convert;
+mod dtype;
 mod error;
 mod frames;
 mod grants;
@@ -18,7 +19,6 @@ mod index;
 mod lock;
 mod manifest;
 mod module;
-mod names;
 mod node;
 pub mod ops;
 mod plugin;
@@ -27,20 +27,19 @@ mod trust;
 mod value;
 
 pub use buffer::{FillElements, TensorBuffer, WriteView};
-pub use call::call_within;
 pub use consent::Consent;
 pub use convert::{ReadView, storage_of};
+pub use dtype::dtype_of_name;
 pub use error::PluginError;
 pub use frames::FramesBuffer;
 pub use grants::GrantedFiles;
 pub use index::{FoundPlugin, PLUGINS_FOLDER, PluginIndex};
 /// The contract as components are built against it.
 pub use kino_abi::WIT;
-pub use kino_contract::{Descriptor, NodeSpec, TypeSpec, ValueKind, code, is_word};
+pub use kino_contract::{Descriptor, NodeSpec, TypeSpec, ValueKind, code, has, is_word, names};
 pub use lock::{Grants, LOCK_FILE, LockEntry, LockFile, RawLimits};
 pub use manifest::{BuildKind, MANIFEST_FILE, Manifest, ResourceRequest, library_name};
 pub use module::{CallCx, Instance, Limits, LogSink, Module, NoFiles, PluginFiles};
-pub use names::{dtype_of_name, has};
 pub use node::plugin_nodes;
 pub use plugin::Plugin;
 pub use trust::{AllowedBuild, TrustOptions, allowed_build, pin, read_artifact, sha256, sha256_of};

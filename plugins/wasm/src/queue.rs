@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
-use kino_host::{CallCx, PluginValue, ops};
+use kino_host::{CallCx, PluginValue, calls, ops};
 use kino_node::{Error, Result};
 
 use crate::stop::Stop;
@@ -141,7 +141,7 @@ impl HostQueue {
             Request::Call { name, values, attributes, most } => {
                 let made = guarded(&name, stop, |check| {
                     let limits = ops::OpLimits { most, check };
-                    kino_host::call_within(&name, &values, &attributes, &limits)
+                    calls::call(&name, &values, &attributes, &limits, Some(call.ledger))
                 });
                 RequestSlot::Answered(Answer::Values(made))
             }

@@ -19,15 +19,15 @@ pub struct OpError {
 }
 
 impl OpError {
-    pub(super) fn new(message: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
         OpError { message: message.into(), hint: None, code: code::INVALID }
     }
 
-    pub(super) fn hint(self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
         OpError { hint: Some(hint.into()), ..self }
     }
 
-    pub(super) fn code(self, code: &'static str) -> Self {
+    pub(crate) fn code(self, code: &'static str) -> Self {
         OpError { code, ..self }
     }
 

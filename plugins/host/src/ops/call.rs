@@ -105,6 +105,6 @@ fn is_free(bytes: u64) -> bool {
 }
 
 /// Why a call is refused, as nodes say it.
-pub(super) fn refused(OpError { message, hint, code }: OpError) -> Error {
+pub(crate) fn refused(OpError { message, hint, code }: OpError) -> Error {
     Error::Failed { message, hint, code: code.into() }
 }

@@ -18,7 +18,7 @@ const TYPES: [(kino_contract::DType, DType); 9] = [
 ];
 
 /// The type of candle's as operations name it.
-pub(super) fn of_candle(dtype: DType) -> Result<kino_contract::DType> {
+pub(crate) fn of_candle(dtype: DType) -> Result<kino_contract::DType> {
     let known = TYPES.iter().find(|(_, candle)| *candle == dtype).map(|(dtype, _)| *dtype);
     known.ok_or_else(|| {
         Error::coded(code::INVALID, format!("operations do not take {}", dtype.as_str()))

@@ -4,6 +4,7 @@
 
 mod along;
 mod array;
+mod calls;
 mod elements;
 mod fuzz;
 mod golden;
@@ -51,6 +52,18 @@ fn the_contract_lists_the_same_operations() {
         first.split(' ').map(|name| name.trim_matches('`').to_owned()).collect::<Vec<_>>()
     });
     assert_eq!(named.collect::<Vec<_>>(), ops::NAMES);
+}
+
+/// So are the functions on values.
+#[test]
+fn the_contract_lists_the_same_functions() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../abi/OPERATIONS.md");
+    let contract = std::fs::read_to_string(path).unwrap();
+    let (_, functions) = contract.split_once("\n## Functions on values\n").unwrap();
+    let (functions, _) = functions.split_once("\n## ").unwrap();
+    let rows = functions.lines().filter_map(|line| line.strip_prefix("| `"));
+    let named: Vec<_> = rows.filter_map(|row| row.split_once('`')).map(|(name, _)| name).collect();
+    assert_eq!(named, kino_contract::calls::names().collect::<Vec<_>>());
 }
 
 /// So is the list of codes of errors.
