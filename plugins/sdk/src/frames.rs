@@ -5,7 +5,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use crate::element::FILL_PIECE;
 use crate::host::{FramesSink, Sink};
 use crate::port::{FromValue, IntoValue, Typed};
-use crate::{Cx, Element, Error, Result, Tensor, Value, ValueKind};
+use crate::{Cx, Element, Error, Result, Sample, Tensor, Value, ValueKind};
 
 /// Video frames of f32 in 0…1; an image is one frame.
 ///
@@ -185,7 +185,22 @@ impl Frames {
         })
     }
 
-    /// New frames of the same size, each number by itself: nothing is faster.
+    /// New frames of the same size, each number by itself; nothing is faster.
+    ///
+    /// `frames.map_samples(cx, |x| (x * gain).clamp(0.0, 1.0))`: what is done with a [`Sample`]
+    /// becomes vector instructions in both builds.
+    ///
+    /// # Errors
+    /// When the run is cancelled, or the frames cannot be read or written.
+    pub fn map_samples<R: Into<Sample>>(
+        &self,
+        cx: &Cx,
+        each: impl Fn(Sample) -> R,
+    ) -> Result<Frames> {
+        self.map_each(cx, |x| each(Sample(x)).into().0)
+    }
+
+    /// The same with numbers of type f32, whose `min` and `max` are slow in a component.
     ///
     /// # Errors
     /// When the run is cancelled, or the frames cannot be read or written.
@@ -290,6 +305,7 @@ impl FramesBuilder {
         let FramesBuilder { sink, fps, count, size } = self;
         let (height, width) =
             size.ok_or_else(|| Error::new("a video has at least one frame, found none"))?;
+        let value = sink.finish()?;
         let (chunks, lengths) = (OnceLock::new(), Mutex::default());
         let value = sink.finish()?;
         Ok(Frames { value, chunks, lengths, fps, count, height, width })

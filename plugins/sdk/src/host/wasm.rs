@@ -84,6 +84,11 @@ impl Value {
         said(self.0.as_f64())
     }
 
+    /// True or false.
+    pub fn as_bool(&self) -> Result<bool> {
+        said(self.0.as_bool())
+    }
+
     /// The text.
     pub fn as_text(&self) -> Result<String> {
         said(self.0.as_text())
@@ -161,6 +166,13 @@ impl Value {
         said(host::op(name, &tensors, attributes)).map(Value)
     }
 
+    /// One function on values of any kind (OPERATIONS.md); attributes are JSON, or empty.
+    pub fn call(name: &str, values: &[&Value], attributes: &str) -> Result<Vec<Value>> {
+        let values: Vec<_> = values.iter().map(|value| &value.0).collect();
+        let made = said(host::call(name, &values, attributes))?;
+        Ok(made.into_iter().map(Value).collect())
+    }
+
     /// A piece of bytes or of a tensor's elements.
     pub(crate) fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>> {
         let read = said(self.0.read(offset, u32::try_from(length)?))?;
@@ -182,6 +194,11 @@ impl Value {
         }
         Ok(())
     }
+}
+
+/// Whether the host has something: `op.NAME`, `call.NAME`, `type.NAME`, `dtype.NAME`.
+pub fn has(name: &str) -> bool {
+    host::has(name)
 }
 
 fn lent<'a>(items: &[(&str, &'a Value)]) -> Vec<(String, &'a host::Value)> {
