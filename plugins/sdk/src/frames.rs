@@ -307,7 +307,6 @@ impl FramesBuilder {
             size.ok_or_else(|| Error::new("a video has at least one frame, found none"))?;
         let value = sink.finish()?;
         let (chunks, lengths) = (OnceLock::new(), Mutex::default());
-        let value = sink.finish()?;
         Ok(Frames { value, chunks, lengths, fps, count, height, width })
     }
 }
