@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use candle_core::DType;
-use kino_contract::{FramesSize, frame_rate};
+use kino_contract::{FramesSize, code, frame_rate};
 use kino_node::{FramesBuilder, Ledger, Result, Value};
 
 use crate::error::invalid;
@@ -48,7 +48,9 @@ impl FramesDraft {
     /// When the shape does not fit.
     pub fn push(&mut self, chunk: &PluginValue) -> Result<()> {
         match &mut self.0 {
-            State::Held(frames) => frames.push(&chunk.tensor()?),
+            State::Held(frames) => {
+                frames.push(&chunk.tensor()?).map_err(|error| error.or_code(code::INVALID))
+            }
             State::Gathered(frames) => frames.push(chunk),
         }
     }
@@ -59,7 +61,10 @@ impl FramesDraft {
     /// When there are none.
     pub fn finish(self) -> Result<PluginValue> {
         match self.0 {
-            State::Held(frames) => Ok(PluginValue::Value(frames.finish()?.into())),
+            State::Held(frames) => {
+                let frames = frames.finish().map_err(|error| error.or_code(code::INVALID))?;
+                Ok(PluginValue::Value(frames.into()))
+            }
             State::Gathered(frames) => frames.finish(),
         }
     }

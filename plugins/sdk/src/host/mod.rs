@@ -17,7 +17,7 @@ pub use kinds::{Device, ValueKind};
 #[cfg(not(target_arch = "wasm32"))]
 pub use native::{Value, has};
 #[cfg(target_arch = "wasm32")]
-pub use wasm::Value;
+pub use wasm::{Value, has};
 
 #[cfg(target_arch = "wasm32")]
 pub(crate) use wasm::{CallRef, FramesSink, Sink, View, log};
