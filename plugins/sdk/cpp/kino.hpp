@@ -442,11 +442,18 @@ class Node {
   Make make = [](std::optional<std::string_view>) { return std::shared_ptr<void>(); };
   Run run;
   Save save = [](void *) { return Value(); };
-  std::vector<std::string> types_in, types_out;
+  /// How a port is described: its type, and its arity as JSON.
+  struct Type {
+    std::string name, more;
+  };
+  std::vector<Type> types_in, types_out;
 
  private:
-  static std::string port(std::string_view name, const std::string &type, std::string_view keys) {
-    return "{\"name\": " + quoted(name) + type + (keys.empty() ? "" : ", ") + std::string(keys) + "}";
+  /// Keys may name another type than the function's, such as `"type": "Mask"` of a kino::Tensor.
+  static std::string port(std::string_view name, const Type &type, std::string_view keys) {
+    const bool named = keys.find("\"type\"") != keys.npos;
+    return "{\"name\": " + quoted(name) + (named ? "" : ", \"type\": " + quoted(type.name)) + type.more +
+           (keys.empty() ? "" : ", ") + std::string(keys) + "}";
   }
 
   std::string head_, inputs_, outputs_;
@@ -468,18 +475,18 @@ struct Is<std::vector<T>> {
   static constexpr bool optional = false, list = true;
 };
 
+constexpr const char *OPTIONAL = ", \"arity\": \"optional\"";
+
 template <class T>
-std::string type_json() {
-  const char *arity = Is<T>::optional ? ", \"arity\": \"optional\"" : Is<T>::list ? ", \"arity\": \"list\"" : "";
-  return std::string(", \"type\": \"") + Port<T>::type + "\"" + arity;
+Node::Type input_type() {
+  return {Port<T>::type, Is<T>::optional ? OPTIONAL : Is<T>::list ? ", \"arity\": \"list\"" : ""};
 }
 
-/// What an output says: a vector there is a value of a list type.
+/// A vector that is given is a value of a list type.
 template <class T>
-std::string output_json() {
-  std::string type = Port<T>::type;
-  if (Is<T>::list) type = "List(" + type + ")";
-  return ", \"type\": \"" + type + "\"" + (Is<T>::optional ? ", \"arity\": \"optional\"" : "");
+Node::Type output_type() {
+  const std::string type = Port<T>::type;
+  return {Is<T>::list ? "List(" + type + ")" : type, Is<T>::optional ? OPTIONAL : ""};
 }
 
 template <class... Given>
@@ -493,12 +500,12 @@ std::vector<Value> outputs(const Given &given) {
 }
 
 template <class... Given>
-std::vector<std::string> output_types(Tag<std::tuple<Given...>>) {
-  return {output_json<Given>()...};
+std::vector<Node::Type> output_types(Tag<std::tuple<Given...>>) {
+  return {output_type<Given>()...};
 }
 template <class Given>
-std::vector<std::string> output_types(Tag<Given>) {
-  return {output_json<Given>()};
+std::vector<Node::Type> output_types(Tag<Given>) {
+  return {output_type<Given>()};
 }
 
 template <class Given, class... Taken, class Call>
@@ -511,7 +518,7 @@ void set_run(Node &made, Call call) {
 
 template <class Given, class... Taken, class Call>
 Node node(Node made, Call call) {
-  made.types_in = {type_json<std::decay_t<Taken>>()...};
+  made.types_in = {input_type<std::decay_t<Taken>>()...};
   made.types_out = output_types(Tag<Given>{});
   set_run<Given, Taken...>(made, call);
   return made;
@@ -520,8 +527,8 @@ Node node(Node made, Call call) {
 template <class... Taken, class Call>
 Node guider(Node made, Call call) {
   Node begun = std::move(made).keys("\"guider\": true");
-  begun.types_in = {type_json<std::decay_t<Taken>>()...};
-  begun.types_out = {", \"type\": \"Guider\""};
+  begun.types_in = {input_type<std::decay_t<Taken>>()...};
+  begun.types_out = {{"Guider", ""}};
   set_run<Tensor, Step, Tensor, Tensor, Taken...>(begun, call);
   return begun;
 }

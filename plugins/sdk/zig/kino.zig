@@ -235,7 +235,10 @@ fn typeName(comptime T: type) []const u8 {
 
 fn portJson(comptime port: Port, comptime T: type) []const u8 {
     const more = if (port.keys.len == 0) "" else ", " ++ port.keys;
-    return "{\"name\": \"" ++ port.name ++ "\", \"type\": \"" ++ typeName(T) ++ "\"" ++ more ++ "}";
+    // Keys may name another type than the function's, such as `"type": "Mask"` of a Tensor.
+    const named = std.mem.indexOf(u8, port.keys, "\"type\"") != null;
+    const kind = if (named) "" else ", \"type\": \"" ++ typeName(T) ++ "\"";
+    return "{\"name\": \"" ++ port.name ++ "\"" ++ kind ++ more ++ "}";
 }
 
 fn read(comptime T: type, cx: *Cx, raw: ?*const c.KinoValue) Error!T {
