@@ -3,12 +3,14 @@
 //! left out, and that is said.
 
 mod common;
+mod watching;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Place, Ran};
+use common::{Place, Ran, event};
+use watching::{Watching, evaluated};
 
 /// The languages: the option, the file of the nodes, the program that builds it and an argument that
 /// it takes.
@@ -55,7 +57,7 @@ fn every_language_begins_with_the_contract_as_it_is() {
             _ => ("kino_plugin.h", kino_abi::HEADER),
         };
         assert_eq!(text(contract.0), contract.1, "{option}");
-        assert!(contract.1.contains("op.NAME"));
+        assert!(contract.1.contains("op.NAME"), "{option}: nothing here shows what is not replaced");
     }
     let err = place.bad(2, &["plugin", "new", "both", "--c", "--zig"]);
     assert!(said(&err).contains("cannot be used with"), "{err}");
@@ -172,4 +174,382 @@ fn a_new_plugin_in_javascript_builds_holds_the_check_and_runs() {
     if has("componentize-qjs") {
         begins("--js");
     }
+}
+
+// Components of the tests: `plugins/wasm/tests/languages/build` makes them.
+
+const LANGUAGES_FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugins/wasm/tests");
+
+/// A component of the tests: as it was built on this machine, else as it was stored at 2.0.
+fn component(language: &str) -> Option<PathBuf> {
+    let folder = Path::new(LANGUAGES_FOLDER);
+    let built = folder.join(format!("languages/built/{language}.wasm"));
+    let stored = folder.join(format!("compiled/{language}-2.0.wasm"));
+    let found = [built, stored].into_iter().find(|path| path.is_file());
+    if found.is_none() {
+        eprintln!("left out: {language}.wasm, which plugins/wasm/tests/languages/build makes");
+    }
+    found
+}
+
+/// A place where a component of the tests is trusted, in dev mode.
+fn with_component(language: &str) -> Option<Place> {
+    let place = Place::new();
+    let manifest = Path::new(LANGUAGES_FOLDER).join(format!("languages/{language}/plugin.ron"));
+    place.write(&format!("plugins/{language}/plugin.ron"), fs::read(manifest).unwrap());
+    let component = fs::read(component(language)?).unwrap();
+    place.write(&format!("plugins/{language}/{language}.wasm"), component);
+    place.good(&["plugin", "trust", language, "--dev", "--seconds", "60"]);
+    Some(place)
+}
+
+/// Runs one node, whose output is a text, and returns what came of it.
+fn node(place: &Place, op: &str, with: &str) -> Ran {
+    let graph = format!(
+        r#"Graph(version: 1, nodes: {{"node": (op: "{op}", with: {{{with}}})}},
+            outputs: {{"out": "node"}})"#
+    );
+    place.write("g.ron", graph);
+    place.kino(&["run", "g.ron", "--json"])
+}
+
+/// What a node that fails says: its message and its hint.
+#[track_caller]
+fn refused(ran: &Ran) -> String {
+    assert_eq!(ran.code, 1, "{}\n{}", ran.out, ran.err);
+    let lines: Vec<serde_json::Value> =
+        ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    event(&lines, "failed").to_string()
+}
+
+/// What a node gives.
+#[track_caller]
+fn given(ran: &Ran) -> String {
+    assert_eq!(ran.code, 0, "{}\n{}", ran.out, ran.err);
+    let lines: Vec<serde_json::Value> =
+        ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    event(&lines, "outputs")["outputs"]["out"].to_string()
+}
+
+/// An error of the host that a node does not handle keeps its message and its hint in each language;
+/// an error of the plugin's own names the line.
+fn errors_arrive(language: &str, own: &[&str]) {
+    let Some(place) = with_component(language) else { return };
+    let run = |node_name: &str, with: &str| {
+        refused(&node(&place, &format!("{language}.{node_name}"), with))
+    };
+    let unknown = run("host_error", r#""which": "op""#);
+    assert!(unknown.contains("sqare"), "{unknown}");
+    let file = run("host_error", r#""which": "file""#);
+    assert!(file.contains("secrets.txt") && file.contains("may not be read"), "{file}");
+    assert!(file.contains("nothing was granted"), "its hint: {file}");
+    let kind = run("host_error", r#""which": "kind""#);
+    assert!(kind.contains("expected Real, found Text"), "{kind}");
+    let text = run("own_error", "");
+    for part in own {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let refusal = run("refuse", "");
+    assert!(refusal.contains("the table has no row") && refusal.contains("add one"), "{refusal}");
+    assert!(refusal.contains("not-found"), "its code: {refusal}");
+}
+
+/// The line of a test plugin's source on which a text stands.
+fn line(file: &str, of: &str) -> usize {
+    let path = Path::new(LANGUAGES_FOLDER).join("languages").join(file);
+    let text = fs::read_to_string(path).unwrap();
+    text.lines().position(|line| line.contains(of)).unwrap() + 1
+}
+
+#[test]
+fn errors_in_python_arrive_whole() {
+    let at = format!("node.py, line {}", line("python/node.py", "the line that errors name"));
+    errors_arrive("python", &["KeyError", "missing", &at]);
+}
+
+#[test]
+fn errors_in_javascript_arrive_whole() {
+    let at = format!("node.js:{}", line("js/node.js", "the line that errors name"));
+    errors_arrive("js", &["TypeError", "missing", &at]);
+}
+
+#[test]
+fn errors_in_rust_arrive_whole() {
+    let place = Place::new();
+    let example = Path::new(LANGUAGES_FOLDER).join("../../examples/prompt_expand");
+    for file in ["plugin.ron", "prompt_expand.wasm"] {
+        let bytes = fs::read(example.join(file)).unwrap();
+        place.write(&format!("plugins/prompt_expand/{file}"), bytes);
+    }
+    place.good(&["plugin", "trust", "prompt_expand"]);
+    place.write("elsewhere/style.txt", "cat = a small cat\n");
+    let with = r#""text": "cat", "rules": "elsewhere/style.txt""#;
+    let err = refused(&node(&place, "prompt.expand", with));
+    assert!(err.contains("elsewhere/style.txt") && err.contains("may not be read"), "{err}");
+    assert!(err.contains("granted are rules"), "its hint: {err}");
+}
+
+#[test]
+fn errors_in_cpp_arrive_whole() {
+    if !has("c++") {
+        return;
+    }
+    let place = Place::new();
+    place.good(&["plugin", "new", "wrong", "--cpp"]);
+    let mut lock = fs::read_to_string(place.path("wrong/plugin.ron")).unwrap();
+    lock = lock.replace("[\"wrong.gain\"]", "[\"wrong.file\", \"wrong.own\", \"wrong.int\"]");
+    place.write("wrong/plugin.ron", lock);
+    place.write(
+        "wrong/plugin.cpp",
+        r#"#include "kino.hpp"
+            static kino::Value file(const kino::Cx &cx) { return cx.read_file("secrets.txt"); }
+            static double own(const kino::Cx &) { return double(std::vector<int>{}.at(3)); }
+            static double number(const kino::Cx &) { throw 7; }
+            KINO_PLUGIN(kino::node("wrong.file", "1", "", file).output("bytes"),
+                        kino::node("wrong.own", "1", "", own).output("number"),
+                        kino::node("wrong.int", "1", "", number).output("number"))"#,
+    );
+    place.good(&["plugin", "build", "wrong"]);
+    let run = |op: &str| {
+        place.write(
+            "wrong/g.ron",
+            format!(r#"Graph(version: 1, nodes: {{"node": (op: "{op}")}}, outputs: {{"out": "node"}})"#),
+        );
+        refused(&place.kino(&["run", "wrong/g.ron", "--json"]))
+    };
+    let err = run("wrong.file");
+    assert!(err.contains("secrets.txt") && err.contains("may not be read"), "{err}");
+    assert!(err.contains("nothing was granted"), "its hint: {err}");
+    let err = run("wrong.own");
+    assert!(err.contains("vector") && err.contains("a bug of the plugin"), "{err}");
+    assert!(run("wrong.int").contains("no std::exception"));
+}
+
+/// What a plugin tries in vain ends as its error, or finds nothing; the command serves on.
+fn abuses_end(language: &str, list: &[(&str, Result<&str, &str>)]) {
+    let Some(place) = with_component(language) else { return };
+    place.good(&["plugin", "trust", language, "--dev", "--seconds", "4", "--memory", "512MB"]);
+    for (what, expected) in list {
+        let ran = node(&place, &format!("{language}.abuse"), &format!(r#""what": "{what}""#));
+        match expected {
+            Ok(text) => assert!(given(&ran).contains(text), "{what}: {}", ran.out),
+            Err(text) => assert!(refused(&ran).contains(text), "{what}: {}", ran.out),
+        }
+    }
+    assert!(!Path::new("/tmp/escaped").exists());
+    // The same component serves on.
+    assert!(given(&node(&place, &format!("{language}.join"), r#""text": "a""#)).contains("aa"));
+}
+
+#[test]
+fn what_python_may_not_do_ends_as_its_error() {
+    let abuses = [
+        ("file", Err("/etc/passwd")),
+        ("write", Err("/tmp/escaped")),
+        ("folder", Err("OSError")),
+        ("environment", Ok("{}")),
+        ("arguments", Ok("[]")),
+        ("stdin", Ok("")),
+        ("socket", Err("which plugins may not use")),
+        ("dns", Err("which plugins may not use")),
+        ("http", Err("which plugins may not use")),
+        ("process", Err("Error")),
+        ("system", Err("Error")),
+        ("thread", Err("can't start new thread")),
+        ("exit", Err("it ended itself")),
+        ("sys_exit", Err("")),
+        ("loop", Err("it took longer than the 4 s")),
+        ("sleep", Err("it took longer than the 4 s")),
+        ("recursion", Err("")),
+        ("memory", Err("")),
+        ("tensors", Err("left of its memory")),
+        ("handles", Err("more than 65536 values")),
+        ("dropped", Ok("all were given back")),
+        ("clock", Ok("2000-01-01")),
+    ];
+    abuses_end("python", &abuses);
+}
+
+#[test]
+fn what_javascript_may_not_do_ends_as_its_error() {
+    let abuses = [
+        ("file", Ok("")),
+        ("http", Err("fetch")),
+        ("process", Err("process")),
+        ("exit", Err("quit")),
+        ("loop", Err("it took longer than the 4 s")),
+        ("recursion", Err("")),
+        ("memory", Err("")),
+        ("tensors", Err("left of its memory")),
+        ("handles", Err("more than 65536 values")),
+        ("dropped", Ok("all were given back")),
+        ("clock", Ok("2000-01-01")),
+    ];
+    abuses_end("js", &abuses);
+}
+
+/// Builds follow each other under a graph that is watched: whole ones, halves, garbage, none. Each
+/// whole one runs what depends on it and takes over what the one before saved.
+fn reloads(language: &str, generations: u8) {
+    let Some(place) = with_component(language) else { return };
+    let file = format!("plugins/{language}/{language}.wasm");
+    let component = fs::read(place.path(&file)).unwrap();
+    // A custom section that nobody reads: its id, its length, and a name of one letter.
+    let build = |number: u8| [&component[..], &[0, 3, 1, b'b', number]].concat();
+    place.write(
+        "g.ron",
+        format!(
+            r#"Graph(version: 1, nodes: {{
+                "other": (op: "math", with: {{"a": 1, "b": 2}}),
+                "count": (op: "{language}.count", in: {{"of": "other"}}),
+            }}, outputs: {{"runs": "count.runs", "restored": "count.restored"}})"#
+        ),
+    );
+    let mut watch = Watching::start(&place, &["g.ron"]);
+    let counted = |seen: &[serde_json::Value], name: &str| {
+        event(seen, "outputs")["outputs"][name].as_i64().unwrap()
+    };
+    assert_eq!((counted(&watch.first, "runs"), counted(&watch.first, "restored")), (1, 0));
+    for generation in 1..=generations {
+        if generation % 3 == 1 {
+            let broken = match generation % 2 {
+                0 => component[..component.len() / 2].to_vec(),
+                _ => b"garbage".to_vec(),
+            };
+            let seen = watch.after(|| drop(place.write(&file, broken)));
+            assert!(event(&seen, "diagnostics").to_string().contains(language), "{seen:#?}");
+            assert_eq!(evaluated(&seen), [""; 0]);
+        }
+        let newer = place.write("newer", build(generation));
+        let seen = watch.after(|| fs::rename(newer, place.path(&file)).unwrap());
+        assert_eq!(evaluated(&seen), ["count"], "generation {generation}");
+        let found = (counted(&seen, "runs"), counted(&seen, "restored"));
+        assert_eq!(found, (1, generation.into()), "generation {generation}");
+    }
+    assert_eq!(watch.count("started", "other"), 1, "what is before the plugin ran once");
+    assert_eq!(watch.interrupt(), Some(130));
+}
+
+/// A long form by `KINO_RELOADS`, the number of builds.
+fn generations(short: u8) -> u8 {
+    std::env::var("KINO_RELOADS").map_or(short, |number| number.parse().unwrap())
+}
+
+#[test]
+fn builds_in_javascript_follow_each_other() {
+    reloads("js", generations(5));
+}
+
+/// Each of them is compiled, which takes seconds.
+#[test]
+fn builds_in_python_follow_each_other() {
+    reloads("python", generations(2));
+}
+
+/// What StarlingMonkey makes of the same source, with its default flags.
+#[test]
+fn what_componentize_js_makes_by_default_runs() {
+    let Some(starling) = component("starling") else { return };
+    let Some(place) = with_component("js") else { return };
+    place.write("plugins/js/js.wasm", fs::read(starling).unwrap());
+    assert!(given(&node(&place, "js.join", r#""text": "ab""#)).contains("abab"));
+    let err = refused(&node(&place, "js.own_error", ""));
+    assert!(err.contains("TypeError") && err.contains("node.js:"), "{err}");
+    assert!(refused(&node(&place, "js.host_error", r#""which": "op""#)).contains("sqare"));
+}
+
+// The examples, `plugins/examples/languages`.
+
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugins/examples/languages");
+
+/// Runs a graph and returns its outputs.
+#[track_caller]
+fn outputs(place: &Place, graph: &str) -> serde_json::Value {
+    place.write("g.ron", graph);
+    let ran = place.kino(&["run", "g.ron", "--json", "--out", "out"]);
+    assert_eq!(ran.code, 0, "{}\n{}", ran.out, ran.err);
+    let lines: Vec<serde_json::Value> =
+        ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    event(&lines, "outputs")["outputs"].clone()
+}
+
+#[test]
+fn the_example_in_cpp_holds_the_check_and_computes_what_it_says() {
+    if !has("c++") {
+        return;
+    }
+    let place = Place::new();
+    let folder = place.path("plugins/motion");
+    place.write("plugins/motion/plugin.ron", fs::read(format!("{EXAMPLES}/cpp/plugin.ron")).unwrap());
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugins");
+    let library = format!("{}motion{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+    let built = Command::new("c++")
+        .args(["-std=c++17", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fPIC", "-shared"])
+        .args([&format!("-I{root}/sdk/cpp"), &format!("-I{root}/abi/include"), "-o"])
+        .arg(folder.join(library))
+        .arg(format!("{EXAMPLES}/cpp/trail.cpp"))
+        .status();
+    assert!(built.unwrap().success());
+    let held = place.good(&["plugin", "check", "plugins/motion", "--seed", "3"]);
+    assert!(held.contains("cases held") && !held.contains("never ran"), "{held}");
+    place.good(&["plugin", "trust", "motion", "--native"]);
+    // Each sample of the second picture is 20 of 255 brighter.
+    place.write("a.png", common::picture(40));
+    place.write("b.png", common::picture(60));
+    let graph = |first: &str, second: &str| {
+        format!(
+            r#"Graph(version: 1, nodes: {{
+                "first": (op: "image.read", with: {{"path": "{first}.png"}}),
+                "second": (op: "image.read", with: {{"path": "{second}.png"}}),
+                "both": (op: "frames.concat", in: {{"parts": ["first", "second"]}}),
+                "trail": (op: "motion.trail", in: {{"frames": "both"}}, with: {{"fade": 1.0}}),
+                "motion": (op: "motion.measure", in: {{"frames": "trail"}}),
+            }}, outputs: {{"motion": "motion"}})"#
+        )
+    };
+    let motion = |first, second| outputs(&place, &graph(first, second))["motion"].to_string();
+    assert!(motion("a", "b").contains("0.078"), "{}", motion("a", "b"));
+    // What was bright stays: nothing changes.
+    assert!(!motion("b", "a").contains("0.078"), "{}", motion("b", "a"));
+}
+
+#[test]
+fn the_example_in_python_holds_the_check_and_computes_what_it_says() {
+    let Some(looks) = component("looks") else { return };
+    let place = Place::new();
+    place.write("plugins/looks/plugin.ron", fs::read(format!("{EXAMPLES}/python/plugin.ron")).unwrap());
+    place.write("plugins/looks/looks.wasm", fs::read(looks).unwrap());
+    let held = place.good(&["plugin", "check", "plugins/looks", "--seed", "3"]);
+    assert!(held.contains("cases held") && !held.contains("never ran"), "{held}");
+    place.good(&["plugin", "trust", "looks"]);
+    // A scale of 1 is what classifier-free guidance of 1 is.
+    let graph = |guider: &str| {
+        format!(
+            r#"Graph(version: 1, nodes: {{
+                "model": (op: "model.load", with: {{"source": "embedded:shapes"}}),
+                "text": (op: "text.encode", in: {{"encoder": "model.text_encoder"}},
+                    with: {{"prompt": "a red circle"}}),
+                "noise": (op: "latent.noise", in: {{"vae": "model.vae"}},
+                    with: {{"width": 32, "height": 32, "frames": 1, "seed": 7}}),
+                "patches": (op: "patchify", in: {{"latents": "noise", "dit": "model.dit"}}),
+                "guider": {guider},
+                "sample": (op: "dit.sample", with: {{"steps": 3}}, in: {{"dit": "model.dit",
+                    "patches": "patches", "text": "text", "guider": "guider"}}),
+                "latent": (op: "unpatchify", in: {{"patches": "sample.patches"}}),
+                "frames": (op: "vae.decode", in: {{"vae": "model.vae", "latent": "latent"}}),
+                "film": (op: "looks.film", in: {{"frames": "frames"}}, with: {{"amount": 0.0}}),
+                "file": (op: "image.write", in: {{"frames": "film"}}, with: {{"path": "out.png"}}),
+            }}, outputs: {{"file": "file"}})"#
+        )
+    };
+    let picture = |guider: &str| {
+        outputs(&place, &graph(guider));
+        pixels(&place.path("out/out.png"))
+    };
+    let ours = picture(r#"(op: "looks.fading", with: {"scale": 1.0})"#);
+    let plain = picture(r#"(op: "guide.cfg", with: {"scale": 1.0})"#);
+    let far = ours.iter().zip(&plain).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+    assert!(far <= 2, "{far}");
+    let strong = picture(r#"(op: "looks.fading", with: {"scale": 12.0})"#);
+    assert_ne!(strong, ours);
 }
