@@ -57,7 +57,10 @@ fn every_language_begins_with_the_contract_as_it_is() {
             _ => ("kino_plugin.h", kino_abi::HEADER),
         };
         assert_eq!(text(contract.0), contract.1, "{option}");
-        assert!(contract.1.contains("op.NAME"), "{option}: nothing here shows what is not replaced");
+        assert!(
+            contract.1.contains("op.NAME"),
+            "{option}: nothing here shows what is not replaced"
+        );
     }
     let err = place.bad(2, &["plugin", "new", "both", "--c", "--zig"]);
     assert!(said(&err).contains("cannot be used with"), "{err}");
@@ -313,7 +316,9 @@ fn errors_in_cpp_arrive_whole() {
     let run = |op: &str| {
         place.write(
             "wrong/g.ron",
-            format!(r#"Graph(version: 1, nodes: {{"node": (op: "{op}")}}, outputs: {{"out": "node"}})"#),
+            format!(
+                r#"Graph(version: 1, nodes: {{"node": (op: "{op}")}}, outputs: {{"out": "node"}})"#
+            ),
         );
         refused(&place.kino(&["run", "wrong/g.ron", "--json"]))
     };
@@ -480,11 +485,23 @@ fn the_example_in_cpp_holds_the_check_and_computes_what_it_says() {
     }
     let place = Place::new();
     let folder = place.path("plugins/motion");
-    place.write("plugins/motion/plugin.ron", fs::read(format!("{EXAMPLES}/cpp/plugin.ron")).unwrap());
+    place.write(
+        "plugins/motion/plugin.ron",
+        fs::read(format!("{EXAMPLES}/cpp/plugin.ron")).unwrap(),
+    );
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugins");
     let library = format!("{}motion{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
     let built = Command::new("c++")
-        .args(["-std=c++17", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fPIC", "-shared"])
+        .args([
+            "-std=c++17",
+            "-O2",
+            "-Wall",
+            "-Wextra",
+            "-Wpedantic",
+            "-Werror",
+            "-fPIC",
+            "-shared",
+        ])
         .args([&format!("-I{root}/sdk/cpp"), &format!("-I{root}/abi/include"), "-o"])
         .arg(folder.join(library))
         .arg(format!("{EXAMPLES}/cpp/trail.cpp"))
@@ -517,7 +534,10 @@ fn the_example_in_cpp_holds_the_check_and_computes_what_it_says() {
 fn the_example_in_python_holds_the_check_and_computes_what_it_says() {
     let Some(looks) = component("looks") else { return };
     let place = Place::new();
-    place.write("plugins/looks/plugin.ron", fs::read(format!("{EXAMPLES}/python/plugin.ron")).unwrap());
+    place.write(
+        "plugins/looks/plugin.ron",
+        fs::read(format!("{EXAMPLES}/python/plugin.ron")).unwrap(),
+    );
     place.write("plugins/looks/looks.wasm", fs::read(looks).unwrap());
     let held = place.good(&["plugin", "check", "plugins/looks", "--seed", "3"]);
     assert!(held.contains("cases held") && !held.contains("never ran"), "{held}");

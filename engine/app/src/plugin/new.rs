@@ -44,7 +44,10 @@ pub(crate) fn run(args: &New, screen: &Screen) -> Result<Exit, Failure> {
     };
     let mut all = common(args, language, &name);
     all.extend(language.files().iter().map(|(file, text)| (*file, written(text))));
-    all.extend([("graph.ron", GRAPH), (".gitignore", IGNORED)].map(|(file, text)| (file, written(&Text::Template(text)))));
+    all.extend(
+        [("graph.ron", GRAPH), (".gitignore", IGNORED)]
+            .map(|(file, text)| (file, written(&Text::Template(text)))),
+    );
     for (file, text) in &all {
         files::write(&path.join(file), text.as_bytes())?;
     }
