@@ -314,7 +314,7 @@ function guarded(compute) {
     const stack = String(thrown?.stack ?? "");
     const own = stack.split("\n").filter((line) => /:\d+/.test(line) && !line.includes("kino.js"));
     const where = own.length ? ` (${own[0].trim()})` : "";
-    console.error(`${thrown}\n${stack}`);
+    host.log(1, "javascript", `${thrown}\n${stack}`);
     throw fail(
       `${thrown}${where}`,
       "this is a bug of the plugin, or an input that it does not expect; the log has the whole stack",

@@ -24,6 +24,8 @@ use crate::screen::Screen;
 
 /// How long one case may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a plugin may take to describe itself: a component is compiled before.
+const COMPILING: Duration = Duration::from_secs(600);
 /// A node that hangs in so many cases is not tried in the others.
 const MAX_HUNG: usize = 2;
 /// What is said of a case that did not end.
@@ -189,6 +191,8 @@ fn try_some(task: &Task, findings: &mut Vec<Finding>) -> Result<usize, Failure> 
     // Loading before the first case and closing after the last one have an end, too.
     let mut last = Instant::now();
     let mut done = 0;
+    let is_compiled = task.kind == BuildKind::Wasm && task.node.is_empty();
+    let timeout = if is_compiled { COMPILING } else { TIMEOUT };
     let mut end = |case: String, fault: Option<Fault>, note: String| {
         let (node, kind) = (task.node.clone(), task.kind);
         let hung = fault.as_ref().is_some_and(|fault| fault.message.starts_with(HUNG));
@@ -209,8 +213,8 @@ fn try_some(task: &Task, findings: &mut Vec<Finding>) -> Result<usize, Failure> 
             Err(RecvTimeoutError::Disconnected) => break None,
             Err(RecvTimeoutError::Timeout) => {
                 let since = current.as_ref().map_or(last, |(_, since)| *since);
-                if since.elapsed() > TIMEOUT {
-                    break Some(format!("{HUNG} {} s", TIMEOUT.as_secs()));
+                if since.elapsed() > timeout {
+                    break Some(format!("{HUNG} {} s", timeout.as_secs()));
                 }
             }
         }
