@@ -63,7 +63,8 @@ fn plan(graph: &Graph, catalog: &dyn Catalog) -> Plan {
     let settings = PlanSettings {
         inputs: &[],
         until: None,
-        environment: b"bench",
+        versions: b"bench",
+        machine: &Vec::new,
         draw: &|_| 0,
         stem: "bench",
         locate: None,

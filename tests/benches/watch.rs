@@ -213,7 +213,8 @@ fn work_alone() -> Vec<Duration> {
     let settings = PlanSettings {
         inputs: &[],
         until: None,
-        environment: b"bench",
+        versions: b"bench",
+        machine: &Vec::new,
         draw: &draw,
         stem: "g",
         locate: None,

@@ -305,6 +305,7 @@ fn a_node_that_fails_is_told_by_name() {
     assert!(ran.err.contains("`file` (image.write)"), "{}", ran.err);
     let lines = place.json(&args);
     assert_eq!(event(&lines, "failed")["name"], "file");
+    assert_eq!(event(&lines, "failed")["code"], "io");
     assert_eq!(event(&lines, "done")["failed"], 1);
 }
 

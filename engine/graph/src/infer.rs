@@ -74,7 +74,7 @@ pub(crate) fn infer_before(
         values,
         report,
         nodes: Vec::new(),
-        keys: Keys::new(settings.environment),
+        keys: Keys::new(settings.versions, settings.machine),
         filled: HashMap::new(),
         bytes: 0,
         overflow: None,

@@ -7,22 +7,22 @@ use crate::resolve::Node;
 use crate::step::{Key, StepInput, StepOutput, ValueSource};
 
 /// Hashes what steps depend on. It keeps its buffers from step to step.
-#[derive(Debug)]
 pub(crate) struct Keys<'e> {
-    environment: &'e [u8],
-    /// By op: a hash of its definition and of the environment, which is the key of the keyed hash
-    /// that the keys of its steps are.
+    versions: &'e [u8],
+    machine: &'e dyn Fn() -> Vec<u8>,
+    /// By op: a hash of its definition, of the versions and of the machine, which is the key of the
+    /// keyed hash that the keys of its steps are.
     definitions: Vec<Option<[u8; 32]>>,
     bytes: Vec<u8>,
 }
 
 impl<'e> Keys<'e> {
-    pub(crate) fn new(environment: &'e [u8]) -> Self {
-        Keys { environment, definitions: Vec::new(), bytes: Vec::new() }
+    pub(crate) fn new(versions: &'e [u8], machine: &'e dyn Fn() -> Vec<u8>) -> Self {
+        Keys { versions, machine, definitions: Vec::new(), bytes: Vec::new() }
     }
 
-    /// The key of a node: definition, environment, inputs by value or by `key_of` their steps, and
-    /// what inference added.
+    /// The key of a node: definition, versions, machine, inputs by value or by `key_of` their
+    /// steps, and what inference added.
     pub(crate) fn key(
         &mut self,
         node: &Node,
@@ -64,7 +64,11 @@ impl<'e> Keys<'e> {
         self.text(&op.version);
         self.bytes.extend((op.ports.len() as u32).to_le_bytes());
         op.ports.iter().for_each(|port| self.text(port));
-        self.bytes.extend(self.environment);
+        self.bytes.extend((self.versions.len() as u32).to_le_bytes());
+        self.bytes.extend(self.versions);
+        if !op.signature.traits.portable {
+            self.bytes.extend((self.machine)());
+        }
         let definition = *blake3::hash(&self.bytes).as_bytes();
         let known = self.definitions.len().max(op.index + 1);
         self.definitions.resize(known, None);

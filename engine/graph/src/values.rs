@@ -16,9 +16,11 @@ pub struct PlanSettings<'s> {
     pub inputs: &'s [(String, Literal)],
     /// Stop at this node, rather than run everything that is wanted.
     pub until: Option<&'s str>,
-    /// Whatever else changes the numbers: device, compute type, kernels, versions. It enters every
-    /// key.
-    pub environment: &'s [u8],
+    /// The versions of what computes. They enter every key.
+    pub versions: &'s [u8],
+    /// What of the machine changes numbers: device, kernels, threads. It enters the keys of all
+    /// nodes but portable ones, and is asked for once for each other op.
+    pub machine: &'s dyn Fn() -> Vec<u8>,
     /// Draws a random number, for the `"random"` of this name: `inputs.seed`, or `noise.seed`.
     pub draw: &'s dyn Fn(&str) -> u64,
     /// What `{graph}` stands for: the stem of the graph's file.

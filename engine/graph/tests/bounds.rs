@@ -296,7 +296,8 @@ fn located_by(text: &str, locate: &dyn Fn(Access, &str) -> String) -> Result<Pla
     let settings = PlanSettings {
         inputs: &[],
         until: None,
-        environment: b"",
+        versions: b"",
+        machine: &|| b"".to_vec(),
         draw: &|_| 0,
         stem: "g",
         locate: Some(locate),

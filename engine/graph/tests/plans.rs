@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::cell::Cell;
+
 use common::{Files, check, nodes, plan, plan_with};
 use kino_graph::{Plan, PlanSettings, StepChange, StepInput, diff};
 use kino_port::Literal;
@@ -44,7 +46,8 @@ fn a_plan_can_stop_early() {
         let settings = PlanSettings {
             inputs: &[],
             until: Some(name),
-            environment: b"",
+            versions: b"",
+            machine: &|| b"".to_vec(),
             draw: &|_| 0,
             stem: "g",
             locate: None,
@@ -108,7 +111,8 @@ fn the_environment_and_files_enter_the_keys() {
     let settings = PlanSettings {
         inputs: &[],
         until: None,
-        environment: b"gpu",
+        versions: b"",
+        machine: &|| b"gpu".to_vec(),
         draw: &|_| 0,
         stem: "g",
         locate: None,
@@ -118,6 +122,38 @@ fn the_environment_and_files_enter_the_keys() {
         diff(&two, &gpu).to_string(),
         "~ r: device, compute type or engine version changed\n"
     );
+}
+
+#[test]
+fn the_machine_is_asked_for_nodes_whose_results_depend_on_it_alone() {
+    let text = r#"Graph(version: 1, nodes: {"j": (op: "join", with: {"a": "x"}), "s": (op: "add", with: {"a": 1.0})},
+        outputs: {"text": "j", "sum": "s"})"#;
+    let (graph, catalog) = (check(text).unwrap(), nodes());
+    let keys = |until: Option<&str>, machine: &'static [u8]| {
+        let asked = Cell::new(0);
+        let machine = || {
+            asked.set(asked.get() + 1);
+            machine.to_vec()
+        };
+        let settings = PlanSettings {
+            inputs: &[],
+            until,
+            versions: b"1",
+            machine: &machine,
+            draw: &|_| 0,
+            stem: "g",
+            locate: None,
+        };
+        let plan = graph.plan(&catalog, &settings).unwrap();
+        let key =
+            |name: &str| plan.steps.iter().find(|step| &*step.name == name).map(|step| step.key);
+        (asked.get(), key("j"), key("s"))
+    };
+    let (asked, _, _) = keys(Some("j"), b"cpu");
+    assert_eq!(asked, 0);
+    let ((asked, join, add), (_, join_there, add_there)) = (keys(None, b"cpu"), keys(None, b"gpu"));
+    assert_eq!((asked, join), (1, join_there));
+    assert_ne!(add, add_there);
 }
 
 #[test]
@@ -236,7 +272,8 @@ fn a_record_is_one_text_that_plans_to_the_same_keys() {
     let settings = PlanSettings {
         inputs: &inputs,
         until: None,
-        environment: b"cpu",
+        versions: b"",
+        machine: &|| b"cpu".to_vec(),
         draw: &draw,
         stem: "outer",
         locate: None,

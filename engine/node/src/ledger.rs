@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use kino_port::format_bytes;
+use kino_port::{code, format_bytes};
 
 use crate::{Error, Result};
 use queue::Queue;
@@ -121,7 +121,7 @@ temporary files: free some space, name another folder in TMPDIR, or set KINO_SPI
 
 impl From<OutOfMemory> for Error {
     fn from(error: OutOfMemory) -> Self {
-        Error::advised(error.to_string(), OUT_OF_MEMORY_HINT)
+        Error::advised(error.to_string(), OUT_OF_MEMORY_HINT).with_code(code::OUT_OF_MEMORY)
     }
 }
 
@@ -227,7 +227,7 @@ impl Ledger {
         if let Some(lease) = self.try_lease(bytes) {
             return Ok(lease);
         }
-        self.make_room(bytes);
+        self.make_room(bytes, u64::MAX);
         self.try_lease(bytes).ok_or_else(|| self.out_of_memory(bytes, what))
     }
 
@@ -282,16 +282,19 @@ impl Ledger {
         let place = self.queue_up();
         loop {
             check()?;
-            if self.is_worth_making_room(place.ticket, bytes) {
-                self.make_room(bytes);
-            }
+            let (room, alone) = self.room_to_make(place.ticket, bytes);
+            self.make_room(bytes, room);
             let mut counts = lock(&self.counts);
-            if counts.may_begin(place.ticket, bytes, self.budget) {
+            if counts.may_begin(place.ticket, bytes, self.budget, alone) {
                 counts.admitted += 1;
                 counts.take(bytes);
                 drop(counts);
                 let reserve = Reserve::new(self.number(), bytes);
                 return Ok(Admission { ledger: Arc::clone(self), reserve, _pinned: pinned });
+            }
+            if counts.admitted == 0 && !alone && counts.queue.is_first(place.ticket) {
+                // The last one has gone since room was looked for: nobody would wake this one.
+                continue;
             }
             let waited = self.freed.wait_timeout(counts, LOOK);
             drop(waited.unwrap_or_else(PoisonError::into_inner));
@@ -307,21 +310,19 @@ impl Ledger {
         Arc::as_ptr(self).addr()
     }
 
-    /// Whether a step that waits is the first, and goes on once what can be done without has left.
-    fn is_worth_making_room(&self, ticket: u64, bytes: u64) -> bool {
-        let missing = {
+    /// What has to leave for a step that waits, and whether no other step holds anything: then it
+    /// goes on whatever is missing. Nothing leaves unless it is the first and goes on after it.
+    fn room_to_make(&self, ticket: u64, bytes: u64) -> (u64, bool) {
+        let (missing, alone) = {
             let counts = lock(&self.counts);
             if !counts.queue.is_first(ticket) {
-                return false;
+                return (0, false);
             }
-            match counts.used.saturating_add(bytes).saturating_sub(self.budget) {
-                0 => return false,
-                // It goes on whatever is missing.
-                _ if counts.admitted == 0 => return true,
-                missing => missing,
-            }
+            let missing = counts.used.saturating_add(bytes).saturating_sub(self.budget);
+            (missing, counts.admitted == 0)
         };
-        missing <= self.reclaimable()
+        let goes_on = alone || missing <= self.reclaimable();
+        (if goes_on { missing } else { 0 }, alone)
     }
 
     /// Counts bytes that go to a temporary file.
@@ -340,7 +341,8 @@ impl Ledger {
             return Err(Error::advised(
                 format!("frames would take more than {allowed} of temporary files in {folder}"),
                 OUT_OF_SPILL_HINT,
-            ));
+            )
+            .with_code(code::OUT_OF_MEMORY));
         }
         counts.spilled += bytes;
         Ok(SpillLease { ledger: Arc::clone(self), bytes })
@@ -363,11 +365,13 @@ impl Ledger {
         lock(&self.reclaimers).iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Lets what can be done without leave until `bytes` more fit, or nothing is left that could.
-    fn make_room(&self, bytes: u64) {
-        if bytes > 0 {
-            let missing =
-                |ledger: &Ledger| ledger.used().saturating_add(bytes).saturating_sub(ledger.budget);
+    /// Lets what can be done without leave until `bytes` more fit, or nothing is left that could;
+    /// `most` of it, whatever others take meanwhile.
+    fn make_room(&self, bytes: u64, most: u64) {
+        if bytes > 0 && most > 0 {
+            let missing = |ledger: &Ledger| {
+                ledger.used().saturating_add(bytes).saturating_sub(ledger.budget).min(most)
+            };
             self.ask_reclaimers(missing, |reclaimer, bytes| reclaimer.reclaim(bytes));
         }
     }
@@ -401,11 +405,12 @@ impl Ledger {
 }
 
 impl Counts {
-    /// Whether a step that waits may begin now. If so, those that came before it were overtaken.
-    fn may_begin(&mut self, ticket: u64, bytes: u64, budget: u64) -> bool {
+    /// Whether a step that waits may begin now; `alone`: what can be done without has been asked to
+    /// leave while no other step held anything. If so, those that came before it were overtaken.
+    fn may_begin(&mut self, ticket: u64, bytes: u64, budget: u64, alone: bool) -> bool {
         let fits = self.used.saturating_add(bytes) <= budget;
         match self.queue.is_first(ticket) {
-            true => fits || self.admitted == 0,
+            true => fits || (alone && self.admitted == 0),
             false => fits && self.queue.overtake(ticket),
         }
     }

@@ -42,7 +42,7 @@ pub trait Node: Send + Sync {
                 let mut errors = errors.into_iter();
                 let first = errors.next();
                 let first = first.unwrap_or_else(|| PlanError::new("the node refuses its inputs"));
-                Err(Error::Failed { message: first.message, hint: first.hint })
+                Err(Error::failed(first.message).with_hint(first.hint))
             }
         }
     }

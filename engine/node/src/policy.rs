@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use kino_port::FileStamp;
+use kino_port::{FileStamp, code};
 
 use crate::{Error, Result};
 
@@ -117,7 +117,7 @@ fn check(
     let hint = || format!("`{flag}` names another folder; in a program, `{function}` does");
     let real = resolve(path).map_err(|error| {
         let message = format!("{shown} may not be {done}: where it leads is unknown ({error})");
-        Error::advised(message, hint())
+        Error::advised(message, hint()).with_code(code::NOT_GRANTED)
     })?;
     let is_allowed = |list: &Vec<PathBuf>| list.iter().any(|folder| holds(folder, &real));
     let Some(narrow) = lists.iter().find(|list| !is_allowed(list)) else { return Ok(()) };
@@ -131,7 +131,7 @@ fn check(
         some => format!("only what lies in {}", some.join(", ")),
     };
     let message = format!("{shown} may not be {done}: {leads}this run {does} {allowed}");
-    Err(Error::advised(message, hint()))
+    Err(Error::advised(message, hint()).with_code(code::NOT_GRANTED))
 }
 
 /// Whether a resolved path lies in a folder, or is it.

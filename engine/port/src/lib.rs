@@ -6,7 +6,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod code;
 mod fact;
+mod hidden;
 mod literal;
 mod numbered;
 mod path;
@@ -20,6 +22,7 @@ mod types;
 mod units;
 
 pub use fact::{Fact, Facts, PlanError, PlannedRead, PlannedWeights, StepInfo};
+pub use hidden::{escape_hidden, escape_line, is_hidden};
 pub use literal::{Literal, MAX_TEXT};
 pub use numbered::{NumberedFiles, PathForm};
 pub use path::{path_of_text, path_to_text};

@@ -33,12 +33,15 @@ pub struct NodeTraits {
     /// It puts what its list input holds one after another: what `repeat` collects of that type is
     /// joined by it, and what waits for it may wait outside memory.
     pub joins: bool,
+    /// Its results are the same on every device and machine: whole numbers, texts, single
+    /// operations of IEEE 754, what is handed on. Its keys hold nothing of the machine.
+    pub portable: bool,
 }
 
 impl NodeTraits {
     /// Neither sink, expensive nor heavy.
     pub const LIGHT: NodeTraits =
-        NodeTraits { sink: false, expensive: false, heavy: false, joins: false };
+        NodeTraits { sink: false, expensive: false, heavy: false, joins: false, portable: false };
     /// Occupies the device, cheap enough to compute again.
     pub const HEAVY: NodeTraits = NodeTraits { heavy: true, ..NodeTraits::LIGHT };
     /// Occupies the device, and its results are kept on disk.
@@ -47,6 +50,8 @@ impl NodeTraits {
     pub const SINK: NodeTraits = NodeTraits { sink: true, ..NodeTraits::LIGHT };
     /// Puts values of one type one after another.
     pub const JOINS: NodeTraits = NodeTraits { joins: true, ..NodeTraits::LIGHT };
+    /// Computes the same on every machine.
+    pub const PORTABLE: NodeTraits = NodeTraits { portable: true, ..NodeTraits::LIGHT };
 }
 
 impl Signature {

@@ -70,20 +70,31 @@ fn guard<T>(f: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(f)).map_err(|panic| panic_message(panic.as_ref()).to_owned())
 }
 
-/// What changes numbers beside graph and files: the device's kind (`cpu`, `cuda`), what of the
-/// machine the kernels depend on (such as `avx512` and the sizes of its caches), and the threads,
-/// where results depend on them; also the versions of the engine and of the libraries that
-/// compute. These bytes enter every key of a plan.
+/// The versions of the engine and of the libraries that compute. They enter every key of a plan.
+pub fn versions() -> Vec<u8> {
+    let mut bytes = NUMERICS.to_le_bytes().to_vec();
+    bytes.extend(texts([env!("CARGO_PKG_VERSION"), LIBRARIES]));
+    bytes
+}
+
+/// What of the machine changes numbers: the device's kind (`cpu`, `cuda`), what the kernels depend
+/// on (such as `avx512` and the sizes of its caches), and the threads, where results depend on
+/// them. It enters the keys of all nodes but portable ones.
 ///
 /// So the same bytes are promised for one version on machines of one kind with one number of
 /// threads, and a cache that several share never mixes theirs.
-pub fn environment(device: &str, kernels: &str, threads: usize) -> Vec<u8> {
-    let mut bytes = NUMERICS.to_le_bytes().to_vec();
-    for part in [device, kernels, env!("CARGO_PKG_VERSION"), LIBRARIES] {
+pub fn machine(device: &str, kernels: &str, threads: usize) -> Vec<u8> {
+    let mut bytes = texts([device, kernels]);
+    bytes.extend((threads as u64).to_le_bytes());
+    bytes
+}
+
+fn texts<const N: usize>(texts: [&str; N]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for part in texts {
         bytes.extend((part.len() as u64).to_le_bytes());
         bytes.extend(part.as_bytes());
     }
-    bytes.extend((threads as u64).to_le_bytes());
     bytes
 }
 
@@ -103,12 +114,12 @@ mod tests {
     }
 
     #[test]
-    fn every_part_of_the_environment_counts() {
-        let base = environment("cpu", "avx512 1/1", 2);
+    fn every_part_of_the_machine_counts() {
+        let base = machine("cpu", "avx512 1/1", 2);
         for other in [
-            environment("cuda", "avx512 1/1", 2),
-            environment("cpu", "avx512 1/2", 2),
-            environment("cpu", "avx512 1/1", 3),
+            machine("cuda", "avx512 1/1", 2),
+            machine("cpu", "avx512 1/2", 2),
+            machine("cpu", "avx512 1/1", 3),
         ] {
             assert_ne!(base, other);
         }

@@ -107,6 +107,9 @@ pub enum Event {
         /// What to do, where that is known.
         #[serde(skip_serializing_if = "Option::is_none")]
         hint: Option<String>,
+        /// A name for programs, see [`kino_port::code`]; empty where it has none.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        code: String,
     },
     /// A step did not run because one that it depends on failed.
     Skipped {

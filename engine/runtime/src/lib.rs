@@ -37,7 +37,7 @@ mod wanted;
 mod wiring;
 mod work;
 
-pub use catalog::{LIBRARIES, NUMERICS, NodeCatalog, environment};
+pub use catalog::{LIBRARIES, NUMERICS, NodeCatalog, machine, versions};
 pub use disk::DiskCache;
 pub use event::{CacheStatus, Cached, Event, PlannedStep};
 pub use forecast::{Forecast, too_large};

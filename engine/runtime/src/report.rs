@@ -17,6 +17,8 @@ pub struct StepFailure {
     pub message: String,
     /// What to do, where that is known.
     pub hint: Option<String>,
+    /// A name for programs, see [`kino_port::code`]; empty where it has none.
+    pub code: String,
 }
 
 /// A step that did not run because another one failed.

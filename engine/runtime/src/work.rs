@@ -392,10 +392,11 @@ impl<'r> Work<'r> {
             op: Arc::clone(self.wiring.op(at)),
             message: error.to_string(),
             hint: error.hint().map(str::to_owned),
+            code: error.code().to_owned(),
         };
-        let StepFailure { name, op, message, hint } = failure.clone();
+        let StepFailure { name, op, message, hint, code } = failure.clone();
         self.failures().push(failure);
-        self.say(Event::Failed { name, op, message, hint });
+        self.say(Event::Failed { name, op, message, hint, code });
         Ended::Failed(step)
     }
 }

@@ -78,8 +78,10 @@ pub(crate) struct Core {
     pub(crate) runtime: Runtime,
     /// What all nodes reach; a run lays its own over it.
     pub(crate) services: Arc<Services>,
-    /// See [`Core::environment`].
-    environment: OnceLock<Vec<u8>>,
+    /// See [`kino_runtime::versions`].
+    pub(crate) versions: Vec<u8>,
+    /// See [`Core::machine`].
+    machine: OnceLock<Vec<u8>>,
     /// `cpu`, `cuda` or `metal`.
     pub(crate) device: &'static str,
     /// The revisions of graphs that are in use.
@@ -99,6 +101,10 @@ const OVERHEAD_OF_MODEL: u64 = 32 << 20;
 const OVERHEAD_OF_THREAD: u64 = 8 << 20;
 /// The allocator keeps about this part of what is counted: buffers that were given back.
 const KEPT: u64 = 8;
+/// The most that it keeps of what the turns of a loop gave back: it returns memory to the system
+/// after a second (mimalloc's purge delay), and two cores hardly compute in more than that within
+/// one.
+const KEPT_OF_TURNS: u64 = 128 << 20;
 
 impl Core {
     pub(crate) fn new(settings: EngineSettings) -> Result<Self> {
@@ -152,7 +158,8 @@ impl Core {
         Ok(Core {
             runtime: Runtime::new(options, &services.ledger),
             services: Arc::new(services),
-            environment: OnceLock::new(),
+            versions: kino_runtime::versions(),
+            machine: OnceLock::new(),
             device: kind,
             revisions: Arc::default(),
             built_in,
@@ -170,7 +177,8 @@ impl Core {
             _ => OVERHEAD_OF_MODEL + OVERHEAD_OF_THREAD * kino_kernels::threads() as u64,
         };
         let overhead = (OVERHEAD + of_model).min(counted.saturating_add(counted / 2));
-        let parts = [self.base(), counted, counted / KEPT, overhead];
+        let turnover = forecast.turnover.min(KEPT_OF_TURNS);
+        let parts = [self.base(), counted, counted / KEPT, overhead, turnover];
         parts.into_iter().fold(0, u64::saturating_add)
     }
 
@@ -182,10 +190,13 @@ impl Core {
         })
     }
 
-    /// What changes numbers beside the graph. It asks the machine for a hundred small files, so it
-    /// waits until something is planned.
-    pub(crate) fn environment(&self) -> &[u8] {
-        self.environment.get_or_init(|| environment(self.device))
+    /// What of the machine changes numbers. It reads a hundred small files and starts the threads
+    /// that compute, so it waits until a step is planned whose results depend on them.
+    pub(crate) fn machine(&self) -> &[u8] {
+        self.machine.get_or_init(|| {
+            let (kernels, threads) = (kino_kernels::machine(), kino_kernels::threads());
+            kino_runtime::machine(self.device, &kernels, threads)
+        })
     }
 
     /// The nodes for a graph that names these ops, as they stand now. A graph without plugins waits
@@ -236,12 +247,6 @@ fn ledger(memory: u64, user: &Settings) -> Arc<Ledger> {
 pub fn read_size(text: &str) -> Result<u64> {
     parse_bytes(text)
         .map_err(|_| Error::usage(format!("{text} is no size")).advising("write 20GB or 500MB"))
-}
-
-/// What changes numbers beside the graph: the device's kind, what of the machine the kernels depend
-/// on, the number of threads.
-fn environment(device: &str) -> Vec<u8> {
-    kino_runtime::environment(device, &kino_kernels::machine(), kino_kernels::threads())
 }
 
 /// The folder in which the user's compiled components are kept.

@@ -137,9 +137,10 @@ impl LoadedGraph {
         let planning = services.layer().with(Arc::new(cancel.clone()));
         let nodes = NodeCatalog { registry: Arc::clone(&self.registry), services: &planning };
         let noting = Noting { nodes, seen: RefCell::default(), cancel };
-        let (environment, stem) = (self.core.environment(), &*self.source.stem);
+        let (versions, stem) = (&*self.core.versions, &*self.source.stem);
+        let machine = &|| self.core.machine().to_vec();
         let locate = Some(&locate as _);
-        let settings = PlanSettings { inputs, until, environment, draw, stem, locate };
+        let settings = PlanSettings { inputs, until, versions, machine, draw, stem, locate };
         let plan = self.graph.plan(&noting, &settings);
         if let Some(hashes) = services.find::<HashCache>() {
             hashes.save();

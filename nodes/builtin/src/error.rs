@@ -1,7 +1,9 @@
 //! Errors of the libraries below as errors of nodes.
 
+use std::io::ErrorKind;
+
 use kino_node::{Cancel, Error};
-use kino_port::PlanError;
+use kino_port::{PlanError, code};
 
 /// Turns a library's error into a node's: its message stays, and cancelled stays cancelled.
 pub(crate) trait IntoNode<T> {
@@ -15,7 +17,7 @@ impl<T> IntoNode<T> for kino_models::Result<T> {
             kino_models::Error::Cancelled => Error::Cancelled,
             kino_models::Error::Tensor(error) => error.into(),
             kino_models::Error::FileMissing { file, hint } => {
-                Error::advised(format!("{file} is missing"), hint)
+                Error::advised(format!("{file} is missing"), hint).with_code(code::NOT_FOUND)
             }
             other => Error::failed(other.to_string()),
         })
@@ -24,9 +26,16 @@ impl<T> IntoNode<T> for kino_models::Result<T> {
 
 impl<T> IntoNode<T> for kino_world::Result<T> {
     fn node(self) -> kino_node::Result<T> {
-        self.map_err(|error| Error::Failed {
-            hint: error.hint().map(str::to_owned),
-            message: error.to_string(),
+        self.map_err(|error| {
+            let hint = error.hint().map(str::to_owned);
+            let code = match &error {
+                kino_world::Error::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
+                    code::NOT_FOUND
+                }
+                kino_world::Error::Io { .. } => code::IO,
+                _ => "",
+            };
+            Error::failed(error.to_string()).with_hint(hint).with_code(code)
         })
     }
 }

@@ -133,7 +133,7 @@ pub(crate) fn refuse(error: PlanError) -> Error {
     let PlanError { port, message, hint } = error;
     match (port, hint) {
         (Some(port), None) => Error::Input { port, message },
-        (Some(port), hint) => Error::Failed { message: format!("input `{port}`: {message}"), hint },
-        (None, hint) => Error::Failed { message, hint },
+        (Some(port), hint) => Error::input(&port, message).with_hint(hint),
+        (None, hint) => Error::failed(message).with_hint(hint),
     }
 }

@@ -248,7 +248,7 @@ fn value<T: Send + Sync + 'static>(
 ) -> Result<Option<Value>> {
     match part {
         Ok(handle) => Ok(Some(Value::Part(ModelPart { ty, handle }))),
-        Err(MissingPart { message, hint }) if wanted => Err(Error::Failed { message, hint }),
+        Err(MissingPart { message, hint }) if wanted => Err(Error::failed(message).with_hint(hint)),
         Err(_) => Ok(None),
     }
 }

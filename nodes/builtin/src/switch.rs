@@ -19,7 +19,7 @@ pub(crate) static SWITCH: NodeDef = NodeDef {
             edge("b", PortType::Any).lazy().about("The value where `on` is false."),
         ],
         outputs: ports![edge("value", PortType::Any).about("`a` or `b`, as it came.")],
-        traits: NodeTraits::LIGHT,
+        traits: NodeTraits::PORTABLE,
     },
     infer,
     run,

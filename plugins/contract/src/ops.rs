@@ -13,10 +13,12 @@ mod op;
 mod plan;
 mod shape;
 
+pub(crate) use call::OpCall;
 pub use error::{OpError, Result};
 pub use op::{
     BinaryOp, CmpOp, Conv, Extremum, Filter, MAX_BYTES, MAX_DIMENSIONS, Op, OpPlan, Operand,
     Padding, ReduceOp, UnaryOp,
 };
 pub use plan::{NAMES, plan};
+pub(crate) use shape::dimension;
 pub use shape::fits;

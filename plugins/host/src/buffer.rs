@@ -5,8 +5,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytemuck::Pod;
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
+use kino_contract::code;
 use kino_contract::ops::MAX_DIMENSIONS;
 use kino_node::{Error, Result};
+
+use crate::error::invalid;
 
 /// A tensor in the making. It is zeros until it is written, and does not change once it is used.
 pub struct TensorBuffer {
@@ -84,7 +87,7 @@ impl Elements {
             DType::F32 => Elements::F32(reserve(count)?),
             DType::F64 => Elements::F64(reserve(count)?),
             other => {
-                return Err(Error::failed(format!("plugins do not make tensors of {other:?}")));
+                return Err(invalid(format!("plugins do not make tensors of {other:?}")));
             }
         })
     }
@@ -95,7 +98,10 @@ fn reserve<T>(count: usize) -> Result<Vec<T>> {
     let mut elements = Vec::new();
     elements.try_reserve_exact(count).map_err(|_| {
         let bytes = count * size_of::<T>();
-        Error::failed(format!("this machine has no {bytes} bytes of memory for a tensor"))
+        Error::coded(
+            code::OUT_OF_MEMORY,
+            format!("this machine has no {bytes} bytes of memory for a tensor"),
+        )
     })?;
     Ok(elements)
 }
@@ -127,7 +133,7 @@ impl TensorBuffer {
     /// When no tensor has the shape.
     pub fn size(dtype: DType, shape: &[usize]) -> Result<u64> {
         if shape.len() > MAX_DIMENSIONS {
-            return Err(Error::failed(format!(
+            return Err(invalid(format!(
                 "a tensor of {} dimensions: at most {MAX_DIMENSIONS} are possible",
                 shape.len()
             )));
@@ -139,7 +145,7 @@ impl TensorBuffer {
         let count = possible.map(|_| shape.iter().product::<usize>());
         let bytes = count.and_then(|count| count.checked_mul(dtype.size_in_bytes()));
         let bytes = bytes.filter(|bytes| isize::try_from(*bytes).is_ok());
-        let impossible = || Error::failed(format!("no tensor has the shape {shape:?}"));
+        let impossible = || invalid(format!("no tensor has the shape {shape:?}"));
         bytes.map(|bytes| bytes as u64).ok_or_else(impossible)
     }
 
@@ -151,9 +157,12 @@ impl TensorBuffer {
     pub fn zeros(dtype: DType, shape: &[usize], most: u64) -> Result<Self> {
         let bytes = TensorBuffer::size(dtype, shape)?;
         if bytes > most {
-            return Err(Error::failed(format!(
-                "a tensor of {shape:?} takes {bytes} bytes, more than the {most} that are left"
-            )));
+            return Err(Error::coded(
+                code::LIMIT,
+                format!(
+                    "a tensor of {shape:?} takes {bytes} bytes, more than the {most} that are left"
+                ),
+            ));
         }
         let count = shape.iter().product();
         let elements = Elements::reserve(dtype, count)?;
@@ -210,7 +219,7 @@ impl TensorBuffer {
             other => {
                 let lent = matches!(other, State::Lent(_));
                 *state = other;
-                Err(Error::failed(if lent {
+                Err(invalid(if lent {
                     "this tensor is being written already"
                 } else {
                     "this tensor is in use and cannot be written any more"
@@ -235,7 +244,7 @@ impl TensorBuffer {
     pub fn fill(&self, write: impl FnOnce(&mut [u8]) -> std::io::Result<()>) -> Result<()> {
         let mut state = self.state();
         let State::Open(elements) = &mut *state else {
-            return Err(Error::failed("this tensor is in use and cannot be written any more"));
+            return Err(invalid("this tensor is in use and cannot be written any more"));
         };
         each!(elements, vec => write(bytemuck::cast_slice_mut(all(vec, self.count))))?;
         Ok(())
@@ -248,14 +257,14 @@ impl TensorBuffer {
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let mut state = self.state();
         let State::Open(elements) = &mut *state else {
-            return Err(Error::failed("this tensor is in use and cannot be written any more"));
+            return Err(invalid("this tensor is in use and cannot be written any more"));
         };
         let whole = self.count * self.dtype.size_in_bytes();
         let from = usize::try_from(offset).ok();
         let from =
             from.filter(|from| from.checked_add(bytes.len()).is_some_and(|end| end <= whole));
         let Some(from) = from else {
-            return Err(Error::failed(format!(
+            return Err(invalid(format!(
                 "{} bytes at {offset} lie beyond the {whole} bytes of the tensor",
                 bytes.len()
             )));
@@ -286,7 +295,7 @@ impl TensorBuffer {
             }
             State::Lent(elements) => {
                 *state = State::Lent(elements);
-                Err(Error::failed("this tensor is still being written: give its view back first"))
+                Err(invalid("this tensor is still being written: give its view back first"))
             }
         }
     }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, DType, Device, DeviceLocation, Storage, Tensor};
-use kino_contract::ValueKind;
+use kino_contract::{ValueKind, code};
 use kino_node::{Error, Fields, Opaque, Record, Result, TYPES, TypeDef, Value, type_of_name};
 
+use crate::error::invalid;
 use crate::value::PluginValue;
 
 /// A tensor's elements as they lie, to be read.
@@ -40,8 +41,16 @@ impl PluginValue {
                 let bytes = (*shared.memory).as_ref();
                 Ok(Tensor::from_raw_buffer(bytes, shared.dtype, &shared.shape, &Device::Cpu)?)
             }
-            other => Err(Error::failed(format!("expected a tensor, found {}", other.type_name()))),
+            other => Err(Error::coded(
+                code::WRONG_KIND,
+                format!("expected a tensor, found {}", other.type_name()),
+            )),
         }
+    }
+
+    /// Whether it can be read as a tensor.
+    pub fn is_tensor(&self) -> bool {
+        self.kind() == ValueKind::Tensor
     }
 
     /// Element type and shape of the tensor that it is.
@@ -107,7 +116,10 @@ impl PluginValue {
         let tensor = self.tensor()?.to_device(&Device::Cpu)?.contiguous()?;
         let (storage, layout) = tensor.storage_and_layout();
         let Storage::Cpu(storage) = &*storage else {
-            return Err(Error::failed("this tensor could not be brought to main memory"));
+            return Err(Error::coded(
+                code::DEVICE,
+                "this tensor could not be brought to main memory",
+            ));
         };
         let size = tensor.dtype().size_in_bytes();
         let from = layout.start_offset() * size;
@@ -140,10 +152,11 @@ impl PluginValue {
             return Err(Error::advised(
                 format!("plugins make no records of type {ty}"),
                 format!("{}, or an own type with a point in its name", names.join(", ")),
-            ));
+            )
+            .with_code(code::INVALID));
         };
-        let value = Value::Typed(def.from_fields(&RecordFields { ty, fields: &fields })?);
-        Ok(PluginValue::Value(value))
+        let value = def.from_fields(&RecordFields { ty, fields: &fields });
+        Ok(PluginValue::Value(Value::Typed(value.map_err(|error| error.or_code(code::INVALID))?)))
     }
 
     /// The value that travels along an edge.
@@ -155,9 +168,7 @@ impl PluginValue {
             PluginValue::Value(value) => Ok(value),
             PluginValue::TensorBuffer(draft) => Ok(Value::Tensor(draft.finish()?)),
             PluginValue::FramesBuffer(frames) => Ok(frames.finish()?.into()),
-            PluginValue::CollectedFrames(_) => {
-                Err(Error::failed("these frames are made elsewhere"))
-            }
+            PluginValue::CollectedFrames(_) => Err(invalid("these frames are made elsewhere")),
             PluginValue::Bytes(bytes) => {
                 let count = bytes.len();
                 Ok(Value::Tensor(Tensor::from_vec(bytes.to_vec(), count, &Device::Cpu)?))
@@ -175,7 +186,7 @@ impl PluginValue {
                 PluginValue::record(&ty, fields.to_vec())?.into_value()
             }
             PluginValue::Opaque(_) | PluginValue::Remote(..) => {
-                Err(Error::failed(format!("a {} is no value by itself", self.type_name())))
+                Err(invalid(format!("a {} is no value by itself", self.type_name())))
             }
         }
     }
@@ -185,7 +196,7 @@ fn piece(all: &[u8], offset: u64, length: u64) -> Result<Vec<u8>> {
     let end = offset.checked_add(length).filter(|end| *end <= all.len() as u64);
     match end {
         Some(end) => Ok(all[offset as usize..end as usize].to_vec()),
-        None => Err(Error::failed(format!(
+        None => Err(invalid(format!(
             "{length} bytes at {offset} lie beyond the {} bytes that there are",
             all.len()
         ))),
@@ -214,7 +225,7 @@ fn bytes_of(storage: &CpuStorage) -> Result<&[u8]> {
         CpuStorage::F16(all) => bytemuck::cast_slice(all),
         CpuStorage::F32(all) => bytemuck::cast_slice(all),
         CpuStorage::F64(all) => bytemuck::cast_slice(all),
-        _ => return Err(Error::failed("plugins do not see tensors of this element type")),
+        _ => return Err(invalid("plugins do not see tensors of this element type")),
     })
 }
 
@@ -230,7 +241,7 @@ impl RecordFields<'_> {
     }
 
     fn need(&self, name: &str) -> Result<&PluginValue> {
-        let missing = || Error::failed(format!("a record of type {} needs `{name}`", self.ty));
+        let missing = || invalid(format!("a record of type {} needs `{name}`", self.ty));
         self.find(name).ok_or_else(missing)
     }
 }
@@ -244,7 +255,7 @@ impl Fields for RecordFields<'_> {
         let sizes = self.need(name)?;
         let size = |at| {
             let size = sizes.item(at)?.int()?;
-            usize::try_from(size).map_err(|_| Error::failed(format!("{size} is no size")))
+            usize::try_from(size).map_err(|_| invalid(format!("{size} is no size")))
         };
         (0..sizes.len()).map(size).collect()
     }

@@ -4,6 +4,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use kino_contract::code;
+
 /// Why a plugin is not found, not trusted, not pinned or not loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -50,6 +52,11 @@ impl From<kino_node::Error> for PluginError {
 
 /// A result of finding, trusting and pinning plugins.
 pub(crate) type Result<T, E = PluginError> = std::result::Result<T, E>;
+
+/// What a plugin gave does not fit.
+pub(crate) fn invalid(message: impl Into<String>) -> kino_node::Error {
+    kino_node::Error::coded(code::INVALID, message)
+}
 
 impl PluginError {
     /// A file that cannot be read or written.

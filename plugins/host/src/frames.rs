@@ -3,7 +3,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Tensor;
-use kino_node::{Error, Frames, FramesBuilder, Ledger, Result};
+use kino_contract::code;
+use kino_node::{Frames, FramesBuilder, Ledger, Result};
+
+use crate::error::invalid;
 
 /// Frames in the making; chunks beyond the memory budget go to a file as they come.
 pub struct FramesBuffer(Mutex<State>);
@@ -18,14 +21,14 @@ enum State {
 pub(crate) fn rate(fps: Option<f64>) -> Result<Option<f64>> {
     match fps {
         Some(fps) if !(fps.is_finite() && fps > 0.0) => {
-            Err(Error::failed(format!("a rate is a number above 0, found {fps}")))
+            Err(invalid(format!("a rate is a number above 0, found {fps}")))
         }
         fps => Ok(fps),
     }
 }
 
 pub(crate) fn used<T>() -> Result<T> {
-    Err(Error::failed("frames that have been used take no more chunks"))
+    Err(invalid("frames that have been used take no more chunks"))
 }
 
 impl FramesBuffer {
@@ -43,7 +46,9 @@ impl FramesBuffer {
     /// When the shape does not fit, or the frames have been used already.
     pub fn push(&self, chunk: &Tensor) -> Result<()> {
         match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            State::Open(builder) => builder.push(chunk),
+            State::Open(builder) => {
+                builder.push(chunk).map_err(|error| error.or_code(code::INVALID))
+            }
             _ => used(),
         }
     }
@@ -58,9 +63,9 @@ impl FramesBuffer {
             return Ok(Arc::clone(frames));
         }
         let State::Open(builder) = std::mem::replace(&mut *state, State::Failed) else {
-            return Err(Error::failed("these frames could not be finished"));
+            return Err(invalid("these frames could not be finished"));
         };
-        let frames = Arc::new(builder.finish()?);
+        let frames = Arc::new(builder.finish().map_err(|error| error.or_code(code::INVALID))?);
         *state = State::Done(Arc::clone(&frames));
         Ok(frames)
     }

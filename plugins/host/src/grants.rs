@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
+use kino_contract::code;
 use kino_node::{Error, Result, open_regular, read_regular};
 use kino_port::{FileStamp, PlannedFile, PlannedRead, path_to_text};
 
@@ -60,6 +61,7 @@ impl GrantedFiles {
                 None => granted,
             },
         )
+        .with_code(code::NOT_GRANTED)
     }
 
     /// Where a file that a plugin names really lies.
@@ -72,7 +74,7 @@ impl GrantedFiles {
         let Some(grant) = grant else {
             return Err(self.refused(path, "it is not among what the plugin was granted"));
         };
-        let missing = |error: std::io::Error| Error::failed(format!("`{path}`: {error}"));
+        let missing = |error: std::io::Error| Error::from(error).within(format_args!("`{path}`"));
         let within = self.root.join(normal(grant)).canonicalize().map_err(missing)?;
         let real = self.root.join(&clean).canonicalize().map_err(missing)?;
         if !real.starts_with(&within) {
@@ -222,16 +224,17 @@ fn walk(path: &Path, into: &mut Vec<PathBuf>) -> std::io::Result<()> {
 impl PluginFiles for GrantedFiles {
     fn read(&self, path: &str) -> Result<Vec<u8>> {
         let real = self.resolve(path)?;
-        let fault = |error: std::io::Error| Error::failed(format!("`{path}`: {error}"));
+        let fault = |error: std::io::Error| Error::from(error).within(format_args!("`{path}`"));
         let metadata = std::fs::metadata(&real).map_err(fault)?;
         if !metadata.is_file() {
-            return Err(Error::failed(format!("`{path}` is no file")));
+            return Err(Error::coded(code::NOT_FOUND, format!("`{path}` is no file")));
         }
         if metadata.len() > LARGEST_READ {
-            return Err(Error::failed(format!(
-                "`{path}` has {} bytes, at most {LARGEST_READ} are read for a plugin",
-                metadata.len()
-            )));
+            let bytes = metadata.len();
+            return Err(Error::coded(
+                code::LIMIT,
+                format!("`{path}` has {bytes} bytes, at most {LARGEST_READ} are read for a plugin"),
+            ));
         }
         read_regular(&real, LARGEST_READ).map_err(fault)
     }
@@ -270,9 +273,11 @@ mod tests {
             "luts\\..\\x",
             "luts/\0",
         ] {
-            let error = granted.read(path).unwrap_err().to_string();
-            assert!(error.contains("may not be read"), "{path:?}: {error}");
+            let error = granted.read(path).unwrap_err();
+            assert!(error.to_string().contains("may not be read"), "{path:?}: {error}");
+            assert_eq!(error.code(), code::NOT_GRANTED);
         }
+        assert_eq!(granted.read("luts/none.cube").unwrap_err().code(), code::NOT_FOUND);
         assert!(granted.read("luts").unwrap_err().to_string().contains("is no file"));
         assert_eq!(granted.fingerprint_grants(&|| false).unwrap().len(), 1);
         let before = granted.fingerprint_grants(&|| false).unwrap();

@@ -8,8 +8,10 @@
 #![forbid(unsafe_code)]
 
 mod buffer;
+pub mod calls;
 mod consent;
 mod convert;
+mod dtype;
 mod error;
 mod frames;
 mod grants;
@@ -27,11 +29,14 @@ mod value;
 pub use buffer::{FillElements, TensorBuffer, WriteView};
 pub use consent::Consent;
 pub use convert::{ReadView, storage_of};
+pub use dtype::dtype_of_name;
 pub use error::PluginError;
 pub use frames::FramesBuffer;
 pub use grants::GrantedFiles;
 pub use index::{FoundPlugin, PLUGINS_FOLDER, PluginIndex};
-pub use kino_contract::{Descriptor, NodeSpec, TypeSpec, ValueKind, is_word};
+/// The contract as components are built against it.
+pub use kino_abi::WIT;
+pub use kino_contract::{Descriptor, NodeSpec, TypeSpec, ValueKind, code, has, is_word, names};
 pub use lock::{Grants, LOCK_FILE, LockEntry, LockFile, RawLimits};
 pub use manifest::{BuildKind, MANIFEST_FILE, Manifest, ResourceRequest, library_name};
 pub use module::{CallCx, Instance, Limits, LogSink, Module, NoFiles, PluginFiles};

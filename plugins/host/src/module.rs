@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use candle_core::Device;
-use kino_contract::Descriptor;
+use kino_contract::{Descriptor, code};
 use kino_node::{Cancel, Error, FilePolicy, GraphId, Ledger, Progress, Result, Value};
 use kino_port::PlannedRead;
 
@@ -121,7 +121,8 @@ impl PluginFiles for NoFiles {
         Err(Error::advised(
             format!("`{path}` may not be read: no files were granted"),
             "the plugin's manifest asks for files, and `kino plugin trust` grants them",
-        ))
+        )
+        .with_code(code::NOT_GRANTED))
     }
 
     fn fingerprint_grants(&self, _: &dyn Fn() -> bool) -> Result<Vec<PlannedRead>> {

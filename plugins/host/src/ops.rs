@@ -20,14 +20,16 @@ mod unary;
 use std::borrow::Cow;
 
 use candle_core::{Device, Tensor};
+use kino_contract::code;
 use kino_contract::ops::{Op, OpPlan, Operand};
 use kino_node::{Error, Result};
 
-use call::{OpCall, refused};
-use shape::{in_candle, of_candle};
+use call::OpCall;
 
 pub use call::OpLimits;
+pub(crate) use call::refused;
 pub use kino_contract::ops::NAMES;
+pub(crate) use shape::{in_candle, of_candle};
 
 /// Computes one operation; `attributes` is a JSON object, or empty where there are none.
 ///
@@ -82,7 +84,7 @@ fn together(tensors: &[Tensor]) -> Result<Cow<'_, [Tensor]>> {
     let gathered = tensors.iter().map(|tensor| match tensor.device() {
         near if near.same_device(device) => Ok(tensor.clone()),
         Device::Cpu if tensor.elem_count() == 1 => Ok(tensor.to_device(device)?),
-        _ => Err(Error::failed("the tensors lie on different devices")),
+        _ => Err(Error::coded(code::DEVICE, "the tensors lie on different devices")),
     });
     Ok(Cow::Owned(gathered.collect::<Result<_>>()?))
 }

@@ -4,11 +4,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::DType;
-use kino_contract::ValueKind;
+use kino_contract::{ValueKind, code};
 use kino_node::{Error, Field, Frames, Opaque, Result, Value};
 use kino_port::PortType;
 
 use crate::buffer::TensorBuffer;
+use crate::error::invalid;
 use crate::frames::{FramesBuffer, rate, used};
 
 /// A value on its way into a plugin or out of it. Clones share the contents.
@@ -49,7 +50,7 @@ pub struct SharedTensor {
 }
 
 fn cannot<T>(what: &str, item: &PluginValue) -> Result<T> {
-    Err(Error::failed(format!("expected {what}, found {}", item.type_name())))
+    Err(Error::coded(code::WRONG_KIND, format!("expected {what}, found {}", item.type_name())))
 }
 
 impl From<Field> for PluginValue {
@@ -120,6 +121,17 @@ impl PluginValue {
             PluginValue::Value(Value::Int(value)) => Ok(*value),
             PluginValue::Value(Value::Bool(value)) => Ok(i128::from(*value)),
             other => cannot("Int", other),
+        }
+    }
+
+    /// The truth value.
+    ///
+    /// # Errors
+    /// When it is something else; so for all that follow.
+    pub fn truth(&self) -> Result<bool> {
+        match self {
+            PluginValue::Value(Value::Bool(value)) => Ok(*value),
+            other => cannot("Bool", other),
         }
     }
 
@@ -195,7 +207,7 @@ impl PluginValue {
 
     /// An item or field by its index.
     pub fn item(&self, index: usize) -> Result<PluginValue> {
-        let missing = || Error::failed(format!("it has no item {index}, only {}", self.len()));
+        let missing = || invalid(format!("it has no item {index}, only {}", self.len()));
         match self {
             PluginValue::Value(Value::List(items)) => items
                 .get(index)
@@ -275,9 +287,7 @@ impl CollectedFrames {
     pub fn push(&self, chunk: PluginValue) -> Result<()> {
         let (dtype, shape) = chunk.shape()?;
         let &[n, height, width, 3] = shape.as_slice() else {
-            return Err(Error::failed(format!(
-                "frames are [count, height, width, 3], found {shape:?}"
-            )));
+            return Err(invalid(format!("frames are [count, height, width, 3], found {shape:?}")));
         };
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.used {
@@ -287,10 +297,10 @@ impl CollectedFrames {
             return Ok(());
         }
         if height == 0 || width == 0 {
-            return Err(Error::failed(format!("frames have no pixels: {shape:?}")));
+            return Err(invalid(format!("frames have no pixels: {shape:?}")));
         }
         if state.count > 0 && (state.height, state.width) != (height, width) {
-            return Err(Error::failed(format!(
+            return Err(invalid(format!(
                 "frames of one video have one size: {}x{} so far, then {width}x{height}",
                 state.width, state.height
             )));
@@ -313,7 +323,7 @@ impl CollectedFrames {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.used = true;
         if state.count == 0 {
-            return Err(Error::failed("a video has at least one frame, found none"));
+            return Err(invalid("a video has at least one frame, found none"));
         }
         let int = |value: usize| PluginValue::Value(Value::Int(value as i128));
         let mut fields =

@@ -16,7 +16,7 @@ use crate::library::TrustedLibrary;
 use crate::shared::{
     EngineDecoder, EngineEncoder, OpaqueTable, OutgoingFiles, SharedFolders, WorkerFolders,
 };
-use crate::wire::{Caller, Request, Response, WireValue, from_wire, receive, send_while};
+use crate::wire::{Caller, Request, Response, WireValue, from_wire, receive, send_while, to_wire};
 
 /// How often a waiting engine looks at cancel and time.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
@@ -267,8 +267,7 @@ impl Process {
                 let mut sending = EngineEncoder::new(&self.places, &mut kept);
                 let file = call.files.read(&path);
                 let file = file.and_then(|file| sending.encode(&PluginValue::Bytes(file.into())));
-                let file =
-                    file.map_err(|error| (error.to_string(), error.hint().map(str::to_owned)));
+                let file = file.map_err(|error| to_wire(&error).unwrap_or_default());
                 files.push(sending.done().0);
                 send_while(&self.to, &Request::File(file), &mut || timer.check())?;
             }

@@ -46,8 +46,8 @@ pub(crate) struct Caller {
     pub(crate) step: String,
 }
 
-/// How a request failed: cancelled, or message and hint.
-pub(crate) type WireError = Option<(String, Option<String>)>;
+/// How a request failed: cancelled, or message, hint and code.
+pub(crate) type WireError = Option<(String, Option<String>, String)>;
 
 /// What the engine says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -79,7 +79,7 @@ pub(crate) enum Request {
     Close,
     Cancel,
     /// The contents of a file that was asked for, or why it may not be read.
-    File(Result<WireValue, (String, Option<String>)>),
+    File(Result<WireValue, (String, Option<String>, String)>),
 }
 
 /// What the worker says.
@@ -155,13 +155,16 @@ pub(crate) fn receive<T: DeserializeOwned>(from: &mut UnixStream) -> Result<T> {
 pub(crate) fn to_wire(error: &Error) -> WireError {
     match error {
         Error::Cancelled => None,
-        other => Some((other.to_string(), other.hint().map(str::to_owned))),
+        other => {
+            Some((other.to_string(), other.hint().map(str::to_owned), other.code().to_owned()))
+        }
     }
 }
 
 /// An error as it was sent.
 pub(crate) fn from_wire(said: WireError) -> Error {
-    said.map_or(Error::Cancelled, |(message, hint)| Error::Failed { message, hint })
+    let Some((message, hint, code)) = said else { return Error::Cancelled };
+    Error::failed(message).with_hint(hint).with_code(code)
 }
 
 /// The element type of this name.

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use kino_contract::code;
+
 /// What nodes and most functions of this crate return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -14,18 +16,22 @@ pub enum Error {
     /// The run was cancelled: [`crate::Cx::check_cancel`] says so.
     Cancelled,
     /// It could not do what it should.
+    #[non_exhaustive]
     Failed {
         /// Where, what was expected, what was found.
         message: Cow<'static, str>,
         /// What to do about it; may be empty.
         hint: Cow<'static, str>,
+        /// A name for programs, see [`Error::code`]; may be empty.
+        code: Cow<'static, str>,
     },
 }
 
 impl Error {
     /// An error with its message: where, what was expected, what was found.
     pub fn new(message: impl Into<Cow<'static, str>>) -> Self {
-        Error::Failed { message: message.into(), hint: Cow::Borrowed("") }
+        let none = Cow::Borrowed("");
+        Error::Failed { message: message.into(), hint: none.clone(), code: none }
     }
 
     /// The same error with advice: what the user can do about it.
@@ -33,7 +39,21 @@ impl Error {
     pub fn hint(self, advice: impl Into<Cow<'static, str>>) -> Self {
         match self {
             Error::Cancelled => Error::Cancelled,
-            Error::Failed { message, .. } => Error::Failed { message, hint: advice.into() },
+            Error::Failed { message, code, .. } => {
+                Error::Failed { message, hint: advice.into(), code }
+            }
+        }
+    }
+
+    /// The same error with a name for programs: at most 64 of `a-z`, `0-9`, `-`, `.`, `_`;
+    /// anything else is left off.
+    #[must_use]
+    pub fn with_code(self, code: impl Into<Cow<'static, str>>) -> Self {
+        match self {
+            Error::Cancelled => Error::Cancelled,
+            Error::Failed { message, hint, .. } => {
+                Error::Failed { message, hint, code: code::or_none(code.into()) }
+            }
         }
     }
 
@@ -42,8 +62,8 @@ impl Error {
     pub fn at(self, place: impl fmt::Display) -> Self {
         match self {
             Error::Cancelled => Error::Cancelled,
-            Error::Failed { message, hint } => {
-                Error::Failed { message: format!("{place}: {message}").into(), hint }
+            Error::Failed { message, hint, code } => {
+                Error::Failed { message: format!("{place}: {message}").into(), hint, code }
             }
         }
     }
@@ -53,6 +73,23 @@ impl Error {
         match self {
             Error::Cancelled => "the run was cancelled",
             Error::Failed { message, .. } => message,
+        }
+    }
+
+    /// What to do about it; may be empty.
+    pub fn advice(&self) -> &str {
+        match self {
+            Error::Cancelled => "",
+            Error::Failed { hint, .. } => hint,
+        }
+    }
+
+    /// A name for programs: of an error of the engine one of [`crate::code`], such as
+    /// `not-granted`; of an error of this plugin what [`Error::with_code`] gave, or nothing.
+    pub fn code(&self) -> &str {
+        match self {
+            Error::Cancelled => code::CANCELLED,
+            Error::Failed { code, .. } => code,
         }
     }
 }

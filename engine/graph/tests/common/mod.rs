@@ -113,7 +113,7 @@ pub(crate) fn nodes() -> Nodes {
             "join",
             ports![text("a", ""), text("b", "")],
             ports![edge("text", PortType::Text)],
-            NodeTraits::LIGHT,
+            NodeTraits::PORTABLE,
         ),
         signature("pick", ports![], ports![edge("text", PortType::Text)], NodeTraits::LIGHT),
         signature(
@@ -222,7 +222,8 @@ pub(crate) fn plan_with(
     let settings = PlanSettings {
         inputs,
         until: None,
-        environment: b"cpu",
+        versions: b"",
+        machine: &|| b"cpu".to_vec(),
         draw: &|_| 42,
         stem: "g",
         locate: None,
@@ -274,7 +275,8 @@ pub(crate) fn planned(
     let settings = PlanSettings {
         inputs: &inputs,
         until,
-        environment: b"",
+        versions: b"",
+        machine: &|| b"".to_vec(),
         draw: &|_| 42,
         stem: "outer",
         locate: None,

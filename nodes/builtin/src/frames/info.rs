@@ -22,7 +22,7 @@ pub(crate) static INFO: NodeDef = NodeDef {
             edge("fps", PortType::Real)
                 .about("Frames a second; an error where the frames have no rate."),
         ],
-        traits: NodeTraits::LIGHT,
+        traits: NodeTraits::PORTABLE,
     },
     infer,
     run,

@@ -90,6 +90,20 @@ impl<'a> OpCall<'a> {
         })
     }
 
+    /// A text.
+    pub(crate) fn text(&self, key: &str) -> Result<&str> {
+        let json = self.needed(key)?;
+        json.as_str().ok_or_else(|| expected(key, "a text", json))
+    }
+
+    /// A list of texts.
+    pub(crate) fn texts(&self, key: &str) -> Result<Vec<String>> {
+        let json = self.needed(key)?;
+        let text = |item: &Json| item.as_str().map(str::to_owned);
+        let all = json.as_array().and_then(|items| items.iter().map(text).collect());
+        all.ok_or_else(|| expected(key, "a list of texts", json))
+    }
+
     /// A list of whole numbers.
     pub(crate) fn ints(&self, key: &str) -> Result<Vec<i64>> {
         list(key, self.needed(key)?)

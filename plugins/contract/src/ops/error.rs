@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::DType;
+use crate::{DType, code};
 
 /// The result of a check.
 pub type Result<T> = std::result::Result<T, OpError>;
@@ -14,15 +14,21 @@ pub struct OpError {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
+    /// A name for programs, one of [`mod@code`].
+    pub code: &'static str,
 }
 
 impl OpError {
-    pub(super) fn new(message: impl Into<String>) -> Self {
-        OpError { message: message.into(), hint: None }
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        OpError { message: message.into(), hint: None, code: code::INVALID }
     }
 
-    pub(super) fn hint(self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
         OpError { hint: Some(hint.into()), ..self }
+    }
+
+    pub(crate) fn code(self, code: &'static str) -> Self {
+        OpError { code, ..self }
     }
 
     /// The same, with the operation before it.

@@ -7,7 +7,7 @@ use super::op::{
     ReduceOp, UnaryOp,
 };
 use super::shape::{common, completed, dimension, dimensions, floating, same_type};
-use crate::DType;
+use crate::{DType, code};
 
 /// Larger sides of resized images are refused: each pixel of one has its own weights.
 const MAX_PIXELS: usize = 1 << 22;
@@ -141,6 +141,7 @@ fn check_count(entry: &Entry, found: usize) -> Result<()> {
 fn unknown(name: &str) -> OpError {
     let brief: String = name.chars().take(60).collect();
     let refusal = OpError::new(format!("there is no operation `{brief}` on tensors"));
+    let refusal = refusal.code(code::NO_SUCH_OP);
     match kino_port::did_you_mean(name, NAMES.iter().copied()) {
         Some(near) => refusal.hint(near),
         None => refusal.hint("plugins/abi/OPERATIONS.md lists them"),

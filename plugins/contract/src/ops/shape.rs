@@ -2,7 +2,7 @@
 
 use super::error::{OpError, Result};
 use super::op::{MAX_DIMENSIONS, Operand};
-use crate::DType;
+use crate::{DType, code};
 
 /// Refuses what has more than `most` bytes or too many dimensions; `what` says what it is.
 ///
@@ -19,6 +19,7 @@ pub fn fits(what: &str, shape: &[usize], dtype: DType, most: u64) -> Result<u64>
         OpError::new(format!(
             "{what} of shape {shape:?} ({dtype}) is larger than the {most} bytes that are allowed"
         ))
+        .code(code::LIMIT)
     })
 }
 

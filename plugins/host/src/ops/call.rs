@@ -1,6 +1,7 @@
 //! One call of an operation: its tensors, what comes out, and how large that may get.
 
 use candle_core::{DType, Device, Tensor};
+use kino_contract::code;
 use kino_contract::ops::{OpError, OpPlan};
 use kino_node::{Error, Result};
 
@@ -55,7 +56,8 @@ impl<'a> OpCall<'a> {
         let bytes = kino_contract::ops::fits(what, shape, dtype, most).map_err(refused)?;
         if matches!(self.device(), Device::Cpu) && !is_free(bytes) {
             let message = format!("{what} of shape {shape:?} ({dtype})");
-            return Err(Error::failed(format!("{message}: not enough memory for {bytes} bytes")));
+            let message = format!("{message}: not enough memory for {bytes} bytes");
+            return Err(Error::coded(code::OUT_OF_MEMORY, message));
         }
         Ok(())
     }
@@ -103,6 +105,6 @@ fn is_free(bytes: u64) -> bool {
 }
 
 /// Why a call is refused, as nodes say it.
-pub(super) fn refused(OpError { message, hint }: OpError) -> Error {
-    Error::Failed { message, hint }
+pub(crate) fn refused(OpError { message, hint, code }: OpError) -> Error {
+    Error::Failed { message, hint, code: code.into() }
 }

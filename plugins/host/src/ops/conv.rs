@@ -4,6 +4,7 @@
 //! kernel; nothing unfolds the image.
 
 use candle_core::{DType, Tensor};
+use kino_contract::code;
 use kino_contract::ops::Conv;
 use kino_kernels::{ConvInput, ConvWeights};
 use kino_node::{Error, Result};
@@ -139,7 +140,7 @@ fn sum_of_taps(
             });
         }
     }
-    let sum = sum.ok_or_else(|| Error::failed("a kernel without taps"))?;
+    let sum = sum.ok_or_else(|| Error::coded(code::INVALID, "a kernel without taps"))?;
     match bias {
         Some(bias) => Ok(sum.broadcast_add(bias)?),
         None => Ok(sum),

@@ -1,6 +1,7 @@
 //! Tensors of candle: types, and what several operations need.
 
 use candle_core::{DType, Device, Tensor};
+use kino_contract::code;
 use kino_node::{Error, Result};
 
 /// The element types that operations take, here and in candle.
@@ -17,13 +18,15 @@ const TYPES: [(kino_contract::DType, DType); 9] = [
 ];
 
 /// The type of candle's as operations name it.
-pub(super) fn of_candle(dtype: DType) -> Result<kino_contract::DType> {
+pub(crate) fn of_candle(dtype: DType) -> Result<kino_contract::DType> {
     let known = TYPES.iter().find(|(_, candle)| *candle == dtype).map(|(dtype, _)| *dtype);
-    known.ok_or_else(|| Error::failed(format!("operations do not take {}", dtype.as_str())))
+    known.ok_or_else(|| {
+        Error::coded(code::INVALID, format!("operations do not take {}", dtype.as_str()))
+    })
 }
 
 /// The same the other way.
-pub(super) fn in_candle(dtype: kino_contract::DType) -> DType {
+pub(crate) fn in_candle(dtype: kino_contract::DType) -> DType {
     TYPES.iter().find(|(known, _)| *known == dtype).map_or(DType::F32, |(_, candle)| *candle)
 }
 

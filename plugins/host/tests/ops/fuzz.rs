@@ -211,7 +211,7 @@ fn nothing_panics() {
             }
             Err(error) => {
                 assert!(error.to_string().len() < 500, "{what}: {error}");
-                let kino_node::Error::Failed { message, hint } = &error else {
+                let kino_node::Error::Failed { message, hint, .. } = &error else {
                     panic!("{what}: {error}")
                 };
                 let foreign = arrays.is_empty()

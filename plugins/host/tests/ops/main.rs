@@ -4,6 +4,7 @@
 
 mod along;
 mod array;
+mod calls;
 mod elements;
 mod fuzz;
 mod golden;
@@ -15,6 +16,7 @@ use std::cell::Cell;
 
 use array::{Array, Rng, layouts, reference};
 use candle_core::Tensor;
+use kino_contract::code;
 use kino_host::ops::{self, OpLimits};
 use kino_node::Error;
 
@@ -43,12 +45,36 @@ fn check(name: &str, operands: &[&Array], attributes: &str, expected: &Array) {
 fn the_contract_lists_the_same_operations() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../abi/OPERATIONS.md");
     let contract = std::fs::read_to_string(path).unwrap();
-    let rows = contract.lines().filter_map(|line| line.strip_prefix("| `"));
+    let (operations, _) = contract.split_once("\n## ").unwrap();
+    let rows = operations.lines().filter_map(|line| line.strip_prefix("| `"));
     let named = rows.flat_map(|row| {
         let (first, _) = row.split_once(" | ").unwrap();
         first.split(' ').map(|name| name.trim_matches('`').to_owned()).collect::<Vec<_>>()
     });
     assert_eq!(named.collect::<Vec<_>>(), ops::NAMES);
+}
+
+/// So are the functions on values.
+#[test]
+fn the_contract_lists_the_same_functions() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../abi/OPERATIONS.md");
+    let contract = std::fs::read_to_string(path).unwrap();
+    let (_, functions) = contract.split_once("\n## Functions on values\n").unwrap();
+    let (functions, _) = functions.split_once("\n## ").unwrap();
+    let rows = functions.lines().filter_map(|line| line.strip_prefix("| `"));
+    let named: Vec<_> = rows.filter_map(|row| row.split_once('`')).map(|(name, _)| name).collect();
+    assert_eq!(named, kino_contract::calls::names().collect::<Vec<_>>());
+}
+
+/// So is the list of codes of errors.
+#[test]
+fn the_contract_lists_the_same_codes() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../abi/OPERATIONS.md");
+    let contract = std::fs::read_to_string(path).unwrap();
+    let (_, errors) = contract.split_once("\n## Errors\n").unwrap();
+    let rows: Vec<_> = errors.lines().filter(|line| line.starts_with("| `")).collect();
+    let expected = code::ALL.iter().map(|(code, means)| format!("| `{code}` | {means} |"));
+    assert_eq!(rows, expected.collect::<Vec<_>>());
 }
 
 /// Results are bounded, also by less than the engine allows.
@@ -66,6 +92,7 @@ fn a_bound_holds() {
         "op broadcast: a result of shape [1000, 4] (f32) is larger than the 15999 bytes that are \
          allowed"
     );
+    assert_eq!(error.code(), code::LIMIT);
 }
 
 /// Long operations ask whether to go on, and stop where they should not; in pieces they give what

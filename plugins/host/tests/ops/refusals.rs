@@ -3,6 +3,7 @@
 use std::slice::from_ref;
 
 use candle_core::{DType, Device, Tensor};
+use kino_contract::code;
 use kino_host::ops;
 
 use crate::array::{Array, reference};
@@ -30,6 +31,12 @@ fn refused_with(
 ) {
     let error = ops::apply(name, tensors, attributes).unwrap_err();
     assert_eq!((error.to_string().as_str(), error.hint()), (message, hint));
+    let expected = match message {
+        _ if message.contains("there is no operation") => code::NO_SUCH_OP,
+        _ if message.contains("bytes that are allowed") => code::LIMIT,
+        _ => code::INVALID,
+    };
+    assert_eq!(error.code(), expected, "{message}");
     // What the reference host cannot hold, and what hangs on candle's ways.
     let foreign = tensors.is_empty()
         || tensors.iter().any(|x| x.dtype() == DType::F8E4M3 || x.rank() > 8)

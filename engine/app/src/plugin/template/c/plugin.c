@@ -6,24 +6,34 @@
 
 static const KinoHost *host;
 
-// Appends a chunk of frames times `gain`: [n, height, width, 3] of f32, row-major. An error of the
-// host is returned as it is.
-static KinoError *gain_chunk(KinoCall *call, const KinoValue *chunk, float gain, KinoFramesBuilder *frames) {
-  DLTensor in, out;
+// Goes to the end of a function with the error of a host function, if it is one: returned from the
+// node, it reaches the user as it is.
+#define TRY(does)           \
+  do {                      \
+    if ((error = (does))) { \
+      goto end;             \
+    }                       \
+  } while (0)
+
+// Multiplies one chunk of frames, [n, height, width, 3] of f32, and appends it to `frames`.
+static KinoError *gain_chunk(KinoCall *call, const KinoValue *chunk, float gain,
+                             KinoFramesBuilder *frames) {
   KinoTensorBuilder *builder = NULL;
   KinoValue *made = NULL;
-  KinoError *error = host->view_tensor(chunk, &in);
-  if (!error) error = host->new_tensor_builder(call, in.dtype, in.shape, 4, 0, &builder);
-  if (!error) error = host->builder_view(builder, &out);
-  if (!error) {
-    const float *x = (const float *)((const char *)in.data + in.byte_offset);
-    float *y = (float *)((char *)out.data + out.byte_offset);
-    int64_t count = in.shape[0] * in.shape[1] * in.shape[2] * in.shape[3];
-    for (int64_t i = 0; i < count; i++) y[i] = x[i] * gain < 1 ? x[i] * gain : 1;
-    error = host->finish_tensor(builder, &made);
-    builder = NULL;  // gone, whatever came of it
-  }
+  KinoError *error = NULL;
+  DLTensor in, out;
+  TRY(host->view_tensor(chunk, &in));
+  TRY(host->new_tensor_builder(call, in.dtype, in.shape, 4, 0, &builder));
+  TRY(host->builder_view(builder, &out));
+  const float *x = in.data;
+  float *y = out.data;
+  int64_t count = 1;
+  for (int i = 0; i < 4; i++) count *= in.shape[i];
+  for (int64_t i = 0; i < count; i++) y[i] = x[i] * gain < 1 ? x[i] * gain : 1;
+  error = host->finish_tensor(builder, &made);
+  builder = NULL;  // a finished builder is gone
   if (!error) error = host->push_frames(frames, made);
+end:
   host->release_tensor_builder(builder);
   host->release(made);
   return error;
@@ -31,33 +41,35 @@ static KinoError *gain_chunk(KinoCall *call, const KinoValue *chunk, float gain,
 
 static KinoError *run_node(KinoCall *call, KinoInstance *instance, const KinoValue *const *inputs,
                            size_t input_count, KinoValue **outputs, size_t output_count) {
-  KinoValue *chunks = NULL, *rate = NULL;
+  KinoValue *chunks = NULL, *rate = NULL, *chunk = NULL;
   KinoFramesBuilder *frames = NULL;
-  double gain, fps = NAN;
+  KinoError *error = NULL;
+  double gain = 1, fps = NAN;
   (void)instance, (void)input_count, (void)output_count;
-  KinoError *error = host->get_f64(inputs[1], &gain);
-  if (!error) error = host->field(inputs[0], kino_str("chunks"), &chunks);
-  if (!error) error = host->field(inputs[0], kino_str("fps"), &rate);
-  if (!error && rate) error = host->get_f64(rate, &fps);
-  if (!error) error = host->new_frames_builder(call, fps, &frames);
-  for (size_t i = 0, count = host->len(chunks); !error && i < count; i++) {
-    KinoValue *chunk = NULL;
+  TRY(host->get_f64(inputs[1], &gain));
+  TRY(host->field(inputs[0], kino_str("chunks"), &chunks));
+  TRY(host->field(inputs[0], kino_str("fps"), &rate));
+  if (rate) TRY(host->get_f64(rate, &fps));
+  TRY(host->new_frames_builder(call, fps, &frames));
+  size_t count = host->len(chunks);
+  for (size_t i = 0; i < count; i++) {
     if (host->cancelled(call)) {
       error = host->new_error(kino_str("cancelled"), kino_str(""), kino_str("cancelled"));
-      break;
+      goto end;
     }
-    error = host->item(chunks, i, NULL, &chunk);
-    if (!error) error = gain_chunk(call, chunk, (float)gain, frames);
+    TRY(host->item(chunks, i, NULL, &chunk));
+    TRY(gain_chunk(call, chunk, (float)gain, frames));
     host->release(chunk);
+    chunk = NULL;
     host->progress(call, i + 1, count);
   }
-  if (!error) {
-    error = host->finish_frames(frames, &outputs[0]);
-    frames = NULL;
-  }
+  error = host->finish_frames(frames, &outputs[0]);
+  frames = NULL;
+end:
+  host->release_frames_builder(frames);
+  host->release(chunk);
   host->release(chunks);
   host->release(rate);
-  host->release_frames_builder(frames);
   return error;
 }
 
@@ -77,24 +89,25 @@ static void close_node(KinoInstance *instance) { (void)instance; }
 
 static void shut_down(void) {}
 
-const KinoPlugin *kino_plugin(const KinoHost *table) {
-  static const KinoPlugin plugin = {
-      .magic = KINO_MAGIC,
-      .major = KINO_MAJOR,
-      .minor = KINO_MINOR,
-      .size = sizeof plugin,
-      .descriptor = KINO_STR(
-          "{\"nodes\": [{\"id\": \"NAME.gain\", \"version\": \"0.1.0\","
-          " \"about\": \"Multiplies every frame by a gain.\","
-          " \"inputs\": [{\"name\": \"frames\", \"type\": \"Frames\"},"
-          " {\"name\": \"gain\", \"type\": \"Real\", \"default\": 1.5, \"range\": [0.0, 4.0]}],"
-          " \"outputs\": [{\"name\": \"frames\", \"type\": \"Frames\", \"like\": \"frames\"}]}]}"),
-      .open = open_node,
-      .run = run_node,
-      .save = save_node,
-      .close = close_node,
-      .shutdown = shut_down,
-  };
+static const KinoPlugin plugin = {
+    KINO_MAGIC,
+    KINO_MAJOR,
+    KINO_MINOR,
+    sizeof plugin,
+    KINO_STR(""),
+    KINO_STR("{\"nodes\": [{\"id\": \"NAME.gain\", \"version\": \"0.1.0\","
+             " \"about\": \"Multiplies every frame by a gain.\","
+             " \"inputs\": [{\"name\": \"frames\", \"type\": \"Frames\"},"
+             " {\"name\": \"gain\", \"type\": \"Real\", \"default\": 1.5, \"range\": [0.0, 4.0]}],"
+             " \"outputs\": [{\"name\": \"frames\", \"type\": \"Frames\", \"like\": \"frames\"}]}]}"),
+    open_node,
+    run_node,
+    save_node,
+    close_node,
+    shut_down,
+};
+
+KINO_EXPORT const KinoPlugin *kino_plugin(const KinoHost *table) {
   host = table;
   return &plugin;
 }
