@@ -12,14 +12,13 @@ use std::process::Command;
 use common::{Place, Ran, event};
 use watching::{Watching, evaluated};
 
-/// The languages: the option, the file of the nodes, the program that builds it and an argument that
-/// it takes.
-const LANGUAGES: [(&str, &str, &str); 5] = [
-    ("--python", "node.py", "componentize-py"),
-    ("--js", "node.js", "componentize-qjs"),
-    ("--c", "plugin.c", "cc"),
-    ("--cpp", "plugin.cpp", "c++"),
-    ("--zig", "plugin.zig", "zig"),
+/// The languages beside Rust: the option, and the file of the nodes.
+const LANGUAGES: [(&str, &str); 5] = [
+    ("--python", "node.py"),
+    ("--js", "node.js"),
+    ("--c", "plugin.c"),
+    ("--cpp", "plugin.cpp"),
+    ("--zig", "plugin.zig"),
 ];
 
 /// Whether a program is there; that it is not is said.
@@ -41,7 +40,7 @@ fn said(err: &str) -> String {
 #[test]
 fn every_language_begins_with_the_contract_as_it_is() {
     let place = Place::new();
-    for (option, file, _) in LANGUAGES {
+    for (option, file) in LANGUAGES {
         let name = format!("gain{}", option.trim_start_matches('-'));
         place.good(&["plugin", "new", &name, option]);
         let text = |file: &str| fs::read_to_string(place.path(&format!("{name}/{file}"))).unwrap();
@@ -234,7 +233,7 @@ fn given(ran: &Ran) -> String {
     event(&lines, "outputs")["outputs"]["out"].to_string()
 }
 
-/// An error of the host that a node does not handle keeps its message and its hint in each language;
+/// An error of the host that a node does not handle keeps its message and hint in each language;
 /// an error of the plugin's own names the line.
 fn errors_arrive(language: &str, own: &[&str]) {
     let Some(place) = with_component(language) else { return };
@@ -449,6 +448,25 @@ fn builds_in_javascript_follow_each_other() {
 #[test]
 fn builds_in_python_follow_each_other() {
     reloads("python", generations(2));
+}
+
+/// The build of 2.0, which every later host must run: never build it again.
+#[test]
+fn a_component_in_javascript_that_was_built_for_2_0_runs() {
+    let stored = Path::new(LANGUAGES_FOLDER).join("compiled/js-2.0.wasm");
+    let bytes = fs::read(&stored).unwrap();
+    let sha256 = include_str!("../../../plugins/wasm/tests/compiled/js-2.0.wasm.sha256").trim();
+    assert_eq!(kino_host::sha256_of(&bytes), sha256, "it was built again");
+    let Some(place) = with_component("js") else { return };
+    place.write("plugins/js/js.wasm", bytes);
+    assert!(given(&node(&place, "js.join", r#""text": "ab""#)).contains("abab"));
+    place.write("photo.png", common::picture(40));
+    place.write("g.ron", graph("js"));
+    place.good(&["run", "g.ron", "--out", "out"]);
+    let expected = pixels_of(&common::picture(40)).into_iter().map(|x| f64::from(x) * 0.5);
+    for (found, expected) in pixels(&place.path("out/out.png")).into_iter().zip(expected) {
+        assert!((f64::from(found) - expected).abs() <= 1.0, "{found}, {expected}");
+    }
 }
 
 /// What StarlingMonkey makes of the same source, with its default flags.

@@ -147,7 +147,7 @@ const ABUSES = {
   },
   tensors() {
     const kept = [];
-    for (;;) kept.push(Tensor.of(new Float32Array(4 << 20), [4 << 20]));
+    for (;;) kept.push(host.TensorBuilder.new("f32", [16 << 20]));
   },
   handles() {
     for (let at = 0; at < 70000; at += 1) Tensor.of([1], [1]);

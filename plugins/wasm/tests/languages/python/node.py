@@ -1,5 +1,6 @@
 """Nodes of the tests in Python: what goes wrong in them, and what they try in vain."""
 
+import encodings.idna  # looked up by name when a host's name is resolved
 import os
 import random
 import socket
