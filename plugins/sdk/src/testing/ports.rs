@@ -183,7 +183,7 @@ fn fitted(value: Value, ty: &PortType) -> Result<Value> {
 /// The field of a record that is its tensor: the first, but for frames, which come in chunks.
 fn tensor_field(record: &str) -> Option<&'static str> {
     let row = PortType::NAMED.iter().find(|row| row.name == record)?;
-    row.fields.first().copied().filter(|_| row.ty != PortType::Frames)
+    row.tensor_field()
 }
 
 /// A tensor as a value of the type of a port.

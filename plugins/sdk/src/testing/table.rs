@@ -188,9 +188,9 @@ fn layout(array: &Array, data: *mut u8) -> TensorLayout {
 /// Checks that a record of an engine type has its fields.
 fn checked(name: &str, fields: Vec<(String, Handle)>) -> Outcome<Vec<(String, Handle)>> {
     let row = PortType::NAMED.iter().find(|row| row.name == name);
-    let needed = match row.and_then(|row| Some(&row.fields[..row.needed_fields?])) {
-        Some(needed) => needed,
-        None if name.contains('.') => &[],
+    let needed = match row.filter(|row| !row.fields.is_empty()) {
+        Some(row) => row.needed_fields().map(|field| field.name).collect(),
+        None if name.contains('.') => Vec::new(),
         None => return Err(format!("a plugin cannot make a record of type `{name}`")),
     };
     match needed.iter().find(|needed| !fields.iter().any(|(field, _)| field == *needed)) {
