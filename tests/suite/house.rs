@@ -222,6 +222,31 @@ fn nodes_find_files_where_the_policy_of_the_run_is_asked() {
     assert!(strangers.is_empty(), "use `input`, `open` and `output` of files.rs: {strangers:?}");
 }
 
+/// What graphs, files and plugins say reaches a terminal or a log through one function, which
+/// writes out what a terminal would obey.
+#[test]
+fn the_command_prints_through_one_function() {
+    const WAYS: [&str; 6] = ["println!(", "print!(", "stdout()", "stderr()", "dbg!(", "to_writer("];
+    let sources = sources().into_iter().filter(|(name, _)| name.starts_with("engine/app/src/"));
+    let ways = |text: &str| {
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let asks = ["stdout().is_terminal()", "stderr().is_terminal()", "use_stderr()"];
+        let code = asks.iter().fold(code.to_owned(), |code, asks| code.replace(asks, ""));
+        WAYS.iter().filter(|way| code.contains(**way)).copied().collect::<Vec<_>>()
+    };
+    let found: Vec<_> = sources
+        .map(|(name, text)| (name, ways(&text)))
+        .filter(|(_, ways)| !ways.is_empty())
+        .collect();
+    assert!(
+        found.iter().any(|(name, _)| name == "engine/app/src/terminal.rs"),
+        "the rule could not look: {found:?}"
+    );
+    let around: Vec<_> =
+        found.iter().filter(|(name, _)| name != "engine/app/src/terminal.rs").collect();
+    assert!(around.is_empty(), "use `Screen`, or `terminal` itself: {around:?}");
+}
+
 /// serde refuses a path that is not UTF-8: what it writes has paths by `kino_node::path_text`, and
 /// the command's JSON by `ToJson`.
 #[test]

@@ -16,20 +16,27 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::failure::Failure;
 use crate::screen::Screen;
+use crate::terminal;
 
 /// Writes to the error stream; bars step aside.
 #[derive(Clone)]
-struct BesideBars(Option<MultiProgress>);
+struct BesideBars {
+    bars: Option<MultiProgress>,
+    has_colours: bool,
+}
 
 struct Entry<'a>(&'a BesideBars);
 
 impl Write for Entry<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let write = || io::stderr().write(bytes);
-        match &self.0.0 {
+        // A line comes as a whole.
+        let line = String::from_utf8_lossy(bytes);
+        let write = || terminal::tell(&line, self.0.has_colours);
+        match &self.0.bars {
             Some(bars) => bars.suspend(write),
             None => write(),
         }
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -71,7 +78,7 @@ pub(crate) fn start(
         .without_time()
         .with_target(verbose > 1)
         .with_ansi(screen.err.0)
-        .with_writer(BesideBars(bars))
+        .with_writer(BesideBars { bars, has_colours: screen.err.0 })
         .with_filter(filter(verbose)?);
     // Another subscriber can only be there in tests; then it stays.
     let _ = tracing_subscriber::registry().with(chrome).with(lines).try_init();

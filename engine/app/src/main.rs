@@ -22,16 +22,16 @@ mod run;
 mod screen;
 mod setup;
 mod show;
+mod terminal;
 mod version;
 mod watch;
 
-use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use args::{Cli, Command};
 use failure::{Exit, Failure};
-use screen::Screen;
+use screen::{Paint, Screen};
 
 /// Tensors come and go by the megabyte: returning their pages each time would cost more than most
 /// operations.
@@ -55,11 +55,17 @@ fn main() -> ExitCode {
 
 /// Prints help, or what is wrong with the command line.
 fn tell(told: &clap::Error) -> ExitCode {
-    let printed = told.print().and_then(|()| io::stdout().flush());
-    match printed {
-        Err(error) if !told.use_stderr() => end(&Failure::Print(error), None),
-        _ => ExitCode::from(u8::try_from(told.exit_code()).unwrap_or(2)),
+    let screen = Screen::plain();
+    let text = |paint: Paint| match paint.0 {
+        true => told.render().ansi().to_string(),
+        false => told.render().to_string(),
+    };
+    if told.use_stderr() {
+        screen.tell(&text(screen.err));
+    } else if let Err(error) = screen.print(&text(screen.out)) {
+        return end(&Failure::Print(error), None);
     }
+    ExitCode::from(u8::try_from(told.exit_code()).unwrap_or(2))
 }
 
 /// Says what went wrong, and the exit code for it. Where nobody reads on, nothing did.

@@ -3,7 +3,6 @@
 pub(crate) mod preview;
 pub(crate) mod result;
 
-use std::io::{self, Write};
 use std::sync::Arc;
 
 use kino_session::{Cancel, Graph, Plan, RunResult, SweepPoint};
@@ -71,7 +70,7 @@ impl Session<'_> {
             result::print(&done, self.screen)?;
             if done.report.cancelled {
                 if !self.screen.json {
-                    let _ = writeln!(io::stderr(), "cancelled");
+                    self.screen.tell("cancelled\n");
                 }
                 return Ok(Exit::Cancelled);
             }
@@ -95,7 +94,7 @@ impl Session<'_> {
             self.screen.print_json(&line)?;
         } else if !self.screen.quiet {
             let head = format!("{run}/{of}  {}", kino_session::describe_point(point));
-            let _ = writeln!(io::stderr(), "{}", self.screen.err.bold(&head));
+            self.screen.tell(&format!("{}\n", self.screen.err.bold(&head)));
         }
         Ok(())
     }

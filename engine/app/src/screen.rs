@@ -1,10 +1,13 @@
 //! The two output streams: what they are connected to, colours, and JSON for programs.
 
 use std::env;
-use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::io::{self, IsTerminal};
+
+use kino_port::escape_hidden;
 
 use crate::args::{Global, When};
 use crate::json::Value;
+use crate::terminal;
 
 /// How to print, decided once.
 #[derive(Clone, Copy, Debug)]
@@ -53,19 +56,17 @@ impl Screen {
         Screen::new(&Global { json: false, color: When::Auto, verbose: 0, quiet: false })
     }
 
-    /// The output stream, to be flushed at the end.
-    pub(crate) fn stdout(&self) -> BufWriter<StdoutLock<'static>> {
-        BufWriter::new(io::stdout().lock())
-    }
-
     /// Prints a text.
     ///
     /// # Errors
     /// When the output stream is closed or full.
     pub(crate) fn print(&self, text: &str) -> io::Result<()> {
-        let mut out = self.stdout();
-        out.write_all(text.as_bytes())?;
-        out.flush()
+        terminal::print(text, self.out.0)
+    }
+
+    /// Writes a text to the error stream, if anybody reads it.
+    pub(crate) fn tell(&self, text: &str) {
+        terminal::tell(text, self.err.0);
     }
 
     /// Prints one line of JSON.
@@ -73,10 +74,7 @@ impl Screen {
     /// # Errors
     /// When the output stream is closed or full.
     pub(crate) fn print_json(&self, value: &Value) -> io::Result<()> {
-        let mut out = self.stdout();
-        serde_json::to_writer(&mut out, value)?;
-        out.write_all(b"\n")?;
-        out.flush()
+        terminal::print_bytes(&terminal::json_line(value)?)
     }
 }
 
@@ -90,7 +88,8 @@ fn is_forced() -> bool {
 
 impl Paint {
     fn wrap(self, code: &str, text: &str) -> String {
-        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        let text = escape_hidden(text);
+        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.into_owned() }
     }
 
     /// Heads of tables and names that one looks for.

@@ -208,6 +208,22 @@ fn frames_between_take_the_memory_that_was_planned() {
     check(&place, &[&model("v4_25"), &model("v4_15")]);
 }
 
+/// What turns gave back is held for a while: the allocator returns it after a second.
+#[test]
+fn loops_take_the_memory_that_was_planned() {
+    let place = place();
+    let long = root().join("graphs/long_video.ron").display().to_string();
+    check(
+        &place,
+        &[
+            &format!("{long} -s turns=4 -s steps=1"),
+            &format!("{long} -s turns=2 -s steps=10"),
+            &format!("{long} -s turns=6 -s steps=1 -s enlarge=1"),
+            &format!("{long} -s turns=3 -s steps=1 -s width=192 -s height=128"),
+        ],
+    );
+}
+
 #[test]
 fn long_videos_take_the_memory_that_was_allowed() {
     let place = place();

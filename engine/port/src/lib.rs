@@ -9,6 +9,7 @@
 pub mod code;
 mod fact;
 mod fields;
+mod hidden;
 mod literal;
 mod numbered;
 mod path;
@@ -23,6 +24,7 @@ mod units;
 
 pub use fact::{Fact, Facts, PlanError, PlannedRead, PlannedWeights, StepInfo};
 pub use fields::{ElementRule, FieldContent, FieldPresence, FieldRule, TensorRule};
+pub use hidden::{escape_hidden, escape_line, is_hidden};
 pub use literal::{Literal, MAX_TEXT};
 pub use numbered::{NumberedFiles, PathForm};
 pub use path::{path_of_text, path_to_text};

@@ -31,6 +31,10 @@ pub struct Forecast {
     pub spilled: u64,
     /// The weights that steps compute with, resident or not.
     pub weights: u64,
+    /// What the steps of one turn of a loop compute in, added up: where turns follow each other
+    /// quickly, the allocator holds what each of them gave back, for about a second, while the next
+    /// ones compute.
+    pub turnover: u64,
 }
 
 /// The bytes of a step that must be in memory: all but the frames that it gives.
@@ -90,7 +94,7 @@ pub(crate) fn forecast(
 
 /// What is held before anything runs.
 fn now(ledger: &Ledger) -> Forecast {
-    Forecast { peak: ledger.used(), spilled: ledger.spilled(), weights: 0 }
+    Forecast { peak: ledger.used(), spilled: ledger.spilled(), ..Forecast::default() }
 }
 
 /// What one step left: its outputs, as far as somebody still holds them.
@@ -136,6 +140,8 @@ struct Simulation<'a> {
     heavy: Vec<u32>,
     light: Vec<u32>,
     turns: Turns,
+    /// By loop and turn: what its steps compute in.
+    turnover: HashMap<(u32, u32), u64>,
     clock: usize,
     forecast: Forecast,
 }
@@ -172,6 +178,7 @@ impl<'a> Simulation<'a> {
             heavy: Vec::new(),
             light: Vec::new(),
             turns: Turns::new(wiring.plan),
+            turnover: HashMap::new(),
             clock: 0,
             forecast: now(ledger),
         };
@@ -277,6 +284,14 @@ impl<'a> Simulation<'a> {
             self.load_weights(&step.optional);
         }
         let in_memory = frames.min(self.room().saturating_sub(firm));
+        // A first turn alone is no loop.
+        if let Some(turn) = self.wiring.turn(at) {
+            let own = self.turnover.entry((turn.of, turn.number)).or_default();
+            *own += firm + in_memory;
+            if turn.number > 0 {
+                self.forecast.turnover = self.forecast.turnover.max(*own);
+            }
+        }
         self.forecast.spilled = self.forecast.spilled.max(self.spilled + frames - in_memory);
         self.note(firm + in_memory);
         // Frames lie in main memory whatever computed them.

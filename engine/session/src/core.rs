@@ -101,6 +101,10 @@ const OVERHEAD_OF_MODEL: u64 = 32 << 20;
 const OVERHEAD_OF_THREAD: u64 = 8 << 20;
 /// The allocator keeps about this part of what is counted: buffers that were given back.
 const KEPT: u64 = 8;
+/// The most that it keeps of what the turns of a loop gave back: it returns memory to the system
+/// after a second (mimalloc's purge delay), and two cores hardly compute in more than that within
+/// one.
+const KEPT_OF_TURNS: u64 = 128 << 20;
 
 impl Core {
     pub(crate) fn new(settings: EngineSettings) -> Result<Self> {
@@ -173,7 +177,8 @@ impl Core {
             _ => OVERHEAD_OF_MODEL + OVERHEAD_OF_THREAD * kino_kernels::threads() as u64,
         };
         let overhead = (OVERHEAD + of_model).min(counted.saturating_add(counted / 2));
-        let parts = [self.base(), counted, counted / KEPT, overhead];
+        let turnover = forecast.turnover.min(KEPT_OF_TURNS);
+        let parts = [self.base(), counted, counted / KEPT, overhead, turnover];
         parts.into_iter().fold(0, u64::saturating_add)
     }
 

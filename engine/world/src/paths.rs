@@ -2,6 +2,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use kino_port::{escape_line, is_hidden};
+
 use crate::{Error, Result};
 
 /// What the common file systems take, in bytes.
@@ -38,6 +40,15 @@ impl Folders {
             return Err(Error::refused(
                 format!("outputs lie under the output folder: `{path}` is not a path within it"),
                 "use a relative path without `..`; `--out DIR` names another folder",
+            ));
+        }
+        if let Some(hidden) = path.chars().find(|c| matches!(c, '\n' | '\t') || is_hidden(*c)) {
+            let (shown, hidden) = (escape_line(path), hidden.escape_unicode());
+            return Err(Error::refused(
+                format!(
+                    "the name `{shown}` holds {hidden}, which nobody would see in a list of files"
+                ),
+                "name the file by characters that can be seen",
             ));
         }
         let longest = relative.iter().map(|name| name.len()).max().unwrap_or_default();

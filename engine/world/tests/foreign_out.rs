@@ -25,6 +25,14 @@ fn frame(width: usize, height: usize, index: usize) -> Vec<f32> {
     all.flat_map(pixel).map(|value: f32| value + lighter).collect()
 }
 
+/// The container that a program writes for a path.
+fn of_program(path: &str, program: &Path) -> Result<ForeignFormat> {
+    match format_of(Path::new(path), Some(program))? {
+        VideoFormat::Foreign(foreign) => Ok(foreign),
+        other => panic!("{path}: {other:?}"),
+    }
+}
+
 fn write(path: &Path, program: Option<&Path>, sound: Option<&Audio>) -> Result<Vec<PathBuf>> {
     let (width, height) = (64, 48);
     let spec = VideoSpec {
@@ -49,10 +57,12 @@ fn without_the_program_it_is_said_what_is_written() {
     let hint = error.hint().unwrap();
     assert!(hint.contains("kino config set ffmpeg") && hint.contains(".mp4"), "{hint}");
     let some = Path::new("ffmpeg");
-    let webm = VideoFormat::Foreign(ForeignFormat::WebM);
-    assert_eq!(format_of(Path::new("film.WEBM"), Some(some)).unwrap(), webm);
-    let error = format_of(Path::new("film.xyz"), Some(some)).unwrap_err();
+    assert_eq!(of_program("film.WEBM", some).unwrap().extension(), "webm");
+    let error = format_of(Path::new("film.xyz"), None).unwrap_err();
     assert!(error.to_string().contains("no video format `.xyz`"), "{error}");
+    // Whether a program knows it, the program says.
+    let error = format_of(Path::new("film.ts"), Some(Path::new("no/ffmpeg"))).unwrap_err();
+    assert!(error.to_string().contains("no/ffmpeg"), "{error}");
 }
 
 #[test]
@@ -70,7 +80,8 @@ fn a_program_that_fails_is_said_and_leaves_nothing() {
         let error = write(&out.join("a.mkv"), Some(&program), None).unwrap_err();
         assert!(error.to_string().contains("no encoder"), "{error}");
         assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0);
-        let error = ForeignFormat::WebM.check(&program, (64, 64)).unwrap_err();
+        let webm = of_program("a.webm", &program).unwrap();
+        let error = webm.check(&program, (64, 64), None).unwrap_err();
         assert!(error.to_string().starts_with("this ffmpeg cannot write .webm"), "{error}");
     }
     let error = write(&folder.path().join("a.mkv"), Some(&folder.path().join("none")), None);
@@ -122,15 +133,16 @@ fn what_it_writes_is_read_again() {
     let folder = tempfile::tempdir().unwrap();
     let sound: Vec<f32> = (0..32_000).map(|n| (n as f32 * 0.05).sin() * 0.3).collect();
     let sound = Audio::pcm(sound, 16_000, 1).unwrap();
-    for (format, within, has_text) in [
-        (ForeignFormat::WebM, 0.02, true),
-        (ForeignFormat::Matroska, 0.002, true),
-        (ForeignFormat::QuickTime, 0.02, true),
-        (ForeignFormat::Gif, 0.02, false),
-        (ForeignFormat::Avi, 0.03, false),
-    ] {
-        let name = format.extension();
-        format.check(&program, (64, 48)).unwrap();
+    let known = [
+        ("webm", 0.02, true),
+        ("mkv", 0.002, true),
+        ("mov", 0.02, true),
+        ("gif", 0.02, false),
+        ("avi", 0.03, false),
+    ];
+    for (name, within, has_text) in known {
+        let format = of_program(&format!("a.{name}"), &program).unwrap();
+        format.check(&program, (64, 48), Some(10.0)).unwrap();
         let path = folder.path().join(format!("a.{name}"));
         let heard = format.holds_sound().then_some(&sound);
         let written = write(&path, Some(&program), heard).unwrap();
@@ -164,6 +176,84 @@ fn what_it_writes_is_read_again() {
     }
     let left = std::fs::read_dir(folder.path()).unwrap().count();
     assert_eq!(left, 5, "nothing but the files");
+}
+
+/// Endings that nothing here knows: which they are, the program says.
+#[test]
+fn whatever_else_it_writes_is_read_again() {
+    let Some(program) = ffmpeg() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let sound: Vec<f32> = (0..32_000).map(|n| (n as f32 * 0.05).sin() * 0.3).collect();
+    let sound = Audio::pcm(sound, 16_000, 1).unwrap();
+    // How often each frame is shown where a codec knows few rates: 10 a second become 30.
+    for (name, times, has_sound) in [
+        ("ts", 1, true),
+        ("m2ts", 1, true),
+        ("mpg", 3, true),
+        ("vob", 1, true),
+        ("flv", 1, true),
+        ("ogv", 1, true),
+        ("wmv", 1, true),
+        ("asf", 1, true),
+        ("nut", 1, true),
+        ("m4v", 1, true),
+        ("y4m", 1, false),
+    ] {
+        let format = of_program(&format!("a.{name}"), &program).unwrap();
+        assert_eq!(format.holds_sound(), has_sound, "{name}");
+        format.check(&program, (64, 48), Some(10.0)).unwrap();
+        let path = folder.path().join(format!("a.{name}"));
+        write(&path, Some(&program), has_sound.then_some(&sound)).unwrap();
+        let mut file = InputFile::open(&path).unwrap();
+        let reader = VideoReader::open_with(&mut file, false, Some(&program)).unwrap();
+        let info = reader.info();
+        assert_eq!((info.width, info.height), (64, 48), "{name}");
+        let count = info.times.len();
+        let fps = 10.0 * times as f64;
+        assert!((info.fps.unwrap() - fps).abs() < 0.2, "{name}: {:?}", info.fps);
+        // Where frames are repeated, codecs may hold the last one back.
+        assert!(count.abs_diff(6 * times) < times, "{name}: {count} frames");
+        let mut worst = 0.0_f32;
+        let mut sink = Sink(|index: usize, rgb: Vec<f32>| {
+            let expected = frame(64, 48, index / times);
+            for (y, x) in [(10, 14), (10, 50), (38, 14), (38, 50)] {
+                for c in 0..3 {
+                    let at = (y * 64 + x) * 3 + c;
+                    worst = worst.max((rgb[at] - expected[at]).abs());
+                }
+            }
+        });
+        let frames: Vec<usize> = (0..count.min(6)).collect();
+        reader.read(&mut file, &frames, &mut sink).unwrap();
+        assert!(worst < 0.04, "{name}: {worst}");
+        if has_sound {
+            let sound = reader.read_sound(&mut file, (0.0, None), &mut || true).unwrap().unwrap();
+            assert!((sound.seconds() - 0.6).abs() < 0.15, "{name}: {}", sound.seconds());
+        }
+    }
+}
+
+#[test]
+fn what_it_writes_no_video_as_is_refused_by_name() {
+    let Some(program) = ffmpeg() else { return };
+    for (name, expected) in [
+        ("xyz", "no video format `.xyz`, here or in `ffmpeg`"),
+        ("mp3", "holds no video"),
+        ("m3u8", "makes 2 files of one video"),
+        ("mpd", "files of one video"),
+        ("jpg", "it is an image"),
+        ("mjpg", "cannot be read again"),
+        ("a64", "cannot be read again"),
+    ] {
+        let error = format_of(Path::new(&format!("a.{name}")), Some(&program)).unwrap_err();
+        assert!(error.to_string().contains(expected), "{name}: {error}");
+        assert!(error.hint().is_some());
+    }
+    // A codec of few sizes takes those and says so of others.
+    let dv = of_program("a.dv", &program).unwrap();
+    dv.check(&program, (720, 576), Some(25.0)).unwrap();
+    let error = dv.check(&program, (64, 48), Some(25.0)).unwrap_err().to_string();
+    assert!(error.contains("cannot write frames of 64x48") && error.contains(".dv"), "{error}");
 }
 
 #[test]

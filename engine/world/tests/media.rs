@@ -209,12 +209,12 @@ mod mp4 {
 
 #[test]
 fn sizes_and_formats_that_do_not_fit_are_refused_with_advice() {
-    let refused = check_size(VideoFormat::Mp4, 97, 64).unwrap_err();
+    let refused = check_size(&VideoFormat::Mp4, 97, 64).unwrap_err();
     assert_eq!(refused.to_string(), "H.264 takes even sizes, found 97x64");
     assert_eq!(refused.hint(), Some("near it: 96x64; resize with `frames.resize`, or write .webp"));
     assert!(
-        check_size(VideoFormat::Mp4, 4000, 64).is_err()
-            && check_size(VideoFormat::WebP, 97, 65).is_ok()
+        check_size(&VideoFormat::Mp4, 4000, 64).is_err()
+            && check_size(&VideoFormat::WebP, 97, 65).is_ok()
     );
     let refused = format_of(Path::new("x.xyz"), None).unwrap_err();
     assert_eq!(refused.to_string(), "x.xyz: there is no video format `.xyz`");

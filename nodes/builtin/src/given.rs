@@ -24,7 +24,7 @@ use crate::vae::{Encoding, tile, tiles};
 pub(crate) static GIVEN: NodeDef = NodeDef {
     signature: Signature {
         name: Cow::Borrowed("given"),
-        version: Cow::Borrowed("1"),
+        version: Cow::Borrowed("2"),
         about: Cow::Borrowed(ABOUT),
         inputs: ports![
             edge("dit", PortType::Dit).about("The transformer that will make the clip."),
@@ -225,14 +225,10 @@ fn infer(_: &Services, facts: &Facts) -> InferResult {
     let layout = vae.latents();
     review.take(Places::of(layout, encoding, (frames, latents), [start, end]));
     let shape = [layout.channels, latents, size.0 / layout.spatial, size.1 / layout.spatial];
-    let tile = tiles(&vae, review.size("tile").unwrap_or(0));
+    let clip = (longest(encoding, frames, [start, end]), [size.0, size.1]);
+    let tile = tiles(&vae, review.size("tile").unwrap_or(0), Network::Encoder, clip);
     let weights = vae.weight_bytes(Network::Encoder);
-    // What is given at the end has copies of its first frame before it.
-    let longest = match encoding {
-        GivenEncoding::Whole => frames,
-        GivenEncoding::Apart => start.max(if end > 0 { end.saturating_add(1) } else { 0 }),
-    };
-    let pass = vae.spec.encode_memory(longest, [size.0, size.1], tile);
+    let pass = vae.spec.encode_memory(clip.0, clip.1, tile);
     let fact = GivenFact { shape, space: Some(vae.space()), frames, encoding };
     review.finish(StepInfo {
         outputs: vec![Fact::typed(fact)],
@@ -240,6 +236,15 @@ fn infer(_: &Services, facts: &Facts) -> InferResult {
         weights: vae.planned(Network::Encoder, weights),
         ..StepInfo::default()
     })
+}
+
+/// The frames of the longest clip that is encoded: what is given at the end has copies of its first
+/// frame before it.
+fn longest(encoding: GivenEncoding, frames: usize, [start, end]: [usize; 2]) -> usize {
+    match encoding {
+        GivenEncoding::Whole => frames,
+        GivenEncoding::Apart => start.max(if end > 0 { end.saturating_add(1) } else { 0 }),
+    }
 }
 
 fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
@@ -258,7 +263,8 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let (layout, counts) = (vae.latents(), [count(&start), count(&end)]);
     let places = Places::of(layout, encoding, (frames, latents), counts).map_err(refuse)?;
     cx.check_cancel()?;
-    let tile = tiles(&vae, inputs.int("tile")?);
+    let clip = (longest(encoding, frames, counts), [height, width]);
+    let tile = tiles(&vae, inputs.int("tile")?, Network::Encoder, clip);
     let encoder = Encoding::new(Arc::clone(&vae), tile);
     let ends = (start.as_deref(), end.as_deref());
     let tensor = match encoding {

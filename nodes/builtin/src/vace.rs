@@ -25,7 +25,7 @@ use crate::vae::{Encoding, tile, tiles};
 pub(crate) static VACE: NodeDef = NodeDef {
     signature: Signature {
         name: Cow::Borrowed("vace"),
-        version: Cow::Borrowed("1"),
+        version: Cow::Borrowed("2"),
         about: Cow::Borrowed(ABOUT),
         inputs: ports![
             edge("dit", PortType::Dit).about("The transformer that will make the clip."),
@@ -328,7 +328,8 @@ fn infer(_: &Services, facts: &Facts) -> InferResult {
     };
     let shape = layout.shape(&dit, &vae);
     let fact = ControlFact { shape, references: layout.references, space: Some(vae.space()) };
-    let tile = tiles(&vae, review.size("tile").unwrap_or(0));
+    let clip = (layout.frames, layout.size);
+    let tile = tiles(&vae, review.size("tile").unwrap_or(0), Network::Encoder, clip);
     let weights = vae.weight_bytes(Network::Encoder);
     let pass = vae.spec.encode_memory(layout.frames, layout.size, tile);
     let noise = Fact::Literal(Literal::Int(layout.noise_frames(&vae) as i128));
@@ -358,7 +359,9 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let layout = asked.layout(&dit, &vae).map_err(|mut errors| refuse(errors.remove(0)))?;
     let layout = layout.ok_or_else(|| refuse(size_is_missing("frames")))?;
     cx.check_cancel()?;
-    let encoder = Encoding::new(Arc::clone(&vae), tiles(&vae, inputs.int("tile")?));
+    let clip = (layout.frames, layout.size);
+    let tile = tiles(&vae, inputs.int("tile")?, Network::Encoder, clip);
+    let encoder = Encoding::new(Arc::clone(&vae), tile);
     let pictures: Vec<_> = references.iter().map(|(_, picture)| &**picture).collect();
     let source = channels::Source { video: video.as_deref(), mask: mask.as_deref(), pictures };
     let (order, sizes) = (&dit.spec.inputs().extra, layout.sizes(&vae));

@@ -26,7 +26,7 @@ use crate::regroup::Regrouped;
 pub(crate) static ENCODE: NodeDef = NodeDef {
     signature: Signature {
         name: Cow::Borrowed("vae.encode"),
-        version: Cow::Borrowed("1"),
+        version: Cow::Borrowed("2"),
         about: Cow::Borrowed(ENCODE_ABOUT),
         inputs: ports![
             edge("vae", PortType::Vae).about("The autoencoder of a model."),
@@ -58,7 +58,7 @@ Example:\n    \"latent\": (op: \"vae.encode\", in: {\"vae\": \"model.vae\", \"fr
 pub(crate) static DECODE: NodeDef = NodeDef {
     signature: Signature {
         name: Cow::Borrowed("vae.decode"),
-        version: Cow::Borrowed("1"),
+        version: Cow::Borrowed("2"),
         about: Cow::Borrowed(DECODE_ABOUT),
         inputs: ports![
             edge("vae", PortType::Vae).about("The autoencoder in whose space the latent lies."),
@@ -80,9 +80,10 @@ pub(crate) static DECODE: NodeDef = NodeDef {
 const DECODE_ABOUT: &str = "Decodes a latent to frames, one latent frame at a time (diffusers' \
 autoencoder_kl_wan.py). Shapes: `[c, f, h, w]` to `[4·(f − 1) + 1, 8·h, 8·w, 3]`, in 0…1; what \
 the network gives outside is cut off. The frames have no rate: whoever writes them gives one.\n\n\
-Memory depends on the size of a frame, not on the length of the clip. Tiles are decoded one after \
-another, each through the whole clip: memory is then that of one tile and of the clip's frames, a \
-third or less at 480×832, and neighbours are computed twice where they overlap. Decoding a clip \
+Memory depends on the size of a frame, not on the length of the clip. Tiles, which large frames are \
+cut into unless `tile` says otherwise, are decoded one after another, each through the whole clip: \
+memory is then that of one tile and of the clip's frames, a third or less at 480×832, and neighbours \
+are computed twice where they overlap. Decoding a clip \
 costs more than a step of a small transformer.\n\n\
 An autoencoder loses detail. Frames that were given to `dit.sample` come out exactly as they were \
 where `given` is fed here, too; those of a strength below 1 stay as they were decoded, since they \
@@ -92,14 +93,39 @@ Example:\n    \"frames\": (op: \"vae.decode\", in: {\"vae\": \"model.vae\", \"la
 
 pub(crate) const fn tile() -> Port {
     int("tile", 0).between(0, LONGEST_SIDE).unit("px").about(
-        "Side of the tiles that frames are cut into, blended over a quarter; 0 for none. 256 is \
-         usual.",
+        "Side of the tiles that frames are cut into, blended over a quarter. 0 takes the frames \
+         whole where that needs at most 2 GiB beside weights and frames, else tiles of 256; a side as \
+         long as the frames' takes them whole in any case.",
     )
 }
 
-/// The tiles that a node asks for.
-pub(crate) fn tiles(part: &VaeHandle, side: usize) -> Option<Tile> {
-    (side > 0).then(|| Tile::square(side, part.latents().spatial))
+/// What a pass over whole frames may need where nobody says anything of tiles, and the tiles that
+/// are taken beyond. A fixed bound, not what is free: the same graph gives the same bytes.
+const WHOLE: u64 = 2 << 30;
+const AUTOMATIC: usize = 256;
+
+/// The tiles that a node asks for; where it leaves that open, by what the network needs for so many
+/// frames of `[height, width]` pixels.
+pub(crate) fn tiles(
+    part: &VaeHandle,
+    side: usize,
+    network: Network,
+    (frames, size): (usize, [usize; 2]),
+) -> Option<Tile> {
+    let side = match side {
+        0 => {
+            let whole = match network {
+                Network::Encoder => part.spec.encode_memory(frames, size, None),
+                Network::Decoder | Network::Whole => part.spec.decode_memory(frames, size, None),
+            };
+            if whole <= WHOLE {
+                return None;
+            }
+            AUTOMATIC
+        }
+        side => side,
+    };
+    Some(Tile::square(side, part.latents().spatial))
 }
 
 fn check_side(part: &VaeHandle, axis: &str, side: usize) -> Result<usize, PlanError> {
@@ -123,10 +149,10 @@ fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
     let width = review.take(check_side(&part, "width", frames.width));
     let count = frames.count.map(|count| check_frames(&part, "frames", count));
     let count = count.and_then(|count| review.take(count));
-    let tile = tiles(&part, review.size("tile").unwrap_or(0));
+    let clip = (frames.count.unwrap_or(2), [frames.height, frames.width]);
+    let tile = tiles(&part, review.size("tile").unwrap_or(0), Network::Encoder, clip);
     let weights = part.weight_bytes(Network::Encoder);
-    let pass =
-        part.spec.encode_memory(frames.count.unwrap_or(2), [frames.height, frames.width], tile);
+    let pass = part.spec.encode_memory(clip.0, clip.1, tile);
     let mut infer = StepInfo {
         memory: weights.saturating_add(pass),
         weights: part.planned(Network::Encoder, weights),
@@ -180,7 +206,8 @@ fn infer_decode(_: &Services, facts: &Facts) -> InferResult {
     let factor = part.latents().spatial;
     let (height, width) = (height.saturating_mul(factor), width.saturating_mul(factor));
     let frame_count = part.latents().frames(count);
-    let tile = tiles(&part, review.size("tile").unwrap_or(0));
+    let clip = (frame_count, [height, width]);
+    let tile = tiles(&part, review.size("tile").unwrap_or(0), Network::Decoder, clip);
     let weights = part.weight_bytes(Network::Decoder);
     let pass = part.spec.decode_memory(frame_count, [height, width], tile);
     let frames = f32_bytes(&[frame_count, height, width, 3]);
@@ -237,8 +264,9 @@ fn decode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
         }
     };
     let spatial = part.latents().spatial;
-    let tile = tiles(&part, inputs.int("tile")?);
-    match tile.filter(|tile| tile.cuts([height * spatial, width * spatial])) {
+    let clip = (part.latents().frames(count), [height * spatial, width * spatial]);
+    let tile = tiles(&part, inputs.int("tile")?, Network::Decoder, clip);
+    match tile.filter(|tile| tile.cuts(clip.1)) {
         Some(tile) => {
             let mut done = |done, all| cx.progress(done, all);
             let mut check_cancel = check_cancel(cx.cancel);
@@ -310,7 +338,8 @@ fn encode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     check_side(&part, "width", frames.width()).map_err(refuse)?;
     let count = check_frames(&part, "frames", frames.count()).map_err(refuse)?;
     cx.check_cancel()?;
-    let tile = tiles(&part, inputs.int("tile")?);
+    let shape = (frames.count(), [frames.height(), frames.width()]);
+    let tile = tiles(&part, inputs.int("tile")?, Network::Encoder, shape);
     let mut clip = Encoding { progress: (0, count), ..Encoding::new(part.clone(), tile) };
     let tensor = clip.encode(cx, || Regrouped::new(frames.chunks()), count)?; // [c, f, h, w]
     Ok(vec![Some(Value::from(Latent { tensor, space: Some(part.space()) }))])

@@ -54,9 +54,12 @@ const ABOUT: &str = "Writes frames as a video. The extension names the format: .
 .webp (animated), .png (animated), or a numbered .png or .exr a frame (frame_%05d.png). H.264 takes \
 even sizes. Numbers are rounded to 8 bits a channel, but for EXR, which `image.write` explains.\n\n\
 With a program `ffmpeg` on the PATH or in the settings also .webm (VP9 and Opus), .mkv (FFV1, \
-10 bits without loss), .mov (ProRes 422 HQ), .gif and .avi (Motion JPEG).\n\n\
+10 bits without loss), .mov (ProRes 422 HQ), .gif and .avi (Motion JPEG), and whatever else it \
+writes as one file and reads again (.ts, .mpg, .ogv, .wmv, .flv, .y4m, …), with the codecs that it \
+chooses itself, at high quality; where a codec knows few rates, such as MPEG-1, it takes the nearest \
+and repeats frames. Which endings those are is asked of the program while planning.\n\n\
 Sound goes into .mp4, AAC as it is, packet by packet, PCM (of a WAV) through `ffmpeg`, and into \
-.webm, .mkv, .mov and .avi. It begins with the first frame and is cut where the last one ends; a shorter sound stays \
+whatever `ffmpeg` writes that holds sound. It begins with the first frame and is cut where the last one ends; a shorter sound stays \
 short, and one of no length is none.\n\n\
 The file appears whole or not at all, and carries the workflow that made it: `kino show FILE` \
 prints it as a graph that runs again. In the path, `{graph}` is the graph's name and `{NAME}` an \
@@ -80,8 +83,8 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     let known = known_sound(&mut review, "audio", sound);
     let is_none = known.as_ref().is_some_and(|sound| sound.ticks == 0);
     if let (Ok(format), false) = (format(path), is_none) {
-        review.take(check_sound(format, path));
-        if let (VideoFormat::Mp4, Some(sound)) = (format, &known) {
+        review.take(check_sound(&format, path));
+        if let (VideoFormat::Mp4, Some(sound)) = (&format, &known) {
             review.take(check_aac(&sound.form, program.as_deref()));
         }
     }
@@ -109,26 +112,34 @@ fn through_program(
         return written;
     };
     let size = facts.typed::<FramesFact>("frames");
-    let size = size.map_or((64, 64), |frames| (frames.width, frames.height));
-    let version = foreign.check(program, size).map_err(at_port("path"));
+    let fps = facts.real("fps").or(size.and_then(|frames| frames.fps));
+    let size = size.map_or((352, 288), |frames| (frames.width, frames.height));
+    let version = foreign.check(program, size, fps).map_err(at_port("path"));
     let version = version.map_err(|error| vec![error])?;
     written.key.extend(version.bytes());
     Ok(written)
 }
 
 /// Objects to sound where the format holds none.
-fn check_sound(format: VideoFormat, path: &str) -> Result<(), PlanError> {
+fn check_sound(format: &VideoFormat, path: &str) -> Result<(), PlanError> {
     let name = match format {
         VideoFormat::Mp4 => return Ok(()),
         VideoFormat::Foreign(foreign) if foreign.holds_sound() => return Ok(()),
-        VideoFormat::Foreign(_) => "GIF",
+        VideoFormat::Foreign(foreign) => {
+            let name = foreign.extension().to_uppercase();
+            return Err(no_sound(&name, path));
+        }
         VideoFormat::WebP => "WebP",
         VideoFormat::Png => "PNG",
         VideoFormat::PngSequence => "a sequence of PNG",
         VideoFormat::Exr | VideoFormat::ExrSequence => "EXR",
     };
+    Err(no_sound(name, path))
+}
+
+fn no_sound(name: &str, path: &str) -> PlanError {
     let error = PlanError::at("audio", format!("{name} holds no sound: `{path}`"));
-    Err(error.hint("end the path with .mp4, or leave `audio` out"))
+    error.hint("end the path with .mp4, or leave `audio` out")
 }
 
 /// What is known of frames that are written to a path, where `format_for` says in which format so
@@ -143,9 +154,10 @@ pub(crate) fn infer_written(
     let Some(path) = facts.text("path") else { return review.finish(StepInfo::default()) };
     let place = review.take(target(services, path));
     let format = review.take(format_for(path, frames.as_ref().and_then(|frames| frames.count)));
-    let path_form = format.map(|format| path_form(format, frames.as_ref())).unwrap_or_default();
+    let path_form =
+        format.as_ref().map(|format| path_form(format, frames.as_ref())).unwrap_or_default();
     let mut memory = 0;
-    if let (Some(frames), Some(format)) = (frames, format) {
+    if let (Some(frames), Some(format)) = (frames, &format) {
         let fits = check_size(format, frames.width, frames.height);
         review.take(fits.map_err(at_port("frames")));
         memory = writing(format, frames.height, frames.width);
@@ -155,7 +167,7 @@ pub(crate) fn infer_written(
 }
 
 /// How a path names what is written to it.
-fn path_form(format: VideoFormat, frames: Option<&FramesFact>) -> PathForm {
+fn path_form(format: &VideoFormat, frames: Option<&FramesFact>) -> PathForm {
     match format {
         VideoFormat::PngSequence | VideoFormat::ExrSequence => {
             PathForm::Numbered { count: frames.and_then(|frames| frames.count) }
@@ -170,7 +182,7 @@ fn path_form(format: VideoFormat, frames: Option<&FramesFact>) -> PathForm {
 
 /// Bytes while writing: a frame as numbers, as bytes, and what the encoder makes of it; for H.264
 /// as planes, too, and those of the frames before.
-fn writing(format: VideoFormat, height: usize, width: usize) -> u64 {
+fn writing(format: &VideoFormat, height: usize, width: usize) -> u64 {
     let pixel = match format {
         VideoFormat::Mp4 => 3 * (4 + 1) + 9,
         // Two of 16 bits a channel wait for the program.
@@ -192,7 +204,7 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let audio = match audio {
         Some(sound) => {
             let format = format_of(Path::new(path), ffmpeg(cx.services).as_deref()).node()?;
-            check_sound(format, path).map_err(refuse)?;
+            check_sound(&format, path).map_err(refuse)?;
             // Other containers hold samples as well.
             Some(if format == VideoFormat::Mp4 { as_aac(cx, &sound)? } else { sound })
         }

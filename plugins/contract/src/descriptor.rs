@@ -113,8 +113,11 @@ impl Descriptor {
     /// # Errors
     /// When it is no JSON of that form, or says what cannot be; the message names node and port.
     pub fn read(json: &str) -> Result<Self, String> {
-        let written: Written = serde_json::from_str(json)
-            .map_err(|error| format!("the plugin's descriptor: {error}"))?;
+        let fault = |what: String| format!("the plugin's descriptor: {what}");
+        let json: Json = serde_json::from_str(json).map_err(|error| fault(error.to_string()))?;
+        check_texts(&json, "").map_err(fault)?;
+        let written: Written =
+            serde_json::from_value(json).map_err(|error| fault(error.to_string()))?;
         let mut ids = HashSet::new();
         let mut nodes = Vec::with_capacity(written.nodes.len());
         for node in written.nodes {
@@ -142,6 +145,29 @@ impl Descriptor {
     /// The node of this id.
     pub fn node(&self, id: &str) -> Option<&NodeSpec> {
         self.nodes.iter().find(|node| node.signature.name == id)
+    }
+}
+
+/// Refuses texts that hold what a terminal obeys instead of showing: they are printed as help.
+fn check_texts(json: &Json, place: &str) -> Result<(), String> {
+    match json {
+        Json::String(text) => match text.chars().find(|c| kino_port::is_hidden(*c)) {
+            Some(hidden) => {
+                let hidden = hidden.escape_unicode();
+                Err(format!("the text at `{place}` holds {hidden}, which a terminal obeys"))
+            }
+            None => Ok(()),
+        },
+        Json::Array(items) => (items.iter().enumerate())
+            .try_for_each(|(at, item)| check_texts(item, &format!("{place}[{at}]"))),
+        Json::Object(members) => members.iter().try_for_each(|(key, value)| {
+            let key = kino_port::escape_line(key);
+            check_texts(
+                value,
+                &if place.is_empty() { key.into() } else { format!("{place}.{key}") },
+            )
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -452,6 +478,14 @@ mod tests {
                 "port `a`: the step 0.5: steps are whole numbers",
             ),
             (port(r#"{"name": "a", "type": "Int", "step": 2}"#), "from the least of a range"),
+            (
+                port(r#"{"name": "a", "type": "Text", "about": "x\u001b]52;c;eA==\u0007"}"#),
+                r"the text at `nodes[0].inputs[0].about` holds \u{1b}, which a terminal obeys",
+            ),
+            (
+                port(r#"{"name": "a", "type": "Text", "choices": ["a", "\u202egnp"]}"#),
+                r"the text at `nodes[0].inputs[0].choices[1]` holds \u{202e}",
+            ),
             (
                 port(r#"{"name": "a", "type": "Real", "range": [0, 1], "step": 1}"#),
                 "a range of Int",

@@ -1,8 +1,8 @@
 //! Functions on values that plugins call by name, with any number of results. The contract is
 //! `plugins/abi/OPERATIONS.md`.
 //!
-//! [`kino_contract::calls::plan`] checks a call; here it is computed. Whatever a plugin passes gives
-//! results or an error, never a panic, within the bounds of an operation.
+//! [`kino_contract::calls::plan`] checks a call; here it is computed. Whatever a plugin passes
+//! gives results or an error, never a panic, within the bounds of an operation.
 
 use std::cmp::Ordering;
 use std::sync::Arc;

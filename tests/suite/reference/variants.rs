@@ -308,8 +308,10 @@ fn a_clip_at_real_widths_is_planned_below_3_gib() {
         graph.plan(&kino_session::Inputs::new()).expect("a plan").peak_memory()
     };
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-    let (whole, tiled) = (peak(0), peak(256));
+    let (of_itself, whole, tiled) = (peak(0), peak(832), peak(256));
     println!("whole {:.2} GiB, in tiles of 256 {:.2} GiB", gib(whole), gib(tiled));
-    assert!(tiled < 3 << 30, "{:.2} GiB in tiles", gib(tiled));
+    assert!(of_itself < 3 << 30, "{:.2} GiB as it chooses itself", gib(of_itself));
+    // Tiles of 256, but for what the process holds by then.
+    assert!(of_itself.abs_diff(tiled) < 8 << 20, "{of_itself} {tiled}");
     assert!(2 * tiled < whole, "{:.2} GiB whole", gib(whole));
 }

@@ -1,7 +1,6 @@
 //! The child process of `kino plugin check`: tries one node, case after case, and says what became
 //! of each, a line of JSON at a time. If it dies, its parent knows in which case.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::cases::{About, Case, Draws, value, velocities};
 use super::folder::Project;
 use crate::failure::Failure;
+use crate::terminal;
 
 /// A component may take this long in one case; more is the parent's to judge.
 const TIME: Duration = Duration::from_secs(20);
@@ -110,10 +110,7 @@ pub(crate) fn run(task: &Task) -> Result<(), Failure> {
 }
 
 fn say(line: &Line) -> Result<(), Failure> {
-    let text = serde_json::to_string(line).map_err(std::io::Error::from)?;
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{text}")?;
-    Ok(out.flush()?)
+    Ok(terminal::print_bytes(&terminal::json_line(line)?)?)
 }
 
 struct Probe<'a> {

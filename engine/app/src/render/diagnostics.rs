@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io::{self, Write};
 
 use kino_graph::{Diagnostic, Diagnostics, Severity};
+use kino_port::escape_hidden;
 use kino_session::Error;
 use miette::{LabeledSpan, MietteHandler, MietteHandlerOpts, ReportHandler, RgbColors};
 
@@ -20,11 +20,12 @@ const LONGEST_MESSAGE: usize = 4000;
 /// So many places are shown with one problem.
 const MAX_PLACES: usize = 8;
 
-/// A text for people: what nobody reads to its end is cut.
+/// A text for people: what nobody reads to its end is cut, what a terminal would obey written out.
 fn cut(text: &str) -> String {
+    let text = escape_hidden(text);
     match text.char_indices().nth(LONGEST_MESSAGE) {
         Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
+        None => text.into_owned(),
     }
 }
 
@@ -173,14 +174,14 @@ pub(crate) fn draw_plain(
 /// Prints warnings: drawn on the error stream; programs find them in what the command prints.
 pub(crate) fn warn(screen: &Screen, diagnostics: &Diagnostics) {
     if !screen.json && !screen.quiet && !diagnostics.list.is_empty() {
-        let _ = io::stderr().write_all(draw(screen, diagnostics).as_bytes());
+        screen.tell(&draw(screen, diagnostics));
     }
 }
 
 /// Prints one warning of the command itself on the error stream.
 pub(crate) fn warn_plain(screen: &Screen, message: &str, hint: Option<&str>) {
     if !screen.quiet {
-        let _ = io::stderr().write_all(draw_plain(screen, false, message, hint).as_bytes());
+        screen.tell(&draw_plain(screen, false, message, hint));
     }
 }
 
@@ -197,7 +198,7 @@ pub(crate) fn fail(screen: &Screen, failure: &Failure) {
         Failure::Engine(error) => draw_plain(screen, true, &error.to_string(), error.hint()),
         Failure::Print(_) => draw_plain(screen, true, &failure.to_string(), None),
     };
-    let _ = io::stderr().write_all(text.as_bytes());
+    screen.tell(&text);
 }
 
 /// Why a command failed, for programs.

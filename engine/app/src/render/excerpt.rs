@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use kino_port::{escape_hidden, escape_line};
 use miette::{MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanContents};
 
 /// Longer lines are cut, to so many characters around what is pointed at.
@@ -88,7 +89,8 @@ impl Excerpt {
         order.sort_by_key(|at| places[*at].start);
         let spans: Vec<(usize, usize)> =
             places.iter().map(|place| ends(text, lines, place)).collect();
-        let mut excerpt = Excerpt { name: name.to_owned(), blocks: Vec::new() };
+        let name = escape_line(name).into_owned();
+        let mut excerpt = Excerpt { name, blocks: Vec::new() };
         let mut found = vec![(0, 0); places.len()];
         let mut group: Vec<usize> = Vec::new();
         let mut start = 0;
@@ -140,9 +142,9 @@ impl Block {
             let pointed = pointed.map(|at| places[*at].start.saturating_sub(begin)).min();
             let window = window(whole, pointed).unwrap_or(0..whole.len());
             let cut = if window.start > 0 { "…" } else { "" };
-            kept.push((block.text.len() + cut.len(), begin, window.clone()));
+            kept.push((block.text.len() + cut.len(), begin, window.clone(), whole));
             block.text += cut;
-            block.text += &whole[window.clone()];
+            block.text += &escape_hidden(&whole[window.clone()]);
             if window.end < whole.len() {
                 block.text += "…";
             }
@@ -152,8 +154,9 @@ impl Block {
         }
         // Where an offset of the source, on a line, stands in the block.
         let place_of = |line: usize, offset: usize| {
-            let (at, begin, window) = &kept[line - shown.start];
-            at + offset.saturating_sub(*begin).clamp(window.start, window.end) - window.start
+            let (at, begin, window, whole) = &kept[line - shown.start];
+            let end = offset.saturating_sub(*begin).clamp(window.start, window.end);
+            at + escape_hidden(&whole[window.start..floor(whole, end)]).len()
         };
         for at in group {
             let (first, last) = spans[*at];

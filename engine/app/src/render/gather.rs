@@ -7,6 +7,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::terminal;
+
 /// How long a line waits at most for others.
 const PATIENCE: Duration = Duration::from_millis(40);
 /// As many bytes are written at once without waiting.
@@ -94,8 +96,8 @@ impl Gather {
     /// Gathers for a stream.
     pub(crate) fn new(stream: Stream) -> Self {
         match stream {
-            Stream::Out => Gather::to(Box::new(io::stdout())),
-            Stream::Err => Gather::to(Box::new(io::stderr())),
+            Stream::Out => Gather::to(terminal::lines_out()),
+            Stream::Err => Gather::to(terminal::lines_err()),
         }
     }
 

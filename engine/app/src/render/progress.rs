@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use kino_port::escape_line;
 use kino_runtime::{CacheStatus, Cached, Event};
 use kino_session::RunEvent;
 use serde::Serialize;
@@ -14,6 +15,7 @@ use super::gather::{Gather, Stream};
 use super::quantity::{clock, count, seconds};
 use super::table::width;
 use crate::screen::{Paint, Screen};
+use crate::terminal::{self, visible};
 
 /// Above so many steps, quick ones get no line on a terminal, and one bar counts them.
 const MANY: usize = 100;
@@ -121,14 +123,13 @@ fn print_json(run: Option<u64>, event: &RunEvent, to: &Gather, previews: bool) {
     let numbered = Numbered { event: &event.event, run };
     let picture = if previews { event.preview_png() } else { None };
     let line = match picture {
-        Some(png) => serde_json::to_value(&numbered).and_then(|mut value| {
+        Some(png) => serde_json::to_value(&numbered).map_err(Into::into).and_then(|mut value| {
             value["preview"]["png"] = base64::encode(&png).into();
-            serde_json::to_vec(&value)
+            terminal::json_line(&value)
         }),
-        None => serde_json::to_vec(&numbered),
+        None => terminal::json_line(&numbered),
     };
-    if let Ok(mut line) = line {
-        line.push(b'\n');
+    if let Ok(line) = line {
         match &event.event {
             Event::Progress { name, .. } => to.push_progress((run, Arc::clone(name)), line),
             _ => to.push(&line),
@@ -197,7 +198,7 @@ impl Lines {
         let columns = *lock(&self.columns);
         if let Some(mut line) = line(event, self.paint, columns) {
             line.push('\n');
-            self.to.push(line.as_bytes());
+            self.to.push(visible(&line, self.paint.0).as_bytes());
         }
         if matches!(event, Event::Done { .. }) {
             self.to.flush();
@@ -290,8 +291,8 @@ impl Bars {
         let space = " ".repeat(columns.name.saturating_sub(width(name)));
         let bar = ProgressBar::no_length()
             .with_style(spinner(self.paint.0))
-            .with_prefix(format!("{name}{space}"))
-            .with_message(op.to_owned());
+            .with_prefix(escape_line(&format!("{name}{space}")).into_owned())
+            .with_message(escape_line(op).into_owned());
         let bar = match self.total(run) {
             Some(total) => self.all.insert_before(total, bar),
             None => self.all.add(bar),
@@ -318,7 +319,7 @@ impl Bars {
             }
         }
         if let Some(line) = line(event, self.paint, self.columns(of.0)) {
-            let _ = self.all.println(line);
+            let _ = self.all.println(&*visible(&line, self.paint.0));
         }
     }
 

@@ -22,9 +22,13 @@ impl Table {
         Table { columns: columns.to_vec(), rows: Vec::new() }
     }
 
-    /// Adds a row; cells may hold colours.
+    /// Adds a row; cells may hold colours, and stay on one line.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
+        let one_line = |cell: String| match cell.contains(['\n', '\t']) {
+            true => cell.replace('\n', "\\n").replace('\t', "\\t"),
+            false => cell,
+        };
+        self.rows.push(cells.into_iter().map(one_line).collect());
     }
 
     /// The text, each line ended; nothing trails.

@@ -1,9 +1,8 @@
 //! What a run left, as people and programs read it: files, outputs, failures.
 
-use std::io::{self, Write};
-
 use kino_graph::{Diagnostic, Diagnostics, Severity};
 use kino_node::{OutputFile, Value};
+use kino_port::escape_line;
 use kino_session::{Plan, RunResult, WrittenFile};
 
 use crate::failure::Failure;
@@ -12,6 +11,9 @@ use crate::render::diagnostics;
 use crate::render::quantity;
 use crate::render::table::{Align, Table};
 use crate::screen::Screen;
+
+/// A value of more characters is cut where people read it.
+const LONGEST_VALUE: usize = 4000;
 
 /// Draws every failure at the node that failed; programs have seen them as events.
 pub(crate) fn tell_failures(done: &RunResult, screen: &Screen, plan: &Plan) {
@@ -29,7 +31,7 @@ pub(crate) fn tell_failures(done: &RunResult, screen: &Screen, plan: &Plan) {
     });
     let files = plan.graph().files().to_vec();
     let diagnostics = Diagnostics { list: failures.collect(), files };
-    let _ = io::stderr().write_all(diagnostics::draw(screen, &diagnostics).as_bytes());
+    screen.tell(&diagnostics::draw(screen, &diagnostics));
 }
 
 /// The files, a line each, and outputs that are no files.
@@ -67,7 +69,12 @@ fn as_text<'a>(
         let told =
             matches!(value, Value::File(file) if listed.clone().any(|one| one.path == file.path));
         if !told {
-            text.push_str(&format!("{name} = {value:?}\n"));
+            let shown = format!("{value:?}");
+            let cut = match shown.char_indices().nth(LONGEST_VALUE) {
+                Some((end, _)) => format!("{}… (`--json` gives all of it)", &shown[..end]),
+                None => shown,
+            };
+            text.push_str(&format!("{} = {cut}\n", escape_line(name)));
         }
     }
     text

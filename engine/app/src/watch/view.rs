@@ -1,7 +1,7 @@
 //! What a watch shows beside the events of its runs: changes, differences, diagnostics, results.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -59,7 +59,7 @@ impl View {
     /// A text between those of the nodes, unless only results are wanted.
     fn text(&self, text: &str) {
         if !self.screen.quiet {
-            let _ = self.watch.aside(|| io::stderr().write_all(text.as_bytes()));
+            self.watch.aside(|| self.screen.tell(text));
         }
     }
 

@@ -21,6 +21,8 @@ use crate::{Error, Result};
 
 /// How often it is asked whether frames are still wanted.
 pub(super) const LOOK: Duration = Duration::from_millis(50);
+/// From this width or height on, colours that no tag describes are taken for BT.709.
+pub(super) const HIGH: (usize, usize) = (1280, 577);
 /// The most frames of a video.
 const MOST_FRAMES: usize = 1 << 22;
 /// The most that is kept of what the program says.
@@ -86,6 +88,8 @@ pub(super) struct Foreign {
     pub(super) begin: f64,
     /// Whether its sound is AAC; none where it has no sound.
     pub(super) sound: Option<bool>,
+    /// Whether the file says which matrix its colours have.
+    pub(super) is_tagged: bool,
 }
 
 /// What the program notes of files that were cut (libavformat's matroskadec and mov).
@@ -146,7 +150,8 @@ impl Foreign {
             return Err(Error::content(path, format!("it claims frames of {width}x{height}")));
         }
         let colour = colour(&said);
-        let is_high = width >= 1280 || height > 576;
+        let is_high = width >= HIGH.0 || height >= HIGH.1;
+        let is_tagged = colour.matrix != 2;
         // The program takes what is not said for BT.601, whatever the size.
         let filter = (colour.matrix == 2 && is_high).then_some("scale=in_color_matrix=bt709");
         let conversion = colour.conversion((width, height), tone_map).map_err(|message| {
@@ -155,7 +160,18 @@ impl Foreign {
         let (size, timing, begin) = (packets.size, packets.timing(), packets.begin());
         let sound = is_aac(&said);
         let (program, path) = (program.to_owned(), path.to_owned());
-        Ok(Foreign { program, path, size, timing, conversion, filter, version, begin, sound })
+        Ok(Foreign {
+            program,
+            path,
+            size,
+            timing,
+            conversion,
+            filter,
+            version,
+            begin,
+            sound,
+            is_tagged,
+        })
     }
 
     /// The bytes that reading takes beside the frames that it gives: those on their way, of 16 bits
@@ -319,7 +335,10 @@ struct Packets {
 fn packets(from: impl BufRead) -> std::result::Result<Packets, String> {
     /// A packet that is decoded and not shown.
     const DISCARDED: u32 = 4;
+    /// The time of a packet that says none (AV_NOPTS_VALUE).
+    const NONE: i64 = i64::MIN;
     let mut packets = Packets { base: (1, 1), ..Packets::default() };
+    let mut decoded = Vec::new();
     for line in from.lines() {
         let line = line.map_err(|error| format!("`ffmpeg` cannot be heard: {error}"))?;
         let pair = |text: &str, between: char| -> Option<(u32, u32)> {
@@ -335,20 +354,29 @@ fn packets(from: impl BufRead) -> std::result::Result<Packets, String> {
         } else if !line.starts_with('#') {
             let mut fields = line.split(',').map(str::trim);
             let number = |field: Option<&str>| field.and_then(|field| field.parse::<i64>().ok());
-            let (Some(time), Some(duration)) = (number(fields.nth(2)), number(fields.next()))
-            else {
-                continue;
-            };
+            let at = [number(fields.nth(1)), number(fields.next()), number(fields.next())];
+            let [Some(when), Some(time), Some(duration)] = at else { continue };
             let flags = fields.find_map(|field| field.strip_prefix("F=0x"));
             let flags = flags.and_then(|flags| u32::from_str_radix(flags, 16).ok()).unwrap_or(0);
             if flags & DISCARDED == 0 {
                 packets.times.push((time, duration.clamp(0, 1 << 40)));
+                decoded.push(when);
             }
             if packets.times.len() > MOST_FRAMES {
                 return Err(format!(
                     "it has more than {MOST_FRAMES} frames, the most that are read"
                 ));
             }
+        }
+    }
+    // Program streams tell when some packets are shown. Packets are shown in the rhythm in which they
+    // are decoded, as much later as the first one is.
+    if packets.times.iter().any(|(time, _)| *time == NONE) {
+        let first = packets.times.iter().map(|(time, _)| *time).filter(|time| *time != NONE).min();
+        let begin = decoded.iter().copied().filter(|when| *when != NONE).min().unwrap_or(0);
+        let later = first.map_or(0, |first| first.saturating_sub(begin));
+        for ((time, _), when) in packets.times.iter_mut().zip(decoded) {
+            *time = when.saturating_add(later);
         }
     }
     packets.times.sort_unstable();
@@ -420,6 +448,14 @@ mod tests {
         let timing = packets.timing();
         assert_eq!((packets.size, timing.ticks, timing.end), ((48, 32), vec![0, 512], 1024));
         assert_eq!(timing.scale, 12288);
+    }
+
+    #[test]
+    fn packets_that_say_no_time_are_shown_in_the_rhythm_of_the_others() {
+        let list = "#tb 0: 1/90000\n#dimensions 0: 48x32\n0, -3000, 0, 3000, 540, 0x0\n\
+                    0, 0, 6000, 3000, 46, 0x0\n\
+                    0, 3000, -9223372036854775808, 3000, 46, 0x0, F=0x0\n";
+        assert_eq!(packets(list.as_bytes()).unwrap().timing().ticks, vec![0, 3000, 6000]);
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub(crate) use webp::exif_of;
 pub use writer::{Depth, VideoSpec, VideoWriter};
 
 /// A file format of videos or images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VideoFormat {
     /// H.264 video in mp4.
     Mp4,
@@ -83,35 +83,49 @@ pub fn format_of(path: &Path, ffmpeg: Option<&Path>) -> Result<VideoFormat> {
         "exr" if sequence::numbered(path).is_some() => Ok(VideoFormat::ExrSequence),
         "exr" => Ok(VideoFormat::Exr),
         "png" => Ok(VideoFormat::Png),
-        other => {
-            if let Some(foreign) = ForeignFormat::of(other) {
-                return match ffmpeg {
-                    Some(_) => Ok(VideoFormat::Foreign(foreign)),
-                    None => Err(Error::refused(
-                        format!("{}: .{other} is written through `ffmpeg`", path.display()),
-                        "put `ffmpeg` on the PATH or name it with `kino config set ffmpeg PATH`; \
-                         without it .mp4, .webp, .png and .exr are written",
-                    )),
-                };
-            }
-            let path = path.display();
-            let message = match other {
-                "" => format!("`{path}` does not end in a format such as .mp4"),
-                other => format!("{path}: there is no video format `.{other}`"),
-            };
-            let known = "use .mp4, .webp, .png (animated), a sequence such as frame_%05d.png or \
-                         frame_%05d.exr, or with ffmpeg .webm, .mkv, .mov, .gif, .avi";
-            Err(Error::refused(message, known))
-        }
+        other => foreign(path, other, ffmpeg),
     }
+}
+
+/// The format of an ending that is not written here.
+fn foreign(path: &Path, extension: &str, ffmpeg: Option<&Path>) -> Result<VideoFormat> {
+    const MISSING: &str = "put `ffmpeg` on the PATH or name it with `kino config set ffmpeg PATH`; \
+                           without it .mp4, .webp, .png and .exr are written";
+    let known = ForeignFormat::known(extension);
+    let place = path.display();
+    let found = match (known, ffmpeg) {
+        (Some(known), Some(_)) => Some(known),
+        (Some(_), None) => {
+            let message = format!("{place}: .{extension} is written through `ffmpeg`");
+            return Err(Error::refused(message, MISSING));
+        }
+        (None, Some(program)) => ForeignFormat::ask(program, extension)?,
+        (None, None) => None,
+    };
+    if let Some(found) = found {
+        return Ok(VideoFormat::Foreign(found));
+    }
+    let message = match (extension, ffmpeg) {
+        ("", _) => format!("`{place}` does not end in a format such as .mp4"),
+        (other, Some(_)) => {
+            format!("{place}: there is no video format `.{other}`, here or in `ffmpeg`")
+        }
+        (other, None) => format!("{place}: there is no video format `.{other}`"),
+    };
+    let known = "use .mp4, .webp, .png (animated), a sequence such as frame_%05d.png or \
+                 frame_%05d.exr, or with ffmpeg .webm, .mkv, .mov, .gif, .avi and what else it \
+                 writes, such as .ts, .mpg, .ogv, .wmv";
+    Err(Error::refused(message, known))
 }
 
 /// Whether a format takes frames of this size.
 ///
 /// # Errors
 /// When it does not; the message says which sizes it takes.
-pub fn check_size(format: VideoFormat, width: usize, height: usize) -> Result<()> {
-    let most = if format == VideoFormat::Mp4 { 3840 } else { 16383 };
+pub fn check_size(format: &VideoFormat, width: usize, height: usize) -> Result<()> {
+    /// The shortest side of H.264.
+    const LEAST: usize = 16;
+    let most = if *format == VideoFormat::Mp4 { 3840 } else { 16383 };
     if width == 0 || height == 0 || width.max(height) > most {
         return Err(Error::refused(
             format!(
@@ -120,7 +134,7 @@ pub fn check_size(format: VideoFormat, width: usize, height: usize) -> Result<()
             "resize them first with `frames.resize`",
         ));
     }
-    if format == VideoFormat::Mp4 && width.min(height) > 2160 {
+    if *format == VideoFormat::Mp4 && width.min(height) > 2160 {
         return Err(Error::refused(
             format!(
                 "frames of {width}x{height} are too large for H.264 here: the shorter side has at most 2160 pixels"
@@ -128,21 +142,21 @@ pub fn check_size(format: VideoFormat, width: usize, height: usize) -> Result<()
             "resize them first with `frames.resize`, or write .webp",
         ));
     }
-    if format == VideoFormat::Mp4 && (width % 2 == 1 || height % 2 == 1) {
-        let even = |side: usize| side.saturating_sub(1).max(2) / 2 * 2;
+    if *format == VideoFormat::Mp4 && width.min(height) < LEAST {
+        return Err(Error::refused(
+            format!("H.264 takes frames of at least {LEAST}x{LEAST}, found {width}x{height}"),
+            "enlarge them first with `upscale`, or write .png",
+        ));
+    }
+    if *format == VideoFormat::Mp4 && (width % 2 == 1 || height % 2 == 1) {
+        let even = |side: usize| side / 2 * 2;
         return Err(Error::refused(
             format!("H.264 takes even sizes, found {width}x{height}"),
             &format!(
                 "near it: {}x{}; resize with `frames.resize`, or write .webp",
-                even(width + 1),
-                even(height + 1)
+                even(width),
+                even(height)
             ),
-        ));
-    }
-    if format == VideoFormat::Mp4 && width.min(height) < 16 {
-        return Err(Error::refused(
-            format!("H.264 takes frames of at least 16x16, found {width}x{height}"),
-            "enlarge them first with `upscale`, or write .png",
         ));
     }
     Ok(())
@@ -172,7 +186,7 @@ pub fn create_with_depth(
         let message = format!("{}: 16 bits a channel are written as PNG alone", path.display());
         return Err(Error::refused(message, "end the path with .png"));
     }
-    check_size(format, spec.width, spec.height)?;
+    check_size(&format, spec.width, spec.height)?;
     if spec.count == 0 {
         return Err(Error::refused("a video has at least one frame, found none", ""));
     }
@@ -199,7 +213,7 @@ pub fn create_with_depth(
             "number the files, as in frame_%05d.exr",
         )),
         VideoFormat::Foreign(foreign) => {
-            Ok(Box::new(ffmpeg_write::ForeignWriter::create(path, spec, foreign)?))
+            Ok(Box::new(ffmpeg_write::ForeignWriter::create(path, spec, &foreign)?))
         }
         VideoFormat::Exr => Ok(Box::new(exr::ExrWriter::create(path, spec, depth)?)),
         VideoFormat::ExrSequence => {

@@ -249,6 +249,10 @@ fn unknown(path: &Path, start: &[u8]) -> Error {
         [0x1a, b'E', 0xdf, 0xa3, ..] => {
             foreign(path, format!("{expected} a WebM or Matroska video"))
         }
+        // Its pictures may look like text.
+        [b'Y', b'U', b'V', b'4', b'M', b'P', b'E', b'G', b'2', b' ', ..] => {
+            foreign(path, format!("{expected} an uncompressed video (YUV4MPEG2)"))
+        }
         [0x47, ..]
         | [b'F', b'L', b'V', ..]
         | [0x30, 0x26, 0xb2, 0x75, ..]

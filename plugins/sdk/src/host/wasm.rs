@@ -70,6 +70,14 @@ impl Value {
         said(self.0.as_real())
     }
 
+    /// True or false.
+    pub fn as_bool(&self) -> Result<bool> {
+        match self.kind() {
+            ValueKind::Bool => Ok(self.as_int()? != 0),
+            _ => Err(Error::new(format!("expected Bool, found {}", self.type_name()))),
+        }
+    }
+
     /// The text.
     pub fn as_text(&self) -> Result<String> {
         said(self.0.as_text())
@@ -141,14 +149,6 @@ impl Value {
     /// Makes a record of a type.
     pub fn record(type_name: &str, fields: &[(&str, &Value)]) -> Result<Self> {
         said(host::new_fields(type_name, &lent(fields))).map(Value)
-    }
-
-    pub(crate) fn frames(fps: Option<f64>) -> Result<Self> {
-        said(host::new_frames(fps)).map(Value)
-    }
-
-    pub(crate) fn push(&self, chunk: &Value) -> Result<()> {
-        said(self.0.push(&chunk.0))
     }
 
     pub(crate) fn op(name: &str, tensors: &[&Value], attributes: &str) -> Result<Self> {
@@ -306,6 +306,26 @@ impl<T: Element> Sink<T> {
 /// A function of its own: only arguments are known not to overlap, and then this becomes vectors.
 fn make_each<T: Element>(out: &mut [T], elements: &[T], each: &impl Fn(T) -> T) {
     out.iter_mut().zip(elements).for_each(|(out, element)| *out = each(*element));
+}
+
+/// Frames in the making.
+pub(crate) struct FramesSink(Value);
+
+impl FramesSink {
+    /// Begins frames of a rate, where that is known.
+    pub(crate) fn new(fps: Option<f64>) -> Result<Self> {
+        said(host::new_frames(fps)).map(|value| FramesSink(Value(value)))
+    }
+
+    /// Appends a chunk.
+    pub(crate) fn push(&mut self, chunk: &Value) -> Result<()> {
+        said(self.0.0.push(&chunk.0))
+    }
+
+    /// The frames.
+    pub(crate) fn finish(self) -> Result<Value> {
+        Ok(self.0)
+    }
 }
 
 /// The running call: a component knows but one.

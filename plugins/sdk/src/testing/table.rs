@@ -7,11 +7,12 @@ use kino_abi::{
     DLDataType, KINO_BOOL, KINO_BYTES, KINO_INT, KINO_LIST, KINO_OPAQUE, KINO_REAL, KINO_RECORD,
     KINO_TENSOR, KINO_TEXT, KinoHost, KinoKind,
 };
+use kino_contract::code;
 use kino_port::PortType;
 
 use super::array::Array;
 use super::call::CallState;
-use super::held::{Handle, Held, Outcome, TensorBuffer};
+use super::held::{FramesDraft, Handle, Held, Outcome};
 use super::operations::compute;
 use crate::host::dlpack::{dl_type, dtype_of};
 
@@ -26,28 +27,26 @@ unsafe impl Sync for Table {}
 /// The reference host's table, to call a plugin's entry with; plugins that no engine has loaded use
 /// it by themselves.
 pub fn table() -> &'static KinoHost {
-    static WORDS: OnceLock<String> = OnceLock::new();
     static TABLE: OnceLock<Table> = OnceLock::new();
-    let words = WORDS.get_or_init(|| {
-        let ops = kino_contract::ops::NAMES.iter().map(|name| format!("op.{name}"));
-        ops.collect::<Vec<_>>().join(" ")
-    });
-    &TABLE.get_or_init(|| Table(host_table::<HeldValues>(words))).0
+    &TABLE.get_or_init(|| Table(host_table::<HeldValues>())).0
 }
 
 /// Values in memory as plugins have handles of them.
-struct HeldValues;
+pub(super) struct HeldValues;
 
 impl Backend for HeldValues {
-    type Value = Held;
+    type Value = Handle;
     type Call<'a> = CallState;
     type Keeper = ();
+    type TensorBuilder = Array;
+    type FramesBuilder = FramesDraft;
 
-    fn fail(call: Option<&CallState>, message: String, hint: String) {
-        match call {
-            Some(call) => call.fail(message, hint),
-            None => eprintln!("{message} ({hint})"),
-        }
+    fn refuse(message: String, hint: String) {
+        eprintln!("{message} ({hint})");
+    }
+
+    fn has(name: &str) -> bool {
+        kino_contract::has(name) && !name.starts_with("call.")
     }
 
     fn log(call: &CallState, level: u32, target: &str, message: &str) {
@@ -70,46 +69,46 @@ impl Backend for HeldValues {
         Ok(Arc::new(Held::Bytes(call.file(path)?)))
     }
 
-    fn kind(value: &Held) -> KinoKind {
-        match value {
+    fn kind(value: &Handle) -> KinoKind {
+        match &**value {
             Held::Text(_) => KINO_TEXT,
             Held::Int(_) => KINO_INT,
             Held::Real(_) => KINO_REAL,
             Held::Bool(_) => KINO_BOOL,
             Held::Tensor(_) => KINO_TENSOR,
             Held::List(_) => KINO_LIST,
-            Held::Record(..) | Held::Frames(_) => KINO_RECORD,
+            Held::Record(..) => KINO_RECORD,
             Held::Bytes(_) => KINO_BYTES,
             Held::Opaque(_) => KINO_OPAQUE,
         }
     }
 
-    fn type_name(value: &Held) -> &str {
+    fn type_name(value: &Handle) -> &str {
         value.type_name()
     }
 
-    fn int(value: &Held) -> HostResult<i128> {
+    fn int(value: &Handle) -> HostResult<i128> {
         Ok(value.int()?)
     }
 
-    fn real(value: &Held) -> HostResult<f64> {
+    fn real(value: &Handle) -> HostResult<f64> {
         Ok(value.real()?)
     }
 
-    fn bytes(value: &Held) -> HostResult<&[u8]> {
+    fn bytes(value: &Handle) -> HostResult<&[u8]> {
         Ok(value.bytes()?)
     }
 
-    fn len(value: &Held) -> usize {
+    fn len(value: &Handle) -> usize {
         value.len()
     }
 
-    fn item(value: &Held, index: usize) -> HostResult<(&str, Handle)> {
+    fn item(value: &Handle, index: usize) -> HostResult<(&str, Handle)> {
         Ok(value.item(index)?)
     }
 
-    fn field(value: &Held, name: &str) -> HostResult<Option<Handle>> {
-        Ok(value.field(name)?)
+    fn field(value: &Handle, name: &str) -> HostResult<Option<Handle>> {
+        Ok(value.field(name))
     }
 
     fn new_text(text: String) -> HostResult<Handle> {
@@ -132,51 +131,70 @@ impl Backend for HeldValues {
         Ok(Arc::new(Held::Bool(truth)))
     }
 
-    fn new_list(items: NamedValues<Held>) -> HostResult<Handle> {
+    fn new_list(items: NamedValues<Handle>) -> HostResult<Handle> {
         Ok(Arc::new(Held::List(items)))
     }
 
-    fn new_record(ty: &str, fields: NamedValues<Held>) -> HostResult<Handle> {
+    fn new_record(ty: &str, fields: NamedValues<Handle>) -> HostResult<Handle> {
         Ok(Arc::new(Held::Record(ty.to_owned(), checked(ty, fields)?)))
     }
 
-    fn new_frames(fps: Option<f64>) -> HostResult<Handle> {
-        Ok(Held::frames(fps)?)
-    }
-
-    fn push_frames(frames: &Held, chunk: &Handle) -> HostResult<()> {
-        Ok(frames.push(chunk)?)
-    }
-
-    fn new_tensor(dtype: DLDataType, shape: &[usize], _unwritten: bool) -> HostResult<Handle> {
-        let dtype = dtype_of(dtype).map_err(|error| error.to_string())?;
-        kino_contract::ops::fits("a tensor", shape, dtype, kino_contract::ops::MAX_BYTES)
-            .map_err(|why| why.to_string())?;
-        Ok(Arc::new(Held::Tensor(TensorBuffer::open(Array::zeros(dtype, shape)))))
-    }
-
-    fn view(value: &Held) -> HostResult<(TensorLayout, ())> {
+    fn view(value: &Handle) -> HostResult<(TensorLayout, ())> {
         let array = value.array()?;
         Ok((layout(array, array.bytes().as_ptr().cast_mut()), ()))
     }
 
-    fn write(value: &Held) -> HostResult<TensorLayout> {
-        let array = value.buffer()?.write()?;
-        // SAFETY: the buffer lets one writer in, which is this one until it is written.
-        let array = unsafe { &mut *array };
+    fn new_tensor(
+        _: Option<&CallState>,
+        dtype: DLDataType,
+        shape: &[usize],
+        _zeroed: bool,
+    ) -> HostResult<Array> {
+        let dtype = dtype_of(dtype).map_err(|error| HostError::new(error.message()))?;
+        kino_contract::ops::fits("a tensor", shape, dtype, kino_contract::ops::MAX_BYTES)
+            .map_err(|why| HostError::coded(why.code, why.message))?;
+        Ok(Array::zeros(dtype, shape))
+    }
+
+    fn memory(array: &mut Array) -> HostResult<TensorLayout> {
         let data = array.pointer();
         Ok(layout(array, data))
     }
 
-    fn written(value: &Held) {
-        if let Ok(buffer) = value.buffer() {
-            buffer.written();
-        }
+    fn finish_tensor(array: Array) -> HostResult<Handle> {
+        Ok(Arc::new(Held::Tensor(array)))
     }
 
-    fn op(name: &str, tensors: &[&Held], attributes: &str) -> HostResult<Handle> {
+    fn new_frames(_: Option<&CallState>, fps: Option<f64>) -> HostResult<FramesDraft> {
+        Ok(FramesDraft::new(fps)?)
+    }
+
+    fn push_frames(frames: &mut FramesDraft, chunk: &Handle) -> HostResult<()> {
+        Ok(frames.push(chunk)?)
+    }
+
+    fn finish_frames(frames: FramesDraft) -> HostResult<Handle> {
+        Ok(frames.finish()?)
+    }
+
+    fn op(
+        _: Option<&CallState>,
+        name: &str,
+        tensors: &[&Handle],
+        attributes: &str,
+    ) -> HostResult<Handle> {
         let arrays = tensors.iter().map(|tensor| tensor.array()).collect::<Outcome<Vec<_>>>()?;
-        Ok(Held::tensor(compute(name, &arrays, attributes).map_err(HostError::from)?))
+        let made = compute(name, &arrays, attributes).map_err(|why| HostError {
+            message: why.message,
+            hint: why.hint.unwrap_or_default(),
+            code: why.code.to_owned(),
+        })?;
+        Ok(Arc::new(Held::Tensor(made)))
+    }
+
+    fn call(_: Option<&CallState>, name: &str, _: &[&Handle], _: &str) -> HostResult<Handle> {
+        let message = format!("the host of tests has no function `{name}`");
+        Err(HostError::coded(code::NO_SUCH_OP, message))
     }
 }
 

@@ -1,0 +1,141 @@
+//! The one way out: every text for a terminal, a pipe or a log passes [`visible`], every JSON
+//! [`json_line`]. What graphs, files and plugins say is data; a terminal obeys none of it.
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+
+use kino_port::is_hidden;
+use serde::Serialize;
+use serde_json::ser::{CompactFormatter, Formatter, Serializer};
+
+/// A text as it may be shown: hidden characters are written out, but for the colours that the
+/// command itself sets, where it sets any.
+pub(crate) fn visible(text: &str, has_colours: bool) -> Cow<'_, str> {
+    if !text.contains(is_hidden) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    let mut rest = text;
+    while let Some(at) = rest.find(is_hidden) {
+        shown.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let colour = if has_colours { colour(rest) } else { None };
+        let end = match colour {
+            Some(end) => {
+                shown.push_str(&rest[..end]);
+                end
+            }
+            None => {
+                let end = rest.chars().next().map_or(0, char::len_utf8);
+                shown.push_str(&kino_port::escape_hidden(&rest[..end]));
+                end
+            }
+        };
+        rest = &rest[end..];
+    }
+    shown.push_str(rest);
+    Cow::Owned(shown)
+}
+
+/// The length of the colour that a text begins with: `ESC [ … m` (ECMA-48, SGR) of weights,
+/// underlines and the sixteen colours of letters. Nothing among them hides a letter.
+fn colour(text: &str) -> Option<usize> {
+    let codes = text.strip_prefix("\x1b[")?;
+    let end = codes.find('m')?;
+    let is_colour = |code: &str| {
+        matches!(code, "" | "0" | "1" | "2" | "3" | "4" | "22" | "23" | "24" | "39")
+            || matches!(code.parse(), Ok(30_u8..=37 | 90..=97) if code.len() == 2)
+    };
+    codes[..end].split(';').all(is_colour).then_some(2 + end + 1)
+}
+
+/// Writes a text to the output stream.
+///
+/// # Errors
+/// When it is closed or full.
+pub(crate) fn print(text: &str, has_colours: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(visible(text, has_colours).as_bytes())?;
+    out.flush()
+}
+
+/// Writes a text to the error stream, if anybody reads it.
+pub(crate) fn tell(text: &str, has_colours: bool) {
+    let _ = io::stderr().write_all(visible(text, has_colours).as_bytes());
+}
+
+/// The output stream, for lines that have passed already.
+pub(crate) fn lines_out() -> Box<dyn Write + Send> {
+    Box::new(io::stdout())
+}
+
+/// The error stream, for lines that have passed already.
+pub(crate) fn lines_err() -> Box<dyn Write + Send> {
+    Box::new(io::stderr())
+}
+
+/// Writes lines of JSON to the output stream.
+///
+/// # Errors
+/// When it is closed or full.
+pub(crate) fn print_bytes(lines: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(lines)?;
+    out.flush()
+}
+
+/// A value as a line of JSON, in which nothing hidden stands as it is.
+///
+/// # Errors
+/// When it has no form in JSON.
+pub(crate) fn json_line(value: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    value.serialize(&mut Serializer::with_formatter(&mut line, Visible))?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// Compact JSON whose texts hold hidden characters as `\u001b`, of two units where they lie beyond
+/// U+FFFF (RFC 8259 §7).
+struct Visible;
+
+impl Formatter for Visible {
+    fn write_string_fragment<W: ?Sized + Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        let mut rest = fragment;
+        while let Some(at) = rest.find(is_hidden) {
+            CompactFormatter.write_string_fragment(writer, &rest[..at])?;
+            let hidden = rest[at..].chars().next().unwrap_or_default();
+            for unit in hidden.encode_utf16(&mut [0; 2]) {
+                write!(writer, "\\u{unit:04x}")?;
+            }
+            rest = &rest[at + hidden.len_utf8()..];
+        }
+        CompactFormatter.write_string_fragment(writer, rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_of_the_command_pass_and_nothing_else() {
+        let text = "\x1b[1;31mbad\x1b[0m \x1b[2J\x1b[8mhidden\x1b]0;t\x07 \u{9b}1m \x1b[38;5;1mx";
+        let shown = "\x1b[1;31mbad\x1b[0m \\u{1b}[2J\\u{1b}[8mhidden\\u{1b}]0;t\\u{7} \\u{9b}1m \
+            \\u{1b}[38;5;1mx";
+        assert_eq!(visible(text, true), shown);
+        assert_eq!(visible(text, false), shown.replace('\x1b', "\\u{1b}"));
+    }
+
+    #[test]
+    fn json_says_the_same_and_hides_nothing() {
+        let text = "a\u{1b}\u{9b}\u{202e}\u{e0041}\"\n\u{7f}é";
+        let line = String::from_utf8(json_line(&text).unwrap()).unwrap();
+        assert_eq!(line, "\"a\\u001b\\u009b\\u202e\\udb40\\udc41\\\"\\n\\u007fé\"\n");
+        assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
+    }
+}
