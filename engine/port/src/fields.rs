@@ -256,7 +256,11 @@ impl FieldRule {
     /// What may be in it, in words: `f32 [f, h, w] in 0…1`.
     pub fn expected(&self) -> String {
         let (what, range) = (self.what(), self.range());
-        if range.is_empty() { what } else { format!("{what} in {range}") }
+        match range.contains('…') {
+            true => format!("{what} in {range}"),
+            false if range.is_empty() => what,
+            false => format!("{what}, {range}"),
+        }
     }
 
     /// What is in it, in words, with element type and layout.

@@ -252,8 +252,7 @@ impl PortType {
                 FieldRule::needed(
                     "chunks",
                     FieldContent::Chunks,
-                    "a list of tensors f32 `[n, height, width, 3]` of one size: RGB in 0…1, \
-                     sRGB-encoded",
+                    "of one size: RGB, sRGB-encoded, BT.709 primaries",
                 ),
                 FieldRule::optional("fps", FieldContent::RATE, "the rate").unit("frames/s"),
                 FieldRule::derived("count", FieldContent::COUNT, "how many").unit("frames"),

@@ -7,7 +7,7 @@ use kino_contract::ops::Operand;
 use kino_contract::records::{self, Found};
 use kino_contract::{ValueKind, code};
 use kino_node::{
-    Content, Embeddings, Error, Fields, Opaque, Record, Result, Typed, Value, type_of_name,
+    Content, Embeddings, Error, Fields, Frames, Opaque, Record, Result, Typed, Value, type_of_name,
 };
 use kino_port::{FieldContent, FieldPresence, FieldRule, TensorRule};
 
@@ -171,7 +171,10 @@ impl PluginValue {
         let Some(def) = type_of_name(ty) else {
             return Ok(PluginValue::Fields(ty.into(), fields.into()));
         };
-        let content = def.from_fields(&given).map_err(|error| error.or_code(code::INVALID))?;
+        let content = match given.same_frames() {
+            Some(frames) => Content::new(frames),
+            None => def.from_fields(&given).map_err(|error| error.or_code(code::INVALID))?,
+        };
         let is_more = |name: &str| !rules.iter().any(|rule| rule.name == name);
         let more = values(fields.into_iter().filter(|(name, _)| is_more(name)))?;
         Ok(PluginValue::Value(Value::Typed(Typed::from(content).with_more(more))))
@@ -283,6 +286,13 @@ struct RecordFields<'a> {
 impl RecordFields<'_> {
     fn find(&self, name: &str) -> Option<&PluginValue> {
         self.fields.iter().find(|(field, _)| **field == *name).map(|(_, value)| value)
+    }
+
+    /// The frames whose chunks these are, where they are just those: what lies in a file stays there.
+    fn same_frames(&self) -> Option<Arc<Frames>> {
+        let Some(PluginValue::Chunks(frames)) = self.find("chunks") else { return None };
+        let fps = self.find("fps").and_then(|fps| fps.real().ok());
+        (fps == frames.fps()).then(|| Arc::clone(frames))
     }
 
     /// Holds each field against its rule.

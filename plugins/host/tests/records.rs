@@ -247,7 +247,7 @@ fn what_is_no_record_of_its_type_is_told() {
     refused(
         "Audio",
         &[("tensor", tensor(&[2, 4])), ("rate", int(0))],
-        "Audio.rate: expected Int in 1 or more, found 0",
+        "Audio.rate: expected Int, 1 or more, found 0",
         invalid,
     );
     refused("Dit", &[], "plugins make no records of type Dit", invalid);

@@ -7,8 +7,10 @@ use kino_abi::{
     DLDataType, KINO_BOOL, KINO_BYTES, KINO_INT, KINO_LIST, KINO_OPAQUE, KINO_REAL, KINO_RECORD,
     KINO_TENSOR, KINO_TEXT, KinoHost, KinoKind,
 };
-use kino_contract::code;
-use kino_port::PortType;
+use kino_contract::ops::Operand;
+use kino_contract::records::{self, Found};
+use kino_contract::{ValueKind, code};
+use kino_port::FieldPresence;
 
 use super::array::Array;
 use super::call::CallState;
@@ -136,7 +138,12 @@ impl Backend for HeldValues {
     }
 
     fn new_record(ty: &str, fields: NamedValues<Handle>) -> HostResult<Handle> {
-        Ok(Arc::new(Held::Record(ty.to_owned(), checked(ty, fields)?)))
+        check(ty, &fields).map_err(|why| HostError {
+            message: why.message,
+            hint: why.hint.unwrap_or_default(),
+            code: why.code.to_owned(),
+        })?;
+        Ok(Arc::new(Held::Record(ty.to_owned(), fields)))
     }
 
     fn view(value: &Handle) -> HostResult<(TensorLayout, ())> {
@@ -203,16 +210,47 @@ fn layout(array: &Array, data: *mut u8) -> TensorLayout {
     TensorLayout::row_major(data, dl_type(array.dtype), shape)
 }
 
-/// Checks that a record of an engine type has its fields.
-fn checked(name: &str, fields: Vec<(String, Handle)>) -> Outcome<Vec<(String, Handle)>> {
-    let row = PortType::NAMED.iter().find(|row| row.name == name);
-    let needed = match row.filter(|row| !row.fields.is_empty()) {
-        Some(row) => row.needed_fields().map(|field| field.name).collect(),
-        None if name.contains('.') => Vec::new(),
-        None => return Err(format!("a plugin cannot make a record of type `{name}`")),
-    };
-    match needed.iter().find(|needed| !fields.iter().any(|(field, _)| field == *needed)) {
-        Some(missing) => Err(format!("a record of type {name} needs a field `{missing}`")),
-        None => Ok(fields),
+fn kind_of(value: &Held) -> ValueKind {
+    match value {
+        Held::Text(_) => ValueKind::Text,
+        Held::Int(_) => ValueKind::Int,
+        Held::Real(_) => ValueKind::Real,
+        Held::Bool(_) => ValueKind::Bool,
+        Held::Tensor(_) => ValueKind::Tensor,
+        Held::List(_) => ValueKind::List,
+        Held::Record(..) => ValueKind::Record,
+        Held::Bytes(_) => ValueKind::Bytes,
+        Held::Opaque(_) => ValueKind::Opaque,
     }
+}
+
+/// Holds the fields of a record against what its type says of them.
+fn check(ty: &str, fields: &[(String, Handle)]) -> kino_contract::ops::Result<()> {
+    let rules = match records::rules(ty) {
+        Some(rules) => rules,
+        None if ty.contains('.') => &[],
+        None => return Err(records::no_records(ty)),
+    };
+    let names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
+    records::check_names(ty, rules, &names)?;
+    for (name, value) in fields {
+        let rule = rules.iter().find(|rule| rule.name == name);
+        let Some(rule) = rule.filter(|rule| rule.presence != FieldPresence::Derived) else {
+            continue;
+        };
+        let array = value.array().ok();
+        let found = Found {
+            kind: kind_of(value),
+            type_name: value.type_name(),
+            tensor: array.map(|array| Operand { dtype: array.dtype, dims: &array.dims }),
+            text: match &**value {
+                Held::Text(text) => Some(text),
+                _ => None,
+            },
+            number: value.real().ok(),
+            len: value.len(),
+        };
+        records::check_field(ty, rule, &found)?;
+    }
+    Ok(())
 }
