@@ -21,13 +21,13 @@
 //! - **Evolution.** `major` must be equal. `minor` only grows: fields are added at the end of the
 //!   two tables, and kinds of values, names of operations, functions and types, codes of errors,
 //!   and keys of the descriptor. Both sides say the size of their table, and nobody reads past the
-//!   size that the other one gave. A field that is there keeps its meaning for ever. A plugin built
-//!   against 2.0 therefore loads on every host 2.x. A plugin that needs a newer table looks at the
-//!   host's `size` in its entry, and says what it misses by returning null after
+//!   size that the other one gave. A field that is there keeps its meaning for ever. A plugin
+//!   built against 2.0 therefore loads on every host 2.x. A plugin that needs a newer table looks
+//!   at the host's `size` in its entry, and says what it misses by returning null after
 //!   [`KinoHost::fail`].
-//! - **Between major versions** the entry's signature, [`KinoHost`] up to `fail` and [`KinoPlugin`]
-//!   up to `descriptor` keep their places, so that a plugin and a host of different ones say what to
-//!   build again.
+//! - **Between major versions** the entry's signature, [`KinoHost`] up to `fail` and
+//!   [`KinoPlugin`] up to `descriptor` keep their places, so that a plugin and a host of different
+//!   ones say what to build again.
 
 mod dlpack;
 pub mod host_table;

@@ -129,6 +129,17 @@ impl PluginValue {
         }
     }
 
+    /// The truth value.
+    ///
+    /// # Errors
+    /// When it is something else; so for all that follow.
+    pub fn truth(&self) -> Result<bool> {
+        match self {
+            PluginValue::Value(Value::Bool(value)) => Ok(*value),
+            other => cannot("Bool", other),
+        }
+    }
+
     /// The real number; whole numbers widen.
     pub fn real(&self) -> Result<f64> {
         match self {
