@@ -215,9 +215,9 @@ impl Opaque {
     }
 }
 
-/// The fields of which a plugin makes a value. Whoever gives them has held them against the rules of
-/// the type's row (`kino_port::FieldRule`): those that must be there are, each is what its rule says,
-/// and tensors have the shape and the element type of theirs.
+/// The fields of which a plugin makes a value. Whoever gives them has held them against the rules
+/// of the type's row (`kino_port::FieldRule`): those that must be there are, each is what its rule
+/// says, and tensors have the shape and the element type of theirs.
 pub trait Fields {
     /// The tensor in a field.
     ///

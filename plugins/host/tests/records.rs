@@ -242,8 +242,8 @@ fn what_is_no_record_of_its_type_is_told() {
         "Mask.tensor: expected f32 [f, h, w] in 0…1, found Text",
         code::WRONG_KIND,
     );
-    let two = PluginValue::Value(Value::Tensor((ramp(&[1, 2, 3]) + 1.0).unwrap()));
-    refused("Mask", &[("tensor", two)], "a mask is one value a pixel in 0…1, found 1", invalid);
+    let two = PluginValue::Value(Value::Tensor((ramp(&[1, 1, 1]) + 2.0).unwrap()));
+    refused("Mask", &[("tensor", two)], "a mask is one value a pixel in 0…1, found 2", invalid);
     refused(
         "Audio",
         &[("tensor", tensor(&[2, 4])), ("rate", int(0))],
