@@ -243,7 +243,7 @@ fn fields_that_no_type_knows_stay() -> Result<()> {
     let text: Conditioning = out.get("text")?;
     assert_close(&text.positive, &rows.mul(2.0)?, 0.0);
     assert_close(&text.positive_embedding("pooled")?.unwrap(), &pooled, 0.0);
-    assert_close(&out.get::<Mask>("mask")?, &grey.mul(0.5)?, 0.0);
+    assert_close(&out.get::<Mask>("mask")?.0, &grey.mul(0.5)?, 0.0);
     assert_close(&out.get::<Frames>("frames")?.joined()?, &chunk.mul(-1.0)?.add(1.0)?, 1e-6);
     assert_eq!(out.get::<Given>("given")?.strength()?, 1.0);
     assert_close(&out.get::<Given>("given")?.mask()?, &grey, 0.0);

@@ -143,7 +143,10 @@ impl Backend for HeldValues {
             hint: why.hint.unwrap_or_default(),
             code: why.code.to_owned(),
         })?;
-        Ok(Arc::new(Held::Record(ty.to_owned(), fields)))
+        match ty {
+            "Frames" => Ok(framed(fields)?),
+            _ => Ok(Arc::new(Held::Record(ty.to_owned(), fields))),
+        }
     }
 
     fn view(value: &Handle) -> HostResult<(TensorLayout, ())> {
@@ -208,6 +211,22 @@ impl Backend for HeldValues {
 fn layout(array: &Array, data: *mut u8) -> TensorLayout {
     let shape = array.dims.iter().map(|&dim| dim as i64).collect();
     TensorLayout::row_major(data, dl_type(array.dtype), shape)
+}
+
+/// Frames of their fields: what the host says of frames is said, others are kept.
+fn framed(fields: Vec<(String, Handle)>) -> Outcome<Handle> {
+    let field = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, held)| held);
+    let mut draft = FramesDraft::new(field("fps").map(|fps| fps.real()).transpose()?)?;
+    if let Some(chunks) = field("chunks") {
+        (0..chunks.len()).try_for_each(|index| draft.push(&chunks.item(index)?.1))?;
+    }
+    let made = draft.finish()?;
+    let Held::Record(ty, known) = &*made else { return Ok(made) };
+    let is_known = |name: &str| {
+        records::rules(ty).is_some_and(|rules| rules.iter().any(|rule| rule.name == name))
+    };
+    let more = fields.iter().filter(|(name, _)| !is_known(name)).cloned();
+    Ok(Arc::new(Held::Record(ty.clone(), known.iter().cloned().chain(more).collect())))
 }
 
 fn kind_of(value: &Held) -> ValueKind {
