@@ -12,6 +12,7 @@ mod frames;
 mod has;
 pub mod ops;
 pub mod path;
+pub mod records;
 mod value;
 
 pub use descriptor::{Descriptor, NodeSpec, TypeSpec, is_word};

@@ -240,7 +240,12 @@ impl Call<'_> {
     }
 
     fn fit(&self, ty: &kino_port::PortType) -> Result<PluginValue> {
-        let value = self.values[0].clone().into_value()?;
+        let value = &self.values[0];
+        if *ty == kino_port::PortType::Tensor && value.is_tensor() && value.type_name() != "Frames"
+        {
+            return Ok(tensor(value.tensor()?));
+        }
+        let value = value.clone().into_value()?;
         if *ty == kino_port::PortType::Tensor
             && let Some(frames) = value.get::<Frames>()
         {
@@ -267,7 +272,11 @@ impl Call<'_> {
         }
         let new = names.iter().zip(&self.values[1..]);
         fields.extend(new.map(|(name, value)| (Arc::from(name.as_str()), value.clone())));
-        PluginValue::record(record.type_name(), fields)
+        match record {
+            // It becomes a value where it goes, and so does what it is made of.
+            PluginValue::Fields(ty, _) => Ok(PluginValue::Fields(ty.clone(), fields.into())),
+            record => PluginValue::record(record.type_name(), fields),
+        }
     }
 }
 
