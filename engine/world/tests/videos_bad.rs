@@ -27,6 +27,17 @@ fn refused(bytes: &[u8]) -> (String, Option<String>) {
     (said, error.hint().map(str::to_owned))
 }
 
+/// Whatever is cut says what to do, whichever format it has.
+#[test]
+fn what_ends_early_says_what_to_do() {
+    for name in ["bt709.mp4", "moving.gif", "moving.webp", "moving.png"] {
+        let whole = fs::read(stored(name)).unwrap();
+        let (said, hint) = refused(&whole[..whole.len() * 2 / 3]);
+        assert!(said.contains("early") || said.contains("damaged"), "{name}: {said}");
+        assert_eq!(hint.as_deref(), Some("copy or download it again"), "{name}: {said}");
+    }
+}
+
 /// The file with one of its boxes changed; those around it follow in length. In the files that are
 /// stored the tables stand behind the samples, so that no sample moves.
 fn changed(file: &[u8], path: &[&[u8; 4]], change: &dyn Fn(&mut Vec<u8>)) -> Vec<u8> {
