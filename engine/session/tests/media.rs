@@ -198,7 +198,7 @@ fn parts_of_a_sound_begin_at_their_times() {
     for (starts, expected) in [
         ("[0.0]", "expected one time for each of 2 parts, found 1"),
         ("[1.0, 0.5]", "parts begin one after another, found 1 s before 0.5 s"),
-        ("[-1.0, 0.5]", "a part begins between 0 and 1000000 s, found -1"),
+        ("[-1.0, 0.5]", "`starts`: expected a number from 0 to 1000000, found -1"),
     ] {
         let said = place.run(&graph(starts)).err().unwrap();
         assert!(said.contains(expected), "{said}");
