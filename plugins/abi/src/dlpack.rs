@@ -1,4 +1,5 @@
 //! DLPack 1.0, as far as the contract uses it (<https://dmlc.github.io/dlpack/latest/c_api.html>).
+//! In the header these are DLPack's own types (`cbindgen.toml`).
 
 use std::ffi::c_void;
 
@@ -66,8 +67,8 @@ pub struct DLTensor {
     pub dtype: DLDataType,
     /// The size of each dimension.
     pub shape: *mut i64,
-    /// Elements from one to the next along each dimension; null where the tensor is row-major
-    /// without gaps.
+    /// Elements from one to the next along each dimension. A host fills them always; null in what a
+    /// plugin gives means row-major without gaps.
     pub strides: *mut i64,
     /// Where the first element lies, in bytes behind `data`.
     pub byte_offset: u64,

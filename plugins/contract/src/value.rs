@@ -22,3 +22,38 @@ pub enum ValueKind {
     /// A value that can only be passed on: parts of models, guiders.
     Opaque,
 }
+
+impl ValueKind {
+    /// Every kind.
+    pub const ALL: [ValueKind; 9] = [
+        ValueKind::Text,
+        ValueKind::Int,
+        ValueKind::Real,
+        ValueKind::Bool,
+        ValueKind::Tensor,
+        ValueKind::List,
+        ValueKind::Record,
+        ValueKind::Bytes,
+        ValueKind::Opaque,
+    ];
+
+    /// Its name in the contract: `text`.
+    pub fn name(self) -> &'static str {
+        match self {
+            ValueKind::Text => "text",
+            ValueKind::Int => "int",
+            ValueKind::Real => "real",
+            ValueKind::Bool => "bool",
+            ValueKind::Tensor => "tensor",
+            ValueKind::List => "list",
+            ValueKind::Record => "record",
+            ValueKind::Bytes => "bytes",
+            ValueKind::Opaque => "opaque",
+        }
+    }
+
+    /// The kind of this name; one that nobody knows yet can only be passed on.
+    pub fn from_name(name: &str) -> Self {
+        Self::ALL.into_iter().find(|kind| kind.name() == name).unwrap_or(ValueKind::Opaque)
+    }
+}

@@ -25,12 +25,11 @@ use kino_contract::ops::{Op, OpPlan, Operand};
 use kino_node::{Error, Result};
 
 use call::OpCall;
-use shape::in_candle;
 
 pub use call::OpLimits;
 pub(crate) use call::refused;
 pub use kino_contract::ops::NAMES;
-pub(crate) use shape::of_candle;
+pub(crate) use shape::{in_candle, of_candle};
 
 /// Computes one operation; `attributes` is a JSON object, or empty where there are none.
 ///

@@ -1,36 +1,96 @@
 //! How values that a plugin makes come to be: in this process, tensors are the engine's own; in a
 //! worker process, they lie in memory that the engine's process sees, too.
 
-use std::cell::RefCell;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use bytemuck::Pod;
 use candle_core::DType;
-use kino_host::{FillElements, FramesBuffer, PluginValue, TensorBuffer};
-use kino_node::{Error, Ledger, Result};
+use kino_host::{
+    CollectedFrames, FillElements, FramesBuffer, PluginValue, SharedTensor, TensorBuffer,
+};
+use kino_node::{Ledger, Result, Value};
 
 /// Makes what a plugin asks for.
 pub(crate) trait TensorAllocator: Send + Sync {
-    /// A tensor of zeros.
-    fn tensor(&self, dtype: DType, shape: &[usize]) -> Result<PluginValue>;
-    /// A tensor whose elements are whatever lies there, for who writes all of them.
-    fn uninit(&self, dtype: DType, shape: &[usize]) -> Result<PluginValue> {
-        self.tensor(dtype, shape)
-    }
-    /// Frames in the making.
-    fn frames(&self, fps: Option<f64>) -> Result<PluginValue>;
-    /// Appends to frames in the making.
-    fn push(&self, frames: &PluginValue, chunk: &PluginValue) -> Result<()>;
+    /// A tensor to be written: zeros, or whatever lies there, for who writes all of them.
+    fn tensor(&self, dtype: DType, shape: &[usize], zeroed: bool) -> Result<TensorDraft>;
+    /// Who holds the memory of frames, where a call has a ledger; none where frames are only
+    /// gathered, to be sent.
+    fn ledger(&self, of_call: Option<&Arc<Ledger>>) -> Option<Arc<Ledger>>;
     /// A record.
     fn record(&self, ty: &str, fields: Vec<(Arc<str>, PluginValue)>) -> Result<PluginValue>;
-    /// From here on a tensor of this maker does not change: somebody reads it or takes it up.
-    fn seal(&self, _tensor: &PluginValue) -> Result<()> {
-        Ok(())
+}
+
+/// A tensor that is being written.
+pub(crate) enum TensorDraft {
+    /// Memory of the engine.
+    Own(TensorBuffer),
+    /// Memory that the engine's process sees, too, and where it is written.
+    Shared(SharedTensor, SharedMemory),
+}
+
+/// Where shared memory is written.
+pub(crate) struct SharedMemory(pub(crate) *mut u8);
+
+// SAFETY: the memory belongs to the tensor that the pointer stands beside, not to a thread.
+unsafe impl Send for SharedMemory {}
+
+impl TensorDraft {
+    /// Its type, its shape, and where it is written; that stays where it is until it is finished.
+    pub(crate) fn memory(&mut self) -> Result<(DType, &[usize], *mut u8)> {
+        match self {
+            TensorDraft::Own(draft) => {
+                let data = draft.lend()?.data;
+                Ok((draft.dtype(), draft.shape(), data))
+            }
+            TensorDraft::Shared(tensor, memory) => Ok((tensor.dtype, &tensor.shape, memory.0)),
+        }
     }
-    /// Where the elements of a tensor of this maker can be written, until [`Maker::give_back`].
-    fn lend(&self, tensor: &PluginValue) -> Result<*mut u8>;
-    /// Ends what [`Maker::lend`] began.
-    fn give_back(&self, tensor: &PluginValue);
+
+    /// The tensor.
+    pub(crate) fn finish(self) -> Result<PluginValue> {
+        match self {
+            TensorDraft::Own(draft) => {
+                draft.give_back();
+                Ok(PluginValue::Value(Value::Tensor(draft.finish()?)))
+            }
+            TensorDraft::Shared(tensor, _) => Ok(PluginValue::SharedTensor(Arc::new(tensor))),
+        }
+    }
+}
+
+/// Frames that are being made.
+pub(crate) enum FramesDraft {
+    /// Frames of the engine.
+    Own(FramesBuffer),
+    /// Chunks that are gathered, to be sent.
+    Collected(CollectedFrames),
+}
+
+impl FramesDraft {
+    /// No frames yet, of a rate where that is known; a ledger holds them, or they are gathered.
+    pub(crate) fn new(ledger: Option<Arc<Ledger>>, fps: Option<f64>) -> Result<Self> {
+        Ok(match ledger {
+            Some(ledger) => FramesDraft::Own(FramesBuffer::new(&ledger, fps)?),
+            None => FramesDraft::Collected(CollectedFrames::new(fps)?),
+        })
+    }
+
+    /// Appends a chunk.
+    pub(crate) fn push(&mut self, chunk: &PluginValue) -> Result<()> {
+        match self {
+            FramesDraft::Own(frames) => frames.push(&chunk.tensor()?),
+            FramesDraft::Collected(frames) => frames.push(chunk.clone()),
+        }
+    }
+
+    /// The frames.
+    pub(crate) fn finish(self) -> Result<PluginValue> {
+        match self {
+            FramesDraft::Own(frames) => Ok(PluginValue::Value(frames.finish()?.into())),
+            FramesDraft::Collected(frames) => frames.finish(),
+        }
+    }
 }
 
 static ALLOCATOR: OnceLock<Box<dyn TensorAllocator>> = OnceLock::new();
@@ -49,45 +109,20 @@ pub(crate) fn set_allocator(allocator: Box<dyn TensorAllocator>) {
 struct InProcess;
 
 impl TensorAllocator for InProcess {
-    fn tensor(&self, dtype: DType, shape: &[usize]) -> Result<PluginValue> {
-        Ok(PluginValue::TensorBuffer(Arc::new(TensorBuffer::zeros(dtype, shape, u64::MAX)?)))
+    fn tensor(&self, dtype: DType, shape: &[usize], zeroed: bool) -> Result<TensorDraft> {
+        let draft = match zeroed {
+            true => TensorBuffer::zeros(dtype, shape, u64::MAX),
+            false => TensorBuffer::filled(dtype, shape, u64::MAX, &Uninit),
+        };
+        Ok(TensorDraft::Own(draft?))
     }
 
-    fn uninit(&self, dtype: DType, shape: &[usize]) -> Result<PluginValue> {
-        Ok(PluginValue::TensorBuffer(Arc::new(TensorBuffer::filled(
-            dtype,
-            shape,
-            u64::MAX,
-            &Uninit,
-        )?)))
-    }
-
-    fn frames(&self, fps: Option<f64>) -> Result<PluginValue> {
-        Ok(PluginValue::FramesBuffer(Arc::new(FramesBuffer::new(&ledger(), fps)?)))
-    }
-
-    fn push(&self, frames: &PluginValue, chunk: &PluginValue) -> Result<()> {
-        match frames {
-            PluginValue::FramesBuffer(growing) => growing.push(&chunk.tensor()?),
-            other => Err(Error::failed(format!("{} takes no frames", other.type_name()))),
-        }
+    fn ledger(&self, of_call: Option<&Arc<Ledger>>) -> Option<Arc<Ledger>> {
+        Some(of_call.map_or_else(latest, Arc::clone))
     }
 
     fn record(&self, ty: &str, fields: Vec<(Arc<str>, PluginValue)>) -> Result<PluginValue> {
         PluginValue::record(ty, fields)
-    }
-
-    fn lend(&self, tensor: &PluginValue) -> Result<*mut u8> {
-        match tensor {
-            PluginValue::TensorBuffer(draft) => Ok(draft.lend()?.data),
-            other => Err(Error::failed(format!("this {} cannot be written", other.type_name()))),
-        }
-    }
-
-    fn give_back(&self, tensor: &PluginValue) {
-        if let PluginValue::TensorBuffer(draft) = tensor {
-            draft.give_back();
-        }
     }
 }
 
@@ -99,15 +134,10 @@ impl FillElements for Uninit {
         elements.clear();
         elements.reserve_exact(count);
         // SAFETY: there is room for `count` elements, for which any bits do. The contract of
-        // `new_tensor_unwritten` has the plugin write all of them before it gives the view back;
+        // `new_tensor_builder` has the plugin write all of them before it finishes the tensor;
         // until then a draft is not read.
         unsafe { elements.set_len(count) };
     }
-}
-
-thread_local! {
-    /// The memory ledger of the call that runs on this thread.
-    static LEDGER: RefCell<Option<Arc<Ledger>>> = const { RefCell::new(None) };
 }
 
 /// The ledger of the latest call, for frames that a thread of a plugin's own makes.
@@ -115,24 +145,15 @@ static LATEST: Mutex<Weak<Ledger>> = Mutex::new(Weak::new());
 /// What such frames may take where no call was made yet, in bytes.
 const MODEST: u64 = 1 << 30;
 
-/// Does `f`; the frames that it makes take leases of this ledger.
-pub(crate) fn with_ledger<T>(ledger: &Arc<Ledger>, f: impl FnOnce() -> T) -> T {
-    remember(ledger);
-    let before = LEDGER.replace(Some(Arc::clone(ledger)));
-    let result = f();
-    LEDGER.set(before);
-    result
-}
-
-fn remember(ledger: &Arc<Ledger>) {
+/// Frames that are made without a call take leases of this ledger from here on.
+pub(crate) fn remember(ledger: &Arc<Ledger>) {
     let mut latest = LATEST.lock().unwrap_or_else(PoisonError::into_inner);
     if !std::ptr::eq(latest.as_ptr(), Arc::as_ptr(ledger)) {
         *latest = Arc::downgrade(ledger);
     }
 }
 
-fn ledger() -> Arc<Ledger> {
-    let set = LEDGER.with_borrow(Clone::clone);
-    set.or_else(|| LATEST.lock().unwrap_or_else(PoisonError::into_inner).upgrade())
-        .unwrap_or_else(|| Ledger::new(MODEST))
+fn latest() -> Arc<Ledger> {
+    let latest = LATEST.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+    latest.unwrap_or_else(|| Ledger::new(MODEST))
 }

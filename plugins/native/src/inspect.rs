@@ -38,9 +38,24 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<()> {
     if exports.iter().any(|export| is_entry(export.name())) {
         return Ok(());
     }
+    // Names as compilers of C++ write them: of the Itanium ABI, and Microsoft's.
+    let is_mangled = |name: &[u8]| {
+        let name = name.strip_prefix(b"_").unwrap_or(name);
+        [&b"_Z11kino_plugin"[..], b"Z11kino_plugin", b"?kino_plugin@@"]
+            .iter()
+            .any(|start| name.starts_with(start))
+    };
+    if let Some(export) = exports.iter().find(|export| is_mangled(export.name())) {
+        let name = String::from_utf8_lossy(export.name());
+        return Err(Error::advised(
+            format!("it is a library, but no plugin: it exports `{name}`, not `kino_plugin`"),
+            "write extern \"C\" before the entry, or include kino_plugin.h, which declares it so",
+        ));
+    }
     Err(Error::advised(
         "it is a library, but no plugin: it exports no `kino_plugin`",
-        "in Rust, `kino_plugin::plugin!(…)` makes the export, in a crate of type cdylib",
+        "in Rust, `kino_plugin::plugin!(…)` makes the export, in a crate of type cdylib; in C and \
+         C++, KINO_EXPORT does",
     ))
 }
 

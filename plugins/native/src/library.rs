@@ -1,17 +1,16 @@
 //! One build of a native plugin: copied, examined, loaded, asked what it is, and its instances.
 
-use std::ffi::c_void;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kino_abi::host_table::{from_raw, into_raw, lent_bytes};
-use kino_abi::{KinoEntry, KinoPlugin, KinoStr, KinoValue};
+use kino_abi::host_table::{from_raw, into_raw, lend, lent_bytes};
+use kino_abi::{KinoEntry, KinoInstance, KinoPlugin, KinoStr, KinoValue};
 use kino_host::{CallCx, Descriptor, Instance, Module, PluginError, PluginValue};
 use kino_node::{Error, Result, Value};
 use libloading::Library;
 
-use crate::allocator::with_ledger;
-use crate::table::{ActiveCall, entry_error, host};
+use crate::allocator::remember;
+use crate::table::{ActiveCall, EngineValues, entry_error, host};
 use crate::{inspect, negotiate};
 
 /// A statement that the user trusts the native code of one file: whoever makes one answers for it.
@@ -188,17 +187,12 @@ impl NativePlugin {
         call: &CallCx<'_>,
     ) -> Result<NativeInstance> {
         let current = ActiveCall::new(call);
-        let name = KinoStr { data: node.as_ptr(), len: node.len() };
-        let saved = saved.map_or(KinoStr { data: std::ptr::null(), len: 0 }, |saved| KinoStr {
-            data: saved.as_ptr(),
-            len: saved.len(),
-        });
+        let saved = saved.map_or(KinoStr { data: std::ptr::null(), len: 0 }, lend);
         let mut instance = std::ptr::null_mut();
         // SAFETY: all arguments live through the call, as the contract wants.
-        let status =
-            unsafe { (self.loaded.plugin.open)(current.raw(), name, saved, &raw mut instance) };
-        if let Some(error) = current.error(status) {
-            return Err(error);
+        unsafe {
+            let (call, node) = (current.raw(), lend(node.as_bytes()));
+            current.ended((self.loaded.plugin.open)(call, node, saved, &raw mut instance))?;
         }
         let outputs = self.descriptor.node(node).map_or(0, |spec| spec.signature.outputs.len());
         let loaded = Arc::clone(&self.loaded);
@@ -209,7 +203,7 @@ impl NativePlugin {
 /// An instance of a node of a native plugin.
 pub(crate) struct NativeInstance {
     loaded: Arc<Loaded>,
-    instance: *mut c_void,
+    instance: *mut KinoInstance,
     outputs: usize,
 }
 
@@ -220,26 +214,21 @@ impl Instance for NativeInstance {
     fn run(&mut self, call: &CallCx<'_>, inputs: &[Option<Value>]) -> Result<Vec<Option<Value>>> {
         let inputs = inputs.iter().map(|value| value.clone().map(PluginValue::Value));
         let outputs = self.run_items(call, inputs.collect())?;
-        let value = |item: Option<Arc<PluginValue>>| {
-            let item =
-                item.map(|item| Arc::try_unwrap(item).unwrap_or_else(|item| (*item).clone()));
-            item.map(PluginValue::into_value).transpose()
-        };
+        let value = |item: Option<PluginValue>| item.map(PluginValue::into_value).transpose();
         outputs.into_iter().map(value).collect()
     }
 
     fn save(&mut self, call: &CallCx<'_>) -> Result<Option<Vec<u8>>> {
         let current = ActiveCall::new(call);
         let mut state = std::ptr::null_mut();
-        // SAFETY: the instance is open, and nobody else uses it.
-        let status =
-            unsafe { (self.loaded.plugin.save)(current.raw(), self.instance, &raw mut state) };
-        // SAFETY: the plugin gave it away, or wrote null.
-        let state = unsafe { from_raw::<PluginValue>(state) };
-        match current.error(status) {
-            Some(error) => Err(error),
-            None => state.map(|item| Ok(item.bytes()?.to_vec())).transpose(),
-        }
+        // SAFETY: the instance is open, and nobody else uses it; the plugin gives the state away, or
+        // leaves null.
+        let (ended, state) = unsafe {
+            let error = (self.loaded.plugin.save)(current.raw(), self.instance, &raw mut state);
+            (current.ended(error), from_raw::<EngineValues>(state))
+        };
+        ended?;
+        state.map(|item| Ok(item.bytes()?.to_vec())).transpose()
     }
 
     fn is_broken(&self) -> bool {
@@ -253,35 +242,33 @@ impl NativeInstance {
         &mut self,
         call: &CallCx<'_>,
         inputs: Vec<Option<PluginValue>>,
-    ) -> Result<Vec<Option<Arc<PluginValue>>>> {
+    ) -> Result<Vec<Option<PluginValue>>> {
         let current = ActiveCall::new(call);
-        let given: Vec<*mut KinoValue> = inputs
-            .into_iter()
-            .map(|item| item.map_or(std::ptr::null_mut(), |item| into_raw(Arc::new(item))))
-            .collect();
+        remember(call.ledger);
+        let raw = |item| into_raw::<EngineValues>(item).cast_const();
+        let given: Vec<*const KinoValue> =
+            inputs.into_iter().map(|item| item.map_or(std::ptr::null(), raw)).collect();
         let mut outputs = vec![std::ptr::null_mut::<KinoValue>(); self.outputs];
-        let status = with_ledger(call.ledger, || {
-            // SAFETY: inputs live through the call; as many places for outputs as the descriptor
-            // promises; the instance is open, and nobody else uses it.
-            unsafe {
-                (self.loaded.plugin.run)(
-                    current.raw(),
-                    self.instance,
-                    given.as_ptr(),
-                    given.len(),
-                    outputs.as_mut_ptr(),
-                    outputs.len(),
-                )
-            }
-        });
+        // SAFETY: inputs live through the call; as many places for outputs as the descriptor
+        // promises; the instance is open, and nobody else uses it.
+        let ended = unsafe {
+            current.ended((self.loaded.plugin.run)(
+                current.raw(),
+                self.instance,
+                given.as_ptr(),
+                given.len(),
+                outputs.as_mut_ptr(),
+                outputs.len(),
+            ))
+        };
         for input in given {
             // SAFETY: they were lent: the count is still ours.
-            drop(unsafe { from_raw::<PluginValue>(input) });
+            drop(unsafe { from_raw::<EngineValues>(input.cast_mut()) });
         }
         // SAFETY: the plugin gave them away, or left null.
         let outputs =
-            outputs.into_iter().map(|output| unsafe { from_raw::<PluginValue>(output) }).collect();
-        current.error(status).map_or(Ok(outputs), Err)
+            outputs.into_iter().map(|output| unsafe { from_raw::<EngineValues>(output) }).collect();
+        ended.map(|()| outputs)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reads the table of a plugin, of whatever version it is.
 
-use kino_abi::{KINO_MAGIC, KINO_MAJOR, KINO_MINOR, KinoPlugin, PLUGIN_SIZE_1_0};
+use kino_abi::{KINO_MAGIC, KINO_MAJOR, KINO_MINOR, KinoPlugin, PLUGIN_SIZE_2_0};
 use kino_node::{Error, Result};
 
 /// What a table says. Nothing is believed before it was looked at, and nothing is read that lies
@@ -29,15 +29,15 @@ pub(crate) unsafe fn read(table: *const KinoPlugin) -> Result<KinoPlugin> {
     if major != KINO_MAJOR {
         return Err(other_version(major, minor));
     }
-    if size < PLUGIN_SIZE_1_0 {
+    if size < PLUGIN_SIZE_2_0 {
         return Err(Error::failed(format!(
-            "its table has {size} bytes, version 1.0 has {PLUGIN_SIZE_1_0}"
+            "its table has {size} bytes, version 2.0 has {PLUGIN_SIZE_2_0}"
         )));
     }
-    /// A function of version 1.0, which is read as a number before anything takes it for one.
+    /// A function of version 2.0, which is read as a number before anything takes it for one.
     macro_rules! function {
         ($name:ident) => {{
-            // SAFETY: the table is at least as large as that of version 1.0, which has it.
+            // SAFETY: the table is at least as large as that of version 2.0, which has it.
             let at = unsafe { &raw const (*table).$name };
             // SAFETY: as above; a number is whatever stands there.
             if unsafe { at.cast::<usize>().read() } == 0 {
@@ -53,7 +53,7 @@ pub(crate) unsafe fn read(table: *const KinoPlugin) -> Result<KinoPlugin> {
         major,
         minor,
         size,
-        // SAFETY: both are in the table of version 1.0.
+        // SAFETY: both are in the table of version 2.0.
         capabilities: unsafe { (&raw const (*table).capabilities).read() },
         // SAFETY: as above.
         descriptor: unsafe { (&raw const (*table).descriptor).read() },
@@ -75,13 +75,14 @@ fn missing(name: &str) -> Error {
 fn other_version(major: u32, minor: u32) -> Error {
     Error::advised(
         format!(
-            "it speaks version {major}.{minor} of the plugin contract, this Kinograph speaks \
+            "it is built for version {major}.{minor} of the plugin contract, this Kinograph has \
              {KINO_MAJOR}.{KINO_MINOR}"
         ),
         if major > KINO_MAJOR {
             "use a newer Kinograph, or build the plugin with this one's SDK"
         } else {
-            "build the plugin with a newer SDK"
+            "build it again with this Kinograph's SDK (`kino plugin build`); a plugin in C or C++ \
+             takes the kino_plugin.h that `kino plugin new --c` writes"
         },
     )
 }
@@ -90,7 +91,7 @@ fn other_version(major: u32, minor: u32) -> Error {
 mod tests {
     use super::*;
 
-    const WORDS: usize = PLUGIN_SIZE_1_0 / size_of::<usize>();
+    const WORDS: usize = PLUGIN_SIZE_2_0 / size_of::<usize>();
 
     /// The table of a plugin, as long as `words` say, whose functions are all there but for one.
     fn table(words: usize, size: usize, missing: Option<usize>) -> Vec<usize> {
@@ -115,12 +116,12 @@ mod tests {
     #[test]
     #[cfg(target_pointer_width = "64")]
     fn a_table_is_read_as_far_as_it_goes() {
-        let size = PLUGIN_SIZE_1_0;
-        assert_eq!(size, 96, "the table of 1.0 never changes");
+        let size = PLUGIN_SIZE_2_0;
+        assert_eq!(size, 96, "the table of 2.0 never changes");
         assert_eq!(told(&table(WORDS, size, None)), "96 bytes");
         assert_eq!(told(&table(WORDS + 7, size + 56, None)), "152 bytes");
-        assert_eq!(told(&table(3, 24, None)), "its table has 24 bytes, version 1.0 has 96");
-        assert_eq!(told(&table(WORDS, 95, None)), "its table has 95 bytes, version 1.0 has 96");
+        assert_eq!(told(&table(3, 24, None)), "its table has 24 bytes, version 2.0 has 96");
+        assert_eq!(told(&table(WORDS, 95, None)), "its table has 95 bytes, version 2.0 has 96");
         for (at, name) in ["open", "run", "save", "close", "shutdown"].iter().enumerate() {
             let found = told(&table(WORDS, size, Some(at)));
             assert_eq!(found, format!("its table has no `{name}`"));

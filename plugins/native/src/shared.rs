@@ -44,7 +44,8 @@ mod tests {
         drop(sending);
         assert_eq!(left(folder.path()), 0);
         let allocator = SharedAllocator::new(places.clone());
-        let tensor = TensorAllocator::tensor(&allocator, DType::F32, &[2]).unwrap();
+        let tensor = TensorAllocator::tensor(&allocator, DType::F32, &[2], true).unwrap();
+        let tensor = tensor.finish().unwrap();
         let mut outbox = OutgoingFiles::default();
         assert!(allocator.encode(&list(vec![tensor, bytes(), deep]), &mut outbox).is_err());
         drop(outbox);

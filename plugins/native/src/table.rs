@@ -2,53 +2,54 @@
 
 use std::cell::RefCell;
 use std::ffi::c_void;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use kino_abi::host_table::{
-    Backend, HostError, HostResult, NamedValues, TensorLayout, call_pointer, host_table,
+    Backend, HostError, HostResult, NamedValues, TensorLayout, call_pointer, error_from_raw,
+    host_table,
 };
 use kino_abi::{
-    DLDataType, KINO_BOOL, KINO_BYTES, KINO_CANCELLED, KINO_INT, KINO_LIST, KINO_OK, KINO_OPAQUE,
-    KINO_REAL, KINO_RECORD, KINO_TENSOR, KINO_TEXT, KinoCall, KinoHost, KinoKind, KinoStatus,
+    DLDataType, KINO_BOOL, KINO_BYTES, KINO_INT, KINO_LIST, KINO_OPAQUE, KINO_REAL, KINO_RECORD,
+    KINO_TENSOR, KINO_TEXT, KinoCall, KinoError, KinoHost, KinoKind,
 };
+use kino_host::ops::OpLimits;
 use kino_host::{CallCx, PluginValue, ValueKind};
 use kino_node::{Error, Value};
+use kino_port::code;
 
-use crate::allocator::allocator;
+use crate::allocator::{FramesDraft, TensorDraft, allocator};
 use crate::dlpack::{device, from_dl, to_dl};
 
-/// What a `KinoCall` points to: a call with what the plugin said of its failure.
-pub(crate) struct ActiveCall<'a> {
-    pub(crate) call: &'a CallCx<'a>,
-    failure: Mutex<Option<(String, String)>>,
-}
+/// What a `KinoCall` points to.
+pub(crate) struct ActiveCall<'a>(&'a CallCx<'a>);
 
 impl<'a> ActiveCall<'a> {
     pub(crate) fn new(call: &'a CallCx<'a>) -> Self {
-        ActiveCall { call, failure: Mutex::new(None) }
+        ActiveCall(call)
     }
 
     pub(crate) fn raw(&self) -> *mut KinoCall {
         call_pointer(self)
     }
 
-    /// The error that a status stands for, if it is one.
-    pub(crate) fn error(&self, status: KinoStatus) -> Option<Error> {
-        match status {
-            KINO_OK => None,
-            KINO_CANCELLED => Some(self.call.cancelled()),
-            _ => {
-                let said = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
-                let (message, hint) = said.unwrap_or_else(|| {
-                    (
-                        format!("the plugin `{}` failed and did not say why", self.call.plugin),
-                        String::new(),
-                    )
-                });
-                let hint = Some(hint).filter(|hint| !hint.is_empty());
-                Some(Error::failed(message).with_hint(hint))
-            }
+    /// How a function of the plugin ended.
+    ///
+    /// # Safety
+    /// `error` is what the plugin returned: null, or an error of the table that it gave away.
+    pub(crate) unsafe fn ended(&self, error: *mut KinoError) -> kino_node::Result<()> {
+        // SAFETY: as the caller promises.
+        let Some(HostError { message, hint, code }) = (unsafe { error_from_raw(error) }) else {
+            return Ok(());
+        };
+        if code == code::CANCELLED {
+            return Err(self.0.cancelled());
         }
+        let message = match message.is_empty() {
+            true => format!("the plugin `{}` failed and did not say why", self.0.plugin),
+            false => message,
+        };
+        let hint = Some(hint).filter(|hint| !hint.is_empty());
+        Err(Error::failed(message).with_hint(hint).with_code(code))
     }
 }
 
@@ -64,13 +65,8 @@ pub(crate) fn entry_error() -> Option<(String, String)> {
 
 /// The table; it lives as long as the process.
 pub(crate) fn host() -> &'static KinoHost {
-    static WORDS: OnceLock<String> = OnceLock::new();
     static HOST: OnceLock<Host> = OnceLock::new();
-    let words = WORDS.get_or_init(|| {
-        let ops = kino_host::ops::NAMES.iter().map(|name| format!("op.{name}"));
-        ops.collect::<Vec<_>>().join(" ")
-    });
-    &HOST.get_or_init(|| Host(host_table::<EngineValues>(words))).0
+    &HOST.get_or_init(|| Host(host_table::<EngineValues>())).0
 }
 
 /// The table holds pointers to texts that never change.
@@ -81,64 +77,70 @@ unsafe impl Send for Host {}
 unsafe impl Sync for Host {}
 
 /// The engine's values as plugins have handles of them.
-struct EngineValues;
+pub(crate) struct EngineValues;
 
 /// An error of the engine as the table tells it.
 fn told(error: Error) -> HostError {
-    match error {
-        Error::Cancelled => HostError::Cancelled,
-        other => HostError::Failed {
-            message: other.to_string(),
-            hint: other.hint().unwrap_or_default().to_owned(),
-        },
+    HostError {
+        message: error.to_string(),
+        hint: error.hint().unwrap_or_default().to_owned(),
+        code: error.code().to_owned(),
     }
 }
 
-fn made(value: PluginValue) -> HostResult<Arc<PluginValue>> {
-    Ok(Arc::new(value))
+fn parts(parts: NamedValues<PluginValue>) -> Vec<(Arc<str>, PluginValue)> {
+    parts.into_iter().map(|(name, value)| (Arc::from(name), value)).collect()
 }
 
-fn parts(parts: NamedValues<PluginValue>) -> Vec<(Arc<str>, PluginValue)> {
-    let part =
-        |(name, value): (String, Arc<PluginValue>)| (Arc::from(name), Arc::unwrap_or_clone(value));
-    parts.into_iter().map(part).collect()
+/// What an operation may do: any size, until the run is cancelled.
+fn within<T>(
+    call: Option<&ActiveCall<'_>>,
+    f: impl FnOnce(&OpLimits<'_>) -> kino_node::Result<T>,
+) -> HostResult<T> {
+    let check = || match call.is_some_and(|call| call.0.cancel.is_cancelled()) {
+        true => Err(Error::Cancelled),
+        false => Ok(()),
+    };
+    f(&OpLimits { most: u64::MAX, check: &check }).map_err(told)
 }
 
 impl Backend for EngineValues {
     type Value = PluginValue;
     type Call<'a> = ActiveCall<'a>;
     type Keeper = PluginValue;
+    type TensorBuilder = TensorDraft;
+    type FramesBuilder = FramesDraft;
 
-    fn fail(call: Option<&ActiveCall<'_>>, message: String, hint: String) {
-        let said = Some((message, hint));
-        match call {
-            Some(call) => *call.failure.lock().unwrap_or_else(PoisonError::into_inner) = said,
-            None => ENTRY_ERROR.set(said),
-        }
+    fn refuse(message: String, hint: String) {
+        ENTRY_ERROR.set(Some((message, hint)));
+    }
+
+    fn has(name: &str) -> bool {
+        kino_host::has(name)
     }
 
     fn log(call: &ActiveCall<'_>, level: u32, target: &str, message: &str) {
-        call.call.log(level, target, message);
+        call.0.log(level, target, message);
     }
 
     fn progress(call: &ActiveCall<'_>, step: u64, of: u64) {
-        call.call.progress(step, of);
+        call.0.progress(step, of);
     }
 
     fn cancelled(call: &ActiveCall<'_>) -> bool {
-        call.call.cancel.is_cancelled()
+        call.0.cancel.is_cancelled()
     }
 
     fn wants(call: &ActiveCall<'_>, output: usize) -> bool {
-        call.call.wants(output)
+        call.0.wants(output)
     }
 
     fn stream(call: &ActiveCall<'_>) -> *mut c_void {
-        stream_of(call.call.device)
+        stream_of(call.0.device)
     }
 
-    fn read_file(call: &ActiveCall<'_>, path: &str) -> HostResult<Arc<PluginValue>> {
-        made(PluginValue::Bytes(call.call.files.read(path).map_err(told)?.into()))
+    fn read_file(call: &ActiveCall<'_>, path: &str) -> HostResult<PluginValue> {
+        Ok(PluginValue::Bytes(call.0.files.read(path).map_err(told)?.into()))
     }
 
     fn kind(value: &PluginValue) -> KinoKind {
@@ -175,65 +177,43 @@ impl Backend for EngineValues {
         value.len()
     }
 
-    fn item(value: &PluginValue, index: usize) -> HostResult<(&str, Arc<PluginValue>)> {
-        Ok((value.name(index), Arc::new(value.item(index).map_err(told)?)))
+    fn item(value: &PluginValue, index: usize) -> HostResult<(&str, PluginValue)> {
+        Ok((value.name(index), value.item(index).map_err(told)?))
     }
 
-    fn field(value: &PluginValue, name: &str) -> HostResult<Option<Arc<PluginValue>>> {
-        Ok(value.field(name).map_err(told)?.map(Arc::new))
+    fn field(value: &PluginValue, name: &str) -> HostResult<Option<PluginValue>> {
+        value.field(name).map_err(told)
     }
 
-    fn new_text(text: String) -> HostResult<Arc<PluginValue>> {
-        made(PluginValue::Value(Value::Text(text.into())))
+    fn new_text(text: String) -> HostResult<PluginValue> {
+        Ok(PluginValue::Value(Value::Text(text.into())))
     }
 
-    fn new_bytes(bytes: &[u8]) -> HostResult<Arc<PluginValue>> {
-        made(PluginValue::Bytes(bytes.into()))
+    fn new_bytes(bytes: &[u8]) -> HostResult<PluginValue> {
+        Ok(PluginValue::Bytes(bytes.into()))
     }
 
-    fn new_int(int: i128) -> HostResult<Arc<PluginValue>> {
-        made(PluginValue::Value(Value::Int(int)))
+    fn new_int(int: i128) -> HostResult<PluginValue> {
+        Ok(PluginValue::Value(Value::Int(int)))
     }
 
-    fn new_real(real: f64) -> HostResult<Arc<PluginValue>> {
-        made(PluginValue::Value(Value::Real(real)))
+    fn new_real(real: f64) -> HostResult<PluginValue> {
+        Ok(PluginValue::Value(Value::Real(real)))
     }
 
-    fn new_bool(truth: bool) -> HostResult<Arc<PluginValue>> {
-        made(PluginValue::Value(Value::Bool(truth)))
+    fn new_bool(truth: bool) -> HostResult<PluginValue> {
+        Ok(PluginValue::Value(Value::Bool(truth)))
     }
 
-    fn new_list(items: NamedValues<PluginValue>) -> HostResult<Arc<PluginValue>> {
-        made(PluginValue::List(parts(items).into()))
+    fn new_list(items: NamedValues<PluginValue>) -> HostResult<PluginValue> {
+        Ok(PluginValue::List(parts(items).into()))
     }
 
-    fn new_record(ty: &str, fields: NamedValues<PluginValue>) -> HostResult<Arc<PluginValue>> {
-        allocator().record(ty, parts(fields)).map(Arc::new).map_err(told)
-    }
-
-    fn new_frames(fps: Option<f64>) -> HostResult<Arc<PluginValue>> {
-        allocator().frames(fps).map(Arc::new).map_err(told)
-    }
-
-    fn push_frames(frames: &PluginValue, chunk: &Arc<PluginValue>) -> HostResult<()> {
-        allocator().push(frames, chunk).map_err(told)
-    }
-
-    fn new_tensor(
-        dtype: DLDataType,
-        shape: &[usize],
-        unwritten: bool,
-    ) -> HostResult<Arc<PluginValue>> {
-        let dtype = from_dl(dtype).map_err(told)?;
-        let tensor = match unwritten {
-            true => allocator().uninit(dtype, shape),
-            false => allocator().tensor(dtype, shape),
-        };
-        tensor.map(Arc::new).map_err(told)
+    fn new_record(ty: &str, fields: NamedValues<PluginValue>) -> HostResult<PluginValue> {
+        allocator().record(ty, parts(fields)).map_err(told)
     }
 
     fn view(value: &PluginValue) -> HostResult<(TensorLayout, PluginValue)> {
-        allocator().seal(value).map_err(told)?;
         let found = value.view().map_err(told)?;
         let layout = TensorLayout {
             data: found.data.cast_mut(),
@@ -245,25 +225,64 @@ impl Backend for EngineValues {
         Ok((layout, found.keeper))
     }
 
-    fn write(value: &PluginValue) -> HostResult<TensorLayout> {
-        let (dtype, shape) = value.shape().map_err(told)?;
-        let dtype = to_dl(dtype).map_err(told)?;
-        let data = allocator().lend(value).map_err(told)?;
-        Ok(TensorLayout::row_major(data, dtype, signed(&shape)))
+    fn new_tensor(
+        _: Option<&ActiveCall<'_>>,
+        dtype: DLDataType,
+        shape: &[usize],
+        zeroed: bool,
+    ) -> HostResult<TensorDraft> {
+        allocator().tensor(from_dl(dtype).map_err(told)?, shape, zeroed).map_err(told)
     }
 
-    fn written(value: &PluginValue) {
-        allocator().give_back(value);
+    fn memory(draft: &mut TensorDraft) -> HostResult<TensorLayout> {
+        let (dtype, shape, data) = draft.memory().map_err(told)?;
+        Ok(TensorLayout::row_major(data, to_dl(dtype).map_err(told)?, signed(shape)))
     }
 
-    fn op(name: &str, tensors: &[&PluginValue], attributes: &str) -> HostResult<Arc<PluginValue>> {
-        let tensor = |value: &&PluginValue| {
-            allocator().seal(value)?;
-            value.tensor()
-        };
-        let tensors = tensors.iter().map(tensor).collect::<kino_node::Result<Vec<_>>>();
-        let result = kino_host::ops::apply(name, &tensors.map_err(told)?, attributes);
-        made(PluginValue::Value(Value::Tensor(result.map_err(told)?)))
+    fn finish_tensor(draft: TensorDraft) -> HostResult<PluginValue> {
+        draft.finish().map_err(told)
+    }
+
+    fn new_frames(call: Option<&ActiveCall<'_>>, fps: Option<f64>) -> HostResult<FramesDraft> {
+        let ledger = allocator().ledger(call.map(|call| call.0.ledger));
+        FramesDraft::new(ledger, fps).map_err(told)
+    }
+
+    fn push_frames(frames: &mut FramesDraft, chunk: &PluginValue) -> HostResult<()> {
+        frames.push(chunk).map_err(told)
+    }
+
+    fn finish_frames(frames: FramesDraft) -> HostResult<PluginValue> {
+        frames.finish().map_err(told)
+    }
+
+    fn op(
+        call: Option<&ActiveCall<'_>>,
+        name: &str,
+        tensors: &[&PluginValue],
+        attributes: &str,
+    ) -> HostResult<PluginValue> {
+        within(call, |limits| {
+            let tensors = tensors.iter().map(|value| value.tensor());
+            let tensors = tensors.collect::<kino_node::Result<Vec<_>>>()?;
+            let made = kino_host::ops::apply_within(name, &tensors, attributes, limits)?;
+            Ok(PluginValue::Value(Value::Tensor(made)))
+        })
+    }
+
+    fn call(
+        call: Option<&ActiveCall<'_>>,
+        name: &str,
+        values: &[&PluginValue],
+        attributes: &str,
+    ) -> HostResult<PluginValue> {
+        let ledger = allocator().ledger(call.map(|call| call.0.ledger));
+        within(call, |limits| {
+            let values: Vec<_> = values.iter().map(|value| (*value).clone()).collect();
+            let made = kino_host::calls::call(name, &values, attributes, limits, ledger.as_ref())?;
+            let made = made.into_iter().map(|value| (Arc::from(""), value));
+            Ok(PluginValue::List(made.collect()))
+        })
     }
 }
 

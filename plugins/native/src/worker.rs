@@ -149,8 +149,8 @@ impl Server {
             |wire: Option<WireValue>| wire.map(|wire| self.shared.decode(wire)).transpose();
         let inputs = inputs.into_iter().map(decode).collect::<Result<_>>()?;
         let outputs = instance.run_items(call, inputs)?;
-        let mut encode = |item: &Option<Arc<PluginValue>>| {
-            item.as_deref().map(|item| self.shared.encode(item, outbox)).transpose()
+        let mut encode = |item: &Option<PluginValue>| {
+            item.as_ref().map(|item| self.shared.encode(item, outbox)).transpose()
         };
         outputs.iter().map(&mut encode).collect()
     }

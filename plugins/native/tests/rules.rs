@@ -17,47 +17,52 @@ fn rules(folder: &Path) -> std::path::PathBuf {
     build(folder, "rules", &["-pthread"])
 }
 
-/// What a node gave, as text: its text, or its error and what it advises.
+/// What a node gave, as text: its text, or its error, what it advises, and its code.
 fn told(result: Result<Vec<Option<Value>>>) -> String {
     match result.map(|outputs| outputs.into_iter().next().flatten()) {
         Ok(Some(Value::Text(text))) => text.to_string(),
         Ok(other) => format!("{other:?}"),
-        Err(error) => match error.hint() {
-            Some(hint) => format!("{error} ({hint})"),
-            None => error.to_string(),
-        },
+        Err(error) => {
+            let mut told = error.to_string();
+            if let Some(hint) = error.hint() {
+                told += &format!(" ({hint})");
+            }
+            if !error.code().is_empty() {
+                told += &format!(" [{}]", error.code());
+            }
+            told
+        }
     }
 }
 
-const IN_USE: &str = "this tensor is in use and cannot be written any more";
-const WRITING: &str = "this tensor is still being written: give its view back first";
-
 const RULES: &[(&str, &str)] = &[
-    ("write-after view", IN_USE),
-    ("write-after record", IN_USE),
-    ("write-after own", IN_USE),
-    ("write-after op", IN_USE),
-    ("write-after push", IN_USE),
-    ("while-writing view", WRITING),
-    ("while-writing record", WRITING),
-    ("while-writing own", WRITING),
-    ("while-writing op", WRITING),
-    ("while-writing push", WRITING),
-    ("while-writing write", "this tensor is being written already"),
-    ("give-while-writing", WRITING),
-    ("half", WRITING),
     ("read-back", "5 fields, 2 chunks, 4 of 2x4, 2"),
-    ("read-back push", "frames that have been used take no more chunks"),
-    ("no-frames", "a video has at least one frame, found none"),
-    ("two-sizes", "frames of one video have one size: 2x4 so far, then 2x6"),
-    ("rate 0", "a rate is a number above 0, found 0"),
-    ("rate -8", "a rate is a number above 0, found -8"),
-    ("rate inf", "a rate is a number above 0, found inf"),
+    (
+        "numbers",
+        "expected a whole number that fits into i64, found 18446744073709551615; expected a whole \
+         number that fits into u64, found -1; expected Bool, found Int",
+    ),
+    (
+        "devices",
+        "1: 0 2 4, strides 3 1, given back 1, then 1; this host does not lend memory of a device of \
+         DLPack's type 2 here (device); this host does not lend memory of a device of DLPack's type \
+         2 here (device); given back 2",
+    ),
+    ("has", "10110 there is no function `nothing` on values (no-such-op)"),
+    ("no-frames", "a video has at least one frame, found none [invalid]"),
+    ("two-sizes", "frames of one video have one size: 2x4 so far, then 2x6 [invalid]"),
+    ("rate 0", "a rate is a number above 0, found 0 [invalid]"),
+    ("rate -8", "a rate is a number above 0, found -8 [invalid]"),
+    ("rate inf", "a rate is a number above 0, found inf [invalid]"),
+    ("nothing", "a builder was expected, found null [invalid]"),
+    ("half", "half of it"),
     ("silent", "the plugin `test` failed and did not say why"),
+    ("own", "the film is too dark (turn a lamp on) [film.dark]"),
+    ("kind", "expected Int, found Text [wrong-kind]"),
     (
         "secret",
         "`../secret` may not be read: paths are relative to the graph, without `..` \
-         (nothing was granted)",
+         (nothing was granted) [not-granted]",
     ),
 ];
 

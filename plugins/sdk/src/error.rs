@@ -76,6 +76,14 @@ impl Error {
         }
     }
 
+    /// What to do about it; may be empty.
+    pub fn advice(&self) -> &str {
+        match self {
+            Error::Cancelled => "",
+            Error::Failed { hint, .. } => hint,
+        }
+    }
+
     /// A name for programs: of an error of the engine one of [`crate::code`], such as
     /// `not-granted`; of an error of this plugin what [`Error::with_code`] gave, or nothing.
     pub fn code(&self) -> &str {

@@ -12,14 +12,15 @@
 //!     frames: Frames,
 //!     #[param(default = 1.0, range = 0.0..=4.0)] gain: f64,
 //! ) -> Result<Frames> {
-//!     frames.map_each(cx, |x| x * gain as f32)
+//!     frames.map_samples(cx, |x| (x * gain).min(1.0))
 //! }
 //! kino_plugin::plugin!(gain);
 //! # use kino_plugin::testing;
 //! # fn main() -> Result<()> {
 //! # let frames = Frames::random(1, [2, 4, 4, 3]);
 //! # let out = testing::run::<gain>().input("frames", &frames).param("gain", 2.0).call()?;
-//! # testing::assert_close(&out.frames("frames")?.joined()?, &frames.joined()?.mul(2.0)?, 1e-6);
+//! # let expected = frames.joined()?.mul(2.0)?.min(1.0)?;
+//! # testing::assert_close(&out.frames("frames")?.joined()?, &expected, 1e-6);
 //! # Ok(())
 //! # }
 //! ```
@@ -128,8 +129,9 @@
 //!   [`Tensor::add`], …), which the engine runs where the tensor lies, a GPU too.
 //!   [`Tensor::as_slice`] is the engine's own memory in a native plugin; in a component it copies
 //!   the tensor once, and [`Tensor::with_piece`] hands over a piece of it.
-//! - [`Frames`] come in chunks: [`Frames::map`] goes over elements, [`Frames::map_frames`] over
-//!   frames, [`Frames::map_chunks`] over tensors. None of them holds a whole video, and all of them
+//! - [`Frames`] come in chunks: [`Frames::map_samples`] goes over numbers by themselves,
+//!   [`Frames::map`] over elements, [`Frames::map_frames`] over frames, [`Frames::map_chunks`] over
+//!   tensors. None of them holds a whole video, and all of them
 //!   look at the cancel flag.
 //! - Events of [`tracing`] reach the engine's log, from the thread that the node was called on.
 //!   Spans are not kept.
@@ -160,6 +162,7 @@ mod operations;
 mod plugin;
 pub mod port;
 pub mod prelude;
+mod sample;
 #[doc(hidden)]
 pub mod scalars;
 #[cfg(not(target_arch = "wasm32"))]
@@ -180,6 +183,7 @@ pub use kino_contract::ops::{Conv, Filter, Padding};
 pub use kino_contract::{DType, code};
 pub use kino_plugin_macros::{Choice, Outputs, guider, node, port_type};
 pub use operand::Operand;
+pub use sample::Sample;
 pub use scalars::Path;
 #[allow(deprecated)]
 pub use step::Moment;

@@ -124,7 +124,7 @@ impl Typed for bool {
 
 impl FromValue for bool {
     fn from_value(value: Value) -> Result<Self> {
-        Ok(value.as_int()? != 0)
+        value.as_bool()
     }
 }
 

@@ -7,15 +7,15 @@ use std::ptr::null_mut;
 use std::sync::Once;
 
 use kino_abi::{
-    HOST_SIZE_1_0, KINO_CANCELLED, KINO_FAILED, KINO_MAGIC, KINO_MAJOR, KINO_MINOR, KINO_OK,
-    KinoCall, KinoHost, KinoInstance, KinoPlugin, KinoStatus, KinoStr, KinoValue,
+    HOST_SIZE_2_0, KINO_MAGIC, KINO_MAJOR, KINO_MINOR, KinoCall, KinoError, KinoHost, KinoInstance,
+    KinoPlugin, KinoStr, KinoValue,
 };
 
 use crate::host::CallRef;
-use crate::host::native::{enter_call, host, install};
+use crate::host::native::{enter_call, host, install, raised};
 use crate::host::strings::{bytes, lend};
 use crate::node::{Instance, Plugin, descriptor};
-use crate::{Cx, Error, Result, Value};
+use crate::{Cx, Error, Result, Value, code};
 
 /// A plugin's table; its descriptor lives as long as the library.
 pub struct Table(pub(crate) KinoPlugin);
@@ -44,7 +44,7 @@ pub unsafe fn entry<P: Plugin>(
     }
     // SAFETY: it fits this contract, and lives as long as the process.
     unsafe { install(given) };
-    let made = guard(null_mut(), || {
+    let made = guarded(null_mut(), || {
         watch_panics();
         crate::log::install();
         if table.get().is_none() {
@@ -52,10 +52,12 @@ pub unsafe fn entry<P: Plugin>(
         }
         Ok(())
     });
-    match (made, table.get()) {
-        (KINO_OK, Some(table)) => &table.0,
-        _ => std::ptr::null(),
+    if let Err(error) = made {
+        // SAFETY: there is no call in the entry; both texts are lent.
+        unsafe { (host().fail)(null_mut(), lend(error.message()), lend(error.advice())) };
+        return std::ptr::null();
     }
+    table.get().map_or(std::ptr::null(), |table| &raw const table.0)
 }
 
 /// Whether a host's table is of this contract; says why not through the table, where it has that.
@@ -70,20 +72,24 @@ unsafe fn fits(given: *const KinoHost) -> bool {
     // not read beyond the size that it says.
     unsafe {
         let size = (&raw const (*given).size).read();
-        if size < std::mem::offset_of!(KinoHost, error) {
+        if size < std::mem::offset_of!(KinoHost, new_error) {
             return false;
         }
         let (major, minor) =
             ((&raw const (*given).major).read(), (&raw const (*given).minor).read());
-        if major == KINO_MAJOR && size >= HOST_SIZE_1_0 {
+        if major == KINO_MAJOR && size >= HOST_SIZE_2_0 {
             return true;
         }
         let message = format!(
-            "the plugin is built for version {KINO_MAJOR}.{KINO_MINOR} of the contract, the host \
-             offers {major}.{minor}"
+            "the plugin is built for version {KINO_MAJOR}.{KINO_MINOR} of the contract, this \
+             Kinograph offers {major}.{minor}"
         );
+        let hint = match major < KINO_MAJOR {
+            true => "use a newer Kinograph, or build the plugin with this one's SDK",
+            false => "build the plugin with this Kinograph's SDK: `kino plugin build`",
+        };
         let fail = (&raw const (*given).fail).read();
-        fail(null_mut(), lend(&message), lend("build it with the SDK of this engine"));
+        fail(null_mut(), lend(&message), lend(hint));
         false
     }
 }
@@ -125,22 +131,18 @@ pub(crate) fn watch_panics() {
     });
 }
 
-/// Runs the plugin's code so that nothing unwinds out of it, and tells the host how it ended.
-fn guard(call: *mut KinoCall, work: impl FnOnce() -> Result<()>) -> KinoStatus {
+/// Runs the plugin's code so that nothing unwinds out of it.
+fn guarded(call: *mut KinoCall, work: impl FnOnce() -> Result<()>) -> Result<()> {
     let outer = (enter_call(call), INSIDE.replace(true));
     let ended = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panicked(panic)));
-    let status = match &ended {
-        Ok(()) => KINO_OK,
-        Err(Error::Cancelled) => KINO_CANCELLED,
-        Err(Error::Failed { message, hint, .. }) => {
-            // SAFETY: the call lasts (or is null, in the entry); both texts are lent.
-            unsafe { (host().fail)(call, lend(message), lend(hint)) };
-            KINO_FAILED
-        }
-    };
     enter_call(outer.0);
     INSIDE.set(outer.1);
-    status
+    ended
+}
+
+/// As [`guarded`], and tells the host how it ended.
+fn guard(call: *mut KinoCall, work: impl FnOnce() -> Result<()>) -> *mut KinoError {
+    guarded(call, work).map_or_else(|error| raised(&error), |()| null_mut())
 }
 
 /// The message of a panic.
@@ -158,6 +160,7 @@ fn panicked(payload: Box<dyn Any + Send>) -> Error {
     let place = if place.is_empty() { place } else { format!(" at {place}") };
     Error::new(format!("the plugin panicked{place}: {message}"))
         .hint("this is a fault of the plugin: report it to its author")
+        .with_code(code::BROKEN)
 }
 
 /// What `KinoInstance` points to.
@@ -168,7 +171,7 @@ unsafe extern "C" fn open<P: Plugin>(
     node: KinoStr,
     saved: KinoStr,
     instance: *mut *mut KinoInstance,
-) -> KinoStatus {
+) -> *mut KinoError {
     guard(call, || {
         // SAFETY: the contract lends both strings for the call.
         let (node, state) = unsafe { (bytes(node), bytes(saved)) };
@@ -186,11 +189,11 @@ unsafe extern "C" fn open<P: Plugin>(
 unsafe extern "C" fn run(
     call: *mut KinoCall,
     instance: *mut KinoInstance,
-    inputs: *const *mut KinoValue,
+    inputs: *const *const KinoValue,
     input_count: usize,
     outputs: *mut *mut KinoValue,
     output_count: usize,
-) -> KinoStatus {
+) -> *mut KinoError {
     guard(call, || {
         // SAFETY: `open` made the pointer; the contract never runs one instance twice at a time.
         let instance = unsafe { &mut *instance.cast::<Held>() };
@@ -217,7 +220,7 @@ unsafe extern "C" fn save(
     call: *mut KinoCall,
     instance: *mut KinoInstance,
     state: *mut *mut KinoValue,
-) -> KinoStatus {
+) -> *mut KinoError {
     guard(call, || {
         // SAFETY: as in `run`.
         let instance = unsafe { &mut *instance.cast::<Held>() };

@@ -3,10 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Mutex;
 
-use kino_abi::{
-    DL_CUDA, DLManagedTensorVersioned, KINO_OK, KinoHost, KinoPlugin, KinoStatus, KinoStr,
-    KinoValue,
-};
+use kino_abi::host_table::lent_bytes;
+use kino_abi::{DL_CUDA, DLTensor, KinoCall, KinoError, KinoHost, KinoPlugin, KinoStr, KinoValue};
 use kino_plugin::prelude::*;
 use kino_plugin::{Device, testing};
 
@@ -25,38 +23,35 @@ unsafe extern "C" {
 static NEAR: Mutex<Option<HashSet<usize>>> = Mutex::new(None);
 
 unsafe extern "C" fn op(
+    call: *mut KinoCall,
     name: KinoStr,
-    tensors: *const *mut KinoValue,
+    tensors: *const *const KinoValue,
     count: usize,
     attributes: KinoStr,
     to: *mut *mut KinoValue,
-) -> KinoStatus {
+) -> *mut KinoError {
     // SAFETY: what the plugin passes is passed on; the name is lent for the call.
     unsafe {
-        let status = (testing::table().op)(name, tensors, count, attributes, to);
+        let error = (testing::table().op)(call, name, tensors, count, attributes, to);
         let near = |value| NEAR.lock().unwrap().get_or_insert_default().contains(&value);
-        let name = std::slice::from_raw_parts(name.data, name.len);
-        if status == KINO_OK && (name == b"to_host" || near(tensors.read() as usize)) {
+        if error.is_null() && (lent_bytes(name) == b"to_host" || near(tensors.read() as usize)) {
             NEAR.lock().unwrap().get_or_insert_default().insert(to.read() as usize);
         }
-        status
+        error
     }
 }
 
-unsafe extern "C" fn view(
-    value: *mut KinoValue,
-    to: *mut *mut DLManagedTensorVersioned,
-) -> KinoStatus {
+unsafe extern "C" fn view(value: *const KinoValue, to: *mut DLTensor) -> *mut KinoError {
     // SAFETY: as above; the view belongs to the caller alone.
     unsafe {
-        let status = (testing::table().view_tensor)(value, to);
+        let error = (testing::table().view_tensor)(value, to);
         let near = NEAR.lock().unwrap().get_or_insert_default().contains(&(value as usize));
-        if status == KINO_OK && !near {
-            let tensor = &mut (*to.read()).dl_tensor;
+        if error.is_null() && !near {
+            let tensor = &mut *to;
             (tensor.device.device_type, tensor.device.device_id) = (DL_CUDA, 1);
             tensor.data = std::ptr::null_mut();
         }
-        status
+        error
     }
 }
 

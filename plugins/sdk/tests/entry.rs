@@ -4,8 +4,9 @@ use std::mem::offset_of;
 use std::ptr::null_mut;
 use std::sync::Mutex;
 
+use kino_abi::host_table::{error_from_raw, lend, lent_bytes};
 use kino_abi::{
-    KINO_FAILED, KINO_MAGIC, KINO_MAJOR, KINO_MINOR, KinoCall, KinoHost, KinoPlugin, KinoStr,
+    HOST_SIZE_2_0, KINO_MAGIC, KINO_MAJOR, KINO_MINOR, KinoCall, KinoHost, KinoPlugin, KinoStr,
 };
 use kino_plugin::prelude::*;
 use kino_plugin::testing;
@@ -47,7 +48,7 @@ static SAID: Mutex<String> = Mutex::new(String::new());
 
 unsafe extern "C" fn fail(_: *mut KinoCall, message: KinoStr, _: KinoStr) {
     // SAFETY: the plugin lends the text.
-    let text = unsafe { std::slice::from_raw_parts(message.data, message.len) };
+    let text = unsafe { lent_bytes(message) };
     *SAID.lock().unwrap() = String::from_utf8_lossy(text).into_owned();
 }
 
@@ -65,22 +66,40 @@ fn load(host: &'static KinoHost) -> Option<&'static KinoPlugin> {
     unsafe { kino_plugin(host).as_ref() }
 }
 
+/// What a host of 1.1 gives: 31 functions, of which `fail` stands where it stands now.
+#[repr(C)]
+struct HostOf1 {
+    size: usize,
+    version: [u32; 2],
+    capabilities: KinoStr,
+    fail: unsafe extern "C" fn(*mut KinoCall, KinoStr, KinoStr),
+    others: [unsafe extern "C" fn() -> !; 31],
+}
+
+unsafe extern "C" fn never() -> ! {
+    std::process::abort()
+}
+
 #[test]
 fn the_entry_negotiates() {
     // SAFETY: null is allowed.
     assert!(unsafe { kino_plugin(std::ptr::null()) }.is_null());
+    let old: &'static _ = Box::leak(Box::new(HostOf1 {
+        size: size_of::<HostOf1>(),
+        version: [1, 1],
+        capabilities: lend(b""),
+        fail,
+        others: [never; 31],
+    }));
+    // SAFETY: it is as large as it says, and lives as long as the process.
+    assert!(unsafe { kino_plugin((&raw const *old).cast()) }.is_null());
+    let expected = "the plugin is built for version 2.0 of the contract, this Kinograph offers 1.1";
+    assert_eq!(*SAID.lock().unwrap(), expected);
     assert!(load(host(|host| host.major = KINO_MAJOR + 1)).is_none());
-    assert!(SAID.lock().unwrap().starts_with("the plugin is built for version 1.1"));
-    assert!(load(host(|host| host.size = offset_of!(KinoHost, op))).is_none());
+    assert!(SAID.lock().unwrap().ends_with("offers 3.0"));
+    assert!(load(host(|host| host.size = HOST_SIZE_2_0 - 8)).is_none());
+    assert!(load(host(|host| host.size = offset_of!(KinoHost, fail))).is_none());
     assert!(load(host(|host| host.size = 8)).is_none());
-    // A host of version 1.0 has no function that makes tensors without writing them.
-    let older = host(|host| {
-        host.minor = 0;
-        host.size = offset_of!(KinoHost, new_tensor_unwritten);
-    });
-    assert!(load(older).is_some());
-    let zeros = Tensor::zeros::<f32>(&[3]).unwrap();
-    assert_eq!(zeros.to_vec::<f32>().unwrap(), [0.0; 3]);
     let newer = host(|host| {
         host.minor = KINO_MINOR + 1;
         host.size += 64;
@@ -95,18 +114,21 @@ fn the_entry_negotiates() {
 }
 
 fn refuses_unknown_nodes(plugin: &KinoPlugin) {
-    let (name, none) = ("example.bye", KinoStr { data: std::ptr::null(), len: 0 });
-    let name = KinoStr { data: name.as_ptr(), len: name.len() };
+    let none = KinoStr { data: std::ptr::null(), len: 0 };
     let mut instance = null_mut();
-    // SAFETY: strings are lent, the place is valid; the reference host allows a null call.
-    let status = unsafe { (plugin.open)(null_mut(), name, none, &mut instance) };
-    assert_eq!((status, instance.is_null()), (KINO_FAILED, true));
-    assert_eq!(*SAID.lock().unwrap(), "there is no node `example.bye` here");
+    // SAFETY: strings are lent, the place is valid; the reference host allows a null call. The error
+    // is one of its own, and was given away.
+    let error = unsafe {
+        let error = (plugin.open)(null_mut(), lend(b"example.bye"), none, &mut instance);
+        error_from_raw(error).expect("it fails")
+    };
+    assert!(instance.is_null());
+    assert_eq!(error.message, "there is no node `example.bye` here");
 }
 
 fn check_descriptor(plugin: &KinoPlugin) {
     // SAFETY: the descriptor lives as long as the plugin.
-    let text = unsafe { std::slice::from_raw_parts(plugin.descriptor.data, plugin.descriptor.len) };
+    let text = unsafe { lent_bytes(plugin.descriptor) };
     let found: Json = serde_json::from_slice(text).unwrap();
     let expected = json!({
         "nodes": [{

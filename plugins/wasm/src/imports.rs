@@ -1,22 +1,25 @@
 //! The interface `kino:plugin/host`: values, and what is asked of them.
 
-use candle_core::{Device, Tensor};
-use kino_host::{PluginValue, ValueKind};
+use std::collections::BTreeSet;
+
+use candle_core::{Device, DeviceLocation, Tensor};
+use kino_host::PluginValue;
 use kino_node::{Error, Result, Value};
-use wasmtime::component::{Linker, LinkerInstance, Resource, ResourceType, WasmList};
-use wasmtime::{AsContext, StoreContextMut};
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Linker, LinkerInstance, Resource, ResourceType};
 
 use crate::store::{MemoryCharge, ResourceEntry, StoreState, size};
-use crate::types::{Elements, Shape, Wide, WitKind, to_wire};
+use crate::types::{WitResult, to_wire};
 
 /// The name of the interface.
-pub(crate) const HOST: &str = "kino:plugin/host@1.0.0";
+pub(crate) const HOST: &str = "kino:plugin/host@2.0.0";
 
 type Handle = Resource<ResourceEntry>;
 type Context<'a> = StoreContextMut<'a, StoreState>;
-/// Adds all functions of the interface.
-pub(crate) fn add(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
-    let mut host = linker.instance(HOST)?;
+
+/// Adds all functions of the interface under its name.
+pub(crate) fn add(linker: &mut Linker<StoreState>, name: &str) -> wasmtime::Result<()> {
+    let mut host = linker.instance(name)?;
     let drop = |mut cx: Context<'_>, rep| {
         cx.data_mut().take(rep)?;
         Ok(())
@@ -29,44 +32,98 @@ pub(crate) fn add(linker: &mut Linker<StoreState>) -> wasmtime::Result<()> {
     crate::requests::add(&mut host)
 }
 
+/// The functions of an interface of the contract, as a component imports them: `new-text`,
+/// `[method]value.read`. They are read off the WIT text, since a linker does not tell.
+pub(crate) fn functions_of(interface: &str) -> BTreeSet<String> {
+    let begin = format!("interface {interface} {{");
+    let lines = kino_host::WIT.lines().skip_while(|line| *line != begin).skip(1);
+    let mut resource = None;
+    let mut names = BTreeSet::new();
+    for line in lines.take_while(|line| *line != "}") {
+        let line = line.trim_start();
+        if let Some(name) = line.strip_prefix("resource ") {
+            resource = name.split([' ', '{']).next();
+        } else if line == "}" {
+            resource = None;
+        } else if let Some((name, ty)) = line.split_once(": ") {
+            match (resource, ty) {
+                (Some(of), ty) if ty.starts_with("static func(") => {
+                    names.insert(format!("[static]{of}.{name}"));
+                }
+                (Some(of), ty) if ty.starts_with("func(") => {
+                    names.insert(format!("[method]{of}.{name}"));
+                }
+                (None, ty) if ty.starts_with("func(") => {
+                    names.insert(name.to_owned());
+                }
+                _ => {}
+            }
+        }
+    }
+    names
+}
+
+/// What is asked of a value that gives an answer at once.
+fn ask<T>(
+    cx: &Context<'_>,
+    value: &Handle,
+    ask: impl FnOnce(&PluginValue) -> Result<T>,
+) -> wasmtime::Result<(WitResult<T>,)> {
+    Ok((ask(&cx.data().entry(value.rep())?.item).map_err(to_wire),))
+}
+
 fn scalars(host: &mut LinkerInstance<'_, StoreState>) -> wasmtime::Result<()> {
     host.func_wrap("[method]value.kind", |cx: Context<'_>, (value,): (Handle,)| {
-        Ok((WitKind::from(cx.data().entry(&value)?.item.kind()),))
+        Ok((cx.data().entry(value.rep())?.item.kind().name(),))
     })?;
     host.func_wrap("[method]value.type-name", |cx: Context<'_>, (value,): (Handle,)| {
-        Ok((cx.data().entry(&value)?.item.type_name().to_owned(),))
-    })?;
-    host.func_wrap("[method]value.as-int", |cx: Context<'_>, (value,): (Handle,)| {
-        Ok((cx.data().entry(&value)?.item.int().map(Wide::from).map_err(to_wire),))
-    })?;
-    host.func_wrap("[method]value.as-real", |cx: Context<'_>, (value,): (Handle,)| {
-        Ok((cx.data().entry(&value)?.item.real().map_err(to_wire),))
+        Ok((cx.data().entry(value.rep())?.item.type_name().to_owned(),))
     })?;
     host.func_wrap("[method]value.as-text", |cx: Context<'_>, (value,): (Handle,)| {
-        Ok((cx.data().entry(&value)?.item.text().map(str::to_owned).map_err(to_wire),))
+        ask(&cx, &value, |item| item.text().map(str::to_owned))
+    })?;
+    host.func_wrap("[method]value.as-bool", |cx: Context<'_>, (value,): (Handle,)| {
+        ask(&cx, &value, PluginValue::truth)
+    })?;
+    host.func_wrap("[method]value.as-s64", |cx: Context<'_>, (value,): (Handle,)| {
+        ask(&cx, &value, narrow::<i64>)
+    })?;
+    host.func_wrap("[method]value.as-u64", |cx: Context<'_>, (value,): (Handle,)| {
+        ask(&cx, &value, narrow::<u64>)
+    })?;
+    host.func_wrap("[method]value.as-wide", |cx: Context<'_>, (value,): (Handle,)| {
+        ask(&cx, &value, |item| item.int().map(|int| (int as u64, (int >> 64) as i64)))
+    })?;
+    host.func_wrap("[method]value.as-f64", |cx: Context<'_>, (value,): (Handle,)| {
+        ask(&cx, &value, PluginValue::real)
     })?;
     host.func_wrap("[method]value.len", |cx: Context<'_>, (value,): (Handle,)| {
-        let item = &cx.data().entry(&value)?.item;
-        let len = match item.kind() {
-            ValueKind::Bytes => item.bytes().map_or(0, <[u8]>::len),
-            _ => item.len(),
-        };
-        Ok((len as u64,))
+        let len = cx.data().entry(value.rep())?.item.len();
+        Ok((u32::try_from(len).unwrap_or(u32::MAX),))
+    })
+}
+
+/// The whole number in 64 bits.
+fn narrow<T: TryFrom<i128>>(item: &PluginValue) -> Result<T> {
+    let int = item.int()?;
+    T::try_from(int).map_err(|_| {
+        let signed = if int < 0 { "unsigned number" } else { "number" };
+        let what = format!("{int} is no {signed} of 64 bits");
+        Error::coded(kino_host::code::INVALID, what)
     })
 }
 
 fn parts(host: &mut LinkerInstance<'_, StoreState>) -> wasmtime::Result<()> {
-    host.func_wrap("[method]value.item", |mut cx: Context<'_>, args: (Handle, u64)| {
+    host.func_wrap("[method]value.item", |mut cx: Context<'_>, args: (Handle, u32)| {
         let (value, index) = args;
-        let index = usize::try_from(index).unwrap_or(usize::MAX);
-        Ok((match part(cx.data(), &value, index)? {
+        Ok((match part(cx.data(), &value, index as usize)? {
             Ok((name, part)) => Ok((name, cx.data_mut().give(part)?)),
             Err(error) => Err(to_wire(error)),
         },))
     })?;
     host.func_wrap("[method]value.field", |mut cx: Context<'_>, args: (Handle, String)| {
         let (value, name) = args;
-        let entry = cx.data().entry(&value)?;
+        let entry = cx.data().entry(value.rep())?;
         let found = entry.item.field(&name).map_err(to_wire);
         let found = found.map(|item| item.map(|item| entry.part(item)));
         Ok((match found {
@@ -75,69 +132,52 @@ fn parts(host: &mut LinkerInstance<'_, StoreState>) -> wasmtime::Result<()> {
             Err(error) => Err(error),
         },))
     })?;
-    host.func_wrap("[method]value.another", |mut cx: Context<'_>, (value,): (Handle,)| {
-        let again = cx.data().entry(&value)?.again();
+    host.func_wrap("[method]value.clone", |mut cx: Context<'_>, (value,): (Handle,)| {
+        let again = cx.data().entry(value.rep())?.again();
         Ok((cx.data_mut().give(again)?,))
     })
 }
 
 fn tensors(host: &mut LinkerInstance<'_, StoreState>) -> wasmtime::Result<()> {
-    host.func_wrap("[method]value.shape", |cx: Context<'_>, (value,): (Handle,)| {
-        Ok((shape(&cx.data().entry(&value)?.item).map_err(to_wire),))
+    host.func_wrap("[method]value.dtype", |cx: Context<'_>, (value,): (Handle,)| {
+        ask(&cx, &value, |item| Ok(item.shape()?.0.as_str()))
     })?;
-    host.func_wrap("[method]value.read", |mut cx: Context<'_>, args: (Handle, u64, u64)| {
+    host.func_wrap("[method]value.dims", |cx: Context<'_>, (value,): (Handle,)| {
+        ask(&cx, &value, |item| {
+            Ok(item.shape()?.1.into_iter().map(|dim| dim as u64).collect::<Vec<_>>())
+        })
+    })?;
+    host.func_wrap("[method]value.device", |cx: Context<'_>, (value,): (Handle,)| {
+        ask(&cx, &value, |item| Ok(device(item.tensor()?.device())))
+    })?;
+    host.func_wrap("[method]value.size", |cx: Context<'_>, (value,): (Handle,)| {
+        ask(&cx, &value, |item| match item {
+            PluginValue::Bytes(_) | PluginValue::Value(Value::Text(_)) => {
+                Ok(item.bytes()?.len() as u64)
+            }
+            tensor => {
+                let (dtype, dims) = tensor.shape()?;
+                Ok((dims.iter().product::<usize>() * dtype.size_in_bytes()) as u64)
+            }
+        })
+    })?;
+    host.func_wrap("[method]value.read", |mut cx: Context<'_>, args: (Handle, u64, u32)| {
         let (value, offset, length) = args;
         let plain = match plain(cx.data_mut(), &value)? {
             Ok(plain) => plain,
             Err(error) => return Ok((Err(to_wire(error)),)),
         };
-        Ok((plain.read(offset, length).map_err(to_wire),))
-    })?;
-    host.func_wrap("[method]value.write", |cx: Context<'_>, args: (Handle, u64, WasmList<u8>)| {
-        let (value, offset, bytes) = args;
-        let bytes = bytes.as_le_slice(cx.as_context());
-        let outcome = match &cx.data().entry(&value)?.item {
-            PluginValue::TensorBuffer(draft) => draft.write(offset, bytes),
-            other => Err(Error::failed(format!(
-                "this {} cannot be written: only tensors from new-tensor can",
-                other.type_name()
-            ))),
-        };
-        Ok((outcome.map_err(to_wire),))
-    })?;
-    host.func_wrap("[method]value.push", |mut cx: Context<'_>, args: (Handle, Handle)| {
-        let (value, chunk) = args;
-        let state = cx.data_mut();
-        let frames = state.entry(&value)?.item.clone();
-        let chunk = state.entry(&chunk)?.item.tensor();
-        let outcome = match chunk.and_then(|chunk| push(state, &frames, &chunk)) {
-            Ok(charge) => {
-                state.entry_mut(&value)?.pay(charge);
-                Ok(())
-            }
-            Err(error) => Err(to_wire(error)),
-        };
-        Ok((outcome,))
+        Ok((plain.read(offset, length.into()).map_err(to_wire),))
     })
 }
 
-fn shape(item: &PluginValue) -> Result<Shape> {
-    let (dtype, dims) = item.shape()?;
-    let dtype = Elements::of(dtype)
-        .ok_or_else(|| Error::failed(format!("plugins do not see tensors of {dtype:?}")))?;
-    Ok(Shape { dtype, dims: dims.into_iter().map(|dim| dim as u64).collect() })
-}
-
-fn push(state: &mut StoreState, frames: &PluginValue, chunk: &Tensor) -> Result<MemoryCharge> {
-    let PluginValue::FramesBuffer(growing) = frames else {
-        return Err(Error::failed(format!(
-            "a chunk cannot be appended to this {}, only to frames from new-frames",
-            frames.type_name()
-        )));
-    };
-    let charge = state.count_frames(chunk)?;
-    growing.push(chunk)?;
-    Ok(charge)
+/// Where a tensor lies.
+fn device(device: &Device) -> String {
+    match device.location() {
+        DeviceLocation::Cpu => "cpu".to_owned(),
+        DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+        DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+    }
 }
 
 /// An item of a list. A chunk of frames that lies in a file takes memory of the plugin's.
@@ -146,7 +186,7 @@ fn part(
     value: &Handle,
     index: usize,
 ) -> wasmtime::Result<Result<(String, ResourceEntry)>> {
-    let entry = state.entry(value)?;
+    let entry = state.entry(value.rep())?;
     let charge = match &entry.item {
         PluginValue::Chunks(frames) if frames.is_spilled(index) => {
             let pixels = 3 * frames.chunk_len(index) * frames.height() * frames.width();
@@ -165,7 +205,7 @@ fn part(
 /// The value as it can be read piece by piece: a tensor that lies elsewhere, or with gaps, is
 /// brought to main memory once.
 fn plain(state: &mut StoreState, value: &Handle) -> wasmtime::Result<Result<PluginValue>> {
-    let entry = state.entry(value)?;
+    let entry = state.entry(value.rep())?;
     if let Some(plain) = &entry.plain {
         return Ok(Ok(plain.clone()));
     }
@@ -176,7 +216,7 @@ fn plain(state: &mut StoreState, value: &Handle) -> wasmtime::Result<Result<Plug
     };
     Ok(match made {
         Ok((plain, charge)) => {
-            let entry = state.entry_mut(value)?;
+            let entry = state.entry_mut(value.rep())?;
             entry.plain = Some(plain.clone());
             if let Some(charge) = charge {
                 entry.pay(charge);

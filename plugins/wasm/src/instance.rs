@@ -1,17 +1,17 @@
-//! An instance of a node: an instance of its component, with a store of its own.
+//! An instance of a component in a store of its own, and the functions of it that are called.
 
-use kino_host::{CallCx, Instance};
-use kino_node::{Error, Result, Value};
+use kino_host::CallCx;
+use kino_node::{Error, Result};
 use wasmtime::Store;
 use wasmtime::component::{
-    ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Lower, Resource,
+    ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Lower, ResourceAny,
 };
 
 use crate::engine::WasmEngine;
 use crate::queue::{HostQueue, drive};
 use crate::stop::StopContext;
-use crate::store::{ResourceEntry, StoreState};
-use crate::types::Failure;
+use crate::store::StoreState;
+use crate::types::WitResult;
 
 /// Where the functions of a component are.
 #[derive(Clone, Copy)]
@@ -20,10 +20,6 @@ pub(crate) struct ExportIndices {
     pub(crate) run: ComponentExportIndex,
     pub(crate) save: ComponentExportIndex,
 }
-
-/// What the plugin's functions give.
-type CallResult<T> = (std::result::Result<T, Failure>,);
-type Values = Vec<Option<Resource<ResourceEntry>>>;
 
 /// An instance of a component.
 pub(crate) struct ComponentInstance {
@@ -35,7 +31,7 @@ pub(crate) struct ComponentInstance {
 }
 
 impl ComponentInstance {
-    /// An instance without a node; it lives in a store of its own.
+    /// An instance in a store of its own.
     pub(crate) fn new(
         engine: &WasmEngine,
         ready: &InstancePre<StoreState>,
@@ -53,9 +49,30 @@ impl ComponentInstance {
         Ok(component)
     }
 
+    /// Another call begins; it carries at most its memory's bytes into or out of the plugin.
+    pub(crate) fn begin(&mut self, call: &CallCx<'_>) {
+        self.store.data_mut().begin(call);
+        self.carry(usize::try_from(call.limits.memory).unwrap_or(usize::MAX));
+    }
+
     /// The most bytes that one call into or out of the plugin carries.
     pub(crate) fn carry(&mut self, most: usize) {
         self.store.set_hostcall_fuel(most);
+    }
+
+    /// What belongs to the store.
+    pub(crate) fn state(&mut self) -> &mut StoreState {
+        self.store.data_mut()
+    }
+
+    /// Whether it was stopped and can never run again.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// It must not run again.
+    pub(crate) fn set_broken(&mut self) {
+        self.broken = true;
     }
 
     /// Lets the plugin do something, under the call's limits.
@@ -67,21 +84,25 @@ impl ComponentInstance {
         let _running = self.engine.run()?;
         self.store.set_epoch_deadline(1);
         let driven = drive(&self.queue, call, work(&mut self.store));
-        let state = self.store.data();
-        let (plugin, limits) = (call.plugin, call.limits);
-        let context = StopContext {
-            plugin,
-            limits,
-            last_error: state.last_error.as_deref(),
-            memory_refused: state.memory_refused,
-        };
-        let outcome = match driven {
+        let stopped = match driven {
             Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) => context.to_error(&error),
-            Err(stop) => context.stop_error(&stop),
+            Ok(Err(error)) => Ok(error),
+            Err(stop) => Err(stop),
         };
         self.broken = true;
-        Err(outcome)
+        let state = self.store.data_mut();
+        crate::wasi::flush(state);
+        self.queue.deliver(call);
+        let context = StopContext {
+            plugin: call.plugin,
+            limits: call.limits,
+            said: &self.store.data().said,
+            memory_refused: self.store.data().memory_refused,
+        };
+        Err(match stopped {
+            Ok(error) => context.to_error(&error),
+            Err(stop) => context.stop_error(&stop),
+        })
     }
 
     /// Calls a function of the plugin.
@@ -103,99 +124,31 @@ impl ComponentInstance {
         })
     }
 
-    /// What a plugin's own failure means.
-    fn finish<T>(&self, call: &CallCx<'_>, answer: CallResult<T>) -> Result<T> {
-        answer.0.map_err(|failure| match failure {
-            Failure::Cancelled => call.cancelled(),
-            Failure::Failed((message, hint)) if hint.is_empty() => Error::failed(message),
-            Failure::Failed((message, hint)) => Error::advised(message, hint),
-        })
-    }
-}
-
-/// An instance of a node.
-pub(crate) struct WasmInstance {
-    component: ComponentInstance,
-    names: ExportIndices,
-}
-
-impl WasmInstance {
-    /// Makes an instance of a component that of a node.
-    pub(crate) fn open(
-        mut component: ComponentInstance,
-        names: ExportIndices,
-        node: &str,
-        saved: Option<&[u8]>,
+    /// Calls a function that may fail by itself.
+    pub(crate) fn try_call<P, T>(
+        &mut self,
         call: &CallCx<'_>,
-    ) -> Result<Self> {
-        component.carry(most(call));
-        let answer: CallResult<()> = component.call(call, &names.open, (node, saved))?;
-        component.finish(call, answer)?;
-        Ok(WasmInstance { component, names })
+        function: &ComponentExportIndex,
+        parameters: P,
+    ) -> Result<T>
+    where
+        P: ComponentNamedList + Lower + Send + Sync,
+        (WitResult<T>,): ComponentNamedList + Lift + Send + Sync + 'static,
+    {
+        let (answer,): (WitResult<T>,) = self.call(call, function, parameters)?;
+        answer.map_err(|failure| failure.into_error(call))
     }
 
-    /// Gives the plugin its inputs.
-    fn give(&mut self, inputs: &[Option<Value>]) -> Result<Values> {
-        let state = self.component.store.data_mut();
-        let give = |input: &Option<Value>| {
-            input.as_ref().map(|value| state.give_input(value.clone())).transpose()
-        };
-        inputs.iter().map(give).collect()
-    }
-
-    /// Takes the outputs of the plugin.
-    fn take(&mut self, outputs: Values) -> Result<Vec<Option<Value>>> {
-        let state = self.component.store.data_mut();
-        let entries: Vec<Option<Result<ResourceEntry, _>>> = outputs
-            .into_iter()
-            .map(|output| output.map(|output| state.take(output.rep())))
-            .collect();
-        let value = |entry: Option<Result<ResourceEntry, crate::stop::Stop>>| {
-            let entry = entry.transpose().map_err(|stop| Error::failed(stop.to_string()))?;
-            entry.map(|entry| entry.item.into_value()).transpose()
-        };
-        entries.into_iter().map(value).collect()
-    }
-}
-
-/// The most bytes that one call carries: those of its memory.
-fn most(call: &CallCx<'_>) -> usize {
-    usize::try_from(call.limits.memory).unwrap_or(usize::MAX)
-}
-
-impl Instance for WasmInstance {
-    fn run(&mut self, call: &CallCx<'_>, inputs: &[Option<Value>]) -> Result<Vec<Option<Value>>> {
-        self.component.store.data_mut().begin(call);
-        self.component.carry(most(call));
-        let inputs = self.give(inputs)?;
-        let answer: CallResult<Values> = self.component.call(call, &self.names.run, (inputs,))?;
-        let outputs = self.component.finish(call, answer)?;
-        self.take(outputs)
-    }
-
-    fn save(&mut self, call: &CallCx<'_>) -> Result<Option<Vec<u8>>> {
-        self.component.store.data_mut().begin(call);
-        self.component.carry(most(call));
-        let answer: CallResult<Option<Vec<u8>>> =
-            self.component.call(call, &self.names.save, ())?;
-        self.component.finish(call, answer)
-    }
-
-    fn charge_retained(&mut self, call: &CallCx<'_>) -> Result<()> {
-        self.component.store.data_mut().charge_retained().map_err(|error| {
-            self.component.broken = true;
-            let (plugin, megabytes) = (call.plugin, call.limits.memory.div_ceil(1 << 20));
-            Error::broken(
-                format!("the plugin `{plugin}` goes on holding inputs after its call: {error}"),
-                format!(
-                    "`kino plugin trust {plugin} --memory {}MB` lets it use more",
-                    megabytes.saturating_mul(4)
-                ),
-            )
+    /// Has the plugin close instances of nodes.
+    pub(crate) fn close(&mut self, call: &CallCx<'_>, closed: Vec<ResourceAny>) -> Result<()> {
+        if closed.is_empty() || self.broken {
+            return Ok(());
+        }
+        self.drive(call, async |store| {
+            for instance in closed {
+                instance.resource_drop_async(&mut *store).await?;
+            }
+            Ok(())
         })
-    }
-
-    fn is_broken(&self) -> bool {
-        self.component.broken
     }
 }

@@ -1,8 +1,9 @@
 //! The host of plugins that are WebAssembly components, in a sandbox.
 //!
 //! A plugin is a component of the world `kino:plugin/plugin` (`plugins/abi/wit`). [`WasmEngine`]
-//! compiles it, [`WasmPlugin`] is one compiled build, and each instance of a node is an instance of
-//! the component with memory of its own.
+//! compiles it, [`WasmPlugin`] is one compiled build. A node without state gets an instance of the
+//! component for each call, with memory of its own; nodes with state of one graph share one
+//! ([`shared`]).
 //!
 //! **What a plugin can do:** compute in its own memory; read and make values through handles;
 //! have operations done on tensors where they lie; read the files that were granted; log, report
@@ -21,7 +22,8 @@
 //! and between the pieces of a long operation; memory, its own and that of the tensors
 //! and texts that it made and still holds; 65,536 handles; 512 KiB of stack; values at most 64
 //! deep. Whatever goes wrong is an error of that one call. After a trap, or when it was stopped, an
-//! instance is broken and never used again; a component is compiled once and stays.
+//! instance of the component is never used again, and nodes with state that shared it begin anew; a
+//! component is compiled once and stays.
 //!
 //! A plugin runs as a coroutine with a stack of its own ([`queue`]): it does not matter how much
 //! stack the calling thread has left, and what needs the engine's call is done on the engine's
@@ -35,9 +37,11 @@ mod constructors;
 mod engine;
 mod imports;
 mod instance;
+mod last_words;
 mod plugin;
 mod queue;
 mod requests;
+mod shared;
 mod stop;
 mod store;
 mod types;

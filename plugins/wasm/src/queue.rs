@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
-use kino_host::{CallCx, ops};
+use kino_host::{CallCx, PluginValue, calls, ops};
 use kino_node::{Error, Result};
 
 use crate::stop::Stop;
@@ -23,6 +23,8 @@ const NAP: Duration = Duration::from_millis(5);
 pub(crate) enum Request {
     /// One operation on tensors, with the most bytes that the result may take.
     Op { name: String, tensors: Vec<Tensor>, attributes: String, most: u64 },
+    /// One function on values, with the most bytes that a result may take.
+    Call { name: String, values: Vec<PluginValue>, attributes: String, most: u64 },
     /// A file's contents.
     Read(String),
     /// Nothing before that time.
@@ -32,6 +34,7 @@ pub(crate) enum Request {
 /// What came of a request.
 pub(crate) enum Answer {
     Tensor(Result<Tensor>),
+    Values(Result<Vec<PluginValue>>),
     Bytes(Result<Vec<u8>>),
     Awake,
 }
@@ -101,7 +104,7 @@ impl HostQueue {
     }
 
     /// Passes on what the plugin told.
-    fn deliver(&self, call: &CallCx<'_>) {
+    pub(crate) fn deliver(&self, call: &CallCx<'_>) {
         let (events, dropped) = {
             let mut state = self.lock();
             if state.events.is_empty() {
@@ -129,7 +132,18 @@ impl HostQueue {
         };
         let slot = match request {
             Request::Op { name, tensors, attributes, most } => {
-                RequestSlot::Answered(Answer::Tensor(op(&name, &tensors, &attributes, most, stop)))
+                let made = guarded(&name, stop, |check| {
+                    let limits = ops::OpLimits { most, check };
+                    ops::apply_within(&name, &tensors, &attributes, &limits)
+                });
+                RequestSlot::Answered(Answer::Tensor(made))
+            }
+            Request::Call { name, values, attributes, most } => {
+                let made = guarded(&name, stop, |check| {
+                    let limits = ops::OpLimits { most, check };
+                    calls::call(&name, &values, &attributes, &limits, Some(call.ledger))
+                });
+                RequestSlot::Answered(Answer::Values(made))
             }
             Request::Read(path) => RequestSlot::Answered(Answer::Bytes(call.files.read(&path))),
             Request::Sleep(until) => {
@@ -145,18 +159,16 @@ impl HostQueue {
     }
 }
 
-/// One operation; a panic within it is an error like any other.
-fn op(
+/// One operation; a panic within it is an error like any other. `work` gets what to ask between
+/// pieces of it.
+fn guarded<T>(
     name: &str,
-    tensors: &[Tensor],
-    attributes: &str,
-    most: u64,
     stop: &dyn Fn() -> Option<Stop>,
-) -> Result<Tensor> {
+    work: impl FnOnce(&dyn Fn() -> Result<()>) -> Result<T>,
+) -> Result<T> {
     // Why it stops is told by `drive`, before the plugin goes on.
     let check = || stop().map_or(Ok(()), |_| Err(Error::Cancelled));
-    let apply =
-        || ops::apply_within(name, tensors, attributes, &ops::OpLimits { most, check: &check });
+    let apply = || work(&check);
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(apply)).unwrap_or_else(|_| {
         Err(Error::failed(format!(
             "op {name}: the host panicked; this is a bug of Kinograph, please report it"

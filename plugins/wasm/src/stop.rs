@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use kino_host::Limits;
+use kino_host::{Limits, code};
 use kino_node::Error;
 use wasmtime::{PoolConcurrencyLimitError, Trap};
+
+use crate::last_words::LastWords;
 
 /// Why the host stopped a plugin in the middle of a call.
 #[derive(Debug, thiserror::Error)]
@@ -32,8 +34,8 @@ pub(crate) struct StopContext<'a> {
     /// The plugin's id.
     pub(crate) plugin: &'a str,
     pub(crate) limits: Limits,
-    /// The last thing that it reported as an error, such as a panic's message.
-    pub(crate) last_error: Option<&'a str>,
+    /// What it said of errors, such as a panic's message.
+    pub(crate) said: &'a LastWords,
     /// Whether it was refused memory.
     pub(crate) memory_refused: bool,
 }
@@ -58,8 +60,9 @@ impl StopContext<'_> {
             );
         }
         let trap = error.downcast_ref::<Trap>();
-        if let (Some(Trap::UnreachableCodeReached), Some(error)) = (trap, self.last_error) {
-            return self.bug(format!("panicked: {error}"));
+        let said = self.said.told();
+        if let (Some(Trap::UnreachableCodeReached), Some(said)) = (trap, &said) {
+            return self.bug(format!("panicked: {said}"));
         }
         let what = match trap {
             Some(Trap::StackOverflow) => "ran out of stack: its recursion is too deep".to_owned(),
@@ -70,8 +73,8 @@ impl StopContext<'_> {
             Some(trap) => format!("was stopped: {trap}"),
             None => format!("broke the contract: {}", root(error)),
         };
-        match self.last_error {
-            Some(error) => self.bug(format!("{what} (it said: {error})")),
+        match said {
+            Some(said) => self.bug(format!("{what}; it said: {said}")),
             None => self.bug(what),
         }
     }
@@ -87,13 +90,16 @@ impl StopContext<'_> {
                     "`kino plugin trust {plugin} --seconds {}` lets it take longer",
                     (limit.as_secs_f64() * 10.0).ceil().max(1.0)
                 ),
-            ),
+            )
+            .with_code(code::LIMIT),
             Stop::Forbidden(_) => Error::broken(
                 format!("the plugin `{plugin}` was stopped: {stop}"),
                 "plugins reach neither network, files, environment nor processes; files that were \
                  granted are read through the context (`cx.read`)",
-            ),
-            Stop::Handles(_) | Stop::Stray | Stop::Exit => self.bug(format!("was stopped: {stop}")),
+            )
+            .with_code(code::NOT_GRANTED),
+            Stop::Handles(_) => self.bug(format!("was stopped: {stop}")).with_code(code::LIMIT),
+            Stop::Stray | Stop::Exit => self.bug(format!("was stopped: {stop}")),
         }
     }
 
@@ -107,6 +113,7 @@ impl StopContext<'_> {
                 megabytes.saturating_mul(4)
             ),
         )
+        .with_code(code::LIMIT)
     }
 
     fn bug(&self, what: String) -> Error {

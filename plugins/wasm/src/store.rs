@@ -1,4 +1,4 @@
-//! What belongs to one instance: its values, what it has used up, what it may.
+//! What belongs to one store: its values, what it has used up, what it may.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +10,7 @@ use kino_node::{Cancel, Error, Frames, Ledger, Result, Value};
 use wasmtime::ResourceLimiter;
 use wasmtime::component::Resource;
 
+use crate::last_words::LastWords;
 use crate::queue::HostQueue;
 use crate::stop::Stop;
 use crate::wasi_state::WasiState;
@@ -74,6 +75,7 @@ impl TreeSize {
         match value {
             Value::List(items) => items.iter().for_each(|(_, item)| add(item)),
             Value::Custom(record) => record.fields.iter().for_each(|(_, field)| add(field)),
+            Value::Typed(typed) => typed.more().iter().for_each(|(_, field)| add(field)),
             _ => {}
         }
         all
@@ -149,24 +151,28 @@ impl ResourceEntry {
 }
 
 /// What pays for the memory that a value lies in.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Backing {
     charges: Vec<Arc<MemoryCharge>>,
     lent: Vec<PluginValue>,
 }
 
 /// The memory of the engine that a value keeps: where it is, and its bytes.
-fn held_by(item: &PluginValue, add: &mut dyn FnMut(usize, u64)) {
+pub(crate) fn held_by(item: &PluginValue, add: &mut dyn FnMut(usize, u64)) {
     let mut tensor = |tensor: &Tensor| {
         let (place, bytes) = storage_of(tensor);
         add(place, bytes);
     };
     match item {
         PluginValue::Value(Value::Tensor(held)) => tensor(held),
-        PluginValue::Value(Value::Typed(typed)) => match typed.shared::<Frames>() {
-            Some(frames) => held_by(&PluginValue::Chunks(frames), add),
-            None => typed.tensors().flatten().for_each(|held| tensor(&held)),
-        },
+        PluginValue::Value(Value::Typed(typed)) => {
+            match typed.shared::<Frames>() {
+                Some(frames) => held_by(&PluginValue::Chunks(frames), add),
+                None => typed.tensors().flatten().for_each(|held| tensor(&held)),
+            }
+            let more = typed.more().iter();
+            more.for_each(|(_, field)| held_by(&PluginValue::Value(field.clone()), add));
+        }
         PluginValue::Chunks(frames) => {
             let pixels = frames.count() * frames.height() * frames.width();
             add(Arc::as_ptr(frames).addr(), 12 * pixels as u64);
@@ -237,8 +243,8 @@ pub(crate) struct StoreState {
     pub(crate) cancel: Cancel,
     pub(crate) wanted: Vec<bool>,
     pub(crate) limits: Limits,
-    /// The last message of the level `error` in this call.
-    pub(crate) last_error: Option<String>,
+    /// What it said of errors in this call.
+    pub(crate) said: LastWords,
     /// Whether memory was refused in this call.
     pub(crate) memory_refused: bool,
     meter: Arc<MemoryMeter>,
@@ -259,7 +265,7 @@ impl StoreState {
             cancel: Cancel::default(),
             wanted: Vec::new(),
             limits: call.limits,
-            last_error: None,
+            said: LastWords::default(),
             memory_refused: false,
             meter: Arc::default(),
             retained: HashMap::new(),
@@ -277,12 +283,19 @@ impl StoreState {
         self.wanted.clear();
         self.wanted.extend_from_slice(call.wanted);
         self.limits = call.limits;
-        (self.last_error, self.memory_refused, self.pushed) = (None, false, 0);
+        (self.memory_refused, self.pushed) = (false, 0);
+        self.said.clear();
+        self.wasi.begin();
+    }
+
+    /// Bytes of the memory limit that are in use.
+    pub(crate) fn used(&self) -> u64 {
+        self.meter.used.load(Ordering::Relaxed)
     }
 
     /// Bytes that are left of the memory limit.
     pub(crate) fn left(&self) -> u64 {
-        self.limits.memory.saturating_sub(self.meter.used.load(Ordering::Relaxed))
+        self.limits.memory.saturating_sub(self.used())
     }
 
     /// Takes bytes of the memory limit.
@@ -308,24 +321,32 @@ impl StoreState {
 
     /// An input as the plugin gets it.
     pub(crate) fn give_input(&mut self, value: Value) -> Result<Resource<ResourceEntry>> {
-        let extent = TreeSize::around([TreeSize::of(&value, 0)])?.within();
-        let item = PluginValue::Value(value);
-        let lent = vec![item.clone()];
-        let entry = ResourceEntry { extent, lent, ..ResourceEntry::free(item) };
+        let mut entry = self.entry_of(PluginValue::Value(value))?;
+        entry.lent = vec![entry.item.clone()];
         self.give(entry).map_err(|stop| Error::failed(format!("the inputs: {stop}")))
     }
 
+    /// A value that comes from the engine and that nobody pays for.
+    ///
+    /// # Errors
+    /// When it has too many parts.
+    pub(crate) fn entry_of(&self, item: PluginValue) -> Result<ResourceEntry> {
+        let size = match &item {
+            PluginValue::Value(value) => TreeSize::of(value, 0),
+            _ => TreeSize::LEAF,
+        };
+        let extent = TreeSize::around([size])?.within();
+        Ok(ResourceEntry { extent, ..ResourceEntry::free(item) })
+    }
+
     /// What a handle leads to.
-    pub(crate) fn entry(&self, handle: &Resource<ResourceEntry>) -> Result<&ResourceEntry, Stop> {
-        let slot = self.handles.slots.get(handle.rep() as usize);
+    pub(crate) fn entry(&self, handle: u32) -> Result<&ResourceEntry, Stop> {
+        let slot = self.handles.slots.get(handle as usize);
         slot.and_then(Option::as_ref).ok_or(Stop::Stray)
     }
 
-    pub(crate) fn entry_mut(
-        &mut self,
-        handle: &Resource<ResourceEntry>,
-    ) -> Result<&mut ResourceEntry, Stop> {
-        let slot = self.handles.slots.get_mut(handle.rep() as usize);
+    pub(crate) fn entry_mut(&mut self, handle: u32) -> Result<&mut ResourceEntry, Stop> {
+        let slot = self.handles.slots.get_mut(handle as usize);
         slot.and_then(Option::as_mut).ok_or(Stop::Stray)
     }
 
@@ -350,7 +371,7 @@ impl StoreState {
         let mut charges: Vec<Arc<MemoryCharge>> = Vec::new();
         let mut lent = Vec::new();
         for (name, handle) in parts {
-            let entry = self.entry(&handle)?;
+            let entry = self.entry(handle.rep())?;
             items.push((Arc::from(name), entry.item.clone()));
             extents.push(entry.extent);
             charges.extend(entry.charges.iter().cloned());

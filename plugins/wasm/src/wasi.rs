@@ -23,6 +23,9 @@ const MAX_RANDOM: u64 = 1 << 20;
 /// What the wall clock shows: the start of 2000, in seconds since 1970.
 const EPOCH: u64 = 946_684_800;
 
+/// A resource as a component asks for it.
+pub(crate) type WantedType = ResourceType;
+
 type Context<'a> = StoreContextMut<'a, StoreState>;
 type Outcome<T> = wasmtime::Result<(T,)>;
 
@@ -53,18 +56,26 @@ struct Datetime {
 
 /// Adds one interface of WASI as a component imports it: what is known works, the rest ends the
 /// plugin when it is called.
+///
+/// A type is told by what it is, not by what it is called: `seen` are the resources of the
+/// interfaces before, and another name of one of them (`wasi:http` calls its fields headers and
+/// trailers) is that one.
 pub(crate) fn add(
     linker: &mut Linker<StoreState>,
     engine: &wasmtime::Engine,
     name: &str,
     wanted: &ComponentInstance,
+    seen: &mut Vec<WantedType>,
 ) -> wasmtime::Result<()> {
     let interface = name.split('@').next().unwrap_or(name).to_owned();
     let mut instance = linker.instance(name)?;
     for (function, item) in wanted.exports(engine) {
         match item.ty {
-            ComponentItem::Resource(_) => {
-                instance.resource(function, resource(function), |_, _| Ok(()))?;
+            ComponentItem::Resource(ty) if seen.contains(&ty) => {}
+            ComponentItem::Resource(ty) => {
+                let resource = resource(&interface, function, seen.len());
+                instance.resource(function, resource, |_, _| Ok(()))?;
+                seen.push(ty);
             }
             ComponentItem::ComponentFunc(_) => {
                 let is_known = known(&mut instance, &interface, function)?;
@@ -82,19 +93,18 @@ pub(crate) fn add(
     Ok(())
 }
 
-fn resource(name: &str) -> ResourceType {
-    match name {
-        "output-stream" => ResourceType::host::<Output>(),
-        "input-stream" => ResourceType::host::<Input>(),
-        "pollable" => ResourceType::host::<Pollable>(),
-        "error" => ResourceType::host::<Trouble>(),
-        "terminal-input" | "terminal-output" => ResourceType::host::<Terminal>(),
-        "descriptor" => ResourceType::host::<Folder>(),
+/// The type of a resource that is the `number`th of a component.
+fn resource(interface: &str, name: &str, number: usize) -> ResourceType {
+    match (interface, name) {
+        ("wasi:io/streams", "output-stream") => ResourceType::host::<Output>(),
+        ("wasi:io/streams", "input-stream") => ResourceType::host::<Input>(),
+        ("wasi:io/poll", "pollable") => ResourceType::host::<Pollable>(),
+        ("wasi:io/error", "error") => ResourceType::host::<Trouble>(),
+        ("wasi:cli/terminal-input", "terminal-input")
+        | ("wasi:cli/terminal-output", "terminal-output") => ResourceType::host::<Terminal>(),
+        ("wasi:filesystem/types", "descriptor") => ResourceType::host::<Folder>(),
         // Never made: only functions that end the plugin take or give these.
-        other => {
-            let hash = |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
-            ResourceType::host_dynamic(other.bytes().fold(0x811C_9DC5, hash))
-        }
+        _ => ResourceType::host_dynamic(number as u32),
     }
 }
 
@@ -196,10 +206,26 @@ fn print(state: &mut StoreState, level: u32, bytes: &[u8]) {
         }
         let text = String::from_utf8_lossy(&std::mem::take(line)).trim_end().to_owned();
         if !text.is_empty() {
-            if level == 2 {
-                state.last_error = Some(text.clone());
-            }
-            log(state, level, if at == 0 { "stdout" } else { "stderr" }.to_owned(), text);
+            pass_on(state, level, text);
+        }
+    }
+}
+
+/// Passes a line on; one of standard error is kept to explain a trap.
+fn pass_on(state: &mut StoreState, level: u32, text: String) {
+    if level == 2 {
+        state.said.add(&text);
+    }
+    log(state, level, if level == 2 { "stderr" } else { "stdout" }.to_owned(), text);
+}
+
+/// Passes on what was printed and ends with no line break: nothing will follow it.
+pub(crate) fn flush(state: &mut StoreState) {
+    for level in [3, 2] {
+        let line = std::mem::take(&mut state.wasi.lines[usize::from(level == 2)]);
+        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+        if !text.is_empty() {
+            pass_on(state, level, text);
         }
     }
 }

@@ -3,6 +3,9 @@
 
 use std::time::Instant;
 
+/// Where random numbers begin.
+const SEED: u64 = 0x6B69_6E6F;
+
 /// What an instance has of WASI.
 pub(crate) struct WasiState {
     pub(crate) started: Instant,
@@ -12,11 +15,16 @@ pub(crate) struct WasiState {
 
 impl Default for WasiState {
     fn default() -> Self {
-        WasiState { started: Instant::now(), random: 0x6B69_6E6F, lines: Default::default() }
+        WasiState { started: Instant::now(), random: SEED, lines: Default::default() }
     }
 }
 
 impl WasiState {
+    /// Another call begins: random numbers do not depend on what ran in this store before.
+    pub(crate) fn begin(&mut self) {
+        self.random = SEED;
+    }
+
     /// Nanoseconds since the instance was made.
     pub(crate) fn now(&self) -> u64 {
         self.started.elapsed().as_nanos() as u64

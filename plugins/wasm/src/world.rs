@@ -9,9 +9,11 @@ use crate::store::StoreState;
 use crate::{WasmEngine, imports, wasi};
 
 /// The major version of the contract.
-const MAJOR: u64 = 1;
+const MAJOR: u64 = 2;
 const BUILD: &str = "build it for wasm32-wasip2, or turn a module into a component with `wit-component`; \
-     `plugins/README.md` says how";
+     `plugins/LANGUAGES.md` says how for each language";
+const WORLD: &str = "it was built for another world; plugins are built with the `kino-plugin` crate, \
+     or against plugins/abi/wit/kino-plugin.wit";
 
 /// Compiles a component.
 ///
@@ -32,11 +34,24 @@ pub(crate) fn compile(engine: &WasmEngine, bytes: &[u8]) -> Result<Component> {
         _ => return Err(Error::advised("this is no WebAssembly", BUILD)),
     }
     engine.compile(bytes).map_err(|error| {
+        let cause = root(&error);
+        if cause.contains("component model async feature") {
+            return asynchronous(&cause);
+        }
         Error::advised(
-            format!("this component cannot be compiled: {}", root(&error)),
+            format!("this component cannot be compiled: {cause}"),
             "the file is damaged, or uses what WebAssembly 2.0 with SIMD does not have",
         )
     })
+}
+
+/// What is said of a component that is built for asynchronous calls.
+fn asynchronous(what: &str) -> Error {
+    Error::advised(
+        format!("this component is built for WASI 0.3 or asynchronous calls: {what}"),
+        "plugins are components of WASI 0.2: build it without asynchronous functions (with jco and \
+         QuickJS: `--backend-qjs-disable-async`)",
+    )
 }
 
 /// The version after `name@`.
@@ -58,7 +73,7 @@ pub(crate) fn exported(engine: &WasmEngine, component: &Component) -> Result<Str
     let node = names.iter().find_map(|name| Some((*name, version(name, "kino:plugin/node")?)));
     match node {
         Some((name, version)) if major(version) == Some(MAJOR) => Ok(name.to_owned()),
-        Some((name, _)) => Err(other_version(name)),
+        Some((_, version)) => Err(other_version(version)),
         None => {
             let exports = match names.as_slice() {
                 [] => "nothing".to_owned(),
@@ -69,18 +84,25 @@ pub(crate) fn exported(engine: &WasmEngine, component: &Component) -> Result<Str
                     "this component is no Kinograph plugin: it exports {exports} instead of \
                      kino:plugin/node@{MAJOR}"
                 ),
-                "it was built for another world; plugins are built with the `kino-plugin` crate, \
-                 or against plugins/abi/wit/kino-plugin.wit",
+                WORLD,
             ))
         }
     }
 }
 
-fn other_version(name: &str) -> Error {
-    Error::advised(
-        format!("this plugin was built for {name}, this Kinograph offers version {MAJOR}"),
-        "build it with the SDK of this Kinograph, or use the Kinograph that it was made for",
-    )
+fn other_version(version: &str) -> Error {
+    let what = format!(
+        "this plugin was built for version {version} of the contract, this Kinograph has version \
+         {MAJOR}"
+    );
+    let hint = match major(version) {
+        Some(major) if major < MAJOR => {
+            "build it anew with the SDK of this Kinograph: `kino plugin build` in its folder, or in \
+             other languages against its plugins/abi/wit/kino-plugin.wit"
+        }
+        _ => "use a newer Kinograph, or build it with the SDK of this one",
+    };
+    Error::advised(what, hint)
 }
 
 /// All that a component may import.
@@ -90,17 +112,23 @@ fn other_version(name: &str) -> Error {
 pub(crate) fn link(engine: &WasmEngine, component: &Component) -> Result<Linker<StoreState>> {
     let mut linker = Linker::new(engine.wasmtime());
     let fault = |error: wasmtime::Error| Error::failed(root(&error));
-    imports::add(&mut linker).map_err(fault)?;
+    imports::add(&mut linker, imports::HOST).map_err(fault)?;
     let ty = component.component_type();
+    let mut seen = Vec::new();
     for (name, item) in ty.imports(engine.wasmtime()) {
-        if let Some(version) = version(name, "kino:plugin/host") {
+        let ours = name.strip_prefix("kino:plugin/").and_then(|name| name.split_once('@'));
+        if let Some(("host" | "types", version)) = ours {
             if major(version) != Some(MAJOR) {
-                return Err(other_version(name));
+                return Err(other_version(version));
             }
+        } else if let (Some((_, version)), true) = (name.split_once('@'), name.starts_with("wasi:"))
+            && !version.starts_with("0.2")
+        {
+            return Err(asynchronous(&format!("it imports `{name}`")));
         } else if let (true, ComponentItem::ComponentInstance(wanted)) =
             (name.starts_with("wasi:"), &item.ty)
         {
-            wasi::add(&mut linker, engine.wasmtime(), name, wanted).map_err(fault)?;
+            wasi::add(&mut linker, engine.wasmtime(), name, wanted, &mut seen).map_err(fault)?;
         } else {
             return Err(Error::advised(
                 format!("this component imports `{name}`, which plugins cannot have"),
@@ -113,9 +141,37 @@ pub(crate) fn link(engine: &WasmEngine, component: &Component) -> Result<Linker<
 }
 
 /// What is said of a component whose imports do not fit.
-pub(crate) fn misfit(error: &wasmtime::Error) -> Error {
-    Error::advised(
-        format!("this component asks for what this Kinograph does not offer: {error:#}"),
-        "it was built for a newer Kinograph, or against a changed contract",
-    )
+pub(crate) fn misfit(engine: &WasmEngine, component: &Component, error: &wasmtime::Error) -> Error {
+    match later_function(engine, component) {
+        Some((function, version)) => Error::advised(
+            format!(
+                "this component calls `{function}` of version {version} of the contract, which \
+                 this Kinograph does not have (it has {})",
+                imports::HOST.split_once('@').map_or("", |(_, version)| version)
+            ),
+            "use a newer Kinograph; a plugin for both reaches what is new by name, through `op` and \
+             `call`, where `has` says that it is there",
+        ),
+        None => Error::advised(
+            format!("this component asks for what this Kinograph does not offer: {error:#}"),
+            "it was built against a changed contract: build it against the \
+             plugins/abi/wit/kino-plugin.wit of this Kinograph",
+        ),
+    }
+}
+
+/// A function that a component imports from our interface and that this version does not have,
+/// with the version that the component was built for.
+fn later_function(engine: &WasmEngine, component: &Component) -> Option<(String, String)> {
+    let known = imports::functions_of("host");
+    let ty = component.component_type();
+    ty.imports(engine.wasmtime()).find_map(|(name, item)| {
+        let version = version(name, "kino:plugin/host")?;
+        let ComponentItem::ComponentInstance(wanted) = item.ty else { return None };
+        let mut functions = wanted.exports(engine.wasmtime());
+        let (later, _) = functions.find(|(name, item)| {
+            matches!(item.ty, ComponentItem::ComponentFunc(_)) && !known.contains(*name)
+        })?;
+        Some((later.to_owned(), version.to_owned()))
+    })
 }

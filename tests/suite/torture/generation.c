@@ -20,61 +20,64 @@ static void forget(void *data) {
 }
 
 static void *haunt(void *lent) {
-  DLManagedTensorVersioned *view = NULL;
   KinoValue *value = lent;
+  DLTensor view;
   volatile float sum = 0;
-  if (host->view_tensor(value, &view) != KINO_OK) abort();
+  if (host->view_tensor(value, &view)) abort();
   while (atomic_load(&alive) && sum < 1e30f) {
-    sum += ((float *)view->dl_tensor.data)[0];
+    sum += ((float *)view.data)[0];
     usleep(20000);
   }
-  view->deleter(view);
   host->release(value);
   return NULL;
 }
 
-static KinoStatus open_node(KinoCall *call, KinoStr node, KinoStr saved, KinoInstance **instance) {
+struct KinoInstance {
+  uint64_t runs;
+};
+
+static KinoError *open_node(KinoCall *call, KinoStr node, KinoStr saved, KinoInstance **instance) {
   (void)call, (void)node;
-  uint64_t *runs = calloc(1, sizeof *runs);
-  if (saved.len == sizeof *runs) memcpy(runs, saved.data, sizeof *runs);
-  *instance = runs;
-  return KINO_OK;
+  *instance = calloc(1, sizeof **instance);
+  if (saved.len == sizeof **instance) memcpy(*instance, saved.data, sizeof **instance);
+  return NULL;
 }
 
 // in: a tensor, milliseconds. out: the generation, the runs of all generations, a tensor.
-static KinoStatus run_node(KinoCall *call, KinoInstance *instance, KinoValue *const *inputs,
+static KinoError *run_node(KinoCall *call, KinoInstance *instance, const KinoValue *const *inputs,
                            size_t input_count, KinoValue **outputs, size_t output_count) {
   (void)input_count, (void)output_count;
-  uint64_t *runs = instance, wait = 0;
-  int64_t high, shape[1] = {1024};
-  DLManagedTensorVersioned *view = NULL;
-  DLDataType f32 = {DL_FLOAT, 32, 1};
+  uint64_t wait = 0;
+  int64_t shape[1] = {1024};
+  KinoTensorBuilder *builder = NULL;
+  KinoError *error = NULL;
+  DLTensor view;
+  DLDataType f32 = {kDLFloat, 32, 1};
   pthread_t thread;
   if (!pthread_getspecific(key)) pthread_setspecific(key, calloc(1, sizeof(int)));
   *(int *)pthread_getspecific(key) = GENERATION;
-  *runs += 1;
-  if (host->get_int(inputs[1], &wait, &high) != KINO_OK) goto fail;
-  if (*runs % 5 == 0 && pthread_create(&thread, NULL, haunt, host->retain(inputs[0])) == 0) {
+  instance->runs += 1;
+  TRY(host->get_u64(inputs[1], &wait));
+  if (instance->runs % 5 == 0 &&
+      pthread_create(&thread, NULL, haunt, host->retain(inputs[0])) == 0) {
     pthread_detach(thread);
   }
   usleep((useconds_t)wait * 1000);
-  if (host->new_tensor(f32, shape, 1, &outputs[2]) != KINO_OK ||
-      host->write_tensor(outputs[2], &view) != KINO_OK) {
-    goto fail;
-  }
-  for (int i = 0; i < 1024; i++) ((float *)view->dl_tensor.data)[i] = GENERATION;
-  view->deleter(view);
-  if (host->new_int(GENERATION, 0, &outputs[0]) != KINO_OK ||
-      host->new_int(*runs, 0, &outputs[1]) != KINO_OK) {
-    goto fail;
-  }
-  return KINO_OK;
-fail:
-  return because(call);
+  TRY(host->new_tensor_builder(call, f32, shape, 1, 0, &builder));
+  TRY(host->builder_view(builder, &view));
+  for (int i = 0; i < 1024; i++) ((float *)view.data)[i] = GENERATION;
+  error = host->finish_tensor(builder, &outputs[2]);
+  builder = NULL;
+  if (error) goto end;
+  TRY(host->new_u64(GENERATION, &outputs[0]));
+  TRY(host->new_u64(instance->runs, &outputs[1]));
+end:
+  host->release_tensor_builder(builder);
+  return error;
 }
 
-static KinoStatus save_node(KinoCall *call, KinoInstance *instance, KinoValue **state) {
-  KinoStr bytes = {instance, sizeof(uint64_t)};
+static KinoError *save_node(KinoCall *call, KinoInstance *instance, KinoValue **state) {
+  KinoStr bytes = {(const char *)instance, sizeof *instance};
   (void)call;
   return host->new_bytes(bytes, state);
 }
@@ -87,7 +90,7 @@ static void shut_down(void) {
   if (!log || fprintf(log, "%d\n", GENERATION) < 0 || fclose(log) != 0) abort();
 }
 
-const KinoPlugin *kino_plugin(const KinoHost *table) {
+KINO_EXPORT const KinoPlugin *kino_plugin(const KinoHost *table) {
   static KinoPlugin plugin;
   const char *descriptor =
       "{\"nodes\": [{\"id\": \"torture.step\", \"version\": \"1\", \"state\": true, \"inputs\": ["

@@ -26,7 +26,7 @@ pub(crate) fn of_candle(dtype: DType) -> Result<kino_contract::DType> {
 }
 
 /// The same the other way.
-pub(super) fn in_candle(dtype: kino_contract::DType) -> DType {
+pub(crate) fn in_candle(dtype: kino_contract::DType) -> DType {
     TYPES.iter().find(|(known, _)| *known == dtype).map_or(DType::F32, |(_, candle)| *candle)
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::DType;
 use kino_host::{CallCx, FramesBuffer, PluginValue, TensorBuffer, ValueKind};
-use kino_node::{Error, Result};
+use kino_node::{Error, Result, Value};
 use rustix::fs::OFlags;
 
 use super::codec::{DecodeValue, EncodeValue, decode, encode};
@@ -136,7 +136,7 @@ impl DecodeValue for EngineDecoder<'_> {
         let draft = TensorBuffer::zeros(dtype, shape, bytes)?;
         draft.fill(|bytes| file.read_exact(bytes))?;
         std::fs::remove_file(&path)?;
-        Ok(PluginValue::TensorBuffer(Arc::new(draft)))
+        Ok(PluginValue::Value(Value::Tensor(draft.finish()?)))
     }
 
     fn bytes(&self, file: &str) -> Result<Vec<u8>> {
@@ -163,7 +163,7 @@ impl DecodeValue for EngineDecoder<'_> {
                 growing.push(&chunks.item(index)?.tensor()?)?;
             }
         }
-        Ok(PluginValue::FramesBuffer(Arc::new(growing)))
+        Ok(PluginValue::Value(growing.finish()?.into()))
     }
 
     fn opaque(&self, _: &str, number: u64) -> Result<PluginValue> {

@@ -6,16 +6,17 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use candle_core::DType;
-use kino_host::{CollectedFrames, PluginValue, SharedTensor};
-use kino_node::{Error, Result};
+use kino_host::{PluginValue, SharedTensor, TensorBuffer};
+use kino_node::{Error, Ledger, Result};
 use memmap2::{MmapOptions, MmapRaw};
 
 use super::codec::{DecodeValue, EncodeValue, decode, encode};
 use super::places::{OutgoingFiles, SharedFolders, name_of};
-use crate::allocator::TensorAllocator;
+use crate::allocator::{SharedMemory, TensorAllocator, TensorDraft};
 use crate::wire::WireValue;
 
-type Table = Arc<Mutex<HashMap<usize, SharedFile>>>;
+/// Where the files lie that this worker made, by the address of their memory.
+type Table = Arc<Mutex<HashMap<usize, PathBuf>>>;
 
 /// Memory of a shared file. The file is removed with it unless it was sent.
 struct Mapped {
@@ -23,19 +24,10 @@ struct Mapped {
     table: Table,
 }
 
-/// What is known of a file that this worker made.
-struct SharedFile {
-    path: PathBuf,
-    /// Whether somebody writes to it.
-    lent: bool,
-    /// Whether it is part of something already, and is written no more.
-    used: bool,
-}
-
 impl AsRef<[u8]> for Mapped {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: the mapping is as long as it says, and lives as long as this. What was read is
-        // written no more (`SharedAllocator::seal`), and the engine truncates no file.
+        // SAFETY: the mapping is as long as it says, and lives as long as this. Nobody reads what is
+        // still being written (`TensorDraft`), and the engine truncates no file.
         unsafe { std::slice::from_raw_parts(self.map.as_ptr(), self.map.len()) }
     }
 }
@@ -43,8 +35,8 @@ impl AsRef<[u8]> for Mapped {
 impl Drop for Mapped {
     fn drop(&mut self) {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(place) = table.remove(&(self.map.as_ptr() as usize)) {
-            let _ = std::fs::remove_file(place.path);
+        if let Some(path) = table.remove(&(self.map.as_ptr() as usize)) {
+            let _ = std::fs::remove_file(path);
         }
     }
 }
@@ -69,7 +61,7 @@ impl SharedAllocator {
         SharedAllocator { places, made: Arc::default(), named: Arc::default() }
     }
 
-    fn made(&self) -> MutexGuard<'_, HashMap<usize, SharedFile>> {
+    fn made(&self) -> MutexGuard<'_, HashMap<usize, PathBuf>> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -82,12 +74,12 @@ impl SharedAllocator {
         Ok(Mapped { map, table: Arc::clone(&self.made) })
     }
 
-    fn shared(&self, dtype: DType, shape: &[usize], memory: Option<Mapped>) -> PluginValue {
+    fn shared(&self, dtype: DType, shape: &[usize], memory: Option<Mapped>) -> SharedTensor {
         let memory: Box<dyn AsRef<[u8]> + Send + Sync> = match memory {
             Some(mapped) => Box::new(mapped),
             None => Box::new([]),
         };
-        PluginValue::SharedTensor(Arc::new(SharedTensor { dtype, shape: shape.to_vec(), memory }))
+        SharedTensor { dtype, shape: shape.to_vec(), memory }
     }
 
     /// An item that came from the engine.
@@ -119,7 +111,7 @@ impl DecodeValue for SharedAllocator {
         let empty = file.metadata()?.len() == 0;
         let memory = if empty { None } else { Some(self.map(&file)?) };
         std::fs::remove_file(&path)?;
-        Ok(self.shared(dtype, shape, memory))
+        Ok(PluginValue::SharedTensor(Arc::new(self.shared(dtype, shape, memory))))
     }
 
     fn bytes(&self, file: &str) -> Result<Vec<u8>> {
@@ -149,13 +141,12 @@ struct WorkerEncoder<'a> {
 impl EncodeValue for WorkerEncoder<'_> {
     /// The file in which a tensor lies already, or a copy in a new one.
     fn tensor(&mut self, item: &PluginValue) -> Result<String> {
-        self.allocator.seal(item)?;
         // Once it is sent, the engine removes it.
         let place = address(item).and_then(|at| self.allocator.made().remove(&at));
         match place {
-            Some(place) => {
-                let name = name_of(&place.path);
-                self.outbox.add(place.path);
+            Some(path) => {
+                let name = name_of(&path);
+                self.outbox.add(path);
                 Ok(name)
             }
             None => self.allocator.places.write(item, self.outbox),
@@ -169,7 +160,6 @@ impl EncodeValue for WorkerEncoder<'_> {
     fn parts(&mut self, item: &PluginValue) -> Result<Vec<(String, PluginValue)>> {
         let item = match item {
             PluginValue::Fields(..) | PluginValue::List(_) => item.clone(),
-            PluginValue::CollectedFrames(pushed) => pushed.finish()?,
             other => return Err(Error::failed(format!("{} is no list", other.type_name()))),
         };
         let part = |index| Ok((item.name(index).to_owned(), item.item(index)?));
@@ -185,81 +175,25 @@ impl EncodeValue for WorkerEncoder<'_> {
 }
 
 impl TensorAllocator for SharedAllocator {
-    fn tensor(&self, dtype: DType, shape: &[usize]) -> Result<PluginValue> {
-        let bytes = shape.iter().try_fold(dtype.size_in_bytes(), |n, dim| n.checked_mul(*dim));
-        let bytes = bytes.ok_or_else(|| Error::failed(format!("no tensor has {shape:?}")))?;
+    /// Files are zeros where nobody wrote.
+    fn tensor(&self, dtype: DType, shape: &[usize], _zeroed: bool) -> Result<TensorDraft> {
+        let bytes = TensorBuffer::size(dtype, shape)? as usize;
         if bytes == 0 {
-            return Ok(self.shared(dtype, shape, None));
+            let nowhere = SharedMemory(std::ptr::dangling_mut::<u64>().cast());
+            return Ok(TensorDraft::Shared(self.shared(dtype, shape, None), nowhere));
         }
         let (file, path) = self.places.create(bytes)?;
         let mapped = self.map(&file)?;
-        let at = mapped.map.as_ptr() as usize;
-        self.made().insert(at, SharedFile { path, lent: false, used: false });
-        Ok(self.shared(dtype, shape, Some(mapped)))
+        let memory = SharedMemory(mapped.map.as_mut_ptr());
+        self.made().insert(memory.0 as usize, path);
+        Ok(TensorDraft::Shared(self.shared(dtype, shape, Some(mapped)), memory))
     }
 
-    fn frames(&self, fps: Option<f64>) -> Result<PluginValue> {
-        Ok(PluginValue::CollectedFrames(Arc::new(CollectedFrames::new(fps)?)))
-    }
-
-    fn push(&self, frames: &PluginValue, chunk: &PluginValue) -> Result<()> {
-        match frames {
-            PluginValue::CollectedFrames(pushed) => {
-                self.seal(chunk)?;
-                pushed.push(chunk.clone())
-            }
-            other => Err(Error::failed(format!("{} takes no frames", other.type_name()))),
-        }
+    fn ledger(&self, _: Option<&Arc<Ledger>>) -> Option<Arc<Ledger>> {
+        None
     }
 
     fn record(&self, ty: &str, fields: Vec<(Arc<str>, PluginValue)>) -> Result<PluginValue> {
-        fields.iter().try_for_each(|(_, field)| self.seal(field))?;
         Ok(PluginValue::Fields(ty.into(), fields.into()))
-    }
-
-    fn seal(&self, item: &PluginValue) -> Result<()> {
-        match item {
-            PluginValue::List(items) | PluginValue::Fields(_, items) => {
-                return items.iter().try_for_each(|(_, item)| self.seal(item));
-            }
-            PluginValue::CollectedFrames(pushed) => return pushed.finish().map(drop),
-            _ => {}
-        }
-        let Some(at) = address(item) else { return Ok(()) };
-        match self.made().get_mut(&at) {
-            Some(place) if place.lent => {
-                Err(Error::failed("this tensor is still being written: give its view back first"))
-            }
-            Some(place) => {
-                place.used = true;
-                Ok(())
-            }
-            None => Ok(()),
-        }
-    }
-
-    fn lend(&self, tensor: &PluginValue) -> Result<*mut u8> {
-        let PluginValue::SharedTensor(shared) = tensor else {
-            return Err(Error::failed(format!("this {} cannot be written", tensor.type_name())));
-        };
-        let data = (*shared.memory).as_ref().as_ptr();
-        if (*shared.memory).as_ref().is_empty() {
-            return Ok(data.cast_mut());
-        }
-        match self.made().get_mut(&(data as usize)) {
-            Some(place) if !place.lent && !place.used => {
-                place.lent = true;
-                Ok(data.cast_mut())
-            }
-            Some(place) if place.lent => Err(Error::failed("this tensor is being written already")),
-            _ => Err(Error::failed("this tensor is in use and cannot be written any more")),
-        }
-    }
-
-    fn give_back(&self, tensor: &PluginValue) {
-        let Some(at) = address(tensor) else { return };
-        if let Some(place) = self.made().get_mut(&at) {
-            place.lent = false;
-        }
     }
 }

@@ -6,127 +6,105 @@
 #include "test_plugin.h"
 
 static int is_frames(const DLTensor *t) {
-  return t->ndim == 4 && t->shape[3] == 3 && t->dtype.code == DL_FLOAT && t->dtype.bits == 32 &&
-         t->device.device_type == DL_CPU;
+  return t->ndim == 4 && t->shape[3] == 3 && t->dtype.code == kDLFloat && t->dtype.bits == 32 &&
+         t->device.device_type == kDLCPU;
 }
 
 // Blends one chunk of frames; both are [n, h, w, 3] of f32 without gaps.
-static KinoStatus blend_chunk(KinoCall *call, KinoValue *a, KinoValue *b, float weight,
-                              KinoValue *frames) {
-  DLManagedTensorVersioned *x = NULL, *y = NULL, *out = NULL;
+static KinoError *blend_chunk(KinoCall *call, const KinoValue *a, const KinoValue *b, float weight,
+                              KinoFramesBuilder *frames) {
+  DLTensor x, y, out;
+  KinoTensorBuilder *builder = NULL;
   KinoValue *made = NULL;
-  KinoStatus status = KINO_FAILED;
-  if (host->view_tensor(a, &x) != KINO_OK || host->view_tensor(b, &y) != KINO_OK) {
-    status = because(call);
+  KinoError *error = NULL;
+  TRY(host->view_tensor(a, &x));
+  TRY(host->view_tensor(b, &y));
+  if (!is_frames(&x) || !is_frames(&y) || memcmp(x.shape, y.shape, 4 * sizeof(int64_t)) != 0) {
+    error = fail("`a` and `b` differ in size or number of frames",
+                 "`frames.resize` and `frames.trim` make them alike", "blend.sizes");
     goto end;
   }
-  if (!is_frames(&x->dl_tensor) || !is_frames(&y->dl_tensor) ||
-      memcmp(x->dl_tensor.shape, y->dl_tensor.shape, 4 * sizeof(int64_t)) != 0) {
-    host->fail(call, str("`a` and `b` differ in size or number of frames"),
-               str("`frames.resize` and `frames.trim` make them alike"));
-    goto end;
-  }
-  if (host->new_tensor(x->dl_tensor.dtype, x->dl_tensor.shape, 4, &made) != KINO_OK ||
-      host->write_tensor(made, &out) != KINO_OK) {
-    status = because(call);
-    goto end;
-  }
+  TRY(host->new_tensor_builder(call, x.dtype, x.shape, 4, 0, &builder));
+  TRY(host->builder_view(builder, &out));
   int64_t count = 1;
-  for (int i = 0; i < 4; i++) count *= x->dl_tensor.shape[i];
-  const float *p = x->dl_tensor.data, *q = y->dl_tensor.data;
-  float *r = out->dl_tensor.data;
+  for (int i = 0; i < 4; i++) count *= x.shape[i];
+  const float *p = x.data, *q = y.data;
+  float *r = out.data;
   for (int64_t i = 0; i < count; i++) r[i] = p[i] + weight * (q[i] - p[i]);
-  out->deleter(out);
-  out = NULL;
-  status = host->push_frames(frames, made) == KINO_OK ? KINO_OK : because(call);
+  error = host->finish_tensor(builder, &made);
+  builder = NULL;
+  if (!error) error = host->push_frames(frames, made);
 end:
-  if (out) out->deleter(out);
-  if (x) x->deleter(x);
-  if (y) y->deleter(y);
+  host->release_tensor_builder(builder);
   host->release(made);
-  return status;
+  return error;
 }
 
-static KinoStatus blend(KinoCall *call, KinoValue *const *inputs, KinoValue **outputs) {
+static KinoError *blend(KinoCall *call, const KinoValue *const *inputs, KinoValue **outputs) {
   double weight = 0, fps = 0;
-  KinoValue *chunks[2] = {NULL, NULL}, *rate = NULL, *frames = NULL;
-  KinoStatus status = KINO_FAILED;
-  if (host->get_real(inputs[2], &weight) != KINO_OK ||
-      host->field(inputs[0], str("chunks"), &chunks[0]) != KINO_OK ||
-      host->field(inputs[1], str("chunks"), &chunks[1]) != KINO_OK ||
-      host->field(inputs[0], str("fps"), &rate) != KINO_OK) {
-    status = because(call);
-    goto end;
-  }
   uint64_t quiet_nan = 0x7ff8000000000000u;
+  KinoValue *chunks[2] = {NULL, NULL}, *rate = NULL, *a = NULL, *b = NULL;
+  KinoFramesBuilder *frames = NULL;
+  KinoError *error = NULL;
   memcpy(&fps, &quiet_nan, sizeof fps);
-  if (rate) host->get_real(rate, &fps);
-  if (host->new_frames(fps, &frames) != KINO_OK) {
-    status = because(call);
-    goto end;
-  }
+  TRY(host->get_f64(inputs[2], &weight));
+  TRY(host->field(inputs[0], kino_str("chunks"), &chunks[0]));
+  TRY(host->field(inputs[1], kino_str("chunks"), &chunks[1]));
+  TRY(host->field(inputs[0], kino_str("fps"), &rate));
+  if (rate) TRY(host->get_f64(rate, &fps));
+  TRY(host->new_frames_builder(call, fps, &frames));
   size_t count = host->len(chunks[0]);
   if (count != host->len(chunks[1])) {
-    host->fail(call, str("`a` and `b` have different numbers of frames"), str(""));
+    error = fail("`a` and `b` have different numbers of frames", "", "");
     goto end;
   }
   for (size_t i = 0; i < count; i++) {
-    KinoValue *a = NULL, *b = NULL;
-    KinoStr name;
     if (host->cancelled(call)) {
-      status = KINO_CANCELLED;
+      error = cancelled();
       goto end;
     }
-    status = KINO_FAILED;
-    if (host->item(chunks[0], i, &name, &a) == KINO_OK &&
-        host->item(chunks[1], i, &name, &b) == KINO_OK) {
-      status = blend_chunk(call, a, b, (float)weight, frames);
-    } else {
-      status = because(call);
-    }
-    host->release(a);
-    host->release(b);
-    if (status != KINO_OK) goto end;
+    TRY(host->item(chunks[0], i, NULL, &a));
+    TRY(host->item(chunks[1], i, NULL, &b));
+    TRY(blend_chunk(call, a, b, (float)weight, frames));
+    host->release(a), host->release(b);
+    a = b = NULL;
     host->progress(call, i + 1, count);
   }
-  outputs[0] = host->retain(frames);
-  status = KINO_OK;
+  error = host->finish_frames(frames, &outputs[0]);
+  frames = NULL;
 end:
-  host->release(chunks[0]);
-  host->release(chunks[1]);
-  host->release(rate);
-  host->release(frames);
-  return status;
+  host->release(chunks[0]), host->release(chunks[1]), host->release(rate);
+  host->release(a), host->release(b);
+  host->release_frames_builder(frames);
+  return error;
 }
 
-// The instance is what was counted: how often it ran.
-static KinoStatus open_node(KinoCall *call, KinoStr node, KinoStr saved, KinoInstance **instance) {
-  uint64_t *runs = calloc(1, sizeof *runs);
-  (void)node;
-  if (!runs) {
-    host->fail(call, str("no memory"), str(""));
-    return KINO_FAILED;
-  }
-  if (saved.data && saved.len == sizeof *runs) memcpy(runs, saved.data, sizeof *runs);
-  *instance = runs;
-  return KINO_OK;
+// What an instance is decides the plugin: how often it ran.
+struct KinoInstance {
+  uint64_t runs;
+};
+
+static KinoError *open_node(KinoCall *call, KinoStr node, KinoStr saved, KinoInstance **instance) {
+  (void)call, (void)node;
+  KinoInstance *opened = calloc(1, sizeof *opened);
+  if (!opened) return fail("no memory", "", "out-of-memory");
+  if (saved.data && saved.len == sizeof *opened) memcpy(opened, saved.data, sizeof *opened);
+  *instance = opened;
+  return NULL;
 }
 
-static KinoStatus run_node(KinoCall *call, KinoInstance *instance, KinoValue *const *inputs,
+static KinoError *run_node(KinoCall *call, KinoInstance *instance, const KinoValue *const *inputs,
                            size_t input_count, KinoValue **outputs, size_t output_count) {
-  uint64_t *runs = instance;
-  *runs += 1;
+  instance->runs += 1;
   if (input_count == 3 && output_count == 1) return blend(call, inputs, outputs);
-  if (input_count == 0 && output_count == 1) {
-    return host->new_int(*runs, 0, &outputs[0]) == KINO_OK ? KINO_OK : because(call);
-  }
-  host->fail(call, str("the host does not follow the descriptor"), str(""));
-  return KINO_FAILED;
+  if (input_count == 0 && output_count == 1) return host->new_u64(instance->runs, &outputs[0]);
+  return fail("the host does not follow the descriptor", "", "");
 }
 
-static KinoStatus save_node(KinoCall *call, KinoInstance *instance, KinoValue **state) {
-  KinoStr bytes = {instance, sizeof(uint64_t)};
-  return host->new_bytes(bytes, state) == KINO_OK ? KINO_OK : because(call);
+static KinoError *save_node(KinoCall *call, KinoInstance *instance, KinoValue **state) {
+  (void)call;
+  KinoStr bytes = {(const char *)instance, sizeof *instance};
+  return host->new_bytes(bytes, state);
 }
 
 static void close_node(KinoInstance *instance) { free(instance); }
@@ -143,13 +121,7 @@ static const char descriptor[] =
     " {\"id\": \"c.count\", \"version\": \"1.0.0\", \"about\": \"Counts its runs.\","
     " \"state\": true, \"outputs\": [{\"name\": \"count\", \"type\": \"Int\"}]}]}";
 
-#if defined(_WIN32)
-#define EXPORT __declspec(dllexport)
-#else
-#define EXPORT __attribute__((visibility("default")))
-#endif
-
-EXPORT const KinoPlugin *kino_plugin(const KinoHost *table) {
+KINO_EXPORT const KinoPlugin *kino_plugin(const KinoHost *table) {
   static KinoPlugin plugin;
   return fill_table(&plugin, table, descriptor);
 }

@@ -1,4 +1,4 @@
-// What the plugins of the tests have in common: texts, the host's reasons, and their own table.
+// What the plugins of the tests have in common: errors and their own table.
 
 #include <stdlib.h>
 #include <string.h>
@@ -7,39 +7,42 @@
 
 static const KinoHost *host;
 
-static inline KinoStr str(const char *text) {
-  KinoStr s = {(const uint8_t *)text, strlen(text)};
-  return s;
+// Goes to the end of a function with the error of a host function, if it is one.
+#define TRY(does)             \
+  do {                        \
+    if ((error = (does))) {   \
+      goto end;               \
+    }                         \
+  } while (0)
+
+static inline KinoError *fail(const char *message, const char *hint, const char *code) {
+  return host->new_error(kino_str(message), kino_str(hint), kino_str(code));
 }
 
-// Passes a host function's reason on.
-static inline KinoStatus because(KinoCall *call) {
-  host->fail(call, host->error(), str(""));
-  return KINO_FAILED;
-}
+static inline KinoError *cancelled(void) { return fail("cancelled", "", "cancelled"); }
 
-static KinoStatus run_node(KinoCall *call, KinoInstance *instance, KinoValue *const *inputs,
+static KinoError *run_node(KinoCall *call, KinoInstance *instance, const KinoValue *const *inputs,
                            size_t input_count, KinoValue **outputs, size_t output_count);
 
 #ifdef STATELESS
-static KinoStatus open_node(KinoCall *call, KinoStr node, KinoStr saved, KinoInstance **instance) {
+static KinoError *open_node(KinoCall *call, KinoStr node, KinoStr saved, KinoInstance **instance) {
   (void)call, (void)node, (void)saved;
   *instance = NULL;
-  return KINO_OK;
+  return NULL;
 }
 
-static KinoStatus save_node(KinoCall *call, KinoInstance *instance, KinoValue **state) {
+static KinoError *save_node(KinoCall *call, KinoInstance *instance, KinoValue **state) {
   (void)call, (void)instance;
   *state = NULL;
-  return KINO_OK;
+  return NULL;
 }
 
 static void close_node(KinoInstance *instance) { (void)instance; }
 
 static void shut_down(void) {}
 #else
-static KinoStatus open_node(KinoCall *call, KinoStr node, KinoStr saved, KinoInstance **instance);
-static KinoStatus save_node(KinoCall *call, KinoInstance *instance, KinoValue **state);
+static KinoError *open_node(KinoCall *call, KinoStr node, KinoStr saved, KinoInstance **instance);
+static KinoError *save_node(KinoCall *call, KinoInstance *instance, KinoValue **state);
 static void close_node(KinoInstance *instance);
 static void shut_down(void);
 #endif
@@ -52,8 +55,8 @@ static inline const KinoPlugin *fill_table(KinoPlugin *plugin, const KinoHost *t
   plugin->major = KINO_MAJOR;
   plugin->minor = KINO_MINOR;
   plugin->size = sizeof *plugin;
-  plugin->capabilities = str("");
-  plugin->descriptor = str(descriptor);
+  plugin->capabilities = kino_str("");
+  plugin->descriptor = kino_str(descriptor);
   plugin->open = open_node;
   plugin->run = run_node;
   plugin->save = save_node;

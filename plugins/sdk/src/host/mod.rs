@@ -15,14 +15,14 @@ pub mod wasm;
 
 pub use kinds::{Device, ValueKind};
 #[cfg(not(target_arch = "wasm32"))]
-pub use native::Value;
+pub use native::{Value, has};
 #[cfg(target_arch = "wasm32")]
-pub use wasm::Value;
+pub use wasm::{Value, has};
 
 #[cfg(target_arch = "wasm32")]
-pub(crate) use wasm::{CallRef, Sink, View, log};
+pub(crate) use wasm::{CallRef, FramesSink, Sink, View, log};
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) use {
     native::{CallRef, log},
-    native_tensor::{Sink, View},
+    native_tensor::{FramesSink, Sink, View},
 };

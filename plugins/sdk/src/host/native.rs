@@ -2,26 +2,24 @@
 
 use std::cell::Cell;
 use std::ffi::c_void;
-use std::mem::MaybeUninit;
 use std::ptr::{NonNull, null, null_mut};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use kino_abi::{
-    HOST_SIZE_1_0, KINO_BOOL, KINO_BYTES, KINO_CANCELLED, KINO_INT, KINO_LIST, KINO_OK, KINO_REAL,
-    KINO_RECORD, KINO_TENSOR, KINO_TEXT, KinoCall, KinoField, KinoHost, KinoStatus, KinoStr,
-    KinoValue,
+    KINO_BOOL, KINO_BYTES, KINO_INT, KINO_LIST, KINO_REAL, KINO_RECORD, KINO_TENSOR, KINO_TEXT,
+    KinoCall, KinoError, KinoField, KinoHost, KinoStr, KinoValue,
 };
 
 use super::kinds::ValueKind;
 use super::strings::{bytes, lend, lend_bytes};
-use crate::{Error, Result};
+use crate::{Error, Result, code};
 
 thread_local! {
     static CALL: Cell<*mut KinoCall> = const { Cell::new(null_mut()) };
 }
 
 /// The call that runs on this thread; null outside of one.
-fn current_call() -> *mut KinoCall {
+pub(super) fn current_call() -> *mut KinoCall {
     CALL.try_with(Cell::get).unwrap_or(null_mut())
 }
 
@@ -30,32 +28,17 @@ pub(crate) fn enter_call(call: *mut KinoCall) -> *mut KinoCall {
     CALL.replace(call)
 }
 
-/// The table that the entry was given, as this version of the contract knows it.
+/// The table that the entry was given.
 static HOST: AtomicPtr<KinoHost> = AtomicPtr::new(null_mut());
 
-/// Keeps the host's table. A host of an earlier version lacks the functions at its end; others that
-/// do the same stand in for them.
+/// Keeps the host's table. Functions that a version after 2.0 adds must be asked for by `size`
+/// before they are called: a host of an earlier version lacks them.
 ///
 /// # Safety
-/// `host` must be a table of this major version, at least as large as [`HOST_SIZE_1_0`] and as it
-/// says, that lives as long as the process does.
+/// `host` must be a table of this major version, at least as large as
+/// [`kino_abi::HOST_SIZE_2_0`] and as it says, that lives as long as the process does.
 pub(crate) unsafe fn install(host: *const KinoHost) {
-    // SAFETY: `size` stands in every version.
-    let size = unsafe { (&raw const (*host).size).read() };
-    if size >= size_of::<KinoHost>() {
-        return HOST.store(host.cast_mut(), Ordering::Release);
-    }
-    let mut whole = Box::new(MaybeUninit::<KinoHost>::zeroed());
-    // SAFETY: the table is at least as large as in version 1.0, and of plain data; what came later
-    // is set before anybody takes the whole for a table. Function pointers of version 1.0 are all
-    // there, as it demands.
-    let whole = unsafe {
-        std::ptr::copy_nonoverlapping(host.cast::<u8>(), whole.as_mut_ptr().cast(), HOST_SIZE_1_0);
-        let zeros = (&raw const (*host).new_tensor).read();
-        (&raw mut (*whole.as_mut_ptr()).new_tensor_unwritten).write(zeros);
-        whole.assume_init()
-    };
-    HOST.store(Box::leak(whole), Ordering::Release);
+    HOST.store(host.cast_mut(), Ordering::Release);
 }
 
 /// The host's table: the engine's, or the one for tests where no engine has loaded this plugin.
@@ -79,16 +62,32 @@ fn standby() -> &'static KinoHost {
 }
 
 /// A host function's outcome as a result.
-pub(crate) fn outcome(status: KinoStatus) -> Result<()> {
-    match status {
-        KINO_OK => Ok(()),
-        KINO_CANCELLED => Err(Error::Cancelled),
-        _ => {
-            // SAFETY: the reason lives until the next host call on this thread; it is copied.
-            let reason = unsafe { bytes((host().error)()) };
-            Err(Error::new(String::from_utf8_lossy(reason).into_owned()))
-        }
+///
+/// # Safety
+/// `error` is null, or an error of the installed host that belongs to the caller.
+pub(crate) unsafe fn outcome(error: *mut KinoError) -> Result<()> {
+    if error.is_null() {
+        return Ok(());
     }
+    let host = host();
+    // SAFETY: the error is alive until it is released; its texts are copied before.
+    let [message, hint, name] = unsafe {
+        [host.error_message, host.error_hint, host.error_code]
+            .map(|text| String::from_utf8_lossy(bytes(text(error))).into_owned())
+    };
+    // SAFETY: the error belongs to the caller, as it promises.
+    unsafe { (host.release_error)(error) };
+    match name == code::CANCELLED {
+        true => Err(Error::Cancelled),
+        false => Err(Error::new(message).hint(hint).with_code(name)),
+    }
+}
+
+/// An error as the host gets it.
+pub(crate) fn raised(error: &Error) -> *mut KinoError {
+    let (message, hint, name) = (error.message(), error.advice(), error.code());
+    // SAFETY: the texts are lent for the call.
+    unsafe { (host().new_error)(lend(message), lend(hint), lend(name)) }
 }
 
 /// A value of the engine: immutable, shared by its clones.
@@ -129,13 +128,9 @@ impl Value {
     ///
     /// # Safety
     /// The value must be alive during the call.
-    pub(crate) unsafe fn from_lent(value: *mut KinoValue) -> Option<Self> {
-        let value = NonNull::new(value)?;
-        // SAFETY: the value is alive; the count is this handle's own.
-        unsafe {
-            (host().retain)(value.as_ptr());
-        }
-        Some(Value(value))
+    pub(crate) unsafe fn from_lent(value: *const KinoValue) -> Option<Self> {
+        // SAFETY: the value is null or alive; the count is this handle's own.
+        unsafe { Value::from_raw((host().retain)(value)) }
     }
 
     /// Gives the pointer with its count away.
@@ -143,20 +138,32 @@ impl Value {
         std::mem::ManuallyDrop::new(self).0.as_ptr()
     }
 
-    pub(crate) fn raw(&self) -> *mut KinoValue {
+    pub(crate) fn raw(&self) -> *const KinoValue {
         self.0.as_ptr()
     }
 
     /// Runs a host function that makes a value.
-    pub(crate) fn made(make: impl FnOnce(*mut *mut KinoValue) -> KinoStatus) -> Result<Self> {
-        Self::made_or_none(make)?.ok_or_else(|| Error::new("the host gave no value"))
+    ///
+    /// # Safety
+    /// `make` calls a function of the installed host.
+    pub(crate) unsafe fn made(
+        make: impl FnOnce(*mut *mut KinoValue) -> *mut KinoError,
+    ) -> Result<Self> {
+        // SAFETY: as the caller promises.
+        unsafe { Self::made_or_none(make) }?.ok_or_else(|| Error::new("the host gave no value"))
     }
 
-    fn made_or_none(make: impl FnOnce(*mut *mut KinoValue) -> KinoStatus) -> Result<Option<Self>> {
+    /// # Safety
+    /// As [`Value::made`].
+    unsafe fn made_or_none(
+        make: impl FnOnce(*mut *mut KinoValue) -> *mut KinoError,
+    ) -> Result<Option<Self>> {
         let mut value = null_mut();
-        outcome(make(&mut value))?;
-        // SAFETY: after success the value that a host function gives belongs to the caller.
-        Ok(unsafe { Value::from_raw(value) })
+        // SAFETY: errors and values that a host function gives belong to the caller.
+        unsafe {
+            outcome(make(&mut value))?;
+            Ok(Value::from_raw(value))
+        }
     }
 
     /// What it is.
@@ -182,14 +189,14 @@ impl Value {
         String::from_utf8_lossy(name).into_owned()
     }
 
-    /// The whole number; of a truth value 0 or 1.
+    /// The whole number; of true or false 1 or 0.
     ///
     /// # Errors
     /// When it is something else; so for all that follow.
     pub fn as_int(&self) -> Result<i128> {
         let (mut low, mut high) = (0, 0);
         // SAFETY: the value is alive, the places are valid.
-        outcome(unsafe { (host().get_int)(self.raw(), &mut low, &mut high) })?;
+        unsafe { outcome((host().get_wide)(self.raw(), &mut low, &mut high)) }?;
         Ok(i128::from(high) << 64 | i128::from(low))
     }
 
@@ -197,8 +204,16 @@ impl Value {
     pub fn as_real(&self) -> Result<f64> {
         let mut real = 0.0;
         // SAFETY: the value is alive, the place is valid.
-        outcome(unsafe { (host().get_real)(self.raw(), &mut real) })?;
+        unsafe { outcome((host().get_f64)(self.raw(), &mut real)) }?;
         Ok(real)
+    }
+
+    /// True or false.
+    pub fn as_bool(&self) -> Result<bool> {
+        let mut truth = 0;
+        // SAFETY: the value is alive, the place is valid.
+        unsafe { outcome((host().get_bool)(self.raw(), &mut truth)) }?;
+        Ok(truth != 0)
     }
 
     /// The text.
@@ -210,7 +225,7 @@ impl Value {
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut found = KinoStr { data: null(), len: 0 };
         // SAFETY: the value is alive, the place is valid.
-        outcome(unsafe { (host().get_bytes)(self.raw(), &mut found) })?;
+        unsafe { outcome((host().get_bytes)(self.raw(), &mut found)) }?;
         // SAFETY: the bytes live as long as the value; they are copied.
         Ok(unsafe { bytes(found) }.to_vec())
     }
@@ -231,7 +246,7 @@ impl Value {
         let mut name = KinoStr { data: null(), len: 0 };
         // SAFETY: the value is alive, the places are valid.
         let item =
-            Value::made(|item| unsafe { (host().item)(self.raw(), index, &mut name, item) })?;
+            unsafe { Value::made(|item| (host().item)(self.raw(), index, &mut name, item)) }?;
         // SAFETY: the name lives as long as this value; it is copied.
         let name = String::from_utf8_lossy(unsafe { bytes(name) }).into_owned();
         Ok((name, item))
@@ -240,75 +255,84 @@ impl Value {
     /// A field by its name; none where it has none.
     pub fn field(&self, name: &str) -> Result<Option<Value>> {
         // SAFETY: the value is alive, the name is lent, the place is valid.
-        Value::made_or_none(|field| unsafe { (host().field)(self.raw(), lend(name), field) })
+        unsafe { Value::made_or_none(|field| (host().field)(self.raw(), lend(name), field)) }
     }
 
     /// Makes a text.
     pub fn text(text: &str) -> Result<Self> {
         // SAFETY: the text is lent, the place is valid; so in all that follow.
-        Value::made(|value| unsafe { (host().new_text)(lend(text), value) })
+        unsafe { Value::made(|value| (host().new_text)(lend(text), value)) }
     }
 
     /// Makes bytes.
     pub fn bytes(bytes: &[u8]) -> Result<Self> {
         // SAFETY: as above.
-        Value::made(|value| unsafe { (host().new_bytes)(lend_bytes(bytes), value) })
+        unsafe { Value::made(|value| (host().new_bytes)(lend_bytes(bytes), value)) }
     }
 
     /// Makes a whole number.
     pub fn int(int: i128) -> Result<Self> {
         // SAFETY: as above.
-        Value::made(|value| unsafe { (host().new_int)(int as u64, (int >> 64) as i64, value) })
+        unsafe { Value::made(|value| (host().new_wide)(int as u64, (int >> 64) as i64, value)) }
     }
 
     /// Makes a real number.
     pub fn real(real: f64) -> Result<Self> {
         // SAFETY: as above.
-        Value::made(|value| unsafe { (host().new_real)(real, value) })
+        unsafe { Value::made(|value| (host().new_f64)(real, value)) }
     }
 
     /// Makes a truth value.
     pub fn truth(truth: bool) -> Result<Self> {
         // SAFETY: as above.
-        Value::made(|value| unsafe { (host().new_bool)(u32::from(truth), value) })
+        unsafe { Value::made(|value| (host().new_bool)(u32::from(truth), value)) }
     }
 
     /// Makes a list; a name may be empty.
     pub fn list(items: &[(&str, &Value)]) -> Result<Self> {
         let items = lend_fields(items);
         // SAFETY: the items are lent with their number.
-        Value::made(|value| unsafe { (host().new_list)(items.as_ptr(), items.len(), value) })
+        unsafe { Value::made(|value| (host().new_list)(items.as_ptr(), items.len(), value)) }
     }
 
     /// Makes a record of a type.
     pub fn record(type_name: &str, fields: &[(&str, &Value)]) -> Result<Self> {
         let fields = lend_fields(fields);
-        Value::made(|value| {
-            // SAFETY: the fields are lent with their number.
-            unsafe { (host().new_record)(lend(type_name), fields.as_ptr(), fields.len(), value) }
-        })
-    }
-
-    /// Begins frames.
-    pub(crate) fn frames(fps: Option<f64>) -> Result<Self> {
-        // SAFETY: as above.
-        Value::made(|value| unsafe { (host().new_frames)(fps.unwrap_or(f64::NAN), value) })
-    }
-
-    /// Appends a chunk to frames in the making.
-    pub(crate) fn push(&self, chunk: &Value) -> Result<()> {
-        // SAFETY: both values are alive.
-        outcome(unsafe { (host().push_frames)(self.raw(), chunk.raw()) })
+        let (first, count) = (fields.as_ptr(), fields.len());
+        // SAFETY: the fields are lent with their number.
+        unsafe { Value::made(|value| (host().new_record)(lend(type_name), first, count, value)) }
     }
 
     /// One operation on tensors.
     pub(crate) fn op(name: &str, tensors: &[&Value], attributes: &str) -> Result<Self> {
         let raw: Vec<_> = tensors.iter().map(|tensor| tensor.raw()).collect();
-        Value::made(|value| {
-            // SAFETY: the tensors are alive and lent with their number.
-            unsafe { (host().op)(lend(name), raw.as_ptr(), raw.len(), lend(attributes), value) }
-        })
+        let (name, first, count, attributes) =
+            (lend(name), raw.as_ptr(), raw.len(), lend(attributes));
+        // SAFETY: the tensors are alive and lent with their number; the call lasts, or is null.
+        unsafe {
+            Value::made(|value| (host().op)(current_call(), name, first, count, attributes, value))
+        }
     }
+
+    /// One function on values of any kind (OPERATIONS.md); attributes are JSON, or empty.
+    pub fn call(name: &str, values: &[&Value], attributes: &str) -> Result<Vec<Value>> {
+        let raw: Vec<_> = values.iter().map(|value| value.raw()).collect();
+        let (name, first, count, attributes) =
+            (lend(name), raw.as_ptr(), raw.len(), lend(attributes));
+        // SAFETY: as in `op`.
+        let list = unsafe {
+            Value::made(|value| {
+                (host().call)(current_call(), name, first, count, attributes, value)
+            })
+        }?;
+        (0..list.len()).map(|index| Ok(list.item(index)?.1)).collect()
+    }
+}
+
+/// Whether the host has something: `op.NAME`, `call.NAME`, `type.NAME`, `dtype.NAME`.
+pub fn has(name: &str) -> bool {
+    // SAFETY: the name is lent.
+    unsafe { (host().has)(lend(name)) != 0 }
 }
 
 fn lend_fields(fields: &[(&str, &Value)]) -> Vec<KinoField> {
@@ -348,7 +372,7 @@ impl CallRef {
 
     pub(crate) fn read(self, path: &str) -> Result<Vec<u8>> {
         // SAFETY: as above; the path is lent.
-        Value::made(|bytes| unsafe { (host().read_file)(self.0, lend(path), bytes) })?.to_bytes()
+        unsafe { Value::made(|bytes| (host().read_file)(self.0, lend(path), bytes)) }?.to_bytes()
     }
 }
 

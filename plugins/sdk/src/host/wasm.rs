@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use self::bindings::kino::plugin::host;
+use self::bindings::kino::plugin::{host, types};
 use super::kinds::{Device, ValueKind};
 use crate::element::{bytes_of, count_of};
 use crate::{DType, Element, Error, Result};
@@ -25,30 +25,44 @@ pub use wit_bindgen::rt as runtime;
 /// A value of the engine: immutable, shared by its clones.
 pub struct Value(pub(crate) host::Value);
 
-fn said<T>(outcome: std::result::Result<T, String>) -> Result<T> {
-    outcome.map_err(Error::new)
+/// A failure of the host as the plugin's own.
+fn error_of(failure: types::Failure) -> Error {
+    match failure {
+        types::Failure::Cancelled => Error::Cancelled,
+        types::Failure::Failed(types::Error { message, hint, code }) => {
+            Error::new(message).hint(hint).with_code(code)
+        }
+    }
+}
+
+impl From<Error> for types::Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Cancelled => types::Failure::Cancelled,
+            Error::Failed { message, hint, code } => types::Failure::Failed(types::Error {
+                message: message.into_owned(),
+                hint: hint.into_owned(),
+                code: code.into_owned(),
+            }),
+        }
+    }
+}
+
+/// What the host gives, or why not.
+fn said<T>(outcome: std::result::Result<T, types::Failure>) -> Result<T> {
+    outcome.map_err(error_of)
 }
 
 impl Clone for Value {
     fn clone(&self) -> Self {
-        Value(self.0.another())
+        Value(self.0.clone())
     }
 }
 
 impl Value {
     /// What it is.
     pub fn kind(&self) -> ValueKind {
-        match self.0.kind() {
-            host::Kind::Text => ValueKind::Text,
-            host::Kind::Int => ValueKind::Int,
-            host::Kind::Real => ValueKind::Real,
-            host::Kind::Truth => ValueKind::Bool,
-            host::Kind::Tensor => ValueKind::Tensor,
-            host::Kind::Items => ValueKind::List,
-            host::Kind::Fields => ValueKind::Record,
-            host::Kind::Bytes => ValueKind::Bytes,
-            host::Kind::Opaque => ValueKind::Opaque,
-        }
+        ValueKind::from_name(&self.0.kind())
     }
 
     /// The name of its type, such as `Frames` or `example.depth`.
@@ -61,13 +75,18 @@ impl Value {
     /// # Errors
     /// When it is something else; so for all that follow.
     pub fn as_int(&self) -> Result<i128> {
-        let host::Wide { low, high } = said(self.0.as_int())?;
+        let (low, high) = said(self.0.as_wide())?;
         Ok(i128::from(high) << 64 | i128::from(low))
     }
 
     /// The real number; whole numbers widen.
     pub fn as_real(&self) -> Result<f64> {
-        said(self.0.as_real())
+        said(self.0.as_f64())
+    }
+
+    /// True or false.
+    pub fn as_bool(&self) -> Result<bool> {
+        said(self.0.as_bool())
     }
 
     /// The text.
@@ -77,18 +96,14 @@ impl Value {
 
     /// The bytes, or those of the text.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        match self.0.kind() {
-            host::Kind::Text => self.as_text().map(String::into_bytes),
-            _ => self.read(0, self.0.len()),
-        }
+        let mut bytes = vec![0; usize::try_from(said(self.0.size())?)?];
+        self.read_into(0, &mut bytes)?;
+        Ok(bytes)
     }
 
     /// The number of items of a list or fields of a record; 0 for all else.
     pub fn len(&self) -> usize {
-        match self.0.kind() {
-            host::Kind::Items | host::Kind::Fields => self.0.len() as usize,
-            _ => 0,
-        }
+        self.0.len() as usize
     }
 
     /// Whether it has neither items nor fields.
@@ -98,7 +113,7 @@ impl Value {
 
     /// An item or field by its index, with its name, which may be empty.
     pub fn item(&self, index: usize) -> Result<(String, Value)> {
-        let (name, item) = said(self.0.item(index as u64))?;
+        let (name, item) = said(self.0.item(u32::try_from(index)?))?;
         Ok((name, Value(item)))
     }
 
@@ -119,36 +134,31 @@ impl Value {
 
     /// Makes a whole number.
     pub fn int(int: i128) -> Result<Self> {
-        let wide = host::Wide { low: int as u64, high: (int >> 64) as i64 };
-        said(host::new_int(wide)).map(Value)
+        said(match i64::try_from(int) {
+            Ok(int) => host::new_s64(int),
+            Err(_) => host::new_wide(int as u64, (int >> 64) as i64),
+        })
+        .map(Value)
     }
 
     /// Makes a real number.
     pub fn real(real: f64) -> Result<Self> {
-        said(host::new_real(real)).map(Value)
+        said(host::new_f64(real)).map(Value)
     }
 
     /// Makes a truth value.
     pub fn truth(truth: bool) -> Result<Self> {
-        said(host::new_truth(truth)).map(Value)
+        said(host::new_bool(truth)).map(Value)
     }
 
     /// Makes a list; a name may be empty.
     pub fn list(items: &[(&str, &Value)]) -> Result<Self> {
-        said(host::new_items(&lent(items))).map(Value)
+        said(host::new_list(&lent(items))).map(Value)
     }
 
     /// Makes a record of a type.
     pub fn record(type_name: &str, fields: &[(&str, &Value)]) -> Result<Self> {
-        said(host::new_fields(type_name, &lent(fields))).map(Value)
-    }
-
-    pub(crate) fn frames(fps: Option<f64>) -> Result<Self> {
-        said(host::new_frames(fps)).map(Value)
-    }
-
-    pub(crate) fn push(&self, chunk: &Value) -> Result<()> {
-        said(self.0.push(&chunk.0))
+        said(host::new_record(type_name, &lent(fields))).map(Value)
     }
 
     pub(crate) fn op(name: &str, tensors: &[&Value], attributes: &str) -> Result<Self> {
@@ -156,9 +166,16 @@ impl Value {
         said(host::op(name, &tensors, attributes)).map(Value)
     }
 
+    /// One function on values of any kind (OPERATIONS.md); attributes are JSON, or empty.
+    pub fn call(name: &str, values: &[&Value], attributes: &str) -> Result<Vec<Value>> {
+        let values: Vec<_> = values.iter().map(|value| &value.0).collect();
+        let made = said(host::call(name, &values, attributes))?;
+        Ok(made.into_iter().map(Value).collect())
+    }
+
     /// A piece of bytes or of a tensor's elements.
     pub(crate) fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>> {
-        let read = said(self.0.read(offset, length))?;
+        let read = said(self.0.read(offset, u32::try_from(length)?))?;
         if read.len() as u64 != length {
             return Err(Error::new(format!(
                 "asked for {length} bytes, the host gave {}",
@@ -179,36 +196,13 @@ impl Value {
     }
 }
 
+/// Whether the host has something: `op.NAME`, `call.NAME`, `type.NAME`, `dtype.NAME`.
+pub fn has(name: &str) -> bool {
+    host::has(name)
+}
+
 fn lent<'a>(items: &[(&str, &'a Value)]) -> Vec<(String, &'a host::Value)> {
     items.iter().map(|(name, value)| ((*name).to_owned(), &value.0)).collect()
-}
-
-fn dtype_of(dtype: host::Dtype) -> DType {
-    match dtype {
-        host::Dtype::U8 => DType::U8,
-        host::Dtype::U32 => DType::U32,
-        host::Dtype::I16 => DType::I16,
-        host::Dtype::I32 => DType::I32,
-        host::Dtype::I64 => DType::I64,
-        host::Dtype::Bf16 => DType::Bf16,
-        host::Dtype::F16 => DType::F16,
-        host::Dtype::F32 => DType::F32,
-        host::Dtype::F64 => DType::F64,
-    }
-}
-
-fn wit_dtype(dtype: DType) -> host::Dtype {
-    match dtype {
-        DType::U8 => host::Dtype::U8,
-        DType::U32 => host::Dtype::U32,
-        DType::I16 => host::Dtype::I16,
-        DType::I32 => host::Dtype::I32,
-        DType::I64 => host::Dtype::I64,
-        DType::Bf16 => host::Dtype::Bf16,
-        DType::F16 => host::Dtype::F16,
-        DType::F32 => host::Dtype::F32,
-        DType::F64 => host::Dtype::F64,
-    }
 }
 
 /// A tensor's shape; its elements stay with the host.
@@ -219,11 +213,16 @@ pub(crate) struct View {
 
 impl View {
     pub(crate) fn of(value: &Value) -> Result<Self> {
-        let host::Shape { dtype, dims } = said(value.0.shape())?;
-        let dims = dims.into_iter().map(usize::try_from).collect::<std::result::Result<_, _>>();
+        let dtype = said(value.0.dtype())?;
+        let unknown = || Error::new(format!("elements of type `{dtype}` are unknown here"));
+        let dtype = DType::from_name(&dtype).ok_or_else(unknown)?;
+        let dims = said(value.0.dims())?
+            .into_iter()
+            .map(usize::try_from)
+            .collect::<std::result::Result<_, _>>();
         let dims: Vec<usize> = dims?;
         count_of(&dims)?;
-        Ok(View { dtype: dtype_of(dtype), dims })
+        Ok(View { dtype, dims })
     }
 
     pub(crate) fn device(&self) -> Device {
@@ -235,9 +234,29 @@ impl View {
     }
 }
 
+/// Frames in the making.
+pub(crate) struct FramesSink(host::FramesBuilder);
+
+impl FramesSink {
+    /// Begins frames of a rate.
+    pub(crate) fn new(fps: Option<f64>) -> Result<Self> {
+        said(host::FramesBuilder::new(fps)).map(FramesSink)
+    }
+
+    /// Appends a chunk.
+    pub(crate) fn push(&mut self, chunk: &Value) -> Result<()> {
+        said(self.0.push(&chunk.0))
+    }
+
+    /// The frames, finished.
+    pub(crate) fn finish(self) -> Result<Value> {
+        said(host::FramesBuilder::finish(self.0)).map(Value)
+    }
+}
+
 /// A tensor in the making, written to the host by pieces.
 pub(crate) struct Sink<T> {
-    value: Value,
+    builder: host::TensorBuilder,
     count: usize,
     _elements: PhantomData<T>,
 }
@@ -245,10 +264,9 @@ pub(crate) struct Sink<T> {
 impl<T: Element> Sink<T> {
     pub(crate) fn new(dims: &[usize]) -> Result<Self> {
         let count = count_of(dims)?;
-        let dims = dims.iter().map(|&dim| dim as u64).collect();
-        let shape = host::Shape { dtype: wit_dtype(T::DTYPE), dims };
-        let value = Value(said(host::new_tensor(&shape))?);
-        Ok(Sink { value, count, _elements: PhantomData })
+        let dims: Vec<u64> = dims.iter().map(|&dim| dim as u64).collect();
+        let builder = said(host::TensorBuilder::new(T::DTYPE.name(), &dims))?;
+        Ok(Sink { builder, count, _elements: PhantomData })
     }
 
     /// Fills pieces of at most `piece` elements, zeros at first, in order; `fill` gets where each
@@ -276,7 +294,7 @@ impl<T: Element> Sink<T> {
             let length = buffer.len().min(self.count - first);
             fill(first, &mut buffer[..length])?;
             let offset = (first * T::DTYPE.size()) as u64;
-            said(self.value.0.write(offset, bytes_of(&buffer[..length])))?;
+            said(self.builder.write(offset, bytes_of(&buffer[..length])))?;
             first += length;
         }
         Ok(())
@@ -299,7 +317,7 @@ impl<T: Element> Sink<T> {
 
     /// The tensor, finished.
     pub(crate) fn finish(self) -> Result<Value> {
-        Ok(self.value)
+        said(host::TensorBuilder::finish(self.builder)).map(Value)
     }
 }
 
@@ -314,7 +332,8 @@ pub(crate) struct CallRef;
 
 impl CallRef {
     pub(crate) fn progress(self, step: u64, of: u64) {
-        host::progress(step, of);
+        let near = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        host::progress(near(step), near(of));
     }
 
     pub(crate) fn cancelled(self) -> bool {

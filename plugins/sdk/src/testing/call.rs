@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use kino_abi::{KINO_CANCELLED, KINO_OK, KinoCall, KinoStatus};
+use kino_abi::host_table::{HostError, call_pointer, error_from_raw};
+use kino_abi::{KinoCall, KinoError};
 
 use super::held::Outcome;
-use crate::{Error, Result};
+use crate::{Error, Result, code};
 
 /// A message that a node logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +35,6 @@ pub(super) struct CallState {
 /// What a node said during a call.
 #[derive(Default)]
 pub(super) struct Said {
-    failure: Option<(String, String)>,
     pub(super) progress: Vec<(u64, u64)>,
     pub(super) logs: Vec<Logged>,
 }
@@ -56,10 +56,6 @@ impl CallState {
 
     fn say(&self, say: impl FnOnce(&mut Said)) {
         say(&mut self.said.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    pub(super) fn fail(&self, message: String, hint: String) {
-        self.say(|said| said.failure = Some((message, hint)));
     }
 
     pub(super) fn log(&self, level: u32, target: String, message: String) {
@@ -89,18 +85,22 @@ impl CallState {
     }
 
     /// Runs a function of the plugin with this call, and gives what was said.
-    pub(super) fn during(
+    ///
+    /// # Safety
+    /// `work` gives what a function of a plugin returned.
+    pub(super) unsafe fn during(
         self,
-        work: impl FnOnce(*mut KinoCall) -> KinoStatus,
+        work: impl FnOnce(*mut KinoCall) -> *mut KinoError,
     ) -> (Result<()>, Said) {
-        let status = work(std::ptr::from_ref(&self).cast_mut().cast());
-        let said = self.said.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let ended = match (status, &said.failure) {
-            (KINO_OK, _) => Ok(()),
-            (KINO_CANCELLED, _) => Err(Error::Cancelled),
-            (_, Some((message, hint))) => Err(Error::new(message.clone()).hint(hint.clone())),
-            (_, None) => Err(Error::new("it failed without saying why")),
+        let error = work(call_pointer(&self));
+        // SAFETY: as the caller promises: the error is one of the table's, and was given away.
+        let ended = match unsafe { error_from_raw(error) } {
+            None => Ok(()),
+            Some(error) if error.code == code::CANCELLED => Err(Error::Cancelled),
+            Some(HostError { message, hint, code }) => {
+                Err(Error::new(message).hint(hint).with_code(code))
+            }
         };
-        (ended, said)
+        (ended, self.said.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kino_abi::host_table::into_raw;
 
 use super::held::Held;
-use super::table::table;
+use super::table::{HeldValues, table};
 use crate::host::native::host;
 use crate::{Any, Value};
 
@@ -17,6 +17,8 @@ use crate::{Any, Value};
 pub fn opaque(type_name: &str) -> Any {
     assert!(std::ptr::eq(host(), table()), "only the reference host makes such values");
     // SAFETY: the value is one of the reference host, with the count that it was made with.
-    let value = unsafe { Value::from_raw(into_raw(Arc::new(Held::Opaque(type_name.into())))) };
+    let value = unsafe {
+        Value::from_raw(into_raw::<HeldValues>(Arc::new(Held::Opaque(type_name.into()))))
+    };
     value.map_or_else(|| unreachable!(), Any)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::path::PathBuf;
-use std::ptr::null_mut;
+use std::ptr::{null, null_mut};
 
 use kino_abi::{KinoInstance, KinoPlugin};
 
@@ -83,7 +83,7 @@ impl Opening {
         let saved = self.saved.as_deref().map_or(lend_bytes_of_none(), lend_bytes);
         // SAFETY: the call lasts, strings are lent, the place is valid.
         let (ended, said) =
-            state.during(|call| unsafe { (table.open)(call, lend(self.id), saved, &mut instance) });
+            unsafe { state.during(|call| (table.open)(call, lend(self.id), saved, &mut instance)) };
         ended?;
         Ok(Opened { table, instance, ports, files: self.files, logs: said.logs })
     }
@@ -117,7 +117,7 @@ impl Opened {
         let call = CallState::new(self.files.clone(), Vec::new(), None);
         // SAFETY: the call lasts, the instance is open, the place is valid.
         let (ended, _) =
-            call.during(|call| unsafe { (self.table.save)(call, self.instance, &mut state) });
+            unsafe { call.during(|call| (self.table.save)(call, self.instance, &mut state)) };
         ended?;
         // SAFETY: the state belongs to whoever asked for it.
         let state = unsafe { Value::from_raw(state) };
@@ -253,16 +253,18 @@ impl Opened {
         let ports = self.ports.inputs.iter().zip(values);
         let inputs = ports.map(|(port, value)| fed(port, value)).collect::<Result<Vec<_>>>()?;
         let raw: Vec<_> =
-            inputs.iter().map(|input| input.as_ref().map_or(null_mut(), Value::raw)).collect();
+            inputs.iter().map(|input| input.as_ref().map_or(null(), Value::raw)).collect();
         let unwanted: Vec<_> =
             unwanted.iter().map(|name| self.ports.output(name)).collect::<Result<_>>()?;
         let mut outputs = vec![null_mut(); self.ports.outputs.len()];
         let state = CallState::new(self.files.clone(), unwanted.clone(), lasts);
         // SAFETY: the call lasts; inputs and places for outputs are lent with their numbers.
-        let (ended, said) = state.during(|call| unsafe {
-            let (to, count) = (outputs.as_mut_ptr(), outputs.len());
-            (self.table.run)(call, self.instance, raw.as_ptr(), raw.len(), to, count)
-        });
+        let (ended, said) = unsafe {
+            state.during(|call| {
+                let (to, count) = (outputs.as_mut_ptr(), outputs.len());
+                (self.table.run)(call, self.instance, raw.as_ptr(), raw.len(), to, count)
+            })
+        };
         // SAFETY: outputs belong to whoever called, after a failure as well.
         let outputs: Vec<_> =
             outputs.into_iter().map(|output| unsafe { Value::from_raw(output) }).collect();

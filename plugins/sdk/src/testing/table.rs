@@ -7,11 +7,14 @@ use kino_abi::{
     DLDataType, KINO_BOOL, KINO_BYTES, KINO_INT, KINO_LIST, KINO_OPAQUE, KINO_REAL, KINO_RECORD,
     KINO_TENSOR, KINO_TEXT, KinoHost, KinoKind,
 };
-use kino_port::PortType;
+use kino_contract::ops::Operand;
+use kino_contract::records::{self, Found};
+use kino_contract::{ValueKind, code};
+use kino_port::FieldPresence;
 
 use super::array::Array;
 use super::call::CallState;
-use super::held::{Handle, Held, Outcome, TensorBuffer};
+use super::held::{FramesDraft, Handle, Held, Outcome};
 use super::operations::compute;
 use crate::host::dlpack::{dl_type, dtype_of};
 
@@ -26,28 +29,26 @@ unsafe impl Sync for Table {}
 /// The reference host's table, to call a plugin's entry with; plugins that no engine has loaded use
 /// it by themselves.
 pub fn table() -> &'static KinoHost {
-    static WORDS: OnceLock<String> = OnceLock::new();
     static TABLE: OnceLock<Table> = OnceLock::new();
-    let words = WORDS.get_or_init(|| {
-        let ops = kino_contract::ops::NAMES.iter().map(|name| format!("op.{name}"));
-        ops.collect::<Vec<_>>().join(" ")
-    });
-    &TABLE.get_or_init(|| Table(host_table::<HeldValues>(words))).0
+    &TABLE.get_or_init(|| Table(host_table::<HeldValues>())).0
 }
 
 /// Values in memory as plugins have handles of them.
-struct HeldValues;
+pub(super) struct HeldValues;
 
 impl Backend for HeldValues {
-    type Value = Held;
+    type Value = Handle;
     type Call<'a> = CallState;
     type Keeper = ();
+    type TensorBuilder = Array;
+    type FramesBuilder = FramesDraft;
 
-    fn fail(call: Option<&CallState>, message: String, hint: String) {
-        match call {
-            Some(call) => call.fail(message, hint),
-            None => eprintln!("{message} ({hint})"),
-        }
+    fn refuse(message: String, hint: String) {
+        eprintln!("{message} ({hint})");
+    }
+
+    fn has(name: &str) -> bool {
+        kino_contract::has(name) && !name.starts_with("call.")
     }
 
     fn log(call: &CallState, level: u32, target: &str, message: &str) {
@@ -70,46 +71,46 @@ impl Backend for HeldValues {
         Ok(Arc::new(Held::Bytes(call.file(path)?)))
     }
 
-    fn kind(value: &Held) -> KinoKind {
-        match value {
+    fn kind(value: &Handle) -> KinoKind {
+        match &**value {
             Held::Text(_) => KINO_TEXT,
             Held::Int(_) => KINO_INT,
             Held::Real(_) => KINO_REAL,
             Held::Bool(_) => KINO_BOOL,
             Held::Tensor(_) => KINO_TENSOR,
             Held::List(_) => KINO_LIST,
-            Held::Record(..) | Held::Frames(_) => KINO_RECORD,
+            Held::Record(..) => KINO_RECORD,
             Held::Bytes(_) => KINO_BYTES,
             Held::Opaque(_) => KINO_OPAQUE,
         }
     }
 
-    fn type_name(value: &Held) -> &str {
+    fn type_name(value: &Handle) -> &str {
         value.type_name()
     }
 
-    fn int(value: &Held) -> HostResult<i128> {
+    fn int(value: &Handle) -> HostResult<i128> {
         Ok(value.int()?)
     }
 
-    fn real(value: &Held) -> HostResult<f64> {
+    fn real(value: &Handle) -> HostResult<f64> {
         Ok(value.real()?)
     }
 
-    fn bytes(value: &Held) -> HostResult<&[u8]> {
+    fn bytes(value: &Handle) -> HostResult<&[u8]> {
         Ok(value.bytes()?)
     }
 
-    fn len(value: &Held) -> usize {
+    fn len(value: &Handle) -> usize {
         value.len()
     }
 
-    fn item(value: &Held, index: usize) -> HostResult<(&str, Handle)> {
+    fn item(value: &Handle, index: usize) -> HostResult<(&str, Handle)> {
         Ok(value.item(index)?)
     }
 
-    fn field(value: &Held, name: &str) -> HostResult<Option<Handle>> {
-        Ok(value.field(name)?)
+    fn field(value: &Handle, name: &str) -> HostResult<Option<Handle>> {
+        Ok(value.field(name))
     }
 
     fn new_text(text: String) -> HostResult<Handle> {
@@ -132,51 +133,78 @@ impl Backend for HeldValues {
         Ok(Arc::new(Held::Bool(truth)))
     }
 
-    fn new_list(items: NamedValues<Held>) -> HostResult<Handle> {
+    fn new_list(items: NamedValues<Handle>) -> HostResult<Handle> {
         Ok(Arc::new(Held::List(items)))
     }
 
-    fn new_record(ty: &str, fields: NamedValues<Held>) -> HostResult<Handle> {
-        Ok(Arc::new(Held::Record(ty.to_owned(), checked(ty, fields)?)))
+    fn new_record(ty: &str, fields: NamedValues<Handle>) -> HostResult<Handle> {
+        check(ty, &fields).map_err(|why| HostError {
+            message: why.message,
+            hint: why.hint.unwrap_or_default(),
+            code: why.code.to_owned(),
+        })?;
+        match ty {
+            "Frames" => Ok(framed(fields)?),
+            _ => Ok(Arc::new(Held::Record(ty.to_owned(), fields))),
+        }
     }
 
-    fn new_frames(fps: Option<f64>) -> HostResult<Handle> {
-        Ok(Held::frames(fps)?)
-    }
-
-    fn push_frames(frames: &Held, chunk: &Handle) -> HostResult<()> {
-        Ok(frames.push(chunk)?)
-    }
-
-    fn new_tensor(dtype: DLDataType, shape: &[usize], _unwritten: bool) -> HostResult<Handle> {
-        let dtype = dtype_of(dtype).map_err(|error| error.to_string())?;
-        kino_contract::ops::fits("a tensor", shape, dtype, kino_contract::ops::MAX_BYTES)
-            .map_err(|why| why.to_string())?;
-        Ok(Arc::new(Held::Tensor(TensorBuffer::open(Array::zeros(dtype, shape)))))
-    }
-
-    fn view(value: &Held) -> HostResult<(TensorLayout, ())> {
+    fn view(value: &Handle) -> HostResult<(TensorLayout, ())> {
         let array = value.array()?;
         Ok((layout(array, array.bytes().as_ptr().cast_mut()), ()))
     }
 
-    fn write(value: &Held) -> HostResult<TensorLayout> {
-        let array = value.buffer()?.write()?;
-        // SAFETY: the buffer lets one writer in, which is this one until it is written.
-        let array = unsafe { &mut *array };
+    fn new_tensor(
+        _: Option<&CallState>,
+        dtype: DLDataType,
+        shape: &[usize],
+        _zeroed: bool,
+    ) -> HostResult<Array> {
+        let dtype = dtype_of(dtype).map_err(|error| HostError::new(error.message()))?;
+        kino_contract::ops::fits("a tensor", shape, dtype, kino_contract::ops::MAX_BYTES)
+            .map_err(|why| HostError::coded(why.code, why.message))?;
+        Ok(Array::zeros(dtype, shape))
+    }
+
+    fn memory(array: &mut Array) -> HostResult<TensorLayout> {
         let data = array.pointer();
         Ok(layout(array, data))
     }
 
-    fn written(value: &Held) {
-        if let Ok(buffer) = value.buffer() {
-            buffer.written();
-        }
+    fn finish_tensor(array: Array) -> HostResult<Handle> {
+        Ok(Arc::new(Held::Tensor(array)))
     }
 
-    fn op(name: &str, tensors: &[&Held], attributes: &str) -> HostResult<Handle> {
+    fn new_frames(_: Option<&CallState>, fps: Option<f64>) -> HostResult<FramesDraft> {
+        Ok(FramesDraft::new(fps)?)
+    }
+
+    fn push_frames(frames: &mut FramesDraft, chunk: &Handle) -> HostResult<()> {
+        Ok(frames.push(chunk)?)
+    }
+
+    fn finish_frames(frames: FramesDraft) -> HostResult<Handle> {
+        Ok(frames.finish()?)
+    }
+
+    fn op(
+        _: Option<&CallState>,
+        name: &str,
+        tensors: &[&Handle],
+        attributes: &str,
+    ) -> HostResult<Handle> {
         let arrays = tensors.iter().map(|tensor| tensor.array()).collect::<Outcome<Vec<_>>>()?;
-        Ok(Held::tensor(compute(name, &arrays, attributes).map_err(HostError::from)?))
+        let made = compute(name, &arrays, attributes).map_err(|why| HostError {
+            message: why.message,
+            hint: why.hint.unwrap_or_default(),
+            code: why.code.to_owned(),
+        })?;
+        Ok(Arc::new(Held::Tensor(made)))
+    }
+
+    fn call(_: Option<&CallState>, name: &str, _: &[&Handle], _: &str) -> HostResult<Handle> {
+        let message = format!("the host of tests has no function `{name}`");
+        Err(HostError::coded(code::NO_SUCH_OP, message))
     }
 }
 
@@ -185,16 +213,63 @@ fn layout(array: &Array, data: *mut u8) -> TensorLayout {
     TensorLayout::row_major(data, dl_type(array.dtype), shape)
 }
 
-/// Checks that a record of an engine type has its fields.
-fn checked(name: &str, fields: Vec<(String, Handle)>) -> Outcome<Vec<(String, Handle)>> {
-    let row = PortType::NAMED.iter().find(|row| row.name == name);
-    let needed = match row.and_then(|row| Some(&row.fields[..row.needed_fields?])) {
-        Some(needed) => needed,
-        None if name.contains('.') => &[],
-        None => return Err(format!("a plugin cannot make a record of type `{name}`")),
-    };
-    match needed.iter().find(|needed| !fields.iter().any(|(field, _)| field == *needed)) {
-        Some(missing) => Err(format!("a record of type {name} needs a field `{missing}`")),
-        None => Ok(fields),
+/// Frames of their fields: what the host says of frames is said, others are kept.
+fn framed(fields: Vec<(String, Handle)>) -> Outcome<Handle> {
+    let field = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, held)| held);
+    let mut draft = FramesDraft::new(field("fps").map(|fps| fps.real()).transpose()?)?;
+    if let Some(chunks) = field("chunks") {
+        (0..chunks.len()).try_for_each(|index| draft.push(&chunks.item(index)?.1))?;
     }
+    let made = draft.finish()?;
+    let Held::Record(ty, known) = &*made else { return Ok(made) };
+    let is_known = |name: &str| {
+        records::rules(ty).is_some_and(|rules| rules.iter().any(|rule| rule.name == name))
+    };
+    let more = fields.iter().filter(|(name, _)| !is_known(name)).cloned();
+    Ok(Arc::new(Held::Record(ty.clone(), known.iter().cloned().chain(more).collect())))
+}
+
+fn kind_of(value: &Held) -> ValueKind {
+    match value {
+        Held::Text(_) => ValueKind::Text,
+        Held::Int(_) => ValueKind::Int,
+        Held::Real(_) => ValueKind::Real,
+        Held::Bool(_) => ValueKind::Bool,
+        Held::Tensor(_) => ValueKind::Tensor,
+        Held::List(_) => ValueKind::List,
+        Held::Record(..) => ValueKind::Record,
+        Held::Bytes(_) => ValueKind::Bytes,
+        Held::Opaque(_) => ValueKind::Opaque,
+    }
+}
+
+/// Holds the fields of a record against what its type says of them.
+fn check(ty: &str, fields: &[(String, Handle)]) -> kino_contract::ops::Result<()> {
+    let rules = match records::rules(ty) {
+        Some(rules) => rules,
+        None if ty.contains('.') => &[],
+        None => return Err(records::no_records(ty)),
+    };
+    let names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
+    records::check_names(ty, rules, &names)?;
+    for (name, value) in fields {
+        let rule = rules.iter().find(|rule| rule.name == name);
+        let Some(rule) = rule.filter(|rule| rule.presence != FieldPresence::Derived) else {
+            continue;
+        };
+        let array = value.array().ok();
+        let found = Found {
+            kind: kind_of(value),
+            type_name: value.type_name(),
+            tensor: array.map(|array| Operand { dtype: array.dtype, dims: &array.dims }),
+            text: match &**value {
+                Held::Text(text) => Some(text),
+                _ => None,
+            },
+            number: value.real().ok(),
+            len: value.len(),
+        };
+        records::check_field(ty, rule, &found)?;
+    }
+    Ok(())
 }

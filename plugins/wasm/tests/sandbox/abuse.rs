@@ -109,6 +109,18 @@ fn traps_and_panics_are_errors_that_say_why() {
     fails(&world, "abuse.nothing", None, "there is no such node");
 }
 
+/// What a plugin said before it ended, without what runtimes say of every end.
+#[test]
+fn last_words_are_told() {
+    let world = World::new();
+    let traceback = "the plugin `guests` panicked: ValueError: the clip is too dark\n  \
+                     Traceback (most recent call last):\n    File \"/app.py\", line 12, in run\n";
+    fails(&world, "abuse.traceback", None, traceback);
+    let script = "panicked: Error: the clip is too dark\n  exception thrown while running post \
+                  promise handlers\n    run@app.js:12:11\n";
+    fails(&world, "abuse.script", None, script);
+}
+
 #[test]
 fn nothing_of_the_system_can_be_reached() {
     let world = World::new();
@@ -116,6 +128,12 @@ fn nothing_of_the_system_can_be_reached() {
     fails(&world, "abuse.read_file", Some(path), "may not be read");
     fails(&world, "abuse.folder", None, "`wasi:filesystem/types#temporary`, which plugins may not");
     fails(&world, "abuse.network", None, "`wasi:sockets/tcp-create-socket#create-tcp-socket`");
+    fails(
+        &world,
+        "abuse.http",
+        None,
+        "`wasi:http/types#[constructor]fields`, which plugins may not",
+    );
     fails(&world, "abuse.random", None, "at once");
     fails(&world, "abuse.poll_nothing", None, "poll of nothing");
 }
@@ -128,6 +146,10 @@ fn handles_and_pieces_that_do_not_exist_are_refused() {
     fails(&world, "abuse.beyond", None, "the plugin `guests` broke the contract");
     fails(&world, "abuse.read", Some(Value::Int(1)), "expected a tensor");
     fails(&world, "abuse.read", Some(Value::Text("a".into())), "beyond");
+    for (which, expected) in [(0, "has 8 bytes, found 7"), (1, "found 9"), (2, "of type `f8`")] {
+        fails(&world, "abuse.exact", Some(Value::Int(which)), expected);
+    }
+    fails(&world, "abuse.call", None, "there is no function `nothing`");
     fails(&world, "abuse.attributes", None, "affine");
 }
 

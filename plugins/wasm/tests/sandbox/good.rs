@@ -1,10 +1,11 @@
-//! What plugins may do: as they are built now, and as 1.0 built them.
+//! What plugins may do: as they are built now, and as 2.0 built them.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use kino_host::{GrantedFiles, Instance, Module};
-use kino_node::{Frames, FramesBuilder, Value};
+use kino_node::{Cancel, Error, Frames, FramesBuilder, GraphId, Value};
 
 use crate::{World, text};
 
@@ -191,4 +192,140 @@ fn a_record_is_made_of_the_parts_of_a_list() {
         let names: Vec<&str> = record.fields.iter().map(|(name, _)| &**name).collect();
         assert_eq!(names, ["a0", "1"]);
     }
+}
+
+#[test]
+fn whatever_the_host_offers_is_there() {
+    for world in World::both() {
+        let list = [(None, Value::Bool(true)), (None, Value::Int(i128::MIN))];
+        let told = said(world.run("good.all", Some(Value::List(Arc::new(list)))).unwrap());
+        assert_eq!(
+            told,
+            "true invalid 18446744073709551615 cpu u8 2 7 [true, false, true, true, false] true \
+             false bool bool, u64 int, real real, tensor tensor, text text"
+        );
+    }
+}
+
+/// An error of the host that a plugin does not handle reaches the user as it is.
+#[test]
+fn errors_of_the_host_pass_through() {
+    for mut world in World::both() {
+        let files = GrantedFiles::new(Path::new("."), &[]).advising("grant it");
+        world.files = Box::new(files);
+        let error = world.run("good.file", Some(Value::Text("a".into()))).unwrap_err();
+        let Error::Failed { message, hint, code } = error else { panic!("{error}") };
+        assert_eq!(message, "`a` may not be read: it is not among what the plugin was granted");
+        assert_eq!(
+            (hint.as_deref(), &*code),
+            (Some("nothing was granted; grant it"), "not-granted")
+        );
+        let error = world.run("abuse.refuse", None).unwrap_err();
+        assert_eq!((error.code(), error.hint()), ("guests.unwilling", Some("ask somebody else")));
+    }
+}
+
+fn in_graph(graph: &str) -> World {
+    World { graph: Some(GraphId(graph.into())), ..World::new() }
+}
+
+fn open(world: &World, node: &str) -> Box<dyn Instance> {
+    world.call(|call| world.plugin.open(node, None, call)).unwrap()
+}
+
+fn add(world: &World, instance: &mut Box<dyn Instance>, more: i128) -> kino_node::Result<i128> {
+    let input = Some(Value::Int(more));
+    let outputs = world.call(|call| instance.run(call, &[input]))?;
+    Ok(int(outputs.into_iter().next().flatten()))
+}
+
+#[test]
+fn nodes_with_state_share_an_instance_of_the_component() {
+    let (one, two, none) = (in_graph("share one"), in_graph("share two"), World::new());
+    let mut instances = [open(&one, "good.shared"), open(&one, "good.shared")];
+    assert_eq!(add(&one, &mut instances[0], 5).unwrap(), 5);
+    assert_eq!(add(&one, &mut instances[1], 1).unwrap(), 6);
+    assert_eq!(add(&two, &mut open(&two, "good.shared"), 1).unwrap(), 1, "another graph");
+    assert_eq!(add(&none, &mut open(&none, "good.shared"), 1).unwrap(), 1, "no graph");
+    let mut last = open(&one, "good.last");
+    assert_eq!(add(&one, &mut last, 0).unwrap(), 3, "instances that are open");
+    let [first, second] = instances;
+    drop(first);
+    assert_eq!(add(&one, &mut last, 0).unwrap(), 2);
+    drop((second, last));
+    assert_eq!(add(&one, &mut open(&one, "good.shared"), 1).unwrap(), 1, "all were closed");
+}
+
+#[test]
+fn nodes_without_state_share_nothing() {
+    let world = in_graph("nothing");
+    let mut kept = open(&world, "good.shared");
+    assert_eq!(add(&world, &mut kept, 5).unwrap(), 5);
+    for _ in 0..2 {
+        let told = said(world.run("good.wasi", None).unwrap());
+        assert!(told.contains("9eb153b0270a0c7a"), "the first random number: {told}");
+    }
+}
+
+#[test]
+fn after_a_stop_the_others_begin_anew() {
+    let world = in_graph("stop");
+    let mut all = [(); 3].map(|()| open(&world, "good.shared"));
+    assert_eq!(add(&world, &mut all[0], 5).unwrap(), 5);
+    let error = add(&world, &mut all[1], -1).unwrap_err();
+    assert!(error.to_string().contains("panicked: less than nothing"), "{error}");
+    assert!(all[1].is_broken() && !all[0].is_broken());
+    assert!(world.call(|call| all[0].save(call)).unwrap().is_none(), "it is gone");
+    assert_eq!(add(&world, &mut all[0], 1).unwrap(), 1);
+    assert_eq!(add(&world, &mut all[2], 1).unwrap(), 2, "they share again");
+    let log = world.log.lock().unwrap();
+    let told = log.iter().filter(|(_, message)| message.contains("begin anew"));
+    let told: Vec<_> = told.collect();
+    assert_eq!(told.len(), 1, "{log:?}");
+    assert!(told[0].1.starts_with("2 more nodes with state of the plugin `guests`"), "{told:?}");
+}
+
+#[test]
+fn who_waits_for_a_shared_instance_can_be_cancelled() {
+    let world = in_graph("wait");
+    let mut first = open(&world, "good.shared");
+    let second = open(&world, "good.shared");
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| add(&world, &mut first, i64::MAX.into()).unwrap_err());
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        let other = World { cancel: Cancel::default(), ..in_graph("wait") };
+        let cancel = other.cancel.clone();
+        let waiting = scope.spawn(move || {
+            let mut second = second;
+            let error = add(&other, &mut second, 1).unwrap_err();
+            (other, second, error)
+        });
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert!(!waiting.is_finished(), "one call at a time runs in an instance");
+        cancel.cancel();
+        let (_, mut second, error) = waiting.join().unwrap();
+        assert!(matches!(error, Error::Cancelled));
+        world.cancel.cancel();
+        assert!(matches!(running.join().unwrap(), Error::Cancelled));
+        assert_eq!(add(&in_graph("wait"), &mut second, 1).unwrap(), 1, "it begins anew");
+    });
+}
+
+/// What is kept must leave room for calls: beyond half of the memory, instances share another one.
+#[test]
+fn an_instance_of_the_component_that_is_full_takes_no_more_nodes() {
+    let mut world = in_graph("room");
+    world.limits.memory = 64 << 20;
+    let mut first = open(&world, "good.shared");
+    assert_eq!(add(&world, &mut first, 1).unwrap(), 1);
+    let mut large = open(&world, "good.keep");
+    let tensor = Tensor::zeros(10 << 20, DType::F32, &Device::Cpu).unwrap();
+    world
+        .call(|call| {
+            large.run(call, &[Some(Value::Tensor(tensor))])?;
+            large.charge_retained(call)
+        })
+        .unwrap();
+    assert_eq!(add(&world, &mut open(&world, "good.shared"), 1).unwrap(), 1, "another one");
+    assert_eq!(add(&world, &mut first, 1).unwrap(), 2);
 }

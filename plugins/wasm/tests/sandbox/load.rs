@@ -40,6 +40,8 @@ const OTHER_WORLD: &[u8] = include_bytes!("../components/other-world.wasm");
 /// The world `world w { import files; }` of
 /// `package a:b; interface files { delete: func(path: string); }`, likewise.
 const EXPORTS_NOTHING: &[u8] = include_bytes!("../components/exports-nothing.wasm");
+/// A plugin that 1.0 built.
+const GUESTS_1_0: &[u8] = include_bytes!("../compiled/guests-1.0.wasm");
 
 #[test]
 fn the_descriptor_is_read() {
@@ -55,7 +57,7 @@ fn what_is_no_component_is_called_by_its_name() {
     refused(b"", "this is no WebAssembly");
     refused(b"\x7fELF and so on", "this is no WebAssembly");
     refused(b"\0asm\x01\0\0\0", "this is a WebAssembly module; a plugin is a component");
-    refused(b"\0asm\x0d\0\x01\0", "exports nothing instead of kino:plugin/node@1");
+    refused(b"\0asm\x0d\0\x01\0", "exports nothing instead of kino:plugin/node@2");
     refused(b"\0asm\xff\xff\xff\xff", "of a form that this Kinograph does not know");
     refused(&GUESTS[..GUESTS.len() / 2], "cannot be compiled");
     let mut damaged = GUESTS.to_vec();
@@ -65,24 +67,47 @@ fn what_is_no_component_is_called_by_its_name() {
 
 #[test]
 fn components_of_other_worlds_and_versions_are_refused() {
-    refused(OTHER_WORLD, "it exports a:b/run@1.0.0 instead of kino:plugin/node@1");
+    refused(OTHER_WORLD, "it exports a:b/run@1.0.0 instead of kino:plugin/node@2");
     refused(EXPORTS_NOTHING, "exports nothing");
     refused(
-        &patched("kino:plugin/node@1.0.0", "kino:plugin/node@2.0.0"),
-        "built for kino:plugin/node@2.0.0",
+        &patched("kino:plugin/node@2.0.0", "kino:plugin/node@3.0.0"),
+        "version 3.0.0 of the contract, this Kinograph has version 2\nuse a newer Kinograph",
     );
     refused(
-        &patched("kino:plugin/host@1.0.0", "kino:plugin/host@2.0.0"),
-        "built for kino:plugin/host@2.0.0",
+        &patched("kino:plugin/host@2.0.0", "kino:plugin/host@3.0.0"),
+        "built for version 3.0.0 of the contract",
+    );
+    refused(
+        GUESTS_1_0,
+        "version 1.0.0 of the contract, this Kinograph has version 2\nbuild it anew",
     );
     refused(&patched("wasi:sockets/", "evil:sockets/"), "which plugins cannot have");
-    refused(&patched("new-items", "new-item!"), "cannot be compiled");
-    refused(&patched("new-items", "new-atoms"), "asks for what this Kinograph does not offer");
+    refused(&patched("new-wide", "new-wid!"), "cannot be compiled");
+}
+
+#[test]
+fn a_component_of_a_later_version_is_told_which_function_is_missing() {
+    refused(
+        &patched("new-wide", "new-wise"),
+        "this component calls `new-wise` of version 2.0.0 of the contract, which this Kinograph",
+    );
+}
+
+#[test]
+fn asynchronous_components_are_called_so() {
+    // The canonical function `task.cancel`.
+    let cancel = b"\0asm\x0d\0\x01\0\x08\x02\x01\x05";
+    refused(cancel, "this component is built for WASI 0.3 or asynchronous calls");
+    refused(cancel, "--backend-qjs-disable-async");
+    refused(
+        &patched("wasi:random/random@0.2.3", "wasi:random/random@0.3.0"),
+        "it imports `wasi:random/random@0.3.0`",
+    );
 }
 
 #[test]
 fn a_newer_minor_version_still_fits() {
-    let minor = patched("kino:plugin/host@1.0.0", "kino:plugin/host@1.7.2");
+    let minor = patched("kino:plugin/host@2.0.0", "kino:plugin/host@2.7.2");
     WasmPlugin::load(engine(), "guests", &minor).map(|_| ()).map_err(|error| text(&error)).unwrap();
 }
 

@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use kino_host::{CallCx, GrantedFiles, Limits, Module, PluginFiles};
-use kino_node::{Cancel, Error, Ledger, Result, Value};
+use kino_node::{Cancel, Error, GraphId, Ledger, Result, Value};
 use kino_wasm::{WasmEngine, WasmPlugin};
 
 /// The component of the tests, built by `tests/guests/build`.
 pub(crate) const GUESTS: &[u8] = include_bytes!("../components/guests.wasm");
 
-/// The build of 1.0 that every later host must run: never build it again.
-const GUESTS_1_0: &[u8] = include_bytes!("../compiled/guests-1.0.wasm");
+/// The build of 2.0 that every later host must run: never build it again.
+const GUESTS_2_0: &[u8] = include_bytes!("../compiled/guests-2.0.wasm");
 
 /// One engine for all tests, as in a process.
 pub(crate) fn engine() -> &'static WasmEngine {
@@ -30,13 +30,13 @@ pub(crate) fn guests() -> Arc<WasmPlugin> {
     Arc::clone(GUEST.get_or_init(|| WasmPlugin::load(engine(), "guests", GUESTS).unwrap()))
 }
 
-/// The build of 1.0, compiled once.
-fn guests_of_1_0() -> Arc<WasmPlugin> {
+/// The build of 2.0, compiled once.
+fn guests_of_2_0() -> Arc<WasmPlugin> {
     static GUEST: OnceLock<Arc<WasmPlugin>> = OnceLock::new();
     let load = || {
-        let sha256 = include_str!("../compiled/guests-1.0.wasm.sha256").trim();
-        assert_eq!(kino_host::sha256_of(GUESTS_1_0), sha256, "it was built again");
-        WasmPlugin::load(engine(), "guests", GUESTS_1_0).unwrap()
+        let sha256 = include_str!("../compiled/guests-2.0.wasm.sha256").trim();
+        assert_eq!(kino_host::sha256_of(GUESTS_2_0), sha256, "it was built again");
+        WasmPlugin::load(engine(), "guests", GUESTS_2_0).unwrap()
     };
     Arc::clone(GUEST.get_or_init(load))
 }
@@ -49,6 +49,7 @@ pub(crate) struct World {
     pub(crate) files: Box<dyn PluginFiles>,
     pub(crate) limits: Limits,
     pub(crate) log: Mutex<Vec<(u32, String)>>,
+    pub(crate) graph: Option<GraphId>,
 }
 
 impl World {
@@ -60,12 +61,13 @@ impl World {
             files: Box::new(GrantedFiles::new(Path::new("."), &[])),
             limits: Limits { time: Duration::from_secs(60), memory: 256 << 20 },
             log: Mutex::default(),
+            graph: None,
         }
     }
 
-    /// One with the component as it is, and one with the build of 1.0.
+    /// One with the component as it is, and one with the build of 2.0.
     pub(crate) fn both() -> [Self; 2] {
-        [World::new(), World { plugin: guests_of_1_0(), ..World::new() }]
+        [World::new(), World { plugin: guests_of_2_0(), ..World::new() }]
     }
 
     pub(crate) fn seconds(mut self, seconds: f64) -> Self {
@@ -80,7 +82,8 @@ impl World {
         };
         let (limits, log_sink) = (self.limits, Some(&log_sink as &_));
         let outside = CallCx::outside("guests", &self.ledger, &self.cancel, &*self.files);
-        f(&CallCx { step: "step", limits, log_sink, ..outside })
+        let graph = self.graph.as_ref();
+        f(&CallCx { step: "step", limits, log_sink, graph, ..outside })
     }
 
     /// Opens an instance of a node and runs it once.

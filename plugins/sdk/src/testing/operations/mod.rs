@@ -15,15 +15,17 @@ pub(crate) use elements::cast;
 
 use self::call::{OpCall, spread};
 use super::array::Array;
-use super::held::Outcome;
 
 /// Computes an operation.
-pub(crate) fn compute(name: &str, tensors: &[&Array], attributes: &str) -> Outcome<Array> {
+pub(crate) fn compute(
+    name: &str,
+    tensors: &[&Array],
+    attributes: &str,
+) -> kino_contract::ops::Result<Array> {
     let operands: Vec<_> =
         tensors.iter().map(|array| Operand { dtype: array.dtype, dims: &array.dims }).collect();
-    let plan =
-        kino_contract::ops::plan(name, &operands, attributes).map_err(|why| why.to_string())?;
-    run(&OpCall { tensors, plan: &plan }).map_err(|why| why.of(name).to_string())
+    let plan = kino_contract::ops::plan(name, &operands, attributes)?;
+    run(&OpCall { tensors, plan: &plan }).map_err(|why| why.of(name))
 }
 
 fn run(call: &OpCall<'_>) -> kino_contract::ops::Result<Array> {

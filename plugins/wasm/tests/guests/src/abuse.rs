@@ -2,9 +2,9 @@
 
 use std::hint::black_box;
 
-use crate::bindings::kino::plugin::host::{self, Dtype, Shape, Value, Wide};
+use crate::bindings::kino::plugin::host::{self, FramesBuilder, TensorBuilder, Value};
 use crate::bindings::wasi;
-use crate::{Outcome, failed, first, ok, one};
+use crate::{Failure, Outcome, failed, first, one};
 
 pub(crate) const NODES: &[&str] = &[
     "abuse.panic_load",
@@ -42,17 +42,33 @@ pub(crate) const NODES: &[&str] = &[
     "abuse.records",
     "abuse.chunks",
     "abuse.no_pixels",
+    "abuse.http",
+    "abuse.traceback",
+    "abuse.script",
+    "abuse.exact",
+    "abuse.call",
 ];
 
-#[link(wasm_import_module = "kino:plugin/host@1.0.0")]
+#[link(wasm_import_module = "kino:plugin/host@2.0.0")]
 unsafe extern "C" {
     #[link_name = "[method]value.kind"]
-    fn kind_of(handle: u32) -> u32;
+    fn kind_of(handle: u32, result: u32);
     #[link_name = "[resource-drop]value"]
     fn drop_of(handle: u32);
     #[link_name = "new-bytes"]
     fn new_bytes(data: u32, length: u32, result: u32);
 }
+
+/// What an exception of a plugin in Python prints.
+const TRACEBACK: &[u8] = b"Traceback (most recent call last):\n  File \"/app.py\", line 12, in run\n\
+    ValueError: the clip is too dark\n\n\
+    thread '<unnamed>' panicked at runtime/src/lib.rs:454:17:\n\
+    Python function threw an unexpected exception\n\
+    note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n";
+/// What one of a plugin in JavaScript prints.
+const SCRIPT: &[u8] = b"exception thrown while running post promise handlers\n\
+    Error: the clip is too dark\nStack:\n  run@app.js:12:11\n\
+    Redirecting call to abort() to mozalloc_abort\n";
 
 pub(crate) fn run(name: &str, inputs: Vec<Option<Value>>) -> Outcome {
     match name {
@@ -64,26 +80,26 @@ pub(crate) fn run(name: &str, inputs: Vec<Option<Value>>) -> Outcome {
         "tensors" => {
             let mut all = Vec::new();
             loop {
-                all.push(ok(host::new_tensor(&shape(&[1 << 20])))?);
+                all.push(zeros(&[1 << 20])?);
             }
         }
-        "tensor" => match ok(first(inputs)?.as_int())?.low {
-            0 => one(ok(host::new_tensor(&shape(&[1 << 40])))?),
-            1 => one(ok(host::new_tensor(&shape(&[u64::MAX, 2])))?),
-            2 => one(ok(host::new_tensor(&shape(&[1; 1000])))?),
-            _ => one(ok(host::new_tensor(&shape(&[0, u64::MAX])))?),
+        "tensor" => match first(inputs)?.as_s64()? {
+            0 => one(zeros(&[1 << 40])?),
+            1 => one(zeros(&[u64::MAX, 2])?),
+            2 => one(zeros(&[1; 1000])?),
+            _ => one(zeros(&[0, u64::MAX])?),
         },
         "frames" => {
-            let frames = ok(host::new_frames(None))?;
-            let chunk = ok(host::new_tensor(&shape(&[4, 64, 64, 3])))?;
+            let frames = FramesBuilder::new(None)?;
+            let chunk = zeros(&[4, 64, 64, 3])?;
             loop {
-                ok(frames.push(&chunk))?;
+                frames.push(&chunk)?;
             }
         }
         "op" => {
-            let column = ok(host::new_tensor(&shape(&[1 << 16, 1])))?;
-            let row = ok(host::new_tensor(&shape(&[1, 1 << 16])))?;
-            one(ok(host::op("add", &[&column, &row], "{}"))?)
+            let column = zeros(&[1 << 16, 1])?;
+            let row = zeros(&[1, 1 << 16])?;
+            one(host::op("add", &[&column, &row], "{}")?)
         }
         "handles" => {
             let mut all = Vec::new();
@@ -94,7 +110,7 @@ pub(crate) fn run(name: &str, inputs: Vec<Option<Value>>) -> Outcome {
         "trap" => std::process::abort(),
         "panic_run" => panic!("nobody knows why"),
         "outputs" => Ok((0..3).map(|at| Some(int(at))).collect()),
-        "read_file" => one(ok(host::read_file(&ok(first(inputs)?.as_text())?))?),
+        "read_file" => one(host::read_file(&first(inputs)?.as_text()?)?),
         _ => more(name, inputs),
     }
 }
@@ -119,18 +135,18 @@ fn more(name: &str, inputs: Vec<Option<Value>>) -> Outcome {
         "deep" => {
             let mut value = int(0);
             loop {
-                value = ok(host::new_items(&[(String::new(), &value)]))?;
+                value = host::new_list(&[(String::new(), &value)])?;
             }
         }
         "wide" => {
             let mut value = int(0);
             loop {
                 let twice = [(String::new(), &value), (String::new(), &value)];
-                value = ok(host::new_items(&twice))?;
+                value = host::new_list(&twice)?;
             }
         }
         // SAFETY: a number that is no handle is the host's affair.
-        "stray" => return one(int(unsafe { kind_of(123_456) }.into())),
+        "stray" => unsafe { kind_of(123_456, 1024) },
         "dropped" => {
             let value = int(1);
             // SAFETY: as above.
@@ -142,7 +158,7 @@ fn more(name: &str, inputs: Vec<Option<Value>>) -> Outcome {
         "bytes" => {
             let mut all = Vec::new();
             loop {
-                all.push(ok(host::new_bytes(&vec![1; 1 << 20]))?);
+                all.push(host::new_bytes(&vec![1; 1 << 20])?);
             }
         }
         "noise" => {
@@ -151,15 +167,29 @@ fn more(name: &str, inputs: Vec<Option<Value>>) -> Outcome {
             }
             host::log(3, "noise", &"long ".repeat(100_000));
         }
-        "cancelled" => return Err(crate::Failure::Cancelled),
+        "cancelled" => return Err(Failure::Cancelled),
         "read" => {
             let value = first(inputs)?;
-            ok(value.read(u64::MAX, 16))?;
+            value.read(u64::MAX, 16)?;
         }
         "attributes" => {
-            let x = ok(host::new_tensor(&shape(&[2])))?;
+            let x = zeros(&[2])?;
             let attributes = r#"{"mul": NaN, "add": 1e999}"#;
-            return one(ok(host::op("affine", &[&x], attributes))?);
+            return one(host::op("affine", &[&x], attributes)?);
+        }
+        "http" => {
+            use wasi::http::types::{Fields, OutgoingRequest};
+            let _ = OutgoingRequest::new(Fields::new());
+        }
+        "exact" => return exact(first(inputs)?.as_s64()?),
+        "call" => return Ok(host::call("nothing", &[], "{}")?.into_iter().map(Some).collect()),
+        "traceback" | "script" => {
+            let lines: &[u8] = match name {
+                "traceback" => TRACEBACK,
+                _ => SCRIPT,
+            };
+            let _ = wasi::cli::stderr::get_stderr().blocking_write_and_flush(lines);
+            std::arch::wasm32::unreachable();
         }
         name => return hoard(name),
     }
@@ -171,41 +201,47 @@ fn hoard(name: &str) -> Outcome {
     let mut all = Vec::new();
     match name {
         "long_op" => {
-            let x = ok(host::new_tensor(&shape(&[1, 64, 512, 512])))?;
-            let weight = ok(host::new_tensor(&shape(&[64, 64, 64, 64])))?;
-            one(ok(host::op("conv2d", &[&x, &weight], "{}"))?)
+            let x = zeros(&[1, 64, 512, 512])?;
+            let weight = zeros(&[64, 64, 64, 64])?;
+            one(host::op("conv2d", &[&x, &weight], "{}")?)
         }
         "views" => loop {
-            let x = ok(host::new_tensor(&shape(&[1 << 24])))?;
-            let whole = ok(host::op("affine", &[&x], r#"{"mul": 1.0, "add": 1.0}"#))?;
+            let x = zeros(&[1 << 24])?;
+            let whole = host::op("affine", &[&x], r#"{"mul": 1.0, "add": 1.0}"#)?;
             let attributes = r#"{"dim": 0, "start": 0, "len": 1}"#;
-            all.push(ok(host::op("slice", &[&whole], attributes))?);
+            all.push(host::op("slice", &[&whole], attributes)?);
         },
         "records" => {
-            let bytes = ok(host::new_bytes(&vec![1; 8 << 20]))?;
+            let bytes = host::new_bytes(&vec![1; 8 << 20])?;
             loop {
                 let field = (String::new(), &bytes);
-                all.push(ok(host::new_fields("guests.bytes", &[field]))?);
+                all.push(host::new_record("guests.bytes", &[field])?);
             }
         }
         "chunks" | "no_pixels" => {
-            let frames = ok(host::new_frames(None))?;
+            let frames = FramesBuilder::new(None)?;
             let width = u64::from(name == "chunks");
-            let chunk = ok(host::new_tensor(&shape(&[1, width, width, 3])))?;
+            let chunk = zeros(&[1, width, width, 3])?;
             loop {
-                ok(frames.push(&chunk))?;
+                frames.push(&chunk)?;
             }
         }
         _ => Err(failed("there is no such node")),
     }
 }
 
-fn int(low: u64) -> Value {
-    host::new_int(Wide { low, high: 0 }).unwrap()
+fn int(int: u64) -> Value {
+    host::new_u64(int).unwrap()
 }
 
-fn shape(dims: &[u64]) -> Shape {
-    Shape { dtype: Dtype::F32, dims: dims.to_vec() }
+fn zeros(dims: &[u64]) -> Result<Value, Failure> {
+    TensorBuilder::finish(TensorBuilder::new("f32", dims)?)
+}
+
+/// Tensors whose elements are not as many bytes as they should be.
+fn exact(which: i64) -> Outcome {
+    let bytes = vec![0; if which == 0 { 7 } else { 9 }];
+    one(host::new_tensor(if which == 2 { "f8" } else { "f32" }, &[2], &bytes)?)
 }
 
 #[allow(unconditional_recursion)]

@@ -4,7 +4,8 @@
 mod abuse;
 mod good;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 #[allow(warnings)]
 mod bindings {
@@ -15,8 +16,9 @@ mod bindings {
     });
 }
 
-use bindings::exports::kino::plugin::node::{Failure, Guest};
+use bindings::exports::kino::plugin::node::{self, Failure, Guest, GuestInstance};
 use bindings::kino::plugin::host::{self, Value};
+use bindings::kino::plugin::types;
 
 /// Tests write other numbers here, in the finished component.
 static MODE: [u8; 8] = *b"MODE=000";
@@ -24,26 +26,27 @@ static MODE: [u8; 8] = *b"MODE=000";
 /// A node that runs: inputs to outputs.
 type Outcome = Result<Vec<Option<Value>>, Failure>;
 
-#[derive(Default)]
-struct State {
+/// An instance of a node.
+struct Instance {
     node: String,
-    total: i64,
-    kept: Vec<Value>,
+    total: Cell<i64>,
+    kept: RefCell<Vec<Value>>,
 }
 
-thread_local! {
-    static STATE: RefCell<State> = RefCell::default();
+/// Instances that were opened and not closed.
+static ALIVE: AtomicI64 = AtomicI64::new(0);
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        ALIVE.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 struct Plugin;
 
 fn failed(message: impl Into<String>) -> Failure {
-    Failure::Failed((message.into(), String::new()))
-}
-
-/// A result of the host as the plugin's own.
-fn ok<T>(result: Result<T, String>) -> Result<T, Failure> {
-    result.map_err(failed)
+    let (message, hint, code) = (message.into(), String::new(), String::new());
+    Failure::Failed(types::Error { message, hint, code })
 }
 
 fn one(value: Value) -> Outcome {
@@ -51,7 +54,7 @@ fn one(value: Value) -> Outcome {
 }
 
 fn text(text: &str) -> Outcome {
-    one(ok(host::new_text(text))?)
+    one(host::new_text(text)?)
 }
 
 fn first(inputs: Vec<Option<Value>>) -> Result<Value, Failure> {
@@ -76,6 +79,8 @@ fn node(id: &str, input: &str, output: &str, state: bool) -> String {
 }
 
 impl Guest for Plugin {
+    type Instance = Instance;
+
     fn describe() -> String {
         match mode() {
             1 => return " ".repeat(200 << 20),
@@ -95,8 +100,10 @@ impl Guest for Plugin {
         nodes.extend(abuse::NODES.iter().map(|id| node(id, "Any", "Any", false)));
         format!("{{\"nodes\": [{}]}}", nodes.join(","))
     }
+}
 
-    fn open(node: String, saved: Option<Vec<u8>>) -> Result<(), Failure> {
+impl GuestInstance for Instance {
+    fn open(node: String, saved: Option<Vec<u8>>) -> Result<node::Instance, Failure> {
         std::panic::set_hook(Box::new(|info| {
             let text = info.payload_as_str().unwrap_or("?");
             host::log(1, "guests", text);
@@ -105,8 +112,11 @@ impl Guest for Plugin {
             panic!("it could not be loaded");
         }
         if node == "abuse.refuse" {
-            let hint = "ask somebody else".to_owned();
-            return Err(Failure::Failed(("it will not".to_owned(), hint)));
+            return Err(Failure::Failed(types::Error {
+                message: "it will not".to_owned(),
+                hint: "ask somebody else".to_owned(),
+                code: "guests.unwilling".to_owned(),
+            }));
         }
         let total = match saved {
             Some(saved) => match saved.try_into() {
@@ -115,22 +125,22 @@ impl Guest for Plugin {
             },
             None => 0,
         };
-        STATE.set(State { node, total, kept: Vec::new() });
-        Ok(())
+        ALIVE.fetch_add(1, Ordering::Relaxed);
+        let (total, kept) = (Cell::new(total), RefCell::default());
+        Ok(node::Instance::new(Instance { node, total, kept }))
     }
 
-    fn run(inputs: Vec<Option<Value>>) -> Outcome {
-        let node = STATE.with_borrow(|state| state.node.clone());
-        match node.split_once('.') {
-            Some(("good", name)) => good::run(name, inputs),
+    fn run(&self, inputs: Vec<Option<Value>>) -> Outcome {
+        match self.node.split_once('.') {
+            Some(("good", name)) => good::run(self, name, inputs),
             Some((_, name)) => abuse::run(name, inputs),
             None => Err(failed("there is no such node")),
         }
     }
 
-    fn save() -> Result<Option<Vec<u8>>, Failure> {
-        let (node, total) = STATE.with_borrow(|state| (state.node.clone(), state.total));
-        Ok((node == "good.state").then(|| total.to_le_bytes().to_vec()))
+    fn save(&self) -> Result<Option<Vec<u8>>, Failure> {
+        let bytes = self.total.get().to_le_bytes();
+        Ok((self.node == "good.state").then(|| bytes.to_vec()))
     }
 }
 
