@@ -10,7 +10,8 @@ use kino_node::{Error, Result};
 use wasmtime::component::Component;
 use wasmtime::{Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
-use crate::compiled::CompiledCache;
+use crate::compile::{self, CompileOptions};
+use crate::compiled::{self, CompiledCache};
 use crate::stop::root;
 
 /// How often a running plugin is looked after.
@@ -32,6 +33,7 @@ struct EngineState {
     engine: wasmtime::Engine,
     pooled: bool,
     compiled: Option<CompiledCache>,
+    options: CompileOptions,
     clock: Arc<Clock>,
     ticking: OnceLock<Thread>,
 }
@@ -68,6 +70,14 @@ impl WasmEngine {
     /// # Errors
     /// When this machine cannot run components at all.
     pub fn new(cache: Option<&Path>) -> Result<Self> {
+        Self::with_options(cache, CompileOptions::default())
+    }
+
+    /// An engine that compiles in a certain way.
+    ///
+    /// # Errors
+    /// As [`WasmEngine::new`].
+    pub fn with_options(cache: Option<&Path>, options: CompileOptions) -> Result<Self> {
         let pooled = wasmtime::Engine::new(&config(true));
         let (engine, pooled) = match pooled {
             Ok(engine) => (engine, true),
@@ -79,7 +89,8 @@ impl WasmEngine {
         };
         let compiled = cache.map(CompiledCache::new);
         let (clock, ticking) = (Arc::default(), OnceLock::new());
-        Ok(WasmEngine(Arc::new(EngineState { engine, pooled, compiled, clock, ticking })))
+        let state = EngineState { engine, pooled, compiled, options, clock, ticking };
+        Ok(WasmEngine(Arc::new(state)))
     }
 
     /// Whether memory for instances is set aside: where address space is short, instances are
@@ -92,11 +103,34 @@ impl WasmEngine {
         &self.0.engine
     }
 
-    /// Compiles a component, or takes its code from the cache.
-    pub(crate) fn compile(&self, component: &[u8]) -> wasmtime::Result<Component> {
-        match &self.0.compiled {
-            Some(cache) => cache.compile(&self.0.engine, component),
-            None => Component::from_binary(&self.0.engine, component),
+    /// Compiles a component of a plugin, or takes its code from the cache.
+    ///
+    /// # Errors
+    /// When it cannot be compiled, or only beyond bounds, and when `stopped` says so.
+    pub(crate) fn compile(
+        &self,
+        plugin: &str,
+        component: &[u8],
+        stopped: &dyn Fn() -> bool,
+    ) -> Result<Component> {
+        let EngineState { engine, pooled, compiled, options, .. } = &*self.0;
+        let compile = || compile::compile(engine, *pooled, plugin, component, options, stopped);
+        match compiled {
+            Some(cache) => cache.compile(engine, component, compile),
+            None => compiled::deserialize(engine, &compile()?)
+                .map_err(|error| Error::failed(root(&error))),
+        }
+    }
+
+    /// What a component said of its nodes when it was loaded before.
+    pub(crate) fn kept_descriptor(&self, component: &[u8]) -> Option<String> {
+        self.0.compiled.as_ref()?.descriptor(component)
+    }
+
+    /// Keeps what a component says of its nodes.
+    pub(crate) fn keep_descriptor(&self, component: &[u8], descriptor: &str) {
+        if let Some(cache) = &self.0.compiled {
+            cache.keep_descriptor(component, descriptor);
         }
     }
 
@@ -149,7 +183,8 @@ fn cannot(error: &wasmtime::Error) -> Error {
     )
 }
 
-fn config(pooled: bool) -> Config {
+/// How components are compiled and run.
+pub(crate) fn config(pooled: bool) -> Config {
     let mut config = Config::new();
     config.epoch_interruption(true);
     config.cranelift_opt_level(OptLevel::Speed);

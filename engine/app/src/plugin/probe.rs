@@ -11,6 +11,7 @@ use kino_node::{
     Cancel, Cx, Error, GuiderHandle, Inputs, Ledger, Node, Result, SamplingStep, Services, Value,
 };
 use kino_port::Sigma;
+use kino_session::OnNotice;
 use serde::{Deserialize, Serialize};
 
 use super::cases::{About, Case, Draws, value, velocities};
@@ -30,8 +31,12 @@ pub(crate) enum Line {
     Begin(String),
     /// A case ended as it should: what is of note.
     Passed(String),
-    /// A case ended as it should not.
+    /// A case ended as it should not: what is wrong.
     Failed(String),
+    /// The plugin cannot be loaded: why, and what to do about it.
+    Refused(String, Option<String>),
+    /// What is to be told at once.
+    Notice(String),
 }
 
 /// What a child is told.
@@ -69,14 +74,18 @@ impl Task {
 /// When the plugin cannot be loaded at all, or nobody listens.
 pub(crate) fn run(task: &Task) -> Result<(), Failure> {
     let project = Project::open(&task.folder)?;
+    let notice: OnNotice = Arc::new(|notice| {
+        // Where nobody listens any more, the next line says so.
+        let _ = say(&Line::Notice(notice.to_string()));
+    });
     if task.node.is_empty() {
         say(&Line::Begin("describing".into()))?;
-        return say(&match project.load(task.kind) {
+        return say(&match project.load(task.kind, notice) {
             Ok(artifact) => Line::Passed(format!("{:?}", artifact.descriptor())),
-            Err(error) => Line::Failed(error.to_string()),
+            Err(error) => Line::Refused(error.to_string(), error.advice().map(str::to_owned)),
         });
     }
-    let artifact = project.load(task.kind)?;
+    let artifact = project.load(task.kind, notice)?;
     let root = project.folder.clone();
     let granted = GrantedFiles::new(&root, &project.manifest.asks.read);
     let limits = Limits { time: TIME, ..Limits::default() };
