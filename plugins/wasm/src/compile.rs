@@ -1,8 +1,8 @@
 //! Compiling a component within bounds, and a word to the user where that takes a while.
 //!
 //! A component is a stranger's file, and compiling it takes time and memory that grow with what it
-//! holds, in odd cases faster than its size. So where there is a program for it, it is compiled in a
-//! process of its own, which is ended when it needs too much; else its size alone is bounded.
+//! holds, in odd cases faster than its size. So where there is a program for it, it is compiled in
+//! a process of its own, which is ended when it needs too much; else its size alone is bounded.
 
 use std::ffi::OsString;
 use std::fs;
@@ -16,7 +16,6 @@ use kino_host::code;
 use kino_node::{Error, Result};
 
 use crate::stop::root;
-use crate::world::refusal;
 
 /// The largest component, in bytes.
 const MOST_BYTES: usize = 128 << 20;
@@ -79,6 +78,26 @@ pub(crate) fn compile(
         }
     }
     engine.precompile_component(component).map_err(|error| refusal(&root(&error)))
+}
+
+/// What is said of a component that the compiler refuses.
+fn refusal(cause: &str) -> Error {
+    if cause.contains("component model async feature") {
+        return asynchronous(cause);
+    }
+    Error::advised(
+        format!("this component cannot be compiled: {cause}"),
+        "the file is damaged, or uses what WebAssembly 2.0 with SIMD does not have",
+    )
+}
+
+/// What is said of a component that is built for asynchronous calls.
+pub(crate) fn asynchronous(what: &str) -> Error {
+    Error::advised(
+        format!("this component is built for WASI 0.3 or asynchronous calls: {what}"),
+        "plugins are components of WASI 0.2: build it without asynchronous functions (with jco and \
+         QuickJS: `--backend-qjs-disable-async`)",
+    )
 }
 
 /// Tells of a plugin after a while, unless it is dropped before.
@@ -193,7 +212,7 @@ fn memory_of(process: u32) -> u64 {
 pub fn compile_in_this_process(arguments: &[OsString]) -> i32 {
     let [pooled, from, to] = arguments else { return 2 };
     let made = || -> wasmtime::Result<Vec<u8>> {
-        let engine = wasmtime::Engine::new(&crate::engine::config(pooled == "pooled"))?;
+        let engine = wasmtime::Engine::new(&crate::config::config(pooled == "pooled"))?;
         engine.precompile_component(&fs::read(from)?)
     };
     let (told, exit) = match made() {

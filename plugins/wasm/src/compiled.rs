@@ -24,8 +24,8 @@ const CHECKSUM: usize = blake3::OUT_LEN;
 ///
 /// A file is the BLAKE3 hash of what follows, then what [`Component::serialize`] or the component
 /// gave. The name of code is the hash of the component and of whatever decides how this engine
-/// compiles: the version, the options and the processor's features; that of a descriptor is the hash
-/// of the component and of this program's version.
+/// compiles: the version, the options and the processor's features; that of a descriptor is the
+/// hash of the component and of this program's version.
 pub(crate) struct CompiledCache {
     folder: PathBuf,
     limit: u64,

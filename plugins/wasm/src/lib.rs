@@ -34,6 +34,7 @@
 
 mod compile;
 mod compiled;
+mod config;
 mod constructors;
 mod engine;
 mod imports;

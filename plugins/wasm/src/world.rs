@@ -4,6 +4,7 @@ use kino_node::{Error, Result};
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, Linker};
 
+use crate::compile::asynchronous;
 use crate::stop::root;
 use crate::store::StoreState;
 use crate::{WasmEngine, imports, wasi};
@@ -31,26 +32,6 @@ pub(crate) fn check_form(bytes: &[u8]) -> Result<()> {
         _ => "this is no WebAssembly",
     };
     Err(Error::advised(what, BUILD))
-}
-
-/// What is said of a component that the compiler refuses.
-pub(crate) fn refusal(cause: &str) -> Error {
-    if cause.contains("component model async feature") {
-        return asynchronous(cause);
-    }
-    Error::advised(
-        format!("this component cannot be compiled: {cause}"),
-        "the file is damaged, or uses what WebAssembly 2.0 with SIMD does not have",
-    )
-}
-
-/// What is said of a component that is built for asynchronous calls.
-fn asynchronous(what: &str) -> Error {
-    Error::advised(
-        format!("this component is built for WASI 0.3 or asynchronous calls: {what}"),
-        "plugins are components of WASI 0.2: build it without asynchronous functions (with jco and \
-         QuickJS: `--backend-qjs-disable-async`)",
-    )
 }
 
 /// The version after `name@`.
