@@ -273,3 +273,49 @@ fn texts_of_a_graph_are_escaped_in_pictures() {
     assert!(!svg.contains("<script>") && svg.contains("&lt;script&gt;"), "{svg}");
     assert!(svg.contains("a &lt;b&gt; &amp; &quot;c&quot;"), "{svg}");
 }
+
+/// Seconds of any length drive the number of frames; rounding makes an Int of a Real before
+/// anything runs, and nothing else does.
+#[test]
+fn a_real_becomes_a_whole_number_by_rounding() {
+    let place = Place::new();
+    let graph = |fields: &str| {
+        format!(
+            r#"Graph(version: 1, inputs: {{"seconds": (type: "Real", default: 1.5)}}, nodes: {{
+            "count": (op: "math", {fields}),
+            "rect": (op: "mask.rect", in: {{"frames": "count"}},
+                with: {{"width": 16, "height": 16, "x": 0, "y": 0, "w": 8, "h": 8}}),
+        }}, outputs: {{"count": "count", "mask": "rect"}})"#
+        )
+    };
+    let expression = r#"in: {"values": {"seconds": "inputs.seconds"}}, with: {"expr": "4*floor(seconds*8/4)+1"}"#;
+    place.write("g.ron", graph(expression));
+    assert!(place.good(&["run", "g.ron"]).contains("count = 13"));
+    assert!(place.good(&["run", "g.ron", "--set", "seconds=2.9"]).contains("count = 21"));
+    place.write("g.ron", graph(r#"in: {"a": "inputs.seconds"}, with: {"op": "ceil"}"#));
+    assert!(place.good(&["run", "g.ron"]).contains("count = 2"));
+    place.write("g.ron", graph(r#"in: {"a": "inputs.seconds"}, with: {"b": 2}"#));
+    let told = place.bad(2, &["check", "g.ron"]);
+    assert!(told.contains("gives Real, but `rect.frames` takes Int"), "{told}");
+}
+
+/// A named list is written with edges or with values.
+#[test]
+fn a_named_list_is_written_in_with_as_well() {
+    let place = Place::new();
+    let graph = |values: &str| {
+        format!(
+            r#"Graph(version: 1, nodes: {{"m": (op: "math", with: {{"expr": "x*y", "values": {values}}})}},
+            outputs: {{"product": "m"}})"#
+        )
+    };
+    place.write("g.ron", graph(r#"{"x": 6, "y": 0x7}"#));
+    assert!(place.good(&["run", "g.ron"]).contains("product = 42"));
+    place.write("g.ron", graph(r#"{"x": 6, "x": 7}"#));
+    assert!(place.bad(2, &["check", "g.ron"]).contains("`x` is written twice"));
+    place.write("g.ron", graph(r#"{"x": [6], "y": 7}"#));
+    let told = place.bad(2, &["check", "g.ron"]);
+    assert!(told.contains("`values`: expected"), "{told}");
+    place.write("g.ron", graph(r#"{"x": "six", "y": 7}"#));
+    assert!(place.bad(2, &["plan", "g.ron"]).contains("expected a number, found \"six\""));
+}

@@ -329,7 +329,7 @@ fn the_check_says_why_a_component_is_not_loaded() {
     );
     place.write("old/old.wasm", old);
     let err = said(&place.bad(2, &["plugin", "check", "old"]));
-    let expected = "the wasm build is not loaded";
+    let expected = "the wasm build does not describe itself";
     assert!(err.contains(expected) && err.contains("version 1.0.0 of the contract"), "{err}");
     assert!(err.contains("build it anew with the SDK") && !err.contains("plugin!"), "{err}");
     // A manifest that names other nodes is told as that.

@@ -150,13 +150,16 @@ impl Checker<'_> {
                 continue;
             }
             self.binding(port, binding, &node.name);
+            // What a list holds says nothing of what becomes of it.
             if port.ty == PortType::Any
+                && !port.is_list()
                 && let Some(ty) = self.type_of(&binding.source)
             {
                 self.join(&mut joined, ty, binding.location);
             }
         }
-        if let Some(ty) = joined {
+        let ty = if is_int(node) { Some(PortType::Int) } else { joined };
+        if let Some(ty) = ty {
             self.types.insert(index, ty);
         }
     }
@@ -277,6 +280,21 @@ impl Checker<'_> {
         let hint = conversion(self.catalog, &from, &port.ty);
         self.report.error("type", binding.location, message).hint = hint;
     }
+}
+
+/// Whether the outputs of type Any of a node are whole numbers, as one of its texts says.
+fn is_int(node: &Node) -> bool {
+    let signature = &node.op.signature;
+    let mut rules = signature.outputs.iter().filter_map(|port| port.int_where);
+    rules.any(|(input, values)| {
+        let at = signature.input(input).map(|(at, _)| at);
+        match at.and_then(|at| node.bindings.get(at)).map(|binding| &binding.source) {
+            Some(BindingSource::Literal(literal)) => {
+                matches!(&**literal, Literal::Text(text) if values.contains(&&**text))
+            }
+            _ => false,
+        }
+    })
 }
 
 /// Warns of nodes that no output of their graph, no loop and no file needs.

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kino_port::{Literal, Port, PortType, Range};
+use kino_port::{Arity, Literal, Port, PortType, Range};
 
 use crate::diagnostic::{Location, Report, Span};
 use crate::literal::decode;
@@ -21,8 +21,8 @@ pub(crate) enum RawInput {
     /// for.
     Draw(Option<Arc<Range>>, Location),
     Template(Vec<Part>, Location),
-    /// Several path templates.
-    Templates(Vec<RawInput>, Location),
+    /// Several path templates, or a map of named values.
+    Items(Vec<(Option<Arc<str>>, RawInput)>, Location),
     Edge(Ident),
     /// A list of edges, or a map of named ones.
     Edges(Vec<(Option<Arc<str>>, Ident)>, Location),
@@ -50,7 +50,7 @@ impl RawInput {
             RawInput::Literal(_, location)
             | RawInput::Draw(_, location)
             | RawInput::Template(_, location)
-            | RawInput::Templates(_, location)
+            | RawInput::Items(_, location)
             | RawInput::Edges(_, location)
             | RawInput::Turn(_, location)
             | RawInput::Turns(_, location) => *location,
@@ -125,16 +125,7 @@ impl Reader<'_> {
                 }
             }
             AstKind::Map(pairs) => {
-                let mut names = HashMap::with_capacity(pairs.len());
-                for (key, item) in pairs {
-                    let name = self.edge_name(key)?;
-                    if let Some(first) = names.insert(Arc::clone(&name), key.span) {
-                        let related = self.location(first);
-                        let message = format!("`{name}` is written twice");
-                        let location = self.location(key.span);
-                        let problem = self.report.error("duplicate", location, message);
-                        problem.related.push((related, "the first".to_owned()));
-                    }
+                for (name, item) in self.named(pairs)? {
                     edges.push((Some(name), self.edge(item)?));
                 }
             }
@@ -167,7 +158,28 @@ impl Reader<'_> {
         }
     }
 
-    fn edge_name(&mut self, ast: &Ast<'_>) -> Option<Arc<str>> {
+    /// The items of a map with their names, each at most once.
+    fn named<'p, 'a>(
+        &mut self,
+        pairs: &'p [(Ast<'a>, Ast<'a>)],
+    ) -> Option<Vec<(Arc<str>, &'p Ast<'a>)>> {
+        let mut names = HashMap::with_capacity(pairs.len());
+        let mut items = Vec::with_capacity(pairs.len());
+        for (key, item) in pairs {
+            let name = self.item_name(key)?;
+            if let Some(first) = names.insert(Arc::clone(&name), key.span) {
+                let related = self.location(first);
+                let message = format!("`{name}` is written twice");
+                let location = self.location(key.span);
+                let problem = self.report.error("duplicate", location, message);
+                problem.related.push((related, "the first".to_owned()));
+            }
+            items.push((name, item));
+        }
+        Some(items)
+    }
+
+    fn item_name(&mut self, ast: &Ast<'_>) -> Option<Arc<str>> {
         match &ast.kind {
             AstKind::Text(text) if !text.is_empty() && text.len() <= Ident::LONGEST => {
                 Some(Arc::from(&**text))
@@ -189,6 +201,15 @@ impl Reader<'_> {
                 Some("feed it with an edge, in `in`".to_owned());
             return None;
         }
+        if let AstKind::Map(pairs) = &ast.kind
+            && port.is_list()
+        {
+            // An item is one value, which the port's item says how to read.
+            let item = Port { arity: Arity::One, ..port.clone() };
+            let items = self.named(pairs)?.into_iter();
+            let items = items.map(|(name, ast)| Some((Some(name), self.item(ast, &item)?)));
+            return Some(RawInput::Items(items.collect::<Option<_>>()?, location));
+        }
         match decode(ast, &port.ty).and_then(|literal| port.coerce(literal)) {
             Ok(Literal::Text(text)) if port.draws && text == "random" => {
                 Some(RawInput::Draw(port.range.map(Arc::new), location))
@@ -196,10 +217,10 @@ impl Reader<'_> {
             Ok(Literal::Text(text)) if port.ty == PortType::Path => self.template(&text, location),
             Ok(Literal::List(items)) if port.ty == PortType::Path => {
                 let texts = items.iter().filter_map(|item| match item {
-                    Literal::Text(text) => self.template(text, location),
+                    Literal::Text(text) => Some((None, self.template(text, location)?)),
                     _ => None,
                 });
-                Some(RawInput::Templates(texts.collect(), location))
+                Some(RawInput::Items(texts.collect(), location))
             }
             Ok(literal) => Some(RawInput::Literal(Arc::new(literal), location)),
             Err(error) => {
@@ -209,6 +230,18 @@ impl Reader<'_> {
                 None
             }
         }
+    }
+
+    /// A named value of a list.
+    fn item(&mut self, ast: &Ast<'_>, item: &Port) -> Option<RawInput> {
+        if matches!(ast.kind, AstKind::List(_) | AstKind::Map(_)) {
+            let (name, found) = (&item.name, ast.kind.noun());
+            let message =
+                format!("`{name}`: expected {} for each name, found {found}", item.expected());
+            self.report.error("value", self.location(ast.span), message);
+            return None;
+        }
+        self.literal(ast, item)
     }
 
     /// The template that a path is.

@@ -393,9 +393,10 @@ impl Resolver<'_> {
             RawInput::Draw(range, _) => BindingSource::Draw(range.clone()),
             RawInput::Broken => BindingSource::Broken,
             RawInput::Template(parts, _) => self.template(scope, parts, location, trail)?,
-            RawInput::Templates(items, _) => {
-                let items =
-                    items.iter().map(|item| Some((None, self.binding(scope, item, trail)?)));
+            RawInput::Items(items, _) => {
+                let items = items
+                    .iter()
+                    .map(|(name, item)| Some((name.clone(), self.binding(scope, item, trail)?)));
                 BindingSource::List(Arc::new(items.collect::<Option<_>>()?))
             }
             RawInput::Edge(word) => return self.edge(scope, word, trail),
@@ -808,7 +809,7 @@ fn first_fed<'p>(
     let mut fed = ports.filter(|(port, _)| port.ty == *ty).filter_map(|(_, one)| one.as_ref());
     Some(match fed.next()? {
         RawInput::Edges(edges, _) => RawInput::Edge(edges.first()?.1.clone()),
-        RawInput::Templates(items, _) => items.first()?.clone(),
+        RawInput::Items(items, _) => items.first()?.1.clone(),
         one => one.clone(),
     })
 }

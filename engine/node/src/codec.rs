@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::stored::{TensorHeader, TensorReader, write_tensor};
 use crate::table::type_of_name;
 use crate::types::{CustomTypes, TypeDef};
-use crate::{Error, OutputFile, Outputs, Record, Result, Services, Value};
+use crate::{Error, OutputFile, Outputs, Record, Result, Services, Typed, Value};
 
 const MAGIC: &[u8; 8] = b"KINOVAL2";
 /// No header of values that the engine writes comes near this.
@@ -29,13 +29,17 @@ enum Form {
     Custom(String, Vec<(String, Form)>),
     /// The name of a type of the table, and what that type keeps beside its tensors.
     Typed(String, serde_json::Value),
+    /// The same with fields beside those of its type.
+    Open(String, serde_json::Value, Vec<(String, Form)>),
 }
 
 /// Whether a value can be kept on disk; parts of models and guiders cannot.
 pub fn is_storable(value: &Value) -> bool {
     match value {
         Value::Part(_) => false,
-        Value::Typed(value) => value.def().is_storable,
+        Value::Typed(value) => {
+            value.def().is_storable && value.more().iter().all(|(_, field)| is_storable(field))
+        }
         Value::List(items) => items.iter().all(|(_, item)| is_storable(item)),
         Value::Custom(record) => record.fields.iter().all(|(_, field)| is_storable(field)),
         _ => true,
@@ -93,16 +97,13 @@ fn form(value: &Value) -> Result<Form> {
                 .map(|(name, item)| Ok((name.as_ref().map(ToString::to_string), form(item)?)))
                 .collect::<Result<_>>()?,
         ),
-        Value::Custom(record) => Form::Custom(
-            record.ty.to_string(),
-            record
-                .fields
-                .iter()
-                .map(|(name, field)| Ok((name.to_string(), form(field)?)))
-                .collect::<Result<_>>()?,
-        ),
+        Value::Custom(record) => Form::Custom(record.ty.to_string(), named(&record.fields)?),
         Value::Typed(typed) if typed.def().is_storable => {
-            Form::Typed(typed.def().name().to_owned(), typed.header()?)
+            let (name, header) = (typed.def().name().to_owned(), typed.header()?);
+            match typed.more() {
+                [] => Form::Typed(name, header),
+                more => Form::Open(name, header, named(more)?),
+            }
         }
         Value::Part(_) | Value::Typed(_) => {
             return Err(Error::failed(format!("{} cannot be stored", value.type_name())));
@@ -110,9 +111,16 @@ fn form(value: &Value) -> Result<Form> {
     })
 }
 
+fn named(fields: &[(Arc<str>, Value)]) -> Result<Vec<(String, Form)>> {
+    fields.iter().map(|(name, field)| Ok((name.to_string(), form(field)?))).collect()
+}
+
 fn write_tensors(value: &Value, to: &mut dyn Write) -> Result<()> {
     match value {
-        Value::Typed(typed) => typed.tensors().try_for_each(|tensor| write_tensor(&tensor?, to)),
+        Value::Typed(typed) => {
+            typed.tensors().try_for_each(|tensor| write_tensor(&tensor?, to))?;
+            typed.more().iter().try_for_each(|(_, field)| write_tensors(field, to))
+        }
         Value::Tensor(tensor) => write_tensor(tensor, to),
         Value::List(items) => items.iter().try_for_each(|(_, item)| write_tensors(item, to)),
         Value::Custom(record) => {
@@ -132,7 +140,11 @@ fn read_value(form: Form, tensors: &mut TensorReader<'_>) -> Result<Value> {
         Form::Bool(value) => Value::Bool(value),
         Form::Tensor(header) => Value::Tensor(tensors.next(&header)?),
         Form::Typed(name, header) => {
-            Value::Typed(type_of(&name, tensors.services)?.restore(header, tensors)?)
+            Value::Typed(type_of(&name, tensors.services)?.restore(header, tensors)?.into())
+        }
+        Form::Open(name, header, more) => {
+            let typed = type_of(&name, tensors.services)?.restore(header, tensors)?;
+            Value::Typed(Typed::from(typed).with_more(read_fields(more, tensors)?))
         }
         Form::File(file) => Value::File(Arc::new(file)),
         Form::List(items) => Value::List(
@@ -141,14 +153,18 @@ fn read_value(form: Form, tensors: &mut TensorReader<'_>) -> Result<Value> {
                 .map(|(name, item)| Ok((name.map(Arc::from), read_value(item, tensors)?)))
                 .collect::<Result<_>>()?,
         ),
-        Form::Custom(ty, fields) => Value::Custom(Arc::new(Record {
-            ty: ty.into(),
-            fields: fields
-                .into_iter()
-                .map(|(name, field)| Ok((name.into(), read_value(field, tensors)?)))
-                .collect::<Result<_>>()?,
-        })),
+        Form::Custom(ty, fields) => {
+            Value::Custom(Arc::new(Record { ty: ty.into(), fields: read_fields(fields, tensors)? }))
+        }
     })
+}
+
+fn read_fields(
+    fields: Vec<(String, Form)>,
+    tensors: &mut TensorReader<'_>,
+) -> Result<Vec<(Arc<str>, Value)>> {
+    let read = fields.into_iter();
+    read.map(|(name, field)| Ok((name.into(), read_value(field, tensors)?))).collect()
 }
 
 /// The type of a name, of the table or of the program that embeds the engine.
@@ -233,6 +249,10 @@ mod tests {
                 .into(),
             ),
             Some(Audio::pcm(vec![0.25, -1.0, 0.5, 1.0], 8000, 2).unwrap().into()),
+            Some(Value::Typed(Typed::new(Arc::new(mask(1))).with_more(vec![
+                ("note".into(), Value::Text("by hand".into())),
+                ("weights".into(), Value::Tensor(ramp(4, &[4]))),
+            ]))),
             Some(Value::Custom(Arc::new(Record {
                 ty: "example.depth".into(),
                 fields: vec![
@@ -272,6 +292,23 @@ mod tests {
         assert_eq!(image.mask.as_ref().unwrap().to_vec1::<f32>().unwrap(), [0.0, 1.0]);
         let error = found.negative.need("pooled").unwrap_err().to_string();
         assert_eq!(error, "expected embeddings `pooled`, found text");
+    }
+
+    #[test]
+    fn fields_that_no_type_knows_are_kept() {
+        let services = services(u64::MAX);
+        let mut bytes = Vec::new();
+        encode(&everything(&services), &mut bytes).unwrap();
+        let back = decode(&mut &bytes[..], &services).unwrap();
+        let more = back.iter().flatten().find_map(|value| match value {
+            Value::Typed(typed) if !typed.more().is_empty() => Some(typed.more().to_vec()),
+            _ => None,
+        });
+        let [(note, text), (weights, tensor)] = &more.unwrap()[..] else { panic!() };
+        assert_eq!((&**note, &**weights), ("note", "weights"));
+        assert!(matches!(text, Value::Text(text) if &**text == "by hand"));
+        let tensor = tensor.tensor().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(tensor, [0.0, 1.0, 2.0, 3.0]);
     }
 
     #[test]

@@ -27,7 +27,7 @@ impl Value {
             (PortType::Tensor, value) if value.holds_tensor() => Ok(Value::Tensor(value.tensor()?)),
             (ty, Value::Tensor(tensor)) => {
                 let def = type_of_port(ty).ok_or_else(|| self.unfit(ty))?;
-                Ok(Value::Typed(def.from_tensor(tensor)?))
+                Ok(Value::Typed(def.from_tensor(tensor)?.into()))
             }
             _ => Err(self.unfit(ty)),
         }

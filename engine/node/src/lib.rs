@@ -41,10 +41,10 @@ pub use spill::SpillFile;
 pub use stored::{TensorHeader, TensorReader};
 pub use table::{TYPES, bytes_of_fact, tensor_fact, type_of_name, type_of_port};
 pub use types::{
-    CustomTypes, Field, Fields, Opaque, TensorFact, Tensors, TypeDef, Typed, ValueType,
+    Content, CustomTypes, Field, Fields, Opaque, TensorFact, Tensors, TypeDef, ValueType,
     check_elements, check_shape, fit_shape, from_tensor, known, tensor_bytes,
 };
-pub use value::{ModelPart, Named, OutputFile, Record, Value};
+pub use value::{ModelPart, Named, OutputFile, Record, Typed, Value};
 pub use video::{
     Audio, AudioCut, AudioFact, AudioForm, AudioPacket, AudioPart, Clip, Conditioning,
     ConditioningFact, Control, ControlFact, Embedding, Embeddings, Frames, FramesBuilder,

@@ -179,12 +179,18 @@ pub trait ValueType: Send + Sync + Sized + 'static {
 pub enum Field {
     /// A tensor.
     Tensor(Tensor),
+    /// A text.
+    Text(String),
     /// A whole number.
     Int(usize),
     /// A real number.
     Real(f64),
     /// Whole numbers.
     Ints(Vec<usize>),
+    /// A value of a type of its own.
+    Content(Content),
+    /// A record within the record: what it is called, and its fields.
+    Record(&'static str, Vec<(Arc<str>, Field)>),
     /// Something that plugins can only pass on.
     Opaque(Opaque),
 }
@@ -209,19 +215,47 @@ impl Opaque {
     }
 }
 
-/// The fields of which a plugin makes a value.
+/// The fields of which a plugin makes a value. Whoever gives them has held them against the rules
+/// of the type's row (`kino_port::FieldRule`): those that must be there are, each is what its rule
+/// says, and tensors have the shape and the element type of theirs.
 pub trait Fields {
     /// The tensor in a field.
     ///
     /// # Errors
-    /// When there is no such field, or something else is in it; so for all that follow.
-    fn tensor(&self, name: &str) -> Result<Tensor>;
+    /// When something else is in it, or it cannot be read; so for all that follow.
+    fn tensor(&self, name: &str) -> Result<Option<Tensor>>;
 
-    /// The sizes in a field.
+    /// The sizes in a field; none where there is no such field.
     fn sizes(&self, name: &str) -> Result<Vec<usize>>;
+
+    /// The whole number in a field.
+    fn int(&self, name: &str) -> Result<Option<usize>>;
+
+    /// The number in a field.
+    fn real(&self, name: &str) -> Result<Option<f64>>;
+
+    /// The text in a field.
+    fn text(&self, name: &str) -> Result<Option<String>>;
+
+    /// The value in a field, of a type of its own.
+    fn content(&self, name: &str) -> Result<Option<Content>>;
 
     /// What was only passed on, if the field is there.
     fn opaque(&self, name: &str) -> Result<Option<Opaque>>;
+
+    /// The names and tensors of a record of embeddings, and the mask of each.
+    fn embeddings(&self, name: &str) -> Result<Vec<(String, Tensor, Option<Tensor>)>>;
+
+    /// The tensors of a list.
+    fn tensors(&self, name: &str) -> Result<Vec<Tensor>>;
+
+    /// The tensor in a field that must be there.
+    ///
+    /// # Errors
+    /// When it is not.
+    fn need_tensor(&self, name: &str) -> Result<Tensor> {
+        self.tensor(name)?.ok_or_else(|| Error::failed(format!("`{name}` is missing")))
+    }
 }
 
 /// The bytes that a tensor keeps alive: all of its storage, however small a part it shows.
@@ -322,9 +356,9 @@ pub struct TypeDef {
     pub port: PortType,
     /// Whether such values can be kept on disk.
     pub is_storable: bool,
-    from_tensor: fn(&Tensor) -> Result<Typed>,
-    from_fields: fn(&dyn Fields) -> Result<Typed>,
-    restore: fn(serde_json::Value, &mut TensorReader<'_>) -> Result<Typed>,
+    from_tensor: fn(&Tensor) -> Result<Content>,
+    from_fields: fn(&dyn Fields) -> Result<Content>,
+    restore: fn(serde_json::Value, &mut TensorReader<'_>) -> Result<Content>,
     tensor_of_fact: fn(&Fact) -> Option<TensorFact>,
     bytes_of_fact: fn(&Fact) -> Option<u64>,
 }
@@ -335,7 +369,7 @@ impl TypeDef {
         TypeDef {
             port: T::PORT,
             is_storable: T::STORABLE,
-            from_tensor: |tensor| from_tensor::<T>(tensor).map(Arc::new).map(Typed::new),
+            from_tensor: |tensor| from_tensor::<T>(tensor).map(Arc::new).map(Content::new),
             from_fields: |fields| checked(T::from_fields(fields)?),
             restore: |header, tensors| {
                 let header = serde_json::from_value(header)
@@ -364,7 +398,7 @@ impl TypeDef {
     ///
     /// # Errors
     /// When tensors become no such values, or this one does not fit.
-    pub fn from_tensor(&self, tensor: &Tensor) -> Result<Typed> {
+    pub fn from_tensor(&self, tensor: &Tensor) -> Result<Content> {
         (self.from_tensor)(tensor)
     }
 
@@ -372,7 +406,7 @@ impl TypeDef {
     ///
     /// # Errors
     /// When one is missing, of another type, or they do not go together.
-    pub fn from_fields(&self, fields: &dyn Fields) -> Result<Typed> {
+    pub fn from_fields(&self, fields: &dyn Fields) -> Result<Content> {
         (self.from_fields)(fields)
     }
 
@@ -384,7 +418,7 @@ impl TypeDef {
         &self,
         header: serde_json::Value,
         tensors: &mut TensorReader<'_>,
-    ) -> Result<Typed> {
+    ) -> Result<Content> {
         (self.restore)(header, tensors)
     }
 
@@ -400,9 +434,9 @@ impl TypeDef {
     }
 }
 
-fn checked<T: ValueType>(value: T) -> Result<Typed> {
+fn checked<T: ValueType>(value: T) -> Result<Content> {
     value.check()?;
-    Ok(Typed::new(Arc::new(value)))
+    Ok(Content::new(Arc::new(value)))
 }
 
 /// Types of values that an embedding program adds, as a service: with it, they are read back from
@@ -424,9 +458,10 @@ impl CustomTypes {
     }
 }
 
-/// A value of a type that implements [`ValueType`]. Cloning is cheap: contents are shared.
+/// What a value of a type that implements [`ValueType`] holds. Cloning is cheap: contents are
+/// shared.
 #[derive(Clone)]
-pub struct Typed(Arc<dyn Erased>);
+pub struct Content(Arc<dyn Erased>);
 
 /// [`ValueType`] of a value whose Rust type is not known.
 trait Erased: Any + Send + Sync {
@@ -437,11 +472,11 @@ trait Erased: Any + Send + Sync {
     fn tensor(&self) -> Result<Tensor>;
     fn exact_tensor(&self) -> Result<Tensor>;
     fn field(&self, name: &str) -> Result<Option<Field>>;
-    fn to_device(&self, device: &Device) -> Result<Option<Typed>>;
+    fn to_device(&self, device: &Device) -> Result<Option<Content>>;
     fn bytes(&self) -> u64;
     fn spilled(&self) -> u64;
     fn unleased(&self) -> u64;
-    fn moved_to(&self, file: &SpillFile) -> Result<Option<Typed>>;
+    fn moved_to(&self, file: &SpillFile) -> Result<Option<Content>>;
     fn header(&self) -> Result<serde_json::Value>;
     fn tensors(&self) -> Tensors<'_>;
 }
@@ -475,8 +510,8 @@ impl<T: ValueType> Erased for T {
         ValueType::field(self, name)
     }
 
-    fn to_device(&self, device: &Device) -> Result<Option<Typed>> {
-        Ok(ValueType::to_device(self, device)?.map(Arc::new).map(Typed::new))
+    fn to_device(&self, device: &Device) -> Result<Option<Content>> {
+        Ok(ValueType::to_device(self, device)?.map(Arc::new).map(Content::new))
     }
 
     fn bytes(&self) -> u64 {
@@ -491,8 +526,8 @@ impl<T: ValueType> Erased for T {
         ValueType::unleased(self)
     }
 
-    fn moved_to(&self, file: &SpillFile) -> Result<Option<Typed>> {
-        Ok(ValueType::moved_to(self, file)?.map(Arc::new).map(Typed::new))
+    fn moved_to(&self, file: &SpillFile) -> Result<Option<Content>> {
+        Ok(ValueType::moved_to(self, file)?.map(Arc::new).map(Content::new))
     }
 
     fn header(&self) -> Result<serde_json::Value> {
@@ -505,10 +540,10 @@ impl<T: ValueType> Erased for T {
     }
 }
 
-impl Typed {
+impl Content {
     /// A value of a type.
     pub fn new<T: ValueType>(value: Arc<T>) -> Self {
-        Typed(value)
+        Content(value)
     }
 
     /// The value, if it is of type `T`.
@@ -569,7 +604,7 @@ impl Typed {
     ///
     /// # Errors
     /// When they cannot be brought there.
-    pub fn to_device(&self, device: &Device) -> Result<Typed> {
+    pub fn to_device(&self, device: &Device) -> Result<Content> {
         Ok(self.0.to_device(device)?.unwrap_or_else(|| self.clone()))
     }
 
@@ -592,7 +627,7 @@ impl Typed {
     ///
     /// # Errors
     /// When the file cannot be made or written, or may not hold as much.
-    pub fn moved_to(&self, file: &SpillFile) -> Result<Option<Typed>> {
+    pub fn moved_to(&self, file: &SpillFile) -> Result<Option<Content>> {
         self.0.moved_to(file)
     }
 
@@ -615,7 +650,7 @@ impl Typed {
     }
 }
 
-impl fmt::Debug for Typed {
+impl fmt::Debug for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.def().name())?;
         self.shape().map_or(Ok(()), |shape| write!(f, "{shape:?}"))

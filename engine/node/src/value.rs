@@ -2,13 +2,14 @@
 
 use std::any::Any;
 use std::fmt;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use kino_port::{Literal, PortType};
 
-use crate::types::{Typed, ValueType, storage_bytes};
+use crate::types::{Content, ValueType, storage_bytes};
 use crate::{Error, Result, SpillFile};
 
 /// A part of a model, opaque to the engine.
@@ -61,6 +62,94 @@ pub enum Value {
     Typed(Typed),
     /// A value of a type of a plugin's own.
     Custom(Arc<Record>),
+}
+
+/// A value of a type of the table. Cloning is cheap: contents are shared.
+///
+/// To plugins it is an open record: beside the fields of its type it may have others, which stay
+/// with the value on its way, and of which its type knows nothing.
+#[derive(Clone)]
+pub struct Typed {
+    content: Content,
+    more: Option<Arc<[(Arc<str>, Value)]>>,
+}
+
+impl From<Content> for Typed {
+    fn from(content: Content) -> Self {
+        Typed { content, more: None }
+    }
+}
+
+impl Deref for Typed {
+    type Target = Content;
+
+    fn deref(&self) -> &Content {
+        &self.content
+    }
+}
+
+impl fmt::Debug for Typed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.content.fmt(f)
+    }
+}
+
+impl Typed {
+    /// A value of a type.
+    pub fn new<T: ValueType>(value: Arc<T>) -> Self {
+        Content::new(value).into()
+    }
+
+    /// The same value with these fields beside those of its type.
+    #[must_use]
+    pub fn with_more(self, fields: Vec<(Arc<str>, Value)>) -> Self {
+        Typed { more: (!fields.is_empty()).then(|| fields.into()), ..self }
+    }
+
+    /// The fields beside those of its type.
+    pub fn more(&self) -> &[(Arc<str>, Value)] {
+        self.more.as_deref().unwrap_or_default()
+    }
+
+    /// The value with its tensors on a device.
+    ///
+    /// # Errors
+    /// When they cannot be brought there.
+    pub fn to_device(&self, device: &Device) -> Result<Typed> {
+        let more = self.more().iter();
+        let more = more.map(|(name, field)| Ok((Arc::clone(name), field.to_device(device)?)));
+        let more = more.collect::<Result<_>>()?;
+        Ok(Typed::from(self.content.to_device(device)?).with_more(more))
+    }
+
+    /// See [`Value::bytes`].
+    pub fn bytes(&self) -> u64 {
+        self.content.bytes() + self.more().iter().map(|(_, field)| field.bytes()).sum::<u64>()
+    }
+
+    /// See [`Value::spilled`].
+    pub fn spilled(&self) -> u64 {
+        self.content.spilled() + self.more().iter().map(|(_, field)| field.spilled()).sum::<u64>()
+    }
+
+    /// See [`Value::unleased`].
+    pub fn unleased(&self) -> u64 {
+        self.content.unleased() + self.more().iter().map(|(_, field)| field.unleased()).sum::<u64>()
+    }
+
+    /// See [`Value::moved_to`].
+    ///
+    /// # Errors
+    /// When the file cannot be made or written, or may not hold as much.
+    pub fn moved_to(&self, file: &SpillFile) -> Result<Option<Typed>> {
+        let moved = self.content.moved_to(file)?;
+        Ok(moved.map(|content| Typed { content, more: self.more.clone() }))
+    }
+
+    /// Whether somebody else holds it, so that dropping it frees nothing.
+    pub fn is_shared(&self) -> bool {
+        self.content.is_shared() || self.more().iter().any(|(_, field)| field.is_shared())
+    }
 }
 
 /// An item of a list with its name, where it has one.

@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use kino_node::{
-    Audio, Cancel, Clip, Conditioning, Control, CustomTypes, Error, Fields, Frames, FramesBuilder,
-    Given, GivenEncoding, Guider, GuiderHandle, GuiderState, ImageConditioning, Inputs, Latent,
-    LatentSpace, Ledger, Mask, ModelPart, Named, Opaque, OutputFile, Patches, Record, Result,
-    Services, Sigmas, TYPES, TensorFact, TensorHeader, TensorReader, Tensors, TypeDef, Value,
-    ValueType, decode, encode, fit_values, is_storable, known, tensor_fact, type_of_name,
+    Audio, Cancel, Clip, Conditioning, Content, Control, CustomTypes, Error, Fields, Frames,
+    FramesBuilder, Given, GivenEncoding, Guider, GuiderHandle, GuiderState, ImageConditioning,
+    Inputs, Latent, LatentSpace, Ledger, Mask, ModelPart, Named, Opaque, OutputFile, Patches,
+    Record, Result, Services, Sigmas, TYPES, TensorFact, TensorHeader, TensorReader, Tensors,
+    TypeDef, Value, ValueType, decode, encode, fit_values, is_storable, known, tensor_fact,
+    type_of_name,
 };
-use kino_port::{ElementRule, Fact, PortType, Sigma, edge, list, real, text};
+use kino_port::{ElementRule, Fact, FieldPresence, PortType, Sigma, edge, list, real, text};
 
 fn services() -> Services {
     Services::new(Device::Cpu, Ledger::new(u64::MAX))
@@ -141,8 +142,9 @@ fn values_are_what_their_rows_say() {
         assert_eq!(value.holds_tensor(), row.tensor.is_some(), "{name}");
         assert!(value.bytes() > 0, "{name}");
         assert_eq!(value.fit(&def.port).unwrap().extent(), value.extent(), "{name}");
-        for field in row.fields.iter().filter(|field| **field != "chunks") {
-            assert!(typed.field(field).unwrap().is_some(), "{name}.{field}");
+        for rule in row.fields.iter().filter(|rule| !rule.content.is_chunks()) {
+            let there = typed.field(rule.name).unwrap().is_some();
+            assert!(there || rule.presence == FieldPresence::Optional, "{name}.{}", rule.name);
         }
         assert!(typed.field("no such field").unwrap().is_none());
         let Some(rule) = &row.tensor else { continue };
@@ -285,16 +287,40 @@ struct PluginFields {
 }
 
 impl Fields for PluginFields {
-    fn tensor(&self, _: &str) -> Result<Tensor> {
-        Ok(self.tensor.clone())
+    fn tensor(&self, _: &str) -> Result<Option<Tensor>> {
+        Ok(Some(self.tensor.clone()))
     }
 
     fn sizes(&self, _: &str) -> Result<Vec<usize>> {
         Ok(self.sizes.clone())
     }
 
+    fn int(&self, _: &str) -> Result<Option<usize>> {
+        Ok(None)
+    }
+
+    fn real(&self, _: &str) -> Result<Option<f64>> {
+        Ok(None)
+    }
+
+    fn text(&self, _: &str) -> Result<Option<String>> {
+        Ok(None)
+    }
+
+    fn content(&self, _: &str) -> Result<Option<Content>> {
+        Ok(None)
+    }
+
     fn opaque(&self, _: &str) -> Result<Option<Opaque>> {
         Ok(Some(self.opaque.clone()))
+    }
+
+    fn embeddings(&self, _: &str) -> Result<Vec<(String, Tensor, Option<Tensor>)>> {
+        Ok(Vec::new())
+    }
+
+    fn tensors(&self, _: &str) -> Result<Vec<Tensor>> {
+        Ok(Vec::new())
     }
 }
 
@@ -339,7 +365,7 @@ fn patches_of_a_plugin_are_not_believed() {
 fn latents_of_a_plugin_are_not_believed() {
     let space = Some(LatentSpace { id: [7; 32], channels: 2, temporal: 4, spatial: 8 });
     let check = |shape: &[usize], expected: &str| {
-        check_made("Latent", shape, &[], Opaque::new("Space", space.clone()), expected);
+        check_made("Latent", shape, &[], Opaque::new("Space", space.clone().unwrap()), expected);
     };
     check(&[2, 1, 4, 6], "Latent[2, 1, 4, 6]");
     check(&[3, 1, 4, 6], "a latent of its space has 2 channels, found 3");

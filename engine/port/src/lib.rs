@@ -8,6 +8,7 @@
 
 pub mod code;
 mod fact;
+mod fields;
 mod hidden;
 mod literal;
 mod numbered;
@@ -22,6 +23,7 @@ mod types;
 mod units;
 
 pub use fact::{Fact, Facts, PlanError, PlannedRead, PlannedWeights, StepInfo};
+pub use fields::{ElementRule, FieldContent, FieldPresence, FieldRule, TensorRule};
 pub use hidden::{escape_hidden, escape_line, is_hidden};
 pub use literal::{Literal, MAX_TEXT};
 pub use numbered::{NumberedFiles, PathForm};
@@ -35,5 +37,5 @@ pub use signature::{NodeTraits, Signature};
 pub use size::{format_bytes, parse_bytes};
 pub use stamp::{FileStamp, PlannedFile};
 pub use suggest::{did_you_mean, nearest};
-pub use types::{ElementRule, NamedType, PortType, TensorRule};
+pub use types::{NamedType, PortType};
 pub use units::{Fps, Guidance, Sigma, Timestep};

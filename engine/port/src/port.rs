@@ -70,6 +70,9 @@ pub struct Port {
     /// A text that names a file or folder, as a value of type Path does; see
     /// [`Port::names_file`].
     pub file: bool,
+    /// Of an output of type Any: it is an Int where a text input, named first, has one of these
+    /// values, whatever else is fed.
+    pub int_where: Option<(&'static str, &'static [&'static str])>,
 }
 
 /// Why a literal does not fit a port.
@@ -95,12 +98,19 @@ impl Port {
             lazy: false,
             draws: false,
             file: false,
+            int_where: None,
         }
     }
 
     /// The same port with one sentence of help.
     pub const fn about(mut self, about: &'static str) -> Self {
         forget(replace(&mut self.about, Cow::Borrowed(about)));
+        self
+    }
+
+    /// The same output, an Int where a text input has one of these values.
+    pub const fn int_where(mut self, input: &'static str, values: &'static [&'static str]) -> Self {
+        self.int_where = Some((input, values));
         self
     }
 

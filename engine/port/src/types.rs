@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::fields::{FieldContent, FieldPresence, FieldRule, TensorRule};
+
 /// How deep lists of lists may nest.
 const DEEPEST: usize = 16;
 
@@ -78,143 +80,32 @@ pub struct NamedType {
     pub ty: PortType,
     /// Whether a value of it can stand in a graph's text.
     pub literal: bool,
-    /// The fields that plugins see, in order; none where it is no record to them. Where it holds a
-    /// tensor, that is the first.
-    pub fields: &'static [&'static str],
-    /// How many of the fields a plugin must give to make one; none where no plugin makes it of
-    /// fields.
-    pub needed_fields: Option<usize>,
+    /// The fields that plugins see and give, in order; none where it is no record to them. A record
+    /// is open: it may have others, which are kept on its way through.
+    pub fields: &'static [FieldRule],
     /// What is agreed about the tensor that it holds; none where it holds none.
     pub tensor: Option<TensorRule>,
 }
 
-/// What is agreed about the one tensor that a value of some type holds.
-#[derive(Debug)]
-pub struct TensorRule {
-    /// What it is, for messages, up to its shape: `a latent is`.
-    pub subject: &'static str,
-    /// Its dimensions by name; none where any shape will do. A name that is a number says the size.
-    pub dims: &'static [&'static str],
-    /// Whether one more dimension of size 1 may stand before the others.
-    pub batch: bool,
-    /// What its elements must be.
-    pub elements: ElementRule,
-    /// Whether a tensor that arrives becomes such a value.
-    pub converts: bool,
-}
-
-/// What the elements of a tensor must be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ElementRule {
-    /// Whatever they are.
-    Any,
-    /// Numbers from 0 to 1.
-    Unit,
-    /// Two or more, falling, from at most 1 to at least 0.
-    Levels,
-}
-
-impl TensorRule {
-    /// The dimensions without one of size 1 that may stand before them.
-    ///
-    /// # Errors
-    /// When they are others than the rule says; the message names both.
-    pub fn fit<'a>(&self, dims: &'a [usize]) -> Result<&'a [usize], String> {
-        let is = |dims: &[usize]| {
-            dims.len() == self.dims.len()
-                && dims.iter().zip(self.dims).all(|(&size, name)| {
-                    name.parse().is_ok_and(|expected: usize| size == expected)
-                        || name.parse::<usize>().is_err()
-                })
-        };
-        match dims {
-            dims if self.dims.is_empty() || is(dims) => Ok(dims),
-            [1, rest @ ..] if self.batch && is(rest) => Ok(rest),
-            dims => Err(format!("{}, found a tensor {dims:?}", self.expected())),
-        }
-    }
-
-    /// What it must be, in words.
-    pub fn expected(&self) -> String {
-        let dims = self.dims.join(", ");
-        let batch = if self.batch { format!(" or [1, {dims}]") } else { String::new() };
-        format!("{} [{dims}]{batch}", self.subject)
-    }
-
-    /// Holds the elements against the rule.
-    ///
-    /// # Errors
-    /// When one is not as the rule says; the message says which range it must lie in.
-    pub fn check_elements(&self, elements: impl Iterator<Item = f64>) -> Result<(), String> {
-        match self.elements {
-            ElementRule::Any => Ok(()),
-            ElementRule::Unit => {
-                let mut elements = elements;
-                match elements.find(|element| !(0.0..=1.0).contains(element)) {
-                    None => Ok(()),
-                    Some(found) => {
-                        Err(format!("{} one value a pixel in 0…1, found {found}", self.subject))
-                    }
-                }
-            }
-            ElementRule::Levels => {
-                let levels: Vec<f64> = elements.collect();
-                let falls = levels.windows(2).all(|pair| pair[0] > pair[1]);
-                let within = levels.iter().all(|level| (0.0..=1.0).contains(level));
-                if levels.len() > 1 && falls && within {
-                    return Ok(());
-                }
-                Err(format!(
-                    "noise levels must fall from at most 1 to at least 0, two or more; found \
-                     {levels:?}"
-                ))
-            }
-        }
-    }
-}
-
 /// The row of a type whose values plugins only pass on.
 const fn opaque(name: &'static str, ty: PortType) -> NamedType {
-    NamedType { name, ty, literal: false, fields: &[], needed_fields: None, tensor: None }
+    NamedType { name, ty, literal: false, fields: &[], tensor: None }
 }
 
 /// The row of a type whose values can stand in a graph's text.
 const fn written(name: &'static str, ty: PortType) -> NamedType {
-    NamedType { name, ty, literal: true, fields: &[], needed_fields: None, tensor: None }
+    NamedType { name, ty, literal: true, fields: &[], tensor: None }
 }
 
-/// The row of a type whose values are a tensor to plugins.
-const fn tensor(name: &'static str, ty: PortType, rule: TensorRule) -> NamedType {
-    record(name, ty, &[], None, rule)
-}
-
-/// The row of a type whose values are fields to plugins, the tensor first.
+/// The row of a type whose values are fields to plugins.
 const fn record(
     name: &'static str,
     ty: PortType,
-    fields: &'static [&'static str],
-    needed_fields: Option<usize>,
+    fields: &'static [FieldRule],
     rule: TensorRule,
 ) -> NamedType {
-    NamedType { name, ty, literal: false, fields, needed_fields, tensor: Some(rule) }
+    NamedType { name, ty, literal: false, fields, tensor: Some(rule) }
 }
-
-/// A rule for tensors of any elements, which become values of the type.
-const fn shaped(subject: &'static str, dims: &'static [&'static str], batch: bool) -> TensorRule {
-    TensorRule { subject, dims, batch, elements: ElementRule::Any, converts: true }
-}
-
-const EMBEDDINGS: TensorRule = shaped("embeddings are", &["rows", "dim"], true);
-const LATENT: TensorRule = shaped("a latent is", &["c", "f", "h", "w"], true);
-const PATCHES: TensorRule =
-    TensorRule { converts: false, ..shaped("patches are", &["tokens", "c·pt·ph·pw"], false) };
-const SIGMAS: TensorRule = TensorRule {
-    elements: ElementRule::Levels,
-    ..shaped("noise levels are", &["steps + 1"], false)
-};
-const FRAMES: TensorRule = shaped("frames are", &["count", "height", "width", "3"], false);
-const MASK: TensorRule =
-    TensorRule { elements: ElementRule::Unit, ..shaped("a mask is", &["f", "h", "w"], true) };
 
 impl PortType {
     /// Every type that has a fixed name, in the order of the documentation.
@@ -231,27 +122,185 @@ impl PortType {
         record(
             "Conditioning",
             PortType::Conditioning,
-            &["positive", "negative"],
-            Some(2),
-            EMBEDDINGS,
+            &[
+                FieldRule::needed("positive", FieldContent::Embeddings, "of the prompt"),
+                FieldRule::needed("negative", FieldContent::Embeddings, "of the negative prompt"),
+            ],
+            TensorRule::EMBEDDINGS,
         ),
-        tensor("ImageConditioning", PortType::ImageConditioning, EMBEDDINGS),
-        record("Latent", PortType::Latent, &["tensor", "space"], Some(1), LATENT),
-        record("Patches", PortType::Patches, &["tokens", "clips", "patch"], Some(3), PATCHES),
-        opaque("Given", PortType::Given),
-        opaque("Control", PortType::Control),
-        tensor("Sigmas", PortType::Sigmas, SIGMAS),
+        record(
+            "ImageConditioning",
+            PortType::ImageConditioning,
+            &[FieldRule::needed(
+                "tensor",
+                FieldContent::Tensor(TensorRule::EMBEDDINGS),
+                "embeddings of an image",
+            )],
+            TensorRule::EMBEDDINGS,
+        ),
+        record(
+            "Latent",
+            PortType::Latent,
+            &[
+                FieldRule::needed(
+                    "tensor",
+                    FieldContent::Tensor(TensorRule::LATENT),
+                    "a normalised latent",
+                ),
+                FieldRule::SPACE,
+            ],
+            TensorRule::LATENT,
+        ),
+        record(
+            "Patches",
+            PortType::Patches,
+            &[
+                FieldRule::needed(
+                    "tensor",
+                    FieldContent::Tensor(TensorRule::PATCHES),
+                    "latents cut into patches, clip after clip, each in the order t, h, w",
+                ),
+                FieldRule::needed(
+                    "clips",
+                    FieldContent::Opaque,
+                    "name, grid, channels and space of each clip, as other patches have them",
+                ),
+                FieldRule::needed("patch", FieldContent::Sizes(3), "a patch: t, h, w"),
+            ],
+            TensorRule::PATCHES,
+        ),
+        record(
+            "Given",
+            PortType::Given,
+            &[
+                FieldRule::needed(
+                    "tensor",
+                    FieldContent::Tensor(TensorRule::GIVEN),
+                    "the latent of the whole clip; anything where nothing is given",
+                ),
+                FieldRule::needed(
+                    "mask",
+                    FieldContent::Tensor(TensorRule::MASK),
+                    "how far each place of the latent is held to it: 1 wholly, 0 not at all",
+                ),
+                FieldRule::needed(
+                    "frames",
+                    FieldContent::Int { min: 1, max: 1 << 20 },
+                    "how many the clip has in pixels",
+                )
+                .unit("frames"),
+                FieldRule::optional(
+                    "strength",
+                    FieldContent::Real { min: 0.0, max: 1.0 },
+                    "multiplies the mask; 1 unless given",
+                ),
+                FieldRule::optional(
+                    "encoding",
+                    FieldContent::Text(&["apart", "whole"]),
+                    "what is given was encoded for itself (Wan 2.2 TI2V; unless given), or the \
+                     clip as a whole, grey where nothing is (Wan 2.1 I2V)",
+                ),
+                FieldRule::SPACE,
+                FieldRule::optional(
+                    "start",
+                    FieldContent::Frames,
+                    "the first frames of the clip, which `vae.decode` puts back",
+                ),
+                FieldRule::optional("end", FieldContent::Frames, "the last frames of the clip"),
+            ],
+            TensorRule::GIVEN,
+        ),
+        record(
+            "Control",
+            PortType::Control,
+            &[
+                FieldRule::needed(
+                    "tensor",
+                    FieldContent::Tensor(TensorRule::CONTROL),
+                    "what a clip follows, encoded: latent frames of pictures, then of the clip",
+                ),
+                FieldRule::optional(
+                    "references",
+                    FieldContent::Int { min: 0, max: 1 << 20 },
+                    "how many of its latent frames are pictures; 0 unless given",
+                )
+                .unit("latent frames"),
+                FieldRule::optional(
+                    "strength",
+                    FieldContent::Real { min: 0.0, max: f64::MAX },
+                    "how strongly it counts; 1, as in training, unless given",
+                ),
+                FieldRule::SPACE,
+            ],
+            TensorRule::CONTROL,
+        ),
+        record(
+            "Sigmas",
+            PortType::Sigmas,
+            &[FieldRule::needed(
+                "tensor",
+                FieldContent::Tensor(TensorRule::SIGMAS),
+                "noise levels of a sampling run: 1 is pure noise, 0 is data",
+            )],
+            TensorRule::SIGMAS,
+        ),
         opaque("Guider", PortType::Guider),
         record(
             "Frames",
             PortType::Frames,
-            &["chunks", "fps", "count", "height", "width"],
-            None,
-            FRAMES,
+            &[
+                FieldRule::needed(
+                    "chunks",
+                    FieldContent::Chunks,
+                    "of one size: RGB, sRGB-encoded, BT.709 primaries",
+                ),
+                FieldRule::optional("fps", FieldContent::RATE, "the rate").unit("frames/s"),
+                FieldRule::derived("count", FieldContent::COUNT, "how many").unit("frames"),
+                FieldRule::derived("height", FieldContent::COUNT, "rows").unit("px"),
+                FieldRule::derived("width", FieldContent::COUNT, "columns").unit("px"),
+            ],
+            TensorRule::FRAMES,
         ),
-        tensor("Mask", PortType::Mask, MASK),
-        opaque("Audio", PortType::Audio),
-        tensor("Tensor", PortType::Tensor, shaped("a tensor is", &[], false)),
+        record(
+            "Mask",
+            PortType::Mask,
+            &[FieldRule::needed(
+                "tensor",
+                FieldContent::Tensor(TensorRule::MASK),
+                "a value a pixel: 1 where something holds; one frame may stand for all",
+            )],
+            TensorRule::MASK,
+        ),
+        NamedType {
+            name: "Audio",
+            ty: PortType::Audio,
+            literal: false,
+            fields: &[
+                FieldRule::optional(
+                    "tensor",
+                    FieldContent::Tensor(TensorRule::AUDIO),
+                    "the samples, in −1…1; none where the sound is packed",
+                ),
+                FieldRule::needed("rate", FieldContent::Int { min: 1, max: 1 << 20 }, "the rate")
+                    .unit("samples/s"),
+                FieldRule::derived("channels", FieldContent::COUNT, "how many").unit("channels"),
+                FieldRule::derived("seconds", FieldContent::SECONDS, "how long").unit("s"),
+                FieldRule::optional(
+                    "packets",
+                    FieldContent::Opaque,
+                    "the sound as a file has it (AAC), in place of samples",
+                ),
+            ],
+            // Not every sound has samples, so none is taken for a tensor while planning.
+            tensor: None,
+        },
+        NamedType {
+            name: "Tensor",
+            ty: PortType::Tensor,
+            literal: false,
+            fields: &[],
+            tensor: Some(TensorRule::ANY),
+        },
         opaque("File", PortType::File),
         opaque("Any", PortType::Any),
     ];
@@ -336,6 +385,24 @@ impl FromStr for PortType {
         }
         let ty = Self::no_list(item)?;
         Ok((0..lists).fold(ty, |ty, _| PortType::List(Box::new(ty))))
+    }
+}
+
+impl NamedType {
+    /// The rule of a field; none where a field of this name is not agreed.
+    pub fn field(&self, name: &str) -> Option<&'static FieldRule> {
+        self.fields.iter().find(|field| field.name == name)
+    }
+
+    /// The field that stands for the one tensor that it holds, where a single one does.
+    pub fn tensor_field(&self) -> Option<&'static str> {
+        let first = self.fields.first().filter(|first| !first.content.is_chunks())?;
+        Some(self.field("tensor").unwrap_or(first).name)
+    }
+
+    /// The fields that whoever makes a value must give.
+    pub fn needed_fields(&self) -> impl Iterator<Item = &'static FieldRule> {
+        self.fields.iter().filter(|field| field.presence == FieldPresence::Needed)
     }
 }
 

@@ -275,7 +275,10 @@ fn is_temporary(path: &Path) -> bool {
 /// About how long a value is when it is stored.
 fn length(value: &Value) -> u64 {
     match value {
-        Value::Typed(typed) => typed.get().map_or_else(|| typed.bytes(), Frames::bytes),
+        Value::Typed(typed) => {
+            let more: u64 = typed.more().iter().map(|(_, field)| length(field)).sum();
+            typed.get().map_or_else(|| typed.bytes(), |frames| Frames::bytes(frames) + more)
+        }
         Value::List(items) => items.iter().map(|(_, item)| length(item)).sum(),
         Value::Custom(record) => record.fields.iter().map(|(_, field)| length(field)).sum(),
         other => other.bytes(),

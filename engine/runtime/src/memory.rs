@@ -264,6 +264,7 @@ fn is_part(value: &Value) -> bool {
     match value {
         Value::Part(_) => true,
         Value::List(items) => items.iter().any(|(_, item)| is_part(item)),
+        Value::Typed(typed) => typed.more().iter().any(|(_, field)| is_part(field)),
         Value::Custom(record) => record.fields.iter().any(|(_, field)| is_part(field)),
         _ => false,
     }

@@ -66,6 +66,7 @@ pub(crate) fn files(outputs: &[Option<Value>]) -> Vec<OutputFile> {
         match value {
             Value::File(file) => into.push(OutputFile::clone(file)),
             Value::List(items) => items.iter().for_each(|(_, item)| gather(item, into)),
+            Value::Typed(typed) => typed.more().iter().for_each(|(_, field)| gather(field, into)),
             Value::Custom(record) => {
                 record.fields.iter().for_each(|(_, field)| gather(field, into))
             }

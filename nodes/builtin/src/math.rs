@@ -1,14 +1,19 @@
-//! `math`: arithmetic on two numbers, computed while planning where they are known.
+//! `math`: arithmetic on two numbers, or an expression over named ones, computed while planning
+//! where they are known.
+
+mod expression;
+mod number;
 
 use std::borrow::Cow;
 
 use kino_node::{Cx, Error, Inputs, NodeDef, Outputs, Result, Services, Value};
 use kino_port::{
-    Fact, Facts, Literal, NodeTraits, PlanError, Port, PortType, Signature, StepInfo, edge, ports,
-    text,
+    Fact, Facts, Literal, NodeTraits, PlanError, Port, PortType, Signature, StepInfo, edge,
+    optional, optional_list, ports, text,
 };
 
 use crate::infer::{InferResult, refuse};
+use number::Number;
 
 /// Arithmetic on two numbers.
 pub(crate) static MATH: NodeDef = NodeDef {
@@ -17,15 +22,26 @@ pub(crate) static MATH: NodeDef = NodeDef {
         version: Cow::Borrowed("1"),
         about: Cow::Borrowed(ABOUT),
         inputs: ports![
-            edge("a", PortType::Any).about("The first number: an Int or a Real."),
+            optional("a", PortType::Any).about(
+                "The first number: an Int or a Real. It is needed unless there is an expression."
+            ),
             zero("b").about("The second number."),
             text("op", "add").choices(&OPERATIONS).about(
                 "What to do: a + b, a − b, a · b, a / b, the lesser, the greater, aᵇ, the \
-                     remainder of a / b."
+                     remainder of a / b; or with `a` alone: the whole number below, above, nearest."
             ),
+            text("expr", "").about(
+                "An expression to compute instead, such as \"4*floor(seconds*fps/4)+1\": numbers, \
+                     names of `values`, a and b; + - * / // % ^ and brackets; floor, ceil, round, \
+                     abs, sqrt, min, max, pow, mod."
+            ),
+            optional_list("values", PortType::Any)
+                .about("Numbers for the expression, by name: {\"fps\": \"inputs.fps\"}."),
         ],
         outputs: ports![
-            edge("value", PortType::Any).about("The result; an Int if both numbers are.")
+            edge("value", PortType::Any)
+                .int_where("op", &ROUNDING)
+                .about("The result; an Int if both numbers are, or if it is rounded.")
         ],
         traits: NodeTraits::PORTABLE,
     },
@@ -33,15 +49,19 @@ pub(crate) static MATH: NodeDef = NodeDef {
     run,
 };
 
-const ABOUT: &str = "Computes with two numbers. Two whole numbers give a whole number: `div` then \
-rounds down, and `mod` has the sign of `b`. If either is a Real, so is the result. What is known \
-before the run is computed while planning, so that a result can feed `frames` or `width` and is \
-checked against their ranges at once.\n\n\
-Example:\n    // 4k+1 frames of some seconds at 16 a second\n    \"frames\": (op: \"math\", in: \
-{\"a\": \"inputs.seconds\"}, with: {\"b\": 16, \"op\": \"mul\"}),\n    \"count\":  (op: \"math\", \
-in: {\"a\": \"frames\"}, with: {\"b\": 1}),";
+const ABOUT: &str = "Computes with two numbers, or an expression over named ones. Two whole numbers \
+give a whole number: `div` then rounds down, and `mod` has the sign of `b`. If either is a Real, so \
+is the result, unless it is rounded; half goes away from zero. In an expression `/` gives a Real and \
+`//` rounds down. What is known before the run is computed while planning, so that a result can feed \
+`frames` or `width` and is checked against their ranges at once.\n\n\
+Example:\n    // 4k+1 frames of some seconds\n    \"count\": (op: \"math\", in: {\"values\": \
+{\"seconds\": \"inputs.seconds\", \"fps\": \"inputs.fps\"}},\n        with: {\"expr\": \
+\"4*floor(seconds*fps/4)+1\"}),";
 
-const OPERATIONS: [Cow<'static, str>; 8] = [
+/// The operations that give an Int of a Real.
+const ROUNDING: [&str; 3] = ["floor", "ceil", "round"];
+
+const OPERATIONS: [Cow<'static, str>; 11] = [
     Cow::Borrowed("add"),
     Cow::Borrowed("sub"),
     Cow::Borrowed("mul"),
@@ -50,6 +70,9 @@ const OPERATIONS: [Cow<'static, str>; 8] = [
     Cow::Borrowed("max"),
     Cow::Borrowed("pow"),
     Cow::Borrowed("mod"),
+    Cow::Borrowed("floor"),
+    Cow::Borrowed("ceil"),
+    Cow::Borrowed("round"),
 ];
 
 /// A number of either kind, 0 where nothing feeds it.
@@ -59,141 +82,115 @@ const fn zero(name: &'static str) -> Port {
     port
 }
 
-#[derive(Clone, Copy)]
-enum Number {
-    Int(i128),
-    Real(f64),
-}
-
-impl Number {
-    fn real(self) -> f64 {
-        match self {
-            Number::Int(value) => value as f64,
-            Number::Real(value) => value,
-        }
-    }
-}
+/// The number at a port or in a list, as a literal while planning.
+type Named = (String, Number);
 
 fn infer(_: &Services, facts: &Facts) -> InferResult {
     let mut errors = Vec::new();
-    let mut number = |port: &str| match facts.get(port)?.literal()? {
-        Literal::Int(value) => Some(Number::Int(*value)),
-        Literal::Real(value) => Some(Number::Real(*value)),
-        other => {
-            errors.push(PlanError::at(port, format!("expected a number, found {other}")));
+    let mut number = |port: &str, fact: &Fact| match Number::of(fact.literal()?) {
+        Ok(number) => Some(number),
+        Err(message) => {
+            errors.push(PlanError::at(port, message));
             None
         }
     };
-    let (a, b) = (number("a"), number("b"));
+    let a = facts.get("a").map(|fact| number("a", fact));
+    let b = facts.get("b").and_then(|fact| number("b", fact));
+    let named: Vec<(String, Option<Number>)> = match facts.get("values") {
+        Some(Fact::List(items)) => (items.iter())
+            .map(|(name, fact)| {
+                (name.as_deref().unwrap_or_default().to_owned(), number("values", fact))
+            })
+            .collect(),
+        Some(one) => vec![(String::new(), number("values", one))],
+        None => Vec::new(),
+    };
     if !errors.is_empty() {
         return Err(errors);
     }
-    let (Some(a), Some(b), Some(op)) = (a, b, facts.text("op")) else {
-        return Ok(StepInfo::default());
+    let Some(expression) = facts.text("expr") else { return Ok(StepInfo::default()) };
+    let result = if expression.is_empty() {
+        let Some(a) = a else { return Err(vec![nothing_feeds()]) };
+        match (a, b, facts.text("op")) {
+            (Some(a), Some(b), Some(op)) => number::compute(a, b, op),
+            _ => return Ok(StepInfo::default()),
+        }
+    } else {
+        let of_ports = [("a", a), ("b", Some(b))];
+        let of_ports = of_ports.into_iter().filter_map(|(name, one)| Some((name.to_owned(), one?)));
+        let all: Vec<(String, Option<Number>)> = named.into_iter().chain(of_ports).collect();
+        check_names(all.iter().map(|(name, _)| &**name)).map_err(|error| vec![error])?;
+        let known: Option<Vec<Named>> =
+            all.iter().map(|(name, value)| Some((name.clone(), (*value)?))).collect();
+        match known {
+            Some(values) => in_expression(expression, &values),
+            None => {
+                let names: Vec<&str> = all.iter().map(|(name, _)| &**name).collect();
+                let checked = expression::check(expression, &names);
+                checked.map_err(|message| vec![PlanError::at("expr", message)])?;
+                return Ok(StepInfo::default());
+            }
+        }
     };
-    let literal = match compute(a, b, op).map_err(|error| vec![error])? {
+    let literal = match result.map_err(|error| vec![error])? {
         Number::Int(value) => Literal::Int(value),
         Number::Real(value) => Literal::Real(value),
     };
     Ok(StepInfo { outputs: vec![Fact::Literal(literal)], ..StepInfo::default() })
 }
 
-fn run(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
-    let number = |port: &str| match inputs.get(port) {
-        Some(Value::Int(value)) => Ok(Number::Int(*value)),
-        Some(Value::Real(value)) => Ok(Number::Real(*value)),
-        Some(other) => {
-            Err(Error::input(port, format!("expected a number, found {}", other.type_name())))
+fn nothing_feeds() -> PlanError {
+    PlanError::at("a", "nothing feeds it").hint("feed `a`, or write an expression in `expr`")
+}
+
+/// The names of `values` are those of the expression.
+fn check_names<'n>(names: impl Iterator<Item = &'n str>) -> Result<(), PlanError> {
+    let mut seen = std::collections::HashSet::new();
+    for name in names {
+        let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if !is_name {
+            let message = match name {
+                "" => "a number of an expression needs a name".to_owned(),
+                name => format!("`{name}` is no name: letters, digits and _, a letter first"),
+            };
+            let hint = "write {\"fps\": \"inputs.fps\"}";
+            return Err(PlanError::at("values", message).hint(hint));
         }
-        None => Err(Error::input(port, "nothing feeds it")),
+        if !seen.insert(name) {
+            return Err(PlanError::at("values", format!("`{name}` is there twice")));
+        }
+    }
+    Ok(())
+}
+
+fn in_expression(expression: &str, values: &[Named]) -> Result<Number, PlanError> {
+    expression::compute(expression, values).map_err(|message| PlanError::at("expr", message))
+}
+
+fn run(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+    let number = |port: &str, value: &Value| match value {
+        Value::Int(value) => Ok(Number::Int(*value)),
+        Value::Real(value) => Ok(Number::Real(*value)),
+        other => Err(Error::input(port, format!("expected a number, found {}", other.type_name()))),
     };
-    let result = compute(number("a")?, number("b")?, inputs.text("op")?).map_err(refuse)?;
-    Ok(vec![Some(match result {
+    let a = inputs.get("a").map(|value| number("a", value)).transpose()?;
+    let b = inputs.get("b").map(|value| number("b", value)).transpose()?;
+    let (expression, op) = (inputs.text("expr")?, inputs.text("op")?);
+    let result = if expression.is_empty() {
+        let a = a.ok_or_else(|| Error::input("a", "nothing feeds it"))?;
+        number::compute(a, b.unwrap_or(Number::Int(0)), op)
+    } else {
+        let named = inputs.items("values").into_iter().map(|(name, value)| {
+            Ok((name.as_deref().unwrap_or_default().to_owned(), number("values", value)?))
+        });
+        let mut values = named.collect::<Result<Vec<Named>>>()?;
+        values.extend([("a", a), ("b", b)].into_iter().filter_map(|(n, v)| Some((n.into(), v?))));
+        check_names(values.iter().map(|(name, _)| &**name)).map_err(refuse)?;
+        in_expression(expression, &values)
+    };
+    Ok(vec![Some(match result.map_err(refuse)? {
         Number::Int(value) => Value::Int(value),
         Number::Real(value) => Value::Real(value),
     })])
-}
-
-fn compute(a: Number, b: Number, op: &str) -> Result<Number, PlanError> {
-    match (a, b) {
-        (Number::Int(a), Number::Int(b)) => whole(a, b, op).map(Number::Int),
-        _ => real(a.real(), b.real(), op).map(Number::Real),
-    }
-}
-
-fn whole(a: i128, b: i128, op: &str) -> Result<i128, PlanError> {
-    if b == 0 && matches!(op, "div" | "mod") {
-        return Err(PlanError::at("b", format!("{a} cannot be divided by 0")));
-    }
-    let result = match op {
-        "sub" => a.checked_sub(b),
-        "mul" => a.checked_mul(b),
-        "div" => {
-            a.checked_div_euclid(b).map(|q| if b < 0 && a.rem_euclid(b) != 0 { q - 1 } else { q })
-        }
-        "min" => Some(a.min(b)),
-        "max" => Some(a.max(b)),
-        "mod" => a.checked_rem_euclid(b).map(|r| if b < 0 && r != 0 { r + b } else { r }),
-        "pow" => {
-            let Ok(exponent) = u32::try_from(b) else {
-                return Err(PlanError::at("b", format!("{a} to the power {b} is no whole number"))
-                    .hint("write `a` with a decimal point"));
-            };
-            a.checked_pow(exponent)
-        }
-        _ => a.checked_add(b),
-    };
-    result.ok_or_else(|| PlanError::new(format!("{op} of {a} and {b} is too large")))
-}
-
-fn real(a: f64, b: f64, op: &str) -> Result<f64, PlanError> {
-    if b == 0.0 && matches!(op, "div" | "mod") {
-        return Err(PlanError::at("b", format!("{a} cannot be divided by 0")));
-    }
-    let result = match op {
-        "sub" => a - b,
-        "mul" => a * b,
-        "div" => a / b,
-        "min" => a.min(b),
-        "max" => a.max(b),
-        "mod" => a - b * (a / b).floor(),
-        "pow" => libm::pow(a, b),
-        _ => a + b,
-    };
-    if result.is_finite() {
-        return Ok(result);
-    }
-    Err(PlanError::new(format!("{op} of {a} and {b} is no finite number")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(a: i128, b: i128, op: &str, expected: i128) {
-        assert_eq!(whole(a, b, op), Ok(expected), "{a} {op} {b}");
-    }
-
-    #[test]
-    fn division_rounds_down_and_the_remainder_fits() {
-        for (a, b) in [(7, 2), (-7, 2), (7, -2), (-7, -2), (6, -3), (0, 5), (1, 7), (-1, 7)] {
-            let quotient = (a as f64 / b as f64).floor() as i128;
-            check(a, b, "div", quotient);
-            check(a, b, "mod", a - b * quotient);
-            assert_eq!(real(a as f64, b as f64, "mod"), Ok((a - b * quotient) as f64));
-        }
-    }
-
-    #[test]
-    fn what_has_no_result_is_refused() {
-        let message = |result: Result<i128, PlanError>| result.unwrap_err().message;
-        assert_eq!(message(whole(3, 0, "div")), "3 cannot be divided by 0");
-        assert_eq!(message(whole(2, -1, "pow")), "2 to the power -1 is no whole number");
-        assert!(message(whole(i128::MAX, 2, "mul")).ends_with("is too large"));
-        assert_eq!(
-            real(-1.0, 0.5, "pow").unwrap_err().message,
-            "pow of -1 and 0.5 is no finite number"
-        );
-    }
 }

@@ -34,6 +34,46 @@ fn math_computes_the_same_while_planning_and_running() {
     check_math(Real(17.0), Int(4), "div", Real(4.25));
     check_math(Real(-1.5), Int(1), "mod", Real(0.5));
     check_math(Real(2.0), Real(0.5), "pow", Real(std::f64::consts::SQRT_2));
+    check_math(Real(-2.5), Int(0), "floor", Int(-3));
+    check_math(Real(-2.5), Int(0), "ceil", Int(-2));
+    check_math(Real(2.5), Int(0), "round", Int(3));
+    check_math(Int(7), Int(0), "round", Int(7));
+}
+
+#[test]
+fn an_expression_is_computed_from_named_numbers() {
+    let rig = Rig::new("expression");
+    let named = |seconds: Fact| {
+        let items = [("seconds", seconds), ("fps", number(8))];
+        Fact::List(items.map(|(name, fact)| (Some(name.into()), fact)).into())
+    };
+    let expr = |expression: &str, values: Fact| {
+        [("expr", known(expression)), ("values", values), ("b", number(1)), ("op", known("add"))]
+    };
+    let seconds = Fact::Literal(Literal::Real(1.5));
+    let planned = rig.fact("math", &expr("4*floor(seconds*fps/4)+b", named(seconds.clone())), 0);
+    assert_eq!(planned.literal(), Some(&Literal::Int(13)));
+    let value = |literal: &Literal| Value::from_literal(literal);
+    let items = [("seconds", value(&Literal::Real(1.5))), ("fps", int(8))];
+    let items = items.map(|(name, value)| (Some(name.into()), value)).into();
+    let inputs = [
+        ("expr", text("4*floor(seconds*fps/4)+b")),
+        ("values", Value::List(items)),
+        ("b", int(1)),
+        ("op", text("add")),
+    ];
+    assert_eq!(format!("{:?}", rig.one("math", &inputs)), "13");
+
+    let objects = |expression: &str, values| rig.objects("math", &expr(expression, values));
+    let unknown = "expr: `second*2` names `second`, which is not there; did you mean `seconds`?";
+    assert_eq!(objects("second*2", named(Fact::Unknown)), unknown, "before its numbers are known");
+    assert!(objects("seconds*", named(seconds.clone())).contains("ends where a number or a name"));
+    assert!(objects("seconds/0", named(seconds)).contains("cannot be divided by 0"));
+    assert!(objects("1", Fact::List(vec![(None, number(1))])).contains("needs a name"));
+    let twice = Fact::List(vec![(Some("b".into()), number(1))]);
+    assert_eq!(objects("b", twice), "values: `b` is there twice");
+    let nothing = [("b", number(1)), ("op", known("add")), ("expr", known(""))];
+    assert!(rig.objects("math", &nothing).starts_with("a: nothing feeds it"));
 }
 
 #[test]

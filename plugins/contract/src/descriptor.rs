@@ -329,6 +329,7 @@ fn read_port(written: &WrittenPort, is_input: bool) -> Result<Port, String> {
         lazy: false,
         draws: written.draws,
         file: false,
+        int_where: None,
         ty,
     };
     let default = written.default.as_ref().map(|json| literal(json, &port)).transpose()?;

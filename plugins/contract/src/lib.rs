@@ -11,6 +11,7 @@ mod dtype;
 mod has;
 pub mod ops;
 pub mod path;
+pub mod records;
 mod value;
 
 pub use descriptor::{Descriptor, NodeSpec, TypeSpec, is_word};

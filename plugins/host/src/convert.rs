@@ -3,10 +3,16 @@
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, DType, Device, DeviceLocation, Storage, Tensor};
+use kino_contract::ops::Operand;
+use kino_contract::records::{self, Found};
 use kino_contract::{ValueKind, code};
-use kino_node::{Error, Fields, Opaque, Record, Result, TYPES, TypeDef, Value, type_of_name};
+use kino_node::{
+    Content, Embeddings, Error, Fields, Frames, Opaque, Record, Result, Typed, Value, type_of_name,
+};
+use kino_port::{FieldContent, FieldPresence, FieldRule, TensorRule};
 
 use crate::error::invalid;
+use crate::ops::{of_candle, refused};
 use crate::value::PluginValue;
 
 /// A tensor's elements as they lie, to be read.
@@ -26,31 +32,42 @@ pub struct ReadView {
 }
 
 impl PluginValue {
-    /// The tensor that it is.
+    /// The tensor that it is, or of a record its field `tensor`; so for all that follow.
     ///
     /// # Errors
     /// When it is something else, or a draft is still being written.
     pub fn tensor(&self) -> Result<Tensor> {
         match self {
             PluginValue::Value(Value::Tensor(tensor)) => Ok(tensor.clone()),
-            PluginValue::Value(Value::Typed(typed)) if self.kind() == ValueKind::Tensor => {
-                typed.exact_tensor()
-            }
             PluginValue::TensorBuffer(draft) => draft.finish(),
             PluginValue::SharedTensor(shared) => {
                 let bytes = (*shared.memory).as_ref();
                 Ok(Tensor::from_raw_buffer(bytes, shared.dtype, &shared.shape, &Device::Cpu)?)
             }
-            other => Err(Error::coded(
-                code::WRONG_KIND,
-                format!("expected a tensor, found {}", other.type_name()),
-            )),
+            other => match other.own_tensor()? {
+                Some(field) => field.tensor(),
+                None => Err(Error::coded(
+                    code::WRONG_KIND,
+                    format!("expected a tensor, found {}", other.type_name()),
+                )),
+            },
+        }
+    }
+
+    /// The field `tensor` of a record, as which it is read.
+    fn own_tensor(&self) -> Result<Option<PluginValue>> {
+        match self {
+            PluginValue::Value(Value::Typed(_) | Value::Custom(_)) | PluginValue::Fields(..) => {
+                self.field("tensor")
+            }
+            _ => Ok(None),
         }
     }
 
     /// Whether it can be read as a tensor.
     pub fn is_tensor(&self) -> bool {
         self.kind() == ValueKind::Tensor
+            || matches!(self.own_tensor(), Ok(Some(field)) if field.kind() == ValueKind::Tensor)
     }
 
     /// Element type and shape of the tensor that it is.
@@ -134,29 +151,33 @@ impl PluginValue {
         self.with_bytes(|all| piece(all, offset, length))?
     }
 
-    /// A record that a plugin makes: an engine type, or one of its own.
+    /// A record that a plugin makes: of an engine type, or one of its own. Fields that the type does
+    /// not know are kept.
     ///
     /// # Errors
-    /// When fields are missing or of other types than the record's.
+    /// When fields are missing, given twice, or other than the type's rules say.
     pub fn record(ty: &str, fields: Vec<(Arc<str>, PluginValue)>) -> Result<PluginValue> {
+        let names: Vec<&str> = fields.iter().map(|(name, _)| &**name).collect();
         if ty.contains('.') {
-            let fields = fields.into_iter();
-            let fields = fields.map(|(name, value)| Ok((name, value.into_value()?)));
-            let fields = fields.collect::<Result<_>>()?;
+            records::check_names(ty, &[], &names).map_err(refused)?;
+            let fields = values(fields)?;
             let record = Value::Custom(Arc::new(Record { ty: ty.into(), fields }));
             return Ok(PluginValue::Value(record));
         }
-        let makes = |def: &TypeDef| def.named().is_some_and(|row| row.needed_fields.is_some());
-        let Some(def) = type_of_name(ty).filter(|def| makes(def)) else {
-            let names: Vec<_> = TYPES.iter().filter(|def| makes(def)).map(TypeDef::name).collect();
-            return Err(Error::advised(
-                format!("plugins make no records of type {ty}"),
-                format!("{}, or an own type with a point in its name", names.join(", ")),
-            )
-            .with_code(code::INVALID));
+        let rules = records::rules(ty).ok_or_else(|| refused(records::no_records(ty)))?;
+        records::check_names(ty, rules, &names).map_err(refused)?;
+        let given = RecordFields { ty, rules, fields: &fields };
+        given.check()?;
+        let Some(def) = type_of_name(ty) else {
+            return Ok(PluginValue::Fields(ty.into(), fields.into()));
         };
-        let value = def.from_fields(&RecordFields { ty, fields: &fields });
-        Ok(PluginValue::Value(Value::Typed(value.map_err(|error| error.or_code(code::INVALID))?)))
+        let content = match given.same_frames() {
+            Some(frames) => Content::new(frames),
+            None => def.from_fields(&given).map_err(|error| error.or_code(code::INVALID))?,
+        };
+        let is_more = |name: &str| !rules.iter().any(|rule| rule.name == name);
+        let more = values(fields.into_iter().filter(|(name, _)| is_more(name)))?;
+        Ok(PluginValue::Value(Value::Typed(Typed::from(content).with_more(more))))
     }
 
     /// The value that travels along an edge.
@@ -229,9 +250,36 @@ fn bytes_of(storage: &CpuStorage) -> Result<&[u8]> {
     })
 }
 
+/// Fields that no type knows, as values that go along with the record.
+fn values(
+    fields: impl IntoIterator<Item = (Arc<str>, PluginValue)>,
+) -> Result<Vec<(Arc<str>, Value)>> {
+    let value = |(name, value): (Arc<str>, PluginValue)| {
+        let value = value.into_value().map_err(|error| error.within(format_args!("`{name}`")))?;
+        if depth(&value) > records::MAX_DEPTH {
+            let message = format!("`{name}`: more than {} deep", records::MAX_DEPTH);
+            return Err(Error::coded(code::LIMIT, message));
+        }
+        Ok((name, value))
+    };
+    fields.into_iter().map(value).collect()
+}
+
+/// How deep values lie in each other.
+fn depth(value: &Value) -> usize {
+    let deepest = match value {
+        Value::List(items) => items.iter().map(|(_, item)| depth(item)).max(),
+        Value::Custom(record) => record.fields.iter().map(|(_, field)| depth(field)).max(),
+        Value::Typed(typed) => typed.more().iter().map(|(_, field)| depth(field)).max(),
+        _ => None,
+    };
+    deepest.map_or(1, |deepest| deepest + 1)
+}
+
 /// The fields of a record that a plugin makes.
 struct RecordFields<'a> {
     ty: &'a str,
+    rules: &'static [FieldRule],
     fields: &'a [(Arc<str>, PluginValue)],
 }
 
@@ -240,19 +288,74 @@ impl RecordFields<'_> {
         self.fields.iter().find(|(field, _)| **field == *name).map(|(_, value)| value)
     }
 
-    fn need(&self, name: &str) -> Result<&PluginValue> {
-        let missing = || invalid(format!("a record of type {} needs `{name}`", self.ty));
-        self.find(name).ok_or_else(missing)
+    /// The frames whose chunks these are, where they are just those: what lies in a file stays there.
+    fn same_frames(&self) -> Option<Arc<Frames>> {
+        let Some(PluginValue::Chunks(frames)) = self.find("chunks") else { return None };
+        let fps = self.find("fps").and_then(|fps| fps.real().ok());
+        (fps == frames.fps()).then(|| Arc::clone(frames))
+    }
+
+    /// Holds each field against its rule.
+    fn check(&self) -> Result<()> {
+        for (name, value) in self.fields {
+            let rule = self.rules.iter().find(|rule| *rule.name == **name);
+            match rule {
+                Some(rule) if rule.presence != FieldPresence::Derived => {
+                    self.check_field(rule, value)?;
+                }
+                None if self.ty == records::EMBEDDINGS && !value.is_tensor() => {
+                    return Err(Error::coded(
+                        code::WRONG_KIND,
+                        format!("embeddings are tensors, found {} in `{name}`", value.type_name()),
+                    ));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn check_field(&self, rule: &FieldRule, value: &PluginValue) -> Result<()> {
+        let shape = value.is_tensor().then(|| value.shape()).transpose()?;
+        let tensor = shape.as_ref().map(|(dtype, dims)| {
+            Ok::<_, Error>(Operand { dtype: of_candle(*dtype)?, dims: dims.as_slice() })
+        });
+        let found = Found {
+            kind: value.kind(),
+            type_name: value.type_name(),
+            tensor: tensor.transpose()?,
+            text: value.text().ok(),
+            number: value.real().ok(),
+            len: value.len(),
+        };
+        records::check_field(self.ty, rule, &found).map_err(refused)
     }
 }
 
+/// A tensor in the shape and of the element type of a rule.
+fn ruled(value: &PluginValue, rule: &TensorRule) -> Result<Tensor> {
+    let tensor = value.tensor()?;
+    let dims = rule.fit(tensor.dims()).map_err(invalid)?;
+    let tensor = if dims.len() < tensor.rank() { tensor.squeeze(0)? } else { tensor };
+    Ok(match rule.dtype {
+        Some("f64") => tensor.to_dtype(DType::F64)?,
+        Some(_) => tensor.to_dtype(DType::F32)?,
+        None => tensor,
+    })
+}
+
 impl Fields for RecordFields<'_> {
-    fn tensor(&self, name: &str) -> Result<Tensor> {
-        self.need(name)?.tensor()
+    fn tensor(&self, name: &str) -> Result<Option<Tensor>> {
+        let Some(value) = self.find(name) else { return Ok(None) };
+        let rule = self.rules.iter().find(|rule| rule.name == name);
+        match rule.map(|rule| &rule.content) {
+            Some(FieldContent::Tensor(rule)) => ruled(value, rule).map(Some),
+            _ => value.tensor().map(Some),
+        }
     }
 
     fn sizes(&self, name: &str) -> Result<Vec<usize>> {
-        let sizes = self.need(name)?;
+        let Some(sizes) = self.find(name) else { return Ok(Vec::new()) };
         let size = |at| {
             let size = sizes.item(at)?.int()?;
             usize::try_from(size).map_err(|_| invalid(format!("{size} is no size")))
@@ -260,10 +363,68 @@ impl Fields for RecordFields<'_> {
         (0..sizes.len()).map(size).collect()
     }
 
+    fn int(&self, name: &str) -> Result<Option<usize>> {
+        let Some(value) = self.find(name) else { return Ok(None) };
+        let int = value.int()?;
+        let size = usize::try_from(int).map_err(|_| invalid(format!("`{name}`: {int}")))?;
+        Ok(Some(size))
+    }
+
+    fn real(&self, name: &str) -> Result<Option<f64>> {
+        self.find(name).map(PluginValue::real).transpose()
+    }
+
+    fn text(&self, name: &str) -> Result<Option<String>> {
+        self.find(name).map(|text| text.text().map(str::to_owned)).transpose()
+    }
+
+    fn content(&self, name: &str) -> Result<Option<Content>> {
+        let Some(value) = self.find(name) else { return Ok(None) };
+        match value.clone().into_value()? {
+            Value::Typed(typed) => Ok(Some(Content::clone(&typed))),
+            other => Err(invalid(format!("`{name}`: a {} is none", other.type_name()))),
+        }
+    }
+
     fn opaque(&self, name: &str) -> Result<Option<Opaque>> {
         Ok(match self.find(name) {
             Some(PluginValue::Opaque(opaque)) => Some(opaque.clone()),
             _ => None,
         })
+    }
+
+    fn embeddings(&self, name: &str) -> Result<Vec<(String, Tensor, Option<Tensor>)>> {
+        let Some(value) = self.find(name) else { return Ok(Vec::new()) };
+        let rows = |value: &PluginValue| -> Result<Option<Tensor>> {
+            let Some(mask) = value.field("mask")? else { return Ok(None) };
+            let mask = ruled(&mask, &TensorRule::ROWS)?;
+            let elements = mask.to_device(&Device::Cpu)?.to_vec1::<f32>()?;
+            let elements = elements.into_iter().map(f64::from);
+            TensorRule::ROWS.check_elements(elements).map_err(invalid)?;
+            Ok(Some(mask))
+        };
+        let mut all = Vec::new();
+        if value.kind() == ValueKind::Tensor {
+            let text = ruled(value, &TensorRule::EMBEDDINGS)?;
+            all.push((Embeddings::TEXT.to_owned(), text, None));
+            return Ok(all);
+        }
+        for index in 0..value.len() {
+            let (name, item) = (value.name(index), value.item(index)?);
+            match name {
+                "mask" => {}
+                "tensor" => {
+                    let text = ruled(&item, &TensorRule::EMBEDDINGS)?;
+                    all.push((Embeddings::TEXT.to_owned(), text, rows(value)?));
+                }
+                name => all.push((name.to_owned(), item.tensor()?, rows(&item)?)),
+            }
+        }
+        Ok(all)
+    }
+
+    fn tensors(&self, name: &str) -> Result<Vec<Tensor>> {
+        let Some(list) = self.find(name) else { return Ok(Vec::new()) };
+        (0..list.len()).map(|index| list.item(index)?.tensor()).collect()
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::DType;
 use kino_contract::{ValueKind, code};
 use kino_node::{Error, Field, Frames, Opaque, Result, Value};
-use kino_port::PortType;
+use kino_port::{FieldRule, PortType};
 
 use crate::buffer::TensorBuffer;
 use crate::error::invalid;
@@ -58,10 +58,16 @@ impl From<Field> for PluginValue {
         let int = |value: usize| Value::Int(value as i128);
         PluginValue::Value(match field {
             Field::Tensor(tensor) => Value::Tensor(tensor),
+            Field::Text(text) => Value::Text(text.into()),
             Field::Int(value) => int(value),
             Field::Real(value) => Value::Real(value),
             Field::Ints(values) => {
                 Value::List(values.into_iter().map(|value| (None, int(value))).collect())
+            }
+            Field::Content(content) => Value::Typed(content.into()),
+            Field::Record(name, fields) => {
+                let field = |(name, field)| (name, PluginValue::from(field));
+                return PluginValue::Fields(name.into(), fields.into_iter().map(field).collect());
             }
             Field::Opaque(opaque) => return PluginValue::Opaque(opaque),
         })
@@ -81,7 +87,6 @@ impl PluginValue {
                 Value::List(_) => ValueKind::List,
                 Value::Typed(typed) => match typed.def().named() {
                     Some(row) if !row.fields.is_empty() => ValueKind::Record,
-                    Some(row) if row.tensor.is_some() => ValueKind::Tensor,
                     _ => ValueKind::Opaque,
                 },
                 Value::Custom(_) => ValueKind::Record,
@@ -177,15 +182,23 @@ impl PluginValue {
         self.len() == 0
     }
 
-    fn field_names(&self) -> &'static [&'static str] {
+    /// The names of the fields of a record of the engine: those of its type that are there, then
+    /// those of which its type does not know.
+    fn field_names(&self) -> Vec<&str> {
         match self {
             PluginValue::Value(Value::Typed(typed)) => {
-                typed.def().named().map_or(&[], |row| row.fields)
+                let rules = typed.def().named().map_or(&[][..], |row| row.fields);
+                let is_there = |rule: &&FieldRule| {
+                    rule.content.is_chunks() || matches!(typed.field(rule.name), Ok(Some(_)))
+                };
+                let known = rules.iter().filter(is_there).map(|rule| rule.name);
+                known.chain(typed.more().iter().map(|(name, _)| &**name)).collect()
             }
             PluginValue::FramesBuffer(_) | PluginValue::CollectedFrames(_) => {
-                PortType::Frames.named().map_or(&[], |row| row.fields)
+                let rules = PortType::Frames.named().map_or(&[][..], |row| row.fields);
+                rules.iter().map(|rule| rule.name).collect()
             }
-            _ => &[],
+            _ => Vec::new(),
         }
     }
 
@@ -224,8 +237,8 @@ impl PluginValue {
                 Ok(PluginValue::Value(Value::Tensor(frames.chunk(index)?)))
             }
             other => {
-                let name = other.field_names().get(index).ok_or_else(missing)?;
-                other.field(name)?.ok_or_else(missing)
+                let names = other.field_names();
+                other.field(names.get(index).ok_or_else(missing)?)?.ok_or_else(missing)
             }
         }
     }
@@ -247,7 +260,13 @@ impl PluginValue {
             }
             PluginValue::Value(Value::Typed(typed)) => match (name, typed.shared::<Frames>()) {
                 ("chunks", Some(frames)) => Some(PluginValue::Chunks(frames)),
-                _ => typed.field(name)?.map(PluginValue::from),
+                _ => match typed.field(name)? {
+                    Some(field) => Some(PluginValue::from(field)),
+                    None => {
+                        let more = typed.more().iter().find(|(field, _)| **field == *name);
+                        more.map(|(_, value)| PluginValue::Value(value.clone()))
+                    }
+                },
             },
             _ => None,
         })

@@ -262,7 +262,25 @@ impl Frames {
             expect_rgb(&chunk)?;
             builder.push(&work(chunk)?)?;
         }
-        builder.finish()
+        self.keep_fields(builder.finish()?)
+    }
+
+    /// Other frames made of these, with the fields of these that this crate does not know.
+    fn keep_fields(&self, mut made: Frames) -> Result<Frames> {
+        const KNOWN: [&str; 5] = ["chunks", "fps", "count", "height", "width"];
+        let known = KNOWN.len() - usize::from(self.fps.is_none());
+        if self.value.len() <= known {
+            return Ok(made);
+        }
+        let items = (0..self.value.len()).map(|index| self.value.item(index));
+        let mut fields = items.collect::<Result<Vec<_>>>()?;
+        fields.retain(|(name, _)| !KNOWN.contains(&name.as_str()));
+        for name in ["chunks", "fps"] {
+            fields.extend(made.value.field(name)?.map(|value| (name.to_owned(), value)));
+        }
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value)).collect();
+        made.value = Value::record("Frames", &fields)?;
+        Ok(made)
     }
 }
 

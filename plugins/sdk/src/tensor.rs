@@ -18,6 +18,10 @@ pub struct Tensor(Arc<Inner>);
 
 struct Inner {
     value: Value,
+    /// The record of which it is the field `tensor`, where it came as one.
+    record: Option<Value>,
+    /// The record of which that record is a field, where it came as one.
+    around: Option<Value>,
     view: View,
     /// The elements in main memory, where the view itself does not give them.
     near: OnceLock<Near>,
@@ -33,15 +37,31 @@ enum Near {
 impl Tensor {
     /// The tensor that a value is, or holds as its field `tensor`.
     pub(crate) fn of(value: Value) -> Result<Self> {
-        let value = match value.kind() {
-            crate::ValueKind::Record => match value.field("tensor")? {
-                Some(tensor) => tensor,
-                None => value,
-            },
-            _ => value,
+        Self::of_field(value, None)
+    }
+
+    /// As [`Tensor::of`], of a value that is a field of a record.
+    pub(crate) fn of_field(value: Value, around: Option<Value>) -> Result<Self> {
+        let field = match value.kind() {
+            crate::ValueKind::Record => value.field("tensor")?,
+            _ => None,
+        };
+        let (value, record) = match field {
+            Some(tensor) => (tensor, Some(value)),
+            None => (value, None),
         };
         let view = View::of(&value)?;
-        Ok(Tensor(Arc::new(Inner { value, view, near: OnceLock::new() })))
+        Ok(Tensor(Arc::new(Inner { value, record, around, view, near: OnceLock::new() })))
+    }
+
+    /// The record of which it is the field `tensor`, where it came as one of this type.
+    pub(crate) fn record_of(&self, ty: &str) -> Option<&Value> {
+        self.0.record.as_ref().filter(|record| record.type_name() == ty)
+    }
+
+    /// The record of which its record is a field, where it came as one.
+    pub(crate) fn record_around(&self) -> Option<&Value> {
+        self.0.around.as_ref()
     }
 
     /// The value behind it.

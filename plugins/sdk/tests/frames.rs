@@ -106,23 +106,28 @@ fn scale(
 #[test]
 fn engine_records_keep_what_a_plugin_does_not_see() -> Result<()> {
     let tensor = Tensor::random(8, &[2, 1, 2, 2]);
-    let space = Value::text("of a model")?;
+    let space = testing::opaque("Space").0;
+    let clips = testing::opaque("Clips").0;
     let latent = Value::record("Latent", &[("tensor", tensor.value()), ("space", &space)])?;
     let sizes = [1, 2, 2].map(|size| Value::int(size).unwrap());
     let sizes: Vec<_> = sizes.iter().map(|size| ("", size)).collect();
-    let (clips, patch) = (Value::list(&[])?, Value::list(&sizes)?);
+    let patch = Value::list(&sizes)?;
     let tokens = Tensor::random(9, &[4, 8]);
-    let fields = [("tokens", tokens.value()), ("clips", &clips), ("patch", &patch)];
+    let note = Value::text("by hand")?;
+    let fields =
+        [("tensor", tokens.value()), ("clips", &clips), ("patch", &patch), ("note", &note)];
     let patches = Value::record("Patches", &fields)?;
     let text = Conditioning { positive: tokens.clone(), negative: tensor.clone() };
     let run = testing::run::<scale>().input("latent", Any(latent)).input("text", text);
     let out = run.input("patches", Any(patches)).call()?;
     let latent: Any = out.get("latent")?;
-    assert_eq!(latent.0.field("space")?.unwrap().as_text()?, "of a model");
+    assert_eq!(latent.0.field("space")?.unwrap().type_name(), "Space");
     assert_close(&out.get::<Latent>("latent")?.tensor, &tensor.mul(2.0)?, 0.0);
     assert_close(&out.get::<Conditioning>("conditioning")?.positive, &tensor, 0.0);
     let patches: Patches = out.get("patches")?;
     assert_eq!(patches.patch()?, [1, 2, 2]);
+    let whole: Any = out.get("patches")?;
+    assert_eq!(whole.0.field("note")?.unwrap().as_text()?, "by hand");
     assert_close(&patches.tokens, &tokens.mul(2.0)?, 0.0);
     assert!(patches.with(Tensor::random(9, &[4, 7])).is_err());
     Ok(())
@@ -175,5 +180,72 @@ fn views_do_not_outlive_their_turn() -> Result<()> {
         let alone = tensor.matmul(&tensor)?.sum(&[])?.to_scalar::<f32>()?;
         assert_eq!(thread.join().unwrap(), alone);
     }
+    Ok(())
+}
+
+#[node(id = "example.open", version = "1.0.0", outputs("text", "mask", "frames", "given"))]
+fn open(
+    cx: &mut Cx,
+    text: Conditioning,
+    mask: Mask,
+    frames: Frames,
+    given: Given,
+) -> Result<(Conditioning, Mask, Frames, Given)> {
+    ensure!(text.positive_embedding("pooled")?.is_some(), "no pooled embedding");
+    let text = text.with_positive(text.positive.mul(2.0)?)?;
+    let mask = mask.with(mask.mul(0.5)?)?;
+    ensure!(given.frames()? == 5 && given.strength()? == 0.5, "another given");
+    let given = given.with("strength", 1.0)?;
+    Ok((text, mask, frames.map_each(cx, |x| 1.0 - x)?, given))
+}
+
+/// A node that changes a part of what it got gives on all the rest, whatever that is.
+#[test]
+fn fields_that_no_type_knows_stay() -> Result<()> {
+    let note = Value::text("by hand")?;
+    let rows = Tensor::random(1, &[4, 8]);
+    let pooled = Tensor::random(2, &[8]);
+    let embeddings = [("tensor", rows.value()), ("pooled", pooled.value())];
+    let positive = Value::record("Embeddings", &embeddings)?;
+    let fields = [("positive", &positive), ("negative", rows.value()), ("note", &note)];
+    let text = Value::record("Conditioning", &fields)?;
+    let grey = Tensor::random(3, &[2, 4, 6]);
+    let mask = Value::record("Mask", &[("tensor", grey.value()), ("note", &note)])?;
+    let frames = Frames::random(4, [2, 4, 6, 3]);
+    let (chunk, whole) = (frames.joined()?, Value::int(5)?);
+    let chunks = Value::list(&[("", chunk.value())])?;
+    let sizes = [2, 4, 6].map(|size| Value::int(size).unwrap());
+    let frames = Value::record(
+        "Frames",
+        &[
+            ("chunks", &chunks),
+            ("count", &sizes[0]),
+            ("height", &sizes[1]),
+            ("width", &sizes[2]),
+            ("note", &note),
+        ],
+    )?;
+    let latent = Latent::new(Tensor::random(5, &[2, 2, 4, 6]));
+    let given = Given::new(&latent, &Mask(grey.clone()), 5)?.with("strength", 0.5)?;
+    assert_eq!(given.frames()? as i128, whole.as_int()?);
+    let given = given.with("note", Any(note.clone()))?;
+    let run = testing::run::<open>().input("text", Any(text)).input("mask", Any(mask));
+    let out = run.input("frames", Any(frames)).input("given", given).call()?;
+    for name in ["text", "mask", "frames", "given"] {
+        let value: Any = out.get(name)?;
+        let note = value.0.field("note")?;
+        assert_eq!(
+            note.map(|note| note.as_text()).transpose()?.as_deref(),
+            Some("by hand"),
+            "{name}"
+        );
+    }
+    let text: Conditioning = out.get("text")?;
+    assert_close(&text.positive, &rows.mul(2.0)?, 0.0);
+    assert_close(&text.positive_embedding("pooled")?.unwrap(), &pooled, 0.0);
+    assert_close(&out.get::<Mask>("mask")?.0, &grey.mul(0.5)?, 0.0);
+    assert_close(&out.get::<Frames>("frames")?.joined()?, &chunk.mul(-1.0)?.add(1.0)?, 1e-6);
+    assert_eq!(out.get::<Given>("given")?.strength()?, 1.0);
+    assert_close(&out.get::<Given>("given")?.mask()?, &grey, 0.0);
     Ok(())
 }

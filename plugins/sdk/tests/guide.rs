@@ -10,7 +10,7 @@ fn gain(
     frames: Frames,
     #[param(default = 1.5, range = 0.0..=4.0)] gain: f64,
 ) -> Result<Frames> {
-    frames.map_each(cx, |x| (x * gain as f32).min(1.0))
+    frames.map_samples(cx, |x| (x * gain).min(1.0))
 }
 kino_plugin::plugin!(gain);
 

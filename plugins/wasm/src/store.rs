@@ -75,6 +75,7 @@ impl TreeSize {
         match value {
             Value::List(items) => items.iter().for_each(|(_, item)| add(item)),
             Value::Custom(record) => record.fields.iter().for_each(|(_, field)| add(field)),
+            Value::Typed(typed) => typed.more().iter().for_each(|(_, field)| add(field)),
             _ => {}
         }
         all
@@ -164,10 +165,14 @@ pub(crate) fn held_by(item: &PluginValue, add: &mut dyn FnMut(usize, u64)) {
     };
     match item {
         PluginValue::Value(Value::Tensor(held)) => tensor(held),
-        PluginValue::Value(Value::Typed(typed)) => match typed.shared::<Frames>() {
-            Some(frames) => held_by(&PluginValue::Chunks(frames), add),
-            None => typed.tensors().flatten().for_each(|held| tensor(&held)),
-        },
+        PluginValue::Value(Value::Typed(typed)) => {
+            match typed.shared::<Frames>() {
+                Some(frames) => held_by(&PluginValue::Chunks(frames), add),
+                None => typed.tensors().flatten().for_each(|held| tensor(&held)),
+            }
+            let more = typed.more().iter();
+            more.for_each(|(_, field)| held_by(&PluginValue::Value(field.clone()), add));
+        }
         PluginValue::Chunks(frames) => {
             let pixels = frames.count() * frames.height() * frames.width();
             add(Arc::as_ptr(frames).addr(), 12 * pixels as u64);

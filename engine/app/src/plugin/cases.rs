@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use kino_host::Descriptor;
-use kino_node::{
-    Audio, Clip, Conditioning, FramesBuilder, ImageConditioning, Latent, Ledger, Mask, ModelPart,
-    Patches, Record, Result, Sigmas, Value,
+use kino_host::{Descriptor, PluginValue};
+use kino_node::{Clip, FramesBuilder, Ledger, ModelPart, Patches, Record, Result, Value};
+use kino_port::{
+    ElementRule, FieldContent, FieldPresence, FieldRule, Literal, Port, PortType, Range, TensorRule,
 };
-use kino_port::{Literal, Port, PortType, Range, Sigma};
 
 /// One way to try a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,34 +248,23 @@ fn own(
             }
             Value::from(frames.finish()?)
         }
-        PortType::Latent => {
-            let tensor = draws.tensor(case, &[16, 2, 4, 6])?;
-            Value::from(Latent { tensor, space: None })
-        }
         PortType::Patches => {
             let clip = Clip { name: None, grid: [1, 2, 3], channels: 16, space: None };
             let tokens = draws.tensor(case, &[6, 64])?;
             Value::from(Patches { tokens, clips: vec![clip], patch: [1, 2, 2] })
         }
-        PortType::Conditioning => Value::from(Conditioning::of_text(
-            draws.tensor(case, &[8, 32])?,
-            draws.tensor(case, &[8, 32])?,
-        )),
-        PortType::Sigmas => {
-            Value::from(Sigmas((0..=8).rev().map(|n| Sigma(f64::from(n) / 8.0)).collect()))
-        }
-        PortType::ImageConditioning => {
-            Value::from(ImageConditioning { tensor: draws.tensor(case, &[8, 32])? })
-        }
-        PortType::Mask => {
-            let shape = case.frames(draws);
-            let numbers: Vec<f32> =
-                (0..shape.iter().product()).map(|_| draws.unit() as f32).collect();
-            Value::from(Mask { tensor: Tensor::from_vec(numbers, &shape, &Device::Cpu)? })
-        }
-        PortType::Audio => {
-            let samples = (0..4000).map(|_| draws.unit() as f32 * 2.0 - 1.0).collect();
-            Value::from(Audio::pcm(samples, 8000, 2)?)
+        ty if let Some(row) = ty.named().filter(|row| !row.fields.is_empty()) => {
+            let mut fields = Vec::new();
+            for rule in row.fields {
+                if let Some(value) = content(ty, rule, case, draws)? {
+                    fields.push((rule.name.into(), value));
+                }
+            }
+            // Records are open: a plugin lives with fields that it does not know.
+            if matches!(case, Case::Random(_)) {
+                fields.push(("made_for".into(), PluginValue::Value(Value::Text("a test".into()))));
+            }
+            PluginValue::record(row.name, fields)?.into_value()?
         }
         PortType::Tensor | PortType::Any => {
             let shape = case.shape(draws);
@@ -301,6 +289,70 @@ fn own(
         }
         other => Value::Part(ModelPart { ty: other.clone(), handle: Arc::new(()) }),
     })
+}
+
+/// What a field's rule allows; none where it need not be there and is no plain value.
+fn content(
+    ty: &PortType,
+    rule: &FieldRule,
+    case: Case,
+    draws: &mut Draws,
+) -> Result<Option<PluginValue>> {
+    let value = match &rule.content {
+        _ if rule.presence == FieldPresence::Derived => return Ok(None),
+        _ if rule.presence == FieldPresence::Optional
+            && case == Case::Bare
+            && ty.holds_tensor() =>
+        {
+            return Ok(None);
+        }
+        FieldContent::Tensor(tensor) => Value::Tensor(ruled(ty, tensor, case, draws)?),
+        FieldContent::Embeddings => Value::Tensor(draws.tensor(case, &[8, 32])?),
+        FieldContent::Text(choices) => {
+            Value::Text(choices.first().copied().unwrap_or_default().into())
+        }
+        FieldContent::Int { min, max } => {
+            let at = (draws.unit() * 8.0) as i128;
+            // A sound is tried at rates that sounds have.
+            let least = if rule.name == "rate" { 8000 } else { *min };
+            Value::Int(least.saturating_add(if *min > 0 { at } else { 0 }).min(*max))
+        }
+        FieldContent::Real { min, max } => {
+            Value::Real(min.max(0.0) + draws.unit() * (max.min(1.0) - min.max(0.0)))
+        }
+        FieldContent::Sizes(_)
+        | FieldContent::Frames
+        | FieldContent::Chunks
+        | FieldContent::Opaque => return Ok(None),
+    };
+    Ok(Some(PluginValue::Value(value)))
+}
+
+/// A tensor of a rule's shape, whose elements lie in its range.
+fn ruled(ty: &PortType, rule: &TensorRule, case: Case, draws: &mut Draws) -> Result<Tensor> {
+    let [frames, height, width] = match ty {
+        PortType::Mask => case.frames(draws),
+        _ => [2, 4, 6],
+    };
+    let size = |name: &&str| match *name {
+        "f" => frames,
+        "h" => height,
+        "w" => width,
+        "c" => 16,
+        "rows" => 8,
+        "dim" => 32,
+        "channels" => 2,
+        "n" => 2000,
+        name => name.parse().unwrap_or(9),
+    };
+    let shape: Vec<usize> = rule.dims.iter().map(size).collect();
+    let count: usize = shape.iter().product();
+    let numbers: Vec<f32> = match rule.elements {
+        ElementRule::Any => return draws.tensor(case, &shape),
+        ElementRule::Unit => (0..count).map(|_| draws.unit() as f32).collect(),
+        ElementRule::Levels => (0..count).rev().map(|n| n as f32 / (count - 1) as f32).collect(),
+    };
+    Ok(Tensor::from_vec(numbers, shape, &Device::Cpu)?)
 }
 
 /// Velocities for a guider: with text and without.

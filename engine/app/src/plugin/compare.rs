@@ -1,6 +1,8 @@
 //! How the outputs of two builds, or of two ways to cut frames, differ.
 
-use kino_node::Value;
+use std::sync::Arc;
+
+use kino_node::{Record, Value};
 
 /// How far numbers may differ, in units of the largest magnitude around them or 1: what sums in
 /// another order lose.
@@ -39,6 +41,14 @@ fn value_difference(a: &Value, b: &Value) -> Option<String> {
             pairs.find_map(|((name, a), (_, b))| {
                 Some(format!("field `{name}` {}", value_difference(a, b)?))
             })
+        }
+        (Value::Typed(a), Value::Typed(b)) if !(a.more().is_empty() && b.more().is_empty()) => {
+            let (x, y) = (a.clone().with_more(Vec::new()), b.clone().with_more(Vec::new()));
+            let whole = |of: &[(Arc<str>, Value)]| {
+                Value::Custom(Arc::new(Record { ty: "".into(), fields: of.to_vec() }))
+            };
+            value_difference(&Value::Typed(x), &Value::Typed(y))
+                .or_else(|| value_difference(&whole(a.more()), &whole(b.more())))
         }
         (Value::List(a), Value::List(b)) if a.len() == b.len() => {
             let mut pairs = a.iter().zip(b.iter()).enumerate();

@@ -7,7 +7,7 @@ use kino_port::PortType;
 use serde::{Deserialize, Serialize};
 
 use crate::stored::{TensorHeader, TensorReader};
-use crate::types::{Tensors, ValueType};
+use crate::types::{Field, Fields, Opaque, Tensors, ValueType};
 use crate::{Error, Result};
 
 /// The highest rate, in samples a second.
@@ -375,6 +375,33 @@ impl ValueType for Audio {
 
     fn bytes(&self) -> u64 {
         crate::types::storage_bytes(&self.data) + size_of_val(&*self.packets) as u64
+    }
+
+    fn field(&self, name: &str) -> Result<Option<Field>> {
+        let is_pcm = self.form == AudioForm::Pcm;
+        Ok(match name {
+            "tensor" if is_pcm => Some(Field::Tensor(self.data.t()?)), // [channels, samples]
+            "rate" => Some(Field::Int(self.rate as usize)),
+            "channels" => Some(Field::Int(self.channels.into())),
+            "seconds" => Some(Field::Real(self.seconds())),
+            "packets" if !is_pcm => Some(Field::Opaque(Opaque::new("Packets", self.clone()))),
+            _ => None,
+        })
+    }
+
+    fn from_fields(fields: &dyn Fields) -> Result<Self> {
+        let packed = fields.opaque("packets")?;
+        let packed = packed.and_then(|packets| packets.get::<Audio>().cloned());
+        let Some(samples) = fields.tensor("tensor")? else {
+            return packed.ok_or_else(|| {
+                Error::failed("a record of type Audio needs `tensor`: f32 [channels, n]")
+            });
+        };
+        let rate = fields.int("rate")?.and_then(|rate| u32::try_from(rate).ok()).unwrap_or(0);
+        let channels = u16::try_from(samples.dim(0)?).unwrap_or(u16::MAX);
+        let data = samples.t()?.contiguous()?; // [samples, channels]
+        let form = AudioForm::Pcm;
+        Ok(Audio { form, rate, channels, data, packets: [].into(), parts: vec![] })
     }
 
     fn header(&self) -> AudioHeader {

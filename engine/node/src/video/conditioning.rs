@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use kino_port::PortType;
 
 use crate::stored::{TensorHeader, TensorReader};
-use crate::types::{Field, Fields, TensorFact, Tensors, ValueType, fit_shape};
+use crate::types::{Field, Fields, TensorFact, Tensors, ValueType};
 use crate::{Error, Result};
 
 /// What leads a model: the embeddings of a prompt, and those of a negative prompt.
@@ -180,6 +180,39 @@ impl Embeddings {
     }
 }
 
+impl Embeddings {
+    /// As plugins see them: the text's sequence is `tensor`, its mask `mask`; the others go by their
+    /// names, as tensors, or as records where they have masks.
+    fn as_field(&self) -> Field {
+        const NAME: &str = "Embeddings";
+        let mut fields = Vec::new();
+        for Embedding { name, tensor, mask } in &self.0 {
+            let mut parts = vec![("tensor".into(), Field::Tensor(tensor.clone()))];
+            parts.extend(mask.iter().map(|mask| ("mask".into(), Field::Tensor(mask.clone()))));
+            if &**name == Self::TEXT {
+                fields.splice(0..0, parts);
+            } else if mask.is_some() {
+                fields.push((Arc::clone(name), Field::Record(NAME, parts)));
+            } else {
+                fields.push((Arc::clone(name), Field::Tensor(tensor.clone())));
+            }
+        }
+        Field::Record(NAME, fields)
+    }
+
+    fn of_field(fields: &dyn Fields, name: &str) -> Result<Self> {
+        let given = fields.embeddings(name)?;
+        given.into_iter().try_fold(Embeddings::default(), |made, (name, tensor, mask)| {
+            if made.get(&name).is_some() {
+                return Err(Error::failed(format!(
+                    "the embeddings `{name}` are given twice: the text's are the field `tensor`"
+                )));
+            }
+            made.with(&name, tensor, mask)
+        })
+    }
+}
+
 impl ValueType for Conditioning {
     const PORT: PortType = PortType::Conditioning;
     type Fact = ConditioningFact;
@@ -229,15 +262,17 @@ impl ValueType for Conditioning {
 
     fn field(&self, name: &str) -> Result<Option<Field>> {
         Ok(match name {
-            "positive" => Some(Field::Tensor(self.positive.text()?.clone())),
-            "negative" => Some(Field::Tensor(self.negative.text()?.clone())),
+            "positive" => Some(self.positive.as_field()),
+            "negative" => Some(self.negative.as_field()),
             _ => None,
         })
     }
 
     fn from_fields(fields: &dyn Fields) -> Result<Self> {
-        let text = |name| fit_shape::<Self>(&fields.tensor(name)?);
-        Ok(Conditioning::of_text(text("positive")?, text("negative")?))
+        Ok(Conditioning {
+            positive: Embeddings::of_field(fields, "positive")?,
+            negative: Embeddings::of_field(fields, "negative")?,
+        })
     }
 
     fn to_device(&self, device: &Device) -> Result<Option<Self>> {

@@ -1,12 +1,13 @@
 //! What a clip follows beside its text.
 
-use candle_core::Device;
+use candle_core::{DType, Device, Tensor};
 use kino_port::PortType;
 use serde::{Deserialize, Serialize};
 
 use super::LatentSpace;
+use super::latent::{space_as_field, space_of_field};
 use crate::stored::{TensorHeader, TensorReader};
-use crate::types::{Tensors, ValueType};
+use crate::types::{Field, Fields, TensorFact, Tensors, ValueType, check_shape};
 use crate::{Error, Result};
 
 /// What a clip follows beside its text, encoded as a transformer reads it: a clip, where it stays
@@ -14,7 +15,7 @@ use crate::{Error, Result};
 #[derive(Clone, Debug)]
 pub struct Control {
     /// `[c, f, h, w]`, f32: latent frames of the pictures, then those of the clip.
-    pub tensor: candle_core::Tensor,
+    pub tensor: Tensor,
     /// The latent frames before the clip that stand for pictures.
     pub references: usize,
     /// How strongly it counts: 1 as in training, 0 not at all.
@@ -50,6 +51,7 @@ impl ValueType for Control {
     type Header = ControlHeader;
 
     fn check(&self) -> Result<()> {
+        check_shape::<Self>(&self.tensor)?;
         let (_, frames, _, _) = self.tensor.dims4()?;
         if self.references >= frames {
             return Err(Error::failed(format!(
@@ -69,6 +71,37 @@ impl ValueType for Control {
     fn fact(&self) -> ControlFact {
         let shape = self.tensor.dims4().map_or([0; 4], |(c, f, h, w)| [c, f, h, w]);
         ControlFact { shape, references: self.references, space: self.space.clone() }
+    }
+
+    fn shape(&self) -> Option<Vec<usize>> {
+        Some(self.tensor.dims().to_vec())
+    }
+
+    fn tensor(&self) -> Result<Tensor> {
+        Ok(self.tensor.clone())
+    }
+
+    fn tensor_of_fact(fact: &ControlFact) -> Option<TensorFact> {
+        Some(TensorFact { shape: fact.shape.to_vec(), dtype: DType::F32 })
+    }
+
+    fn field(&self, name: &str) -> Result<Option<Field>> {
+        Ok(match name {
+            "tensor" => Some(Field::Tensor(self.tensor.clone())),
+            "references" => Some(Field::Int(self.references)),
+            "strength" => Some(Field::Real(self.strength)),
+            "space" => space_as_field(&self.space),
+            _ => None,
+        })
+    }
+
+    fn from_fields(fields: &dyn Fields) -> Result<Self> {
+        Ok(Control {
+            tensor: fields.need_tensor("tensor")?,
+            references: fields.int("references")?.unwrap_or(0),
+            strength: fields.real("strength")?.unwrap_or(1.0),
+            space: space_of_field(fields)?,
+        })
     }
 
     fn bytes_of_fact(fact: &ControlFact) -> u64 {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::ledger::{Lease, Ledger};
 use crate::spill::{Scratch, SpillFile};
 use crate::stored::{TensorHeader, TensorReader};
-use crate::types::{Field, TensorFact, Tensors, ValueType};
+use crate::types::{Field, Fields, TensorFact, Tensors, ValueType};
 use crate::{Error, Result};
 
 /// Video frames `[count, height, width, 3]`, RGB f32 in 0…1, on the CPU; an image is one frame.
@@ -372,6 +372,13 @@ impl ValueType for Frames {
             "width" => Some(Field::Int(self.width)),
             _ => None,
         })
+    }
+
+    fn from_fields(fields: &dyn Fields) -> Result<Self> {
+        let frames = Frames::empty(fields.real("fps")?);
+        let mut builder = FramesBuilder { frames, ledger: None, scratch: None };
+        fields.tensors("chunks")?.iter().try_for_each(|chunk| builder.push(chunk))?;
+        builder.finish()
     }
 
     fn bytes(&self) -> u64 {

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use candle_core::Device;
+use candle_core::{DType, Device, Tensor};
 use kino_port::PortType;
 use serde::{Deserialize, Serialize};
 
 use super::frames::FramesHeader;
+use super::latent::{space_as_field, space_of_field};
 use super::{Frames, Latent, LatentSpace, Mask};
 use crate::stored::{TensorHeader, TensorReader};
-use crate::types::{Tensors, ValueType};
+use crate::types::{Content, Field, Fields, TensorFact, Tensors, ValueType};
 use crate::{Error, Result};
 
 /// What of a clip is given and must come out as it is: its first frames, its last, or both.
@@ -38,6 +39,16 @@ pub enum GivenEncoding {
     Apart,
     /// The clip as a whole, grey where nothing is given.
     Whole,
+}
+
+impl GivenEncoding {
+    /// What plugins call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            GivenEncoding::Apart => "apart",
+            GivenEncoding::Whole => "whole",
+        }
+    }
 }
 
 /// What is known of given frames.
@@ -125,6 +136,57 @@ impl ValueType for Given {
             frames: self.frames,
             encoding: self.encoding,
         }
+    }
+
+    fn shape(&self) -> Option<Vec<usize>> {
+        Some(self.latent.tensor.dims().to_vec())
+    }
+
+    fn tensor(&self) -> Result<Tensor> {
+        Ok(self.latent.tensor.clone())
+    }
+
+    fn tensor_of_fact(fact: &GivenFact) -> Option<TensorFact> {
+        Some(TensorFact { shape: fact.shape.to_vec(), dtype: DType::F32 })
+    }
+
+    fn field(&self, name: &str) -> Result<Option<Field>> {
+        let frames = |frames: &Option<Arc<Frames>>| {
+            frames.as_ref().map(|frames| Field::Content(Content::new(Arc::clone(frames))))
+        };
+        Ok(match name {
+            "tensor" => Some(Field::Tensor(self.latent.tensor.clone())),
+            "mask" => Some(Field::Tensor(self.mask.tensor.clone())),
+            "frames" => Some(Field::Int(self.frames)),
+            "strength" => Some(Field::Real(self.strength)),
+            "encoding" => Some(Field::Text(self.encoding.name().to_owned())),
+            "space" => space_as_field(&self.latent.space),
+            "start" => frames(&self.start),
+            "end" => frames(&self.end),
+            _ => None,
+        })
+    }
+
+    fn from_fields(fields: &dyn Fields) -> Result<Self> {
+        let frames = |name| -> Result<_> {
+            Ok(fields.content(name)?.and_then(|frames| frames.shared::<Frames>()))
+        };
+        let encoding = fields.text("encoding")?;
+        Ok(Given {
+            latent: Latent {
+                tensor: fields.need_tensor("tensor")?,
+                space: space_of_field(fields)?,
+            },
+            mask: Mask { tensor: fields.need_tensor("mask")? },
+            frames: fields.int("frames")?.unwrap_or(0),
+            strength: fields.real("strength")?.unwrap_or(1.0),
+            encoding: match encoding.as_deref() {
+                Some("whole") => GivenEncoding::Whole,
+                _ => GivenEncoding::Apart,
+            },
+            start: frames("start")?,
+            end: frames("end")?,
+        })
     }
 
     fn to_device(&self, device: &Device) -> Result<Option<Self>> {

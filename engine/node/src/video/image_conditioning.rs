@@ -5,7 +5,7 @@ use kino_port::PortType;
 
 use crate::Result;
 use crate::stored::{TensorHeader, TensorReader};
-use crate::types::{TensorFact, Tensors, ValueType, check_shape};
+use crate::types::{Field, Fields, TensorFact, Tensors, ValueType, check_shape};
 
 /// The embeddings of an image, as an image encoder gives them.
 #[derive(Clone, Debug)]
@@ -53,6 +53,14 @@ impl ValueType for ImageConditioning {
 
     fn tensor_of_fact(fact: &ImageConditioningFact) -> Option<TensorFact> {
         Some(TensorFact { shape: fact.shape.to_vec(), dtype: DType::F32 })
+    }
+
+    fn field(&self, name: &str) -> Result<Option<Field>> {
+        Ok((name == "tensor").then(|| Field::Tensor(self.tensor.clone())))
+    }
+
+    fn from_fields(fields: &dyn Fields) -> Result<Self> {
+        Ok(ImageConditioning { tensor: fields.need_tensor("tensor")? })
     }
 
     fn to_device(&self, device: &Device) -> Result<Option<Self>> {

@@ -26,6 +26,16 @@ pub struct LatentFact {
     pub space: Option<LatentSpace>,
 }
 
+/// The space of a latent as plugins pass it on.
+pub(super) fn space_as_field(space: &Option<LatentSpace>) -> Option<Field> {
+    Some(Field::Opaque(Opaque::new("Space", space.clone()?)))
+}
+
+/// The space that a plugin passed on.
+pub(super) fn space_of_field(fields: &dyn Fields) -> Result<Option<LatentSpace>> {
+    Ok(fields.opaque("space")?.and_then(|space| space.get::<LatentSpace>().cloned()))
+}
+
 impl ValueType for Latent {
     const PORT: PortType = PortType::Latent;
     type Fact = LatentFact;
@@ -72,15 +82,14 @@ impl ValueType for Latent {
     fn field(&self, name: &str) -> Result<Option<Field>> {
         Ok(match name {
             "tensor" => Some(Field::Tensor(self.tensor.clone())),
-            "space" => Some(Field::Opaque(Opaque::new("Space", self.space.clone()))),
+            "space" => space_as_field(&self.space),
             _ => None,
         })
     }
 
     fn from_fields(fields: &dyn Fields) -> Result<Self> {
-        let space = fields.opaque("space")?;
-        let space = space.and_then(|space| space.get::<Option<LatentSpace>>().cloned().flatten());
-        Ok(Latent { tensor: fields.tensor("tensor")?, space })
+        let space = space_of_field(fields)?;
+        Ok(Latent { tensor: fields.need_tensor("tensor")?, space })
     }
 
     fn to_device(&self, device: &Device) -> Result<Option<Self>> {

@@ -5,7 +5,7 @@ use kino_port::PortType;
 
 use crate::Result;
 use crate::stored::{TensorHeader, TensorReader};
-use crate::types::{TensorFact, Tensors, ValueType, check_elements, check_shape};
+use crate::types::{Field, Fields, TensorFact, Tensors, ValueType, check_elements, check_shape};
 
 /// One value a pixel: 1 where something holds, 0 where it does not, and all between.
 #[derive(Clone, Debug)]
@@ -53,6 +53,14 @@ impl ValueType for Mask {
 
     fn tensor_of_fact(fact: &MaskFact) -> Option<TensorFact> {
         Some(TensorFact { shape: fact.shape.to_vec(), dtype: DType::F32 })
+    }
+
+    fn field(&self, name: &str) -> Result<Option<Field>> {
+        Ok((name == "tensor").then(|| Field::Tensor(self.tensor.clone())))
+    }
+
+    fn from_fields(fields: &dyn Fields) -> Result<Self> {
+        Ok(Mask { tensor: fields.need_tensor("tensor")? })
     }
 
     fn to_device(&self, device: &Device) -> Result<Option<Self>> {

@@ -103,7 +103,7 @@ impl ValueType for Patches {
 
     fn field(&self, name: &str) -> Result<Option<Field>> {
         Ok(match name {
-            "tokens" => Some(Field::Tensor(self.tokens.clone())),
+            "tensor" => Some(Field::Tensor(self.tokens.clone())),
             "clips" => Some(Field::Opaque(Opaque::new("Clips", self.clips.clone()))),
             "patch" => Some(Field::Ints(self.patch.to_vec())),
             _ => None,
@@ -119,7 +119,7 @@ impl ValueType for Patches {
         let patch = fields.sizes("patch")?.try_into().map_err(|found| {
             Error::failed(format!("the size of a patch is [t, h, w], found {found:?}"))
         })?;
-        Ok(Patches { tokens: fields.tensor("tokens")?, clips, patch })
+        Ok(Patches { tokens: fields.need_tensor("tensor")?, clips, patch })
     }
 
     fn to_device(&self, device: &Device) -> Result<Option<Self>> {

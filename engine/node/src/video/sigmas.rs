@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use kino_port::{PortType, Sigma};
 
 use crate::stored::TensorReader;
-use crate::types::{TensorFact, Tensors, ValueType};
+use crate::types::{Field, Fields, TensorFact, Tensors, ValueType};
 use crate::{Error, Result};
 
 /// Noise levels of a run: one a step, and the level after the last.
@@ -68,6 +68,14 @@ impl ValueType for Sigmas {
 
     fn tensor_of_fact(fact: &SigmasFact) -> Option<TensorFact> {
         Some(TensorFact { shape: vec![fact.steps + 1], dtype: DType::F32 })
+    }
+
+    fn field(&self, name: &str) -> Result<Option<Field>> {
+        (name == "tensor").then(|| self.exact_tensor().map(Field::Tensor)).transpose()
+    }
+
+    fn from_fields(fields: &dyn Fields) -> Result<Self> {
+        Self::from_tensor(&fields.need_tensor("tensor")?)
     }
 
     fn bytes(&self) -> u64 {

@@ -183,7 +183,7 @@ fn fitted(value: Value, ty: &PortType) -> Result<Value> {
 /// The field of a record that is its tensor: the first, but for frames, which come in chunks.
 fn tensor_field(record: &str) -> Option<&'static str> {
     let row = PortType::NAMED.iter().find(|row| row.name == record)?;
-    row.fields.first().copied().filter(|_| row.ty != PortType::Frames)
+    row.tensor_field()
 }
 
 /// A tensor as a value of the type of a port.
@@ -198,18 +198,19 @@ fn carried(tensor: Tensor, ty: &PortType) -> Result<Value> {
         let elements = tensor.cast(DType::F64)?.to_vec::<f64>()?;
         rule.check_elements(elements.into_iter()).map_err(Error::new)?;
     }
-    Ok(match ty {
-        PortType::Frames => Frames::new(&tensor, None)?.into_value()?,
-        PortType::Latent => {
-            Value::record("Latent", &[("tensor", tensor.cast(DType::F32)?.value())])?
-        }
-        PortType::Conditioning => {
+    let tensor = match rule.dtype.and_then(DType::from_name) {
+        Some(dtype) if dtype != tensor.dtype() => tensor.cast(dtype)?,
+        _ => tensor,
+    };
+    let row = ty.named().filter(|row| row.field("tensor").is_some());
+    Ok(match (ty, row) {
+        (PortType::Frames, _) => Frames::new(&tensor, None)?.into_value()?,
+        (PortType::Conditioning, _) => {
             let negative = tensor.mul(0.0)?;
             let fields = [("positive", tensor.value()), ("negative", negative.value())];
             Value::record("Conditioning", &fields)?
         }
-        PortType::Sigmas => tensor.cast(DType::F64)?.value().clone(),
-        PortType::Mask => tensor.cast(DType::F32)?.value().clone(),
+        (_, Some(row)) => Value::record(row.name, &[("tensor", tensor.value())])?,
         _ => tensor.value().clone(),
     })
 }

@@ -7,8 +7,10 @@ use kino_abi::{
     DLDataType, KINO_BOOL, KINO_BYTES, KINO_INT, KINO_LIST, KINO_OPAQUE, KINO_REAL, KINO_RECORD,
     KINO_TENSOR, KINO_TEXT, KinoHost, KinoKind,
 };
-use kino_contract::code;
-use kino_port::PortType;
+use kino_contract::ops::Operand;
+use kino_contract::records::{self, Found};
+use kino_contract::{ValueKind, code};
+use kino_port::FieldPresence;
 
 use super::array::Array;
 use super::call::CallState;
@@ -136,7 +138,15 @@ impl Backend for HeldValues {
     }
 
     fn new_record(ty: &str, fields: NamedValues<Handle>) -> HostResult<Handle> {
-        Ok(Arc::new(Held::Record(ty.to_owned(), checked(ty, fields)?)))
+        check(ty, &fields).map_err(|why| HostError {
+            message: why.message,
+            hint: why.hint.unwrap_or_default(),
+            code: why.code.to_owned(),
+        })?;
+        match ty {
+            "Frames" => Ok(framed(fields)?),
+            _ => Ok(Arc::new(Held::Record(ty.to_owned(), fields))),
+        }
     }
 
     fn view(value: &Handle) -> HostResult<(TensorLayout, ())> {
@@ -203,16 +213,63 @@ fn layout(array: &Array, data: *mut u8) -> TensorLayout {
     TensorLayout::row_major(data, dl_type(array.dtype), shape)
 }
 
-/// Checks that a record of an engine type has its fields.
-fn checked(name: &str, fields: Vec<(String, Handle)>) -> Outcome<Vec<(String, Handle)>> {
-    let row = PortType::NAMED.iter().find(|row| row.name == name);
-    let needed = match row.and_then(|row| Some(&row.fields[..row.needed_fields?])) {
-        Some(needed) => needed,
-        None if name.contains('.') => &[],
-        None => return Err(format!("a plugin cannot make a record of type `{name}`")),
-    };
-    match needed.iter().find(|needed| !fields.iter().any(|(field, _)| field == *needed)) {
-        Some(missing) => Err(format!("a record of type {name} needs a field `{missing}`")),
-        None => Ok(fields),
+/// Frames of their fields: what the host says of frames is said, others are kept.
+fn framed(fields: Vec<(String, Handle)>) -> Outcome<Handle> {
+    let field = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, held)| held);
+    let mut draft = FramesDraft::new(field("fps").map(|fps| fps.real()).transpose()?)?;
+    if let Some(chunks) = field("chunks") {
+        (0..chunks.len()).try_for_each(|index| draft.push(&chunks.item(index)?.1))?;
     }
+    let made = draft.finish()?;
+    let Held::Record(ty, known) = &*made else { return Ok(made) };
+    let is_known = |name: &str| {
+        records::rules(ty).is_some_and(|rules| rules.iter().any(|rule| rule.name == name))
+    };
+    let more = fields.iter().filter(|(name, _)| !is_known(name)).cloned();
+    Ok(Arc::new(Held::Record(ty.clone(), known.iter().cloned().chain(more).collect())))
+}
+
+fn kind_of(value: &Held) -> ValueKind {
+    match value {
+        Held::Text(_) => ValueKind::Text,
+        Held::Int(_) => ValueKind::Int,
+        Held::Real(_) => ValueKind::Real,
+        Held::Bool(_) => ValueKind::Bool,
+        Held::Tensor(_) => ValueKind::Tensor,
+        Held::List(_) => ValueKind::List,
+        Held::Record(..) => ValueKind::Record,
+        Held::Bytes(_) => ValueKind::Bytes,
+        Held::Opaque(_) => ValueKind::Opaque,
+    }
+}
+
+/// Holds the fields of a record against what its type says of them.
+fn check(ty: &str, fields: &[(String, Handle)]) -> kino_contract::ops::Result<()> {
+    let rules = match records::rules(ty) {
+        Some(rules) => rules,
+        None if ty.contains('.') => &[],
+        None => return Err(records::no_records(ty)),
+    };
+    let names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
+    records::check_names(ty, rules, &names)?;
+    for (name, value) in fields {
+        let rule = rules.iter().find(|rule| rule.name == name);
+        let Some(rule) = rule.filter(|rule| rule.presence != FieldPresence::Derived) else {
+            continue;
+        };
+        let array = value.array().ok();
+        let found = Found {
+            kind: kind_of(value),
+            type_name: value.type_name(),
+            tensor: array.map(|array| Operand { dtype: array.dtype, dims: &array.dims }),
+            text: match &**value {
+                Held::Text(text) => Some(text),
+                _ => None,
+            },
+            number: value.real().ok(),
+            len: value.len(),
+        };
+        records::check_field(ty, rule, &found)?;
+    }
+    Ok(())
 }
