@@ -89,6 +89,10 @@ pub(crate) fn engine(
     let engine = engine.locked(source.locked).worker(worker()?);
     let engine = engine.on_notice(move |told| notice(told));
     let engine = if target.no_cache { engine.no_cache() } else { engine };
+    if let Some(missing) = target.allow_read.iter().find(|folder| !folder.exists()) {
+        let failure = Failure::usage(format!("--allow-read: there is no {}", missing.display()));
+        return Err(failure.hint("name a folder or file that is there"));
+    }
     Ok(engine.build()?.with_policy(&policy(source, target)))
 }
 
