@@ -1,5 +1,6 @@
-//! What a port takes of the reference host's values. Which tensors a type takes, and which field of
-//! a record is its tensor, stands in the rows of [`PortType::NAMED`], where the engine reads it too.
+//! What a port takes of the reference host's values. Which tensors a type takes, and which field
+//! of a record is its tensor, stands in the rows of [`PortType::NAMED`], where the engine reads it
+//! too.
 
 use std::sync::Arc;
 
