@@ -9,6 +9,7 @@ mod check;
 mod compare;
 mod component;
 mod folder;
+mod language;
 mod list;
 mod new;
 mod probe;

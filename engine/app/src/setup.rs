@@ -62,6 +62,10 @@ pub(crate) fn engine(source: &Source, target: &Target, keeps: bool) -> Result<En
     let engine = Engine::builder().settings(settings_with(&target.flags)?).keep_results(keeps);
     let engine = engine.locked(source.locked).worker(worker()?);
     let engine = if target.no_cache { engine.no_cache() } else { engine };
+    if let Some(missing) = target.allow_read.iter().find(|folder| !folder.exists()) {
+        let failure = Failure::usage(format!("--allow-read: there is no {}", missing.display()));
+        return Err(failure.hint("name a folder or file that is there"));
+    }
     Ok(engine.build()?.with_policy(&policy(source, target)))
 }
 

@@ -74,6 +74,6 @@ pub use plugins::PluginWorker;
 pub use provenance::Provenance;
 pub use run::{Run, RunResult, WrittenFile};
 pub use settings::Settings;
-pub use source::{GRAPHS, built_in as built_in_graph, no_such_graph};
+pub use source::{GRAPH_FILES, GRAPHS, built_in as built_in_graph, files_of_graph, no_such_graph};
 pub use sweep::{SweepPoint, describe_point};
 pub use watch::{WatchEvent, WatchRequest, WatchStop};

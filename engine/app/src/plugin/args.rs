@@ -38,14 +38,26 @@ pub(crate) struct New {
     #[arg(value_name = "NAME")]
     pub(crate) name: PathBuf,
     /// Build a native library only
-    #[arg(long, conflicts_with = "c")]
+    #[arg(long, conflicts_with = "language")]
     pub(crate) native: bool,
     /// Build a component only
-    #[arg(long, conflicts_with_all = ["c", "native"])]
+    #[arg(long, conflicts_with_all = ["language", "native"])]
     pub(crate) wasm: bool,
-    /// Write it in C instead of Rust
-    #[arg(long)]
+    /// Write it in Python instead of Rust; it is a component
+    #[arg(long, group = "language")]
+    pub(crate) python: bool,
+    /// Write it in JavaScript; it is a component
+    #[arg(long, group = "language")]
+    pub(crate) js: bool,
+    /// Write it in C; it is a native library
+    #[arg(long, group = "language")]
     pub(crate) c: bool,
+    /// Write it in C++; it is a native library
+    #[arg(long, group = "language")]
+    pub(crate) cpp: bool,
+    /// Write it in Zig; it is a native library
+    #[arg(long, group = "language")]
+    pub(crate) zig: bool,
     /// The SDK to build with, instead of the one that comes with kino
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) sdk: Option<PathBuf>,

@@ -36,6 +36,7 @@ pub(crate) fn run(args: &Build, screen: &Screen) -> Result<Exit, Failure> {
             continue;
         }
         let made = match kind {
+            _ if !project.folder.join("Cargo.toml").is_file() => make(&project, &target)?,
             BuildKind::Native => native(&project)?,
             BuildKind::Wasm => wasm(&project)?,
         };
@@ -63,19 +64,9 @@ pub(crate) fn run(args: &Build, screen: &Screen) -> Result<Exit, Failure> {
 }
 
 fn native(project: &Project) -> Result<Vec<u8>, Failure> {
-    let folder = &project.folder;
-    if !folder.join("Cargo.toml").is_file() {
-        if folder.join("Makefile").is_file() {
-            return make(project);
-        }
-        return Err(Failure::usage(format!(
-            "{} holds no Cargo.toml and no Makefile",
-            folder.display()
-        )));
-    }
     let mut cargo = Command::new("cargo");
     cargo.args(["build", "--release"]);
-    read(&compile(cargo, folder, "native", "", std::env::consts::DLL_SUFFIX)?)
+    read(&compile(cargo, &project.folder, "native", "", std::env::consts::DLL_SUFFIX)?)
 }
 
 fn wasm(project: &Project) -> Result<Vec<u8>, Failure> {
@@ -86,16 +77,33 @@ fn wasm(project: &Project) -> Result<Vec<u8>, Failure> {
     toolchain.finish(&read(&module)?)
 }
 
-/// What `make` builds, which puts the library into the folder itself.
-fn make(project: &Project) -> Result<Vec<u8>, Failure> {
-    let status = Command::new("make").current_dir(&project.folder).stdout(Stdio::null()).status();
+/// What `make` builds, which puts the artifact into the folder itself.
+fn make(project: &Project, target: &Path) -> Result<Vec<u8>, Failure> {
+    let folder = &project.folder;
+    if !folder.join("Makefile").is_file() {
+        let what = format!("{} holds no Cargo.toml and no Makefile", folder.display());
+        return Err(Failure::usage(what)
+            .hint("`kino plugin new NAME --python`, `--js`, `--c`, `--cpp`, `--zig` write one"));
+    }
+    let status = Command::new("make").current_dir(folder).stdout(Stdio::null()).status();
+    let failed = |what: String, hint: &str| Err(Failure::usage(what).hint(hint));
     match status {
         Ok(status) if status.success() => {}
-        Ok(status) => return Err(Failure::usage(format!("make did not succeed: {status}"))),
-        Err(error) => return Err(Failure::usage(format!("make cannot be run: {error}"))),
+        Ok(status) => {
+            return failed(format!("make did not succeed: {status}"), "what it said stands above");
+        }
+        Err(error) => {
+            return failed(format!("make cannot be run: {error}"), "on Debian: `apt install make`");
+        }
     }
-    let path = project.manifest.artifact(&project.folder, BuildKind::Native);
-    read(&path.unwrap_or_default())
+    if !target.is_file() {
+        return failed(
+            format!("make succeeded, but left no {}", target.display()),
+            "plugin.ron names the artifact, and the first goal of the Makefile makes it; a native \
+             library `x` is libx.so, x.dll or libx.dylib",
+        );
+    }
+    read(target)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {

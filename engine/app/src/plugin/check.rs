@@ -15,7 +15,7 @@ use super::args::Check;
 use super::cases::Case;
 use super::compare::difference;
 use super::folder::Project;
-use super::probe::{Line, Task};
+use super::probe::{Fault, Line, Task};
 use crate::args::PROBE;
 use crate::failure::{Exit, Failure};
 use crate::json::json;
@@ -24,6 +24,8 @@ use crate::screen::Screen;
 
 /// How long one case may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a plugin may take to describe itself: a component is compiled before.
+const COMPILING: Duration = Duration::from_secs(600);
 /// A node that hangs in so many cases is not tried in the others.
 const MAX_HUNG: usize = 2;
 /// What is said of a case that did not end.
@@ -34,7 +36,7 @@ struct Finding {
     node: String,
     kind: BuildKind,
     case: String,
-    fault: Option<String>,
+    fault: Option<Fault>,
     note: String,
     /// Whether it did not end in time.
     hung: bool,
@@ -97,9 +99,10 @@ pub(super) fn described(folder: &Path, kind: BuildKind) -> Result<String, Failur
     let task = Task { kind, ..Task::describing(folder) };
     try_some(&task, &mut told)?;
     match told.iter().find_map(|finding| finding.fault.as_ref()) {
-        Some(fault) => {
-            let what = format!("the {kind} build does not describe itself: {fault}");
-            Err(Failure::usage(what).hint("`nodes` in plugin.ron and `plugin!` list the same"))
+        Some(Fault { message, hint }) => {
+            let what = format!("the {kind} build does not describe itself: {message}");
+            let failure = Failure::usage(what);
+            Err(hint.iter().fold(failure, |failure, hint| failure.hint(hint)))
         }
         None => Ok(told.into_iter().map(|finding| finding.note).collect()),
     }
@@ -151,7 +154,7 @@ fn try_node(
         if hung >= MAX_HUNG && from < cases {
             let (node, case) = (node.to_owned(), "the other cases".to_owned());
             let fault =
-                Some(format!("{} were not tried, as it hangs", count(cases - from, "case")));
+                Some(format!("{} were not tried, as it hangs", count(cases - from, "case")).into());
             findings.push(Finding { node, kind, case, fault, note: String::new(), hung: false });
             break;
         }
@@ -188,9 +191,11 @@ fn try_some(task: &Task, findings: &mut Vec<Finding>) -> Result<usize, Failure> 
     // Loading before the first case and closing after the last one have an end, too.
     let mut last = Instant::now();
     let mut done = 0;
-    let mut end = |case: String, fault: Option<String>, note: String| {
+    let is_compiled = task.kind == BuildKind::Wasm && task.node.is_empty();
+    let timeout = if is_compiled { COMPILING } else { TIMEOUT };
+    let mut end = |case: String, fault: Option<Fault>, note: String| {
         let (node, kind) = (task.node.clone(), task.kind);
-        let hung = fault.as_ref().is_some_and(|fault| fault.starts_with(HUNG));
+        let hung = fault.as_ref().is_some_and(|fault| fault.message.starts_with(HUNG));
         findings.push(Finding { node, kind, case, fault, note, hung });
     };
     let died = loop {
@@ -208,8 +213,8 @@ fn try_some(task: &Task, findings: &mut Vec<Finding>) -> Result<usize, Failure> 
             Err(RecvTimeoutError::Disconnected) => break None,
             Err(RecvTimeoutError::Timeout) => {
                 let since = current.as_ref().map_or(last, |(_, since)| *since);
-                if since.elapsed() > TIMEOUT {
-                    break Some(format!("{HUNG} {} s", TIMEOUT.as_secs()));
+                if since.elapsed() > timeout {
+                    break Some(format!("{HUNG} {} s", timeout.as_secs()));
                 }
             }
         }
@@ -222,12 +227,12 @@ fn try_some(task: &Task, findings: &mut Vec<Finding>) -> Result<usize, Failure> 
     let ended = || format!("the process ended: {status}");
     if let Some((case, _)) = current {
         done += 1;
-        end(case, Some(died.unwrap_or_else(ended)), String::new());
+        end(case, Some(died.unwrap_or_else(ended).into()), String::new());
     } else if done == 0 {
-        end("loading".into(), Some(died.unwrap_or_else(ended)), String::new());
+        end("loading".into(), Some(died.unwrap_or_else(ended).into()), String::new());
         return Ok(Case::all().len());
     } else if !status.success() {
-        end("closing".into(), Some(died.unwrap_or_else(ended)), String::new());
+        end("closing".into(), Some(died.unwrap_or_else(ended).into()), String::new());
     }
     Ok(done)
 }
@@ -248,7 +253,8 @@ fn chunks_agree(node: &str, kind: BuildKind, folder: &Path, findings: &mut Vec<F
     else {
         return;
     };
-    let fault = difference(&plain, &one).map(|what| format!("chunks change the result: {what}"));
+    let fault = difference(&plain, &one);
+    let fault = fault.map(|what| format!("chunks change the result: {what}").into());
     let (node, case) = (node.to_owned(), "chunks against one chunk".to_owned());
     findings.push(Finding { node, kind, case, fault, note: "the same".into(), hung: false });
 }
@@ -261,7 +267,7 @@ fn builds_agree(node: &str, wasm: &Path, native: &Path, findings: &mut Vec<Findi
             (None, None) => continue,
             _ => Some("one build ran, the other refused".to_owned()),
         };
-        let fault = fault.map(|what| format!("native and wasm differ: {what}"));
+        let fault = fault.map(|what| format!("native and wasm differ: {what}").into());
         if fault.is_some() || case == Case::Plain {
             let (node, case) = (node.to_owned(), format!("parity, {}", case.name()));
             let note = "the same".to_owned();
@@ -270,22 +276,51 @@ fn builds_agree(node: &str, wasm: &Path, native: &Path, findings: &mut Vec<Findi
     }
 }
 
+/// Findings of one build of one node that say the same, in the order in which each was first said.
+fn alike(findings: &[Finding]) -> Vec<Vec<&Finding>> {
+    let said = |one: &Finding| (one.node.clone(), one.kind, one.fault.clone(), one.note.clone());
+    let mut groups: Vec<Vec<&Finding>> = Vec::new();
+    for finding in findings {
+        match groups.iter_mut().find(|group| said(group[0]) == said(finding)) {
+            Some(group) => group.push(finding),
+            None => groups.push(vec![finding]),
+        }
+    }
+    groups
+}
+
+/// The cases of findings: all of a few, else the first and how many more there are.
+fn cases(group: &[&Finding]) -> String {
+    let names: Vec<&str> = group.iter().map(|one| one.case.as_str()).collect();
+    match names.as_slice() {
+        [first, rest @ ..] if rest.len() > 3 => format!("{first} and {} others", rest.len()),
+        names => names.join(", "),
+    }
+}
+
 fn report(findings: &[Finding], seed: u64, screen: &Screen) -> Result<Exit, Failure> {
     let faults: Vec<_> = findings.iter().filter(|finding| finding.fault.is_some()).collect();
     if screen.json {
         let lines = findings.iter().map(|one| {
+            let fault = one.fault.as_ref();
             json!({ "node": one.node, "build": one.kind.to_string(), "case": one.case,
-                "fault": one.fault, "note": one.note })
+                "fault": fault.map(|fault| &fault.message),
+                "hint": fault.and_then(|fault| fault.hint.as_ref()), "note": one.note })
         });
         screen.print_json(&json!({ "seed": seed, "cases": lines.collect::<Vec<_>>() }))?;
     } else {
         let mut text = String::new();
-        for finding in findings {
-            let Finding { node, kind, case, fault, note, .. } = finding;
+        for group in alike(findings) {
+            let Finding { node, kind, fault, note, .. } = group[0];
+            let cases = cases(&group);
             match fault {
-                Some(fault) => text.push_str(&format!("FAIL  {node} {kind}, {case}: {fault}\n")),
+                Some(Fault { message, hint }) => {
+                    text.push_str(&format!("FAIL  {node} {kind}, {cases}: {message}\n"));
+                    let help = hint.iter().map(|hint| format!("      help: {hint}\n"));
+                    text.extend(help);
+                }
                 None if screen.quiet => {}
-                None => text.push_str(&format!("ok    {node} {kind}, {case}: {note}\n")),
+                None => text.push_str(&format!("ok    {node} {kind}, {cases}: {note}\n")),
             }
         }
         let plain = |one: &&Finding| one.case == "plain" && one.note.starts_with("refused");

@@ -6,15 +6,15 @@ use kino_host::{LockFile, is_word};
 
 use super::args::New;
 use super::folder::Project;
+use super::language::{Language, Text};
 use super::sdk;
 use crate::failure::{Exit, Failure};
 use crate::json::json;
 use crate::screen::Screen;
 use crate::{files, setup};
 
-const LIB: &str = include_str!("template/lib.rs.txt");
-const C: &str = include_str!("template/plugin.c.txt");
 const GRAPH: &str = include_str!("template/graph.ron");
+const IGNORED: &str = include_str!("template/gitignore.txt");
 
 /// Begins a plugin.
 ///
@@ -30,32 +30,57 @@ pub(crate) fn run(args: &New, screen: &Screen) -> Result<Exit, Failure> {
     if path.exists() {
         return Err(Failure::usage(format!("{} is there already", path.display())));
     }
-    let mut all = common(args, &name);
-    all.extend(if args.c { in_c() } else { in_rust(&sdk::folder(args.sdk.as_deref())?) });
+    let language = Language::of(args);
+    let sdk = match language {
+        Language::Rust => sdk::folder(args.sdk.as_deref())?.display().to_string(),
+        _ => String::new(),
+    };
+    let written = |text: &Text| match text {
+        Text::Template(text) => text
+            .replace("LIBRARY", &kino_host::library_name(&name))
+            .replace("SDK", &sdk.replace('\\', "/"))
+            .replace("NAME", &name),
+        Text::Verbatim(text) => (*text).to_owned(),
+    };
+    let mut all = common(args, language, &name);
+    all.extend(language.files().iter().map(|(file, text)| (*file, written(text))));
+    all.extend(
+        [("graph.ron", GRAPH), (".gitignore", IGNORED)]
+            .map(|(file, text)| (file, written(&Text::Template(text)))),
+    );
     for (file, text) in &all {
-        files::write(&path.join(file), text.replace("NAME", &name).as_bytes())?;
+        files::write(&path.join(file), text.as_bytes())?;
     }
-    let found = Project::open(&path)?.found();
-    let settings = setup::settings()?;
-    for entry in LockFile::read(&path)?.plugins.values() {
-        kino_session::plugins::record_consent(&settings, &found, entry)?;
-    }
+    trust(&path)?;
     if screen.json {
         screen.print_json(&json!({ "folder": path, "files": all.iter().map(|(file, _)| file).collect::<Vec<_>>() }))?;
         return Ok(Exit::Good);
     }
-    let test = if args.c { "make test" } else { "cargo test" };
+    let test = if language == Language::Rust { "  cargo test\n" } else { "" };
     screen.print(&format!(
-        "{}\n  cd {}\n  {test}\n  kino plugin build\n  kino plugin check\n  kino run graph.ron\n",
+        "{}\n  cd {}\n{test}  kino plugin build\n  kino plugin check\n  kino run graph.ron\n",
         screen.out.bold(&format!("{} is a plugin now; next:", path.display())),
         path.display()
     ))?;
     Ok(Exit::Good)
 }
 
-/// What every plugin has: its manifest, a graph, and a lock that trusts the folder.
-fn common(args: &New, name: &str) -> Vec<(&'static str, String)> {
-    let (native, wasm) = (args.native || args.c || !args.wasm, !args.native && !args.c);
+/// Remembers that the user trusts what is built in a folder.
+fn trust(path: &Path) -> Result<(), Failure> {
+    let found = Project::open(path)?.found();
+    let settings = setup::settings()?;
+    for entry in LockFile::read(path)?.plugins.values() {
+        kino_session::plugins::record_consent(&settings, &found, entry)?;
+    }
+    Ok(())
+}
+
+/// What every plugin has: its manifest, and a lock that trusts the folder.
+fn common(args: &New, language: Language, name: &str) -> Vec<(&'static str, String)> {
+    let (native, wasm) = match language {
+        Language::Rust => (args.native || !args.wasm, !args.native),
+        other => (!other.is_component(), other.is_component()),
+    };
     let mut manifest = format!(
         "Plugin(\n    id: \"{name}\",\n    version: \"0.1.0\",\n    about: \"Multiplies frames\",\n    \
          nodes: [\"{name}.gain\"],\n"
@@ -72,39 +97,5 @@ fn common(args: &New, name: &str) -> Vec<(&'static str, String)> {
         "// Every build of this folder is trusted while you work on it; `--locked` refuses it.\n\
          Lock(version: 1, plugins: {{\"{name}\": (dev: \".\", {trust})}})\n"
     );
-    vec![
-        ("plugin.ron", manifest),
-        ("kino.lock.ron", lock),
-        ("graph.ron", GRAPH.to_owned()),
-        (".gitignore", "/target\n/out\n".to_owned()),
-    ]
-}
-
-fn in_rust(sdk: &Path) -> Vec<(&'static str, String)> {
-    let sdk = sdk.display().to_string().replace('\\', "/");
-    let cargo = format!(
-        "[package]\nname = \"NAME\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[lib]\ncrate-type = \
-         [\"cdylib\", \"rlib\"]\n\n[dependencies]\nkino-plugin = {{ path = \"{sdk}\" }}\n\n[workspace]\n"
-    );
-    let readme = "# NAME\n\nA plugin for Kinograph.\n\n```sh\ncargo test          # without the engine\n\
-        kino plugin build   # a native library and a component\nkino plugin check   # inputs that break \
-        what was not thought of\nkino run graph.ron\n```\n";
-    vec![("Cargo.toml", cargo), ("src/lib.rs", LIB.to_owned()), ("README.md", readme.to_owned())]
-}
-
-fn in_c() -> Vec<(&'static str, String)> {
-    let library = kino_host::library_name("NAME");
-    let make = format!(
-        "CFLAGS ?= -O3 -Wall -Wextra\n\n{library}: plugin.c kino_plugin.h\n\t$(CC) -std=c11 $(CFLAGS) -fPIC \
-         -shared -o $@ plugin.c\n\ntest: {library}\n\tkino plugin check .\n\nclean:\n\trm -f {library}\n\n\
-         .PHONY: test clean\n"
-    );
-    let readme = "# NAME\n\nA plugin for Kinograph in C.\n\n```sh\nmake test           # builds it and tries \
-        it with inputs that break what was not thought of\nkino run graph.ron\n```\n";
-    vec![
-        ("plugin.c", C.to_owned()),
-        ("kino_plugin.h", kino_abi::HEADER.to_owned()),
-        ("Makefile", make),
-        ("README.md", readme.to_owned()),
-    ]
+    vec![("plugin.ron", manifest), ("kino.lock.ron", lock)]
 }

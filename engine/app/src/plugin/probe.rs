@@ -30,8 +30,37 @@ pub(crate) enum Line {
     Begin(String),
     /// A case ended as it should: what is of note.
     Passed(String),
-    /// A case ended as it should not.
-    Failed(String),
+    /// A case ended as it should not: what happened, and what to do.
+    Failed(Fault),
+}
+
+/// What does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Fault {
+    pub(crate) message: String,
+    pub(crate) hint: Option<String>,
+}
+
+impl From<String> for Fault {
+    fn from(message: String) -> Self {
+        Fault { message, hint: None }
+    }
+}
+
+impl From<&Error> for Fault {
+    fn from(error: &Error) -> Self {
+        Fault { message: error.to_string(), hint: error.hint().map(str::to_owned) }
+    }
+}
+
+impl From<Failure> for Fault {
+    fn from(failure: Failure) -> Self {
+        let hint = match &failure {
+            Failure::Engine(error) => error.hint().map(str::to_owned),
+            Failure::Print(_) => None,
+        };
+        Fault { message: failure.to_string(), hint }
+    }
 }
 
 /// What a child is told.
@@ -73,7 +102,7 @@ pub(crate) fn run(task: &Task) -> Result<(), Failure> {
         say(&Line::Begin("describing".into()))?;
         return say(&match project.load(task.kind) {
             Ok(artifact) => Line::Passed(format!("{:?}", artifact.descriptor())),
-            Err(error) => Line::Failed(error.to_string()),
+            Err(error) => Line::Failed(error.into()),
         });
     }
     let artifact = project.load(task.kind)?;
@@ -123,7 +152,7 @@ struct Probe<'a> {
 
 impl Probe<'_> {
     /// Tries one case; the note says how it ended.
-    fn try_case(&self, case: Case, index: usize) -> Result<String, String> {
+    fn try_case(&self, case: Case, index: usize) -> Result<String, Fault> {
         let cancel = Cancel::default();
         let mut since = None;
         let mut late = None;
@@ -149,16 +178,16 @@ impl Probe<'_> {
         if let Some(since) = since {
             let latency = ended.saturating_duration_since(since);
             if latency > LATENCY {
-                return Err(format!("it went on for {latency:.1?} after it was cancelled"));
+                return Err(format!("it went on for {latency:.1?} after it was cancelled").into());
             }
         }
         let outputs = match outcome {
             Ok(outputs) => outputs,
             Err(Error::Cancelled) if cancel.is_cancelled() => return Ok("cancelled".into()),
-            Err(error @ Error::Broken { .. }) => return Err(error.to_string()),
+            Err(error @ Error::Broken { .. }) => return Err((&error).into()),
             // A panic in a native plugin is caught within, and comes as an error of its own.
             Err(error) if error.to_string().contains("the plugin panicked") => {
-                return Err(error.to_string());
+                return Err((&error).into());
             }
             Err(error) => return Ok(format!("refused: {error}")),
         };
@@ -169,7 +198,7 @@ impl Probe<'_> {
             let again =
                 self.once(case, &cancel, &mut || {}).map_err(|error| format!("again: {error}"))?;
             if bytes(&outputs) != bytes(&again) {
-                return Err("the same inputs gave other outputs the second time".into());
+                return Err("the same inputs gave other outputs the second time".to_owned().into());
             }
         }
         if !cancel.is_cancelled() {

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 /// A folder to work in; gone when dropped.
 pub(crate) struct Place {
     folder: TempDir,
+    cache: PathBuf,
 }
 
 /// What a command printed and how it ended.
@@ -30,7 +31,14 @@ pub(crate) const QUICK: [&str; 8] =
 impl Place {
     /// A new, empty folder.
     pub(crate) fn new() -> Self {
-        Place { folder: tempfile::tempdir().unwrap() }
+        let folder = tempfile::tempdir().unwrap();
+        Place { cache: folder.path().join("cache"), folder }
+    }
+
+    /// A new, empty folder whose cache outlives it: what takes long to compile is compiled once.
+    pub(crate) fn sharing_cache(name: &str) -> Self {
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        Place { folder: tempfile::tempdir().unwrap(), cache }
     }
 
     /// A path in it.
@@ -52,7 +60,7 @@ impl Place {
         command
             .args(args)
             .current_dir(self.folder.path())
-            .env("KINO_CACHE", self.path("cache"))
+            .env("KINO_CACHE", &self.cache)
             .env("KINO_DATA", self.path("data"))
             .env("KINO_CONFIG", self.path("config"))
             .env_remove("KINO_LOG")
