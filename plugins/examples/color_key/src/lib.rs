@@ -24,11 +24,14 @@ pub fn color_key(
     /// How much farther it fades.
     #[param(default = 0.05, range = 0.0..=1.0)]
     softness: f64,
+    /// How far what was found grows to each side, so that what shows around it goes with it.
+    #[param(default = 0, range = 0..=64, unit = "px")]
+    grow: usize,
     /// Mask all else instead.
     #[param(default = false)]
     invert: bool,
 ) -> Result<Mask> {
-    let key = Key::new(parse(color)?, tolerance as f32, softness as f32, invert);
+    let key = Key::new(parse(color)?, tolerance as f32, softness as f32);
     let [count, height, width] = [frames.count(), frames.height(), frames.width()];
     let mut chunks = Vec::new();
     let mut done = 0;
@@ -45,6 +48,10 @@ pub fn color_key(
                         *out = key.of([rgb[0], rgb[1], rgb[2]]);
                     }
                 })?;
+                spread(out, [height, width], grow);
+                if invert {
+                    out.iter_mut().for_each(|value| *value = 1.0 - *value);
+                }
                 cx.progress(done + index + 1, count);
             }
             Ok(())
@@ -78,28 +85,53 @@ struct Key {
     luminance: f32,
     tolerance: f32,
     softness: f32,
-    invert: bool,
 }
 
 impl Key {
-    fn new(rgb: [f32; 3], tolerance: f32, softness: f32, invert: bool) -> Self {
+    fn new(rgb: [f32; 3], tolerance: f32, softness: f32) -> Self {
         let [cb, cr, _] = chroma(rgb);
         // A chroma below this is no colour that anybody sees.
         let luminance = if cb.hypot(cr) < 0.05 { 1.0 } else { 0.0 };
         let mut color = chroma(rgb);
         color[2] *= luminance;
-        Key { color, luminance, tolerance, softness, invert }
+        Key { color, luminance, tolerance, softness }
     }
 
     fn of(&self, rgb: [f32; 3]) -> f32 {
         let [cb, cr, y] = chroma(rgb);
-        let [b, r, l] = [cb - self.color[0], cr - self.color[1], y * self.luminance - self.color[2]];
+        let [b, r, l] =
+            [cb - self.color[0], cr - self.color[1], y * self.luminance - self.color[2]];
         let distance = (b * b + r * r + l * l).sqrt();
         let over = (distance - self.tolerance) / self.softness.max(1e-6);
         // What is no number has no colour.
-        let t = if over <= 0.0 { 0.0 } else if over < 1.0 { over } else { 1.0 };
-        let near = 1.0 - t * t * (3.0 - 2.0 * t);
-        if self.invert { 1.0 - near } else { near }
+        let t = if over <= 0.0 {
+            0.0
+        } else if over < 1.0 {
+            over
+        } else {
+            1.0
+        };
+        1.0 - t * t * (3.0 - 2.0 * t)
+    }
+}
+
+/// Makes every place the greatest within so many pixels along each side (dilation by a square, rows
+/// first, then columns).
+fn spread(mask: &mut [f32], [height, width]: [usize; 2], reach: usize) {
+    if reach == 0 {
+        return;
+    }
+    let grown = |line: &[f32], at: usize| {
+        let end = (at + reach + 1).min(line.len());
+        line[at.saturating_sub(reach)..end].iter().fold(0f32, |most, value| most.max(*value))
+    };
+    for row in mask.chunks_exact_mut(width.max(1)) {
+        let line = row.to_vec();
+        row.iter_mut().enumerate().for_each(|(at, value)| *value = grown(&line, at));
+    }
+    for column in 0..width {
+        let line: Vec<f32> = (0..height).map(|row| mask[row * width + column]).collect();
+        (0..height).for_each(|row| mask[row * width + column] = grown(&line, row));
     }
 }
 

@@ -53,6 +53,22 @@ fn an_edge_is_soft() -> Result<()> {
 }
 
 #[test]
+fn what_was_found_grows() -> Result<()> {
+    let mut pixels = vec![WHITE; 7 * 9];
+    pixels[2 * 9 + 3] = GREEN;
+    let frames = Frames::new(&Tensor::from_vec(pixels.concat(), &[1, 7, 9, 3])?, None)?;
+    let run = testing::run::<color_key>().input("frames", frames).param("grow", 2);
+    let mask: Mask = run.call()?.get("mask")?;
+    let found: Vec<f32> = mask.to_vec()?;
+    for (at, value) in found.iter().enumerate() {
+        let (row, column) = (at / 9, at % 9);
+        let near = row.abs_diff(2) <= 2 && column.abs_diff(3) <= 2;
+        assert_eq!(*value, f32::from(near), "{row}, {column}");
+    }
+    Ok(())
+}
+
+#[test]
 fn chunks_and_what_is_no_number_pass() -> Result<()> {
     let run = testing::run::<color_key>().input("frames", row(&[GREEN, RED], &[2, 1, 3])?);
     let mask: Mask = run.call()?.get("mask")?;

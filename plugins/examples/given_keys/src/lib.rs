@@ -21,7 +21,7 @@ pub fn given_keys(
     /// How strongly the clip is held to each: 1 is exactly, 0 not at all; 1 unless given.
     strengths: Option<Vec<f64>>,
     /// Frames of the whole clip: 4k+1.
-    #[param(range = 1..=1048576, unit = "frames")]
+    #[param(default = 17, range = 1..=1048576, unit = "frames")]
     frames: usize,
     /// Frames in a latent frame, but for the first.
     #[param(default = 4, range = 1..=64, unit = "frames")]
