@@ -379,8 +379,6 @@ typedef const KinoPlugin *(*KinoEntry)(const KinoHost *host);
 // A value that can only be passed on, such as parts of models.
 #define KINO_OPAQUE 9
 
-#endif  /* KINO_PLUGIN_H */
-
 // What makes the entry visible outside of the library.
 #ifndef KINO_EXPORT
 #if defined(_WIN32)
@@ -406,3 +404,5 @@ static inline KinoStr kino_str(const char *text) {
 #ifdef __cplusplus
 }
 #endif
+
+#endif  /* KINO_PLUGIN_H */
