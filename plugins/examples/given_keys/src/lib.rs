@@ -4,24 +4,26 @@ use kino_plugin::prelude::*;
 
 /// Gives a clip pictures at any of its frames: it leads from one to the next.
 ///
-/// The node `given` gives a start and an end; this one takes any number of pictures, each encoded by
-/// `vae.encode`, with the frame where it shows and how strongly the clip is held to it. An
+/// The node `given` gives a start and an end; this one takes any number of pictures, each encoded
+/// by `vae.encode`, with the frame where it shows and how strongly the clip is held to it. An
 /// autoencoder that is causal in time (Wan) packs the first frame alone and then four into one
-/// latent frame: a picture at frame 0 is encoded as one frame, one elsewhere as five (`frames.concat`
-/// of itself), whose last latent frame is the picture standing still. It needs a transformer whose
-/// tokens are held one by one (Wan 2.2 TI2V, the embedded model); for `dit.sample`.
+/// latent frame: a picture at frame 0 is encoded as one frame, one elsewhere as five
+/// (`frames.concat` of itself), whose last latent frame is the picture standing still. It needs a
+/// transformer whose tokens are held one by one (Wan 2.2 TI2V, the embedded model); for
+/// `dit.sample`.
 ///
-/// Shapes: latents `[c, f, h, w]` of one size; the latent of the clip `[c, 1 + (frames − 1)/4, h, w]`.
+/// Shapes: latents `[c, f, h, w]` of one size; the latent of the clip
+/// `[c, 1 + (frames − 1)/4, h, w]`.
 #[node(id = "given.keys", version = "1.0.0")]
 pub fn given_keys(
     /// The pictures, each by `vae.encode`.
     latents: Vec<Latent>,
     /// The frame where each shows, from 0; rising.
-    at: Vec<i64>,
+    at: Vec<usize>,
     /// How strongly the clip is held to each: 1 is exactly, 0 not at all; 1 unless given.
     strengths: Option<Vec<f64>>,
     /// Frames of the whole clip: 4k+1.
-    #[param(default = 17, range = 1..=1048576, unit = "frames")]
+    #[param(default = 81, range = 1..=1048576, unit = "frames")]
     frames: usize,
     /// Frames in a latent frame, but for the first.
     #[param(default = 4, range = 1..=64, unit = "frames")]
@@ -39,8 +41,7 @@ pub fn given_keys(
     let mut mask = vec![0f32; length];
     for (index, latent) in latents.iter().enumerate() {
         let (frame, strength) = (at[index], strengths[index]);
-        let place = usize::try_from(frame).ok().filter(|frame| *frame < frames);
-        let Some(place) = place else { bail!("frame {frame} of a clip of {frames}") };
+        ensure!(frame < frames, "frame {frame} of a clip of {frames}");
         ensure!((0.0..=1.0).contains(&strength), "a strength lies in 0…1, found {strength}");
         let [channels, n, height, width] = latent.tensor.shape::<4>()?;
         ensure!(
@@ -49,7 +50,7 @@ pub fn given_keys(
             latent.tensor.dims(),
             first.tensor.dims()
         );
-        let place = place.div_ceil(packed);
+        let place = frame.div_ceil(packed);
         ensure!(
             tensors[place].is_none(),
             "two pictures within {packed} frames: the autoencoder packs them into one"

@@ -8,7 +8,7 @@ fn latent(seed: u64, frames: usize) -> Latent {
     Latent::new(Tensor::random(seed, &[3, frames, 2, 4]))
 }
 
-fn given(latents: Vec<Latent>, at: Vec<i64>, strengths: Option<Vec<f64>>) -> Result<Given> {
+fn given(latents: Vec<Latent>, at: Vec<usize>, strengths: Option<Vec<f64>>) -> Result<Given> {
     let mut run = testing::run::<given_keys>().input("latents", latents).input("at", at);
     if let Some(strengths) = strengths {
         run = run.input("strengths", strengths);
@@ -41,10 +41,12 @@ fn what_cannot_be_is_told() {
     check(pair(), vec![0], None, "2 pictures, and places for 1");
     check(pair(), vec![0, 4], Some(vec![1.0]), "2 pictures, and strengths for 1");
     check(pair(), vec![0, 17], None, "frame 17 of a clip of 17");
-    check(pair(), vec![0, -1], None, "frame -1 of a clip of 17");
     check(pair(), vec![0, 4], Some(vec![1.0, 1.5]), "a strength lies in 0…1, found 1.5");
     check(vec![latent(1, 2), latent(2, 2)], vec![5, 8], None, "two pictures within 4 frames");
     check(vec![latent(1, 1)], vec![4], None, "encode it standing still for five frames");
+    let uneven = testing::run::<given_keys>().input("latents", pair()).input("at", vec![0, 4]);
+    let error = uneven.param("frames", 18).call().err().unwrap();
+    assert_eq!(error.message(), "a clip has 4k+1 frames, found 18");
     let other = Latent::new(Tensor::random(3, &[3, 1, 2, 5]));
     check(vec![latent(1, 1), other], vec![0, 4], None, "picture 1 is encoded as [3, 1, 2, 5]");
 }
