@@ -295,6 +295,16 @@ fn wan_22_a14b_by_two_experts() {
     };
     base.check();
     WithPictures { sample: r#""steps": 4, "guidance": 3.5"#, case: "b.", ..base }.check();
+    // Without guidance of the first there is none of the second (diffusers'
+    // `do_classifier_free_guidance` asks the first alone).
+    let trace = |sample: &str| {
+        let rig = Rig::of("reference", &WithPictures { sample, ..base }.graph(), &reference());
+        rig.run();
+        rig.tensor("out.safetensors", "trace")
+    };
+    let neither = trace(r#""steps": 6, "guidance": 1.0, "guidance_low": 3.0"#);
+    let plain = trace(r#""steps": 6, "guidance": 1.0"#);
+    within("neither is guided", difference(&neither, &plain), 0.0);
     WithPictures {
         model: "wan22_a14b_i2v/model",
         golden: "wan22_a14b_i2v/golden.safetensors",

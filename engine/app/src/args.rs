@@ -32,8 +32,9 @@ Examples:
 
 Exit codes:
   0    all went well
-  1    a node failed, or a file could not be read or written
-  2    wrong usage, or a graph that does not check or plan
+  1    a node failed, or a file could not be read or written while it ran
+  2    wrong usage, or a graph that does not check or plan: a file that it reads is missing or not
+       what was expected, for example; then nothing has run
   130  cancelled by Ctrl-C or a signal
 
 Settings, of the environment or of your file; a flag counts before the environment, that before the
@@ -145,7 +146,11 @@ pub(crate) enum Command {
     Plugin(crate::plugin::args::Plugin),
     /// Serve an engine as the process of a native plugin
     #[command(hide = true, name = WORKER)]
-    PluginWorker,
+    PluginWorker {
+        /// What to compile, instead
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        compile: Vec<OsString>,
+    },
     /// Try a node of a plugin in a process of its own
     #[command(hide = true, name = PROBE)]
     PluginProbe {
@@ -175,7 +180,7 @@ pub(crate) struct Source {
 #[derive(Debug, Args)]
 pub(crate) struct Target {
     /// Set an input of the graph; unquoted, read by its declared type. A list is written a,b, or as
-    /// in a graph: '["a, b", "c"]'
+    /// in a graph: '["a, b", "c"]', or set item by item; of other inputs the last counts
     #[arg(short, long = "set", value_name = "NAME=VALUE", value_parser = assignment)]
     pub(crate) set: Vec<(String, String)>,
     /// Put files that are written in this folder

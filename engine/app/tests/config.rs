@@ -206,7 +206,6 @@ fn a_broken_file_says_where_and_what_to_do() {
         ("Settings(\n  models: [7],\n)", 2, 11, "expected folders, found a number", ""),
         ("Settings(\n  memory: \"1GB\"", 1, 9, "never closed", "mend the file, or remove it"),
         ("[1]", 1, 1, "expected Settings(name: value, …), found a list", "mend the file"),
-        ("", 1, 1, "expected a value", "mend the file"),
     ];
     for (text, line, column, message, hint) in cases {
         place.write("config/settings.ron", text);
@@ -232,9 +231,48 @@ fn a_broken_file_says_where_and_what_to_do() {
     good(&place, &["config", "--help"]);
 }
 
+/// A file in which nothing stands, or comments alone, sets nothing and can be written.
+#[test]
+fn a_file_without_settings_sets_nothing() {
+    let place = Place::new();
+    for text in ["", "\n", "// mine", "// mine\n\n"] {
+        place.write("config/settings.ron", text);
+        good(&place, &["config"]);
+        good(&place, &["check", "text_to_video"]);
+        good(&place, &["config", "set", "memory", "1GB"]);
+        let written = std::fs::read_to_string(file(&place)).unwrap();
+        assert!(
+            written.starts_with(text.trim_end()) && written.contains("memory: \"1GB\""),
+            "{written}"
+        );
+    }
+}
+
+#[test]
+fn a_file_in_the_place_of_the_folder_is_told() {
+    let place = Place::new();
+    place.write("config", "Settings()");
+    for args in [&["config"][..], &["config", "set", "memory", "1GB"], &["plan", "text_to_video"]] {
+        let said = bad(&place, args);
+        assert!(said.contains("config is a file; settings lie in a folder"), "{said}");
+        assert!(
+            said.contains("name a folder in KINO_CONFIG") && !said.contains("os error"),
+            "{said}"
+        );
+    }
+}
+
 #[test]
 fn values_are_checked_when_they_are_set() {
     let place = Place::new();
+    for size in ["0", "0GB"] {
+        let said = bad(&place, &["config", "set", "memory", size]);
+        assert!(said.contains("leaves runs no memory"), "{said}");
+    }
+    assert!(bad(&place, &["plan", "text_to_video", "--memory", "0"]).contains("no memory"));
+    // No test machine has a hundred.
+    let said = bad(&place, &["config", "set", "device", "cuda:99"]);
+    assert!(said.contains("cuda"), "{said}");
     assert!(bad(&place, &["config", "set", "memory", "much"]).contains("much is no size"));
     assert!(
         bad(&place, &["config", "set", "memory", "1GB", "2GB"]).contains("`memory` is one value")

@@ -43,13 +43,53 @@ fn built_in_graphs_check_and_plan() {
     let place = Place::new();
     let said = place.good(&["check", "text_to_video"]);
     assert_eq!(said, "ok: 9 nodes, 8 inputs\n");
-    for graph in ["text_to_video", "text_to_image", "mixed_sizes"] {
+    let listed = place.json(&["init"]);
+    let listed = listed[0]["graphs"].as_array().unwrap();
+    let names = listed.iter().map(|graph| graph["name"].as_str().unwrap());
+    let made: Vec<&str> = names.filter(|name| !["upscale", "interpolate"].contains(name)).collect();
+    assert!(made.len() > 12 && made.contains(&"image_to_video"), "{made:?}");
+    for graph in made {
         place.good(&["check", graph]);
         let table = place.good(&["plan", graph]);
         assert!(table.contains("dit.sample") && table.contains("peak memory"), "{table}");
     }
     place.good(&["check", "upscale"]);
-    assert_eq!(place.files("."), Vec::<String>::new(), "checking and planning write nothing");
+    place.good(&["check", "interpolate"]);
+    // What they begin with is put beside the cache.
+    let files = place.files(".");
+    assert!(files.iter().all(|file| file.starts_with("cache/graphs/")), "{files:?}");
+}
+
+/// A graph that is named runs in an empty folder, with the pictures that it begins with; a picture
+/// of the user counts before them.
+#[test]
+fn built_in_graphs_bring_their_pictures() {
+    let place = Place::new();
+    let quick = ["--set", "width=32", "--set", "height=32", "--set", "steps=1"];
+    let run = |more: &[&str]| place.good(&[&["run", "extend_forward"][..], &quick, more].concat());
+    run(&["--set", "frames=9"]);
+    assert!(place.path("out/extend_forward-7.mp4").exists());
+    place.write("inputs/begins.png", "no picture");
+    let args = [&["run", "extend_forward"][..], &quick].concat();
+    let said = place.bad(2, &args);
+    assert!(said.contains("begins.png"), "{said}");
+}
+
+#[test]
+fn init_writes_a_graph_with_what_it_uses() {
+    let place = Place::new();
+    let said = place.good(&["init", "join"]);
+    assert_eq!(said, "join.ron\nparts/between.ron\ninputs/begins.png\ninputs/ends.png\n");
+    place.good(&["check", "join.ron"]);
+    assert!(place.good(&["plan", "join.ron"]).contains("between/sample"));
+    // What is there already is as it should be.
+    assert_eq!(place.good(&["init", "loop"]), "loop.ron\ninputs/turns.png\n");
+    place.write("parts/extend.ron", "mine");
+    let said = place.bad(2, &["init", "long_video"]);
+    assert!(said.contains("parts/extend.ron") && said.contains("--force"), "{said}");
+    assert!(!place.path("long_video.ron").exists() && !place.path("pictures").exists());
+    place.good(&["init", "long_video", "--force"]);
+    assert!(place.good(&["plan", "long_video.ron", "-s", "turns=2"]).contains("film/1/sample"));
 }
 
 #[test]

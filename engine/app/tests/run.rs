@@ -34,6 +34,126 @@ fn a_run_writes_a_video_and_a_second_one_nothing() {
     assert!(fs::read(place.path("out/text_to_video-7.mp4")).unwrap() == video, "the files differ");
 }
 
+/// What cannot be found is told with what helps there, not with what helps in a graph.
+#[test]
+fn advice_is_that_of_the_place() {
+    let place = Place::new();
+    let quick = [&["run", "text_to_video"][..], &QUICK].concat();
+    if cfg!(target_os = "linux") {
+        let said = place.bad(1, &[&quick[..], &["--out", "/proc/x"]].concat());
+        assert!(said.contains("--out DIR") && !said.contains("graph's file"), "{said}");
+    }
+    let said = place.bad(2, &[&quick[..], &["--allow-read", "nowhere"]].concat());
+    assert!(said.contains("--allow-read: there is no nowhere"), "{said}");
+    place.write(
+        "webm.ron",
+        r#"Graph(version: 1, nodes: {
+            "image": (op: "image.read", with: {"path": "in.png"}),
+            "file": (op: "video.write", in: {"frames": "image"}, with: {"path": "a.webm"}),
+        })"#,
+    );
+    place.write("in.png", picture(16));
+    let mut command = place.command(&["run", "webm.ron"]);
+    let ran = Ran::of(command.env("KINO_FFMPEG", "no/ffmpeg").output().unwrap());
+    assert_eq!(ran.code, 2, "{}", ran.err);
+    assert!(
+        ran.err.contains("kino config set ffmpeg") && !ran.err.contains("graph's file"),
+        "{}",
+        ran.err
+    );
+}
+
+/// What a longer sequence left behind a shorter one is told.
+#[test]
+fn the_rest_of_an_older_sequence_is_told() {
+    let place = Place::new();
+    let graph = r#"Graph(version: 1, inputs: {"n": (type: "Int", default: 4)}, nodes: {
+        "image": (op: "image.read", with: {"path": "in.png"}),
+        "all": (op: "frames.concat", in: {"parts": ["image", "image", "image", "image"]}),
+        "some": (op: "frames.trim", in: {"frames": "all", "count": "inputs.n"}),
+        "file": (op: "image.write", in: {"frames": "some"}, with: {"path": "s_%02d.png"}),
+    })"#;
+    place.write("g.ron", graph);
+    place.write("in.png", picture(7));
+    let run = |n: &str| place.kino(&["run", "g.ron", "-s", n]);
+    assert!(!run("n=4").err.contains("older"));
+    let said = run("n=2").err.replace('\n', " ");
+    assert!(said.contains("Behind the 2 frames") && said.contains("2 older files"), "{said}");
+    assert!(said.contains("s_02.png") && place.files("out").len() == 4, "{said}");
+    assert!(!run("n=4").err.contains("older"));
+}
+
+/// A list that is set several times has all the items.
+#[test]
+fn a_list_is_set_item_by_item() {
+    let place = Place::new();
+    let graph = r#"Graph(version: 1, inputs: {"words": (type: "List(Text)", default: ["x"]), "n": (type: "Int", default: 1)},
+        nodes: {"all": (op: "text.join", in: {"parts": "inputs.words"}, with: {"separator": "+"}),
+                "n": (op: "math", in: {"a": "inputs.n"})},
+        outputs: {"all": "all", "n": "n"})"#;
+    place.write("g.ron", graph);
+    let said =
+        place.good(&["run", "g.ron", "-s", "words=a", "-s", "n=2", "-s", "words=b,c", "-s", "n=3"]);
+    assert!(said.contains("a+b+c") && said.contains('3') && !said.contains('2'), "{said}");
+}
+
+/// A body whose frames grow until they are too large is told once, not once a turn.
+#[test]
+fn what_stands_against_every_turn_is_said_once() {
+    let place = Place::new();
+    let body = r#"Graph(version: 1, inputs: {"frames": (type: "Frames"), "index": (type: "Int")},
+        nodes: {"large": (op: "upscale", in: {"frames": "inputs.frames"}, with: {"factor": 2, "model": "lanczos"}),
+                "odd": (op: "frames.crop", in: {"frames": "inputs.frames"}, with: {"width": 9, "height": 3})},
+        outputs: {"frames": "large", "odd": "odd"})"#;
+    let outer = r#"Graph(version: 1, nodes: {
+        "image": (op: "image.read", with: {"path": "in.png"}),
+        "all": (op: "repeat", in: {"frames": "image"}, with: {"graph": "body.ron", "times": 6}),
+    }, outputs: {"odd": "all.odd"})"#;
+    place.write("in.png", picture(16));
+    place.write("body.ron", body);
+    place.write("outer.ron", outer);
+    let lines = place.json(&["plan", "outer.ron"]);
+    let said = lines.last().unwrap()["diagnostics"].as_array().unwrap().clone();
+    assert_eq!(said.len(), 1, "{said:#?}");
+    assert!(said[0]["message"].as_str().unwrap().contains("all/0/odd"), "{said:#?}");
+}
+
+/// Ctrl-C while one large picture is decoded ends at once.
+#[test]
+fn decoding_a_large_picture_is_left() {
+    let place = Place::new();
+    let side = 11_000;
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, side, side);
+    encoder.set_color(png::ColorType::Grayscale);
+    encoder.set_compression(png::Compression::Fastest);
+    let mut writer = encoder.write_header().unwrap();
+    writer.write_image_data(&vec![90; (side * side) as usize]).unwrap();
+    writer.finish().unwrap();
+    place.write("in.png", bytes);
+    place.write(
+        "g.ron",
+        r#"Graph(version: 1, nodes: {"image": (op: "image.read", with: {"path": "in.png"}),
+            "size": (op: "frames.reverse", in: {"frames": "image"}),
+            "file": (op: "image.write", in: {"frames": "size"}, with: {"path": "a.png"})})"#,
+    );
+    let mut run = place
+        .command(&["run", "g.ron", "--json", "--no-cache"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(run.stdout.take().unwrap()).lines();
+    let started = |line: &str| line.contains("\"started\"") && line.contains("image.read");
+    assert!(lines.any(|line| started(&line.unwrap())));
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    let asked = std::time::Instant::now();
+    assert!(Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap().success());
+    assert_eq!(run.wait().unwrap().code(), Some(130));
+    let waited = asked.elapsed();
+    println!("ended after {waited:?}");
+    assert!(waited < std::time::Duration::from_secs(2), "{waited:?}");
+}
+
 #[test]
 fn three_sizes_are_sampled_together() {
     let place = Place::new();

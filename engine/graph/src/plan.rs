@@ -110,9 +110,20 @@ pub(crate) fn plan(
 ) -> Result<Plan, Diagnostics> {
     let needed = inferred.needed(graph);
     let order: Vec<_> = graph.order.iter().copied().filter(|index| needed[index.index()]).collect();
+    // What stands against a node in one turn of a loop mostly stands against it in all that follow:
+    // it is said of the first.
+    let mut told = HashMap::new();
     for index in &order {
+        let turn = graph.nodes[*index].turn;
         if let Some(node) = &mut inferred.nodes[index.index()] {
-            report.list.append(&mut node.problems);
+            let mut problems = std::mem::take(&mut node.problems);
+            if let Some(turn) = turn {
+                problems.retain(|problem| {
+                    let first = told.entry((turn.of, problem.code, problem.location));
+                    *first.or_insert(turn.number) == turn.number
+                });
+            }
+            report.list.append(&mut problems);
         }
     }
     let mut numbers = vec![0u32; graph.nodes.node_count()];

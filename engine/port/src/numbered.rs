@@ -47,10 +47,26 @@ impl NumberedFiles {
         let (digits, behind) = rest.split_once('d')?;
         let digits = match digits {
             "" => 1,
-            digits => digits.parse().ok().filter(|digits| *digits <= 12)?,
+            digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                digits.parse().ok().filter(|digits| *digits <= 12)?
+            }
+            _ => return None,
         };
+        // A second number would never be filled in.
+        if Self::looks_numbered(behind) {
+            return None;
+        }
         let before = format!("{}{before}", &path[..name]);
         Some(NumberedFiles { before, digits, behind: behind.to_owned(), count: None })
+    }
+
+    /// Whether a name holds what was meant as a number, such as `%-3d`, whether it is one or not.
+    pub fn looks_numbered(name: &str) -> bool {
+        let is_form =
+            |c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | ' ' | '#' | '.' | '\'');
+        name.split('%')
+            .skip(1)
+            .any(|rest| rest.trim_start_matches(is_form).starts_with(['d', 'i', 'u']))
     }
 
     /// The same files, of which there are so many, where that is known.
@@ -131,7 +147,9 @@ mod tests {
             assert_eq!(files.contains(path), is, "{path}");
         }
         assert!(numbered("%d", 3).contains("2") && !numbered("%d", 3).contains("3"));
-        for path in ["a.png", "a%.png", "a%xd.png", "a%99d.png", "a%d/b.png"] {
+        for path in
+            ["a.png", "a%.png", "a%xd.png", "a%99d.png", "a%d/b.png", "a%+3d.png", "%d%d.png"]
+        {
             assert_eq!(NumberedFiles::of(path), None, "{path}");
         }
     }

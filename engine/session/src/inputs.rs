@@ -42,8 +42,15 @@ impl Inputs {
         self.set.push((name, value.to_string()));
     }
 
-    /// The values by the types that the graph declares, all problems at once.
+    /// The values by the types that the graph declares, one for each input, all problems at once.
     pub(crate) fn read(&self, graph: &Graph) -> Result<Vec<(String, Literal)>> {
+        let mut values = Vec::with_capacity(self.set.len());
+        self.read_each(graph)?.into_iter().for_each(|(name, value)| add(&mut values, name, value));
+        Ok(values)
+    }
+
+    /// The same, each value as often as it is set.
+    pub(crate) fn read_each(&self, graph: &Graph) -> Result<Vec<(String, Literal)>> {
         let mut values = Vec::with_capacity(self.set.len());
         let mut problems = Diagnostics::default();
         for (name, raw) in &self.set {
@@ -59,7 +66,20 @@ impl Inputs {
     }
 }
 
-/// As on the command line: nothing is taken back, so that a name that is set twice is told.
+/// Adds a value to those before it: to a list more items, in place of any other value.
+fn add(values: &mut Vec<(String, Literal)>, name: String, value: Literal) {
+    match values.iter_mut().find(|(known, _)| *known == name) {
+        Some((_, Literal::List(items))) => match value {
+            Literal::List(more) => items.extend(more),
+            one => items.push(one),
+        },
+        Some((_, known)) => *known = value,
+        None => values.push((name, value)),
+    }
+}
+
+/// As on the command line: a list that is set several times has all their items, of any other input
+/// the last value counts.
 impl FromIterator<(String, String)> for Inputs {
     fn from_iter<I: IntoIterator<Item = (String, String)>>(set: I) -> Self {
         Inputs { set: set.into_iter().collect() }

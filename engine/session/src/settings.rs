@@ -191,9 +191,15 @@ impl Setting {
     pub fn parse(&self, text: &OsStr, base: &Path) -> Result<SettingValue, String> {
         let shown = || text.to_string_lossy().into_owned();
         Ok(match self.kind {
-            SettingKind::Bytes => SettingValue::Bytes(
-                parse_bytes(&shown()).map_err(|_| format!("{} is no size", shown()))?,
-            ),
+            SettingKind::Bytes => {
+                let bytes = parse_bytes(&shown());
+                match bytes.map_err(|_| format!("{} is no size", shown()))? {
+                    0 if self.is_for_runs() => {
+                        return Err(format!("{} leaves runs no memory", shown()));
+                    }
+                    bytes => SettingValue::Bytes(bytes),
+                }
+            }
             SettingKind::Device => {
                 SettingValue::Device(shown().parse().map_err(|expected: String| {
                     format!("there is no device `{}`: {expected}", shown())
@@ -215,6 +221,11 @@ impl Setting {
                 SettingValue::Folders(parts.collect::<Result<_, String>>()?)
             }
         })
+    }
+
+    /// Whether it is memory that nothing runs without.
+    fn is_for_runs(&self) -> bool {
+        matches!(self.name, "memory" | "device_memory")
     }
 
     /// How a value is written that [`Setting::parse`] refuses.

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use kino_graph::GraphLoader;
 use kino_node::{FilePolicy, GraphId};
 use kino_port::{did_you_mean, path_to_text};
-use kino_world::{InputFile, read_text};
+use kino_world::{BundledFiles, InputFile, read_text};
 
 use crate::error::{Error, Result};
 
@@ -19,7 +19,50 @@ pub const GRAPHS: &[(&str, &str)] = &[
     ("text_to_image", include_str!("../../../graphs/text_to_image.ron")),
     ("mixed_sizes", include_str!("../../../graphs/mixed_sizes.ron")),
     ("upscale", include_str!("../../../graphs/upscale.ron")),
+    ("image_to_video", include_str!("../../../graphs/image_to_video.ron")),
+    ("first_last_frame", include_str!("../../../graphs/first_last_frame.ron")),
+    ("video_to_video", include_str!("../../../graphs/video_to_video.ron")),
+    ("inpaint", include_str!("../../../graphs/inpaint.ron")),
+    ("interpolate", include_str!("../../../graphs/interpolate.ron")),
+    ("extend_forward", include_str!("../../../graphs/extend_forward.ron")),
+    ("extend_backward", include_str!("../../../graphs/extend_backward.ron")),
+    ("join", include_str!("../../../graphs/join.ron")),
+    ("loop", include_str!("../../../graphs/loop.ron")),
+    ("storyboard", include_str!("../../../graphs/storyboard.ron")),
+    ("long_video", include_str!("../../../graphs/long_video.ron")),
 ];
+
+/// What built-in graphs use: parts, and the pictures and clips that they begin with, by the paths
+/// that they write.
+pub const GRAPH_FILES: &[(&str, &[u8])] = &[
+    ("parts/between.ron", include_bytes!("../../../graphs/parts/between.ron")),
+    ("parts/extend.ron", include_bytes!("../../../graphs/parts/extend.ron")),
+    ("parts/shot.ron", include_bytes!("../../../graphs/parts/shot.ron")),
+    ("inputs/begins.png", include_bytes!("../../../graphs/inputs/begins.png")),
+    ("inputs/clip.png", include_bytes!("../../../graphs/inputs/clip.png")),
+    ("inputs/ends.png", include_bytes!("../../../graphs/inputs/ends.png")),
+    ("inputs/turns.png", include_bytes!("../../../graphs/inputs/turns.png")),
+    ("pictures/first.png", include_bytes!("../../../graphs/pictures/first.png")),
+    ("pictures/last.png", include_bytes!("../../../graphs/pictures/last.png")),
+];
+
+/// The files of [`GRAPH_FILES`] that a graph uses, itself and through its parts.
+pub fn files_of_graph(text: &str) -> Vec<(&'static str, &'static [u8])> {
+    let mut found: Vec<(&str, &[u8])> = Vec::new();
+    let mut texts = vec![text];
+    while let Some(text) = texts.pop() {
+        for (path, contents) in GRAPH_FILES {
+            let is_named = [format!("\"{path}\""), format!("\"./{path}\"")]
+                .iter()
+                .any(|quoted| text.contains(quoted.as_str()));
+            if is_named && !found.iter().any(|(other, _)| other == path) {
+                found.push((path, contents));
+                texts.extend(std::str::from_utf8(contents));
+            }
+        }
+    }
+    found
+}
 
 /// The largest text that is taken for a graph, in bytes.
 const LARGEST: u64 = 1 << 30;
@@ -167,6 +210,14 @@ impl GraphSource {
         self.file.iter().cloned().chain(self.used()).collect()
     }
 
+    /// The files that it brings along, where it is built in.
+    pub(crate) fn bundled(&self) -> Option<BundledFiles> {
+        self.is_built_in.then(|| BundledFiles {
+            folder: kino_world::cache_dir().join("graphs"),
+            files: GRAPH_FILES,
+        })
+    }
+
     /// The same without its own.
     pub(crate) fn used(&self) -> Vec<PathBuf> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -191,9 +242,13 @@ impl GraphLoader for GraphSource {
     /// too.
     fn read(&self, path: &str) -> Result<String, String> {
         if self.is_built_in {
-            let name = path.trim_start_matches("./").trim_end_matches(".ron");
-            let found = built_in(name).map(|(_, text)| (*text).to_owned());
-            return found.ok_or_else(|| "there is no such built-in graph".to_owned());
+            let path = path.trim_start_matches("./");
+            let found = built_in(path.trim_end_matches(".ron")).map(|(_, text)| (*text).to_owned());
+            let part = || {
+                let (_, part) = GRAPH_FILES.iter().find(|(name, _)| *name == path)?;
+                String::from_utf8(part.to_vec()).ok()
+            };
+            return found.or_else(part).ok_or_else(|| "there is no such built-in graph".to_owned());
         }
         let path = tidy(self.folder.join(path));
         self.used.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());

@@ -30,7 +30,7 @@ pub(crate) fn points(graph: &Graph, sweeps: &[(String, String)]) -> Result<Vec<S
             None => vec![text.clone()],
         };
         let raws: Inputs = raws.into_iter().map(|raw| (name.clone(), raw)).collect();
-        let read = raws.read(graph)?.into_iter().map(|(_, value)| value);
+        let read = raws.read_each(graph)?.into_iter().map(|(_, value)| value);
         match axes.iter_mut().find(|(known, _)| known == name) {
             Some((_, values)) => values.extend(read),
             None => axes.push((name.clone(), read.collect())),

@@ -131,6 +131,80 @@ fn a_clip_between_whose_frames_are_others_keeps_its_sound() {
     assert!(bytes(&before).starts_with(&bytes(&after)));
 }
 
+/// Graphs that change or extend a clip keep its rate, and its sound where its frames are.
+#[test]
+fn a_clip_that_is_changed_or_extended_keeps_its_rate_and_sound() {
+    let place = alone();
+    let clip = place.path("clip.mp4").to_str().unwrap().to_owned();
+    // 15 frames at 10 a second, 1.7 s of sound. Where the sound of the result begins and ends.
+    let run = |graph: &str, names: &[&str], inputs: &[(&str, &str)]| {
+        let opened = place.engine.open(graph).unwrap();
+        let mut all = inputs! { "width" => 32, "height" => 32, "steps" => 2 };
+        names.iter().for_each(|name| all.set(*name, clip.as_str()));
+        inputs.iter().for_each(|(name, value)| all.set(*name, *value));
+        let run = opened.run(all).out(place.folder.path()).start().unwrap();
+        run.wait().unwrap_or_else(|error| panic!("{graph}: {error}"));
+        let name = format!("{graph}-7.mp4");
+        let mut file = InputFile::open(&place.path(&name)).unwrap();
+        let reader = VideoReader::open(&mut file, false).unwrap();
+        let info = reader.info();
+        assert!((info.fps.unwrap() - 10.0).abs() < 1e-6, "{graph}: {:?}", info.fps);
+        (info.times.len(), place.sound(&name))
+    };
+    let before = place.sound("clip.mp4");
+    let whole = bytes(&before);
+    let silences = |sound: &Audio| -> Vec<u64> {
+        sound.parts.iter().filter(|part| part.packets == 0).map(|part| part.ticks).collect()
+    };
+    let rect = [("frames", "9"), ("y", "8"), ("w", "32"), ("h", "8")];
+    for (graph, inputs) in [("video_to_video", &rect[..1]), ("inpaint", &rect)] {
+        let (count, sound) = run(graph, &["video"], inputs);
+        assert_eq!((count, sound.ticks(), silences(&sound)), (9, 14_400, vec![]), "{graph}");
+        assert!(whole.starts_with(&bytes(&sound)));
+    }
+    let (count, sound) = run("extend_forward", &["video"], &[("frames", "9")]);
+    assert_eq!((count, sound.ticks()), (19, 27_200));
+    let (count, sound) = run("loop", &["video"], &[("frames", "13")]);
+    assert_eq!((count, sound.ticks()), (19, 27_200));
+    let (count, sound) = run("extend_backward", &["video"], &[("frames", "9")]);
+    // Five frames before the clip: half a second.
+    assert_eq!((count, sound.ticks(), silences(&sound)), (20, 8_000 + 24_000, vec![8_000]));
+    let (count, sound) = run("join", &["first", "second"], &[("frames", "13")]);
+    // Four frames lie between the clips; the first one's sound is 0.2 s longer than its frames.
+    assert_eq!((count, silences(&sound)), (34, vec![3_200]));
+    assert_eq!(sound.ticks(), 30_400 + 24_000);
+}
+
+#[test]
+fn parts_of_a_sound_begin_at_their_times() {
+    let place = alone();
+    let graph = |starts: &str| {
+        let between = format!(
+            r#""tone": (op: "audio.read", with: {{"path": "tone.m4a"}}),
+            "a": (op: "audio.trim", in: {{"audio": "tone"}}, with: {{"duration": 0.5}}),
+            "at": (op: "audio.concat", in: {{"parts": ["a", "a"]}}, with: {{"starts": {starts}}}),"#
+        );
+        through(r#""path": "clip.mp4""#, &between, "at", r#""path": "at.mp4", "fps": 5"#)
+    };
+    place.run(&graph("[0.25, 1.0]")).unwrap();
+    let sound = place.sound("at.mp4");
+    let rate = f64::from(sound.rate);
+    let parts: Vec<(bool, f64)> =
+        sound.parts.iter().map(|part| (part.packets > 0, part.ticks as f64 / rate)).collect();
+    assert_eq!(parts, [(false, 0.25), (true, 0.5), (false, 0.25), (true, 0.5)]);
+    // A part is cut where the next one begins.
+    place.run(&graph("[0.0, 0.25]")).unwrap();
+    assert_eq!(place.sound("at.mp4").ticks() as f64 / rate, 0.75);
+    for (starts, expected) in [
+        ("[0.0]", "expected one time for each of 2 parts, found 1"),
+        ("[1.0, 0.5]", "parts begin one after another, found 1 s before 0.5 s"),
+        ("[-1.0, 0.5]", "`starts`: expected a number from 0 to 1000000, found -1"),
+    ] {
+        let said = place.run(&graph(starts)).err().unwrap();
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
 #[test]
 fn sounds_are_cut_and_joined() {
     let place = alone();

@@ -46,7 +46,10 @@ impl Error {
     }
 
     pub(crate) fn content(path: &Path, message: impl Into<String>) -> Error {
-        Error::Content { path: path.to_owned(), message: message.into(), hint: None }
+        let message = message.into();
+        let is_cut = message.contains("ends early") || message.contains("damaged");
+        let hint = is_cut.then(|| "copy or download it again".to_owned());
+        Error::Content { path: path.to_owned(), message, hint }
     }
 
     pub(crate) fn refused(message: impl Into<String>, hint: &str) -> Error {
@@ -68,11 +71,17 @@ impl Error {
     /// What to do about it, if that is known.
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Error::Io { source, .. } => match source.kind() {
+            Error::Io { action: "run", .. } => {
+                Some("name another with `kino config set ffmpeg PATH` or in KINO_FFMPEG")
+            }
+            Error::Io { source, action, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                     Some("free some space, or write elsewhere")
                 }
                 io::ErrorKind::PermissionDenied => Some("check the permissions of the folder"),
+                io::ErrorKind::NotFound if matches!(*action, "made" | "written") => {
+                    Some("write elsewhere with `--out DIR`")
+                }
                 io::ErrorKind::NotFound => {
                     Some("check the path; it is relative to the graph's file")
                 }

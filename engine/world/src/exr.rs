@@ -101,7 +101,11 @@ impl Exr {
         let (width, height) = (shown.size.width(), shown.size.height());
         let stored = (header.layer_size.width(), header.layer_size.height());
         for (width, height) in [(width, height), stored] {
-            if width.saturating_mul(height) > most || width == 0 || height == 0 {
+            if width == 0 || height == 0 {
+                let message = format!("the image has no pixels: it is {width}×{height}");
+                return Err(Error::content(path, message).advise("write the image again"));
+            }
+            if width.saturating_mul(height) > most {
                 let message = format!(
                     "the image claims {width}×{height} pixels; at most {most} (such as 11585×11585) \
                      are read"

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod atomic_file;
+mod bundled;
 mod cache;
 mod error;
 mod exr;
@@ -26,6 +27,7 @@ mod tensors;
 mod watch;
 
 pub use atomic_file::{AtomicFile, remove_leftovers};
+pub use bundled::BundledFiles;
 pub use cache::{cache_dir, config_dir, data_dir};
 pub use error::{Error, Result};
 pub use hash::{FileHash, HashCache, hash_file};

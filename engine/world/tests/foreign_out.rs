@@ -233,6 +233,30 @@ fn whatever_else_it_writes_is_read_again() {
     }
 }
 
+/// Sound that begins later than the pictures does so in a stream without a beginning of its own.
+#[test]
+fn late_sound_stays_late() {
+    let Some(program) = ffmpeg() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let late = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sounds/late.mp4");
+    let begins = |path: &Path| {
+        let mut file = InputFile::open(path).unwrap();
+        let reader = VideoReader::open_with(&mut file, false, Some(&program)).unwrap();
+        let sound = reader.read_sound(&mut file, (0.0, None), &mut || true).unwrap().unwrap();
+        let silence = sound.parts.iter().take_while(|part| part.packets == 0);
+        silence.map(|part| part.ticks).sum::<u64>() as f64 / f64::from(sound.rate)
+    };
+    let expected = begins(&late);
+    for name in ["late.ts", "late.mkv", "late.flv"] {
+        let path = folder.path().join(name);
+        let mut command = std::process::Command::new(&program);
+        command.args(["-loglevel", "error", "-i"]).arg(&late).args(["-c", "copy"]).arg(&path);
+        assert!(command.status().unwrap().success());
+        let found = begins(&path);
+        assert!((found - expected).abs() < 0.005, "{name}: {found} for {expected}");
+    }
+}
+
 #[test]
 fn what_it_writes_no_video_as_is_refused_by_name() {
     let Some(program) = ffmpeg() else { return };

@@ -216,6 +216,14 @@ fn sizes_and_formats_that_do_not_fit_are_refused_with_advice() {
         check_size(&VideoFormat::Mp4, 4000, 64).is_err()
             && check_size(&VideoFormat::WebP, 97, 65).is_ok()
     );
+    let refused = check_size(&VideoFormat::Mp4, 1, 1).unwrap_err();
+    assert_eq!(refused.to_string(), "H.264 takes frames of at least 16x16, found 1x1");
+    for name in ["s_%-3d.png", "%d%d.png", "s_%+d.exr", "s_%5i.png", "s_%d.mp4", "s_%99d.png"] {
+        let refused = format_of(Path::new(name), None).unwrap_err();
+        assert!(refused.hint().unwrap().contains("frame_%05d.png"), "{name}: {refused}");
+    }
+    assert_eq!(format_of(Path::new("100%.png"), None).unwrap(), VideoFormat::Png);
+    assert_eq!(format_of(Path::new("a%d/b.png"), None).unwrap(), VideoFormat::Png);
     let refused = format_of(Path::new("x.xyz"), None).unwrap_err();
     assert_eq!(refused.to_string(), "x.xyz: there is no video format `.xyz`");
     let refused = format_of(Path::new("x"), None).unwrap_err();

@@ -115,6 +115,48 @@ fn parts_and_joins_and_silence_are_exact_in_the_file() {
     }
 }
 
+/// Without an edit list the tag of iTunes says what an encoder put before and behind the sound.
+#[test]
+fn what_itunes_says_is_heard() {
+    let renamed = |bytes: &mut [u8], from: &[u8; 4], to: &[u8; 4]| {
+        let at = bytes.windows(4).position(|found| found == from).unwrap();
+        bytes[at..at + 4].copy_from_slice(to);
+    };
+    let boxed = |kind: &[u8; 4], contents: &[u8]| {
+        [&(contents.len() as u32 + 8).to_be_bytes()[..], kind, contents].concat()
+    };
+    let mut bare = std::fs::read(file("tone.m4a")).unwrap();
+    renamed(&mut bare, b"edts", b"free");
+    renamed(&mut bare, b"udta", b"free");
+    let folder = tempfile::tempdir().unwrap();
+    let with_tag = |text: &str| {
+        let parts = [
+            boxed(b"mean", b"\0\0\0\0com.apple.iTunes"),
+            boxed(b"name", b"\0\0\0\0iTunSMPB"),
+            boxed(b"data", &[&[0, 0, 0, 1, 0, 0, 0, 0], text.as_bytes()].concat()),
+        ];
+        let list = boxed(b"ilst", &boxed(b"----", &parts.concat()));
+        let tag = boxed(b"udta", &boxed(b"meta", &[&[0; 4][..], &list].concat()));
+        let mut all = bare.clone();
+        // The tables lie at the end of the file.
+        let at = all.windows(4).position(|found| found == b"moov").unwrap() - 4;
+        let length = (all.len() - at + tag.len()) as u32;
+        all[at..at + 4].copy_from_slice(&length.to_be_bytes());
+        all.extend(tag);
+        let path = folder.path().join("tag.m4a");
+        std::fs::write(&path, all).unwrap();
+        read_from(&path).unwrap()
+    };
+    let tone = read("tone.m4a");
+    let heard = with_tag(" 00000000 00000400 000001C0 0000000000006A40 00000000 00000000");
+    assert_eq!((&heard.parts, heard.ticks()), (&tone.parts, 0x6a40));
+    // What says nothing is no reason to hear less: all of it, and no more than there is.
+    let all = with_tag("nothing").ticks();
+    assert_eq!(all, 0x6a40 + 0x400);
+    assert_eq!(with_tag(" 0 0 0 0").ticks(), all);
+    assert_eq!(with_tag(" 0 400 0 7FFFFFFFFFFFFFFF").ticks(), all - 0x400);
+}
+
 /// The sound of a video is that of its frames, whatever edits the two tracks have.
 #[test]
 fn the_sound_of_a_video_is_in_step_with_its_frames() {

@@ -27,6 +27,35 @@ fn refused(bytes: &[u8]) -> (String, Option<String>) {
     (said, error.hint().map(str::to_owned))
 }
 
+/// Whatever is cut says what to do, whichever format it has, and whether its tables are cut or the
+/// frames behind them.
+#[test]
+fn what_ends_early_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["bt709.mp4", "moving.gif", "moving.webp", "moving.png"] {
+        let whole = fs::read(stored(name)).unwrap();
+        let path = folder.path().join(name);
+        fs::write(&path, &whole[..whole.len() * 2 / 3]).unwrap();
+        let mut file = InputFile::open(&path).unwrap();
+        let read = VideoReader::open(&mut file, false).and_then(|video| {
+            let all: Vec<usize> = (0..video.info().times.len()).collect();
+            video.read(&mut file, &all, &mut Ignored)
+        });
+        let error = read.unwrap_err();
+        let said = error.to_string();
+        assert!(said.contains("early") || said.contains("damaged"), "{name}: {said}");
+        assert_eq!(error.hint(), Some("copy or download it again"), "{name}: {said}");
+    }
+}
+
+struct Ignored;
+
+impl kino_world::media::FrameSink for Ignored {
+    fn frame(&mut self, _: usize, _: Vec<f32>) -> std::ops::ControlFlow<()> {
+        std::ops::ControlFlow::Continue(())
+    }
+}
+
 /// The file with one of its boxes changed; those around it follow in length. In the files that are
 /// stored the tables stand behind the samples, so that no sample moves.
 fn changed(file: &[u8], path: &[&[u8; 4]], change: &dyn Fn(&mut Vec<u8>)) -> Vec<u8> {

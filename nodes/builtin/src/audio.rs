@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use kino_node::{
     Audio, AudioFact, AudioForm, Cx, Error, Inputs, NodeDef, Outputs, Result, Services, Value,
-    audio_join_error,
+    ValueType, audio_join_error,
 };
 use kino_port::{
-    Fact, Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, list,
-    path as path_port, ports, real,
+    Fact, Facts, Literal, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, list,
+    optional_list, path as path_port, ports, real,
 };
 use kino_world::media::{AudioReader, encode_aac};
 
@@ -86,7 +86,11 @@ pub(crate) static CONCAT: NodeDef = NodeDef {
         about: Cow::Borrowed(CONCAT_ABOUT),
         inputs: ports![
             list("parts", PortType::Audio)
-                .about("Sounds of one form, in their order; a map's names say nothing.")
+                .about("Sounds of one form, in their order; a map's names say nothing."),
+            optional_list("starts", PortType::Real).within(0.0, LONGEST).unit("s").about(
+                "When each part begins, in seconds from the beginning on, one for each; if not given, \
+                 where the one before it ends."
+            ),
         ],
         outputs: ports![edge("audio", PortType::Audio).about("All of them, one after another.")],
         traits: NodeTraits::LIGHT,
@@ -97,7 +101,8 @@ pub(crate) static CONCAT: NodeDef = NodeDef {
 
 const CONCAT_ABOUT: &str = "Puts sounds one after another. All are of one form: AAC of one encoder's \
 settings, or PCM, of one rate and one number of channels. Sounds of no length, such as those of \
-videos without sound, may be among them. Nothing is decoded; where AAC is joined, an edit list says \
+videos without sound, may be among them. With `starts`, each part begins at its time: before it there \
+is silence, or the part before it is cut. Nothing is decoded; where AAC is joined, an edit list says \
 what is heard, which players follow to the sample or (ffmpeg) to the packet of about 20 ms.\n\n\
 Example:\n    \"whole\": (op: \"audio.concat\", in: {\"parts\": [\"opening\", \"refrain\"]}),";
 
@@ -221,9 +226,57 @@ fn trim(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     Ok(vec![Some(Value::from(sound.slice(start, ticks)?))])
 }
 
+/// Checks when parts begin: a time for each, none before the one before it.
+fn check_starts(starts: &[f64], parts: usize) -> Result<(), PlanError> {
+    if starts.len() != parts {
+        let message =
+            format!("expected one time for each of {parts} parts, found {}", starts.len());
+        return Err(PlanError::at("starts", message).hint("the first may be 0"));
+    }
+    match starts.windows(2).find(|pair| pair[0] > pair[1]) {
+        Some(pair) => {
+            let message =
+                format!("parts begin one after another, found {} s before {} s", pair[0], pair[1]);
+            Err(PlanError::at("starts", message).hint("give the parts in the order of their times"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Where a part begins that is meant to begin at a time, in ticks; the parts before it last
+/// `so_far`.
+fn begin(start: Option<f64>, rate: u32, so_far: u64) -> u64 {
+    start.map_or(so_far, |start| (start * f64::from(rate)).round() as u64)
+}
+
+/// The times at which parts begin, if all are known; none where none are given.
+fn known_starts(facts: &Facts) -> Option<Option<Vec<f64>>> {
+    let real = |literal: &Literal| match literal {
+        Literal::Real(value) => Some(*value),
+        Literal::Int(value) => Some(*value as f64),
+        _ => None,
+    };
+    match facts.get("starts") {
+        None => Some(None),
+        Some(Fact::Literal(Literal::List(items))) => {
+            items.iter().map(real).collect::<Option<_>>().map(Some)
+        }
+        Some(_) => {
+            let items = facts.items("starts").into_iter();
+            items.map(|fact| real(fact.literal()?)).collect::<Option<_>>().map(Some)
+        }
+    }
+}
+
 fn infer_concat(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     let items = named_facts(facts, "parts");
+    let starts = known_starts(facts);
+    if let Some(Some(starts)) = &starts
+        && review.take(check_starts(starts, items.len())).is_none()
+    {
+        return review.finish(StepInfo::default());
+    }
     let parts: Vec<AudioFact> =
         items.iter().filter_map(|(_, fact)| known_sound(&mut review, "parts", fact)).collect();
     let heard: Vec<&AudioFact> = parts.iter().filter(|part| part.ticks > 0).collect();
@@ -236,21 +289,69 @@ fn infer_concat(_: &Services, facts: &Facts) -> InferResult {
         );
     }
     let first = heard.first().copied().or(parts.first());
-    let (Some(first), true) = (first, parts.len() == items.len()) else {
+    let (Some(first), Some(starts), true) = (first, starts, parts.len() == items.len()) else {
         return review.finish(StepInfo::default());
     };
-    let ticks = parts.iter().fold(0, |sum: u64, part| sum.saturating_add(part.ticks));
-    let bytes = parts.iter().fold(0, |sum: u64, part| sum.saturating_add(part.bytes));
+    let (mut ticks, mut bytes) = (0_u64, 0_u64);
+    for (index, part) in parts.iter().enumerate().filter(|(_, part)| part.ticks > 0) {
+        let start = starts.as_ref().map(|starts| starts[index]);
+        let begin = begin(start, first.rate, ticks);
+        bytes = bytes.saturating_add(part.bytes).saturating_add(silence(first, begin, ticks));
+        ticks = begin.saturating_add(part.ticks);
+    }
     let outputs = vec![Fact::typed(AudioFact { ticks, bytes, ..first.clone() })];
     review.finish(StepInfo { memory: bytes, outputs, ..StepInfo::default() })
 }
 
-fn concat(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+/// The bytes of the silence between the end of parts and the beginning of the next.
+fn silence(sound: &AudioFact, begin: u64, end: u64) -> u64 {
+    match sound.form {
+        AudioForm::Pcm => begin.saturating_sub(end).saturating_mul(4 * u64::from(sound.channels)),
+        AudioForm::Aac(_) => 0,
+    }
+}
+
+fn concat(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let parts: Vec<Arc<Audio>> =
         inputs.list::<Audio>("parts")?.into_iter().map(|(_, part)| part).collect();
-    let whole = Audio::concat(&parts)?;
+    let starts = inputs.items("starts");
+    let whole = match starts.is_empty() {
+        true => Audio::concat(&parts)?,
+        false => {
+            let starts = starts.iter().filter_map(|(_, value)| match value {
+                Value::Real(start) => Some(*start),
+                Value::Int(start) => Some(*start as f64),
+                _ => None,
+            });
+            let starts: Vec<f64> = starts.collect();
+            check_starts(&starts, parts.len()).map_err(refuse)?;
+            at_times(cx, &parts, &starts)?
+        }
+    };
     kino_node::ValueType::check(&whole)?;
     Ok(vec![Some(Value::from(whole))])
+}
+
+/// Parts, each at its time.
+fn at_times(cx: &Cx<'_>, parts: &[Arc<Audio>], starts: &[f64]) -> Result<Audio> {
+    let (mut whole, mut rate) = (Vec::<Arc<Audio>>::new(), None);
+    let mut end = 0;
+    for (part, start) in parts.iter().zip(starts).filter(|(part, _)| !part.is_none()) {
+        let begin = begin(Some(*start), *rate.get_or_insert(part.rate), end);
+        if begin < end {
+            let so_far = Audio::concat(&whole)?.slice(0, begin)?;
+            (whole, end) = (vec![Arc::new(so_far)], begin);
+        }
+        cx.services
+            .ledger
+            .check(silence(&part.fact(), begin, end), "the silence between sounds")?;
+        whole.push(Arc::new(part.delayed(begin - end)?));
+        end = begin + part.ticks();
+    }
+    match (whole.is_empty(), parts.first()) {
+        (true, Some(none)) => Ok(Audio::clone(none)),
+        _ => Audio::concat(&whole),
+    }
 }
 
 /// What to do where samples go into a file that holds AAC, and no program encodes them.

@@ -3,11 +3,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::time::Duration;
 
 use kino_node::{Cancel, Cx, Error, FilePolicy, OutputFile, Result, Services, Value};
 use kino_port::{PlanError, PlannedFile, PlannedRead, path_to_text};
 use kino_world::media::FfmpegChoice;
-use kino_world::{FileHash, Folders, HashCache, InputFile, hash_file};
+use kino_world::{BundledFiles, FileHash, Folders, HashCache, InputFile, hash_file};
 
 use crate::error::{IntoNode, at_input};
 
@@ -53,6 +55,11 @@ pub(crate) fn policy(services: &Services) -> Arc<FilePolicy> {
 /// it asks [`policy`] again once it is open.
 pub(crate) fn input(services: &Services, path: &str) -> Result<PathBuf> {
     let place = services.get::<Folders>()?.input(path);
+    let place = match services.find::<BundledFiles>() {
+        // What a built-in graph begins with, unless the user has put a file in its place.
+        Some(bundled) if !place.exists() => bundled.place(path).node()?.unwrap_or(place),
+        _ => place,
+    };
     policy(services).check_read(&place)?;
     Ok(place)
 }
@@ -74,6 +81,31 @@ pub(crate) fn open(cx: &Cx<'_>, path: &str) -> Result<InputFile> {
             Err(Error::failed(format!("{path} has changed since the plan was made")))
         }
         _ => Ok(file),
+    }
+}
+
+/// Does what cannot be cancelled itself, such as decoding an image, on a thread of its own, which
+/// is left to end by itself where nobody waits for it any more.
+pub(crate) fn cancellable<T: Send + 'static>(
+    cancel: &Cancel,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
+    /// How often it is asked whether somebody still waits.
+    const LOOK: Duration = Duration::from_millis(20);
+    let (give, take) = sync_channel(1);
+    let thread = std::thread::Builder::new().spawn(move || drop(give.send(work())))?;
+    loop {
+        match take.recv_timeout(LOOK) {
+            Ok(done) => return Ok(done),
+            Err(RecvTimeoutError::Timeout) if cancel.is_cancelled() => {
+                return Err(Error::Cancelled);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => match thread.join() {
+                Ok(()) => return Err(Error::failed("the thread gave nothing")),
+                Err(panic) => std::panic::resume_unwind(panic),
+            },
+        }
     }
 }
 

@@ -111,7 +111,10 @@ impl Places {
                     1 => 1,
                     end if end.is_multiple_of(temporal) => end / temporal,
                     end => {
-                        let near = near(end, 0, temporal);
+                        let near = match end < temporal {
+                            true => format!("near it: 1 and {temporal}"),
+                            false => near(end, 0, temporal),
+                        };
                         let rule = rule(temporal, 0);
                         let message = format!("one picture or {rule} frames, found {end}; {near}");
                         return Err(not_whole("end", message));

@@ -12,7 +12,7 @@ use kino_port::{
 use kino_world::media::{Depth, VideoFormat, format_of};
 
 use crate::error::{IntoNode, at_port};
-use crate::files::{PlannedInput, open, output};
+use crate::files::{PlannedInput, cancellable, open, output};
 use crate::infer::{InferCx, InferResult, f32_bytes, refuse};
 use crate::video::{Look, infer_written, one_frame, write};
 
@@ -127,8 +127,14 @@ pub(crate) fn infer_image(
 
 fn read(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let background = colour(inputs.text("background")?).map_err(refuse)?;
-    let mut image = open(cx, inputs.text("path")?)?.read_image().node()?;
-    image.over(background);
+    let mut file = open(cx, inputs.text("path")?)?;
+    let read = move || {
+        file.read_image().map(|mut image| {
+            image.over(background);
+            image
+        })
+    };
+    let image = cancellable(cx.cancel, read)?.node()?;
     let shape = (1, image.height, image.width, 3);
     let tensor = Tensor::from_vec(image.rgb, shape, &Device::Cpu)?; // [1, h, w, 3]
     Ok(vec![Some(Value::from(Frames::from_tensor(&tensor, None)?))])

@@ -10,7 +10,7 @@ use kino_port::{
 };
 
 use crate::error::IntoNode;
-use crate::files::open;
+use crate::files::{cancellable, open};
 use crate::image::infer_image;
 use crate::infer::{InferCx, InferResult, f32_bytes, refuse};
 use crate::latent::LONGEST_SIDE;
@@ -148,7 +148,8 @@ fn infer_read(services: &Services, facts: &Facts) -> InferResult {
 }
 
 fn read(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
-    let image = open(cx, inputs.text("path")?)?.read_image().node()?;
+    let mut file = open(cx, inputs.text("path")?)?;
+    let image = cancellable(cx.cancel, move || file.read_image())?.node()?;
     let weights = match inputs.text("channel")? {
         "alpha" => {
             let shape = (1, image.height, image.width);

@@ -81,7 +81,7 @@ pub(crate) static SAMPLE: NodeDef = NodeDef {
                 .about("How strongly the text leads; 1 is not at all, and costs half."),
             real("guidance_low", 4.0).within(1.0, 30.0).or_none().about(
                 "The same at low noise levels, where the transformer has two experts; `guidance` if \
-                 not given."
+                 not given. With a `guidance` of 1 neither is led by it."
             ),
             real("shift", 1.0).within(0.01, 100.0).or_none().about(
                 "How far noise levels are pushed towards noise; the model's own if not given."
@@ -474,7 +474,9 @@ fn guiders(part: &DitHandle, inputs: &Inputs<'_>) -> Result<Guiders> {
         let scale = kino_models::sampling::guidance::CfgScale::new(inputs.real(port)?);
         Ok(Arc::new(ClassifierFree(scale)))
     };
-    let low = part.low_noise.is_some() && inputs.get("guidance_low").is_some();
+    // Where the text does not lead at all, it leads neither expert, as in diffusers.
+    let leads = inputs.real("guidance")? > 1.0 || inputs.get("guider").is_some();
+    let low = leads && part.low_noise.is_some() && inputs.get("guidance_low").is_some();
     let low = low.then(|| by("guidance_low")).transpose()?;
     Ok(Guiders { high: by("guidance")?, low })
 }

@@ -330,6 +330,10 @@ fn given_frames_that_do_not_fit_are_refused() {
         "end: the end of a clip for this VAE is one picture or 4k frames, found 6; near it: 4 and 8"
     );
     assert_eq!(
+        objects(17, &[("end", frames(2, 64, 96))]),
+        "end: the end of a clip for this VAE is one picture or 4k frames, found 2; near it: 1 and 4"
+    );
+    assert_eq!(
         objects(17, &[("start", frames(9, 64, 96)), ("end", frames(12, 64, 96))]),
         "frames: 9 and 12 frames of a clip of 17 (`frames` counts all of the clip, those that are \
          given included)"

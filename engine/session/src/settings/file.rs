@@ -71,10 +71,7 @@ impl SettingsFile {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Ok(SettingsFile { path, settings: Settings::default(), text: None });
             }
-            Err(error) => {
-                let message = format!("{}: {error}", path.display());
-                return Err(Error::world(message).advising(MEND));
-            }
+            Err(error) => return Err(unreadable(&path, &error)),
         };
         let text: Arc<str> = text.into();
         let settings = settings_in(&text, &path)?;
@@ -91,6 +88,12 @@ impl SettingsFile {
         let setting = Setting::named(name)?;
         let wrong = |message: String| Error::usage(message).advising(setting.advice());
         let here = std::path::absolute(".").map_err(|error| Error::world(error.to_string()))?;
+        if let (SettingKind::Device, [value]) = (setting.kind, values)
+            && let Ok(SettingValue::Device(device)) = setting.parse(value.as_ref(), &here)
+        {
+            // What would fail at every run is said now.
+            device.open()?;
+        }
         let (value, written) = match (setting.kind, values) {
             (SettingKind::Folders, _) => {
                 let each = values.iter().map(|value| setting.parse(value.as_ref(), &here));
@@ -171,6 +174,24 @@ impl SettingsFile {
     }
 }
 
+/// Why a file of settings cannot be read.
+fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+    match path.parent() {
+        Some(folder) if folder.is_file() => Error::usage(format!(
+            "{} is a file; settings lie in a folder, as {NAME}",
+            folder.display()
+        ))
+        .advising("name a folder in KINO_CONFIG, or unset it for your own"),
+        _ => Error::world(format!("{}: {error}", path.display())).advising(MEND),
+    }
+}
+
+/// Whether nothing stands in a text but blanks and comments of whole lines.
+fn is_blank(text: &str) -> bool {
+    let lines = text.lines().map(str::trim);
+    lines.filter(|line| !line.is_empty()).all(|line| line.starts_with("//"))
+}
+
 /// A path as a text of RON.
 fn quoted(path: &Path) -> String {
     format!("{:?}", path_to_text(path))
@@ -183,10 +204,19 @@ fn change(path: &Path, change: impl FnOnce(&str) -> Result<String, SyntaxError>)
     // A link stays one: the file that it leads to is written.
     let place = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let folder = place.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(world)?;
+    fs::create_dir_all(folder).map_err(|error| unreadable(path, &error))?;
     let held = File::open(folder).ok().filter(|folder| folder.lock().is_ok());
     let before = SettingsFile::read(path)?.text;
-    let before = before.as_deref().unwrap_or(NEW);
+    let filled;
+    let before = match before.as_deref() {
+        None => NEW,
+        Some(text) if is_blank(text) => {
+            let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+            filled = format!("{text}{end}Settings(\n)\n");
+            &filled
+        }
+        Some(text) => text,
+    };
     let after = change(before).map_err(|error| broken(before, path, error))?;
     // What was written in a way that is not foreseen here is left to its author.
     settings_in(&after, path).map_err(|_| {
@@ -216,6 +246,9 @@ fn fields_of(text: &str) -> Result<Fields<'_>, SyntaxError> {
 
 /// What a text sets.
 fn settings_in(text: &str, path: &Path) -> Result<Settings> {
+    if is_blank(text) {
+        return Ok(Settings::default());
+    }
     let fields = fields_of(text).map_err(|error| broken(text, path, error))?;
     let base = path.parent().unwrap_or(Path::new("."));
     let (mut settings, mut errors) = (Settings::default(), Vec::new());

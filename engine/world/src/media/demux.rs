@@ -108,11 +108,33 @@ pub(super) fn tracks(file: &mut InputFile) -> Result<Vec<Track>, Refused> {
         }
     }
     let read = |contents: &&[u8]| track(contents, scale, turned, length).transpose();
-    let tracks = parts.iter().filter_map(read).collect::<Result<Vec<Track>, Refused>>()?;
+    let mut tracks = parts.iter().filter_map(read).collect::<Result<Vec<Track>, Refused>>()?;
+    if let Some(heard) = gapless(&movie) {
+        let bare = |track: &&mut Track| track.kind == TrackKind::Audio && track.edits.is_empty();
+        tracks.iter_mut().filter(bare).for_each(|track| track.edits.push(heard));
+    }
     if fragments && tracks.iter().all(|track| track.samples.is_empty()) {
         return Err("it is in fragments, whose tables are not read here".to_owned());
     }
     Ok(tracks)
+}
+
+/// What iTunes and its kin say of the sound where no edit list does: the tag `iTunSMPB` has, in
+/// hexadecimal digits, nothing, what an encoder put before the beginning, what it put behind the
+/// end, and how many samples lie between.
+fn gapless(movie: &[u8]) -> Option<Edit> {
+    let part = |bytes, kind| first(bytes, kind).ok().flatten();
+    let meta = part(part(movie, b"udta")?, b"meta")?;
+    let list = part(meta.get(4..)?, b"ilst")?;
+    let tags = boxes(list).filter_map(Result::ok).filter(|(kind, _)| *kind == b"----");
+    let text = tags.map(|(_, tag)| tag).find_map(|tag| {
+        let name = part(tag, b"name")?.get(4..)?;
+        (name == b"iTunSMPB").then(|| part(tag, b"data")?.get(8..)).flatten()
+    })?;
+    let mut fields = std::str::from_utf8(text).ok()?.split_ascii_whitespace().skip(1);
+    let mut number = || i64::from_str_radix(fields.next()?, 16).ok().filter(|n| *n >= 0);
+    let (start, _, duration) = (number()?, number()?, number()?);
+    (duration > 0).then_some(Edit { duration, start, rate: 0x0001_0000 })
 }
 
 /// The contents of `moov`.

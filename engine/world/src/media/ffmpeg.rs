@@ -124,7 +124,9 @@ impl Foreign {
     pub(super) fn open(program: &Path, path: &Path, tone_map: bool) -> Result<Self> {
         let version = version(program)?;
         let mut command = command(program, path, "info");
-        command.args(["-map", "0:V:0", "-c", "copy", "-f", "framecrc", "-"]);
+        // By the clock of the file, as its sound is: else either would begin at 0 in streams that
+        // have no beginning of their own (MPEG-TS).
+        command.args(["-copyts", "-map", "0:V:0", "-c", "copy", "-f", "framecrc", "-"]);
         let mut running = start(&mut command, program)?;
         let said = heard(running.0.stderr.take());
         let packets = running.0.stdout.take().map(|out| packets(BufReader::new(out)));

@@ -56,7 +56,7 @@ impl ForeignSound {
     /// When the program fails.
     pub(super) fn read(&self, is_wanted: &mut dyn FnMut() -> bool) -> Result<Option<Audio>> {
         let mut command = command(&self.program, &self.path, "error");
-        command.args(["-map", "0:a:0", "-vn", "-sn", "-dn", "-map_metadata", "-1"]);
+        command.args(["-copyts", "-map", "0:a:0", "-vn", "-sn", "-dn", "-map_metadata", "-1"]);
         match self.is_aac {
             true => command.args(["-c:a", "copy"]),
             false => command.args(["-c:a", "aac", "-b:a", RATE]),

@@ -32,6 +32,8 @@ mod writer;
 
 use std::path::Path;
 
+use kino_port::NumberedFiles;
+
 use crate::{Error, Result};
 use sequence::{FrameFile, SequenceWriter};
 
@@ -72,6 +74,20 @@ pub enum VideoFormat {
 /// When it names none that can be written, or one that takes the program, and there is none.
 pub fn format_of(path: &Path, ffmpeg: Option<&Path>) -> Result<VideoFormat> {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let is_sequence = sequence::numbered(path).is_some();
+    if NumberedFiles::looks_numbered(&name)
+        && !(is_sequence && ["png", "exr"].contains(&&*extension))
+    {
+        let message = match is_sequence {
+            true => format!("{}: a file a frame is written as .png or .exr alone", path.display()),
+            false => format!("{}: its number is none that is written", path.display()),
+        };
+        return Err(Error::refused(
+            message,
+            "number the files as in frame_%05d.png or frame_%d.png",
+        ));
+    }
     match extension.as_str() {
         "mp4" if cfg!(feature = "h264") => Ok(VideoFormat::Mp4),
         "mp4" => Err(Error::refused(
@@ -79,8 +95,8 @@ pub fn format_of(path: &Path, ffmpeg: Option<&Path>) -> Result<VideoFormat> {
             "write .webp or .png, or build with the feature `h264`",
         )),
         "webp" => Ok(VideoFormat::WebP),
-        "png" if sequence::numbered(path).is_some() => Ok(VideoFormat::PngSequence),
-        "exr" if sequence::numbered(path).is_some() => Ok(VideoFormat::ExrSequence),
+        "png" if is_sequence => Ok(VideoFormat::PngSequence),
+        "exr" if is_sequence => Ok(VideoFormat::ExrSequence),
         "exr" => Ok(VideoFormat::Exr),
         "png" => Ok(VideoFormat::Png),
         other => foreign(path, other, ffmpeg),

@@ -51,6 +51,20 @@ impl<F: FrameFile> SequenceWriter<F> {
     }
 }
 
+/// Tells of what a longer sequence of the same name left behind this one: whoever reads it takes
+/// that for a part of it. It is not removed, since another node may have written it.
+fn tell_rest(folder: &Path, names: &NumberedFiles, count: usize) {
+    let place = |number: usize| folder.join(names.path(number));
+    let rest = (count..).take_while(|number| place(*number).exists()).count();
+    if rest > 0 {
+        tracing::warn!(
+            "Behind the {count} frames that were written, {rest} older files go on with the numbers, \
+             from {} on: remove them, or write elsewhere.",
+            place(count).display()
+        );
+    }
+}
+
 impl<F: FrameFile> VideoWriter for SequenceWriter<F> {
     fn push(&mut self, frame: &[f32]) -> Result<()> {
         let path = self.folder.join(self.names.path(self.waiting.len()));
@@ -64,6 +78,9 @@ impl<F: FrameFile> VideoWriter for SequenceWriter<F> {
     }
 
     fn finish(self: Box<Self>) -> Result<Vec<PathBuf>> {
-        self.waiting.into_iter().map(WaitingFile::finish).collect()
+        let (count, folder, names) = (self.waiting.len(), self.folder, self.names);
+        let files = self.waiting.into_iter().map(WaitingFile::finish).collect::<Result<_>>()?;
+        tell_rest(&folder, &names, count);
+        Ok(files)
     }
 }

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 
 use kino_node::{Cx, Error, Frames, Inputs, NodeDef, Outputs, Result, Services, Value};
-use kino_port::{Fact, Facts, Literal, NodeTraits, PortType, Signature, StepInfo, edge, ports};
+use kino_port::{
+    Fact, Facts, Literal, NodeTraits, PortType, Signature, StepInfo, edge, ports, real,
+};
 
 use super::chunks::frames_in;
 use crate::infer::{InferCx, InferResult};
@@ -14,13 +16,21 @@ pub(crate) static INFO: NodeDef = NodeDef {
         name: Cow::Borrowed("frames.info"),
         version: Cow::Borrowed("1"),
         about: Cow::Borrowed(ABOUT),
-        inputs: ports![frames_in()],
+        inputs: ports![
+            frames_in(),
+            real("fps", 16.0)
+                .within(0.01, 1000.0)
+                .or_none()
+                .unit("frames/s")
+                .about("The rate of frames that have none, such as those of an image."),
+        ],
         outputs: ports![
             edge("width", PortType::Int).about("Width in pixels."),
             edge("height", PortType::Int).about("Height in pixels."),
             edge("count", PortType::Int).about("The number of frames."),
-            edge("fps", PortType::Real)
-                .about("Frames a second; an error where the frames have no rate."),
+            edge("fps", PortType::Real).about(
+                "Frames a second; an error where the frames have no rate, and `fps` gives none."
+            ),
         ],
         traits: NodeTraits::PORTABLE,
     },
@@ -43,14 +53,18 @@ fn infer(_: &Services, facts: &Facts) -> InferResult {
         int(frames.width),
         int(frames.height),
         frames.count.map_or(Fact::Unknown, int),
-        frames.fps.map_or(Fact::Unknown, |fps| Fact::Literal(Literal::Real(fps))),
+        frames
+            .fps
+            .or(facts.real("fps"))
+            .map_or(Fact::Unknown, |fps| Fact::Literal(Literal::Real(fps))),
     ];
     review.finish(StepInfo { outputs, ..StepInfo::default() })
 }
 
 fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let frames = inputs.value::<Frames>("frames")?;
-    let fps = match frames.fps() {
+    let instead = inputs.get("fps").map(|_| inputs.real("fps")).transpose()?;
+    let fps = match frames.fps().or(instead) {
         Some(fps) => Some(Value::Real(fps)),
         None if cx.wants(3) => {
             let hint = "frames that a model made have none: write the rate where it is needed";
