@@ -146,7 +146,11 @@ pub(crate) enum Command {
     Plugin(crate::plugin::args::Plugin),
     /// Serve an engine as the process of a native plugin
     #[command(hide = true, name = WORKER)]
-    PluginWorker,
+    PluginWorker {
+        /// What to compile, instead
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        compile: Vec<OsString>,
+    },
     /// Try a node of a plugin in a process of its own
     #[command(hide = true, name = PROBE)]
     PluginProbe {

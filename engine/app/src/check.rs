@@ -13,7 +13,7 @@ use crate::{nodes, setup};
 /// # Errors
 /// Every problem of the graph.
 pub(crate) fn run(args: &args::Check, screen: &Screen) -> Result<Exit, Failure> {
-    let checked = setup::check(&args.source)?;
+    let checked = setup::check(&args.source, screen)?;
     let graph = checked.checked();
     let warnings = graph.warnings();
     if screen.json {

@@ -23,7 +23,7 @@ use picture::{Kind, Picture, Row, Shape, Wire};
 /// # Errors
 /// When the graph does not check, or the file cannot be written.
 pub(crate) fn run(args: &args::Draw, screen: &Screen) -> Result<Exit, Failure> {
-    let graph = setup::check(&args.source)?;
+    let graph = setup::check(&args.source, screen)?;
     let format = args.format.unwrap_or_else(|| by_ending(args.output.as_deref()));
     let picture = picture_of(graph.checked());
     let drawn = match format {

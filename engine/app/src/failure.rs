@@ -79,6 +79,14 @@ impl Failure {
         }
     }
 
+    /// What to do about it, where that is known.
+    pub(crate) fn advice(&self) -> Option<&str> {
+        match self {
+            Failure::Engine(error) => error.hint(),
+            Failure::Print(_) => None,
+        }
+    }
+
     /// Whether it only means that nobody reads on.
     pub(crate) fn is_closed_pipe(&self) -> bool {
         matches!(self, Failure::Print(error) if error.kind() == io::ErrorKind::BrokenPipe)

@@ -49,7 +49,7 @@ pub(crate) fn run(args: &args::Init, screen: &Screen) -> Result<Exit, Failure> {
 }
 
 fn list(screen: &Screen) -> Result<Exit, Failure> {
-    let engine = setup::reader(false)?;
+    let engine = setup::reader(false, screen)?;
     let about = |name: &str| {
         let graph = engine.open(name);
         graph.map(|graph| graph.checked().about().to_owned()).unwrap_or_default()

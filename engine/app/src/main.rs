@@ -26,11 +26,13 @@ mod terminal;
 mod version;
 mod watch;
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
 use args::{Cli, Command};
 use failure::{Exit, Failure};
+use kino_session::plugins;
 use screen::{Paint, Screen};
 
 /// Tensors come and go by the megabyte: returning their pages each time would cost more than most
@@ -90,7 +92,7 @@ fn execute(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
         Command::Check(args) => check::run(args, screen),
         Command::Plan(args) => plan::run(args, screen),
         Command::Nodes(args) => {
-            nodes::run(args, screen, &setup::reader(false)?.nodes(Path::new(".")))
+            nodes::run(args, screen, &setup::reader(false, screen)?.nodes(Path::new(".")))
         }
         Command::Draw(args) => draw::run(args, screen),
         Command::Show(args) => show::run(args, screen),
@@ -99,9 +101,24 @@ fn execute(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
         Command::Init(args) => init::run(args, screen),
         Command::Completions(args) => completions::run(args, screen),
         Command::Plugin(args) => plugin::run(args, screen),
-        Command::PluginWorker => worker(),
+        Command::PluginWorker { compile } => match compile.split_first() {
+            Some((word, compile)) if word == plugins::COMPILE => compile_component(compile),
+            _ => worker(),
+        },
         Command::PluginProbe { task } => plugin::probe(task),
     }
+}
+
+/// Compiles a component for the engine that started this process.
+#[cfg(feature = "wasm")]
+fn compile_component(arguments: &[OsString]) -> Result<Exit, Failure> {
+    // What is started reads the code alone.
+    std::process::exit(plugins::compile_component(arguments))
+}
+
+#[cfg(not(feature = "wasm"))]
+fn compile_component(_: &[OsString]) -> Result<Exit, Failure> {
+    Err(Failure::usage("this kino was built without components"))
 }
 
 /// Serves the engine that started this process.

@@ -2,11 +2,16 @@
 
 use std::env;
 use std::path::Path;
+use std::sync::Arc;
 
-use kino_session::{DeviceChoice, Engine, FilePolicy, Graph, PluginWorker, RunRequest, Settings};
+use indicatif::MultiProgress;
+use kino_session::{
+    DeviceChoice, Engine, FilePolicy, Graph, Notice, OnNotice, PluginWorker, RunRequest, Settings,
+};
 
 use crate::args::{SettingFlags, Source, Target, WORKER};
 use crate::failure::Failure;
+use crate::screen::Screen;
 
 /// What serves plugins that run in processes of their own: this program.
 ///
@@ -45,22 +50,44 @@ pub(crate) fn settings_with(flags: &SettingFlags) -> Result<Settings, Failure> {
 ///
 /// # Errors
 /// When this program does not know where it lies, or the settings do not read.
-pub(crate) fn reader(locked: bool) -> Result<Engine, Failure> {
+pub(crate) fn reader(locked: bool, screen: &Screen) -> Result<Engine, Failure> {
     let settings = settings()?;
     let engine = Engine::builder().device_choice(DeviceChoice::Cpu);
     let engine = engine.no_cache().compiled(kino_session::compiled_folder(&settings));
     let engine = engine.settings(settings);
     let engine = engine.keep_results(false).memory("1GB").locked(locked);
-    Ok(engine.worker(worker()?).build()?)
+    let notice = notice(screen, None);
+    Ok(engine.worker(worker()?).on_notice(move |told| notice(told)).build()?)
+}
+
+/// Tells what takes a while, above the bars where there are some.
+pub(crate) fn notice(screen: &Screen, bars: Option<&MultiProgress>) -> OnNotice {
+    let (screen, bars) = (*screen, bars.cloned());
+    Arc::new(move |notice: &Notice| {
+        if screen.quiet || screen.json {
+            return;
+        }
+        let tell = || screen.tell(&format!("{}\n", screen.err.dim(&notice.to_string())));
+        match &bars {
+            Some(bars) => bars.suspend(tell),
+            None => tell(),
+        }
+    })
 }
 
 /// An engine for runs; `keeps` results in memory between them.
 ///
 /// # Errors
 /// When the device cannot be used, or a size is none.
-pub(crate) fn engine(source: &Source, target: &Target, keeps: bool) -> Result<Engine, Failure> {
+pub(crate) fn engine(
+    source: &Source,
+    target: &Target,
+    keeps: bool,
+    notice: OnNotice,
+) -> Result<Engine, Failure> {
     let engine = Engine::builder().settings(settings_with(&target.flags)?).keep_results(keeps);
     let engine = engine.locked(source.locked).worker(worker()?);
+    let engine = engine.on_notice(move |told| notice(told));
     let engine = if target.no_cache { engine.no_cache() } else { engine };
     if let Some(missing) = target.allow_read.iter().find(|folder| !folder.exists()) {
         let failure = Failure::usage(format!("--allow-read: there is no {}", missing.display()));
@@ -85,8 +112,8 @@ fn policy(source: &Source, target: &Target) -> FilePolicy {
 ///
 /// # Errors
 /// When it cannot be read, a plugin that it uses cannot be loaded, or all its problems.
-pub(crate) fn check(source: &Source) -> Result<Graph, Failure> {
-    Ok(reader(source.locked)?.open(&source.graph)?)
+pub(crate) fn check(source: &Source, screen: &Screen) -> Result<Graph, Failure> {
+    Ok(reader(source.locked, screen)?.open(&source.graph)?)
 }
 
 /// A run of a graph as it is asked for.

@@ -317,3 +317,50 @@ fn a_path_that_a_plugin_tells_is_refused_before_anything_runs() {
         assert!(!place.path("out").exists(), "nothing ran");
     }
 }
+
+/// What is wrong with a component that the check cannot load, and what to do about that.
+#[test]
+fn the_check_says_why_a_component_is_not_loaded() {
+    let place = Place::new();
+    let old = include_bytes!("../../../plugins/wasm/tests/compiled/guests-1.0.wasm");
+    place.write(
+        "old/plugin.ron",
+        r#"Plugin(id: "old", version: "1.0.0", nodes: ["good.echo"], wasm: "old.wasm")"#,
+    );
+    place.write("old/old.wasm", old);
+    let err = said(&place.bad(2, &["plugin", "check", "old"]));
+    let expected = "the wasm build does not describe itself";
+    assert!(err.contains(expected) && err.contains("version 1.0.0 of the contract"), "{err}");
+    assert!(err.contains("build it anew with the SDK") && !err.contains("plugin!"), "{err}");
+    // A manifest that names other nodes is told as that.
+    place.write("old/old.wasm", COMPONENT);
+    let err = said(&place.bad(2, &["plugin", "check", "old"]));
+    assert!(err.contains("that its plugin.ron does not name") && err.contains("add it"), "{err}");
+}
+
+/// An error of a host function that a plugin does not handle is the node's error with its hint and
+/// code; what a plugin said before it ended stands below the report.
+#[test]
+fn errors_of_the_host_and_last_words_reach_the_user() {
+    let place = Place::new();
+    place.write("guests.wasm", COMPONENT);
+    place.good(&["plugin", "add", "guests.wasm"]);
+    let graph =
+        |node: &str| format!(r#"Graph(version: 1, nodes: {{"n": {node}}}, outputs: {{"y": "n"}})"#);
+    place.write("read.ron", graph(r#"(op: "good.file", with: {"x": "secret.txt"})"#));
+    let ran = place.kino(&["run", "read.ron", "--json"]);
+    let lines: Vec<Value> =
+        ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let failed = common::event(&lines, "failed");
+    let message = failed["message"].as_str().unwrap();
+    assert!(message.starts_with("`secret.txt` may not be read"), "{message}");
+    assert!(failed["hint"].as_str().unwrap().contains("kino plugin trust guests --read"));
+    assert_eq!(failed["code"], "not-granted");
+    place.write("end.ron", graph(r#"(op: "abuse.traceback", with: {"x": 1})"#));
+    let err = place.bad(1, &["run", "end.ron"]);
+    let (_, report) = err.split_once('×').expect(&err);
+    let report = said(report);
+    let head = "the plugin `guests` panicked: ValueError: the clip is too dark Traceback (most \
+                recent call last): File \"/app.py\", line 12, in run";
+    assert!(report.contains(head) && !report.contains("RUST_BACKTRACE"), "{report}");
+}

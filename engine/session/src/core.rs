@@ -15,6 +15,7 @@ use kino_world::HashCache;
 
 use crate::device::{self, DeviceChoice};
 use crate::error::{Error, Result};
+use crate::notice::OnNotice;
 use crate::plugins::{Components, NodeSet, NodesError, PluginLoader, PluginWorker, components_in};
 use crate::revisions::Revisions;
 use crate::settings::Settings;
@@ -41,6 +42,7 @@ pub(crate) struct EngineSettings {
     pub(crate) locked: bool,
     pub(crate) nodes: Vec<Arc<dyn Node>>,
     pub(crate) worker: Option<PluginWorker>,
+    pub(crate) notice: Option<OnNotice>,
     /// Types of values of the program that embeds the engine.
     pub(crate) types: CustomTypes,
     /// Families of models, the one that is asked first last.
@@ -66,6 +68,7 @@ impl Default for EngineSettings {
             locked: false,
             nodes: Vec::new(),
             worker: None,
+            notice: None,
             types: CustomTypes::default(),
             families: Vec::new(),
             services: Vec::new(),
@@ -151,9 +154,9 @@ impl Core {
         let plugins = PluginLoader::new(
             Arc::clone(&built_in),
             settings.locked,
-            settings.worker,
+            settings.worker.clone(),
             settings.data.unwrap_or_else(|| user.data_folder()),
-            Components::new(compiled),
+            Components::new(compiled, settings.worker, settings.notice),
         );
         Ok(Core {
             runtime: Runtime::new(options, &services.ledger),

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::loaded::LoadedGraph;
 use crate::node::NodeFn;
+use crate::notice::Notice;
 use crate::plugins::PluginWorker;
 use crate::settings::Settings;
 use crate::source::{self, GraphSource};
@@ -267,9 +268,15 @@ impl EngineBuilder {
         self
     }
 
-    /// What serves plugins that run in processes of their own.
+    /// What serves plugins that run in processes of their own, and compiles components.
     pub fn worker(mut self, worker: PluginWorker) -> Self {
         self.settings.worker = Some(worker);
+        self
+    }
+
+    /// Hears what takes a while before anything runs, such as compiling a plugin.
+    pub fn on_notice(mut self, notice: impl Fn(&Notice) + Send + Sync + 'static) -> Self {
+        self.settings.notice = Some(Arc::new(notice));
         self
     }
 

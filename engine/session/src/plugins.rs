@@ -12,6 +12,9 @@ use kino_host::{
 use kino_node::Registry;
 
 use crate::error::Error;
+#[cfg(feature = "wasm")]
+use crate::notice::Notice;
+use crate::notice::OnNotice;
 use crate::settings::Settings;
 use crate::source::GraphSource;
 
@@ -67,20 +70,39 @@ type Builds = Vec<Arc<Plugin>>;
 /// the registries that were used last.
 type Slot = Mutex<Option<Loaded>>;
 
+/// What a [`PluginWorker`] is started with, after its own arguments, to compile a component.
+pub const COMPILE: &str = "compile";
+
+/// Compiles a component, as an engine asks its [`PluginWorker`] to. Gives the exit code.
+#[cfg(feature = "wasm")]
+pub fn compile_component(arguments: &[std::ffi::OsString]) -> i32 {
+    kino_wasm::compile_in_this_process(arguments)
+}
+
 /// What components are compiled with, made by the first of them.
+#[cfg_attr(not(feature = "wasm"), expect(dead_code))]
 pub(crate) struct Components {
     /// The folder in which compiled code is kept, where it is.
-    #[cfg_attr(not(feature = "wasm"), expect(dead_code))]
     cache: Option<PathBuf>,
+    /// What compiles them, where it is not this process.
+    program: Option<PluginWorker>,
+    /// Hears of what takes a while.
+    notice: Option<OnNotice>,
     #[cfg(feature = "wasm")]
     engine: std::sync::OnceLock<Result<kino_wasm::WasmEngine, String>>,
 }
 
 impl Components {
     /// Compiled code is kept in this folder, if one is given.
-    pub(crate) fn new(cache: Option<PathBuf>) -> Self {
+    pub(crate) fn new(
+        cache: Option<PathBuf>,
+        program: Option<PluginWorker>,
+        notice: Option<OnNotice>,
+    ) -> Self {
         Components {
             cache,
+            program,
+            notice,
             #[cfg(feature = "wasm")]
             engine: std::sync::OnceLock::new(),
         }
@@ -89,7 +111,17 @@ impl Components {
     #[cfg(feature = "wasm")]
     fn engine(&self) -> Result<&kino_wasm::WasmEngine, Error> {
         let make = || {
-            let engine = kino_wasm::WasmEngine::new(self.cache.as_deref());
+            let program = self.program.clone().map(|PluginWorker { program, mut args }| {
+                args.push(COMPILE.to_owned());
+                (program, args)
+            });
+            let notice = self.notice.clone().map(|notice| -> kino_wasm::CompileNotice {
+                Arc::new(move |plugin: &str| {
+                    notice(&Notice::Compiling { plugin: plugin.to_owned() });
+                })
+            });
+            let options = kino_wasm::CompileOptions { program, notice };
+            let engine = kino_wasm::WasmEngine::with_options(self.cache.as_deref(), options);
             engine.map_err(|error| error.to_string())
         };
         self.engine.get_or_init(make).as_ref().map_err(|error| Error::usage(error.clone()))
@@ -100,7 +132,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A program that serves a plugin in a process of its own, by calling `kino_native::serve`.
+/// A program that works for an engine in processes of its own: it serves a plugin by calling
+/// `kino_native::serve`. Where [`COMPILE`] and more follows its arguments, it compiles a component
+/// by calling [`compile_component`] with what follows that word, and ends with the code that this
+/// gives: so a component cannot use up the engine's own process while it is compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PluginWorker {
     /// The program.
@@ -354,6 +389,7 @@ pub fn record_consent(
 }
 
 /// Loads an artifact for the user who asks; code that is compiled for it stays in the user's cache.
+/// Who gives a `notice` hears where that takes a while.
 ///
 /// # Errors
 /// When it is none, or another than the one with this sha256.
@@ -362,8 +398,10 @@ pub fn open(
     sha256: &str,
     worker: Option<&PluginWorker>,
     user: &Settings,
+    notice: Option<OnNotice>,
 ) -> Result<Arc<dyn Module>, Error> {
-    load(allowed, sha256, worker, &Components::new(Some(components_in(&user.cache_folder()))))
+    let cache = components_in(&user.cache_folder());
+    load(allowed, sha256, worker, &Components::new(Some(cache), worker.cloned(), notice))
 }
 
 /// Where a cache on disk keeps compiled components.
@@ -436,7 +474,8 @@ pub fn verify_descriptor(found: &FoundPlugin, artifact: &dyn Module) -> Result<(
         return Err(Error::usage(format!(
             "the plugin `{id}` has no node `{node}`, which its plugin.ron names; it has {}",
             names.collect::<Vec<_>>().join(", ")
-        )));
+        ))
+        .advising("`nodes` in plugin.ron and the plugin's own list (`plugin!`) say the same"));
     }
     let unnamed = |name: &str| !manifest.nodes.iter().any(|known| known == name);
     if let Some(spec) = described.iter().find(|spec| unnamed(&spec.signature.name)) {
@@ -488,7 +527,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().to_owned();
         let built_in = Arc::new(Registry::of(kino_nodes::NODES));
-        let loader = PluginLoader::new(built_in, false, None, data, Components::new(None));
+        let loader =
+            PluginLoader::new(built_in, false, None, data, Components::new(None, None, None));
         let mut all = Vec::new();
         let mut in_use = None;
         for number in 0..100 {

@@ -125,3 +125,29 @@ fn a_run_that_needs_more_than_it_may_is_refused_in_its_plan() {
         "{error}"
     );
 }
+
+/// A plugin whose component takes a while to compile is told, once; a program that compiles and
+/// says that it cannot leaves it to this process.
+#[test]
+#[cfg(all(unix, feature = "wasm"))]
+fn who_waits_for_a_plugin_is_told() {
+    use std::sync::Mutex;
+
+    use kino_session::{Notice, PluginWorker};
+
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let told: Arc<Mutex<Vec<Notice>>> = Arc::default();
+    let (hears, folder) = (Arc::clone(&told), tempfile::tempdir().unwrap());
+    let slow = PluginWorker {
+        program: "/bin/sh".into(),
+        args: ["-c", "sleep 1; exit 2", "sh"].map(str::to_owned).into(),
+    };
+    let engine = Engine::builder().device("cpu").memory("1GB").cache(folder.path()).worker(slow);
+    let engine = engine.on_notice(move |notice| hears.lock().unwrap().push(notice.clone()));
+    let engine = engine.build().unwrap();
+    for _ in 0..2 {
+        engine.open(root.join("graphs/prompt_expand.ron")).unwrap();
+    }
+    let expected = [Notice::Compiling { plugin: "prompt_expand".to_owned() }];
+    assert_eq!(*told.lock().unwrap(), expected);
+}

@@ -10,6 +10,8 @@
 // - Values are immutable and counted. What a `const KinoValue *` points to is lent for the call;
 //   `retain` keeps it. A `KinoValue *` belongs to whoever has it, who releases it, or returns it
 //   as an output.
+// - A null value is allowed everywhere: `kind`, `len` and `type_name` say that it is none, other
+//   functions fail with code `invalid`.
 // - Functions on values may be called from any thread, at any time; those that take a `KinoCall`
 //   only during that call, from any thread. `open`, `run`, `save` and `close` of one instance never
 //   run at the same time, but perhaps on different threads; different instances run side by side.
@@ -149,16 +151,17 @@ typedef struct {
   uint32_t minor;
   // The size of this table in bytes.
   size_t size;
-  // What the plugin can do beyond what `minor` says; words with spaces between them.
+  // What the plugin can do beyond what `minor` says, as words with spaces between them. None are
+  // defined yet: leave it empty.
   KinoStr capabilities;
   // The nodes and types, as JSON (DESCRIPTOR.md); lives as long as the library.
   KinoStr descriptor;
   // Makes an instance of a node, which belongs to the host until `close`; null is one, too.
-  // `saved` is what `save` of an earlier build gave, or null: a plugin that cannot use it fails,
-  // and the host opens again without.
+  // `saved` is what `save` of an earlier build gave; its `data` is null where there is nothing. A
+  // plugin that cannot use it fails, and the host opens again without.
   KinoError *(*open)(KinoCall *call, KinoStr node, KinoStr saved, KinoInstance **instance);
-  // Computes. `inputs` are in the descriptor's order, null where nothing feeds a port. The
-  // plugin writes a value, which it gives away, or null to every place of `outputs`. After a
+  // Computes. `inputs` are in the descriptor's order. Defaults are filled in: null stands only
+  // where nothing feeds an optional port. The plugin writes a value, which it gives away, or null to every place of `outputs`. After a
   // failure the host releases what was written.
   KinoError *(*run)(KinoCall *call,
                     KinoInstance *instance,
@@ -198,8 +201,8 @@ typedef struct {
   // be empty). `call` is null.
   void (*fail)(KinoCall *call, KinoStr message, KinoStr hint);
   // Makes an error, never null: what is wrong, where, what was expected; what the user can do
-  // about it (may be empty); a name for programs (may be empty; OPERATIONS.md has those of the
-  // host).
+  // about it (may be empty); a name for programs (may be empty; else at most 64 of `a-z 0-9 - . _`,
+  // or it is left off; OPERATIONS.md has those of the host).
   KinoError *(*new_error)(KinoStr message, KinoStr hint, KinoStr code);
   // What is wrong; lives as long as the error. So for the next two.
   KinoStr (*error_message)(const KinoError *error);
@@ -216,8 +219,8 @@ typedef struct {
   void (*log)(KinoCall *call, uint32_t level, KinoStr target, KinoStr message);
   // Reports that `step` of `of` pieces of work are done.
   void (*progress)(KinoCall *call, uint64_t step, uint64_t of);
-  // Whether the run was cancelled: 1 or 0. Ask between pieces of work, then return an error of
-  // code `cancelled`.
+  // Whether the run was cancelled: 1 or 0. Ask between pieces of work, twice a second or more,
+  // then return an error of code `cancelled`, whose texts nobody sees.
   uint32_t (*cancelled)(KinoCall *call);
   // Whether anybody reads output `index`: 1 or 0.
   uint32_t (*wants)(KinoCall *call, size_t index);
@@ -250,7 +253,8 @@ typedef struct {
   // (it lives as long as `value`). The item belongs to the caller. Frames that lie in a file are
   // read here.
   KinoError *(*item)(const KinoValue *value, size_t index, KinoStr *name, KinoValue **item);
-  // A field of a record by its name; null where it has none. It belongs to the caller.
+  // A field of a record by its name; null where it has none, or where `value` is no record. It
+  // belongs to the caller.
   KinoError *(*field)(const KinoValue *value, KinoStr name, KinoValue **field);
   // Makes a text. What a function makes belongs to the caller.
   KinoError *(*new_text)(KinoStr text, KinoValue **value);
@@ -269,15 +273,16 @@ typedef struct {
   // Makes a list.
   KinoError *(*new_list)(const KinoField *items, size_t count, KinoValue **value);
   // Makes a record of a type (DESCRIPTOR.md has each type's fields), or of an own type. Fields
-  // that the type does not name are kept. `push_frames` makes Frames.
+  // that the type does not name are kept. Frames, too, are made of a list `chunks`; `push_frames`
+  // makes them piece by piece.
   KinoError *(*new_record)(KinoStr type_name,
                            const KinoField *fields,
                            size_t count,
                            KinoValue **value);
   // Where a tensor lies and how, good as long as the value. Read it only. `strides` are always
   // filled. `data` is null where that is no main memory: operations take such a tensor, `to_host`
-  // brings it into main memory, and `view_tensor_on` sees it where it lies. A record with a field
-  // `tensor` is seen as that tensor.
+  // brings it into main memory, and `view_tensor_on` sees it where it lies. Chunks of Frames are
+  // row-major and lie in main memory always. A record with a field `tensor` is seen as that tensor.
   KinoError *(*view_tensor)(const KinoValue *value, DLTensor *view);
   // Begins a tensor in main memory, row-major. Where `zeroed` is 0 its elements are whatever lies
   // there, all of which the plugin writes. A builder is used by one thread at a time.
@@ -379,8 +384,6 @@ typedef const KinoPlugin *(*KinoEntry)(const KinoHost *host);
 // A value that can only be passed on, such as parts of models.
 #define KINO_OPAQUE 9
 
-#endif  /* KINO_PLUGIN_H */
-
 // What makes the entry visible outside of the library.
 #ifndef KINO_EXPORT
 #if defined(_WIN32)
@@ -406,3 +409,5 @@ static inline KinoStr kino_str(const char *text) {
 #ifdef __cplusplus
 }
 #endif
+
+#endif  /* KINO_PLUGIN_H */

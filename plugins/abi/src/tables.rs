@@ -89,21 +89,22 @@ pub struct KinoPlugin {
     pub minor: u32,
     /// The size of this table in bytes.
     pub size: usize,
-    /// What the plugin can do beyond what `minor` says; words with spaces between them.
+    /// What the plugin can do beyond what `minor` says, as words with spaces between them. None are
+    /// defined yet: leave it empty.
     pub capabilities: KinoStr,
     /// The nodes and types, as JSON (DESCRIPTOR.md); lives as long as the library.
     pub descriptor: KinoStr,
     /// Makes an instance of a node, which belongs to the host until `close`; null is one, too.
-    /// `saved` is what `save` of an earlier build gave, or null: a plugin that cannot use it fails,
-    /// and the host opens again without.
+    /// `saved` is what `save` of an earlier build gave; its `data` is null where there is nothing. A
+    /// plugin that cannot use it fails, and the host opens again without.
     pub open: unsafe extern "C" fn(
         call: *mut KinoCall,
         node: KinoStr,
         saved: KinoStr,
         instance: *mut *mut KinoInstance,
     ) -> *mut KinoError,
-    /// Computes. `inputs` are in the descriptor's order, null where nothing feeds a port. The
-    /// plugin writes a value, which it gives away, or null to every place of `outputs`. After a
+    /// Computes. `inputs` are in the descriptor's order. Defaults are filled in: null stands only
+    /// where nothing feeds an optional port. The plugin writes a value, which it gives away, or null to every place of `outputs`. After a
     /// failure the host releases what was written.
     pub run: unsafe extern "C" fn(
         call: *mut KinoCall,
@@ -143,8 +144,8 @@ pub struct KinoHost {
     pub fail: unsafe extern "C" fn(call: *mut KinoCall, message: KinoStr, hint: KinoStr),
 
     /// Makes an error, never null: what is wrong, where, what was expected; what the user can do
-    /// about it (may be empty); a name for programs (may be empty; OPERATIONS.md has those of the
-    /// host).
+    /// about it (may be empty); a name for programs (may be empty; else at most 64 of `a-z 0-9 - . _`,
+    /// or it is left off; OPERATIONS.md has those of the host).
     pub new_error:
         unsafe extern "C" fn(message: KinoStr, hint: KinoStr, code: KinoStr) -> *mut KinoError,
     /// What is wrong; lives as long as the error. So for the next two.
@@ -164,8 +165,8 @@ pub struct KinoHost {
         unsafe extern "C" fn(call: *mut KinoCall, level: u32, target: KinoStr, message: KinoStr),
     /// Reports that `step` of `of` pieces of work are done.
     pub progress: unsafe extern "C" fn(call: *mut KinoCall, step: u64, of: u64),
-    /// Whether the run was cancelled: 1 or 0. Ask between pieces of work, then return an error of
-    /// code `cancelled`.
+    /// Whether the run was cancelled: 1 or 0. Ask between pieces of work, twice a second or more,
+    /// then return an error of code `cancelled`, whose texts nobody sees.
     pub cancelled: unsafe extern "C" fn(call: *mut KinoCall) -> u32,
     /// Whether anybody reads output `index`: 1 or 0.
     pub wants: unsafe extern "C" fn(call: *mut KinoCall, index: usize) -> u32,
@@ -213,7 +214,8 @@ pub struct KinoHost {
         name: *mut KinoStr,
         item: *mut *mut KinoValue,
     ) -> *mut KinoError,
-    /// A field of a record by its name; null where it has none. It belongs to the caller.
+    /// A field of a record by its name; null where it has none, or where `value` is no record. It
+    /// belongs to the caller.
     pub field: unsafe extern "C" fn(
         value: *const KinoValue,
         name: KinoStr,
@@ -243,7 +245,8 @@ pub struct KinoHost {
         value: *mut *mut KinoValue,
     ) -> *mut KinoError,
     /// Makes a record of a type (DESCRIPTOR.md has each type's fields), or of an own type. Fields
-    /// that the type does not name are kept. `push_frames` makes Frames.
+    /// that the type does not name are kept. Frames, too, are made of a list `chunks`; `push_frames`
+    /// makes them piece by piece.
     pub new_record: unsafe extern "C" fn(
         type_name: KinoStr,
         fields: *const KinoField,
@@ -253,8 +256,8 @@ pub struct KinoHost {
 
     /// Where a tensor lies and how, good as long as the value. Read it only. `strides` are always
     /// filled. `data` is null where that is no main memory: operations take such a tensor, `to_host`
-    /// brings it into main memory, and `view_tensor_on` sees it where it lies. A record with a field
-    /// `tensor` is seen as that tensor.
+    /// brings it into main memory, and `view_tensor_on` sees it where it lies. Chunks of Frames are
+    /// row-major and lie in main memory always. A record with a field `tensor` is seen as that tensor.
     pub view_tensor:
         unsafe extern "C" fn(value: *const KinoValue, view: *mut DLTensor) -> *mut KinoError,
     /// Begins a tensor in main memory, row-major. Where `zeroed` is 0 its elements are whatever lies

@@ -254,9 +254,10 @@ fn read_node(node: WrittenNode) -> Result<NodeSpec, String> {
         let (ty, input) = (port.ty.parse::<PortType>()?, &inputs[index]);
         if ty != input.ty || ty.is_literal() || input.is_list() {
             return Err(format!(
-                "output `{}` ({ty}) cannot be like the input `{like}`: sizes are kept of frames \
-                 and tensors of one type",
-                port.name
+                "output `{name}` ({ty}) cannot be like the input `{like}` ({}): sizes are kept of \
+                 frames and tensors of one type; leave `like` out of `{name}`",
+                input.ty,
+                name = port.name
             ));
         }
         Ok(Some(index))

@@ -262,7 +262,11 @@ pub fn pin(found: &FoundPlugin, options: &TrustOptions) -> Result<LockEntry> {
     } else {
         return Err(PluginError::refused(
             format!("the plugin `{}` is native code, which can do whatever you can", manifest.id),
-            format!("if you trust its author, `kino plugin trust {} --native`", manifest.id),
+            format!(
+                "if you trust its author, `kino plugin trust {} --native{}`",
+                manifest.id,
+                if options.dev { " --dev" } else { "" }
+            ),
         ));
     };
     let sha256 = match options.dev {

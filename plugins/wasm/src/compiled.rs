@@ -6,22 +6,26 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use kino_node::{Error, Result};
 use wasmtime::component::Component;
 
 use crate::stop::root;
 
 /// Bytes of compiled code that are kept before the oldest files go.
 const LIMIT: u64 = 512 << 20;
-/// How the name of a finished file ends.
-const SUFFIX: &str = "compiled";
-/// Bytes of the checksum before the code.
+/// How the names of finished files end: those with code, and those with descriptors.
+const CODE: &str = "compiled";
+const DESCRIPTOR: &str = "descriptor";
+/// Bytes of the checksum before the contents.
 const CHECKSUM: usize = blake3::OUT_LEN;
 
-/// A folder with a file for each component and each way of compiling it.
+/// A folder with a file for each component and each way of compiling it, and one with what the
+/// component says of its nodes, so that a graph is checked without its code.
 ///
-/// A file is the BLAKE3 hash of what follows, then what [`Component::serialize`] gave. Its name is
-/// the hash of the component and of whatever decides how this engine compiles: the version, the
-/// options and the processor's features.
+/// A file is the BLAKE3 hash of what follows, then what [`Component::serialize`] or the component
+/// gave. The name of code is the hash of the component and of whatever decides how this engine
+/// compiles: the version, the options and the processor's features; that of a descriptor is the
+/// hash of the component and of this program's version.
 pub(crate) struct CompiledCache {
     folder: PathBuf,
     limit: u64,
@@ -36,37 +40,60 @@ impl CompiledCache {
     /// The component, compiled now unless its code lies in the folder.
     ///
     /// # Errors
-    /// When it cannot be compiled. A file that is damaged or cannot be written is no error.
+    /// When `compile` cannot compile it. A file that is damaged or cannot be written is no error.
     pub(crate) fn compile(
         &self,
         engine: &wasmtime::Engine,
         component: &[u8],
-    ) -> wasmtime::Result<Component> {
+        compile: impl FnOnce() -> Result<Vec<u8>>,
+    ) -> Result<Component> {
         let path = self.path(engine, component);
-        if let Some(found) = read(engine, &path) {
-            return Ok(found);
+        let take_up = |code: &[u8]| deserialize(engine, code).map_err(|error| root(&error));
+        if let Some(code) = read(&path) {
+            match take_up(&code) {
+                Ok(found) => return Ok(found),
+                Err(error) => tracing::debug!("{error}"),
+            }
         }
-        let compiled = Component::from_binary(engine, component)?;
-        if let Err(error) = self.write(&path, &compiled) {
+        let code = compile()?;
+        if let Err(error) = self.write(&path, &code) {
             tracing::warn!("Compiled code of a plugin is not kept in {}: {error}", path.display());
         }
-        Ok(compiled)
+        take_up(&code).map_err(Error::failed)
+    }
+
+    /// What a component said of its nodes before.
+    pub(crate) fn descriptor(&self, component: &[u8]) -> Option<String> {
+        String::from_utf8(read(&self.descriptor_path(component))?).ok()
+    }
+
+    /// Keeps what a component says of its nodes.
+    pub(crate) fn keep_descriptor(&self, component: &[u8], descriptor: &str) {
+        let path = self.descriptor_path(component);
+        if let Err(error) = self.write(&path, descriptor.as_bytes()) {
+            tracing::debug!("A descriptor is not kept in {}: {error}", path.display());
+        }
+    }
+
+    fn descriptor_path(&self, component: &[u8]) -> PathBuf {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(env!("CARGO_PKG_VERSION").as_bytes()).update(&[0]).update(component);
+        self.folder.join(format!("{}.{DESCRIPTOR}", hasher.finalize()))
     }
 
     fn path(&self, engine: &wasmtime::Engine, component: &[u8]) -> PathBuf {
         let mut hasher = KeyHasher(blake3::Hasher::new());
         engine.precompile_compatibility_hash().hash(&mut hasher);
         hasher.write(component);
-        self.folder.join(format!("{}.{SUFFIX}", hasher.0.finalize()))
+        self.folder.join(format!("{}.{CODE}", hasher.0.finalize()))
     }
 
-    fn write(&self, path: &Path, compiled: &Component) -> std::io::Result<()> {
-        let code = compiled.serialize().map_err(|error| std::io::Error::other(root(&error)))?;
+    fn write(&self, path: &Path, contents: &[u8]) -> std::io::Result<()> {
         std::fs::create_dir_all(&self.folder)?;
-        self.make_room(code.len() as u64);
+        self.make_room(contents.len() as u64);
         let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
-        file.write_all(blake3::hash(&code).as_bytes())?;
-        file.write_all(&code)?;
+        file.write_all(blake3::hash(contents).as_bytes())?;
+        file.write_all(contents)?;
         file.persist(path)?;
         Ok(())
     }
@@ -95,27 +122,31 @@ impl CompiledCache {
     }
 }
 
-/// The component of a file whose checksum is right.
-fn read(engine: &wasmtime::Engine, path: &Path) -> Option<Component> {
+/// The contents of a file whose checksum is right.
+fn read(path: &Path) -> Option<Vec<u8>> {
     let mut file = File::open(path).ok()?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).ok()?;
-    let (checksum, code) = bytes.split_at_checked(CHECKSUM)?;
-    if blake3::hash(code).as_bytes() != checksum {
+    let mut checksum = [0; CHECKSUM];
+    let mut contents = Vec::new();
+    file.read_exact(&mut checksum).ok()?;
+    file.read_to_end(&mut contents).ok()?;
+    if *blake3::hash(&contents).as_bytes() != checksum {
         tracing::warn!("{} is damaged: its component is compiled again", path.display());
         return None;
     }
     // How recently a file was used decides which go first.
     let _ = file.set_modified(SystemTime::now());
-    deserialize(engine, code).inspect_err(|error| tracing::debug!("{}", root(error))).ok()
+    Some(contents)
 }
 
+/// Takes up code that was compiled here.
 #[allow(unsafe_code)]
-fn deserialize(engine: &wasmtime::Engine, code: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: `Component::deserialize` wants bytes that `Component::serialize` gave. The checksum
-    // before them says that they are those that `write` put there; whoever writes another file
-    // with a right checksum into the user's cache folder can run programs as that user anyway.
-    // Wasmtime itself refuses code of another version or of other options.
+pub(crate) fn deserialize(engine: &wasmtime::Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: `Component::deserialize` wants bytes that `Engine::precompile_component` gave. They
+    // come from there, from a process that this one has just started for it, which wrote them into
+    // a folder that nobody else can write to, or from a file whose checksum says that they are those
+    // that `write` put there; whoever writes another file with a right checksum into the user's
+    // cache folder can run programs as that user anyway. Wasmtime itself refuses code of another
+    // version or of other options.
     unsafe { Component::deserialize(engine, code) }
 }
 
@@ -140,6 +171,11 @@ mod tests {
     /// The smallest component.
     const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
 
+    fn compile(cache: &CompiledCache, engine: &wasmtime::Engine) {
+        let code = || Ok(engine.precompile_component(EMPTY).unwrap());
+        cache.compile(engine, EMPTY, code).unwrap();
+    }
+
     fn only_file(folder: &Path) -> PathBuf {
         let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().flatten().collect();
         assert_eq!(files.len(), 1);
@@ -150,22 +186,22 @@ mod tests {
     fn every_flipped_bit_is_seen_and_the_file_written_anew() {
         let (folder, engine) = (tempfile::tempdir().unwrap(), wasmtime::Engine::default());
         let cache = CompiledCache::new(folder.path());
-        cache.compile(&engine, EMPTY).unwrap();
+        compile(&cache, &engine);
         let path = only_file(folder.path());
         let right = std::fs::read(&path).unwrap();
         for at in (0..right.len() * 8).step_by(right.len() * 8 / 97) {
             let mut wrong = right.clone();
             wrong[at / 8] ^= 1 << (at % 8);
             std::fs::write(&path, &wrong).unwrap();
-            assert!(read(&engine, &path).is_none(), "bit {at}");
+            assert!(read(&path).is_none(), "bit {at}");
         }
         for length in [0, CHECKSUM - 1, CHECKSUM, right.len() - 1] {
             std::fs::write(&path, &right[..length]).unwrap();
-            assert!(read(&engine, &path).is_none(), "{length} bytes");
+            assert!(read(&path).is_none(), "{length} bytes");
         }
-        cache.compile(&engine, EMPTY).unwrap();
+        compile(&cache, &engine);
         assert_eq!(std::fs::read(&path).unwrap(), right);
-        assert!(read(&engine, &path).is_some());
+        assert!(read(&path).is_some());
     }
 
     #[test]
@@ -184,7 +220,7 @@ mod tests {
     fn what_was_used_longest_ago_goes_first() {
         let (folder, engine) = (tempfile::tempdir().unwrap(), wasmtime::Engine::default());
         let mut cache = CompiledCache::new(folder.path());
-        cache.compile(&engine, EMPTY).unwrap();
+        compile(&cache, &engine);
         let kept = only_file(folder.path());
         let old = folder.path().join("old.compiled");
         std::fs::write(&old, [0; 1000]).unwrap();

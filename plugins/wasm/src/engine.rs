@@ -8,21 +8,16 @@ use std::time::{Duration, Instant};
 
 use kino_node::{Error, Result};
 use wasmtime::component::Component;
-use wasmtime::{Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
-use crate::compiled::CompiledCache;
+use crate::compile::{self, CompileOptions};
+use crate::compiled::{self, CompiledCache};
+use crate::config::config;
 use crate::stop::root;
 
 /// How often a running plugin is looked after.
 const TICK: Duration = Duration::from_millis(10);
 /// How long the clock goes on ticking when nothing runs.
 const LINGER: Duration = Duration::from_secs(1);
-/// Stack of a plugin.
-const STACK: usize = 512 << 10;
-/// Stack of a plugin and of the host's functions that it calls.
-const WHOLE_STACK: usize = 2 << 20;
-/// Instances that may be alive at a time.
-const INSTANCES: u32 = 256;
 
 /// Compiles and runs components; one for a process is enough, clones are the same.
 #[derive(Clone)]
@@ -32,6 +27,7 @@ struct EngineState {
     engine: wasmtime::Engine,
     pooled: bool,
     compiled: Option<CompiledCache>,
+    options: CompileOptions,
     clock: Arc<Clock>,
     ticking: OnceLock<Thread>,
 }
@@ -68,6 +64,14 @@ impl WasmEngine {
     /// # Errors
     /// When this machine cannot run components at all.
     pub fn new(cache: Option<&Path>) -> Result<Self> {
+        Self::with_options(cache, CompileOptions::default())
+    }
+
+    /// An engine that compiles in a certain way.
+    ///
+    /// # Errors
+    /// As [`WasmEngine::new`].
+    pub fn with_options(cache: Option<&Path>, options: CompileOptions) -> Result<Self> {
         let pooled = wasmtime::Engine::new(&config(true));
         let (engine, pooled) = match pooled {
             Ok(engine) => (engine, true),
@@ -79,7 +83,8 @@ impl WasmEngine {
         };
         let compiled = cache.map(CompiledCache::new);
         let (clock, ticking) = (Arc::default(), OnceLock::new());
-        Ok(WasmEngine(Arc::new(EngineState { engine, pooled, compiled, clock, ticking })))
+        let state = EngineState { engine, pooled, compiled, options, clock, ticking };
+        Ok(WasmEngine(Arc::new(state)))
     }
 
     /// Whether memory for instances is set aside: where address space is short, instances are
@@ -92,11 +97,34 @@ impl WasmEngine {
         &self.0.engine
     }
 
-    /// Compiles a component, or takes its code from the cache.
-    pub(crate) fn compile(&self, component: &[u8]) -> wasmtime::Result<Component> {
-        match &self.0.compiled {
-            Some(cache) => cache.compile(&self.0.engine, component),
-            None => Component::from_binary(&self.0.engine, component),
+    /// Compiles a component of a plugin, or takes its code from the cache.
+    ///
+    /// # Errors
+    /// When it cannot be compiled, or only beyond bounds, and when `stopped` says so.
+    pub(crate) fn compile(
+        &self,
+        plugin: &str,
+        component: &[u8],
+        stopped: &dyn Fn() -> bool,
+    ) -> Result<Component> {
+        let EngineState { engine, pooled, compiled, options, .. } = &*self.0;
+        let compile = || compile::compile(engine, *pooled, plugin, component, options, stopped);
+        match compiled {
+            Some(cache) => cache.compile(engine, component, compile),
+            None => compiled::deserialize(engine, &compile()?)
+                .map_err(|error| Error::failed(root(&error))),
+        }
+    }
+
+    /// What a component said of its nodes when it was loaded before.
+    pub(crate) fn kept_descriptor(&self, component: &[u8]) -> Option<String> {
+        self.0.compiled.as_ref()?.descriptor(component)
+    }
+
+    /// Keeps what a component says of its nodes.
+    pub(crate) fn keep_descriptor(&self, component: &[u8], descriptor: &str) {
+        if let Some(cache) = &self.0.compiled {
+            cache.keep_descriptor(component, descriptor);
         }
     }
 
@@ -147,43 +175,4 @@ fn cannot(error: &wasmtime::Error) -> Error {
         format!("WebAssembly plugins cannot be run on this machine: {}", root(error)),
         "native plugins can",
     )
-}
-
-fn config(pooled: bool) -> Config {
-    let mut config = Config::new();
-    config.epoch_interruption(true);
-    config.cranelift_opt_level(OptLevel::Speed);
-    config.relaxed_simd_deterministic(true);
-    config.max_wasm_stack(STACK);
-    config.async_stack_size(WHOLE_STACK);
-    config.concurrency_support(false);
-    config.wasm_memory64(false);
-    config.generate_address_map(false);
-    config.allocation_strategy(match pooled {
-        true => InstanceAllocationStrategy::Pooling(pool()),
-        false => InstanceAllocationStrategy::OnDemand,
-    });
-    if !pooled {
-        config.memory_reservation(0);
-        config.memory_guard_size(1 << 16);
-        config.memory_reservation_for_growth(64 << 20);
-    }
-    config
-}
-
-fn pool() -> PoolingAllocationConfig {
-    let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(INSTANCES);
-    pool.total_core_instances(INSTANCES * 4);
-    pool.total_memories(INSTANCES);
-    pool.total_tables(INSTANCES * 4);
-    pool.total_stacks(INSTANCES);
-    pool.max_core_instances_per_component(32);
-    pool.max_memories_per_component(8);
-    pool.max_tables_per_component(32);
-    pool.max_tables_per_module(8);
-    pool.table_elements(100_000);
-    pool.linear_memory_keep_resident(256 << 10);
-    pool.table_keep_resident(64 << 10);
-    pool
 }

@@ -32,7 +32,9 @@
 // Taking up compiled code (`compiled`) is the one thing that is unsafe.
 #![deny(unsafe_code)]
 
+mod compile;
 mod compiled;
+mod config;
 mod constructors;
 mod engine;
 mod imports;
@@ -49,5 +51,6 @@ mod wasi;
 mod wasi_state;
 mod world;
 
+pub use compile::{CompileNotice, CompileOptions, compile_in_this_process};
 pub use engine::WasmEngine;
 pub use plugin::WasmPlugin;

@@ -4,6 +4,7 @@ use kino_node::{Error, Result};
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, Linker};
 
+use crate::compile::asynchronous;
 use crate::stop::root;
 use crate::store::StoreState;
 use crate::{WasmEngine, imports, wasi};
@@ -15,43 +16,22 @@ const BUILD: &str = "build it for wasm32-wasip2, or turn a module into a compone
 const WORLD: &str = "it was built for another world; plugins are built with the `kino-plugin` crate, \
      or against plugins/abi/wit/kino-plugin.wit";
 
-/// Compiles a component.
+/// Looks whether a file is a component at all.
 ///
 /// # Errors
-/// When it is none, or cannot be compiled.
-pub(crate) fn compile(engine: &WasmEngine, bytes: &[u8]) -> Result<Component> {
-    let head = bytes.get(..8).unwrap_or(bytes);
-    match head {
-        [0, b'a', b's', b'm', 0x0d, 0, 1, 0] => {}
+/// When it is none.
+pub(crate) fn check_form(bytes: &[u8]) -> Result<()> {
+    let what = match bytes.get(..8).unwrap_or(bytes) {
+        [0, b'a', b's', b'm', 0x0d, 0, 1, 0] => return Ok(()),
         [0, b'a', b's', b'm', _, 0, 0, 0] => {
-            let what = "this is a WebAssembly module; a plugin is a component";
-            return Err(Error::advised(what, BUILD));
+            "this is a WebAssembly module; a plugin is a component"
         }
         [0, b'a', b's', b'm', ..] => {
-            let what = "this is WebAssembly of a form that this Kinograph does not know";
-            return Err(Error::advised(what, BUILD));
+            "this is WebAssembly of a form that this Kinograph does not know"
         }
-        _ => return Err(Error::advised("this is no WebAssembly", BUILD)),
-    }
-    engine.compile(bytes).map_err(|error| {
-        let cause = root(&error);
-        if cause.contains("component model async feature") {
-            return asynchronous(&cause);
-        }
-        Error::advised(
-            format!("this component cannot be compiled: {cause}"),
-            "the file is damaged, or uses what WebAssembly 2.0 with SIMD does not have",
-        )
-    })
-}
-
-/// What is said of a component that is built for asynchronous calls.
-fn asynchronous(what: &str) -> Error {
-    Error::advised(
-        format!("this component is built for WASI 0.3 or asynchronous calls: {what}"),
-        "plugins are components of WASI 0.2: build it without asynchronous functions (with jco and \
-         QuickJS: `--backend-qjs-disable-async`)",
-    )
+        _ => "this is no WebAssembly",
+    };
+    Err(Error::advised(what, BUILD))
 }
 
 /// The version after `name@`.
@@ -110,9 +90,18 @@ fn other_version(version: &str) -> Error {
 /// # Errors
 /// When it imports something else.
 pub(crate) fn link(engine: &WasmEngine, component: &Component) -> Result<Linker<StoreState>> {
+    link_as(engine, component, imports::HOST)
+}
+
+/// The same, of a host whose interface has a certain name.
+pub(crate) fn link_as(
+    engine: &WasmEngine,
+    component: &Component,
+    host: &str,
+) -> Result<Linker<StoreState>> {
     let mut linker = Linker::new(engine.wasmtime());
     let fault = |error: wasmtime::Error| Error::failed(root(&error));
-    imports::add(&mut linker, imports::HOST).map_err(fault)?;
+    imports::add(&mut linker, host).map_err(fault)?;
     let ty = component.component_type();
     let mut seen = Vec::new();
     for (name, item) in ty.imports(engine.wasmtime()) {

@@ -32,7 +32,7 @@ pub(crate) fn run(args: &Add, screen: &Screen) -> Result<Exit, Failure> {
     let (given, to) = (&args.folder, fresh.path());
     let manifest = if given.is_file() && given.file_name().is_some_and(|name| name != MANIFEST_FILE)
     {
-        let manifest = describe(given, args.accept.native)?;
+        let manifest = describe(given, args.accept.native, screen)?;
         let artifact = manifest.artifact(to, manifest.preferred()).unwrap_or_default();
         fs::copy(given, artifact).map_err(|error| read(given, error))?;
         manifest.write(to)?;
@@ -95,7 +95,7 @@ fn copy(project: &Project, to: &Path) -> std::io::Result<()> {
 }
 
 /// The manifest of a plugin that is one file: what the file says of itself.
-fn describe(file: &Path, native: bool) -> Result<Manifest, Failure> {
+fn describe(file: &Path, native: bool, screen: &Screen) -> Result<Manifest, Failure> {
     let shown = file.display();
     let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     let kind = match file.extension().and_then(|end| end.to_str()) {
@@ -112,7 +112,7 @@ fn describe(file: &Path, native: bool) -> Result<Manifest, Failure> {
     }
     let prefix = if kind == BuildKind::Native { std::env::consts::DLL_PREFIX } else { "" };
     let id = name.strip_prefix(prefix).unwrap_or(&name).replace('-', "_");
-    let nodes = nodes_of(file, &id, kind)?;
+    let nodes = nodes_of(file, &id, kind, screen)?;
     let manifest = Manifest {
         version: nodes.first().map(|(_, version)| version.clone()).unwrap_or_default(),
         about: String::new(),
@@ -129,7 +129,12 @@ fn describe(file: &Path, native: bool) -> Result<Manifest, Failure> {
 }
 
 /// The nodes of an artifact with their versions, by its descriptor.
-fn nodes_of(file: &Path, id: &str, kind: BuildKind) -> Result<Vec<(String, String)>, Failure> {
+fn nodes_of(
+    file: &Path,
+    id: &str,
+    kind: BuildKind,
+    screen: &Screen,
+) -> Result<Vec<(String, String)>, Failure> {
     let sha256 = kino_host::sha256(file)?;
     let allowed = AllowedBuild {
         id: id.to_owned(),
@@ -140,7 +145,9 @@ fn nodes_of(file: &Path, id: &str, kind: BuildKind) -> Result<Vec<(String, Strin
         read: Vec::new(),
         limits: Limits::default(),
     };
-    let artifact = plugins::open(&allowed, &sha256, None, &setup::settings()?)?;
+    let (worker, user) = (setup::worker()?, setup::settings()?);
+    let notice = setup::notice(screen, None);
+    let artifact = plugins::open(&allowed, &sha256, Some(&worker), &user, Some(notice))?;
     let nodes = artifact.descriptor().nodes.iter();
     Ok(nodes
         .map(|node| (node.signature.name.to_string(), node.signature.version.to_string()))

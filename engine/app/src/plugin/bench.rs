@@ -14,6 +14,7 @@ use crate::failure::{Exit, Failure};
 use crate::json::json;
 use crate::render::table::{Align, Table};
 use crate::screen::Screen;
+use crate::setup;
 
 /// How long each node is timed.
 const BUDGET: Duration = Duration::from_secs(1);
@@ -38,7 +39,7 @@ pub(crate) fn run(args: &Bench, screen: &Screen) -> Result<Exit, Failure> {
     let project = Project::open(&args.folder)?;
     let mut timings = Vec::new();
     for kind in project.builds() {
-        let artifact = project.load(kind)?;
+        let artifact = project.load(kind, setup::notice(screen, None))?;
         let files =
             std::sync::Arc::new(GrantedFiles::new(&project.folder, &project.manifest.asks.read));
         let limits = Limits { memory: 8 << 30, time: Duration::from_secs(600) };

@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Build, screen: &Screen) -> Result<Exit, Failure> {
         files::write(&target, &made)?;
         let sha256 = kino_host::sha256_of(&made);
         built.push((target, made.len() as u64, sha256));
-        super::check::described(&args.folder, kind)?;
+        super::check::described(&args.folder, kind, screen)?;
     }
     if screen.json {
         let built = built

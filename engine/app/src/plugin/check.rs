@@ -70,7 +70,7 @@ pub(crate) fn run(args: &Check, screen: &Screen) -> Result<Exit, Failure> {
     if !screen.quiet && !screen.json {
         screen.print(&format!("seed {seed}\n"))?;
     }
-    descriptors_agree(args, &builds)?;
+    descriptors_agree(args, &builds, screen)?;
     let keep = tempfile::tempdir().map_err(|error| Failure::world(error.to_string()))?;
     let mut findings = Vec::new();
     for node in &nodes {
@@ -79,7 +79,7 @@ pub(crate) fn run(args: &Check, screen: &Screen) -> Result<Exit, Failure> {
             let folder = keep.path().join(format!("{node}-{kind}"));
             let made = std::fs::create_dir_all(&folder);
             made.map_err(|error| Failure::world(error.to_string()))?;
-            try_node(args, node, *kind, seed, &folder, &mut findings)?;
+            try_node(args, node, *kind, seed, &folder, &mut findings, screen)?;
             chunks_agree(node, *kind, &folder, &mut findings);
             kept.push(folder);
         }
@@ -94,10 +94,14 @@ pub(crate) fn run(args: &Check, screen: &Screen) -> Result<Exit, Failure> {
 ///
 /// # Errors
 /// When it does not say, or its nodes are not those of the manifest.
-pub(super) fn described(folder: &Path, kind: BuildKind) -> Result<String, Failure> {
+pub(super) fn described(
+    folder: &Path,
+    kind: BuildKind,
+    screen: &Screen,
+) -> Result<String, Failure> {
     let mut told = Vec::new();
     let task = Task { kind, ..Task::describing(folder) };
-    try_some(&task, &mut told)?;
+    try_some(&task, &mut told, screen)?;
     match told.iter().find_map(|finding| finding.fault.as_ref()) {
         Some(Fault { message, hint }) => {
             let what = format!("the {kind} build does not describe itself: {message}");
@@ -109,10 +113,10 @@ pub(super) fn described(folder: &Path, kind: BuildKind) -> Result<String, Failur
 }
 
 /// Both builds describe the same nodes, and each the same twice.
-fn descriptors_agree(args: &Check, builds: &[BuildKind]) -> Result<(), Failure> {
+fn descriptors_agree(args: &Check, builds: &[BuildKind], screen: &Screen) -> Result<(), Failure> {
     let mut first: Option<(BuildKind, String)> = None;
     for kind in builds.iter().chain(builds) {
-        let descriptor = described(&args.folder, *kind)?;
+        let descriptor = described(&args.folder, *kind, screen)?;
         match &first {
             Some((other, known)) if *known != descriptor => {
                 return Err(Failure::usage(format!(
@@ -135,6 +139,7 @@ fn try_node(
     seed: u64,
     keep: &Path,
     findings: &mut Vec<Finding>,
+    screen: &Screen,
 ) -> Result<(), Failure> {
     let cases = Case::all().len();
     let (mut from, mut hung) = (0, 0);
@@ -148,7 +153,7 @@ fn try_node(
             keep: keep.to_owned(),
         };
         let before = findings.len();
-        let done = try_some(&task, findings)?;
+        let done = try_some(&task, findings, screen)?;
         from += done.max(1);
         hung += findings[before..].iter().filter(|finding| finding.hung).count();
         if hung >= MAX_HUNG && from < cases {
@@ -163,7 +168,7 @@ fn try_node(
 }
 
 /// Tries cases in one child until it is through or dies; says how many came to an end.
-fn try_some(task: &Task, findings: &mut Vec<Finding>) -> Result<usize, Failure> {
+fn try_some(task: &Task, findings: &mut Vec<Finding>, screen: &Screen) -> Result<usize, Failure> {
     let world = |error: std::io::Error| Failure::world(format!("a child process: {error}"));
     let text = serde_json::to_string(task).map_err(|error| Failure::world(error.to_string()))?;
     let mut child = Command::new(std::env::current_exe().map_err(world)?)
@@ -209,6 +214,11 @@ fn try_some(task: &Task, findings: &mut Vec<Finding>) -> Result<usize, Failure> 
                 (done, last) = (done + 1, Instant::now());
                 let case = current.take().map_or_else(String::new, |(case, _)| case);
                 end(case, Some(fault), String::new());
+            }
+            Ok(Line::Notice(told)) => {
+                if !screen.quiet && !screen.json {
+                    screen.tell(&format!("{}\n", screen.err.dim(&told)));
+                }
             }
             Err(RecvTimeoutError::Disconnected) => break None,
             Err(RecvTimeoutError::Timeout) => {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kino_host::{AllowedBuild, BuildKind, FoundPlugin, Limits, Manifest, Module};
+use kino_session::OnNotice;
 
 use crate::failure::Failure;
 use crate::setup;
@@ -48,7 +49,11 @@ impl Project {
     ///
     /// # Errors
     /// When it is not there, or no plugin.
-    pub(crate) fn load(&self, kind: BuildKind) -> Result<Arc<dyn Module>, Failure> {
+    pub(crate) fn load(
+        &self,
+        kind: BuildKind,
+        notice: OnNotice,
+    ) -> Result<Arc<dyn Module>, Failure> {
         let path = self.manifest.artifact(&self.folder, kind);
         let path = path.filter(|path| path.is_file()).ok_or_else(|| {
             Failure::usage(format!("the plugin `{}` has no {kind} build", self.manifest.id))
@@ -64,7 +69,9 @@ impl Project {
             read: self.manifest.asks.read.clone(),
             limits: Limits::default(),
         };
-        let artifact = kino_session::plugins::open(&allowed, &sha256, None, &setup::settings()?)?;
+        let (worker, user) = (setup::worker()?, setup::settings()?);
+        let artifact =
+            kino_session::plugins::open(&allowed, &sha256, Some(&worker), &user, Some(notice))?;
         kino_session::plugins::verify_descriptor(&self.found(), &*artifact)?;
         Ok(artifact)
     }

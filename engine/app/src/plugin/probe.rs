@@ -11,6 +11,7 @@ use kino_node::{
     Cancel, Cx, Error, GuiderHandle, Inputs, Ledger, Node, Result, SamplingStep, Services, Value,
 };
 use kino_port::Sigma;
+use kino_session::OnNotice;
 use serde::{Deserialize, Serialize};
 
 use super::cases::{About, Case, Draws, value, velocities};
@@ -32,6 +33,8 @@ pub(crate) enum Line {
     Passed(String),
     /// A case ended as it should not: what happened, and what to do.
     Failed(Fault),
+    /// What is to be told at once.
+    Notice(String),
 }
 
 /// What does not hold.
@@ -55,11 +58,7 @@ impl From<&Error> for Fault {
 
 impl From<Failure> for Fault {
     fn from(failure: Failure) -> Self {
-        let hint = match &failure {
-            Failure::Engine(error) => error.hint().map(str::to_owned),
-            Failure::Print(_) => None,
-        };
-        Fault { message: failure.to_string(), hint }
+        Fault { message: failure.to_string(), hint: failure.advice().map(str::to_owned) }
     }
 }
 
@@ -98,14 +97,18 @@ impl Task {
 /// When the plugin cannot be loaded at all, or nobody listens.
 pub(crate) fn run(task: &Task) -> Result<(), Failure> {
     let project = Project::open(&task.folder)?;
+    let notice: OnNotice = Arc::new(|notice| {
+        // Where nobody listens any more, the next line says so.
+        let _ = say(&Line::Notice(notice.to_string()));
+    });
     if task.node.is_empty() {
         say(&Line::Begin("describing".into()))?;
-        return say(&match project.load(task.kind) {
+        return say(&match project.load(task.kind, notice) {
             Ok(artifact) => Line::Passed(format!("{:?}", artifact.descriptor())),
             Err(error) => Line::Failed(error.into()),
         });
     }
-    let artifact = project.load(task.kind)?;
+    let artifact = project.load(task.kind, notice)?;
     let root = project.folder.clone();
     let granted = GrantedFiles::new(&root, &project.manifest.asks.read);
     let limits = Limits { time: TIME, ..Limits::default() };

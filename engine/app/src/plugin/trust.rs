@@ -41,7 +41,8 @@ pub(crate) fn run(args: &Trust, screen: &Screen) -> Result<Exit, Failure> {
     LockFile::change(&found.lock, insert)?;
     print_summary(found, &entry, screen)?;
     if was_dev_mode && entry.dev.is_none() && !screen.json {
-        let command = format!("kino plugin trust {} --dev", args.id);
+        let native = if entry.kind == BuildKind::Native { " --native" } else { "" };
+        let command = format!("kino plugin trust {}{native} --dev", args.id);
         screen.print(&format!("  only this build now; `{command}` takes every build again\n"))?;
     }
     Ok(Exit::Good)

@@ -36,7 +36,10 @@ pub unsafe fn from_raw<B: Backend>(value: *mut KinoValue) -> Option<B::Value> {
 }
 
 pub(super) fn absent() -> HostError {
-    HostError::new("a value was expected, found null")
+    HostError {
+        hint: "what `field` finds of a field that is not there is null".to_owned(),
+        ..HostError::new("a value was expected, found null")
+    }
 }
 
 /// As [`outcome`], and writes the value that comes out.

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use kino_host::{Module, PluginError};
-use kino_wasm::{WasmEngine, WasmPlugin};
+use kino_node::Value;
+use kino_wasm::{CompileOptions, WasmEngine, WasmPlugin};
 
 use crate::{GUESTS, World, engine, guests};
 
@@ -137,10 +138,45 @@ fn compiled_code_is_kept_between_engines() {
     };
     let first = load();
     let kept = files();
-    assert_eq!(kept.len(), 1);
+    assert_eq!(kept.len(), 2, "the code, and what it says of its nodes");
     let second = load();
     eprintln!("compiled in {first:?}, found in {second:?}");
     assert!(files() == kept, "it was written again");
+}
+
+/// A graph is checked without the code of its plugins, which the first call compiles.
+#[test]
+fn a_descriptor_that_is_known_needs_no_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let load = || {
+        let engine = WasmEngine::new(Some(folder.path())).unwrap();
+        WasmPlugin::load(&engine, "guests", GUESTS).unwrap()
+    };
+    let code = || {
+        let entries = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        entries
+            .filter(|path| path.extension().is_some_and(|end| end == "compiled"))
+            .collect::<Vec<_>>()
+    };
+    load();
+    std::fs::remove_file(&code()[0]).unwrap();
+    let plugin = load();
+    assert_eq!(plugin.descriptor(), guests().descriptor());
+    assert!(code().is_empty(), "nothing was compiled");
+    let world = World { plugin, ..World::new() };
+    assert!(matches!(world.run("good.empty", None), Ok(Some(Value::Int(1)))));
+    assert_eq!(code().len(), 1);
+    // A descriptor that was damaged is asked for again.
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|end| end == "descriptor") {
+            let mut bytes = std::fs::read(&path).unwrap();
+            let last = bytes.len() - 1;
+            bytes[last] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+    assert_eq!(load().descriptor(), guests().descriptor());
 }
 
 #[test]
@@ -148,6 +184,37 @@ fn a_cache_that_cannot_be_written_is_no_error() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let engine = WasmEngine::new(Some(&file.path().join("below"))).unwrap();
     WasmPlugin::load(&engine, "guests", GUESTS).unwrap();
+}
+
+/// A program that compiles: a shell with this script, to which the arguments of an engine come.
+#[cfg(unix)]
+fn compiled_by(script: &str) -> Result<(), String> {
+    let args = ["-c", script, "sh"].map(str::to_owned).into();
+    let program = Some(("/bin/sh".into(), args));
+    let engine = WasmEngine::with_options(None, CompileOptions { program, notice: None }).unwrap();
+    let plugin = WasmPlugin::load(&engine, "guests", GUESTS).map_err(|error| text(&error))?;
+    assert_eq!(plugin.descriptor(), guests().descriptor());
+    Ok(())
+}
+
+#[test]
+#[cfg(unix)]
+fn a_process_compiles_or_says_why_not() {
+    assert_eq!(compiled_by("exit 2"), Ok(()), "a program that does not compile");
+    assert_eq!(compiled_by("true"), Ok(()), "one that makes nothing");
+    let refused = compiled_by("echo no such instruction > $3; exit 3").unwrap_err();
+    assert!(refused.starts_with("this component cannot be compiled: no such instruction"));
+    let killed = compiled_by("kill -9 $$").unwrap_err();
+    assert!(killed.starts_with("compiling this component ended its process"), "{killed}");
+    let garbage = compiled_by("echo garbage > $3").unwrap_err();
+    assert!(!garbage.is_empty());
+}
+
+#[test]
+fn a_file_that_is_larger_than_any_component_is_not_compiled() {
+    let mut large = b"\0asm\x0d\0\x01\0".to_vec();
+    large.resize((128 << 20) + 1, 0);
+    refused(&large, "this component has 129 MB, at most 128 are compiled");
 }
 
 #[test]
