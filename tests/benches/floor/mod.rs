@@ -8,15 +8,6 @@ use wasmtime::{
     Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Result, Store,
 };
 
-/// What went wrong in a plugin.
-#[derive(ComponentType, Lift)]
-#[component(record)]
-struct Fault {
-    message: String,
-    hint: String,
-    code: String,
-}
-
 /// Why a call of a plugin did not succeed.
 #[derive(ComponentType, Lift)]
 #[component(variant)]
@@ -25,6 +16,15 @@ enum Failure {
     Cancelled,
     #[component(name = "failed")]
     Failed(Fault),
+}
+
+/// What went wrong.
+#[derive(ComponentType, Lift)]
+#[component(record)]
+struct Fault {
+    message: String,
+    hint: String,
+    code: String,
 }
 
 /// A plugin's component in wasmtime alone: pooled instances, and nothing behind its imports.
@@ -49,7 +49,7 @@ impl Floor {
         let (node, _) = exports.next().expect("the interface of nodes");
         let parent = component.get_export_index(None, node);
         let open = component.get_export_index(parent.as_ref(), "[static]instance.open");
-        let open = open.expect("`open`");
+        let open = open.expect("the function that opens an instance");
         drop(exports);
         Ok(Floor { engine, ready, open })
     }
@@ -57,13 +57,13 @@ impl Floor {
     /// A fresh instance, and one call of a function that has nothing to do: there is no such node.
     pub(crate) fn call(&self) -> Result<()> {
         type Opened = (std::result::Result<ResourceAny, Failure>,);
-        type Node<'a> = (&'a str, Option<Vec<u8>>);
+        type Asked = (String, Option<Vec<u8>>);
         let mut store = Store::new(&self.engine, ());
         let instance = self.ready.instantiate(&mut store)?;
-        let function = instance.get_typed_func::<Node<'_>, Opened>(&mut store, &self.open)?;
-        match function.call(&mut store, ("", None))? {
+        let function = instance.get_typed_func::<Asked, Opened>(&mut store, &self.open)?;
+        match function.call(&mut store, (String::new(), None))? {
             (Err(Failure::Failed(Fault { message, hint, code })),) => {
-                assert_eq!((&*message, &*hint, &*code), ("there is no node `` here", "", ""));
+                assert_eq!(message, "there is no node `` here", "{hint} {code}");
             }
             (Err(Failure::Cancelled) | Ok(_),) => panic!("there is no such node"),
         }
