@@ -12,6 +12,7 @@ use half::{bf16, f16};
 use kino_contract::calls::{Argument, CallPlan, plan};
 use kino_contract::code;
 use kino_contract::ops::{MAX_BYTES, Operand};
+use kino_contract::records;
 use kino_node::{Error, Frames, FramesBuilder, Ledger, Result, Value};
 
 use crate::ops::{OpLimits, of_candle, refused};
@@ -266,7 +267,13 @@ impl Call<'_> {
         }
         let new = names.iter().zip(&self.values[1..]);
         fields.extend(new.map(|(name, value)| (Arc::from(name.as_str()), value.clone())));
-        PluginValue::record(record.type_name(), fields)
+        match record {
+            // Where records are only gathered, they are made, and checked, where they go.
+            PluginValue::Fields(ty, _) if &**ty != records::EMBEDDINGS => {
+                Ok(PluginValue::Fields(Arc::clone(ty), fields.into()))
+            }
+            _ => PluginValue::record(record.type_name(), fields),
+        }
     }
 }
 

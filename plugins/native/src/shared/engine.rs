@@ -163,7 +163,11 @@ impl DecodeValue for EngineDecoder<'_> {
                 growing.push(&chunks.item(index)?.tensor()?)?;
             }
         }
-        Ok(PluginValue::Value(growing.finish()?.into()))
+        let frames = growing.finish()?;
+        let mut fields = fields;
+        fields.retain(|(name, _)| &**name != "chunks");
+        fields.push(("chunks".into(), PluginValue::Chunks(frames)));
+        PluginValue::record(ty, fields)
     }
 
     fn opaque(&self, _: &str, number: u64) -> Result<PluginValue> {
