@@ -12,12 +12,7 @@ use half::{bf16, f16};
 use kino_contract::calls::{Argument, CallPlan, plan};
 use kino_contract::code;
 use kino_contract::ops::{MAX_BYTES, Operand};
-<<<<<<< HEAD
-use kino_contract::records;
-use kino_node::{Error, Frames, FramesBuilder, Ledger, Result, Value};
-=======
 use kino_node::{Error, Frames, Ledger, Result, Value};
->>>>>>> main
 
 use crate::draft::FramesDraft;
 use crate::ops::{OpLimits, of_candle, refused};
@@ -278,17 +273,9 @@ impl Call<'_> {
         let new = names.iter().zip(&self.values[1..]);
         fields.extend(new.map(|(name, value)| (Arc::from(name.as_str()), value.clone())));
         match record {
-<<<<<<< HEAD
-            // Where records are only gathered, they are made, and checked, where they go.
-            PluginValue::Fields(ty, _) if &**ty != records::EMBEDDINGS => {
-                Ok(PluginValue::Fields(Arc::clone(ty), fields.into()))
-            }
-            _ => PluginValue::record(record.type_name(), fields),
-=======
             // It becomes a value where it goes, and so does what it is made of.
             PluginValue::Fields(ty, _) => Ok(PluginValue::Fields(ty.clone(), fields.into())),
             record => PluginValue::record(record.type_name(), fields),
->>>>>>> main
         }
     }
 }
