@@ -171,6 +171,12 @@ fn gains(world: &World, native: &NativePlugin, component: &dyn Module, isolated:
         line(name, seconds, floor);
         println!("{:<58} {:>22.2}", format!("    {name} against built in"), seconds / built_in);
     }
+    for (name, plugin) in [("native", native as &dyn Module), ("component", component)] {
+        for (node, by) in [("costs.kept", "by Sample"), ("costs.kept_f32", "by f32::min")] {
+            let seconds = median(7, 1, || drop(black_box(world.run(plugin, node, &inputs))));
+            line(&format!("{name}, kept below 1 {by}"), seconds, floor);
+        }
+    }
 }
 
 /// Tensors come and go as they do in the command.

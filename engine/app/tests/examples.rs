@@ -66,6 +66,18 @@ fn guide_apg() {
     check("guide_apg.ron", "guide.apg");
 }
 
+/// A mask made by a component leads an inpainting: outside of it the clip stays as it was.
+#[test]
+fn color_key() {
+    check("color_key.ron", "key.color");
+}
+
+/// What is given of a clip can be made by a component, too.
+#[test]
+fn given_keys() {
+    check("given_keys.ron", "given.keys");
+}
+
 /// The colours change only where the table does: reading what was not granted fails by name.
 #[test]
 fn a_table_elsewhere_is_refused() {

@@ -161,8 +161,8 @@ typedef struct {
   // plugin that cannot use it fails, and the host opens again without.
   KinoError *(*open)(KinoCall *call, KinoStr node, KinoStr saved, KinoInstance **instance);
   // Computes. `inputs` are in the descriptor's order. Defaults are filled in: null stands only
-  // where nothing feeds an optional port. The plugin writes a value, which it gives away, or null to every place of `outputs`. After a
-  // failure the host releases what was written.
+  // where nothing feeds an optional port. The plugin writes a value, which it gives away, or null
+  // to every place of `outputs`. After a failure the host releases what was written.
   KinoError *(*run)(KinoCall *call,
                     KinoInstance *instance,
                     const KinoValue *const *inputs,

@@ -104,8 +104,8 @@ pub struct KinoPlugin {
         instance: *mut *mut KinoInstance,
     ) -> *mut KinoError,
     /// Computes. `inputs` are in the descriptor's order. Defaults are filled in: null stands only
-    /// where nothing feeds an optional port. The plugin writes a value, which it gives away, or null to every place of `outputs`. After a
-    /// failure the host releases what was written.
+    /// where nothing feeds an optional port. The plugin writes a value, which it gives away, or null
+    /// to every place of `outputs`. After a failure the host releases what was written.
     pub run: unsafe extern "C" fn(
         call: *mut KinoCall,
         instance: *mut KinoInstance,

@@ -8,6 +8,7 @@
 pub mod calls;
 pub mod descriptor;
 mod dtype;
+mod frames;
 mod has;
 pub mod ops;
 pub mod path;
@@ -16,6 +17,7 @@ mod value;
 
 pub use descriptor::{Descriptor, NodeSpec, TypeSpec, is_word};
 pub use dtype::DType;
+pub use frames::{FramesSize, frame_rate};
 pub use has::{has, names};
 pub use kino_port::code;
 pub use value::ValueKind;

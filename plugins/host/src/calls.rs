@@ -12,10 +12,11 @@ use half::{bf16, f16};
 use kino_contract::calls::{Argument, CallPlan, plan};
 use kino_contract::code;
 use kino_contract::ops::{MAX_BYTES, Operand};
-use kino_node::{Error, Frames, FramesBuilder, Ledger, Result, Value};
+use kino_node::{Error, Frames, Ledger, Result, Value};
 
+use crate::draft::FramesDraft;
 use crate::ops::{OpLimits, of_candle, refused};
-use crate::value::{CollectedFrames, PluginValue};
+use crate::value::PluginValue;
 
 /// Rows that are sorted between two looks at whether to go on.
 const ROWS: usize = 1 << 12;
@@ -211,7 +212,7 @@ impl Call<'_> {
         let missing = || Error::coded(code::INVALID, "these frames have no chunks");
         let chunks = frames.field("chunks")?.ok_or_else(missing)?;
         let fps = frames.field("fps")?.map(|fps| fps.real()).transpose()?;
-        let mut slice = Slice::new(self.ledger, fps)?;
+        let mut slice = FramesDraft::new(self.ledger, fps)?;
         let (mut at, end) = (0, start + count);
         for index in 0..chunks.len() {
             if at >= end {
@@ -226,10 +227,10 @@ impl Call<'_> {
             if from < to {
                 let chunk = chunks.item(index)?;
                 match to - from == length {
-                    true => slice.push(chunk)?,
+                    true => slice.push(&chunk)?,
                     false => {
                         let part = chunk.tensor()?.narrow(0, from - at, to - from)?;
-                        slice.push(tensor(part))?;
+                        slice.push(&tensor(part))?;
                     }
                 }
             }
@@ -239,7 +240,12 @@ impl Call<'_> {
     }
 
     fn fit(&self, ty: &kino_port::PortType) -> Result<PluginValue> {
-        let value = self.values[0].clone().into_value()?;
+        let value = &self.values[0];
+        if *ty == kino_port::PortType::Tensor && value.is_tensor() && value.type_name() != "Frames"
+        {
+            return Ok(tensor(value.tensor()?));
+        }
+        let value = value.clone().into_value()?;
         if *ty == kino_port::PortType::Tensor
             && let Some(frames) = value.get::<Frames>()
         {
@@ -266,7 +272,11 @@ impl Call<'_> {
         }
         let new = names.iter().zip(&self.values[1..]);
         fields.extend(new.map(|(name, value)| (Arc::from(name.as_str()), value.clone())));
-        PluginValue::record(record.type_name(), fields)
+        match record {
+            // It becomes a value where it goes, and so does what it is made of.
+            PluginValue::Fields(ty, _) => Ok(PluginValue::Fields(ty.clone(), fields.into())),
+            record => PluginValue::record(record.type_name(), fields),
+        }
     }
 }
 
@@ -274,35 +284,6 @@ impl Call<'_> {
 fn order<T: PartialOrd>(a: T, b: T) -> Ordering {
     let is_nan = |x: &T| x.partial_cmp(x).is_none();
     a.partial_cmp(&b).unwrap_or_else(|| is_nan(&a).cmp(&is_nan(&b)))
-}
-
-/// Frames in the making, with a ledger or without.
-enum Slice {
-    Held(FramesBuilder),
-    Gathered(CollectedFrames),
-}
-
-impl Slice {
-    fn new(ledger: Option<&Arc<Ledger>>, fps: Option<f64>) -> Result<Self> {
-        Ok(match ledger {
-            Some(ledger) => Slice::Held(FramesBuilder::new(ledger, fps)),
-            None => Slice::Gathered(CollectedFrames::new(fps)?),
-        })
-    }
-
-    fn push(&mut self, chunk: PluginValue) -> Result<()> {
-        match self {
-            Slice::Held(builder) => builder.push(&chunk.tensor()?),
-            Slice::Gathered(frames) => frames.push(chunk),
-        }
-    }
-
-    fn finish(self) -> Result<PluginValue> {
-        match self {
-            Slice::Held(builder) => Ok(PluginValue::Value(builder.finish()?.into())),
-            Slice::Gathered(frames) => frames.finish(),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -189,7 +189,6 @@ impl PluginValue {
             PluginValue::Value(value) => Ok(value),
             PluginValue::TensorBuffer(draft) => Ok(Value::Tensor(draft.finish()?)),
             PluginValue::FramesBuffer(frames) => Ok(frames.finish()?.into()),
-            PluginValue::CollectedFrames(_) => Err(invalid("these frames are made elsewhere")),
             PluginValue::Bytes(bytes) => {
                 let count = bytes.len();
                 Ok(Value::Tensor(Tensor::from_vec(bytes.to_vec(), count, &Device::Cpu)?))

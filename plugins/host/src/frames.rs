@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Tensor;
-use kino_contract::code;
+use kino_contract::{code, frame_rate};
 use kino_node::{Frames, FramesBuilder, Ledger, Result};
 
 use crate::error::invalid;
@@ -17,17 +17,7 @@ enum State {
     Failed,
 }
 
-/// A rate of frames, where one is known.
-pub(crate) fn rate(fps: Option<f64>) -> Result<Option<f64>> {
-    match fps {
-        Some(fps) if !(fps.is_finite() && fps > 0.0) => {
-            Err(invalid(format!("a rate is a number above 0, found {fps}")))
-        }
-        fps => Ok(fps),
-    }
-}
-
-pub(crate) fn used<T>() -> Result<T> {
+fn used<T>() -> Result<T> {
     Err(invalid("frames that have been used take no more chunks"))
 }
 
@@ -37,7 +27,10 @@ impl FramesBuffer {
     /// # Errors
     /// When that is no rate.
     pub fn new(ledger: &Arc<Ledger>, fps: Option<f64>) -> Result<Self> {
-        Ok(FramesBuffer(Mutex::new(State::Open(FramesBuilder::new(ledger, rate(fps)?)))))
+        Ok(FramesBuffer(Mutex::new(State::Open(FramesBuilder::new(
+            ledger,
+            frame_rate(fps).map_err(invalid)?,
+        )))))
     }
 
     /// Appends frames `[n, height, width, 3]`.

@@ -1,7 +1,7 @@
 //! Values as plugins see them: opaque, with accessors. Engine types that consist of several parts
 //! are records with named fields.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use candle_core::DType;
 use kino_contract::{ValueKind, code};
@@ -10,7 +10,7 @@ use kino_port::{FieldRule, PortType};
 
 use crate::buffer::TensorBuffer;
 use crate::error::invalid;
-use crate::frames::{FramesBuffer, rate, used};
+use crate::frames::FramesBuffer;
 
 /// A value on its way into a plugin or out of it. Clones share the contents.
 #[derive(Clone)]
@@ -23,8 +23,6 @@ pub enum PluginValue {
     TensorBuffer(Arc<TensorBuffer>),
     /// Frames in the making.
     FramesBuffer(Arc<FramesBuffer>),
-    /// Frames in the making that are only gathered here.
-    CollectedFrames(Arc<CollectedFrames>),
     /// A field that can only be passed on.
     Opaque(Opaque),
     /// The chunks of frames; spilled ones are read when they are asked for.
@@ -94,9 +92,7 @@ impl PluginValue {
             },
             PluginValue::Bytes(_) => ValueKind::Bytes,
             PluginValue::TensorBuffer(_) | PluginValue::SharedTensor(_) => ValueKind::Tensor,
-            PluginValue::FramesBuffer(_)
-            | PluginValue::CollectedFrames(_)
-            | PluginValue::Fields(..) => ValueKind::Record,
+            PluginValue::FramesBuffer(_) | PluginValue::Fields(..) => ValueKind::Record,
             PluginValue::List(_) | PluginValue::Chunks(_) => ValueKind::List,
             PluginValue::Opaque(_) | PluginValue::Remote(..) => ValueKind::Opaque,
         }
@@ -111,7 +107,7 @@ impl PluginValue {
             PluginValue::Bytes(_) => "Bytes",
             PluginValue::TensorBuffer(_) | PluginValue::SharedTensor(_) => "Tensor",
             PluginValue::Fields(ty, _) | PluginValue::Remote(ty, _) => ty,
-            PluginValue::FramesBuffer(_) | PluginValue::CollectedFrames(_) => "Frames",
+            PluginValue::FramesBuffer(_) => "Frames",
             PluginValue::List(_) | PluginValue::Chunks(_) => "List",
             PluginValue::Opaque(opaque) => opaque.name,
         }
@@ -194,7 +190,7 @@ impl PluginValue {
                 let known = rules.iter().filter(is_there).map(|rule| rule.name);
                 known.chain(typed.more().iter().map(|(name, _)| &**name)).collect()
             }
-            PluginValue::FramesBuffer(_) | PluginValue::CollectedFrames(_) => {
+            PluginValue::FramesBuffer(_) => {
                 let rules = PortType::Frames.named().map_or(&[][..], |row| row.fields);
                 rules.iter().map(|rule| rule.name).collect()
             }
@@ -254,7 +250,6 @@ impl PluginValue {
             PluginValue::FramesBuffer(growing) => {
                 return PluginValue::Value(growing.finish()?.into()).field(name);
             }
-            PluginValue::CollectedFrames(pushed) => return pushed.finish()?.field(name),
             PluginValue::Fields(_, fields) => {
                 fields.iter().find(|(field, _)| **field == *name).map(|(_, item)| item.clone())
             }
@@ -270,89 +265,5 @@ impl PluginValue {
             },
             _ => None,
         })
-    }
-}
-
-/// Frames that a plugin is making where chunks are only gathered, to be sent elsewhere. What holds
-/// for [`FramesBuffer`] holds here.
-pub struct CollectedFrames {
-    fps: Option<f64>,
-    state: Mutex<Gathered>,
-}
-
-#[derive(Default)]
-struct Gathered {
-    chunks: Vec<(Arc<str>, PluginValue)>,
-    count: usize,
-    height: usize,
-    width: usize,
-    /// Whether somebody has looked at the frames.
-    used: bool,
-}
-
-impl CollectedFrames {
-    /// No frames yet, at `fps` frames a second.
-    ///
-    /// # Errors
-    /// When that is no rate.
-    pub fn new(fps: Option<f64>) -> Result<Self> {
-        Ok(CollectedFrames { fps: rate(fps)?, state: Mutex::default() })
-    }
-
-    /// Appends frames `[n, height, width, 3]`.
-    ///
-    /// # Errors
-    /// When the shape does not fit, or the frames have been used already.
-    pub fn push(&self, chunk: PluginValue) -> Result<()> {
-        let (dtype, shape) = chunk.shape()?;
-        let &[n, height, width, 3] = shape.as_slice() else {
-            return Err(invalid(format!("frames are [count, height, width, 3], found {shape:?}")));
-        };
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.used {
-            return used();
-        }
-        if n == 0 {
-            return Ok(());
-        }
-        if height == 0 || width == 0 {
-            return Err(invalid(format!("frames have no pixels: {shape:?}")));
-        }
-        if state.count > 0 && (state.height, state.width) != (height, width) {
-            return Err(invalid(format!(
-                "frames of one video have one size: {}x{} so far, then {width}x{height}",
-                state.width, state.height
-            )));
-        }
-        let chunk = match dtype {
-            DType::F32 => chunk,
-            _ => PluginValue::Value(Value::Tensor(chunk.tensor()?.to_dtype(DType::F32)?)),
-        };
-        (state.height, state.width) = (height, width);
-        state.count += n;
-        state.chunks.push((Arc::from(""), chunk));
-        Ok(())
-    }
-
-    /// What was gathered, as a record of type Frames; from here on it does not change.
-    ///
-    /// # Errors
-    /// When there are no frames.
-    pub fn finish(&self) -> Result<PluginValue> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.used = true;
-        if state.count == 0 {
-            return Err(invalid("a video has at least one frame, found none"));
-        }
-        let int = |value: usize| PluginValue::Value(Value::Int(value as i128));
-        let mut fields =
-            vec![(Arc::from("chunks"), PluginValue::List(state.chunks.as_slice().into()))];
-        if let Some(fps) = self.fps {
-            fields.push((Arc::from("fps"), PluginValue::Value(Value::Real(fps))));
-        }
-        fields.push((Arc::from("count"), int(state.count)));
-        fields.push((Arc::from("height"), int(state.height)));
-        fields.push((Arc::from("width"), int(state.width)));
-        Ok(PluginValue::Fields("Frames".into(), fields.into()))
     }
 }

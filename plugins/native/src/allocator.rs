@@ -5,9 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use bytemuck::Pod;
 use candle_core::DType;
-use kino_host::{
-    CollectedFrames, FillElements, FramesBuffer, PluginValue, SharedTensor, TensorBuffer,
-};
+use kino_host::{FillElements, PluginValue, SharedTensor, TensorBuffer};
 use kino_node::{Ledger, Result, Value};
 
 /// Makes what a plugin asks for.
@@ -55,40 +53,6 @@ impl TensorDraft {
                 Ok(PluginValue::Value(Value::Tensor(draft.finish()?)))
             }
             TensorDraft::Shared(tensor, _) => Ok(PluginValue::SharedTensor(Arc::new(tensor))),
-        }
-    }
-}
-
-/// Frames that are being made.
-pub(crate) enum FramesDraft {
-    /// Frames of the engine.
-    Own(FramesBuffer),
-    /// Chunks that are gathered, to be sent.
-    Collected(CollectedFrames),
-}
-
-impl FramesDraft {
-    /// No frames yet, of a rate where that is known; a ledger holds them, or they are gathered.
-    pub(crate) fn new(ledger: Option<Arc<Ledger>>, fps: Option<f64>) -> Result<Self> {
-        Ok(match ledger {
-            Some(ledger) => FramesDraft::Own(FramesBuffer::new(&ledger, fps)?),
-            None => FramesDraft::Collected(CollectedFrames::new(fps)?),
-        })
-    }
-
-    /// Appends a chunk.
-    pub(crate) fn push(&mut self, chunk: &PluginValue) -> Result<()> {
-        match self {
-            FramesDraft::Own(frames) => frames.push(&chunk.tensor()?),
-            FramesDraft::Collected(frames) => frames.push(chunk.clone()),
-        }
-    }
-
-    /// The frames.
-    pub(crate) fn finish(self) -> Result<PluginValue> {
-        match self {
-            FramesDraft::Own(frames) => Ok(PluginValue::Value(frames.finish()?.into())),
-            FramesDraft::Collected(frames) => frames.finish(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kino_abi::host_table::{from_raw, into_raw, lend, lent_bytes};
-use kino_abi::{KinoEntry, KinoInstance, KinoPlugin, KinoStr, KinoValue};
+use kino_abi::{KinoEntry, KinoHost, KinoInstance, KinoPlugin, KinoStr, KinoValue};
 use kino_host::{CallCx, Descriptor, Instance, Module, PluginError, PluginValue};
 use kino_node::{Error, Result, Value};
 use libloading::Library;
@@ -61,6 +61,10 @@ impl NativePlugin {
 
     /// As [`NativePlugin::load`], in the words of a worker.
     pub(crate) fn load_trusted(trusted: TrustedLibrary<'_>) -> Result<Self> {
+        Self::load_by(trusted, host())
+    }
+
+    fn load_by(trusted: TrustedLibrary<'_>, host: &'static KinoHost) -> Result<Self> {
         let path = trusted.path;
         let at = |error: Error| error.within(path.display());
         let contents = kino_host::read_artifact(path);
@@ -74,7 +78,7 @@ impl NativePlugin {
         }
         inspect::inspect(&contents).map_err(at)?;
         let library = open_copy(path, &contents, &copy_folders()).map_err(at)?;
-        let plugin = enter(library).map_err(at)?;
+        let plugin = enter(library, host).map_err(at)?;
         // SAFETY: the descriptor lives as long as the library, which stays mapped.
         let json = unsafe { lent_bytes(plugin.descriptor) };
         let loaded = Arc::new(Loaded { plugin });
@@ -144,7 +148,7 @@ fn open_copy_in(
 }
 
 /// Calls the entry and looks at what it says. The library stays mapped.
-fn enter(library: Library) -> Result<KinoPlugin> {
+fn enter(library: Library, host: &'static KinoHost) -> Result<KinoPlugin> {
     // SAFETY: the contract fixes the type behind the symbol for all versions.
     let entry = unsafe { library.get::<KinoEntry>(kino_abi::ENTRY) };
     let entry = *entry.map_err(|error| Error::failed(format!("it has no entry: {error}")))?;
@@ -152,7 +156,7 @@ fn enter(library: Library) -> Result<KinoPlugin> {
     std::mem::forget(library);
     let _ = entry_error();
     // SAFETY: the entry takes the host's table, which is static.
-    let plugin = unsafe { entry(host()) };
+    let plugin = unsafe { entry(host) };
     if plugin.is_null() {
         let (message, hint) = entry_error().unwrap_or_else(|| ("no reason".into(), String::new()));
         let hint = Some(hint).filter(|hint| !hint.is_empty());
@@ -281,7 +285,46 @@ impl Drop for NativeInstance {
 
 #[cfg(test)]
 mod tests {
+    use kino_host::NoFiles;
+    use kino_node::{Cancel, Ledger};
+
     use super::*;
+
+    unsafe extern "C" fn never() -> ! {
+        std::process::abort()
+    }
+
+    /// A host of a later version has more at the end of its table, which a library of 2.0 neither
+    /// sees nor needs.
+    #[test]
+    fn a_library_of_2_0_loads_on_a_later_host() {
+        #[repr(C)]
+        struct Later {
+            known: KinoHost,
+            more: unsafe extern "C" fn() -> !,
+        }
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c/2.0");
+        let folder = tempfile::tempdir().unwrap();
+        let library = folder.path().join(kino_host::library_name("blend"));
+        let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
+        let built = std::process::Command::new(compiler)
+            .args(["-std=c11", "-fPIC", "-shared", "-o"])
+            .args([&library, &tests.join("blend.c")])
+            .status();
+        assert!(built.unwrap().success());
+        // SAFETY: the table is plain data.
+        let known = unsafe { std::ptr::read(host()) };
+        let size = size_of::<Later>();
+        let known = KinoHost { size, minor: known.minor + 1, ..known };
+        let later: &'static Later = Box::leak(Box::new(Later { known, more: never }));
+        let trusted = TrustedLibrary { path: &library, sha256: None };
+        let plugin = NativePlugin::load_by(trusted, &later.known).unwrap();
+        let (ledger, cancel) = (Ledger::new(1 << 20), Cancel::default());
+        let call = CallCx::outside("test", &ledger, &cancel, &NoFiles);
+        let mut instance = plugin.instance("c.count", None, &call).unwrap();
+        let counted = instance.run(&call, &[]).unwrap();
+        assert!(matches!(counted[..], [Some(Value::Int(1))]), "{counted:?}");
+    }
 
     #[test]
     fn a_folder_that_cannot_be_used_is_not_the_only_one() {

@@ -13,11 +13,11 @@ use kino_abi::{
     KINO_TENSOR, KINO_TEXT, KinoCall, KinoError, KinoHost, KinoKind,
 };
 use kino_host::ops::OpLimits;
-use kino_host::{CallCx, PluginValue, ValueKind};
+use kino_host::{CallCx, FramesDraft, PluginValue, ValueKind};
 use kino_node::{Error, Value};
 use kino_port::code;
 
-use crate::allocator::{FramesDraft, TensorDraft, allocator};
+use crate::allocator::{TensorDraft, allocator};
 use crate::dlpack::{device, from_dl, to_dl};
 
 /// What a `KinoCall` points to.
@@ -245,7 +245,7 @@ impl Backend for EngineValues {
 
     fn new_frames(call: Option<&ActiveCall<'_>>, fps: Option<f64>) -> HostResult<FramesDraft> {
         let ledger = allocator().ledger(call.map(|call| call.0.ledger));
-        FramesDraft::new(ledger, fps).map_err(told)
+        FramesDraft::new(ledger.as_ref(), fps).map_err(told)
     }
 
     fn push_frames(frames: &mut FramesDraft, chunk: &PluginValue) -> HostResult<()> {

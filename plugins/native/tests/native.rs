@@ -60,6 +60,26 @@ fn a_plugin_in_c_works() {
     counts(&plugin);
 }
 
+/// What was built for 2.0, from its source and its header of then and as it was compiled: every
+/// later host must load both. Never build it again, never change its source.
+#[test]
+fn plugins_of_2_0_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let built = build(folder.path(), "2.0/blend", &[]);
+    let compiled =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compiled/blend-2.0-x86_64-linux.so");
+    let is_here = cfg!(all(target_os = "linux", target_arch = "x86_64"));
+    for path in [Some(built), is_here.then_some(compiled)].into_iter().flatten() {
+        let plugin = NativePlugin::load(trust(&path)).unwrap();
+        if path.ends_with("blend-2.0-x86_64-linux.so") {
+            let sha256 = include_str!("compiled/blend-2.0-x86_64-linux.so.sha256");
+            assert_eq!(plugin.sha256(), sha256.trim());
+        }
+        blends(&plugin);
+        counts(&plugin);
+    }
+}
+
 /// A build of 1.0 is told what to do, whoever loads it.
 #[test]
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

@@ -4,10 +4,11 @@ mod common;
 
 use std::path::Path;
 
+use candle_core::{DType, Device, Tensor};
 use common::{World, as_frames, build, trust};
-use kino_host::{CallCx, GrantedFiles, Module};
+use kino_host::{CallCx, GrantedFiles, Module, PluginValue};
 use kino_native::NativePlugin;
-use kino_node::{Error, Ledger, Result, Value};
+use kino_node::{Error, Latent, LatentSpace, Ledger, Result, Value};
 
 fn mode(text: &str) -> Option<Value> {
     Some(Value::Text(text.into()))
@@ -79,6 +80,19 @@ fn hold(plugin: &dyn Module) {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
+/// A record with a part that stays with the engine goes through a function and comes back with a
+/// field more.
+fn records_are_open(plugin: &dyn Module) {
+    let space = LatentSpace { id: [7; 32], channels: 2, temporal: 4, spatial: 8 };
+    let tensor = Tensor::zeros((2, 1, 2, 2), DType::F32, &Device::Cpu).unwrap();
+    let latent = Value::from(Latent { tensor, space: Some(space.clone()) });
+    let outputs = World::new().run(plugin, "rules.node", &[mode("with"), Some(latent)]).unwrap();
+    let found = outputs.into_iter().next().flatten().unwrap();
+    assert_eq!(found.get::<Latent>().and_then(|latent| latent.space.clone()), Some(space));
+    let note = PluginValue::Value(found).field("note").unwrap().expect("a field");
+    assert_eq!(note.text().unwrap(), "with");
+}
+
 /// Threads of a plugin that read files at once get what each has asked for.
 fn files_do_not_mix(plugin: &dyn Module) {
     let folder = tempfile::tempdir().unwrap();
@@ -97,6 +111,7 @@ fn the_rules_hold_in_the_engines_process() {
     let folder = tempfile::tempdir().unwrap();
     let plugin = NativePlugin::load(trust(&rules(folder.path()))).unwrap();
     hold(&plugin);
+    records_are_open(&plugin);
     files_do_not_mix(&plugin);
 }
 
@@ -139,6 +154,7 @@ mod isolated {
         let folder = tempfile::tempdir().unwrap();
         let plugin = isolated(&rules(folder.path()));
         hold(&plugin);
+        records_are_open(&plugin);
         files_do_not_mix(&plugin);
     }
 

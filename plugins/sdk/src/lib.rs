@@ -38,7 +38,8 @@
 //! | `bool`, [`Path`] | Bool, Path |
 //! | [`Frames`], [`Tensor`], [`Mask`], [`Sigmas`] | the same |
 //! | [`Latent`], [`Patches`], [`Conditioning`], [`ImageConditioning`] | the same |
-//! | [`Dit`], [`Vae`], [`TextEncoder`], [`ImageEncoder`], [`Guider`], [`Given`], [`Control`], [`Audio`], [`File`], [`Any`] | the same, to be passed on |
+//! | [`Given`], [`Control`], [`Audio`] | the same: passed on, read by their fields, or made |
+//! | [`Dit`], [`Vae`], [`TextEncoder`], [`ImageEncoder`], [`Guider`], [`File`], [`Any`] | the same, to be passed on |
 //! | a struct with `#[port_type("example.depth")]` | `example.depth` |
 //! | `&T`, `Option<T>`, `Vec<T>`, `Vec<(String, T)>` of one | the same; not required; a list; a list with names |
 //!

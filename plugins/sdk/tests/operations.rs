@@ -260,3 +260,40 @@ fn a_golden_file_is_compared_with() {
         assert!(std::panic::catch_unwind(other).is_err());
     }
 }
+
+/// Functions on values give here what they give in the engine (`plugins/host/tests/ops/calls.rs`).
+#[test]
+fn functions_on_values_are_there() {
+    use kino_plugin::Value;
+    let numbers = [3f32, 1.0, f32::NAN, 2.0, 1.0, 5.0];
+    let a = Tensor::from_slice(&numbers, &[2, 3]).unwrap();
+    let tensor = |value: &Value| a_tensor(value.clone());
+    let parts = Value::call("split", &[a.value()], r#"{"dim": 1, "sizes": [1, 2]}"#).unwrap();
+    assert_eq!(tensor(&parts[0]).to_vec::<f32>().unwrap(), [3.0, 2.0]);
+    assert_eq!(tensor(&parts[1]).dims(), [2, 2]);
+    let best = Value::call("topk", &[a.value()], r#"{"k": 2, "dim": 1}"#).unwrap();
+    let found = tensor(&best[0]).to_vec::<f32>().unwrap();
+    assert!(found[0].is_nan() && found[1..] == [3.0, 5.0, 2.0], "{found:?}");
+    assert_eq!(tensor(&best[1]).to_vec::<u32>().unwrap(), [2, 0, 2, 0]);
+    let least = Value::call("topk", &[a.value()], r#"{"k": 1, "dim": 1, "least": true}"#).unwrap();
+    assert_eq!(tensor(&least[1]).to_vec::<u32>().unwrap(), [1, 1]);
+    let video = Frames::random(1, [5, 2, 3, 3]);
+    let value = kino_plugin::port::IntoValue::into_value(video.clone()).unwrap();
+    let some = Value::call("frames.slice", &[&value], r#"{"start": 1, "count": 3}"#).unwrap();
+    let all = Value::call("fit", &[&some[0]], r#"{"type": "Tensor"}"#).unwrap();
+    let expected = video.joined().unwrap().slice(0, 1, 3).unwrap();
+    testing::assert_close(&tensor(&all[0]), &expected, 0.0);
+    let record = Value::record("example.depth", &[("tensor", a.value())]).unwrap();
+    let near = Value::real(0.5).unwrap();
+    let more = Value::call("with", &[&record, &near], r#"{"fields": ["near"]}"#).unwrap();
+    assert_eq!((more[0].len(), more[0].item(1).unwrap().0), (2, "near".to_owned()));
+    let error = Value::call("topk", &[&near], r#"{"k": 1, "dim": 0}"#).err().unwrap();
+    assert_eq!(
+        (error.code(), error.message()),
+        ("wrong-kind", "call topk: expected a tensor, found Real")
+    );
+}
+
+fn a_tensor(value: kino_plugin::Value) -> Tensor {
+    kino_plugin::port::FromValue::from_value(value).unwrap()
+}

@@ -2,7 +2,7 @@
 //! node in a fresh instance can cost.
 
 use wasmtime::component::{
-    Component, ComponentExportIndex, ComponentType, InstancePre, Lift, Linker,
+    Component, ComponentExportIndex, ComponentType, InstancePre, Lift, Linker, ResourceAny,
 };
 use wasmtime::{
     Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Result, Store,
@@ -15,14 +15,23 @@ enum Failure {
     #[component(name = "cancelled")]
     Cancelled,
     #[component(name = "failed")]
-    Failed((String, String)),
+    Failed(Fault),
+}
+
+/// What went wrong.
+#[derive(ComponentType, Lift)]
+#[component(record)]
+struct Fault {
+    message: String,
+    hint: String,
+    code: String,
 }
 
 /// A plugin's component in wasmtime alone: pooled instances, and nothing behind its imports.
 pub(crate) struct Floor {
     engine: Engine,
     ready: InstancePre<()>,
-    save: ComponentExportIndex,
+    open: ComponentExportIndex,
 }
 
 impl Floor {
@@ -39,20 +48,24 @@ impl Floor {
         let mut exports = node.exports(&engine);
         let (node, _) = exports.next().expect("the interface of nodes");
         let parent = component.get_export_index(None, node);
-        let save = component.get_export_index(parent.as_ref(), "save").expect("`save`");
+        let open = component.get_export_index(parent.as_ref(), "[static]instance.open");
+        let open = open.expect("the function that opens an instance");
         drop(exports);
-        Ok(Floor { engine, ready, save })
+        Ok(Floor { engine, ready, open })
     }
 
-    /// A fresh instance, and one call of a function that has nothing to do: no node is open.
+    /// A fresh instance, and one call of a function that has nothing to do: there is no such node.
     pub(crate) fn call(&self) -> Result<()> {
-        type Saved = (std::result::Result<Option<Vec<u8>>, Failure>,);
+        type Opened = (std::result::Result<ResourceAny, Failure>,);
+        type Asked = (String, Option<Vec<u8>>);
         let mut store = Store::new(&self.engine, ());
         let instance = self.ready.instantiate(&mut store)?;
-        let function = instance.get_typed_func::<(), Saved>(&mut store, &self.save)?;
-        match function.call(&mut store, ())? {
-            (Err(Failure::Failed((message, _))),) => assert_eq!(message, "no node is open"),
-            (Err(Failure::Cancelled) | Ok(_),) => panic!("no node is open"),
+        let function = instance.get_typed_func::<Asked, Opened>(&mut store, &self.open)?;
+        match function.call(&mut store, (String::new(), None))? {
+            (Err(Failure::Failed(Fault { message, hint, code })),) => {
+                assert_eq!(message, "there is no node `` here", "{hint} {code}");
+            }
+            (Err(Failure::Cancelled) | Ok(_),) => panic!("there is no such node"),
         }
         Ok(())
     }

@@ -184,6 +184,14 @@ fn made(
     if port.ty == PortType::Path {
         return Ok(Some(Value::Text(about.file.into())));
     }
+    if let (true, None, true) = (port.is_list(), &port.default, port.ty.is_literal()) {
+        let item = |name: &str, draws: &mut Draws| {
+            let literal = drawn(port, case, draws)?;
+            Some((Some(name.into()), Value::from_literal(&literal.widened(&port.ty))))
+        };
+        let items = ["first", "second"].into_iter().filter_map(|name| item(name, draws));
+        return Ok(Some(Value::List(items.collect())));
+    }
     if let (Some(literal), true) = (literal, port.ty.is_literal()) {
         return Ok(Some(Value::from_literal(&literal.widened(&port.ty))));
     }

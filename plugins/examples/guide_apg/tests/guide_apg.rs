@@ -55,7 +55,11 @@ fn check(settings: Settings) -> Result<()> {
     for step in 0..5 {
         let [with, without] = velocities(step)?;
         let [scale, eta, momentum, threshold] = settings;
-        let run = node.run().sampling_step(SamplingStep { index: step, count: 5, sigma: 1.0 - 0.2 * step as f64 });
+        let run = node.run().sampling_step(SamplingStep {
+            index: step,
+            count: 5,
+            sigma: 1.0 - 0.2 * step as f64,
+        });
         let run = run.input("with_text", &with).input("without_text", &without);
         let run = run.param("scale", scale).param("eta", eta).param("momentum", momentum);
         let found = run.param("norm_threshold", threshold).call()?.tensor("velocity")?;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::DType;
-use kino_host::{CallCx, FramesBuffer, PluginValue, TensorBuffer, ValueKind};
+use kino_host::{CallCx, FramesDraft, PluginValue, TensorBuffer, ValueKind};
 use kino_node::{Error, Result, Value};
 use rustix::fs::OFlags;
 
@@ -157,13 +157,13 @@ impl DecodeValue for EngineDecoder<'_> {
         }
         let find = |name: &str| fields.iter().find(|(field, _)| **field == *name);
         let fps = find("fps").map(|(_, fps)| fps.real()).transpose()?;
-        let growing = FramesBuffer::new(self.call.ledger, fps)?;
+        let mut frames = FramesDraft::new(Some(self.call.ledger), fps)?;
         if let Some((_, chunks)) = find("chunks") {
             for index in 0..chunks.len() {
-                growing.push(&chunks.item(index)?.tensor()?)?;
+                frames.push(&chunks.item(index)?)?;
             }
         }
-        Ok(PluginValue::Value(growing.finish()?.into()))
+        frames.finish()
     }
 
     fn opaque(&self, _: &str, number: u64) -> Result<PluginValue> {

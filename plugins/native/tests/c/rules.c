@@ -281,6 +281,12 @@ static KinoError *run_node(KinoCall *call, KinoInstance *instance, const KinoVal
     error = devices(call, &outputs[0]);
   } else if (!strcmp(mode, "has")) {
     error = has(call, inputs[0], &outputs[0]);
+  } else if (!strcmp(mode, "with")) {
+    // A latent keeps its space, and gets a field that nobody knows.
+    const KinoValue *values[] = {inputs[1], inputs[0]};
+    TRY(host->call(call, kino_str("with"), values, 2, kino_str("{\"fields\": [\"note\"]}"),
+                   &made));
+    error = host->item(made, 0, NULL, &outputs[0]);
   } else if (!strcmp(mode, "no-frames")) {
     TRY(host->new_frames_builder(call, 8, &builder));
     error = host->finish_frames(builder, &outputs[0]);

@@ -14,7 +14,8 @@ use kino_node::{Cancel, Frames, Ledger, Result, Value};
 /// Builds a C file of this folder into a library.
 pub(crate) fn build(folder: &Path, source: &str, flags: &[&str]) -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
-    let library = folder.join(kino_host::library_name(source));
+    let name = source.rsplit('/').next().unwrap_or(source);
+    let library = folder.join(kino_host::library_name(name));
     let out = Command::new(std::env::var("CC").unwrap_or_else(|_| "cc".into()))
         .args([
             "-std=c11",
@@ -27,7 +28,10 @@ pub(crate) fn build(folder: &Path, source: &str, flags: &[&str]) -> PathBuf {
             "-shared",
             "-I",
         ])
-        .arg(tests.join("../../abi/include"))
+        .arg(match source == name {
+            true => tests.join("../../abi/include"),
+            false => tests.join("c").join(source.trim_end_matches(name)),
+        })
         .args(flags)
         .arg("-o")
         .arg(&library)

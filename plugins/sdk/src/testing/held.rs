@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use kino_contract::{FramesSize, frame_rate};
+
 use super::array::Array;
 use super::operations::cast;
 use crate::DType;
@@ -106,53 +108,34 @@ impl Held {
 pub(crate) struct FramesDraft {
     fps: Option<f64>,
     chunks: Vec<(String, Handle)>,
-    size: Option<(usize, usize)>,
-    count: usize,
+    size: FramesSize,
 }
 
 impl FramesDraft {
     /// No frames yet, of a rate where that is known.
     pub(crate) fn new(fps: Option<f64>) -> Outcome<Self> {
-        if let Some(fps) = fps.filter(|fps| !fps.is_finite() || *fps <= 0.0) {
-            return Err(format!("a rate is a number above 0, found {fps}"));
-        }
-        Ok(FramesDraft { fps, chunks: Vec::new(), size: None, count: 0 })
+        Ok(FramesDraft { fps: frame_rate(fps)?, chunks: Vec::new(), size: FramesSize::default() })
     }
 
     pub(crate) fn push(&mut self, chunk: &Handle) -> Outcome<()> {
         let array = chunk.array()?;
-        let shape = &array.dims;
-        let &[count, height, width, 3] = shape.as_slice() else {
-            return Err(format!("frames are [count, height, width, 3], found {shape:?}"));
-        };
-        if count == 0 {
-            return Ok(());
+        if self.size.push(&array.dims)? {
+            let chunk = match array.dtype {
+                DType::F32 => chunk.clone(),
+                _ => Arc::new(Held::Tensor(cast(array, DType::F32))),
+            };
+            self.chunks.push((String::new(), chunk));
         }
-        if height == 0 || width == 0 {
-            return Err(format!("frames have no pixels: {shape:?}"));
-        }
-        if let Some((h, w)) = self.size.filter(|size| *size != (height, width)) {
-            return Err(format!(
-                "frames of one video have one size: {w}x{h} so far, then {width}x{height}"
-            ));
-        }
-        self.size = Some((height, width));
-        self.count += count;
-        let chunk = match array.dtype {
-            DType::F32 => chunk.clone(),
-            _ => Arc::new(Held::Tensor(cast(array, DType::F32))),
-        };
-        self.chunks.push((String::new(), chunk));
         Ok(())
     }
 
     pub(crate) fn finish(self) -> Outcome<Handle> {
-        let (height, width) = self.size.ok_or("a video has at least one frame, found none")?;
-        let int = |number: usize| Arc::new(Held::Int(number as i128));
+        let sizes = self.size.fields()?;
         let mut fields = vec![("chunks".to_owned(), Arc::new(Held::List(self.chunks)))];
         fields.extend(self.fps.map(|fps| ("fps".to_owned(), Arc::new(Held::Real(fps)))));
-        let sizes = [("count", self.count), ("height", height), ("width", width)];
-        fields.extend(sizes.map(|(name, size)| (name.to_owned(), int(size))));
+        let int =
+            |(name, size): (&str, usize)| (name.to_owned(), Arc::new(Held::Int(size as i128)));
+        fields.extend(sizes.map(int));
         Ok(Arc::new(Held::Record("Frames".to_owned(), fields)))
     }
 }

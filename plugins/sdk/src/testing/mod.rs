@@ -40,6 +40,7 @@
 mod array;
 mod call;
 mod compare;
+mod fit;
 mod held;
 mod opaque;
 mod operations;

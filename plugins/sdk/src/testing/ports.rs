@@ -1,13 +1,14 @@
-//! A node's ports as the descriptor tells them, and what fits into them. Which tensors a type
-//! takes, and which field of a record is its tensor, stands in the rows of [`PortType::NAMED`],
-//! where the engine reads it too; here it is applied to the reference host's values.
+//! A node's ports as the descriptor tells them, and what arrives at them.
 
+use kino_abi::host_table::{HostError, from_raw, into_raw};
 use kino_contract::Descriptor;
 use kino_contract::descriptor::GUIDER_INPUTS;
-use kino_port::{ElementRule, Literal, Port, PortType, Range};
+use kino_port::{Literal, Port, PortType, Range};
 
-use crate::port::{FromValue, IntoValue};
-use crate::{DType, Error, Frames, Result, Tensor, Value, ValueKind, bail};
+use super::fit::fit;
+use super::table::HeldValues;
+use crate::port::FromValue;
+use crate::{Error, Frames, Result, Tensor, Value, ValueKind, bail};
 
 /// A node's ports.
 pub(super) struct Ports {
@@ -158,61 +159,21 @@ fn held(port: &Port, value: Value) -> Result<Value> {
 
 /// A value as a port of type `ty` takes it.
 fn fitted(value: Value, ty: &PortType) -> Result<Value> {
-    let found = value.type_name();
-    Ok(match (ty, found.as_str()) {
-        (PortType::Any, _) | (PortType::Path, "Text") => value,
-        (PortType::Real, "Int") => Value::real(value.as_real()?)?,
-        (PortType::List(of), "List") => {
-            let item = |index| {
-                let (name, item) = value.item(index)?;
-                Ok((name, fitted(item, of)?))
-            };
-            list(&(0..value.len()).map(item).collect::<Result<Vec<_>>>()?)?
-        }
-        (PortType::Tensor, "Frames") => Frames::from_value(value)?.joined()?.value().clone(),
-        (ty, "Tensor") => carried(Tensor::of(value)?, ty)?,
-        (ty, found) if ty.to_string() == found => value,
-        (PortType::Tensor, found) if let Some(field) = tensor_field(found) => {
-            let tensor = value.field(field)?;
-            tensor.ok_or_else(|| Error::new(format!("{found} have no {field}")))?
-        }
-        (ty, found) => bail!("expected {ty}, found {found}"),
-    })
+    // SAFETY: the value is one of the reference host, and is given away.
+    let value = unsafe { from_raw::<HeldValues>(value.into_raw()) };
+    let fitted = value.map(|value| fit(&value, ty)).transpose();
+    let fitted = fitted.map_err(|HostError { message, hint, code }| {
+        Error::new(message).hint(hint).with_code(code)
+    })?;
+    // SAFETY: the value is one of the reference host, with the count that it was made with.
+    let fitted = fitted.and_then(|value| unsafe { Value::from_raw(into_raw::<HeldValues>(value)) });
+    fitted.ok_or_else(|| Error::new("there is no value"))
 }
 
 /// The field of a record that is its tensor: the first, but for frames, which come in chunks.
 fn tensor_field(record: &str) -> Option<&'static str> {
     let row = PortType::NAMED.iter().find(|row| row.name == record)?;
     row.tensor_field()
-}
-
-/// A tensor as a value of the type of a port.
-fn carried(tensor: Tensor, ty: &PortType) -> Result<Value> {
-    let Some(rule) = ty.tensor_rule().filter(|rule| rule.converts) else {
-        bail!("expected {ty}, found Tensor");
-    };
-    let dims = rule.fit(tensor.dims()).map_err(Error::new)?;
-    let dims: Vec<isize> = dims.iter().map(|&size| size as isize).collect();
-    let tensor = if dims.len() < tensor.rank() { tensor.reshape(&dims)? } else { tensor };
-    if rule.elements != ElementRule::Any {
-        let elements = tensor.cast(DType::F64)?.to_vec::<f64>()?;
-        rule.check_elements(elements.into_iter()).map_err(Error::new)?;
-    }
-    let tensor = match rule.dtype.and_then(DType::from_name) {
-        Some(dtype) if dtype != tensor.dtype() => tensor.cast(dtype)?,
-        _ => tensor,
-    };
-    let row = ty.named().filter(|row| row.field("tensor").is_some());
-    Ok(match (ty, row) {
-        (PortType::Frames, _) => Frames::new(&tensor, None)?.into_value()?,
-        (PortType::Conditioning, _) => {
-            let negative = tensor.mul(0.0)?;
-            let fields = [("positive", tensor.value()), ("negative", negative.value())];
-            Value::record("Conditioning", &fields)?
-        }
-        (_, Some(row)) => Value::record(row.name, &[("tensor", tensor.value())])?,
-        _ => tensor.value().clone(),
-    })
 }
 
 fn made(literal: &Literal) -> Result<Value> {

@@ -7,15 +7,16 @@ use kino_abi::{
     DLDataType, KINO_BOOL, KINO_BYTES, KINO_INT, KINO_LIST, KINO_OPAQUE, KINO_REAL, KINO_RECORD,
     KINO_TENSOR, KINO_TEXT, KinoHost, KinoKind,
 };
+use kino_contract::ValueKind;
 use kino_contract::ops::Operand;
 use kino_contract::records::{self, Found};
-use kino_contract::{ValueKind, code};
 use kino_port::FieldPresence;
 
 use super::array::Array;
 use super::call::CallState;
+use super::fit::fit;
 use super::held::{FramesDraft, Handle, Held, Outcome};
-use super::operations::compute;
+use super::operations::{Host, call, compute, refused};
 use crate::host::dlpack::{dl_type, dtype_of};
 
 /// A table that may be shared between threads.
@@ -48,7 +49,7 @@ impl Backend for HeldValues {
     }
 
     fn has(name: &str) -> bool {
-        kino_contract::has(name) && !name.starts_with("call.")
+        kino_contract::has(name)
     }
 
     fn log(call: &CallState, level: u32, target: &str, message: &str) {
@@ -138,11 +139,7 @@ impl Backend for HeldValues {
     }
 
     fn new_record(ty: &str, fields: NamedValues<Handle>) -> HostResult<Handle> {
-        check(ty, &fields).map_err(|why| HostError {
-            message: why.message,
-            hint: why.hint.unwrap_or_default(),
-            code: why.code.to_owned(),
-        })?;
+        check(ty, &fields).map_err(refused)?;
         match ty {
             "Frames" => Ok(framed(fields)?),
             _ => Ok(Arc::new(Held::Record(ty.to_owned(), fields))),
@@ -162,7 +159,7 @@ impl Backend for HeldValues {
     ) -> HostResult<Array> {
         let dtype = dtype_of(dtype).map_err(|error| HostError::new(error.message()))?;
         kino_contract::ops::fits("a tensor", shape, dtype, kino_contract::ops::MAX_BYTES)
-            .map_err(|why| HostError::coded(why.code, why.message))?;
+            .map_err(refused)?;
         Ok(Array::zeros(dtype, shape))
     }
 
@@ -194,17 +191,18 @@ impl Backend for HeldValues {
         attributes: &str,
     ) -> HostResult<Handle> {
         let arrays = tensors.iter().map(|tensor| tensor.array()).collect::<Outcome<Vec<_>>>()?;
-        let made = compute(name, &arrays, attributes).map_err(|why| HostError {
-            message: why.message,
-            hint: why.hint.unwrap_or_default(),
-            code: why.code.to_owned(),
-        })?;
-        Ok(Arc::new(Held::Tensor(made)))
+        Ok(Arc::new(Held::Tensor(compute(name, &arrays, attributes).map_err(refused)?)))
     }
 
-    fn call(_: Option<&CallState>, name: &str, _: &[&Handle], _: &str) -> HostResult<Handle> {
-        let message = format!("the host of tests has no function `{name}`");
-        Err(HostError::coded(code::NO_SUCH_OP, message))
+    fn call(
+        _: Option<&CallState>,
+        name: &str,
+        values: &[&Handle],
+        attributes: &str,
+    ) -> HostResult<Handle> {
+        let host = Host { fit, record: HeldValues::new_record };
+        let made = call(&host, name, values, attributes)?;
+        Ok(Arc::new(Held::List(made.into_iter().map(|made| (String::new(), made)).collect())))
     }
 }
 

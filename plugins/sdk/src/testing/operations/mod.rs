@@ -6,12 +6,14 @@
 mod along;
 mod call;
 mod elements;
+mod functions;
 mod image;
 mod shapes;
 
 use kino_contract::ops::{Op, OpPlan, Operand};
 
 pub(crate) use elements::cast;
+pub(crate) use functions::{Host, call, refused};
 
 use self::call::{OpCall, spread};
 use super::array::Array;
