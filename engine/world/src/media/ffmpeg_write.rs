@@ -251,9 +251,10 @@ impl ForeignFormat {
     /// # Errors
     /// When it cannot be started, or was built without what that takes.
     pub fn check(&self, program: &Path, size: (usize, usize), fps: Option<f64>) -> Result<String> {
+        /// Program, ending, width, height and rate.
+        type Tried = (String, String, usize, usize, u64);
         /// What was found to work: trying takes a tenth of a second, and plans are made often.
-        static WORKS: Mutex<BTreeSet<(String, String, usize, usize, u64)>> =
-            Mutex::new(BTreeSet::new());
+        static WORKS: Mutex<BTreeSet<Tried>> = Mutex::new(BTreeSet::new());
         let version = version(program)?;
         let is_known = RULES.iter().any(|(extension, ..)| *extension == self.0.extension);
         let (width, height) = match is_known {

@@ -154,9 +154,9 @@ impl Given {
         }
         let from = tensor.data.cast::<u8>().wrapping_add(tensor.byte_offset as usize);
         let dense = row_major(shape);
-        // SAFETY: DLPack: `strides` has `ndim` entries where it is not null.
         let strides = match tensor.strides.is_null() {
             true => dense.as_slice(),
+            // SAFETY: DLPack: `strides` has `ndim` entries where it is not null.
             false => unsafe { numbers(tensor.strides, shape.len()) },
         };
         let same = |at: usize| shape[at] == 1 || strides[at] == dense[at];

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use kino_abi::host_table::{HostError, HostResult};
+use kino_abi::host_table::{HostError, HostResult, NamedValues};
 use kino_contract::calls::{Argument, CallPlan, plan};
 use kino_contract::ops::{OpError, Operand};
 use kino_port::PortType;
@@ -18,7 +18,7 @@ pub(crate) struct Host {
     /// A value as a port of a type takes it.
     pub(crate) fit: fn(&Handle, &PortType) -> HostResult<Handle>,
     /// A record of a type.
-    pub(crate) record: fn(&str, Vec<(String, Handle)>) -> HostResult<Handle>,
+    pub(crate) record: fn(&str, NamedValues<Handle>) -> HostResult<Handle>,
 }
 
 /// Why a call is refused, as the table tells it.
