@@ -44,7 +44,7 @@ pub use types::{
     Content, CustomTypes, Field, Fields, Opaque, TensorFact, Tensors, TypeDef, ValueType,
     check_elements, check_shape, fit_shape, from_tensor, known, tensor_bytes,
 };
-pub use value::{ModelPart, Named, OutputFile, Record, Typed, Value};
+pub use value::{ModelPart, Named, OutputFile, Record, RecordField, Typed, Value};
 pub use video::{
     Audio, AudioCut, AudioFact, AudioForm, AudioPacket, AudioPart, Clip, Conditioning,
     ConditioningFact, Control, ControlFact, Embedding, Embeddings, Frames, FramesBuilder,

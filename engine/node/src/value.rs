@@ -64,6 +64,9 @@ pub enum Value {
     Custom(Arc<Record>),
 }
 
+/// A field of a record, with its name.
+pub type RecordField = (Arc<str>, Value);
+
 /// A value of a type of the table. Cloning is cheap: contents are shared.
 ///
 /// To plugins it is an open record: beside the fields of its type it may have others, which stay
@@ -71,7 +74,7 @@ pub enum Value {
 #[derive(Clone)]
 pub struct Typed {
     content: Content,
-    more: Option<Arc<[(Arc<str>, Value)]>>,
+    more: Option<Arc<[RecordField]>>,
 }
 
 impl From<Content> for Typed {
@@ -102,12 +105,12 @@ impl Typed {
 
     /// The same value with these fields beside those of its type.
     #[must_use]
-    pub fn with_more(self, fields: Vec<(Arc<str>, Value)>) -> Self {
+    pub fn with_more(self, fields: Vec<RecordField>) -> Self {
         Typed { more: (!fields.is_empty()).then(|| fields.into()), ..self }
     }
 
     /// The fields beside those of its type.
-    pub fn more(&self) -> &[(Arc<str>, Value)] {
+    pub fn more(&self) -> &[RecordField] {
         self.more.as_deref().unwrap_or_default()
     }
 
@@ -161,7 +164,7 @@ pub struct Record {
     /// The type's name, such as `example.depth`.
     pub ty: Arc<str>,
     /// The fields, in the order in which they were given.
-    pub fields: Vec<(Arc<str>, Value)>,
+    pub fields: Vec<RecordField>,
 }
 
 impl<T: ValueType> From<T> for Value {

@@ -164,6 +164,36 @@ fn conditioning_has_any_names_with_masks() {
     assert_eq!(changed.negative.text().unwrap().dims(), [4, 3]);
 }
 
+/// In a worker, records are made where they go: what only passes through stays what it is.
+#[test]
+fn records_that_are_gathered_keep_what_lies_elsewhere() {
+    let space = PluginValue::Remote("Space".into(), 7);
+    let fields = [("tensor".into(), tensor(&[2, 1, 2, 3])), ("space".into(), space)];
+    let latent = PluginValue::Fields("Latent".into(), fields.into());
+    let bounds = OpLimits { most: 1 << 20, check: &|| Ok(()) };
+    let values = [latent, tensor(&[2, 1, 4, 5])];
+    let made = kino_host::calls::call("with", &values, r#"{"fields": ["tensor"]}"#, &bounds, None);
+    let made = made.unwrap().remove(0);
+    assert_eq!((made.type_name(), names(&made)), ("Latent", vec!["space", "tensor"]));
+    let space = made.field("space").unwrap().unwrap();
+    assert!(matches!(space, PluginValue::Remote(_, 7)));
+    assert_eq!(made.tensor().unwrap().dims(), [2, 1, 4, 5]);
+}
+
+/// Frames keep their fields, and their chunks stay where they lie.
+#[test]
+fn frames_with_another_field_are_not_copied() {
+    let frames = Arc::new(Frames::from_tensor(&ramp(&[2, 4, 6, 3]), Some(8.0)).unwrap());
+    let value = PluginValue::Value(Value::from(Arc::clone(&frames)));
+    let bounds = OpLimits { most: 1 << 20, check: &|| Ok(()) };
+    let values = [value, text("by hand")];
+    let made = kino_host::calls::call("with", &values, r#"{"fields": ["note"]}"#, &bounds, None);
+    let made = made.unwrap().remove(0);
+    assert_eq!(names(&made), ["chunks", "fps", "count", "height", "width", "note"]);
+    let same = made.into_value().unwrap().shared::<Frames>().unwrap();
+    assert!(Arc::ptr_eq(&same, &frames));
+}
+
 #[test]
 fn a_given_of_a_plugin_is_one() {
     let space = LatentSpace { id: [7; 32], channels: 2, temporal: 4, spatial: 8 };

@@ -163,7 +163,12 @@ impl DecodeValue for EngineDecoder<'_> {
                 frames.push(&chunks.item(index)?)?;
             }
         }
-        frames.finish()
+        // Its chunks are frames of the engine by now; the other fields go along.
+        let chunks = frames.finish()?.field("chunks")?;
+        let mut fields = fields;
+        fields.retain(|(name, _)| &**name != "chunks");
+        fields.extend(chunks.map(|chunks| ("chunks".into(), chunks)));
+        PluginValue::record(ty, fields)
     }
 
     fn opaque(&self, _: &str, number: u64) -> Result<PluginValue> {
