@@ -85,7 +85,9 @@ fn a_graph_is_written_into_any_folder() {
     std::fs::create_dir(place.path("").join(name())).unwrap();
     let mut command = place.command(&["init", "upscale", "--json"]);
     let ran = Ran::of(command.current_dir(place.path("").join(name())).output().unwrap());
-    assert_eq!((ran.code, ran.out.as_str()), (0, "{\"file\":\"upscale.ron\"}\n"), "{}", ran.err);
+    // No other graphs or pictures lie beside it.
+    let told = "{\"besides\":[],\"file\":\"upscale.ron\"}\n";
+    assert_eq!((ran.code, ran.out.as_str()), (0, told), "{}", ran.err);
 }
 
 #[test]
