@@ -229,9 +229,10 @@ impl PluginValue {
             PluginValue::List(items) | PluginValue::Fields(_, items) => {
                 items.get(index).map(|(_, item)| item.clone()).ok_or_else(missing)
             }
-            PluginValue::Chunks(frames) => {
+            PluginValue::Chunks(frames) if index < self.len() => {
                 Ok(PluginValue::Value(Value::Tensor(frames.chunk(index)?)))
             }
+            PluginValue::Chunks(_) => Err(missing()),
             other => {
                 let names = other.field_names();
                 other.field(names.get(index).ok_or_else(missing)?)?.ok_or_else(missing)

@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use common::{World, as_frames, build, trust};
 use kino_host::{CallCx, GrantedFiles, Module, PluginValue};
 use kino_native::NativePlugin;
-use kino_node::{Error, Latent, LatentSpace, Ledger, Result, Value};
+use kino_node::{Error, Frames, Latent, LatentSpace, Ledger, Result, Value};
 
 fn mode(text: &str) -> Option<Value> {
     Some(Value::Text(text.into()))
@@ -93,6 +93,17 @@ fn records_are_open(plugin: &dyn Module) {
     assert_eq!(note.text().unwrap(), "with");
 }
 
+/// What a function on values gives is a value like any other, where it was made or sent.
+fn what_functions_give_goes_on(plugin: &dyn Module) {
+    let whole = Tensor::rand(0f32, 1.0, (3, 2, 2, 3), &Device::Cpu).unwrap();
+    let frames = Value::from(Frames::from_tensor(&whole, Some(8.0)).unwrap());
+    let run = |name| World::new().run(plugin, "rules.node", &[mode(name), Some(frames.clone())]);
+    let fitted = as_frames(run("fit").unwrap()).whole().unwrap();
+    let elements = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert_eq!(elements(&fitted), elements(&whole));
+    assert_eq!(told(run("no-chunk")), "it has no item 9, only 1 [invalid]");
+}
+
 /// Threads of a plugin that read files at once get what each has asked for.
 fn files_do_not_mix(plugin: &dyn Module) {
     let folder = tempfile::tempdir().unwrap();
@@ -112,6 +123,7 @@ fn the_rules_hold_in_the_engines_process() {
     let plugin = NativePlugin::load(trust(&rules(folder.path()))).unwrap();
     hold(&plugin);
     records_are_open(&plugin);
+    what_functions_give_goes_on(&plugin);
     files_do_not_mix(&plugin);
 }
 
@@ -155,6 +167,7 @@ mod isolated {
         let plugin = isolated(&rules(folder.path()));
         hold(&plugin);
         records_are_open(&plugin);
+        what_functions_give_goes_on(&plugin);
         files_do_not_mix(&plugin);
     }
 

@@ -14,8 +14,6 @@ pub(super) trait EncodeValue {
     fn tensor(&mut self, item: &PluginValue) -> Result<String>;
     /// The file with bytes or a text.
     fn bytes(&mut self, item: &PluginValue) -> Result<String>;
-    /// The items of a list or the fields of a record that are there.
-    fn parts(&mut self, item: &PluginValue) -> Result<Vec<(String, PluginValue)>>;
     /// A value that can only be passed on.
     fn opaque(&mut self, item: &PluginValue) -> Result<WireValue>;
 }
@@ -54,8 +52,19 @@ fn encode_all(
             "lists and records more than {DEEPEST} deep do not go to or from an isolated plugin"
         )));
     }
-    let parts = sender.parts(item)?.into_iter();
-    parts.map(|(name, part)| Ok((name, encode(sender, &part, depth + 1)?))).collect()
+    let mut parts = Vec::with_capacity(item.len());
+    for index in 0..item.len() {
+        let name = item.name(index).to_owned();
+        // A field may be missing: the rate of frames, for one.
+        let part = match item.kind() {
+            ValueKind::Record => item.field(&name)?,
+            _ => Some(item.item(index)?),
+        };
+        if let Some(part) = part {
+            parts.push((name, encode(sender, &part, depth + 1)?));
+        }
+    }
+    Ok(parts)
 }
 
 /// A side that takes values.

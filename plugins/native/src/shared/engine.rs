@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::DType;
-use kino_host::{CallCx, FramesDraft, PluginValue, TensorBuffer, ValueKind};
+use kino_host::{CallCx, FramesDraft, PluginValue, TensorBuffer};
 use kino_node::{Error, Result, Value};
 use rustix::fs::OFlags;
 
@@ -75,20 +75,6 @@ impl EncodeValue for EngineEncoder<'_> {
 
     fn bytes(&mut self, item: &PluginValue) -> Result<String> {
         self.places.write(item, &mut self.outbox)
-    }
-
-    fn parts(&mut self, item: &PluginValue) -> Result<Vec<(String, PluginValue)>> {
-        let mut parts = Vec::with_capacity(item.len());
-        for index in 0..item.len() {
-            let name = item.name(index).to_owned();
-            // A field may be missing: the rate of frames, for one.
-            let part = match item.kind() {
-                ValueKind::Record => item.field(&name)?,
-                _ => Some(item.item(index)?),
-            };
-            parts.extend(part.map(|part| (name, part)));
-        }
-        Ok(parts)
     }
 
     fn opaque(&mut self, item: &PluginValue) -> Result<WireValue> {

@@ -157,15 +157,6 @@ impl EncodeValue for WorkerEncoder<'_> {
         self.allocator.places.write(item, self.outbox)
     }
 
-    fn parts(&mut self, item: &PluginValue) -> Result<Vec<(String, PluginValue)>> {
-        let item = match item {
-            PluginValue::Fields(..) | PluginValue::List(_) => item.clone(),
-            other => return Err(Error::failed(format!("{} is no list", other.type_name()))),
-        };
-        let part = |index| Ok((item.name(index).to_owned(), item.item(index)?));
-        (0..item.len()).map(part).collect()
-    }
-
     fn opaque(&mut self, item: &PluginValue) -> Result<WireValue> {
         match item {
             PluginValue::Remote(name, number) => Ok(WireValue::Opaque(name.to_string(), *number)),

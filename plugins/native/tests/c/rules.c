@@ -287,6 +287,12 @@ static KinoError *run_node(KinoCall *call, KinoInstance *instance, const KinoVal
     TRY(host->call(call, kino_str("with"), values, 2, kino_str("{\"fields\": [\"note\"]}"),
                    &made));
     error = host->item(made, 0, NULL, &outputs[0]);
+  } else if (!strcmp(mode, "fit")) {
+    TRY(host->call(call, kino_str("fit"), &inputs[1], 1, kino_str("{\"type\": \"Frames\"}"), &made));
+    error = host->item(made, 0, NULL, &outputs[0]);
+  } else if (!strcmp(mode, "no-chunk")) {
+    TRY(host->field(inputs[1], kino_str("chunks"), &made));
+    error = host->item(made, 9, NULL, &outputs[0]);
   } else if (!strcmp(mode, "no-frames")) {
     TRY(host->new_frames_builder(call, 8, &builder));
     error = host->finish_frames(builder, &outputs[0]);
