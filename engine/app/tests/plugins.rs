@@ -341,7 +341,7 @@ fn the_check_says_why_a_component_is_not_loaded() {
 /// An error of a host function that a plugin does not handle is the node's error with its hint and
 /// code; what a plugin said before it ended stands below the report.
 #[test]
-fn errors_of_the_host_and_last_words_reach_the_user() {
+fn errors_of_the_host_and_last_lines_reach_the_user() {
     let place = Place::new();
     place.write("guests.wasm", COMPONENT);
     place.good(&["plugin", "add", "guests.wasm"]);

@@ -39,7 +39,6 @@ impl PluginValue {
     pub fn tensor(&self) -> Result<Tensor> {
         match self {
             PluginValue::Value(Value::Tensor(tensor)) => Ok(tensor.clone()),
-            PluginValue::TensorBuffer(draft) => draft.finish(),
             PluginValue::SharedTensor(shared) => {
                 let bytes = (*shared.memory).as_ref();
                 Ok(Tensor::from_raw_buffer(bytes, shared.dtype, &shared.shape, &Device::Cpu)?)
@@ -76,7 +75,6 @@ impl PluginValue {
     /// When it is something else.
     pub fn shape(&self) -> Result<(DType, Vec<usize>)> {
         match self {
-            PluginValue::TensorBuffer(draft) => Ok((draft.dtype(), draft.shape().to_vec())),
             PluginValue::SharedTensor(shared) => Ok((shared.dtype, shared.shape.clone())),
             other => {
                 let tensor = other.tensor()?;
@@ -187,8 +185,6 @@ impl PluginValue {
     pub fn into_value(self) -> Result<Value> {
         match self {
             PluginValue::Value(value) => Ok(value),
-            PluginValue::TensorBuffer(draft) => Ok(Value::Tensor(draft.finish()?)),
-            PluginValue::FramesBuffer(frames) => Ok(frames.finish()?.into()),
             PluginValue::Bytes(bytes) => {
                 let count = bytes.len();
                 Ok(Value::Tensor(Tensor::from_vec(bytes.to_vec(), count, &Device::Cpu)?))

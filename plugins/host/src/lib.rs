@@ -14,7 +14,6 @@ mod convert;
 mod draft;
 mod dtype;
 mod error;
-mod frames;
 mod grants;
 mod index;
 mod lock;
@@ -33,7 +32,6 @@ pub use convert::{ReadView, storage_of};
 pub use draft::FramesDraft;
 pub use dtype::dtype_of_name;
 pub use error::PluginError;
-pub use frames::FramesBuffer;
 pub use grants::GrantedFiles;
 pub use index::{FoundPlugin, PLUGINS_FOLDER, PluginIndex};
 /// The contract as components are built against it.

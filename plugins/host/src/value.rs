@@ -6,11 +6,9 @@ use std::sync::Arc;
 use candle_core::DType;
 use kino_contract::{ValueKind, code};
 use kino_node::{Error, Field, Frames, Opaque, Result, Value};
-use kino_port::{FieldRule, PortType};
+use kino_port::FieldRule;
 
-use crate::buffer::TensorBuffer;
 use crate::error::invalid;
-use crate::frames::FramesBuffer;
 
 /// A value on its way into a plugin or out of it. Clones share the contents.
 #[derive(Clone)]
@@ -19,10 +17,6 @@ pub enum PluginValue {
     Value(Value),
     /// Bytes, such as a file's contents.
     Bytes(Arc<[u8]>),
-    /// A tensor in the making.
-    TensorBuffer(Arc<TensorBuffer>),
-    /// Frames in the making.
-    FramesBuffer(Arc<FramesBuffer>),
     /// A field that can only be passed on.
     Opaque(Opaque),
     /// The chunks of frames; spilled ones are read when they are asked for.
@@ -91,8 +85,8 @@ impl PluginValue {
                 Value::Part(_) | Value::File(_) => ValueKind::Opaque,
             },
             PluginValue::Bytes(_) => ValueKind::Bytes,
-            PluginValue::TensorBuffer(_) | PluginValue::SharedTensor(_) => ValueKind::Tensor,
-            PluginValue::FramesBuffer(_) | PluginValue::Fields(..) => ValueKind::Record,
+            PluginValue::SharedTensor(_) => ValueKind::Tensor,
+            PluginValue::Fields(..) => ValueKind::Record,
             PluginValue::List(_) | PluginValue::Chunks(_) => ValueKind::List,
             PluginValue::Opaque(_) | PluginValue::Remote(..) => ValueKind::Opaque,
         }
@@ -105,9 +99,8 @@ impl PluginValue {
             PluginValue::Value(Value::Part(_)) => "Part",
             PluginValue::Value(value) => value.type_name(),
             PluginValue::Bytes(_) => "Bytes",
-            PluginValue::TensorBuffer(_) | PluginValue::SharedTensor(_) => "Tensor",
+            PluginValue::SharedTensor(_) => "Tensor",
             PluginValue::Fields(ty, _) | PluginValue::Remote(ty, _) => ty,
-            PluginValue::FramesBuffer(_) => "Frames",
             PluginValue::List(_) | PluginValue::Chunks(_) => "List",
             PluginValue::Opaque(opaque) => opaque.name,
         }
@@ -190,10 +183,6 @@ impl PluginValue {
                 let known = rules.iter().filter(is_there).map(|rule| rule.name);
                 known.chain(typed.more().iter().map(|(name, _)| &**name)).collect()
             }
-            PluginValue::FramesBuffer(_) => {
-                let rules = PortType::Frames.named().map_or(&[][..], |row| row.fields);
-                rules.iter().map(|rule| rule.name).collect()
-            }
             _ => Vec::new(),
         }
     }
@@ -246,10 +235,6 @@ impl PluginValue {
             PluginValue::Value(Value::Custom(record)) => {
                 let field = record.fields.iter().find(|(field, _)| **field == *name);
                 field.map(|(_, value)| PluginValue::Value(value.clone()))
-            }
-            // Frames that are looked at are done.
-            PluginValue::FramesBuffer(growing) => {
-                return PluginValue::Value(growing.finish()?.into()).field(name);
             }
             PluginValue::Fields(_, fields) => {
                 fields.iter().find(|(field, _)| **field == *name).map(|(_, item)| item.clone())

@@ -2,25 +2,19 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
-use kino_host::{FramesBuffer, PluginValue, TensorBuffer, dtype_of_name};
+use candle_core::DType;
+use kino_host::{FramesDraft, PluginValue, TensorBuffer, dtype_of_name};
 use kino_node::{Error, Result, Value};
 use wasmtime::StoreContextMut;
 use wasmtime::component::{LinkerInstance, Resource, ResourceType, WasmList};
 
-use crate::store::{MemoryCharge, ResourceEntry, StoreState, unfolded};
+use crate::store::{Draft, ResourceEntry, StoreState, unfolded};
 use crate::types::{WitResult, to_wire};
 
 type Context<'a> = StoreContextMut<'a, StoreState>;
 type Parts = Vec<(String, Resource<ResourceEntry>)>;
 /// What a function that makes a value gives.
 type Outcome = wasmtime::Result<WitResult<Resource<ResourceEntry>>>;
-
-/// A tensor that is being written: a handle of another type than values have, of an entry in the
-/// same table.
-struct TensorDraft;
-/// Frames that are being made, likewise.
-struct FramesDraft;
 
 /// Adds the functions.
 pub(crate) fn add(host: &mut LinkerInstance<'_, StoreState>) -> wasmtime::Result<()> {
@@ -71,8 +65,10 @@ fn scalars(host: &mut LinkerInstance<'_, StoreState>) -> wasmtime::Result<()> {
 }
 
 fn tensors(host: &mut LinkerInstance<'_, StoreState>) -> wasmtime::Result<()> {
-    host.resource("tensor-builder", ResourceType::host::<TensorDraft>(), |mut cx, rep| {
-        cx.data_mut().take(rep)?;
+    type Builder = Resource<Draft<TensorBuffer>>;
+    let ty = ResourceType::host::<Draft<TensorBuffer>>();
+    host.resource("tensor-builder", ty, |mut cx, rep| {
+        cx.data_mut().tensors.take(rep)?;
         Ok(())
     })?;
     host.func_wrap(
@@ -80,126 +76,94 @@ fn tensors(host: &mut LinkerInstance<'_, StoreState>) -> wasmtime::Result<()> {
         |mut cx: Context<'_>, (dtype, dims): (String, Vec<u64>)| {
             let state = cx.data_mut();
             Ok((match buffer(state, &dtype, &dims) {
-                Ok(entry) => Ok(Resource::<TensorDraft>::new_own(state.give(entry)?.rep())),
+                Ok(draft) => Ok(Builder::new_own(state.tensors.push(draft)?)),
                 Err(error) => Err(to_wire(error)),
             },))
         },
     )?;
     host.func_wrap(
         "[method]tensor-builder.write",
-        |cx: Context<'_>, (draft, offset, bytes): (Resource<TensorDraft>, u64, WasmList<u8>)| {
+        |cx: Context<'_>, (draft, offset, bytes): (Builder, u64, WasmList<u8>)| {
             let bytes = bytes.as_le_slice(&cx);
-            let outcome = match &cx.data().entry(draft.rep())?.item {
-                PluginValue::TensorBuffer(draft) => draft.write(offset, bytes),
-                other => Err(misplaced(other)),
-            };
-            Ok((outcome.map_err(to_wire),))
+            let written = cx.data().tensors.get(draft.rep())?.making.write(offset, bytes);
+            Ok((written.map_err(to_wire),))
         },
     )?;
-    host.func_wrap(
-        "[static]tensor-builder.finish",
-        |mut cx: Context<'_>, (draft,): (Resource<TensorDraft>,)| {
-            Ok((finish(&mut cx, draft.rep())?,))
-        },
-    )
+    host.func_wrap("[static]tensor-builder.finish", |mut cx: Context<'_>, (draft,): (Builder,)| {
+        let state = cx.data_mut();
+        let draft = state.tensors.take(draft.rep())?;
+        Ok((give(state, draft.finish(tensor_of))?,))
+    })
 }
 
 fn frames(host: &mut LinkerInstance<'_, StoreState>) -> wasmtime::Result<()> {
-    host.resource("frames-builder", ResourceType::host::<FramesDraft>(), |mut cx, rep| {
-        cx.data_mut().take(rep)?;
+    type Builder = Resource<Draft<FramesDraft>>;
+    let ty = ResourceType::host::<Draft<FramesDraft>>();
+    host.resource("frames-builder", ty, |mut cx, rep| {
+        cx.data_mut().frames.take(rep)?;
         Ok(())
     })?;
     host.func_wrap("[static]frames-builder.new", |mut cx: Context<'_>, (fps,): (Option<f64>,)| {
         let state = cx.data_mut();
         let frames = match &state.ledger {
-            Some(ledger) => FramesBuffer::new(ledger, fps),
+            Some(ledger) => FramesDraft::new(Some(ledger), fps),
             None => Err(Error::failed("there is no call")),
         };
         Ok((match frames {
-            Ok(frames) => {
-                let entry = ResourceEntry::free(PluginValue::FramesBuffer(Arc::new(frames)));
-                Ok(Resource::<FramesDraft>::new_own(state.give(entry)?.rep()))
-            }
+            Ok(frames) => Ok(Builder::new_own(state.frames.push(Draft::new(frames))?)),
             Err(error) => Err(to_wire(error)),
         },))
     })?;
     host.func_wrap(
         "[method]frames-builder.push",
-        |mut cx: Context<'_>, (draft, chunk): (Resource<FramesDraft>, Resource<ResourceEntry>)| {
+        |mut cx: Context<'_>, (draft, chunk): (Builder, Resource<ResourceEntry>)| {
             let state = cx.data_mut();
-            let frames = state.entry(draft.rep())?.item.clone();
-            let chunk = state.entry(chunk.rep())?.item.tensor();
-            let outcome = match chunk.and_then(|chunk| push(state, &frames, &chunk)) {
-                Ok(charge) => {
-                    state.entry_mut(draft.rep())?.pay(charge);
-                    Ok(())
-                }
-                Err(error) => Err(to_wire(error)),
-            };
-            Ok((outcome,))
+            let chunk = state.entry(chunk.rep())?.item.clone();
+            let charge = chunk.tensor().and_then(|tensor| state.count_frames(&tensor));
+            let draft = state.frames.get_mut(draft.rep())?;
+            let pushed = charge.and_then(|charge| {
+                draft.making.push(&chunk)?;
+                draft.pay(charge);
+                Ok(())
+            });
+            Ok((pushed.map_err(to_wire),))
         },
     )?;
-    host.func_wrap(
-        "[static]frames-builder.finish",
-        |mut cx: Context<'_>, (draft,): (Resource<FramesDraft>,)| {
-            Ok((finish(&mut cx, draft.rep())?,))
-        },
-    )
-}
-
-/// What is said of a handle that leads to something of another type, which cannot be.
-fn misplaced(found: &PluginValue) -> Error {
-    Error::failed(format!("a builder leads to a {}", found.type_name()))
-}
-
-fn push(state: &mut StoreState, frames: &PluginValue, chunk: &Tensor) -> Result<MemoryCharge> {
-    let PluginValue::FramesBuffer(growing) = frames else { return Err(misplaced(frames)) };
-    let charge = state.count_frames(chunk)?;
-    growing.push(chunk)?;
-    Ok(charge)
-}
-
-/// The value that a builder has made, which takes the place of the builder in the table.
-fn finish(cx: &mut Context<'_>, draft: u32) -> Outcome {
-    let state = cx.data_mut();
-    let mut entry = state.take(draft)?;
-    Ok(match entry.item.into_value() {
-        Ok(value) => {
-            entry.item = PluginValue::Value(value);
-            Ok(state.give(entry)?)
-        }
-        Err(error) => Err(to_wire(error)),
+    host.func_wrap("[static]frames-builder.finish", |mut cx: Context<'_>, (draft,): (Builder,)| {
+        let state = cx.data_mut();
+        let draft = state.frames.take(draft.rep())?;
+        Ok((give(state, draft.finish(FramesDraft::finish))?,))
     })
 }
 
 /// A tensor of zeros that is to be written.
-fn buffer(state: &StoreState, dtype: &str, dims: &[u64]) -> Result<ResourceEntry> {
+fn buffer(state: &StoreState, dtype: &str, dims: &[u64]) -> Result<Draft<TensorBuffer>> {
     let dtype: DType = dtype_of_name(dtype)?;
     let dims = dims.iter().map(|dim| usize::try_from(*dim).unwrap_or(usize::MAX));
     let dims = dims.collect::<Vec<_>>();
     let bytes = TensorBuffer::size(dtype, &dims)?;
     let charge = state.charge(bytes)?;
-    let buffer = Arc::new(TensorBuffer::zeros(dtype, &dims, bytes)?);
-    let mut entry = ResourceEntry::free(PluginValue::TensorBuffer(buffer));
-    entry.pay(charge);
-    Ok(entry)
+    let mut draft = Draft::new(TensorBuffer::zeros(dtype, &dims, bytes)?);
+    draft.pay(charge);
+    Ok(draft)
+}
+
+fn tensor_of(buffer: TensorBuffer) -> Result<PluginValue> {
+    Ok(PluginValue::Value(Value::Tensor(buffer.finish()?)))
 }
 
 /// A tensor of elements that are all there.
 fn tensor(state: &StoreState, dtype: &str, dims: &[u64], bytes: &[u8]) -> Result<ResourceEntry> {
-    let mut entry = buffer(state, dtype, dims)?;
-    if let PluginValue::TensorBuffer(buffer) = &entry.item {
-        let expected = TensorBuffer::size(buffer.dtype(), buffer.shape())?;
-        if bytes.len() as u64 != expected {
-            return Err(invalid(format!(
-                "a tensor {dims:?} of {dtype} has {expected} bytes, found {}",
-                bytes.len()
-            )));
-        }
-        buffer.write(0, bytes)?;
+    let draft = buffer(state, dtype, dims)?;
+    let expected = TensorBuffer::size(draft.making.dtype(), draft.making.shape())?;
+    if bytes.len() as u64 != expected {
+        return Err(invalid(format!(
+            "a tensor {dims:?} of {dtype} has {expected} bytes, found {}",
+            bytes.len()
+        )));
     }
-    entry.item = PluginValue::Value(entry.item.into_value()?);
-    Ok(entry)
+    draft.making.write(0, bytes)?;
+    draft.finish(tensor_of)
 }
 
 fn invalid(message: String) -> Error {

@@ -6,7 +6,7 @@ use kino_host::{Limits, code};
 use kino_node::Error;
 use wasmtime::{PoolConcurrencyLimitError, Trap};
 
-use crate::last_words::LastWords;
+use crate::stderr_tail::StderrTail;
 
 /// Why the host stopped a plugin in the middle of a call.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +35,7 @@ pub(crate) struct StopContext<'a> {
     pub(crate) plugin: &'a str,
     pub(crate) limits: Limits,
     /// What it said of errors, such as a panic's message.
-    pub(crate) said: &'a LastWords,
+    pub(crate) said: &'a StderrTail,
     /// Whether it was refused memory.
     pub(crate) memory_refused: bool,
 }

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use candle_core::{Device, Tensor};
-use kino_host::{Limits, PluginValue, storage_of};
+use kino_host::{FramesDraft, Limits, PluginValue, TensorBuffer, storage_of};
 use kino_node::{Cancel, Error, Frames, Ledger, Result, Value};
 use wasmtime::ResourceLimiter;
 use wasmtime::component::Resource;
 
-use crate::last_words::LastWords;
 use crate::queue::HostQueue;
+use crate::stderr_tail::StderrTail;
 use crate::stop::Stop;
 use crate::wasi_state::WasiState;
 
@@ -190,15 +190,20 @@ pub(crate) fn held_by(item: &PluginValue, add: &mut dyn FnMut(usize, u64)) {
     }
 }
 
-/// The values that the plugin has handles of.
-#[derive(Default)]
-pub(crate) struct HandleTable {
-    slots: Vec<Option<ResourceEntry>>,
+/// What the plugin has handles of: values, or what is being made.
+pub(crate) struct HandleTable<T> {
+    slots: Vec<Option<T>>,
     unused: Vec<u32>,
 }
 
-impl HandleTable {
-    fn push(&mut self, entry: ResourceEntry) -> Result<u32, Stop> {
+impl<T> Default for HandleTable<T> {
+    fn default() -> Self {
+        HandleTable { slots: Vec::new(), unused: Vec::new() }
+    }
+}
+
+impl<T> HandleTable<T> {
+    pub(crate) fn push(&mut self, entry: T) -> Result<u32, Stop> {
         if let Some(at) = self.unused.pop() {
             self.slots[at as usize] = Some(entry);
             return Ok(at);
@@ -210,12 +215,47 @@ impl HandleTable {
         Ok((self.slots.len() - 1) as u32)
     }
 
-    fn take(&mut self, at: u32) -> Option<ResourceEntry> {
-        let entry = self.slots.get_mut(at as usize)?.take();
-        if entry.is_some() {
-            self.unused.push(at);
-        }
-        entry
+    pub(crate) fn get(&self, at: u32) -> Result<&T, Stop> {
+        self.slots.get(at as usize).and_then(Option::as_ref).ok_or(Stop::Stray)
+    }
+
+    pub(crate) fn get_mut(&mut self, at: u32) -> Result<&mut T, Stop> {
+        self.slots.get_mut(at as usize).and_then(Option::as_mut).ok_or(Stop::Stray)
+    }
+
+    pub(crate) fn take(&mut self, at: u32) -> Result<T, Stop> {
+        let entry = self.slots.get_mut(at as usize).and_then(Option::take).ok_or(Stop::Stray)?;
+        self.unused.push(at);
+        Ok(entry)
+    }
+}
+
+/// A value that the plugin is making, and what pays for it.
+pub(crate) struct Draft<T> {
+    pub(crate) making: T,
+    charges: Vec<Arc<MemoryCharge>>,
+}
+
+impl<T> Draft<T> {
+    /// Nothing was made yet.
+    pub(crate) fn new(making: T) -> Self {
+        Draft { making, charges: Vec::new() }
+    }
+
+    pub(crate) fn pay(&mut self, charge: MemoryCharge) {
+        self.charges.push(Arc::new(charge));
+    }
+
+    /// The value that it has become; what paid for the draft pays for it.
+    ///
+    /// # Errors
+    /// What `finish` says.
+    pub(crate) fn finish(
+        self,
+        finish: impl FnOnce(T) -> Result<PluginValue>,
+    ) -> Result<ResourceEntry> {
+        let item = finish(self.making)?;
+        Ok(ResourceEntry { charges: self.charges, ..ResourceEntry::free(item) })
     }
 }
 
@@ -236,7 +276,10 @@ pub(crate) fn size(tensor: &Tensor) -> u64 {
 /// Everything that belongs to one instance.
 pub(crate) struct StoreState {
     pub(crate) queue: HostQueue,
-    pub(crate) handles: HandleTable,
+    /// The values that the plugin has handles of.
+    pub(crate) handles: HandleTable<ResourceEntry>,
+    pub(crate) tensors: HandleTable<Draft<TensorBuffer>>,
+    pub(crate) frames: HandleTable<Draft<FramesDraft>>,
     pub(crate) wasi: WasiState,
     pub(crate) device: Device,
     pub(crate) ledger: Option<Arc<Ledger>>,
@@ -244,7 +287,7 @@ pub(crate) struct StoreState {
     pub(crate) wanted: Vec<bool>,
     pub(crate) limits: Limits,
     /// What it said of errors in this call.
-    pub(crate) said: LastWords,
+    pub(crate) said: StderrTail,
     /// Whether memory was refused in this call.
     pub(crate) memory_refused: bool,
     meter: Arc<MemoryMeter>,
@@ -259,13 +302,15 @@ impl StoreState {
         let mut state = StoreState {
             queue: HostQueue::default(),
             handles: HandleTable::default(),
+            tensors: HandleTable::default(),
+            frames: HandleTable::default(),
             wasi: WasiState::default(),
             device: Device::Cpu,
             ledger: None,
             cancel: Cancel::default(),
             wanted: Vec::new(),
             limits: call.limits,
-            said: LastWords::default(),
+            said: StderrTail::default(),
             memory_refused: false,
             meter: Arc::default(),
             retained: HashMap::new(),
@@ -341,18 +386,16 @@ impl StoreState {
 
     /// What a handle leads to.
     pub(crate) fn entry(&self, handle: u32) -> Result<&ResourceEntry, Stop> {
-        let slot = self.handles.slots.get(handle as usize);
-        slot.and_then(Option::as_ref).ok_or(Stop::Stray)
+        self.handles.get(handle)
     }
 
     pub(crate) fn entry_mut(&mut self, handle: u32) -> Result<&mut ResourceEntry, Stop> {
-        let slot = self.handles.slots.get_mut(handle as usize);
-        slot.and_then(Option::as_mut).ok_or(Stop::Stray)
+        self.handles.get_mut(handle)
     }
 
     /// Takes a handle back.
     pub(crate) fn take(&mut self, handle: u32) -> Result<ResourceEntry, Stop> {
-        self.handles.take(handle).ok_or(Stop::Stray)
+        self.handles.take(handle)
     }
 
     /// A value that is made of others, with their names; `more` says what it takes beside them.

@@ -111,7 +111,7 @@ fn traps_and_panics_are_errors_that_say_why() {
 
 /// What a plugin said before it ended, without what runtimes say of every end.
 #[test]
-fn last_words_are_told() {
+fn the_last_lines_of_stderr_are_told() {
     let world = World::new();
     let traceback = "the plugin `guests` panicked: ValueError: the clip is too dark\n  \
                      Traceback (most recent call last):\n    File \"/app.py\", line 12, in run\n";

@@ -22,12 +22,12 @@ const PANIC: &str = "panicked at ";
 
 /// The last lines that were said of errors.
 #[derive(Default)]
-pub(crate) struct LastWords {
+pub(crate) struct StderrTail {
     lines: VecDeque<String>,
     bytes: usize,
 }
 
-impl LastWords {
+impl StderrTail {
     /// Nothing was said yet.
     pub(crate) fn clear(&mut self) {
         self.lines.clear();
