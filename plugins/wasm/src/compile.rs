@@ -27,6 +27,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(5);
 /// The exit code of a process that could not compile: why stands where the code would.
 const REFUSED: i32 = 3;
+/// The exit code of a program in Rust that panicked.
+const PANICKED: i32 = 101;
 
 /// What compiling may use up.
 #[derive(Clone, Copy, Debug)]
@@ -157,12 +159,13 @@ fn in_child(
     match status.code() {
         Some(0) => Ok(fs::read(&to).ok()),
         Some(REFUSED) => Err(refusal(&fs::read_to_string(&to)?)),
-        // A program of another kind.
-        Some(_) => Ok(None),
-        None => Err(Error::advised(
+        // What ends a process of its own is not tried in this one.
+        None | Some(PANICKED) => Err(Error::advised(
             format!("compiling this component ended its process: {status}"),
             "this is a bug of the compiler, or the machine has no memory left",
         )),
+        // A program of another kind.
+        Some(_) => Ok(None),
     }
 }
 
@@ -259,6 +262,10 @@ mod tests {
         let error = run("exec sleep 60", bounds, &|| false);
         assert_eq!(error.to_string(), "compiling this component takes longer than 0.2 s");
         assert_eq!(error.code(), code::LIMIT);
+        for ended in ["exit 101", "kill -6 $$"] {
+            let error = run(ended, BOUNDS, &|| false).to_string();
+            assert!(error.starts_with("compiling this component ended its process"), "{error}");
+        }
         let error = run("exec sleep 60", BOUNDS, &|| true);
         assert!(matches!(error, Error::Cancelled));
         if cfg!(target_os = "linux") {
