@@ -5,6 +5,7 @@ mod expression;
 mod number;
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use kino_node::{Cx, Error, Inputs, NodeDef, Outputs, Result, Services, Value};
 use kino_port::{
@@ -116,10 +117,7 @@ fn infer(_: &Services, facts: &Facts) -> InferResult {
             _ => return Ok(StepInfo::default()),
         }
     } else {
-        let of_ports = [("a", a), ("b", Some(b))];
-        let of_ports = of_ports.into_iter().filter_map(|(name, one)| Some((name.to_owned(), one?)));
-        let all: Vec<(String, Option<Number>)> = named.into_iter().chain(of_ports).collect();
-        check_names(all.iter().map(|(name, _)| &**name)).map_err(|error| vec![error])?;
+        let all = with_ports(named, a, Some(b)).map_err(|error| vec![error])?;
         let known: Option<Vec<Named>> =
             all.iter().map(|(name, value)| Some((name.clone(), (*value)?))).collect();
         match known {
@@ -143,25 +141,32 @@ fn nothing_feeds() -> PlanError {
     PlanError::at("a", "nothing feeds it").hint("feed `a`, or write an expression in `expr`")
 }
 
-/// The names of `values` are those of the expression.
-fn check_names<'n>(names: impl Iterator<Item = &'n str>) -> Result<(), PlanError> {
-    let mut seen = std::collections::HashSet::new();
-    for name in names {
+/// What an expression reads: `values` by their names, and `a` and `b` where none of them is called
+/// so.
+fn with_ports<T>(
+    mut values: Vec<(String, T)>,
+    a: Option<T>,
+    b: Option<T>,
+) -> Result<Vec<(String, T)>, PlanError> {
+    let mut seen = HashSet::new();
+    for (name, _) in &values {
         let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         if !is_name {
-            let message = match name {
+            let message = match &**name {
                 "" => "a number of an expression needs a name".to_owned(),
                 name => format!("`{name}` is no name: letters, digits and _, a letter first"),
             };
             let hint = "write {\"fps\": \"inputs.fps\"}";
             return Err(PlanError::at("values", message).hint(hint));
         }
-        if !seen.insert(name) {
+        if !seen.insert(name.clone()) {
             return Err(PlanError::at("values", format!("`{name}` is there twice")));
         }
     }
-    Ok(())
+    let of_ports = [("a", a), ("b", b)].into_iter().filter(|(name, _)| !seen.contains(*name));
+    values.extend(of_ports.filter_map(|(name, value)| Some((name.to_owned(), value?))));
+    Ok(values)
 }
 
 fn in_expression(expression: &str, values: &[Named]) -> Result<Number, PlanError> {
@@ -184,9 +189,7 @@ fn run(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
         let named = inputs.items("values").into_iter().map(|(name, value)| {
             Ok((name.as_deref().unwrap_or_default().to_owned(), number("values", value)?))
         });
-        let mut values = named.collect::<Result<Vec<Named>>>()?;
-        values.extend([("a", a), ("b", b)].into_iter().filter_map(|(n, v)| Some((n.into(), v?))));
-        check_names(values.iter().map(|(name, _)| &**name)).map_err(refuse)?;
+        let values = with_ports(named.collect::<Result<Vec<Named>>>()?, a, b).map_err(refuse)?;
         in_expression(expression, &values)
     };
     Ok(vec![Some(match result.map_err(refuse)? {

@@ -70,8 +70,11 @@ fn an_expression_is_computed_from_named_numbers() {
     assert!(objects("seconds*", named(seconds.clone())).contains("ends where a number or a name"));
     assert!(objects("seconds/0", named(seconds)).contains("cannot be divided by 0"));
     assert!(objects("1", Fact::List(vec![(None, number(1))])).contains("needs a name"));
-    let twice = Fact::List(vec![(Some("b".into()), number(1))]);
-    assert_eq!(objects("b", twice), "values: `b` is there twice");
+    let twice = Fact::List(["n", "n"].map(|name| (Some(name.into()), number(1))).into());
+    assert_eq!(objects("n", twice), "values: `n` is there twice");
+    let own = Fact::List(vec![(Some("b".into()), number(5))]);
+    let own = rig.fact("math", &expr("b", own), 0);
+    assert_eq!(own.literal(), Some(&Literal::Int(5)), "a name of `values` before the port");
     let nothing = [("b", number(1)), ("op", known("add")), ("expr", known(""))];
     assert!(rig.objects("math", &nothing).starts_with("a: nothing feeds it"));
 }

@@ -268,7 +268,8 @@ impl<'t> Parser<'t> {
         self.depth -= 1;
         if takes.is_some_and(|takes| takes != numbers.len()) {
             let (takes, found) = (takes.unwrap_or_default(), numbers.len());
-            return Err(format!("`{name}` takes {takes} numbers, found {found}"));
+            let numbers = if takes == 1 { "number" } else { "numbers" };
+            return Err(format!("`{name}` takes {takes} {numbers}, found {found}"));
         }
         let first = numbers[0];
         match name {
@@ -329,7 +330,7 @@ mod tests {
         refused("2 & 3", "expected an operator at character 3");
         refused("second * 2", "did you mean `seconds`?");
         refused("sin(1)", "there is no function `sin`; there are floor,");
-        refused("floor(1, 2)", "`floor` takes 1 numbers, found 2");
+        refused("floor(1, 2)", "`floor` takes 1 number, found 2");
         refused("1 / 0", "cannot be divided by 0");
         refused("1.2.3", "`1.2.3` is no number");
         refused("sqrt(0-1)", "no finite number");
