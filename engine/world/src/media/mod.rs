@@ -15,6 +15,8 @@ mod demux;
 mod exr;
 mod ffmpeg;
 mod ffmpeg_audio;
+mod ffmpeg_format;
+mod ffmpeg_inputs;
 mod ffmpeg_write;
 #[cfg(feature = "h264")]
 mod h264;
@@ -41,7 +43,7 @@ pub use audio::AudioReader;
 pub(crate) use boxes::find as find_box;
 pub use ffmpeg::{FfmpegChoice, find_ffmpeg};
 pub use ffmpeg_audio::encode_aac;
-pub use ffmpeg_write::ForeignFormat;
+pub use ffmpeg_format::ForeignFormat;
 pub use reader::VideoReader;
 pub use sink::FrameSink;
 pub use timing::VideoInfo;
