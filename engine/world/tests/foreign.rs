@@ -5,9 +5,10 @@
 //! that is held against this project's own reading, too.
 #![cfg(unix)]
 
+mod common;
+
 use std::fs;
 use std::ops::ControlFlow;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -63,8 +64,7 @@ esac
         asked = folder.join("asked").display(),
         frames_x = "x".repeat(frames),
     );
-    fs::write(&path, script.replace("#!/bin/sh", "#!/bin/bash")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    common::write_program(&path, &script.replace("#!/bin/sh", "#!/bin/bash"));
     path
 }
 

@@ -1,6 +1,9 @@
 //! Videos that a program `ffmpeg` writes, with `KINO_TEST_FFMPEG` set to one; and what is said
 //! where there is none.
 
+#[cfg(unix)]
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -71,11 +74,9 @@ fn a_program_that_fails_is_said_and_leaves_nothing() {
     let program = folder.path().join("ffmpeg");
     #[cfg(unix)]
     {
-        use std::os::unix::fs::PermissionsExt;
         let script = "#!/bin/sh\ncase \"$1\" in -version) echo ffmpeg version 0;; *) \
                       echo no encoder >&2; exit 1;; esac\n";
-        std::fs::write(&program, script).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        common::write_program(&program, script);
         let out = folder.path().join("out");
         let error = write(&out.join("a.mkv"), Some(&program), None).unwrap_err();
         assert!(error.to_string().contains("no encoder"), "{error}");
@@ -91,13 +92,11 @@ fn a_program_that_fails_is_said_and_leaves_nothing() {
 #[cfg(unix)]
 #[test]
 fn cancelled_it_ends_the_program_at_once() {
-    use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("ffmpeg");
     // Reads nothing, and does not end of itself.
     let script = "#!/bin/sh\necho $$ > \"$(dirname \"$0\")/pid\"\nexec sleep 600\n";
-    std::fs::write(&program, script).unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    common::write_program(&program, script);
     let cancel = Cancel::default();
     let spec = VideoSpec {
         width: 640,
