@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use kino_models::families::Families;
@@ -11,7 +11,8 @@ use kino_node::{CustomTypes, Ledger, Node, Registry, Services, spill_room};
 use kino_nodes::{ModelFolders, Models};
 use kino_port::parse_bytes;
 use kino_runtime::{DiskCache, Forecast, Runtime, RuntimeOptions};
-use kino_world::HashCache;
+use kino_world::{BundledFiles, HashCache};
+use tempfile::TempDir;
 
 use crate::device::{self, DeviceChoice};
 use crate::error::{Error, Result};
@@ -19,7 +20,7 @@ use crate::notice::OnNotice;
 use crate::plugins::{Components, NodeSet, NodesError, PluginLoader, PluginWorker, components_in};
 use crate::revisions::Revisions;
 use crate::settings::Settings;
-use crate::source::GraphSource;
+use crate::source::{GRAPH_FILES, GraphSource};
 
 /// What an engine is made of.
 pub(crate) struct EngineSettings {
@@ -81,6 +82,10 @@ pub(crate) struct Core {
     pub(crate) runtime: Runtime,
     /// What all nodes reach; a run lays its own over it.
     pub(crate) services: Arc<Services>,
+    /// The folder of the cache on disk, where there is one.
+    cache: Option<PathBuf>,
+    /// What stands in for it.
+    temporary: OnceLock<TempDir>,
     /// See [`kino_runtime::versions`].
     pub(crate) versions: Vec<u8>,
     /// See [`Core::machine`].
@@ -161,6 +166,8 @@ impl Core {
         Ok(Core {
             runtime: Runtime::new(options, &services.ledger),
             services: Arc::new(services),
+            cache: settings.has_cache.then_some(cache),
+            temporary: OnceLock::new(),
             versions: kino_runtime::versions(),
             machine: OnceLock::new(),
             device: kind,
@@ -191,6 +198,31 @@ impl Core {
             let resident = kino_runtime::resident_of_process().unwrap_or(0);
             resident.saturating_sub(self.services.ledger.used())
         })
+    }
+
+    /// The files that built-in graphs bring along; they are put beside the cache, or into a folder
+    /// of this engine's where it has none.
+    ///
+    /// # Errors
+    /// When no such folder can be made.
+    pub(crate) fn bundled_files(&self) -> Result<BundledFiles> {
+        let folder = match &self.cache {
+            Some(cache) => cache.join("graphs"),
+            None => self.temporary()?.to_owned(),
+        };
+        Ok(BundledFiles { folder, files: GRAPH_FILES })
+    }
+
+    /// A folder that goes with this engine.
+    fn temporary(&self) -> Result<&Path> {
+        if self.temporary.get().is_none() {
+            let made = tempfile::tempdir();
+            let made =
+                made.map_err(|error| Error::world(format!("no temporary folder: {error}")))?;
+            // Where another thread was quicker, this one goes.
+            let _ = self.temporary.set(made);
+        }
+        self.temporary.get().map(TempDir::path).ok_or_else(|| Error::world("no temporary folder"))
     }
 
     /// What of the machine changes numbers. It reads a hundred small files and starts the threads

@@ -121,9 +121,9 @@ impl LoadedGraph {
     ) -> Result<Planned> {
         let folders = Arc::new(self.folders(settings.out));
         let services = self.core.services.layer().with(Arc::clone(&folders));
-        let services = match self.source.bundled() {
-            Some(bundled) => services.with(Arc::new(bundled)),
-            None => services,
+        let services = match self.source.is_built_in {
+            true => services.with(Arc::new(self.core.bundled_files()?)),
+            false => services,
         };
         let policy = Arc::new(self.source.policy.clone().and(settings.policy));
         for graph in self.source.used() {

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use kino_graph::GraphLoader;
 use kino_node::{FilePolicy, GraphId};
 use kino_port::{did_you_mean, path_to_text};
-use kino_world::{BundledFiles, InputFile, read_text};
+use kino_world::{InputFile, read_text};
 
 use crate::error::{Error, Result};
 
@@ -83,7 +83,7 @@ pub(crate) struct GraphSource {
     /// What it may read and write, the graphs that it uses included; its own file it need not
     /// allow.
     pub(crate) policy: FilePolicy,
-    is_built_in: bool,
+    pub(crate) is_built_in: bool,
     /// Its own file, where it has one.
     file: Option<PathBuf>,
     /// The files of graphs that it uses that were read, or could not be.
@@ -208,14 +208,6 @@ impl GraphSource {
     /// The files that it was read from so far, those that are missing included.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         self.file.iter().cloned().chain(self.used()).collect()
-    }
-
-    /// The files that it brings along, where it is built in.
-    pub(crate) fn bundled(&self) -> Option<BundledFiles> {
-        self.is_built_in.then(|| BundledFiles {
-            folder: kino_world::cache_dir().join("graphs"),
-            files: GRAPH_FILES,
-        })
     }
 
     /// The same without its own.

@@ -105,6 +105,24 @@ fn a_type_and_a_service_of_the_program_reach_its_nodes_and_the_cache() {
 }
 
 /// A run may be given less memory than the engine has; another one has all of it.
+/// A built-in graph begins with a picture, which is put beside the cache of the engine that reads
+/// it, and nowhere else where that has none.
+#[test]
+fn files_of_built_in_graphs_lie_beside_the_cache_of_their_engine() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    let builder = || Engine::builder().device("cpu").memory("1GB");
+    let plans = |engine: Engine| {
+        let graph = engine.open("image_to_video").unwrap();
+        graph.plan(&inputs! {}).unwrap();
+    };
+    plans(builder().cache(&cache).build().unwrap());
+    assert!(cache.join("graphs/pictures/first.png").is_file());
+    std::fs::remove_dir_all(&cache).unwrap();
+    plans(builder().cache(&cache).no_cache().build().unwrap());
+    assert!(!cache.exists());
+}
+
 #[test]
 fn a_run_that_needs_more_than_it_may_is_refused_in_its_plan() {
     let folder = tempfile::tempdir().unwrap();
