@@ -46,8 +46,11 @@ fn main() -> ExitCode {
         Err(told) => return tell(&told),
     };
     let screen = Screen::new(&cli.global);
-    if matches!(cli.command, Command::Run(_) | Command::Watch(_)) {
-        interrupt::take_on_quit();
+    if matches!(cli.command, Command::Run(_) | Command::Watch(_))
+        && let Err(error) = interrupt::take_on()
+    {
+        let said = format!("Ctrl-C will end the run at once: {error}");
+        render::diagnostics::warn_plain(&screen, &said, None);
     }
     match execute(&cli, &screen) {
         Ok(exit) => exit.code(),

@@ -103,15 +103,14 @@ impl Session<'_> {
     /// Runs one plan.
     fn run(&self, plan: &Plan) -> Result<Arc<RunResult>, Failure> {
         if self.watch.is_silent() && self.previews.is_none() {
-            return Ok(plan.start_quietly(&self.cancel)?.finish()?);
+            return Ok(plan.run(&self.cancel)?);
         }
         let (watch, previews) = (Arc::clone(&self.watch), self.previews.clone());
-        let run = plan.start_with(&self.cancel, move |event| {
+        Ok(plan.run_with(&self.cancel, move |event| {
             if let Some(previews) = &previews {
                 previews.see(&event);
             }
             watch.see(&event);
-        })?;
-        Ok(run.finish()?)
+        })?)
     }
 }

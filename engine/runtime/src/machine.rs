@@ -1,6 +1,7 @@
 //! How much memory the machine gives this process, before anybody has said anything.
 
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// What is assumed where the system does not say.
@@ -11,8 +12,8 @@ const RESERVE: u64 = 512 << 20;
 /// The bytes that a process should use by default: what the machine has, or what its control group
 /// (cgroup v1 or v2) allows, less a reserve of an eighth.
 pub fn memory_of_machine() -> u64 {
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));
+    let own = told("/proc/self/cgroup").unwrap_or_default();
+    let machine = told("/proc/meminfo").ok().and_then(|text| total(&text));
     let group = group_limit(&own, Path::new("/sys/fs/cgroup"));
     let all = machine.unwrap_or(UNKNOWN).min(group.unwrap_or(u64::MAX));
     all - (all / 8).max(RESERVE.min(all / 2))
@@ -28,8 +29,17 @@ pub fn peak_of_process() -> Option<u64> {
     of_process("VmHWM:")
 }
 
+/// A file that the system makes up when it is read, and whose size it therefore does not say: at
+/// once, since each call for a part of it costs more than the part.
+fn told(path: impl AsRef<Path>) -> io::Result<String> {
+    const ALL: usize = 1 << 13;
+    let mut text = String::with_capacity(ALL);
+    File::open(path)?.take(1 << 20).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 fn of_process(field: &str) -> Option<u64> {
-    kib(&fs::read_to_string("/proc/self/status").ok()?, field)
+    kib(&told("/proc/self/status").ok()?, field)
 }
 
 /// `MemTotal:       24576000 kB`
@@ -68,7 +78,7 @@ fn least(root: &Path, path: &str, file: &str) -> Option<u64> {
     let mut folder: PathBuf = root.join(path.trim_start_matches('/'));
     let mut least: Option<u64> = None;
     loop {
-        let text = fs::read_to_string(folder.join(file)).ok();
+        let text = told(folder.join(file)).ok();
         if let Some(limit) = text.and_then(|text| text.trim().parse::<u64>().ok()) {
             least = Some(least.map_or(limit, |least| least.min(limit)));
         }
@@ -80,6 +90,8 @@ fn least(root: &Path, path: &str, file: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

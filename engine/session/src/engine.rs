@@ -87,13 +87,21 @@ impl Engine {
         self.load(GraphSource::of_text(name, &stem, text.into(), folder))
     }
 
-    /// As [`Engine::open`], until `cancel` is raised: however slow a file or a plugin is.
+    /// As [`Engine::open`], until `cancel` is raised: however slow the standard input or a plugin is.
     ///
     /// # Errors
     /// As [`Engine::open`], and when it was cancelled.
     pub fn open_with(&self, graph: impl Into<PathBuf>, cancel: &Cancel) -> Result<Graph> {
         let (engine, graph) = (self.clone(), graph.into());
-        unless_cancelled(cancel, move || engine.open(graph))?
+        if graph.as_os_str() == "-" {
+            return unless_cancelled(cancel, move || engine.open(graph))?;
+        }
+        let source = source::open(&graph)?;
+        match self.core.plugins.may_load(&source.folder) {
+            true => unless_cancelled(cancel, move || engine.load(source))?,
+            // Nothing is left that takes long.
+            false => self.load(source),
+        }
     }
 
     fn load(&self, mut source: GraphSource) -> Result<Graph> {

@@ -11,7 +11,7 @@ use kino_runtime::{CacheStatus, Forecast};
 use crate::error::Result;
 use crate::events::RunEvent;
 use crate::loaded::Planned;
-use crate::run::Run;
+use crate::run::{Run, RunResult};
 
 /// A plan of one revision of a graph. Clones are the same plan.
 #[derive(Clone)]
@@ -90,27 +90,28 @@ impl Plan {
     /// # Errors
     /// When no thread can be started.
     pub fn start(&self) -> Result<Run> {
-        self.start_quietly(&Cancel::default())
+        Run::start(self.prepared(), None, Cancel::default())
     }
 
-    /// Runs it and tells nobody; stops when `cancel` is raised, too.
+    /// Runs it on this thread and tells nobody, until `cancel` is raised. Also a run that failed or
+    /// was cancelled has results.
     ///
     /// # Errors
-    /// When no thread can be started.
-    pub fn start_quietly(&self, cancel: &Cancel) -> Result<Run> {
-        Run::start(self.prepared(), None, cancel.child())
+    /// When the engine itself breaks.
+    pub fn run(&self, cancel: &Cancel) -> Result<Arc<RunResult>> {
+        Run::here(self.prepared(), None, &cancel.child())
     }
 
-    /// Runs it and tells `listener`; stops when `cancel` is raised, too.
+    /// The same, told to `listener`, on a thread of its own, which has heard all when this returns.
     ///
     /// # Errors
-    /// When no thread can be started.
-    pub fn start_with(
+    /// As [`Plan::run`], and when no thread can be started.
+    pub fn run_with(
         &self,
         cancel: &Cancel,
         listener: impl FnMut(RunEvent) + Send + 'static,
-    ) -> Result<Run> {
-        Run::start(self.prepared(), Some(Box::new(listener)), cancel.child())
+    ) -> Result<Arc<RunResult>> {
+        Run::here(self.prepared(), Some(Box::new(listener)), &cancel.child())
     }
 }
 

@@ -213,6 +213,12 @@ impl PluginLoader {
         }
     }
 
+    /// Whether there may be plugins for graphs of this folder.
+    pub(crate) fn may_load(&self, folder: &Path) -> bool {
+        let beside = [PLUGINS_FOLDER, kino_host::LOCK_FILE].map(|name| folder.join(name));
+        beside.iter().any(|place| place.exists()) || self.user_folder().exists()
+    }
+
     /// Loads the plugins that have these nodes; nodes that none has are left to the check.
     fn load_all(
         &self,

@@ -139,6 +139,26 @@ pub(crate) fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
+fn no_thread(error: std::io::Error) -> Error {
+    Error::world(format!("no thread could be started: {error}"))
+}
+
+/// Plans and runs; events go to the queue, if there is one.
+fn work(
+    plan: impl FnOnce() -> Result<Arc<Planned>>,
+    id: RunId,
+    queue: Option<&EventQueue<RunEvent>>,
+    cancel: &Cancel,
+) -> Result<Arc<RunResult>> {
+    let stop = StopSignal::whole(cancel);
+    guarded(|| {
+        let planned = plan()?;
+        let push = queue.map(|queue| |event| queue.push(event));
+        let listener = push.as_ref().map(|push| push as Listener<'_>);
+        Ok(Arc::new(run_to_end(&planned, id, &stop, listener)))
+    })
+}
+
 /// How a run ended.
 #[derive(Default)]
 struct End {
@@ -181,20 +201,12 @@ impl Run {
         listener: Option<Box<dyn FnMut(RunEvent) + Send>>,
         cancel: Cancel,
     ) -> Result<Run> {
-        let failed =
-            |error: std::io::Error| Error::world(format!("no thread could be started: {error}"));
-        let queue = listener.map(EventQueue::start).transpose().map_err(failed)?;
+        let queue = listener.map(EventQueue::start).transpose().map_err(no_thread)?;
         let (id, end) = (RunId::next(), Arc::new(End::default()));
         let listener = queue.as_ref().and_then(EventQueue::thread);
         let run = Run { id, cancel: cancel.clone(), end: Arc::clone(&end), listener };
         let go = move || {
-            let stop = StopSignal::whole(&cancel);
-            let done = guarded(|| {
-                let planned = plan()?;
-                let push = queue.as_ref().map(|queue| |event| queue.push(event));
-                let listener = push.as_ref().map(|push| push as Listener<'_>);
-                Ok(Arc::new(run_to_end(&planned, id, &stop, listener)))
-            });
+            let done = work(plan, id, queue.as_ref(), &cancel);
             end.enter(|state| state.done = Some(done));
             if let Some(queue) = &queue {
                 queue.finish();
@@ -202,8 +214,23 @@ impl Run {
             end.enter(|state| state.heard = true);
         };
         let thread = std::thread::Builder::new().name("run".into()).stack_size(STACK);
-        thread.spawn(go).map_err(failed)?;
+        thread.spawn(go).map_err(no_thread)?;
         Ok(run)
+    }
+
+    /// Runs on this thread: a thread more costs as much as a hundred trivial nodes. When it is over,
+    /// the listener, which has a thread of its own, has heard all.
+    pub(crate) fn here(
+        plan: impl FnOnce() -> Result<Arc<Planned>>,
+        listener: Option<Box<dyn FnMut(RunEvent) + Send>>,
+        cancel: &Cancel,
+    ) -> Result<Arc<RunResult>> {
+        let queue = listener.map(EventQueue::start).transpose().map_err(no_thread)?;
+        let done = work(plan, RunId::next(), queue.as_ref(), cancel);
+        if let Some(queue) = &queue {
+            queue.finish();
+        }
+        done
     }
 
     /// What tells it from other runs.
