@@ -190,6 +190,9 @@ pub(crate) struct Target {
     /// granted included; without it a graph reads whatever you may read
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) allow_read: Vec<PathBuf>,
+    /// Replace files in that folder also where this graph did not write them
+    #[arg(long)]
+    pub(crate) overwrite: bool,
     /// Run only this node and what it needs
     #[arg(long, value_name = "NODE")]
     pub(crate) until: Option<String>,

@@ -19,12 +19,20 @@ use crate::diagnostic::{Diagnostic, Location, Report};
 use crate::key::Keys;
 use crate::paths::within;
 use crate::resolve::Node;
-use crate::step::{Key, StepInput, StepOutput, ValueSource};
+use crate::step::{Counted, Key, StepInput, StepOutput, ValueSource};
+use crate::template::Late;
 use crate::values::{PlanSettings, Values, as_part, nowhere, unset};
 
 /// The most bytes that the values of all inputs and outputs may take that are known while planning:
 /// one value may feed any number of nodes.
 const MAX_BYTES: usize = 256 << 20;
+
+/// So many digits of a step's key stand for `{hash}` in a path: among ten thousand files of one
+/// name, two are called alike once in 86 times.
+const HASH_DIGITS: usize = 8;
+
+/// The least number of digits for `{n}`, so that names sort as numbers do.
+const NUMBER_DIGITS: usize = 3;
 
 /// What is known of a graph before anything runs.
 pub(crate) struct Inferred {
@@ -41,6 +49,7 @@ pub(crate) struct InferredNode {
     /// Steps are numbered by their node until the plan is made.
     pub(crate) inputs: Vec<StepInput>,
     pub(crate) info: StepInfo,
+    pub(crate) counted: Option<Counted>,
     /// What stands against it; it counts only where the node turns out to be needed.
     pub(crate) problems: Vec<Diagnostic>,
     /// It, or something before it, was refused, so that nothing can be said of it.
@@ -206,9 +215,11 @@ impl Inferrer<'_, '_> {
         let signature = &node.op.signature;
         if self.overflow.is_some() {
             let (facts, inputs, problems) = (Vec::new(), Vec::new(), Vec::new());
-            let info = StepInfo::default();
-            return InferredNode { key: Key([0; 32]), facts, inputs, info, problems, blind: true };
+            let (info, counted) = (StepInfo::default(), None);
+            let key = Key([0; 32]);
+            return InferredNode { key, facts, inputs, info, counted, problems, blind: true };
         }
+        let mut counted = None;
         // What is said of this node's inputs is its own.
         let before = self.report.list.len();
         let mut blind = false;
@@ -223,12 +234,16 @@ impl Inferrer<'_, '_> {
             inputs.push(input);
             facts.push((Arc::clone(name), fact));
         }
+        if self.has_late(node, &inputs) {
+            counted = self.put_late(node, &mut inputs, &mut facts);
+        }
         let problems = self.report.list.split_off(before);
         let mut known = InferredNode {
             key: Key([0; 32]),
             facts: Vec::new(),
             inputs,
             info: StepInfo::default(),
+            counted,
             blind: blind || !problems.is_empty(),
             problems,
         };
@@ -266,11 +281,58 @@ impl Inferrer<'_, '_> {
         }
         self.bytes += bytes;
         known.info = info;
-        let nodes = &self.nodes;
-        let key_of =
-            |step: u32| nodes[step as usize].as_ref().map_or(Key([0; 32]), |known| known.key);
-        let added = &known.info.key;
-        known.key = self.keys.key(node, &known.inputs, added, key_of);
+        known.key = key(&mut self.keys, &self.nodes, node, &known.inputs, &known.info.key);
+    }
+
+    /// Whether a path of a node has something in it that is known last of all.
+    fn has_late(&self, node: &Node, inputs: &[StepInput]) -> bool {
+        let mut paths = node.op.signature.inputs.iter().zip(inputs);
+        paths.any(|(port, input)| {
+            port.names_file() && input.texts().iter().any(|text| Late::is_in(text))
+        })
+    }
+
+    /// Puts `{hash}` and then `{n}` into the paths of a node that writes: what makes its file is
+    /// known by now, but for these.
+    fn put_late(
+        &mut self,
+        node: &Node,
+        inputs: &mut [StepInput],
+        facts: &mut [(Arc<str>, Option<Fact>)],
+    ) -> Option<Counted> {
+        let signature = &node.op.signature;
+        if !signature.traits.sink {
+            let message = format!(
+                "`{}` reads this path: `{{hash}}` and `{{n}}` are known for files that are written",
+                node.name
+            );
+            let hint = "write the name of the file, or feed the reader with an edge".to_owned();
+            self.report.error("template", node.location, message).hint = Some(hint);
+            return None;
+        }
+        let of_file = key(&mut self.keys, &self.nodes, node, inputs, &[]);
+        let hash = of_file.to_string();
+        let mut counted = None;
+        let number = self.values.number();
+        for (at, _) in signature.inputs.iter().enumerate().filter(|(_, port)| port.names_file()) {
+            let mut put = |text: &mut String| {
+                *text = text.replace(Late::Hash.place(), &hash[..HASH_DIGITS]);
+                let Some((before, behind)) = text.split_once(Late::Number.place()) else { return };
+                let n = number.map_or(1, |number| number(before, behind, of_file));
+                let names = behind.matches('/').count();
+                *text = text.replace(Late::Number.place(), &format!("{n:0NUMBER_DIGITS$}"));
+                counted = Some(Counted { behind: names, key: of_file });
+            };
+            inputs[at].each_text(&mut put);
+            if let Some(fact) = &mut facts[at].1 {
+                *fact = match &inputs[at] {
+                    StepInput::Literal(literal) => Fact::Literal(literal.clone()),
+                    StepInput::List(items) => Fact::List(items.iter().map(as_fact).collect()),
+                    StepInput::Absent | StepInput::Edge(_) => continue,
+                };
+            }
+        }
+        counted
     }
 
     /// Counts a value that an input holds; says where all of them become too much.
@@ -505,6 +567,27 @@ impl Inferrer<'_, '_> {
     }
 }
 
+/// The key of a node, whose sources have theirs.
+fn key(
+    keys: &mut Keys<'_>,
+    nodes: &[Option<InferredNode>],
+    node: &Node,
+    inputs: &[StepInput],
+    added: &[u8],
+) -> Key {
+    let key_of = |step: u32| nodes[step as usize].as_ref().map_or(Key([0; 32]), |known| known.key);
+    keys.key(node, inputs, added, key_of)
+}
+
+/// What is known of an item of a list of paths.
+fn as_fact((name, item): &(Option<Arc<str>>, ValueSource)) -> (Option<Arc<str>>, Fact) {
+    let fact = match item {
+        ValueSource::Literal(literal) => Fact::Literal(literal.clone()),
+        ValueSource::Edge(_) => Fact::Unknown,
+    };
+    (name.clone(), fact)
+}
+
 /// What a fact's values take; descriptions count nothing.
 fn fact_bytes(fact: &Fact) -> usize {
     match fact {
@@ -515,7 +598,7 @@ fn fact_bytes(fact: &Fact) -> usize {
 }
 
 /// A node's error, at what feeds the input that it is about.
-fn plan_error(node: &Node, error: &PlanError) -> Diagnostic {
+pub(crate) fn plan_error(node: &Node, error: &PlanError) -> Diagnostic {
     let port = error.port.as_deref();
     let mut fed = node.op.signature.inputs.iter().zip(&node.bindings);
     let fed = fed.find(|(candidate, _)| Some(&*candidate.name) == port);

@@ -47,8 +47,10 @@
 //!   back. An input of type Int that feeds a seed takes `"random"`: a number drawn within its range
 //!   while planning, and recorded. A `"random"` in a graph that is used twice is one number.
 //! - **Paths** may hold `{graph}`, the stem of the graph's file, and `{NAME}`, the value of an
-//!   input of the graph that the path stands in, made fit for a file name. A bracket is written
-//!   `{{` or `}}`. What is read is looked for beside the file that names it: the one in which the
+//!   input of the graph that the path stands in, made fit for a file name. In paths that are written,
+//!   `{hash}` is the beginning of a hash of all that makes the file, and `{n}` the next number that
+//!   no file has, from 001; a run that makes the same file again keeps its number. A bracket is
+//!   written `{{` or `}}`. What is read is looked for beside the file that names it: the one in which the
 //!   path is written, or, where a node computes it, the one with the edge that takes it from the
 //!   node. The name of a file is known before anything runs: what only a run tells names none. No
 //!   graph reads what it writes, and no two nodes write one file.
@@ -133,8 +135,8 @@ pub use diff::{Diff, StepChange, diff};
 pub use graph::{BindingView, Graph, NodeView, Parsed, check, ops, parse};
 pub use parse::VERSION;
 pub use plan::{Plan, PlannedWrite};
-pub use step::{Key, Step, StepInput, StepOutput, Turn, ValueSource, first_turn};
-pub use values::{Access, Locate, PlanSettings};
+pub use step::{Counted, Key, Step, StepInput, StepOutput, Turn, ValueSource, first_turn};
+pub use values::{Access, Locate, Number, PlanSettings};
 pub use written::WrittenFiles;
 
 /// The nodes that graphs can name.

@@ -10,11 +10,12 @@ use serde::ser::SerializeStruct;
 
 use crate::binding::{Binding, BindingSource};
 use crate::check::CheckedGraph;
-use crate::diagnostic::{Diagnostic, Diagnostics, Report};
-use crate::infer::{Inferred, InferredNode};
+use crate::diagnostic::{Diagnostic, Diagnostics, Report, Severity};
+use crate::infer::{Inferred, InferredNode, plan_error};
 use crate::paths::join;
 use crate::resolve::Node;
 use crate::step::{Step, StepInput, StepOutput, ValueSource};
+use crate::template::as_written;
 use crate::values::{Access, PlanSettings, Values};
 use crate::workflow::embedded_workflow;
 use crate::written::WrittenFiles;
@@ -113,17 +114,25 @@ pub(crate) fn plan(
     // What stands against a node in one turn of a loop mostly stands against it in all that follow:
     // it is said of the first.
     let mut told = HashMap::new();
+    let mut warnings = Vec::new();
     for index in &order {
         let turn = graph.nodes[*index].turn;
         if let Some(node) = &mut inferred.nodes[index.index()] {
             let mut problems = std::mem::take(&mut node.problems);
+            problems.extend(node.info.warnings.drain(..).map(|warning| Diagnostic {
+                severity: Severity::Warning,
+                ..plan_error(&graph.nodes[*index], &warning)
+            }));
             if let Some(turn) = turn {
                 problems.retain(|problem| {
                     let first = told.entry((turn.of, problem.code, problem.location));
                     *first.or_insert(turn.number) == turn.number
                 });
             }
-            report.list.append(&mut problems);
+            let (warned, stands) =
+                problems.into_iter().partition(|problem| problem.severity == Severity::Warning);
+            report.list.extend::<Vec<_>>(stands);
+            warnings.extend::<Vec<_>>(warned);
         }
     }
     let mut numbers = vec![0u32; graph.nodes.node_count()];
@@ -148,9 +157,11 @@ pub(crate) fn plan(
     };
     let names = graph.inputs.iter().map(|input| input.port.name.to_string());
     let inputs = names.zip(&values.inputs);
-    let inputs = inputs.filter_map(|(name, value)| Some((name, value.clone()?))).collect();
+    let inputs = inputs.filter_map(|(name, value)| Some((name, as_written(value.clone()?))));
+    let inputs = inputs.collect();
     let embedded_workflow = embedded_workflow(graph, values.edits);
-    let warnings = Diagnostics::new(graph.warnings.clone(), graph.files.clone());
+    let warnings = graph.warnings.iter().cloned().chain(warnings).collect();
+    let warnings = Diagnostics::new(warnings, graph.files.clone());
     Ok(Plan { steps, outputs, inputs, warnings, embedded_workflow })
 }
 
@@ -189,6 +200,7 @@ fn step(node: &Node, mut known: InferredNode, numbers: &[u32], target: bool) -> 
         facts: known.facts,
         reads: known.info.reads,
         path_form: known.info.path_form,
+        counted: known.counted,
         memory: known.info.memory,
         spillable: known.info.spillable,
         weights: known.info.weights,
@@ -211,7 +223,9 @@ fn outputs(
         BindingSource::Edge(node, output) => {
             Some(ValueSource::Edge(StepOutput { step: numbers[node.index()], output: *output }))
         }
-        BindingSource::Input(index) => values.inputs[*index].clone().map(ValueSource::Literal),
+        BindingSource::Input(index) => {
+            values.inputs[*index].clone().map(|value| ValueSource::Literal(as_written(value)))
+        }
         BindingSource::Literal(literal) => Some(ValueSource::Literal((**literal).clone())),
         _ => None,
     };

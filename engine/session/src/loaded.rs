@@ -15,6 +15,7 @@ use kino_world::{Folders, HashCache};
 
 use crate::core::Core;
 use crate::error::{Error, Result};
+use crate::outputs;
 use crate::plugins::NodeSet;
 use crate::revisions::Revision;
 use crate::source::{GraphSource, tidy};
@@ -64,6 +65,11 @@ pub(crate) struct PlanOptions<'a> {
     pub(crate) policy: &'a FilePolicy,
     /// Raised when nobody wants the plan any more.
     pub(crate) cancel: &'a Cancel,
+    /// Whether its runs may replace files that the graph did not write.
+    pub(crate) overwrites: bool,
+    /// Whether its files move to folders of their own before it runs: what stands there is looked at
+    /// then, by [`LoadedGraph::check_outputs`].
+    pub(crate) is_moved: bool,
 }
 
 /// The registry for checking alone: it infers nothing, so that checking touches no file.
@@ -131,7 +137,7 @@ impl LoadedGraph {
         }
         let services = services.with(Arc::new(self.source.id.clone())).with(policy);
         let services = Arc::new(services);
-        let PlanOptions { inputs, until, draw, cancel, .. } = *settings;
+        let PlanOptions { inputs, until, draw, cancel, overwrites, is_moved, .. } = *settings;
         // Every path is followed link by link: not once nobody wants the plan any more.
         let locate = |access, path: &str| match cancel.is_cancelled() {
             true => path.to_owned(),
@@ -143,8 +149,12 @@ impl LoadedGraph {
         let noting = Noting { nodes, seen: RefCell::default(), cancel };
         let (versions, stem) = (&*self.core.versions, &*self.source.stem);
         let machine = &|| self.core.machine().to_vec();
-        let locate = Some(&locate as _);
-        let settings = PlanSettings { inputs, until, versions, machine, draw, stem, locate };
+        let number = |before: &str, behind: &str, key| {
+            outputs::number(&self.core.outputs, &folders, (before, behind), key)
+        };
+        let (locate, number) = (Some(&locate as _), Some(&number as _));
+        let settings =
+            PlanSettings { inputs, until, versions, machine, draw, stem, number, locate };
         let plan = self.graph.plan(&noting, &settings);
         if let Some(hashes) = services.find::<HashCache>() {
             hashes.save();
@@ -156,7 +166,37 @@ impl LoadedGraph {
         }
         let plan = plan.map_err(Error::Graph)?;
         self.check_memory(&plan, &services)?;
-        Ok(Planned { loaded: Arc::clone(self), services, plan })
+        let mut planned = Planned { loaded: Arc::clone(self), services, plan };
+        if !is_moved {
+            self.check_outputs(&mut planned, &folders, overwrites)?;
+        }
+        Ok(planned)
+    }
+
+    /// Tries where a plan writes, and refuses to replace files that this graph did not write.
+    pub(crate) fn check_outputs(
+        &self,
+        planned: &mut Planned,
+        folders: &Folders,
+        overwrites: bool,
+    ) -> Result<()> {
+        let (records, owner) = (&self.core.outputs, self.source.owner());
+        let refused = outputs::check(&planned.plan, folders, records, owner, overwrites);
+        if !refused.is_empty() {
+            return Err(self.refused(&planned.plan, refused));
+        }
+        if planned.plan.writes().next().is_some() {
+            let warnings = &mut planned.plan.warnings.list;
+            warnings.extend(outputs::tell_link(folders).map(|message| Diagnostic {
+                severity: Severity::Warning,
+                code: "out-is-a-link",
+                message,
+                location: None,
+                related: Vec::new(),
+                hint: None,
+            }));
+        }
+        Ok(())
     }
 
     /// Refuses steps that would run and do not fit into memory; one that is cached does not run.

@@ -84,6 +84,8 @@ pub(crate) struct GraphSource {
     /// allow.
     pub(crate) policy: FilePolicy,
     pub(crate) is_built_in: bool,
+    /// What its files are known by.
+    owner: String,
     /// Its own file, where it has one.
     file: Option<PathBuf>,
     /// The files of graphs that it uses that were read, or could not be.
@@ -110,6 +112,7 @@ pub(crate) fn open(path: &Path) -> Result<GraphSource> {
             id: GraphId(format!("built-in {name}").into()),
             policy: FilePolicy::default(),
             is_built_in: true,
+            owner: format!("built-in {name}"),
             file: None,
             used: Mutex::default(),
         });
@@ -129,6 +132,7 @@ pub(crate) fn open(path: &Path) -> Result<GraphSource> {
         id: GraphId(format!("file {place:?}").into()),
         policy: FilePolicy::default(),
         is_built_in: false,
+        owner: format!("file {}", path_to_text(&place)),
         file: Some(path.to_owned()),
         used: Mutex::default(),
     })
@@ -192,6 +196,7 @@ impl GraphSource {
     pub(crate) fn of_text(name: &str, stem: &str, text: String, folder: &Path) -> Self {
         static LAST: AtomicU64 = AtomicU64::new(0);
         let number = LAST.fetch_add(1, Ordering::Relaxed);
+        let of = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
         GraphSource {
             name: name.to_owned(),
             text,
@@ -200,9 +205,16 @@ impl GraphSource {
             id: GraphId(format!("text {number}").into()),
             policy: FilePolicy::default(),
             is_built_in: false,
+            // A text that is given again under its name in its folder is the same graph, edited.
+            owner: format!("text {name} in {}", path_to_text(&of)),
             file: None,
             used: Mutex::default(),
         }
+    }
+
+    /// What the files that it writes are known by, in this process and in others.
+    pub(crate) fn owner(&self) -> &str {
+        &self.owner
     }
 
     /// The files that it was read from so far, those that are missing included.

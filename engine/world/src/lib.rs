@@ -26,7 +26,7 @@ mod paths;
 mod tensors;
 mod watch;
 
-pub use atomic_file::{AtomicFile, remove_leftovers};
+pub use atomic_file::{AtomicFile, check_folder, remove_leftovers};
 pub use bundled::BundledFiles;
 pub use cache::{cache_dir, config_dir, data_dir};
 pub use error::{Error, Result};
