@@ -40,7 +40,9 @@ struct Written<'p> {
     step: usize,
     /// As the graph writes it.
     path: &'p str,
-    /// Where its folder lies, links resolved.
+    /// Its folder, as people know it.
+    above: PathBuf,
+    /// Where that lies, links resolved.
     folder: String,
     /// Its name in there.
     name: String,
@@ -75,7 +77,8 @@ fn written<'p>(plan: &'p Plan, folders: &Folders) -> Vec<Written<'p>> {
         let folder = known.entry(above).or_insert_with(|| located(folders, Access::Write, above));
         let (folder, name) = (folder.clone(), name.to_owned());
         let numbered = file.form.files(&name);
-        Written { step: file.step, path: file.path, folder, name, numbered }
+        let above = folders.out.join(above);
+        Written { step: file.step, path: file.path, above, folder, name, numbered }
     };
     plan.writes().map(one).collect()
 }
@@ -130,7 +133,7 @@ pub(crate) fn check(
             continue;
         }
         let folder = tried.entry(file.folder.clone());
-        if let Some(error) = folder.or_insert_with(|| try_folder(&file.folder)) {
+        if let Some(error) = folder.or_insert_with(|| try_folder(&file.above)) {
             errors.push((file.step, error.clone()));
             continue;
         }
@@ -143,8 +146,8 @@ pub(crate) fn check(
     errors
 }
 
-fn try_folder(folder: &str) -> Option<PlanError> {
-    let error = check_folder(Path::new(folder)).err()?;
+fn try_folder(folder: &Path) -> Option<PlanError> {
+    let error = check_folder(folder).err()?;
     let hint = error.hint().map(str::to_owned);
     Some(PlanError { hint, ..PlanError::new(error.to_string()) })
 }

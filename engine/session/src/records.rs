@@ -160,7 +160,14 @@ impl OutputRecords {
             .filter_map(|name| Some((number(&name)?, name)))
             .collect();
         let recorded = self.read(folder);
-        let is_own = |name: &String| recorded.get(name).is_some_and(|known| known.counted == of);
+        // A file that somebody has changed since is no longer this one.
+        let is_own = |name: &String| {
+            let known = recorded.get(name).filter(|known| known.counted == of);
+            let place = Path::new(folder).join(name);
+            let fits =
+                |known: &Record| fs::metadata(&place).is_ok_and(|it| known.fits(&place, &it));
+            known.is_some_and(|known| known.hash.is_empty() || fits(known))
+        };
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         let place = [folder, before, behind].map(str::to_owned);
         let given = given.entry(place).or_default();
