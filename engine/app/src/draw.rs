@@ -23,8 +23,11 @@ use picture::{Kind, Picture, Row, Shape, Wire};
 /// # Errors
 /// When the graph does not check, or the file cannot be written.
 pub(crate) fn run(args: &args::Draw, screen: &Screen) -> Result<Exit, Failure> {
+    let format = match args.format {
+        Some(format) => format,
+        None => by_ending(args.output.as_deref())?,
+    };
     let graph = setup::check(&args.source, screen)?;
-    let format = args.format.unwrap_or_else(|| by_ending(args.output.as_deref()));
     let picture = picture_of(graph.checked());
     let drawn = match format {
         Format::Svg => svg::svg(&picture),
@@ -38,11 +41,18 @@ pub(crate) fn run(args: &args::Draw, screen: &Screen) -> Result<Exit, Failure> {
     Ok(Exit::Good)
 }
 
-fn by_ending(path: Option<&Path>) -> Format {
-    match path.and_then(Path::extension).and_then(|ending| ending.to_str()) {
-        Some("dot" | "gv") => Format::Dot,
-        Some("mmd" | "mermaid" | "md") => Format::Mermaid,
-        _ => Format::Svg,
+fn by_ending(path: Option<&Path>) -> Result<Format, Failure> {
+    let Some(path) = path else { return Ok(Format::Svg) };
+    match path.extension().and_then(|ending| ending.to_str()) {
+        Some("dot" | "gv") => Ok(Format::Dot),
+        Some("mmd" | "mermaid" | "md") => Ok(Format::Mermaid),
+        Some("svg") | None => Ok(Format::Svg),
+        Some(other) => {
+            let message = format!("graphs are drawn as .svg, .dot or .mmd, not as .{other}");
+            let hint = "draw an .svg, and turn it into another: `rsvg-convert -f pdf graph.svg -o \
+                        graph.pdf`, or a browser; `--format svg` writes SVG whatever the name";
+            Err(Failure::usage(message).hint(hint))
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use kino_graph::GraphLoader;
 use kino_node::{FilePolicy, GraphId};
 use kino_port::{did_you_mean, path_to_text};
-use kino_world::{InputFile, read_text};
+use kino_world::{InputFile, decode_text, read_text};
 
 use crate::error::{Error, Result};
 
@@ -162,20 +162,17 @@ pub(crate) fn tidy(path: PathBuf) -> PathBuf {
 }
 
 fn standard_input() -> Result<GraphSource> {
-    let mut text = String::new();
-    std::io::stdin()
-        .lock()
-        .take(LARGEST)
-        .read_to_string(&mut text)
-        .map_err(|error| Error::usage(format!("the standard input is no graph: {error}")))?;
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().lock().take(LARGEST).read_to_end(&mut bytes);
+    read.map_err(|error| Error::usage(format!("the standard input is no graph: {error}")))?;
+    let no_text = || Error::usage("the standard input is no graph: it is no text");
+    let text = decode_text(bytes).ok_or_else(no_text)?;
     Ok(GraphSource::of_text("<stdin>", "graph", text, Path::new(".")))
 }
 
 fn read(path: &Path) -> Result<String> {
     let shown = path.display();
     let unreadable = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::InvalidData => Error::usage(format!("{shown} is no text"))
-            .advising("`kino show FILE` prints the graph stored in a video or image"),
         std::io::ErrorKind::NotFound => Error::usage(format!("there is no file {shown}"))
             .advising("`kino init` lists the built-in graphs"),
         _ => Error::usage(format!("{shown} cannot be read: {error}")),
@@ -188,7 +185,10 @@ fn read(path: &Path) -> Result<String> {
         // A pipe or a device would be waited for, or read, for ever.
         return read_text(path, LARGEST).map_err(|error| Error::usage(error.to_string()));
     }
-    fs::read_to_string(path).map_err(unreadable)
+    decode_text(fs::read(path).map_err(unreadable)?).ok_or_else(|| {
+        Error::usage(format!("{shown} is no text"))
+            .advising("`kino show FILE` prints the graph stored in a video or image")
+    })
 }
 
 impl GraphSource {
@@ -236,8 +236,8 @@ impl GraphSource {
         let mut file = InputFile::open(path).map_err(failed)?;
         self.policy.check_opened(path, &file.stamp())?;
         let bytes = file.read_at_most(LARGEST).map_err(failed)?;
-        String::from_utf8(bytes)
-            .map_err(|_| kino_node::Error::failed(format!("{} is no text", path.display())))
+        decode_text(bytes)
+            .ok_or_else(|| kino_node::Error::failed(format!("{} is no text", path.display())))
     }
 }
 
@@ -267,7 +267,10 @@ impl GraphLoader for GraphSource {
             Ok(about) if about.len() > LARGEST || (!about.is_file() && !about.is_dir()) => {
                 read_text(&path, LARGEST).map_err(|error| error.to_string())
             }
-            _ => fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display())),
+            _ => {
+                let bytes = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()));
+                decode_text(bytes?).ok_or_else(|| format!("{} is no text", path.display()))
+            }
         }
     }
 }

@@ -23,6 +23,7 @@ pub mod media;
 mod metadata;
 mod orientation;
 mod paths;
+mod profile;
 mod tensors;
 mod watch;
 
@@ -32,7 +33,7 @@ pub use cache::{cache_dir, config_dir, data_dir};
 pub use error::{Error, Result};
 pub use hash::{FileHash, HashCache, hash_file};
 pub use image::{Image, MAX_PIXELS, image_size, looks_like, read_image};
-pub use input::{InputFile, read_text};
+pub use input::{InputFile, decode_text, read_text};
 pub use metadata::read_metadata;
 pub use paths::Folders;
 pub use tensors::{TensorInfo, read_tensor, tensor_info, write_tensors};
