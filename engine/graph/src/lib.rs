@@ -47,13 +47,13 @@
 //!   back. An input of type Int that feeds a seed takes `"random"`: a number drawn within its range
 //!   while planning, and recorded. A `"random"` in a graph that is used twice is one number.
 //! - **Paths** may hold `{graph}`, the stem of the graph's file, and `{NAME}`, the value of an
-//!   input of the graph that the path stands in, made fit for a file name. In paths that are written,
-//!   `{hash}` is the beginning of a hash of all that makes the file, and `{n}` the next number that
-//!   no file has, from 001; a run that makes the same file again keeps its number. A bracket is
-//!   written `{{` or `}}`. What is read is looked for beside the file that names it: the one in which the
-//!   path is written, or, where a node computes it, the one with the edge that takes it from the
-//!   node. The name of a file is known before anything runs: what only a run tells names none. No
-//!   graph reads what it writes, and no two nodes write one file.
+//!   input of the graph that the path stands in, made fit for a file name. In paths that are
+//!   written, `{hash}` is the beginning of a hash of all that makes the file, and `{n}` the next
+//!   number that no file has, from 001; a run that makes the same file again keeps its number. A
+//!   bracket is written `{{` or `}}`. What is read is looked for beside the file that names it: the
+//!   one in which the path is written, or, where a node computes it, the one with the edge that
+//!   takes it from the node. The name of a file is known before anything runs: what only a run
+//!   tells names none. No graph reads what it writes, and no two nodes write one file.
 //! - **Graphs as nodes**: an `op` that ends in `.ron` is another graph, its path relative to the
 //!   file. Its inputs and outputs are the node's ports, with their types, ranges and defaults; they
 //!   may be of any type. Inside, its nodes are called `outer/inner`.

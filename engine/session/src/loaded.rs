@@ -5,17 +5,15 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kino_graph::{
-    Access, Catalog, Diagnostic, Diagnostics, Graph, GraphLoader, PlanSettings, Severity,
-};
+use kino_graph::{Catalog, Diagnostic, Diagnostics, Graph, GraphLoader, PlanSettings, Severity};
 use kino_node::{Cancel, FilePolicy, Node, Registry, Services};
-use kino_port::{Facts, Literal, PlanError, Signature, StepInfo, format_bytes, path_to_text};
+use kino_port::{Facts, Literal, PlanError, Signature, StepInfo, format_bytes};
 use kino_runtime::NodeCatalog;
 use kino_world::{Folders, HashCache};
 
 use crate::core::Core;
 use crate::error::{Error, Result};
-use crate::outputs;
+use crate::outputs::{self, located};
 use crate::plugins::NodeSet;
 use crate::revisions::Revision;
 use crate::source::{GraphSource, tidy};
@@ -252,18 +250,6 @@ impl LoadedGraph {
         let models = models.as_deref().cloned().unwrap_or_default();
         kino_nodes::path_of_read(read, &self.source.folder, &models).map(tidy)
     }
-}
-
-/// Where a path leads, links resolved as far as files and folders are there: one text for one file.
-pub(crate) fn located(folders: &Folders, access: Access, path: &str) -> String {
-    let path = match access {
-        Access::Read => folders.graph.join(path),
-        Access::Write => folders.out.join(path),
-    };
-    let path = std::path::absolute(&path).unwrap_or(path);
-    let there = path.ancestors().find_map(|part| Some((part, part.canonicalize().ok()?)));
-    let place = there.and_then(|(part, real)| Some(real.join(path.strip_prefix(part).ok()?)));
-    path_to_text(&place.unwrap_or(path)).trim_end_matches('/').to_owned()
 }
 
 /// Notes what nodes would read, whether they find it or not, and asks no further node once planning

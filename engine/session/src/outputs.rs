@@ -10,7 +10,6 @@ use kino_node::OutputFile;
 use kino_port::{FileStamp, NumberedFiles, PlanError, escape_line, path_to_text};
 use kino_world::{Folders, check_folder};
 
-use crate::loaded::located;
 use crate::records::{OutputRecords, Record, Recorded};
 
 /// What a run did with a file.
@@ -33,6 +32,18 @@ impl FileState {
             FileState::Replaced => "replaced",
         }
     }
+}
+
+/// Where a path leads, links resolved as far as files and folders are there: one text for one file.
+pub(crate) fn located(folders: &Folders, access: Access, path: &str) -> String {
+    let path = match access {
+        Access::Read => folders.graph.join(path),
+        Access::Write => folders.out.join(path),
+    };
+    let path = std::path::absolute(&path).unwrap_or(path);
+    let there = path.ancestors().find_map(|part| Some((part, part.canonicalize().ok()?)));
+    let place = there.and_then(|(part, real)| Some(real.join(path.strip_prefix(part).ok()?)));
+    path_to_text(&place.unwrap_or(path)).trim_end_matches('/').to_owned()
 }
 
 /// What a step writes: a file, or several that one name numbers.
@@ -77,7 +88,9 @@ fn written<'p>(plan: &'p Plan, folders: &Folders) -> Vec<Written<'p>> {
         let folder = known.entry(above).or_insert_with(|| located(folders, Access::Write, above));
         let (folder, name) = (folder.clone(), name.to_owned());
         let numbered = file.form.files(&name);
-        let above = folders.out.join(above);
+        // Joined to nothing, a path ends in a slash, by which a file is not found.
+        let above =
+            Path::new(above).components().fold(folders.out.clone(), |it, part| it.join(part));
         Written { step: file.step, path: file.path, above, folder, name, numbered }
     };
     plan.writes().map(one).collect()

@@ -89,7 +89,8 @@ impl Seek for InputFile {
 /// The text of a file of at most `most` bytes.
 ///
 /// # Errors
-/// When it is no regular file, cannot be read, is longer, or is no text as [`decode_text`] takes it.
+/// When it is no regular file, cannot be read, is longer, or is no text as [`decode_text`] takes
+/// it.
 pub fn read_text(path: &Path, most: u64) -> Result<String> {
     let bytes = InputFile::open(path)?.read_at_most(most)?;
     decode_text(bytes).ok_or_else(|| Error::content(path, "it is no text"))

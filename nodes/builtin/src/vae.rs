@@ -104,8 +104,8 @@ pub(crate) const fn tile() -> Port {
 const WHOLE: u64 = 2 << 30;
 const AUTOMATIC: usize = 256;
 
-/// The least side of a tile, in pixels of a latent: two that are smaller overlap by less than one of
-/// them, and what is decoded changes from tile to tile.
+/// The least side of a tile, in pixels of a latent: smaller ones overlap by less than one of them,
+/// and what is decoded changes from tile to tile.
 const LEAST_TILE: usize = 4;
 
 /// The tiles that a node asks for; where it leaves that open, by what the network needs for so many
