@@ -12,6 +12,7 @@ use kino_port::{
 };
 use kino_world::Folders;
 
+use crate::error::{is_of_machine, of_model};
 use crate::files::policy;
 use crate::infer::{InferResult, refuse};
 use crate::models::{DitHandle, Handle, LowNoise, MissingPart, Models, OpenModel};
@@ -102,7 +103,8 @@ impl Parts {
 }
 
 fn missing(model: &str, part: &str) -> MissingPart {
-    MissingPart { message: format!("the model `{model}` has no {part}"), hint: None }
+    let message = format!("the model `{model}` has no {part}");
+    MissingPart { message, hint: None, of_machine: false }
 }
 
 /// The transformer, with the expert of low noise levels where there are two.
@@ -134,8 +136,11 @@ fn handle<S: ?Sized>(
     (compute, device): (&str, &Device),
 ) -> Result<Handle<S>, MissingPart> {
     let Some(Component { part, spec }) = component else { return Err(missing(model_name, name)) };
-    let unreadable =
-        |error: kino_models::Error| MissingPart { message: error.to_string(), hint: None };
+    let unreadable = |error: kino_models::Error| MissingPart {
+        message: error.to_string(),
+        hint: None,
+        of_machine: is_of_machine(&error),
+    };
     let files = model.checkpoint.part(part).map_err(unreadable)?;
     let identity = model.checkpoint.identity(part).map_err(unreadable)?;
     let stored = files.main_dtype().unwrap_or(DType::F32);
@@ -172,7 +177,7 @@ fn open(services: &Services, source: &str) -> std::result::Result<Arc<OpenModel>
     let found = ModelSource::find(source, &folders.graph, &of_user, &policy)?;
     found.check_files(&policy)?;
     let model = models.open(&found);
-    let model = model.map_err(|error| PlanError::at("source", error.to_string()))?;
+    let model = model.map_err(|error| of_model("source", &error))?;
     if policy.narrows_reading() {
         // Nobody has turned a link between the two.
         found.check_files(&policy)?;
@@ -248,7 +253,9 @@ fn value<T: Send + Sync + 'static>(
 ) -> Result<Option<Value>> {
     match part {
         Ok(handle) => Ok(Some(Value::Part(ModelPart { ty, handle }))),
-        Err(MissingPart { message, hint }) if wanted => Err(Error::failed(message).with_hint(hint)),
+        Err(MissingPart { message, hint, .. }) if wanted => {
+            Err(Error::failed(message).with_hint(hint))
+        }
         Err(_) => Ok(None),
     }
 }

@@ -75,7 +75,8 @@ impl ModelSource {
              the setting `models`), embedded:shapes, or hub:OWNER/NAME{looked}"
         );
         let found = if folder.exists() { "is a file" } else { "does not exist" };
-        Err(PlanError::at("source", format!("{} {found}", folder.display())).hint(hint))
+        let message = format!("{} {found}", folder.display());
+        Err(PlanError::at("source", message).hint(hint).of_machine())
     }
 
     /// The files as kino-models reads them.
@@ -164,7 +165,8 @@ fn hub_folder(repository: &str, cache: &Path) -> Result<PathBuf, PlanError> {
     }
     let message = format!("{name} is not in the local Hugging Face cache {}", cache.display());
     let at = if revision == "main" { String::new() } else { format!(" --revision {revision}") };
-    Err(PlanError::at("source", message).hint(format!("get it with: hf download {name}{at}")))
+    let hint = format!("get it with: hf download {name}{at}");
+    Err(PlanError::at("source", message).hint(hint).of_machine())
 }
 
 fn not_a_repository(found: &str) -> PlanError {

@@ -10,7 +10,7 @@ use kino_models::weight::Weights;
 use kino_node::Services;
 use kino_port::{PlanError, PlannedRead, PlannedWeights};
 
-use crate::error::at_input;
+use crate::error::{at_input, of_model};
 use crate::files::{input, policy};
 
 /// Networks that are kept open; their weights are counted apart.
@@ -212,14 +212,14 @@ pub(crate) fn network_file(
     if !path.exists() {
         let message = format!("{} does not exist", path.display());
         let hint = format!("a model is {others}, or a safetensors file (relative to the graph)");
-        return Err(PlanError::at("model", message).hint(hint));
+        return Err(PlanError::at("model", message).hint(hint).of_machine());
     }
     Ok(NetworkSource::File(path.canonicalize().unwrap_or(path)))
 }
 
 /// Why a network that a graph names at its port `model` cannot be opened, with the way out.
 pub(crate) fn network_error(error: kino_models::Error) -> PlanError {
-    let planned = PlanError::at("model", error.to_string());
+    let planned = of_model("model", &error);
     match error {
         kino_models::Error::Pickle { .. } => planned.hint(CONVERT),
         _ => planned,
