@@ -39,7 +39,10 @@ pub(crate) fn run(
             let types: Vec<Value> = PortType::NAMED.iter().map(schema).collect();
             screen.print_json(&json!({ "types": types }))?;
         }
-        (["types"], false) => screen.print(&types(&nodes()?, screen.out))?,
+        (["types"], false) => {
+            let nodes = nodes()?;
+            screen.print(&types(&nodes, screen.out))?;
+        }
         (commands, _) => return of_command(commands, screen),
     }
     Ok(Exit::Good)
@@ -66,7 +69,7 @@ fn of_command(commands: &[&str], screen: &Screen) -> Result<Exit, Failure> {
 /// A page of Markdown for a terminal: texts wrapped, headings bold, examples indented.
 fn page(markdown: &str, paint: Paint) -> String {
     let (mut to, mut text, mut is_code) = (String::new(), String::new(), false);
-    let mut end = |to: &mut String, text: &mut String| {
+    let end = |to: &mut String, text: &mut String| {
         let (first, rest) = if text.starts_with("- ") { ("", "  ") } else { ("", "") };
         for (at, line) in
             wrap(text, COLUMNS).iter().enumerate().filter(|(_, line)| !line.is_empty())
@@ -102,7 +105,8 @@ fn types(nodes: &Registry, paint: Paint) -> String {
     let signatures: Vec<&Signature> = nodes.nodes().map(|node| node.signature()).collect();
     let mut table = Table::new(&[Align::Left, Align::Left]);
     for row in PortType::NAMED {
-        let mut lines = wrap(row.about, BESIDE);
+        let written = if row.literal { "; can be written in a graph" } else { "" };
+        let mut lines = wrap(&format!("{}{written}", row.about), BESIDE);
         if let Some(rule) = row.tensor.as_ref().filter(|rule| !rule.dims.is_empty()) {
             lines.extend(wrap(&rule.expected(), BESIDE));
         }
@@ -111,9 +115,6 @@ fn types(nodes: &Registry, paint: Paint) -> String {
         };
         let makers: Vec<&str> =
             signatures.iter().filter(makes).map(|signature| &*signature.name).collect();
-        if row.literal {
-            lines.push("can be written out".to_owned());
-        }
         if !makers.is_empty() {
             let more = if makers.len() > MAX_MAKERS { ", …" } else { "" };
             let named = makers.iter().take(MAX_MAKERS).copied().collect::<Vec<_>>().join(", ");

@@ -68,7 +68,7 @@ pub(crate) enum Asked {
     Known,
     /// While a graph is only checked: planning may know more of it.
     InDoubt,
-    /// The same, and not even how many values there are: a loop whose turns are not counted yet.
+    /// The same, and not even whether it is there: a turn of a loop whose turns are not counted yet.
     Unasked,
     /// It, or something before it, was refused, so that nothing can be said of it.
     Refused,
@@ -258,6 +258,10 @@ impl Inferrer<'_, '_> {
         if self.overflow.is_some() {
             return InferredNode::refused();
         }
+        if self.may_not_be_there(node) {
+            let facts = vec![Fact::Unknown; node.op.signature.outputs.len()];
+            return InferredNode { facts, asked: Asked::Unasked, parts: None };
+        }
         // What is said of this node's inputs is its own.
         let before = self.report.list.len();
         let keeps_inputs = !self.values.only_check || node.op.chooses;
@@ -297,7 +301,8 @@ impl Inferrer<'_, '_> {
         } else {
             self.facts = facts;
         }
-        if known.asked == Asked::Unasked && !self.lies_in_uncounted_loop(node) {
+        // What it gives of itself is one value, however many it takes.
+        if known.asked == Asked::Unasked {
             known.asked = Asked::InDoubt;
         }
         if known.asked < Asked::Refused && known.facts.is_empty() {
@@ -423,9 +428,10 @@ impl Inferrer<'_, '_> {
         }
     }
 
-    /// Whether nobody knows yet how often a node is there.
-    fn lies_in_uncounted_loop(&self, node: &Node) -> bool {
-        self.values.uncounted.iter().any(|of| lies_in(&node.name, of))
+    /// Whether a node belongs to a turn of a loop that perhaps has only one.
+    fn may_not_be_there(&self, node: &Node) -> bool {
+        node.turn.is_some_and(|turn| turn.number > 0)
+            && self.values.uncounted.iter().any(|of| lies_in(&node.name, of))
     }
 
     /// What feeds a port, and what is known of it.
