@@ -50,7 +50,7 @@ Environment:
   KINO_LOG     what is logged, such as debug or kino_runtime=trace
   NO_COLOR     no colours; CLICOLOR_FORCE=1 forces them";
 
-/// What is laid out by hand in a help text fits a terminal of 80 columns; the rest is wrapped there.
+/// What is laid out by hand in a help text fits 80 columns; the rest is wrapped by the terminal.
 const HELP_WIDTH: usize = 79;
 
 /// What stands below the help: examples, exit codes, settings, environment.

@@ -1,4 +1,4 @@
-//! `kino help`: pages on the graph language and on the types of values, beside the help of commands.
+//! `kino help`: pages on the graph language and on types of values, and the help of commands.
 
 use std::fmt::Write;
 use std::sync::Arc;

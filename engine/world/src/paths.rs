@@ -27,8 +27,8 @@ impl Folders {
     /// The file that a graph writes.
     ///
     /// # Errors
-    /// When the path is empty or absolute, contains `..`, begins with `~/`, has a name longer than file systems take,
-    /// or leaves the output folder through a link.
+    /// When the path is empty or absolute, contains `..`, begins with `~/`, has a name longer than
+    /// file systems take, or leaves the output folder through a link.
     pub fn output(&self, path: &str) -> Result<PathBuf> {
         let relative = Path::new(path);
         let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
