@@ -147,6 +147,7 @@ fn handle<S: ?Sized>(
         files,
         identity,
         low_noise: None,
+        adapters: Vec::new(),
     })
 }
 

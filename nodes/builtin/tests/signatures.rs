@@ -11,6 +11,7 @@ use kino_port::{Arity, Port, PortType};
 /// The nodes that graphs can count on, in the order in which they are listed.
 const EXPECTED: [&str; 41] = [
     "model.load",
+    "lora.apply",
     "text.encode",
     "text.join",
     "text.pick",
