@@ -1,5 +1,5 @@
-//! LoRAs beside the weights of a transformer: whatever their names, the numbers are those of weights
-//! into which they were merged.
+//! LoRAs beside the weights of a transformer: whatever their names, the numbers are those of
+//! weights into which they were merged.
 
 mod common;
 

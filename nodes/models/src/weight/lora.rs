@@ -3,9 +3,9 @@
 //! Files name layers as the program did that trained them; what is understood:
 //!
 //! - diffusers and PEFT: `transformer.blocks.0.attn1.to_q.lora_A.weight`, alpha in the header;
-//! - the original names, as ComfyUI writes them: `diffusion_model.blocks.0.self_attn.q.lora_A.weight`
-//!   or `.lora_down.weight`, `.alpha`, and whole differences `.diff` (of a weight), `.diff_b` (of a
-//!   bias);
+//! - the original names, as ComfyUI writes them:
+//!   `diffusion_model.blocks.0.self_attn.q.lora_A.weight` or `.lora_down.weight`, `.alpha`, and
+//!   whole differences `.diff` (of a weight), `.diff_b` (of a bias);
 //! - kohya: `lora_unet_blocks_0_self_attn_q.lora_down.weight`, `.alpha`.
 
 use std::collections::{BTreeMap, HashMap};
