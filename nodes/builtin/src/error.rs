@@ -49,8 +49,8 @@ pub(crate) fn check_cancel(cancel: &Cancel) -> impl FnMut() -> kino_models::Resu
     }
 }
 
-/// Why a model, or a part of it, cannot be read, as an error to the input that names it: a file that
-/// is not here may be on another machine.
+/// Why a model, or a part of it, cannot be read, as an error to the input that names it: a file
+/// that is not here may be on another machine.
 pub(crate) fn of_model(port: &str, error: &kino_models::Error) -> PlanError {
     let planned = PlanError::at(port, error.to_string());
     match is_of_machine(error) {

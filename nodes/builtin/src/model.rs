@@ -152,6 +152,7 @@ fn handle<S: ?Sized>(
         files,
         identity,
         low_noise: None,
+        adapters: Vec::new(),
     })
 }
 

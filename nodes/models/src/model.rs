@@ -264,10 +264,16 @@ pub trait DenoiserSpec: Send + Sync {
         Ok(())
     }
 
+    /// What the family's authors call a layer or weight in the files that they publish, where that
+    /// is another name than the checkpoint's: files of adapters often have it.
+    fn original_name(&self, _name: &str) -> Option<String> {
+        None
+    }
+
     /// Bytes that a run of this size needs besides the weights.
     fn memory(&self, size: &RunSize) -> u64;
 
-    /// Reads its weights.
+    /// Makes the network of its weights: read, or taken from where they are kept.
     ///
     /// # Errors
     /// When they cannot be read or do not fit.

@@ -105,6 +105,13 @@ impl PartFiles {
         names
     }
 
+    /// What the headers say about themselves under a key; the first file's word counts.
+    pub(crate) fn metadata(&self, key: &str) -> Option<&str> {
+        let mut headers =
+            self.files.iter().filter_map(|file| file.header.tensors.metadata().as_ref());
+        headers.find_map(|said| said.get(key)).map(String::as_str)
+    }
+
     /// The shape of a tensor, if it is there.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         Some(self.place(name)?.shape)

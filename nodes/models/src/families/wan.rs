@@ -4,6 +4,7 @@ mod autoencoder;
 mod config;
 pub mod dit;
 mod family;
+mod names;
 mod transformer;
 pub mod vae;
 

@@ -1,9 +1,9 @@
 //! What a layer multiplies by, and adapters beside it.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use kino_kernels as kernels;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The matrix of a linear layer, in the form in which it is held.
 #[derive(Debug, Clone)]
@@ -38,12 +38,28 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    /// What it adds to a layer's result: scale·(x·Aᵀ)·Bᵀ.
+    /// What it adds to a layer's result: (scale·x·Aᵀ)·Bᵀ.
     ///
     /// # Errors
     /// When shapes or types differ.
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        let narrow = self.down.multiply(x, None)?; // […, rank]
-        Ok((self.up.multiply(&narrow, None)? * self.scale)?)
+        let narrow = (self.down.multiply(x, None)? * self.scale)?; // […, rank]
+        self.up.multiply(&narrow, None)
+    }
+
+    /// What it adds to the weight itself, scale·B·A, `[out, inner]`.
+    ///
+    /// # Errors
+    /// When shapes differ.
+    pub(super) fn product(&self) -> Result<Tensor> {
+        let (Weight::Dense(down), Weight::Dense(up)) = (&self.down, &self.up);
+        Ok((up.matmul(down)? * self.scale)?)
+    }
+
+    /// The same in another type.
+    pub(super) fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        let (Weight::Dense(down), Weight::Dense(up)) = (&self.down, &self.up);
+        let cast = |weight: &Tensor| Ok::<_, Error>(Weight::Dense(weight.to_dtype(dtype)?));
+        Ok(Self { down: cast(down)?, up: cast(up)?, scale: self.scale })
     }
 }

@@ -8,6 +8,7 @@ use candle_core::Tensor;
 use super::autoencoder::VaeConfig;
 use super::config::{ModelConfig, ModelIndex};
 use super::dit::{Context, Dit};
+use super::names;
 use super::transformer::TransformerConfig;
 use super::vae::{self, Vae};
 use crate::cancel::CheckCancel;
@@ -159,6 +160,10 @@ impl DenoiserSpec for WanDenoiser {
             }
             _ => Ok(()),
         }
+    }
+
+    fn original_name(&self, name: &str) -> Option<String> {
+        names::original(name)
     }
 
     /// Keys and values of the texts, and of pictures, in every block; and within a block, for every
