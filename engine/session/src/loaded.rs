@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kino_graph::{Catalog, Diagnostic, Diagnostics, Graph, GraphLoader, PlanSettings, Severity};
-use kino_node::{Cancel, FilePolicy, Node, Registry, Services};
+use kino_node::{Cancel, FilePolicy, Node, OnlyCheck, Registry, Services};
 use kino_port::{Facts, Literal, PlanError, Signature, StepInfo, format_bytes};
 use kino_runtime::NodeCatalog;
 use kino_world::{Folders, HashCache};
@@ -17,6 +17,9 @@ use crate::outputs::{self, located};
 use crate::plugins::NodeSet;
 use crate::revisions::Revision;
 use crate::source::{GraphSource, tidy};
+
+/// What stands for a number that a plan draws, in the names of files, while a graph is checked.
+const CHECKED_SEED: u64 = 1;
 
 /// A graph as it was read at one time, checked, with its nodes.
 pub(crate) struct LoadedGraph {
@@ -195,6 +198,29 @@ impl LoadedGraph {
             }));
         }
         Ok(())
+    }
+
+    /// What stands against every plan of it, as far as the graph itself and its models say it;
+    /// what this machine lacks is a warning. Nothing is hashed, and no file is read but those that
+    /// describe models.
+    pub(crate) fn check_plan(&self) -> Result<Diagnostics> {
+        let folders = Arc::new(self.folders(Path::new("out")));
+        let services = self.core.services.layer().with(Arc::clone(&folders));
+        let services = services.with(Arc::new(self.source.policy.clone()));
+        let services = services.with(Arc::new(OnlyCheck));
+        let nodes = NodeCatalog { registry: Arc::clone(&self.registry), services: &services };
+        let locate = |access, path: &str| located(&folders, access, path);
+        let settings = PlanSettings {
+            inputs: &[],
+            until: None,
+            versions: &[],
+            machine: &Vec::new,
+            draw: &|_| CHECKED_SEED,
+            stem: &self.source.stem,
+            number: None,
+            locate: Some(&locate),
+        };
+        self.graph.check_plan(&nodes, &settings).map_err(Error::Graph)
     }
 
     /// Refuses steps that would run and do not fit into memory; one that is cached does not run.

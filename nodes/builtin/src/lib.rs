@@ -14,6 +14,7 @@ mod given;
 mod image;
 mod infer;
 mod latent;
+mod lora;
 mod mask;
 mod math;
 mod model;
@@ -40,8 +41,8 @@ use kino_node::{Cancel, CancelScope, Ledger, NodeDef, RemoveLeftovers, Services}
 use kino_world::HashCache;
 
 pub use models::{
-    DitHandle, Handle, ImageHandle, LowNoise, MissingPart, Models, OpenModel, Resident, TextHandle,
-    VaeHandle,
+    DitHandle, Handle, ImageHandle, LoadedDit, LowNoise, MissingPart, Models, OpenModel, Resident,
+    TextHandle, VaeHandle,
 };
 pub use philox::{normal, philox};
 pub use source::{ModelFolders, path_of_read};
@@ -49,6 +50,7 @@ pub use source::{ModelFolders, path_of_read};
 /// Every built-in node, in the order in which they are listed.
 pub static NODES: &[&NodeDef] = &[
     &model::LOAD,
+    &lora::APPLY,
     &text::ENCODE,
     &text::JOIN,
     &text::PICK,

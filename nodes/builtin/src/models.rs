@@ -6,6 +6,7 @@ mod handle;
 mod resident;
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::Device;
@@ -18,10 +19,12 @@ use kino_models::model::{
 };
 use kino_models::preview::RgbMap;
 use kino_models::upscale::read_upscaler;
+use kino_models::weight::{AppliedLora, Lora, LoraSpec, TensorStore};
 use kino_node::{LatentSpace, Ledger, Result};
 
 use files::OpenNetworks;
 pub(crate) use files::{NetworkSource, OpenNetwork, network_error, network_file};
+pub(crate) use handle::AdapterHandle;
 pub(crate) use handle::Network;
 pub use handle::{
     DitHandle, Handle, ImageHandle, LowNoise, MissingPart, OpenModel, TextHandle, VaeHandle,
@@ -30,12 +33,40 @@ pub use resident::Resident;
 use resident::{Residents, Wanted};
 
 use crate::error::IntoNode;
-use crate::source::{ModelLocation, ModelSource};
+use crate::source::{ModelRequest, ModelSource, RequestLocation};
 
 /// Models that are kept open; their weights are counted apart.
 const KEPT_OPEN: usize = 16;
 /// Autoencoders that are remembered for the previews of their latents.
 const KNOWN_SPACES: usize = 16;
+
+/// The weights of a transformer in memory, and the network that is made of them alone.
+struct LoadedWeights {
+    store: Arc<TensorStore>,
+    plain: Arc<dyn Denoiser>,
+}
+
+/// A transformer in memory, with its adapters.
+pub struct LoadedDit {
+    denoiser: Arc<dyn Denoiser>,
+    base: Arc<Resident<LoadedWeights>>,
+    _adapters: Vec<Arc<Resident<Lora>>>,
+}
+
+impl LoadedDit {
+    /// Whether both compute with the same weights in memory, whatever their adapters are.
+    pub fn shares_weights(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.base, &other.base)
+    }
+}
+
+impl Deref for LoadedDit {
+    type Target = dyn Denoiser;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.denoiser
+    }
+}
 
 /// The models of a process. Give the same one to the services of every run, and weights stay.
 pub struct Models {
@@ -43,11 +74,13 @@ pub struct Models {
     families: Families,
     /// Opened models, by where they lie, the latest last. One that was exchanged on disk stays for
     /// the plans that were made with it.
-    open: Mutex<Vec<(ModelLocation, Arc<OpenModel>)>>,
+    open: Mutex<Vec<(RequestLocation, Arc<OpenModel>)>>,
     /// Networks that enlarge frames, likewise.
     upscalers: OpenNetworks<dyn UpscalerSpec>,
     /// Networks that make frames between frames, likewise.
     interpolators: OpenNetworks<dyn InterpolatorSpec>,
+    /// Files of adapters, likewise.
+    adapters: OpenNetworks<LoraSpec>,
     residents: Arc<Residents>,
     /// The autoencoders of the latent spaces that were seen, the latest last.
     spaces: Mutex<Vec<Arc<VaeHandle>>>,
@@ -69,21 +102,26 @@ impl Models {
             open: Mutex::default(),
             upscalers: OpenNetworks::new(read_upscaler),
             interpolators: OpenNetworks::new(read_interpolator),
+            adapters: OpenNetworks::new(|files| LoraSpec::read(files).map(Arc::new)),
             residents: Residents::new(ledger),
             spaces: Mutex::default(),
             maps: Mutex::default(),
         })
     }
 
-    /// Opens the model at `source`; reads configs and headers, no weights. One that is open and was
-    /// not touched since is not read again.
-    pub(crate) fn open(&self, source: &ModelSource) -> kino_models::Result<Arc<OpenModel>> {
-        let location = source.location();
+    /// Opens the model that is asked for; reads configs and headers, no weights. One that is open and
+    /// was not touched since is not read again.
+    pub(crate) fn open(&self, asked: &ModelRequest) -> kino_models::Result<Arc<OpenModel>> {
+        let location = asked.location();
         let known = self.latest(&location);
         if let Some(model) = known.as_ref().filter(|model| model.checkpoint.is_current()) {
             return Ok(Arc::clone(model));
         }
-        let checkpoint = Checkpoint::open(&source.open()?)?;
+        let folder = asked.source.as_ref().map(ModelSource::open).transpose()?;
+        let checkpoint = match (&folder, asked.files.as_slice()) {
+            (Some(folder), []) => Checkpoint::open(folder)?,
+            (folder, files) => self.families.assemble(folder.as_ref(), files)?,
+        };
         let parts = self.families.read(&checkpoint)?;
         let model = Arc::new(OpenModel { checkpoint, parts });
         let mut open = lock(&self.open);
@@ -106,7 +144,7 @@ impl Models {
         found.map(|(_, model)| Arc::clone(model))
     }
 
-    fn latest(&self, place: &ModelLocation) -> Option<Arc<OpenModel>> {
+    fn latest(&self, place: &RequestLocation) -> Option<Arc<OpenModel>> {
         let open = lock(&self.open);
         let found = open.iter().rev().find(|(other, _)| other == place);
         found.map(|(_, model)| Arc::clone(model))
@@ -126,7 +164,7 @@ impl Models {
                 parts.into_iter().flatten().filter_map(|part| model.checkpoint.part(part).ok());
             files.map(|files| files.identity().exact).collect()
         };
-        let mut places: Vec<(ModelLocation, Arc<OpenModel>)> = Vec::new();
+        let mut places: Vec<(RequestLocation, Arc<OpenModel>)> = Vec::new();
         for (place, model) in lock(&self.open).iter().rev() {
             if places.iter().all(|(other, _)| other != place) {
                 places.push((place.clone(), Arc::clone(model)));
@@ -156,18 +194,50 @@ impl Models {
         self.residents.get(wanted(part, Network::Whole, bytes, "the image encoder"), load)
     }
 
-    /// The transformer, its weights read; of two experts this one alone.
-    pub fn dit(&self, part: &DitHandle) -> Result<Arc<Resident<dyn Denoiser>>> {
-        let load = || part.spec.load(&part.weights(&self.device).node()?).node();
-        self.residents.get(
-            wanted(
-                part,
-                Network::Whole,
-                part.files.weight_bytes(part.dtype, &[""]),
-                "the transformer",
-            ),
-            load,
-        )
+    /// The transformer, its weights read, with its adapters; of two experts this one alone. Those
+    /// with other adapters, and without, share the weights.
+    pub fn dit(&self, part: &DitHandle) -> Result<LoadedDit> {
+        let weights = part.weights(&self.device).node()?;
+        let load = || {
+            let store = Arc::new(TensorStore::default());
+            let plain = part.spec.load(&weights.clone().stored_in(Arc::clone(&store))).node()?;
+            Ok(Arc::new(LoadedWeights { store, plain }))
+        };
+        let bytes = part.base_bytes();
+        let base = wanted(part, Network::Whole, bytes, "the transformer");
+        let base = self.residents.get(base, load)?;
+        if part.adapters.is_empty() {
+            return Ok(LoadedDit {
+                denoiser: Arc::clone(&base.plain),
+                base,
+                _adapters: Vec::new(),
+            });
+        }
+        let adapters = part.adapters.iter().map(|adapter| self.adapter(part, adapter));
+        let adapters = adapters.collect::<Result<Vec<_>>>()?;
+        let applied = adapters.iter().zip(&part.adapters).map(|(loaded, adapter)| AppliedLora {
+            lora: Arc::clone(loaded.part()),
+            strength: adapter.strength,
+        });
+        let weights = weights.stored_in(Arc::clone(&base.store)).with_adapters(applied.collect());
+        let denoiser = part.spec.load(&weights).node()?;
+        Ok(LoadedDit { denoiser, base, _adapters: adapters })
+    }
+
+    /// Adapters of a transformer, read.
+    fn adapter(&self, part: &DitHandle, adapter: &AdapterHandle) -> Result<Arc<Resident<Lora>>> {
+        let own = adapter.opened.files();
+        let load = || {
+            let lora = adapter.matched.load(own, &part.files, part.dtype, &self.device).node()?;
+            Ok(Arc::new(lora))
+        };
+        let wanted = Wanted {
+            id: part.adapter_id(adapter),
+            files: adapter.opened.identity(),
+            bytes: part.adapter_bytes(adapter),
+            what: "a LoRA",
+        };
+        self.residents.get(wanted, load)
     }
 
     /// The encoder of an autoencoder, its weights read.
@@ -201,6 +271,15 @@ impl Models {
         planned: Option<&str>,
     ) -> kino_models::Result<Arc<OpenNetwork<dyn InterpolatorSpec>>> {
         self.open_network(&self.interpolators, source, planned)
+    }
+
+    /// The same for a file of adapters.
+    pub(crate) fn open_lora(
+        &self,
+        source: &NetworkSource,
+        planned: Option<&str>,
+    ) -> kino_models::Result<Arc<OpenNetwork<LoraSpec>>> {
+        self.open_network(&self.adapters, source, planned)
     }
 
     fn open_network<S: ?Sized>(

@@ -9,8 +9,9 @@ use kino_nodes::NODES;
 use kino_port::{Arity, Port, PortType};
 
 /// The nodes that graphs can count on, in the order in which they are listed.
-const EXPECTED: [&str; 41] = [
+const EXPECTED: [&str; 42] = [
     "model.load",
+    "lora.apply",
     "text.encode",
     "text.join",
     "text.pick",

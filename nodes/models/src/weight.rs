@@ -3,6 +3,7 @@
 mod conv;
 mod dense;
 mod linear;
+mod lora;
 mod norm;
 mod read;
 mod weights;
@@ -10,5 +11,6 @@ mod weights;
 pub use conv::Conv;
 pub use dense::{Adapter, Weight};
 pub use linear::Linear;
+pub use lora::{Lora, LoraMatch, LoraSpec};
 pub use norm::{LayerNorm, RmsNorm};
-pub use weights::Weights;
+pub use weights::{AppliedLora, TensorStore, Weights};

@@ -70,11 +70,14 @@ fn open(
     let source = match model {
         LANCZOS => return Ok(None),
         EMBEDDED => NetworkSource::Embedded { name: EMBEDDED, bytes: kino_shapes::VIDEO_X4 },
-        path => network_file(services, path, "`lanczos`, `video-x4`")?,
+        path => {
+            let what = "a model is `lanczos`, `video-x4`, or";
+            network_file(services, ("model", path), what)?
+        }
     };
     let models = services.get::<Models>().map_err(|error| PlanError::new(error.to_string()))?;
-    let opened = models.open_upscaler(&source, planned).map_err(network_error)?;
-    opened.allowed(services).map(Some)
+    let opened = models.open_upscaler(&source, planned).map_err(network_error("model"))?;
+    opened.allowed(services, "model").map(Some)
 }
 
 /// How frames are cut for a network.

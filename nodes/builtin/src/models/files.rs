@@ -10,7 +10,7 @@ use kino_models::weight::Weights;
 use kino_node::Services;
 use kino_port::{PlanError, PlannedRead, PlannedWeights};
 
-use crate::error::at_input;
+use crate::error::{at_input, of_model};
 use crate::files::{input, policy};
 
 /// Networks that are kept open; their weights are counted apart.
@@ -80,14 +80,18 @@ impl<S: ?Sized> OpenNetwork<S> {
     ///
     /// # Errors
     /// When it may not, or another file lies there by now.
-    pub(crate) fn allowed(self: Arc<Self>, services: &Services) -> Result<Arc<Self>, PlanError> {
+    pub(crate) fn allowed(
+        self: Arc<Self>,
+        services: &Services,
+        port: &'static str,
+    ) -> Result<Arc<Self>, PlanError> {
         if let NetworkSource::File(path) = &self.source
             && policy(services).narrows_reading()
         {
-            policy(services).check_read(path).map_err(at_input("model"))?;
+            policy(services).check_read(path).map_err(at_input(port))?;
             if !self.files.is_current(Some(path)) {
                 let message = format!("{} was exchanged while it was opened", path.display());
-                return Err(PlanError::at("model", message));
+                return Err(PlanError::at(port, message));
             }
         }
         Ok(self)
@@ -115,6 +119,16 @@ impl<S: ?Sized> OpenNetwork<S> {
     /// The memory of its weights in bytes.
     pub(crate) fn weight_bytes(&self) -> u64 {
         self.files.weight_bytes(COMPUTE, &[""])
+    }
+
+    /// The memory of its weights in bytes in another type.
+    pub(super) fn weight_bytes_as(&self, dtype: DType) -> u64 {
+        self.files.weight_bytes(dtype, &[""])
+    }
+
+    /// Its file.
+    pub(crate) fn files(&self) -> &Arc<PartFiles> {
+        &self.files
     }
 
     /// Its weights as a plan counts them.
@@ -198,30 +212,31 @@ safetensors.torch as s; d = torch.load(sys.argv[1], map_location='cpu', weights_
 d = d.get('params_ema', d.get('params', d)); s.save_file({k: v.contiguous() for k, v in \
 d.items()}, sys.argv[2])\" model.pth model.safetensors";
 
-/// The file of a network that a graph names at its port `model`; `others` says what else may stand
-/// there.
+/// The file of a network that a graph names at `port`; `what` says what may stand there.
 ///
 /// # Errors
 /// When there is no such file, or the run may not read it.
 pub(crate) fn network_file(
     services: &Services,
-    path: &str,
-    others: &str,
+    (port, path): (&'static str, &str),
+    what: &str,
 ) -> Result<NetworkSource, PlanError> {
-    let path = input(services, path).map_err(at_input("model"))?;
+    let path = input(services, path).map_err(at_input(port))?;
     if !path.exists() {
         let message = format!("{} does not exist", path.display());
-        let hint = format!("a model is {others}, or a safetensors file (relative to the graph)");
-        return Err(PlanError::at("model", message).hint(hint));
+        let hint = format!("{what} a safetensors file (relative to the graph)");
+        return Err(PlanError::at(port, message).hint(hint).of_machine());
     }
     Ok(NetworkSource::File(path.canonicalize().unwrap_or(path)))
 }
 
-/// Why a network that a graph names at its port `model` cannot be opened, with the way out.
-pub(crate) fn network_error(error: kino_models::Error) -> PlanError {
-    let planned = PlanError::at("model", error.to_string());
-    match error {
-        kino_models::Error::Pickle { .. } => planned.hint(CONVERT),
-        _ => planned,
+/// Why a network that a graph names at `port` cannot be opened, with the way out.
+pub(crate) fn network_error(port: &'static str) -> impl Fn(kino_models::Error) -> PlanError {
+    move |error| {
+        let planned = of_model(port, &error);
+        match error {
+            kino_models::Error::Pickle { .. } => planned.hint(CONVERT),
+            _ => planned,
+        }
     }
 }

@@ -7,8 +7,10 @@ use kino_models::checkpoint::{Checkpoint, PartFiles};
 use kino_models::model::{
     DenoiserSpec, ImageEncoderSpec, LatentLayout, Model, TextEncoderSpec, VideoVae,
 };
-use kino_models::weight::Weights;
+use kino_models::weight::{LoraMatch, LoraSpec, Weights};
 use kino_node::LatentSpace;
+
+use super::files::OpenNetwork;
 
 /// A model whose configs were read and whose weight files are open; no weights are loaded.
 pub struct OpenModel {
@@ -32,6 +34,8 @@ pub struct MissingPart {
     pub message: String,
     /// What to do.
     pub hint: Option<String>,
+    /// A file of it is not here; it may be on another machine.
+    pub of_machine: bool,
 }
 
 /// A part of a model that is not loaded yet.
@@ -48,6 +52,19 @@ pub struct Handle<S: ?Sized> {
     pub identity: [u8; 32],
     /// The expert that takes over at low noise levels, where the part has two.
     pub low_noise: Option<LowNoise<S>>,
+    /// Adapters beside its weights, in the order in which they were applied.
+    pub(crate) adapters: Vec<AdapterHandle>,
+}
+
+/// Adapters that were held against a network and are not loaded yet.
+#[derive(Clone)]
+pub(crate) struct AdapterHandle {
+    /// Their file.
+    pub(crate) opened: Arc<OpenNetwork<LoraSpec>>,
+    /// What they change in this network.
+    pub(crate) matched: Arc<LoraMatch>,
+    /// How strongly they count.
+    pub(crate) strength: f64,
 }
 
 /// The second of two experts (Wan 2.2 A14B).
@@ -118,8 +135,44 @@ impl DitHandle {
     /// The memory of its weights in bytes, in the type in which it computes; of the larger one
     /// where there are two experts, since one computes at a time.
     pub fn weight_bytes(&self) -> u64 {
-        let own = self.files.weight_bytes(self.dtype, &[""]);
+        let beside = self.adapters.iter().map(|adapter| self.adapter_bytes(adapter));
+        let own = beside.fold(self.base_bytes(), u64::saturating_add);
         own.max(self.low_noise.as_ref().map_or(0, |low| low.part.weight_bytes()))
+    }
+
+    /// The memory of its own weights alone, without adapters and the other expert.
+    pub(crate) fn base_bytes(&self) -> u64 {
+        self.files.weight_bytes(self.dtype, &[""])
+    }
+
+    /// The memory of adapters in the type in which this part computes.
+    pub(crate) fn adapter_bytes(&self, adapter: &AdapterHandle) -> u64 {
+        adapter.opened.weight_bytes_as(self.dtype)
+    }
+
+    /// What identifies adapters in memory: read for this network, in this type.
+    pub(crate) fn adapter_id(&self, adapter: &AdapterHandle) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.weights_id(Network::Whole));
+        hasher.update(&adapter.opened.identity());
+        hasher.finalize().into()
+    }
+
+    /// The same part with adapters beside its weights, and the other expert as it is given.
+    pub(crate) fn with(
+        &self,
+        adapter: Option<AdapterHandle>,
+        low_noise: Option<LowNoise<dyn DenoiserSpec>>,
+    ) -> Self {
+        Handle {
+            model: Arc::clone(&self.model),
+            spec: Arc::clone(&self.spec),
+            dtype: self.dtype,
+            files: Arc::clone(&self.files),
+            identity: self.identity,
+            low_noise,
+            adapters: self.adapters.iter().cloned().chain(adapter).collect(),
+        }
     }
 
     /// The expert that computes at a timestep: itself, or the one of low noise levels.
@@ -135,7 +188,14 @@ impl DitHandle {
     pub(crate) fn planned_weights(&self) -> Vec<kino_port::PlannedWeights> {
         match self.low_noise {
             Some(_) => Vec::new(),
-            None => self.planned(Network::Whole, self.weight_bytes()),
+            None => {
+                let mut planned = self.planned(Network::Whole, self.base_bytes());
+                planned.extend(self.adapters.iter().map(|adapter| kino_port::PlannedWeights {
+                    id: self.adapter_id(adapter),
+                    bytes: self.adapter_bytes(adapter),
+                }));
+                planned
+            }
         }
     }
 }

@@ -30,6 +30,13 @@ pub struct Resident<T: ?Sized> {
     _lease: Lease,
 }
 
+impl<T: ?Sized> Resident<T> {
+    /// The part itself; its memory is counted as long as somebody has this [`Resident`].
+    pub(super) fn part(&self) -> &Arc<T> {
+        &self.part
+    }
+}
+
 impl<T: ?Sized> Deref for Resident<T> {
     type Target = T;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use kino_models::cancel::CheckCancel;
 use kino_models::model::{
-    Denoiser, Embedding, EmbeddingSpec, Embeddings, GivenInput, Projected, TimestepInput, Timesteps,
+    Embedding, EmbeddingSpec, Embeddings, GivenInput, Projected, TimestepInput, Timesteps,
 };
 use kino_models::patch::Grid;
 
@@ -18,7 +18,7 @@ use kino_port::PlanError;
 use super::control::{control_channels, strengths};
 use super::given::{Held, extra_channels};
 use crate::error::IntoNode;
-use crate::models::{DitHandle, Models, Resident};
+use crate::models::{DitHandle, LoadedDit, Models};
 use crate::patches::grid_of;
 
 /// Up to so many tokens, the passes with and without text run as one. Measured on two cores with
@@ -109,7 +109,7 @@ pub(super) fn items_of_clips(
 }
 
 /// A denoiser in memory, and the part that it is.
-type Computing = (Arc<DitHandle>, Arc<Resident<dyn Denoiser>>);
+type Computing = (Arc<DitHandle>, LoadedDit);
 
 /// Clips, packed, with their texts.
 pub(super) struct Packed {
@@ -192,8 +192,8 @@ impl Packed {
     }
 
     /// The denoiser that computes.
-    fn dit(&self) -> Result<&Resident<dyn Denoiser>> {
-        let dit = self.dit.as_ref().map(|(_, dit)| &**dit);
+    fn dit(&self) -> Result<&LoadedDit> {
+        let dit = self.dit.as_ref().map(|(_, dit)| dit);
         dit.ok_or_else(|| Error::failed("no denoiser was chosen for this step"))
     }
 

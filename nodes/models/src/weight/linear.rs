@@ -25,8 +25,7 @@ impl Linear {
     /// # Errors
     /// When a weight is missing or has another shape.
     pub fn load(weights: &Weights, inner: usize, out: usize) -> Result<Self> {
-        let bias = weights.get("bias", out)?;
-        Ok(Self::new(Weight::Dense(weights.get("weight", (out, inner))?), Some(bias)))
+        Self::load_as(weights, inner, out, weights.dtype())
     }
 
     /// A layer with bias in f32, whatever the compute type.
@@ -34,9 +33,12 @@ impl Linear {
     /// # Errors
     /// When a weight is missing or has another shape.
     pub fn load_f32(weights: &Weights, inner: usize, out: usize) -> Result<Self> {
-        let bias = weights.get_as("bias", out, DType::F32)?;
-        let weight = weights.get_as("weight", (out, inner), DType::F32)?;
-        Ok(Self::new(Weight::Dense(weight), Some(bias)))
+        Self::load_as(weights, inner, out, DType::F32)
+    }
+
+    fn load_as(weights: &Weights, inner: usize, out: usize, dtype: DType) -> Result<Self> {
+        let bias = weights.get_as("bias", out, dtype)?;
+        Ok(Self { bias: Some(bias), ..Self::matrix(weights, inner, out, dtype)? })
     }
 
     /// A layer without bias.
@@ -44,7 +46,13 @@ impl Linear {
     /// # Errors
     /// When a weight is missing or has another shape.
     pub fn load_plain(weights: &Weights, inner: usize, out: usize) -> Result<Self> {
-        Ok(Self::new(Weight::Dense(weights.get("weight", (out, inner))?), None))
+        Self::matrix(weights, inner, out, weights.dtype())
+    }
+
+    /// The matrix, shared with whoever reads the same weights, and adapters beside it.
+    fn matrix(weights: &Weights, inner: usize, out: usize, dtype: DType) -> Result<Self> {
+        let (weight, adapters) = weights.matrix(inner, out, dtype)?;
+        Ok(Self { weight, bias: None, adapters })
     }
 
     /// The same layer with an adapter beside its weight.
@@ -80,7 +88,7 @@ mod tests {
             |rows, columns| Tensor::randn(0f32, 1.0, (rows, columns), &Device::Cpu).unwrap();
         let (weight, down, up, x) = (random(6, 8), random(2, 8), random(6, 2), random(5, 8));
         let merged = (&weight + (up.matmul(&down).unwrap() * 0.7).unwrap()).unwrap();
-        let adapter = Adapter { down: Weight::Dense(down), up: Weight::Dense(up), scale: 0.7 };
+        let adapter = Adapter { down, up, scale: 0.7 };
         let beside = Linear::new(Weight::Dense(weight.clone()), None).with_adapter(adapter);
         let merged = Linear::new(Weight::Dense(merged), None).forward(&x).unwrap();
         let difference = |other: &Tensor| {

@@ -1,14 +1,51 @@
 //! Weights of a part by name, seen from a scope inside it.
 
+use std::collections::HashMap;
 use std::fmt::Display;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Shape, Tensor};
 
+use super::dense::{Adapter, Weight};
+use super::lora::Lora;
 use super::read;
 use crate::checkpoint::{DataFile, ModelFolder, PartFiles};
 use crate::error::{Error, Result};
+
+/// Tensors that were read, by name and type: networks that are made of the same weights share them.
+#[derive(Default)]
+pub struct TensorStore(Mutex<HashMap<(String, DType), Tensor>>);
+
+impl TensorStore {
+    fn get_or_read(
+        &self,
+        name: &str,
+        dtype: DType,
+        read: impl FnOnce() -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let key = (name.to_owned(), dtype);
+        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tensor) = known().get(&key) {
+            return Ok(tensor.clone());
+        }
+        let tensor = read()?;
+        known().insert(key, tensor.clone());
+        Ok(tensor)
+    }
+}
+
+/// The tensor that says that a file's eight-bit weights have scales (ComfyUI).
+const SCALED: &str = "scaled_fp8";
+
+/// Adapters and how strongly they count.
+#[derive(Clone)]
+pub struct AppliedLora {
+    /// The adapters.
+    pub lora: Arc<Lora>,
+    /// How strongly: 1 as in training.
+    pub strength: f64,
+}
 
 /// Weights of one part of a model, seen from a scope inside it.
 ///
@@ -19,6 +56,8 @@ pub struct Weights {
     prefix: String,
     dtype: DType,
     device: Device,
+    store: Option<Arc<TensorStore>>,
+    adapters: Arc<[AppliedLora]>,
 }
 
 impl Weights {
@@ -30,7 +69,8 @@ impl Weights {
         if !matches!(dtype, DType::F32 | DType::BF16) {
             return Err(Error::ComputeType(dtype));
         }
-        Ok(Self { files, prefix: String::new(), dtype, device: device.clone() })
+        let (prefix, device) = (String::new(), device.clone());
+        Ok(Self { files, prefix, dtype, device, store: None, adapters: Arc::default() })
     }
 
     /// Weights of one safetensors file.
@@ -41,6 +81,21 @@ impl Weights {
         let name = path.display().to_string();
         let file = DataFile::open(path, &name)?;
         Self::new(Arc::new(PartFiles::read(&name, vec![file])?), dtype, device)
+    }
+
+    /// The same weights, kept in `store` and taken from there.
+    #[must_use]
+    pub fn stored_in(mut self, store: Arc<TensorStore>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// The same weights with adapters: beside the matrices of linear layers, and added to a copy of
+    /// any other weight. What is read or stored stays as it is.
+    #[must_use]
+    pub fn with_adapters(mut self, adapters: Vec<AppliedLora>) -> Self {
+        self.adapters = adapters.into();
+        self
     }
 
     /// The same weights, seen from inside `name`: `scope("blocks").scope(3)`.
@@ -82,23 +137,121 @@ impl Weights {
     /// # Errors
     /// As [`Weights::get`].
     pub fn get_as(&self, name: &str, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
+        let (full, tensor) = self.base(name, shape.into(), dtype)?;
+        let mut tensor = self.with_differences(&full, tensor)?;
+        let layer = full.strip_suffix(".weight");
+        for adapter in layer.iter().flat_map(|layer| self.beside(layer)) {
+            let product = adapter.to_dtype(DType::F32)?.product()?;
+            tensor = added(&tensor, &product.reshape(tensor.dims())?)?;
+        }
+        Ok(tensor)
+    }
+
+    /// The matrix `weight` of a linear layer, `[out, inner]`, and the adapters beside it. One that
+    /// is stored in eight bits a number stays so.
+    pub(super) fn matrix(
+        &self,
+        inner: usize,
+        out: usize,
+        dtype: DType,
+    ) -> Result<(Weight, Vec<Adapter>)> {
+        let full = self.full("weight");
+        let adapters = self.beside(full.strip_suffix(".weight").unwrap_or(&full));
+        let adapters = adapters.map(|adapter| adapter.to_dtype(dtype)).collect::<Result<_>>()?;
+        let is_changed = self.adapters.iter().any(|own| own.lora.difference(&full).is_some());
+        let stored = self.files.find(&full)?.dtype;
+        if stored == Some(DType::F8E4M3) && !is_changed {
+            let bytes = self.stored(&full, (out, inner).into(), DType::U8)?;
+            return Ok((Weight::E4m3 { bytes, scale: self.scale_of(&full)? }, adapters));
+        }
+        let (full, tensor) = self.base("weight", (out, inner).into(), dtype)?;
+        Ok((Weight::Dense(self.with_differences(&full, tensor)?), adapters))
+    }
+
+    /// What the numbers of a weight are multiplied by that is stored in eight bits each: the
+    /// `scale_weight` (ComfyUI) or `weight_scale` beside it, or 1 in a file that has none at all.
+    fn scale_of(&self, full: &str) -> Result<f32> {
+        let layer = full.strip_suffix("weight").unwrap_or(full);
+        let names = ["scale_weight", "weight_scale"].map(|name| format!("{layer}{name}"));
+        let Some(name) = names.iter().find(|name| self.files.place(name).is_some()) else {
+            return match self.files.place(SCALED).is_some() {
+                true => Err(Error::MissingWeight {
+                    file: self.files.describe().to_owned(),
+                    name: names[0].clone(),
+                    nearest: None,
+                }),
+                false => Ok(1.0),
+            };
+        };
+        let place = self.files.find(name)?;
+        if place.shape.iter().product::<usize>() != 1 {
+            return Err(Error::WeightShape {
+                file: place.file.name().to_owned(),
+                name: name.clone(),
+                expected: vec![],
+                found: place.shape.to_vec(),
+            });
+        }
+        let scale = read::tensor(&place, name, DType::F32, &Device::Cpu)?;
+        Ok(scale.reshape(())?.to_scalar::<f32>()?)
+    }
+
+    /// The adapters of a layer.
+    fn beside(&self, layer: &str) -> impl Iterator<Item = Adapter> {
+        self.adapters.iter().filter_map(move |own| own.lora.beside(layer, own.strength))
+    }
+
+    /// A weight with the whole differences of adapters.
+    fn with_differences(&self, full: &str, mut tensor: Tensor) -> Result<Tensor> {
+        for AppliedLora { lora, strength } in self.adapters.iter() {
+            if let Some(difference) = lora.difference(full) {
+                let difference = (difference.to_dtype(DType::F32)? * *strength)?;
+                tensor = added(&tensor, &difference.reshape(tensor.dims())?)?;
+            }
+        }
+        Ok(tensor)
+    }
+
+    /// A weight without adapters, and its full name.
+    fn base(&self, name: &str, shape: Shape, dtype: DType) -> Result<(String, Tensor)> {
         let full = self.full(name);
-        let place = self.files.find(&full)?;
-        let shape = shape.into();
+        let tensor = self.stored(&full, shape, dtype)?;
+        match self.files.find(&full)?.dtype {
+            Some(DType::F8E4M3) => match self.scale_of(&full)? {
+                1.0 => Ok((full, tensor)),
+                scale => Ok((full, (tensor * f64::from(scale))?)),
+            },
+            _ => Ok((full, tensor)),
+        }
+    }
+
+    /// The numbers of a weight as they are stored, in a type.
+    fn stored(&self, full: &str, shape: Shape, dtype: DType) -> Result<Tensor> {
+        let place = self.files.find(full)?;
         if place.shape != shape.dims() {
             return Err(Error::WeightShape {
                 file: place.file.name().to_owned(),
-                name: full,
+                name: full.to_owned(),
                 expected: shape.dims().to_vec(),
                 found: place.shape.to_vec(),
             });
         }
-        read::tensor(&place, &full, dtype, &self.device)
+        let read = || read::tensor(&place, full, dtype, &self.device);
+        match &self.store {
+            Some(store) => store.get_or_read(full, dtype, read),
+            None => read(),
+        }
     }
 
     fn full(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
+}
+
+/// The sum in f32, in the type of the first.
+fn added(tensor: &Tensor, difference: &Tensor) -> Result<Tensor> {
+    let sum = (tensor.to_dtype(DType::F32)? + difference)?;
+    Ok(sum.to_dtype(tensor.dtype())?)
 }
 
 impl std::fmt::Debug for Weights {

@@ -1,0 +1,186 @@
+//! `lora.apply`: a transformer with adapters beside its weights.
+
+use std::borrow::Cow;
+use std::path::Path;
+use std::sync::Arc;
+
+use kino_models::weight::LoraSpec;
+use kino_node::{Cx, Inputs, ModelPart, NodeDef, Outputs, Result, Services, Value};
+use kino_port::{
+    Fact, Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, ports, real, text,
+};
+
+use crate::infer::{InferCx, InferResult, refuse};
+use crate::models::{
+    AdapterHandle, DitHandle, LowNoise, Models, OpenNetwork, network_error, network_file,
+};
+
+/// A transformer with adapters beside its weights.
+pub(crate) static APPLY: NodeDef = NodeDef {
+    signature: Signature {
+        name: Cow::Borrowed("lora.apply"),
+        version: Cow::Borrowed("1"),
+        about: Cow::Borrowed(ABOUT),
+        inputs: ports![
+            edge("dit", PortType::Dit).about("The transformer; it may have adapters already."),
+            text("path", "")
+                .required()
+                .file()
+                .about("A LoRA as a safetensors file, relative to the graph."),
+            real("strength", 1.0).within(-100.0, 100.0).about(
+                "How strongly it counts: 1 as in training, 0 not at all, below 0 against it."
+            ),
+            text("part", "auto").choices(&PARTS).about(
+                "Which of two experts (Wan 2.2 A14B) it changes: that of `high` or of `low` noise \
+                 levels. `auto`: the one that the file's name says (high_noise, low_noise), or both."
+            ),
+        ],
+        outputs: ports![edge("dit", PortType::Dit).about("The transformer with the LoRA.")],
+        traits: NodeTraits::LIGHT,
+    },
+    infer,
+    run,
+};
+
+const ABOUT: &str = "Puts a LoRA (arXiv:2106.09685) beside the weights of a transformer: each layer \
+that it names gives W·x + strength·alpha/rank·B·A·x. The weights stay as they are and are shared \
+with every other use of the model; several nodes one after another put several beside them. Names \
+are understood as diffusers and PEFT, kohya, and the authors of the model write them \
+(`transformer.`, `lora_unet_`, `diffusion_model.`), with whole differences of weights and biases \
+(`.diff`, `.diff_b`). A file of which no layer is the transformer's is an error, one of another \
+size too.\n\n\
+The LoRAs of a few steps (LightX2V and others) are used without guidance: `steps` 4, `guidance` 1, \
+`scheduler` \"lcm\" or \"euler\", and for Wan 2.2 A14B two files, one an expert.\n\n\
+Example:\n    \"fast\": (op: \"lora.apply\", in: {\"dit\": \"model.dit\"}, with: {\"path\": \
+\"fast_4_steps.safetensors\"}),";
+
+const PARTS: [Cow<'static, str>; 3] =
+    [Cow::Borrowed("auto"), Cow::Borrowed("high"), Cow::Borrowed("low")];
+
+/// Which experts are changed: that of high noise levels, that of low ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Experts {
+    high: bool,
+    low: bool,
+}
+
+impl Experts {
+    const BOTH: Self = Experts { high: true, low: true };
+
+    /// What `part` says; `auto` is what the file's name says.
+    fn of(part: &str, path: &str) -> Self {
+        let name = Path::new(path).file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        let words: Vec<&str> = name.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+        let says = |expert: &str| {
+            words.iter().any(|word| *word == expert || *word == format!("{expert}noise"))
+        };
+        match part {
+            "high" => Experts { high: true, low: false },
+            "low" => Experts { high: false, low: true },
+            _ if says("high") != says("low") => Experts { high: says("high"), low: says("low") },
+            _ => Self::BOTH,
+        }
+    }
+}
+
+fn open(
+    services: &Services,
+    path: &str,
+    planned: Option<&str>,
+) -> Result<Arc<OpenNetwork<LoraSpec>>, PlanError> {
+    let source = network_file(services, ("path", path), "a LoRA is")?;
+    let models = services.get::<Models>().map_err(|error| PlanError::new(error.to_string()))?;
+    models.open_lora(&source, planned).map_err(network_error("path"))?.allowed(services, "path")
+}
+
+/// The transformer with the adapters of an opened file.
+fn applied(
+    part: &DitHandle,
+    opened: &Arc<OpenNetwork<LoraSpec>>,
+    strength: f64,
+    experts: Experts,
+) -> Result<DitHandle, PlanError> {
+    let adapter = |part: &DitHandle| {
+        let alias = |layer: &str| part.spec.original_name(layer);
+        let matched = opened.spec.match_to(opened.files(), &part.files, &alias);
+        let matched = matched.map_err(|error| PlanError::at("path", error.to_string()))?;
+        Ok(AdapterHandle { opened: Arc::clone(opened), matched: Arc::new(matched), strength })
+    };
+    let Some(low) = &part.low_noise else {
+        return Ok(part.with(Some(adapter(part)?), None));
+    };
+    let changed = match experts.low {
+        true => Arc::new(low.part.with(Some(adapter(&low.part)?), None)),
+        false => Arc::clone(&low.part),
+    };
+    let low = LowNoise { below: low.below, part: changed };
+    let own = experts.high.then(|| adapter(part)).transpose()?;
+    Ok(part.with(own, Some(low)))
+}
+
+/// One transformer has no experts to choose of.
+fn check_part(part: &DitHandle, chosen: &str) -> Result<(), PlanError> {
+    match chosen {
+        "high" | "low" if part.low_noise.is_none() => {
+            let message = format!("this transformer has no expert of {chosen} noise levels");
+            Err(PlanError::at("part", message).hint("it is one for all: leave `part` out"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn infer(services: &Services, facts: &Facts) -> InferResult {
+    let mut review = InferCx::new(facts);
+    let dit = review.part::<DitHandle>("dit");
+    let path = facts.text("path");
+    let opened = path.and_then(|path| review.take(open(services, path, None)));
+    let (Some(path), Some(opened)) = (path, opened) else {
+        return review.finish(StepInfo::default());
+    };
+    let info = StepInfo {
+        key: opened.identity().to_vec(),
+        reads: opened.reads(path),
+        ..StepInfo::default()
+    };
+    let strength = facts.real("strength");
+    let (Some(dit), Some(strength), Some(chosen)) = (dit, strength, facts.text("part")) else {
+        return review.finish(info);
+    };
+    review.take(check_part(&dit, chosen));
+    let applied = review.take(applied(&dit, &opened, strength, Experts::of(chosen, path)));
+    let output = applied.map_or(Fact::Unknown, |part| Fact::Typed(Arc::new(part)));
+    review.finish(StepInfo { outputs: vec![output], ..info })
+}
+
+fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
+    let dit = inputs.part::<DitHandle>("dit")?;
+    let (path, chosen) = (inputs.text("path")?, inputs.text("part")?);
+    check_part(&dit, chosen).map_err(refuse)?;
+    // The file that the plan was made with; without a plan, the one that lies there now.
+    let planned = cx.reads.iter().find(|read| read.path == path).map(|read| &*read.hash);
+    let opened = open(cx.services, path, planned).map_err(refuse)?;
+    let experts = Experts::of(chosen, path);
+    let part = applied(&dit, &opened, inputs.real("strength")?, experts).map_err(refuse)?;
+    Ok(vec![Some(Value::Part(ModelPart { ty: PortType::Dit, handle: Arc::new(part) }))])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_file_says_which_expert_it_is_for() {
+        let auto = |path: &str| Experts::of("auto", path);
+        let (high, low) = (Experts { high: true, low: false }, Experts { high: false, low: true });
+        for (path, expected) in [
+            ("wan2.2_i2v_lightx2v_4steps_lora_v1_high_noise.safetensors", high),
+            ("loras/Wan22-LowNoise-rank64.safetensors", low),
+            ("high_noise/style.safetensors", Experts::BOTH),
+            ("highlight.safetensors", Experts::BOTH),
+            ("high_and_low.safetensors", Experts::BOTH),
+        ] {
+            assert_eq!(auto(path), expected, "{path}");
+        }
+        assert_eq!(Experts::of("low", "x_high_noise.safetensors"), low);
+    }
+}

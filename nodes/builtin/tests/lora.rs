@@ -1,0 +1,349 @@
+//! LoRAs beside the weights of a transformer: whatever their names, the numbers are those of
+//! weights into which they were merged.
+
+mod common;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use common::{Copied, Rig, distance, int, known, reference, text};
+use kino_node::Value;
+use kino_nodes::{DitHandle, Models};
+
+/// A layer as diffusers, Wan's authors, and kohya name it.
+struct Layer {
+    diffusers: &'static str,
+    original: &'static str,
+}
+
+/// Linear layers of blocks, one outside of them, and the two that are read in other forms.
+const LAYERS: [Layer; 6] = [
+    Layer { diffusers: "blocks.0.attn1.to_q", original: "blocks.0.self_attn.q" },
+    Layer { diffusers: "blocks.1.attn2.to_out.0", original: "blocks.1.cross_attn.o" },
+    Layer { diffusers: "blocks.2.ffn.net.0.proj", original: "blocks.2.ffn.0" },
+    Layer { diffusers: "condition_embedder.time_proj", original: "time_projection.1" },
+    Layer { diffusers: "proj_out", original: "head.head" },
+    Layer { diffusers: "patch_embedding", original: "patch_embedding" },
+];
+
+const RANK: usize = 3;
+const ALPHA: f64 = 1.5;
+
+type Tensors = HashMap<String, Tensor>;
+
+/// Numbers that look random and are the same everywhere.
+fn numbers(shape: &[usize], seed: f64) -> Tensor {
+    let count: usize = shape.iter().product();
+    let wave = |i: usize| ((i as f64 * 12.9898 + seed * 78.233).sin() * 43758.5453).fract() as f32;
+    let values: Vec<f32> = (0..count).map(|i| wave(i) * 0.2).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+fn weights(model: &str, part: &str) -> Tensors {
+    let file = reference(model).join(part).join("diffusion_pytorch_model.safetensors");
+    candle_core::safetensors::load(file, &Device::Cpu).unwrap()
+}
+
+/// The halves of a layer's adapter: `[rank, inner…]` and `[out, rank]`.
+fn halves(weight: &Tensor, seed: f64) -> (Tensor, Tensor) {
+    let dims = weight.dims();
+    let (mut down, mut up) = (dims.to_vec(), dims.to_vec());
+    down[0] = RANK;
+    up[1] = RANK;
+    up[2..].fill(1);
+    (numbers(&down, seed), numbers(&up, seed + 0.5))
+}
+
+/// A file of adapters for those of [`LAYERS`] that the model has.
+fn lora(model: &Tensors, name: impl Fn(&Layer, bool) -> String, alpha: bool) -> Tensors {
+    let mut tensors = Tensors::new();
+    for (index, layer) in LAYERS.iter().enumerate() {
+        // Not every model has as many blocks.
+        let Some(weight) = model.get(&format!("{}.weight", layer.diffusers)) else { continue };
+        let (down, up) = halves(weight, index as f64);
+        if alpha {
+            let key = name(layer, false);
+            let end = [".lora_A.weight", ".lora_down.weight"].into_iter();
+            let key = end.filter_map(|end| key.strip_suffix(end)).next().unwrap().to_owned();
+            tensors.insert(key + ".alpha", Tensor::new(ALPHA as f32, &Device::Cpu).unwrap());
+        }
+        tensors.insert(name(layer, false), down);
+        tensors.insert(name(layer, true), up);
+    }
+    tensors
+}
+
+/// The weights with the adapters in them.
+fn merged(mut model: Tensors, scale: f64) -> Tensors {
+    for (index, layer) in LAYERS.iter().enumerate() {
+        let weight = model.get_mut(&format!("{}.weight", layer.diffusers)).unwrap();
+        let (down, up) = halves(weight, index as f64);
+        let (down, up) = (down.flatten_from(1).unwrap(), up.flatten_from(1).unwrap());
+        let change = (up.matmul(&down).unwrap() * scale).unwrap();
+        *weight = (&*weight + change.reshape(weight.dims()).unwrap()).unwrap();
+    }
+    model
+}
+
+/// A folder of files.
+struct Files(PathBuf);
+
+impl Files {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("kino-lora-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        Files(folder)
+    }
+
+    /// Writes a file and gives its path.
+    fn write(&self, name: &str, tensors: &Tensors) -> String {
+        let path = self.0.join(name);
+        candle_core::safetensors::save(tensors, &path).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn sample(rig: &Rig, dit: &Value) -> Tensor {
+    let noise = numbers(&[16, 1, 4, 4], 3.0);
+    let latents = ("latents", Value::Tensor((noise * 7.0).unwrap()));
+    let patches = rig.one("patchify", &[("dit", dit.clone()), latents]);
+    let text = Tensor::ones((8, 40), DType::F32, &Device::Cpu).unwrap();
+    let inputs = [
+        ("dit", dit.clone()),
+        ("patches", patches),
+        ("text", Value::Tensor(text)),
+        ("steps", int(2)),
+    ];
+    rig.one("dit.sample", &inputs).tensor().unwrap()
+}
+
+fn with(rig: &Rig, dit: &Value, path: &str, strength: f64) -> Value {
+    let inputs = [("dit", dit.clone()), ("path", text(path)), ("strength", Value::Real(strength))];
+    rig.one("lora.apply", &inputs)
+}
+
+fn dit_of(value: &Value) -> Arc<DitHandle> {
+    common::handle(value)
+}
+
+#[test]
+fn whatever_the_names_the_numbers_are_those_of_merged_weights() {
+    let (rig, files) = (Rig::new("lora-names"), Files::new("names"));
+    let own = weights("wan_t2v/model", "transformer");
+    let plain = rig.model("wan_t2v/model").dit;
+    let copied = Copied::of(&reference("wan_t2v/model"), "lora-merged");
+    let merge = |scale: f64| {
+        let file = copied.0.join("transformer/diffusion_pytorch_model.safetensors");
+        candle_core::safetensors::save(&merged(own.clone(), scale), file).unwrap();
+        sample(&rig, &rig.model(copied.path()).dit)
+    };
+    let half = |up: bool| if up { "B" } else { "A" };
+    let word = |up: bool| if up { "up" } else { "down" };
+    let peft = |l: &Layer, up| format!("transformer.{}.lora_{}.weight", l.diffusers, half(up));
+    let nested = |l: &Layer, up| {
+        format!("base_model.model.{}.lora_{}.default.weight", l.diffusers, half(up))
+    };
+    let comfy = |l: &Layer, up| format!("diffusion_model.{}.lora_{}.weight", l.original, word(up));
+    let kohya = |l: &Layer, up| {
+        format!("lora_unet_{}.lora_{}.weight", l.original.replace('.', "_"), word(up))
+    };
+    let of_alpha = ALPHA / RANK as f64;
+    let cases = [
+        ("peft", lora(&own, peft, false), 1.0),
+        ("nested", lora(&own, nested, false), 1.0),
+        ("comfy", lora(&own, comfy, true), of_alpha),
+        ("kohya", lora(&own, kohya, true), of_alpha),
+    ];
+    let before = sample(&rig, &plain);
+    for (name, tensors, scale) in cases {
+        let path = files.write(&format!("{name}.safetensors"), &tensors);
+        for strength in [1.0, -0.5] {
+            let expected = merge(scale * strength);
+            let found = sample(&rig, &with(&rig, &plain, &path, strength));
+            let off = distance(&found, &expected);
+            println!("{name} {strength}: {off:.1e}, changed {:.1e}", distance(&found, &before));
+            assert!(off < 2e-5, "{name}, {strength}: {off}");
+            assert!(distance(&found, &before) > 1e-2, "{name} changes something");
+        }
+        // Two after one another are their sum.
+        let twice = with(&rig, &with(&rig, &plain, &path, 0.75), &path, 0.25);
+        assert!(distance(&sample(&rig, &twice), &merge(scale)) < 2e-5, "{name}, twice");
+    }
+    // Taking them away gives the bytes from before, and so does one that does not count.
+    let same = |other: &Tensor| distance(other, &before) == 0.0;
+    assert!(same(&sample(&rig, &plain)), "the weights stayed as they were");
+}
+
+#[test]
+fn the_header_may_say_alpha_for_all_layers() {
+    let (rig, files) = (Rig::new("lora-alpha"), Files::new("alpha"));
+    let own = weights("wan_t2v/model", "transformer");
+    let name = |l: &Layer, up: bool| {
+        format!("transformer.{}.lora_{}.weight", l.diffusers, if up { "B" } else { "A" })
+    };
+    let tensors = lora(&own, name, false);
+    let said = r#"{"transformer.r": 3, "transformer.lora_alpha": 1.5, "transformer.bias": "none"}"#;
+    let about = HashMap::from([("lora_adapter_metadata".to_owned(), said.to_owned())]);
+    let path = files.0.join("said.safetensors");
+    safetensors::serialize_to_file(&tensors, Some(about), &path).unwrap();
+    let dit = rig.model("wan_t2v/model").dit;
+    let found = sample(&rig, &with(&rig, &dit, path.to_str().unwrap(), 1.0));
+    let plain = files.write("plain.safetensors", &tensors);
+    let expected = sample(&rig, &with(&rig, &dit, &plain, ALPHA / RANK as f64));
+    assert!(distance(&found, &expected) < 1e-6);
+}
+
+#[test]
+fn whole_differences_of_weights_and_biases_are_added() {
+    let (rig, files) = (Rig::new("lora-diff"), Files::new("diff"));
+    let own = weights("wan_t2v/model", "transformer");
+    let names = [
+        ("blocks.0.self_attn.norm_q.diff", "blocks.0.attn1.norm_q.weight"),
+        ("blocks.1.norm3.diff_b", "blocks.1.norm2.bias"),
+        ("blocks.2.self_attn.o.diff", "blocks.2.attn1.to_out.0.weight"),
+        ("blocks.2.self_attn.o.diff_b", "blocks.2.attn1.to_out.0.bias"),
+        ("blocks.2.modulation.diff", "blocks.2.scale_shift_table"),
+        ("head.head.diff_b", "proj_out.bias"),
+    ];
+    let (mut tensors, mut changed) = (Tensors::new(), own);
+    for (index, (name, weight)) in names.into_iter().enumerate() {
+        let weight = changed.get_mut(weight).unwrap();
+        let difference = numbers(weight.dims(), index as f64);
+        *weight = (&*weight + (&difference * 0.5).unwrap()).unwrap();
+        tensors.insert(format!("diffusion_model.{name}"), difference);
+    }
+    let copied = Copied::of(&reference("wan_t2v/model"), "lora-diff");
+    let file = copied.0.join("transformer/diffusion_pytorch_model.safetensors");
+    candle_core::safetensors::save(&changed, file).unwrap();
+    let path = files.write("diff.safetensors", &tensors);
+    let plain = rig.model("wan_t2v/model").dit;
+    let found = sample(&rig, &with(&rig, &plain, &path, 0.5));
+    let expected = sample(&rig, &rig.model(copied.path()).dit);
+    assert!(distance(&found, &expected) < 1e-6, "{}", distance(&found, &expected));
+    assert!(distance(&found, &sample(&rig, &plain)) > 1e-2);
+}
+
+#[test]
+fn the_weights_are_loaded_once_with_and_without() {
+    let (rig, files) = (Rig::new("lora-shared"), Files::new("shared"));
+    let own = weights("wan_t2v/model", "transformer");
+    let name =
+        |l: &Layer, up| format!("{}.lora_{}.weight", l.diffusers, if up { "B" } else { "A" });
+    let path = files.write("style.safetensors", &lora(&own, name, false));
+    let plain = rig.model("wan_t2v/model").dit;
+    let styled = with(&rig, &plain, &path, 0.5);
+    let models = rig.services.get::<Models>().unwrap();
+    let first = models.dit(&dit_of(&plain)).unwrap();
+    let of_plain = rig.services.ledger.used();
+    let second = models.dit(&dit_of(&styled)).unwrap();
+    assert!(first.shares_weights(&second));
+    let adapter: usize = lora(&own, name, false).values().map(Tensor::elem_count).sum();
+    assert_eq!(rig.services.ledger.used() - of_plain, 4 * adapter as u64, "the LoRA alone");
+    let third = models.dit(&dit_of(&with(&rig, &plain, &path, 2.0))).unwrap();
+    assert_eq!(rig.services.ledger.used() - of_plain, 4 * adapter as u64, "read once");
+    assert_eq!(
+        dit_of(&styled).weight_bytes() - dit_of(&plain).weight_bytes(),
+        4 * adapter as u64,
+        "and planned"
+    );
+    drop((first, second, third));
+    models.clear();
+    assert_eq!(rig.services.ledger.used(), 0);
+}
+
+#[test]
+fn of_two_experts_the_one_is_changed_that_the_name_or_the_graph_says() {
+    let (rig, files) = (Rig::new("lora-experts"), Files::new("experts"));
+    let own = weights("wan22_a14b/model", "transformer");
+    let name = |l: &Layer, up| {
+        format!("diffusion_model.{}.lora_{}.weight", l.original, if up { "up" } else { "down" })
+    };
+    let layers = lora(&own, name, false);
+    let high = files.write("fast_high_noise.safetensors", &layers);
+    let low = files.write("fast_low_noise.safetensors", &layers);
+    let both = files.write("style.safetensors", &layers);
+    let plain = rig.model("wan22_a14b/model").dit;
+    let with_part = |path: &str, part: &str| {
+        let inputs = [("dit", plain.clone()), ("path", text(path)), ("part", text(part))];
+        sample(&rig, &rig.one("lora.apply", &inputs))
+    };
+    let (of_high, of_low) = (with_part(&high, "auto"), with_part(&low, "auto"));
+    let of_both = with_part(&both, "auto");
+    let same = |a: &Tensor, b: &Tensor| distance(a, b) == 0.0;
+    assert!(same(&of_high, &with_part(&both, "high")) && same(&of_low, &with_part(&both, "low")));
+    let results = [&sample(&rig, &plain), &of_high, &of_low, &of_both];
+    for (index, a) in results.iter().enumerate() {
+        for b in &results[index + 1..] {
+            assert!(!same(a, b), "each is another");
+        }
+    }
+    // One after the other they are what the one for both is.
+    let two = with(&rig, &with(&rig, &plain, &high, 1.0), &low, 1.0);
+    assert!(same(&sample(&rig, &two), &of_both));
+}
+
+/// Each is an error while planning, which names the tensor and the way out.
+#[test]
+fn what_does_not_fit_is_refused_in_the_plan() {
+    let (rig, files) = (Rig::new("lora-refused"), Files::new("refused"));
+    let dit = rig.model_facts("wan_t2v/model").dit;
+    let refused = |name: &str, tensors: &[(&str, &[usize])]| {
+        let tensors = tensors.iter().map(|(key, shape)| ((*key).to_owned(), numbers(shape, 0.0)));
+        let path = files.write(name, &tensors.collect());
+        let inputs = [("dit", dit.clone()), ("path", known(&path))];
+        rig.objects("lora.apply", &inputs).replace(files.0.to_str().unwrap(), "")
+    };
+    let (down, up) = ("lora_A.weight", "lora_B.weight");
+    let of = |layer: &str, half: &str| format!("{layer}.{half}");
+    let q = "transformer.blocks.0.attn1.to_q";
+    assert_eq!(
+        refused(
+            "other.safetensors",
+            &[(&of("unet.mid.q", down), &[2, 8]), (&of("unet.mid.q", up), &[8, 2])]
+        ),
+        "path: /other.safetensors: none of its 1 layers is in this transformer: it was made for \
+         another family of models (its first is `unet.mid.q`; the transformer has such as \
+         `blocks.0.attn1.norm_k`)"
+    );
+    assert_eq!(
+        refused("large.safetensors", &[(&of(q, down), &[2, 128]), (&of(q, up), &[128, 2])]),
+        "path: /large.safetensors: `transformer.blocks.0.attn1.to_q.lora_A.weight` is [2, 128] and \
+         its other half [128, 2], but `blocks.0.attn1.to_q` is [64, 64]: it was made for another \
+         size of the model"
+    );
+    assert_eq!(
+        refused("half.safetensors", &[(&of(q, down), &[2, 64])]),
+        "path: /half.safetensors: `transformer.blocks.0.attn1.to_q` has no lora_B (or lora_up): \
+         download the file again"
+    );
+    assert_eq!(
+        refused("dora.safetensors", &[(&of(q, "dora_scale"), &[64])]),
+        "path: /dora.safetensors: DoRA (`transformer.blocks.0.attn1.to_q.dora_scale`) is not \
+         supported yet"
+    );
+    assert_eq!(
+        refused("model.safetensors", &[("blocks.0.attn1.to_q.weight", &[64, 64])]),
+        "path: /model.safetensors: it holds no LoRA: no name ends in `.lora_A.weight` or \
+         `.lora_down.weight` (the first is `blocks.0.attn1.to_q.weight`)"
+    );
+    let path = files.write(
+        "q.safetensors",
+        &[(of(q, down), numbers(&[2, 64], 0.0)), (of(q, up), numbers(&[64, 2], 0.0))].into(),
+    );
+    let inputs = [("dit", dit.clone()), ("path", known(&path)), ("part", known("low"))];
+    assert_eq!(
+        rig.objects("lora.apply", &inputs),
+        "part: this transformer has no expert of low noise levels (it is one for all: leave `part` \
+         out)"
+    );
+    let inputs = [("dit", dit), ("path", known("nowhere.safetensors"))];
+    assert!(rig.objects("lora.apply", &inputs).contains("does not exist (a LoRA is a safetensors"));
+}
