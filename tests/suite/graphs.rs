@@ -26,7 +26,7 @@ fn sorted<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
 fn text_to_video_runs_once() {
     let rig = small();
     assert_eq!(sorted(rig.run().names()), sorted(ALL));
-    let file = rig.out("text_to_video-7-001.mp4");
+    let file = rig.out("text_to_video-4-001.mp4");
     assert_eq!(&fs::read(&file).unwrap()[4..8], b"ftyp");
     assert!(
         read_metadata(&file).unwrap().unwrap().contains("default: 2"),
@@ -56,7 +56,7 @@ fn going_back_to_an_old_prompt_computes_nothing_expensive() {
     rig.set("prompt", "a red circle moves right on a white background");
     assert_eq!(rig.run().names(), [""; 0], "a file of another number did not replace it");
     // It is written again from what is kept.
-    fs::remove_file(rig.out("text_to_video-7-001.mp4")).unwrap();
+    fs::remove_file(rig.out("text_to_video-4-001.mp4")).unwrap();
     assert_eq!(sorted(rig.run().names()), ["file", "large"]);
 }
 
@@ -64,7 +64,7 @@ fn going_back_to_an_old_prompt_computes_nothing_expensive() {
 fn a_lost_or_edited_file_is_written_again() {
     let rig = small();
     rig.run();
-    let file = rig.out("text_to_video-7-001.mp4");
+    let file = rig.out("text_to_video-4-001.mp4");
     let whole = fs::read(&file).unwrap();
     fs::remove_file(&file).unwrap();
     assert_eq!(rig.run().names(), ["large", "file"]);
@@ -72,7 +72,7 @@ fn a_lost_or_edited_file_is_written_again() {
     fs::write(&file, b"something else").unwrap();
     assert_eq!(rig.run().names(), ["large", "file"]);
     assert_eq!(fs::read(&file).unwrap(), b"something else", "what somebody edited stays");
-    assert!(fs::read(rig.out("text_to_video-7-002.mp4")).unwrap() == whole);
+    assert!(fs::read(rig.out("text_to_video-4-002.mp4")).unwrap() == whole);
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn the_same_seed_gives_the_same_bytes() {
     let (one, two) = (small(), small());
     one.run();
     two.run();
-    let file = |rig: &Rig| fs::read(rig.out("text_to_video-7-001.mp4")).unwrap();
+    let file = |rig: &Rig| fs::read(rig.out("text_to_video-4-001.mp4")).unwrap();
     assert!(file(&one) == file(&two));
 }
 

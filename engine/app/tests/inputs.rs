@@ -338,3 +338,36 @@ fn a_drawing_is_svg_dot_or_mermaid() {
     }
     place.good(&["draw", "text_to_image", "-o", "x.png", "--format", "svg"]);
 }
+
+#[test]
+fn what_a_model_does_not_read_of_a_prompt_is_told() {
+    let place = Place::new();
+    let said = |prompt: &str| {
+        let ran = place.kino(&["plan", "text_to_image", "--set", &format!("prompt={prompt}")]);
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        ran.err.replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let cat = said("a cat walks through the grass, a red cat!");
+    assert!(cat.contains("does not know `cat`, `walks`, `through` and `grass`"), "{cat}");
+    assert!(cat.contains("`kino nodes model.load` lists"), "{cat}");
+    assert!(said("a red dragon").contains("does not know `dragon`: it means nothing"));
+    let long = said(&format!("a red circle moves right {}and a star", "and a ring ".repeat(30)));
+    assert!(long.contains("longer than the model reads: `"), "{long}");
+    assert!(long.contains("is left out") && !long.contains("does not know"), "{long}");
+    // All that is listed is known, in both languages.
+    let listed = place.good(&["nodes", "model.load"]);
+    let listed = listed.split_whitespace().collect::<Vec<_>>().join(" ");
+    let words = listed.split("Colours: ").nth(1).unwrap().split("Two objects").next().unwrap();
+    let words: Vec<String> = words
+        .split(['.', ',', ':'])
+        .map(str::trim)
+        .filter(|word| !["", "Shapes", "Sizes", "What they do", "Backgrounds"].contains(word))
+        .map(str::to_owned)
+        .collect();
+    assert!(words.len() > 20 && words.contains(&"stays still".to_owned()), "{words:?}");
+    for known in words.iter().map(String::as_str).chain(["一个蓝色方形，白色背景"]) {
+        assert_eq!(said(known), "", "{known}");
+    }
+    let lines = place.json(&["plan", "text_to_image", "--set", "prompt=a cat"]);
+    assert_eq!(lines[0]["diagnostics"][0]["severity"], "warning", "{}", lines[0]["diagnostics"]);
+}

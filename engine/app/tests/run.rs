@@ -18,21 +18,21 @@ fn a_run_writes_a_video_and_a_second_one_nothing() {
     let place = Place::new();
     let ran = place.kino(&[&["run", "text_to_video"][..], &QUICK].concat());
     assert_eq!(ran.code, 0, "{}", ran.err);
-    assert!(ran.out.starts_with("out/text_to_video-7-001.mp4  "), "{}", ran.out);
+    assert!(ran.out.starts_with("out/text_to_video-4-001.mp4  "), "{}", ran.out);
     assert_eq!(ran.out.lines().count(), 1, "results alone on the output stream: {}", ran.out);
     assert!(ran.err.contains("dit.sample"), "a line a node on the error stream: {}", ran.err);
-    assert_eq!(place.files("out"), ["text_to_video-7-001.mp4"]);
-    let video = fs::read(place.path("out/text_to_video-7-001.mp4")).unwrap();
+    assert_eq!(place.files("out"), ["text_to_video-4-001.mp4"]);
+    let video = fs::read(place.path("out/text_to_video-4-001.mp4")).unwrap();
     assert_eq!(&video[4..8], b"ftyp");
 
     let again = place.json(&[&["run", "text_to_video"][..], &QUICK].concat());
     assert_eq!(evaluated(&again), 0);
-    fs::remove_file(place.path("out/text_to_video-7-001.mp4")).unwrap();
+    fs::remove_file(place.path("out/text_to_video-4-001.mp4")).unwrap();
     let third = place.json(&[&["run", "text_to_video", "--out", "out"][..], &QUICK].concat());
     let sample = third.iter().find(|line| line["event"] == "finished" && line["name"] == "sample");
     assert!(sample.is_none_or(|line| line["cached"] == "disk"), "{sample:?}");
     assert!(
-        fs::read(place.path("out/text_to_video-7-001.mp4")).unwrap() == video,
+        fs::read(place.path("out/text_to_video-4-001.mp4")).unwrap() == video,
         "the files differ"
     );
 }
@@ -180,8 +180,8 @@ fn another_folder_gets_a_file_of_its_own() {
             .concat();
     place.good(&[&base[..], &["--out", "a"]].concat());
     place.good(&[&base[..], &["--out", "b"]].concat());
-    assert_eq!(place.files("a"), ["text_to_image-7-001.png"]);
-    assert_eq!(place.files("b"), ["text_to_image-7-001.png"]);
+    assert_eq!(place.files("a"), ["text_to_image-3-001.png"]);
+    assert_eq!(place.files("b"), ["text_to_image-3-001.png"]);
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn a_graph_does_not_read_what_it_writes() {
     let place = Place::new();
     let size = ["-s", "width=32", "-s", "height=32", "-s", "steps=1"];
     place.good(&[&["run", "text_to_image", "--out", "."][..], &size].concat());
-    let name = "text_to_image-7-001.png";
+    let name = "text_to_image-3-001.png";
     place.write(
         "g.ron",
         format!(
@@ -239,7 +239,7 @@ fn quiet_leaves_results_alone() {
     let place = Place::new();
     let ran = place.kino(&[&["run", "text_to_video", "--quiet"][..], &QUICK].concat());
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
-    assert!(ran.out.starts_with("out/text_to_video-7-001.mp4"));
+    assert!(ran.out.starts_with("out/text_to_video-4-001.mp4"));
 }
 
 #[test]
@@ -257,8 +257,8 @@ fn events_are_lines_of_json() {
     );
     assert_eq!(event(&lines, "done")["failed"], 0);
     let video = &event(&lines, "outputs")["outputs"]["video"];
-    assert_eq!(video["path"], "out/text_to_video-7-001.mp4");
-    let bytes = fs::metadata(place.path("out/text_to_video-7-001.mp4")).unwrap().len();
+    assert_eq!(video["path"], "out/text_to_video-4-001.mp4");
+    let bytes = fs::metadata(place.path("out/text_to_video-4-001.mp4")).unwrap().len();
     assert_eq!(video["bytes"], bytes);
 }
 
@@ -591,7 +591,7 @@ fn a_killed_run_goes_on_where_it_was() {
     assert!(sample.is_none_or(|line| line["cached"] == "disk"), "{sample:?}");
     let text = again.iter().find(|line| line["event"] == "started" && line["name"] == "text");
     assert_eq!(text, None, "the text is not encoded again");
-    assert_eq!(place.files("out"), ["text_to_video-7-001.mp4"]);
+    assert_eq!(place.files("out"), ["text_to_video-4-001.mp4"]);
 }
 
 #[test]
@@ -622,11 +622,11 @@ fn what_killed_runs_left_goes_although_nothing_is_written() {
     let place = Place::new();
     let args = ["run", "text_to_image", "-s", "width=32", "-s", "height=32", "-s", "steps=1"];
     place.good(&args);
-    let left = [".text_to_image-7-001.png.AbCd12.partial", ".frame_1.png.zZ0123.AbCd12.waiting"];
+    let left = [".text_to_image-3-001.png.AbCd12.partial", ".frame_1.png.zZ0123.AbCd12.waiting"];
     left.iter().for_each(|name| drop(place.write(&format!("out/{name}"), "half")));
     // As a process that is writing holds it.
     let living = fs::File::create(place.path("out/.other.png.EfGh34.partial")).unwrap();
     living.lock().unwrap();
     assert_eq!(evaluated(&place.json(&args)), 0);
-    assert_eq!(place.files("out"), [".other.png.EfGh34.partial", "text_to_image-7-001.png"]);
+    assert_eq!(place.files("out"), [".other.png.EfGh34.partial", "text_to_image-3-001.png"]);
 }
