@@ -13,6 +13,7 @@ use kino_port::{
 };
 use kino_world::Folders;
 
+use crate::error::{is_of_machine, of_model};
 use crate::files::policy;
 use crate::infer::{InferResult, refuse};
 use crate::models::{DitHandle, Handle, LowNoise, MissingPart, Models, OpenModel};
@@ -164,7 +165,8 @@ impl Parts {
 }
 
 fn missing(model: &str, part: &str) -> MissingPart {
-    MissingPart { message: format!("the model `{model}` has no {part}"), hint: None }
+    let message = format!("the model `{model}` has no {part}");
+    MissingPart { message, hint: None, of_machine: false }
 }
 
 /// The transformer, with the expert of low noise levels where there are two.
@@ -196,8 +198,11 @@ fn handle<S: ?Sized>(
     (compute, device): (&str, &Device),
 ) -> Result<Handle<S>, MissingPart> {
     let Some(Component { part, spec }) = component else { return Err(missing(model_name, name)) };
-    let unreadable =
-        |error: kino_models::Error| MissingPart { message: error.to_string(), hint: None };
+    let unreadable = |error: kino_models::Error| MissingPart {
+        message: error.to_string(),
+        hint: None,
+        of_machine: is_of_machine(&error),
+    };
     let files = model.checkpoint.part(part).map_err(unreadable)?;
     let identity = model.checkpoint.identity(part).map_err(unreadable)?;
     let stored = files.main_dtype().unwrap_or(DType::F32);
@@ -252,7 +257,7 @@ fn open(services: &Services, named: &Named<'_>) -> std::result::Result<Arc<OpenM
     let model = model.map_err(|error| {
         let text = error.to_string();
         let of_file = asked.files.iter().find(|(_, path)| text.contains(&*path.to_string_lossy()));
-        PlanError::at(of_file.map_or("source", |(part, _)| part), text)
+        of_model(of_file.map_or("source", |(part, _)| part), &error)
     })?;
     if policy.narrows_reading() {
         // Nobody has turned a link between the two.
@@ -337,7 +342,9 @@ fn value<T: Send + Sync + 'static>(
 ) -> Result<Option<Value>> {
     match part {
         Ok(handle) => Ok(Some(Value::Part(ModelPart { ty, handle }))),
-        Err(MissingPart { message, hint }) if wanted => Err(Error::failed(message).with_hint(hint)),
+        Err(MissingPart { message, hint, .. }) if wanted => {
+            Err(Error::failed(message).with_hint(hint))
+        }
         Err(_) => Ok(None),
     }
 }

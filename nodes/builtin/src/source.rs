@@ -76,7 +76,8 @@ impl ModelSource {
              the setting `models`), embedded:shapes, or hub:OWNER/NAME{looked}"
         );
         let found = if folder.exists() { "is a file" } else { "does not exist" };
-        Err(PlanError::at("source", format!("{} {found}", folder.display())).hint(hint))
+        let message = format!("{} {found}", folder.display());
+        Err(PlanError::at("source", message).hint(hint).of_machine())
     }
 
     /// The files as kino-models reads them.
@@ -196,7 +197,8 @@ pub(crate) fn find_part(
         let inner = folders_of(part).join(", ");
         hint += &format!("; looked for in {} and there in {inner}, too", known.join(", "));
     }
-    Err(PlanError::at(part, format!("{} does not exist", own.display())).hint(hint))
+    let message = format!("{} does not exist", own.display());
+    Err(PlanError::at(part, message).hint(hint).of_machine())
 }
 
 /// Where a model lies: a folder, or a name in the binary.
@@ -251,7 +253,8 @@ fn hub_folder(repository: &str, cache: &Path) -> Result<PathBuf, PlanError> {
     }
     let message = format!("{name} is not in the local Hugging Face cache {}", cache.display());
     let at = if revision == "main" { String::new() } else { format!(" --revision {revision}") };
-    Err(PlanError::at("source", message).hint(format!("get it with: hf download {name}{at}")))
+    let hint = format!("get it with: hf download {name}{at}");
+    Err(PlanError::at("source", message).hint(hint).of_machine())
 }
 
 fn not_a_repository(found: &str) -> PlanError {
