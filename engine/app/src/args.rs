@@ -257,6 +257,9 @@ pub(crate) struct Watch {
     /// What of it, and where.
     #[command(flatten)]
     pub(crate) target: Target,
+    /// Build plugins in dev mode when their sources change, which runs their authors' code
+    #[arg(long, conflicts_with = "locked")]
+    pub(crate) build: bool,
     /// Keep the newest preview picture of every sampling node in this folder, as NODE.png
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) preview: Option<PathBuf>,

@@ -3,14 +3,16 @@
 mod add;
 pub(crate) mod args;
 mod bench;
-mod build;
+pub(crate) mod build;
+pub(crate) mod cargo;
 mod cases;
 mod check;
 mod compare;
 mod component;
-mod folder;
+pub(crate) mod folder;
 mod language;
 mod list;
+mod manifest_text;
 mod new;
 mod probe;
 mod sdk;

@@ -42,6 +42,13 @@ struct Finding {
     hung: bool,
 }
 
+/// What children have said.
+#[derive(Default)]
+struct Told {
+    findings: Vec<Finding>,
+    described: Option<Described>,
+}
+
 /// Checks a plugin.
 ///
 /// # Errors
@@ -72,51 +79,60 @@ pub(crate) fn run(args: &Check, screen: &Screen) -> Result<Exit, Failure> {
     }
     descriptors_agree(args, &builds, screen)?;
     let keep = tempfile::tempdir().map_err(|error| Failure::world(error.to_string()))?;
-    let mut findings = Vec::new();
+    let mut told = Told::default();
     for node in &nodes {
         let mut kept = Vec::new();
         for kind in &builds {
             let folder = keep.path().join(format!("{node}-{kind}"));
             let made = std::fs::create_dir_all(&folder);
             made.map_err(|error| Failure::world(error.to_string()))?;
-            try_node(args, node, *kind, seed, &folder, &mut findings, screen)?;
-            chunks_agree(node, *kind, &folder, &mut findings);
+            try_node(args, node, *kind, seed, &folder, &mut told, screen)?;
+            chunks_agree(node, *kind, &folder, &mut told.findings);
             kept.push(folder);
         }
         if let [wasm, native] = kept.as_slice() {
-            builds_agree(node, wasm, native, &mut findings);
+            builds_agree(node, wasm, native, &mut told.findings);
         }
     }
-    report(&findings, seed, screen)
+    report(&told.findings, seed, screen)
 }
 
-/// What a build says of its nodes, asked in a child process.
+/// What a build says of itself.
+pub(super) struct Described {
+    /// The ids of its nodes.
+    pub(super) nodes: Vec<String>,
+    /// All of it.
+    whole: String,
+}
+
+/// What a build says of itself, asked in a child process; `fresh` is an artifact that does not
+/// stand in the folder yet, of which the manifest may say something else.
 ///
 /// # Errors
 /// When it does not say, or its nodes are not those of the manifest.
 pub(super) fn described(
     folder: &Path,
     kind: BuildKind,
+    fresh: Option<&Path>,
     screen: &Screen,
-) -> Result<String, Failure> {
-    let mut told = Vec::new();
-    let task = Task { kind, ..Task::describing(folder) };
-    try_some(&task, &mut told, screen)?;
-    match told.iter().find_map(|finding| finding.fault.as_ref()) {
-        Some(Fault { message, hint }) => {
-            let what = format!("the {kind} build does not describe itself: {message}");
-            let failure = Failure::usage(what);
-            Err(hint.iter().fold(failure, |failure, hint| failure.hint(hint)))
-        }
-        None => Ok(told.into_iter().map(|finding| finding.note).collect()),
+) -> Result<Described, Failure> {
+    let mut told = Told::default();
+    try_some(&Task::describing(folder, kind, fresh), &mut told, screen)?;
+    if let Some(described) = told.described {
+        return Ok(described);
     }
+    let fault = told.findings.into_iter().find_map(|finding| finding.fault);
+    let Fault { message, hint } = fault.unwrap_or_else(|| "it says nothing".to_owned().into());
+    let what = format!("the {kind} build does not describe itself: {message}");
+    let failure = Failure::usage(what);
+    Err(hint.iter().fold(failure, |failure, hint| failure.hint(hint)))
 }
 
 /// Both builds describe the same nodes, and each the same twice.
 fn descriptors_agree(args: &Check, builds: &[BuildKind], screen: &Screen) -> Result<(), Failure> {
     let mut first: Option<(BuildKind, String)> = None;
     for kind in builds.iter().chain(builds) {
-        let descriptor = described(&args.folder, *kind, screen)?;
+        let descriptor = described(&args.folder, *kind, None, screen)?.whole;
         match &first {
             Some((other, known)) if *known != descriptor => {
                 return Err(Failure::usage(format!(
@@ -138,7 +154,7 @@ fn try_node(
     kind: BuildKind,
     seed: u64,
     keep: &Path,
-    findings: &mut Vec<Finding>,
+    told: &mut Told,
     screen: &Screen,
 ) -> Result<(), Failure> {
     let cases = Case::all().len();
@@ -152,15 +168,16 @@ fn try_node(
             from,
             keep: keep.to_owned(),
         };
-        let before = findings.len();
-        let done = try_some(&task, findings, screen)?;
+        let before = told.findings.len();
+        let done = try_some(&task, told, screen)?;
         from += done.max(1);
-        hung += findings[before..].iter().filter(|finding| finding.hung).count();
+        hung += told.findings[before..].iter().filter(|finding| finding.hung).count();
         if hung >= MAX_HUNG && from < cases {
             let (node, case) = (node.to_owned(), "the other cases".to_owned());
             let fault =
                 Some(format!("{} were not tried, as it hangs", count(cases - from, "case")).into());
-            findings.push(Finding { node, kind, case, fault, note: String::new(), hung: false });
+            let note = String::new();
+            told.findings.push(Finding { node, kind, case, fault, note, hung: false });
             break;
         }
     }
@@ -168,7 +185,8 @@ fn try_node(
 }
 
 /// Tries cases in one child until it is through or dies; says how many came to an end.
-fn try_some(task: &Task, findings: &mut Vec<Finding>, screen: &Screen) -> Result<usize, Failure> {
+fn try_some(task: &Task, told: &mut Told, screen: &Screen) -> Result<usize, Failure> {
+    let Told { findings, described } = told;
     let world = |error: std::io::Error| Failure::world(format!("a child process: {error}"));
     let text = serde_json::to_string(task).map_err(|error| Failure::world(error.to_string()))?;
     let mut child = Command::new(std::env::current_exe().map_err(world)?)
@@ -214,6 +232,10 @@ fn try_some(task: &Task, findings: &mut Vec<Finding>, screen: &Screen) -> Result
                 (done, last) = (done + 1, Instant::now());
                 let case = current.take().map_or_else(String::new, |(case, _)| case);
                 end(case, Some(fault), String::new());
+            }
+            Ok(Line::Described { nodes, whole }) => {
+                (done, last, current) = (done + 1, Instant::now(), None);
+                *described = Some(Described { nodes, whole });
             }
             Ok(Line::Notice(told)) => {
                 if !screen.quiet && !screen.json {

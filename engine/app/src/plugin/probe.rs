@@ -33,6 +33,8 @@ pub(crate) enum Line {
     Passed(String),
     /// A case ended as it should not: what happened, and what to do.
     Failed(Fault),
+    /// What a build says of itself: its nodes, and the whole of it, to be compared.
+    Described { nodes: Vec<String>, whole: String },
     /// What is to be told at once.
     Notice(String),
 }
@@ -72,21 +74,22 @@ pub(crate) struct Task {
     pub(crate) seed: u64,
     /// The first case to try.
     pub(crate) from: usize,
-    /// Where outputs are kept, to be compared with those of another build.
+    /// Where outputs are kept, to be compared with those of another build; of a build that only
+    /// describes itself, the artifact, where it does not stand in its folder yet.
     #[serde(with = "kino_node::path_text")]
     pub(crate) keep: PathBuf,
 }
 
 impl Task {
     /// To say what the nodes of a plugin are, and nothing else.
-    pub(crate) fn describing(folder: &Path) -> Self {
+    pub(crate) fn describing(folder: &Path, kind: BuildKind, fresh: Option<&Path>) -> Self {
         Task {
             folder: folder.to_owned(),
-            kind: BuildKind::Wasm,
+            kind,
             node: String::new(),
             seed: 0,
             from: 0,
-            keep: PathBuf::new(),
+            keep: fresh.map_or_else(PathBuf::new, Path::to_owned),
         }
     }
 }
@@ -103,8 +106,17 @@ pub(crate) fn run(task: &Task) -> Result<(), Failure> {
     });
     if task.node.is_empty() {
         say(&Line::Begin("describing".into()))?;
-        return say(&match project.load(task.kind, notice) {
-            Ok(artifact) => Line::Passed(format!("{:?}", artifact.descriptor())),
+        let fresh = Some(&*task.keep).filter(|fresh| !fresh.as_os_str().is_empty());
+        let loaded = match fresh {
+            Some(fresh) => project.load_file(task.kind, fresh.to_owned(), notice),
+            None => project.load(task.kind, notice),
+        };
+        return say(&match loaded {
+            Ok(artifact) => {
+                let descriptor = artifact.descriptor();
+                let nodes = descriptor.nodes.iter().map(|node| node.signature.name.to_string());
+                Line::Described { nodes: nodes.collect(), whole: format!("{descriptor:?}") }
+            }
             Err(error) => Line::Failed(error.into()),
         });
     }

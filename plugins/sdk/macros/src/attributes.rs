@@ -10,7 +10,8 @@ use syn::{
 /// What stands in `#[node(…)]`.
 pub(crate) struct NodeKeys {
     pub(crate) id: LitStr,
-    pub(crate) version: LitStr,
+    /// That of the crate unless given.
+    pub(crate) version: Expr,
     pub(crate) about: Option<LitStr>,
     pub(crate) heavy: bool,
     pub(crate) expensive: bool,
@@ -78,7 +79,7 @@ impl Parse for NodeKeys {
         keys(input, |key, input| {
             match key.to_string().as_str() {
                 "id" => id = Some(value(input)?),
-                "version" => version = Some(value(input)?),
+                "version" => version = Some(value::<LitStr>(input)?),
                 "about" => about = Some(value(input)?),
                 "like" => like = Some(value(input)?),
                 "heavy" => heavy = true,
@@ -103,7 +104,10 @@ impl Parse for NodeKeys {
         };
         let id = id.ok_or_else(|| need("id", "example.gain"))?;
         check_dotted(&id)?;
-        let version = version.ok_or_else(|| need("version", "1.0.0"))?;
+        let version = match version {
+            Some(version) => syn::parse_quote!(#version),
+            None => syn::parse_quote!(::core::env!("CARGO_PKG_VERSION")),
+        };
         outputs.iter().try_for_each(check_name)?;
         Ok(NodeKeys { id, version, about, heavy, expensive, outputs, like })
     }

@@ -19,7 +19,8 @@ use attributes::NodeKeys;
 
 /// Makes a function, or an `impl` block with state, a node of the plugin.
 ///
-/// `#[node(id = "example.gain", version = "1.0.0")]`; more keys: `heavy` (occupies the device),
+/// `#[node(id = "example.gain")]`; more keys: `version = "1.0.0"` (that of the crate unless
+/// given), `heavy` (occupies the device),
 /// `expensive` (its results are worth keeping on disk), `output = "name"`, `outputs("a", "b")`,
 /// `like = "input"` (the output keeps that input's size and rate).
 ///

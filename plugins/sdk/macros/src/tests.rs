@@ -40,7 +40,8 @@ fn keys_of_a_node() {
         )
     };
     check(quote!(id = "a.b", version = "1"), item(), &[]);
-    check(quote!(id = "a.b"), item(), &["`version = \"1.0.0\"` is missing"]);
+    // The version of the crate is that of its nodes, too.
+    check(quote!(id = "a.b"), item(), &[]);
     check(quote!(version = "1"), item(), &["`id = \"example.gain\"` is missing"]);
     check(quote!(id = "a.b", id = "a.c", version = "1"), item(), &["`id` is given twice"]);
     let dotted = "expected words of a-z, 0-9 and _ with points between them, such as \
