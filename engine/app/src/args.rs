@@ -138,7 +138,7 @@ pub(crate) enum Command {
     Cache(Cache),
     /// Show your settings and where each comes from; set and unset them
     Config(Config),
-    /// Write a built-in graph here, to change it
+    /// Write a built-in graph or an example plugin here, to change it
     Init(Init),
     /// Print completions for a shell
     Completions(Completions),
@@ -384,7 +384,7 @@ pub(crate) enum ConfigAction {
 /// `kino init`
 #[derive(Debug, Args)]
 pub(crate) struct Init {
-    /// The built-in graph to write; without it, they are listed
+    /// The built-in graph or example plugin to write; without it, they are listed
     #[arg(value_name = "GRAPH")]
     pub(crate) graph: Option<String>,
     /// Overwrite an existing file

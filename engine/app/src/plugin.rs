@@ -9,6 +9,7 @@ mod cases;
 mod check;
 mod compare;
 mod component;
+pub(crate) mod examples;
 pub(crate) mod folder;
 mod language;
 mod list;

@@ -14,6 +14,7 @@ use super::manifest_text;
 use crate::failure::{Exit, Failure};
 use crate::files;
 use crate::json::json;
+use crate::render::diagnostics;
 use crate::render::quantity::bytes;
 use crate::screen::Screen;
 
@@ -43,8 +44,22 @@ pub(crate) fn run(args: &Build, screen: &Screen) -> Result<Exit, Failure> {
             }
             continue;
         }
-        if asked || both {
+        if !(asked || both) {
+            continue;
+        }
+        if !screen.json {
             built.push(build(&mut project, kind, screen, &mut Says::ToTerminal)?);
+            continue;
+        }
+        let mut said = String::new();
+        match build(&mut project, kind, screen, &mut Says::Into(&mut said)) {
+            Ok(one) => built.push(one),
+            Err(failure) => {
+                let mut value = diagnostics::as_json(&failure);
+                value["compiler"] = said.into();
+                screen.print_json(&value)?;
+                return Ok(Exit::BadGraph);
+            }
         }
     }
     if screen.json {
@@ -87,8 +102,7 @@ pub(crate) fn build(
         BuildKind::Native => Cargo::prepare(&folder)?.native(&folder, says)?,
         BuildKind::Wasm => Cargo::prepare(&folder)?.component(&folder, says)?,
     };
-    let world =
-        |error: std::io::Error| Failure::world(format!("{}: {error}", folder.display()));
+    let world = |error: std::io::Error| Failure::world(format!("{}: {error}", folder.display()));
     let aside = tempfile::Builder::new().prefix(".build-").tempdir_in(&folder).map_err(world)?;
     let fresh = aside.path().join(target.file_name().unwrap_or_default());
     std::fs::write(&fresh, &made.bytes).map_err(world)?;

@@ -17,6 +17,11 @@ use crate::{files, setup};
 /// told where the SDK lies, and says this name itself where it was not.
 pub(crate) const REGISTRY: &str = "run-kino-plugin-build-first";
 
+/// The dependency on the SDK, as a plugin's Cargo.toml has it: whichever SDK kino brings.
+pub(crate) fn sdk_dependency() -> String {
+    format!("{{ version = \"*\", registry = \"{REGISTRY}\" }}")
+}
+
 /// The file by which cargo finds the SDK when it is started in a plugin's folder.
 const CONFIG: &str = ".cargo/config.toml";
 const HEAD: &str = "# Written by `kino plugin`, for this machine alone: where cargo finds the SDK, \
@@ -144,9 +149,8 @@ impl Cargo {
     ) -> Result<Library, Failure> {
         let package = self.package(&cargo, folder);
         let neighbours = package.as_ref().map_or(&[][..], |package| &package.neighbours);
-        let world = |error: std::io::Error| {
-            Failure::world(format!("{}: {error}", self.target.display()))
-        };
+        let world =
+            |error: std::io::Error| Failure::world(format!("{}: {error}", self.target.display()));
         std::fs::create_dir_all(&self.target).map_err(world)?;
         let held = File::create(self.target.join(".kino-plugin-build.lock")).map_err(world)?;
         held.lock().map_err(world)?;
@@ -187,7 +191,8 @@ impl Cargo {
             let kinds = message["target"]["crate_types"].as_array()?;
             let files = message["filenames"].as_array()?;
             kinds.iter().any(|kind| kind == "cdylib").then_some(())?;
-            let file = files.iter().filter_map(Value::as_str).find(|file| file.ends_with(ending))?;
+            let file =
+                files.iter().filter_map(Value::as_str).find(|file| file.ends_with(ending))?;
             Some(PathBuf::from(file))
         };
         let file = messages.rev().find_map(library).ok_or_else(|| {
@@ -238,7 +243,8 @@ impl Cargo {
         let known: Value = serde_json::from_slice(&metadata.output().ok()?.stdout).ok()?;
         let members = known["workspace_members"].as_array()?;
         let local = known["packages"].as_array()?.iter().filter(|one| one["source"].is_null());
-        let path = |one: &Value| Some(Path::new(one["manifest_path"].as_str()?).parent()?.to_owned());
+        let path =
+            |one: &Value| Some(Path::new(one["manifest_path"].as_str()?).parent()?.to_owned());
         let own = folder.canonicalize().ok()?;
         let (mut neighbours, mut found) = (Vec::new(), None);
         for one in local {
@@ -330,7 +336,8 @@ fn does_not_compile(folder: &Path) -> Failure {
     match path {
         Some(path) if !folder.join(path).join("Cargo.toml").is_file() => failure.hint(format!(
             "its Cargo.toml looks for the SDK in {path}, which is not there; write `kino-plugin = \
-             {{ version = \"*\", registry = \"{REGISTRY}\" }}` for the one that comes with kino"
+             {}` for the one that comes with kino",
+            sdk_dependency()
         )),
         _ => failure.hint("what the compiler said stands above"),
     }

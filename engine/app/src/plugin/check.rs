@@ -15,7 +15,7 @@ use super::args::Check;
 use super::cases::Case;
 use super::compare::difference;
 use super::folder::Project;
-use super::probe::{Fault, Line, Task};
+use super::probe::{Fault, Line, Outcome, Task};
 use crate::args::PROBE;
 use crate::failure::{Exit, Failure};
 use crate::json::json;
@@ -37,7 +37,8 @@ struct Finding {
     kind: BuildKind,
     case: String,
     fault: Option<Fault>,
-    note: String,
+    /// How it ended otherwise.
+    outcome: Outcome,
     /// Whether it did not end in time.
     hung: bool,
 }
@@ -176,8 +177,8 @@ fn try_node(
             let (node, case) = (node.to_owned(), "the other cases".to_owned());
             let fault =
                 Some(format!("{} were not tried, as it hangs", count(cases - from, "case")).into());
-            let note = String::new();
-            told.findings.push(Finding { node, kind, case, fault, note, hung: false });
+            let outcome = Outcome::Ran;
+            told.findings.push(Finding { node, kind, case, fault, outcome, hung: false });
             break;
         }
     }
@@ -216,22 +217,22 @@ fn try_some(task: &Task, told: &mut Told, screen: &Screen) -> Result<usize, Fail
     let mut done = 0;
     let is_compiled = task.kind == BuildKind::Wasm && task.node.is_empty();
     let timeout = if is_compiled { COMPILING } else { TIMEOUT };
-    let mut end = |case: String, fault: Option<Fault>, note: String| {
+    let mut end = |case: String, fault: Option<Fault>, outcome: Outcome| {
         let (node, kind) = (task.node.clone(), task.kind);
         let hung = fault.as_ref().is_some_and(|fault| fault.message.starts_with(HUNG));
-        findings.push(Finding { node, kind, case, fault, note, hung });
+        findings.push(Finding { node, kind, case, fault, outcome, hung });
     };
     let died = loop {
         match inbox.recv_timeout(Duration::from_millis(50)) {
             Ok(Line::Begin(case)) => current = Some((case, Instant::now())),
-            Ok(Line::Passed(note)) => {
+            Ok(Line::Passed(outcome)) => {
                 (done, last) = (done + 1, Instant::now());
-                end(current.take().map_or_else(String::new, |(case, _)| case), None, note);
+                end(current.take().map_or_else(String::new, |(case, _)| case), None, outcome);
             }
             Ok(Line::Failed(fault)) => {
                 (done, last) = (done + 1, Instant::now());
                 let case = current.take().map_or_else(String::new, |(case, _)| case);
-                end(case, Some(fault), String::new());
+                end(case, Some(fault), Outcome::Ran);
             }
             Ok(Line::Described { nodes, whole }) => {
                 (done, last, current) = (done + 1, Instant::now(), None);
@@ -259,12 +260,12 @@ fn try_some(task: &Task, told: &mut Told, screen: &Screen) -> Result<usize, Fail
     let ended = || format!("the process ended: {status}");
     if let Some((case, _)) = current {
         done += 1;
-        end(case, Some(died.unwrap_or_else(ended).into()), String::new());
+        end(case, Some(died.unwrap_or_else(ended).into()), Outcome::Ran);
     } else if done == 0 {
-        end("loading".into(), Some(died.unwrap_or_else(ended).into()), String::new());
+        end("loading".into(), Some(died.unwrap_or_else(ended).into()), Outcome::Ran);
         return Ok(Case::all().len());
     } else if !status.success() {
-        end("closing".into(), Some(died.unwrap_or_else(ended).into()), String::new());
+        end("closing".into(), Some(died.unwrap_or_else(ended).into()), Outcome::Ran);
     }
     Ok(done)
 }
@@ -288,7 +289,7 @@ fn chunks_agree(node: &str, kind: BuildKind, folder: &Path, findings: &mut Vec<F
     let fault = difference(&plain, &one);
     let fault = fault.map(|what| format!("chunks change the result: {what}").into());
     let (node, case) = (node.to_owned(), "chunks against one chunk".to_owned());
-    findings.push(Finding { node, kind, case, fault, note: "the same".into(), hung: false });
+    findings.push(Finding { node, kind, case, fault, outcome: Outcome::Same, hung: false });
 }
 
 /// Native build and component give the same.
@@ -302,15 +303,15 @@ fn builds_agree(node: &str, wasm: &Path, native: &Path, findings: &mut Vec<Findi
         let fault = fault.map(|what| format!("native and wasm differ: {what}").into());
         if fault.is_some() || case == Case::Plain {
             let (node, case) = (node.to_owned(), format!("parity, {}", case.name()));
-            let note = "the same".to_owned();
-            findings.push(Finding { node, kind: BuildKind::Wasm, case, fault, note, hung: false });
+            let (kind, outcome) = (BuildKind::Wasm, Outcome::Same);
+            findings.push(Finding { node, kind, case, fault, outcome, hung: false });
         }
     }
 }
 
 /// Findings of one build of one node that say the same, in the order in which each was first said.
 fn alike(findings: &[Finding]) -> Vec<Vec<&Finding>> {
-    let said = |one: &Finding| (one.node.clone(), one.kind, one.fault.clone(), one.note.clone());
+    let said = |one: &Finding| (one.node.clone(), one.kind, one.fault.clone(), one.outcome.clone());
     let mut groups: Vec<Vec<&Finding>> = Vec::new();
     for finding in findings {
         match groups.iter_mut().find(|group| said(group[0]) == said(finding)) {
@@ -330,20 +331,123 @@ fn cases(group: &[&Finding]) -> String {
     }
 }
 
+/// What became of the cases of one build of one node.
+struct Summary<'a> {
+    node: &'a str,
+    kind: BuildKind,
+    ran: usize,
+    refused: usize,
+    not_tried: usize,
+    /// Groups of cases in which the node ran, was cancelled, or was compared.
+    tried: Vec<String>,
+    /// Groups in which it refused.
+    refusing: Vec<String>,
+    idle: Vec<String>,
+}
+
+impl Summary<'_> {
+    /// Whether the node refused more than it took: then little is known of it.
+    fn is_poor(&self) -> bool {
+        self.refused > self.ran
+    }
+
+    fn json(&self) -> crate::json::Value {
+        json!({ "node": self.node, "build": self.kind.to_string(), "ran": self.ran,
+            "refused": self.refused, "not_tried": self.not_tried, "tried": self.tried,
+            "refusing": self.refusing, "idle": self.idle, "poor": self.is_poor() })
+    }
+
+    fn text(&self) -> String {
+        let Summary { node, kind, ran, refused, not_tried, .. } = self;
+        let mut text = format!("sum   {node} {kind}: {ran} ran, {refused} refused");
+        if *not_tried > 0 {
+            text.push_str(&format!(", {not_tried} make no difference to it"));
+        }
+        text.push('\n');
+        for (what, groups) in
+            [("tried", &self.tried), ("refused", &self.refusing), ("not tried", &self.idle)]
+        {
+            if !groups.is_empty() {
+                text.push_str(&format!("      {what}: {}\n", groups.join(", ")));
+            }
+        }
+        if self.is_poor() {
+            let of = ran + refused;
+            text.push_str(&format!(
+                "warn  {node} {kind} ran in {ran} of {of} cases, so this check says little of it; \
+                 `same_size(…)` and `same_count(…)` say what its inputs must agree in, ranges what \
+                 parameters take\n"
+            ));
+        }
+        text
+    }
+}
+
+/// What became of each build of each node, in the order in which they were tried.
+fn summaries(findings: &[Finding]) -> Vec<Summary<'_>> {
+    let mut all: Vec<Summary<'_>> = Vec::new();
+    for finding in findings {
+        let Finding { node, kind, case, outcome, fault, .. } = finding;
+        if *outcome == Outcome::Same || fault.is_some() {
+            continue;
+        }
+        let at = all.iter().position(|one| one.node == node && one.kind == *kind);
+        let at = at.unwrap_or_else(|| {
+            all.push(Summary {
+                node,
+                kind: *kind,
+                ran: 0,
+                refused: 0,
+                not_tried: 0,
+                tried: Vec::new(),
+                refusing: Vec::new(),
+                idle: Vec::new(),
+            });
+            all.len() - 1
+        });
+        let one = &mut all[at];
+        let groups = match outcome {
+            Outcome::Refused(_) => {
+                one.refused += 1;
+                &mut one.refusing
+            }
+            Outcome::NotTried(_) => {
+                one.not_tried += 1;
+                &mut one.idle
+            }
+            _ => {
+                one.ran += 1;
+                &mut one.tried
+            }
+        };
+        let group = Case::group(case).to_owned();
+        if !groups.contains(&group) {
+            groups.push(group);
+        }
+    }
+    all
+}
+
 fn report(findings: &[Finding], seed: u64, screen: &Screen) -> Result<Exit, Failure> {
     let faults: Vec<_> = findings.iter().filter(|finding| finding.fault.is_some()).collect();
+    let summaries = summaries(findings);
     if screen.json {
         let lines = findings.iter().map(|one| {
             let fault = one.fault.as_ref();
+            let note = fault.map_or_else(|| one.outcome.to_string(), |_| String::new());
             json!({ "node": one.node, "build": one.kind.to_string(), "case": one.case,
                 "fault": fault.map(|fault| &fault.message),
-                "hint": fault.and_then(|fault| fault.hint.as_ref()), "note": one.note })
+                "hint": fault.and_then(|fault| fault.hint.as_ref()), "note": note })
         });
-        screen.print_json(&json!({ "seed": seed, "cases": lines.collect::<Vec<_>>() }))?;
+        let summaries: Vec<_> = summaries.iter().map(Summary::json).collect();
+        let cases = lines.collect::<Vec<_>>();
+        // Seeds are numbers of 64 bits, which JSON's numbers do not hold.
+        let seed = seed.to_string();
+        screen.print_json(&json!({ "seed": seed, "cases": cases, "summary": summaries }))?;
     } else {
         let mut text = String::new();
         for group in alike(findings) {
-            let Finding { node, kind, fault, note, .. } = group[0];
+            let Finding { node, kind, fault, outcome, .. } = group[0];
             let cases = cases(&group);
             match fault {
                 Some(Fault { message, hint }) => {
@@ -352,20 +456,19 @@ fn report(findings: &[Finding], seed: u64, screen: &Screen) -> Result<Exit, Fail
                     text.extend(help);
                 }
                 None if screen.quiet => {}
-                None => text.push_str(&format!("ok    {node} {kind}, {cases}: {note}\n")),
+                None => text.push_str(&format!("ok    {node} {kind}, {cases}: {outcome}\n")),
             }
         }
-        let plain = |one: &&Finding| one.case == "plain" && one.note.starts_with("refused");
-        for refused in findings.iter().filter(plain) {
-            let Finding { node, kind, note, .. } = refused;
-            let ran = |one: &Finding| one.node == *node && one.kind == *kind && one.note == "ran";
-            if !findings.iter().any(ran) {
-                text.push_str(&format!("note  {node} {kind} never ran: {note}\n"));
-            }
-        }
-        let summary = match faults.len() {
-            0 => format!("{} held\n", count(findings.len(), "case")),
-            n => format!(
+        text.extend(
+            summaries.iter().filter(|one| !screen.quiet || one.is_poor()).map(Summary::text),
+        );
+        let tried = findings.iter().filter(|one| !matches!(one.outcome, Outcome::NotTried(_)));
+        let refused = findings.iter().filter(|one| matches!(one.outcome, Outcome::Refused(_)));
+        let (tried, refused) = (tried.count(), refused.count());
+        let summary = match (faults.len(), refused) {
+            (0, 0) => format!("{} held\n", count(tried, "case")),
+            (0, n) => format!("{} held; in {n} of them the node refused\n", count(tried, "case")),
+            (n, _) => format!(
                 "{n} of {} failed; --seed {seed} repeats them\n",
                 count(findings.len(), "case")
             ),

@@ -35,9 +35,9 @@ pub(crate) fn run(args: &New, screen: &Screen) -> Result<Exit, Failure> {
     let sdk = match (language, &args.sdk) {
         (Language::Rust, Some(given)) => {
             let folder = sdk::folder(Some(given))?.display().to_string().replace('\\', "/");
-            format!("path = \"{folder}\"")
+            format!("{{ path = \"{folder}\" }}")
         }
-        _ => format!("version = \"*\", registry = \"{}\"", cargo::REGISTRY),
+        _ => cargo::sdk_dependency(),
     };
     let written = |text: &Text| match text {
         Text::Template(text) => text

@@ -35,7 +35,9 @@ pub(crate) fn start(graph: &Path, view: &Arc<View>, screen: &Screen) -> Result<(
     let mut authors = authors(graph.parent().unwrap_or(Path::new("")))?;
     if authors.is_empty() {
         return Err(Failure::usage("no plugin beside the graph is in dev mode, so none is built")
-            .hint("`kino plugin trust ID --dev` begins dev mode; `kino plugin new` does so itself"));
+            .hint(
+                "`kino plugin trust ID --dev` begins dev mode; `kino plugin new` does so itself",
+            ));
     }
     for author in &mut authors {
         if author.is_outdated() {
@@ -105,7 +107,10 @@ impl Author {
         let time = |path: &Path| path.metadata().and_then(|found| found.modified()).ok();
         let path = self.project.manifest.artifact(&self.project.folder, self.kind);
         let Some(built) = path.and_then(|path| time(&path)) else { return true };
-        self.sources().iter().filter_map(|path| newest(path, MAX_DEPTH, &mut 0)).any(|at| at > built)
+        self.sources()
+            .iter()
+            .filter_map(|path| newest(path, MAX_DEPTH, &mut 0))
+            .any(|at| at > built)
     }
 
     fn build(&mut self, view: &View, screen: &Screen) {

@@ -17,6 +17,11 @@ pub(crate) struct NodeKeys {
     pub(crate) expensive: bool,
     pub(crate) outputs: Vec<LitStr>,
     pub(crate) like: Option<LitStr>,
+    /// Inputs that must be of one size, and those of which there must be as many frames.
+    pub(crate) same_size: Vec<LitStr>,
+    pub(crate) same_count: Vec<LitStr>,
+    /// Of a guider: it has the parameters `from` and `to`.
+    pub(crate) part: Option<Ident>,
 }
 
 /// The keys of an input.
@@ -76,6 +81,7 @@ impl Parse for NodeKeys {
     fn parse(input: ParseStream<'_>) -> Result<Self> {
         let (mut id, mut version, mut about, mut like) = (None, None, None, None);
         let (mut heavy, mut expensive, mut outputs) = (false, false, vec![]);
+        let (mut same_size, mut same_count, mut part) = (vec![], vec![], None);
         keys(input, |key, input| {
             match key.to_string().as_str() {
                 "id" => id = Some(value(input)?),
@@ -86,12 +92,15 @@ impl Parse for NodeKeys {
                 "expensive" => expensive = true,
                 "output" => outputs = vec![value(input)?],
                 "outputs" => outputs = texts(input)?,
+                "same_size" => same_size = texts(input)?,
+                "same_count" => same_count = texts(input)?,
+                "part" => part = Some(key.clone()),
                 _ => {
                     return Err(Error::new(
                         key.span(),
                         format!(
                             "there is no key `{key}`: expected id, version, about, heavy, \
-                             expensive, output, outputs or like"
+                             expensive, output, outputs, like, same_size, same_count or part"
                         ),
                     ));
                 }
@@ -109,7 +118,18 @@ impl Parse for NodeKeys {
             None => syn::parse_quote!(::core::env!("CARGO_PKG_VERSION")),
         };
         outputs.iter().try_for_each(check_name)?;
-        Ok(NodeKeys { id, version, about, heavy, expensive, outputs, like })
+        Ok(NodeKeys {
+            id,
+            version,
+            about,
+            heavy,
+            expensive,
+            outputs,
+            like,
+            same_size,
+            same_count,
+            part,
+        })
     }
 }
 
