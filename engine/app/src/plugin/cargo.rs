@@ -218,6 +218,9 @@ impl Cargo {
         ];
         for triple in std::fs::read_dir(&self.target)?.flatten() {
             let release = triple.path().join("release");
+            if !release.is_dir() {
+                continue;
+            }
             for name in &names {
                 for left in [release.join("deps").join(name), release.join(name)] {
                     match std::fs::remove_file(&left) {

@@ -11,6 +11,7 @@ use crate::setup;
 
 include!(concat!(env!("OUT_DIR"), "/examples.rs"));
 
+const IGNORED: &str = include_str!("template/gitignore.txt");
 const PLUGINS: &str = "plugins/examples/";
 
 /// The text of a file of the examples, as the repository has it.
@@ -35,6 +36,7 @@ pub(crate) fn files(name: &str) -> Option<Vec<(String, Vec<u8>)>> {
     let mut found = vec![(format!("{name}.ron"), written.into_bytes())];
     let reads = kino_session::files_of_graph(graph);
     found.extend(reads.into_iter().map(|(path, bytes)| (path.to_owned(), bytes.to_owned())));
+    found.push((format!("plugins/{name}/.gitignore"), IGNORED.as_bytes().to_owned()));
     for (file, text) in FILES {
         let read = file
             .strip_prefix("graphs/")

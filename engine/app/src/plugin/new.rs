@@ -42,7 +42,7 @@ pub(crate) fn run(args: &New, screen: &Screen) -> Result<Exit, Failure> {
     let written = |text: &Text| match text {
         Text::Template(text) => text
             .replace("LIBRARY", &kino_host::library_name(&name))
-            .replace("SDK", &sdk)
+            .replace("DEPENDENCY", &sdk)
             .replace("NAME", &name),
         Text::Verbatim(text) => (*text).to_owned(),
     };
