@@ -25,34 +25,39 @@ writes what comes out.";
 
 const EPILOGUE: &str = "\
 Examples:
-  kino run text_to_video --set prompt=\"a blue star moves up on a black background\"
+  kino run text_to_image --set prompt=\"a blue star on a black background\"
   kino run text_to_video --sweep seed=1..4
   kino init text_to_video && kino watch text_to_video.ron
   kino nodes dit.sample
+  kino help graph          the graph language on one page; `kino help types`
 
 Exit codes:
   0    all went well
   1    a node failed, or a file could not be read or written while it ran
-  2    wrong usage, or a graph that does not check or plan: a file that it reads is missing or not
-       what was expected, for example; then nothing has run
+  2    wrong usage, or a graph that does not check or plan: a file that it
+       reads is missing or not what was expected, for example; then nothing
+       has run
   130  cancelled by Ctrl-C or a signal
 
-Settings, of the environment or of your file; a flag counts before the environment, that before the
-file (`kino config` shows and sets them):
+Settings, of the environment or of your file; a flag counts before the environment, that before \
+the file (`kino config` shows and sets them):
 ";
 
 /// What of the environment is no setting.
 const ENVIRONMENT: &str = "
 Environment:
-  KINO_CONFIG  the folder of your file of settings, instead of your config folder
+  KINO_CONFIG  the folder of your file of settings, not your config folder
   KINO_LOG     what is logged, such as debug or kino_runtime=trace
   NO_COLOR     no colours; CLICOLOR_FORCE=1 forces them";
+
+/// What is laid out by hand in a help text fits 80 columns; the rest is wrapped by the terminal.
+const HELP_WIDTH: usize = 79;
 
 /// What stands below the help: examples, exit codes, settings, environment.
 fn epilogue() -> String {
     let line = |setting: &Setting| {
         let about = format!("{}; {} unless set", setting.about, setting.default);
-        let about = wrap(&about, 96 - 21).join(&format!("\n{:21}", ""));
+        let about = wrap(&about, HELP_WIDTH - 21).join(&format!("\n{:21}", ""));
         format!("  {:<18} {about}\n", setting.variable)
     };
     SETTINGS.iter().map(line).fold(EPILOGUE.to_owned(), |text, line| text + &line) + ENVIRONMENT
@@ -72,7 +77,7 @@ fn epilogue() -> String {
     subcommand_required = true,
     arg_required_else_help = true,
     infer_long_args = false,
-    disable_help_subcommand = false,
+    disable_help_subcommand = true,
 )]
 pub(crate) struct Cli {
     /// Options of every command.
@@ -142,6 +147,8 @@ pub(crate) enum Command {
     Init(Init),
     /// Print completions for a shell
     Completions(Completions),
+    /// Print the help of a command, or a page: `graph` (the language), `types` (of values)
+    Help(Help),
     /// Create, build, check, install and trust plugins
     Plugin(crate::plugin::args::Plugin),
     /// Serve an engine as the process of a native plugin
@@ -157,6 +164,19 @@ pub(crate) enum Command {
         /// What to try, as JSON
         task: String,
     },
+}
+
+impl Command {
+    /// How it is asked to show problems of a graph, where it has one.
+    pub(crate) fn problems(&self) -> Option<ProblemFlags> {
+        match self {
+            Command::Run(args) => Some(args.problems),
+            Command::Watch(args) => Some(args.problems),
+            Command::Check(args) => Some(args.problems),
+            Command::Plan(args) => Some(args.problems),
+            _ => None,
+        }
+    }
 }
 
 /// The command that `kino plugin check` starts for each node.
@@ -201,6 +221,17 @@ pub(crate) struct Target {
     pub(crate) no_cache: bool,
 }
 
+/// How problems of a graph are shown.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct ProblemFlags {
+    /// Show each problem of the graph on one line: FILE:LINE:COLUMN: MESSAGE
+    #[arg(long, help_heading = "Output")]
+    pub(crate) short: bool,
+    /// Show all problems of the graph, not only the first 20; --short and --json always do
+    #[arg(long, help_heading = "Output")]
+    pub(crate) all: bool,
+}
+
 /// Settings that are also flags.
 #[derive(Debug, Default, Args)]
 pub(crate) struct SettingFlags {
@@ -221,8 +252,9 @@ Sweeps:
   --sweep frames=1..9:4  1, 5, 9
   --sweep prompt=\"a red circle\" --sweep prompt=\"a blue star\"
                          texts, one a flag, as they may contain commas
-  Several inputs are combined, each value with each. Steps that two runs share are computed once.
-  Runs that would write the same file get a folder each, named by their values.")]
+
+Several inputs are combined, each value with each. Steps that two runs share are computed once. \
+Runs that would write the same file get a folder each, named by their values.")]
 pub(crate) struct Run {
     /// Which graph.
     #[command(flatten)]
@@ -242,14 +274,17 @@ pub(crate) struct Run {
     /// Write a Chrome trace of every node and step (open it in ui.perfetto.dev)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) trace: Option<PathBuf>,
+    /// How problems of the graph are shown.
+    #[command(flatten)]
+    pub(crate) problems: ProblemFlags,
 }
 
 /// `kino watch`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Watched are the graph, graphs and plugins that it uses, and the files and models that it reads.
-After a change, the nodes that depend on it run and no others; running steps that are still needed go
-on. Errors are shown, and the last valid graph stays in use.")]
+Watched are the graph, graphs and plugins that it uses, and the files and models that it reads. \
+After a change, the nodes that depend on it run and no others; running steps that are still needed \
+go on. Errors are shown, and the last valid graph stays in use.")]
 pub(crate) struct Watch {
     /// Which graph.
     #[command(flatten)]
@@ -266,6 +301,9 @@ pub(crate) struct Watch {
     /// With --json, put preview pictures into progress events: PNG in base64, as `preview.png`
     #[arg(long)]
     pub(crate) json_previews: bool,
+    /// How problems of the graph are shown.
+    #[command(flatten)]
+    pub(crate) problems: ProblemFlags,
 }
 
 /// `kino check`
@@ -274,6 +312,9 @@ pub(crate) struct Check {
     /// Which graph.
     #[command(flatten)]
     pub(crate) source: Source,
+    /// How problems of the graph are shown.
+    #[command(flatten)]
+    pub(crate) problems: ProblemFlags,
 }
 
 /// `kino plan`
@@ -285,6 +326,9 @@ pub(crate) struct Plan {
     /// What of it, and where.
     #[command(flatten)]
     pub(crate) target: Target,
+    /// How problems of the graph are shown.
+    #[command(flatten)]
+    pub(crate) problems: ProblemFlags,
 }
 
 /// `kino nodes`
@@ -350,9 +394,9 @@ pub(crate) enum CacheAction {
 #[command(
     args_conflicts_with_subcommands = true,
     after_help = "\
-A flag counts before the environment, the environment before the file, the file before what is taken
-unless something is set. The file is settings.ron in your config folder, or in KINO_CONFIG; it may be
-edited, comments in it stay."
+A flag counts before the environment, the environment before the file, the file before what is \
+taken unless something is set. The file is settings.ron in your config folder, or in KINO_CONFIG; it \
+may be edited, comments in it stay."
 )]
 pub(crate) struct Config {
     /// What to do; without it, all settings are shown.
@@ -399,6 +443,14 @@ pub(crate) struct Completions {
     pub(crate) shell: clap_complete::Shell,
 }
 
+/// `kino help`
+#[derive(Debug, Args)]
+pub(crate) struct Help {
+    /// A command, or `graph` or `types`
+    #[arg(value_name = "TOPIC")]
+    pub(crate) topics: Vec<String>,
+}
+
 /// Reads the command line.
 ///
 /// # Errors
@@ -442,6 +494,29 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    /// Lines that are broken by hand and once more by the terminal read badly: what is laid out
+    /// (indented) is narrow, and a paragraph is one line.
+    #[test]
+    fn no_help_is_wrapped_twice() {
+        fn look_at(command: &clap::Command, wrong: &mut Vec<String>) {
+            let below = command.get_after_help().map(|text| text.to_string());
+            let text = below.unwrap_or_default();
+            let mut lines = text.lines().peekable();
+            while let Some(line) = lines.next() {
+                let next = lines.peek().copied().unwrap_or_default();
+                let goes_on = |line: &str| !line.is_empty() && !line.starts_with(' ');
+                let is_broken = goes_on(line) && goes_on(next);
+                if is_broken || line.starts_with(' ') && line.chars().count() > HELP_WIDTH {
+                    wrong.push(format!("{}: {line}", command.get_name()));
+                }
+            }
+            command.get_subcommands().for_each(|command| look_at(command, wrong));
+        }
+        let mut wrong = Vec::new();
+        look_at(&Cli::command(), &mut wrong);
+        assert!(wrong.is_empty(), "{wrong:#?}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::{nodes, setup};
 pub(crate) fn run(args: &args::Check, screen: &Screen) -> Result<Exit, Failure> {
     let checked = setup::check(&args.source, screen)?;
     let graph = checked.checked();
-    let warnings = graph.warnings();
+    let warnings = checked.check()?;
     if screen.json {
         let inputs = graph.inputs().map(nodes::port_schema).collect::<Vec<_>>();
         let outputs = graph.outputs().into_iter().map(|(name, _)| name).collect::<Vec<_>>();

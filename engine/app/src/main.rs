@@ -10,6 +10,7 @@ mod config;
 mod draw;
 mod failure;
 mod files;
+mod help;
 mod init;
 mod interrupt;
 mod json;
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
         Err(told) if usage::is_json() => return usage::tell_json(&told),
         Err(told) => return tell(&told),
     };
-    let screen = Screen::new(&cli.global);
+    let screen = Screen::new(&cli.global).showing(cli.command.problems());
     if matches!(cli.command, Command::Run(_) | Command::Watch(_))
         && let Err(error) = interrupt::take_on()
     {
@@ -104,6 +105,9 @@ fn execute(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
         Command::Cache(args) => cache::run(args, screen),
         Command::Config(args) => config::run(args, screen),
         Command::Init(args) => init::run(args, screen),
+        Command::Help(args) => {
+            help::run(args, screen, || Ok(setup::reader(false, screen)?.nodes(Path::new("."))))
+        }
         Command::Completions(args) => completions::run(args, screen),
         Command::Plugin(args) => plugin::run(args, screen),
         Command::PluginWorker { compile } => match compile.split_first() {

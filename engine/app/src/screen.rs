@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 
 use kino_port::escape_hidden;
 
-use crate::args::{Global, When};
+use crate::args::{Global, ProblemFlags, When};
 use crate::json::Value;
 use crate::terminal;
 
@@ -16,6 +16,8 @@ pub(crate) struct Screen {
     pub(crate) json: bool,
     /// Nothing but errors and results.
     pub(crate) quiet: bool,
+    /// How problems of a graph are shown.
+    pub(crate) problems: ProblemFlags,
     /// Whether the error stream is a terminal that can move its cursor.
     pub(crate) is_terminal: bool,
     /// Colours on the output stream.
@@ -45,10 +47,16 @@ impl Screen {
         Screen {
             json: global.json,
             quiet: global.quiet,
+            problems: ProblemFlags::default(),
             is_terminal: stderr && !is_dumb,
             out: paint(io::stdout().is_terminal()),
             err: paint(stderr),
         }
+    }
+
+    /// The same, which shows problems of a graph as a command asks for.
+    pub(crate) fn showing(self, problems: Option<ProblemFlags>) -> Self {
+        Screen { problems: problems.unwrap_or_default(), ..self }
     }
 
     /// As the environment alone asks for.

@@ -21,7 +21,12 @@ pub(crate) fn is_json() -> bool {
 /// Prints help, the version, or what is wrong with the command line, as JSON.
 pub(crate) fn tell_json(told: &clap::Error) -> ExitCode {
     let value = match told.kind() {
-        ErrorKind::DisplayHelp => help(told),
+        ErrorKind::DisplayHelp => {
+            let words = std::env::args().skip(1).filter(|word| !word.starts_with('-'));
+            let words: Vec<_> = words.collect();
+            let words: Vec<_> = words.iter().map(String::as_str).collect();
+            help(&words, &told.render().to_string())
+        }
         ErrorKind::DisplayVersion => version_json(),
         _ => wrong(told),
     };
@@ -32,13 +37,11 @@ pub(crate) fn tell_json(told: &clap::Error) -> ExitCode {
     }
 }
 
-/// The help of a command, with the commands within it.
-fn help(told: &clap::Error) -> Value {
-    let words: Vec<String> =
-        std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+/// The help of a command, which stands there in words, with the commands within it.
+pub(crate) fn help(words: &[&str], text: &str) -> Value {
     let root = Cli::command();
     let (mut command, mut names) = (&root, Vec::new());
-    for word in words.iter().filter(|word| *word != "help") {
+    for word in words {
         let Some(within) = command.find_subcommand(word) else { break };
         names.push(within.get_name().to_owned());
         command = within;
@@ -48,7 +51,6 @@ fn help(told: &clap::Error) -> Value {
         let about = within.get_about().map(ToString::to_string);
         json!({ "name": within.get_name(), "about": about })
     });
-    let text = told.render().to_string();
     json!({ "command": names, "help": text, "commands": within.collect::<Vec<_>>() })
 }
 

@@ -12,7 +12,7 @@ use crate::binding::{Binding, BindingSource, SubgraphInput};
 use crate::convert::conversion;
 use crate::declare::GraphInput;
 use crate::diagnostic::{Diagnostic, Diagnostics, Location, Report, SourceFile};
-use crate::expand::{RecordSpans, missing};
+use crate::expand::{RecordSpans, missing, takes};
 use crate::order::{cycles, topological};
 use crate::resolve::{Groups, Node, RepeatTimes, Resolved};
 
@@ -149,11 +149,12 @@ impl Checker<'_> {
                 }
                 continue;
             }
-            self.binding(port, binding, &node.name);
+            self.binding(port, binding, node);
             // What a list holds says nothing of what becomes of it.
             if port.ty == PortType::Any
                 && !port.is_list()
                 && let Some(ty) = self.type_of(&binding.source)
+                && port.accepts(&ty)
             {
                 self.join(&mut joined, ty, binding.location);
             }
@@ -208,15 +209,23 @@ impl Checker<'_> {
         }
     }
 
-    fn binding(&mut self, port: &Port, binding: &Binding, node: &str) {
+    fn binding(&mut self, port: &Port, binding: &Binding, of: &Node) {
+        let node = &*of.name;
         match &binding.source {
             BindingSource::List(items) => {
-                if !port.is_list() && port.ty != PortType::Any {
+                if !port.is_list() && (port.ty != PortType::Any || port.numbers) {
                     let message =
                         format!("`{}` of `{node}` takes one value, found a list", port.name);
                     self.report.error("type", binding.location, message);
                 }
-                items.iter().for_each(|(_, item)| self.binding(port, item, node));
+                for (_, item) in items.iter() {
+                    match &item.source {
+                        BindingSource::Edge(..) if port.is_list() => {
+                            self.mismatch(port, item, of, true);
+                        }
+                        _ => self.binding(port, item, of),
+                    }
+                }
             }
             BindingSource::Literal(literal) => {
                 if let Err(error) = port.check(literal) {
@@ -225,10 +234,10 @@ impl Checker<'_> {
                 }
             }
             BindingSource::Input(index) => {
-                self.mismatch(port, binding, node);
+                self.mismatch(port, binding, of, false);
                 self.default(port, *index, binding.location, node);
             }
-            _ => self.mismatch(port, binding, node),
+            _ => self.mismatch(port, binding, of, false),
         }
     }
 
@@ -258,13 +267,14 @@ impl Checker<'_> {
         });
     }
 
-    fn mismatch(&mut self, port: &Port, binding: &Binding, node: &str) {
+    /// Refuses what is of another type than the port takes. What a node gives as an item of a list
+    /// is one value: lists of a list are not joined, as nobody could say how many values there are.
+    fn mismatch(&mut self, port: &Port, binding: &Binding, of: &Node, is_item: bool) {
         let Some(from) = self.type_of(&binding.source) else { return };
-        let fits = port.ty.accepts(&from)
-            || matches!(&from, PortType::List(of) if port.is_list() && port.ty.accepts(of));
-        if fits {
+        if if is_item { port.accepts(&from) } else { takes(port, &from) } {
             return;
         }
+        let node = &*of.name;
         let giver = match &binding.source {
             BindingSource::Edge(from, output) => {
                 let from = &self.nodes[*from];
@@ -276,9 +286,21 @@ impl Checker<'_> {
             }
             _ => "this is".to_owned(),
         };
-        let message = format!("{giver} {from}, but `{node}.{}` takes {}", port.name, port.ty);
-        let hint = conversion(self.catalog, &from, &port.ty);
-        self.report.error("type", binding.location, message).hint = hint;
+        let is_list = is_item && takes(port, &from);
+        let taken = match port.numbers {
+            true => format!("`{}` takes numbers", of.op.name),
+            false if is_list => format!("an item of `{node}.{}` is one {}", port.name, port.ty),
+            false => format!("`{node}.{}` takes {}", port.name, port.ty),
+        };
+        let hint = match is_list {
+            true => Some(format!(
+                "feed `{}` with that list alone: `\"{}\": \"node.port\"`",
+                port.name, port.name
+            )),
+            false => conversion(self.catalog, &from, &port.ty),
+        };
+        self.report.error("type", binding.location, format!("{giver} {from}, but {taken}")).hint =
+            hint;
     }
 }
 

@@ -150,6 +150,21 @@ pub(crate) struct Op {
     pub(crate) signature: Signature,
     /// The input ports' names, shared with the facts of every inference and the steps of a plan.
     pub(crate) ports: Arc<[Arc<str>]>,
+    /// Whether a check needs to know what feeds its nodes: they choose among inputs, or name files.
+    pub(crate) chooses: bool,
+}
+
+impl Op {
+    fn new(index: usize, signature: Signature) -> Self {
+        Op {
+            index,
+            name: (*signature.name).into(),
+            version: (*signature.version).into(),
+            ports: signature.inputs.iter().map(|port| Arc::from(&*port.name)).collect(),
+            chooses: signature.inputs.iter().any(|port| port.lazy || port.names_file()),
+            signature,
+        }
+    }
 }
 
 /// Where the embedded workflow of a plan puts what it adds to the texts.
@@ -304,10 +319,7 @@ impl Expander<'_> {
             return Some(Arc::clone(op));
         }
         let signature = self.catalog.signature(name)?.clone();
-        let ports = signature.inputs.iter().map(|port| Arc::from(&*port.name)).collect();
-        let version = Arc::from(&*signature.version);
-        let index = self.ops.len();
-        let op = Arc::new(Op { index, name: name.into(), version, signature, ports });
+        let op = Arc::new(Op::new(self.ops.len(), signature));
         self.ops.insert(name.to_owned(), Arc::clone(&op));
         Some(op)
     }
@@ -498,8 +510,7 @@ pub(crate) fn declared_type(
 
 /// Whether a port takes a value of a type, alone or among others.
 pub(crate) fn takes(port: &Port, from: &PortType) -> bool {
-    port.ty.accepts(from)
-        || matches!(from, PortType::List(of) if port.is_list() && port.ty.accepts(of))
+    port.accepts(from) || matches!(from, PortType::List(of) if port.is_list() && port.accepts(of))
 }
 
 /// A required port that nothing feeds.

@@ -13,10 +13,10 @@ use crate::infer::infer;
 use crate::literal::from_command_line;
 use crate::ops::named_ops;
 use crate::parse::{self, Document};
-use crate::plan::{Plan, plan};
+use crate::plan::{Plan, check_plan, plan};
 use crate::resolve::resolve;
 use crate::turns::turns;
-use crate::values::{self, PlanSettings, nowhere};
+use crate::values::{self, PlanSettings, Values, nowhere};
 use crate::{Catalog, GraphLoader};
 
 /// A graph without errors, ready to be planned.
@@ -124,21 +124,52 @@ impl Graph {
         settings: &PlanSettings<'_>,
     ) -> Result<Plan, Diagnostics> {
         let mut report = Report::default();
-        let mut values = values::take(&self.checked, settings, &mut report);
-        let with_turns = |turns: &Turns| {
-            let root = &self.checked.files[0];
-            parse(&root.name, &root.text).checked(catalog, &Read(&self.checked.files), turns)
-        };
-        let unrolled = match turns(&self.checked, catalog, settings, &mut values, &mut report) {
-            Some(turns) => with_turns(&turns).map(Some)?,
-            None if report.has_errors() && !self.checked.repeats.is_empty() => {
-                return Err(Diagnostics::new(report.list, self.checked.files.clone()));
-            }
-            None => None,
-        };
-        let checked = unrolled.as_ref().unwrap_or(&self.checked);
+        let mut values = values::take(&self.checked, settings, false, &mut report);
+        let laid_out = self.laid_out(catalog, settings, &mut values, &mut report)?;
+        let checked = laid_out.as_ref().unwrap_or(&self.checked);
         let inferred = infer(checked, catalog, settings, &mut values, &mut report);
         plan(checked, settings, values, inferred, report)
+    }
+
+    /// Finds what stands against every plan that takes the inputs' defaults, as far as the graph
+    /// and its nodes say it: values, sizes, models, files that two nodes write. Nodes are asked
+    /// through a catalog that looks into no file; what this machine lacks is a warning.
+    ///
+    /// # Errors
+    /// Every problem found.
+    pub fn check_plan(
+        &self,
+        catalog: &dyn Catalog,
+        settings: &PlanSettings<'_>,
+    ) -> Result<Diagnostics, Diagnostics> {
+        let mut report = Report::default();
+        let mut values = values::take(&self.checked, settings, true, &mut report);
+        let laid_out = self.laid_out(catalog, settings, &mut values, &mut report)?;
+        let checked = laid_out.as_ref().unwrap_or(&self.checked);
+        let inferred = infer(checked, catalog, settings, &mut values, &mut report);
+        check_plan(checked, settings, inferred, report)
+    }
+
+    /// The graph with all turns of its loops, where it has other ones.
+    fn laid_out(
+        &self,
+        catalog: &dyn Catalog,
+        settings: &PlanSettings<'_>,
+        values: &mut Values<'_>,
+        report: &mut Report,
+    ) -> Result<Option<CheckedGraph>, Diagnostics> {
+        match turns(&self.checked, catalog, settings, values, report) {
+            Some(turns) => {
+                let root = &self.checked.files[0];
+                let parsed = parse(&root.name, &root.text);
+                parsed.checked(catalog, &Read(&self.checked.files), &turns).map(Some)
+            }
+            None if report.has_errors() && !self.checked.repeats.is_empty() => {
+                let list = std::mem::take(&mut report.list);
+                Err(Diagnostics::new(list, self.checked.files.clone()))
+            }
+            None => Ok(None),
+        }
     }
 
     /// Decodes a value from the command line, unquoted, by the type of the graph's input `name`.

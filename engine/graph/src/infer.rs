@@ -4,18 +4,25 @@
 //! The name of a file is always known here: a text that a node computes is put in place of its
 //! edge, and one that only a run gives is refused. What is known is bounded, as nodes compute with
 //! it: a text by [`kino_port::MAX_TEXT`], all values of a plan by [`MAX_BYTES`].
+//!
+//! A graph that is only checked goes through the same pass ([`Values::only_check`]): inputs without
+//! a value, drawn numbers, and whatever nodes leave to planning are then unknown, what follows from
+//! them is in doubt ([`Asked`]), and nothing is said of what planning may know better. No keys are
+//! made.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kino_port::{Fact, Facts, Literal, MAX_TEXT, PlanError, Port, StepInfo};
+use kino_port::{
+    Fact, Facts, Literal, MAX_TEXT, PlanError, PlanErrorKind, Port, PortType, StepInfo,
+};
 use petgraph::Direction;
 use petgraph::graph::NodeIndex;
 
 use crate::Catalog;
 use crate::binding::{Binding, BindingSource, Piece};
 use crate::check::CheckedGraph;
-use crate::diagnostic::{Diagnostic, Location, Report};
+use crate::diagnostic::{Diagnostic, Location, Report, Severity};
 use crate::key::Keys;
 use crate::paths::within;
 use crate::resolve::Node;
@@ -36,15 +43,54 @@ pub(crate) struct Inferred {
 
 /// What is known of a node.
 pub(crate) struct InferredNode {
-    pub(crate) key: Key,
     pub(crate) facts: Vec<Fact>,
-    /// Steps are numbered by their node until the plan is made.
+    pub(crate) asked: Asked,
+    /// What becomes its step. While a graph is only checked, there is one where a node chooses
+    /// among its inputs or names a file, and where something stands against it.
+    pub(crate) parts: Option<Box<StepParts>>,
+}
+
+/// What is known of a node beside its facts.
+pub(crate) struct StepParts {
+    pub(crate) key: Key,
+    /// Steps are numbered by their node until the plan is made. All of them, or, while a graph is
+    /// only checked, perhaps none.
     pub(crate) inputs: Vec<StepInput>,
     pub(crate) info: StepInfo,
     /// What stands against it; it counts only where the node turns out to be needed.
     pub(crate) problems: Vec<Diagnostic>,
+}
+
+/// How far a node could be asked. The later ones say less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Asked {
+    /// It has said what it knows.
+    Known,
+    /// While a graph is only checked: planning may know more of it.
+    InDoubt,
+    /// The same, and not even whether it is there: a turn of a loop whose turns are not counted yet.
+    Unasked,
     /// It, or something before it, was refused, so that nothing can be said of it.
-    pub(crate) blind: bool,
+    Refused,
+}
+
+impl InferredNode {
+    fn refused() -> Self {
+        InferredNode { facts: Vec::new(), asked: Asked::Refused, parts: None }
+    }
+
+    /// Its parts, empty where it has none yet.
+    fn parts(&mut self) -> &mut StepParts {
+        self.parts.get_or_insert_with(|| {
+            let (inputs, info, problems) = (Vec::new(), StepInfo::default(), Vec::new());
+            Box::new(StepParts { key: Key([0; 32]), inputs, info, problems })
+        })
+    }
+
+    /// What stands against it.
+    pub(crate) fn problems(&self) -> &[Diagnostic] {
+        self.parts.as_ref().map_or(&[], |parts| &parts.problems)
+    }
 }
 
 /// Asks the nodes, in the graph's order.
@@ -75,6 +121,7 @@ pub(crate) fn infer_before(
         report,
         nodes: Vec::new(),
         keys: Keys::new(settings.versions, settings.machine),
+        facts: Vec::new(),
         filled: HashMap::new(),
         bytes: 0,
         overflow: None,
@@ -103,12 +150,15 @@ impl Inferred {
             if std::mem::replace(&mut reached[index.index()], true) {
                 continue;
             }
-            match self.nodes[index.index()].as_ref().filter(|node| !node.blind) {
-                Some(node) => {
-                    let sources = node.inputs.iter().flat_map(StepInput::sources);
+            let node = self.nodes[index.index()].as_ref();
+            let node = node.filter(|node| node.asked != Asked::Refused);
+            let ports = graph.nodes[index].bindings.len();
+            match node.and_then(|node| node.parts.as_ref()) {
+                Some(parts) if parts.inputs.len() == ports => {
+                    let sources = parts.inputs.iter().flat_map(StepInput::sources);
                     open.extend(sources.map(|source| NodeIndex::new(source.step as usize)));
                 }
-                None => open.extend(graph.nodes.neighbors_directed(index, Direction::Incoming)),
+                _ => open.extend(graph.nodes.neighbors_directed(index, Direction::Incoming)),
             }
         }
         reached
@@ -169,6 +219,8 @@ struct Inferrer<'p, 's> {
     report: &'p mut Report,
     nodes: Vec<Option<InferredNode>>,
     keys: Keys<'p>,
+    /// What is known of a node's inputs, kept from node to node.
+    facts: Vec<Option<Fact>>,
     /// The paths that are known so far, by where their pieces lie: one may stand in many others, and
     /// twice in each.
     filled: HashMap<*const Piece, Arc<str>>,
@@ -203,43 +255,58 @@ impl Inferrer<'_, '_> {
 
     fn node(&mut self, index: NodeIndex) -> InferredNode {
         let node = &self.graph.nodes[index];
-        let signature = &node.op.signature;
         if self.overflow.is_some() {
-            let (facts, inputs, problems) = (Vec::new(), Vec::new(), Vec::new());
-            let info = StepInfo::default();
-            return InferredNode { key: Key([0; 32]), facts, inputs, info, problems, blind: true };
+            return InferredNode::refused();
+        }
+        if self.may_not_be_there(node) {
+            let facts = vec![Fact::Unknown; node.op.signature.outputs.len()];
+            return InferredNode { facts, asked: Asked::Unasked, parts: None };
         }
         // What is said of this node's inputs is its own.
         let before = self.report.list.len();
-        let mut blind = false;
-        let mut inputs = Vec::with_capacity(node.bindings.len());
-        let mut facts = Vec::with_capacity(node.bindings.len());
-        let fed = signature.inputs.iter().zip(&node.bindings);
-        for ((port, binding), name) in fed.zip(&*node.op.ports) {
+        let keeps_inputs = !self.values.only_check || node.op.chooses;
+        let mut asked = Asked::Known;
+        let mut inputs = Vec::with_capacity(if keeps_inputs { node.bindings.len() } else { 0 });
+        let mut facts = std::mem::take(&mut self.facts);
+        facts.clear();
+        for (port, binding) in node.op.signature.inputs.iter().zip(&node.bindings) {
             let (input, fact) = self.input(node, port, binding);
             // A lazy input may belong to a branch that is never taken.
-            blind |= !port.lazy && self.is_blind(binding);
+            match self.asked(port, binding) {
+                Asked::Refused if port.lazy => {}
+                of_input => asked = asked.max(of_input),
+            }
             self.count(&fact, binding.location);
-            inputs.push(input);
-            facts.push((Arc::clone(name), fact));
+            facts.push(fact);
+            if keeps_inputs {
+                inputs.push(input);
+            }
         }
         let problems = self.report.list.split_off(before);
-        let mut known = InferredNode {
-            key: Key([0; 32]),
-            facts: Vec::new(),
-            inputs,
-            info: StepInfo::default(),
-            blind: blind || !problems.is_empty(),
-            problems,
-        };
-        if !known.blind {
-            match self.catalog.infer(&node.op.name, &Facts::new(facts)) {
+        let mut known = InferredNode { facts: Vec::new(), asked, parts: None };
+        if keeps_inputs {
+            known.parts().inputs = inputs;
+        }
+        if !problems.is_empty() {
+            known.parts().problems = problems;
+            known.asked = Asked::Refused;
+        }
+        if known.asked < Asked::Unasked {
+            let facts = Facts::shared(Arc::clone(&node.op.ports), facts);
+            match self.catalog.infer(&node.op.name, &facts) {
                 Ok(info) => self.inferred(node, &mut known, info),
-                Err(errors) => {
-                    known.problems.extend(errors.iter().map(|error| plan_error(node, error)));
-                    known.blind = true;
-                }
+                Err(errors) => self.refused(node, &mut known, &errors),
             }
+            self.facts = facts.into_values();
+        } else {
+            self.facts = facts;
+        }
+        // What it gives of itself is one value, however many it takes.
+        if known.asked == Asked::Unasked {
+            known.asked = Asked::InDoubt;
+        }
+        if known.asked < Asked::Refused && known.facts.is_empty() {
+            known.facts.resize(node.op.signature.outputs.len(), Fact::Unknown);
         }
         known
     }
@@ -247,30 +314,61 @@ impl Inferrer<'_, '_> {
     /// Takes in what a node says of itself.
     fn inferred(&mut self, node: &Node, known: &mut InferredNode, mut info: StepInfo) {
         let signature = &node.op.signature;
-        if let Some(chosen) = info.chosen {
-            for (port, input) in signature.inputs.iter().zip(&mut known.inputs) {
-                if port.lazy && port.name != chosen {
-                    *input = StepInput::Absent;
-                }
-            }
-        }
+        let in_doubt = known.asked == Asked::InDoubt;
         known.facts = std::mem::take(&mut info.outputs);
         known.facts.resize(signature.outputs.len(), Fact::Unknown);
         let bytes: usize = known.facts.iter().map(fact_bytes).sum();
         if bytes > MAX_TEXT {
             let message = format!("a result is {bytes} bytes long, at most {MAX_TEXT} fit");
-            known.problems.push(plan_error(node, &PlanError::new(message)));
-            known.blind = true;
+            known.parts().problems.push(plan_error(node, &PlanError::new(message)));
+            known.asked = Asked::Refused;
             known.facts.clear();
             return;
         }
         self.bytes += bytes;
-        known.info = info;
-        let nodes = &self.nodes;
-        let key_of =
-            |step: u32| nodes[step as usize].as_ref().map_or(Key([0; 32]), |known| known.key);
-        let added = &known.info.key;
-        known.key = self.keys.key(node, &known.inputs, added, key_of);
+        let Some(parts) = &mut known.parts else { return };
+        // Where planning may know which input is needed, nothing is said of any.
+        if info.chosen.is_some() || in_doubt {
+            for (port, input) in signature.inputs.iter().zip(&mut parts.inputs) {
+                if port.lazy && info.chosen.is_none_or(|chosen| port.name != chosen) {
+                    *input = StepInput::Absent;
+                }
+            }
+        }
+        parts.info = info;
+        if !self.values.only_check {
+            let nodes = &self.nodes;
+            let parts_of = |step: u32| nodes[step as usize].as_ref()?.parts.as_ref();
+            let key_of = |step: u32| parts_of(step).map_or(Key([0; 32]), |parts| parts.key);
+            parts.key = self.keys.key(node, &parts.inputs, &parts.info.key, key_of);
+        }
+    }
+
+    /// Takes in what a node says against itself. While a graph is only checked, another machine may
+    /// have what this one lacks.
+    fn refused(&mut self, node: &Node, known: &mut InferredNode, errors: &[PlanError]) {
+        let only_check = self.values.only_check;
+        let said = errors.iter().filter(|error| error.kind != PlanErrorKind::Unseen || !only_check);
+        let of_machine = |error: &PlanError| only_check && error.kind != PlanErrorKind::Graph;
+        let problems: Vec<Diagnostic> = said
+            .map(|error| match of_machine(error) {
+                false => plan_error(node, error),
+                true => Diagnostic { severity: Severity::Warning, ..plan_error(node, error) },
+            })
+            .collect();
+        known.asked = match errors.iter().all(of_machine) {
+            true => known.asked.max(Asked::InDoubt),
+            false => Asked::Refused,
+        };
+        if !problems.is_empty() {
+            known.parts().problems.extend(problems);
+        }
+        if let Some(parts) = &mut known.parts
+            && known.asked == Asked::InDoubt
+        {
+            let fed = node.op.signature.inputs.iter().zip(&mut parts.inputs);
+            fed.filter(|(port, _)| port.lazy).for_each(|(_, input)| *input = StepInput::Absent);
+        }
     }
 
     /// Counts a value that an input holds; says where all of them become too much.
@@ -283,12 +381,57 @@ impl Inferrer<'_, '_> {
         }
     }
 
-    fn is_blind(&self, binding: &Binding) -> bool {
-        let mut blind = false;
-        binding.nodes(&mut |from| {
-            blind |= self.nodes[from.index()].as_ref().is_none_or(|known| known.blind);
-        });
-        blind
+    /// How far what feeds a port is known.
+    fn asked(&self, port: &Port, binding: &Binding) -> Asked {
+        let asked = match &binding.source {
+            BindingSource::Edge(from, output) => {
+                let known = self.nodes[from.index()].as_ref();
+                let asked = known.map_or(Asked::Refused, |known| known.asked);
+                let is_list = || {
+                    let from = &self.graph.nodes[*from].op.signature.outputs[*output as usize];
+                    match from.ty {
+                        PortType::List(_) => true,
+                        PortType::Any => port.ty != PortType::Any,
+                        _ => false,
+                    }
+                };
+                match asked {
+                    // How many there are is not known either.
+                    Asked::InDoubt if port.is_list() && is_list() => Asked::Unasked,
+                    asked => asked,
+                }
+            }
+            BindingSource::Input(index) if self.values.open[*index] => {
+                match self.graph.inputs[*index].port.is_list() {
+                    true => Asked::Unasked,
+                    false => Asked::InDoubt,
+                }
+            }
+            BindingSource::Draw(_) if self.values.only_check => Asked::InDoubt,
+            BindingSource::List(items) => {
+                let asked = items.iter().map(|(_, item)| self.asked(port, item));
+                asked.max().unwrap_or(Asked::Known)
+            }
+            BindingSource::Template(_) => {
+                let mut asked = Asked::Known;
+                binding.nodes(&mut |from| {
+                    let known = self.nodes[from.index()].as_ref();
+                    asked = asked.max(known.map_or(Asked::Refused, |known| known.asked));
+                });
+                asked
+            }
+            _ => Asked::Known,
+        };
+        match asked {
+            Asked::Unasked if !port.is_list() => Asked::InDoubt,
+            asked => asked,
+        }
+    }
+
+    /// Whether a node belongs to a turn of a loop that perhaps has only one.
+    fn may_not_be_there(&self, node: &Node) -> bool {
+        node.turn.is_some_and(|turn| turn.number > 0)
+            && self.values.uncounted.iter().any(|of| lies_in(&node.name, of))
     }
 
     /// What feeds a port, and what is known of it.
@@ -299,27 +442,29 @@ impl Inferrer<'_, '_> {
             for (name, item) in items.iter() {
                 match self.item(node, port, item) {
                     // A list among the inputs of the graph.
-                    Some((ValueSource::Literal(Literal::List(values)), _)) => {
+                    Fed::Value(ValueSource::Literal(Literal::List(values)), _) => {
                         for value in values {
                             facts.push((None, Fact::Literal(value.clone())));
                             list.push((None, ValueSource::Literal(value)));
                         }
                     }
-                    Some((item, fact)) => {
+                    Fed::Value(item, fact) => {
                         list.push((name.clone(), item));
                         facts.push((name.clone(), fact));
                     }
-                    None => {}
+                    Fed::Open => facts.push((name.clone(), Fact::Unknown)),
+                    Fed::Nothing => {}
                 }
             }
             return (StepInput::List(list), Some(Fact::List(facts)));
         }
         match self.item(node, port, binding) {
-            Some((ValueSource::Literal(literal), fact)) => {
+            Fed::Value(ValueSource::Literal(literal), fact) => {
                 (StepInput::Literal(literal), Some(fact))
             }
-            Some((ValueSource::Edge(source), fact)) => (StepInput::Edge(source), Some(fact)),
-            None => match &port.default {
+            Fed::Value(ValueSource::Edge(source), fact) => (StepInput::Edge(source), Some(fact)),
+            Fed::Open => (StepInput::Absent, Some(Fact::Unknown)),
+            Fed::Nothing => match &port.default {
                 Some(default) => {
                     (StepInput::Literal(default.clone()), Some(Fact::Literal(default.clone())))
                 }
@@ -328,12 +473,14 @@ impl Inferrer<'_, '_> {
         }
     }
 
-    fn item(&mut self, node: &Node, port: &Port, binding: &Binding) -> Option<(ValueSource, Fact)> {
+    fn item(&mut self, node: &Node, port: &Port, binding: &Binding) -> Fed {
         let literal = match &binding.source {
-            BindingSource::Absent | BindingSource::Broken | BindingSource::List(_) => return None,
+            BindingSource::Absent | BindingSource::Broken | BindingSource::List(_) => {
+                return Fed::Nothing;
+            }
             BindingSource::Edge(from, output) => {
                 let known = self.nodes[from.index()].as_ref();
-                let is_known = known.is_some_and(|known| !known.blind);
+                let is_known = known.is_some_and(|known| known.asked == Asked::Known);
                 let fact = known.and_then(|known| known.facts.get(*output as usize).cloned());
                 let fact = fact.unwrap_or_default();
                 if let Fact::Literal(literal) = &fact
@@ -348,13 +495,13 @@ impl Inferrer<'_, '_> {
                             self.late(node, port, *from, binding.location);
                         }
                         let source = StepOutput { step: from.index() as u32, output: *output };
-                        return Some((ValueSource::Edge(source), fact));
+                        return Fed::Value(ValueSource::Edge(source), fact);
                     }
                 }
             }
-            BindingSource::Literal(literal) => {
-                self.coerce(node, port, binding.location, (**literal).clone())?
-            }
+            // It was checked where it is written.
+            BindingSource::Literal(literal) => port.widen((**literal).clone()),
+            BindingSource::Draw(_) if self.values.only_check => return Fed::Open,
             BindingSource::Draw(range) => {
                 let name = format!("{}.{}", node.name, port.name);
                 let drawn = self.values.drawn(
@@ -362,16 +509,27 @@ impl Inferrer<'_, '_> {
                     range.as_deref().copied().or(port.range),
                     binding.location,
                 );
-                self.coerce(node, port, binding.location, drawn)?
+                match self.coerce(node, port, binding.location, drawn) {
+                    Some(drawn) => drawn,
+                    None => return Fed::Nothing,
+                }
             }
-            BindingSource::Template(pieces) => Literal::text(self.fill(pieces, binding.location)?),
-            BindingSource::Input(index) => self.value(node, port, *index, binding.location)?,
+            BindingSource::Template(pieces) => match self.fill(pieces, binding.location) {
+                Filled::Path(path) => Literal::text(path),
+                Filled::Open => return Fed::Open,
+                Filled::Refused => return Fed::Nothing,
+            },
+            BindingSource::Input(index) if self.values.open[*index] => return Fed::Open,
+            BindingSource::Input(index) => match self.value(node, port, *index, binding.location) {
+                Some(value) => value,
+                None => return Fed::Nothing,
+            },
         };
         let literal = match port.names_file() && !node.op.signature.traits.sink {
             true => self.beside(port, binding.scope, literal),
             false => literal,
         };
-        Some((ValueSource::Literal(literal.clone()), Fact::Literal(literal)))
+        Fed::Value(ValueSource::Literal(literal.clone()), Fact::Literal(literal))
     }
 
     /// What is read lies beside the file that names it.
@@ -454,27 +612,45 @@ impl Inferrer<'_, '_> {
     }
 
     /// A path with the values of its names.
-    fn fill(&mut self, pieces: &Arc<[Piece]>, location: Location) -> Option<String> {
+    fn fill(&mut self, pieces: &Arc<[Piece]>, location: Location) -> Filled {
         if let Some(known) = self.filled.get(&pieces.as_ptr()) {
-            return Some(known.to_string());
+            return Filled::Path(known.to_string());
         }
         let mut path = String::new();
         for piece in pieces.iter() {
             match piece {
                 Piece::Text(text) => path.push_str(text),
                 Piece::Stem => path.push_str(&self.values.stem()),
-                Piece::Value(binding) => match self.known_value(binding)? {
-                    Some(value) => path.push_str(&as_part(&value)),
-                    None => {
+                Piece::Value(binding) => match self.known_value(binding) {
+                    Some(Some(value)) => path.push_str(&as_part(&value)),
+                    Some(None) if self.is_open(binding) => return Filled::Open,
+                    Some(None) => {
                         let message = "this path needs a value that is not known before running";
                         self.report.error("template", location, message);
-                        return None;
+                        return Filled::Refused;
                     }
+                    None => return Filled::Refused,
                 },
             }
         }
         self.filled.insert(pieces.as_ptr(), path.as_str().into());
-        Some(path)
+        Filled::Path(path)
+    }
+
+    /// Whether planning may know a value that is not known here.
+    fn is_open(&self, binding: &Binding) -> bool {
+        match &binding.source {
+            BindingSource::Input(index) => self.values.open[*index],
+            BindingSource::Edge(from, _) => {
+                let known = self.nodes[from.index()].as_ref();
+                known.is_some_and(|known| (Asked::InDoubt..Asked::Refused).contains(&known.asked))
+            }
+            BindingSource::Template(pieces) => pieces.iter().any(|piece| match piece {
+                Piece::Value(binding) => self.is_open(binding),
+                Piece::Text(_) | Piece::Stem => false,
+            }),
+            _ => false,
+        }
     }
 
     /// The value of a binding as far as it is known; none at all where that is an error of its own.
@@ -485,15 +661,18 @@ impl Inferrer<'_, '_> {
                 let name = format!("a path in file {}", binding.location.file);
                 Some(self.values.drawn(&name, range.as_deref().copied(), binding.location))
             }
-            BindingSource::Template(inner) => {
-                Some(Literal::text(self.fill(inner, binding.location)?))
-            }
+            BindingSource::Template(inner) => match self.fill(inner, binding.location) {
+                Filled::Path(path) => Some(Literal::text(path)),
+                Filled::Open => None,
+                Filled::Refused => return None,
+            },
             BindingSource::Input(index) => {
                 let value = self.values.inputs[*index].clone();
-                if value.is_none() {
+                if value.is_none() && !self.values.open[*index] {
                     unset(&self.graph.inputs[*index], self.report);
+                    return None;
                 }
-                Some(value?)
+                value
             }
             BindingSource::Edge(from, output) => {
                 let known = self.nodes[from.index()].as_ref();
@@ -503,6 +682,28 @@ impl Inferrer<'_, '_> {
             BindingSource::Absent | BindingSource::Broken | BindingSource::List(_) => None,
         })
     }
+}
+
+/// What feeds a port, or an item of its list.
+enum Fed {
+    Nothing,
+    /// A value that planning knows, and a check does not.
+    Open,
+    Value(ValueSource, Fact),
+}
+
+/// A path with the values of its names.
+enum Filled {
+    Path(String),
+    /// A value that planning knows, and a check does not, stands in it.
+    Open,
+    /// It was said why there is none.
+    Refused,
+}
+
+/// Whether a node lies in the loop `of`.
+pub(crate) fn lies_in(name: &str, of: &str) -> bool {
+    name.strip_prefix(of).is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// What a fact's values take; descriptions count nothing.

@@ -142,10 +142,11 @@ impl Parser<'_> {
         tree: Ast<'a>,
         known: [&'static str; N],
     ) -> Option<(u32, [Option<Ast<'a>>; N])> {
-        let AstKind::Struct(Fields { opening, fields, .. }) = tree.kind else {
+        let AstKind::Struct(of_struct) = tree.kind else {
             self.expected(what, &tree);
             return None;
         };
+        let Fields { opening, fields, .. } = *of_struct;
         let mut values = [const { None }; N];
         let mut spans = [Span::default(); N];
         for (key, value) in fields {
@@ -233,8 +234,9 @@ impl Parser<'_> {
 
     fn graph<'a>(&mut self, tree: Ast<'a>) -> Option<Document<'a>> {
         let whole = tree.span;
-        if let AstKind::Struct(Fields { name: Some(name), .. }) = &tree.kind
-            && *name != "Graph"
+        if let AstKind::Struct(of_struct) = &tree.kind
+            && let Some(name) = of_struct.name
+            && name != "Graph"
         {
             let span = Span { start: whole.start, end: whole.start + name.len() as u32 };
             self.problem("malformed", span, format!("expected `Graph(…)`, found `{name}(…)`"));

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use kino_port::{Literal, PathForm, PlannedRead};
+use kino_port::{Fact, Literal, PathForm, PlannedRead, Port};
 use petgraph::graph::NodeIndex;
 use serde::Serialize;
 use serde::ser::SerializeStruct;
@@ -11,7 +11,7 @@ use serde::ser::SerializeStruct;
 use crate::binding::{Binding, BindingSource};
 use crate::check::CheckedGraph;
 use crate::diagnostic::{Diagnostic, Diagnostics, Report};
-use crate::infer::{Inferred, InferredNode};
+use crate::infer::{Inferred, InferredNode, StepParts};
 use crate::paths::join;
 use crate::resolve::Node;
 use crate::step::{Step, StepInput, StepOutput, ValueSource};
@@ -108,23 +108,12 @@ pub(crate) fn plan(
     mut inferred: Inferred,
     mut report: Report,
 ) -> Result<Plan, Diagnostics> {
-    let needed = inferred.needed(graph);
-    let order: Vec<_> = graph.order.iter().copied().filter(|index| needed[index.index()]).collect();
-    // What stands against a node in one turn of a loop mostly stands against it in all that follow:
-    // it is said of the first.
-    let mut told = HashMap::new();
-    for index in &order {
-        let turn = graph.nodes[*index].turn;
-        if let Some(node) = &mut inferred.nodes[index.index()] {
-            let mut problems = std::mem::take(&mut node.problems);
-            if let Some(turn) = turn {
-                problems.retain(|problem| {
-                    let first = told.entry((turn.of, problem.code, problem.location));
-                    *first.or_insert(turn.number) == turn.number
-                });
-            }
-            report.list.append(&mut problems);
-        }
+    let order = needed(graph, &mut inferred, &mut report);
+    if !report.has_errors() {
+        check_files(graph, &order, &inferred, settings, &mut report);
+    }
+    if report.has_errors() {
+        return Err(Diagnostics::new(report.list, graph.files.clone()));
     }
     let mut numbers = vec![0u32; graph.nodes.node_count()];
     order.iter().enumerate().for_each(|(number, index)| numbers[index.index()] = number as u32);
@@ -133,15 +122,9 @@ pub(crate) fn plan(
     // Made at its whole length: growing would copy it, and end with a third more than it needs.
     let mut steps = Vec::with_capacity(order.len());
     steps.extend(order.iter().filter_map(|index| {
-        let known = inferred.nodes[index.index()].take()?;
-        Some(step(&graph.nodes[*index], known, &numbers, wanted[index.index()]))
+        let InferredNode { facts, parts, .. } = inferred.nodes[index.index()].take()?;
+        Some(step(&graph.nodes[*index], facts, *parts?, &numbers, wanted[index.index()]))
     }));
-    if !report.has_errors() {
-        check_files(graph, &order, &steps, settings, &mut report);
-    }
-    if report.has_errors() {
-        return Err(Diagnostics::new(report.list, graph.files.clone()));
-    }
     let outputs = match settings.until {
         Some(_) => Vec::new(),
         None => outputs(graph, &values, &numbers),
@@ -154,8 +137,57 @@ pub(crate) fn plan(
     Ok(Plan { steps, outputs, inputs, warnings, embedded_workflow })
 }
 
+/// What stands against planning a graph that is only checked, as far as that is known; what of it
+/// this machine alone decides is no more than a warning.
+///
+/// # Errors
+/// Every problem of every node that is needed, and of the passes before.
+pub(crate) fn check_plan(
+    graph: &CheckedGraph,
+    settings: &PlanSettings<'_>,
+    mut inferred: Inferred,
+    mut report: Report,
+) -> Result<Diagnostics, Diagnostics> {
+    let order = needed(graph, &mut inferred, &mut report);
+    if !report.has_errors() {
+        check_files(graph, &order, &inferred, settings, &mut report);
+    }
+    let is_sound = !report.has_errors();
+    let found = Diagnostics::new(report.list, graph.files.clone());
+    if is_sound { Ok(found) } else { Err(found) }
+}
+
+/// The nodes that are needed, in the graph's order; what stands against them is said.
+fn needed(graph: &CheckedGraph, inferred: &mut Inferred, report: &mut Report) -> Vec<NodeIndex> {
+    let needed = inferred.needed(graph);
+    let order: Vec<_> = graph.order.iter().copied().filter(|index| needed[index.index()]).collect();
+    // What stands against a node in one turn of a loop mostly stands against it in all that follow:
+    // it is said of the first.
+    let mut told = HashMap::new();
+    for index in &order {
+        let turn = graph.nodes[*index].turn;
+        let known = inferred.nodes[index.index()].as_mut();
+        let Some(parts) = known.and_then(|known| known.parts.as_mut()) else { continue };
+        let mut problems = std::mem::take(&mut parts.problems);
+        if let Some(turn) = turn {
+            problems.retain(|problem| {
+                let first = told.entry((turn.of, problem.code, problem.location));
+                *first.or_insert(turn.number) == turn.number
+            });
+        }
+        report.list.append(&mut problems);
+    }
+    order
+}
+
 /// The step of a node, whose sources are given the numbers of their steps.
-fn step(node: &Node, mut known: InferredNode, numbers: &[u32], target: bool) -> Step {
+fn step(
+    node: &Node,
+    facts: Vec<Fact>,
+    mut known: StepParts,
+    numbers: &[u32],
+    target: bool,
+) -> Step {
     let number = |source: &mut StepOutput| source.step = numbers[source.step as usize];
     for input in &mut known.inputs {
         match input {
@@ -186,7 +218,7 @@ fn step(node: &Node, mut known: InferredNode, numbers: &[u32], target: bool) -> 
         ports: node.op.ports.clone(),
         writes: writes.collect(),
         inputs: known.inputs,
-        facts: known.facts,
+        facts,
         reads: known.info.reads,
         path_form: known.info.path_form,
         memory: known.info.memory,
@@ -224,51 +256,64 @@ fn outputs(
 fn check_files(
     graph: &CheckedGraph,
     order: &[NodeIndex],
-    steps: &[Step],
+    inferred: &Inferred,
     settings: &PlanSettings<'_>,
     report: &mut Report,
 ) {
-    let mut writers: WrittenFiles<usize> = WrittenFiles::default();
-    for (index, step) in steps.iter().enumerate() {
-        for (_, path) in step.written() {
+    let with_parts = || {
+        order.iter().filter_map(|index| {
+            let known = inferred.nodes[index.index()].as_ref()?;
+            Some((&graph.nodes[*index], &**known.parts.as_ref()?))
+        })
+    };
+    let mut writers: WrittenFiles<&Node> = WrittenFiles::default();
+    for (node, parts) in with_parts().filter(|(node, _)| node.op.signature.traits.sink) {
+        for (_, path) in named_files(node, parts) {
             let file = match settings.locate {
                 Some(locate) => locate(Access::Write, path),
                 None => join("", path),
             };
-            let Some(other) = writers.insert(file, step.path_form, index) else { continue };
-            let other = &steps[other];
-            let message = match other.name == step.name {
-                true => format!("`{}` writes the file `{path}` twice", step.name),
+            let Some(other) = writers.insert(file, parts.info.path_form, node) else { continue };
+            let message = match other.name == node.name {
+                true => format!("`{}` writes the file `{path}` twice", node.name),
                 false => {
-                    format!("`{}` and `{}` write the same file `{path}`", other.name, step.name)
+                    format!("`{}` and `{}` write the same file `{path}`", other.name, node.name)
                 }
             };
-            let problem = Diagnostic::error("same-file", step.location, message);
+            let problem = Diagnostic::error("same-file", node.location, message);
             let hint = "give each a `path` of its own";
             report.push(problem.related(other.location, "the other").hint(hint));
         }
     }
     let Some(locate) = settings.locate.filter(|_| !writers.is_empty()) else { return };
-    // Many steps may read one file, and asking where it lies asks the file system.
-    let mut known: HashMap<&str, Option<usize>> = HashMap::new();
-    for (index, step) in order.iter().zip(steps) {
-        let node = &graph.nodes[*index];
-        let named = node.op.signature.inputs.iter().zip(&step.inputs);
-        let named = named.filter(|(port, _)| port.names_file() && !step.traits.sink);
-        let named = named
-            .flat_map(|(port, input)| input.texts().into_iter().filter(|text| port.is_path(text)));
-        let mut paths: Vec<&str> = named.chain(step.reads.iter().map(|read| &*read.path)).collect();
+    // Many nodes may read one file, and asking where it lies asks the file system.
+    let mut known: HashMap<&str, Option<&Node>> = HashMap::new();
+    for (node, parts) in with_parts() {
+        let is_sink = node.op.signature.traits.sink;
+        let named = named_files(node, parts).filter(|(port, path)| !is_sink && port.is_path(path));
+        let named = named.map(|(_, path)| path);
+        let mut paths: Vec<&str> =
+            named.chain(parts.info.reads.iter().map(|read| &*read.path)).collect();
         paths.sort_unstable();
         paths.dedup();
         for path in paths {
             let find = || writers.writer(&locate(Access::Read, path));
             let Some(writer) = *known.entry(path).or_insert_with(find) else { continue };
-            let writer = &steps[writer];
             let message =
-                format!("`{}` reads the file `{path}`, which `{}` writes", step.name, writer.name);
-            let problem = Diagnostic::error("same-file", step.location, message);
+                format!("`{}` reads the file `{path}`, which `{}` writes", node.name, writer.name);
+            let problem = Diagnostic::error("same-file", node.location, message);
             let hint = "write to another file, or feed the reader with an edge";
             report.push(problem.related(writer.location, "the writer").hint(hint));
         }
     }
+}
+
+/// The texts that are known at the ports of a node that name files.
+fn named_files<'a>(
+    node: &'a Node,
+    parts: &'a StepParts,
+) -> impl Iterator<Item = (&'a Port, &'a str)> {
+    let named = node.op.signature.inputs.iter().zip(&parts.inputs);
+    let named = named.filter(|(port, _)| port.names_file());
+    named.flat_map(|(port, input)| input.texts().into_iter().map(move |text| (port, text)))
 }

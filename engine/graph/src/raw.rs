@@ -225,7 +225,8 @@ impl Reader<'_> {
             Ok(literal) => Some(RawInput::Literal(Arc::new(literal), location)),
             Err(error) => {
                 let message = format!("`{}`: {}", port.name, error.message);
-                let hint = error.hint.or_else(|| nearest_choice(ast, port));
+                let numbers = || port.numbers.then(|| format!("`{}` takes numbers", self.op));
+                let hint = error.hint.or_else(|| nearest_choice(ast, port)).or_else(numbers);
                 self.report.error("value", location, message).hint = hint;
                 None
             }

@@ -233,12 +233,22 @@ impl Resolver<'_> {
                 return false;
             }
             let Some(misfit) = self.misfit(items, port) else { return true };
-            return self.fits_subgraph(&items[misfit].1, port, node);
+            let item = &items[misfit].1;
+            let Some(from) = self.given_type(&item.source, port) else { return true };
+            return self.refuse_for_subgraph(item, port, node, &from);
         }
         let Some(from) = self.given_type(&binding.source, port) else { return true };
-        if takes(port, &from) {
-            return true;
-        }
+        takes(port, &from) || self.refuse_for_subgraph(binding, port, node, &from)
+    }
+
+    /// Says that an input of a graph used as a node takes no value of type `from`; false.
+    fn refuse_for_subgraph(
+        &mut self,
+        binding: &Binding,
+        port: &Port,
+        node: &str,
+        from: &PortType,
+    ) -> bool {
         let giver = match &binding.source {
             BindingSource::Edge(from, output) => {
                 let from = &self.nodes[from.index()];
@@ -250,9 +260,13 @@ impl Resolver<'_> {
             }
             _ => return true,
         };
-        let hint = conversion(self.catalog, &from, &port.ty);
-        let message =
-            format!("`{giver}` gives {from}, but `{node}.{}` takes {}", port.name, port.ty);
+        let is_list = matches!(from, PortType::List(of) if port.is_list() && port.accepts(of));
+        let taken = match is_list {
+            true => format!("an item of `{node}.{}` is one {}", port.name, port.ty),
+            false => format!("`{node}.{}` takes {}", port.name, port.ty),
+        };
+        let hint = conversion(self.catalog, from, &port.ty);
+        let message = format!("`{giver}` gives {from}, but {taken}");
         self.report.error("type", binding.location, message).hint = hint;
         false
     }
@@ -264,7 +278,7 @@ impl Resolver<'_> {
             return known.misfit;
         }
         let misfit = items.iter().position(|(_, item)| {
-            self.given_type(&item.source, port).is_some_and(|from| !takes(port, &from))
+            self.given_type(&item.source, port).is_some_and(|from| !port.accepts(&from))
         });
         self.looked_at.insert(list, LookedAt { _list: Arc::clone(items), misfit });
         misfit

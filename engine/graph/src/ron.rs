@@ -37,7 +37,7 @@ pub enum AstKind<'a> {
     /// `{a: b}`.
     Map(Vec<(Ast<'a>, Ast<'a>)>),
     /// `Name(key: value)` or `(key: value)`.
-    Struct(Fields<'a>),
+    Struct(Box<Fields<'a>>),
     /// `Name(a, b)` or `(a, b)`.
     Tuple(Vec<Ast<'a>>),
 }
@@ -317,7 +317,8 @@ impl<'a> Reader<'a> {
     }
 
     fn map(&mut self, depth: usize) -> Result<Vec<(Ast<'a>, Ast<'a>)>, SyntaxError> {
-        let mut map = Vec::new();
+        // Most maps of a graph hold one pair; a vector that grows by itself begins with four.
+        let mut map = Vec::with_capacity(1);
         self.items(b'}', |reader| {
             let key = reader.value(depth + 1)?;
             reader.colon()?;
@@ -368,7 +369,7 @@ impl<'a> Reader<'a> {
             Ok(())
         })?;
         if items.is_empty() {
-            Ok(AstKind::Struct(Fields { name, opening, fields }))
+            Ok(AstKind::Struct(Box::new(Fields { name, opening, fields })))
         } else {
             Ok(AstKind::Tuple(items))
         }

@@ -9,7 +9,7 @@ use crate::binding::BindingSource;
 use crate::check::CheckedGraph;
 use crate::diagnostic::Report;
 use crate::expand::{Turns, times_port};
-use crate::infer::{before, infer_before};
+use crate::infer::{Asked, before, infer_before, lies_in};
 use crate::resolve::RepeatTimes;
 use crate::values::{PlanSettings, Values, unset};
 
@@ -26,6 +26,14 @@ pub(crate) fn turns(
     for repeat in &graph.repeats {
         let before = report.list.len();
         let times = times(graph, catalog, settings, repeat, values, report);
+        let times = match times {
+            Some(Times::Open) => {
+                values.uncounted.push(repeat.name.clone());
+                continue;
+            }
+            Some(Times::Known(times)) => Some(times),
+            None => None,
+        };
         let Some(turns) = times.and_then(|times| fitting(repeat, times, report)) else {
             if report.list.len() == before {
                 let message = format!("`{}`: nobody says how often it repeats", repeat.name);
@@ -37,6 +45,13 @@ pub(crate) fn turns(
         all.insert(repeat.name.clone(), turns);
     }
     (differ && !report.has_errors()).then_some(all)
+}
+
+/// What is known of a number of turns.
+enum Times {
+    Known(Literal),
+    /// Planning knows it, and a check does not.
+    Open,
 }
 
 /// The number as one of turns.
@@ -60,16 +75,18 @@ fn times(
     repeat: &RepeatTimes,
     values: &mut Values<'_>,
     report: &mut Report,
-) -> Option<Literal> {
+) -> Option<Times> {
     match &repeat.times.source {
-        BindingSource::Literal(literal) => Some((**literal).clone()),
+        BindingSource::Literal(literal) => Some(Times::Known((**literal).clone())),
+        BindingSource::Input(index) if values.open[*index] => Some(Times::Open),
         BindingSource::Input(index) => {
             let value = values.inputs[*index].clone();
             if value.is_none() && !report.has_errors() {
                 unset(&graph.inputs[*index], report);
             }
-            value
+            value.map(Times::Known)
         }
+        BindingSource::Draw(_) if values.only_check => Some(Times::Open),
         BindingSource::Edge(node, output) => {
             let from = (*node, *output as usize);
             computed(graph, catalog, settings, (repeat, from), values, report)
@@ -86,7 +103,7 @@ fn computed(
     (repeat, (node, output)): (&RepeatTimes, (NodeIndex, usize)),
     values: &mut Values<'_>,
     report: &mut Report,
-) -> Option<Literal> {
+) -> Option<Times> {
     let name = &graph.nodes[node].name;
     let reached = before(graph, &[node]);
     let within = |index: &&NodeIndex| {
@@ -107,11 +124,15 @@ fn computed(
     let known = inferred.nodes[node.index()].take();
     let literal = known.as_ref().and_then(|known| known.facts.get(output)?.literal().cloned());
     if literal.is_some() || report.has_errors() {
-        return literal;
+        return literal.map(Times::Known);
+    }
+    let asked = known.as_ref().map_or(Asked::Refused, |known| known.asked);
+    if (Asked::InDoubt..Asked::Refused).contains(&asked) {
+        return Some(Times::Open);
     }
     for index in graph.order.iter().filter(|index| reached[index.index()]) {
         let asked = if *index == node { &known } else { &inferred.nodes[index.index()] };
-        report.list.extend(asked.iter().flat_map(|asked| asked.problems.iter().cloned()));
+        report.list.extend(asked.iter().flat_map(|asked| asked.problems().iter().cloned()));
     }
     if !report.has_errors() {
         let message = format!(
@@ -123,9 +144,4 @@ fn computed(
             Some("write the number out, or make an input of the graph of it".to_owned());
     }
     None
-}
-
-/// Whether a node lies in the loop `of`.
-fn lies_in(name: &str, of: &str) -> bool {
-    name.strip_prefix(of).is_some_and(|rest| rest.starts_with('/'))
 }

@@ -1,6 +1,7 @@
 //! The values that a plan begins with: inputs set, drawn or left at their defaults.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use kino_port::{Literal, Port, Range};
 
@@ -46,21 +47,36 @@ pub enum Access {
 /// embedded workflow for them.
 pub(crate) struct Values<'s> {
     settings: &'s PlanSettings<'s>,
+    /// The graph is only checked: whoever plans it may set or draw other values.
+    pub(crate) only_check: bool,
     /// By input; nothing where it has no value.
     pub(crate) inputs: Vec<Option<Literal>>,
+    /// By input: whether only planning knows its value.
+    pub(crate) open: Vec<bool>,
+    /// The loops, by their names, of which only planning knows how often they repeat.
+    pub(crate) uncounted: Vec<Arc<str>>,
     /// Numbers drawn, by the place of the `"random"`.
     drawn: HashMap<Location, Literal>,
     pub(crate) edits: Vec<Edit>,
 }
 
-/// Takes the value of every graph input: set, default, or drawn.
+/// Takes the value of every graph input: set, default, or drawn. Of a graph that is only checked,
+/// inputs may lack a value.
 pub(crate) fn take<'s>(
     graph: &CheckedGraph,
     settings: &'s PlanSettings<'s>,
+    only_check: bool,
     report: &mut Report,
 ) -> Values<'s> {
-    let mut values =
-        Values { settings, inputs: Vec::new(), drawn: HashMap::new(), edits: Vec::new() };
+    let mut values = Values {
+        settings,
+        only_check,
+        inputs: Vec::with_capacity(graph.inputs.len()),
+        open: vec![false; graph.inputs.len()],
+        uncounted: Vec::new(),
+        drawn: HashMap::new(),
+        edits: Vec::new(),
+    };
     let names = || graph.inputs.iter().map(|input| &*input.port.name);
     let index: HashMap<&str, usize> = names().enumerate().map(|(at, name)| (name, at)).collect();
     let mut set = HashMap::new();
@@ -72,8 +88,10 @@ pub(crate) fn take<'s>(
             nowhere(report, "unknown-input", format!("the graph has no input `{name}`"), hint);
         }
     }
-    for input in &graph.inputs {
+    for (at, input) in graph.inputs.iter().enumerate() {
         let value = set.get(&*input.port.name).copied().or(input.port.default.as_ref());
+        let is_drawn = input.port.draws && value == Some(&Literal::text("random"));
+        values.open[at] = only_check && (value.is_none() || is_drawn);
         let value = value.and_then(|value| values.value_of(input, value, report));
         values.inputs.push(value);
     }
@@ -82,8 +100,12 @@ pub(crate) fn take<'s>(
         at.filter(|at| !graph.inputs[*at].port.names_file())
     };
     for (at, input) in graph.inputs.iter().enumerate() {
-        if input.port.names_file() {
-            values.inputs[at] = values.filled(at, input, &is_part, report);
+        if input.port.names_file() && !values.open[at] {
+            values.open[at] = values.waits_for_open(at, &is_part);
+            values.inputs[at] = match values.open[at] {
+                true => None,
+                false => values.filled(at, input, &is_part, report),
+            };
         }
     }
     values
@@ -148,6 +170,18 @@ impl Values<'_> {
                 None
             }
         }
+    }
+
+    /// Whether a value that only planning knows stands in the path of an input.
+    fn waits_for_open(&self, at: usize, is_part: &dyn Fn(&str) -> Option<usize>) -> bool {
+        let Some(Literal::Text(text)) = &self.inputs[at] else { return false };
+        let parts = template::parse(text).unwrap_or_default();
+        parts.iter().any(|part| match part {
+            Part::Input(name) => {
+                is_part(name).is_some_and(|index| self.open[index] && self.inputs[index].is_none())
+            }
+            Part::Text(_) | Part::Stem => false,
+        })
     }
 
     fn fill(

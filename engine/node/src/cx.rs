@@ -176,7 +176,19 @@ impl Services {
         let found = found.and_then(|service| service.downcast().ok());
         found.or_else(|| self.below.as_ref()?.find())
     }
+
+    /// Whether a graph is only checked. A node then reads the configurations of models, but no
+    /// other file, hashes nothing, and starts no program: where its answer depends on that, it says
+    /// [`PlanError::unseen`](kino_port::PlanError::unseen).
+    pub fn only_checks(&self) -> bool {
+        self.find::<OnlyCheck>().is_some()
+    }
 }
+
+/// A service that stands among those of inference while a graph is only checked: see
+/// [`Services::only_checks`].
+#[derive(Clone, Copy, Debug)]
+pub struct OnlyCheck;
 
 /// What one step of a run may reach.
 pub struct Cx<'a> {

@@ -26,7 +26,8 @@ mod video;
 
 pub use codec::{decode, encode, is_storable};
 pub use cx::{
-    Cancel, CancelScope, Cx, GraphId, Preview, Progress, RemoveLeftovers, RunId, Services,
+    Cancel, CancelScope, Cx, GraphId, OnlyCheck, Preview, Progress, RemoveLeftovers, RunId,
+    Services,
 };
 pub use error::{Error, Result};
 pub use inputs::{Inputs, Outputs, fit_values};

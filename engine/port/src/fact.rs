@@ -62,18 +62,31 @@ impl fmt::Debug for Fact {
 /// A port that is not fed has its default as a literal, or `None` where it has no default.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
-    entries: Vec<(Arc<str>, Option<Fact>)>,
+    names: Arc<[Arc<str>]>,
+    values: Vec<Option<Fact>>,
 }
 
 impl Facts {
     /// Facts by port name, in the signature's order.
     pub fn new(entries: Vec<(Arc<str>, Option<Fact>)>) -> Self {
-        Facts { entries }
+        let (names, values): (Vec<_>, _) = entries.into_iter().unzip();
+        Facts { names: names.into(), values }
+    }
+
+    /// The same of names that many nodes share: one value for each.
+    pub fn shared(names: Arc<[Arc<str>]>, values: Vec<Option<Fact>>) -> Self {
+        Facts { names, values }
+    }
+
+    /// The values, in the order of their names.
+    pub fn into_values(self) -> Vec<Option<Fact>> {
+        self.values
     }
 
     /// What is known of the port's value; `None` where nothing feeds it.
     pub fn get(&self, port: &str) -> Option<&Fact> {
-        self.entries.iter().find(|(name, _)| **name == *port).and_then(|(_, fact)| fact.as_ref())
+        let at = self.names.iter().position(|name| **name == *port)?;
+        self.values.get(at)?.as_ref()
     }
 
     /// Whether anything feeds the port.
@@ -189,17 +202,44 @@ pub struct PlanError {
     pub message: String,
     /// What to do.
     pub hint: Option<String>,
+    /// Who decides it.
+    pub kind: PlanErrorKind,
+}
+
+/// Who decides that a node cannot run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PlanErrorKind {
+    /// The graph, with the models that it names: it can run nowhere.
+    #[default]
+    Graph,
+    /// This machine: a file or program is not here, or there is no room. A graph that is checked
+    /// may be meant for another one.
+    Machine,
+    /// Nobody yet: only planning looks, as with the contents of files. Nothing is said of it.
+    Unseen,
 }
 
 impl PlanError {
     /// An error to what one input is given.
     pub fn at(port: &str, message: impl Into<String>) -> Self {
-        PlanError { port: Some(port.to_owned()), message: message.into(), hint: None }
+        PlanError { port: Some(port.to_owned()), ..PlanError::new(message) }
     }
 
     /// An error to the node as a whole.
     pub fn new(message: impl Into<String>) -> Self {
-        PlanError { port: None, message: message.into(), hint: None }
+        PlanError { port: None, message: message.into(), hint: None, kind: PlanErrorKind::Graph }
+    }
+
+    /// What a node says while its graph is only checked, where planning would look into a file or
+    /// ask a program.
+    pub fn unseen() -> Self {
+        PlanError { kind: PlanErrorKind::Unseen, ..PlanError::new("only planning looks at this") }
+    }
+
+    /// The same error as one of this machine.
+    pub fn of_machine(mut self) -> Self {
+        self.kind = PlanErrorKind::Machine;
+        self
     }
 
     /// The same error with advice.

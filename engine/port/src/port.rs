@@ -70,6 +70,8 @@ pub struct Port {
     /// A text that names a file or folder, as a value of type Path does; see
     /// [`Port::names_file`].
     pub file: bool,
+    /// Of an input of type Any: it takes an Int or a Real and nothing else.
+    pub numbers: bool,
     /// Of an output of type Any: it is an Int where a text input, named first, has one of these
     /// values, whatever else is fed.
     pub int_where: Option<(&'static str, &'static [&'static str])>,
@@ -98,6 +100,7 @@ impl Port {
             lazy: false,
             draws: false,
             file: false,
+            numbers: false,
             int_where: None,
         }
     }
@@ -105,6 +108,12 @@ impl Port {
     /// The same port with one sentence of help.
     pub const fn about(mut self, about: &'static str) -> Self {
         forget(replace(&mut self.about, Cow::Borrowed(about)));
+        self
+    }
+
+    /// The same input of type Any, which takes numbers alone.
+    pub const fn numbers(mut self) -> Self {
+        self.numbers = true;
         self
     }
 
@@ -182,6 +191,12 @@ impl Port {
         self.names_file() && !(self.file && self.is_choice(text))
     }
 
+    /// Whether this input takes one value of a type, alone or as an item of its list.
+    pub fn accepts(&self, from: &PortType) -> bool {
+        let is_number = matches!(from, PortType::Int | PortType::Real | PortType::Any);
+        self.ty.accepts(from) && (is_number || !self.numbers)
+    }
+
     fn is_choice(&self, text: &str) -> bool {
         self.choices.iter().any(|choice| **choice == *text)
     }
@@ -207,12 +222,17 @@ impl Port {
     /// When the type, the range or the choices refuse it; the message says what was expected.
     pub fn coerce(&self, value: Literal) -> Result<Literal, PortError> {
         self.check(&value)?;
-        Ok(match value {
+        Ok(self.widen(value))
+    }
+
+    /// A literal that fits this port, as its node sees it: Int widens to Real.
+    pub fn widen(&self, value: Literal) -> Literal {
+        match value {
             Literal::List(items) if self.is_list() => {
                 Literal::List(items.into_iter().map(|item| item.widened(&self.ty)).collect())
             }
             value => value.widened(&self.ty),
-        })
+        }
     }
 
     /// Checks that a literal fits this port.
@@ -230,7 +250,8 @@ impl Port {
 
     fn check_one(&self, value: &Literal) -> Result<(), PortError> {
         let fits = match (&self.ty, value) {
-            (PortType::Any, _) => true,
+            (PortType::Any, Literal::Int(_) | Literal::Real(_)) => true,
+            (PortType::Any, _) => !self.numbers,
             (PortType::Text | PortType::Path, Literal::Text(_)) => true,
             (PortType::Int, Literal::Int(_)) | (PortType::Bool, Literal::Bool(_)) => true,
             (PortType::Int, Literal::Text(text)) => self.draws && text == "random",
@@ -308,6 +329,7 @@ impl Port {
             PortType::Int => "a whole number",
             PortType::Real => "a number",
             PortType::Bool => "true or false",
+            PortType::Any if self.numbers => "a number",
             other => return format!("a value of type {other}"),
         };
         let range = self.range.map(|range| format!(" {range}")).unwrap_or_default();

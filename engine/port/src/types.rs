@@ -76,6 +76,8 @@ pub enum PortType {
 pub struct NamedType {
     /// What graphs call it.
     pub name: &'static str,
+    /// What it is, in a few words.
+    pub about: &'static str,
     /// The type itself.
     pub ty: PortType,
     /// Whether a value of it can stand in a graph's text.
@@ -88,40 +90,46 @@ pub struct NamedType {
 }
 
 /// The row of a type whose values plugins only pass on.
-const fn opaque(name: &'static str, ty: PortType) -> NamedType {
-    NamedType { name, ty, literal: false, fields: &[], tensor: None }
+const fn opaque(name: &'static str, ty: PortType, about: &'static str) -> NamedType {
+    NamedType { name, about, ty, literal: false, fields: &[], tensor: None }
 }
 
 /// The row of a type whose values can stand in a graph's text.
-const fn written(name: &'static str, ty: PortType) -> NamedType {
-    NamedType { name, ty, literal: true, fields: &[], tensor: None }
+const fn written(name: &'static str, ty: PortType, about: &'static str) -> NamedType {
+    NamedType { name, about, ty, literal: true, fields: &[], tensor: None }
 }
 
 /// The row of a type whose values are fields to plugins.
 const fn record(
     name: &'static str,
     ty: PortType,
+    about: &'static str,
     fields: &'static [FieldRule],
     rule: TensorRule,
 ) -> NamedType {
-    NamedType { name, ty, literal: false, fields, tensor: Some(rule) }
+    NamedType { name, about, ty, literal: false, fields, tensor: Some(rule) }
 }
 
 impl PortType {
     /// Every type that has a fixed name, in the order of the documentation.
     pub const NAMED: &[NamedType] = &[
-        written("Text", PortType::Text),
-        written("Int", PortType::Int),
-        written("Real", PortType::Real),
-        written("Bool", PortType::Bool),
-        written("Path", PortType::Path),
-        opaque("TextEncoder", PortType::TextEncoder),
-        opaque("ImageEncoder", PortType::ImageEncoder),
-        opaque("Dit", PortType::Dit),
-        opaque("Vae", PortType::Vae),
+        written("Text", PortType::Text, "UTF-8 text"),
+        written("Int", PortType::Int, "a whole number"),
+        written("Real", PortType::Real, "a 64-bit floating-point number"),
+        written("Bool", PortType::Bool, "true or false"),
+        written(
+            "Path",
+            PortType::Path,
+            "the path of a file or folder, relative to the graph or the folder of outputs",
+        ),
+        opaque("TextEncoder", PortType::TextEncoder, "a text encoder that is open"),
+        opaque("ImageEncoder", PortType::ImageEncoder, "an image encoder that is open"),
+        opaque("Dit", PortType::Dit, "a diffusion transformer that is open"),
+        opaque("Vae", PortType::Vae, "a video autoencoder that is open"),
         record(
             "Conditioning",
             PortType::Conditioning,
+            "embeddings of a prompt and of a negative prompt",
             &[
                 FieldRule::needed("positive", FieldContent::Embeddings, "of the prompt"),
                 FieldRule::needed("negative", FieldContent::Embeddings, "of the negative prompt"),
@@ -131,6 +139,7 @@ impl PortType {
         record(
             "ImageConditioning",
             PortType::ImageConditioning,
+            "embeddings of an image",
             &[FieldRule::needed(
                 "tensor",
                 FieldContent::Tensor(TensorRule::EMBEDDINGS),
@@ -141,6 +150,7 @@ impl PortType {
         record(
             "Latent",
             PortType::Latent,
+            "a normalised latent of an autoencoder",
             &[
                 FieldRule::needed(
                     "tensor",
@@ -154,6 +164,7 @@ impl PortType {
         record(
             "Patches",
             PortType::Patches,
+            "latents cut into spacetime patches, packed over clips",
             &[
                 FieldRule::needed(
                     "tensor",
@@ -172,6 +183,7 @@ impl PortType {
         record(
             "Given",
             PortType::Given,
+            "frames that a clip must contain",
             &[
                 FieldRule::needed(
                     "tensor",
@@ -213,6 +225,7 @@ impl PortType {
         record(
             "Control",
             PortType::Control,
+            "what a clip follows beside its text: a clip, a mask, pictures",
             &[
                 FieldRule::needed(
                     "tensor",
@@ -237,6 +250,7 @@ impl PortType {
         record(
             "Sigmas",
             PortType::Sigmas,
+            "noise levels of a sampling run",
             &[FieldRule::needed(
                 "tensor",
                 FieldContent::Tensor(TensorRule::SIGMAS),
@@ -244,10 +258,11 @@ impl PortType {
             )],
             TensorRule::SIGMAS,
         ),
-        opaque("Guider", PortType::Guider),
+        opaque("Guider", PortType::Guider, "what joins velocities with and without text"),
         record(
             "Frames",
             PortType::Frames,
+            "video frames with their rate; an image is one frame",
             &[
                 FieldRule::needed(
                     "chunks",
@@ -264,6 +279,7 @@ impl PortType {
         record(
             "Mask",
             PortType::Mask,
+            "a value a pixel, from 0 to 1",
             &[FieldRule::needed(
                 "tensor",
                 FieldContent::Tensor(TensorRule::MASK),
@@ -273,6 +289,7 @@ impl PortType {
         ),
         NamedType {
             name: "Audio",
+            about: "sound",
             ty: PortType::Audio,
             literal: false,
             fields: &[
@@ -296,13 +313,18 @@ impl PortType {
         },
         NamedType {
             name: "Tensor",
+            about: "a tensor of any shape",
             ty: PortType::Tensor,
             literal: false,
             fields: &[],
             tensor: Some(TensorRule::ANY),
         },
-        opaque("File", PortType::File),
-        opaque("Any", PortType::Any),
+        opaque("File", PortType::File, "a file that a node wrote"),
+        opaque(
+            "Any",
+            PortType::Any,
+            "whatever arrives; the inputs and outputs of type Any of one node have one type",
+        ),
     ];
 
     /// The row of a type that has a fixed name.

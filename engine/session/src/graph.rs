@@ -45,6 +45,20 @@ impl Graph {
         &self.loaded.registry
     }
 
+    /// Finds what stands against every plan with the inputs' defaults, as far as the graph itself
+    /// and the models that lie here say it: values, sizes, parts of models, files that two nodes
+    /// write. Nothing is hashed. Gives what is probably not meant, and what this machine lacks.
+    ///
+    /// # Errors
+    /// Every problem found.
+    pub fn check(&self) -> Result<Diagnostics> {
+        let found = self.loaded.check_plan()?;
+        let mut all = self.warnings();
+        // The files of a graph stay the same, whatever is found in them.
+        all.list.extend(found.list);
+        Ok(all)
+    }
+
     /// The text that it was read from.
     pub fn text(&self) -> &str {
         &self.loaded.source.text

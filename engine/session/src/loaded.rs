@@ -8,7 +8,7 @@ use std::sync::Arc;
 use kino_graph::{
     Access, Catalog, Diagnostic, Diagnostics, Graph, GraphLoader, PlanSettings, Severity,
 };
-use kino_node::{Cancel, FilePolicy, Node, Registry, Services};
+use kino_node::{Cancel, FilePolicy, Node, OnlyCheck, Registry, Services};
 use kino_port::{Facts, Literal, PlanError, Signature, StepInfo, format_bytes, path_to_text};
 use kino_runtime::NodeCatalog;
 use kino_world::{Folders, HashCache};
@@ -18,6 +18,9 @@ use crate::error::{Error, Result};
 use crate::plugins::NodeSet;
 use crate::revisions::Revision;
 use crate::source::{GraphSource, tidy};
+
+/// What stands for a number that a plan draws, in the names of files, while a graph is checked.
+const CHECKED_SEED: u64 = 1;
 
 /// A graph as it was read at one time, checked, with its nodes.
 pub(crate) struct LoadedGraph {
@@ -157,6 +160,28 @@ impl LoadedGraph {
         let plan = plan.map_err(Error::Graph)?;
         self.check_memory(&plan, &services)?;
         Ok(Planned { loaded: Arc::clone(self), services, plan })
+    }
+
+    /// What stands against every plan of it, as far as the graph itself and its models say it;
+    /// what this machine lacks is a warning. Nothing is hashed, and no file is read but those that
+    /// describe models.
+    pub(crate) fn check_plan(&self) -> Result<Diagnostics> {
+        let folders = Arc::new(self.folders(Path::new("out")));
+        let services = self.core.services.layer().with(Arc::clone(&folders));
+        let services = services.with(Arc::new(self.source.policy.clone()));
+        let services = services.with(Arc::new(OnlyCheck));
+        let nodes = NodeCatalog { registry: Arc::clone(&self.registry), services: &services };
+        let locate = |access, path: &str| located(&folders, access, path);
+        let settings = PlanSettings {
+            inputs: &[],
+            until: None,
+            versions: &[],
+            machine: &Vec::new,
+            draw: &|_| CHECKED_SEED,
+            stem: &self.source.stem,
+            locate: Some(&locate),
+        };
+        self.graph.check_plan(&nodes, &settings).map_err(Error::Graph)
     }
 
     /// Refuses steps that would run and do not fit into memory; one that is cached does not run.

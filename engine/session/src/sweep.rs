@@ -1,8 +1,8 @@
 //! Sweeps: values of inputs, combined each with each, and files that do not meet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use kino_graph::{Graph, Key, Plan, StepInput, ValueSource, WrittenFiles};
+use kino_graph::{Diagnostic, Graph, Key, Plan, StepInput, ValueSource, WrittenFiles};
 use kino_port::{Literal, Port, PortType};
 
 use crate::error::{Error, Result};
@@ -30,7 +30,7 @@ pub(crate) fn points(graph: &Graph, sweeps: &[(String, String)]) -> Result<Vec<S
             None => vec![text.clone()],
         };
         let raws: Inputs = raws.into_iter().map(|raw| (name.clone(), raw)).collect();
-        let read = raws.read_each(graph)?.into_iter().map(|(_, value)| value);
+        let read = raws.read_each(graph).map_err(one_of_each)?.into_iter().map(|(_, value)| value);
         match axes.iter_mut().find(|(known, _)| known == name) {
             Some((_, values)) => values.extend(read),
             None => axes.push((name.clone(), read.collect())),
@@ -52,6 +52,46 @@ pub(crate) fn points(graph: &Graph, sweeps: &[(String, String)]) -> Result<Vec<S
         points = longer.collect();
     }
     Ok(points)
+}
+
+/// What begins the value that was found, in the error of a value that does not fit.
+const FOUND: &str = ", found ";
+
+/// The most values that are named which one thing is wrong with.
+const MAX_NAMED: usize = 8;
+
+/// Of several values that one thing is wrong with, one error that names them.
+fn one_of_each(error: Error) -> Error {
+    let Error::Graph(mut problems) = error else { return error };
+    let mut reasons: Vec<(Diagnostic, Vec<String>)> = Vec::new();
+    let mut known: HashMap<String, usize> = HashMap::new();
+    for problem in problems.list {
+        let (expected, found) = problem.message.split_once(FOUND).unwrap_or((&problem.message, ""));
+        let (expected, found) = (expected.to_owned(), found.to_owned());
+        match known.get(&expected) {
+            Some(at) => reasons[*at].1.push(found),
+            None => {
+                known.insert(expected, reasons.len());
+                reasons.push((problem, vec![found]));
+            }
+        }
+    }
+    let told = reasons.into_iter().map(|(mut problem, found)| {
+        if found.len() > 1 {
+            let expected = problem.message.split_once(FOUND).map_or("", |(expected, _)| expected);
+            let named = found.iter().take(MAX_NAMED).cloned().collect::<Vec<_>>().join(", ");
+            let more = match found.len().saturating_sub(MAX_NAMED) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            problem.message = format!("{expected}{FOUND}{named}{more}");
+            // What is near one of them is not near all.
+            problem.hint = None;
+        }
+        problem
+    });
+    problems.list = told.collect();
+    Error::Graph(problems)
 }
 
 /// The values of one `--sweep`, each as text: a whole text, a range, or a list with commas.

@@ -27,8 +27,8 @@ impl Folders {
     /// The file that a graph writes.
     ///
     /// # Errors
-    /// When the path is empty or absolute, contains `..`, has a name longer than file systems take,
-    /// or leaves the output folder through a link.
+    /// When the path is empty or absolute, contains `..`, begins with `~/`, has a name longer than
+    /// file systems take, or leaves the output folder through a link.
     pub fn output(&self, path: &str) -> Result<PathBuf> {
         let relative = Path::new(path);
         let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
@@ -40,6 +40,12 @@ impl Folders {
             return Err(Error::refused(
                 format!("outputs lie under the output folder: `{path}` is not a path within it"),
                 "use a relative path without `..`; `--out DIR` names another folder",
+            ));
+        }
+        if relative.starts_with("~") {
+            return Err(Error::refused(
+                format!("`{path}`: outputs lie under the output folder, and `~` is no home there"),
+                "leave `~/` out; `--out DIR` names the folder, such as `--out ~/Videos`",
             ));
         }
         if let Some(hidden) = path.chars().find(|c| matches!(c, '\n' | '\t') || is_hidden(*c)) {
@@ -89,6 +95,9 @@ mod tests {
         for path in ["", ".", "./", "/etc/x", "../x", "a/../../x", "a\\b", "a\0b"] {
             assert!(folders.output(path).is_err(), "{path}");
         }
+        let home = folders.output("~/x.mp4").unwrap_err();
+        assert!(home.to_string().contains("`~` is no home there"), "{home}");
+        assert!(folders.output("~x.mp4").is_ok());
         let long = folders.output(&format!("a/{}.mp4", "长".repeat(100))).unwrap_err();
         assert!(long.to_string().contains("304 bytes long, at most 255"), "{long}");
         assert!(folders.output(&format!("{}.mp4", "a".repeat(251))).is_ok());

@@ -363,7 +363,7 @@ pub(crate) fn check_aac(form: &AudioForm, program: Option<&Path>) -> Result<(), 
     match (form, program) {
         (AudioForm::Pcm, None) => {
             let message = "an mp4 file holds sound as AAC, and PCM is encoded by `ffmpeg` alone";
-            Err(PlanError::at("audio", message).hint(ENCODER))
+            Err(PlanError::at("audio", message).hint(ENCODER).of_machine())
         }
         _ => Ok(()),
     }

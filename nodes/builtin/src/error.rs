@@ -49,6 +49,21 @@ pub(crate) fn check_cancel(cancel: &Cancel) -> impl FnMut() -> kino_models::Resu
     }
 }
 
+/// Why a model, or a part of it, cannot be read, as an error to the input that names it: a file
+/// that is not here may be on another machine.
+pub(crate) fn of_model(port: &str, error: &kino_models::Error) -> PlanError {
+    let planned = PlanError::at(port, error.to_string());
+    match is_of_machine(error) {
+        true => planned.of_machine(),
+        false => planned,
+    }
+}
+
+/// Whether another machine may read what this one cannot.
+pub(crate) fn is_of_machine(error: &kino_models::Error) -> bool {
+    matches!(error, kino_models::Error::Io { .. } | kino_models::Error::FileMissing { .. })
+}
+
 /// What is wrong with a file, as an error to the input that names it.
 pub(crate) fn at_port(port: &'static str) -> impl Fn(kino_world::Error) -> PlanError {
     move |error| {

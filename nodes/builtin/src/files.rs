@@ -11,7 +11,7 @@ use kino_port::{PlanError, PlannedFile, PlannedRead, path_to_text};
 use kino_world::media::FfmpegChoice;
 use kino_world::{BundledFiles, FileHash, Folders, HashCache, InputFile, hash_file};
 
-use crate::error::{IntoNode, at_input};
+use crate::error::{IntoNode, at_input, at_port};
 
 /// A file that a node reads, while planning: opened, with its contents' hash for the key.
 pub(crate) struct PlannedInput {
@@ -23,7 +23,13 @@ pub(crate) struct PlannedInput {
 
 impl PlannedInput {
     /// Finds and hashes the file at `path`, which is relative to the graph.
+    ///
+    /// # Errors
+    /// When it cannot be read; while a graph is only checked, that nobody looks.
     pub(crate) fn look(services: &Services, path: &str) -> Result<Self, PlanError> {
+        if services.only_checks() {
+            return Err(PlanError::unseen());
+        }
         let missing = |error: Error| PlanError::new(error.to_string());
         services.get::<Folders>().map_err(missing)?;
         let hashes = services.get::<HashCache>().map_err(missing)?;
@@ -120,7 +126,12 @@ pub(crate) fn ffmpeg(services: &Services) -> Option<PathBuf> {
 
 /// The file that a node will write, under the output folder, while planning.
 pub(crate) fn target(services: &Services, path: &str) -> Result<PathBuf, PlanError> {
-    services.get::<Folders>().map_err(|error| PlanError::new(error.to_string()))?;
+    let folders = services.get::<Folders>().map_err(|error| PlanError::new(error.to_string()))?;
+    if services.only_checks() {
+        // Links below the folder of outputs are the disk's.
+        let nowhere = Folders { graph: folders.graph.clone(), out: PathBuf::new() };
+        return nowhere.output(path).map_err(at_port("path"));
+    }
     output(services, path).map_err(at_input("path"))
 }
 

@@ -43,7 +43,7 @@ impl<'a> InferCx<'a> {
         if let Some(missing) = self.facts.typed::<MissingPart>(port) {
             let mut error = PlanError::at(port, missing.message.clone());
             error.hint = missing.hint.clone();
-            self.error(error);
+            self.error(if missing.of_machine { error.of_machine() } else { error });
             return None;
         }
         match self.facts.get(port)? {
@@ -130,7 +130,7 @@ pub(crate) fn f32_bytes(sizes: &[usize]) -> u64 {
 
 /// The error of a check as the error of a run, for what was not known while planning.
 pub(crate) fn refuse(error: PlanError) -> Error {
-    let PlanError { port, message, hint } = error;
+    let PlanError { port, message, hint, .. } = error;
     match (port, hint) {
         (Some(port), None) => Error::Input { port, message },
         (Some(port), hint) => Error::input(&port, message).with_hint(hint),

@@ -23,7 +23,7 @@ pub(crate) static MATH: NodeDef = NodeDef {
         version: Cow::Borrowed("1"),
         about: Cow::Borrowed(ABOUT),
         inputs: ports![
-            optional("a", PortType::Any).about(
+            optional("a", PortType::Any).numbers().about(
                 "The first number: an Int or a Real. It is needed unless there is an expression."
             ),
             zero("b").about("The second number."),
@@ -37,6 +37,7 @@ pub(crate) static MATH: NodeDef = NodeDef {
                      abs, sqrt, min, max, pow, mod."
             ),
             optional_list("values", PortType::Any)
+                .numbers()
                 .about("Numbers for the expression, by name: {\"fps\": \"inputs.fps\"}."),
         ],
         outputs: ports![
@@ -78,7 +79,7 @@ const OPERATIONS: [Cow<'static, str>; 11] = [
 
 /// A number of either kind, 0 where nothing feeds it.
 const fn zero(name: &'static str) -> Port {
-    let mut port = edge(name, PortType::Any);
+    let mut port = edge(name, PortType::Any).numbers();
     std::mem::forget(port.default.replace(Literal::Int(0)));
     port
 }

@@ -4,18 +4,20 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
+use kino_models::checkpoint::part_names;
 use kino_models::model::{Component, DenoiserSpec, ImageEncoderSpec, TextEncoderSpec, VideoVae};
 use kino_node::{Cx, Error, Inputs, ModelPart, NodeDef, Outputs, Result, Services, Value};
 use kino_port::{
-    Fact, Facts, NodeTraits, PlanError, PlannedRead, PortType, Signature, StepInfo, edge, ports,
-    text,
+    Fact, Facts, NodeTraits, PlanError, PlannedRead, Port, PortType, Signature, StepInfo, edge,
+    ports, text,
 };
 use kino_world::Folders;
 
+use crate::error::{is_of_machine, of_model};
 use crate::files::policy;
 use crate::infer::{InferResult, refuse};
 use crate::models::{DitHandle, Handle, LowNoise, MissingPart, Models, OpenModel};
-use crate::source::{ModelFolders, ModelSource};
+use crate::source::{ModelFolders, ModelRequest, ModelSource, find_part};
 
 /// Opens a model and hands out its parts.
 pub(crate) static LOAD: NodeDef = NodeDef {
@@ -24,14 +26,24 @@ pub(crate) static LOAD: NodeDef = NodeDef {
         version: Cow::Borrowed("1"),
         about: Cow::Borrowed(ABOUT),
         inputs: ports![
-            text("source", "").required().file().about(
+            text("source", "").file().about(
                 "`embedded:shapes`, a folder in the diffusers layout (relative to the graph, or to a \
-                 folder of the setting `models`), or `hub:OWNER/NAME`."
+                 folder of the setting `models`), or `hub:OWNER/NAME`. It may be left out where every \
+                 part that is needed has a file."
             ),
             text("compute", "auto").choices(&COMPUTE).about(
                 "The type to compute in. `auto`: bf16 where the weights are bf16 and the device \
                  has bf16 arithmetic, else f32."
             ),
+            file(part_names::TRANSFORMER).about(
+                "The transformer as a single file, in place of that of `source`; of two experts that \
+                 of high noise levels."
+            ),
+            file(part_names::LOW_NOISE)
+                .about("The expert of low noise levels (Wan 2.2 A14B) as a single file."),
+            file(part_names::TEXT_ENCODER).about("The text encoder as a single file."),
+            file(part_names::VAE).about("The autoencoder as a single file."),
+            file(part_names::IMAGE_ENCODER).about("The image encoder as a single file."),
         ],
         outputs: ports![
             edge("text_encoder", PortType::TextEncoder).about("Turns prompts into embeddings."),
@@ -52,12 +64,63 @@ where the model has them transformer_2/ (a second expert, for low noise levels),
 image_processor/. \
 Only configs are read here; the weights of a part are safetensors files, read by the first node \
 that computes with it, then shared by all, and let go where memory ends. Pickle files are refused.\n\n\
+Parts may stand alone in files instead, as ComfyUI and the authors of models share them: the \
+transformers, autoencoders and encoders of Wan 2.1 and 2.2 (f32, f16, bf16, and fp8 with or without \
+scales, which stays so in memory), by the names of their authors or of diffusers. What they are is \
+read from names and shapes. A bare name is also looked for in the folders of the setting `models` \
+and in what ComfyUI calls the folders there: diffusion_models, unet, vae, text_encoders, clip, \
+clip_vision. The tokenizer of UMT5 is brought along. Without a `source` the noise levels are shifted \
+by 3 (5 for TI2V, 16 for a first and a last frame): `shift` of `dit.sample` says otherwise.\n\n\
 `hub:OWNER/NAME` is looked up in the local Hugging Face cache (HF_HUB_CACHE, HF_HOME); nothing is \
 downloaded: `hf download OWNER/NAME` puts a model there.\n\n\
 Example:\n    \"model\": (op: \"model.load\", with: {\"source\": \"embedded:shapes\"}),";
 
 const COMPUTE: [Cow<'static, str>; 3] =
     [Cow::Borrowed("auto"), Cow::Borrowed("f32"), Cow::Borrowed("bf16")];
+
+/// The path of a part that stands alone in a file; empty where none does.
+const fn file(part: &'static str) -> Port {
+    text(part, "").file()
+}
+
+/// The parts that may stand alone in files, as the ports for them are called.
+const FILES: [&str; 5] = [
+    part_names::TRANSFORMER,
+    part_names::LOW_NOISE,
+    part_names::TEXT_ENCODER,
+    part_names::VAE,
+    part_names::IMAGE_ENCODER,
+];
+
+/// What a graph names: a source, and files of parts.
+struct Named<'a> {
+    source: &'a str,
+    files: Vec<(&'static str, &'a str)>,
+}
+
+impl<'a> Named<'a> {
+    /// What the text of each port says; none where one is not known yet.
+    fn of(text: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
+        let files = FILES.map(|part| Some((part, text(part)?)));
+        let files = files.into_iter().collect::<Option<Vec<_>>>()?;
+        let files = files.into_iter().filter(|(_, path)| !path.is_empty()).collect();
+        Some(Named { source: text("source")?, files })
+    }
+
+    /// What messages call the model.
+    fn name(&self) -> &'a str {
+        match (self.source, self.files.first()) {
+            ("", Some((_, path))) => path,
+            (source, _) => source,
+        }
+    }
+
+    /// Everything that it names, as the graph writes it.
+    fn paths(&self) -> impl Iterator<Item = &'a str> {
+        let source = Some(self.source).filter(|source| !source.is_empty());
+        source.into_iter().chain(self.files.iter().map(|(_, path)| *path))
+    }
+}
 
 /// A part as a handle, or why there is none.
 type FoundPart<S> = std::result::Result<Arc<Handle<S>>, MissingPart>;
@@ -102,7 +165,8 @@ impl Parts {
 }
 
 fn missing(model: &str, part: &str) -> MissingPart {
-    MissingPart { message: format!("the model `{model}` has no {part}"), hint: None }
+    let message = format!("the model `{model}` has no {part}");
+    MissingPart { message, hint: None, of_machine: false }
 }
 
 /// The transformer, with the expert of low noise levels where there are two.
@@ -134,8 +198,11 @@ fn handle<S: ?Sized>(
     (compute, device): (&str, &Device),
 ) -> Result<Handle<S>, MissingPart> {
     let Some(Component { part, spec }) = component else { return Err(missing(model_name, name)) };
-    let unreadable =
-        |error: kino_models::Error| MissingPart { message: error.to_string(), hint: None };
+    let unreadable = |error: kino_models::Error| MissingPart {
+        message: error.to_string(),
+        hint: None,
+        of_machine: is_of_machine(&error),
+    };
     let files = model.checkpoint.part(part).map_err(unreadable)?;
     let identity = model.checkpoint.identity(part).map_err(unreadable)?;
     let stored = files.main_dtype().unwrap_or(DType::F32);
@@ -163,22 +230,40 @@ fn compute_type(compute: &str, stored: DType, device: &Device) -> DType {
     }
 }
 
-fn open(services: &Services, source: &str) -> std::result::Result<Arc<OpenModel>, PlanError> {
+fn open(services: &Services, named: &Named<'_>) -> std::result::Result<Arc<OpenModel>, PlanError> {
     let missing = |error: Error| PlanError::new(error.to_string());
     let folders = services.get::<Folders>().map_err(missing)?;
     let models = services.get::<Models>().map_err(missing)?;
     let policy = policy(services);
     let of_user = services.find::<ModelFolders>();
     let of_user = of_user.as_deref().cloned().unwrap_or_default();
-    let found = ModelSource::find(source, &folders.graph, &of_user, &policy)?;
-    found.check_files(&policy)?;
-    let model = models.open(&found);
-    let model = model.map_err(|error| PlanError::at("source", error.to_string()))?;
+    let find = |source| ModelSource::find(source, &folders.graph, &of_user, &policy);
+    let source = match (named.source, named.files.as_slice()) {
+        ("", []) => {
+            let hint = "write a source (embedded:shapes, a folder, hub:OWNER/NAME), or the files of \
+                        the parts: transformer, vae, text_encoder";
+            return Err(PlanError::at("source", "no model is named").hint(hint));
+        }
+        ("", _) => None,
+        (source, _) => Some(find(source)?),
+    };
+    let place = |(part, path): &(&'static str, &str)| {
+        Ok((*part, find_part(part, path, &folders.graph, &of_user, &policy)?))
+    };
+    let files = named.files.iter().map(place).collect::<std::result::Result<_, PlanError>>()?;
+    let asked = ModelRequest { source, files };
+    asked.check_files(&policy)?;
+    let model = models.open(&asked);
+    let model = model.map_err(|error| {
+        let text = error.to_string();
+        let of_file = asked.files.iter().find(|(_, path)| text.contains(&*path.to_string_lossy()));
+        of_model(of_file.map_or("source", |(part, _)| part), &error)
+    })?;
     if policy.narrows_reading() {
         // Nobody has turned a link between the two.
-        found.check_files(&policy)?;
+        asked.check_files(&policy)?;
         if !model.checkpoint.is_current() {
-            let message = format!("{source} was exchanged while it was opened");
+            let message = format!("{} was exchanged while it was opened", named.name());
             return Err(PlanError::at("source", message));
         }
     }
@@ -186,19 +271,25 @@ fn open(services: &Services, source: &str) -> std::result::Result<Arc<OpenModel>
 }
 
 fn infer(services: &Services, facts: &Facts) -> InferResult {
-    let (Some(source), Some(compute)) = (facts.text("source"), facts.text("compute")) else {
+    let named = Named::of(|port| facts.text(port));
+    let (Some(named), Some(compute)) = (named, facts.text("compute")) else {
         return Ok(StepInfo::default());
     };
-    let model = open(services, source).map_err(|error| vec![error])?;
-    let parts = Parts::of(&model, source, compute, &services.device);
+    let model = open(services, &named).map_err(|error| vec![error])?;
+    let parts = Parts::of(&model, named.name(), compute, &services.device);
     if let (Ok(vae), Ok(models)) = (&parts.vae, services.get::<Models>()) {
         models.know(vae);
     }
     let hash = blake3::Hash::from_bytes(model.fingerprint()).to_hex().to_string();
+    let read = |path: &str| PlannedRead {
+        path: path.to_owned(),
+        hash: hash.clone(),
+        ..PlannedRead::default()
+    };
     Ok(StepInfo {
         key: parts.key(&model),
         outputs: vec![fact(parts.text), fact(parts.image), fact(parts.dit), fact(parts.vae)],
-        reads: vec![PlannedRead { path: source.to_owned(), hash, ..PlannedRead::default() }],
+        reads: named.paths().map(read).collect(),
         ..StepInfo::default()
     })
 }
@@ -211,25 +302,27 @@ fn fact<T: Send + Sync + 'static>(part: std::result::Result<Arc<T>, MissingPart>
 }
 
 /// The model that the plan was made with; without a plan, the one that lies there now.
-fn planned(cx: &Cx<'_>, source: &str) -> Result<Arc<OpenModel>> {
-    let Some(read) = cx.reads.iter().find(|read| read.path == source) else {
-        return open(cx.services, source).map_err(refuse);
+fn planned(cx: &Cx<'_>, named: &Named<'_>) -> Result<Arc<OpenModel>> {
+    let name = named.paths().next().unwrap_or_default();
+    let Some(read) = cx.reads.iter().find(|read| read.path == name) else {
+        return open(cx.services, named).map_err(refuse);
     };
     if let Some(model) = cx.services.get::<Models>()?.opened(&read.hash) {
         return Ok(model);
     }
     // It is not open any more. What lies there now will do if it is the same.
-    let model = open(cx.services, source).map_err(refuse)?;
+    let model = open(cx.services, named).map_err(refuse)?;
     match blake3::Hash::from_bytes(model.fingerprint()).to_hex().as_str() == read.hash {
         true => Ok(model),
-        false => Err(Error::failed(format!("{source} has changed since the plan was made"))),
+        false => Err(Error::failed(format!("{name} has changed since the plan was made"))),
     }
 }
 
 fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
-    let source = inputs.text("source")?;
-    let model = planned(cx, source)?;
-    let parts = Parts::of(&model, source, inputs.text("compute")?, cx.device());
+    let named = Named::of(|port| inputs.text(port).ok());
+    let named = named.ok_or_else(|| Error::input("source", "no model is named"))?;
+    let model = planned(cx, &named)?;
+    let parts = Parts::of(&model, named.name(), inputs.text("compute")?, cx.device());
     if let Ok(vae) = &parts.vae {
         cx.services.get::<Models>()?.know(vae);
     }
@@ -249,7 +342,9 @@ fn value<T: Send + Sync + 'static>(
 ) -> Result<Option<Value>> {
     match part {
         Ok(handle) => Ok(Some(Value::Part(ModelPart { ty, handle }))),
-        Err(MissingPart { message, hint }) if wanted => Err(Error::failed(message).with_hint(hint)),
+        Err(MissingPart { message, hint, .. }) if wanted => {
+            Err(Error::failed(message).with_hint(hint))
+        }
         Err(_) => Ok(None),
     }
 }

@@ -33,7 +33,7 @@ pub use resident::Resident;
 use resident::{Residents, Wanted};
 
 use crate::error::IntoNode;
-use crate::source::{ModelLocation, ModelSource};
+use crate::source::{ModelRequest, ModelSource, RequestLocation};
 
 /// Models that are kept open; their weights are counted apart.
 const KEPT_OPEN: usize = 16;
@@ -74,7 +74,7 @@ pub struct Models {
     families: Families,
     /// Opened models, by where they lie, the latest last. One that was exchanged on disk stays for
     /// the plans that were made with it.
-    open: Mutex<Vec<(ModelLocation, Arc<OpenModel>)>>,
+    open: Mutex<Vec<(RequestLocation, Arc<OpenModel>)>>,
     /// Networks that enlarge frames, likewise.
     upscalers: OpenNetworks<dyn UpscalerSpec>,
     /// Networks that make frames between frames, likewise.
@@ -109,15 +109,19 @@ impl Models {
         })
     }
 
-    /// Opens the model at `source`; reads configs and headers, no weights. One that is open and was
-    /// not touched since is not read again.
-    pub(crate) fn open(&self, source: &ModelSource) -> kino_models::Result<Arc<OpenModel>> {
-        let location = source.location();
+    /// Opens the model that is asked for; reads configs and headers, no weights. One that is open and
+    /// was not touched since is not read again.
+    pub(crate) fn open(&self, asked: &ModelRequest) -> kino_models::Result<Arc<OpenModel>> {
+        let location = asked.location();
         let known = self.latest(&location);
         if let Some(model) = known.as_ref().filter(|model| model.checkpoint.is_current()) {
             return Ok(Arc::clone(model));
         }
-        let checkpoint = Checkpoint::open(&source.open()?)?;
+        let folder = asked.source.as_ref().map(ModelSource::open).transpose()?;
+        let checkpoint = match (&folder, asked.files.as_slice()) {
+            (Some(folder), []) => Checkpoint::open(folder)?,
+            (folder, files) => self.families.assemble(folder.as_ref(), files)?,
+        };
         let parts = self.families.read(&checkpoint)?;
         let model = Arc::new(OpenModel { checkpoint, parts });
         let mut open = lock(&self.open);
@@ -140,7 +144,7 @@ impl Models {
         found.map(|(_, model)| Arc::clone(model))
     }
 
-    fn latest(&self, place: &ModelLocation) -> Option<Arc<OpenModel>> {
+    fn latest(&self, place: &RequestLocation) -> Option<Arc<OpenModel>> {
         let open = lock(&self.open);
         let found = open.iter().rev().find(|(other, _)| other == place);
         found.map(|(_, model)| Arc::clone(model))
@@ -160,7 +164,7 @@ impl Models {
                 parts.into_iter().flatten().filter_map(|part| model.checkpoint.part(part).ok());
             files.map(|files| files.identity().exact).collect()
         };
-        let mut places: Vec<(ModelLocation, Arc<OpenModel>)> = Vec::new();
+        let mut places: Vec<(RequestLocation, Arc<OpenModel>)> = Vec::new();
         for (place, model) in lock(&self.open).iter().rev() {
             if places.iter().all(|(other, _)| other != place) {
                 places.push((place.clone(), Arc::clone(model)));

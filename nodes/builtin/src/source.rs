@@ -3,6 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use kino_models::ModelFolder;
+use kino_models::checkpoint::part_names;
 use kino_node::FilePolicy;
 use kino_port::PlanError;
 
@@ -75,7 +76,8 @@ impl ModelSource {
              the setting `models`), embedded:shapes, or hub:OWNER/NAME{looked}"
         );
         let found = if folder.exists() { "is a file" } else { "does not exist" };
-        Err(PlanError::at("source", format!("{} {found}", folder.display())).hint(hint))
+        let message = format!("{} {found}", folder.display());
+        Err(PlanError::at("source", message).hint(hint).of_machine())
     }
 
     /// The files as kino-models reads them.
@@ -110,6 +112,93 @@ impl ModelSource {
             }
         }
     }
+}
+
+/// A model as a graph names it: a folder, and parts that stand alone in files.
+pub(crate) struct ModelRequest {
+    /// Where the parts lie that have no file of their own.
+    pub(crate) source: Option<ModelSource>,
+    /// Which part a file is, and where it lies.
+    pub(crate) files: Vec<(&'static str, PathBuf)>,
+}
+
+impl ModelRequest {
+    /// Whether all its files may be read: those in a folder may be links.
+    ///
+    /// # Errors
+    /// The first that may not be read, or when the folder cannot be listed.
+    pub(crate) fn check_files(&self, policy: &FilePolicy) -> Result<(), PlanError> {
+        if let Some(source) = &self.source {
+            source.check_files(policy)?;
+        }
+        let mut files = self.files.iter();
+        files.try_for_each(|(part, path)| policy.check_read(path).map_err(at_input(part)))
+    }
+
+    /// Where they lie, whatever names lead there.
+    pub(crate) fn location(&self) -> RequestLocation {
+        let place = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+        RequestLocation {
+            source: self.source.as_ref().map(ModelSource::location),
+            files: self.files.iter().map(|(part, path)| (*part, place(path))).collect(),
+        }
+    }
+}
+
+/// Where the files of a [`ModelRequest`] lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RequestLocation {
+    source: Option<ModelLocation>,
+    files: Vec<(&'static str, PathBuf)>,
+}
+
+/// The folders of ComfyUI in which files of a part lie, inside a folder of models.
+fn folders_of(part: &str) -> &'static [&'static str] {
+    match part {
+        part_names::VAE => &["vae"],
+        part_names::TEXT_ENCODER => &["text_encoders", "clip"],
+        part_names::IMAGE_ENCODER => &["clip_vision"],
+        _ => &["diffusion_models", "unet"],
+    }
+}
+
+/// Finds a file that a graph names for a part: relative to `graph`, then to the folders of `models`
+/// and what ComfyUI calls the folders inside them.
+///
+/// # Errors
+/// When there is none; the error says where it was looked for.
+pub(crate) fn find_part(
+    part: &'static str,
+    path: &str,
+    graph: &Path,
+    models: &ModelFolders,
+    policy: &FilePolicy,
+) -> Result<PathBuf, PlanError> {
+    let own = graph.join(path);
+    policy.check_read(&own).map_err(at_input(part))?;
+    if own.exists() {
+        return Ok(own);
+    }
+    let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+    let is_inside = !path.is_empty() && Path::new(path).components().all(plain);
+    let inside = [""].iter().chain(folders_of(part));
+    let folders = models.0.iter().filter(|_| is_inside);
+    let mut others =
+        folders.flat_map(|models| inside.clone().map(move |inner| models.join(inner).join(path)));
+    if let Some(found) = others.find(|place| place.is_file()) {
+        policy.check_read(&found).map_err(at_input(part))?;
+        return Ok(found);
+    }
+    let known: Vec<_> = models.0.iter().map(|folder| folder.display().to_string()).collect();
+    let mut hint = "it is a safetensors file, relative to the graph or to a folder of the setting \
+                    `models`"
+        .to_owned();
+    if is_inside && !known.is_empty() {
+        let inner = folders_of(part).join(", ");
+        hint += &format!("; looked for in {} and there in {inner}, too", known.join(", "));
+    }
+    let message = format!("{} does not exist", own.display());
+    Err(PlanError::at(part, message).hint(hint).of_machine())
 }
 
 /// Where a model lies: a folder, or a name in the binary.
@@ -164,7 +253,8 @@ fn hub_folder(repository: &str, cache: &Path) -> Result<PathBuf, PlanError> {
     }
     let message = format!("{name} is not in the local Hugging Face cache {}", cache.display());
     let at = if revision == "main" { String::new() } else { format!(" --revision {revision}") };
-    Err(PlanError::at("source", message).hint(format!("get it with: hf download {name}{at}")))
+    let hint = format!("get it with: hf download {name}{at}");
+    Err(PlanError::at("source", message).hint(hint).of_machine())
 }
 
 fn not_a_repository(found: &str) -> PlanError {

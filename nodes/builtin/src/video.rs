@@ -10,7 +10,9 @@ use kino_port::{
     Facts, NodeTraits, PathForm, PlanError, PortType, Signature, StepInfo, edge, optional,
     path as path_port, ports, real,
 };
-use kino_world::media::{Depth, VideoFormat, VideoSpec, check_size, create_with_depth, format_of};
+use kino_world::media::{
+    Depth, VideoFormat, VideoSpec, check_size, create_with_depth, format_of, is_foreign,
+};
 
 use crate::audio::{as_aac, check_aac, known_sound};
 use crate::error::{IntoNode, at_port};
@@ -69,8 +71,7 @@ Example:\n    \"file\": (op: \"video.write\", in: {\"frames\": \"frames\"}, with
 
 fn infer(services: &Services, facts: &Facts) -> InferResult {
     let program = ffmpeg(services);
-    let format =
-        |path: &str| format_of(Path::new(path), program.as_deref()).map_err(at_port("path"));
+    let format = |path: &str| format_at(services, Path::new(path), program.as_deref());
     let written = infer_written(services, facts, |path, count| match (format(path)?, count) {
         (VideoFormat::Exr, Some(count)) if count > 1 => Err(one_frame("EXR", count)),
         (format, _) => Ok(format),
@@ -96,6 +97,22 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
             Ok(StepInfo { memory, ..written })
         }
         (written, sound) => Err(written.err().into_iter().chain(sound.err()).flatten().collect()),
+    }
+}
+
+/// The format that a path names. While a graph is only checked, no program is asked for endings,
+/// and one that is missing here may be elsewhere.
+fn format_at(
+    services: &Services,
+    path: &Path,
+    program: Option<&Path>,
+) -> Result<VideoFormat, PlanError> {
+    if !services.only_checks() || !is_foreign(path) {
+        return format_of(path, program).map_err(at_port("path"));
+    }
+    match program {
+        Some(_) => Err(PlanError::unseen()),
+        None => format_of(path, None).map_err(|error| at_port("path")(error).of_machine()),
     }
 }
 

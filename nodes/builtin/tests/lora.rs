@@ -131,8 +131,7 @@ fn with(rig: &Rig, dit: &Value, path: &str, strength: f64) -> Value {
 }
 
 fn dit_of(value: &Value) -> Arc<DitHandle> {
-    let Value::Part(part) = value else { panic!("expected a part") };
-    Arc::clone(&part.handle).downcast().unwrap()
+    common::handle(value)
 }
 
 #[test]

@@ -7,16 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use common::{Copied, Rig, copy, int, known, number, reference, text};
+use common::{Copied, Rig, copy, handle, int, known, number, reference, text};
 use kino_node::{Ledger, Services, Value};
 use kino_nodes::{DitHandle, Models, TextHandle, VaeHandle};
 use kino_port::Fact;
 use kino_world::Folders;
-
-fn handle<T: Send + Sync + 'static>(value: &Value) -> Arc<T> {
-    let Value::Part(part) = value else { panic!("expected a part") };
-    Arc::clone(&part.handle).downcast().unwrap()
-}
 
 /// Flips a byte of the weights in place, at the end of the data, and keeps the time.
 fn flip_last_byte(path: &Path) {

@@ -4,6 +4,7 @@
 use candle_core::{D, DType, Tensor, bail};
 
 use crate::filter::{Window, matrix};
+use crate::fp8::E4M3;
 use crate::{Activation, ConvInput, ConvWeights, Epilogue, Padding, Result};
 
 /// Queries per block of [`attention`], so that memory does not grow with their number squared.
@@ -29,6 +30,18 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
         *last = out;
     }
     y.reshape(dims)
+}
+
+/// See [`crate::linear_e4m3`].
+pub fn linear_e4m3(
+    x: &Tensor,
+    weight: &Tensor,
+    scale: f32,
+    bias: Option<&Tensor>,
+) -> Result<Tensor> {
+    let table = Tensor::new(&E4M3.map(|number| number * scale), weight.device())?;
+    let wide = table.index_select(&weight.flatten_all()?, 0)?.reshape(weight.dims())?;
+    linear(x, &wide.to_dtype(x.dtype())?, bias)
 }
 
 /// See [`crate::softmax_last`].

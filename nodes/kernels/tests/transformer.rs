@@ -21,6 +21,31 @@ fn linear_equals_its_composite_form() {
     assert_eq!(kino_kernels::linear(&x, &weight, None).unwrap().dims(), [3, 2, 5, 4]);
 }
 
+/// Over several pieces of the matrix, and over one.
+#[test]
+fn linear_of_eight_bits_equals_its_composite_form() {
+    let mut random = Random::new(12);
+    for (rows, inner, out) in [(1, 7, 5), (37, 33, 2065), (64, 300, 1024), (3, 70_001, 2)] {
+        let x = random.tensor(&[rows, inner]);
+        // All bytes but those that stand for NaN.
+        let bytes = (0..out * inner).map(|i| match (i * 131 + 7) as u8 {
+            byte if byte & 0x7f == 0x7f => 0,
+            byte => byte,
+        });
+        let weight = Tensor::from_iter(bytes, &Device::Cpu).unwrap().reshape((out, inner)).unwrap();
+        let bias = random.tensor(&[out]);
+        for bias in [None, Some(&bias)] {
+            let expected = composite::linear_e4m3(&x, &weight, 0.003, bias).unwrap();
+            let found = kino_kernels::linear_e4m3(&x, &weight, 0.003, bias).unwrap();
+            let largest = expected.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+            let scaled = |t: Tensor| (t / f64::from(largest)).unwrap();
+            close(&scaled(found), &scaled(expected), 2e-5);
+        }
+    }
+    let (x, floats) = (random.tensor(&[2, 4]), random.tensor(&[3, 4]));
+    assert!(kino_kernels::linear_e4m3(&x, &floats, 1.0, None).is_err());
+}
+
 #[test]
 fn attention_equals_its_composite_form() {
     let mut random = Random::new(2);

@@ -1,7 +1,7 @@
 //! Checkpoints: where weights lie, in which form, under which names.
 //!
 //! Forms of today: a folder in the diffusers layout, single files or sharded, on disk or in the
-//! binary.
+//! binary; and parts that stand alone in files, as ComfyUI and the authors of models share them.
 
 mod check;
 mod file;
@@ -9,6 +9,7 @@ mod folder;
 mod header;
 mod opened;
 mod part;
+mod single;
 
 pub use check::{LARGEST_SIZE, invalid, require_positive, require_sizes, unsupported};
 pub use file::DataFile;
@@ -16,3 +17,4 @@ pub use folder::{EmbeddedFiles, ModelFiles, ModelFolder};
 pub use opened::Checkpoint;
 pub(crate) use part::TensorEntry;
 pub use part::{Identity, PartFiles};
+pub use single::{DetectedPart, Rename, SinglePart, part_names};

@@ -109,7 +109,9 @@ pub enum Error {
     },
 
     /// A weight is stored in a type that is not read.
-    #[error("{file}: weight `{name}` is stored as {dtype}; this version reads F32, F16 and BF16")]
+    #[error(
+        "{file}: weight `{name}` is stored as {dtype}; this version reads F32, F16, BF16 and F8_E4M3"
+    )]
     WeightType {
         /// The file, with its folder.
         file: String,

@@ -2,10 +2,12 @@
 
 mod clip;
 mod config;
+mod detect;
 mod prepare;
 mod spec;
 
 pub use clip::ClipVision;
 pub use config::{ClipConfig, PrepareConfig};
+pub(crate) use detect::{detect, processor};
 pub use prepare::prepare;
 pub use spec::ClipSpec;

@@ -13,9 +13,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
+use serde_json::Value;
 
 use crate::cancel::CheckCancel;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, DetectedPart, ModelFolder, PartFiles};
 use crate::error::{Error, Result};
 use crate::patch::Grid;
 use crate::preview::RgbMap;
@@ -36,6 +37,28 @@ pub trait Family: Send + Sync {
     /// # Errors
     /// When a config is missing, wrong, or asks for what the family does not do.
     fn read(&self, checkpoint: &Checkpoint) -> Result<Model>;
+
+    /// Which part of this family a file is, by the names and shapes of its weights; none where it
+    /// is none.
+    ///
+    /// # Errors
+    /// When it is one, but of sizes from which its config does not follow.
+    fn detect(&self, _files: &PartFiles) -> Result<Option<DetectedPart>> {
+        Ok(None)
+    }
+
+    /// The configs (path and contents) that a model of `parts`, which stand alone in files, has
+    /// beside those of the parts. `folder` is what the others are taken from.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    fn configs(
+        &self,
+        _parts: &[(&str, Value)],
+        _folder: Option<&ModelFolder>,
+    ) -> Result<Vec<(String, Vec<u8>)>> {
+        Ok(Vec::new())
+    }
 }
 
 /// A part of a model: what is known of it, and which weights of the checkpoint are its own.

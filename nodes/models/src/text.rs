@@ -2,6 +2,7 @@
 
 pub mod clean;
 mod config;
+mod detect;
 mod encoder;
 mod ftfy;
 mod spec;
@@ -9,6 +10,7 @@ mod tokens;
 mod umt5;
 
 pub use config::{TextConfig, TokenizerConfig};
+pub(crate) use detect::{detect, tokenizer};
 pub use encoder::Umt5Encoder;
 pub use spec::Umt5Spec;
 pub use tokens::Tokens;

@@ -363,6 +363,7 @@ fn read_port(written: &WrittenPort, is_input: bool) -> Result<Port, String> {
         lazy: false,
         draws: written.draws,
         file: false,
+        numbers: false,
         int_where: None,
         ty,
     };

@@ -8,7 +8,7 @@ use kino_node::{
     Cancel, Cx, Error, FilePolicy, Frames, FramesFact, GraphId, Guider, GuiderHandle, GuiderState,
     Inputs, Ledger, Mask, MaskFact, Node, Outputs, Result, SamplingStep, Services, Value,
 };
-use kino_port::{Fact, Facts, PlanError, Port, Signature, StepInfo};
+use kino_port::{Fact, Facts, PlanError, PlannedRead, Port, Signature, StepInfo};
 
 use crate::module::{CallCx, Instance, PluginFiles};
 use crate::plugin::Plugin;
@@ -41,14 +41,10 @@ impl Node for PluginNode {
     /// The key holds the build and the files that it may read. An output that is like an input is
     /// known as far as that is.
     fn infer(&self, services: &Services, facts: &Facts) -> Result<StepInfo, Vec<PlanError>> {
-        let cancel = services.find::<Cancel>();
-        let stopped = || cancel.as_ref().is_some_and(|cancel| cancel.is_cancelled());
-        let policy = policy(services);
-        let reads = self.plugin.files_of_run(&policy).fingerprint_grants(&stopped);
-        let reads = reads.map_err(|error| {
-            let hint = error.hint().map(str::to_owned);
-            vec![PlanError { hint, ..PlanError::new(error.to_string()) }]
-        })?;
+        let reads = match services.only_checks() {
+            true => Vec::new(),
+            false => self.granted(services)?,
+        };
         let mut key = self.plugin.sha256.clone().into_bytes();
         for read in &reads {
             key.extend((read.path.len() as u64).to_le_bytes());
@@ -168,6 +164,18 @@ impl PluginNode {
             Some((error.input, error.message, advice_on(agreement.what)))
         });
         checked.collect()
+    }
+
+    /// What it may read, hashed.
+    fn granted(&self, services: &Services) -> Result<Vec<PlannedRead>, Vec<PlanError>> {
+        let cancel = services.find::<Cancel>();
+        let stopped = || cancel.as_ref().is_some_and(|cancel| cancel.is_cancelled());
+        let policy = policy(services);
+        let reads = self.plugin.files_of_run(&policy).fingerprint_grants(&stopped);
+        reads.map_err(|error| {
+            let hint = error.hint().map(str::to_owned);
+            vec![PlanError { hint, ..PlanError::new(error.to_string()) }]
+        })
     }
 
     /// Holds outputs against what the plugin promised of its ports.

@@ -80,10 +80,10 @@ pub(crate) struct Build {
 /// `kino plugin check`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Every case runs in a child process with a time-out: inputs of no, one, odd and many elements, NaN,
-every element type, parameters at the ends of their ranges, cancelling. What must hold: the process
-does not crash, a call ends, outputs are what the descriptor promises, the same inputs give the same
-bytes, chunks of frames make no difference, and native build and component agree. A node may refuse
+Every case runs in a child process with a time-out: inputs of no, one, odd and many elements, NaN, \
+every element type, parameters at the ends of their ranges, cancelling. What must hold: the process \
+does not crash, a call ends, outputs are what the descriptor promises, the same inputs give the same \
+bytes, chunks of frames make no difference, and native build and component agree. A node may refuse \
 inputs with an error.")]
 pub(crate) struct Check {
     /// The plugin's folder

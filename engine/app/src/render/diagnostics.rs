@@ -3,18 +3,21 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use kino_graph::{Diagnostic, Diagnostics, Severity};
-use kino_port::escape_hidden;
+use kino_graph::{Diagnostic, Diagnostics, Positions, Severity};
+use kino_port::{escape_hidden, escape_line};
 use kino_session::Error;
 use miette::{LabeledSpan, MietteHandler, MietteHandlerOpts, ReportHandler, RgbColors};
 
+use textwrap::{WordSeparator, WordSplitter};
+
 use super::excerpt::{Excerpt, LineStarts};
+use super::quantity::count;
 use crate::failure::Failure;
 use crate::json::{Value, json};
 use crate::screen::Screen;
 
-/// So many problems are drawn; of more it is said how many there are.
-const MAX_DRAWN: usize = 50;
+/// So many problems are drawn unless all are wanted.
+const MAX_DRAWN: usize = 20;
 /// Longer messages and hints are cut.
 const LONGEST_MESSAGE: usize = 4000;
 /// So many places are shown with one problem.
@@ -83,6 +86,7 @@ impl Problem {
 
     fn of(
         all: &Diagnostics,
+        positions: &Positions<'_>,
         diagnostic: &Diagnostic,
         lines: &mut HashMap<u32, LineStarts>,
     ) -> Self {
@@ -97,20 +101,22 @@ impl Problem {
         let Some(file) = all.files.get(location.file as usize) else { return problem };
         let here = location.span.start as usize..location.span.end as usize;
         let mut places: Vec<_> = std::iter::once(here).collect();
+        let mut columns = vec![positions.of(location).1];
         let mut labels = vec!["here".to_owned()];
         for (other, what) in diagnostic.related.iter().take(MAX_PLACES) {
             if other.file == location.file {
                 places.push(other.span.start as usize..other.span.end as usize);
+                columns.push(positions.of(*other).1);
                 labels.push(cut(what));
             } else {
-                let (line, column) = all.position(*other);
+                let (line, column) = positions.of(*other);
                 let see = format!("see {}:{line}:{column}: {}", all.file_name(*other), cut(what));
                 problem.help =
                     Some(problem.help.map_or(see.clone(), |help| format!("{help}\n{see}")));
             }
         }
         let lines = lines.entry(location.file).or_insert_with(|| LineStarts::of(&file.text));
-        let (excerpt, found) = Excerpt::of(&file.name, &file.text, lines, &places);
+        let (excerpt, found) = Excerpt::of(&file.name, &file.text, lines, (&places, &columns));
         problem.source = Some(excerpt);
         let mut labelled = found.into_iter().zip(labels);
         if let Some((place, label)) = labelled.next() {
@@ -138,25 +144,61 @@ fn handler(screen: &Screen) -> MietteHandler {
         .terminal_links(false)
         .force_graphical(true)
         .context_lines(1)
+        // A path or a place stays whole, so that it can be copied, however long it is.
+        .break_words(false)
+        .word_separator(WordSeparator::AsciiSpace)
+        .word_splitter(WordSplitter::NoHyphenation)
         .build()
 }
 
-/// Problems drawn for people, one after another.
+/// Problems as people read them, one after another, and how many there are: drawn, or a line each.
 pub(crate) fn draw(screen: &Screen, diagnostics: &Diagnostics) -> String {
+    let positions = diagnostics.positions();
+    let all = &diagnostics.list;
+    if screen.problems.short {
+        let line = |problem| short(diagnostics, &positions, problem);
+        return all.iter().map(line).chain(summary(all, all.len())).collect();
+    }
     let handler = handler(screen);
     let mut lines = HashMap::new();
-    let drawn = diagnostics.list.iter().take(MAX_DRAWN).map(|one| {
-        let problem = Problem::of(diagnostics, one, &mut lines);
+    let most = if screen.problems.all { all.len() } else { MAX_DRAWN };
+    let drawn = all.iter().take(most).map(|one| {
+        let problem = Problem::of(diagnostics, &positions, one, &mut lines);
         Drawn(&handler, &problem).to_string().trim_matches('\n').to_owned() + "\n"
     });
-    let mut drawn = drawn.collect::<Vec<_>>();
-    let left = diagnostics.list.get(MAX_DRAWN..).unwrap_or_default();
-    if !left.is_empty() {
-        let is_error = left.iter().any(|one| one.severity == Severity::Error);
-        let message = format!("{} more problems are not drawn", left.len());
-        drawn.push(draw_plain(screen, is_error, &message, Some("`--json` gives all of them")));
+    drawn.chain(summary(all, most)).collect::<Vec<_>>().join("\n")
+}
+
+/// A problem on one line, as compilers write it and editors read it.
+fn short(all: &Diagnostics, positions: &Positions<'_>, problem: &Diagnostic) -> String {
+    let place = problem.location.map_or_else(String::new, |location| {
+        let (line, column) = positions.of(location);
+        format!("{}:{line}:{column}: ", escape_line(all.file_name(location)))
+    });
+    let severity = match problem.severity {
+        Severity::Error => "",
+        Severity::Warning => "warning: ",
+    };
+    format!("{place}{severity}{}\n", escape_line(&cut(&problem.message)))
+}
+
+/// How many problems there are, of which `shown` are shown; nothing of one.
+fn summary(all: &[Diagnostic], shown: usize) -> Option<String> {
+    let warnings = all.iter().filter(|one| one.severity == Severity::Warning).count();
+    let mut text = match (all.len(), warnings) {
+        (0 | 1, _) => return None,
+        (of, warnings) if of == warnings => count(of, "warning"),
+        (of, 0) => count(of, "problem"),
+        (of, warnings) => {
+            format!("{}, {} among them", count(of, "problem"), count(warnings, "warning"))
+        }
+    };
+    if shown < all.len() {
+        text += &format!(
+            "; the first {shown} are shown: `--all` shows all, `--short` each on one line"
+        );
     }
-    drawn.join("\n")
+    Some(text + "\n")
 }
 
 /// An error or a warning that stands in no file.
@@ -166,6 +208,10 @@ pub(crate) fn draw_plain(
     message: &str,
     hint: Option<&str>,
 ) -> String {
+    if screen.problems.short {
+        let severity = if is_error { "" } else { "warning: " };
+        return format!("{severity}{}\n", escape_line(&cut(message)));
+    }
     let severity = if is_error { miette::Severity::Error } else { miette::Severity::Warning };
     let problem = Problem::plain(severity, message, hint);
     Drawn(&handler(screen), &problem).to_string().trim_matches('\n').to_owned() + "\n"

@@ -78,12 +78,13 @@ fn window(line: &str, pointed: Option<usize>) -> Option<Range<usize>> {
 
 impl Excerpt {
     /// The lines around some places in a text, each with the line before and after it; and where
-    /// the places stand in the excerpt, as offset and length.
+    /// the places stand in the excerpt, as offset and length. `columns` are those of the places,
+    /// from 1.
     pub(crate) fn of(
         name: &str,
         text: &str,
         lines: &LineStarts,
-        places: &[Range<usize>],
+        (places, columns): (&[Range<usize>], &[usize]),
     ) -> (Self, Vec<(usize, usize)>) {
         let mut order: Vec<usize> = (0..places.len()).collect();
         order.sort_by_key(|at| places[*at].start);
@@ -102,6 +103,7 @@ impl Excerpt {
                 continue;
             }
             let block = Block::of(text, lines, places, &spans, &group, start, &mut found);
+            let block = block.with_columns(group.iter().map(|at| (found[*at].0, columns[*at])));
             // A gap, so that blocks never touch.
             start = block.start + block.text.len() + 2;
             excerpt.blocks.push(block);
@@ -164,11 +166,14 @@ impl Block {
             let to = place_of(last, places[*at].end).max(from);
             let to = if places[*at].is_empty() { from } else { floor(&block.text, to).max(from) };
             found[*at] = (start + from, to - from);
-            let begin = lines.0[first];
-            let end = floor(text, places[*at].start.max(begin));
-            block.columns.push((start + from, text[begin..end].chars().count()));
         }
         block
+    }
+
+    /// The same, with the places of its labels and their columns, from 1.
+    fn with_columns(mut self, columns: impl Iterator<Item = (usize, usize)>) -> Self {
+        self.columns = columns.map(|(at, column)| (at, column.saturating_sub(1))).collect();
+        self
     }
 }
 

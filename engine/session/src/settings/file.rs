@@ -235,7 +235,7 @@ fn change(path: &Path, change: impl FnOnce(&str) -> Result<String, SyntaxError>)
 fn fields_of(text: &str) -> Result<Fields<'_>, SyntaxError> {
     let tree = ron::read(text, Span { start: 0, end: text.len() as u32 })?;
     match tree.kind {
-        AstKind::Struct(fields) if fields.name.is_none_or(|name| name == "Settings") => Ok(fields),
+        AstKind::Struct(fields) if fields.name.is_none_or(|name| name == "Settings") => Ok(*fields),
         other => Err(SyntaxError {
             message: format!("expected Settings(name: value, …), found {}", other.noun()),
             span: tree.span,

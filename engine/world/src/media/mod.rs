@@ -105,6 +105,14 @@ pub fn format_of(path: &Path, ffmpeg: Option<&Path>) -> Result<VideoFormat> {
     }
 }
 
+/// Whether a path ends in a format that is not written here, but perhaps by a program.
+pub fn is_foreign(path: &Path) -> bool {
+    let own = ["", "mp4", "webp", "png", "exr"];
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    !own.contains(&&*extension) && !NumberedFiles::looks_numbered(&name)
+}
+
 /// The format of an ending that is not written here.
 fn foreign(path: &Path, extension: &str, ffmpeg: Option<&Path>) -> Result<VideoFormat> {
     const MISSING: &str = "put `ffmpeg` on the PATH or name it with `kino config set ffmpeg PATH`; \

@@ -10,7 +10,7 @@ use kino_models::weight::Weights;
 use kino_node::Services;
 use kino_port::{PlanError, PlannedRead, PlannedWeights};
 
-use crate::error::at_input;
+use crate::error::{at_input, of_model};
 use crate::files::{input, policy};
 
 /// Networks that are kept open; their weights are counted apart.
@@ -225,7 +225,7 @@ pub(crate) fn network_file(
     if !path.exists() {
         let message = format!("{} does not exist", path.display());
         let hint = format!("{what} a safetensors file (relative to the graph)");
-        return Err(PlanError::at(port, message).hint(hint));
+        return Err(PlanError::at(port, message).hint(hint).of_machine());
     }
     Ok(NetworkSource::File(path.canonicalize().unwrap_or(path)))
 }
@@ -233,7 +233,7 @@ pub(crate) fn network_file(
 /// Why a network that a graph names at `port` cannot be opened, with the way out.
 pub(crate) fn network_error(port: &'static str) -> impl Fn(kino_models::Error) -> PlanError {
     move |error| {
-        let planned = PlanError::at(port, error.to_string());
+        let planned = of_model(port, &error);
         match error {
             kino_models::Error::Pickle { .. } => planned.hint(CONVERT),
             _ => planned,

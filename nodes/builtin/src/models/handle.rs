@@ -34,6 +34,8 @@ pub struct MissingPart {
     pub message: String,
     /// What to do.
     pub hint: Option<String>,
+    /// A file of it is not here; it may be on another machine.
+    pub of_machine: bool,
 }
 
 /// A part of a model that is not loaded yet.

@@ -48,9 +48,21 @@ impl Rig {
     /// Runs a node; all its outputs are wanted but those that model.load lacks.
     pub fn try_run(&self, op: &str, given: &[(&str, Value)]) -> Result<Outputs, Error> {
         let node = node(op);
+        let outputs = node.signature.outputs.iter();
+        let wanted: Vec<bool> = outputs.map(|port| port.name != "image_encoder").collect();
+        self.try_run_wanted(node, given, &wanted)
+    }
+
+    /// The same for some of the outputs.
+    fn try_run_wanted(
+        &self,
+        node: &NodeDef,
+        given: &[(&str, Value)],
+        wanted: &[bool],
+    ) -> Result<Outputs, Error> {
         let signature = &node.signature;
         for (name, _) in given {
-            assert!(signature.input(name).is_some(), "{op} has no input `{name}`");
+            assert!(signature.input(name).is_some(), "{} has no input `{name}`", signature.name);
         }
         let value = |port: &kino_port::Port| {
             let given = given.iter().find(|(name, _)| *name == port.name);
@@ -58,18 +70,27 @@ impl Rig {
             given.map(|(_, value)| value.clone()).or_else(default)
         };
         let values: Vec<Option<Value>> = signature.inputs.iter().map(value).collect();
-        let wanted: Vec<bool> =
-            signature.outputs.iter().map(|port| port.name != "image_encoder").collect();
         let mut cx = Cx {
             reads: &[],
             name: "test",
             services: &self.services,
             cancel: &self.cancel,
             record: "Graph(version: 1, nodes: {})",
-            wanted: &wanted,
+            wanted,
             report: &|progress| self.reports.lock().unwrap().push(progress),
         };
         (node.run)(&mut cx, &Inputs::new(&signature.inputs, &values))
+    }
+
+    #[track_caller]
+    pub fn run_wanted(
+        &self,
+        node: &NodeDef,
+        given: &[(&str, Value)],
+        wanted: &[bool],
+    ) -> Vec<Option<Value>> {
+        let ran = self.try_run_wanted(node, given, wanted);
+        ran.unwrap_or_else(|error| panic!("{}: {error}", node.signature.name))
     }
 
     #[track_caller]
@@ -160,6 +181,13 @@ pub struct Model<T> {
     pub text: T,
     pub dit: T,
     pub vae: T,
+}
+
+/// A part of a model.
+#[track_caller]
+pub fn handle<T: Send + Sync + 'static>(value: &Value) -> Arc<T> {
+    let Value::Part(part) = value else { panic!("expected a part") };
+    Arc::clone(&part.handle).downcast().unwrap_or_else(|_| panic!("another part"))
 }
 
 pub fn text(text: &str) -> Value {

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::file::{self, DataFile};
 use super::folder::{ModelFiles, ModelFolder};
 use super::part::PartFiles;
+use super::single::{SinglePart, part_names};
 use crate::error::{Error, Result};
 
 /// Configs up to this length stay in memory; of longer ones (tokenizers) the file stays open.
@@ -30,7 +31,9 @@ enum Config {
 /// error.
 #[derive(Debug)]
 pub struct Checkpoint {
-    folder: ModelFolder,
+    /// The folder that was opened; none where all parts stand alone.
+    folder: Option<ModelFolder>,
+    singles: Vec<SinglePart>,
     configs: BTreeMap<String, Config>,
     parts: BTreeMap<String, Result<Arc<PartFiles>, String>>,
     /// Every file with its stamp, to see whether anything changed since.
@@ -75,12 +78,46 @@ impl Checkpoint {
         let weights = listed.iter().filter(|path| is_weights(path));
         stamps.extend(weights.map(|path| (path.clone(), stamp_at(folder, path))));
         let fingerprint = hasher.finalize().into();
-        Ok(Self { folder: folder.clone(), configs, parts, stamps, fingerprint })
+        let (folder, singles) = (Some(folder.clone()), Vec::new());
+        Ok(Self { folder, singles, configs, parts, stamps, fingerprint })
     }
 
-    /// The folder that was opened.
-    pub fn folder(&self) -> &ModelFolder {
-        &self.folder
+    /// Puts a model together: what lies in `folder`, but for parts that stand alone in files, with
+    /// `configs` in place of its own (path and contents).
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn assemble(
+        folder: Option<&ModelFolder>,
+        singles: Vec<SinglePart>,
+        configs: Vec<(String, Vec<u8>)>,
+    ) -> Result<Self> {
+        let mut model = match folder {
+            Some(folder) => Self::open(folder)?,
+            None => Self {
+                folder: None,
+                singles: Vec::new(),
+                configs: BTreeMap::new(),
+                parts: BTreeMap::new(),
+                stamps: Vec::new(),
+                fingerprint: [0; 32],
+            },
+        };
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&model.fingerprint);
+        for (path, bytes) in configs {
+            add(&mut hasher, &path, &bytes);
+            model.configs.insert(path, Config::Kept(bytes));
+        }
+        for SinglePart { part, files, .. } in &singles {
+            add(&mut hasher, part, &files.identity().content);
+            let marks = files.files().filter_map(DataFile::stamp).map(file::stamp_bytes);
+            add(&mut hasher, "stamps", &marks.collect::<Vec<_>>().concat());
+            model.parts.insert((*part).to_owned(), Ok(Arc::clone(files)));
+        }
+        model.fingerprint = hasher.finalize().into();
+        model.singles = singles;
+        Ok(model)
     }
 
     /// A hash that changes when the model does: configs, headers and data of the weights (of long
@@ -91,15 +128,19 @@ impl Checkpoint {
 
     /// Whether opening the folder now would give the same: no file came, went or was touched.
     pub fn is_current(&self) -> bool {
-        if self.stamps.iter().all(|(_, stamp)| stamp.is_none()) {
-            return self.folder.path("").is_none(); // in the binary nothing changes
+        if !self.singles.iter().all(|single| single.files.is_current(Some(&single.path))) {
+            return false;
         }
-        let Ok(listed) = self.folder.list() else { return false };
+        let Some(folder) = &self.folder else { return true };
+        if self.stamps.iter().all(|(_, stamp)| stamp.is_none()) {
+            return folder.path("").is_none(); // in the binary nothing changes
+        }
+        let Ok(listed) = folder.list() else { return false };
         let mut known: Vec<&str> = self.stamps.iter().map(|(path, _)| path.as_str()).collect();
         known.sort_unstable();
         let now = listed.iter().filter(|path| is_config(path) || is_weights(path));
         now.map(String::as_str).eq(known)
-            && self.stamps.iter().all(|(path, stamp)| *stamp == stamp_at(&self.folder, path))
+            && self.stamps.iter().all(|(path, stamp)| *stamp == stamp_at(folder, path))
     }
 
     /// Whether the model has this config.
@@ -115,16 +156,20 @@ impl Checkpoint {
         match self.parts.get(name) {
             Some(Ok(files)) => Ok(Arc::clone(files)),
             Some(Err(message)) => Err(Error::Part(message.clone())),
-            None => Err(match self.folder.weight_files(name) {
-                Ok(_) => Error::Changed { file: self.folder.describe(name) },
-                Err(error) => error,
+            None => Err(match &self.folder {
+                None => self.missing(name),
+                Some(folder) => match folder.weight_files(name) {
+                    Ok(_) => Error::Changed { file: folder.describe(name) },
+                    Err(error) => error,
+                },
             }),
         }
     }
 
-    /// The identity of a part: a hash of its config and of its weights' contents. A copy of the
-    /// part, wherever it lies, has the same. Keys of the config that begin with an underscore say
-    /// who wrote it, and do not count but for `_class_name`.
+    /// The identity of a part: a hash of its config and of its weights' contents, and of the
+    /// tokenizer that belongs to a text encoder. A copy of the part, wherever it lies, has the same.
+    /// Keys of the config that begin with an underscore say who wrote it, and do not count but for
+    /// `_class_name`.
     ///
     /// # Errors
     /// As [`Checkpoint::part`], and when its config is no JSON.
@@ -134,13 +179,35 @@ impl Checkpoint {
         let config: Value = if self.contains(&path) { self.json(&path)? } else { Value::Null };
         add_json(&mut hasher, &config);
         hasher.update(&self.part(name)?.identity().content);
+        // A text encoder is loaded with its tokenizer, without which it gives other embeddings.
+        if name == part_names::TEXT_ENCODER {
+            let inside = |path: &&String| path.starts_with("tokenizer/");
+            for path in self.configs.keys().filter(inside) {
+                add(&mut hasher, path, &self.bytes(path)?);
+            }
+        }
         Ok(hasher.finalize().into())
+    }
+}
+
+impl Checkpoint {
+    fn missing(&self, path: &str) -> Error {
+        let hint = match self.folder {
+            Some(_) => "the folder is not a complete model in the diffusers layout",
+            None => "the model is put together of single files, and none of them is this part",
+        };
+        Error::FileMissing { file: self.describe(path), hint: hint.to_owned() }
     }
 }
 
 impl ModelFiles for Checkpoint {
     fn describe(&self, path: &str) -> String {
-        self.folder.describe(path)
+        let part = path.split_once('/').map_or(path, |(part, _)| part);
+        match (self.singles.iter().find(|single| single.part == part), &self.folder) {
+            (Some(single), _) => single.path.display().to_string(),
+            (None, Some(folder)) => folder.describe(path),
+            (None, None) => path.to_owned(),
+        }
     }
 
     fn bytes(&self, path: &str) -> Result<Vec<u8>> {
@@ -148,10 +215,7 @@ impl ModelFiles for Checkpoint {
             Some(Config::Kept(bytes)) => Ok(bytes.clone()),
             Some(Config::Open(file)) => file.read_all(LONGEST_CONFIG),
             // One that came after the model was opened is no part of it.
-            None => Err(Error::FileMissing {
-                file: self.describe(path),
-                hint: "the folder is not a complete model in the diffusers layout".to_owned(),
-            }),
+            None => Err(self.missing(path)),
         }
     }
 }

@@ -39,7 +39,8 @@ pub(crate) struct TensorEntry<'a> {
 pub struct PartFiles {
     folder: String,
     files: Vec<WeightFile>,
-    place: HashMap<String, usize>,
+    /// Each name with the file that has it, and its name there.
+    place: HashMap<String, (usize, String)>,
     identity: Identity,
 }
 
@@ -65,7 +66,7 @@ impl PartFiles {
         let mut place = HashMap::new();
         for (index, file) in files.iter().enumerate() {
             for name in file.header.tensors.offset_keys() {
-                place.entry(name).or_insert(index);
+                place.entry(name.clone()).or_insert((index, name));
             }
         }
         let identity = identify(&files)?;
@@ -79,6 +80,14 @@ impl PartFiles {
     pub fn of_file(file: DataFile) -> Result<Self> {
         let name = file.name().to_owned();
         Self::read(&name, vec![file])
+    }
+
+    /// The same weights under other names: those that `rename` gives, the others as they are.
+    #[must_use]
+    pub fn renamed(mut self, rename: impl Fn(&str) -> Option<String>) -> Self {
+        let place = std::mem::take(&mut self.place).into_iter();
+        self.place = place.map(|(name, at)| (rename(&name).unwrap_or(name), at)).collect();
+        self
     }
 
     /// What identifies these weights.
@@ -133,13 +142,17 @@ impl PartFiles {
         elements.into_values().max_by_key(|(count, dtype)| (*count, dtype.as_str())).map(|e| e.1)
     }
 
-    /// Bytes of the tensors whose names begin with one of these, converted to `dtype`.
+    /// Bytes of the tensors whose names begin with one of these, converted to `dtype`; matrices of
+    /// eight bits a number stay as they are.
     pub fn weight_bytes(&self, dtype: DType, prefixes: &[&str]) -> u64 {
         let wanted = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
-        let elements = |info: &TensorInfo| info.shape.iter().product::<usize>() as u64;
-        let sum: u64 =
-            self.tensors().filter(|(name, _)| wanted(name)).map(|(_, info)| elements(info)).sum();
-        sum.saturating_mul(dtype.size_in_bytes() as u64)
+        let bytes = |info: &TensorInfo| {
+            let elements = info.shape.iter().product::<usize>() as u64;
+            let narrow = info.dtype == Dtype::F8_E4M3 && info.shape.len() == 2;
+            elements.saturating_mul(if narrow { 1 } else { dtype.size_in_bytes() as u64 })
+        };
+        let tensors = self.tensors().filter(|(name, _)| wanted(name));
+        tensors.fold(0, |sum, (_, info)| sum.saturating_add(bytes(info)))
     }
 
     /// Where a tensor lies.
@@ -152,8 +165,9 @@ impl PartFiles {
 
     /// Where a tensor lies, if it is there.
     pub(crate) fn place(&self, name: &str) -> Option<TensorEntry<'_>> {
-        let file = &self.files[*self.place.get(name)?];
-        let info = file.header.tensors.info(name)?;
+        let (index, stored) = self.place.get(name)?;
+        let file = &self.files[*index];
+        let info = file.header.tensors.info(stored)?;
         Some(TensorEntry {
             file: &file.file,
             offset: file.header.data_start + info.data_offsets.0 as u64,
@@ -169,8 +183,8 @@ impl PartFiles {
     }
 
     fn tensors(&self) -> impl Iterator<Item = (&str, &TensorInfo)> {
-        self.place.iter().filter_map(|(name, index)| {
-            Some((name.as_str(), self.files[*index].header.tensors.info(name)?))
+        self.place.iter().filter_map(|(name, (index, stored))| {
+            Some((name.as_str(), self.files[*index].header.tensors.info(stored)?))
         })
     }
 
@@ -194,6 +208,7 @@ fn readable(dtype: Dtype) -> Option<DType> {
         Dtype::F32 => Some(DType::F32),
         Dtype::F16 => Some(DType::F16),
         Dtype::BF16 => Some(DType::BF16),
+        Dtype::F8_E4M3 => Some(DType::F8E4M3),
         _ => None,
     }
 }

@@ -1,8 +1,11 @@
 //! The families that are known, and which of them a checkpoint is of.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::checkpoint::{Checkpoint, ModelFiles};
+use crate::checkpoint::{
+    Checkpoint, DataFile, DetectedPart, ModelFiles, ModelFolder, PartFiles, SinglePart, part_names,
+};
 use crate::error::{Error, Result};
 use crate::model::{Family, Model};
 
@@ -39,6 +42,72 @@ impl Families {
             Some(family) => family.read(checkpoint),
             None => Err(unknown(checkpoint)),
         }
+    }
+}
+
+/// Models that are put together of single files.
+impl Families {
+    /// Opens a model of which `singles` (part and path) stand alone in files, and the rest, if there
+    /// is one, lies in `folder`.
+    ///
+    /// # Errors
+    /// When a file is none of the part that it is given for, or of no family that is known.
+    pub fn assemble(
+        &self,
+        folder: Option<&ModelFolder>,
+        singles: &[(&'static str, PathBuf)],
+    ) -> Result<Checkpoint> {
+        let (mut parts, mut configs, mut opened) = (Vec::new(), Vec::new(), Vec::new());
+        let mut family: Option<&Arc<dyn Family>> = None;
+        for (part, path) in singles {
+            let name = path.display().to_string();
+            let files = PartFiles::of_file(DataFile::open(path, &name)?)?;
+            let (own, DetectedPart { part: found, config, rename }) = self.detect(&files)?;
+            if !fits(part, found) {
+                let reason = format!("this is {}, not {}", article(found), article(part));
+                return Err(Error::Config { file: name, reason });
+            }
+            family = family.or(Some(own));
+            configs.push((format!("{part}/config.json"), config.to_string().into_bytes()));
+            parts.push((*part, config));
+            let files = Arc::new(files.renamed(rename));
+            opened.push(SinglePart { part, path: path.clone(), files });
+        }
+        if let Some(family) = family {
+            configs.extend(family.configs(&parts, folder)?);
+        }
+        Checkpoint::assemble(folder, opened, configs)
+    }
+
+    /// The family that knows a file, and which of its parts the file is.
+    fn detect(&self, files: &PartFiles) -> Result<(&Arc<dyn Family>, DetectedPart)> {
+        for family in &self.0 {
+            if let Some(found) = family.detect(files)? {
+                return Ok((family, found));
+            }
+        }
+        let names = files.names();
+        let first =
+            names.first().map_or_else(String::new, |name| format!(" (its first is `{name}`)"));
+        Err(Error::Config {
+            file: files.describe().to_owned(),
+            reason: format!("no part of a model that is known has weights of these names{first}"),
+        })
+    }
+}
+
+/// Whether a file of one part may stand for another: a transformer is either expert.
+fn fits(part: &str, found: &str) -> bool {
+    part == found || (part, found) == (part_names::LOW_NOISE, part_names::TRANSFORMER)
+}
+
+/// A part, in words.
+fn article(part: &str) -> &'static str {
+    match part {
+        part_names::TRANSFORMER | part_names::LOW_NOISE => "a transformer",
+        part_names::VAE => "a VAE",
+        part_names::TEXT_ENCODER => "a text encoder",
+        _ => "an image encoder",
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod autoencoder;
 mod config;
+mod detect;
 pub mod dit;
 mod family;
 mod names;

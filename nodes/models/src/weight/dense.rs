@@ -3,13 +3,20 @@
 use candle_core::{DType, Tensor};
 use kino_kernels as kernels;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// The matrix of a linear layer, in the form in which it is held.
 #[derive(Debug, Clone)]
 pub enum Weight {
     /// Numbers of one type, `[out, inner]`: f32 or bf16.
     Dense(Tensor),
+    /// Numbers of eight bits (E4M3), which are widened where they are multiplied.
+    E4m3 {
+        /// The numbers as bytes, `[out, inner]` in U8.
+        bytes: Tensor,
+        /// What each is multiplied by.
+        scale: f32,
+    },
 }
 
 impl Weight {
@@ -20,6 +27,7 @@ impl Weight {
     pub fn multiply(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         match self {
             Self::Dense(weight) => Ok(kernels::linear(x, weight, bias)?),
+            Self::E4m3 { bytes, scale } => Ok(kernels::linear_e4m3(x, bytes, *scale, bias)?),
         }
     }
 }
@@ -30,9 +38,9 @@ impl Weight {
 #[derive(Debug, Clone)]
 pub struct Adapter {
     /// A, `[rank, inner]`.
-    pub down: Weight,
+    pub down: Tensor,
     /// B, `[out, rank]`.
-    pub up: Weight,
+    pub up: Tensor,
     /// How strongly it counts.
     pub scale: f64,
 }
@@ -43,8 +51,8 @@ impl Adapter {
     /// # Errors
     /// When shapes or types differ.
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        let narrow = (self.down.multiply(x, None)? * self.scale)?; // […, rank]
-        self.up.multiply(&narrow, None)
+        let narrow = (kernels::linear(x, &self.down, None)? * self.scale)?; // […, rank]
+        Ok(kernels::linear(&narrow, &self.up, None)?)
     }
 
     /// What it adds to the weight itself, scale·B·A, `[out, inner]`.
@@ -52,14 +60,12 @@ impl Adapter {
     /// # Errors
     /// When shapes differ.
     pub(super) fn product(&self) -> Result<Tensor> {
-        let (Weight::Dense(down), Weight::Dense(up)) = (&self.down, &self.up);
-        Ok((up.matmul(down)? * self.scale)?)
+        Ok((self.up.matmul(&self.down)? * self.scale)?)
     }
 
     /// The same in another type.
     pub(super) fn to_dtype(&self, dtype: DType) -> Result<Self> {
-        let (Weight::Dense(down), Weight::Dense(up)) = (&self.down, &self.up);
-        let cast = |weight: &Tensor| Ok::<_, Error>(Weight::Dense(weight.to_dtype(dtype)?));
-        Ok(Self { down: cast(down)?, up: cast(up)?, scale: self.scale })
+        let (down, up) = (self.down.to_dtype(dtype)?, self.up.to_dtype(dtype)?);
+        Ok(Self { down, up, scale: self.scale })
     }
 }

@@ -52,7 +52,7 @@ impl Linear {
     /// The matrix, shared with whoever reads the same weights, and adapters beside it.
     fn matrix(weights: &Weights, inner: usize, out: usize, dtype: DType) -> Result<Self> {
         let (weight, adapters) = weights.matrix(inner, out, dtype)?;
-        Ok(Self { weight: Weight::Dense(weight), bias: None, adapters })
+        Ok(Self { weight, bias: None, adapters })
     }
 
     /// The same layer with an adapter beside its weight.
@@ -88,7 +88,7 @@ mod tests {
             |rows, columns| Tensor::randn(0f32, 1.0, (rows, columns), &Device::Cpu).unwrap();
         let (weight, down, up, x) = (random(6, 8), random(2, 8), random(6, 2), random(5, 8));
         let merged = (&weight + (up.matmul(&down).unwrap() * 0.7).unwrap()).unwrap();
-        let adapter = Adapter { down: Weight::Dense(down), up: Weight::Dense(up), scale: 0.7 };
+        let adapter = Adapter { down, up, scale: 0.7 };
         let beside = Linear::new(Weight::Dense(weight.clone()), None).with_adapter(adapter);
         let merged = Linear::new(Weight::Dense(merged), None).forward(&x).unwrap();
         let difference = |other: &Tensor| {

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{DType, Device, Tensor};
 
-use super::dense::{Adapter, Weight};
+use super::dense::Adapter;
 use super::read;
 use crate::checkpoint::PartFiles;
 use crate::error::{Error, Result};
@@ -320,11 +320,8 @@ impl LoraMatch {
                     Some(name) => number(own, name)? / rank as f64,
                     None => self.scale,
                 };
-                let adapter = Adapter {
-                    down: Weight::Dense(down.reshape((rank, ()))?),
-                    up: Weight::Dense(up.reshape(((), rank))?),
-                    scale,
-                };
+                let (down, up) = (down.reshape((rank, ()))?, up.reshape(((), rank))?);
+                let adapter = Adapter { down, up, scale };
                 lora.low_rank.insert(change.layer.clone(), adapter);
             }
             if let Some(name) = weight {

@@ -12,6 +12,8 @@ const PIECE: usize = 1 << 16;
 
 /// A stored tensor as `dtype` on `device`.
 ///
+/// What is stored in eight bits a number can be had as U8, too: its bytes.
+///
 /// Bytes of the wanted type are read straight to where they stay; others pass through a small
 /// buffer. So there is never a second copy of a tensor.
 ///
@@ -29,6 +31,7 @@ pub(super) fn tensor(
         return Err(Error::WeightType { file, name: name.to_owned(), dtype });
     };
     let read = match dtype {
+        DType::U8 if stored == DType::F8E4M3 => bytes(entry, device),
         DType::F32 => build::<f32>(entry, stored, device),
         DType::BF16 => build::<bf16>(entry, stored, device),
         other => Err(Error::ComputeType(other)),
@@ -65,9 +68,17 @@ fn build<T: Element>(entry: &TensorEntry<'_>, stored: DType, device: &Device) ->
         match stored {
             DType::F16 => convert(entry, &mut values, |bytes| f16::from_le_bytes(bytes).to_f32()),
             DType::BF16 => convert(entry, &mut values, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+            DType::F8E4M3 => convert(entry, &mut values, |[byte]| kino_kernels::e4m3(byte)),
             _ => convert(entry, &mut values, f32::from_le_bytes),
         }?;
     }
+    Ok(Tensor::from_vec(values, entry.shape, device)?)
+}
+
+/// The bytes of a tensor of eight bits a number, as they are.
+fn bytes(entry: &TensorEntry<'_>, device: &Device) -> Result<Tensor> {
+    let mut values = zeros::<u8>(entry.shape.iter().product(), entry.file)?;
+    entry.file.read(entry.offset, &mut values)?;
     Ok(Tensor::from_vec(values, entry.shape, device)?)
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Shape, Tensor};
 
-use super::dense::Adapter;
+use super::dense::{Adapter, Weight};
 use super::lora::Lora;
 use super::read;
 use crate::checkpoint::{DataFile, ModelFolder, PartFiles};
@@ -34,6 +34,9 @@ impl TensorStore {
         Ok(tensor)
     }
 }
+
+/// The tensor that says that a file's eight-bit weights have scales (ComfyUI).
+const SCALED: &str = "scaled_fp8";
 
 /// Adapters and how strongly they count.
 #[derive(Clone)]
@@ -144,17 +147,53 @@ impl Weights {
         Ok(tensor)
     }
 
-    /// The matrix `weight` of a linear layer, `[out, inner]`, and the adapters beside it.
+    /// The matrix `weight` of a linear layer, `[out, inner]`, and the adapters beside it. One that
+    /// is stored in eight bits a number stays so.
     pub(super) fn matrix(
         &self,
         inner: usize,
         out: usize,
         dtype: DType,
-    ) -> Result<(Tensor, Vec<Adapter>)> {
-        let (full, tensor) = self.base("weight", (out, inner).into(), dtype)?;
+    ) -> Result<(Weight, Vec<Adapter>)> {
+        let full = self.full("weight");
         let adapters = self.beside(full.strip_suffix(".weight").unwrap_or(&full));
         let adapters = adapters.map(|adapter| adapter.to_dtype(dtype)).collect::<Result<_>>()?;
-        Ok((self.with_differences(&full, tensor)?, adapters))
+        let is_changed = self.adapters.iter().any(|own| own.lora.difference(&full).is_some());
+        let stored = self.files.find(&full)?.dtype;
+        if stored == Some(DType::F8E4M3) && !is_changed {
+            let bytes = self.stored(&full, (out, inner).into(), DType::U8)?;
+            return Ok((Weight::E4m3 { bytes, scale: self.scale_of(&full)? }, adapters));
+        }
+        let (full, tensor) = self.base("weight", (out, inner).into(), dtype)?;
+        Ok((Weight::Dense(self.with_differences(&full, tensor)?), adapters))
+    }
+
+    /// What the numbers of a weight are multiplied by that is stored in eight bits each: the
+    /// `scale_weight` (ComfyUI) or `weight_scale` beside it, or 1 in a file that has none at all.
+    fn scale_of(&self, full: &str) -> Result<f32> {
+        let layer = full.strip_suffix("weight").unwrap_or(full);
+        let names = ["scale_weight", "weight_scale"].map(|name| format!("{layer}{name}"));
+        let Some(name) = names.iter().find(|name| self.files.place(name).is_some()) else {
+            return match self.files.place(SCALED).is_some() {
+                true => Err(Error::MissingWeight {
+                    file: self.files.describe().to_owned(),
+                    name: names[0].clone(),
+                    nearest: None,
+                }),
+                false => Ok(1.0),
+            };
+        };
+        let place = self.files.find(name)?;
+        if place.shape.iter().product::<usize>() != 1 {
+            return Err(Error::WeightShape {
+                file: place.file.name().to_owned(),
+                name: name.clone(),
+                expected: vec![],
+                found: place.shape.to_vec(),
+            });
+        }
+        let scale = read::tensor(&place, name, DType::F32, &Device::Cpu)?;
+        Ok(scale.reshape(())?.to_scalar::<f32>()?)
     }
 
     /// The adapters of a layer.
@@ -176,21 +215,32 @@ impl Weights {
     /// A weight without adapters, and its full name.
     fn base(&self, name: &str, shape: Shape, dtype: DType) -> Result<(String, Tensor)> {
         let full = self.full(name);
-        let place = self.files.find(&full)?;
+        let tensor = self.stored(&full, shape, dtype)?;
+        match self.files.find(&full)?.dtype {
+            Some(DType::F8E4M3) => match self.scale_of(&full)? {
+                1.0 => Ok((full, tensor)),
+                scale => Ok((full, (tensor * f64::from(scale))?)),
+            },
+            _ => Ok((full, tensor)),
+        }
+    }
+
+    /// The numbers of a weight as they are stored, in a type.
+    fn stored(&self, full: &str, shape: Shape, dtype: DType) -> Result<Tensor> {
+        let place = self.files.find(full)?;
         if place.shape != shape.dims() {
             return Err(Error::WeightShape {
                 file: place.file.name().to_owned(),
-                name: full,
+                name: full.to_owned(),
                 expected: shape.dims().to_vec(),
                 found: place.shape.to_vec(),
             });
         }
-        let read = || read::tensor(&place, &full, dtype, &self.device);
-        let tensor = match &self.store {
-            Some(store) => store.get_or_read(&full, dtype, read)?,
-            None => read()?,
-        };
-        Ok((full, tensor))
+        let read = || read::tensor(&place, full, dtype, &self.device);
+        match &self.store {
+            Some(store) => store.get_or_read(full, dtype, read),
+            None => read(),
+        }
     }
 
     fn full(&self, name: &str) -> String {

@@ -4,17 +4,19 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::Tensor;
+use serde_json::Value;
 
 use super::autoencoder::VaeConfig;
 use super::config::{ModelConfig, ModelIndex};
+use super::detect;
 use super::dit::{Context, Dit};
 use super::names;
 use super::transformer::TransformerConfig;
 use super::vae::{self, Vae};
 use crate::cancel::CheckCancel;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, DetectedPart, ModelFiles, ModelFolder, PartFiles, part_names};
 use crate::error::{Error, Result};
-use crate::image::ClipSpec;
+use crate::image::{self, ClipSpec};
 use crate::model::{
     Component, Decode, Denoiser, DenoiserInputs, DenoiserSpec, EmbeddingSpec, Embeddings, Encode,
     ExtraChannels, Family, FrameDecoder, FrameEncoder, GivenInput, ImageEncoderSpec, LatentLayout,
@@ -22,7 +24,7 @@ use crate::model::{
 };
 use crate::preview::RgbMap;
 use crate::sampling::SchedulerConfig;
-use crate::text::Umt5Spec;
+use crate::text::{self, Umt5Spec};
 use crate::tile::Tile;
 use crate::weight::Weights;
 
@@ -83,6 +85,35 @@ impl Family for Wan {
                 spec: Arc::new(WanVae(config)),
             }),
         })
+    }
+
+    fn detect(&self, files: &PartFiles) -> Result<Option<DetectedPart>> {
+        let own = detect::detect(files)?;
+        Ok(own.or_else(|| text::detect(files)).or_else(|| image::detect(files)))
+    }
+
+    fn configs(
+        &self,
+        parts: &[(&str, Value)],
+        folder: Option<&ModelFolder>,
+    ) -> Result<Vec<(String, Vec<u8>)>> {
+        let index = folder.map(|folder| folder.json("model_index.json")).transpose()?;
+        let has = |path: &str| folder.is_some_and(|folder| folder.contains(path));
+        let made = detect::complete(parts, index, has("scheduler/scheduler_config.json"));
+        let mut configs: Vec<_> = made
+            .into_iter()
+            .map(|(path, config)| (path, config.to_string().into_bytes()))
+            .collect();
+        for (part, config) in parts {
+            match *part {
+                part_names::TEXT_ENCODER if !has("tokenizer/tokenizer.json") => {
+                    configs.extend(text::tokenizer()?);
+                }
+                part_names::IMAGE_ENCODER => configs.push(image::processor(config)),
+                _ => {}
+            }
+        }
+        Ok(configs)
     }
 }
 

@@ -1,4 +1,5 @@
-//! What the authors of Wan call the layers of the transformer.
+//! What the authors of Wan call layers and weights, in the single files that they and ComfyUI
+//! publish, and what diffusers calls them.
 
 /// Outermost names: diffusers', and those of the single files that Wan's authors publish.
 const OUTER: [(&str, &str); 13] = [
@@ -44,20 +45,112 @@ const INNER: [(&str, &str); 20] = [
 /// The last layer of a block beside the main ones (VACE).
 const AFTER: (&str, &str) = ("proj_out", "after_proj");
 
-/// What a layer or weight that diffusers calls `name` is called in the single files of Wan's
-/// authors (diffusers' `scripts/convert_wan_to_diffusers.py`, read from right to left).
+/// What a layer or weight of the transformer that diffusers calls `name` is called in the single
+/// files of Wan's authors (diffusers' `scripts/convert_wan_to_diffusers.py`, from right to left).
 pub(super) fn original(name: &str) -> Option<String> {
+    translated(name, |names| names)
+}
+
+/// The same the other way round.
+pub(super) fn diffusers(name: &str) -> Option<String> {
+    translated(name, |(diffusers, original)| (original, diffusers))
+}
+
+/// The name that the first of the tables has which know it; `turn` says in which direction they
+/// are read.
+fn translated<'a>(
+    name: &str,
+    turn: impl Fn((&'a str, &'a str)) -> (&'a str, &'a str),
+) -> Option<String> {
     let numbered = ["blocks", "vace_blocks"].into_iter().find_map(|blocks| {
         let (index, inner) = name.strip_prefix(blocks)?.strip_prefix('.')?.split_once('.')?;
-        index.bytes().all(|byte| byte.is_ascii_digit()).then_some((blocks, index, inner))
+        is_number(index).then_some((blocks, index, inner))
     });
     match numbered {
         Some((blocks, index, inner)) => {
-            let inner = INNER.iter().chain([&AFTER]).find_map(|names| renamed(inner, *names))?;
+            let inside = INNER.iter().chain([&AFTER]);
+            let inner = inside.copied().find_map(|names| renamed(inner, turn(names)))?;
             Some(format!("{blocks}.{index}.{inner}"))
         }
-        None => OUTER.iter().find_map(|names| renamed(name, *names)),
+        None => OUTER.iter().copied().find_map(|names| renamed(name, turn(names))),
     }
+}
+
+/// What diffusers calls a weight of the autoencoder that its authors call `name`: of 2.1, and of
+/// the residual one of 2.2.
+pub(super) fn vae_diffusers(name: &str) -> Option<String> {
+    if let Some(whole) = [("conv1", "quant_conv"), ("conv2", "post_quant_conv")]
+        .into_iter()
+        .find_map(|names| renamed(name, names))
+    {
+        return Some(whole);
+    }
+    let (side, inner) = name.split_once('.')?;
+    let inner = match side {
+        "encoder" => ends(inner).or_else(|| levels(inner, "downsamples", true)),
+        "decoder" => ends(inner).or_else(|| levels(inner, "upsamples", false)),
+        _ => None,
+    };
+    Some(format!("{side}.{}", inner?))
+}
+
+/// What stands before and behind the levels of an encoder or decoder, and between them.
+fn ends(name: &str) -> Option<String> {
+    const ENDS: [(&str, &str); 4] = [
+        ("conv1", "conv_in"),
+        ("middle.1", "mid_block.attentions.0"),
+        ("head.0", "norm_out"),
+        ("head.2", "conv_out"),
+    ];
+    if let Some(end) = ENDS.into_iter().find_map(|names| renamed(name, names)) {
+        return Some(end);
+    }
+    let middle = [("middle.0.", 0), ("middle.2.", 1)];
+    middle.into_iter().find_map(|(before, index)| {
+        Some(format!("mid_block.resnets.{index}.{}", of_resnet(name.strip_prefix(before)?)?))
+    })
+}
+
+/// The levels: in a flat list (2.1; a level of the decoder has four entries), or a list of lists
+/// (2.2).
+fn levels(name: &str, list: &str, is_encoder: bool) -> Option<String> {
+    let (index, inner) = name.strip_prefix(list)?.strip_prefix('.')?.split_once('.')?;
+    let index: usize = index.parse().ok()?;
+    let resampled =
+        |inner: &str| ["resample.", "time_conv."].iter().any(|own| inner.starts_with(own));
+    let block = if is_encoder { "down_blocks" } else { "up_blocks" };
+    if let Some(rest) = inner.strip_prefix(list).and_then(|rest| rest.strip_prefix('.')) {
+        let (number, inner) = rest.split_once('.')?;
+        let sampler = if is_encoder { "downsampler" } else { "upsampler" };
+        return match resampled(inner) {
+            true => Some(format!("{block}.{index}.{sampler}.{inner}")),
+            false => Some(format!("{block}.{index}.resnets.{number}.{}", of_resnet(inner)?)),
+        };
+    }
+    match (is_encoder, resampled(inner)) {
+        (true, true) => Some(format!("{block}.{index}.{inner}")),
+        (true, false) => Some(format!("{block}.{index}.{}", of_resnet(inner)?)),
+        (false, true) => Some(format!("{block}.{}.upsamplers.0.{inner}", index / 4)),
+        (false, false) => {
+            Some(format!("{block}.{}.resnets.{}.{}", index / 4, index % 4, of_resnet(inner)?))
+        }
+    }
+}
+
+/// Names inside a residual block.
+fn of_resnet(name: &str) -> Option<String> {
+    const INSIDE: [(&str, &str); 5] = [
+        ("residual.0", "norm1"),
+        ("residual.2", "conv1"),
+        ("residual.3", "norm2"),
+        ("residual.6", "conv2"),
+        ("shortcut", "conv_shortcut"),
+    ];
+    INSIDE.into_iter().find_map(|names| renamed(name, names))
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// The name with its beginning exchanged, if that is it.
@@ -84,9 +177,61 @@ mod tests {
             ("condition_embedder.time_proj.bias", "time_projection.1.bias"),
         ] {
             assert_eq!(original(diffusers).as_deref(), Some(wan));
+            assert_eq!(super::diffusers(wan).as_deref(), Some(diffusers));
         }
         for unknown in ["blocks.0.norm20.weight", "blocks.x.norm2.weight", "proj_outer", "other"] {
             assert_eq!(original(unknown), None);
+        }
+    }
+
+    #[test]
+    fn names_of_the_autoencoder_are_those_of_the_conversion() {
+        for (wan, diffusers) in [
+            ("conv1.weight", "quant_conv.weight"),
+            ("conv2.bias", "post_quant_conv.bias"),
+            ("encoder.conv1.weight", "encoder.conv_in.weight"),
+            ("encoder.middle.0.residual.3.gamma", "encoder.mid_block.resnets.0.norm2.gamma"),
+            ("decoder.middle.1.to_qkv.weight", "decoder.mid_block.attentions.0.to_qkv.weight"),
+            ("decoder.middle.2.residual.6.bias", "decoder.mid_block.resnets.1.conv2.bias"),
+            ("decoder.head.0.gamma", "decoder.norm_out.gamma"),
+            ("encoder.head.2.weight", "encoder.conv_out.weight"),
+            ("encoder.downsamples.3.shortcut.weight", "encoder.down_blocks.3.conv_shortcut.weight"),
+            ("encoder.downsamples.5.time_conv.bias", "encoder.down_blocks.5.time_conv.bias"),
+            (
+                "decoder.upsamples.4.shortcut.weight",
+                "decoder.up_blocks.1.resnets.0.conv_shortcut.weight",
+            ),
+            (
+                "decoder.upsamples.7.resample.1.weight",
+                "decoder.up_blocks.1.upsamplers.0.resample.1.weight",
+            ),
+            (
+                "decoder.upsamples.14.residual.2.weight",
+                "decoder.up_blocks.3.resnets.2.conv1.weight",
+            ),
+            (
+                "encoder.downsamples.1.downsamples.0.shortcut.weight",
+                "encoder.down_blocks.1.resnets.0.conv_shortcut.weight",
+            ),
+            (
+                "encoder.downsamples.0.downsamples.2.resample.1.weight",
+                "encoder.down_blocks.0.downsampler.resample.1.weight",
+            ),
+            (
+                "decoder.upsamples.1.upsamples.2.residual.6.bias",
+                "decoder.up_blocks.1.resnets.2.conv2.bias",
+            ),
+            (
+                "decoder.upsamples.0.upsamples.3.time_conv.weight",
+                "decoder.up_blocks.0.upsampler.time_conv.weight",
+            ),
+        ] {
+            assert_eq!(vae_diffusers(wan).as_deref(), Some(diffusers));
+        }
+        for unknown in
+            ["encoder.conv_in.weight", "decoder.upsamples.x.residual.0.gamma", "head.0.gamma"]
+        {
+            assert_eq!(vae_diffusers(unknown), None);
         }
     }
 }

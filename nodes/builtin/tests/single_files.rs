@@ -1,0 +1,424 @@
+//! Parts of models that stand alone in files give what the same weights in a folder give.
+
+mod common;
+
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+
+use candle_core::{DType, Device, Tensor};
+use common::{Copied, Rig, distance, int, known, reference, text};
+use kino_node::Value;
+use safetensors::{Dtype, View};
+
+type Tensors = HashMap<String, Tensor>;
+
+/// Width of the transformer: one head of those that single files have.
+const DIM: usize = 128;
+
+/// Numbers that look random and are the same everywhere.
+fn numbers(shape: &[usize], seed: usize) -> Tensor {
+    let count: usize = shape.iter().product();
+    let wave = |i: usize| ((i * 7919 + seed * 104_729) as f64 * 0.618_034).fract() as f32 - 0.5;
+    let values: Vec<f32> = (0..count).map(|i| wave(i) * 0.3).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+/// A transformer of two blocks with the names of Wan's authors.
+fn transformer() -> Tensors {
+    let (text, freq, inner) = (40, 64, 96);
+    let mut weights: Vec<(String, Vec<usize>)> = Vec::new();
+    let mut linear = |name: String, shape: [usize; 2]| {
+        weights.push((format!("{name}.weight"), shape.to_vec()));
+        weights.push((format!("{name}.bias"), vec![shape[0]]));
+    };
+    linear("text_embedding.0".into(), [DIM, text]);
+    linear("text_embedding.2".into(), [DIM, DIM]);
+    linear("time_embedding.0".into(), [DIM, freq]);
+    linear("time_embedding.2".into(), [DIM, DIM]);
+    linear("time_projection.1".into(), [6 * DIM, DIM]);
+    linear("head.head".into(), [64, DIM]);
+    for block in 0..2 {
+        for name in ["self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o"] {
+            linear(format!("blocks.{block}.{name}"), [DIM, DIM]);
+            linear(format!("blocks.{block}.{}", name.replace("self", "cross")), [DIM, DIM]);
+        }
+        linear(format!("blocks.{block}.ffn.0"), [inner, DIM]);
+        linear(format!("blocks.{block}.ffn.2"), [DIM, inner]);
+    }
+    weights.push(("patch_embedding.weight".into(), vec![DIM, 16, 1, 2, 2]));
+    weights.push(("patch_embedding.bias".into(), vec![DIM]));
+    weights.push(("head.modulation".into(), vec![1, 2, DIM]));
+    for block in 0..2 {
+        for name in
+            ["self_attn.norm_q", "self_attn.norm_k", "cross_attn.norm_q", "cross_attn.norm_k"]
+        {
+            weights.push((format!("blocks.{block}.{name}.weight"), vec![DIM]));
+        }
+        weights.push((format!("blocks.{block}.norm3.weight"), vec![DIM]));
+        weights.push((format!("blocks.{block}.norm3.bias"), vec![DIM]));
+        weights.push((format!("blocks.{block}.modulation"), vec![1, 6, DIM]));
+    }
+    let named = weights.into_iter().enumerate();
+    named.map(|(seed, (name, shape))| (name, numbers(&shape, seed))).collect()
+}
+
+/// The replacements of diffusers' `scripts/convert_wan_to_diffusers.py`, in its order.
+fn converted(name: &str) -> String {
+    [
+        ("time_embedding.0", "condition_embedder.time_embedder.linear_1"),
+        ("time_embedding.2", "condition_embedder.time_embedder.linear_2"),
+        ("text_embedding.0", "condition_embedder.text_embedder.linear_1"),
+        ("text_embedding.2", "condition_embedder.text_embedder.linear_2"),
+        ("time_projection.1", "condition_embedder.time_proj"),
+        ("head.modulation", "scale_shift_table"),
+        ("head.head", "proj_out"),
+        ("modulation", "scale_shift_table"),
+        ("ffn.0", "ffn.net.0.proj"),
+        ("ffn.2", "ffn.net.2"),
+        ("norm2", "norm__placeholder"),
+        ("norm3", "norm2"),
+        ("norm__placeholder", "norm3"),
+        ("self_attn.q", "attn1.to_q"),
+        ("self_attn.k", "attn1.to_k"),
+        ("self_attn.v", "attn1.to_v"),
+        ("self_attn.o", "attn1.to_out.0"),
+        ("self_attn.norm_q", "attn1.norm_q"),
+        ("self_attn.norm_k", "attn1.norm_k"),
+        ("cross_attn.q", "attn2.to_q"),
+        ("cross_attn.k", "attn2.to_k"),
+        ("cross_attn.v", "attn2.to_v"),
+        ("cross_attn.o", "attn2.to_out.0"),
+        ("cross_attn.norm_q", "attn2.norm_q"),
+        ("cross_attn.norm_k", "attn2.norm_k"),
+    ]
+    .into_iter()
+    .fold(name.to_owned(), |name, (from, to)| name.replace(from, to))
+}
+
+/// A folder in the diffusers layout with this transformer, else the reference model.
+fn folder(name: &str, transformer: &Tensors) -> Copied {
+    let copied = Copied::of(&reference("wan_t2v/model"), name);
+    let renamed: Tensors =
+        transformer.iter().map(|(name, tensor)| (converted(name), tensor.clone())).collect();
+    let file = copied.0.join("transformer/diffusion_pytorch_model.safetensors");
+    candle_core::safetensors::save(&renamed, file).unwrap();
+    let path = copied.0.join("transformer/config.json");
+    let mut config: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    for (key, value) in [
+        ("num_attention_heads", 1),
+        ("attention_head_dim", DIM),
+        ("num_layers", 2),
+        ("ffn_dim", 96),
+    ] {
+        config[key] = value.into();
+    }
+    std::fs::write(path, config.to_string()).unwrap();
+    copied
+}
+
+/// A file in a folder of its own.
+struct File(PathBuf);
+
+impl File {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("kino-single-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        File(folder.join(name))
+    }
+
+    fn of(name: &str, tensors: &Tensors) -> Self {
+        let file = Self::new(name);
+        candle_core::safetensors::save(tensors, &file.0).unwrap();
+        file
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// One of the outputs of `model.load`.
+fn load(rig: &Rig, given: &[(&str, &str)], output: usize) -> Value {
+    let given: Vec<(&str, Value)> = given.iter().map(|(port, path)| (*port, text(path))).collect();
+    let node = common::node("model.load");
+    // Only this output is wanted: not all parts have files.
+    let wanted: Vec<bool> = (0..4).map(|index| index == output).collect();
+    rig.run_wanted(node, &given, &wanted).remove(output).expect("a part")
+}
+
+const TEXT: usize = 0;
+const DIT: usize = 2;
+const VAE: usize = 3;
+
+fn sample(rig: &Rig, dit: &Value) -> Tensor {
+    let latents = ("latents", Value::Tensor((numbers(&[16, 1, 4, 4], 3) * 6.0).unwrap()));
+    let patches = rig.one("patchify", &[("dit", dit.clone()), latents]);
+    let rows = Value::Tensor(numbers(&[8, 40], 5));
+    let inputs = [("dit", dit.clone()), ("patches", patches), ("text", rows), ("steps", int(2))];
+    rig.one("dit.sample", &inputs).tensor().unwrap()
+}
+
+#[test]
+fn a_transformer_with_original_names_is_the_one_of_the_folder() {
+    let rig = Rig::new("single-dit");
+    let weights = transformer();
+    let folder = folder("single-dit", &weights);
+    let expected = sample(&rig, &load(&rig, &[("source", folder.path())], DIT));
+    let file = File::of("dit.safetensors", &weights);
+    let alone = sample(&rig, &load(&rig, &[("transformer", file.path())], DIT));
+    assert_eq!(distance(&alone, &expected), 0.0);
+    // In place of the folder's own, and wrapped as whole checkpoints are.
+    let wrapped: Tensors = weights
+        .iter()
+        .map(|(name, tensor)| (format!("model.diffusion_model.{name}"), tensor.clone()))
+        .collect();
+    let wrapped = File::of("wrapped.safetensors", &wrapped);
+    let given = [("source", "wan_t2v/model"), ("transformer", wrapped.path())];
+    assert_eq!(distance(&sample(&rig, &load(&rig, &given, DIT)), &expected), 0.0);
+    // By the names of diffusers, too.
+    let renamed = weights.iter().map(|(name, tensor)| (converted(name), tensor.clone())).collect();
+    let renamed = File::of("renamed.safetensors", &renamed);
+    let given = [("transformer", renamed.path())];
+    assert_eq!(distance(&sample(&rig, &load(&rig, &given, DIT)), &expected), 0.0);
+}
+
+#[test]
+fn halves_are_widened_exactly() {
+    let rig = Rig::new("single-half");
+    for dtype in [DType::F16, DType::BF16] {
+        let narrow: Tensors = transformer()
+            .into_iter()
+            .map(|(name, tensor)| (name, tensor.to_dtype(dtype).unwrap()))
+            .collect();
+        let wide = narrow
+            .iter()
+            .map(|(name, tensor)| (name.clone(), tensor.to_dtype(DType::F32).unwrap()))
+            .collect();
+        let (narrow, wide) =
+            (File::of("narrow.safetensors", &narrow), File::of("wide.safetensors", &wide));
+        let of = |file: &File| sample(&rig, &load(&rig, &[("transformer", file.path())], DIT));
+        assert_eq!(distance(&of(&narrow), &of(&wide)), 0.0, "{dtype:?}");
+    }
+}
+
+/// A tensor as it is stored.
+struct Stored(Dtype, Vec<usize>, Vec<u8>);
+
+impl View for &Stored {
+    fn dtype(&self) -> Dtype {
+        self.0
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.1
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.2)
+    }
+
+    fn data_len(&self) -> usize {
+        self.2.len()
+    }
+}
+
+/// The nearest number of eight bits.
+fn e4m3(value: f32) -> u8 {
+    let near = |byte: &u8| (kino_kernels::e4m3(*byte) - value).abs();
+    (0..=255u8)
+        .filter(|byte| byte & 0x7f != 0x7f)
+        .min_by(|a, b| near(a).total_cmp(&near(b)))
+        .unwrap()
+}
+
+/// A file whose matrices are stored in eight bits, and the same numbers in 32.
+fn scaled(weights: &Tensors, scale: Option<f32>, marker: bool) -> (Vec<(String, Stored)>, Tensors) {
+    let mut wide = weights.clone();
+    let mut stored: Vec<(String, Stored)> = Vec::new();
+    for (name, tensor) in weights {
+        let values: Vec<f32> = tensor.flatten_all().unwrap().to_vec1().unwrap();
+        let shape = tensor.dims().to_vec();
+        if shape.len() != 2 {
+            let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            stored.push((name.clone(), Stored(Dtype::F32, shape, bytes)));
+            continue;
+        }
+        let by = scale.unwrap_or(1.0);
+        let bytes: Vec<u8> = values.iter().map(|value| e4m3(value / by)).collect();
+        let exact: Vec<f32> = bytes.iter().map(|byte| kino_kernels::e4m3(*byte) * by).collect();
+        wide.insert(name.clone(), Tensor::from_vec(exact, shape.as_slice(), &Device::Cpu).unwrap());
+        stored.push((name.clone(), Stored(Dtype::F8_E4M3, shape, bytes)));
+        if scale.is_some() {
+            let layer = name.strip_suffix("weight").unwrap();
+            let bytes = by.to_le_bytes().to_vec();
+            stored.push((format!("{layer}scale_weight"), Stored(Dtype::F32, vec![], bytes)));
+        }
+    }
+    if marker {
+        stored.push(("scaled_fp8".to_owned(), Stored(Dtype::F8_E4M3, vec![2], vec![0; 2])));
+    }
+    (stored, wide)
+}
+
+fn write(file: &File, stored: &[(String, Stored)]) {
+    let named = stored.iter().map(|(name, tensor)| (name.as_str(), tensor));
+    safetensors::serialize_to_file(named, None, &file.0).unwrap();
+}
+
+#[test]
+fn weights_of_eight_bits_are_the_numbers_that_they_stand_for() {
+    let rig = Rig::new("single-fp8");
+    for (name, scale, marker) in [("scaled", Some(0.001), true), ("plain", None, false)] {
+        let (stored, wide) = scaled(&transformer(), scale, marker);
+        let (narrow, wide) =
+            (File::new(&format!("{name}.safetensors")), File::of("w.safetensors", &wide));
+        write(&narrow, &stored);
+        let part = |file: &File| load(&rig, &[("transformer", file.path())], DIT);
+        let (narrow, wide) = (part(&narrow), part(&wide));
+        let (found, expected) = (sample(&rig, &narrow), sample(&rig, &wide));
+        let off = distance(&found, &expected);
+        assert!(off < 2e-5, "{name}: {off}");
+        // They stay narrow in memory: most of the weights are matrices.
+        let bytes = |value: &Value| common::handle::<kino_nodes::DitHandle>(value).weight_bytes();
+        assert!(bytes(&narrow) * 2 < bytes(&wide), "{} of {}", bytes(&narrow), bytes(&wide));
+    }
+}
+
+#[test]
+fn eight_bits_whose_scale_is_missing_are_an_error() {
+    let rig = Rig::new("single-unscaled");
+    let (mut stored, _) = scaled(&transformer(), Some(0.01), true);
+    stored.retain(|(name, _)| name != "blocks.1.ffn.0.scale_weight");
+    let file = File::new("unscaled.safetensors");
+    write(&file, &stored);
+    let dit = load(&rig, &[("transformer", file.path())], DIT);
+    let patches = [("dit", dit.clone()), ("latents", Value::Tensor(numbers(&[16, 1, 4, 4], 3)))];
+    let patches = rig.one("patchify", &patches);
+    let rows = Value::Tensor(numbers(&[8, 40], 5));
+    let inputs = [("dit", dit), ("patches", patches), ("text", rows), ("steps", int(1))];
+    let failed = rig.fails("dit.sample", &inputs);
+    assert!(failed.contains("has no weight `blocks.1.ffn.net.0.proj.scale_weight`"), "{failed}");
+}
+
+/// What Wan's authors call a weight of the autoencoder (2.1) that diffusers calls `name`.
+fn of_vae(name: &str) -> String {
+    let parts: Vec<&str> = name.split('.').collect();
+    let inside = |rest: &[&str]| {
+        let rest = rest.join(".");
+        [
+            ("norm1", "residual.0"),
+            ("conv1", "residual.2"),
+            ("norm2", "residual.3"),
+            ("conv2", "residual.6"),
+            ("conv_shortcut", "shortcut"),
+        ]
+        .into_iter()
+        .fold(rest, |rest, (from, to)| rest.replace(from, to))
+    };
+    let number = |text: &str| text.parse::<usize>().unwrap();
+    match parts.as_slice() {
+        ["quant_conv", rest] => format!("conv1.{rest}"),
+        ["post_quant_conv", rest] => format!("conv2.{rest}"),
+        [side, "conv_in", rest] => format!("{side}.conv1.{rest}"),
+        [side, "conv_out", rest] => format!("{side}.head.2.{rest}"),
+        [side, "norm_out", rest] => format!("{side}.head.0.{rest}"),
+        [side, "mid_block", "attentions", "0", rest @ ..] => {
+            format!("{side}.middle.1.{}", rest.join("."))
+        }
+        [side, "mid_block", "resnets", index, rest @ ..] => {
+            format!("{side}.middle.{}.{}", 2 * number(index), inside(rest))
+        }
+        [side, "down_blocks", index, rest @ ..] => {
+            format!("{side}.downsamples.{index}.{}", inside(rest))
+        }
+        [side, "up_blocks", level, "resnets", index, rest @ ..] => {
+            format!("{side}.upsamples.{}.{}", 4 * number(level) + number(index), inside(rest))
+        }
+        [side, "up_blocks", level, "upsamplers", "0", rest @ ..] => {
+            format!("{side}.upsamples.{}.{}", 4 * number(level) + 3, rest.join("."))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_autoencoder_with_original_names_is_the_one_of_the_folder() {
+    let rig = Rig::new("single-vae");
+    let file = reference("wan_t2v/model/vae/diffusion_pytorch_model.safetensors");
+    let own = candle_core::safetensors::load(file, &Device::Cpu).unwrap();
+    let original: Tensors =
+        own.iter().map(|(name, tensor)| (of_vae(name), tensor.clone())).collect();
+    assert_eq!(original.len(), own.len());
+    let names: BTreeSet<&str> = original.keys().map(String::as_str).collect();
+    assert!(names.contains("decoder.upsamples.7.time_conv.weight") && names.contains("conv1.bias"));
+    let file = File::of("vae.safetensors", &original);
+    let alone = load(&rig, &[("vae", file.path())], VAE);
+    let folder = load(&rig, &[("source", "wan_t2v/model")], VAE);
+    let frames = (numbers(&[5, 16, 16, 3], 2) + 0.5).unwrap();
+    let encode = |vae: &Value| {
+        let inputs = [("vae", vae.clone()), ("frames", Value::Tensor(frames.clone()))];
+        rig.one("vae.encode", &inputs).tensor().unwrap()
+    };
+    assert_eq!(distance(&encode(&alone), &encode(&folder)), 0.0);
+    let decode = |vae: &Value| {
+        let inputs = [("vae", vae.clone()), ("latent", Value::Tensor(encode(vae)))];
+        rig.one("vae.decode", &inputs).tensor().unwrap()
+    };
+    assert_eq!(distance(&decode(&alone), &decode(&folder)), 0.0);
+}
+
+#[test]
+fn a_text_encoder_alone_is_the_one_of_the_folder() {
+    let rig = Rig::new("single-text");
+    let own = reference("wan_t2v/model/text_encoder/model.safetensors");
+    // The tokenizer of the folder is its own: that of UMT5-XXL has more words than this encoder.
+    let given = [("source", "wan_t2v/model"), ("text_encoder", own.to_str().unwrap())];
+    let encode = |encoder: Value| {
+        let inputs = [("encoder", encoder), ("prompt", text("a red circle"))];
+        rig.one("text.encode", &inputs).tensor().unwrap()
+    };
+    let expected = encode(load(&rig, &[("source", "wan_t2v/model")], TEXT));
+    assert_eq!(distance(&encode(load(&rig, &given, TEXT)), &expected), 0.0);
+    let alone = load(&rig, &[("text_encoder", own.to_str().unwrap())], TEXT);
+    let inputs = [("encoder", alone), ("prompt", text("a red circle"))];
+    let failed = rig.fails("text.encode", &inputs);
+    assert!(failed.contains("outside the encoder's vocabulary of 608"), "{failed}");
+}
+
+#[test]
+fn a_file_of_another_part_is_told_by_what_it_is() {
+    let rig = Rig::new("single-wrong");
+    let vae = reference("wan_t2v/model/vae/diffusion_pytorch_model.safetensors");
+    let vae = vae.to_str().unwrap();
+    let refused = |given: &[(&str, &str)]| {
+        let given: Vec<_> = given.iter().map(|(port, path)| (*port, known(path))).collect();
+        rig.objects("model.load", &given)
+    };
+    assert_eq!(
+        refused(&[("transformer", vae)]),
+        format!("transformer: {vae}: this is a VAE, not a transformer")
+    );
+    let other = File::of("other.safetensors", &[("x.weight".to_owned(), numbers(&[2], 0))].into());
+    assert_eq!(
+        refused(&[("vae", other.path())]),
+        format!(
+            "vae: {}: no part of a model that is known has weights of these names (its first is \
+             `x.weight`)",
+            other.path()
+        )
+    );
+    let narrow = reference("wan_t2v/model/transformer/diffusion_pytorch_model.safetensors");
+    let narrow = narrow.to_str().unwrap();
+    assert!(refused(&[("transformer", narrow)]).contains("how many heads it has does not follow"));
+    assert!(refused(&[]).starts_with("source: no model is named (write a source"));
+    let missing = refused(&[("vae", "nowhere.safetensors")]);
+    assert!(missing.contains("nowhere.safetensors does not exist"), "{missing}");
+}

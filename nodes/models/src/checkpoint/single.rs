@@ -1,0 +1,46 @@
+//! Parts of a model that stand alone in a file.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::part::PartFiles;
+
+/// What the parts of a model are called in the diffusers layout.
+pub mod part_names {
+    /// The transformer; of two experts that of high noise levels.
+    pub const TRANSFORMER: &str = "transformer";
+    /// The expert of low noise levels.
+    pub const LOW_NOISE: &str = "transformer_2";
+    /// The video autoencoder.
+    pub const VAE: &str = "vae";
+    /// The text encoder.
+    pub const TEXT_ENCODER: &str = "text_encoder";
+    /// The image encoder.
+    pub const IMAGE_ENCODER: &str = "image_encoder";
+}
+
+/// Gives the name that a weight has in the diffusers layout; none where it has none.
+pub type Rename = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+/// What a family finds a file to be, by the names and shapes of its weights.
+pub struct DetectedPart {
+    /// Which part it is: one of [`part_names`].
+    pub part: &'static str,
+    /// What its config would say in the diffusers layout.
+    pub config: Value,
+    /// Names of weights, as that layout has them.
+    pub rename: Rename,
+}
+
+/// A part that stands alone in a file, opened.
+#[derive(Debug)]
+pub struct SinglePart {
+    /// Which part it is: one of [`part_names`].
+    pub part: &'static str,
+    /// Where the file lies.
+    pub path: PathBuf,
+    /// Its weights, by the names of the diffusers layout.
+    pub files: Arc<PartFiles>,
+}

@@ -1,0 +1,50 @@
+//! CLIP vision encoders as single files, which have no config beside them.
+
+use serde_json::{Value, json};
+
+use crate::checkpoint::{DetectedPart, PartFiles, part_names};
+
+/// Widths of published encoders, with the number of their heads, which shapes do not say: ViT-B, L,
+/// H (OpenCLIP's `ViT-H-14`), bigG.
+const HEADS: [(usize, usize); 4] = [(768, 12), (1024, 16), (1280, 16), (1664, 16)];
+
+/// The encoder that a file is, with the names of transformers.
+pub(crate) fn detect(files: &PartFiles) -> Option<DetectedPart> {
+    let wrapper = ["vision_model.", ""]
+        .into_iter()
+        .find(|wrapper| files.shape(&format!("{wrapper}embeddings.class_embedding")).is_some())?;
+    let shape = |name: &str| files.shape(&format!("{wrapper}{name}"));
+    let &[width, 3, side, _] = shape("embeddings.patch_embedding.weight")? else { return None };
+    let heads = HEADS.iter().find(|(own, _)| *own == width)?.1;
+    let rows = *shape("embeddings.position_embedding.weight")?.first()?;
+    let layer = |index: usize| shape(&format!("encoder.layers.{index}.mlp.fc1.weight"));
+    let config = json!({
+        "model_type": "clip_vision_model",
+        "hidden_size": width,
+        "intermediate_size": layer(0)?.first()?,
+        "num_hidden_layers": (0..).take_while(|index| layer(*index).is_some()).count(),
+        "num_attention_heads": heads,
+        "image_size": rows.saturating_sub(1).isqrt() * side,
+        "patch_size": side,
+        // OpenAI's own, up to ViT-L, have the quick form; those after it the exact one.
+        "hidden_act": if width > 1024 { "gelu" } else { "quick_gelu" },
+    });
+    let rename = Box::new(|name: &str| Some(name.to_owned()));
+    Some(DetectedPart { part: part_names::IMAGE_ENCODER, config, rename })
+}
+
+/// How CLIP makes pictures ready for an encoder of this config, as a file of a model.
+pub(crate) fn processor(config: &Value) -> (String, Vec<u8>) {
+    let side = &config["image_size"];
+    let processor = json!({
+        "image_processor_type": "CLIPImageProcessor",
+        "do_resize": true, "size": {"shortest_edge": side}, "resample": 3,
+        "do_center_crop": true, "crop_size": {"height": side, "width": side},
+        "do_rescale": true, "rescale_factor": 1.0 / 255.0,
+        "do_normalize": true,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "do_convert_rgb": true,
+    });
+    ("image_processor/preprocessor_config.json".to_owned(), processor.to_string().into_bytes())
+}

@@ -1,0 +1,84 @@
+//! UMT5 encoders as single files, which have neither a config nor a tokenizer beside them.
+
+use std::io::Read;
+
+use flate2::read::GzDecoder;
+use serde_json::json;
+
+use crate::checkpoint::{DetectedPart, PartFiles, part_names};
+use crate::error::{Error, Result};
+
+/// The tokenizer of UMT5-XXL (google/umt5-xxl, Apache-2.0), compressed by gzip.
+static TOKENIZER: &[u8] = include_bytes!("../../assets/umt5-xxl.tokenizer.json.gz");
+/// Its length when unpacked, at most.
+const LONGEST: u64 = 16 << 20;
+
+/// The encoder that a file is, with the names of transformers; none where it is no UMT5, which has
+/// a table of relative biases in every layer.
+pub(crate) fn detect(files: &PartFiles) -> Option<DetectedPart> {
+    let layer = |index: usize, name: &str| {
+        files.shape(&format!("encoder.block.{index}.layer.0.SelfAttention.{name}.weight"))
+    };
+    let (query, bias) = (layer(0, "q")?, layer(0, "relative_attention_bias")?);
+    let layers = (0..).take_while(|index| layer(*index, "q").is_some()).count();
+    if layers > 1 && layer(1, "relative_attention_bias").is_none() {
+        return None;
+    }
+    let table = ["shared.weight", "encoder.embed_tokens.weight"];
+    let (Some(&[vocabulary, width]), &[attended, _], &[buckets, heads]) =
+        (table.iter().find_map(|name| files.shape(name)), query, bias)
+    else {
+        return None;
+    };
+    let inner = files.shape("encoder.block.0.layer.1.DenseReluDense.wi_0.weight")?;
+    let config = json!({
+        "model_type": "umt5",
+        "vocab_size": vocabulary,
+        "d_model": width,
+        "d_kv": attended / heads.max(1),
+        "d_ff": inner.first()?,
+        "num_layers": layers,
+        "num_heads": heads,
+        "relative_attention_num_buckets": buckets,
+        "relative_attention_max_distance": 128,
+        "layer_norm_epsilon": 1e-6,
+        "feed_forward_proj": "gated-gelu",
+    });
+    let rename = Box::new(|name: &str| Some(name.to_owned()));
+    Some(DetectedPart { part: part_names::TEXT_ENCODER, config, rename })
+}
+
+/// The tokenizer for such an encoder, as files of a model: path and contents.
+///
+/// # Errors
+/// When it cannot be unpacked.
+pub(crate) fn tokenizer() -> Result<Vec<(String, Vec<u8>)>> {
+    let mut json = Vec::new();
+    GzDecoder::new(TOKENIZER)
+        .take(LONGEST)
+        .read_to_end(&mut json)
+        .map_err(|source| Error::Io { file: "the tokenizer of UMT5-XXL".to_owned(), source })?;
+    let config = json!({"model_max_length": 512, "eos_token": "</s>"});
+    Ok(vec![
+        ("tokenizer/tokenizer.json".to_owned(), json),
+        ("tokenizer/tokenizer_config.json".to_owned(), config.to_string().into_bytes()),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ids of transformers' `T5TokenizerFast` of google/umt5-xxl.
+    #[test]
+    fn the_tokenizer_that_is_brought_along_is_that_of_umt5() {
+        let files = tokenizer().unwrap();
+        let json = &files.iter().find(|(path, _)| path.ends_with("tokenizer.json")).unwrap().1;
+        let tokenizer = tokenizers::Tokenizer::from_bytes(json).unwrap();
+        let encoded =
+            tokenizer.encode("a red circle moves right on a white background", false).unwrap();
+        let ids = [289, 4062, 82364, 124_850, 4170, 369, 289, 10021, 18752];
+        assert_eq!(&encoded.get_ids()[..9], ids);
+        assert_eq!(tokenizer.token_to_id("</s>"), Some(1));
+    }
+}
