@@ -103,7 +103,7 @@ pub(crate) fn build(
         BuildKind::Wasm => Cargo::prepare(&folder)?.component(&folder, says)?,
     };
     let world = |error: std::io::Error| Failure::world(format!("{}: {error}", folder.display()));
-    let aside = tempfile::Builder::new().prefix(".build-").tempdir_in(&folder).map_err(world)?;
+    let aside = tempfile::tempdir().map_err(world)?;
     let fresh = aside.path().join(target.file_name().unwrap_or_default());
     std::fs::write(&fresh, &made.bytes).map_err(world)?;
     let Described { nodes, .. } = super::check::described(&folder, kind, Some(&fresh), screen)?;

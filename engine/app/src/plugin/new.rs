@@ -63,9 +63,8 @@ pub(crate) fn run(args: &New, screen: &Screen) -> Result<Exit, Failure> {
         screen.print_json(&json!({ "folder": path, "files": all.iter().map(|(file, _)| file).collect::<Vec<_>>() }))?;
         return Ok(Exit::Good);
     }
-    let test = if language == Language::Rust { "  cargo test\n" } else { "" };
     screen.print(&format!(
-        "{}\n  cd {}\n{test}  kino plugin build\n  kino plugin check\n  kino run graph.ron\n",
+        "{}\n  cd {}\n  kino plugin build\n  kino plugin check\n  kino watch --build graph.ron\n",
         screen.out.bold(&format!("{} is a plugin now; next:", path.display())),
         path.display()
     ))?;
