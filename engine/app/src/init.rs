@@ -1,5 +1,5 @@
-//! `kino init`: writes a built-in graph here, with what it uses, or an example plugin with its graph, to
-//! be changed.
+//! `kino init`: writes a built-in graph here, with what it uses, or an example plugin with its
+//! graph, to be changed.
 
 use std::path::Path;
 

@@ -186,7 +186,7 @@ fn pictures_that_must_agree_are_refused_where_they_do_not() -> Result<()> {
     let expected = under.joined()?.add(&above.joined()?)?.mul(0.5)?;
     testing::assert_close(&out.frames("frames")?.joined()?, &expected, 1e-6);
     let shown = format!("{out:?}");
-    assert_eq!(shown, "Done { frames: Frames(2 of 6x4) }");
+    assert_eq!(shown, "Done { frames: Frames(2 of 6x4, 8 a second) }");
     let whole = run().input("over", &above).call()?.frames("frames")?.joined()?;
     testing::assert_close(&whole, &above.joined()?, 1e-6);
     let refused = |over: [usize; 4]| {

@@ -42,8 +42,8 @@ pub fn node(keys: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// `guide(&mut self, cx, step: SamplingStep, with_text: Tensor, without_text: Tensor, …)` gives the
 /// velocity to follow; further parameters are the node's inputs. With the key `part` it has the
-/// parameters `from` and `to`, the part of the run in which it is asked. `begin() -> Self` (else `Default`)
-/// makes the state of one sampling run.
+/// parameters `from` and `to`, the part of the run in which it is asked. `begin() -> Self` (else
+/// `Default`) makes the state of one sampling run.
 #[proc_macro_attribute]
 pub fn guider(keys: TokenStream, item: TokenStream) -> TokenStream {
     expand(keys, item, true)
