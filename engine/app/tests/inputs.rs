@@ -326,7 +326,7 @@ fn a_drawing_is_svg_dot_or_mermaid() {
     let place = Place::new();
     for name in ["x.png", "x.pdf", "x.jpg"] {
         let said = place.bad(2, &["draw", "text_to_image", "-o", name]);
-        assert!(said.contains("graphs are drawn as .svg, .dot or .mmd"), "{said}");
+        assert!(said.contains("`kino draw` writes SVG, DOT and Mermaid"), "{said}");
         assert!(!place.path(name).exists());
     }
     for (name, begins) in

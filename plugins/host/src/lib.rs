@@ -36,11 +36,16 @@ pub use grants::GrantedFiles;
 pub use index::{FoundPlugin, PLUGINS_FOLDER, PluginIndex};
 /// The contract as components are built against it.
 pub use kino_abi::WIT;
-pub use kino_contract::{Descriptor, NodeSpec, TypeSpec, ValueKind, code, has, is_word, names};
+pub use kino_contract::{
+    Agree, Descriptor, NodeSpec, TypeSpec, ValueKind, code, has, is_word, names,
+};
 pub use lock::{Grants, LOCK_FILE, LockEntry, LockFile, RawLimits};
 pub use manifest::{BuildKind, MANIFEST_FILE, Manifest, ResourceRequest, library_name};
 pub use module::{CallCx, Instance, Limits, LogSink, Module, NoFiles, PluginFiles};
 pub use node::plugin_nodes;
 pub use plugin::Plugin;
-pub use trust::{AllowedBuild, TrustOptions, allowed_build, pin, read_artifact, sha256, sha256_of};
+pub use trust::{
+    AllowedBuild, TrustOptions, advice_to_trust, allowed_build, pin, read_artifact, sha256,
+    sha256_of,
+};
 pub use value::{PluginValue, SharedTensor};

@@ -9,6 +9,7 @@ which the engine runs where they lie; a loop over their elements in Python is ab
 """
 
 import array
+import gc
 import inspect
 import json
 import sys
@@ -389,6 +390,14 @@ def _port(annotation, what):
 _NODES, _TYPES = {}, []
 
 
+def _add(defined):
+    """Adds a node. What there is by then is left out of garbage collection from here on: it is frozen
+    into the component, and whoever looks through it in a fresh instance copies its memory."""
+    _NODES[defined.id] = defined
+    gc.collect()
+    gc.freeze()
+
+
 class Step:
     """A step of a sampling run: `index` of `count`, and its noise level."""
 
@@ -437,13 +446,14 @@ def node(id, version, outputs=None, like=None, **flags):
 
     Parameters are inputs: `frames: Frames, gain: Real(range=(0.0, 4.0)) = 1.5`; None as the default
     makes one optional. What is returned is the output, or `outputs={"a": Frames, "b": Real}` and a
-    tuple. `like="frames"` says that outputs have the size and rate of that input. An instance of a
+    tuple. `like="frames"` says that outputs have the size and rate of that input, `same_size=["a", "b"]`
+    and `same_count=["a", "b"]` that inputs must agree in size or number of frames. An instance of a
     class is made by `Class()`, or by `Class.restore(saved)` with what `save` of an older build gave.
     """
 
     def wrap(made):
         function = made.run if inspect.isclass(made) else made
-        _NODES[id] = _Def(made, id, version, _outputs(function, outputs, like), flags)
+        _add(_Def(made, id, version, _outputs(function, outputs, like), flags))
         return made
 
     return wrap
@@ -455,7 +465,7 @@ def guider(id, version):
 
     def wrap(made):
         port = Port("Guider").describe("guider")
-        _NODES[id] = _Def(made, id, version, [port], {"guider": True})
+        _add(_Def(made, id, version, [port], {"guider": True}))
         return made
 
     return wrap
