@@ -41,7 +41,7 @@ impl Site {
         let mut lock = LockFile::read(self.path())?;
         let found = shelf.plugin("grain").unwrap();
         let entry = pin(found, options)?;
-        Consent::grant(&self.data(), "grain", &found.folder, &entry)?;
+        Consent::grant(&self.data(), found, self.path(), &entry)?;
         lock.plugins.insert("grain".into(), entry);
         lock.write(self.path())
     }
@@ -59,7 +59,13 @@ impl Site {
     fn decide(&self, locked: bool) -> String {
         let shelf = PluginIndex::scan(self.path(), None).unwrap();
         let lock = LockFile::read(self.path()).unwrap();
-        match allowed_build(shelf.plugin("grain").unwrap(), &lock, &self.consent(), locked) {
+        match allowed_build(
+            shelf.plugin("grain").unwrap(),
+            self.path(),
+            &lock,
+            &self.consent(),
+            locked,
+        ) {
             Ok(allowed) => format!(
                 "{} {} read {:?} isolate {} {:?}",
                 allowed.kind,
@@ -296,7 +302,8 @@ fn a_copy_of_the_users_gives_way_to_the_one_that_the_lock_names() {
     assert_eq!(one.conflicts(|_| false), [""; 0]);
     let other = one.plugin("other").unwrap();
     let refused =
-        allowed_build(other, &LockFile::default(), &Consent::default(), false).unwrap_err();
+        allowed_build(other, site.path(), &LockFile::default(), &Consent::default(), false)
+            .unwrap_err();
     let hint = refused.hint().unwrap();
     assert!(hint.ends_with("then `kino plugin trust other` accepts it"), "{hint}");
 }

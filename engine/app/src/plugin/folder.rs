@@ -61,6 +61,7 @@ impl Project {
         })?;
         let sha256 = kino_host::sha256(&path)?;
         let allowed = AllowedBuild {
+            beyond: Vec::new(),
             id: self.manifest.id.clone(),
             kind,
             path,
