@@ -35,7 +35,7 @@ pub struct Consent {
     /// Folders that graphs of a folder may read.
     graphs: Vec<ReadConsent>,
     /// The user's data folder.
-    #[serde(skip)]
+    #[serde(skip, with = "kino_node::path_text")]
     data: PathBuf,
 }
 

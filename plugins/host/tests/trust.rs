@@ -260,6 +260,10 @@ fn a_plugin_that_was_at_work_is_found_when_it_is_pinned() {
             "kino.lock.ron",
             &format!(r#"(version: 1, plugins: {{"grain": (kind: wasm, dev: "{place}")}})"#),
         );
+        // A lock file that travelled says nothing for this user.
+        let said = site.decide(false);
+        assert!(said.contains("is in dev mode by its lock file, but you have not"), "{said}");
+        site.trust(&TrustOptions { dev: true, ..TrustOptions::default() }).unwrap();
         assert!(site.decide(false).starts_with("wasm dev"), "{place}");
         site.trust(&TrustOptions::default()).unwrap();
         assert!(site.decide(true).starts_with("wasm pinned"), "{place}");

@@ -1,5 +1,5 @@
-//! `kino plugin trust`, `untrust`, `remove` and `show`: accepts a plugin as it stands, says what that
-//! means, and takes it back.
+//! `kino plugin trust`, `untrust`, `remove` and `show`: accepts a plugin as it stands, says what
+//! that means, and takes it back.
 
 use std::path::Path;
 
@@ -135,10 +135,10 @@ pub(crate) fn show(args: &Show, screen: &Screen) -> Result<Exit, Failure> {
     Ok(Exit::Good)
 }
 
-/// Opens what is pinned, so that nothing is trusted that is no plugin. What is in dev mode may not
-/// be built yet.
+/// Opens a component that is pinned, so that nothing is trusted that is no plugin. To open native
+/// code is to run it, and what is in dev mode may not be built yet.
 fn open(found: &FoundPlugin, entry: &LockEntry, screen: &Screen) -> Result<(), Failure> {
-    if entry.dev.is_some() {
+    if entry.dev.is_some() || entry.kind == BuildKind::Native {
         return Ok(());
     }
     let project = Project { folder: found.folder.clone(), manifest: found.manifest.clone() };
