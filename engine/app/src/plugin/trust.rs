@@ -38,7 +38,12 @@ impl Accept {
 pub(crate) fn run(args: &Trust, screen: &Screen) -> Result<Exit, Failure> {
     let settings = setup::settings()?;
     let index = PluginIndex::scan(&args.folder, Some(&user_folder(&settings)))?;
-    let found = named(&index, &args.id)?;
+    let near = PluginIndex::near(&args.folder);
+    let near = || near.iter().find(|found| found.manifest.id == args.id);
+    let found = match index.plugin(&args.id).or_else(near) {
+        Some(found) => found,
+        None => return Err(unknown(&args.id, &index)),
+    };
     let entry = kino_host::pin(found, &args.accept.options(args.dev))?;
     open(found, &entry, screen)?;
     for (grant, place) in places_of(&args.folder, &entry.grants.read) {
