@@ -140,7 +140,7 @@ fn an_op_of_a_plugin_beside_the_graph_says_how_it_is_accepted() {
     let hint = "the plugin `grain` in ./grain has it: `kino plugin trust grain` accepts it";
     assert!(err.contains(hint), "{err}");
     place.good(&["plugin", "trust", "grain"]);
-    assert!(place.bad(2, &["check", "g.ron"]).contains("this is no WebAssembly"));
+    place.good(&["check", "g.ron"]);
     // In its own folder, not built.
     place.write("grain/g.ron", GRAPH);
     std::fs::remove_file(place.path("grain/grain.wasm")).unwrap();

@@ -33,8 +33,8 @@ impl Accept {
 /// Writes the entry of a plugin into the lock file beside the graph, after it was shown.
 ///
 /// # Errors
-/// When there is no such plugin, it is not built, it is none, somebody says no, or the file cannot be
-/// written.
+/// When there is no such plugin, it is not built, it is none, somebody says no, or the file cannot
+/// be written.
 pub(crate) fn run(args: &Trust, screen: &Screen) -> Result<Exit, Failure> {
     let settings = setup::settings()?;
     let index = PluginIndex::scan(&args.folder, Some(&user_folder(&settings)))?;
