@@ -228,7 +228,7 @@ fn step(
         facts,
         reads: known.info.reads,
         path_form: known.info.path_form,
-        counted: known.counted,
+        counted: known.counted.map(Box::new),
         memory: known.info.memory,
         spillable: known.info.spillable,
         weights: known.info.weights,

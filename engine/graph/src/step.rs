@@ -52,7 +52,7 @@ pub struct Step {
     pub path_form: PathForm,
     /// Where a path that it writes has a number for `{n}`: which part of the path that is, counted
     /// from its end, and what makes the file but for that number.
-    pub counted: Option<Counted>,
+    pub counted: Option<Box<Counted>>,
     /// An estimate of the bytes that it needs.
     pub memory: u64,
     /// How many of these are frames, which go to temporary files where memory ends.

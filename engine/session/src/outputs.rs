@@ -272,7 +272,7 @@ impl<'r> OutputWatch<'r> {
             let known = watch.steps.entry(&*step.name);
             let known = known.or_insert_with(|| Begun {
                 key: key.clone(),
-                counted: step.counted,
+                counted: step.counted.as_deref().copied(),
                 patterns: Vec::new(),
             });
             if all_good {
@@ -281,7 +281,7 @@ impl<'r> OutputWatch<'r> {
             if file.numbered.is_some() {
                 known.patterns.push((file.folder.clone(), file.name.clone()));
             }
-            let counted = counted(step.counted.filter(|counted| counted.behind == 0));
+            let counted = counted(known.counted.filter(|counted| counted.behind == 0));
             let record =
                 Record { name: file.name, graph: graph.to_owned(), key, counted, ..<_>::default() };
             begun.entry(file.folder).or_default().push(record);
