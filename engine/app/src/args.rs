@@ -216,7 +216,7 @@ pub(crate) struct Target {
     /// What else may be set otherwise.
     #[command(flatten)]
     pub(crate) flags: SettingFlags,
-    /// Neither read nor write the cache on disk
+    /// Neither read nor write results in the cache on disk
     #[arg(long)]
     pub(crate) no_cache: bool,
 }

@@ -85,10 +85,13 @@ pub(crate) fn engine(
     keeps: bool,
     notice: OnNotice,
 ) -> Result<Engine, Failure> {
-    let engine = Engine::builder().settings(settings_with(&target.flags)?).keep_results(keeps);
+    let settings = settings_with(&target.flags)?;
+    let compiled = kino_session::compiled_folder(&settings);
+    let engine = Engine::builder().settings(settings).keep_results(keeps);
     let engine = engine.locked(source.locked).worker(worker()?);
     let engine = engine.on_notice(move |told| notice(told));
-    let engine = if target.no_cache { engine.no_cache() } else { engine };
+    // Compiled components are no results: without them each run would compile anew.
+    let engine = if target.no_cache { engine.no_cache().compiled(compiled) } else { engine };
     if let Some(missing) = target.allow_read.iter().find(|folder| !folder.exists()) {
         let failure = Failure::usage(format!("--allow-read: there is no {}", missing.display()));
         return Err(failure.hint("name a folder or file that is there"));

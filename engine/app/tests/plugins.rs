@@ -99,7 +99,11 @@ fn what_changed_is_refused_until_it_is_accepted() {
     assert_eq!(state(), "wasm, pinned");
     place.write("plugins/grain/grain.wasm", "another");
     assert!(state().contains("has changed"), "{}", state());
-    assert!(place.bad(2, &["check", "g.ron"]).contains("has changed"));
+    let err = said(&place.bad(2, &["check", "g.ron"]));
+    assert!(err.contains("has changed"), "{err}");
+    assert!(err.contains("`kino plugin trust grain --dev` accepts every build"), "{err}");
+    let err = said(&place.bad(2, &["check", "g.ron", "--locked"]));
+    assert!(err.contains("has changed") && !err.contains("--dev"), "{err}");
     place.good(&["plugin", "trust", "grain"]);
     place.write("plugins/grain/plugin.ron", MANIFEST.replace("luts", "home"));
     assert!(state().contains("asks for something else"), "{}", state());
@@ -109,6 +113,26 @@ fn what_changed_is_refused_until_it_is_accepted() {
     assert!(said(&err).contains("which --locked refuses"), "{err}");
     std::fs::remove_file(place.path("plugins/grain/grain.wasm")).unwrap();
     assert!(state().contains("is not built"), "{}", state());
+}
+
+/// A plugin that lies near its graph, but where none are looked for, is told of.
+#[test]
+fn an_op_of_a_plugin_beside_the_graph_says_how_it_is_accepted() {
+    let place = Place::new();
+    plugin(&place, "grain");
+    place.write("g.ron", GRAPH);
+    let err = said(&place.bad(2, &["check", "g.ron"]));
+    assert!(err.contains("there is no op `film.grain`"), "{err}");
+    let hint = "the plugin `grain` in ./grain has it: `kino plugin trust grain` accepts it";
+    assert!(err.contains(hint), "{err}");
+    place.good(&["plugin", "trust", "grain"]);
+    assert!(place.bad(2, &["check", "g.ron"]).contains("this is no WebAssembly"));
+    // In its own folder, not built.
+    place.write("grain/g.ron", GRAPH);
+    std::fs::remove_file(place.path("grain/grain.wasm")).unwrap();
+    let err = said(&place.bad(2, &["check", "grain/g.ron"]));
+    assert!(err.contains("`kino plugin build grain` builds it, then `kino plugin trust"), "{err}");
+    assert!(err.contains("--folder grain"), "{err}");
 }
 
 #[test]

@@ -26,12 +26,14 @@ pub(crate) struct NodeSet {
     pub(crate) plugins: Vec<Arc<Plugin>>,
     /// The files and folders that nodes come from: after a change in one of them, ask again.
     pub(crate) files: Vec<PathBuf>,
+    /// Ops that are missing, and what to do about them.
+    pub(crate) missing: HashMap<String, String>,
 }
 
 impl NodeSet {
     /// Nodes that come from no file.
     pub(crate) fn of(registry: Arc<Registry>) -> Self {
-        NodeSet { registry, plugins: Vec::new(), files: Vec::new() }
+        NodeSet { registry, plugins: Vec::new(), files: Vec::new(), missing: HashMap::new() }
     }
 }
 
@@ -163,6 +165,19 @@ fn prune(slots: &mut HashMap<(PathBuf, String), Arc<Slot>>) {
     });
 }
 
+/// What to do about ops that a plugin near the graph has, which nothing accepts yet.
+fn advice(graph: &Path, ops: Vec<&str>, files: &mut Vec<PathBuf>) -> HashMap<String, String> {
+    if ops.is_empty() {
+        return HashMap::new();
+    }
+    let near = PluginIndex::near(graph);
+    files.extend(near.iter().map(|found| found.folder.join(kino_host::MANIFEST_FILE)));
+    let of =
+        |op: &str| near.iter().find(|found| found.manifest.nodes.iter().any(|node| node == op));
+    let known = ops.into_iter().filter_map(|op| Some((op.to_owned(), of(op)?)));
+    known.map(|(op, found)| (op, kino_host::advice_to_trust(found))).collect()
+}
+
 impl PluginLoader {
     /// Has these nodes, which every graph can use.
     pub(crate) fn new(
@@ -207,7 +222,10 @@ impl PluginLoader {
         match self.load_all(&graph.folder, &foreign, &mut files) {
             Ok(plugins) => {
                 let registry = self.registry(plugins.clone());
-                Ok(NodeSet { registry, plugins, files })
+                let is_missing = |op: &&str| registry.get(op).is_none();
+                let missing = foreign.into_iter().filter(is_missing).collect();
+                let missing = advice(&graph.folder, missing, &mut files);
+                Ok(NodeSet { registry, plugins, files, missing })
             }
             Err(error) => Err(Box::new(NodesError { error, files })),
         }

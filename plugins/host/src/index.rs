@@ -62,6 +62,20 @@ impl PluginIndex {
         Ok(index)
     }
 
+    /// Plugins that lie near a graph, but where they are not looked for: the folder of the graph
+    /// itself, and those directly in it.
+    pub fn near(graph: &Path) -> Vec<FoundPlugin> {
+        /// In a folder of more than these nobody looks further.
+        const MOST: usize = 1000;
+        let mut index = PluginIndex::default();
+        index.add(graph, graph);
+        let entries = std::fs::read_dir(graph).into_iter().flatten().flatten().take(MOST);
+        let mut folders: Vec<_> = entries.map(|entry| entry.path()).collect();
+        folders.sort();
+        folders.iter().for_each(|folder| index.add(folder, graph));
+        index.found
+    }
+
     fn add_all(&mut self, folder: &Path, lock: &Path) {
         let Ok(entries) = std::fs::read_dir(folder) else { return };
         // What begins with a point is a folder in the making.

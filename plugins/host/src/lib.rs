@@ -44,5 +44,8 @@ pub use manifest::{BuildKind, MANIFEST_FILE, Manifest, ResourceRequest, library_
 pub use module::{CallCx, Instance, Limits, LogSink, Module, NoFiles, PluginFiles};
 pub use node::plugin_nodes;
 pub use plugin::Plugin;
-pub use trust::{AllowedBuild, TrustOptions, allowed_build, pin, read_artifact, sha256, sha256_of};
+pub use trust::{
+    AllowedBuild, TrustOptions, advice_to_trust, allowed_build, pin, read_artifact, sha256,
+    sha256_of,
+};
 pub use value::{PluginValue, SharedTensor};

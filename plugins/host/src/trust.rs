@@ -94,10 +94,8 @@ pub fn allowed_build(
     let entry = lock.plugins.get(id);
     let kind = entry.map_or(manifest.preferred(), |entry| entry.kind);
     let command = command(found, kind, entry, locked);
-    let refuse = |what: String| {
-        let hint = format!("look at {}, then `{command}` accepts it", found.folder.display());
-        PluginError::refused(format!("the plugin `{id}` {what}"), hint)
-    };
+    let hint = || format!("look at {}, then `{command}` accepts it", found.folder.display());
+    let refuse = |what: String| PluginError::refused(format!("the plugin `{id}` {what}"), hint());
     let Some(entry) = entry else {
         return Err(refuse("is not trusted: the lock file does not pin it".to_owned()));
     };
@@ -130,9 +128,18 @@ pub fn allowed_build(
         }
         let found = sha256(&path)?;
         if found != entry.sha256 {
-            return Err(refuse(format!(
-                "has changed: its {kind} build has another sha256 than the one that was accepted"
-            )));
+            let what = format!(
+                "the plugin `{id}` has changed: its {kind} build has another sha256 than the one that \
+                 was accepted"
+            );
+            let hint = match locked {
+                true => hint(),
+                false => {
+                    let dev = format!("`{command} --dev` accepts every build while you work on it");
+                    format!("{}; {dev}", hint())
+                }
+            };
+            return Err(PluginError::refused(what, hint));
         }
     }
     let mut read = entry.grants.read.clone();
@@ -200,6 +207,23 @@ fn command(
         flag("folder", &found.lock.display().to_string());
     }
     command
+}
+
+/// What to do about an op of a plugin that no lock file names, though it lies near the graph.
+pub fn advice_to_trust(found: &FoundPlugin) -> String {
+    let (kind, id, folder) =
+        (found.manifest.preferred(), &found.manifest.id, found.folder.display());
+    let trust = command(found, kind, None, false);
+    let is_built = found.manifest.artifact(&found.folder, kind).is_some_and(|path| path.exists());
+    match is_built {
+        true => {
+            format!("the plugin `{id}` in {folder} has it: `{trust}` accepts it for this graph")
+        }
+        false => format!(
+            "the plugin `{id}` in {folder} has it: `kino plugin build {folder}` builds it, then \
+             `{trust}` accepts it for this graph"
+        ),
+    }
 }
 
 /// Whether a plugin lies where plugins are looked for.

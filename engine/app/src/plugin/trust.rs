@@ -30,7 +30,11 @@ impl Accept {
 pub(crate) fn run(args: &Trust, screen: &Screen) -> Result<Exit, Failure> {
     let settings = setup::settings()?;
     let index = PluginIndex::scan(&args.folder, Some(&user_folder(&settings)))?;
-    let Some(found) = index.plugin(&args.id) else { return Err(unknown(&args.id, index)) };
+    let near = PluginIndex::near(&args.folder);
+    let near = || near.iter().find(|found| found.manifest.id == args.id);
+    let Some(found) = index.plugin(&args.id).or_else(near) else {
+        return Err(unknown(&args.id, index));
+    };
     let entry = kino_host::pin(found, &args.accept.options(args.dev))?;
     record_consent(&settings, found, &entry)?;
     let mut was_dev_mode = false;
