@@ -27,8 +27,14 @@ pub(crate) enum Action {
     Add(Add),
     /// List the plugins that graphs here can use, and whether they are trusted
     List(List),
+    /// Show a plugin: its nodes, what it asks and may do, who accepted it
+    Show(Show),
     /// Trust the current build of a plugin, in the lock file beside the graph
     Trust(Trust),
+    /// Take the trust in a plugin back
+    Untrust(Untrust),
+    /// Remove a plugin that was installed for this user
+    Remove(Remove),
 }
 
 /// `kino plugin new`
@@ -130,6 +136,36 @@ pub(crate) struct List {
     pub(crate) folder: PathBuf,
 }
 
+/// `kino plugin show`
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// The plugin's id
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    /// The folder of the graphs that use it
+    #[arg(long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
+    pub(crate) folder: PathBuf,
+}
+
+/// `kino plugin untrust`
+#[derive(Debug, Args)]
+pub(crate) struct Untrust {
+    /// The plugin's id
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    /// The folder of the graphs that use it: its lock file is changed
+    #[arg(long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
+    pub(crate) folder: PathBuf,
+}
+
+/// `kino plugin remove`
+#[derive(Debug, Args)]
+pub(crate) struct Remove {
+    /// The plugin's id
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+}
+
 /// `kino plugin trust`
 #[derive(Debug, Args)]
 pub(crate) struct Trust {
@@ -142,6 +178,9 @@ pub(crate) struct Trust {
     /// Dev mode: trust every build of its folder while you work on it; --locked refuses it
     #[arg(long)]
     pub(crate) dev: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
     /// What to accept.
     #[command(flatten)]
     pub(crate) accept: Accept,

@@ -76,6 +76,7 @@ impl Project {
     ) -> Result<Arc<dyn Module>, Failure> {
         let sha256 = kino_host::sha256(&path)?;
         let allowed = AllowedBuild {
+            beyond: Vec::new(),
             id: self.manifest.id.clone(),
             kind,
             path,
