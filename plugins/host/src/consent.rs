@@ -104,7 +104,7 @@ impl Consent {
 
     /// Whether the user has agreed to run this code: a component that is pinned needs no consent,
     /// native code does, and so does whatever is built in a folder in dev mode.
-    pub(crate) fn covers_code(&self, folder: &Path, entry: &LockEntry) -> bool {
+    pub fn covers_code(&self, folder: &Path, entry: &LockEntry) -> bool {
         match (entry.kind, &entry.dev) {
             (BuildKind::Wasm, None) => true,
             (BuildKind::Native, None) => self.builds.contains_key(&entry.sha256),
