@@ -12,9 +12,7 @@ use kino_host::{
 use kino_node::Registry;
 
 use crate::error::Error;
-#[cfg(feature = "wasm")]
-use crate::notice::Notice;
-use crate::notice::OnNotice;
+use crate::notice::{Notice, OnNotice};
 use crate::settings::Settings;
 use crate::source::GraphSource;
 
@@ -274,6 +272,13 @@ impl PluginLoader {
                 hint: error.hint().map(str::to_owned),
             });
         }
+        for (own, used) in &index.shadowed {
+            let is_wanted = wanted.iter().any(|found| found.folder == *used);
+            if let Some(notice) = self.components.notice.as_ref().filter(|_| is_wanted) {
+                let plugin = own.manifest.id.clone();
+                notice(&Notice::Shadowed { plugin, used: used.clone() });
+            }
+        }
         let mut plugins = Vec::with_capacity(wanted.len());
         let mut faults = Vec::new();
         for found in wanted {
@@ -315,7 +320,7 @@ impl PluginLoader {
         let mut loaded = lock(&slot);
         let trusted = LockFile::read(&found.lock)?;
         let consent = Consent::read(&self.data)?;
-        let allowed = kino_host::allowed_build(found, &trusted, &consent, self.locked)?;
+        let allowed = kino_host::allowed_build(found, root, &trusted, &consent, self.locked)?;
         files.extend(allowed.read.iter().map(|granted| root.join(granted)));
         let sha256 = match &allowed.sha256 {
             Some(sha256) => sha256.clone(),
@@ -333,7 +338,8 @@ impl PluginLoader {
             Some(_) => format!("`kino plugin trust {} --read PATH` grants more", allowed.id),
             None => "in dev mode, `asks` in its plugin.ron grants more".to_owned(),
         };
-        let granted = Arc::new(GrantedFiles::new(root, &allowed.read).advising(advice));
+        let granted = GrantedFiles::new(root, &allowed.read).reaching(allowed.beyond.clone());
+        let granted = Arc::new(granted.advising(advice));
         let plugin = Plugin::new(&allowed.id, sha256, artifact, granted, allowed.limits);
         if let Some(before) = before {
             plugin.inherit(&before);
@@ -392,7 +398,7 @@ pub fn user_folder(user: &Settings) -> PathBuf {
     user.data_folder().join(PLUGINS_FOLDER)
 }
 
-/// What native code this user has agreed to run.
+/// What this user has agreed to on this machine.
 ///
 /// # Errors
 /// When the file that says so does not read.
@@ -400,16 +406,37 @@ pub fn consent(user: &Settings) -> Result<Consent, Error> {
     Ok(Consent::read(&user.data_folder())?)
 }
 
-/// Remembers that this user has accepted a plugin, where that takes consent.
+/// Remembers that this user has accepted a plugin for graphs of the folder `graphs`.
 ///
 /// # Errors
 /// When it cannot be written.
 pub fn record_consent(
     user: &Settings,
     found: &FoundPlugin,
+    graphs: &Path,
     entry: &LockEntry,
 ) -> Result<(), Error> {
-    Ok(Consent::grant(&user.data_folder(), &found.manifest.id, &found.folder, entry)?)
+    Ok(Consent::grant(&user.data_folder(), found, graphs, entry)?)
+}
+
+/// Forgets what this user has accepted of a plugin, or of it for graphs of one folder.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn withdraw_consent(
+    user: &Settings,
+    found: &FoundPlugin,
+    graphs: Option<&Path>,
+) -> Result<(), Error> {
+    Ok(Consent::withdraw(&user.data_folder(), found, graphs)?)
+}
+
+/// Remembers that graphs of the folder `graphs` may read what lies in `place`.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn record_reading(user: &Settings, graphs: &Path, place: &Path) -> Result<(), Error> {
+    Ok(Consent::grant_reading(&user.data_folder(), graphs, place)?)
 }
 
 /// Loads an artifact for the user who asks; code that is compiled for it stays in the user's cache.
@@ -565,6 +592,7 @@ mod tests {
                 sha256: None,
                 isolate: false,
                 read: Vec::new(),
+                beyond: Vec::new(),
                 limits: Limits::default(),
             };
             let loaded = Loaded { allowed, plugin: Arc::downgrade(&plugin) };

@@ -30,6 +30,8 @@ pub struct PluginIndex {
     pub found: Vec<FoundPlugin>,
     /// Folders whose manifest does not read, with the reason.
     pub broken: Vec<(PathBuf, PluginError)>,
+    /// Plugins of the user that are left aside for one beside the graph, with its folder.
+    pub shadowed: Vec<(FoundPlugin, PathBuf)>,
 }
 
 impl PluginIndex {
@@ -53,12 +55,13 @@ impl PluginIndex {
             index.add_all(user, user);
         }
         let own = index.found.split_off(beside);
-        let decided = |found: &FoundPlugin| {
+        for found in own {
             let id = &found.manifest.id;
-            lock.plugins.contains_key(id) && index.plugin(id).is_some()
-        };
-        let own: Vec<_> = own.into_iter().filter(|found| !decided(found)).collect();
-        index.found.extend(own);
+            match index.plugin(id).filter(|_| lock.plugins.contains_key(id)) {
+                Some(beside) => index.shadowed.push((found, beside.folder.clone())),
+                None => index.found.push(found),
+            }
+        }
         Ok(index)
     }
 

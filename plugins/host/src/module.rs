@@ -88,7 +88,7 @@ impl FilesOfRun<'_> {
     /// When it may not: a plugin reads no more than the graph that uses it.
     pub(crate) fn check(&self) -> Result<()> {
         let plugin = self.plugin;
-        let check = |place: PathBuf| self.policy.check_read(&place);
+        let check = |place: PathBuf| self.policy.check_model(&place);
         self.files.places().into_iter().try_for_each(check).map_err(|error| {
             let hint = error.hint().unwrap_or_default();
             let hint = format!("{hint}; `kino plugin trust {plugin}` grants other files");

@@ -1,6 +1,6 @@
-//! What strangers give, in tests: a folder `gift` beside the user's own, and commands that are tried
-//! there. Whatever is tried, nothing of the user's shows up, nothing is written but where results go,
-//! no native code runs, and every command ends by itself.
+//! What strangers give, in tests: a folder `gift` beside the user's own, and commands that are
+//! tried there. Whatever is tried, nothing of the user's shows up, nothing is written but where
+//! results go, no native code runs, and every command ends by itself.
 
 #![allow(dead_code)]
 
