@@ -275,6 +275,20 @@ fn a_plugin_that_was_at_work_is_found_when_it_is_pinned() {
 }
 
 #[test]
+fn a_word_of_trust_that_is_none_is_told() {
+    let site = Site::new();
+    let write = |trust: &str| {
+        let lock = format!(r#"(version: 1, plugins: {{"grain": (kind: native, trust: {trust})}})"#);
+        site.write("kino.lock.ron", &lock);
+        LockFile::read(site.path())
+    };
+    assert_eq!(write("native").unwrap().plugins["grain"].trust, Some(BuildKind::Native));
+    let error = write("isolated").unwrap_err().to_string();
+    assert!(error.contains("`trust` is `native` or left out, found `isolated`"), "{error}");
+    assert!(error.contains("kino.lock.ron:1:"), "{error}");
+}
+
+#[test]
 fn trust_in_a_folder_at_work_is_not_trust_in_another() {
     let site = Site::new();
     site.write("kino.lock.ron", r#"(version: 1, plugins: {"grain": (kind: wasm, dev: "mine")})"#);
