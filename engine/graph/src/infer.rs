@@ -237,7 +237,9 @@ impl Inferrer<'_, '_> {
         for input in &self.graph.subgraph_inputs {
             input.binding.each(&mut |binding| {
                 let value = match &binding.source {
-                    BindingSource::Input(index) if !inferred => self.values.inputs[*index].as_ref(),
+                    BindingSource::Input(index) if !inferred && !self.values.open[*index] => {
+                        self.values.inputs[*index].as_ref()
+                    }
                     BindingSource::Edge(node, output) if inferred => {
                         let known = self.nodes[node.index()].as_ref();
                         let fact = known.and_then(|known| known.facts.get(*output as usize));
@@ -671,6 +673,10 @@ impl Inferrer<'_, '_> {
     fn known_value(&mut self, binding: &Binding) -> Option<Option<Literal>> {
         Some(match &binding.source {
             BindingSource::Literal(literal) => Some((**literal).clone()),
+            BindingSource::Draw(_) if self.values.only_check => {
+                let Location { file, span } = binding.location;
+                Some(Literal::text(format!("random_{file}_{}", span.start)))
+            }
             BindingSource::Draw(range) => {
                 let name = format!("a path in file {}", binding.location.file);
                 Some(self.values.drawn(&name, range.as_deref().copied(), binding.location))
@@ -681,7 +687,7 @@ impl Inferrer<'_, '_> {
                 Filled::Refused => return None,
             },
             BindingSource::Input(index) => {
-                let value = self.values.inputs[*index].clone();
+                let value = self.values.of_path(*index, &self.graph.inputs[*index].port.name);
                 if value.is_none() && !self.values.open[*index] {
                     unset(&self.graph.inputs[*index], self.report);
                     return None;
