@@ -1,4 +1,5 @@
-//! Gathers the sources of the plugin SDK, so that `kino plugin new` works with the binary alone.
+//! Gathers the sources of the plugin SDK and of the example plugins, so that `kino plugin new` and
+//! `kino init` work with the binary alone.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -15,17 +16,68 @@ fn main() {
         gather(&root, Path::new(part), &mut files);
     }
     println!("cargo::rerun-if-changed={}", root.join("Cargo.toml").display());
-    let mut code = "pub(crate) static FILES: &[(&str, &str)] = &[\n".to_owned();
+    let out = PathBuf::from(std::env::var("OUT_DIR").unwrap_or_default());
+    write(&out.join("sdk.rs"), &listed("FILES", &root, &files));
+    let mut files = vec![PathBuf::from("plugins/examples/Cargo.toml")];
+    for part in ["plugins/examples", "graphs"] {
+        println!("cargo::rerun-if-changed={}", root.join(part).display());
+    }
+    for folder in folders(&root, Path::new("plugins/examples")) {
+        if !root.join(&folder).join("Cargo.toml").is_file() {
+            continue;
+        }
+        gather_all(&root, &folder, &mut files);
+        let name = folder.file_name().unwrap_or_default();
+        files.push(Path::new("graphs").join(name).with_extension("ron"));
+    }
+    for folder in ["graphs/luts", "graphs/rules"] {
+        gather_all(&root, Path::new(folder), &mut files);
+    }
+    write(&out.join("examples.rs"), &listed("FILES", &root, &files));
+}
+
+/// A list of files with their texts, as code.
+fn listed(name: &str, root: &Path, files: &[PathBuf]) -> String {
+    let mut code = format!("pub(crate) static {name}: &[(&str, &str)] = &[\n");
     for file in files {
-        let path = root.join(&file);
+        let path = root.join(file);
         let path = path.canonicalize().unwrap_or(path);
         let name = file.to_string_lossy().replace('\\', "/");
         let _ = writeln!(code, "    ({name:?}, include_str!({:?})),", path.display().to_string());
     }
     code.push_str("];\n");
-    let out = std::env::var("OUT_DIR").unwrap_or_default();
-    if let Err(error) = std::fs::write(Path::new(&out).join("sdk.rs"), code) {
-        println!("cargo::error=the SDK's sources cannot be gathered: {error}");
+    code
+}
+
+fn write(path: &Path, code: &str) {
+    if let Err(error) = std::fs::write(path, code) {
+        println!("cargo::error={} cannot be written: {error}", path.display());
+    }
+}
+
+fn folders(root: &Path, folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.path().is_dir());
+    let mut folders: Vec<_> = folders.map(|entry| folder.join(entry.file_name())).collect();
+    folders.sort();
+    folders
+}
+
+/// All texts below a folder; what is built there is left out.
+fn gather_all(root: &Path, folder: &Path, into: &mut Vec<PathBuf>) {
+    let entries = std::fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
+    let mut entries: Vec<_> = entries.collect();
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let path = folder.join(entry.file_name());
+        let ending = path.extension().unwrap_or_default().to_string_lossy().into_owned();
+        if entry.path().is_dir() {
+            if !path.ends_with("target") {
+                gather_all(root, &path, into);
+            }
+        } else if ["rs", "toml", "ron", "txt", "cube"].contains(&&*ending) {
+            into.push(path);
+        }
     }
 }
 

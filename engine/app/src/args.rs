@@ -143,7 +143,7 @@ pub(crate) enum Command {
     Cache(Cache),
     /// Show your settings and where each comes from; set and unset them
     Config(Config),
-    /// Write a built-in graph here, to change it
+    /// Write a built-in graph or an example plugin here, to change it
     Init(Init),
     /// Print completions for a shell
     Completions(Completions),
@@ -292,6 +292,9 @@ pub(crate) struct Watch {
     /// What of it, and where.
     #[command(flatten)]
     pub(crate) target: Target,
+    /// Build plugins in dev mode when their sources change, which runs their authors' code
+    #[arg(long, conflicts_with = "locked")]
+    pub(crate) build: bool,
     /// Keep the newest preview picture of every sampling node in this folder, as NODE.png
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) preview: Option<PathBuf>,
@@ -425,7 +428,7 @@ pub(crate) enum ConfigAction {
 /// `kino init`
 #[derive(Debug, Args)]
 pub(crate) struct Init {
-    /// The built-in graph to write; without it, they are listed
+    /// The built-in graph or example plugin to write; without it, they are listed
     #[arg(value_name = "GRAPH")]
     pub(crate) graph: Option<String>,
     /// Overwrite an existing file

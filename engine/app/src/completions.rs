@@ -4,6 +4,7 @@ use clap::CommandFactory;
 
 use crate::args::{self, Cli};
 use crate::failure::{Exit, Failure};
+use crate::json::json;
 use crate::screen::Screen;
 
 /// Prints the script.
@@ -13,6 +14,13 @@ use crate::screen::Screen;
 pub(crate) fn run(args: &args::Completions, screen: &Screen) -> Result<Exit, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "kino", &mut script);
-    screen.print(&String::from_utf8_lossy(&script))?;
+    let script = String::from_utf8_lossy(&script);
+    match screen.json {
+        true => {
+            let shell = args.shell.to_string();
+            screen.print_json(&json!({ "shell": shell, "script": script }))?;
+        }
+        false => screen.print(&script)?,
+    }
     Ok(Exit::Good)
 }

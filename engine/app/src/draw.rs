@@ -14,6 +14,7 @@ use kino_port::{Literal, Port, PortType};
 
 use crate::args::{self, Format};
 use crate::failure::{Exit, Failure};
+use crate::json::json;
 use crate::screen::Screen;
 use crate::{files, setup};
 use picture::{Kind, Picture, Row, Shape, Wire};
@@ -24,25 +25,43 @@ use picture::{Kind, Picture, Row, Shape, Wire};
 /// When the graph does not check, or the file cannot be written.
 pub(crate) fn run(args: &args::Draw, screen: &Screen) -> Result<Exit, Failure> {
     let graph = setup::check(&args.source, screen)?;
-    let format = args.format.unwrap_or_else(|| by_ending(args.output.as_deref()));
+    let format = args.format.map_or_else(|| by_ending(args.output.as_deref()), Ok)?;
     let picture = picture_of(graph.checked());
     let drawn = match format {
         Format::Svg => svg::svg(&picture),
         Format::Dot => text::dot(&picture),
         Format::Mermaid => text::mermaid(&picture),
     };
+    if let Some(path) = &args.output {
+        files::write(path, drawn.as_bytes())?;
+    }
+    let name = match format {
+        Format::Svg => "svg",
+        Format::Dot => "dot",
+        Format::Mermaid => "mermaid",
+    };
     match &args.output {
-        Some(path) => files::write(path, drawn.as_bytes())?,
+        Some(path) if screen.json => screen.print_json(&json!({ "format": name, "file": path }))?,
+        None if screen.json => screen.print_json(&json!({ "format": name, "drawing": drawn }))?,
+        Some(_) => {}
         None => screen.print(&drawn)?,
     }
     Ok(Exit::Good)
 }
 
-fn by_ending(path: Option<&Path>) -> Format {
-    match path.and_then(Path::extension).and_then(|ending| ending.to_str()) {
-        Some("dot" | "gv") => Format::Dot,
-        Some("mmd" | "mermaid" | "md") => Format::Mermaid,
-        _ => Format::Svg,
+fn by_ending(path: Option<&Path>) -> Result<Format, Failure> {
+    let ending = path.and_then(Path::extension).map(|ending| ending.to_string_lossy());
+    match ending.as_deref() {
+        Some("dot" | "gv") => Ok(Format::Dot),
+        Some("mmd" | "mermaid" | "md") => Ok(Format::Mermaid),
+        Some("svg" | "SVG") | None => Ok(Format::Svg),
+        Some(other) => {
+            let what = format!("`kino draw` writes SVG, DOT and Mermaid, not .{other}");
+            Err(Failure::usage(what).hint(
+                "browsers and `rsvg-convert` make PNG and PDF of x.svg; --format writes one of the \
+                 three under any name",
+            ))
+        }
     }
 }
 

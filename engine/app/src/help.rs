@@ -12,6 +12,7 @@ use crate::failure::{Exit, Failure};
 use crate::json::{Value, json};
 use crate::render::table::{Align, Table, wrap};
 use crate::screen::{Paint, Screen};
+use crate::usage;
 
 /// The columns of texts.
 const COLUMNS: usize = 96;
@@ -52,6 +53,10 @@ pub(crate) fn run(
 fn of_command(commands: &[&str], screen: &Screen) -> Result<Exit, Failure> {
     let line = ["kino"].into_iter().chain(commands.iter().copied()).chain(["--help"]);
     let told = match Cli::command().try_get_matches_from(line) {
+        Err(told) if !told.use_stderr() && screen.json => {
+            screen.print_json(&usage::help(commands, &told.render().to_string()))?;
+            return Ok(Exit::Good);
+        }
         Err(told) if !told.use_stderr() => told.render(),
         _ => {
             let topic = commands.join(" ");

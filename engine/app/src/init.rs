@@ -1,10 +1,12 @@
-//! `kino init`: writes a built-in graph here, with what it uses, to be changed.
+//! `kino init`: writes a built-in graph here, with what it uses, or an example plugin with its
+//! graph, to be changed.
 
 use std::path::Path;
 
 use crate::args;
 use crate::failure::{Exit, Failure};
 use crate::json::json;
+use crate::plugin::examples;
 use crate::render::table::{Align, Table};
 use crate::screen::Screen;
 use crate::{files, setup};
@@ -16,6 +18,9 @@ use crate::{files, setup};
 pub(crate) fn run(args: &args::Init, screen: &Screen) -> Result<Exit, Failure> {
     let Some(name) = &args.graph else { return list(screen) };
     let name = name.trim_end_matches(".ron");
+    if let Some(files) = examples::files(name) {
+        return example(name, &files, args.force, screen);
+    }
     let (name, text) =
         kino_session::built_in_graph(name).ok_or_else(|| kino_session::no_such_graph(name))?;
     let file = format!("{name}.ron");
@@ -48,6 +53,39 @@ pub(crate) fn run(args: &args::Init, screen: &Screen) -> Result<Exit, Failure> {
     Ok(Exit::Good)
 }
 
+/// Writes an example plugin with its graph, to be changed.
+fn example(
+    name: &str,
+    all: &[(String, Vec<u8>)],
+    force: bool,
+    screen: &Screen,
+) -> Result<Exit, Failure> {
+    let differs = |(path, contents): &&(String, Vec<u8>)| {
+        !std::fs::read(path).is_ok_and(|found| found == *contents)
+    };
+    let missing: Vec<_> = all.iter().filter(differs).collect();
+    if let Some((path, _)) = missing.iter().find(|(path, _)| Path::new(path).exists())
+        && !force
+    {
+        let failure = Failure::usage(format!("{path} exists already"));
+        return Err(failure.hint("work in another folder; `--force` replaces it"));
+    }
+    for (path, contents) in missing {
+        files::write(Path::new(path), contents)?;
+    }
+    examples::trust(name)?;
+    let paths = all.iter().map(|(path, _)| path);
+    if screen.json {
+        let (file, besides) = (format!("{name}.ron"), paths.skip(1).collect::<Vec<_>>());
+        screen.print_json(&json!({ "file": file, "besides": besides, "plugin": name }))?;
+        return Ok(Exit::Good);
+    }
+    let lines: String = paths.map(|path| format!("{path}\n")).collect();
+    let next = format!("next:\n  kino plugin build plugins/{name}\n  kino run {name}.ron\n");
+    screen.print(&format!("{lines}{}", screen.out.dim(&next)))?;
+    Ok(Exit::Good)
+}
+
 fn list(screen: &Screen) -> Result<Exit, Failure> {
     let engine = setup::reader(false, screen)?;
     let about = |name: &str| {
@@ -58,16 +96,26 @@ fn list(screen: &Screen) -> Result<Exit, Failure> {
     let graphs: Vec<_> = graphs.map(|(name, _)| (*name, about(name))).collect();
     if screen.json {
         let graphs = graphs.iter().map(|(name, about)| json!({ "name": name, "about": about }));
-        screen.print_json(&json!({ "graphs": graphs.collect::<Vec<_>>() }))?;
+        let plugins = examples::all().into_iter();
+        let plugins = plugins.map(|(name, about)| json!({ "name": name, "about": about }));
+        let (graphs, plugins): (Vec<_>, Vec<_>) = (graphs.collect(), plugins.collect());
+        screen.print_json(&json!({ "graphs": graphs, "plugins": plugins }))?;
         return Ok(Exit::Good);
     }
     let mut table = Table::new(&[Align::Left, Align::Left]);
     for (name, about) in graphs {
         table.row([screen.out.name(name), about]);
     }
-    let hint = screen
-        .out
-        .dim("`kino init NAME` writes NAME.ron here, with what it uses; `kino run NAME` runs it.");
-    screen.print(&format!("{}\n{hint}\n", table.render()))?;
+    let mut plugins = Table::new(&[Align::Left, Align::Left]);
+    for (name, about) in examples::all() {
+        plugins.row([screen.out.name(name), about]);
+    }
+    let (graphs, plugins) = (table.render(), plugins.render());
+    let hint = screen.out.dim(
+        "`kino init NAME` writes NAME.ron here, with what it uses; `kino run NAME` runs a graph.",
+    );
+    screen.print(&format!(
+        "{graphs}\nplugins with a graph, to begin one of your own with:\n{plugins}\n{hint}\n"
+    ))?;
     Ok(Exit::Good)
 }

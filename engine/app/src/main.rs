@@ -24,6 +24,7 @@ mod screen;
 mod setup;
 mod show;
 mod terminal;
+mod usage;
 mod version;
 mod watch;
 
@@ -44,6 +45,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli = match args::parse() {
         Ok(cli) => cli,
+        Err(told) if usage::is_json() => return usage::tell_json(&told),
         Err(told) => return tell(&told),
     };
     let screen = Screen::new(&cli.global).showing(cli.command.problems());

@@ -95,11 +95,39 @@ pub(crate) fn json_line(value: &impl Serialize) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-/// Compact JSON whose texts hold hidden characters as `\u001b`, of two units where they lie beyond
-/// U+FFFF (RFC 8259 §7).
+/// Compact JSON. Whole numbers beyond 2^53 are texts, as doubles would lose them. Texts hold hidden
+/// characters as `\u001b`, of two units where they lie beyond U+FFFF (RFC 8259 §7).
 struct Visible;
 
+/// The largest whole number that every reader of JSON holds, as a double (RFC 8259 §6).
+const MAX_EXACT: u64 = 1 << 53;
+
+/// Writes a whole number; as a text where doubles would lose it.
+fn write_whole<W: ?Sized + Write>(
+    writer: &mut W,
+    number: &impl std::fmt::Display,
+    is_exact: bool,
+) -> io::Result<()> {
+    if is_exact { write!(writer, "{number}") } else { write!(writer, "\"{number}\"") }
+}
+
 impl Formatter for Visible {
+    fn write_i64<W: ?Sized + Write>(&mut self, writer: &mut W, value: i64) -> io::Result<()> {
+        write_whole(writer, &value, value.unsigned_abs() <= MAX_EXACT)
+    }
+
+    fn write_u64<W: ?Sized + Write>(&mut self, writer: &mut W, value: u64) -> io::Result<()> {
+        write_whole(writer, &value, value <= MAX_EXACT)
+    }
+
+    fn write_i128<W: ?Sized + Write>(&mut self, writer: &mut W, value: i128) -> io::Result<()> {
+        write_whole(writer, &value, value.unsigned_abs() <= u128::from(MAX_EXACT))
+    }
+
+    fn write_u128<W: ?Sized + Write>(&mut self, writer: &mut W, value: u128) -> io::Result<()> {
+        write_whole(writer, &value, value <= u128::from(MAX_EXACT))
+    }
+
     fn write_string_fragment<W: ?Sized + Write>(
         &mut self,
         writer: &mut W,
@@ -129,6 +157,18 @@ mod tests {
             \\u{1b}[38;5;1mx";
         assert_eq!(visible(text, true), shown);
         assert_eq!(visible(text, false), shown.replace('\x1b', "\\u{1b}"));
+    }
+
+    /// A reader that takes all numbers for doubles loses none.
+    #[test]
+    fn large_numbers_are_texts() {
+        let line = |value: &dyn Fn() -> io::Result<Vec<u8>>| String::from_utf8(value().unwrap());
+        let shown = line(&|| json_line(&[1i64 << 53, (1 << 53) + 1, i64::MIN, -3])).unwrap();
+        let expected = "[9007199254740992,\"9007199254740993\",\"-9223372036854775808\",-3]\n";
+        assert_eq!(shown, expected);
+        let value: serde_json::Value = serde_json::from_str("18446744073709551615").unwrap();
+        assert_eq!(line(&|| json_line(&value)).unwrap(), "\"18446744073709551615\"\n");
+        assert_eq!(line(&|| json_line(&i128::MAX)).unwrap(), format!("\"{}\"\n", i128::MAX));
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! `kino watch`: runs a graph, and again whatever changes, until it is interrupted.
 
+mod build;
 mod view;
+
+use std::sync::Arc;
 
 use kino_session::{Cancel, WatchEvent};
 
@@ -31,7 +34,10 @@ pub(crate) fn run(args: &args::Watch, screen: &Screen, verbose: u8) -> Result<Ex
     let previews = args.preview.as_deref().map(Previews::into_folder).transpose()?;
     let (interrupted, stop) = (Cancel::default(), request.stopper());
     interrupt::watch_and(&interrupted, move || stop.stop());
-    let (view, stop) = (View::new(screen, watch), request.stopper());
+    let (view, stop) = (Arc::new(View::new(screen, watch)), request.stopper());
+    if args.build {
+        build::start(&args.source.graph, &view, screen)?;
+    }
     request.run(move |event| {
         if let (Some(previews), WatchEvent::Run(event)) = (&previews, &event) {
             previews.see(event);

@@ -198,7 +198,7 @@ fn a_new_plugin_is_trusted_where_it_lies_and_found_when_it_is_pinned() {
     for file in ["plugin.ron", "Cargo.toml", "src/lib.rs", "graph.ron", ".gitignore", "README.md"] {
         assert!(place_of(file).is_file(), "{file}");
     }
-    let sdk = std::fs::read_to_string(place_of("Cargo.toml")).unwrap();
+    let sdk = std::fs::read_to_string(place_of(".cargo/config.toml")).unwrap();
     assert!(sdk.contains("data/sdk/"), "it needs no sources but those in the binary: {sdk}");
     let state = |args: &[&str]| list(&place, args)["plugins"][0]["state"].to_string();
     assert!(state(&["hello"]).contains("is not built"), "{}", state(&["hello"]));

@@ -8,6 +8,8 @@ use kino_port::{Arity, Literal, NodeTraits, Port, PortType, Range, Signature};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value as Json;
 
+use crate::agree::{Agree, Agreement};
+
 /// The nodes of a plugin.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Descriptor {
@@ -35,6 +37,8 @@ pub struct NodeSpec {
     pub signature: Signature,
     /// For each output, the index of the input whose size, rate or shape it keeps.
     pub like: Vec<Option<usize>>,
+    /// Which inputs' pictures must agree.
+    pub agree: Vec<Agreement>,
     /// Whether it has state that is worth keeping between runs.
     pub state: bool,
     /// Whether it makes a guider: its inputs are parameters, and an instance runs once a step.
@@ -75,6 +79,10 @@ struct WrittenNode {
     state: bool,
     #[serde(default)]
     guider: bool,
+    #[serde(default)]
+    same_size: Vec<String>,
+    #[serde(default)]
+    same_count: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -262,7 +270,14 @@ fn read_node(node: WrittenNode) -> Result<NodeSpec, String> {
         }
         Ok(Some(index))
     });
+    let agree = [
+        (Agree::Size, "same_size", &node.same_size),
+        (Agree::Count, "same_count", &node.same_count),
+    ];
+    let agree = agree.into_iter().filter(|(_, _, names)| !names.is_empty());
+    let agree = agree.map(|(what, key, names)| agreement(what, key, names, &inputs));
     Ok(NodeSpec {
+        agree: agree.collect::<Result<_, String>>()?,
         like: like.collect::<Result<_, String>>()?,
         state: node.state,
         guider: node.guider,
@@ -279,6 +294,24 @@ fn read_node(node: WrittenNode) -> Result<NodeSpec, String> {
             },
         },
     })
+}
+
+fn agreement(
+    what: Agree,
+    key: &str,
+    names: &[String],
+    inputs: &[Port],
+) -> Result<Agreement, String> {
+    let found = names.iter().map(|name| {
+        let index = inputs.iter().position(|input| input.name == name.as_str());
+        let index = index.ok_or_else(|| format!("`{key}` names no input `{name}`"))?;
+        match &inputs[index].ty {
+            PortType::Frames | PortType::Mask => Ok(index),
+            ty => Err(format!("`{key}` is for Frames and masks, and `{name}` is {ty}")),
+        }
+    });
+    let inputs = found.collect::<Result<_, String>>()?;
+    Ok(Agreement { what, inputs })
 }
 
 fn read_port(written: &WrittenPort, is_input: bool) -> Result<Port, String> {

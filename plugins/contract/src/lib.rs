@@ -5,6 +5,7 @@
 //! ([`calls`]). The engine's hosts and the SDK's
 //! reference host both use it, so that what a plugin's own tests take, the engine takes, too.
 
+mod agree;
 pub mod calls;
 pub mod descriptor;
 mod dtype;
@@ -15,6 +16,7 @@ pub mod path;
 pub mod records;
 mod value;
 
+pub use agree::{Agree, Agreement, Disagreement, Pictures, advice as advice_on};
 pub use descriptor::{Descriptor, NodeSpec, TypeSpec, is_word};
 pub use dtype::DType;
 pub use frames::{FramesSize, frame_rate};

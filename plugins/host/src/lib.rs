@@ -36,7 +36,9 @@ pub use grants::GrantedFiles;
 pub use index::{FoundPlugin, PLUGINS_FOLDER, PluginIndex};
 /// The contract as components are built against it.
 pub use kino_abi::WIT;
-pub use kino_contract::{Descriptor, NodeSpec, TypeSpec, ValueKind, code, has, is_word, names};
+pub use kino_contract::{
+    Agree, Descriptor, NodeSpec, TypeSpec, ValueKind, code, has, is_word, names,
+};
 pub use lock::{Grants, LOCK_FILE, LockEntry, LockFile, RawLimits};
 pub use manifest::{BuildKind, MANIFEST_FILE, Manifest, ResourceRequest, library_name};
 pub use module::{CallCx, Instance, Limits, LogSink, Module, NoFiles, PluginFiles};

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use kino_contract::NodeSpec;
+use kino_contract::{NodeSpec, Pictures, advice_on};
 use kino_node::{
-    Cancel, Cx, Error, FilePolicy, GraphId, Guider, GuiderHandle, GuiderState, Inputs, Ledger,
-    Node, Outputs, Result, SamplingStep, Services, Value,
+    Cancel, Cx, Error, FilePolicy, Frames, FramesFact, GraphId, Guider, GuiderHandle, GuiderState,
+    Inputs, Ledger, Mask, MaskFact, Node, Outputs, Result, SamplingStep, Services, Value,
 };
 use kino_port::{Fact, Facts, PlanError, PlannedRead, Port, Signature, StepInfo};
 
@@ -57,6 +57,17 @@ impl Node for PluginNode {
             port.and_then(|port| facts.get(&port.name)).cloned().unwrap_or(Fact::Unknown)
         };
         let outputs = self.spec.like.iter().map(fact).collect();
+        let errors = self.disagreements(|index| {
+            let items = facts.items(&inputs[index].name).into_iter();
+            items.filter_map(known_pictures).collect()
+        });
+        let errors: Vec<_> = errors
+            .into_iter()
+            .map(|(input, message, hint)| PlanError::at(&input, message).hint(hint))
+            .collect();
+        if !errors.is_empty() {
+            return Err(errors);
+        }
         Ok(StepInfo { outputs, key, reads, ..StepInfo::default() })
     }
 
@@ -73,6 +84,14 @@ impl Node for PluginNode {
                 policy: policy(cx.services),
             };
             return Ok(vec![Some(Value::from(GuiderHandle(Arc::new(guider))))]);
+        }
+        let mut errors = self.disagreements(|index| match &values[index] {
+            Some(Value::List(items)) => items.iter().filter_map(|(_, item)| held(item)).collect(),
+            value => value.iter().filter_map(held).collect(),
+        });
+        if !errors.is_empty() {
+            let (_, message, hint) = errors.swap_remove(0);
+            return Err(Error::advised(message, hint));
         }
         let graph = cx.services.find::<GraphId>();
         let policy = policy(cx.services);
@@ -96,12 +115,57 @@ impl Node for PluginNode {
     }
 }
 
+/// Count, height and width of pictures, and whether they are a mask, as far as they are known.
+type Known = (Option<usize>, usize, usize, bool);
+
+fn known_pictures(fact: &Fact) -> Option<Known> {
+    if let Some(frames) = fact.get::<FramesFact>() {
+        return Some((frames.count, frames.height, frames.width, false));
+    }
+    let MaskFact { shape: [count, height, width] } = *fact.get::<MaskFact>()?;
+    Some((Some(count), height, width, true))
+}
+
+/// The same of a value.
+fn held(value: &Value) -> Option<Known> {
+    if let Some(frames) = value.get::<Frames>() {
+        return Some((Some(frames.count()), frames.height(), frames.width(), false));
+    }
+    let (count, height, width) = value.get::<Mask>()?.tensor.dims3().ok()?;
+    Some((Some(count), height, width, true))
+}
+
 /// What the run may read.
 fn policy(services: &Services) -> Arc<FilePolicy> {
     services.find().unwrap_or_default()
 }
 
 impl PluginNode {
+    /// Which inputs do not agree that must: the input, what does not hold, and what to do.
+    fn disagreements(
+        &self,
+        known: impl Fn(usize) -> Vec<Known>,
+    ) -> Vec<(String, String, &'static str)> {
+        let signature = &self.spec.signature;
+        let pictures = |index: &usize| {
+            let port = &signature.inputs[*index];
+            let known = known(*index).into_iter();
+            known.map(|(count, height, width, is_mask)| Pictures {
+                input: port.name.to_string(),
+                count,
+                height,
+                width,
+                is_mask,
+            })
+        };
+        let checked = self.spec.agree.iter().filter_map(|agreement| {
+            let pictures: Vec<_> = agreement.inputs.iter().flat_map(pictures).collect();
+            let error = agreement.check(&signature.name, &pictures).err()?;
+            Some((error.input, error.message, advice_on(agreement.what)))
+        });
+        checked.collect()
+    }
+
     /// What it may read, hashed.
     fn granted(&self, services: &Services) -> Result<Vec<PlannedRead>, Vec<PlanError>> {
         let cancel = services.find::<Cancel>();

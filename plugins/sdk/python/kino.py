@@ -437,7 +437,8 @@ def node(id, version, outputs=None, like=None, **flags):
 
     Parameters are inputs: `frames: Frames, gain: Real(range=(0.0, 4.0)) = 1.5`; None as the default
     makes one optional. What is returned is the output, or `outputs={"a": Frames, "b": Real}` and a
-    tuple. `like="frames"` says that outputs have the size and rate of that input. An instance of a
+    tuple. `like="frames"` says that outputs have the size and rate of that input, `same_size=["a", "b"]`
+    and `same_count=["a", "b"]` that inputs must agree in size or number of frames. An instance of a
     class is made by `Class()`, or by `Class.restore(saved)` with what `save` of an older build gave.
     """
 

@@ -1,5 +1,6 @@
 //! Video frames: chunks of `[n, height, width, 3]` with a rate, and ways through them.
 
+use std::fmt;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::element::FILL_PIECE;
@@ -47,6 +48,14 @@ impl FrameView<'_> {
         let column = column.clamp(0, self.width as isize - 1) as usize;
         let at = 3 * (row * self.width + column);
         [self.rgb[at], self.rgb[at + 1], self.rgb[at + 2]]
+    }
+}
+
+impl fmt::Debug for Frames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Frames({} of {}x{}", self.count, self.width, self.height)?;
+        self.fps.map_or(Ok(()), |fps| write!(f, ", {fps} a second"))?;
+        f.write_str(")")
     }
 }
 

@@ -93,6 +93,8 @@ pub struct NodeSpec {
     pub names: &'static [&'static str],
     /// `heavy`, `expensive`, `state`, `guider`, where they hold.
     pub traits: &'static [&'static str],
+    /// Inputs that must agree: `same_size` or `same_count`, and their names.
+    pub agree: &'static [(&'static str, &'static [&'static str])],
 }
 
 impl NodeSpec {
@@ -136,8 +138,26 @@ impl NodeSpec {
         for name in self.traits {
             node[*name] = Json::Bool(true);
         }
+        for (key, inputs) in self.agree {
+            node[*key] = json!(inputs);
+        }
         node
     }
+}
+
+/// The parameters of a guider that say in which part of the run it is asked.
+pub fn part_of_run() -> [PortSpec; 2] {
+    let end = |name: &str, at: f64, about: &str| {
+        PortSpec::input::<f64>(name, about).default_value(at).range(0.0..=1.0)
+    };
+    [
+        end(
+            "from",
+            0.0,
+            "Where in the run it begins to guide; without it the velocity with text counts.",
+        ),
+        end("to", 1.0, "Where in the run it ends."),
+    ]
 }
 
 /// The descriptor of some nodes.

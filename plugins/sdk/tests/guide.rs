@@ -4,7 +4,7 @@ use kino_plugin::prelude::*;
 use kino_plugin::testing;
 
 /// Multiplies every frame by a gain.
-#[node(id = "bright.gain", version = "0.1.0", like = "frames")]
+#[node(id = "bright.gain", like = "frames")]
 fn gain(
     cx: &mut Cx,
     frames: Frames,
@@ -28,6 +28,34 @@ fn titles(cx: &mut Cx, path: Path) -> Result<(Vec<String>, Option<i64>)> {
     let longest = || titles.iter().map(|title| title.chars().count() as i64).max();
     let longest = if cx.wants(1) { longest() } else { None };
     Ok((titles, longest))
+}
+
+/// Lays a video over another where a mask is 1.
+#[node(
+    id = "example.over",
+    version = "1.0.0",
+    like = "under",
+    same_size("under", "over", "mask"),
+    same_count("under", "over", "mask")
+)]
+fn over(cx: &mut Cx, under: Frames, over: Frames, mask: Option<Mask>) -> Result<Frames> {
+    // `[f, h, w]`, one value a pixel; `[1, h, w]` stands for all frames.
+    let mask = match mask {
+        Some(Mask(tensor)) => tensor,
+        None => Tensor::zeros::<f32>(&[1, under.height(), under.width()])?.add(1.0)?,
+    };
+    let [masks, ..] = mask.shape::<3>()?;
+    under.map_frames(cx, |frame: FrameView<'_>, out, index| {
+        let over = over.frame(index)?;
+        let mask = mask.slice(0, index % masks, 1)?.to_vec::<f32>()?;
+        let pixels = frame.rgb.chunks_exact(3).zip(over.chunks_exact(3)).zip(mask);
+        for (out, ((under, over), share)) in out.chunks_exact_mut(3).zip(pixels) {
+            for (out, (under, over)) in out.iter_mut().zip(under.iter().zip(over)) {
+                *out = under + (over - under) * share;
+            }
+        }
+        Ok(())
+    })
 }
 
 /// Brightens frames by the curve of a table, which is expensive to make.
@@ -146,6 +174,53 @@ fn titles_are_read() -> Result<()> {
     assert_eq!(out.logs()[0].message, "Read a.txt count=2");
     let out = run().param("path", Path("a.txt".into())).without("longest").call()?;
     assert!(out.has("titles") && !out.has("longest"));
+    Ok(())
+}
+
+#[test]
+fn pictures_that_must_agree_are_refused_where_they_do_not() -> Result<()> {
+    let (under, above) = (Frames::random(1, [2, 4, 6, 3]), Frames::random(2, [2, 4, 6, 3]));
+    let half = Tensor::zeros::<f32>(&[1, 4, 6])?.add(0.5)?;
+    let run = || testing::run::<over>().input("under", &under);
+    let out = run().input("over", &above).input("mask", Mask(half)).call()?;
+    let expected = under.joined()?.add(&above.joined()?)?.mul(0.5)?;
+    testing::assert_close(&out.frames("frames")?.joined()?, &expected, 1e-6);
+    let shown = format!("{out:?}");
+    assert_eq!(shown, "Done { frames: Frames(2 of 6x4, 8 a second) }");
+    let whole = run().input("over", &above).call()?.frames("frames")?.joined()?;
+    testing::assert_close(&whole, &above.joined()?, 1e-6);
+    let refused = |over: [usize; 4]| {
+        let over = Frames::random(3, over);
+        run().input("over", &over).call().unwrap_err().message().to_owned()
+    };
+    assert_eq!(
+        refused([2, 4, 8, 3]),
+        "`example.over` takes `under` and `over` of one size: `under` is 6x4, `over` is 8x4"
+    );
+    assert_eq!(
+        refused([3, 4, 6, 3]),
+        "`example.over` takes as many of `under` as of `over`: `under` has 2 frames, `over` 3 frames"
+    );
+    let mask = Mask(Tensor::zeros::<f32>(&[1, 8, 6])?);
+    let error = run().input("over", &above).input("mask", mask).call().unwrap_err();
+    assert!(error.message().ends_with("`under` is 6x4, `mask` is 6x8"), "{error}");
+    Ok(())
+}
+
+/// What a node gave is printed in words.
+#[test]
+fn what_a_node_gave_is_printed() -> Result<()> {
+    let out = testing::run::<titles>().file("a.txt", "One\nThree\n").param("path", "a.txt");
+    let shown = format!("{:?}", out.call()?);
+    let expected = "Done { titles: [\"One\", \"Three\"], longest: 5, logs: [";
+    assert!(shown.starts_with(expected), "{shown}");
+    let [with, without] = [3, 4].map(|seed| Tensor::random(seed, &[2, 2]));
+    let step = SamplingStep { index: 0, count: 4, sigma: 1.0 };
+    let run = testing::run::<fading>().sampling_step(step).input("with_text", &with);
+    let shown = format!("{:?}", run.input("without_text", &without).call()?);
+    assert!(shown.starts_with("Done { velocity: Tensor(f32 [2, 2]) ["), "{shown}");
+    let tone = testing::open::<Tone>().done()?;
+    assert_eq!(format!("{tone:?}"), "Opened(example.tone)");
     Ok(())
 }
 

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use kino_host::{BuildKind, GrantedFiles, Limits, Plugin, plugin_nodes};
-use kino_node::{Cancel, Cx, Inputs, Ledger, Result, Services, Value};
+use kino_node::{Cancel, Cx, GuiderHandle, Inputs, Ledger, Result, SamplingStep, Services, Value};
+use kino_port::Sigma;
 
 use super::args::Bench;
-use super::cases::{About, Case, Draws, value};
+use super::cases::{About, Case, Common, Draws, value, velocities};
 use super::folder::Project;
 use crate::failure::{Exit, Failure};
 use crate::json::json;
@@ -64,24 +65,53 @@ fn time(
     let services = Services::new(Device::Cpu, Ledger::new(4 << 30));
     let signature = node.signature();
     let mut draws = Draws(1);
-    let about = About { descriptor: plugin.descriptor(), file, ledger: &services.ledger };
+    let about = About {
+        node: plugin.descriptor().node(&signature.name),
+        common: Common::of(case, &mut Draws(2)),
+        descriptor: plugin.descriptor(),
+        file,
+        ledger: &services.ledger,
+    };
     let ports = signature.inputs.iter();
     let values =
         ports.map(|port| value(port, case, &mut draws, &about)).collect::<Result<Vec<_>>>()?;
-    let bytes = values.iter().flatten().map(Value::bytes).sum::<u64>() as usize;
     let wanted = vec![true; signature.outputs.len()];
-    let once = || {
-        let begun = Instant::now();
+    let cancel = Cancel::default();
+    let run = || {
         let mut cx = Cx {
             reads: &[],
             name: "bench",
             services: &services,
-            cancel: &Cancel::default(),
+            cancel: &cancel,
             record: "",
             wanted: &wanted,
             report: &|_| {},
         };
-        node.run(&mut cx, &Inputs::new(&signature.inputs, &values))?;
+        node.run(&mut cx, &Inputs::new(&signature.inputs, &values))
+    };
+    let is_guider = plugin.descriptor().node(&signature.name).is_some_and(|node| node.guider);
+    let mut bytes = values.iter().flatten().map(Value::bytes).sum::<u64>() as usize;
+    // A guider is asked once a step: that is its work, and making it is not.
+    let mut guidance = None;
+    if is_guider {
+        let pair = velocities(case, &mut draws)?;
+        bytes = 2 * pair.0.elem_count() * pair.0.dtype().size_in_bytes();
+        let made = run()?;
+        let guider = made.first().and_then(|output| output.as_ref()?.get::<GuiderHandle>());
+        guidance = guider.map(|GuiderHandle(guider)| (guider.begin(&cancel), pair));
+    }
+    let mut index = 0;
+    let mut once = || {
+        let begun = Instant::now();
+        match &mut guidance {
+            Some((guidance, (with, without))) => {
+                let sigma = Sigma(1.0 / (index + 1) as f64);
+                let now = SamplingStep { index: index % 50, count: 50, sigma };
+                index += 1;
+                guidance.guide(now, with, without)?;
+            }
+            None => drop(run()?),
+        }
         Ok(begun.elapsed().as_secs_f64())
     };
     let source = vec![1u8; bytes];
@@ -95,7 +125,7 @@ fn time(
     let mut runs = 0;
     let seconds = median(std::iter::from_fn(|| {
         runs += 1;
-        (runs <= LEAST || begun.elapsed() < BUDGET).then(once)
+        (runs <= LEAST || begun.elapsed() < BUDGET).then(&mut once)
     }));
     Ok(Timing { node: signature.name.to_string(), kind, case: name, seconds, copy })
 }

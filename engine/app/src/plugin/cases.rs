@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use kino_host::{Descriptor, PluginValue};
+use kino_host::{Agree, Descriptor, NodeSpec, PluginValue};
 use kino_node::{Clip, FramesBuilder, Ledger, ModelPart, Patches, Record, Result, Value};
 use kino_port::{
     ElementRule, FieldContent, FieldPresence, FieldRule, Literal, Port, PortType, Range, TensorRule,
@@ -81,6 +81,49 @@ impl Case {
         }
     }
 
+    /// Whether inputs that no rule joins are of sizes of their own.
+    fn is_mixed(self) -> bool {
+        matches!(self, Case::Random(2..))
+    }
+
+    /// What of this case cannot be tried with these inputs: the reason.
+    pub(crate) fn is_idle(
+        self,
+        ports: &[Port],
+        is_guider: bool,
+        types: &Descriptor,
+    ) -> Option<&'static str> {
+        let any = |test: &dyn Fn(&PortType) -> bool| {
+            ports.iter().any(|port| holds(&port.ty, test, types, 0))
+        };
+        let tensors = any(&|ty| matches!(ty, PortType::Tensor | PortType::Any));
+        let frames = any(&|ty| *ty == PortType::Frames);
+        let numbers =
+            is_guider || any(&|ty| ty.holds_tensor() || *ty == PortType::Frames) || tensors;
+        let is_narrowed = |port: &Port| port.range.is_some() || !port.choices.is_empty();
+        let is_float = matches!(self, Case::Dtype(dtype) if dtype.is_float());
+        match self {
+            Case::Dtype(_) if is_guider && is_float => None,
+            Case::Rank(_) | Case::Dtype(_) if !tensors => Some("no input is a Tensor"),
+            Case::NotNumbers if !numbers => Some("no input holds a tensor"),
+            Case::OneChunk if !frames => Some("no input is Frames"),
+            Case::Ends(_) if !ports.iter().any(is_narrowed) => Some("no input has a range"),
+            _ => None,
+        }
+    }
+
+    /// What it is one of, in summaries.
+    pub(crate) fn group(name: &str) -> &str {
+        match name {
+            name if name.starts_with("tensors of rank") => "other numbers of dimensions",
+            name if name.starts_with("tensors of") => "element types",
+            name if name.starts_with("random") => "random sizes and parameters",
+            name if name.ends_with("parameters") => "ends of parameters",
+            name if name.starts_with("cancelled") => "cancelling",
+            name => name,
+        }
+    }
+
     /// Frames: count, height, width.
     fn frames(self, draws: &mut Draws) -> [usize; 3] {
         match self {
@@ -111,6 +154,36 @@ impl Case {
             _ => 8,
         };
         vec![side; rank]
+    }
+}
+
+/// Whether a type, or something in it, is one that `test` means.
+fn holds(
+    ty: &PortType,
+    test: &dyn Fn(&PortType) -> bool,
+    types: &Descriptor,
+    depth: usize,
+) -> bool {
+    test(ty)
+        || match ty {
+            PortType::List(of) => holds(of, test, types, depth),
+            PortType::Custom(name) if depth < DEEPEST => {
+                let fields = types.type_of(name).map_or(&[][..], |told| &told.fields);
+                fields.iter().any(|field| holds(&field.ty, test, types, depth + 1))
+            }
+            _ => false,
+        }
+}
+
+/// What inputs of one run have in common, so that they fit together.
+pub(crate) struct Common {
+    frames: [usize; 3],
+    shape: Vec<usize>,
+}
+
+impl Common {
+    pub(crate) fn of(case: Case, draws: &mut Draws) -> Self {
+        Common { frames: case.frames(draws), shape: case.shape(draws) }
     }
 }
 
@@ -159,9 +232,38 @@ pub(crate) fn value(
 
 /// What values are made with: the types of the plugin, a file that it may read, room for frames.
 pub(crate) struct About<'a> {
+    /// What the node says of itself.
+    pub(crate) node: Option<&'a NodeSpec>,
+    /// What its inputs have in common.
+    pub(crate) common: Common,
     pub(crate) descriptor: &'a Descriptor,
     pub(crate) file: &'a str,
     pub(crate) ledger: &'a Arc<Ledger>,
+}
+
+impl About<'_> {
+    /// The size of the frames or of the mask that feed a port: that of all, unless the case mixes
+    /// sizes and the node says nothing of the port.
+    fn frames(&self, port: &str, case: Case, draws: &mut Draws) -> [usize; 3] {
+        let agreed = |what: Agree| {
+            let node = self.node?;
+            let of = node.agree.iter().find(|agreement| agreement.what == what)?;
+            let names = of.inputs.iter().map(|index| &*node.signature.inputs[*index].name);
+            Some(names.into_iter().any(|name| name == port))
+        };
+        let is_agreed = |what| agreed(what).unwrap_or(false);
+        let [mut count, mut height, mut width] = self.common.frames;
+        if case.is_mixed() {
+            let own = case.frames(draws);
+            if !is_agreed(Agree::Size) {
+                (height, width) = (own[1], own[2]);
+            }
+            if !is_agreed(Agree::Count) {
+                count = own[0];
+            }
+        }
+        [count, height, width]
+    }
 }
 
 /// Records within records end here.
@@ -195,7 +297,7 @@ fn made(
     if let (Some(literal), true) = (literal, port.ty.is_literal()) {
         return Ok(Some(Value::from_literal(&literal.widened(&port.ty))));
     }
-    let mut one = || own(&port.ty, case, draws, about, depth);
+    let mut one = || own(&port.name, &port.ty, case, draws, about, depth);
     Ok(match port.is_list() {
         true if depth > DEEPEST => Some(Value::List(Arc::from([]))),
         true => {
@@ -239,6 +341,7 @@ fn drawn(port: &Port, case: Case, draws: &mut Draws) -> Option<Literal> {
 
 /// A value of a type that is no literal.
 fn own(
+    port: &str,
     ty: &PortType,
     case: Case,
     draws: &mut Draws,
@@ -247,7 +350,7 @@ fn own(
 ) -> Result<Value> {
     Ok(match ty {
         PortType::Frames => {
-            let [count, height, width] = case.frames(draws);
+            let [count, height, width] = about.frames(port, case, draws);
             let mut frames = FramesBuilder::new(about.ledger, Some(8.0));
             let step = if case == Case::OneChunk { count } else { 4 };
             for start in (0..count).step_by(step) {
@@ -263,8 +366,17 @@ fn own(
         }
         ty if let Some(row) = ty.named().filter(|row| !row.fields.is_empty()) => {
             let mut fields = Vec::new();
+            let frames = match ty {
+                // One frame of a mask stands for all.
+                PortType::Mask if case == Case::Random(1) => {
+                    let [_, height, width] = about.frames(port, case, draws);
+                    [1, height, width]
+                }
+                PortType::Mask => about.frames(port, case, draws),
+                _ => [2, 4, 6],
+            };
             for rule in row.fields {
-                if let Some(value) = content(ty, rule, case, draws)? {
+                if let Some(value) = content(ty, rule, case, frames, draws)? {
                     fields.push((rule.name.into(), value));
                 }
             }
@@ -275,7 +387,10 @@ fn own(
             PluginValue::record(row.name, fields)?.into_value()?
         }
         PortType::Tensor | PortType::Any => {
-            let shape = case.shape(draws);
+            let shape = match case.is_mixed() {
+                true => case.shape(draws),
+                false => about.common.shape.clone(),
+            };
             let tensor = draws.tensor(case, &shape)?;
             Value::Tensor(match case {
                 Case::Dtype(dtype) => (tensor * 9.0)?.to_dtype(dtype)?,
@@ -293,7 +408,7 @@ fn own(
             Value::Custom(Arc::new(Record { ty: name.as_ref().into(), fields }))
         }
         PortType::List(of) => {
-            Value::List(vec![(None, own(of, case, draws, about, depth + 1)?)].into())
+            Value::List(vec![(None, own(port, of, case, draws, about, depth + 1)?)].into())
         }
         other => Value::Part(ModelPart { ty: other.clone(), handle: Arc::new(()) }),
     })
@@ -304,6 +419,7 @@ fn content(
     ty: &PortType,
     rule: &FieldRule,
     case: Case,
+    frames: [usize; 3],
     draws: &mut Draws,
 ) -> Result<Option<PluginValue>> {
     let value = match &rule.content {
@@ -314,7 +430,7 @@ fn content(
         {
             return Ok(None);
         }
-        FieldContent::Tensor(tensor) => Value::Tensor(ruled(ty, tensor, case, draws)?),
+        FieldContent::Tensor(tensor) => Value::Tensor(ruled(tensor, case, frames, draws)?),
         FieldContent::Embeddings => Value::Tensor(draws.tensor(case, &[8, 32])?),
         FieldContent::Text(choices) => {
             Value::Text(choices.first().copied().unwrap_or_default().into())
@@ -337,11 +453,12 @@ fn content(
 }
 
 /// A tensor of a rule's shape, whose elements lie in its range.
-fn ruled(ty: &PortType, rule: &TensorRule, case: Case, draws: &mut Draws) -> Result<Tensor> {
-    let [frames, height, width] = match ty {
-        PortType::Mask => case.frames(draws),
-        _ => [2, 4, 6],
-    };
+fn ruled(
+    rule: &TensorRule,
+    case: Case,
+    [frames, height, width]: [usize; 3],
+    draws: &mut Draws,
+) -> Result<Tensor> {
     let size = |name: &&str| match *name {
         "f" => frames,
         "h" => height,

@@ -74,7 +74,7 @@ impl Toolchain {
             Toolchain::FromSource { bin, linker } => {
                 let mut command = Command::new(bin.join("cargo"));
                 command
-                    .args(["build", "--release", "--target", "wasm32-unknown-unknown"])
+                    .args(["rustc", "--release", "--target", "wasm32-unknown-unknown"])
                     .arg("-Zbuild-std=std,panic_abort")
                     .env("RUSTC", bin.join("rustc"))
                     .env("RUSTC_BOOTSTRAP", "1")
@@ -99,7 +99,7 @@ impl Toolchain {
 
 fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new("cargo");
-    command.args(["build", "--release"]).args(arguments);
+    command.args(["rustc", "--release"]).args(arguments);
     command
 }
 

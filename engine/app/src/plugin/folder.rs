@@ -59,6 +59,21 @@ impl Project {
             Failure::usage(format!("the plugin `{}` has no {kind} build", self.manifest.id))
                 .hint(format!("`kino plugin build {}` makes it", self.folder.display()))
         })?;
+        let artifact = self.load_file(kind, path, notice)?;
+        kino_session::plugins::verify_descriptor(&self.found(), &*artifact)?;
+        Ok(artifact)
+    }
+
+    /// Loads a build that stands elsewhere, whatever it says of itself.
+    ///
+    /// # Errors
+    /// When it is no plugin.
+    pub(crate) fn load_file(
+        &self,
+        kind: BuildKind,
+        path: PathBuf,
+        notice: OnNotice,
+    ) -> Result<Arc<dyn Module>, Failure> {
         let sha256 = kino_host::sha256(&path)?;
         let allowed = AllowedBuild {
             id: self.manifest.id.clone(),
@@ -70,10 +85,8 @@ impl Project {
             limits: Limits::default(),
         };
         let (worker, user) = (setup::worker()?, setup::settings()?);
-        let artifact =
-            kino_session::plugins::open(&allowed, &sha256, Some(&worker), &user, Some(notice))?;
-        kino_session::plugins::verify_descriptor(&self.found(), &*artifact)?;
-        Ok(artifact)
+        let open = kino_session::plugins::open;
+        Ok(open(&allowed, &sha256, Some(&worker), &user, Some(notice))?)
     }
 
     /// A file that the plugin asks to read, for inputs of type Path.

@@ -15,8 +15,8 @@ pub(crate) enum Language {
 
 /// What a file of a new plugin holds.
 pub(crate) enum Text {
-    /// A text in which NAME is the plugin's name, LIBRARY its library's, and SDK the folder of the
-    /// SDK in Rust.
+    /// A text in which NAME is the plugin's name, LIBRARY its library's, and DEPENDENCY where
+    /// cargo finds the SDK.
     Template(&'static str),
     /// The contract, or what is made of it for a language: the same in each plugin.
     Verbatim(&'static str),

@@ -5,6 +5,7 @@ use std::path::Path;
 use kino_host::{LockFile, is_word};
 
 use super::args::New;
+use super::cargo::{self, Cargo};
 use super::folder::Project;
 use super::language::{Language, Text};
 use super::sdk;
@@ -31,14 +32,17 @@ pub(crate) fn run(args: &New, screen: &Screen) -> Result<Exit, Failure> {
         return Err(Failure::usage(format!("{} is there already", path.display())));
     }
     let language = Language::of(args);
-    let sdk = match language {
-        Language::Rust => sdk::folder(args.sdk.as_deref())?.display().to_string(),
-        _ => String::new(),
+    let sdk = match (language, &args.sdk) {
+        (Language::Rust, Some(given)) => {
+            let folder = sdk::folder(Some(given))?.display().to_string().replace('\\', "/");
+            format!("{{ path = \"{folder}\" }}")
+        }
+        _ => cargo::sdk_dependency(),
     };
     let written = |text: &Text| match text {
         Text::Template(text) => text
             .replace("LIBRARY", &kino_host::library_name(&name))
-            .replace("SDK", &sdk.replace('\\', "/"))
+            .replace("DEPENDENCY", &sdk)
             .replace("NAME", &name),
         Text::Verbatim(text) => (*text).to_owned(),
     };
@@ -51,14 +55,16 @@ pub(crate) fn run(args: &New, screen: &Screen) -> Result<Exit, Failure> {
     for (file, text) in &all {
         files::write(&path.join(file), text.as_bytes())?;
     }
+    if language == Language::Rust {
+        Cargo::prepare(&path)?;
+    }
     trust(&path)?;
     if screen.json {
         screen.print_json(&json!({ "folder": path, "files": all.iter().map(|(file, _)| file).collect::<Vec<_>>() }))?;
         return Ok(Exit::Good);
     }
-    let test = if language == Language::Rust { "  cargo test\n" } else { "" };
     screen.print(&format!(
-        "{}\n  cd {}\n{test}  kino plugin build\n  kino plugin check\n  kino run graph.ron\n",
+        "{}\n  cd {}\n  kino plugin build\n  kino plugin check\n  kino watch --build graph.ron\n",
         screen.out.bold(&format!("{} is a plugin now; next:", path.display())),
         path.display()
     ))?;
@@ -82,8 +88,7 @@ fn common(args: &New, language: Language, name: &str) -> Vec<(&'static str, Stri
         other => (!other.is_component(), other.is_component()),
     };
     let mut manifest = format!(
-        "Plugin(\n    id: \"{name}\",\n    version: \"0.1.0\",\n    about: \"Multiplies frames\",\n    \
-         nodes: [\"{name}.gain\"],\n"
+        "Plugin(\n    id: \"{name}\",\n    version: \"0.1.0\",\n    nodes: [\"{name}.gain\"],\n"
     );
     if native {
         manifest.push_str(&format!("    native: \"{name}\",\n"));

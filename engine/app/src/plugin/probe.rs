@@ -14,7 +14,7 @@ use kino_port::Sigma;
 use kino_session::OnNotice;
 use serde::{Deserialize, Serialize};
 
-use super::cases::{About, Case, Draws, value, velocities};
+use super::cases::{About, Case, Common, Draws, value, velocities};
 use super::folder::Project;
 use crate::failure::Failure;
 use crate::terminal;
@@ -29,12 +29,44 @@ const LATENCY: Duration = Duration::from_millis(500);
 pub(crate) enum Line {
     /// A case begins.
     Begin(String),
-    /// A case ended as it should: what is of note.
-    Passed(String),
+    /// A case ended as it may.
+    Passed(Outcome),
     /// A case ended as it should not: what happened, and what to do.
     Failed(Fault),
+    /// What a build says of itself: its nodes, and the whole of it, to be compared.
+    Described { nodes: Vec<String>, whole: String },
     /// What is to be told at once.
     Notice(String),
+}
+
+/// How a case ended that holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Outcome {
+    /// The node computed something.
+    Ran,
+    /// Two results were compared.
+    Same,
+    /// The node refused its inputs: why.
+    Refused(String),
+    /// It was cancelled.
+    Cancelled,
+    /// It was done before it could be cancelled.
+    Done,
+    /// It makes no difference to this node: why.
+    NotTried(String),
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Outcome::Ran => f.write_str("ran"),
+            Outcome::Same => f.write_str("the same"),
+            Outcome::Refused(why) => write!(f, "refused: {why}"),
+            Outcome::Cancelled => f.write_str("cancelled"),
+            Outcome::Done => f.write_str("it was done before it was cancelled"),
+            Outcome::NotTried(why) => write!(f, "not tried: {why}"),
+        }
+    }
 }
 
 /// What does not hold.
@@ -72,21 +104,22 @@ pub(crate) struct Task {
     pub(crate) seed: u64,
     /// The first case to try.
     pub(crate) from: usize,
-    /// Where outputs are kept, to be compared with those of another build.
+    /// Where outputs are kept, to be compared with those of another build; of a build that only
+    /// describes itself, the artifact, where it does not stand in its folder yet.
     #[serde(with = "kino_node::path_text")]
     pub(crate) keep: PathBuf,
 }
 
 impl Task {
     /// To say what the nodes of a plugin are, and nothing else.
-    pub(crate) fn describing(folder: &Path) -> Self {
+    pub(crate) fn describing(folder: &Path, kind: BuildKind, fresh: Option<&Path>) -> Self {
         Task {
             folder: folder.to_owned(),
-            kind: BuildKind::Wasm,
+            kind,
             node: String::new(),
             seed: 0,
             from: 0,
-            keep: PathBuf::new(),
+            keep: fresh.map_or_else(PathBuf::new, Path::to_owned),
         }
     }
 }
@@ -103,8 +136,17 @@ pub(crate) fn run(task: &Task) -> Result<(), Failure> {
     });
     if task.node.is_empty() {
         say(&Line::Begin("describing".into()))?;
-        return say(&match project.load(task.kind, notice) {
-            Ok(artifact) => Line::Passed(format!("{:?}", artifact.descriptor())),
+        let fresh = Some(&*task.keep).filter(|fresh| !fresh.as_os_str().is_empty());
+        let loaded = match fresh {
+            Some(fresh) => project.load_file(task.kind, fresh.to_owned(), notice),
+            None => project.load(task.kind, notice),
+        };
+        return say(&match loaded {
+            Ok(artifact) => {
+                let descriptor = artifact.descriptor();
+                let nodes = descriptor.nodes.iter().map(|node| node.signature.name.to_string());
+                Line::Described { nodes: nodes.collect(), whole: format!("{descriptor:?}") }
+            }
             Err(error) => Line::Failed(error.into()),
         });
     }
@@ -128,6 +170,12 @@ pub(crate) fn run(task: &Task) -> Result<(), Failure> {
     let mut probe = Probe { node, artifact: &*artifact, services, file, task };
     for (index, case) in Case::all().into_iter().enumerate().skip(task.from) {
         say(&Line::Begin(case.name()))?;
+        let (ports, types) = (&probe.node.signature().inputs, artifact.descriptor());
+        let is_guider = types.node(&task.node).is_some_and(|node| node.guider);
+        if let Some(why) = case.is_idle(ports, is_guider, types) {
+            say(&Line::Passed(Outcome::NotTried(why.to_owned())))?;
+            continue;
+        }
         if case == Case::Reloaded {
             let newer = build();
             newer.inherit(&plugin);
@@ -155,7 +203,7 @@ struct Probe<'a> {
 
 impl Probe<'_> {
     /// Tries one case; the note says how it ended.
-    fn try_case(&self, case: Case, index: usize) -> Result<String, Fault> {
+    fn try_case(&self, case: Case, index: usize) -> Result<Outcome, Fault> {
         let cancel = Cancel::default();
         let mut since = None;
         let mut late = None;
@@ -186,16 +234,16 @@ impl Probe<'_> {
         }
         let outputs = match outcome {
             Ok(outputs) => outputs,
-            Err(Error::Cancelled) if cancel.is_cancelled() => return Ok("cancelled".into()),
+            Err(Error::Cancelled) if cancel.is_cancelled() => return Ok(Outcome::Cancelled),
             Err(error @ Error::Broken { .. }) => return Err((&error).into()),
             // A panic in a native plugin is caught within, and comes as an error of its own.
             Err(error) if error.to_string().contains("the plugin panicked") => {
                 return Err((&error).into());
             }
-            Err(error) => return Ok(format!("refused: {error}")),
+            Err(error) => return Ok(Outcome::Refused(error.to_string())),
         };
         if case == Case::CancelledLate && since.is_some_and(|since| since > ended) {
-            return Ok("it was done before it was cancelled".into());
+            return Ok(Outcome::Done);
         }
         if case == Case::Plain {
             let again =
@@ -210,7 +258,7 @@ impl Probe<'_> {
                 std::fs::write(path, bytes).map_err(|error| error.to_string())?;
             }
         }
-        Ok("ran".into())
+        Ok(Outcome::Ran)
     }
 
     /// Runs the node once; `begin` is called when its inputs are there.
@@ -225,6 +273,8 @@ impl Probe<'_> {
         let salt = name.bytes().fold(0u64, |sum, byte| sum.wrapping_mul(31) + u64::from(byte));
         let mut draws = Draws(self.task.seed ^ salt);
         let about = About {
+            node: self.artifact.descriptor().node(&self.task.node),
+            common: Common::of(case, &mut Draws(draws.0 ^ 1)),
             descriptor: self.artifact.descriptor(),
             file: &self.file,
             ledger: &self.services.ledger,

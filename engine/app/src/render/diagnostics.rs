@@ -226,7 +226,10 @@ pub(crate) fn warn(screen: &Screen, diagnostics: &Diagnostics) {
 
 /// Prints one warning of the command itself on the error stream.
 pub(crate) fn warn_plain(screen: &Screen, message: &str, hint: Option<&str>) {
-    if !screen.quiet {
+    if screen.json {
+        let problem = plain_json("warning", "warning", message, hint);
+        let _ = screen.print_json(&json!({ "diagnostics": [problem] }));
+    } else if !screen.quiet {
         screen.tell(&draw_plain(screen, false, message, hint));
     }
 }
@@ -256,10 +259,14 @@ pub(crate) fn as_json(failure: &Failure) -> Value {
         Failure::Engine(error) => ("world", error.hint()),
         Failure::Print(_) => ("world", None),
     };
-    let message = failure.to_string();
-    let problem = json!({
-        "severity": "error", "code": code, "message": message, "hint": hint,
-        "file": Value::Null, "line": Value::Null, "column": Value::Null,
-    });
+    let problem = plain_json("error", code, &failure.to_string(), hint);
     json!({ "diagnostics": [problem] })
+}
+
+/// A problem that stands in no file, for programs.
+pub(crate) fn plain_json(severity: &str, code: &str, message: &str, hint: Option<&str>) -> Value {
+    json!({
+        "severity": severity, "code": code, "message": message, "hint": hint,
+        "file": Value::Null, "line": Value::Null, "column": Value::Null,
+    })
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use kino_graph::{Diagnostics, Diff, StepChange};
 use kino_session::{CacheStatus, Plan, RunResult, WatchEvent};
@@ -13,6 +14,7 @@ use crate::failure::Failure;
 use crate::json::{Value, json};
 use crate::render::diagnostics;
 use crate::render::progress::Watch;
+use crate::render::quantity;
 use crate::run::result;
 use crate::screen::Screen;
 
@@ -127,6 +129,46 @@ impl View {
             text = paint.dim("  no node changed\n");
         }
         self.text(&text);
+    }
+
+    /// A plugin is being built.
+    pub(crate) fn building(&self, id: &str) {
+        if !self.screen.json {
+            self.text(&self.screen.err.dim(&format!("\nbuilding {id}\n")));
+        }
+    }
+
+    /// A plugin was built, or was not: what has changed in its manifest, and what the compiler said.
+    pub(crate) fn built(
+        &self,
+        id: &str,
+        took: Duration,
+        built: &Result<Vec<String>, Failure>,
+        said: &str,
+    ) {
+        if self.screen.json {
+            let mut value = match built {
+                Ok(manifest) => json!({ "manifest": manifest }),
+                Err(failure) => diagnostics::as_json(failure),
+            };
+            value["event"] = "build".into();
+            value["plugin"] = id.into();
+            value["seconds"] = took.as_secs_f64().into();
+            value["compiler"] = said.into();
+            return self.json(&value);
+        }
+        match built {
+            Ok(manifest) => {
+                let told = manifest.iter().map(|changed| format!("plugin.ron: {changed}\n"));
+                let told: String = told.collect();
+                let took = self.screen.err.dim(&quantity::seconds(took.as_secs_f64()));
+                self.text(&format!("built {} {took}\n{told}", self.screen.err.bold(id)));
+            }
+            Err(failure) => self.watch.aside(|| {
+                self.screen.tell(said);
+                diagnostics::fail(&self.screen, failure);
+            }),
+        }
     }
 
     /// Why there is nothing new to run.

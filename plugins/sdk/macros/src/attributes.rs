@@ -10,12 +10,18 @@ use syn::{
 /// What stands in `#[node(…)]`.
 pub(crate) struct NodeKeys {
     pub(crate) id: LitStr,
-    pub(crate) version: LitStr,
+    /// That of the crate unless given.
+    pub(crate) version: Expr,
     pub(crate) about: Option<LitStr>,
     pub(crate) heavy: bool,
     pub(crate) expensive: bool,
     pub(crate) outputs: Vec<LitStr>,
     pub(crate) like: Option<LitStr>,
+    /// Inputs that must be of one size, and those of which there must be as many frames.
+    pub(crate) same_size: Vec<LitStr>,
+    pub(crate) same_count: Vec<LitStr>,
+    /// Of a guider: it has the parameters `from` and `to`.
+    pub(crate) part: Option<Ident>,
 }
 
 /// The keys of an input.
@@ -75,22 +81,26 @@ impl Parse for NodeKeys {
     fn parse(input: ParseStream<'_>) -> Result<Self> {
         let (mut id, mut version, mut about, mut like) = (None, None, None, None);
         let (mut heavy, mut expensive, mut outputs) = (false, false, vec![]);
+        let (mut same_size, mut same_count, mut part) = (vec![], vec![], None);
         keys(input, |key, input| {
             match key.to_string().as_str() {
                 "id" => id = Some(value(input)?),
-                "version" => version = Some(value(input)?),
+                "version" => version = Some(value::<LitStr>(input)?),
                 "about" => about = Some(value(input)?),
                 "like" => like = Some(value(input)?),
                 "heavy" => heavy = true,
                 "expensive" => expensive = true,
                 "output" => outputs = vec![value(input)?],
                 "outputs" => outputs = texts(input)?,
+                "same_size" => same_size = texts(input)?,
+                "same_count" => same_count = texts(input)?,
+                "part" => part = Some(key.clone()),
                 _ => {
                     return Err(Error::new(
                         key.span(),
                         format!(
                             "there is no key `{key}`: expected id, version, about, heavy, \
-                             expensive, output, outputs or like"
+                             expensive, output, outputs, like, same_size, same_count or part"
                         ),
                     ));
                 }
@@ -103,9 +113,23 @@ impl Parse for NodeKeys {
         };
         let id = id.ok_or_else(|| need("id", "example.gain"))?;
         check_dotted(&id)?;
-        let version = version.ok_or_else(|| need("version", "1.0.0"))?;
+        let version = match version {
+            Some(version) => syn::parse_quote!(#version),
+            None => syn::parse_quote!(::core::env!("CARGO_PKG_VERSION")),
+        };
         outputs.iter().try_for_each(check_name)?;
-        Ok(NodeKeys { id, version, about, heavy, expensive, outputs, like })
+        Ok(NodeKeys {
+            id,
+            version,
+            about,
+            heavy,
+            expensive,
+            outputs,
+            like,
+            same_size,
+            same_count,
+            part,
+        })
     }
 }
 

@@ -81,6 +81,9 @@ fn node(
         let message = "`heavy` and `expensive` mean nothing for a guider: it runs within a sampler";
         return Err(Error::new(keys.id.span(), message));
     }
+    if let Some(name) = keys.same_size.iter().chain(&keys.same_count).next() {
+        return Err(Error::new(name.span(), "a guider has no pictures among its parameters"));
+    }
     let mut before = found.params;
     // `Moment` is what `SamplingStep` was called; plugins that say so are built as before.
     let was_called = before.first().is_some_and(|param| is_called(param.ty(), "Moment"));

@@ -19,9 +19,12 @@ use attributes::NodeKeys;
 
 /// Makes a function, or an `impl` block with state, a node of the plugin.
 ///
-/// `#[node(id = "example.gain", version = "1.0.0")]`; more keys: `heavy` (occupies the device),
+/// `#[node(id = "example.gain")]`; more keys: `version = "1.0.0"` (that of the crate unless
+/// given), `heavy` (occupies the device),
 /// `expensive` (its results are worth keeping on disk), `output = "name"`, `outputs("a", "b")`,
-/// `like = "input"` (the output keeps that input's size and rate).
+/// `like = "input"` (the output keeps that input's size and rate), `same_size("a", "mask")` (these
+/// inputs, frames or masks, are of one width and height), `same_count("a", "b")` (and as many; a
+/// mask of one frame stands for all). What does not agree is refused before the graph runs.
 ///
 /// Parameters become ports. `#[param(…)]` or `#[port(…)]` before one takes `default = 1.0`,
 /// `range = 0.0..=4.0`, `step = 16`, `unit = "px"`, `choices("fine", "coarse")`, `draws`,
@@ -38,8 +41,9 @@ pub fn node(keys: TokenStream, item: TokenStream) -> TokenStream {
 /// once a step.
 ///
 /// `guide(&mut self, cx, step: SamplingStep, with_text: Tensor, without_text: Tensor, …)` gives the
-/// velocity to follow; further parameters are the node's inputs. `begin() -> Self` (else `Default`)
-/// makes the state of one sampling run.
+/// velocity to follow; further parameters are the node's inputs. With the key `part` it has the
+/// parameters `from` and `to`, the part of the run in which it is asked. `begin() -> Self` (else
+/// `Default`) makes the state of one sampling run.
 #[proc_macro_attribute]
 pub fn guider(keys: TokenStream, item: TokenStream) -> TokenStream {
     expand(keys, item, true)

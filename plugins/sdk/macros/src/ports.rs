@@ -335,21 +335,31 @@ pub(crate) fn spec(
     let (id, version, names) = (&keys.id, &keys.version, &keys.outputs);
     let about = keys.about.as_ref().map_or_else(|| about.to_owned(), LitStr::value);
     let inputs = params.iter().map(Param::spec);
+    let part =
+        keys.part.as_ref().map(|_| quote!(inputs.extend(::kino_plugin::node::part_of_run());));
     let own = [("heavy", keys.heavy), ("expensive", keys.expensive)];
     let own = own.iter().filter(|(_, holds)| *holds).map(|(name, _)| *name);
     let traits: Vec<_> = own.chain(traits.iter().copied()).collect();
+    let agree = [("same_size", &keys.same_size), ("same_count", &keys.same_count)];
+    let agree = agree.iter().filter(|(_, inputs)| !inputs.is_empty());
+    let agree = agree.map(|(key, inputs)| quote!((#key, &[#(#inputs),*])));
     quote! {
         const ID: &'static str = #id;
 
         fn spec() -> ::kino_plugin::node::NodeSpec {
+            #[allow(unused_mut)]
+            let mut inputs: ::std::vec::Vec<::kino_plugin::node::PortSpec> =
+                ::std::vec![#(#inputs),*];
+            #part
             ::kino_plugin::node::NodeSpec {
                 id: #id,
                 version: #version,
                 about: #about,
-                inputs: ::std::vec![#(#inputs),*],
+                inputs,
                 outputs: #outputs,
                 names: &[#(#names),*],
                 traits: &[#(#traits),*],
+                agree: &[#(#agree),*],
             }
         }
     }
@@ -361,6 +371,18 @@ const MAX_OF_A_TUPLE: usize = 6;
 /// The outputs in the descriptor.
 pub(crate) fn outputs(keys: &NodeKeys, params: &[Param], ty: &Type) -> Result<TokenStream> {
     let names = &keys.outputs;
+    if let Some(part) = &keys.part {
+        return Err(Error::new(part.span(), "`part` is for guiders: #[guider(…, part)]"));
+    }
+    for agree in [&keys.same_size, &keys.same_count] {
+        let is_input = |name: &&LitStr| params.iter().any(|param| param.name() == name.value());
+        if let Some(name) = agree.iter().find(|name| !is_input(name)) {
+            return Err(Error::new(name.span(), format!("there is no input `{}`", name.value())));
+        }
+        if let [alone] = agree.as_slice() {
+            return Err(Error::new(alone.span(), "expected two inputs or more, which must agree"));
+        }
+    }
     if let Type::Tuple(tuple) = plain(ty)
         && tuple.elems.len() > MAX_OF_A_TUPLE
     {

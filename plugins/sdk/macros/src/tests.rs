@@ -40,7 +40,8 @@ fn keys_of_a_node() {
         )
     };
     check(quote!(id = "a.b", version = "1"), item(), &[]);
-    check(quote!(id = "a.b"), item(), &["`version = \"1.0.0\"` is missing"]);
+    // The version of the crate is that of its nodes, too.
+    check(quote!(id = "a.b"), item(), &[]);
     check(quote!(version = "1"), item(), &["`id = \"example.gain\"` is missing"]);
     check(quote!(id = "a.b", id = "a.c", version = "1"), item(), &["`id` is given twice"]);
     let dotted = "expected words of a-z, 0-9 and _ with points between them, such as \
@@ -52,10 +53,14 @@ fn keys_of_a_node() {
         quote!(id = "a.b", version = "1", sink),
         item(),
         &[
-            "there is no key `sink`: expected id, version, about, heavy, expensive, output, outputs or \
-             like",
+            "there is no key `sink`: expected id, version, about, heavy, expensive, output, outputs, \
+             like, same_size, same_count or part",
         ],
     );
+    check(quote!(id = "a.b", same_size("a", "x")), item(), &["there is no input `x`"]);
+    let alone = "expected two inputs or more, which must agree";
+    check(quote!(id = "a.b", same_count("a")), item(), &[alone]);
+    check(quote!(id = "a.b", part), item(), &["`part` is for guiders: #[guider(…, part)]"]);
     check(quote!(id = "a.b", version = "1", like = "x"), item(), &["there is no input `x`"]);
 }
 

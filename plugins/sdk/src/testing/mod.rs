@@ -46,6 +46,7 @@ mod opaque;
 mod operations;
 mod ports;
 mod run;
+mod show;
 mod table;
 
 pub use call::Logged;

@@ -1,8 +1,8 @@
 //! A node's ports as the descriptor tells them, and what arrives at them.
 
 use kino_abi::host_table::{HostError, from_raw, into_raw};
-use kino_contract::Descriptor;
 use kino_contract::descriptor::GUIDER_INPUTS;
+use kino_contract::{Agreement, Descriptor, Pictures};
 use kino_port::{Literal, Port, PortType, Range};
 
 use super::fit::fit;
@@ -16,6 +16,9 @@ pub(super) struct Ports {
     pub(super) outputs: Vec<Port>,
     /// For each output, the input whose size it keeps.
     like: Vec<Option<usize>>,
+    /// Which inputs' pictures must agree, and the node that says so.
+    agree: Vec<Agreement>,
+    id: String,
 }
 
 impl Ports {
@@ -27,13 +30,38 @@ impl Ports {
         let mut inputs = node.signature.inputs.to_vec();
         if !node.guider {
             let outputs = node.signature.outputs.to_vec();
-            return Ok(Ports { inputs, outputs, like: node.like.clone() });
+            let (like, agree) = (node.like.clone(), node.agree.clone());
+            return Ok(Ports { inputs, outputs, like, agree, id: id.to_owned() });
         }
         // It gets the moment, and gives a velocity instead of its output.
         inputs.splice(0..0, GUIDER_INPUTS.map(|(name, ty)| kino_port::edge(name, ty)));
         let velocity = kino_port::edge("velocity", PortType::Tensor);
         let like = inputs.iter().position(|port| port.name == "with_text");
-        Ok(Ports { inputs, outputs: vec![velocity], like: vec![like] })
+        let (outputs, like, agree) = (vec![velocity], vec![like], Vec::new());
+        Ok(Ports { inputs, outputs, like, agree, id: id.to_owned() })
+    }
+
+    /// Holds inputs against what the node says of them.
+    pub(super) fn agree(&self, values: &[Option<Value>]) -> Result<()> {
+        for agreement in &self.agree {
+            let mut pictures = Vec::new();
+            for index in &agreement.inputs {
+                let name = &self.inputs[*index].name;
+                match values.get(*index).and_then(Option::as_ref) {
+                    Some(list) if list.kind() == ValueKind::List => {
+                        for at in 0..list.len() {
+                            pictures.push(pictures_of(name, &list.item(at)?.1)?);
+                        }
+                    }
+                    Some(value) => pictures.push(pictures_of(name, value)?),
+                    None => {}
+                }
+            }
+            agreement.check(&self.id, &pictures).map_err(|error| {
+                Error::new(error.message).hint(kino_contract::advice_on(agreement.what))
+            })?;
+        }
+        Ok(())
     }
 
     /// The index of an input.
@@ -78,6 +106,22 @@ impl Ports {
         };
         outputs.into_iter().enumerate().map(given).collect()
     }
+}
+
+/// What is known of frames, or of a mask.
+fn pictures_of(name: &str, value: &Value) -> Result<Pictures> {
+    let is_mask = value.type_name() == "Mask";
+    let (count, height, width) = match is_mask {
+        false => {
+            let frames = Frames::from_value(value.clone())?;
+            (frames.count(), frames.height(), frames.width())
+        }
+        true => match *Tensor::of(value.clone())?.dims() {
+            [count, height, width] => (count, height, width),
+            _ => (1, 0, 0),
+        },
+    };
+    Ok(Pictures { input: name.to_owned(), count: Some(count), height, width, is_mask })
 }
 
 fn index(ports: &[Port], what: &str, name: &str) -> Result<usize> {

@@ -85,7 +85,7 @@ impl Opening {
         let (ended, said) =
             unsafe { state.during(|call| (table.open)(call, lend(self.id), saved, &mut instance)) };
         ended?;
-        Ok(Opened { table, instance, ports, files: self.files, logs: said.logs })
+        Ok(Opened { id: self.id, table, instance, ports, files: self.files, logs: said.logs })
     }
 }
 
@@ -95,6 +95,7 @@ fn lend_bytes_of_none() -> kino_abi::KinoStr {
 
 /// An instance of a node. It closes when it is dropped.
 pub struct Opened {
+    pub(super) id: &'static str,
     table: KinoPlugin,
     instance: *mut KinoInstance,
     ports: Ports,
@@ -252,6 +253,7 @@ impl Opened {
         }
         let ports = self.ports.inputs.iter().zip(values);
         let inputs = ports.map(|(port, value)| fed(port, value)).collect::<Result<Vec<_>>>()?;
+        self.ports.agree(&inputs)?;
         let raw: Vec<_> =
             inputs.iter().map(|input| input.as_ref().map_or(null(), Value::raw)).collect();
         let unwanted: Vec<_> =
@@ -277,8 +279,8 @@ impl Opened {
 
 /// What a run gave.
 pub struct Done {
-    names: Vec<String>,
-    outputs: Vec<Option<Value>>,
+    pub(super) names: Vec<String>,
+    pub(super) outputs: Vec<Option<Value>>,
     said: Said,
 }
 
