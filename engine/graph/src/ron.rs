@@ -356,6 +356,10 @@ impl<'a> Reader<'a> {
             match reader.field()? {
                 Some(key) if items.is_empty() => {
                     reader.colon()?;
+                    if fields.capacity() == 0 {
+                        // Most structs are nodes: `op`, `in` and `with`.
+                        fields.reserve_exact(3);
+                    }
                     fields.push((key, reader.value(depth + 1)?));
                 }
                 Some(_) => return Err(reader.error("fields with and without a name do not mix")),
