@@ -67,6 +67,7 @@ fn plan(graph: &Graph, catalog: &dyn Catalog) -> Plan {
         machine: &Vec::new,
         draw: &|_| 0,
         stem: "bench",
+        number: None,
         locate: None,
     };
     graph.plan(catalog, &settings).expect("a plan")

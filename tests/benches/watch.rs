@@ -217,6 +217,7 @@ fn work_alone() -> Vec<Duration> {
         machine: &Vec::new,
         draw: &draw,
         stem: "g",
+        number: None,
         locate: None,
     };
     edits(|edit| {

@@ -73,7 +73,7 @@ fn is_blue([r, g, b]: [f32; 3]) -> bool {
 fn video_to_video_keeps_motion_and_follows_the_text() {
     let mut rig = with_tensors("video_to_video", "", r#""source": "fitted", "result": "frames""#);
     rig.run();
-    assert!(rig.out("video_to_video-7.mp4").is_file());
+    assert!(rig.out("video_to_video-7-001.mp4").is_file());
     let clip = |name: &str| Clip::of(&rig.tensor("out.safetensors", name));
     let (source, result) = (clip("source"), clip("result"));
     assert_eq!(result.dims, [17, 64, 96, 3]);
@@ -109,7 +109,7 @@ fn inpaint_changes_what_lies_under_the_mask() {
         "latent": "latent""#;
     let rig = with_tensors("inpaint", decoded, tensors);
     rig.run();
-    assert!(rig.out("inpaint-7.mp4").is_file());
+    assert!(rig.out("inpaint-7-001.mp4").is_file());
     let tensor = |name: &str| rig.tensor("out.safetensors", name);
     // The upper half of the latent is the known one to the bit.
     let upper = |name: &str| tensor(name).narrow(2, 0, 4).expect("four rows");
@@ -136,7 +136,7 @@ fn inpaint_changes_what_lies_under_the_mask() {
 fn interpolate_puts_frames_half_way() {
     let rig = with_tensors("interpolate", "", r#""source": "clip.frames", "result": "smooth""#);
     rig.run();
-    assert!(rig.out("interpolate-2x.mp4").is_file());
+    assert!(rig.out("interpolate-2x-001.mp4").is_file());
     let tensor = |name: &str| rig.tensor("out.safetensors", name);
     let (source, result) = (tensor("source"), tensor("result"));
     assert_eq!(result.dims(), [33, 64, 96, 3]);

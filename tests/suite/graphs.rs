@@ -26,7 +26,7 @@ fn sorted<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
 fn text_to_video_runs_once() {
     let rig = small();
     assert_eq!(sorted(rig.run().names()), sorted(ALL));
-    let file = rig.out("text_to_video-7.mp4");
+    let file = rig.out("text_to_video-4-001.mp4");
     assert_eq!(&fs::read(&file).unwrap()[4..8], b"ftyp");
     assert!(
         read_metadata(&file).unwrap().unwrap().contains("default: 2"),
@@ -54,8 +54,9 @@ fn going_back_to_an_old_prompt_computes_nothing_expensive() {
     rig.set("prompt", "a blue square stays still on a white background");
     assert!(rig.run().names().contains(&"text"));
     rig.set("prompt", "a red circle moves right on a white background");
-    // The file's name is the same, but its contents are now another's: it is written again from
-    // what is kept.
+    assert_eq!(rig.run().names(), [""; 0], "a file of another number did not replace it");
+    // It is written again from what is kept.
+    fs::remove_file(rig.out("text_to_video-4-001.mp4")).unwrap();
     assert_eq!(sorted(rig.run().names()), ["file", "large"]);
 }
 
@@ -63,14 +64,15 @@ fn going_back_to_an_old_prompt_computes_nothing_expensive() {
 fn a_lost_or_edited_file_is_written_again() {
     let rig = small();
     rig.run();
-    let file = rig.out("text_to_video-7.mp4");
+    let file = rig.out("text_to_video-4-001.mp4");
     let whole = fs::read(&file).unwrap();
     fs::remove_file(&file).unwrap();
     assert_eq!(rig.run().names(), ["large", "file"]);
     assert!(fs::read(&file).unwrap() == whole);
     fs::write(&file, b"something else").unwrap();
     assert_eq!(rig.run().names(), ["large", "file"]);
-    assert!(fs::read(&file).unwrap() == whole);
+    assert_eq!(fs::read(&file).unwrap(), b"something else", "what somebody edited stays");
+    assert!(fs::read(rig.out("text_to_video-4-002.mp4")).unwrap() == whole);
 }
 
 #[test]
@@ -78,7 +80,7 @@ fn the_same_seed_gives_the_same_bytes() {
     let (one, two) = (small(), small());
     one.run();
     two.run();
-    let file = |rig: &Rig| fs::read(rig.out("text_to_video-7.mp4")).unwrap();
+    let file = |rig: &Rig| fs::read(rig.out("text_to_video-4-001.mp4")).unwrap();
     assert!(file(&one) == file(&two));
 }
 
@@ -86,7 +88,7 @@ fn the_same_seed_gives_the_same_bytes() {
 fn text_to_image_writes_a_png() {
     let mut rig = Rig::load("text_to_image");
     rig.set("steps", "2").set("width", "48").set("seed", "3").run();
-    let image = read_image(&rig.out("text_to_image-3.png")).unwrap();
+    let image = read_image(&rig.out("text_to_image-3-001.png")).unwrap();
     assert_eq!((image.width, image.height), (192, 256));
 }
 
@@ -126,7 +128,9 @@ fn mixed_sizes_writes_three_files_from_one_run() {
     let mut rig = Rig::load("mixed_sizes");
     let report = rig.set("steps", "2").run();
     assert_eq!(report.names().iter().filter(|name| **name == "sample").count(), 1);
-    for name in ["mixed_sizes-wide.mp4", "mixed_sizes-tall.mp4", "mixed_sizes-square.png"] {
+    for name in
+        ["mixed_sizes-wide-001.mp4", "mixed_sizes-tall-001.mp4", "mixed_sizes-square-001.png"]
+    {
         assert!(rig.out(name).is_file(), "{name}");
     }
 }
@@ -156,7 +160,7 @@ fn given_picture(name: &str) -> Tensor {
 #[test]
 fn image_to_video_begins_with_its_picture() {
     let rig = with_given("image_to_video", &[("steps", "6"), ("frames", "9"), ("seed", "2")]);
-    assert_eq!(&fs::read(rig.out("image_to_video-2.mp4")).unwrap()[4..8], b"ftyp");
+    assert_eq!(&fs::read(rig.out("image_to_video-2-001.mp4")).unwrap()[4..8], b"ftyp");
     let frames = rig.tensor("frames.safetensors", "frames");
     assert_eq!(frames.dims(), [9, 64, 96, 3]);
     let first = frames.narrow(0, 0, 1).unwrap();
@@ -167,7 +171,7 @@ fn image_to_video_begins_with_its_picture() {
 #[test]
 fn first_last_frame_begins_and_ends_with_its_pictures() {
     let rig = with_given("first_last_frame", &[("steps", "6"), ("frames", "13"), ("seed", "2")]);
-    assert_eq!(&fs::read(rig.out("first_last_frame-2.mp4")).unwrap()[4..8], b"ftyp");
+    assert_eq!(&fs::read(rig.out("first_last_frame-2-001.mp4")).unwrap()[4..8], b"ftyp");
     let frames = rig.tensor("frames.safetensors", "frames");
     assert_eq!(frames.dims(), [13, 64, 96, 3]);
     for (at, name) in [(0, "first.png"), (12, "last.png")] {
@@ -206,7 +210,7 @@ fn upscale_enlarges_a_picture_alone_and_as_a_node() {
     let text = fs::read_to_string(kino_tests::root().join("graphs/upscale.ron")).unwrap();
     let mut rig = Rig::of("upscale", &text, folder.path());
     rig.set("image", "in.png").set("factor", "3").run();
-    let image = read_image(&rig.out("upscale-3x.png")).unwrap();
+    let image = read_image(&rig.out("upscale-3x-001.png")).unwrap();
     assert_eq!((image.width, image.height), (72, 48));
 
     fs::write(folder.path().join("upscale.ron"), text).unwrap();

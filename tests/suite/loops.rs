@@ -162,7 +162,7 @@ fn a_clip_goes_on_after_its_end() {
     same(&frames, 0, &clip);
     no_seam(&frames, CLIP - 1);
     keeps_colour(&frames, seen(&clip, 0), 80.0);
-    assert!(rig.out("extend_forward-7.mp4").is_file());
+    assert!(rig.out("extend_forward-7-001.mp4").is_file());
 }
 
 #[test]
@@ -356,7 +356,7 @@ fn a_long_video_that_is_killed_goes_on_with_the_first_turn_that_is_missing() {
     let kills = std::env::var("KINO_TEST_LOOP_KILLS").ok().and_then(|text| text.parse().ok());
     let kills: usize = kills.unwrap_or(5);
     let inputs = "turns=8 enlarge=2 steps=2";
-    let file = |folder: &Path| fs::read(folder.join("out/long_video-7.mp4"));
+    let file = |folder: &Path| fs::read(folder.join("out/long_video-7-001.mp4"));
     let whole = tempfile::tempdir().unwrap();
     let begun = Instant::now();
     assert!(start(whole.path(), inputs, 2).wait().unwrap().success());
@@ -404,7 +404,7 @@ fn a_longer_film_takes_the_turns_of_a_shorter_one() {
     assert!(computed.contains(&"film/2/sample") && computed.contains(&"file"), "{computed:?}");
     let before = ["film/0/sample", "film/1/sample", "film/0/given", "film/1/all"];
     assert!(!computed.iter().any(|name| before.contains(name)), "{computed:?}");
-    let record = read_metadata(&rig.out("long_video-7.mp4")).unwrap().unwrap();
+    let record = read_metadata(&rig.out("long_video-7-002.mp4")).unwrap().unwrap();
     assert!(record.contains("parts/extend.ron") && record.contains("default: 3"), "{record}");
     // What is in the file makes it again, and nothing has to be computed for that.
     assert!(Rig::of("again", &record, &root().join("graphs")).plan().is_ok());

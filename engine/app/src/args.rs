@@ -210,6 +210,9 @@ pub(crate) struct Target {
     /// else they read what lies in their own folder, and what you give by --set
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) allow_read: Vec<PathBuf>,
+    /// Replace files in that folder also where this graph did not write them
+    #[arg(long)]
+    pub(crate) overwrite: bool,
     /// Run only this node and what it needs
     #[arg(long, value_name = "NODE")]
     pub(crate) until: Option<String>,

@@ -43,8 +43,8 @@ pub(crate) fn run(args: &args::Run, screen: &Screen, verbose: u8) -> Result<Exit
 
 /// Says what is probably not meant, and what has changed since a stored graph was recorded.
 fn warn(screen: &Screen, graph: &Graph, plans: &[(SweepPoint, Plan)]) {
-    diagnostics::warn(screen, &graph.warnings());
     let Some((_, plan)) = plans.first() else { return };
+    diagnostics::warn(screen, &plan.as_plan().warnings);
     for difference in graph.differences(plan) {
         diagnostics::warn_plain(
             screen,

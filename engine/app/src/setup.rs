@@ -173,5 +173,5 @@ pub(crate) fn check(source: &Source, screen: &Screen) -> Result<Graph, Failure> 
 /// A run of a graph as it is asked for.
 pub(crate) fn request(graph: &Graph, target: &Target) -> RunRequest {
     let request = graph.run(target.set.as_slice().into());
-    request.out(&target.out).until(target.until.as_deref())
+    request.out(&target.out).until(target.until.as_deref()).overwrite(target.overwrite)
 }

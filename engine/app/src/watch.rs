@@ -35,6 +35,7 @@ pub(crate) fn run(args: &args::Watch, screen: &Screen, verbose: u8) -> Result<Ex
     )?;
     let request = engine.watch(&args.source.graph).inputs(target.set.as_slice().into());
     let request = request.out(&target.out).until(target.until.as_deref());
+    let request = request.overwrite(target.overwrite);
     let previews = args.preview.as_deref().map(Previews::into_folder).transpose()?;
     let (interrupted, stop) = (Cancel::default(), request.stopper());
     interrupt::watch_and(&interrupted, move || stop.stop());

@@ -147,5 +147,5 @@ fn the_cache_is_measured_and_emptied() {
     let freed = &place.json(&["cache", "clear"])[0];
     assert_eq!(freed["freed"], size["bytes"]);
     assert_eq!(place.json(&["cache", "size"])[0]["bytes"], 0);
-    assert!(place.path("out/text_to_image-7.png").is_file(), "files that were written stay");
+    assert!(place.path("out/text_to_image-3-001.png").is_file(), "files that were written stay");
 }

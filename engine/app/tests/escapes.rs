@@ -89,7 +89,7 @@ fn names_of_files_that_nobody_would_see_are_refused_before_anything_runs() {
              \"image.write\", in: {{\"frames\": \"n\"}}, with: {{\"path\": \"{path}\"}})}})"
         );
         place.write("g.ron", graph);
-        place.write("a.png", include_bytes!("../../../graphs/inputs/ends.png"));
+        place.write("a.png", include_bytes!("../../../graphs/pictures/first.png"));
         check(&place, &["plan", "g.ron", "--json"], "which nobody would see in a list of files");
         assert!(!place.path("out").exists());
     }
@@ -103,7 +103,7 @@ fn a_stored_graph_and_folders_of_plugins_are_shown_so_too() {
          \"a.png\"}}), \"w\": (op: \"image.write\", in: {{\"frames\": \"n\"}}, with: {{\"path\": \"b.png\"}})}})"
     );
     place.write("g.ron", graph);
-    place.write("a.png", include_bytes!("../../../graphs/inputs/ends.png"));
+    place.write("a.png", include_bytes!("../../../graphs/pictures/first.png"));
     place.good(&["run", "g.ron"]);
     check(&place, &["show", "out/b.png"], "x\\u{1b}[2J");
     let stored = place.good(&["show", "out/b.png"]);

@@ -68,7 +68,7 @@ fn built_in_graphs_bring_their_pictures() {
     let quick = ["--set", "width=32", "--set", "height=32", "--set", "steps=1"];
     let run = |more: &[&str]| place.good(&[&["run", "extend_forward"][..], &quick, more].concat());
     run(&["--set", "frames=9"]);
-    assert!(place.path("out/extend_forward-7.mp4").exists());
+    assert!(place.path("out/extend_forward-7-001.mp4").exists());
     place.write("inputs/begins.png", "no picture");
     let args = [&["run", "extend_forward"][..], &quick].concat();
     let said = place.bad(2, &args);

@@ -9,7 +9,7 @@ use crate::diagnostic::{Location, Report};
 use crate::literal::decode;
 use crate::parse::InputDecl;
 use crate::ron::{Ast, AstKind};
-use crate::template::{self, Part};
+use crate::template::{self, Late, Part};
 
 /// The most choices of an input: each value is compared with all of them.
 const MAX_CHOICES: usize = 1_000;
@@ -77,8 +77,9 @@ fn check_named(
     report: &mut Report,
 ) {
     match named.get(name) {
+        None if Late::named(name).is_some() => {}
         None => {
-            let names = || inputs.iter().map(|input| &*input.port.name).chain(["graph"]);
+            let names = || inputs.iter().map(|input| &*input.port.name).chain(template::NAMES);
             let hint = report.advice(name, names);
             let message = format!("the graph has no input `{name}` to fill this path with");
             report.error("unknown-input", location, message).hint = hint;

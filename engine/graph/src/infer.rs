@@ -26,12 +26,20 @@ use crate::diagnostic::{Diagnostic, Location, Report, Severity};
 use crate::key::Keys;
 use crate::paths::within;
 use crate::resolve::Node;
-use crate::step::{Key, StepInput, StepOutput, ValueSource};
+use crate::step::{Counted, Key, StepInput, StepOutput, ValueSource};
+use crate::template::Late;
 use crate::values::{PlanSettings, Values, as_part, nowhere, unset};
 
 /// The most bytes that the values of all inputs and outputs may take that are known while planning:
 /// one value may feed any number of nodes.
 const MAX_BYTES: usize = 256 << 20;
+
+/// So many digits of a step's key stand for `{hash}` in a path: among ten thousand files of one
+/// name, two are called alike once in 86 times.
+const HASH_DIGITS: usize = 8;
+
+/// The least number of digits for `{n}`, so that names sort as numbers do.
+const NUMBER_DIGITS: usize = 3;
 
 /// What is known of a graph before anything runs.
 pub(crate) struct Inferred {
@@ -57,6 +65,7 @@ pub(crate) struct StepParts {
     /// only checked, perhaps none.
     pub(crate) inputs: Vec<StepInput>,
     pub(crate) info: StepInfo,
+    pub(crate) counted: Option<Counted>,
     /// What stands against it; it counts only where the node turns out to be needed.
     pub(crate) problems: Vec<Diagnostic>,
 }
@@ -83,7 +92,8 @@ impl InferredNode {
     fn parts(&mut self) -> &mut StepParts {
         self.parts.get_or_insert_with(|| {
             let (inputs, info, problems) = (Vec::new(), StepInfo::default(), Vec::new());
-            Box::new(StepParts { key: Key([0; 32]), inputs, info, problems })
+            let (key, counted) = (Key([0; 32]), None);
+            Box::new(StepParts { key, inputs, info, counted, problems })
         })
     }
 
@@ -284,10 +294,15 @@ impl Inferrer<'_, '_> {
                 inputs.push(input);
             }
         }
+        let mut counted = None;
+        if has_late(node, &inputs) {
+            counted = self.put_late(index, &mut inputs, &mut facts);
+        }
         let problems = self.report.list.split_off(before);
         let mut known = InferredNode { facts: Vec::new(), asked, parts: None };
         if keeps_inputs {
             known.parts().inputs = inputs;
+            known.parts().counted = counted;
         }
         if !problems.is_empty() {
             known.parts().problems = problems;
@@ -339,11 +354,56 @@ impl Inferrer<'_, '_> {
         }
         parts.info = info;
         if !self.values.only_check {
-            let nodes = &self.nodes;
-            let parts_of = |step: u32| nodes[step as usize].as_ref()?.parts.as_ref();
-            let key_of = |step: u32| parts_of(step).map_or(Key([0; 32]), |parts| parts.key);
-            parts.key = self.keys.key(node, &parts.inputs, &parts.info.key, key_of);
+            parts.key = key(&mut self.keys, &self.nodes, node, &parts.inputs, &parts.info.key);
         }
+    }
+
+    /// Puts `{hash}` and then `{n}` into the paths of a node that writes: what makes its file is
+    /// known by now, but for these. While a graph is only checked, no two of its nodes have one
+    /// number.
+    fn put_late(
+        &mut self,
+        index: NodeIndex,
+        inputs: &mut [StepInput],
+        facts: &mut [Option<Fact>],
+    ) -> Option<Counted> {
+        let node = &self.graph.nodes[index];
+        let signature = &node.op.signature;
+        if !signature.traits.sink {
+            let message = format!(
+                "`{}` reads this path: `{{hash}}` and `{{n}}` are known for files that are written",
+                node.name
+            );
+            let hint = "write the name of the file, or feed the reader with an edge".to_owned();
+            self.report.error("template", node.location, message).hint = Some(hint);
+            return None;
+        }
+        let of_file = match self.values.only_check {
+            true => Key([0; 32]),
+            false => key(&mut self.keys, &self.nodes, node, inputs, &[]),
+        };
+        let hash = of_file.to_string();
+        let mut counted = None;
+        let (number, other) = (self.values.number(), index.index() as u64 + 1);
+        for (at, _) in signature.inputs.iter().enumerate().filter(|(_, port)| port.names_file()) {
+            let mut put = |text: &mut String| {
+                *text = text.replace(Late::Hash.place(), &hash[..HASH_DIGITS]);
+                let Some((before, behind)) = text.split_once(Late::Number.place()) else { return };
+                let n = number.map_or(other, |number| number(before, behind, of_file));
+                let names = behind.matches('/').count();
+                *text = text.replace(Late::Number.place(), &format!("{n:0NUMBER_DIGITS$}"));
+                counted = Some(Counted { behind: names, key: of_file });
+            };
+            inputs[at].each_text(&mut put);
+            if let Some(fact) = &mut facts[at] {
+                *fact = match &inputs[at] {
+                    StepInput::Literal(literal) => Fact::Literal(literal.clone()),
+                    StepInput::List(items) => Fact::List(items.iter().map(as_fact).collect()),
+                    StepInput::Absent | StepInput::Edge(_) => continue,
+                };
+            }
+        }
+        counted
     }
 
     /// Takes in what a node says against itself. While a graph is only checked, another machine may
@@ -727,6 +787,36 @@ pub(crate) fn lies_in(name: &str, of: &str) -> bool {
     name.strip_prefix(of).is_some_and(|rest| rest.starts_with('/'))
 }
 
+/// Whether a path of a node has something in it that is known last of all.
+fn has_late(node: &Node, inputs: &[StepInput]) -> bool {
+    let mut paths = node.op.signature.inputs.iter().zip(inputs);
+    paths.any(|(port, input)| {
+        port.names_file() && input.texts().iter().any(|text| Late::is_in(text))
+    })
+}
+
+/// The key of a node, whose sources have theirs.
+fn key(
+    keys: &mut Keys<'_>,
+    nodes: &[Option<InferredNode>],
+    node: &Node,
+    inputs: &[StepInput],
+    added: &[u8],
+) -> Key {
+    let parts_of = |step: u32| nodes[step as usize].as_ref()?.parts.as_ref();
+    let key_of = |step: u32| parts_of(step).map_or(Key([0; 32]), |parts| parts.key);
+    keys.key(node, inputs, added, key_of)
+}
+
+/// What is known of an item of a list of paths.
+fn as_fact((name, item): &(Option<Arc<str>>, ValueSource)) -> (Option<Arc<str>>, Fact) {
+    let fact = match item {
+        ValueSource::Literal(literal) => Fact::Literal(literal.clone()),
+        ValueSource::Edge(_) => Fact::Unknown,
+    };
+    (name.clone(), fact)
+}
+
 /// What a fact's values take; descriptions count nothing.
 fn fact_bytes(fact: &Fact) -> usize {
     match fact {
@@ -737,7 +827,7 @@ fn fact_bytes(fact: &Fact) -> usize {
 }
 
 /// A node's error, at what feeds the input that it is about.
-fn plan_error(node: &Node, error: &PlanError) -> Diagnostic {
+pub(crate) fn plan_error(node: &Node, error: &PlanError) -> Diagnostic {
     let port = error.port.as_deref();
     let mut fed = node.op.signature.inputs.iter().zip(&node.bindings);
     let fed = fed.find(|(candidate, _)| Some(&*candidate.name) == port);

@@ -72,8 +72,8 @@ pub use diff::{Diff, StepChange, diff};
 pub use graph::{BindingView, Graph, NodeView, Parsed, check, ops, parse};
 pub use parse::VERSION;
 pub use plan::{Plan, PlannedWrite};
-pub use step::{Key, Step, StepInput, StepOutput, Turn, ValueSource, first_turn};
-pub use values::{Access, Locate, PlanSettings};
+pub use step::{Counted, Key, Step, StepInput, StepOutput, Turn, ValueSource, first_turn};
+pub use values::{Access, Locate, Number, PlanSettings};
 pub use written::WrittenFiles;
 
 /// The nodes that graphs can name.

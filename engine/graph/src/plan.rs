@@ -10,11 +10,12 @@ use serde::ser::SerializeStruct;
 
 use crate::binding::{Binding, BindingSource};
 use crate::check::CheckedGraph;
-use crate::diagnostic::{Diagnostic, Diagnostics, Report};
-use crate::infer::{Inferred, InferredNode, StepParts};
+use crate::diagnostic::{Diagnostic, Diagnostics, Report, Severity};
+use crate::infer::{Inferred, InferredNode, StepParts, plan_error};
 use crate::paths::join;
 use crate::resolve::Node;
 use crate::step::{Step, StepInput, StepOutput, ValueSource};
+use crate::template::as_written;
 use crate::values::{Access, PlanSettings, Values};
 use crate::workflow::embedded_workflow;
 use crate::written::WrittenFiles;
@@ -131,9 +132,11 @@ pub(crate) fn plan(
     };
     let names = graph.inputs.iter().map(|input| input.port.name.to_string());
     let inputs = names.zip(&values.inputs);
-    let inputs = inputs.filter_map(|(name, value)| Some((name, value.clone()?))).collect();
+    let inputs = inputs.filter_map(|(name, value)| Some((name, as_written(value.clone()?))));
+    let inputs = inputs.collect();
     let embedded_workflow = embedded_workflow(graph, values.edits);
-    let warnings = Diagnostics::new(graph.warnings.clone(), graph.files.clone());
+    let warnings = graph.warnings.iter().cloned().chain(report.list).collect();
+    let warnings = Diagnostics::new(warnings, graph.files.clone());
     Ok(Plan { steps, outputs, inputs, warnings, embedded_workflow })
 }
 
@@ -169,6 +172,10 @@ fn needed(graph: &CheckedGraph, inferred: &mut Inferred, report: &mut Report) ->
         let known = inferred.nodes[index.index()].as_mut();
         let Some(parts) = known.and_then(|known| known.parts.as_mut()) else { continue };
         let mut problems = std::mem::take(&mut parts.problems);
+        problems.extend(parts.info.warnings.drain(..).map(|warning| Diagnostic {
+            severity: Severity::Warning,
+            ..plan_error(&graph.nodes[*index], &warning)
+        }));
         if let Some(turn) = turn {
             problems.retain(|problem| {
                 let first = told.entry((turn.of, problem.code, problem.location));
@@ -221,6 +228,7 @@ fn step(
         facts,
         reads: known.info.reads,
         path_form: known.info.path_form,
+        counted: known.counted.map(Box::new),
         memory: known.info.memory,
         spillable: known.info.spillable,
         weights: known.info.weights,
@@ -243,7 +251,9 @@ fn outputs(
         BindingSource::Edge(node, output) => {
             Some(ValueSource::Edge(StepOutput { step: numbers[node.index()], output: *output }))
         }
-        BindingSource::Input(index) => values.inputs[*index].clone().map(ValueSource::Literal),
+        BindingSource::Input(index) => {
+            values.inputs[*index].clone().map(|value| ValueSource::Literal(as_written(value)))
+        }
         BindingSource::Literal(literal) => Some(ValueSource::Literal((**literal).clone())),
         _ => None,
     };

@@ -24,7 +24,7 @@ use crate::expand::{
 use crate::parse::Ident;
 use crate::raw::{RawInput, TurnOutput};
 use crate::step::Turn;
-use crate::template::{self, Part};
+use crate::template::{self, Late, Part};
 
 /// The most bypassed nodes and graphs that an edge may go through.
 const LONGEST: usize = 256;
@@ -464,10 +464,21 @@ impl Resolver<'_> {
             pieces.push(match part {
                 Part::Text(text) => Piece::Text(text.clone()),
                 Part::Stem => Piece::Stem,
-                Part::Input(name) => Piece::Value(self.input(scope, name, false, location, trail)?),
+                Part::Input(name) => match self.late(scope, name) {
+                    Some(late) => Piece::Text(late.place().to_owned()),
+                    None => Piece::Value(self.input(scope, name, false, location, trail)?),
+                },
             });
         }
         Some(BindingSource::Template(pieces.into()))
+    }
+
+    /// What a name in a path stands for that no input of `scope` has.
+    fn late(&self, scope: usize, name: &str) -> Option<Late> {
+        let late = Late::named(name)?;
+        let Scope { inputs, input_index, .. } = &self.scopes[scope];
+        let names = inputs.iter().map(|input| &*input.port.name);
+        input_index.position(name, names).is_none().then_some(late)
     }
 
     /// What is behind the edge `"node.port"`, `"node"` or `"inputs.NAME"` written in `scope`.
@@ -531,8 +542,8 @@ impl Resolver<'_> {
         let Scope { inputs, input_index, caller, .. } = &self.scopes[scope];
         let names = || inputs.iter().map(|input| &*input.port.name);
         let Some(index) = input_index.position(name, names()) else {
-            let stem = (!by_edge).then_some("graph");
-            let hint = self.report.advice(name, || names().chain(stem));
+            let of_paths = template::NAMES.iter().copied().filter(|_| !by_edge);
+            let hint = self.report.advice(name, || names().chain(of_paths.clone()));
             let message = format!("the graph has no input `{name}`");
             self.report.error("unknown-input", location, message).hint = hint;
             return None;

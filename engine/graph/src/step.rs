@@ -50,6 +50,9 @@ pub struct Step {
     pub writes: Vec<u32>,
     /// How these inputs name what it writes.
     pub path_form: PathForm,
+    /// Where a path that it writes has a number for `{n}`: which part of the path that is, counted
+    /// from its end, and what makes the file but for that number.
+    pub counted: Option<Box<Counted>>,
     /// An estimate of the bytes that it needs.
     pub memory: u64,
     /// How many of these are frames, which go to temporary files where memory ends.
@@ -68,6 +71,15 @@ pub struct Step {
     pub location: Location,
     /// A hash of what inference added to the key: files, weights.
     pub(crate) extra: u64,
+}
+
+/// A number that was put into the path of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// How many names stand behind the one that has the number: 0 for the file's own.
+    pub behind: usize,
+    /// What makes the file but for its number.
+    pub key: Key,
 }
 
 /// A turn of a loop.
@@ -125,6 +137,26 @@ impl StepInput {
         one.into_iter().chain(edges)
     }
 
+    /// Changes the texts among the values known while planning.
+    pub(crate) fn each_text(&mut self, change: &mut impl FnMut(&mut String)) {
+        fn within(literal: &mut Literal, change: &mut impl FnMut(&mut String)) {
+            match literal {
+                Literal::Text(text) => change(text.to_mut()),
+                Literal::List(items) => items.iter_mut().for_each(|item| within(item, change)),
+                _ => {}
+            }
+        }
+        match self {
+            StepInput::Literal(literal) => within(literal, change),
+            StepInput::List(items) => items.iter_mut().for_each(|(_, item)| {
+                if let ValueSource::Literal(literal) = item {
+                    within(literal, change);
+                }
+            }),
+            StepInput::Absent | StepInput::Edge(_) => {}
+        }
+    }
+
     /// The texts among the values known while planning.
     pub(crate) fn texts(&self) -> Vec<&str> {
         let mut texts = Vec::new();
@@ -169,6 +201,7 @@ impl Step {
             reads: Vec::new(),
             writes: Vec::new(),
             path_form: PathForm::OneFile,
+            counted: None,
             memory: 0,
             spillable: 0,
             weights: Vec::new(),

@@ -1,4 +1,7 @@
-//! Path templates: `{graph}` and `{NAME}` in literals of type Path. It knows no values.
+//! Path templates: `{graph}`, `{hash}`, `{n}` and `{NAME}` in literals of type Path. It knows no
+//! values.
+
+use kino_port::Literal;
 
 /// A part of a template.
 #[derive(Clone, Debug, PartialEq)]
@@ -10,8 +13,57 @@ pub(crate) enum Part {
     Input(String),
 }
 
-/// The longest text that an input's value adds to a file name, in characters.
+/// The longest text that an input's value adds to a file name, in characters, and in bytes: file
+/// systems count those, and an ending and a number have to fit beside it.
 const LONGEST: usize = 80;
+const LONGEST_BYTES: usize = 160;
+
+/// What is put into a path where only the node that writes it tells what stands there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Late {
+    /// `{hash}`: the beginning of a hash of all that makes the file.
+    Hash,
+    /// `{n}`: the next number that no file has.
+    Number,
+}
+
+/// Holds the place of what is put in late: no path of a file holds these characters.
+const PLACES: [(&str, &str, Late); 2] =
+    [("hash", "\0hash\0", Late::Hash), ("n", "\0n\0", Late::Number)];
+
+/// The names that every graph can use in a path.
+pub(crate) const NAMES: [&str; 3] = ["graph", "hash", "n"];
+
+impl Late {
+    /// What a name in a path stands for, where no input of the graph is called so.
+    pub(crate) fn named(name: &str) -> Option<Late> {
+        PLACES.iter().find(|(known, ..)| *known == name).map(|(.., late)| *late)
+    }
+
+    /// Whether something is to be put into a path.
+    pub(crate) fn is_in(path: &str) -> bool {
+        path.contains('\0') && PLACES.iter().any(|(_, place, _)| path.contains(place))
+    }
+
+    /// What holds its place until it is known.
+    pub(crate) fn place(self) -> &'static str {
+        PLACES[self as usize].1
+    }
+}
+
+/// A value with its late parts as they are written.
+pub(crate) fn as_written(value: Literal) -> Literal {
+    let written = |text: String| {
+        PLACES
+            .iter()
+            .fold(text, |text, (name, place, _)| text.replace(place, &format!("{{{name}}}")))
+    };
+    match value {
+        Literal::Text(text) if text.contains('\0') => Literal::text(written(text.into_owned())),
+        Literal::List(items) => Literal::List(items.into_iter().map(as_written).collect()),
+        other => other,
+    }
+}
 
 /// Cuts a path into its parts; `{{` and `}}` stand for brackets.
 pub(crate) fn parse(text: &str) -> Result<Vec<Part>, String> {
@@ -54,6 +106,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Part>, String> {
 pub(crate) fn sanitise(value: &str) -> String {
     let safe = |c: char| if c.is_control() || "/\\:*?\"<>|".contains(c) { '_' } else { c };
     let text: String = value.chars().take(LONGEST).map(safe).collect();
+    let text = &text[..text.floor_char_boundary(LONGEST_BYTES)];
     let kept = text.trim_start_matches('.');
     format!("{}{kept}", "_".repeat(text.len() - kept.len()))
 }

@@ -8,7 +8,8 @@ use kino_port::{Literal, Port, Range};
 use crate::check::CheckedGraph;
 use crate::declare::GraphInput;
 use crate::diagnostic::{Diagnostic, Location, Report};
-use crate::template::{self, Part, sanitise};
+use crate::step::Key;
+use crate::template::{self, Late, Part, sanitise};
 use crate::workflow::Edit;
 
 /// What a plan depends on besides the graph.
@@ -26,10 +27,17 @@ pub struct PlanSettings<'s> {
     pub draw: &'s dyn Fn(&str) -> u64,
     /// What `{graph}` stands for: the stem of the graph's file.
     pub stem: &'s str,
+    /// The number for `{n}` in a path of a file that is written: the next one that no file has, or
+    /// the one that the same step was given before. Without it, it is always 1.
+    pub number: Option<&'s Number<'s>>,
     /// Where a path of the graph leads: the same text for the same file. Without it, nobody can say
     /// whether a graph reads what it writes, and files that are written are compared by their paths.
     pub locate: Option<&'s Locate<'s>>,
 }
+
+/// Tells the number for the `{n}` between two parts of a path, relative to the folder of outputs,
+/// that a step of this key writes. The key holds all that makes the file but the number.
+pub type Number<'s> = dyn Fn(&str, &str, Key) -> u64 + 's;
 
 /// Tells where a path leads that is used in one way.
 pub type Locate<'s> = dyn Fn(Access, &str) -> String + 's;
@@ -204,7 +212,12 @@ impl Values<'_> {
             Part::Text(text) => path.push_str(text),
             Part::Stem => path.push_str(&self.stem()),
             Part::Input(name) => {
-                let value = is_part(name).and_then(|index| self.of_path(index, name));
+                let index = is_part(name);
+                if let Some(late) = Late::named(name).filter(|_| index.is_none()) {
+                    path.push_str(late.place());
+                    return Ok(());
+                }
+                let value = index.and_then(|index| self.of_path(index, name));
                 let value = value.ok_or_else(|| {
                     format!(
                         "there is no value to put for `{{{name}}}`; a bracket is written `{{{{`"
@@ -214,6 +227,11 @@ impl Values<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What tells the number for `{n}`.
+    pub(crate) fn number(&self) -> Option<&Number<'_>> {
+        self.settings.number
     }
 
     /// What `{graph}` stands for.

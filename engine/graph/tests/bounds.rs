@@ -300,6 +300,7 @@ fn located_by(text: &str, locate: &dyn Fn(Access, &str) -> String) -> Result<Pla
         machine: &|| b"".to_vec(),
         draw: &|_| 0,
         stem: "g",
+        number: None,
         locate: Some(locate),
     };
     check(text)?.plan(&nodes(), &settings)

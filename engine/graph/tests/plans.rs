@@ -50,6 +50,7 @@ fn a_plan_can_stop_early() {
             machine: &|| b"".to_vec(),
             draw: &|_| 0,
             stem: "g",
+            number: None,
             locate: None,
         };
         graph.plan(&nodes(), &settings)
@@ -115,6 +116,7 @@ fn the_environment_and_files_enter_the_keys() {
         machine: &|| b"gpu".to_vec(),
         draw: &|_| 0,
         stem: "g",
+        number: None,
         locate: None,
     };
     let gpu = graph.plan(&catalog, &settings).unwrap();
@@ -142,6 +144,7 @@ fn the_machine_is_asked_for_nodes_whose_results_depend_on_it_alone() {
             machine: &machine,
             draw: &|_| 0,
             stem: "g",
+            number: None,
             locate: None,
         };
         let plan = graph.plan(&catalog, &settings).unwrap();
@@ -276,6 +279,7 @@ fn a_record_is_one_text_that_plans_to_the_same_keys() {
         machine: &|| b"cpu".to_vec(),
         draw: &draw,
         stem: "outer",
+        number: None,
         locate: None,
     };
     let plan = graph.plan(&nodes(), &settings).unwrap();

@@ -169,6 +169,8 @@ pub struct StepInfo {
     pub chosen: Option<&'static str>,
     /// How the path of a sink names what it writes.
     pub path_form: PathForm,
+    /// What the node will do that is probably not meant; it runs all the same.
+    pub warnings: Vec<PlanError>,
 }
 
 /// Weights that a node computes with: those of one part of a model, in one type.

@@ -18,6 +18,7 @@ use crate::device::{self, DeviceChoice};
 use crate::error::{Error, Result};
 use crate::notice::OnNotice;
 use crate::plugins::{Components, NodeSet, NodesError, PluginLoader, PluginWorker, components_in};
+use crate::records::OutputRecords;
 use crate::revisions::Revisions;
 use crate::settings::Settings;
 use crate::source::{GRAPH_FILES, GraphSource};
@@ -96,6 +97,8 @@ pub(crate) struct Core {
     pub(crate) revisions: Arc<Revisions>,
     built_in: Arc<Registry>,
     pub(crate) plugins: PluginLoader,
+    /// Which graphs wrote what.
+    pub(crate) outputs: OutputRecords,
     /// What the process held beside what the ledger counts, before anything ran.
     base: OnceLock<u64>,
 }
@@ -156,11 +159,13 @@ impl Core {
         let mut built_in = built_in_nodes();
         settings.nodes.into_iter().for_each(|node| built_in.insert(node));
         let built_in = Arc::new(built_in);
+        let data = settings.data.unwrap_or_else(|| user.data_folder());
+        let outputs = OutputRecords::in_data(&data);
         let plugins = PluginLoader::new(
             Arc::clone(&built_in),
             settings.locked,
             settings.worker.clone(),
-            settings.data.unwrap_or_else(|| user.data_folder()),
+            data,
             Components::new(compiled, settings.worker, settings.notice),
         );
         Ok(Core {
@@ -174,6 +179,7 @@ impl Core {
             revisions: Arc::default(),
             built_in,
             plugins,
+            outputs,
             base: OnceLock::new(),
         })
     }

@@ -11,7 +11,8 @@ use kino_port::{Literal, Port};
 use crate::error::Result;
 use crate::events::RunEvent;
 use crate::inputs::Inputs;
-use crate::loaded::{LoadedGraph, PlanOptions, Planned, located};
+use crate::loaded::{LoadedGraph, PlanOptions, Planned};
+use crate::outputs::located;
 use crate::plan::Plan;
 use crate::provenance::{self, Provenance};
 use crate::run::Run;
@@ -93,6 +94,7 @@ impl Graph {
             seed: None,
             memory: None,
             policy: FilePolicy::default(),
+            overwrites: false,
             cancel: Cancel::default(),
             listener: None,
         }
@@ -109,6 +111,7 @@ pub struct RunRequest {
     seed: Option<u64>,
     memory: Option<u64>,
     policy: FilePolicy,
+    overwrites: bool,
     cancel: Cancel,
     listener: Option<Box<dyn FnMut(RunEvent) + Send>>,
 }
@@ -142,6 +145,13 @@ impl RunRequest {
         self
     }
 
+    /// Whether it may replace files that this graph did not write; unless it is said, a plan that
+    /// would is refused. Records of what graphs wrote are kept in the user's data folder.
+    pub fn overwrite(mut self, overwrite: bool) -> Self {
+        self.overwrites = overwrite;
+        self
+    }
+
     /// Seeds of `"random"` are this number instead of one that is drawn.
     pub fn random_seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -167,14 +177,16 @@ impl RunRequest {
     /// Everything that stands against it, or that it was cancelled.
     pub fn plan(&self) -> Result<Plan> {
         let inputs = self.inputs.read(&self.loaded.graph)?;
-        Ok(Plan { planned: Arc::new(self.planned(&inputs)?) })
+        Ok(Plan { planned: Arc::new(self.planned(&inputs, false)?) })
     }
 
-    fn planned(&self, inputs: &[(String, Literal)]) -> Result<Planned> {
+    fn planned(&self, inputs: &[(String, Literal)], is_moved: bool) -> Result<Planned> {
         let draw = |_: &str| self.seed.unwrap_or_else(random_seed);
         let (out, until, cancel) = (&*self.out, self.until.as_deref(), &self.cancel);
-        let policy = &self.policy;
-        let settings = PlanOptions { inputs, out, until, draw: &draw, policy, cancel };
+        let (policy, overwrites) = (&self.policy, self.overwrites);
+        let draw = &draw;
+        let settings =
+            PlanOptions { inputs, out, until, draw, policy, cancel, overwrites, is_moved };
         let planned = self.loaded.plan(&settings, &mut BTreeSet::new())?;
         match self.memory {
             Some(most) => planned.within(most),
@@ -193,15 +205,16 @@ impl RunRequest {
         let mut all = Vec::with_capacity(points.len());
         for point in &points {
             let inputs: Vec<_> = inputs.iter().chain(point).cloned().collect();
-            all.push(self.planned(&inputs)?);
+            all.push(self.planned(&inputs, true)?);
         }
         let mut plans: Vec<_> = all.iter_mut().map(|one| std::mem::take(&mut one.plan)).collect();
         let folders = self.loaded.folders(&self.out);
         let locate = |path: &str| located(&folders, Access::Write, path);
         sweep::separate(&mut plans, &points, &locate);
         let planned = all.into_iter().zip(plans).map(|(one, plan)| {
-            let planned = Planned { plan, ..one };
+            let mut planned = Planned { plan, ..one };
             self.loaded.check_writes(&planned, &self.out)?;
+            self.loaded.check_outputs(&mut planned, &folders, self.overwrites)?;
             Ok(Plan { planned: Arc::new(planned) })
         });
         Ok(points.into_iter().zip(planned.collect::<Result<Vec<_>>>()?).collect())

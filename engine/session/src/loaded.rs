@@ -5,16 +5,15 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kino_graph::{
-    Access, Catalog, Diagnostic, Diagnostics, Graph, GraphLoader, PlanSettings, Severity,
-};
+use kino_graph::{Catalog, Diagnostic, Diagnostics, Graph, GraphLoader, PlanSettings, Severity};
 use kino_node::{Cancel, FilePolicy, Node, OnlyCheck, Registry, Services};
-use kino_port::{Facts, Literal, PlanError, Signature, StepInfo, format_bytes, path_to_text};
+use kino_port::{Facts, Literal, PlanError, Signature, StepInfo, format_bytes};
 use kino_runtime::NodeCatalog;
 use kino_world::{Folders, HashCache};
 
 use crate::core::Core;
 use crate::error::{Error, Result};
+use crate::outputs::{self, located};
 use crate::plugins::NodeSet;
 use crate::revisions::Revision;
 use crate::source::{GraphSource, tidy};
@@ -64,6 +63,11 @@ pub(crate) struct PlanOptions<'a> {
     pub(crate) policy: &'a FilePolicy,
     /// Raised when nobody wants the plan any more.
     pub(crate) cancel: &'a Cancel,
+    /// Whether its runs may replace files that the graph did not write.
+    pub(crate) overwrites: bool,
+    /// Whether its files move to folders of their own before it runs: what stands there is looked at
+    /// then, by [`LoadedGraph::check_outputs`].
+    pub(crate) is_moved: bool,
 }
 
 /// The registry for checking alone: it infers nothing, so that checking touches no file.
@@ -140,7 +144,7 @@ impl LoadedGraph {
         }
         let services = services.with(Arc::new(self.source.id.clone())).with(policy);
         let services = Arc::new(services);
-        let PlanOptions { inputs, until, draw, cancel, .. } = *settings;
+        let PlanOptions { inputs, until, draw, cancel, overwrites, is_moved, .. } = *settings;
         // Every path is followed link by link: not once nobody wants the plan any more.
         let locate = |access, path: &str| match cancel.is_cancelled() {
             true => path.to_owned(),
@@ -152,8 +156,12 @@ impl LoadedGraph {
         let noting = Noting { nodes, seen: RefCell::default(), cancel };
         let (versions, stem) = (&*self.core.versions, &*self.source.stem);
         let machine = &|| self.core.machine().to_vec();
-        let locate = Some(&locate as _);
-        let settings = PlanSettings { inputs, until, versions, machine, draw, stem, locate };
+        let number = |before: &str, behind: &str, key| {
+            outputs::number(&self.core.outputs, &folders, (before, behind), key)
+        };
+        let (locate, number) = (Some(&locate as _), Some(&number as _));
+        let settings =
+            PlanSettings { inputs, until, versions, machine, draw, stem, number, locate };
         let plan = self.graph.plan(&noting, &settings);
         if let Some(hashes) = services.find::<HashCache>() {
             hashes.save();
@@ -165,7 +173,37 @@ impl LoadedGraph {
         }
         let plan = plan.map_err(Error::Graph)?;
         self.check_memory(&plan, &services)?;
-        Ok(Planned { loaded: Arc::clone(self), services, plan })
+        let mut planned = Planned { loaded: Arc::clone(self), services, plan };
+        if !is_moved {
+            self.check_outputs(&mut planned, &folders, overwrites)?;
+        }
+        Ok(planned)
+    }
+
+    /// Tries where a plan writes, and refuses to replace files that this graph did not write.
+    pub(crate) fn check_outputs(
+        &self,
+        planned: &mut Planned,
+        folders: &Folders,
+        overwrites: bool,
+    ) -> Result<()> {
+        let (records, owner) = (&self.core.outputs, self.source.owner());
+        let refused = outputs::check(&planned.plan, folders, records, owner, overwrites);
+        if !refused.is_empty() {
+            return Err(self.refused(&planned.plan, refused));
+        }
+        if planned.plan.writes().next().is_some() {
+            let warnings = &mut planned.plan.warnings.list;
+            warnings.extend(outputs::tell_link(folders).map(|message| Diagnostic {
+                severity: Severity::Warning,
+                code: "out-is-a-link",
+                message,
+                location: None,
+                related: Vec::new(),
+                hint: None,
+            }));
+        }
+        Ok(())
     }
 
     /// What stands against every plan of it, as far as the graph itself and its models say it;
@@ -185,6 +223,7 @@ impl LoadedGraph {
             machine: &Vec::new,
             draw: &|_| 0,
             stem: &self.source.stem,
+            number: None,
             locate: Some(&locate),
         };
         self.graph.check_plan(&nodes, &settings).map_err(Error::Graph)
@@ -243,18 +282,6 @@ impl LoadedGraph {
         let models = models.as_deref().cloned().unwrap_or_default();
         kino_nodes::path_of_read(read, &self.source.folder, &models).map(tidy)
     }
-}
-
-/// Where a path leads, links resolved as far as files and folders are there: one text for one file.
-pub(crate) fn located(folders: &Folders, access: Access, path: &str) -> String {
-    let path = match access {
-        Access::Read => folders.graph.join(path),
-        Access::Write => folders.out.join(path),
-    };
-    let path = std::path::absolute(&path).unwrap_or(path);
-    let there = path.ancestors().find_map(|part| Some((part, part.canonicalize().ok()?)));
-    let place = there.and_then(|(part, real)| Some(real.join(path.strip_prefix(part).ok()?)));
-    path_to_text(&place.unwrap_or(path)).trim_end_matches('/').to_owned()
 }
 
 /// Notes what nodes would read, whether they find it or not, and asks no further node once planning

@@ -8,11 +8,13 @@ use std::thread::ThreadId;
 use candle_core::Tensor;
 use kino_node::{Cancel, OutputFile, RunId};
 use kino_runtime::{Cached, Event, Report, RunSpec, StopSignal};
+use kino_world::Folders;
 
 use crate::error::{Error, Result};
 use crate::events::{EventQueue, RunEvent};
 use crate::loaded::Planned;
 use crate::output::FromOutput;
+use crate::outputs::{FileState, OutputWatch};
 use crate::provenance::{self, Provenance};
 
 /// Nodes may use much stack.
@@ -23,8 +25,8 @@ const STACK: usize = 8 << 20;
 pub struct WrittenFile {
     /// The file.
     pub file: OutputFile,
-    /// Whether this run wrote it.
-    pub is_new: bool,
+    /// Whether this run wrote it, and in the place of another.
+    pub state: FileState,
 }
 
 /// What a run left.
@@ -82,6 +84,12 @@ impl RunResult {
 /// Where events of a run go; called from several threads, and must not wait.
 pub(crate) type Listener<'a> = &'a (dyn Fn(RunEvent) + Sync);
 
+/// The folders of a run that writes anything.
+fn folders_of(planned: &Planned) -> Option<Arc<Folders>> {
+    let writes = planned.plan.steps.iter().any(|step| step.traits.sink);
+    writes.then(|| planned.services.find::<Folders>()).flatten()
+}
+
 /// Runs a plan to its end, or until it is stopped.
 pub(crate) fn run_to_end(
     planned: &Planned,
@@ -96,14 +104,18 @@ pub(crate) fn run_to_end(
         true => provenance::write(plan.embedded_workflow(), &Provenance::of(plan, core.device)),
         false => String::new(),
     };
+    let watched = folders_of(planned)
+        .map(|folders| OutputWatch::begin(plan, &folders, &core.outputs, loaded.source.owner()));
     let files = Mutex::new(Vec::new());
     let lock = || files.lock().unwrap_or_else(PoisonError::into_inner);
     let events = |event: Event| {
-        if let Event::Finished { files: written, cached, .. } = &event
+        if let Event::Finished { name, files: written, cached, .. } = &event
             && !written.is_empty()
+            && let Some(watched) = &watched
         {
-            let is_new = *cached == Cached::None;
-            lock().extend(written.iter().map(|file| WrittenFile { file: file.clone(), is_new }));
+            let states = watched.finished(name, written, *cached != Cached::None);
+            let files = written.iter().cloned().zip(states);
+            lock().extend(files.map(|(file, state)| WrittenFile { file, state }));
         }
         if let Some(listener) = listener {
             listener(RunEvent { event, run: id });

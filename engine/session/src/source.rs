@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use kino_graph::GraphLoader;
 use kino_node::{FilePolicy, GraphId};
 use kino_port::{did_you_mean, path_to_text};
-use kino_world::{InputFile, read_text};
+use kino_world::{InputFile, decode_text, read_text};
 
 use crate::error::{Error, Result};
 
@@ -84,6 +84,8 @@ pub(crate) struct GraphSource {
     /// allow.
     pub(crate) policy: FilePolicy,
     pub(crate) is_built_in: bool,
+    /// What its files are known by.
+    owner: String,
     /// Its own file, where it has one.
     file: Option<PathBuf>,
     /// The files of graphs that it uses that were read, or could not be.
@@ -110,6 +112,7 @@ pub(crate) fn open(path: &Path) -> Result<GraphSource> {
             id: GraphId(format!("built-in {name}").into()),
             policy: FilePolicy::default(),
             is_built_in: true,
+            owner: format!("built-in {name}"),
             file: None,
             used: Mutex::default(),
         });
@@ -129,6 +132,7 @@ pub(crate) fn open(path: &Path) -> Result<GraphSource> {
         id: GraphId(format!("file {place:?}").into()),
         policy: FilePolicy::default(),
         is_built_in: false,
+        owner: format!("file {}", path_to_text(&place)),
         file: Some(path.to_owned()),
         used: Mutex::default(),
     })
@@ -158,20 +162,17 @@ pub(crate) fn tidy(path: PathBuf) -> PathBuf {
 }
 
 fn standard_input() -> Result<GraphSource> {
-    let mut text = String::new();
-    std::io::stdin()
-        .lock()
-        .take(LARGEST)
-        .read_to_string(&mut text)
-        .map_err(|error| Error::usage(format!("the standard input is no graph: {error}")))?;
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().lock().take(LARGEST).read_to_end(&mut bytes);
+    read.map_err(|error| Error::usage(format!("the standard input is no graph: {error}")))?;
+    let no_text = || Error::usage("the standard input is no graph: it is no text");
+    let text = decode_text(bytes).ok_or_else(no_text)?;
     Ok(GraphSource::of_text("<stdin>", "graph", text, Path::new(".")))
 }
 
 fn read(path: &Path) -> Result<String> {
     let shown = path.display();
     let unreadable = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::InvalidData => Error::usage(format!("{shown} is no text"))
-            .advising("`kino show FILE` prints the graph stored in a video or image"),
         std::io::ErrorKind::NotFound => Error::usage(format!("there is no file {shown}"))
             .advising("`kino init` lists the built-in graphs"),
         _ => Error::usage(format!("{shown} cannot be read: {error}")),
@@ -184,7 +185,10 @@ fn read(path: &Path) -> Result<String> {
         // A pipe or a device would be waited for, or read, for ever.
         return read_text(path, LARGEST).map_err(|error| Error::usage(error.to_string()));
     }
-    fs::read_to_string(path).map_err(unreadable)
+    decode_text(fs::read(path).map_err(unreadable)?).ok_or_else(|| {
+        Error::usage(format!("{shown} is no text"))
+            .advising("`kino show FILE` prints the graph stored in a video or image")
+    })
 }
 
 impl GraphSource {
@@ -192,6 +196,7 @@ impl GraphSource {
     pub(crate) fn of_text(name: &str, stem: &str, text: String, folder: &Path) -> Self {
         static LAST: AtomicU64 = AtomicU64::new(0);
         let number = LAST.fetch_add(1, Ordering::Relaxed);
+        let of = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
         GraphSource {
             name: name.to_owned(),
             text,
@@ -200,9 +205,16 @@ impl GraphSource {
             id: GraphId(format!("text {number}").into()),
             policy: FilePolicy::default(),
             is_built_in: false,
+            // A text that is given again under its name in its folder is the same graph, edited.
+            owner: format!("text {name} in {}", path_to_text(&of)),
             file: None,
             used: Mutex::default(),
         }
+    }
+
+    /// What the files that it writes are known by, in this process and in others.
+    pub(crate) fn owner(&self) -> &str {
+        &self.owner
     }
 
     /// The files that it was read from so far, those that are missing included.
@@ -224,8 +236,8 @@ impl GraphSource {
         let mut file = InputFile::open(path).map_err(failed)?;
         self.policy.check_opened_model(path, &file.stamp())?;
         let bytes = file.read_at_most(LARGEST).map_err(failed)?;
-        String::from_utf8(bytes)
-            .map_err(|_| kino_node::Error::failed(format!("{} is no text", path.display())))
+        decode_text(bytes)
+            .ok_or_else(|| kino_node::Error::failed(format!("{} is no text", path.display())))
     }
 }
 
@@ -255,7 +267,10 @@ impl GraphLoader for GraphSource {
             Ok(about) if about.len() > LARGEST || (!about.is_file() && !about.is_dir()) => {
                 read_text(&path, LARGEST).map_err(|error| error.to_string())
             }
-            _ => fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display())),
+            _ => {
+                let bytes = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()));
+                decode_text(bytes?).ok_or_else(|| format!("{} is no text", path.display()))
+            }
         }
     }
 }

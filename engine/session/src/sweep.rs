@@ -10,8 +10,9 @@ use crate::inputs::Inputs;
 
 /// More runs than this are taken for a slip.
 const MAX_RUNS: usize = 10_000;
-/// The longest name of a folder that is made of values, in characters.
+/// The longest name of a folder that is made of values, in characters and in bytes.
 const LONGEST: usize = 100;
+const LONGEST_BYTES: usize = 240;
 
 /// The inputs of one run, the swept ones alone.
 pub type SweepPoint = Vec<(String, Literal)>;
@@ -241,6 +242,7 @@ fn folders(points: &[SweepPoint]) -> Vec<String> {
         };
         let text: String =
             describe_point(point).replace(", ", ",").chars().take(LONGEST).map(safe).collect();
+        let text = &text[..text.floor_char_boundary(LONGEST_BYTES)];
         text.trim_matches(['.', '_']).to_owned()
     };
     let unique = |point: &SweepPoint| {
@@ -288,6 +290,9 @@ mod tests {
         let point = |text: &'static str| vec![("prompt".to_owned(), Literal::text(text))];
         let names = folders(&[point("../a b"), point("..:a b"), point("x")]);
         assert_eq!(names, ["prompt=.._a_b", "prompt=.._a_b-2", "prompt=x"]);
+        let long: &'static str = Box::leak("长".repeat(100).into_boxed_str());
+        let names = folders(&[point(long), point(long)]);
+        assert!(names.iter().all(|name| name.len() <= 255), "names are counted in bytes");
     }
 
     /// A plan that writes `out.png` and reads that file again, in two steps, beside another step.

@@ -77,6 +77,7 @@ impl WatchRequest {
             inputs: Inputs::new(),
             out: PathBuf::from("out"),
             until: None,
+            overwrites: false,
             session_seed: random_seed(),
             cancel: cancel.clone(),
         };
@@ -98,6 +99,14 @@ impl WatchRequest {
     /// Only this node, and what it needs.
     pub fn until(mut self, node: Option<&str>) -> Self {
         self.reader.until = node.map(str::to_owned);
+        self
+    }
+
+    /// Whether it may replace files that this graph did not write, as [`RunRequest::overwrite`].
+    ///
+    /// [`RunRequest::overwrite`]: crate::RunRequest::overwrite
+    pub fn overwrite(mut self, overwrite: bool) -> Self {
+        self.reader.overwrites = overwrite;
         self
     }
 
@@ -245,8 +254,8 @@ impl Watch {
                 return;
             }
         }
-        let warnings = new.loaded.graph.warnings();
-        if last.is_none_or(|last| last.loaded.graph.warnings().list != warnings.list) {
+        let warnings = new.plan.warnings.clone();
+        if last.is_none_or(|last| last.plan.warnings.list != warnings.list) {
             self.events.push(WatchEvent::Warnings(warnings));
         }
         self.runs.begin(new, &status);

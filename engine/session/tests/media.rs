@@ -122,11 +122,11 @@ fn a_clip_between_whose_frames_are_others_keeps_its_sound() {
     let clip = place.path("clip.mp4").to_str().unwrap().to_owned();
     let run = graph.run(inputs! { "video" => clip, "enlarge" => 1 }).out(place.folder.path());
     run.start().unwrap().wait().unwrap();
-    let mut file = InputFile::open(&place.path("interpolate-2x.mp4")).unwrap();
+    let mut file = InputFile::open(&place.path("interpolate-2x-001.mp4")).unwrap();
     let reader = VideoReader::open(&mut file, false).unwrap();
     let (fps, count) = (reader.info().fps.unwrap(), reader.info().times.len());
     assert!((fps - 20.0).abs() < 1e-6 && (29..=30).contains(&count), "{fps} {count}");
-    let (before, after) = (place.sound("clip.mp4"), place.sound("interpolate-2x.mp4"));
+    let (before, after) = (place.sound("clip.mp4"), place.sound("interpolate-2x-001.mp4"));
     assert_eq!(after.ticks(), count as u64 * 800);
     assert!(bytes(&before).starts_with(&bytes(&after)));
 }
@@ -144,7 +144,7 @@ fn a_clip_that_is_changed_or_extended_keeps_its_rate_and_sound() {
         inputs.iter().for_each(|(name, value)| all.set(*name, *value));
         let run = opened.run(all).out(place.folder.path()).start().unwrap();
         run.wait().unwrap_or_else(|error| panic!("{graph}: {error}"));
-        let name = format!("{graph}-7.mp4");
+        let name = format!("{graph}-7-001.mp4");
         let mut file = InputFile::open(&place.path(&name)).unwrap();
         let reader = VideoReader::open(&mut file, false).unwrap();
         let info = reader.info();

@@ -110,6 +110,24 @@ impl AtomicFile {
     }
 }
 
+/// Tries whether files can be written in a folder, which may be missing: whatever would hold it is
+/// there, and takes a file. Nothing is left behind.
+///
+/// # Errors
+/// When it cannot be made or written.
+pub fn check_folder(folder: &Path) -> Result<()> {
+    let there = folder.ancestors().find(|part| part.symlink_metadata().is_ok());
+    let there = there.filter(|part| !part.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !there.is_dir() {
+        let source = io::Error::from(io::ErrorKind::NotADirectory);
+        return Err(Error::Io { action: "made", path: folder.to_owned(), source });
+    }
+    let action = if there == folder { "written" } else { "made" };
+    let mut builder = tempfile::Builder::new();
+    let made = builder.prefix(".kino-tries.").suffix(PARTIAL).tempfile_in(there);
+    made.map(drop).map_err(Error::io(action, folder))
+}
+
 /// A temporary file of which nobody else thinks that it was left over.
 fn locked(builder: &tempfile::Builder<'_, '_>, folder: &Path) -> io::Result<NamedTempFile> {
     loop {

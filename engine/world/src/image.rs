@@ -9,8 +9,9 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 use crate::exr::{Exr, MAGIC};
-use crate::light::{light_to_srgb, srgb_to_light};
+use crate::light::{Primaries, light_to_srgb, srgb_to_light};
 use crate::orientation::Orientation;
+use crate::profile::{self, ColorProfile, Refused};
 use crate::{Error, InputFile, Result};
 
 /// The most pixels that an image may have: 11,585 × 11,585, which are 1.6 GB as `f32`. A few bytes
@@ -59,11 +60,11 @@ impl Image {
 }
 
 /// Reads an image as RGB, with its alpha beside it. 16-bit channels keep their precision; the EXIF
-/// orientation is applied.
+/// orientation is applied, and colours of a profile are brought to sRGB.
 ///
 /// # Errors
-/// When the file cannot be read, is no image, ends early, has more than [`MAX_PIXELS`], or does
-/// not fit into memory.
+/// When the file cannot be read, is no image, ends early, is animated, has colours that cannot be
+/// converted, has more than [`MAX_PIXELS`], or does not fit into memory.
 pub fn read_image(path: &Path) -> Result<Image> {
     InputFile::open(path)?.read_image()
 }
@@ -90,8 +91,11 @@ impl InputFile {
         }
         let decoder = Decoder::open(self, &path)?;
         let (size, orientation) = (decoder.size, decoder.orientation);
+        let profile = decoder.profile.clone().unwrap_or_default();
         let samples = decoder.samples(&path)?;
-        samples.into_image(size, orientation, &path)
+        let mut image = samples.into_image(size, orientation, &path)?;
+        profile.into_iter().for_each(|profile| profile.convert(&mut image.rgb));
+        Ok(image)
     }
 
     /// As [`image_size`], of this file.
@@ -123,6 +127,10 @@ impl InputFile {
 struct Decoder<'f> {
     size: (usize, usize),
     orientation: Orientation,
+    /// From its colours to those of frames; none where they are those.
+    profile: Result<Option<ColorProfile>, Refused>,
+    /// How many pictures follow each other in it.
+    frames: u32,
     form: Form<'f>,
 }
 
@@ -146,7 +154,11 @@ impl<'f> Decoder<'f> {
             _ => {
                 let found = looks_like(path).unwrap_or("something else");
                 let message = format!("expected a PNG, JPEG, WebP or EXR image, found {found}");
-                return Err(Error::content(path, message));
+                let error = Error::content(path, message);
+                return Err(match way_to_an_image(found, path) {
+                    Some(way) => error.advise(&way),
+                    None => error,
+                });
             }
         };
         let decoder = decoder.map_err(|error| {
@@ -168,21 +180,33 @@ impl<'f> Decoder<'f> {
             );
             return Err(Error::content(path, message).advise("make the image smaller first"));
         }
+        if decoder.frames > 1 {
+            let message = format!("it is animated: it holds {} frames, not one", decoder.frames);
+            let way = "`video.read` reads them all, and with `count: 1` the first alone";
+            return Err(Error::content(path, message).advise(way));
+        }
+        if let Err(refused) = &decoder.profile {
+            let way =
+                "save it in sRGB, as an editor does, or: `magick IN -colorspace sRGB OUT.png`";
+            return Err(Error::content(path, refused).advise(way));
+        }
         Ok(decoder)
     }
 
     fn png(file: &'f mut InputFile) -> Result<Self, String> {
         let limits = png::Limits { bytes: MAX_BESIDES };
         let mut decoder = png::Decoder::new_with_limits(BufReader::new(file), limits);
-        // Texts and profiles are read elsewhere, if at all.
+        // Texts are read elsewhere.
         decoder.set_ignore_text_chunk(true);
-        decoder.set_ignore_iccp_chunk(true);
         decoder.set_transformations(png::Transformations::EXPAND);
         let reader = decoder.read_info().map_err(|error| error.to_string())?;
         let (width, height) = reader.info().size();
         let orientation = Orientation::of(reader.info().exif_metadata.as_deref());
         let size = (width as usize, height as usize);
-        Ok(Decoder { size, orientation, form: Form::Png(Box::new(reader)) })
+        let profile = png_profile(reader.info(), reader.output_color_type().0.samples() < 3);
+        let frames = reader.info().animation_control().map_or(1, |control| control.num_frames);
+        let form = Form::Png(Box::new(reader));
+        Ok(Decoder { size, orientation, profile, frames, form })
     }
 
     fn jpeg(bytes: Vec<u8>) -> Result<Self, String> {
@@ -198,7 +222,10 @@ impl<'f> Decoder<'f> {
             ColorSpace::RGB | ColorSpace::RGBA | ColorSpace::Luma | ColorSpace::LumaA => colors,
             _ => ColorSpace::RGB,
         };
-        Ok(Decoder { size, orientation, form: Form::Jpeg(bytes, colors) })
+        let is_grey = matches!(colors, ColorSpace::Luma | ColorSpace::LumaA);
+        let profile = of_icc(decoder.icc_profile(), is_grey);
+        drop(decoder);
+        Ok(Decoder { size, orientation, profile, frames: 1, form: Form::Jpeg(bytes, colors) })
     }
 
     fn webp(file: &'f mut InputFile) -> Result<Self, String> {
@@ -209,7 +236,10 @@ impl<'f> Decoder<'f> {
         let exif = decoder.exif_metadata().ok().flatten();
         let size = (width as usize, height as usize);
         let orientation = Orientation::of(exif.as_deref());
-        Ok(Decoder { size, orientation, form: Form::WebP(Box::new(decoder)) })
+        let profile = of_icc(decoder.icc_profile().ok().flatten(), false);
+        let frames = if decoder.is_animated() { decoder.num_frames() } else { 1 };
+        let form = Form::WebP(Box::new(decoder));
+        Ok(Decoder { size, orientation, profile, frames, form })
     }
 
     /// Decodes the pixels.
@@ -231,19 +261,30 @@ impl<'f> Decoder<'f> {
                 Ok(Samples { bytes, channels, two })
             }
             Form::Jpeg(file, colors) => {
-                if !is_whole_jpeg(&file) {
-                    let error = Error::content(path, "the image ends early");
-                    return Err(error.advise("copy or download it again"));
-                }
                 let channels = colors.num_components();
-                let options = lenient().jpeg_set_out_colorspace(colors);
-                let source = ZCursor::new(file.as_slice());
-                let mut decoder = zune_jpeg::JpegDecoder::new_with_options(source, options);
                 // A progressive image keeps all coefficients, two bytes a sample, while it is
                 // decoded, and the decoder cannot be told that there is no memory: asked here.
                 drop(zeros(pixels.saturating_mul(2 * channels.max(3)), path)?);
-                let mut bytes = zeros(pixels * channels, path)?;
-                decoder.decode_into(&mut bytes).map_err(|error| damaged(&error))?;
+                let decode = |file: &[u8]| -> Result<Vec<u8>> {
+                    let options = lenient().jpeg_set_out_colorspace(colors);
+                    let source = ZCursor::new(file);
+                    let mut decoder = zune_jpeg::JpegDecoder::new_with_options(source, options);
+                    let mut bytes = zeros(pixels * channels, path)?;
+                    decoder.decode_into(&mut bytes).map_err(|error| damaged(&error))?;
+                    Ok(bytes)
+                };
+                let bytes = match is_whole_jpeg(&file) {
+                    true => decode(&file)?,
+                    false => {
+                        let [one, other] = CONTINUED.map(|with| decode(&continued(&file, with)));
+                        let (one, other) = (one?, other?);
+                        if one != other {
+                            return Err(Error::content(path, "the image ends early")
+                                .advise("copy or download it again"));
+                        }
+                        one
+                    }
+                };
                 Ok(Samples { bytes, channels, two: false })
             }
             Form::WebP(mut decoder) => {
@@ -301,8 +342,58 @@ fn zeros(length: usize, path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether a JPEG reaches its end marker (ITU-T T.81, annex B). Its decoder fills with grey what is
-/// missing; those of the other formats see to it themselves.
+/// What is put behind a JPEG without an end marker. Its decoder fills with grey what is missing, so
+/// that does not tell; but where something is missing, each of these goes on in its own way. Where
+/// both give one picture, only the marker is missing, as cameras and cut streams leave it out.
+const CONTINUED: [u8; 2] = [0x00, 0xa6];
+
+fn continued(file: &[u8], with: u8) -> Vec<u8> {
+    // Half a marker at the end belongs to what is missing.
+    let file = file.strip_suffix(&[0xff]).unwrap_or(file);
+    [file, &[with; 4096], &[0xff, 0xd9]].concat()
+}
+
+fn of_icc(profile: Option<Vec<u8>>, is_grey: bool) -> Result<Option<ColorProfile>, Refused> {
+    match profile.filter(|profile| profile.len() <= profile::LONGEST) {
+        Some(profile) => ColorProfile::of_icc(&profile, is_grey),
+        None => Ok(None),
+    }
+}
+
+/// What a PNG says of its colours: of several chunks the one that counts before the others (W3C
+/// PNG, third edition, §13.10).
+fn png_profile(info: &png::Info<'_>, is_grey: bool) -> Result<Option<ColorProfile>, Refused> {
+    if let Some(points) = info.coding_independent_code_points {
+        let png::CodingIndependentCodePoints {
+            color_primaries,
+            transfer_function,
+            matrix_coefficients,
+            is_video_full_range_image,
+        } = points;
+        return ColorProfile::of_code_points(
+            color_primaries,
+            transfer_function,
+            matrix_coefficients,
+            is_video_full_range_image,
+        );
+    }
+    if let Some(profile) = &info.icc_profile {
+        return of_icc(Some(profile.to_vec()), is_grey);
+    }
+    if info.srgb.is_some() {
+        return Ok(None);
+    }
+    let place = |(x, y): (png::ScaledFloat, png::ScaledFloat)| {
+        [f64::from(x.into_value()), f64::from(y.into_value())]
+    };
+    let primaries = info.chrm_chunk.filter(|_| !is_grey).map(|found| {
+        Primaries([place(found.red), place(found.green), place(found.blue), place(found.white)])
+    });
+    ColorProfile::of_gamma(info.gama_chunk.map(png::ScaledFloat::into_value), primaries)
+}
+
+/// Whether a JPEG reaches its end marker (ITU-T T.81, annex B). Those of the other formats see to
+/// it themselves.
 fn is_whole_jpeg(bytes: &[u8]) -> bool {
     let mut at = 0;
     while let Some(&[first, second]) = bytes.get(at..at + 2) {
@@ -377,24 +468,96 @@ impl Samples {
 pub fn looks_like(path: &Path) -> Option<&'static str> {
     let mut start = Vec::new();
     InputFile::open(path).ok()?.take(512).read_to_end(&mut start).ok()?;
-    let kinds: [(&[u8], &str); 9] = [
-        (b"", "an empty file"),
-        (b"PK\x03\x04", "a zip archive (PyTorch's pickle files are such)"),
-        (b"\x80", "a Python pickle"),
-        (b"%PDF", "a PDF"),
-        (b"GIF8", "a GIF"),
-        (b"\x1f\x8b", "a gzip archive"),
-        (b"\x1aE\xdf\xa3", "a WebM or Matroska video"),
-        (b"GGUF", "a GGUF model"),
-        (b"\x7fELF", "a program"),
-    ];
     if start.is_empty() {
-        return Some(kinds[0].1);
+        return Some("an empty file");
     }
-    if start.get(4..8) == Some(b"ftyp") {
-        return Some("an mp4 or similar video");
+    if let Some(brand) = start.get(8..12).filter(|_| start[4..].starts_with(b"ftyp")) {
+        return Some(match brand {
+            b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" | b"mif1" | b"msf1" => HEIC,
+            b"avif" | b"avis" => "an AVIF image",
+            b"crx " => RAW,
+            _ => "an mp4 or similar video",
+        });
     }
-    let known =
-        kinds[1..].iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, kind)| *kind);
-    known.or_else(|| std::str::from_utf8(&start).is_ok().then_some("text"))
+    let is_svg = |text: &str| {
+        let text = text.trim_start_matches('\u{feff}').trim_start();
+        text.starts_with("<svg")
+            || (text.starts_with("<?xml") || text.starts_with("<!--")) && text.contains("<svg")
+    };
+    let known = KINDS.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, kind)| *kind);
+    let text = || match std::str::from_utf8(&start) {
+        Ok(text) => Some(text),
+        // Cut in the middle of a character.
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(&start[..error.valid_up_to()]).ok()
+        }
+        Err(_) => None,
+    };
+    known.or_else(|| text().map(|text| if is_svg(text) { "an SVG drawing" } else { "text" }))
+}
+
+const HEIC: &str = "an HEIC image, as phones take them";
+const RAW: &str = "a raw photo of a camera";
+
+/// How files begin, and what they are. What stands first counts.
+const KINDS: [(&[u8], &str); 33] = [
+    (b"PK\x03\x04", "a zip archive (PyTorch's pickle files are such)"),
+    (b"\x80", "a Python pickle"),
+    (b"%PDF", "a PDF"),
+    (b"%!PS", "a PostScript drawing"),
+    (b"GIF8", "a GIF"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"\x1aE\xdf\xa3", "a WebM or Matroska video"),
+    (b"GGUF", "a GGUF model"),
+    (b"\x7fELF", "a program"),
+    (b"\x89PNG\r\n\x1a\n", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"8BPS", "a Photoshop document (PSD)"),
+    (b"\xff\x0a", "a JPEG XL image"),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL image"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
+    (b"II*\0\x10\0\0\0CR", RAW),
+    (b"IIU\0", RAW),
+    (b"IIRO", RAW),
+    (b"IIRS", RAW),
+    (b"FUJIFILMCCD-RAW", RAW),
+    (b"II*\0", "a TIFF image, or a raw photo of a camera"),
+    (b"MM\0*", "a TIFF image, or a raw photo of a camera"),
+    (b"II+\0", "a TIFF image"),
+    (b"MM\0+", "a TIFF image"),
+    (b"#?RADIANCE", "a Radiance HDR image"),
+    (b"#?RGBE", "a Radiance HDR image"),
+    (b"qoif", "a QOI image"),
+    (b"DDS ", "a DDS texture"),
+    (b"gimp xcf", "a GIMP document (XCF)"),
+    (b"BM", "a BMP image"),
+    (b"\0\0\x01\0", "an icon (ICO)"),
+    (b"\x76\x2f\x31\x01", "an EXR image"),
+];
+
+/// How an image that is read is made of a file that is none of them.
+fn way_to_an_image(found: &str, path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_string_lossy();
+    let stem = path.file_stem()?.to_string_lossy();
+    let (name, stem) = (kino_port::escape_line(&name), kino_port::escape_line(&stem));
+    Some(match found {
+        "a GIF" | "a WebM or Matroska video" | "an mp4 or similar video" => {
+            "`video.read` reads it, and with `count: 1` its first frame alone".to_owned()
+        }
+        "an SVG drawing" => format!("draw it: `rsvg-convert {name} -o {stem}.png`, or inkscape"),
+        "a PDF" | "a PostScript drawing" => {
+            format!("draw a page of it: `magick -density 150 {name}[0] {stem}.png`")
+        }
+        RAW => format!("develop it with darktable or RawTherapee, and save it as PNG or EXR"),
+        HEIC | "an AVIF image" => {
+            format!("convert it: `heif-convert {name} {stem}.png`, or `magick {name} {stem}.png`")
+        }
+        "a JPEG XL image" => format!("convert it: `djxl {name} {stem}.png`"),
+        image if image.contains(" image") || image.contains("document") => {
+            format!("convert it: `magick {name}[0] {stem}.png`")
+        }
+        "a DDS texture" | "an icon (ICO)" => format!("convert it: `magick {name}[0] {stem}.png`"),
+        _ => return None,
+    })
 }

@@ -89,10 +89,27 @@ impl Seek for InputFile {
 /// The text of a file of at most `most` bytes.
 ///
 /// # Errors
-/// When it is no regular file, cannot be read, is longer, or is no text in UTF-8.
+/// When it is no regular file, cannot be read, is longer, or is no text as [`decode_text`] takes
+/// it.
 pub fn read_text(path: &Path, most: u64) -> Result<String> {
     let bytes = InputFile::open(path)?.read_at_most(most)?;
-    String::from_utf8(bytes).map_err(|_| Error::content(path, "it is no text"))
+    decode_text(bytes).ok_or_else(|| Error::content(path, "it is no text"))
+}
+
+/// A text in UTF-8, or in UTF-16 where it begins with that mark (U+FEFF), as some editors write it;
+/// the mark itself goes. None where it is no such text.
+pub fn decode_text(bytes: Vec<u8>) -> Option<String> {
+    let wide = |bytes: &[u8], read: fn([u8; 2]) -> u16| {
+        let (pairs, rest) = bytes.as_chunks::<2>();
+        let units: Vec<u16> = pairs.iter().map(|pair| read(*pair)).collect();
+        rest.is_empty().then(|| String::from_utf16(&units).ok()).flatten()
+    };
+    match bytes.as_slice() {
+        [0xff, 0xfe, text @ ..] => wide(text, u16::from_le_bytes),
+        [0xfe, 0xff, text @ ..] => wide(text, u16::from_be_bytes),
+        [0xef, 0xbb, 0xbf, text @ ..] => String::from_utf8(text.to_vec()).ok(),
+        _ => String::from_utf8(bytes).ok(),
+    }
 }
 
 #[cfg(all(test, unix))]
@@ -101,6 +118,22 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
+
+    #[test]
+    fn texts_are_read_by_their_mark() {
+        let text = "Graph(version: 1) // 猫 🦊";
+        let wide: Vec<u16> = text.encode_utf16().collect();
+        let little = [0xfeff].iter().chain(&wide).flat_map(|unit: &u16| unit.to_le_bytes());
+        let big = [0xfeff].iter().chain(&wide).flat_map(|unit: &u16| unit.to_be_bytes());
+        let (little, big): (Vec<u8>, Vec<u8>) = (little.collect(), big.collect());
+        let marked = [b"\xef\xbb\xbf", text.as_bytes()].concat();
+        for bytes in [little.clone(), big, marked, text.as_bytes().to_vec()] {
+            assert_eq!(decode_text(bytes).as_deref(), Some(text));
+        }
+        assert_eq!(decode_text(little[..little.len() - 1].to_vec()), None, "half a character");
+        assert_eq!(decode_text(vec![0xff, 0xfe, 0x00, 0xd8]), None, "half a pair");
+        assert_eq!(decode_text(vec![b'a', 0xff]), None);
+    }
 
     fn said(path: &Path) -> String {
         InputFile::open(path).unwrap_err().to_string()

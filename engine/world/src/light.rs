@@ -24,7 +24,7 @@ pub(crate) struct Primaries(pub(crate) [[f64; 2]; 4]);
 pub(crate) const BT709: Primaries =
     Primaries([[0.64, 0.33], [0.30, 0.60], [0.15, 0.06], [0.3127, 0.3290]]);
 
-type Matrix = [[f64; 3]; 3];
+pub(crate) type Matrix = [[f64; 3]; 3];
 
 /// Cone responses by Bradford (Lam 1985), from XYZ.
 const BRADFORD: Matrix =
@@ -79,6 +79,21 @@ impl Primaries {
         let finite = whole.iter().flatten().all(|number| number.is_finite() && number.abs() < 1e3);
         finite.then(|| whole.map(|row| row.map(|number| number as f32)))
     }
+}
+
+/// The white of profiles (ICC.1:2022 §7.2.16): D50.
+const D50: [f64; 3] = [0.9642, 1.0, 0.8249];
+
+/// What brings light to BT.709 primaries, of which `to_xyz` says the XYZ with white at D50; none
+/// where it is no such matrix.
+pub(crate) fn from_d50(to_xyz: Matrix) -> Option<[[f32; 3]; 3]> {
+    let (from, to) = (apply(&BRADFORD, D50), apply(&BRADFORD, xyz(BT709.0[3])?));
+    let scaled: Matrix =
+        std::array::from_fn(|row| std::array::from_fn(|c| BRADFORD[row][c] * to[row] / from[row]));
+    let adapt = times(&inverse(&BRADFORD)?, &scaled);
+    let whole = times(&inverse(&BT709.to_xyz()?)?, &times(&adapt, &to_xyz));
+    let finite = whole.iter().flatten().all(|number| number.is_finite() && number.abs() < 1e3);
+    finite.then(|| whole.map(|row| row.map(|number| number as f32)))
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use crate::{Error, Result};
 
 /// What the common file systems take, in bytes.
 const LONGEST_NAME: usize = 255;
+/// What systems take as a whole path, less room for the names of temporary files.
+const LONGEST_PATH: usize = 3800;
 
 /// The folders that a graph's paths are relative to.
 #[derive(Clone, Debug)]
@@ -65,6 +67,13 @@ impl Folders {
             ));
         }
         let target = self.out.join(relative);
+        let whole = std::path::absolute(&target).map_or(0, |path| path.as_os_str().len());
+        if whole > LONGEST_PATH {
+            return Err(Error::refused(
+                format!("this path is {whole} bytes long as a whole, at most {LONGEST_PATH} fit"),
+                "write to fewer folders, or to one that lies less deep with `--out DIR`",
+            ));
+        }
         self.stays_within(&target, path)?;
         Ok(target)
     }
@@ -101,6 +110,8 @@ mod tests {
         let long = folders.output(&format!("a/{}.mp4", "长".repeat(100))).unwrap_err();
         assert!(long.to_string().contains("304 bytes long, at most 255"), "{long}");
         assert!(folders.output(&format!("{}.mp4", "a".repeat(251))).is_ok());
+        let deep = folders.output(&format!("{}a.mp4", "a/".repeat(2000))).unwrap_err();
+        assert!(deep.to_string().contains("bytes long as a whole, at most 3800"), "{deep}");
         assert_eq!(folders.input("x.png"), Path::new("g/x.png"));
     }
 

@@ -1,13 +1,15 @@
 //! Tensors in safetensors files: one read by name, several written at once. Pickle files are
 //! refused.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use kino_port::{did_you_mean, format_bytes};
 use safetensors::tensor::{Metadata, TensorView};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::{AtomicFile, Error, InputFile, Result, looks_like};
 
@@ -25,10 +27,11 @@ pub struct TensorInfo {
     pub shape: Vec<usize>,
 }
 
-/// What a safetensors file holds, by its header alone, sorted by name.
+/// The tensors of a safetensors file whose types are read, by its header alone, sorted by name.
 ///
 /// # Errors
-/// When the file cannot be read, is no safetensors file, or ends early.
+/// When the file cannot be read, is no safetensors file, names a tensor twice, ends early, or goes
+/// on behind its last tensor.
 pub fn tensor_info(path: &Path) -> Result<Vec<TensorInfo>> {
     InputFile::open(path)?.tensor_info()
 }
@@ -65,7 +68,8 @@ impl InputFile {
 
 fn infos(metadata: &Metadata, path: &Path) -> Result<Vec<TensorInfo>> {
     let mut infos = Vec::new();
-    for (name, info) in metadata.tensors() {
+    // A tensor of another type stands in nobody's way who asks for this one.
+    for (name, info) in metadata.tensors().into_iter().filter(|(_, info)| is_read(info.dtype)) {
         let dtype = checked_type(&name, info, path)?;
         infos.push(TensorInfo { name, dtype, shape: info.shape.clone() });
     }
@@ -73,12 +77,17 @@ fn infos(metadata: &Metadata, path: &Path) -> Result<Vec<TensorInfo>> {
     Ok(infos)
 }
 
+fn is_read(dtype: safetensors::Dtype) -> bool {
+    DType::try_from(dtype).is_ok()
+}
+
 /// The element type of a tensor whose shape takes just the bytes that the header gives it.
 fn checked_type(name: &str, info: &safetensors::tensor::TensorInfo, path: &Path) -> Result<DType> {
     let dtype = DType::try_from(info.dtype).map_err(|_| {
         let found = info.dtype;
-        let message = format!("tensor `{name}` has the element type {found:?}, which is not known");
-        Error::content(path, message)
+        let message = format!("tensor `{name}` has the element type {found:?}, which is not read");
+        let way = "save it as F32, F16, BF16, F64, U8, U32, I16, I32 or I64";
+        Error::content(path, message).advise(way)
     })?;
     let (start, end) = info.data_offsets;
     let size = dtype.size_in_bytes();
@@ -190,11 +199,49 @@ fn header(file: &mut InputFile, path: &Path) -> Result<(Metadata, u64)> {
     let metadata: Metadata = serde_json::from_slice(&bytes).map_err(|error| {
         Error::content(path, format!("the header of the safetensors file is broken ({error})"))
     })?;
-    let end = metadata.tensors().values().map(|info| info.data_offsets.1 as u64).max().unwrap_or(0);
-    if end.saturating_add(size + 8) > length {
-        return Err(truncated(path));
+    let broken = |what: String| {
+        Error::content(path, what).advise("copy or download it again, or save it anew")
+    };
+    if let Some(name) = repeated_name(&bytes) {
+        return Err(broken(format!("the header of the safetensors file names `{name}` twice")));
     }
-    Ok((metadata, size + 8))
+    let end = metadata.tensors().values().map(|info| info.data_offsets.1 as u64).max().unwrap_or(0);
+    match end.saturating_add(size + 8) {
+        whole if whole > length => Err(truncated(path)),
+        whole if whole < length => Err(broken(format!(
+            "the safetensors file goes on for {} bytes behind its last tensor",
+            length - whole
+        ))),
+        _ => Ok((metadata, size + 8)),
+    }
+}
+
+/// A name that a header has twice, of which readers take one or the other.
+fn repeated_name(header: &[u8]) -> Option<String> {
+    struct Names(Option<String>);
+    impl<'de> Deserialize<'de> for Names {
+        fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            from.deserialize_map(Names(None))
+        }
+    }
+    impl<'de> Visitor<'de> for Names {
+        type Value = Names;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a map of tensors")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Names, A::Error> {
+            let mut seen = HashSet::new();
+            while let Some((name, _)) = map.next_entry::<String, IgnoredAny>()? {
+                if !seen.insert(name.clone()) {
+                    self.0.get_or_insert(name);
+                }
+            }
+            Ok(self)
+        }
+    }
+    serde_json::from_slice::<Names>(header).ok()?.0
 }
 
 /// The nearest names, or all if they are few.

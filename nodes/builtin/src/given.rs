@@ -230,6 +230,7 @@ fn infer(_: &Services, facts: &Facts) -> InferResult {
     let shape = [layout.channels, latents, size.0 / layout.spatial, size.1 / layout.spatial];
     let clip = (longest(encoding, frames, [start, end]), [size.0, size.1]);
     let tile = tiles(&vae, review.size("tile").unwrap_or(0), Network::Encoder, clip);
+    let tile = review.take(tile).flatten();
     let weights = vae.weight_bytes(Network::Encoder);
     let pass = vae.spec.encode_memory(clip.0, clip.1, tile);
     let fact = GivenFact { shape, space: Some(vae.space()), frames, encoding };
@@ -267,7 +268,7 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let places = Places::of(layout, encoding, (frames, latents), counts).map_err(refuse)?;
     cx.check_cancel()?;
     let clip = (longest(encoding, frames, counts), [height, width]);
-    let tile = tiles(&vae, inputs.int("tile")?, Network::Encoder, clip);
+    let tile = tiles(&vae, inputs.int("tile")?, Network::Encoder, clip).map_err(refuse)?;
     let encoder = Encoding::new(Arc::clone(&vae), tile);
     let ends = (start.as_deref(), end.as_deref());
     let tensor = match encoding {

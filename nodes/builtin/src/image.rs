@@ -20,7 +20,7 @@ use crate::video::{Look, infer_written, one_frame, write};
 pub(crate) static READ: NodeDef = NodeDef {
     signature: Signature {
         name: Cow::Borrowed("image.read"),
-        version: Cow::Borrowed("2"),
+        version: Cow::Borrowed("3"),
         about: Cow::Borrowed(READ_ABOUT),
         inputs: ports![
             path_port("path").about("A PNG, JPEG, WebP or EXR file, relative to the graph."),
@@ -36,7 +36,9 @@ pub(crate) static READ: NodeDef = NodeDef {
 
 const READ_ABOUT: &str = "Reads an image as one frame. The contents decide what it is, not the \
 name: PNG, JPEG, WebP or EXR. What is transparent shows `background`; `mask.read` reads the alpha. \
-16 bits a channel keep their precision, and the orientation that a camera noted is applied. \
+16 bits a channel keep their precision, and the orientation that a camera noted is applied. Colours \
+of a profile (ICC, or gAMA, cHRM and cICP of a PNG) are brought to sRGB; what cannot be is refused by \
+its name, and so is what is animated, which `video.read` reads. \
 Shape: `[1, h, w, 3]` in 0…1.\n\n\
 An EXR holds light: of its layers the first with R, G and B (or Y alone) is read, its display \
 window, brought to the primaries of BT.709 and encoded by the curve of sRGB. Beyond 1 that curve \

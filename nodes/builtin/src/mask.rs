@@ -33,7 +33,7 @@ const fn mask_in() -> Port {
 pub(crate) static READ: NodeDef = NodeDef {
     signature: Signature {
         name: Cow::Borrowed("mask.read"),
-        version: Cow::Borrowed("2"),
+        version: Cow::Borrowed("3"),
         about: Cow::Borrowed(READ_ABOUT),
         inputs: ports![
             path_port("path").about("A PNG, JPEG, WebP or EXR file, relative to the graph."),

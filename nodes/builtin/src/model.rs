@@ -71,6 +71,12 @@ read from names and shapes. A bare name is also looked for in the folders of the
 and in what ComfyUI calls the folders there: diffusion_models, unet, vae, text_encoders, clip, \
 clip_vision. The tokenizer of UMT5 is brought along. Without a `source` the noise levels are shifted \
 by 3 (5 for TI2V, 16 for a first and a last frame): `shift` of `dit.sample` says otherwise.\n\n\
+`embedded:shapes` lies in the binary, and is small: it knows clips of one or two objects, worded as \
+\"a large red circle moves right on a white background\". Colours: red, green, blue, yellow, purple, \
+orange, cyan, pink. Shapes: circle, square, triangle, star, ring. Sizes: small, large. What they do: \
+moves right, moves left, moves up, moves down, stays still, spins, grows, shrinks, orbits. Backgrounds: \
+black, white, gray, navy, beige. Two objects are joined by \"and\"; a comma and Chinese are read as well, \
+48 words at most. Other words mean nothing to it.\n\n\
 `hub:OWNER/NAME` is looked up in the local Hugging Face cache (HF_HUB_CACHE, HF_HOME); nothing is \
 downloaded: `hf download OWNER/NAME` puts a model there.\n\n\
 Example:\n    \"model\": (op: \"model.load\", with: {\"source\": \"embedded:shapes\"}),";

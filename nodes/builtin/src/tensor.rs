@@ -36,7 +36,7 @@ pub(crate) static READ: NodeDef = NodeDef {
 const READ_ABOUT: &str = "Reads one tensor of a safetensors file. A tensor connects to any port \
 that holds one, and must have that port's shape: a latent `[c, f, h, w]` (or with a leading batch \
 of one), frames `[f, h, w, 3]` in 0…1, embeddings `[rows, dim]`, noise levels `[steps + 1]`. \
-Pickle files are refused.\n\n\
+Levels of whole numbers are brought to 0…1: 255 of U8 is 1. Pickle files are refused.\n\n\
 Example:\n    // sampling from given noise\n    \"noise\": (op: \"tensor.read\", with: {\"path\": \
 \"start.safetensors\", \"name\": \"latents\"}),";
 
@@ -74,7 +74,10 @@ fn pick(file: &mut InputFile, infos: &[TensorInfo], name: &str) -> Result<Tensor
     }
     match infos {
         [one] if name.is_empty() => Ok(one.clone()),
-        [] => Err(PlanError::at("path", format!("{} holds no tensor", file.path().display()))),
+        [] if name.is_empty() => {
+            let message = format!("{} holds no tensor that is read", file.path().display());
+            Err(PlanError::at("path", message))
+        }
         several if name.is_empty() => {
             let names: Vec<&str> = several.iter().take(12).map(|info| info.name.as_str()).collect();
             let message =

@@ -54,12 +54,44 @@ fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
         part.spec.outputs().iter().map(|spec| (spec.name.to_string(), spec.shape())).collect();
     let results: u64 = embeddings.iter().map(|(_, shape)| f32_bytes(shape)).sum();
     let memory = part.weight_bytes().saturating_add(part.spec.memory(part.dtype));
+    let texts = ["prompt", "negative"].map(|port| Some((port, facts.text(port)?)));
+    let warnings = texts.into_iter().flatten().flat_map(|(port, text)| lost(&part, port, text));
     review.finish(StepInfo {
+        warnings: warnings.collect(),
         outputs: vec![Fact::typed(ConditioningFact { embeddings })],
         memory: memory.saturating_add(2 * results),
         weights: part.planned(Network::Whole, part.weight_bytes()),
         ..StepInfo::default()
     })
+}
+
+/// What of a text the model will not read.
+fn lost(part: &TextHandle, port: &str, text: &str) -> Vec<PlanError> {
+    /// So much of what is lost is shown.
+    const SHOWN: usize = 60;
+    // What is wrong with the tokenizer, loading it says.
+    let loss = part.spec.loss(&part.model.checkpoint, text).unwrap_or_default();
+    let mut lost = Vec::new();
+    if !loss.cut.is_empty() {
+        let begin: String = loss.cut.chars().take(SHOWN).collect();
+        let more = if loss.cut.chars().count() > SHOWN { "…" } else { "" };
+        let message = format!(
+            "the text is longer than the model reads: `{begin}{more}` and what follows is left out"
+        );
+        lost.push(PlanError::at(port, message).hint("say what matters first, in fewer words"));
+    }
+    if let [words @ .., last] = loss.unknown.as_slice() {
+        let words: Vec<String> = words.iter().take(12).map(|word| format!("`{word}`")).collect();
+        let (words, they) = match words.as_slice() {
+            [] => (format!("`{last}`"), "it means"),
+            words => (format!("{} and `{last}`", words.join(", ")), "they mean"),
+        };
+        let message = format!("the model does not know {words}: {they} nothing to it");
+        let hint = "use words that it knows: `kino nodes model.load` lists those of \
+                    embedded:shapes";
+        lost.push(PlanError::at(port, message).hint(hint));
+    }
+    lost
 }
 
 fn encode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {

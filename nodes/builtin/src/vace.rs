@@ -330,6 +330,7 @@ fn infer(_: &Services, facts: &Facts) -> InferResult {
     let fact = ControlFact { shape, references: layout.references, space: Some(vae.space()) };
     let clip = (layout.frames, layout.size);
     let tile = tiles(&vae, review.size("tile").unwrap_or(0), Network::Encoder, clip);
+    let tile = review.take(tile).flatten();
     let weights = vae.weight_bytes(Network::Encoder);
     let pass = vae.spec.encode_memory(layout.frames, layout.size, tile);
     let noise = Fact::Literal(Literal::Int(layout.noise_frames(&vae) as i128));
@@ -360,7 +361,7 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let layout = layout.ok_or_else(|| refuse(size_is_missing("frames")))?;
     cx.check_cancel()?;
     let clip = (layout.frames, layout.size);
-    let tile = tiles(&vae, inputs.int("tile")?, Network::Encoder, clip);
+    let tile = tiles(&vae, inputs.int("tile")?, Network::Encoder, clip).map_err(refuse)?;
     let encoder = Encoding::new(Arc::clone(&vae), tile);
     let pictures: Vec<_> = references.iter().map(|(_, picture)| &**picture).collect();
     let source = channels::Source { video: video.as_deref(), mask: mask.as_deref(), pictures };

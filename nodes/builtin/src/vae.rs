@@ -104,14 +104,22 @@ pub(crate) const fn tile() -> Port {
 const WHOLE: u64 = 2 << 30;
 const AUTOMATIC: usize = 256;
 
+/// The least side of a tile, in pixels of a latent: smaller ones overlap by less than one of them,
+/// and what is decoded changes from tile to tile.
+const LEAST_TILE: usize = 4;
+
 /// The tiles that a node asks for; where it leaves that open, by what the network needs for so many
 /// frames of `[height, width]` pixels.
+///
+/// # Errors
+/// When their edges would be seen.
 pub(crate) fn tiles(
     part: &VaeHandle,
     side: usize,
     network: Network,
     (frames, size): (usize, [usize; 2]),
-) -> Option<Tile> {
+) -> Result<Option<Tile>, PlanError> {
+    let least = LEAST_TILE * part.latents().spatial;
     let side = match side {
         0 => {
             let whole = match network {
@@ -119,13 +127,21 @@ pub(crate) fn tiles(
                 Network::Decoder | Network::Whole => part.spec.decode_memory(frames, size, None),
             };
             if whole <= WHOLE {
-                return None;
+                return Ok(None);
             }
             AUTOMATIC
         }
+        side if side < least => {
+            let message =
+                format!("tiles of {side} pixels are too small: their edges would be seen");
+            return Err(PlanError::at("tile", message).hint(format!(
+                "the least is {least}, {AUTOMATIC} is usual; 0 takes frames whole where memory \
+                 allows it"
+            )));
+        }
         side => side,
     };
-    Some(Tile::square(side, part.latents().spatial))
+    Ok(Some(Tile::square(side, part.latents().spatial)))
 }
 
 fn check_side(part: &VaeHandle, axis: &str, side: usize) -> Result<usize, PlanError> {
@@ -151,6 +167,7 @@ fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
     let count = count.and_then(|count| review.take(count));
     let clip = (frames.count.unwrap_or(2), [frames.height, frames.width]);
     let tile = tiles(&part, review.size("tile").unwrap_or(0), Network::Encoder, clip);
+    let tile = review.take(tile).flatten();
     let weights = part.weight_bytes(Network::Encoder);
     let pass = part.spec.encode_memory(clip.0, clip.1, tile);
     let mut infer = StepInfo {
@@ -208,6 +225,7 @@ fn infer_decode(_: &Services, facts: &Facts) -> InferResult {
     let frame_count = part.latents().frames(count);
     let clip = (frame_count, [height, width]);
     let tile = tiles(&part, review.size("tile").unwrap_or(0), Network::Decoder, clip);
+    let tile = review.take(tile).flatten();
     let weights = part.weight_bytes(Network::Decoder);
     let pass = part.spec.decode_memory(frame_count, [height, width], tile);
     let frames = f32_bytes(&[frame_count, height, width, 3]);
@@ -265,7 +283,7 @@ fn decode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     };
     let spatial = part.latents().spatial;
     let clip = (part.latents().frames(count), [height * spatial, width * spatial]);
-    let tile = tiles(&part, inputs.int("tile")?, Network::Decoder, clip);
+    let tile = tiles(&part, inputs.int("tile")?, Network::Decoder, clip).map_err(refuse)?;
     match tile.filter(|tile| tile.cuts(clip.1)) {
         Some(tile) => {
             let mut done = |done, all| cx.progress(done, all);
@@ -339,7 +357,7 @@ fn encode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let count = check_frames(&part, "frames", frames.count()).map_err(refuse)?;
     cx.check_cancel()?;
     let shape = (frames.count(), [frames.height(), frames.width()]);
-    let tile = tiles(&part, inputs.int("tile")?, Network::Encoder, shape);
+    let tile = tiles(&part, inputs.int("tile")?, Network::Encoder, shape).map_err(refuse)?;
     let mut clip = Encoding { progress: (0, count), ..Encoding::new(part.clone(), tile) };
     let tensor = clip.encode(cx, || Regrouped::new(frames.chunks()), count)?; // [c, f, h, w]
     Ok(vec![Some(Value::from(Latent { tensor, space: Some(part.space()) }))])

@@ -139,6 +139,24 @@ pub trait TextEncoderSpec: Send + Sync {
     /// # Errors
     /// When they cannot be read or do not fit.
     fn load(&self, checkpoint: &Checkpoint, weights: &Weights) -> Result<Arc<dyn TextEncoder>>;
+
+    /// What of a prompt it will not read; nothing where that is not known before weights are.
+    ///
+    /// # Errors
+    /// When the tokenizer cannot be read.
+    fn loss(&self, checkpoint: &Checkpoint, prompt: &str) -> Result<PromptLoss> {
+        let _ = (checkpoint, prompt);
+        Ok(PromptLoss::default())
+    }
+}
+
+/// What of a prompt a text encoder does not read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PromptLoss {
+    /// The end of the text, beyond the tokens that the model reads; empty where all is read.
+    pub cut: String,
+    /// Words that stand for nothing in its vocabulary, each once, in the order of the text.
+    pub unknown: Vec<String>,
 }
 
 /// Turns text into conditioning.

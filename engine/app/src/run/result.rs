@@ -3,7 +3,7 @@
 use kino_graph::{Diagnostic, Diagnostics, Severity};
 use kino_node::{OutputFile, Value};
 use kino_port::escape_line;
-use kino_session::{Plan, RunResult, WrittenFile};
+use kino_session::{FileState, Plan, RunResult, WrittenFile};
 
 use crate::failure::Failure;
 use crate::json::{Map, Value as Json, json};
@@ -43,13 +43,23 @@ pub(crate) fn print(done: &RunResult, screen: &Screen) -> Result<(), Failure> {
     if screen.json {
         let outputs = as_json(&report.outputs);
         let memory = json!({ "predicted": done.predicted_memory, "peak": done.process_memory });
-        screen.print_json(&json!({ "event": "outputs", "outputs": outputs, "memory": memory }))?;
+        let files = files.iter().map(|WrittenFile { file, state }| {
+            let OutputFile { path, hash, bytes } = file;
+            json!({ "path": path, "bytes": bytes, "hash": hash, "state": state.name() })
+        });
+        let files: Vec<Json> = files.collect();
+        screen.print_json(&json!({
+            "event": "outputs", "outputs": outputs, "files": files, "memory": memory,
+        }))?;
         return Ok(());
     }
     let paint = screen.out;
     let mut table = Table::new(&[Align::Left, Align::Right, Align::Left]);
-    for WrittenFile { file, is_new } in files {
-        let end = if *is_new { quantity::seconds(report.seconds) } else { "unchanged".to_owned() };
+    for WrittenFile { file, state } in files {
+        let end = match state {
+            FileState::UpToDate => state.name().to_owned(),
+            _ => format!("{}, {}", state.name(), quantity::seconds(report.seconds)),
+        };
         let size = quantity::bytes(file.bytes);
         table.row([paint.bold(&file.path.display().to_string()), size, paint.dim(&end)]);
     }

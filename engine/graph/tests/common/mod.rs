@@ -226,6 +226,7 @@ pub(crate) fn plan_with(
         machine: &|| b"cpu".to_vec(),
         draw: &|_| 42,
         stem: "g",
+        number: None,
         locate: None,
     };
     graph.plan(catalog, &settings)
@@ -279,6 +280,7 @@ pub(crate) fn planned(
         machine: &|| b"".to_vec(),
         draw: &|_| 42,
         stem: "outer",
+        number: None,
         locate: None,
     };
     graph.plan(&nodes(), &settings).map_err(|problems| problems.render().trim().to_owned())

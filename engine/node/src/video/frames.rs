@@ -34,10 +34,10 @@ enum ChunkStorage {
 }
 
 impl Frames {
-    /// Frames from one tensor `[f, h, w, 3]`.
+    /// Frames from one tensor `[f, h, w, 3]`, as [`FramesBuilder::push`] takes it.
     ///
     /// # Errors
-    /// When the shape is another.
+    /// When the shape is another, or a number is none.
     pub fn from_tensor(tensor: &Tensor, fps: Option<f64>) -> Result<Self> {
         let mut builder = FramesBuilder { frames: Frames::empty(fps), ledger: None, scratch: None };
         builder.push(tensor)?;
@@ -153,6 +153,28 @@ impl fmt::Debug for Frames {
     }
 }
 
+/// A tensor as f32. Whole numbers are levels of 0…1.
+fn levels(tensor: &Tensor) -> Result<Tensor> {
+    let largest = match tensor.dtype() {
+        DType::U8 => f64::from(u8::MAX),
+        DType::U32 => f64::from(u32::MAX),
+        DType::I16 => f64::from(i16::MAX),
+        DType::I32 => f64::from(i32::MAX),
+        DType::I64 => i64::MAX as f64,
+        _ => return Ok(tensor.to_dtype(DType::F32)?),
+    };
+    Ok((tensor.to_dtype(DType::F64)? / largest)?.to_dtype(DType::F32)?)
+}
+
+/// How many elements of a tensor that is [`compact`] are no numbers.
+fn count_nan(tensor: &Tensor) -> usize {
+    let (storage, _) = tensor.storage_and_layout();
+    let Storage::Cpu(CpuStorage::F32(elements)) = &*storage else { return 0 };
+    // In pieces whose count fits into lanes of 32 bits.
+    let count = |piece: &[f32]| piece.iter().fold(0_u32, |n, value| n + u32::from(value.is_nan()));
+    elements.chunks(1 << 16).map(|piece| count(piece) as usize).sum()
+}
+
 /// The tensor with its elements in row-major order and no other memory kept alive.
 fn compact(tensor: Tensor) -> Result<Tensor> {
     let is_compact = {
@@ -194,12 +216,13 @@ impl FramesBuilder {
         FramesBuilder { frames: Frames::empty(fps), ledger, scratch: None }
     }
 
-    /// Appends frames `[n, h, w, 3]`; they are brought to the CPU as f32. A tensor that is all of
-    /// its memory is kept as it is, others are copied.
+    /// Appends frames `[n, h, w, 3]`; they are brought to the CPU as f32, whole numbers as levels of
+    /// 0…1: divided by the largest of their type. A tensor that is all of its memory is kept as it
+    /// is, others are copied.
     ///
     /// # Errors
-    /// When the shape is another or differs in size from the frames before, or a temporary file
-    /// cannot be written.
+    /// When the shape is another or differs in size from the frames before, when numbers are NaN,
+    /// which no reader of frames expects, or a temporary file cannot be written.
     pub fn push(&mut self, chunk: &Tensor) -> Result<()> {
         let (n, height, width, channels) = chunk.dims4().map_err(|_| {
             Error::failed(format!("frames are [count, height, width, 3], found {:?}", chunk.dims()))
@@ -214,8 +237,20 @@ impl FramesBuilder {
             return Err(Error::failed(format!("frames have no pixels: {:?}", chunk.dims())));
         }
         self.fits(height, width)?;
+        let tensor = compact(levels(&chunk.to_device(&Device::Cpu)?)?)?;
+        let nan = count_nan(&tensor);
+        if nan > 0 {
+            let of = tensor.elem_count();
+            return Err(Error::advised(
+                format!("{nan} of {of} numbers of these frames are NaN"),
+                "what made them divided by 0 or went beyond the numbers that there are",
+            ));
+        }
+        self.add(n, tensor)
+    }
+
+    fn add(&mut self, n: usize, tensor: Tensor) -> Result<()> {
         self.frames.count += n;
-        let tensor = compact(chunk.to_device(&Device::Cpu)?.to_dtype(DType::F32)?)?;
         let storage = self.store(tensor)?;
         self.frames.chunks.push(Chunk { frames: n, storage });
         Ok(())
@@ -228,7 +263,10 @@ impl FramesBuilder {
     pub fn append(&mut self, other: &Frames) -> Result<()> {
         for chunk in &other.chunks {
             match &chunk.storage {
-                ChunkStorage::Memory { tensor, .. } => self.push(tensor)?,
+                ChunkStorage::Memory { tensor, .. } => {
+                    self.fits(other.height, other.width)?;
+                    self.add(chunk.frames, tensor.clone())?;
+                }
                 ChunkStorage::Disk { scratch, at } => {
                     self.fits(other.height, other.width)?;
                     self.frames.count += chunk.frames;
@@ -335,18 +373,8 @@ impl ValueType for Frames {
         self.whole()
     }
 
-    /// Whole numbers are levels of 0…1: they are divided by the largest of their type.
     fn from_tensor(tensor: &Tensor) -> Result<Self> {
-        let largest = match tensor.dtype() {
-            DType::U8 => f64::from(u8::MAX),
-            DType::U32 => f64::from(u32::MAX),
-            DType::I16 => f64::from(i16::MAX),
-            DType::I32 => f64::from(i32::MAX),
-            DType::I64 => i64::MAX as f64,
-            _ => return Frames::from_tensor(tensor, None),
-        };
-        let levels = (tensor.to_device(&Device::Cpu)?.to_dtype(DType::F64)? / largest)?;
-        Frames::from_tensor(&levels, None)
+        Frames::from_tensor(tensor, None)
     }
 
     fn fact_of_tensor(tensor: &TensorFact) -> Option<FramesFact> {

@@ -29,6 +29,7 @@ pub(crate) struct Reader {
     pub(crate) inputs: Inputs,
     pub(crate) out: PathBuf,
     pub(crate) until: Option<String>,
+    pub(crate) overwrites: bool,
     /// Chooses the seeds of `"random"`: they stay the same from run to run.
     pub(crate) session_seed: u64,
     /// Raised when the watch is to end.
@@ -82,7 +83,10 @@ impl Reader {
         };
         let (inputs, until) = (&*inputs, self.until.as_deref());
         let (out, policy, cancel) = (&*self.out, &self.policy, &self.cancel);
-        loaded.plan(&PlanOptions { inputs, out, until, draw: &draw, policy, cancel }, files)
+        let (draw, overwrites, is_moved) = (&draw, self.overwrites, false);
+        let options =
+            PlanOptions { inputs, out, until, draw, policy, cancel, overwrites, is_moved };
+        loaded.plan(&options, files)
     }
 }
 

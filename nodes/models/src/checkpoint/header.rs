@@ -1,6 +1,10 @@
 //! The header of a safetensors file.
 
+use std::collections::HashSet;
+
 use safetensors::tensor::Metadata;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::file::DataFile;
 use crate::error::{Error, Result};
@@ -52,11 +56,42 @@ pub(crate) fn read(file: &DataFile) -> Result<Header> {
         Ok(tensors) => tensors,
         Err(error) => return invalid(error.to_string()),
     };
+    if let Some(name) = repeated_name(&bytes) {
+        return invalid(format!("its header names `{name}` twice"));
+    }
     let end = tensors.tensors().values().map(|info| info.data_offsets.1 as u64).max().unwrap_or(0);
     if end != data {
-        return invalid(format!("its tensors end at byte {end} of {data}"));
+        return invalid(format!("it goes on for {} bytes behind its last tensor", data - end));
     }
     Ok(Header { bytes, tensors, data_start: 8 + length })
+}
+
+/// A name that a header has twice, of which readers take one or the other.
+fn repeated_name(header: &[u8]) -> Option<String> {
+    struct Names(Option<String>);
+    impl<'de> Deserialize<'de> for Names {
+        fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            from.deserialize_map(Names(None))
+        }
+    }
+    impl<'de> Visitor<'de> for Names {
+        type Value = Names;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a map of tensors")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Names, A::Error> {
+            let mut seen = HashSet::new();
+            while let Some((name, _)) = map.next_entry::<String, IgnoredAny>()? {
+                if !seen.insert(name.clone()) {
+                    self.0.get_or_insert(name);
+                }
+            }
+            Ok(self)
+        }
+    }
+    serde_json::from_slice::<Names>(header).ok()?.0
 }
 
 /// Recognises by their first bytes what people mistake for safetensors.

@@ -1,29 +1,39 @@
 //! What is known of a UMT5 encoder before its weights are read.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::DType;
 
+use super::clean;
 use super::config::{TextConfig, TokenizerConfig};
 use super::encoder::Umt5Encoder;
+use super::tokens::Tokens;
 use crate::cancel::CheckCancel;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
-use crate::model::{Embedding, EmbeddingSpec, Embeddings, TextEncoder, TextEncoderSpec};
+use crate::model::{
+    Embedding, EmbeddingSpec, Embeddings, PromptLoss, TextEncoder, TextEncoderSpec,
+};
 use crate::weight::Weights;
 
 /// A UMT5 encoder that gives one tensor.
 pub struct Umt5Spec {
     config: TextConfig,
     outputs: [EmbeddingSpec; 1],
+    /// Read when a prompt is first looked at before it is encoded.
+    tokens: OnceLock<Tokens>,
 }
+
+/// A vocabulary of fewer words is that of a small model, which is read in no time.
+const SMALL_VOCABULARY: usize = 10_000;
 
 impl Umt5Spec {
     /// An encoder of these sizes, whose result is called `name`.
     pub fn new(name: &'static str, config: TextConfig, tokens: &TokenizerConfig) -> Self {
         let (rows, width) = (Some(tokens.text_length()), config.d_model);
-        Self { config, outputs: [EmbeddingSpec { name: Cow::Borrowed(name), rows, width }] }
+        let outputs = [EmbeddingSpec { name: Cow::Borrowed(name), rows, width }];
+        Self { config, outputs, tokens: OnceLock::new() }
     }
 }
 
@@ -44,6 +54,22 @@ impl TextEncoderSpec for Umt5Spec {
     fn load(&self, checkpoint: &Checkpoint, weights: &Weights) -> Result<Arc<dyn TextEncoder>> {
         let name = self.outputs[0].name.to_string();
         Ok(Arc::new(Named { name, encoder: Umt5Encoder::load(checkpoint, weights)? }))
+    }
+
+    fn loss(&self, checkpoint: &Checkpoint, prompt: &str) -> Result<PromptLoss> {
+        let text = clean::prompt(prompt);
+        let rows = self.outputs[0].rows.unwrap_or(usize::MAX);
+        // A token is a byte at least, and a large vocabulary has one for every byte: where the text
+        // fits in any case, its tokenizer, which takes a second to read, need not say so.
+        if self.config.vocab_size > SMALL_VOCABULARY && text.len() + 2 <= rows {
+            return Ok(PromptLoss::default());
+        }
+        if self.tokens.get().is_none() {
+            let tokens = Tokens::load(checkpoint, &TokenizerConfig::read(checkpoint)?)?;
+            // Where another thread was quicker, this one goes.
+            let _ = self.tokens.set(tokens);
+        }
+        self.tokens.get().map_or(Ok(PromptLoss::default()), |tokens| tokens.loss(&text))
     }
 }
 

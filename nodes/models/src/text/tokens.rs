@@ -4,6 +4,7 @@ use tokenizers::Tokenizer;
 
 use crate::checkpoint::ModelFiles;
 use crate::error::{Error, Result};
+use crate::model::PromptLoss;
 use crate::text::config::TokenizerConfig;
 
 /// Turns text into token numbers that end with the end-of-text token.
@@ -46,6 +47,32 @@ impl Tokens {
         let ids = encoding.get_ids();
         let kept = ids.len().min(self.length - 1);
         Ok(ids[..kept].iter().copied().chain([self.end]).collect())
+    }
+
+    /// What of a cleaned text is lost on the way to tokens.
+    ///
+    /// # Errors
+    /// As [`Tokens::encode`].
+    pub fn loss(&self, text: &str) -> Result<PromptLoss> {
+        let encoding = self
+            .tokenizer
+            .encode(text, false)
+            .map_err(|error| Error::input(format!("the tokenizer failed: {error}")))?;
+        let (ids, places) = (encoding.get_ids(), encoding.get_offsets());
+        let part = |from: usize, to: usize| text.get(from..to).unwrap_or_default();
+        let first_cut = places.get(self.length - 1);
+        let cut = first_cut.map_or("", |(from, _)| part(*from, text.len())).to_owned();
+        let mut unknown: Vec<String> = Vec::new();
+        let no_word = self.tokenizer.token_to_id("<unk>");
+        for (id, (from, to)) in ids.iter().zip(places).take(self.length - 1) {
+            let word = part(*from, *to);
+            // Marks of a sentence are nobody's loss.
+            let is_word = word.chars().any(char::is_alphanumeric);
+            if Some(*id) == no_word && is_word && !unknown.iter().any(|known| known == word) {
+                unknown.push(word.to_owned());
+            }
+        }
+        Ok(PromptLoss { cut, unknown })
     }
 
     /// Rows of an encoded text: the most tokens that the model reads.
