@@ -305,7 +305,9 @@ fn a_check_says_how_much_the_node_ran() {
     with_mask(&place, r#""same_size": ["frames", "mask"], "same_count": ["frames", "mask"],"#, "");
     let told = place.json(&["plugin", "check", "plugins/masked", "--native", "--seed", "7"]);
     let all = summary(told.last().unwrap());
-    assert_eq!((all["refused"].as_u64(), all["poor"].as_bool()), (Some(0), Some(false)), "{all}");
+    // It multiplies what it is given, and frames that are no numbers are refused whoever gives them.
+    assert_eq!((all["refused"].as_u64(), all["poor"].as_bool()), (Some(1), Some(false)), "{all}");
+    assert_eq!(all["refusing"].to_string(), r#"["NaN and infinities"]"#, "{all}");
     assert!(all["ran"].as_u64().unwrap() >= 15, "{all}");
     let tried = all["tried"].to_string();
     for group in ["NaN and infinities", "large", "one chunk", "cancelling", "ends of parameters"] {
