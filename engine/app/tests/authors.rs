@@ -310,7 +310,7 @@ fn a_check_says_how_much_the_node_ran() {
     assert_eq!(all["refusing"].to_string(), r#"["NaN and infinities"]"#, "{all}");
     assert!(all["ran"].as_u64().unwrap() >= 15, "{all}");
     let tried = all["tried"].to_string();
-    for group in ["NaN and infinities", "large", "one chunk", "cancelling", "ends of parameters"] {
+    for group in ["large", "one chunk", "cancelling", "ends of parameters"] {
         assert!(tried.contains(group), "{group}: {tried}");
     }
     let idle = all["idle"].to_string();

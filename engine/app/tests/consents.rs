@@ -68,7 +68,7 @@ fn a_link_into_what_the_system_shows_is_never_followed() {
         gift.remember();
         gift.is_refused(&["luts", real]);
         // Agreeing changes nothing, whether the command takes it or not.
-        gift.shows_nothing(&["plugin", "trust", "guests", "--yes"]);
+        gift.shows_nothing(&["plugin", "trust", "guests", "--read", "luts", "--yes"]);
         gift.remember();
         gift.is_refused(&["luts", real]);
     }
@@ -179,7 +179,8 @@ fn limits_beyond_the_usual_ones_need_consent() {
     assert!(listed.contains("in.txt") && listed.contains("2GiB"), "{listed}");
 }
 
-/// A plugin in C, with the nodes `c.blend` and `c.count`, that writes a file as soon as it is loaded.
+/// A plugin in C, with the nodes `c.blend` and `c.count`, that writes a file as soon as it is
+/// loaded.
 fn evil(gift: &Gift, library: &Path) {
     let source = format!(
         r#"#include <stdio.h>
@@ -241,7 +242,7 @@ fn native_code_runs_by_no_command_that_was_not_told_so() {
     gift.shows_nothing(&["plugin", "show", "blend"]);
     gift.is_refused(&["`blend`", "kino plugin trust blend --native"]);
     // Where it is said, it runs: the library does what it is feared for.
-    gift.good(&["plugin", "check", "plugins/blend", "--native", "--node", "c.count"]);
+    gift.good(&["plugin", "check", "plugins/blend", "--native", "--node", "c.blend"]);
     assert!(gift.place.path("ran").exists());
 }
 
@@ -251,7 +252,7 @@ fn native_code_that_was_accepted_is_tried_and_run() {
     let gift = with_native();
     gift.good(&["plugin", "trust", "blend", "--native", "--yes"]);
     assert!(gift.good(&["run", "graph.ron"]).contains("count = 1"));
-    gift.good(&["plugin", "check", "plugins/blend", "--node", "c.count"]);
+    gift.good(&["plugin", "check", "plugins/blend", "--node", "c.blend"]);
     // Until it is another build, or the trust is taken back.
     let library = gift.at("plugins/blend").join(kino_host::library_name("blend"));
     let build = fs::read(&library).unwrap();
@@ -269,7 +270,8 @@ fn native_code_that_was_accepted_is_tried_and_run() {
     gift.stops(&["plugin", "check", "plugins/blend"], &["--native"]);
 }
 
-/// What was accepted in a process of its own is not loaded into this one because a lock file says so.
+/// What was accepted in a process of its own is not loaded into this one because a lock file says
+/// so.
 #[test]
 fn a_lock_file_does_not_take_native_code_out_of_its_process() {
     let gift = with_native();
