@@ -206,8 +206,8 @@ pub(crate) struct Target {
     /// Put files that are written in this folder
     #[arg(short, long, value_name = "DIR", default_value = "out", value_hint = ValueHint::DirPath)]
     pub(crate) out: PathBuf,
-    /// Read only what lies in the graph's folder and in DIR, files of models and what plugins were
-    /// granted included; without it a graph reads whatever you may read
+    /// Let graphs of this folder name pictures, videos, sound and tensors in DIR, too, from now on;
+    /// else they read what lies in their own folder, and what you give by --set
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) allow_read: Vec<PathBuf>,
     /// Run only this node and what it needs
@@ -216,7 +216,7 @@ pub(crate) struct Target {
     /// What else may be set otherwise.
     #[command(flatten)]
     pub(crate) flags: SettingFlags,
-    /// Neither read nor write the cache on disk
+    /// Neither read nor write results in the cache on disk
     #[arg(long)]
     pub(crate) no_cache: bool,
 }

@@ -103,6 +103,7 @@ macro_rules! as_serde_has_them {
 
 as_serde_has_them!(
     Value, Map<String, Value>, str, String, Cow<'_, str>, bool, u32, u64, usize, i64, f64,
-    kino_graph::Diagnostics, kino_host::LockEntry, kino_session::CacheStatus,
+    kino_graph::Diagnostics, kino_host::LockEntry, kino_host::RawLimits,
+    kino_host::ResourceRequest, kino_session::CacheStatus,
     kino_session::provenance::Provenance,
 );

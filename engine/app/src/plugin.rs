@@ -1,5 +1,6 @@
-//! `kino plugin`: begins, builds, checks, times, installs, lists and trusts plugins.
+//! `kino plugin`: begins, builds, checks, times, installs, lists, shows and trusts plugins.
 
+mod about;
 mod add;
 pub(crate) mod args;
 mod bench;
@@ -37,6 +38,9 @@ pub(crate) fn run(args: &args::Plugin, screen: &Screen) -> Result<Exit, Failure>
         Action::Bench(args) => bench::run(args, screen),
         Action::Add(args) => add::run(args, screen),
         Action::List(args) => list::run(args, screen),
+        Action::Show(args) => trust::show(args, screen),
         Action::Trust(args) => trust::run(args, screen),
+        Action::Untrust(args) => trust::untrust(args, screen),
+        Action::Remove(args) => trust::remove(args, screen),
     }
 }

@@ -77,6 +77,22 @@ impl Screen {
         terminal::tell(text, self.err.0);
     }
 
+    /// Whether somebody can be asked: both ends are a terminal, and nothing is written for programs.
+    pub(crate) fn can_ask(&self) -> bool {
+        !self.json && io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+
+    /// Asks for a yes or no; anything else is a no.
+    ///
+    /// # Errors
+    /// When the answer cannot be read.
+    pub(crate) fn ask(&self, question: &str) -> io::Result<bool> {
+        self.tell(&format!("{question} [y/N] "));
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer)?;
+        Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+    }
+
     /// Prints one line of JSON.
     ///
     /// # Errors

@@ -1,12 +1,14 @@
 //! Engines as the command line asks for them.
 
+use std::collections::HashMap;
 use std::env;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use indicatif::MultiProgress;
 use kino_session::{
-    DeviceChoice, Engine, FilePolicy, Graph, Notice, OnNotice, PluginWorker, RunRequest, Settings,
+    AskReading, DeviceChoice, Engine, FilePolicy, Graph, Notice, OnNotice, PluginWorker,
+    RunRequest, Settings, plugins,
 };
 
 use crate::args::{SettingFlags, Source, Target, WORKER};
@@ -83,29 +85,81 @@ pub(crate) fn engine(
     source: &Source,
     target: &Target,
     keeps: bool,
-    notice: OnNotice,
+    (screen, notice): (&Screen, OnNotice),
 ) -> Result<Engine, Failure> {
-    let engine = Engine::builder().settings(settings_with(&target.flags)?).keep_results(keeps);
+    let settings = settings_with(&target.flags)?;
+    let compiled = kino_session::compiled_folder(&settings);
+    let engine = Engine::builder().settings(settings).keep_results(keeps);
     let engine = engine.locked(source.locked).worker(worker()?);
     let engine = engine.on_notice(move |told| notice(told));
-    let engine = if target.no_cache { engine.no_cache() } else { engine };
+    // Compiled components are no results: without them each run would compile anew.
+    let engine = if target.no_cache { engine.no_cache().compiled(compiled) } else { engine };
     if let Some(missing) = target.allow_read.iter().find(|folder| !folder.exists()) {
         let failure = Failure::usage(format!("--allow-read: there is no {}", missing.display()));
         return Err(failure.hint("name a folder or file that is there"));
     }
-    Ok(engine.build()?.with_policy(&policy(source, target)))
+    let policy = policy(source, target, &settings_with(&target.flags)?, screen)?;
+    Ok(engine.build()?.with_policy(&policy))
 }
 
-/// What the graph may read: anything, or what lies in its own folder and those that were named.
-/// What it writes lies under `--out` in any case.
-fn policy(source: &Source, target: &Target) -> FilePolicy {
-    if target.allow_read.is_empty() {
-        return FilePolicy::default();
-    }
+/// What the text of a graph may name: what lies in its own folder, what the user gives by `--set`,
+/// and what the user has agreed to on this machine, by `--allow-read` or when asked. A built-in
+/// graph names nothing by itself. What is written lies under `--out` in any case.
+fn policy(
+    source: &Source,
+    target: &Target,
+    settings: &Settings,
+    screen: &Screen,
+) -> Result<FilePolicy, Failure> {
     let path = &*source.graph;
+    if !path.is_file() && path.as_os_str() != "-" {
+        return Ok(FilePolicy::default());
+    }
     let own = path.parent().filter(|folder| path.is_file() && !folder.as_os_str().is_empty());
-    let named = target.allow_read.iter().map(|folder| &**folder);
-    FilePolicy::default().read_within(named.chain([own.unwrap_or(Path::new("."))]))
+    let own = own.unwrap_or(Path::new(".")).to_owned();
+    for place in &target.allow_read {
+        plugins::record_reading(settings, &own, place)?;
+    }
+    let agreed = plugins::consent(settings)?.read_by_graphs(&own);
+    let given = target.set.iter().flat_map(|(_, value)| paths_in(value)).map(|path| own.join(path));
+    let allowed = given.chain(agreed).chain([own.clone()]).collect::<Vec<_>>();
+    let policy = FilePolicy::default().media_within(allowed);
+    Ok(match screen.can_ask() {
+        true => policy.asking(asking(own, settings.clone(), *screen)),
+        false => policy,
+    })
+}
+
+/// What of a value on the command line may be a path: itself, or the items of a list.
+fn paths_in(value: &str) -> impl Iterator<Item = &str> {
+    let inside = value.trim().trim_start_matches('[').trim_end_matches(']');
+    let items = inside.split(',').map(|item| item.trim().trim_matches('"'));
+    items.chain([value]).filter(|item| !item.is_empty())
+}
+
+/// Asks on the terminal, once for each folder, and remembers what was agreed to.
+fn asking(graphs: PathBuf, settings: Settings, screen: Screen) -> AskReading {
+    let answers: Mutex<HashMap<PathBuf, bool>> = Mutex::default();
+    AskReading(Arc::new(move |place: &Path| {
+        let folder = place.parent().unwrap_or(place);
+        let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = answers.iter().find(|(known, _)| folder.starts_with(known));
+        if let Some((_, answer)) = known {
+            return *answer;
+        }
+        let text = format!(
+            "This graph reads {}, outside of its folder.\nMay graphs in {} read what lies in {}?",
+            place.display(),
+            graphs.display(),
+            folder.display()
+        );
+        let is_agreed = screen.ask(&text).unwrap_or(false);
+        if is_agreed && let Err(error) = plugins::record_reading(&settings, &graphs, folder) {
+            screen.tell(&format!("It will be asked again: {error}\n"));
+        }
+        answers.insert(folder.to_owned(), is_agreed);
+        is_agreed
+    }))
 }
 
 /// Reads and checks a graph.

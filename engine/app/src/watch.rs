@@ -27,8 +27,12 @@ pub(crate) fn run(args: &args::Watch, screen: &Screen, verbose: u8) -> Result<Ex
     let watch = Watch::new(screen, args.json_previews);
     let _trace = logs::start(screen, verbose, None, watch.bars())?;
     let target = &args.target;
-    let engine =
-        setup::engine(&args.source, target, true, setup::notice(screen, watch.bars().as_ref()))?;
+    let engine = setup::engine(
+        &args.source,
+        target,
+        true,
+        (screen, setup::notice(screen, watch.bars().as_ref())),
+    )?;
     let request = engine.watch(&args.source.graph).inputs(target.set.as_slice().into());
     let request = request.out(&target.out).until(target.until.as_deref());
     let previews = args.preview.as_deref().map(Previews::into_folder).transpose()?;

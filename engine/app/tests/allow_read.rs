@@ -38,6 +38,8 @@ fn a_graph_reads_its_own_folder_and_those_that_are_named() {
     for path in ["../secret/in.png", "link.png", &secret, "/proc/self/environ"] {
         place.write("job/g.ron", graph(path));
         for command in ["plan", "run"] {
+            let plain = said(&place.bad(2, &[command, "job/g.ron"]));
+            assert!(plain.contains("this run reads only what lies in"), "{plain}");
             let err = said(&place.bad(2, &[command, "job/g.ron", "--allow-read", "data"]));
             for part in ["`path` of `in`", "may not be read", "this run reads only what lies in"] {
                 assert!(err.contains(part), "{command} {path}: {part} in {err}");
@@ -46,8 +48,14 @@ fn a_graph_reads_its_own_folder_and_those_that_are_named() {
         }
         assert!(!place.path("out").exists(), "nothing ran");
         if !path.starts_with("/proc") {
+            place.good(&["plan", "job/g.ron", "--allow-read", "secret"]);
+            // It is remembered, for graphs of this folder.
             place.good(&["plan", "job/g.ron"]);
-            place.good(&["plan", "job/g.ron", "--allow-read", "data", "--allow-read", "secret"]);
+            place.write("other/g.ron", graph(path));
+            symlink(place.path("secret/in.png"), place.path("other/link.png")).ok();
+            let err = said(&place.bad(2, &["plan", "other/g.ron"]));
+            assert!(err.contains("may not be read"), "{err}");
+            std::fs::remove_file(place.path("data/consent.ron")).unwrap();
         }
     }
     for path in ["in.png", "../data/in.png", "./link/../in.png"] {
@@ -55,6 +63,15 @@ fn a_graph_reads_its_own_folder_and_those_that_are_named() {
         std::fs::create_dir_all(place.path("job/link")).unwrap();
         place.good(&["run", "job/g.ron", "--allow-read", "data"]);
     }
+    // What the user gives is the user's own.
+    place.write(
+        "job/given.ron",
+        r#"Graph(version: 1, inputs: {"image": (type: "Path")}, nodes: {
+            "in": (op: "image.read", in: {"path": "inputs.image"}),
+            "out": (op: "image.write", in: {"frames": "in"}, with: {"path": "x.png"}),
+        })"#,
+    );
+    place.good(&["plan", "job/given.ron", "--set", &format!("image={secret}")]);
     // A built-in graph, with what is inside the binary.
     place.good(&["plan", "text_to_video", "--allow-read", "data"]);
 }
@@ -82,10 +99,33 @@ fn what_was_granted_to_a_plugin_is_bounded_too() {
     std::fs::rename(place.path("job/luts"), place.path("job/before")).unwrap();
     symlink(place.path("secret"), place.path("job/luts")).unwrap();
     for command in ["plan", "run"] {
-        let err = said(&place.bad(2, &[command, "job/g.ron", "--allow-read", "job"]));
-        assert!(err.contains("`x`: what the plugin `guests` was granted"), "{err}");
-        assert!(err.contains("luts may not be read: it leads to"), "{err}");
+        let err = said(&place.bad(2, &[command, "job/g.ron", "--allow-read", "secret"]));
+        assert!(err.contains("may read `luts` by the lock file, which leads to"), "{err}");
+        assert!(err.contains("kino plugin trust guests --read luts"), "{err}");
         assert!(!err.contains("secret/a.txt"), "{err}");
     }
-    place.good(&["run", "job/g.ron", "--allow-read", "secret"]);
+    let shown = place.good(&["plugin", "show", "guests", "--folder", "job"]);
+    assert!(
+        shown.contains("luts -> ") && shown.contains("outside of the graph's folder"),
+        "{shown}"
+    );
+    let out = place.good(&trust);
+    assert!(out.contains("it may read luts -> "), "{out}");
+    let out = place.good(&["run", "job/g.ron"]);
+    assert!(out.contains("secret"), "{out}");
+    // Turned once more, to where nobody agreed to; and to what no plugin reads.
+    for (to, why) in
+        [("data", "you have not agreed to that"), ("/proc/self", "no plugin reads there")]
+    {
+        std::fs::remove_file(place.path("job/luts")).unwrap();
+        let to = if to.starts_with('/') { to.into() } else { place.path(to) };
+        symlink(to, place.path("job/luts")).unwrap();
+        let err = said(&place.bad(2, &["run", "job/g.ron"]));
+        assert!(err.contains(why), "{err}");
+    }
+    assert!(said(&place.bad(2, &trust)).contains("no plugin reads there, whoever agrees"));
+    place.good(&["plugin", "untrust", "guests", "--folder", "job"]);
+    assert!(place.bad(2, &["run", "job/g.ron"]).contains("is not trusted"));
+    place.good(&["plugin", "remove", "guests"]);
+    assert!(!place.path("data/plugins/guests").exists());
 }

@@ -204,6 +204,12 @@ fn a_watch_builds_what_changes() {
     place.write(end, [0, 3, 1, b'b', 3]);
     watch.until(|line| line["event"] == "build" && line["diagnostics"].is_null());
     assert_eq!(watch.interrupt(), Some(130));
+    // The same folder in the hands of another user: what its lock file says builds nothing.
+    std::fs::rename(place.path("data"), place.path("theirs")).unwrap();
+    place.write("plugins/film_grain/Makefile", "film_grain.wasm:\n\ttouch ../../ran\n");
+    let err = said(&place.bad(2, &["watch", "--build", "g.ron"]));
+    assert!(err.contains("no plugin beside the graph is in dev mode"), "{err}");
+    assert!(!place.path("ran").exists());
 }
 
 /// Friction 22: an example is written with its sources, its graph and what that reads, in dev mode.

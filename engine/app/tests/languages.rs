@@ -6,6 +6,7 @@ mod common;
 mod watching;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -246,7 +247,7 @@ fn errors_arrive(language: &str, own: &[&str]) {
     assert!(file.contains("secrets.txt") && file.contains("may not be read"), "{file}");
     assert!(file.contains("nothing was granted"), "its hint: {file}");
     let kind = run("host_error", r#""which": "kind""#);
-    assert!(kind.contains("expected Real, found Text"), "{kind}");
+    assert!(kind.contains("as-f64: expected Real, found Text"), "{kind}");
     let text = run("own_error", "");
     for part in own {
         assert!(text.contains(part), "{part}: {text}");
@@ -460,13 +461,80 @@ fn a_component_in_javascript_that_was_built_for_2_0_runs() {
     let Some(place) = with_component("js") else { return };
     place.write("plugins/js/js.wasm", bytes);
     assert!(given(&node(&place, "js.join", r#""text": "ab""#)).contains("abab"));
+    halves(&place, "js");
+    // Without a cache of results a component is compiled once, too.
+    let run = |cache: &str| {
+        let args = ["run", "g.ron", "--out", "out", "--no-cache"];
+        let ran =
+            Ran::of(place.command(&args).env("KINO_CACHE", place.path(cache)).output().unwrap());
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        let files = place.files(cache);
+        files.into_iter().filter(|file| file.ends_with(".compiled")).collect::<Vec<_>>()
+    };
+    let kept = run("fresh");
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    // Whoever uses it says so in its time; what is written anew is another file.
+    let file = || fs::metadata(place.path(&format!("fresh/{}", kept[0]))).unwrap().ino();
+    let before = file();
+    assert_eq!((run("fresh"), file()), (kept.clone(), before));
+}
+
+/// A place where a component that was kept is trusted.
+fn with_kept(id: &str, manifest: &Path, component: &[u8]) -> Place {
+    let place = Place::sharing_cache("languages");
+    place.write(&format!("plugins/{id}/plugin.ron"), fs::read(manifest).unwrap());
+    place.write(&format!("plugins/{id}/{id}.wasm"), component);
+    place.good(&["plugin", "trust", id]);
+    place
+}
+
+/// Runs the gain of a component, and holds each pixel against half of what went in.
+fn halves(place: &Place, id: &str) {
     place.write("photo.png", common::picture(40));
-    place.write("g.ron", graph("js"));
+    place.write("g.ron", graph(id));
     place.good(&["run", "g.ron", "--out", "out"]);
     let expected = pixels_of(&common::picture(40)).into_iter().map(|x| f64::from(x) * 0.5);
     for (found, expected) in pixels(&place.path("out/out.png")).into_iter().zip(expected) {
         assert!((f64::from(found) - expected).abs() <= 1.0, "{found}, {expected}");
     }
+}
+
+/// The example in C, as it was built for 2.0: never build it again.
+#[test]
+fn a_component_in_c_that_was_built_for_2_0_runs() {
+    let stored = Path::new(LANGUAGES_FOLDER).join("compiled/c-2.0.wasm");
+    let bytes = fs::read(&stored).unwrap();
+    let sha256 = include_str!("../../../plugins/wasm/tests/compiled/c-2.0.wasm.sha256").trim();
+    assert_eq!(kino_host::sha256_of(&bytes), sha256, "it was built again");
+    let manifest = Path::new(EXAMPLES).join("c_component/plugin.ron");
+    let place = with_kept("c", &manifest, &bytes);
+    assert!(given(&node(&place, "c.join", r#""text": "ab""#)).contains("abab"));
+    assert!(given(&node(&place, "c.count", r#""of": 1"#)).contains('0'));
+    let refused = refused(&node(&place, "c.read", r#""path": "secrets.txt""#));
+    assert!(
+        refused.contains("secrets.txt") && refused.contains("nothing was granted"),
+        "{refused}"
+    );
+    halves(&place, "c");
+}
+
+/// What was written in Python for 2.0, with the world of then; `plugins/wasm/tests/README.md` says
+/// why its component is built.
+#[test]
+fn a_component_in_python_that_was_written_for_2_0_runs() {
+    let folder = Path::new(LANGUAGES_FOLDER).join("languages/python-2.0");
+    let read = |file: &str| fs::read(folder.join(file)).unwrap();
+    let sources = [read("node.py"), read("wit/kino-plugin.wit")].concat();
+    let sha256 = String::from_utf8(read("sha256")).unwrap();
+    assert_eq!(kino_host::sha256_of(&sources), sha256.trim(), "what was written for 2.0 changed");
+    let Some(built) = component("python-2.0") else { return };
+    let place = with_kept("old", &folder.join("plugin.ron"), &fs::read(built).unwrap());
+    assert!(given(&node(&place, "old.join", r#""text": "ab""#)).contains("abab"));
+    assert!(given(&node(&place, "old.echo", r#""value": 7"#)).contains('7'));
+    assert!(given(&node(&place, "old.count", r#""of": 1"#)).contains('0'));
+    let refused = refused(&node(&place, "old.refuse", ""));
+    assert!(refused.contains("the table has no row") && refused.contains("add one"), "{refused}");
+    halves(&place, "old");
 }
 
 /// What StarlingMonkey makes of the same source, with its default flags.
@@ -525,7 +593,7 @@ fn the_example_in_cpp_holds_the_check_and_computes_what_it_says() {
         .arg(format!("{EXAMPLES}/cpp/trail.cpp"))
         .status();
     assert!(built.unwrap().success());
-    let held = place.good(&["plugin", "check", "plugins/motion", "--seed", "3"]);
+    let held = place.good(&["plugin", "check", "plugins/motion", "--native", "--seed", "3"]);
     assert!(held.contains("cases held") && !held.contains("never ran"), "{held}");
     place.good(&["plugin", "trust", "motion", "--native"]);
     // Each sample of the second picture is 20 of 255 brighter.
@@ -546,6 +614,50 @@ fn the_example_in_cpp_holds_the_check_and_computes_what_it_says() {
     assert!(motion("a", "b").contains("0.078"), "{}", motion("a", "b"));
     // What was bright stays: nothing changes.
     assert!(!motion("b", "a").contains("0.078"), "{}", motion("b", "a"));
+}
+
+#[test]
+fn the_example_in_zig_holds_the_check_and_computes_what_it_says() {
+    if !has("zig") {
+        return;
+    }
+    let place = Place::new();
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugins");
+    let (plugin, example) = ("plugins/zed", format!("{EXAMPLES}/zig"));
+    let sources = [
+        ("plugin.ron", format!("{example}/plugin.ron")),
+        ("plugin.zig", format!("{example}/plugin.zig")),
+        ("kino.zig", format!("{root}/sdk/zig/kino.zig")),
+        ("kino_plugin.h", format!("{root}/abi/include/kino_plugin.h")),
+    ];
+    for (name, from) in sources {
+        place.write(&format!("{plugin}/{name}"), fs::read(from).unwrap());
+    }
+    let library = format!("{}zed{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+    let zig = |args: &[&str]| {
+        let ran = Command::new("zig").args(args).current_dir(place.path(plugin)).output().unwrap();
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        ran.stdout
+    };
+    let contract = zig(&["translate-c", "-lc", "kino_plugin.h"]);
+    place.write(&format!("{plugin}/contract.zig"), contract);
+    let out = format!("-femit-bin={library}");
+    zig(&["build-lib", "-dynamic", "-O", "ReleaseSafe", "-lc", &out, "plugin.zig"]);
+    let held = place.good(&["plugin", "check", plugin, "--native", "--seed", "3"]);
+    assert!(held.contains("cases held") && !held.contains("never ran"), "{held}");
+    place.good(&["plugin", "trust", "zed", "--native"]);
+    let found = outputs(
+        &place,
+        r#"Graph(version: 1, nodes: {
+            "one": (op: "math", with: {"a": 1.0}), "four": (op: "math", with: {"a": 4.0}),
+            "two": (op: "zed.mean", in: {"numbers": ["one", "four"]}, with: {"more": 1.0}),
+            "steps": (op: "zed.steps", with: {"most": 3}),
+            "count": (op: "zed.count", in: {"of": "steps"}),
+        }, outputs: {"two": "two", "steps": "steps", "count": "count"})"#,
+    );
+    assert_eq!((found["two"].as_f64(), found["count"].as_i64()), (Some(2.0), Some(0)));
+    let steps = found["steps"].to_string();
+    assert!(steps.contains('0') && steps.contains('2') && !steps.contains('3'), "{steps}");
 }
 
 #[test]

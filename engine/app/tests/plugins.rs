@@ -20,9 +20,18 @@ const GRAPH: &str = r#"Graph(version: 1, nodes: {
 /// A component with many nodes, of which only the descriptor is read here.
 const COMPONENT: &[u8] = include_bytes!("../../../plugins/wasm/tests/components/guests.wasm");
 
+/// A component with the node `film.grain`.
+const GRAIN: &[u8] = include_bytes!("../../../plugins/examples/film_grain/film_grain.wasm");
+
+/// Another build of it: with a section more, which nobody reads.
+fn rebuilt(name: &str) -> Vec<u8> {
+    let length = u8::try_from(name.len()).unwrap();
+    [GRAIN, &[0, length + 1, length], name.as_bytes()].concat()
+}
+
 fn plugin(place: &Place, folder: &str) {
     place.write(&format!("{folder}/plugin.ron"), MANIFEST);
-    place.write(&format!("{folder}/grain.wasm"), "component");
+    place.write(&format!("{folder}/grain.wasm"), GRAIN);
     let library = format!("{}grain{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
     place.write(&format!("{folder}/{library}"), "library");
     place.write(&format!("{folder}/src/lib.rs"), "source");
@@ -58,8 +67,8 @@ fn a_graph_names_the_command_that_accepts_its_plugin() {
     let ran = common::Ran::of(accept.current_dir(place.path("sub")).output().unwrap());
     assert_eq!(ran.code, 0, "{}", ran.err);
     assert!(place.path("kino.lock.ron").is_file());
-    // What is pinned is loaded, and this is no component.
-    assert!(!place.bad(2, &["check", "g.ron"]).contains("trust"));
+    // What is pinned is loaded.
+    place.good(&["check", "g.ron"]);
 }
 
 #[test]
@@ -67,7 +76,12 @@ fn trusting_says_what_is_granted() {
     let place = Place::new();
     plugin(&place, "plugins/grain");
     let out = place.good(&["plugin", "trust", "grain", "--read", "more"]);
-    for line in ["grain 1.0.0 is trusted (wasm)", "runs in a sandbox", "it may read luts, more"] {
+    for line in [
+        "grain 1.0.0 is trusted (wasm)",
+        "runs in a sandbox",
+        "it may read luts",
+        "it may read more",
+    ] {
         assert!(out.contains(line), "{out}");
     }
     let out = place.good(&["plugin", "trust", "grain", "--native"]);
@@ -97,9 +111,13 @@ fn what_changed_is_refused_until_it_is_accepted() {
     place.good(&["plugin", "trust", "grain"]);
     let state = || list(&place, &[])["plugins"][0]["state"].as_str().unwrap().to_owned();
     assert_eq!(state(), "wasm, pinned");
-    place.write("plugins/grain/grain.wasm", "another");
+    place.write("plugins/grain/grain.wasm", rebuilt("another"));
     assert!(state().contains("has changed"), "{}", state());
-    assert!(place.bad(2, &["check", "g.ron"]).contains("has changed"));
+    let err = said(&place.bad(2, &["check", "g.ron"]));
+    assert!(err.contains("has changed"), "{err}");
+    assert!(err.contains("`kino plugin trust grain --dev` accepts every build"), "{err}");
+    let err = said(&place.bad(2, &["check", "g.ron", "--locked"]));
+    assert!(err.contains("has changed") && !err.contains("--dev"), "{err}");
     place.good(&["plugin", "trust", "grain"]);
     place.write("plugins/grain/plugin.ron", MANIFEST.replace("luts", "home"));
     assert!(state().contains("asks for something else"), "{}", state());
@@ -109,6 +127,26 @@ fn what_changed_is_refused_until_it_is_accepted() {
     assert!(said(&err).contains("which --locked refuses"), "{err}");
     std::fs::remove_file(place.path("plugins/grain/grain.wasm")).unwrap();
     assert!(state().contains("is not built"), "{}", state());
+}
+
+/// A plugin that lies near its graph, but where none are looked for, is told of.
+#[test]
+fn an_op_of_a_plugin_beside_the_graph_says_how_it_is_accepted() {
+    let place = Place::new();
+    plugin(&place, "grain");
+    place.write("g.ron", GRAPH);
+    let err = said(&place.bad(2, &["check", "g.ron"]));
+    assert!(err.contains("there is no op `film.grain`"), "{err}");
+    let hint = "the plugin `grain` in ./grain has it: `kino plugin trust grain` accepts it";
+    assert!(err.contains(hint), "{err}");
+    place.good(&["plugin", "trust", "grain"]);
+    place.good(&["check", "g.ron"]);
+    // In its own folder, not built.
+    place.write("grain/g.ron", GRAPH);
+    std::fs::remove_file(place.path("grain/grain.wasm")).unwrap();
+    let err = said(&place.bad(2, &["check", "grain/g.ron"]));
+    assert!(err.contains("`kino plugin build grain` builds it, then `kino plugin trust"), "{err}");
+    assert!(err.contains("--folder grain"), "{err}");
 }
 
 #[test]
@@ -122,19 +160,25 @@ fn adding_copies_what_the_manifest_names_and_pins_it() {
         std::env::consts::DLL_PREFIX,
         std::env::consts::DLL_SUFFIX
     );
-    let expected =
-        ["plugins/grain/grain.wasm", &library, "plugins/grain/plugin.ron", "plugins/kino.lock.ron"];
+    let expected = [
+        "consent.ron",
+        "plugins/grain/grain.wasm",
+        &library,
+        "plugins/grain/plugin.ron",
+        "plugins/kino.lock.ron",
+    ];
     assert_eq!(place.files("data"), expected);
     assert_eq!(list(&place, &[])["plugins"][0]["state"], "wasm, pinned");
     // A newer build takes its place; one that cannot be pinned leaves it as it is.
-    place.write("mine/grain.wasm", "newer");
+    place.write("mine/grain.wasm", rebuilt("newer"));
     place.good(&["plugin", "add", "mine/plugin.ron", "--native", "--isolate"]);
     assert_eq!(list(&place, &[])["plugins"][0]["state"], "native, pinned, isolated");
-    assert_eq!(std::fs::read(place.path("data/plugins/grain/grain.wasm")).unwrap(), b"newer");
+    let stands = std::fs::read(place.path("data/plugins/grain/grain.wasm")).unwrap();
+    assert_eq!(stands, rebuilt("newer"));
     std::fs::remove_file(place.path("mine/grain.wasm")).unwrap();
     let err = place.bad(2, &["plugin", "add", "mine"]);
     assert!(said(&err).contains("is not built"), "{err}");
-    assert_eq!(place.files("data"), [&["native.ron"][..], &expected].concat());
+    assert_eq!(place.files("data"), expected);
     assert_eq!(list(&place, &[])["plugins"][0]["state"], "native, pinned, isolated");
     assert!(place.bad(2, &["plugin", "add", "nowhere"]).contains("is no plugin"));
 }
@@ -159,7 +203,7 @@ fn a_component_alone_is_a_plugin() {
     assert!(place.bad(2, &["plugin", "add", &library]).contains("--native"));
     place.write("notes.txt", "notes");
     assert!(place.bad(2, &["plugin", "add", "notes.txt"]).contains("neither"));
-    assert_eq!(place.files("data").len(), 3);
+    assert_eq!(place.files("data").len(), 4, "the consent among them");
 }
 
 #[test]
@@ -202,8 +246,13 @@ fn a_new_plugin_is_trusted_where_it_lies_and_found_when_it_is_pinned() {
     assert!(sdk.contains("data/sdk/"), "it needs no sources but those in the binary: {sdk}");
     let state = |args: &[&str]| list(&place, args)["plugins"][0]["state"].to_string();
     assert!(state(&["hello"]).contains("is not built"), "{}", state(&["hello"]));
-    place.write("hello/hello.wasm", "component");
+    place.write("hello/hello.wasm", GRAIN);
     assert_eq!(state(&["hello"]), "\"wasm, dev mode\"");
+    // What is pinned is opened, and holds what its manifest says.
+    let err = place.bad(2, &["plugin", "trust", "hello", "--folder", "hello"]);
+    assert!(said(&err).contains("has no node `hello.gain`"), "{err}");
+    let manifest = std::fs::read_to_string(place_of("plugin.ron")).unwrap();
+    place.write("hello/plugin.ron", manifest.replace("hello.gain", "film.grain"));
     place.good(&["plugin", "trust", "hello", "--folder", "hello"]);
     assert_eq!(state(&["hello"]), "\"wasm, pinned\"");
     // A copy among the user's own does not stand in its author's way.
@@ -235,6 +284,26 @@ fn commands_that_trust_at_once_do_not_lose_each_others_entries() {
     let listed = list(&place, &[]);
     for one in listed["plugins"].as_array().unwrap() {
         assert_eq!(one["state"], "native, pinned", "{listed:#}");
+    }
+}
+
+/// A careful user checks a folder that was given: that runs no native code by itself.
+#[test]
+fn native_code_that_nobody_accepted_is_neither_checked_nor_timed() {
+    let place = Place::new();
+    plugin(&place, "gift");
+    for command in ["check", "bench"] {
+        let ran = place.kino(&["plugin", command, "gift"]);
+        assert_eq!(ran.code, 0, "{command}: the component alone is tried\n{}", ran.err);
+        assert!(ran.err.contains("the native build is left out"), "{command}: {}", ran.err);
+        let err = place.bad(2, &["plugin", command, "gift", "--native"]);
+        assert!(said(&err).contains("is no native library"), "said so, it is loaded: {err}");
+    }
+    std::fs::remove_file(place.path("gift/grain.wasm")).unwrap();
+    for command in ["check", "bench"] {
+        let err = said(&place.bad(2, &["plugin", command, "gift"]));
+        assert!(err.contains("is native code, which can do whatever you can"), "{err}");
+        assert!(err.contains(&format!("`kino plugin {command} gift --native`")), "{err}");
     }
 }
 

@@ -301,8 +301,9 @@ impl Expander<'_> {
         }
         let file = self.result.scopes[scope].file;
         let Some(op) = self.op(&decl.op.text) else {
-            let hint = self.report.advice(&decl.op.text, || self.catalog.names());
-            let message = format!("there is no op `{}`", decl.op.text);
+            let (op, names) = (&*decl.op.text, || self.catalog.names());
+            let hint = self.catalog.advice(op).or_else(|| self.report.advice(op, names));
+            let message = format!("there is no op `{op}`");
             self.report.error("unknown-op", Location { file, span: decl.op.span }, message).hint =
                 Some(hint.unwrap_or_else(|| "`kino nodes` lists all ops".to_owned()));
             return Entity::Broken;

@@ -84,6 +84,11 @@ pub trait Catalog {
     /// All ops, in the order in which they are listed.
     fn names(&self) -> Vec<&str>;
 
+    /// What to do about an op that there is not, where that is known.
+    fn advice(&self, _op: &str) -> Option<String> {
+        None
+    }
+
     /// Asks a node what is known of its results.
     ///
     /// # Errors

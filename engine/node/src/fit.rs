@@ -52,8 +52,9 @@ impl Value {
 
     fn unfit(&self, ty: &PortType) -> Error {
         let found = match self {
-            Value::Custom(record) => &*record.ty,
-            other => other.type_name(),
+            Value::Custom(record) => record.ty.to_string(),
+            Value::Part(part) => part.ty.to_string(),
+            other => other.type_name().to_owned(),
         };
         Error::failed(format!("expected {ty}, found {found}"))
     }

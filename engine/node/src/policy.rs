@@ -4,9 +4,11 @@
 //! and again while running, as links may have been exchanged in between. Paths are resolved before
 //! they are compared. It knows neither graphs nor nodes.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use kino_port::{FileStamp, code};
 
@@ -23,9 +25,32 @@ use crate::{Error, Result};
 pub struct FilePolicy {
     /// A file that is read lies in a folder of each list.
     read: Vec<Vec<PathBuf>>,
+    /// A picture, clip, sound or tensor that is read lies in a folder of each of these lists, too.
+    media: Vec<Vec<PathBuf>>,
+    /// Who is asked where one does not.
+    ask: Option<AskReading>,
     /// A file that is written lies in a folder of each list.
     write: Vec<Vec<PathBuf>>,
 }
+
+/// Asks whether something may be read that lies outside of the folders of
+/// [`FilePolicy::media_within`]; it is given the real place, and may be asked again for the same.
+#[derive(Clone)]
+pub struct AskReading(pub Arc<dyn Fn(&Path) -> bool + Send + Sync>);
+
+impl fmt::Debug for AskReading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AskReading")
+    }
+}
+
+impl PartialEq for AskReading {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for AskReading {}
 
 /// Where the system shows itself and its devices as files.
 const OF_THE_SYSTEM: [&str; 3] = ["/proc", "/sys", "/dev"];
@@ -36,6 +61,23 @@ impl FilePolicy {
     #[must_use]
     pub fn read_within<P: Into<PathBuf>>(mut self, folders: impl IntoIterator<Item = P>) -> Self {
         self.read.push(folders.into_iter().map(absolute).collect());
+        self
+    }
+
+    /// The same policy, narrowed for what a graph's own text names: pictures, clips, sound and
+    /// tensors lie in one of these folders, or are one of these files. Models, graphs that it uses
+    /// and what was granted to plugins may lie elsewhere.
+    #[must_use]
+    pub fn media_within<P: Into<PathBuf>>(mut self, folders: impl IntoIterator<Item = P>) -> Self {
+        self.media.push(folders.into_iter().map(absolute).collect());
+        self
+    }
+
+    /// The same policy, which asks before it refuses what [`FilePolicy::media_within`] does not
+    /// allow.
+    #[must_use]
+    pub fn asking(mut self, ask: AskReading) -> Self {
+        self.ask = Some(ask);
         self
     }
 
@@ -51,20 +93,40 @@ impl FilePolicy {
     #[must_use]
     pub fn and(mut self, other: &FilePolicy) -> Self {
         self.read.extend(other.read.iter().cloned());
+        self.media.extend(other.media.iter().cloned());
+        self.ask = self.ask.or_else(|| other.ask.clone());
         self.write.extend(other.write.iter().cloned());
         self
     }
 
     /// Whether there is anything that may not be read.
     pub fn narrows_reading(&self) -> bool {
-        !self.read.is_empty()
+        !(self.read.is_empty() && self.media.is_empty())
     }
 
-    /// Whether a file or folder may be read that need not exist.
+    /// Whether a picture, clip, sound or tensor may be read that a graph names; it need not exist.
     ///
     /// # Errors
     /// When it may not; the message says what may be.
     pub fn check_read(&self, path: &Path) -> Result<()> {
+        self.check_model(path)?;
+        let words = ["read", "reads", "--allow-read DIR", "FilePolicy::media_within"];
+        let Err(refused) = check(&self.media, path, words) else { return Ok(()) };
+        let is_agreed = |(AskReading(ask), real): (&AskReading, PathBuf)| {
+            !OF_THE_SYSTEM.iter().any(|place| real.starts_with(place)) && ask(&real)
+        };
+        match self.ask.as_ref().zip(resolve(path).ok()).is_some_and(is_agreed) {
+            true => Ok(()),
+            false => Err(refused),
+        }
+    }
+
+    /// Whether a model, a graph that is used, or something granted to a plugin may be read; it need
+    /// not exist.
+    ///
+    /// # Errors
+    /// When it may not; the message says what may be.
+    pub fn check_model(&self, path: &Path) -> Result<()> {
         check(&self.read, path, ["read", "reads", "--allow-read DIR", "FilePolicy::read_within"])
     }
 
@@ -86,6 +148,22 @@ impl FilePolicy {
             return Ok(());
         }
         self.check_read(path)?;
+        self.check_same(path, stamp)
+    }
+
+    /// The same for what [`FilePolicy::check_model`] is about.
+    ///
+    /// # Errors
+    /// As [`FilePolicy::check_opened`].
+    pub fn check_opened_model(&self, path: &Path, stamp: &FileStamp) -> Result<()> {
+        if self.read.is_empty() {
+            return Ok(());
+        }
+        self.check_model(path)?;
+        self.check_same(path, stamp)
+    }
+
+    fn check_same(&self, path: &Path, stamp: &FileStamp) -> Result<()> {
         let there = resolve(path).and_then(fs::symlink_metadata);
         let there = there.map(|about| FileStamp::of(&about));
         match there {

@@ -1,7 +1,7 @@
 //! A graph that was read, with the nodes that it was checked with, and its plans.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -67,15 +67,23 @@ pub(crate) struct PlanOptions<'a> {
 }
 
 /// The registry for checking alone: it infers nothing, so that checking touches no file.
-struct Signatures<'a>(&'a Registry);
+struct Signatures<'a> {
+    nodes: &'a Registry,
+    /// Ops that are missing, and what to do about them.
+    missing: &'a HashMap<String, String>,
+}
 
 impl Catalog for Signatures<'_> {
     fn signature(&self, op: &str) -> Option<&Signature> {
-        self.0.get(op).map(|node| node.signature())
+        self.nodes.get(op).map(|node| node.signature())
     }
 
     fn names(&self) -> Vec<&str> {
-        self.0.nodes().map(|node| &*node.signature().name).collect()
+        self.nodes.nodes().map(|node| &*node.signature().name).collect()
+    }
+
+    fn advice(&self, op: &str) -> Option<String> {
+        self.missing.get(op).cloned()
     }
 
     fn infer(&self, _: &str, _: &Facts) -> Result<StepInfo, Vec<PlanError>> {
@@ -98,8 +106,9 @@ impl LoadedGraph {
             files.extend(source.files().into_iter().chain(unusable.files));
             unusable.error
         })?;
-        let NodeSet { registry, plugins, files: of_nodes } = nodes;
-        let graph = parsed.check(&Signatures(&registry), sources);
+        let NodeSet { registry, plugins, files: of_nodes, missing } = nodes;
+        let signatures = Signatures { nodes: &registry, missing: &missing };
+        let graph = parsed.check(&signatures, sources);
         files.extend(source.files().into_iter().chain(of_nodes));
         let graph = graph.map_err(Error::Graph)?;
         let revision = (!plugins.is_empty()).then(|| {
@@ -127,7 +136,7 @@ impl LoadedGraph {
         };
         let policy = Arc::new(self.source.policy.clone().and(settings.policy));
         for graph in self.source.used() {
-            policy.check_read(&graph)?;
+            policy.check_model(&graph)?;
         }
         let services = services.with(Arc::new(self.source.id.clone())).with(policy);
         let services = Arc::new(services);

@@ -1,6 +1,7 @@
 //! What an engine tells beside the events of runs: what takes a while before anything runs.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Something that an engine's user should hear of while it waits.
@@ -13,6 +14,13 @@ pub enum Notice {
         /// The plugin's id.
         plugin: String,
     },
+    /// A plugin that lies with the graph is used in place of one of the user's own.
+    Shadowed {
+        /// The id of both.
+        plugin: String,
+        /// The folder of the one that is used.
+        used: PathBuf,
+    },
 }
 
 impl fmt::Display for Notice {
@@ -21,6 +29,11 @@ impl fmt::Display for Notice {
             Notice::Compiling { plugin } => {
                 write!(f, "compiling the plugin `{plugin}` for this machine, which is done once")
             }
+            Notice::Shadowed { plugin, used } => write!(
+                f,
+                "the plugin `{plugin}` in {} is used, which lies with the graph, not your own",
+                used.display()
+            ),
         }
     }
 }

@@ -12,9 +12,7 @@ use kino_host::{
 use kino_node::Registry;
 
 use crate::error::Error;
-#[cfg(feature = "wasm")]
-use crate::notice::Notice;
-use crate::notice::OnNotice;
+use crate::notice::{Notice, OnNotice};
 use crate::settings::Settings;
 use crate::source::GraphSource;
 
@@ -26,12 +24,14 @@ pub(crate) struct NodeSet {
     pub(crate) plugins: Vec<Arc<Plugin>>,
     /// The files and folders that nodes come from: after a change in one of them, ask again.
     pub(crate) files: Vec<PathBuf>,
+    /// Ops that are missing, and what to do about them.
+    pub(crate) missing: HashMap<String, String>,
 }
 
 impl NodeSet {
     /// Nodes that come from no file.
     pub(crate) fn of(registry: Arc<Registry>) -> Self {
-        NodeSet { registry, plugins: Vec::new(), files: Vec::new() }
+        NodeSet { registry, plugins: Vec::new(), files: Vec::new(), missing: HashMap::new() }
     }
 }
 
@@ -163,6 +163,19 @@ fn prune(slots: &mut HashMap<(PathBuf, String), Arc<Slot>>) {
     });
 }
 
+/// What to do about ops that a plugin near the graph has, which nothing accepts yet.
+fn advice(graph: &Path, ops: Vec<&str>, files: &mut Vec<PathBuf>) -> HashMap<String, String> {
+    if ops.is_empty() {
+        return HashMap::new();
+    }
+    let near = PluginIndex::near(graph);
+    files.extend(near.iter().map(|found| found.folder.join(kino_host::MANIFEST_FILE)));
+    let of =
+        |op: &str| near.iter().find(|found| found.manifest.nodes.iter().any(|node| node == op));
+    let known = ops.into_iter().filter_map(|op| Some((op.to_owned(), of(op)?)));
+    known.map(|(op, found)| (op, kino_host::advice_to_trust(found))).collect()
+}
+
 impl PluginLoader {
     /// Has these nodes, which every graph can use.
     pub(crate) fn new(
@@ -207,7 +220,10 @@ impl PluginLoader {
         match self.load_all(&graph.folder, &foreign, &mut files) {
             Ok(plugins) => {
                 let registry = self.registry(plugins.clone());
-                Ok(NodeSet { registry, plugins, files })
+                let is_missing = |op: &&str| registry.get(op).is_none();
+                let missing = foreign.into_iter().filter(is_missing).collect();
+                let missing = advice(&graph.folder, missing, &mut files);
+                Ok(NodeSet { registry, plugins, files, missing })
             }
             Err(error) => Err(Box::new(NodesError { error, files })),
         }
@@ -256,6 +272,13 @@ impl PluginLoader {
                 hint: error.hint().map(str::to_owned),
             });
         }
+        for (own, used) in &index.shadowed {
+            let is_wanted = wanted.iter().any(|found| found.folder == *used);
+            if let Some(notice) = self.components.notice.as_ref().filter(|_| is_wanted) {
+                let plugin = own.manifest.id.clone();
+                notice(&Notice::Shadowed { plugin, used: used.clone() });
+            }
+        }
         let mut plugins = Vec::with_capacity(wanted.len());
         let mut faults = Vec::new();
         for found in wanted {
@@ -297,7 +320,7 @@ impl PluginLoader {
         let mut loaded = lock(&slot);
         let trusted = LockFile::read(&found.lock)?;
         let consent = Consent::read(&self.data)?;
-        let allowed = kino_host::allowed_build(found, &trusted, &consent, self.locked)?;
+        let allowed = kino_host::allowed_build(found, root, &trusted, &consent, self.locked)?;
         files.extend(allowed.read.iter().map(|granted| root.join(granted)));
         let sha256 = match &allowed.sha256 {
             Some(sha256) => sha256.clone(),
@@ -315,7 +338,8 @@ impl PluginLoader {
             Some(_) => format!("`kino plugin trust {} --read PATH` grants more", allowed.id),
             None => "in dev mode, `asks` in its plugin.ron grants more".to_owned(),
         };
-        let granted = Arc::new(GrantedFiles::new(root, &allowed.read).advising(advice));
+        let granted = GrantedFiles::new(root, &allowed.read).reaching(allowed.beyond.clone());
+        let granted = Arc::new(granted.advising(advice));
         let plugin = Plugin::new(&allowed.id, sha256, artifact, granted, allowed.limits);
         if let Some(before) = before {
             plugin.inherit(&before);
@@ -374,7 +398,7 @@ pub fn user_folder(user: &Settings) -> PathBuf {
     user.data_folder().join(PLUGINS_FOLDER)
 }
 
-/// What native code this user has agreed to run.
+/// What this user has agreed to on this machine.
 ///
 /// # Errors
 /// When the file that says so does not read.
@@ -382,16 +406,37 @@ pub fn consent(user: &Settings) -> Result<Consent, Error> {
     Ok(Consent::read(&user.data_folder())?)
 }
 
-/// Remembers that this user has accepted a plugin, where that takes consent.
+/// Remembers that this user has accepted a plugin for graphs of the folder `graphs`.
 ///
 /// # Errors
 /// When it cannot be written.
 pub fn record_consent(
     user: &Settings,
     found: &FoundPlugin,
+    graphs: &Path,
     entry: &LockEntry,
 ) -> Result<(), Error> {
-    Ok(Consent::grant(&user.data_folder(), &found.manifest.id, &found.folder, entry)?)
+    Ok(Consent::grant(&user.data_folder(), found, graphs, entry)?)
+}
+
+/// Forgets what this user has accepted of a plugin, or of it for graphs of one folder.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn withdraw_consent(
+    user: &Settings,
+    found: &FoundPlugin,
+    graphs: Option<&Path>,
+) -> Result<(), Error> {
+    Ok(Consent::withdraw(&user.data_folder(), found, graphs)?)
+}
+
+/// Remembers that graphs of the folder `graphs` may read what lies in `place`.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn record_reading(user: &Settings, graphs: &Path, place: &Path) -> Result<(), Error> {
+    Ok(Consent::grant_reading(&user.data_folder(), graphs, place)?)
 }
 
 /// Loads an artifact for the user who asks; code that is compiled for it stays in the user's cache.
@@ -547,6 +592,7 @@ mod tests {
                 sha256: None,
                 isolate: false,
                 read: Vec::new(),
+                beyond: Vec::new(),
                 limits: Limits::default(),
             };
             let loaded = Loaded { allowed, plugin: Arc::downgrade(&plugin) };

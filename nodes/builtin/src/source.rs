@@ -49,12 +49,12 @@ impl ModelSource {
         }
         if let Some(repository) = source.strip_prefix(HUB) {
             let folder = hub_folder(repository, &hub_cache())?;
-            policy.check_read(&folder).map_err(at_input("source"))?;
+            policy.check_model(&folder).map_err(at_input("source"))?;
             return Ok(ModelSource::Folder(folder));
         }
         let folder = graph.join(source);
         // Before anything is said of what lies there.
-        policy.check_read(&folder).map_err(at_input("source"))?;
+        policy.check_model(&folder).map_err(at_input("source"))?;
         if folder.is_dir() {
             return Ok(ModelSource::Folder(folder));
         }
@@ -63,7 +63,7 @@ impl ModelSource {
         let is_inside = !source.is_empty() && Path::new(source).components().all(plain);
         let mut others = models.0.iter().filter(|_| is_inside).map(|models| models.join(source));
         if let Some(found) = others.find(|folder| folder.is_dir()) {
-            policy.check_read(&found).map_err(at_input("source"))?;
+            policy.check_model(&found).map_err(at_input("source"))?;
             return Ok(ModelSource::Folder(found));
         }
         let known: Vec<_> = models.0.iter().map(|folder| folder.display().to_string()).collect();
@@ -99,7 +99,7 @@ impl ModelSource {
         }
         let listed = self.open().and_then(|model| model.list());
         let listed = listed.map_err(|error| PlanError::at("source", error.to_string()))?;
-        let check = |file: &String| policy.check_read(&folder.join(file));
+        let check = |file: &String| policy.check_model(&folder.join(file));
         listed.iter().try_for_each(check).map_err(at_input("source"))
     }
 
@@ -132,7 +132,7 @@ impl ModelRequest {
             source.check_files(policy)?;
         }
         let mut files = self.files.iter();
-        files.try_for_each(|(part, path)| policy.check_read(path).map_err(at_input(part)))
+        files.try_for_each(|(part, path)| policy.check_model(path).map_err(at_input(part)))
     }
 
     /// Where they lie, whatever names lead there.
@@ -175,7 +175,7 @@ pub(crate) fn find_part(
     policy: &FilePolicy,
 ) -> Result<PathBuf, PlanError> {
     let own = graph.join(path);
-    policy.check_read(&own).map_err(at_input(part))?;
+    policy.check_model(&own).map_err(at_input(part))?;
     if own.exists() {
         return Ok(own);
     }
@@ -186,7 +186,7 @@ pub(crate) fn find_part(
     let mut others =
         folders.flat_map(|models| inside.clone().map(move |inner| models.join(inner).join(path)));
     if let Some(found) = others.find(|place| place.is_file()) {
-        policy.check_read(&found).map_err(at_input(part))?;
+        policy.check_model(&found).map_err(at_input(part))?;
         return Ok(found);
     }
     let known: Vec<_> = models.0.iter().map(|folder| folder.display().to_string()).collect();

@@ -3,8 +3,8 @@
 
 use candle_core::{D, DType, Tensor, bail};
 
+use crate::e4m3::E4M3;
 use crate::filter::{Window, matrix};
-use crate::fp8::E4M3;
 use crate::{Activation, ConvInput, ConvWeights, Epilogue, Padding, Result};
 
 /// Queries per block of [`attention`], so that memory does not grow with their number squared.

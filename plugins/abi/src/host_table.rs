@@ -32,7 +32,7 @@ pub use pass::{call_pointer, error_from_raw, error_into_raw, lend, lent_bytes};
 
 use handle::{Handle, absent, write_value};
 use lent::{Given, View, lend_managed, no_device};
-use pass::{lent_text, outcome, quietly};
+use pass::{lent_text, of, outcome, quietly};
 
 /// The table of a backend.
 pub fn host_table<B: Backend>() -> KinoHost {
@@ -256,8 +256,9 @@ unsafe extern "C" fn read_file<B: Backend>(
 ) -> *mut KinoError {
     // SAFETY: see above.
     unsafe {
-        write_value::<B>(to, || {
-            let call = current::<B>(call).ok_or_else(|| HostError::new("there is no call"))?;
+        write_value::<B>("", to, || {
+            let call = current::<B>(call);
+            let call = of("read_file", call.ok_or_else(|| HostError::new("there is no call")))?;
             B::read_file(call, &lent_text(path))
         })
     }
@@ -289,15 +290,34 @@ unsafe extern "C" fn type_name<B: Backend>(value: *const KinoValue) -> KinoStr {
     lend(unsafe { borrow::<B>(value) }.map_or("", B::type_name).as_bytes())
 }
 
-unsafe extern "C" fn get_number<B: Backend, N: TryFrom<i128> + 'static>(
+/// A whole number of 64 bits, and what its functions in the table are called.
+trait Number: TryFrom<i128> + Into<i128> {
+    const GET: &str;
+    const NEW: &str;
+    const BITS: &str;
+}
+
+impl Number for i64 {
+    const GET: &str = "get_i64";
+    const NEW: &str = "new_i64";
+    const BITS: &str = "i64";
+}
+
+impl Number for u64 {
+    const GET: &str = "get_u64";
+    const NEW: &str = "new_u64";
+    const BITS: &str = "u64";
+}
+
+unsafe extern "C" fn get_number<B: Backend, N: Number>(
     value: *const KinoValue,
     to: *mut N,
 ) -> *mut KinoError {
     // SAFETY: see above.
-    outcome(|| unsafe {
+    outcome(N::GET, || unsafe {
         let int = B::int(borrow::<B>(value)?)?;
         let number = N::try_from(int).map_err(|_| {
-            let ty = std::any::type_name::<N>();
+            let ty = N::BITS;
             HostError::new(format!("expected a whole number that fits into {ty}, found {int}"))
         })?;
         to.write(number);
@@ -311,7 +331,7 @@ unsafe extern "C" fn get_wide<B: Backend>(
     high: *mut i64,
 ) -> *mut KinoError {
     // SAFETY: see above.
-    outcome(|| unsafe {
+    outcome("get_wide", || unsafe {
         let int = B::int(borrow::<B>(value)?)?;
         low.write(int as u64);
         high.write((int >> 64) as i64);
@@ -321,7 +341,7 @@ unsafe extern "C" fn get_wide<B: Backend>(
 
 unsafe extern "C" fn get_f64<B: Backend>(value: *const KinoValue, to: *mut f64) -> *mut KinoError {
     // SAFETY: see above.
-    outcome(|| unsafe {
+    outcome("get_f64", || unsafe {
         to.write(B::real(borrow::<B>(value)?)?);
         Ok(())
     })
@@ -329,7 +349,7 @@ unsafe extern "C" fn get_f64<B: Backend>(value: *const KinoValue, to: *mut f64) 
 
 unsafe extern "C" fn get_bool<B: Backend>(value: *const KinoValue, to: *mut u32) -> *mut KinoError {
     // SAFETY: see above.
-    outcome(|| unsafe {
+    outcome("get_bool", || unsafe {
         let value = borrow::<B>(value)?;
         if B::kind(value) != KINO_BOOL {
             let message = format!("expected Bool, found {}", B::type_name(value));
@@ -345,7 +365,7 @@ unsafe extern "C" fn get_bytes<B: Backend>(
     to: *mut KinoStr,
 ) -> *mut KinoError {
     // SAFETY: see above; the bytes live as long as the value.
-    outcome(|| unsafe {
+    outcome("get_bytes", || unsafe {
         to.write(lend(B::bytes(borrow::<B>(value)?)?));
         Ok(())
     })
@@ -364,7 +384,7 @@ unsafe extern "C" fn item<B: Backend>(
 ) -> *mut KinoError {
     // SAFETY: see above; the name lives as long as the value.
     unsafe {
-        write_value::<B>(to, || {
+        write_value::<B>("item", to, || {
             let (found, item) = B::item(borrow::<B>(value)?, index)?;
             if !name.is_null() {
                 name.write(lend(found.as_bytes()));
@@ -380,7 +400,7 @@ unsafe extern "C" fn field<B: Backend>(
     to: *mut *mut KinoValue,
 ) -> *mut KinoError {
     // SAFETY: see above.
-    outcome(|| unsafe {
+    outcome("field", || unsafe {
         let found = B::field(borrow::<B>(value)?, &lent_text(name))?;
         to.write(found.map_or(null_mut(), into_raw::<B>));
         Ok(())
@@ -392,7 +412,7 @@ unsafe extern "C" fn new_text<B: Backend>(
     to: *mut *mut KinoValue,
 ) -> *mut KinoError {
     // SAFETY: see above.
-    unsafe { write_value::<B>(to, || B::new_text(lent_text(text))) }
+    unsafe { write_value::<B>("new_text", to, || B::new_text(lent_text(text))) }
 }
 
 unsafe extern "C" fn new_bytes<B: Backend>(
@@ -400,15 +420,15 @@ unsafe extern "C" fn new_bytes<B: Backend>(
     to: *mut *mut KinoValue,
 ) -> *mut KinoError {
     // SAFETY: see above.
-    unsafe { write_value::<B>(to, || B::new_bytes(lent_bytes(bytes))) }
+    unsafe { write_value::<B>("new_bytes", to, || B::new_bytes(lent_bytes(bytes))) }
 }
 
-unsafe extern "C" fn new_number<B: Backend, N: Into<i128>>(
+unsafe extern "C" fn new_number<B: Backend, N: Number>(
     number: N,
     to: *mut *mut KinoValue,
 ) -> *mut KinoError {
     // SAFETY: see above.
-    unsafe { write_value::<B>(to, || B::new_int(number.into())) }
+    unsafe { write_value::<B>(N::NEW, to, || B::new_int(number.into())) }
 }
 
 unsafe extern "C" fn new_wide<B: Backend>(
@@ -418,17 +438,17 @@ unsafe extern "C" fn new_wide<B: Backend>(
 ) -> *mut KinoError {
     let int = i128::from(high) << 64 | i128::from(low);
     // SAFETY: see above.
-    unsafe { write_value::<B>(to, || B::new_int(int)) }
+    unsafe { write_value::<B>("new_wide", to, || B::new_int(int)) }
 }
 
 unsafe extern "C" fn new_f64<B: Backend>(real: f64, to: *mut *mut KinoValue) -> *mut KinoError {
     // SAFETY: see above.
-    unsafe { write_value::<B>(to, || B::new_real(real)) }
+    unsafe { write_value::<B>("new_f64", to, || B::new_real(real)) }
 }
 
 unsafe extern "C" fn new_bool<B: Backend>(truth: u32, to: *mut *mut KinoValue) -> *mut KinoError {
     // SAFETY: see above.
-    unsafe { write_value::<B>(to, || B::new_bool(truth != 0)) }
+    unsafe { write_value::<B>("new_bool", to, || B::new_bool(truth != 0)) }
 }
 
 unsafe extern "C" fn new_list<B: Backend>(
@@ -437,7 +457,7 @@ unsafe extern "C" fn new_list<B: Backend>(
     to: *mut *mut KinoValue,
 ) -> *mut KinoError {
     // SAFETY: see above.
-    unsafe { write_value::<B>(to, || B::new_list(named::<B>(items, count)?)) }
+    unsafe { write_value::<B>("new_list", to, || B::new_list(named::<B>(items, count)?)) }
 }
 
 unsafe extern "C" fn new_record<B: Backend>(
@@ -447,7 +467,12 @@ unsafe extern "C" fn new_record<B: Backend>(
     to: *mut *mut KinoValue,
 ) -> *mut KinoError {
     // SAFETY: see above.
-    unsafe { write_value::<B>(to, || B::new_record(&lent_text(ty), named::<B>(fields, count)?)) }
+    unsafe {
+        write_value::<B>("", to, || {
+            let fields = of("new_record", named::<B>(fields, count))?;
+            B::new_record(&lent_text(ty), fields)
+        })
+    }
 }
 
 /// Where the tensor of a value lies: asked once.
@@ -465,7 +490,7 @@ unsafe extern "C" fn view_tensor<B: Backend>(
     to: *mut DLTensor,
 ) -> *mut KinoError {
     // SAFETY: see above; the view lives as long as the value.
-    outcome(|| unsafe {
+    outcome("view_tensor", || unsafe {
         to.write(seen(handle::<B>(value)?)?.tensor());
         Ok(())
     })
@@ -506,7 +531,9 @@ unsafe extern "C" fn new_tensor_builder<B: Backend>(
     to: *mut *mut KinoTensorBuilder,
 ) -> *mut KinoError {
     // SAFETY: see above.
-    outcome(|| unsafe { begin::<B>(call, dtype, shape, ndim, zeroed != 0, to) })
+    outcome("new_tensor_builder", || unsafe {
+        begin::<B>(call, dtype, shape, ndim, zeroed != 0, to)
+    })
 }
 
 fn no_builder() -> HostError {
@@ -518,7 +545,7 @@ unsafe extern "C" fn builder_view<B: Backend>(
     to: *mut DLTensor,
 ) -> *mut KinoError {
     // SAFETY: see above: the builder is the table's, and one thread uses it.
-    outcome(|| unsafe {
+    outcome("builder_view", || unsafe {
         let draft = builder.cast::<Draft<B>>().as_mut().ok_or_else(no_builder)?;
         let view = match draft.view.take() {
             Some(view) => view,
@@ -544,7 +571,7 @@ unsafe extern "C" fn finish_tensor<B: Backend>(
 ) -> *mut KinoError {
     // SAFETY: see above: the builder belongs to the caller.
     unsafe {
-        write_value::<B>(to, || {
+        write_value::<B>("finish_tensor", to, || {
             let draft = taken::<Draft<B>, _>(builder).ok_or_else(no_builder)?;
             B::finish_tensor(draft.builder)
         })
@@ -563,7 +590,7 @@ unsafe extern "C" fn new_frames_builder<B: Backend>(
     to: *mut *mut KinoFramesBuilder,
 ) -> *mut KinoError {
     // SAFETY: see above.
-    outcome(|| unsafe {
+    outcome("new_frames_builder", || unsafe {
         let frames = B::new_frames(current::<B>(call), (!fps.is_nan()).then_some(fps))?;
         to.write(Box::into_raw(Box::new(frames)).cast());
         Ok(())
@@ -575,7 +602,7 @@ unsafe extern "C" fn push_frames<B: Backend>(
     chunk: *const KinoValue,
 ) -> *mut KinoError {
     // SAFETY: see above: the builder is the table's, and one thread uses it.
-    outcome(|| unsafe {
+    outcome("push_frames", || unsafe {
         let frames = builder.cast::<B::FramesBuilder>().as_mut().ok_or_else(no_builder)?;
         B::push_frames(frames, borrow::<B>(chunk)?)
     })
@@ -587,7 +614,7 @@ unsafe extern "C" fn finish_frames<B: Backend>(
 ) -> *mut KinoError {
     // SAFETY: see above: the builder belongs to the caller.
     unsafe {
-        write_value::<B>(to, || {
+        write_value::<B>("finish_frames", to, || {
             let frames = taken::<B::FramesBuilder, _>(builder).ok_or_else(no_builder)?;
             B::finish_frames(*frames)
         })
@@ -610,8 +637,8 @@ unsafe extern "C" fn op<B: Backend>(
 ) -> *mut KinoError {
     // SAFETY: see above.
     unsafe {
-        write_value::<B>(to, || {
-            let tensors = several::<B>(tensors, count)?;
+        write_value::<B>("", to, || {
+            let tensors = of("op", several::<B>(tensors, count))?;
             B::op(current::<B>(call), &lent_text(name), &tensors, &lent_text(attributes))
         })
     }
@@ -627,8 +654,8 @@ unsafe extern "C" fn call<B: Backend>(
 ) -> *mut KinoError {
     // SAFETY: see above.
     unsafe {
-        write_value::<B>(to, || {
-            let values = several::<B>(values, count)?;
+        write_value::<B>("", to, || {
+            let values = of("call", several::<B>(values, count))?;
             B::call(current::<B>(call), &lent_text(name), &values, &lent_text(attributes))
         })
     }
@@ -644,7 +671,7 @@ unsafe extern "C" fn device<B: Backend>(
     to: *mut DLDevice,
 ) -> *mut KinoError {
     // SAFETY: see above.
-    outcome(|| unsafe {
+    outcome("device", || unsafe {
         to.write(seen(handle::<B>(value)?)?.tensor().device);
         Ok(())
     })
@@ -659,7 +686,7 @@ unsafe extern "C" fn new_tensor_on<B: Backend>(
     to: *mut *mut KinoTensorBuilder,
 ) -> *mut KinoError {
     // SAFETY: see above.
-    outcome(|| unsafe {
+    outcome("new_tensor_on", || unsafe {
         match device.device_type {
             DL_CPU => begin::<B>(call, dtype, shape, ndim, false, to),
             other => Err(no_device(other)),
@@ -674,7 +701,7 @@ unsafe extern "C" fn take_tensor<B: Backend>(
 ) -> *mut KinoError {
     // SAFETY: see above: what is given belongs to this function, which gives it back at its end.
     unsafe {
-        write_value::<B>(to, || {
+        write_value::<B>("take_tensor", to, || {
             let given = Given::new(given)?;
             let (dtype, shape) = given.shape()?;
             let sizes = sizes(shape.as_ptr(), shape.len())?;
@@ -695,7 +722,7 @@ unsafe extern "C" fn view_tensor_on<B: Backend>(
     to: *mut *mut DLManagedTensorVersioned,
 ) -> *mut KinoError {
     // SAFETY: see above.
-    outcome(|| unsafe {
+    outcome("view_tensor_on", || unsafe {
         let value = borrow::<B>(value)?;
         let (layout, keeper) = B::view(value)?;
         if layout.device.device_type != DL_CPU {

@@ -332,7 +332,11 @@ fn read_port(written: &WrittenPort, is_input: bool) -> Result<Port, String> {
         return Err("an output has neither default, range, choices nor arity".into());
     }
     if is_input && written.like.is_some() {
-        return Err("an input is like none: outputs are".into());
+        return Err(
+            "`like` stands at an output and names the input whose size it keeps; this is an \
+                    input"
+                .into(),
+        );
     }
     if given && !ty.is_literal() {
         return Err(format!("a port of type {ty} has neither default nor range"));
@@ -530,7 +534,7 @@ mod tests {
             (port(r#"{"name": "a", "type": "Int", "range": ["x", 1]}"#), "no end of a range"),
             (port(r#"{"name": "a", "type": "Int", "choices": ["x"]}"#), "has no choices"),
             (port(r#"{"name": "a", "type": "Text", "draws": true}"#), "does not draw"),
-            (port(r#"{"name": "a", "type": "Text", "like": "b"}"#), "an input is like none"),
+            (port(r#"{"name": "a", "type": "Text", "like": "b"}"#), "`like` stands at an output"),
             (
                 r#"{"id": "a.b", "version": "1",
                 "outputs": [{"name": "x", "type": "Text", "like": "y"}]}"#

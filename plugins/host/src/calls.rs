@@ -13,6 +13,7 @@ use kino_contract::calls::{Argument, CallPlan, plan};
 use kino_contract::code;
 use kino_contract::ops::{MAX_BYTES, Operand};
 use kino_node::{Error, Frames, Ledger, Result, Value};
+use kino_port::PortType;
 
 use crate::draft::FramesDraft;
 use crate::ops::{OpLimits, of_candle, refused};
@@ -118,7 +119,7 @@ impl Call<'_> {
                 Ok(vec![tensor(values), tensor(indices)])
             }
             CallPlan::FramesSlice { start, count } => Ok(vec![self.frames_slice(*start, *count)?]),
-            CallPlan::Fit(ty) => Ok(vec![self.fit(ty)?]),
+            CallPlan::Fit(ty) => Ok(vec![self.fit(&self.values[0], ty)?]),
             CallPlan::With(fields) => Ok(vec![self.with(fields)?]),
         }
     }
@@ -236,17 +237,45 @@ impl Call<'_> {
             }
             at += length;
         }
-        slice.finish()
+        let slice = slice.finish()?;
+        let mut fields: Vec<(Arc<str>, PluginValue)> = Vec::new();
+        for (record, is_kept) in [(&slice, true), (frames, false)] {
+            for index in 0..record.len() {
+                let name = record.name(index);
+                if is_kept || !is_known(name) {
+                    fields.push((Arc::from(name), record.item(index)?));
+                }
+            }
+        }
+        match fields.len() == slice.len() {
+            true => Ok(slice),
+            false => remade(&slice, fields),
+        }
     }
 
-    fn fit(&self, ty: &kino_port::PortType) -> Result<PluginValue> {
-        let value = &self.values[0];
-        if *ty == kino_port::PortType::Tensor && value.is_tensor() && value.type_name() != "Frames"
-        {
+    fn fit(&self, value: &PluginValue, ty: &PortType) -> Result<PluginValue> {
+        match (ty, value) {
+            // In a process of its own a plugin's host knows of these what they are called.
+            (PortType::Any, PluginValue::Remote(..)) => return Ok(value.clone()),
+            (_, PluginValue::Remote(name, _)) if ty.to_string() == **name => {
+                return Ok(value.clone());
+            }
+            (_, PluginValue::Remote(name, _)) => {
+                let message = format!("expected {ty}, found {name}");
+                return Err(Error::coded(code::WRONG_KIND, message));
+            }
+            (PortType::List(of), PluginValue::List(items)) => {
+                let items =
+                    items.iter().map(|(name, item)| Ok((name.clone(), self.fit(item, of)?)));
+                return Ok(PluginValue::List(items.collect::<Result<_>>()?));
+            }
+            _ => {}
+        }
+        if *ty == PortType::Tensor && value.is_tensor() && value.type_name() != "Frames" {
             return Ok(tensor(value.tensor()?));
         }
         let value = value.clone().into_value()?;
-        if *ty == kino_port::PortType::Tensor
+        if *ty == PortType::Tensor
             && let Some(frames) = value.get::<Frames>()
         {
             self.room(frames.bytes())?;
@@ -272,12 +301,22 @@ impl Call<'_> {
         }
         let new = names.iter().zip(&self.values[1..]);
         fields.extend(new.map(|(name, value)| (Arc::from(name.as_str()), value.clone())));
-        match record {
-            // It becomes a value where it goes, and so does what it is made of.
-            PluginValue::Fields(ty, _) => Ok(PluginValue::Fields(ty.clone(), fields.into())),
-            record => PluginValue::record(record.type_name(), fields),
-        }
+        remade(record, fields)
     }
+}
+
+/// A record of the same type with these fields.
+fn remade(record: &PluginValue, fields: Vec<(Arc<str>, PluginValue)>) -> Result<PluginValue> {
+    match record {
+        // It becomes a value where it goes, and so does what it is made of.
+        PluginValue::Fields(ty, _) => Ok(PluginValue::Fields(ty.clone(), fields.into())),
+        record => PluginValue::record(record.type_name(), fields),
+    }
+}
+
+/// Whether Frames have a field of this name by their type.
+fn is_known(name: &str) -> bool {
+    PortType::Frames.named().is_some_and(|row| row.field(name).is_some())
 }
 
 /// A total order in which what is not a number is the greatest.

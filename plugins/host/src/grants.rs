@@ -24,10 +24,42 @@ const SAMPLE: u64 = 4096;
 /// The largest file that is read for a plugin.
 const LARGEST_READ: u64 = 1 << 30;
 
+/// Where the system shows itself and its devices as files: no plugin reads there.
+const OF_THE_SYSTEM: [&str; 3] = ["/proc", "/sys", "/dev"];
+
+/// Where something that is granted really lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Beyond {
+    /// In the folder of the graph, or nowhere.
+    Inside,
+    /// Outside of it.
+    Elsewhere(PathBuf),
+    /// Where the system shows itself and its devices.
+    OfTheSystem(PathBuf),
+}
+
+/// Where grants really lie, links resolved, seen from the folder of the graph.
+pub fn places_of(root: &Path, read: &[String]) -> Vec<(String, Beyond)> {
+    let real_root = root.canonicalize();
+    let place = |grant: &String| {
+        let Ok(real) = root.join(normal(grant)).canonicalize() else { return Beyond::Inside };
+        if OF_THE_SYSTEM.iter().any(|system| real.starts_with(system)) {
+            return Beyond::OfTheSystem(real);
+        }
+        match &real_root {
+            Ok(root) if real.starts_with(root) => Beyond::Inside,
+            _ => Beyond::Elsewhere(real),
+        }
+    };
+    read.iter().map(|grant| (grant.clone(), place(grant))).collect()
+}
+
 /// Granted files and folders below one root.
 pub struct GrantedFiles {
     root: PathBuf,
     read: Vec<String>,
+    /// Places outside of the root that the user has agreed to, links resolved.
+    beyond: Vec<PathBuf>,
     hashes: Mutex<HashMap<(PathBuf, bool), (FileStamp, String)>>,
     advice: Option<String>,
 }
@@ -38,9 +70,37 @@ impl GrantedFiles {
         GrantedFiles {
             root: root.to_owned(),
             read: read.to_vec(),
+            beyond: Vec::new(),
             hashes: Mutex::default(),
             advice: None,
         }
+    }
+
+    /// With places outside of the graph's folder that the user has agreed to, to which links in it
+    /// may lead.
+    #[must_use]
+    pub fn reaching(self, beyond: Vec<PathBuf>) -> Self {
+        GrantedFiles { beyond, ..self }
+    }
+
+    /// Where a grant really lies, if it may be there: in the folder of the graph, or where the user
+    /// has agreed to. Asked each time: who wrote the graph may turn a link meanwhile.
+    fn place(&self, grant: &Path) -> std::io::Result<PathBuf> {
+        let real = self.root.join(grant).canonicalize()?;
+        let is_agreed = || self.beyond.iter().any(|place| real.starts_with(place));
+        let is_inside = || self.root.canonicalize().is_ok_and(|root| real.starts_with(root));
+        if OF_THE_SYSTEM.iter().any(|system| real.starts_with(system)) {
+            let what = format!("it leads to {}, which no plugin reads", real.display());
+            return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, what));
+        }
+        if !(is_inside() || is_agreed()) {
+            let what = format!(
+                "it leads to {}, outside of the folder of the graph, and you have not agreed to that",
+                real.display()
+            );
+            return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, what));
+        }
+        Ok(real)
     }
 
     /// With what users are told to do where more should be granted.
@@ -75,7 +135,10 @@ impl GrantedFiles {
             return Err(self.refused(path, "it is not among what the plugin was granted"));
         };
         let missing = |error: std::io::Error| Error::from(error).within(format_args!("`{path}`"));
-        let within = self.root.join(normal(grant)).canonicalize().map_err(missing)?;
+        let within = self.place(&normal(grant)).map_err(|error| match error.kind() {
+            std::io::ErrorKind::PermissionDenied => self.refused(path, &error.to_string()),
+            _ => missing(error),
+        })?;
         let real = self.root.join(&clean).canonicalize().map_err(missing)?;
         if !real.starts_with(&within) {
             return Err(self.refused(path, "a link leads out of what was granted"));
@@ -121,7 +184,7 @@ impl GrantedFiles {
         let mut reads = Vec::new();
         for grant in &self.read {
             let grant = normal(grant);
-            let (start, files) = match files_of(&self.root.join(&grant)) {
+            let (start, files) = match self.place(&grant).and_then(files_of) {
                 Ok(found) => found,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     let place = self.root.join(&grant);
@@ -200,9 +263,9 @@ fn normal(grant: &str) -> PathBuf {
     Path::new(grant).components().filter(|part| *part != Component::CurDir).collect()
 }
 
-/// Where a grant really lies, which may be behind a link as it may for reading, and its files.
-fn files_of(grant: &Path) -> std::io::Result<(PathBuf, Vec<PathBuf>)> {
-    let (start, mut files) = (grant.canonicalize()?, Vec::new());
+/// The files of what is granted, and where it lies.
+fn files_of(start: PathBuf) -> std::io::Result<(PathBuf, Vec<PathBuf>)> {
+    let mut files = Vec::new();
     walk(&start, &mut files)?;
     Ok((start, files))
 }
@@ -353,11 +416,51 @@ mod tests {
         std::fs::write(real.join("a.cube"), "a").unwrap();
         std::os::unix::fs::symlink(&real, root.join("luts")).unwrap();
         let granted = GrantedFiles::new(&root, &["luts".to_owned()]);
+        let granted = granted.reaching(vec![real.canonicalize().unwrap()]);
         assert_eq!(granted.read("luts/a.cube").unwrap(), b"a");
         let before = granted.fingerprint_grants(&|| false).unwrap();
         assert_eq!(before[0].path, "luts/a.cube");
         std::fs::write(real.join("a.cube"), "b").unwrap();
         assert_ne!(granted.fingerprint_grants(&|| false).unwrap(), before);
+    }
+
+    /// Also one that was turned after the plan was made.
+    #[cfg(unix)]
+    #[test]
+    fn a_grant_reaches_no_farther_than_the_graph_s_folder_and_what_was_agreed_to() {
+        use std::os::unix::fs::symlink;
+
+        let folder = tempfile::tempdir().unwrap();
+        let (root, other) = (folder.path().join("graph"), folder.path().join("other"));
+        for place in [&root, &other, &folder.path().join("agreed")] {
+            std::fs::create_dir_all(place).unwrap();
+            std::fs::write(place.join("a.cube"), "a").unwrap();
+        }
+        let luts = root.join("luts");
+        let turn = |to: &Path| {
+            let _ = std::fs::remove_file(&luts);
+            symlink(to, &luts).unwrap();
+        };
+        let agreed = folder.path().join("agreed").canonicalize().unwrap();
+        let granted = GrantedFiles::new(&root, &["luts".to_owned()]).reaching(vec![agreed.clone()]);
+        turn(&agreed);
+        assert!(granted.read("luts/a.cube").is_ok());
+        for (to, why) in [
+            (&*other, "outside of the folder of the graph, and you have not agreed"),
+            (Path::new("/"), "outside of the folder of the graph"),
+            (Path::new("/proc/self"), "which no plugin reads"),
+            (Path::new("/dev"), "which no plugin reads"),
+        ] {
+            turn(to);
+            let read = granted.read("luts/a.cube").unwrap_err();
+            assert!(read.to_string().contains(why), "{read}");
+            assert_eq!(read.code(), code::NOT_GRANTED);
+            let hashed = granted.fingerprint_grants(&|| false).unwrap_err().to_string();
+            assert!(hashed.contains(why), "{hashed}");
+        }
+        let everything = GrantedFiles::new(&root, &["luts".to_owned()]).reaching(vec!["/".into()]);
+        turn(Path::new("/proc/self/environ"));
+        assert!(everything.read("luts").unwrap_err().to_string().contains("which no plugin reads"));
     }
 
     #[cfg(unix)]

@@ -30,6 +30,8 @@ pub struct PluginIndex {
     pub found: Vec<FoundPlugin>,
     /// Folders whose manifest does not read, with the reason.
     pub broken: Vec<(PathBuf, PluginError)>,
+    /// Plugins of the user that are left aside for one beside the graph, with its folder.
+    pub shadowed: Vec<(FoundPlugin, PathBuf)>,
 }
 
 impl PluginIndex {
@@ -53,13 +55,28 @@ impl PluginIndex {
             index.add_all(user, user);
         }
         let own = index.found.split_off(beside);
-        let decided = |found: &FoundPlugin| {
+        for found in own {
             let id = &found.manifest.id;
-            lock.plugins.contains_key(id) && index.plugin(id).is_some()
-        };
-        let own: Vec<_> = own.into_iter().filter(|found| !decided(found)).collect();
-        index.found.extend(own);
+            match index.plugin(id).filter(|_| lock.plugins.contains_key(id)) {
+                Some(beside) => index.shadowed.push((found, beside.folder.clone())),
+                None => index.found.push(found),
+            }
+        }
         Ok(index)
+    }
+
+    /// Plugins that lie near a graph, but where they are not looked for: the folder of the graph
+    /// itself, and those directly in it.
+    pub fn near(graph: &Path) -> Vec<FoundPlugin> {
+        /// In a folder of more than these nobody looks further.
+        const MOST: usize = 1000;
+        let mut index = PluginIndex::default();
+        index.add(graph, graph);
+        let entries = std::fs::read_dir(graph).into_iter().flatten().flatten().take(MOST);
+        let mut folders: Vec<_> = entries.map(|entry| entry.path()).collect();
+        folders.sort();
+        folders.iter().for_each(|folder| index.add(folder, graph));
+        index.found
     }
 
     fn add_all(&mut self, folder: &Path, lock: &Path) {

@@ -27,12 +27,12 @@ mod trust;
 mod value;
 
 pub use buffer::{FillElements, TensorBuffer, WriteView};
-pub use consent::Consent;
+pub use consent::{Accepted, Consent};
 pub use convert::{ReadView, storage_of};
 pub use draft::FramesDraft;
 pub use dtype::dtype_of_name;
 pub use error::PluginError;
-pub use grants::GrantedFiles;
+pub use grants::{Beyond, GrantedFiles, places_of};
 pub use index::{FoundPlugin, PLUGINS_FOLDER, PluginIndex};
 /// The contract as components are built against it.
 pub use kino_abi::WIT;
@@ -44,5 +44,8 @@ pub use manifest::{BuildKind, MANIFEST_FILE, Manifest, ResourceRequest, library_
 pub use module::{CallCx, Instance, Limits, LogSink, Module, NoFiles, PluginFiles};
 pub use node::plugin_nodes;
 pub use plugin::Plugin;
-pub use trust::{AllowedBuild, TrustOptions, allowed_build, pin, read_artifact, sha256, sha256_of};
+pub use trust::{
+    AllowedBuild, TrustOptions, advice_to_trust, allowed_build, pin, read_artifact, sha256,
+    sha256_of,
+};
 pub use value::{PluginValue, SharedTensor};

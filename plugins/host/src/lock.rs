@@ -56,7 +56,11 @@ pub struct LockEntry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<String>,
     /// `native` where the user trusts native code of this plugin.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "native_or_nothing"
+    )]
     pub trust: Option<BuildKind>,
     /// Whether native code runs in a process of its own.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -132,6 +136,38 @@ fn each_once<'de, D: Deserializer<'de>>(
     }
 
     deserializer.deserialize_map(Entries)
+}
+
+/// Reads `trust`, which says one word; the usual mistake is to write how the plugin is isolated.
+fn native_or_nothing<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<BuildKind>, D::Error> {
+    struct Word;
+
+    impl<'de> Visitor<'de> for Word {
+        type Value = BuildKind;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("`native`")
+        }
+
+        fn visit_bytes<E: serde::de::Error>(self, word: &[u8]) -> Result<BuildKind, E> {
+            match word {
+                b"native" => Ok(BuildKind::Native),
+                other => Err(E::custom(format!(
+                    "`trust` is `native` or left out, found `{}`; `isolate: true` gives native code a \
+                     process of its own",
+                    String::from_utf8_lossy(other)
+                ))),
+            }
+        }
+
+        fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<BuildKind, E> {
+            self.visit_bytes(word.as_bytes())
+        }
+    }
+
+    deserializer.deserialize_identifier(Word).map(Some)
 }
 
 fn is_false(truth: &bool) -> bool {

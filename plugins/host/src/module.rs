@@ -88,7 +88,7 @@ impl FilesOfRun<'_> {
     /// When it may not: a plugin reads no more than the graph that uses it.
     pub(crate) fn check(&self) -> Result<()> {
         let plugin = self.plugin;
-        let check = |place: PathBuf| self.policy.check_read(&place);
+        let check = |place: PathBuf| self.policy.check_model(&place);
         self.files.places().into_iter().try_for_each(check).map_err(|error| {
             let hint = error.hint().unwrap_or_default();
             let hint = format!("{hint}; `kino plugin trust {plugin}` grants other files");
@@ -201,6 +201,20 @@ impl<'a> CallCx<'a> {
 }
 
 impl CallCx<'_> {
+    /// The error that a plugin gave. A code that is none is left off, which the log says.
+    pub fn failure(&self, message: String, hint: String, code: String) -> Error {
+        if !code.is_empty() && !kino_port::code::is_code(&code) {
+            let shown: String = code.chars().take(80).collect();
+            let warning = format!(
+                "the plugin `{}` gave an error the code {shown:?}, which is left off: a code is at \
+                 most 64 of a-z, 0-9, `-`, `.` and `_`",
+                self.plugin
+            );
+            self.log(2, "kino", &warning);
+        }
+        Error::failed(message).with_hint(Some(hint).filter(|hint| !hint.is_empty())).with_code(code)
+    }
+
     /// Passes a message of the plugin on to the log. Levels: 1 error … 5 tracing.
     pub fn log(&self, level: u32, target: &str, message: &str) {
         if let Some(log_sink) = self.log_sink {
@@ -235,5 +249,30 @@ impl CallCx<'_> {
     /// Whether anybody reads output `index`.
     pub fn wants(&self, index: usize) -> bool {
         self.wanted.get(index).copied().unwrap_or(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn a_code_that_is_none_is_left_off_with_a_warning() {
+        let (ledger, cancel) = (Ledger::new(0), Cancel::default());
+        let log = Mutex::new(Vec::new());
+        let sink = |level: u32, _: &str, message: &str| {
+            log.lock().unwrap().push(format!("{level} {message}"));
+        };
+        let outside = CallCx::outside("film", &ledger, &cancel, &NoFiles);
+        let call = CallCx { log_sink: Some(&sink), ..outside };
+        let code =
+            |code: &str| call.failure("dark".into(), String::new(), code.into()).code().to_owned();
+        assert_eq!((code("film.dark"), code("")), ("film.dark".to_owned(), String::new()));
+        assert!(log.lock().unwrap().is_empty());
+        assert_eq!(code("Film\u{1b}"), "");
+        let said = "2 the plugin `film` gave an error the code \"Film\\u{1b}\", which is left off";
+        assert!(log.lock().unwrap()[0].starts_with(said), "{log:?}");
     }
 }

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::consent::{Consent, real};
 use crate::error::{PluginError, Result};
+use crate::grants::{Beyond, places_of};
 use crate::index::{FoundPlugin, PLUGINS_FOLDER};
 use crate::lock::{Grants, LockEntry, LockFile, RawLimits};
 use crate::manifest::{BuildKind, memory_limit, readable};
@@ -29,6 +30,8 @@ pub struct AllowedBuild {
     pub isolate: bool,
     /// Files and folders that it may read, relative to the graph.
     pub read: Vec<String>,
+    /// Places outside of the graph's folder to which these lead, and to which the user has agreed.
+    pub beyond: Vec<PathBuf>,
     /// What it may use up in one call.
     pub limits: Limits,
 }
@@ -78,13 +81,14 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Decides on a plugin by the lock file that is in charge of it, and by what this user has agreed
-/// to.
+/// Decides on a plugin for graphs of the folder `graphs`, by the lock file that is in charge of it
+/// and by what this user has agreed to.
 ///
 /// # Errors
 /// When it may not be loaded: what stands against it, and the command that would accept it.
 pub fn allowed_build(
     found: &FoundPlugin,
+    graphs: &Path,
     lock: &LockFile,
     consent: &Consent,
     locked: bool,
@@ -94,10 +98,8 @@ pub fn allowed_build(
     let entry = lock.plugins.get(id);
     let kind = entry.map_or(manifest.preferred(), |entry| entry.kind);
     let command = command(found, kind, entry, locked);
-    let refuse = |what: String| {
-        let hint = format!("look at {}, then `{command}` accepts it", found.folder.display());
-        PluginError::refused(format!("the plugin `{id}` {what}"), hint)
-    };
+    let hint = || format!("look at {}, then `{command}` accepts it", found.folder.display());
+    let refuse = |what: String| PluginError::refused(format!("the plugin `{id}` {what}"), hint());
     let Some(entry) = entry else {
         return Err(refuse("is not trusted: the lock file does not pin it".to_owned()));
     };
@@ -115,9 +117,12 @@ pub fn allowed_build(
     if kind == BuildKind::Native && entry.trust != Some(BuildKind::Native) {
         return Err(refuse("is native code, which is not trusted by name".to_owned()));
     }
-    if !consent.covers(&found.folder, entry) {
-        let what = "is native code, which the lock file trusts, but you have not accepted it here";
-        return Err(refuse(what.to_owned()));
+    if !consent.covers_code(&found.folder, entry) {
+        let what = match (entry.kind, &entry.dev) {
+            (BuildKind::Wasm, _) => "is in dev mode by its lock file",
+            (BuildKind::Native, _) => "is native code, which the lock file trusts",
+        };
+        return Err(refuse(format!("{what}, but you have not accepted it here")));
     }
     let path = artifact(found, kind)?;
     if entry.dev.is_none() {
@@ -130,9 +135,18 @@ pub fn allowed_build(
         }
         let found = sha256(&path)?;
         if found != entry.sha256 {
-            return Err(refuse(format!(
-                "has changed: its {kind} build has another sha256 than the one that was accepted"
-            )));
+            let what = format!(
+                "the plugin `{id}` has changed: its {kind} build has another sha256 than the one that \
+                 was accepted"
+            );
+            let hint = match locked {
+                true => hint(),
+                false => {
+                    let dev = format!("`{command} --dev` accepts every build while you work on it");
+                    format!("{}; {dev}", hint())
+                }
+            };
+            return Err(PluginError::refused(what, hint));
         }
     }
     let mut read = entry.grants.read.clone();
@@ -142,6 +156,19 @@ pub fn allowed_build(
             manifest.asks.read.iter().filter(|asked| !entry.grants.read.contains(asked)).cloned(),
         );
     }
+    let beyond = agreed_places(found, (graphs, &read), consent, &command)?;
+    let limits = limits(&entry.limits)?;
+    let usual = Limits::default();
+    let is_more = limits.memory > usual.memory || limits.time > usual.time;
+    if is_more && !consent.owns(found) && !consent.covers_limits(id, graphs, &limits) {
+        let (memory, time) = (bytes_text(limits.memory), limits.time.as_secs_f64());
+        return Err(refuse(format!(
+            "may use {memory} and {time} s in one call by its lock file, more than the usual {} and \
+             {} s, but you have not accepted that here",
+            bytes_text(usual.memory),
+            usual.time.as_secs_f64()
+        )));
+    }
     Ok(AllowedBuild {
         id: id.clone(),
         kind,
@@ -149,8 +176,64 @@ pub fn allowed_build(
         sha256: entry.dev.is_none().then(|| entry.sha256.clone()),
         isolate: entry.isolate,
         read,
-        limits: limits(&entry.limits)?,
+        beyond,
+        limits,
     })
+}
+
+/// The places outside of the graph's folder to which grants lead, if the user has agreed to each.
+fn agreed_places(
+    found: &FoundPlugin,
+    (graphs, read): (&Path, &[String]),
+    consent: &Consent,
+    command: &str,
+) -> Result<Vec<PathBuf>> {
+    let id = &found.manifest.id;
+    let mut agreed = Vec::new();
+    for (grant, place) in places_of(graphs, read) {
+        match place {
+            Beyond::Inside => {}
+            Beyond::OfTheSystem(place) => {
+                return Err(PluginError::refused(
+                    format!(
+                        "the plugin `{id}` may read `{grant}` by the lock file, which leads to {}: \
+                         no plugin reads there",
+                        place.display()
+                    ),
+                    format!(
+                        "remove {}; ask whoever gave it to you why",
+                        grant_place(graphs, &grant)
+                    ),
+                ));
+            }
+            Beyond::Elsewhere(place) if consent.covers_place(id, graphs, &place) => {
+                agreed.push(place);
+            }
+            Beyond::Elsewhere(place) => {
+                return Err(PluginError::refused(
+                    format!(
+                        "the plugin `{id}` may read `{grant}` by the lock file, which leads to {}, \
+                         outside of the folder of the graph; you have not agreed to that here",
+                        place.display()
+                    ),
+                    format!("look at what lies there, then `{command}` accepts it"),
+                ));
+            }
+        }
+    }
+    Ok(agreed)
+}
+
+fn grant_place(graphs: &Path, grant: &str) -> String {
+    graphs.join(path_of_text(grant)).display().to_string()
+}
+
+/// Bytes as they are written in a lock file.
+fn bytes_text(bytes: u64) -> String {
+    match bytes {
+        large if large >= 1_000_000_000 => format!("{:.1} GB", large as f64 / 1e9),
+        small => format!("{:.0} MB", small as f64 / 1e6),
+    }
 }
 
 /// The command that accepts a plugin as it stands, with what was accepted before.
@@ -200,6 +283,23 @@ fn command(
         flag("folder", &found.lock.display().to_string());
     }
     command
+}
+
+/// What to do about an op of a plugin that no lock file names, though it lies near the graph.
+pub fn advice_to_trust(found: &FoundPlugin) -> String {
+    let (kind, id, folder) =
+        (found.manifest.preferred(), &found.manifest.id, found.folder.display());
+    let trust = command(found, kind, None, false);
+    let is_built = found.manifest.artifact(&found.folder, kind).is_some_and(|path| path.exists());
+    match is_built {
+        true => {
+            format!("the plugin `{id}` in {folder} has it: `{trust}` accepts it for this graph")
+        }
+        false => format!(
+            "the plugin `{id}` in {folder} has it: `kino plugin build {folder}` builds it, then \
+             `{trust}` accepts it for this graph"
+        ),
+    }
 }
 
 /// Whether a plugin lies where plugins are looked for.

@@ -96,7 +96,7 @@ impl PluginValue {
     pub fn type_name(&self) -> &str {
         match self {
             PluginValue::Value(Value::Custom(record)) => &record.ty,
-            PluginValue::Value(Value::Part(_)) => "Part",
+            PluginValue::Value(Value::Part(part)) => part.ty.named().map_or("Part", |row| row.name),
             PluginValue::Value(value) => value.type_name(),
             PluginValue::Bytes(_) => "Bytes",
             PluginValue::SharedTensor(_) => "Tensor",

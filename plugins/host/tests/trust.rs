@@ -41,7 +41,7 @@ impl Site {
         let mut lock = LockFile::read(self.path())?;
         let found = shelf.plugin("grain").unwrap();
         let entry = pin(found, options)?;
-        Consent::grant(&self.data(), "grain", &found.folder, &entry)?;
+        Consent::grant(&self.data(), found, self.path(), &entry)?;
         lock.plugins.insert("grain".into(), entry);
         lock.write(self.path())
     }
@@ -59,7 +59,13 @@ impl Site {
     fn decide(&self, locked: bool) -> String {
         let shelf = PluginIndex::scan(self.path(), None).unwrap();
         let lock = LockFile::read(self.path()).unwrap();
-        match allowed_build(shelf.plugin("grain").unwrap(), &lock, &self.consent(), locked) {
+        match allowed_build(
+            shelf.plugin("grain").unwrap(),
+            self.path(),
+            &lock,
+            &self.consent(),
+            locked,
+        ) {
             Ok(allowed) => format!(
                 "{} {} read {:?} isolate {} {:?}",
                 allowed.kind,
@@ -254,6 +260,10 @@ fn a_plugin_that_was_at_work_is_found_when_it_is_pinned() {
             "kino.lock.ron",
             &format!(r#"(version: 1, plugins: {{"grain": (kind: wasm, dev: "{place}")}})"#),
         );
+        // A lock file that travelled says nothing for this user.
+        let said = site.decide(false);
+        assert!(said.contains("is in dev mode by its lock file, but you have not"), "{said}");
+        site.trust(&TrustOptions { dev: true, ..TrustOptions::default() }).unwrap();
         assert!(site.decide(false).starts_with("wasm dev"), "{place}");
         site.trust(&TrustOptions::default()).unwrap();
         assert!(site.decide(true).starts_with("wasm pinned"), "{place}");
@@ -262,6 +272,20 @@ fn a_plugin_that_was_at_work_is_found_when_it_is_pinned() {
         assert_eq!(lock.plugins["grain"].folder_path(), Some(place));
         assert_eq!(lock.plugins["grain"].folder, None);
     }
+}
+
+#[test]
+fn a_word_of_trust_that_is_none_is_told() {
+    let site = Site::new();
+    let write = |trust: &str| {
+        let lock = format!(r#"(version: 1, plugins: {{"grain": (kind: native, trust: {trust})}})"#);
+        site.write("kino.lock.ron", &lock);
+        LockFile::read(site.path())
+    };
+    assert_eq!(write("native").unwrap().plugins["grain"].trust, Some(BuildKind::Native));
+    let error = write("isolated").unwrap_err().to_string();
+    assert!(error.contains("`trust` is `native` or left out, found `isolated`"), "{error}");
+    assert!(error.contains("kino.lock.ron:1:"), "{error}");
 }
 
 #[test]
@@ -296,7 +320,8 @@ fn a_copy_of_the_users_gives_way_to_the_one_that_the_lock_names() {
     assert_eq!(one.conflicts(|_| false), [""; 0]);
     let other = one.plugin("other").unwrap();
     let refused =
-        allowed_build(other, &LockFile::default(), &Consent::default(), false).unwrap_err();
+        allowed_build(other, site.path(), &LockFile::default(), &Consent::default(), false)
+            .unwrap_err();
     let hint = refused.hint().unwrap();
     assert!(hint.ends_with("then `kino plugin trust other` accepts it"), "{hint}");
 }

@@ -48,8 +48,7 @@ impl<'a> ActiveCall<'a> {
             true => format!("the plugin `{}` failed and did not say why", self.0.plugin),
             false => message,
         };
-        let hint = Some(hint).filter(|hint| !hint.is_empty());
-        Err(Error::failed(message).with_hint(hint).with_code(code))
+        Err(self.0.failure(message, hint, code))
     }
 }
 

@@ -3,12 +3,16 @@
 mod common;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use common::{World, as_frames, build, trust};
 use kino_host::{CallCx, GrantedFiles, Module, PluginValue};
 use kino_native::NativePlugin;
-use kino_node::{Error, Frames, Latent, LatentSpace, Ledger, Result, Value};
+use kino_node::{
+    Cancel, Error, Frames, Guider, GuiderHandle, GuiderState, Latent, LatentSpace, Ledger, Result,
+    Value,
+};
 
 fn mode(text: &str) -> Option<Value> {
     Some(Value::Text(text.into()))
@@ -40,26 +44,33 @@ const RULES: &[(&str, &str)] = &[
     ("read-back", "5 fields, 2 chunks, 4 of 2x4, 2"),
     (
         "numbers",
-        "expected a whole number that fits into i64, found 18446744073709551615; expected a whole \
-         number that fits into u64, found -1; expected Bool, found Int",
+        "get_i64: expected a whole number that fits into i64, found 18446744073709551615; get_u64: \
+         expected a whole number that fits into u64, found -1; get_bool: expected Bool, found Int",
     ),
     (
         "devices",
-        "1: 0 2 4, strides 3 1, given back 1, then 1; this host does not lend memory of a device of \
-         DLPack's type 2 here (device); this host does not lend memory of a device of DLPack's type \
-         2 here (device); given back 2",
+        "1: 0 2 4, strides 3 1, given back 1, then 1; new_tensor_on: this host does not lend memory \
+         of a device of DLPack's type 2 here (device); take_tensor: this host does not lend memory of \
+         a device of DLPack's type 2 here (device); given back 2",
     ),
     ("has", "10110 there is no function `nothing` on values (no-such-op)"),
-    ("no-frames", "a video has at least one frame, found none [invalid]"),
-    ("two-sizes", "frames of one video have one size: 2x4 so far, then 2x6 [invalid]"),
-    ("rate 0", "a rate is a number above 0, found 0 [invalid]"),
-    ("rate -8", "a rate is a number above 0, found -8 [invalid]"),
-    ("rate inf", "a rate is a number above 0, found inf [invalid]"),
-    ("nothing", "a builder was expected, found null [invalid]"),
+    ("no-frames", "finish_frames: a video has at least one frame, found none [invalid]"),
+    ("two-sizes", "push_frames: frames of one video have one size: 2x4 so far, then 2x6 [invalid]"),
+    ("rate 0", "new_frames_builder: a rate is a number above 0, found 0 [invalid]"),
+    ("rate -8", "new_frames_builder: a rate is a number above 0, found -8 [invalid]"),
+    ("rate inf", "new_frames_builder: a rate is a number above 0, found inf [invalid]"),
+    ("nothing", "push_frames: a builder was expected, found null [invalid]"),
     ("half", "half of it"),
     ("silent", "the plugin `test` failed and did not say why"),
     ("own", "the film is too dark (turn a lamp on) [film.dark]"),
-    ("kind", "expected Int, found Text [wrong-kind]"),
+    // What is no code is left off.
+    ("own-code", "the film is too dark"),
+    ("kind", "get_i64: expected Int, found Text [wrong-kind]"),
+    (
+        "no-value",
+        "op: a value was expected, found null (what `field` finds of a field that is not there is \
+         null) [invalid]",
+    ),
     (
         "secret",
         "`../secret` may not be read: paths are relative to the graph, without `..` \
@@ -101,7 +112,21 @@ fn what_functions_give_goes_on(plugin: &dyn Module) {
     let fitted = as_frames(run("fit").unwrap()).whole().unwrap();
     let elements = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     assert_eq!(elements(&fitted), elements(&whole));
-    assert_eq!(told(run("no-chunk")), "it has no item 9, only 1 [invalid]");
+    assert_eq!(told(run("no-chunk")), "item: it has no item 9, only 1 [invalid]");
+    let guider = || Some(Value::from(GuiderHandle(Arc::new(Quiet))));
+    let run = |name| World::new().run(plugin, "rules.node", &[mode(name), guider()]);
+    let found = told(run("fit"));
+    assert_eq!(found, "call fit: expected Frames, found Guider [wrong-kind]");
+    let given = run("fit-guider").unwrap().remove(0).expect("a guider");
+    assert_eq!(given.type_name(), "Guider");
+}
+
+struct Quiet;
+
+impl Guider for Quiet {
+    fn begin(&self, _: &Cancel) -> Box<dyn GuiderState> {
+        unreachable!("nobody samples here")
+    }
 }
 
 /// Threads of a plugin that read files at once get what each has asked for.
@@ -148,12 +173,10 @@ fn a_thread_of_a_plugin_has_no_budget_of_its_own() {
 mod isolated {
     use std::os::unix::process::CommandExt;
     use std::process::{Command, Stdio};
-    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
     use common::{WORKER, isolated};
-    use kino_node::{Cancel, Guider, GuiderHandle, GuiderState};
 
     /// This test is also the worker that the others start.
     #[test]
@@ -169,14 +192,6 @@ mod isolated {
         records_are_open(&plugin);
         what_functions_give_goes_on(&plugin);
         files_do_not_mix(&plugin);
-    }
-
-    struct Quiet;
-
-    impl Guider for Quiet {
-        fn begin(&self, _: &Cancel) -> Box<dyn GuiderState> {
-            unreachable!("nobody samples here")
-        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ which the engine runs where they lie; a loop over their elements in Python is ab
 """
 
 import array
+import gc
 import inspect
 import json
 import sys
@@ -389,6 +390,14 @@ def _port(annotation, what):
 _NODES, _TYPES = {}, []
 
 
+def _add(defined):
+    """Adds a node. What there is by then is left out of garbage collection from here on: it is frozen
+    into the component, and whoever looks through it in a fresh instance copies its memory."""
+    _NODES[defined.id] = defined
+    gc.collect()
+    gc.freeze()
+
+
 class Step:
     """A step of a sampling run: `index` of `count`, and its noise level."""
 
@@ -444,7 +453,7 @@ def node(id, version, outputs=None, like=None, **flags):
 
     def wrap(made):
         function = made.run if inspect.isclass(made) else made
-        _NODES[id] = _Def(made, id, version, _outputs(function, outputs, like), flags)
+        _add(_Def(made, id, version, _outputs(function, outputs, like), flags))
         return made
 
     return wrap
@@ -456,7 +465,7 @@ def guider(id, version):
 
     def wrap(made):
         port = Port("Guider").describe("guider")
-        _NODES[id] = _Def(made, id, version, [port], {"guider": True})
+        _add(_Def(made, id, version, [port], {"guider": True}))
         return made
 
     return wrap

@@ -317,6 +317,46 @@ impl Tensor {
         self.with("slice", &[], &json!({"dim": dim, "start": start, "len": len}))
     }
 
+    /// Parts along a dimension of these sizes, which are all of it.
+    ///
+    /// # Errors
+    /// When they are more or less than there is.
+    pub fn split(&self, dim: isize, sizes: &[usize]) -> Result<Vec<Tensor>> {
+        self.parts("split", &json!({"dim": dim, "sizes": sizes}))
+    }
+
+    /// The `k` greatest along a dimension, the best first, and their indices (u32); of equals the
+    /// first comes first, and NaN counts as the greatest.
+    ///
+    /// # Errors
+    /// When there are fewer.
+    pub fn topk(&self, dim: isize, k: usize) -> Result<(Tensor, Tensor)> {
+        self.chosen(&json!({"dim": dim, "k": k}))
+    }
+
+    /// The `k` least along a dimension, as [`Tensor::topk`].
+    ///
+    /// # Errors
+    /// When there are fewer.
+    pub fn topk_least(&self, dim: isize, k: usize) -> Result<(Tensor, Tensor)> {
+        self.chosen(&json!({"dim": dim, "k": k, "least": true}))
+    }
+
+    fn chosen(&self, attributes: &Json) -> Result<(Tensor, Tensor)> {
+        match <[Tensor; 2]>::try_from(self.parts("topk", attributes)?) {
+            Ok([values, indices]) => Ok((values, indices)),
+            Err(other) => {
+                Err(Error::new(format!("topk gives two tensors, the host gave {}", other.len())))
+            }
+        }
+    }
+
+    /// What a function on this tensor gives.
+    fn parts(&self, name: &str, attributes: &Json) -> Result<Vec<Tensor>> {
+        let made = Value::call(name, &[self.value()], &attributes.to_string())?;
+        made.into_iter().map(Tensor::of).collect()
+    }
+
     /// All of them joined along a dimension.
     ///
     /// # Errors

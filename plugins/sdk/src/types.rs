@@ -1,5 +1,6 @@
 //! The engine's own types as ports.
 
+use std::fmt;
 use std::ops::Deref;
 
 use crate::port::{FromValue, IntoValue, Typed};
@@ -488,14 +489,54 @@ impl IntoValue for Patches {
 }
 
 /// Noise levels of a sampling run, from 1 down to 0: one more than there are steps.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sigmas(pub Vec<f64>);
+///
+/// What else they came with stays where they are given on, and by [`Sigmas::with`].
+#[derive(Clone)]
+pub struct Sigmas {
+    levels: Vec<f64>,
+    /// What they came as.
+    record: Option<Value>,
+}
+
+/// Noise levels of a sampling run that come from nowhere else.
+#[allow(non_snake_case)]
+pub fn Sigmas(levels: Vec<f64>) -> Sigmas {
+    Sigmas { levels, record: None }
+}
+
+impl Sigmas {
+    /// Other levels in their place; all other fields stay.
+    #[must_use]
+    pub fn with(&self, levels: Vec<f64>) -> Self {
+        Sigmas { levels, record: self.record.clone() }
+    }
+
+    /// A field by its name; none where it has none.
+    ///
+    /// # Errors
+    /// When the host cannot tell.
+    pub fn field(&self, name: &str) -> Result<Option<Value>> {
+        self.record.as_ref().map_or(Ok(None), |record| record.field(name))
+    }
+}
+
+impl fmt::Debug for Sigmas {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Sigmas").field(&self.levels).finish()
+    }
+}
+
+impl PartialEq for Sigmas {
+    fn eq(&self, other: &Self) -> bool {
+        self.levels == other.levels
+    }
+}
 
 impl Deref for Sigmas {
     type Target = [f64];
 
     fn deref(&self) -> &[f64] {
-        &self.0
+        &self.levels
     }
 }
 
@@ -507,12 +548,18 @@ impl Typed for Sigmas {
 
 impl FromValue for Sigmas {
     fn from_value(value: Value) -> Result<Self> {
-        Tensor::of(value)?.cast(crate::DType::F64)?.to_vec().map(Sigmas)
+        let record = (value.kind() == ValueKind::Record).then(|| value.clone());
+        let levels = Tensor::of(value)?.cast(crate::DType::F64)?.to_vec()?;
+        Ok(Sigmas { levels, record })
     }
 }
 
 impl IntoValue for Sigmas {
     fn into_value(self) -> Result<Value> {
-        Tensor::from_slice(&self.0, &[self.0.len()])?.into_value()
+        let levels = Tensor::from_slice(&self.levels, &[self.levels.len()])?;
+        match &self.record {
+            Some(record) => changed(record, &[("tensor", levels.value())]),
+            None => levels.into_value(),
+        }
     }
 }

@@ -283,6 +283,17 @@ fn functions_on_values_are_there() {
     let all = Value::call("fit", &[&some[0]], r#"{"type": "Tensor"}"#).unwrap();
     let expected = video.joined().unwrap().slice(0, 1, 3).unwrap();
     testing::assert_close(&tensor(&all[0]), &expected, 0.0);
+    let scene = Value::text("beach").unwrap();
+    let more = Value::call("with", &[&value, &scene], r#"{"fields": ["scene"]}"#).unwrap();
+    let some = Value::call("frames.slice", &[&more[0]], r#"{"start": 4, "count": 1}"#).unwrap();
+    assert_eq!(some[0].field("scene").unwrap().unwrap().as_text().unwrap(), "beach");
+    let parts = a.split(1, &[1, 2]).unwrap();
+    assert_eq!((parts.len(), parts[1].dims()), (2, &[2, 2][..]));
+    let (_, best) = a.topk(-1, 2).unwrap();
+    assert_eq!(best.to_vec::<u32>().unwrap(), [2, 0, 2, 0]);
+    let (least, _) = a.topk_least(1, 1).unwrap();
+    assert_eq!(least.to_vec::<f32>().unwrap(), [1.0, 1.0]);
+    assert!(a.topk(1, 4).unwrap_err().message().starts_with("call topk: "));
     let record = Value::record("example.depth", &[("tensor", a.value())]).unwrap();
     let near = Value::real(0.5).unwrap();
     let more = Value::call("with", &[&record, &near], r#"{"fields": ["near"]}"#).unwrap();
@@ -292,6 +303,23 @@ fn functions_on_values_are_there() {
         (error.code(), error.message()),
         ("wrong-kind", "call topk: expected a tensor, found Real")
     );
+}
+
+/// Levels keep what they came with.
+#[test]
+fn sigmas_are_open() {
+    use kino_plugin::Value;
+    use kino_plugin::port::{FromValue, IntoValue};
+    let levels = Tensor::from_slice(&[1.0f64, 0.5, 0.0], &[3]).unwrap();
+    let kind = Value::text("karras").unwrap();
+    let record = Value::record("Sigmas", &[("tensor", levels.value()), ("kind", &kind)]).unwrap();
+    let sigmas = Sigmas::from_value(record).unwrap();
+    assert_eq!((sigmas.len(), sigmas.clone()), (3, Sigmas(vec![1.0, 0.5, 0.0])));
+    let other = sigmas.with(vec![1.0, 0.25, 0.0]).into_value().unwrap();
+    assert_eq!(other.field("kind").unwrap().unwrap().as_text().unwrap(), "karras");
+    assert_eq!(Sigmas::from_value(other).unwrap()[1], 0.25);
+    let plain = Sigmas(vec![1.0, 0.0]).into_value().unwrap();
+    assert!(Sigmas::from_value(plain).unwrap().field("kind").unwrap().is_none());
 }
 
 fn a_tensor(value: kino_plugin::Value) -> Tensor {

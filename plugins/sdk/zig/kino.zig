@@ -211,6 +211,53 @@ pub const Frames = struct {
     }
 };
 
+/// A list of values that a node takes or gives: `kino.List(f64)`. As an input it is a value of type
+/// `List(Real)`, or what several edges bring where the port's keys say `"arity": "list"`.
+pub fn List(comptime T: type) type {
+    return struct {
+        value: Value,
+
+        pub const Item = T;
+        const Self = @This();
+
+        pub fn len(self: Self) usize {
+            return self.value.len();
+        }
+
+        /// An item. One that is Frames, a Tensor or a Value belongs to the caller, who calls `deinit`;
+        /// a text is good as long as the list.
+        pub fn get(self: Self, cx: *Cx, index: usize) Error!T {
+            const found = try self.value.item(cx, index);
+            if (T == Frames or T == Tensor or T == Value) return read(T, cx, found.raw);
+            defer found.deinit();
+            return read(T, cx, found.raw);
+        }
+
+        /// A list of these; the caller keeps what they are made of.
+        pub fn of(cx: *Cx, items: []const T) Error!Self {
+            const fields = allocator.alloc(c.KinoField, items.len) catch return cx.fail("no memory for a list", "");
+            defer allocator.free(fields);
+            var done: usize = 0;
+            defer for (fields[0..done]) |field| host.release.?(@constCast(field.value));
+            for (items) |given| {
+                const made = try make(cx, given);
+                fields[done] = .{ .name = str(""), .value = host.retain.?(made.raw) };
+                done += 1;
+                if (T != Frames and T != Tensor and T != Value) made.deinit();
+            }
+            var list: ?*c.KinoValue = null;
+            try cx.check(host.new_list.?(fields.ptr, fields.len, &list));
+            return .{ .value = .{ .raw = list } };
+        }
+    };
+}
+
+/// A step of a sampling run: `index` of `count`, and its noise level.
+pub const Step = struct { index: i64, count: i64, sigma: f64 };
+
+/// What lists and state of nodes are allocated with.
+const allocator = std.heap.c_allocator;
+
 /// The elements that a view shows, in main memory.
 pub fn elements(comptime T: type, seen: c.DLTensor) [*]T {
     const bytes: [*]u8 = @ptrCast(seen.data.?);
@@ -220,7 +267,13 @@ pub fn elements(comptime T: type, seen: c.DLTensor) [*]T {
 /// An input or output: its name, and more keys of DESCRIPTOR.md as JSON.
 pub const Port = struct { name: []const u8, keys: []const u8 = "" };
 
+fn isList(comptime T: type) bool {
+    return @typeInfo(T) == .@"struct" and @hasDecl(T, "Item");
+}
+
 fn typeName(comptime T: type) []const u8 {
+    if (@typeInfo(T) == .optional) return typeName(@typeInfo(T).optional.child);
+    if (isList(T)) return "List(" ++ typeName(T.Item) ++ ")";
     return switch (T) {
         Frames => "Frames",
         Tensor => "Tensor",
@@ -237,11 +290,19 @@ fn portJson(comptime port: Port, comptime T: type) []const u8 {
     const more = if (port.keys.len == 0) "" else ", " ++ port.keys;
     // Keys may name another type than the function's, such as `"type": "Mask"` of a Tensor.
     const named = std.mem.indexOf(u8, port.keys, "\"type\"") != null;
-    const kind = if (named) "" else ", \"type\": \"" ++ typeName(T) ++ "\"";
-    return "{\"name\": \"" ++ port.name ++ "\"" ++ kind ++ more ++ "}";
+    const gathers = std.mem.indexOf(u8, port.keys, "\"arity\"") != null;
+    const Item = if (gathers and comptime isList(T)) T.Item else T;
+    const kind = if (named) "" else ", \"type\": \"" ++ typeName(Item) ++ "\"";
+    const optional = @typeInfo(T) == .optional and !gathers;
+    const arity = if (optional) ", \"arity\": \"optional\"" else "";
+    return "{\"name\": \"" ++ port.name ++ "\"" ++ kind ++ arity ++ more ++ "}";
 }
 
 fn read(comptime T: type, cx: *Cx, raw: ?*const c.KinoValue) Error!T {
+    if (@typeInfo(T) == .optional) {
+        return if (raw == null) null else try read(@typeInfo(T).optional.child, cx, raw);
+    }
+    if (comptime isList(T)) return .{ .value = .{ .raw = @constCast(raw) } };
     const value: Value = .{ .raw = @constCast(raw) };
     return switch (T) {
         Frames, Tensor => .{ .value = value },
@@ -254,6 +315,7 @@ fn read(comptime T: type, cx: *Cx, raw: ?*const c.KinoValue) Error!T {
 }
 
 fn make(cx: *Cx, given: anytype) Error!Value {
+    if (comptime isList(@TypeOf(given))) return given.value;
     return switch (@TypeOf(given)) {
         Frames, Tensor => given.value,
         Value => given,
@@ -264,8 +326,20 @@ fn make(cx: *Cx, given: anytype) Error!Value {
     };
 }
 
+/// What an instance of a node is: which one, and its state.
+const Instance = struct { at: usize, state: ?*anyopaque };
+
 /// Exports a plugin: a tuple of nodes, each `.{ .id, .version, .about, .inputs, .output, .run }`.
-/// `run` takes `*Cx`, then a parameter for each input, and gives the output or an error.
+/// `run` takes `*Cx`, then a parameter for each input, and gives the output or an error. A parameter of
+/// type `?T` is null where nobody feeds it.
+///
+/// **State**: with `.state = Tone`, a struct, `run` takes `*Cx, *Tone`, then the inputs. It is made by
+/// `pub fn init(cx: *Cx, saved: ?[]const u8) !Tone` (else by `.{}`), with what an older build saved by
+/// `pub fn save(self: *Tone, buffer: []u8) []const u8` (at most 64 KiB); `pub fn deinit(self: *Tone) void`
+/// ends it.
+///
+/// **Guiders**: with `.guider = true`, `run` takes `*Cx` (`*Tone`), `Step`, the velocities with and
+/// without text (`Tensor` both), then a parameter for each input, and gives the velocity to follow.
 pub fn plugin(comptime nodes: anytype) void {
     const Table = struct {
         const described = blk: {
@@ -277,61 +351,127 @@ pub fn plugin(comptime nodes: anytype) void {
         };
 
         fn describe(comptime node: anytype) []const u8 {
-            const Arguments = std.meta.ArgsTuple(@TypeOf(node.run));
-            const arguments: Arguments = undefined;
+            const arguments: std.meta.ArgsTuple(@TypeOf(node.run)) = undefined;
             var inputs: []const u8 = "";
-            for (node.inputs, 1..) |port, at| {
-                inputs = inputs ++ (if (at == 1) "" else ", ") ++ portJson(port, @TypeOf(arguments[at]));
+            for (node.inputs, first(node)..) |port, at| {
+                inputs = inputs ++ (if (inputs.len == 0) "" else ", ") ++ portJson(port, @TypeOf(arguments[at]));
             }
+            const output = if (isGuider(node))
+                "{\"name\": \"" ++ node.output.name ++ "\", \"type\": \"Guider\"}"
+            else
+                portJson(node.output, Given(@TypeOf(node.run)));
+            const flags = (if (isGuider(node)) ", \"guider\": true" else "") ++
+                (if (hasState(node) and !isGuider(node)) ", \"state\": true" else "");
             return "{\"id\": \"" ++ node.id ++ "\", \"version\": \"" ++ node.version ++ "\", \"about\": \"" ++
-                node.about ++ "\", \"inputs\": [" ++ inputs ++ "], \"outputs\": [" ++
-                portJson(node.output, Given(@TypeOf(node.run))) ++ "]}";
+                node.about ++ "\"" ++ flags ++ ", \"inputs\": [" ++ inputs ++ "], \"outputs\": [" ++ output ++ "]}";
+        }
+
+        fn hasState(comptime node: anytype) bool {
+            return @hasField(@TypeOf(node), "state");
+        }
+
+        fn isGuider(comptime node: anytype) bool {
+            return @hasField(@TypeOf(node), "guider") and node.guider;
+        }
+
+        /// The parameter of the first input.
+        fn first(comptime node: anytype) usize {
+            return 1 + @as(usize, @intFromBool(hasState(node))) + @as(usize, if (isGuider(node)) 3 else 0);
+        }
+
+        fn told(cx: *Cx, failed: anyerror) ?*c.KinoError {
+            if (cx.failure) |failure| return failure;
+            const hint = "this is a bug of the plugin, or an input that it does not expect";
+            return host.new_error.?(str(@errorName(failed)), str(hint), str(""));
         }
 
         fn open(call: ?*c.KinoCall, id: c.KinoStr, saved: c.KinoStr, instance: [*c]?*c.KinoInstance) callconv(.c) ?*c.KinoError {
-            _ = .{ call, saved };
-            inline for (nodes, 1..) |node, at| {
+            var cx: Cx = .{ .call = call };
+            inline for (nodes, 0..) |node, at| {
                 if (std.mem.eql(u8, node.id, slice(id))) {
-                    instance.* = @ptrFromInt(at);
+                    const made = openNode(node, at, &cx, saved) catch |failed| return told(&cx, failed);
+                    instance.* = @ptrCast(made);
                     return null;
                 }
             }
             return host.new_error.?(str("this build has no such node"), str(""), str(""));
         }
 
+        fn openNode(comptime node: anytype, at: usize, cx: *Cx, saved: c.KinoStr) !*Instance {
+            const made = try allocator.create(Instance);
+            errdefer allocator.destroy(made);
+            made.* = .{ .at = at, .state = null };
+            if (comptime hasState(node)) {
+                const state = try allocator.create(node.state);
+                errdefer allocator.destroy(state);
+                const given = slice(saved);
+                state.* = if (@hasDecl(node.state, "init"))
+                    try node.state.init(cx, if (given.len == 0) null else given)
+                else
+                    .{};
+                made.state = state;
+            }
+            return made;
+        }
+
+        fn own(instance: ?*c.KinoInstance) *Instance {
+            return @ptrCast(@alignCast(instance.?));
+        }
+
         fn run(call: ?*c.KinoCall, instance: ?*c.KinoInstance, inputs: [*c]const ?*const c.KinoValue, _: usize, outputs: [*c]?*c.KinoValue, _: usize) callconv(.c) ?*c.KinoError {
             var cx: Cx = .{ .call = call };
-            inline for (nodes, 1..) |node, at| {
-                if (@intFromPtr(instance) == at) {
-                    if (runNode(node, &cx, inputs)) |given| {
-                        outputs[0] = given.raw;
-                        return null;
-                    } else |failed| {
-                        if (cx.failure) |failure| return failure;
-                        return host.new_error.?(str(@errorName(failed)), str("this is a bug of the plugin, or an input that it does not expect"), str(""));
-                    }
+            inline for (nodes, 0..) |node, at| {
+                if (own(instance).at == at) {
+                    const given = runNode(node, &cx, own(instance), inputs) catch |failed| return told(&cx, failed);
+                    outputs[0] = given.raw;
+                    return null;
                 }
             }
             unreachable;
         }
 
-        fn runNode(comptime node: anytype, cx: *Cx, inputs: [*c]const ?*const c.KinoValue) !Value {
+        fn runNode(comptime node: anytype, cx: *Cx, instance: *Instance, inputs: [*c]const ?*const c.KinoValue) !Value {
             var arguments: std.meta.ArgsTuple(@TypeOf(node.run)) = undefined;
             arguments[0] = cx;
-            inline for (1..arguments.len) |at| {
-                arguments[at] = try read(@TypeOf(arguments[at]), cx, inputs[at - 1]);
+            if (comptime hasState(node)) arguments[1] = @ptrCast(@alignCast(instance.state.?));
+            const begin = comptime first(node);
+            if (comptime isGuider(node)) {
+                // step, of, sigma, with_text, without_text
+                const index, const count = .{ try read(i64, cx, inputs[0]), try read(i64, cx, inputs[1]) };
+                arguments[begin - 3] = .{ .index = index, .count = count, .sigma = try read(f64, cx, inputs[2]) };
+                arguments[begin - 2] = try read(Tensor, cx, inputs[3]);
+                arguments[begin - 1] = try read(Tensor, cx, inputs[4]);
+            }
+            const skipped = if (comptime isGuider(node)) 5 else 0;
+            inline for (begin..arguments.len) |at| {
+                arguments[at] = try read(@TypeOf(arguments[at]), cx, inputs[at - begin + skipped]);
             }
             return make(cx, try @call(.auto, node.run, arguments));
         }
 
         fn save(call: ?*c.KinoCall, instance: ?*c.KinoInstance, state: [*c]?*c.KinoValue) callconv(.c) ?*c.KinoError {
-            _ = .{ call, instance };
+            _ = call;
             state.* = null;
+            inline for (nodes, 0..) |node, at| {
+                if (comptime hasState(node)) if (@hasDecl(node.state, "save")) if (own(instance).at == at) {
+                    const kept: *node.state = @ptrCast(@alignCast(own(instance).state.?));
+                    var buffer: [1 << 16]u8 = undefined;
+                    const failure = host.new_bytes.?(str(kept.save(&buffer)), state);
+                    return failure;
+                };
+            }
             return null;
         }
 
         fn close(instance: ?*c.KinoInstance) callconv(.c) void {
-            _ = instance;
+            inline for (nodes, 0..) |node, at| {
+                if (comptime hasState(node)) if (own(instance).at == at) {
+                    const kept: *node.state = @ptrCast(@alignCast(own(instance).state.?));
+                    if (@hasDecl(node.state, "deinit")) kept.deinit();
+                    allocator.destroy(kept);
+                };
+            }
+            allocator.destroy(own(instance));
         }
 
         fn shutdown() callconv(.c) void {}

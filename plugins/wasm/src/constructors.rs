@@ -77,7 +77,7 @@ fn tensors(host: &mut LinkerInstance<'_, StoreState>) -> wasmtime::Result<()> {
             let state = cx.data_mut();
             Ok((match buffer(state, &dtype, &dims) {
                 Ok(draft) => Ok(Builder::new_own(state.tensors.push(draft)?)),
-                Err(error) => Err(to_wire(error)),
+                Err(error) => Err(to_wire(error.within("tensor-builder.new"))),
             },))
         },
     )?;
@@ -86,7 +86,7 @@ fn tensors(host: &mut LinkerInstance<'_, StoreState>) -> wasmtime::Result<()> {
         |cx: Context<'_>, (draft, offset, bytes): (Builder, u64, WasmList<u8>)| {
             let bytes = bytes.as_le_slice(&cx);
             let written = cx.data().tensors.get(draft.rep())?.making.write(offset, bytes);
-            Ok((written.map_err(to_wire),))
+            Ok((written.map_err(|error| to_wire(error.within("tensor-builder.write"))),))
         },
     )?;
     host.func_wrap("[static]tensor-builder.finish", |mut cx: Context<'_>, (draft,): (Builder,)| {
@@ -111,7 +111,7 @@ fn frames(host: &mut LinkerInstance<'_, StoreState>) -> wasmtime::Result<()> {
         };
         Ok((match frames {
             Ok(frames) => Ok(Builder::new_own(state.frames.push(Draft::new(frames))?)),
-            Err(error) => Err(to_wire(error)),
+            Err(error) => Err(to_wire(error.within("frames-builder.new"))),
         },))
     })?;
     host.func_wrap(
@@ -126,7 +126,7 @@ fn frames(host: &mut LinkerInstance<'_, StoreState>) -> wasmtime::Result<()> {
                 draft.pay(charge);
                 Ok(())
             });
-            Ok((pushed.map_err(to_wire),))
+            Ok((pushed.map_err(|error| to_wire(error.within("frames-builder.push"))),))
         },
     )?;
     host.func_wrap("[static]frames-builder.finish", |mut cx: Context<'_>, (draft,): (Builder,)| {

@@ -63,13 +63,15 @@ pub(crate) fn functions_of(interface: &str) -> BTreeSet<String> {
     names
 }
 
-/// What is asked of a value that gives an answer at once.
+/// What is asked of a value that gives an answer at once, by a function of this name.
 fn ask<T>(
     cx: &Context<'_>,
+    name: &str,
     value: &Handle,
     ask: impl FnOnce(&PluginValue) -> Result<T>,
 ) -> wasmtime::Result<(WitResult<T>,)> {
-    Ok((ask(&cx.data().entry(value.rep())?.item).map_err(to_wire),))
+    let answer = ask(&cx.data().entry(value.rep())?.item);
+    Ok((answer.map_err(|error| to_wire(error.within(name))),))
 }
 
 fn scalars(host: &mut LinkerInstance<'_, StoreState>) -> wasmtime::Result<()> {
@@ -80,22 +82,22 @@ fn scalars(host: &mut LinkerInstance<'_, StoreState>) -> wasmtime::Result<()> {
         Ok((cx.data().entry(value.rep())?.item.type_name().to_owned(),))
     })?;
     host.func_wrap("[method]value.as-text", |cx: Context<'_>, (value,): (Handle,)| {
-        ask(&cx, &value, |item| item.text().map(str::to_owned))
+        ask(&cx, "as-text", &value, |item| item.text().map(str::to_owned))
     })?;
     host.func_wrap("[method]value.as-bool", |cx: Context<'_>, (value,): (Handle,)| {
-        ask(&cx, &value, PluginValue::truth)
+        ask(&cx, "as-bool", &value, PluginValue::truth)
     })?;
     host.func_wrap("[method]value.as-s64", |cx: Context<'_>, (value,): (Handle,)| {
-        ask(&cx, &value, narrow::<i64>)
+        ask(&cx, "as-s64", &value, narrow::<i64>)
     })?;
     host.func_wrap("[method]value.as-u64", |cx: Context<'_>, (value,): (Handle,)| {
-        ask(&cx, &value, narrow::<u64>)
+        ask(&cx, "as-u64", &value, narrow::<u64>)
     })?;
     host.func_wrap("[method]value.as-wide", |cx: Context<'_>, (value,): (Handle,)| {
-        ask(&cx, &value, |item| item.int().map(|int| (int as u64, (int >> 64) as i64)))
+        ask(&cx, "as-wide", &value, |item| item.int().map(|int| (int as u64, (int >> 64) as i64)))
     })?;
     host.func_wrap("[method]value.as-f64", |cx: Context<'_>, (value,): (Handle,)| {
-        ask(&cx, &value, PluginValue::real)
+        ask(&cx, "as-f64", &value, PluginValue::real)
     })?;
     host.func_wrap("[method]value.len", |cx: Context<'_>, (value,): (Handle,)| {
         let len = cx.data().entry(value.rep())?.item.len();
@@ -118,13 +120,13 @@ fn parts(host: &mut LinkerInstance<'_, StoreState>) -> wasmtime::Result<()> {
         let (value, index) = args;
         Ok((match part(cx.data(), &value, index as usize)? {
             Ok((name, part)) => Ok((name, cx.data_mut().give(part)?)),
-            Err(error) => Err(to_wire(error)),
+            Err(error) => Err(to_wire(error.within("item"))),
         },))
     })?;
     host.func_wrap("[method]value.field", |mut cx: Context<'_>, args: (Handle, String)| {
         let (value, name) = args;
         let entry = cx.data().entry(value.rep())?;
-        let found = entry.item.field(&name).map_err(to_wire);
+        let found = entry.item.field(&name).map_err(|error| to_wire(error.within("field")));
         let found = found.map(|item| item.map(|item| entry.part(item)));
         Ok((match found {
             Ok(Some(part)) => Ok(Some(cx.data_mut().give(part)?)),
@@ -140,18 +142,18 @@ fn parts(host: &mut LinkerInstance<'_, StoreState>) -> wasmtime::Result<()> {
 
 fn tensors(host: &mut LinkerInstance<'_, StoreState>) -> wasmtime::Result<()> {
     host.func_wrap("[method]value.dtype", |cx: Context<'_>, (value,): (Handle,)| {
-        ask(&cx, &value, |item| Ok(item.shape()?.0.as_str()))
+        ask(&cx, "dtype", &value, |item| Ok(item.shape()?.0.as_str()))
     })?;
     host.func_wrap("[method]value.dims", |cx: Context<'_>, (value,): (Handle,)| {
-        ask(&cx, &value, |item| {
+        ask(&cx, "dims", &value, |item| {
             Ok(item.shape()?.1.into_iter().map(|dim| dim as u64).collect::<Vec<_>>())
         })
     })?;
     host.func_wrap("[method]value.device", |cx: Context<'_>, (value,): (Handle,)| {
-        ask(&cx, &value, |item| Ok(device(item.tensor()?.device())))
+        ask(&cx, "device", &value, |item| Ok(device(item.tensor()?.device())))
     })?;
     host.func_wrap("[method]value.size", |cx: Context<'_>, (value,): (Handle,)| {
-        ask(&cx, &value, |item| match item {
+        ask(&cx, "size", &value, |item| match item {
             PluginValue::Bytes(_) | PluginValue::Value(Value::Text(_)) => {
                 Ok(item.bytes()?.len() as u64)
             }
@@ -165,9 +167,10 @@ fn tensors(host: &mut LinkerInstance<'_, StoreState>) -> wasmtime::Result<()> {
         let (value, offset, length) = args;
         let plain = match plain(cx.data_mut(), &value)? {
             Ok(plain) => plain,
-            Err(error) => return Ok((Err(to_wire(error)),)),
+            Err(error) => return Ok((Err(to_wire(error.within("read"))),)),
         };
-        Ok((plain.read(offset, length.into()).map_err(to_wire),))
+        let read = plain.read(offset, length.into());
+        Ok((read.map_err(|error| to_wire(error.within("read"))),))
     })
 }
 

@@ -43,10 +43,7 @@ impl Failure {
     pub(crate) fn into_error(self, call: &CallCx<'_>) -> Error {
         match self {
             Failure::Cancelled => call.cancelled(),
-            Failure::Failed(WitError { message, hint, code }) => {
-                let hint = Some(hint).filter(|hint| !hint.is_empty());
-                Error::failed(message).with_hint(hint).with_code(code)
-            }
+            Failure::Failed(WitError { message, hint, code }) => call.failure(message, hint, code),
         }
     }
 }

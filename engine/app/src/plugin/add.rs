@@ -51,8 +51,8 @@ pub(crate) fn run(args: &Add, screen: &Screen) -> Result<Exit, Failure> {
     let pin = || Ok(LockFile::change(&user, insert)?);
     replace(&fresh, &target, &user, world, pin)?;
     found.folder = target;
-    plugins::record_consent(&settings, &found, &entry)?;
-    print_summary(&found, &entry, screen)?;
+    plugins::record_consent(&settings, &found, &user, &entry)?;
+    print_summary(&found, &user, &entry, screen)?;
     Ok(Exit::Good)
 }
 
@@ -143,6 +143,7 @@ fn nodes_of(
         sha256: Some(sha256.clone()),
         isolate: false,
         read: Vec::new(),
+        beyond: Vec::new(),
         limits: Limits::default(),
     };
     let (worker, user) = (setup::worker()?, setup::settings()?);

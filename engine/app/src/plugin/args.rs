@@ -27,8 +27,14 @@ pub(crate) enum Action {
     Add(Add),
     /// List the plugins that graphs here can use, and whether they are trusted
     List(List),
+    /// Show a plugin: its nodes, what it asks and may do, who accepted it
+    Show(Show),
     /// Trust the current build of a plugin, in the lock file beside the graph
     Trust(Trust),
+    /// Take the trust in a plugin back
+    Untrust(Untrust),
+    /// Remove a plugin that was installed for this user
+    Remove(Remove),
 }
 
 /// `kino plugin new`
@@ -65,6 +71,9 @@ pub(crate) struct New {
 
 /// `kino plugin build`
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Building runs what the plugin's author wrote: its build scripts, its Makefile, and the code itself when \
+it describes its nodes. Build folders of people whom you trust.")]
 pub(crate) struct Build {
     /// The plugin's folder
     #[arg(value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
@@ -89,10 +98,11 @@ pub(crate) struct Check {
     /// The plugin's folder
     #[arg(value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
     pub(crate) folder: PathBuf,
-    /// The native library, not the component
+    /// The native library, not the component. Without it native code is tried only where you have
+    /// accepted it on this machine
     #[arg(long)]
     pub(crate) native: bool,
-    /// The component, not the native library
+    /// The component, not the native library; with both flags, both
     #[arg(long)]
     pub(crate) wasm: bool,
     /// Only this node
@@ -109,6 +119,9 @@ pub(crate) struct Bench {
     /// The plugin's folder
     #[arg(value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
     pub(crate) folder: PathBuf,
+    /// Time the native library, too, where you have not accepted it on this machine
+    #[arg(long)]
+    pub(crate) native: bool,
 }
 
 /// `kino plugin add`
@@ -130,6 +143,36 @@ pub(crate) struct List {
     pub(crate) folder: PathBuf,
 }
 
+/// `kino plugin show`
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// The plugin's id
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    /// The folder of the graphs that use it
+    #[arg(long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
+    pub(crate) folder: PathBuf,
+}
+
+/// `kino plugin untrust`
+#[derive(Debug, Args)]
+pub(crate) struct Untrust {
+    /// The plugin's id
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    /// The folder of the graphs that use it: its lock file is changed
+    #[arg(long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
+    pub(crate) folder: PathBuf,
+}
+
+/// `kino plugin remove`
+#[derive(Debug, Args)]
+pub(crate) struct Remove {
+    /// The plugin's id
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+}
+
 /// `kino plugin trust`
 #[derive(Debug, Args)]
 pub(crate) struct Trust {
@@ -142,6 +185,9 @@ pub(crate) struct Trust {
     /// Dev mode: trust every build of its folder while you work on it; --locked refuses it
     #[arg(long)]
     pub(crate) dev: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
     /// What to accept.
     #[command(flatten)]
     pub(crate) accept: Accept,

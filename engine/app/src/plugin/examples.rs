@@ -89,7 +89,7 @@ pub(crate) fn trust(name: &str) -> Result<(), Failure> {
     found.lock = Path::new("").to_owned();
     let options = kino_host::TrustOptions { dev: true, ..kino_host::TrustOptions::default() };
     let entry = kino_host::pin(&found, &options)?;
-    kino_session::plugins::record_consent(&setup::settings()?, &found, &entry)?;
+    kino_session::plugins::record_consent(&setup::settings()?, &found, &found.lock, &entry)?;
     let id = found.manifest.id.clone();
     let insert = |lock: &mut LockFile| drop(lock.plugins.insert(id, entry));
     Ok(LockFile::change(Path::new("."), insert)?)

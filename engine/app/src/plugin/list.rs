@@ -1,8 +1,9 @@
 //! `kino plugin list`: the plugins that graphs of a folder can use.
 
-use kino_host::{LockFile, PluginIndex};
+use kino_host::PluginIndex;
 use kino_session::plugins::{self, user_folder};
 
+use super::about::About;
 use super::args::List;
 use crate::failure::{Exit, Failure};
 use crate::json::json;
@@ -21,36 +22,37 @@ pub(crate) fn run(args: &List, screen: &Screen) -> Result<Exit, Failure> {
     let conflicts = index.conflicts(|node| built_in.get(node).is_some());
     let consent = plugins::consent(&settings)?;
     let mut lines = Vec::new();
-    let mut table = Table::new(&[Align::Left, Align::Left, Align::Left, Align::Left]);
+    let mut table = Table::new(&[Align::Left; 5]);
     for found in &index.found {
-        let lock = LockFile::read(&found.lock)?;
-        let decided = kino_host::allowed_build(found, &lock, &consent, false);
+        let about = About::of(found, &args.folder, &consent)?;
+        lines.push(about.json());
         let manifest = &found.manifest;
-        let state = match &decided {
-            Ok(allowed) => {
-                let how = if allowed.sha256.is_some() { "pinned" } else { "dev mode" };
-                let isolated = if allowed.isolate { ", isolated" } else { "" };
-                format!("{}, {how}{isolated}", allowed.kind)
-            }
-            Err(error) => error.to_string().replace(&format!("the plugin `{}` ", manifest.id), ""),
-        };
-        lines.push(json!({
-            "id": manifest.id, "version": manifest.version, "about": manifest.about,
-            "nodes": manifest.nodes, "folder": found.folder, "allowed": decided.is_ok(),
-            "state": state,
-        }));
         let (id, nodes) = (screen.out.name(&manifest.id), manifest.nodes.join(", "));
-        table.row([id, manifest.version.clone(), nodes, state]);
+        let mut may = about.reads();
+        may.extend(about.limits());
+        let may = if may.is_empty() { String::new() } else { format!("; {}", may.join("; ")) };
+        let state = about.state() + &may;
+        let folder = screen.out.dim(&found.folder.display().to_string());
+        table.row([id, manifest.version.clone(), nodes, state, folder]);
     }
+    let shadowed = index.shadowed.iter().map(|(mine, by)| {
+        format!(
+            "your own plugin `{}` ({}) is not used here: {} is, which lies with the graph",
+            mine.manifest.id,
+            mine.folder.display(),
+            by.display()
+        )
+    });
+    let shadowed: Vec<String> = shadowed.collect();
     let broken = index.broken.iter().map(|(_, error)| error.to_string());
     let faults: Vec<String> = broken.chain(conflicts).collect();
     if screen.json {
-        screen.print_json(&json!({ "plugins": lines, "faults": faults }))?;
+        screen.print_json(&json!({ "plugins": lines, "shadowed": shadowed, "faults": faults }))?;
     } else if index.found.is_empty() && faults.is_empty() {
         screen.print("no plugins; `kino plugin new NAME` creates one\n")?;
     } else {
-        let faults = faults.iter().map(|fault| format!("{fault}\n")).collect::<String>();
-        screen.print(&(table.render() + &faults))?;
+        let told = shadowed.iter().chain(&faults).map(|line| format!("{line}\n"));
+        screen.print(&(table.render() + &told.collect::<String>()))?;
     }
     Ok(if faults.is_empty() { Exit::Good } else { Exit::NodeFailed })
 }

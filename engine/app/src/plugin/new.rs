@@ -76,7 +76,7 @@ fn trust(path: &Path) -> Result<(), Failure> {
     let found = Project::open(path)?.found();
     let settings = setup::settings()?;
     for entry in LockFile::read(path)?.plugins.values() {
-        kino_session::plugins::record_consent(&settings, &found, entry)?;
+        kino_session::plugins::record_consent(&settings, &found, path, entry)?;
     }
     Ok(())
 }

@@ -88,7 +88,7 @@ impl<S: ?Sized> OpenNetwork<S> {
         if let NetworkSource::File(path) = &self.source
             && policy(services).narrows_reading()
         {
-            policy(services).check_read(path).map_err(at_input(port))?;
+            policy(services).check_model(path).map_err(at_input(port))?;
             if !self.files.is_current(Some(path)) {
                 let message = format!("{} was exchanged while it was opened", path.display());
                 return Err(PlanError::at(port, message));

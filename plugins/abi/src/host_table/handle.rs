@@ -47,10 +47,11 @@ pub(super) fn absent() -> HostError {
 /// # Safety
 /// `to` can be written.
 pub(super) unsafe fn write_value<B: Backend>(
+    name: &str,
     to: *mut *mut KinoValue,
     work: impl FnOnce() -> HostResult<B::Value>,
 ) -> *mut KinoError {
-    outcome(|| {
+    outcome(name, || {
         let value = work()?;
         // SAFETY: as the caller promises.
         unsafe { to.write(into_raw::<B>(value)) };

@@ -51,11 +51,13 @@ pub unsafe fn error_from_raw(error: *mut KinoError) -> Option<HostError> {
     (!error.is_null()).then(|| unsafe { *Box::from_raw(error.cast::<HostError>()) })
 }
 
-/// Does what a function of the table does: errors and panics become a `KinoError`.
-pub(super) fn outcome(work: impl FnOnce() -> HostResult<()>) -> *mut KinoError {
+/// Does what a function of the table does: errors, which name the function, and panics become a
+/// `KinoError`. Without a name are functions whose errors name what they were asked for.
+pub(super) fn outcome(name: &str, work: impl FnOnce() -> HostResult<()>) -> *mut KinoError {
     error_into_raw(match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(())) => return null_mut(),
-        Ok(Err(error)) => error,
+        Ok(Err(error)) if name.is_empty() => error,
+        Ok(Err(error)) => named(name, error),
         Err(_) => HostError::coded(
             "broken",
             "the host panicked: this is a bug of Kinograph; please report it",
@@ -63,9 +65,21 @@ pub(super) fn outcome(work: impl FnOnce() -> HostResult<()>) -> *mut KinoError {
     })
 }
 
+fn named(name: &str, error: HostError) -> HostError {
+    HostError { message: format!("{name}: {}", error.message), ..error }
+}
+
+/// What a function of this name found in its arguments.
+///
+/// # Errors
+/// The same, with the function's name.
+pub(super) fn of<T>(name: &str, found: HostResult<T>) -> HostResult<T> {
+    found.map_err(|error| named(name, error))
+}
+
 /// As [`outcome`], of a function that cannot fail.
 pub(super) fn quietly(work: impl FnOnce()) {
-    let done = outcome(|| {
+    let done = outcome("", || {
         work();
         Ok(())
     });

@@ -125,6 +125,12 @@ fn frames_slice_takes_frames_over_chunks() {
         frames.push(&all.narrow(0, start, count).unwrap()).unwrap();
     }
     let frames = PluginValue::Value(frames.finish().unwrap().into());
+    let chunks = frames.field("chunks").unwrap().unwrap();
+    let fps = frames.field("fps").unwrap().unwrap();
+    let scene = PluginValue::Value(Value::Text("beach".into()));
+    let fields = [("chunks", chunks), ("fps", fps), ("scene", scene)];
+    let fields = fields.map(|(name, value)| (Arc::from(name), value)).to_vec();
+    let frames = PluginValue::record("Frames", fields).unwrap();
     for (start, count) in [(0, 10), (0, 1), (3, 3), (4, 1), (9, 1), (2, 7)] {
         let attributes = format!(r#"{{"start": {start}, "count": {count}}}"#);
         let bounds = OpLimits { most: 1 << 30, check: &|| Ok(()) };
@@ -137,6 +143,8 @@ fn frames_slice_takes_frames_over_chunks() {
             assert_eq!(found.type_name(), "Frames");
             let fps = found.field("fps").unwrap().unwrap().real().unwrap();
             assert_eq!(fps, 12.5);
+            let scene = found.field("scene").unwrap().expect("a field that nobody knows");
+            assert_eq!(scene.text().unwrap(), "beach");
             let chunks = found.field("chunks").unwrap().unwrap();
             let chunks = (0..chunks.len()).map(|at| chunks.item(at).unwrap().tensor().unwrap());
             let joined = Tensor::cat(&chunks.collect::<Vec<_>>(), 0).unwrap();

@@ -290,6 +290,12 @@ static KinoError *run_node(KinoCall *call, KinoInstance *instance, const KinoVal
   } else if (!strcmp(mode, "fit")) {
     TRY(host->call(call, kino_str("fit"), &inputs[1], 1, kino_str("{\"type\": \"Frames\"}"), &made));
     error = host->item(made, 0, NULL, &outputs[0]);
+  } else if (!strcmp(mode, "fit-guider")) {
+    TRY(host->call(call, kino_str("fit"), &inputs[1], 1, kino_str("{\"type\": \"Guider\"}"), &made));
+    error = host->item(made, 0, NULL, &outputs[0]);
+  } else if (!strcmp(mode, "no-value")) {
+    const KinoValue *values[] = {NULL};
+    error = host->op(call, kino_str("abs"), values, 1, kino_str(""), &outputs[0]);
   } else if (!strcmp(mode, "no-chunk")) {
     TRY(host->field(inputs[1], kino_str("chunks"), &made));
     error = host->item(made, 9, NULL, &outputs[0]);
@@ -311,6 +317,8 @@ static KinoError *run_node(KinoCall *call, KinoInstance *instance, const KinoVal
     error = host->read_file(call, kino_str("../secret"), &outputs[0]);
   } else if (!strcmp(mode, "own")) {
     error = fail("the film is too dark", "turn a lamp on", "film.dark");
+  } else if (!strcmp(mode, "own-code")) {
+    error = fail("the film is too dark", "", "Film Dark");
   } else if (!strcmp(mode, "silent")) {
     error = fail("", "", "");
   } else if (!strcmp(mode, "files")) {

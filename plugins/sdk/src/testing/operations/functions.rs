@@ -48,7 +48,9 @@ pub(crate) fn call(
             let (values, indices) = topk(array()?, dim, k, largest);
             vec![tensor(values), tensor(indices)]
         }
-        CallPlan::FramesSlice { start, count } => vec![frames_slice(values[0], start, count)?],
+        CallPlan::FramesSlice { start, count } => {
+            vec![frames_slice(host, values[0], start, count)?]
+        }
         CallPlan::Fit(ty) => vec![(host.fit)(values[0], &ty)?],
         CallPlan::With(names) => vec![with(host, values, names)?],
     })
@@ -111,7 +113,7 @@ fn topk(a: &Array, dim: usize, k: usize, largest: bool) -> (Array, Array) {
     (values, Array::whole(DType::U32, &dims, |index| chosen(index).1 as i128))
 }
 
-fn frames_slice(frames: &Handle, start: usize, count: usize) -> HostResult<Handle> {
+fn frames_slice(host: &Host, frames: &Handle, start: usize, count: usize) -> HostResult<Handle> {
     let missing = || HostError::new("these frames have no chunks");
     let chunks = frames.field("chunks").ok_or_else(missing)?;
     let fps = frames.field("fps").map(|fps| fps.real()).transpose()?;
@@ -126,7 +128,17 @@ fn frames_slice(frames: &Handle, start: usize, count: usize) -> HostResult<Handl
         }
         at = end;
     }
-    Ok(slice.finish()?)
+    let slice = slice.finish()?;
+    let (Held::Record(ty, known), Held::Record(_, all)) = (&*slice, &**frames) else {
+        return Ok(slice);
+    };
+    let row = PortType::Frames.named();
+    let is_more = |name: &str| row.is_some_and(|row| row.field(name).is_none());
+    let more: Vec<_> = all.iter().filter(|(name, _)| is_more(name)).cloned().collect();
+    match more.is_empty() {
+        true => Ok(slice),
+        false => (host.record)(ty, known.iter().cloned().chain(more).collect()),
+    }
 }
 
 fn with(host: &Host, values: &[&Handle], names: Vec<String>) -> HostResult<Handle> {
