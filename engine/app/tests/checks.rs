@@ -99,16 +99,14 @@ fn where_files_go_is_checked() {
 #[test]
 fn files_that_are_named_by_drawn_numbers_differ() {
     let graph = |other: &str| {
-        let nodes = format!(
-            "\"a\": (op: \"video.write\", in: {{\"frames\": \"frames\"}}, with: {{\"path\": \"{{one}}.mp4\"}}),\n\
-             \"b\": (op: \"video.write\", in: {{\"frames\": \"frames\", \"path\": \"inputs.path\"}}),"
-        );
+        let nodes = "\"a\": (op: \"video.write\", in: {\"frames\": \"frames\"}, with: {\"path\": \"{one}.mp4\"}),\n\
+             \"b\": (op: \"video.write\", in: {\"frames\": \"frames\", \"path\": \"inputs.path\"}),";
         let inputs = format!(
             "inputs: {{\"one\": (type: \"Int\", default: \"random\", range: (0, 3)), \"two\": (type: \"Int\", \
              default: \"random\", range: (0, 3)), \"path\": (type: \"Path\", default: \"{{{other}}}.mp4\")}}, nodes: {{"
         );
         let fed = "in: {\"vae\": \"model.vae\", \"seed\": \"sum\"}";
-        film("9", "64", &nodes)
+        film("9", "64", nodes)
             .replace("nodes: {", &inputs)
             .replace(", \"seed\": 1", "")
             .replace("in: {\"vae\": \"model.vae\"}", fed)
@@ -197,11 +195,9 @@ fn branches_that_are_not_taken_are_left_out() {
     let switch = |on: &str| {
         film("9", "64", "").replace(
             "\"frames\": (",
-            &format!(
-                "\"odd\": (op: \"latent.noise\", in: {{\"vae\": \"model.vae\"}}, with: {{\"width\": 60, \
-                 \"height\": 64, \"seed\": 1}}),\n\"which\": (op: \"switch\", in: {{\"a\": \"noise\", \"b\": \
-                 \"odd\", \"on\": \"inputs.on\"}}),\n\"frames\": ("
-            ),
+            "\"odd\": (op: \"latent.noise\", in: {\"vae\": \"model.vae\"}, with: {\"width\": 60, \
+                 \"height\": 64, \"seed\": 1}),\n\"which\": (op: \"switch\", in: {\"a\": \"noise\", \"b\": \
+                 \"odd\", \"on\": \"inputs.on\"}),\n\"frames\": (",
         )
         .replace("\"latent\": \"noise\"", "\"latent\": \"which\"")
         .replace("nodes: {", &format!("inputs: {{\"on\": (type: \"Bool\"{on})}}, nodes: {{"))
@@ -241,13 +237,13 @@ fn a_list_in_a_list_is_a_type_error() {
     let engine = words();
     for parts in ["[\"film.parts\"]", "[\"film.parts\", \"film.text\"]", "{\"a\": \"film.parts\"}"]
     {
-        let error = engine.open_text("g.ron", &graph(parts), ".".as_ref()).err().unwrap();
+        let error = engine.open_text("g.ron", graph(parts), ".".as_ref()).err().unwrap();
         let said = error.to_string();
         assert!(said.contains("gives List(Text), but an item of `s.parts` is one Text"), "{said}");
         assert!(said.contains("feed `parts` with that list alone"), "{said}");
     }
     for parts in ["\"film.parts\"", "[\"film.text\", \"film.text\"]"] {
-        let graph = engine.open_text("g.ron", &graph(parts), ".".as_ref()).unwrap();
+        let graph = engine.open_text("g.ron", graph(parts), ".".as_ref()).unwrap();
         graph.check().unwrap();
         let done = graph.run(kino_session::inputs! {}).start().unwrap().wait().unwrap();
         assert!(done.report.failed.is_empty());
