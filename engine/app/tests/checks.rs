@@ -99,8 +99,8 @@ fn where_files_go_is_checked() {
 #[test]
 fn files_that_are_named_by_drawn_numbers_differ() {
     let graph = |other: &str| {
-        let nodes = r#""a": (op: "video.write", in: {"frames": "frames"}, with: {"path": "{one}.mp4"}),
-             "b": (op: "video.write", in: {"frames": "frames", "path": "inputs.path"}),"#;
+        let nodes = "\"a\": (op: \"video.write\", in: {\"frames\": \"frames\"}, with: {\"path\": \"{one}.mp4\"}),\n\
+             \"b\": (op: \"video.write\", in: {\"frames\": \"frames\", \"path\": \"inputs.path\"}),";
         let inputs = format!(
             "inputs: {{\"one\": (type: \"Int\", default: \"random\", range: (0, 3)), \"two\": (type: \"Int\", \
              default: \"random\", range: (0, 3)), \"path\": (type: \"Path\", default: \"{{{other}}}.mp4\")}}, nodes: {{"
@@ -195,10 +195,9 @@ fn branches_that_are_not_taken_are_left_out() {
     let switch = |on: &str| {
         film("9", "64", "").replace(
             "\"frames\": (",
-            r#""odd": (op: "latent.noise", in: {"vae": "model.vae"}, with: {"width": 60, "height": 64,
-                 "seed": 1}),
-"which": (op: "switch", in: {"a": "noise", "b": "odd", "on": "inputs.on"}),
-"frames": ("#,
+            "\"odd\": (op: \"latent.noise\", in: {\"vae\": \"model.vae\"}, with: {\"width\": 60, \
+                 \"height\": 64, \"seed\": 1}),\n\"which\": (op: \"switch\", in: {\"a\": \"noise\", \"b\": \
+                 \"odd\", \"on\": \"inputs.on\"}),\n\"frames\": (",
         )
         .replace("\"latent\": \"noise\"", "\"latent\": \"which\"")
         .replace("nodes: {", &format!("inputs: {{\"on\": (type: \"Bool\"{on})}}, nodes: {{"))
