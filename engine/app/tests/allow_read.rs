@@ -68,7 +68,7 @@ fn a_graph_reads_its_own_folder_and_those_that_are_named() {
         "job/given.ron",
         r#"Graph(version: 1, inputs: {"image": (type: "Path")}, nodes: {
             "in": (op: "image.read", in: {"path": "inputs.image"}),
-            "out": (op: "image.write", in: {"frames": "in"}, with: {"path": "x.png"}),
+            "out": (op: "image.write", in: {"frames": "in"}, with: {"path": "given.png"}),
         })"#,
     );
     place.good(&["plan", "job/given.ron", "--set", &format!("image={secret}")]);

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader};
 use std::time::{Duration, Instant};
 
 use common::Place;
@@ -94,6 +95,30 @@ fn where_files_go_is_checked() {
     refused(&odd, "has no input `nothing`");
 }
 
+/// Two files that are named by numbers which are drawn are two, and one number names one file.
+#[test]
+fn files_that_are_named_by_drawn_numbers_differ() {
+    let graph = |other: &str| {
+        let nodes = "\"a\": (op: \"video.write\", in: {\"frames\": \"frames\"}, with: {\"path\": \"{one}.mp4\"}),\n\
+             \"b\": (op: \"video.write\", in: {\"frames\": \"frames\", \"path\": \"inputs.path\"}),";
+        let inputs = format!(
+            "inputs: {{\"one\": (type: \"Int\", default: \"random\", range: (0, 3)), \"two\": (type: \"Int\", \
+             default: \"random\", range: (0, 3)), \"path\": (type: \"Path\", default: \"{{{other}}}.mp4\")}}, nodes: {{"
+        );
+        let fed = "in: {\"vae\": \"model.vae\", \"seed\": \"sum\"}";
+        film("9", "64", nodes)
+            .replace("nodes: {", &inputs)
+            .replace(", \"seed\": 1", "")
+            .replace("in: {\"vae\": \"model.vae\"}", fed)
+            .replace(
+                "\"noise\": (",
+                "\"sum\": (op: \"math\", in: {\"a\": \"inputs.one\", \"b\": \"inputs.two\"}),\n\"noise\": (",
+            )
+    };
+    passed(&graph("two"), "");
+    refused(&graph("one"), "write the same file");
+}
+
 /// The numbers that feed a model may be computed, and come from inputs or from turns of a loop.
 #[test]
 fn what_is_computed_is_checked() {
@@ -142,6 +167,8 @@ fn what_the_machine_decides_is_left_to_planning() {
     };
     passed(&missing("op: \"image.read\", with: {\"path\": \"nowhere.png\"}"), "");
     passed(&missing("op: \"video.read\", with: {\"path\": \"nowhere.mp4\"}"), "");
+    // Nothing is opened and hashed, so that what never ends does not matter.
+    passed(&missing("op: \"image.read\", with: {\"path\": \"/dev/zero\"}"), "");
     let model = film("9", "64", "").replace("embedded:shapes", "models/none");
     passed(&model, "warning: `source` of `model`:");
     let hub = film("9", "64", "").replace("embedded:shapes", "hub:nobody/has-this");
@@ -168,11 +195,9 @@ fn branches_that_are_not_taken_are_left_out() {
     let switch = |on: &str| {
         film("9", "64", "").replace(
             "\"frames\": (",
-            &format!(
-                "\"odd\": (op: \"latent.noise\", in: {{\"vae\": \"model.vae\"}}, with: {{\"width\": 60, \
-                 \"height\": 64, \"seed\": 1}}),\n\"which\": (op: \"switch\", in: {{\"a\": \"noise\", \"b\": \
-                 \"odd\", \"on\": \"inputs.on\"}}),\n\"frames\": ("
-            ),
+            "\"odd\": (op: \"latent.noise\", in: {\"vae\": \"model.vae\"}, with: {\"width\": 60, \
+                 \"height\": 64, \"seed\": 1}),\n\"which\": (op: \"switch\", in: {\"a\": \"noise\", \"b\": \
+                 \"odd\", \"on\": \"inputs.on\"}),\n\"frames\": (",
         )
         .replace("\"latent\": \"noise\"", "\"latent\": \"which\"")
         .replace("nodes: {", &format!("inputs: {{\"on\": (type: \"Bool\"{on})}}, nodes: {{"))
@@ -212,13 +237,13 @@ fn a_list_in_a_list_is_a_type_error() {
     let engine = words();
     for parts in ["[\"film.parts\"]", "[\"film.parts\", \"film.text\"]", "{\"a\": \"film.parts\"}"]
     {
-        let error = engine.open_text("g.ron", &graph(parts), ".".as_ref()).err().unwrap();
+        let error = engine.open_text("g.ron", graph(parts), ".".as_ref()).err().unwrap();
         let said = error.to_string();
         assert!(said.contains("gives List(Text), but an item of `s.parts` is one Text"), "{said}");
         assert!(said.contains("feed `parts` with that list alone"), "{said}");
     }
     for parts in ["\"film.parts\"", "[\"film.text\", \"film.text\"]"] {
-        let graph = engine.open_text("g.ron", &graph(parts), ".".as_ref()).unwrap();
+        let graph = engine.open_text("g.ron", graph(parts), ".".as_ref()).unwrap();
         graph.check().unwrap();
         let done = graph.run(kino_session::inputs! {}).start().unwrap().wait().unwrap();
         assert!(done.report.failed.is_empty());
@@ -308,6 +333,22 @@ fn problems_are_counted_and_capped() {
     let expected = "g.ron:3:1: warning: nothing needs `n1`: it leads to no output and no file\n\
                     g.ron:4:1: warning: nothing needs `n2`: it leads to no output and no file\n2 warnings\n";
     assert_eq!(ran.err, expected);
+}
+
+/// A watch shows them in the same way.
+#[test]
+fn a_watch_gives_a_line_to_each_problem() {
+    let place = Place::new();
+    place.write("g.ron", many(23, "mth"));
+    let mut watch = place.command(&["watch", "g.ron", "--short"]);
+    let mut watch = watch.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(watch.stderr.take().unwrap()).lines();
+    let lines: Vec<String> =
+        lines.map(Result::unwrap).take_while(|line| line != "23 problems").collect();
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+    assert_eq!(lines.len(), 23, "{lines:?}");
+    assert_eq!(lines[0], "g.ron:2:12: there is no op `mth`");
 }
 
 /// Twenty thousand problems are told in little time, whatever shows them, on many lines or on one.

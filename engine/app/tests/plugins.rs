@@ -287,6 +287,26 @@ fn commands_that_trust_at_once_do_not_lose_each_others_entries() {
     }
 }
 
+/// A careful user checks a folder that was given: that runs no native code by itself.
+#[test]
+fn native_code_that_nobody_accepted_is_neither_checked_nor_timed() {
+    let place = Place::new();
+    plugin(&place, "gift");
+    for command in ["check", "bench"] {
+        let ran = place.kino(&["plugin", command, "gift"]);
+        assert_eq!(ran.code, 0, "{command}: the component alone is tried\n{}", ran.err);
+        assert!(ran.err.contains("the native build is left out"), "{command}: {}", ran.err);
+        let err = place.bad(2, &["plugin", command, "gift", "--native"]);
+        assert!(said(&err).contains("is no native library"), "said so, it is loaded: {err}");
+    }
+    std::fs::remove_file(place.path("gift/grain.wasm")).unwrap();
+    for command in ["check", "bench"] {
+        let err = said(&place.bad(2, &["plugin", command, "gift"]));
+        assert!(err.contains("is native code, which can do whatever you can"), "{err}");
+        assert!(err.contains(&format!("`kino plugin {command} gift --native`")), "{err}");
+    }
+}
+
 /// What traps or panics does not pass; what refuses or computes does.
 #[test]
 fn the_check_tells_good_nodes_from_bad_ones() {

@@ -78,7 +78,9 @@ fn weights_stay_loaded() {
     let loaded = weights_read(&place);
     assert!(loaded >= 3, "text encoder, transformer, autoencoder: {loaded}");
     for seed in 100..103 {
-        let other = text.replace("default: 7", &format!("default: {seed}"));
+        let seeded = format!("\"seed\": (type: \"Int\", default: {seed},");
+        let other = text.replace(r#""seed": (type: "Int", default: 4,"#, &seeded);
+        assert_ne!(other, text);
         let seen = watch.after(|| replace(&place.path("g.ron"), &other));
         let expected = ["file", "frames", "large", "latent", "noise", "patches", "sample"];
         assert_eq!(evaluated(&seen), expected);

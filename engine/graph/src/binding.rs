@@ -80,7 +80,12 @@ impl Binding {
     /// stands in others is gone through once: graphs that put one twice into another at every level
     /// double it each time.
     pub(crate) fn sources(&self, visit: &mut impl FnMut(&BindingSource)) {
-        self.sources_beyond(&mut HashSet::new(), visit);
+        match &self.source {
+            // Most of them are one of these.
+            BindingSource::Absent | BindingSource::Broken | BindingSource::Literal(_) => {}
+            source @ (BindingSource::Edge(..) | BindingSource::Input(_)) => visit(source),
+            _ => self.sources_beyond(&mut HashSet::new(), visit),
+        }
     }
 
     fn sources_beyond(

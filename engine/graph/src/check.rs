@@ -1,6 +1,5 @@
 //! Fourth pass, [`Resolved`] → [`CheckedGraph`]: types, values, order, and what nothing needs.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use kino_port::{Literal, Port, PortType};
@@ -48,8 +47,8 @@ pub(crate) fn check(
     let Resolved { mut nodes, dropped, files, mut inputs, outputs, groups, .. } = resolved;
     join_edges(&mut nodes);
     let (mut order, rest) = topological(&nodes);
-    let mut checker =
-        Checker { catalog, inputs: &inputs, nodes: &nodes, report, types: HashMap::new() };
+    let types = vec![None; nodes.node_count()];
+    let mut checker = Checker { catalog, inputs: &inputs, nodes: &nodes, report, types };
     if !rest.is_empty() {
         cycles(&nodes).into_iter().for_each(|cycle| checker.report.push(cycle));
     }
@@ -128,8 +127,8 @@ struct Checker<'c> {
     inputs: &'c [GraphInput],
     nodes: &'c DiGraph<Node, ()>,
     report: Report,
-    /// What the `Any` outputs of a node stand for.
-    types: HashMap<NodeIndex, PortType>,
+    /// By node: what its `Any` outputs stand for.
+    types: Vec<Option<PortType>>,
 }
 
 impl Checker<'_> {
@@ -160,9 +159,7 @@ impl Checker<'_> {
             }
         }
         let ty = if is_int(node) { Some(PortType::Int) } else { joined };
-        if let Some(ty) = ty {
-            self.types.insert(index, ty);
-        }
+        self.types[index.index()] = ty;
     }
 
     /// All inputs of type `Any` of one node have one type.
@@ -197,7 +194,7 @@ impl Checker<'_> {
             }
             BindingSource::Edge(node, output) => {
                 match &self.nodes[*node].op.signature.outputs[*output as usize].ty {
-                    PortType::Any => self.types.get(node).cloned(),
+                    PortType::Any => self.types[node.index()].clone(),
                     ty => Some(ty.clone()),
                 }
             }

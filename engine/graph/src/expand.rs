@@ -516,7 +516,9 @@ pub(crate) fn takes(port: &Port, from: &PortType) -> bool {
 
 /// A required port that nothing feeds.
 pub(crate) fn missing(node: &str, port: &Port, location: Location) -> Diagnostic {
-    let message = format!("nothing feeds `{}` of `{node}`, which takes {}", port.name, port.ty);
+    let many = if port.is_list() { "…" } else { "" };
+    let message =
+        format!("nothing feeds `{}` of `{node}`, which takes {}{many}", port.name, port.ty);
     let hint = if port.ty.is_literal() {
         format!("write `with: {{\"{}\": …}}`, or feed it with an edge in `in`", port.name)
     } else {

@@ -247,7 +247,9 @@ impl Inferrer<'_, '_> {
         for input in &self.graph.subgraph_inputs {
             input.binding.each(&mut |binding| {
                 let value = match &binding.source {
-                    BindingSource::Input(index) if !inferred => self.values.inputs[*index].as_ref(),
+                    BindingSource::Input(index) if !inferred && !self.values.open[*index] => {
+                        self.values.inputs[*index].as_ref()
+                    }
                     BindingSource::Edge(node, output) if inferred => {
                         let known = self.nodes[node.index()].as_ref();
                         let fact = known.and_then(|known| known.facts.get(*output as usize));
@@ -280,7 +282,7 @@ impl Inferrer<'_, '_> {
         let mut facts = std::mem::take(&mut self.facts);
         facts.clear();
         for (port, binding) in node.op.signature.inputs.iter().zip(&node.bindings) {
-            let (input, fact) = self.input(node, port, binding);
+            let (input, fact) = self.input(node, port, binding, keeps_inputs);
             // A lazy input may belong to a branch that is never taken.
             match self.asked(port, binding) {
                 Asked::Refused if port.lazy => {}
@@ -494,43 +496,58 @@ impl Inferrer<'_, '_> {
             && self.values.uncounted.iter().any(|of| lies_in(&node.name, of))
     }
 
-    /// What feeds a port, and what is known of it.
-    fn input(&mut self, node: &Node, port: &Port, binding: &Binding) -> (StepInput, Option<Fact>) {
+    /// What feeds a port, where that is kept, and what is known of it.
+    fn input(
+        &mut self,
+        node: &Node,
+        port: &Port,
+        binding: &Binding,
+        is_kept: bool,
+    ) -> (StepInput, Option<Fact>) {
         if let BindingSource::List(items) = &binding.source {
-            let mut list = Vec::with_capacity(items.len());
+            let mut list = Vec::with_capacity(if is_kept { items.len() } else { 0 });
             let mut facts = Vec::with_capacity(items.len());
             for (name, item) in items.iter() {
-                match self.item(node, port, item) {
+                let (name, source, fact) = match self.item(node, port, item) {
                     // A list among the inputs of the graph.
-                    Fed::Value(ValueSource::Literal(Literal::List(values)), _) => {
+                    Fed::Literal(Literal::List(values)) => {
                         for value in values {
-                            facts.push((None, Fact::Literal(value.clone())));
-                            list.push((None, ValueSource::Literal(value)));
+                            if is_kept {
+                                list.push((None, ValueSource::Literal(value.clone())));
+                            }
+                            facts.push((None, Fact::Literal(value)));
                         }
+                        continue;
                     }
-                    Fed::Value(item, fact) => {
-                        list.push((name.clone(), item));
-                        facts.push((name.clone(), fact));
+                    Fed::Literal(value) => {
+                        let source = is_kept.then(|| ValueSource::Literal(value.clone()));
+                        (name.clone(), source, Fact::Literal(value))
                     }
-                    Fed::Open => facts.push((name.clone(), Fact::Unknown)),
-                    Fed::Nothing => {}
-                }
+                    Fed::Edge(source, fact) => {
+                        (name.clone(), is_kept.then_some(ValueSource::Edge(source)), fact)
+                    }
+                    Fed::Open => (name.clone(), None, Fact::Unknown),
+                    Fed::Nothing => continue,
+                };
+                list.extend(source.map(|source| (name.clone(), source)));
+                facts.push((name, fact));
             }
             return (StepInput::List(list), Some(Fact::List(facts)));
         }
-        match self.item(node, port, binding) {
-            Fed::Value(ValueSource::Literal(literal), fact) => {
-                (StepInput::Literal(literal), Some(fact))
-            }
-            Fed::Value(ValueSource::Edge(source), fact) => (StepInput::Edge(source), Some(fact)),
-            Fed::Open => (StepInput::Absent, Some(Fact::Unknown)),
+        let literal = match self.item(node, port, binding) {
+            Fed::Literal(literal) => literal,
+            Fed::Edge(source, fact) => return (StepInput::Edge(source), Some(fact)),
+            Fed::Open => return (StepInput::Absent, Some(Fact::Unknown)),
             Fed::Nothing => match &port.default {
-                Some(default) => {
-                    (StepInput::Literal(default.clone()), Some(Fact::Literal(default.clone())))
-                }
-                None => (StepInput::Absent, None),
+                Some(default) => default.clone(),
+                None => return (StepInput::Absent, None),
             },
-        }
+        };
+        let input = match is_kept {
+            true => StepInput::Literal(literal.clone()),
+            false => StepInput::Absent,
+        };
+        (input, Some(Fact::Literal(literal)))
     }
 
     fn item(&mut self, node: &Node, port: &Port, binding: &Binding) -> Fed {
@@ -555,7 +572,7 @@ impl Inferrer<'_, '_> {
                             self.late(node, port, *from, binding.location);
                         }
                         let source = StepOutput { step: from.index() as u32, output: *output };
-                        return Fed::Value(ValueSource::Edge(source), fact);
+                        return Fed::Edge(source, fact);
                     }
                 }
             }
@@ -585,11 +602,10 @@ impl Inferrer<'_, '_> {
                 None => return Fed::Nothing,
             },
         };
-        let literal = match port.names_file() && !node.op.signature.traits.sink {
+        Fed::Literal(match port.names_file() && !node.op.signature.traits.sink {
             true => self.beside(port, binding.scope, literal),
             false => literal,
-        };
-        Fed::Value(ValueSource::Literal(literal.clone()), Fact::Literal(literal))
+        })
     }
 
     /// What is read lies beside the file that names it.
@@ -717,6 +733,10 @@ impl Inferrer<'_, '_> {
     fn known_value(&mut self, binding: &Binding) -> Option<Option<Literal>> {
         Some(match &binding.source {
             BindingSource::Literal(literal) => Some((**literal).clone()),
+            BindingSource::Draw(_) if self.values.only_check => {
+                let Location { file, span } = binding.location;
+                Some(Literal::text(format!("random_{file}_{}", span.start)))
+            }
             BindingSource::Draw(range) => {
                 let name = format!("a path in file {}", binding.location.file);
                 Some(self.values.drawn(&name, range.as_deref().copied(), binding.location))
@@ -727,7 +747,7 @@ impl Inferrer<'_, '_> {
                 Filled::Refused => return None,
             },
             BindingSource::Input(index) => {
-                let value = self.values.inputs[*index].clone();
+                let value = self.values.of_path(*index, &self.graph.inputs[*index].port.name);
                 if value.is_none() && !self.values.open[*index] {
                     unset(&self.graph.inputs[*index], self.report);
                     return None;
@@ -749,7 +769,8 @@ enum Fed {
     Nothing,
     /// A value that planning knows, and a check does not.
     Open,
-    Value(ValueSource, Fact),
+    Literal(Literal),
+    Edge(StepOutput, Fact),
 }
 
 /// A path with the values of its names.

@@ -84,7 +84,7 @@ impl AstKind<'_> {
 /// Where the text is no RON.
 pub fn read(text: &str, span: Span) -> Result<Ast<'_>, SyntaxError> {
     let text = text.get(..span.end as usize).unwrap_or(text);
-    let mut reader = Reader { text, at: span.start as usize };
+    let mut reader = Reader { text, at: span.start as usize, pairs: Vec::new() };
     reader.skip_head()?;
     let tree = reader.value(0)?;
     reader.skip_blank()?;
@@ -97,6 +97,9 @@ pub fn read(text: &str, span: Span) -> Result<Ast<'_>, SyntaxError> {
 struct Reader<'a> {
     text: &'a str,
     at: usize,
+    /// The pairs of the maps that are open, the innermost last: each map then takes as much memory
+    /// as it has pairs.
+    pairs: Vec<(Ast<'a>, Ast<'a>)>,
 }
 
 fn is_name_byte(byte: u8) -> bool {
@@ -317,15 +320,18 @@ impl<'a> Reader<'a> {
     }
 
     fn map(&mut self, depth: usize) -> Result<Vec<(Ast<'a>, Ast<'a>)>, SyntaxError> {
-        // Most maps of a graph hold one pair; a vector that grows by itself begins with four.
-        let mut map = Vec::with_capacity(1);
+        let base = self.pairs.len();
         self.items(b'}', |reader| {
             let key = reader.value(depth + 1)?;
             reader.colon()?;
-            map.push((key, reader.value(depth + 1)?));
+            let value = reader.value(depth + 1)?;
+            reader.pairs.push((key, value));
             Ok(())
         })?;
-        Ok(map)
+        Ok(match base {
+            0 => std::mem::take(&mut self.pairs),
+            base => self.pairs.drain(base..).collect(),
+        })
     }
 
     /// The field name at the cursor, if a colon follows it.
@@ -356,6 +362,10 @@ impl<'a> Reader<'a> {
             match reader.field()? {
                 Some(key) if items.is_empty() => {
                     reader.colon()?;
+                    if fields.capacity() == 0 {
+                        // Most structs are nodes: `op`, `in` and `with`.
+                        fields.reserve_exact(3);
+                    }
                     fields.push((key, reader.value(depth + 1)?));
                 }
                 Some(_) => return Err(reader.error("fields with and without a name do not mix")),

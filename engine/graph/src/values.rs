@@ -180,6 +180,16 @@ impl Values<'_> {
         }
     }
 
+    /// The value of an input as a part of a path. What is drawn for it while a graph is only checked
+    /// goes by its name: two such inputs hardly name one file.
+    pub(crate) fn of_path(&self, index: usize, name: &str) -> Option<Literal> {
+        let value = self.inputs[index].as_ref()?;
+        Some(match self.open[index] {
+            true => Literal::text(format!("random_{name}")),
+            false => value.clone(),
+        })
+    }
+
     /// Whether a value that only planning knows stands in the path of an input.
     fn waits_for_open(&self, at: usize, is_part: &dyn Fn(&str) -> Option<usize>) -> bool {
         let Some(Literal::Text(text)) = &self.inputs[at] else { return false };
@@ -207,13 +217,13 @@ impl Values<'_> {
                     path.push_str(late.place());
                     return Ok(());
                 }
-                let value = index.and_then(|index| self.inputs[index].as_ref());
+                let value = index.and_then(|index| self.of_path(index, name));
                 let value = value.ok_or_else(|| {
                     format!(
                         "there is no value to put for `{{{name}}}`; a bracket is written `{{{{`"
                     )
                 })?;
-                path.push_str(&as_part(value));
+                path.push_str(&as_part(&value));
             }
         }
         Ok(())

@@ -325,7 +325,7 @@ fn lists_have_items_and_names_once() {
            "e": (op: "concat", in: {"parts": {"a": "r", "a": "r"}}), "f": (op: "concat", in: {"parts": {a: "r"}}),
            "g": (op: "concat", in: {"parts": ["r", 5]})"#,
         r#"
-error[missing-input] g.ron:2:79: nothing feeds `parts` of `c`, which takes Frames
+error[missing-input] g.ron:2:79: nothing feeds `parts` of `c`, which takes Frames…
   hint: write `in: {"parts": "node.port"}`
 error[duplicate] g.ron:3:57: `a` is written twice
   see g.ron:3:47: the first

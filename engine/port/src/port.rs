@@ -222,7 +222,14 @@ impl Port {
     /// When the type, the range or the choices refuse it; the message says what was expected.
     pub fn coerce(&self, value: Literal) -> Result<Literal, PortError> {
         self.check(&value)?;
-        Ok(self.widen(value))
+        Ok(match value {
+            // The choice itself, which is mostly static: what is made of it copies no text.
+            Literal::Text(text) => {
+                let choice = self.choices.iter().find(|choice| **choice == text);
+                Literal::Text(choice.cloned().unwrap_or(text))
+            }
+            value => self.widen(value),
+        })
     }
 
     /// A literal that fits this port, as its node sees it: Int widens to Real.

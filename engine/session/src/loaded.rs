@@ -18,9 +18,6 @@ use crate::plugins::NodeSet;
 use crate::revisions::Revision;
 use crate::source::{GraphSource, tidy};
 
-/// What stands for a number that a plan draws, in the names of files, while a graph is checked.
-const CHECKED_SEED: u64 = 1;
-
 /// A graph as it was read at one time, checked, with its nodes.
 pub(crate) struct LoadedGraph {
     pub(crate) core: Arc<Core>,
@@ -224,7 +221,7 @@ impl LoadedGraph {
             until: None,
             versions: &[],
             machine: &Vec::new,
-            draw: &|_| CHECKED_SEED,
+            draw: &|_| 0,
             stem: &self.source.stem,
             number: None,
             locate: Some(&locate),

@@ -123,9 +123,8 @@ pub fn check_folder(folder: &Path) -> Result<()> {
         return Err(Error::Io { action: "made", path: folder.to_owned(), source });
     }
     let action = if there == folder { "written" } else { "made" };
-    let mut builder = tempfile::Builder::new();
-    let made = builder.prefix(".kino-tries.").suffix(PARTIAL).tempfile_in(there);
-    made.map(drop).map_err(Error::io(action, folder))
+    // It has no name, so that nobody who is killed here leaves it behind.
+    tempfile::tempfile_in(there).map(drop).map_err(Error::io(action, folder))
 }
 
 /// A temporary file of which nobody else thinks that it was left over.

@@ -549,7 +549,7 @@ fn way_to_an_image(found: &str, path: &Path) -> Option<String> {
         "a PDF" | "a PostScript drawing" => {
             format!("draw a page of it: `magick -density 150 {name}[0] {stem}.png`")
         }
-        RAW => format!("develop it with darktable or RawTherapee, and save it as PNG or EXR"),
+        RAW => "develop it with darktable or RawTherapee, and save it as PNG or EXR".to_owned(),
         HEIC | "an AVIF image" => {
             format!("convert it: `heif-convert {name} {stem}.png`, or `magick {name} {stem}.png`")
         }

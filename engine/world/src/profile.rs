@@ -172,7 +172,7 @@ impl ColorProfile {
                     }
                 };
                 // No number at all becomes 0 here, too.
-                before = (found, light.map(|light| light_to_srgb(light.max(0.0).min(1.0))));
+                before = (found, light.map(|light| light_to_srgb(within_unit(light))));
             }
             pixel.copy_from_slice(&before.1);
         }
@@ -274,6 +274,11 @@ impl<'b> Icc<'b> {
         };
         Some(Curve::Parametric { g, a, b, c, d, e, f })
     }
+}
+
+/// Cut to 0…1; what is no number is 0.
+fn within_unit(light: f32) -> f32 {
+    if light.is_nan() { 0.0 } else { light.clamp(0.0, 1.0) }
 }
 
 #[cfg(test)]
@@ -382,7 +387,8 @@ mod tests {
         };
         let close = |found: f32, expected: f32| assert!((found - expected).abs() < 1e-4, "{found}");
         close(of(curv(&[])), 0.5);
-        close(of(curv(&[(1.8 * 256.0) as u16])), 0.5_f32.powf(1.8));
+        // 1.8 in steps of 1/256.
+        close(of(curv(&[460])), 0.5_f32.powf(460.0 / 256.0));
         close(of(curv(&[0, 10_000, 65_535])), 10_000.0 / 65_535.0);
         close(of(para(0, &[2.0])), 0.25);
         close(of(para(1, &[2.0, 1.0, 0.25])), 0.5625);

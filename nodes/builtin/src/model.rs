@@ -210,6 +210,9 @@ fn handle<S: ?Sized>(
         of_machine: is_of_machine(&error),
     };
     let files = model.checkpoint.part(part).map_err(unreadable)?;
+    if let Some((_, message)) = model.faults.iter().find(|(faulty, _)| faulty == part) {
+        return Err(MissingPart { message: message.clone(), hint: None, of_machine: false });
+    }
     let identity = model.checkpoint.identity(part).map_err(unreadable)?;
     let stored = files.main_dtype().unwrap_or(DType::F32);
     let (model, spec) = (Arc::clone(model), Arc::clone(spec));

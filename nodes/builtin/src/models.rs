@@ -123,7 +123,7 @@ impl Models {
             (folder, files) => self.families.assemble(folder.as_ref(), files)?,
         };
         let parts = self.families.read(&checkpoint)?;
-        let model = Arc::new(OpenModel { checkpoint, parts });
+        let model = Arc::new(OpenModel::new(checkpoint, parts));
         let mut open = lock(&self.open);
         open.push((location, Arc::clone(&model)));
         if open.len() > KEPT_OPEN {

@@ -212,6 +212,9 @@ fn halves_are_widened_exactly() {
 /// A tensor as it is stored.
 struct Stored(Dtype, Vec<usize>, Vec<u8>);
 
+/// The tensors of a file, by name.
+type StoredFile = Vec<(String, Stored)>;
+
 impl View for &Stored {
     fn dtype(&self) -> Dtype {
         self.0
@@ -299,13 +302,51 @@ fn eight_bits_whose_scale_is_missing_are_an_error() {
     stored.retain(|(name, _)| name != "blocks.1.ffn.0.scale_weight");
     let file = File::new("unscaled.safetensors");
     write(&file, &stored);
-    let dit = load(&rig, &[("transformer", file.path())], DIT);
-    let patches = [("dit", dit.clone()), ("latents", Value::Tensor(numbers(&[16, 1, 4, 4], 3)))];
-    let patches = rig.one("patchify", &patches);
-    let rows = Value::Tensor(numbers(&[8, 40], 5));
-    let inputs = [("dit", dit), ("patches", patches), ("text", rows), ("steps", int(1))];
-    let failed = rig.fails("dit.sample", &inputs);
-    assert!(failed.contains("has no weight `blocks.1.ffn.net.0.proj.scale_weight`"), "{failed}");
+    let dit = rig.fact("model.load", &[("transformer", known(file.path()))], DIT);
+    let told = rig.objects("schedule", &[("dit", dit)]);
+    assert!(told.contains("has no weight `blocks.1.ffn.net.0.proj.scale_weight`"), "{told}");
+}
+
+/// What a transformer lacks is known before anything is read or runs.
+#[test]
+fn what_is_missing_of_another_shape_or_type_is_told_in_the_plan() {
+    let rig = Rig::new("single-lacks");
+    let told = |name: &str, stored: &[(String, Stored)]| {
+        let file = File::new(name);
+        write(&file, stored);
+        let dit = rig.fact("model.load", &[("transformer", known(file.path()))], DIT);
+        rig.objects("schedule", &[("dit", dit)])
+    };
+    let (whole, _) = scaled(&transformer(), None, false);
+    let changed = |change: &dyn Fn(&mut StoredFile)| {
+        let mut stored: StoredFile = whole
+            .iter()
+            .map(|(name, Stored(dtype, shape, bytes))| {
+                (name.clone(), Stored(*dtype, shape.clone(), bytes.clone()))
+            })
+            .collect();
+        change(&mut stored);
+        stored
+    };
+    let missing = changed(&|stored| stored.retain(|(name, _)| name != "blocks.1.norm3.bias"));
+    let said = told("missing.safetensors", &missing);
+    assert!(said.contains("has no weight `blocks.1.norm2.bias`"), "{said}");
+    let at = |stored: &mut StoredFile, name: &str, to: Stored| {
+        stored.iter_mut().find(|(own, _)| own == name).unwrap().1 = to;
+    };
+    let short = changed(&|stored| {
+        at(stored, "blocks.0.ffn.2.bias", Stored(Dtype::F32, vec![3], vec![0; 12]));
+    });
+    let said = told("short.safetensors", &short);
+    assert!(said.contains("weight `blocks.0.ffn.net.2.bias`: expected [128], found [3]"), "{said}");
+    let odd = changed(&|stored| {
+        at(stored, "blocks.0.ffn.2.bias", Stored(Dtype::I8, vec![DIM], vec![0; DIM]));
+    });
+    let said = told("odd.safetensors", &odd);
+    assert!(
+        said.contains("`blocks.0.ffn.net.2.bias` is stored as I8; this version reads"),
+        "{said}"
+    );
 }
 
 /// What Wan's authors call a weight of the autoencoder (2.1) that diffusers calls `name`.

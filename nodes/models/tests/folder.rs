@@ -92,6 +92,48 @@ fn shards_are_joined() {
     assert!(refused.contains("not a file beside the index"), "{refused}");
 }
 
+/// Files that are named by a variant, as `variant=` of diffusers reads them.
+#[test]
+fn a_variant_is_read_and_two_are_named() {
+    let (place, folder) = folder_with(&saved(&tensors()));
+    let part = place.path().join("transformer");
+    let plain = part.join("diffusion_pytorch_model.safetensors");
+    let names = || folder.weight_files("transformer");
+    std::fs::rename(&plain, part.join("diffusion_pytorch_model.fp16.safetensors")).unwrap();
+    assert_eq!(names().unwrap(), ["transformer/diffusion_pytorch_model.fp16.safetensors"]);
+    assert!(folder.weights("transformer", DType::F32, &Device::Cpu).is_ok());
+    let other = part.join("diffusion_pytorch_model.bf16.safetensors");
+    std::fs::write(&other, saved(&tensors())).unwrap();
+    let told = names().unwrap_err().to_string();
+    assert!(told.contains("there are the variants bf16, fp16: rename"), "{told}");
+    // An index of several files; and the plain one counts before all.
+    std::fs::remove_file(other).unwrap();
+    std::fs::rename(
+        part.join("diffusion_pytorch_model.fp16.safetensors"),
+        part.join("diffusion_pytorch_model.fp16-00001-of-00001.safetensors"),
+    )
+    .unwrap();
+    let file = "diffusion_pytorch_model.fp16-00001-of-00001.safetensors";
+    let index = format!("{{\"weight_map\": {{\"blocks.0.bias\": {file:?}}}}}");
+    std::fs::write(part.join("diffusion_pytorch_model.safetensors.index.fp16.json"), index)
+        .unwrap();
+    assert_eq!(names().unwrap(), [format!("transformer/{file}")]);
+}
+
+/// What lacks a file that its index names can be fetched again.
+#[test]
+fn an_incomplete_snapshot_names_the_command_that_completes_it() {
+    let cache = tempfile::tempdir().unwrap();
+    let snapshot = cache.path().join("models--Wan-AI--Tiny/snapshots/abc123");
+    std::fs::create_dir_all(snapshot.join("transformer")).unwrap();
+    let index = r#"{"weight_map": {"a": "model-00001-of-00002.safetensors"}}"#;
+    std::fs::write(snapshot.join("transformer/model.safetensors.index.json"), index).unwrap();
+    let folder = ModelFolder::directory(&snapshot).unwrap();
+    let told = folder.weights("transformer", DType::F32, &Device::Cpu).unwrap_err().to_string();
+    assert!(told.contains("model-00001-of-00002.safetensors is missing"), "{told}");
+    assert!(told.contains("`hf download Wan-AI/Tiny` completes it"), "{told}");
+}
+
 #[test]
 fn a_weight_that_does_not_fit_is_named() {
     let weights = open(&saved(&tensors())).unwrap();

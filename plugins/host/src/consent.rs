@@ -57,6 +57,9 @@ pub struct Accepted {
     /// What it may use up in one call.
     #[serde(default)]
     pub limits: RawLimits,
+    /// Whether native code was accepted in a process of its own.
+    #[serde(default)]
+    pub isolate: bool,
     /// Who accepted it.
     #[serde(default)]
     pub by: String,
@@ -104,12 +107,19 @@ impl Consent {
 
     /// Whether the user has agreed to run this code: a component that is pinned needs no consent,
     /// native code does, and so does whatever is built in a folder in dev mode.
-    pub(crate) fn covers_code(&self, folder: &Path, entry: &LockEntry) -> bool {
+    pub fn covers_code(&self, folder: &Path, entry: &LockEntry) -> bool {
         match (entry.kind, &entry.dev) {
             (BuildKind::Wasm, None) => true,
             (BuildKind::Native, None) => self.builds.contains_key(&entry.sha256),
             (_, Some(_)) => self.folders.contains(&real(folder)),
         }
+    }
+
+    /// Whether native code runs in a process of its own as the user has accepted it, or in one where
+    /// that was not asked for.
+    pub(crate) fn covers_isolation(&self, plugin: &str, graphs: &Path, entry: &LockEntry) -> bool {
+        let is_isolated = self.of(plugin, graphs).last().is_some_and(|accepted| accepted.isolate);
+        entry.kind == BuildKind::Wasm || entry.isolate || !is_isolated
     }
 
     /// Whether the user has accepted a library, by its sha256, or every build of its folder.
@@ -174,6 +184,7 @@ impl Consent {
             sha256: entry.sha256.clone(),
             read: read.collect(),
             limits: entry.limits.clone(),
+            isolate: entry.isolate,
             by: user_name(),
             at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         };

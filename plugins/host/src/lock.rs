@@ -45,6 +45,7 @@ pub struct LockEntry {
     #[serde(default)]
     pub version: String,
     /// How it is loaded.
+    #[serde(deserialize_with = "wasm_or_native")]
     pub kind: BuildKind,
     /// The sha256 of the artifact, in hexadecimal; empty in a `dev` entry.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -56,7 +57,11 @@ pub struct LockEntry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<String>,
     /// `native` where the user trusts native code of this plugin.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "native_or_nothing"
+    )]
     pub trust: Option<BuildKind>,
     /// Whether native code runs in a process of its own.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -132,6 +137,44 @@ fn each_once<'de, D: Deserializer<'de>>(
     }
 
     deserializer.deserialize_map(Entries)
+}
+
+/// A word of a lock file, and what is said where it is another one.
+struct Word {
+    words: &'static [(&'static str, BuildKind)],
+    wrong: &'static str,
+}
+
+impl Visitor<'_> for Word {
+    type Value = BuildKind;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.wrong)
+    }
+
+    fn visit_bytes<E: serde::de::Error>(self, found: &[u8]) -> Result<BuildKind, E> {
+        let known = self.words.iter().find(|(word, _)| word.as_bytes() == found);
+        known.map(|(_, kind)| *kind).ok_or_else(|| {
+            E::custom(format!("{}, found `{}`", self.wrong, String::from_utf8_lossy(found)))
+        })
+    }
+
+    fn visit_str<E: serde::de::Error>(self, found: &str) -> Result<BuildKind, E> {
+        self.visit_bytes(found.as_bytes())
+    }
+}
+
+/// Reads `trust`; the usual mistake is to write how the plugin is isolated.
+fn native_or_nothing<'de, D: Deserializer<'de>>(from: D) -> Result<Option<BuildKind>, D::Error> {
+    let wrong = "`trust` is `native` or left out (`isolate: true` gives native code a process of its \
+                 own)";
+    from.deserialize_identifier(Word { words: &[("native", BuildKind::Native)], wrong }).map(Some)
+}
+
+/// Reads `kind`.
+fn wasm_or_native<'de, D: Deserializer<'de>>(from: D) -> Result<BuildKind, D::Error> {
+    let words = &[("wasm", BuildKind::Wasm), ("native", BuildKind::Native)];
+    from.deserialize_identifier(Word { words, wrong: "`kind` is `wasm` or `native`" })
 }
 
 fn is_false(truth: &bool) -> bool {

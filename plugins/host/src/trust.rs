@@ -122,7 +122,18 @@ pub fn allowed_build(
             (BuildKind::Wasm, _) => "is in dev mode by its lock file",
             (BuildKind::Native, _) => "is native code, which the lock file trusts",
         };
-        return Err(refuse(format!("{what}, but you have not accepted it here")));
+        // Of a stranger's code the build that lies there, not every later one.
+        let command = self::command(found, kind, Some(entry), true);
+        let hint = format!("look at {}, then `{command}` accepts it", found.folder.display());
+        let message = format!("the plugin `{id}` {what}, but you have not accepted it here");
+        return Err(PluginError::refused(message, hint));
+    }
+    if !consent.covers_isolation(id, graphs, entry) {
+        return Err(refuse(
+            "is to run in this process by its lock file; you have accepted it in a process of its \
+             own"
+            .to_owned(),
+        ));
     }
     let path = artifact(found, kind)?;
     if entry.dev.is_none() {

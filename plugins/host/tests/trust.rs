@@ -141,14 +141,12 @@ fn what_a_lock_says_of_native_code_counts_where_the_user_has_said_it() {
         assert!(site.decide(false).starts_with("native"));
         // The folder with its lock comes to somebody else.
         std::fs::remove_dir_all(site.data()).unwrap();
-        let flag = if dev { " --dev" } else { "" };
+        // The pin is advised, not every later build.
         assert_eq!(
             site.decide(false),
-            format!(
-                "the plugin `grain` is native code, which the lock file trusts, but you have not \
-                 accepted it here / look at HERE/plugins/grain, then `kino plugin trust grain \
-                 --native{flag} --folder HERE` accepts it"
-            )
+            "the plugin `grain` is native code, which the lock file trusts, but you have not \
+             accepted it here / look at HERE/plugins/grain, then `kino plugin trust grain \
+             --native --folder HERE` accepts it"
         );
     }
     let lock = r#"(version: 1, plugins: {"grain": (kind: wasm, dev: "x", grants: (read: ["/"]))})"#;
@@ -272,6 +270,20 @@ fn a_plugin_that_was_at_work_is_found_when_it_is_pinned() {
         assert_eq!(lock.plugins["grain"].folder_path(), Some(place));
         assert_eq!(lock.plugins["grain"].folder, None);
     }
+}
+
+#[test]
+fn a_word_of_trust_that_is_none_is_told() {
+    let site = Site::new();
+    let write = |trust: &str| {
+        let lock = format!(r#"(version: 1, plugins: {{"grain": (kind: native, trust: {trust})}})"#);
+        site.write("kino.lock.ron", &lock);
+        LockFile::read(site.path())
+    };
+    assert_eq!(write("native").unwrap().plugins["grain"].trust, Some(BuildKind::Native));
+    let error = write("isolated").unwrap_err().to_string();
+    assert!(error.contains("`trust` is `native` or left out (`isolate: true`"), "{error}");
+    assert!(error.contains("found `isolated`") && error.contains("kino.lock.ron:1:"), "{error}");
 }
 
 #[test]

@@ -253,3 +253,28 @@ fn granted_files_are_read_and_events_reach_the_log() -> Result<()> {
     assert_eq!(logged.message, "Read a.txt lines=2 name=\"x\"");
     Ok(())
 }
+
+/// A guider that is asked in a part of the run.
+#[guider(id = "example.part", part)]
+fn part_of_run(_step: SamplingStep, with_text: Tensor, _without_text: Tensor, _by: f64) -> Tensor {
+    with_text
+}
+
+/// Friction 18: `part` gives the parameters that the engine reads, and the function takes none.
+#[test]
+fn a_guider_has_a_part_of_the_run() -> Result<()> {
+    let descriptor: serde_json::Value =
+        serde_json::from_str(&testing::descriptor::<part_of_run>()?).unwrap();
+    let inputs = descriptor["nodes"][0]["inputs"].as_array().unwrap();
+    let names: Vec<_> = inputs.iter().map(|input| input["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["by", "from", "to"]);
+    assert_eq!((&inputs[1]["default"], &inputs[2]["default"]), (&0.0.into(), &1.0.into()));
+    // The version of the crate is that of its nodes, unless they have their own.
+    assert_eq!(descriptor["nodes"][0]["version"], env!("CARGO_PKG_VERSION"));
+    let tensor = Tensor::random(1, &[2, 4]);
+    let step = SamplingStep { index: 0, count: 2, sigma: 1.0 };
+    let run = testing::run::<part_of_run>().sampling_step(step).param("by", 1.0).param("to", 0.5);
+    let out = run.input("with_text", &tensor).input("without_text", &tensor).call()?;
+    testing::assert_close(&out.tensor("velocity")?, &tensor, 0.0);
+    Ok(())
+}

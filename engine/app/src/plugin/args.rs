@@ -71,6 +71,9 @@ pub(crate) struct New {
 
 /// `kino plugin build`
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Building runs what the plugin's author wrote: its build scripts, its Makefile, and the code itself when \
+it describes its nodes. Build folders of people whom you trust.")]
 pub(crate) struct Build {
     /// The plugin's folder
     #[arg(value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
@@ -95,10 +98,11 @@ pub(crate) struct Check {
     /// The plugin's folder
     #[arg(value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
     pub(crate) folder: PathBuf,
-    /// The native library, not the component
+    /// The native library, not the component. Without it native code is tried only where you have
+    /// accepted it on this machine
     #[arg(long)]
     pub(crate) native: bool,
-    /// The component, not the native library
+    /// The component, not the native library; with both flags, both
     #[arg(long)]
     pub(crate) wasm: bool,
     /// Only this node
@@ -115,6 +119,9 @@ pub(crate) struct Bench {
     /// The plugin's folder
     #[arg(value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
     pub(crate) folder: PathBuf,
+    /// Time the native library, too, where you have not accepted it on this machine
+    #[arg(long)]
+    pub(crate) native: bool,
 }
 
 /// `kino plugin add`

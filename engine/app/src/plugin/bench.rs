@@ -39,7 +39,9 @@ struct Timing {
 pub(crate) fn run(args: &Bench, screen: &Screen) -> Result<Exit, Failure> {
     let project = Project::open(&args.folder)?;
     let mut timings = Vec::new();
-    for kind in project.builds() {
+    // Both, where native code may be loaded.
+    let builds = project.accepted_builds((args.native, args.native), "bench", screen)?;
+    for kind in builds {
         let artifact = project.load(kind, setup::notice(screen, None))?;
         let files =
             std::sync::Arc::new(GrantedFiles::new(&project.folder, &project.manifest.asks.read));

@@ -56,15 +56,7 @@ struct Told {
 /// When it cannot be loaded.
 pub(crate) fn run(args: &Check, screen: &Screen) -> Result<Exit, Failure> {
     let project = Project::open(&args.folder)?;
-    let mut builds = project.builds();
-    builds.retain(|kind| match kind {
-        BuildKind::Native => !args.wasm || args.native,
-        BuildKind::Wasm => !args.native || args.wasm,
-    });
-    if builds.is_empty() {
-        return Err(Failure::usage(format!("the plugin `{}` is not built", project.manifest.id))
-            .hint(format!("`kino plugin build {}`", args.folder.display())));
-    }
+    let builds = project.accepted_builds((args.native, args.wasm), "check", screen)?;
     let mut nodes = project.manifest.nodes.clone();
     if let Some(node) = &args.node {
         nodes.retain(|id| id == node);

@@ -7,6 +7,7 @@ use kino_host::{AllowedBuild, BuildKind, FoundPlugin, Limits, Manifest, Module};
 use kino_session::OnNotice;
 
 use crate::failure::Failure;
+use crate::screen::Screen;
 use crate::setup;
 
 /// A plugin's folder with its manifest.
@@ -37,6 +38,54 @@ impl Project {
             self.manifest.artifact(&self.folder, *kind).is_some_and(|path| path.is_file())
         };
         [BuildKind::Wasm, BuildKind::Native].into_iter().filter(stands).collect()
+    }
+
+    /// The builds to be loaded: those that stand there and were asked for, but native code only if
+    /// the user has accepted it on this machine, or says so (`native`) now.
+    ///
+    /// # Errors
+    /// When there is none, or only native code that nobody accepted; `command` is what was said.
+    pub(crate) fn accepted_builds(
+        &self,
+        (native, wasm): (bool, bool),
+        command: &str,
+        screen: &Screen,
+    ) -> Result<Vec<BuildKind>, Failure> {
+        let mut builds = self.builds();
+        builds.retain(|kind| match kind {
+            BuildKind::Native => !wasm || native,
+            BuildKind::Wasm => !native || wasm,
+        });
+        let (id, shown) = (&self.manifest.id, self.folder.display());
+        if builds.is_empty() {
+            return Err(Failure::usage(format!("the plugin `{id}` is not built"))
+                .hint(format!("`kino plugin build {shown}`")));
+        }
+        if native || !builds.contains(&BuildKind::Native) || self.is_accepted()? {
+            return Ok(builds);
+        }
+        builds.retain(|kind| *kind != BuildKind::Native);
+        if builds.is_empty() {
+            let what = format!("the plugin `{id}` is native code, which can do whatever you can");
+            return Err(Failure::usage(what).hint(format!(
+                "you have not accepted it here; if you trust its author, `kino plugin {command} \
+                 {shown} --native`"
+            )));
+        }
+        if !screen.quiet && !screen.json {
+            let left_out =
+                "the native build is left out: you have not accepted it here (`--native` takes it)";
+            screen.tell(&format!("{}\n", screen.err.dim(left_out)));
+        }
+        Ok(builds)
+    }
+
+    /// Whether the user has accepted the native build that stands there.
+    fn is_accepted(&self) -> Result<bool, Failure> {
+        let consent = kino_session::plugins::consent(&setup::settings()?)?;
+        let library = self.manifest.artifact(&self.folder, BuildKind::Native);
+        let sha256 = library.as_deref().map(kino_host::sha256).transpose()?.unwrap_or_default();
+        Ok(consent.covers_library(&self.folder, &sha256))
     }
 
     /// The plugin as one that was found.

@@ -14,6 +14,7 @@ use crate::plugin::build::build;
 use crate::plugin::cargo::Says;
 use crate::plugin::folder::Project;
 use crate::screen::Screen;
+use crate::setup;
 
 /// Folders that hold no sources.
 const NO_SOURCES: [&str; 4] = ["target", "out", "__pycache__", "node_modules"];
@@ -65,14 +66,16 @@ pub(crate) fn start(graph: &Path, view: &Arc<View>, screen: &Screen) -> Result<(
     thread.map(drop).map_err(|error| Failure::world(error.to_string()))
 }
 
-/// The plugins beside a graph that are in dev mode and have something to be built by.
+/// The plugins beside a graph that are in dev mode and have something to be built by. What a lock
+/// file alone says of dev mode came from elsewhere: building would run its author's code.
 fn authors(folder: &Path) -> Result<Vec<Author>, Failure> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let index = PluginIndex::scan(folder, None)?;
     let lock = LockFile::read(folder)?;
+    let consent = kino_session::plugins::consent(&setup::settings()?)?;
     let author = |found: &FoundPlugin| {
         let entry = lock.plugins.get(&found.manifest.id)?;
-        entry.dev.as_ref()?;
+        (entry.dev.is_some() && consent.covers_code(&found.folder, entry)).then_some(())?;
         let has = |name: &str| found.folder.join(name).is_file();
         (has("Cargo.toml") || has("Makefile")).then_some(())?;
         let project = Project { folder: found.folder.clone(), manifest: found.manifest.clone() };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::DType;
 use kino_models::checkpoint::{Checkpoint, PartFiles};
 use kino_models::model::{
-    DenoiserSpec, ImageEncoderSpec, LatentLayout, Model, TextEncoderSpec, VideoVae,
+    Component, DenoiserSpec, ImageEncoderSpec, LatentLayout, Model, TextEncoderSpec, VideoVae,
 };
 use kino_models::weight::{LoraMatch, LoraSpec, Weights};
 use kino_node::LatentSpace;
@@ -18,9 +18,26 @@ pub struct OpenModel {
     pub checkpoint: Checkpoint,
     /// Its parts, as its family reads them.
     pub parts: Model,
+    /// What the weights of a part lack, by the part: found by names, shapes and types alone.
+    pub(crate) faults: Vec<(&'static str, String)>,
 }
 
 impl OpenModel {
+    /// Looks for what the weights of the transformers lack.
+    pub(crate) fn new(checkpoint: Checkpoint, parts: Model) -> Self {
+        let low_noise = parts.low_noise.as_ref().map(|low| &low.denoiser);
+        let mut faults = Vec::new();
+        for Component { part, spec } in parts.denoiser.iter().chain(low_noise) {
+            // Weights that are not there at all are told by whoever asks for them.
+            let Ok(files) = checkpoint.part(part) else { continue };
+            let probe = Weights::new(files, DType::F32, &candle_core::Device::Cpu);
+            if let Err(error) = probe.and_then(|weights| spec.load(&weights.probing())) {
+                faults.push((*part, error.to_string()));
+            }
+        }
+        OpenModel { checkpoint, parts, faults }
+    }
+
     /// A hash that changes when the model does.
     pub fn fingerprint(&self) -> [u8; 32] {
         self.checkpoint.fingerprint()

@@ -23,6 +23,9 @@ const SINGLE: [&str; 4] = [
     "pytorch_model.bin",
 ];
 
+/// How the names of weight files begin.
+const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
+
 /// Names of the index of weights in several files.
 const INDEX: [&str; 2] =
     ["diffusion_pytorch_model.safetensors.index.json", "model.safetensors.index.json"];
@@ -143,9 +146,24 @@ impl ModelFolder {
             }
         }
         let single = SINGLE.map(|name| format!("{part}/{name}"));
-        match single.into_iter().find(|path| self.contains(path)) {
-            Some(path) => Ok(vec![path]),
-            None => Err(Error::FileMissing {
+        if let Some(path) = single.into_iter().find(|path| self.contains(path)) {
+            return Ok(vec![path]);
+        }
+        match self.variants(part)?.as_slice() {
+            [(_, index)] if index.ends_with(".json") => self.indexed_files(part, index),
+            [(_, path)] => Ok(vec![path.clone()]),
+            several @ [_, _, ..] => {
+                let names: Vec<&str> = several.iter().map(|(name, _)| &**name).collect();
+                Err(Error::FileMissing {
+                    file: self.describe(&format!("{part}/{}", SINGLE[0])),
+                    hint: format!(
+                        "there are the variants {}: rename the files of the one that is meant, or \
+                         move the others away",
+                        names.join(", ")
+                    ),
+                })
+            }
+            [] => Err(Error::FileMissing {
                 file: self.describe(&format!("{part}/{}", SINGLE[0])),
                 hint: format!(
                     "looked for {}, {} and their .index.json in {part}/",
@@ -153,6 +171,28 @@ impl ModelFolder {
                 ),
             }),
         }
+    }
+
+    /// The variants in which a part lies (`fp16` of `model.fp16.safetensors`), each with its file,
+    /// or with the index of several.
+    fn variants(&self, part: &str) -> Result<Vec<(String, String)>> {
+        let mut found: Vec<(String, String)> = Vec::new();
+        for path in self.list()? {
+            let Some(name) = path.strip_prefix(part).and_then(|rest| rest.strip_prefix('/')) else {
+                continue;
+            };
+            let inner =
+                STEMS.into_iter().find_map(|stem| name.strip_prefix(stem)?.strip_prefix('.'));
+            let Some(inner) = inner else { continue };
+            let index =
+                inner.strip_prefix("safetensors.index.").and_then(|v| v.strip_suffix(".json"));
+            let variant = index.or_else(|| inner.strip_suffix(".safetensors"));
+            let is_word = |v: &&str| !v.contains('.') && !v.contains("-of-");
+            if let Some(variant) = variant.filter(is_word) {
+                found.push((variant.to_owned(), path.clone()));
+            }
+        }
+        Ok(found)
     }
 
     fn indexed_files(&self, part: &str, index: &str) -> Result<Vec<String>> {
@@ -185,8 +225,22 @@ impl ModelFolder {
     }
 
     fn missing(&self, path: &str) -> Error {
-        let hint = "the folder is not a complete model in the diffusers layout".to_owned();
+        let mut hint = "the folder is not a complete model in the diffusers layout".to_owned();
+        if let Some(repository) = self.repository() {
+            hint += &format!("; `hf download {repository}` completes it");
+        }
         Error::FileMissing { file: self.describe(path), hint }
+    }
+
+    /// The repository of which this folder is a snapshot in a Hugging Face cache
+    /// (`models--OWNER--NAME/snapshots/COMMIT`).
+    fn repository(&self) -> Option<String> {
+        let Origin::Directory(folder) = &self.0 else { return None };
+        let folder = folder.canonicalize().unwrap_or_else(|_| folder.clone());
+        let snapshots = folder.parent().filter(|parent| parent.ends_with("snapshots"))?;
+        let name = snapshots.parent()?.file_name()?.to_str()?.strip_prefix("models--")?;
+        let (owner, model) = name.split_once("--")?;
+        Some(format!("{owner}/{model}"))
     }
 }
 

@@ -26,10 +26,7 @@ pub(super) fn tensor(
     dtype: DType,
     device: &Device,
 ) -> Result<Tensor> {
-    let Some(stored) = entry.dtype else {
-        let (file, dtype) = (entry.file.name().to_owned(), entry.type_name.clone());
-        return Err(Error::WeightType { file, name: name.to_owned(), dtype });
-    };
+    let stored = check_type(entry, name)?;
     let read = match dtype {
         DType::U8 if stored == DType::F8E4M3 => bytes(entry, device),
         DType::F32 => build::<f32>(entry, stored, device),
@@ -38,6 +35,17 @@ pub(super) fn tensor(
     }?;
     entry.file.check_unchanged()?;
     Ok(read)
+}
+
+/// The type in which a tensor is stored, if that is read.
+///
+/// # Errors
+/// When it is not.
+pub(super) fn check_type(entry: &TensorEntry<'_>, name: &str) -> Result<DType> {
+    entry.dtype.ok_or_else(|| {
+        let (file, dtype) = (entry.file.name().to_owned(), entry.type_name.clone());
+        Error::WeightType { file, name: name.to_owned(), dtype }
+    })
 }
 
 /// A type in which models compute.

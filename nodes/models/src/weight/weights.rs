@@ -58,6 +58,8 @@ pub struct Weights {
     device: Device,
     store: Option<Arc<TensorStore>>,
     adapters: Arc<[AppliedLora]>,
+    /// Whether nothing is read: see [`Weights::probing`].
+    probing: bool,
 }
 
 impl Weights {
@@ -70,7 +72,8 @@ impl Weights {
             return Err(Error::ComputeType(dtype));
         }
         let (prefix, device) = (String::new(), device.clone());
-        Ok(Self { files, prefix, dtype, device, store: None, adapters: Arc::default() })
+        let (store, adapters) = (None, Arc::default());
+        Ok(Self { files, prefix, dtype, device, store, adapters, probing: false })
     }
 
     /// Weights of one safetensors file.
@@ -81,6 +84,15 @@ impl Weights {
         let name = path.display().to_string();
         let file = DataFile::open(path, &name)?;
         Self::new(Arc::new(PartFiles::read(&name, vec![file])?), dtype, device)
+    }
+
+    /// The same weights, of which none is read: each is zeros that take no memory, or the error that
+    /// reading it would be. A network that is made of them says what is missing, of another shape,
+    /// or of a type that is not read; it is not to be computed with.
+    #[must_use]
+    pub fn probing(mut self) -> Self {
+        self.probing = true;
+        self
     }
 
     /// The same weights, kept in `store` and taken from there.
@@ -235,6 +247,10 @@ impl Weights {
                 expected: shape.dims().to_vec(),
                 found: place.shape.to_vec(),
             });
+        }
+        if self.probing {
+            read::check_type(&place, full)?;
+            return Ok(Tensor::zeros(1, dtype, &Device::Cpu)?.broadcast_as(shape)?);
         }
         let read = || read::tensor(&place, full, dtype, &self.device);
         match &self.store {

@@ -7,7 +7,7 @@ use sigmas_karras::sigmas_karras;
 fn levels(steps: u64, min: f64, max: f64, rho: f64) -> Result<Vec<f64>> {
     let run = testing::run::<sigmas_karras>().param("steps", steps).param("rho", rho);
     let out = run.param("sigma_min", min).param("sigma_max", max).call()?;
-    Ok(out.get::<Sigmas>("sigmas")?.0)
+    Ok(out.get::<Sigmas>("sigmas")?.to_vec())
 }
 
 #[test]

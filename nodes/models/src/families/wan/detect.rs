@@ -98,11 +98,10 @@ fn transformer(files: &PartFiles) -> Result<Option<DetectedPart>> {
         "pos_embed_seq_len": positions.and_then(|shape| shape.get(1)),
     });
     let beside = shapes.count(|index| format!("vace_blocks.{index}.attn1.to_q.weight"));
-    if beside > 0 {
-        // Spread evenly over the main blocks: 15 of 30 (1.3B), 8 of 40 (14B).
+    // Spread evenly over the main blocks: 15 of 30 (1.3B), 8 of 40 (14B).
+    if let Some(every) = layers.checked_div(beside) {
         config["_class_name"] = "WanVACETransformer3DModel".into();
-        let every = (layers / beside).max(1);
-        config["vace_layers"] = (0..beside).map(|index| index * every).collect();
+        config["vace_layers"] = (0..beside).map(|index| index * every.max(1)).collect();
         config["vace_in_channels"] = shapes.size("vace_patch_embedding.weight", 1).into();
     }
     Ok(Some(DetectedPart { part: part_names::TRANSFORMER, config, rename: Box::new(rename) }))
@@ -171,7 +170,7 @@ fn autoencoder(files: &PartFiles) -> Result<Option<DetectedPart>> {
         false => format!("encoder.down_blocks.{}.time_conv.weight", 3 * level + 2),
     };
     let levels = shapes.count(first).min(MAX_LEVELS);
-    if base == 0 || (0..levels).any(|level| shapes.size(&first(level), 0) % base != 0) {
+    if base == 0 || (0..levels).any(|level| !shapes.size(&first(level), 0).is_multiple_of(base)) {
         return refuse(format!("its levels are no multiples of the first, {base} wide"));
     }
     let mult: Vec<usize> = (0..levels).map(|level| shapes.size(&first(level), 0) / base).collect();
