@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 /// The longest file that is read as a config or a tokenizer.
 const LONGEST_CONFIG: u64 = 256 << 20;
 
-/// Files of an embedded model: path inside the folder (`vae/config.json`), contents, and, where it is
-/// known, their BLAKE3 digest in hexadecimal, which is believed.
+/// Files of an embedded model: path inside the folder (`vae/config.json`), contents, and, where it
+/// is known, their BLAKE3 digest in hexadecimal, which is believed.
 pub type EmbeddedFiles = &'static [(&'static str, &'static [u8], Option<&'static str>)];
 
 /// Names under which one file holds all the weights of a part; the last two are refused by content.
