@@ -1,5 +1,5 @@
-//! What kind of file something is that is not what was expected, by its first and last bytes, and how
-//! it becomes what is read.
+//! What kind of file something is that is not what was expected, by its first and last bytes, and
+//! how it becomes what is read.
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
