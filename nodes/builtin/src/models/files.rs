@@ -221,10 +221,13 @@ pub(crate) fn network_file(
     (port, path): (&'static str, &str),
     what: &str,
 ) -> Result<NetworkSource, PlanError> {
+    let hint = format!("{what} a safetensors file (relative to the graph)");
+    if path.trim().is_empty() {
+        return Err(PlanError::at(port, "no model is named").hint(hint));
+    }
     let path = input(services, path).map_err(at_input(port))?;
     if !path.exists() {
         let message = format!("{} does not exist", path.display());
-        let hint = format!("{what} a safetensors file (relative to the graph)");
         return Err(PlanError::at(port, message).hint(hint).of_machine());
     }
     Ok(NetworkSource::File(path.canonicalize().unwrap_or(path)))
