@@ -194,6 +194,10 @@ pub(crate) struct Source {
     /// Load only plugins whose build kino.lock.ron pins; plugins in dev mode are refused
     #[arg(long)]
     pub(crate) locked: bool,
+    /// Let graphs of this folder name pictures, videos, sound, tensors and graphs in DIR, too, from
+    /// now on; else they read what lies in their own folder, and what you give by --set
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) allow_read: Vec<PathBuf>,
 }
 
 /// What of a graph to run, and where.
@@ -206,10 +210,6 @@ pub(crate) struct Target {
     /// Put files that are written in this folder
     #[arg(short, long, value_name = "DIR", default_value = "out", value_hint = ValueHint::DirPath)]
     pub(crate) out: PathBuf,
-    /// Let graphs of this folder name pictures, videos, sound and tensors in DIR, too, from now on;
-    /// else they read what lies in their own folder, and what you give by --set
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub(crate) allow_read: Vec<PathBuf>,
     /// Replace files in that folder also where this graph did not write them
     #[arg(long)]
     pub(crate) overwrite: bool,

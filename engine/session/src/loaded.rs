@@ -142,7 +142,7 @@ impl LoadedGraph {
         };
         let policy = Arc::new(self.source.policy.clone().and(settings.policy));
         for graph in self.source.used() {
-            policy.check_model(&graph)?;
+            policy.check_read(&graph)?;
         }
         let services = services.with(Arc::new(self.source.id.clone())).with(policy);
         let services = Arc::new(services);
