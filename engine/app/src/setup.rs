@@ -13,6 +13,7 @@ use kino_session::{
 
 use crate::args::{SettingFlags, Source, Target, WORKER};
 use crate::failure::Failure;
+use crate::json::json;
 use crate::screen::Screen;
 
 /// What serves plugins that run in processes of their own: this program.
@@ -58,16 +59,24 @@ pub(crate) fn reader(locked: bool, screen: &Screen) -> Result<Engine, Failure> {
     let engine = engine.no_cache().compiled(kino_session::compiled_folder(&settings));
     let engine = engine.settings(settings);
     let engine = engine.keep_results(false).memory("1GB").locked(locked);
-    let notice = notice(screen, None);
+    let notice = notice(screen, None, false);
     Ok(engine.worker(worker()?).on_notice(move |told| notice(told)).build()?)
 }
 
-/// Tells what takes a while, above the bars where there are some.
-pub(crate) fn notice(screen: &Screen, bars: Option<&MultiProgress>) -> OnNotice {
+/// Tells what takes a while, and which plugin is used in place of the user's own, above the bars
+/// where there are some. A program hears of the latter among the events of runs.
+pub(crate) fn notice(screen: &Screen, bars: Option<&MultiProgress>, has_events: bool) -> OnNotice {
     let (screen, bars) = (*screen, bars.cloned());
     Arc::new(move |notice: &Notice| {
-        if screen.quiet || screen.json {
-            return;
+        match notice {
+            Notice::Shadowed { plugin, used } if screen.json && has_events => {
+                let line = json!({ "event": "shadowed", "plugin": plugin, "used": used });
+                let _ = screen.print_json(&line);
+                return;
+            }
+            _ if screen.json => return,
+            Notice::Compiling { .. } if screen.quiet => return,
+            _ => {}
         }
         let tell = || screen.tell(&format!("{}\n", screen.err.dim(&notice.to_string())));
         match &bars {

@@ -129,6 +129,16 @@ fn graphs_that_a_graph_uses_lie_in_its_folder() {
     place.write("job/g.ron", uses("../secret/part.ron"));
     place.good(&["check", "job/g.ron", "--allow-read", "secret"]);
     place.good(&["plan", "job/g.ron"]);
+    // What was agreed to can be looked at, and taken back.
+    let listed = place.json(&["consent", "list"]);
+    let secret = place.path("secret").canonicalize().unwrap().display().to_string();
+    assert_eq!(listed[0]["graphs"][0]["read"][0], secret, "{listed:?}");
+    assert!(place.good(&["consent", "list"]).contains(&secret));
+    assert!(place.bad(2, &["consent", "withdraw", "job", "data"]).contains("were not allowed"));
+    place.good(&["consent", "withdraw", "job", "secret"]);
+    let err = said(&place.bad(2, &["plan", "job/g.ron"]));
+    assert!(err.contains("may not be read"), "{err}");
+    assert!(place.good(&["consent", "list"]).contains("agreed to nothing"));
     // What the system shows of itself nobody agrees to.
     place.write("job/g.ron", uses("./environ.ron"));
     let err = said(&place.bad(2, &["check", "job/g.ron", "--allow-read", "/proc"]));
