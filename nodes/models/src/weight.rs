@@ -2,6 +2,7 @@
 
 mod conv;
 mod dense;
+mod embedding;
 mod linear;
 mod lora;
 mod norm;
@@ -10,6 +11,7 @@ mod weights;
 
 pub use conv::Conv;
 pub use dense::{Adapter, Weight};
+pub use embedding::Embedding;
 pub use linear::Linear;
 pub use lora::{Lora, LoraMatch, LoraSpec};
 pub use norm::{LayerNorm, RmsNorm};

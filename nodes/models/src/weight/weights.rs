@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Shape, Tensor};
 use super::dense::{Adapter, Weight};
 use super::lora::Lora;
 use super::read;
-use crate::checkpoint::{DataFile, ModelFolder, PartFiles};
+use crate::checkpoint::{DataFile, ModelFolder, PartFiles, StoredType};
 use crate::error::{Error, Result};
 
 /// Tensors that were read, by name and type: networks that are made of the same weights share them.
@@ -76,10 +76,10 @@ impl Weights {
         Ok(Self { files, prefix, dtype, device, store, adapters, probing: false })
     }
 
-    /// Weights of one safetensors file.
+    /// Weights of one file, safetensors or GGUF.
     ///
     /// # Errors
-    /// When the file cannot be read or is not safetensors, or `dtype` is neither f32 nor bf16.
+    /// When the file cannot be read or is neither of them, or `dtype` is neither f32 nor bf16.
     pub fn open(path: &Path, dtype: DType, device: &Device) -> Result<Self> {
         let name = path.display().to_string();
         let file = DataFile::open(path, &name)?;
@@ -160,7 +160,7 @@ impl Weights {
     }
 
     /// The matrix `weight` of a linear layer, `[out, inner]`, and the adapters beside it. One that
-    /// is stored in eight bits a number stays so.
+    /// is stored in eight bits a number or in blocks stays so.
     pub(super) fn matrix(
         &self,
         inner: usize,
@@ -171,10 +171,16 @@ impl Weights {
         let adapters = self.beside(full.strip_suffix(".weight").unwrap_or(&full));
         let adapters = adapters.map(|adapter| adapter.to_dtype(dtype)).collect::<Result<_>>()?;
         let is_changed = self.adapters.iter().any(|own| own.lora.difference(&full).is_some());
-        let stored = self.files.find(&full)?.dtype;
-        if stored == Some(DType::F8E4M3) && !is_changed {
-            let bytes = self.stored(&full, (out, inner).into(), DType::U8)?;
-            return Ok((Weight::E4m3 { bytes, scale: self.scale_of(&full)? }, adapters));
+        let narrow = || self.stored(&full, (out, inner).into(), DType::U8);
+        match self.files.find(&full)?.stored.filter(|_| !is_changed) {
+            Some(StoredType::Plain(DType::F8E4M3)) => {
+                let (bytes, scale) = (narrow()?, self.scale_of(&full)?);
+                return Ok((Weight::E4m3 { bytes, scale }, adapters));
+            }
+            Some(StoredType::Blocks(blocks)) if blocks.bytes_of(inner).is_some() => {
+                return Ok((Weight::Blocks { bytes: narrow()?, blocks }, adapters));
+            }
+            _ => {}
         }
         let (full, tensor) = self.base("weight", (out, inner).into(), dtype)?;
         Ok((Weight::Dense(self.with_differences(&full, tensor)?), adapters))
@@ -228,8 +234,8 @@ impl Weights {
     fn base(&self, name: &str, shape: Shape, dtype: DType) -> Result<(String, Tensor)> {
         let full = self.full(name);
         let tensor = self.stored(&full, shape, dtype)?;
-        match self.files.find(&full)?.dtype {
-            Some(DType::F8E4M3) => match self.scale_of(&full)? {
+        match self.files.find(&full)?.stored {
+            Some(StoredType::Plain(DType::F8E4M3)) => match self.scale_of(&full)? {
                 1.0 => Ok((full, tensor)),
                 scale => Ok((full, (tensor * f64::from(scale))?)),
             },
