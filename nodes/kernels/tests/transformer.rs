@@ -66,9 +66,8 @@ fn linear_of_blocks_equals_its_composite_form() {
                 assert_eq!(found.dtype(), dtype);
                 let wide = expected.to_dtype(DType::F32).unwrap();
                 let largest = wide.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-                let scaled = |t: Tensor| {
-                    (t.to_dtype(DType::F32).unwrap() / f64::from(largest)).unwrap()
-                };
+                let scaled =
+                    |t: Tensor| (t.to_dtype(DType::F32).unwrap() / f64::from(largest)).unwrap();
                 let limit = if dtype == DType::F32 { 2e-5 } else { 1e-2 };
                 close(&scaled(found), &scaled(expected), limit);
             }

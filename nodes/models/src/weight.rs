@@ -15,4 +15,4 @@ pub use embedding::Embedding;
 pub use linear::Linear;
 pub use lora::{Lora, LoraMatch, LoraSpec};
 pub use norm::{LayerNorm, RmsNorm};
-pub use weights::{AppliedLora, TensorStore, Weights};
+pub use weights::{AppliedLora, Probe, TensorStore, Weights};

@@ -31,13 +31,15 @@ impl Umt5 {
     pub fn load(config: &TextConfig, weights: &Weights) -> Result<Self> {
         let (width, eps) = (config.d_model, config.layer_norm_epsilon);
         let encoder = weights.scope("encoder");
-        let tied = weights.contains("encoder.embed_tokens.weight");
-        let table = weights.scope(if tied { "encoder.embed_tokens" } else { "shared" });
+        let named = ["encoder.embed_tokens", "shared"].map(|name| weights.scope(name));
+        // Where both are there, they are the same.
+        let found = named.clone().map(|table| table.contains("weight"));
+        let table = &named[usize::from(!found[0])];
         let layers = (0..config.num_layers)
             .map(|index| Layer::load(config, &encoder.scope("block").scope(index).scope("layer")))
             .collect::<Result<_>>()?;
         Ok(Self {
-            embedding: Embedding::load(&table, config.vocab_size, width)?,
+            embedding: Embedding::load(table, config.vocab_size, width)?,
             layers,
             norm: RmsNorm::load(&encoder.scope("final_layer_norm"), width, eps)?,
             buckets: config.relative_attention_num_buckets,

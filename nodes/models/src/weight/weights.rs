@@ -1,6 +1,6 @@
 //! Weights of a part by name, seen from a scope inside it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -47,6 +47,29 @@ pub struct AppliedLora {
     pub strength: f64,
 }
 
+/// What a network asked of weights that were not read.
+#[derive(Default)]
+pub struct Probe(Mutex<HashSet<String>>);
+
+/// What stands in files beside weights and is no fault: the tokenizer and marks of ComfyUI, and
+/// scales of activations, which are not rounded here.
+const BESIDE: [&str; 5] = ["spiece_model", SCALED, ".scale_input", ".input_scale", ".comfy_quant"];
+
+impl Probe {
+    /// The weights that nobody asked for, sorted; none where nothing was asked for at all.
+    pub fn left_over<'a>(&self, files: &'a PartFiles) -> Vec<&'a str> {
+        let asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_beside = |name: &str| BESIDE.iter().any(|end| name.ends_with(end));
+        match asked.is_empty() {
+            true => Vec::new(),
+            false => {
+                let names = files.names().into_iter();
+                names.filter(|name| !asked.contains(*name) && !is_beside(name)).collect()
+            }
+        }
+    }
+}
+
 /// Weights of one part of a model, seen from a scope inside it.
 ///
 /// Cheap to clone: the files are shared. Nothing is read before [`Weights::get`].
@@ -58,8 +81,8 @@ pub struct Weights {
     device: Device,
     store: Option<Arc<TensorStore>>,
     adapters: Arc<[AppliedLora]>,
-    /// Whether nothing is read: see [`Weights::probing`].
-    probing: bool,
+    /// Where nothing is read: see [`Weights::probing`].
+    probe: Option<Arc<Probe>>,
 }
 
 impl Weights {
@@ -73,7 +96,7 @@ impl Weights {
         }
         let (prefix, device) = (String::new(), device.clone());
         let (store, adapters) = (None, Arc::default());
-        Ok(Self { files, prefix, dtype, device, store, adapters, probing: false })
+        Ok(Self { files, prefix, dtype, device, store, adapters, probe: None })
     }
 
     /// Weights of one file, safetensors or GGUF.
@@ -88,10 +111,11 @@ impl Weights {
 
     /// The same weights, of which none is read: each is zeros that take no memory, or the error that
     /// reading it would be. A network that is made of them says what is missing, of another shape,
-    /// or of a type that is not read; it is not to be computed with.
+    /// or of a type that is not read; it is not to be computed with. `probe` then knows what it
+    /// asked for.
     #[must_use]
-    pub fn probing(mut self) -> Self {
-        self.probing = true;
+    pub fn probing(mut self, probe: &Arc<Probe>) -> Self {
+        self.probe = Some(Arc::clone(probe));
         self
     }
 
@@ -128,7 +152,16 @@ impl Weights {
 
     /// Whether there is a weight of this name in this scope.
     pub fn contains(&self, name: &str) -> bool {
-        self.files.place(&self.full(name)).is_some()
+        let full = self.full(name);
+        self.ask(&full);
+        self.files.place(&full).is_some()
+    }
+
+    fn ask(&self, full: &str) {
+        if let Some(probe) = &self.probe {
+            let mut asked = probe.0.lock().unwrap_or_else(PoisonError::into_inner);
+            asked.insert(full.to_owned());
+        }
     }
 
     /// The stored shape of a weight, without reading it.
@@ -191,6 +224,7 @@ impl Weights {
     fn scale_of(&self, full: &str) -> Result<f32> {
         let layer = full.strip_suffix("weight").unwrap_or(full);
         let names = ["scale_weight", "weight_scale"].map(|name| format!("{layer}{name}"));
+        names.iter().for_each(|name| self.ask(name));
         let Some(name) = names.iter().find(|name| self.files.place(name).is_some()) else {
             return match self.files.place(SCALED).is_some() {
                 true => Err(Error::MissingWeight {
@@ -245,6 +279,7 @@ impl Weights {
 
     /// The numbers of a weight as they are stored, in a type.
     fn stored(&self, full: &str, shape: Shape, dtype: DType) -> Result<Tensor> {
+        self.ask(full);
         let place = self.files.find(full)?;
         if place.shape != shape.dims() {
             return Err(Error::WeightShape {
@@ -254,7 +289,7 @@ impl Weights {
                 found: place.shape.to_vec(),
             });
         }
-        if self.probing {
+        if self.probe.is_some() {
             read::check_type(&place, full)?;
             return Ok(Tensor::zeros(1, dtype, &Device::Cpu)?.broadcast_as(shape)?);
         }
