@@ -162,8 +162,8 @@ fn folders_of(part: &str) -> &'static [&'static str] {
     }
 }
 
-/// Finds a file that a graph names for a part at a port: relative to `graph`, then to the folders of
-/// `models` and what ComfyUI calls the folders inside them.
+/// Finds a file that a graph names for a part at a port: relative to `graph`, then to the folders
+/// of `models` and what ComfyUI calls the folders inside them.
 ///
 /// # Errors
 /// When there is none; the error says where it was looked for.

@@ -6,9 +6,8 @@
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor, bail};
 use half::f16;
 
+use crate::Result;
 use crate::tier::by_tier;
-use crate::widened::linear_widened;
-use crate::{Result, composite};
 
 /// A form of blocks, by its name in ggml.
 #[allow(non_camel_case_types, reason = "the names are ggml's")]
@@ -115,28 +114,6 @@ by_tier! {
             BlockType::Q5_K => each(bytes, numbers, q5_k),
             BlockType::Q6_K => each(bytes, numbers, q6_k),
         }
-    }
-}
-
-/// x·Wᵀ + b over the last dimension, where W is held in blocks.
-///
-/// A few rows of W are widened at a time, so that the matrix never lies in memory in a wider type.
-///
-/// Shapes: `x` `[…, in]`, `weight` `[out, bytes of a row]` in U8, `bias` `[out]`; the result is
-/// `[…, out]` in the type of `x`.
-pub fn linear_blocks(
-    x: &Tensor,
-    weight: &Tensor,
-    blocks: BlockType,
-    bias: Option<&Tensor>,
-) -> Result<Tensor> {
-    let inner = row_numbers(weight, blocks)?;
-    match (x.device(), weight.device()) {
-        (Device::Cpu, Device::Cpu) => {
-            let widen = |bytes: &[u8], wide: &mut [f32]| widen_blocks(blocks, bytes, wide);
-            linear_widened(x, weight, inner, widen, bias)
-        }
-        _ => composite::linear_blocks(x, weight, blocks, bias),
     }
 }
 
@@ -257,8 +234,8 @@ fn q2_k(block: &[u8; 84], y: &mut [f32; 256]) {
     }
 }
 
-/// d·(s − 32)·(q − 4), where the third bit is kept apart. Layout: 32 bytes of third bits, 64 of four
-/// numbers each, 12 of scales, d.
+/// d·(s − 32)·(q − 4), where the third bit is kept apart. Layout: 32 bytes of third bits, 64 of
+/// four numbers each, 12 of scales, d.
 #[inline(always)]
 fn q3_k(block: &[u8; 110], y: &mut [f32; 256]) {
     let (d, scales) = (half_at(block, 108), &block[96..108]);

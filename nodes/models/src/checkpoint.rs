@@ -7,6 +7,7 @@
 mod check;
 mod file;
 mod folder;
+mod format;
 mod gguf;
 mod header;
 mod opened;

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use candle_core::DType;
 
 use super::file::{self, DataFile};
-use super::header::{self, Header, StoredTensor, StoredType};
+use super::format;
+use super::header::{Header, StoredTensor, StoredType};
 use crate::error::{Error, Result};
 
 /// Files up to this length are hashed whole.
@@ -59,7 +60,7 @@ impl PartFiles {
     /// # Errors
     /// When a file is a pickle, truncated, or otherwise neither safetensors nor GGUF.
     pub(crate) fn read(folder: &str, files: Vec<DataFile>) -> Result<Self> {
-        let read = |file: DataFile| Ok(WeightFile { header: header::read(&file)?, file });
+        let read = |file: DataFile| Ok(WeightFile { header: format::read(&file)?, file });
         let files = files.into_iter().map(read).collect::<Result<Vec<_>>>()?;
         let mut place = HashMap::new();
         for (index, file) in files.iter().enumerate() {

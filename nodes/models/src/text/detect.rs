@@ -14,8 +14,8 @@ static TOKENIZER: &[u8] = include_bytes!("../../assets/umt5-xxl.tokenizer.json.g
 /// Its length when unpacked, at most.
 const LONGEST: u64 = 16 << 20;
 
-/// What llama.cpp calls the weights of an encoder (`MODEL_ARCH.T5ENCODER` of its gguf-py) outside of
-/// the layers, and what transformers calls them.
+/// What llama.cpp calls the weights of an encoder (`MODEL_ARCH.T5ENCODER` of its gguf-py) outside
+/// of the layers, and what transformers calls them.
 const OUTER: [(&str, &str); 2] =
     [("token_embd", "shared"), ("enc.output_norm", "encoder.final_layer_norm")];
 
