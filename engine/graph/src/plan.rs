@@ -10,8 +10,8 @@ use serde::ser::SerializeStruct;
 
 use crate::binding::{Binding, BindingSource};
 use crate::check::CheckedGraph;
-use crate::diagnostic::{Diagnostic, Diagnostics, Report, Severity};
-use crate::infer::{Inferred, InferredNode, StepParts, plan_error};
+use crate::diagnostic::{Diagnostic, Diagnostics, Report};
+use crate::infer::{Inferred, InferredNode, StepParts};
 use crate::paths::join;
 use crate::resolve::Node;
 use crate::step::{Step, StepInput, StepOutput, ValueSource};
