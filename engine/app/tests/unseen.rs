@@ -155,6 +155,10 @@ fn every_edge_of_a_list_that_leads_nowhere_is_told() {
     for wrong in ["`x0`", "`x1`", "`zz`"] {
         assert!(said.contains(wrong), "{wrong}: {said}");
     }
+    let lists =
+        graph(r#""z": (op: "frames.concat", in: {"parts": ["photo", 1, "photo", true]})"#, "z");
+    let said = place(&lists).bad(2, &["check", "g.ron", "--short"]);
+    assert_eq!(said.matches("expected an edge such as").count(), 2, "{said}");
 }
 
 /// Numbers that are drawn, the same for the same seed.
