@@ -468,7 +468,7 @@ fn lists_with_names_are_shown_as_such() {
     let help = place.good(&["nodes", "text.join"]);
     assert!(help.contains("Text…") && !help.contains("{Text…}"), "{help}");
     let nodes = place.json(&["nodes", "math"]);
-    let inputs = nodes[0]["nodes"][0]["inputs"].as_array().unwrap();
+    let inputs = nodes[0]["inputs"].as_array().unwrap();
     let named =
         |name: &str| inputs.iter().find(|port| port["name"] == name).unwrap()["named"] == true;
     assert!(named("values") && !named("a"), "{nodes:?}");

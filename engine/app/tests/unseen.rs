@@ -71,6 +71,15 @@ fn numbers_of_frames_are_known() {
     refused(trimmed, "z", "the clip has one frame");
     let late = r#""z": (op: "frames.trim", in: {"frames": "clip.frames"}, with: {"start": -2, "count": 5})"#;
     refused(late, "z", "cannot be had");
+    // The last five frames are five, which a VAE takes; the last six are not.
+    let last = |count: usize| {
+        format!(
+            r#""t": (op: "frames.trim", in: {{"frames": "clip.frames"}}, with: {{"start": -{count}}}),
+            "z": (op: "vae.encode", in: {{"vae": "m.vae", "frames": "t"}})"#
+        )
+    };
+    refused(&last(6), "z", "frames must be 4k+1 for this VAE, found 6");
+    place(&graph(&last(5), "z")).good(&["plan", "g.ron"]);
     let two = r#""two": (op: "frames.concat", in: {"parts": ["photo", "photo"]}),
         "z": (op: "image.write", in: {"frames": "two"}, with: {"path": "x.png"})"#;
     refused(two, "z", "a PNG file holds one image, found 2 frames");
@@ -223,7 +232,7 @@ fn what_planning_refuses_a_check_refuses() {
     let number = |name: &str, otherwise: u64| {
         env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
     };
-    let (rounds, seed) = (number("KINO_FUZZ_ROUNDS", 12), number("KINO_FUZZ_SEED", 0x5eed_1357));
+    let (rounds, seed) = (number("KINO_FUZZ_ROUNDS", 25), number("KINO_FUZZ_SEED", 0x5eed_1357));
     println!("{rounds} changes of each graph, seed {seed}");
     let place = Place::new();
     for (path, contents) in GRAPH_FILES {
@@ -257,5 +266,5 @@ fn what_planning_refuses_a_check_refuses() {
             }
         }
     }
-    assert!(refused > 10, "{refused}");
+    assert!(refused > 5, "{refused}");
 }

@@ -133,6 +133,8 @@ fn infer_trim(_: &Services, facts: &Facts) -> InferResult {
         (Some(of), Some(start), fed) if fed == wish.is_some() => {
             review.take(taken(of, start, wish)).map(|(_, count)| count)
         }
+        // The last frames are as many as are asked for, however many there are in all.
+        (None, Some(start), false) if start < 0 => usize::try_from(start.unsigned_abs()).ok(),
         (None, Some(start), _) => {
             review.take(reaches_past_the_end(start, wish));
             wish
