@@ -117,6 +117,10 @@ fn infer(_: &Services, facts: &Facts) -> InferResult {
         let Some(a) = a else { return Err(vec![nothing_feeds()]) };
         match (a, b, facts.text("op")) {
             (Some(a), Some(b), Some(op)) => number::compute(a, b, op),
+            (None, Some(b), Some(op)) => {
+                number::check_divisor(b, op).map_err(|error| vec![error])?;
+                return Ok(StepInfo::default());
+            }
             _ => return Ok(StepInfo::default()),
         }
     } else {

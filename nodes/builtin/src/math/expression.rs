@@ -374,7 +374,7 @@ mod tests {
         refused("1.2.3", "`1.2.3` is no number");
         refused("sqrt(0-1)", "there is no square root of -1");
         refused("1e308 * 10", "1e308 times 10 is no finite number");
-        refused("7 % 0", "there is no remainder of 7 by 0");
+        refused("7 % 0", "7 has no remainder by 0");
         refused(&"(".repeat(10_000), "at most 4096 fit");
         refused(&"(".repeat(1000), "more than 64");
         refused(&"-".repeat(1000), "more than 64");

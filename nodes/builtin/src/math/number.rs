@@ -53,11 +53,19 @@ fn in_words(op: &str, a: &str, b: &str) -> String {
     }
 }
 
+/// Refuses what nothing can be divided by.
+pub(super) fn check_divisor(b: Number, op: &str) -> Result<(), PlanError> {
+    match b.real() == 0.0 && matches!(op, "div" | "mod") {
+        true => Err(by_zero("a number", op)),
+        false => Ok(()),
+    }
+}
+
 fn by_zero(a: &str, op: &str) -> PlanError {
     PlanError::at(
         "b",
         match op {
-            "mod" => format!("there is no remainder of {a} by 0"),
+            "mod" => format!("{a} has no remainder by 0"),
             _ => format!("{a} cannot be divided by 0"),
         },
     )
