@@ -301,7 +301,7 @@ fn check_dit(dit: &DitHandle, vae: &VaeHandle) -> Result<(), PlanError> {
 fn infer(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     let dit = review.part::<DitHandle>("dit");
-    let vae = review.part::<VaeHandle>("vae");
+    let vae = review.vae(Network::Encoder);
     let (video, mask) = (review.known::<Frames>("video"), review.known::<Mask>("mask"));
     let references = named_facts(facts, "references");
     let references = references

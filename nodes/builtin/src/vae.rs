@@ -157,7 +157,7 @@ fn check_side(part: &VaeHandle, axis: &str, side: usize) -> Result<usize, PlanEr
 
 fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
-    let part = review.part::<VaeHandle>("vae");
+    let part = review.vae(Network::Encoder);
     let (Some(part), Some(frames)) = (part, review.known::<Frames>("frames")) else {
         return review.finish(StepInfo::default());
     };
@@ -211,7 +211,7 @@ fn check_latent(
 
 fn infer_decode(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
-    let part = review.part::<VaeHandle>("vae");
+    let part = review.vae(Network::Decoder);
     let (Some(part), Some(latent)) = (part, review.known::<Latent>("latent")) else {
         return review.finish(StepInfo::default());
     };
