@@ -32,32 +32,35 @@ def run(pipe, size, steps, guidance=4.0):
          num_inference_steps=steps, guidance_scale=guidance, output_type="latent").frames[0]
 
 
-def pipeline():
-    return WanPipeline.from_pretrained(f"{ref}/wan_t2v/model", torch_dtype=torch.float32)
+def pipeline(model="wan_t2v"):
+    return WanPipeline.from_pretrained(f"{ref}/{model}/model", torch_dtype=torch.float32)
 
 
 def hold(name, pipe, size, computed, steps=STEPS, **more):
     values[name] = found = run(pipe, size, steps, more.get("guidance", 4.0))
     passes = [computed[0::2], computed[1::2]] if more.get("guidance", 4.0) > 1 else [computed, []]
-    full = run(pipeline(), size, steps, more.get("guidance", 4.0))
+    full = run(pipeline(more.get("model", "wan_t2v")), size, steps, more.get("guidance", 4.0))
     case = dict(name=name, size=size, steps=steps, **more, computed=["".join(map(str, one)) for one in passes])
     cases.append(case)
     assert all(one == "" or one.endswith("1") for one in case["computed"]), "the last step"
     print(case, f"{(full - found).abs().max().item():.3f} from the full run")
 
 
-def first_block(name, threshold, size, guidance=4.0):
-    pipe = pipeline()
-    pipe.transformer.enable_cache(FirstBlockCacheConfig(threshold=threshold))
-    computed, block, whole = [], pipe.transformer.blocks[1].attn1, pipe.transformer.forward
+def first_block(name, threshold, size, guidance=4.0, model="wan_t2v"):
+    pipe, computed = pipeline(model), []
+    for transformer in [pipe.transformer, pipe.transformer_2]:
+        if transformer is None:
+            continue
+        transformer.enable_cache(FirstBlockCacheConfig(threshold=threshold))
+        whole = transformer.forward
 
-    def forward(*args, **kwargs):
-        computed.append(0)
-        return whole(*args, **kwargs)
+        def forward(*args, whole=whole, **kwargs):
+            computed.append(0)
+            return whole(*args, **kwargs)
 
-    block.register_forward_pre_hook(lambda *_: computed.__setitem__(-1, 1))
-    pipe.transformer.forward = forward
-    hold(name, pipe, size, computed, kind="first_block", threshold=threshold, guidance=guidance)
+        transformer.blocks[1].attn1.register_forward_pre_hook(lambda *_: computed.__setitem__(-1, 1))
+        transformer.forward = forward
+    hold(name, pipe, size, computed, kind="first_block", threshold=threshold, guidance=guidance, model=model)
 
 
 def teacache(name, threshold, size, coefficients, ret_steps, steps=STEPS):
@@ -99,7 +102,7 @@ def teacache(name, threshold, size, coefficients, ret_steps, steps=STEPS):
             return y
 
     model.blocks = torch.nn.ModuleList([Cached()])
-    hold(name, pipe, size, computed, steps=steps, kind="teacache", threshold=threshold, coefficients=coefficients, projection=ret_steps, first=first // 2)
+    hold(name, pipe, size, computed, steps=steps, kind="teacache", threshold=threshold, model="wan_t2v", coefficients=coefficients, projection=ret_steps, first=first // 2)
 
 
 first_block("first_block_a", 0.575, "small")
@@ -107,6 +110,7 @@ first_block("first_block_b", 0.6, "small")
 first_block("first_block_c", 0.57, "large")
 first_block("first_block_d", 0.605, "large")
 first_block("first_block_e", 0.58, "large", guidance=1.0)
+first_block("first_block_pair", 0.6, "large", model="wan22_a14b")
 teacache("teacache_a", 2.0, "small", [0.0, 0.0, 0.0, 1.0, 0.0], False)
 teacache("teacache_b", 2.4, "large", [0.1, 0.0, 0.2, 0.5, 0.3], False)
 teacache("teacache_c", 1.8, "large", [0.0, 0.0, 0.0, 1.0, 0.0], True)

@@ -440,3 +440,43 @@ fn what_of_a_lora_changes_nothing_is_told() {
         "{told}"
     );
 }
+
+/// What a step cache saved stands in the line of its step and in the events; another threshold is
+/// another step, and one that the graph has already needs nothing.
+#[test]
+fn what_a_step_cache_saved_is_told() {
+    let place = Place::new();
+    let root = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    let text = fs::read_to_string(root.join("graphs/text_to_image.ron")).unwrap();
+    let cached = "\"guidance\": \"inputs.guidance\",\n}, with: {\"cache\": 0.3, \"cache_kind\": \"first_block\"}),";
+    let graph = text.replace("\"guidance\": \"inputs.guidance\",\n        }),", cached);
+    assert_ne!(graph, text);
+    place.write("g.ron", &graph);
+    place.write("h.ron", graph.replace("0.3", "0.0"));
+    let small = ["--set", "width=32", "--set", "height=32", "--set", "steps=8"];
+    let ran = place.kino(&[&["run", "g.ron"][..], &small].concat());
+    assert_eq!(ran.code, 0, "{}\n{}", ran.out, ran.err);
+    let told = ran.err.lines().find(|line| line.contains("dit.sample")).unwrap();
+    let (_, told) = told.split_once("step cache: ").unwrap_or_else(|| panic!("{}", ran.err));
+    let (reused, rest) = told.split_once(' ').unwrap();
+    assert!(rest.starts_with("of 16 passes were reused"), "{told}");
+    assert!((1..=14).contains(&reused.parse().unwrap()), "{told}");
+    let notes = |graph: &str| {
+        let lines = place.json(&[&["run", graph, "--no-cache"][..], &small].concat());
+        let finished = |line: &&serde_json::Value| {
+            line["event"] == "finished" && line["op"] == "dit.sample"
+        };
+        lines.iter().find(finished).unwrap()["notes"].clone()
+    };
+    let expected = format!("step cache: {reused} of 16 passes were reused");
+    assert_eq!(notes("g.ron"), serde_json::json!([expected]));
+    assert_eq!(notes("h.ron"), serde_json::Value::Null);
+    let status = |graph: &str| {
+        let plan = place.json(&[&["plan", graph][..], &small].concat());
+        let steps = plan[0]["steps"].as_array().unwrap();
+        let step = steps.iter().find(|step| step["op"] == "dit.sample").unwrap();
+        step["status"].as_str().unwrap().to_owned()
+    };
+    assert_ne!(status("g.ron"), "run");
+    assert_eq!(status("h.ron"), "run", "the threshold is part of the key");
+}
