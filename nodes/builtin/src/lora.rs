@@ -131,7 +131,9 @@ fn unused(opened: &OpenNetwork<LoraSpec>, matches: &[Arc<LoraMatch>]) -> Vec<Pla
         let (count, of) = (matched.unmatched.len(), spec.len());
         let some = some_of(&matched.unmatched);
         let message = match count {
-            1 => format!("of its {of} layers the transformer has not {some}, which changes nothing"),
+            1 => {
+                format!("of its {of} layers the transformer has not {some}, which changes nothing")
+            }
             _ => format!(
                 "of its {of} layers the transformer has not {count}, which change nothing: {some}"
             ),

@@ -542,8 +542,10 @@ fn what_a_file_holds_beside_is_told_in_the_plan() {
     let odd: [(&str, &[usize]); 1] = [("diffusion_model.blocks.0.gate", &[4])];
     assert_eq!(
         told(&dit, "odd.safetensors", &[&fitting[..], &odd[..]].concat()),
-        ["path: its tensor `diffusion_model.blocks.0.gate` is of no kind that is known, and changes \
-          nothing"]
+        [
+            "path: its tensor `diffusion_model.blocks.0.gate` is of no kind that is known, and changes \
+          nothing"
+        ]
     );
     // Two experts lack the same, which is told once.
     let pair = rig.model_facts("wan22_a14b/model").dit;

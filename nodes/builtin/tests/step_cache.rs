@@ -126,13 +126,14 @@ impl<'a> Sampler<'a> {
 
     /// The patches, and what the step said of its caches.
     fn patched(&self, patches: Value, more: &[(&str, Value)]) -> (Value, Vec<String>) {
+        self.again(patches, &[&[("steps", int(12))], more].concat())
+    }
+
+    /// The same without a number of steps.
+    fn again(&self, patches: Value, more: &[(&str, Value)]) -> (Value, Vec<String>) {
         self.rig.reports.lock().unwrap().clear();
-        let inputs = [
-            ("dit", self.dit.clone()),
-            ("patches", patches),
-            ("text", self.prompts.clone()),
-            ("steps", int(12)),
-        ];
+        let inputs =
+            [("dit", self.dit.clone()), ("patches", patches), ("text", self.prompts.clone())];
         let clean = self.rig.one("dit.sample", &[&inputs[..], more].concat());
         let mut reports = self.rig.reports.lock().unwrap();
         (clean, reports.drain(..).filter_map(|report| report.note).collect())
@@ -148,6 +149,12 @@ fn cached(threshold: f64, kind: &str) -> Vec<(&'static str, Value)> {
     vec![("cache", Value::Real(threshold)), ("cache_kind", text(kind))]
 }
 
+/// How many passes of how many a note says were reused.
+fn reused(notes: &[String]) -> (usize, usize) {
+    let words: Vec<&str> = notes[0].split(' ').collect();
+    (words[2].parse().unwrap(), words[4].parse().unwrap())
+}
+
 /// Runs a case; latents and the passes that were reused must be the reference's.
 fn check(sampler: &Sampler<'_>, case: &Json) {
     let name = case["name"].as_str().unwrap();
@@ -157,9 +164,9 @@ fn check(sampler: &Sampler<'_>, case: &Json) {
     let (latent, notes) = sampler.sample(case["size"].as_str().unwrap(), &more);
     let passes: String =
         case["computed"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
-    let (reused, all) = (passes.matches('0').count(), passes.len());
-    assert_eq!(notes, [format!("step cache: {reused} of {all} passes were reused")], "{name}");
-    assert!(reused > 0, "{name}");
+    let (some, all) = (passes.matches('0').count(), passes.len());
+    assert_eq!(notes, [format!("step cache: {some} of {all} passes were reused")], "{name}");
+    assert!(some > 0, "{name}");
     let expected = sampler.rig.golden(VALUES, name).tensor().unwrap();
     close(name, &latent, &expected, 1e-4);
     let (full, said) = sampler.sample(case["size"].as_str().unwrap(), &more[2..]);
@@ -195,7 +202,8 @@ fn tea_cache_reuses_the_passes_that_its_authors_program_does() {
         let sampler = Sampler::new(&rig, copied.path());
         check(&sampler, case);
         // Where something is fitted to the model, `auto` takes it.
-        let (threshold, size) = (case["threshold"].as_f64().unwrap(), case["size"].as_str().unwrap());
+        let (threshold, size) =
+            (case["threshold"].as_f64().unwrap(), case["size"].as_str().unwrap());
         let by = |kind: &str| sampler.sample(size, &cached(threshold, kind));
         let (auto, own) = (by("auto"), by("teacache"));
         assert_eq!((distance(&auto.0, &own.0), auto.1), (0.0, own.1));
@@ -204,8 +212,8 @@ fn tea_cache_reuses_the_passes_that_its_authors_program_does() {
     assert_eq!(checked, 3);
 }
 
-/// Each clip decides for itself: packed with others, with a text of its own, it is what it is alone.
-/// The same again gives the same bytes, and a threshold of 0 those of a run without a cache.
+/// Each clip decides for itself: packed with others, it is what it is alone. The same again gives
+/// the same bytes, and a threshold of 0 those of a run without a cache.
 #[test]
 fn packed_clips_reuse_what_they_reuse_alone() {
     let rig = Rig::new("step-cache-packed");
@@ -214,10 +222,6 @@ fn packed_clips_reuse_what_they_reuse_alone() {
     let (small, large) = (sampler.noise("small"), sampler.noise("large"));
     let clips = named(&[("small", small.clone()), ("large", large.clone()), ("again", small)]);
     let (packed, notes) = sampler.patched(sampler.patches(clips), &cache);
-    let reused = |notes: &[String]| -> (usize, usize) {
-        let words: Vec<&str> = notes[0].split(' ').collect();
-        (words[2].parse().unwrap(), words[4].parse().unwrap())
-    };
     let mut sum = (0, 0);
     for (name, size) in [("small", "small"), ("large", "large"), ("again", "small")] {
         let (alone, notes) = sampler.sample(size, &cache);
@@ -231,7 +235,8 @@ fn packed_clips_reuse_what_they_reuse_alone() {
     assert!(sum.0 > 10 && sum.1 == 3 * 24, "{sum:?}");
     let (a, b) = (sampler.sample("large", &cache).0, sampler.sample("large", &cache).0);
     assert_eq!(distance(&a, &b), 0.0);
-    let (plain, off) = (sampler.sample("large", &[]), sampler.sample("large", &cached(0.0, "auto")));
+    let (plain, off) =
+        (sampler.sample("large", &[]), sampler.sample("large", &cached(0.0, "auto")));
     assert_eq!(distance(&plain.0, &off.0), 0.0);
     assert!(off.1.is_empty());
 }
@@ -332,10 +337,7 @@ fn what_has_no_cache_is_told_in_the_plan() {
     let few = [cache("auto").to_vec(), vec![("steps", number(2))]].concat();
     let info = rig.infer("dit.sample", &facts(&rig, ("wan_t2v/model", 32, 1), &few)).unwrap();
     let told: Vec<&str> = info.warnings.iter().map(|warning| warning.message.as_str()).collect();
-    assert_eq!(
-        told,
-        ["nothing is reused in 2 steps: the first and the last are always computed"]
-    );
+    assert_eq!(told, ["nothing is reused in 2 steps: the first and the last are always computed"]);
     std::fs::remove_dir_all(folder).unwrap();
 }
 
@@ -362,4 +364,67 @@ fn facts<'a>(
         ("text", rig.fact("text.encode", &text, 0)),
     ];
     [&inputs[..], more].concat()
+}
+
+/// What step caches cost on the embedded model: the frames against those of the whole run, over
+/// some prompts. `KINO_TEST_QUALITY=1` prints more thresholds and prompts.
+#[test]
+fn frames_stay_close_to_those_of_the_whole_run() {
+    let long = std::env::var_os("KINO_TEST_QUALITY").is_some();
+    let rig = Rig::new("step-cache-quality");
+    let model = rig.model("embedded:shapes");
+    let prompts = [
+        "a red circle moves right on a white background",
+        "a large blue square on a black background",
+        "a green triangle turns on a yellow background",
+        "a small yellow ring rises on a blue background",
+        "a red star and a blue circle on a white background",
+        "a purple square shrinks on a white background",
+    ];
+    let (thresholds, prompts, size): (&[f64], _, [i128; 3]) = match long {
+        true => (&[0.05, 0.1, 0.15, 0.2, 0.3], &prompts[..], [96, 64, 17]),
+        false => (&[0.1], &prompts[..1], [64, 64, 5]),
+    };
+    let sizes = [("width", int(size[0])), ("height", int(size[1])), ("frames", int(size[2]))];
+    let mut rows = vec![(0, 0, Vec::new(), 0.0, 0.0); thresholds.len()];
+    for (seed, prompt) in prompts.iter().enumerate() {
+        let text = [("encoder", model.text.clone()), ("prompt", text(prompt))];
+        let text = rig.one("text.encode", &text);
+        let noise = [("vae", model.vae.clone()), ("seed", int(seed as i128))];
+        let latents = rig.one("latent.noise", &[&noise[..], &sizes].concat());
+        let patches = [("dit", model.dit.clone()), ("latents", latents)];
+        let sampler = Sampler { rig: &rig, dit: model.dit.clone(), prompts: text };
+        let patches = rig.one("patchify", &patches);
+        let run = |threshold: f64| {
+            let more = [vec![("steps", int(20))], cached(threshold, "first_block")].concat();
+            let begun = std::time::Instant::now();
+            let (clean, notes) = sampler.again(patches.clone(), &more);
+            let seconds = begun.elapsed().as_secs_f64();
+            let latent = rig.one("unpatchify", &[("patches", clean)]);
+            let frames = rig.one("vae.decode", &[("vae", model.vae.clone()), ("latent", latent)]);
+            (frames.tensor().unwrap(), notes, seconds)
+        };
+        let (whole, _, plain_seconds) = run(0.0);
+        for (threshold, row) in thresholds.iter().zip(&mut rows) {
+            let (frames, notes, seconds) = run(*threshold);
+            let (reused, all) = reused(&notes);
+            let off = (frames - &whole).unwrap().sqr().unwrap().mean_all().unwrap();
+            let psnr = -10.0 * f64::from(off.to_scalar::<f32>().unwrap()).log10();
+            (row.0, row.1) = (row.0 + reused, row.1 + all);
+            row.2.push(psnr);
+            (row.3, row.4) = (row.3 + seconds, row.4 + plain_seconds);
+        }
+    }
+    for (threshold, (reused, all, psnr, seconds, plain)) in thresholds.iter().zip(&rows) {
+        let (mean, least) = (
+            psnr.iter().sum::<f64>() / psnr.len() as f64,
+            psnr.iter().copied().fold(f64::INFINITY, f64::min),
+        );
+        println!(
+            "threshold {threshold}: {reused} of {all} passes reused, PSNR {mean:.1} dB, at least \
+             {least:.1} dB, sampling in {:.2} of the time",
+            seconds / plain
+        );
+        assert!(*reused > 0 && least > 20.0, "{threshold}: {reused}, {psnr:?}");
+    }
 }

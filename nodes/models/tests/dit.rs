@@ -4,8 +4,8 @@ mod common;
 
 use candle_core::{DType, Device, Tensor};
 use common::{Golden, close, distance, golden, model};
-use kino_models::families::wan::{TransformerConfig, Wan};
 use kino_models::families::wan::dit::{Context, Dit, rope_tables};
+use kino_models::families::wan::{TransformerConfig, Wan};
 use kino_models::model::{Family, Packed, Timesteps};
 use kino_models::patch::{Grid, patchify, unpatchify};
 use kino_models::sampling::{StepCache, StepCacheKind, StepCacheRule};
@@ -327,7 +327,8 @@ fn clips_that_are_reused_stand_beside_those_that_are_computed() {
     let context = dit.context(&text()).unwrap();
     let cache = |threshold: f64| StepCache::new(StepCacheRule::FirstBlock, threshold);
     let run = |cases: &[&Case], add: f64, caches: &mut [StepCache], step: usize| {
-        let patches: Vec<Tensor> = cases.iter().map(|case| (&case.patches + add).unwrap()).collect();
+        let patches: Vec<Tensor> =
+            cases.iter().map(|case| (&case.patches + add).unwrap()).collect();
         let times: Vec<f64> = cases.iter().flat_map(|case| case.timesteps.clone()).collect();
         let grids: Vec<Grid> = cases.iter().map(|case| case.grid).collect();
         let (patches, timesteps) = (Tensor::cat(&patches, 0).unwrap(), Timesteps::PerToken(&times));
@@ -395,27 +396,30 @@ fn published_models_have_their_polynomials() {
             .unwrap();
     let small = Grid { frames: 21, rows: 30, columns: 52 };
     let large = Grid { frames: 21, rows: 45, columns: 80 };
-    let fit = |model: &str, sizes: (usize, usize), change: &dyn Fn(&mut serde_json::Value), grid| {
-        let folder = std::env::temp_dir().join(format!("kino-fit-{}-{model}", std::process::id()));
-        std::fs::create_dir_all(folder.join("transformer")).unwrap();
-        std::fs::create_dir_all(folder.join("scheduler")).unwrap();
-        let from = common::reference("wan_t2v/model");
-        for file in ["model_index.json", "scheduler/scheduler_config.json"] {
-            std::fs::copy(from.join(file), folder.join(file)).unwrap();
-        }
-        let config = std::fs::read(from.join("transformer/config.json")).unwrap();
-        let mut config: serde_json::Value = serde_json::from_slice(&config).unwrap();
-        let (heads, layers) = sizes;
-        config["num_attention_heads"] = heads.into();
-        config["attention_head_dim"] = 128.into();
-        config["num_layers"] = layers.into();
-        change(&mut config);
-        std::fs::write(folder.join("transformer/config.json"), config.to_string()).unwrap();
-        let opened = kino_models::ModelFolder::directory(&folder).unwrap();
-        let read = Wan.read(&kino_models::Checkpoint::open(&opened).unwrap()).unwrap();
-        std::fs::remove_dir_all(&folder).unwrap();
-        read.denoiser.unwrap().spec.step_cache(StepCacheKind::TeaCache, grid)
-    };
+    let fit =
+        |model: &str, sizes: (usize, usize), change: &dyn Fn(&mut serde_json::Value), grid| {
+            let folder =
+                std::env::temp_dir().join(format!("kino-fit-{}-{model}", std::process::id()));
+            std::fs::create_dir_all(folder.join("transformer")).unwrap();
+            std::fs::create_dir_all(folder.join("scheduler")).unwrap();
+            let from = common::reference("wan_t2v/model");
+            let scheduler = "scheduler/scheduler_config.json";
+            std::fs::copy(from.join(scheduler), folder.join(scheduler)).unwrap();
+            let index = r#"{"_class_name": "WanPipeline"}"#;
+            std::fs::write(folder.join("model_index.json"), index).unwrap();
+            let config = std::fs::read(from.join("transformer/config.json")).unwrap();
+            let mut config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+            let (heads, layers) = sizes;
+            config["num_attention_heads"] = heads.into();
+            config["attention_head_dim"] = 128.into();
+            config["num_layers"] = layers.into();
+            change(&mut config);
+            std::fs::write(folder.join("transformer/config.json"), config.to_string()).unwrap();
+            let opened = kino_models::ModelFolder::directory(&folder).unwrap();
+            let read = Wan.read(&kino_models::Checkpoint::open(&opened).unwrap()).unwrap();
+            std::fs::remove_dir_all(&folder).unwrap();
+            read.denoiser.unwrap().spec.step_cache(StepCacheKind::TeaCache, grid)
+        };
     let from_text = |_: &mut serde_json::Value| {};
     let from_image = |config: &mut serde_json::Value| {
         config["in_channels"] = 36.into();

@@ -426,7 +426,15 @@ mod tests {
 
     fn finished(name: &str, seconds: f64, cached: Cached) -> Event {
         let (name, op) = (name.into(), "math".into());
-        Event::Finished { name, op, cached, seconds, bytes: 0, files: Vec::new(), notes: Vec::new() }
+        Event::Finished {
+            name,
+            op,
+            cached,
+            seconds,
+            bytes: 0,
+            files: Vec::new(),
+            notes: Vec::new(),
+        }
     }
 
     fn done() -> Event {

@@ -205,7 +205,10 @@ mod tests {
         let found = computed(&mut cache, &[1.0, 1.08, 1.16, 1.25, 1.25]);
         assert_eq!(found, [true, false, true, false, true], "the last is always computed");
         assert_eq!(cache.passes(), (3, 2));
-        assert_eq!(cache.reuse(&values(&[1.0, 1.0])).unwrap().to_vec1::<f32>().unwrap(), [2.25, 1.0]);
+        assert_eq!(
+            cache.reuse(&values(&[1.0, 1.0])).unwrap().to_vec1::<f32>().unwrap(),
+            [2.25, 1.0]
+        );
     }
 
     #[test]
