@@ -396,30 +396,31 @@ fn published_models_have_their_polynomials() {
             .unwrap();
     let small = Grid { frames: 21, rows: 30, columns: 52 };
     let large = Grid { frames: 21, rows: 45, columns: 80 };
-    let fit =
-        |model: &str, sizes: (usize, usize), change: &dyn Fn(&mut serde_json::Value), grid| {
-            let folder =
-                std::env::temp_dir().join(format!("kino-fit-{}-{model}", std::process::id()));
-            std::fs::create_dir_all(folder.join("transformer")).unwrap();
-            std::fs::create_dir_all(folder.join("scheduler")).unwrap();
-            let from = common::reference("wan_t2v/model");
-            let scheduler = "scheduler/scheduler_config.json";
-            std::fs::copy(from.join(scheduler), folder.join(scheduler)).unwrap();
-            let index = r#"{"_class_name": "WanPipeline"}"#;
-            std::fs::write(folder.join("model_index.json"), index).unwrap();
-            let config = std::fs::read(from.join("transformer/config.json")).unwrap();
-            let mut config: serde_json::Value = serde_json::from_slice(&config).unwrap();
-            let (heads, layers) = sizes;
-            config["num_attention_heads"] = heads.into();
-            config["attention_head_dim"] = 128.into();
-            config["num_layers"] = layers.into();
-            change(&mut config);
-            std::fs::write(folder.join("transformer/config.json"), config.to_string()).unwrap();
-            let opened = kino_models::ModelFolder::directory(&folder).unwrap();
-            let read = Wan.read(&kino_models::Checkpoint::open(&opened).unwrap()).unwrap();
-            std::fs::remove_dir_all(&folder).unwrap();
-            read.denoiser.unwrap().spec.step_cache(StepCacheKind::TeaCache, grid)
-        };
+    let fit = |model: &str,
+               sizes: (usize, usize),
+               change: &dyn Fn(&mut serde_json::Value),
+               grid| {
+        let folder = std::env::temp_dir().join(format!("kino-fit-{}-{model}", std::process::id()));
+        std::fs::create_dir_all(folder.join("transformer")).unwrap();
+        std::fs::create_dir_all(folder.join("scheduler")).unwrap();
+        let from = common::reference("wan_t2v/model");
+        let scheduler = "scheduler/scheduler_config.json";
+        std::fs::copy(from.join(scheduler), folder.join(scheduler)).unwrap();
+        let index = r#"{"_class_name": "WanPipeline", "transformer": ["diffusers", "WanTransformer3DModel"]}"#;
+        std::fs::write(folder.join("model_index.json"), index).unwrap();
+        let config = std::fs::read(from.join("transformer/config.json")).unwrap();
+        let mut config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+        let (heads, layers) = sizes;
+        config["num_attention_heads"] = heads.into();
+        config["attention_head_dim"] = 128.into();
+        config["num_layers"] = layers.into();
+        change(&mut config);
+        std::fs::write(folder.join("transformer/config.json"), config.to_string()).unwrap();
+        let opened = kino_models::ModelFolder::directory(&folder).unwrap();
+        let read = Wan.read(&kino_models::Checkpoint::open(&opened).unwrap()).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        read.denoiser.unwrap().spec.step_cache(StepCacheKind::TeaCache, grid)
+    };
     let from_text = |_: &mut serde_json::Value| {};
     let from_image = |config: &mut serde_json::Value| {
         config["in_channels"] = 36.into();
