@@ -1,5 +1,5 @@
-//! Which files of a model are needed to run it: configs, tokenizers, and of each part the weights of
-//! one variant. What runs code when it is read (pickles) never is.
+//! Which files of a model are needed to run it: configs, tokenizers, and of each part the weights
+//! of one variant. What runs code when it is read (pickles) never is.
 
 use std::collections::{BTreeMap, BTreeSet};
 

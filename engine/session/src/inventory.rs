@@ -1,6 +1,6 @@
-//! The models at hand: what is embedded, what lies in the local Hugging Face cache and in the user's
-//! folders of models, and what each of them is. Nothing is fetched, nothing of weights is loaded:
-//! configs and headers are read, and samples of the data.
+//! The models at hand: what is embedded, what lies in the local Hugging Face cache and in the
+//! user's folders of models, and what each of them is. Nothing is fetched, nothing of weights is
+//! loaded: configs and headers are read, and samples of the data.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,8 +1,8 @@
 //! ComfyUI's `extra_model_paths.yaml`: in which folders models of which kind lie.
 //!
 //! It is read as far as such files go, and no further: sections, of which each has a `base_path`,
-//! `is_default` and keys with folders, one or several in a block of lines. Whatever else YAML can say
-//! is an error with its line.
+//! `is_default` and keys with folders, one or several in a block of lines. Whatever else YAML can
+//! say is an error with its line.
 
 use std::path::{Path, PathBuf};
 

@@ -298,8 +298,8 @@ pub(crate) fn folders_of(part: &str) -> &'static [&'static str] {
     }
 }
 
-/// Finds a file that a graph names for a part: in the local Hugging Face cache, relative to `graph`,
-/// or in the folders of `models` and what ComfyUI calls the folders inside them.
+/// Finds a file that a graph names for a part: in the local Hugging Face cache, relative to
+/// `graph`, or in the folders of `models` and what ComfyUI calls the folders inside them.
 ///
 /// # Errors
 /// When there is none; the error says where it was looked for.

@@ -214,8 +214,8 @@ d = d.get('params_ema', d.get('params', d)); s.save_file({k: v.contiguous() for 
 d.items()}, sys.argv[2])\" model.pth model.safetensors";
 
 /// The file of a network that a graph names at `port`: in the local Hugging Face cache, relative to
-/// the graph, or in what ComfyUI calls the folders of `kinds` among those of models; `what` says what
-/// may stand there.
+/// the graph, or in what ComfyUI calls the folders of `kinds` among those of models; `what` says
+/// what may stand there.
 ///
 /// # Errors
 /// When there is no such file, or the run may not read it.
