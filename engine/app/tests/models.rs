@@ -1,5 +1,5 @@
-//! Models of the hub and of ComfyUI's folders through the command: fetched, listed, shown, verified,
-//! and named by graphs. The hub is one of the tests' own.
+//! Models of the hub and of ComfyUI's folders through the command: fetched, listed, shown,
+//! verified, and named by graphs. The hub is one of the tests' own.
 
 mod common;
 #[path = "../../hub/tests/server/mod.rs"]
@@ -17,6 +17,13 @@ use server::{Hub, Reply};
 
 fn git_name(bytes: &[u8]) -> String {
     kino_session::hub::blob_name(bytes, false)
+}
+
+/// The same with problems on one line, however they were broken.
+fn flat(mut ran: Ran) -> Ran {
+    let words = ran.err.replace('│', " ");
+    ran.err = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    ran
 }
 
 /// A folder to work in, and a hub that has the embedded model as `org/tiny`.
@@ -46,8 +53,9 @@ impl Rig {
         command
     }
 
+    /// Runs the command; what it says of problems is on one line.
     fn kino(&self, args: &[&str]) -> Ran {
-        Ran::of(self.command(args).output().unwrap())
+        flat(Ran::of(self.command(args).output().unwrap()))
     }
 
     #[track_caller]
@@ -104,7 +112,7 @@ fn a_graph_names_a_model_of_the_hub_which_is_fetched_by_pull_alone() {
     rig.graph("embedded", "embedded:shapes");
     // Checking and planning reach no network, and say which command does.
     for (command, code) in [("check", 0), ("plan", 2), ("run", 2)] {
-        let told = rig.ends(code, &[command, "hub.ron", "--short"]);
+        let told = rig.ends(code, &[command, "hub.ron"]);
         assert!(told.contains("hf:org/tiny is not in the local Hugging Face cache"), "{told}");
         assert!(
             told.contains("`kino models pull hf:org/tiny` (or `hf download org/tiny`)"),
@@ -148,11 +156,11 @@ fn a_pull_that_was_cut_off_is_told_with_what_is_left() {
     });
     let told = rig.ends(1, &["models", "pull", "hf:org/tiny"]);
     assert!(told.contains("was cut off") && told.contains("goes on where it ended"), "{told}");
-    let told = rig.ends(2, &["plan", "hub.ron", "--short"]);
+    let told = rig.ends(2, &["plan", "hub.ron"]);
     assert!(told.contains("`kino models pull hf:org/tiny`"), "{told}");
     assert!(told.contains("fetches ") && told.contains("MB"), "{told}");
-    let offline = rig.command(&["plan", "hub.ron", "--short"]).env("HF_HUB_OFFLINE", "1").output();
-    let told = Ran::of(offline.unwrap()).err;
+    let offline = rig.command(&["plan", "hub.ron"]).env("HF_HUB_OFFLINE", "1").output();
+    let told = flat(Ran::of(offline.unwrap())).err;
     assert!(told.contains("HF_HUB_OFFLINE is set: without it, `kino models pull"), "{told}");
     let shown = rig.json(&["models", "show", "hf:org/tiny"]);
     assert_eq!(shown["missing"][0]["path"], DIT);
@@ -161,12 +169,12 @@ fn a_pull_that_was_cut_off_is_told_with_what_is_left() {
     assert!(told.contains("missing") && told.contains("lie there of a download"), "{told}");
     let offline =
         rig.command(&["models", "pull", "hf:org/tiny"]).env("HF_HUB_OFFLINE", "1").output();
-    let ran = Ran::of(offline.unwrap());
+    let ran = flat(Ran::of(offline.unwrap()));
     assert_eq!(ran.code, 2);
     assert!(ran.err.contains("HF_HUB_OFFLINE is set"), "{}", ran.err);
     rig.hub.rule(|_, reply| reply);
     rig.ends(0, &["models", "pull", "hf:org/tiny"]);
-    rig.ends(0, &["plan", "hub.ron", "--short"]);
+    rig.ends(0, &["plan", "hub.ron"]);
 }
 
 #[cfg(unix)]
@@ -183,7 +191,7 @@ fn links_that_lead_nowhere_and_damage_are_found_and_mended() {
     fs::write(&dit, &bytes).unwrap();
     let vae = rig.snapshot().join("vae/diffusion_pytorch_model.safetensors");
     fs::remove_file(vae.canonicalize().unwrap()).unwrap();
-    let told = rig.ends(2, &["plan", "hub.ron", "--short"]);
+    let told = rig.ends(2, &["plan", "hub.ron"]);
     assert!(told.contains("its link leads nowhere"), "{told}");
     assert!(told.contains("`kino models pull hf:org/tiny`"), "{told}");
     let shown = rig.json(&["models", "list"]);
@@ -199,7 +207,28 @@ fn links_that_lead_nowhere_and_damage_are_found_and_mended() {
     assert_eq!(states.len(), 2, "{states:?}");
     rig.ends(0, &["models", "pull", "hf:org/tiny"]);
     rig.ends(0, &["models", "verify", "hf:org/tiny"]);
-    rig.ends(0, &["plan", "hub.ron", "--short"]);
+    rig.ends(0, &["plan", "hub.ron"]);
+}
+
+/// What another program left of a download says nothing of what is missing, but what it is.
+#[test]
+fn a_snapshot_of_another_program_that_is_incomplete_names_the_command_that_completes_it() {
+    let rig = Rig::new();
+    rig.graph("hub", "hf:org/tiny");
+    rig.ends(0, &["models", "pull", "hf:org/tiny"]);
+    fs::remove_dir_all(rig.place.path("hf/hub/models--org--tiny/.kino")).unwrap();
+    for path in ["transformer/config.json", "vae/diffusion_pytorch_model.safetensors"] {
+        fs::remove_file(rig.snapshot().join(path)).unwrap();
+        for args in [["plan", "hub.ron"].as_slice(), &["models", "show", "hf:org/tiny"]] {
+            let ran = rig.kino(args);
+            let told = ran.out + &ran.err;
+            assert!(ran.code != 0 && told.contains("is missing"), "{told}");
+            assert!(told.contains("`kino models pull hf:org/tiny`"), "{told}");
+        }
+        rig.ends(0, &["models", "pull", "hf:org/tiny"]);
+        rig.ends(0, &["plan", "hub.ron"]);
+        fs::remove_dir_all(rig.place.path("hf/hub/models--org--tiny/.kino")).unwrap();
+    }
 }
 
 #[test]
@@ -282,7 +311,7 @@ fn files_are_found_in_the_folders_of_comfyui() {
              {{\"path\": \"large.png\"}})}}, outputs: {{\"file\": \"file\"}})"
         );
         place.write("large.ron", text);
-        rig.kino(&["plan", "large.ron", "--short"])
+        rig.kino(&["plan", "large.ron"])
     };
     let told = enlarge("x4.safetensors").err;
     assert!(told.contains("x4.safetensors does not exist"), "{told}");
@@ -321,7 +350,7 @@ fn files_are_found_in_the_folders_of_comfyui() {
     rig.ends(0, &["models", "pull", "hf:org/tiny/nets/x4.safetensors"]);
     assert_eq!(enlarge("hf:org/tiny/nets/x4.safetensors").code, 0);
     let shown = rig.json(&["models", "show", "hf:org/tiny/nets/x4.safetensors"]);
-    assert_eq!(shown["parts"][0]["types"][0]["type"], "F32");
+    assert_eq!(shown["parts"][0]["types"][0]["type"], "F16");
 
     // What is no such file is told with its line by whatever command.
     place.write("comfy/extra_model_paths.yaml", "mine:\n    vae: [a, b]\n");

@@ -28,7 +28,8 @@ pub(crate) struct Answer(Response<Body>);
 /// Which redirects are followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Follow {
-    /// To the hub itself, as for a model that was renamed; another one is the answer.
+    /// To the hub itself, as for a model that was renamed. One that leads elsewhere, or that says
+    /// what it leads to, is the answer.
     Within,
     /// Wherever they lead.
     Anywhere,
@@ -81,7 +82,8 @@ impl<'a> Client<'a> {
                 );
                 return Err(Error::Answer { what: what.to_owned(), reason });
             };
-            if follow == Follow::Within && origin(&next) != origin(&url) {
+            let is_described = answer.header("x-linked-etag").is_some();
+            if follow == Follow::Within && (is_described || origin(&next) != origin(&url)) {
                 return Ok(answer);
             }
             url = next;

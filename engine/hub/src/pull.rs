@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,6 +26,8 @@ const TRIES: u32 = 5;
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 /// Files that are fetched at once.
 const AT_ONCE: usize = 4;
+/// So long another process is waited for before that is told.
+const SOON: Duration = Duration::from_millis(500);
 /// The longest `model_index.json`, in bytes.
 const LONGEST_INDEX: u64 = 1 << 20;
 
@@ -141,7 +144,7 @@ pub fn pull(
             .map(|file| PulledFile {
                 path: file.path.clone(),
                 bytes: file.about.size,
-                fetched: file.missing,
+                fetched: file.missing - file.others.load(Ordering::Relaxed),
             })
             .collect(),
     };
@@ -176,6 +179,8 @@ struct Planned {
     about: HubFile,
     /// Bytes that are not there.
     missing: u64,
+    /// Bytes of these that somebody else fetched while this one waited.
+    others: AtomicU64,
 }
 
 impl Puller<'_> {
@@ -270,7 +275,7 @@ impl Puller<'_> {
         }
         let known = files_asked(&self.repository, &self.commit).files.remove(&path);
         if let Some(about) = known.filter(|about| self.is_there(about)) {
-            return Ok(Planned { path, about, missing: 0 });
+            return Ok(Planned { path, about, missing: 0, others: AtomicU64::new(0) });
         }
         let about = self.again(&path, || self.client.describe(&self.model, &self.commit, &path))?;
         let begun = fs::metadata(incomplete(&self.blob(&about))).map_or(0, |about| about.len());
@@ -279,7 +284,7 @@ impl Puller<'_> {
             false if begun > about.size => about.size,
             false => about.size - begun,
         };
-        Ok(Planned { path, about, missing })
+        Ok(Planned { path, about, missing, others: AtomicU64::new(0) })
     }
 
     /// Whether the contents are there, by their length.
@@ -353,7 +358,10 @@ impl Puller<'_> {
             let held = self.lock(file, stop)?;
             // Whoever held the lock may have fetched it.
             match self.is_there(&file.about) {
-                true => (self.tell)(PullEvent::Arrived { bytes: file.missing }),
+                true => {
+                    file.others.store(file.missing, Ordering::Relaxed);
+                    (self.tell)(PullEvent::Arrived { bytes: file.missing });
+                }
                 false => self.fetch_blob(file, stop)?,
             }
             drop(held);
@@ -370,7 +378,7 @@ impl Puller<'_> {
         let path = locks.join(format!("{}.lock", file.about.blob));
         let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let lock = open.map_err(Error::io("written", &path))?;
-        let mut has_told = false;
+        let (begin, mut has_told) = (Instant::now(), false);
         loop {
             match lock.try_lock() {
                 Ok(()) => return Ok(Some(lock)),
@@ -380,7 +388,8 @@ impl Puller<'_> {
                 }
                 Err(TryLockError::WouldBlock) if stop() => return Err(Error::Cancelled),
                 Err(TryLockError::WouldBlock) => {
-                    if !std::mem::replace(&mut has_told, true) {
+                    // A small file is there before anybody has read that it is waited for.
+                    if begin.elapsed() > SOON && !std::mem::replace(&mut has_told, true) {
                         (self.tell)(PullEvent::Waiting { path: &file.path });
                     }
                     thread::sleep(Duration::from_millis(100));
@@ -593,7 +602,6 @@ fn link(snapshot: &Path, path: &str, blob: &Path) -> Result<()> {
 
 /// A name in a folder that nobody else uses.
 fn tempfile_name(folder: &Path) -> PathBuf {
-    use std::sync::atomic::{AtomicU64, Ordering};
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     folder.join(format!(".kino-{}-{count}", std::process::id()))

@@ -159,8 +159,8 @@ fn weights(
     }
 }
 
-/// The variant of a file of weights, by its name in the folder of its part: empty for the usual one;
-/// none where it is no such file.
+/// The variant of a file of weights, by its name in the folder of its part: empty for the usual
+/// one; none where it is no such file.
 fn variant_of(name: &str) -> Option<String> {
     let stems = ["diffusion_pytorch_model", "model"];
     let rest = stems.iter().find_map(|stem| name.strip_prefix(stem))?;

@@ -177,6 +177,19 @@ fn what_is_cut_off_goes_on_where_it_ended() {
     assert_eq!(range, Some("bytes=70000-"));
 }
 
+/// A mirror that gives large files itself leads to another of its own paths.
+#[test]
+fn a_redirect_that_says_what_it_leads_to_is_described_by_that() {
+    let rig = Rig::new();
+    rig.hub.rule(|request, reply| match (request.path.as_str(), reply.status) {
+        ("/own/blob", _) => Reply::new(200, weights()),
+        (_, 302) => reply.with("Location", "/own/blob"),
+        _ => reply,
+    });
+    rig.pull().unwrap();
+    assert_eq!(fs::read(rig.weights_blob()).unwrap(), weights());
+}
+
 #[test]
 fn a_hub_that_knows_no_ranges_begins_anew() {
     let rig = Rig::new();

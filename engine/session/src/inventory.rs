@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use candle_core::{DType, Device};
 use kino_models::ModelFolder;
 use kino_models::checkpoint::{Checkpoint, DataFile, PartFiles};
 use kino_models::families::Families;
 use kino_models::interpolate::read_interpolator;
+use kino_models::model::Model;
 use kino_models::upscale::read_upscaler;
 use kino_models::weight::{LoraSpec, Weights};
 use kino_nodes::path_of_read;
@@ -101,6 +103,17 @@ impl FoundPart {
         }
     }
 
+    fn without_weights(name: &str, problem: String) -> Self {
+        FoundPart {
+            name: name.to_owned(),
+            bytes: 0,
+            types: BTreeMap::new(),
+            tensors: 0,
+            files: Vec::new(),
+            problem: Some(problem),
+        }
+    }
+
     /// The type in which most of it is stored.
     pub fn main_type(&self) -> Option<&str> {
         let most = self.types.iter().max_by_key(|(_, elements)| **elements);
@@ -141,41 +154,36 @@ impl FoundModel {
         };
         let families = Families::default();
         self.family = families.name_of(&checkpoint).map(str::to_owned);
-        for name in checkpoint.part_names() {
-            self.parts.push(match checkpoint.part(name) {
-                Ok(files) => FoundPart::of(name, &files),
-                Err(error) => FoundPart {
-                    name: name.to_owned(),
-                    bytes: 0,
-                    types: BTreeMap::new(),
-                    tensors: 0,
-                    files: Vec::new(),
-                    problem: told(&error),
-                },
+        let read = families.read(&checkpoint);
+        let mut names: BTreeSet<String> = checkpoint.part_names().map(str::to_owned).collect();
+        // Those that the configs say and that have no weights at all.
+        names.extend(read.iter().flat_map(parts_of).map(str::to_owned));
+        for name in names {
+            self.parts.push(match checkpoint.part(&name) {
+                Ok(files) => FoundPart::of(&name, &files),
+                Err(error) => FoundPart::without_weights(&name, error.to_string()),
             });
         }
-        match families.read(&checkpoint) {
+        match read {
             Err(error) => self.problem = told(&error),
-            Ok(model) if probe => {
-                let low = model.low_noise.as_ref().map(|low| &low.denoiser);
-                for denoiser in model.denoiser.iter().chain(low) {
-                    let fault = checkpoint.part(denoiser.part).and_then(|files| {
-                        let weights = Weights::new(
-                            files,
-                            candle_core::DType::F32,
-                            &candle_core::Device::Cpu,
-                        )?;
-                        denoiser.spec.load(&weights.probing()).map(drop)
-                    });
-                    let part = self.parts.iter_mut().find(|part| part.name == denoiser.part);
-                    if let (Some(part), Err(error)) = (part, fault) {
-                        part.problem.get_or_insert(error.to_string());
-                    }
-                }
-            }
+            Ok(model) if probe => self.probe(&checkpoint, &model),
             Ok(_) => {}
         }
         self
+    }
+
+    /// Looks for what the weights of transformers lack, as planning does.
+    fn probe(&mut self, checkpoint: &Checkpoint, model: &Model) {
+        let low_noise = model.low_noise.as_ref().map(|low| &low.denoiser);
+        for denoiser in model.denoiser.iter().chain(low_noise) {
+            let Ok(files) = checkpoint.part(denoiser.part) else { continue };
+            let weights = Weights::new(files, DType::F32, &Device::Cpu);
+            let fault = weights.and_then(|weights| denoiser.spec.load(&weights.probing()));
+            let part = self.parts.iter_mut().find(|part| part.name == denoiser.part);
+            if let (Some(part), Err(error)) = (part, fault) {
+                part.problem.get_or_insert(error.to_string());
+            }
+        }
     }
 
     /// Reads a file that stands alone.
@@ -331,6 +339,18 @@ pub fn show(settings: &Settings, source: &str, graph: &Path) -> Result<FoundMode
 fn embedded(probe: bool) -> FoundModel {
     let folder = Ok(ModelFolder::embedded(EMBEDDED, kino_nodes::EMBEDDED_FILES));
     FoundModel::new(EMBEDDED, ModelOrigin::Embedded, None).read(&folder, probe)
+}
+
+/// The parts that a model has, by its configs.
+fn parts_of(model: &Model) -> impl Iterator<Item = &'static str> {
+    let parts = [
+        model.text_encoder.as_ref().map(|part| part.part),
+        model.image_encoder.as_ref().map(|part| part.part),
+        model.denoiser.as_ref().map(|part| part.part),
+        model.low_noise.as_ref().map(|low| low.denoiser.part),
+        model.vae.as_ref().map(|part| part.part),
+    ];
+    parts.into_iter().flatten()
 }
 
 /// Whether a name is one of a file of weights that is read.

@@ -243,7 +243,8 @@ impl ModelFolder {
         place.is_some_and(|place| place.symlink_metadata().is_ok() && !place.exists())
     }
 
-    fn missing(&self, path: &str) -> Error {
+    /// That a file is missing, and how to get it.
+    pub(super) fn missing(&self, path: &str) -> Error {
         let mut hint = match self.leads_nowhere(path) {
             true => "its link leads nowhere",
             false => "the folder is not a complete model in the diffusers layout",

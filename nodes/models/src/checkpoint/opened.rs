@@ -202,10 +202,10 @@ impl Checkpoint {
 
 impl Checkpoint {
     fn missing(&self, path: &str) -> Error {
-        let hint = match self.folder {
-            Some(_) => "the folder is not a complete model in the diffusers layout",
-            None => "the model is put together of single files, and none of them is this part",
-        };
+        if let Some(folder) = &self.folder {
+            return folder.missing(path);
+        }
+        let hint = "the model is put together of single files, and none of them is this part";
         Error::FileMissing { file: self.describe(path), hint: hint.to_owned() }
     }
 }
