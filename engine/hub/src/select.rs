@@ -77,7 +77,8 @@ pub(crate) fn of_pipeline(
         let is_config = |file: &&&String| {
             let name = file.as_str();
             [".json", ".txt", ".model"].iter().any(|end| name.ends_with(end))
-                && !name.ends_with(".index.json")
+                && !name.contains(".safetensors.index.")
+                && !name.ends_with(".bin.index.json")
         };
         wanted.extend(own.iter().filter(is_config).map(|file| (*file).clone()));
         wanted.extend(weights(model, part, &own, variant)?);
