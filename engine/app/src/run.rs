@@ -29,8 +29,12 @@ pub(crate) fn run(args: &args::Run, screen: &Screen, verbose: u8) -> Result<Exit
     let cancel = Cancel::default();
     interrupt::watch(&cancel);
     let notice = setup::notice(screen, watch.bars().as_ref());
-    let engine =
-        setup::engine(&args.source, &args.target, !args.sweep.is_empty(), (screen, notice))?;
+    let engine = setup::engine(
+        &args.source,
+        (&args.target, &args.sweep),
+        !args.sweep.is_empty(),
+        (screen, notice),
+    )?;
     let graph = engine.open_with(&args.source.graph, &cancel)?;
     let plans = setup::request(&graph, &args.target).cancelled_by(&cancel).sweep(&args.sweep)?;
     warn(screen, &graph, &plans);

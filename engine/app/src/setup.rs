@@ -83,7 +83,7 @@ pub(crate) fn notice(screen: &Screen, bars: Option<&MultiProgress>) -> OnNotice 
 /// When the device cannot be used, or a size is none.
 pub(crate) fn engine(
     source: &Source,
-    target: &Target,
+    (target, sweep): (&Target, &[(String, String)]),
     keeps: bool,
     (screen, notice): (&Screen, OnNotice),
 ) -> Result<Engine, Failure> {
@@ -98,7 +98,7 @@ pub(crate) fn engine(
         let failure = Failure::usage(format!("--allow-read: there is no {}", missing.display()));
         return Err(failure.hint("name a folder or file that is there"));
     }
-    let policy = policy(source, target, &settings_with(&target.flags)?, screen)?;
+    let policy = policy(source, (target, sweep), &settings_with(&target.flags)?, screen)?;
     Ok(engine.build()?.with_policy(&policy))
 }
 
@@ -107,7 +107,7 @@ pub(crate) fn engine(
 /// graph names nothing by itself. What is written lies under `--out` in any case.
 fn policy(
     source: &Source,
-    target: &Target,
+    (target, sweep): (&Target, &[(String, String)]),
     settings: &Settings,
     screen: &Screen,
 ) -> Result<FilePolicy, Failure> {
@@ -121,7 +121,9 @@ fn policy(
         plugins::record_reading(settings, &own, place)?;
     }
     let agreed = plugins::consent(settings)?.read_by_graphs(&own);
-    let given = target.set.iter().flat_map(|(_, value)| paths_in(value)).map(|path| own.join(path));
+    // A file that the user names is meant, but no folder: a text such as `/` or `..` is none.
+    let given = target.set.iter().chain(sweep).flat_map(|(_, value)| paths_in(value));
+    let given = given.map(|path| own.join(path)).filter(|path| !path.is_dir());
     let allowed = given.chain(agreed).chain([own.clone()]).collect::<Vec<_>>();
     let policy = FilePolicy::default().media_within(allowed);
     Ok(match screen.can_ask() {

@@ -29,7 +29,7 @@ pub(crate) fn run(args: &args::Watch, screen: &Screen, verbose: u8) -> Result<Ex
     let target = &args.target;
     let engine = setup::engine(
         &args.source,
-        target,
+        (target, &[]),
         true,
         (screen, setup::notice(screen, watch.bars().as_ref())),
     )?;

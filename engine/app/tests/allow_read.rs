@@ -72,6 +72,22 @@ fn a_graph_reads_its_own_folder_and_those_that_are_named() {
         })"#,
     );
     place.good(&["plan", "job/given.ron", "--set", &format!("image={secret}")]);
+    // A file of a sweep is given, too; a text is none, whatever folder it happens to name.
+    let sweep = ["--sweep", "image=in.png", "--sweep", &format!("image={secret}")];
+    place.good(&[["run", "job/given.ron"].as_slice(), &sweep].concat());
+    place.write(
+        "job/text.ron",
+        format!(
+            r#"Graph(version: 1, inputs: {{"text": (type: "Text", default: "")}}, nodes: {{
+                "in": (op: "image.read", with: {{"path": "{secret}"}}),
+                "out": (op: "image.write", in: {{"frames": "in"}}, with: {{"path": "x.png"}}),
+            }})"#
+        ),
+    );
+    for text in ["/", "..", "a, /, b", "../secret", "red, .., blue"] {
+        let err = said(&place.bad(2, &["plan", "job/text.ron", "--set", &format!("text={text}")]));
+        assert!(err.contains("may not be read"), "{text}: {err}");
+    }
     // A built-in graph, with what is inside the binary.
     place.good(&["plan", "text_to_video", "--allow-read", "data"]);
 }

@@ -68,6 +68,8 @@ pub(crate) struct PlanOptions<'a> {
     /// Whether its files move to folders of their own before it runs: what stands there is looked at
     /// then, by [`LoadedGraph::check_outputs`].
     pub(crate) is_moved: bool,
+    /// A run follows, so that other processes have no use for the numbers that it is given.
+    pub(crate) runs: bool,
 }
 
 /// The registry for checking alone: it infers nothing, so that checking touches no file.
@@ -144,7 +146,7 @@ impl LoadedGraph {
         }
         let services = services.with(Arc::new(self.source.id.clone())).with(policy);
         let services = Arc::new(services);
-        let PlanOptions { inputs, until, draw, cancel, overwrites, is_moved, .. } = *settings;
+        let PlanOptions { inputs, until, draw, cancel, overwrites, is_moved, runs, .. } = *settings;
         // Every path is followed link by link: not once nobody wants the plan any more.
         let locate = |access, path: &str| match cancel.is_cancelled() {
             true => path.to_owned(),
@@ -157,7 +159,7 @@ impl LoadedGraph {
         let (versions, stem) = (&*self.core.versions, &*self.source.stem);
         let machine = &|| self.core.machine().to_vec();
         let number = |before: &str, behind: &str, key| {
-            outputs::number(&self.core.outputs, &folders, (before, behind), key)
+            outputs::number(&self.core.outputs, &folders, (before, behind), key, runs)
         };
         let (locate, number) = (Some(&locate as _), Some(&number as _));
         let settings =

@@ -207,16 +207,18 @@ pub(crate) fn tell_link(folders: &Folders) -> Option<String> {
     Some(format!("{} is a link: files go to {}", escape_line(&out), escape_line(&leads_to)))
 }
 
-/// The number for the `{n}` between two parts of a path.
+/// The number for the `{n}` between two parts of a path; kept from other processes where a run
+/// follows.
 pub(crate) fn number(
     records: &OutputRecords,
     folders: &Folders,
     (before, behind): (&str, &str),
     key: kino_graph::Key,
+    keeps: bool,
 ) -> u64 {
     let (above, before) = before.rsplit_once('/').unwrap_or(("", before));
     let behind = behind.split('/').next().unwrap_or_default();
-    records.number(&located(folders, Access::Write, above), before, behind, key)
+    records.number(&located(folders, Access::Write, above), (before, behind), key, keeps)
 }
 
 /// What stood where a run writes when it began.
@@ -345,6 +347,7 @@ impl<'r> OutputWatch<'r> {
             hash: file.hash.clone(),
             bytes: file.bytes,
             stamp: FileStamp::of(&about).to_string(),
+            ..Record::default()
         };
         Some((folder, record))
     }

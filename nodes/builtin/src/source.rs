@@ -136,7 +136,7 @@ fn is_inside(path: &str) -> bool {
 /// A model's files, wherever they lie.
 pub(crate) enum ModelSource {
     /// Inside the binary.
-    Embedded(&'static [(&'static str, &'static [u8])]),
+    Embedded(kino_models::checkpoint::EmbeddedFiles),
     /// A folder on disk.
     Folder(PathBuf),
 }
