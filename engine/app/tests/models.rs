@@ -32,12 +32,17 @@ struct Rig {
     hub: Hub,
 }
 
+/// The files of the embedded model.
+fn files() -> Vec<(&'static str, &'static [u8])> {
+    kino_shapes::FILES.iter().map(|(path, bytes, ..)| (*path, *bytes)).collect()
+}
+
 /// The longest file of the model.
 const DIT: &str = "transformer/diffusion_pytorch_model.safetensors";
 
 impl Rig {
     fn new() -> Self {
-        Rig { place: Place::new(), hub: Hub::with(kino_shapes::FILES) }
+        Rig { place: Place::new(), hub: Hub::with(&files()) }
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -144,8 +149,8 @@ fn a_graph_names_a_model_of_the_hub_which_is_fetched_by_pull_alone() {
 fn a_pull_that_was_cut_off_is_told_with_what_is_left() {
     let rig = Rig::new();
     rig.graph("hub", "hf:org/tiny");
-    let half = kino_shapes::FILES.iter().find(|(path, _)| *path == DIT).unwrap().1.len() / 2;
-    let dit = server::sha256(kino_shapes::FILES.iter().find(|(path, _)| *path == DIT).unwrap().1);
+    let weights = files().into_iter().find(|(path, _)| *path == DIT).unwrap().1;
+    let (half, dit) = (weights.len() / 2, server::sha256(weights));
     let mut is_first = true;
     let blob = format!("/blob/{dit}");
     rig.hub.rule(move |request, mut reply| {
@@ -245,7 +250,7 @@ fn several_processes_pull_at_once() {
     for mut process in started {
         assert!(process.wait().unwrap().success());
     }
-    let large = kino_shapes::FILES.iter().filter(|(path, _)| path.ends_with(".safetensors"));
+    let large = files().into_iter().filter(|(path, _)| path.ends_with(".safetensors"));
     let fetched = rig.hub.taken().iter().filter(|request| request.is_cdn).count();
     assert_eq!(fetched, large.count(), "each file is fetched by one of them");
     rig.ends(0, &["models", "verify"]);
@@ -370,7 +375,7 @@ fn what_is_at_hand_is_listed_and_shown() {
     let told = rig.ends(2, &["models", "show", "nowhere"]);
     assert!(told.contains("nowhere is neither a file nor a folder here"), "{told}");
     // Parts whose weights lack something say what.
-    for (path, bytes) in kino_shapes::FILES {
+    for (path, bytes) in files() {
         rig.place.write(&format!("tiny/{path}"), bytes);
     }
     rig.ends(0, &["models", "show", "tiny"]);
