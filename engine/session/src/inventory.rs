@@ -6,16 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device};
 use kino_models::ModelFolder;
 use kino_models::checkpoint::{Checkpoint, DataFile, PartFiles};
 use kino_models::families::Families;
 use kino_models::interpolate::read_interpolator;
 use kino_models::model::Model;
 use kino_models::upscale::read_upscaler;
-use kino_models::weight::{LoraSpec, Weights};
-use kino_nodes::path_of_read;
+use kino_models::weight::LoraSpec;
 pub use kino_nodes::{ModelFolders, ModelPlace};
+use kino_nodes::{OpenModel, path_of_read};
 use kino_world::extra_model_paths;
 use kino_world::hub::{HubCache, HubGap, HubModel, HubSnapshot};
 
@@ -166,37 +165,37 @@ impl FoundModel {
         }
         match read {
             Err(error) => self.problem = told(&error),
-            Ok(model) if probe => self.probe(&checkpoint, &model),
+            Ok(model) if probe => self.probe(OpenModel::new(checkpoint, model)),
             Ok(_) => {}
         }
         self
     }
 
-    /// Looks for what the weights of transformers lack, as planning does.
-    fn probe(&mut self, checkpoint: &Checkpoint, model: &Model) {
-        let low_noise = model.low_noise.as_ref().map(|low| &low.denoiser);
-        for denoiser in model.denoiser.iter().chain(low_noise) {
-            let Ok(files) = checkpoint.part(denoiser.part) else { continue };
-            let weights = Weights::new(files, DType::F32, &Device::Cpu);
-            let fault = weights.and_then(|weights| denoiser.spec.load(&weights.probing()));
-            let part = self.parts.iter_mut().find(|part| part.name == denoiser.part);
-            if let (Some(part), Err(error)) = (part, fault) {
-                part.problem.get_or_insert(error.to_string());
+    /// What the weights of parts lack, or have beside what is read, as planning finds it.
+    fn probe(&mut self, model: OpenModel) {
+        let left_over = model
+            .left_over
+            .iter()
+            .map(|(part, names)| (*part, format!("weights that it does not read: {names}")));
+        for (name, said) in model.faults.iter().cloned().chain(left_over) {
+            if let Some(part) = self.parts.iter_mut().find(|part| part.name == name) {
+                part.problem.get_or_insert(said);
             }
         }
     }
 
-    /// Reads a file that stands alone.
-    fn read_file(mut self, path: &Path) -> Self {
+    /// Reads a file that stands alone; with `probe`, what it lacks or has too much, too.
+    fn read_file(mut self, path: &Path, probe: bool) -> Self {
         let files = DataFile::open(path, &path.display().to_string()).and_then(PartFiles::of_file);
         let files = match files {
             Ok(files) => files,
             Err(error) => return FoundModel { problem: Some(error.to_string()), ..self },
         };
         let families = Families::default();
-        let name = match families.identify(&files) {
+        let known = families.identify(&files);
+        let name = match &known {
             Ok((family, part)) => {
-                self.family = Some(family.to_owned());
+                self.family = Some((*family).to_owned());
                 part
             }
             Err(_) if read_upscaler(&files).is_ok() => "upscaler",
@@ -208,6 +207,17 @@ impl FoundModel {
             }
         };
         self.parts.push(FoundPart::of(name, &files));
+        if let (true, Some((_, part))) = (probe, known.ok()) {
+            let model =
+                families.assemble(None, &[(part, path.to_owned())]).and_then(|checkpoint| {
+                    let parts = families.read(&checkpoint)?;
+                    Ok(OpenModel::new(checkpoint, parts))
+                });
+            match model {
+                Ok(model) => self.probe(model),
+                Err(error) => self.problem = Some(error.to_string()),
+            }
+        }
         self
     }
 
@@ -221,7 +231,7 @@ impl FoundModel {
             for path in kino_world::hub::files_below(&snapshot.folder) {
                 let place = snapshot.folder.join(&path);
                 if is_weights(&place) && place.is_file() {
-                    let one = FoundModel::new("", ModelOrigin::Hub, None).read_file(&place);
+                    let one = FoundModel::new("", ModelOrigin::Hub, None).read_file(&place, false);
                     found.family = found.family.or(one.family);
                     found.parts.extend(one.parts);
                 }
@@ -286,7 +296,7 @@ pub fn list(settings: &Settings) -> Result<Vec<FoundModel>> {
             let one = FoundModel::new(source, ModelOrigin::Folder, Some(path.clone()));
             let one = match path.is_dir() {
                 true => one.read(&ModelFolder::directory(&path), false),
-                false => one.read_file(&path),
+                false => one.read_file(&path, false),
             };
             found.push(FoundModel { is_shadowed, ..one });
         }
@@ -318,7 +328,7 @@ pub fn show(settings: &Settings, source: &str, graph: &Path) -> Result<FoundMode
             Some(file) => {
                 let path = cache.find_file(&model, file).map_err(missing)?;
                 let found = FoundModel::new(source, ModelOrigin::Hub, Some(path.clone()));
-                Ok(found.read_file(&path))
+                Ok(found.read_file(&path, true))
             }
         };
     }
@@ -332,7 +342,7 @@ pub fn show(settings: &Settings, source: &str, graph: &Path) -> Result<FoundMode
     let found = FoundModel::new(source, ModelOrigin::Folder, Some(path.clone()));
     Ok(match path.is_dir() {
         true => found.read(&ModelFolder::directory(&path), true),
-        false => found.read_file(&path),
+        false => found.read_file(&path, true),
     })
 }
 

@@ -298,36 +298,36 @@ pub(crate) fn folders_of(part: &str) -> &'static [&'static str] {
     }
 }
 
-/// Finds a file that a graph names for a part: in the local Hugging Face cache, relative to
-/// `graph`, or in the folders of `models` and what ComfyUI calls the folders inside them.
+/// Finds a file that a graph names for a part at a port: in the local Hugging Face cache, relative
+/// to `graph`, or in the folders of `models` and what ComfyUI calls the folders inside them.
 ///
 /// # Errors
 /// When there is none; the error says where it was looked for.
 pub(crate) fn find_part(
-    part: &'static str,
+    (port, part): (&'static str, &str),
     path: &str,
     graph: &Path,
     models: &ModelFolders,
     policy: &FilePolicy,
 ) -> Result<PathBuf, PlanError> {
-    if let Some(found) = hub_file(part, path, policy)? {
+    if let Some(found) = hub_file(port, path, policy)? {
         return Ok(found);
     }
     let own = graph.join(path);
-    policy.check_model(&own).map_err(at_input(part))?;
+    policy.check_model(&own).map_err(at_input(port))?;
     if own.exists() {
         return Ok(own);
     }
-    if let Some(found) = models.find((part, path), folders_of(part), policy)? {
+    if let Some(found) = models.find((port, path), folders_of(part), policy)? {
         return Ok(found);
     }
     let hint = format!(
-        "it is a safetensors file, relative to the graph or to a folder of the setting `models`, or \
-         hf:OWNER/NAME/PATH{}",
+        "it is a safetensors or GGUF file, relative to the graph or to a folder of the setting \
+         `models`, or hf:OWNER/NAME/PATH{}",
         models.looked(path, folders_of(part))
     );
     let message = format!("{} does not exist", own.display());
-    Err(PlanError::at(part, message).hint(hint).of_machine())
+    Err(PlanError::at(port, message).hint(hint).of_machine())
 }
 
 /// The model of the hub that a text names; none where it names something else.
