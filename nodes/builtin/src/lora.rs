@@ -10,6 +10,7 @@ use kino_port::{
     Fact, Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, ports, real, text,
 };
 
+use crate::files::doubled;
 use crate::infer::{InferCx, InferResult, refuse};
 use crate::models::{
     AdapterHandle, DitHandle, LowNoise, Models, OpenNetwork, network_error, network_file,
@@ -26,7 +27,10 @@ pub(crate) static APPLY: NodeDef = NodeDef {
             text("path", "")
                 .required()
                 .file()
-                .about("A LoRA as a safetensors file, relative to the graph."),
+                .about(
+                    "A LoRA as a safetensors file: relative to the graph, by its name in `loras` of a \
+                     folder of the setting `models`, or `hf:OWNER/NAME/PATH`."
+                ),
             real("strength", 1.0).within(-100.0, 100.0).about(
                 "How strongly it counts: 1 as in training, 0 not at all, below 0 against it."
             ),
@@ -53,6 +57,9 @@ The LoRAs of a few steps (LightX2V and others) are used without guidance: `steps
 `scheduler` \"lcm\" or \"euler\", and for Wan 2.2 A14B two files, one an expert.\n\n\
 Example:\n    \"fast\": (op: \"lora.apply\", in: {\"dit\": \"model.dit\"}, with: {\"path\": \
 \"fast_4_steps.safetensors\"}),";
+
+/// What ComfyUI calls the folder of LoRAs.
+const KINDS: [&str; 1] = ["loras"];
 
 const PARTS: [Cow<'static, str>; 3] =
     [Cow::Borrowed("auto"), Cow::Borrowed("high"), Cow::Borrowed("low")];
@@ -88,7 +95,7 @@ fn open(
     path: &str,
     planned: Option<&str>,
 ) -> Result<Arc<OpenNetwork<LoraSpec>>, PlanError> {
-    let source = network_file(services, ("path", path), "a LoRA is")?;
+    let source = network_file(services, ("path", path), &KINDS, "a LoRA is")?;
     let models = services.get::<Models>().map_err(|error| PlanError::new(error.to_string()))?;
     models.open_lora(&source, planned).map_err(network_error("path"))?.allowed(services, "path")
 }
@@ -192,6 +199,7 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     let info = StepInfo {
         key: opened.identity().to_vec(),
         reads: opened.reads(path),
+        warnings: doubled(services, ("path", path), &KINDS).into_iter().collect(),
         ..StepInfo::default()
     };
     let strength = facts.real("strength");
