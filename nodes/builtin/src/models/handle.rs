@@ -19,18 +19,18 @@ pub struct OpenModel {
     /// Its parts, as its family reads them.
     pub parts: Model,
     /// What the weights of a part lack, by the part: found by names, shapes and types alone.
-    pub(crate) faults: Vec<(&'static str, String)>,
+    pub faults: Vec<(&'static str, String)>,
     /// The same of the autoencoder: of its encoder, and of its decoder, which need not be there
     /// both.
-    vae_faults: [Option<String>; 2],
+    pub vae_faults: [Option<String>; 2],
     /// Weights of single files that their part does not read, by the part.
-    pub(crate) left_over: Vec<(&'static str, String)>,
+    pub left_over: Vec<(&'static str, String)>,
 }
 
 impl OpenModel {
     /// Looks for what the weights of all parts lack, and for what is left over of their single
     /// files.
-    pub(crate) fn new(checkpoint: Checkpoint, parts: Model) -> Self {
+    pub fn new(checkpoint: Checkpoint, parts: Model) -> Self {
         let mut found = Found::default();
         let low_noise = parts.low_noise.as_ref().map(|low| &low.denoiser);
         for Component { part, spec } in parts.denoiser.iter().chain(low_noise) {
