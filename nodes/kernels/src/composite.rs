@@ -41,7 +41,9 @@ pub fn linear_e4m3(
     bias: Option<&Tensor>,
 ) -> Result<Tensor> {
     let table = Tensor::new(&E4M3.map(|number| number * scale), weight.device())?;
-    let wide = table.index_select(&weight.flatten_all()?, 0)?.reshape(weight.dims())?;
+    // As U32, since candle's `index_select` takes an index of 255 in U8 for none at all.
+    let bytes = weight.flatten_all()?.to_dtype(DType::U32)?;
+    let wide = table.index_select(&bytes, 0)?.reshape(weight.dims())?;
     linear(x, &wide.to_dtype(x.dtype())?, bias)
 }
 
