@@ -204,7 +204,7 @@ fn infer(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     let dit = review.part::<DitHandle>("dit");
     let encoding = dit.and_then(|dit| review.take(encoding(&dit)));
-    let vae = review.part::<VaeHandle>("vae");
+    let vae = review.vae(Network::Encoder);
     let ends =
         ["start", "end"].map(|port| facts.is_fed(port).then(|| review.partly::<Frames>(port)));
     if let (Some(encoding), Some(strength)) = (encoding, facts.real("strength")) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kino_node::{Error, ValueType};
 use kino_port::{Fact, Facts, Literal, PlanError, StepInfo};
 
-use crate::models::MissingPart;
+use crate::models::{MissingPart, Network, VaeHandle};
 
 /// What inference gives: what is known of the results, or every reason against them.
 pub(crate) type InferResult = Result<StepInfo, Vec<PlanError>>;
@@ -49,6 +49,18 @@ impl<'a> InferCx<'a> {
         match self.facts.get(port)? {
             Fact::Typed(description) => Arc::clone(description).downcast().ok(),
             _ => None,
+        }
+    }
+
+    /// The autoencoder at port `vae`, if weights of this network of it are all there.
+    pub(crate) fn vae(&mut self, network: Network) -> Option<Arc<VaeHandle>> {
+        let vae = self.part::<VaeHandle>("vae")?;
+        match vae.fault(network) {
+            Some(fault) => {
+                self.error(PlanError::at("vae", fault));
+                None
+            }
+            None => Some(vae),
         }
     }
 

@@ -302,7 +302,7 @@ fn check_dit(dit: &DitHandle, vae: &VaeHandle) -> Result<(), PlanError> {
 fn infer(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     let dit = review.part::<DitHandle>("dit");
-    let vae = review.part::<VaeHandle>("vae");
+    let vae = review.vae(Network::Encoder);
     let video = facts.is_fed("video").then(|| review.partly::<Frames>("video"));
     let mask = facts.is_fed("mask").then(|| review.partly::<Mask>("mask"));
     let references = named_facts(facts, "references");

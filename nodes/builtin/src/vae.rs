@@ -182,7 +182,7 @@ fn check_side(part: &VaeHandle, axis: &str, side: usize) -> Result<usize, PlanEr
 
 fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
-    let part = review.part::<VaeHandle>("vae");
+    let part = review.vae(Network::Encoder);
     let frames = review.partly::<Frames>("frames");
     let Some(part) = part else { return review.finish(StepInfo::default()) };
     let mut side = |axis: &str, side: Option<usize>| {
@@ -242,7 +242,7 @@ fn check_latent(
 
 fn infer_decode(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
-    let part = review.part::<VaeHandle>("vae");
+    let part = review.vae(Network::Decoder);
     let latent = review.partly::<Latent>("latent");
     let Some(part) = part else { return review.finish(StepInfo::default()) };
     let [channels, count, height, width] = latent.shape;

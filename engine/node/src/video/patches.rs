@@ -54,6 +54,13 @@ impl ClipFact {
         self.grid.into_iter().try_fold(1, |tokens: usize, side| Some(tokens.saturating_mul(side?)))
     }
 
+    /// The clip, if all of it is known.
+    pub fn clip(&self) -> Option<Clip> {
+        let [t, h, w] = self.grid;
+        let (name, space) = (self.name.clone(), self.space.clone());
+        Some(Clip { name, grid: [t?, h?, w?], channels: self.channels, space })
+    }
+
     /// The shape of its latent of patches `(t, h, w)`, `[c, f, h, w]`, as far as it is known.
     pub fn shape(&self, patch: [usize; 3]) -> [Option<usize>; 4] {
         let side = |axis: usize| self.grid[axis].map(|side| side.saturating_mul(patch[axis]));
