@@ -187,9 +187,7 @@ impl<'f> Decoder<'f> {
             return Err(Error::content(path, message).advise(way));
         }
         if let Err(refused) = &decoder.profile {
-            let way =
-                "save it in sRGB, as an editor does, or: `magick IN -colorspace sRGB OUT.png`";
-            return Err(Error::content(path, refused).advise(way));
+            return Err(Error::content(path, refused).advise(profile::WAY));
         }
         Ok(decoder)
     }
@@ -354,7 +352,11 @@ fn continued(file: &[u8], with: u8) -> Vec<u8> {
     [file, &[with; 4096], &[0xff, 0xd9]].concat()
 }
 
-fn of_icc(profile: Option<Vec<u8>>, is_grey: bool) -> Result<Option<ColorProfile>, Refused> {
+/// What the ICC profile of a file says, if it has one.
+pub(crate) fn of_icc(
+    profile: Option<Vec<u8>>,
+    is_grey: bool,
+) -> Result<Option<ColorProfile>, Refused> {
     match profile.filter(|profile| profile.len() <= profile::LONGEST) {
         Some(profile) => ColorProfile::of_icc(&profile, is_grey),
         None => Ok(None),
@@ -363,7 +365,10 @@ fn of_icc(profile: Option<Vec<u8>>, is_grey: bool) -> Result<Option<ColorProfile
 
 /// What a PNG says of its colours: of several chunks the one that counts before the others (W3C
 /// PNG, third edition, §13.10).
-fn png_profile(info: &png::Info<'_>, is_grey: bool) -> Result<Option<ColorProfile>, Refused> {
+pub(crate) fn png_profile(
+    info: &png::Info<'_>,
+    is_grey: bool,
+) -> Result<Option<ColorProfile>, Refused> {
     if let Some(points) = info.coding_independent_code_points {
         let png::CodingIndependentCodePoints {
             color_primaries,

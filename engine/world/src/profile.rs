@@ -11,6 +11,10 @@ pub(crate) const LONGEST: usize = 16 << 20;
 /// How near two numbers of 0…1 are that nobody tells apart in 8 bits.
 const NEAR: f32 = 1.0 / 1024.0;
 
+/// What to do about a file whose colours are not converted.
+pub(crate) const WAY: &str =
+    "save it in sRGB, as an editor does, or: `magick IN -colorspace sRGB OUT.png`";
+
 /// Why a profile is not converted.
 pub(crate) type Refused = String;
 
