@@ -517,7 +517,7 @@ fn what_a_file_is_is_told_before_all_of_it_is_read() {
         let path = place.write(name, start);
         fs::OpenOptions::new().write(true).open(path).unwrap().set_len(1 << 40).unwrap();
         let mut command = place.command(&["plan", "g.ron"]);
-        let mut running = command.env("KINO_FFMPEG", "").stderr(std::process::Stdio::piped());
+        let running = command.env("KINO_FFMPEG", "").stderr(std::process::Stdio::piped());
         let mut running = running.spawn().unwrap();
         while running.try_wait().unwrap().is_none() {
             std::thread::sleep(std::time::Duration::from_millis(20));
@@ -548,7 +548,16 @@ fn only_the_tensor_that_is_asked_for_matters() {
     let names = String::from_utf8_lossy(&input("with_BOOL.safetensors")).into_owned();
     let other = names.split('"').collect::<Vec<_>>();
     let other = other.windows(5).find(|w| w[2] == "dtype" && w[4] == "BOOL").map(|w| w[0]).unwrap();
-    place.good(&["run", "g.ron", "-s", "file=b.safetensors", "-s", &format!("name={other}"), "-o", "bool"]);
+    place.good(&[
+        "run",
+        "g.ron",
+        "-s",
+        "file=b.safetensors",
+        "-s",
+        &format!("name={other}"),
+        "-o",
+        "bool",
+    ]);
     // Types that this version knows, those that the format knows, and those that nobody does.
     for (dtype, elements, bytes) in [
         ("C64", 1, 8),

@@ -50,9 +50,11 @@ impl InputFile {
         let path = self.path().to_owned();
         let header = header(self, &path)?;
         // A tensor of another type stands in nobody's way who asks for this one.
-        let infos = header.tensors.into_iter().filter_map(|SafetensorsEntry { name, dtype, shape, .. }| {
-            Some(TensorInfo { dtype: read_as(&dtype)?, name, shape })
-        });
+        let infos = header.tensors.into_iter().filter_map(
+            |SafetensorsEntry { name, dtype, shape, .. }| {
+                Some(TensorInfo { dtype: read_as(&dtype)?, name, shape })
+            },
+        );
         let mut infos: Vec<TensorInfo> = infos.collect();
         infos.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(infos)

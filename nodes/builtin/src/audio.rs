@@ -149,9 +149,8 @@ fn infer_read(services: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     let Some(path) = facts.text("path") else { return review.finish(StepInfo::default()) };
     let ffmpeg = ffmpeg(services);
-    let open = |file: &mut InputFile| {
-        AudioReader::open(file, ffmpeg.as_deref()).map_err(at_port("path"))
-    };
+    let open =
+        |file: &mut InputFile| AudioReader::open(file, ffmpeg.as_deref()).map_err(at_port("path"));
     let Some((source, sound)) = review.take(PlannedInput::look(services, path, open)) else {
         return review.finish(StepInfo::default());
     };

@@ -243,7 +243,13 @@ impl FramesBuilder {
     }
 
     fn of(fps: Option<f64>, ledger: Option<Arc<Ledger>>) -> Self {
-        FramesBuilder { frames: Frames::empty(fps), ledger, scratch: None, reach: None, all_whole: true }
+        FramesBuilder {
+            frames: Frames::empty(fps),
+            ledger,
+            scratch: None,
+            reach: None,
+            all_whole: true,
+        }
     }
 
     /// Appends frames `[n, h, w, 3]`; they are brought to the CPU as f32, whole numbers as levels of

@@ -476,8 +476,7 @@ fn webp_frame(mut chunks: &[u8], [width, height]: [u32; 2]) -> Result<Vec<u8>, R
     let [wide, high] = [width - 1, height - 1].map(u32::to_le_bytes);
     let about = [&[if has_alpha { 0x10 } else { 0 }, 0, 0, 0][..], &wide[..3], &high[..3]].concat();
     let still = riff(b"RIFF", &[b"WEBP".as_slice(), &riff(b"VP8X", &about), &parts].concat());
-    let mut decoder =
-        image_webp::WebPDecoder::new(io::Cursor::new(still)).map_err(webp_damaged)?;
+    let mut decoder = image_webp::WebPDecoder::new(io::Cursor::new(still)).map_err(webp_damaged)?;
     decoder.set_memory_limit(MOST_MEMORY);
     if decoder.dimensions() != (width, height) {
         return Err("it is damaged: a frame of it has another size than it says".to_owned());

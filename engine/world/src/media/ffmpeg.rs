@@ -221,7 +221,8 @@ impl Foreign {
         let Some(mut out) = running.0.stdout.take() else {
             return Err(Error::content(&self.path, "`ffmpeg` gives nothing"));
         };
-        let (count, length) = (self.timing.ticks.len(), self.size.0 * self.size.1 * 2 * self.channels());
+        let (count, length) =
+            (self.timing.ticks.len(), self.size.0 * self.size.1 * 2 * self.channels());
         let (give, take) = sync_channel::<(usize, Vec<u8>)>(2);
         let outcome = std::thread::scope(|scope| {
             let last = frames.last().copied().unwrap_or_default();
@@ -323,12 +324,7 @@ const CONTAINERS: &str = "mov,matroska,webm,avi,flv,live_flv,kux,asf,asf_o,mpegt
                           iff,xwma,dsf,qoa,sox,act,gsm,ircam,avr,dsicin";
 
 /// The program, told to read a file, of the video with this decoder rather than its own.
-pub(super) fn command(
-    program: &Path,
-    path: &Path,
-    level: &str,
-    decoder: Option<&str>,
-) -> Command {
+pub(super) fn command(program: &Path, path: &Path, level: &str, decoder: Option<&str>) -> Command {
     let mut command = Command::new(program);
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut input = OsString::from("file:");
@@ -556,12 +552,16 @@ mod tests {
     #[test]
     fn transparency_is_told_by_names_of_forms_and_by_what_a_file_says() {
         let line = |codec: &str| format!("  Stream #0:0: Video: {codec}, 64x48, 25 fps\n");
-        for with in
-            ["png, rgba(pc, gbr)", "prores (4444) (ap4h), yuva444p12le(tv)", "qtrle, argb", "a, pal8"]
-        {
+        for with in [
+            "png, rgba(pc, gbr)",
+            "prores (4444) (ap4h), yuva444p12le(tv)",
+            "qtrle, argb",
+            "a, pal8",
+        ] {
             assert!(has_alpha(&line(with)), "{with}");
         }
-        for without in ["hevc (Main 10), yuv420p10le(tv)", "png, rgb24", "v210, yuv422p10le", "ffv1"]
+        for without in
+            ["hevc (Main 10), yuv420p10le(tv)", "png, rgb24", "v210, yuv422p10le", "ffv1"]
         {
             assert!(!has_alpha(&line(without)), "{without}");
         }

@@ -119,7 +119,8 @@ impl VideoReader {
         let bytes = |(width, height): (usize, usize), pixel: usize| (width * height * pixel) as u64;
         match scanned {
             Some(Animated { size, timing }) => {
-                let profile = form.profile(file).map_err(|message| Error::content(&path, message))?;
+                let profile =
+                    form.profile(file).map_err(|message| Error::content(&path, message))?;
                 let profile = profile
                     .map_err(|refused| Error::content(&path, refused).advise(profile::WAY))?;
                 let pixel = match form {
