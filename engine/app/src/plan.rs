@@ -21,7 +21,7 @@ pub(crate) fn run(args: &args::Plan, screen: &Screen) -> Result<Exit, Failure> {
         &args.source,
         (&args.target, &[]),
         false,
-        (screen, setup::notice(screen, None)),
+        (screen, setup::notice(screen, None, false)),
     )?
     .open(&args.source.graph)?;
     let plan = setup::request(&graph, &args.target).plan()?;

@@ -28,7 +28,7 @@ pub(crate) fn run(args: &args::Run, screen: &Screen, verbose: u8) -> Result<Exit
     // Reading, loading and planning take time, too.
     let cancel = Cancel::default();
     interrupt::watch(&cancel);
-    let notice = setup::notice(screen, watch.bars().as_ref());
+    let notice = setup::notice(screen, watch.bars().as_ref(), true);
     let engine = setup::engine(
         &args.source,
         (&args.target, &args.sweep),

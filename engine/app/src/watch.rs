@@ -31,7 +31,7 @@ pub(crate) fn run(args: &args::Watch, screen: &Screen, verbose: u8) -> Result<Ex
         &args.source,
         (target, &[]),
         true,
-        (screen, setup::notice(screen, watch.bars().as_ref())),
+        (screen, setup::notice(screen, watch.bars().as_ref(), true)),
     )?;
     let request = engine.watch(&args.source.graph).inputs(target.set.as_slice().into());
     let request = request.out(&target.out).until(target.until.as_deref());

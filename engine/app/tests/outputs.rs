@@ -91,6 +91,20 @@ fn runs_of_a_sweep_and_sinks_of_a_graph_count_on() {
 }
 
 #[test]
+fn runs_at_the_same_time_count_apart() {
+    let place = place("{n}.png");
+    let mut files: Vec<_> = std::thread::scope(|scope| {
+        let place = &place;
+        let run = move |n: u32| place.kino(&["run", "g.ron", "-s", &format!("factor={n}")]);
+        let runs: Vec<_> = (2..7).map(|n| scope.spawn(move || told(&run(n)))).collect();
+        runs.into_iter().flat_map(|run| run.join().unwrap()).collect()
+    });
+    files.sort();
+    let expected = (1..6).map(|n| (format!("out/00{n}.png"), "new".to_owned()));
+    assert_eq!(files, expected.collect::<Vec<_>>());
+}
+
+#[test]
 fn a_folder_is_counted_as_a_file_is() {
     let place = place("{graph}/{n}/f_%02d.png");
     check(&place, &[], &[("out/g/001/f_00.png", "new")]);

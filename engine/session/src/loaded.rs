@@ -33,6 +33,8 @@ pub(crate) struct Planned {
     pub(crate) loaded: Arc<LoadedGraph>,
     pub(crate) services: Arc<Services>,
     pub(crate) plan: kino_graph::Plan,
+    /// Whether it may replace files that the graph did not write.
+    pub(crate) overwrites: bool,
 }
 
 impl Planned {
@@ -41,7 +43,7 @@ impl Planned {
     /// # Errors
     /// When it needs more.
     pub(crate) fn within(self, most: u64) -> Result<Self> {
-        let Planned { loaded, services, plan } = &self;
+        let Planned { loaded, services, plan, .. } = &self;
         let needs = loaded.core.runtime.forecast(plan, &loaded.registry, services).peak;
         if needs <= most {
             return Ok(self);
@@ -142,7 +144,7 @@ impl LoadedGraph {
         };
         let policy = Arc::new(self.source.policy.clone().and(settings.policy));
         for graph in self.source.used() {
-            policy.check_model(&graph)?;
+            policy.check_read(&graph)?;
         }
         let services = services.with(Arc::new(self.source.id.clone())).with(policy);
         let services = Arc::new(services);
@@ -175,7 +177,7 @@ impl LoadedGraph {
         }
         let plan = plan.map_err(Error::Graph)?;
         self.check_memory(&plan, &services)?;
-        let mut planned = Planned { loaded: Arc::clone(self), services, plan };
+        let mut planned = Planned { loaded: Arc::clone(self), services, plan, overwrites };
         if !is_moved {
             self.check_outputs(&mut planned, &folders, overwrites)?;
         }

@@ -32,6 +32,8 @@
 
 mod activation;
 mod attention;
+mod block_linear;
+mod blocks;
 mod buffer;
 mod cancel;
 pub mod composite;
@@ -53,9 +55,12 @@ mod resize;
 mod rows;
 mod tier;
 mod warp;
+mod widened;
 
 pub use activation::{clamp_finite, gelu, gelu_tanh, rope_interleaved, silu, span_attention};
 pub use attention::{attention, attention_with_bias};
+pub use block_linear::linear_blocks;
+pub use blocks::{BlockType, widen_blocks, widen_rows};
 pub use cancel::{CancelGuard, IsCancelled, cancelled_by, is_cancelled};
 pub use conv::{conv, conv_sum};
 pub use conv_weights::{ConvInput, ConvWeights};

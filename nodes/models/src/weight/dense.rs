@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Tensor};
 use kino_kernels as kernels;
+use kino_kernels::BlockType;
 
 use crate::error::Result;
 
@@ -17,6 +18,13 @@ pub enum Weight {
         /// What each is multiplied by.
         scale: f32,
     },
+    /// Numbers in blocks that share their scales, which are widened where they are multiplied.
+    Blocks {
+        /// The blocks as bytes, `[out, bytes of a row]` in U8.
+        bytes: Tensor,
+        /// Their form.
+        blocks: BlockType,
+    },
 }
 
 impl Weight {
@@ -28,7 +36,29 @@ impl Weight {
         match self {
             Self::Dense(weight) => Ok(kernels::linear(x, weight, bias)?),
             Self::E4m3 { bytes, scale } => Ok(kernels::linear_e4m3(x, bytes, *scale, bias)?),
+            Self::Blocks { bytes, blocks } => Ok(kernels::linear_blocks(x, bytes, *blocks, bias)?),
         }
+    }
+
+    /// Some of its rows, widened. Shapes: `ids` `[n]` in U32; the result `[n, inner]`.
+    ///
+    /// # Errors
+    /// When an id is none of a row.
+    pub fn rows(&self, ids: &Tensor, dtype: DType) -> Result<Tensor> {
+        let device = ids.device();
+        let rows = match self {
+            Self::Dense(weight) => weight.index_select(ids, 0)?,
+            Self::E4m3 { bytes, scale } => {
+                let numbers: Vec<f32> = (0..=255).map(|byte| kernels::e4m3(byte) * scale).collect();
+                let bytes = bytes.index_select(ids, 0)?;
+                let table = Tensor::from_vec(numbers, 256, device)?;
+                table.index_select(&bytes.flatten_all()?, 0)?.reshape(bytes.dims())?
+            }
+            Self::Blocks { bytes, blocks } => {
+                kernels::widen_rows(&bytes.index_select(ids, 0)?, *blocks)?.to_device(device)?
+            }
+        };
+        Ok(rows.to_dtype(dtype)?)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Weights of a part by name, seen from a scope inside it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Shape, Tensor};
 use super::dense::{Adapter, Weight};
 use super::lora::Lora;
 use super::read;
-use crate::checkpoint::{DataFile, ModelFolder, PartFiles};
+use crate::checkpoint::{DataFile, ModelFolder, PartFiles, StoredType};
 use crate::error::{Error, Result};
 
 /// Tensors that were read, by name and type: networks that are made of the same weights share them.
@@ -47,6 +47,29 @@ pub struct AppliedLora {
     pub strength: f64,
 }
 
+/// What a network asked of weights that were not read.
+#[derive(Default)]
+pub struct Probe(Mutex<HashSet<String>>);
+
+/// What stands in files beside weights and is no fault: the tokenizer and marks of ComfyUI, and
+/// scales of activations, which are not rounded here.
+const BESIDE: [&str; 5] = ["spiece_model", SCALED, ".scale_input", ".input_scale", ".comfy_quant"];
+
+impl Probe {
+    /// The weights that nobody asked for, sorted; none where nothing was asked for at all.
+    pub fn left_over<'a>(&self, files: &'a PartFiles) -> Vec<&'a str> {
+        let asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_beside = |name: &str| BESIDE.iter().any(|end| name.ends_with(end));
+        match asked.is_empty() {
+            true => Vec::new(),
+            false => {
+                let names = files.names().into_iter();
+                names.filter(|name| !asked.contains(*name) && !is_beside(name)).collect()
+            }
+        }
+    }
+}
+
 /// Weights of one part of a model, seen from a scope inside it.
 ///
 /// Cheap to clone: the files are shared. Nothing is read before [`Weights::get`].
@@ -58,8 +81,8 @@ pub struct Weights {
     device: Device,
     store: Option<Arc<TensorStore>>,
     adapters: Arc<[AppliedLora]>,
-    /// Whether nothing is read: see [`Weights::probing`].
-    probing: bool,
+    /// Where nothing is read: see [`Weights::probing`].
+    probe: Option<Arc<Probe>>,
 }
 
 impl Weights {
@@ -73,13 +96,13 @@ impl Weights {
         }
         let (prefix, device) = (String::new(), device.clone());
         let (store, adapters) = (None, Arc::default());
-        Ok(Self { files, prefix, dtype, device, store, adapters, probing: false })
+        Ok(Self { files, prefix, dtype, device, store, adapters, probe: None })
     }
 
-    /// Weights of one safetensors file.
+    /// Weights of one file, safetensors or GGUF.
     ///
     /// # Errors
-    /// When the file cannot be read or is not safetensors, or `dtype` is neither f32 nor bf16.
+    /// When the file cannot be read or is neither of them, or `dtype` is neither f32 nor bf16.
     pub fn open(path: &Path, dtype: DType, device: &Device) -> Result<Self> {
         let name = path.display().to_string();
         let file = DataFile::open(path, &name)?;
@@ -88,10 +111,11 @@ impl Weights {
 
     /// The same weights, of which none is read: each is zeros that take no memory, or the error that
     /// reading it would be. A network that is made of them says what is missing, of another shape,
-    /// or of a type that is not read; it is not to be computed with.
+    /// or of a type that is not read; it is not to be computed with. `probe` then knows what it
+    /// asked for.
     #[must_use]
-    pub fn probing(mut self) -> Self {
-        self.probing = true;
+    pub fn probing(mut self, probe: &Arc<Probe>) -> Self {
+        self.probe = Some(Arc::clone(probe));
         self
     }
 
@@ -128,7 +152,16 @@ impl Weights {
 
     /// Whether there is a weight of this name in this scope.
     pub fn contains(&self, name: &str) -> bool {
-        self.files.place(&self.full(name)).is_some()
+        let full = self.full(name);
+        self.ask(&full);
+        self.files.place(&full).is_some()
+    }
+
+    fn ask(&self, full: &str) {
+        if let Some(probe) = &self.probe {
+            let mut asked = probe.0.lock().unwrap_or_else(PoisonError::into_inner);
+            asked.insert(full.to_owned());
+        }
     }
 
     /// The stored shape of a weight, without reading it.
@@ -160,7 +193,7 @@ impl Weights {
     }
 
     /// The matrix `weight` of a linear layer, `[out, inner]`, and the adapters beside it. One that
-    /// is stored in eight bits a number stays so.
+    /// is stored in eight bits a number or in blocks stays so.
     pub(super) fn matrix(
         &self,
         inner: usize,
@@ -171,10 +204,16 @@ impl Weights {
         let adapters = self.beside(full.strip_suffix(".weight").unwrap_or(&full));
         let adapters = adapters.map(|adapter| adapter.to_dtype(dtype)).collect::<Result<_>>()?;
         let is_changed = self.adapters.iter().any(|own| own.lora.difference(&full).is_some());
-        let stored = self.files.find(&full)?.dtype;
-        if stored == Some(DType::F8E4M3) && !is_changed {
-            let bytes = self.stored(&full, (out, inner).into(), DType::U8)?;
-            return Ok((Weight::E4m3 { bytes, scale: self.scale_of(&full)? }, adapters));
+        let narrow = || self.stored(&full, (out, inner).into(), DType::U8);
+        match self.files.find(&full)?.stored.filter(|_| !is_changed) {
+            Some(StoredType::Plain(DType::F8E4M3)) => {
+                let (bytes, scale) = (narrow()?, self.scale_of(&full)?);
+                return Ok((Weight::E4m3 { bytes, scale }, adapters));
+            }
+            Some(StoredType::Blocks(blocks)) if blocks.bytes_of(inner).is_some() => {
+                return Ok((Weight::Blocks { bytes: narrow()?, blocks }, adapters));
+            }
+            _ => {}
         }
         let (full, tensor) = self.base("weight", (out, inner).into(), dtype)?;
         Ok((Weight::Dense(self.with_differences(&full, tensor)?), adapters))
@@ -185,6 +224,7 @@ impl Weights {
     fn scale_of(&self, full: &str) -> Result<f32> {
         let layer = full.strip_suffix("weight").unwrap_or(full);
         let names = ["scale_weight", "weight_scale"].map(|name| format!("{layer}{name}"));
+        names.iter().for_each(|name| self.ask(name));
         let Some(name) = names.iter().find(|name| self.files.place(name).is_some()) else {
             return match self.files.place(SCALED).is_some() {
                 true => Err(Error::MissingWeight {
@@ -228,8 +268,8 @@ impl Weights {
     fn base(&self, name: &str, shape: Shape, dtype: DType) -> Result<(String, Tensor)> {
         let full = self.full(name);
         let tensor = self.stored(&full, shape, dtype)?;
-        match self.files.find(&full)?.dtype {
-            Some(DType::F8E4M3) => match self.scale_of(&full)? {
+        match self.files.find(&full)?.stored {
+            Some(StoredType::Plain(DType::F8E4M3)) => match self.scale_of(&full)? {
                 1.0 => Ok((full, tensor)),
                 scale => Ok((full, (tensor * f64::from(scale))?)),
             },
@@ -239,6 +279,7 @@ impl Weights {
 
     /// The numbers of a weight as they are stored, in a type.
     fn stored(&self, full: &str, shape: Shape, dtype: DType) -> Result<Tensor> {
+        self.ask(full);
         let place = self.files.find(full)?;
         if place.shape != shape.dims() {
             return Err(Error::WeightShape {
@@ -248,7 +289,7 @@ impl Weights {
                 found: place.shape.to_vec(),
             });
         }
-        if self.probing {
+        if self.probe.is_some() {
             read::check_type(&place, full)?;
             return Ok(Tensor::zeros(1, dtype, &Device::Cpu)?.broadcast_as(shape)?);
         }
