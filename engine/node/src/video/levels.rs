@@ -1,5 +1,5 @@
-//! Whole numbers as levels of 0…1: pixels of frames, masks. Which number is 1 is said by their type,
-//! but for what nobody means by it.
+//! Whole numbers as levels of 0…1: pixels of frames, masks. Their type says which number is 1, but
+//! for what nobody means by it.
 
 use candle_core::{DType, Tensor};
 
