@@ -310,6 +310,110 @@ fn lossless_alpha([r, g, b, a]: [u8; 4]) -> Vec<u8> {
     bits.chunks(8).map(byte).collect()
 }
 
+/// The chunks of a PNG, each whole.
+fn png_chunks(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let (mut at, mut chunks) = (8, Vec::new());
+    while let Some(length) = bytes.get(at..at + 4) {
+        let end = at + 12 + u32::from_be_bytes(length.try_into().unwrap()) as usize;
+        chunks.push(bytes[at..end].to_vec());
+        at = end;
+    }
+    chunks
+}
+
+fn png_chunk(name: &[u8; 4], data: &[u8]) -> Vec<u8> {
+    let mut crc = flate2::Crc::new();
+    crc.update(name);
+    crc.update(data);
+    [&(data.len() as u32).to_be_bytes(), name.as_slice(), data, &crc.sum().to_be_bytes()].concat()
+}
+
+#[test]
+fn corners_of_png() {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, 2, 1);
+    encoder.set_color(png::ColorType::Rgb);
+    let mut writer = encoder.write_header().unwrap();
+    writer.write_image_data(&[200, 80, 40, 1, 2, 3]).unwrap();
+    drop(writer);
+    let chunks = png_chunks(&bytes);
+    let with = |parts: &[&[u8]]| [&bytes[..8], &parts.concat()].concat();
+    let [head, data, end] = chunks.as_slice() else { panic!("{} chunks", chunks.len()) };
+    let place = place(GRAPH);
+    // The orientation stands before or behind the pixels: turned by 180 degrees.
+    let mut exif = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x03\0\0".to_vec();
+    exif.extend([0; 4]);
+    let exif = png_chunk(b"eXIf", &exif);
+    for (name, bytes) in
+        [("a.png", with(&[head, &exif, data, end])), ("b.png", with(&[head, data, &exif, end]))]
+    {
+        assert_eq!(read(&place, name, &bytes, &[]), [[1, 2, 3], [200, 80, 40]], "{name}");
+    }
+    // Without its end it is whole; without all of its pixels it is not.
+    assert_eq!(read(&place, "c.png", &with(&[head, data]), &[]), [[200, 80, 40], [1, 2, 3]]);
+    let cut = with(&[head, &data[..data.len() - 5]]);
+    let refuses = |name: &str, bytes: &[u8]| refused(&self::place(GRAPH), "image", name, bytes);
+    assert!(refuses("cut.png", &cut).contains("ends early"));
+    assert!(refuses("none.png", &with(&[head])).contains("ends early"));
+    // A profile that cannot be unpacked, and one that would fill the memory.
+    let icc = |packed: &[u8]| png_chunk(b"iCCP", &[b"x\0\0".as_slice(), packed].concat());
+    let packed = |profile: &mut dyn std::io::Read| {
+        let mut packed = Vec::new();
+        let mut packer = flate2::read::ZlibEncoder::new(profile, flate2::Compression::fast());
+        std::io::Read::read_to_end(&mut packer, &mut packed).unwrap();
+        packed
+    };
+    let huge = packed(&mut std::io::Read::take(std::io::repeat(0), 17 << 20));
+    for (name, chunk, expected) in [
+        ("d.png", icc(b"no zlib"), "its colour profile is damaged"),
+        ("e.png", icc(&packed(&mut &[0_u8; 200][..])), "its colour profile is damaged"),
+        ("f.png", icc(&huge), "its colour profile has more than 16777216 bytes"),
+        ("g.png", png_chunk(b"iCCP", b"without end"), "its colour profile is damaged"),
+    ] {
+        let said = refuses(name, &with(&[head, &chunk, data, end]));
+        assert!(said.contains(expected) && said.contains("save it in sRGB"), "{name}: {said}");
+    }
+}
+
+#[test]
+fn corners_of_jpeg() {
+    let jpeg = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../world/tests/images/baseline.jpg"));
+    let jpeg = jpeg.unwrap();
+    let refuses = |name: &str, bytes: &[u8]| refused(&place(GRAPH), "image", name, bytes);
+    // The first of two segments of a profile.
+    let contents = [b"ICC_PROFILE\0\x01\x02".as_slice(), &[0; 200]].concat();
+    let length = (contents.len() as u16 + 2).to_be_bytes();
+    let with = [&jpeg[..2], &[0xff, 0xe2], &length, &contents, &jpeg[2..]].concat();
+    assert!(refuses("a.jpg", &with).contains("its colour profile is damaged"));
+    // Other ways to code it, which its first segment of a frame says.
+    let frame = jpeg.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+    for (marker, expected) in [
+        (0xc3, "a lossless JPEG image"),
+        (0xf7, "a JPEG-LS image"),
+        (0xc9, "an arithmetically coded JPEG image"),
+        (0xc5, "a hierarchical JPEG image"),
+    ] {
+        let mut other = jpeg.clone();
+        other[frame + 1] = marker;
+        let said = refuses("b.jpg", &other);
+        assert!(said.contains(&format!("found {expected}")), "{said}");
+        assert!(said.contains("magick b.jpg[0] b.png"), "{said}");
+    }
+}
+
+#[test]
+fn a_png_may_be_wider_than_a_webp() {
+    for (width, height) in [(20_000, 1), (1, 20_000)] {
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, width, height);
+        encoder.set_color(png::ColorType::Grayscale);
+        let mut writer = encoder.write_header().unwrap();
+        writer.write_image_data(&vec![9; (width * height) as usize]).unwrap();
+        drop(writer);
+        assert_eq!(read(&place(GRAPH), "a.png", &bytes, &[]), vec![[9; 3]; 20_000]);
+    }
+}
+
 #[test]
 fn other_formats_are_named_with_the_way_to_convert_them() {
     let place = place(GRAPH);

@@ -24,6 +24,7 @@ pub mod media;
 mod metadata;
 mod orientation;
 mod paths;
+mod png_chunks;
 mod profile;
 mod tensors;
 mod watch;

@@ -9,7 +9,8 @@ use super::colour::room;
 use super::demux::Refused;
 use super::timing::Timing;
 use crate::InputFile;
-use crate::image::{MAX_PIXELS, of_icc, png_profile};
+use crate::image::{self, MAX_PIXELS, of_icc, png_profile};
+use crate::png_chunks::{PngChunks, PngSource};
 use crate::profile::{self, ColorProfile};
 
 /// The most frames of an animation.
@@ -79,8 +80,7 @@ fn early(error: io::Error) -> Refused {
 impl Animation {
     /// Size and times, from what stands before each frame; none where it is a still image.
     pub(super) fn scan(self, file: &mut InputFile) -> Result<Option<Animated>, Refused> {
-        file.seek(SeekFrom::Start(0)).map_err(early)?;
-        let mut from = BufReader::new(file);
+        let mut from = begun(file)?;
         let scanned = match self {
             Animation::Gif => gif_times(&mut from).map(Some),
             Animation::WebP => webp_times(&mut from),
@@ -109,23 +109,22 @@ impl Animation {
         self,
         file: &mut InputFile,
     ) -> Result<Result<Option<ColorProfile>, profile::Refused>, Refused> {
-        file.seek(SeekFrom::Start(0)).map_err(early)?;
-        let from = BufReader::new(file);
         Ok(match self {
             Animation::Gif => {
-                let mut decoder = gif_decoder(from)?;
+                let mut decoder = gif_decoder(begun(file)?)?;
                 // It stands before the first picture.
                 decoder.next_frame_info().map_err(gif_damaged)?;
                 of_icc(decoder.icc_profile().map(<[u8]>::to_vec), false)
             }
             Animation::WebP => {
-                let mut decoder = image_webp::WebPDecoder::new(from).map_err(webp_damaged)?;
+                let decoder = image_webp::WebPDecoder::new(begun(file)?);
+                let mut decoder = decoder.map_err(webp_damaged)?;
                 decoder.set_memory_limit(MOST_MEMORY);
                 of_icc(decoder.icc_profile().map_err(webp_damaged)?, false)
             }
             Animation::Png => {
-                let reader = png_decoder(from).read_info().map_err(png_damaged)?;
-                png_profile(reader.info(), reader.output_color_type().0.samples() < 3)
+                let (chunks, decoder) = png_decoder(file)?;
+                png_profile(&decoder.read_info().map_err(png_damaged)?, chunks.icc)
             }
         })
     }
@@ -138,8 +137,6 @@ impl Animation {
         colours: Shown<'_>,
         each: &mut Each<'_>,
     ) -> Result<(), Refused> {
-        file.seek(SeekFrom::Start(0)).map_err(early)?;
-        let from = BufReader::new(file);
         let mut index = 0;
         let mut shown = |rgb: &mut dyn FnMut() -> io::Result<Vec<f32>>| {
             index += 1;
@@ -149,11 +146,19 @@ impl Animation {
             Ok(if index > last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         };
         match self {
-            Animation::Gif => draw_gif(from, colours, &mut shown),
-            Animation::WebP => draw_webp(from, colours, &mut shown),
-            Animation::Png => draw_png(from, colours, &mut shown),
+            Animation::Gif => draw_gif(begun(file)?, colours, &mut shown),
+            Animation::WebP => draw_webp(begun(file)?, colours, &mut shown),
+            Animation::Png => draw_png(png_decoder(file)?.1, colours, &mut shown),
         }
     }
+}
+
+type Buffered<'f> = BufReader<&'f mut InputFile>;
+
+/// A file from its beginning on.
+fn begun(file: &mut InputFile) -> Result<Buffered<'_>, Refused> {
+    file.seek(SeekFrom::Start(0)).map_err(early)?;
+    Ok(BufReader::new(file))
 }
 
 /// Takes one frame after another, each made only if it is wanted.
@@ -407,8 +412,6 @@ impl Canvas {
 
 const OUTSIDE: &str = "it is damaged: a frame of it lies outside of the picture";
 
-type Buffered<'f> = BufReader<&'f mut InputFile>;
-
 fn gif_damaged(error: gif::DecodingError) -> Refused {
     format!("it is damaged or ends early ({error})")
 }
@@ -550,15 +553,20 @@ fn png_damaged(error: png::DecodingError) -> Refused {
     format!("it is damaged or ends early ({error})")
 }
 
-fn png_decoder(from: Buffered<'_>) -> png::Decoder<Buffered<'_>> {
-    let mut decoder = png::Decoder::new_with_limits(from, png::Limits { bytes: MOST_MEMORY });
-    decoder.set_ignore_text_chunk(true);
-    decoder.set_transformations(png::Transformations::EXPAND);
-    decoder
+type PngDecoder<'f> = png::Decoder<PngSource<'f>>;
+
+fn png_decoder(file: &mut InputFile) -> Result<(PngChunks, PngDecoder<'_>), Refused> {
+    let chunks = PngChunks::of(file).map_err(early)?;
+    let source = chunks.source(file).map_err(early)?;
+    Ok((chunks, image::png_decoder(source, MOST_MEMORY)))
 }
 
-fn draw_png(from: Buffered<'_>, colours: Shown<'_>, shown: &mut Give<'_>) -> Result<(), Refused> {
-    let mut reader = png_decoder(from).read_info().map_err(png_damaged)?;
+fn draw_png(
+    decoder: PngDecoder<'_>,
+    colours: Shown<'_>,
+    shown: &mut Give<'_>,
+) -> Result<(), Refused> {
+    let mut reader = decoder.read_info().map_err(png_damaged)?;
     let (width, height) = reader.info().size();
     let mut canvas = Canvas::new(width as usize, height as usize).map_err(early)?;
     let length = reader.output_buffer_size().ok_or("its size cannot be")?;
