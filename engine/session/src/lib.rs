@@ -68,7 +68,7 @@ pub use graph::{Graph, RunRequest, random_seed};
 pub use inputs::Inputs;
 /// What a family of models is written with, see [`EngineBuilder::family`].
 pub use kino_models as models;
-pub use kino_node::{AskReading, Cancel, FilePolicy, Frames, RunId};
+pub use kino_node::{AskReading, Cancel, FilePolicy, Frames, RunId, is_of_system};
 pub use kino_port::did_you_mean;
 pub use kino_runtime::{CacheStatus, Cached, Event, Forecast, Report};
 pub use notice::{Notice, OnNotice};
