@@ -15,6 +15,9 @@ const LONGEST_EXIF: u64 = 1 << 20;
 /// The longest file whose missing end is put behind it, in memory.
 const LONGEST_CUT: u64 = 1 << 30;
 
+/// The most chunks that are looked at: those of 8 GB, as most programs cut pixels.
+const MOST_CHUNKS: usize = 1 << 20;
+
 /// The last chunk, with its checksum.
 const END: [u8; 12] = *b"\0\0\0\0IEND\xae\x42\x60\x82";
 
@@ -43,9 +46,16 @@ impl PngChunks {
         let length = file.stamp().length;
         file.seek(SeekFrom::Start(8))?;
         let (mut from, mut at, mut found) = (BufReader::new(file), 8_u64, PngChunks::default());
-        while at + 12 <= length {
+        for _ in 0..MOST_CHUNKS {
+            if at + 12 > length {
+                found.lacks_end = at == length;
+                break;
+            }
             let mut head = [0; 8];
             from.read_exact(&mut head)?;
+            if !head[4..].iter().all(u8::is_ascii_alphabetic) {
+                break;
+            }
             let size = u64::from(u32::from_be_bytes([head[0], head[1], head[2], head[3]]));
             at += size + 12;
             if at > length || &head[4..] == b"IEND" {
@@ -63,7 +73,6 @@ impl PngChunks {
                 _ => from.seek_relative(size as i64 + 4)?,
             }
         }
-        found.lacks_end = at == length;
         Ok(found)
     }
 
