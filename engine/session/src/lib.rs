@@ -43,6 +43,7 @@ mod error;
 mod events;
 mod graph;
 mod inputs;
+pub mod inventory;
 mod loaded;
 pub mod node;
 mod notice;
@@ -66,6 +67,8 @@ pub use error::{Error, Result};
 pub use events::RunEvent;
 pub use graph::{Graph, RunRequest, random_seed};
 pub use inputs::Inputs;
+/// Fetching models of the Hugging Face Hub; nothing else here reaches the network.
+pub use kino_hub as hub;
 /// What a family of models is written with, see [`EngineBuilder::family`].
 pub use kino_models as models;
 pub use kino_node::{AskReading, Cancel, FilePolicy, Frames, RunId, is_of_system};

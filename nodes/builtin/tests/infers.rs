@@ -68,9 +68,14 @@ fn a_source_that_is_no_model_is_refused() {
     assert!(load("nowhere").contains("nowhere does not exist (a model is a folder"));
     assert!(load("wan_t2v/golden/meta.json").contains("is a file"));
     assert!(load("wan_t2v/golden").starts_with("source: "));
-    assert!(
-        load("hub:Nobody/Nothing-kino").contains("(get it with: hf download Nobody/Nothing-kino)")
-    );
+    for source in ["hf:Nobody/Nothing-kino", "hub:Nobody/Nothing-kino"] {
+        let told = load(source);
+        assert!(told.contains("hf:Nobody/Nothing-kino is not in the local Hugging Face"), "{told}");
+        assert!(
+            told.contains("`kino models pull hf:Nobody/Nothing-kino` (or `hf download"),
+            "{told}"
+        );
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use kino_port::{Fact, Facts, NodeTraits, PlanError, Signature, StepInfo, int, po
 use super::chunks::{frame_bytes, frames_in};
 use super::resize::{frames_out, resized, scale};
 use crate::error::{IntoNode, check_cancel};
+use crate::files::doubled;
 use crate::infer::{InferCx, InferResult, refuse};
 use crate::latent::LONGEST_SIDE;
 use crate::models::{Models, NetworkSource, OpenNetwork, network_error, network_file};
@@ -57,6 +58,8 @@ does not grow with the frame nor with the clip. Shapes: `[f, h, w, 3]` to `[f, f
 Example:\n    \"large\": (op: \"upscale\", in: {\"frames\": \"frames\"}, with: {\"factor\": 4, \
 \"model\": \"video-x4\"}),";
 
+/// What ComfyUI calls the folder of networks that enlarge pictures.
+const KINDS: [&str; 1] = ["upscale_models"];
 const LANCZOS: &str = "lanczos";
 const EMBEDDED: &str = "video-x4";
 const MODELS: [Cow<'static, str>; 2] = [Cow::Borrowed(LANCZOS), Cow::Borrowed(EMBEDDED)];
@@ -72,7 +75,7 @@ fn open(
         EMBEDDED => NetworkSource::Embedded { name: EMBEDDED, bytes: kino_shapes::VIDEO_X4 },
         path => {
             let what = "a model is `lanczos`, `video-x4`, or";
-            network_file(services, ("model", path), what)?
+            network_file(services, ("model", path), &KINDS, what)?
         }
     };
     let models = services.get::<Models>().map_err(|error| PlanError::new(error.to_string()))?;
@@ -101,6 +104,7 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     if let (Some(model), Some(Some(opened))) = (model, &opened) {
         info.key = opened.identity().to_vec();
         info.reads = opened.reads(model);
+        info.warnings.extend(doubled(services, ("model", model), &KINDS));
     }
     let (Some(frames), Some(factor), Some(opened)) =
         (review.known::<Frames>("frames"), review.size("factor"), opened)

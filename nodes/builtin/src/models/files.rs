@@ -11,7 +11,8 @@ use kino_node::Services;
 use kino_port::{PlanError, PlannedRead, PlannedWeights};
 
 use crate::error::{at_input, of_model};
-use crate::files::{input, policy};
+use crate::files::{input, model_folders, policy};
+use crate::source::hub_file;
 
 /// Networks that are kept open; their weights are counted apart.
 const KEPT_OPEN: usize = 16;
@@ -212,22 +213,37 @@ safetensors.torch as s; d = torch.load(sys.argv[1], map_location='cpu', weights_
 d = d.get('params_ema', d.get('params', d)); s.save_file({k: v.contiguous() for k, v in \
 d.items()}, sys.argv[2])\" model.pth model.safetensors";
 
-/// The file of a network that a graph names at `port`; `what` says what may stand there.
+/// The file of a network that a graph names at `port`: in the local Hugging Face cache, relative to
+/// the graph, or in what ComfyUI calls the folders of `kinds` among those of models; `what` says
+/// what may stand there.
 ///
 /// # Errors
 /// When there is no such file, or the run may not read it.
 pub(crate) fn network_file(
     services: &Services,
     (port, path): (&'static str, &str),
+    kinds: &[&str],
     what: &str,
 ) -> Result<NetworkSource, PlanError> {
-    let path = input(services, path).map_err(at_input(port))?;
-    if !path.exists() {
-        let message = format!("{} does not exist", path.display());
-        let hint = format!("{what} a safetensors file (relative to the graph)");
-        return Err(PlanError::at(port, message).hint(hint).of_machine());
+    let real = |path: PathBuf| NetworkSource::File(path.canonicalize().unwrap_or(path));
+    if let Some(found) = hub_file(port, path, &policy(services))? {
+        return Ok(real(found));
     }
-    Ok(NetworkSource::File(path.canonicalize().unwrap_or(path)))
+    let own = input(services, path).map_err(at_input(port))?;
+    if own.exists() {
+        return Ok(real(own));
+    }
+    let folders = model_folders(services);
+    if let Some(found) = folders.find((port, path), kinds, &policy(services))? {
+        return Ok(real(found));
+    }
+    let message = format!("{} does not exist", own.display());
+    let hint = format!(
+        "{what} a safetensors file (relative to the graph or to a folder of the setting `models`), or \
+         hf:OWNER/NAME/PATH{}",
+        folders.looked(path, kinds)
+    );
+    Err(PlanError::at(port, message).hint(hint).of_machine())
 }
 
 /// Why a network that a graph names at `port` cannot be opened, with the way out.

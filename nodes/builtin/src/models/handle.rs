@@ -19,15 +19,15 @@ pub struct OpenModel {
     /// Its parts, as its family reads them.
     pub parts: Model,
     /// What the weights of a part lack, by the part: found by names, shapes and types alone.
-    pub(crate) faults: Vec<(&'static str, String)>,
+    pub faults: Vec<(&'static str, String)>,
     /// Weights of single files that their part does not read, by the part.
-    pub(crate) left_over: Vec<(&'static str, String)>,
+    pub left_over: Vec<(&'static str, String)>,
 }
 
 impl OpenModel {
     /// Looks for what the weights of the transformers and of the text encoder lack, and for what is
     /// left over of their single files.
-    pub(crate) fn new(checkpoint: Checkpoint, parts: Model) -> Self {
+    pub fn new(checkpoint: Checkpoint, parts: Model) -> Self {
         let mut found = Found::default();
         let low_noise = parts.low_noise.as_ref().map(|low| &low.denoiser);
         for Component { part, spec } in parts.denoiser.iter().chain(low_noise) {
