@@ -241,7 +241,7 @@ fn packed_clips_reuse_what_they_reuse_alone() {
     assert!(off.1.is_empty());
 }
 
-/// Guidance of a part of the run, a start, given frames at a timestep of their own, a control, and
+/// Guidance of a part of the run, a start, given frames at a timestep of their own, and
 /// steps that add noise go on working; what is given stays as it is.
 #[test]
 fn a_cache_stands_beside_everything_else() {
