@@ -68,8 +68,8 @@ node that computes with it, then shared by all, and let go where memory ends. Pi
 Parts may stand alone in files instead, as ComfyUI and the authors of models share them: the \
 transformers, autoencoders and encoders of Wan 2.1 and 2.2 by the names of their authors or of \
 diffusers, UMT5 also by those of llama.cpp. Numbers may be f32, f16, bf16, fp8 with or without \
-scales, or GGUF's Q2_K to Q6_K, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0: matrices of the last two kinds stay so in \
-memory. What they are is read from names and shapes, not from labels. A bare name is also looked for in the folders of the setting `models` \
+scales, int8 with or without rotation (ConvRot, as ComfyUI writes it), or GGUF's Q2_K to Q6_K, Q4_0, \
+Q4_1, Q5_0, Q5_1, Q8_0: matrices of the last three kinds stay so in memory. What they are is read from names and shapes, not from labels. A bare name is also looked for in the folders of the setting `models` \
 and in what ComfyUI calls the folders there: diffusion_models, unet, vae, text_encoders, clip, \
 clip_vision; `hf:OWNER/NAME[@REVISION]/PATH` is a file of a model of the Hugging Face Hub. The \
 tokenizer of UMT5 is brought along. Without a `source` the noise levels are shifted \

@@ -26,7 +26,7 @@ pub fn linear_e4m3(
         return composite::linear_e4m3(x, weight, scale, bias);
     }
     let table = E4M3.map(|number| number * scale);
-    let widen = |bytes: &[u8], wide: &mut [f32]| {
+    let widen = |_: usize, bytes: &[u8], wide: &mut [f32]| {
         wide.iter_mut().zip(bytes).for_each(|(wide, byte)| *wide = table[usize::from(*byte)]);
     };
     linear_widened(x, weight, inner, widen, bias)

@@ -45,6 +45,7 @@ mod e4m3;
 mod epilogue;
 mod filter;
 mod fp8;
+mod int8;
 mod layout;
 mod linear;
 mod math;
@@ -52,6 +53,7 @@ mod matrix;
 mod norm;
 mod plane;
 mod resize;
+mod rotate;
 mod rows;
 mod tier;
 mod warp;
@@ -68,6 +70,7 @@ pub use e4m3::e4m3;
 pub use epilogue::{Activation, Epilogue};
 pub use filter::Filter;
 pub use fp8::linear_e4m3;
+pub use int8::linear_int8;
 pub use layout::Padding;
 pub use linear::linear;
 pub use norm::{gate_add, layer_norm, modulate, rms_norm, softmax_last};
@@ -75,6 +78,7 @@ pub use plane::{
     channel_norm, channel_norm_silu, halves_to_frames, pad_plane, pixel_shuffle, upsample_nearest2,
 };
 pub use resize::{resize, resize_levels};
+pub use rotate::rotate_groups;
 pub use tier::{machine, threads, tier};
 pub use warp::{concat_channels, shrink_bilinear, warp};
 

@@ -170,7 +170,7 @@ impl PartFiles {
     pub fn weight_bytes(&self, dtype: DType, prefixes: &[&str]) -> u64 {
         let wanted = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
         let bytes = |tensor: &StoredTensor| match (tensor.stored, tensor.shape.as_slice()) {
-            (Some(StoredType::Plain(DType::F8E4M3)), [_, _]) => tensor.length,
+            (Some(StoredType::Plain(DType::F8E4M3) | StoredType::Int8), [_, _]) => tensor.length,
             (Some(StoredType::Blocks(blocks)), [_, inner]) if blocks.bytes_of(*inner).is_some() => {
                 tensor.length
             }
