@@ -177,7 +177,8 @@ impl FoundModel {
             .left_over
             .iter()
             .map(|(part, names)| (*part, format!("weights that it does not read: {names}")));
-        for (name, said) in model.faults.iter().cloned().chain(left_over) {
+        let of_vae = model.vae_faults.iter().flatten().map(|said| ("vae", said.clone()));
+        for (name, said) in model.faults.iter().cloned().chain(of_vae).chain(left_over) {
             if let Some(part) = self.parts.iter_mut().find(|part| part.name == name) {
                 part.problem.get_or_insert(said);
             }

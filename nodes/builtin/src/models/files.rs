@@ -69,10 +69,15 @@ const COMPUTE: DType = DType::F32;
 /// Tells what the network in a file is.
 type Read<S> = fn(&PartFiles) -> kino_models::Result<Arc<S>>;
 
+/// Makes the network of weights that are not read, which says what they lack.
+type Load<S> = fn(&S, &Weights) -> kino_models::Result<()>;
+
 impl<S: ?Sized> OpenNetwork<S> {
-    fn open(source: &NetworkSource, read: Read<S>) -> kino_models::Result<Self> {
+    fn open(source: &NetworkSource, (read, load): (Read<S>, Load<S>)) -> kino_models::Result<Self> {
         let files = Arc::new(PartFiles::of_file(source.file()?)?);
         let spec = read(&files)?;
+        let weights = Weights::new(Arc::clone(&files), COMPUTE, &Device::Cpu)?;
+        load(&spec, &weights.probing(&Arc::default()))?;
         Ok(OpenNetwork { source: source.clone(), files, spec })
     }
 
@@ -162,7 +167,7 @@ impl<S: ?Sized> OpenNetwork<S> {
 /// The networks of a kind that are open, the latest last. One that was exchanged on disk stays for
 /// the plans that were made with it.
 pub(super) struct OpenNetworks<S: ?Sized> {
-    read: Read<S>,
+    read: (Read<S>, Load<S>),
     open: Mutex<Vec<Arc<OpenNetwork<S>>>>,
 }
 
@@ -170,9 +175,9 @@ pub(super) struct OpenNetworks<S: ?Sized> {
 type Opened<S> = (Arc<OpenNetwork<S>>, Option<Arc<OpenNetwork<S>>>);
 
 impl<S: ?Sized> OpenNetworks<S> {
-    /// None yet; `read` tells what a file holds.
-    pub(super) fn new(read: Read<S>) -> Self {
-        OpenNetworks { read, open: Mutex::default() }
+    /// None yet; `read` tells what a file holds, `load` what that lacks.
+    pub(super) fn new(read: Read<S>, load: Load<S>) -> Self {
+        OpenNetworks { read: (read, load), open: Mutex::default() }
     }
 
     /// The network at `source`. One that is open and was not touched since is not read again.
@@ -226,6 +231,10 @@ pub(crate) fn network_file(
     what: &str,
 ) -> Result<NetworkSource, PlanError> {
     let real = |path: PathBuf| NetworkSource::File(path.canonicalize().unwrap_or(path));
+    if path.trim().is_empty() {
+        let hint = format!("{what} a safetensors file (relative to the graph)");
+        return Err(PlanError::at(port, "no model is named").hint(hint));
+    }
     if let Some(found) = hub_file(port, path, &policy(services))? {
         return Ok(real(found));
     }

@@ -119,6 +119,11 @@ impl Weights {
         self
     }
 
+    /// Whether nothing is read: layers need not be made ready for use.
+    pub(super) fn is_probing(&self) -> bool {
+        self.probe.is_some()
+    }
+
     /// The same weights, kept in `store` and taken from there.
     #[must_use]
     pub fn stored_in(mut self, store: Arc<TensorStore>) -> Self {
