@@ -1,6 +1,6 @@
 //! Masks: which pixels something holds for.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use kino_port::PortType;
 
 use crate::Result;
