@@ -298,6 +298,14 @@ fn math_takes_numbers() {
     assert!(said.contains("expected a number, found \"x\""), "{said}");
     assert!(said.contains("`math` takes numbers"), "{said}");
     passed(&graph("op: \"math\", with: {\"a\": 2, \"b\": 1.5}"), "");
+    let read = graph("op: \"math\", with: {\"a\": 2, \"expr\": \"a + b\"}");
+    passed(&read, "`b` is 0, as it is where nothing feeds it");
+    passed(&graph("op: \"math\", with: {\"a\": 2, \"b\": 3, \"expr\": \"a + b\"}"), "");
+    passed(&graph("op: \"math\", with: {\"a\": 2, \"expr\": \"a + 1\"}"), "");
+    refused(
+        &graph("op: \"math\", with: {\"b\": 2}"),
+        "nothing feeds it, and there is no expression",
+    );
 }
 
 fn many(count: usize, op: &str) -> String {
@@ -416,7 +424,22 @@ fn the_page_on_graphs_is_true() {
         assert!(printed.contains(&line[3..]), "{line}");
     }
     assert!(printed.contains("        \"noise\":  (op: \"latent.noise\""), "{printed}");
-    assert!(printed.lines().all(|line| line.chars().count() <= 130), "{printed}");
+    for command in ["graph", "types"] {
+        let printed = place.good(&["help", command]);
+        let wide = printed.lines().find(|line| line.chars().count() > 100);
+        assert_eq!(wide, None);
+    }
+    // A paragraph is wrapped once: each of its lines is as full as the next word allows.
+    let lines: Vec<&str> = printed.lines().collect();
+    for pair in lines.windows(2) {
+        let is_text = |line: &str| !line.is_empty() && !line.starts_with([' ', '-']);
+        if is_text(pair[0]) && is_text(pair[1]) && !page.contains(&format!("# {}\n", pair[0])) {
+            let next = pair[1].split(' ').next().unwrap();
+            let full = pair[0].chars().count() + 1 + next.chars().count();
+            assert!(full > 78, "{pair:?}");
+            assert!(pair[0].chars().count() <= 78, "{pair:?}");
+        }
+    }
     assert_eq!(place.json(&["help", "graph"])[0]["text"], page);
 }
 
@@ -435,6 +458,40 @@ fn the_page_on_types_is_the_table() {
     assert!(printed.contains("from latent.noise, "), "{printed}");
     let types = &place.json(&["help", "types"])[0]["types"];
     assert_eq!(types.as_array().unwrap().len(), kino_port::PortType::NAMED.len());
+}
+
+/// Lists whose items have names are told from others, for people and programs, and their examples
+/// have names.
+#[test]
+fn lists_with_names_are_shown_as_such() {
+    let place = Place::new();
+    let help = place.good(&["nodes", "tensor.write"]);
+    assert!(help.contains("{Tensor…}"), "{help}");
+    let help = place.good(&["nodes", "text.join"]);
+    assert!(help.contains("Text…") && !help.contains("{Text…}"), "{help}");
+    let nodes = place.json(&["nodes", "math"]);
+    let inputs = nodes[0]["inputs"].as_array().unwrap();
+    let named =
+        |name: &str| inputs.iter().find(|port| port["name"] == name).unwrap()["named"] == true;
+    assert!(named("values") && !named("a"), "{nodes:?}");
+}
+
+/// A list in a list can be written, and what is no value of a list says what to do.
+#[test]
+fn lists_of_lists_have_values() {
+    let graph = |ty: &str, default: &str| {
+        format!(
+            "Graph(version: 1, inputs: {{\"x\": (type: \"{ty}\", default: {default})}}, nodes: {{\"a\": \
+             (op: \"text.join\", with: {{\"parts\": [\"b\"]}})}}, outputs: {{\"a\": \"a\", \"x\": \"inputs.x\"}})"
+        )
+    };
+    passed(&graph("List(List(Text))", "[[\"a\", \"b\"], []]"), "");
+    passed(&graph("List(List(Real))", "[[1, 2.5]]"), "");
+    refused(&graph("List(List(Text))", "[[\"a\", 1]]"), "found 1");
+    let place = Place::new();
+    place.write("g.ron", graph("List(Text)", "{\"k\": \"a\"}"));
+    let said = place.bad(2, &["check", "g.ron"]);
+    assert!(said.contains("names of items are written where a list is fed"), "{said}");
 }
 
 #[test]

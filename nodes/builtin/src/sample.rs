@@ -16,9 +16,9 @@ use kino_models::model::{EmbeddingSpec, GivenInput, RunSize};
 use kino_models::patch::unpatchify;
 use kino_models::sampling::{Schedule, ScheduleKind, Solver, StepCacheKind};
 use kino_node::{
-    Clip, Conditioning, ConditioningFact, Cx, Embeddings, Error, Given, GivenFact, Guider,
-    GuiderHandle, ImageConditioning, Inputs, Latent, Mask, NodeDef, Outputs, Patches, PatchesFact,
-    Result, SamplingStep, Services, Sigmas, TensorFact, Value, ValueType,
+    Clip, ClipFact, Conditioning, ConditioningFact, Cx, Embeddings, Error, Given, GivenFact,
+    Guider, GuiderHandle, ImageConditioning, Inputs, Latent, Mask, NodeDef, Outputs, Patches,
+    PatchesFact, Result, SamplingStep, Services, Sigmas, TensorFact, Value, ValueType,
 };
 use kino_port::{
     Fact, Facts, NodeTraits, PlanError, PlannedWeights, PortType, Sigma, Signature, StepInfo,
@@ -181,7 +181,10 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
         infer_image(&mut review, facts, part);
         review.take(check_guidance_low(part, facts.is_fed("guidance_low")));
     }
-    let Some(patches) = patches else { return review.finish(StepInfo::default()) };
+    let Some(patches) = patches else {
+        infer_start(&mut review, facts, steps);
+        return review.finish(StepInfo::default());
+    };
     let names: Vec<Option<&str>> = texts.iter().map(|(name, _)| name.as_deref()).collect();
     review.take(texts_of_clips(&names, &patches.clips));
     let cache = infer_cache(&mut review, facts, part.as_deref(), patches);
@@ -193,9 +196,13 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     // What is begun with, what stays outside masks, what is given and the latents with it in place.
     let fed = |port: &str| usize::from(facts.is_fed(port));
     let held = fed("start") + 4 * fed("mask") + 2 * fed("given");
+    let mut tokens = patches.clips.iter().map(ClipFact::tokens);
+    let tokens = tokens.try_fold(0_usize, |all, tokens| Some(all.saturating_add(tokens?)));
+    // Of clips that are not known nothing is said of what they need.
+    let part = part.zip(tokens);
     let (texts, beside) = (texts.len(), (held, cache.map(|cache| cache.kind)));
-    let memory = part.as_ref().map_or(0, |part| memory(part, patches, texts, beside));
-    let weights = part.map_or_else(Vec::new, |part| part.planned_weights());
+    let memory = part.as_ref().map_or(0, |(part, tokens)| memory(part, *tokens, texts, beside));
+    let weights = part.map_or_else(Vec::new, |(part, _)| part.planned_weights());
     review.finish(StepInfo {
         outputs: vec![clean.map_or(Fact::Unknown, Fact::typed), trace],
         memory,
@@ -214,7 +221,8 @@ fn infer_cache(
     patches: &PatchesFact,
 ) -> Option<CacheChoice> {
     let (threshold, kind) = (facts.real("cache")?, facts.text("cache_kind")?);
-    review.take(CacheChoice::new(part?, threshold, kind, &patches.clips)).flatten()
+    let clips: Vec<Clip> = patches.clips.iter().map(ClipFact::clip).collect::<Option<_>>()?;
+    review.take(CacheChoice::new(part?, threshold, kind, &clips)).flatten()
 }
 
 /// Holds what is given against its clips.
@@ -248,10 +256,16 @@ fn infer_known(
     if let Some(start) = review.known::<Patches>("start") {
         review.take(check_start(&start, patches));
     }
-    let fed = |port: &str| !named_facts(facts, port).is_empty();
-    review.take(check_fed(fed("start"), facts.real("strength"), fed("mask"), fed("known")));
     review_items::<Mask>(review, facts, ("mask", "mask"), patches, check_mask);
     review_items::<Latent>(review, facts, ("known", "latent"), patches, check_known);
+    infer_start(review, facts, steps)
+}
+
+/// Holds what is asked of a start against each other; gives the steps that are run, if they are
+/// known.
+fn infer_start(review: &mut InferCx<'_>, facts: &Facts, steps: Option<usize>) -> Option<usize> {
+    let fed = |port: &str| !named_facts(facts, port).is_empty();
+    review.take(check_fed(fed("start"), facts.real("strength"), fed("mask"), fed("known")));
     let (steps, strength) = (steps?, facts.real("strength")?);
     review.take(skipped(steps, strength)).map(|skipped| steps - skipped)
 }
@@ -262,7 +276,7 @@ fn review_items<T: ValueType>(
     facts: &Facts,
     (port, noun): (&str, &str),
     patches: &PatchesFact,
-    check: impl Fn(&T::Fact, &Clip, [usize; 3]) -> Result<(), PlanError>,
+    check: impl Fn(&T::Fact, &ClipFact, [usize; 3]) -> Result<(), PlanError>,
 ) {
     let items = named_facts(facts, port);
     if items.is_empty() {
@@ -312,7 +326,7 @@ fn check_fed(start: bool, strength: Option<f64>, mask: bool, known: bool) -> Res
 }
 
 /// The weights that previews are drawn with: the decoder of the first clip's latent space.
-fn of_previews(services: &Services, clips: &[Clip]) -> Vec<PlannedWeights> {
+fn of_previews(services: &Services, clips: &[ClipFact]) -> Vec<PlannedWeights> {
     let space = clips.first().and_then(|clip| clip.space.as_ref());
     let models = services.find::<Models>();
     let part = models.and_then(|models| models.of_space(space?));
@@ -407,7 +421,7 @@ fn check_guidance_low(part: &DitHandle, is_fed: bool) -> Result<(), PlanError> {
     }
 }
 
-fn check_patches(part: &DitHandle, clips: &[Clip], patch: [usize; 3]) -> Result<(), PlanError> {
+fn check_patches(part: &DitHandle, clips: &[ClipFact], patch: [usize; 3]) -> Result<(), PlanError> {
     let inputs = part.spec.inputs();
     if patch_tuple(patch) != inputs.patch {
         let (found, own) = (patch, inputs.patch);
@@ -430,17 +444,15 @@ fn check_patches(part: &DitHandle, clips: &[Clip], patch: [usize; 3]) -> Result<
 
 fn trace_fact(patches: &PatchesFact, steps: usize) -> Fact {
     let [pt, ph, pw] = patches.patch;
-    let shape = match patches.clips.as_slice() {
-        [clip] => {
-            let [t, h, w] = clip.grid;
-            vec![steps, clip.channels, t * pt, h * ph, w * pw]
-        }
+    let shape: Option<Vec<usize>> = match patches.clips.as_slice() {
+        [clip] => [Some(steps)].into_iter().chain(clip.shape(patches.patch)).collect(),
         clips => {
             let channels = clips.first().map_or(0, |clip| clip.channels);
-            vec![steps, clips.iter().map(Clip::tokens).sum(), channels * pt * ph * pw]
+            let tokens = clips.iter().map(ClipFact::tokens).sum::<Option<usize>>();
+            tokens.map(|tokens| vec![steps, tokens, channels * pt * ph * pw])
         }
     };
-    Fact::typed(TensorFact { shape, dtype: DType::F32 })
+    shape.map_or(Fact::Unknown, |shape| Fact::typed(TensorFact { shape, dtype: DType::F32 }))
 }
 
 /// Bytes while sampling: the weights, and what a run of this size needs.
@@ -448,11 +460,10 @@ fn trace_fact(patches: &PatchesFact, steps: usize) -> Fact {
 /// `held` is how many tensors of the latents' size are kept beside them.
 fn memory(
     part: &DitHandle,
-    patches: &PatchesFact,
+    tokens: usize,
     texts: usize,
     (held, step_cache): (usize, Option<StepCacheKind>),
 ) -> u64 {
-    let tokens = patches.clips.iter().map(Clip::tokens).fold(0, usize::saturating_add);
     let size = RunSize {
         tokens,
         tokens_at_once: if clips::batched(tokens) { 2 * tokens } else { tokens },
@@ -469,10 +480,11 @@ fn memory(
 fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let part = inputs.part::<DitHandle>("dit")?;
     let patches = inputs.value::<Patches>("patches")?;
-    check_patches(&part, &patches.clips, patches.patch).map_err(refuse)?;
+    let known = patches.fact();
+    check_patches(&part, &known.clips, patches.patch).map_err(refuse)?;
     let names = inputs.items("text");
     let names: Vec<Option<&str>> = names.iter().map(|(name, _)| name.as_deref()).collect();
-    let of_clip = texts_of_clips(&names, &patches.clips).map_err(refuse)?;
+    let of_clip = texts_of_clips(&names, &known.clips).map_err(refuse)?;
     let leading = Leading {
         given: givens(&part, inputs, &patches)?,
         control: controls(&part, inputs, &patches)?,
@@ -529,14 +541,15 @@ fn givens(
 ) -> Result<Vec<Option<Arc<Given>>>> {
     let given = inputs.list::<Given>("given")?;
     let names: Vec<Option<&str>> = given.iter().map(|(name, _)| name.as_deref()).collect();
-    let of_clips = givens_of_clips(&names, &patches.clips).map_err(refuse)?;
+    let known = patches.fact();
+    let of_clips = givens_of_clips(&names, &known.clips).map_err(refuse)?;
     check_all_given(part, &of_clips).map_err(refuse)?;
-    let of_clip = |(clip, of): (&Clip, Option<usize>)| {
+    let of_clip = |(clip, of): (&ClipFact, Option<usize>)| {
         let Some(given) = of.map(|of| &given[of].1) else { return Ok(None) };
         check_given(part, clip, patches.patch, &given.fact()).map_err(refuse)?;
         Ok(Some(Arc::clone(given)))
     };
-    patches.clips.iter().zip(of_clips).map(of_clip).collect()
+    known.clips.iter().zip(of_clips).map(of_clip).collect()
 }
 
 /// The levels to walk down and how.
@@ -597,20 +610,21 @@ fn of_clips<T: ValueType>(
     inputs: &Inputs<'_>,
     (port, noun): (&str, &str),
     patches: &Patches,
-    check: impl Fn(&T::Fact, &Clip, [usize; 3]) -> Result<(), PlanError>,
+    check: impl Fn(&T::Fact, &ClipFact, [usize; 3]) -> Result<(), PlanError>,
 ) -> Result<Option<Vec<Arc<T>>>> {
     let items = inputs.list::<T>(port)?;
     if items.is_empty() {
         return Ok(None);
     }
     let names: Vec<Option<&str>> = items.iter().map(|(name, _)| name.as_deref()).collect();
-    let of_clip = items_of_clips(port, noun, &names, &patches.clips).map_err(refuse)?;
-    let item = |(clip, index): (&Clip, usize)| {
+    let known = patches.fact();
+    let of_clip = items_of_clips(port, noun, &names, &known.clips).map_err(refuse)?;
+    let item = |(clip, index): (&ClipFact, usize)| {
         let item = &items[index].1;
         check(&item.fact(), clip, patches.patch).map_err(refuse)?;
         Ok(Arc::clone(item))
     };
-    patches.clips.iter().zip(of_clip).map(item).collect::<Result<_>>().map(Some)
+    known.clips.iter().zip(of_clip).map(item).collect::<Result<_>>().map(Some)
 }
 
 /// What a run begins with.

@@ -231,6 +231,10 @@ pub(crate) fn network_file(
     what: &str,
 ) -> Result<NetworkSource, PlanError> {
     let real = |path: PathBuf| NetworkSource::File(path.canonicalize().unwrap_or(path));
+    if path.trim().is_empty() {
+        let hint = format!("{what} a safetensors file (relative to the graph)");
+        return Err(PlanError::at(port, "no model is named").hint(hint));
+    }
     if let Some(found) = hub_file(port, path, &policy(services))? {
         return Ok(real(found));
     }

@@ -11,8 +11,8 @@ use kino_models::patch::Grid;
 use kino_models::sampling::StepCache;
 
 use kino_node::{
-    Clip, Conditioning, Control, Error, Given, GuiderState, ImageConditioning, Patches, Result,
-    SamplingStep,
+    Clip, ClipFact, Conditioning, Control, Error, Given, GuiderState, ImageConditioning, Patches,
+    Result, SamplingStep,
 };
 use kino_port::PlanError;
 
@@ -72,7 +72,7 @@ fn by_name(embeddings: &kino_node::Embeddings) -> Embeddings {
 /// The text of each clip, as an index among the texts: one for all, by name, or in order.
 pub(super) fn texts_of_clips(
     texts: &[Option<&str>],
-    clips: &[Clip],
+    clips: &[ClipFact],
 ) -> Result<Vec<usize>, PlanError> {
     items_of_clips("text", "text", texts, clips)
 }
@@ -83,7 +83,7 @@ pub(super) fn items_of_clips(
     port: &str,
     noun: &str,
     items: &[Option<&str>],
-    clips: &[Clip],
+    clips: &[ClipFact],
 ) -> Result<Vec<usize>, PlanError> {
     if items.len() == 1 {
         return Ok(vec![0; clips.len()]);
@@ -99,7 +99,7 @@ pub(super) fn items_of_clips(
     if !named {
         return Ok((0..clips.len()).collect());
     }
-    let item_of = |clip: &Clip| {
+    let item_of = |clip: &ClipFact| {
         items.iter().position(|item| *item == clip.name.as_deref()).ok_or_else(|| {
             let names: Vec<&str> = items.iter().flatten().copied().collect();
             let clip = clip.name.as_deref().unwrap_or_default();
@@ -410,10 +410,10 @@ impl Packed {
 
 /// Clips of one latent pixel, for tests.
 #[cfg(test)]
-pub(super) fn named_clips(names: &[Option<&str>]) -> Vec<Clip> {
-    let clip = |name: &Option<&str>| Clip {
+pub(super) fn named_clips(names: &[Option<&str>]) -> Vec<ClipFact> {
+    let clip = |name: &Option<&str>| ClipFact {
         name: name.map(str::to_owned),
-        grid: [1, 1, 1],
+        grid: [Some(1); 3],
         channels: 16,
         space: None,
     };
