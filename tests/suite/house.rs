@@ -54,7 +54,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// What a crate must never know, whoever brings it.
 const NEVER: &[(&str, &[&str])] = &[
     ("kino-graph", &["candle-core", "rayon", "tempfile", "notify"]),
-    ("kino-port", &["candle-core", "serde", "ron"]),
+    ("kino-port", &["candle-core", "ron"]),
     ("kino-runtime", &["libloading", "wasmtime", "notify"]),
     ("kino-contract", &["candle-core", "rayon"]),
     ("kino-plugin", &["candle-core", "rayon"]),

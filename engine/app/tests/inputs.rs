@@ -146,36 +146,156 @@ fn a_profile_in_a_jpeg_and_a_webp_is_brought_to_srgb() {
     // A WebP of one colour: the same pixel as the PNG's.
     let webp = |profile: Option<&[u8]>| {
         let data = lossless([200, 80, 40]);
-        let chunk = |name: &[u8; 4], data: &[u8]| {
-            let padded = data.len().next_multiple_of(2);
-            let mut chunk = [name.as_slice(), &(data.len() as u32).to_le_bytes(), data].concat();
-            chunk.resize(8 + padded, 0);
-            chunk
-        };
         let flags = if profile.is_some() { 0x20 } else { 0 };
         let mut body = b"WEBP".to_vec();
-        body.extend(chunk(b"VP8X", &[flags, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
-        body.extend(profile.map(|profile| chunk(b"ICCP", profile)).unwrap_or_default());
-        body.extend(chunk(b"VP8L", &data));
+        body.extend(riff(b"VP8X", &[flags, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
+        body.extend(profile.map(|profile| riff(b"ICCP", profile)).unwrap_or_default());
+        body.extend(riff(b"VP8L", &data));
         [b"RIFF".as_slice(), &(body.len() as u32).to_le_bytes(), &body].concat()
     };
     assert_eq!(read(&place, "a.webp", &webp(None), &[])[0], [200, 80, 40]);
     assert_eq!(read(&place, "b.webp", &webp(Some(&profile)), &[])[0], [216, 69, 17]);
 }
 
+/// A chunk of a RIFF file.
+fn riff(name: &[u8; 4], data: &[u8]) -> Vec<u8> {
+    let mut chunk = [name.as_slice(), &(data.len() as u32).to_le_bytes(), data].concat();
+    chunk.resize(8 + data.len().next_multiple_of(2), 0);
+    chunk
+}
+
+/// Animated, of one pixel: PNG with more chunks, WebP, GIF.
+fn moving_png(color: &[u8], chunks: &[(&[u8; 4], &[u8])], icc: Option<&[u8]>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut info = png::Info::with_size(1, 1);
+    info.color_type = if color.len() == 4 { png::ColorType::Rgba } else { png::ColorType::Rgb };
+    info.bit_depth = png::BitDepth::Eight;
+    info.icc_profile = icc.map(|icc| icc.to_vec().into());
+    let mut encoder = png::Encoder::with_info(&mut bytes, info).unwrap();
+    encoder.set_animated(2, 0).unwrap();
+    let mut writer = encoder.write_header().unwrap();
+    for (name, contents) in chunks {
+        writer.write_chunk(png::chunk::ChunkType(**name), contents).unwrap();
+    }
+    writer.write_image_data(color).unwrap();
+    writer.write_image_data(color).unwrap();
+    drop(writer);
+    bytes
+}
+
+fn moving_webp(color: [u8; 4], icc: Option<&[u8]>) -> Vec<u8> {
+    let image = riff(b"VP8L", &lossless_alpha(color));
+    let frame = [&[0; 12][..], &[100, 0, 0, 0], &image].concat();
+    let flags = 2 | if icc.is_some() { 0x20 } else { 0 } | 0x10;
+    let mut body = b"WEBP".to_vec();
+    body.extend(riff(b"VP8X", &[flags, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
+    body.extend(icc.map(|icc| riff(b"ICCP", icc)).unwrap_or_default());
+    body.extend(riff(b"ANIM", &[0; 6]));
+    body.extend(riff(b"ANMF", &frame));
+    body.extend(riff(b"ANMF", &frame));
+    [b"RIFF".as_slice(), &(body.len() as u32).to_le_bytes(), &body].concat()
+}
+
+fn moving_gif([r, g, b]: [u8; 3], icc: Option<&[u8]>) -> Vec<u8> {
+    let mut bytes = b"GIF89a\x01\0\x01\0\x80\0\0".to_vec();
+    bytes.extend([r, g, b, 0, 0, 0]);
+    if let Some(icc) = icc {
+        bytes.extend(b"\x21\xff\x0bICCRGBG1012");
+        icc.chunks(255).for_each(|part| {
+            bytes.push(part.len() as u8);
+            bytes.extend(part);
+        });
+        bytes.push(0);
+    }
+    bytes.extend(b"\x2c\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0\x3b");
+    bytes
+}
+
+/// The first frame of what moves, over a background.
+#[track_caller]
+fn first_frame(name: &str, bytes: &[u8], background: &str) -> Result<[u8; 3], String> {
+    let place = place(&format!(
+        r##"Graph(version: 1, nodes: {{
+            "clip": (op: "video.read", with: {{"path": "{name}", "count": 1, "background": "{background}"}}),
+            "file": (op: "image.write", in: {{"frames": "clip.frames"}}, with: {{"path": "x.png"}})}})"##
+    ));
+    place.write(name, bytes);
+    let mut command = place.command(&["run", "g.ron"]);
+    let ran = Ran::of(command.env("KINO_FFMPEG", "").output().unwrap());
+    match ran.code {
+        0 => Ok(pixels(&fs::read(place.path("out/x.png")).unwrap())[0]),
+        _ => Err(ran.err.replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ")),
+    }
+}
+
+#[test]
+fn colours_of_what_moves_are_brought_to_srgb_as_those_of_stills() {
+    let png = input("p3.png");
+    let decoder = png::Decoder::new(BufReader::new(Cursor::new(&png))).read_info().unwrap();
+    let profile = decoder.info().icc_profile.as_ref().unwrap().to_vec();
+    let profile = Some(profile.as_slice());
+    let color = [200, 80, 40];
+    let first = |name: &str, bytes: &[u8]| first_frame(name, bytes, "#000000");
+    let gamma = 100_000_u32.to_be_bytes();
+    for (name, bytes, expected) in [
+        ("a.png", moving_png(&color, &[], None), color),
+        ("b.png", moving_png(&color, &[], profile), [216, 69, 17]),
+        ("c.png", moving_png(&color, &[(b"gAMA", &gamma)], None), [229, 152, 110]),
+        ("d.png", moving_png(&color, &[(b"cICP", &[12, 13, 0, 1])], None), [216, 69, 17]),
+        ("a.webp", moving_webp([200, 80, 40, 255], None), color),
+        ("b.webp", moving_webp([200, 80, 40, 255], profile), [216, 69, 17]),
+        ("a.gif", moving_gif(color, None), color),
+        ("b.gif", moving_gif(color, profile), [216, 69, 17]),
+    ] {
+        assert_eq!(first(name, &bytes), Ok(expected), "{name}");
+    }
+    let pq = moving_png(&color, &[(b"cICP", &[9, 16, 0, 1])], None);
+    let said = first("pq.png", &pq).unwrap_err();
+    assert!(said.contains("PQ (HDR)") && said.contains("save it in sRGB"), "{said}");
+    let said = first("x.webp", &moving_webp([200, 80, 40, 255], Some(&[0; 200]))).unwrap_err();
+    assert!(said.contains("its colour profile is damaged"), "{said}");
+}
+
+#[test]
+fn what_moves_is_put_on_the_background() {
+    let png = input("p3.png");
+    let decoder = png::Decoder::new(BufReader::new(Cursor::new(&png))).read_info().unwrap();
+    let profile = decoder.info().icc_profile.as_ref().unwrap().to_vec();
+    for (name, bytes) in [
+        ("a.png", moving_png(&[200, 80, 40, 0], &[], None)),
+        ("b.png", moving_png(&[200, 80, 40, 0], &[], Some(&profile))),
+        ("a.webp", moving_webp([200, 80, 40, 0], None)),
+        ("b.webp", moving_webp([200, 80, 40, 0], Some(&profile))),
+        ("still.png", input("hidden_red.png")),
+    ] {
+        for (background, expected) in [("#000000", [0; 3]), ("#20a0ff", [0x20, 0xa0, 0xff])] {
+            assert_eq!(first_frame(name, &bytes, background), Ok(expected), "{name}");
+        }
+    }
+    // Half of it.
+    let half = moving_png(&[200, 80, 40, 51], &[], None);
+    assert_eq!(first_frame("h.png", &half, "#ffffff"), Ok([244, 220, 212]));
+    let said = first_frame("a.png", &half, "blue").unwrap_err();
+    assert!(said.contains("expected a colour such as #20a0ff, found `blue`"), "{said}");
+}
+
 /// A lossless WebP of one pixel (RFC 9649 §3): five Huffman codes of one symbol each.
 fn lossless([r, g, b]: [u8; 3]) -> Vec<u8> {
+    lossless_alpha([r, g, b, 255])
+}
+
+fn lossless_alpha([r, g, b, a]: [u8; 4]) -> Vec<u8> {
     let mut bits: Vec<bool> = Vec::new();
     let mut put = |value: u32, count: u32| bits.extend((0..count).map(|bit| value >> bit & 1 == 1));
     put(0x2f, 8);
     put(0, 14); // width - 1
     put(0, 14); // height - 1
-    put(0, 1); // no alpha
+    put(u32::from(a < 255), 1); // whether there is alpha
     put(0, 3); // version
     put(0, 1); // no transform
     put(0, 1); // no colour cache
     put(0, 1); // one group of codes
-    for symbol in [g, r, b, 255] {
+    for symbol in [g, r, b, a] {
         put(1, 1); // a simple code
         put(0, 1); // of one symbol
         put(1, 1); // of eight bits
@@ -188,6 +308,110 @@ fn lossless([r, g, b]: [u8; 3]) -> Vec<u8> {
     put(0, 1);
     let byte = |bits: &[bool]| bits.iter().rev().fold(0_u8, |byte, bit| byte << 1 | u8::from(*bit));
     bits.chunks(8).map(byte).collect()
+}
+
+/// The chunks of a PNG, each whole.
+fn png_chunks(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let (mut at, mut chunks) = (8, Vec::new());
+    while let Some(length) = bytes.get(at..at + 4) {
+        let end = at + 12 + u32::from_be_bytes(length.try_into().unwrap()) as usize;
+        chunks.push(bytes[at..end].to_vec());
+        at = end;
+    }
+    chunks
+}
+
+fn png_chunk(name: &[u8; 4], data: &[u8]) -> Vec<u8> {
+    let mut crc = flate2::Crc::new();
+    crc.update(name);
+    crc.update(data);
+    [&(data.len() as u32).to_be_bytes(), name.as_slice(), data, &crc.sum().to_be_bytes()].concat()
+}
+
+#[test]
+fn corners_of_png() {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, 2, 1);
+    encoder.set_color(png::ColorType::Rgb);
+    let mut writer = encoder.write_header().unwrap();
+    writer.write_image_data(&[200, 80, 40, 1, 2, 3]).unwrap();
+    drop(writer);
+    let chunks = png_chunks(&bytes);
+    let with = |parts: &[&[u8]]| [&bytes[..8], &parts.concat()].concat();
+    let [head, data, end] = chunks.as_slice() else { panic!("{} chunks", chunks.len()) };
+    let place = place(GRAPH);
+    // The orientation stands before or behind the pixels: turned by 180 degrees.
+    let mut exif = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x03\0\0".to_vec();
+    exif.extend([0; 4]);
+    let exif = png_chunk(b"eXIf", &exif);
+    for (name, bytes) in
+        [("a.png", with(&[head, &exif, data, end])), ("b.png", with(&[head, data, &exif, end]))]
+    {
+        assert_eq!(read(&place, name, &bytes, &[]), [[1, 2, 3], [200, 80, 40]], "{name}");
+    }
+    // Without its end it is whole; without all of its pixels it is not.
+    assert_eq!(read(&place, "c.png", &with(&[head, data]), &[]), [[200, 80, 40], [1, 2, 3]]);
+    let cut = with(&[head, &data[..data.len() - 5]]);
+    let refuses = |name: &str, bytes: &[u8]| refused(&self::place(GRAPH), "image", name, bytes);
+    assert!(refuses("cut.png", &cut).contains("ends early"));
+    assert!(refuses("none.png", &with(&[head])).contains("ends early"));
+    // A profile that cannot be unpacked, and one that would fill the memory.
+    let icc = |packed: &[u8]| png_chunk(b"iCCP", &[b"x\0\0".as_slice(), packed].concat());
+    let packed = |profile: &mut dyn std::io::Read| {
+        let mut packed = Vec::new();
+        let mut packer = flate2::read::ZlibEncoder::new(profile, flate2::Compression::fast());
+        std::io::Read::read_to_end(&mut packer, &mut packed).unwrap();
+        packed
+    };
+    let huge = packed(&mut std::io::Read::take(std::io::repeat(0), 17 << 20));
+    for (name, chunk, expected) in [
+        ("d.png", icc(b"no zlib"), "its colour profile is damaged"),
+        ("e.png", icc(&packed(&mut &[0_u8; 200][..])), "its colour profile is damaged"),
+        ("f.png", icc(&huge), "its colour profile has more than 16777216 bytes"),
+        ("g.png", png_chunk(b"iCCP", b"without end"), "its colour profile is damaged"),
+    ] {
+        let said = refuses(name, &with(&[head, &chunk, data, end]));
+        assert!(said.contains(expected) && said.contains("save it in sRGB"), "{name}: {said}");
+    }
+}
+
+#[test]
+fn corners_of_jpeg() {
+    let jpeg = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../world/tests/images/baseline.jpg"));
+    let jpeg = jpeg.unwrap();
+    let refuses = |name: &str, bytes: &[u8]| refused(&place(GRAPH), "image", name, bytes);
+    // The first of two segments of a profile.
+    let contents = [b"ICC_PROFILE\0\x01\x02".as_slice(), &[0; 200]].concat();
+    let length = (contents.len() as u16 + 2).to_be_bytes();
+    let with = [&jpeg[..2], &[0xff, 0xe2], &length, &contents, &jpeg[2..]].concat();
+    assert!(refuses("a.jpg", &with).contains("its colour profile is damaged"));
+    // Other ways to code it, which its first segment of a frame says.
+    let frame = jpeg.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+    for (marker, expected) in [
+        (0xc3, "a lossless JPEG image"),
+        (0xf7, "a JPEG-LS image"),
+        (0xc9, "an arithmetically coded JPEG image"),
+        (0xc5, "a hierarchical JPEG image"),
+    ] {
+        let mut other = jpeg.clone();
+        other[frame + 1] = marker;
+        let said = refuses("b.jpg", &other);
+        assert!(said.contains(&format!("found {expected}")), "{said}");
+        assert!(said.contains("magick b.jpg[0] b.png"), "{said}");
+    }
+}
+
+#[test]
+fn a_png_may_be_wider_than_a_webp() {
+    for (width, height) in [(20_000, 1), (1, 20_000)] {
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, width, height);
+        encoder.set_color(png::ColorType::Grayscale);
+        let mut writer = encoder.write_header().unwrap();
+        writer.write_image_data(&vec![9; (width * height) as usize]).unwrap();
+        drop(writer);
+        assert_eq!(read(&place(GRAPH), "a.png", &bytes, &[]), vec![[9; 3]; 20_000]);
+    }
 }
 
 #[test]
@@ -264,6 +488,154 @@ fn whole_numbers_are_levels_and_what_is_no_number_is_counted() {
     assert!(said.contains("12 of 96 numbers of these frames are NaN"), "{said}");
 }
 
+/// A file of one tensor `frames`.
+fn one_tensor(dtype: &str, shape: &[usize], data: &[u8]) -> Vec<u8> {
+    let end = data.len();
+    safetensors(
+        &format!(
+            r#"{{"frames": {{"dtype": "{dtype}", "shape": {shape:?}, "data_offsets": [0, {end}]}}}}"#
+        ),
+        data,
+    )
+}
+
+#[test]
+fn wide_whole_numbers_that_would_be_black_are_refused() {
+    let place = place(TENSOR);
+    let frames = |dtype: &str, level: i64| {
+        let bytes: Vec<u8> = (0..24)
+            .flat_map(|_| match dtype {
+                "I16" => (level as i16).to_le_bytes().to_vec(),
+                "I32" => (level as i32).to_le_bytes().to_vec(),
+                "U32" => (level as u32).to_le_bytes().to_vec(),
+                _ => level.to_le_bytes().to_vec(),
+            })
+            .collect();
+        one_tensor(dtype, &[2, 2, 2, 3], &bytes)
+    };
+    for dtype in ["I16", "I32", "U32", "I64"] {
+        let name = format!("{dtype}.safetensors");
+        for level in [1, 200, 255] {
+            let said = refused(&place, "file", &name, &frames(dtype, level));
+            assert!(said.contains(&format!("whole numbers of {dtype} are levels")), "{said}");
+            assert!(said.contains(&format!("none here is above {level}")), "{said}");
+            assert!(said.contains("save them as U8, of which 255 is 1"), "{said}");
+        }
+    }
+    // Levels of the whole type, and nothing but black.
+    let most = [("I16", 32_767), ("I32", 2_147_483_647), ("U32", 4_294_967_295), ("I64", i64::MAX)];
+    for (dtype, largest) in most {
+        for (level, expected) in [(largest, [255; 3]), (0, [0; 3])] {
+            place.write("x.safetensors", frames(dtype, level));
+            let lines = place.json(&["run", "g.ron", "-s", "file=x.safetensors"]);
+            let file = event(&lines, "outputs")["files"][0]["path"].as_str().unwrap().to_owned();
+            assert_eq!(pixels(&fs::read(place.path(&file)).unwrap())[0], expected, "{dtype}");
+        }
+    }
+}
+
+#[test]
+fn masks_of_whole_numbers_are_read_as_tools_write_them() {
+    let graph = r#"Graph(version: 1, inputs: {"file": (type: "Path")}, nodes: {
+        "t": (op: "tensor.read", in: {"path": "inputs.file"}),
+        "turned": (op: "mask.invert", in: {"mask": "t"}),
+        "file": (op: "tensor.write", in: {"tensors": {"mask": "turned"}}, with: {"path": "m-{n}.safetensors"}),
+    }, outputs: {"file": "file"})"#;
+    let place = place(graph);
+    let wide = |levels: [i64; 4]| levels.iter().flat_map(|level| level.to_le_bytes()).collect();
+    let float = |levels: [f32; 4]| levels.iter().flat_map(|level| level.to_le_bytes()).collect();
+    let cases: [(&str, Vec<u8>); 7] = [
+        ("U8", vec![0, 255, 255, 0]),
+        ("U8", vec![0, 1, 1, 0]),
+        ("BOOL", vec![0, 1, 1, 0]),
+        ("BOOL", vec![0, 2, 255, 0]),
+        ("I64", wide([0, 1, 1, 0])),
+        ("I64", wide([0, i64::MAX, i64::MAX, 0])),
+        ("F32", float([0.0, 1.0, 1.0, 0.0])),
+    ];
+    for (dtype, data) in cases {
+        place.write("m.safetensors", one_tensor(dtype, &[1, 2, 2], &data));
+        let lines = place.json(&["run", "g.ron", "-s", "file=m.safetensors"]);
+        let file = event(&lines, "outputs")["files"][0]["path"].as_str().unwrap().to_owned();
+        let bytes = fs::read(place.path(&file)).unwrap();
+        let expected: Vec<u8> = float([1.0, 0.0, 0.0, 1.0]);
+        assert!(bytes.ends_with(&expected), "{dtype} {data:?}");
+    }
+    let grey = one_tensor("I64", &[1, 2, 2], &wide([0, 255, 255, 0]));
+    let said = refused(&self::place(graph), "file", "x.safetensors", &grey);
+    assert!(said.contains("none here is above 255") && said.contains("as U8"), "{said}");
+}
+
+#[test]
+fn a_tensor_without_elements_is_refused_in_the_plan() {
+    for (port, shape) in [
+        ("frames", &[0, 4, 4, 3][..]),
+        ("frames", &[2, 0, 4, 3]),
+        ("mask", &[0, 4, 4]),
+        ("mask", &[1, 4, 0]),
+    ] {
+        let next = match port {
+            "frames" => r#"(op: "frames.reverse", in: {"frames": "t"})"#,
+            _ => r#"(op: "mask.invert", in: {"mask": "t"})"#,
+        };
+        let place = place(&format!(
+            r#"Graph(version: 1, nodes: {{
+                "t": (op: "tensor.read", with: {{"path": "x.safetensors"}}), "next": {next}}},
+                outputs: {{"next": "next"}})"#
+        ));
+        place.write("x.safetensors", one_tensor("F32", shape, &[]));
+        let said = place.bad(2, &["plan", "g.ron"]);
+        let said = said.replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(said.contains("in which there is nothing"), "{shape:?}: {said}");
+    }
+}
+
+/// Each claims to be what it is not, and is a terabyte, of which nothing lies on the disk: whoever
+/// reads all of it first is not done by the end of the test.
+#[test]
+fn what_a_file_is_is_told_before_all_of_it_is_read() {
+    let place = Place::new();
+    let begun = std::time::Instant::now();
+    for (op, name, start, expected) in [
+        ("image.read", "a.png", &b"\0\0\0"[..], "expected a PNG"),
+        ("image.read", "b.png", b"\x89PNG\r\n\x1a\n\0\0", "damaged or ends early"),
+        ("mask.read", "c.png", b"BM", "a BMP image"),
+        ("video.read", "d.mp4", b"\xff\xd8\xff", "a JPEG image"),
+        ("audio.read", "e.wav", b"RIFF", "e.wav"),
+        ("tensor.read", "f.safetensors", b"\x02\0\0\0\0\0\0\0{}", "behind its last tensor"),
+        ("tensor.read", "g.safetensors", b"\0\0\0", "expected a safetensors file"),
+    ] {
+        let output = match op {
+            "mask.read" => "mask",
+            "audio.read" => "audio",
+            "tensor.read" => "tensor",
+            _ => "frames",
+        };
+        place.write(
+            "g.ron",
+            format!(
+                r#"Graph(version: 1, nodes: {{"r": (op: "{op}", with: {{"path": "{name}"}})}},
+                    outputs: {{"r": "r.{output}"}})"#
+            ),
+        );
+        let path = place.write(name, start);
+        fs::OpenOptions::new().write(true).open(path).unwrap().set_len(1 << 40).unwrap();
+        let mut command = place.command(&["plan", "g.ron"]);
+        let running = command.env("KINO_FFMPEG", "").stderr(std::process::Stdio::piped());
+        let mut running = running.spawn().unwrap();
+        while running.try_wait().unwrap().is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            if begun.elapsed().as_secs() > 60 {
+                running.kill().unwrap();
+                panic!("{name} is still read");
+            }
+        }
+        let said = String::from_utf8(running.wait_with_output().unwrap().stderr).unwrap();
+        let said = said.replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(said.contains(expected), "{name}: {said}");
+    }
+}
+
 /// A file of this header and data.
 fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
@@ -280,9 +652,42 @@ fn only_the_tensor_that_is_asked_for_matters() {
     let names = String::from_utf8_lossy(&input("with_BOOL.safetensors")).into_owned();
     let other = names.split('"').collect::<Vec<_>>();
     let other = other.windows(5).find(|w| w[2] == "dtype" && w[4] == "BOOL").map(|w| w[0]).unwrap();
-    let args = ["run", "g.ron", "-s", "file=b.safetensors", "-s", &format!("name={other}")];
-    let said = place.bad(2, &args);
-    assert!(said.contains("BOOL") && said.contains("not read"), "{said}");
+    place.good(&[
+        "run",
+        "g.ron",
+        "-s",
+        "file=b.safetensors",
+        "-s",
+        &format!("name={other}"),
+        "-o",
+        "bool",
+    ]);
+    // Types that this version knows, those that the format knows, and those that nobody does.
+    for (dtype, elements, bytes) in [
+        ("C64", 1, 8),
+        ("U16", 4, 8),
+        ("F8_E8M0", 8, 8),
+        ("F8_E5M2", 8, 8),
+        ("F8_E4M3FNUZ", 8, 8),
+        ("F4", 16, 8),
+        ("F6_E3M2", 16, 12),
+        ("I128", 1, 16),
+        ("X7", 3, 7),
+        ("bool", 4, 4),
+    ] {
+        let header = format!(
+            r#"{{"frames": {{"dtype": "U8", "shape": [1, 1, 1, 3], "data_offsets": [0, 3]}},
+                "b": {{"dtype": "{dtype}", "shape": [{elements}], "data_offsets": [3, {}]}}}}"#,
+            3 + bytes
+        );
+        let file = format!("{dtype}.safetensors");
+        place.write(&file, safetensors(&header, &vec![1; 3 + bytes]));
+        let file = format!("file={file}");
+        place.good(&["run", "g.ron", "-s", &file, "-o", dtype]);
+        // The tensor itself is refused by its name, in the plan.
+        let said = place.bad(2, &["plan", "g.ron", "-s", &file, "-s", "name=b"]);
+        assert!(said.contains(dtype) && said.contains("not read"), "{dtype}: {said}");
+    }
     // One rule for what is broken, as models' weights have it.
     let entry = |name: &str| {
         format!(r#""{name}": {{"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}}"#)

@@ -20,7 +20,7 @@ const INDEX: &str = r#"{"_class_name": "P", "vae": ["diffusers", "V"]}"#;
 const CONFIG: &str = "{\"z\": 4}";
 
 fn weights() -> Vec<u8> {
-    (0..200_000_u32).map(|at| (at * 31 >> 3) as u8).collect()
+    (0..200_000_u32).map(|at| ((at * 31) >> 3) as u8).collect()
 }
 
 /// A hub with a model of one part, and a cache that is empty.

@@ -188,7 +188,16 @@ fn held(port: &Port, value: &Value) -> Result<Value> {
 }
 
 fn fit(port: &str, value: &Value, ty: &PortType) -> Result<Value> {
-    value.fit(ty).map_err(|error| Error::input(port, error.to_string()))
+    value.fit(ty).map_err(|error| unfit(port, &error))
+}
+
+/// What does not fit an input, with the advice that there is.
+fn unfit(port: &str, error: &Error) -> Error {
+    let told = Error::input(port, error.to_string());
+    match error.hint() {
+        Some(hint) => told.with_hint(Some(hint.to_owned())),
+        None => told,
+    }
 }
 
 /// The value of a type.
@@ -199,7 +208,7 @@ fn typed<T: ValueType>(port: &str, value: &Value) -> Result<Arc<T>> {
     match value {
         Value::Tensor(tensor) => {
             let value = from_tensor::<T>(tensor);
-            value.map(Arc::new).map_err(|error| Error::input(port, error.to_string()))
+            value.map(Arc::new).map_err(|error| unfit(port, &error))
         }
         other => Inputs::mismatch(port, &T::PORT.to_string(), other),
     }

@@ -54,7 +54,10 @@ impl Eq for AskReading {}
 
 /// Says what stands against writing a file that a run is about to write: somebody may have put one
 /// there since it was planned. Those who run graphs give it to nodes as a service.
-pub struct OutputGuard(pub Box<dyn Fn(&Path) -> Result<()> + Send + Sync>);
+pub struct OutputGuard(pub Box<CheckOutput>);
+
+/// Tells what stands against writing a file.
+pub type CheckOutput = dyn Fn(&Path) -> Result<()> + Send + Sync;
 
 /// Where the system shows itself and its devices as files.
 const OF_THE_SYSTEM: [&str; 3] = ["/proc", "/sys", "/dev"];

@@ -295,9 +295,9 @@ fn not_a_tensor(port: &PortType) -> Error {
 /// # Errors
 /// When tensors become no such values, or this one does not fit.
 pub fn from_tensor<T: ValueType>(tensor: &Tensor) -> Result<T> {
-    if !T::PORT.tensor_rule().is_some_and(|rule| rule.converts) {
-        return Err(not_a_tensor(&T::PORT));
-    }
+    let rule = T::PORT.tensor_rule().filter(|rule| rule.converts);
+    let rule = rule.ok_or_else(|| not_a_tensor(&T::PORT))?;
+    rule.fit_whole(tensor.dims()).map_err(Error::failed)?;
     let value = T::from_tensor(&fit_shape::<T>(tensor)?)?;
     value.check()?;
     Ok(value)
@@ -352,7 +352,7 @@ pub fn known<T: ValueType>(fact: &Fact) -> Result<Option<T::Fact>, String> {
     let Some(tensor) = fact.get::<TensorFact>() else { return Ok(None) };
     let rule = T::PORT.tensor_rule().filter(|rule| rule.converts);
     let Some(rule) = rule else { return Ok(None) };
-    let shape = rule.fit(&tensor.shape)?.to_vec();
+    let shape = rule.fit_whole(&tensor.shape)?.to_vec();
     Ok(T::fact_of_tensor(&TensorFact { shape, dtype: tensor.dtype }))
 }
 

@@ -95,6 +95,21 @@ impl TensorRule {
         }
     }
 
+    /// As [`TensorRule::fit`], of a tensor that becomes a value: it has elements.
+    ///
+    /// # Errors
+    /// As [`TensorRule::fit`], and when a dimension is 0.
+    pub fn fit_whole<'a>(&self, dims: &'a [usize]) -> Result<&'a [usize], String> {
+        let fitted = self.fit(dims)?;
+        match dims.contains(&0) {
+            true => Err(format!(
+                "{}, found a tensor {dims:?}, in which there is nothing",
+                self.expected()
+            )),
+            false => Ok(fitted),
+        }
+    }
+
     /// What it must be, in words.
     pub fn expected(&self) -> String {
         let dims = self.dims.join(", ");

@@ -15,6 +15,7 @@ mod numbered;
 mod path;
 mod port;
 mod repeat;
+mod safetensors;
 mod signature;
 mod size;
 mod stamp;
@@ -33,6 +34,7 @@ pub use port::{
     real, text,
 };
 pub use repeat::{MAX_TURNS, REPEAT};
+pub use safetensors::{SafetensorsEntry, SafetensorsError, SafetensorsHeader};
 pub use signature::{NodeTraits, Signature};
 pub use size::{format_bytes, parse_bytes};
 pub use stamp::{FileStamp, PlannedFile};

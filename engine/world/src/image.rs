@@ -12,6 +12,7 @@ use crate::exr::{Exr, MAGIC};
 use crate::kinds::{looks_like, way_to_an_image};
 use crate::light::{Primaries, light_to_srgb, srgb_to_light};
 use crate::orientation::Orientation;
+use crate::png_chunks::{PngChunks, PngSource};
 use crate::profile::{self, ColorProfile, Refused};
 use crate::{Error, InputFile, Result};
 
@@ -137,7 +138,7 @@ struct Decoder<'f> {
 
 /// A decoder behind its header.
 enum Form<'f> {
-    Png(Box<png::Reader<BufReader<&'f mut InputFile>>>),
+    Png(Box<png::Reader<PngSource<'f>>>),
     Jpeg(Vec<u8>, ColorSpace),
     WebP(Box<image_webp::WebPDecoder<BufReader<&'f mut InputFile>>>),
 }
@@ -150,17 +151,15 @@ impl<'f> Decoder<'f> {
         file.rewind().map_err(Error::io("read", path))?;
         let decoder = match &start[..read] {
             [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Self::png(file),
-            [0xff, 0xd8, 0xff, ..] => Self::jpeg(read_all(file, path)?),
-            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P'] => Self::webp(file),
-            _ => {
-                let found = looks_like(path).unwrap_or("something else");
-                let message = format!("expected a PNG, JPEG, WebP or EXR image, found {found}");
-                let error = Error::content(path, message);
-                return Err(match way_to_an_image(found, path) {
-                    Some(way) => error.advise(&way),
-                    None => error,
-                });
+            [0xff, 0xd8, 0xff, ..] => {
+                let bytes = read_all(file, path)?;
+                if let Some(found) = other_jpeg(&bytes) {
+                    return Err(not_an_image(path, found));
+                }
+                Self::jpeg(bytes)
             }
+            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P'] => Self::webp(file),
+            _ => return Err(not_an_image(path, looks_like(path).unwrap_or("something else"))),
         };
         let decoder = decoder.map_err(|error| {
             Error::content(
@@ -187,24 +186,20 @@ impl<'f> Decoder<'f> {
             return Err(Error::content(path, message).advise(way));
         }
         if let Err(refused) = &decoder.profile {
-            let way =
-                "save it in sRGB, as an editor does, or: `magick IN -colorspace sRGB OUT.png`";
-            return Err(Error::content(path, refused).advise(way));
+            return Err(Error::content(path, refused).advise(profile::WAY));
         }
         Ok(decoder)
     }
 
     fn png(file: &'f mut InputFile) -> Result<Self, String> {
-        let limits = png::Limits { bytes: MAX_BESIDES };
-        let mut decoder = png::Decoder::new_with_limits(BufReader::new(file), limits);
-        // Texts are read elsewhere.
-        decoder.set_ignore_text_chunk(true);
-        decoder.set_transformations(png::Transformations::EXPAND);
-        let reader = decoder.read_info().map_err(|error| error.to_string())?;
+        let chunks = PngChunks::of(file).map_err(|error| error.to_string())?;
+        let source = chunks.source(file).map_err(|error| error.to_string())?;
+        let reader = png_decoder(source, MAX_BESIDES).read_info();
+        let reader = reader.map_err(|error| error.to_string())?;
         let (width, height) = reader.info().size();
-        let orientation = Orientation::of(reader.info().exif_metadata.as_deref());
+        let orientation = Orientation::of(chunks.exif.as_deref());
         let size = (width as usize, height as usize);
-        let profile = png_profile(reader.info(), reader.output_color_type().0.samples() < 3);
+        let profile = png_profile(&reader, chunks.icc);
         let frames = reader.info().animation_control().map_or(1, |control| control.num_frames);
         let form = Form::Png(Box::new(reader));
         Ok(Decoder { size, orientation, profile, frames, form })
@@ -224,7 +219,11 @@ impl<'f> Decoder<'f> {
             _ => ColorSpace::RGB,
         };
         let is_grey = matches!(colors, ColorSpace::Luma | ColorSpace::LumaA);
-        let profile = of_icc(decoder.icc_profile(), is_grey);
+        let profile = match decoder.icc_profile() {
+            // It lies in several segments, and some are missing.
+            None if has_icc(&bytes) => Err(profile::DAMAGED.to_owned()),
+            profile => of_icc(profile, is_grey),
+        };
         drop(decoder);
         Ok(Decoder { size, orientation, profile, frames: 1, form: Form::Jpeg(bytes, colors) })
     }
@@ -237,7 +236,10 @@ impl<'f> Decoder<'f> {
         let exif = decoder.exif_metadata().ok().flatten();
         let size = (width as usize, height as usize);
         let orientation = Orientation::of(exif.as_deref());
-        let profile = of_icc(decoder.icc_profile().ok().flatten(), false);
+        let profile = match decoder.icc_profile() {
+            Ok(profile) => of_icc(profile, false),
+            Err(_) => Err(profile::DAMAGED.to_owned()),
+        };
         let frames = if decoder.is_animated() { decoder.num_frames() } else { 1 };
         let form = Form::WebP(Box::new(decoder));
         Ok(Decoder { size, orientation, profile, frames, form })
@@ -354,16 +356,37 @@ fn continued(file: &[u8], with: u8) -> Vec<u8> {
     [file, &[with; 4096], &[0xff, 0xd9]].concat()
 }
 
-fn of_icc(profile: Option<Vec<u8>>, is_grey: bool) -> Result<Option<ColorProfile>, Refused> {
-    match profile.filter(|profile| profile.len() <= profile::LONGEST) {
+/// What the ICC profile of a file says, if it has one.
+pub(crate) fn of_icc(
+    profile: Option<Vec<u8>>,
+    is_grey: bool,
+) -> Result<Option<ColorProfile>, Refused> {
+    match profile {
+        Some(profile) if profile.len() > profile::LONGEST => {
+            Err(format!("its colour profile has more than {} bytes", profile::LONGEST))
+        }
         Some(profile) => ColorProfile::of_icc(&profile, is_grey),
         None => Ok(None),
     }
 }
 
+/// The decoder of a PNG, of which nothing is read here that [`PngChunks`] holds; texts are read
+/// elsewhere.
+pub(crate) fn png_decoder(source: PngSource<'_>, memory: usize) -> png::Decoder<PngSource<'_>> {
+    let mut decoder = png::Decoder::new_with_limits(source, png::Limits { bytes: memory });
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
+    decoder.set_transformations(png::Transformations::EXPAND);
+    decoder
+}
+
 /// What a PNG says of its colours: of several chunks the one that counts before the others (W3C
 /// PNG, third edition, §13.10).
-fn png_profile(info: &png::Info<'_>, is_grey: bool) -> Result<Option<ColorProfile>, Refused> {
+pub(crate) fn png_profile(
+    reader: &png::Reader<PngSource<'_>>,
+    icc: Option<Result<Vec<u8>, Refused>>,
+) -> Result<Option<ColorProfile>, Refused> {
+    let (info, is_grey) = (reader.info(), reader.output_color_type().0.samples() < 3);
     if let Some(points) = info.coding_independent_code_points {
         let png::CodingIndependentCodePoints {
             color_primaries,
@@ -378,8 +401,8 @@ fn png_profile(info: &png::Info<'_>, is_grey: bool) -> Result<Option<ColorProfil
             is_video_full_range_image,
         );
     }
-    if let Some(profile) = &info.icc_profile {
-        return of_icc(Some(profile.to_vec()), is_grey);
+    if let Some(profile) = icc {
+        return of_icc(Some(profile?), is_grey);
     }
     if info.srgb.is_some() {
         return Ok(None);
@@ -391,6 +414,47 @@ fn png_profile(info: &png::Info<'_>, is_grey: bool) -> Result<Option<ColorProfil
         Primaries([place(found.red), place(found.green), place(found.blue), place(found.white)])
     });
     ColorProfile::of_gamma(info.gama_chunk.map(png::ScaledFloat::into_value), primaries)
+}
+
+/// The error to what is no image that is read, with the way to make it one.
+fn not_an_image(path: &Path, found: &str) -> Error {
+    let message = format!("expected a PNG, JPEG, WebP or EXR image, found {found}");
+    let error = Error::content(path, message);
+    match way_to_an_image(found, path) {
+        Some(way) => error.advise(&way),
+        None => error,
+    }
+}
+
+/// The segments before the pixels of a JPEG: marker and contents (ITU-T T.81, annex B).
+fn jpeg_segments(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    let mut rest = bytes.get(2..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        // Any number of bytes may fill what lies before a marker.
+        let fill = rest.windows(2).position(|pair| pair[0] == 0xff && pair[1] != 0xff)?;
+        let [_, marker, high, low, after @ ..] = rest.get(fill..)? else { return None };
+        let length = usize::from(u16::from_be_bytes([*high, *low])).checked_sub(2)?;
+        let contents = after.get(..length).filter(|_| *marker != 0xda)?;
+        rest = &after[length..];
+        Some((*marker, contents))
+    })
+}
+
+/// Whether a JPEG has segments of an ICC profile (ICC.1:2022 annex B.4).
+fn has_icc(bytes: &[u8]) -> bool {
+    jpeg_segments(bytes)
+        .any(|(marker, contents)| marker == 0xe2 && contents.starts_with(b"ICC_PROFILE\0"))
+}
+
+/// What a JPEG is that is coded in a way that nobody reads but medical and printing tools.
+fn other_jpeg(bytes: &[u8]) -> Option<&'static str> {
+    jpeg_segments(bytes).find_map(|(marker, _)| match marker {
+        0xc3 | 0xc7 | 0xcb | 0xcf => Some("a lossless JPEG image"),
+        0xf7 => Some("a JPEG-LS image"),
+        0xc5 | 0xc6 | 0xcd | 0xce => Some("a hierarchical JPEG image"),
+        0xc9 | 0xca => Some("an arithmetically coded JPEG image"),
+        _ => None,
+    })
 }
 
 /// Whether a JPEG reaches its end marker (ITU-T T.81, annex B). Those of the other formats see to

@@ -26,6 +26,7 @@ mod metadata;
 mod model_paths;
 mod orientation;
 mod paths;
+mod png_chunks;
 mod profile;
 mod tensors;
 mod watch;

@@ -11,6 +11,13 @@ pub(crate) const LONGEST: usize = 16 << 20;
 /// How near two numbers of 0…1 are that nobody tells apart in 8 bits.
 const NEAR: f32 = 1.0 / 1024.0;
 
+/// Said of a profile that cannot be read.
+pub(crate) const DAMAGED: &str = "its colour profile is damaged";
+
+/// What to do about a file whose colours are not converted.
+pub(crate) const WAY: &str =
+    "save it in sRGB, as an editor does, or: `magick IN -profile sRGB.icc OUT.png`";
+
 /// Why a profile is not converted.
 pub(crate) type Refused = String;
 
@@ -132,11 +139,11 @@ impl ColorProfile {
     /// What an ICC profile says of pixels that are grey, or red, green and blue; none where it is
     /// that of frames.
     pub(crate) fn of_icc(bytes: &[u8], is_grey: bool) -> Result<Option<Self>, Refused> {
-        let damaged = || "its colour profile is damaged".to_owned();
+        let damaged = || DAMAGED.to_owned();
         let profile = Icc::open(bytes).ok_or_else(damaged)?;
         match (&profile.space, is_grey) {
             (b"GRAY", true) => {
-                let curve = profile.curve(b"kTRC").ok_or_else(|| profile.refused())?;
+                let curve = profile.curve(b"kTRC").ok_or_else(|| profile.refused(is_grey))?;
                 let same = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
                 Ok(ColorProfile::of([curve.clone(), curve.clone(), curve], same))
             }
@@ -147,13 +154,13 @@ impl ColorProfile {
                 let ([Some(r), Some(g), Some(b)], [Some(red), Some(green), Some(blue)]) =
                     (columns, curves)
                 else {
-                    return Err(profile.refused());
+                    return Err(profile.refused(is_grey));
                 };
                 let gamut = from_d50([0, 1, 2].map(|row| [r[row], g[row], b[row]]));
                 let gamut = gamut.ok_or_else(damaged)?;
                 Ok(ColorProfile::of([red, green, blue], gamut))
             }
-            _ => Err(profile.refused()),
+            _ => Err(profile.refused(is_grey)),
         }
     }
 
@@ -194,9 +201,10 @@ impl<'b> Icc<'b> {
     }
 
     /// Why nothing is made of it.
-    fn refused(&self) -> String {
+    fn refused(&self, is_grey: bool) -> String {
         let space = String::from_utf8_lossy(&self.space).trim_end().to_owned();
         match &self.space {
+            b"GRAY" if !is_grey => "its colour profile is for grey, and it is not".to_owned(),
             b"RGB " | b"GRAY" => format!(
                 "its colour profile ({space}) is made of tables rather than of curves and a matrix"
             ),

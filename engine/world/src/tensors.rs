@@ -1,27 +1,24 @@
 //! Tensors in safetensors files: one read by name, several written at once. Pickle files are
 //! refused.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use kino_port::{did_you_mean, format_bytes};
-use safetensors::tensor::{Metadata, TensorView};
-use serde::de::{IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use kino_port::{
+    SafetensorsEntry, SafetensorsError, SafetensorsHeader, did_you_mean, format_bytes,
+};
+use safetensors::tensor::TensorView;
 
 use crate::{AtomicFile, Error, InputFile, Result, looks_like};
-
-/// The longest header that the format allows.
-const LONGEST_HEADER: u64 = 100_000_000;
 
 /// A tensor as the header describes it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TensorInfo {
     /// Its name.
     pub name: String,
-    /// Its element type.
+    /// The type of its elements once they are read: BOOL becomes F32 of 0 and 1.
     pub dtype: DType,
     /// Its shape.
     pub shape: Vec<usize>,
@@ -51,8 +48,16 @@ impl InputFile {
     /// As [`tensor_info`].
     pub fn tensor_info(&mut self) -> Result<Vec<TensorInfo>> {
         let path = self.path().to_owned();
-        let (metadata, _) = header(self, &path)?;
-        infos(&metadata, &path)
+        let header = header(self, &path)?;
+        // A tensor of another type stands in nobody's way who asks for this one.
+        let infos = header.tensors.into_iter().filter_map(
+            |SafetensorsEntry { name, dtype, shape, .. }| {
+                Some(TensorInfo { dtype: read_as(&dtype)?, name, shape })
+            },
+        );
+        let mut infos: Vec<TensorInfo> = infos.collect();
+        infos.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(infos)
     }
 
     /// As [`read_tensor`], of this file.
@@ -61,75 +66,66 @@ impl InputFile {
     /// As [`read_tensor`].
     pub fn read_tensor(&mut self, name: &str) -> Result<Tensor> {
         let path = self.path().to_owned();
-        let (metadata, data) = header(self, &path)?;
-        tensor(self, &path, (&metadata, data), name)
+        let header = header(self, &path)?;
+        tensor(self, &path, &header, name)
     }
 }
 
-fn infos(metadata: &Metadata, path: &Path) -> Result<Vec<TensorInfo>> {
-    let mut infos = Vec::new();
-    // A tensor of another type stands in nobody's way who asks for this one.
-    for (name, info) in metadata.tensors().into_iter().filter(|(_, info)| is_read(info.dtype)) {
-        let dtype = checked_type(&name, info, path)?;
-        infos.push(TensorInfo { name, dtype, shape: info.shape.clone() });
-    }
-    infos.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(infos)
-}
+/// What stores truth: bytes of 0 and 1.
+const BOOL: &str = "BOOL";
 
-fn is_read(dtype: safetensors::Dtype) -> bool {
-    DType::try_from(dtype).is_ok()
-}
-
-/// The element type of a tensor whose shape takes just the bytes that the header gives it.
-fn checked_type(name: &str, info: &safetensors::tensor::TensorInfo, path: &Path) -> Result<DType> {
-    let dtype = DType::try_from(info.dtype).map_err(|_| {
-        let found = info.dtype;
-        let message = format!("tensor `{name}` has the element type {found:?}, which is not read");
-        let way = "save it as F32, F16, BF16, F64, U8, U32, I16, I32 or I64";
-        Error::content(path, message).advise(way)
-    })?;
-    let (start, end) = info.data_offsets;
-    let size = dtype.size_in_bytes();
-    let takes = info.shape.iter().try_fold(size, |bytes, length| bytes.checked_mul(*length));
-    if takes.is_none() || takes != end.checked_sub(start) {
-        let message = format!(
-            "tensor `{name}` of shape {:?} does not take the bytes {start} to {end}, which the \
-             header gives it",
-            info.shape
-        );
-        return Err(Error::content(path, message).advise("copy or download it again"));
-    }
-    Ok(dtype)
+/// The type in which elements of a stored type are read; none where they are not.
+fn read_as(stored: &str) -> Option<DType> {
+    Some(match stored {
+        "U8" => DType::U8,
+        "U32" => DType::U32,
+        "I16" => DType::I16,
+        "I32" => DType::I32,
+        "I64" => DType::I64,
+        "BF16" => DType::BF16,
+        "F16" => DType::F16,
+        "F32" | BOOL => DType::F32,
+        "F64" => DType::F64,
+        "F8_E4M3" => DType::F8E4M3,
+        _ => return None,
+    })
 }
 
 fn tensor(
     file: &mut InputFile,
     path: &Path,
-    (metadata, data): (&Metadata, u64),
+    header: &SafetensorsHeader,
     name: &str,
 ) -> Result<Tensor> {
-    let Some(info) = metadata.info(name) else {
-        let names = metadata.tensors();
-        let mut names: Vec<&str> = names.keys().map(String::as_str).collect();
+    let Some(entry) = header.tensors.iter().find(|entry| entry.name == name) else {
+        let mut names: Vec<&str> = header.tensors.iter().map(|entry| entry.name.as_str()).collect();
         names.sort_unstable();
         return Err(Error::content(path, format!("there is no tensor `{name}`"))
             .advise(&among(name, &names)));
     };
-    let dtype = checked_type(name, info, path)?;
-    let (start, end) = info.data_offsets;
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(end - start).map_err(|_| {
-        let size = format_bytes((end - start) as u64);
+    let Some(dtype) = read_as(&entry.dtype) else {
+        let found = &entry.dtype;
+        let message = format!("tensor `{name}` has the element type {found}, which is not read");
+        let way = "save it as F32, F16, BF16, F64, F8_E4M3, U8, U32, I16, I32, I64 or BOOL";
+        return Err(Error::content(path, message).advise(way));
+    };
+    let failed = |error| Error::content(path, format!("tensor `{name}`: {error}"));
+    let (mut bytes, length) = (Vec::new(), entry.length);
+    bytes.try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX)).map_err(|_| {
+        let size = format_bytes(length);
         Error::content(path, format!("there is no memory for the tensor `{name}` of {size}"))
     })?;
-    file.seek(SeekFrom::Start(data + start as u64)).map_err(Error::io("read", path))?;
-    file.take((end - start) as u64).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
-    if bytes.len() != end - start {
+    file.seek(SeekFrom::Start(entry.offset)).map_err(Error::io("read", path))?;
+    file.take(length).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
+    if bytes.len() as u64 != length {
         return Err(truncated(path));
     }
-    Tensor::from_raw_buffer(&bytes, dtype, &info.shape, &Device::Cpu)
-        .map_err(|error| Error::content(path, format!("tensor `{name}`: {error}")))
+    if entry.dtype == BOOL {
+        bytes.iter_mut().for_each(|byte| *byte = u8::from(*byte != 0));
+        let truth = Tensor::from_vec(bytes, entry.shape.as_slice(), &Device::Cpu);
+        return truth.and_then(|truth| truth.to_dtype(dtype)).map_err(failed);
+    }
+    Tensor::from_raw_buffer(&bytes, dtype, &entry.shape, &Device::Cpu).map_err(failed)
 }
 
 /// Writes tensors into one safetensors file.
@@ -166,8 +162,8 @@ fn truncated(path: &Path) -> Error {
         .advise("copy or download it again")
 }
 
-/// The header, checked against the file's length, and where the data begins.
-fn header(file: &mut InputFile, path: &Path) -> Result<(Metadata, u64)> {
+/// The header, checked against the file's length.
+fn header(file: &mut InputFile, path: &Path) -> Result<SafetensorsHeader> {
     file.rewind().map_err(Error::io("read", path))?;
     let length = file.stamp().length;
     let mut start = [0; 8];
@@ -185,63 +181,22 @@ fn header(file: &mut InputFile, path: &Path) -> Result<(Metadata, u64)> {
         return Err(Error::content(path, format!("expected a safetensors file, found {found}"))
             .advise("pickle files run code when they are loaded, so they are refused: convert it to safetensors"));
     }
-    let size = u64::from_le_bytes(start);
-    if !(2..=LONGEST_HEADER).contains(&size) {
-        let found = looks_like(path).unwrap_or("something else");
-        return Err(Error::content(path, format!("expected a safetensors file, found {found}")));
-    }
-    if size + 8 > length {
-        return Err(truncated(path));
-    }
-    let mut bytes = vec![0; size as usize];
+    let failed = |error| match error {
+        SafetensorsError::EndsEarly { .. } => truncated(path),
+        SafetensorsError::NoHeader { .. } => {
+            let found = looks_like(path).unwrap_or("something else");
+            Error::content(path, format!("expected a safetensors file, found {found}"))
+        }
+        SafetensorsError::Broken(what) => {
+            let message = format!("the safetensors file is broken: {what}");
+            Error::content(path, message).advise("copy or download it again, or save it anew")
+        }
+    };
+    let size = SafetensorsHeader::length(start, length).map_err(failed)?;
+    let mut bytes = vec![0; size];
     file.seek(SeekFrom::Start(8)).map_err(Error::io("read", path))?;
     file.read_exact(&mut bytes).map_err(Error::io("read", path))?;
-    let metadata: Metadata = serde_json::from_slice(&bytes).map_err(|error| {
-        Error::content(path, format!("the header of the safetensors file is broken ({error})"))
-    })?;
-    let broken = |what: String| {
-        Error::content(path, what).advise("copy or download it again, or save it anew")
-    };
-    if let Some(name) = repeated_name(&bytes) {
-        return Err(broken(format!("the header of the safetensors file names `{name}` twice")));
-    }
-    let end = metadata.tensors().values().map(|info| info.data_offsets.1 as u64).max().unwrap_or(0);
-    match end.saturating_add(size + 8) {
-        whole if whole > length => Err(truncated(path)),
-        whole if whole < length => Err(broken(format!(
-            "the safetensors file goes on for {} bytes behind its last tensor",
-            length - whole
-        ))),
-        _ => Ok((metadata, size + 8)),
-    }
-}
-
-/// A name that a header has twice, of which readers take one or the other.
-fn repeated_name(header: &[u8]) -> Option<String> {
-    struct Names(Option<String>);
-    impl<'de> Deserialize<'de> for Names {
-        fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-            from.deserialize_map(Names(None))
-        }
-    }
-    impl<'de> Visitor<'de> for Names {
-        type Value = Names;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("a map of tensors")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Names, A::Error> {
-            let mut seen = HashSet::new();
-            while let Some((name, _)) = map.next_entry::<String, IgnoredAny>()? {
-                if !seen.insert(name.clone()) {
-                    self.0.get_or_insert(name);
-                }
-            }
-            Ok(self)
-        }
-    }
-    serde_json::from_slice::<Names>(header).ok()?.0
+    SafetensorsHeader::parse(&bytes, length).map_err(failed)
 }
 
 /// The nearest names, or all if they are few.

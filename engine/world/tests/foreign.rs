@@ -156,6 +156,73 @@ fn a_program_ends_when_nobody_wants_its_frames() {
     assert!(begin.elapsed() < Duration::from_secs(30));
 }
 
+/// A program that gives one frame of 2x1 with transparency, if it is asked as it must be.
+#[test]
+fn what_is_transparent_through_a_program_shows_the_background() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut file = foreign(folder.path());
+    for (stream, asked) in [
+        ("prores (4444), yuva444p10le(tv)", "-protocol_whitelist"),
+        ("png, rgba(pc, gbr)", "-protocol_whitelist"),
+        ("vp9 (Profile 0), yuv420p(tv), 2x1\\n    Metadata:\\n  alpha_mode : 1", "-c:v libvpx-vp9"),
+        ("vp8, yuv420p(tv), 2x1\\n    Metadata:\\n  ALPHA_MODE : 1", "-c:v libvpx "),
+    ] {
+        let program = folder.path().join("ffmpeg");
+        let script = format!(
+            r##"#!/bin/bash
+case "$*" in
+  -version) echo "ffmpeg version of a test";;
+  *framecrc*)
+    printf '  Stream #0:0: Video: {stream}\n' >&2
+    printf '#tb 0: 1/10\n#dimensions 0: 2x1\n0, 0, 0, 1, 9, 0x1\n';;
+  *"{asked}"*rawvideo*rgba64le*)
+    printf '\xff\xff\x00\x80\x00\x00\x00\x00\xff\xff\x00\x80\x00\x00\xff\xff';;
+  *) echo "Unknown decoder 'libvpx'" >&2; exit 1;;
+esac
+"##
+        );
+        common::write_program(&program, &script);
+        let reader = VideoReader::open_with(&mut file, false, Some(&program)).unwrap();
+        let mut sink = UpTo { frames: Vec::new(), most: 99, wanted: true };
+        reader.read_over(&mut file, &[0], [0.25, 0.5, 0.75], &mut sink).unwrap();
+        // Nothing is seen of the first pixel, nothing but the second.
+        let half = f32::from(0x8000_u16) / 65535.0;
+        assert_eq!(sink.frames[0].1, [0.25, 0.5, 0.75, 1.0, half, 0.0], "{stream}");
+    }
+    // A program that lacks the decoder is told of.
+    let lacking = folder.path().join("ffmpeg");
+    let script = fs::read_to_string(&lacking).unwrap().replace("-c:v libvpx ", "-c:v other ");
+    common::write_program(&lacking, &script);
+    let reader = VideoReader::open_with(&mut file, false, Some(&lacking)).unwrap();
+    let error = read(&reader, &mut file, &[0]).err().unwrap();
+    assert!(error.to_string().ends_with("libvpx, which this `ffmpeg` lacks"), "{error}");
+}
+
+#[test]
+fn a_real_program_gives_what_is_transparent() {
+    let Some(program) = std::env::var_os("KINO_TEST_FFMPEG").map(PathBuf::from) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    for (name, args) in [
+        ("png.mov", &["-c:v", "png"][..]),
+        ("prores.mov", &["-c:v", "prores_ks", "-pix_fmt", "yuva444p10le"]),
+        ("qtrle.mov", &["-c:v", "qtrle"]),
+        ("ffv1.mkv", &["-c:v", "ffv1", "-pix_fmt", "bgra"]),
+        ("vp9.webm", &["-c:v", "libvpx-vp9", "-pix_fmt", "yuva420p"]),
+        ("vp8.webm", &["-c:v", "libvpx", "-pix_fmt", "yuva420p", "-auto-alt-ref", "0"]),
+    ] {
+        let path = folder.path().join(name);
+        let mut command = std::process::Command::new(&program);
+        command.args(["-f", "lavfi", "-i", "color=c=0xC85028@0.0:s=64x48:d=0.2,format=rgba"]);
+        let made = command.args(args).arg(&path).output().unwrap();
+        assert!(made.status.success(), "{name}: {}", String::from_utf8_lossy(&made.stderr));
+        let mut file = InputFile::open(&path).unwrap();
+        let reader = VideoReader::open_with(&mut file, false, Some(&program)).unwrap();
+        let mut sink = UpTo { frames: Vec::new(), most: 1, wanted: true };
+        reader.read_over(&mut file, &[0], [0.0, 0.5, 1.0], &mut sink).unwrap();
+        assert_eq!(sink.frames[0].1[..3], [0.0, 0.5, 1.0], "{name}");
+    }
+}
+
 #[test]
 fn a_real_program_gives_what_this_project_reads_itself() {
     let Some(program) = std::env::var_os("KINO_TEST_FFMPEG").map(PathBuf::from) else { return };

@@ -12,6 +12,7 @@ use kino_port::{
     Fact, Facts, Literal, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, list,
     optional_list, path as path_port, ports, real,
 };
+use kino_world::InputFile;
 use kino_world::media::{AudioReader, encode_aac};
 
 use crate::error::{IntoNode, at_port};
@@ -147,11 +148,10 @@ const LEAST: u64 = 4 << 10;
 fn infer_read(services: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     let Some(path) = facts.text("path") else { return review.finish(StepInfo::default()) };
-    let Some(mut source) = review.take(PlannedInput::look(services, path)) else {
-        return review.finish(StepInfo::default());
-    };
-    let sound = AudioReader::open(&mut source.file, ffmpeg(services).as_deref());
-    let Some(sound) = review.take(sound.map_err(at_port("path"))) else {
+    let ffmpeg = ffmpeg(services);
+    let open =
+        |file: &mut InputFile| AudioReader::open(file, ffmpeg.as_deref()).map_err(at_port("path"));
+    let Some((source, sound)) = review.take(PlannedInput::look(services, path, open)) else {
         return review.finish(StepInfo::default());
     };
     let mut key = source.key();

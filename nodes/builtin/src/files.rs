@@ -23,11 +23,17 @@ pub(crate) struct PlannedInput {
 }
 
 impl PlannedInput {
-    /// Finds and hashes the file at `path`, which is relative to the graph.
+    /// Finds the file at `path`, which is relative to the graph, reads what is needed of it with
+    /// `read`, and hashes it. What is no such file is told before all of it is read.
     ///
     /// # Errors
-    /// When it cannot be read; while a graph is only checked, that nobody looks.
-    pub(crate) fn look(services: &Services, path: &str) -> Result<Self, PlanError> {
+    /// Those of `read`, and when the file cannot be read; while a graph is only checked, that
+    /// nobody looks.
+    pub(crate) fn look<T>(
+        services: &Services,
+        path: &str,
+        mut read: impl FnMut(&mut InputFile) -> Result<T, PlanError>,
+    ) -> Result<(Self, T), PlanError> {
         if services.only_checks() {
             return Err(PlanError::unseen());
         }
@@ -35,11 +41,17 @@ impl PlannedInput {
         services.get::<Folders>().map_err(missing)?;
         let hashes = services.get::<HashCache>().map_err(missing)?;
         let mut file = open_allowed(services, path).map_err(at_input("path"))?;
+        let mut known = read(&mut file)?;
         let stopped = || is_cancelled(services);
         let hashed = hashes.hash_opened(&mut file, &stopped).node();
         let FileHash { hash, stamp } = hashed.map_err(at_input("path"))?;
+        if stamp != file.stamp() {
+            // It was changed, and what was read before belongs to what it was.
+            known = read(&mut file)?;
+        }
         let files = vec![PlannedFile { path: file.path().to_owned(), stamp: Some(stamp) }];
-        Ok(PlannedInput { file, read: PlannedRead { path: path.to_owned(), hash, files } })
+        let read = PlannedRead { path: path.to_owned(), hash, files };
+        Ok((PlannedInput { file, read }, known))
     }
 
     /// What the file adds to a key.

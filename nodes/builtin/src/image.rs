@@ -11,6 +11,7 @@ use kino_port::{
     Fact, Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, int,
     path as path_port, ports, text,
 };
+use kino_world::InputFile;
 use kino_world::media::{Depth, VideoFormat, format_of};
 
 use crate::error::{IntoNode, at_port};
@@ -89,7 +90,7 @@ fn infer_read(services: &Services, facts: &Facts) -> InferResult {
 }
 
 /// A colour written as `#20a0ff`, in 0…1.
-fn colour(text: &str) -> Result<[f32; 3], PlanError> {
+pub(crate) fn colour(text: &str) -> Result<[f32; 3], PlanError> {
     let digits = text.strip_prefix('#').filter(|digits| digits.len() == 6);
     let number = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
     let signed = digits.is_some_and(|digits| digits.starts_with('+'));
@@ -117,11 +118,9 @@ pub(crate) fn infer_image(
         let outputs = vec![given([None; 2]).0];
         return review.finish(StepInfo { outputs, unseen, ..StepInfo::default() });
     };
-    let Some(mut source) = review.take(PlannedInput::look(services, path)) else {
-        return review.finish(StepInfo::default());
-    };
-    let size = source.file.image_size().map_err(at_port("path"));
-    let Some((width, height)) = review.take(size) else {
+    let read = |file: &mut InputFile| file.image_size().map_err(at_port("path"));
+    let looked = review.take(PlannedInput::look(services, path, read));
+    let Some((source, (width, height))) = looked else {
         return review.finish(StepInfo::default());
     };
     let (fact, memory) = given([Some(height), Some(width)]);

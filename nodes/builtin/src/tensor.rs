@@ -36,7 +36,10 @@ pub(crate) static READ: NodeDef = NodeDef {
 const READ_ABOUT: &str = "Reads one tensor of a safetensors file. A tensor connects to any port \
 that holds one, and must have that port's shape: a latent `[c, f, h, w]` (or with a leading batch \
 of one), frames `[f, h, w, 3]` in 0…1, embeddings `[rows, dim]`, noise levels `[steps + 1]`. \
-Levels of whole numbers are brought to 0…1: 255 of U8 is 1. Pickle files are refused.\n\n\
+Whole numbers are levels at ports of frames and masks: the largest of their type is 1, so 255 of \
+U8; a mask of 0 and 1 alone is just that. Levels of 0…255 in a wider type (I16, I32, U32, I64), \
+which would be black, are refused: save them as U8, or divided as F32. BOOL is read as 0 and 1. \
+Only the tensor that is read matters, whatever types the others have. Pickle files are refused.\n\n\
 Example:\n    // sampling from given noise\n    \"noise\": (op: \"tensor.read\", with: {\"path\": \
 \"start.safetensors\", \"name\": \"latents\"}),";
 
@@ -95,10 +98,10 @@ fn pick(file: &mut InputFile, infos: &[TensorInfo], name: &str) -> Result<Tensor
 fn infer_read(services: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     let Some(path) = facts.text("path") else { return review.finish(StepInfo::default()) };
-    let source = review.take(PlannedInput::look(services, path));
-    let Some(mut source) = source else { return review.finish(StepInfo::default()) };
-    let infos = review.take(source.file.tensor_info().map_err(at_port("path")));
-    let Some(infos) = infos else { return review.finish(StepInfo::default()) };
+    let read = |file: &mut InputFile| file.tensor_info().map_err(at_port("path"));
+    let Some((mut source, infos)) = review.take(PlannedInput::look(services, path, read)) else {
+        return review.finish(StepInfo::default());
+    };
     let mut infer = StepInfo { key: source.key(), ..StepInfo::default() };
     if let Some(name) = facts.text("name")
         && let Some(info) = review.take(pick(&mut source.file, &infos, name))

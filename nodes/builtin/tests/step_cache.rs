@@ -241,7 +241,7 @@ fn packed_clips_reuse_what_they_reuse_alone() {
     assert!(off.1.is_empty());
 }
 
-/// Guidance of a part of the run, a start, given frames at a timestep of their own, a control, and
+/// Guidance of a part of the run, a start, given frames at a timestep of their own, and
 /// steps that add noise go on working; what is given stays as it is.
 #[test]
 fn a_cache_stands_beside_everything_else() {
@@ -249,7 +249,7 @@ fn a_cache_stands_beside_everything_else() {
     let sampler = Sampler::new(&rig, "wan_t2v/model");
     let guider = rig.one("guide.cfg", &[("from", Value::Real(0.25)), ("to", Value::Real(0.75))]);
     let start = sampler.patches(sampler.noise("large"));
-    let cases: [(&str, Vec<(&'static str, Value)>, usize); 3] = [
+    let cases = [
         ("guider", vec![("guider", guider)], 12 + 6),
         ("start", vec![("start", start), ("strength", Value::Real(0.5))], 12),
         ("lcm", vec![("scheduler", text("lcm"))], 24),

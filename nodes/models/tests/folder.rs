@@ -178,6 +178,29 @@ fn other_types_are_refused_by_name() {
     assert!(refused.contains("`ids` is stored as I64"), "{refused}");
 }
 
+/// As `tensor.read` has it, since one parser serves both.
+#[test]
+fn types_of_tensors_that_are_not_read_stand_in_nobodys_way() {
+    for (dtype, elements, bytes) in
+        [("I128", 1, 16), ("X7", 3, 7), ("F4", 16, 8), ("F6_E3M2", 16, 12), ("BOOL", 3, 3)]
+    {
+        let header = format!(
+            r#"{{"a": {{"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}},
+                "b": {{"dtype": "{dtype}", "shape": [{elements}], "data_offsets": [8, {}]}}}}"#,
+            8 + bytes
+        );
+        let length = (header.len() as u64).to_le_bytes();
+        let file = [&length, header.as_bytes(), &vec![0; 8 + bytes]].concat();
+        let weights = open(&file).unwrap();
+        weights.get("a", 2).unwrap();
+        let refused = weights.get("b", elements).unwrap_err().to_string();
+        assert!(refused.contains(&format!("`b` is stored as {dtype}")), "{refused}");
+    }
+    let twice = r#"{"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}, "a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}"#;
+    let file = [&(twice.len() as u64).to_le_bytes(), twice.as_bytes(), &[0]].concat();
+    assert!(open(&file).unwrap_err().to_string().contains("names `a` twice"));
+}
+
 #[test]
 fn truncated_files_say_how_much_is_missing() {
     let bytes = saved(&tensors());

@@ -13,6 +13,7 @@ use crate::ledger::{Lease, Ledger};
 use crate::spill::{Scratch, SpillFile};
 use crate::stored::{TensorHeader, TensorReader};
 use crate::types::{Field, Fields, TensorFact, Tensors, ValueType};
+use crate::video::levels::{Levels, Reach, levels};
 use crate::{Error, Result};
 
 /// Video frames `[count, height, width, 3]`, RGB f32 in 0…1, on the CPU; an image is one frame.
@@ -43,7 +44,7 @@ impl Frames {
     /// # Errors
     /// When the shape is another, or a number is none.
     pub fn from_tensor(tensor: &Tensor, fps: Option<f64>) -> Result<Self> {
-        let mut builder = FramesBuilder { frames: Frames::empty(fps), ledger: None, scratch: None };
+        let mut builder = FramesBuilder::of(fps, None);
         builder.push(tensor)?;
         let frames = builder.finish()?;
         frames.check_numbers()?;
@@ -188,19 +189,6 @@ impl fmt::Debug for Frames {
     }
 }
 
-/// A tensor as f32. Whole numbers are levels of 0…1.
-fn levels(tensor: &Tensor) -> Result<Tensor> {
-    let largest = match tensor.dtype() {
-        DType::U8 => f64::from(u8::MAX),
-        DType::U32 => f64::from(u32::MAX),
-        DType::I16 => f64::from(i16::MAX),
-        DType::I32 => f64::from(i32::MAX),
-        DType::I64 => i64::MAX as f64,
-        _ => return Ok(tensor.to_dtype(DType::F32)?),
-    };
-    Ok((tensor.to_dtype(DType::F64)? / largest)?.to_dtype(DType::F32)?)
-}
-
 /// How many elements of a tensor that is [`compact`] are no numbers.
 fn count_nan(tensor: &Tensor) -> usize {
     let (storage, _) = tensor.storage_and_layout();
@@ -242,13 +230,26 @@ pub struct FramesBuilder {
     frames: Frames,
     ledger: Option<Arc<Ledger>>,
     scratch: Option<Arc<Scratch>>,
+    /// How far whole numbers reach among them.
+    reach: Option<Reach>,
+    /// Whether all are such.
+    all_whole: bool,
 }
 
 impl FramesBuilder {
     /// An empty builder whose frames take leases of `ledger`.
     pub fn new(ledger: &Arc<Ledger>, fps: Option<f64>) -> Self {
-        let ledger = Some(Arc::clone(ledger));
-        FramesBuilder { frames: Frames::empty(fps), ledger, scratch: None }
+        FramesBuilder::of(fps, Some(Arc::clone(ledger)))
+    }
+
+    fn of(fps: Option<f64>, ledger: Option<Arc<Ledger>>) -> Self {
+        FramesBuilder {
+            frames: Frames::empty(fps),
+            ledger,
+            scratch: None,
+            reach: None,
+            all_whole: true,
+        }
     }
 
     /// Appends frames `[n, h, w, 3]`; they are brought to the CPU as f32, whole numbers as levels of
@@ -274,8 +275,12 @@ impl FramesBuilder {
             return Err(Error::failed(format!("frames have no pixels: {:?}", chunk.dims())));
         }
         self.fits(height, width)?;
-        let tensor = compact(levels(&chunk.to_device(&Device::Cpu)?)?)?;
-        let storage = self.store(tensor)?;
+        let Levels { tensor, reach } = levels(&chunk.to_device(&Device::Cpu)?)?;
+        let storage = self.store(compact(tensor)?)?;
+        self.all_whole &= reach.is_some();
+        if let Some(reach) = reach {
+            self.reach = Some(self.reach.map_or(reach, |before| before.with(reach)));
+        }
         self.add(n, storage, chunk.dtype().is_int());
         Ok(())
     }
@@ -291,6 +296,7 @@ impl FramesBuilder {
     /// # Errors
     /// As [`FramesBuilder::push`].
     pub fn append(&mut self, other: &Frames) -> Result<()> {
+        self.all_whole = false;
         for chunk in &other.chunks {
             self.fits(other.height, other.width)?;
             let storage = match &chunk.storage {
@@ -334,10 +340,14 @@ impl FramesBuilder {
     /// The frames pushed.
     ///
     /// # Errors
-    /// When there are none.
+    /// When there are none, or all came as whole numbers of a wide type and none reaches a
+    /// hundredth of the largest: those are levels of 0…255 that would be black.
     pub fn finish(self) -> Result<Frames> {
         if self.frames.count == 0 {
             return Err(Error::failed("a video has at least one frame, found none"));
+        }
+        if let Some(reach) = self.reach.filter(|_| self.all_whole) {
+            reach.check("all of these frames are")?;
         }
         Ok(self.frames)
     }
@@ -481,8 +491,7 @@ impl ValueType for Frames {
     }
 
     fn from_fields(fields: &dyn Fields) -> Result<Self> {
-        let frames = Frames::empty(fields.real("fps")?);
-        let mut builder = FramesBuilder { frames, ledger: None, scratch: None };
+        let mut builder = FramesBuilder::of(fields.real("fps")?, None);
         fields.tensors("chunks")?.iter().try_for_each(|chunk| builder.push(chunk))?;
         builder.finish()
     }

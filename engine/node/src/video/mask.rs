@@ -1,11 +1,12 @@
 //! Masks: which pixels something holds for.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use kino_port::PortType;
 
 use crate::Result;
 use crate::stored::{TensorHeader, TensorReader};
 use crate::types::{Field, Fields, TensorFact, Tensors, ValueType, check_elements, check_shape};
+use crate::video::levels::mask_levels;
 
 /// One value a pixel: 1 where something holds, 0 where it does not, and all between.
 #[derive(Clone, Debug)]
@@ -45,7 +46,7 @@ impl ValueType for Mask {
     }
 
     fn from_tensor(tensor: &Tensor) -> Result<Self> {
-        Ok(Mask { tensor: tensor.to_dtype(DType::F32)? })
+        Ok(Mask { tensor: mask_levels(tensor)? })
     }
 
     fn fact_of_tensor(tensor: &TensorFact) -> Option<MaskFact> {

@@ -10,6 +10,7 @@ mod given;
 mod guider;
 mod image_conditioning;
 mod latent;
+mod levels;
 mod mask;
 mod patches;
 mod sigmas;

@@ -1,5 +1,6 @@
 //! Animated GIF, WebP and PNG, read: when each frame is shown, from what stands before each, and
-//! frames as they are seen, each drawn over the ones before. What stays transparent is black.
+//! frames as they are seen, each drawn over the ones before. Colours of a profile are brought to
+//! those of frames; what stays transparent shows a background.
 
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
@@ -8,7 +9,9 @@ use super::colour::room;
 use super::demux::Refused;
 use super::timing::Timing;
 use crate::InputFile;
-use crate::image::MAX_PIXELS;
+use crate::image::{self, MAX_PIXELS, of_icc, png_profile};
+use crate::png_chunks::{PngChunks, PngSource};
+use crate::profile::{self, ColorProfile};
 
 /// The most frames of an animation.
 const MOST_FRAMES: usize = 1 << 20;
@@ -32,6 +35,41 @@ pub(super) struct Animated {
 /// Takes the frames that are wanted, `[height, width, 3]` in 0…1; says whether to go on.
 pub(super) type Each<'e> = dyn FnMut(usize, Vec<f32>) -> ControlFlow<()> + 'e;
 
+/// What becomes of the colours of a file.
+#[derive(Clone, Copy)]
+pub(super) struct Shown<'s> {
+    pub(super) profile: Option<&'s ColorProfile>,
+    /// What is seen through what is transparent, in 0…1.
+    pub(super) background: [f32; 3],
+}
+
+impl Shown<'_> {
+    /// Pixels as frames have them, of RGBA in 0…1 or of RGB.
+    fn rgb(
+        self,
+        count: usize,
+        pixels: impl Iterator<Item = [f32; 4]> + Clone,
+    ) -> io::Result<Vec<f32>> {
+        let mut rgb = room(count * 3)?;
+        rgb.extend(pixels.clone().flat_map(|[r, g, b, _]| [r, g, b]));
+        if let Some(profile) = self.profile {
+            profile.convert(&mut rgb);
+        }
+        for (to, [.., alpha]) in rgb.chunks_exact_mut(3).zip(pixels) {
+            over(to, alpha, self.background);
+        }
+        Ok(rgb)
+    }
+}
+
+/// Mixes encoded values of a pixel with those behind it, as browsers and editors do.
+pub(super) fn over(pixel: &mut [f32], alpha: f32, background: [f32; 3]) {
+    if alpha < 1.0 {
+        let mixed = pixel.iter_mut().zip(background);
+        mixed.for_each(|(value, behind)| *value = *value * alpha + behind * (1.0 - alpha));
+    }
+}
+
 fn early(error: io::Error) -> Refused {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => "it ends early".to_owned(),
@@ -42,8 +80,7 @@ fn early(error: io::Error) -> Refused {
 impl Animation {
     /// Size and times, from what stands before each frame; none where it is a still image.
     pub(super) fn scan(self, file: &mut InputFile) -> Result<Option<Animated>, Refused> {
-        file.seek(SeekFrom::Start(0)).map_err(early)?;
-        let mut from = BufReader::new(file);
+        let mut from = begun(file)?;
         let scanned = match self {
             Animation::Gif => gif_times(&mut from).map(Some),
             Animation::WebP => webp_times(&mut from),
@@ -67,15 +104,39 @@ impl Animation {
         }
     }
 
+    /// From its colours to those of frames; none where they are those.
+    pub(super) fn profile(
+        self,
+        file: &mut InputFile,
+    ) -> Result<Result<Option<ColorProfile>, profile::Refused>, Refused> {
+        Ok(match self {
+            Animation::Gif => {
+                let mut decoder = gif_decoder(begun(file)?)?;
+                // It stands before the first picture.
+                decoder.next_frame_info().map_err(gif_damaged)?;
+                of_icc(decoder.icc_profile().map(<[u8]>::to_vec), false)
+            }
+            Animation::WebP => {
+                let decoder = image_webp::WebPDecoder::new(begun(file)?);
+                let mut decoder = decoder.map_err(webp_damaged)?;
+                decoder.set_memory_limit(MOST_MEMORY);
+                of_icc(decoder.icc_profile().map_err(webp_damaged)?, false)
+            }
+            Animation::Png => {
+                let (chunks, decoder) = png_decoder(file)?;
+                png_profile(&decoder.read_info().map_err(png_damaged)?, chunks.icc)
+            }
+        })
+    }
+
     /// Draws the frames up to `last`, and gives those from `first` on.
     pub(super) fn draw(
         self,
         file: &mut InputFile,
         (first, last): (usize, usize),
+        colours: Shown<'_>,
         each: &mut Each<'_>,
     ) -> Result<(), Refused> {
-        file.seek(SeekFrom::Start(0)).map_err(early)?;
-        let from = BufReader::new(file);
         let mut index = 0;
         let mut shown = |rgb: &mut dyn FnMut() -> io::Result<Vec<f32>>| {
             index += 1;
@@ -85,15 +146,23 @@ impl Animation {
             Ok(if index > last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         };
         match self {
-            Animation::Gif => draw_gif(from, &mut shown),
-            Animation::WebP => draw_webp(from, &mut shown),
-            Animation::Png => draw_png(from, &mut shown),
+            Animation::Gif => draw_gif(begun(file)?, colours, &mut shown),
+            Animation::WebP => draw_webp(begun(file)?, colours, &mut shown),
+            Animation::Png => draw_png(png_decoder(file)?.1, colours, &mut shown),
         }
     }
 }
 
+type Buffered<'f> = BufReader<&'f mut InputFile>;
+
+/// A file from its beginning on.
+fn begun(file: &mut InputFile) -> Result<Buffered<'_>, Refused> {
+    file.seek(SeekFrom::Start(0)).map_err(early)?;
+    Ok(BufReader::new(file))
+}
+
 /// Takes one frame after another, each made only if it is wanted.
-type Shown<'s> =
+type Give<'s> =
     dyn FnMut(&mut dyn FnMut() -> io::Result<Vec<f32>>) -> Result<ControlFlow<()>, Refused> + 's;
 
 /// Bytes, of which there must be as many.
@@ -317,12 +386,9 @@ impl Canvas {
         }
     }
 
-    /// What is seen over black.
-    fn rgb(&self) -> io::Result<Vec<f32>> {
-        let mut rgb = room(self.width * self.height * 3)?;
-        let pixels = self.pixels.chunks_exact(4);
-        rgb.extend(pixels.flat_map(|pixel| [0, 1, 2].map(|c| pixel[c] * pixel[3])));
-        Ok(rgb)
+    /// What is seen.
+    fn rgb(&self, colours: Shown<'_>) -> io::Result<Vec<f32>> {
+        colours.rgb(self.width * self.height, self.pixels.as_chunks::<4>().0.iter().copied())
     }
 
     /// What a place is to be, should it be restored.
@@ -346,15 +412,22 @@ impl Canvas {
 
 const OUTSIDE: &str = "it is damaged: a frame of it lies outside of the picture";
 
-fn draw_gif(from: BufReader<&mut InputFile>, shown: &mut Shown<'_>) -> Result<(), Refused> {
-    let damaged = |error: gif::DecodingError| format!("it is damaged or ends early ({error})");
+fn gif_damaged(error: gif::DecodingError) -> Refused {
+    format!("it is damaged or ends early ({error})")
+}
+
+fn gif_decoder(from: Buffered<'_>) -> Result<gif::Decoder<Buffered<'_>>, Refused> {
     let mut options = gif::DecodeOptions::new();
     options.set_color_output(gif::ColorOutput::RGBA);
     let limit = std::num::NonZeroU64::new(MOST_MEMORY as u64);
     options.set_memory_limit(limit.map_or(gif::MemoryLimit::Unlimited, gif::MemoryLimit::Bytes));
-    let mut decoder = options.read_info(from).map_err(damaged)?;
+    options.read_info(from).map_err(gif_damaged)
+}
+
+fn draw_gif(from: Buffered<'_>, colours: Shown<'_>, shown: &mut Give<'_>) -> Result<(), Refused> {
+    let mut decoder = gif_decoder(from)?;
     let mut canvas = Canvas::new(decoder.width().into(), decoder.height().into()).map_err(early)?;
-    while let Some(frame) = decoder.read_next_frame().map_err(damaged)? {
+    while let Some(frame) = decoder.read_next_frame().map_err(gif_damaged)? {
         let place = [frame.left, frame.top, frame.width, frame.height].map(usize::from);
         if !canvas.holds(place) {
             return Err(OUTSIDE.to_owned());
@@ -368,7 +441,7 @@ fn draw_gif(from: BufReader<&mut InputFile>, shown: &mut Shown<'_>) -> Result<()
         let pixels = frame.buffer.chunks_exact(4);
         let unit = |byte: u8| f32::from(byte) / 255.0;
         canvas.draw(place, pixels.map(|p| [unit(p[0]), unit(p[1]), unit(p[2]), unit(p[3])]), true);
-        if shown(&mut || canvas.rgb())?.is_break() {
+        if shown(&mut || canvas.rgb(colours))?.is_break() {
             return Ok(());
         }
         canvas.dispose(place, dispose, saved);
@@ -376,47 +449,124 @@ fn draw_gif(from: BufReader<&mut InputFile>, shown: &mut Shown<'_>) -> Result<()
     Err("it ends early".to_owned())
 }
 
-fn draw_webp(from: BufReader<&mut InputFile>, shown: &mut Shown<'_>) -> Result<(), Refused> {
-    let damaged = |error: image_webp::DecodingError| match error {
-        image_webp::DecodingError::NoMoreFrames => "it ends early".to_owned(),
-        error => format!("it is damaged or ends early ({error})"),
-    };
-    let mut decoder = image_webp::WebPDecoder::new(from).map_err(damaged)?;
-    decoder.set_memory_limit(MOST_MEMORY);
-    if !decoder.is_animated() {
-        return Err("it is damaged: it says that it is animated, and is not".to_owned());
+fn webp_damaged(error: image_webp::DecodingError) -> Refused {
+    format!("it is damaged or ends early ({error})")
+}
+
+/// A chunk of a RIFF file.
+fn riff(name: &[u8], data: &[u8]) -> Vec<u8> {
+    let mut chunk = [name, &(data.len() as u32).to_le_bytes(), data].concat();
+    chunk.resize(8 + data.len().next_multiple_of(2), 0);
+    chunk
+}
+
+/// The picture of a frame of a width and height, out of its chunks (RFC 9649 §2.7.1.1): RGBA.
+///
+/// The decoder decodes it as a still. It would draw animations, too, but makes opaque pixels darker
+/// where it blends them, and clears wrong places where a frame without alpha follows.
+fn webp_frame(mut chunks: &[u8], [width, height]: [u32; 2]) -> Result<Vec<u8>, Refused> {
+    let (mut parts, mut has_alpha) = (Vec::new(), false);
+    while let Some((head, rest)) = chunks.split_first_chunk::<8>() {
+        let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+        let data = rest.get(..length).ok_or("it is damaged: a frame of it ends early")?;
+        let name = &head[..4];
+        if [b"ALPH", b"VP8 ", b"VP8L"].iter().any(|known| name == *known) {
+            has_alpha |= name != b"VP8 ";
+            parts.extend(riff(name, data));
+        }
+        chunks = rest.get(length.next_multiple_of(2)..).unwrap_or_default();
     }
-    // Black, so that what is left transparent needs no more care.
-    decoder.set_background_color([0, 0, 0, 255]).map_err(damaged)?;
-    let channels = if decoder.has_alpha() { 4 } else { 3 };
+    let [wide, high] = [width - 1, height - 1].map(u32::to_le_bytes);
+    let about = [&[if has_alpha { 0x10 } else { 0 }, 0, 0, 0][..], &wide[..3], &high[..3]].concat();
+    let still = riff(b"RIFF", &[b"WEBP".as_slice(), &riff(b"VP8X", &about), &parts].concat());
+    let mut decoder = image_webp::WebPDecoder::new(io::Cursor::new(still)).map_err(webp_damaged)?;
+    decoder.set_memory_limit(MOST_MEMORY);
+    if decoder.dimensions() != (width, height) {
+        return Err("it is damaged: a frame of it has another size than it says".to_owned());
+    }
     let length = decoder.output_buffer_size().ok_or("its size cannot be")?;
     let mut bytes: Vec<u8> = Vec::new();
     bytes.try_reserve_exact(length).map_err(|_| early(io::ErrorKind::OutOfMemory.into()))?;
     bytes.resize(length, 0);
-    loop {
-        decoder.read_frame(&mut bytes).map_err(damaged)?;
-        let mut rgb = || {
-            let mut rgb = room(bytes.len() / channels * 3)?;
-            let pixels = bytes.chunks_exact(channels);
-            rgb.extend(pixels.flat_map(|pixel| {
-                let alpha = pixel.get(3).map_or(1.0, |alpha| f32::from(*alpha) / 255.0);
-                [0, 1, 2].map(|c| f32::from(pixel[c]) / 255.0 * alpha)
-            }));
-            Ok(rgb)
-        };
-        if shown(&mut rgb)?.is_break() {
-            return Ok(());
-        }
+    decoder.read_image(&mut bytes).map_err(webp_damaged)?;
+    if decoder.has_alpha() {
+        return Ok(bytes);
     }
+    let opaque = |pixel: &[u8; 3]| [pixel[0], pixel[1], pixel[2], 255];
+    Ok(bytes.as_chunks::<3>().0.iter().flat_map(opaque).collect())
 }
 
-fn draw_png(from: BufReader<&mut InputFile>, shown: &mut Shown<'_>) -> Result<(), Refused> {
-    let damaged = |error: png::DecodingError| format!("it is damaged or ends early ({error})");
-    let limits = png::Limits { bytes: MOST_MEMORY };
-    let mut decoder = png::Decoder::new_with_limits(from, limits);
-    decoder.set_ignore_text_chunk(true);
-    decoder.set_transformations(png::Transformations::EXPAND);
-    let mut reader = decoder.read_info().map_err(damaged)?;
+fn draw_webp(
+    mut from: Buffered<'_>,
+    colours: Shown<'_>,
+    shown: &mut Give<'_>,
+) -> Result<(), Refused> {
+    let _: [u8; 12] = take(&mut from)?;
+    let mut canvas = None;
+    while !is_at_end(&mut from)? {
+        let head: [u8; 8] = take(&mut from)?;
+        let length = u64::from(u32::from_le_bytes([head[4], head[5], head[6], head[7]]));
+        let padded = length + length % 2;
+        let three = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], 0]);
+        match (&head[..4], &mut canvas) {
+            (b"VP8X", None) if length >= 10 => {
+                let about: [u8; 10] = take(&mut from)?;
+                let [width, height] = [4, 7].map(|at| three(&about[at..]) as usize + 1);
+                if width.saturating_mul(height) > MAX_PIXELS {
+                    return Err(OUTSIDE.to_owned());
+                }
+                canvas = Some(Canvas::new(width, height).map_err(early)?);
+                skip(&mut from, padded - 10)?;
+            }
+            (b"ANMF", Some(canvas)) if length >= 16 => {
+                let frame: [u8; 16] = take(&mut from)?;
+                let [left, top] = [0, 3].map(|at| three(&frame[at..]) as usize * 2);
+                let size = [6, 9].map(|at| three(&frame[at..]) + 1);
+                let place = [left, top, size[0] as usize, size[1] as usize];
+                if !canvas.holds(place) {
+                    return Err(OUTSIDE.to_owned());
+                }
+                let mut chunks = Vec::new();
+                let read = (&mut from).take(length - 16).read_to_end(&mut chunks);
+                if read.map_err(early)? as u64 != length - 16 {
+                    return Err("it ends early".to_owned());
+                }
+                skip(&mut from, length % 2)?;
+                let pixels = webp_frame(&chunks, size)?;
+                let unit = |pixel: &[u8; 4]| pixel.map(|byte| f32::from(byte) / 255.0);
+                let pixels = pixels.as_chunks::<4>().0.iter().map(unit);
+                canvas.draw(place, pixels, frame[15] & 2 == 0);
+                if shown(&mut || canvas.rgb(colours))?.is_break() {
+                    return Ok(());
+                }
+                if frame[15] & 1 != 0 {
+                    canvas.clear(place);
+                }
+            }
+            _ => skip(&mut from, padded)?,
+        }
+    }
+    Err("it ends early".to_owned())
+}
+
+fn png_damaged(error: png::DecodingError) -> Refused {
+    format!("it is damaged or ends early ({error})")
+}
+
+type PngDecoder<'f> = png::Decoder<PngSource<'f>>;
+
+fn png_decoder(file: &mut InputFile) -> Result<(PngChunks, PngDecoder<'_>), Refused> {
+    let chunks = PngChunks::of(file).map_err(early)?;
+    let source = chunks.source(file).map_err(early)?;
+    Ok((chunks, image::png_decoder(source, MOST_MEMORY)))
+}
+
+fn draw_png(
+    decoder: PngDecoder<'_>,
+    colours: Shown<'_>,
+    shown: &mut Give<'_>,
+) -> Result<(), Refused> {
+    let mut reader = decoder.read_info().map_err(png_damaged)?;
     let (width, height) = reader.info().size();
     let mut canvas = Canvas::new(width as usize, height as usize).map_err(early)?;
     let length = reader.output_buffer_size().ok_or("its size cannot be")?;
@@ -425,7 +575,7 @@ fn draw_png(from: BufReader<&mut InputFile>, shown: &mut Shown<'_>) -> Result<()
     bytes.resize(length, 0);
     let mut is_first = true;
     loop {
-        let output = reader.next_frame(&mut bytes).map_err(damaged)?;
+        let output = reader.next_frame(&mut bytes).map_err(png_damaged)?;
         // An image before the first control is for those who show no animations.
         let Some(control) = reader.info().frame_control else { continue };
         let place =
@@ -445,7 +595,7 @@ fn draw_png(from: BufReader<&mut InputFile>, shown: &mut Shown<'_>) -> Result<()
         let pixels =
             png_pixels(&bytes[..output.buffer_size()], output.color_type, output.bit_depth);
         canvas.draw(place, pixels, control.blend_op == png::BlendOp::Over);
-        if shown(&mut || canvas.rgb())?.is_break() {
+        if shown(&mut || canvas.rgb(colours))?.is_break() {
             return Ok(());
         }
         canvas.dispose(place, dispose, saved);

@@ -13,6 +13,7 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::animated::over;
 use super::colour::{Colour, Conversion, room};
 use super::sink::FrameSink;
 use super::timing::Timing;
@@ -90,6 +91,10 @@ pub(super) struct Foreign {
     pub(super) sound: Option<bool>,
     /// Whether the file says which matrix its colours have.
     pub(super) is_tagged: bool,
+    /// Whether its pictures are transparent in places.
+    has_alpha: bool,
+    /// The decoder that reads its transparency, where the program's own one leaves it out.
+    decoder: Option<&'static str>,
 }
 
 /// What the program notes of files that were cut (libavformat's matroskadec and mov).
@@ -123,7 +128,7 @@ impl Foreign {
     /// When it cannot be started, or finds no video in the file.
     pub(super) fn open(program: &Path, path: &Path, tone_map: bool) -> Result<Self> {
         let version = version(program)?;
-        let mut command = command(program, path, "info");
+        let mut command = command(program, path, "info", None);
         // By the clock of the file, as its sound is: else either would begin at 0 in streams that
         // have no beginning of their own (MPEG-TS).
         command.args(["-copyts", "-map", "0:V:0", "-c", "copy", "-f", "framecrc", "-"]);
@@ -161,6 +166,8 @@ impl Foreign {
         })?;
         let (size, timing, begin) = (packets.size, packets.timing(), packets.begin());
         let sound = is_aac(&said);
+        let decoder = alpha_decoder(&said);
+        let has_alpha = decoder.is_some() || has_alpha(&said);
         let (program, path) = (program.to_owned(), path.to_owned());
         Ok(Foreign {
             program,
@@ -173,32 +180,49 @@ impl Foreign {
             begin,
             sound,
             is_tagged,
+            has_alpha,
+            decoder,
         })
     }
 
     /// The bytes that reading takes beside the frames that it gives: those on their way, of 16 bits
     /// a channel. What the program takes is its own.
     pub(super) fn memory(&self) -> u64 {
-        (self.size.0 * self.size.1) as u64 * (2 * 6)
+        (self.size.0 * self.size.1 * 2 * 2 * self.channels()) as u64
+    }
+
+    fn channels(&self) -> usize {
+        if self.has_alpha { 4 } else { 3 }
+    }
+
+    /// What the program calls the form of the pictures that it gives.
+    fn form(&self) -> &'static str {
+        if self.has_alpha { "rgba64le" } else { "rgb48le" }
     }
 
     /// Gives the frames of rising indices to `sink`.
     ///
     /// # Errors
     /// When the program fails, or gives another number of frames than it said.
-    pub(super) fn read(&self, frames: &[usize], sink: &mut dyn FrameSink) -> Result<()> {
-        let mut command = command(&self.program, &self.path, "error");
+    pub(super) fn read(
+        &self,
+        frames: &[usize],
+        background: [f32; 3],
+        sink: &mut dyn FrameSink,
+    ) -> Result<()> {
+        let mut command = command(&self.program, &self.path, "error", self.decoder);
         command.args(["-map", "0:V:0", "-fps_mode", "passthrough"]);
         if let Some(filter) = self.filter {
             command.args(["-vf", filter]);
         }
-        command.args(["-f", "rawvideo", "-pix_fmt", "rgb48le", "-"]);
+        command.args(["-f", "rawvideo", "-pix_fmt", self.form(), "-"]);
         let mut running = start(&mut command, &self.program)?;
         let said = heard(running.0.stderr.take());
         let Some(mut out) = running.0.stdout.take() else {
             return Err(Error::content(&self.path, "`ffmpeg` gives nothing"));
         };
-        let (count, length) = (self.timing.ticks.len(), self.size.0 * self.size.1 * 6);
+        let (count, length) =
+            (self.timing.ticks.len(), self.size.0 * self.size.1 * 2 * self.channels());
         let (give, take) = sync_channel::<(usize, Vec<u8>)>(2);
         let outcome = std::thread::scope(|scope| {
             let last = frames.last().copied().unwrap_or_default();
@@ -207,7 +231,7 @@ impl Foreign {
             let mut is_over = false;
             let outcome = loop {
                 match take.recv_timeout(LOOK) {
-                    Ok((index, bytes)) => match self.rgb(&bytes) {
+                    Ok((index, bytes)) => match self.rgb(&bytes, background) {
                         Ok(rgb) => {
                             if sink.frame(index, rgb).is_break() {
                                 break Ok(());
@@ -233,18 +257,29 @@ impl Foreign {
         drop(running);
         let said = said.join().unwrap_or_default();
         outcome.map_err(|message| {
+            if said.contains("Unknown decoder") {
+                let message = "its transparency is read by libvpx, which this `ffmpeg` lacks";
+                let way = "take an `ffmpeg` with libvpx, or convert it to ProRes 4444 with one";
+                return Error::content(&self.path, message).advise(way);
+            }
             let said = last_line(&said);
             let message = if said.is_empty() { message } else { format!("{message} ({said})") };
             Error::content(&self.path, message)
         })
     }
 
-    /// 16 bits a channel as numbers.
-    fn rgb(&self, bytes: &[u8]) -> std::io::Result<Vec<f32>> {
-        let mut rgb = room(bytes.len() / 2)?;
-        let samples = bytes.chunks_exact(2);
-        rgb.extend(samples.map(|two| f32::from(u16::from_le_bytes([two[0], two[1]])) / 65535.0));
+    /// 16 bits a channel as numbers, over the background.
+    fn rgb(&self, bytes: &[u8], background: [f32; 3]) -> std::io::Result<Vec<f32>> {
+        let unit = |two: &[u8]| f32::from(u16::from_le_bytes([two[0], two[1]])) / 65535.0;
+        let channels = self.channels();
+        let pixels = bytes.chunks_exact(2 * channels);
+        let mut rgb = room(pixels.len() * 3)?;
+        pixels.clone().for_each(|pixel| rgb.extend(pixel[..6].chunks_exact(2).map(unit)));
         self.conversion.encode_all(&mut rgb);
+        if self.has_alpha {
+            let alphas = pixels.map(|pixel| unit(&pixel[6..]));
+            rgb.chunks_exact_mut(3).zip(alphas).for_each(|(to, alpha)| over(to, alpha, background));
+        }
         Ok(rgb)
     }
 }
@@ -288,14 +323,17 @@ const CONTAINERS: &str = "mov,matroska,webm,avi,flv,live_flv,kux,asf,asf_o,mpegt
                           dtshd,truehd,mlp,amr,amrnb,amrwb,ape,wv,tta,tak,mpc,mpc8,shn,voc,oma,\
                           iff,xwma,dsf,qoa,sox,act,gsm,ircam,avr,dsicin";
 
-/// The program, told to read a file.
-pub(super) fn command(program: &Path, path: &Path, level: &str) -> Command {
+/// The program, told to read a file, of the video with this decoder rather than its own.
+pub(super) fn command(program: &Path, path: &Path, level: &str, decoder: Option<&str>) -> Command {
     let mut command = Command::new(program);
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut input = OsString::from("file:");
     input.push(absolute);
     command.args(["-hide_banner", "-nostdin", "-loglevel", level]);
     command.args(["-format_whitelist", CONTAINERS]);
+    if let Some(decoder) = decoder {
+        command.args(["-c:v", decoder]);
+    }
     command.args(["-protocol_whitelist", "file", "-i"]).arg(input);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
@@ -324,6 +362,38 @@ pub(super) fn version(program: &Path) -> Result<String> {
 
 pub(super) fn last_line(said: &str) -> &str {
     said.trim_end().lines().next_back().unwrap_or_default().trim()
+}
+
+/// What the program says of the first stream of pictures.
+fn video_line(said: &str) -> Option<&str> {
+    said.lines().find(|line| line.contains("Stream #") && line.contains(" Video: "))
+}
+
+/// Whether pictures have transparency, by the name of their form (libavutil's pixdesc): that with
+/// an A among its channels, and what has a palette, which may hold some.
+fn has_alpha(said: &str) -> bool {
+    const FORMS: [&str; 16] = [
+        "yuva", "rgba", "bgra", "argb", "abgr", "gbrap", "ya8", "ya16", "yaf16", "yaf32", "pal8",
+        "ayuv", "vuya", "uyva", "rgbaf", "bgraf",
+    ];
+    let words = video_line(said).into_iter().flat_map(|line| line.split([' ', ',', '(', ')']));
+    words.into_iter().any(|word| FORMS.iter().any(|form| word.starts_with(form)))
+}
+
+/// The decoder of VP8 and VP9 that gives their transparency, which lies beside the pictures in the
+/// file, where the file says that there is some.
+fn alpha_decoder(said: &str) -> Option<&'static str> {
+    let after = said.split(" Video: ").nth(1)?;
+    let stream = after.split("Stream #").next()?;
+    let says = |line: &str| {
+        let (name, value) = line.split_once(':').unwrap_or_default();
+        name.trim().eq_ignore_ascii_case("alpha_mode") && value.trim() == "1"
+    };
+    match after.split([' ', ',', '(']).next()? {
+        "vp9" if stream.lines().any(says) => Some("libvpx-vp9"),
+        "vp8" if stream.lines().any(says) => Some("libvpx"),
+        _ => None,
+    }
 }
 
 /// What the program says of the first sound of a file: whether it is AAC; none where it says
@@ -477,6 +547,32 @@ mod tests {
         assert_eq!(is_aac(said), Some(true));
         assert_eq!(is_aac(&said.replace("aac (LC)", "mp3")), Some(false));
         assert_eq!(is_aac("  Stream #0:0: Video: hevc, yuv420p\n"), None);
+    }
+
+    #[test]
+    fn transparency_is_told_by_names_of_forms_and_by_what_a_file_says() {
+        let line = |codec: &str| format!("  Stream #0:0: Video: {codec}, 64x48, 25 fps\n");
+        for with in [
+            "png, rgba(pc, gbr)",
+            "prores (4444) (ap4h), yuva444p12le(tv)",
+            "qtrle, argb",
+            "a, pal8",
+        ] {
+            assert!(has_alpha(&line(with)), "{with}");
+        }
+        for without in
+            ["hevc (Main 10), yuv420p10le(tv)", "png, rgb24", "v210, yuv422p10le", "ffv1"]
+        {
+            assert!(!has_alpha(&line(without)), "{without}");
+        }
+        let webm = |codec: &str, mode: &str| {
+            let metadata = format!("      Metadata:\n        ALPHA_MODE      : {mode}\n");
+            format!("{}{metadata}  Stream #0:1: Audio: opus\n", line(codec))
+        };
+        assert_eq!(alpha_decoder(&webm("vp9 (Profile 0), yuv420p(tv)", "1")), Some("libvpx-vp9"));
+        assert_eq!(alpha_decoder(&webm("vp8, yuv420p(tv)", "1")), Some("libvpx"));
+        assert_eq!(alpha_decoder(&webm("vp9, yuv420p", "0")), None);
+        assert_eq!(alpha_decoder(&line("vp9, yuv420p")), None);
     }
 
     #[test]

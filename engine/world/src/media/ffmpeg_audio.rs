@@ -38,7 +38,7 @@ impl ForeignSound {
     /// When it cannot be started, or finds no sound in the file.
     pub(super) fn open(program: &Path, path: &Path) -> Result<Self> {
         let version = version(program)?;
-        let mut command = command(program, path, "info");
+        let mut command = command(program, path, "info", None);
         command.args(["-map", "0:a:0", "-c", "copy", "-t", "0.1", "-f", "null", "-"]);
         let (ended, said) = run(&mut command, program, &mut || true)?.unwrap_or_default();
         match is_aac(&said).filter(|_| ended.is_some_and(|ended| ended.success())) {
@@ -55,7 +55,7 @@ impl ForeignSound {
     /// # Errors
     /// When the program fails.
     pub(super) fn read(&self, is_wanted: &mut dyn FnMut() -> bool) -> Result<Option<Audio>> {
-        let mut command = command(&self.program, &self.path, "error");
+        let mut command = command(&self.program, &self.path, "error", None);
         command.args(["-copyts", "-map", "0:a:0", "-vn", "-sn", "-dn", "-map_metadata", "-1"]);
         match self.is_aac {
             true => command.args(["-c:a", "copy"]),

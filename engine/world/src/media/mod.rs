@@ -151,7 +151,15 @@ fn foreign(path: &Path, extension: &str, ffmpeg: Option<&Path>) -> Result<VideoF
 pub fn check_size(format: &VideoFormat, width: usize, height: usize) -> Result<()> {
     /// The shortest side of H.264.
     const LEAST: usize = 16;
-    let most = if *format == VideoFormat::Mp4 { 3840 } else { 16383 };
+    let most = match format {
+        VideoFormat::Mp4 => 3840,
+        VideoFormat::WebP | VideoFormat::Foreign(_) => 16383,
+        // Their own bounds lie beyond what memory holds.
+        VideoFormat::Png
+        | VideoFormat::PngSequence
+        | VideoFormat::Exr
+        | VideoFormat::ExrSequence => 1 << 24,
+    };
     if width == 0 || height == 0 || width.max(height) > most {
         return Err(Error::refused(
             format!(

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use kino_node::{Audio, AudioFact};
 
-use super::animated::{Animated, Animation};
+use super::animated::{Animated, Animation, Shown};
 use super::audio::VideoSound;
 use super::avc::{AvcTrack, foreign, is_foreign};
 use super::demux::tracks;
@@ -15,6 +15,7 @@ use super::ffmpeg::Foreign;
 use super::ffmpeg_audio::ForeignSound;
 use super::sink::FrameSink;
 use super::timing::{Timing, VideoInfo};
+use crate::profile::{self, ColorProfile};
 use crate::{Error, InputFile, Result, looks_like};
 
 /// A video whose tables were read.
@@ -29,7 +30,8 @@ pub struct VideoReader {
 enum Form {
     #[cfg_attr(not(feature = "h264"), expect(dead_code, reason = "nothing decodes it"))]
     Avc(Box<AvcTrack>),
-    Animation(Animation),
+    /// With what brings its colours to those of frames.
+    Animation(Animation, Option<ColorProfile>),
     /// Through a program `ffmpeg`.
     Foreign(Box<Foreign>),
     /// An image: one frame.
@@ -117,6 +119,10 @@ impl VideoReader {
         let bytes = |(width, height): (usize, usize), pixel: usize| (width * height * pixel) as u64;
         match scanned {
             Some(Animated { size, timing }) => {
+                let profile =
+                    form.profile(file).map_err(|message| Error::content(&path, message))?;
+                let profile = profile
+                    .map_err(|refused| Error::content(&path, refused).advise(profile::WAY))?;
                 let pixel = match form {
                     // The canvas, and a decoded frame.
                     Animation::Gif | Animation::Png => 16 + 8,
@@ -124,7 +130,7 @@ impl VideoReader {
                     Animation::WebP => 44,
                 };
                 let info = timing.info(size, bytes(size, pixel));
-                Ok(Self::silent(info, Form::Animation(form)))
+                Ok(Self::silent(info, Form::Animation(form, profile)))
             }
             None => {
                 let size = file.image_size()?;
@@ -184,15 +190,30 @@ impl VideoReader {
         &self.info
     }
 
-    /// Decodes the frames of these indices, which rise, and no more than they need: from the key
-    /// frame before the first one on, or from the beginning of an animation.
+    /// As [`VideoReader::read_over`], over black.
     ///
     /// # Errors
-    /// When what is needed is damaged or ends early.
+    /// As [`VideoReader::read_over`].
     pub fn read(
         &self,
         file: &mut InputFile,
         frames: &[usize],
+        sink: &mut dyn FrameSink,
+    ) -> Result<()> {
+        self.read_over(file, frames, [0.0; 3], sink)
+    }
+
+    /// Decodes the frames of these indices, which rise, and no more than they need: from the key
+    /// frame before the first one on, or from the beginning of an animation. What is transparent
+    /// shows `background`, a colour as frames have it.
+    ///
+    /// # Errors
+    /// When what is needed is damaged or ends early.
+    pub fn read_over(
+        &self,
+        file: &mut InputFile,
+        frames: &[usize],
+        background: [f32; 3],
         sink: &mut dyn FrameSink,
     ) -> Result<()> {
         let (Some(&first), Some(&last)) = (frames.first(), frames.last()) else { return Ok(()) };
@@ -209,8 +230,8 @@ impl VideoReader {
                 format!("{}: this build cannot read H.264", path.display()),
                 "build with the feature `h264`",
             )),
-            Form::Foreign(foreign) => foreign.read(frames, sink),
-            Form::Animation(form) => {
+            Form::Foreign(foreign) => foreign.read(frames, background, sink),
+            Form::Animation(form, profile) => {
                 let mut wanted = frames.iter().peekable();
                 let mut each = |index: usize, rgb: Vec<f32>| match wanted.next_if(|w| **w == index)
                 {
@@ -218,13 +239,13 @@ impl VideoReader {
                     None if sink.is_wanted() => ControlFlow::Continue(()),
                     None => ControlFlow::Break(()),
                 };
-                let drawn = form.draw(file, (first, last), &mut each);
+                let shown = Shown { profile: profile.as_ref(), background };
+                let drawn = form.draw(file, (first, last), shown, &mut each);
                 drawn.map_err(|message| Error::content(&path, message))
             }
             Form::Still => {
                 let mut image = file.read_image()?;
-                // As what is animated is shown: over black.
-                image.over([0.0; 3]);
+                image.over(background);
                 if (image.width, image.height) != (self.info.width, self.info.height) {
                     return Err(Error::content(&path, "it changed while it was read"));
                 }

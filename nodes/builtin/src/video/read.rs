@@ -10,20 +10,22 @@ use kino_node::{
 };
 use kino_port::{
     Fact, Facts, NodeTraits, PlanError, Port, PortType, Signature, StepInfo, bool as bool_port,
-    edge, int, path as path_port, ports, real,
+    edge, int, path as path_port, ports, real, text,
 };
+use kino_world::InputFile;
 use kino_world::media::{FrameSink, VideoInfo, VideoReader};
 
 use crate::audio::{fact_of, unless_cancelled};
 use crate::error::{IntoNode, at_port};
 use crate::files::{PlannedInput, ffmpeg, open};
+use crate::image::colour;
 use crate::infer::{InferCx, InferResult, f32_bytes, refuse};
 
 /// Reads a video.
 pub(crate) static READ: NodeDef = NodeDef {
     signature: Signature {
         name: Cow::Borrowed("video.read"),
-        version: Cow::Borrowed("1"),
+        version: Cow::Borrowed("2"),
         about: Cow::Borrowed(READ_ABOUT),
         inputs: ports![
             path_port("path")
@@ -40,6 +42,8 @@ pub(crate) static READ: NodeDef = NodeDef {
                 .about("Resamples to this rate; if not given, every frame of the file once."),
             bool_port("tone_map", false)
                 .about("Brings HDR (PQ, HLG) to the range of a screen instead of refusing it."),
+            text("background", "#000000")
+                .about("The colour under what is transparent: red, green, blue, as in #20a0ff."),
         ],
         outputs: ports![
             edge("frames", PortType::Frames).about("The frames, upright, in 0…1."),
@@ -60,7 +64,8 @@ the frames asked for are decoded, from the key frame before `start` on. Edit lis
 the picture is turned upright, and matrix and range are the file's own; HDR is refused unless \
 `tone_map` is set. Pixels that are not square are read as they are stored. Other containers and \
 codecs are read through a program `ffmpeg`, decoded from their beginning, where one is on the PATH \
-or named in the settings or in KINO_FFMPEG. Shape: `[f, h, w, 3]`.\n\n\
+or named in the settings or in KINO_FFMPEG. What is transparent shows `background`, and colour \
+profiles of animations are brought to sRGB, both as `image.read` does. Shape: `[f, h, w, 3]`.\n\n\
 Where the rate varies, each frame is given once, the frames' rate is the mean, and `times` says \
 when each is shown. `fps` makes the rate constant: it gives, for each moment, the frame that is on \
 the screen then, so that frames are repeated or left out; `start` and `count` then count those.\n\n\
@@ -154,6 +159,7 @@ impl Part {
 
 fn infer_read(services: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
+    review.take(facts.text("background").map(colour).transpose());
     // What comes by an edge from what only a run knows says nothing yet.
     let is_known = |port: &str| !facts.is_fed(port) || facts.real(port).is_some();
     let path = facts.text("path").filter(|_| !services.only_checks());
@@ -165,16 +171,15 @@ fn infer_read(services: &Services, facts: &Facts) -> InferResult {
         let outputs = vec![Fact::typed(frames)];
         return review.finish(StepInfo { outputs, unseen, ..StepInfo::default() });
     };
-    let Some(mut source) = review.take(PlannedInput::look(services, path)) else {
+    let (tone_map, ffmpeg) = (facts.bool("tone_map").unwrap_or(false), ffmpeg(services));
+    let open = |file: &mut InputFile| {
+        VideoReader::open_with(file, tone_map, ffmpeg.as_deref()).map_err(at_port("path"))
+    };
+    let Some((source, reader)) = review.take(PlannedInput::look(services, path, open)) else {
         return review.finish(StepInfo::default());
     };
-    let tone_map = facts.bool("tone_map").unwrap_or(false);
-    let video = VideoReader::open_with(&mut source.file, tone_map, ffmpeg(services).as_deref());
-    let video = video.map_err(at_port("path"));
-    let Some(video) = review.take(video) else { return review.finish(StepInfo::default()) };
     let mut key = source.key();
-    key.extend(video.program().unwrap_or_default().bytes());
-    let reader = video;
+    key.extend(reader.program().unwrap_or_default().bytes());
     let video = reader.info();
     let (height, width) = (video.height, video.width);
     let mut fact = FramesFact { height: Some(height), width: Some(width), ..FramesFact::default() };
@@ -208,6 +213,7 @@ fn infer_read(services: &Services, facts: &Facts) -> InferResult {
 fn read(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let mut file = open(cx, inputs.text("path")?)?;
     let (tone_map, ffmpeg) = (inputs.bool("tone_map")?, ffmpeg(cx.services));
+    let background = colour(inputs.text("background")?).map_err(refuse)?;
     let reader = VideoReader::open_with(&mut file, tone_map, ffmpeg.as_deref()).node()?;
     let video = reader.info();
     let count = inputs.get("count").map(|_| inputs.int("count")).transpose()?;
@@ -236,7 +242,7 @@ fn read(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
         of: part.count,
         failed: None,
     };
-    reader.read(&mut file, &frames, &mut sink).node()?;
+    reader.read_over(&mut file, &frames, background, &mut sink).node()?;
     cx.check_cancel()?;
     if let Some(error) = sink.failed {
         return Err(error);
