@@ -31,6 +31,8 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod activation;
+#[cfg(test)]
+mod against_f64;
 mod attention;
 mod buffer;
 mod cancel;
@@ -42,19 +44,25 @@ mod direct;
 mod e4m3;
 mod epilogue;
 mod filter;
-mod fp8;
 mod layout;
 mod linear;
 mod math;
 mod matrix;
+mod micro;
 mod norm;
+mod number;
+mod pack;
+mod packed;
 mod plane;
+mod product;
 mod resize;
 mod rows;
 mod tier;
 mod warp;
 
-pub use activation::{clamp_finite, gelu, gelu_tanh, rope_interleaved, silu, span_attention};
+pub use activation::{
+    add, clamp_finite, gelu, gelu_tanh, multiply, rope_interleaved, silu, span_attention,
+};
 pub use attention::{attention, attention_with_bias};
 pub use cancel::{CancelGuard, IsCancelled, cancelled_by, is_cancelled};
 pub use conv::{conv, conv_sum};
@@ -62,15 +70,16 @@ pub use conv_weights::{ConvInput, ConvWeights};
 pub use e4m3::e4m3;
 pub use epilogue::{Activation, Epilogue};
 pub use filter::Filter;
-pub use fp8::linear_e4m3;
 pub use layout::Padding;
-pub use linear::linear;
+pub use linear::{LinearEpilogue, linear, linear_e4m3, linear_packed};
+pub use micro::Precision;
 pub use norm::{gate_add, layer_norm, modulate, rms_norm, softmax_last};
+pub use packed::PackedMatrix;
 pub use plane::{
     channel_norm, channel_norm_silu, halves_to_frames, pad_plane, pixel_shuffle, upsample_nearest2,
 };
 pub use resize::{resize, resize_levels};
-pub use tier::{machine, threads, tier};
+pub use tier::{CPU_VARIABLE, check_cpu, has_bf16_products, machine, threads, tier};
 pub use warp::{concat_channels, shrink_bilinear, warp};
 
 /// A result of this crate: errors are candle's.
