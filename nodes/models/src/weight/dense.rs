@@ -1,7 +1,7 @@
 //! What a layer multiplies by, and adapters beside it.
 
-use candle_core::{DType, Tensor};
-use kino_kernels as kernels;
+use candle_core::{DType, Device, Tensor};
+use kino_kernels::{self as kernels, LinearEpilogue, PackedMatrix, Precision};
 
 use crate::error::Result;
 
@@ -10,6 +10,8 @@ use crate::error::Result;
 pub enum Weight {
     /// Numbers of one type, `[out, inner]`: f32 or bf16.
     Dense(Tensor),
+    /// Packed for the kernels of the CPU: f32, bf16, or numbers of eight bits.
+    Packed(PackedMatrix),
     /// Numbers of eight bits (E4M3), which are widened where they are multiplied.
     E4m3 {
         /// The numbers as bytes, `[out, inner]` in U8.
@@ -20,15 +22,40 @@ pub enum Weight {
 }
 
 impl Weight {
-    /// x·Wᵀ + bias. Shapes: `x` `[…, inner]`; the result `[…, out]`.
+    /// The same numbers as they are multiplied fastest in products of `dtype`: packed on the CPU.
+    ///
+    /// # Errors
+    /// When it is no matrix.
+    pub fn packed(self, dtype: DType) -> Result<Self> {
+        let precision = Precision::of(dtype);
+        Ok(match self {
+            Self::Dense(weight) if matches!(weight.device(), Device::Cpu) => {
+                Self::Packed(PackedMatrix::pack(&weight, precision)?)
+            }
+            Self::E4m3 { bytes, scale } if matches!(bytes.device(), Device::Cpu) => {
+                Self::Packed(PackedMatrix::pack_e4m3(&bytes, scale, precision)?)
+            }
+            other => other,
+        })
+    }
+
+    /// x·Wᵀ + bias, and what `epilogue` makes of it. Shapes: `x` `[…, inner]`; the result
+    /// `[…, out]`.
     ///
     /// # Errors
     /// When shapes or types differ.
-    pub fn multiply(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        match self {
-            Self::Dense(weight) => Ok(kernels::linear(x, weight, bias)?),
-            Self::E4m3 { bytes, scale } => Ok(kernels::linear_e4m3(x, bytes, *scale, bias)?),
-        }
+    pub fn multiply(
+        &self,
+        x: &Tensor,
+        bias: Option<&Tensor>,
+        epilogue: LinearEpilogue<'_>,
+    ) -> Result<Tensor> {
+        let y = match self {
+            Self::Packed(weight) => return Ok(kernels::linear_packed(x, weight, bias, epilogue)?),
+            Self::Dense(weight) => kernels::linear(x, weight, bias)?,
+            Self::E4m3 { bytes, scale } => kernels::linear_e4m3(x, bytes, *scale, bias)?,
+        };
+        Ok(epilogue.apply(&y)?)
     }
 }
 

@@ -15,24 +15,30 @@ use crate::error::{Error, Result};
 
 /// Tensors that were read, by name and type: networks that are made of the same weights share them.
 #[derive(Default)]
-pub struct TensorStore(Mutex<HashMap<(String, DType), Tensor>>);
+pub struct TensorStore {
+    tensors: Stored<Tensor>,
+    /// Those of linear layers, by the type in which they multiply.
+    matrices: Stored<Weight>,
+}
 
-impl TensorStore {
-    fn get_or_read(
-        &self,
-        name: &str,
-        dtype: DType,
-        read: impl FnOnce() -> Result<Tensor>,
-    ) -> Result<Tensor> {
-        let key = (name.to_owned(), dtype);
-        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tensor) = known().get(&key) {
-            return Ok(tensor.clone());
-        }
-        let tensor = read()?;
-        known().insert(key, tensor.clone());
-        Ok(tensor)
+type Stored<T> = Mutex<HashMap<(String, DType), T>>;
+
+/// What is stored by this name and type, or else read, and stored from then on.
+fn get_or_read<T: Clone>(
+    stored: Option<&Stored<T>>,
+    name: &str,
+    dtype: DType,
+    read: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let Some(stored) = stored else { return read() };
+    let key = (name.to_owned(), dtype);
+    let known = || stored.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = known().get(&key) {
+        return Ok(found.clone());
     }
+    let read = read()?;
+    known().insert(key, read.clone());
+    Ok(read)
 }
 
 /// The tensor that says that a file's eight-bit weights have scales (ComfyUI).
@@ -159,8 +165,8 @@ impl Weights {
         Ok(tensor)
     }
 
-    /// The matrix `weight` of a linear layer, `[out, inner]`, and the adapters beside it. One that
-    /// is stored in eight bits a number stays so.
+    /// The matrix `weight` of a linear layer, `[out, inner]`, and the adapters beside it, packed for
+    /// products in `dtype`. One that is stored in eight bits a number stays so.
     pub(super) fn matrix(
         &self,
         inner: usize,
@@ -171,13 +177,30 @@ impl Weights {
         let adapters = self.beside(full.strip_suffix(".weight").unwrap_or(&full));
         let adapters = adapters.map(|adapter| adapter.to_dtype(dtype)).collect::<Result<_>>()?;
         let is_changed = self.adapters.iter().any(|own| own.lora.difference(&full).is_some());
-        let stored = self.files.find(&full)?.dtype;
-        if stored == Some(DType::F8E4M3) && !is_changed {
-            let bytes = self.stored(&full, (out, inner).into(), DType::U8)?;
-            return Ok((Weight::E4m3 { bytes, scale: self.scale_of(&full)? }, adapters));
+        let shape = || Shape::from((out, inner));
+        if is_changed {
+            // A copy of its own, of which no part is kept for others.
+            let (full, tensor) = self.unstored().base("weight", shape(), dtype)?;
+            let weight = Weight::Dense(self.with_differences(&full, tensor)?);
+            return Ok((weight.packed(dtype)?, adapters));
         }
-        let (full, tensor) = self.base("weight", (out, inner).into(), dtype)?;
-        Ok((Weight::Dense(self.with_differences(&full, tensor)?), adapters))
+        let read = || {
+            let weight = match self.files.find(&full)?.dtype {
+                Some(DType::F8E4M3) => {
+                    let bytes = self.unstored().stored(&full, shape(), DType::U8)?;
+                    Weight::E4m3 { bytes, scale: self.scale_of(&full)? }
+                }
+                _ => Weight::Dense(self.unstored().stored(&full, shape(), dtype)?),
+            };
+            if self.probing { Ok(weight) } else { weight.packed(dtype) }
+        };
+        let stored = self.store.as_ref().map(|store| &store.matrices);
+        Ok((get_or_read(stored, &full, dtype, read)?, adapters))
+    }
+
+    /// The same weights, of which nothing that is read is kept.
+    fn unstored(&self) -> Self {
+        Self { store: None, ..self.clone() }
     }
 
     /// What the numbers of a weight are multiplied by that is stored in eight bits each: the
@@ -253,10 +276,7 @@ impl Weights {
             return Ok(Tensor::zeros(1, dtype, &Device::Cpu)?.broadcast_as(shape)?);
         }
         let read = || read::tensor(&place, full, dtype, &self.device);
-        match &self.store {
-            Some(store) => store.get_or_read(full, dtype, read),
-            None => read(),
-        }
+        get_or_read(self.store.as_ref().map(|store| &store.tensors), full, dtype, read)
     }
 
     fn full(&self, name: &str) -> String {
