@@ -66,6 +66,9 @@ pub use error::{Error, Result};
 pub use events::RunEvent;
 pub use graph::{Graph, RunRequest, random_seed};
 pub use inputs::Inputs;
+/// The kernels that a CPU computes with, such as `avx512bf16`: the highest that it has, or what the
+/// variable `KINO_CPU` names.
+pub use kino_kernels::tier as cpu_kernels;
 /// What a family of models is written with, see [`EngineBuilder::family`].
 pub use kino_models as models;
 pub use kino_node::{AskReading, Cancel, FilePolicy, Frames, RunId};

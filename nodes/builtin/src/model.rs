@@ -32,8 +32,8 @@ pub(crate) static LOAD: NodeDef = NodeDef {
                  part that is needed has a file."
             ),
             text("compute", "auto").choices(&COMPUTE).about(
-                "The type to compute in. `auto`: bf16 where the weights are bf16 and the device \
-                 has bf16 arithmetic, else f32."
+                "The type to compute in. `auto`: bf16 where the weights are bf16 or fp8 and the \
+                 machine multiplies bf16 faster, else f32. Autoencoders compute in f32 on a CPU."
             ),
             file(part_names::TRANSFORMER).about(
                 "The transformer as a single file, in place of that of `source`; of two experts that \

@@ -325,3 +325,43 @@ fn rows_of_bf16_are_rounded_once() {
         assert_eq!(bits(&found), bits(&expected));
     });
 }
+
+/// Convolutions with many channels, which multiply by `gemm` or, where that has another tier, by
+/// the kernels of this crate.
+#[test]
+fn convolutions() {
+    let mut random = Random::new(106);
+    for _ in 0..6 {
+        let [t, h, w] = [1, 2, 3].map(|most| most + random.bits() as usize % 9);
+        let (cin, cout) = (random.size(40), 1 + random.bits() as usize % 150);
+        let kernel = [1, 1 + h.min(2), w.min(3)];
+        let weight = random.tensor(&[cout, cin, kernel[0], kernel[1], kernel[2]], DType::F32);
+        let (x, bias) = (
+            random.tensor(&[t, h + 1, w + 2, cin], DType::F32),
+            random.tensor(&[cout], DType::F32),
+        );
+        let (x64, weight64, bias64) = (f64s(&x), f64s(&weight), f64s(&bias));
+        let (high, wide) = (h + 2 - kernel[1], w + 3 - kernel[2]);
+        let sum = |frame: usize, y: usize, x: usize, channel: usize| {
+            let mut sum = bias64[channel];
+            for (dy, dx) in (0..kernel[1]).flat_map(|dy| (0..kernel[2]).map(move |dx| (dy, dx))) {
+                for c in 0..cin {
+                    let place = ((frame * (h + 1) + y + dy) * (w + 2) + x + dx) * cin + c;
+                    let of_weight = ((channel * cin + c) * kernel[1] + dy) * kernel[2] + dx;
+                    sum += x64[place] * weight64[of_weight];
+                }
+            }
+            sum
+        };
+        let places = (0..t * high * wide * cout).map(|i| {
+            let (pixel, channel) = (i / cout, i % cout);
+            sum(pixel / (high * wide), pixel / wide % high, pixel % wide, channel)
+        });
+        let expected: Vec<f64> = places.collect();
+        let packed = crate::ConvWeights::pack(&weight, Some(&bias), [1, 1, 1]).unwrap();
+        in_every_tier(|tier| {
+            let found = crate::conv(crate::ConvInput::new(&x), &packed, None).unwrap();
+            near(&format!("{tier:?} {t}×{h}×{w}, {cin} to {cout}"), &found, &expected, 2e-5);
+        });
+    }
+}

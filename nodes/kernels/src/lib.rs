@@ -1,10 +1,19 @@
 //! kino-kernels: tensor operations that candle lacks or does slowly.
 //!
 //! Every function takes and returns [`candle_core::Tensor`] and works on any device, for f32, bf16
-//! and f16. There is one mechanism: on the CPU, contiguous f32 data take a fast path (rayon
-//! outermost, vectorised loops, the `gemm` crate single-threaded inside); everything else, and
-//! whatever must keep a gradient, takes the same formula written in candle's operations
-//! ([`composite`]). The tests hold the two against each other.
+//! and f16. There is one mechanism: on the CPU, f32 data take a fast path (rayon outermost,
+//! vectorised loops inside), and so do bf16 data in all that a transformer does; everything else,
+//! and whatever must keep a gradient, takes the same formula written in candle's operations
+//! ([`composite`]). The tests hold the two against each other, and the fast paths against f64.
+//!
+//! # Products
+//!
+//! Linear layers multiply by a [`PackedMatrix`], packed once when it is loaded: panels of 32
+//! outputs, interleaved along the sum, of f32, of pairs of bf16, or of eight bits a number, which
+//! are widened a panel at a time. The innermost loop is chosen by tier (AVX-512 with `vdpbf16ps`,
+//! AVX-512, AVX2, plain). Sums are f32, and what becomes of them ([`LinearEpilogue`]) is done before
+//! they are written. Attention packs keys and values in the same way. Convolutions of f32 multiply
+//! by the `gemm` crate, single-threaded; those of bf16 have no fast path.
 //!
 //! # Numbers
 //!

@@ -1,5 +1,6 @@
 //! Products of matrices, each on one thread, and their results cut into tiles for many.
 
+use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -7,6 +8,12 @@ use rayon::prelude::*;
 
 use crate::Result;
 use crate::cancel::CancelFlag;
+use crate::micro::{COLUMNS, Precision, ROWS, multiply, multiply_at};
+use crate::pack::{Lines, Slice};
+use crate::tier;
+
+/// Terms of a sum at a time.
+const DEPTH: usize = 256;
 
 /// A matrix inside a slice: its first element is the first of `data`.
 #[derive(Clone, Copy)]
@@ -22,9 +29,9 @@ impl<'a> Matrix<'a> {
         Self { data, row_step, column_step: 1 }
     }
 
-    /// The same with rows and columns exchanged.
-    pub(crate) fn transposed(self) -> Self {
-        Self { row_step: self.column_step, column_step: self.row_step, ..self }
+    fn lines(self) -> Lines<'a> {
+        let numbers = Slice::F32(self.data);
+        Lines { numbers, first: 0, line: self.row_step, along: self.column_step }
     }
 
     fn holds(&self, rows: usize, columns: usize) -> bool {
@@ -91,6 +98,9 @@ impl<'a> TileMut<'a> {
         let (m, n) = (self.rows.len(), self.columns.len());
         assert!(lhs.holds(m, k), "lhs [{m}, {k}] lies outside its slice");
         assert!(rhs.holds(k, n), "rhs [{k}, {n}] lies outside its slice");
+        if !tier::gemm_has_it() {
+            return self.multiply_packed(k, lhs, rhs, accumulate);
+        }
         // SAFETY: `gemm` touches exactly the elements of the three matrices. lhs and rhs lie inside
         // their slices (asserted above); the result is this tile's rectangle, which lies inside
         // its slice and is exclusively ours.
@@ -118,6 +128,75 @@ impl<'a> TileMut<'a> {
             );
         }
     }
+
+    /// The same by the kernels of this crate, in whatever tier: they pack both factors, which costs
+    /// more than `gemm` does here.
+    fn multiply_packed(&mut self, k: usize, lhs: Matrix, rhs: Matrix, accumulate: bool) {
+        let (m, n) = (self.rows.len(), self.columns.len());
+        let (left, right) = (lhs.lines(), rhs.lines().transposed());
+        let panels = n.div_ceil(COLUMNS);
+        with_words([m.div_ceil(ROWS) * ROWS * DEPTH, panels * COLUMNS * DEPTH], |a, b| {
+            for start in (0..k).step_by(DEPTH) {
+                let depth = start..(start + DEPTH).min(k);
+                let length = depth.len();
+                for (index, b) in b.chunks_exact_mut(COLUMNS * length).take(panels).enumerate() {
+                    let first = index * COLUMNS;
+                    let count = COLUMNS.min(n - first);
+                    right.skip(first).pack(Precision::F32, count, depth.clone(), COLUMNS, b);
+                }
+                let accumulate = accumulate || start > 0;
+                for first in (0..m).step_by(ROWS) {
+                    let count = ROWS.min(m - first);
+                    let a = &mut a[..count * length];
+                    left.skip(first).pack(Precision::F32, count, depth.clone(), count, a);
+                    for (index, b) in b.chunks_exact(COLUMNS * length).take(panels).enumerate() {
+                        self.add_block([first, index * COLUMNS], count, (a, b), accumulate);
+                    }
+                }
+            }
+        });
+    }
+
+    /// The sums of some rows and columns from `[row, column]` on.
+    fn add_block(
+        &mut self,
+        [row, column]: [usize; 2],
+        rows: usize,
+        factors: (&[u32], &[u32]),
+        accumulate: bool,
+    ) {
+        let wide = COLUMNS.min(self.columns.len() - column);
+        if wide == COLUMNS {
+            // SAFETY: these rows and columns lie in the rectangle, which is exclusively ours.
+            unsafe {
+                let place = self.start.add(row * self.step + column);
+                multiply_at(Precision::F32, rows, factors, (place, self.step), accumulate);
+            }
+            return;
+        }
+        let mut sums = [0.0; ROWS * COLUMNS];
+        multiply(Precision::F32, rows, factors, (&mut sums, COLUMNS), false);
+        for (index, sums) in sums.chunks_exact(COLUMNS).take(rows).enumerate() {
+            let places = &mut self.row(row + index)[column..];
+            for (place, sum) in places.iter_mut().zip(sums) {
+                *place = if accumulate { *place + sum } else { *sum };
+            }
+        }
+    }
+}
+
+thread_local! {
+    static WORDS: RefCell<[Vec<u32>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
+}
+
+/// Runs `work` on two buffers of words of this thread.
+fn with_words(lengths: [usize; 2], work: impl FnOnce(&mut [u32], &mut [u32])) {
+    let [mut a, mut b] = WORDS.take();
+    for (words, length) in [(&mut a, lengths[0]), (&mut b, lengths[1])] {
+        words.resize(words.len().max(length), 0);
+    }
+    work(&mut a[..lengths[0]], &mut b[..lengths[1]]);
+    WORDS.set([a, b]);
 }
 
 /// Fills `groups` matrices of `[rows, columns]`, one after the other in memory, in parallel tiles

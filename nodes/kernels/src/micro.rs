@@ -63,12 +63,31 @@ pub(crate) fn multiply(
     (c, step): (&mut [f32], usize),
     accumulate: bool,
 ) {
+    assert!(step >= COLUMNS && c.len() >= (rows - 1) * step + COLUMNS);
+    // SAFETY: the sums lie in their slice.
+    unsafe { multiply_at(precision, rows, (a, b), (c.as_mut_ptr(), step), accumulate) }
+}
+
+/// The same with sums that lie anywhere.
+///
+/// # Safety
+/// `c` has `rows` rows of [`COLUMNS`] numbers, `step` apart, that nobody else uses.
+///
+/// # Panics
+/// When a factor does not lie in its slice.
+pub(crate) unsafe fn multiply_at(
+    precision: Precision,
+    rows: usize,
+    (a, b): (&[u32], &[u32]),
+    (c, step): (*mut f32, usize),
+    accumulate: bool,
+) {
     let depth = b.len() / COLUMNS;
     assert!(rows > 0 && rows <= ROWS && a.len() == depth * rows && b.len() == depth * COLUMNS);
-    assert!(step >= COLUMNS && c.len() >= (rows - 1) * step + COLUMNS);
-    let (a, b, c) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
-    // SAFETY: the three lie in their slices, as asserted above, with the sizes that the functions
-    // ask for; a tier is current only where its instructions were detected.
+    let (a, b) = (a.as_ptr(), b.as_ptr());
+    // SAFETY: the factors lie in their slices, as asserted above, with the sizes that the functions
+    // ask for, and the sums do by this function's contract; a tier is current only where its
+    // instructions were detected.
     unsafe {
         match (tier::current(), precision) {
             #[cfg(target_arch = "x86_64")]
