@@ -143,6 +143,8 @@ pub(crate) enum Command {
     Show(Show),
     /// Show the size of the cache on disk, or empty it
     Cache(Cache),
+    /// Show what you have agreed to on this machine, and take it back
+    Consent(Consent),
     /// Show your settings and where each comes from; set and unset them
     Config(Config),
     /// Write a built-in graph or an example plugin here, to change it
@@ -196,6 +198,10 @@ pub(crate) struct Source {
     /// Load only plugins whose build kino.lock.ron pins; plugins in dev mode are refused
     #[arg(long)]
     pub(crate) locked: bool,
+    /// Let graphs of this folder name pictures, videos, sound, tensors and graphs in DIR, too, from
+    /// now on; else they read what lies in their own folder, and what you give by --set
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) allow_read: Vec<PathBuf>,
 }
 
 /// What of a graph to run, and where.
@@ -208,10 +214,6 @@ pub(crate) struct Target {
     /// Put files that are written in this folder
     #[arg(short, long, value_name = "DIR", default_value = "out", value_hint = ValueHint::DirPath)]
     pub(crate) out: PathBuf,
-    /// Let graphs of this folder name pictures, videos, sound and tensors in DIR, too, from now on;
-    /// else they read what lies in their own folder, and what you give by --set
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub(crate) allow_read: Vec<PathBuf>,
     /// Replace files in that folder also where this graph did not write them
     #[arg(long)]
     pub(crate) overwrite: bool,
@@ -392,6 +394,31 @@ pub(crate) enum CacheAction {
     Size,
     /// Remove all of its entries
     Clear,
+}
+
+/// `kino consent`
+#[derive(Debug, Args)]
+pub(crate) struct Consent {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub(crate) action: ConsentAction,
+}
+
+/// What to do with what was agreed to.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConsentAction {
+    /// Show what graphs may read outside of their folders, and the plugins accepted for them
+    List,
+    /// Take back what graphs of a folder may read outside of it (`kino plugin untrust` does so for
+    /// plugins)
+    Withdraw {
+        /// The folder of the graphs
+        #[arg(value_name = "GRAPHS", value_hint = ValueHint::DirPath)]
+        folder: PathBuf,
+        /// One place; without it, all of them
+        #[arg(value_name = "PLACE", value_hint = ValueHint::AnyPath)]
+        place: Option<PathBuf>,
+    },
 }
 
 /// `kino config`

@@ -7,6 +7,7 @@ mod cache;
 mod check;
 mod completions;
 mod config;
+mod consent;
 mod draw;
 mod failure;
 mod files;
@@ -103,6 +104,7 @@ fn execute(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
         Command::Draw(args) => draw::run(args, screen),
         Command::Show(args) => show::run(args, screen),
         Command::Cache(args) => cache::run(args, screen),
+        Command::Consent(args) => consent::run(args, screen),
         Command::Config(args) => config::run(args, screen),
         Command::Init(args) => init::run(args, screen),
         Command::Help(args) => {

@@ -17,9 +17,13 @@ use crate::setup;
 /// # Errors
 /// Everything that stands against running it.
 pub(crate) fn run(args: &args::Plan, screen: &Screen) -> Result<Exit, Failure> {
-    let graph =
-        setup::engine(&args.source, &args.target, false, (screen, setup::notice(screen, None)))?
-            .open(&args.source.graph)?;
+    let graph = setup::engine(
+        &args.source,
+        (&args.target, &[]),
+        false,
+        (screen, setup::notice(screen, None, false)),
+    )?
+    .open(&args.source.graph)?;
     let plan = setup::request(&graph, &args.target).plan()?;
     let status = plan.status();
     if screen.json {

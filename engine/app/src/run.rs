@@ -28,9 +28,13 @@ pub(crate) fn run(args: &args::Run, screen: &Screen, verbose: u8) -> Result<Exit
     // Reading, loading and planning take time, too.
     let cancel = Cancel::default();
     interrupt::watch(&cancel);
-    let notice = setup::notice(screen, watch.bars().as_ref());
-    let engine =
-        setup::engine(&args.source, &args.target, !args.sweep.is_empty(), (screen, notice))?;
+    let notice = setup::notice(screen, watch.bars().as_ref(), true);
+    let engine = setup::engine(
+        &args.source,
+        (&args.target, &args.sweep),
+        !args.sweep.is_empty(),
+        (screen, notice),
+    )?;
     let graph = engine.open_with(&args.source.graph, &cancel)?;
     let plans = setup::request(&graph, &args.target).cancelled_by(&cancel).sweep(&args.sweep)?;
     warn(screen, &graph, &plans);

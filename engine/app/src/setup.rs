@@ -13,6 +13,7 @@ use kino_session::{
 
 use crate::args::{SettingFlags, Source, Target, WORKER};
 use crate::failure::Failure;
+use crate::json::json;
 use crate::screen::Screen;
 
 /// What serves plugins that run in processes of their own: this program.
@@ -58,16 +59,24 @@ pub(crate) fn reader(locked: bool, screen: &Screen) -> Result<Engine, Failure> {
     let engine = engine.no_cache().compiled(kino_session::compiled_folder(&settings));
     let engine = engine.settings(settings);
     let engine = engine.keep_results(false).memory("1GB").locked(locked);
-    let notice = notice(screen, None);
+    let notice = notice(screen, None, false);
     Ok(engine.worker(worker()?).on_notice(move |told| notice(told)).build()?)
 }
 
-/// Tells what takes a while, above the bars where there are some.
-pub(crate) fn notice(screen: &Screen, bars: Option<&MultiProgress>) -> OnNotice {
+/// Tells what takes a while, and which plugin is used in place of the user's own, above the bars
+/// where there are some. A program hears of the latter among the events of runs.
+pub(crate) fn notice(screen: &Screen, bars: Option<&MultiProgress>, has_events: bool) -> OnNotice {
     let (screen, bars) = (*screen, bars.cloned());
     Arc::new(move |notice: &Notice| {
-        if screen.quiet || screen.json {
-            return;
+        match notice {
+            Notice::Shadowed { plugin, used } if screen.json && has_events => {
+                let line = json!({ "event": "shadowed", "plugin": plugin, "used": used });
+                let _ = screen.print_json(&line);
+                return;
+            }
+            _ if screen.json => return,
+            Notice::Compiling { .. } if screen.quiet => return,
+            _ => {}
         }
         let tell = || screen.tell(&format!("{}\n", screen.err.dim(&notice.to_string())));
         match &bars {
@@ -83,7 +92,7 @@ pub(crate) fn notice(screen: &Screen, bars: Option<&MultiProgress>) -> OnNotice 
 /// When the device cannot be used, or a size is none.
 pub(crate) fn engine(
     source: &Source,
-    target: &Target,
+    (target, sweep): (&Target, &[(String, String)]),
     keeps: bool,
     (screen, notice): (&Screen, OnNotice),
 ) -> Result<Engine, Failure> {
@@ -94,34 +103,38 @@ pub(crate) fn engine(
     let engine = engine.on_notice(move |told| notice(told));
     // Compiled components are no results: without them each run would compile anew.
     let engine = if target.no_cache { engine.no_cache().compiled(compiled) } else { engine };
-    if let Some(missing) = target.allow_read.iter().find(|folder| !folder.exists()) {
-        let failure = Failure::usage(format!("--allow-read: there is no {}", missing.display()));
-        return Err(failure.hint("name a folder or file that is there"));
-    }
-    let policy = policy(source, target, &settings_with(&target.flags)?, screen)?;
+    let given: Vec<_> = target.set.iter().chain(sweep).map(|(_, value)| &**value).collect();
+    let policy = policy(source, &given, &settings_with(&target.flags)?, screen)?;
     Ok(engine.build()?.with_policy(&policy))
 }
 
-/// What the text of a graph may name: what lies in its own folder, what the user gives by `--set`,
-/// and what the user has agreed to on this machine, by `--allow-read` or when asked. A built-in
-/// graph names nothing by itself. What is written lies under `--out` in any case.
+/// What the text of a graph may name, graphs that it uses included: what lies in its own folder,
+/// what the user gives by `--set`, and what the user has agreed to on this machine, by
+/// `--allow-read` or when asked. A built-in graph names nothing by itself. What is written lies
+/// under `--out` in any case.
 fn policy(
     source: &Source,
-    target: &Target,
+    given: &[&str],
     settings: &Settings,
     screen: &Screen,
 ) -> Result<FilePolicy, Failure> {
+    if let Some(missing) = source.allow_read.iter().find(|folder| !folder.exists()) {
+        let failure = Failure::usage(format!("--allow-read: there is no {}", missing.display()));
+        return Err(failure.hint("name a folder or file that is there"));
+    }
     let path = &*source.graph;
     if !path.is_file() && path.as_os_str() != "-" {
         return Ok(FilePolicy::default());
     }
     let own = path.parent().filter(|folder| path.is_file() && !folder.as_os_str().is_empty());
     let own = own.unwrap_or(Path::new(".")).to_owned();
-    for place in &target.allow_read {
+    for place in &source.allow_read {
         plugins::record_reading(settings, &own, place)?;
     }
     let agreed = plugins::consent(settings)?.read_by_graphs(&own);
-    let given = target.set.iter().flat_map(|(_, value)| paths_in(value)).map(|path| own.join(path));
+    // A file that the user names is meant, but no folder: a text such as `/` or `..` is none.
+    let given = given.iter().flat_map(|value| paths_in(value)).map(|path| own.join(path));
+    let given = given.filter(|path| !path.is_dir());
     let allowed = given.chain(agreed).chain([own.clone()]).collect::<Vec<_>>();
     let policy = FilePolicy::default().media_within(allowed);
     Ok(match screen.can_ask() {
@@ -167,7 +180,8 @@ fn asking(graphs: PathBuf, settings: Settings, screen: Screen) -> AskReading {
 /// # Errors
 /// When it cannot be read, a plugin that it uses cannot be loaded, or all its problems.
 pub(crate) fn check(source: &Source, screen: &Screen) -> Result<Graph, Failure> {
-    Ok(reader(source.locked, screen)?.open(&source.graph)?)
+    let policy = policy(source, &[], &settings()?, screen)?;
+    Ok(reader(source.locked, screen)?.with_policy(&policy).open(&source.graph)?)
 }
 
 /// A run of a graph as it is asked for.

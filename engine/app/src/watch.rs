@@ -29,9 +29,9 @@ pub(crate) fn run(args: &args::Watch, screen: &Screen, verbose: u8) -> Result<Ex
     let target = &args.target;
     let engine = setup::engine(
         &args.source,
-        target,
+        (target, &[]),
         true,
-        (screen, setup::notice(screen, watch.bars().as_ref())),
+        (screen, setup::notice(screen, watch.bars().as_ref(), true)),
     )?;
     let request = engine.watch(&args.source.graph).inputs(target.set.as_slice().into());
     let request = request.out(&target.out).until(target.until.as_deref());

@@ -72,8 +72,77 @@ fn a_graph_reads_its_own_folder_and_those_that_are_named() {
         })"#,
     );
     place.good(&["plan", "job/given.ron", "--set", &format!("image={secret}")]);
+    // A file of a sweep is given, too; a text is none, whatever folder it happens to name.
+    let sweep = ["--sweep", "image=in.png", "--sweep", &format!("image={secret}")];
+    place.good(&[["run", "job/given.ron"].as_slice(), &sweep].concat());
+    place.write(
+        "job/text.ron",
+        format!(
+            r#"Graph(version: 1, inputs: {{"text": (type: "Text", default: "")}}, nodes: {{
+                "in": (op: "image.read", with: {{"path": "{secret}"}}),
+                "out": (op: "image.write", in: {{"frames": "in"}}, with: {{"path": "x.png"}}),
+            }})"#
+        ),
+    );
+    for text in ["/", "..", "a, /, b", "../secret", "red, .., blue"] {
+        let err = said(&place.bad(2, &["plan", "job/text.ron", "--set", &format!("text={text}")]));
+        assert!(err.contains("may not be read"), "{text}: {err}");
+    }
     // A built-in graph, with what is inside the binary.
     place.good(&["plan", "text_to_video", "--allow-read", "data"]);
+}
+
+/// A graph that is used is read as a picture is: what lies elsewhere is neither shown nor carried
+/// off in a file.
+#[test]
+fn graphs_that_a_graph_uses_lie_in_its_folder() {
+    let place = Place::new();
+    let part = r#"Graph(version: 1, nodes: {"p": (op: "text.join", with: {"parts": ["secret"]})},
+        outputs: {"text": "p"})"#;
+    place.write("secret/part.ron", part);
+    place.write("secret/key.ron", "-----BEGIN PRIVATE KEY-----");
+    place.write("job/own.ron", part);
+    symlink(place.path("secret/part.ron"), place.path("job/link.ron")).unwrap();
+    symlink(place.path("secret/key.ron"), place.path("job/key.ron")).unwrap();
+    symlink("/proc/self/environ", place.path("job/environ.ron")).unwrap();
+    let uses = |op: &str| {
+        format!(
+            r#"Graph(version: 1, nodes: {{
+                "s": (op: "{op}"),
+                "f": (op: "text.join", in: {{"parts": ["s.text"]}}),
+            }})"#
+        )
+    };
+    let repeats = r#"Graph(version: 1, nodes: {
+        "s": (op: "repeat", with: {"graph": "../secret/key.ron", "times": 2}),
+    })"#;
+    for op in ["../secret/part.ron", "./link.ron", "./key.ron", "./environ.ron", "repeat"] {
+        place.write("job/g.ron", if op == "repeat" { repeats.to_owned() } else { uses(op) });
+        for command in ["check", "plan", "run", "draw"] {
+            let err = said(&place.bad(2, &[command, "job/g.ron"]));
+            assert!(err.contains("may not be read"), "{command} {op}: {err}");
+            assert!(!err.contains("BEGIN") && !err.contains("PATH="), "{command} {op}: {err}");
+        }
+    }
+    place.write("job/g.ron", uses("./own.ron"));
+    place.good(&["check", "job/g.ron"]);
+    place.write("job/g.ron", uses("../secret/part.ron"));
+    place.good(&["check", "job/g.ron", "--allow-read", "secret"]);
+    place.good(&["plan", "job/g.ron"]);
+    // What was agreed to can be looked at, and taken back.
+    let listed = place.json(&["consent", "list"]);
+    let secret = place.path("secret").canonicalize().unwrap().display().to_string();
+    assert_eq!(listed[0]["graphs"][0]["read"][0], secret, "{listed:?}");
+    assert!(place.good(&["consent", "list"]).contains(&secret));
+    assert!(place.bad(2, &["consent", "withdraw", "job", "data"]).contains("were not allowed"));
+    place.good(&["consent", "withdraw", "job", "secret"]);
+    let err = said(&place.bad(2, &["plan", "job/g.ron"]));
+    assert!(err.contains("may not be read"), "{err}");
+    assert!(place.good(&["consent", "list"]).contains("agreed to nothing"));
+    // What the system shows of itself nobody agrees to.
+    place.write("job/g.ron", uses("./environ.ron"));
+    let err = said(&place.bad(2, &["check", "job/g.ron", "--allow-read", "/proc"]));
+    assert!(err.contains("may not be read") && !err.contains("PATH="), "{err}");
 }
 
 /// What a lock file grants to a plugin reaches no farther than what the run may read.

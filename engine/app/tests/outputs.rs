@@ -78,14 +78,30 @@ fn runs_of_a_sweep_and_sinks_of_a_graph_count_on() {
             "large": (op: "upscale", in: {"frames": "image"}, with: {"model": "lanczos"}),
             "one": (op: "image.write", in: {"frames": "image"}, with: {"path": "{n}.png"}),
             "two": (op: "image.write", in: {"frames": "large"}, with: {"path": "{n}.png"}),
+            "again": (op: "image.write", in: {"frames": "image"}, with: {"path": "{n}.png"}),
         })"#,
     );
-    let mut files = told(&place.kino(&["run", "g.ron", "-o", "two"]));
+    // Also of two that write the same; the next run finds each its own.
+    for state in ["new", "up to date"] {
+        let mut files = told(&place.kino(&["run", "g.ron", "-o", "two"]));
+        files.sort();
+        let expected = ["two/001.png", "two/002.png", "two/003.png"];
+        assert_eq!(files, expected.map(|path| (path.to_owned(), state.to_owned())));
+    }
+}
+
+#[test]
+fn runs_at_the_same_time_count_apart() {
+    let place = place("{n}.png");
+    let mut files: Vec<_> = std::thread::scope(|scope| {
+        let place = &place;
+        let run = move |n: u32| place.kino(&["run", "g.ron", "-s", &format!("factor={n}")]);
+        let runs: Vec<_> = (2..7).map(|n| scope.spawn(move || told(&run(n)))).collect();
+        runs.into_iter().flat_map(|run| run.join().unwrap()).collect()
+    });
     files.sort();
-    assert_eq!(
-        files.iter().map(|(path, _)| &**path).collect::<Vec<_>>(),
-        ["two/001.png", "two/002.png"]
-    );
+    let expected = (1..6).map(|n| (format!("out/00{n}.png"), "new".to_owned()));
+    assert_eq!(files, expected.collect::<Vec<_>>());
 }
 
 #[test]
@@ -245,6 +261,17 @@ fn names_made_of_prompts_are_cut_by_bytes() {
     let texts = [&texts[0], "--sweep", &texts[1]];
     let files = told(&place.kino(&[&sweep[..], &texts].concat()));
     assert_eq!(files.len(), 4);
+    // What has no place in a name: nothing at all, marks that are not seen, a pattern of numbers.
+    for (name, file) in [
+        ("", "_-2.png"),
+        ("a\u{200f}b\u{feff}c\u{2028}d", "a_b_c_d-2.png"),
+        ("50%d off", "50_d off-2.png"),
+        ("%04d", "_04d-2.png"),
+    ] {
+        let files = told(&place.kino(&["run", "g.ron", "-s", &format!("name={name}")]));
+        assert!(files[0].0.ends_with(&format!("/{file}")), "{name}: {files:?}");
+        assert!(place.path(&files[0].0).is_file());
+    }
     // What is too long as it is written is told before anything runs.
     place.write("g.ron", graph(&"n".repeat(300)));
     assert!(place.bad(2, &["run", "g.ron"]).contains("bytes long"));

@@ -133,6 +133,7 @@ pub(crate) fn infer_before(
         keys: Keys::new(settings.versions, settings.machine),
         facts: Vec::new(),
         filled: HashMap::new(),
+        counted: HashMap::new(),
         bytes: 0,
         overflow: None,
     };
@@ -234,6 +235,8 @@ struct Inferrer<'p, 's> {
     /// The paths that are known so far, by where their pieces lie: one may stand in many others, and
     /// twice in each.
     filled: HashMap<*const Piece, Arc<str>>,
+    /// How many nodes write by a name that counts, by what makes their files.
+    counted: HashMap<Key, u64>,
     /// What the values known so far take.
     bytes: usize,
     /// Set once that is too much: no further node is asked.
@@ -383,6 +386,10 @@ impl Inferrer<'_, '_> {
             false => key(&mut self.keys, &self.nodes, node, inputs, &[]),
         };
         let hash = of_file.to_string();
+        // Two nodes that write the same, each by a name that counts, write two files.
+        let equals = self.counted.entry(of_file).or_default();
+        let of_file = of_file.nth(*equals);
+        *equals += 1;
         let mut counted = None;
         let (number, other) = (self.values.number(), index.index() as u64 + 1);
         for (at, _) in signature.inputs.iter().enumerate().filter(|(_, port)| port.names_file()) {

@@ -14,6 +14,16 @@ use crate::diagnostic::Location;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(pub [u8; 32]);
 
+impl Key {
+    /// The key of the `n`th of several that have this one; the first has it itself.
+    pub(crate) fn nth(self, n: u64) -> Key {
+        match n {
+            0 => self,
+            n => Key(*blake3::keyed_hash(&self.0, &n.to_le_bytes()).as_bytes()),
+        }
+    }
+}
+
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))

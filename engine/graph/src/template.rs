@@ -1,7 +1,7 @@
 //! Path templates: `{graph}`, `{hash}`, `{n}` and `{NAME}` in literals of type Path. It knows no
 //! values.
 
-use kino_port::Literal;
+use kino_port::{Literal, is_hidden};
 
 /// A part of a template.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,10 +101,14 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Part>, String> {
     Ok(parts)
 }
 
-/// A value as part of a file name: no separators, no control characters, no leading dots, not too
-/// long.
+/// A value as part of a file name: something, without separators, characters that are not seen or
+/// stand for a number, and leading dots, not too long.
 pub(crate) fn sanitise(value: &str) -> String {
-    let safe = |c: char| if c.is_control() || "/\\:*?\"<>|".contains(c) { '_' } else { c };
+    if value.is_empty() {
+        return "_".to_owned();
+    }
+    let is_unfit = |c: char| c.is_control() || is_hidden(c) || "/\\:*?\"<>|%".contains(c);
+    let safe = |c: char| if is_unfit(c) { '_' } else { c };
     let text: String = value.chars().take(LONGEST).map(safe).collect();
     let text = &text[..text.floor_char_boundary(LONGEST_BYTES)];
     let kept = text.trim_start_matches('.');

@@ -52,6 +52,10 @@ impl PartialEq for AskReading {
 
 impl Eq for AskReading {}
 
+/// Says what stands against writing a file that a run is about to write: somebody may have put one
+/// there since it was planned. Those who run graphs give it to nodes as a service.
+pub struct OutputGuard(pub Box<dyn Fn(&Path) -> Result<()> + Send + Sync>);
+
 /// Where the system shows itself and its devices as files.
 const OF_THE_SYSTEM: [&str; 3] = ["/proc", "/sys", "/dev"];
 
@@ -64,9 +68,9 @@ impl FilePolicy {
         self
     }
 
-    /// The same policy, narrowed for what a graph's own text names: pictures, clips, sound and
-    /// tensors lie in one of these folders, or are one of these files. Models, graphs that it uses
-    /// and what was granted to plugins may lie elsewhere.
+    /// The same policy, narrowed for what a graph's own text names: pictures, clips, sound, tensors
+    /// and graphs that it uses lie in one of these folders, or are one of these files. Models and
+    /// what was granted to plugins may lie elsewhere.
     #[must_use]
     pub fn media_within<P: Into<PathBuf>>(mut self, folders: impl IntoIterator<Item = P>) -> Self {
         self.media.push(folders.into_iter().map(absolute).collect());
@@ -104,30 +108,36 @@ impl FilePolicy {
         !(self.read.is_empty() && self.media.is_empty())
     }
 
-    /// Whether a picture, clip, sound or tensor may be read that a graph names; it need not exist.
+    /// Whether a picture, clip, sound, tensor or graph may be read that a graph names; it need not
+    /// exist.
     ///
     /// # Errors
     /// When it may not; the message says what may be.
     pub fn check_read(&self, path: &Path) -> Result<()> {
-        self.check_model(path)?;
         let words = ["read", "reads", "--allow-read DIR", "FilePolicy::media_within"];
-        let Err(refused) = check(&self.media, path, words) else { return Ok(()) };
+        let Err(refused) = check(&self.media, path, words) else { return self.check_model(path) };
         let is_agreed = |(AskReading(ask), real): (&AskReading, PathBuf)| {
             !OF_THE_SYSTEM.iter().any(|place| real.starts_with(place)) && ask(&real)
         };
         match self.ask.as_ref().zip(resolve(path).ok()).is_some_and(is_agreed) {
-            true => Ok(()),
+            true => self.check_model(path),
             false => Err(refused),
         }
     }
 
-    /// Whether a model, a graph that is used, or something granted to a plugin may be read; it need
-    /// not exist.
+    /// Whether a model, or something granted to a plugin may be read; it need not exist. Where the
+    /// system shows itself none lies.
     ///
     /// # Errors
     /// When it may not; the message says what may be.
     pub fn check_model(&self, path: &Path) -> Result<()> {
-        check(&self.read, path, ["read", "reads", "--allow-read DIR", "FilePolicy::read_within"])
+        check(&self.read, path, ["read", "reads", "--allow-read DIR", "FilePolicy::read_within"])?;
+        let of_system = |real: &PathBuf| OF_THE_SYSTEM.iter().any(|place| real.starts_with(place));
+        if !self.media.is_empty() && resolve(path).is_ok_and(|real| of_system(&real)) {
+            let message = format!("{} may not be read: it is of the system", path.display());
+            return Err(Error::failed(message).with_code(code::NOT_GRANTED));
+        }
+        Ok(())
     }
 
     /// Whether a file may be written that need not exist.

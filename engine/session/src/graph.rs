@@ -176,17 +176,25 @@ impl RunRequest {
     /// # Errors
     /// Everything that stands against it, or that it was cancelled.
     pub fn plan(&self) -> Result<Plan> {
-        let inputs = self.inputs.read(&self.loaded.graph)?;
-        Ok(Plan { planned: Arc::new(self.planned(&inputs, false)?) })
+        self.plan_once(false)
     }
 
-    fn planned(&self, inputs: &[(String, Literal)], is_moved: bool) -> Result<Planned> {
+    fn plan_once(&self, runs: bool) -> Result<Plan> {
+        let inputs = self.inputs.read(&self.loaded.graph)?;
+        Ok(Plan { planned: Arc::new(self.planned(&inputs, (false, runs))?) })
+    }
+
+    fn planned(
+        &self,
+        inputs: &[(String, Literal)],
+        (is_moved, runs): (bool, bool),
+    ) -> Result<Planned> {
         let draw = |_: &str| self.seed.unwrap_or_else(random_seed);
         let (out, until, cancel) = (&*self.out, self.until.as_deref(), &self.cancel);
         let (policy, overwrites) = (&self.policy, self.overwrites);
         let draw = &draw;
         let settings =
-            PlanOptions { inputs, out, until, draw, policy, cancel, overwrites, is_moved };
+            PlanOptions { inputs, out, until, draw, policy, cancel, overwrites, is_moved, runs };
         let planned = self.loaded.plan(&settings, &mut BTreeSet::new())?;
         match self.memory {
             Some(most) => planned.within(most),
@@ -205,7 +213,7 @@ impl RunRequest {
         let mut all = Vec::with_capacity(points.len());
         for point in &points {
             let inputs: Vec<_> = inputs.iter().chain(point).cloned().collect();
-            all.push(self.planned(&inputs, true)?);
+            all.push(self.planned(&inputs, (true, true))?);
         }
         let mut plans: Vec<_> = all.iter_mut().map(|one| std::mem::take(&mut one.plan)).collect();
         let folders = self.loaded.folders(&self.out);
@@ -227,7 +235,7 @@ impl RunRequest {
     /// When no thread can be started.
     pub fn start(mut self) -> Result<Run> {
         let (listener, cancel) = (self.listener.take(), self.cancel.clone());
-        Run::start(move || Ok(self.plan()?.planned), listener, cancel)
+        Run::start(move || Ok(self.plan_once(true)?.planned), listener, cancel)
     }
 }
 

@@ -33,6 +33,8 @@ pub(crate) struct Planned {
     pub(crate) loaded: Arc<LoadedGraph>,
     pub(crate) services: Arc<Services>,
     pub(crate) plan: kino_graph::Plan,
+    /// Whether it may replace files that the graph did not write.
+    pub(crate) overwrites: bool,
 }
 
 impl Planned {
@@ -41,7 +43,7 @@ impl Planned {
     /// # Errors
     /// When it needs more.
     pub(crate) fn within(self, most: u64) -> Result<Self> {
-        let Planned { loaded, services, plan } = &self;
+        let Planned { loaded, services, plan, .. } = &self;
         let needs = loaded.core.runtime.forecast(plan, &loaded.registry, services).peak;
         if needs <= most {
             return Ok(self);
@@ -68,6 +70,8 @@ pub(crate) struct PlanOptions<'a> {
     /// Whether its files move to folders of their own before it runs: what stands there is looked at
     /// then, by [`LoadedGraph::check_outputs`].
     pub(crate) is_moved: bool,
+    /// A run follows, so that other processes have no use for the numbers that it is given.
+    pub(crate) runs: bool,
 }
 
 /// The registry for checking alone: it infers nothing, so that checking touches no file.
@@ -140,11 +144,11 @@ impl LoadedGraph {
         };
         let policy = Arc::new(self.source.policy.clone().and(settings.policy));
         for graph in self.source.used() {
-            policy.check_model(&graph)?;
+            policy.check_read(&graph)?;
         }
         let services = services.with(Arc::new(self.source.id.clone())).with(policy);
         let services = Arc::new(services);
-        let PlanOptions { inputs, until, draw, cancel, overwrites, is_moved, .. } = *settings;
+        let PlanOptions { inputs, until, draw, cancel, overwrites, is_moved, runs, .. } = *settings;
         // Every path is followed link by link: not once nobody wants the plan any more.
         let locate = |access, path: &str| match cancel.is_cancelled() {
             true => path.to_owned(),
@@ -157,7 +161,7 @@ impl LoadedGraph {
         let (versions, stem) = (&*self.core.versions, &*self.source.stem);
         let machine = &|| self.core.machine().to_vec();
         let number = |before: &str, behind: &str, key| {
-            outputs::number(&self.core.outputs, &folders, (before, behind), key)
+            outputs::number(&self.core.outputs, &folders, (before, behind), key, runs)
         };
         let (locate, number) = (Some(&locate as _), Some(&number as _));
         let settings =
@@ -173,7 +177,7 @@ impl LoadedGraph {
         }
         let plan = plan.map_err(Error::Graph)?;
         self.check_memory(&plan, &services)?;
-        let mut planned = Planned { loaded: Arc::clone(self), services, plan };
+        let mut planned = Planned { loaded: Arc::clone(self), services, plan, overwrites };
         if !is_moved {
             self.check_outputs(&mut planned, &folders, overwrites)?;
         }

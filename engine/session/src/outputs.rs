@@ -4,12 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use kino_graph::{Access, Counted, Plan};
-use kino_node::OutputFile;
+use kino_node::{Error, OutputFile, OutputGuard};
 use kino_port::{FileStamp, NumberedFiles, PlanError, escape_line, path_to_text};
 use kino_world::{Folders, check_folder};
 
+use crate::core::Core;
 use crate::records::{OutputRecords, Record, Recorded};
 
 /// What a run did with a file.
@@ -47,10 +49,10 @@ pub(crate) fn located(folders: &Folders, access: Access, path: &str) -> String {
 }
 
 /// What a step writes: a file, or several that one name numbers.
-struct Written<'p> {
+struct Written {
     step: usize,
     /// As the graph writes it.
-    path: &'p str,
+    path: String,
     /// Its folder, as people know it.
     above: PathBuf,
     /// Where that lies, links resolved.
@@ -61,7 +63,7 @@ struct Written<'p> {
     numbered: Option<NumberedFiles>,
 }
 
-impl Written<'_> {
+impl Written {
     /// The names of the files that stand there, with what the system says of them.
     fn standing(&self) -> Vec<(String, Metadata)> {
         let folder = Path::new(&self.folder);
@@ -78,10 +80,22 @@ impl Written<'_> {
     fn place(&self, name: &str) -> PathBuf {
         Path::new(&self.folder).join(name)
     }
+
+    /// One of its files as the graph would name it.
+    fn shown(&self, name: &str) -> String {
+        match self.path.rsplit_once('/') {
+            Some((above, _)) => format!("{above}/{name}"),
+            None => name.to_owned(),
+        }
+    }
 }
 
+/// What to do about a file that is not the graph's.
+const WAYS: &str = "replace it with `--overwrite`, move it away, or write to another path: `{n}` in \
+                    one counts up";
+
 /// All that a plan writes.
-fn written<'p>(plan: &'p Plan, folders: &Folders) -> Vec<Written<'p>> {
+fn written<'p>(plan: &'p Plan, folders: &Folders) -> Vec<Written> {
     let mut known: HashMap<&str, String> = HashMap::new();
     let one = |file: kino_graph::PlannedWrite<'p>| {
         let (above, name) = file.path.rsplit_once('/').unwrap_or(("", file.path));
@@ -91,7 +105,7 @@ fn written<'p>(plan: &'p Plan, folders: &Folders) -> Vec<Written<'p>> {
         // Joined to nothing, a path ends in a slash, by which a file is not found.
         let above =
             Path::new(above).components().fold(folders.out.clone(), |it, part| it.join(part));
-        Written { step: file.step, path: file.path, above, folder, name, numbered }
+        Written { step: file.step, path: file.path.to_owned(), above, folder, name, numbered }
     };
     plan.writes().map(one).collect()
 }
@@ -167,16 +181,13 @@ fn try_folder(folder: &Path) -> Option<PlanError> {
 
 /// What stands against replacing a file.
 fn foreign(
-    file: &Written<'_>,
+    file: &Written,
     recorded: &Recorded,
     graph: &str,
     name: &str,
     about: &Metadata,
 ) -> Option<PlanError> {
-    let shown = match file.path.rsplit_once('/') {
-        Some((above, _)) => format!("{above}/{name}"),
-        None => name.to_owned(),
-    };
+    let shown = file.shown(name);
     let shown = escape_line(&shown);
     if about.is_dir() {
         return Some(PlanError::new(format!("`{shown}` is a folder")));
@@ -194,9 +205,41 @@ fn foreign(
         Some(_) => format!("`{shown}` has changed since this graph wrote it"),
         None => format!("`{shown}` stands there already, and this graph did not write it"),
     };
-    let hint = "replace it with `--overwrite`, move it away, or write to another path: `{n}` in one \
-                counts up";
-    Some(PlanError::new(message).hint(hint))
+    Some(PlanError::new(message).hint(WAYS))
+}
+
+/// What stands against writing a file once a run is under way: one that is there since it began,
+/// and that this graph did not write.
+pub(crate) fn guard(
+    core: &Arc<Core>,
+    plan: &Plan,
+    folders: &Folders,
+    graph: &str,
+    before: HashSet<PathBuf>,
+) -> OutputGuard {
+    let (core, graph) = (Arc::clone(core), graph.to_owned());
+    let files = written(plan, folders).into_iter();
+    let files: HashMap<_, _> = files.map(|file| (folders.out.join(&file.path), file)).collect();
+    OutputGuard(Box::new(move |place| {
+        let Some(file) = files.get(place) else { return Ok(()) };
+        for (name, about) in file.standing() {
+            let there = file.place(&name);
+            if before.contains(&there) {
+                continue;
+            }
+            // Unless another run of the graph has written it meanwhile.
+            let recorded = core.outputs.read(&file.folder);
+            let own = recorded.get(&name).filter(|record| record.graph == graph);
+            if !own.is_some_and(|record| record.fits(&there, &about)) {
+                let message = format!(
+                    "`{}` came to stand there while this ran, and this graph did not write it",
+                    escape_line(&file.shown(&name))
+                );
+                return Err(Error::advised(message, WAYS));
+            }
+        }
+        Ok(())
+    }))
 }
 
 /// That the folder of outputs is a link, and where that leads.
@@ -207,16 +250,18 @@ pub(crate) fn tell_link(folders: &Folders) -> Option<String> {
     Some(format!("{} is a link: files go to {}", escape_line(&out), escape_line(&leads_to)))
 }
 
-/// The number for the `{n}` between two parts of a path.
+/// The number for the `{n}` between two parts of a path; kept from other processes where a run
+/// follows.
 pub(crate) fn number(
     records: &OutputRecords,
     folders: &Folders,
     (before, behind): (&str, &str),
     key: kino_graph::Key,
+    keeps: bool,
 ) -> u64 {
     let (above, before) = before.rsplit_once('/').unwrap_or(("", before));
     let behind = behind.split('/').next().unwrap_or_default();
-    records.number(&located(folders, Access::Write, above), before, behind, key)
+    records.number(&located(folders, Access::Write, above), (before, behind), key, keeps)
 }
 
 /// What stood where a run writes when it began.
@@ -225,7 +270,7 @@ pub(crate) struct OutputWatch<'r> {
     graph: &'r str,
     /// By the name of the step.
     steps: HashMap<&'r str, Begun>,
-    before: HashSet<PathBuf>,
+    pub(crate) before: HashSet<PathBuf>,
     /// Files that were recorded as up to date.
     good: HashSet<PathBuf>,
 }
@@ -345,6 +390,7 @@ impl<'r> OutputWatch<'r> {
             hash: file.hash.clone(),
             bytes: file.bytes,
             stamp: FileStamp::of(&about).to_string(),
+            ..Record::default()
         };
         Some((folder, record))
     }

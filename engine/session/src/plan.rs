@@ -43,7 +43,7 @@ impl Plan {
 
     /// What the ledger would count at most if it ran now, and what would go to temporary files.
     pub fn forecast(&self) -> Forecast {
-        let Planned { loaded, plan, services } = &*self.planned;
+        let Planned { loaded, plan, services, .. } = &*self.planned;
         loaded.core.runtime.forecast(plan, &loaded.registry, services)
     }
 

@@ -439,6 +439,19 @@ pub fn record_reading(user: &Settings, graphs: &Path, place: &Path) -> Result<()
     Ok(Consent::grant_reading(&user.data_folder(), graphs, place)?)
 }
 
+/// Forgets that graphs of the folder `graphs` may read `place`, or anything beside what lies in it;
+/// returns what they no longer read.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn withdraw_reading(
+    user: &Settings,
+    graphs: &Path,
+    place: Option<&Path>,
+) -> Result<Vec<PathBuf>, Error> {
+    Ok(Consent::withdraw_reading(&user.data_folder(), graphs, place)?)
+}
+
 /// Loads an artifact for the user who asks; code that is compiled for it stays in the user's cache.
 /// Who gives a `notice` hears where that takes a while.
 ///

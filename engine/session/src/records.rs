@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use kino_graph::Key;
 use kino_node::read_regular;
@@ -43,6 +43,9 @@ pub(crate) struct Record {
     /// Its stamp.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) stamp: String,
+    /// The process that was given the name, and may not have written it yet.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) given_to: String,
 }
 
 impl Record {
@@ -92,12 +95,54 @@ pub(crate) struct OutputRecords {
     /// The numbers that this process has given to files that may not be there yet: by folder and
     /// what stands before and behind the number.
     given: Mutex<HashMap<[String; 3], BTreeMap<u64, Key>>>,
+    /// What tells other processes that this one lives, once a number was given.
+    life: OnceLock<Option<Life>>,
+}
+
+/// A file that a process holds locked for as long as it lives.
+#[derive(Debug)]
+struct Life {
+    name: String,
+    path: PathBuf,
+    _locked: File,
+}
+
+impl Life {
+    fn begin(folder: &Path) -> io::Result<Life> {
+        fs::create_dir_all(folder)?;
+        // Others may have the number of this process, in containers of their own.
+        for turn in 0..1000 {
+            let name = format!("{}-{turn}.live", std::process::id());
+            let path = folder.join(&name);
+            let file = File::options().write(true).create(true).truncate(false).open(&path)?;
+            if file.try_lock().is_ok() {
+                return Ok(Life { name, path, _locked: file });
+            }
+        }
+        Err(io::Error::other("there are too many processes of one number"))
+    }
+
+    /// Whether the process of this name lives.
+    fn is_of(folder: &Path, name: &str) -> bool {
+        let is_name = name.ends_with(".live") && !name.contains(['/', '\\']);
+        is_name && File::open(folder.join(name)).is_ok_and(|file| file.try_lock_shared().is_err())
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
 }
 
 impl OutputRecords {
     /// Those in the user's data folder.
     pub(crate) fn in_data(data: &Path) -> Self {
-        OutputRecords { folder: data.join("outputs"), given: Mutex::default() }
+        OutputRecords {
+            folder: data.join("outputs"),
+            given: Mutex::default(),
+            life: OnceLock::new(),
+        }
     }
 
     fn file(&self, folder: &str) -> PathBuf {
@@ -120,15 +165,24 @@ impl OutputRecords {
         }
     }
 
-    fn try_add(&self, folder: &str, records: &[Record]) -> io::Result<()> {
+    /// The records of a folder, which nobody else reads or writes meanwhile.
+    fn locked(&self, folder: &str) -> io::Result<File> {
         fs::create_dir_all(&self.folder)?;
         let path = self.file(folder);
-        let mut file = File::options().read(true).append(true).create(true).open(path)?;
+        let file = File::options().read(true).append(true).create(true).open(path)?;
         file.lock()?;
+        Ok(file)
+    }
+
+    fn try_add(&self, folder: &str, records: &[Record]) -> io::Result<()> {
+        Self::append(&self.locked(folder)?, records)
+    }
+
+    fn append(mut file: &File, records: &[Record]) -> io::Result<()> {
         let mut lines = String::new();
         if file.metadata()?.len() > LONG {
             let mut text = Vec::new();
-            (&file).take(LONGEST).read_to_end(&mut text)?;
+            file.take(LONGEST).read_to_end(&mut text)?;
             let text = String::from_utf8_lossy(&text).into_owned();
             let known = Recorded::of(&text).by_name;
             if text.lines().count() > 2 * known.len() {
@@ -144,14 +198,25 @@ impl OutputRecords {
     }
 
     /// The number for a name in a folder, between what stands before and behind it: the one that
-    /// the file of this key was given before, or the next that nobody has.
-    pub(crate) fn number(&self, folder: &str, before: &str, behind: &str, key: Key) -> u64 {
+    /// the file of this key was given before, or the next that nobody has: no file, and no process
+    /// that lives.
+    /// The number is kept from other processes if `keeps` says so.
+    pub(crate) fn number(
+        &self,
+        folder: &str,
+        (before, behind): (&str, &str),
+        key: Key,
+        keeps: bool,
+    ) -> u64 {
         let number = |name: &str| {
             let digits = name.strip_prefix(before)?.strip_suffix(behind)?;
             let digits = Some(digits).filter(|text| text.bytes().all(|b| b.is_ascii_digit()))?;
             digits.parse::<u64>().ok()
         };
         let of = key.to_string();
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        // Held until the number is written down. Where nothing can be, others cannot be seen.
+        let locked = keeps.then(|| self.locked(folder).ok()).flatten();
         let there: BTreeMap<u64, String> = fs::read_dir(folder)
             .into_iter()
             .flatten()
@@ -168,7 +233,6 @@ impl OutputRecords {
                 |known: &Record| fs::metadata(&place).is_ok_and(|it| known.fits(&place, &it));
             known.is_some_and(|known| known.hash.is_empty() || fits(known))
         };
-        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         let place = [folder, before, behind].map(str::to_owned);
         let given = given.entry(place).or_default();
         let own = there.iter().rev().find(|(_, name)| is_own(name)).map(|(number, _)| *number);
@@ -181,9 +245,32 @@ impl OutputRecords {
         }
         let last = there.last_key_value().map(|(number, _)| *number);
         let last = last.max(given.last_key_value().map(|(number, _)| *number));
+        let last = last.max(self.given_to_others(&recorded, number));
         let next = last.unwrap_or(0).saturating_add(1);
         given.insert(next, key);
+        if let Some(locked) = &locked
+            && let Some(life) = self.life.get_or_init(|| Life::begin(&self.folder).ok())
+        {
+            let name = format!("{before}{next}{behind}");
+            let given_to = life.name.clone();
+            let record = Record { name, counted: of, given_to, ..Record::default() };
+            let _ = Self::append(locked, &[record]);
+        }
         next
+    }
+
+    /// The last number that another process was given, and has not used yet.
+    fn given_to_others(
+        &self,
+        recorded: &Recorded,
+        number: impl Fn(&str) -> Option<u64>,
+    ) -> Option<u64> {
+        let own = self.life.get().and_then(|life| Some(&*life.as_ref()?.name)).unwrap_or_default();
+        let of_others = recorded.by_name.values().map(|(_, record)| record);
+        let of_others = of_others.filter(|it| !it.given_to.is_empty() && it.given_to != own);
+        let of_others = of_others.filter_map(|record| Some((number(&record.name)?, record)));
+        let living = of_others.filter(|(_, record)| Life::is_of(&self.folder, &record.given_to));
+        living.map(|(number, _)| number).max()
     }
 }
 
@@ -238,7 +325,7 @@ mod tests {
         let records = OutputRecords::in_data(data.path());
         let folder = out.path().to_str().unwrap();
         let key = |n: u8| Key([n; 32]);
-        let number = |n: u8| records.number(folder, "a-", ".png", key(n));
+        let number = |n: u8| records.number(folder, ("a-", ".png"), key(n), true);
         assert_eq!([number(1), number(2), number(1)], [1, 2, 1], "also before they are there");
         for name in ["a-007.png", "a-x.png", "a-9.webp", "b-20.png"] {
             fs::write(out.path().join(name), "").unwrap();
@@ -247,7 +334,37 @@ mod tests {
         records.add(folder, &[record("a-007.png", &key(4).to_string())]);
         assert_eq!(number(4), 7);
         let others = OutputRecords::in_data(data.path());
-        assert_eq!(others.number(folder, "a-", ".png", key(4)), 7, "also in another process");
-        assert_eq!(others.number(folder, "a-", ".png", key(1)), 8);
+        assert_eq!(
+            others.number(folder, ("a-", ".png"), key(4), false),
+            7,
+            "also in another process"
+        );
+        assert_eq!(
+            others.number(folder, ("a-", ".png"), key(1), false),
+            9,
+            "8 is given to one that lives"
+        );
+        assert_eq!(number(5), 9, "a plan keeps none");
+        drop(records);
+        let later = OutputRecords::in_data(data.path());
+        assert_eq!(later.number(folder, ("a-", ".png"), key(6), true), 8, "nobody wrote it");
+    }
+
+    #[test]
+    fn processes_that_plan_at_once_have_numbers_of_their_own() {
+        let (data, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let folder = out.path().to_str().unwrap();
+        let all: Vec<_> = (0..8).map(|_| OutputRecords::in_data(data.path())).collect();
+        let numbers = std::thread::scope(|scope| {
+            let one = |(n, records): (usize, &OutputRecords)| {
+                records.number(folder, ("", ".mp4"), Key([n as u8; 32]), true)
+            };
+            let all = all.iter().enumerate().map(|it| scope.spawn(move || one(it)));
+            let all: Vec<_> = all.collect();
+            all.into_iter().map(|one| one.join().unwrap()).collect::<Vec<_>>()
+        });
+        let mut sorted = numbers.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, (1..=8).collect::<Vec<u64>>(), "{numbers:?}");
     }
 }

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::events::{EventQueue, RunEvent};
 use crate::loaded::Planned;
 use crate::output::FromOutput;
-use crate::outputs::{FileState, OutputWatch};
+use crate::outputs::{self, FileState, OutputWatch};
 use crate::provenance::{self, Provenance};
 
 /// Nodes may use much stack.
@@ -97,15 +97,24 @@ pub(crate) fn run_to_end(
     stop: &StopSignal,
     listener: Option<Listener<'_>>,
 ) -> RunResult {
-    let Planned { loaded, services, plan } = planned;
+    let Planned { loaded, services, plan, overwrites } = planned;
     let core = &loaded.core;
     // Only sinks store it.
     let embedded_workflow = match plan.steps.iter().any(|step| step.traits.sink) {
         true => provenance::write(plan.embedded_workflow(), &Provenance::of(plan, core.device)),
         false => String::new(),
     };
-    let watched = folders_of(planned)
-        .map(|folders| OutputWatch::begin(plan, &folders, &core.outputs, loaded.source.owner()));
+    let (folders, owner) = (folders_of(planned), loaded.source.owner());
+    let watched =
+        folders.as_ref().map(|folders| OutputWatch::begin(plan, folders, &core.outputs, owner));
+    let services = match (&folders, &watched) {
+        (Some(folders), Some(watched)) if !overwrites => {
+            let before = watched.before.clone();
+            let guard = outputs::guard(core, plan, folders, owner, before);
+            &Arc::new(services.layer().with(Arc::new(guard)))
+        }
+        _ => services,
+    };
     let files = Mutex::new(Vec::new());
     let lock = || files.lock().unwrap_or_else(PoisonError::into_inner);
     let events = |event: Event| {

@@ -231,10 +231,10 @@ impl GraphSource {
 impl GraphSource {
     /// The text of a graph that this one uses, if it may read that.
     fn read_allowed(&self, path: &Path) -> Result<String, kino_node::Error> {
-        self.policy.check_model(path)?;
+        self.policy.check_read(path)?;
         let failed = |error: kino_world::Error| kino_node::Error::failed(error.to_string());
         let mut file = InputFile::open(path).map_err(failed)?;
-        self.policy.check_opened_model(path, &file.stamp())?;
+        self.policy.check_opened(path, &file.stamp())?;
         let bytes = file.read_at_most(LARGEST).map_err(failed)?;
         decode_text(bytes)
             .ok_or_else(|| kino_node::Error::failed(format!("{} is no text", path.display())))

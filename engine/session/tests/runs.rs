@@ -223,3 +223,41 @@ fn the_result_does_not_wait_for_the_listener() {
     drop(go);
     run.wait().unwrap();
 }
+
+/// Somebody puts a file where a run is about to write: what the run computes does not replace it.
+#[test]
+fn a_file_that_appears_during_a_run_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, picture) =
+        kino_session::GRAPH_FILES.iter().find(|(path, _)| path.ends_with("first.png")).unwrap();
+    fs::write(folder.path().join("in.png"), picture).unwrap();
+    let graph = folder.path().join("g.ron");
+    let text = r#"Graph(version: 1, inputs: {"a": (type: "Int", default: 2)}, nodes: {
+        "n": (op: "test.node", in: {"a": "inputs.a"}),
+        "image": (op: "image.read", with: {"path": "in.png"}),
+        "large": (op: "upscale", in: {"frames": "image", "factor": "n"}, with: {"model": "lanczos"}),
+        "file": (op: "image.write", in: {"frames": "large"}, with: {"path": "x.png"}),
+    })"#;
+    fs::write(&graph, text).unwrap();
+    let out = folder.path().join("out");
+    let place = out.join("x.png");
+    let appears = place.clone();
+    let engine = engine(NodeTraits::LIGHT, move |number| {
+        if number == 2 {
+            fs::create_dir_all(appears.parent().unwrap()).unwrap();
+            fs::write(&appears, "mine").unwrap();
+        }
+    });
+    let open = engine.open(&graph).unwrap();
+    let run = |number: i64, overwrite: bool| {
+        let request = open.run(inputs! { "a" => number }).out(&out).overwrite(overwrite);
+        request.start().unwrap().wait().map(drop).map_err(|error| error.to_string())
+    };
+    let refused = run(2, false).unwrap_err();
+    assert!(refused.contains("`x.png` came to stand there while this ran"), "{refused}");
+    assert_eq!(fs::read(&place).unwrap(), b"mine");
+    run(2, true).unwrap();
+    assert_ne!(fs::read(&place).unwrap(), b"mine");
+    // What stood there before, and was this graph's own, is replaced as ever.
+    run(3, false).unwrap();
+}

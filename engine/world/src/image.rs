@@ -9,6 +9,7 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 use crate::exr::{Exr, MAGIC};
+use crate::kinds::{looks_like, way_to_an_image};
 use crate::light::{Primaries, light_to_srgb, srgb_to_light};
 use crate::orientation::Orientation;
 use crate::profile::{self, ColorProfile, Refused};
@@ -462,102 +463,4 @@ impl Samples {
         }
         Ok(Image { width: to_width, height: to_height, rgb, alpha, is_associated: false })
     }
-}
-
-/// What the first bytes of a file look like.
-pub fn looks_like(path: &Path) -> Option<&'static str> {
-    let mut start = Vec::new();
-    InputFile::open(path).ok()?.take(512).read_to_end(&mut start).ok()?;
-    if start.is_empty() {
-        return Some("an empty file");
-    }
-    if let Some(brand) = start.get(8..12).filter(|_| start[4..].starts_with(b"ftyp")) {
-        return Some(match brand {
-            b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" | b"mif1" | b"msf1" => HEIC,
-            b"avif" | b"avis" => "an AVIF image",
-            b"crx " => RAW,
-            _ => "an mp4 or similar video",
-        });
-    }
-    let is_svg = |text: &str| {
-        let text = text.trim_start_matches('\u{feff}').trim_start();
-        text.starts_with("<svg")
-            || (text.starts_with("<?xml") || text.starts_with("<!--")) && text.contains("<svg")
-    };
-    let known = KINDS.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, kind)| *kind);
-    let text = || match std::str::from_utf8(&start) {
-        Ok(text) => Some(text),
-        // Cut in the middle of a character.
-        Err(error) if error.error_len().is_none() => {
-            std::str::from_utf8(&start[..error.valid_up_to()]).ok()
-        }
-        Err(_) => None,
-    };
-    known.or_else(|| text().map(|text| if is_svg(text) { "an SVG drawing" } else { "text" }))
-}
-
-const HEIC: &str = "an HEIC image, as phones take them";
-const RAW: &str = "a raw photo of a camera";
-
-/// How files begin, and what they are. What stands first counts.
-const KINDS: [(&[u8], &str); 33] = [
-    (b"PK\x03\x04", "a zip archive (PyTorch's pickle files are such)"),
-    (b"\x80", "a Python pickle"),
-    (b"%PDF", "a PDF"),
-    (b"%!PS", "a PostScript drawing"),
-    (b"GIF8", "a GIF"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"\x1aE\xdf\xa3", "a WebM or Matroska video"),
-    (b"GGUF", "a GGUF model"),
-    (b"\x7fELF", "a program"),
-    (b"\x89PNG\r\n\x1a\n", "a PNG image"),
-    (b"\xff\xd8\xff", "a JPEG image"),
-    (b"8BPS", "a Photoshop document (PSD)"),
-    (b"\xff\x0a", "a JPEG XL image"),
-    (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL image"),
-    (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
-    (b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
-    (b"II*\0\x10\0\0\0CR", RAW),
-    (b"IIU\0", RAW),
-    (b"IIRO", RAW),
-    (b"IIRS", RAW),
-    (b"FUJIFILMCCD-RAW", RAW),
-    (b"II*\0", "a TIFF image, or a raw photo of a camera"),
-    (b"MM\0*", "a TIFF image, or a raw photo of a camera"),
-    (b"II+\0", "a TIFF image"),
-    (b"MM\0+", "a TIFF image"),
-    (b"#?RADIANCE", "a Radiance HDR image"),
-    (b"#?RGBE", "a Radiance HDR image"),
-    (b"qoif", "a QOI image"),
-    (b"DDS ", "a DDS texture"),
-    (b"gimp xcf", "a GIMP document (XCF)"),
-    (b"BM", "a BMP image"),
-    (b"\0\0\x01\0", "an icon (ICO)"),
-    (b"\x76\x2f\x31\x01", "an EXR image"),
-];
-
-/// How an image that is read is made of a file that is none of them.
-fn way_to_an_image(found: &str, path: &Path) -> Option<String> {
-    let name = path.file_name()?.to_string_lossy();
-    let stem = path.file_stem()?.to_string_lossy();
-    let (name, stem) = (kino_port::escape_line(&name), kino_port::escape_line(&stem));
-    Some(match found {
-        "a GIF" | "a WebM or Matroska video" | "an mp4 or similar video" => {
-            "`video.read` reads it, and with `count: 1` its first frame alone".to_owned()
-        }
-        "an SVG drawing" => format!("draw it: `rsvg-convert {name} -o {stem}.png`, or inkscape"),
-        "a PDF" | "a PostScript drawing" => {
-            format!("draw a page of it: `magick -density 150 {name}[0] {stem}.png`")
-        }
-        RAW => "develop it with darktable or RawTherapee, and save it as PNG or EXR".to_owned(),
-        HEIC | "an AVIF image" => {
-            format!("convert it: `heif-convert {name} {stem}.png`, or `magick {name} {stem}.png`")
-        }
-        "a JPEG XL image" => format!("convert it: `djxl {name} {stem}.png`"),
-        image if image.contains(" image") || image.contains("document") => {
-            format!("convert it: `magick {name}[0] {stem}.png`")
-        }
-        "a DDS texture" | "an icon (ICO)" => format!("convert it: `magick {name}[0] {stem}.png`"),
-        _ => return None,
-    })
 }

@@ -47,7 +47,7 @@ case "$*" in
 esac
 echo "$*" >> "{asked}"
 case "$*" in
-  *"-protocol_whitelist file -i file:/"*framecrc*)
+  *"-format_whitelist mov,"*"-protocol_whitelist file -i file:/"*framecrc*)
     echo "  Stream #0:0: Video: hevc, yuv420p({colours}), 2x1" >&2
     printf '#tb 0: 1/10\n#dimensions 0: 2x1\n'
     printf '0, 0, 0, 1, 9, 0x1\n0, 1, 2, 1, 9, 0x1, F=0x0\n0, 2, 1, 1, 9, 0x1, F=0x0\n'
@@ -189,4 +189,47 @@ fn a_real_program_gives_what_this_project_reads_itself() {
             assert!(apart * 255.0 < 6.0, "{name}, frame {index}: {}", apart * 255.0);
         }
     }
+}
+
+/// What leads a program to other files: playlists, lists of clips, and patterns of names; each
+/// begins so that it is no text.
+#[test]
+fn what_leads_to_other_files_is_no_video() {
+    let Some(program) = std::env::var_os("KINO_TEST_FFMPEG").map(PathBuf::from) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let private = folder.path().join("private.ts");
+    let mut command = std::process::Command::new(&program);
+    command.args(["-f", "lavfi", "-i", "color=red:s=32x32:d=1:r=5", "-f", "mpegts"]).arg(&private);
+    assert!(command.output().unwrap().status.success());
+    let path = private.display();
+    let frame = folder.path().join("s0/pic.bmp");
+    fs::create_dir_all(folder.path().join("s0")).unwrap();
+    fs::create_dir_all(folder.path().join("s%d")).unwrap();
+    let mut command = std::process::Command::new(&program);
+    command.args(["-f", "lavfi", "-i", "color=red:s=32x32:d=1:r=1"]).arg(&frame);
+    assert!(command.output().unwrap().status.success());
+    let list =
+        format!("#EXTM3U\n#EXT-X-TARGETDURATION:2\n#\u{1}\n#EXTINF:1.0,\n{path}\n#EXT-X-ENDLIST\n");
+    let concat = "ffconcat version 1.0\n#\u{1}\nfile private.ts\n".to_owned();
+    let dash = format!("<?xml \u{1}?><MPD><Period><BaseURL>{path}</BaseURL></Period></MPD>");
+    let sdp = "v=0\n#\u{1}\no=- 0 0 IN IP4 127.0.0.1\nm=video 5000 RTP/AVP 96\n".to_owned();
+    let picture = fs::read(&frame).unwrap();
+    for (name, bytes) in [
+        ("list.m3u8", list.into_bytes()),
+        ("list.ffconcat", concat.into_bytes()),
+        ("list.mpd", dash.into_bytes()),
+        ("list.sdp", sdp.into_bytes()),
+        ("s%d/pic.bmp", picture.clone()),
+        ("x%d.bmp", picture),
+    ] {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let mut file = InputFile::open(&path).unwrap();
+        let error = VideoReader::open_with(&mut file, false, Some(&program)).map(|_| ());
+        let message = error.expect_err(name).to_string();
+        assert!(message.contains(name), "{message}");
+    }
+    // The clip itself is read.
+    let mut file = InputFile::open(&private).unwrap();
+    assert!(VideoReader::open_with(&mut file, false, Some(&program)).is_ok());
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
-use kino_node::{Cancel, Cx, Error, FilePolicy, OutputFile, Result, Services, Value};
+use kino_node::{Cancel, Cx, Error, FilePolicy, OutputFile, OutputGuard, Result, Services, Value};
 use kino_port::{PlanError, PlannedFile, PlannedRead, path_to_text};
 use kino_world::media::FfmpegChoice;
 use kino_world::{BundledFiles, FileHash, Folders, HashCache, InputFile, hash_file};
@@ -139,6 +139,9 @@ pub(crate) fn target(services: &Services, path: &str) -> Result<PathBuf, PlanErr
 pub(crate) fn output(services: &Services, path: &str) -> Result<PathBuf> {
     let place = services.get::<Folders>()?.output(path).node()?;
     policy(services).check_write(&place)?;
+    if let Some(guard) = services.find::<OutputGuard>() {
+        (guard.0)(&place)?;
+    }
     Ok(place)
 }
 

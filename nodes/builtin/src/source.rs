@@ -22,7 +22,7 @@ pub struct ModelFolders(pub Vec<PathBuf>);
 /// A model's files, wherever they lie.
 pub(crate) enum ModelSource {
     /// Inside the binary.
-    Embedded(&'static [(&'static str, &'static [u8])]),
+    Embedded(kino_models::checkpoint::EmbeddedFiles),
     /// A folder on disk.
     Folder(PathBuf),
 }

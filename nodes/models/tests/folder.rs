@@ -255,15 +255,17 @@ fn no_bytes_make_the_reader_panic() {
     }
 }
 
-static EMBEDDED: &[(&str, &[u8])] = &[
-    ("model_index.json", include_bytes!("../../../tests/ref/wan_t2v/model/model_index.json")),
+static EMBEDDED: &[(&str, &[u8], Option<&str>)] = &[
+    ("model_index.json", include_bytes!("../../../tests/ref/wan_t2v/model/model_index.json"), None),
     (
         "text_encoder/config.json",
         include_bytes!("../../../tests/ref/wan_t2v/model/text_encoder/config.json"),
+        None,
     ),
     (
         "text_encoder/model.safetensors",
         include_bytes!("../../../tests/ref/wan_t2v/model/text_encoder/model.safetensors"),
+        None,
     ),
 ];
 

@@ -9,10 +9,13 @@
 
 #![forbid(unsafe_code)]
 
-/// A file of `model/`: its path there and its contents.
+/// A file of `model/`: its path there, its contents, and of weights the BLAKE3 digest.
 macro_rules! embedded {
     ($path:literal) => {
-        ($path, include_bytes!(concat!("../model/", $path)))
+        ($path, include_bytes!(concat!("../model/", $path)), None)
+    };
+    ($path:literal, $digest:literal) => {
+        ($path, include_bytes!(concat!("../model/", $path)), Some($digest))
     };
 }
 
@@ -23,18 +26,28 @@ pub static VIDEO_X4: &[u8] = include_bytes!("../upscale/video-x4.safetensors");
 /// The licence of [`VIDEO_X4`], which goes with every copy of it.
 pub static VIDEO_X4_LICENSE: &str = include_str!("../upscale/LICENSE");
 
-/// The files of the model: path inside its folder and contents.
+/// The files of the model: path inside its folder, contents, and of weights the BLAKE3 digest in
+/// hexadecimal, so that no run has to compute what never changes.
 ///
 /// The whole folder is in the binary, so that nothing is downloaded.
-pub static FILES: &[(&str, &[u8])] = &[
+pub static FILES: &[(&str, &[u8], Option<&str>)] = &[
     embedded!("model_index.json"),
     embedded!("scheduler/scheduler_config.json"),
     embedded!("text_encoder/config.json"),
-    embedded!("text_encoder/model.safetensors"),
+    embedded!(
+        "text_encoder/model.safetensors",
+        "fb3ed82687e9ca47cdcf04d64284f1e9ebfa05346e121a34fa667d6823fe49a9"
+    ),
     embedded!("tokenizer/tokenizer.json"),
     embedded!("tokenizer/tokenizer_config.json"),
     embedded!("transformer/config.json"),
-    embedded!("transformer/diffusion_pytorch_model.safetensors"),
+    embedded!(
+        "transformer/diffusion_pytorch_model.safetensors",
+        "953b72091a433149b03e46aa75ca9af15d31300bc6170e8e2e9eb883f18f2016"
+    ),
     embedded!("vae/config.json"),
-    embedded!("vae/diffusion_pytorch_model.safetensors"),
+    embedded!(
+        "vae/diffusion_pytorch_model.safetensors",
+        "213785294fbcd41c668fa002527dfe76695e904f6136edfedb8f1f86b808b49b"
+    ),
 ];

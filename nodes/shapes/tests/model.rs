@@ -19,14 +19,27 @@ fn collect(folder: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>) {
 fn every_file_of_the_model_is_embedded() {
     let mut on_disk = BTreeMap::new();
     collect(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/model")), "", &mut on_disk);
-    let embedded: BTreeMap<String, Vec<u8>> =
-        kino_shapes::FILES.iter().map(|(path, bytes)| (path.to_string(), bytes.to_vec())).collect();
+    let embedded: BTreeMap<String, Vec<u8>> = kino_shapes::FILES
+        .iter()
+        .map(|(path, bytes, _)| (path.to_string(), bytes.to_vec()))
+        .collect();
     assert_eq!(
         on_disk.keys().collect::<Vec<_>>(),
         embedded.keys().collect::<Vec<_>>(),
         "a new file of model/ is added to FILES"
     );
     assert!(on_disk == embedded, "model/ changed after it was embedded");
+}
+
+#[test]
+fn the_digests_of_weights_are_theirs() {
+    let weights = kino_shapes::FILES.iter().filter(|(path, ..)| path.ends_with(".safetensors"));
+    let wrong: Vec<String> = weights
+        .map(|(path, bytes, digest)| (path, blake3::hash(bytes).to_hex(), digest))
+        .filter(|(_, found, digest)| **digest != Some(found.as_str()))
+        .map(|(path, found, _)| format!("    embedded!(\"{path}\", \"{found}\"),"))
+        .collect();
+    assert!(wrong.is_empty(), "put these lines into FILES:\n{}", wrong.join("\n"));
 }
 
 #[test]

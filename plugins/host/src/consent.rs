@@ -128,7 +128,7 @@ impl Consent {
     }
 
     /// Whether a plugin is one of the user's own, whose lock file was written here.
-    pub(crate) fn owns(&self, found: &FoundPlugin) -> bool {
+    pub fn owns(&self, found: &FoundPlugin) -> bool {
         !self.data.as_os_str().is_empty()
             && real(&found.lock) == real(&self.data.join(PLUGINS_FOLDER))
     }
@@ -166,6 +166,16 @@ impl Consent {
         own.map_or_else(Vec::new, |consent| consent.read.iter().cloned().collect())
     }
 
+    /// All that was accepted of plugins, for graphs of whatever folder.
+    pub fn accepted(&self) -> &[Accepted] {
+        &self.accepted
+    }
+
+    /// By the folder of graphs: what they may read beside what lies in it.
+    pub fn readings(&self) -> impl Iterator<Item = (&Path, &BTreeSet<PathBuf>)> {
+        self.graphs.iter().map(|consent| (&*consent.graphs, &consent.read))
+    }
+
     /// Remembers in the user's data folder that the user agrees to what an entry says of a plugin,
     /// for graphs of the folder `graphs`, whole or not at all.
     ///
@@ -178,6 +188,7 @@ impl Consent {
             Beyond::Elsewhere(place) => Some(place),
             Beyond::Inside | Beyond::OfTheSystem(_) => None,
         });
+        std::fs::create_dir_all(data).map_err(PluginError::file(data))?;
         let accepted = Accepted {
             plugin: id.clone(),
             graphs: graphs.clone(),
@@ -185,7 +196,7 @@ impl Consent {
             read: read.collect(),
             limits: entry.limits.clone(),
             isolate: entry.isolate,
-            by: user_name(),
+            by: user_name(data),
             at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         };
         Consent::change(data, |consent| {
@@ -217,6 +228,29 @@ impl Consent {
                 None => consent.graphs.push(ReadConsent { graphs, read: [place].into() }),
             }
         })
+    }
+
+    /// Forgets that graphs of a folder may read `place`, or anything beside what lies in it; returns
+    /// the places that they no longer read.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    pub fn withdraw_reading(
+        data: &Path,
+        graphs: &Path,
+        place: Option<&Path>,
+    ) -> Result<Vec<PathBuf>> {
+        let (graphs, place) = (real(graphs), place.map(real));
+        let mut gone = Vec::new();
+        Consent::change(data, |consent| {
+            for known in consent.graphs.iter_mut().filter(|known| known.graphs == graphs) {
+                let is_meant = |read: &PathBuf| place.as_ref().is_none_or(|place| place == read);
+                gone.extend(known.read.iter().filter(|read| is_meant(read)).cloned());
+                known.read.retain(|read| !is_meant(read));
+            }
+            consent.graphs.retain(|known| !known.read.is_empty());
+        })?;
+        Ok(gone)
     }
 
     /// Forgets all that the user has agreed to of a plugin, or of the graphs of one folder alone.
@@ -253,13 +287,26 @@ impl Consent {
     }
 }
 
-/// Who is at work, as far as the environment says.
-fn user_name() -> String {
+/// Who is at work: by name as far as the environment says it, else by the number of the user whose
+/// data folder this is.
+fn user_name(data: &Path) -> String {
     let names = ["USER", "LOGNAME", "USERNAME"].into_iter();
     names
         .filter_map(|name| std::env::var(name).ok())
         .find(|name| !name.is_empty())
+        .or_else(|| user_number(data))
         .unwrap_or_default()
+}
+
+#[cfg(unix)]
+fn user_number(data: &Path) -> Option<String> {
+    let about = std::fs::metadata(data).ok()?;
+    Some(format!("user {}", std::os::unix::fs::MetadataExt::uid(&about)))
+}
+
+#[cfg(not(unix))]
+fn user_number(_: &Path) -> Option<String> {
+    None
 }
 
 /// Where a folder lies, links resolved; as it is written where it cannot be found.

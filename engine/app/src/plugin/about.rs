@@ -1,6 +1,6 @@
 //! What a plugin is, may do, and who said so: what `show`, `list` and `trust` tell.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kino_host::{
     Accepted, AllowedBuild, Beyond, BuildKind, Consent, FoundPlugin, LockEntry, LockFile,
@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::failure::Failure;
 use crate::json::json;
+use crate::render::quantity::bytes;
 use crate::screen::Paint;
 
 /// A plugin as graphs of a folder see it.
@@ -23,6 +24,10 @@ pub(crate) struct About<'a> {
     reads: Vec<(String, Beyond)>,
     /// What this user has accepted.
     accepted: Option<Accepted>,
+    /// It is one of the user's own.
+    is_own: bool,
+    /// The folder of one of the user's own that is not used, since this one lies with the graph.
+    shadows: Option<&'a Path>,
 }
 
 impl<'a> About<'a> {
@@ -34,13 +39,18 @@ impl<'a> About<'a> {
         found: &'a FoundPlugin,
         graphs: &Path,
         consent: &Consent,
+        shadowed: &'a [(FoundPlugin, PathBuf)],
     ) -> Result<Self, Failure> {
         let lock = LockFile::read(&found.lock)?;
         let decided = kino_host::allowed_build(found, graphs, &lock, consent, false);
         let entry = lock.plugins.get(&found.manifest.id).cloned();
         let accepted = consent.of(&found.manifest.id, graphs).last().cloned();
         let reads = entry.as_ref().map(|entry| places_of(graphs, &entry.grants.read));
-        Ok(About { found, entry, decided, reads: reads.unwrap_or_default(), accepted })
+        let reads = reads.unwrap_or_default();
+        let shadows = shadowed.iter().find(|(_, used)| *used == found.folder);
+        let shadows = shadows.map(|(own, _)| &*own.folder);
+        let is_own = consent.owns(found);
+        Ok(About { found, entry, decided, reads, accepted, is_own, shadows })
     }
 
     /// How it is loaded, or why not.
@@ -72,6 +82,14 @@ impl<'a> About<'a> {
         (!said.is_empty()).then(|| format!("{} in one call", said.join(" and ")))
     }
 
+    /// What it may use up in one call.
+    fn limits_in_force(&self) -> String {
+        let limits = self.decided.as_ref().map(|allowed| allowed.limits).unwrap_or_default();
+        let usual = if self.limits().is_none() { ", as usual" } else { "" };
+        let (memory, seconds) = (bytes(limits.memory), limits.time.as_secs_f64());
+        format!("{memory} of memory and {seconds} s in one call{usual}")
+    }
+
     /// Who said that it may be loaded.
     fn consent(&self) -> String {
         match &self.accepted {
@@ -79,6 +97,7 @@ impl<'a> About<'a> {
                 let who = if accepted.by.is_empty() { "you" } else { &accepted.by };
                 format!("accepted by {who} on {}", day(accepted.at))
             }
+            None if self.is_own && self.entry.is_some() => "installed by you".to_owned(),
             None if self.entry.is_some() => {
                 "pinned by the lock file that lies with the graph; you have not looked at it here"
                     .to_owned()
@@ -121,8 +140,9 @@ impl<'a> About<'a> {
                 line(if index == 0 { "may read" } else { "" }, place);
             }),
         }
-        if let Some(limits) = self.limits() {
-            line("limits", &limits);
+        line("limits", &self.limits_in_force());
+        if let Some(own) = self.shadows {
+            line("shadows", &format!("your own in {}, which is not used here", own.display()));
         }
         line("consent", &self.consent());
         text
@@ -159,7 +179,10 @@ impl<'a> About<'a> {
             "dev": self.entry.as_ref().and_then(|entry| entry.dev.as_ref()),
             "isolate": self.entry.as_ref().is_some_and(|entry| entry.isolate),
             "reads": reads.collect::<Vec<_>>(),
-            "limits": self.entry.as_ref().map(|entry| &entry.limits),
+            "limits": self.decided.as_ref().ok().map(|allowed| json!({
+                "memory": allowed.limits.memory, "seconds": allowed.limits.time.as_secs_f64(),
+            })),
+            "own": self.is_own, "shadows": self.shadows,
             "accepted": self.accepted.as_ref().map(|accepted| json!({
                 "by": accepted.by, "at": accepted.at, "graphs": accepted.graphs,
             })),

@@ -147,7 +147,7 @@ fn nodes_of(
         limits: Limits::default(),
     };
     let (worker, user) = (setup::worker()?, setup::settings()?);
-    let notice = setup::notice(screen, None);
+    let notice = setup::notice(screen, None, false);
     let artifact = plugins::open(&allowed, &sha256, Some(&worker), &user, Some(notice))?;
     let nodes = artifact.descriptor().nodes.iter();
     Ok(nodes

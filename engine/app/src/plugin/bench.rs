@@ -42,7 +42,7 @@ pub(crate) fn run(args: &Bench, screen: &Screen) -> Result<Exit, Failure> {
     // Both, where native code may be loaded.
     let builds = project.accepted_builds((args.native, args.native), "bench", screen)?;
     for kind in builds {
-        let artifact = project.load(kind, setup::notice(screen, None))?;
+        let artifact = project.load(kind, setup::notice(screen, None, false))?;
         let files =
             std::sync::Arc::new(GrantedFiles::new(&project.folder, &project.manifest.asks.read));
         let limits = Limits { memory: 8 << 30, time: Duration::from_secs(600) };

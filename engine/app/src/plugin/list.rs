@@ -24,7 +24,7 @@ pub(crate) fn run(args: &List, screen: &Screen) -> Result<Exit, Failure> {
     let mut lines = Vec::new();
     let mut table = Table::new(&[Align::Left; 5]);
     for found in &index.found {
-        let about = About::of(found, &args.folder, &consent)?;
+        let about = About::of(found, &args.folder, &consent, &index.shadowed)?;
         lines.push(about.json());
         let manifest = &found.manifest;
         let (id, nodes) = (screen.out.name(&manifest.id), manifest.nodes.join(", "));

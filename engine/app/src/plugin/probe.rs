@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use candle_core::Device;
 use kino_host::{BuildKind, GrantedFiles, Limits, Module, Plugin, PluginFiles, plugin_nodes};
 use kino_node::{
-    Cancel, Cx, Error, GuiderHandle, Inputs, Ledger, Node, Result, SamplingStep, Services, Value,
+    Cancel, Cx, Error, Frames, GuiderHandle, Inputs, Ledger, Node, Result, SamplingStep, Services,
+    Value,
 };
 use kino_port::Sigma;
 use kino_session::OnNotice;
@@ -295,6 +296,7 @@ impl Probe<'_> {
         };
         begin();
         let outputs = self.node.run(&mut cx, &Inputs::new(&signature.inputs, &values))?;
+        outputs.iter().flatten().try_for_each(read)?;
         let guider = outputs.first().and_then(|output| output.as_ref()?.get::<GuiderHandle>());
         let Some(GuiderHandle(guider)) = guider else { return Ok(outputs) };
         let (with, without) = velocities(case, &mut draws)?;
@@ -306,6 +308,14 @@ impl Probe<'_> {
             velocities.push(Some(Value::Tensor(guidance.guide(moment, &with, &without)?)));
         }
         Ok(velocities)
+    }
+}
+
+/// Reads a value as whoever takes it would, since frames are checked by their first reader.
+fn read(value: &Value) -> Result<()> {
+    match value {
+        Value::List(items) => items.iter().try_for_each(|(_, item)| read(item)),
+        one => one.get::<Frames>().map_or(Ok(()), Frames::check_numbers),
     }
 }
 

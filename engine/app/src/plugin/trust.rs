@@ -132,7 +132,8 @@ pub(crate) fn remove(args: &Remove, screen: &Screen) -> Result<Exit, Failure> {
 pub(crate) fn show(args: &Show, screen: &Screen) -> Result<Exit, Failure> {
     let settings = setup::settings()?;
     let index = PluginIndex::scan(&args.folder, Some(&user_folder(&settings)))?;
-    let about = About::of(named(&index, &args.id)?, &args.folder, &consent(&settings)?)?;
+    let about =
+        About::of(named(&index, &args.id)?, &args.folder, &consent(&settings)?, &index.shadowed)?;
     match screen.json {
         true => screen.print_json(&about.json())?,
         false => screen.print(&about.text(screen.out))?,
@@ -147,7 +148,7 @@ fn open(found: &FoundPlugin, entry: &LockEntry, screen: &Screen) -> Result<(), F
         return Ok(());
     }
     let project = Project { folder: found.folder.clone(), manifest: found.manifest.clone() };
-    project.load(entry.kind, setup::notice(screen, None))?;
+    project.load(entry.kind, setup::notice(screen, None, false))?;
     Ok(())
 }
 

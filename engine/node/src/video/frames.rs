@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use kino_port::PortType;
@@ -26,6 +27,9 @@ pub struct Frames {
 struct Chunk {
     frames: usize,
     storage: ChunkStorage,
+    /// Whether its numbers are known to be numbers. A pass over them costs as much as making them,
+    /// so that who reads them first makes it.
+    checked: AtomicBool,
 }
 
 enum ChunkStorage {
@@ -41,7 +45,9 @@ impl Frames {
     pub fn from_tensor(tensor: &Tensor, fps: Option<f64>) -> Result<Self> {
         let mut builder = FramesBuilder { frames: Frames::empty(fps), ledger: None, scratch: None };
         builder.push(tensor)?;
-        builder.finish()
+        let frames = builder.finish()?;
+        frames.check_numbers()?;
+        Ok(frames)
     }
 
     fn empty(fps: Option<f64>) -> Self {
@@ -79,6 +85,7 @@ impl Frames {
     }
 
     /// The chunks in order, each `[n, height, width, 3]`; spilled ones are read back one at a time.
+    /// Each is an error as [`Frames::chunk`].
     pub fn chunks(&self) -> impl Iterator<Item = Result<Tensor>> + '_ {
         self.chunks.iter().map(|chunk| self.load(chunk))
     }
@@ -86,10 +93,20 @@ impl Frames {
     /// Chunk `index`, `[n, height, width, 3]`; a spilled one is read back.
     ///
     /// # Errors
-    /// When it cannot be read back, or there is no such chunk.
+    /// When it cannot be read back, there is no such chunk, or numbers in it are NaN, which no
+    /// reader of frames expects.
     pub fn chunk(&self, index: usize) -> Result<Tensor> {
         let chunk = self.chunks.get(index);
         self.load(chunk.ok_or_else(|| Error::failed(format!("frames have no chunk {index}")))?)
+    }
+
+    /// Reads all chunks whose numbers nobody has read yet.
+    ///
+    /// # Errors
+    /// As [`Frames::chunk`].
+    pub fn check_numbers(&self) -> Result<()> {
+        let unread = self.chunks.iter().filter(|chunk| !chunk.checked.load(Ordering::Relaxed));
+        unread.map(|chunk| self.load(chunk)).try_for_each(|chunk| chunk.map(drop))
     }
 
     /// Whether chunk `index` lies in a file: reading it takes new memory.
@@ -130,7 +147,25 @@ impl Frames {
         (self.count * self.height * self.width * 3 * 4) as u64
     }
 
+    /// A chunk whose numbers are numbers.
     fn load(&self, chunk: &Chunk) -> Result<Tensor> {
+        let tensor = self.stored(chunk)?;
+        if !chunk.checked.load(Ordering::Relaxed) {
+            let nan = count_nan(&tensor);
+            if nan > 0 {
+                let of = tensor.elem_count();
+                return Err(Error::advised(
+                    format!("{nan} of {of} numbers of these frames are NaN"),
+                    "what made them divided by 0 or went beyond the numbers that there are",
+                ));
+            }
+            chunk.checked.store(true, Ordering::Relaxed);
+        }
+        Ok(tensor)
+    }
+
+    /// A chunk as it was pushed.
+    fn stored(&self, chunk: &Chunk) -> Result<Tensor> {
         match &chunk.storage {
             ChunkStorage::Memory { tensor, .. } => Ok(tensor.clone()),
             ChunkStorage::Disk { scratch, at } => {
@@ -220,9 +255,11 @@ impl FramesBuilder {
     /// 0…1: divided by the largest of their type. A tensor that is all of its memory is kept as it
     /// is, others are copied.
     ///
+    /// What of them is NaN is told when they are read.
+    ///
     /// # Errors
-    /// When the shape is another or differs in size from the frames before, when numbers are NaN,
-    /// which no reader of frames expects, or a temporary file cannot be written.
+    /// When the shape is another or differs in size from the frames before, or a temporary file
+    /// cannot be written.
     pub fn push(&mut self, chunk: &Tensor) -> Result<()> {
         let (n, height, width, channels) = chunk.dims4().map_err(|_| {
             Error::failed(format!("frames are [count, height, width, 3], found {:?}", chunk.dims()))
@@ -238,22 +275,15 @@ impl FramesBuilder {
         }
         self.fits(height, width)?;
         let tensor = compact(levels(&chunk.to_device(&Device::Cpu)?)?)?;
-        let nan = count_nan(&tensor);
-        if nan > 0 {
-            let of = tensor.elem_count();
-            return Err(Error::advised(
-                format!("{nan} of {of} numbers of these frames are NaN"),
-                "what made them divided by 0 or went beyond the numbers that there are",
-            ));
-        }
-        self.add(n, tensor)
+        let storage = self.store(tensor)?;
+        self.add(n, storage, chunk.dtype().is_int());
+        Ok(())
     }
 
-    fn add(&mut self, n: usize, tensor: Tensor) -> Result<()> {
-        self.frames.count += n;
-        let storage = self.store(tensor)?;
-        self.frames.chunks.push(Chunk { frames: n, storage });
-        Ok(())
+    fn add(&mut self, frames: usize, storage: ChunkStorage, checked: bool) {
+        self.frames.count += frames;
+        let checked = AtomicBool::new(checked);
+        self.frames.chunks.push(Chunk { frames, storage, checked });
     }
 
     /// Appends all frames of `other`. What lies in a temporary file stays there and is shared.
@@ -262,18 +292,14 @@ impl FramesBuilder {
     /// As [`FramesBuilder::push`].
     pub fn append(&mut self, other: &Frames) -> Result<()> {
         for chunk in &other.chunks {
-            match &chunk.storage {
-                ChunkStorage::Memory { tensor, .. } => {
-                    self.fits(other.height, other.width)?;
-                    self.add(chunk.frames, tensor.clone())?;
-                }
+            self.fits(other.height, other.width)?;
+            let storage = match &chunk.storage {
+                ChunkStorage::Memory { tensor, .. } => self.store(tensor.clone())?,
                 ChunkStorage::Disk { scratch, at } => {
-                    self.fits(other.height, other.width)?;
-                    self.frames.count += chunk.frames;
-                    let storage = ChunkStorage::Disk { scratch: Arc::clone(scratch), at: *at };
-                    self.frames.chunks.push(Chunk { frames: chunk.frames, storage });
+                    ChunkStorage::Disk { scratch: Arc::clone(scratch), at: *at }
                 }
-            }
+            };
+            self.add(chunk.frames, storage, chunk.checked.load(Ordering::Relaxed));
         }
         Ok(())
     }
@@ -435,7 +461,8 @@ impl ValueType for Frames {
                     ChunkStorage::Disk { scratch: Arc::clone(scratch), at: *at }
                 }
             };
-            chunks.push(Chunk { frames: chunk.frames, storage });
+            let checked = AtomicBool::new(chunk.checked.load(Ordering::Relaxed));
+            chunks.push(Chunk { frames: chunk.frames, storage, checked });
         }
         Ok(Some(Frames { count, height, width, fps, chunks }))
     }
@@ -450,7 +477,7 @@ impl ValueType for Frames {
     }
 
     fn tensors(&self) -> Tensors<'_> {
-        Box::new(self.chunks())
+        Box::new(self.chunks.iter().map(|chunk| self.stored(chunk)))
     }
 
     fn restore(header: FramesHeader, tensors: &mut TensorReader<'_>) -> Result<Self> {

@@ -83,9 +83,9 @@ impl Reader {
         };
         let (inputs, until) = (&*inputs, self.until.as_deref());
         let (out, policy, cancel) = (&*self.out, &self.policy, &self.cancel);
-        let (draw, overwrites, is_moved) = (&draw, self.overwrites, false);
+        let (draw, overwrites, is_moved, runs) = (&draw, self.overwrites, false, true);
         let options =
-            PlanOptions { inputs, out, until, draw, policy, cancel, overwrites, is_moved };
+            PlanOptions { inputs, out, until, draw, policy, cancel, overwrites, is_moved, runs };
         loaded.plan(&options, files)
     }
 }

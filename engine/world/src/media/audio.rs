@@ -98,7 +98,7 @@ impl AudioReader {
             }
             _ => match looks_like(&path) {
                 // Texts may be lists that name other files.
-                Some(found @ ("text" | "an empty file")) => {
+                Some(found @ ("text" | "an empty file" | "a web page" | "a Git LFS pointer")) => {
                     return Err(content(format!("expected sound (m4a, mp4, WAV), found {found}")));
                 }
                 found => {

@@ -279,6 +279,15 @@ fn pictures(
     Ok(())
 }
 
+/// The forms of files that the program may take one for (its demuxers): those that hold all that
+/// they show. Playlists, patterns of names and scripts, which lead it to other files, are none.
+const CONTAINERS: &str = "mov,matroska,webm,avi,flv,live_flv,kux,asf,asf_o,mpegts,mpeg,mpegvideo,\
+                          mxf,nut,ogg,ivf,yuv4mpegpipe,dv,rm,gif,apng,h264,hevc,vvc,evc,m4v,obu,\
+                          av1,cavsvideo,dirac,vc1,vc1test,mjpeg,swf,wtv,nsv,flic,bink,smk,roq,thp,\
+                          gxf,lxf,nuv,pmp,r3d,vivo,wav,w64,aiff,au,caf,mp3,aac,flac,ac3,eac3,dts,\
+                          dtshd,truehd,mlp,amr,amrnb,amrwb,ape,wv,tta,tak,mpc,mpc8,shn,voc,oma,\
+                          iff,xwma,dsf,qoa,sox,act,gsm,ircam,avr,dsicin";
+
 /// The program, told to read a file.
 pub(super) fn command(program: &Path, path: &Path, level: &str) -> Command {
     let mut command = Command::new(program);
@@ -286,6 +295,7 @@ pub(super) fn command(program: &Path, path: &Path, level: &str) -> Command {
     let mut input = OsString::from("file:");
     input.push(absolute);
     command.args(["-hide_banner", "-nostdin", "-loglevel", level]);
+    command.args(["-format_whitelist", CONTAINERS]);
     command.args(["-protocol_whitelist", "file", "-i"]).arg(input);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command

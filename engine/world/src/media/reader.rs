@@ -262,7 +262,7 @@ fn unknown(path: &Path, start: &[u8]) -> Error {
         }
         _ => match looks_like(path) {
             // Texts may be lists that name other files.
-            Some(found @ ("text" | "an empty file")) => {
+            Some(found @ ("text" | "an empty file" | "a web page" | "a Git LFS pointer")) => {
                 Error::content(path, format!("{expected} {found}"))
             }
             found => foreign(path, format!("{expected} {}", found.unwrap_or("something else"))),

@@ -33,7 +33,7 @@ pub(crate) enum NetworkSource {
 impl NetworkSource {
     fn file(&self) -> kino_models::Result<DataFile> {
         match self {
-            NetworkSource::Embedded { name, bytes } => Ok(DataFile::embedded(bytes, name)),
+            NetworkSource::Embedded { name, bytes } => Ok(DataFile::embedded(bytes, name, None)),
             NetworkSource::File(path) => DataFile::open(path, &path.display().to_string()),
         }
     }

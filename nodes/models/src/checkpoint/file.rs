@@ -67,7 +67,11 @@ fn names(_: &Metadata) -> u64 {
 #[derive(Debug)]
 enum Backing {
     Disk(OpenedFile),
-    Binary(&'static [u8]),
+    Binary {
+        bytes: &'static [u8],
+        /// Their digest, where it is known.
+        digest: Option<blake3::Hash>,
+    },
 }
 
 /// An opened file of a checkpoint.
@@ -94,9 +98,10 @@ impl DataFile {
         Ok(Self { name: name.to_owned(), backing: Backing::Disk(opened) })
     }
 
-    /// A file that lies in the binary.
-    pub fn embedded(bytes: &'static [u8], name: &str) -> Self {
-        Self { name: name.to_owned(), backing: Backing::Binary(bytes) }
+    /// A file that lies in the binary, with its BLAKE3 digest in hexadecimal where it is known.
+    pub fn embedded(bytes: &'static [u8], name: &str, digest: Option<&str>) -> Self {
+        let digest = digest.and_then(|hex| blake3::Hash::from_hex(hex).ok());
+        Self { name: name.to_owned(), backing: Backing::Binary { bytes, digest } }
     }
 
     /// How messages call it.
@@ -108,7 +113,7 @@ impl DataFile {
     pub fn stamp(&self) -> Option<&FileStamp> {
         match &self.backing {
             Backing::Disk(opened) => Some(&opened.stamp),
-            Backing::Binary(_) => None,
+            Backing::Binary { .. } => None,
         }
     }
 
@@ -116,7 +121,7 @@ impl DataFile {
     pub fn length(&self) -> u64 {
         match &self.backing {
             Backing::Disk(opened) => opened.stamp.length,
-            Backing::Binary(bytes) => bytes.len() as u64,
+            Backing::Binary { bytes, .. } => bytes.len() as u64,
         }
     }
 
@@ -133,7 +138,7 @@ impl DataFile {
                 }
                 Err(source) => Err(Error::Io { file: self.name.clone(), source }),
             },
-            Backing::Binary(bytes) => {
+            Backing::Binary { bytes, .. } => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX);
                 let end = start.saturating_add(buffer.len());
                 let part = bytes.get(start..end).ok_or_else(|| Error::Truncated {
@@ -159,6 +164,28 @@ impl DataFile {
             Ok(false) => Err(Error::Changed { file: self.name.clone() }),
             Err(source) => Err(Error::Io { file: self.name.clone(), source }),
         }
+    }
+
+    /// The BLAKE3 digest of all its bytes.
+    ///
+    /// # Errors
+    /// As [`DataFile::read`].
+    pub(crate) fn digest(&self) -> Result<blake3::Hash> {
+        let bytes = match &self.backing {
+            Backing::Binary { digest: Some(digest), .. } => return Ok(*digest),
+            Backing::Binary { bytes, digest: None } => return Ok(blake3::hash(bytes)),
+            Backing::Disk(opened) => opened.stamp.length,
+        };
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = Vec::new();
+        let mut at = 0;
+        while at < bytes {
+            buffer.resize((bytes - at).min(1 << 20) as usize, 0);
+            self.read(at, &mut buffer)?;
+            hasher.update(&buffer);
+            at += buffer.len() as u64;
+        }
+        Ok(hasher.finalize())
     }
 
     /// All of a small file.

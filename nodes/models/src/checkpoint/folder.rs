@@ -12,8 +12,9 @@ use crate::error::{Error, Result};
 /// The longest file that is read as a config or a tokenizer.
 const LONGEST_CONFIG: u64 = 256 << 20;
 
-/// Files of an embedded model: path inside the folder (`vae/config.json`) and contents.
-pub type EmbeddedFiles = &'static [(&'static str, &'static [u8])];
+/// Files of an embedded model: path inside the folder (`vae/config.json`), contents, and, where it
+/// is known, their BLAKE3 digest in hexadecimal, which is believed.
+pub type EmbeddedFiles = &'static [(&'static str, &'static [u8], Option<&'static str>)];
 
 /// Names under which one file holds all the weights of a part; the last two are refused by content.
 const SINGLE: [&str; 4] = [
@@ -77,7 +78,7 @@ impl ModelFolder {
     pub fn contains(&self, path: &str) -> bool {
         match &self.0 {
             Origin::Directory(folder) => folder.join(path).is_file(),
-            Origin::Embedded { files, .. } => files.iter().any(|(name, _)| *name == path),
+            Origin::Embedded { files, .. } => files.iter().any(|(name, ..)| *name == path),
         }
     }
 
@@ -100,9 +101,9 @@ impl ModelFolder {
         match &self.0 {
             Origin::Directory(folder) => DataFile::open(&folder.join(path), &self.describe(path)),
             Origin::Embedded { files, .. } => {
-                let found = files.iter().find(|(name, _)| *name == path);
-                let (_, bytes) = found.ok_or_else(|| self.missing(path))?;
-                Ok(DataFile::embedded(bytes, &self.describe(path)))
+                let found = files.iter().find(|(name, ..)| *name == path);
+                let (_, bytes, digest) = found.ok_or_else(|| self.missing(path))?;
+                Ok(DataFile::embedded(bytes, &self.describe(path), *digest))
             }
         }
     }
@@ -114,7 +115,7 @@ impl ModelFolder {
     pub fn list(&self) -> Result<Vec<String>> {
         let mut found = match &self.0 {
             Origin::Embedded { files, .. } => {
-                files.iter().map(|(path, _)| (*path).to_owned()).collect()
+                files.iter().map(|(path, ..)| (*path).to_owned()).collect()
             }
             Origin::Directory(folder) => {
                 let io = |source| Error::Io { file: folder.display().to_string(), source };

@@ -48,18 +48,22 @@ pub(crate) fn read(file: &DataFile) -> Result<Header> {
     let mut bytes = vec![0; length as usize];
     file.read(8, &mut bytes)?;
     let data = found - 8 - length;
-    let promised = promised_length(&bytes);
-    if let Some(promised) = promised.filter(|promised| *promised > data) {
-        return truncated(promised.saturating_add(8 + length));
-    }
     let tensors: Metadata = match serde_json::from_slice(&bytes) {
         Ok(tensors) => tensors,
-        Err(error) => return invalid(error.to_string()),
+        Err(error) => {
+            return match promised_length(&bytes).filter(|promised| *promised > data) {
+                Some(promised) => truncated(promised.saturating_add(8 + length)),
+                None => invalid(error.to_string()),
+            };
+        }
     };
     if let Some(name) = repeated_name(&bytes) {
         return invalid(format!("its header names `{name}` twice"));
     }
     let end = tensors.tensors().values().map(|info| info.data_offsets.1 as u64).max().unwrap_or(0);
+    if end > data {
+        return truncated(end.saturating_add(8 + length));
+    }
     if end != data {
         return invalid(format!("it goes on for {} bytes behind its last tensor", data - end));
     }

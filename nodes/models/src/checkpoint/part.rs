@@ -217,10 +217,14 @@ fn identify(files: &[WeightFile]) -> Result<Identity> {
     let mut content = blake3::Hasher::new();
     let mut stamps = blake3::Hasher::new();
     for WeightFile { file, header } in files {
-        content.update(&(header.bytes.len() as u64).to_le_bytes());
-        content.update(&header.bytes);
         content.update(&file.length().to_le_bytes());
-        hash_data(&mut content, file, header)?;
+        if file.length() <= HASHED_WHOLE {
+            content.update(file.digest()?.as_bytes());
+        } else {
+            content.update(&(header.bytes.len() as u64).to_le_bytes());
+            content.update(&header.bytes);
+            hash_samples(&mut content, file, header)?;
+        }
         file.check_unchanged()?;
         if let Some(stamp) = file.stamp().filter(|stamp| stamp.length > HASHED_WHOLE) {
             stamps.update(&file::stamp_bytes(stamp));
@@ -231,8 +235,8 @@ fn identify(files: &[WeightFile]) -> Result<Identity> {
     Ok(Identity { content: content.into(), exact: stamps.finalize().into() })
 }
 
-/// Hashes the data of a file: all of a short one, samples of every tensor of a long one.
-fn hash_data(hasher: &mut blake3::Hasher, file: &DataFile, header: &Header) -> Result<()> {
+/// Hashes samples of every tensor of a long file.
+fn hash_samples(hasher: &mut blake3::Hasher, file: &DataFile, header: &Header) -> Result<()> {
     let mut buffer = Vec::new();
     let mut hash = |start: u64, length: u64| {
         buffer.resize(length as usize, 0);
@@ -240,15 +244,6 @@ fn hash_data(hasher: &mut blake3::Hasher, file: &DataFile, header: &Header) -> R
         hasher.update(&buffer);
         Ok::<_, Error>(())
     };
-    if file.length() <= HASHED_WHOLE {
-        let mut at = header.data_start;
-        while at < file.length() {
-            let length = (file.length() - at).min(1 << 20);
-            hash(at, length)?;
-            at += length;
-        }
-        return Ok(());
-    }
     for name in header.tensors.offset_keys() {
         let Some(info) = header.tensors.info(&name) else { continue };
         let (start, end) = (info.data_offsets.0 as u64, info.data_offsets.1 as u64);

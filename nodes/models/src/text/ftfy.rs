@@ -49,7 +49,10 @@ fn fix_segment(segment: &str, entities: bool) -> String {
         let plain: String = decoded.chars().map(WINDOWS_1252.instead_of_control()).collect();
         let letters = plain_letters(&plain);
         let lines = fix_line_breaks(&letters);
-        let shown = TERMINAL_ESCAPE.replace_all(&lines, "");
+        let shown = match lines.contains('\x1b') {
+            true => TERMINAL_ESCAPE.replace_all(&lines, ""),
+            false => Cow::Borrowed(lines.as_str()),
+        };
         let kept = shown.chars().filter(|char| !is_control(*char));
         let fixed: String = kept.nfc().collect();
         if fixed == text {
@@ -68,6 +71,10 @@ static TERMINAL_ESCAPE: LazyLock<Regex> =
 
 /// HTML entities that end with a semicolon, and those of them that were put in capitals.
 fn unescape_html(text: &str) -> Cow<'_, str> {
+    // Most texts have none, and to make the expression ready takes longer than all the rest.
+    if !text.contains('&') {
+        return Cow::Borrowed(text);
+    }
     ENTITY.replace_all(text, |found: &regex::Captures<'_>| {
         let entity = &found[0];
         match entity.strip_prefix("&#") {
