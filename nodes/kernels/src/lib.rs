@@ -87,6 +87,7 @@ pub use packed::PackedMatrix;
 pub use plane::{
     channel_norm, channel_norm_silu, halves_to_frames, pad_plane, pixel_shuffle, upsample_nearest2,
 };
+pub use product::PACKED_ROWS;
 pub use resize::{resize, resize_levels};
 pub use tier::{CPU_VARIABLE, check_cpu, has_bf16_products, machine, threads, tier};
 pub use warp::{concat_channels, shrink_bilinear, warp};

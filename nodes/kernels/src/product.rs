@@ -15,7 +15,7 @@ use crate::packed::PackedMatrix;
 pub(crate) const DEPTH: usize = 256;
 /// Rows that are packed at a time: few beside a matrix of activations, and enough for the weights
 /// to be read from memory seldom.
-const SLAB: usize = 128 * ROWS;
+pub const PACKED_ROWS: usize = 128 * ROWS;
 /// Rows and columns of a task: what it reads again and again stays in the second-level cache.
 const TILE: [usize; 2] = [16 * ROWS, 8 * COLUMNS];
 /// Products of two numbers below which a task is not cut further: about 10 µs.
@@ -67,8 +67,8 @@ pub(crate) fn product<T: Number>(
     let [most, wide] = tile(rows, out, inner);
     let columns = even_cuts(0..out, wide, COLUMNS);
     let mut result = Unfilled::new(1, [rows, out]);
-    for start in (0..rows).step_by(SLAB) {
-        let slab = start..(start + SLAB).min(rows);
+    for start in (0..rows).step_by(PACKED_ROWS) {
+        let slab = start..(start + PACKED_ROWS).min(rows);
         let packed = PackedRows::new(lines.skip(start), weight.precision(), slab.len(), inner)?;
         let packed = packed.view();
         result.fill(&even_cuts(slab, most, ROWS), &columns, |_, mut tile: TileMut<T>| {

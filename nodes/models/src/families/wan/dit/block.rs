@@ -122,11 +122,12 @@ impl Block {
         epilogue: LinearEpilogue<'_>,
     ) -> Result<Tensor> {
         let own = &self.own;
-        let query = own.split(&own.query_norm.forward(&own.query.forward(y)?)?)?;
-        let key = own.split(&own.key_norm.forward(&own.key.forward(y)?)?)?;
+        let turned = |x: Tensor, norm: &RmsNorm| -> Result<Tensor> {
+            Ok(kernels::rope_interleaved(&own.split(&norm.forward(&x)?)?, cos, sin)?)
+        };
+        let query = turned(own.query.forward(y)?, &own.query_norm)?;
+        let key = turned(own.key.forward(y)?, &own.key_norm)?;
         let value = own.split(&own.value.forward(y)?)?; // [tokens, heads, head_dim]
-        let query = kernels::rope_interleaved(&query, cos, sin)?;
-        let key = kernels::rope_interleaved(&key, cos, sin)?;
         let within = |clip: &Clip<'_>| {
             let own_rows = |t: &Tensor| t.narrow(0, clip.start, clip.tokens)?.transpose(0, 1);
             own.mix(&own_rows(&query)?, &own_rows(&key)?, &own_rows(&value)?)
