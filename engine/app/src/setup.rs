@@ -122,6 +122,10 @@ fn policy(
         let failure = Failure::usage(format!("--allow-read: there is no {}", missing.display()));
         return Err(failure.hint("name a folder or file that is there"));
     }
+    if let Some(place) = source.allow_read.iter().find(|place| kino_session::is_of_system(place)) {
+        let message = format!("--allow-read: {} is of the system", place.display());
+        return Err(Failure::usage(message).hint("no graph reads there, whoever agrees to it"));
+    }
     let path = &*source.graph;
     if !path.is_file() && path.as_os_str() != "-" {
         return Ok(FilePolicy::default());

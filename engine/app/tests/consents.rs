@@ -142,6 +142,12 @@ fn dev_mode_of_a_stranger_means_nothing() {
     gift.write("luts.txt", "x");
     gift.remember();
     gift.is_refused(&["`guests`", "kino plugin trust guests"]);
+    // Native code, too: one build is advised, not every later one of a stranger.
+    gift.lock(r#"dev: "plugins/guests", kind: native, trust: native"#);
+    gift.remember();
+    gift.is_refused(&["`guests`"]);
+    let err = gift.ends(&["run", "graph.ron"]).ran.err;
+    assert!(err.contains("kino plugin trust guests --native") && !err.contains("--dev"), "{err}");
     // A plugin's folder that is the graph's own.
     for name in ["guests.wasm", "plugin.ron"] {
         fs::rename(gift.at(&format!("plugins/guests/{name}")), gift.at(name)).unwrap();

@@ -376,6 +376,18 @@ fn what_a_model_does_not_read_of_a_prompt_is_told() {
     let long = said(&format!("a red circle moves right {}and a star", "and a ring ".repeat(30)));
     assert!(long.contains("longer than the model reads: `"), "{long}");
     assert!(long.contains("is left out") && !long.contains("does not know"), "{long}");
+    assert!(said("🦊🦊").contains("does not know `🦊🦊`"));
+    let word = said(&"x".repeat(5000));
+    assert!(word.contains("x…`: it means nothing") && word.len() < 2000, "{word}");
+    // Also in a check, of what the graph itself says.
+    let text = r#"Graph(version: 1, inputs: {"p": (type: "Text", default: "a giraffe")}, nodes: {
+        "m": (op: "model.load", with: {"source": "embedded:shapes"}),
+        "t": (op: "text.encode", in: {"encoder": "m.text_encoder", "prompt": "inputs.p"}),
+    }, outputs: {"t": "t"})"#;
+    place.write("p.ron", text);
+    let checked = place.kino(&["check", "p.ron"]);
+    assert_eq!(checked.code, 0);
+    assert!(checked.err.contains("does not know `giraffe`"), "{}", checked.err);
     // All that is listed is known, in both languages.
     let listed = place.good(&["nodes", "model.load"]);
     let listed = listed.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -181,6 +181,15 @@ fn adding_copies_what_the_manifest_names_and_pins_it() {
     assert_eq!(place.files("data"), expected);
     assert_eq!(list(&place, &[])["plugins"][0]["state"], "native, pinned, isolated");
     assert!(place.bad(2, &["plugin", "add", "nowhere"]).contains("is no plugin"));
+    // What is no component is not installed, however its folder describes it.
+    place.write(
+        "empty/plugin.ron",
+        r#"Plugin(id: "empty", version: "1.0.0", nodes: ["a.b"], wasm: "empty.wasm")"#,
+    );
+    place.write("empty/empty.wasm", b"\0asm\x01\0\0\0");
+    let err = place.bad(2, &["plugin", "add", "empty"]);
+    assert!(err.contains("empty"), "{err}");
+    assert!(!place.good(&["plugin", "list"]).contains("empty"));
 }
 
 #[test]

@@ -335,6 +335,12 @@ impl Inferrer<'_, '_> {
     fn inferred(&mut self, node: &Node, known: &mut InferredNode, mut info: StepInfo) {
         let signature = &node.op.signature;
         let in_doubt = known.asked == Asked::InDoubt;
+        let warnings = std::mem::take(&mut info.warnings);
+        if !warnings.is_empty() {
+            let warnings = warnings.iter().map(|warning| plan_error(node, warning));
+            let warnings = warnings.map(|it| Diagnostic { severity: Severity::Warning, ..it });
+            known.parts().problems.extend(warnings);
+        }
         known.facts = std::mem::take(&mut info.outputs);
         known.facts.resize(signature.outputs.len(), Fact::Unknown);
         let bytes: usize = known.facts.iter().map(fact_bytes).sum();

@@ -10,8 +10,8 @@ use serde::ser::SerializeStruct;
 
 use crate::binding::{Binding, BindingSource};
 use crate::check::CheckedGraph;
-use crate::diagnostic::{Diagnostic, Diagnostics, Report, Severity};
-use crate::infer::{Inferred, InferredNode, StepParts, plan_error};
+use crate::diagnostic::{Diagnostic, Diagnostics, Report};
+use crate::infer::{Inferred, InferredNode, StepParts};
 use crate::paths::join;
 use crate::resolve::Node;
 use crate::step::{Step, StepInput, StepOutput, ValueSource};
@@ -172,10 +172,6 @@ fn needed(graph: &CheckedGraph, inferred: &mut Inferred, report: &mut Report) ->
         let known = inferred.nodes[index.index()].as_mut();
         let Some(parts) = known.and_then(|known| known.parts.as_mut()) else { continue };
         let mut problems = std::mem::take(&mut parts.problems);
-        problems.extend(parts.info.warnings.drain(..).map(|warning| Diagnostic {
-            severity: Severity::Warning,
-            ..plan_error(&graph.nodes[*index], &warning)
-        }));
         if let Some(turn) = turn {
             problems.retain(|problem| {
                 let first = told.entry((turn.of, problem.code, problem.location));

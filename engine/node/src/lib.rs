@@ -36,7 +36,7 @@ pub use ledger::{
     spill_room,
 };
 pub use node::{Node, NodeDef, Registry, no_infer};
-pub use policy::{AskReading, FilePolicy, OutputGuard};
+pub use policy::{AskReading, FilePolicy, OutputGuard, is_of_system};
 pub use regular::{Irregular, open_regular, read_regular, read_regular_text};
 pub use spill::SpillFile;
 pub use stored::{TensorHeader, TensorReader};

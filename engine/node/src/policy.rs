@@ -59,6 +59,11 @@ pub struct OutputGuard(pub Box<dyn Fn(&Path) -> Result<()> + Send + Sync>);
 /// Where the system shows itself and its devices as files.
 const OF_THE_SYSTEM: [&str; 3] = ["/proc", "/sys", "/dev"];
 
+/// Whether a path leads to where the system shows itself and its devices as files.
+pub fn is_of_system(path: &Path) -> bool {
+    resolve(path).is_ok_and(|real| OF_THE_SYSTEM.iter().any(|place| real.starts_with(place)))
+}
+
 impl FilePolicy {
     /// The same policy, narrowed: what is read lies in one of these folders, or is one of these
     /// files. Without any nothing is read.
@@ -132,8 +137,7 @@ impl FilePolicy {
     /// When it may not; the message says what may be.
     pub fn check_model(&self, path: &Path) -> Result<()> {
         check(&self.read, path, ["read", "reads", "--allow-read DIR", "FilePolicy::read_within"])?;
-        let of_system = |real: &PathBuf| OF_THE_SYSTEM.iter().any(|place| real.starts_with(place));
-        if !self.media.is_empty() && resolve(path).is_ok_and(|real| of_system(&real)) {
+        if !self.media.is_empty() && is_of_system(path) {
             let message = format!("{} may not be read: it is of the system", path.display());
             return Err(Error::failed(message).with_code(code::NOT_GRANTED));
         }

@@ -71,7 +71,7 @@ pub use inputs::Inputs;
 pub use kino_kernels::tier as cpu_kernels;
 /// What a family of models is written with, see [`EngineBuilder::family`].
 pub use kino_models as models;
-pub use kino_node::{AskReading, Cancel, FilePolicy, Frames, RunId};
+pub use kino_node::{AskReading, Cancel, FilePolicy, Frames, RunId, is_of_system};
 pub use kino_port::did_you_mean;
 pub use kino_runtime::{CacheStatus, Cached, Event, Forecast, Report};
 pub use notice::{Notice, OnNotice};

@@ -29,7 +29,8 @@ pub(crate) static LOAD: NodeDef = NodeDef {
             text("source", "").file().about(
                 "`embedded:shapes`, a folder in the diffusers layout (relative to the graph, or to a \
                  folder of the setting `models`), or `hub:OWNER/NAME`. It may be left out where every \
-                 part that is needed has a file."
+                 part that is needed has a file; or be the transformer's, beside which the others \
+                 have theirs."
             ),
             text("compute", "auto").choices(&COMPUTE).about(
                 "The type to compute in. `auto`: bf16 where the weights are bf16 or fp8 and the \
@@ -62,12 +63,13 @@ const ABOUT: &str = "Opens a model and hands out its parts. A model is a folder 
 layout: model_index.json beside transformer/, vae/, text_encoder/, tokenizer/ and scheduler/, and \
 where the model has them transformer_2/ (a second expert, for low noise levels), image_encoder/ and \
 image_processor/. \
-Only configs are read here; the weights of a part are safetensors files, read by the first node \
-that computes with it, then shared by all, and let go where memory ends. Pickle files are refused.\n\n\
+Only configs are read here; the weights of a part are safetensors or GGUF files, read by the first \
+node that computes with it, then shared by all, and let go where memory ends. Pickle files are refused.\n\n\
 Parts may stand alone in files instead, as ComfyUI and the authors of models share them: the \
-transformers, autoencoders and encoders of Wan 2.1 and 2.2 (f32, f16, bf16, and fp8 with or without \
-scales, which stays so in memory), by the names of their authors or of diffusers. What they are is \
-read from names and shapes. A bare name is also looked for in the folders of the setting `models` \
+transformers, autoencoders and encoders of Wan 2.1 and 2.2 by the names of their authors or of \
+diffusers, UMT5 also by those of llama.cpp. Numbers may be f32, f16, bf16, fp8 with or without \
+scales, or GGUF's Q2_K to Q6_K, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0: matrices of the last two kinds stay so in \
+memory. What they are is read from names and shapes, not from labels. A bare name is also looked for in the folders of the setting `models` \
 and in what ComfyUI calls the folders there: diffusion_models, unet, vae, text_encoders, clip, \
 clip_vision. The tokenizer of UMT5 is brought along. Without a `source` the noise levels are shifted \
 by 3 (5 for TI2V, 16 for a first and a last frame): `shift` of `dit.sample` says otherwise.\n\n\
@@ -111,6 +113,18 @@ impl<'a> Named<'a> {
         let files = files.into_iter().collect::<Option<Vec<_>>>()?;
         let files = files.into_iter().filter(|(_, path)| !path.is_empty()).collect();
         Some(Named { source: text("source")?, files })
+    }
+
+    /// The file that stands for the transformer without a folder around it, if the source is one.
+    fn source_file(&self) -> Option<&'a str> {
+        let ending = self.source.rsplit_once('.')?.1.to_ascii_lowercase();
+        ["safetensors", "gguf"].contains(&&*ending).then_some(self.source)
+    }
+
+    /// The input that names the file of a part.
+    fn port_of(&self, part: &str) -> &'static str {
+        let port = self.files.iter().map(|(own, _)| *own).find(|own| *own == part);
+        port.unwrap_or("source")
     }
 
     /// What messages call the model.
@@ -167,6 +181,17 @@ impl Parts {
             key.push(b' ');
         }
         key
+    }
+}
+
+/// A part in words.
+fn in_words(part: &str) -> &'static str {
+    match part {
+        part_names::TRANSFORMER => "transformer",
+        part_names::LOW_NOISE => "expert of low noise levels",
+        part_names::TEXT_ENCODER => "text encoder",
+        part_names::VAE => "VAE",
+        _ => "image encoder",
     }
 }
 
@@ -252,26 +277,36 @@ fn open(services: &Services, named: &Named<'_>) -> std::result::Result<Arc<OpenM
     let of_user = services.find::<ModelFolders>();
     let of_user = of_user.as_deref().cloned().unwrap_or_default();
     let find = |source| ModelSource::find(source, &folders.graph, &of_user, &policy);
-    let source = match (named.source, named.files.as_slice()) {
-        ("", []) => {
+    let file = |port, part, path| find_part((port, part), path, &folders.graph, &of_user, &policy);
+    let mut files = Vec::new();
+    let source = match (named.source, named.source_file(), named.files.as_slice()) {
+        ("", _, []) => {
             let hint = "write a source (embedded:shapes, a folder, hub:OWNER/NAME), or the files of \
                         the parts: transformer, vae, text_encoder";
             return Err(PlanError::at("source", "no model is named").hint(hint));
         }
-        ("", _) => None,
-        (source, _) => Some(find(source)?),
+        ("", ..) => None,
+        (_, Some(path), _) => {
+            let part = part_names::TRANSFORMER;
+            if named.files.iter().any(|(own, _)| *own == part) {
+                let message = "a file that is a source is the transformer, and there is another";
+                return Err(PlanError::at("source", message).hint("name one of them"));
+            }
+            files.push((part, file("source", part, path)?));
+            None
+        }
+        (source, ..) => Some(find(source)?),
     };
-    let place = |(part, path): &(&'static str, &str)| {
-        Ok((*part, find_part(part, path, &folders.graph, &of_user, &policy)?))
-    };
-    let files = named.files.iter().map(place).collect::<std::result::Result<_, PlanError>>()?;
+    for (part, path) in &named.files {
+        files.push((*part, file(part, part, path)?));
+    }
     let asked = ModelRequest { source, files };
     asked.check_files(&policy)?;
     let model = models.open(&asked);
     let model = model.map_err(|error| {
         let text = error.to_string();
         let of_file = asked.files.iter().find(|(_, path)| text.contains(&*path.to_string_lossy()));
-        of_model(of_file.map_or("source", |(part, _)| part), &error)
+        of_model(of_file.map_or("source", |(part, _)| named.port_of(part)), &error)
     })?;
     if policy.narrows_reading() {
         // Nobody has turned a link between the two.
@@ -300,7 +335,12 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
         hash: hash.clone(),
         ..PlannedRead::default()
     };
+    let left_over = |(part, names): &(&str, String)| {
+        let message = format!("the {} does not read all of its file: {names}", in_words(part));
+        PlanError::at(named.port_of(part), message)
+    };
     Ok(StepInfo {
+        warnings: model.left_over.iter().map(left_over).collect(),
         key: parts.key(&model),
         outputs: vec![fact(parts.text), fact(parts.image), fact(parts.dit), fact(parts.vae)],
         reads: named.paths().map(read).collect(),

@@ -162,20 +162,20 @@ fn folders_of(part: &str) -> &'static [&'static str] {
     }
 }
 
-/// Finds a file that a graph names for a part: relative to `graph`, then to the folders of `models`
-/// and what ComfyUI calls the folders inside them.
+/// Finds a file that a graph names for a part at a port: relative to `graph`, then to the folders
+/// of `models` and what ComfyUI calls the folders inside them.
 ///
 /// # Errors
 /// When there is none; the error says where it was looked for.
 pub(crate) fn find_part(
-    part: &'static str,
+    (port, part): (&'static str, &str),
     path: &str,
     graph: &Path,
     models: &ModelFolders,
     policy: &FilePolicy,
 ) -> Result<PathBuf, PlanError> {
     let own = graph.join(path);
-    policy.check_model(&own).map_err(at_input(part))?;
+    policy.check_model(&own).map_err(at_input(port))?;
     if own.exists() {
         return Ok(own);
     }
@@ -186,19 +186,19 @@ pub(crate) fn find_part(
     let mut others =
         folders.flat_map(|models| inside.clone().map(move |inner| models.join(inner).join(path)));
     if let Some(found) = others.find(|place| place.is_file()) {
-        policy.check_model(&found).map_err(at_input(part))?;
+        policy.check_model(&found).map_err(at_input(port))?;
         return Ok(found);
     }
     let known: Vec<_> = models.0.iter().map(|folder| folder.display().to_string()).collect();
-    let mut hint = "it is a safetensors file, relative to the graph or to a folder of the setting \
-                    `models`"
+    let mut hint = "it is a safetensors or GGUF file, relative to the graph or to a folder of the \
+                    setting `models`"
         .to_owned();
     if is_inside && !known.is_empty() {
         let inner = folders_of(part).join(", ");
         hint += &format!("; looked for in {} and there in {inner}, too", known.join(", "));
     }
     let message = format!("{} does not exist", own.display());
-    Err(PlanError::at(part, message).hint(hint).of_machine())
+    Err(PlanError::at(port, message).hint(hint).of_machine())
 }
 
 /// Where a model lies: a folder, or a name in the binary.
@@ -217,7 +217,17 @@ pub fn path_of_read(read: &str, graph: &Path, models: &ModelFolders) -> Option<P
         Ok(ModelSource::Folder(folder)) => Some(folder),
         Ok(ModelSource::Embedded(_)) => None,
         Err(_) if read.starts_with(EMBEDDED) || read.starts_with(HUB) => None,
-        Err(_) => Some(graph.join(read)),
+        Err(_) => {
+            let parts = [
+                part_names::TRANSFORMER,
+                part_names::TEXT_ENCODER,
+                part_names::VAE,
+                part_names::IMAGE_ENCODER,
+            ];
+            let anywhere = FilePolicy::default();
+            let find = |part| find_part(("source", part), read, graph, models, &anywhere).ok();
+            Some(parts.into_iter().find_map(find).unwrap_or_else(|| graph.join(read)))
+        }
     }
 }
 

@@ -81,10 +81,14 @@ fn lost(part: &TextHandle, port: &str, text: &str) -> Vec<PlanError> {
         lost.push(PlanError::at(port, message).hint("say what matters first, in fewer words"));
     }
     if let [words @ .., last] = loss.unknown.as_slice() {
-        let words: Vec<String> = words.iter().take(12).map(|word| format!("`{word}`")).collect();
+        let shown = |word: &String| match word.char_indices().nth(SHOWN) {
+            Some((end, _)) => format!("`{}…`", &word[..end]),
+            None => format!("`{word}`"),
+        };
+        let (words, last) = (words.iter().take(12).map(shown).collect::<Vec<_>>(), shown(last));
         let (words, they) = match words.as_slice() {
-            [] => (format!("`{last}`"), "it means"),
-            words => (format!("{} and `{last}`", words.join(", ")), "they mean"),
+            [] => (last, "it means"),
+            words => (format!("{} and {last}", words.join(", ")), "they mean"),
         };
         let message = format!("the model does not know {words}: {they} nothing to it");
         let hint = "use words that it knows: `kino nodes model.load` lists those of \

@@ -3,64 +3,24 @@
 mod common;
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::collections::BTreeSet;
 
 use candle_core::{DType, Device, Tensor};
-use common::{Copied, Rig, distance, int, known, reference, text};
+use common::single::{DIT, File, TEXT, Tensors, VAE, Widths, load, numbers};
+use common::{Copied, Rig, distance, known, reference, text};
 use kino_node::Value;
 use safetensors::{Dtype, View};
 
-type Tensors = HashMap<String, Tensor>;
-
 /// Width of the transformer: one head of those that single files have.
 const DIM: usize = 128;
+const WIDTHS: Widths = Widths { dim: DIM, text: 40, freq: 64, inner: 96 };
 
-/// Numbers that look random and are the same everywhere.
-fn numbers(shape: &[usize], seed: usize) -> Tensor {
-    let count: usize = shape.iter().product();
-    let wave = |i: usize| ((i * 7919 + seed * 104_729) as f64 * 0.618_034).fract() as f32 - 0.5;
-    let values: Vec<f32> = (0..count).map(|i| wave(i) * 0.3).collect();
-    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+fn transformer() -> Tensors {
+    common::single::transformer(&WIDTHS)
 }
 
-/// A transformer of two blocks with the names of Wan's authors.
-fn transformer() -> Tensors {
-    let (text, freq, inner) = (40, 64, 96);
-    let mut weights: Vec<(String, Vec<usize>)> = Vec::new();
-    let mut linear = |name: String, shape: [usize; 2]| {
-        weights.push((format!("{name}.weight"), shape.to_vec()));
-        weights.push((format!("{name}.bias"), vec![shape[0]]));
-    };
-    linear("text_embedding.0".into(), [DIM, text]);
-    linear("text_embedding.2".into(), [DIM, DIM]);
-    linear("time_embedding.0".into(), [DIM, freq]);
-    linear("time_embedding.2".into(), [DIM, DIM]);
-    linear("time_projection.1".into(), [6 * DIM, DIM]);
-    linear("head.head".into(), [64, DIM]);
-    for block in 0..2 {
-        for name in ["self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o"] {
-            linear(format!("blocks.{block}.{name}"), [DIM, DIM]);
-            linear(format!("blocks.{block}.{}", name.replace("self", "cross")), [DIM, DIM]);
-        }
-        linear(format!("blocks.{block}.ffn.0"), [inner, DIM]);
-        linear(format!("blocks.{block}.ffn.2"), [DIM, inner]);
-    }
-    weights.push(("patch_embedding.weight".into(), vec![DIM, 16, 1, 2, 2]));
-    weights.push(("patch_embedding.bias".into(), vec![DIM]));
-    weights.push(("head.modulation".into(), vec![1, 2, DIM]));
-    for block in 0..2 {
-        for name in
-            ["self_attn.norm_q", "self_attn.norm_k", "cross_attn.norm_q", "cross_attn.norm_k"]
-        {
-            weights.push((format!("blocks.{block}.{name}.weight"), vec![DIM]));
-        }
-        weights.push((format!("blocks.{block}.norm3.weight"), vec![DIM]));
-        weights.push((format!("blocks.{block}.norm3.bias"), vec![DIM]));
-        weights.push((format!("blocks.{block}.modulation"), vec![1, 6, DIM]));
-    }
-    let named = weights.into_iter().enumerate();
-    named.map(|(seed, (name, shape))| (name, numbers(&shape, seed))).collect()
+fn sample(rig: &Rig, dit: &Value) -> Tensor {
+    common::single::sample(rig, dit, WIDTHS.text)
 }
 
 /// The replacements of diffusers' `scripts/convert_wan_to_diffusers.py`, in its order.
@@ -116,54 +76,6 @@ fn folder(name: &str, transformer: &Tensors) -> Copied {
     }
     std::fs::write(path, config.to_string()).unwrap();
     copied
-}
-
-/// A file in a folder of its own.
-struct File(PathBuf);
-
-impl File {
-    fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("kino-single-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        File(folder.join(name))
-    }
-
-    fn of(name: &str, tensors: &Tensors) -> Self {
-        let file = Self::new(name);
-        candle_core::safetensors::save(tensors, &file.0).unwrap();
-        file
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-/// One of the outputs of `model.load`.
-fn load(rig: &Rig, given: &[(&str, &str)], output: usize) -> Value {
-    let given: Vec<(&str, Value)> = given.iter().map(|(port, path)| (*port, text(path))).collect();
-    let node = common::node("model.load");
-    // Only this output is wanted: not all parts have files.
-    let wanted: Vec<bool> = (0..4).map(|index| index == output).collect();
-    rig.run_wanted(node, &given, &wanted).remove(output).expect("a part")
-}
-
-const TEXT: usize = 0;
-const DIT: usize = 2;
-const VAE: usize = 3;
-
-fn sample(rig: &Rig, dit: &Value) -> Tensor {
-    let latents = ("latents", Value::Tensor((numbers(&[16, 1, 4, 4], 3) * 6.0).unwrap()));
-    let patches = rig.one("patchify", &[("dit", dit.clone()), latents]);
-    let rows = Value::Tensor(numbers(&[8, 40], 5));
-    let inputs = [("dit", dit.clone()), ("patches", patches), ("text", rows), ("steps", int(2))];
-    rig.one("dit.sample", &inputs).tensor().unwrap()
 }
 
 #[test]

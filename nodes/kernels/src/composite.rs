@@ -3,6 +3,7 @@
 
 use candle_core::{D, DType, Tensor, bail};
 
+use crate::blocks::{BlockType, widen_rows};
 use crate::e4m3::E4M3;
 use crate::filter::{Window, matrix};
 use crate::{Activation, ConvInput, ConvWeights, Epilogue, Padding, Result};
@@ -41,6 +42,17 @@ pub fn linear_e4m3(
 ) -> Result<Tensor> {
     let table = Tensor::new(&E4M3.map(|number| number * scale), weight.device())?;
     let wide = table.index_select(&weight.flatten_all()?, 0)?.reshape(weight.dims())?;
+    linear(x, &wide.to_dtype(x.dtype())?, bias)
+}
+
+/// See [`crate::linear_blocks`].
+pub fn linear_blocks(
+    x: &Tensor,
+    weight: &Tensor,
+    blocks: BlockType,
+    bias: Option<&Tensor>,
+) -> Result<Tensor> {
+    let wide = widen_rows(weight, blocks)?.to_device(x.device())?;
     linear(x, &wide.to_dtype(x.dtype())?, bias)
 }
 

@@ -43,6 +43,8 @@ mod activation;
 #[cfg(test)]
 mod against_f64;
 mod attention;
+mod block_linear;
+mod blocks;
 mod buffer;
 mod cancel;
 pub mod composite;
@@ -68,11 +70,14 @@ mod resize;
 mod rows;
 mod tier;
 mod warp;
+mod widened;
 
 pub use activation::{
     add, clamp_finite, gelu, gelu_tanh, multiply, rope_interleaved, silu, span_attention,
 };
 pub use attention::{attention, attention_with_bias};
+pub use block_linear::linear_blocks;
+pub use blocks::{BlockType, widen_blocks, widen_rows};
 pub use cancel::{CancelGuard, IsCancelled, cancelled_by, is_cancelled};
 pub use conv::{conv, conv_sum};
 pub use conv_weights::{ConvInput, ConvWeights};

@@ -4,7 +4,7 @@ mod common;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use common::{Random, close, same};
-use kino_kernels::composite;
+use kino_kernels::{BlockType, composite};
 
 #[test]
 fn linear_equals_its_composite_form() {
@@ -44,6 +44,37 @@ fn linear_of_eight_bits_equals_its_composite_form() {
     }
     let (x, floats) = (random.tensor(&[2, 4]), random.tensor(&[3, 4]));
     assert!(kino_kernels::linear_e4m3(&x, &floats, 1.0, None).is_err());
+}
+
+/// Over several pieces of the matrix, and over one; in f32 and in bf16.
+#[test]
+fn linear_of_blocks_equals_its_composite_form() {
+    let mut random = Random::new(13);
+    for blocks in BlockType::ALL {
+        for (rows, inner, out) in [(3, 256, 5), (37, 512, 1100)] {
+            let x = random.tensor(&[rows, inner]);
+            let bytes = blocks.bytes_of(inner).unwrap();
+            // No half that is infinite or no number.
+            let weight = (0..out * bytes).map(|_| (random.next() * 128.0) as i8 as u8 & 0xbb);
+            let weight = Tensor::from_iter(weight.collect::<Vec<_>>(), &Device::Cpu).unwrap();
+            let weight = weight.reshape((out, bytes)).unwrap();
+            let bias = random.tensor(&[out]);
+            for dtype in [DType::F32, DType::BF16] {
+                let (x, bias) = (x.to_dtype(dtype).unwrap(), bias.to_dtype(dtype).unwrap());
+                let expected = composite::linear_blocks(&x, &weight, blocks, Some(&bias)).unwrap();
+                let found = kino_kernels::linear_blocks(&x, &weight, blocks, Some(&bias)).unwrap();
+                assert_eq!(found.dtype(), dtype);
+                let wide = expected.to_dtype(DType::F32).unwrap();
+                let largest = wide.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+                let scaled =
+                    |t: Tensor| (t.to_dtype(DType::F32).unwrap() / f64::from(largest)).unwrap();
+                let limit = if dtype == DType::F32 { 2e-5 } else { 1e-2 };
+                close(&scaled(found), &scaled(expected), limit);
+            }
+        }
+    }
+    let (x, weight) = (random.tensor(&[2, 64]), random.tensor(&[3, 34]));
+    assert!(kino_kernels::linear_blocks(&x, &weight, BlockType::Q8_0, None).is_err());
 }
 
 #[test]

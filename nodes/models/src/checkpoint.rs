@@ -1,19 +1,24 @@
 //! Checkpoints: where weights lie, in which form, under which names.
 //!
 //! Forms of today: a folder in the diffusers layout, single files or sharded, on disk or in the
-//! binary; and parts that stand alone in files, as ComfyUI and the authors of models share them.
+//! binary; and parts that stand alone in files, safetensors or GGUF, as ComfyUI and the authors of
+//! models share them.
 
 mod check;
 mod file;
 mod folder;
+mod format;
+mod gguf;
 mod header;
 mod opened;
 mod part;
+mod safetensors;
 mod single;
 
 pub use check::{LARGEST_SIZE, invalid, require_positive, require_sizes, unsupported};
 pub use file::DataFile;
 pub use folder::{EmbeddedFiles, ModelFiles, ModelFolder};
+pub use header::StoredType;
 pub use opened::Checkpoint;
 pub(crate) use part::TensorEntry;
 pub use part::{Identity, PartFiles};

@@ -53,7 +53,16 @@ pub enum Error {
         reason: String,
     },
 
-    /// A safetensors file that ends before its last tensor.
+    /// A GGUF file whose header cannot be read.
+    #[error("{file} is not a valid GGUF file: {reason}; download it again")]
+    Gguf {
+        /// The file, with its folder.
+        file: String,
+        /// What is wrong with the header.
+        reason: String,
+    },
+
+    /// A file of weights that ends before its last tensor.
     #[error("{file} is truncated: expected {expected} bytes, found {found}; download it again")]
     Truncated {
         /// The file, with its folder.
@@ -110,7 +119,8 @@ pub enum Error {
 
     /// A weight is stored in a type that is not read.
     #[error(
-        "{file}: weight `{name}` is stored as {dtype}; this version reads F32, F16, BF16 and F8_E4M3"
+        "{file}: weight `{name}` is stored as {dtype}; this version reads F32, F16, BF16, F8_E4M3 and \
+         GGUF's Q2_K to Q6_K, Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0"
     )]
     WeightType {
         /// The file, with its folder.

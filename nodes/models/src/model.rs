@@ -140,6 +140,16 @@ pub trait TextEncoderSpec: Send + Sync {
     /// When they cannot be read or do not fit.
     fn load(&self, checkpoint: &Checkpoint, weights: &Weights) -> Result<Arc<dyn TextEncoder>>;
 
+    /// Asks for all weights, without their tokenizer: of [`Weights::probing`] this says what they
+    /// lack. Unless it is implemented, that is known when they are read.
+    ///
+    /// # Errors
+    /// When one is missing or does not fit.
+    fn probe(&self, weights: &Weights) -> Result<()> {
+        let _ = weights;
+        Ok(())
+    }
+
     /// What of a prompt it will not read; nothing where that is not known before weights are.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 mod conv;
 mod dense;
+mod embedding;
 mod linear;
 mod lora;
 mod norm;
@@ -10,7 +11,8 @@ mod weights;
 
 pub use conv::Conv;
 pub use dense::{Adapter, Weight};
+pub use embedding::Embedding;
 pub use linear::Linear;
 pub use lora::{Lora, LoraMatch, LoraSpec};
 pub use norm::{LayerNorm, RmsNorm};
-pub use weights::{AppliedLora, TensorStore, Weights};
+pub use weights::{AppliedLora, Probe, TensorStore, Weights};

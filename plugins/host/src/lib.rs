@@ -45,7 +45,7 @@ pub use module::{CallCx, Instance, Limits, LogSink, Module, NoFiles, PluginFiles
 pub use node::plugin_nodes;
 pub use plugin::Plugin;
 pub use trust::{
-    AllowedBuild, TrustOptions, advice_to_trust, allowed_build, pin, read_artifact, sha256,
-    sha256_of,
+    AllowedBuild, LARGEST_ARTIFACT, TrustOptions, advice_to_trust, allowed_build, pin,
+    read_artifact, sha256, sha256_of,
 };
 pub use value::{PluginValue, SharedTensor};

@@ -54,7 +54,7 @@ pub struct TrustOptions {
 }
 
 /// The largest artifact that is loaded, in bytes.
-const LARGEST_ARTIFACT: u64 = 1 << 30;
+pub const LARGEST_ARTIFACT: u64 = 1 << 30;
 
 /// The bytes of a component or library.
 ///
@@ -97,7 +97,9 @@ pub fn allowed_build(
     let id = &manifest.id;
     let entry = lock.plugins.get(id);
     let kind = entry.map_or(manifest.preferred(), |entry| entry.kind);
-    let command = command(found, kind, entry, locked);
+    // Of a stranger's code the build that lies there is accepted, not every later one.
+    let is_agreed = entry.is_some_and(|entry| consent.covers_code(&found.folder, entry));
+    let command = command(found, kind, entry, locked || !is_agreed);
     let hint = || format!("look at {}, then `{command}` accepts it", found.folder.display());
     let refuse = |what: String| PluginError::refused(format!("the plugin `{id}` {what}"), hint());
     let Some(entry) = entry else {
@@ -122,11 +124,7 @@ pub fn allowed_build(
             (BuildKind::Wasm, _) => "is in dev mode by its lock file",
             (BuildKind::Native, _) => "is native code, which the lock file trusts",
         };
-        // Of a stranger's code the build that lies there, not every later one.
-        let command = self::command(found, kind, Some(entry), true);
-        let hint = format!("look at {}, then `{command}` accepts it", found.folder.display());
-        let message = format!("the plugin `{id}` {what}, but you have not accepted it here");
-        return Err(PluginError::refused(message, hint));
+        return Err(refuse(format!("{what}, but you have not accepted it here")));
     }
     if !consent.covers_isolation(id, graphs, entry) {
         return Err(refuse(
@@ -334,7 +332,13 @@ fn artifact(found: &FoundPlugin, kind: BuildKind) -> Result<PathBuf> {
     let path = found.manifest.artifact(&found.folder, kind).ok_or_else(|| {
         PluginError::refused(
             format!("the plugin `{id}` has no {kind} build: its manifest names none"),
-            format!("`kino plugin trust {id}` accepts the one that it has"),
+            match kind {
+                BuildKind::Wasm => format!(
+                    "its native build can do whatever you can; if you trust its author, `kino plugin \
+                     trust {id} --native` accepts it"
+                ),
+                BuildKind::Native => format!("`kino plugin trust {id}` accepts the one that it has"),
+            },
         )
     })?;
     if path.exists() {
@@ -373,11 +377,7 @@ pub fn pin(found: &FoundPlugin, options: &TrustOptions) -> Result<LockEntry> {
     } else {
         return Err(PluginError::refused(
             format!("the plugin `{}` is native code, which can do whatever you can", manifest.id),
-            format!(
-                "if you trust its author, `kino plugin trust {} --native{}`",
-                manifest.id,
-                if options.dev { " --dev" } else { "" }
-            ),
+            "if you trust its author, add `--native`".to_owned(),
         ));
     };
     let sha256 = match options.dev {

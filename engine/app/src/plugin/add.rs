@@ -4,15 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use kino_host::{
-    AllowedBuild, BuildKind, FoundPlugin, Limits, LockFile, MANIFEST_FILE, Manifest,
-    ResourceRequest,
+    AllowedBuild, BuildKind, FoundPlugin, LARGEST_ARTIFACT, Limits, LockFile, MANIFEST_FILE,
+    Manifest, ResourceRequest,
 };
 use kino_session::plugins::{self, user_folder};
 use tempfile::TempDir;
 
 use super::args::Add;
 use super::folder::Project;
-use super::trust::print_summary;
+use super::trust::{open, print_summary};
 use crate::failure::{Exit, Failure};
 use crate::screen::Screen;
 use crate::setup;
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &Add, screen: &Screen) -> Result<Exit, Failure> {
     {
         let manifest = describe(given, args.accept.native, screen)?;
         let artifact = manifest.artifact(to, manifest.preferred()).unwrap_or_default();
-        fs::copy(given, artifact).map_err(|error| read(given, error))?;
+        copy_artifact(given, &artifact).map_err(|error| read(given, error))?;
         manifest.write(to)?;
         manifest
     } else {
@@ -46,6 +46,7 @@ pub(crate) fn run(args: &Add, screen: &Screen) -> Result<Exit, Failure> {
     let target = user.join(&manifest.id);
     let mut found = FoundPlugin { folder: to.to_owned(), manifest, lock: user.clone() };
     let entry = kino_host::pin(&found, &args.accept.options(false))?;
+    open(&found, &entry, screen)?;
     let id = found.manifest.id.clone();
     let insert = |lock: &mut LockFile| drop(lock.plugins.insert(id, entry.clone()));
     let pin = || Ok(LockFile::change(&user, insert)?);
@@ -88,10 +89,20 @@ fn copy(project: &Project, to: &Path) -> std::io::Result<()> {
     for kind in [BuildKind::Wasm, BuildKind::Native] {
         let path = manifest.artifact(folder, kind).filter(|path| path.is_file());
         if let Some((path, name)) = path.as_ref().and_then(|path| Some((path, path.file_name()?))) {
-            fs::copy(path, to.join(name))?;
+            copy_artifact(path, &to.join(name))?;
         }
     }
     Ok(())
+}
+
+/// Copies a library or component, unless it is larger than any is that would be loaded.
+fn copy_artifact(from: &Path, to: &Path) -> std::io::Result<()> {
+    let length = fs::metadata(from)?.len();
+    if length > LARGEST_ARTIFACT {
+        let what = format!("it has {length} bytes, and no plugin has more than {LARGEST_ARTIFACT}");
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, what));
+    }
+    fs::copy(from, to).map(drop)
 }
 
 /// The manifest of a plugin that is one file: what the file says of itself.

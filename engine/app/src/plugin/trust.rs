@@ -143,7 +143,7 @@ pub(crate) fn show(args: &Show, screen: &Screen) -> Result<Exit, Failure> {
 
 /// Opens a component that is pinned, so that nothing is trusted that is no plugin. To open native
 /// code is to run it, and what is in dev mode may not be built yet.
-fn open(found: &FoundPlugin, entry: &LockEntry, screen: &Screen) -> Result<(), Failure> {
+pub(super) fn open(found: &FoundPlugin, entry: &LockEntry, screen: &Screen) -> Result<(), Failure> {
     if entry.dev.is_some() || entry.kind == BuildKind::Native {
         return Ok(());
     }

@@ -7,7 +7,7 @@ use kino_models::checkpoint::{Checkpoint, PartFiles};
 use kino_models::model::{
     Component, DenoiserSpec, ImageEncoderSpec, LatentLayout, Model, TextEncoderSpec, VideoVae,
 };
-use kino_models::weight::{LoraMatch, LoraSpec, Weights};
+use kino_models::weight::{LoraMatch, LoraSpec, Probe, Weights};
 use kino_node::LatentSpace;
 
 use super::files::OpenNetwork;
@@ -20,27 +20,67 @@ pub struct OpenModel {
     pub parts: Model,
     /// What the weights of a part lack, by the part: found by names, shapes and types alone.
     pub(crate) faults: Vec<(&'static str, String)>,
+    /// Weights of single files that their part does not read, by the part.
+    pub(crate) left_over: Vec<(&'static str, String)>,
 }
 
 impl OpenModel {
-    /// Looks for what the weights of the transformers lack.
+    /// Looks for what the weights of the transformers and of the text encoder lack, and for what is
+    /// left over of their single files.
     pub(crate) fn new(checkpoint: Checkpoint, parts: Model) -> Self {
+        let mut found = Found::default();
         let low_noise = parts.low_noise.as_ref().map(|low| &low.denoiser);
-        let mut faults = Vec::new();
         for Component { part, spec } in parts.denoiser.iter().chain(low_noise) {
-            // Weights that are not there at all are told by whoever asks for them.
-            let Ok(files) = checkpoint.part(part) else { continue };
-            let probe = Weights::new(files, DType::F32, &candle_core::Device::Cpu);
-            if let Err(error) = probe.and_then(|weights| spec.load(&weights.probing())) {
-                faults.push((*part, error.to_string()));
-            }
+            found.probe(&checkpoint, part, |weights| spec.load(weights).map(drop));
         }
-        OpenModel { checkpoint, parts, faults }
+        if let Some(Component { part, spec }) = &parts.text_encoder {
+            found.probe(&checkpoint, part, |weights| spec.probe(weights));
+        }
+        let Found { faults, left_over } = found;
+        OpenModel { checkpoint, parts, faults, left_over }
     }
 
     /// A hash that changes when the model does.
     pub fn fingerprint(&self) -> [u8; 32] {
         self.checkpoint.fingerprint()
+    }
+}
+
+/// What was found by names, shapes and types of weights: see [`OpenModel`].
+#[derive(Default)]
+struct Found {
+    faults: Vec<(&'static str, String)>,
+    left_over: Vec<(&'static str, String)>,
+}
+
+/// So many weights are named that are left over.
+const NAMED: usize = 5;
+
+impl Found {
+    /// Makes a network of weights that are not read.
+    fn probe(
+        &mut self,
+        checkpoint: &Checkpoint,
+        part: &'static str,
+        load: impl Fn(&Weights) -> kino_models::Result<()>,
+    ) {
+        // Weights that are not there at all are told by whoever asks for them.
+        let Ok(files) = checkpoint.part(part) else { return };
+        let probe = Arc::new(Probe::default());
+        let weights = Weights::new(Arc::clone(&files), DType::F32, &candle_core::Device::Cpu);
+        if let Err(error) = weights.and_then(|weights| load(&weights.probing(&probe))) {
+            self.faults.push((part, error.to_string()));
+            return;
+        }
+        let names = probe.left_over(&files);
+        if checkpoint.is_single(part) && !names.is_empty() {
+            let named: Vec<String> = names.iter().take(NAMED).map(|n| format!("`{n}`")).collect();
+            let others = match names.len().checked_sub(NAMED) {
+                None | Some(0) => String::new(),
+                Some(others) => format!(" and {others} others"),
+            };
+            self.left_over.push((part, named.join(", ") + &others));
+        }
     }
 }
 

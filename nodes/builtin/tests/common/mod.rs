@@ -1,6 +1,8 @@
 //! Nodes without a graph: inputs by name, defaults filled in, infers and runs.
 #![allow(dead_code, unreachable_pub)] // each test file uses a part
 
+pub mod single;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};

@@ -148,6 +148,11 @@ impl Checkpoint {
         self.configs.contains_key(path)
     }
 
+    /// Whether a part stands alone in a file.
+    pub fn is_single(&self, part: &str) -> bool {
+        self.singles.iter().any(|single| single.part == part)
+    }
+
     /// The weight files of a part.
     ///
     /// # Errors

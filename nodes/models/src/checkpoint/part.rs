@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 
 use candle_core::DType;
-use safetensors::Dtype;
-use safetensors::tensor::TensorInfo;
 
 use super::file::{self, DataFile};
-use super::header::{self, Header};
+use super::format;
+use super::header::{Header, StoredTensor, StoredType};
 use crate::error::{Error, Result};
 
 /// Files up to this length are hashed whole.
@@ -15,7 +14,7 @@ const HASHED_WHOLE: u64 = 16 << 20;
 /// Of longer ones, this many bytes at the start, middle and end of each tensor.
 const SAMPLE: u64 = 4096;
 
-/// One safetensors file with its header read.
+/// One file with its header read.
 struct WeightFile {
     file: DataFile,
     header: Header,
@@ -27,10 +26,10 @@ pub(crate) struct TensorEntry<'a> {
     pub(crate) file: &'a DataFile,
     /// Its first byte there.
     pub(crate) offset: u64,
-    /// The type in which it is stored, where that is read.
-    pub(crate) dtype: Option<DType>,
-    /// That type's name.
-    pub(crate) type_name: String,
+    /// The form in which it is stored, where that is read.
+    pub(crate) stored: Option<StoredType>,
+    /// That form's name.
+    pub(crate) type_name: &'a str,
     /// Its shape.
     pub(crate) shape: &'a [usize],
 }
@@ -39,8 +38,8 @@ pub(crate) struct TensorEntry<'a> {
 pub struct PartFiles {
     folder: String,
     files: Vec<WeightFile>,
-    /// Each name with the file that has it, and its name there.
-    place: HashMap<String, (usize, String)>,
+    /// Each name with the file that has it, and the number of its tensor there.
+    place: HashMap<String, (usize, usize)>,
     identity: Identity,
 }
 
@@ -59,24 +58,24 @@ impl PartFiles {
     /// Joins opened files; a name in several of them belongs to the first.
     ///
     /// # Errors
-    /// When a file is a pickle, truncated, or otherwise not safetensors.
+    /// When a file is a pickle, truncated, or otherwise neither safetensors nor GGUF.
     pub(crate) fn read(folder: &str, files: Vec<DataFile>) -> Result<Self> {
-        let read = |file: DataFile| Ok(WeightFile { header: header::read(&file)?, file });
+        let read = |file: DataFile| Ok(WeightFile { header: format::read(&file)?, file });
         let files = files.into_iter().map(read).collect::<Result<Vec<_>>>()?;
         let mut place = HashMap::new();
         for (index, file) in files.iter().enumerate() {
-            for name in file.header.tensors.offset_keys() {
-                place.entry(name.clone()).or_insert((index, name));
+            for (number, tensor) in file.header.tensors.iter().enumerate() {
+                place.entry(tensor.name.clone()).or_insert((index, number));
             }
         }
         let identity = identify(&files)?;
         Ok(Self { folder: folder.to_owned(), files, place, identity })
     }
 
-    /// Opens one safetensors file that is all of a part.
+    /// Opens one file, safetensors or GGUF, that is all of a part.
     ///
     /// # Errors
-    /// When it is a pickle, truncated, or otherwise not safetensors.
+    /// When it is a pickle, truncated, or otherwise neither of them.
     pub fn of_file(file: DataFile) -> Result<Self> {
         let name = file.name().to_owned();
         Self::read(&name, vec![file])
@@ -116,8 +115,7 @@ impl PartFiles {
 
     /// What the headers say about themselves under a key; the first file's word counts.
     pub(crate) fn metadata(&self, key: &str) -> Option<&str> {
-        let mut headers =
-            self.files.iter().filter_map(|file| file.header.tensors.metadata().as_ref());
+        let mut headers = self.files.iter().map(|file| &file.header.metadata);
         headers.find_map(|said| said.get(key)).map(String::as_str)
     }
 
@@ -131,28 +129,43 @@ impl PartFiles {
         self.files.iter().map(|file| &file.file)
     }
 
-    /// The type in which most elements are stored.
+    /// The type in which most elements are stored that do not lie in blocks.
     pub fn main_dtype(&self) -> Option<DType> {
         let mut elements: HashMap<&'static str, (usize, DType)> = HashMap::new();
-        for info in self.tensors().map(|(_, info)| info) {
-            let Some(dtype) = readable(info.dtype) else { continue };
+        for tensor in self.tensors().map(|(_, tensor)| tensor) {
+            let Some(StoredType::Plain(dtype)) = tensor.stored else { continue };
             let count = elements.entry(dtype.as_str()).or_insert((0, dtype));
-            count.0 += info.shape.iter().product::<usize>();
+            count.0 += tensor.shape.iter().product::<usize>();
         }
         elements.into_values().max_by_key(|(count, dtype)| (*count, dtype.as_str())).map(|e| e.1)
     }
 
+    /// The forms in which tensors are stored, by their names in the files' format, with the number
+    /// of tensors of each, most common first.
+    pub fn type_names(&self) -> Vec<(&str, usize)> {
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        self.tensors().for_each(|(_, tensor)| *counts.entry(&tensor.type_name).or_default() += 1);
+        let mut counts: Vec<_> = counts.into_iter().collect();
+        counts.sort_unstable_by_key(|(name, count)| (std::cmp::Reverse(*count), *name));
+        counts
+    }
+
     /// Bytes of the tensors whose names begin with one of these, converted to `dtype`; matrices of
-    /// eight bits a number stay as they are.
+    /// eight bits a number or in blocks stay as they are.
     pub fn weight_bytes(&self, dtype: DType, prefixes: &[&str]) -> u64 {
         let wanted = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
-        let bytes = |info: &TensorInfo| {
-            let elements = info.shape.iter().product::<usize>() as u64;
-            let narrow = info.dtype == Dtype::F8_E4M3 && info.shape.len() == 2;
-            elements.saturating_mul(if narrow { 1 } else { dtype.size_in_bytes() as u64 })
+        let bytes = |tensor: &StoredTensor| match (tensor.stored, tensor.shape.as_slice()) {
+            (Some(StoredType::Plain(DType::F8E4M3)), [_, _]) => tensor.length,
+            (Some(StoredType::Blocks(blocks)), [_, inner]) if blocks.bytes_of(*inner).is_some() => {
+                tensor.length
+            }
+            (_, shape) => {
+                let elements = shape.iter().product::<usize>() as u64;
+                elements.saturating_mul(dtype.size_in_bytes() as u64)
+            }
         };
         let tensors = self.tensors().filter(|(name, _)| wanted(name));
-        tensors.fold(0, |sum, (_, info)| sum.saturating_add(bytes(info)))
+        tensors.fold(0, |sum, (_, tensor)| sum.saturating_add(bytes(tensor)))
     }
 
     /// Where a tensor lies.
@@ -165,15 +178,15 @@ impl PartFiles {
 
     /// Where a tensor lies, if it is there.
     pub(crate) fn place(&self, name: &str) -> Option<TensorEntry<'_>> {
-        let (index, stored) = self.place.get(name)?;
+        let (index, number) = self.place.get(name)?;
         let file = &self.files[*index];
-        let info = file.header.tensors.info(stored)?;
+        let tensor = file.header.tensors.get(*number)?;
         Some(TensorEntry {
             file: &file.file,
-            offset: file.header.data_start + info.data_offsets.0 as u64,
-            dtype: readable(info.dtype),
-            type_name: info.dtype.to_string(),
-            shape: &info.shape,
+            offset: tensor.offset,
+            stored: tensor.stored,
+            type_name: &tensor.type_name,
+            shape: &tensor.shape,
         })
     }
 
@@ -182,9 +195,9 @@ impl PartFiles {
         &self.folder
     }
 
-    fn tensors(&self) -> impl Iterator<Item = (&str, &TensorInfo)> {
-        self.place.iter().filter_map(|(name, (index, stored))| {
-            Some((name.as_str(), self.files[*index].header.tensors.info(stored)?))
+    fn tensors(&self) -> impl Iterator<Item = (&str, &StoredTensor)> {
+        self.place.iter().filter_map(|(name, (index, number))| {
+            Some((name.as_str(), self.files[*index].header.tensors.get(*number)?))
         })
     }
 
@@ -202,17 +215,6 @@ impl std::fmt::Debug for PartFiles {
     }
 }
 
-/// The stored types that are read.
-fn readable(dtype: Dtype) -> Option<DType> {
-    match dtype {
-        Dtype::F32 => Some(DType::F32),
-        Dtype::F16 => Some(DType::F16),
-        Dtype::BF16 => Some(DType::BF16),
-        Dtype::F8_E4M3 => Some(DType::F8E4M3),
-        _ => None,
-    }
-}
-
 fn identify(files: &[WeightFile]) -> Result<Identity> {
     let mut content = blake3::Hasher::new();
     let mut stamps = blake3::Hasher::new();
@@ -221,8 +223,7 @@ fn identify(files: &[WeightFile]) -> Result<Identity> {
         if file.length() <= HASHED_WHOLE {
             content.update(file.digest()?.as_bytes());
         } else {
-            content.update(&(header.bytes.len() as u64).to_le_bytes());
-            content.update(&header.bytes);
+            content.update(&header.data_start.to_le_bytes());
             hash_samples(&mut content, file, header)?;
         }
         file.check_unchanged()?;
@@ -235,7 +236,7 @@ fn identify(files: &[WeightFile]) -> Result<Identity> {
     Ok(Identity { content: content.into(), exact: stamps.finalize().into() })
 }
 
-/// Hashes samples of every tensor of a long file.
+/// Hashes the header of a long file, and samples of every tensor.
 fn hash_samples(hasher: &mut blake3::Hasher, file: &DataFile, header: &Header) -> Result<()> {
     let mut buffer = Vec::new();
     let mut hash = |start: u64, length: u64| {
@@ -244,16 +245,19 @@ fn hash_samples(hasher: &mut blake3::Hasher, file: &DataFile, header: &Header) -
         hasher.update(&buffer);
         Ok::<_, Error>(())
     };
-    for name in header.tensors.offset_keys() {
-        let Some(info) = header.tensors.info(&name) else { continue };
-        let (start, end) = (info.data_offsets.0 as u64, info.data_offsets.1 as u64);
-        let (start, length) = (header.data_start + start, end - start);
-        if length <= 3 * SAMPLE {
-            hash(start, length)?;
+    let mut at = 0;
+    while at < header.data_start {
+        let length = (header.data_start - at).min(1 << 20);
+        hash(at, length)?;
+        at += length;
+    }
+    for StoredTensor { offset, length, .. } in &header.tensors {
+        if *length <= 3 * SAMPLE {
+            hash(*offset, *length)?;
             continue;
         }
         for at in [0, (length - SAMPLE) / 2, length - SAMPLE] {
-            hash(start + at, SAMPLE)?;
+            hash(offset + at, SAMPLE)?;
         }
     }
     Ok(())

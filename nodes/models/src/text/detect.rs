@@ -1,5 +1,6 @@
 //! UMT5 encoders as single files, which have neither a config nor a tokenizer beside them.
 
+use std::collections::HashMap;
 use std::io::Read;
 
 use flate2::read::GzDecoder;
@@ -13,11 +14,47 @@ static TOKENIZER: &[u8] = include_bytes!("../../assets/umt5-xxl.tokenizer.json.g
 /// Its length when unpacked, at most.
 const LONGEST: u64 = 16 << 20;
 
-/// The encoder that a file is, with the names of transformers; none where it is no UMT5, which has
-/// a table of relative biases in every layer.
+/// What llama.cpp calls the weights of an encoder (`MODEL_ARCH.T5ENCODER` of its gguf-py) outside
+/// of the layers, and what transformers calls them.
+const OUTER: [(&str, &str); 2] =
+    [("token_embd", "shared"), ("enc.output_norm", "encoder.final_layer_norm")];
+
+/// The same inside a layer.
+const INNER: [(&str, &str); 10] = [
+    ("attn_q", "layer.0.SelfAttention.q"),
+    ("attn_k", "layer.0.SelfAttention.k"),
+    ("attn_v", "layer.0.SelfAttention.v"),
+    ("attn_o", "layer.0.SelfAttention.o"),
+    ("attn_rel_b", "layer.0.SelfAttention.relative_attention_bias"),
+    ("attn_norm", "layer.0.layer_norm"),
+    ("ffn_gate", "layer.1.DenseReluDense.wi_0"),
+    ("ffn_up", "layer.1.DenseReluDense.wi_1"),
+    ("ffn_down", "layer.1.DenseReluDense.wo"),
+    ("ffn_norm", "layer.1.layer_norm"),
+];
+
+/// What transformers calls a weight that llama.cpp calls `name`; none where it is not one of its.
+fn transformers(name: &str) -> Option<String> {
+    let layer = name.strip_suffix(".weight")?;
+    if let Some((_, own)) = OUTER.iter().find(|(llama, _)| *llama == layer) {
+        return Some(format!("{own}.weight"));
+    }
+    let (index, inner) = layer.strip_prefix("enc.blk.")?.split_once('.')?;
+    let (_, own) = INNER.iter().find(|(llama, _)| *llama == inner)?;
+    let index: usize = index.parse().ok()?;
+    Some(format!("encoder.block.{index}.{own}.weight"))
+}
+
+/// The encoder that a file is, with the names of transformers or of llama.cpp; none where it is no
+/// UMT5, which has a table of relative biases in every layer.
 pub(crate) fn detect(files: &PartFiles) -> Option<DetectedPart> {
+    let rename = |name: &str| Some(transformers(name).unwrap_or_else(|| name.to_owned()));
+    let named = files.names().into_iter();
+    let shapes: HashMap<String, &[usize]> =
+        named.filter_map(|name| Some((rename(name)?, files.shape(name)?))).collect();
+    let shape = |name: &str| shapes.get(name).copied();
     let layer = |index: usize, name: &str| {
-        files.shape(&format!("encoder.block.{index}.layer.0.SelfAttention.{name}.weight"))
+        shape(&format!("encoder.block.{index}.layer.0.SelfAttention.{name}.weight"))
     };
     let (query, bias) = (layer(0, "q")?, layer(0, "relative_attention_bias")?);
     let layers = (0..).take_while(|index| layer(*index, "q").is_some()).count();
@@ -26,11 +63,11 @@ pub(crate) fn detect(files: &PartFiles) -> Option<DetectedPart> {
     }
     let table = ["shared.weight", "encoder.embed_tokens.weight"];
     let (Some(&[vocabulary, width]), &[attended, _], &[buckets, heads]) =
-        (table.iter().find_map(|name| files.shape(name)), query, bias)
+        (table.iter().find_map(|name| shape(name)), query, bias)
     else {
         return None;
     };
-    let inner = files.shape("encoder.block.0.layer.1.DenseReluDense.wi_0.weight")?;
+    let inner = shape("encoder.block.0.layer.1.DenseReluDense.wi_0.weight")?;
     let config = json!({
         "model_type": "umt5",
         "vocab_size": vocabulary,
@@ -44,8 +81,7 @@ pub(crate) fn detect(files: &PartFiles) -> Option<DetectedPart> {
         "layer_norm_epsilon": 1e-6,
         "feed_forward_proj": "gated-gelu",
     });
-    let rename = Box::new(|name: &str| Some(name.to_owned()));
-    Some(DetectedPart { part: part_names::TEXT_ENCODER, config, rename })
+    Some(DetectedPart { part: part_names::TEXT_ENCODER, config, rename: Box::new(rename) })
 }
 
 /// The tokenizer for such an encoder, as files of a model: path and contents.

@@ -9,6 +9,7 @@ use super::clean;
 use super::config::{TextConfig, TokenizerConfig};
 use super::encoder::Umt5Encoder;
 use super::tokens::Tokens;
+use super::umt5::Umt5;
 use crate::cancel::CheckCancel;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
@@ -54,6 +55,10 @@ impl TextEncoderSpec for Umt5Spec {
     fn load(&self, checkpoint: &Checkpoint, weights: &Weights) -> Result<Arc<dyn TextEncoder>> {
         let name = self.outputs[0].name.to_string();
         Ok(Arc::new(Named { name, encoder: Umt5Encoder::load(checkpoint, weights)? }))
+    }
+
+    fn probe(&self, weights: &Weights) -> Result<()> {
+        Umt5::load(&self.config, weights).map(drop)
     }
 
     fn loss(&self, checkpoint: &Checkpoint, prompt: &str) -> Result<PromptLoss> {

@@ -67,7 +67,7 @@ impl Tokens {
         for (id, (from, to)) in ids.iter().zip(places).take(self.length - 1) {
             let word = part(*from, *to);
             // Marks of a sentence are nobody's loss.
-            let is_word = word.chars().any(char::is_alphanumeric);
+            let is_word = word.chars().any(|c| c.is_alphanumeric() || is_picture(c));
             if Some(*id) == no_word && is_word && !unknown.iter().any(|known| known == word) {
                 unknown.push(word.to_owned());
             }
@@ -79,4 +79,9 @@ impl Tokens {
     pub fn length(&self) -> usize {
         self.length
     }
+}
+
+/// Whether a character is an arrow, a sign or an emoji, and no mark of a sentence.
+fn is_picture(c: char) -> bool {
+    matches!(c, '\u{2190}'..='\u{2fff}' | '\u{1f000}'..='\u{1faff}')
 }

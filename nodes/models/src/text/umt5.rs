@@ -9,13 +9,12 @@ use kino_kernels::{self as kernels, LinearEpilogue};
 use crate::cancel::CheckCancel;
 use crate::error::{Error, Result};
 use crate::text::config::TextConfig;
-use crate::weight::Weights;
-use crate::weight::{Linear, RmsNorm};
+use crate::weight::{Embedding, Linear, RmsNorm, Weights};
 
 /// The encoder.
 #[derive(Debug)]
 pub struct Umt5 {
-    embedding: Tensor, // [vocabulary, d_model]
+    embedding: Embedding, // [vocabulary, d_model]
     layers: Vec<Layer>,
     norm: RmsNorm,
     buckets: usize,
@@ -32,13 +31,15 @@ impl Umt5 {
     pub fn load(config: &TextConfig, weights: &Weights) -> Result<Self> {
         let (width, eps) = (config.d_model, config.layer_norm_epsilon);
         let encoder = weights.scope("encoder");
-        let tied = "encoder.embed_tokens.weight";
-        let name = if weights.contains(tied) { tied } else { "shared.weight" };
+        let named = ["encoder.embed_tokens", "shared"].map(|name| weights.scope(name));
+        // Where both are there, they are the same.
+        let found = named.clone().map(|table| table.contains("weight"));
+        let table = &named[usize::from(!found[0])];
         let layers = (0..config.num_layers)
             .map(|index| Layer::load(config, &encoder.scope("block").scope(index).scope("layer")))
             .collect::<Result<_>>()?;
         Ok(Self {
-            embedding: weights.get(name, (config.vocab_size, width))?,
+            embedding: Embedding::load(table, config.vocab_size, width)?,
             layers,
             norm: RmsNorm::load(&encoder.scope("final_layer_norm"), width, eps)?,
             buckets: config.relative_attention_num_buckets,
@@ -73,15 +74,14 @@ impl Umt5 {
     /// # Errors
     /// When a token lies outside the vocabulary.
     pub fn embed(&self, ids: &[u32]) -> Result<Tensor> {
-        let vocabulary = self.embedding.dim(0)?;
+        let vocabulary = self.embedding.rows();
         if let Some(id) = ids.iter().find(|id| **id as usize >= vocabulary) {
             return Err(Error::input(format!(
                 "token {id} lies outside the encoder's vocabulary of {vocabulary}: tokenizer and \
                  text encoder do not belong together"
             )));
         }
-        let ids = Tensor::new(ids, self.embedding.device())?;
-        Ok(self.embedding.index_select(&ids, 0)?)
+        self.embedding.lookup(ids)
     }
 
     /// The bucket of each pair of tokens, query-major. Shape: `[tokens·tokens]`.

@@ -1,9 +1,9 @@
 //! What a layer multiplies by, and adapters beside it.
 
 use candle_core::{DType, Device, Tensor};
-use kino_kernels::{self as kernels, LinearEpilogue, PackedMatrix, Precision};
+use kino_kernels::{self as kernels, BlockType, LinearEpilogue, PackedMatrix, Precision};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The matrix of a linear layer, in the form in which it is held.
 #[derive(Debug, Clone)]
@@ -18,6 +18,13 @@ pub enum Weight {
         bytes: Tensor,
         /// What each is multiplied by.
         scale: f32,
+    },
+    /// Numbers in blocks that share their scales, which are widened where they are multiplied.
+    Blocks {
+        /// The blocks as bytes, `[out, bytes of a row]` in U8.
+        bytes: Tensor,
+        /// Their form.
+        blocks: BlockType,
     },
 }
 
@@ -54,8 +61,31 @@ impl Weight {
             Self::Packed(weight) => return Ok(kernels::linear_packed(x, weight, bias, epilogue)?),
             Self::Dense(weight) => kernels::linear(x, weight, bias)?,
             Self::E4m3 { bytes, scale } => kernels::linear_e4m3(x, bytes, *scale, bias)?,
+            Self::Blocks { bytes, blocks } => kernels::linear_blocks(x, bytes, *blocks, bias)?,
         };
         Ok(epilogue.apply(&y)?)
+    }
+
+    /// Some of its rows, widened; those of a packed matrix are not to be had. Shapes: `ids` `[n]` in U32; the result `[n, inner]`.
+    ///
+    /// # Errors
+    /// When an id is none of a row.
+    pub fn rows(&self, ids: &Tensor, dtype: DType) -> Result<Tensor> {
+        let device = ids.device();
+        let rows = match self {
+            Self::Packed(_) => return Err(Error::input("rows of a packed matrix are not read")),
+            Self::Dense(weight) => weight.index_select(ids, 0)?,
+            Self::E4m3 { bytes, scale } => {
+                let numbers: Vec<f32> = (0..=255).map(|byte| kernels::e4m3(byte) * scale).collect();
+                let bytes = bytes.index_select(ids, 0)?;
+                let table = Tensor::from_vec(numbers, 256, device)?;
+                table.index_select(&bytes.flatten_all()?, 0)?.reshape(bytes.dims())?
+            }
+            Self::Blocks { bytes, blocks } => {
+                kernels::widen_rows(&bytes.index_select(ids, 0)?, *blocks)?.to_device(device)?
+            }
+        };
+        Ok(rows.to_dtype(dtype)?)
     }
 }
 

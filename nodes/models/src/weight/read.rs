@@ -3,16 +3,18 @@
 use bytemuck::Zeroable;
 use candle_core::{DType, Device, Tensor, WithDType};
 use half::{bf16, f16};
+use kino_kernels::BlockType;
 
-use crate::checkpoint::{DataFile, TensorEntry};
+use crate::checkpoint::{DataFile, StoredType, TensorEntry};
 use crate::error::{Error, Result};
 
-/// Elements that are converted at a time.
+/// Elements that are converted at a time: a multiple of every block's.
 const PIECE: usize = 1 << 16;
 
 /// A stored tensor as `dtype` on `device`.
 ///
-/// What is stored in eight bits a number can be had as U8, too: its bytes.
+/// What is stored in eight bits a number, or in blocks, can be had as U8, too: its bytes, `[rows,
+/// bytes of a row]`, where rows are whole blocks.
 ///
 /// Bytes of the wanted type are read straight to where they stay; others pass through a small
 /// buffer. So there is never a second copy of a tensor.
@@ -27,23 +29,38 @@ pub(super) fn tensor(
     device: &Device,
 ) -> Result<Tensor> {
     let stored = check_type(entry, name)?;
-    let read = match dtype {
-        DType::U8 if stored == DType::F8E4M3 => bytes(entry, device),
-        DType::F32 => build::<f32>(entry, stored, device),
-        DType::BF16 => build::<bf16>(entry, stored, device),
-        other => Err(Error::ComputeType(other)),
+    let read = match (dtype, stored) {
+        (DType::U8, StoredType::Plain(DType::F8E4M3)) => bytes(entry, entry.shape, device),
+        (DType::U8, StoredType::Blocks(blocks)) => {
+            bytes(entry, &row_bytes(entry, name, blocks)?, device)
+        }
+        (DType::F32, _) => build::<f32>(entry, stored, device),
+        (DType::BF16, _) => build::<bf16>(entry, stored, device),
+        (other, _) => Err(Error::ComputeType(other)),
     }?;
     entry.file.check_unchanged()?;
     Ok(read)
 }
 
-/// The type in which a tensor is stored, if that is read.
+/// The shape of a matrix in blocks, its rows in bytes.
+fn row_bytes(entry: &TensorEntry<'_>, name: &str, blocks: BlockType) -> Result<[usize; 2]> {
+    match *entry.shape {
+        [rows, inner] => blocks.bytes_of(inner).map(|bytes| [rows, bytes]),
+        _ => None,
+    }
+    .ok_or_else(|| {
+        let shape = entry.shape;
+        Error::input(format!("`{name}` is {shape:?}: no rows of whole blocks {}", blocks.name()))
+    })
+}
+
+/// The form in which a tensor is stored, if that is read.
 ///
 /// # Errors
 /// When it is not.
-pub(super) fn check_type(entry: &TensorEntry<'_>, name: &str) -> Result<DType> {
-    entry.dtype.ok_or_else(|| {
-        let (file, dtype) = (entry.file.name().to_owned(), entry.type_name.clone());
+pub(super) fn check_type(entry: &TensorEntry<'_>, name: &str) -> Result<StoredType> {
+    entry.stored.ok_or_else(|| {
+        let (file, dtype) = (entry.file.name().to_owned(), entry.type_name.to_owned());
         Error::WeightType { file, name: name.to_owned(), dtype }
     })
 }
@@ -66,28 +83,53 @@ impl Element for bf16 {
     }
 }
 
-fn build<T: Element>(entry: &TensorEntry<'_>, stored: DType, device: &Device) -> Result<Tensor> {
+fn build<T: Element>(
+    entry: &TensorEntry<'_>,
+    stored: StoredType,
+    device: &Device,
+) -> Result<Tensor> {
     let count: usize = entry.shape.iter().product();
     let mut values = zeros::<T>(count, entry.file)?;
-    // Files are little-endian; numbers of another order in memory are converted one by one.
-    if stored == T::DTYPE && cfg!(target_endian = "little") {
-        entry.file.read(entry.offset, bytemuck::cast_slice_mut(&mut values))?;
-    } else {
-        match stored {
-            DType::F16 => convert(entry, &mut values, |bytes| f16::from_le_bytes(bytes).to_f32()),
-            DType::BF16 => convert(entry, &mut values, |bytes| bf16::from_le_bytes(bytes).to_f32()),
-            DType::F8E4M3 => convert(entry, &mut values, |[byte]| kino_kernels::e4m3(byte)),
-            _ => convert(entry, &mut values, f32::from_le_bytes),
-        }?;
-    }
+    match stored {
+        StoredType::Blocks(blocks) => widen(entry, blocks, &mut values),
+        // Files are little-endian; numbers of another order in memory are converted one by one.
+        StoredType::Plain(dtype) if dtype == T::DTYPE && cfg!(target_endian = "little") => {
+            entry.file.read(entry.offset, bytemuck::cast_slice_mut(&mut values))
+        }
+        StoredType::Plain(DType::F16) => {
+            convert(entry, &mut values, |bytes| f16::from_le_bytes(bytes).to_f32())
+        }
+        StoredType::Plain(DType::BF16) => {
+            convert(entry, &mut values, |bytes| bf16::from_le_bytes(bytes).to_f32())
+        }
+        StoredType::Plain(DType::F8E4M3) => {
+            convert(entry, &mut values, |[byte]| kino_kernels::e4m3(byte))
+        }
+        StoredType::Plain(_) => convert(entry, &mut values, f32::from_le_bytes),
+    }?;
     Ok(Tensor::from_vec(values, entry.shape, device)?)
 }
 
-/// The bytes of a tensor of eight bits a number, as they are.
-fn bytes(entry: &TensorEntry<'_>, device: &Device) -> Result<Tensor> {
-    let mut values = zeros::<u8>(entry.shape.iter().product(), entry.file)?;
+/// The bytes of a tensor as they are, in this shape.
+fn bytes(entry: &TensorEntry<'_>, shape: &[usize], device: &Device) -> Result<Tensor> {
+    let mut values = zeros::<u8>(shape.iter().product(), entry.file)?;
     entry.file.read(entry.offset, &mut values)?;
-    Ok(Tensor::from_vec(values, entry.shape, device)?)
+    Ok(Tensor::from_vec(values, shape, device)?)
+}
+
+/// The numbers of blocks.
+fn widen<T: Element>(entry: &TensorEntry<'_>, blocks: BlockType, values: &mut [T]) -> Result<()> {
+    let mut wide = vec![0.0; PIECE.min(values.len())];
+    let mut buffer = vec![0; PIECE / blocks.numbers() * blocks.bytes()];
+    let mut offset = entry.offset;
+    for piece in values.chunks_mut(PIECE) {
+        let bytes = &mut buffer[..piece.len() / blocks.numbers() * blocks.bytes()];
+        entry.file.read(offset, bytes)?;
+        offset += bytes.len() as u64;
+        kino_kernels::widen_blocks(blocks, bytes, &mut wide);
+        piece.iter_mut().zip(&wide).for_each(|(value, wide)| *value = T::from_f32(*wide));
+    }
+    Ok(())
 }
 
 fn convert<T: Element, const N: usize>(

@@ -1,6 +1,6 @@
 //! Weights of a part by name, seen from a scope inside it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Shape, Tensor};
 use super::dense::{Adapter, Weight};
 use super::lora::Lora;
 use super::read;
-use crate::checkpoint::{DataFile, ModelFolder, PartFiles};
+use crate::checkpoint::{DataFile, ModelFolder, PartFiles, StoredType};
 use crate::error::{Error, Result};
 
 /// Tensors that were read, by name and type: networks that are made of the same weights share them.
@@ -53,6 +53,29 @@ pub struct AppliedLora {
     pub strength: f64,
 }
 
+/// What a network asked of weights that were not read.
+#[derive(Default)]
+pub struct Probe(Mutex<HashSet<String>>);
+
+/// What stands in files beside weights and is no fault: the tokenizer and marks of ComfyUI, and
+/// scales of activations, which are not rounded here.
+const BESIDE: [&str; 5] = ["spiece_model", SCALED, ".scale_input", ".input_scale", ".comfy_quant"];
+
+impl Probe {
+    /// The weights that nobody asked for, sorted; none where nothing was asked for at all.
+    pub fn left_over<'a>(&self, files: &'a PartFiles) -> Vec<&'a str> {
+        let asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_beside = |name: &str| BESIDE.iter().any(|end| name.ends_with(end));
+        match asked.is_empty() {
+            true => Vec::new(),
+            false => {
+                let names = files.names().into_iter();
+                names.filter(|name| !asked.contains(*name) && !is_beside(name)).collect()
+            }
+        }
+    }
+}
+
 /// Weights of one part of a model, seen from a scope inside it.
 ///
 /// Cheap to clone: the files are shared. Nothing is read before [`Weights::get`].
@@ -64,8 +87,8 @@ pub struct Weights {
     device: Device,
     store: Option<Arc<TensorStore>>,
     adapters: Arc<[AppliedLora]>,
-    /// Whether nothing is read: see [`Weights::probing`].
-    probing: bool,
+    /// Where nothing is read: see [`Weights::probing`].
+    probe: Option<Arc<Probe>>,
 }
 
 impl Weights {
@@ -79,13 +102,13 @@ impl Weights {
         }
         let (prefix, device) = (String::new(), device.clone());
         let (store, adapters) = (None, Arc::default());
-        Ok(Self { files, prefix, dtype, device, store, adapters, probing: false })
+        Ok(Self { files, prefix, dtype, device, store, adapters, probe: None })
     }
 
-    /// Weights of one safetensors file.
+    /// Weights of one file, safetensors or GGUF.
     ///
     /// # Errors
-    /// When the file cannot be read or is not safetensors, or `dtype` is neither f32 nor bf16.
+    /// When the file cannot be read or is neither of them, or `dtype` is neither f32 nor bf16.
     pub fn open(path: &Path, dtype: DType, device: &Device) -> Result<Self> {
         let name = path.display().to_string();
         let file = DataFile::open(path, &name)?;
@@ -94,10 +117,11 @@ impl Weights {
 
     /// The same weights, of which none is read: each is zeros that take no memory, or the error that
     /// reading it would be. A network that is made of them says what is missing, of another shape,
-    /// or of a type that is not read; it is not to be computed with.
+    /// or of a type that is not read; it is not to be computed with. `probe` then knows what it
+    /// asked for.
     #[must_use]
-    pub fn probing(mut self) -> Self {
-        self.probing = true;
+    pub fn probing(mut self, probe: &Arc<Probe>) -> Self {
+        self.probe = Some(Arc::clone(probe));
         self
     }
 
@@ -134,7 +158,16 @@ impl Weights {
 
     /// Whether there is a weight of this name in this scope.
     pub fn contains(&self, name: &str) -> bool {
-        self.files.place(&self.full(name)).is_some()
+        let full = self.full(name);
+        self.ask(&full);
+        self.files.place(&full).is_some()
+    }
+
+    fn ask(&self, full: &str) {
+        if let Some(probe) = &self.probe {
+            let mut asked = probe.0.lock().unwrap_or_else(PoisonError::into_inner);
+            asked.insert(full.to_owned());
+        }
     }
 
     /// The stored shape of a weight, without reading it.
@@ -166,7 +199,7 @@ impl Weights {
     }
 
     /// The matrix `weight` of a linear layer, `[out, inner]`, and the adapters beside it, packed for
-    /// products in `dtype`. One that is stored in eight bits a number stays so.
+    /// products in `dtype`. One that is stored in eight bits a number or in blocks stays so.
     pub(super) fn matrix(
         &self,
         inner: usize,
@@ -182,20 +215,30 @@ impl Weights {
             // A copy of its own, of which no part is kept for others.
             let (full, tensor) = self.unstored().base("weight", shape(), dtype)?;
             let weight = Weight::Dense(self.with_differences(&full, tensor)?);
-            return Ok((weight.packed(dtype)?, adapters));
+            return Ok((self.packed(weight, dtype)?, adapters));
         }
-        let read = || {
-            let weight = match self.files.find(&full)?.dtype {
-                Some(DType::F8E4M3) => {
-                    let bytes = self.unstored().stored(&full, shape(), DType::U8)?;
-                    Weight::E4m3 { bytes, scale: self.scale_of(&full)? }
-                }
-                _ => Weight::Dense(self.unstored().stored(&full, shape(), dtype)?),
-            };
-            if self.probing { Ok(weight) } else { weight.packed(dtype) }
-        };
+        let read = || self.packed(self.unstored().unpacked(inner, out, dtype)?, dtype);
         let stored = self.store.as_ref().map(|store| &store.matrices);
         Ok((get_or_read(stored, &full, dtype, read)?, adapters))
+    }
+
+    /// The matrix `weight`, `[out, inner]`, without adapters, in the form in which it is stored.
+    pub(super) fn unpacked(&self, inner: usize, out: usize, dtype: DType) -> Result<Weight> {
+        let full = self.full("weight");
+        let narrow = || self.stored(&full, (out, inner).into(), DType::U8);
+        Ok(match self.files.find(&full)?.stored {
+            Some(StoredType::Plain(DType::F8E4M3)) => {
+                Weight::E4m3 { bytes: narrow()?, scale: self.scale_of(&full)? }
+            }
+            Some(StoredType::Blocks(blocks)) if blocks.bytes_of(inner).is_some() => {
+                Weight::Blocks { bytes: narrow()?, blocks }
+            }
+            _ => Weight::Dense(self.stored(&full, (out, inner).into(), dtype)?),
+        })
+    }
+
+    fn packed(&self, weight: Weight, dtype: DType) -> Result<Weight> {
+        if self.probe.is_some() { Ok(weight) } else { weight.packed(dtype) }
     }
 
     /// The same weights, of which nothing that is read is kept.
@@ -203,11 +246,24 @@ impl Weights {
         Self { store: None, ..self.clone() }
     }
 
+    /// A matrix of which rows are looked up, `[rows, width]`, in the form in which it is stored; with
+    /// adapters in the compute type.
+    pub(super) fn table(&self, rows: usize, width: usize) -> Result<Weight> {
+        let full = self.full("weight");
+        let layer = full.strip_suffix(".weight").unwrap_or(&full);
+        let is_changed = self.adapters.iter().any(|own| own.lora.difference(&full).is_some());
+        match is_changed || self.beside(layer).next().is_some() {
+            true => Ok(Weight::Dense(self.get("weight", (rows, width))?)),
+            false => self.unpacked(width, rows, self.dtype),
+        }
+    }
+
     /// What the numbers of a weight are multiplied by that is stored in eight bits each: the
     /// `scale_weight` (ComfyUI) or `weight_scale` beside it, or 1 in a file that has none at all.
     fn scale_of(&self, full: &str) -> Result<f32> {
         let layer = full.strip_suffix("weight").unwrap_or(full);
         let names = ["scale_weight", "weight_scale"].map(|name| format!("{layer}{name}"));
+        names.iter().for_each(|name| self.ask(name));
         let Some(name) = names.iter().find(|name| self.files.place(name).is_some()) else {
             return match self.files.place(SCALED).is_some() {
                 true => Err(Error::MissingWeight {
@@ -251,8 +307,8 @@ impl Weights {
     fn base(&self, name: &str, shape: Shape, dtype: DType) -> Result<(String, Tensor)> {
         let full = self.full(name);
         let tensor = self.stored(&full, shape, dtype)?;
-        match self.files.find(&full)?.dtype {
-            Some(DType::F8E4M3) => match self.scale_of(&full)? {
+        match self.files.find(&full)?.stored {
+            Some(StoredType::Plain(DType::F8E4M3)) => match self.scale_of(&full)? {
                 1.0 => Ok((full, tensor)),
                 scale => Ok((full, (tensor * f64::from(scale))?)),
             },
@@ -262,6 +318,7 @@ impl Weights {
 
     /// The numbers of a weight as they are stored, in a type.
     fn stored(&self, full: &str, shape: Shape, dtype: DType) -> Result<Tensor> {
+        self.ask(full);
         let place = self.files.find(full)?;
         if place.shape != shape.dims() {
             return Err(Error::WeightShape {
@@ -271,7 +328,7 @@ impl Weights {
                 found: place.shape.to_vec(),
             });
         }
-        if self.probing {
+        if self.probe.is_some() {
             read::check_type(&place, full)?;
             return Ok(Tensor::zeros(1, dtype, &Device::Cpu)?.broadcast_as(shape)?);
         }

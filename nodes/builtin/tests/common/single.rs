@@ -1,0 +1,118 @@
+//! Parts of models as single files: a small transformer by the names of Wan's authors, and runs of
+//! it.
+#![allow(dead_code, unreachable_pub)] // each test file uses a part
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use candle_core::{Device, Tensor};
+use kino_node::Value;
+
+use super::{Rig, int, node, text};
+
+pub type Tensors = HashMap<String, Tensor>;
+
+/// Widths of a transformer: of its blocks (heads are 128 wide in single files), of the text, of
+/// timesteps, and within a block.
+pub struct Widths {
+    pub dim: usize,
+    pub text: usize,
+    pub freq: usize,
+    pub inner: usize,
+}
+
+/// Numbers that look random and are the same everywhere.
+pub fn numbers(shape: &[usize], seed: usize) -> Tensor {
+    let count: usize = shape.iter().product();
+    let wave = |i: usize| ((i * 7919 + seed * 104_729) as f64 * 0.618_034).fract() as f32 - 0.5;
+    let values: Vec<f32> = (0..count).map(|i| wave(i) * 0.3).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+/// A transformer of two blocks with the names of Wan's authors.
+pub fn transformer(widths: &Widths) -> Tensors {
+    let Widths { dim, text, freq, inner } = *widths;
+    let mut weights: Vec<(String, Vec<usize>)> = Vec::new();
+    let mut linear = |name: String, shape: [usize; 2]| {
+        weights.push((format!("{name}.weight"), shape.to_vec()));
+        weights.push((format!("{name}.bias"), vec![shape[0]]));
+    };
+    linear("text_embedding.0".into(), [dim, text]);
+    linear("text_embedding.2".into(), [dim, dim]);
+    linear("time_embedding.0".into(), [dim, freq]);
+    linear("time_embedding.2".into(), [dim, dim]);
+    linear("time_projection.1".into(), [6 * dim, dim]);
+    linear("head.head".into(), [64, dim]);
+    for block in 0..2 {
+        for name in ["self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o"] {
+            linear(format!("blocks.{block}.{name}"), [dim, dim]);
+            linear(format!("blocks.{block}.{}", name.replace("self", "cross")), [dim, dim]);
+        }
+        linear(format!("blocks.{block}.ffn.0"), [inner, dim]);
+        linear(format!("blocks.{block}.ffn.2"), [dim, inner]);
+    }
+    weights.push(("patch_embedding.weight".into(), vec![dim, 16, 1, 2, 2]));
+    weights.push(("patch_embedding.bias".into(), vec![dim]));
+    weights.push(("head.modulation".into(), vec![1, 2, dim]));
+    for block in 0..2 {
+        for name in
+            ["self_attn.norm_q", "self_attn.norm_k", "cross_attn.norm_q", "cross_attn.norm_k"]
+        {
+            weights.push((format!("blocks.{block}.{name}.weight"), vec![dim]));
+        }
+        weights.push((format!("blocks.{block}.norm3.weight"), vec![dim]));
+        weights.push((format!("blocks.{block}.norm3.bias"), vec![dim]));
+        weights.push((format!("blocks.{block}.modulation"), vec![1, 6, dim]));
+    }
+    let named = weights.into_iter().enumerate();
+    named.map(|(seed, (name, shape))| (name, numbers(&shape, seed))).collect()
+}
+
+/// A file in a folder of its own.
+pub struct File(pub PathBuf);
+
+impl File {
+    pub fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("kino-single-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        File(folder.join(name))
+    }
+
+    pub fn of(name: &str, tensors: &Tensors) -> Self {
+        let file = Self::new(name);
+        candle_core::safetensors::save(tensors, &file.0).unwrap();
+        file
+    }
+
+    pub fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// One of the outputs of `model.load`.
+pub fn load(rig: &Rig, given: &[(&str, &str)], output: usize) -> Value {
+    let given: Vec<(&str, Value)> = given.iter().map(|(port, path)| (*port, text(path))).collect();
+    let node = node("model.load");
+    // Only this output is wanted: not all parts have files.
+    let wanted: Vec<bool> = (0..4).map(|index| index == output).collect();
+    rig.run_wanted(node, &given, &wanted).remove(output).expect("a part")
+}
+
+pub const TEXT: usize = 0;
+pub const DIT: usize = 2;
+pub const VAE: usize = 3;
+
+/// Two steps of a transformer that reads texts of this width.
+pub fn sample(rig: &Rig, dit: &Value, text: usize) -> Tensor {
+    let latents = ("latents", Value::Tensor((numbers(&[16, 1, 4, 4], 3) * 6.0).unwrap()));
+    let patches = rig.one("patchify", &[("dit", dit.clone()), latents]);
+    let rows = Value::Tensor(numbers(&[8, text], 5));
+    let inputs = [("dit", dit.clone()), ("patches", patches), ("text", rows), ("steps", int(2))];
+    rig.one("dit.sample", &inputs).tensor().unwrap()
+}
