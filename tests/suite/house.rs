@@ -17,6 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kino-node", &["kino-port"]),
     ("kino-runtime", &["kino-graph", "kino-node", "kino-port"]),
     ("kino-world", &["kino-node", "kino-port"]),
+    ("kino-hub", &["kino-port", "kino-world"]),
     ("kino-kernels", &[]),
     ("kino-models", &["kino-kernels", "kino-port"]),
     (
@@ -36,6 +37,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "kino-graph",
             "kino-host",
+            "kino-hub",
             "kino-kernels",
             "kino-models",
             "kino-native",
@@ -57,6 +59,9 @@ const NEVER: &[(&str, &[&str])] = &[
     ("kino-contract", &["candle-core", "rayon"]),
     ("kino-plugin", &["candle-core", "rayon"]),
     ("kino-host", &["libloading", "wasmtime"]),
+    // What plans and runs graphs reaches no network.
+    ("kino-nodes", &["ureq", "kino-hub"]),
+    ("kino-world", &["ureq", "rustls"]),
 ];
 
 const UNSAFE_ALLOWED: &[&str] = &[

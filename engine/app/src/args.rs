@@ -143,6 +143,8 @@ pub(crate) enum Command {
     Show(Show),
     /// Show the size of the cache on disk, or empty it
     Cache(Cache),
+    /// List, show, fetch and verify models
+    Models(Models),
     /// Show what you have agreed to on this machine, and take it back
     Consent(Consent),
     /// Show your settings and where each comes from; set and unset them
@@ -394,6 +396,85 @@ pub(crate) enum CacheAction {
     Size,
     /// Remove all of its entries
     Clear,
+}
+
+/// `kino models`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+No graph fetches anything: `kino models pull` alone does, and writes what huggingface_hub reads. \
+A graph names a model of the hub as hf:OWNER/NAME[@REVISION], a file of it as \
+hf:OWNER/NAME[@REVISION]/PATH.
+
+Environment:
+  HF_HUB_CACHE    the cache of the hub, else hub in HF_HOME, else in
+                  huggingface in your cache folder
+  HF_TOKEN        a token for models that not everybody may read, else the
+                  file of HF_TOKEN_PATH, else token in HF_HOME
+  HF_ENDPOINT     another hub than https://huggingface.co
+  HF_HUB_OFFLINE  1: the network is not used
+  HTTPS_PROXY     a proxy; NO_PROXY: hosts that are reached without it")]
+pub(crate) struct Models {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) action: ModelsAction,
+}
+
+/// What to do with models.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelsAction {
+    /// List the models at hand: embedded, in the hub's cache, in the folders of the setting `models`
+    List,
+    /// Show what a model is: parts, types, sizes, and what is missing
+    Show {
+        /// As a graph names it: hf:OWNER/NAME, a folder, a file, embedded:shapes
+        source: String,
+    },
+    /// Fetch a model of the Hugging Face Hub, or what is missing of it
+    Pull(Pull),
+    /// Hash what lies in the hub's cache and compare it with what the hub says
+    Verify {
+        /// The model, as hf:OWNER/NAME[@REVISION]; without it, all in the cache
+        source: Option<String>,
+        /// Remove what is damaged, so that it can be fetched again
+        #[arg(long)]
+        remove: bool,
+    },
+    /// Print where models are looked for and how the hub is reached
+    Where,
+}
+
+impl ModelsAction {
+    /// Whether Ctrl-C ends it in order.
+    pub(crate) fn is_long(&self) -> bool {
+        matches!(self, ModelsAction::Pull(_) | ModelsAction::Verify { .. })
+    }
+}
+
+/// `kino models pull`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without --include, what a model in the diffusers layout needs is fetched: configs, tokenizers, and \
+of each part the safetensors weights of one variant; of another model its one file of weights. \
+A pull that was cut off goes on where it ended, contents are held against the hub's hashes, and \
+files appear whole or not at all. Several pulls may run at once.
+
+Examples:
+  kino models pull hf:Wan-AI/Wan2.1-T2V-1.3B-Diffusers
+  kino models pull hf:Comfy-Org/Wan_2.1_ComfyUI_repackaged --include '*vae*'
+  kino models pull hf:OWNER/NAME@v1.0/loras/style.safetensors
+  kino models pull hf:OWNER/NAME --dry-run         how much it is")]
+pub(crate) struct Pull {
+    /// hf:OWNER/NAME[@REVISION], or one file: hf:OWNER/NAME[@REVISION]/PATH
+    pub(crate) source: String,
+    /// Fetch files whose paths fit (`*` is any text, `?` a character) instead of those needed
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) include: Vec<String>,
+    /// The variant of the weights, such as fp16, where a part has it
+    #[arg(long, conflicts_with = "include")]
+    pub(crate) variant: Option<String>,
+    /// Only say what would be fetched, and how much it is
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// `kino consent`

@@ -14,10 +14,10 @@ use crate::render::table::{Align, Table, wrap};
 use crate::screen::{Paint, Screen};
 use crate::usage;
 
-/// The columns of texts.
-const COLUMNS: usize = 96;
+/// The columns of texts: those of the narrowest terminal that is common.
+const COLUMNS: usize = 78;
 /// The columns of what is said of a type beside its name.
-const BESIDE: usize = 74;
+const BESIDE: usize = 58;
 /// So many nodes are named that make a type.
 const MAX_MAKERS: usize = 6;
 
@@ -76,9 +76,8 @@ fn page(markdown: &str, paint: Paint) -> String {
     let (mut to, mut text, mut is_code) = (String::new(), String::new(), false);
     let end = |to: &mut String, text: &mut String| {
         let (first, rest) = if text.starts_with("- ") { ("", "  ") } else { ("", "") };
-        for (at, line) in
-            wrap(text, COLUMNS).iter().enumerate().filter(|(_, line)| !line.is_empty())
-        {
+        let lines = wrap(text, COLUMNS - rest.len());
+        for (at, line) in lines.iter().enumerate().filter(|(_, line)| !line.is_empty()) {
             let _ = writeln!(to, "{}{line}", if at == 0 { first } else { rest });
         }
         text.clear();
@@ -97,8 +96,9 @@ fn page(markdown: &str, paint: Paint) -> String {
             if line.starts_with("- ") {
                 end(&mut to, &mut text);
             }
+            // A paragraph is wrapped as a whole, wherever its lines end in the file.
             text.push_str(line);
-            text.push('\n');
+            text.push(' ');
         }
     }
     end(&mut to, &mut text);

@@ -16,6 +16,7 @@ mod init;
 mod interrupt;
 mod json;
 mod logs;
+mod models;
 mod nodes;
 mod plan;
 mod plugin;
@@ -50,9 +51,12 @@ fn main() -> ExitCode {
         Err(told) => return tell(&told),
     };
     let screen = Screen::new(&cli.global).showing(cli.command.problems());
-    if matches!(cli.command, Command::Run(_) | Command::Watch(_))
-        && let Err(error) = interrupt::take_on()
-    {
+    let is_long = match &cli.command {
+        Command::Run(_) | Command::Watch(_) => true,
+        Command::Models(args) => args.action.is_long(),
+        _ => false,
+    };
+    if is_long && let Err(error) = interrupt::take_on() {
         let said = format!("Ctrl-C will end the run at once: {error}");
         render::diagnostics::warn_plain(&screen, &said, None);
     }
@@ -104,6 +108,7 @@ fn execute(cli: &Cli, screen: &Screen) -> Result<Exit, Failure> {
         Command::Draw(args) => draw::run(args, screen),
         Command::Show(args) => show::run(args, screen),
         Command::Cache(args) => cache::run(args, screen),
+        Command::Models(args) => models::run(args, screen),
         Command::Consent(args) => consent::run(args, screen),
         Command::Config(args) => config::run(args, screen),
         Command::Init(args) => init::run(args, screen),

@@ -134,9 +134,14 @@ fn split_example(about: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The type as graphs write it, with `…` where several values fit.
+/// The type as graphs write it, with `…` where several values fit, and in brackets where each has
+/// a name.
 fn ty(port: &Port) -> String {
-    format!("{}{}", port.ty, if port.is_list() { "…" } else { "" })
+    match (port.is_list(), port.named) {
+        (true, true) => format!("{{{}…}}", port.ty),
+        (true, false) => format!("{}…", port.ty),
+        (false, _) => port.ty.to_string(),
+    }
 }
 
 /// The default, or whether the port must be fed.
@@ -183,6 +188,13 @@ fn example(signature: &Signature) -> String {
             Some((false, format!("\"{}\"", port.ty.to_string().to_lowercase())))
         }
         _ => None,
+    };
+    // An item of a list with names has one.
+    let fed = |port: &Port| {
+        fed(port).map(|(literal, text)| match port.named && !text.starts_with(['[', '{']) {
+            true => (literal, format!("{{\"name\": {text}}}")),
+            false => (literal, text),
+        })
     };
     let part = |literal: bool, most: usize| {
         let ports = signature.inputs.iter().filter_map(|port| Some((port, fed(port)?)));
@@ -256,6 +268,7 @@ pub(crate) fn port_schema(port: &Port) -> Value {
         "name": port.name,
         "type": port.ty.to_string(),
         "list": matches!(port.arity, Arity::List | Arity::OptionalList),
+        "named": port.named,
         "required": port.is_required(),
         "default": port.default.as_ref().map(literal),
         "range": range,

@@ -48,7 +48,11 @@ pub(crate) fn run(args: &args::Run, screen: &Screen, verbose: u8) -> Result<Exit
 /// Says what is probably not meant, and what has changed since a stored graph was recorded.
 fn warn(screen: &Screen, graph: &Graph, plans: &[(SweepPoint, Plan)]) {
     let Some((_, plan)) = plans.first() else { return };
-    diagnostics::warn(screen, &plan.as_plan().warnings);
+    let warnings = &plan.as_plan().warnings;
+    diagnostics::warn(screen, warnings);
+    if screen.json && !warnings.list.is_empty() {
+        let _ = screen.print_json(&json!({ "event": "diagnostics", "diagnostics": warnings }));
+    }
     for difference in graph.differences(plan) {
         diagnostics::warn_plain(
             screen,

@@ -3,9 +3,11 @@
 mod common;
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::Place;
+use common::{Place, picture};
+use serde_json::Value;
 
 /// A graph that makes frames with the embedded model, with so many of them of such a width, and
 /// more nodes.
@@ -296,6 +298,14 @@ fn math_takes_numbers() {
     assert!(said.contains("expected a number, found \"x\""), "{said}");
     assert!(said.contains("`math` takes numbers"), "{said}");
     passed(&graph("op: \"math\", with: {\"a\": 2, \"b\": 1.5}"), "");
+    let read = graph("op: \"math\", with: {\"a\": 2, \"expr\": \"a + b\"}");
+    passed(&read, "`b` is 0, as it is where nothing feeds it");
+    passed(&graph("op: \"math\", with: {\"a\": 2, \"b\": 3, \"expr\": \"a + b\"}"), "");
+    passed(&graph("op: \"math\", with: {\"a\": 2, \"expr\": \"a + 1\"}"), "");
+    refused(
+        &graph("op: \"math\", with: {\"b\": 2}"),
+        "nothing feeds it, and there is no expression",
+    );
 }
 
 fn many(count: usize, op: &str) -> String {
@@ -414,7 +424,22 @@ fn the_page_on_graphs_is_true() {
         assert!(printed.contains(&line[3..]), "{line}");
     }
     assert!(printed.contains("        \"noise\":  (op: \"latent.noise\""), "{printed}");
-    assert!(printed.lines().all(|line| line.chars().count() <= 130), "{printed}");
+    for command in ["graph", "types"] {
+        let printed = place.good(&["help", command]);
+        let wide = printed.lines().find(|line| line.chars().count() > 100);
+        assert_eq!(wide, None);
+    }
+    // A paragraph is wrapped once: each of its lines is as full as the next word allows.
+    let lines: Vec<&str> = printed.lines().collect();
+    for pair in lines.windows(2) {
+        let is_text = |line: &str| !line.is_empty() && !line.starts_with([' ', '-']);
+        if is_text(pair[0]) && is_text(pair[1]) && !page.contains(&format!("# {}\n", pair[0])) {
+            let next = pair[1].split(' ').next().unwrap();
+            let full = pair[0].chars().count() + 1 + next.chars().count();
+            assert!(full > 78, "{pair:?}");
+            assert!(pair[0].chars().count() <= 78, "{pair:?}");
+        }
+    }
     assert_eq!(place.json(&["help", "graph"])[0]["text"], page);
 }
 
@@ -433,6 +458,40 @@ fn the_page_on_types_is_the_table() {
     assert!(printed.contains("from latent.noise, "), "{printed}");
     let types = &place.json(&["help", "types"])[0]["types"];
     assert_eq!(types.as_array().unwrap().len(), kino_port::PortType::NAMED.len());
+}
+
+/// Lists whose items have names are told from others, for people and programs, and their examples
+/// have names.
+#[test]
+fn lists_with_names_are_shown_as_such() {
+    let place = Place::new();
+    let help = place.good(&["nodes", "tensor.write"]);
+    assert!(help.contains("{Tensor…}"), "{help}");
+    let help = place.good(&["nodes", "text.join"]);
+    assert!(help.contains("Text…") && !help.contains("{Text…}"), "{help}");
+    let nodes = place.json(&["nodes", "math"]);
+    let inputs = nodes[0]["inputs"].as_array().unwrap();
+    let named =
+        |name: &str| inputs.iter().find(|port| port["name"] == name).unwrap()["named"] == true;
+    assert!(named("values") && !named("a"), "{nodes:?}");
+}
+
+/// A list in a list can be written, and what is no value of a list says what to do.
+#[test]
+fn lists_of_lists_have_values() {
+    let graph = |ty: &str, default: &str| {
+        format!(
+            "Graph(version: 1, inputs: {{\"x\": (type: \"{ty}\", default: {default})}}, nodes: {{\"a\": \
+             (op: \"text.join\", with: {{\"parts\": [\"b\"]}})}}, outputs: {{\"a\": \"a\", \"x\": \"inputs.x\"}})"
+        )
+    };
+    passed(&graph("List(List(Text))", "[[\"a\", \"b\"], []]"), "");
+    passed(&graph("List(List(Real))", "[[1, 2.5]]"), "");
+    refused(&graph("List(List(Text))", "[[\"a\", 1]]"), "found 1");
+    let place = Place::new();
+    place.write("g.ron", graph("List(Text)", "{\"k\": \"a\"}"));
+    let said = place.bad(2, &["check", "g.ron"]);
+    assert!(said.contains("names of items are written where a list is fed"), "{said}");
 }
 
 #[test]
@@ -477,4 +536,92 @@ fn places_are_not_broken() {
     place.write("g.ron", format!("Graph(version: 1, nodes: {{\"a\": (op: \"./{long}\")}})"));
     let said = place.bad(2, &["check", "g.ron"]);
     assert!(said.contains(&long), "{said}");
+}
+
+/// A file of weights whose header was changed.
+fn with_header(file: &Path, change: impl Fn(&mut serde_json::Map<String, Value>)) -> Vec<u8> {
+    let bytes = std::fs::read(file).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut header = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    change(&mut header);
+    let header = serde_json::to_vec(&header).unwrap();
+    [&(header.len() as u64).to_le_bytes(), &header[..], &bytes[8 + length..]].concat()
+}
+
+/// What weights of any part lack is told before anything runs.
+#[test]
+fn weights_that_are_missing_or_do_not_fit_are_refused_by_checks() {
+    let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../nodes/shapes");
+    let place = Place::new();
+    let copy = |from: &Path, to: &str| place.write(to, std::fs::read(from).unwrap());
+    let mut files = Vec::new();
+    for folder in std::fs::read_dir(shapes.join("model")).unwrap().flatten() {
+        let name = folder.file_name().into_string().unwrap();
+        match std::fs::read_dir(folder.path()) {
+            Ok(inner) => files.extend(
+                inner
+                    .flatten()
+                    .map(|file| format!("{name}/{}", file.file_name().into_string().unwrap())),
+            ),
+            Err(_) => files.push(name),
+        }
+    }
+    for file in &files {
+        copy(&shapes.join("model").join(file), &format!("model/{file}"));
+    }
+    copy(&shapes.join("upscale/video-x4.safetensors"), "x4.safetensors");
+    place.write("frame.png", picture(16));
+    place.write("g.ron", r#"Graph(version: 1, nodes: {
+        "model": (op: "model.load", with: {"source": "model"}),
+        "frame": (op: "image.read", with: {"path": "frame.png"}),
+        "small": (op: "frames.resize", in: {"frames": "frame"}, with: {"width": 64, "height": 64}),
+        "latent": (op: "vae.encode", in: {"vae": "model.vae", "frames": "small"}),
+        "text": (op: "text.encode", in: {"encoder": "model.text_encoder"}, with: {"prompt": "a red circle"}),
+        "again": (op: "vae.decode", in: {"vae": "model.vae", "latent": "latent"}),
+        "large": (op: "upscale", in: {"frames": "again"}, with: {"model": "x4.safetensors", "factor": 4}),
+    }, outputs: {"large": "large", "text": "text"})"#);
+    place.good(&["check", "g.ron"]);
+    let vae = "model/vae/diffusion_pytorch_model.safetensors";
+    let text = "model/text_encoder/model.safetensors";
+    for (file, from, weight, at) in [
+        (vae, "model/vae/diffusion_pytorch_model.safetensors", "decoder.conv_in.bias", "again"),
+        (vae, "model/vae/diffusion_pytorch_model.safetensors", "encoder.conv_in.weight", "latent"),
+        (text, "model/text_encoder/model.safetensors", "shared.weight", "text"),
+        ("x4.safetensors", "upscale/video-x4.safetensors", "body.24.bias", "large"),
+    ] {
+        let from = shapes.join(from);
+        let missing = with_header(&from, |header| {
+            let info = header.remove(weight).unwrap();
+            header.insert("other.name".to_owned(), info);
+        });
+        let odd = with_header(&from, |header| {
+            let of_size = if header[weight]["dtype"] == "F32" { "I32" } else { "I16" };
+            header[weight]["dtype"] = of_size.into();
+        });
+        let shape = with_header(&from, |header| {
+            let all: u64 = header[weight]["shape"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|n| n.as_u64().unwrap())
+                .product();
+            header[weight]["shape"] = serde_json::json!([all]);
+            if weight.ends_with("bias") {
+                header[weight]["shape"] = serde_json::json!([1, all]);
+            }
+        });
+        for (what, bytes) in [("missing", missing), ("odd", odd), ("shape", shape)] {
+            place.write(file, bytes);
+            for command in ["check", "plan"] {
+                let err = place.bad(2, &[command, "g.ron", "--short"]);
+                assert!(err.contains(weight) && err.contains(&format!("`{at}`")), "{what}: {err}");
+            }
+        }
+        copy(&from, file);
+    }
+    place.write("model/tokenizer/tokenizer.json", "{}");
+    for command in ["check", "plan"] {
+        let err = place.bad(2, &[command, "g.ron", "--short"]);
+        assert!(err.contains("tokenizer.json") && err.contains("`text`"), "{err}");
+    }
 }

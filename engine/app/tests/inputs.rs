@@ -405,3 +405,114 @@ fn what_a_model_does_not_read_of_a_prompt_is_told() {
     let lines = place.json(&["plan", "text_to_image", "--set", "prompt=a cat"]);
     assert_eq!(lines[0]["diagnostics"][0]["severity"], "warning", "{}", lines[0]["diagnostics"]);
 }
+
+/// A safetensors file of zeros.
+fn zeros(tensors: &[(&str, &[usize])]) -> Vec<u8> {
+    let mut end = 0;
+    let entry = |(name, shape): &(&str, &[usize])| {
+        let begin = end;
+        end += 4 * shape.iter().product::<usize>();
+        format!(
+            "\"{name}\": {{\"dtype\": \"F32\", \"shape\": {shape:?}, \"data_offsets\": [{begin}, {end}]}}"
+        )
+    };
+    let header = format!("{{{}}}", tensors.iter().map(entry).collect::<Vec<_>>().join(", "));
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.bytes());
+    file.resize(file.len() + end, 0);
+    file
+}
+
+/// A LoRA of which the model has some layers: check, plan and run name what changes nothing.
+#[test]
+fn what_of_a_lora_changes_nothing_is_told() {
+    let place = Place::new();
+    let root = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    let text = fs::read_to_string(root.join("graphs/text_to_image.ron")).unwrap();
+    let lora = "\"lora\": (op: \"lora.apply\", in: {\"dit\": \"model.dit\"}, with: {\"path\": \"some.safetensors\"}),";
+    let graph = text
+        .replace("embedded:shapes", &root.join("tests/ref/wan_t2v/model").display().to_string())
+        .replace("\"dit\": \"model.dit\"", "\"dit\": \"lora.dit\"")
+        .replacen("nodes: {", &format!("nodes: {{\n{lora}"), 1);
+    place.write("g.ron", graph);
+    let layer = |name: &str| {
+        let name = format!("diffusion_model.blocks.0.{name}");
+        (format!("{name}.lora_A.weight"), format!("{name}.lora_B.weight"))
+    };
+    let write = |inner: usize| {
+        let (q, k) = (layer("self_attn.q"), layer("cross_attn.k_img"));
+        let (down, up): (&[usize], &[usize]) = (&[2, inner], &[inner, 2]);
+        let own: [(&str, &[usize]); 4] = [(&q.0, down), (&q.1, up), (&k.0, down), (&k.1, up)];
+        place.write("some.safetensors", zeros(&own));
+    };
+    write(64);
+    let small = ["--set", "width=32", "--set", "height=32", "--set", "steps=1"];
+    for command in ["check", "plan", "run"] {
+        let sizes = if command == "check" { &[][..] } else { &small };
+        let args = [&[command, "g.ron"][..], sizes].concat();
+        let ran = place.kino(&args);
+        assert_eq!(ran.code, 0, "{command}: {}\n{}", ran.out, ran.err);
+        let said = ran.err.replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ");
+        let expected = "of its 2 layers the transformer has not \
+                        `diffusion_model.blocks.0.cross_attn.k_img`, which changes nothing";
+        assert!(said.contains(expected), "{command}: {said}");
+        let lines = place.json(&args);
+        let told =
+            lines.iter().flat_map(|line| line["diagnostics"].as_array().into_iter().flatten());
+        let warned = |one: &serde_json::Value| {
+            one["severity"] == "warning" && one["message"].to_string().contains("k_img")
+        };
+        assert!(told.into_iter().any(warned), "{command}: {lines:?}");
+    }
+    // One that was made for a model of another width names the tensor and both sizes.
+    write(128);
+    let told = place.bad(2, &["check", "g.ron"]);
+    let told = told.replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        told.contains(
+            "`diffusion_model.blocks.0.self_attn.q.lora_A.weight` is [2, 128] and its other half \
+             [128, 2], but `blocks.0.attn1.to_q` is [64, 64]: it was made for another size of the \
+             model"
+        ),
+        "{told}"
+    );
+}
+
+/// What a step cache saved stands in the line of its step and in the events; another threshold is
+/// another step, and one that the graph has already needs nothing.
+#[test]
+fn what_a_step_cache_saved_is_told() {
+    let place = Place::new();
+    let root = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    let text = fs::read_to_string(root.join("graphs/text_to_image.ron")).unwrap();
+    let cached = "\"guidance\": \"inputs.guidance\",\n}, with: {\"cache\": 0.3, \"cache_kind\": \"first_block\"}),";
+    let graph = text.replace("\"guidance\": \"inputs.guidance\",\n        }),", cached);
+    assert_ne!(graph, text);
+    place.write("g.ron", &graph);
+    place.write("h.ron", graph.replace("0.3", "0.0"));
+    let small = ["--set", "width=32", "--set", "height=32", "--set", "steps=20"];
+    let ran = place.kino(&[&["run", "g.ron"][..], &small].concat());
+    assert_eq!(ran.code, 0, "{}\n{}", ran.out, ran.err);
+    let told = ran.err.lines().find(|line| line.contains("dit.sample")).unwrap();
+    let (_, told) = told.split_once("step cache: ").unwrap_or_else(|| panic!("{}", ran.err));
+    let (reused, rest) = told.split_once(' ').unwrap();
+    assert!(rest.starts_with("of 40 passes were reused"), "{told}");
+    assert!((1..=36).contains(&reused.parse().unwrap()), "{told}");
+    let notes = |graph: &str| {
+        let lines = place.json(&[&["run", graph, "--no-cache"][..], &small].concat());
+        let finished =
+            |line: &&serde_json::Value| line["event"] == "finished" && line["op"] == "dit.sample";
+        lines.iter().find(finished).unwrap()["notes"].clone()
+    };
+    let expected = format!("step cache: {reused} of 40 passes were reused");
+    assert_eq!(notes("g.ron"), serde_json::json!([expected]));
+    assert_eq!(notes("h.ron"), serde_json::Value::Null);
+    let status = |graph: &str| {
+        let plan = place.json(&[&["plan", graph][..], &small].concat());
+        let steps = plan[0]["steps"].as_array().unwrap();
+        let step = steps.iter().find(|step| step["op"] == "dit.sample").unwrap();
+        step["status"].as_str().unwrap().to_owned()
+    };
+    assert_ne!(status("g.ron"), "run");
+    assert_eq!(status("h.ron"), "run", "the threshold is part of the key");
+}

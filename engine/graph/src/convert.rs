@@ -11,6 +11,10 @@ pub(crate) fn conversion(catalog: &dyn Catalog, from: &PortType, to: &PortType) 
         signature.inputs.iter().any(|port| port.ty == *from)
             && signature.outputs.iter().any(|port| port.ty == *to)
     };
+    if (from, to) == (&PortType::Real, &PortType::Int) {
+        let op = "a `math` node with `op` \"floor\", \"ceil\" or \"round\" makes an Int of it";
+        return Some(op.to_owned());
+    }
     if from.is_literal() {
         // A text that a node also takes, such as a name, is nothing that it turns into its result.
         let text_for_path = (from, to) == (&PortType::Path, &PortType::Text);

@@ -334,6 +334,9 @@ impl Inferrer<'_, '_> {
     /// Takes in what a node says of itself.
     fn inferred(&mut self, node: &Node, known: &mut InferredNode, mut info: StepInfo) {
         let signature = &node.op.signature;
+        if info.unseen && self.values.only_check {
+            known.asked = known.asked.max(Asked::InDoubt);
+        }
         let in_doubt = known.asked == Asked::InDoubt;
         let warnings = std::mem::take(&mut info.warnings);
         if !warnings.is_empty() {

@@ -18,11 +18,19 @@ pub(crate) fn decode(tree: &Ast<'_>, ty: &PortType) -> Result<Literal, PortError
         AstKind::Bool(value) => Ok(Literal::Bool(*value)),
         AstKind::Number(digits) => number(digits, ty),
         AstKind::List(items) => {
+            let ty = if let PortType::List(of) = ty { of } else { ty };
             items.iter().map(|item| decode(item, ty)).collect::<Result<_, _>>().map(Literal::List)
         }
         other => Err(PortError {
             message: format!("expected a value of type {ty}, found {}", other.noun()),
-            hint: matches!(other, AstKind::Name).then(|| "write texts in quotes".to_owned()),
+            hint: match other {
+                AstKind::Name => Some("write texts in quotes".to_owned()),
+                AstKind::Map(_) => Some(
+                    "names of items are written where a list is fed, in `in` or `with` of a node"
+                        .to_owned(),
+                ),
+                _ => None,
+            },
         }),
     }
 }

@@ -279,6 +279,16 @@ fn check_files(
                 Some(locate) => locate(Access::Write, path),
                 None => join("", path),
             };
+            if let Some(other) = writers.in_the_way(&file) {
+                let message = format!(
+                    "`{}` writes `{path}`, but what `{}` writes is a file where a folder must be, \
+                     or lies in it",
+                    node.name, other.name
+                );
+                let problem = Diagnostic::error("same-file", node.location, message);
+                let hint = "a file is no folder: give each a `path` beside the other's";
+                report.push(problem.related(other.location, "the other").hint(hint));
+            }
             let Some(other) = writers.insert(file, parts.info.path_form, node) else { continue };
             let message = match other.name == node.name {
                 true => format!("`{}` writes the file `{path}` twice", node.name),

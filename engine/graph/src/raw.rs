@@ -117,17 +117,21 @@ impl Reader<'_> {
 
     fn edges(&mut self, ast: &Ast<'_>) -> Option<RawInput> {
         let mut edges: Vec<(Option<Arc<str>>, Ident)> = Vec::new();
+        // Each item that is no edge is told.
+        let all: usize;
         match &ast.kind {
             AstKind::Text(_) => return Some(RawInput::Edge(self.edge(ast)?)),
             AstKind::List(items) => {
                 for item in items {
-                    edges.push((None, self.edge(item)?));
+                    edges.extend(self.edge(item).map(|edge| (None, edge)));
                 }
+                all = items.len();
             }
             AstKind::Map(pairs) => {
                 for (name, item) in self.named(pairs)? {
-                    edges.push((Some(name), self.edge(item)?));
+                    edges.extend(self.edge(item).map(|edge| (Some(name), edge)));
                 }
+                all = pairs.len();
             }
             other => {
                 let message =
@@ -137,7 +141,7 @@ impl Reader<'_> {
                 return None;
             }
         }
-        Some(RawInput::Edges(edges, self.location(ast.span)))
+        (edges.len() == all).then(|| RawInput::Edges(edges, self.location(ast.span)))
     }
 
     fn edge(&mut self, ast: &Ast<'_>) -> Option<Ident> {

@@ -429,8 +429,12 @@ impl Resolver<'_> {
         trail: &mut Trail,
     ) -> Option<BindingSource> {
         let mut items: Vec<ListItem> = Vec::with_capacity(edges.len());
+        let mut all_lead_somewhere = true;
         for (name, word) in edges {
-            let binding = self.edge(scope, word, trail)?;
+            let Some(binding) = self.edge(scope, word, trail) else {
+                all_lead_somewhere = false;
+                continue;
+            };
             match binding.source {
                 // A list that is handed on whole is shared.
                 source @ BindingSource::List(_) if edges.len() == 1 => return Some(source),
@@ -445,6 +449,9 @@ impl Resolver<'_> {
                 }
                 _ => items.push((name.clone(), binding)),
             }
+        }
+        if !all_lead_somewhere {
+            return None;
         }
         let items =
             Binding { source: BindingSource::List(Arc::new(items)), location, scope: scope as u32 };

@@ -32,6 +32,25 @@ impl<W: Copy> WrittenFiles<W> {
             .or_else(|| self.before(path).find_map(|(files, w)| files.contains(path).then_some(w)))
     }
 
+    /// Who writes a file where the folder of `path` must be, or whose folder is the file at `path`.
+    /// Of numbered files, by what stands before their number.
+    pub fn in_the_way(&self, path: &str) -> Option<W> {
+        let slashes = path.match_indices('/').map(|(at, _)| at).filter(|at| *at > 0);
+        let mut folders = slashes.map(|at| &path[..at]);
+        let above = folders.find_map(|folder| self.writer(folder));
+        above.or_else(|| {
+            let begin = format!("{path}/");
+            let from = (Bound::Included(begin.as_str()), Bound::Unbounded);
+            let single = self.single.range::<str, _>(from).next();
+            let single = single.filter(|(below, _)| below.starts_with(&begin));
+            let numbered = || {
+                let below = self.numbered.range::<str, _>(from).next();
+                below.filter(|(below, _)| below.starts_with(&begin))?.1.first().map(|(_, w)| *w)
+            };
+            single.map(|(_, writer)| *writer).or_else(numbered)
+        })
+    }
+
     /// Notes who writes what `path` names. Gives who else writes a file of it, if anybody.
     pub fn insert(&mut self, path: String, form: PathForm, writer: W) -> Option<W> {
         let Some(files) = form.files(&path) else {

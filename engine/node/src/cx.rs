@@ -68,6 +68,8 @@ pub struct Progress {
     pub of: u64,
     /// What the result looks like by now.
     pub preview: Option<Preview>,
+    /// What is to be said of the work when it is done; the rest tells nothing then.
+    pub note: Option<String>,
 }
 
 /// Tells the runs of a process from each other, those of watches included; a run that began later
@@ -211,12 +213,18 @@ pub struct Cx<'a> {
 impl Cx<'_> {
     /// Reports that `step` of `of` are done.
     pub fn progress(&self, step: usize, of: usize) {
-        (self.report)(Progress { step: step as u64, of: of as u64, preview: None });
+        self.preview(step, of, None);
     }
 
     /// Reports that `step` of `of` are done, with a picture.
     pub fn preview(&self, step: usize, of: usize, preview: Option<Preview>) {
-        (self.report)(Progress { step: step as u64, of: of as u64, preview });
+        (self.report)(Progress { step: step as u64, of: of as u64, preview, note: None });
+    }
+
+    /// Says something of the work that is told when it is done, in a short sentence without a full
+    /// stop: what was saved, for instance.
+    pub fn note(&self, note: impl Into<String>) {
+        (self.report)(Progress { step: 0, of: 0, preview: None, note: Some(note.into()) });
     }
 
     /// An error once the run is cancelled; call it between pieces of work.

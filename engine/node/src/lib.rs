@@ -47,9 +47,9 @@ pub use types::{
 };
 pub use value::{ModelPart, Named, OutputFile, Record, RecordField, Typed, Value};
 pub use video::{
-    Audio, AudioCut, AudioFact, AudioForm, AudioPacket, AudioPart, Clip, Conditioning,
-    ConditioningFact, Control, ControlFact, Embedding, Embeddings, Frames, FramesBuilder,
-    FramesFact, Given, GivenEncoding, GivenFact, Guider, GuiderHandle, GuiderState,
+    Audio, AudioCut, AudioFact, AudioForm, AudioPacket, AudioPart, Clip, ClipFact, Conditioning,
+    ConditioningFact, Control, ControlFact, Embedding, Embeddings, FrameRate, Frames,
+    FramesBuilder, FramesFact, Given, GivenEncoding, GivenFact, Guider, GuiderHandle, GuiderState,
     ImageConditioning, ImageConditioningFact, Latent, LatentFact, LatentSpace, Mask, MaskFact,
     Patches, PatchesFact, SamplingStep, Sigmas, SigmasFact, cut as cut_packets,
     join_error as audio_join_error,

@@ -29,6 +29,12 @@ pub struct TensorFact {
 }
 
 impl TensorFact {
+    /// A tensor of f32 of these sizes, if all are known.
+    pub fn of_sizes(sizes: &[Option<usize>]) -> Option<Self> {
+        let shape = sizes.iter().copied().collect::<Option<Vec<usize>>>()?;
+        Some(TensorFact { shape, dtype: DType::F32 })
+    }
+
     /// The bytes of its elements.
     pub fn bytes(&self) -> u64 {
         let element = self.dtype.size_in_bytes() as u64;

@@ -171,6 +171,8 @@ pub struct StepInfo {
     pub path_form: PathForm,
     /// What the node will do that is probably not meant; it runs all the same.
     pub warnings: Vec<PlanError>,
+    /// While a graph is only checked: planning would look into a file for what is not known here.
+    pub unseen: bool,
 }
 
 /// Weights that a node computes with: those of one part of a model, in one type.

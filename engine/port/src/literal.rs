@@ -98,6 +98,9 @@ impl Literal {
     pub fn widened(self, ty: &PortType) -> Self {
         match (self, ty) {
             (Literal::Int(value), PortType::Real) => Literal::Real(value as f64),
+            (Literal::List(items), PortType::List(of)) => {
+                Literal::List(items.into_iter().map(|item| item.widened(of)).collect())
+            }
             (value, _) => value,
         }
     }

@@ -72,6 +72,8 @@ pub struct Port {
     pub file: bool,
     /// Of an input of type Any: it takes an Int or a Real and nothing else.
     pub numbers: bool,
+    /// Of a list: the node tells its items apart by their names.
+    pub named: bool,
     /// Of an output of type Any: it is an Int where a text input, named first, has one of these
     /// values, whatever else is fed.
     pub int_where: Option<(&'static str, &'static [&'static str])>,
@@ -101,6 +103,7 @@ impl Port {
             draws: false,
             file: false,
             numbers: false,
+            named: false,
             int_where: None,
         }
     }
@@ -169,6 +172,12 @@ impl Port {
     /// The same port, which also takes `"random"`.
     pub const fn draws(mut self) -> Self {
         self.draws = true;
+        self
+    }
+
+    /// The same list, whose items are told apart by their names.
+    pub const fn named(mut self) -> Self {
+        self.named = true;
         self
     }
 
@@ -256,6 +265,10 @@ impl Port {
     }
 
     fn check_one(&self, value: &Literal) -> Result<(), PortError> {
+        if let (PortType::List(of), Literal::List(items)) = (&self.ty, value) {
+            let item = Port { ty: (**of).clone(), arity: Arity::One, ..self.clone() };
+            return items.iter().try_for_each(|value| item.check_one(value));
+        }
         let fits = match (&self.ty, value) {
             (PortType::Any, Literal::Int(_) | Literal::Real(_)) => true,
             (PortType::Any, _) => !self.numbers,

@@ -93,6 +93,9 @@ pub enum Event {
         /// The files that the step wrote, or found standing as it once wrote them.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         files: Vec<OutputFile>,
+        /// What the node says of its work, where it was computed in this run: a sentence each.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        notes: Vec<String>,
     },
     /// A step could not compute its result.
     Failed {

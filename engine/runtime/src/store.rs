@@ -349,7 +349,7 @@ fn header(outputs: &[Option<Value>], seconds: f64, files: Vec<OutputStamp>) -> H
     Header { holds: holds(outputs), seconds, files, memory }
 }
 
-/// The event that a step's result is there.
+/// The event that a step's result is there, without what its node says of the work.
 pub(crate) fn finished(
     wiring: &Wiring<'_>,
     step: usize,
@@ -364,5 +364,6 @@ pub(crate) fn finished(
         seconds,
         bytes: outputs.iter().flatten().map(Value::bytes).sum(),
         files: if wiring.traits(step).sink { sink::files(outputs) } else { Vec::new() },
+        notes: Vec::new(),
     }
 }

@@ -247,9 +247,10 @@ impl<'r> Work<'r> {
         };
         self.say(self.started(step));
         let begun = Instant::now();
+        let told = Mutex::default();
         let result = self.occupied(heavy, cancel, || {
             let admission = self.admit(at, cancel)?;
-            let mut compute = || self.compute(at, &mut values, cancel, begun);
+            let mut compute = || self.compute(at, &mut values, (cancel, &told), begun);
             match &admission {
                 Some(admission) => admission.scope(compute),
                 None => compute(),
@@ -268,7 +269,11 @@ impl<'r> Work<'r> {
                 self.store.keep(self.wiring, at, &outputs, seconds, self.services);
                 self.twins.leave(at, &outputs);
                 guard.into_iter().for_each(|guard| guard.complete(&outputs));
-                self.say(finished(self.wiring, at, &outputs, Cached::None, seconds));
+                let mut event = finished(self.wiring, at, &outputs, Cached::None, seconds);
+                if let Event::Finished { notes, .. } = &mut event {
+                    *notes = told.into_inner().unwrap_or_else(PoisonError::into_inner);
+                }
+                self.say(event);
                 Ended::Finished(step, outputs)
             }
             Err(Error::Cancelled) if cancel.is_cancelled() => Ended::Stopped,
@@ -326,7 +331,7 @@ impl<'r> Work<'r> {
         &self,
         at: usize,
         values: &mut Vec<Option<Value>>,
-        cancel: &Cancel,
+        (cancel, told): (&Cancel, &Mutex<Vec<String>>),
         begun: Instant,
     ) -> Result<Outputs> {
         let node = self.node(at as u32)?;
@@ -334,7 +339,10 @@ impl<'r> Work<'r> {
         let span = tracing::debug_span!("node", %name, %op);
         let pace = Mutex::new(Pace::begin(begun));
         let report = |progress: Progress| {
-            let Progress { step, of, preview } = progress;
+            let Progress { step, of, preview, note } = progress;
+            if let Some(note) = note {
+                return told.lock().unwrap_or_else(PoisonError::into_inner).push(note);
+            }
             tracing::debug!(parent: &span, step, of, "Step done.");
             let mut pace = pace.lock().unwrap_or_else(PoisonError::into_inner);
             let seconds_left = pace.report(step, of, Instant::now());

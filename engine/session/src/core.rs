@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use kino_models::families::Families;
 use kino_models::model::Family;
 use kino_node::{CustomTypes, Ledger, Node, Registry, Services, spill_room};
-use kino_nodes::{ModelFolders, Models};
+use kino_nodes::Models;
 use kino_port::parse_bytes;
 use kino_runtime::{DiskCache, Forecast, Runtime, RuntimeOptions};
 use kino_world::{BundledFiles, HashCache};
@@ -16,6 +16,7 @@ use tempfile::TempDir;
 
 use crate::device::{self, DeviceChoice};
 use crate::error::{Error, Result};
+use crate::inventory::model_folders;
 use crate::notice::OnNotice;
 use crate::plugins::{Components, NodeSet, NodesError, PluginLoader, PluginWorker, components_in};
 use crate::records::OutputRecords;
@@ -140,7 +141,7 @@ impl Core {
             false => kino_nodes::services(device, ledger),
         };
         let services = services.with(Arc::new(settings.types)).with(Arc::new(user.ffmpeg()));
-        let services = services.with(Arc::new(ModelFolders(user.models())));
+        let services = services.with(Arc::new(model_folders(&user)?));
         let services = with_families(services, settings.families);
         let mut options = RuntimeOptions {
             // Values that runs hold need the rest.

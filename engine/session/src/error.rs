@@ -91,6 +91,18 @@ impl From<PluginError> for Error {
     }
 }
 
+/// Why a model was not fetched.
+impl From<kino_hub::Error> for Error {
+    fn from(error: kino_hub::Error) -> Self {
+        let (message, hint) = (error.to_string(), error.hint());
+        match error {
+            kino_hub::Error::Cancelled => Error::Cancelled,
+            error if error.is_usage() => Error::Usage { message, hint },
+            _ => Error::World { message, hint },
+        }
+    }
+}
+
 /// What a plugin or a node says.
 impl From<kino_node::Error> for Error {
     fn from(error: kino_node::Error) -> Self {

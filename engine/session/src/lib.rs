@@ -43,6 +43,7 @@ mod error;
 mod events;
 mod graph;
 mod inputs;
+pub mod inventory;
 mod loaded;
 pub mod node;
 mod notice;
@@ -66,6 +67,8 @@ pub use error::{Error, Result};
 pub use events::RunEvent;
 pub use graph::{Graph, RunRequest, random_seed};
 pub use inputs::Inputs;
+/// Fetching models of the Hugging Face Hub; nothing else here reaches the network.
+pub use kino_hub as hub;
 /// The kernels that a CPU computes with, such as `avx512bf16`: the highest that it has, or what the
 /// variable `KINO_CPU` names.
 pub use kino_kernels::tier as cpu_kernels;

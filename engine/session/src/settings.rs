@@ -107,7 +107,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "models",
         variable: "KINO_MODELS",
         flag: None,
-        about: "folders in which model.load looks for what does not lie beside the graph",
+        about: "folders of models such as ComfyUI's, or an extra_model_paths.yaml, for what does not lie beside the graph",
         default: "none",
         kind: SettingKind::Folders,
     },

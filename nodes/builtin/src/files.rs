@@ -12,6 +12,7 @@ use kino_world::media::FfmpegChoice;
 use kino_world::{BundledFiles, FileHash, Folders, HashCache, InputFile, hash_file};
 
 use crate::error::{IntoNode, at_input, at_port};
+use crate::source::ModelFolders;
 
 /// A file that a node reads, while planning: opened, with its contents' hash for the key.
 pub(crate) struct PlannedInput {
@@ -68,6 +69,22 @@ pub(crate) fn input(services: &Services, path: &str) -> Result<PathBuf> {
     };
     policy(services).check_read(&place)?;
     Ok(place)
+}
+
+/// The user's folders of models.
+pub(crate) fn model_folders(services: &Services) -> Arc<ModelFolders> {
+    services.find().unwrap_or_default()
+}
+
+/// That several files of models of these kinds have the name that a graph gives at `port`, none of
+/// which lies beside the graph.
+pub(crate) fn doubled(
+    services: &Services,
+    (port, path): (&str, &str),
+    kinds: &[&str],
+) -> Option<PlanError> {
+    let own = services.get::<Folders>().ok()?.input(path);
+    if own.exists() { None } else { model_folders(services).doubled((port, path), kinds) }
 }
 
 /// Opens the file at `path`, which is relative to the graph, if the run may read it.

@@ -14,11 +14,14 @@ use kino_port::{
     real,
 };
 
-use crate::infer::{InferCx, InferResult, f32_bytes, near, reads_control, refuse, takes_no_given};
+use crate::infer::{
+    InferCx, InferResult, by_either, f32_bytes_of, may_be, near, reads_control, refuse, shown,
+    takes_no_given,
+};
 use crate::latent::{check_frames, check_side};
 use crate::models::{DitHandle, Network, VaeHandle};
 use crate::regroup::Regrouped;
-use crate::vae::{Encoding, tile, tiles};
+use crate::vae::{Encoding, infer_pass, tile, tiles};
 
 /// Frames that a clip must contain.
 pub(crate) static GIVEN: NodeDef = NodeDef {
@@ -167,79 +170,83 @@ fn check_strength(encoding: GivenEncoding, strength: f64) -> Result<(), PlanErro
     }
 }
 
-/// Frames at both ends are of one size, which the autoencoder takes.
-fn check_size(
-    part: &VaeHandle,
-    [start, end]: [Option<(usize, usize)>; 2],
-) -> Result<(usize, usize), Vec<PlanError>> {
-    if let (Some((h, w)), Some((high, wide))) = (start, end)
-        && (h, w) != (high, wide)
+/// A height and a width, those that are known.
+type Size = [Option<usize>; 2];
+
+/// Frames at both ends are of one size, which the autoencoder takes: that size, as far as it is
+/// known.
+fn check_size(part: &VaeHandle, [start, end]: [Option<Size>; 2]) -> Result<Size, Vec<PlanError>> {
+    if let (Some(start), Some(end)) = (start, end)
+        && !may_be(start, end)
     {
-        let message = format!("frames of {wide}×{high} at the end, of {w}×{h} at the start");
+        let [start, end] = [start, end].map(|[h, w]| format!("{}×{}", shown(w), shown(h)));
+        let message = format!("frames of {end} at the end, of {start} at the start");
         let error = PlanError::at("end", message).hint("a `frames.fit` node brings them to a size");
         return Err(vec![error]);
     }
-    let port = if start.is_some() { "start" } else { "end" };
-    let Some((height, width)) = start.or(end) else {
+    let Some(own) = start.or(end) else {
         return Err(vec![
             PlanError::new("nothing is given").hint("feed `start`, `end`, or both with frames"),
         ]);
     };
-    let sides = [("height", height), ("width", width)];
-    let wrong =
-        sides.into_iter().filter_map(|(axis, side)| check_side(part, port, axis, side).err());
+    let size = by_either(own, end.unwrap_or_default());
+    let side = |(axis, side): (usize, &Option<usize>)| {
+        let port = if start.is_some_and(|start| start[axis].is_some()) { "start" } else { "end" };
+        check_side(part, port, ["height", "width"][axis], (*side)?).err()
+    };
+    let wrong = size.iter().enumerate().filter_map(side);
     let wrong: Vec<PlanError> =
         wrong.map(|error| error.hint("a `frames.fit` node brings frames to a size")).collect();
-    if wrong.is_empty() { Ok((height, width)) } else { Err(wrong) }
+    if wrong.is_empty() { Ok(size) } else { Err(wrong) }
 }
 
 fn infer(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     let dit = review.part::<DitHandle>("dit");
     let encoding = dit.and_then(|dit| review.take(encoding(&dit)));
-    let vae = review.part::<VaeHandle>("vae");
-    let ends = ["start", "end"].map(|port| review.known::<Frames>(port));
+    let vae = review.vae(Network::Encoder);
+    let ends =
+        ["start", "end"].map(|port| facts.is_fed(port).then(|| review.partly::<Frames>(port)));
     if let (Some(encoding), Some(strength)) = (encoding, facts.real("strength")) {
         review.take(check_strength(encoding, strength));
     }
-    let unknown = ["start", "end"]
-        .iter()
-        .zip(&ends)
-        .any(|(port, known)| facts.is_fed(port) && known.is_none());
-    let (Some(encoding), Some(vae), false) = (encoding, vae, unknown) else {
-        return review.finish(StepInfo::default());
-    };
-    let size = |frames: &Option<FramesFact>| frames.as_ref().map(|f| (f.height, f.width));
-    let size = match check_size(&vae, [size(&ends[0]), size(&ends[1])]) {
-        Ok(size) => Some(size),
+    let Some(vae) = vae else { return review.finish(StepInfo::default()) };
+    let size = |frames: &Option<FramesFact>| frames.as_ref().map(|f| [f.height, f.width]);
+    let [height, width] = match check_size(&vae, [size(&ends[0]), size(&ends[1])]) {
+        Ok(size) => size,
         Err(errors) => {
             errors.into_iter().for_each(|error| review.error(error));
-            None
+            [None; 2]
         }
     };
     let frames = review.size("frames");
     let latents = frames.and_then(|frames| review.take(check_frames(&vae, "frames", frames)));
     let counts = ends.map(|end| end.map_or(Some(0), |frames| frames.count));
-    let (Some(frames), Some(latents), Some(size), [Some(start), Some(end)]) =
-        (frames, latents, size, counts)
-    else {
-        return review.finish(StepInfo::default());
-    };
+    let Some(encoding) = encoding else { return review.finish(StepInfo::default()) };
     let layout = vae.latents();
-    review.take(Places::of(layout, encoding, (frames, latents), [start, end]));
-    let shape = [layout.channels, latents, size.0 / layout.spatial, size.1 / layout.spatial];
-    let clip = (longest(encoding, frames, [start, end]), [size.0, size.1]);
-    let tile = tiles(&vae, review.size("tile").unwrap_or(0), Network::Encoder, clip);
-    let tile = review.take(tile).flatten();
-    let weights = vae.weight_bytes(Network::Encoder);
-    let pass = vae.spec.encode_memory(clip.0, clip.1, tile);
+    if let Some(clip) = frames.zip(latents) {
+        // An end of which nothing is known is held against nothing.
+        let known = counts.map(Option::unwrap_or_default);
+        review.take(Places::of(layout, encoding, clip, known));
+    }
+    let along = |side: Option<usize>| side.map(|side| side / layout.spatial);
+    let shape = [Some(layout.channels), latents, along(height), along(width)];
+    let clip = match (frames, counts, height.zip(width)) {
+        (Some(frames), [Some(start), Some(end)], Some((height, width))) => {
+            Some((longest(encoding, frames, [start, end]), [height, width]))
+        }
+        _ => None,
+    };
+    let pass = infer_pass(&mut review, &vae, Network::Encoder, clip);
     let fact = GivenFact { shape, space: Some(vae.space()), frames, encoding };
-    review.finish(StepInfo {
-        outputs: vec![Fact::typed(fact)],
-        memory: weights.saturating_add(pass).saturating_add(f32_bytes(&shape).saturating_mul(3)),
-        weights: vae.planned(Network::Encoder, weights),
-        ..StepInfo::default()
-    })
+    let mut info = StepInfo { outputs: vec![Fact::typed(fact)], ..StepInfo::default() };
+    if let Some((_, pass)) = pass {
+        let weights = vae.weight_bytes(Network::Encoder);
+        let latents = f32_bytes_of(&shape).saturating_mul(3);
+        info.memory = weights.saturating_add(pass).saturating_add(latents);
+        info.weights = vae.planned(Network::Encoder, weights);
+    }
+    review.finish(info)
 }
 
 /// The frames of the longest clip that is encoded: what is given at the end has copies of its first
@@ -258,9 +265,11 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     check_strength(encoding, strength).map_err(refuse)?;
     let start = inputs.optional::<Frames>("start")?;
     let end = inputs.optional::<Frames>("end")?;
-    let size = |frames: &Option<Arc<Frames>>| frames.as_ref().map(|f| (f.height(), f.width()));
+    let size =
+        |frames: &Option<Arc<Frames>>| frames.as_ref().map(|f| [f.height(), f.width()].map(Some));
     let size = check_size(&vae, [size(&start), size(&end)]);
-    let (height, width) = size.map_err(|mut errors| refuse(errors.remove(0)))?;
+    let size = size.map_err(|mut errors| refuse(errors.remove(0)))?;
+    let [height, width] = size.map(Option::unwrap_or_default);
     let frames = inputs.int("frames")?;
     let latents = check_frames(&vae, "frames", frames).map_err(refuse)?;
     let count = |frames: &Option<Arc<Frames>>| frames.as_ref().map_or(0, |f| f.count());

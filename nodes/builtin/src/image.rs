@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use kino_node::{Cx, Frames, FramesFact, Inputs, NodeDef, Outputs, Result, Services, Value};
+use kino_node::{
+    Cx, FrameRate, Frames, FramesFact, Inputs, NodeDef, Outputs, Result, Services, Value,
+};
 use kino_port::{
     Fact, Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, int,
     path as path_port, ports, text,
@@ -13,7 +15,7 @@ use kino_world::media::{Depth, VideoFormat, format_of};
 
 use crate::error::{IntoNode, at_port};
 use crate::files::{PlannedInput, cancellable, open, output};
-use crate::infer::{InferCx, InferResult, f32_bytes, refuse};
+use crate::infer::{InferCx, InferResult, f32_bytes_of, refuse};
 use crate::video::{Look, infer_written, one_frame, write};
 
 /// Reads an image.
@@ -80,9 +82,9 @@ Example:\n    \"file\": (op: \"image.write\", in: {\"frames\": \"frames\"}, with
 fn infer_read(services: &Services, facts: &Facts) -> InferResult {
     let background = facts.text("background").map(colour).transpose();
     background.map_err(|error| vec![error])?;
-    infer_image(services, facts, |height, width| {
-        let fact = FramesFact { count: Some(1), height, width, fps: None };
-        (Fact::typed(fact), 2 * f32_bytes(&[height, width, 3]))
+    infer_image(services, facts, |[height, width]| {
+        let fact = FramesFact { count: Some(1), height, width, fps: FrameRate::None };
+        (Fact::typed(fact), f32_bytes_of(&[Some(2), height, width, Some(3)]))
     })
 }
 
@@ -102,14 +104,19 @@ fn colour(text: &str) -> Result<[f32; 3], PlanError> {
 }
 
 /// Plans a node that reads the image at its port `path`: `given` says what it gives, and the memory
-/// that it needs, by height and width.
+/// that it needs, by height and width, which only the file tells.
 pub(crate) fn infer_image(
     services: &Services,
     facts: &Facts,
-    given: impl FnOnce(usize, usize) -> (Fact, u64),
+    given: impl FnOnce([Option<usize>; 2]) -> (Fact, u64),
 ) -> InferResult {
     let mut review = InferCx::new(facts);
-    let Some(path) = facts.text("path") else { return review.finish(StepInfo::default()) };
+    let path = facts.text("path").filter(|_| !services.only_checks());
+    let Some(path) = path else {
+        let unseen = services.only_checks();
+        let outputs = vec![given([None; 2]).0];
+        return review.finish(StepInfo { outputs, unseen, ..StepInfo::default() });
+    };
     let Some(mut source) = review.take(PlannedInput::look(services, path)) else {
         return review.finish(StepInfo::default());
     };
@@ -117,7 +124,7 @@ pub(crate) fn infer_image(
     let Some((width, height)) = review.take(size) else {
         return review.finish(StepInfo::default());
     };
-    let (fact, memory) = given(height, width);
+    let (fact, memory) = given([Some(height), Some(width)]);
     review.finish(StepInfo {
         outputs: vec![fact],
         key: source.key(),
@@ -164,7 +171,7 @@ fn infer_write(services: &Services, facts: &Facts) -> InferResult {
     if depth == Some(Depth::Sixteen)
         && let Some(frames) = facts.typed::<FramesFact>("frames")
     {
-        infer.memory += (frames.height * frames.width * 3) as u64;
+        infer.memory += frames.size().map_or(0, |(height, width)| (height * width * 3) as u64);
     }
     Ok(infer)
 }

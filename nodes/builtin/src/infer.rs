@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kino_node::{Error, ValueType};
 use kino_port::{Fact, Facts, Literal, PlanError, StepInfo};
 
-use crate::models::MissingPart;
+use crate::models::{MissingPart, Network, VaeHandle};
 
 /// What inference gives: what is known of the results, or every reason against them.
 pub(crate) type InferResult = Result<StepInfo, Vec<PlanError>>;
@@ -52,10 +52,27 @@ impl<'a> InferCx<'a> {
         }
     }
 
+    /// The autoencoder at port `vae`, if weights of this network of it are all there.
+    pub(crate) fn vae(&mut self, network: Network) -> Option<Arc<VaeHandle>> {
+        let vae = self.part::<VaeHandle>("vae")?;
+        match vae.fault(network) {
+            Some(fault) => {
+                self.error(PlanError::at("vae", fault));
+                None
+            }
+            None => Some(vae),
+        }
+    }
+
     /// What is known of the value of type `T` at a port.
     pub(crate) fn known<T: ValueType>(&mut self, port: &str) -> Option<T::Fact> {
         let known = known::<T>(port, self.facts.get(port)?);
         self.take(known).flatten()
+    }
+
+    /// What is known of the value of type `T` at a port, which may be nothing.
+    pub(crate) fn partly<T: ValueType<Fact: Default>>(&mut self, port: &str) -> T::Fact {
+        self.known::<T>(port).unwrap_or_default()
     }
 
     /// A count or size at a port, if it is known; ranges were checked before.
@@ -126,6 +143,36 @@ pub(crate) fn takes_no_control(port: &str) -> PlanError {
 /// can be.
 pub(crate) fn f32_bytes(sizes: &[usize]) -> u64 {
     sizes.iter().fold(4, |bytes: u64, size| bytes.saturating_mul(*size as u64))
+}
+
+/// The bytes of numbers in f32 of these sizes; 0 where one is not known.
+pub(crate) fn f32_bytes_of(sizes: &[Option<usize>]) -> u64 {
+    let known = sizes.iter().copied().collect::<Option<Vec<usize>>>();
+    known.map_or(0, |sizes| f32_bytes(&sizes))
+}
+
+/// Whether sizes may be the same: those that are known of both are.
+pub(crate) fn may_be<const N: usize>(one: [Option<usize>; N], other: [Option<usize>; N]) -> bool {
+    one.iter().zip(other).all(|(one, other)| one.zip(other).is_none_or(|(one, other)| one == other))
+}
+
+/// What is known of sizes by either of two that are the same.
+pub(crate) fn by_either<const N: usize>(
+    one: [Option<usize>; N],
+    other: [Option<usize>; N],
+) -> [Option<usize>; N] {
+    std::array::from_fn(|axis| one[axis].or(other[axis]))
+}
+
+/// A size in a message.
+pub(crate) fn shown(size: Option<usize>) -> String {
+    size.map_or_else(|| "?".to_owned(), |size| size.to_string())
+}
+
+/// A shape in a message: `[16, 5, 8, 12]`.
+pub(crate) fn shape_text(sizes: &[Option<usize>]) -> String {
+    let sizes: Vec<String> = sizes.iter().copied().map(shown).collect();
+    format!("[{}]", sizes.join(", "))
 }
 
 /// The error of a check as the error of a run, for what was not known while planning.

@@ -12,7 +12,9 @@ use kino_port::{
     real,
 };
 
-use crate::infer::{InferCx, InferResult, f32_bytes, near, refuse};
+use crate::infer::{
+    InferCx, InferResult, by_either, f32_bytes_of, may_be, near, refuse, shape_text,
+};
 use crate::models::VaeHandle;
 use crate::philox::normal;
 
@@ -118,13 +120,10 @@ fn infer(_: &Services, facts: &Facts) -> InferResult {
     };
     let (width, height) = (side("width", width), side("height", height));
     let frames = frames.and_then(|frames| review.take(check_frames(&part, "frames", frames)));
-    let (Some(width), Some(height), Some(frames)) = (width, height, frames) else {
-        return review.finish(StepInfo::default());
-    };
-    let shape = [part.latents().channels, frames, height, width];
+    let shape = [Some(part.latents().channels), frames, height, width];
     review.finish(StepInfo {
         outputs: vec![Fact::typed(LatentFact { shape, space: Some(part.space()) })],
-        memory: f32_bytes(&shape),
+        memory: f32_bytes_of(&shape),
         ..StepInfo::default()
     })
 }
@@ -172,8 +171,9 @@ Example:\n    \"between\": (op: \"latent.blend\", in: {\"a\": \"day\", \"b\": \"
 
 /// What is known of the mixture of two latents.
 fn blended(a: &LatentFact, b: &LatentFact) -> Result<LatentFact, PlanError> {
-    if a.shape != b.shape {
-        let message = format!("both latents have one shape, found {:?} and {:?}", a.shape, b.shape);
+    if !may_be(a.shape, b.shape) {
+        let [a, b] = [a.shape, b.shape].map(|shape| shape_text(&shape));
+        let message = format!("both latents have one shape, found {a} and {b}");
         return Err(PlanError::at("b", message));
     }
     match (&a.space, &b.space) {
@@ -182,7 +182,8 @@ fn blended(a: &LatentFact, b: &LatentFact) -> Result<LatentFact, PlanError> {
             Err(PlanError::at("b", message).hint("decode one and encode it with the other's VAE"))
         }
         (space, other) => {
-            Ok(LatentFact { shape: a.shape, space: space.as_ref().or(other.as_ref()).cloned() })
+            let space = space.as_ref().or(other.as_ref()).cloned();
+            Ok(LatentFact { shape: by_either(a.shape, b.shape), space })
         }
     }
 }
@@ -190,11 +191,12 @@ fn blended(a: &LatentFact, b: &LatentFact) -> Result<LatentFact, PlanError> {
 fn infer_blend(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     let (a, b) = (review.known::<Latent>("a"), review.known::<Latent>("b"));
-    let (Some(a), Some(b)) = (a, b) else { return review.finish(StepInfo::default()) };
-    let Some(fact) = review.take(blended(&a, &b)) else {
-        return review.finish(StepInfo::default());
-    };
-    let memory = f32_bytes(&fact.shape).saturating_mul(3);
+    let all_known = a.is_some() && b.is_some();
+    let fact = blended(&a.unwrap_or_default(), &b.unwrap_or_default());
+    let Some(fact) = review.take(fact) else { return review.finish(StepInfo::default()) };
+    // Of a latent without a space it is not known how many pixels it stands for.
+    let fact = if all_known || fact.space.is_some() { fact } else { LatentFact::default() };
+    let memory = f32_bytes_of(&fact.shape).saturating_mul(3);
     review.finish(StepInfo { outputs: vec![Fact::typed(fact)], memory, ..StepInfo::default() })
 }
 

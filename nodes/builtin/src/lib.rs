@@ -40,12 +40,14 @@ use candle_core::Device;
 use kino_node::{Cancel, CancelScope, Ledger, NodeDef, RemoveLeftovers, Services};
 use kino_world::HashCache;
 
+/// The files of `embedded:shapes`: path inside the model, and contents.
+pub use kino_shapes::FILES as EMBEDDED_FILES;
 pub use models::{
     DitHandle, Handle, ImageHandle, LoadedDit, LowNoise, MissingPart, Models, OpenModel, Resident,
     TextHandle, VaeHandle,
 };
 pub use philox::{normal, philox};
-pub use source::{ModelFolders, path_of_read};
+pub use source::{MODEL_KINDS, ModelFolders, ModelPlace, path_of_read};
 
 /// Every built-in node, in the order in which they are listed.
 pub static NODES: &[&NodeDef] = &[

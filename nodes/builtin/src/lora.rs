@@ -4,12 +4,13 @@ use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
-use kino_models::weight::LoraSpec;
+use kino_models::weight::{LoraMatch, LoraSpec};
 use kino_node::{Cx, Inputs, ModelPart, NodeDef, Outputs, Result, Services, Value};
 use kino_port::{
     Fact, Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, ports, real, text,
 };
 
+use crate::files::doubled;
 use crate::infer::{InferCx, InferResult, refuse};
 use crate::models::{
     AdapterHandle, DitHandle, LowNoise, Models, OpenNetwork, network_error, network_file,
@@ -26,7 +27,10 @@ pub(crate) static APPLY: NodeDef = NodeDef {
             text("path", "")
                 .required()
                 .file()
-                .about("A LoRA as a safetensors file, relative to the graph."),
+                .about(
+                    "A LoRA as a safetensors file: relative to the graph, by its name in `loras` of a \
+                     folder of the setting `models`, or `hf:OWNER/NAME/PATH`."
+                ),
             real("strength", 1.0).within(-100.0, 100.0).about(
                 "How strongly it counts: 1 as in training, 0 not at all, below 0 against it."
             ),
@@ -48,11 +52,14 @@ with every other use of the model; several nodes one after another put several b
 are understood as diffusers and PEFT, kohya, and the authors of the model write them \
 (`transformer.`, `lora_unet_`, `diffusion_model.`), with whole differences of weights and biases \
 (`.diff`, `.diff_b`). A file of which no layer is the transformer's is an error, one of another \
-size too.\n\n\
+size too; of one that also has other layers, the plan names some.\n\n\
 The LoRAs of a few steps (LightX2V and others) are used without guidance: `steps` 4, `guidance` 1, \
 `scheduler` \"lcm\" or \"euler\", and for Wan 2.2 A14B two files, one an expert.\n\n\
 Example:\n    \"fast\": (op: \"lora.apply\", in: {\"dit\": \"model.dit\"}, with: {\"path\": \
 \"fast_4_steps.safetensors\"}),";
+
+/// What ComfyUI calls the folder of LoRAs.
+const KINDS: [&str; 1] = ["loras"];
 
 const PARTS: [Cow<'static, str>; 3] =
     [Cow::Borrowed("auto"), Cow::Borrowed("high"), Cow::Borrowed("low")];
@@ -88,34 +95,86 @@ fn open(
     path: &str,
     planned: Option<&str>,
 ) -> Result<Arc<OpenNetwork<LoraSpec>>, PlanError> {
-    let source = network_file(services, ("path", path), "a LoRA is")?;
+    let source = network_file(services, ("path", path), &KINDS, "a LoRA is")?;
     let models = services.get::<Models>().map_err(|error| PlanError::new(error.to_string()))?;
     models.open_lora(&source, planned).map_err(network_error("path"))?.allowed(services, "path")
 }
 
-/// The transformer with the adapters of an opened file.
+/// The transformer with the adapters of an opened file. Those that count 0 times are held against
+/// it and left out, so that its numbers are those without them, bit by bit.
 fn applied(
     part: &DitHandle,
     opened: &Arc<OpenNetwork<LoraSpec>>,
     strength: f64,
     experts: Experts,
-) -> Result<DitHandle, PlanError> {
+) -> Result<(DitHandle, Vec<Arc<LoraMatch>>), PlanError> {
     let adapter = |part: &DitHandle| {
         let alias = |layer: &str| part.spec.original_name(layer);
         let matched = opened.spec.match_to(opened.files(), &part.files, &alias);
         let matched = matched.map_err(|error| PlanError::at("path", error.to_string()))?;
-        Ok(AdapterHandle { opened: Arc::clone(opened), matched: Arc::new(matched), strength })
+        let matched = Arc::new(matched);
+        Ok(AdapterHandle { opened: Arc::clone(opened), matched, strength })
     };
+    let counts = |adapter: &AdapterHandle| adapter.strength != 0.0;
     let Some(low) = &part.low_noise else {
-        return Ok(part.with(Some(adapter(part)?), None));
+        let own = adapter(part)?;
+        let unmatched = vec![Arc::clone(&own.matched)];
+        return Ok((part.with(Some(own).filter(counts), None), unmatched));
     };
-    let changed = match experts.low {
-        true => Arc::new(low.part.with(Some(adapter(&low.part)?), None)),
-        false => Arc::clone(&low.part),
-    };
-    let low = LowNoise { below: low.below, part: changed };
+    let of_low = experts.low.then(|| adapter(&low.part)).transpose()?;
     let own = experts.high.then(|| adapter(part)).transpose()?;
-    Ok(part.with(own, Some(low)))
+    let matched = [&own, &of_low].into_iter().flatten();
+    let matched = matched.map(|adapter| Arc::clone(&adapter.matched)).collect();
+    let changed = Arc::new(low.part.with(of_low.filter(counts), None));
+    let low = LowNoise { below: low.below, part: changed };
+    Ok((part.with(own.filter(counts), Some(low)), matched))
+}
+
+/// What of a file changes nothing: layers that a transformer has not, tensors of no known kind.
+fn unused(opened: &OpenNetwork<LoraSpec>, matches: &[Arc<LoraMatch>]) -> Vec<PlanError> {
+    let spec = &opened.spec;
+    let mut warnings: Vec<PlanError> = Vec::new();
+    for matched in matches.iter().filter(|matched| !matched.unmatched.is_empty()) {
+        let (count, of) = (matched.unmatched.len(), spec.len());
+        let some = some_of(&matched.unmatched);
+        let message = match count {
+            1 => {
+                format!("of its {of} layers the transformer has not {some}, which changes nothing")
+            }
+            _ => format!(
+                "of its {of} layers the transformer has not {count}, which change nothing: {some}"
+            ),
+        };
+        let hint = "the file was made for another model of this family: for one with other inputs \
+                    (image to video, VACE), or with more blocks";
+        let warning = PlanError::at("path", message).hint(hint);
+        // Two experts mostly lack the same.
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
+    }
+    if !spec.unread().is_empty() {
+        let (count, some) = (spec.unread().len(), some_of(spec.unread()));
+        let message = match count {
+            1 => format!("its tensor {some} is of no kind that is known, and changes nothing"),
+            _ => format!(
+                "{count} of its tensors are of no kind that is known, and change nothing: {some}"
+            ),
+        };
+        warnings.push(PlanError::at("path", message));
+    }
+    warnings
+}
+
+/// The first few of names, and how many more there are.
+fn some_of(names: &[String]) -> String {
+    /// So many are named.
+    const SHOWN: usize = 3;
+    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+    match names.len() - shown.len() {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
 }
 
 /// One transformer has no experts to choose of.
@@ -140,6 +199,7 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     let info = StepInfo {
         key: opened.identity().to_vec(),
         reads: opened.reads(path),
+        warnings: doubled(services, ("path", path), &KINDS).into_iter().collect(),
         ..StepInfo::default()
     };
     let strength = facts.real("strength");
@@ -148,8 +208,9 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     };
     review.take(check_part(&dit, chosen));
     let applied = review.take(applied(&dit, &opened, strength, Experts::of(chosen, path)));
-    let output = applied.map_or(Fact::Unknown, |part| Fact::Typed(Arc::new(part)));
-    review.finish(StepInfo { outputs: vec![output], ..info })
+    let warnings = applied.as_ref().map_or_else(Vec::new, |(_, of)| unused(&opened, of));
+    let output = applied.map_or(Fact::Unknown, |(part, _)| Fact::Typed(Arc::new(part)));
+    review.finish(StepInfo { outputs: vec![output], warnings, ..info })
 }
 
 fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
@@ -160,7 +221,8 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let planned = cx.reads.iter().find(|read| read.path == path).map(|read| &*read.hash);
     let opened = open(cx.services, path, planned).map_err(refuse)?;
     let experts = Experts::of(chosen, path);
-    let part = applied(&dit, &opened, inputs.real("strength")?, experts).map_err(refuse)?;
+    let applied = applied(&dit, &opened, inputs.real("strength")?, experts);
+    let (part, _) = applied.map_err(refuse)?;
     Ok(vec![Some(Value::Part(ModelPart { ty: PortType::Dit, handle: Arc::new(part) }))])
 }
 

@@ -12,7 +12,7 @@ use kino_port::{
 use crate::error::IntoNode;
 use crate::files::{cancellable, open};
 use crate::image::infer_image;
-use crate::infer::{InferCx, InferResult, f32_bytes, refuse};
+use crate::infer::{InferCx, InferResult, f32_bytes, f32_bytes_of, refuse};
 use crate::latent::LONGEST_SIDE;
 
 /// The widest soft edge, in pixels to each side.
@@ -142,8 +142,9 @@ out.\n\n\
 Example:\n    \"ground\": (op: \"mask.invert\", in: {\"mask\": \"sky\"}),";
 
 fn infer_read(services: &Services, facts: &Facts) -> InferResult {
-    infer_image(services, facts, |height, width| {
-        (Fact::typed(MaskFact { shape: [1, height, width] }), f32_bytes(&[2, height, width, 4]))
+    infer_image(services, facts, |[height, width]| {
+        let fact = MaskFact { shape: [Some(1), height, width] };
+        (Fact::typed(fact), f32_bytes_of(&[Some(2), height, width, Some(4)]))
     })
 }
 
@@ -177,27 +178,28 @@ fn given(tensor: Tensor) -> Result<Outputs> {
 }
 
 /// Every reason why the rectangle does not lie within the mask.
-fn check_rect([x, y, w, h]: [usize; 4], width: usize, height: usize) -> Vec<PlanError> {
-    let outside = |(port, at, size, side): (&str, usize, usize, usize)| {
-        let end = at.saturating_add(size);
-        let message = format!("the rectangle ends at {end}, past the edge of the mask, {side}");
-        (end > side).then(|| PlanError::at(port, message))
-    };
-    [("w", x, w, width), ("h", y, h, height)].into_iter().filter_map(outside).collect()
+fn check_extent(port: &str, at: usize, size: usize, side: usize) -> Result<(), PlanError> {
+    let end = at.saturating_add(size);
+    if end <= side {
+        return Ok(());
+    }
+    let message = format!("the rectangle ends at {end}, past the edge of the mask, {side}");
+    Err(PlanError::at(port, message))
 }
 
 fn infer_rect(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     let sizes = ["x", "y", "w", "h", "width", "height", "frames"].map(|port| review.size(port));
-    let [Some(x), Some(y), Some(w), Some(h), Some(width), Some(height), Some(frames)] = sizes
-    else {
-        return review.finish(StepInfo::default());
-    };
-    check_rect([x, y, w, h], width, height).into_iter().for_each(|error| review.error(error));
+    let [x, y, w, h, width, height, frames] = sizes;
+    for (port, at, size, side) in [("w", x, w, width), ("h", y, h, height)] {
+        if let (Some(at), Some(size), Some(side)) = (at, size, side) {
+            review.take(check_extent(port, at, size, side));
+        }
+    }
     let shape = [frames, height, width];
     review.finish(StepInfo {
         outputs: vec![Fact::typed(MaskFact { shape })],
-        memory: f32_bytes(&shape).saturating_add(f32_bytes(&shape[1..])),
+        memory: f32_bytes_of(&shape).saturating_add(f32_bytes_of(&shape[1..])),
         ..StepInfo::default()
     })
 }
@@ -206,9 +208,8 @@ fn rect(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let size = |port: &str| inputs.int::<usize>(port);
     let (x, y, w, h) = (size("x")?, size("y")?, size("w")?, size("h")?);
     let (width, height, frames) = (size("width")?, size("height")?, size("frames")?);
-    if let Some(error) = check_rect([x, y, w, h], width, height).into_iter().next() {
-        return Err(refuse(error));
-    }
+    check_extent("w", x, w, width).map_err(refuse)?;
+    check_extent("h", y, h, height).map_err(refuse)?;
     let bytes = f32_bytes(&[frames, height, width]);
     cx.services.ledger.check(bytes, "the mask")?;
     let mask = Tensor::ones((1, h, w), DType::F32, &Device::Cpu)?;
@@ -218,12 +219,10 @@ fn rect(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
 
 fn infer_same(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
-    let Some(mask) = review.known::<Mask>("mask") else {
-        return review.finish(StepInfo::default());
-    };
+    let mask = review.partly::<Mask>("mask");
     let [_, height, width] = mask.shape;
-    let plane = f32_bytes(&[2, height, width]).saturating_mul(2);
-    let memory = f32_bytes(&mask.shape).saturating_mul(2).saturating_add(plane);
+    let plane = f32_bytes_of(&[Some(2), height, width]).saturating_mul(2);
+    let memory = f32_bytes_of(&mask.shape).saturating_mul(2).saturating_add(plane);
     review.finish(StepInfo { outputs: vec![Fact::typed(mask)], memory, ..StepInfo::default() })
 }
 

@@ -38,6 +38,7 @@ pub(crate) static MATH: NodeDef = NodeDef {
             ),
             optional_list("values", PortType::Any)
                 .numbers()
+                .named()
                 .about("Numbers for the expression, by name: {\"fps\": \"inputs.fps\"}."),
         ],
         outputs: ports![
@@ -111,14 +112,23 @@ fn infer(_: &Services, facts: &Facts) -> InferResult {
         return Err(errors);
     }
     let Some(expression) = facts.text("expr") else { return Ok(StepInfo::default()) };
+    let mut warnings = Vec::new();
     let result = if expression.is_empty() {
         let Some(a) = a else { return Err(vec![nothing_feeds()]) };
         match (a, b, facts.text("op")) {
             (Some(a), Some(b), Some(op)) => number::compute(a, b, op),
+            (None, Some(b), Some(op)) => {
+                number::check_divisor(b, op).map_err(|error| vec![error])?;
+                return Ok(StepInfo::default());
+            }
             _ => return Ok(StepInfo::default()),
         }
     } else {
+        let of_port = !named.iter().any(|(name, _)| name == "b");
         let all = with_ports(named, a, Some(b)).map_err(|error| vec![error])?;
+        if of_port && facts.get("b").and_then(Fact::literal) == Some(&Literal::Int(0)) {
+            warnings.extend(reads_zero(expression, &all));
+        }
         let known: Option<Vec<Named>> =
             all.iter().map(|(name, value)| Some((name.clone(), (*value)?))).collect();
         match known {
@@ -127,7 +137,7 @@ fn infer(_: &Services, facts: &Facts) -> InferResult {
                 let names: Vec<&str> = all.iter().map(|(name, _)| &**name).collect();
                 let checked = expression::check(expression, &names);
                 checked.map_err(|message| vec![PlanError::at("expr", message)])?;
-                return Ok(StepInfo::default());
+                return Ok(StepInfo { warnings, ..StepInfo::default() });
             }
         }
     };
@@ -135,11 +145,22 @@ fn infer(_: &Services, facts: &Facts) -> InferResult {
         Number::Int(value) => Literal::Int(value),
         Number::Real(value) => Literal::Real(value),
     };
-    Ok(StepInfo { outputs: vec![Fact::Literal(literal)], ..StepInfo::default() })
+    Ok(StepInfo { outputs: vec![Fact::Literal(literal)], warnings, ..StepInfo::default() })
+}
+
+/// A warning where an expression reads `b` that is 0, as it is where nothing feeds it.
+fn reads_zero<T>(expression: &str, all: &[(String, T)]) -> Option<PlanError> {
+    let names: Vec<&str> = all.iter().map(|(name, _)| &**name).collect();
+    let others: Vec<&str> = names.iter().copied().filter(|name| *name != "b").collect();
+    let reads = expression::check(expression, &names).is_ok()
+        && expression::check(expression, &others).is_err();
+    let warning = || PlanError::at("expr", "`b` is 0, as it is where nothing feeds it");
+    reads.then(|| warning().hint("feed `b`, or write 0"))
 }
 
 fn nothing_feeds() -> PlanError {
-    PlanError::at("a", "nothing feeds it").hint("feed `a`, or write an expression in `expr`")
+    PlanError::at("a", "nothing feeds it, and there is no expression")
+        .hint("feed `a`, or write an expression in `expr`")
 }
 
 /// What an expression reads: `values` by their names, and `a` and `b` where none of them is called

@@ -14,10 +14,10 @@ use kino_port::{
 use kino_world::Folders;
 
 use crate::error::{is_of_machine, of_model};
-use crate::files::policy;
+use crate::files::{doubled, model_folders, policy};
 use crate::infer::{InferResult, refuse};
 use crate::models::{DitHandle, Handle, LowNoise, MissingPart, Models, OpenModel};
-use crate::source::{ModelFolders, ModelRequest, ModelSource, find_part};
+use crate::source::{ModelRequest, ModelSource, find_part, folders_of, how_to_complete};
 
 /// Opens a model and hands out its parts.
 pub(crate) static LOAD: NodeDef = NodeDef {
@@ -28,9 +28,9 @@ pub(crate) static LOAD: NodeDef = NodeDef {
         inputs: ports![
             text("source", "").file().about(
                 "`embedded:shapes`, a folder in the diffusers layout (relative to the graph, or to a \
-                 folder of the setting `models`), or `hub:OWNER/NAME`. It may be left out where every \
-                 part that is needed has a file; or be the transformer's, beside which the others \
-                 have theirs."
+                 folder of the setting `models`), or `hf:OWNER/NAME[@REVISION]`. It may be left out \
+                 where every part that is needed has a file; or be the transformer's, beside which the \
+                 others have theirs."
             ),
             text("compute", "auto").choices(&COMPUTE).about(
                 "The type to compute in. `auto`: bf16 where the weights are bf16 or fp8 and the \
@@ -68,10 +68,11 @@ node that computes with it, then shared by all, and let go where memory ends. Pi
 Parts may stand alone in files instead, as ComfyUI and the authors of models share them: the \
 transformers, autoencoders and encoders of Wan 2.1 and 2.2 by the names of their authors or of \
 diffusers, UMT5 also by those of llama.cpp. Numbers may be f32, f16, bf16, fp8 with or without \
-scales, or GGUF's Q2_K to Q6_K, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0: matrices of the last two kinds stay so in \
-memory. What they are is read from names and shapes, not from labels. A bare name is also looked for in the folders of the setting `models` \
+scales, int8 with or without rotation (ConvRot, as ComfyUI writes it), or GGUF's Q2_K to Q6_K, Q4_0, \
+Q4_1, Q5_0, Q5_1, Q8_0: matrices of the last three kinds stay so in memory. What they are is read from names and shapes, not from labels. A bare name is also looked for in the folders of the setting `models` \
 and in what ComfyUI calls the folders there: diffusion_models, unet, vae, text_encoders, clip, \
-clip_vision. The tokenizer of UMT5 is brought along. Without a `source` the noise levels are shifted \
+clip_vision; `hf:OWNER/NAME[@REVISION]/PATH` is a file of a model of the Hugging Face Hub. The \
+tokenizer of UMT5 is brought along. Without a `source` the noise levels are shifted \
 by 3 (5 for TI2V, 16 for a first and a last frame): `shift` of `dit.sample` says otherwise.\n\n\
 `embedded:shapes` lies in the binary, and is small: it knows clips of one or two objects, worded as \
 \"a large red circle moves right on a white background\". Colours: red, green, blue, yellow, purple, \
@@ -79,8 +80,8 @@ orange, cyan, pink. Shapes: circle, square, triangle, star, ring. Sizes: small, 
 moves right, moves left, moves up, moves down, stays still, spins, grows, shrinks, orbits. Backgrounds: \
 black, white, gray, navy, beige. Two objects are joined by \"and\"; a comma and Chinese are read as well, \
 48 words at most. Other words mean nothing to it.\n\n\
-`hub:OWNER/NAME` is looked up in the local Hugging Face cache (HF_HUB_CACHE, HF_HOME); nothing is \
-downloaded: `hf download OWNER/NAME` puts a model there.\n\n\
+`hf:OWNER/NAME` is looked up in the local Hugging Face cache (HF_HUB_CACHE, HF_HOME); no graph fetches \
+anything: `kino models pull hf:OWNER/NAME` puts a model there.\n\n\
 Example:\n    \"model\": (op: \"model.load\", with: {\"source\": \"embedded:shapes\"}),";
 
 const COMPUTE: [Cow<'static, str>; 3] =
@@ -231,7 +232,7 @@ fn handle<S: ?Sized>(
     let Some(Component { part, spec }) = component else { return Err(missing(model_name, name)) };
     let unreadable = |error: kino_models::Error| MissingPart {
         message: error.to_string(),
-        hint: None,
+        hint: model.checkpoint.folder().and_then(|folder| how_to_complete(&folder)),
         of_machine: is_of_machine(&error),
     };
     let files = model.checkpoint.part(part).map_err(unreadable)?;
@@ -274,14 +275,13 @@ fn open(services: &Services, named: &Named<'_>) -> std::result::Result<Arc<OpenM
     let folders = services.get::<Folders>().map_err(missing)?;
     let models = services.get::<Models>().map_err(missing)?;
     let policy = policy(services);
-    let of_user = services.find::<ModelFolders>();
-    let of_user = of_user.as_deref().cloned().unwrap_or_default();
+    let of_user = model_folders(services);
     let find = |source| ModelSource::find(source, &folders.graph, &of_user, &policy);
     let file = |port, part, path| find_part((port, part), path, &folders.graph, &of_user, &policy);
     let mut files = Vec::new();
     let source = match (named.source, named.source_file(), named.files.as_slice()) {
         ("", _, []) => {
-            let hint = "write a source (embedded:shapes, a folder, hub:OWNER/NAME), or the files of \
+            let hint = "write a source (embedded:shapes, a folder, hf:OWNER/NAME), or the files of \
                         the parts: transformer, vae, text_encoder";
             return Err(PlanError::at("source", "no model is named").hint(hint));
         }
@@ -306,7 +306,11 @@ fn open(services: &Services, named: &Named<'_>) -> std::result::Result<Arc<OpenM
     let model = model.map_err(|error| {
         let text = error.to_string();
         let of_file = asked.files.iter().find(|(_, path)| text.contains(&*path.to_string_lossy()));
-        of_model(of_file.map_or("source", |(part, _)| named.port_of(part)), &error)
+        let planned = of_model(of_file.map_or("source", |(part, _)| named.port_of(part)), &error);
+        match asked.source.as_ref().and_then(ModelSource::how_to_complete) {
+            Some(hint) if of_file.is_none() => planned.hint(hint),
+            _ => planned,
+        }
     })?;
     if policy.narrows_reading() {
         // Nobody has turned a link between the two.
@@ -330,6 +334,10 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
         models.know(vae);
     }
     let hash = blake3::Hash::from_bytes(model.fingerprint()).to_hex().to_string();
+    let transformer = named.source_file().map(|path| ("source", part_names::TRANSFORMER, path));
+    let files = named.files.iter().map(|(part, path)| (*part, *part, *path)).chain(transformer);
+    let doubles =
+        files.filter_map(|(port, part, path)| doubled(services, (port, path), folders_of(part)));
     let read = |path: &str| PlannedRead {
         path: path.to_owned(),
         hash: hash.clone(),
@@ -340,10 +348,10 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
         PlanError::at(named.port_of(part), message)
     };
     Ok(StepInfo {
-        warnings: model.left_over.iter().map(left_over).collect(),
         key: parts.key(&model),
         outputs: vec![fact(parts.text), fact(parts.image), fact(parts.dit), fact(parts.vae)],
         reads: named.paths().map(read).collect(),
+        warnings: model.left_over.iter().map(left_over).chain(doubles).collect(),
         ..StepInfo::default()
     })
 }

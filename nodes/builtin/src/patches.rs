@@ -5,15 +5,15 @@ use std::borrow::Cow;
 use candle_core::Tensor;
 use kino_models::patch::{Grid, patchify, unpatchify};
 use kino_node::{
-    Clip, Cx, Inputs, Latent, LatentFact, NodeDef, Outputs, Patches, PatchesFact, Result, Services,
-    TensorFact, Value,
+    Clip, ClipFact, Cx, Inputs, Latent, LatentFact, NodeDef, Outputs, Patches, PatchesFact, Result,
+    Services, TensorFact, Value, ValueType,
 };
 use kino_port::{
     Fact, Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, list, ports, text,
 };
 
 use crate::error::IntoNode;
-use crate::infer::{InferCx, InferResult, f32_bytes, known, named_facts, near, refuse};
+use crate::infer::{InferCx, InferResult, f32_bytes_of, known, named_facts, near, refuse};
 use crate::models::DitHandle;
 
 /// Latents to patches.
@@ -49,10 +49,12 @@ Example:\n    \"patches\": (op: \"patchify\", in: {\"dit\": \"model.dit\", \"lat
 {\"wide\": \"noise_a\", \"tall\": \"noise_b\"}}),";
 
 /// The clip that a latent becomes.
-fn clip(part: &DitHandle, latent: &LatentFact) -> Result<Clip, PlanError> {
+fn clip(part: &DitHandle, latent: &LatentFact) -> Result<ClipFact, PlanError> {
     let [channels, frames, height, width] = latent.shape;
     let inputs = part.spec.inputs();
-    if channels != inputs.channels {
+    if let Some(channels) = channels
+        && channels != inputs.channels
+    {
         let own = inputs.channels;
         return Err(PlanError::at(
             "latents",
@@ -68,6 +70,7 @@ fn clip(part: &DitHandle, latent: &LatentFact) -> Result<Clip, PlanError> {
         ("width", width, pw, factor),
     ];
     for (axis, side, patch, factor) in sides {
+        let Some(side) = side else { continue };
         if side == 0 || !side.is_multiple_of(patch) {
             let (unit, scale) = factor.map_or(("latent ", 1), |factor| ("", factor));
             let (side, step) = (side.saturating_mul(scale), patch * scale);
@@ -78,8 +81,9 @@ fn clip(part: &DitHandle, latent: &LatentFact) -> Result<Clip, PlanError> {
             return Err(PlanError::at("latents", message));
         }
     }
-    let grid = [frames / pt, height / ph, width / pw];
-    Ok(Clip { name: None, grid, channels, space: latent.space.clone() })
+    let along = |side: Option<usize>, patch: usize| side.map(|side| side / patch);
+    let grid = [along(frames, pt), along(height, ph), along(width, pw)];
+    Ok(ClipFact { name: None, grid, channels: inputs.channels, space: latent.space.clone() })
 }
 
 fn infer_patchify(_: &Services, facts: &Facts) -> InferResult {
@@ -91,24 +95,24 @@ fn infer_patchify(_: &Services, facts: &Facts) -> InferResult {
     let items = named_facts(facts, "latents");
     let expected = items.len();
     for (name, fact) in items {
-        let latent = review.take(known::<Latent>("latents", fact)).flatten();
-        let checked = latent.map(|latent| named(clip(&part, &latent), name.as_deref()));
-        clips.extend(checked.and_then(|clip| review.take(clip)));
+        let Some(latent) = review.take(known::<Latent>("latents", fact)) else { continue };
+        let checked = named(clip(&part, &latent.unwrap_or_default()), name.as_deref());
+        clips.extend(review.take(checked));
     }
     if clips.len() < expected {
         return review.finish(StepInfo::default());
     }
-    let tokens: usize = clips.iter().map(Clip::tokens).sum();
-    let memory = f32_bytes(&[2, tokens, part.spec.inputs().patch_width()]);
+    let tokens = clips.iter().map(ClipFact::tokens).sum::<Option<usize>>();
+    let memory = f32_bytes_of(&[Some(2), tokens, Some(part.spec.inputs().patch_width())]);
     let fact = PatchesFact { clips, patch: patch_of(&part) };
     review.finish(StepInfo { outputs: vec![Fact::typed(fact)], memory, ..StepInfo::default() })
 }
 
 /// The clip with its name, which also stands in what is wrong with it.
-fn named(clip: Result<Clip, PlanError>, name: Option<&str>) -> Result<Clip, PlanError> {
+fn named(clip: Result<ClipFact, PlanError>, name: Option<&str>) -> Result<ClipFact, PlanError> {
     let Some(name) = name else { return clip };
     match clip {
-        Ok(clip) => Ok(Clip { name: Some(name.to_owned()), ..clip }),
+        Ok(clip) => Ok(ClipFact { name: Some(name.to_owned()), ..clip }),
         Err(error) => {
             let message = format!("`{name}`: {}", error.message);
             Err(PlanError { message, ..error })
@@ -125,9 +129,9 @@ fn run_patchify(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let part = inputs.part::<DitHandle>("dit")?;
     let (mut clips, mut tokens) = (Vec::new(), Vec::new());
     for (name, latent) in inputs.list::<Latent>("latents")? {
-        let (c, f, h, w) = latent.tensor.dims4()?;
-        let fact = LatentFact { shape: [c, f, h, w], space: latent.space.clone() };
-        clips.push(named(clip(&part, &fact), name.as_deref()).map_err(refuse)?);
+        let clip = named(clip(&part, &latent.fact()), name.as_deref()).map_err(refuse)?;
+        let ClipFact { name, grid, channels, space } = clip;
+        clips.push(Clip { name, grid: grid.map(Option::unwrap_or_default), channels, space });
         let latent = latent.tensor.to_device(cx.device())?;
         tokens.push(patchify(&latent, part.spec.inputs().patch).node()?); // [tokens, c·pt·ph·pw]
     }
@@ -164,7 +168,7 @@ Example:\n    \"wide\": (op: \"unpatchify\", in: {\"patches\": \"sample.patches\
 {\"clip\": \"wide\"}),";
 
 /// The index of the clip that a graph asks for.
-fn pick(clips: &[Clip], wanted: &str) -> Result<usize, PlanError> {
+fn pick(clips: &[ClipFact], wanted: &str) -> Result<usize, PlanError> {
     let names: Vec<String> = clips
         .iter()
         .enumerate()
@@ -196,11 +200,10 @@ fn infer_unpatchify(_: &Services, facts: &Facts) -> InferResult {
     let picked = facts.text("clip").and_then(|clip| review.take(pick(&patches.clips, clip)));
     let Some(index) = picked else { return review.finish(StepInfo::default()) };
     let clip = &patches.clips[index];
-    let ([t, h, w], [pt, ph, pw]) = (clip.grid, patches.patch);
-    let shape = [clip.channels, t * pt, h * ph, w * pw];
+    let shape = clip.shape(patches.patch);
     review.finish(StepInfo {
         outputs: vec![Fact::typed(LatentFact { shape, space: clip.space.clone() })],
-        memory: f32_bytes(&shape),
+        memory: f32_bytes_of(&shape),
         ..StepInfo::default()
     })
 }
@@ -217,7 +220,7 @@ pub(crate) fn object_to_tensor(review: &mut InferCx<'_>, facts: &Facts) {
 
 fn run_unpatchify(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let patches = inputs.value::<Patches>("patches")?;
-    let index = pick(&patches.clips, inputs.text("clip")?).map_err(refuse)?;
+    let index = pick(&patches.fact().clips, inputs.text("clip")?).map_err(refuse)?;
     let clip = &patches.clips[index];
     let start: usize = patches.clips[..index].iter().map(Clip::tokens).sum();
     let tokens = patches.tokens.narrow(0, start, clip.tokens())?; // [tokens of the clip, width]

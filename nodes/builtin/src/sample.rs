@@ -1,5 +1,6 @@
 //! `dit.sample`: from noise to data along the velocity that a transformer gives.
 
+mod cache;
 mod clips;
 mod control;
 mod given;
@@ -13,11 +14,11 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use kino_models::model::{EmbeddingSpec, GivenInput, RunSize};
 use kino_models::patch::unpatchify;
-use kino_models::sampling::{Schedule, ScheduleKind, Solver};
+use kino_models::sampling::{Schedule, ScheduleKind, Solver, StepCacheKind};
 use kino_node::{
-    Clip, Conditioning, ConditioningFact, Cx, Embeddings, Error, Given, GivenFact, Guider,
-    GuiderHandle, ImageConditioning, Inputs, Latent, Mask, NodeDef, Outputs, Patches, PatchesFact,
-    Result, SamplingStep, Services, Sigmas, TensorFact, Value, ValueType,
+    Clip, ClipFact, Conditioning, ConditioningFact, Cx, Embeddings, Error, Given, GivenFact,
+    Guider, GuiderHandle, ImageConditioning, Inputs, Latent, Mask, NodeDef, Outputs, Patches,
+    PatchesFact, Result, SamplingStep, Services, Sigmas, TensorFact, Value, ValueType,
 };
 use kino_port::{
     Fact, Facts, NodeTraits, PlanError, PlannedWeights, PortType, Sigma, Signature, StepInfo,
@@ -29,6 +30,7 @@ use crate::infer::{InferCx, InferResult, f32_bytes, known, named_facts, refuse};
 use crate::models::{DitHandle, Models, Network};
 use crate::patches::{grid_of, object_to_tensor, patch_tuple};
 use crate::schedule::{ClassifierFree, MAX_STEPS, levels};
+use cache::CacheChoice;
 use clips::{Leading, Packed, Text, items_of_clips, texts_of_clips};
 use control::{controls, infer_control, without_pictures};
 use given::{check_given, givens_of_clips};
@@ -94,6 +96,15 @@ pub(crate) static SAMPLE: NodeDef = NodeDef {
                 .between(0, u64::MAX as i128)
                 .draws()
                 .about("Which noise `lcm` adds in each step; the other schedulers add none."),
+            real("cache", 0.0).within(0.0, 1.0).about(
+                "Reuses what the transformer's blocks gave in the step before where less than this \
+                 has changed: faster, and no longer quite the same. 0 computes every step."
+            ),
+            text("cache_kind", "auto").choices(&cache::KINDS).about(
+                "What tells how much has changed: `teacache`, by the timestep, for models for which \
+                 that was measured (usual: 0.05 to 0.3), or `first_block`, by the first block, for \
+                 all (usual: 0.05 to 0.2). `auto`: the first of the two that the model has."
+            ),
         ],
         outputs: ports![
             edge("patches", PortType::Patches).about(
@@ -130,6 +141,11 @@ and only the last `strength` of the steps are run (arXiv:2108.01073). Inpainting
 the `known` part, at that step's level, is put back where the `mask` is 0 (arXiv:2201.09865); the \
 mask is averaged over the pixels and frames of a latent pixel. Decoding mixes neighbouring latent \
 pixels: a few pixels along the mask's edge change, too.\n\n\
+Step caches: with a `cache` above 0 a pass whose result has hardly changed since the step before \
+adds again what the blocks added then, and costs next to nothing (TeaCache: arXiv:2411.19108, with \
+the polynomials and first steps that are published for Wan 2.1 of 1.3B and 14B; First-Block cache, \
+as diffusers' FirstBlockCacheConfig). Each clip decides for itself, with and without text apart; the \
+first step and the last are always computed. The run says how many passes were reused.\n\n\
 Example:\n    \"sample\": (op: \"dit.sample\", in: {\"dit\": \"model.dit\", \"patches\": \
 \"patches\", \"text\": \"text\"}, with: {\"steps\": 20, \"guidance\": 4.0}),";
 
@@ -165,25 +181,48 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
         infer_image(&mut review, facts, part);
         review.take(check_guidance_low(part, facts.is_fed("guidance_low")));
     }
-    let Some(patches) = patches else { return review.finish(StepInfo::default()) };
+    let Some(patches) = patches else {
+        infer_start(&mut review, facts, steps);
+        return review.finish(StepInfo::default());
+    };
     let names: Vec<Option<&str>> = texts.iter().map(|(name, _)| name.as_deref()).collect();
     review.take(texts_of_clips(&names, &patches.clips));
+    let cache = infer_cache(&mut review, facts, part.as_deref(), patches);
     infer_given(&mut review, facts, part.as_deref(), patches);
     let clean = infer_control(&mut review, facts, part.as_deref(), patches);
     let steps = infer_known(&mut review, facts, patches, steps);
+    let warnings = cache.zip(steps).and_then(|(cache, steps)| cache.idle(steps));
     let trace = steps.map_or(Fact::Unknown, |steps| trace_fact(patches, steps));
     // What is begun with, what stays outside masks, what is given and the latents with it in place.
     let fed = |port: &str| usize::from(facts.is_fed(port));
     let held = fed("start") + 4 * fed("mask") + 2 * fed("given");
-    let memory = part.as_ref().map_or(0, |part| memory(part, patches, texts.len(), held));
-    let weights = part.map_or_else(Vec::new, |part| part.planned_weights());
+    let mut tokens = patches.clips.iter().map(ClipFact::tokens);
+    let tokens = tokens.try_fold(0_usize, |all, tokens| Some(all.saturating_add(tokens?)));
+    // Of clips that are not known nothing is said of what they need.
+    let part = part.zip(tokens);
+    let (texts, beside) = (texts.len(), (held, cache.map(|cache| cache.kind)));
+    let memory = part.as_ref().map_or(0, |(part, tokens)| memory(part, *tokens, texts, beside));
+    let weights = part.map_or_else(Vec::new, |(part, _)| part.planned_weights());
     review.finish(StepInfo {
         outputs: vec![clean.map_or(Fact::Unknown, Fact::typed), trace],
         memory,
         weights,
         optional: of_previews(services, &patches.clips),
+        warnings: warnings.into_iter().collect(),
         ..StepInfo::default()
     })
+}
+
+/// The step cache that is asked for, if one is and the transformer has it.
+fn infer_cache(
+    review: &mut InferCx<'_>,
+    facts: &Facts,
+    part: Option<&DitHandle>,
+    patches: &PatchesFact,
+) -> Option<CacheChoice> {
+    let (threshold, kind) = (facts.real("cache")?, facts.text("cache_kind")?);
+    let clips: Vec<Clip> = patches.clips.iter().map(ClipFact::clip).collect::<Option<_>>()?;
+    review.take(CacheChoice::new(part?, threshold, kind, &clips)).flatten()
 }
 
 /// Holds what is given against its clips.
@@ -217,10 +256,16 @@ fn infer_known(
     if let Some(start) = review.known::<Patches>("start") {
         review.take(check_start(&start, patches));
     }
-    let fed = |port: &str| !named_facts(facts, port).is_empty();
-    review.take(check_fed(fed("start"), facts.real("strength"), fed("mask"), fed("known")));
     review_items::<Mask>(review, facts, ("mask", "mask"), patches, check_mask);
     review_items::<Latent>(review, facts, ("known", "latent"), patches, check_known);
+    infer_start(review, facts, steps)
+}
+
+/// Holds what is asked of a start against each other; gives the steps that are run, if they are
+/// known.
+fn infer_start(review: &mut InferCx<'_>, facts: &Facts, steps: Option<usize>) -> Option<usize> {
+    let fed = |port: &str| !named_facts(facts, port).is_empty();
+    review.take(check_fed(fed("start"), facts.real("strength"), fed("mask"), fed("known")));
     let (steps, strength) = (steps?, facts.real("strength")?);
     review.take(skipped(steps, strength)).map(|skipped| steps - skipped)
 }
@@ -231,7 +276,7 @@ fn review_items<T: ValueType>(
     facts: &Facts,
     (port, noun): (&str, &str),
     patches: &PatchesFact,
-    check: impl Fn(&T::Fact, &Clip, [usize; 3]) -> Result<(), PlanError>,
+    check: impl Fn(&T::Fact, &ClipFact, [usize; 3]) -> Result<(), PlanError>,
 ) {
     let items = named_facts(facts, port);
     if items.is_empty() {
@@ -281,7 +326,7 @@ fn check_fed(start: bool, strength: Option<f64>, mask: bool, known: bool) -> Res
 }
 
 /// The weights that previews are drawn with: the decoder of the first clip's latent space.
-fn of_previews(services: &Services, clips: &[Clip]) -> Vec<PlannedWeights> {
+fn of_previews(services: &Services, clips: &[ClipFact]) -> Vec<PlannedWeights> {
     let space = clips.first().and_then(|clip| clip.space.as_ref());
     let models = services.find::<Models>();
     let part = models.and_then(|models| models.of_space(space?));
@@ -376,7 +421,7 @@ fn check_guidance_low(part: &DitHandle, is_fed: bool) -> Result<(), PlanError> {
     }
 }
 
-fn check_patches(part: &DitHandle, clips: &[Clip], patch: [usize; 3]) -> Result<(), PlanError> {
+fn check_patches(part: &DitHandle, clips: &[ClipFact], patch: [usize; 3]) -> Result<(), PlanError> {
     let inputs = part.spec.inputs();
     if patch_tuple(patch) != inputs.patch {
         let (found, own) = (patch, inputs.patch);
@@ -399,29 +444,32 @@ fn check_patches(part: &DitHandle, clips: &[Clip], patch: [usize; 3]) -> Result<
 
 fn trace_fact(patches: &PatchesFact, steps: usize) -> Fact {
     let [pt, ph, pw] = patches.patch;
-    let shape = match patches.clips.as_slice() {
-        [clip] => {
-            let [t, h, w] = clip.grid;
-            vec![steps, clip.channels, t * pt, h * ph, w * pw]
-        }
+    let shape: Option<Vec<usize>> = match patches.clips.as_slice() {
+        [clip] => [Some(steps)].into_iter().chain(clip.shape(patches.patch)).collect(),
         clips => {
             let channels = clips.first().map_or(0, |clip| clip.channels);
-            vec![steps, clips.iter().map(Clip::tokens).sum(), channels * pt * ph * pw]
+            let tokens = clips.iter().map(ClipFact::tokens).sum::<Option<usize>>();
+            tokens.map(|tokens| vec![steps, tokens, channels * pt * ph * pw])
         }
     };
-    Fact::typed(TensorFact { shape, dtype: DType::F32 })
+    shape.map_or(Fact::Unknown, |shape| Fact::typed(TensorFact { shape, dtype: DType::F32 }))
 }
 
 /// Bytes while sampling: the weights, and what a run of this size needs.
 ///
 /// `held` is how many tensors of the latents' size are kept beside them.
-fn memory(part: &DitHandle, patches: &PatchesFact, texts: usize, held: usize) -> u64 {
-    let tokens = patches.clips.iter().map(Clip::tokens).fold(0, usize::saturating_add);
+fn memory(
+    part: &DitHandle,
+    tokens: usize,
+    texts: usize,
+    (held, step_cache): (usize, Option<StepCacheKind>),
+) -> u64 {
     let size = RunSize {
         tokens,
         tokens_at_once: if clips::batched(tokens) { 2 * tokens } else { tokens },
         texts,
         number: part.dtype.size_in_bytes(),
+        step_cache,
     };
     let extra = f32_bytes(&[tokens, part.spec.inputs().extra_width()]);
     let held = f32_bytes(&[held, tokens, part.spec.inputs().patch_width()]);
@@ -432,10 +480,11 @@ fn memory(part: &DitHandle, patches: &PatchesFact, texts: usize, held: usize) ->
 fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let part = inputs.part::<DitHandle>("dit")?;
     let patches = inputs.value::<Patches>("patches")?;
-    check_patches(&part, &patches.clips, patches.patch).map_err(refuse)?;
+    let known = patches.fact();
+    check_patches(&part, &known.clips, patches.patch).map_err(refuse)?;
     let names = inputs.items("text");
     let names: Vec<Option<&str>> = names.iter().map(|(name, _)| name.as_deref()).collect();
-    let of_clip = texts_of_clips(&names, &patches.clips).map_err(refuse)?;
+    let of_clip = texts_of_clips(&names, &known.clips).map_err(refuse)?;
     let leading = Leading {
         given: givens(&part, inputs, &patches)?,
         control: controls(&part, inputs, &patches)?,
@@ -445,6 +494,8 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
         check_image(&part, Some(image.fact().shape)).map_err(refuse)?;
     }
     check_guidance_low(&part, inputs.get("guidance_low").is_some()).map_err(refuse)?;
+    let (threshold, kind) = (inputs.real("cache")?, inputs.text("cache_kind")?);
+    let cache = CacheChoice::new(&part, threshold, kind, &patches.clips).map_err(refuse)?;
     let (kind, schedule) = schedule(&part, inputs)?;
     let (schedule, start) = started(cx, inputs, &patches, schedule)?;
     let known = known_part(cx, inputs, &patches, start.as_ref())?;
@@ -452,6 +503,7 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let texts = inputs.list::<Conditioning>("text")?.into_iter();
     let texts = texts.map(|(_, text)| Text::new(&text, image.as_deref())).collect();
     let packed = Packed::new(&part, &patches, (texts, of_clip), (&leading, cx.device()))?;
+    let packed = packed.with_cache(cache);
     let stepper = Solver::new(kind, schedule, part.spec.scheduler());
     let run = Run { patches: &patches, start, known, seed: inputs.int("seed")? };
     let (x, trace) = denoise(cx, packed, stepper, guiders(&part, inputs)?, run)?;
@@ -489,14 +541,15 @@ fn givens(
 ) -> Result<Vec<Option<Arc<Given>>>> {
     let given = inputs.list::<Given>("given")?;
     let names: Vec<Option<&str>> = given.iter().map(|(name, _)| name.as_deref()).collect();
-    let of_clips = givens_of_clips(&names, &patches.clips).map_err(refuse)?;
+    let known = patches.fact();
+    let of_clips = givens_of_clips(&names, &known.clips).map_err(refuse)?;
     check_all_given(part, &of_clips).map_err(refuse)?;
-    let of_clip = |(clip, of): (&Clip, Option<usize>)| {
+    let of_clip = |(clip, of): (&ClipFact, Option<usize>)| {
         let Some(given) = of.map(|of| &given[of].1) else { return Ok(None) };
         check_given(part, clip, patches.patch, &given.fact()).map_err(refuse)?;
         Ok(Some(Arc::clone(given)))
     };
-    patches.clips.iter().zip(of_clips).map(of_clip).collect()
+    known.clips.iter().zip(of_clips).map(of_clip).collect()
 }
 
 /// The levels to walk down and how.
@@ -557,20 +610,21 @@ fn of_clips<T: ValueType>(
     inputs: &Inputs<'_>,
     (port, noun): (&str, &str),
     patches: &Patches,
-    check: impl Fn(&T::Fact, &Clip, [usize; 3]) -> Result<(), PlanError>,
+    check: impl Fn(&T::Fact, &ClipFact, [usize; 3]) -> Result<(), PlanError>,
 ) -> Result<Option<Vec<Arc<T>>>> {
     let items = inputs.list::<T>(port)?;
     if items.is_empty() {
         return Ok(None);
     }
     let names: Vec<Option<&str>> = items.iter().map(|(name, _)| name.as_deref()).collect();
-    let of_clip = items_of_clips(port, noun, &names, &patches.clips).map_err(refuse)?;
-    let item = |(clip, index): (&Clip, usize)| {
+    let known = patches.fact();
+    let of_clip = items_of_clips(port, noun, &names, &known.clips).map_err(refuse)?;
+    let item = |(clip, index): (&ClipFact, usize)| {
         let item = &items[index].1;
         check(&item.fact(), clip, patches.patch).map_err(refuse)?;
         Ok(Arc::clone(item))
     };
-    patches.clips.iter().zip(of_clip).map(item).collect::<Result<_>>().map(Some)
+    known.clips.iter().zip(of_clip).map(item).collect::<Result<_>>().map(Some)
 }
 
 /// What a run begins with.
@@ -645,6 +699,9 @@ fn denoise(
     }
     let x = packed.placed(&x)?;
     check_finite(&x)?;
+    if let Some((reused, of)) = packed.reused() {
+        cx.note(format!("step cache: {reused} of {of} passes were reused"));
+    }
     let trace = cx.wants(1).then(|| Tensor::stack(&trace, 0)).transpose()?; // [steps, …]
     Ok((x, trace))
 }

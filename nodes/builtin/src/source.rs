@@ -1,4 +1,5 @@
-//! Where a model comes from: the binary, a folder, or the local Hugging Face cache.
+//! Where a model comes from: the binary, a folder, or the local Hugging Face cache. Nothing is
+//! fetched: what is not there is told with the command that fetches it.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -6,18 +7,131 @@ use kino_models::ModelFolder;
 use kino_models::checkpoint::part_names;
 use kino_node::FilePolicy;
 use kino_port::PlanError;
+use kino_world::FolderOfKind;
+use kino_world::hub::{HubCache, HubModel, NotInCache};
 
 use crate::error::at_input;
 
 /// The prefix of models inside the binary.
 const EMBEDDED: &str = "embedded:";
-/// The prefix of models in the local Hugging Face cache.
-const HUB: &str = "hub:";
 
-/// Folders in which models lie: a relative path that leads to nothing beside the graph is looked
-/// for in each, in order. An engine has them as a service of its nodes.
+/// Where models lie: a relative path that leads to nothing beside the graph is looked for in each,
+/// in order. An engine has them as a service of its nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ModelFolders(pub Vec<PathBuf>);
+pub struct ModelFolders(pub Vec<ModelPlace>);
+
+/// A folder in which models lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelPlace {
+    /// Models in the diffusers layout, files, and folders of kinds such as ComfyUI's `models/` has.
+    Root(PathBuf),
+    /// Files of one kind.
+    Kind(FolderOfKind),
+}
+
+impl ModelFolders {
+    /// Folders of models, in this order.
+    pub fn of(roots: impl IntoIterator<Item = PathBuf>) -> Self {
+        ModelFolders(roots.into_iter().map(ModelPlace::Root).collect())
+    }
+
+    /// The folders that hold all kinds.
+    pub fn roots(&self) -> impl Iterator<Item = &Path> {
+        self.0.iter().filter_map(|place| match place {
+            ModelPlace::Root(folder) => Some(folder.as_path()),
+            ModelPlace::Kind(_) => None,
+        })
+    }
+
+    /// The folders in which files of these kinds may lie.
+    fn of_kinds(&self, kinds: &[&str]) -> Vec<PathBuf> {
+        let within = |place: &ModelPlace| match place {
+            ModelPlace::Root(root) => {
+                let inner = kinds.iter().map(|kind| root.join(kind));
+                std::iter::once(root.clone()).chain(inner).collect()
+            }
+            ModelPlace::Kind(FolderOfKind { kind, folder }) if kinds.contains(&kind.as_str()) => {
+                vec![folder.clone()]
+            }
+            ModelPlace::Kind(_) => Vec::new(),
+        };
+        self.0.iter().flat_map(within).collect()
+    }
+
+    /// The files of these kinds that a graph may mean by a path, without those that are one file by
+    /// another name; the first counts.
+    fn candidates(&self, path: &str, kinds: &[&str]) -> Vec<PathBuf> {
+        if !is_inside(path) {
+            return Vec::new();
+        }
+        let places = self.of_kinds(kinds).into_iter().map(|folder| folder.join(path));
+        let mut real: Vec<PathBuf> = Vec::new();
+        let is_new = |place: &PathBuf| match place.canonicalize() {
+            Ok(place) if !real.contains(&place) => {
+                real.push(place);
+                true
+            }
+            _ => false,
+        };
+        places.filter(|place| place.is_file()).filter(is_new).collect()
+    }
+
+    /// Finds a file of these kinds that a graph names at `port`; none where there is none.
+    ///
+    /// # Errors
+    /// When it may not be read.
+    pub(crate) fn find(
+        &self,
+        (port, path): (&'static str, &str),
+        kinds: &[&str],
+        policy: &FilePolicy,
+    ) -> Result<Option<PathBuf>, PlanError> {
+        let found = self.candidates(path, kinds).into_iter().next();
+        if let Some(found) = &found {
+            policy.check_model(found).map_err(at_input(port))?;
+        }
+        Ok(found)
+    }
+
+    /// That several files of these kinds have the name that a graph gives at `port`, and which of
+    /// them is taken.
+    pub(crate) fn doubled(&self, (port, path): (&str, &str), kinds: &[&str]) -> Option<PlanError> {
+        let candidates = self.candidates(path, kinds);
+        let [taken, other, ..] = candidates.as_slice() else { return None };
+        let (taken, other) = (taken.display(), other.display());
+        let message = format!("two models are called {path}: {taken} is taken, not {other}");
+        Some(PlanError::at(port, message).hint("its whole path names one of them for certain"))
+    }
+
+    /// What a message says of where a file of these kinds was looked for; empty where nowhere.
+    pub(crate) fn looked(&self, path: &str, kinds: &[&str]) -> String {
+        if !is_inside(path) || self.0.is_empty() {
+            return String::new();
+        }
+        let mut known: Vec<String> = self.roots().map(|root| root.display().to_string()).collect();
+        if !known.is_empty() && !kinds.is_empty() {
+            let last = known.pop().unwrap_or_default();
+            known.push(format!("{last} and there in {}", kinds.join(", ")));
+        }
+        let of_kind = self.0.iter().filter_map(|place| match place {
+            ModelPlace::Kind(of) if kinds.contains(&of.kind.as_str()) => {
+                Some(of.folder.display().to_string())
+            }
+            _ => None,
+        });
+        known.extend(of_kind);
+        match known.is_empty() {
+            true => String::new(),
+            false => format!("; looked for in {}, too", known.join(", ")),
+        }
+    }
+}
+
+/// Whether a path leads to nothing outside of the folder that it is looked for in.
+fn is_inside(path: &str) -> bool {
+    let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+    !path.is_empty() && Path::new(path).components().all(plain)
+}
 
 /// A model's files, wherever they lie.
 pub(crate) enum ModelSource {
@@ -47,10 +161,18 @@ impl ModelSource {
                     .hint("there is one: embedded:shapes")),
             };
         }
-        if let Some(repository) = source.strip_prefix(HUB) {
-            let folder = hub_folder(repository, &hub_cache())?;
-            policy.check_model(&folder).map_err(at_input("source"))?;
-            return Ok(ModelSource::Folder(folder));
+        if let Some(model) = hub_model("source", source)? {
+            if model.file.is_some() {
+                let message = format!("{source} is a file, not a model");
+                let hint = format!(
+                    "name it for its part, as `transformer` or `vae`; {} is the model",
+                    model.whole().source()
+                );
+                return Err(PlanError::at("source", message).hint(hint));
+            }
+            let found = HubCache::of_environment().find(&model).map_err(not_in_cache("source"))?;
+            policy.check_model(&found.folder).map_err(at_input("source"))?;
+            return Ok(ModelSource::Folder(found.folder));
         }
         let folder = graph.join(source);
         // Before anything is said of what lies there.
@@ -58,22 +180,16 @@ impl ModelSource {
         if folder.is_dir() {
             return Ok(ModelSource::Folder(folder));
         }
-        let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
         // What leads out of a folder of models is none of its models.
-        let is_inside = !source.is_empty() && Path::new(source).components().all(plain);
-        let mut others = models.0.iter().filter(|_| is_inside).map(|models| models.join(source));
-        if let Some(found) = others.find(|folder| folder.is_dir()) {
+        let inside = models.roots().filter(|_| is_inside(source));
+        if let Some(found) = inside.map(|root| root.join(source)).find(|folder| folder.is_dir()) {
             policy.check_model(&found).map_err(at_input("source"))?;
             return Ok(ModelSource::Folder(found));
         }
-        let known: Vec<_> = models.0.iter().map(|folder| folder.display().to_string()).collect();
-        let looked = match is_inside && !known.is_empty() {
-            true => format!("; looked for in {}, too", known.join(", ")),
-            false => String::new(),
-        };
         let hint = format!(
             "a model is a folder in the diffusers layout (relative to the graph, or to a folder of \
-             the setting `models`), embedded:shapes, or hub:OWNER/NAME{looked}"
+             the setting `models`), embedded:shapes, or hf:OWNER/NAME{}",
+            models.looked(source, &[])
         );
         let found = if folder.exists() { "is a file" } else { "does not exist" };
         let message = format!("{} {found}", folder.display());
@@ -101,6 +217,14 @@ impl ModelSource {
         let listed = listed.map_err(|error| PlanError::at("source", error.to_string()))?;
         let check = |file: &String| policy.check_model(&folder.join(file));
         listed.iter().try_for_each(check).map_err(at_input("source"))
+    }
+
+    /// The command that completes the model, where it is one of the hub that lacks files.
+    pub(crate) fn how_to_complete(&self) -> Option<String> {
+        match self {
+            ModelSource::Folder(folder) => how_to_complete(folder),
+            ModelSource::Embedded(_) => None,
+        }
     }
 
     /// Where they lie, whatever name leads there.
@@ -152,8 +276,20 @@ pub(crate) struct RequestLocation {
     files: Vec<(&'static str, PathBuf)>,
 }
 
+/// What ComfyUI calls the folders in which the files lie that nodes read.
+pub const MODEL_KINDS: [&str; 8] = [
+    "diffusion_models",
+    "unet",
+    "vae",
+    "text_encoders",
+    "clip",
+    "clip_vision",
+    "loras",
+    "upscale_models",
+];
+
 /// The folders of ComfyUI in which files of a part lie, inside a folder of models.
-fn folders_of(part: &str) -> &'static [&'static str] {
+pub(crate) fn folders_of(part: &str) -> &'static [&'static str] {
     match part {
         part_names::VAE => &["vae"],
         part_names::TEXT_ENCODER => &["text_encoders", "clip"],
@@ -162,8 +298,8 @@ fn folders_of(part: &str) -> &'static [&'static str] {
     }
 }
 
-/// Finds a file that a graph names for a part at a port: relative to `graph`, then to the folders
-/// of `models` and what ComfyUI calls the folders inside them.
+/// Finds a file that a graph names for a part at a port: in the local Hugging Face cache, relative
+/// to `graph`, or in the folders of `models` and what ComfyUI calls the folders inside them.
 ///
 /// # Errors
 /// When there is none; the error says where it was looked for.
@@ -174,31 +310,64 @@ pub(crate) fn find_part(
     models: &ModelFolders,
     policy: &FilePolicy,
 ) -> Result<PathBuf, PlanError> {
+    if let Some(found) = hub_file(port, path, policy)? {
+        return Ok(found);
+    }
     let own = graph.join(path);
     policy.check_model(&own).map_err(at_input(port))?;
     if own.exists() {
         return Ok(own);
     }
-    let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
-    let is_inside = !path.is_empty() && Path::new(path).components().all(plain);
-    let inside = [""].iter().chain(folders_of(part));
-    let folders = models.0.iter().filter(|_| is_inside);
-    let mut others =
-        folders.flat_map(|models| inside.clone().map(move |inner| models.join(inner).join(path)));
-    if let Some(found) = others.find(|place| place.is_file()) {
-        policy.check_model(&found).map_err(at_input(port))?;
+    if let Some(found) = models.find((port, path), folders_of(part), policy)? {
         return Ok(found);
     }
-    let known: Vec<_> = models.0.iter().map(|folder| folder.display().to_string()).collect();
-    let mut hint = "it is a safetensors or GGUF file, relative to the graph or to a folder of the \
-                    setting `models`"
-        .to_owned();
-    if is_inside && !known.is_empty() {
-        let inner = folders_of(part).join(", ");
-        hint += &format!("; looked for in {} and there in {inner}, too", known.join(", "));
-    }
+    let hint = format!(
+        "it is a safetensors or GGUF file, relative to the graph or to a folder of the setting \
+         `models`, or hf:OWNER/NAME/PATH{}",
+        models.looked(path, folders_of(part))
+    );
     let message = format!("{} does not exist", own.display());
     Err(PlanError::at(port, message).hint(hint).of_machine())
+}
+
+/// The model of the hub that a text names; none where it names something else.
+fn hub_model(port: &str, text: &str) -> Result<Option<HubModel>, PlanError> {
+    let model = HubModel::of_source(text).transpose();
+    model.map_err(|message| {
+        PlanError::at(port, message).hint("for example hf:Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
+    })
+}
+
+/// The file in the local Hugging Face cache that a graph names at `port`; none where it names
+/// something else.
+///
+/// # Errors
+/// When it is not there, or may not be read.
+pub(crate) fn hub_file(
+    port: &'static str,
+    text: &str,
+    policy: &FilePolicy,
+) -> Result<Option<PathBuf>, PlanError> {
+    let Some(model) = hub_model(port, text)? else { return Ok(None) };
+    let Some(file) = &model.file else {
+        let message = format!("{text} is a whole model, and a file is needed here");
+        let hint = format!("name the file: {text}/PATH; `kino models show {text}` lists them");
+        return Err(PlanError::at(port, message).hint(hint));
+    };
+    let path = HubCache::of_environment().find_file(&model, file).map_err(not_in_cache(port))?;
+    policy.check_model(&path).map_err(at_input(port))?;
+    Ok(Some(path))
+}
+
+fn not_in_cache(port: &str) -> impl Fn(NotInCache) -> PlanError + use<'_> {
+    move |NotInCache { message, hint }| PlanError::at(port, message).hint(hint).of_machine()
+}
+
+/// The command that completes a model of the hub, where its folder lacks something.
+pub(crate) fn how_to_complete(folder: &Path) -> Option<String> {
+    let (cache, snapshot) = HubCache::of_snapshot(folder)?;
+    let gaps = cache.gaps(&snapshot);
+    (!gaps.is_empty()).then(|| cache.how_to_get(&snapshot.model, &gaps))
 }
 
 /// Where a model lies: a folder, or a name in the binary.
@@ -213,86 +382,25 @@ pub(crate) enum ModelLocation {
 /// Where on disk something lies that a graph in the folder `graph` reads: a file, or the folder of
 /// a model. None for what is inside the binary, and for repositories that are not there.
 pub fn path_of_read(read: &str, graph: &Path, models: &ModelFolders) -> Option<PathBuf> {
-    match ModelSource::find(read, graph, models, &FilePolicy::default()) {
+    let anything = FilePolicy::default();
+    if let Ok(Some(file)) = hub_file("source", read, &anything) {
+        return Some(file);
+    }
+    match ModelSource::find(read, graph, models, &anything) {
         Ok(ModelSource::Folder(folder)) => Some(folder),
         Ok(ModelSource::Embedded(_)) => None,
-        Err(_) if read.starts_with(EMBEDDED) || read.starts_with(HUB) => None,
+        Err(_) if read.starts_with(EMBEDDED) || HubModel::is_one(read) => None,
         Err(_) => {
-            let parts = [
-                part_names::TRANSFORMER,
-                part_names::TEXT_ENCODER,
-                part_names::VAE,
-                part_names::IMAGE_ENCODER,
-            ];
-            let anywhere = FilePolicy::default();
-            let find = |part| find_part(("source", part), read, graph, models, &anywhere).ok();
-            Some(parts.into_iter().find_map(find).unwrap_or_else(|| graph.join(read)))
+            let own = graph.join(read);
+            let others = || models.candidates(read, &MODEL_KINDS).into_iter().next();
+            Some(if own.exists() { own } else { others().unwrap_or(own) })
         }
     }
-}
-
-/// The folder of the local Hugging Face cache, as `huggingface_hub` finds it.
-fn hub_cache() -> PathBuf {
-    let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let home = || std::env::home_dir().unwrap_or_default();
-    var("HF_HUB_CACHE").unwrap_or_else(|| {
-        let cache = || var("XDG_CACHE_HOME").unwrap_or_else(|| home().join(".cache"));
-        var("HF_HOME").unwrap_or_else(|| cache().join("huggingface")).join("hub")
-    })
-}
-
-/// The newest snapshot of `OWNER/NAME` (or of `OWNER/NAME@REVISION`) in the cache.
-fn hub_folder(repository: &str, cache: &Path) -> Result<PathBuf, PlanError> {
-    let (name, revision) = repository.split_once('@').unwrap_or((repository, "main"));
-    let plain = |part: &str| {
-        !part.is_empty()
-            && !part.starts_with('.')
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-    };
-    let parts: Vec<&str> = name.split('/').collect();
-    let [owner, model] = parts[..] else { return Err(not_a_repository(repository)) };
-    if ![owner, model, revision].into_iter().all(plain) {
-        return Err(not_a_repository(repository));
-    }
-    let folder = cache.join(format!("models--{owner}--{model}"));
-    let commit = kino_world::read_text(&folder.join("refs").join(revision), 1 << 10);
-    let commit = commit.as_deref().map_or(revision, str::trim);
-    let snapshot = folder.join("snapshots").join(commit);
-    if plain(commit) && snapshot.is_dir() {
-        return Ok(snapshot);
-    }
-    let message = format!("{name} is not in the local Hugging Face cache {}", cache.display());
-    let at = if revision == "main" { String::new() } else { format!(" --revision {revision}") };
-    let hint = format!("get it with: hf download {name}{at}");
-    Err(PlanError::at("source", message).hint(hint).of_machine())
-}
-
-fn not_a_repository(found: &str) -> PlanError {
-    PlanError::at("source", format!("expected hub:OWNER/NAME, found hub:{found}"))
-        .hint("for example hub:Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn cache(name: &str) -> PathBuf {
-        let folder = std::env::temp_dir().join(format!("kino-hub-{}-{name}", std::process::id()));
-        let model = folder.join("models--Wan-AI--Tiny");
-        std::fs::create_dir_all(model.join("snapshots/abc123")).unwrap();
-        std::fs::create_dir_all(model.join("refs")).unwrap();
-        std::fs::write(model.join("refs/main"), "abc123\n").unwrap();
-        folder
-    }
-
-    #[test]
-    fn a_model_in_the_cache_is_found_by_its_snapshot() {
-        let cache = cache("found");
-        let expected = cache.join("models--Wan-AI--Tiny/snapshots/abc123");
-        assert_eq!(hub_folder("Wan-AI/Tiny", &cache), Ok(expected.clone()));
-        assert_eq!(hub_folder("Wan-AI/Tiny@abc123", &cache), Ok(expected));
-        std::fs::remove_dir_all(cache).unwrap();
-    }
 
     #[test]
     fn what_is_read_lies_beside_the_graph_unless_it_is_embedded() {
@@ -312,7 +420,7 @@ mod tests {
         for name in ["deep/graph/tiny", "one/tiny", "two/tiny", "two/large", "secret"] {
             std::fs::create_dir_all(at(name)).unwrap();
         }
-        let models = ModelFolders(vec![at("one"), at("two")]);
+        let models = ModelFolders::of([at("one"), at("two")]);
         let (graph, anywhere) = (at("deep/graph"), FilePolicy::default());
         let find = |source: &str| match ModelSource::find(source, &graph, &models, &anywhere) {
             Ok(ModelSource::Folder(folder)) => Ok(folder),
@@ -335,15 +443,52 @@ mod tests {
     }
 
     #[test]
-    fn a_model_that_is_not_there_can_be_fetched() {
-        let cache = cache("absent");
-        let error = hub_folder("Wan-AI/Other", &cache).unwrap_err();
-        assert!(error.message.starts_with("Wan-AI/Other is not in the local Hugging Face cache"));
-        assert_eq!(error.hint.as_deref(), Some("get it with: hf download Wan-AI/Other"));
-        for wrong in ["Tiny", "a/b/c", "../Tiny", "a/..", "", "a/b@../../x"] {
-            let error = hub_folder(wrong, &cache).unwrap_err();
-            assert_eq!(error.message, format!("expected hub:OWNER/NAME, found hub:{wrong}"));
+    fn of_two_files_of_one_name_the_first_is_taken_and_the_other_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for name in ["one/vae", "one/loras", "two", "extra"] {
+            std::fs::create_dir_all(at(name)).unwrap();
         }
-        std::fs::remove_dir_all(cache).unwrap();
+        for name in ["one/vae/a.safetensors", "two/a.safetensors", "extra/b.safetensors"] {
+            std::fs::write(at(name), name).unwrap();
+        }
+        let extra = FolderOfKind { kind: "vae".into(), folder: at("extra") };
+        let mut models = ModelFolders::of([at("one"), at("two")]);
+        models.0.push(ModelPlace::Kind(extra));
+        let find = |path: &str, kinds: &[&str]| {
+            models.find(("vae", path), kinds, &FilePolicy::default()).unwrap()
+        };
+        let doubled = |path: &str| models.doubled(("vae", path), &["vae"]);
+        assert_eq!(find("a.safetensors", &["vae"]), Some(at("one/vae/a.safetensors")));
+        let told = doubled("a.safetensors").unwrap().message;
+        let (taken, other) = (at("one/vae/a.safetensors"), at("two/a.safetensors"));
+        let expected = format!(
+            "two models are called a.safetensors: {} is taken, not {}",
+            taken.display(),
+            other.display()
+        );
+        assert_eq!(told, expected);
+        // A link to the same file is no other.
+        std::fs::remove_file(&other).unwrap();
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(&taken, &other).unwrap();
+        assert!(doubled("a.safetensors").is_none());
+        assert_eq!(find("b.safetensors", &["vae"]), Some(at("extra/b.safetensors")));
+        assert!(find("b.safetensors", &["loras"]).is_none());
+        assert!(find("../extra/b.safetensors", &["vae"]).is_none());
+    }
+
+    #[test]
+    fn a_file_of_the_hub_is_no_model_and_a_model_no_file() {
+        let find = |source: &str| {
+            let none = ModelFolders::default();
+            ModelSource::find(source, Path::new(""), &none, &FilePolicy::default()).err().unwrap()
+        };
+        let told = find("hf:a/b/vae.safetensors");
+        assert_eq!(told.message, "hf:a/b/vae.safetensors is a file, not a model");
+        let told = hub_file("vae", "hf:a/b", &FilePolicy::default()).unwrap_err();
+        assert_eq!(told.message, "hf:a/b is a whole model, and a file is needed here");
+        assert_eq!(find("hf:../b").message, "expected hf:OWNER/NAME, found hf:../b");
+        assert!(hub_file("vae", "vae.safetensors", &FilePolicy::default()).unwrap().is_none());
     }
 }

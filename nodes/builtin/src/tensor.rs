@@ -47,7 +47,7 @@ pub(crate) static WRITE: NodeDef = NodeDef {
         version: Cow::Borrowed("1"),
         about: Cow::Borrowed(WRITE_ABOUT),
         inputs: ports![
-            list("tensors", PortType::Tensor).about(
+            list("tensors", PortType::Tensor).named().about(
                 "A map from names to whatever holds a tensor: latents, frames, patches, embeddings."
             ),
             path_port("path")

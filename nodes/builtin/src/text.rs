@@ -54,10 +54,14 @@ fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
         part.spec.outputs().iter().map(|spec| (spec.name.to_string(), spec.shape())).collect();
     let results: u64 = embeddings.iter().map(|(_, shape)| f32_bytes(shape)).sum();
     let memory = part.weight_bytes().saturating_add(part.spec.memory(part.dtype));
-    let texts = ["prompt", "negative"].map(|port| Some((port, facts.text(port)?)));
-    let warnings = texts.into_iter().flatten().flat_map(|(port, text)| lost(&part, port, text));
+    let mut warnings = Vec::new();
+    for (port, text) in ["prompt", "negative"].map(|port| (port, facts.text(port))) {
+        let Some(text) = text else { continue };
+        let Some(lost) = review.take(lost(&part, port, text)) else { break };
+        warnings.extend(lost);
+    }
     review.finish(StepInfo {
-        warnings: warnings.collect(),
+        warnings,
         outputs: vec![Fact::typed(ConditioningFact { embeddings })],
         memory: memory.saturating_add(2 * results),
         weights: part.planned(Network::Whole, part.weight_bytes()),
@@ -65,12 +69,12 @@ fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
     })
 }
 
-/// What of a text the model will not read.
-fn lost(part: &TextHandle, port: &str, text: &str) -> Vec<PlanError> {
+/// What of a text the model will not read; or that its tokenizer cannot be read.
+fn lost(part: &TextHandle, port: &str, text: &str) -> Result<Vec<PlanError>, PlanError> {
     /// So much of what is lost is shown.
     const SHOWN: usize = 60;
-    // What is wrong with the tokenizer, loading it says.
-    let loss = part.spec.loss(&part.model.checkpoint, text).unwrap_or_default();
+    let loss = part.spec.loss(&part.model.checkpoint, text);
+    let loss = loss.map_err(|error| PlanError::at("encoder", error.to_string()))?;
     let mut lost = Vec::new();
     if !loss.cut.is_empty() {
         let begin: String = loss.cut.chars().take(SHOWN).collect();
@@ -95,7 +99,7 @@ fn lost(part: &TextHandle, port: &str, text: &str) -> Vec<PlanError> {
                     embedded:shapes";
         lost.push(PlanError::at(port, message).hint(hint));
     }
-    lost
+    Ok(lost)
 }
 
 fn encode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {

@@ -16,10 +16,12 @@ use kino_port::{
     optional, optional_list, ports, real,
 };
 
-use crate::infer::{InferCx, InferResult, f32_bytes, known, named_facts, refuse, takes_no_control};
+use crate::infer::{
+    InferCx, InferResult, f32_bytes_of, known, may_be, named_facts, refuse, shown, takes_no_control,
+};
 use crate::latent::{LONGEST_SIDE, check_frames, check_side};
 use crate::models::{DitHandle, Network, VaeHandle};
-use crate::vae::{Encoding, tile, tiles};
+use crate::vae::{Encoding, infer_pass, tile, tiles};
 
 /// What a clip follows beside its text.
 pub(crate) static VACE: NodeDef = NodeDef {
@@ -89,134 +91,107 @@ latent frames, h/s, w/s]`, s pixels to a latent pixel.\n\n\
 Example:\n    \"vace\": (op: \"vace\", in: {\"dit\": \"model.dit\", \"vae\": \"model.vae\", \
 \"video\": \"depth\", \"references\": [\"photo\"]}),";
 
-/// The size of a control.
+/// The size of a control, as far as it is known.
 #[derive(Debug, PartialEq, Eq)]
 struct Layout {
     /// Frames of the clip, and those that the video has.
-    frames: usize,
-    given: usize,
+    frames: Option<usize>,
+    given: Option<usize>,
     /// Height and width in pixels.
-    size: [usize; 2],
+    size: [Option<usize>; 2],
     /// Latent frames of the clip, and pictures before them.
-    latents: usize,
+    latents: Option<usize>,
     references: usize,
 }
 
 impl Layout {
     /// `[c, f, h, w]` of the control, the pictures included.
-    fn shape(&self, dit: &DitHandle, vae: &VaeHandle) -> [usize; 4] {
+    fn shape(&self, dit: &DitHandle, vae: &VaeHandle) -> [Option<usize>; 4] {
         let channels = dit.spec.inputs().extra.iter().map(|extra| extra.channels).sum();
         let spatial = vae.latents().spatial;
-        let frames = self.references.saturating_add(self.latents);
-        [channels, frames, self.size[0] / spatial, self.size[1] / spatial]
+        let [height, width] = self.size.map(|side| side.map(|side| side / spatial));
+        [Some(channels), self.latent_frames(), height, width]
+    }
+
+    /// Latent frames, those of the pictures included.
+    fn latent_frames(&self) -> Option<usize> {
+        self.latents.map(|latents| self.references.saturating_add(latents))
     }
 
     /// What the encoding needs of it.
-    fn sizes(&self, vae: &VaeHandle) -> channels::Sizes {
-        channels::Sizes {
-            frames: self.frames,
-            given: self.given,
-            size: self.size,
-            latents: self.latents,
+    fn sizes(&self, vae: &VaeHandle) -> Option<channels::Sizes> {
+        let [height, width] = self.size;
+        Some(channels::Sizes {
+            frames: self.frames?,
+            given: self.given?,
+            size: [height?, width?],
+            latents: self.latents?,
             spatial: vae.latents().spatial,
-        }
+        })
     }
 
     /// Frames that noise must stand for.
-    fn noise_frames(&self, vae: &VaeHandle) -> usize {
-        vae.latents().frames(self.references.saturating_add(self.latents))
+    fn noise_frames(&self, vae: &VaeHandle) -> Option<usize> {
+        self.latent_frames().map(|latents| vae.latents().frames(latents))
     }
 }
 
-/// What is asked for: everything but the frames themselves.
+/// What a number is that feeds an input, where something does, and it is known.
+type Wish = Option<Option<usize>>;
+
+/// What is asked for: everything but the frames themselves. What is not fed is none.
 struct Asked {
     video: Option<FramesFact>,
     mask: Option<MaskFact>,
-    /// Frames of each picture and its size, where it is known.
-    references: Vec<Option<FramesFact>>,
-    width: Option<usize>,
-    height: Option<usize>,
-    frames: Option<usize>,
+    /// Frames of each picture and its size.
+    references: Vec<FramesFact>,
+    width: Wish,
+    height: Wish,
+    frames: Wish,
 }
 
 impl Asked {
-    /// The size of the control, or every reason against it. None where it is not known yet.
-    fn layout(&self, dit: &DitHandle, vae: &VaeHandle) -> Result<Option<Layout>, Vec<PlanError>> {
+    /// The size of the control as far as it is known, or every reason against it.
+    fn layout(&self, dit: &DitHandle, vae: &VaeHandle) -> Result<Layout, Vec<PlanError>> {
         let mut errors = Vec::new();
-        let mut keep = |checked: Result<(), PlanError>| errors.extend(checked.err());
-        keep(check_dit(dit, vae));
+        errors.extend(check_dit(dit, vae).err());
         let video = self.video.as_ref();
-        let height = self.side("height", self.height, video.map(|video| video.height));
-        let width = self.side("width", self.width, video.map(|video| video.width));
-        let mut checked = |axis: &str, found: Result<usize, PlanError>| {
-            let side = found.and_then(|side| {
-                let port = if video.is_some() { "video" } else { axis };
-                check_side(vae, port, axis, side)?;
+        let mut side = |axis: &str, asked: Wish, of_video: Wish| {
+            let checked = side_of(axis, asked, of_video).and_then(|side| {
+                let port = if of_video.flatten().is_some() { "video" } else { axis };
+                side.map(|side| check_side(vae, port, axis, side)).transpose()?;
                 Ok(side)
             });
-            side.map_err(|error| errors.push(error)).ok()
+            checked.map_err(|error| errors.push(error)).ok().flatten()
         };
-        let size = (checked("height", height), checked("width", width));
-        let frames = self.frames();
-        let counted = match &frames {
-            Ok(Some(frames)) => {
-                let port = if self.frames.is_some() { "frames" } else { "video" };
-                check_frames(vae, port, *frames).map(Some)
-            }
-            Ok(None) => Ok(None),
-            Err(error) => Err(error.clone()),
-        };
-        let counted = counted.map_err(|error| errors.push(error)).ok().flatten();
+        let height = side("height", self.height, video.map(|video| video.height));
+        let width = side("width", self.width, video.map(|video| video.width));
+        let frames = self.frames().map_err(|error| errors.push(error)).ok().flatten();
+        let latents = frames.and_then(|frames| {
+            let port = if self.frames.is_some() { "frames" } else { "video" };
+            let latents = check_frames(vae, port, frames);
+            latents.map_err(|error| errors.push(error)).ok()
+        });
         errors.extend(self.check_mask().err());
-        if let (Some(height), Some(width)) = size {
-            let spatial = vae.latents().spatial;
-            errors.extend(self.check_references(dit, [height, width], spatial));
-        }
+        errors.extend(self.check_references(dit, height.zip(width), vae.latents().spatial));
         if !errors.is_empty() {
             return Err(errors);
         }
-        let (Ok(Some(frames)), Some(latents), (Some(height), Some(width))) =
-            (frames, counted, size)
-        else {
-            return Ok(None);
-        };
-        let given = match video {
-            Some(FramesFact { count: None, .. }) => return Ok(None),
-            Some(FramesFact { count: Some(count), .. }) => *count,
-            None => 0,
-        };
+        let given = video.map_or(Some(0), |video| video.count);
         let references = self.references.len();
-        Ok(Some(Layout { frames, given, size: [height, width], latents, references }))
-    }
-
-    /// A side of the clip: that of the video, unless there is none.
-    fn side(
-        &self,
-        axis: &str,
-        asked: Option<usize>,
-        of_video: Option<usize>,
-    ) -> Result<usize, PlanError> {
-        match (asked, of_video) {
-            (Some(asked), Some(found)) if asked != found => {
-                let message = format!("the {axis} of the video is {found}, not {asked}");
-                Err(PlanError::at(axis, message)
-                    .hint("a `frames.fit` node brings the video to the size of the clip"))
-            }
-            (None, None) => Err(size_is_missing(axis)),
-            (asked, of_video) => Ok(of_video.or(asked).unwrap_or_default()),
-        }
+        Ok(Layout { frames, given, size: [height, width], latents, references })
     }
 
     /// Frames of the clip, if they are known.
     fn frames(&self) -> Result<Option<usize>, PlanError> {
         let of_video = self.video.as_ref().map(|video| video.count);
         match (self.frames, of_video) {
-            (Some(frames), Some(Some(count))) if count > frames => {
+            (Some(Some(frames)), Some(Some(count))) if count > frames => {
                 let message = format!("a video of {count} frames for a clip of {frames}");
                 Err(PlanError::at("frames", message)
                     .hint("a `frames.trim` node takes a part of a video"))
             }
-            (Some(frames), _) => Ok(Some(frames)),
+            (Some(frames), _) => Ok(frames),
             (None, Some(count)) => Ok(count),
             (None, None) => Err(size_is_missing("frames")),
         }
@@ -229,15 +204,18 @@ impl Asked {
             return Err(PlanError::at("mask", "there is no video of which anything could stay")
                 .hint("feed `video`: outside the mask it stays"));
         };
-        let fits = video.count.is_none_or(|frames| count == 1 || count == frames);
-        if (height, width) == (video.height, video.width) && fits {
+        let fits = count == Some(1) || may_be([count], [video.count]);
+        if may_be([height, width], [video.height, video.width]) && fits {
             return Ok(());
         }
-        let (tall, wide) = (video.height, video.width);
+        let (tall, wide) = (shown(video.height), shown(video.width));
         let frames = video.count.map_or_else(String::new, |frames| format!(" or {frames}"));
         let message = format!(
-            "a mask has the size of the video, {wide}×{tall}, and 1{frames} frames, found \
-             {width}×{height} and {count}"
+            "a mask has the size of the video, {wide}×{tall}, and 1{frames} frames, found {}×{} \
+             and {}",
+            shown(width),
+            shown(height),
+            shown(count)
         );
         Err(PlanError::at("mask", message))
     }
@@ -246,7 +224,7 @@ impl Asked {
     fn check_references(
         &self,
         dit: &DitHandle,
-        size: [usize; 2],
+        size: Option<(usize, usize)>,
         spatial: usize,
     ) -> Vec<PlanError> {
         let wrong = |message: String| PlanError::at("references", message);
@@ -255,9 +233,13 @@ impl Asked {
                 wrong(format!("a picture is one frame, found {count}"))
                     .hint("a `frames.trim` node takes one of a clip"),
             ),
-            _ => reference::fitted([picture.height, picture.width], size, spatial).err().map(wrong),
+            _ => {
+                let ((high, wide), (height, width)) = picture.size().zip(size)?;
+                let fitted = reference::fitted([high, wide], [height, width], spatial);
+                fitted.err().map(wrong)
+            }
         };
-        let mut errors: Vec<_> = self.references.iter().flatten().filter_map(one).collect();
+        let mut errors: Vec<_> = self.references.iter().filter_map(one).collect();
         let (per_patch, count) = (dit.spec.inputs().patch.0, self.references.len());
         if !count.is_multiple_of(per_patch) {
             errors.push(wrong(format!(
@@ -269,18 +251,37 @@ impl Asked {
     }
 }
 
+/// A side of the clip, if it is known: that of the video, unless there is none.
+fn side_of(axis: &str, asked: Wish, of_video: Wish) -> Result<Option<usize>, PlanError> {
+    match (asked, of_video) {
+        (Some(Some(asked)), Some(Some(found))) if asked != found => {
+            let message = format!("the {axis} of the video is {found}, not {asked}");
+            Err(PlanError::at(axis, message)
+                .hint("a `frames.fit` node brings the video to the size of the clip"))
+        }
+        (None, None) => Err(size_is_missing(axis)),
+        (asked, of_video) => Ok(of_video.flatten().or(asked.flatten())),
+    }
+}
+
 fn size_is_missing(port: &str) -> PlanError {
     PlanError::at(port, format!("without a video, the {port} of the clip must be given"))
         .hint("feed `video`, or say `width`, `height` and `frames`")
 }
 
+fn reads_a_control(dit: &DitHandle) -> Result<(), PlanError> {
+    match dit.spec.inputs().given {
+        GivenInput::Control => Ok(()),
+        GivenInput::None | GivenInput::Tokens | GivenInput::Channels => {
+            Err(takes_no_control("dit"))
+        }
+    }
+}
+
 /// The transformer reads a control, and of this autoencoder.
 fn check_dit(dit: &DitHandle, vae: &VaeHandle) -> Result<(), PlanError> {
-    let inputs = dit.spec.inputs();
-    if inputs.given != GivenInput::Control {
-        return Err(takes_no_control("dit"));
-    }
-    let layout = vae.latents();
+    reads_a_control(dit)?;
+    let (inputs, layout) = (dit.spec.inputs(), vae.latents());
     let of = |name: &str| inputs.extra.iter().find(|extra| extra.name == name);
     let channels = |name: &str| of(name).map_or(0, |extra| extra.channels);
     let found = [layout.channels, layout.channels, layout.spatial.saturating_pow(2)];
@@ -301,45 +302,47 @@ fn check_dit(dit: &DitHandle, vae: &VaeHandle) -> Result<(), PlanError> {
 fn infer(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     let dit = review.part::<DitHandle>("dit");
-    let vae = review.part::<VaeHandle>("vae");
-    let (video, mask) = (review.known::<Frames>("video"), review.known::<Mask>("mask"));
+    let vae = review.vae(Network::Encoder);
+    let video = facts.is_fed("video").then(|| review.partly::<Frames>("video"));
+    let mask = facts.is_fed("mask").then(|| review.partly::<Mask>("mask"));
     let references = named_facts(facts, "references");
     let references = references
         .iter()
         .map(|(_, fact)| review.take(known::<Frames>("references", fact)).flatten())
+        .map(Option::unwrap_or_default)
         .collect();
-    let [width, height, frames] = ["width", "height", "frames"].map(|port| review.size(port));
-    let fed_unknown = |port: &str, known: bool| facts.is_fed(port) && !known;
-    let unknown = fed_unknown("video", video.is_some())
-        || [("width", width), ("height", height), ("frames", frames)]
-            .iter()
-            .any(|(port, known)| fed_unknown(port, known.is_some()));
-    let (Some(dit), Some(vae), false) = (dit, vae, unknown) else {
-        return review.finish(StepInfo::default());
+    let [width, height, frames] =
+        ["width", "height", "frames"].map(|port| facts.is_fed(port).then(|| review.size(port)));
+    let (dit, vae) = match (dit, vae) {
+        (Some(dit), Some(vae)) => (dit, vae),
+        (dit, _) => {
+            dit.and_then(|dit| review.take(reads_a_control(&dit)));
+            return review.finish(StepInfo::default());
+        }
     };
     let asked = Asked { video, mask, references, width, height, frames };
     let layout = match asked.layout(&dit, &vae) {
-        Ok(Some(layout)) => layout,
-        Ok(None) => return review.finish(StepInfo::default()),
+        Ok(layout) => layout,
         Err(errors) => {
             errors.into_iter().for_each(|error| review.error(error));
+            infer_pass(&mut review, &vae, Network::Encoder, None);
             return review.finish(StepInfo::default());
         }
     };
     let shape = layout.shape(&dit, &vae);
     let fact = ControlFact { shape, references: layout.references, space: Some(vae.space()) };
-    let clip = (layout.frames, layout.size);
-    let tile = tiles(&vae, review.size("tile").unwrap_or(0), Network::Encoder, clip);
-    let tile = review.take(tile).flatten();
-    let weights = vae.weight_bytes(Network::Encoder);
-    let pass = vae.spec.encode_memory(layout.frames, layout.size, tile);
-    let noise = Fact::Literal(Literal::Int(layout.noise_frames(&vae) as i128));
-    review.finish(StepInfo {
-        outputs: vec![Fact::typed(fact), noise],
-        memory: weights.saturating_add(pass).saturating_add(f32_bytes(&shape).saturating_mul(3)),
-        weights: vae.planned(Network::Encoder, weights),
-        ..StepInfo::default()
-    })
+    let clip = layout.sizes(&vae).map(|sizes| (sizes.frames, sizes.size));
+    let pass = infer_pass(&mut review, &vae, Network::Encoder, clip);
+    let noise = layout.noise_frames(&vae);
+    let noise = noise.map_or(Fact::Unknown, |frames| Fact::Literal(Literal::Int(frames as i128)));
+    let mut info = StepInfo { outputs: vec![Fact::typed(fact), noise], ..StepInfo::default() };
+    if let Some((_, pass)) = pass {
+        let weights = vae.weight_bytes(Network::Encoder);
+        let latents = f32_bytes_of(&shape).saturating_mul(3);
+        info.memory = weights.saturating_add(pass).saturating_add(latents);
+        info.weights = vae.planned(Network::Encoder, weights);
+    }
+    review.finish(info)
 }
 
 fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
@@ -348,28 +351,30 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let video = inputs.optional::<Frames>("video")?;
     let mask = inputs.optional::<Mask>("mask")?;
     let references = inputs.list::<Frames>("references")?;
-    let size = |port: &str| inputs.get(port).is_some().then(|| inputs.int(port)).transpose();
+    let size = |port: &str| -> Result<Wish> {
+        inputs.get(port).map(|_| inputs.int(port).map(Some)).transpose()
+    };
     let asked = Asked {
         video: video.as_ref().map(|video| video.fact()),
         mask: mask.as_ref().map(|mask| mask.fact()),
-        references: references.iter().map(|(_, picture)| Some(picture.fact())).collect(),
+        references: references.iter().map(|(_, picture)| picture.fact()).collect(),
         width: size("width")?,
         height: size("height")?,
         frames: size("frames")?,
     };
     let layout = asked.layout(&dit, &vae).map_err(|mut errors| refuse(errors.remove(0)))?;
-    let layout = layout.ok_or_else(|| refuse(size_is_missing("frames")))?;
+    let sizes = layout.sizes(&vae).ok_or_else(|| refuse(size_is_missing("frames")))?;
     cx.check_cancel()?;
-    let clip = (layout.frames, layout.size);
+    let clip = (sizes.frames, sizes.size);
     let tile = tiles(&vae, inputs.int("tile")?, Network::Encoder, clip).map_err(refuse)?;
     let encoder = Encoding::new(Arc::clone(&vae), tile);
     let pictures: Vec<_> = references.iter().map(|(_, picture)| &**picture).collect();
     let source = channels::Source { video: video.as_deref(), mask: mask.as_deref(), pictures };
-    let (order, sizes) = (&dit.spec.inputs().extra, layout.sizes(&vae));
+    let order = &dit.spec.inputs().extra;
     let tensor = channels::encode(cx, encoder, order, &sizes, &source)?;
     let (strength, references) = (inputs.real("strength")?, layout.references);
     let control = Control { tensor, references, strength, space: Some(vae.space()) };
     control.check()?;
-    let frames = Value::Int(layout.noise_frames(&vae) as i128);
-    Ok(vec![Some(Value::from(control)), Some(frames)])
+    let frames = layout.noise_frames(&vae).map(|frames| Value::Int(frames as i128));
+    Ok(vec![Some(Value::from(control)), frames])
 }

@@ -8,8 +8,8 @@ use candle_core::Tensor;
 use kino_models::model::FrameEncoder;
 use kino_models::tile::{Grid, Tile, TileJoin};
 use kino_node::{
-    Cx, Error, Frames, FramesBuilder, FramesFact, Given, GivenFact, Inputs, Latent, LatentFact,
-    LatentSpace, NodeDef, Outputs, Result, Services, Value, ValueType,
+    Cx, Error, FrameRate, Frames, FramesBuilder, FramesFact, Given, GivenFact, Inputs, Latent,
+    LatentFact, LatentSpace, NodeDef, Outputs, Result, Services, Value, ValueType,
 };
 use kino_port::{
     Fact, Facts, NodeTraits, PlanError, Port, PortType, Signature, StepInfo, edge, int, optional,
@@ -17,7 +17,7 @@ use kino_port::{
 };
 
 use crate::error::{IntoNode, check_cancel};
-use crate::infer::{InferCx, InferResult, f32_bytes, near, refuse};
+use crate::infer::{InferCx, InferResult, f32_bytes_of, may_be, near, refuse, shape_text};
 use crate::latent::{LONGEST_SIDE, check_frames};
 use crate::models::{Models, Network, VaeHandle};
 use crate::regroup::Regrouped;
@@ -119,7 +119,7 @@ pub(crate) fn tiles(
     network: Network,
     (frames, size): (usize, [usize; 2]),
 ) -> Result<Option<Tile>, PlanError> {
-    let least = LEAST_TILE * part.latents().spatial;
+    check_tile(part, side)?;
     let side = match side {
         0 => {
             let whole = match network {
@@ -131,17 +131,42 @@ pub(crate) fn tiles(
             }
             AUTOMATIC
         }
-        side if side < least => {
-            let message =
-                format!("tiles of {side} pixels are too small: their edges would be seen");
-            return Err(PlanError::at("tile", message).hint(format!(
-                "the least is {least}, {AUTOMATIC} is usual; 0 takes frames whole where memory \
-                 allows it"
-            )));
-        }
         side => side,
     };
     Ok(Some(Tile::square(side, part.latents().spatial)))
+}
+
+/// Whether tiles of this side can be had of frames of any size; 0 leaves them open.
+fn check_tile(part: &VaeHandle, side: usize) -> Result<(), PlanError> {
+    let least = LEAST_TILE * part.latents().spatial;
+    if side == 0 || side >= least {
+        return Ok(());
+    }
+    let message = format!("tiles of {side} pixels are too small: their edges would be seen");
+    Err(PlanError::at("tile", message).hint(format!(
+        "the least is {least}, {AUTOMATIC} is usual; 0 takes frames whole where memory allows it"
+    )))
+}
+
+/// The tiles that a plan takes, and what a pass over so many frames of `[height, width]` pixels
+/// needs; of frames whose size is not known, only the tiles are checked.
+pub(crate) fn infer_pass(
+    review: &mut InferCx<'_>,
+    part: &VaeHandle,
+    network: Network,
+    clip: Option<(usize, [usize; 2])>,
+) -> Option<(Option<Tile>, u64)> {
+    let side = review.size("tile");
+    let Some((frames, size)) = clip else {
+        review.take(check_tile(part, side.unwrap_or(0)));
+        return None;
+    };
+    let tile = review.take(tiles(part, side.unwrap_or(0), network, (frames, size))).flatten();
+    let pass = match network {
+        Network::Encoder => part.spec.encode_memory(frames, size, tile),
+        Network::Decoder | Network::Whole => part.spec.decode_memory(frames, size, tile),
+    };
+    Some((tile, pass))
 }
 
 fn check_side(part: &VaeHandle, axis: &str, side: usize) -> Result<usize, PlanError> {
@@ -157,28 +182,26 @@ fn check_side(part: &VaeHandle, axis: &str, side: usize) -> Result<usize, PlanEr
 
 fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
-    let part = review.part::<VaeHandle>("vae");
-    let (Some(part), Some(frames)) = (part, review.known::<Frames>("frames")) else {
-        return review.finish(StepInfo::default());
+    let part = review.vae(Network::Encoder);
+    let frames = review.partly::<Frames>("frames");
+    let Some(part) = part else { return review.finish(StepInfo::default()) };
+    let mut side = |axis: &str, side: Option<usize>| {
+        side.and_then(|side| review.take(check_side(&part, axis, side)))
     };
-    let height = review.take(check_side(&part, "height", frames.height));
-    let width = review.take(check_side(&part, "width", frames.width));
+    let (height, width) = (side("height", frames.height), side("width", frames.width));
     let count = frames.count.map(|count| check_frames(&part, "frames", count));
     let count = count.and_then(|count| review.take(count));
-    let clip = (frames.count.unwrap_or(2), [frames.height, frames.width]);
-    let tile = tiles(&part, review.size("tile").unwrap_or(0), Network::Encoder, clip);
-    let tile = review.take(tile).flatten();
-    let weights = part.weight_bytes(Network::Encoder);
-    let pass = part.spec.encode_memory(clip.0, clip.1, tile);
+    let clip = frames.size().map(|(height, width)| (frames.count.unwrap_or(2), [height, width]));
+    let pass = infer_pass(&mut review, &part, Network::Encoder, clip);
+    let shape = [Some(part.latents().channels), count, height, width];
     let mut infer = StepInfo {
-        memory: weights.saturating_add(pass),
-        weights: part.planned(Network::Encoder, weights),
+        outputs: vec![Fact::typed(LatentFact { shape, space: Some(part.space()) })],
         ..StepInfo::default()
     };
-    if let (Some(height), Some(width), Some(count)) = (height, width, count) {
-        let shape = [part.latents().channels, count, height, width];
-        infer.memory = infer.memory.saturating_add(f32_bytes(&shape));
-        infer.outputs = vec![Fact::typed(LatentFact { shape, space: Some(part.space()) })];
+    if let Some((_, pass)) = pass {
+        let weights = part.weight_bytes(Network::Encoder);
+        infer.memory = weights.saturating_add(pass).saturating_add(f32_bytes_of(&shape));
+        infer.weights = part.planned(Network::Encoder, weights);
     }
     review.finish(infer)
 }
@@ -186,19 +209,27 @@ fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
 /// Refuses latents of another space than this autoencoder's; of unknown ones, other channels.
 fn check_latent(
     part: &VaeHandle,
-    channels: usize,
+    channels: Option<usize>,
     space: Option<&LatentSpace>,
 ) -> Result<(), PlanError> {
     let own = part.space();
-    let message = match space {
-        _ if channels != own.channels => {
+    let others = channels.filter(|channels| *channels != own.channels);
+    let message = match (space, others) {
+        (_, Some(channels)) => {
             format!("this VAE has latents of {} channels, found {channels}", own.channels)
         }
-        Some(other) if (other.spatial, other.temporal) != (own.spatial, own.temporal) => format!(
-            "the latent stands for {}×{}×{} pixels in time and space, this VAE's for {}×{}×{}",
-            other.temporal, other.spatial, other.spatial, own.temporal, own.spatial, own.spatial
-        ),
-        Some(other) if other.id != own.id => {
+        (Some(other), _) if (other.spatial, other.temporal) != (own.spatial, own.temporal) => {
+            format!(
+                "the latent stands for {}×{}×{} pixels in time and space, this VAE's for {}×{}×{}",
+                other.temporal,
+                other.spatial,
+                other.spatial,
+                own.temporal,
+                own.spatial,
+                own.spatial
+            )
+        }
+        (Some(other), _) if other.id != own.id => {
             "the latent lies in the space of another VAE, of the same sizes but with other weights \
              or another config"
                 .to_owned()
@@ -211,58 +242,51 @@ fn check_latent(
 
 fn infer_decode(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
-    let part = review.part::<VaeHandle>("vae");
-    let (Some(part), Some(latent)) = (part, review.known::<Latent>("latent")) else {
-        return review.finish(StepInfo::default());
-    };
+    let part = review.vae(Network::Decoder);
+    let latent = review.partly::<Latent>("latent");
+    let Some(part) = part else { return review.finish(StepInfo::default()) };
     let [channels, count, height, width] = latent.shape;
     review.take(check_latent(&part, channels, latent.space.as_ref()));
     if let Some(given) = facts.typed::<GivenFact>("given") {
         review.take(check_given(given, latent.shape));
     }
     let factor = part.latents().spatial;
-    let (height, width) = (height.saturating_mul(factor), width.saturating_mul(factor));
-    let frame_count = part.latents().frames(count);
-    let clip = (frame_count, [height, width]);
-    let tile = tiles(&part, review.size("tile").unwrap_or(0), Network::Decoder, clip);
-    let tile = review.take(tile).flatten();
-    let weights = part.weight_bytes(Network::Decoder);
-    let pass = part.spec.decode_memory(frame_count, [height, width], tile);
-    let frames = f32_bytes(&[frame_count, height, width, 3]);
-    // In tiles all frames are held until the last tile is done.
-    let is_cut = tile.is_some_and(|tile| tile.cuts([height, width]));
-    let fact = FramesFact { count: Some(frame_count), height, width, fps: None };
-    review.finish(StepInfo {
-        outputs: vec![Fact::typed(fact)],
-        memory: weights.saturating_add(pass).saturating_add(frames),
-        weights: part.planned(Network::Decoder, weights),
-        spillable: if is_cut { 0 } else { frames },
-        ..StepInfo::default()
-    })
+    let [height, width] = [height, width].map(|side| Some(side?.saturating_mul(factor)));
+    let count = count.map(|count| part.latents().frames(count));
+    let fact = FramesFact { count, height, width, fps: FrameRate::None };
+    let clip = count.zip(fact.size()).map(|(count, (height, width))| (count, [height, width]));
+    let pass = infer_pass(&mut review, &part, Network::Decoder, clip);
+    let frames = f32_bytes_of(&[count, height, width, Some(3)]);
+    let mut infer = StepInfo { outputs: vec![Fact::typed(fact)], ..StepInfo::default() };
+    if let Some(((_, size), (tile, pass))) = clip.zip(pass) {
+        let weights = part.weight_bytes(Network::Decoder);
+        infer.memory = weights.saturating_add(pass).saturating_add(frames);
+        infer.weights = part.planned(Network::Decoder, weights);
+        // In tiles all frames are held until the last tile is done.
+        let is_cut = tile.is_some_and(|tile| tile.cuts(size));
+        infer.spillable = if is_cut { 0 } else { frames };
+    }
+    review.finish(infer)
 }
 
 /// Refuses what was given of a clip of another size.
-fn check_given(given: &GivenFact, shape: [usize; 4]) -> Result<(), PlanError> {
-    match given.shape == shape {
-        true => Ok(()),
-        false => Err(PlanError::at(
-            "given",
-            format!(
-                "given of a clip whose latent is {:?}, found the latent {shape:?}",
-                given.shape
-            ),
-        )),
+fn check_given(given: &GivenFact, shape: [Option<usize>; 4]) -> Result<(), PlanError> {
+    if may_be(given.shape, shape) {
+        return Ok(());
     }
+    let [given, found] = [given.shape, shape].map(|shape| shape_text(&shape));
+    let message = format!("given of a clip whose latent is {given}, found the latent {found}");
+    Err(PlanError::at("given", message))
 }
 
 fn decode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let part = inputs.part::<VaeHandle>("vae")?;
     let latent = inputs.value::<Latent>("latent")?;
     let (channels, count, height, width) = latent.tensor.dims4()?;
-    check_latent(&part, channels, latent.space.as_ref()).map_err(refuse)?;
+    check_latent(&part, Some(channels), latent.space.as_ref()).map_err(refuse)?;
     let given = inputs.optional::<Given>("given")?;
     if let Some(given) = &given {
-        check_given(&given.fact(), [channels, count, height, width]).map_err(refuse)?;
+        check_given(&given.fact(), [channels, count, height, width].map(Some)).map_err(refuse)?;
     }
     let mut given = given.as_deref().filter(|given| given.strength == 1.0).map(PutBack::new);
     cx.check_cancel()?;

@@ -82,7 +82,11 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     };
     let mut review = InferCx::new(facts);
     let known = known_sound(&mut review, "audio", sound);
-    let is_none = known.as_ref().is_some_and(|sound| sound.ticks == 0);
+    // Whether a file has sound at all is not seen in a check.
+    let is_none = match &known {
+        Some(sound) => sound.ticks == 0,
+        None => services.only_checks(),
+    };
     if let (Ok(format), false) = (format(path), is_none) {
         review.take(check_sound(&format, path));
         if let (VideoFormat::Mp4, Some(sound)) = (&format, &known) {
@@ -129,8 +133,9 @@ fn through_program(
         return written;
     };
     let size = facts.typed::<FramesFact>("frames");
-    let fps = facts.real("fps").or(size.and_then(|frames| frames.fps));
-    let size = size.map_or((352, 288), |frames| (frames.width, frames.height));
+    let fps = facts.real("fps").or(size.and_then(|frames| frames.fps.fps()));
+    let size = size.and_then(FramesFact::size);
+    let size = size.map_or((352, 288), |(height, width)| (width, height));
     let version = foreign.check(program, size, fps).map_err(at_port("path"));
     let version = version.map_err(|error| vec![error])?;
     written.key.extend(version.bytes());
@@ -167,28 +172,30 @@ pub(crate) fn infer_written(
     format_for: impl Fn(&str, Option<usize>) -> Result<VideoFormat, PlanError>,
 ) -> InferResult {
     let mut review = InferCx::new(facts);
-    let frames = review.known::<Frames>("frames");
+    let frames = review.partly::<Frames>("frames");
     let Some(path) = facts.text("path") else { return review.finish(StepInfo::default()) };
     let place = review.take(target(services, path));
-    let format = review.take(format_for(path, frames.as_ref().and_then(|frames| frames.count)));
+    let format = review.take(format_for(path, frames.count));
     let path_form =
-        format.as_ref().map(|format| path_form(format, frames.as_ref())).unwrap_or_default();
+        format.as_ref().map(|format| path_form(format, frames.count)).unwrap_or_default();
     let mut memory = 0;
-    if let (Some(frames), Some(format)) = (frames, &format) {
-        let fits = check_size(format, frames.width, frames.height);
-        review.take(fits.map_err(at_port("frames")));
-        memory = writing(format, frames.height, frames.width);
+    if let Some(format) = &format {
+        // A side that is not known is taken to be as the other.
+        let sides = (frames.width.or(frames.height), frames.height.or(frames.width));
+        if let Some((width, height)) = sides.0.zip(sides.1) {
+            let fits = check_size(format, width, height);
+            review.take(fits.map_err(at_port("frames")));
+        }
+        memory = frames.size().map_or(0, |(height, width)| writing(format, height, width));
     }
     let key = place.map(|place| target_key(&place)).unwrap_or_default();
     review.finish(StepInfo { key, memory, path_form, ..StepInfo::default() })
 }
 
 /// How a path names what is written to it.
-fn path_form(format: &VideoFormat, frames: Option<&FramesFact>) -> PathForm {
+fn path_form(format: &VideoFormat, count: Option<usize>) -> PathForm {
     match format {
-        VideoFormat::PngSequence | VideoFormat::ExrSequence => {
-            PathForm::Numbered { count: frames.and_then(|frames| frames.count) }
-        }
+        VideoFormat::PngSequence | VideoFormat::ExrSequence => PathForm::Numbered { count },
         VideoFormat::Mp4
         | VideoFormat::WebP
         | VideoFormat::Png

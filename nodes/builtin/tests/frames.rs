@@ -9,8 +9,8 @@ use common::{
     Rig, close, distance, fact_list, int, known, named, number, reference, several, text, values,
 };
 use kino_node::{
-    Frames, FramesBuilder, FramesFact, Latent, LatentFact, LatentSpace, Ledger, Mask, MaskFact,
-    Value,
+    FrameRate, Frames, FramesBuilder, FramesFact, Latent, LatentFact, LatentSpace, Ledger, Mask,
+    MaskFact, Value, ValueType,
 };
 use kino_port::{Fact, Literal};
 use kino_world::Folders;
@@ -43,7 +43,8 @@ fn chunked(rig: &Rig, lengths: &[usize], height: usize, width: usize) -> Value {
 }
 
 fn fact(count: Option<usize>, height: usize, width: usize) -> Fact {
-    Fact::typed(FramesFact { count, height, width, fps: Some(12.0) })
+    let (height, width, fps) = (Some(height), Some(width), FrameRate::Fps(12.0));
+    Fact::typed(FramesFact { count, height, width, fps })
 }
 
 /// Runs a node that gives frames, and checks that its plan knew them and their memory.
@@ -53,13 +54,7 @@ fn frames_of(rig: &Rig, op: &str, given: &[(&str, Value)]) -> Tensor {
         given.iter().map(|(port, value)| (*port, fact_of(value))).collect();
     let planned = rig.infer(op, &facts).unwrap_or_else(|errors| panic!("{op}: {errors:?}"));
     let frames = rig.one(op, given).shared::<Frames>().expect("frames");
-    let found = FramesFact {
-        count: Some(frames.count()),
-        height: frames.height(),
-        width: frames.width(),
-        fps: frames.fps(),
-    };
-    assert_eq!(planned.outputs[0].get(), Some(&found), "{op}: planned and found");
+    assert_eq!(planned.outputs[0].get(), Some(&frames.fact()), "{op}: planned and found");
     assert!(planned.memory >= frames.bytes(), "{op}: {} bytes", planned.memory);
     assert_eq!(planned.spillable, frames.bytes(), "{op}");
     frames.whole().unwrap()
@@ -73,12 +68,7 @@ fn fact_of(value: &Value) -> Fact {
         Value::Int(value) => number(*value),
         Value::Text(value) => known(value),
         value => match value.get::<Frames>() {
-            Some(frames) => Fact::typed(FramesFact {
-                count: Some(frames.count()),
-                height: frames.height(),
-                width: frames.width(),
-                fps: frames.fps(),
-            }),
+            Some(frames) => Fact::typed(frames.fact()),
             None => Fact::Unknown,
         },
     }
@@ -168,7 +158,9 @@ fn what_time_does_not_have_is_refused_before_and_while_running() {
         "parts: all parts have one size, but the first is 6×4 and part 2 is 4×6 (a `frames.fit` \
          node brings frames to a size)"
     );
-    let slow = Fact::typed(FramesFact { count: Some(2), height: 4, width: 6, fps: Some(8.0) });
+    let fps = FrameRate::Fps(8.0);
+    let slow = FramesFact { count: Some(2), height: Some(4), width: Some(6), fps };
+    let slow = Fact::typed(slow);
     let rates = fact_list(&[("", fact(Some(2), 4, 6)), ("", slow)]);
     assert!(
         rig.objects("frames.concat", &[("parts", rates)])
@@ -277,7 +269,7 @@ fn a_rectangle_is_one_within_and_zero_elsewhere() {
     }
     let facts = sizes.map(|(port, size)| (port, number(size)));
     let planned = rig.infer("mask.rect", &facts).unwrap();
-    assert_eq!(planned.outputs[0].get(), Some(&MaskFact { shape: [2, 6, 8] }));
+    assert_eq!(planned.outputs[0].get(), Some(&MaskFact { shape: [2, 6, 8].map(Some) }));
     assert!(planned.memory >= 2 * 6 * 8 * 4);
     let wide = sizes.map(|(port, size)| (port, number(if port == "w" { 7 } else { size })));
     assert_eq!(
@@ -325,7 +317,7 @@ fn an_image_is_a_mask_by_its_lightness() {
     let expected = Tensor::new(&[0f32, 1.0, 0.2126, 0.7152], &Device::Cpu).unwrap();
     close("lightness", &mask, &expected.reshape((1, 2, 2)).unwrap(), 1e-6);
     let planned = rig.fact("mask.read", &[("path", known(path))], 0);
-    assert_eq!(planned.get(), Some(&MaskFact { shape: [1, 2, 2] }));
+    assert_eq!(planned.get(), Some(&MaskFact { shape: [1, 2, 2].map(Some) }));
 }
 
 /// A PNG with alpha, `width` pixels wide.
@@ -388,11 +380,15 @@ fn latents_are_mixed_by_their_weights() {
     assert_eq!(distance(&mixed(0.0), &ramp(1.0)), 0.0);
     assert_eq!(distance(&mixed(1.0), &ramp(-2.0)), 0.0);
     close("a quarter", &mixed(0.25), &ramp(0.25), 1e-5);
-    let fact =
-        |shape: [usize; 4], id: u8| Fact::typed(LatentFact { shape, space: Some(space(id)) });
+    let fact = |shape: [usize; 4], id: u8| {
+        Fact::typed(LatentFact { shape: shape.map(Some), space: Some(space(id)) })
+    };
     let one = [2, 1, 3, 4];
     let planned = rig.infer("latent.blend", &[("a", fact(one, 1)), ("b", fact(one, 1))]).unwrap();
-    assert_eq!(planned.outputs[0].get(), Some(&LatentFact { shape: one, space: Some(space(1)) }));
+    assert_eq!(
+        planned.outputs[0].get(),
+        Some(&LatentFact { shape: one.map(Some), space: Some(space(1)) })
+    );
     assert_eq!(
         rig.objects("latent.blend", &[("a", fact(one, 1)), ("b", fact([2, 2, 3, 4], 1))]),
         "b: both latents have one shape, found [2, 1, 3, 4] and [2, 2, 3, 4]"

@@ -167,7 +167,7 @@ fn a_bare_name_is_found_in_the_folders_of_comfyui() {
         std::fs::create_dir_all(models.join(folder)).unwrap();
         std::fs::write(models.join(folder).join(format!("{folder}.gguf")), &bytes).unwrap();
     }
-    let folders = kino_nodes::ModelFolders(vec![models.clone()]);
+    let folders = kino_nodes::ModelFolders::of([models.clone()]);
     let services =
         std::mem::replace(&mut rig.services, Services::new(Device::Cpu, kino_node::Ledger::new(0)));
     rig.services = services.with(Arc::new(folders.clone()));

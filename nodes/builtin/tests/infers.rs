@@ -5,12 +5,13 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::{Copied, Rig, fact_list, known, number};
 use kino_node::{
-    Clip, ConditioningFact, ControlFact, FramesFact, LatentFact, MaskFact, PatchesFact, TensorFact,
+    ClipFact, ConditioningFact, ControlFact, FrameRate, FramesFact, LatentFact, MaskFact,
+    PatchesFact, TensorFact,
 };
 use kino_port::{Fact, Literal};
 
 fn latent(shape: [usize; 4]) -> Fact {
-    Fact::typed(LatentFact { shape, space: None })
+    Fact::typed(LatentFact { shape: shape.map(Some), space: None })
 }
 
 fn tensor(shape: &[usize]) -> Fact {
@@ -18,14 +19,19 @@ fn tensor(shape: &[usize]) -> Fact {
 }
 
 fn frames(count: usize, height: usize, width: usize) -> Fact {
-    Fact::typed(FramesFact { count: Some(count), height, width, fps: None })
+    Fact::typed(frames_fact(count, height, width))
 }
 
-fn clip(name: Option<&str>, grid: [usize; 3], channels: usize) -> Clip {
-    Clip { name: name.map(str::to_owned), grid, channels, space: None }
+fn frames_fact(count: usize, height: usize, width: usize) -> FramesFact {
+    let [count, height, width] = [count, height, width].map(Some);
+    FramesFact { count, height, width, fps: FrameRate::None }
 }
 
-fn patches(clips: Vec<Clip>) -> Fact {
+fn clip(name: Option<&str>, grid: [usize; 3], channels: usize) -> ClipFact {
+    ClipFact { name: name.map(str::to_owned), grid: grid.map(Some), channels, space: None }
+}
+
+fn patches(clips: Vec<ClipFact>) -> Fact {
     Fact::typed(PatchesFact { clips, patch: [1, 2, 2] })
 }
 
@@ -41,17 +47,17 @@ fn facts_travel_from_the_model_to_the_frames() {
     let latents = fact_list(&[("wide", noise)]);
     let packed = rig.fact("patchify", &[("dit", model.dit.clone()), ("latents", latents)], 0);
     let known_patches: &PatchesFact = packed.get().unwrap();
-    assert_eq!(known_patches.clips[0].grid, [5, 4, 6]);
+    assert_eq!(known_patches.clips[0].grid, [5, 4, 6].map(Some));
     assert_eq!(known_patches.clips[0].name.as_deref(), Some("wide"));
     let inputs = [("dit", model.dit), ("patches", packed), ("text", text), ("steps", number(20))];
     let infer = rig.infer("dit.sample", &inputs).unwrap();
     assert_eq!(infer.outputs[1].get::<TensorFact>().unwrap().shape, [20, 16, 5, 8, 12]);
     assert!(infer.memory > 4 * 5_000_000, "weights and activations: {}", infer.memory);
     let unpacked = rig.fact("unpatchify", &[("patches", infer.outputs[0].clone())], 0);
-    assert_eq!(unpacked.get::<LatentFact>().unwrap().shape, [16, 5, 8, 12]);
+    assert_eq!(unpacked.get::<LatentFact>().unwrap().shape, [16, 5, 8, 12].map(Some));
     let decode = [("vae", model.vae), ("latent", unpacked)];
     let infer = rig.infer("vae.decode", &decode).unwrap();
-    let expected = FramesFact { count: Some(17), height: 64, width: 96, fps: None };
+    let expected = frames_fact(17, 64, 96);
     assert_eq!(infer.outputs[0].get(), Some(&expected));
     let write = [("frames", infer.outputs[0].clone()), ("path", known("x.mp4"))];
     assert!(rig.infer("video.write", &write).unwrap().memory > 0);
@@ -68,9 +74,14 @@ fn a_source_that_is_no_model_is_refused() {
     assert!(load("nowhere").contains("nowhere does not exist (a model is a folder"));
     assert!(load("wan_t2v/golden/meta.json").contains("is a file"));
     assert!(load("wan_t2v/golden").starts_with("source: "));
-    assert!(
-        load("hub:Nobody/Nothing-kino").contains("(get it with: hf download Nobody/Nothing-kino)")
-    );
+    for source in ["hf:Nobody/Nothing-kino", "hub:Nobody/Nothing-kino"] {
+        let told = load(source);
+        assert!(told.contains("hf:Nobody/Nothing-kino is not in the local Hugging Face"), "{told}");
+        assert!(
+            told.contains("`kino models pull hf:Nobody/Nothing-kino` (or `hf download"),
+            "{told}"
+        );
+    }
 }
 
 #[test]
@@ -255,7 +266,7 @@ fn files_are_looked_at_while_planning() {
     assert!(read("none.png").contains("there is no such file"));
     let known_image = [("path", known("shapes/i2v_input.png"))];
     let infer = rig.infer("image.read", &known_image).unwrap();
-    let expected = FramesFact { count: Some(1), height: 64, width: 96, fps: None };
+    let expected = frames_fact(1, 64, 96);
     assert_eq!(infer.outputs[0].get(), Some(&expected));
     assert_eq!(infer.reads[0].path, "shapes/i2v_input.png");
     assert_eq!(infer.key, infer.reads[0].hash.as_bytes());
@@ -418,7 +429,7 @@ fn a_control_that_does_not_fit_is_refused() {
         [&parts[..], more].concat()
     };
     let video = || ("video", frames(9, 32, 48));
-    let mask = |shape: [usize; 3]| ("mask", Fact::typed(MaskFact { shape }));
+    let mask = |shape: [usize; 3]| ("mask", Fact::typed(MaskFact { shape: shape.map(Some) }));
     let pictures = |pictures: &[Fact]| {
         ("references", Fact::List(pictures.iter().map(|one| (None, one.clone())).collect()))
     };
@@ -514,7 +525,7 @@ fn a_control_belongs_to_its_clip() {
     };
     let two = control(2, 17);
     let fact: &ControlFact = two.get().unwrap();
-    assert_eq!((fact.shape, fact.references), ([96, 5, 4, 6], 2));
+    assert_eq!((fact.shape, fact.references), ([96, 5, 4, 6].map(Some), 2));
     let noise = |count: i128| {
         let inputs = [
             ("vae", model.vae.clone()),
@@ -533,7 +544,7 @@ fn a_control_belongs_to_its_clip() {
     };
     let planned = rig.infer("dit.sample", &sample(&model.dit, noise(17), two.clone())).unwrap();
     let clean: &PatchesFact = planned.outputs[0].get().unwrap();
-    assert_eq!(clean.clips[0].grid, [3, 2, 3], "the pictures are taken away");
+    assert_eq!(clean.clips[0].grid, [3, 2, 3].map(Some), "the pictures are taken away");
     let trace: &TensorFact = planned.outputs[1].get().unwrap();
     assert_eq!(trace.shape, [20, 16, 5, 4, 6], "and the trace has them");
     let short = rig.objects("dit.sample", &sample(&model.dit, noise(9), two.clone()));

@@ -5,7 +5,7 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::{Model, Rig, close, distance, fact_list, int, named, number, several, text};
 use kino_node::{
-    Clip, Latent, LatentFact, Mask, MaskFact, Patches, PatchesFact, TensorFact, Value,
+    ClipFact, Latent, LatentFact, Mask, MaskFact, Patches, PatchesFact, TensorFact, Value,
 };
 use kino_port::{Fact, Literal};
 
@@ -248,8 +248,9 @@ fn what_does_not_fit_is_an_error_of_the_plan() {
         let always = [("dit", model.dit.clone()), ("patches", patches.clone()), ("text", text)];
         [&always[..], more].concat()
     };
-    let mask = |shape: [usize; 3]| ("mask", Fact::typed(MaskFact { shape }));
-    let clip = Clip { name: None, grid: [3, 2, 3], channels: 16, space: space.clone() };
+    let mask = |shape: [usize; 3]| ("mask", Fact::typed(MaskFact { shape: shape.map(Some) }));
+    let clip =
+        ClipFact { name: None, grid: [3, 2, 3].map(Some), channels: 16, space: space.clone() };
     let longer = Fact::typed(PatchesFact { clips: vec![clip], patch: [1, 2, 2] });
     for (inputs, says) in [
         (vec![("strength", real(0.5))], "strength: there is no `start` to keep anything of"),
@@ -266,7 +267,7 @@ fn what_does_not_fit_is_an_error_of_the_plan() {
         (
             vec![
                 mask([1, 32, 48]),
-                ("known", Fact::typed(LatentFact { shape: [16, 2, 4, 4], space })),
+                ("known", Fact::typed(LatentFact { shape: [16, 2, 4, 4].map(Some), space })),
             ],
             "known: the clip's latent is [16, 2, 4, 6], what is known [16, 2, 4, 4]",
         ),

@@ -4,7 +4,7 @@ mod common;
 
 use candle_core::{Device, Tensor};
 use common::{Rig, close, fact_list, int, known, named, number, several, text, values};
-use kino_node::{Frames, FramesFact, Latent, LatentFact, SigmasFact, TensorFact, Value};
+use kino_node::{FrameRate, Frames, FramesFact, Latent, LatentFact, SigmasFact, TensorFact, Value};
 use kino_port::{Fact, Literal};
 
 #[track_caller]
@@ -203,7 +203,7 @@ fn noise_objects_to_sizes_that_do_not_fit_the_model() {
     );
     let infer = rig.infer("latent.noise", &with(96, 64, 17)).unwrap();
     let latent: &LatentFact = infer.outputs[0].get().unwrap();
-    assert_eq!(latent.shape, [16, 5, 8, 12]);
+    assert_eq!(latent.shape, [16, 5, 8, 12].map(Some));
     assert_eq!(infer.memory, 16 * 5 * 8 * 12 * 4);
     let run = [
         ("vae", rig.model("embedded:shapes").vae),
@@ -304,9 +304,15 @@ fn sizes_follow_and_rates_stay() {
     assert_eq!((large.count(), large.height(), large.width()), (5, 24, 36));
     let all = values(&large.whole().unwrap());
     assert!(all.iter().all(|v| (0.0..=1.0).contains(v)), "Lanczos overshoots, frames do not");
-    let fact = Fact::typed(FramesFact { count: Some(5), height: 8, width: 12, fps: Some(12.0) });
+    let frames = |height, width| FramesFact {
+        count: Some(5),
+        height: Some(height),
+        width: Some(width),
+        fps: FrameRate::Fps(12.0),
+    };
+    let fact = Fact::typed(frames(8, 12));
     let planned = rig.fact("upscale", &[("frames", fact.clone()), ("factor", number(3))], 0);
-    let expected = FramesFact { count: Some(5), height: 24, width: 36, fps: Some(12.0) };
+    let expected = frames(24, 36);
     assert_eq!(planned.get(), Some(&expected));
     assert_eq!(
         rig.objects("frames.resize", &[("frames", fact)]),

@@ -347,3 +347,231 @@ fn what_does_not_fit_is_refused_in_the_plan() {
     let inputs = [("dit", dit), ("path", known("nowhere.safetensors"))];
     assert!(rig.objects("lora.apply", &inputs).contains("does not exist (a LoRA is a safetensors"));
 }
+
+const VALUES: &str = "lora/values.safetensors";
+
+/// The velocity at timestep 1000: one step of Euler from there goes all the way.
+fn velocity(rig: &Rig, dit: &Value) -> Tensor {
+    let x = rig.golden(VALUES, "x");
+    let patches = rig.one("patchify", &[("dit", dit.clone()), ("latents", x.clone())]);
+    let inputs = [
+        ("dit", dit.clone()),
+        ("patches", patches),
+        ("text", rig.golden(VALUES, "text")),
+        ("steps", int(1)),
+        ("guidance", Value::Real(1.0)),
+        ("scheduler", text("euler")),
+    ];
+    let clean = rig.one("unpatchify", &[("patches", rig.one("dit.sample", &inputs))]);
+    (x.tensor().unwrap() - clean.tensor().unwrap()).unwrap()
+}
+
+fn of_file(name: &str) -> String {
+    reference(&format!("lora/{name}.safetensors")).to_str().unwrap().to_owned()
+}
+
+/// Files as programs write them, read by diffusers and PEFT (`tests/ref/lora.py`): names, alphas,
+/// ranks and alphas of some layers, biases, whole differences.
+#[test]
+fn files_of_every_naming_give_what_diffusers_gives() {
+    let rig = Rig::new("lora-reference");
+    let plain = rig.model("wan_t2v/model").dit;
+    let expected = |name: &str| rig.golden(VALUES, name).tensor().unwrap();
+    let base = expected("base");
+    common::close("base", &velocity(&rig, &plain), &base, 2e-5);
+    for (name, strengths) in [
+        ("peft", ["1.0", "-0.5"]),
+        ("peft_bias", ["1.0", "-0.5"]),
+        ("peft_patterns", ["1.0", "-0.5"]),
+        ("kohya", ["1.0", "0.6"]),
+        ("original", ["1.0", "-1.25"]),
+        ("lightx2v", ["1.0", "0.75"]),
+    ] {
+        for strength in strengths {
+            let dit = with(&rig, &plain, &of_file(name), strength.parse().unwrap());
+            let expected = expected(&format!("{name}_{strength}"));
+            common::close(&format!("{name} {strength}"), &velocity(&rig, &dit), &expected, 2e-5);
+            assert!(distance(&expected, &base) > 0.1, "it changes something");
+        }
+        let facts = rig.model_facts("wan_t2v/model").dit;
+        let told = rig.infer("lora.apply", &[("dit", facts), ("path", known(&of_file(name)))]);
+        assert_eq!(told.unwrap().warnings, [], "all of {name} is used");
+    }
+    let two = with(&rig, &with(&rig, &plain, &of_file("kohya"), 0.75), &of_file("original"), -0.5);
+    common::close("two", &velocity(&rig, &two), &expected("kohya_original"), 2e-5);
+}
+
+/// The two files of four steps of Wan 2.2 A14B, as diffusers loads them.
+#[test]
+fn one_file_an_expert_gives_what_diffusers_gives() {
+    let rig = Rig::new("lora-pair");
+    let model = rig.model("wan22_a14b/model");
+    let high = with(&rig, &model.dit, &of_file("high_noise"), 1.0);
+    let both = with(&rig, &high, &of_file("low_noise"), 1.0);
+    let prompts = [
+        ("encoder", model.text),
+        ("prompt", text("A red fox runs through deep snow at dawn.")),
+        ("negative", text("blurred details")),
+    ];
+    let prompts = rig.one("text.encode", &prompts);
+    let sampled = |dit: &Value| {
+        let noise = rig.golden(VALUES, "pair_noise");
+        let patches = rig.one("patchify", &[("dit", dit.clone()), ("latents", noise)]);
+        let inputs = [
+            ("dit", dit.clone()),
+            ("patches", patches),
+            ("text", prompts.clone()),
+            ("steps", int(4)),
+            ("guidance", Value::Real(3.0)),
+        ];
+        rig.one("unpatchify", &[("patches", rig.one("dit.sample", &inputs))]).tensor().unwrap()
+    };
+    let expected = rig.golden(VALUES, "pair").tensor().unwrap().squeeze(0).unwrap();
+    common::close("pair", &sampled(&both), &expected, 1e-4);
+    // The file's name says which expert it is for; the input may say otherwise.
+    assert!(distance(&sampled(&high), &expected) > 1e-2);
+    let told = |part: &str| {
+        let inputs = [("dit", high.clone()), ("path", text(&of_file("low_noise")))];
+        let part = [("part", text(part))];
+        sampled(&rig.one("lora.apply", &[&inputs[..], &part[..]].concat()))
+    };
+    assert_eq!(distance(&told("low"), &sampled(&both)), 0.0);
+    assert!(distance(&told("high"), &expected) > 1e-2);
+}
+
+/// Weights of eight bits stay as they are, with scales or without, and adapters count as beside the
+/// numbers that they stand for. A strength of 0 gives the bytes of the weights alone.
+#[test]
+fn adapters_stand_beside_weights_of_eight_bits() {
+    let rig = Rig::new("lora-fp8");
+    let (mut stored, mut wide) = (Tensors::new(), Tensors::new());
+    let by = 0.004;
+    for (name, weight) in weights("wan_t2v/model", "transformer") {
+        if weight.rank() != 2 {
+            stored.insert(name.clone(), weight.clone());
+            wide.insert(name, weight);
+            continue;
+        }
+        let narrow = (weight.to_dtype(DType::F32).unwrap() / by).unwrap();
+        let narrow = narrow.to_dtype(DType::F8E4M3).unwrap();
+        wide.insert(name.clone(), (narrow.to_dtype(DType::F32).unwrap() * by).unwrap());
+        let layer = name.strip_suffix("weight").unwrap();
+        let scale = Tensor::new(by as f32, &Device::Cpu).unwrap();
+        stored.insert(format!("{layer}scale_weight"), scale);
+        stored.insert(name, narrow);
+    }
+    let model = |name: &str, tensors: &Tensors| {
+        let copied = Copied::of(&reference("wan_t2v/model"), name);
+        let file = copied.0.join("transformer/diffusion_pytorch_model.safetensors");
+        candle_core::safetensors::save(tensors, file).unwrap();
+        (rig.model(copied.path()).dit, copied)
+    };
+    let ((narrow, _kept), (wide, _kept_too)) = (model("fp8", &stored), model("wide", &wide));
+    let bytes = |dit: &Value| dit_of(dit).weight_bytes();
+    assert!(2 * bytes(&narrow) < bytes(&wide), "they stay narrow");
+    let before = velocity(&rig, &narrow);
+    let two = |dit: &Value| {
+        with(&rig, &with(&rig, dit, &of_file("kohya"), 0.75), &of_file("original"), -0.5)
+    };
+    let stacks: [&dyn Fn(&Value) -> Value; 4] = [
+        &|dit| with(&rig, dit, &of_file("peft_bias"), 1.0),
+        &|dit| with(&rig, dit, &of_file("kohya"), -2.0),
+        &|dit| with(&rig, dit, &of_file("lightx2v"), 0.75),
+        &two,
+    ];
+    for (index, stack) in stacks.iter().enumerate() {
+        let (found, expected) = (velocity(&rig, &stack(&narrow)), velocity(&rig, &stack(&wide)));
+        common::close(&format!("stack {index}"), &found, &expected, 2e-5);
+        assert!(distance(&found, &before) > 0.1, "{index} changes something");
+    }
+    for name in ["peft_bias", "kohya", "lightx2v"] {
+        let none = with(&rig, &narrow, &of_file(name), 0.0);
+        let bits = |t: &Tensor| -> Vec<u32> {
+            let flat: Vec<f32> = t.flatten_all().unwrap().to_vec1().unwrap();
+            flat.iter().map(|value| value.to_bits()).collect()
+        };
+        assert_eq!(bits(&velocity(&rig, &none)), bits(&before), "{name}, not at all");
+        assert_eq!(bytes(&none), bytes(&narrow), "nor is it planned");
+    }
+    assert_eq!(distance(&velocity(&rig, &narrow), &before), 0.0, "and none was merged");
+}
+
+/// Layers that the transformer has not, and tensors of no known kind, are named; the rest counts.
+#[test]
+fn what_a_file_holds_beside_is_told_in_the_plan() {
+    let (rig, files) = (Rig::new("lora-told"), Files::new("told"));
+    let dit = rig.model_facts("wan_t2v/model").dit;
+    let told = |dit: &kino_port::Fact, name: &str, tensors: &[(&str, &[usize])]| {
+        let tensors = tensors.iter().map(|(key, shape)| ((*key).to_owned(), numbers(shape, 0.0)));
+        let path = files.write(name, &tensors.collect());
+        let info = rig.infer("lora.apply", &[("dit", dit.clone()), ("path", known(&path))]);
+        let warnings = info.unwrap_or_else(|e| panic!("{e:?}")).warnings;
+        let line = |warning: &kino_port::PlanError| {
+            let port = warning.port.as_deref().unwrap_or("-");
+            format!("{port}: {}", warning.message)
+        };
+        warnings.iter().map(line).collect::<Vec<_>>()
+    };
+    let own = "diffusion_model.blocks.0.self_attn.q";
+    let (down, up) = (format!("{own}.lora_down.weight"), format!("{own}.lora_up.weight"));
+    let fitting: [(&str, &[usize]); 2] = [(&down, &[2, 64]), (&up, &[64, 2])];
+    assert_eq!(told(&dit, "all.safetensors", &fitting), [""; 0]);
+    let others: Vec<String> = (0..5)
+        .map(|block| format!("diffusion_model.blocks.{block}.cross_attn.k_img.diff_b"))
+        .collect();
+    let with_others = |count: usize| {
+        let others = others[..count].iter().map(|name| (name.as_str(), &[64][..]));
+        fitting.iter().copied().chain(others).collect::<Vec<_>>()
+    };
+    let image = "diffusion_model.blocks";
+    assert_eq!(
+        told(&dit, "one.safetensors", &with_others(1)),
+        [format!(
+            "path: of its 2 layers the transformer has not `{image}.0.cross_attn.k_img`, which changes \
+             nothing"
+        )]
+    );
+    assert_eq!(
+        told(&dit, "five.safetensors", &with_others(5)),
+        [format!(
+            "path: of its 6 layers the transformer has not 5, which change nothing: \
+             `{image}.0.cross_attn.k_img`, `{image}.1.cross_attn.k_img`, `{image}.2.cross_attn.k_img` \
+             and 2 more"
+        )]
+    );
+    let odd: [(&str, &[usize]); 1] = [("diffusion_model.blocks.0.gate", &[4])];
+    assert_eq!(
+        told(&dit, "odd.safetensors", &[&fitting[..], &odd[..]].concat()),
+        [
+            "path: its tensor `diffusion_model.blocks.0.gate` is of no kind that is known, and changes \
+          nothing"
+        ]
+    );
+    // Two experts lack the same, which is told once.
+    let pair = rig.model_facts("wan22_a14b/model").dit;
+    let own: [(&str, &[usize]); 2] = [(&down, &[2, 24]), (&up, &[24, 2])];
+    let both = told(&pair, "pair.safetensors", &[&own[..], &with_others(1)[2..]].concat());
+    assert_eq!(both.len(), 1, "{both:?}");
+    assert!(both[0].contains("of its 2 layers the transformer has not"), "{both:?}");
+}
+
+#[test]
+fn an_alpha_that_is_no_number_is_an_error_that_names_it() {
+    let (rig, files) = (Rig::new("lora-nan"), Files::new("nan"));
+    let own = "blocks.0.attn1.to_q";
+    let path = files.write(
+        "nan.safetensors",
+        &[
+            (format!("{own}.lora_A.weight"), numbers(&[2, 64], 0.0)),
+            (format!("{own}.lora_B.weight"), numbers(&[64, 2], 0.0)),
+            (format!("{own}.alpha"), Tensor::new(f32::NAN, &Device::Cpu).unwrap()),
+        ]
+        .into(),
+    );
+    let dit = with(&rig, &rig.model("wan_t2v/model").dit, &path, 1.0);
+    let noise = ("latents", Value::Tensor(numbers(&[16, 1, 4, 4], 3.0)));
+    let patches = rig.one("patchify", &[("dit", dit.clone()), noise]);
+    let text = ("text", Value::Tensor(Tensor::ones((8, 40), DType::F32, &Device::Cpu).unwrap()));
+    let told = rig.fails("dit.sample", &[("dit", dit), ("patches", patches), text]);
+    assert!(told.contains("`blocks.0.attn1.to_q.alpha` is NaN, not a number"), "{told}");
+}

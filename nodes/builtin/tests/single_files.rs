@@ -255,6 +255,111 @@ fn weights_of_eight_bits_are_the_numbers_that_they_stand_for() {
     }
 }
 
+/// A file whose matrices are whole numbers of eight bits, rotated before they were rounded where
+/// their rows allow it, as ComfyUI writes them; and the numbers that they stand for.
+fn whole_numbers(weights: &Tensors) -> (StoredFile, Tensors) {
+    let (mut stored, mut wide) = (StoredFile::new(), weights.clone());
+    for (index, (name, tensor)) in weights.iter().enumerate() {
+        let values: Vec<f32> = tensor.flatten_all().unwrap().to_vec1().unwrap();
+        let shape = tensor.dims().to_vec();
+        let Some((&[rows, inner], layer)) = shape.as_array().zip(name.strip_suffix("weight"))
+        else {
+            let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            stored.push((name.clone(), Stored(Dtype::F32, shape, bytes)));
+            continue;
+        };
+        let group = [64, 16, 4].into_iter().find(|group| inner % group == 0);
+        let group = group.filter(|_| index % 5 > 0);
+        let bytes: Vec<i8> = values.iter().map(|value| (value * 800.0) as i8).collect();
+        let scales: Vec<f32> = (0..rows).map(|row| 0.001 + row as f32 * 1e-5).collect();
+        let exact = bytes.iter().enumerate().map(|(i, b)| f32::from(*b) * scales[i / inner]);
+        let exact = Tensor::from_iter(exact, &Device::Cpu).unwrap().reshape((rows, inner)).unwrap();
+        let (how, exact) = match group {
+            Some(group) => (
+                format!(
+                    r#"{{"format": "int8_tensorwise", "convrot": true, "convrot_groupsize": {group}}}"#
+                ),
+                kino_kernels::rotate_groups(&exact, group).unwrap(),
+            ),
+            None => (r#"{"format": "int8_tensorwise"}"#.to_owned(), exact),
+        };
+        wide.insert(name.clone(), exact);
+        let bytes = bytes.into_iter().map(|byte| byte as u8).collect();
+        stored.push((name.clone(), Stored(Dtype::I8, shape, bytes)));
+        let scales = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+        stored.push((format!("{layer}weight_scale"), Stored(Dtype::F32, vec![rows, 1], scales)));
+        let how = how.into_bytes();
+        stored.push((format!("{layer}comfy_quant"), Stored(Dtype::U8, vec![how.len()], how)));
+    }
+    (stored, wide)
+}
+
+#[test]
+fn whole_numbers_that_were_rotated_are_the_numbers_that_they_stand_for() {
+    let rig = Rig::new("single-int8");
+    let (stored, wide) = whole_numbers(&transformer());
+    let (narrow, wide) = (File::new("int8.safetensors"), File::of("w8.safetensors", &wide));
+    write(&narrow, &stored);
+    let given = [("transformer", known(narrow.path()))];
+    assert_eq!(rig.infer("model.load", &given).unwrap().warnings, []);
+    let part = |file: &File| load(&rig, &[("transformer", file.path())], DIT);
+    let (narrow, wide) = (part(&narrow), part(&wide));
+    let off = distance(&sample(&rig, &narrow), &sample(&rig, &wide));
+    assert!(off < 2e-5, "{off}");
+    let bytes = |value: &Value| common::handle::<kino_nodes::DitHandle>(value).weight_bytes();
+    assert!(bytes(&narrow) * 2 < bytes(&wide), "{} of {}", bytes(&narrow), bytes(&wide));
+}
+
+#[test]
+fn whole_numbers_that_nothing_is_said_of_are_told_in_the_plan() {
+    let rig = Rig::new("single-int8-unsaid");
+    let (whole, _) = whole_numbers(&transformer());
+    let told = |name: &str, change: &dyn Fn(&str, &mut Stored) -> bool| {
+        let (file, mut stored) = (File::new(name), Vec::new());
+        for (name, Stored(dtype, shape, bytes)) in &whole {
+            let mut tensor = Stored(*dtype, shape.clone(), bytes.clone());
+            if change(name, &mut tensor) {
+                stored.push((name.clone(), tensor));
+            }
+        }
+        write(&file, &stored);
+        let dit = rig.fact("model.load", &[("transformer", known(file.path()))], DIT);
+        rig.objects("schedule", &[("dit", dit)])
+    };
+    let (scale, how) = ("blocks.1.ffn.0.weight_scale", "blocks.1.ffn.0.comfy_quant");
+    let said = told("scale.safetensors", &|name, _| name != scale);
+    assert!(said.contains("has no weight `blocks.1.ffn.net.0.proj.weight_scale`"), "{said}");
+    let said = told("how.safetensors", &|name, _| name != how);
+    assert!(said.contains("has no weight `blocks.1.ffn.net.0.proj.comfy_quant`"), "{said}");
+    let says = |text: &'static str| {
+        move |name: &str, tensor: &mut Stored| {
+            if name == how {
+                *tensor = Stored(Dtype::U8, vec![text.len()], text.as_bytes().to_vec());
+            }
+            true
+        }
+    };
+    let said = told("other.safetensors", &says(r#"{"format": "convrot_w4a4"}"#));
+    assert!(
+        said.contains("comfy_quant`: convrot_w4a4 (of ComfyUI's, int8_tensorwise is read) is not")
+    );
+    let said = told("none.safetensors", &says("{"));
+    assert!(said.contains("comfy_quant` is no JSON that says how the weight was made"), "{said}");
+    let odd = r#"{"format": "int8_tensorwise", "convrot": true, "convrot_groupsize": 24}"#;
+    let said = told("group.safetensors", &says(odd));
+    assert!(
+        said.contains("a `convrot_groupsize` of 24, expected a power of 4 that divides"),
+        "{said}"
+    );
+    let said = told("short.safetensors", &|name, tensor| {
+        if name == scale {
+            *tensor = Stored(Dtype::F32, vec![3], vec![0; 12]);
+        }
+        true
+    });
+    assert!(said.contains("proj.weight_scale`: expected [96, 1], found [3]"), "{said}");
+}
+
 #[test]
 fn eight_bits_whose_scale_is_missing_are_an_error() {
     let rig = Rig::new("single-unscaled");

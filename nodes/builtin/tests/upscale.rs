@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use common::{Rig, distance, int, known, number, reference, text};
-use kino_node::{Cx, Frames, FramesFact, Inputs, Ledger, Value};
+use kino_node::{Cx, FrameRate, Frames, FramesFact, Inputs, Ledger, Value};
 use kino_nodes::Models;
 use kino_port::Fact;
 use kino_world::Folders;
@@ -22,8 +22,13 @@ fn value(tensor: &Tensor) -> Value {
     Value::from(Frames::from_tensor(tensor, Some(8.0)).unwrap())
 }
 
+fn frames_fact(count: usize, height: usize, width: usize, fps: f64) -> FramesFact {
+    let [count, height, width] = [count, height, width].map(Some);
+    FramesFact { count, height, width, fps: FrameRate::Fps(fps) }
+}
+
 fn fact(count: usize, height: usize, width: usize) -> Fact {
-    Fact::typed(FramesFact { count: Some(count), height, width, fps: Some(8.0) })
+    Fact::typed(frames_fact(count, height, width, 8.0))
 }
 
 fn enlarged(rig: &Rig, given: &[(&str, Value)]) -> Tensor {
@@ -61,8 +66,7 @@ fn a_plan_knows_sizes_memory_and_whose_weights() {
     for (model, factor) in [("lanczos", 3), ("video-x4", 4), ("video-x4", 3), (&copied.text(), 2)] {
         let info = infer(model, factor);
         let side = |side: usize| side * factor as usize;
-        let expected =
-            FramesFact { count: Some(5), height: side(30), width: side(40), fps: Some(8.0) };
+        let expected = frames_fact(5, side(30), side(40), 8.0);
         assert_eq!(info.outputs[0].get(), Some(&expected), "{model}");
         let result = 5 * (side(30) * side(40) * 12) as u64;
         assert_eq!(info.spillable, result, "{model}");
@@ -217,7 +221,7 @@ fn frames_between_by_a_network_are_planned_counted_and_refused() {
         |model: &str| [("frames", fact(3, 30, 40)), ("factor", number(4)), ("model", known(model))];
     let model = reference("rife/v4_25.safetensors").display().to_string();
     let info = rig.infer("frames.interpolate", &facts(&model)).unwrap();
-    let expected = FramesFact { count: Some(9), height: 30, width: 40, fps: Some(32.0) };
+    let expected = frames_fact(9, 30, 40, 32.0);
     assert_eq!(info.outputs[0].get(), Some(&expected));
     assert_eq!((info.reads.len(), info.weights.len(), info.key.len()), (1, 1, 32));
     let plain = rig.infer("frames.interpolate", &facts("motion")).unwrap();

@@ -21,7 +21,8 @@ pub fn linear_blocks(
     let inner = row_numbers(weight, blocks)?;
     match (x.device(), weight.device()) {
         (Device::Cpu, Device::Cpu) => {
-            let widen = |bytes: &[u8], wide: &mut [f32]| widen_blocks(blocks, bytes, wide);
+            let widen =
+                |_: usize, bytes: &[u8], wide: &mut [f32]| widen_blocks(blocks, bytes, wide);
             linear_widened(x, weight, inner, widen, bias)
         }
         _ => composite::linear_blocks(x, weight, blocks, bias),

@@ -41,7 +41,9 @@ pub fn linear_e4m3(
     bias: Option<&Tensor>,
 ) -> Result<Tensor> {
     let table = Tensor::new(&E4M3.map(|number| number * scale), weight.device())?;
-    let wide = table.index_select(&weight.flatten_all()?, 0)?.reshape(weight.dims())?;
+    // As U32, since candle's `index_select` takes an index of 255 in U8 for none at all.
+    let bytes = weight.flatten_all()?.to_dtype(DType::U32)?;
+    let wide = table.index_select(&bytes, 0)?.reshape(weight.dims())?;
     linear(x, &wide.to_dtype(x.dtype())?, bias)
 }
 
@@ -54,6 +56,41 @@ pub fn linear_blocks(
 ) -> Result<Tensor> {
     let wide = widen_rows(weight, blocks)?.to_device(x.device())?;
     linear(x, &wide.to_dtype(x.dtype())?, bias)
+}
+
+/// See [`crate::linear_int8`].
+pub fn linear_int8(
+    x: &Tensor,
+    weight: &Tensor,
+    scales: &Tensor,
+    bias: Option<&Tensor>,
+) -> Result<Tensor> {
+    let wide = signed_bytes(weight)?.broadcast_mul(&scales.unsqueeze(1)?)?;
+    linear(x, &wide.to_dtype(x.dtype())?, bias)
+}
+
+/// Bytes that are whole numbers in two's complement, as f32.
+///
+/// No table is looked up: candle's `index_select` takes an index of 255 in U8 for none at all.
+pub fn signed_bytes(bytes: &Tensor) -> Result<Tensor> {
+    let unsigned = bytes.to_dtype(DType::F32)?;
+    let negative = unsigned.ge(128.0)?.to_dtype(DType::F32)?;
+    unsigned - (negative * 256.0)?
+}
+
+/// See [`crate::rotate_groups`].
+pub fn rotate_groups(x: &Tensor, group: usize) -> Result<Tensor> {
+    // H₄ is negative where the places of row and column add up to 3, digit by digit in base 4.
+    let sign = |row: usize, column: usize| {
+        let digits = (0..group.ilog2()).step_by(2);
+        let negative = digits.filter(|at| (row >> at & 3) + (column >> at & 3) == 3).count();
+        if negative.is_multiple_of(2) { 1.0 } else { -1.0 }
+    };
+    let scale = 1.0 / (group as f32).sqrt();
+    let pairs = (0..group).flat_map(|row| (0..group).map(move |column| (row, column)));
+    let matrix: Vec<f32> = pairs.map(|(row, column)| sign(row, column) * scale).collect();
+    let matrix = Tensor::from_vec(matrix, (group, group), x.device())?.to_dtype(x.dtype())?;
+    x.contiguous()?.reshape(((), group))?.matmul(&matrix)?.reshape(x.dims())
 }
 
 /// See [`crate::softmax_last`].

@@ -16,7 +16,7 @@ const CHUNK: usize = 1024;
 const PIECE: usize = 1 << 16;
 
 /// x·Wᵀ + b over the last dimension, on the CPU, where `widen` makes rows of `inner` numbers of
-/// rows of bytes.
+/// rows of bytes; it is told which row is the first.
 ///
 /// Shapes: `x` `[…, inner]`, `weight` `[out, bytes of a row]` in U8, `bias` `[out]`; the result is
 /// `[…, out]` in the type of `x`.
@@ -24,7 +24,7 @@ pub(crate) fn linear_widened(
     x: &Tensor,
     weight: &Tensor,
     inner: usize,
-    widen: impl Fn(&[u8], &mut [f32]) + Sync,
+    widen: impl Fn(usize, &[u8], &mut [f32]) + Sync,
     bias: Option<&Tensor>,
 ) -> Result<Tensor> {
     let (out, row) = weight.dims2()?;
@@ -42,9 +42,8 @@ pub(crate) fn linear_widened(
         let mut wide = vec![0.0; rows * inner];
         let each = PIECE.div_ceil(inner.max(1));
         let pieces = wide.par_chunks_mut((each * inner).max(1));
-        pieces.zip(bytes.par_chunks((each * row).max(1))).for_each(|(wide, bytes)| {
-            widen(bytes, wide);
-        });
+        let pieces = pieces.zip(bytes.par_chunks((each * row).max(1))).enumerate();
+        pieces.for_each(|(piece, (wide, bytes))| widen(start + piece * each, bytes, wide));
         let wide = Tensor::from_vec(wide, (rows, inner), &Device::Cpu)?;
         let bias = bias.map(|bias| bias.narrow(0, start, rows)).transpose()?;
         let bias = bias.as_ref();

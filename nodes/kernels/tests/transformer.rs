@@ -78,6 +78,43 @@ fn linear_of_blocks_equals_its_composite_form() {
 }
 
 #[test]
+fn linear_of_signed_bytes_equals_its_composite_form() {
+    let mut random = Random::new(14);
+    for (rows, inner, out) in [(1, 7, 5), (37, 33, 2065), (3, 70_001, 2)] {
+        let (x, bias) = (random.tensor(&[rows, inner]), random.tensor(&[out]));
+        let bytes = (0..out * inner).map(|i| (i * 131 + 7) as u8);
+        let weight = Tensor::from_iter(bytes, &Device::Cpu).unwrap().reshape((out, inner)).unwrap();
+        let scales = (random.tensor(&[out]) * 0.01).unwrap();
+        let expected = composite::linear_int8(&x, &weight, &scales, Some(&bias)).unwrap();
+        let found = kino_kernels::linear_int8(&x, &weight, &scales, Some(&bias)).unwrap();
+        let largest = expected.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        let scaled = |t: Tensor| (t / f64::from(largest)).unwrap();
+        close(&scaled(found), &scaled(expected), 2e-5);
+    }
+    let (x, weight) = (random.tensor(&[2, 4]), Tensor::zeros((3, 4), DType::U8, &Device::Cpu));
+    assert!(kino_kernels::linear_int8(&x, &weight.unwrap(), &random.tensor(&[2]), None).is_err());
+}
+
+#[test]
+fn rotating_equals_its_composite_form_and_twice_is_none() {
+    let mut random = Random::new(15);
+    for (shape, group) in [(&[3, 4][..], 4), (&[40, 96], 16), (&[2, 3, 512], 256), (&[5, 64], 64)] {
+        let x = random.tensor(shape);
+        let found = kino_kernels::rotate_groups(&x, group).unwrap();
+        close(&found, &composite::rotate_groups(&x, group).unwrap(), 2e-6);
+        close(&kino_kernels::rotate_groups(&found, group).unwrap(), &x, 2e-6);
+        let half = x.to_dtype(DType::BF16).unwrap();
+        let rotated = kino_kernels::rotate_groups(&half, group).unwrap();
+        assert_eq!(rotated.dtype(), DType::BF16);
+        close(&rotated.to_dtype(DType::F32).unwrap(), &found, 4e-2);
+    }
+    let x = random.tensor(&[2, 32]);
+    for group in [0, 1, 8, 64] {
+        assert!(kino_kernels::rotate_groups(&x, group).is_err(), "{group}");
+    }
+}
+
+#[test]
 fn attention_equals_its_composite_form() {
     let mut random = Random::new(2);
     let cases =

@@ -20,7 +20,7 @@ use crate::checkpoint::{Checkpoint, DetectedPart, ModelFolder, PartFiles};
 use crate::error::{Error, Result};
 use crate::patch::Grid;
 use crate::preview::RgbMap;
-use crate::sampling::SchedulerConfig;
+use crate::sampling::{SchedulerConfig, StepCache, StepCacheKind, StepCacheRule};
 use crate::tile::Tile;
 use crate::weight::Weights;
 
@@ -297,6 +297,8 @@ pub struct RunSize {
     pub texts: usize,
     /// Bytes of a number in the compute type.
     pub number: usize,
+    /// The step cache that stands beside it, if one does.
+    pub step_cache: Option<StepCacheKind>,
 }
 
 /// What is known of a denoiser before its weights are read.
@@ -318,6 +320,12 @@ pub trait DenoiserSpec: Send + Sync {
     /// What the family's authors call a layer or weight in the files that they publish, where that
     /// is another name than the checkpoint's: files of adapters often have it.
     fn original_name(&self, _name: &str) -> Option<String> {
+        None
+    }
+
+    /// How a step cache of this kind decides for a clip of this grid; none where the network has no
+    /// such cache: the default.
+    fn step_cache(&self, _kind: StepCacheKind, _grid: Grid) -> Option<StepCacheRule> {
         None
     }
 
@@ -384,6 +392,22 @@ pub trait Denoiser: Send + Sync {
         conditioning: &[&Projected],
         check_cancel: &mut CheckCancel<'_>,
     ) -> Result<Tensor>;
+
+    /// The same where each clip has a step cache, by [`DenoiserSpec::step_cache`]: the network looks
+    /// at what each rule looks at, asks each whether it must compute ([`StepCache::must_compute`]),
+    /// computes the clips that must and keeps what was added, and adds that to the others.
+    ///
+    /// # Errors
+    /// As [`Denoiser::velocity`]; when it has no step cache: the default.
+    fn velocity_cached(
+        &self,
+        _latents: &Packed<'_>,
+        _conditioning: &[&Projected],
+        _caches: &mut [&mut StepCache],
+        _check_cancel: &mut CheckCancel<'_>,
+    ) -> Result<Tensor> {
+        Err(Error::input("this network has no step cache"))
+    }
 }
 
 /// The timesteps of a model call: σ·1000.

@@ -4,10 +4,11 @@ mod common;
 
 use candle_core::{DType, Device, Tensor};
 use common::{Golden, close, distance, golden, model};
-use kino_models::families::wan::TransformerConfig;
 use kino_models::families::wan::dit::{Context, Dit, rope_tables};
-use kino_models::model::{Packed, Timesteps};
+use kino_models::families::wan::{TransformerConfig, Wan};
+use kino_models::model::{Family, Packed, Timesteps};
 use kino_models::patch::{Grid, patchify, unpatchify};
+use kino_models::sampling::{StepCache, StepCacheKind, StepCacheRule};
 use kino_models::{Error, Result};
 
 const PATCH: (usize, usize, usize) = (1, 2, 2);
@@ -314,4 +315,151 @@ fn what_does_not_fit_is_refused() {
     refused(&[a.grid], Timesteps::PerToken(&[1.0]), &[&context], "1 timesteps, but 45");
     let error = dit.context(&text().narrow(1, 0, 39).unwrap()).unwrap_err().to_string();
     assert!(error.contains("[512, 39]") && error.contains("[rows, 40]"), "{error}");
+}
+
+/// A pass in which some clips are computed and others reused: each is what it is alone, with a
+/// timestep for each token and with a control, too.
+#[test]
+fn clips_that_are_reused_stand_beside_those_that_are_computed() {
+    let ti2v = golden("wan22_ti2v/golden/transformer.safetensors");
+    let (a, b) = (case(&ti2v, "a"), case(&ti2v, "b"));
+    let dit = dit("wan22_ti2v/model", DType::F32);
+    let context = dit.context(&text()).unwrap();
+    let cache = |threshold: f64| StepCache::new(StepCacheRule::FirstBlock, threshold);
+    let run = |cases: &[&Case], add: f64, caches: &mut [StepCache], step: usize| {
+        let patches: Vec<Tensor> =
+            cases.iter().map(|case| (&case.patches + add).unwrap()).collect();
+        let times: Vec<f64> = cases.iter().flat_map(|case| case.timesteps.clone()).collect();
+        let grids: Vec<Grid> = cases.iter().map(|case| case.grid).collect();
+        let (patches, timesteps) = (Tensor::cat(&patches, 0).unwrap(), Timesteps::PerToken(&times));
+        let packed =
+            Packed { patches: &patches, extra: None, grids: &grids, timesteps, strengths: &[] };
+        let contexts = vec![&context; grids.len()];
+        caches.iter_mut().for_each(|cache| cache.begin_step(step, 9));
+        let mut caches: Vec<&mut StepCache> = caches.iter_mut().collect();
+        let (mut blocks, count) = (0, &mut caches);
+        let mut tick = || {
+            blocks += 1;
+            Ok(())
+        };
+        let found = dit.velocity_cached(&packed, &contexts, count, &mut tick).unwrap();
+        (found, blocks)
+    };
+    // Of three clips the one in the middle reuses.
+    let mut packed = [cache(0.0), cache(1e9), cache(0.0)];
+    let (first, all_blocks) = run(&[&a, &b, &a], 0.0, &mut packed, 0);
+    let plain = alone(&dit, &b, &context);
+    let of_b = |packed: &Tensor| packed.narrow(0, a.grid.tokens(), b.grid.tokens()).unwrap();
+    close("all computed", &of_b(&first), &plain, 1e-5);
+    let (second, blocks) = run(&[&a, &b, &a], 0.05, &mut packed, 1);
+    assert_eq!(blocks, all_blocks, "two of three go on");
+    assert_eq!(packed.map(|cache| cache.passes()), [(2, 0), (1, 1), (2, 0)]);
+    let (mut of_a, mut of_b_alone) = ([cache(0.0)], [cache(1e9)]);
+    run(&[&b], 0.0, &mut of_b_alone, 0);
+    let (reused, few) = run(&[&b], 0.05, &mut of_b_alone, 1);
+    assert!(few < all_blocks, "only the first block runs where nothing is computed");
+    close("reused", &of_b(&second), &reused, 1e-5);
+    let (computed, _) = run(&[&a], 0.05, &mut of_a, 1);
+    let last = second.dim(0).unwrap() - a.grid.tokens();
+    for start in [0, last] {
+        let own = second.narrow(0, start, a.grid.tokens()).unwrap();
+        close("computed", &own, &computed, 1e-5);
+    }
+    // A control is part of what is computed, and of what is reused.
+    let golden = golden("wan_vace/golden.safetensors");
+    let vace = self::dit("wan_vace/model", DType::F32);
+    let cut = |name: &str| patchify(&golden.get(name), PATCH).unwrap();
+    let (x, control) = (cut("x"), cut("x_control"));
+    let grids = [Grid { frames: 3, rows: 2, columns: 3 }];
+    let context = vace.context(&golden.get("x_text").squeeze(0).unwrap()).unwrap();
+    let timesteps = Timesteps::PerClip(&[417.0]);
+    let extra = Some(&control);
+    let packed = Packed { patches: &x, extra, grids: &grids, timesteps, strengths: &[0.35] };
+    let expected = vace.velocity_of(&packed, &[&context], &mut go_on).unwrap();
+    let mut own = cache(1e9);
+    for step in 0..2 {
+        own.begin_step(step, 9);
+        let found = vace.velocity_cached(&packed, &[&context], &mut [&mut own], &mut go_on);
+        close("control", &found.unwrap(), &expected, 1e-5);
+    }
+    assert_eq!(own.passes(), (1, 1));
+    let none = vace.velocity_cached(&packed, &[&context], &mut [], &mut go_on);
+    assert!(none.unwrap_err().to_string().contains("0 step caches for 1 clips"));
+}
+
+/// The polynomials that are published, by the sizes of their models, and what they decide
+/// (`tests/ref/step_cache.py`).
+#[test]
+fn published_models_have_their_polynomials() {
+    let cases: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(common::reference("step_cache/cases.json")).unwrap())
+            .unwrap();
+    let small = Grid { frames: 21, rows: 30, columns: 52 };
+    let large = Grid { frames: 21, rows: 45, columns: 80 };
+    let fit = |model: &str,
+               sizes: (usize, usize),
+               change: &dyn Fn(&mut serde_json::Value),
+               grid| {
+        let folder = std::env::temp_dir().join(format!("kino-fit-{}-{model}", std::process::id()));
+        std::fs::create_dir_all(folder.join("transformer")).unwrap();
+        std::fs::create_dir_all(folder.join("scheduler")).unwrap();
+        let from = common::reference("wan_t2v/model");
+        let scheduler = "scheduler/scheduler_config.json";
+        std::fs::copy(from.join(scheduler), folder.join(scheduler)).unwrap();
+        let index = r#"{"_class_name": "WanPipeline", "transformer": ["diffusers", "WanTransformer3DModel"]}"#;
+        std::fs::write(folder.join("model_index.json"), index).unwrap();
+        let config = std::fs::read(from.join("transformer/config.json")).unwrap();
+        let mut config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+        let (heads, layers) = sizes;
+        config["num_attention_heads"] = heads.into();
+        config["attention_head_dim"] = 128.into();
+        config["num_layers"] = layers.into();
+        change(&mut config);
+        std::fs::write(folder.join("transformer/config.json"), config.to_string()).unwrap();
+        let opened = kino_models::ModelFolder::directory(&folder).unwrap();
+        let read = Wan.read(&kino_models::Checkpoint::open(&opened).unwrap()).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        read.denoiser.unwrap().spec.step_cache(StepCacheKind::TeaCache, grid)
+    };
+    let from_text = |_: &mut serde_json::Value| {};
+    let from_image = |config: &mut serde_json::Value| {
+        config["in_channels"] = 36.into();
+        config["image_dim"] = 1280.into();
+        config["added_kv_proj_dim"] = 5120.into();
+    };
+    let mut checked = 0;
+    for case in cases["rules"].as_array().unwrap() {
+        let model = case["model"].as_str().unwrap();
+        let rule = match model {
+            "t2v_1_3b" => fit(model, (12, 30), &from_text, small),
+            "t2v_14b" => fit(model, (40, 40), &from_text, large),
+            "i2v_480p" => fit(model, (40, 40), &from_image, small),
+            _ => fit(model, (40, 40), &from_image, large),
+        };
+        let mut cache = StepCache::new(rule.expect(model), case["threshold"].as_f64().unwrap());
+        let mut value = 1.0;
+        let mut decide = |step: usize| {
+            // Each value has changed by so much since the one before.
+            value *= 1.0 + if step > 0 { case["changes"][step - 1].as_f64().unwrap() } else { 0.0 };
+            value = if value > 1e3 { value / 1e3 } else { value };
+            let seen = Tensor::new(&[value as f32], &Device::Cpu).unwrap();
+            cache.begin_step(step, 30);
+            let must = cache.must_compute(&seen).unwrap();
+            if must {
+                cache.keep(seen);
+            }
+            if must { '1' } else { '0' }
+        };
+        let found: String = (0..30).map(&mut decide).collect();
+        assert_eq!(found, case["computed"].as_str().unwrap(), "{model}");
+        checked += 1;
+    }
+    assert_eq!(checked, 8);
+    // Nothing is published for other sizes, or for first and last frames.
+    assert_eq!(fit("other", (24, 30), &from_text, small), None);
+    let both_ends = |config: &mut serde_json::Value| {
+        from_image(config);
+        config["pos_embed_seq_len"] = 514.into();
+    };
+    assert_eq!(fit("flf2v", (40, 40), &both_ends, small), None);
 }

@@ -131,7 +131,30 @@ fn an_incomplete_snapshot_names_the_command_that_completes_it() {
     let folder = ModelFolder::directory(&snapshot).unwrap();
     let told = folder.weights("transformer", DType::F32, &Device::Cpu).unwrap_err().to_string();
     assert!(told.contains("model-00001-of-00002.safetensors is missing"), "{told}");
-    assert!(told.contains("`hf download Wan-AI/Tiny` completes it"), "{told}");
+    let commands = "`kino models pull hf:Wan-AI/Tiny` (or `hf download Wan-AI/Tiny`) completes it";
+    assert!(told.contains(commands), "{told}");
+    // Of another commit than that of `main`, its own.
+    std::fs::create_dir_all(cache.path().join("models--Wan-AI--Tiny/refs")).unwrap();
+    std::fs::write(cache.path().join("models--Wan-AI--Tiny/refs/main"), "fed987").unwrap();
+    let told = folder.weights("transformer", DType::F32, &Device::Cpu).unwrap_err().to_string();
+    let commands = "`kino models pull hf:Wan-AI/Tiny@abc123` (or `hf download Wan-AI/Tiny \
+        --revision abc123`) completes it";
+    assert!(told.contains(commands), "{told}");
+}
+
+/// A link to contents that are not there, as a download leaves it that was cut off.
+#[cfg(unix)]
+#[test]
+fn a_link_that_leads_nowhere_is_told_as_one() {
+    let cache = tempfile::tempdir().unwrap();
+    let snapshot = cache.path().join("models--Wan-AI--Tiny/snapshots/abc123");
+    std::fs::create_dir_all(snapshot.join("vae")).unwrap();
+    let link = snapshot.join("vae/diffusion_pytorch_model.safetensors");
+    std::os::unix::fs::symlink("../../../blobs/feed", &link).unwrap();
+    let folder = ModelFolder::directory(&snapshot).unwrap();
+    let told = folder.weights("vae", DType::F32, &Device::Cpu).unwrap_err().to_string();
+    assert!(told.contains("vae/diffusion_pytorch_model.safetensors is missing"), "{told}");
+    assert!(told.contains("its link leads nowhere; `kino models pull hf:Wan-AI/Tiny`"), "{told}");
 }
 
 #[test]

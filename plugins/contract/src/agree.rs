@@ -25,10 +25,10 @@ pub struct Pictures {
     pub input: String,
     /// How many there are, where it is known.
     pub count: Option<usize>,
-    /// Their height in pixels.
-    pub height: usize,
-    /// Their width in pixels.
-    pub width: usize,
+    /// Their height in pixels, where it is known.
+    pub height: Option<usize>,
+    /// Their width in pixels, where it is known.
+    pub width: Option<usize>,
     /// Whether they are those of a mask.
     pub is_mask: bool,
 }
@@ -51,29 +51,34 @@ pub fn advice(what: Agree) -> &'static str {
 }
 
 impl Agreement {
-    /// Holds pictures against it, each with the first whose size or number is known; `node` is the
+    /// Holds pictures against it, each with the first whose side or number is known; `node` is the
     /// node's id.
     ///
     /// # Errors
     /// When two do not agree: which, and what both are.
     pub fn check(&self, node: &str, pictures: &[Pictures]) -> Result<(), Disagreement> {
-        let counted = |one: &&Pictures| match self.what {
-            Agree::Size => true,
-            Agree::Count => one.count.is_some_and(|count| !(one.is_mask && count == 1)),
+        let axes: &[fn(&Pictures) -> Option<usize>] = match self.what {
+            Agree::Size => &[|one| one.height, |one| one.width],
+            Agree::Count => &[|one| one.count.filter(|count| !(one.is_mask && *count == 1))],
         };
-        let mut all = pictures.iter().filter(counted);
-        let Some(first) = all.next() else { return Ok(()) };
-        let agrees = |one: &Pictures| match self.what {
-            Agree::Size => (one.height, one.width) == (first.height, first.width),
-            Agree::Count => one.count == first.count,
+        let disagreeing = |axis: &fn(&Pictures) -> Option<usize>| {
+            let mut known = pictures.iter().enumerate().filter(|(_, one)| axis(one).is_some());
+            let (_, first) = known.next()?;
+            let (at, other) = known.find(|(_, one)| axis(one) != axis(first))?;
+            Some((at, first, other))
         };
-        let Some(other) = all.find(|one| !agrees(one)) else { return Ok(()) };
+        let found = axes.iter().filter_map(disagreeing).min_by_key(|(at, ..)| *at);
+        let Some((_, first, other)) = found else { return Ok(()) };
         let (a, b) = (&first.input, &other.input);
         let message = match self.what {
-            Agree::Size => format!(
-                "`{node}` takes `{a}` and `{b}` of one size: `{a}` is {}x{}, `{b}` is {}x{}",
-                first.width, first.height, other.width, other.height
-            ),
+            Agree::Size => {
+                let side = |side: Option<usize>| side.map_or("?".to_owned(), |n| n.to_string());
+                let size = |one: &Pictures| format!("{}x{}", side(one.width), side(one.height));
+                let (first, other) = (size(first), size(other));
+                format!(
+                    "`{node}` takes `{a}` and `{b}` of one size: `{a}` is {first}, `{b}` is {other}"
+                )
+            }
             Agree::Count => {
                 let count = |one: &Pictures| match one.count.unwrap_or_default() {
                     1 => "1 frame".to_owned(),
@@ -95,7 +100,7 @@ mod tests {
 
     fn pictures(input: &str, count: impl Into<Option<usize>>, width: usize) -> Pictures {
         let (input, count) = (input.to_owned(), count.into());
-        Pictures { input, count, height: 8, width, is_mask: false }
+        Pictures { input, count, height: Some(8), width: Some(width), is_mask: false }
     }
 
     #[test]
@@ -118,6 +123,12 @@ mod tests {
         let mask = |count| Pictures { is_mask: true, ..pictures("mask", count, 16) };
         assert_eq!(check(Agree::Count, &[mask(1), a.clone()]), Ok(()));
         assert!(check(Agree::Count, &[a.clone(), mask(1), mask(3)]).is_err());
-        assert_eq!(check(Agree::Size, &[a]), Ok(()));
+        assert_eq!(check(Agree::Size, &[a.clone()]), Ok(()));
+        // Of a size that is known in part, that part is held against the others.
+        let broad = |input: &str, width| Pictures { height: None, ..pictures(input, 5, width) };
+        assert_eq!(check(Agree::Size, &[broad("b", 16), a.clone()]), Ok(()));
+        let (input, message) = check(Agree::Size, &[broad("b", 24), a]).unwrap_err();
+        let expected = "`a.mix` takes `b` and `a` of one size: `b` is 24x?, `a` is 16x8";
+        assert_eq!((input.as_str(), message.as_str()), ("a", expected));
     }
 }

@@ -107,6 +107,8 @@ struct WrittenPort {
     #[serde(default)]
     draws: bool,
     #[serde(default)]
+    named: bool,
+    #[serde(default)]
     like: Option<String>,
 }
 
@@ -328,6 +330,9 @@ fn read_port(written: &WrittenPort, is_input: bool) -> Result<Port, String> {
     };
     let given = written.default.is_some() || written.range.is_some();
     let more = !written.choices.is_empty() || written.draws || written.step.is_some();
+    if written.named && !matches!(arity, Arity::List | Arity::OptionalList) {
+        return Err("`named` stands at a list, whose items have names".into());
+    }
     if !is_input && (given || more || arity != Arity::One) {
         return Err("an output has neither default, range, choices nor arity".into());
     }
@@ -368,6 +373,7 @@ fn read_port(written: &WrittenPort, is_input: bool) -> Result<Port, String> {
         draws: written.draws,
         file: false,
         numbers: false,
+        named: written.named,
         int_where: None,
         ty,
     };

@@ -243,7 +243,7 @@ impl CallCx<'_> {
 
     /// Reports that `step` of `of` pieces of work are done.
     pub fn progress(&self, step: u64, of: u64) {
-        (self.report)(Progress { step, of, preview: None });
+        (self.report)(Progress { step, of, preview: None, note: None });
     }
 
     /// Whether anybody reads output `index`.

@@ -116,23 +116,22 @@ impl Node for PluginNode {
 }
 
 /// Count, height and width of pictures, and whether they are a mask, as far as they are known.
-type Known = (Option<usize>, usize, usize, bool);
+type Known = ([Option<usize>; 3], bool);
 
 fn known_pictures(fact: &Fact) -> Option<Known> {
     if let Some(frames) = fact.get::<FramesFact>() {
-        return Some((frames.count, frames.height, frames.width, false));
+        return Some(([frames.count, frames.height, frames.width], false));
     }
-    let MaskFact { shape: [count, height, width] } = *fact.get::<MaskFact>()?;
-    Some((Some(count), height, width, true))
+    fact.get::<MaskFact>().map(|mask| (mask.shape, true))
 }
 
 /// The same of a value.
 fn held(value: &Value) -> Option<Known> {
     if let Some(frames) = value.get::<Frames>() {
-        return Some((Some(frames.count()), frames.height(), frames.width(), false));
+        return Some(([frames.count(), frames.height(), frames.width()].map(Some), false));
     }
     let (count, height, width) = value.get::<Mask>()?.tensor.dims3().ok()?;
-    Some((Some(count), height, width, true))
+    Some(([count, height, width].map(Some), true))
 }
 
 /// What the run may read.
@@ -150,7 +149,7 @@ impl PluginNode {
         let pictures = |index: &usize| {
             let port = &signature.inputs[*index];
             let known = known(*index).into_iter();
-            known.map(|(count, height, width, is_mask)| Pictures {
+            known.map(|([count, height, width], is_mask)| Pictures {
                 input: port.name.to_string(),
                 count,
                 height,

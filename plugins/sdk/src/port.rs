@@ -32,6 +32,9 @@ impl PortSpec {
         if T::ARITY != "one" {
             port.keys.insert("arity".into(), T::ARITY.into());
         }
+        if T::NAMED {
+            port.keys.insert("named".into(), true.into());
+        }
         T::describe(&mut port);
         port
     }
@@ -209,6 +212,9 @@ pub trait Input: Sized {
     /// `one`, `optional`, `list` or `optional_list`.
     const ARITY: &'static str;
 
+    /// Whether items of a list are told apart by their names.
+    const NAMED: bool = false;
+
     /// The type of each value.
     fn type_name() -> String;
 
@@ -259,6 +265,7 @@ impl<T: FromValue> Input for Vec<T> {
 
 impl<T: FromValue> Input for Vec<(String, T)> {
     const ARITY: &'static str = "list";
+    const NAMED: bool = true;
 
     of_type!(<T as Typed>::type_name());
 
@@ -288,6 +295,7 @@ impl<T: FromValue> Input for Option<Vec<T>> {
 
 impl<T: FromValue> Input for Option<Vec<(String, T)>> {
     const ARITY: &'static str = "optional_list";
+    const NAMED: bool = true;
 
     of_type!(<T as Typed>::type_name());
 

@@ -155,12 +155,13 @@ fn line(event: &Event, paint: Paint, columns: Columns) -> Option<String> {
         format!("  {}{after_name}  {}{after_op}", paint.name(name), paint.dim(op))
     };
     match event {
-        Event::Finished { name, op, cached, seconds: took, .. } => {
+        Event::Finished { name, op, cached, seconds: took, notes, .. } => {
             let end = match cached {
                 Cached::None => seconds(*took),
                 Cached::Memory | Cached::Disk => paint.good("cached"),
             };
-            Some(format!("{} {end}", padded(name, op)))
+            let said = notes.iter().map(|note| format!("  {}", paint.dim(note)));
+            Some(format!("{} {end}{}", padded(name, op), said.collect::<String>()))
         }
         Event::Failed { name, op, .. } => {
             let end = paint.bad("failed");
@@ -308,7 +309,7 @@ impl Bars {
             self.all.remove(&bar);
         }
         let is_quick = match event {
-            Event::Finished { seconds, .. } => *seconds < QUICK,
+            Event::Finished { seconds, notes, .. } => *seconds < QUICK && notes.is_empty(),
             _ => false,
         };
         let total = self.total(of.0);
@@ -425,7 +426,15 @@ mod tests {
 
     fn finished(name: &str, seconds: f64, cached: Cached) -> Event {
         let (name, op) = (name.into(), "math".into());
-        Event::Finished { name, op, cached, seconds, bytes: 0, files: Vec::new() }
+        Event::Finished {
+            name,
+            op,
+            cached,
+            seconds,
+            bytes: 0,
+            files: Vec::new(),
+            notes: Vec::new(),
+        }
     }
 
     fn done() -> Event {

@@ -1,6 +1,6 @@
 //! What a clip follows beside its text.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use kino_port::PortType;
 use serde::{Deserialize, Serialize};
 
@@ -27,8 +27,8 @@ pub struct Control {
 /// What is known of a control.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ControlFact {
-    /// `[c, f, h, w]`, the pictures included.
-    pub shape: [usize; 4],
+    /// `[c, f, h, w]`, the pictures included, those that are known.
+    pub shape: [Option<usize>; 4],
     /// The latent frames before the clip that stand for pictures.
     pub references: usize,
     /// The space of the latents that it was made of, where it is known.
@@ -70,7 +70,11 @@ impl ValueType for Control {
 
     fn fact(&self) -> ControlFact {
         let shape = self.tensor.dims4().map_or([0; 4], |(c, f, h, w)| [c, f, h, w]);
-        ControlFact { shape, references: self.references, space: self.space.clone() }
+        ControlFact {
+            shape: shape.map(Some),
+            references: self.references,
+            space: self.space.clone(),
+        }
     }
 
     fn shape(&self) -> Option<Vec<usize>> {
@@ -82,7 +86,7 @@ impl ValueType for Control {
     }
 
     fn tensor_of_fact(fact: &ControlFact) -> Option<TensorFact> {
-        Some(TensorFact { shape: fact.shape.to_vec(), dtype: DType::F32 })
+        TensorFact::of_sizes(&fact.shape)
     }
 
     fn field(&self, name: &str) -> Result<Option<Field>> {
@@ -102,10 +106,6 @@ impl ValueType for Control {
             strength: fields.real("strength")?.unwrap_or(1.0),
             space: space_of_field(fields)?,
         })
-    }
-
-    fn bytes_of_fact(fact: &ControlFact) -> u64 {
-        fact.shape.iter().fold(4, |bytes: u64, size| bytes.saturating_mul(*size as u64))
     }
 
     fn to_device(&self, device: &Device) -> Result<Option<Self>> {

@@ -343,17 +343,66 @@ impl FramesBuilder {
     }
 }
 
-/// What is known of frames: `[count, height, width, 3]`.
-#[derive(Clone, Debug, PartialEq)]
+/// What is known of frames: `[count, height, width, 3]`. By default nothing is.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct FramesFact {
     /// The number of frames, where it is known.
     pub count: Option<usize>,
-    /// Height in pixels.
-    pub height: usize,
-    /// Width in pixels.
-    pub width: usize,
-    /// Frames a second, where it is known.
-    pub fps: Option<f64>,
+    /// Height in pixels, where it is known.
+    pub height: Option<usize>,
+    /// Width in pixels, where it is known.
+    pub width: Option<usize>,
+    /// Frames a second.
+    pub fps: FrameRate,
+}
+
+/// What is known of the rate of frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum FrameRate {
+    /// Nothing.
+    #[default]
+    Unknown,
+    /// They have none, as an image has none.
+    None,
+    /// So many frames a second.
+    Fps(f64),
+}
+
+impl FrameRate {
+    /// The rate of frames that have it, or have none.
+    pub fn of(fps: Option<f64>) -> Self {
+        fps.map_or(FrameRate::None, FrameRate::Fps)
+    }
+
+    /// The rate, where they have one and it is known.
+    pub fn fps(self) -> Option<f64> {
+        match self {
+            FrameRate::Fps(fps) => Some(fps),
+            FrameRate::Unknown | FrameRate::None => None,
+        }
+    }
+
+    /// The rate of frames so many times as many.
+    #[must_use]
+    pub fn times(self, factor: f64) -> Self {
+        match self {
+            FrameRate::Fps(fps) => FrameRate::Fps(fps * factor),
+            rate => rate,
+        }
+    }
+}
+
+impl FramesFact {
+    /// Height and width, where both are known.
+    pub fn size(&self) -> Option<(usize, usize)> {
+        self.height.zip(self.width)
+    }
+
+    /// The same frames in another size, where that is known.
+    #[must_use]
+    pub fn sized(self, (height, width): (Option<usize>, Option<usize>)) -> Self {
+        FramesFact { height, width, ..self }
+    }
 }
 
 /// All of frames but their pixels.
@@ -382,8 +431,8 @@ impl ValueType for Frames {
     }
 
     fn fact(&self) -> FramesFact {
-        let (height, width) = (self.height, self.width);
-        FramesFact { count: Some(self.count), height, width, fps: self.fps }
+        let (height, width) = (Some(self.height), Some(self.width));
+        FramesFact { count: Some(self.count), height, width, fps: FrameRate::of(self.fps) }
     }
 
     fn shape(&self) -> Option<Vec<usize>> {
@@ -405,15 +454,18 @@ impl ValueType for Frames {
 
     fn fact_of_tensor(tensor: &TensorFact) -> Option<FramesFact> {
         match *tensor.shape.as_slice() {
-            [count, height, width, _] => {
-                Some(FramesFact { count: Some(count), height, width, fps: None })
-            }
+            [count, height, width, _] => Some(FramesFact {
+                count: Some(count),
+                height: Some(height),
+                width: Some(width),
+                fps: FrameRate::None,
+            }),
             _ => None,
         }
     }
 
     fn tensor_of_fact(fact: &FramesFact) -> Option<TensorFact> {
-        let shape = vec![fact.count.unwrap_or(1), fact.height, fact.width, 3];
+        let shape = vec![fact.count.unwrap_or(1), fact.height?, fact.width?, 3];
         Some(TensorFact { shape, dtype: DType::F32 })
     }
 

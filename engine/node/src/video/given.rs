@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use kino_port::PortType;
 use serde::{Deserialize, Serialize};
 
@@ -54,12 +54,12 @@ impl GivenEncoding {
 /// What is known of given frames.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GivenFact {
-    /// `[c, f, h, w]` of the whole clip.
-    pub shape: [usize; 4],
+    /// `[c, f, h, w]` of the whole clip, those that are known.
+    pub shape: [Option<usize>; 4],
     /// The space that its latent lies in, where it is known.
     pub space: Option<LatentSpace>,
-    /// The number of frames of the clip in pixels.
-    pub frames: usize,
+    /// The number of frames of the clip in pixels, where it is known.
+    pub frames: Option<usize>,
     /// How its latent was encoded.
     pub encoding: GivenEncoding,
 }
@@ -133,7 +133,7 @@ impl ValueType for Given {
         GivenFact {
             shape: latent.shape,
             space: latent.space,
-            frames: self.frames,
+            frames: Some(self.frames),
             encoding: self.encoding,
         }
     }
@@ -147,7 +147,7 @@ impl ValueType for Given {
     }
 
     fn tensor_of_fact(fact: &GivenFact) -> Option<TensorFact> {
-        Some(TensorFact { shape: fact.shape.to_vec(), dtype: DType::F32 })
+        TensorFact::of_sizes(&fact.shape)
     }
 
     fn field(&self, name: &str) -> Result<Option<Field>> {

@@ -17,11 +17,11 @@ pub struct Latent {
     pub space: Option<LatentSpace>,
 }
 
-/// What is known of a latent: `[channels, frames, height, width]`.
-#[derive(Clone, Debug, PartialEq)]
+/// What is known of a latent: `[channels, frames, height, width]`. By default nothing is.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct LatentFact {
-    /// `[channels, frames, height, width]`.
-    pub shape: [usize; 4],
+    /// `[channels, frames, height, width]`, those that are known.
+    pub shape: [Option<usize>; 4],
     /// The space that it lies in, where it is known.
     pub space: Option<LatentSpace>,
 }
@@ -55,7 +55,7 @@ impl ValueType for Latent {
 
     fn fact(&self) -> LatentFact {
         let shape = self.tensor.dims4().map_or([0; 4], |(c, f, h, w)| [c, f, h, w]);
-        LatentFact { shape, space: self.space.clone() }
+        LatentFact { shape: shape.map(Some), space: self.space.clone() }
     }
 
     fn shape(&self) -> Option<Vec<usize>> {
@@ -71,12 +71,12 @@ impl ValueType for Latent {
     }
 
     fn fact_of_tensor(tensor: &TensorFact) -> Option<LatentFact> {
-        let shape = tensor.shape.as_slice().try_into().ok()?;
-        Some(LatentFact { shape, space: None })
+        let shape: [usize; 4] = tensor.shape.as_slice().try_into().ok()?;
+        Some(LatentFact { shape: shape.map(Some), space: None })
     }
 
     fn tensor_of_fact(fact: &LatentFact) -> Option<TensorFact> {
-        Some(TensorFact { shape: fact.shape.to_vec(), dtype: DType::F32 })
+        TensorFact::of_sizes(&fact.shape)
     }
 
     fn field(&self, name: &str) -> Result<Option<Field>> {

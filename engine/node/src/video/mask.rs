@@ -14,11 +14,11 @@ pub struct Mask {
     pub tensor: Tensor,
 }
 
-/// What is known of a mask.
-#[derive(Clone, Debug, PartialEq)]
+/// What is known of a mask. By default nothing is.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct MaskFact {
-    /// `[frames, height, width]`.
-    pub shape: [usize; 3],
+    /// `[frames, height, width]`, those that are known.
+    pub shape: [Option<usize>; 3],
 }
 
 impl ValueType for Mask {
@@ -32,7 +32,8 @@ impl ValueType for Mask {
     }
 
     fn fact(&self) -> MaskFact {
-        MaskFact { shape: self.tensor.dims3().map_or([0; 3], |(f, h, w)| [f, h, w]) }
+        let shape = self.tensor.dims3().map_or([0; 3], |(f, h, w)| [f, h, w]);
+        MaskFact { shape: shape.map(Some) }
     }
 
     fn shape(&self) -> Option<Vec<usize>> {
@@ -48,11 +49,12 @@ impl ValueType for Mask {
     }
 
     fn fact_of_tensor(tensor: &TensorFact) -> Option<MaskFact> {
-        Some(MaskFact { shape: tensor.shape.as_slice().try_into().ok()? })
+        let shape: [usize; 3] = tensor.shape.as_slice().try_into().ok()?;
+        Some(MaskFact { shape: shape.map(Some) })
     }
 
     fn tensor_of_fact(fact: &MaskFact) -> Option<TensorFact> {
-        Some(TensorFact { shape: fact.shape.to_vec(), dtype: DType::F32 })
+        TensorFact::of_sizes(&fact.shape)
     }
 
     fn field(&self, name: &str) -> Result<Option<Field>> {

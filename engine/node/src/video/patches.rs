@@ -27,6 +27,45 @@ impl Clip {
     pub fn tokens(&self) -> usize {
         self.grid.iter().product()
     }
+
+    /// What would have been known of it before it was there.
+    pub fn fact(&self) -> ClipFact {
+        let (name, space) = (self.name.clone(), self.space.clone());
+        ClipFact { name, grid: self.grid.map(Some), channels: self.channels, space }
+    }
+}
+
+/// What is known of one clip among packed patches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClipFact {
+    /// Its name, where the list of latents was a map.
+    pub name: Option<String>,
+    /// Patches along time, height and width, those that are known.
+    pub grid: [Option<usize>; 3],
+    /// Channels of its latent.
+    pub channels: usize,
+    /// The space of its latent, where it is known.
+    pub space: Option<LatentSpace>,
+}
+
+impl ClipFact {
+    /// The number of patches: t·h·w, where it is known.
+    pub fn tokens(&self) -> Option<usize> {
+        self.grid.into_iter().try_fold(1, |tokens: usize, side| Some(tokens.saturating_mul(side?)))
+    }
+
+    /// The clip, if all of it is known.
+    pub fn clip(&self) -> Option<Clip> {
+        let [t, h, w] = self.grid;
+        let (name, space) = (self.name.clone(), self.space.clone());
+        Some(Clip { name, grid: [t?, h?, w?], channels: self.channels, space })
+    }
+
+    /// The shape of its latent of patches `(t, h, w)`, `[c, f, h, w]`, as far as it is known.
+    pub fn shape(&self, patch: [usize; 3]) -> [Option<usize>; 4] {
+        let side = |axis: usize| self.grid[axis].map(|side| side.saturating_mul(patch[axis]));
+        [Some(self.channels), side(0), side(1), side(2)]
+    }
 }
 
 /// Latents cut into spacetime patches, packed over clips.
@@ -44,7 +83,7 @@ pub struct Patches {
 #[derive(Clone, Debug, PartialEq)]
 pub struct PatchesFact {
     /// The clips, in order.
-    pub clips: Vec<Clip>,
+    pub clips: Vec<ClipFact>,
     /// The patch `(t, h, w)`.
     pub patch: [usize; 3],
 }
@@ -84,7 +123,7 @@ impl ValueType for Patches {
     }
 
     fn fact(&self) -> PatchesFact {
-        PatchesFact { clips: self.clips.clone(), patch: self.patch }
+        PatchesFact { clips: self.clips.iter().map(Clip::fact).collect(), patch: self.patch }
     }
 
     fn shape(&self) -> Option<Vec<usize>> {
@@ -96,7 +135,7 @@ impl ValueType for Patches {
     }
 
     fn tensor_of_fact(fact: &PatchesFact) -> Option<TensorFact> {
-        let tokens = fact.clips.iter().map(Clip::tokens).sum();
+        let tokens = fact.clips.iter().map(ClipFact::tokens).sum::<Option<usize>>()?;
         let width = fact.clips.first()?.channels * fact.patch.iter().product::<usize>();
         Some(TensorFact { shape: vec![tokens, width], dtype: DType::F32 })
     }

@@ -60,7 +60,12 @@ fn joined(count: i128, frames: usize) -> Draft {
             films.last().map(|film| draft.add(&format!("f{seed}"), "frames", vec![of(*film)]));
         let length = before.map_or(lit(frames as i128), of);
         let film = draft.add(&format!("film{seed}"), "film", vec![lit(seed), length]);
-        let fact = FramesFact { count: Some(frames), height: 20, width: 100, fps: None };
+        let fact = FramesFact {
+            count: Some(frames),
+            height: Some(20),
+            width: Some(100),
+            ..FramesFact::default()
+        };
         draft.plan.steps[film as usize].facts = vec![Fact::typed(fact)];
         films.push(film);
     }

@@ -5,12 +5,8 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use kino_kernels::Filter;
-use kino_node::{
-    Cx, Frames, FramesBuilder, FramesFact, Inputs, NodeDef, Outputs, Result, Services, Value,
-};
-use kino_port::{
-    Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, int, ports, text,
-};
+use kino_node::{Cx, Frames, FramesBuilder, Inputs, NodeDef, Outputs, Result, Services, Value};
+use kino_port::{Facts, NodeTraits, PlanError, PortType, Signature, edge, int, ports, text};
 
 use super::chunks::{CHUNK, frame_bytes, frames_in, gives, push_changed};
 use crate::infer::{InferCx, InferResult, refuse};
@@ -113,36 +109,31 @@ impl Rect {
     }
 }
 
-/// Every reason why the rectangle does not lie within the frame.
-fn check_rect(rect: Rect, frame: Pair) -> Vec<PlanError> {
-    let axes =
-        [("width", rect.at.1, rect.size.1, frame.1), ("height", rect.at.0, rect.size.0, frame.0)];
-    let outside = |(axis, at, size, side): (&'static str, usize, usize, usize)| {
-        let end = at.saturating_add(size);
-        (end > side).then(|| {
-            let message =
-                format!("the rectangle ends at {end}, past the {axis} of the frames, {side}");
-            PlanError::at(axis, message)
-        })
-    };
-    axes.into_iter().filter_map(outside).collect()
+/// Why the rectangle does not lie within the frame along an axis.
+fn check_extent(axis: &str, at: usize, size: usize, side: usize) -> Result<(), PlanError> {
+    let end = at.saturating_add(size);
+    if end <= side {
+        return Ok(());
+    }
+    let message = format!("the rectangle ends at {end}, past the {axis} of the frames, {side}");
+    Err(PlanError::at(axis, message))
 }
 
 fn infer_crop(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
-    let size = |port| review.size(port);
-    let sides = (size("x"), size("y"), size("width"), size("height"));
-    let (Some(x), Some(y), Some(width), Some(height)) = sides else {
-        return review.finish(StepInfo::default());
-    };
-    let Some(frames) = review.known::<Frames>("frames") else {
-        return review.finish(StepInfo::default());
-    };
-    let rect = Rect { at: (y, x), size: (height, width) };
-    check_rect(rect, (frames.height, frames.width)).into_iter().for_each(|e| review.error(e));
-    let work =
-        CHUNK as u64 * (frame_bytes(frames.height, frames.width) + frame_bytes(height, width));
-    review.finish(gives(FramesFact { height, width, ..frames }, work))
+    let frames = review.partly::<Frames>("frames");
+    let [x, y, width, height] = ["x", "y", "width", "height"].map(|port| review.size(port));
+    for (axis, at, size, side) in
+        [("width", x, width, frames.width), ("height", y, height, frames.height)]
+    {
+        if let (Some(at), Some(size), Some(side)) = (at, size, side) {
+            review.take(check_extent(axis, at, size, side));
+        }
+    }
+    let bytes = |(height, width): Pair| frame_bytes(height, width);
+    let sizes = frames.size().zip(height.zip(width));
+    let work = sizes.map(|(from, to)| CHUNK as u64 * (bytes(from) + bytes(to)));
+    review.finish(gives(frames.sized((height, width)), work))
 }
 
 fn crop(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
@@ -152,9 +143,8 @@ fn crop(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
         size: (inputs.int("height")?, inputs.int("width")?),
     };
     let frame = (frames.height(), frames.width());
-    if let Some(error) = check_rect(rect, frame).into_iter().next() {
-        return Err(refuse(error));
-    }
+    check_extent("width", rect.at.1, rect.size.1, frame.1).map_err(refuse)?;
+    check_extent("height", rect.at.0, rect.size.0, frame.0).map_err(refuse)?;
     changed(cx, &frames, frame == rect.size, |few| rect.of(few))
 }
 
@@ -213,17 +203,14 @@ fn inner(within: Pair, shape: Pair) -> Rect {
 
 fn infer_fit(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
-    let (Some(height), Some(width)) = (review.size("height"), review.size("width")) else {
-        return review.finish(StepInfo::default());
-    };
-    let Some(frames) = review.known::<Frames>("frames") else {
-        return review.finish(StepInfo::default());
-    };
-    let between = frame_bytes(frames.height, width);
-    let frame = frame_bytes(frames.height, frames.width);
+    let frames = review.partly::<Frames>("frames");
+    let (height, width) = (review.size("height"), review.size("width"));
     let few = CHUNK.min(frames.count.unwrap_or(CHUNK)) as u64;
-    let work = few.saturating_mul(2 * frame + between + 2 * frame_bytes(height, width));
-    review.finish(gives(FramesFact { height, width, ..frames }, work))
+    let work = frames.size().zip(height.zip(width)).map(|((tall, wide), (height, width))| {
+        let (frame, between) = (frame_bytes(tall, wide), frame_bytes(tall, width));
+        few.saturating_mul(2 * frame + between + 2 * frame_bytes(height, width))
+    });
+    review.finish(gives(frames.sized((height, width)), work))
 }
 
 fn fit(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {

@@ -18,10 +18,14 @@ pub(super) fn frame_bytes(height: usize, width: usize) -> u64 {
 }
 
 /// A step that gives frames, of which a few are worked on at once: its memory is that of the
-/// result, which may go to disk, and `work` bytes beside it.
-pub(super) fn gives(fact: FramesFact, work: u64) -> StepInfo {
+/// result, which may go to disk, and `work` bytes beside it; none of it is known where the size of
+/// either is not.
+pub(super) fn gives(fact: FramesFact, work: Option<u64>) -> StepInfo {
     let count = fact.count.unwrap_or(1) as u64;
-    let result = count.saturating_mul(frame_bytes(fact.height, fact.width));
+    let Some(((height, width), work)) = fact.size().zip(work) else {
+        return StepInfo { outputs: vec![Fact::typed(fact)], ..StepInfo::default() };
+    };
+    let result = count.saturating_mul(frame_bytes(height, width));
     StepInfo {
         outputs: vec![Fact::typed(fact)],
         memory: result.saturating_add(work),

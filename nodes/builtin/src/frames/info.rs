@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use kino_node::{Cx, Error, Frames, Inputs, NodeDef, Outputs, Result, Services, Value};
+use kino_node::{Cx, Error, FrameRate, Frames, Inputs, NodeDef, Outputs, Result, Services, Value};
 use kino_port::{
     Fact, Facts, Literal, NodeTraits, PortType, Signature, StepInfo, edge, ports, real,
 };
@@ -45,19 +45,17 @@ Example:\n    \"size\": (op: \"frames.info\", in: {\"frames\": \"photo\"}),";
 
 fn infer(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
-    let Some(frames) = review.known::<Frames>("frames") else {
-        return review.finish(StepInfo::default());
+    let frames = review.partly::<Frames>("frames");
+    let int = |size: Option<usize>| {
+        size.map_or(Fact::Unknown, |size| Fact::Literal(Literal::Int(size as i128)))
     };
-    let int = |size: usize| Fact::Literal(Literal::Int(size as i128));
-    let outputs = vec![
-        int(frames.width),
-        int(frames.height),
-        frames.count.map_or(Fact::Unknown, int),
-        frames
-            .fps
-            .or(facts.real("fps"))
-            .map_or(Fact::Unknown, |fps| Fact::Literal(Literal::Real(fps))),
-    ];
+    let fps = match frames.fps {
+        FrameRate::Fps(fps) => Some(fps),
+        FrameRate::None => facts.real("fps"),
+        FrameRate::Unknown => None,
+    };
+    let fps = fps.map_or(Fact::Unknown, |fps| Fact::Literal(Literal::Real(fps)));
+    let outputs = vec![int(frames.width), int(frames.height), int(frames.count), fps];
     review.finish(StepInfo { outputs, ..StepInfo::default() })
 }
 

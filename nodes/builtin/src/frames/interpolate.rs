@@ -6,7 +6,8 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use kino_models::model::InterpolatorSpec;
 use kino_node::{
-    Cx, Error, Frames, FramesBuilder, FramesFact, Inputs, NodeDef, Outputs, Result, Services, Value,
+    Cx, Error, FrameRate, Frames, FramesBuilder, FramesFact, Inputs, NodeDef, Outputs, Result,
+    Services, Value,
 };
 use kino_port::{
     Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, int, ports, text,
@@ -70,7 +71,7 @@ fn open(
     if model == MOTION {
         return Ok(None);
     }
-    let source = network_file(services, ("model", model), "a model is `motion`, or")?;
+    let source = network_file(services, ("model", model), &[], "a model is `motion`, or")?;
     let models = services.get::<Models>().map_err(|error| PlanError::new(error.to_string()))?;
     let opened = models.open_interpolator(&source, planned).map_err(network_error("model"))?;
     opened.allowed(services, "model").map(Some)
@@ -90,28 +91,28 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
         (info.key, info.reads) = (opened.identity().to_vec(), opened.reads(model));
         info.weights = opened.planned();
     }
-    let (Some(frames), Some(factor), Some(opened)) =
-        (review.known::<Frames>("frames"), review.size("factor"), opened)
-    else {
-        return review.finish(StepInfo { weights: Vec::new(), ..info });
-    };
-    let count = frames.count.and_then(|count| with_between(count, factor));
-    let fps = frames.fps.map(|fps| fps * factor as f64);
-    let size = [frames.height, frames.width];
-    let work = match &opened {
+    let (frames, factor) = (review.partly::<Frames>("frames"), review.size("factor"));
+    let count = frames.count.zip(factor).and_then(|(count, factor)| with_between(count, factor));
+    let fps = factor.map_or(FrameRate::Unknown, |factor| frames.fps.times(factor as f64));
+    let sizes = frames.size().zip(factor).zip(opened);
+    if sizes.is_none() {
+        info.weights = Vec::new();
+    }
+    let work = sizes.map(|(((height, width), factor), opened)| match opened {
         // What the network needs, and a frame that it gave, cut to its size and clamped.
         Some(opened) => {
-            let frame = frame_bytes(frames.height, frames.width);
+            let frame = frame_bytes(height, width);
             let weights = opened.weight_bytes();
-            opened.spec.memory(size).saturating_add(2 * frame).saturating_add(weights)
+            let pass = opened.spec.memory([height, width]);
+            pass.saturating_add(2 * frame).saturating_add(weights)
         }
         // Two frames, their motion, and the new ones before they are handed over.
         None => {
-            let (frame, pair) = MotionFrame::bytes(frames.height, frames.width);
-            let new = frame_bytes(frames.height, frames.width).saturating_mul(factor as u64);
+            let (frame, pair) = MotionFrame::bytes(height, width);
+            let new = frame_bytes(height, width).saturating_mul(factor as u64);
             frame.saturating_mul(2).saturating_add(pair).saturating_add(new)
         }
-    };
+    });
     let StepInfo { outputs, memory, spillable, .. } =
         gives(FramesFact { count, fps, ..frames }, work);
     review.finish(StepInfo { outputs, memory, spillable, ..info })

@@ -8,10 +8,10 @@ use kino_node::{
     Cx, Error, Frames, FramesBuilder, FramesFact, Inputs, NodeDef, Outputs, Result, Services, Value,
 };
 use kino_port::{
-    Fact, Facts, NodeTraits, PlanError, Port, PortType, Signature, StepInfo, edge, int, ports, text,
+    Facts, NodeTraits, PlanError, Port, PortType, Signature, StepInfo, edge, int, ports, text,
 };
 
-use super::chunks::{CHUNK, frame_bytes, frames_in, push_changed};
+use super::chunks::{CHUNK, frame_bytes, frames_in, gives, push_changed};
 use crate::infer::{InferCx, InferResult, refuse};
 use crate::latent::LONGEST_SIDE;
 
@@ -64,55 +64,51 @@ pub(super) const fn frames_out() -> Port {
     edge("frames", PortType::Frames).about("The frames at the new size, at the same rate.")
 }
 
-/// The new (height, width) for a wish of 0 or more each.
-fn wished(
-    (height, width): (usize, usize),
-    (tall, wide): (usize, usize),
-) -> Result<(usize, usize), PlanError> {
-    let scaled = |side: usize, to: usize, from: usize| {
-        ((side as f64 * to as f64 / from as f64).round() as usize).max(1)
+/// A height and a width, those that are known.
+type Known = (Option<usize>, Option<usize>);
+
+/// The new (height, width) for a wish of 0 or more each, as far as it is known.
+fn wished((height, width): Known, wish: Known) -> Result<Known, PlanError> {
+    let scaled = |side: Option<usize>, to: usize, from: Option<usize>| {
+        let (side, from) = side.zip(from)?;
+        Some(((side as f64 * to as f64 / from as f64).round() as usize).max(1))
     };
-    match (tall, wide) {
-        (0, 0) => Err(PlanError::new("no size is given").hint("give `width`, `height`, or both")),
-        (0, wide) => Ok((scaled(height, wide, width), wide)),
-        (tall, 0) => Ok((tall, scaled(width, tall, height))),
-        both => Ok(both),
-    }
+    Ok(match wish {
+        (Some(0), Some(0)) => {
+            let error = PlanError::new("no size is given");
+            return Err(error.hint("give `width`, `height`, or both"));
+        }
+        (Some(0), Some(wide)) => (scaled(height, wide, width), Some(wide)),
+        (Some(tall), Some(0)) => (Some(tall), scaled(width, tall, height)),
+        // Where one is not known, the other is only known to be what it says.
+        (tall, wide) => (tall.filter(|tall| *tall > 0), wide.filter(|wide| *wide > 0)),
+    })
 }
 
 fn infer_resize(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
-    let frames = review.known::<Frames>("frames");
-    let (Some(height), Some(width)) = (review.size("height"), review.size("width")) else {
-        return review.finish(StepInfo::default());
-    };
-    let size = frames.as_ref().map_or((1, 1), |frames| (frames.height, frames.width));
-    let size = review.take(wished(size, (height, width)));
-    match (frames, size) {
-        (Some(frames), Some(size)) => review.finish(resized(&frames, size)),
-        _ => review.finish(StepInfo::default()),
-    }
+    let frames = review.partly::<Frames>("frames");
+    let wish = (review.size("height"), review.size("width"));
+    let size = review.take(wished((frames.height, frames.width), wish));
+    review.finish(resized(frames, size.unwrap_or_default()))
 }
 
 /// What is known of frames at a new size. Memory: the result, and beside it one chunk of at most
 /// [`CHUNK`] frames: wider first, or at the new size before its colours are cut off.
-pub(super) fn resized(frames: &FramesFact, (height, width): (usize, usize)) -> StepInfo {
-    let frame = |height: usize, width: usize| frame_bytes(height, width);
-    let count = frames.count.unwrap_or(1);
-    let chunk = count.min(CHUNK) as u64;
-    let work = chunk.saturating_mul(frame(frames.height.max(height), width));
-    StepInfo {
-        outputs: vec![Fact::typed(FramesFact { height, width, ..frames.clone() })],
-        memory: (count as u64).saturating_mul(frame(height, width)).saturating_add(work),
-        spillable: (count as u64).saturating_mul(frame(height, width)),
-        ..StepInfo::default()
-    }
+pub(super) fn resized(frames: FramesFact, size: Known) -> StepInfo {
+    let chunk = frames.count.unwrap_or(1).min(CHUNK) as u64;
+    let work = frames.size().zip(size.0.zip(size.1)).map(|((tall, _), (height, width))| {
+        chunk.saturating_mul(frame_bytes(tall.max(height), width))
+    });
+    gives(frames.sized(size), work)
 }
 
 fn resize(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let frames = inputs.value::<Frames>("frames")?;
     let wish = (inputs.int("height")?, inputs.int("width")?);
-    let size = wished((frames.height(), frames.width()), wish).map_err(refuse)?;
+    let size = (Some(frames.height()), Some(frames.width()));
+    let size = wished(size, (Some(wish.0), Some(wish.1))).map_err(refuse)?;
+    let size = (size.0.unwrap_or_default(), size.1.unwrap_or_default());
     let filter = inputs.text("filter")?.parse().map_err(|error| Error::input("filter", error))?;
     scale(cx, &frames, size, filter)
 }
@@ -149,10 +145,24 @@ mod tests {
 
     #[test]
     fn a_side_that_is_not_given_follows() {
-        assert_eq!(wished((480, 832), (0, 416)), Ok((240, 416)));
-        assert_eq!(wished((480, 832), (100, 0)), Ok((100, 173)));
-        assert_eq!(wished((480, 832), (7, 9)), Ok((7, 9)));
-        assert_eq!(wished((1000, 1), (1, 0)), Ok((1, 1)));
-        assert!(wished((480, 832), (0, 0)).is_err());
+        let both = |(height, width): (usize, usize)| (Some(height), Some(width));
+        let check = |size, wish, expected| {
+            assert_eq!(wished(both(size), both(wish)), Ok(both(expected)));
+        };
+        check((480, 832), (0, 416), (240, 416));
+        check((480, 832), (100, 0), (100, 173));
+        check((480, 832), (7, 9), (7, 9));
+        check((1000, 1), (1, 0), (1, 1));
+        assert!(wished(both((480, 832)), both((0, 0))).is_err());
+    }
+
+    #[test]
+    fn of_frames_that_nobody_has_seen_a_side_is_known_that_is_given() {
+        let unseen = (None, None);
+        assert_eq!(wished(unseen, (Some(7), Some(9))), Ok((Some(7), Some(9))));
+        assert_eq!(wished(unseen, (Some(7), Some(0))), Ok((Some(7), None)));
+        assert_eq!(wished(unseen, (None, Some(9))), Ok((None, Some(9))));
+        assert_eq!(wished(unseen, (None, Some(0))), Ok((None, None)));
+        assert!(wished(unseen, (Some(0), Some(0))).is_err());
     }
 }

@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use kino_node::{
-    Cx, Frames, FramesBuilder, FramesFact, Inputs, NodeDef, Outputs, Result, Services, Value,
+    Cx, FrameRate, Frames, FramesBuilder, FramesFact, Inputs, NodeDef, Outputs, Result, Services,
+    Value, ValueType,
 };
 use kino_port::{
-    Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, count, edge, int, list, ports,
+    Fact, Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, count, edge, int, list,
+    ports,
 };
 
 use super::chunks::{CHUNK, frame_bytes, frames_in, gives};
-use crate::infer::{InferCx, InferResult, known, named_facts, refuse};
+use crate::infer::{InferCx, InferResult, known, named_facts, refuse, shown};
 
 /// The most frames that a node is asked for.
 const MOST_FRAMES: i128 = 1 << 20;
@@ -111,19 +113,39 @@ fn taken(of: usize, start: i128, count: Option<usize>) -> Result<(usize, usize),
     }
 }
 
+/// Refuses more of the last frames than the last are, however many there are in all.
+fn reaches_past_the_end(start: i128, count: Option<usize>) -> Result<(), PlanError> {
+    match count {
+        Some(count) if start < 0 && count as u128 > start.unsigned_abs() => {
+            let last = start.unsigned_abs();
+            let message = format!("{count} frames of the last {last} cannot be had");
+            Err(PlanError::at("count", message).hint("take fewer frames, or begin earlier"))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn infer_trim(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
-    let (Some(frames), Some(start)) = (review.known::<Frames>("frames"), facts.int("start")) else {
-        return review.finish(StepInfo::default());
-    };
-    let wish = review.size("count");
-    let count = match (frames.count, facts.is_fed("count")) {
-        (Some(of), fed) if fed == wish.is_some() => {
+    let frames = review.partly::<Frames>("frames");
+    let (start, wish) = (facts.int("start"), review.size("count"));
+    let count = match (frames.count, start, facts.is_fed("count")) {
+        (Some(of), Some(start), fed) if fed == wish.is_some() => {
             review.take(taken(of, start, wish)).map(|(_, count)| count)
+        }
+        // The last frames are as many as are asked for, however many there are in all.
+        (None, Some(start), false) if start < 0 => usize::try_from(start.unsigned_abs()).ok(),
+        (None, Some(start), _) => {
+            review.take(reaches_past_the_end(start, wish));
+            wish
+        }
+        // It cannot have more than there are.
+        (Some(of), None, _) => {
+            wish.and_then(|wish| review.take(taken(of, 0, Some(wish)))).map(|(_, count)| count)
         }
         _ => wish,
     };
-    let work = frame_bytes(frames.height, frames.width);
+    let work = frames.size().map(|(height, width)| frame_bytes(height, width));
     review.finish(gives(FramesFact { count, ..frames }, work))
 }
 
@@ -155,12 +177,15 @@ fn joined(parts: &[FramesFact]) -> Result<FramesFact, PlanError> {
     let Some(first) = parts.first() else {
         return Err(PlanError::at("parts", "there is nothing to put together"));
     };
-    let size = |part: &FramesFact| format!("{}×{}", part.width, part.height);
-    for (index, part) in parts.iter().enumerate() {
-        if (part.height, part.width) != (first.height, first.width) {
+    let size = |part: &FramesFact| format!("{}×{}", shown(part.width), shown(part.height));
+    for axis in [|part: &FramesFact| part.height, |part: &FramesFact| part.width] {
+        let mut known = parts.iter().enumerate().filter(|(_, part)| axis(part).is_some());
+        let Some((at, one)) = known.next() else { continue };
+        if let Some((index, part)) = known.find(|(_, part)| axis(part) != axis(one)) {
+            let which = if at == 0 { "the first".to_owned() } else { format!("part {}", at + 1) };
             let message = format!(
-                "all parts have one size, but the first is {} and part {} is {}",
-                size(first),
+                "all parts have one size, but {which} is {} and part {} is {}",
+                size(one),
                 index + 1,
                 size(part)
             );
@@ -168,41 +193,44 @@ fn joined(parts: &[FramesFact]) -> Result<FramesFact, PlanError> {
             return Err(error.hint("a `frames.fit` node brings frames to a size"));
         }
     }
-    let mut rates = parts.iter().filter_map(|part| part.fps);
-    let fps = rates.next();
-    if let (Some(fps), Some(other)) = (fps, rates.find(|other| Some(*other) != fps)) {
+    let mut rates = parts.iter().filter_map(|part| part.fps.fps());
+    let rate = rates.next();
+    if let (Some(fps), Some(other)) = (rate, rates.find(|other| Some(*other) != rate)) {
         let message = format!("all parts have one rate, but they have {fps} and {other} frames/s");
         return Err(PlanError::at("parts", message)
             .hint("bring them to one rate first: joined as they are, one would play too fast"));
     }
+    let fps = match rate {
+        None if parts.iter().any(|part| part.fps == FrameRate::Unknown) => FrameRate::Unknown,
+        rate => FrameRate::of(rate),
+    };
     let count = parts.iter().try_fold(0, |sum: usize, part| sum.checked_add(part.count?));
-    Ok(FramesFact { count, fps, ..first.clone() })
+    let height = parts.iter().find_map(|part| part.height);
+    let width = parts.iter().find_map(|part| part.width);
+    Ok(FramesFact { count, height, width, fps, ..first.clone() })
 }
 
 fn infer_concat(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     let items = named_facts(facts, "parts");
-    let parts: Vec<FramesFact> = items
-        .iter()
-        .filter_map(|(_, fact)| review.take(known::<Frames>("parts", fact)).flatten())
-        .collect();
-    // Those that are known are compared, whatever of the rest is not.
-    let whole = (!parts.is_empty()).then(|| review.take(joined(&parts))).flatten();
-    match whole {
-        Some(whole) if parts.len() == items.len() => {
-            let work = CHUNK as u64 * frame_bytes(whole.height, whole.width);
-            review.finish(gives(whole, work))
-        }
-        _ => review.finish(StepInfo::default()),
-    }
+    let part = |(_, fact): &(_, &Fact)| review.take(known::<Frames>("parts", fact)).flatten();
+    let parts: Vec<Option<FramesFact>> = items.iter().map(part).collect();
+    let all_known = parts.iter().all(Option::is_some);
+    let parts: Vec<FramesFact> = parts.into_iter().map(Option::unwrap_or_default).collect();
+    let Some(whole) = review.take(joined(&parts)) else {
+        return review.finish(StepInfo::default());
+    };
+    let size = whole.size().filter(|_| all_known);
+    let work = size.map(|(height, width)| CHUNK as u64 * frame_bytes(height, width));
+    review.finish(gives(whole, work))
 }
 
 fn concat(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let parts: Vec<Arc<Frames>> =
         inputs.list::<Frames>("parts")?.into_iter().map(|(_, part)| part).collect();
-    let facts: Vec<FramesFact> = parts.iter().map(|part| fact_of(part)).collect();
+    let facts: Vec<FramesFact> = parts.iter().map(|part| part.fact()).collect();
     let fact = joined(&facts).map_err(refuse)?;
-    let mut whole = FramesBuilder::new(&cx.services.ledger, fact.fps);
+    let mut whole = FramesBuilder::new(&cx.services.ledger, fact.fps.fps());
     let (mut done, of) = (0, parts.iter().map(|part| part.count()).sum());
     for part in &parts {
         cx.check_cancel()?;
@@ -213,21 +241,11 @@ fn concat(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     Ok(vec![Some(Value::from(whole.finish()?))])
 }
 
-fn fact_of(frames: &Frames) -> FramesFact {
-    FramesFact {
-        count: Some(frames.count()),
-        height: frames.height(),
-        width: frames.width(),
-        fps: frames.fps(),
-    }
-}
-
 fn infer_reverse(_: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
-    let Some(frames) = review.known::<Frames>("frames") else {
-        return review.finish(StepInfo::default());
-    };
-    let work = 2 * CHUNK as u64 * frame_bytes(frames.height, frames.width);
+    let frames = review.partly::<Frames>("frames");
+    let size = frames.size();
+    let work = size.map(|(height, width)| 2 * CHUNK as u64 * frame_bytes(height, width));
     review.finish(gives(frames, work))
 }
 

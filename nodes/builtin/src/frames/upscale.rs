@@ -7,13 +7,14 @@ use kino_kernels::Filter;
 use kino_models::model::UpscalerSpec;
 use kino_models::upscale::Tiling;
 use kino_node::{
-    Cx, Error, Frames, FramesBuilder, FramesFact, Inputs, NodeDef, Outputs, Result, Services, Value,
+    Cx, Error, Frames, FramesBuilder, Inputs, NodeDef, Outputs, Result, Services, Value,
 };
-use kino_port::{Fact, Facts, NodeTraits, PlanError, Signature, StepInfo, int, ports, text};
+use kino_port::{Facts, NodeTraits, PlanError, Signature, StepInfo, int, ports, text};
 
-use super::chunks::{frame_bytes, frames_in};
+use super::chunks::{frames_in, gives};
 use super::resize::{frames_out, resized, scale};
 use crate::error::{IntoNode, check_cancel};
+use crate::files::doubled;
 use crate::infer::{InferCx, InferResult, refuse};
 use crate::latent::LONGEST_SIDE;
 use crate::models::{Models, NetworkSource, OpenNetwork, network_error, network_file};
@@ -57,6 +58,8 @@ does not grow with the frame nor with the clip. Shapes: `[f, h, w, 3]` to `[f, f
 Example:\n    \"large\": (op: \"upscale\", in: {\"frames\": \"frames\"}, with: {\"factor\": 4, \
 \"model\": \"video-x4\"}),";
 
+/// What ComfyUI calls the folder of networks that enlarge pictures.
+const KINDS: [&str; 1] = ["upscale_models"];
 const LANCZOS: &str = "lanczos";
 const EMBEDDED: &str = "video-x4";
 const MODELS: [Cow<'static, str>; 2] = [Cow::Borrowed(LANCZOS), Cow::Borrowed(EMBEDDED)];
@@ -72,7 +75,7 @@ fn open(
         EMBEDDED => NetworkSource::Embedded { name: EMBEDDED, bytes: kino_shapes::VIDEO_X4 },
         path => {
             let what = "a model is `lanczos`, `video-x4`, or";
-            network_file(services, ("model", path), what)?
+            network_file(services, ("model", path), &KINDS, what)?
         }
     };
     let models = services.get::<Models>().map_err(|error| PlanError::new(error.to_string()))?;
@@ -101,28 +104,30 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     if let (Some(model), Some(Some(opened))) = (model, &opened) {
         info.key = opened.identity().to_vec();
         info.reads = opened.reads(model);
+        info.warnings.extend(doubled(services, ("model", model), &KINDS));
     }
-    let (Some(frames), Some(factor), Some(opened)) =
-        (review.known::<Frames>("frames"), review.size("factor"), opened)
-    else {
-        return review.finish(info);
-    };
-    let size = [frames.height, frames.width].map(|side| side.saturating_mul(factor));
-    let Some(opened) = opened else {
-        return review.finish(resized(&frames, (size[0], size[1])));
+    let (frames, factor) = (review.partly::<Frames>("frames"), review.size("factor"));
+    let enlarged = |side: Option<usize>| Some(side?.saturating_mul(factor?));
+    let size = (enlarged(frames.height), enlarged(frames.width));
+    let (Some(factor), Some(Some(opened))) = (factor, &opened) else {
+        let is_filter = matches!(opened, Some(None));
+        let work = resized(frames.clone(), size);
+        return review.finish(match is_filter {
+            true => work,
+            false => StepInfo { outputs: work.outputs, ..info },
+        });
     };
     let tile = review.size("tile").unwrap_or(0);
-    let cut = tiling(&opened, [frames.height, frames.width], factor, tile);
-    let Some(cut) = review.take(cut) else { return review.finish(info) };
-    let weights = opened.weight_bytes();
-    let result = (frames.count.unwrap_or(1) as u64).saturating_mul(frame_bytes(size[0], size[1]));
-    review.finish(StepInfo {
-        outputs: vec![Fact::typed(FramesFact { height: size[0], width: size[1], ..frames })],
-        memory: result.saturating_add(weights).saturating_add(cut.memory()),
-        weights: opened.planned(),
-        spillable: result,
-        ..info
-    })
+    // Whether the factor can be had does not depend on the size.
+    let own = frames.size().unwrap_or((1, 1));
+    let cut = review.take(tiling(opened, [own.0, own.1], factor, tile));
+    let work = cut
+        .filter(|_| frames.size().is_some())
+        .map(|cut| (cut.memory().saturating_add(opened.weight_bytes()), opened.planned()));
+    let (work, weights) = work.unzip();
+    let weights = weights.unwrap_or_default();
+    let StepInfo { outputs, memory, spillable, .. } = gives(frames.sized(size), work);
+    review.finish(StepInfo { outputs, memory, spillable, weights, ..info })
 }
 
 fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {

@@ -20,6 +20,17 @@ const LONGEST: usize = 4096;
 /// So many brackets, signs and powers may stand within each other.
 const DEEPEST: usize = 64;
 
+/// So many characters of an expression stand in a message.
+const SHOWN: usize = 60;
+
+/// A text of which a message shows the beginning.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 /// Functions, with how many numbers each takes; none for one or more.
 const FUNCTIONS: [(&str, Option<usize>); 9] = [
     ("floor", Some(1)),
@@ -98,9 +109,23 @@ impl<'t> Parser<'t> {
         is_next
     }
 
+    /// The expression as messages show it: around where the parser is, if it is long.
+    fn quoted(&self) -> String {
+        let chars: Vec<char> = self.text.chars().collect();
+        if chars.len() <= SHOWN {
+            return self.text.to_owned();
+        }
+        let at = self.text[..self.at].chars().count();
+        let from = at.saturating_sub(SHOWN / 2).min(chars.len() - SHOWN);
+        let part: String = chars[from..from + SHOWN].iter().collect();
+        let before = if from > 0 { "…" } else { "" };
+        let behind = if from + SHOWN < chars.len() { "…" } else { "" };
+        format!("{before}{part}{behind}")
+    }
+
     fn expected(&self, what: &str, found: char) -> String {
         let column = self.text[..self.at].chars().count() + 1;
-        format!("expected {what} at character {column} of `{}`, found `{found}`", self.text)
+        format!("expected {what} at character {column} of `{}`, found `{found}`", self.quoted())
     }
 
     /// The result of an operation; while nothing is computed, any number.
@@ -108,7 +133,7 @@ impl<'t> Parser<'t> {
         match self.known {
             Known::Names(_) => Ok(a),
             Known::Values(_) => number::compute(a, b, op)
-                .map_err(|error| format!("in `{}`: {}", self.text, error.message)),
+                .map_err(|error| format!("in `{}`: {}", self.quoted(), error.message)),
         }
     }
 
@@ -194,7 +219,7 @@ impl<'t> Parser<'t> {
             Some(c) if c.is_ascii_digit() || c == '.' => self.number(),
             Some(c) if c.is_ascii_alphabetic() || c == '_' => self.named(),
             Some(found) => Err(self.expected("a number, a name or `(`", found)),
-            None => Err(format!("`{}` ends where a number or a name is expected", self.text)),
+            None => Err(format!("`{}` ends where a number or a name is expected", self.quoted())),
         }
     }
 
@@ -202,7 +227,7 @@ impl<'t> Parser<'t> {
         match (self.take(")"), self.rest().chars().next()) {
             (true, _) => Ok(()),
             (false, Some(found)) => Err(self.expected("`)`", found)),
-            (false, None) => Err(format!("`{}` ends where `)` is expected", self.text)),
+            (false, None) => Err(format!("`{}` ends where `)` is expected", self.quoted())),
         }
     }
 
@@ -222,7 +247,7 @@ impl<'t> Parser<'t> {
             false => written.parse().ok().filter(|real: &f64| real.is_finite()).map(Number::Real),
         };
         self.at += end;
-        parsed.ok_or_else(|| format!("`{written}` is no number"))
+        parsed.ok_or_else(|| format!("`{}` is no number", shortened(written)))
     }
 
     fn named(&mut self) -> Result<Number, String> {
@@ -249,7 +274,8 @@ impl<'t> Parser<'t> {
                 [] => "feed it by `values`".to_owned(),
                 names => format!("there are {}", names.join(", ")),
             });
-            format!("`{}` names `{name}`, which is not there; {advice}", self.text)
+            let name = shortened(name);
+            format!("`{}` names `{name}`, which is not there; {advice}", self.quoted())
         })
     }
 
@@ -257,7 +283,8 @@ impl<'t> Parser<'t> {
         let names = FUNCTIONS.iter().map(|(name, _)| *name);
         let Some((_, takes)) = FUNCTIONS.iter().find(|(known, _)| *known == name) else {
             let names: Vec<&str> = names.collect();
-            return Err(format!("there is no function `{name}`; there are {}", names.join(", ")));
+            let (name, names) = (shortened(name), names.join(", "));
+            return Err(format!("there is no function `{name}`; there are {names}"));
         };
         self.deeper()?;
         let mut numbers = vec![self.sum()?];
@@ -323,6 +350,18 @@ mod tests {
     }
 
     #[test]
+    fn messages_show_what_is_around_the_place() {
+        let long = format!("{}?{}", "1+".repeat(1000), "+1".repeat(1000));
+        let message = compute(&long, &[]).unwrap_err();
+        assert!(message.contains("at character 2001 of `…1+"), "{message}");
+        assert!(message.contains("+?+") && message.chars().count() < 150, "{message}");
+        let message = compute(&"n".repeat(4000), &[]).unwrap_err();
+        assert!(message.chars().count() < 250, "{message}");
+        let message = compute(&"9".repeat(4000), &[]).unwrap_err();
+        assert!(message.chars().count() < 150, "{message}");
+    }
+
+    #[test]
     fn what_is_no_expression_is_told_where() {
         refused("1 +", "ends where a number or a name is expected");
         refused("(1", "ends where `)` is expected");
@@ -333,7 +372,9 @@ mod tests {
         refused("floor(1, 2)", "`floor` takes 1 number, found 2");
         refused("1 / 0", "cannot be divided by 0");
         refused("1.2.3", "`1.2.3` is no number");
-        refused("sqrt(0-1)", "no finite number");
+        refused("sqrt(0-1)", "there is no square root of -1");
+        refused("1e308 * 10", "1e308 times 10 is no finite number");
+        refused("7 % 0", "7 has no remainder by 0");
         refused(&"(".repeat(10_000), "at most 4096 fit");
         refused(&"(".repeat(1000), "more than 64");
         refused(&"-".repeat(1000), "more than 64");

@@ -30,6 +30,47 @@ impl Number {
     }
 }
 
+/// A number as messages show it: those with many digits by a power of ten.
+fn shown(value: f64) -> String {
+    match value.abs() {
+        size if size == 0.0 || (1e-6..1e15).contains(&size) => value.to_string(),
+        _ => format!("{value:e}"),
+    }
+}
+
+/// What is computed, in words.
+fn in_words(op: &str, a: &str, b: &str) -> String {
+    match op {
+        "sub" => format!("{a} less {b}"),
+        "mul" => format!("{a} times {b}"),
+        "div" => format!("{a} divided by {b}"),
+        "mod" => format!("the remainder of {a} by {b}"),
+        "pow" => format!("{a} to the power {b}"),
+        "abs" => format!("the size of {a}"),
+        "min" => format!("the lesser of {a} and {b}"),
+        "max" => format!("the greater of {a} and {b}"),
+        _ => format!("{a} plus {b}"),
+    }
+}
+
+/// Refuses what nothing can be divided by.
+pub(super) fn check_divisor(b: Number, op: &str) -> Result<(), PlanError> {
+    match b.real() == 0.0 && matches!(op, "div" | "mod") {
+        true => Err(by_zero("a number", op)),
+        false => Ok(()),
+    }
+}
+
+fn by_zero(a: &str, op: &str) -> PlanError {
+    PlanError::at(
+        "b",
+        match op {
+            "mod" => format!("{a} has no remainder by 0"),
+            _ => format!("{a} cannot be divided by 0"),
+        },
+    )
+}
+
 /// The whole number that a real one is rounded to.
 fn rounded(value: f64, op: &str) -> Result<Number, PlanError> {
     let rounded = match op {
@@ -39,7 +80,7 @@ fn rounded(value: f64, op: &str) -> Result<Number, PlanError> {
     };
     match rounded.abs() < i128::MAX as f64 {
         true => Ok(Number::Int(rounded as i128)),
-        false => Err(PlanError::new(format!("{op} of {value} is too large"))),
+        false => Err(PlanError::new(format!("{op} of {} is too large", shown(value)))),
     }
 }
 
@@ -61,7 +102,7 @@ pub(super) fn compute(a: Number, b: Number, op: &str) -> Result<Number, PlanErro
 
 fn whole(a: i128, b: i128, op: &str) -> Result<i128, PlanError> {
     if b == 0 && matches!(op, "div" | "mod") {
-        return Err(PlanError::at("b", format!("{a} cannot be divided by 0")));
+        return Err(by_zero(&a.to_string(), op));
     }
     let result = match op {
         "sub" => a.checked_sub(b),
@@ -82,12 +123,13 @@ fn whole(a: i128, b: i128, op: &str) -> Result<i128, PlanError> {
         }
         _ => a.checked_add(b),
     };
-    result.ok_or_else(|| PlanError::new(format!("{op} of {a} and {b} is too large")))
+    let what = || in_words(op, &a.to_string(), &b.to_string());
+    result.ok_or_else(|| PlanError::new(format!("{} is too large", what())))
 }
 
 fn real(a: f64, b: f64, op: &str) -> Result<f64, PlanError> {
     if b == 0.0 && matches!(op, "div" | "mod") {
-        return Err(PlanError::at("b", format!("{a} cannot be divided by 0")));
+        return Err(by_zero(&shown(a), op));
     }
     let result = match op {
         "sub" => a - b,
@@ -103,7 +145,11 @@ fn real(a: f64, b: f64, op: &str) -> Result<f64, PlanError> {
     if result.is_finite() {
         return Ok(result);
     }
-    Err(PlanError::new(format!("{op} of {a} and {b} is no finite number")))
+    if op == "sqrt" {
+        return Err(PlanError::new(format!("there is no square root of {}", shown(a))));
+    }
+    let what = in_words(op, &shown(a), &shown(b));
+    Err(PlanError::new(format!("{what} is no finite number")))
 }
 
 #[cfg(test)]
@@ -133,7 +179,7 @@ mod tests {
         assert!(message(whole(i128::MAX, 2, "mul")).ends_with("is too large"));
         assert_eq!(
             real(-1.0, 0.5, "pow").unwrap_err().message,
-            "pow of -1 and 0.5 is no finite number"
+            "-1 to the power 0.5 is no finite number"
         );
     }
 }

@@ -11,7 +11,8 @@ use kino_node::Services;
 use kino_port::{PlanError, PlannedRead, PlannedWeights};
 
 use crate::error::{at_input, of_model};
-use crate::files::{input, policy};
+use crate::files::{input, model_folders, policy};
+use crate::source::hub_file;
 
 /// Networks that are kept open; their weights are counted apart.
 const KEPT_OPEN: usize = 16;
@@ -68,10 +69,15 @@ const COMPUTE: DType = DType::F32;
 /// Tells what the network in a file is.
 type Read<S> = fn(&PartFiles) -> kino_models::Result<Arc<S>>;
 
+/// Makes the network of weights that are not read, which says what they lack.
+type Load<S> = fn(&S, &Weights) -> kino_models::Result<()>;
+
 impl<S: ?Sized> OpenNetwork<S> {
-    fn open(source: &NetworkSource, read: Read<S>) -> kino_models::Result<Self> {
+    fn open(source: &NetworkSource, (read, load): (Read<S>, Load<S>)) -> kino_models::Result<Self> {
         let files = Arc::new(PartFiles::of_file(source.file()?)?);
         let spec = read(&files)?;
+        let weights = Weights::new(Arc::clone(&files), COMPUTE, &Device::Cpu)?;
+        load(&spec, &weights.probing(&Arc::default()))?;
         Ok(OpenNetwork { source: source.clone(), files, spec })
     }
 
@@ -161,7 +167,7 @@ impl<S: ?Sized> OpenNetwork<S> {
 /// The networks of a kind that are open, the latest last. One that was exchanged on disk stays for
 /// the plans that were made with it.
 pub(super) struct OpenNetworks<S: ?Sized> {
-    read: Read<S>,
+    read: (Read<S>, Load<S>),
     open: Mutex<Vec<Arc<OpenNetwork<S>>>>,
 }
 
@@ -169,9 +175,9 @@ pub(super) struct OpenNetworks<S: ?Sized> {
 type Opened<S> = (Arc<OpenNetwork<S>>, Option<Arc<OpenNetwork<S>>>);
 
 impl<S: ?Sized> OpenNetworks<S> {
-    /// None yet; `read` tells what a file holds.
-    pub(super) fn new(read: Read<S>) -> Self {
-        OpenNetworks { read, open: Mutex::default() }
+    /// None yet; `read` tells what a file holds, `load` what that lacks.
+    pub(super) fn new(read: Read<S>, load: Load<S>) -> Self {
+        OpenNetworks { read: (read, load), open: Mutex::default() }
     }
 
     /// The network at `source`. One that is open and was not touched since is not read again.
@@ -212,22 +218,41 @@ safetensors.torch as s; d = torch.load(sys.argv[1], map_location='cpu', weights_
 d = d.get('params_ema', d.get('params', d)); s.save_file({k: v.contiguous() for k, v in \
 d.items()}, sys.argv[2])\" model.pth model.safetensors";
 
-/// The file of a network that a graph names at `port`; `what` says what may stand there.
+/// The file of a network that a graph names at `port`: in the local Hugging Face cache, relative to
+/// the graph, or in what ComfyUI calls the folders of `kinds` among those of models; `what` says
+/// what may stand there.
 ///
 /// # Errors
 /// When there is no such file, or the run may not read it.
 pub(crate) fn network_file(
     services: &Services,
     (port, path): (&'static str, &str),
+    kinds: &[&str],
     what: &str,
 ) -> Result<NetworkSource, PlanError> {
-    let path = input(services, path).map_err(at_input(port))?;
-    if !path.exists() {
-        let message = format!("{} does not exist", path.display());
+    let real = |path: PathBuf| NetworkSource::File(path.canonicalize().unwrap_or(path));
+    if path.trim().is_empty() {
         let hint = format!("{what} a safetensors file (relative to the graph)");
-        return Err(PlanError::at(port, message).hint(hint).of_machine());
+        return Err(PlanError::at(port, "no model is named").hint(hint));
     }
-    Ok(NetworkSource::File(path.canonicalize().unwrap_or(path)))
+    if let Some(found) = hub_file(port, path, &policy(services))? {
+        return Ok(real(found));
+    }
+    let own = input(services, path).map_err(at_input(port))?;
+    if own.exists() {
+        return Ok(real(own));
+    }
+    let folders = model_folders(services);
+    if let Some(found) = folders.find((port, path), kinds, &policy(services))? {
+        return Ok(real(found));
+    }
+    let message = format!("{} does not exist", own.display());
+    let hint = format!(
+        "{what} a safetensors file (relative to the graph or to a folder of the setting `models`), or \
+         hf:OWNER/NAME/PATH{}",
+        folders.looked(path, kinds)
+    );
+    Err(PlanError::at(port, message).hint(hint).of_machine())
 }
 
 /// Why a network that a graph names at `port` cannot be opened, with the way out.

@@ -19,15 +19,18 @@ pub struct OpenModel {
     /// Its parts, as its family reads them.
     pub parts: Model,
     /// What the weights of a part lack, by the part: found by names, shapes and types alone.
-    pub(crate) faults: Vec<(&'static str, String)>,
+    pub faults: Vec<(&'static str, String)>,
+    /// The same of the autoencoder: of its encoder, and of its decoder, which need not be there
+    /// both.
+    pub vae_faults: [Option<String>; 2],
     /// Weights of single files that their part does not read, by the part.
-    pub(crate) left_over: Vec<(&'static str, String)>,
+    pub left_over: Vec<(&'static str, String)>,
 }
 
 impl OpenModel {
-    /// Looks for what the weights of the transformers and of the text encoder lack, and for what is
-    /// left over of their single files.
-    pub(crate) fn new(checkpoint: Checkpoint, parts: Model) -> Self {
+    /// Looks for what the weights of all parts lack, and for what is left over of their single
+    /// files.
+    pub fn new(checkpoint: Checkpoint, parts: Model) -> Self {
         let mut found = Found::default();
         let low_noise = parts.low_noise.as_ref().map(|low| &low.denoiser);
         for Component { part, spec } in parts.denoiser.iter().chain(low_noise) {
@@ -36,8 +39,23 @@ impl OpenModel {
         if let Some(Component { part, spec }) = &parts.text_encoder {
             found.probe(&checkpoint, part, |weights| spec.probe(weights));
         }
+        if let Some(Component { part, spec }) = &parts.image_encoder {
+            found.probe(&checkpoint, part, |weights| spec.load(weights).map(drop));
+        }
+        let mut vae_faults = [None, None];
+        if let Some(Component { part, spec }) = &parts.vae {
+            let loads: [&dyn Fn(&Weights) -> kino_models::Result<()>; 2] =
+                [&|weights| spec.load_encoder(weights).map(drop), &|weights| {
+                    spec.load_decoder(weights).map(drop)
+                }];
+            for (fault, load) in vae_faults.iter_mut().zip(loads) {
+                let mut of_network = Found::default();
+                of_network.probe(&checkpoint, part, load);
+                *fault = of_network.faults.pop().map(|(_, message)| message);
+            }
+        }
         let Found { faults, left_over } = found;
-        OpenModel { checkpoint, parts, faults, left_over }
+        OpenModel { checkpoint, parts, faults, vae_faults, left_over }
     }
 
     /// A hash that changes when the model does.
@@ -258,6 +276,17 @@ impl DitHandle {
 }
 
 impl VaeHandle {
+    /// What stands against using one of its networks.
+    pub(crate) fn fault(&self, network: Network) -> Option<&str> {
+        let [encoder, decoder] = &self.model.vae_faults;
+        let fault = match network {
+            Network::Encoder => encoder,
+            Network::Decoder => decoder,
+            Network::Whole => &None,
+        };
+        fault.as_deref()
+    }
+
     /// How its latents stand for frames.
     pub fn latents(&self) -> LatentLayout {
         self.spec.latents()

@@ -8,13 +8,15 @@ use kino_models::model::{
     Embedding, EmbeddingSpec, Embeddings, GivenInput, Projected, TimestepInput, Timesteps,
 };
 use kino_models::patch::Grid;
+use kino_models::sampling::StepCache;
 
 use kino_node::{
-    Clip, Conditioning, Control, Error, Given, GuiderState, ImageConditioning, Patches, Result,
-    SamplingStep,
+    Clip, ClipFact, Conditioning, Control, Error, Given, GuiderState, ImageConditioning, Patches,
+    Result, SamplingStep,
 };
 use kino_port::PlanError;
 
+use super::cache::CacheChoice;
 use super::control::{control_channels, strengths};
 use super::given::{Held, extra_channels};
 use crate::error::IntoNode;
@@ -70,7 +72,7 @@ fn by_name(embeddings: &kino_node::Embeddings) -> Embeddings {
 /// The text of each clip, as an index among the texts: one for all, by name, or in order.
 pub(super) fn texts_of_clips(
     texts: &[Option<&str>],
-    clips: &[Clip],
+    clips: &[ClipFact],
 ) -> Result<Vec<usize>, PlanError> {
     items_of_clips("text", "text", texts, clips)
 }
@@ -81,7 +83,7 @@ pub(super) fn items_of_clips(
     port: &str,
     noun: &str,
     items: &[Option<&str>],
-    clips: &[Clip],
+    clips: &[ClipFact],
 ) -> Result<Vec<usize>, PlanError> {
     if items.len() == 1 {
         return Ok(vec![0; clips.len()]);
@@ -97,7 +99,7 @@ pub(super) fn items_of_clips(
     if !named {
         return Ok((0..clips.len()).collect());
     }
-    let item_of = |clip: &Clip| {
+    let item_of = |clip: &ClipFact| {
         items.iter().position(|item| *item == clip.name.as_deref()).ok_or_else(|| {
             let names: Vec<&str> = items.iter().flatten().copied().collect();
             let clip = clip.name.as_deref().unwrap_or_default();
@@ -128,6 +130,20 @@ pub(super) struct Packed {
     strengths: Vec<f64>,
     /// The tokens that are given.
     held: Option<Held>,
+    clips: Vec<Clip>,
+    cache: Option<CacheChoice>,
+    /// Of each clip, with text and without; those of the denoiser that computes.
+    caches: Vec<StepCache>,
+    /// Passes that were reused and all, of denoisers that have computed before.
+    passes: (usize, usize),
+}
+
+/// A clip on its way through the transformer, with its text or without.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    clip: usize,
+    without: bool,
+    context: &'a Projected,
 }
 
 /// What leads each of packed clips beside its text.
@@ -168,7 +184,36 @@ impl Packed {
             GivenInput::None | GivenInput::Channels | GivenInput::Control => None,
         };
         let (part, timesteps) = (Arc::clone(part), inputs.timesteps);
-        Ok(Packed { part, dit: None, grids, texts, of_clip, timesteps, extra, strengths, held })
+        Ok(Packed {
+            part,
+            dit: None,
+            grids,
+            texts,
+            of_clip,
+            timesteps,
+            extra,
+            strengths,
+            held,
+            clips: patches.clips.clone(),
+            cache: None,
+            caches: Vec::new(),
+            passes: (0, 0),
+        })
+    }
+
+    /// The same with a step cache.
+    pub(super) fn with_cache(self, cache: Option<CacheChoice>) -> Self {
+        Packed { cache, ..self }
+    }
+
+    /// How many passes of how many were reused, where there is a step cache.
+    pub(super) fn reused(&self) -> Option<(usize, usize)> {
+        self.cache?;
+        let add = |(reused, all): (usize, usize), cache: &StepCache| {
+            let (computed, again) = cache.passes();
+            (reused + again, all + computed + again)
+        };
+        Some(self.caches.iter().fold(self.passes, add))
     }
 
     /// Has the expert of this timestep compute from here on, and says whether it is that of low
@@ -180,6 +225,11 @@ impl Packed {
             return Ok(is_low);
         }
         self.dit = None;
+        self.passes = self.reused().unwrap_or_default();
+        self.caches = match &self.cache {
+            Some(cache) => cache.caches(&*part.spec, &self.clips),
+            None => Vec::new(),
+        };
         for text in &mut self.texts {
             (text.with, text.without) = (None, None);
         }
@@ -216,20 +266,13 @@ impl Packed {
         let guided: Vec<usize> =
             all.iter().copied().filter(|clip| guidances[*clip].guides(step)).collect();
         self.prepare(&guided)?;
-        let x = &self.placed(x)?;
-        let (with, without) = (self.calls(&all, false)?, self.calls(&guided, true)?);
-        if guided.is_empty() {
-            return self.velocity(x, timestep, &with, check_cancel);
-        }
-        let tokens = self.tokens(&all);
-        let (with_text, without) = if batched(tokens) {
-            let both = [with, without].concat();
-            let both = self.velocity(x, timestep, &both, check_cancel)?; // [tokens with + without, width]
-            (both.narrow(0, 0, tokens)?, both.narrow(0, tokens, self.tokens(&guided))?)
-        } else {
-            let with_text = self.velocity(x, timestep, &with, check_cancel)?;
-            (with_text, self.velocity(x, timestep, &without, check_cancel)?)
-        };
+        // Taken out while texts are borrowed.
+        let mut caches = std::mem::take(&mut self.caches);
+        caches.iter_mut().for_each(|cache| cache.begin_step(step.index, step.count));
+        let velocities = self.velocities(x, timestep, (&all, &guided), &mut caches, check_cancel);
+        self.caches = caches;
+        let (with_text, without) = velocities?;
+        let Some(without) = without else { return Ok(with_text) };
         let mut joined = Vec::with_capacity(all.len());
         let (mut at, mut at_without) = (0, 0);
         for (clip, grid) in self.grids.iter().enumerate() {
@@ -248,6 +291,32 @@ impl Packed {
         }
     }
 
+    /// The velocity of all clips with text, and of those that are guided without, if any are.
+    fn velocities(
+        &self,
+        x: &Tensor,
+        timestep: f64,
+        (all, guided): (&[usize], &[usize]),
+        caches: &mut [StepCache],
+        check_cancel: &mut CheckCancel<'_>,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let x = &self.placed(x)?;
+        let (with, without) = (self.calls(all, false)?, self.calls(guided, true)?);
+        let mut velocity =
+            |calls: &[Call<'_>]| self.velocity(x, timestep, calls, caches, check_cancel);
+        if guided.is_empty() {
+            return Ok((velocity(&with)?, None));
+        }
+        let tokens = self.tokens(all);
+        if batched(tokens) {
+            let both = velocity(&[with, without].concat())?; // [tokens with + without, width]
+            let without = both.narrow(0, tokens, self.tokens(guided))?;
+            return Ok((both.narrow(0, 0, tokens)?, Some(without)));
+        }
+        let with_text = velocity(&with)?;
+        Ok((with_text, Some(velocity(&without)?)))
+    }
+
     /// Makes the contexts of the negative prompts of these clips.
     fn prepare(&mut self, clips: &[usize]) -> Result<()> {
         for clip in clips {
@@ -261,26 +330,27 @@ impl Packed {
     }
 
     /// Which clips to pass through the transformer, and with which text.
-    fn calls(&self, clips: &[usize], negative: bool) -> Result<Vec<(usize, &Projected)>> {
-        let context = |clip: &usize| {
+    fn calls(&self, clips: &[usize], without: bool) -> Result<Vec<Call<'_>>> {
+        let call = |clip: &usize| {
             let text = &self.texts[self.of_clip[*clip]];
-            let context = if negative { &text.without } else { &text.with };
+            let context = if without { &text.without } else { &text.with };
             let missing = || Error::failed("a text was not projected for this step");
-            Ok((*clip, context.as_ref().ok_or_else(missing)?))
+            Ok(Call { clip: *clip, without, context: context.as_ref().ok_or_else(missing)? })
         };
-        clips.iter().map(context).collect()
+        clips.iter().map(call).collect()
     }
 
     fn tokens(&self, clips: &[usize]) -> usize {
         clips.iter().map(|clip| self.grids[*clip].tokens()).sum()
     }
 
-    /// The velocity of some clips, one after another.
+    /// The velocity of some clips, one after another; `caches` are those of all clips, or none.
     fn velocity(
         &self,
         x: &Tensor,
         timestep: f64,
-        calls: &[(usize, &Projected)],
+        calls: &[Call<'_>],
+        caches: &mut [StepCache],
         check_cancel: &mut CheckCancel<'_>,
     ) -> Result<Tensor> {
         let starts: Vec<usize> = self
@@ -291,7 +361,7 @@ impl Packed {
                 Some(*end - grid.tokens())
             })
             .collect();
-        let clips = calls.iter().map(|(clip, _)| *clip);
+        let clips = calls.iter().map(|call| call.clip);
         let all = clips.clone().eq(0..self.grids.len());
         let rows_of = |packed: &Tensor| -> Result<Tensor> {
             if all {
@@ -302,7 +372,7 @@ impl Packed {
         };
         let (input, extra) = (rows_of(x)?, self.extra.as_ref().map(rows_of).transpose()?);
         let grids: Vec<Grid> = clips.clone().map(|clip| self.grids[clip]).collect();
-        let contexts: Vec<&Projected> = calls.iter().map(|(_, context)| *context).collect();
+        let contexts: Vec<&Projected> = calls.iter().map(|call| call.context).collect();
         let timesteps: Vec<f64> = match (self.timesteps, &self.held) {
             (TimestepInput::PerToken, Some(held)) => {
                 let all = held.timesteps(timestep);
@@ -323,16 +393,27 @@ impl Packed {
         let (patches, grids, extra) = (&input, &grids, extra.as_ref());
         let strengths = &strengths;
         let latents = kino_models::model::Packed { patches, extra, grids, timesteps, strengths };
-        self.dit()?.velocity(&latents, &contexts, check_cancel).node()
+        if caches.is_empty() {
+            return self.dit()?.velocity(&latents, &contexts, check_cancel).node();
+        }
+        let mut places: Vec<Option<&mut StepCache>> = caches.iter_mut().map(Some).collect();
+        let of_call = |call: &Call<'_>| {
+            let place = places.get_mut(2 * call.clip + usize::from(call.without));
+            place.and_then(Option::take)
+        };
+        let of_calls: Option<Vec<_>> = calls.iter().map(of_call).collect();
+        let missing = || Error::failed("a clip has no step cache");
+        let mut of_calls = of_calls.ok_or_else(missing)?;
+        self.dit()?.velocity_cached(&latents, &contexts, &mut of_calls, check_cancel).node()
     }
 }
 
 /// Clips of one latent pixel, for tests.
 #[cfg(test)]
-pub(super) fn named_clips(names: &[Option<&str>]) -> Vec<Clip> {
-    let clip = |name: &Option<&str>| Clip {
+pub(super) fn named_clips(names: &[Option<&str>]) -> Vec<ClipFact> {
+    let clip = |name: &Option<&str>| ClipFact {
         name: name.map(str::to_owned),
-        grid: [1, 1, 1],
+        grid: [Some(1); 3],
         channels: 16,
         space: None,
     };

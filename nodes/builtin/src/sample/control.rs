@@ -5,18 +5,20 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use kino_models::model::{DenoiserInputs, GivenInput};
 use kino_models::patch::patchify;
-use kino_node::{Clip, Control, ControlFact, Inputs, Patches, PatchesFact, Result, ValueType};
+use kino_node::{
+    Clip, ClipFact, Control, ControlFact, Inputs, Patches, PatchesFact, Result, ValueType,
+};
 use kino_port::{Facts, PlanError};
 
 use super::given::some_of_clips;
 use crate::error::IntoNode;
-use crate::infer::{InferCx, named_facts, refuse, takes_no_control};
+use crate::infer::{InferCx, may_be, named_facts, refuse, shown, takes_no_control};
 use crate::models::DitHandle;
 
 /// The control of each clip, as an index among the controls.
 fn controls_of_clips(
     controls: &[Option<&str>],
-    clips: &[Clip],
+    clips: &[ClipFact],
 ) -> Result<Vec<Option<usize>>, PlanError> {
     let noun = if controls.len() == 1 { "control" } else { "controls" };
     some_of_clips("control", noun, controls, clips)
@@ -25,7 +27,7 @@ fn controls_of_clips(
 /// Whether this transformer can read this control of this clip.
 fn check_control(
     part: &DitHandle,
-    clip: &Clip,
+    clip: &ClipFact,
     patch: [usize; 3],
     control: &ControlFact,
 ) -> Result<(), PlanError> {
@@ -36,18 +38,19 @@ fn check_control(
     let wrong = |message: String| PlanError::at("control", message);
     let [channels, frames, height, width] = control.shape;
     let own: usize = inputs.extra.iter().map(|extra| extra.channels).sum();
-    if channels != own {
+    if let Some(channels) = channels.filter(|channels| *channels != own) {
         return Err(wrong(format!("this transformer reads {own} channels, found {channels}"))
             .hint("give `vace` the transformer that samples"));
     }
-    let ([t, h, w], [pt, ph, pw]) = (clip.grid, patch);
-    let found = [t * pt, h * ph, w * pw];
-    if [frames, height, width] != found {
+    let [pt, ..] = patch;
+    let [_, t, h, w] = clip.shape(patch);
+    if !may_be([frames, height, width], [t, h, w]) {
         let pictures = control.references;
+        let text = |sizes: [Option<usize>; 3]| sizes.map(shown).join("×");
         let message = format!(
-            "a control of {frames}×{height}×{width} latent pixels ({pictures} of the frames are \
-             pictures), noise of {}×{}×{}",
-            found[0], found[1], found[2]
+            "a control of {} latent pixels ({pictures} of the frames are pictures), noise of {}",
+            text([frames, height, width]),
+            text([t, h, w])
         );
         return Err(wrong(message).hint(
             "`latent.noise` takes its `frames` from the output `frames` of `vace`, and the size of \
@@ -98,7 +101,13 @@ pub(super) fn infer_control(
     }
     all_known.then(|| {
         let patch = patches.patch;
-        PatchesFact { clips: clips_without(&patches.clips, &pictures, patch), patch }
+        let shorter = |(clip, pictures): (&ClipFact, &usize)| {
+            let [t, h, w] = clip.grid;
+            let grid = [t.map(|t| without(t, *pictures, patch)), h, w];
+            ClipFact { grid, ..clip.clone() }
+        };
+        let clips = patches.clips.iter().zip(&pictures).map(shorter).collect();
+        PatchesFact { clips, patch }
     })
 }
 
@@ -110,13 +119,14 @@ pub(super) fn controls(
 ) -> Result<Vec<Option<Arc<Control>>>> {
     let controls = inputs.list::<Control>("control")?;
     let names: Vec<Option<&str>> = controls.iter().map(|(name, _)| name.as_deref()).collect();
-    let of_clips = controls_of_clips(&names, &patches.clips).map_err(refuse)?;
-    let of_clip = |(clip, of): (&Clip, Option<usize>)| {
+    let known = patches.fact();
+    let of_clips = controls_of_clips(&names, &known.clips).map_err(refuse)?;
+    let of_clip = |(clip, of): (&ClipFact, Option<usize>)| {
         let Some(control) = of.map(|of| &controls[of].1) else { return Ok(None) };
         check_control(part, clip, patches.patch, &control.fact()).map_err(refuse)?;
         Ok(Some(Arc::clone(control)))
     };
-    patches.clips.iter().zip(of_clips).map(of_clip).collect()
+    known.clips.iter().zip(of_clips).map(of_clip).collect()
 }
 
 /// How strongly each clip follows its control: not at all where it has none.
@@ -154,12 +164,18 @@ pub(super) fn control_channels(
     Ok(Some(Tensor::cat(&packed.collect::<Result<Vec<_>>>()?, 0)?))
 }
 
+/// The patches of a clip along time without those of the latent frames before it that stand for
+/// pictures.
+fn without(t: usize, pictures: usize, patch: [usize; 3]) -> usize {
+    t.saturating_sub(pictures / patch[0].max(1))
+}
+
 /// The clips without the latent frames before them that stand for pictures, of which each has so
 /// many.
 fn clips_without(clips: &[Clip], pictures: &[usize], patch: [usize; 3]) -> Vec<Clip> {
     let shorter = |(clip, pictures): (&Clip, &usize)| {
         let [t, h, w] = clip.grid;
-        Clip { grid: [t.saturating_sub(pictures / patch[0].max(1)), h, w], ..clip.clone() }
+        Clip { grid: [without(t, *pictures, patch), h, w], ..clip.clone() }
     };
     clips.iter().zip(pictures).map(shorter).collect()
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use candle_core::{D, DType, Device, Tensor};
 use kino_models::model::{DenoiserInputs, ExtraChannels, GivenInput};
 use kino_models::patch::patchify;
-use kino_node::{Clip, Error, Given, GivenEncoding, GivenFact, Result};
+use kino_node::{ClipFact, Error, Given, GivenEncoding, GivenFact, Result};
 use kino_port::PlanError;
 
 use crate::error::IntoNode;
-use crate::infer::{reads_control, takes_no_given};
+use crate::infer::{may_be, reads_control, shape_text, takes_no_given};
 use crate::models::DitHandle;
 
 /// What is given of each clip, as an index among the givens: by name, or in order.
@@ -17,7 +17,7 @@ use crate::models::DitHandle;
 /// Clips that no name speaks of are free.
 pub(super) fn givens_of_clips(
     givens: &[Option<&str>],
-    clips: &[Clip],
+    clips: &[ClipFact],
 ) -> Result<Vec<Option<usize>>, PlanError> {
     some_of_clips("given", "given", givens, clips)
 }
@@ -28,7 +28,7 @@ pub(super) fn some_of_clips(
     port: &str,
     noun: &str,
     givens: &[Option<&str>],
-    clips: &[Clip],
+    clips: &[ClipFact],
 ) -> Result<Vec<Option<usize>>, PlanError> {
     if givens.is_empty() {
         return Ok(vec![None; clips.len()]);
@@ -47,14 +47,14 @@ pub(super) fn some_of_clips(
         return Err(PlanError::at(port, format!("there is no clip `{unknown}`"))
             .hint(format!("the clips are: {}", names.join(", "))));
     }
-    let of = |clip: &Clip| givens.iter().position(|given| *given == clip.name.as_deref());
+    let of = |clip: &ClipFact| givens.iter().position(|given| *given == clip.name.as_deref());
     Ok(clips.iter().map(of).collect())
 }
 
 /// Whether what is given can be given of this clip to this transformer.
 pub(super) fn check_given(
     part: &DitHandle,
-    clip: &Clip,
+    clip: &ClipFact,
     patch: [usize; 3],
     given: &GivenFact,
 ) -> Result<(), PlanError> {
@@ -68,11 +68,10 @@ pub(super) fn check_given(
         return Err(PlanError::at("given", "this was encoded for a transformer of another kind")
             .hint("give `given` the transformer that samples"));
     }
-    let ([t, h, w], [pt, ph, pw]) = (clip.grid, patch);
-    let shape = [clip.channels, t * pt, h * ph, w * pw];
-    if given.shape != shape {
-        let message =
-            format!("given of a clip whose latent is {:?}, found one of {shape:?}", given.shape);
+    let shape = clip.shape(patch);
+    if !may_be(given.shape, shape) {
+        let [given, found] = [given.shape, shape].map(|shape| shape_text(&shape));
+        let message = format!("given of a clip whose latent is {given}, found one of {found}");
         return Err(PlanError::at("given", message)
             .hint("`frames` and the size of what is given are those of the clip"));
     }

@@ -14,11 +14,12 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use kino_models::patch::patchify;
 use kino_node::{
-    Clip, Latent, LatentFact, LatentSpace, Mask, MaskFact, Patches, PatchesFact, Result,
+    Clip, ClipFact, Latent, LatentFact, LatentSpace, Mask, MaskFact, Patches, PatchesFact, Result,
 };
 use kino_port::PlanError;
 
 use crate::error::IntoNode;
+use crate::infer::{may_be, shape_text, shown};
 use crate::patches::patch_tuple;
 
 /// Data at a noise level. Shapes: any, all alike.
@@ -41,10 +42,10 @@ pub(super) fn skipped(steps: usize, strength: f64) -> Result<usize, PlanError> {
 
 /// What stands against a start of these patches for noise of those.
 pub(super) fn check_start(start: &PatchesFact, noise: &PatchesFact) -> Result<(), PlanError> {
-    let alike = |(a, b): (&Clip, &Clip)| {
+    let alike = |(a, b): (&ClipFact, &ClipFact)| {
         let same = |a: &LatentSpace, b: &LatentSpace| a.id == b.id;
         let spaces = a.space.as_ref().zip(b.space.as_ref());
-        a.grid == b.grid && a.channels == b.channels && spaces.is_none_or(|(a, b)| same(a, b))
+        may_be(a.grid, b.grid) && a.channels == b.channels && spaces.is_none_or(|(a, b)| same(a, b))
     };
     let fits = start.patch == noise.patch
         && start.clips.len() == noise.clips.len()
@@ -53,7 +54,7 @@ pub(super) fn check_start(start: &PatchesFact, noise: &PatchesFact) -> Result<()
         return Ok(());
     }
     let sizes = |patches: &PatchesFact| {
-        let size = |clip: &Clip| clip.grid.map(|side| side.to_string()).join("×");
+        let size = |clip: &ClipFact| clip.grid.map(shown).join("×");
         let clips: Vec<String> = patches.clips.iter().map(size).collect();
         clips.join(", ")
     };
@@ -71,12 +72,13 @@ pub(super) fn check_start(start: &PatchesFact, noise: &PatchesFact) -> Result<()
 /// What stands against a known latent of this clip.
 pub(super) fn check_known(
     known: &LatentFact,
-    clip: &Clip,
+    clip: &ClipFact,
     patch: [usize; 3],
 ) -> Result<(), PlanError> {
-    let shape = shape_of(clip, patch);
-    if known.shape != shape {
-        let message = format!("the clip's latent is {shape:?}, what is known {:?}", known.shape);
+    let shape = clip.shape(patch);
+    if !may_be(known.shape, shape) {
+        let [own, found] = [shape, known.shape].map(|shape| shape_text(&shape));
+        let message = format!("the clip's latent is {own}, what is known {found}");
         return Err(PlanError::at("known", message)
             .hint("encode frames of the size and number that `latent.noise` has"));
     }
@@ -97,22 +99,32 @@ fn shape_of(clip: &Clip, [pt, ph, pw]: [usize; 3]) -> [usize; 4] {
 
 /// Frames and pixels that a latent frame and pixel stand for; those of an unknown space stand for
 /// themselves.
-fn factors(clip: &Clip) -> (usize, usize) {
-    clip.space.as_ref().map_or((1, 1), |space| (space.temporal, space.spatial))
+fn factors(space: Option<&LatentSpace>) -> (usize, usize) {
+    space.map_or((1, 1), |space| (space.temporal, space.spatial))
 }
 
 /// What stands against a mask of this clip.
-pub(super) fn check_mask(mask: &MaskFact, clip: &Clip, patch: [usize; 3]) -> Result<(), PlanError> {
-    let ([_, frames, height, width], (temporal, spatial)) = (shape_of(clip, patch), factors(clip));
-    let frames = (frames - 1).saturating_mul(temporal) + 1;
-    let (height, width) = (height.saturating_mul(spatial), width.saturating_mul(spatial));
+pub(super) fn check_mask(
+    mask: &MaskFact,
+    clip: &ClipFact,
+    patch: [usize; 3],
+) -> Result<(), PlanError> {
+    let [_, frames, height, width] = clip.shape(patch);
+    let (temporal, spatial) = factors(clip.space.as_ref());
+    let frames = frames.map(|frames| (frames - 1).saturating_mul(temporal) + 1);
+    let size = [height, width].map(|side| side.map(|side| side.saturating_mul(spatial)));
     let [count, tall, wide] = mask.shape;
-    if (tall, wide) == (height, width) && (count == 1 || count == frames) {
+    if may_be([tall, wide], size) && (count == Some(1) || may_be([count], [frames])) {
         return Ok(());
     }
     let message = format!(
-        "a mask has the size of the clip, {width}×{height} and 1 or {frames} frames, found \
-         {wide}×{tall} and {count}"
+        "a mask has the size of the clip, {}×{} and 1 or {} frames, found {}×{} and {}",
+        shown(size[1]),
+        shown(size[0]),
+        shown(frames),
+        shown(wide),
+        shown(tall),
+        shown(count)
     );
     Err(PlanError::at("mask", message))
 }
@@ -138,7 +150,7 @@ impl Known {
         let free = patches.clips.iter().zip(masks).map(|(clip, mask)| {
             let shape = shape_of(clip, patches.patch);
             let mask = mask.tensor.to_device(device)?.to_dtype(DType::F32)?;
-            let mask = of_latent(&mask, shape, factors(clip))?; // [f, h, w]
+            let mask = of_latent(&mask, shape, factors(clip.space.as_ref()))?; // [f, h, w]
             let free = mask.unsqueeze(0)?.broadcast_as(&shape[..])?.contiguous()?;
             patchify(&free, patch_tuple(patches.patch)).node()
         });

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use candle_core::{DType, Device, Tensor};
 use kino_node::{
-    AudioFact, Cx, FramesBuilder, FramesFact, Inputs, NodeDef, Outputs, Result, Services,
-    TensorFact, Value,
+    AudioFact, Cx, FrameRate, FramesBuilder, FramesFact, Inputs, NodeDef, Outputs, Result,
+    Services, TensorFact, Value,
 };
 use kino_port::{
     Fact, Facts, NodeTraits, PlanError, Port, PortType, Signature, StepInfo, bool as bool_port,
@@ -154,7 +154,17 @@ impl Part {
 
 fn infer_read(services: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
-    let Some(path) = facts.text("path") else { return review.finish(StepInfo::default()) };
+    // What comes by an edge from what only a run knows says nothing yet.
+    let is_known = |port: &str| !facts.is_fed(port) || facts.real(port).is_some();
+    let path = facts.text("path").filter(|_| !services.only_checks());
+    let Some(path) = path else {
+        let (count, fps) = (review.size("count"), facts.real("fps"));
+        let fps = fps.map_or(FrameRate::Unknown, FrameRate::Fps);
+        let frames = FramesFact { count, fps, ..FramesFact::default() };
+        let unseen = services.only_checks();
+        let outputs = vec![Fact::typed(frames)];
+        return review.finish(StepInfo { outputs, unseen, ..StepInfo::default() });
+    };
     let Some(mut source) = review.take(PlannedInput::look(services, path)) else {
         return review.finish(StepInfo::default());
     };
@@ -167,13 +177,11 @@ fn infer_read(services: &Services, facts: &Facts) -> InferResult {
     let reader = video;
     let video = reader.info();
     let (height, width) = (video.height, video.width);
-    let mut fact = FramesFact { count: None, height, width, fps: None };
+    let mut fact = FramesFact { height: Some(height), width: Some(width), ..FramesFact::default() };
     let mut infer =
         StepInfo { key, memory: video.memory, reads: vec![source.read], ..StepInfo::default() };
-    // What comes by an edge from what only a run knows says nothing yet.
-    let is_known = |port: &str| !facts.is_fed(port) || facts.real(port).is_some();
     if is_known("fps") {
-        fact.fps = facts.real("fps").or(video.fps);
+        fact.fps = FrameRate::of(facts.real("fps").or(video.fps));
     }
     let (mut times, mut sound) = (Fact::Unknown, Fact::Unknown);
     if let Some(start) = review.size("start")

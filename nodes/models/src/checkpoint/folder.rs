@@ -164,13 +164,18 @@ impl ModelFolder {
                     ),
                 })
             }
-            [] => Err(Error::FileMissing {
-                file: self.describe(&format!("{part}/{}", SINGLE[0])),
-                hint: format!(
-                    "looked for {}, {} and their .index.json in {part}/",
-                    SINGLE[0], SINGLE[1]
-                ),
-            }),
+            [] => match self.broken_link(part)? {
+                Some(path) => Err(self.missing(&path)),
+                None => Err(Error::FileMissing {
+                    file: self.describe(&format!("{part}/{}", SINGLE[0])),
+                    hint: format!(
+                        "looked for {}, {} and their .index.json in {part}/{}",
+                        SINGLE[0],
+                        SINGLE[1],
+                        self.completed_by()
+                    ),
+                }),
+            },
         }
     }
 
@@ -225,23 +230,54 @@ impl ModelFolder {
         PartFiles::read(&self.describe(place), files)
     }
 
-    fn missing(&self, path: &str) -> Error {
-        let mut hint = "the folder is not a complete model in the diffusers layout".to_owned();
-        if let Some(repository) = self.repository() {
-            hint += &format!("; `hf download {repository}` completes it");
+    /// A file of weights of a part that is a link which leads nowhere.
+    fn broken_link(&self, part: &str) -> Result<Option<String>> {
+        let inside = |path: &String| {
+            path.strip_prefix(part).is_some_and(|rest| rest.starts_with('/'))
+                && path.ends_with(".safetensors")
+        };
+        Ok(self.list()?.into_iter().filter(inside).find(|path| self.leads_nowhere(path)))
+    }
+
+    fn leads_nowhere(&self, path: &str) -> bool {
+        let place = self.path(path);
+        place.is_some_and(|place| place.symlink_metadata().is_ok() && !place.exists())
+    }
+
+    /// That a file is missing, and how to get it.
+    pub(super) fn missing(&self, path: &str) -> Error {
+        let mut hint = match self.leads_nowhere(path) {
+            true => "its link leads nowhere",
+            false => "the folder is not a complete model in the diffusers layout",
         }
+        .to_owned();
+        hint += &self.completed_by();
         Error::FileMissing { file: self.describe(path), hint }
     }
 
-    /// The repository of which this folder is a snapshot in a Hugging Face cache
-    /// (`models--OWNER--NAME/snapshots/COMMIT`).
-    fn repository(&self) -> Option<String> {
-        let Origin::Directory(folder) = &self.0 else { return None };
-        let folder = folder.canonicalize().unwrap_or_else(|_| folder.clone());
-        let snapshots = folder.parent().filter(|parent| parent.ends_with("snapshots"))?;
-        let name = snapshots.parent()?.file_name()?.to_str()?.strip_prefix("models--")?;
-        let (owner, model) = name.split_once("--")?;
-        Some(format!("{owner}/{model}"))
+    /// The commands that complete the folder, where it is a snapshot in a Hugging Face cache
+    /// (`models--OWNER--NAME/snapshots/COMMIT`); else nothing.
+    fn completed_by(&self) -> String {
+        let commands = || {
+            let Origin::Directory(folder) = &self.0 else { return None };
+            let folder = folder.canonicalize().unwrap_or_else(|_| folder.clone());
+            let commit = folder.file_name()?.to_str()?;
+            let snapshots = folder.parent().filter(|parent| parent.ends_with("snapshots"))?;
+            let repository = snapshots.parent()?;
+            let name = repository.file_name()?.to_str()?.strip_prefix("models--")?;
+            let (owner, model) = name.split_once("--")?;
+            let main = std::fs::read_to_string(repository.join("refs/main")).unwrap_or_default();
+            let is_main = [commit, ""].contains(&main.trim());
+            let (at, revision) = match is_main {
+                true => (String::new(), String::new()),
+                false => (format!("@{commit}"), format!(" --revision {commit}")),
+            };
+            Some(format!(
+                "; `kino models pull hf:{owner}/{model}{at}` (or `hf download \
+                 {owner}/{model}{revision}`) completes it"
+            ))
+        };
+        commands().unwrap_or_default()
     }
 }
 

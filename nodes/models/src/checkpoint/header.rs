@@ -11,6 +11,9 @@ use kino_kernels::BlockType;
 pub enum StoredType {
     /// Each number alone.
     Plain(DType),
+    /// Whole numbers of eight bits; scales beside them, and what was done before they were rounded,
+    /// stand in tensors of their own.
+    Int8,
     /// Blocks of numbers that share their scales (GGUF).
     Blocks(BlockType),
 }

@@ -143,6 +143,16 @@ impl Checkpoint {
             && self.stamps.iter().all(|(path, stamp)| *stamp == stamp_at(folder, path))
     }
 
+    /// The folder on disk that was opened; none for one in the binary, or of parts alone.
+    pub fn folder(&self) -> Option<std::path::PathBuf> {
+        self.folder.as_ref()?.path("")
+    }
+
+    /// The parts that have weights, by name.
+    pub fn part_names(&self) -> impl Iterator<Item = &str> {
+        self.parts.keys().map(String::as_str)
+    }
+
     /// Whether the model has this config.
     pub fn contains(&self, path: &str) -> bool {
         self.configs.contains_key(path)
@@ -197,10 +207,10 @@ impl Checkpoint {
 
 impl Checkpoint {
     fn missing(&self, path: &str) -> Error {
-        let hint = match self.folder {
-            Some(_) => "the folder is not a complete model in the diffusers layout",
-            None => "the model is put together of single files, and none of them is this part",
-        };
+        if let Some(folder) = &self.folder {
+            return folder.missing(path);
+        }
+        let hint = "the model is put together of single files, and none of them is this part";
         Error::FileMissing { file: self.describe(path), hint: hint.to_owned() }
     }
 }

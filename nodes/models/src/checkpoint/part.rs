@@ -99,6 +99,21 @@ impl PartFiles {
         self.files.iter().map(|file| file.file.length()).sum()
     }
 
+    /// The files, as messages call them, with their lengths in bytes.
+    pub fn file_names(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.files().map(|file| (file.name(), file.length()))
+    }
+
+    /// How many elements are stored in which type, as the file calls it.
+    pub fn stored_types(&self) -> std::collections::BTreeMap<String, u64> {
+        let mut types = std::collections::BTreeMap::new();
+        for entry in self.names().into_iter().filter_map(|name| self.place(name)) {
+            let elements = entry.shape.iter().product::<usize>() as u64;
+            *types.entry(entry.type_name.to_owned()).or_default() += elements;
+        }
+        types
+    }
+
     /// Whether no file was touched since it was opened, or exchanged for another at its place.
     pub fn is_current(&self, path: Option<&std::path::Path>) -> bool {
         let Some(path) = path else { return true }; // in the binary nothing changes
@@ -155,7 +170,7 @@ impl PartFiles {
     pub fn weight_bytes(&self, dtype: DType, prefixes: &[&str]) -> u64 {
         let wanted = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
         let bytes = |tensor: &StoredTensor| match (tensor.stored, tensor.shape.as_slice()) {
-            (Some(StoredType::Plain(DType::F8E4M3)), [_, _]) => tensor.length,
+            (Some(StoredType::Plain(DType::F8E4M3) | StoredType::Int8), [_, _]) => tensor.length,
             (Some(StoredType::Blocks(blocks)), [_, inner]) if blocks.bytes_of(*inner).is_some() => {
                 tensor.length
             }

@@ -82,6 +82,7 @@ fn readable(dtype: Dtype) -> Option<StoredType> {
         Dtype::F16 => DType::F16,
         Dtype::BF16 => DType::BF16,
         Dtype::F8_E4M3 => DType::F8E4M3,
+        Dtype::I8 => return Some(StoredType::Int8),
         _ => return None,
     };
     Some(StoredType::Plain(dtype))

@@ -79,6 +79,21 @@ impl Families {
         Checkpoint::assemble(folder, opened, configs)
     }
 
+    /// The name of the family that knows a file, and which of its parts the file is (one of
+    /// [`part_names`]).
+    ///
+    /// # Errors
+    /// When no family knows it, or the one that does cannot tell its sizes.
+    pub fn identify(&self, files: &PartFiles) -> Result<(&str, &'static str)> {
+        self.detect(files).map(|(family, found)| (family.name(), found.part))
+    }
+
+    /// The name of the family that recognises a checkpoint.
+    pub fn name_of(&self, checkpoint: &Checkpoint) -> Option<&str> {
+        let found = self.0.iter().find(|family| family.recognises(checkpoint));
+        found.map(|family| family.name())
+    }
+
     /// The family that knows a file, and which of its parts the file is.
     fn detect(&self, files: &PartFiles) -> Result<(&Arc<dyn Family>, DetectedPart)> {
         for family in &self.0 {

@@ -6,6 +6,7 @@ mod detect;
 pub mod dit;
 mod family;
 mod names;
+mod tea_cache;
 mod transformer;
 pub mod vae;
 

@@ -19,6 +19,16 @@ pub enum Weight {
         /// What each is multiplied by.
         scale: f32,
     },
+    /// Whole numbers of eight bits, which are widened where they are multiplied.
+    Int8 {
+        /// The numbers as bytes, `[out, inner]` in U8.
+        bytes: Tensor,
+        /// What those of a row are multiplied by, `[out]` in f32.
+        scales: Tensor,
+        /// How many numbers of a row were rotated together, if they were
+        /// ([`kino_kernels::rotate_groups`]).
+        group: Option<usize>,
+    },
     /// Numbers in blocks that share their scales, which are widened where they are multiplied.
     Blocks {
         /// The blocks as bytes, `[out, bytes of a row]` in U8.
@@ -61,12 +71,20 @@ impl Weight {
             Self::Packed(weight) => return Ok(kernels::linear_packed(x, weight, bias, epilogue)?),
             Self::Dense(weight) => kernels::linear(x, weight, bias)?,
             Self::E4m3 { bytes, scale } => kernels::linear_e4m3(x, bytes, *scale, bias)?,
+            // x·Wᵀ = (x·H)·(W·H)ᵀ, since H is orthogonal.
+            Self::Int8 { bytes, scales, group: Some(group) } => {
+                kernels::linear_int8(&kernels::rotate_groups(x, *group)?, bytes, scales, bias)?
+            }
+            Self::Int8 { bytes, scales, group: None } => {
+                kernels::linear_int8(x, bytes, scales, bias)?
+            }
             Self::Blocks { bytes, blocks } => kernels::linear_blocks(x, bytes, *blocks, bias)?,
         };
         Ok(epilogue.apply(&y)?)
     }
 
-    /// Some of its rows, widened; those of a packed matrix are not to be had. Shapes: `ids` `[n]` in U32; the result `[n, inner]`.
+    /// Some of its rows, widened; those of a packed matrix are not to be had. Shapes: `ids` `[n]` in
+    /// U32; the result `[n, inner]`.
     ///
     /// # Errors
     /// When an id is none of a row.
@@ -79,7 +97,18 @@ impl Weight {
                 let numbers: Vec<f32> = (0..=255).map(|byte| kernels::e4m3(byte) * scale).collect();
                 let bytes = bytes.index_select(ids, 0)?;
                 let table = Tensor::from_vec(numbers, 256, device)?;
+                // As U32, since an index of 255 in U8 would be none.
+                let bytes = bytes.to_dtype(DType::U32)?;
                 table.index_select(&bytes.flatten_all()?, 0)?.reshape(bytes.dims())?
+            }
+            Self::Int8 { bytes, scales, group } => {
+                let wide = kernels::composite::signed_bytes(&bytes.index_select(ids, 0)?)?;
+                let scales = scales.index_select(ids, 0)?.unsqueeze(1)?; // [n, 1]
+                let wide = wide.broadcast_mul(&scales)?;
+                match group {
+                    Some(group) => kernels::rotate_groups(&wide, *group)?,
+                    None => wide,
+                }
             }
             Self::Blocks { bytes, blocks } => {
                 kernels::widen_rows(&bytes.index_select(ids, 0)?, *blocks)?.to_device(device)?

@@ -2,7 +2,8 @@
 //!
 //! Files name layers as the program did that trained them; what is understood:
 //!
-//! - diffusers and PEFT: `transformer.blocks.0.attn1.to_q.lora_A.weight`, alpha in the header;
+//! - diffusers and PEFT: `transformer.blocks.0.attn1.to_q.lora_A.weight`, alpha in the header, and
+//!   where they were trained with one, `lora_B.bias`, which counts as the product does;
 //! - the original names, as ComfyUI writes them:
 //!   `diffusion_model.blocks.0.self_attn.q.lora_A.weight` or `.lora_down.weight`, `.alpha`, and
 //!   whole differences `.diff` (of a weight), `.diff_b` (of a bias);
@@ -28,13 +29,14 @@ const FLAT_PREFIXES: [&str; 2] = ["lora_unet_", "lora_transformer_"];
 enum Role {
     Down,
     Up,
+    UpBias,
     Alpha,
     Weight,
     Bias,
 }
 
 /// How names end, and what these tensors are.
-const ROLES: [(&str, Role); 13] = [
+const ROLES: [(&str, Role); 16] = [
     (".lora_A.weight", Role::Down),
     (".lora_A.default.weight", Role::Down),
     (".lora_down.weight", Role::Down),
@@ -45,6 +47,9 @@ const ROLES: [(&str, Role); 13] = [
     (".lora_up.weight", Role::Up),
     (".lora.up.weight", Role::Up),
     ("_lora.up.weight", Role::Up),
+    (".lora_B.bias", Role::UpBias),
+    (".lora_B.default.bias", Role::UpBias),
+    (".lora_up.bias", Role::UpBias),
     (".alpha", Role::Alpha),
     (".diff", Role::Weight),
     (".diff_b", Role::Bias),
@@ -68,6 +73,7 @@ const OTHERS: [(&str, &str); 9] = [
 struct Layer {
     down: Option<String>,
     up: Option<String>,
+    up_bias: Option<String>,
     alpha: Option<String>,
     weight: Option<String>,
     bias: Option<String>,
@@ -79,8 +85,10 @@ pub struct LoraSpec {
     file: String,
     /// By the name of the layer as it stands in the file.
     layers: BTreeMap<String, Layer>,
-    /// alpha / rank of layers that do not say it themselves.
-    scale: f64,
+    /// Tensors whose names say nothing that is known.
+    unread: Vec<String>,
+    /// The alpha of layers that do not say it themselves.
+    alpha: HeaderAlpha,
 }
 
 /// A layer of a network that adapters change, and its tensors in the file.
@@ -96,7 +104,7 @@ pub struct LoraMatch {
     changes: Vec<Change>,
     /// Layers of the file that the network has not, by their names in the file.
     pub unmatched: Vec<String>,
-    scale: f64,
+    alpha: HeaderAlpha,
 }
 
 impl LoraSpec {
@@ -109,17 +117,22 @@ impl LoraSpec {
         let unsupported =
             |what: String| Error::Unsupported { file: files.describe().to_owned(), what };
         let mut layers: BTreeMap<String, Layer> = BTreeMap::new();
+        let mut unread = Vec::new();
         let names = files.names();
         for name in &names {
             if let Some((_, kind)) = OTHERS.iter().find(|(end, _)| name.ends_with(end)) {
                 return Err(unsupported(format!("{kind} (`{name}`)")));
             }
             let role = ROLES.iter().find_map(|(end, role)| Some((name.strip_suffix(end)?, *role)));
-            let Some((layer, role)) = role else { continue };
+            let Some((layer, role)) = role else {
+                unread.push((*name).to_owned());
+                continue;
+            };
             let layer = layers.entry(layer.to_owned()).or_default();
             let place = match role {
                 Role::Down => &mut layer.down,
                 Role::Up => &mut layer.up,
+                Role::UpBias => &mut layer.up_bias,
                 Role::Alpha => &mut layer.alpha,
                 Role::Weight => &mut layer.weight,
                 Role::Bias => &mut layer.bias,
@@ -142,8 +155,8 @@ impl LoraSpec {
             };
             return Err(invalid(format!("`{name}` has no {missing}: download the file again")));
         }
-        let scale = header_scale(files);
-        Ok(Self { file, layers, scale })
+        let alpha = HeaderAlpha::of(files);
+        Ok(Self { file, layers, unread, alpha })
     }
 
     /// How many layers the file changes.
@@ -154,6 +167,11 @@ impl LoraSpec {
     /// Whether it changes none, which [`LoraSpec::read`] refuses.
     pub fn is_empty(&self) -> bool {
         self.layers.is_empty()
+    }
+
+    /// Tensors of the file that change nothing since their names end in nothing that is known.
+    pub fn unread(&self) -> &[String] {
+        &self.unread
     }
 
     /// Holds the adapters of `own` against a network whose weights are `network`; `alias` gives the
@@ -190,7 +208,7 @@ impl LoraSpec {
         for change in &changes {
             change.check(own, network).map_err(invalid)?;
         }
-        Ok(LoraMatch { changes, unmatched, scale: self.scale })
+        Ok(LoraMatch { changes, unmatched, alpha: self.alpha.clone() })
     }
 }
 
@@ -228,14 +246,18 @@ impl Change {
             return Err(other(name, format!("{found:?}")));
         }
         let bias = network.shape(&format!("{}.bias", self.layer)).unwrap_or_default();
-        match (&tensors.bias, shape(&tensors.bias)) {
-            (Some(name), Some(found)) if found != bias => Err(format!(
-                "`{name}` is {found:?}, but the bias of `{}` is {bias:?}: it was made for another \
-                 model",
-                self.layer
-            )),
-            _ => Ok(()),
+        for of_bias in [&tensors.bias, &tensors.up_bias] {
+            if let (Some(name), Some(found)) = (of_bias, shape(of_bias))
+                && found != bias
+            {
+                return Err(format!(
+                    "`{name}` is {found:?}, but the bias of `{}` is {bias:?}: it was made for \
+                     another size of the model",
+                    self.layer
+                ));
+            }
         }
+        Ok(())
     }
 
     /// The name of the weight in the network: tables have no `.weight`.
@@ -274,18 +296,51 @@ fn layers_of(
     layers
 }
 
-/// alpha / rank, where the header says it for all layers (PEFT's `lora_adapter_metadata`).
-fn header_scale(files: &PartFiles) -> f64 {
-    let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
-    let Some(config) = files.metadata("lora_adapter_metadata").and_then(parse) else { return 1.0 };
-    let field = |name: &str| {
-        let fields = config.as_object()?.iter();
-        let mut named = fields.filter(|(key, _)| plain(key) == name);
-        named.find_map(|(_, value)| value.as_f64())
-    };
-    match (field("lora_alpha"), field("r")) {
-        (Some(alpha), Some(rank)) if alpha.is_finite() && rank >= 1.0 => alpha / rank,
-        _ => 1.0,
+/// What the header says of alpha (PEFT's `lora_adapter_metadata`): by what halves are multiplied
+/// whose file has no alpha beside them.
+#[derive(Clone, Debug, Default)]
+struct HeaderAlpha {
+    /// That of all layers; where there is none, alpha is the rank.
+    alpha: Option<f64>,
+    /// Those of some, by the ends of their names.
+    pattern: Vec<(String, f64)>,
+    /// Whether it is divided by the root of the rank (arXiv:2312.03732).
+    is_root: bool,
+}
+
+impl HeaderAlpha {
+    fn of(files: &PartFiles) -> Self {
+        let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
+        let Some(config) = files.metadata("lora_adapter_metadata").and_then(parse) else {
+            return Self::default();
+        };
+        let field = |name: &str| {
+            let mut fields = config.as_object()?.iter();
+            fields.find(|(key, _)| plain(key) == name).map(|(_, value)| value)
+        };
+        let number = |value: &serde_json::Value| value.as_f64().filter(|value| value.is_finite());
+        let pattern = field("alpha_pattern").and_then(serde_json::Value::as_object);
+        let of_pattern = |(key, value): (&String, &serde_json::Value)| {
+            Some((key.trim_start_matches('^').to_owned(), number(value)?))
+        };
+        Self {
+            alpha: field("lora_alpha").and_then(number),
+            pattern: pattern.into_iter().flatten().filter_map(of_pattern).collect(),
+            is_root: field("use_rslora").and_then(serde_json::Value::as_bool) == Some(true),
+        }
+    }
+
+    /// alpha / rank of a layer, or alpha / √rank.
+    fn scale(&self, layer: &str, rank: usize) -> f64 {
+        let ends = |key: &str| {
+            layer.strip_suffix(key).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        let own = self.pattern.iter().find(|(key, _)| ends(key)).map(|(_, alpha)| *alpha);
+        match own.or(self.alpha) {
+            Some(alpha) if self.is_root => alpha / (rank as f64).sqrt(),
+            Some(alpha) => alpha / rank as f64,
+            None => 1.0,
+        }
     }
 }
 
@@ -312,23 +367,33 @@ impl LoraMatch {
         let tensor = |name: &String| read::tensor(&own.find(name)?, name, dtype, device);
         let mut lora = Lora { low_rank: HashMap::new(), differences: HashMap::new() };
         for change in &self.changes {
-            let Layer { down, up, alpha, weight, bias } = &change.tensors;
+            let Layer { down, up, up_bias, alpha, weight, bias } = &change.tensors;
+            let bias_name = format!("{}.bias", change.layer);
             if let (Some(down), Some(up)) = (down, up) {
                 let (down, up) = (tensor(down)?, tensor(up)?);
                 let rank = down.dim(0)?;
                 let scale = match alpha {
                     Some(name) => number(own, name)? / rank as f64,
-                    None => self.scale,
+                    None => self.alpha.scale(&change.layer, rank),
                 };
                 let (down, up) = (down.reshape((rank, ()))?, up.reshape(((), rank))?);
                 let adapter = Adapter { down, up, scale };
                 lora.low_rank.insert(change.layer.clone(), adapter);
+                if let Some(name) = up_bias {
+                    let scaled = (tensor(name)?.to_dtype(DType::F32)? * scale)?;
+                    lora.differences.insert(bias_name.clone(), scaled);
+                }
             }
             if let Some(name) = weight {
                 lora.differences.insert(change.weight(network), tensor(name)?);
             }
             if let Some(name) = bias {
-                lora.differences.insert(format!("{}.bias", change.layer), tensor(name)?);
+                let own = tensor(name)?.to_dtype(DType::F32)?;
+                let both = match lora.differences.get(&bias_name) {
+                    Some(of_up) => (own + of_up)?,
+                    None => own,
+                };
+                lora.differences.insert(bias_name, both);
             }
         }
         Ok(lora)
@@ -348,7 +413,13 @@ fn number(own: &PartFiles, name: &str) -> Result<f64> {
         return Err(Error::Config { file: own.describe().to_owned(), reason });
     }
     let value = read::tensor(&entry, name, DType::F32, &Device::Cpu)?;
-    Ok(f64::from(value.reshape(())?.to_scalar::<f32>()?))
+    match value.reshape(())?.to_scalar::<f32>()? {
+        value if value.is_finite() => Ok(f64::from(value)),
+        value => {
+            let reason = format!("`{name}` is {value}, not a number: download the file again");
+            Err(Error::Config { file: own.describe().to_owned(), reason })
+        }
+    }
 }
 
 impl Lora {

@@ -11,6 +11,9 @@ use crate::error::{Error, Result};
 /// Elements that are converted at a time: a multiple of every block's.
 const PIECE: usize = 1 << 16;
 
+/// The longest tensor of bytes that is read as a text.
+const LONGEST_TEXT: usize = 1 << 16;
+
 /// A stored tensor as `dtype` on `device`.
 ///
 /// What is stored in eight bits a number, or in blocks, can be had as U8, too: its bytes, `[rows,
@@ -30,10 +33,14 @@ pub(super) fn tensor(
 ) -> Result<Tensor> {
     let stored = check_type(entry, name)?;
     let read = match (dtype, stored) {
-        (DType::U8, StoredType::Plain(DType::F8E4M3)) => bytes(entry, entry.shape, device),
+        (DType::U8, StoredType::Plain(DType::F8E4M3) | StoredType::Int8) => {
+            bytes(entry, entry.shape, device)
+        }
         (DType::U8, StoredType::Blocks(blocks)) => {
             bytes(entry, &row_bytes(entry, name, blocks)?, device)
         }
+        // What these stand for, only tensors beside them say.
+        (_, StoredType::Int8) => Err(type_error(entry, name)),
         (DType::F32, _) => build::<f32>(entry, stored, device),
         (DType::BF16, _) => build::<bf16>(entry, stored, device),
         (other, _) => Err(Error::ComputeType(other)),
@@ -59,10 +66,28 @@ fn row_bytes(entry: &TensorEntry<'_>, name: &str, blocks: BlockType) -> Result<[
 /// # Errors
 /// When it is not.
 pub(super) fn check_type(entry: &TensorEntry<'_>, name: &str) -> Result<StoredType> {
-    entry.stored.ok_or_else(|| {
-        let (file, dtype) = (entry.file.name().to_owned(), entry.type_name.to_owned());
-        Error::WeightType { file, name: name.to_owned(), dtype }
-    })
+    entry.stored.ok_or_else(|| type_error(entry, name))
+}
+
+/// The error about a form that is not read.
+pub(super) fn type_error(entry: &TensorEntry<'_>, name: &str) -> Error {
+    let (file, dtype) = (entry.file.name().to_owned(), entry.type_name.to_owned());
+    Error::WeightType { file, name: name.to_owned(), dtype }
+}
+
+/// The bytes of a short tensor of bytes, whatever they say; none where it is none.
+///
+/// # Errors
+/// When the file was changed or cannot be read.
+pub(super) fn text(entry: &TensorEntry<'_>) -> Result<Option<Vec<u8>>> {
+    let length: usize = entry.shape.iter().product();
+    if entry.type_name != "U8" || length > LONGEST_TEXT {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; length];
+    entry.file.read(entry.offset, &mut bytes)?;
+    entry.file.check_unchanged()?;
+    Ok(Some(bytes))
 }
 
 /// A type in which models compute.
@@ -92,6 +117,7 @@ fn build<T: Element>(
     let mut values = zeros::<T>(count, entry.file)?;
     match stored {
         StoredType::Blocks(blocks) => widen(entry, blocks, &mut values),
+        StoredType::Int8 => Ok(()), // refused before
         // Files are little-endian; numbers of another order in memory are converted one by one.
         StoredType::Plain(dtype) if dtype == T::DTYPE && cfg!(target_endian = "little") => {
             entry.file.read(entry.offset, bytemuck::cast_slice_mut(&mut values))

@@ -125,6 +125,11 @@ impl Weights {
         self
     }
 
+    /// Whether nothing is read: layers need not be made ready for use.
+    pub(super) fn is_probing(&self) -> bool {
+        self.probe.is_some()
+    }
+
     /// The same weights, kept in `store` and taken from there.
     #[must_use]
     pub fn stored_in(mut self, store: Arc<TensorStore>) -> Self {
@@ -230,6 +235,7 @@ impl Weights {
             Some(StoredType::Plain(DType::F8E4M3)) => {
                 Weight::E4m3 { bytes: narrow()?, scale: self.scale_of(&full)? }
             }
+            Some(StoredType::Int8) => self.int8(&full, [out, inner])?,
             Some(StoredType::Blocks(blocks)) if blocks.bytes_of(inner).is_some() => {
                 Weight::Blocks { bytes: narrow()?, blocks }
             }
@@ -287,6 +293,68 @@ impl Weights {
         Ok(scale.reshape(())?.to_scalar::<f32>()?)
     }
 
+    /// A matrix of whole numbers of eight bits, with what ComfyUI writes beside it: a scale a row or
+    /// one for all (`weight_scale`), and how it was made (`comfy_quant`, a text of JSON).
+    fn int8(&self, full: &str, [out, inner]: [usize; 2]) -> Result<Weight> {
+        let layer = full.strip_suffix("weight").unwrap_or(full);
+        let (scale, how) = (format!("{layer}weight_scale"), format!("{layer}comfy_quant"));
+        [&scale, &how].into_iter().for_each(|name| self.ask(name));
+        let bytes = self.stored(full, (out, inner).into(), DType::U8)?;
+        let group = self.rotation(&how, inner)?;
+        let place = self.files.find(&scale)?;
+        let count: usize = place.shape.iter().product();
+        if count != out && count != 1 {
+            return Err(Error::WeightShape {
+                file: place.file.name().to_owned(),
+                name: scale,
+                expected: vec![out, 1],
+                found: place.shape.to_vec(),
+            });
+        }
+        let scales = read::tensor(&place, &scale, DType::F32, &self.device)?.flatten_all()?;
+        let scales = if count == out { scales } else { scales.broadcast_as(out)?.contiguous()? };
+        Ok(Weight::Int8 { bytes, scales, group })
+    }
+
+    /// How many numbers of a row were rotated together before they were rounded (ConvRot), as the
+    /// text `name` says.
+    fn rotation(&self, name: &str, inner: usize) -> Result<Option<usize>> {
+        /// What ComfyUI's loader reads of it for this format; older writers have it in `params`.
+        #[derive(Default, serde::Deserialize)]
+        struct How {
+            format: Option<String>,
+            convrot: Option<bool>,
+            convrot_groupsize: Option<usize>,
+            params: Option<Box<How>>,
+        }
+        let place = self.files.find(name)?;
+        let invalid = |reason: String| {
+            let reason = format!("`{name}` {reason}");
+            Err(Error::Config { file: place.file.name().to_owned(), reason })
+        };
+        let how: How = match read::text(&place)?.map(|text| serde_json::from_slice(&text)) {
+            Some(Ok(how)) => how,
+            _ => return invalid("is no JSON that says how the weight was made".to_owned()),
+        };
+        if how.format.as_deref() != Some("int8_tensorwise") {
+            let what = how.format.as_deref().unwrap_or("no format");
+            let what = format!("`{name}`: {what} (of ComfyUI's, int8_tensorwise is read)");
+            return Err(Error::Unsupported { file: place.file.name().to_owned(), what });
+        }
+        let older = how.params.unwrap_or_default();
+        if !how.convrot.or(older.convrot).unwrap_or(false) {
+            return Ok(None);
+        }
+        let group = how.convrot_groupsize.or(older.convrot_groupsize).unwrap_or(256);
+        let is_power = group >= 4 && group.is_power_of_two() && group.ilog2().is_multiple_of(2);
+        match is_power && inner.is_multiple_of(group) {
+            true => Ok(Some(group)),
+            false => invalid(format!(
+                "has a `convrot_groupsize` of {group}, expected a power of 4 that divides {inner}"
+            )),
+        }
+    }
+
     /// The adapters of a layer.
     fn beside(&self, layer: &str) -> impl Iterator<Item = Adapter> {
         self.adapters.iter().filter_map(move |own| own.lora.beside(layer, own.strength))
@@ -306,6 +374,16 @@ impl Weights {
     /// A weight without adapters, and its full name.
     fn base(&self, name: &str, shape: Shape, dtype: DType) -> Result<(String, Tensor)> {
         let full = self.full(name);
+        if let (Some(StoredType::Int8), &[out, inner]) =
+            (self.files.find(&full)?.stored, shape.dims())
+        {
+            let weight = self.int8(&full, [out, inner])?;
+            if self.probe.is_some() {
+                return Ok((full, Tensor::zeros(1, dtype, &Device::Cpu)?.broadcast_as(shape)?));
+            }
+            let ids = Tensor::arange(0, out as u32, &self.device)?;
+            return Ok((full, weight.rows(&ids, dtype)?));
+        }
         let tensor = self.stored(&full, shape, dtype)?;
         match self.files.find(&full)?.stored {
             Some(StoredType::Plain(DType::F8E4M3)) => match self.scale_of(&full)? {
@@ -329,7 +407,9 @@ impl Weights {
             });
         }
         if self.probe.is_some() {
-            read::check_type(&place, full)?;
+            if read::check_type(&place, full)? == StoredType::Int8 && dtype != DType::U8 {
+                return Err(read::type_error(&place, full));
+            }
             return Ok(Tensor::zeros(1, dtype, &Device::Cpu)?.broadcast_as(shape)?);
         }
         let read = || read::tensor(&place, full, dtype, &self.device);

@@ -121,7 +121,8 @@ fn pictures_of(name: &str, value: &Value) -> Result<Pictures> {
             _ => (1, 0, 0),
         },
     };
-    Ok(Pictures { input: name.to_owned(), count: Some(count), height, width, is_mask })
+    let (count, height, width) = (Some(count), Some(height), Some(width));
+    Ok(Pictures { input: name.to_owned(), count, height, width, is_mask })
 }
 
 fn index(ports: &[Port], what: &str, name: &str) -> Result<usize> {

@@ -6,6 +6,7 @@
 mod block;
 mod condition;
 mod ends;
+mod pass;
 mod rope;
 mod vace;
 
@@ -22,10 +23,12 @@ use crate::error::{Error, Result};
 use crate::families::wan::transformer::TransformerConfig;
 use crate::model::{Packed, Timesteps};
 use crate::patch::Grid;
+use crate::sampling::{StepCache, StepCacheRule, TeaCacheInput};
 use crate::weight::{Linear, Weights};
 use block::{Block, BlockContext, Clip};
 use condition::{Embedder, Modulation};
 use ends::{load_out, load_patch_embedding};
+use pass::Pass;
 use vace::ControlBlocks;
 
 /// Rotation tables are kept for so many grids.
@@ -203,6 +206,78 @@ impl Dit {
         contexts: &[&Context],
         check_cancel: &mut CheckCancel<'_>,
     ) -> Result<Tensor> {
+        let (pass, x) = self.pass(latents, contexts)?;
+        let x = self.blocks(&pass, (x.clone(), x), 0, check_cancel)?;
+        self.finish(&x, &pass)
+    }
+
+    /// The same where each clip has a step cache: of those that a cache lets reuse what the blocks
+    /// added before, no block is run, or the first alone where that is what is looked at.
+    ///
+    /// # Errors
+    /// As [`Dit::velocity_of`], and when there are not as many caches as clips.
+    pub fn velocity_cached(
+        &self,
+        latents: &Packed<'_>,
+        contexts: &[&Context],
+        caches: &mut [&mut StepCache],
+        check_cancel: &mut CheckCancel<'_>,
+    ) -> Result<Tensor> {
+        let (pass, embedded) = self.pass(latents, contexts)?;
+        if caches.len() != pass.grids.len() {
+            let (found, clips) = (caches.len(), pass.grids.len());
+            return Err(Error::input(format!("{found} step caches for {clips} clips: one a clip")));
+        }
+        let by_first_block = caches.iter().any(|cache| *cache.rule() == StepCacheRule::FirstBlock);
+        let (x, done) = match by_first_block {
+            true => (self.block(0, &pass, &embedded)?, 1),
+            false => (embedded.clone(), 0),
+        };
+        check_cancel()?;
+        let mut chosen = Vec::new();
+        for (clip, cache) in caches.iter_mut().enumerate() {
+            if cache.must_compute(&looked_at(&pass, (&embedded, &x), (clip, cache.rule()))?)? {
+                chosen.push(clip);
+            }
+        }
+        let computed = match chosen.is_empty() {
+            true => None,
+            false => {
+                let before = pass.rows_of(&x, &chosen)?;
+                let of_chosen = pass.of_clips(&chosen)?;
+                let begun = (pass.rows_of(&embedded, &chosen)?, before.clone());
+                let after = self.blocks(&of_chosen, begun, done, check_cancel)?;
+                let added = (&after - before)?;
+                for (index, clip) in chosen.iter().enumerate() {
+                    // A copy, so that a clip's rows do not keep those of all.
+                    caches[*clip].keep(of_chosen.clip(&added, index)?.copy()?);
+                }
+                Some((of_chosen, after))
+            }
+        };
+        let x = match computed {
+            Some((_, after)) if chosen.len() == pass.grids.len() => after,
+            computed => {
+                let after = |clip: usize| match chosen.iter().position(|one| *one == clip) {
+                    Some(index) => match &computed {
+                        Some((of_chosen, after)) => of_chosen.clip(after, index),
+                        None => pass.clip(&x, clip),
+                    },
+                    None => caches[clip].reuse(&pass.clip(&x, clip)?),
+                };
+                let clips = (0..pass.grids.len()).map(after).collect::<Result<Vec<_>>>()?;
+                Tensor::cat(&clips, 0)?
+            }
+        };
+        self.finish(&x, &pass)
+    }
+
+    /// What blocks need to run on packed latents, and the tokens before the first, `[tokens, dim]`.
+    fn pass<'a>(
+        &self,
+        latents: &Packed<'_>,
+        contexts: &[&'a Context],
+    ) -> Result<(Pass<'a, Context>, Tensor)> {
         let Packed { patches, extra, grids, timesteps, strengths } = *latents;
         self.check(patches, grids, contexts)?;
         let patches = patches.to_device(&self.device)?.to_dtype(self.dtype)?;
@@ -210,37 +285,73 @@ impl Dit {
             Some(_) => patches,
             None => self.with_extra(patches, extra)?,
         };
-        let mut x = self.patch_embedding.forward(&patches)?; // [tokens, dim]
-        let control = self.control.as_ref().map(|own| own.begin(&x, extra, (strengths, grids)));
-        let mut control = control.transpose()?.flatten();
         let (values, rows) = timesteps.distinct(grids)?;
         let time = self.time_embedding(&values)?; // [distinct, dim]
         let modulation = each_row(&time.chunk(values.len(), 0)?, |time| {
             self.embedder.modulation(time, self.dtype)
         })?; // [distinct, 6, dim]
-        let rows = Modulation::rows(&rows, values.len(), &self.device)?;
-        let (cos, sin) = self.rotations(grids)?;
-        for (index, block) in self.blocks.iter().enumerate() {
-            let own = block.modulation(&modulation, rows.as_ref())?;
-            let texts = contexts.iter().map(|context| &context.blocks[index]);
-            x = block.forward(&x, &own, &clips(grids, texts), (&cos, &sin))?;
-            check_cancel()?;
+        let starts = grids.iter().scan(0, |end, grid| {
+            *end += grid.tokens();
+            Some(*end - grid.tokens())
+        });
+        let pass = Pass {
+            control: extra.filter(|_| self.control.is_some()).cloned(),
+            strengths: strengths.to_vec(),
+            grids: grids.to_vec(),
+            contexts: contexts.to_vec(),
+            timesteps: starts.map(|start| rows[start] as usize).collect(),
+            rows: Modulation::rows(&rows, values.len(), &self.device)?,
+            time,
+            modulation,
+            rotation: self.rotations(grids)?,
+        };
+        Ok((pass, self.patch_embedding.forward(&patches)?))
+    }
+
+    /// Tokens behind all blocks, `[tokens, dim]`, from those before them all, and those behind the
+    /// first `done` main ones.
+    fn blocks(
+        &self,
+        pass: &Pass<'_, Context>,
+        (embedded, mut x): (Tensor, Tensor),
+        done: usize,
+        check_cancel: &mut CheckCancel<'_>,
+    ) -> Result<Tensor> {
+        let leads = (&pass.strengths[..], &pass.grids[..]);
+        let control = self.control.as_ref();
+        let control = control.map(|own| own.begin(&embedded, pass.control.as_ref(), leads));
+        let mut control = control.transpose()?.flatten();
+        drop(embedded);
+        for index in 0..self.blocks.len() {
+            if index >= done {
+                x = self.block(index, pass, &x)?;
+                check_cancel()?;
+            }
             let Some(control) = &mut control else { continue };
             let Some(beside) = control.due(index) else { continue };
-            let texts = contexts.iter().map(|context| &context.control[beside]);
-            let added = (&modulation, rows.as_ref());
-            x = (x + control.step(added, &clips(grids, texts), (&cos, &sin))?)?;
+            let texts = pass.contexts.iter().map(|context| &context.control[beside]);
+            let (added, (cos, sin)) = ((&pass.modulation, pass.rows.as_ref()), &pass.rotation);
+            x = (x + control.step(added, &clips(&pass.grids, texts), (cos, sin))?)?;
             check_cancel()?;
         }
-        self.finish(&x, &time, rows.as_ref())
+        Ok(x)
+    }
+
+    /// Tokens behind one main block, `[tokens, dim]`.
+    fn block(&self, index: usize, pass: &Pass<'_, Context>, x: &Tensor) -> Result<Tensor> {
+        let block = &self.blocks[index];
+        let own = block.modulation(&pass.modulation, pass.rows.as_ref())?;
+        let texts = pass.contexts.iter().map(|context| &context.blocks[index]);
+        let (cos, sin) = &pass.rotation;
+        block.forward(x, &own, &clips(&pass.grids, texts), (cos, sin))
     }
 
     /// The last modulation, which adds the timestep's embedding and not its projection, and the way
     /// back to patches.
-    fn finish(&self, x: &Tensor, time: &Tensor, rows: Option<&Tensor>) -> Result<Tensor> {
-        let time = time.to_dtype(self.dtype)?.to_dtype(DType::F32)?.unsqueeze(1)?;
+    fn finish(&self, x: &Tensor, pass: &Pass<'_, Context>) -> Result<Tensor> {
+        let time = pass.time.to_dtype(self.dtype)?.to_dtype(DType::F32)?.unsqueeze(1)?;
         let table = self.out_table.unsqueeze(0)?.broadcast_add(&time)?; // [distinct, 2, dim]
-        let modulation = Modulation::new(table, rows.cloned());
+        let modulation = Modulation::new(table, pass.rows.clone());
         let (shift, scale) = (modulation.part(0)?, modulation.part(1)?);
         let x = kernels::modulate(x, &shift, &scale, self.config.eps)?;
         Ok(self.out.forward(&x)?.to_dtype(DType::F32)?) // [tokens, c·pt·ph·pw]
@@ -311,6 +422,23 @@ impl Dit {
         }
         Ok((Tensor::cat(&cos, 0)?, Tensor::cat(&sin, 0)?))
     }
+}
+
+/// What a step cache looks at of a clip; the tokens of all are those before the first block, and
+/// behind it where it has run.
+fn looked_at(
+    pass: &Pass<'_, Context>,
+    (embedded, x): (&Tensor, &Tensor),
+    (clip, rule): (usize, &StepCacheRule),
+) -> Result<Tensor> {
+    let of_timestep = |table: &Tensor| table.narrow(0, pass.timesteps[clip], 1);
+    Ok(match rule {
+        StepCacheRule::FirstBlock => (pass.clip(x, clip)? - pass.clip(embedded, clip)?)?,
+        StepCacheRule::TeaCache(fit) => match fit.input {
+            TeaCacheInput::Embedding => of_timestep(&pass.time)?,
+            TeaCacheInput::Projection => of_timestep(&pass.modulation)?,
+        },
+    })
 }
 
 /// Rows computed one by one and stacked along their first dimension.

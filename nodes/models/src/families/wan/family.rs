@@ -11,6 +11,7 @@ use super::config::{ModelConfig, ModelIndex};
 use super::detect;
 use super::dit::{Context, Dit};
 use super::names;
+use super::tea_cache;
 use super::transformer::TransformerConfig;
 use super::vae::{self, Vae};
 use crate::cancel::CheckCancel;
@@ -22,8 +23,9 @@ use crate::model::{
     ExtraChannels, Family, FrameDecoder, FrameEncoder, GivenInput, ImageEncoderSpec, LatentLayout,
     LowNoise, Model, Packed, Projected, RunSize, TextEncoderSpec, TimestepInput, VideoVae,
 };
+use crate::patch::Grid;
 use crate::preview::RgbMap;
-use crate::sampling::SchedulerConfig;
+use crate::sampling::{SchedulerConfig, StepCache, StepCacheKind, StepCacheRule};
 use crate::text::{self, Umt5Spec};
 use crate::tile::Tile;
 use crate::weight::Weights;
@@ -57,14 +59,12 @@ impl Family for Wan {
             false => TimestepInput::PerClip,
         };
         let image_rows = image.as_ref().map_or(IMAGE_ROWS, |(config, _)| config.rows());
-        let denoiser = |part, config| Component::<dyn DenoiserSpec> {
-            part,
-            spec: Arc::new(WanDenoiser::new(
-                config,
-                scheduler.clone(),
-                timesteps,
-                [rows, image_rows],
-            )),
+        let is_expert = low_noise.is_some();
+        let denoiser = |part, config| {
+            let (scheduler, rows) = (scheduler.clone(), [rows, image_rows]);
+            let spec = WanDenoiser::new(config, scheduler, timesteps, rows);
+            let spec = WanDenoiser { is_expert, ..spec };
+            Component::<dyn DenoiserSpec> { part, spec: Arc::new(spec) }
         };
         Ok(Model {
             image_encoder: image.map(|(config, prepare)| Component::<dyn ImageEncoderSpec> {
@@ -122,6 +122,8 @@ struct WanDenoiser {
     config: TransformerConfig,
     scheduler: SchedulerConfig,
     inputs: DenoiserInputs,
+    /// Whether it is one of two.
+    is_expert: bool,
 }
 
 impl WanDenoiser {
@@ -167,7 +169,7 @@ impl WanDenoiser {
             timesteps,
             given,
         };
-        Self { config, scheduler, inputs }
+        Self { config, scheduler, inputs, is_expert: false }
     }
 }
 
@@ -197,10 +199,23 @@ impl DenoiserSpec for WanDenoiser {
         names::original(name)
     }
 
+    fn step_cache(&self, kind: StepCacheKind, grid: Grid) -> Option<StepCacheRule> {
+        match kind {
+            // Of a single block nothing is left to reuse.
+            StepCacheKind::FirstBlock if self.config.num_layers < 2 => None,
+            StepCacheKind::FirstBlock => Some(StepCacheRule::FirstBlock),
+            StepCacheKind::TeaCache => {
+                tea_cache::fit(&self.config, self.is_expert, grid).map(StepCacheRule::TeaCache)
+            }
+        }
+    }
+
     /// Keys and values of the texts, and of pictures, in every block; and within a block, for every
     /// token in a call, nine rows of the model's width in its attention (what comes in, modulated,
     /// queries, keys, values, the last two packed, the result and what is added to it), or four and
     /// one of the inner width in its feed-forward; and the rows of a product that are packed.
+    /// A step cache keeps a row a token of what the blocks added, one more of what the first did,
+    /// with and without text, and two in a call.
     fn memory(&self, size: &RunSize) -> u64 {
         let (config, wide) = (&self.config, |n: usize| n as u128);
         let rows: usize = self.inputs.conditioning.iter().filter_map(|input| input.rows).sum();
@@ -209,13 +224,19 @@ impl DenoiserSpec for WanDenoiser {
         let contexts = 4 * wide(size.texts) * layers * wide(rows * config.dim());
         // A control and what it adds are two rows more.
         let kept = if beside > 0 { 2 } else { 0 };
+        let (in_call, cached) = match size.step_cache {
+            None => (0, 0),
+            Some(StepCacheKind::TeaCache) => (2, 2),
+            Some(StepCacheKind::FirstBlock) => (2, 4),
+        };
         let (dim, inner) = (config.dim(), config.ffn_dim);
-        let row = (9 * dim).max(4 * dim + inner) + kept * dim;
+        let cached = wide(cached * size.tokens) * wide(dim);
+        let row = (9 * dim).max(4 * dim + inner) + (kept + in_call) * dim;
         let packed = size.tokens_at_once.min(kino_kernels::PACKED_ROWS);
         let block = wide(size.tokens_at_once) * wide(row) + wide(packed) * wide(inner.max(dim));
         // Tables of angles, the latents, and what UniPC remembers of the steps before.
         let latents = wide(size.tokens) * wide(config.attention_head_dim + 8 * config.patch_dim());
-        let bytes = wide(size.number) * (contexts + block) + 4 * latents;
+        let bytes = wide(size.number) * (contexts + block + cached) + 4 * latents;
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 
@@ -239,10 +260,24 @@ impl Denoiser for Dit {
         conditioning: &[&Projected],
         check_cancel: &mut CheckCancel<'_>,
     ) -> Result<Tensor> {
-        let contexts = conditioning.iter().map(|projected| projected.get::<Context>());
-        let contexts = contexts.collect::<Result<Vec<_>>>()?;
-        self.velocity_of(latents, &contexts, check_cancel)
+        self.velocity_of(latents, &contexts(conditioning)?, check_cancel)
     }
+
+    fn velocity_cached(
+        &self,
+        latents: &Packed<'_>,
+        conditioning: &[&Projected],
+        caches: &mut [&mut StepCache],
+        check_cancel: &mut CheckCancel<'_>,
+    ) -> Result<Tensor> {
+        let contexts = contexts(conditioning)?;
+        Dit::velocity_cached(self, latents, &contexts, caches, check_cancel)
+    }
+}
+
+/// Conditioning as this transformer made it.
+fn contexts<'a>(conditioning: &[&'a Projected]) -> Result<Vec<&'a Context>> {
+    conditioning.iter().map(|projected| projected.get()).collect()
 }
 
 /// The autoencoder before its weights are read.

@@ -1,0 +1,417 @@
+//! `kino models`: the models at hand, what they are, and fetching those of the Hugging Face Hub.
+
+use std::path::Path;
+use std::sync::Mutex;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use kino_node::Cancel;
+use kino_session::Settings;
+use kino_session::hub::{self, BlobState, HubAccess, PullEvent, PullRequest, VerifiedFile};
+use kino_session::inventory::{self, FoundModel, FoundPart};
+use kino_world::hub::{HubCache, HubGap, HubModel, HubSnapshot, hub_home};
+
+use crate::args::{self, ModelsAction};
+use crate::failure::{Exit, Failure};
+use crate::interrupt;
+use crate::json::{Value, json};
+use crate::render::diagnostics::warn_plain;
+use crate::render::quantity::{bytes, count};
+use crate::render::table::{Align, Table};
+use crate::screen::Screen;
+use crate::setup;
+
+/// Lists, shows, fetches, verifies.
+///
+/// # Errors
+/// When there is no such model, the hub does not give it, or the settings do not read.
+pub(crate) fn run(args: &args::Models, screen: &Screen) -> Result<Exit, Failure> {
+    let settings = setup::settings()?;
+    match &args.action {
+        ModelsAction::List => list(&settings, screen),
+        ModelsAction::Show { source } => show(&settings, source, screen),
+        ModelsAction::Pull(args) => pull(args, screen),
+        ModelsAction::Verify { source, remove } => verify(source.as_deref(), *remove, screen),
+        ModelsAction::Where => places(&settings, screen),
+    }
+}
+
+fn list(settings: &Settings, screen: &Screen) -> Result<Exit, Failure> {
+    let found = inventory::list(settings)?;
+    if screen.json {
+        let models: Vec<Value> = found.iter().map(as_json).collect();
+        screen.print_json(&json!({ "models": models }))?;
+        return Ok(Exit::Good);
+    }
+    let mut table = Table::new(&[Align::Left, Align::Left, Align::Left, Align::Right, Align::Left]);
+    for model in &found {
+        let mut beside = Vec::new();
+        beside.extend(model.path.as_ref().map(|path| screen.out.dim(&path.display().to_string())));
+        if let Some(said) = trouble(model) {
+            beside.push(screen.out.bad(&said));
+        }
+        let name = screen.out.name(&model.source);
+        let types = types(model.parts.iter());
+        table.row([name, what(model), types, bytes(model.bytes()), beside.join("  ")]);
+    }
+    screen.print(&table.render())?;
+    Ok(Exit::Good)
+}
+
+fn show(settings: &Settings, source: &str, screen: &Screen) -> Result<Exit, Failure> {
+    let model = inventory::show(settings, source, Path::new(""))?;
+    let is_good = model.problem.is_none()
+        && model.gaps.is_empty()
+        && model.parts.iter().all(|part| part.problem.is_none());
+    let exit = if is_good { Exit::Good } else { Exit::NodeFailed };
+    if screen.json {
+        screen.print_json(&as_json(&model))?;
+        return Ok(exit);
+    }
+    let out = screen.out;
+    let mut text =
+        format!("{}  {}  {}\n", out.bold(&model.source), what(&model), bytes(model.bytes()));
+    if let Some(path) = &model.path {
+        text += &format!("{}\n", out.dim(&path.display().to_string()));
+    }
+    let mut table =
+        Table::new(&[Align::Left, Align::Left, Align::Right, Align::Right, Align::Left]);
+    for part in &model.parts {
+        let tensors = count(part.tensors, "tensor");
+        let files = match part.files.as_slice() {
+            [] => String::new(),
+            [(name, _)] => Path::new(name).file_name().unwrap_or_default().to_string_lossy().into(),
+            several => count(several.len(), "file"),
+        };
+        let name = out.name(&part.name);
+        table.row([name, types([part].into_iter()), bytes(part.bytes), tensors, out.dim(&files)]);
+    }
+    text += &table.render();
+    for (name, problem) in model.parts.iter().filter_map(|p| Some((&p.name, p.problem.as_ref()?))) {
+        text += &format!("{} {name}: {problem}\n", out.bad("fault"));
+    }
+    text.extend(model.problem.iter().map(|problem| format!("{} {problem}\n", out.bad("fault"))));
+    text.extend(model.gaps.iter().map(|gap| format!("{} {}\n", out.bad("missing"), of_gap(gap))));
+    text.extend(model.hint.iter().map(|hint| format!("{}\n", out.dim(hint))));
+    screen.print(&text)?;
+    Ok(exit)
+}
+
+/// What a model is, in words.
+fn what(model: &FoundModel) -> String {
+    let parts: Vec<&str> = model.parts.iter().map(|part| part.name.as_str()).collect();
+    let parts = match parts.as_slice() {
+        [] => "nothing that is known".to_owned(),
+        parts => parts.join(", "),
+    };
+    match &model.family {
+        Some(family) => format!("{family}: {parts}"),
+        None => parts,
+    }
+}
+
+/// The types of parts, each once.
+fn types<'a>(parts: impl Iterator<Item = &'a FoundPart>) -> String {
+    let mut types: Vec<&str> = parts.filter_map(FoundPart::main_type).collect();
+    types.sort_unstable();
+    types.dedup();
+    types.join(", ")
+}
+
+/// What stands against a model, on a line of a list.
+fn trouble(model: &FoundModel) -> Option<String> {
+    if !model.gaps.is_empty() {
+        return Some(format!("incomplete: {} missing", count(model.gaps.len(), "file")));
+    }
+    if model.is_shadowed {
+        return Some("another one of this name is taken".to_owned());
+    }
+    let of_part = model.parts.iter().find_map(|part| part.problem.as_ref());
+    model.problem.as_ref().or(of_part).map(|problem| problem.chars().take(200).collect())
+}
+
+fn of_gap(gap: &HubGap) -> String {
+    let mut said = Vec::new();
+    said.extend(gap.bytes.filter(|left| *left > 0).map(|left| format!("{} to fetch", bytes(left))));
+    said.extend((gap.begun > 0).then(|| format!("{} lie there of a download", bytes(gap.begun))));
+    said.extend(gap.is_broken_link.then(|| "its link leads nowhere".to_owned()));
+    match said.is_empty() {
+        true => gap.path.clone(),
+        false => format!("{} ({})", gap.path, said.join(", ")),
+    }
+}
+
+fn as_json(model: &FoundModel) -> Value {
+    let part = |part: &FoundPart| {
+        let files = part.files.iter().map(|(name, bytes)| json!({ "path": name, "bytes": bytes }));
+        let types = part.types.iter().map(|(name, n)| json!({ "type": name, "elements": n }));
+        json!({
+            "part": part.name, "bytes": part.bytes, "tensors": part.tensors,
+            "types": types.collect::<Vec<_>>(), "files": files.collect::<Vec<_>>(),
+            "problem": part.problem,
+        })
+    };
+    let gap = |gap: &HubGap| {
+        json!({
+            "path": gap.path, "bytes": gap.bytes, "begun": gap.begun,
+            "broken_link": gap.is_broken_link,
+        })
+    };
+    json!({
+        "source": model.source, "origin": model.origin.name(), "path": model.path,
+        "family": model.family, "bytes": model.bytes(),
+        "parts": model.parts.iter().map(part).collect::<Vec<_>>(),
+        "missing": model.gaps.iter().map(gap).collect::<Vec<_>>(),
+        "problem": model.problem, "hint": model.hint, "shadowed": model.is_shadowed,
+    })
+}
+
+/// The model of the hub that is asked for.
+fn hub_model(source: &str) -> Result<HubModel, Failure> {
+    let model = HubModel::of_source(source).unwrap_or_else(|| {
+        Err(format!("expected a model of the Hugging Face Hub, hf:OWNER/NAME, found {source}"))
+    });
+    model.map_err(|message| {
+        Failure::usage(message).hint("for example hf:Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
+    })
+}
+
+fn pull(args: &args::Pull, screen: &Screen) -> Result<Exit, Failure> {
+    let request = PullRequest {
+        model: hub_model(&args.source)?,
+        include: args.include.clone(),
+        variant: args.variant.clone(),
+        dry_run: args.dry_run,
+    };
+    if request.model.file.is_some() && !request.include.is_empty() {
+        let failure = Failure::usage(format!("{} is one file already", args.source));
+        return Err(failure.hint("leave --include out, or the path behind the name"));
+    }
+    let cancel = Cancel::default();
+    interrupt::watch(&cancel);
+    let access = HubAccess::of_environment().map_err(kino_session::Error::from)?;
+    let bar = Bar::new(screen);
+    let tell = |event: PullEvent<'_>| bar.show(&event, screen);
+    let pulled = hub::pull(&access, &request, &tell, &|| cancel.is_cancelled());
+    bar.end();
+    let pulled = pulled.map_err(kino_session::Error::from)?;
+    let sum = |of: fn(&hub::PulledFile) -> u64| pulled.files.iter().map(of).sum::<u64>();
+    let (total, fetched) = (sum(|file| file.bytes), sum(|file| file.fetched));
+    if screen.json {
+        let files = pulled
+            .files
+            .iter()
+            .map(|file| json!({ "path": file.path, "bytes": file.bytes, "fetched": file.fetched }));
+        screen.print_json(&json!({
+            "source": request.model.source(), "commit": pulled.commit, "folder": pulled.folder,
+            "bytes": total, "fetched": fetched, "dry_run": request.dry_run,
+            "files": files.collect::<Vec<_>>(),
+        }))?;
+        return Ok(Exit::Good);
+    }
+    let mut text = String::new();
+    if request.dry_run {
+        let mut table = Table::new(&[Align::Right, Align::Left, Align::Left]);
+        for file in &pulled.files {
+            let said = if file.fetched == 0 { "is there" } else { "" };
+            table.row([bytes(file.bytes), file.path.clone(), screen.out.dim(said)]);
+        }
+        text += &table.render();
+    }
+    let files = count(pulled.files.len(), "file");
+    let done = match (request.dry_run, fetched) {
+        (true, _) => format!("would fetch {}", bytes(fetched)),
+        (false, 0) => "all was there".to_owned(),
+        (false, _) => format!("fetched {}", bytes(fetched)),
+    };
+    let name = screen.out.bold(&request.model.source());
+    text += &format!("{name}  {files}, {}; {done}\n", bytes(total));
+    text += &format!("{}\n", screen.out.dim(&pulled.folder.display().to_string()));
+    screen.print(&text)?;
+    Ok(Exit::Good)
+}
+
+/// How far a pull or a verification is, where somebody watches.
+struct Bar(Mutex<ProgressBar>);
+
+impl Bar {
+    fn new(screen: &Screen) -> Self {
+        let is_shown = screen.is_terminal && !screen.quiet && !screen.json;
+        let target = match is_shown {
+            true => ProgressDrawTarget::stderr_with_hz(10),
+            false => ProgressDrawTarget::hidden(),
+        };
+        let template =
+            "{bar:30} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} {msg}";
+        let style = ProgressStyle::with_template(template);
+        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::with_draw_target(Some(0), target).with_style(style);
+        Bar(Mutex::new(bar))
+    }
+
+    fn with(&self, change: impl FnOnce(&ProgressBar)) {
+        change(&self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    }
+
+    fn show(&self, event: &PullEvent<'_>, screen: &Screen) {
+        self.with(|bar| match event {
+            PullEvent::Planned { bytes, present, .. } => {
+                bar.set_length(*bytes);
+                bar.set_position(*present);
+                // The rate is that of what arrives now.
+                bar.reset_eta();
+            }
+            PullEvent::Arrived { bytes } => bar.inc(*bytes),
+            PullEvent::Lost { bytes, .. } => {
+                bar.set_position(bar.position().saturating_sub(*bytes));
+            }
+            PullEvent::Waiting { path } => {
+                let said = format!("another process fetches {path}; waiting for it");
+                bar.suspend(|| warn_plain(screen, &said, None));
+            }
+            PullEvent::Retrying { reason } => {
+                bar.set_message(kino_port::escape_line(&format!("again: {reason}")).into_owned());
+            }
+            PullEvent::Done { path } => bar.set_message(kino_port::escape_line(path).into_owned()),
+        });
+    }
+
+    fn end(&self) {
+        self.with(ProgressBar::finish_and_clear);
+    }
+}
+
+fn verify(source: Option<&str>, remove: bool, screen: &Screen) -> Result<Exit, Failure> {
+    let cache = HubCache::of_environment();
+    let snapshots: Vec<HubSnapshot> = match source {
+        None => cache.models(),
+        Some(source) => {
+            let found = cache.find(&hub_model(source)?.whole());
+            vec![found.map_err(|told| Failure::usage(told.message).hint(told.hint))?]
+        }
+    };
+    let cancel = Cancel::default();
+    interrupt::watch(&cancel);
+    let bar = Bar::new(screen);
+    let mut all: Vec<(HubSnapshot, Vec<VerifiedFile>)> = Vec::new();
+    for snapshot in snapshots {
+        let tell = |path: &str, bytes: u64| {
+            bar.with(|bar| {
+                bar.inc_length(bytes);
+                bar.inc(bytes);
+                bar.set_message(kino_port::escape_line(path).into_owned());
+            });
+        };
+        let found = hub::verify(&cache, &snapshot, remove, &tell, &|| cancel.is_cancelled());
+        all.push((snapshot, found.map_err(kino_session::Error::from)?));
+    }
+    bar.end();
+    let is_bad =
+        |file: &&VerifiedFile| matches!(file.state, BlobState::Damaged { .. } | BlobState::Missing);
+    let bad = all.iter().flat_map(|(_, files)| files).filter(is_bad).count();
+    let exit = if bad == 0 { Exit::Good } else { Exit::NodeFailed };
+    if screen.json {
+        let models = all.iter().map(|(snapshot, files)| {
+            let files = files.iter().map(|file| {
+                let found = match &file.state {
+                    BlobState::Damaged { found } => Some(found.clone()),
+                    _ => None,
+                };
+                let state = state_name(&file.state);
+                json!({ "path": file.path, "bytes": file.bytes, "state": state, "found": found })
+            });
+            json!({
+                "source": snapshot.model.source(), "commit": snapshot.commit,
+                "folder": snapshot.folder, "files": files.collect::<Vec<_>>(),
+            })
+        });
+        screen.print_json(&json!({ "models": models.collect::<Vec<_>>(), "removed": remove }))?;
+        return Ok(exit);
+    }
+    let out = screen.out;
+    let mut text = String::new();
+    for (snapshot, files) in &all {
+        let total: u64 = files.iter().map(|file| file.bytes).sum();
+        let of = |state: fn(&BlobState) -> bool| files.iter().filter(|f| state(&f.state)).count();
+        let unknown = of(|state| *state == BlobState::Unknown);
+        let bad = files.iter().filter(is_bad).count();
+        let said = match bad {
+            0 => out.good("good"),
+            bad => out.bad(&format!("{} not good", count(bad, "file"))),
+        };
+        let name = out.bold(&snapshot.model.source());
+        text += &format!("{name}  {}, {}  {said}\n", count(files.len(), "file"), bytes(total));
+        if unknown > 0 {
+            text += &format!("  of {} no hash is known\n", count(unknown, "file"));
+        }
+        for file in files.iter().filter(is_bad) {
+            let went = remove && matches!(file.state, BlobState::Damaged { .. });
+            let went = if went { " (removed)" } else { "" };
+            text += &format!("  {} {}{went}\n", out.bad(state_name(&file.state)), file.path);
+        }
+        if bad > 0 {
+            let source = snapshot.model.source();
+            let first = if remove { "" } else { "`--remove` takes away what is damaged; then " };
+            let way = format!("{first}`kino models pull {source}` fetches it again");
+            text += &format!("  {}\n", out.dim(&way));
+        }
+    }
+    if all.is_empty() {
+        text = format!("no models in {}\n", cache.folder.display());
+    }
+    screen.print(&text)?;
+    Ok(exit)
+}
+
+fn state_name(state: &BlobState) -> &'static str {
+    match state {
+        BlobState::Good => "good",
+        BlobState::Damaged { .. } => "damaged",
+        BlobState::Missing => "missing",
+        BlobState::Unknown => "unknown",
+    }
+}
+
+/// Where models are looked for, and how the hub is reached.
+fn places(settings: &Settings, screen: &Screen) -> Result<Exit, Failure> {
+    let access = HubAccess::of_environment().map_err(kino_session::Error::from)?;
+    let folders = inventory::model_folders(settings)?;
+    let places: Vec<(String, &Path)> = folders
+        .0
+        .iter()
+        .map(|place| match place {
+            kino_session::inventory::ModelPlace::Root(root) => (String::new(), root.as_path()),
+            kino_session::inventory::ModelPlace::Kind(of) => (of.kind.clone(), &*of.folder),
+        })
+        .collect();
+    let has_token = access.token.is_some();
+    if screen.json {
+        let places = places.iter().map(|(kind, folder)| {
+            let kind = (!kind.is_empty()).then(|| kind.clone());
+            json!({ "folder": *folder, "kind": kind, "exists": folder.is_dir() })
+        });
+        screen.print_json(&json!({
+            "hub_cache": access.cache.folder, "hub_home": hub_home(), "endpoint": access.endpoint,
+            "token": has_token, "offline": access.cache.is_offline,
+            "folders": places.collect::<Vec<_>>(),
+        }))?;
+        return Ok(Exit::Good);
+    }
+    let out = screen.out;
+    let mut table = Table::new(&[Align::Left, Align::Left, Align::Left]);
+    let there = |path: &Path| if path.is_dir() { "" } else { "not there" };
+    let cache = &access.cache.folder;
+    let row = |name: &str, path: &Path| {
+        [out.name(name), path.display().to_string(), out.dim(there(path))]
+    };
+    table.row(row("hub cache", cache));
+    for (kind, folder) in &places {
+        table.row(row(if kind.is_empty() { "models" } else { kind }, folder));
+    }
+    let token = if has_token { "with a token" } else { "without a token" };
+    let offline = if access.cache.is_offline { "HF_HUB_OFFLINE is set" } else { "" };
+    table.row([out.name("hub"), format!("{} {token}", access.endpoint), out.dim(offline)]);
+    let hint =
+        "HF_HUB_CACHE or HF_HOME moves the cache; `kino config set models FOLDER …` names others";
+    screen.print(&format!("{}\n{}\n", table.render(), out.dim(hint)))?;
+    Ok(Exit::Good)
+}

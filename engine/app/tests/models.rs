@@ -1,0 +1,388 @@
+//! Models of the hub and of ComfyUI's folders through the command: fetched, listed, shown,
+//! verified, and named by graphs. The hub is one of the tests' own.
+
+mod common;
+#[path = "../../hub/tests/server/mod.rs"]
+mod server;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Command;
+
+use common::{Place, Ran};
+use serde_json::Value;
+use server::{Hub, Reply};
+
+fn git_name(bytes: &[u8]) -> String {
+    kino_session::hub::blob_name(bytes, false)
+}
+
+/// The same with problems on one line, however they were broken.
+fn flat(mut ran: Ran) -> Ran {
+    let words = ran.err.replace('│', " ");
+    ran.err = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    ran
+}
+
+/// A folder to work in, and a hub that has the embedded model as `org/tiny`.
+struct Rig {
+    place: Place,
+    hub: Hub,
+}
+
+/// The files of the embedded model.
+fn files() -> Vec<(&'static str, &'static [u8])> {
+    kino_shapes::FILES.iter().map(|(path, bytes, ..)| (*path, *bytes)).collect()
+}
+
+/// The longest file of the model.
+const DIT: &str = "transformer/diffusion_pytorch_model.safetensors";
+
+impl Rig {
+    fn new() -> Self {
+        Rig { place: Place::new(), hub: Hub::with(&files()) }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.place.command(args);
+        for name in ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE"] {
+            command.env_remove(name);
+        }
+        for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
+            command.env_remove(name).env_remove(name.to_lowercase());
+        }
+        command.env_remove("KINO_MODELS").env("HF_HOME", self.place.path("hf"));
+        command.env("HF_ENDPOINT", &self.hub.endpoint);
+        command
+    }
+
+    /// Runs the command; what it says of problems is on one line.
+    fn kino(&self, args: &[&str]) -> Ran {
+        flat(Ran::of(self.command(args).output().unwrap()))
+    }
+
+    #[track_caller]
+    fn ends(&self, code: i32, args: &[&str]) -> String {
+        let ran = self.kino(args);
+        assert_eq!(ran.code, code, "{args:?}\n{}\n{}", ran.out, ran.err);
+        ran.out + &ran.err
+    }
+
+    #[track_caller]
+    fn json(&self, args: &[&str]) -> Value {
+        let ran = self.kino(&[args, &["--json"]].concat());
+        let last = ran.out.lines().last().unwrap_or_else(|| panic!("{args:?}: {}", ran.err));
+        serde_json::from_str(last).unwrap()
+    }
+
+    /// A graph that makes a picture with the model of a source, and more nodes.
+    fn graph(&self, name: &str, source: &str) {
+        let text = format!(
+            "Graph(version: 1, nodes: {{\n\
+             \"model\": (op: \"model.load\", with: {{\"source\": {source:?}}}),\n\
+             \"text\": (op: \"text.encode\", in: {{\"encoder\": \"model.text_encoder\"}},\n\
+                 with: {{\"prompt\": \"a red circle stays still on a white background\"}}),\n\
+             \"noise\": (op: \"latent.noise\", in: {{\"vae\": \"model.vae\"}},\n\
+                 with: {{\"width\": 32, \"height\": 32, \"seed\": 1}}),\n\
+             \"patches\": (op: \"patchify\", in: {{\"latents\": \"noise\", \"dit\": \"model.dit\"}}),\n\
+             \"sample\": (op: \"dit.sample\", in: {{\"dit\": \"model.dit\", \"patches\": \"patches\", \
+                 \"text\": \"text\"}}, with: {{\"steps\": 2}}),\n\
+             \"latent\": (op: \"unpatchify\", in: {{\"patches\": \"sample.patches\"}}),\n\
+             \"frame\": (op: \"vae.decode\", in: {{\"vae\": \"model.vae\", \"latent\": \"latent\"}}),\n\
+             \"file\": (op: \"image.write\", in: {{\"frames\": \"frame\"}}, with: {{\"path\": \"{name}.png\"}}),\n\
+             }}, outputs: {{\"file\": \"file\"}})"
+        );
+        self.place.write(&format!("{name}.ron"), text);
+    }
+
+    fn pixels(&self, name: &str) -> Vec<u8> {
+        let file = std::io::BufReader::new(fs::File::open(self.place.path(name)).unwrap());
+        let mut reader = png::Decoder::new(file).read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        reader.next_frame(&mut pixels).unwrap();
+        pixels
+    }
+
+    fn snapshot(&self) -> PathBuf {
+        self.place.path(&format!("hf/hub/models--org--tiny/snapshots/{}", "c".repeat(40)))
+    }
+}
+
+#[test]
+fn a_graph_names_a_model_of_the_hub_which_is_fetched_by_pull_alone() {
+    let rig = Rig::new();
+    rig.graph("hub", "hf:org/tiny");
+    rig.graph("embedded", "embedded:shapes");
+    // Checking and planning reach no network, and say which command does.
+    for (command, code) in [("check", 0), ("plan", 2), ("run", 2)] {
+        let told = rig.ends(code, &[command, "hub.ron"]);
+        assert!(told.contains("hf:org/tiny is not in the local Hugging Face cache"), "{told}");
+        assert!(
+            told.contains("`kino models pull hf:org/tiny` (or `hf download org/tiny`)"),
+            "{told}"
+        );
+    }
+    assert!(rig.hub.taken().is_empty(), "only a pull asks the hub");
+    let told = rig.ends(0, &["models", "pull", "hf:org/tiny", "--dry-run"]);
+    assert!(told.contains("would fetch") && told.contains(DIT), "{told}");
+    assert!(!rig.place.path("hf").exists());
+    let told = rig.ends(0, &["models", "pull", "hf:org/tiny"]);
+    assert!(told.contains("10 files, ") && told.contains("; fetched "), "{told}");
+    rig.hub.taken();
+    rig.ends(0, &["run", "hub.ron", "--quiet"]);
+    rig.ends(0, &["run", "embedded.ron", "--quiet"]);
+    assert!(rig.hub.taken().is_empty());
+    assert_eq!(rig.pixels("out/hub.png"), rig.pixels("out/embedded.png"));
+    // By its commit, and by the older word for the hub.
+    for source in [format!("hf:org/tiny@{}", "c".repeat(40)), "hub:org/tiny".to_owned()] {
+        rig.graph("other", &source);
+        rig.ends(0, &["plan", "other.ron", "--short"]);
+    }
+    assert!(rig.ends(0, &["models", "pull", "hf:org/tiny"]).contains("all was there"));
+    let told = rig.ends(2, &["models", "pull", "org/tiny"]);
+    assert!(told.contains("expected a model of the Hugging Face Hub, hf:OWNER/NAME"), "{told}");
+}
+
+#[test]
+fn a_pull_that_was_cut_off_is_told_with_what_is_left() {
+    let rig = Rig::new();
+    rig.graph("hub", "hf:org/tiny");
+    let weights = files().into_iter().find(|(path, _)| *path == DIT).unwrap().1;
+    let (half, dit) = (weights.len() / 2, server::sha256(weights));
+    let mut is_first = true;
+    let blob = format!("/blob/{dit}");
+    rig.hub.rule(move |request, mut reply| {
+        if request.path == blob {
+            reply.cut = Some(if std::mem::take(&mut is_first) { half } else { 0 });
+        }
+        reply
+    });
+    let told = rig.ends(1, &["models", "pull", "hf:org/tiny"]);
+    assert!(told.contains("was cut off") && told.contains("goes on where it ended"), "{told}");
+    let told = rig.ends(2, &["plan", "hub.ron"]);
+    assert!(told.contains("`kino models pull hf:org/tiny`"), "{told}");
+    assert!(told.contains("fetches ") && told.contains("MB"), "{told}");
+    let offline = rig.command(&["plan", "hub.ron"]).env("HF_HUB_OFFLINE", "1").output();
+    let told = flat(Ran::of(offline.unwrap())).err;
+    assert!(told.contains("HF_HUB_OFFLINE is set: without it, `kino models pull"), "{told}");
+    let shown = rig.json(&["models", "show", "hf:org/tiny"]);
+    assert_eq!(shown["missing"][0]["path"], DIT);
+    assert_eq!(shown["missing"][0]["begun"], half);
+    let told = rig.ends(1, &["models", "show", "hf:org/tiny"]);
+    assert!(told.contains("missing") && told.contains("lie there of a download"), "{told}");
+    let offline =
+        rig.command(&["models", "pull", "hf:org/tiny"]).env("HF_HUB_OFFLINE", "1").output();
+    let ran = flat(Ran::of(offline.unwrap()));
+    assert_eq!(ran.code, 2);
+    assert!(ran.err.contains("HF_HUB_OFFLINE is set"), "{}", ran.err);
+    rig.hub.rule(|_, reply| reply);
+    rig.ends(0, &["models", "pull", "hf:org/tiny"]);
+    rig.ends(0, &["plan", "hub.ron"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn links_that_lead_nowhere_and_damage_are_found_and_mended() {
+    let rig = Rig::new();
+    rig.graph("hub", "hf:org/tiny");
+    rig.ends(0, &["models", "pull", "hf:org/tiny"]);
+    assert!(rig.ends(0, &["models", "verify"]).contains("10 files, "));
+    let dit = rig.snapshot().join(DIT).canonicalize().unwrap();
+    let mut bytes = fs::read(&dit).unwrap();
+    let at = bytes.len() - 5;
+    bytes[at] ^= 1;
+    fs::write(&dit, &bytes).unwrap();
+    let vae = rig.snapshot().join("vae/diffusion_pytorch_model.safetensors");
+    fs::remove_file(vae.canonicalize().unwrap()).unwrap();
+    let told = rig.ends(2, &["plan", "hub.ron"]);
+    assert!(told.contains("its link leads nowhere"), "{told}");
+    assert!(told.contains("`kino models pull hf:org/tiny`"), "{told}");
+    let shown = rig.json(&["models", "list"]);
+    let models = shown["models"].as_array().unwrap();
+    let tiny = models.iter().find(|model| model["source"] == "hf:org/tiny").unwrap();
+    assert_eq!(tiny["missing"][0]["broken_link"], true);
+    let told = rig.ends(1, &["models", "verify", "hf:org/tiny"]);
+    assert!(told.contains("2 files not good"), "{told}");
+    assert!(told.contains(&format!("damaged {DIT}")), "{told}");
+    let found = rig.json(&["models", "verify", "hf:org/tiny", "--remove"]);
+    let files = found["models"][0]["files"].as_array().unwrap();
+    let states: Vec<_> = files.iter().filter(|file| file["state"] != "good").collect();
+    assert_eq!(states.len(), 2, "{states:?}");
+    rig.ends(0, &["models", "pull", "hf:org/tiny"]);
+    rig.ends(0, &["models", "verify", "hf:org/tiny"]);
+    rig.ends(0, &["plan", "hub.ron"]);
+}
+
+/// What another program left of a download says nothing of what is missing, but what it is.
+#[test]
+fn a_snapshot_of_another_program_that_is_incomplete_names_the_command_that_completes_it() {
+    let rig = Rig::new();
+    rig.graph("hub", "hf:org/tiny");
+    rig.ends(0, &["models", "pull", "hf:org/tiny"]);
+    fs::remove_dir_all(rig.place.path("hf/hub/models--org--tiny/.kino")).unwrap();
+    for path in ["transformer/config.json", "vae/diffusion_pytorch_model.safetensors"] {
+        fs::remove_file(rig.snapshot().join(path)).unwrap();
+        for args in [["plan", "hub.ron"].as_slice(), &["models", "show", "hf:org/tiny"]] {
+            let ran = rig.kino(args);
+            let told = ran.out + &ran.err;
+            assert!(ran.code != 0 && told.contains("is missing"), "{told}");
+            assert!(told.contains("`kino models pull hf:org/tiny`"), "{told}");
+        }
+        rig.ends(0, &["models", "pull", "hf:org/tiny"]);
+        rig.ends(0, &["plan", "hub.ron"]);
+        fs::remove_dir_all(rig.place.path("hf/hub/models--org--tiny/.kino")).unwrap();
+    }
+}
+
+#[test]
+fn several_processes_pull_at_once() {
+    let rig = Rig::new();
+    rig.hub.rule(|request, mut reply| {
+        if request.is_cdn {
+            reply.slow = std::time::Duration::from_millis(20);
+        }
+        reply
+    });
+    let started: Vec<_> =
+        (0..3).map(|_| rig.command(&["models", "pull", "hf:org/tiny"]).spawn().unwrap()).collect();
+    for mut process in started {
+        assert!(process.wait().unwrap().success());
+    }
+    let large = files().into_iter().filter(|(path, _)| path.ends_with(".safetensors"));
+    let fetched = rig.hub.taken().iter().filter(|request| request.is_cdn).count();
+    assert_eq!(fetched, large.count(), "each file is fetched by one of them");
+    rig.ends(0, &["models", "verify"]);
+}
+
+#[test]
+fn a_token_is_taken_from_the_environment_or_its_file_and_never_shown() {
+    let rig = Rig::new();
+    rig.hub.rule(|request, reply| match request.header("authorization") {
+        Some("Bearer hf_mine") => reply,
+        _ if request.is_cdn => reply,
+        _ => Reply::new(401, "").with("X-Error-Message", "Access to model org/tiny is restricted."),
+    });
+    let told = rig.ends(1, &["models", "pull", "hf:org/tiny"]);
+    assert!(told.contains("Access to model org/tiny is restricted."), "{told}");
+    assert!(told.contains("put a token of yours into HF_TOKEN"), "{told}");
+    let args = ["models", "pull", "hf:org/tiny", "-vv"];
+    let wrong = Ran::of(rig.command(&args).env("HF_TOKEN", "hf_wrong").output().unwrap());
+    assert_eq!(wrong.code, 1);
+    assert!(!(wrong.out + &wrong.err).contains("hf_wrong"));
+    rig.place.write("hf/token", "hf_mine\n");
+    rig.ends(0, &["models", "pull", "hf:org/tiny"]);
+    assert_eq!(rig.json(&["models", "where"])["token"], true);
+}
+
+/// TLS to the hub goes through the proxy that the environment names: it sees where to, no more.
+#[test]
+fn a_proxy_is_asked_for_the_hub() {
+    let rig = Rig::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = format!("http://{}", listener.local_addr().unwrap());
+    let seen = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = vec![0; 4096];
+        let length = stream.read(&mut head).unwrap();
+        stream.write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n").unwrap();
+        String::from_utf8_lossy(&head[..length]).into_owned()
+    });
+    let mut command = rig.command(&["models", "pull", "hf:org/tiny"]);
+    command.env("HTTPS_PROXY", proxy).env("HF_ENDPOINT", "https://hub.invalid");
+    let mut process = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let head = seen.join().unwrap();
+    assert!(head.starts_with("CONNECT hub.invalid:443 HTTP/1.1\r\n"), "{head}");
+    process.wait().unwrap();
+}
+
+#[test]
+fn files_are_found_in_the_folders_of_comfyui() {
+    let rig = Rig::new();
+    let place = &rig.place;
+    place.write("in.png", common::picture(10));
+    place.write("comfy/models/upscale_models/x4.safetensors", kino_shapes::VIDEO_X4);
+    place.write("more/scalers/other.safetensors", kino_shapes::VIDEO_X4);
+    place.write(
+        "comfy/extra_model_paths.yaml",
+        "mine:\n    base_path: ../more\n    upscale_models: |\n        scalers\n",
+    );
+    let enlarge = |model: &str| {
+        let text = format!(
+            "Graph(version: 1, nodes: {{\"in\": (op: \"image.read\", with: {{\"path\": \"in.png\"}}),\n\
+             \"large\": (op: \"upscale\", in: {{\"frames\": \"in\"}}, with: {{\"factor\": 4, \"model\": \
+             {model:?}}}),\n\"file\": (op: \"image.write\", in: {{\"frames\": \"large\"}}, with: \
+             {{\"path\": \"large.png\"}})}}, outputs: {{\"file\": \"file\"}})"
+        );
+        place.write("large.ron", text);
+        rig.kino(&["plan", "large.ron"])
+    };
+    let told = enlarge("x4.safetensors").err;
+    assert!(told.contains("x4.safetensors does not exist"), "{told}");
+    rig.ends(0, &["config", "set", "models", "comfy/models", "comfy/extra_model_paths.yaml"]);
+    for name in ["x4.safetensors", "other.safetensors"] {
+        let ran = enlarge(name);
+        assert_eq!((ran.code, &*ran.err), (0, ""), "{name}");
+    }
+    let told = enlarge("none.safetensors").err;
+    assert!(told.contains("models and there in upscale_models"), "{told}");
+    assert!(told.contains("more/scalers, too"), "{told}");
+    // Two of one name.
+    place.write("more/scalers/x4.safetensors", [kino_shapes::VIDEO_X4, b""].concat());
+    let ran = enlarge("x4.safetensors");
+    assert_eq!(ran.code, 0);
+    let expected = "two models are called x4.safetensors: ";
+    assert!(ran.err.contains(expected), "{}", ran.err);
+    assert!(
+        ran.err.contains("comfy/models/upscale_models/x4.safetensors is taken, not "),
+        "{}",
+        ran.err
+    );
+    let listed = rig.json(&["models", "list"]);
+    let listed = listed["models"].as_array().unwrap();
+    let named: Vec<_> = listed.iter().filter(|one| one["source"] == "x4.safetensors").collect();
+    assert_eq!(named.len(), 2, "{listed:?}");
+    assert_eq!((&named[0]["shadowed"], &named[1]["shadowed"]), (&false.into(), &true.into()));
+    assert_eq!(named[0]["parts"][0]["part"], "upscaler");
+    let folders = rig.json(&["models", "where"]);
+    assert_eq!(folders["folders"][1]["kind"], "upscale_models");
+    // A file of the hub does as well.
+    rig.hub.repo.lock().unwrap().files =
+        [("nets/x4.safetensors".to_owned(), kino_shapes::VIDEO_X4.to_vec())].into();
+    let told = enlarge("hf:org/tiny/nets/x4.safetensors").err;
+    assert!(told.contains("`kino models pull hf:org/tiny/nets/x4.safetensors`"), "{told}");
+    rig.ends(0, &["models", "pull", "hf:org/tiny/nets/x4.safetensors"]);
+    assert_eq!(enlarge("hf:org/tiny/nets/x4.safetensors").code, 0);
+    let shown = rig.json(&["models", "show", "hf:org/tiny/nets/x4.safetensors"]);
+    assert_eq!(shown["parts"][0]["types"][0]["type"], "F16");
+
+    // What is no such file is told with its line by whatever command.
+    place.write("comfy/extra_model_paths.yaml", "mine:\n    vae: [a, b]\n");
+    let told = rig.ends(2, &["plan", "large.ron"]);
+    assert!(told.contains("line 2: expected a folder, found [a, b]"), "{told}");
+}
+
+#[test]
+fn what_is_at_hand_is_listed_and_shown() {
+    let rig = Rig::new();
+    let listed = rig.ends(0, &["models", "list"]);
+    assert!(listed.starts_with("embedded:shapes  Wan: text_encoder, transformer, vae"), "{listed}");
+    let shown = rig.json(&["models", "show", "embedded:shapes"]);
+    assert_eq!(shown["family"], "Wan");
+    assert_eq!(shown["parts"].as_array().unwrap().len(), 3);
+    assert!(shown["parts"][1]["tensors"].as_u64().unwrap() > 10);
+    let told = rig.ends(2, &["models", "show", "nowhere"]);
+    assert!(told.contains("nowhere is neither a file nor a folder here"), "{told}");
+    // Parts whose weights lack something say what.
+    for (path, bytes) in files() {
+        rig.place.write(&format!("tiny/{path}"), bytes);
+    }
+    rig.ends(0, &["models", "show", "tiny"]);
+    let config = rig.place.path("tiny/transformer/config.json");
+    let mut text: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    text["num_layers"] = (text["num_layers"].as_u64().unwrap() + 1).into();
+    fs::write(&config, text.to_string()).unwrap();
+    let told = rig.ends(1, &["models", "show", "tiny"]);
+    assert!(told.contains("fault transformer: ") && told.contains("has no weight `"), "{told}");
+}
