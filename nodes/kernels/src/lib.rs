@@ -11,9 +11,9 @@
 //! Linear layers multiply by a [`PackedMatrix`], packed once when it is loaded: panels of 32
 //! outputs, interleaved along the sum, of f32, of pairs of bf16, or of eight bits a number, which
 //! are widened a panel at a time. The innermost loop is chosen by tier (AVX-512 with `vdpbf16ps`,
-//! AVX-512, AVX2, plain). Sums are f32, and what becomes of them ([`LinearEpilogue`]) is done before
-//! they are written. Attention packs keys and values in the same way. Convolutions of f32 multiply
-//! by the `gemm` crate, single-threaded; those of bf16 have no fast path.
+//! AVX-512, AVX2, plain). Sums are f32, and what becomes of them ([`LinearEpilogue`]) is done
+//! before they are written. Attention packs keys and values in the same way. Convolutions of f32
+//! multiply by the `gemm` crate, single-threaded; those of bf16 have no fast path.
 //!
 //! # Numbers
 //!
