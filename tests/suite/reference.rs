@@ -11,7 +11,7 @@ use kino_tests::{Rig, difference, golden, reference, to_bytes};
 fn pipeline(model: &str, start: (&str, &str), prompt: (&str, &str), sample: &str) -> Rig {
     let text = format!(
         r#"Graph(version: 1, nodes: {{
-            "model": (op: "model.load", with: {{"source": "{model}"}}),
+            "model": (op: "model.load", with: {{"source": "{model}", "compute": "f32"}}),
             "text": (op: "text.encode", in: {{"encoder": "model.text_encoder"}},
                 with: {{"prompt": {prompt}, "negative": {negative}}}),
             "start": (op: "tensor.read", with: {{"path": "{path}", "name": "{name}"}}),
@@ -145,7 +145,7 @@ impl WithPictures<'_> {
         let case = self.case;
         format!(
             r#"Graph(version: 1, nodes: {{
-                "model": (op: "model.load", with: {{"source": "{model}"}}),
+                "model": (op: "model.load", with: {{"source": "{model}", "compute": "f32"}}),
                 "text": (op: "text.encode", in: {{"encoder": "model.text_encoder"}},
                     with: {{"prompt": {prompt}, "negative": {negative}}}),
                 {nodes}
@@ -335,7 +335,7 @@ impl WithControl<'_> {
         };
         format!(
             r#"Graph(version: 1, nodes: {{
-                "model": (op: "model.load", with: {{"source": "{model}"}}),
+                "model": (op: "model.load", with: {{"source": "{model}", "compute": "f32"}}),
                 "text": (op: "text.encode", in: {{"encoder": "model.text_encoder"}}, with:
                     {{"prompt": "A red fox runs through deep snow at dawn.", "negative": "{negative}"}}),
                 "film": {film}, "mask": {mask}, "wide": {wide}, "tall": {tall}, "noise": {noise},

@@ -58,7 +58,13 @@ fn version_json() -> Value {
     let features = version::FEATURES.iter().map(|(name, has)| ((*name).to_owned(), json!(has)));
     let features: Map<String, Value> = features.collect();
     let language = kino_graph::VERSION.to_string();
-    json!({ "version": version::SHORT, "features": features, "graph_language": language })
+    let kernels = kino_session::cpu_kernels();
+    json!({
+        "version": version::SHORT,
+        "features": features,
+        "graph_language": language,
+        "cpu_kernels": kernels,
+    })
 }
 
 /// What is wrong, in the form of all diagnostics: the first paragraph, and the others as advice.

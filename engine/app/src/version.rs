@@ -24,5 +24,7 @@ fn written() -> String {
         .iter()
         .map(|(name, is_there)| format!("{}{name}", if *is_there { "+" } else { "-" }))
         .collect();
-    format!("{SHORT}\nfeatures: {}\ngraph language: {}", features.join(" "), kino_graph::VERSION)
+    let (features, kernels) = (features.join(" "), kino_session::cpu_kernels());
+    let language = kino_graph::VERSION;
+    format!("{SHORT}\nfeatures: {features}\ngraph language: {language}\nCPU kernels: {kernels}")
 }

@@ -308,3 +308,38 @@ fn the_help_names_every_setting() {
     }
     assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
 }
+
+/// The variable names kernels that the processor has, they are shown, and enter the keys of what is
+/// computed by them; anything else is an error before something runs.
+#[test]
+fn the_kernels_can_be_named() {
+    let place = Place::new();
+    let with = |cpu: &str, args: &[&str]| {
+        Ran::of(plain(&place, args).env("KINO_CPU", cpu).output().unwrap())
+    };
+    let shown = with("portable", &["--version"]);
+    assert!(shown.out.contains("CPU kernels: portable"), "{}", shown.out);
+    let keys = |cpu: &str| -> Vec<String> {
+        let ran = with(cpu, &["plan", "text_to_video", "--json"]);
+        let plan: Value = serde_json::from_str(&ran.out).unwrap_or_else(|_| panic!("{}", ran.err));
+        let steps = plan["steps"].as_array().unwrap();
+        steps.iter().map(|step| step["key"].as_str().unwrap().to_owned()).collect()
+    };
+    let portable = keys("portable");
+    assert_eq!(portable, keys("portable"));
+    let best = kino_session::cpu_kernels();
+    if best != "portable" {
+        let own = keys(best);
+        assert_eq!(own, keys(""), "what is set to nothing is not set");
+        assert!(own.iter().zip(&portable).any(|(own, portable)| own != portable));
+    }
+    for (named, says) in [
+        ("quick", "KINO_CPU is \"quick\"; expected one of portable"),
+        ("amx", "there are no kernels for AMX tiles in this version"),
+    ] {
+        let refused = with(named, &["run", "text_to_video"]);
+        assert_eq!(refused.code, 2, "{}", refused.err);
+        let told = refused.err.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(told.contains(says), "{told}");
+    }
+}

@@ -120,6 +120,7 @@ const KEPT_OF_TURNS: u64 = 128 << 20;
 
 impl Core {
     pub(crate) fn new(settings: EngineSettings) -> Result<Self> {
+        kino_kernels::check_cpu().map_err(Error::usage)?;
         let user = settings.user.map_or_else(Settings::of_environment, Ok)?;
         let device = settings.device.or(user.device()).unwrap_or(DeviceChoice::Auto).open()?;
         let kind = device::kind(&device);

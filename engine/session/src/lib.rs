@@ -69,6 +69,9 @@ pub use graph::{Graph, RunRequest, random_seed};
 pub use inputs::Inputs;
 /// Fetching models of the Hugging Face Hub; nothing else here reaches the network.
 pub use kino_hub as hub;
+/// The kernels that a CPU computes with, such as `avx512bf16`: the highest that it has, or what the
+/// variable `KINO_CPU` names.
+pub use kino_kernels::tier as cpu_kernels;
 /// What a family of models is written with, see [`EngineBuilder::family`].
 pub use kino_models as models;
 pub use kino_node::{AskReading, Cancel, FilePolicy, Frames, RunId, is_of_system};

@@ -33,8 +33,8 @@ pub(crate) static LOAD: NodeDef = NodeDef {
                  others have theirs."
             ),
             text("compute", "auto").choices(&COMPUTE).about(
-                "The type to compute in. `auto`: bf16 where the weights are bf16 and the device \
-                 has bf16 arithmetic, else f32."
+                "The type to compute in. `auto`: bf16 where the weights are bf16 or fp8 and the \
+                 machine multiplies bf16 faster, else f32. Autoencoders compute in f32 on a CPU."
             ),
             file(part_names::TRANSFORMER).about(
                 "The transformer as a single file, in place of that of `source`; of two experts that \
@@ -243,7 +243,7 @@ fn handle<S: ?Sized>(
     let stored = files.main_dtype().unwrap_or(DType::F32);
     let (model, spec) = (Arc::clone(model), Arc::clone(spec));
     Ok(Handle {
-        dtype: compute_type(compute, stored, device),
+        dtype: compute_type(compute, stored, device, part),
         model,
         spec,
         files,
@@ -255,12 +255,17 @@ fn handle<S: ?Sized>(
 
 /// The type to compute in.
 ///
-/// The kernels for the CPU compute in f32 whatever the type, so that bf16 would only round there.
-fn compute_type(compute: &str, stored: DType, device: &Device) -> DType {
-    let native = device.is_metal() || device.is_cuda();
+/// Without a choice it is bf16 where that holds the stored numbers exactly (bf16 and fp8, but not
+/// f16) and is faster. Autoencoders compute in f32 on the CPU: their convolutions have no other
+/// fast form there.
+fn compute_type(compute: &str, stored: DType, device: &Device, part: &str) -> DType {
+    let on_card = device.is_metal() || device.is_cuda();
+    let is_faster = on_card || kino_kernels::has_bf16_products();
+    let exact = matches!(stored, DType::BF16 | DType::F8E4M3);
     match compute {
+        "bf16" | "auto" if part == "vae" && !on_card => DType::F32,
         "bf16" => DType::BF16,
-        "auto" if stored == DType::BF16 && native => DType::BF16,
+        "auto" if exact && is_faster => DType::BF16,
         _ => DType::F32,
     }
 }

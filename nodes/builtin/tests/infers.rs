@@ -131,7 +131,8 @@ fn a_changed_model_has_another_key() {
         rig.infer("model.load", &inputs).unwrap().key
     };
     let (first, bf16) = (key("auto"), key("bf16"));
-    assert_eq!(first, key("f32"), "weights in f32 compute in f32");
+    // Its text encoder is stored in bf16, the rest in f32.
+    assert_eq!(first != key("f32"), kino_kernels::has_bf16_products());
     assert_ne!(first, bf16);
     let config = copied.0.join("scheduler/scheduler_config.json");
     let text = std::fs::read_to_string(&config).unwrap();

@@ -116,8 +116,55 @@ fn halves_are_widened_exactly() {
             .collect();
         let (narrow, wide) =
             (File::of("narrow.safetensors", &narrow), File::of("wide.safetensors", &wide));
-        let of = |file: &File| sample(&rig, &load(&rig, &[("transformer", file.path())], DIT));
+        let of = |file: &File| {
+            let given = [("transformer", file.path()), ("compute", "f32")];
+            sample(&rig, &load(&rig, &given, DIT))
+        };
         assert_eq!(distance(&of(&narrow), &of(&wide)), 0.0, "{dtype:?}");
+    }
+}
+
+/// Weights that bf16 holds exactly compute in it where the machine multiplies it faster; others
+/// only on request. The result stays near that of f32.
+#[test]
+fn the_compute_type_follows_the_stored_type_and_the_machine() {
+    let rig = Rig::new("single-compute");
+    let of_type = |dtype: DType| -> File {
+        let file = File::new(&format!("{dtype:?}.safetensors"));
+        if dtype == DType::F8E4M3 {
+            write(&file, &scaled(&transformer(), Some(0.001), true).0);
+        } else {
+            let tensors: Tensors = transformer()
+                .into_iter()
+                .map(|(name, tensor)| (name, tensor.to_dtype(dtype).unwrap()))
+                .collect();
+            candle_core::safetensors::save(&tensors, &file.0).unwrap();
+        }
+        file
+    };
+    for dtype in [DType::F32, DType::F16, DType::BF16, DType::F8E4M3] {
+        let file = of_type(dtype);
+        let by = |compute: &str| {
+            let part = load(&rig, &[("transformer", file.path()), ("compute", compute)], DIT);
+            let handle = common::handle::<kino_nodes::DitHandle>(&part);
+            (sample(&rig, &part), handle.dtype, handle.weight_bytes())
+        };
+        let (exact, _, wide) = by("f32");
+        let (rough, of_rough, narrow) = by("bf16");
+        let (auto, of_auto, _) = by("auto");
+        assert_eq!(of_rough, DType::BF16);
+        // Halves of f32, or what eight bits do not hold.
+        assert!(narrow < wide && (dtype == DType::F8E4M3 || narrow * 2 == wide), "{dtype:?}");
+        let off = distance(&exact, &rough);
+        println!("{dtype:?}: bf16 is off by {off}");
+        assert!(off > 0.0 && off < 0.1, "{dtype:?}: {off}");
+        let narrow_is_chosen =
+            kino_kernels::has_bf16_products() && matches!(dtype, DType::BF16 | DType::F8E4M3);
+        let (expected, of_type) = match narrow_is_chosen {
+            true => (&rough, DType::BF16),
+            false => (&exact, DType::F32),
+        };
+        assert_eq!((distance(&auto, expected), of_auto), (0.0, of_type), "{dtype:?}");
     }
 }
 
@@ -196,7 +243,8 @@ fn weights_of_eight_bits_are_the_numbers_that_they_stand_for() {
         let (narrow, wide) =
             (File::new(&format!("{name}.safetensors")), File::of("w.safetensors", &wide));
         write(&narrow, &stored);
-        let part = |file: &File| load(&rig, &[("transformer", file.path())], DIT);
+        let part =
+            |file: &File| load(&rig, &[("transformer", file.path()), ("compute", "f32")], DIT);
         let (narrow, wide) = (part(&narrow), part(&wide));
         let (found, expected) = (sample(&rig, &narrow), sample(&rig, &wide));
         let off = distance(&found, &expected);

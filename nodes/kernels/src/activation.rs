@@ -4,40 +4,76 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{Tensor, bail};
 
-use crate::dense::{Dense, fast, tensor};
-use crate::rows::{map_blocks, write_rows, zip_blocks};
+use crate::dense::{Dense, fast, fast_mixed};
+use crate::rows::{map_blocks, rows_like, zip_blocks};
 use crate::tier::by_tier;
 use crate::{Result, composite, math};
 
 /// GELU in its tanh form: x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))).
 pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
-    if fast(&[x]) { map(x, gelu_tanh_block) } else { x.gelu() }
+    if fast_mixed(&[x]) { map_blocks(x, gelu_tanh_block) } else { x.gelu() }
 }
 
 /// GELU in its exact form: x/2·(1 + erf(x/√2)).
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
-    if fast(&[x]) { map(x, gelu_block) } else { x.gelu_erf() }
+    if fast_mixed(&[x]) { map_blocks(x, gelu_block) } else { x.gelu_erf() }
 }
 
 /// x·sigmoid(x).
 pub fn silu(x: &Tensor) -> Result<Tensor> {
-    if fast(&[x]) { map(x, silu_block) } else { x.silu() }
+    if fast_mixed(&[x]) { map_blocks(x, silu_block) } else { x.silu() }
+}
+
+/// x + y, of one shape, in the type of x.
+pub fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    check_pair("add", x, y)?;
+    if !fast_mixed(&[x, y]) {
+        return x + y.to_dtype(x.dtype())?;
+    }
+    zip_blocks(x, y, add_block)
+}
+
+/// x·y, of one shape, in the type of x.
+pub fn multiply(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    check_pair("multiply", x, y)?;
+    if !fast_mixed(&[x, y]) {
+        return x * y.to_dtype(x.dtype())?;
+    }
+    zip_blocks(x, y, multiply_block)
+}
+
+fn check_pair(what: &str, x: &Tensor, y: &Tensor) -> Result<()> {
+    match x.dims() == y.dims() {
+        true => Ok(()),
+        false => bail!("{what}: {:?} and {:?}", x.dims(), y.dims()),
+    }
+}
+
+by_tier! {
+    fn add_block<FMA>(x: &[f32], y: &[f32], out: &mut [f32]) {
+        for ((out, x), y) in out.iter_mut().zip(x).zip(y) {
+            *out = x + y;
+        }
+    }
+}
+
+by_tier! {
+    fn multiply_block<FMA>(x: &[f32], y: &[f32], out: &mut [f32]) {
+        for ((out, x), y) in out.iter_mut().zip(x).zip(y) {
+            *out = x * y;
+        }
+    }
 }
 
 /// (x + y)·(sigmoid(y) − 1/2): the attention without parameters of SPAN (arXiv:2311.12770).
 ///
 /// Shapes: `x` and `y` of one shape. Zeros stay zeros.
 pub fn span_attention(x: &Tensor, y: &Tensor) -> Result<Tensor> {
-    if x.dims() != y.dims() {
-        bail!("span_attention: {:?} and {:?}", x.dims(), y.dims());
-    }
+    check_pair("span_attention", x, y)?;
     if !fast(&[x, y]) {
         return composite::span_attention(x, y);
     }
-    let (x_dense, y_dense) = (Dense::new(x)?, Dense::new(y)?);
-    let (of_x, of_y) = (x_dense.read(), y_dense.read());
-    let out = zip_blocks(&of_x, &of_y, span_attention_block)?;
-    tensor(out, x.shape())
+    zip_blocks(x, y, span_attention_block)
 }
 
 by_tier! {
@@ -53,14 +89,13 @@ pub fn clamp_finite(x: &Tensor, low: f32, high: f32) -> Result<Option<Tensor>> {
     if !fast(&[x]) {
         return composite::clamp_finite(x, low, high);
     }
-    let dense = Dense::new(x)?;
     let finite = AtomicBool::new(true);
-    let out = map_blocks(&dense.read(), |x, y| {
+    let out = map_blocks(x, |x, y| {
         if !clamp_block(x, y, low, high) {
             finite.store(false, Ordering::Relaxed);
         }
     })?;
-    Ok(finite.into_inner().then_some(tensor(out, x.shape())?))
+    Ok(finite.into_inner().then_some(out))
 }
 
 by_tier! {
@@ -73,12 +108,6 @@ by_tier! {
         }
         finite
     }
-}
-
-fn map(x: &Tensor, fill: impl Fn(&[f32], &mut [f32]) + Sync + Send) -> Result<Tensor> {
-    let dense = Dense::new(x)?;
-    let out = map_blocks(&dense.read(), fill)?;
-    tensor(out, x.shape())
 }
 
 by_tier! {
@@ -117,17 +146,18 @@ pub fn rope_interleaved(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor
             sin.dims()
         );
     }
-    if !fast(&[x, cos, sin]) {
+    if !fast_mixed(&[x, cos, sin]) {
         return composite::rope_interleaved(x, cos, sin);
     }
-    let (x_dense, cos, sin) = (Dense::new(x)?, Dense::new(cos)?, Dense::new(sin)?);
-    let (data, cos, sin) = (x_dense.read(), cos.read(), sin.read());
+    let (x_dense, cos, sin) = (Dense::new(x)?, Dense::widened(cos)?, Dense::widened(sin)?);
+    let (data, cos, sin) = (x_dense.numbers(), cos.read(), sin.read());
     let (width, half) = (heads * d, d / 2);
-    let out = write_rows(n, width, |row, y| {
+    rows_like(x, width, |row, y| {
         let angles = row * half..(row + 1) * half;
-        rotate(&data[row * width..][..width], &cos[angles.clone()], &sin[angles], y);
-    })?;
-    tensor(out, x.shape())
+        data.with(row * width..(row + 1) * width, |x| {
+            rotate(x, &cos[angles.clone()], &sin[angles], y);
+        });
+    })
 }
 
 by_tier! {

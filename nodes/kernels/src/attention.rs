@@ -1,15 +1,22 @@
 //! Attention in blocks with an online softmax: the matrix of scores never exists whole.
 
-use candle_core::{Tensor, bail};
+use candle_core::{DType, Tensor, bail};
+
+use half::bf16;
 
 use crate::buffer::with_scratch;
-use crate::dense::{Elements, fast, tensor};
-use crate::matrix::{Matrix, TileMut, filled_by_tiles};
+use crate::dense::{Dense, Numbers, fast_mixed, tensor};
+use crate::matrix::{TileMut, Unfilled, even_cuts};
+use crate::micro::{COLUMNS, Precision, ROWS};
+use crate::number::Number;
+use crate::pack::{Lines, RowBlocks, Slice};
+use crate::packed::PackedMatrix;
+use crate::product::blocks;
 use crate::tier::by_tier;
 use crate::{Result, composite, math};
 
 /// Queries of a task, and keys that it looks at together: their scores fit the cache.
-const QUERIES: usize = 96;
+const QUERIES: usize = 8 * ROWS;
 const KEYS: usize = 512;
 
 /// Softmax(q·kᵀ·scale)·v without a mask.
@@ -17,30 +24,17 @@ const KEYS: usize = 512;
 /// Shapes: `q` `[heads, n, d]`, `k` and `v` `[heads, m, d]`; the result is `[heads, n, d]`. Views
 /// of `[n, heads, d]` (by `transpose(0, 1)`) are read where they lie. If `q` is one, the result
 /// lies in memory as `[n, heads, d]` too: transposing it back and reshaping copies nothing.
+///
+/// Products of bf16 tensors are those of bf16, with sums in f32; the softmax is computed in f32.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, scale: f64) -> Result<Tensor> {
     check(q, k, v)?;
-    if !fast(&[q, k, v]) || scale <= 0.0 {
+    if !is_fast(&[q, k, v]) || scale <= 0.0 {
         return composite::attention(q, k, v, scale);
     }
-    let (heads, n, d) = q.dims3()?;
-    let by_token = heads > 1 && q.stride()[0] < q.stride()[1];
-    let (q, k, v) = (Operand::new(q)?, Operand::new(k)?, Operand::new(v)?);
-    let (q, k, v) = (q.read()?, k.read()?, v.read()?);
-    let block = |head: usize, tile: TileMut| {
-        attend(q.head(head), k.head(head), v.head(head), [k.length, d], scale as f32, tile);
-    };
-    if by_token {
-        let out = filled_by_tiles(1, [n, heads * d], [QUERIES, d], |_, tile| {
-            block(tile.columns.start / d, tile);
-        })?;
-        tensor(out, (n, heads, d))?.transpose(0, 1)
-    } else {
-        let out = filled_by_tiles(heads, [n, d], [QUERIES, d], block)?;
-        tensor(out, (heads, n, d))
-    }
+    on_cpu(q, k, v, None, scale)
 }
 
-/// Softmax(q·kᵀ·scale + bias)·v: for the short sequences of a text encoder.
+/// Softmax(q·kᵀ·scale + bias)·v, as [`attention`].
 ///
 /// Shapes: as [`attention`]; `bias` broadcasts to `[heads, n, m]`.
 pub fn attention_with_bias(
@@ -51,10 +45,42 @@ pub fn attention_with_bias(
     scale: f64,
 ) -> Result<Tensor> {
     check(q, k, v)?;
-    let keys = k.transpose(1, 2)?.contiguous()?; // [heads, d, m]
-    let scores = (q.contiguous()?.matmul(&keys)? * scale)?; // [heads, n, m]
-    let scores = scores.broadcast_add(&bias.to_dtype(scores.dtype())?)?;
-    crate::softmax_last(&scores)?.matmul(&v.contiguous()?)
+    if !is_fast(&[q, k, v]) || !fast_mixed(&[bias]) {
+        return composite::attention_with_bias(q, k, v, bias, scale);
+    }
+    let shape = (q.dim(0)?, q.dim(1)?, k.dim(1)?);
+    on_cpu(q, k, v, Some(&bias.broadcast_as(shape)?), scale)
+}
+
+/// Whether the fast path may take queries, keys and values: of one type.
+fn is_fast(tensors: &[&Tensor; 3]) -> bool {
+    fast_mixed(tensors) && tensors.iter().all(|t| t.dtype() == tensors[0].dtype())
+}
+
+fn on_cpu(q: &Tensor, k: &Tensor, v: &Tensor, bias: Option<&Tensor>, scale: f64) -> Result<Tensor> {
+    let (heads, n, d) = q.dims3()?;
+    let by_token = heads > 1 && q.stride()[0] < q.stride()[1];
+    let precision = Precision::of(q.dtype());
+    let (keys, values) = (Operand::new(k)?, Operand::new(v)?);
+    let (keys, values) = (keys.read()?, values.read()?);
+    let m = k.dim(1)?;
+    let keys = PackedMatrix::of_heads(|head| keys.head(head), precision, heads, [m, d])?;
+    let values =
+        PackedMatrix::of_heads(|head| values.head(head).transposed(), precision, heads, [d, m])?;
+    let (queries, bias) = (Operand::new(q)?, bias.map(Dense::new).transpose()?);
+    let job = Job {
+        queries: queries.read()?,
+        keys: &keys,
+        values: &values,
+        bias: bias.as_ref().map(Dense::numbers),
+        precision,
+        scale: scale as f32,
+        size: [n, m, d],
+    };
+    match q.dtype() {
+        DType::BF16 => job.run::<bf16>(heads, by_token),
+        _ => job.run::<f32>(heads, by_token),
+    }
 }
 
 fn check(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<()> {
@@ -71,7 +97,7 @@ fn check(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<()> {
     Ok(())
 }
 
-/// A tensor `[heads, length, d]` whose vectors are contiguous, wherever they lie.
+/// A tensor `[heads, length, d]`, wherever its numbers lie.
 struct Operand(Tensor);
 
 impl Operand {
@@ -82,65 +108,143 @@ impl Operand {
 
     fn read(&self) -> Result<Heads<'_>> {
         let (stride, first) = (self.0.stride(), self.0.layout().start_offset());
-        Ok(Heads {
-            data: Elements::whole(&self.0)?,
-            first,
-            step: [stride[0], stride[1]],
-            length: self.0.dim(1)?,
-        })
+        Ok(Heads { numbers: Numbers::whole(&self.0)?, first, step: [stride[0], stride[1]] })
     }
 }
 
 /// The vectors of an [`Operand`], by head.
 struct Heads<'a> {
-    data: Elements<'a>,
+    numbers: Numbers<'a>,
     first: usize,
     step: [usize; 2],
-    length: usize,
 }
 
 impl Heads<'_> {
     /// The vectors of a head as rows.
-    fn head(&self, head: usize) -> Matrix<'_> {
-        Matrix::rows(&self.data[self.first + head * self.step[0]..], self.step[1])
+    fn head(&self, head: usize) -> Lines<'_> {
+        let first = self.first + head * self.step[0];
+        Lines { first, ..Lines::rows(self.numbers.slice(), self.step[1]) }
     }
 }
 
-/// Rows `start..` of a matrix.
-fn below(matrix: Matrix, start: usize) -> Matrix {
-    Matrix { data: &matrix.data[start * matrix.row_step..], ..matrix }
+/// What the tasks of one attention share.
+struct Job<'a> {
+    queries: Heads<'a>,
+    /// `[m, d]` and `[d, m]` of each head.
+    keys: &'a [PackedMatrix],
+    values: &'a [PackedMatrix],
+    /// `[heads, n, m]`
+    bias: Option<Numbers<'a>>,
+    precision: Precision,
+    scale: f32,
+    /// Queries, keys, width of a head.
+    size: [usize; 3],
 }
 
-/// The result for some queries of one head: `tile` is `[queries, d]`.
-///
-/// For each block of keys: scores s, new maximum m' ≥ m of each row, p = exp(s − m'); what was
-/// summed before shrinks by exp(m − m').
-fn attend(q: Matrix, k: Matrix, v: Matrix, [m, d]: [usize; 2], scale: f32, mut tile: TileMut) {
-    let (q, queries) = (below(q, tile.rows.start), tile.rows.len());
-    let mut tops = [f32::NEG_INFINITY; QUERIES];
-    let mut sums = [0.0; QUERIES];
-    with_scratch(QUERIES * KEYS, |scores| {
-        for start in (0..m).step_by(KEYS) {
-            let keys = KEYS.min(m - start);
-            TileMut::new(scores, queries, keys, keys).multiply(
-                d,
-                q,
-                below(k, start).transposed(),
-                false,
-            );
-            for row in 0..queries {
-                let scores = &mut scores[row * keys..][..keys];
-                let (top, sum) = (&mut tops[row], &mut sums[row]);
-                let shrink = absorb(scores, scale, top, sum);
-                if start > 0 && shrink != 1.0 {
-                    scale_row(tile.row(row), shrink);
+impl Job<'_> {
+    /// The result `[heads, n, d]`, which lies in memory by tokens or by heads.
+    fn run<T: Number>(&self, heads: usize, by_token: bool) -> Result<Tensor> {
+        let [n, _, d] = self.size;
+        let rows = even_cuts(0..n, QUERIES, ROWS);
+        if by_token {
+            let columns: Vec<_> = (0..heads).map(|head| head * d..(head + 1) * d).collect();
+            let mut out = Unfilled::<T>::new(1, [n, heads * d]);
+            out.fill(&rows, &columns, |_, tile| self.attend(tile.columns.start / d, tile));
+            tensor(out.finish()?, (n, heads, d))?.transpose(0, 1)
+        } else {
+            let mut out = Unfilled::<T>::new(heads, [n, d]);
+            out.fill(&rows, &[0..d], |head, tile| self.attend(head, tile));
+            tensor(out.finish()?, (heads, n, d))
+        }
+    }
+
+    /// The result for some queries of one head: `tile` is `[queries, d]`.
+    ///
+    /// For each block of keys: scores s, new maximum m' ≥ m of each row, p = exp(s − m'); what was
+    /// summed before shrinks by exp(m − m').
+    fn attend<T: Number>(&self, head: usize, mut tile: TileMut<T>) {
+        let [_, m, d] = self.size;
+        let (keys, values) = (&self.keys[head], &self.values[head]);
+        let (first, queries) = (tile.rows.start, tile.rows.len());
+        let groups = queries.div_ceil(ROWS);
+        let wide = d.next_multiple_of(COLUMNS);
+        let queries_packed =
+            packed(self.queries.head(head).skip(first), self.precision, queries, d);
+        let mut tops = [f32::NEG_INFINITY; QUERIES];
+        let mut sums = [0.0; QUERIES];
+        let (scores, mixed) = (groups * ROWS * KEYS, groups * ROWS * wide);
+        with_scratch(scores + 2 * mixed, |room| {
+            let (scores, room) = room.split_at_mut(scores);
+            let (mixed, added) = room.split_at_mut(mixed);
+            for start in (0..m).step_by(KEYS) {
+                let count = KEYS.min(m - start);
+                let panels = start / COLUMNS..(start + count).div_ceil(COLUMNS);
+                blocks(
+                    RowBlocks { words: &queries_packed, rows: queries, depth: keys.depth() },
+                    0..groups,
+                    (keys, 0..keys.depth()),
+                    panels,
+                    (&mut *scores, KEYS),
+                );
+                for row in 0..queries {
+                    let scores = &mut scores[row * KEYS..][..count];
+                    let scale = self.biased(scores, head, first + row, start);
+                    let shrink = absorb(scores, scale, &mut tops[row], &mut sums[row]);
+                    if start > 0 && shrink != 1.0 {
+                        scale_row(&mut mixed[row * wide..][..d], shrink);
+                    }
+                }
+                let lines = Lines::rows(Slice::F32(scores), KEYS);
+                let weights = packed(lines, self.precision, queries, count);
+                let depth = self.precision.words(count);
+                let from = self.precision.words(start);
+                blocks(
+                    RowBlocks { words: &weights, rows: queries, depth },
+                    0..groups,
+                    (values, from..from + depth),
+                    0..values.panels(),
+                    (if start > 0 { &mut *added } else { &mut *mixed }, wide),
+                );
+                if start > 0 {
+                    mixed.iter_mut().zip(&*added).for_each(|(sum, added)| *sum += added);
                 }
             }
-            tile.multiply(keys, Matrix::rows(scores, keys), below(v, start), start > 0);
+            for (row, sum) in sums.iter().enumerate().take(queries) {
+                let mixed = &mut mixed[row * wide..][..d];
+                scale_row(mixed, 1.0 / sum);
+                T::narrow(mixed, tile.row(row));
+            }
+        });
+    }
+
+    /// Adds the bias to scores of keys from `start` on, where there is one; what they are still to
+    /// be multiplied by.
+    fn biased(&self, scores: &mut [f32], head: usize, query: usize, start: usize) -> f32 {
+        let Some(bias) = &self.bias else { return self.scale };
+        let [n, m, _] = self.size;
+        let first = (head * n + query) * m + start;
+        bias.with(first..first + scores.len(), |bias| add_scaled(scores, self.scale, bias));
+        1.0
+    }
+}
+
+/// Rows as a left factor.
+fn packed(lines: Lines, precision: Precision, rows: usize, inner: usize) -> Vec<u32> {
+    let depth = precision.words(inner);
+    let mut words = vec![0; rows * depth];
+    for (index, out) in words.chunks_mut(ROWS * depth).enumerate() {
+        let count = ROWS.min(rows - index * ROWS);
+        lines.skip(index * ROWS).pack(precision, count, 0..inner, count, out);
+    }
+    words
+}
+
+by_tier! {
+    /// score·scale + bias.
+    fn add_scaled<FMA>(scores: &mut [f32], scale: f32, bias: &[f32]) {
+        for (score, bias) in scores.iter_mut().zip(bias) {
+            *score = math::madd::<FMA>(*score, scale, *bias);
         }
-    });
-    for (row, sum) in sums.iter().enumerate().take(queries) {
-        scale_row(tile.row(row), 1.0 / sum);
     }
 }
 

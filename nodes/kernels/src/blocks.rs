@@ -332,11 +332,11 @@ mod tests {
             let bytes: Vec<u8> =
                 (0..count * blocks.bytes()).map(|i| byte(i) as u8 & 0xbb).collect();
             let mut found: Vec<Vec<f32>> = Vec::new();
-            let tiers = std::cell::RefCell::new(&mut found);
+            let tiers = std::sync::Mutex::new(&mut found);
             in_every_tier(|_| {
                 let mut numbers = vec![0.0; count * blocks.numbers()];
                 widen_blocks(blocks, &bytes, &mut numbers);
-                tiers.borrow_mut().push(numbers);
+                tiers.lock().unwrap().push(numbers);
             });
             let bits = |numbers: &[f32]| numbers.iter().map(|n| n.to_bits()).collect::<Vec<_>>();
             assert!(found.iter().all(|numbers| bits(numbers) == bits(&found[0])), "{blocks:?}");

@@ -13,11 +13,11 @@ use crate::cancel::CancelFlag;
 
 /// A vector filled in parallel: `fill(index of the part, part)` for parts of `part` elements. Fails
 /// when it is cancelled between two parts.
-pub(crate) fn filled(
+pub(crate) fn filled<T: Copy + Default + Send>(
     length: usize,
     part: usize,
-    fill: impl Fn(usize, &mut [f32]) + Sync + Send,
-) -> Result<Vec<f32>> {
+    fill: impl Fn(usize, &mut [T]) + Sync + Send,
+) -> Result<Vec<T>> {
     let cancel = CancelFlag::of_thread();
     let mut out = Vec::with_capacity(length);
     let spare = &mut out.spare_capacity_mut()[..length];
@@ -35,24 +35,24 @@ pub(crate) fn filled(
 }
 
 /// Initialises memory with zeros.
-pub(crate) fn zeroed(memory: &mut [MaybeUninit<f32>]) -> &mut [f32] {
-    memory.fill(MaybeUninit::new(0.0));
+pub(crate) fn zeroed<T: Copy + Default>(memory: &mut [MaybeUninit<T>]) -> &mut [T] {
+    memory.fill(MaybeUninit::new(T::default()));
     // SAFETY: every element was written just now.
     unsafe { memory.assume_init_mut() }
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Runs `work` on a buffer of this thread; what it holds at first is left from earlier work.
 pub(crate) fn with_scratch<R>(length: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
     // Taken out meanwhile, so that work which comes back here gets a buffer of its own.
-    let mut buffer = SCRATCH.take();
+    let mut buffer = SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default();
     if buffer.len() < length {
         buffer.resize(length, 0.0);
     }
     let result = work(&mut buffer[..length]);
-    SCRATCH.set(buffer);
+    SCRATCH.with_borrow_mut(|buffers| buffers.push(buffer));
     result
 }

@@ -1,5 +1,7 @@
 //! Numbers of eight bits.
 
+use crate::tier::by_tier;
+
 /// The number that a byte stands for in E4M3 (arXiv:2209.05433; `float8_e4m3fn` of torch): a sign,
 /// four bits of exponent with a bias of 7, three of mantissa; no infinity, and NaN where all but
 /// the sign are set.
@@ -32,9 +34,69 @@ pub(crate) const E4M3: [f32; 256] = {
     numbers
 };
 
+/// The bits of the f32 that a byte stands for, in integer arithmetic that becomes vectors.
+#[inline(always)]
+fn bits(byte: u8) -> u32 {
+    let (sign, rest) = (u32::from(byte & 0x80) << 24, u32::from(byte & 0x7f));
+    // The fields of f32, whose bias is 120 more; without an exponent the number is what lies above
+    // 2⁻⁶ there.
+    let normal = (rest << 20) + (120 << 23);
+    let small = (f32::from_bits((rest << 20) + (121 << 23)) - f32::from_bits(121 << 23)).to_bits();
+    let finite = if rest < 8 { small } else { normal };
+    sign | if rest == 0x7f { 0x7fc0_0000 } else { finite }
+}
+
+by_tier! {
+    /// The numbers of bytes, as the bits of f32.
+    pub(crate) fn widen<FMA>(bytes: &[u8], words: &mut [u32]) {
+        for (word, byte) in words.iter_mut().zip(bytes) {
+            *word = bits(*byte);
+        }
+    }
+}
+
+by_tier! {
+    /// The numbers of bytes as bf16, which holds each of them: pairs of those that lie `width`
+    /// bytes apart, zeros where the last row has none beside it.
+    pub(crate) fn widen_pairs<FMA>(bytes: &[u8], width: usize, words: &mut [u32]) {
+        for (words, bytes) in words.chunks_exact_mut(width).zip(bytes.chunks(2 * width)) {
+            let (lower, upper) = bytes.split_at(width);
+            for (word, byte) in words.iter_mut().zip(lower) {
+                *word = bits(*byte) >> 16;
+            }
+            for (word, byte) in words.iter_mut().zip(upper) {
+                *word |= bits(*byte) & 0xffff_0000;
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tier::tests::in_every_tier;
+
+    #[test]
+    fn all_bytes_are_widened_alike() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        in_every_tier(|tier| {
+            let (mut wide, mut pairs) = ([0; 256], [0; 128]);
+            widen(&bytes, &mut wide);
+            widen_pairs(&bytes, 64, &mut pairs);
+            for (index, number) in E4M3.iter().enumerate() {
+                let row = index / 64;
+                let half = pairs[row / 2 * 64 + index % 64] >> (row % 2 * 16) << 16;
+                for bits in [wide[index], half] {
+                    let found = f32::from_bits(bits);
+                    let same = found.to_bits() == number.to_bits();
+                    assert!(same || found.is_nan() && number.is_nan(), "{tier:?}: {index:#04x}");
+                }
+            }
+            // The last row alone.
+            widen_pairs(&bytes[..192], 64, &mut pairs);
+            assert!(pairs[64..].iter().all(|pair| pair >> 16 == 0));
+        });
+    }
 
     #[test]
     fn bytes_are_the_numbers_of_the_format() {

@@ -1,10 +1,19 @@
 //! kino-kernels: tensor operations that candle lacks or does slowly.
 //!
 //! Every function takes and returns [`candle_core::Tensor`] and works on any device, for f32, bf16
-//! and f16. There is one mechanism: on the CPU, contiguous f32 data take a fast path (rayon
-//! outermost, vectorised loops, the `gemm` crate single-threaded inside); everything else, and
-//! whatever must keep a gradient, takes the same formula written in candle's operations
-//! ([`composite`]). The tests hold the two against each other.
+//! and f16. There is one mechanism: on the CPU, f32 data take a fast path (rayon outermost,
+//! vectorised loops inside), and so do bf16 data in all that a transformer does; everything else,
+//! and whatever must keep a gradient, takes the same formula written in candle's operations
+//! ([`composite`]). The tests hold the two against each other, and the fast paths against f64.
+//!
+//! # Products
+//!
+//! Linear layers multiply by a [`PackedMatrix`], packed once when it is loaded: panels of 32
+//! outputs, interleaved along the sum, of f32, of pairs of bf16, or of eight bits a number, which
+//! are widened a panel at a time. The innermost loop is chosen by tier (AVX-512 with `vdpbf16ps`,
+//! AVX-512, AVX2, plain). Sums are f32, and what becomes of them ([`LinearEpilogue`]) is done
+//! before they are written. Attention packs keys and values in the same way. Convolutions of f32
+//! multiply by the `gemm` crate, single-threaded; those of bf16 have no fast path.
 //!
 //! # Numbers
 //!
@@ -31,6 +40,8 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod activation;
+#[cfg(test)]
+mod against_f64;
 mod attention;
 mod block_linear;
 mod blocks;
@@ -44,14 +55,18 @@ mod direct;
 mod e4m3;
 mod epilogue;
 mod filter;
-mod fp8;
 mod int8;
 mod layout;
 mod linear;
 mod math;
 mod matrix;
+mod micro;
 mod norm;
+mod number;
+mod pack;
+mod packed;
 mod plane;
+mod product;
 mod resize;
 mod rotate;
 mod rows;
@@ -59,7 +74,9 @@ mod tier;
 mod warp;
 mod widened;
 
-pub use activation::{clamp_finite, gelu, gelu_tanh, rope_interleaved, silu, span_attention};
+pub use activation::{
+    add, clamp_finite, gelu, gelu_tanh, multiply, rope_interleaved, silu, span_attention,
+};
 pub use attention::{attention, attention_with_bias};
 pub use block_linear::linear_blocks;
 pub use blocks::{BlockType, widen_blocks, widen_rows};
@@ -69,17 +86,19 @@ pub use conv_weights::{ConvInput, ConvWeights};
 pub use e4m3::e4m3;
 pub use epilogue::{Activation, Epilogue};
 pub use filter::Filter;
-pub use fp8::linear_e4m3;
 pub use int8::linear_int8;
 pub use layout::Padding;
-pub use linear::linear;
+pub use linear::{LinearEpilogue, linear, linear_e4m3, linear_packed};
+pub use micro::Precision;
 pub use norm::{gate_add, layer_norm, modulate, rms_norm, softmax_last};
+pub use packed::PackedMatrix;
 pub use plane::{
     channel_norm, channel_norm_silu, halves_to_frames, pad_plane, pixel_shuffle, upsample_nearest2,
 };
+pub use product::PACKED_ROWS;
 pub use resize::{resize, resize_levels};
 pub use rotate::rotate_groups;
-pub use tier::{machine, threads, tier};
+pub use tier::{CPU_VARIABLE, check_cpu, has_bf16_products, machine, threads, tier};
 pub use warp::{concat_channels, shrink_bilinear, warp};
 
 /// A result of this crate: errors are candle's.

@@ -1,50 +1,268 @@
-//! The product of activations and a weight matrix.
+//! The product of activations and a weight matrix, and what becomes of its sums.
 
-use candle_core::{Tensor, bail};
+use candle_core::{DType, Device, Tensor, bail};
 
-use crate::dense::{Dense, fast, tensor};
-use crate::matrix::{Matrix, filled_by_tiles};
-use crate::rows::rows_of;
-use crate::{Result, composite};
+use crate::dense::{Dense, Numbers, fast_mixed, tensor};
+use crate::micro::Precision;
+use crate::number::Number;
+use crate::packed::PackedMatrix;
+use crate::product::product;
+use crate::rows::{PerRow, Rows, rows_of};
+use crate::tier::by_tier;
+use crate::{Result, composite, math};
 
-/// Rows and columns of a task: large enough that packing both operands costs little beside the
-/// product, and the result stays in the second-level cache.
-const TILE: [usize; 2] = [512, 512];
+/// What becomes of the sums of a linear layer, after its bias. It costs no pass over memory.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum LinearEpilogue<'a> {
+    /// Nothing.
+    #[default]
+    None,
+    /// GELU in its tanh form.
+    GeluTanh,
+    /// They are added to a tensor of the shape of the result.
+    Add(&'a Tensor),
+    /// They are multiplied by a gate, and added: to + y·gate, as [`crate::gate_add`].
+    GateAdd {
+        /// Of the shape of the result.
+        to: &'a Tensor,
+        /// `[out]` (or `[1, out]`), or one row for each.
+        gate: &'a Tensor,
+    },
+    /// They are multiplied by a tensor of the shape of the result.
+    Times(&'a Tensor),
+}
 
-/// x·Wᵀ + b over the last dimension.
+impl<'a> LinearEpilogue<'a> {
+    /// The same of a result that is there already.
+    pub fn apply(&self, y: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::None => Ok(y.clone()),
+            Self::GeluTanh => crate::gelu_tanh(y),
+            Self::Add(to) => crate::add(to, y),
+            Self::GateAdd { to, gate } => crate::gate_add(to, y, gate),
+            Self::Times(by) => crate::multiply(by, y),
+        }
+    }
+
+    /// The tensors that it reads.
+    fn operands(&self) -> impl Iterator<Item = &'a Tensor> {
+        let (one, other) = match *self {
+            Self::None | Self::GeluTanh => (None, None),
+            Self::Add(tensor) | Self::Times(tensor) => (Some(tensor), None),
+            Self::GateAdd { to, gate } => (Some(to), Some(gate)),
+        };
+        one.into_iter().chain(other)
+    }
+}
+
+/// x·Wᵀ + b over the last dimension, with the factors multiplied as they are.
 ///
-/// Shapes: `x` `[…, in]`, `weight` `[out, in]`, `bias` `[out]`; the result is `[…, out]`.
+/// Shapes: `x` `[…, in]`, `weight` `[out, in]`, `bias` `[out]`; the result is `[…, out]`, in the
+/// type of `x`.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (out, inner) = weight.dims2()?;
-    if x.dims().last() != Some(&inner) {
-        bail!("linear: input {:?} does not end in {inner} as the weight's rows", x.dims());
-    }
-    if let Some(bias) = bias
-        && bias.dims() != [out]
-    {
-        bail!("linear: a bias of {:?} for {out} outputs", bias.dims());
-    }
-    if !fast(&[x, weight]) || bias.is_some_and(|bias| !fast(&[bias])) {
+    check(x, [out, inner], bias)?;
+    let operands: Vec<&Tensor> = bias.into_iter().chain([x, weight]).collect();
+    if !fast_mixed(&operands) || operands.iter().any(|t| t.dtype() != x.dtype()) {
         return composite::linear(x, weight, bias);
     }
-    let (rows, _) = rows_of(x)?;
-    let (x_dense, weight, bias) = (Dense::new(x)?, Dense::new(weight)?, Dense::optional(bias)?);
-    let (data, weight) = (x_dense.read(), weight.read());
-    let bias = bias.as_ref().map(Dense::read);
-    let y = filled_by_tiles(1, [rows, out], TILE, |_, mut tile| {
-        let lhs = Matrix::rows(&data[tile.rows.start * inner..], inner);
-        let rhs = Matrix::rows(&weight[tile.columns.start * inner..], inner).transposed();
-        tile.multiply(inner, lhs, rhs, false);
-        if let Some(bias) = &bias {
-            let bias = &bias[tile.columns.clone()];
-            for row in 0..tile.rows.len() {
-                tile.row(row).iter_mut().zip(bias).for_each(|(y, b)| *y += b);
-            }
-        }
-    })?;
+    let packed = PackedMatrix::pack(weight, Precision::of(x.dtype()))?;
+    linear_packed(x, &packed, bias, LinearEpilogue::None)
+}
+
+/// x·Wᵀ + b over the last dimension with a matrix that was packed for it, and what `epilogue` makes
+/// of it. The factors are multiplied in the precision of the matrix, whatever the type of `x`.
+///
+/// Shapes: `x` `[…, in]` in f32 or bf16 on the CPU, the matrix `[out, in]`, `bias` `[out]`; the
+/// result is `[…, out]`, in the type of `x`.
+pub fn linear_packed(
+    x: &Tensor,
+    weight: &PackedMatrix,
+    bias: Option<&Tensor>,
+    epilogue: LinearEpilogue,
+) -> Result<Tensor> {
+    let [out, inner] = weight.dims();
+    check(x, [out, inner], bias)?;
     let mut shape = x.dims().to_vec();
     if let Some(last) = shape.last_mut() {
         *last = out;
     }
-    tensor(y, shape)
+    if x.elem_count() == 0 || out == 0 {
+        return Tensor::zeros(shape, x.dtype(), x.device());
+    }
+    let operands: Vec<&Tensor> = bias.into_iter().chain(epilogue.operands()).collect();
+    if !fast_mixed(&[x]) || !fast_mixed(&operands) {
+        bail!("linear: a packed matrix multiplies f32 and bf16 on the CPU, without gradients");
+    }
+    let Some(dense) = DenseEpilogue::new(&epilogue, &shape)? else {
+        let y = linear_packed(x, weight, bias, LinearEpilogue::None)?;
+        return epilogue.apply(&y);
+    };
+    let (rows, _) = rows_of(x)?;
+    let x_dense = Dense::new(x)?;
+    let numbers = x_dense.numbers();
+    let bias = bias.map(Dense::widened).transpose()?;
+    let bias = bias.as_ref().map(Dense::read);
+    let finish = Finish { bias: bias.as_deref(), scale: weight.scale(), end: dense.read(), out };
+    match x.dtype() {
+        DType::BF16 => tensor(
+            product::<half::bf16>(numbers.slice(), rows, weight, |row, columns, sums, out| {
+                finish.row(row, columns, sums);
+                half::bf16::narrow(sums, out);
+            })?,
+            shape,
+        ),
+        _ => tensor(
+            product::<f32>(numbers.slice(), rows, weight, |row, columns, sums, out| {
+                finish.row(row, columns, sums);
+                out.copy_from_slice(sums);
+            })?,
+            shape,
+        ),
+    }
+}
+
+/// x·(scale·W)ᵀ + b over the last dimension, where W is held as E4M3.
+///
+/// Shapes: `x` `[…, in]`, `weight` `[out, in]` in U8, `bias` `[out]`; the result is `[…, out]` in
+/// the type of `x`.
+pub fn linear_e4m3(
+    x: &Tensor,
+    weight: &Tensor,
+    scale: f32,
+    bias: Option<&Tensor>,
+) -> Result<Tensor> {
+    if weight.dtype() != DType::U8 {
+        bail!("linear_e4m3: a weight of {:?}, expected U8", weight.dtype());
+    }
+    let operands: Vec<&Tensor> = bias.into_iter().chain([x]).collect();
+    if !fast_mixed(&operands) || !matches!(weight.device(), Device::Cpu) {
+        return composite::linear_e4m3(x, weight, scale, bias);
+    }
+    let packed = PackedMatrix::pack_e4m3(weight, scale, Precision::of(x.dtype()))?;
+    linear_packed(x, &packed, bias, LinearEpilogue::None)
+}
+
+fn check(x: &Tensor, [out, inner]: [usize; 2], bias: Option<&Tensor>) -> Result<()> {
+    if x.dims().last() != Some(&inner) {
+        bail!("linear: input {:?} does not end in {inner} as the weight's rows", x.dims());
+    }
+    match bias {
+        Some(bias) if bias.dims() != [out] => {
+            bail!("linear: a bias of {:?} for {out} outputs", bias.dims())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An epilogue whose tensors can be read.
+enum DenseEpilogue {
+    None,
+    GeluTanh,
+    Add(Dense),
+    GateAdd(Dense, PerRow),
+    Times(Dense),
+}
+
+impl DenseEpilogue {
+    /// `None` where a gate broadcasts in a way that is not by rows.
+    fn new(epilogue: &LinearEpilogue, shape: &[usize]) -> Result<Option<Self>> {
+        let of_result = |tensor: &Tensor| match tensor.dims() == shape {
+            true => Dense::new(tensor),
+            false => bail!("linear: {:?} beside a result of {shape:?}", tensor.dims()),
+        };
+        Ok(Some(match epilogue {
+            LinearEpilogue::None => Self::None,
+            LinearEpilogue::GeluTanh => Self::GeluTanh,
+            LinearEpilogue::Add(to) => Self::Add(of_result(to)?),
+            LinearEpilogue::GateAdd { to, gate } => match PerRow::new(gate, to)? {
+                Some(gate) => Self::GateAdd(of_result(to)?, gate),
+                None => return Ok(None),
+            },
+            LinearEpilogue::Times(by) => Self::Times(of_result(by)?),
+        }))
+    }
+
+    fn read(&self) -> End<'_> {
+        match self {
+            Self::None => End::None,
+            Self::GeluTanh => End::GeluTanh,
+            Self::Add(to) => End::Add(to.numbers()),
+            Self::GateAdd(to, gate) => End::GateAdd(to.numbers(), gate.read()),
+            Self::Times(by) => End::Times(by.numbers()),
+        }
+    }
+}
+
+/// The numbers of an epilogue.
+enum End<'a> {
+    None,
+    GeluTanh,
+    Add(Numbers<'a>),
+    GateAdd(Numbers<'a>, Rows<'a>),
+    Times(Numbers<'a>),
+}
+
+/// What becomes of sums.
+struct Finish<'a> {
+    scale: f32,
+    bias: Option<&'a [f32]>,
+    end: End<'a>,
+    /// Columns of the result.
+    out: usize,
+}
+
+impl Finish<'_> {
+    /// Finishes the sums of some columns of a row.
+    fn row(&self, row: usize, columns: std::ops::Range<usize>, sums: &mut [f32]) {
+        if self.scale != 1.0 {
+            scale(sums, self.scale);
+        }
+        if let Some(bias) = self.bias {
+            add(sums, &bias[columns.clone()]);
+        }
+        let start = row * self.out;
+        let range = start + columns.start..start + columns.end;
+        match &self.end {
+            End::None => {}
+            End::GeluTanh => gelu_tanh(sums),
+            End::Add(to) => to.with(range, |to| add(sums, to)),
+            End::GateAdd(to, gate) => to.with(range, |to| {
+                gate.with(row, |gate| gate_add(sums, to, &gate[columns]));
+            }),
+            End::Times(by) => by.with(range, |by| times(sums, by)),
+        }
+    }
+}
+
+by_tier! {
+    fn scale<FMA>(y: &mut [f32], factor: f32) {
+        y.iter_mut().for_each(|y| *y *= factor);
+    }
+}
+
+by_tier! {
+    fn add<FMA>(y: &mut [f32], x: &[f32]) {
+        y.iter_mut().zip(x).for_each(|(y, x)| *y += x);
+    }
+}
+
+by_tier! {
+    fn times<FMA>(y: &mut [f32], x: &[f32]) {
+        y.iter_mut().zip(x).for_each(|(y, x)| *y *= x);
+    }
+}
+
+by_tier! {
+    fn gelu_tanh<FMA>(y: &mut [f32]) {
+        y.iter_mut().for_each(|y| *y = math::gelu_tanh::<FMA>(*y));
+    }
+}
+
+by_tier! {
+    fn gate_add<FMA>(y: &mut [f32], to: &[f32], gate: &[f32]) {
+        for ((y, to), gate) in y.iter_mut().zip(to).zip(gate) {
+            *y = math::madd::<FMA>(*y, *gate, *to);
+        }
+    }
 }

@@ -2,8 +2,8 @@
 
 use candle_core::{Tensor, bail};
 
-use crate::dense::{Dense, fast, tensor};
-use crate::rows::{PerRow, rows_of, write_rows};
+use crate::dense::{Dense, fast_mixed};
+use crate::rows::{PerRow, rows_like, rows_of};
 use crate::tier::by_tier;
 use crate::{Result, composite, math};
 
@@ -18,7 +18,7 @@ fn check_width(what: &str, x: &Tensor, operand: Option<&Tensor>) -> Result<()> {
 }
 
 fn all_fast<'a>(operands: impl IntoIterator<Item = &'a Tensor>) -> bool {
-    operands.into_iter().all(|operand| fast(&[operand]))
+    operands.into_iter().all(|operand| fast_mixed(&[operand]))
 }
 
 /// Layer norm over the last dimension: (x − mean)/√(var + eps), then ·weight + bias where given.
@@ -35,16 +35,15 @@ pub fn layer_norm(
     if !all_fast([Some(x), weight, bias].into_iter().flatten()) {
         return composite::layer_norm(x, weight, bias, eps);
     }
-    let (count, width) = rows_of(x)?;
-    let (x_dense, weight, bias) =
-        (Dense::new(x)?, Dense::optional(weight)?, Dense::optional(bias)?);
-    let data = x_dense.read();
+    let (_, width) = rows_of(x)?;
+    let widened = |operand: Option<&Tensor>| operand.map(Dense::widened).transpose();
+    let (x_dense, weight, bias) = (Dense::new(x)?, widened(weight)?, widened(bias)?);
+    let data = x_dense.numbers();
     let (weight, bias) = (weight.as_ref().map(Dense::read), bias.as_ref().map(Dense::read));
-    let out = write_rows(count, width, |row, y| {
-        standardize(&data[row * width..][..width], eps as f32, y);
+    rows_like(x, width, |row, y| {
+        data.with(row * width..(row + 1) * width, |x| standardize(x, eps as f32, y));
         scale_shift(y, weight.as_deref(), bias.as_deref(), 0.0);
-    })?;
-    tensor(out, x.shape())
+    })
 }
 
 /// RMS norm over the last dimension: x/√(mean(x²) + eps)·weight.
@@ -52,16 +51,15 @@ pub fn layer_norm(
 /// Shapes: `x` `[…, d]`, `weight` `[d]`.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     check_width("rms_norm", x, Some(weight))?;
-    if !fast(&[x, weight]) {
+    if !fast_mixed(&[x, weight]) {
         return composite::rms_norm(x, weight, eps);
     }
-    let (count, width) = rows_of(x)?;
-    let (x_dense, weight) = (Dense::new(x)?, Dense::new(weight)?);
-    let (data, weight) = (x_dense.read(), weight.read());
-    let out = write_rows(count, width, |row, y| {
-        rms_row(&data[row * width..][..width], &weight, eps as f32, y);
-    })?;
-    tensor(out, x.shape())
+    let (_, width) = rows_of(x)?;
+    let (x_dense, weight) = (Dense::new(x)?, Dense::widened(weight)?);
+    let (data, weight) = (x_dense.numbers(), weight.read());
+    rows_like(x, width, |row, y| {
+        data.with(row * width..(row + 1) * width, |x| rms_row(x, &weight, eps as f32, y));
+    })
 }
 
 /// Layer norm without weights, then ·(1 + scale) + shift: the adaptive norm of a diffusion
@@ -69,20 +67,21 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
 ///
 /// Shapes: `x` `[…, d]`; `shift` and `scale` each `[d]` (or `[1, d]`), or one row for each of x.
 pub fn modulate(x: &Tensor, shift: &Tensor, scale: &Tensor, eps: f64) -> Result<Tensor> {
-    if !fast(&[x, shift, scale]) {
+    if !fast_mixed(&[x, shift, scale]) {
         return composite::modulate(x, shift, scale, eps);
     }
     let (Some(shift), Some(scale)) = (PerRow::new(shift, x)?, PerRow::new(scale, x)?) else {
         return composite::modulate(x, shift, scale, eps);
     };
-    let (count, width) = rows_of(x)?;
+    let (_, width) = rows_of(x)?;
     let x_dense = Dense::new(x)?;
-    let (data, shift, scale) = (x_dense.read(), shift.read(), scale.read());
-    let out = write_rows(count, width, |row, y| {
-        standardize(&data[row * width..][..width], eps as f32, y);
-        scale_shift(y, Some(scale.row(row)), Some(shift.row(row)), 1.0);
-    })?;
-    tensor(out, x.shape())
+    let (data, shift, scale) = (x_dense.numbers(), shift.read(), scale.read());
+    rows_like(x, width, |row, y| {
+        data.with(row * width..(row + 1) * width, |x| standardize(x, eps as f32, y));
+        shift.with(row, |shift| {
+            scale.with(row, |scale| scale_shift(y, Some(scale), Some(shift), 1.0));
+        });
+    })
 }
 
 /// x + y·gate.
@@ -92,31 +91,33 @@ pub fn gate_add(x: &Tensor, y: &Tensor, gate: &Tensor) -> Result<Tensor> {
     if x.dims() != y.dims() {
         bail!("gate_add: x {:?} and y {:?}", x.dims(), y.dims());
     }
-    if !fast(&[x, y, gate]) {
+    if !fast_mixed(&[x, y, gate]) {
         return composite::gate_add(x, y, gate);
     }
     let Some(gate) = PerRow::new(gate, x)? else { return composite::gate_add(x, y, gate) };
-    let (count, width) = rows_of(x)?;
+    let (_, width) = rows_of(x)?;
     let (x_dense, y_dense) = (Dense::new(x)?, Dense::new(y)?);
-    let (data, added, gate) = (x_dense.read(), y_dense.read(), gate.read());
-    let out = write_rows(count, width, |row, out| {
-        let (x, y) = (&data[row * width..][..width], &added[row * width..][..width]);
-        gate_row(x, y, gate.row(row), out);
-    })?;
-    tensor(out, x.shape())
+    let (data, added, gate) = (x_dense.numbers(), y_dense.numbers(), gate.read());
+    rows_like(x, width, |row, out| {
+        let range = row * width..(row + 1) * width;
+        data.with(range.clone(), |x| {
+            added.with(range, |y| gate.with(row, |gate| gate_row(x, y, gate, out)));
+        });
+    })
 }
 
 /// Softmax over the last dimension.
 pub fn softmax_last(x: &Tensor) -> Result<Tensor> {
     check_width("softmax_last", x, None)?;
-    if !fast(&[x]) {
+    if !fast_mixed(&[x]) {
         return composite::softmax_last(x);
     }
-    let (count, width) = rows_of(x)?;
+    let (_, width) = rows_of(x)?;
     let dense = Dense::new(x)?;
-    let data = dense.read();
-    let out = write_rows(count, width, |row, y| softmax_row(&data[row * width..][..width], y))?;
-    tensor(out, x.shape())
+    let data = dense.numbers();
+    rows_like(x, width, |row, y| {
+        data.with(row * width..(row + 1) * width, |x| softmax_row(x, y));
+    })
 }
 
 by_tier! {

@@ -1,9 +1,10 @@
-//! Which vector instructions the fast paths use, found out once per process.
+//! Which vector instructions the fast paths use, found out once per process, or named by the
+//! variable `KINO_CPU`.
 
 use std::sync::OnceLock;
 
-/// A level of vector instructions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A level of vector instructions: each has all of those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Tier {
     /// What the target has without detection.
     Portable,
@@ -11,16 +12,82 @@ pub(crate) enum Tier {
     Avx2,
     /// AVX-512 (F, BW, DQ, VL): 16 lanes.
     Avx512,
+    /// AVX-512 with products of pairs of bf16 (AVX512-BF16).
+    Avx512Bf16,
 }
 
-/// The highest tier of this processor, or the one that a test asks for.
+impl Tier {
+    const ALL: [Tier; 4] = [Tier::Portable, Tier::Avx2, Tier::Avx512, Tier::Avx512Bf16];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Tier::Portable => "portable",
+            Tier::Avx2 => "avx2",
+            Tier::Avx512 => "avx512",
+            Tier::Avx512Bf16 => "avx512bf16",
+        }
+    }
+}
+
+/// The variable that names the tier to compute in.
+pub const CPU_VARIABLE: &str = "KINO_CPU";
+
+/// The tier that [`CPU_VARIABLE`] names, or the highest of this processor; also where the variable
+/// names none that can be used, which [`check_cpu`] tells. A test may ask for another.
 pub(crate) fn current() -> Tier {
     #[cfg(test)]
     if let Some(tier) = tests::forced() {
         return tier;
     }
     static TIER: OnceLock<Tier> = OnceLock::new();
-    *TIER.get_or_init(detect)
+    *TIER.get_or_init(|| named().ok().flatten().unwrap_or_else(detect))
+}
+
+/// The tier that the variable names, if it is set.
+fn named() -> std::result::Result<Option<Tier>, String> {
+    match std::env::var(CPU_VARIABLE) {
+        Ok(name) if !name.is_empty() => choose(&name, detect()).map(Some),
+        Ok(_) | Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => choose("?", detect()).map(Some),
+    }
+}
+
+/// The tier of a name, where a processor goes up to `highest`.
+fn choose(name: &str, highest: Tier) -> std::result::Result<Tier, String> {
+    let usable = Tier::ALL.iter().filter(|tier| **tier <= highest).map(|tier| tier.name());
+    let usable = usable.collect::<Vec<_>>().join(", ");
+    match Tier::ALL.iter().find(|tier| tier.name() == name) {
+        Some(tier) if *tier <= highest => Ok(*tier),
+        Some(_) => {
+            Err(format!("{CPU_VARIABLE} is {name}, which this processor has not; it has {usable}"))
+        }
+        None if name == "amx" => Err(format!(
+            "{CPU_VARIABLE} is amx: there are no kernels for AMX tiles in this version; it has \
+             {usable} on this processor"
+        )),
+        None => Err(format!("{CPU_VARIABLE} is {name:?}; expected one of {usable}")),
+    }
+}
+
+/// Whether the variable `KINO_CPU` names a tier that can be used here, if it is set.
+///
+/// # Errors
+/// What it names instead, and what it may name on this processor.
+pub fn check_cpu() -> std::result::Result<(), String> {
+    named().map(drop)
+}
+
+/// Whether the `gemm` crate computes in the current tier: it takes the highest that it knows on
+/// this processor and cannot be told another.
+pub(crate) fn gemm_has_it() -> bool {
+    static HIGHEST: OnceLock<Tier> = OnceLock::new();
+    let known = |tier: Tier| tier.min(Tier::Avx512);
+    known(current()) == known(*HIGHEST.get_or_init(detect))
+}
+
+/// Whether products of bf16 are faster here than those of f32.
+pub fn has_bf16_products() -> bool {
+    current() == Tier::Avx512Bf16
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -29,6 +96,7 @@ fn detect() -> Tier {
     let avx2 = has!("avx2") && has!("fma");
     let avx512 = has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
     match (avx2, avx512) {
+        (true, true) if has!("avx512bf16") => Tier::Avx512Bf16,
         (true, true) => Tier::Avx512,
         (true, false) => Tier::Avx2,
         _ => Tier::Portable,
@@ -40,19 +108,15 @@ fn detect() -> Tier {
     Tier::Portable
 }
 
-/// The name of the CPU kernels in use: `avx512`, `avx2` or `portable`.
+/// The name of the CPU kernels in use: `avx512bf16`, `avx512`, `avx2` or `portable`.
 ///
 /// Results differ between tiers in their last bits, so cache keys hold this name.
 pub fn tier() -> &'static str {
-    match current() {
-        Tier::Portable => "portable",
-        Tier::Avx2 => "avx2",
-        Tier::Avx512 => "avx512",
-    }
+    current().name()
 }
 
 /// What of this machine decides about the last bits: the kernel tier, and the sizes of the
-/// processor's caches, by which `gemm` splits the sums of its products. Results are the same bytes
+/// processor's caches, by which `gemm` splits the sums of convolutions. Results are the same bytes
 /// on machines where this is the same.
 pub fn machine() -> String {
     let caches = gemm_common::cache::CACHE_INFO.iter();
@@ -90,7 +154,9 @@ macro_rules! by_tier {
             match $crate::tier::current() {
                 // SAFETY: this tier is returned only where these instructions were detected.
                 #[cfg(target_arch = "x86_64")]
-                $crate::tier::Tier::Avx512 => unsafe { avx512($($arg),*) },
+                $crate::tier::Tier::Avx512 | $crate::tier::Tier::Avx512Bf16 => unsafe {
+                    avx512($($arg),*)
+                },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::tier::Tier::Avx2 => unsafe { avx2($($arg),*) },
@@ -105,7 +171,7 @@ pub(crate) use by_tier;
 pub(crate) mod tests {
     use std::cell::Cell;
 
-    use super::{Tier, detect};
+    use super::{Tier, choose, detect};
 
     thread_local! {
         static FORCED: Cell<Option<Tier>> = const { Cell::new(None) };
@@ -115,17 +181,12 @@ pub(crate) mod tests {
         FORCED.get()
     }
 
-    /// Runs `check` once in every tier that this processor has, on this thread.
-    pub(crate) fn in_every_tier(check: impl Fn(Tier)) {
-        let tiers = match detect() {
-            Tier::Portable => &[Tier::Portable][..],
-            Tier::Avx2 => &[Tier::Portable, Tier::Avx2],
-            Tier::Avx512 => &[Tier::Portable, Tier::Avx2, Tier::Avx512],
-        };
-        for tier in tiers {
-            FORCED.set(Some(*tier));
-            check(*tier);
-            FORCED.set(None);
+    /// Runs `check` once in every tier that this processor has, on threads that have no other.
+    pub(crate) fn in_every_tier(check: impl Fn(Tier) + Sync) {
+        for tier in Tier::ALL.into_iter().filter(|tier| *tier <= detect()) {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(2);
+            let pool = pool.start_handler(move |_| FORCED.set(Some(tier))).build().unwrap();
+            pool.install(|| check(tier));
         }
     }
 
@@ -139,13 +200,20 @@ pub(crate) mod tests {
 
     #[test]
     fn the_tier_has_a_name() {
-        in_every_tier(|tier| {
-            let expected = match tier {
-                Tier::Portable => "portable",
-                Tier::Avx2 => "avx2",
-                Tier::Avx512 => "avx512",
-            };
-            assert_eq!(super::tier(), expected);
-        });
+        in_every_tier(|tier| assert_eq!(super::tier(), tier.name()));
+    }
+
+    #[test]
+    fn a_tier_is_chosen_by_its_name() {
+        assert_eq!(choose("avx2", Tier::Avx512Bf16), Ok(Tier::Avx2));
+        assert_eq!(choose("avx512bf16", Tier::Avx512Bf16), Ok(Tier::Avx512Bf16));
+        let refused = |name, highest| choose(name, highest).unwrap_err();
+        let lacking = refused("avx512bf16", Tier::Avx512);
+        let expected = "KINO_CPU is avx512bf16, which this processor has not; it has portable, \
+                        avx2, avx512";
+        assert_eq!(lacking, expected);
+        assert!(refused("amx", Tier::Avx2).contains("no kernels for AMX tiles"));
+        let expected = "KINO_CPU is \"AVX2\"; expected one of portable, avx2";
+        assert_eq!(refused("AVX2", Tier::Avx2), expected);
     }
 }

@@ -4,7 +4,10 @@ use candle_core::{CpuStorage, Device, Storage, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::Result;
-use crate::linear::linear;
+use crate::dense::fast_mixed;
+use crate::linear::{LinearEpilogue, linear, linear_packed};
+use crate::micro::Precision;
+use crate::packed::PackedMatrix;
 
 /// Rows of the matrix that are widened at a time: enough for the product to be as fast as that of a
 /// dense matrix, and few beside the whole of it.
@@ -41,9 +44,17 @@ pub(crate) fn linear_widened(
         let pieces = wide.par_chunks_mut((each * inner).max(1));
         let pieces = pieces.zip(bytes.par_chunks((each * row).max(1))).enumerate();
         pieces.for_each(|(piece, (wide, bytes))| widen(start + piece * each, bytes, wide));
-        let wide = Tensor::from_vec(wide, (rows, inner), &Device::Cpu)?.to_dtype(x.dtype())?;
+        let wide = Tensor::from_vec(wide, (rows, inner), &Device::Cpu)?;
         let bias = bias.map(|bias| bias.narrow(0, start, rows)).transpose()?;
-        parts.push(linear(x, &wide, bias.as_ref())?);
+        let bias = bias.as_ref();
+        let operands: Vec<&Tensor> = bias.into_iter().chain([x, &wide]).collect();
+        parts.push(match fast_mixed(&operands) {
+            true => {
+                let packed = PackedMatrix::pack(&wide, Precision::of(x.dtype()))?;
+                linear_packed(x, &packed, bias, LinearEpilogue::None)?
+            }
+            false => linear(x, &wide.to_dtype(x.dtype())?, bias)?,
+        });
     }
     match parts.len() {
         1 => Ok(parts.remove(0)),

@@ -151,16 +151,19 @@ impl Rig {
         }
     }
 
-    /// The embedded model: its parts as values.
+    /// The parts of a model as values, computing in f32 as the reference values do.
     pub fn model(&self, source: &str) -> Model<Value> {
-        let mut parts = self.run("model.load", &[("source", text(source))]);
+        let mut parts =
+            self.run("model.load", &[("source", text(source)), ("compute", text("f32"))]);
         let mut part = |index: usize| parts[index].take().expect("a part");
         Model { text: part(0), dit: part(2), vae: part(3) }
     }
 
     /// What is known of a model's parts.
     pub fn model_facts(&self, source: &str) -> Model<Fact> {
-        let infer = self.infer("model.load", &[("source", known(source))]).unwrap();
+        let infer = self
+            .infer("model.load", &[("source", known(source)), ("compute", known("f32"))])
+            .unwrap();
         let part = |index: usize| infer.outputs[index].clone();
         Model { text: part(0), dit: part(2), vae: part(3) }
     }

@@ -2,7 +2,7 @@
 //! states of its patches before the last layer.
 
 use candle_core::{DType, Tensor};
-use kino_kernels as kernels;
+use kino_kernels::{self as kernels, LinearEpilogue};
 
 use super::config::{Activation, ClipConfig};
 use crate::cancel::CheckCancel;
@@ -34,6 +34,7 @@ impl ClipVision {
         let embeddings = weights.scope("embeddings");
         let kernel = embeddings.get("patch_embedding.weight", (width, 3, side, side))?;
         let kernel = Weight::Dense(kernel.reshape((width, 3 * side * side))?);
+        let kernel = kernel.packed(weights.dtype())?;
         let class = embeddings.get_as("class_embedding", width, DType::F32)?;
         let positions = (config.rows(), width);
         // What is read are the states before the last layer.
@@ -127,7 +128,7 @@ impl Layer {
         let scale = ((width / self.heads) as f64).sqrt().recip();
         let mixed = kernels::attention(&query, &key, &value, scale)?;
         let mixed = mixed.transpose(0, 1)?.reshape((rows, width))?;
-        let x = (x + self.out.forward(&mixed)?)?;
+        let x = self.out.finished(&mixed, LinearEpilogue::Add(x))?;
         let y = self.widen.forward(&self.norms[1].forward(&x)?)?;
         let y = match self.activation {
             Activation::Gelu => kernels::gelu(&y)?,
@@ -136,6 +137,6 @@ impl Layer {
                 (y * gate)?
             }
         };
-        Ok((x + self.narrow.forward(&y)?)?)
+        self.narrow.finished(&y, LinearEpilogue::Add(&x))
     }
 }

@@ -4,7 +4,7 @@
 //! relative biases in *every* layer, where T5 shares one.
 
 use candle_core::{DType, Tensor};
-use kino_kernels as kernels;
+use kino_kernels::{self as kernels, LinearEpilogue};
 
 use crate::cancel::CheckCancel;
 use crate::error::{Error, Result};
@@ -159,10 +159,11 @@ impl Layer {
     /// # Errors
     /// When shapes do not fit.
     pub fn forward(&self, x: &Tensor, buckets: &Tensor) -> Result<Tensor> {
-        let x = (x + self.attend(x, buckets)?)?;
+        let x = self.attended(x, buckets, LinearEpilogue::Add(x))?;
         let y = self.forward_norm.forward(&x)?;
-        let gated = (kernels::gelu_tanh(&self.gate.forward(&y)?)? * self.up.forward(&y)?)?;
-        Ok((x + self.down.forward(&gated)?)?)
+        let gate = self.gate.finished(&y, LinearEpilogue::GeluTanh)?;
+        let gated = self.up.finished(&y, LinearEpilogue::Times(&gate))?;
+        self.down.finished(&gated, LinearEpilogue::Add(&x))
     }
 
     /// What self-attention adds to `x`. Shapes as in [`Layer::forward`].
@@ -170,6 +171,16 @@ impl Layer {
     /// # Errors
     /// When shapes do not fit.
     pub fn attend(&self, x: &Tensor, buckets: &Tensor) -> Result<Tensor> {
+        self.attended(x, buckets, LinearEpilogue::None)
+    }
+
+    /// Self-attention, and what `epilogue` makes of it.
+    fn attended(
+        &self,
+        x: &Tensor,
+        buckets: &Tensor,
+        epilogue: LinearEpilogue<'_>,
+    ) -> Result<Tensor> {
         let y = self.attention_norm.forward(x)?;
         let tokens = y.dim(0)?;
         let split = |t: Tensor| -> Result<Tensor> {
@@ -181,7 +192,7 @@ impl Layer {
         let bias = self.relative_bias(buckets)?;
         let mixed = kernels::attention_with_bias(&query, &key, &value, &bias, 1.0)?;
         let mixed = mixed.transpose(0, 1)?.reshape((tokens, ()))?; // [tokens, heads·d_kv]
-        self.out.forward(&mixed)
+        self.out.finished(&mixed, epilogue)
     }
 
     /// What this layer adds to the scores of each pair of tokens. Shape: `[heads, tokens, tokens]`.

@@ -1,16 +1,17 @@
 //! What a layer multiplies by, and adapters beside it.
 
-use candle_core::{DType, Tensor};
-use kino_kernels as kernels;
-use kino_kernels::BlockType;
+use candle_core::{DType, Device, Tensor};
+use kino_kernels::{self as kernels, BlockType, LinearEpilogue, PackedMatrix, Precision};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The matrix of a linear layer, in the form in which it is held.
 #[derive(Debug, Clone)]
 pub enum Weight {
     /// Numbers of one type, `[out, inner]`: f32 or bf16.
     Dense(Tensor),
+    /// Packed for the kernels of the CPU: f32, bf16, or numbers of eight bits.
+    Packed(PackedMatrix),
     /// Numbers of eight bits (E4M3), which are widened where they are multiplied.
     E4m3 {
         /// The numbers as bytes, `[out, inner]` in U8.
@@ -38,33 +39,59 @@ pub enum Weight {
 }
 
 impl Weight {
-    /// x·Wᵀ + bias. Shapes: `x` `[…, inner]`; the result `[…, out]`.
+    /// The same numbers as they are multiplied fastest in products of `dtype`: packed on the CPU.
+    ///
+    /// # Errors
+    /// When it is no matrix.
+    pub fn packed(self, dtype: DType) -> Result<Self> {
+        let precision = Precision::of(dtype);
+        Ok(match self {
+            Self::Dense(weight) if matches!(weight.device(), Device::Cpu) => {
+                Self::Packed(PackedMatrix::pack(&weight, precision)?)
+            }
+            Self::E4m3 { bytes, scale } if matches!(bytes.device(), Device::Cpu) => {
+                Self::Packed(PackedMatrix::pack_e4m3(&bytes, scale, precision)?)
+            }
+            other => other,
+        })
+    }
+
+    /// x·Wᵀ + bias, and what `epilogue` makes of it. Shapes: `x` `[…, inner]`; the result
+    /// `[…, out]`.
     ///
     /// # Errors
     /// When shapes or types differ.
-    pub fn multiply(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        match self {
-            Self::Dense(weight) => Ok(kernels::linear(x, weight, bias)?),
-            Self::E4m3 { bytes, scale } => Ok(kernels::linear_e4m3(x, bytes, *scale, bias)?),
+    pub fn multiply(
+        &self,
+        x: &Tensor,
+        bias: Option<&Tensor>,
+        epilogue: LinearEpilogue<'_>,
+    ) -> Result<Tensor> {
+        let y = match self {
+            Self::Packed(weight) => return Ok(kernels::linear_packed(x, weight, bias, epilogue)?),
+            Self::Dense(weight) => kernels::linear(x, weight, bias)?,
+            Self::E4m3 { bytes, scale } => kernels::linear_e4m3(x, bytes, *scale, bias)?,
             // x·Wᵀ = (x·H)·(W·H)ᵀ, since H is orthogonal.
-            Self::Int8 { bytes, scales, group } => match group {
-                Some(group) => {
-                    let x = kernels::rotate_groups(x, *group)?;
-                    Ok(kernels::linear_int8(&x, bytes, scales, bias)?)
-                }
-                None => Ok(kernels::linear_int8(x, bytes, scales, bias)?),
-            },
-            Self::Blocks { bytes, blocks } => Ok(kernels::linear_blocks(x, bytes, *blocks, bias)?),
-        }
+            Self::Int8 { bytes, scales, group: Some(group) } => {
+                kernels::linear_int8(&kernels::rotate_groups(x, *group)?, bytes, scales, bias)?
+            }
+            Self::Int8 { bytes, scales, group: None } => {
+                kernels::linear_int8(x, bytes, scales, bias)?
+            }
+            Self::Blocks { bytes, blocks } => kernels::linear_blocks(x, bytes, *blocks, bias)?,
+        };
+        Ok(epilogue.apply(&y)?)
     }
 
-    /// Some of its rows, widened. Shapes: `ids` `[n]` in U32; the result `[n, inner]`.
+    /// Some of its rows, widened; those of a packed matrix are not to be had. Shapes: `ids` `[n]` in
+    /// U32; the result `[n, inner]`.
     ///
     /// # Errors
     /// When an id is none of a row.
     pub fn rows(&self, ids: &Tensor, dtype: DType) -> Result<Tensor> {
         let device = ids.device();
         let rows = match self {
+            Self::Packed(_) => return Err(Error::input("rows of a packed matrix are not read")),
             Self::Dense(weight) => weight.index_select(ids, 0)?,
             Self::E4m3 { bytes, scale } => {
                 let numbers: Vec<f32> = (0..=255).map(|byte| kernels::e4m3(byte) * scale).collect();

@@ -23,10 +23,7 @@ impl Embedding {
     /// When it is missing or has another shape.
     pub fn load(weights: &Weights, rows: usize, width: usize) -> Result<Self> {
         let (dtype, device) = (weights.dtype(), weights.device().clone());
-        let table = match weights.matrix(width, rows, dtype)? {
-            (table, adapters) if adapters.is_empty() => table,
-            _ => Weight::Dense(weights.get("weight", (rows, width))?),
-        };
+        let table = weights.table(rows, width)?;
         Ok(Self { table, rows, dtype, device })
     }
 

@@ -1,6 +1,7 @@
 //! The linear layer.
 
 use candle_core::{DType, Tensor};
+use kino_kernels::LinearEpilogue;
 
 use super::dense::{Adapter, Weight};
 use super::weights::Weights;
@@ -67,11 +68,22 @@ impl Linear {
     /// # Errors
     /// When shapes or types differ.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut y = self.weight.multiply(x, self.bias.as_ref())?;
+        self.finished(x, LinearEpilogue::None)
+    }
+
+    /// The same, and what `epilogue` makes of it.
+    ///
+    /// # Errors
+    /// When shapes or types differ.
+    pub fn finished(&self, x: &Tensor, epilogue: LinearEpilogue<'_>) -> Result<Tensor> {
+        if self.adapters.is_empty() {
+            return self.weight.multiply(x, self.bias.as_ref(), epilogue);
+        }
+        let mut y = self.weight.multiply(x, self.bias.as_ref(), LinearEpilogue::None)?;
         for adapter in &self.adapters {
             y = (y + adapter.apply(x)?)?;
         }
-        Ok(y)
+        Ok(epilogue.apply(&y)?)
     }
 }
 

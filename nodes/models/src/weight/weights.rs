@@ -15,24 +15,30 @@ use crate::error::{Error, Result};
 
 /// Tensors that were read, by name and type: networks that are made of the same weights share them.
 #[derive(Default)]
-pub struct TensorStore(Mutex<HashMap<(String, DType), Tensor>>);
+pub struct TensorStore {
+    tensors: Stored<Tensor>,
+    /// Those of linear layers, by the type in which they multiply.
+    matrices: Stored<Weight>,
+}
 
-impl TensorStore {
-    fn get_or_read(
-        &self,
-        name: &str,
-        dtype: DType,
-        read: impl FnOnce() -> Result<Tensor>,
-    ) -> Result<Tensor> {
-        let key = (name.to_owned(), dtype);
-        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tensor) = known().get(&key) {
-            return Ok(tensor.clone());
-        }
-        let tensor = read()?;
-        known().insert(key, tensor.clone());
-        Ok(tensor)
+type Stored<T> = Mutex<HashMap<(String, DType), T>>;
+
+/// What is stored by this name and type, or else read, and stored from then on.
+fn get_or_read<T: Clone>(
+    stored: Option<&Stored<T>>,
+    name: &str,
+    dtype: DType,
+    read: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let Some(stored) = stored else { return read() };
+    let key = (name.to_owned(), dtype);
+    let known = || stored.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = known().get(&key) {
+        return Ok(found.clone());
     }
+    let read = read()?;
+    known().insert(key, read.clone());
+    Ok(read)
 }
 
 /// The tensor that says that a file's eight-bit weights have scales (ComfyUI).
@@ -197,8 +203,8 @@ impl Weights {
         Ok(tensor)
     }
 
-    /// The matrix `weight` of a linear layer, `[out, inner]`, and the adapters beside it. One that
-    /// is stored in eight bits a number or in blocks stays so.
+    /// The matrix `weight` of a linear layer, `[out, inner]`, and the adapters beside it, packed for
+    /// products in `dtype`. One that is stored in eight bits a number or in blocks stays so.
     pub(super) fn matrix(
         &self,
         inner: usize,
@@ -209,20 +215,53 @@ impl Weights {
         let adapters = self.beside(full.strip_suffix(".weight").unwrap_or(&full));
         let adapters = adapters.map(|adapter| adapter.to_dtype(dtype)).collect::<Result<_>>()?;
         let is_changed = self.adapters.iter().any(|own| own.lora.difference(&full).is_some());
-        let narrow = || self.stored(&full, (out, inner).into(), DType::U8);
-        match self.files.find(&full)?.stored.filter(|_| !is_changed) {
-            Some(StoredType::Plain(DType::F8E4M3)) => {
-                let (bytes, scale) = (narrow()?, self.scale_of(&full)?);
-                return Ok((Weight::E4m3 { bytes, scale }, adapters));
-            }
-            Some(StoredType::Int8) => return Ok((self.int8(&full, [out, inner])?, adapters)),
-            Some(StoredType::Blocks(blocks)) if blocks.bytes_of(inner).is_some() => {
-                return Ok((Weight::Blocks { bytes: narrow()?, blocks }, adapters));
-            }
-            _ => {}
+        let shape = || Shape::from((out, inner));
+        if is_changed {
+            // A copy of its own, of which no part is kept for others.
+            let (full, tensor) = self.unstored().base("weight", shape(), dtype)?;
+            let weight = Weight::Dense(self.with_differences(&full, tensor)?);
+            return Ok((self.packed(weight, dtype)?, adapters));
         }
-        let (full, tensor) = self.base("weight", (out, inner).into(), dtype)?;
-        Ok((Weight::Dense(self.with_differences(&full, tensor)?), adapters))
+        let read = || self.packed(self.unstored().unpacked(inner, out, dtype)?, dtype);
+        let stored = self.store.as_ref().map(|store| &store.matrices);
+        Ok((get_or_read(stored, &full, dtype, read)?, adapters))
+    }
+
+    /// The matrix `weight`, `[out, inner]`, without adapters, in the form in which it is stored.
+    pub(super) fn unpacked(&self, inner: usize, out: usize, dtype: DType) -> Result<Weight> {
+        let full = self.full("weight");
+        let narrow = || self.stored(&full, (out, inner).into(), DType::U8);
+        Ok(match self.files.find(&full)?.stored {
+            Some(StoredType::Plain(DType::F8E4M3)) => {
+                Weight::E4m3 { bytes: narrow()?, scale: self.scale_of(&full)? }
+            }
+            Some(StoredType::Int8) => self.int8(&full, [out, inner])?,
+            Some(StoredType::Blocks(blocks)) if blocks.bytes_of(inner).is_some() => {
+                Weight::Blocks { bytes: narrow()?, blocks }
+            }
+            _ => Weight::Dense(self.stored(&full, (out, inner).into(), dtype)?),
+        })
+    }
+
+    fn packed(&self, weight: Weight, dtype: DType) -> Result<Weight> {
+        if self.probe.is_some() { Ok(weight) } else { weight.packed(dtype) }
+    }
+
+    /// The same weights, of which nothing that is read is kept.
+    fn unstored(&self) -> Self {
+        Self { store: None, ..self.clone() }
+    }
+
+    /// A matrix of which rows are looked up, `[rows, width]`, in the form in which it is stored; with
+    /// adapters in the compute type.
+    pub(super) fn table(&self, rows: usize, width: usize) -> Result<Weight> {
+        let full = self.full("weight");
+        let layer = full.strip_suffix(".weight").unwrap_or(&full);
+        let is_changed = self.adapters.iter().any(|own| own.lora.difference(&full).is_some());
+        match is_changed || self.beside(layer).next().is_some() {
+            true => Ok(Weight::Dense(self.get("weight", (rows, width))?)),
+            false => self.unpacked(width, rows, self.dtype),
+        }
     }
 
     /// What the numbers of a weight are multiplied by that is stored in eight bits each: the
@@ -374,10 +413,7 @@ impl Weights {
             return Ok(Tensor::zeros(1, dtype, &Device::Cpu)?.broadcast_as(shape)?);
         }
         let read = || read::tensor(&place, full, dtype, &self.device);
-        match &self.store {
-            Some(store) => store.get_or_read(full, dtype, read),
-            None => read(),
-        }
+        get_or_read(self.store.as_ref().map(|store| &store.tensors), full, dtype, read)
     }
 
     fn full(&self, name: &str) -> String {

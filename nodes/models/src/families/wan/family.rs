@@ -211,9 +211,11 @@ impl DenoiserSpec for WanDenoiser {
     }
 
     /// Keys and values of the texts, and of pictures, in every block; and within a block, for every
-    /// token in a call, eight rows of the model's width and two of the inner width. A step cache
-    /// keeps a row a token of what the blocks added, one more of what the first did, with and
-    /// without text, and two in a call.
+    /// token in a call, nine rows of the model's width in its attention (what comes in, modulated,
+    /// queries, keys, values, the last two packed, the result and what is added to it), or four and
+    /// one of the inner width in its feed-forward; and the rows of a product that are packed.
+    /// A step cache keeps a row a token of what the blocks added, one more of what the first did,
+    /// with and without text, and two in a call.
     fn memory(&self, size: &RunSize) -> u64 {
         let (config, wide) = (&self.config, |n: usize| n as u128);
         let rows: usize = self.inputs.conditioning.iter().filter_map(|input| input.rows).sum();
@@ -221,15 +223,17 @@ impl DenoiserSpec for WanDenoiser {
         let layers = wide(config.num_layers + beside);
         let contexts = 4 * wide(size.texts) * layers * wide(rows * config.dim());
         // A control and what it adds are two rows more.
-        let kept = if beside > 0 { 10 } else { 8 };
+        let kept = if beside > 0 { 2 } else { 0 };
         let (in_call, cached) = match size.step_cache {
             None => (0, 0),
             Some(StepCacheKind::TeaCache) => (2, 2),
             Some(StepCacheKind::FirstBlock) => (2, 4),
         };
-        let kept = kept + in_call;
-        let cached = wide(cached * size.tokens) * wide(config.dim());
-        let block = wide(size.tokens_at_once) * wide(kept * config.dim() + 2 * config.ffn_dim);
+        let (dim, inner) = (config.dim(), config.ffn_dim);
+        let cached = wide(cached * size.tokens) * wide(dim);
+        let row = (9 * dim).max(4 * dim + inner) + (kept + in_call) * dim;
+        let packed = size.tokens_at_once.min(kino_kernels::PACKED_ROWS);
+        let block = wide(size.tokens_at_once) * wide(row) + wide(packed) * wide(inner.max(dim));
         // Tables of angles, the latents, and what UniPC remembers of the steps before.
         let latents = wide(size.tokens) * wide(config.attention_head_dim + 8 * config.patch_dim());
         let bytes = wide(size.number) * (contexts + block + cached) + 4 * latents;

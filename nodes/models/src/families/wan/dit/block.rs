@@ -1,7 +1,7 @@
 //! One transformer block: self-attention, cross-attention to the text, feed-forward.
 
 use candle_core::{DType, Tensor};
-use kino_kernels as kernels;
+use kino_kernels::{self as kernels, LinearEpilogue};
 
 use super::condition::Modulation;
 use crate::error::{Error, Result};
@@ -99,41 +99,50 @@ impl Block {
     ) -> Result<Tensor> {
         let (shift, scale) = (modulation.part(0)?, modulation.part(1)?);
         let y = kernels::modulate(x, &shift, &scale, self.eps)?;
-        let x = kernels::gate_add(x, &self.attend(&y, clips, rotation)?, &modulation.part(2)?)?;
+        let gate = modulation.part(2)?;
+        let x = self.attend(&y, clips, rotation, LinearEpilogue::GateAdd { to: x, gate: &gate })?;
         let y = match &self.text_norm {
             Some((weight, bias)) => kernels::layer_norm(&x, Some(weight), Some(bias), self.eps)?,
             None => x.clone(),
         };
-        let x = (&x + self.attend_text(&y, clips)?)?;
+        let x = self.attend_text(&y, clips, LinearEpilogue::Add(&x))?;
         let (shift, scale) = (modulation.part(3)?, modulation.part(4)?);
         let y = kernels::modulate(&x, &shift, &scale, self.eps)?;
-        let y = self.narrow.forward(&kernels::gelu_tanh(&self.widen.forward(&y)?)?)?;
-        Ok(kernels::gate_add(&x, &y, &modulation.part(5)?)?)
+        let y = self.widen.finished(&y, LinearEpilogue::GeluTanh)?;
+        let gate = modulation.part(5)?;
+        self.narrow.finished(&y, LinearEpilogue::GateAdd { to: &x, gate: &gate })
     }
 
-    /// Self-attention within each clip.
+    /// Self-attention within each clip, and what `epilogue` makes of it.
     fn attend(
         &self,
         y: &Tensor,
         clips: &[Clip<'_>],
         (cos, sin): (&Tensor, &Tensor),
+        epilogue: LinearEpilogue<'_>,
     ) -> Result<Tensor> {
         let own = &self.own;
-        let query = own.split(&own.query_norm.forward(&own.query.forward(y)?)?)?;
-        let key = own.split(&own.key_norm.forward(&own.key.forward(y)?)?)?;
+        let turned = |x: Tensor, norm: &RmsNorm| -> Result<Tensor> {
+            Ok(kernels::rope_interleaved(&own.split(&norm.forward(&x)?)?, cos, sin)?)
+        };
+        let query = turned(own.query.forward(y)?, &own.query_norm)?;
+        let key = turned(own.key.forward(y)?, &own.key_norm)?;
         let value = own.split(&own.value.forward(y)?)?; // [tokens, heads, head_dim]
-        let query = kernels::rope_interleaved(&query, cos, sin)?;
-        let key = kernels::rope_interleaved(&key, cos, sin)?;
         let within = |clip: &Clip<'_>| {
             let own_rows = |t: &Tensor| t.narrow(0, clip.start, clip.tokens)?.transpose(0, 1);
             own.mix(&own_rows(&query)?, &own_rows(&key)?, &own_rows(&value)?)
         };
-        own.out.forward(&joined(clips.iter().map(within))?)
+        own.out.finished(&joined(clips.iter().map(within))?, epilogue)
     }
 
     /// Cross-attention of each clip to its text, and to pictures where there are any: each for
     /// itself, and their sum. Zero rows of the text are not masked.
-    fn attend_text(&self, y: &Tensor, clips: &[Clip<'_>]) -> Result<Tensor> {
+    fn attend_text(
+        &self,
+        y: &Tensor,
+        clips: &[Clip<'_>],
+        epilogue: LinearEpilogue<'_>,
+    ) -> Result<Tensor> {
         let text = &self.text;
         let query = text.split(&text.query_norm.forward(&text.query.forward(y)?)?)?;
         let to_text = |clip: &Clip<'_>| {
@@ -145,7 +154,7 @@ impl Block {
                 None => Ok(mixed),
             }
         };
-        text.out.forward(&joined(clips.iter().map(to_text))?)
+        text.out.finished(&joined(clips.iter().map(to_text))?, epilogue)
     }
 }
 

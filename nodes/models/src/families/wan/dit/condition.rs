@@ -1,7 +1,7 @@
 //! What steers the blocks: timesteps, and text before its keys and values.
 
 use candle_core::{DType, Device, Tensor};
-use kino_kernels as kernels;
+use kino_kernels::{self as kernels, LinearEpilogue};
 
 use crate::error::{Error, Result};
 use crate::families::wan::transformer::TransformerConfig;
@@ -63,7 +63,7 @@ impl Embedder {
 
     /// A text at the width of the blocks. Shapes: `[rows, text_dim]` to `[rows, dim]`.
     pub(super) fn text(&self, text: &Tensor) -> Result<Tensor> {
-        self.text_out.forward(&kernels::gelu_tanh(&self.text_in.forward(text)?)?)
+        self.text_out.forward(&self.text_in.finished(text, LinearEpilogue::GeluTanh)?)
     }
 }
 

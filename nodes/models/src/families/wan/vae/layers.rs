@@ -62,7 +62,10 @@ impl Pointwise {
     pub(super) fn read(weights: &Weights, [cin, cout]: [usize; 2], ones: usize) -> Result<Self> {
         let shape = [vec![cout, cin], vec![1; ones]].concat();
         let weight = weights.get("weight", shape)?.reshape((cout, cin))?;
-        Ok(Self(Linear::new(Weight::Dense(weight), Some(weights.get("bias", cout)?))))
+        Ok(Self(Linear::new(
+            Weight::Dense(weight).packed(weights.dtype())?,
+            Some(weights.get("bias", cout)?),
+        )))
     }
 
     /// `[…, cin]` → `[…, cout]`.

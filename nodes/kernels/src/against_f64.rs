@@ -1,0 +1,367 @@
+//! The fast paths against the same formulas in f64, over random shapes, in every tier that this
+//! processor has.
+
+use candle_core::{DType, Device, Tensor};
+use half::bf16;
+
+use crate::e4m3::E4M3;
+use crate::tier::tests::in_every_tier;
+use crate::{LinearEpilogue, PackedMatrix, Precision};
+
+/// Small reproducible random numbers (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    /// A generator whose seed is in `KINO_TEST_SEED`, or the one given; it is printed.
+    fn new(seed: u64) -> Self {
+        let named = std::env::var("KINO_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = named.unwrap_or(seed);
+        println!("KINO_TEST_SEED={seed}");
+        Self(seed)
+    }
+
+    fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A size from 1 to `most`: often a small one, or one beside a multiple of 32.
+    fn size(&mut self, most: usize) -> usize {
+        let size = match self.bits() % 4 {
+            0 => self.bits() as usize % 4,
+            1 => self.bits() as usize % (most / 32 + 1) * 32 + self.bits() as usize % 3,
+            _ => self.bits() as usize % most,
+        };
+        size.clamp(1, most)
+    }
+
+    fn tensor(&mut self, shape: &[usize], dtype: DType) -> Tensor {
+        let numbers: Vec<f32> = (0..shape.iter().product())
+            .map(|_| (self.bits() >> 40) as f32 / 8_388_608.0 - 1.0)
+            .collect();
+        let tensor = Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap();
+        tensor.to_dtype(dtype).unwrap()
+    }
+}
+
+fn f64s(tensor: &Tensor) -> Vec<f64> {
+    tensor.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// What a product in a precision sees of a tensor.
+fn seen(tensor: &Tensor, precision: Precision) -> Vec<f64> {
+    match precision {
+        Precision::F32 => f64s(tensor),
+        Precision::Bf16 => f64s(&tensor.to_dtype(DType::BF16).unwrap()),
+    }
+}
+
+/// Asserts that each number is near what is expected: within `limit` of its size, or of 1 where it
+/// is smaller; a result of bf16 may be rounded besides.
+#[track_caller]
+fn near(what: &str, found: &Tensor, expected: &[f64], limit: f64) {
+    let limit = limit + if found.dtype() == DType::BF16 { 1.0 / 256.0 } else { 0.0 };
+    let found = f64s(found);
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (place, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let gap = (found - expected).abs() / expected.abs().max(1.0);
+        assert!(gap <= limit, "{what}, number {place}: {found} for {expected}, off by {gap:.1e}");
+    }
+}
+
+const TYPES: [DType; 2] = [DType::F32, DType::BF16];
+const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
+
+fn gelu_tanh(x: f64) -> f64 {
+    0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh())
+}
+
+#[test]
+fn products() {
+    let mut random = Random::new(101);
+    let mut sizes = vec![[1, 1, 1], [12, 2, 32], [13, 513, 33], [1, 1030, 64], [1600, 3, 5]];
+    sizes.extend((0..12).map(|_| [random.size(80), random.size(700), random.size(300)]));
+    for [rows, inner, out] in sizes {
+        let dtype = TYPES[random.bits() as usize % 2];
+        let x = random.tensor(&[rows, inner], dtype);
+        let weight = random.tensor(&[out, inner], dtype);
+        let bytes: Vec<u8> = (0..out * inner).map(|_| random.bits() as u8 & 0xbf).collect();
+        let scaled: Vec<f64> =
+            bytes.iter().map(|byte| f64::from(E4M3[usize::from(*byte)]) * 0.37).collect();
+        let bytes = Tensor::from_vec(bytes, (out, inner), &Device::Cpu).unwrap();
+        let bias = random.tensor(&[out], dtype);
+        let beside = random.tensor(&[rows, out], dtype);
+        let gates = [random.tensor(&[out], DType::F32), random.tensor(&[rows, out], DType::F32)];
+        in_every_tier(|tier| {
+            for precision in PRECISIONS {
+                let what = format!("{tier:?} {precision:?} {dtype:?} {rows}×{inner}×{out}");
+                let packed = PackedMatrix::pack(&weight, precision).unwrap();
+                let narrow = PackedMatrix::pack_e4m3(&bytes, 0.37, precision).unwrap();
+                let x_seen = seen(&x, precision);
+                for (packed, weight) in [(&packed, &seen(&weight, precision)), (&narrow, &scaled)] {
+                    let sum = |row: usize, column: usize| -> f64 {
+                        let x = &x_seen[row * inner..][..inner];
+                        x.iter().zip(&weight[column * inner..]).map(|(x, w)| x * w).sum()
+                    };
+                    let sums: Vec<f64> = (0..rows * out).map(|i| sum(i / out, i % out)).collect();
+                    let largest = inner as f64 / 8.0; // of the sums' rounding errors
+                    let limit = 3e-6 * largest.max(1.0);
+                    let run = |bias: Option<&Tensor>, epilogue| {
+                        crate::linear_packed(&x, packed, bias, epilogue).unwrap()
+                    };
+                    near(&what, &run(None, LinearEpilogue::None), &sums, limit);
+                    let bias64 = f64s(&bias);
+                    let biased: Vec<f64> =
+                        sums.iter().enumerate().map(|(i, y)| y + bias64[i % out]).collect();
+                    near(&what, &run(Some(&bias), LinearEpilogue::None), &biased, limit);
+                    let expected: Vec<f64> = biased.iter().map(|y| gelu_tanh(*y)).collect();
+                    let found = run(Some(&bias), LinearEpilogue::GeluTanh);
+                    near(&what, &found, &expected, limit);
+                    let other = f64s(&beside);
+                    let expected: Vec<f64> =
+                        biased.iter().zip(&other).map(|(y, to)| y + to).collect();
+                    let found = run(Some(&bias), LinearEpilogue::Add(&beside));
+                    near(&what, &found, &expected, limit);
+                    let expected: Vec<f64> =
+                        biased.iter().zip(&other).map(|(y, by)| y * by).collect();
+                    let found = run(Some(&bias), LinearEpilogue::Times(&beside));
+                    near(&what, &found, &expected, limit);
+                    for gate in &gates {
+                        let gate64 = f64s(gate);
+                        let expected: Vec<f64> = (0..rows * out)
+                            .map(|i| other[i] + biased[i] * gate64[i % gate64.len()])
+                            .collect();
+                        let epilogue = LinearEpilogue::GateAdd { to: &beside, gate };
+                        near(&what, &run(Some(&bias), epilogue), &expected, limit);
+                    }
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn products_of_nothing_are_empty_or_zeros() {
+    let empty = Tensor::zeros((0, 7), DType::BF16, &Device::Cpu).unwrap();
+    let weight = Tensor::ones((5, 7), DType::BF16, &Device::Cpu).unwrap();
+    in_every_tier(|_| {
+        let packed = PackedMatrix::pack(&weight, Precision::Bf16).unwrap();
+        let y = crate::linear_packed(&empty, &packed, None, LinearEpilogue::None).unwrap();
+        assert_eq!((y.dims(), y.dtype()), (&[0, 5][..], DType::BF16));
+        assert_eq!(crate::linear(&empty, &weight, None).unwrap().dims(), [0, 5]);
+    });
+}
+
+#[test]
+fn packed_matrices_refuse_what_does_not_fit() {
+    let mut random = Random::new(102);
+    let x = random.tensor(&[3, 6], DType::F32);
+    let packed = PackedMatrix::pack(&random.tensor(&[4, 6], DType::F32), Precision::F32).unwrap();
+    assert_eq!((packed.dims(), packed.bytes()), ([4, 6], 32 * 6 * 4));
+    let run = |x: &Tensor, epilogue| crate::linear_packed(x, &packed, None, epilogue);
+    assert!(run(&random.tensor(&[3, 5], DType::F32), LinearEpilogue::None).is_err());
+    assert!(run(&x, LinearEpilogue::Add(&x)).is_err());
+    assert!(run(&x.to_dtype(DType::F64).unwrap(), LinearEpilogue::None).is_err());
+    assert!(PackedMatrix::pack(&x.to_dtype(DType::U8).unwrap(), Precision::F32).is_err());
+    assert!(PackedMatrix::pack_e4m3(&x, 1.0, Precision::F32).is_err());
+}
+
+#[test]
+fn attentions() {
+    let mut random = Random::new(103);
+    let mut sizes = vec![[1, 1, 1, 1], [3, 97, 513, 5], [2, 30, 1100, 32]];
+    sizes.extend(
+        (0..8).map(|_| [random.size(4), random.size(120), random.size(600), random.size(70)]),
+    );
+    for [heads, n, m, d] in sizes {
+        let dtype = TYPES[random.bits() as usize % 2];
+        // As [tokens, heads, width], turned: the layout of a transformer.
+        let mut turned =
+            |tokens: usize| random.tensor(&[tokens, heads, d], dtype).transpose(0, 1).unwrap();
+        let [q, k, v] = [turned(n), turned(m), turned(m)];
+        let bias = random.tensor(&[heads, n, m], DType::F32);
+        let scale = 1.5 / (d as f64).sqrt();
+        let [q64, k64, v64] = [&q, &k, &v].map(|t| f64s(&t.contiguous().unwrap()));
+        let bias64 = f64s(&bias);
+        let expected = |with_bias: bool| -> Vec<f64> {
+            let mut out = Vec::new();
+            for (head, query) in (0..heads).flat_map(|head| (0..n).map(move |n| (head, n))) {
+                let q = &q64[(head * n + query) * d..][..d];
+                let score = |key: usize| {
+                    let k = &k64[(head * m + key) * d..][..d];
+                    let product: f64 = q.iter().zip(k).map(|(q, k)| q * k).sum();
+                    let bias = bias64[(head * n + query) * m + key];
+                    product * scale + if with_bias { bias } else { 0.0 }
+                };
+                let scores: Vec<f64> = (0..m).map(score).collect();
+                let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let weights: Vec<f64> = scores.iter().map(|score| (score - top).exp()).collect();
+                let sum: f64 = weights.iter().sum();
+                out.extend((0..d).map(|channel| {
+                    let value = |key: usize| v64[(head * m + key) * d + channel];
+                    (0..m).map(|key| weights[key] * value(key)).sum::<f64>() / sum
+                }));
+            }
+            out
+        };
+        let (plain, biased) = (expected(false), expected(true));
+        // Weights are rounded to bf16 before they meet the values.
+        let limit = if dtype == DType::BF16 { 4e-3 } else { 5e-6 };
+        in_every_tier(|tier| {
+            let what = format!("{tier:?} {dtype:?} {heads} heads, {n} of {m} × {d}");
+            let found = crate::attention(&q, &k, &v, scale).unwrap();
+            assert_eq!(found.dtype(), dtype);
+            near(&what, &found.contiguous().unwrap(), &plain, limit);
+            let found = crate::attention_with_bias(&q, &k, &v, &bias, scale).unwrap();
+            near(&what, &found.contiguous().unwrap(), &biased, limit);
+        });
+    }
+}
+
+/// One row of a formula over rows.
+type RowFormula<'a> = &'a dyn Fn(usize, &[f64]) -> Vec<f64>;
+
+fn by_rows(x: &[f64], width: usize, formula: RowFormula<'_>) -> Vec<f64> {
+    x.chunks(width).enumerate().flat_map(|(row, x)| formula(row, x)).collect()
+}
+
+fn standardized(x: &[f64]) -> Vec<f64> {
+    let mean = x.iter().sum::<f64>() / x.len() as f64;
+    let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / x.len() as f64;
+    x.iter().map(|x| (x - mean) / (variance + 1e-6).sqrt()).collect()
+}
+
+#[test]
+fn functions_of_rows_and_numbers() {
+    let mut random = Random::new(104);
+    for _ in 0..12 {
+        let (rows, half) = (random.size(50), random.size(200));
+        let width = 2 * half;
+        for dtype in TYPES {
+            let x = random.tensor(&[rows, width], dtype).affine(3.0, 0.25).unwrap();
+            let y = random.tensor(&[rows, width], dtype);
+            let own_type = TYPES[random.bits() as usize % 2];
+            let own = random.tensor(&[width], own_type);
+            let angles = random.tensor(&[rows, half], DType::F32).affine(9.0, 0.0).unwrap();
+            let (cos, sin) = (angles.cos().unwrap(), angles.sin().unwrap());
+            let [x64, y64, own64, cos64, sin64] = [&x, &y, &own, &cos, &sin].map(f64s);
+            let each = |formula: &dyn Fn(f64, usize) -> f64| -> Vec<f64> {
+                x64.iter().enumerate().map(|(i, x)| formula(*x, i)).collect()
+            };
+            let layer_norm = by_rows(&x64, width, &|_, x| {
+                let y = standardized(x);
+                y.iter().zip(&own64).map(|(y, w)| y * w + w).collect()
+            });
+            let rms_norm = by_rows(&x64, width, &|_, x| {
+                let mean = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
+                x.iter().zip(&own64).map(|(x, w)| x / (mean + 1e-6).sqrt() * w).collect()
+            });
+            let modulate = by_rows(&x64, width, &|row, x| {
+                let scale = &y64[row * width..][..width];
+                let pairs = standardized(x).into_iter().zip(scale).zip(&own64);
+                pairs.map(|((x, scale), shift)| x * (1.0 + scale) + shift).collect()
+            });
+            let softmax = by_rows(&x64, width, &|_, x| {
+                let top = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let sum: f64 = x.iter().map(|x| (x - top).exp()).sum();
+                x.iter().map(|x| (x - top).exp() / sum).collect()
+            });
+            let rope = by_rows(&x64, width, &|row, x| {
+                let pairs = x.chunks(2).enumerate();
+                let turn = pairs.flat_map(|(i, pair)| {
+                    let (c, s) = (cos64[row * half + i], sin64[row * half + i]);
+                    [pair[0] * c - pair[1] * s, pair[0] * s + pair[1] * c]
+                });
+                turn.collect()
+            });
+            let gated = each(&|x, i| x + y64[i] * own64[i % width]);
+            let sum = each(&|x, i| x + y64[i]);
+            let product = each(&|x, i| x * y64[i]);
+            let gelu = each(&|x, _| 0.5 * x * (1.0 + libm::erf(x / 2f64.sqrt())));
+            let tanh = each(&|x, _| gelu_tanh(x));
+            let silu = each(&|x, _| x / (1.0 + (-x).exp()));
+            in_every_tier(|tier| {
+                let tokens = x.unsqueeze(1).unwrap();
+                let found = [
+                    (
+                        "layer_norm",
+                        crate::layer_norm(&x, Some(&own), Some(&own), 1e-6),
+                        &layer_norm,
+                    ),
+                    ("rms_norm", crate::rms_norm(&x, &own, 1e-6), &rms_norm),
+                    ("modulate", crate::modulate(&x, &own, &y, 1e-6), &modulate),
+                    ("softmax_last", crate::softmax_last(&x), &softmax),
+                    ("rope", crate::rope_interleaved(&tokens, &cos, &sin), &rope),
+                    ("gate_add", crate::gate_add(&x, &y, &own), &gated),
+                    ("add", crate::add(&x, &y), &sum),
+                    ("multiply", crate::multiply(&x, &y), &product),
+                    ("gelu", crate::gelu(&x), &gelu),
+                    ("gelu_tanh", crate::gelu_tanh(&x), &tanh),
+                    ("silu", crate::silu(&x), &silu),
+                ];
+                for (name, found, expected) in found {
+                    let found = found.unwrap();
+                    assert_eq!(found.dtype(), dtype, "{name}");
+                    near(&format!("{name} {tier:?} {rows}×{width}"), &found, expected, 2e-5);
+                }
+            });
+        }
+    }
+}
+
+/// What is rounded is rounded once: a row of bf16 gives the nearest bf16 of its result in f32.
+#[test]
+fn rows_of_bf16_are_rounded_once() {
+    let mut random = Random::new(105);
+    let x = random.tensor(&[9, 77], DType::BF16);
+    let wide = x.to_dtype(DType::F32).unwrap();
+    in_every_tier(|_| {
+        let found = crate::gelu_tanh(&x).unwrap();
+        let expected = crate::gelu_tanh(&wide).unwrap().to_dtype(DType::BF16).unwrap();
+        let bits = |t: &Tensor| -> Vec<bf16> { t.flatten_all().unwrap().to_vec1().unwrap() };
+        assert_eq!(bits(&found), bits(&expected));
+    });
+}
+
+/// Convolutions with many channels, which multiply by `gemm` or, where that has another tier, by
+/// the kernels of this crate.
+#[test]
+fn convolutions() {
+    let mut random = Random::new(106);
+    for _ in 0..6 {
+        let [t, h, w] = [1, 2, 3].map(|most| most + random.bits() as usize % 9);
+        let (cin, cout) = (random.size(40), 1 + random.bits() as usize % 150);
+        let kernel = [1, 1 + h.min(2), w.min(3)];
+        let weight = random.tensor(&[cout, cin, kernel[0], kernel[1], kernel[2]], DType::F32);
+        let (x, bias) = (
+            random.tensor(&[t, h + 1, w + 2, cin], DType::F32),
+            random.tensor(&[cout], DType::F32),
+        );
+        let (x64, weight64, bias64) = (f64s(&x), f64s(&weight), f64s(&bias));
+        let (high, wide) = (h + 2 - kernel[1], w + 3 - kernel[2]);
+        let sum = |frame: usize, y: usize, x: usize, channel: usize| {
+            let mut sum = bias64[channel];
+            for (dy, dx) in (0..kernel[1]).flat_map(|dy| (0..kernel[2]).map(move |dx| (dy, dx))) {
+                for c in 0..cin {
+                    let place = ((frame * (h + 1) + y + dy) * (w + 2) + x + dx) * cin + c;
+                    let of_weight = ((channel * cin + c) * kernel[1] + dy) * kernel[2] + dx;
+                    sum += x64[place] * weight64[of_weight];
+                }
+            }
+            sum
+        };
+        let places = (0..t * high * wide * cout).map(|i| {
+            let (pixel, channel) = (i / cout, i % cout);
+            sum(pixel / (high * wide), pixel / wide % high, pixel % wide, channel)
+        });
+        let expected: Vec<f64> = places.collect();
+        let packed = crate::ConvWeights::pack(&weight, Some(&bias), [1, 1, 1]).unwrap();
+        in_every_tier(|tier| {
+            let found = crate::conv(crate::ConvInput::new(&x), &packed, None).unwrap();
+            near(&format!("{tier:?} {t}×{h}×{w}, {cin} to {cout}"), &found, &expected, 2e-5);
+        });
+    }
+}
