@@ -118,20 +118,19 @@ impl Reader<'_> {
     fn edges(&mut self, ast: &Ast<'_>) -> Option<RawInput> {
         let mut edges: Vec<(Option<Arc<str>>, Ident)> = Vec::new();
         // Each item that is no edge is told.
-        let all: usize;
-        match &ast.kind {
+        let all = match &ast.kind {
             AstKind::Text(_) => return Some(RawInput::Edge(self.edge(ast)?)),
             AstKind::List(items) => {
                 for item in items {
                     edges.extend(self.edge(item).map(|edge| (None, edge)));
                 }
-                all = items.len();
+                items.len()
             }
             AstKind::Map(pairs) => {
                 for (name, item) in self.named(pairs)? {
                     edges.extend(self.edge(item).map(|edge| (Some(name), edge)));
                 }
-                all = pairs.len();
+                pairs.len()
             }
             other => {
                 let message =
@@ -140,7 +139,7 @@ impl Reader<'_> {
                     Some("values belong in `with`".to_owned());
                 return None;
             }
-        }
+        };
         (edges.len() == all).then(|| RawInput::Edges(edges, self.location(ast.span)))
     }
 

@@ -153,7 +153,7 @@ impl Job<'_> {
             tensor(out.finish()?, (n, heads, d))?.transpose(0, 1)
         } else {
             let mut out = Unfilled::<T>::new(heads, [n, d]);
-            out.fill(&rows, &[0..d], |head, tile| self.attend(head, tile));
+            out.fill(&rows, std::slice::from_ref(&(0..d)), |head, tile| self.attend(head, tile));
             tensor(out.finish()?, (heads, n, d))
         }
     }

@@ -55,7 +55,7 @@ impl<'a> Lines<'a> {
         width: usize,
         out: &mut [u32],
     ) {
-        debug_assert!(count <= width && depth.start % precision.in_word() == 0);
+        debug_assert!(count <= width && depth.start.is_multiple_of(precision.in_word()));
         if count < width {
             out.fill(0);
         }

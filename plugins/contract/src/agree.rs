@@ -123,7 +123,7 @@ mod tests {
         let mask = |count| Pictures { is_mask: true, ..pictures("mask", count, 16) };
         assert_eq!(check(Agree::Count, &[mask(1), a.clone()]), Ok(()));
         assert!(check(Agree::Count, &[a.clone(), mask(1), mask(3)]).is_err());
-        assert_eq!(check(Agree::Size, &[a.clone()]), Ok(()));
+        assert_eq!(check(Agree::Size, std::slice::from_ref(&a)), Ok(()));
         // Of a size that is known in part, that part is held against the others.
         let broad = |input: &str, width| Pictures { height: None, ..pictures(input, 5, width) };
         assert_eq!(check(Agree::Size, &[broad("b", 16), a.clone()]), Ok(()));

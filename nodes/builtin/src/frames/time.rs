@@ -174,9 +174,9 @@ fn trim(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
 
 /// What is known of clips, one after another.
 fn joined(parts: &[FramesFact]) -> Result<FramesFact, PlanError> {
-    let Some(first) = parts.first() else {
+    if parts.is_empty() {
         return Err(PlanError::at("parts", "there is nothing to put together"));
-    };
+    }
     let size = |part: &FramesFact| format!("{}×{}", shown(part.width), shown(part.height));
     for axis in [|part: &FramesFact| part.height, |part: &FramesFact| part.width] {
         let mut known = parts.iter().enumerate().filter(|(_, part)| axis(part).is_some());
@@ -207,7 +207,7 @@ fn joined(parts: &[FramesFact]) -> Result<FramesFact, PlanError> {
     let count = parts.iter().try_fold(0, |sum: usize, part| sum.checked_add(part.count?));
     let height = parts.iter().find_map(|part| part.height);
     let width = parts.iter().find_map(|part| part.width);
-    Ok(FramesFact { count, height, width, fps, ..first.clone() })
+    Ok(FramesFact { count, height, width, fps })
 }
 
 fn infer_concat(_: &Services, facts: &Facts) -> InferResult {

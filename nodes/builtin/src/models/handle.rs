@@ -44,15 +44,11 @@ impl OpenModel {
         }
         let mut vae_faults = [None, None];
         if let Some(Component { part, spec }) = &parts.vae {
-            let loads: [&dyn Fn(&Weights) -> kino_models::Result<()>; 2] =
-                [&|weights| spec.load_encoder(weights).map(drop), &|weights| {
-                    spec.load_decoder(weights).map(drop)
-                }];
-            for (fault, load) in vae_faults.iter_mut().zip(loads) {
-                let mut of_network = Found::default();
-                of_network.probe(&checkpoint, part, load);
-                *fault = of_network.faults.pop().map(|(_, message)| message);
-            }
+            let mut networks = [Found::default(), Found::default()];
+            let [encoder, decoder] = &mut networks;
+            encoder.probe(&checkpoint, part, |weights| spec.load_encoder(weights).map(drop));
+            decoder.probe(&checkpoint, part, |weights| spec.load_decoder(weights).map(drop));
+            vae_faults = networks.map(|mut of| of.faults.pop().map(|(_, message)| message));
         }
         let Found { faults, left_over } = found;
         OpenModel { checkpoint, parts, faults, vae_faults, left_over }
