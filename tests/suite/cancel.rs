@@ -28,8 +28,15 @@ fn write(folder: &Path, name: &str, text: &str) -> String {
 fn a_run_is_cancelled_while_a_large_file_is_hashed_for_its_plan() {
     let folder = tempfile::tempdir().unwrap();
     // Minutes to read, and no room on the disk.
-    let file = fs::File::create(folder.path().join("large.safetensors")).unwrap();
-    file.set_len(1 << 38).unwrap();
+    let header = format!(
+        r#"{{"x": {{"dtype": "U8", "shape": [{0}], "data_offsets": [0, {0}]}}}}"#,
+        1_u64 << 38
+    );
+    let head = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+    let path = folder.path().join("large.safetensors");
+    fs::write(&path, &head).unwrap();
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_len(head.len() as u64 + (1 << 38)).unwrap();
     let engine = kino_tests::engine(folder.path()).build().unwrap();
     let text = r#"Graph(version: 1, nodes: {"a": (op: "tensor.read", with: {"path": "large.safetensors"})},
         outputs: {"a": "a"})"#;

@@ -48,7 +48,14 @@ pub(crate) fn run(args: &args::Run, screen: &Screen, verbose: u8) -> Result<Exit
 /// Says what is probably not meant, and what has changed since a stored graph was recorded.
 fn warn(screen: &Screen, graph: &Graph, plans: &[(SweepPoint, Plan)]) {
     let Some((_, plan)) = plans.first() else { return };
-    let warnings = &plan.as_plan().warnings;
+    let mut warnings = plan.as_plan().warnings.clone();
+    // Of a sweep each is told once.
+    for (_, plan) in &plans[1..] {
+        let news = plan.as_plan().warnings.list.iter();
+        let news: Vec<_> = news.filter(|it| !warnings.list.contains(it)).cloned().collect();
+        warnings.list.extend(news);
+    }
+    let warnings = &warnings;
     diagnostics::warn(screen, warnings);
     if screen.json && !warnings.list.is_empty() {
         let _ = screen.print_json(&json!({ "event": "diagnostics", "diagnostics": warnings }));

@@ -337,7 +337,7 @@ fn a_real_becomes_a_whole_number_by_rounding() {
     place.write("g.ron", graph(r#"in: {"a": "inputs.seconds"}, with: {"b": 2}"#));
     let told = place.bad(2, &["check", "g.ron"]);
     assert!(told.contains("gives Real, but `rect.frames` takes Int"), "{told}");
-    assert!(told.contains("`math` rounds it"), "{told}");
+    assert!(told.contains("`math` node with `op` \"floor\""), "{told}");
 }
 
 /// A named list is written with edges or with values.

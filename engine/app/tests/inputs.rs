@@ -784,6 +784,10 @@ fn what_a_model_does_not_read_of_a_prompt_is_told() {
     assert!(said("🦊🦊").contains("does not know `🦊🦊`"));
     let word = said(&"x".repeat(5000));
     assert!(word.contains("x…`: it means nothing") && word.len() < 2000, "{word}");
+    // Of a sweep each run's, once.
+    let sweep = ["--sweep", "prompt=a red monkey", "--sweep", "prompt=a red koala"];
+    let ran = place.kino(&[["run", "text_to_image", "-s", "steps=1"].as_slice(), &sweep].concat());
+    assert!(ran.err.contains("`monkey`") && ran.err.contains("`koala`"), "{}", ran.err);
     // Also in a check, of what the graph itself says.
     let text = r#"Graph(version: 1, inputs: {"p": (type: "Text", default: "a giraffe")}, nodes: {
         "m": (op: "model.load", with: {"source": "embedded:shapes"}),

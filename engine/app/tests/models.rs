@@ -284,10 +284,12 @@ fn a_proxy_is_asked_for_the_hub() {
     let proxy = format!("http://{}", listener.local_addr().unwrap());
     let seen = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        let mut head = vec![0; 4096];
-        let length = stream.read(&mut head).unwrap();
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() > 0 {
+            head.push(byte[0]);
+        }
         stream.write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n").unwrap();
-        String::from_utf8_lossy(&head[..length]).into_owned()
+        String::from_utf8_lossy(&head).into_owned()
     });
     let mut command = rig.command(&["models", "pull", "hf:org/tiny"]);
     command.env("HTTPS_PROXY", proxy).env("HF_ENDPOINT", "https://hub.invalid");

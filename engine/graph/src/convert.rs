@@ -17,13 +17,8 @@ pub(crate) fn conversion(catalog: &dyn Catalog, from: &PortType, to: &PortType) 
     }
     if from.is_literal() {
         // A text that a node also takes, such as a name, is nothing that it turns into its result.
-        return match (from, to) {
-            (PortType::Path, PortType::Text) => Some("declare it as Text".to_owned()),
-            (PortType::Real, PortType::Int) => catalog.signature("math").map(|_| {
-                "the node `math` rounds it, with `op` `floor`, `ceil` or `round`".to_owned()
-            }),
-            _ => None,
-        };
+        let text_for_path = (from, to) == (&PortType::Path, &PortType::Text);
+        return text_for_path.then(|| "declare it as Text".to_owned());
     }
     let op = catalog.names().into_iter().find(turns)?;
     Some(format!("the node `{op}` turns {from} into {to}"))

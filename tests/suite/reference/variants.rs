@@ -1,10 +1,14 @@
 //! Checkpoints of other sizes than the published ones, made and run by diffusers
 //! (`tests/ref/variants.py`): what a config says is all that is known of them.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
+use kino_models::families::wan::VaeConfig;
+use kino_models::families::wan::vae::Vae;
+use kino_models::{Error, Weights};
 use kino_tests::{Rig, difference, reference, to_bytes};
 use serde_json::Value;
 
@@ -272,19 +276,45 @@ fn real_autoencoder(folder: &Path) {
         "latents_mean": mean, "latents_std": deviation,
     });
     write("vae/config.json", &config.to_string());
-    let (encoder, decoder) = (53_596_928_u64, 73_295_603_u64);
-    let (middle, end) = (4 * encoder, 4 * (encoder + decoder));
-    let header = serde_json::json!({
-        "encoder.all": {"dtype": "F32", "shape": [encoder], "data_offsets": [0, middle]},
-        "decoder.all": {"dtype": "F32", "shape": [decoder], "data_offsets": [middle, end]},
-    });
-    let header = header.to_string();
+    // The decoder says of each weight that is missing its name, then its shape.
+    let config: VaeConfig = serde_json::from_value(config).expect("a config");
+    let path = folder.join("vae/diffusion_pytorch_model.safetensors");
+    let mut shapes = BTreeMap::from([("encoder.all".to_owned(), vec![53_596_928])]);
+    loop {
+        sparse(&path, &shapes);
+        let weights = Weights::open(&path, DType::F32, &Device::Cpu).expect("weights");
+        let vae = Vae::load(&config, &weights.probing(&Default::default())).expect("a config");
+        let (name, shape) = match vae.decoder().map(drop) {
+            Ok(()) => break,
+            Err(Error::MissingWeight { name, .. }) => (name, vec![1]),
+            Err(Error::WeightShape { name, expected, .. }) => (name, expected),
+            Err(other) => panic!("{other}"),
+        };
+        shapes.insert(name, shape);
+    }
+    let decoder = shapes.iter().filter(|(name, _)| *name != "encoder.all");
+    let decoder: usize = decoder.map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    assert_eq!(decoder, 73_295_603);
+}
+
+/// A file of weights of these shapes that takes no room on the disk.
+fn sparse(path: &Path, shapes: &BTreeMap<String, Vec<usize>>) {
+    let mut end = 0;
+    let mut header = serde_json::Map::new();
+    for (name, shape) in shapes {
+        let begin = end;
+        end += 4 * shape.iter().product::<usize>();
+        let info = serde_json::json!({
+            "dtype": "F32", "shape": shape, "data_offsets": [begin, end],
+        });
+        header.insert(name.clone(), info);
+    }
+    let header = Value::Object(header).to_string();
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend(header.as_bytes());
-    let path = folder.join("vae/diffusion_pytorch_model.safetensors");
-    std::fs::write(&path, &bytes).expect("a file");
+    std::fs::write(path, &bytes).expect("a file");
     let file = std::fs::File::options().write(true).open(path).expect("the file");
-    file.set_len(bytes.len() as u64 + end).expect("a sparse file");
+    file.set_len((bytes.len() + end) as u64).expect("a sparse file");
 }
 
 /// 81 frames of 480×832 at real widths are decoded in 3 GiB, by what a plan foresees of the whole

@@ -27,26 +27,33 @@ pub(crate) fn run(args: &Add, screen: &Screen) -> Result<Exit, Failure> {
     let world = |error: std::io::Error| Failure::world(format!("{}: {error}", user.display()));
     let read =
         |path: &Path, error: std::io::Error| Failure::world(format!("{}: {error}", path.display()));
+    let given = &args.folder;
+    let is_file = given.is_file() && given.file_name().is_some_and(|name| name != MANIFEST_FILE);
+    // What is no plugin leaves nothing behind, and nobody who watches hears of it.
+    let (manifest, project) = match is_file {
+        true => (describe(given, args.accept.native, screen)?, None),
+        false => {
+            let folder = if given.is_file() { given.parent().unwrap_or(given) } else { given };
+            let project = Project::open(folder)?;
+            let found = FoundPlugin { lock: user.clone(), ..project.found() };
+            open(&found, &kino_host::pin(&found, &args.accept.options(false))?, screen)?;
+            (project.manifest.clone(), Some(project))
+        }
+    };
     fs::create_dir_all(&user).map_err(world)?;
     let fresh = tempfile::Builder::new().prefix(".new-").tempdir_in(&user).map_err(world)?;
-    let (given, to) = (&args.folder, fresh.path());
-    let manifest = if given.is_file() && given.file_name().is_some_and(|name| name != MANIFEST_FILE)
-    {
-        let manifest = describe(given, args.accept.native, screen)?;
-        let artifact = manifest.artifact(to, manifest.preferred()).unwrap_or_default();
-        copy_artifact(given, &artifact).map_err(|error| read(given, error))?;
-        manifest.write(to)?;
-        manifest
-    } else {
-        let folder = if given.is_file() { given.parent().unwrap_or(given) } else { given };
-        let project = Project::open(folder)?;
-        copy(&project, to).map_err(|error| read(given, error))?;
-        project.manifest
-    };
+    let to = fresh.path();
+    match &project {
+        Some(project) => copy(project, to).map_err(|error| read(given, error))?,
+        None => {
+            let artifact = manifest.artifact(to, manifest.preferred()).unwrap_or_default();
+            copy_artifact(given, &artifact).map_err(|error| read(given, error))?;
+            manifest.write(to)?;
+        }
+    }
     let target = user.join(&manifest.id);
     let mut found = FoundPlugin { folder: to.to_owned(), manifest, lock: user.clone() };
     let entry = kino_host::pin(&found, &args.accept.options(false))?;
-    open(&found, &entry, screen)?;
     let id = found.manifest.id.clone();
     let insert = |lock: &mut LockFile| drop(lock.plugins.insert(id, entry.clone()));
     let pin = || Ok(LockFile::change(&user, insert)?);
