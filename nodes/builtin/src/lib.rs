@@ -10,6 +10,7 @@ mod audio;
 mod error;
 mod files;
 mod frames;
+mod generate;
 mod given;
 mod image;
 mod infer;
@@ -56,6 +57,7 @@ pub static NODES: &[&NodeDef] = &[
     &text::ENCODE,
     &text::JOIN,
     &text::PICK,
+    &generate::GENERATE,
     &picture::ENCODE,
     &latent::NOISE,
     &latent::BLEND,

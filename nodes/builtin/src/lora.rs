@@ -95,7 +95,7 @@ fn open(
     path: &str,
     planned: Option<&str>,
 ) -> Result<Arc<OpenNetwork<LoraSpec>>, PlanError> {
-    let source = network_file(services, ("path", path), &KINDS, "a LoRA is")?;
+    let source = network_file(services, ("path", path), &KINDS, "a LoRA is a safetensors file")?;
     let models = services.get::<Models>().map_err(|error| PlanError::new(error.to_string()))?;
     models.open_lora(&source, planned).map_err(network_error("path"))?.allowed(services, "path")
 }

@@ -277,7 +277,7 @@ pub(crate) struct RequestLocation {
 }
 
 /// What ComfyUI calls the folders in which the files lie that nodes read.
-pub const MODEL_KINDS: [&str; 8] = [
+pub const MODEL_KINDS: [&str; 9] = [
     "diffusion_models",
     "unet",
     "vae",
@@ -286,6 +286,7 @@ pub const MODEL_KINDS: [&str; 8] = [
     "clip_vision",
     "loras",
     "upscale_models",
+    "LLM",
 ];
 
 /// The folders of ComfyUI in which files of a part lie, inside a folder of models.

@@ -10,6 +10,7 @@ mod folder;
 mod format;
 mod gguf;
 mod header;
+mod metadata;
 mod opened;
 mod part;
 mod safetensors;
@@ -19,6 +20,7 @@ pub use check::{LARGEST_SIZE, invalid, require_positive, require_sizes, unsuppor
 pub use file::DataFile;
 pub use folder::{EmbeddedFiles, ModelFiles, ModelFolder};
 pub use header::StoredType;
+pub use metadata::FileMetadata;
 pub use opened::Checkpoint;
 pub(crate) use part::TensorEntry;
 pub use part::{Identity, PartFiles};

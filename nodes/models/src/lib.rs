@@ -10,6 +10,7 @@
 //! - [`image`]: encoders of pictures that families share.
 //! - [`upscale`]: networks that enlarge frames.
 //! - [`interpolate`]: networks that make frames between frames.
+//! - [`language`]: models that answer in text.
 //! - [`sampling`]: the noise levels of a run, the steps down them, and what steers them.
 //!
 //! Long computations take a `check_cancel` that runs after every block and may return
@@ -23,6 +24,7 @@ pub mod error;
 pub mod families;
 pub mod image;
 pub mod interpolate;
+pub mod language;
 mod mirror;
 pub mod model;
 mod names;

@@ -74,7 +74,7 @@ fn open(
         LANCZOS => return Ok(None),
         EMBEDDED => NetworkSource::Embedded { name: EMBEDDED, bytes: kino_shapes::VIDEO_X4 },
         path => {
-            let what = "a model is `lanczos`, `video-x4`, or";
+            let what = "a model is `lanczos`, `video-x4`, or a safetensors file";
             network_file(services, ("model", path), &KINDS, what)?
         }
     };

@@ -7,6 +7,7 @@ use candle_core::DType;
 use super::file::{self, DataFile};
 use super::format;
 use super::header::{Header, StoredTensor, StoredType};
+use super::metadata::FileMetadata;
 use crate::error::{Error, Result};
 
 /// Files up to this length are hashed whole.
@@ -132,6 +133,16 @@ impl PartFiles {
     pub(crate) fn metadata(&self, key: &str) -> Option<&str> {
         let mut headers = self.files.iter().map(|file| &file.header.metadata);
         headers.find_map(|said| said.get(key)).map(String::as_str)
+    }
+
+    /// What the first file, a GGUF, says beside its tensors under the keys that are asked for; none
+    /// where it is of another format.
+    ///
+    /// # Errors
+    /// When the header cannot be read any more, or has a list that is too long.
+    pub fn gguf_metadata(&self, keep: &dyn Fn(&str) -> bool) -> Result<Option<FileMetadata>> {
+        let Some(WeightFile { file, .. }) = self.files.first() else { return Ok(None) };
+        FileMetadata::read(file, keep)
     }
 
     /// The shape of a tensor, if it is there.
