@@ -7,6 +7,7 @@
 
 mod eval;
 mod lex;
+mod meter;
 mod methods;
 mod parse;
 mod value;

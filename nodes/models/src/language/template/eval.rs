@@ -4,18 +4,13 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use super::meter::{Evaluated, Given, Meter, real};
 use super::methods;
 use super::parse::{Args, Expr, Macro, Node};
 use super::value::Value;
 
-/// Statements and expressions that are evaluated at most.
-const MOST_STEPS: usize = 2_000_000;
-/// Bytes of texts and lists that are made at most, all together.
-const MOST_BYTES: usize = 32 << 20;
 /// Statements and expressions in each other at most, macros included.
 const DEEPEST: usize = 200;
-
-pub(super) type Evaluated<T> = Result<T, String>;
 
 /// A template on its way.
 pub(super) struct Renderer<'t> {
@@ -23,8 +18,7 @@ pub(super) struct Renderer<'t> {
     scopes: Vec<HashMap<&'t str, Value>>,
     macros: Vec<&'t Macro<'t>>,
     out: String,
-    steps: usize,
-    bytes: usize,
+    meter: Meter,
     depth: usize,
 }
 
@@ -34,29 +28,6 @@ enum Flow {
     On,
     Break,
     Continue,
-}
-
-/// What a filter or method was given.
-pub(super) struct Given {
-    pub(super) by_place: Vec<Value>,
-    pub(super) by_name: Vec<(String, Value)>,
-}
-
-impl Given {
-    /// An argument by its place or name.
-    pub(super) fn get(&self, place: usize, name: &str) -> Option<&Value> {
-        let named = || self.by_name.iter().find(|(own, _)| own == name).map(|(_, value)| value);
-        self.by_place.get(place).or_else(named)
-    }
-
-    /// An argument that is a text.
-    pub(super) fn text(&self, place: usize, name: &str) -> Evaluated<Option<&str>> {
-        match self.get(place, name) {
-            None | Some(Value::None) => Ok(None),
-            Some(Value::Text(text)) => Ok(Some(text)),
-            Some(other) => Err(format!("expected a text, found {}", other.kind())),
-        }
-    }
 }
 
 impl<'t> Renderer<'t> {
@@ -69,56 +40,25 @@ impl<'t> Renderer<'t> {
             scopes: vec![names],
             macros: Vec::new(),
             out: String::new(),
-            steps: 0,
-            bytes: 0,
+            meter: Meter::default(),
             depth: 0,
         };
         own.nodes(nodes)?;
         Ok(own.out)
     }
 
-    /// Counts bytes that are about to be made.
-    pub(super) fn charge(&mut self, bytes: usize) -> Evaluated<()> {
-        self.bytes = self.bytes.saturating_add(bytes);
-        self.step()?;
-        match self.bytes > MOST_BYTES {
-            true => Err(format!("it makes more than {MOST_BYTES} bytes of text")),
-            false => Ok(()),
-        }
-    }
-
-    fn step(&mut self) -> Evaluated<()> {
-        self.steps += 1;
-        match self.steps > MOST_STEPS {
-            true => Err(format!("it takes more than {MOST_STEPS} steps")),
-            false => Ok(()),
-        }
-    }
-
     fn deeper(&mut self) -> Evaluated<()> {
         self.depth += 1;
         match self.depth > DEEPEST {
             true => Err(format!("it goes more than {DEEPEST} deep")),
-            false => self.step(),
+            false => self.meter.step(),
         }
-    }
-
-    /// A text as a value.
-    pub(super) fn text(&mut self, text: &str) -> Evaluated<Value> {
-        self.charge(text.len())?;
-        Ok(Value::text(text))
-    }
-
-    /// A list as a value.
-    pub(super) fn list(&mut self, items: Vec<Value>) -> Evaluated<Value> {
-        self.charge(items.len() * size_of::<Value>())?;
-        Value::list(items)
     }
 
     fn nodes(&mut self, nodes: &'t [Node<'t>]) -> Evaluated<Flow> {
         self.deeper()?;
         for node in nodes {
-            self.step()?;
+            self.meter.step()?;
             let flow = self.node(node)?;
             if flow != Flow::On {
                 self.depth -= 1;
@@ -132,13 +72,13 @@ impl<'t> Renderer<'t> {
     fn node(&mut self, node: &'t Node<'t>) -> Evaluated<Flow> {
         match node {
             Node::Text(text) => {
-                self.charge(text.len())?;
+                self.meter.charge(text.len())?;
                 self.out.push_str(text);
             }
             Node::Output(expr) => {
                 let value = self.expr(expr)?;
-                let text = self.shown(&value)?;
-                self.charge(text.len())?;
+                let text = self.meter.shown(&value)?;
+                self.meter.charge(text.len())?;
                 self.out.push_str(&text);
             }
             Node::If(branches) => {
@@ -165,7 +105,7 @@ impl<'t> Renderer<'t> {
             }
             Node::Macro(of) => {
                 let number = self.macros.len();
-                self.charge(size_of::<usize>())?;
+                self.meter.charge(size_of::<usize>())?;
                 self.macros.push(of);
                 self.set(of.name, None, Value::Macro(number))?;
             }
@@ -200,7 +140,7 @@ impl<'t> Renderer<'t> {
         match entries.iter_mut().find(|(own, _)| **own == *attribute) {
             Some(entry) => entry.1 = value,
             None => {
-                self.charge(attribute.len() + size_of::<Value>())?;
+                self.meter.charge(attribute.len() + size_of::<Value>())?;
                 entries.push((attribute.into(), value));
             }
         }
@@ -225,7 +165,7 @@ impl<'t> Renderer<'t> {
         (body, otherwise): (&'t [Node<'t>], &'t [Node<'t>]),
     ) -> Evaluated<Flow> {
         let items = self.expr(items)?;
-        let mut items = self.items(&items)?;
+        let mut items = self.meter.items(&items)?;
         if let Some(only) = only {
             let mut kept = Vec::new();
             for item in items {
@@ -256,7 +196,7 @@ impl<'t> Renderer<'t> {
                 ("previtem", at.checked_sub(1).map_or(Value::Undefined, |at| items[at].clone())),
                 ("nextitem", items.get(at + 1).cloned().unwrap_or(Value::Undefined)),
             ];
-            self.charge(size_of_val(&entries))?;
+            self.meter.charge(size_of_val(&entries))?;
             let entries = entries.map(|(name, value)| (Rc::from(name), value));
             let about = Value::map(entries.into())?;
             self.scopes.push(HashMap::from([("loop", about)]));
@@ -275,31 +215,11 @@ impl<'t> Renderer<'t> {
         if let [target] = targets {
             return self.set(target, None, item.clone());
         }
-        let items = self.items(item)?;
+        let items = self.meter.items(item)?;
         if items.len() != targets.len() {
             return Err(format!("{} names for {} values", targets.len(), items.len()));
         }
         targets.iter().zip(items).try_for_each(|(target, item)| self.set(target, None, item))
-    }
-
-    /// What a loop goes through: items, names of a map, characters.
-    pub(super) fn items(&mut self, value: &Value) -> Evaluated<Vec<Value>> {
-        match value {
-            Value::List(items, _) => {
-                self.charge(items.len() * size_of::<Value>())?;
-                Ok(items.to_vec())
-            }
-            Value::Map(entries, _) => {
-                self.charge(entries.len() * size_of::<Value>())?;
-                Ok(entries.iter().map(|(name, _)| Value::Text(Rc::clone(name))).collect())
-            }
-            Value::Text(text) => {
-                self.charge(text.len().saturating_mul(64))?;
-                Ok(text.chars().map(|char| Value::text(char.encode_utf8(&mut [0; 4]))).collect())
-            }
-            Value::Undefined => Ok(Vec::new()),
-            other => Err(format!("a loop goes through {}", other.kind())),
-        }
     }
 
     fn given(&mut self, args: &'t Args<'t>) -> Evaluated<Given> {
@@ -320,20 +240,20 @@ impl<'t> Renderer<'t> {
 
     fn value_of(&mut self, expr: &'t Expr<'t>) -> Evaluated<Value> {
         Ok(match expr {
-            Expr::Text(text) => return self.text(text),
+            Expr::Text(text) => return self.meter.text(text),
             Expr::Int(number) => Value::Int(*number),
             Expr::Real(number) => Value::Real(*number),
             Expr::Var(name) => self.lookup(name),
             Expr::List(items) => {
                 let items = items.iter().map(|item| self.expr(item)).collect::<Result<_, _>>()?;
-                return self.list(items);
+                return self.meter.list(items);
             }
             Expr::Map(entries) => {
                 let mut own = Vec::new();
                 for (name, value) in entries {
                     let name = self.expr(name)?;
-                    let name = self.shown(&name)?;
-                    self.charge(name.len() + size_of::<Value>())?;
+                    let name = self.meter.shown(&name)?;
+                    self.meter.charge(name.len() + size_of::<Value>())?;
                     own.push((Rc::from(name.as_str()), self.expr(value)?));
                 }
                 return Value::map(own);
@@ -359,11 +279,11 @@ impl<'t> Renderer<'t> {
             Expr::Call(of, args) => return self.call(of, args),
             Expr::Filter(of, name, args) => {
                 let (of, given) = (self.expr(of)?, self.given(args)?);
-                return methods::filter(self, name, &of, &given);
+                return methods::filter(&mut self.meter, name, &of, &given);
             }
             Expr::Test(of, name, args) => {
                 let (of, given) = (self.expr(of)?, self.given(args)?);
-                Value::Bool(methods::test(self, name, &of, &given)?)
+                Value::Bool(methods::test(&mut self.meter, name, &of, &given)?)
             }
             Expr::Not(of) => Value::Bool(!self.expr(of)?.is_true()),
             Expr::Negative(of) => match self.expr(of)? {
@@ -403,14 +323,14 @@ impl<'t> Renderer<'t> {
                 placed(items.len(), *at).map_or(Value::Undefined, |at| items[at].clone())
             }
             (Value::Text(text), Value::Int(at)) => {
-                self.charge(text.len())?;
+                self.meter.charge(text.len())?;
                 let length = text.chars().count();
                 let char = placed(length, *at).and_then(|at| text.chars().nth(at));
                 char.map_or(Value::Undefined, |char| Value::text(char.encode_utf8(&mut [0; 4])))
             }
             (_, Value::Text(name)) => of.get(name),
             (Value::Map(..), other) => {
-                let name = self.shown(other)?;
+                let name = self.meter.shown(other)?;
                 of.get(&name)
             }
             _ => Value::Undefined,
@@ -424,7 +344,7 @@ impl<'t> Renderer<'t> {
         if step_by == 0 {
             return Err("a slice has the step 0".to_owned());
         }
-        let items = self.items(of)?;
+        let items = self.meter.items(of)?;
         let length = items.len() as i64;
         let placed = |at: i64| if at < 0 { at.saturating_add(length) } else { at };
         let taken: Vec<Value> = if step > 0 {
@@ -453,9 +373,9 @@ impl<'t> Renderer<'t> {
                         _ => None,
                     })
                     .collect();
-                self.text(&chars)
+                self.meter.text(&chars)
             }
-            _ => self.list(taken),
+            _ => self.meter.list(taken),
         }
     }
 
@@ -463,13 +383,13 @@ impl<'t> Renderer<'t> {
         if let Expr::Attr(object, method) = of {
             let object = self.expr(object)?;
             let given = self.given(args)?;
-            return methods::call(self, &object, method, &given);
+            return methods::call(&mut self.meter, &object, method, &given);
         }
         let Expr::Var(name) = of else { return Err("what is called has no name".to_owned()) };
         let given = self.given(args)?;
         match self.lookup(name) {
             Value::Macro(number) => self.expand(number, given),
-            Value::Undefined => methods::function(self, name, given),
+            Value::Undefined => methods::function(&mut self.meter, name, given),
             other => Err(format!("`{name}` is {}, which is not called", other.kind())),
         }
     }
@@ -497,26 +417,26 @@ impl<'t> Renderer<'t> {
     fn binary(&mut self, op: &str, left: &Value, right: &Value) -> Evaluated<Value> {
         let numbers = |left: &Value, right: &Value| Some((real(left)?, real(right)?));
         Ok(match (op, left, right) {
-            ("==", ..) => Value::Bool(self.equal(left, right)?),
-            ("!=", ..) => Value::Bool(!self.equal(left, right)?),
-            ("in", ..) => Value::Bool(self.contains(right, left)?),
-            ("not in", ..) => Value::Bool(!self.contains(right, left)?),
+            ("==", ..) => Value::Bool(self.meter.equal(left, right)?),
+            ("!=", ..) => Value::Bool(!self.meter.equal(left, right)?),
+            ("in", ..) => Value::Bool(self.meter.contains(right, left)?),
+            ("not in", ..) => Value::Bool(!self.meter.contains(right, left)?),
             ("~", ..) => {
-                let (left, right) = (self.shown(left)?, self.shown(right)?);
-                self.charge(left.len() + right.len())?;
+                let (left, right) = (self.meter.shown(left)?, self.meter.shown(right)?);
+                self.meter.charge(left.len() + right.len())?;
                 Value::Text((left + &right).into())
             }
             ("+", Value::Text(left), Value::Text(right)) => {
-                self.charge(left.len() + right.len())?;
+                self.meter.charge(left.len() + right.len())?;
                 Value::Text([&**left, &**right].concat().into())
             }
             ("+", Value::List(left, _), Value::List(right, _)) => {
                 let items = left.iter().chain(right.iter()).cloned().collect();
-                return self.list(items);
+                return self.meter.list(items);
             }
             ("*", Value::Text(text), Value::Int(count)) => {
                 let count = usize::try_from(*count).unwrap_or(0);
-                self.charge(text.len().saturating_mul(count))?;
+                self.meter.charge(text.len().saturating_mul(count))?;
                 Value::Text(text.repeat(count).into())
             }
             ("<" | "<=" | ">" | ">=", ..) => {
@@ -562,159 +482,5 @@ impl<'t> Renderer<'t> {
                 }
             },
         })
-    }
-
-    /// Whether two values are the same.
-    pub(super) fn equal(&mut self, left: &Value, right: &Value) -> Evaluated<bool> {
-        self.step()?;
-        Ok(match (left, right) {
-            (Value::Text(left), Value::Text(right)) => {
-                // Comparing costs time, not memory.
-                self.steps = self.steps.saturating_add(left.len() / 64);
-                left == right
-            }
-            (Value::None, Value::None) | (Value::Undefined, Value::Undefined) => true,
-            (Value::List(left, _), Value::List(right, _)) => {
-                if left.len() != right.len() {
-                    return Ok(false);
-                }
-                for (left, right) in left.iter().zip(right.iter()) {
-                    if !self.equal(left, right)? {
-                        return Ok(false);
-                    }
-                }
-                true
-            }
-            (Value::Map(left, _), Value::Map(own, _)) => {
-                if left.len() != own.len() {
-                    return Ok(false);
-                }
-                for (name, value) in left.iter() {
-                    if !self.equal(value, &right.get(name))? {
-                        return Ok(false);
-                    }
-                }
-                true
-            }
-            _ => real(left).is_some() && real(left) == real(right),
-        })
-    }
-
-    /// Whether something lies in a value.
-    pub(super) fn contains(&mut self, all: &Value, one: &Value) -> Evaluated<bool> {
-        match (all, one) {
-            (Value::Text(text), Value::Text(part)) => {
-                self.steps = self.steps.saturating_add(text.len() / 64);
-                Ok(text.contains(&**part))
-            }
-            (Value::List(items, _), _) => {
-                for item in items.iter() {
-                    if self.equal(item, one)? {
-                        return Ok(true);
-                    }
-                }
-                Ok(false)
-            }
-            (Value::Map(entries, _), Value::Text(name)) => {
-                Ok(entries.iter().any(|(own, _)| own == name))
-            }
-            (Value::Undefined, _) => Ok(false),
-            (all, one) => Err(format!("`in` between {} and {}", one.kind(), all.kind())),
-        }
-    }
-
-    /// A value as the template writes it.
-    pub(super) fn shown(&mut self, value: &Value) -> Evaluated<String> {
-        match value {
-            Value::Text(text) => {
-                self.charge(text.len())?;
-                Ok(text.to_string())
-            }
-            Value::Undefined | Value::Macro(_) | Value::Namespace(_) => Ok(String::new()),
-            _ => {
-                let mut text = String::new();
-                self.write(value, Notation::Python, &mut text)?;
-                Ok(text)
-            }
-        }
-    }
-
-    /// Writes a value in a notation, behind what stands there.
-    pub(super) fn write(
-        &mut self,
-        value: &Value,
-        notation: Notation,
-        text: &mut String,
-    ) -> Evaluated<()> {
-        let is_json = notation == Notation::Json;
-        let before = text.len();
-        match value {
-            Value::Bool(bool) => {
-                text.push_str(match (bool, is_json) {
-                    (true, true) => "true",
-                    (false, true) => "false",
-                    (true, false) => "True",
-                    (false, false) => "False",
-                });
-            }
-            Value::Int(number) => *text += &number.to_string(),
-            Value::Real(number) => *text += &format!("{number:?}"),
-            Value::Text(own) if is_json => {
-                let quoted = serde_json::to_string(&**own).map_err(|error| error.to_string())?;
-                *text += &quoted;
-            }
-            Value::Text(own) => {
-                let quote = if own.contains('\'') && !own.contains('"') { '"' } else { '\'' };
-                text.push(quote);
-                for char in own.chars() {
-                    match char {
-                        '\n' => text.push_str("\\n"),
-                        '\t' => text.push_str("\\t"),
-                        '\r' => text.push_str("\\r"),
-                        '\\' => text.push_str("\\\\"),
-                        char if char == quote => text.extend(['\\', char]),
-                        char => text.push(char),
-                    }
-                }
-                text.push(quote);
-            }
-            Value::List(items, _) => {
-                text.push('[');
-                for (at, item) in items.iter().enumerate() {
-                    text.push_str(if at > 0 { ", " } else { "" });
-                    self.write(item, notation, text)?;
-                }
-                text.push(']');
-            }
-            Value::Map(entries, _) => {
-                text.push('{');
-                for (at, (name, value)) in entries.iter().enumerate() {
-                    text.push_str(if at > 0 { ", " } else { "" });
-                    self.write(&Value::Text(Rc::clone(name)), notation, text)?;
-                    text.push_str(": ");
-                    self.write(value, notation, text)?;
-                }
-                text.push('}');
-            }
-            _ => text.push_str(if is_json { "null" } else { "None" }),
-        }
-        self.charge(text.len() - before)
-    }
-}
-
-/// How values are written.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Notation {
-    Python,
-    Json,
-}
-
-/// A number, if it is one.
-fn real(value: &Value) -> Option<f64> {
-    match value {
-        Value::Int(number) => Some(*number as f64),
-        Value::Real(number) => Some(*number),
-        Value::Bool(bool) => Some(f64::from(u8::from(*bool))),
-        _ => None,
     }
 }

@@ -3,14 +3,14 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::eval::{Evaluated, Given, Notation, Renderer};
+use super::meter::{Evaluated, Given, Meter, Notation};
 use super::value::Value;
 
 /// Numbers of a `range` at most.
 const MOST_NUMBERS: i64 = 100_000;
 
 /// A function by its name.
-pub(super) fn function(cx: &mut Renderer<'_>, name: &str, given: Given) -> Evaluated<Value> {
+pub(super) fn function(cx: &mut Meter, name: &str, given: Given) -> Evaluated<Value> {
     let entries = |given: Given| -> Vec<(Rc<str>, Value)> {
         given.by_name.into_iter().map(|(name, value)| (Rc::from(name), value)).collect()
     };
@@ -53,7 +53,7 @@ pub(super) fn function(cx: &mut Renderer<'_>, name: &str, given: Given) -> Evalu
 
 /// A method of a value.
 pub(super) fn call(
-    cx: &mut Renderer<'_>,
+    cx: &mut Meter,
     of: &Value,
     method: &str,
     given: &Given,
@@ -137,7 +137,7 @@ pub(super) fn call(
 
 /// A filter by its name.
 pub(super) fn filter(
-    cx: &mut Renderer<'_>,
+    cx: &mut Meter,
     name: &str,
     of: &Value,
     given: &Given,
@@ -248,7 +248,7 @@ pub(super) fn filter(
 
 /// A test by its name.
 pub(super) fn test(
-    cx: &mut Renderer<'_>,
+    cx: &mut Meter,
     name: &str,
     of: &Value,
     given: &Given,
@@ -277,7 +277,7 @@ pub(super) fn test(
 }
 
 /// Pairs of names and values.
-fn pairs(cx: &mut Renderer<'_>, of: &Value) -> Evaluated<Value> {
+fn pairs(cx: &mut Meter, of: &Value) -> Evaluated<Value> {
     let Value::Map(entries, _) = of else {
         return Err(format!("the items of {}", of.kind()));
     };
@@ -289,7 +289,7 @@ fn pairs(cx: &mut Renderer<'_>, of: &Value) -> Evaluated<Value> {
 }
 
 fn replaced(
-    cx: &mut Renderer<'_>,
+    cx: &mut Meter,
     text: &str,
     old: Option<&str>,
     new: Option<&str>,
@@ -302,7 +302,7 @@ fn replaced(
     cx.text(&text.replace(old, new))
 }
 
-fn joined(cx: &mut Renderer<'_>, parts: &Value, separator: &str) -> Evaluated<Value> {
+fn joined(cx: &mut Meter, parts: &Value, separator: &str) -> Evaluated<Value> {
     let mut text = String::new();
     for (at, part) in cx.items(parts)?.iter().enumerate() {
         let part = cx.shown(part)?;
