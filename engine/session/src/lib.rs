@@ -38,6 +38,7 @@
 mod cancel;
 mod core;
 mod device;
+mod endpoint;
 mod engine;
 mod error;
 mod events;

@@ -1,15 +1,16 @@
 //! `text.generate`: what a language model writes.
 
+mod answer;
+mod endpoint;
 mod instructions;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use kino_models::language::{GenerateRequest, LanguageSpec, Sampling};
-use kino_node::{Cx, Error, Inputs, NodeDef, Outputs, Result, Services, Value};
+use kino_node::{Cx, Inputs, NodeDef, Outputs, Result, Services, Value};
 use kino_port::{
-    Facts, MAX_TEXT, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, int, ports, real,
-    text,
+    Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, int, ports, real, text,
 };
 
 use crate::error::{IntoNode, check_cancel};
@@ -18,7 +19,9 @@ use crate::infer::{InferCx, InferResult, refuse};
 use crate::models::{Models, OpenNetwork, network_error, network_file};
 use crate::philox::philox;
 
-use instructions::{FAMILIES, instruction};
+use answer::checked;
+pub use endpoint::{AskText, TextEndpoint, TextRequest};
+use instructions::{FAMILIES, told};
 
 /// Has a language model write a text.
 pub(crate) static GENERATE: NodeDef = NodeDef {
@@ -27,9 +30,10 @@ pub(crate) static GENERATE: NodeDef = NodeDef {
         version: Cow::Borrowed("1"),
         about: Cow::Borrowed(ABOUT),
         inputs: ports![
-            text("model", "").required().file().about(
+            text("model", "").required().choices(&MODELS).file().about(
                 "A language model as a GGUF file: relative to the graph, by its name in `LLM` or \
-                 `text_encoders` of a folder of the setting `models`, or `hf:OWNER/NAME/PATH`."
+                 `text_encoders` of a folder of the setting `models`, or `hf:OWNER/NAME/PATH`. Or \
+                 `endpoint`: the one that your settings name."
             ),
             text("prompt", "").required().about("What it is asked: for a video, a few words."),
             text("family", "wan").choices(&FAMILIES).about(
@@ -75,9 +79,18 @@ What it is told is what the authors of each family of video models ask of prompt
 surroundings, light, camera, style; with a picture, the motion. `instruction` replaces it. The same \
 inputs give the same text on one machine, and are not computed again. Tokens are drawn by Philox \
 4x32-10 keyed by the seed.\n\n\
+`endpoint` asks a server of OpenAI's form (llama.cpp, Ollama, vLLM, OpenAI) that you have named in your \
+settings: `llm_url` is its address, `llm_model` the model, and the variable that `llm_key` names \
+(KINO_LLM_API_KEY) has the key. Unless you have named one, nothing is sent; a graph cannot name one. \
+`top_k` and `min_p` are not sent. Its answer is kept, and stands in what the graph writes, so that \
+this runs again without it.\n\n\
 It costs one pass over the weights for each token of the answer.\n\n\
 Example:\n    \"full\": (op: \"text.generate\", in: {\"prompt\": \"inputs.prompt\"}, with: {\"model\": \
 \"Qwen3-4B-Q4_K_M.gguf\", \"family\": \"wan\", \"seed\": 7}),";
+
+/// What stands for the endpoint that the user has named.
+const ENDPOINT: &str = "endpoint";
+const MODELS: [Cow<'static, str>; 1] = [Cow::Borrowed(ENDPOINT)];
 
 /// What ComfyUI calls the folders of language models.
 const KINDS: [&str; 3] = ["LLM", "text_encoders", "clip"];
@@ -88,26 +101,19 @@ fn open(
     model: &str,
     planned: Option<&str>,
 ) -> Result<Arc<OpenNetwork<LanguageSpec>>, PlanError> {
-    let what = "a language model is a GGUF file";
+    let what = "a language model is `endpoint`, or a GGUF file";
     let source = network_file(services, ("model", model), &KINDS, what)?;
     let models = services.get::<Models>().map_err(|error| PlanError::new(error.to_string()))?;
     let opened = models.open_language_model(&source, planned);
     opened.map_err(network_error("model"))?.allowed(services, "model")
 }
 
-/// What the model is told: the text of the input, or that of the family.
-fn told<'a>(own: &'a str, family: &str) -> Result<&'a str, PlanError> {
-    match own.trim() {
-        "" => instruction(family).ok_or_else(|| {
-            PlanError::at("family", format!("there is no instruction for `{family}`"))
-        }),
-        _ => Ok(own),
-    }
-}
-
 fn infer(services: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     let Some(model) = facts.text("model") else { return review.finish(StepInfo::default()) };
+    if model == ENDPOINT {
+        return endpoint::infer(services, facts);
+    }
     let Some(opened) = review.take(open(services, model, None)) else {
         return review.finish(StepInfo::default());
     };
@@ -144,10 +150,14 @@ fn uniform(seed: u64, at: u64) -> f64 {
 
 fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let model = inputs.text("model")?;
+    let told = told(inputs.text("instruction")?, inputs.text("family")?).map_err(refuse)?;
+    if model == ENDPOINT {
+        let answer = endpoint::run(cx, inputs, told)?;
+        return Ok(vec![Some(Value::Text(answer.into()))]);
+    }
     // The model that the plan was made with; without a plan, the one that lies there now.
     let planned = cx.reads.iter().find(|read| read.path == model).map(|read| &*read.hash);
     let opened = open(cx.services, model, planned).map_err(refuse)?;
-    let told = told(inputs.text("instruction")?, inputs.text("family")?).map_err(refuse)?;
     let request = GenerateRequest {
         instruction: told,
         prompt: inputs.text("prompt")?,
@@ -174,15 +184,7 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     };
     let draw = |at: u64| uniform(seed, at);
     let answer = loaded.generate(&request, &draw, &mut progress, &mut check_cancel(cx.cancel));
-    let answer = answer.node()?;
+    let answer = checked(answer.node()?)?;
     cx.progress(of, of);
-    if answer.is_empty() {
-        let hint = "another seed, another `instruction`, or a larger model may help";
-        return Err(Error::advised("the language model answered nothing", hint));
-    }
-    if answer.len() > MAX_TEXT {
-        let message = format!("the answer is {} bytes long, at most {MAX_TEXT} fit", answer.len());
-        return Err(Error::failed(message));
-    }
     Ok(vec![Some(Value::Text(answer.into()))])
 }

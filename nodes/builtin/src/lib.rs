@@ -41,6 +41,7 @@ use candle_core::Device;
 use kino_node::{Cancel, CancelScope, Ledger, NodeDef, RemoveLeftovers, Services};
 use kino_world::HashCache;
 
+pub use generate::{AskText, TextEndpoint, TextRequest};
 /// The files of `embedded:shapes`: path inside the model, and contents.
 pub use kino_shapes::FILES as EMBEDDED_FILES;
 pub use models::{

@@ -16,6 +16,8 @@ pub use config::{Architecture, LanguageConfig};
 pub use decoder::{Decoder, KvCache};
 pub use rope::Rope;
 pub use sampling::Sampling;
-pub use spec::{GenerateRequest, LanguageModel, LanguageSpec, read_language_model};
+pub use spec::{
+    GenerateRequest, LanguageModel, LanguageSpec, read_language_model, without_thoughts,
+};
 pub use template::{ChatNames, Message, render};
 pub use tokens::ChatTokens;

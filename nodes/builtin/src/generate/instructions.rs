@@ -4,6 +4,8 @@
 
 use std::borrow::Cow;
 
+use kino_port::PlanError;
+
 /// The names of the instructions, in the order of [`INSTRUCTIONS`].
 pub(super) const FAMILIES: [Cow<'static, str>; 7] = [
     Cow::Borrowed("wan"),
@@ -16,9 +18,19 @@ pub(super) const FAMILIES: [Cow<'static, str>; 7] = [
 ];
 
 /// The instruction of a family; none where there is no such.
-pub(super) fn instruction(family: &str) -> Option<&'static str> {
+fn instruction(family: &str) -> Option<&'static str> {
     let at = FAMILIES.iter().position(|name| name == family)?;
     INSTRUCTIONS.get(at).copied()
+}
+
+/// What the model is told: the text of the input, or that of the family.
+pub(super) fn told<'a>(own: &'a str, family: &str) -> Result<&'a str, PlanError> {
+    match own.trim() {
+        "" => instruction(family).ok_or_else(|| {
+            PlanError::at("family", format!("there is no instruction for `{family}`"))
+        }),
+        _ => Ok(own),
+    }
 }
 
 const INSTRUCTIONS: [&str; 7] = [WAN, WAN_IMAGE, LTX, LTX_IMAGE, FLUX, SHAPES, ""];

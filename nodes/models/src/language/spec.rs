@@ -240,7 +240,10 @@ impl LanguageModel {
 }
 
 /// An answer without what was thought before it.
-fn without_thoughts(answer: &str) -> Result<String> {
+///
+/// # Errors
+/// When it is thoughts alone.
+pub fn without_thoughts(answer: &str) -> Result<String> {
     let [begin, end] = THOUGHTS;
     let spoken = match answer.rsplit_once(end) {
         Some((_, spoken)) => spoken,

@@ -52,12 +52,7 @@ pub(super) fn function(cx: &mut Meter, name: &str, given: Given) -> Evaluated<Va
 }
 
 /// A method of a value.
-pub(super) fn call(
-    cx: &mut Meter,
-    of: &Value,
-    method: &str,
-    given: &Given,
-) -> Evaluated<Value> {
+pub(super) fn call(cx: &mut Meter, of: &Value, method: &str, given: &Given) -> Evaluated<Value> {
     match (of, method) {
         (Value::Text(text), "strip" | "lstrip" | "rstrip") => {
             let chars = given.text(0, "chars")?;
@@ -136,12 +131,7 @@ pub(super) fn call(
 }
 
 /// A filter by its name.
-pub(super) fn filter(
-    cx: &mut Meter,
-    name: &str,
-    of: &Value,
-    given: &Given,
-) -> Evaluated<Value> {
+pub(super) fn filter(cx: &mut Meter, name: &str, of: &Value, given: &Given) -> Evaluated<Value> {
     match name {
         "trim" | "upper" | "lower" | "title" | "capitalize" => {
             let text = Value::Text(cx.shown(of)?.into());
@@ -247,12 +237,7 @@ pub(super) fn filter(
 }
 
 /// A test by its name.
-pub(super) fn test(
-    cx: &mut Meter,
-    name: &str,
-    of: &Value,
-    given: &Given,
-) -> Evaluated<bool> {
+pub(super) fn test(cx: &mut Meter, name: &str, of: &Value, given: &Given) -> Evaluated<bool> {
     let other = || given.get(0, "other").cloned().unwrap_or(Value::Undefined);
     Ok(match name {
         "defined" => !matches!(of, Value::Undefined),
@@ -288,12 +273,7 @@ fn pairs(cx: &mut Meter, of: &Value) -> Evaluated<Value> {
     cx.list(pairs)
 }
 
-fn replaced(
-    cx: &mut Meter,
-    text: &str,
-    old: Option<&str>,
-    new: Option<&str>,
-) -> Evaluated<Value> {
+fn replaced(cx: &mut Meter, text: &str, old: Option<&str>, new: Option<&str>) -> Evaluated<Value> {
     let (Some(old), Some(new)) = (old, new) else {
         return Err("`replace` needs two texts".to_owned());
     };
