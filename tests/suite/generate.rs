@@ -54,7 +54,7 @@ fn reference(name: &str) -> std::path::PathBuf {
 
 #[test]
 fn a_text_is_written_once_for_each_seed_and_prompt() {
-    let graph = graph(&reference("qwen3.gguf"), r#""temperature": 1.5"#);
+    let graph = graph(&reference("qwen3.gguf"), r#""temperature": 1.5, "instruction": "Rewrite.""#);
     let rig = Rig::new();
     let run = |set: &[(&str, &str)]| {
         let done = rig.run(&graph, set).unwrap();
@@ -89,7 +89,7 @@ fn what_is_wrong_with_a_model_is_told_before_anything_runs() {
     };
     check(
         told(&at("none.gguf"), ""),
-        &["none.gguf does not exist", "a language model is a GGUF file"],
+        &["none.gguf does not exist", "a language model is `endpoint`, or a GGUF file"],
     );
     fs::write(at("text.gguf"), "GGUF and so on").unwrap();
     check(told(&at("text.gguf"), ""), &["text.gguf"]);
@@ -118,8 +118,8 @@ fn a_model_that_does_not_fit_is_refused_in_the_plan() {
     assert!(told.contains("full") && told.contains("memory"), "{told}");
 }
 
-/// A server on this machine that answers each question with the next of some answers, and keeps what
-/// it was asked. The last answer is given from then on.
+/// A server on this machine that answers each question with the next of some answers, and keeps
+/// what it was asked. The last answer is given from then on.
 struct Server {
     address: String,
     asked: Arc<Mutex<Vec<String>>>,

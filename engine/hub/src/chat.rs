@@ -1,5 +1,5 @@
-//! Questions to a language model behind an endpoint of OpenAI's form (`POST /chat/completions`): one
-//! that the user has named, and no other.
+//! Questions to a language model behind an endpoint of OpenAI's form (`POST /chat/completions`):
+//! one that the user has named, and no other.
 
 use std::fmt;
 use std::io::Read;

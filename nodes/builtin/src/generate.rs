@@ -138,8 +138,8 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     })
 }
 
-/// The number in 0…1 by which a token is drawn: 53 bits of Philox keyed by the seed, the counter the
-/// token's place.
+/// The number in 0…1 by which a token is drawn: 53 bits of Philox keyed by the seed, the counter
+/// the token's place.
 fn uniform(seed: u64, at: u64) -> f64 {
     let words = |value: u64| [value as u32, (value >> 32) as u32];
     let [low, high] = words(at);

@@ -13,8 +13,8 @@ use crate::error::IntoNode;
 use crate::files::cancellable;
 use crate::infer::{InferCx, InferResult, refuse};
 
-/// A language model that the user has named: a service of the process. What a graph says has no part
-/// in where questions go.
+/// A language model that the user has named: a service of the process. What a graph says has no
+/// part in where questions go.
 #[derive(Clone)]
 pub struct TextEndpoint(pub Arc<dyn AskText>);
 

@@ -130,8 +130,8 @@ impl Rope {
     pub(super) const DIVISORS_TYPE: DType = DType::F32;
 }
 
-/// Frequencies by YaRN (arXiv:2309.00071, §3.2): fast ones stay, slow ones are divided by the factor,
-/// those between are mixed.
+/// Frequencies by YaRN (arXiv:2309.00071, §3.2): fast ones stay, slow ones are divided by the
+/// factor, those between are mixed.
 fn yarn(plain: &[f64], base: f64, factor: f64, original: f64, [fast, slow]: [f64; 2]) -> Vec<f64> {
     let d = 2.0 * plain.len() as f64;
     // The pair that turns so many times within the context that the model was trained on.

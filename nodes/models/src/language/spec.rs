@@ -62,8 +62,8 @@ fn metadata(files: &PartFiles) -> Result<FileMetadata> {
 /// What the language model in a file is. No weight is read.
 ///
 /// # Errors
-/// When it is no GGUF file, of an architecture that is not read, or lacks its sizes, its tokenizer or
-/// its chat template.
+/// When it is no GGUF file, of an architecture that is not read, or lacks its sizes, its tokenizer
+/// or its chat template.
 pub fn read_language_model(files: &PartFiles) -> Result<Arc<LanguageSpec>> {
     let metadata = metadata(files)?;
     let config = LanguageConfig::read(&metadata, files)?;
