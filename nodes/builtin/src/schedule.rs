@@ -42,9 +42,8 @@ pub(crate) static SCHEDULE: NodeDef = NodeDef {
             text("kind", "flow")
                 .choices(&KINDS)
                 .about("How levels are spaced: `flow`, as the model's scheduler does."),
-            optional("patches", PortType::Patches).about(
-                "What will be sampled: some models' levels depend on the size of a clip."
-            ),
+            optional("patches", PortType::Patches)
+                .about("What will be sampled: some models' levels depend on the size of a clip."),
         ],
         outputs: ports![
             edge("sigmas", PortType::Sigmas)
@@ -77,7 +76,9 @@ fn infer_schedule(_: &Services, facts: &Facts) -> InferResult {
         let config = part.spec.scheduler();
         match facts.typed::<PatchesFact>("patches") {
             Some(patches) => drop(review.take(tokens(config, &patches.clips))),
-            None if config.is_dynamic() && !facts.is_fed("patches") => review.error(unsized_levels()),
+            None if config.is_dynamic() && !facts.is_fed("patches") => {
+                review.error(unsized_levels())
+            }
             None => {}
         }
     }
