@@ -16,7 +16,7 @@ pub struct Families(Vec<Arc<dyn Family>>);
 impl Default for Families {
     /// Those that are built in.
     fn default() -> Self {
-        Self(vec![Arc::new(super::wan::Wan)])
+        Self(vec![Arc::new(super::wan::Wan), Arc::new(super::ltx::Ltx)])
     }
 }
 
