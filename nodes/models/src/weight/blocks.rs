@@ -1,0 +1,225 @@
+//! Blocks of a network: all in memory, or some of them read from their files ahead of use.
+//!
+//! A network that keeps its layers in a [`Blocks`] runs in less memory than its weights take. One
+//! thread a pass reads the blocks that do not stay, in order, and makes them ready for use while the
+//! one before computes (double buffering): two of them are in memory at a time. Which blocks stay is
+//! no business of the network's, and changes no number.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use kino_kernels as kernels;
+
+use super::residency::BlockList;
+use super::weights::Weights;
+use crate::error::{Error, Result};
+
+/// How often one that waits for a block looks whether it was cancelled.
+const LOOK: Duration = Duration::from_millis(20);
+/// Threads that make blocks of weights: while one reads, the other packs.
+const LOADERS: usize = 2;
+
+/// What makes a block, by its number.
+type Load<T> = Arc<dyn Fn(usize) -> Result<T> + Send + Sync>;
+
+/// Blocks of one kind, in order.
+pub struct Blocks<T> {
+    /// Those that stay.
+    kept: Vec<Option<T>>,
+    load: Load<T>,
+}
+
+impl<T: Send + 'static> Blocks<T> {
+    /// The blocks of a list, each made by `load` of its number and of the weights `0`, `1`, … in
+    /// this scope. Those are read that stay in memory.
+    ///
+    /// # Errors
+    /// When `load` fails.
+    pub fn load(
+        weights: &Weights,
+        list: BlockList,
+        load: impl Fn(usize, &Weights) -> Result<T> + Send + Sync + 'static,
+    ) -> Result<Self> {
+        if weights.is_probing() {
+            let kept = weights.ask_for_blocks(list, &load)?.into_iter().map(Some).collect();
+            let gone = |_| Err(Error::input("weights that are not read are not computed with"));
+            return Ok(Self { kept, load: Arc::new(gone) });
+        }
+        let stays: Vec<usize> =
+            (0..list.count).filter(|index| weights.stays(list.name, *index)).collect();
+        let mut kept: Vec<Option<T>> = (0..list.count).map(|_| None).collect();
+        let own = |index: usize| load(index, &weights.scope(index));
+        for (index, block) in stays.iter().zip(load_all(&stays, &own)?) {
+            kept[*index] = Some(block);
+        }
+        // What is read again in every pass is kept for nobody.
+        let passing = weights.unstored();
+        Ok(Self { kept, load: Arc::new(move |index| load(index, &passing.scope(index))) })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    /// Begins a pass over some of them, in rising order. Those that are not in memory are read from
+    /// here on, until the pass is dropped.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn pass(&self, range: Range<usize>) -> Result<BlockPass<'_, T>> {
+        let numbers: Vec<usize> =
+            range.filter(|index| self.kept.get(*index).is_some_and(Option::is_none)).collect();
+        let reader = match numbers.is_empty() {
+            true => None,
+            false => Some(Reader::start(Arc::clone(&self.load), numbers)?),
+        };
+        Ok(BlockPass { blocks: self, reader })
+    }
+
+    /// What `compute` makes of each, in order.
+    ///
+    /// # Errors
+    /// When a block cannot be read, or `compute` fails.
+    pub fn each<R>(&self, mut compute: impl FnMut(usize, &T) -> Result<R>) -> Result<Vec<R>> {
+        let mut pass = self.pass(0..self.len())?;
+        (0..self.len()).map(|index| pass.with(index, |block| compute(index, block))).collect()
+    }
+}
+
+impl<T> fmt::Debug for Blocks<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kept = self.kept.iter().flatten().count();
+        write!(f, "Blocks({} of {} in memory)", kept, self.kept.len())
+    }
+}
+
+/// A pass over blocks in rising order.
+pub struct BlockPass<'b, T> {
+    blocks: &'b Blocks<T>,
+    reader: Option<Reader<T>>,
+}
+
+impl<T: Send + 'static> BlockPass<'_, T> {
+    /// Computes with a block. Numbers rise from call to call; some may be left out.
+    ///
+    /// # Errors
+    /// When it cannot be read (the error names the file), this thread's work is cancelled
+    /// meanwhile, it is none of the pass, or `compute` fails.
+    pub fn with<R>(&mut self, index: usize, compute: impl FnOnce(&T) -> Result<R>) -> Result<R> {
+        if let Some(Some(block)) = self.blocks.kept.get(index) {
+            return compute(block);
+        }
+        let reader = self.reader.as_ref();
+        let reader = reader.ok_or_else(|| Error::input(format!("no block {index} is read")))?;
+        let block = reader.take(index)?;
+        compute(&block)
+    }
+}
+
+/// A block that was read, or why it was not, with its number.
+type ReadBlock<T> = (usize, Result<T>);
+
+/// The thread that reads ahead, until dropped.
+struct Reader<T> {
+    stop: Arc<AtomicBool>,
+    blocks: Option<Receiver<ReadBlock<T>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<T: Send + 'static> Reader<T> {
+    /// Reads blocks of these numbers, each when the one before was taken.
+    fn start(load: Load<T>, numbers: Vec<usize>) -> Result<Self> {
+        // Without room in between, it waits with the next block until that is taken.
+        let (give, blocks) = sync_channel(0);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (asked, told) = (kernels::cancellation(), Arc::clone(&stop));
+        let cancelled: kernels::IsCancelled = Arc::new(move || {
+            told.load(Ordering::Relaxed) || asked.as_ref().is_some_and(|asked| asked())
+        });
+        let read = move || {
+            let _guard = kernels::cancelled_by(cancelled);
+            for number in numbers {
+                let block = load(number);
+                let failed = block.is_err();
+                if give.send((number, block)).is_err() || failed {
+                    break;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("kino weights".to_owned()).spawn(read);
+        let thread = thread.map_err(|error| {
+            Error::input(format!("no thread can be started that reads weights: {error}"))
+        })?;
+        Ok(Self { stop, blocks: Some(blocks), thread: Some(thread) })
+    }
+
+    /// The block of this number; those before it are let go.
+    fn take(&self, index: usize) -> Result<T> {
+        let gone = || Error::input(format!("block {index} is not read in this pass"));
+        let blocks = self.blocks.as_ref().ok_or_else(gone)?;
+        loop {
+            match blocks.recv_timeout(LOOK) {
+                Ok((_, Err(error))) => return Err(error),
+                Ok((number, block)) if number == index => return block,
+                Ok((number, _)) if number < index => {}
+                Ok(_) | Err(RecvTimeoutError::Disconnected) => return Err(gone()),
+                Err(RecvTimeoutError::Timeout) => kernels::check_cancelled()?,
+            }
+        }
+    }
+}
+
+impl<T> Drop for Reader<T> {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.blocks = None; // nobody takes what it waits with
+        if let Some(thread) = self.thread.take() {
+            // When this returns, its memory has been given back. What it says of a panic was told
+            // to whoever waited for the block.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Makes all of these blocks on a few threads, which work for this one; the first error ends it.
+fn load_all<T: Send>(
+    numbers: &[usize],
+    load: &(impl Fn(usize) -> Result<T> + Sync),
+) -> Result<Vec<T>> {
+    let places: Vec<Mutex<Option<Result<T>>>> = numbers.iter().map(|_| Mutex::default()).collect();
+    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let work = || {
+        while let Some(at) = Some(next.fetch_add(1, Ordering::Relaxed))
+            .filter(|at| *at < numbers.len() && !failed.load(Ordering::Relaxed))
+        {
+            let block = load(numbers[at]);
+            failed.fetch_or(block.is_err(), Ordering::Relaxed);
+            *places[at].lock().unwrap_or_else(PoisonError::into_inner) = Some(block);
+        }
+    };
+    let cancelled = kernels::cancellation();
+    std::thread::scope(|scope| {
+        for _ in 1..LOADERS.min(numbers.len()) {
+            let cancelled = cancelled.clone();
+            scope.spawn(|| {
+                let _guard = cancelled.map(kernels::cancelled_by);
+                work();
+            });
+        }
+        work();
+    });
+    let blocks = places.into_iter().map(|place| place.into_inner());
+    let blocks = blocks.filter_map(|block| block.unwrap_or_else(PoisonError::into_inner));
+    blocks.collect()
+}
