@@ -223,3 +223,147 @@ fn load_all<T: Send>(
     let blocks = blocks.filter_map(|block| block.unwrap_or_else(PoisonError::into_inner));
     blocks.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::path::PathBuf;
+
+    use candle_core::{DType, Device, Tensor};
+
+    use super::super::{BlockSizes, Linear, Probe};
+    use super::*;
+
+    const COUNT: usize = 8;
+
+    /// Blocks in a file: a layer each, of which the first number is the block's.
+    struct Place(tempfile::TempDir);
+
+    impl Place {
+        fn new() -> Self {
+            let place = Place(tempfile::tempdir().unwrap());
+            let layer = |index: usize| {
+                let matrix = Tensor::full(index as f32, (64, 64), &Device::Cpu).unwrap();
+                (format!("blocks.{index}.weight"), matrix)
+            };
+            let tensors: HashMap<String, Tensor> = (0..COUNT).map(layer).collect();
+            candle_core::safetensors::save(&tensors, place.path()).unwrap();
+            place
+        }
+
+        fn path(&self) -> PathBuf {
+            self.0.path().join("blocks.safetensors")
+        }
+
+        fn weights(&self) -> Weights {
+            Weights::open(&self.path(), DType::F32, &Device::Cpu).unwrap()
+        }
+
+        fn sizes(&self) -> BlockSizes {
+            let probe = Arc::new(Probe::default());
+            let weights = self.weights().probing(&probe);
+            let list = BlockList::new("blocks", COUNT);
+            Blocks::load(&weights.scope("blocks"), list, |_, of| Linear::load_plain(of, 64, 64))
+                .unwrap();
+            let files = crate::checkpoint::DataFile::open(&self.path(), "blocks").unwrap();
+            let files = crate::checkpoint::PartFiles::of_file(files).unwrap();
+            probe.block_sizes(&files, DType::F32)
+        }
+    }
+
+    /// A layer that counts how many of its kind there are.
+    struct Counted {
+        layer: Linear,
+        alive: Arc<AtomicUsize>,
+    }
+
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.alive.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Blocks of which as many stay as fit into `room`, how many there are, and the most at a time.
+    fn blocks(place: &Place, room: u64) -> (Blocks<Counted>, usize, [Arc<AtomicUsize>; 2]) {
+        let fit = place.sizes().fit(room);
+        let [alive, most]: [Arc<AtomicUsize>; 2] = Default::default();
+        let counts = [Arc::clone(&alive), Arc::clone(&most)];
+        let load = move |_, weights: &Weights| {
+            let layer = Linear::load_plain(weights, 64, 64)?;
+            most.fetch_max(alive.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            Ok(Counted { layer, alive: Arc::clone(&alive) })
+        };
+        let weights = place.weights().with_residency(fit.residency);
+        let list = BlockList::new("blocks", COUNT);
+        let blocks = Blocks::load(&weights.scope("blocks"), list, load).unwrap();
+        (blocks, fit.resident, counts)
+    }
+
+    fn number(block: &Counted) -> Result<f32> {
+        let one = Tensor::full(1f32 / 64.0, (1, 64), &Device::Cpu)?;
+        Ok(block.layer.forward(&one)?.flatten_all()?.to_vec1::<f32>()?[5])
+    }
+
+    #[test]
+    fn a_pass_gives_every_block_and_holds_two_that_do_not_stay() {
+        let place = Place::new();
+        let expected: Vec<f32> = (0..COUNT).map(|index| index as f32).collect();
+        let bytes = 64 * 64 * 4;
+        for (room, stay) in [(u64::MAX, COUNT), (6 * bytes, 3), (0, 0)] {
+            let (blocks, resident, [alive, most]) = blocks(&place, room);
+            assert_eq!((resident, alive.load(Ordering::SeqCst)), (stay, stay));
+            for _ in 0..3 {
+                assert_eq!(blocks.each(|_, block| number(block)).unwrap(), expected);
+                assert_eq!(alive.load(Ordering::SeqCst), stay, "those that do not stay are gone");
+            }
+            let beside = if stay == COUNT { 0 } else { 2 };
+            assert!(most.load(Ordering::SeqCst) <= stay + beside, "{most:?} beside {stay}");
+        }
+    }
+
+    #[test]
+    fn a_pass_over_some_blocks_leaves_others_out_and_may_end_early() {
+        let place = Place::new();
+        let (blocks, _, [alive, _]) = blocks(&place, 0);
+        let mut pass = blocks.pass(2..7).unwrap();
+        for index in [2, 5, 6] {
+            assert_eq!(pass.with(index, number).unwrap(), index as f32);
+        }
+        assert!(pass.with(7, number).is_err(), "it is none of the pass");
+        drop(pass);
+        let mut pass = blocks.pass(0..COUNT).unwrap();
+        pass.with(1, number).unwrap();
+        assert!(pass.with(0, number).is_err(), "it was let go");
+        drop(pass);
+        assert_eq!(alive.load(Ordering::SeqCst), 0);
+        let failed = blocks.each(|index, _| match index {
+            3 => Err(Error::Cancelled),
+            _ => Ok(()),
+        });
+        assert!(matches!(failed, Err(Error::Cancelled)));
+        assert_eq!(alive.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn a_file_that_is_cut_meanwhile_is_named_and_a_thread_that_is_cancelled_waits_for_no_block() {
+        let place = Place::new();
+        let (blocks, _, _) = blocks(&place, 0);
+        let guard = kernels::cancelled_by(Arc::new(|| true));
+        assert!(matches!(blocks.each(|_, block| number(block)), Err(Error::Cancelled)));
+        drop(guard);
+        let file = std::fs::OpenOptions::new().write(true).open(place.path()).unwrap();
+        file.set_len(40_000).unwrap();
+        let failed = blocks.each(|_, block| number(block)).unwrap_err().to_string();
+        assert!(failed.ends_with("blocks.safetensors changed while it ran"), "{failed}");
+    }
+
+    #[test]
+    fn a_load_that_panics_is_an_error_and_not_a_wait() {
+        let place = Place::new();
+        let (blocks, fit) = (BlockList::new("blocks", COUNT), place.sizes().fit(0));
+        let weights = place.weights().with_residency(fit.residency);
+        let load = |index, _: &Weights| -> Result<()> { panic!("block {index}") };
+        let blocks = Blocks::load(&weights.scope("blocks"), blocks, load).unwrap();
+        assert!(blocks.each(|_, ()| Ok(())).is_err());
+    }
+}
