@@ -1,9 +1,9 @@
 //! Blocks of a network: all in memory, or some of them read from their files ahead of use.
 //!
 //! A network that keeps its layers in a [`Blocks`] runs in less memory than its weights take. One
-//! thread a pass reads the blocks that do not stay, in order, and makes them ready for use while the
-//! one before computes (double buffering): two of them are in memory at a time. Which blocks stay is
-//! no business of the network's, and changes no number.
+//! thread a pass reads the blocks that do not stay, in order, and makes them ready for use while
+//! the one before computes (double buffering): two of them are in memory at a time. Which blocks
+//! stay is no business of the network's, and changes no number.
 
 use std::fmt;
 use std::ops::Range;
