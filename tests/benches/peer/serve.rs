@@ -9,10 +9,10 @@ use candle_core::{DType, Device, Tensor, safetensors};
 use kino_kernels::{LinearEpilogue, PackedMatrix, Precision, linear_packed};
 use kino_models::families::wan::dit::Dit;
 use kino_models::families::wan::vae::Vae;
-use kino_models::families::wan::{TransformerConfig, VaeConfig};
+use kino_models::families::wan::{self, TransformerConfig, VaeConfig};
 use kino_models::model::Timesteps;
 use kino_models::patch::{Grid, patchify, unpatchify};
-use kino_models::text::{TextConfig, Umt5};
+use kino_models::text::{T5, TextConfig};
 use kino_models::{ModelFolder, Weights};
 use kino_session::{Engine, Inputs};
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ enum Net {
     Transformer(Box<Dit>),
     Decode(Box<Vae>),
     Encode(Box<Vae>),
-    Text(Box<Umt5>),
+    Text(Box<T5>),
     /// The whole engine; a folder for its graph.
     Sampling(Box<Engine>, tempfile::TempDir),
 }
@@ -143,7 +143,7 @@ fn load(command: &Value) -> Result<(Net, u64)> {
         }
         "text" => {
             let weights = folder.weights("text_encoder", dtype, &DEVICE)?;
-            let umt5 = Umt5::load(&TextConfig::read(&folder)?, &weights)?;
+            let umt5 = T5::load(&TextConfig::read(&folder, &wan::PROMPTS)?, &weights)?;
             let path = place.join("text_encoder/model.safetensors");
             Ok((Net::Text(Box::new(umt5)), stored(&path)?))
         }
