@@ -19,8 +19,8 @@ use crate::error::{Error, Result};
 use crate::model::{Embedding, Packed};
 use crate::patch::Grid;
 use crate::timestep::sinusoids;
-use crate::weight::{Linear, Weights};
-use block::{Block, Clip, Modulation, joined};
+use crate::weight::{BlockList, Blocks, Linear, Weights};
+use block::{Block, BlockText, Clip, Modulation, joined};
 pub(super) use rope::Scale;
 use rope::rotation;
 
@@ -51,7 +51,8 @@ pub(super) struct Dit {
     time: [Linear; 2],
     time_projection: Linear,
     caption: [Linear; 2],
-    blocks: Vec<Block>,
+    blocks: Blocks<Block>,
+    texts: Blocks<BlockText>,
     out_table: Tensor, // [2, dim], f32
     out: Linear,
     tables: Mutex<Tables>,
@@ -68,8 +69,10 @@ impl Dit {
         weights: &Weights,
     ) -> Result<Self> {
         let (dim, channels) = (config.dim(), config.in_channels);
-        let block =
-            |index: usize| Block::load(config, &weights.scope("transformer_blocks").scope(index));
+        let (own, count) = (weights.scope("transformer_blocks"), config.num_layers);
+        let (of_block, of_text) = (config.clone(), config.clone());
+        let block = move |_, weights: &Weights| Block::load(&of_block, weights);
+        let text = move |_, weights: &Weights| BlockText::load(&of_text, weights);
         let time = weights.scope("time_embed");
         let embedder = time.scope("emb.timestep_embedder");
         let caption = weights.scope("caption_projection");
@@ -89,7 +92,8 @@ impl Dit {
                 Linear::load(&caption.scope("linear_1"), config.caption_channels, dim)?,
                 Linear::load(&caption.scope("linear_2"), dim, dim)?,
             ],
-            blocks: (0..config.num_layers).map(block).collect::<Result<_>>()?,
+            blocks: Blocks::load(&own, BlockList::new("blocks", count), block)?,
+            texts: Blocks::load(&own, BlockList::once("texts", count), text)?,
             out_table: weights.get_as("scale_shift_table", (2, dim), DType::F32)?,
             out: Linear::load(&weights.scope("proj_out"), dim, channels)?,
             tables: Mutex::default(),
@@ -125,7 +129,7 @@ impl Dit {
         let text = read.to_device(&self.device)?.to_dtype(self.dtype)?;
         let [first, second] = &self.caption;
         let text = second.forward(&first.finished(&text, LinearEpilogue::GeluTanh)?)?; // [rows, dim]
-        Ok(Context(self.blocks.iter().map(|block| block.context(&text)).collect::<Result<_>>()?))
+        Ok(Context(self.texts.each(|_, block| block.context(&text))?))
     }
 
     /// The velocity of packed latents: noise − data, in f32 and of the shape of the patches.
@@ -154,12 +158,16 @@ impl Dit {
         let (cos, sin) = self.rotations(grids, fps)?;
         let patches = patches.to_device(&self.device)?.to_dtype(self.dtype)?;
         let mut x = self.enter.forward(&patches)?; // [tokens, dim]
-        for (index, block) in self.blocks.iter().enumerate() {
-            let clips = clips(grids, contexts.iter().map(|context| &context.0[index]));
-            let modulation = block.modulation(&projected, rows.as_ref())?;
-            x = block.forward(&x, &modulation, &clips, (&cos, &sin))?;
+        let mut blocks = self.blocks.pass(0..self.blocks.len())?;
+        for index in 0..self.blocks.len() {
+            x = blocks.with(index, |block| {
+                let clips = clips(grids, contexts.iter().map(|context| &context.0[index]));
+                let modulation = block.modulation(&projected, rows.as_ref())?;
+                block.forward(&x, &modulation, &clips, (&cos, &sin))
+            })?;
             check_cancel()?;
         }
+        drop(blocks);
         let time = Tensor::cat(&embedded, 0)?.unsqueeze(1)?; // [distinct, 1, dim]
         let table = self.out_table.unsqueeze(0)?.broadcast_add(&time)?; // [distinct, 2, dim]
         let last = Modulation::new(table, rows);

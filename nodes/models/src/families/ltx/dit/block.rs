@@ -39,13 +39,51 @@ impl Modulation {
     }
 }
 
-/// A block.
+/// What turns a text into keys and values of a block. It is computed with once a run, and the rest
+/// of the block in every pass.
+#[derive(Debug)]
+pub(super) struct BlockText {
+    key: Linear,
+    key_norm: RmsNorm,
+    value: Linear,
+    heads: Heads,
+}
+
+impl BlockText {
+    /// Reads them from the scope of a block.
+    pub(super) fn load(config: &TransformerConfig, weights: &Weights) -> Result<Self> {
+        Self::of(config, &weights.scope("attn2"))
+    }
+
+    /// Reads them from the scope of an attention.
+    fn of(config: &TransformerConfig, weights: &Weights) -> Result<Self> {
+        let dim = config.dim();
+        Ok(Self {
+            key: Linear::load(&weights.scope("to_k"), dim, dim)?,
+            key_norm: RmsNorm::load(&weights.scope("norm_k"), dim, QK_EPS)?,
+            value: Linear::load(&weights.scope("to_v"), dim, dim)?,
+            heads: Heads::of(config),
+        })
+    }
+
+    /// Keys and values of a projected text. Shapes: `[rows, dim]` to twice `[heads, rows, head]`.
+    pub(super) fn context(&self, text: &Tensor) -> Result<(Tensor, Tensor)> {
+        let place = |t: Tensor| -> Result<Tensor> {
+            Ok(self.heads.split(&t)?.transpose(0, 1)?.contiguous()?)
+        };
+        let key = place(self.key_norm.forward(&self.key.forward(text)?)?)?;
+        Ok((key, place(self.value.forward(text)?)?))
+    }
+}
+
+/// A block, but for its [`BlockText`].
 #[derive(Debug)]
 pub(super) struct Block {
     table: Tensor, // [1, 6, dim], f32
     ones: Tensor,  // [dim], f32
-    own: Attention,
-    text: Attention,
+    own: Query,
+    own_keys: BlockText,
+    text: Query,
     widen: Linear,
     narrow: Linear,
     eps: f64,
@@ -58,21 +96,13 @@ impl Block {
         Ok(Self {
             table: weights.get_as("scale_shift_table", (6, dim), DType::F32)?.unsqueeze(0)?,
             ones: Tensor::ones(dim, DType::F32, weights.device())?,
-            own: Attention::load(config, &weights.scope("attn1"))?,
-            text: Attention::load(config, &weights.scope("attn2"))?,
+            own: Query::load(config, &weights.scope("attn1"))?,
+            own_keys: BlockText::of(config, &weights.scope("attn1"))?,
+            text: Query::load(config, &weights.scope("attn2"))?,
             widen: Linear::load(&feed.scope("0.proj"), dim, 4 * dim)?,
             narrow: Linear::load(&feed.scope(2), 4 * dim, dim)?,
             eps: config.norm_eps,
         })
-    }
-
-    /// Keys and values of a projected text. Shapes: `[rows, dim]` to twice `[heads, rows, head]`.
-    pub(super) fn context(&self, text: &Tensor) -> Result<(Tensor, Tensor)> {
-        let own = &self.text;
-        let place =
-            |t: Tensor| -> Result<Tensor> { Ok(own.split(&t)?.transpose(0, 1)?.contiguous()?) };
-        let key = place(own.key_norm.forward(&own.key.forward(text)?)?)?;
-        Ok((key, place(own.value.forward(text)?)?))
     }
 
     /// This block's shifts, scales and gates.
@@ -121,18 +151,18 @@ impl Block {
         (cos, sin): (&Tensor, &Tensor),
         epilogue: LinearEpilogue<'_>,
     ) -> Result<Tensor> {
-        let own = &self.own;
-        let turned = |x: Tensor, norm: &RmsNorm| -> Result<Tensor> {
+        let (own, BlockText { key, key_norm, value, heads }) = (&self.own, &self.own_keys);
+        let turned = |normed: Tensor| -> Result<Tensor> {
             // All heads turn as one.
-            let whole = norm.forward(&x)?.unsqueeze(1)?; // [tokens, 1, dim]
-            own.split(&kernels::rope_interleaved(&whole, cos, sin)?)
+            let whole = normed.unsqueeze(1)?; // [tokens, 1, dim]
+            heads.split(&kernels::rope_interleaved(&whole, cos, sin)?)
         };
-        let query = turned(own.query.forward(y)?, &own.query_norm)?;
-        let key = turned(own.key.forward(y)?, &own.key_norm)?;
-        let value = own.split(&own.value.forward(y)?)?; // [tokens, heads, head_dim]
+        let query = turned(own.norm.forward(&own.query.forward(y)?)?)?;
+        let key = turned(key_norm.forward(&key.forward(y)?)?)?;
+        let value = heads.split(&value.forward(y)?)?; // [tokens, heads, head_dim]
         let within = |clip: &Clip<'_>| {
             let own_rows = |t: &Tensor| t.narrow(0, clip.start, clip.tokens)?.transpose(0, 1);
-            own.mix(&own_rows(&query)?, &own_rows(&key)?, &own_rows(&value)?)
+            heads.mix(&own_rows(&query)?, &own_rows(&key)?, &own_rows(&value)?)
         };
         let mixed = clips.iter().map(within).collect::<Result<Vec<_>>>()?;
         own.out.finished(&joined(mixed)?, epilogue)
@@ -140,11 +170,11 @@ impl Block {
 
     /// Cross-attention of each clip to its text, added to `x`.
     fn attend_text(&self, x: &Tensor, clips: &[Clip<'_>]) -> Result<Tensor> {
-        let text = &self.text;
-        let query = text.split(&text.query_norm.forward(&text.query.forward(x)?)?)?;
+        let (text, heads) = (&self.text, self.own_keys.heads);
+        let query = heads.split(&text.norm.forward(&text.query.forward(x)?)?)?;
         let to_text = |clip: &Clip<'_>| {
             let query = query.narrow(0, clip.start, clip.tokens)?.transpose(0, 1)?;
-            text.mix(&query, &clip.text.0, &clip.text.1)
+            heads.mix(&query, &clip.text.0, &clip.text.1)
         };
         let mixed = clips.iter().map(to_text).collect::<Result<Vec<_>>>()?;
         text.out.finished(&joined(mixed)?, LinearEpilogue::Add(x))
@@ -159,45 +189,47 @@ pub(super) fn joined(mut clips: Vec<Tensor>) -> Result<Tensor> {
     }
 }
 
-/// The layers of an attention. Queries and keys are normalised over all heads together.
+/// What an attention makes of the tokens that ask, and of what it finds. Queries and keys are
+/// normalised over all heads together.
 #[derive(Debug)]
-struct Attention {
+struct Query {
     query: Linear,
-    query_norm: RmsNorm,
-    key: Linear,
-    key_norm: RmsNorm,
-    value: Linear,
+    norm: RmsNorm,
     out: Linear,
-    heads: usize,
-    head_dim: usize,
 }
 
-impl Attention {
+impl Query {
     fn load(config: &TransformerConfig, weights: &Weights) -> Result<Self> {
         let dim = config.dim();
-        let linear = |name: &str| Linear::load(&weights.scope(name), dim, dim);
-        let norm = |name: &str| RmsNorm::load(&weights.scope(name), dim, QK_EPS);
         Ok(Self {
-            query: linear("to_q")?,
-            query_norm: norm("norm_q")?,
-            key: linear("to_k")?,
-            key_norm: norm("norm_k")?,
-            value: linear("to_v")?,
-            out: linear("to_out.0")?,
-            heads: config.num_attention_heads,
-            head_dim: config.attention_head_dim,
+            query: Linear::load(&weights.scope("to_q"), dim, dim)?,
+            norm: RmsNorm::load(&weights.scope("norm_q"), dim, QK_EPS)?,
+            out: Linear::load(&weights.scope("to_out.0"), dim, dim)?,
         })
+    }
+}
+
+/// How many heads there are, and their width.
+#[derive(Debug, Clone, Copy)]
+struct Heads {
+    count: usize,
+    width: usize,
+}
+
+impl Heads {
+    fn of(config: &TransformerConfig) -> Self {
+        Self { count: config.num_attention_heads, width: config.attention_head_dim }
     }
 
     /// `[tokens, dim]` as `[tokens, heads, head_dim]`.
-    fn split(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.reshape(((), self.heads, self.head_dim))?)
+    fn split(self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.reshape(((), self.count, self.width))?)
     }
 
     /// Attention itself. Shapes: `[heads, tokens, head_dim]` to `[tokens, dim]`.
-    fn mix(&self, query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Tensor> {
-        let scale = 1.0 / (self.head_dim as f64).sqrt();
+    fn mix(self, query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Tensor> {
+        let scale = 1.0 / (self.width as f64).sqrt();
         let mixed = kernels::attention(query, key, value, scale)?;
-        Ok(mixed.transpose(0, 1)?.reshape(((), self.heads * self.head_dim))?)
+        Ok(mixed.transpose(0, 1)?.reshape(((), self.count * self.width))?)
     }
 }
