@@ -2,8 +2,10 @@
 
 mod autoencoder;
 mod config;
+mod detect;
 mod dit;
 mod family;
+mod names;
 mod transformer;
 mod vae;
 

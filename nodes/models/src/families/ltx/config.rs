@@ -11,7 +11,7 @@ use crate::text::{Padding, PromptForm, TextConfig, TokenizerConfig};
 
 /// How prompts are handed to T5 before 0.9.5: it sees its padding, the transformer does not
 /// (diffusers' `pipeline_ltx.py`).
-const PROMPTS: PromptForm = PromptForm {
+pub(super) const PROMPTS: PromptForm = PromptForm {
     model_type: "t5",
     encoder: part_names::TEXT_ENCODER,
     tokenizer: "tokenizer",

@@ -4,14 +4,17 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::Tensor;
+use serde_json::Value;
 
 use super::autoencoder::VaeConfig;
-use super::config::{ModelConfig, ModelIndex};
+use super::config::{ModelConfig, ModelIndex, PROMPTS};
+use super::detect;
 use super::dit::{Context, Dit, Scale};
+use super::names;
 use super::transformer::TransformerConfig;
 use super::vae::{self, Decoder, Encoder};
 use crate::cancel::CheckCancel;
-use crate::checkpoint::{Checkpoint, part_names};
+use crate::checkpoint::{Checkpoint, DetectedPart, ModelFiles, ModelFolder, PartFiles, part_names};
 use crate::error::{Error, Result};
 use crate::model::{
     Component, DecodeNoise, Denoiser, DenoiserInputs, DenoiserSpec, EmbeddingSpec, Embeddings,
@@ -19,7 +22,7 @@ use crate::model::{
     RunSize, TextEncoderSpec, TimestepInput, VideoVae,
 };
 use crate::sampling::SchedulerConfig;
-use crate::text::T5Spec;
+use crate::text::{self, PromptForm, T5Spec};
 use crate::tile::Tile;
 use crate::weight::Weights;
 
@@ -68,6 +71,33 @@ impl Family for Ltx {
             ..Model::default()
         })
     }
+
+    fn detect(&self, files: &PartFiles) -> Result<Option<DetectedPart>> {
+        Ok(detect::detect(files)?.or_else(|| text::detect(files, &PROMPTS)))
+    }
+
+    fn configs(
+        &self,
+        parts: &[(&str, Value)],
+        folder: Option<&ModelFolder>,
+    ) -> Result<Vec<(String, Vec<u8>)>> {
+        let index = folder.map(|folder| folder.json("model_index.json")).transpose()?;
+        let has = |path: &str| folder.is_some_and(|folder| folder.contains(path));
+        let made = detect::complete(parts, index, has("scheduler/scheduler_config.json"));
+        let mut configs: Vec<_> = made
+            .into_iter()
+            .map(|(path, config)| (path, config.to_string().into_bytes()))
+            .collect();
+        let is_text = |(part, _): &(&str, Value)| *part == PROMPTS.encoder;
+        let has_tokenizer = ["tokenizer.json", "spiece.model"]
+            .iter()
+            .any(|name| has(&format!("{}/{name}", PROMPTS.tokenizer)));
+        if parts.iter().any(is_text) && !has_tokenizer {
+            // As many rows as either pipeline reads: each takes its own share.
+            configs.extend(text::tokenizer(&PromptForm { max_rows: 512, ..PROMPTS })?);
+        }
+        Ok(configs)
+    }
 }
 
 /// The transformer before its weights are read.
@@ -111,6 +141,10 @@ impl DenoiserSpec for LtxDenoiser {
 
     fn scheduler(&self) -> &SchedulerConfig {
         &self.scheduler
+    }
+
+    fn original_name(&self, name: &str) -> Option<String> {
+        names::original(name)
     }
 
     /// Keys and values of the texts in every block; and within a block, for every token in a call,
