@@ -1,5 +1,7 @@
 //! `kino models`: the models at hand, what they are, and fetching those of the Hugging Face Hub.
 
+mod convert;
+
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -20,7 +22,7 @@ use crate::render::table::{Align, Table};
 use crate::screen::Screen;
 use crate::setup;
 
-/// Lists, shows, fetches, verifies.
+/// Lists, shows, fetches, verifies, converts.
 ///
 /// # Errors
 /// When there is no such model, the hub does not give it, or the settings do not read.
@@ -31,6 +33,7 @@ pub(crate) fn run(args: &args::Models, screen: &Screen) -> Result<Exit, Failure>
         ModelsAction::Show { source } => show(&settings, source, screen),
         ModelsAction::Pull(args) => pull(args, screen),
         ModelsAction::Verify { source, remove } => verify(source.as_deref(), *remove, screen),
+        ModelsAction::Convert(args) => convert::run(args, screen),
         ModelsAction::Where => places(&settings, screen),
     }
 }

@@ -6,8 +6,11 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use candle_core::{DType, Device, Tensor};
-use common::single::{DIT, File, TEXT, Tensors, VAE, Widths, load, numbers};
+use common::single::{
+    DIT, File, TEXT, Tensors, VAE, Widths, converted_file, load, numbers,
+};
 use common::{Copied, Rig, distance, known, reference, text};
+use kino_models::convert::ConvertTo;
 use kino_node::Value;
 use safetensors::{Dtype, View};
 
@@ -298,16 +301,22 @@ fn whole_numbers(weights: &Tensors) -> (StoredFile, Tensors) {
 fn whole_numbers_that_were_rotated_are_the_numbers_that_they_stand_for() {
     let rig = Rig::new("single-int8");
     let (stored, wide) = whole_numbers(&transformer());
-    let (narrow, wide) = (File::new("int8.safetensors"), File::of("w8.safetensors", &wide));
-    write(&narrow, &stored);
-    let given = [("transformer", known(narrow.path()))];
+    let (file, wide) = (File::new("int8.safetensors"), File::of("w8.safetensors", &wide));
+    write(&file, &stored);
+    let given = [("transformer", known(file.path()))];
     assert_eq!(rig.infer("model.load", &given).unwrap().warnings, []);
     let part = |file: &File| load(&rig, &[("transformer", file.path())], DIT);
-    let (narrow, wide) = (part(&narrow), part(&wide));
+    let (narrow, wide) = (part(&file), part(&wide));
     let off = distance(&sample(&rig, &narrow), &sample(&rig, &wide));
     assert!(off < 2e-5, "{off}");
     let bytes = |value: &Value| common::handle::<kino_nodes::DitHandle>(value).weight_bytes();
     assert!(bytes(&narrow) * 2 < bytes(&wide), "{} of {}", bytes(&narrow), bytes(&wide));
+    // Converted they are those numbers, each alone, and as they are with all that stands beside.
+    for (to, most) in [(ConvertTo::Plain(DType::F32), 2e-5), (ConvertTo::Same, 0.0)] {
+        let other = converted_file((&file.0, ""), to, "int8-converted.safetensors").unwrap();
+        let off = distance(&sample(&rig, &part(&other)), &sample(&rig, &narrow));
+        assert!(off <= most, "{to:?}: {off}");
+    }
 }
 
 #[test]

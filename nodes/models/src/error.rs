@@ -80,6 +80,10 @@ pub enum Error {
         file: String,
     },
 
+    /// What takes the bytes of a file that is written did not take them.
+    #[error("{0}")]
+    Write(std::io::Error),
+
     /// There is no memory for a weight.
     #[error("{file}: there is no memory for a weight of {bytes} bytes")]
     OutOfMemory {

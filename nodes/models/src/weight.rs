@@ -15,4 +15,6 @@ pub use embedding::Embedding;
 pub use linear::Linear;
 pub use lora::{Lora, LoraMatch, LoraSpec};
 pub use norm::{LayerNorm, RmsNorm};
+pub(crate) use read::pieces;
+pub(crate) use weights::is_beside;
 pub use weights::{AppliedLora, Probe, TensorStore, Weights};

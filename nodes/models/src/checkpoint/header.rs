@@ -18,6 +18,10 @@ pub enum StoredType {
     Blocks(BlockType),
 }
 
+/// Where a file says what the config of its part was, as JSON: so a model whose sizes do not follow
+/// from its weights alone stands alone, too. What else reads such files passes over it.
+pub(crate) const CONFIG: &str = "kinograph.config";
+
 /// A tensor as a header tells of it.
 pub(crate) struct StoredTensor {
     pub(crate) name: String,

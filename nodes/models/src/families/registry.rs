@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::checkpoint::{
-    Checkpoint, DataFile, DetectedPart, ModelFiles, ModelFolder, PartFiles, SinglePart, part_names,
+    Checkpoint, DataFile, DetectedPart, ModelFiles, ModelFolder, PartFiles, SingleForm, SingleFormat,
+    SinglePart, part_names,
 };
 use crate::error::{Error, Result};
 use crate::model::{Family, Model};
@@ -92,6 +93,27 @@ impl Families {
     pub fn name_of(&self, checkpoint: &Checkpoint) -> Option<&str> {
         let found = self.0.iter().find(|family| family.recognises(checkpoint));
         found.map(|family| family.name())
+    }
+
+    /// How a part of a model stands alone in a file of this format, as others read it.
+    ///
+    /// # Errors
+    /// When no family knows, or what the form needs of the model cannot be read.
+    pub fn single_form(
+        &self,
+        checkpoint: &Checkpoint,
+        part: &str,
+        format: SingleFormat,
+    ) -> Result<SingleForm> {
+        let family = self.0.iter().find(|family| family.recognises(checkpoint));
+        let form = match family {
+            Some(family) => family.single_form(checkpoint, part, format)?,
+            None => None,
+        };
+        form.ok_or_else(|| Error::Unsupported {
+            file: checkpoint.describe(part),
+            what: format!("{} of this family as a file of its own", article(part)),
+        })
     }
 
     /// The family that knows a file, and which of its parts the file is.

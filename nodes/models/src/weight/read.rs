@@ -136,6 +136,58 @@ fn build<T: Element>(
     Ok(Tensor::from_vec(values, entry.shape, device)?)
 }
 
+/// Gives the numbers of a tensor in f32, in order, a piece at a time: whole blocks, and no more than
+/// `PIECE_READ` numbers.
+///
+/// # Errors
+/// As [`tensor`], or when `each` fails.
+pub(crate) fn pieces(
+    entry: &TensorEntry<'_>,
+    name: &str,
+    each: &mut dyn FnMut(&mut [f32]) -> Result<()>,
+) -> Result<()> {
+    let stored = check_type(entry, name)?;
+    let (numbers, bytes) = match stored {
+        StoredType::Int8 => return Err(type_error(entry, name)),
+        StoredType::Plain(dtype) => (1, dtype.size_in_bytes()),
+        StoredType::Blocks(blocks) => (blocks.numbers(), blocks.bytes()),
+    };
+    let count: usize = entry.shape.iter().product();
+    let mut wide = vec![0.0f32; PIECE_READ.min(count)];
+    let mut buffer = vec![0; wide.len() / numbers * bytes];
+    let mut at = 0;
+    while at < count {
+        let wide = &mut wide[..PIECE_READ.min(count - at)];
+        let buffer = &mut buffer[..wide.len() / numbers * bytes];
+        entry.file.read(entry.offset + (at / numbers * bytes) as u64, buffer)?;
+        match stored {
+            StoredType::Blocks(blocks) => kino_kernels::widen_blocks(blocks, buffer, wide),
+            StoredType::Plain(DType::F16) => {
+                widened(buffer, wide, |bytes| f16::from_le_bytes(bytes).to_f32());
+            }
+            StoredType::Plain(DType::BF16) => {
+                widened(buffer, wide, |bytes| bf16::from_le_bytes(bytes).to_f32());
+            }
+            StoredType::Plain(DType::F8E4M3) => {
+                widened(buffer, wide, |[byte]| kino_kernels::e4m3(byte));
+            }
+            _ => widened(buffer, wide, f32::from_le_bytes),
+        }
+        at += wide.len();
+        each(wide)?;
+    }
+    entry.file.check_unchanged()
+}
+
+/// Numbers that [`pieces`] gives at a time: a multiple of every block's.
+const PIECE_READ: usize = 1 << 20;
+
+fn widened<const N: usize>(bytes: &[u8], wide: &mut [f32], number: impl Fn([u8; N]) -> f32) {
+    for (wide, bytes) in wide.iter_mut().zip(bytes.as_chunks().0) {
+        *wide = number(*bytes);
+    }
+}
+
 /// The bytes of a tensor as they are, in this shape.
 fn bytes(entry: &TensorEntry<'_>, shape: &[usize], device: &Device) -> Result<Tensor> {
     let mut values = zeros::<u8>(shape.iter().product(), entry.file)?;

@@ -61,6 +61,12 @@ pub struct Probe(Mutex<HashSet<String>>);
 /// scales of activations, which are not rounded here.
 const BESIDE: [&str; 5] = ["spiece_model", SCALED, ".scale_input", ".input_scale", ".comfy_quant"];
 
+/// Whether a tensor says something of another one, or of its file, and is no weight itself.
+pub(crate) fn is_beside(name: &str) -> bool {
+    let scales = [".scale_weight", ".weight_scale"];
+    BESIDE.iter().chain(&scales).any(|end| name.ends_with(end))
+}
+
 impl Probe {
     /// The weights that nobody asked for, sorted; none where nothing was asked for at all.
     pub fn left_over<'a>(&self, files: &'a PartFiles) -> Vec<&'a str> {
@@ -239,7 +245,7 @@ impl Weights {
             Some(StoredType::Blocks(blocks)) if blocks.bytes_of(inner).is_some() => {
                 Weight::Blocks { bytes: narrow()?, blocks }
             }
-            _ => Weight::Dense(self.stored(&full, (out, inner).into(), dtype)?),
+            _ => Weight::Dense(self.base("weight", (out, inner).into(), dtype)?.1),
         })
     }
 
@@ -264,12 +270,33 @@ impl Weights {
         }
     }
 
-    /// What the numbers of a weight are multiplied by that is stored in eight bits each: the
-    /// `scale_weight` (ComfyUI) or `weight_scale` beside it, or 1 in a file that has none at all.
-    fn scale_of(&self, full: &str) -> Result<f32> {
+    /// What the numbers of a weight are multiplied by, whatever they are stored in: 1 where nothing
+    /// beside it says otherwise. Of whole numbers, which have scales of their own, it is 1, too.
+    pub(crate) fn factor(&self, full: &str) -> Result<f32> {
+        match self.files.find(full)?.stored {
+            Some(StoredType::Plain(DType::F8E4M3)) => self.scale_of(full),
+            Some(StoredType::Plain(_)) if full.ends_with(".weight") => {
+                match self.scale_names(full).iter().any(|name| self.files.place(name).is_some()) {
+                    true => self.scale_of(full),
+                    false => Ok(1.0),
+                }
+            }
+            _ => Ok(1.0),
+        }
+    }
+
+    /// The names by which the scale of a weight may stand beside it; now they were asked for.
+    fn scale_names(&self, full: &str) -> [String; 2] {
         let layer = full.strip_suffix("weight").unwrap_or(full);
         let names = ["scale_weight", "weight_scale"].map(|name| format!("{layer}{name}"));
         names.iter().for_each(|name| self.ask(name));
+        names
+    }
+
+    /// What the numbers of a weight are multiplied by that is stored in eight bits each: the
+    /// `scale_weight` (ComfyUI) or `weight_scale` beside it, or 1 in a file that has none at all.
+    fn scale_of(&self, full: &str) -> Result<f32> {
+        let names = self.scale_names(full);
         let Some(name) = names.iter().find(|name| self.files.place(name).is_some()) else {
             return match self.files.place(SCALED).is_some() {
                 true => Err(Error::MissingWeight {
@@ -385,12 +412,9 @@ impl Weights {
             return Ok((full, weight.rows(&ids, dtype)?));
         }
         let tensor = self.stored(&full, shape, dtype)?;
-        match self.files.find(&full)?.stored {
-            Some(StoredType::Plain(DType::F8E4M3)) => match self.scale_of(&full)? {
-                1.0 => Ok((full, tensor)),
-                scale => Ok((full, (tensor * f64::from(scale))?)),
-            },
-            _ => Ok((full, tensor)),
+        match self.factor(&full)? {
+            1.0 => Ok((full, tensor)),
+            factor => Ok((full, (tensor * f64::from(factor))?)),
         }
     }
 
