@@ -29,7 +29,7 @@ use crate::error::{IntoNode, check_cancel};
 use crate::infer::{InferCx, InferResult, f32_bytes, known, named_facts, refuse};
 use crate::models::{DitHandle, Models, Network};
 use crate::patches::{grid_of, object_to_tensor, patch_tuple};
-use crate::schedule::{ClassifierFree, MAX_STEPS, levels};
+use crate::schedule::{ClassifierFree, MAX_STEPS, levels, tokens};
 use cache::CacheChoice;
 use clips::{Leading, Packed, Text, items_of_clips, texts_of_clips};
 use control::{controls, infer_control, without_pictures};
@@ -165,6 +165,9 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     let patches = facts.typed::<PatchesFact>("patches");
     if let (Some(part), Some(patches)) = (&part, patches) {
         review.take(check_patches(part, &patches.clips, patches.patch));
+        if !facts.is_fed("shift") && !facts.is_fed("sigmas") {
+            review.take(tokens(part.spec.scheduler(), &patches.clips));
+        }
     }
     let texts = named_facts(facts, "text");
     for (_, fact) in &texts {
@@ -496,7 +499,7 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     check_guidance_low(&part, inputs.get("guidance_low").is_some()).map_err(refuse)?;
     let (threshold, kind) = (inputs.real("cache")?, inputs.text("cache_kind")?);
     let cache = CacheChoice::new(&part, threshold, kind, &patches.clips).map_err(refuse)?;
-    let (kind, schedule) = schedule(&part, inputs)?;
+    let (kind, schedule) = schedule(&part, inputs, &known.clips)?;
     let (schedule, start) = started(cx, inputs, &patches, schedule)?;
     let known = known_part(cx, inputs, &patches, start.as_ref())?;
     cx.check_cancel()?;
@@ -553,7 +556,11 @@ fn givens(
 }
 
 /// The levels to walk down and how.
-fn schedule(part: &DitHandle, inputs: &Inputs<'_>) -> Result<(ScheduleKind, Schedule)> {
+fn schedule(
+    part: &DitHandle,
+    inputs: &Inputs<'_>,
+    clips: &[ClipFact],
+) -> Result<(ScheduleKind, Schedule)> {
     let config = part.spec.scheduler();
     let kind = match inputs.text("scheduler")? {
         "unipc" => ScheduleKind::UniPc,
@@ -568,7 +575,7 @@ fn schedule(part: &DitHandle, inputs: &Inputs<'_>) -> Result<(ScheduleKind, Sche
         return Ok((kind, schedule.map_err(|error| Error::input("sigmas", error.to_string()))?));
     }
     let shift = inputs.get("shift").is_some().then(|| inputs.real("shift")).transpose()?;
-    Ok((kind, levels(config, kind, inputs.int("steps")?, shift)?))
+    Ok((kind, levels(config, kind, inputs.int("steps")?, (shift, Some(clips)))?))
 }
 
 /// The levels that are left where there is a start, and its latents without noise.

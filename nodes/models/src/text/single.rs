@@ -1,13 +1,14 @@
-//! UMT5 encoders as files of their own, for others to read: the names of transformers, or those of
+//! T5 and UMT5 encoders as files of their own, for others to read: the names of transformers, or those of
 //! llama.cpp with the tokenizer in the metadata.
 
 use std::collections::HashSet;
 
 use serde_json::Value;
 
+use super::config::PromptForm;
 use super::detect::{INNER, OUTER};
 use crate::checkpoint::{
-    Checkpoint, GgufValue, ModelFiles, NarrowWeight, Rename, SingleForm, SingleFormat, part_names,
+    Checkpoint, GgufValue, ModelFiles, NarrowWeight, Rename, SingleForm, SingleFormat,
 };
 use crate::error::{Error, Result};
 
@@ -32,17 +33,24 @@ const TIED: &str = "encoder.embed_tokens";
 ///
 /// # Errors
 /// When its config or its tokenizer cannot be read.
-pub(crate) fn single_form(checkpoint: &Checkpoint, format: SingleFormat) -> Result<SingleForm> {
-    let files = checkpoint.part(part_names::TEXT_ENCODER)?;
+pub(crate) fn single_form(
+    checkpoint: &Checkpoint,
+    form: &PromptForm,
+    format: SingleFormat,
+) -> Result<SingleForm> {
+    let files = checkpoint.part(form.encoder)?;
+    let spiece = format!("{}/spiece.model", form.tokenizer);
     let (mut beside, mut notes) = (Vec::new(), Vec::new());
     let (rename, metadata): (Rename, _) = match format {
         SingleFormat::Safetensors => {
-            match checkpoint.contains(SENTENCEPIECE) {
-                _ if files.shape(TOKENIZER).is_some() => {}
-                true => beside.push((TOKENIZER.to_owned(), checkpoint.bytes(SENTENCEPIECE)?)),
+            // Of T5 it brings one along.
+            let is_needed = form.model_type == "umt5" && files.shape(TOKENIZER).is_none();
+            match checkpoint.contains(&spiece) {
+                _ if !is_needed => {}
+                true => beside.push((TOKENIZER.to_owned(), checkpoint.bytes(&spiece)?)),
                 false => notes.push(format!(
                     "ComfyUI reads the tokenizer from a tensor `{TOKENIZER}` in the file, which the \
-                     source has not; with {SENTENCEPIECE} in its folder it will"
+                     source has not; with {spiece} in its folder it will"
                 )),
             }
             (Box::new(|name| Some(name.to_owned())), Vec::new())
@@ -53,15 +61,14 @@ pub(crate) fn single_form(checkpoint: &Checkpoint, format: SingleFormat) -> Resu
                 true => None,
                 false => Some(llama(name).unwrap_or_else(|| name.to_owned())),
             };
-            (Box::new(rename), gguf_metadata(checkpoint)?)
+            (Box::new(rename), gguf_metadata(checkpoint, form)?)
         }
     };
     Ok(SingleForm { rename, narrow, architecture: "t5encoder", metadata, beside, notes })
 }
 
-/// The tensor in which ComfyUI looks for a sentencepiece model, and the file that is one.
+/// The tensor in which ComfyUI looks for a SentencePiece model.
 const TOKENIZER: &str = "spiece_model";
-const SENTENCEPIECE: &str = "tokenizer/spiece.model";
 
 /// The matrices of the layers, and the table of tokens.
 fn narrow(name: &str) -> NarrowWeight {
@@ -77,8 +84,11 @@ fn narrow(name: &str) -> NarrowWeight {
 
 /// Sizes and tokenizer of an encoder as llama.cpp writes them (`convert_hf_to_gguf.py`): ComfyUI-GGUF
 /// makes its tokenizer of them.
-fn gguf_metadata(checkpoint: &Checkpoint) -> Result<Vec<(String, GgufValue)>> {
-    let path = format!("{}/config.json", part_names::TEXT_ENCODER);
+fn gguf_metadata(
+    checkpoint: &Checkpoint,
+    form: &PromptForm,
+) -> Result<Vec<(String, GgufValue)>> {
+    let path = format!("{}/config.json", form.encoder);
     let config: Value = checkpoint.json(&path)?;
     let mut metadata = Vec::new();
     let number = |key: &str| config[key].as_u64().and_then(|number| u32::try_from(number).ok());
@@ -94,13 +104,13 @@ fn gguf_metadata(checkpoint: &Checkpoint) -> Result<Vec<(String, GgufValue)>> {
         let value = number(own).map(GgufValue::U32);
         metadata.extend(value.map(|value| (format!("t5encoder.{key}"), value)));
     }
-    metadata.push(("t5encoder.context_length".to_owned(), GgufValue::U32(512)));
+    metadata.push(("t5encoder.context_length".to_owned(), GgufValue::U32(form.max_rows as u32)));
     let epsilon = config["layer_norm_epsilon"].as_f64().unwrap_or(1e-6) as f32;
     for key in ["attention.layer_norm_epsilon", "attention.layer_norm_rms_epsilon"] {
         metadata.push((format!("t5encoder.{key}"), GgufValue::F32(epsilon)));
     }
     let words = number("vocab_size").unwrap_or(0) as usize;
-    metadata.extend(gguf_tokenizer(checkpoint, words)?);
+    metadata.extend(gguf_tokenizer(checkpoint, form, words)?);
     Ok(metadata)
 }
 
@@ -129,25 +139,29 @@ struct AddedToken {
     special: bool,
 }
 
-/// A sentencepiece model of the kind unigram, as metadata; none where the tokenizer is another.
-fn gguf_tokenizer(checkpoint: &Checkpoint, words: usize) -> Result<Vec<(String, GgufValue)>> {
-    const FILE: &str = "tokenizer/tokenizer.json";
+/// A SentencePiece model of the kind unigram, as metadata; none where the tokenizer is another.
+fn gguf_tokenizer(
+    checkpoint: &Checkpoint,
+    form: &PromptForm,
+    words: usize,
+) -> Result<Vec<(String, GgufValue)>> {
     // llama.cpp's LLAMA_TOKEN_TYPE.
     const NORMAL: i32 = 1;
     const UNKNOWN: i32 = 2;
     const CONTROL: i32 = 3;
     const UNUSED: i32 = 5;
     const BYTE: i32 = 6;
-    if !checkpoint.contains(FILE) {
+    let path = format!("{}/tokenizer.json", form.tokenizer);
+    if !checkpoint.contains(&path) {
         return Ok(Vec::new());
     }
-    let file: TokenizerFile = checkpoint.json(FILE)?;
+    let file: TokenizerFile = checkpoint.json(&path)?;
     if file.model.kind.as_deref() != Some("Unigram") {
         return Ok(Vec::new());
     }
     let pieces: Vec<(String, f64)> =
         serde_json::from_value(file.model.vocab).map_err(|error| Error::Config {
-            file: checkpoint.describe(FILE),
+            file: checkpoint.describe(&path),
             reason: format!("`model.vocab` is no list of pieces with scores ({error})"),
         })?;
     let special: HashSet<usize> =

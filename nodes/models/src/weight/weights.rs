@@ -249,8 +249,17 @@ impl Weights {
         })
     }
 
+    /// A matrix that was made of these weights, `[out, inner]`, packed for products in the compute
+    /// type.
+    ///
+    /// # Errors
+    /// When it is no matrix.
+    pub fn pack(&self, matrix: Tensor) -> Result<Weight> {
+        self.packed(Weight::Dense(matrix), self.dtype)
+    }
+
     fn packed(&self, weight: Weight, dtype: DType) -> Result<Weight> {
-        if self.probe.is_some() { Ok(weight) } else { weight.packed(dtype) }
+        if self.is_probing() { Ok(weight) } else { weight.packed(dtype) }
     }
 
     /// The same weights, of which nothing that is read is kept.

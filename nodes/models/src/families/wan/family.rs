@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use serde_json::Value;
 
 use super::autoencoder::VaeConfig;
-use super::config::{ModelConfig, ModelIndex};
+use super::config::{ModelConfig, ModelIndex, PROMPTS};
 use super::detect;
 use super::dit::{Context, Dit};
 use super::names;
@@ -29,7 +29,7 @@ use crate::model::{
 use crate::patch::Grid;
 use crate::preview::RgbMap;
 use crate::sampling::{SchedulerConfig, StepCache, StepCacheKind, StepCacheRule};
-use crate::text::{self, Umt5Spec};
+use crate::text::{self, T5Spec};
 use crate::tile::Tile;
 use crate::weight::Weights;
 
@@ -76,7 +76,7 @@ impl Family for Wan {
             }),
             text_encoder: text.map(|(config, tokens)| Component::<dyn TextEncoderSpec> {
                 part: "text_encoder",
-                spec: Arc::new(Umt5Spec::new(TEXT, config, &tokens)),
+                spec: Arc::new(T5Spec::new(TEXT, &PROMPTS, config, &tokens)),
             }),
             denoiser: transformer.map(|config| denoiser("transformer", config)),
             low_noise: low_noise.map(|(below, config)| LowNoise {
@@ -92,7 +92,7 @@ impl Family for Wan {
 
     fn detect(&self, files: &PartFiles) -> Result<Option<DetectedPart>> {
         let own = detect::detect(files)?;
-        Ok(own.or_else(|| text::detect(files)).or_else(|| image::detect(files)))
+        Ok(own.or_else(|| text::detect(files, &PROMPTS)).or_else(|| image::detect(files)))
     }
 
     fn configs(
@@ -110,7 +110,7 @@ impl Family for Wan {
         for (part, config) in parts {
             match *part {
                 part_names::TEXT_ENCODER if !has("tokenizer/tokenizer.json") => {
-                    configs.extend(text::tokenizer()?);
+                    configs.extend(text::tokenizer(&PROMPTS)?);
                 }
                 part_names::IMAGE_ENCODER => configs.push(image::processor(config)),
                 _ => {}
@@ -146,7 +146,7 @@ impl Family for Wan {
                 let rename = move |name: &str| keep(name, names::vae_original(name, is_nested));
                 form(Box::new(rename), |_| NarrowWeight::Never)
             }
-            part_names::TEXT_ENCODER => text::single_form(checkpoint, format)?,
+            part_names::TEXT_ENCODER => text::single_form(checkpoint, &PROMPTS, format)?,
             part_names::IMAGE_ENCODER => image::single_form(),
             _ => return Ok(None),
         }))
