@@ -80,32 +80,36 @@ fn nothing_is_replaced_unasked() {
     assert_eq!(fs::read_dir(place.path("")).unwrap().count(), 3, "nothing is left beside");
 }
 
-#[test]
-fn a_folder_is_a_model_that_makes_the_same() {
-    let place = Place::new();
-    place.good(&convert(&["copy"]));
-    let quick = |model: &str, out: &str| {
-        let text = fs::read_to_string(graph()).unwrap().replace("embedded:shapes", model);
-        place.write("graph.ron", text);
-        let args = ["run", "graph.ron", "--quiet", "--out", out, "--no-cache"];
-        place.good(&[&args[..], &common::QUICK].concat());
-        let file = place.files(out).remove(0);
-        fs::read(place.path(out).join(file)).unwrap()
-    };
-    let shown = place.json(&["models", "show", "copy"]);
-    assert_eq!(shown[0]["missing"], json!([]));
-    let plan = |model: &str| {
-        let text = fs::read_to_string(graph()).unwrap().replace("embedded:shapes", model);
-        place.write("graph.ron", text);
-        place.good(&["plan", "graph.ron", "--short"])
-    };
-    plan("copy");
-    // The file holds the graph's text beside its frames, and so the model's name.
-    assert_eq!(quick("copy", "a").len(), quick("embedded:shapes", "b").len() - 11);
+/// The pixels of the one picture in a folder.
+fn pixels(place: &Place, folder: &str) -> Vec<u8> {
+    let file = place.path(folder).join(place.files(folder).remove(0));
+    let file = std::io::BufReader::new(fs::File::open(file).unwrap());
+    let mut reader = png::Decoder::new(file).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    reader.next_frame(&mut pixels).unwrap();
+    pixels
 }
 
-fn graph() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../graphs/text_to_video.ron"))
+/// A folder and files of parts make what the model makes that they were written from: by the inputs
+/// that the built-in graphs have for them.
+#[test]
+fn what_was_written_makes_the_same() {
+    let place = Place::new();
+    place.good(&convert(&["copy"]));
+    place.good(&convert(&["vae.gguf", "--part", "vae"]));
+    let shown = place.json(&["models", "show", "copy"]);
+    assert_eq!(shown[0]["missing"], json!([]));
+    let run = |out: &str, more: &[&str]| {
+        let quick = ["width=32", "height=32", "steps=3"];
+        let sets = quick.iter().chain(more).flat_map(|set| ["--set", set]);
+        let args = ["run", "text_to_image", "--quiet", "--no-cache", "--out", out];
+        place.good(&args.into_iter().chain(sets).collect::<Vec<_>>());
+        pixels(&place, out)
+    };
+    let expected = run("embedded", &[]);
+    assert!(run("copied", &["model=copy"]) == expected);
+    assert!(run("beside", &["vae=vae.gguf"]) == expected);
+    assert!(run("cached", &["cache=0.9", "steps=8"]) != run("all", &["steps=8"]));
 }
 
 #[test]
@@ -117,7 +121,10 @@ fn what_cannot_be_is_told_with_the_way_out() {
     let told = bad(&convert(&["x.gguf", "--part", "unet"]));
     assert!(told.contains("embedded:shapes has no part unet"), "{told}");
     let told = bad(&convert(&[&["x.gguf", "--to", "q9"], &DIT[..]].concat()));
-    assert!(told.contains("there is no type q9 help: known are f32, f16, bf16, fp8, q6_k"), "{told}");
+    assert!(
+        told.contains("there is no type q9 help: known are f32, f16, bf16, fp8, q6_k"),
+        "{told}"
+    );
     let told = bad(&convert(&[&["x.ckpt"], &DIT[..]].concat()));
     assert!(told.contains("no files of this kind are written"), "{told}");
     let told = bad(&convert(&["copy", "--to", "fp8"]));
@@ -158,7 +165,10 @@ fn a_disk_without_room_is_told_before_anything_is_written() {
     let place = Place::new();
     sparse(&place, "huge.safetensors", 1 << 20);
     let told = flat(&place.bad(1, &["models", "convert", "huge.safetensors", "out.gguf"]));
-    assert!(told.contains("out.gguf takes 4.4 TB, and ") && told.contains("are free there"), "{told}");
+    assert!(
+        told.contains("out.gguf takes 4.4 TB, and ") && told.contains("are free there"),
+        "{told}"
+    );
     assert!(told.contains("help: make room, or write it to another disk"), "{told}");
     assert_eq!(place.files(""), ["huge.safetensors", "small.safetensors"]);
 }

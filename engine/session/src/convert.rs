@@ -157,7 +157,8 @@ fn form_of(destination: &Path) -> Result<Destination> {
         "gguf" => Ok(Destination::File(SingleFormat::Gguf)),
         other if OTHERS.contains(&other) => {
             let message = format!("{}: no files of this kind are written", destination.display());
-            Err(Error::usage(message).advising("end it with .safetensors or .gguf, or name a folder"))
+            Err(Error::usage(message)
+                .advising("end it with .safetensors or .gguf, or name a folder"))
         }
         _ => Ok(Destination::Folder),
     }

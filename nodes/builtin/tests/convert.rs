@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use common::single::{
-    DIT, File, TEXT, Tensors, VAE, Widths, converted, converted_file, load, open, sample, transformer,
+    DIT, File, TEXT, Tensors, VAE, Widths, converted, converted_file, load, open, sample,
+    transformer,
 };
 use common::{Rig, distance, reference, text};
 use kino_kernels::BlockType;
@@ -51,11 +52,11 @@ const PARTS: [(&str, &str); 7] = [
     ("wan_i2v/model", "transformer"),
     ("wan_i2v/model", "image_encoder"),
     ("wan_vace/model", "transformer"),
-    ("wan22_vae/model", "vae"),
+    ("wan22_ti2v/model", "vae"),
 ];
 
-/// From a folder into a file of each format and back: tensor by tensor what it was, in f32 and, once
-/// they are bf16, in bf16.
+/// From a folder into a file of each format and back: tensor by tensor what it was, in f32 and,
+/// once they are bf16, in bf16.
 #[test]
 fn a_part_that_went_around_is_the_same_to_the_byte() {
     let folder = Destination::Folder;
@@ -120,10 +121,12 @@ fn files_of_their_own_have_the_names_that_others_know() {
         }
         assert!(!dit.iter().any(|own| own.contains("attn1") || own.contains("norm2")), "{dit:?}");
         let vae = names("wan_t2v/model", "vae", end);
-        for name in ["conv1.weight", "encoder.downsamples.0.residual.2.weight", "decoder.head.2.bias"] {
+        for name in
+            ["conv1.weight", "encoder.downsamples.0.residual.2.weight", "decoder.head.2.bias"]
+        {
             assert!(vae.iter().any(|own| own == name), "{name}: {vae:?}");
         }
-        let nested = names("wan22_vae/model", "vae", end);
+        let nested = names("wan22_ti2v/model", "vae", end);
         let name = "encoder.downsamples.0.downsamples.0.residual.0.gamma";
         assert!(nested.iter().any(|own| own == name), "{nested:?}");
         assert!(!vae.iter().chain(&nested).any(|own| own.contains("_block")), "{vae:?}{nested:?}");
@@ -166,7 +169,8 @@ fn parts_of_the_embedded_model_stand_alone() {
     let expected = run(&embedded, &vae);
     let folder = ModelFolder::embedded("embedded:shapes", kino_nodes::EMBEDDED_FILES);
     let checkpoint = Checkpoint::open(&folder).unwrap();
-    for (format, end) in [(SingleFormat::Safetensors, "safetensors"), (SingleFormat::Gguf, "gguf")] {
+    for (format, end) in [(SingleFormat::Safetensors, "safetensors"), (SingleFormat::Gguf, "gguf")]
+    {
         let files = ["transformer", "vae"].map(|part| {
             let to = (Destination::File(format), ConvertTo::Same);
             let plan = Conversion::plan(&Families::default(), &checkpoint, part, to).unwrap();
@@ -187,7 +191,8 @@ fn parts_of_the_embedded_model_stand_alone() {
 
 /// The numbers that a part stands for, by the names of diffusers.
 fn wide(file: &File) -> Tensors {
-    let bytes = converted((&file.0, ""), Destination::Folder, ConvertTo::Plain(DType::F32)).unwrap();
+    let bytes =
+        converted((&file.0, ""), Destination::Folder, ConvertTo::Plain(DType::F32)).unwrap();
     let of = |bytes: &[u8]| {
         bytes.as_chunks().0.iter().map(|number| f32::from_le_bytes(*number)).collect::<Vec<_>>()
     };
@@ -206,39 +211,42 @@ fn fewer_bits_keep_what_they_hold() {
     let exact = wide(&whole);
     let expected = sample(&rig, &load(&rig, &[("transformer", whole.path())], DIT), WIDTHS.text);
     let blocks = |blocks| (ConvertTo::Blocks(blocks), "gguf");
-    for ((to, end), weight_bound) in [
-        (blocks(BlockType::Q8_0), 0.008),
-        (blocks(BlockType::Q6_K), 0.03),
-        (blocks(BlockType::Q5_K), 0.05),
-        (blocks(BlockType::Q5_1), 0.05),
-        (blocks(BlockType::Q5_0), 0.06),
-        (blocks(BlockType::Q4_K), 0.1),
-        (blocks(BlockType::Q4_1), 0.1),
-        (blocks(BlockType::Q4_0), 0.12),
-        (blocks(BlockType::Q3_K), 0.22),
-        (blocks(BlockType::Q2_K), 0.4),
-        ((ConvertTo::ScaledFp8, "safetensors"), 0.06),
+    for ((to, end), weight_bound, result_bound) in [
+        (blocks(BlockType::Q8_0), 0.008, 0.05),
+        (blocks(BlockType::Q6_K), 0.03, 0.2),
+        (blocks(BlockType::Q5_K), 0.05, 0.8),
+        (blocks(BlockType::Q5_1), 0.05, 0.4),
+        (blocks(BlockType::Q5_0), 0.06, 0.5),
+        (blocks(BlockType::Q4_K), 0.1, 0.7),
+        (blocks(BlockType::Q4_1), 0.1, 0.7),
+        (blocks(BlockType::Q4_0), 0.12, 0.5),
+        (blocks(BlockType::Q3_K), 0.22, 2.3),
+        (blocks(BlockType::Q2_K), 0.4, 4.0),
+        ((ConvertTo::ScaledFp8, "safetensors"), 0.06, 0.9),
     ] {
         let narrow = good((&whole.0, ""), to, &format!("narrow.{end}"));
         let numbers = wide(&narrow);
-        let mut changed = 0;
+        let (mut changed, mut largest) = (0, 0.0f32);
         for (name, exact) in &exact {
             let off = ((exact - &numbers[name]).unwrap()).sqr().unwrap().sum_all().unwrap();
             let norm = exact.sqr().unwrap().sum_all().unwrap();
             let of = |tensor: Tensor| tensor.to_scalar::<f32>().unwrap().sqrt();
             let off = of(off) / of(norm);
             let is_matrix = name.starts_with("blocks.")
-                && (name.contains(".to_") || name.contains(".net.")) && name.ends_with("weight");
+                && (name.contains(".to_") || name.contains(".net."))
+                && name.ends_with("weight");
             assert_eq!(off > 0.0, is_matrix, "{to:?}: {name} {off}");
             assert!(off < weight_bound, "{to:?}: {name} {off}");
             changed += usize::from(is_matrix);
+            largest = largest.max(off);
         }
+        println!("{to:?}: {largest} of {weight_bound}");
         assert_eq!(changed, 20, "every matrix of both blocks");
         let dit = load(&rig, &[("transformer", narrow.path()), ("compute", "f32")], DIT);
         let found = sample(&rig, &dit, WIDTHS.text);
         let off = distance(&found, &expected);
         println!("{to:?}: {off}");
-        assert!(off > 0.0 && off < f64::from(weight_bound), "{to:?}: {off}");
+        assert!(off > 0.0 && off < result_bound, "{to:?}: {off}");
         // As the numbers that they stand for give, and once narrow they stay what they are.
         let same = File::of("narrow-same.safetensors", &numbers);
         let same = load(&rig, &[("transformer", same.path())], DIT);
@@ -299,7 +307,8 @@ fn what_stands_beside_a_matrix_goes_along_or_is_multiplied_in() {
     }
 }
 
-/// As ComfyUI-GGUF and ggml read it: four dimensions, its own beside them, in 32 bits.
+/// As ComfyUI-GGUF, diffusers and stable-diffusion.cpp read it: five dimensions, in 32 bits, and the
+/// shape once more in the metadata.
 #[test]
 fn gguf_files_are_labelled_as_others_look_for_it() {
     let whole = File::of("label-whole.safetensors", &transformer(&WIDTHS));
@@ -311,8 +320,8 @@ fn gguf_files_are_labelled_as_others_look_for_it() {
     let sizes: Vec<u8> = [256i32, 16, 1, 2, 2].into_iter().flat_map(i32::to_le_bytes).collect();
     let list = [&5u32.to_le_bytes()[..], &5u64.to_le_bytes(), &sizes].concat();
     assert!(has(&gguf::entry("comfy.gguf.orig_shape.patch_embedding.weight", 9, &list)));
-    let shape: Vec<u8> = [2u64, 2, 1, 4096].into_iter().flat_map(u64::to_le_bytes).collect();
-    let info = [gguf::text("patch_embedding.weight"), 4u32.to_le_bytes().to_vec(), shape];
+    let shape: Vec<u8> = [2u64, 2, 1, 16, 256].into_iter().flat_map(u64::to_le_bytes).collect();
+    let info = [gguf::text("patch_embedding.weight"), 5u32.to_le_bytes().to_vec(), shape];
     assert!(has(&info.concat()));
 }
 
@@ -349,7 +358,10 @@ fn what_a_form_does_not_hold_is_told() {
     assert!(told.contains(expected), "{told}");
     for (to, end) in [(q4, "a.gguf"), (ConvertTo::ScaledFp8, "a.safetensors")] {
         let told = tell(&changed(name, f32::NAN), to, end);
-        assert!(told.contains("`blocks.1.ffn.net.0.proj.weight`: ") && told.contains("NaN has no place"));
+        assert!(
+            told.contains("`blocks.1.ffn.net.0.proj.weight`: ")
+                && told.contains("NaN has no place")
+        );
     }
     // Rows of no whole blocks of 256 take those of 32.
     let odd = Widths { dim: 128, text: 64, freq: 64, inner: 96 };

@@ -1,4 +1,5 @@
-//! Numbers in fewer bits, for files: ggml's blocks, and E4M3. What computes with them lies elsewhere.
+//! Numbers in fewer bits, for files: ggml's blocks, and E4M3. What computes with them lies
+//! elsewhere.
 
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor, bail};
@@ -80,8 +81,7 @@ mod tests {
     fn blocks_hold_what_was_packed_within_their_bits() {
         let seed = 11;
         println!("seed {seed}");
-        let wave =
-            |i: usize| ((i * 7919 + seed * 104_729) as f64 * 0.618_034).fract() as f32 - 0.5;
+        let wave = |i: usize| ((i * 7919 + seed * 104_729) as f64 * 0.618_034).fract() as f32 - 0.5;
         let numbers: Vec<f32> = (0..40_960).map(wave).collect();
         for (blocks, most) in [
             (BlockType::Q4_0, 0.08),

@@ -16,5 +16,5 @@ pub use linear::Linear;
 pub use lora::{Lora, LoraMatch, LoraSpec};
 pub use norm::{LayerNorm, RmsNorm};
 pub(crate) use read::pieces;
-pub(crate) use weights::is_beside;
 pub use weights::{AppliedLora, Probe, TensorStore, Weights};
+pub(crate) use weights::{Scale, is_beside};

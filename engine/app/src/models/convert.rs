@@ -3,7 +3,7 @@
 use kino_node::Cancel;
 use kino_session::convert::{self, ConvertEvent, ConvertRequest, ConvertTo, ConvertedPart};
 
-use super::Bar;
+use super::bar::Bar;
 use crate::args;
 use crate::failure::{Exit, Failure};
 use crate::interrupt;

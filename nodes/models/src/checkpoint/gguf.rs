@@ -98,7 +98,7 @@ fn about(number: u32) -> (Cow<'static, str>, Option<(u64, u64)>) {
             };
             (name.into(), Some((1, dtype.size_in_bytes() as u64)))
         }
-        Some(StoredType::Int8) => ("I8".into(), Some((1, 1))),
+        Some(StoredType::Int8 | StoredType::E5m2) => ("I8".into(), Some((1, 1))),
         Some(StoredType::Blocks(blocks)) => {
             (blocks.name().into(), Some((blocks.numbers() as u64, blocks.bytes() as u64)))
         }

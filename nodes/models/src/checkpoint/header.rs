@@ -11,6 +11,8 @@ use kino_kernels::BlockType;
 pub enum StoredType {
     /// Each number alone.
     Plain(DType),
+    /// Numbers of eight bits with five of exponent, each alone; scales may stand beside them.
+    E5m2,
     /// Whole numbers of eight bits; scales beside them, and what was done before they were rounded,
     /// stand in tensors of their own.
     Int8,

@@ -139,28 +139,19 @@ fn text(out: &mut Vec<u8>, text: &str) {
     out.extend(text.as_bytes());
 }
 
-/// Dimensions that ggml's tensors have at most.
+/// Dimensions that ggml's tensors have at most. Files of video models have five for the kernels of
+/// three-dimensional convolutions, which ComfyUI-GGUF, diffusers and stable-diffusion.cpp read.
 const GGML_DIMENSIONS: usize = 4;
 
-/// A shape with as many dimensions as ggml has: the first ones become one, as in its kernels of
-/// three-dimensional convolutions.
-fn ggml_shape(shape: &[usize]) -> Vec<usize> {
-    match shape.len() {
-        0 => vec![1],
-        count if count > GGML_DIMENSIONS => {
-            let (first, others) = shape.split_at(count + 1 - GGML_DIMENSIONS);
-            [&[first.iter().product()], others].concat()
-        }
-        _ => shape.to_vec(),
-    }
-}
-
-/// A GGUF file. What has more dimensions than ggml gets its own shape in the metadata, where
-/// ComfyUI-GGUF looks for it.
+/// A GGUF file. The shape of what has more dimensions than ggml also stands in the metadata, where
+/// ComfyUI-GGUF looks for it first.
 ///
 /// # Errors
 /// When ggml has no such type.
-pub(crate) fn lay_out_gguf(tensors: &[NewTensor], metadata: &[(String, GgufValue)]) -> Result<FileLayout> {
+pub(crate) fn lay_out_gguf(
+    tensors: &[NewTensor],
+    metadata: &[(String, GgufValue)],
+) -> Result<FileLayout> {
     let shapes = tensors.iter().filter(|tensor| tensor.shape.len() > GGML_DIMENSIONS).map(|t| {
         let sizes = t.shape.iter().map(|size| i32::try_from(*size).unwrap_or(i32::MAX));
         (format!("{}{}", gguf::ORIGINAL_SHAPE, t.name), GgufValue::I32s(sizes.collect()))
@@ -181,7 +172,8 @@ pub(crate) fn lay_out_gguf(tensors: &[NewTensor], metadata: &[(String, GgufValue
             Error::input(format!("`{name}` is stored as {type_name}, which GGUF files have not"))
         })?;
         text(&mut header, &tensor.name);
-        let shape = ggml_shape(&tensor.shape);
+        // A number alone is a list of one.
+        let shape = if tensor.shape.is_empty() { &[1][..] } else { &tensor.shape };
         header.extend((shape.len() as u32).to_le_bytes());
         shape.iter().rev().for_each(|size| header.extend((*size as u64).to_le_bytes()));
         header.extend(number.to_le_bytes());

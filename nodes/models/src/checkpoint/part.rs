@@ -156,7 +156,12 @@ impl PartFiles {
     pub fn main_dtype(&self) -> Option<DType> {
         let mut elements: HashMap<&'static str, (usize, DType)> = HashMap::new();
         for tensor in self.tensors().map(|(_, tensor)| tensor) {
-            let Some(StoredType::Plain(dtype)) = tensor.stored else { continue };
+            let dtype = match tensor.stored {
+                Some(StoredType::Plain(dtype)) => dtype,
+                // Which holds each of them.
+                Some(StoredType::E5m2) => DType::BF16,
+                _ => continue,
+            };
             let count = elements.entry(dtype.as_str()).or_insert((0, dtype));
             count.0 += tensor.shape.iter().product::<usize>();
         }

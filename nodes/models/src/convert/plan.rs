@@ -14,7 +14,7 @@ use crate::checkpoint::{
 };
 use crate::error::{Error, Result};
 use crate::families::Families;
-use crate::weight::{Weights, is_beside};
+use crate::weight::{Scale, Weights, is_beside};
 
 /// The tensor that says that a file's eight-bit weights have scales (ComfyUI). Of two numbers, it
 /// says that products are not made in eight bits, for which the file would need scales of
@@ -83,9 +83,12 @@ impl Conversion {
         if narrow_name(to).is_some()
             && !tensors.iter().any(|(tensor, bytes)| is_narrow(bytes) || is_stored(tensor))
         {
+            let reason = match fallen {
+                0 => "it has no matrices that are held in fewer bits than 16",
+                _ => "none of its matrices has rows of whole blocks",
+            };
             return Err(Error::input(format!(
-                "{}: it has no matrices that are held in fewer bits than 16; f16 is as small as it \
-                 gets",
+                "{}: {reason}; f16 is as small as it gets",
                 files.describe()
             )));
         }
@@ -98,7 +101,8 @@ impl Conversion {
         if let (true, ConvertTo::Blocks(blocks)) = (fallen > 0, to) {
             let name = blocks.name();
             let noun = if fallen == 1 { "matrix has" } else { "matrices have" };
-            notes.push(format!("{fallen} {noun} no rows of whole blocks {name}: Q8_0 or as before"));
+            notes
+                .push(format!("{fallen} {noun} no rows of whole blocks {name}: Q8_0 or as before"));
         }
         let path = format!("{part}/config.json");
         let config = (form.is_some() && checkpoint.contains(&path))
@@ -191,8 +195,8 @@ fn given(name: &str, type_name: &str, shape: &[usize], bytes: Vec<u8>) -> (NewTe
     (NewTensor { name, type_name, shape: shape.to_vec(), length }, Bytes::Given(bytes))
 }
 
-/// What GGUF files say of themselves: `general.file_type` is llama.cpp's number of the type that most
-/// numbers have.
+/// What GGUF files say of themselves: `general.file_type` is llama.cpp's number of the type that
+/// most numbers have.
 fn labels(architecture: &str, tensors: &[(NewTensor, Bytes)]) -> Vec<(String, GgufValue)> {
     const FILE_TYPES: [(&str, u32); 13] = [
         ("F32", 0),
@@ -261,7 +265,7 @@ impl Planner<'_> {
             stored,
             shape: entry.shape,
             narrow: self.form.map_or(NarrowWeight::Never, |form| (form.narrow)(name)),
-            is_whole: goes_along || self.weights.factor(name)? == 1.0,
+            is_whole: goes_along || matches!(self.weights.factor(name)?, Scale::One(1.0)),
         };
         let Some(target) = about.target(self.to, self.destination) else {
             return Err(Error::input(format!(
@@ -295,7 +299,8 @@ impl Planner<'_> {
                     length: 4,
                 };
                 self.tensors.push((scale, Bytes::Scale(name.clone())));
-                let is_fp8 = stored == StoredType::Plain(DType::F8E4M3);
+                let is_fp8 = stored == StoredType::Plain(DType::F8E4M3)
+                    && matches!(self.weights.factor(&name)?, Scale::One(_));
                 ("F8_E4M3", if is_fp8 { Bytes::Copied(name) } else { Bytes::Fp8(name) })
             }
         };

@@ -82,16 +82,15 @@ impl About<'_> {
                 {
                     Target::Blocks(blocks)
                 }
-                StoredType::Plain(DType::F32 | DType::F16 | DType::BF16) => {
-                    self.exact(destination)
-                }
+                StoredType::Plain(DType::F32 | DType::F16 | DType::BF16) => self.exact(destination),
                 _ => return None,
             },
             (ConvertTo::Plain(dtype), Destination::File(SingleFormat::Gguf)) => {
                 self.plain_in_gguf(dtype)
             }
             (ConvertTo::Plain(dtype), _) => Target::Plain(dtype),
-            (ConvertTo::ScaledFp8, _) => match self.narrow == NarrowWeight::Any && self.is_matrix() {
+            (ConvertTo::ScaledFp8, _) => match self.narrow == NarrowWeight::Any && self.is_matrix()
+            {
                 true => Target::Fp8,
                 false => self.exact(destination),
             },
@@ -136,7 +135,9 @@ impl About<'_> {
     fn plain_in_gguf(&self, dtype: DType) -> Target {
         let is_kernel = self.shape.len() >= 4;
         match dtype {
-            DType::F16 if self.is_large() && (self.is_matrix() || is_kernel) => Target::Plain(dtype),
+            DType::F16 if self.is_large() && (self.is_matrix() || is_kernel) => {
+                Target::Plain(dtype)
+            }
             DType::BF16 if self.is_large() && self.is_matrix() => Target::Plain(dtype),
             _ => Target::Plain(DType::F32),
         }

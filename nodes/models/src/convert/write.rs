@@ -9,7 +9,7 @@ use super::plan::{Bytes, Conversion};
 use crate::cancel::CheckCancel;
 use crate::checkpoint::StoredType;
 use crate::error::{Error, Result};
-use crate::weight::pieces;
+use crate::weight::{Scale, pieces};
 
 /// Bytes that are copied at a time.
 const COPIED: u64 = 1 << 20;
@@ -84,13 +84,16 @@ impl Conversion {
     /// The numbers of a weight, a piece at a time, multiplied by what stands beside them.
     fn numbers(&self, name: &str, each: &mut dyn FnMut(&mut [f32]) -> Result<()>) -> Result<()> {
         let entry = self.files.find(name)?;
-        if entry.stored == Some(StoredType::Int8) {
-            // Rotated rows are whole only together with their scales.
+        let factor = match self.weights.factor(name)? {
+            Scale::One(factor) if entry.stored != Some(StoredType::Int8) => Some(factor),
+            _ => None,
+        };
+        let Some(factor) = factor else {
+            // Rows have scales of their own, and may be rotated.
             let weight = self.weights.get_as(name, entry.shape, DType::F32)?;
             let mut numbers = weight.flatten_all()?.to_vec1::<f32>()?;
             return numbers.chunks_mut(COPIED as usize).try_for_each(each);
-        }
-        let factor = self.weights.factor(name)?;
+        };
         pieces(&entry, name, &mut |numbers| {
             if factor != 1.0 {
                 numbers.iter_mut().for_each(|number| *number *= factor);
@@ -106,8 +109,9 @@ impl Conversion {
             return Ok(*scale);
         }
         let entry = self.files.find(name)?;
-        let scale = match entry.stored {
-            Some(StoredType::Plain(DType::F8E4M3)) => self.weights.factor(name)?,
+        let is_fp8 = entry.stored == Some(StoredType::Plain(DType::F8E4M3));
+        let scale = match self.weights.factor(name)? {
+            Scale::One(scale) if is_fp8 => scale,
             _ => {
                 let mut largest = 0.0f32;
                 self.numbers(name, &mut |numbers| {

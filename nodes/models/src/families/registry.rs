@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::checkpoint::{
-    Checkpoint, DataFile, DetectedPart, ModelFiles, ModelFolder, PartFiles, SingleForm, SingleFormat,
-    SinglePart, part_names,
+    Checkpoint, DataFile, DetectedPart, ModelFiles, ModelFolder, PartFiles, SingleForm,
+    SingleFormat, SinglePart, part_names,
 };
 use crate::error::{Error, Result};
 use crate::model::{Family, Model};
+use crate::weight::LoraSpec;
 
 /// Families in the order in which they are asked.
 #[derive(Clone)]
@@ -126,10 +127,13 @@ impl Families {
         let names = files.names();
         let first =
             names.first().map_or_else(String::new, |name| format!(" (its first is `{name}`)"));
-        Err(Error::Config {
-            file: files.describe().to_owned(),
-            reason: format!("no part of a model that is known has weights of these names{first}"),
-        })
+        let reason = match LoraSpec::read(files) {
+            Ok(_) => "it is a LoRA, which `lora.apply` puts beside a transformer".to_owned(),
+            Err(_) => {
+                format!("no part of a model that is known has weights of these names{first}")
+            }
+        };
+        Err(Error::Config { file: files.describe().to_owned(), reason })
     }
 }
 

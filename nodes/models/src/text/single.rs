@@ -1,5 +1,5 @@
-//! T5 and UMT5 encoders as files of their own, for others to read: the names of transformers, or those of
-//! llama.cpp with the tokenizer in the metadata.
+//! T5 and UMT5 encoders as files of their own, for others to read: the names of transformers, or
+//! those of llama.cpp with the tokenizer in the metadata.
 
 use std::collections::HashSet;
 
@@ -72,9 +72,9 @@ const TOKENIZER: &str = "spiece_model";
 
 /// The matrices of the layers, and the table of tokens.
 fn narrow(name: &str) -> NarrowWeight {
-    let is_matrix = [".q.weight", ".k.weight", ".v.weight", ".o.weight"].iter().any(|end| {
-        name.contains(".SelfAttention.") && name.ends_with(end)
-    });
+    let is_matrix = [".q.weight", ".k.weight", ".v.weight", ".o.weight"]
+        .iter()
+        .any(|end| name.contains(".SelfAttention.") && name.ends_with(end));
     match name {
         "shared.weight" | "encoder.embed_tokens.weight" => NarrowWeight::Blocks,
         _ if is_matrix || name.contains(".DenseReluDense.") => NarrowWeight::Any,
@@ -84,10 +84,7 @@ fn narrow(name: &str) -> NarrowWeight {
 
 /// Sizes and tokenizer of an encoder as llama.cpp writes them (`convert_hf_to_gguf.py`): ComfyUI-GGUF
 /// makes its tokenizer of them.
-fn gguf_metadata(
-    checkpoint: &Checkpoint,
-    form: &PromptForm,
-) -> Result<Vec<(String, GgufValue)>> {
+fn gguf_metadata(checkpoint: &Checkpoint, form: &PromptForm) -> Result<Vec<(String, GgufValue)>> {
     let path = format!("{}/config.json", form.encoder);
     let config: Value = checkpoint.json(&path)?;
     let mut metadata = Vec::new();
@@ -166,7 +163,8 @@ fn gguf_tokenizer(
         })?;
     let special: HashSet<usize> =
         file.added_tokens.iter().filter(|token| token.special).map(|token| token.id).collect();
-    let is_byte = |piece: &str| piece.len() == 6 && piece.starts_with("<0x") && piece.ends_with('>');
+    let is_byte =
+        |piece: &str| piece.len() == 6 && piece.starts_with("<0x") && piece.ends_with('>');
     let kind = |index: usize, piece: &str| match () {
         () if file.model.unk_id == Some(index) => UNKNOWN,
         () if special.contains(&index) => CONTROL,
