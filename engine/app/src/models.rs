@@ -16,7 +16,6 @@ use crate::args::{self, ModelsAction};
 use crate::failure::{Exit, Failure};
 use crate::interrupt;
 use crate::json::{Value, json};
-use crate::render::diagnostics::warn_plain;
 use crate::render::quantity::{bytes, count};
 use crate::render::table::{Align, Table};
 use crate::screen::Screen;
