@@ -307,8 +307,8 @@ fn what_stands_beside_a_matrix_goes_along_or_is_multiplied_in() {
     }
 }
 
-/// As ComfyUI-GGUF, diffusers and stable-diffusion.cpp read it: five dimensions, in 32 bits, and the
-/// shape once more in the metadata.
+/// As ComfyUI-GGUF, diffusers and stable-diffusion.cpp read it: five dimensions, in 32 bits, and
+/// the shape once more in the metadata.
 #[test]
 fn gguf_files_are_labelled_as_others_look_for_it() {
     let whole = File::of("label-whole.safetensors", &transformer(&WIDTHS));

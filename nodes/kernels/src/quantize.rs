@@ -50,8 +50,8 @@ const fn kind(blocks: BlockType) -> GgmlDType {
 /// The largest number of E4M3.
 pub const E4M3_MAX: f32 = 448.0;
 
-/// The byte whose number ([`crate::e4m3`]) is nearest, the even one of two that are equally near, and
-/// ±448 for what lies beyond; NaN for NaN.
+/// The byte whose number ([`crate::e4m3`]) is nearest, the even one of two that are equally near,
+/// and ±448 for what lies beyond; NaN for NaN.
 pub const fn to_e4m3(value: f32) -> u8 {
     let bits = value.to_bits();
     let (sign, bits) = ((bits >> 24) as u8 & 0x80, bits & 0x7fff_ffff);

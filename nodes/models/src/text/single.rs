@@ -82,8 +82,8 @@ fn narrow(name: &str) -> NarrowWeight {
     }
 }
 
-/// Sizes and tokenizer of an encoder as llama.cpp writes them (`convert_hf_to_gguf.py`): ComfyUI-GGUF
-/// makes its tokenizer of them.
+/// Sizes and tokenizer of an encoder as llama.cpp writes them (`convert_hf_to_gguf.py`):
+/// ComfyUI-GGUF makes its tokenizer of them.
 fn gguf_metadata(checkpoint: &Checkpoint, form: &PromptForm) -> Result<Vec<(String, GgufValue)>> {
     let path = format!("{}/config.json", form.encoder);
     let config: Value = checkpoint.json(&path)?;
