@@ -233,7 +233,7 @@ fn bundle(name: &str, lists: [&[&str]; 2], config: &str) -> std::path::PathBuf {
     file
 }
 
-/// One file of the authors' stands for transformer and autoencoder, and gives what the folder gives.
+/// One file of the authors' is transformer and autoencoder, and gives what the folder gives.
 #[test]
 fn a_single_file_of_the_authors_is_the_folder() {
     let old: [&[&str]; 2] = [

@@ -239,8 +239,8 @@ fn linear_quadratic(steps: usize) -> Vec<f64> {
     (0..steps).map(|i| 1.0 - at(i)).collect()
 }
 
-/// Levels stretched away from 1 until the last is `terminal` (`stretch_shift_to_terminal`). A single
-/// level of 1 has nothing to be stretched.
+/// Levels stretched away from 1 until the last is `terminal` (`stretch_shift_to_terminal`). A
+/// single level of 1 has nothing to be stretched.
 fn stretched(levels: Vec<f64>, terminal: Option<f64>) -> Vec<f64> {
     match (terminal, levels.last()) {
         (Some(terminal), Some(last)) if *last < 1.0 => {

@@ -118,7 +118,8 @@ impl VaeNames {
     }
 }
 
-/// Blocks begin with a group; what halves, and what widens, follow it. The last group is the middle.
+/// Blocks begin with a group; what halves, and what widens, follow it. The last group is the
+/// middle.
 fn encoder(entries: &BTreeMap<usize, Entry>) -> BTreeMap<usize, String> {
     let last = entries.iter().rev().find(|(_, entry)| **entry == Entry::Group).map(|(i, _)| *i);
     let mut block = 0;
