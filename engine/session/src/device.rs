@@ -91,7 +91,8 @@ fn auto(notice: Option<&OnNotice>) -> Device {
 /// thread would wait for those of other threads.
 fn cuda(index: usize) -> Result<Device, String> {
     Device::new_cuda_with_stream(index).map_err(|error| {
-        let reason = error.to_string();
+        // A trace of calls may follow.
+        let reason = error.to_string().lines().next().unwrap_or_default().to_owned();
         // What a function returns whose library is not on this machine (kino-cuda).
         match reason.contains("CUDA_ERROR_STUB_LIBRARY") {
             true => "NVIDIA's driver (libcuda.so.1) is not on this machine".to_owned(),
