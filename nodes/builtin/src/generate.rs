@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use kino_models::language::{GenerateRequest, LanguageSpec, Sampling};
+use kino_models::noise::philox;
 use kino_node::{Cx, Inputs, NodeDef, Outputs, Result, Services, Value};
 use kino_port::{
     Facts, NodeTraits, PlanError, PortType, Signature, StepInfo, edge, int, ports, real, text,
@@ -17,7 +18,6 @@ use crate::error::{IntoNode, check_cancel};
 use crate::files::doubled;
 use crate::infer::{InferCx, InferResult, refuse};
 use crate::models::{Models, OpenNetwork, network_error, network_file};
-use crate::philox::philox;
 
 use answer::checked;
 pub use endpoint::{AskText, TextEndpoint, TextRequest};

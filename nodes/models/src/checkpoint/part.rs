@@ -6,7 +6,7 @@ use candle_core::DType;
 
 use super::file::{self, DataFile};
 use super::format;
-use super::header::{Header, StoredTensor, StoredType};
+use super::header::{CONFIG, Header, StoredTensor, StoredType};
 use super::metadata::FileMetadata;
 use crate::error::{Error, Result};
 
@@ -33,6 +33,8 @@ pub(crate) struct TensorEntry<'a> {
     pub(crate) type_name: &'a str,
     /// Its shape.
     pub(crate) shape: &'a [usize],
+    /// Its bytes.
+    pub(crate) length: u64,
 }
 
 /// All the weight files of one part of a model, opened, by tensor name.
@@ -87,6 +89,13 @@ impl PartFiles {
     pub fn renamed(mut self, rename: impl Fn(&str) -> Option<String>) -> Self {
         let place = std::mem::take(&mut self.place).into_iter();
         self.place = place.map(|(name, at)| (rename(&name).unwrap_or(name), at)).collect();
+        self
+    }
+
+    /// Only those weights whose names are taken, of the same files.
+    #[must_use]
+    pub(crate) fn keeping(mut self, is_taken: impl Fn(&str) -> bool) -> Self {
+        self.place.retain(|name, _| is_taken(name));
         self
     }
 
@@ -145,6 +154,12 @@ impl PartFiles {
         FileMetadata::read(file, keep)
     }
 
+    /// What the file says that the config of its part was.
+    pub(crate) fn own_config(&self) -> Option<serde_json::Value> {
+        let config = serde_json::from_str(self.metadata(CONFIG)?).ok();
+        config.filter(serde_json::Value::is_object)
+    }
+
     /// The shape of a tensor, if it is there.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         Some(self.place(name)?.shape)
@@ -159,7 +174,12 @@ impl PartFiles {
     pub fn main_dtype(&self) -> Option<DType> {
         let mut elements: HashMap<&'static str, (usize, DType)> = HashMap::new();
         for tensor in self.tensors().map(|(_, tensor)| tensor) {
-            let Some(StoredType::Plain(dtype)) = tensor.stored else { continue };
+            let dtype = match tensor.stored {
+                Some(StoredType::Plain(dtype)) => dtype,
+                // Which holds each of them.
+                Some(StoredType::E5m2) => DType::BF16,
+                _ => continue,
+            };
             let count = elements.entry(dtype.as_str()).or_insert((0, dtype));
             count.0 += tensor.shape.iter().product::<usize>();
         }
@@ -180,18 +200,15 @@ impl PartFiles {
     /// eight bits a number or in blocks stay as they are.
     pub fn weight_bytes(&self, dtype: DType, prefixes: &[&str]) -> u64 {
         let wanted = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
-        let bytes = |tensor: &StoredTensor| match (tensor.stored, tensor.shape.as_slice()) {
-            (Some(StoredType::Plain(DType::F8E4M3) | StoredType::Int8), [_, _]) => tensor.length,
-            (Some(StoredType::Blocks(blocks)), [_, inner]) if blocks.bytes_of(*inner).is_some() => {
-                tensor.length
-            }
-            (_, shape) => {
-                let elements = shape.iter().product::<usize>() as u64;
-                elements.saturating_mul(dtype.size_in_bytes() as u64)
-            }
-        };
         let tensors = self.tensors().filter(|(name, _)| wanted(name));
-        tensors.fold(0, |sum, (_, tensor)| sum.saturating_add(bytes(tensor)))
+        tensors.fold(0, |sum, (_, tensor)| sum.saturating_add(bytes_as(tensor, dtype)))
+    }
+
+    /// Bytes of one tensor, converted likewise; none where it is not there.
+    pub(crate) fn tensor_bytes(&self, name: &str, dtype: DType) -> u64 {
+        let Some((index, number)) = self.place.get(name) else { return 0 };
+        let tensor = self.files[*index].header.tensors.get(*number);
+        tensor.map_or(0, |tensor| bytes_as(tensor, dtype))
     }
 
     /// Where a tensor lies.
@@ -213,6 +230,7 @@ impl PartFiles {
             stored: tensor.stored,
             type_name: &tensor.type_name,
             shape: &tensor.shape,
+            length: tensor.length,
         })
     }
 
@@ -238,6 +256,21 @@ impl PartFiles {
 impl std::fmt::Debug for PartFiles {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PartFiles").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+/// Bytes of a tensor converted to `dtype`; a matrix of eight bits a number or in blocks stays as it
+/// is.
+fn bytes_as(tensor: &StoredTensor, dtype: DType) -> u64 {
+    match (tensor.stored, tensor.shape.as_slice()) {
+        (Some(StoredType::Plain(DType::F8E4M3) | StoredType::Int8), [_, _]) => tensor.length,
+        (Some(StoredType::Blocks(blocks)), [_, inner]) if blocks.bytes_of(*inner).is_some() => {
+            tensor.length
+        }
+        (_, shape) => {
+            let elements = shape.iter().product::<usize>() as u64;
+            elements.saturating_mul(dtype.size_in_bytes() as u64)
+        }
     }
 }
 
