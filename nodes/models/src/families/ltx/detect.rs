@@ -48,7 +48,7 @@ fn transformer(files: &PartFiles) -> Result<Option<DetectedPart>> {
         let inner = name.strip_prefix(wrapper)?;
         Some(names::diffusers(inner).unwrap_or_else(|| inner.to_owned()))
     };
-    let shapes = shapes(files, &rename);
+    let shapes = shapes(files, rename);
     let size = |name: &str, axis: usize| {
         shapes.get(name).and_then(|shape| shape.get(axis)).copied().unwrap_or(0)
     };
@@ -86,10 +86,7 @@ const LAYERS_13B: usize = 48;
 const NEW: &str = "_is_new";
 
 /// Shapes by the names of diffusers.
-fn shapes<'f>(
-    files: &'f PartFiles,
-    rename: impl Fn(&str) -> Option<String>,
-) -> HashMap<String, &'f [usize]> {
+fn shapes(files: &PartFiles, rename: impl Fn(&str) -> Option<String>) -> HashMap<String, &[usize]> {
     let named = files.names().into_iter();
     named.filter_map(|name| Some((rename(name)?, files.shape(name)?))).collect()
 }
