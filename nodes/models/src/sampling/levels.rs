@@ -209,8 +209,8 @@ fn time_shifted(sigma: f32, shift: f32) -> f32 {
     shift / (shift + (1.0 / sigma - 1.0))
 }
 
-/// Levels stretched away from 1 until the last is `terminal` (`stretch_shift_to_terminal`). A single
-/// level of 1 has nothing to be stretched.
+/// Levels stretched away from 1 until the last is `terminal` (`stretch_shift_to_terminal`). A
+/// single level of 1 has nothing to be stretched.
 fn stretched(levels: Vec<f64>, terminal: Option<f64>) -> Vec<f64> {
     match (terminal, levels.last()) {
         (Some(terminal), Some(last)) if *last < 1.0 => {
