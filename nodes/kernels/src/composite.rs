@@ -289,6 +289,17 @@ pub fn channel_norm(x: &Tensor, gamma: &Tensor) -> Result<Tensor> {
     y.broadcast_mul(&gamma.to_dtype(DType::F32)?)?.to_dtype(x.dtype())
 }
 
+/// See [`crate::group_norm`].
+pub fn group_norm(x: &Tensor, norm: &crate::GroupNorm) -> Result<Tensor> {
+    let (t, h, w, c) = x.dims4()?;
+    let wide = x.to_dtype(DType::F32)?.reshape((t, h * w, norm.groups, ()))?;
+    let centred = wide.broadcast_sub(&wide.mean_keepdim(3)?.mean_keepdim(1)?)?;
+    let variance = centred.sqr()?.mean_keepdim(3)?.mean_keepdim(1)?;
+    let y = centred.broadcast_div(&(variance + norm.eps)?.sqrt()?)?.reshape((t, h, w, c))?;
+    let y = y.broadcast_mul(&norm.weight.to_dtype(DType::F32)?)?;
+    y.broadcast_add(&norm.bias.to_dtype(DType::F32)?)?.to_dtype(x.dtype())
+}
+
 /// See [`crate::pad_plane`].
 pub fn pad_plane(x: &Tensor, [top, bottom, left, right]: Padding) -> Result<Tensor> {
     x.pad_with_zeros(1, top, bottom)?.pad_with_zeros(2, left, right)

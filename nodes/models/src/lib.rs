@@ -19,6 +19,7 @@
 
 pub mod cancel;
 pub mod checkpoint;
+mod clip;
 pub mod error;
 pub mod families;
 pub mod image;
@@ -31,6 +32,7 @@ pub mod preview;
 pub mod sampling;
 pub mod text;
 pub mod tile;
+mod timestep;
 pub mod upscale;
 pub mod weight;
 

@@ -57,9 +57,10 @@ pub struct AppliedLora {
 #[derive(Default)]
 pub struct Probe(Mutex<HashSet<String>>);
 
-/// What stands in files beside weights and is no fault: the tokenizer and marks of ComfyUI, and
-/// scales of activations, which are not rounded here.
-const BESIDE: [&str; 5] = ["spiece_model", SCALED, ".scale_input", ".input_scale", ".comfy_quant"];
+/// What stands in files beside weights and is no fault: the tokenizer and marks of ComfyUI, scales
+/// of activations, which are not rounded here, and positions of CLIP, which are counted.
+const BESIDE: [&str; 6] =
+    ["spiece_model", SCALED, ".scale_input", ".input_scale", ".comfy_quant", ".position_ids"];
 
 impl Probe {
     /// The weights that nobody asked for, sorted; none where nothing was asked for at all.

@@ -1,0 +1,12 @@
+//! FLUX.1: text and pictures to pictures.
+
+mod autoencoder;
+mod config;
+pub mod dit;
+mod family;
+mod transformer;
+pub mod vae;
+
+pub use autoencoder::AutoencoderConfig;
+pub use family::Flux;
+pub use transformer::TransformerConfig;
