@@ -7,12 +7,13 @@ mod detect;
 mod encoder;
 mod ftfy;
 mod spec;
+mod spiece;
+mod t5;
 mod tokens;
-mod umt5;
 
-pub use config::{TextConfig, TokenizerConfig};
+pub use config::{Padding, PromptForm, TextConfig, TokenizerConfig};
 pub(crate) use detect::{detect, tokenizer};
-pub use encoder::Umt5Encoder;
-pub use spec::Umt5Spec;
+pub use encoder::T5Encoder;
+pub use spec::T5Spec;
+pub use t5::{Layer, T5, relative_bucket};
 pub use tokens::Tokens;
-pub use umt5::{Layer, Umt5, relative_bucket};

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use serde_json::Value;
 
 use super::autoencoder::VaeConfig;
-use super::config::{ModelConfig, ModelIndex};
+use super::config::{ModelConfig, ModelIndex, PROMPTS};
 use super::detect;
 use super::dit::{Context, Dit};
 use super::names;
@@ -26,7 +26,7 @@ use crate::model::{
 use crate::patch::Grid;
 use crate::preview::RgbMap;
 use crate::sampling::{SchedulerConfig, StepCache, StepCacheKind, StepCacheRule};
-use crate::text::{self, Umt5Spec};
+use crate::text::{self, T5Spec};
 use crate::tile::Tile;
 use crate::weight::Weights;
 
@@ -73,7 +73,7 @@ impl Family for Wan {
             }),
             text_encoder: text.map(|(config, tokens)| Component::<dyn TextEncoderSpec> {
                 part: "text_encoder",
-                spec: Arc::new(Umt5Spec::new(TEXT, config, &tokens)),
+                spec: Arc::new(T5Spec::new(TEXT, &PROMPTS, config, &tokens)),
             }),
             denoiser: transformer.map(|config| denoiser("transformer", config)),
             low_noise: low_noise.map(|(below, config)| LowNoise {
@@ -89,7 +89,7 @@ impl Family for Wan {
 
     fn detect(&self, files: &PartFiles) -> Result<Option<DetectedPart>> {
         let own = detect::detect(files)?;
-        Ok(own.or_else(|| text::detect(files)).or_else(|| image::detect(files)))
+        Ok(own.or_else(|| text::detect(files, &PROMPTS)).or_else(|| image::detect(files)))
     }
 
     fn configs(
@@ -107,7 +107,7 @@ impl Family for Wan {
         for (part, config) in parts {
             match *part {
                 part_names::TEXT_ENCODER if !has("tokenizer/tokenizer.json") => {
-                    configs.extend(text::tokenizer()?);
+                    configs.extend(text::tokenizer(&PROMPTS)?);
                 }
                 part_names::IMAGE_ENCODER => configs.push(image::processor(config)),
                 _ => {}
