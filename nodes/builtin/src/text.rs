@@ -13,7 +13,7 @@ use kino_port::{
 
 use crate::error::{IntoNode, check_cancel};
 use crate::infer::{InferCx, InferResult, f32_bytes, known_texts, refuse};
-use crate::models::{Models, Network, TextHandle};
+use crate::models::{Models, TextHandle};
 
 /// Turns a prompt into the embeddings that a transformer reads.
 pub(crate) static ENCODE: NodeDef =
@@ -50,38 +50,52 @@ fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
     let Some(part) = review.part::<TextHandle>("encoder") else {
         return review.finish(StepInfo::default());
     };
+    let outputs = part.all().flat_map(|one| one.spec.outputs());
     let embeddings: Vec<(String, Vec<usize>)> =
-        part.spec.outputs().iter().map(|spec| (spec.name.to_string(), spec.shape())).collect();
+        outputs.map(|spec| (spec.name.to_string(), spec.shape())).collect();
     let results: u64 = embeddings.iter().map(|(_, shape)| f32_bytes(shape)).sum();
-    let memory = part.weight_bytes().saturating_add(part.spec.memory(part.dtype));
     let mut warnings = Vec::new();
     for (port, text) in ["prompt", "negative"].map(|port| (port, facts.text(port))) {
         let Some(text) = text else { continue };
-        let Some(lost) = review.take(lost(&part, port, text)) else { break };
-        warnings.extend(lost);
+        let lost: Result<Vec<_>, _> = part.all().map(|one| lost(&part, one, port, text)).collect();
+        let Some(lost) = review.take(lost) else { break };
+        warnings.extend(lost.into_iter().flatten());
     }
     review.finish(StepInfo {
         warnings,
         outputs: vec![Fact::typed(ConditioningFact { embeddings })],
-        memory: memory.saturating_add(2 * results),
-        weights: part.planned(Network::Whole, part.weight_bytes()),
+        memory: part.memory().saturating_add(2 * results),
+        weights: part.planned_weights(),
         ..StepInfo::default()
     })
 }
 
-/// What of a text the model will not read; or that its tokenizer cannot be read.
-fn lost(part: &TextHandle, port: &str, text: &str) -> Result<Vec<PlanError>, PlanError> {
+/// What of a text one of the model's encoders will not read; or that its tokenizer cannot be read.
+fn lost(
+    part: &TextHandle,
+    one: &TextHandle,
+    port: &str,
+    text: &str,
+) -> Result<Vec<PlanError>, PlanError> {
     /// So much of what is lost is shown.
     const SHOWN: usize = 60;
-    let loss = part.spec.loss(&part.model.checkpoint, text);
+    let loss = one.spec.loss(&one.model.checkpoint, text);
     let loss = loss.map_err(|error| PlanError::at("encoder", error.to_string()))?;
     let mut lost = Vec::new();
     if !loss.cut.is_empty() {
         let begin: String = loss.cut.chars().take(SHOWN).collect();
         let more = if loss.cut.chars().count() > SHOWN { "…" } else { "" };
-        let message = format!(
-            "the text is longer than the model reads: `{begin}{more}` and what follows is left out"
-        );
+        let message = match (part.others.len(), one.spec.outputs()) {
+            (0, _) | (_, []) => format!(
+                "the text is longer than the model reads: `{begin}{more}` and what follows is left \
+                 out"
+            ),
+            (_, [output, ..]) => format!(
+                "the text is longer than the encoder of `{}` reads: `{begin}{more}` and what follows \
+                 is left out there",
+                output.name
+            ),
+        };
         lost.push(PlanError::at(port, message).hint("say what matters first, in fewer words"));
     }
     if let [words @ .., last] = loss.unknown.as_slice() {
@@ -105,20 +119,25 @@ fn lost(part: &TextHandle, port: &str, text: &str) -> Result<Vec<PlanError>, Pla
 fn encode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let part = inputs.part::<TextHandle>("encoder")?;
     let (prompt, negative) = (inputs.text("prompt")?, inputs.text("negative")?);
-    cx.check_cancel()?;
-    let encoder = cx.services.get::<Models>()?.text_encoder(&part)?;
-    let of = if prompt == negative { 1 } else { 2 };
-    let embed = |text: &str| {
-        let encoded = encoder.encode(text, &mut check_cancel(cx.cancel)).node()?;
-        let mut named = encoded.into_iter();
-        named.try_fold(Embeddings::default(), |all, (name, embedding)| {
-            all.with(&name, embedding.tensor, embedding.mask)
-        })
-    };
-    let positive = embed(prompt)?;
-    cx.progress(1, of);
-    let negative = if of == 1 { positive.clone() } else { embed(negative)? };
-    cx.progress(of, of);
+    let texts = if prompt == negative { &[prompt][..] } else { &[prompt, negative] };
+    let (mut done, of) = (0, part.all().count() * texts.len());
+    let mut all = vec![Embeddings::default(); texts.len()];
+    for one in part.all() {
+        cx.check_cancel()?;
+        let encoder = cx.services.get::<Models>()?.text_encoder(one)?;
+        for (all, text) in all.iter_mut().zip(texts) {
+            let encoded = encoder.encode(text, &mut check_cancel(cx.cancel)).node()?;
+            *all =
+                encoded.into_iter().try_fold(std::mem::take(all), |all, (name, embedding)| {
+                    all.with(&name, embedding.tensor, embedding.mask)
+                })?;
+            done += 1;
+            cx.progress(done, of);
+        }
+    }
+    let mut all = all.into_iter();
+    let positive = all.next().unwrap_or_default();
+    let negative = all.next().unwrap_or_else(|| positive.clone());
     Ok(vec![Some(Value::from(Conditioning { positive, negative }))])
 }
 

@@ -84,7 +84,8 @@ fn normalized(
                 sums.iter_mut().zip(line).for_each(|(sum, value)| *sum += value);
             }
             let count = (h * w * width) as f64;
-            let means = sums.chunks_exact(width).map(move |group| group.iter().sum::<f64>() / count);
+            let means =
+                sums.chunks_exact(width).map(move |group| group.iter().sum::<f64>() / count);
             means.flat_map(|mean| std::iter::repeat_n(mean, width)).collect::<Vec<f64>>()
         };
         (0..t).flat_map(of_frame).collect()
@@ -120,7 +121,8 @@ fn add_squares(line: &[f32], means: &[f64], sums: &mut [f64]) {
 }
 
 by_tier! {
-    fn normalize<FMA>(x: &[f32], [means, scales, biases]: [&[f32]; 3], y: &mut [f32]) {
+    fn normalize<FMA>(x: &[f32], factors: [&[f32]; 3], y: &mut [f32]) {
+        let [means, scales, biases] = factors;
         let c = scales.len();
         for (x, y) in x.chunks_exact(c).zip(y.chunks_exact_mut(c)) {
             let factors = means.iter().zip(scales).zip(biases);
@@ -132,7 +134,8 @@ by_tier! {
 }
 
 by_tier! {
-    fn normalize_silu<FMA>(x: &[f32], [means, scales, biases]: [&[f32]; 3], y: &mut [f32]) {
+    fn normalize_silu<FMA>(x: &[f32], factors: [&[f32]; 3], y: &mut [f32]) {
+        let [means, scales, biases] = factors;
         let c = scales.len();
         for (x, y) in x.chunks_exact(c).zip(y.chunks_exact_mut(c)) {
             let factors = means.iter().zip(scales).zip(biases);

@@ -36,7 +36,8 @@ impl OpenModel {
         for Component { part, spec } in parts.denoiser.iter().chain(low_noise) {
             found.probe(&checkpoint, part, |weights| spec.load(weights).map(drop));
         }
-        if let Some(Component { part, spec }) = &parts.text_encoder {
+        for Component { part, spec } in parts.text_encoder.iter().chain(&parts.other_text_encoders)
+        {
             found.probe(&checkpoint, part, |weights| spec.probe(weights));
         }
         if let Some(Component { part, spec }) = &parts.image_encoder {
@@ -123,6 +124,8 @@ pub struct Handle<S: ?Sized> {
     pub identity: [u8; 32],
     /// The expert that takes over at low noise levels, where the part has two.
     pub low_noise: Option<LowNoise<S>>,
+    /// Others that read the same beside it: text encoders whose outputs have other names.
+    pub others: Vec<Arc<Handle<S>>>,
     /// Adapters beside its weights, in the order in which they were applied.
     pub(crate) adapters: Vec<AdapterHandle>,
 }
@@ -189,9 +192,30 @@ pub type DitHandle = Handle<dyn DenoiserSpec>;
 pub type VaeHandle = Handle<dyn VideoVae>;
 
 impl TextHandle {
-    /// The memory of its weights in bytes, in the type in which it computes.
+    /// All encoders of the model, this one first.
+    pub fn all(&self) -> impl Iterator<Item = &Self> {
+        [self].into_iter().chain(self.others.iter().map(|other| &**other))
+    }
+
+    /// The memory of its own weights in bytes, in the type in which it computes.
     pub fn weight_bytes(&self) -> u64 {
         self.files.weight_bytes(self.dtype, &[""])
+    }
+
+    /// The memory that encoding needs besides the results: of the encoder that needs most, since
+    /// one computes at a time.
+    pub(crate) fn memory(&self) -> u64 {
+        let of = |one: &Self| one.weight_bytes().saturating_add(one.spec.memory(one.dtype));
+        self.all().map(of).max().unwrap_or(0)
+    }
+
+    /// Its weights as a plan counts them. Of several encoders none is named: a step keeps the
+    /// weights that it names, and one may have to leave for the next.
+    pub(crate) fn planned_weights(&self) -> Vec<kino_port::PlannedWeights> {
+        match self.others.is_empty() {
+            true => self.planned(Network::Whole, self.weight_bytes()),
+            false => Vec::new(),
+        }
     }
 }
 
@@ -242,6 +266,7 @@ impl DitHandle {
             files: Arc::clone(&self.files),
             identity: self.identity,
             low_noise,
+            others: self.others.clone(),
             adapters: self.adapters.iter().cloned().chain(adapter).collect(),
         }
     }

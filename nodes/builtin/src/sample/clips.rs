@@ -128,6 +128,8 @@ pub(super) struct Packed {
     extra: Option<Tensor>,
     /// How strongly each clip follows its control, where there are some.
     strengths: Vec<f64>,
+    /// How strongly the texts lead, where the transformer is told.
+    guidance: Option<f64>,
     /// The tokens that are given.
     held: Option<Held>,
     clips: Vec<Clip>,
@@ -193,6 +195,7 @@ impl Packed {
             timesteps,
             extra,
             strengths,
+            guidance: None,
             held,
             clips: patches.clips.clone(),
             cache: None,
@@ -204,6 +207,11 @@ impl Packed {
     /// The same with a step cache.
     pub(super) fn with_cache(self, cache: Option<CacheChoice>) -> Self {
         Packed { cache, ..self }
+    }
+
+    /// The same for a transformer that is told how strongly texts lead.
+    pub(super) fn with_guidance(self, guidance: Option<f64>) -> Self {
+        Packed { guidance, ..self }
     }
 
     /// How many passes of how many were reused, where there is a step cache.
@@ -392,7 +400,9 @@ impl Packed {
         };
         let (patches, grids, extra) = (&input, &grids, extra.as_ref());
         let strengths = &strengths;
-        let latents = kino_models::model::Packed { patches, extra, grids, timesteps, strengths };
+        let guidance = self.guidance;
+        let latents =
+            kino_models::model::Packed { patches, extra, grids, timesteps, strengths, guidance };
         if caches.is_empty() {
             return self.dit()?.velocity(&latents, &contexts, check_cancel).node();
         }

@@ -17,6 +17,8 @@ pub mod part_names {
     pub const VAE: &str = "vae";
     /// The text encoder.
     pub const TEXT_ENCODER: &str = "text_encoder";
+    /// A second text encoder, which reads the same prompt (FLUX: T5 beside CLIP).
+    pub const TEXT_ENCODER_2: &str = "text_encoder_2";
     /// The image encoder.
     pub const IMAGE_ENCODER: &str = "image_encoder";
 }

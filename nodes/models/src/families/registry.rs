@@ -16,7 +16,7 @@ pub struct Families(Vec<Arc<dyn Family>>);
 impl Default for Families {
     /// Those that are built in.
     fn default() -> Self {
-        Self(vec![Arc::new(super::wan::Wan)])
+        Self(vec![Arc::new(super::wan::Wan), Arc::new(super::flux::Flux)])
     }
 }
 
@@ -111,9 +111,14 @@ impl Families {
     }
 }
 
-/// Whether a file of one part may stand for another: a transformer is either expert.
+/// Whether a file of one part may stand for another: a transformer is either expert, and of text
+/// encoders the config says which is which.
 fn fits(part: &str, found: &str) -> bool {
-    part == found || (part, found) == (part_names::LOW_NOISE, part_names::TRANSFORMER)
+    let is_encoder =
+        |part: &str| [part_names::TEXT_ENCODER, part_names::TEXT_ENCODER_2].contains(&part);
+    part == found
+        || (part, found) == (part_names::LOW_NOISE, part_names::TRANSFORMER)
+        || is_encoder(part) && is_encoder(found)
 }
 
 /// A part, in words.
@@ -121,7 +126,7 @@ fn article(part: &str) -> &'static str {
     match part {
         part_names::TRANSFORMER | part_names::LOW_NOISE => "a transformer",
         part_names::VAE => "a VAE",
-        part_names::TEXT_ENCODER => "a text encoder",
+        part_names::TEXT_ENCODER | part_names::TEXT_ENCODER_2 => "a text encoder",
         _ => "an image encoder",
     }
 }

@@ -39,7 +39,9 @@ impl ClipVision {
         let positions = (config.rows(), width);
         // What is read are the states before the last layer.
         let layers = (0..config.num_hidden_layers - 1)
-            .map(|index| Layer::load(&config.layers(), &weights.scope("encoder.layers").scope(index)))
+            .map(|index| {
+                Layer::load(&config.layers(), &weights.scope("encoder.layers").scope(index))
+            })
             .collect::<Result<_>>()?;
         Ok(Self {
             patches: Linear::new(kernel, None),

@@ -140,7 +140,9 @@ impl AutoencoderConfig {
             ("latent_channels", self.latent_channels),
             ("norm_num_groups", self.norm_num_groups),
         ];
-        sizes.extend(self.block_out_channels.iter().map(|channels| ("block_out_channels", *channels)));
+        sizes.extend(
+            self.block_out_channels.iter().map(|channels| ("block_out_channels", *channels)),
+        );
         require_sizes(files, Self::FILE, &sizes)?;
         require_positive(files, Self::FILE, &[("scaling_factor", self.scaling_factor)])?;
         if levels > MAX_LEVELS || self.layers_per_block > MAX_BLOCKS {

@@ -11,7 +11,7 @@ use super::dit::{Context, Dit};
 use super::transformer::{PATCH, TransformerConfig};
 use super::vae::{self, Decoder, Encoder};
 use crate::cancel::CheckCancel;
-use crate::checkpoint::{Checkpoint, part_names};
+use crate::checkpoint::{Checkpoint, DetectedPart, PartFiles, part_names};
 use crate::error::{Error, Result};
 use crate::model::{
     Component, Denoiser, DenoiserInputs, DenoiserSpec, EmbeddingSpec, Embeddings, Family,
@@ -20,8 +20,8 @@ use crate::model::{
 };
 use crate::patch::Grid;
 use crate::sampling::SchedulerConfig;
-use crate::text::T5Spec;
 use crate::text::clip::ClipTextSpec;
+use crate::text::{self, T5Spec};
 use crate::tile::Tile;
 use crate::weight::Weights;
 
@@ -68,6 +68,10 @@ impl Family for Flux {
             }),
             ..Model::default()
         })
+    }
+
+    fn detect(&self, files: &PartFiles) -> Result<Option<DetectedPart>> {
+        Ok(text::clip::detect(files).or_else(|| text::detect(files, &PROMPTS)))
     }
 }
 

@@ -61,10 +61,9 @@ impl ClipTokens {
         let (file, bytes) = match files.bytes(&at("tokenizer.json")) {
             Err(missing @ Error::FileMissing { .. }) => match files.text(&at("vocab.json")) {
                 Err(Error::FileMissing { .. }) => return Err(missing),
-                vocabulary => (
-                    at("vocab.json"),
-                    joined(files, folder, &vocabulary?, &[begin, end, padding])?,
-                ),
+                vocabulary => {
+                    (at("vocab.json"), joined(files, folder, &vocabulary?, &[begin, end, padding])?)
+                }
             },
             bytes => (at("tokenizer.json"), bytes?),
         };

@@ -56,8 +56,7 @@ impl Projections {
     ) -> Result<Self> {
         let dim = config.dim();
         let layer = |name: &str| Linear::load(&weights.scope(name), dim, dim);
-        let norm =
-            |name: &str| RmsNorm::load(&weights.scope(name), config.attention_head_dim, EPS);
+        let norm = |name: &str| RmsNorm::load(&weights.scope(name), config.attention_head_dim, EPS);
         let ([query, key, value], [of_query, of_key]) = (layers, norms);
         Ok(Self {
             layers: [layer(query)?, layer(key)?, layer(value)?],

@@ -132,8 +132,10 @@ impl FinalModulation {
                 Ok((shift.ok_or_else(missing)?, scale.ok_or_else(missing)?))
             }
             Self::Apart { shift, scale } => {
-                let of = |half: &Linear| Ok(half.forward(steering)?.to_dtype(DType::F32)?);
-                Ok((of(shift)?, of(scale)?)) as Result<_>
+                let of = |half: &Linear| -> Result<Tensor> {
+                    Ok(half.forward(steering)?.to_dtype(DType::F32)?)
+                };
+                Ok((of(shift)?, of(scale)?))
             }
         }
     }

@@ -19,12 +19,7 @@ pub(super) struct Rotation {
 impl Rotation {
     /// A text stands at (0, 0, 0), a patch at (frame, row, column); pair i of an axis of width d
     /// turns by position/10000^(2i/d), computed in f64 (`FluxPosEmbed`).
-    pub(super) fn new(
-        grid: Grid,
-        rows: usize,
-        axes: [usize; 3],
-        device: &Device,
-    ) -> Result<Self> {
+    pub(super) fn new(grid: Grid, rows: usize, axes: [usize; 3], device: &Device) -> Result<Self> {
         let half = axes.iter().sum::<usize>() / 2;
         let count = rows + grid.tokens();
         let mut angles = vec![0.0; rows * half];

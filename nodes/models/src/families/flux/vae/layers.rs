@@ -115,11 +115,7 @@ impl ResidualBlock {
     }
 
     /// `[1, h, w, cin]` → `[1, h, w, cout]`.
-    pub(super) fn forward(
-        &self,
-        x: &Tensor,
-        check_cancel: &mut CheckCancel<'_>,
-    ) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor> {
         check_cancel()?;
         // Assigning frees each activation as soon as the next one stands.
         let mut y = self.norms[0].silu(x)?;
@@ -191,11 +187,7 @@ impl Middle {
         })
     }
 
-    pub(super) fn forward(
-        &self,
-        x: &Tensor,
-        check_cancel: &mut CheckCancel<'_>,
-    ) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: &Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor> {
         let mut x = self.blocks[0].forward(x, check_cancel)?;
         if let Some(attention) = &self.attention {
             x = attention.forward(&x, check_cancel)?;
@@ -251,11 +243,7 @@ impl Level {
         Ok(Self { blocks: blocks.collect::<Result<_>>()?, resample })
     }
 
-    pub(super) fn forward(
-        &self,
-        x: Tensor,
-        check_cancel: &mut CheckCancel<'_>,
-    ) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: Tensor, check_cancel: &mut CheckCancel<'_>) -> Result<Tensor> {
         let mut x = x;
         for block in &self.blocks {
             x = block.forward(&x, check_cancel)?;
