@@ -22,4 +22,4 @@ pub use header::StoredType;
 pub use opened::Checkpoint;
 pub(crate) use part::TensorEntry;
 pub use part::{Identity, PartFiles};
-pub use single::{DetectedPart, Rename, SinglePart, part_names};
+pub use single::{Cut, DetectedPart, Rename, SinglePart, part_names};

@@ -24,7 +24,7 @@ use crate::sampling::{
     SchedulerConfig, StepCache, StepCacheKind, StepCacheRule, steps_of_strength,
 };
 use crate::tile::Tile;
-use crate::weight::Weights;
+use crate::weight::{FusedName, Weights};
 
 /// A family of models.
 pub trait Family: Send + Sync {
@@ -356,6 +356,11 @@ pub trait DenoiserSpec: Send + Sync {
     /// What the family's authors call a layer or weight in the files that they publish, where that
     /// is another name than the checkpoint's: files of adapters often have it.
     fn original_name(&self, _name: &str) -> Option<String> {
+        None
+    }
+
+    /// The layer of those files of which this one is some rows, where they have several as one.
+    fn fused_name(&self, _name: &str) -> Option<FusedName> {
         None
     }
 

@@ -2,8 +2,10 @@
 
 mod autoencoder;
 mod config;
+mod detect;
 pub mod dit;
 mod family;
+mod names;
 mod transformer;
 pub mod vae;
 

@@ -29,8 +29,7 @@ pub(crate) fn detect(files: &PartFiles) -> Option<DetectedPart> {
         // OpenAI's own, up to ViT-L, have the quick form; those after it the exact one.
         "hidden_act": if width > 1024 { "gelu" } else { "quick_gelu" },
     });
-    let rename = Box::new(|name: &str| Some(name.to_owned()));
-    Some(DetectedPart { part: part_names::IMAGE_ENCODER, config, rename })
+    Some(DetectedPart::new(part_names::IMAGE_ENCODER, config, |name| Some(name.to_owned())))
 }
 
 /// How CLIP makes pictures ready for an encoder of this config, as a file of a model.

@@ -85,7 +85,7 @@ pub(crate) fn detect(files: &PartFiles, form: &PromptForm) -> Option<DetectedPar
         "layer_norm_epsilon": 1e-6,
         "feed_forward_proj": "gated-gelu",
     });
-    Some(DetectedPart { part: form.encoder, config, rename: Box::new(rename) })
+    Some(DetectedPart::new(form.encoder, config, rename))
 }
 
 /// The tokenizer for such an encoder, as files of a model: path and contents.

@@ -4,14 +4,17 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::Tensor;
+use serde_json::Value;
 
 use super::autoencoder::AutoencoderConfig;
 use super::config::{ModelConfig, ModelIndex, PROMPTS, TOKENIZER};
+use super::detect;
 use super::dit::{Context, Dit};
+use super::names;
 use super::transformer::{PATCH, TransformerConfig};
 use super::vae::{self, Decoder, Encoder};
 use crate::cancel::CheckCancel;
-use crate::checkpoint::{Checkpoint, DetectedPart, PartFiles, part_names};
+use crate::checkpoint::{Checkpoint, DetectedPart, ModelFiles, ModelFolder, PartFiles, part_names};
 use crate::error::{Error, Result};
 use crate::model::{
     Component, Denoiser, DenoiserInputs, DenoiserSpec, EmbeddingSpec, Embeddings, Family,
@@ -23,7 +26,7 @@ use crate::sampling::SchedulerConfig;
 use crate::text::clip::ClipTextSpec;
 use crate::text::{self, T5Spec};
 use crate::tile::Tile;
-use crate::weight::Weights;
+use crate::weight::{FusedName, Weights};
 
 /// The names of the conditioning that the transformer reads: rows of text, and all of it as one
 /// vector.
@@ -71,7 +74,35 @@ impl Family for Flux {
     }
 
     fn detect(&self, files: &PartFiles) -> Result<Option<DetectedPart>> {
-        Ok(text::clip::detect(files).or_else(|| text::detect(files, &PROMPTS)))
+        let own = detect::detect(files)?;
+        let shared = || text::clip::detect(files).or_else(|| text::detect(files, &PROMPTS));
+        Ok(own.or_else(shared))
+    }
+
+    fn configs(
+        &self,
+        parts: &[(&str, Value)],
+        folder: Option<&ModelFolder>,
+    ) -> Result<Vec<(String, Vec<u8>)>> {
+        let index = folder.map(|folder| folder.json("model_index.json")).transpose()?;
+        let has = |path: &str| folder.is_some_and(|folder| folder.contains(path));
+        let made = detect::complete(parts, index, has("scheduler/scheduler_config.json"));
+        let mut configs: Vec<_> = made
+            .into_iter()
+            .map(|(path, config)| (path, config.to_string().into_bytes()))
+            .collect();
+        for (part, _) in parts {
+            match *part {
+                part_names::TEXT_ENCODER if !has("tokenizer/tokenizer_config.json") => {
+                    configs.extend(text::clip::tokenizer(TOKENIZER)?);
+                }
+                part_names::TEXT_ENCODER_2 if !has("tokenizer_2/tokenizer_config.json") => {
+                    configs.extend(text::tokenizer(&PROMPTS)?);
+                }
+                _ => {}
+            }
+        }
+        Ok(configs)
     }
 }
 
@@ -108,6 +139,14 @@ impl DenoiserSpec for FluxDenoiser {
 
     fn scheduler(&self) -> &SchedulerConfig {
         &self.scheduler
+    }
+
+    fn original_name(&self, name: &str) -> Option<String> {
+        names::original(name)
+    }
+
+    fn fused_name(&self, name: &str) -> Option<FusedName> {
+        names::fused(name)
     }
 
     fn guidance(&self) -> GuidanceInput {

@@ -104,7 +104,7 @@ fn transformer(files: &PartFiles) -> Result<Option<DetectedPart>> {
         config["vace_layers"] = (0..beside).map(|index| index * every.max(1)).collect();
         config["vace_in_channels"] = shapes.size("vace_patch_embedding.weight", 1).into();
     }
-    Ok(Some(DetectedPart { part: part_names::TRANSFORMER, config, rename: Box::new(rename) }))
+    Ok(Some(DetectedPart::new(part_names::TRANSFORMER, config, rename)))
 }
 
 /// Mean and standard deviation of each latent channel, which are no weights: of the autoencoder of
@@ -194,7 +194,7 @@ fn autoencoder(files: &PartFiles) -> Result<Option<DetectedPart>> {
         "out_channels": shapes.size("decoder.conv_out.weight", 0),
         "patch_size": residual.then_some(folded),
     });
-    Ok(Some(DetectedPart { part: part_names::VAE, config, rename: Box::new(rename) }))
+    Ok(Some(DetectedPart::new(part_names::VAE, config, rename)))
 }
 
 /// Part of the noise above which the first of two experts computes: of models that make a clip from

@@ -40,8 +40,7 @@ pub(crate) fn detect(files: &PartFiles) -> Option<DetectedPart> {
         "hidden_act": if width > 768 { "gelu" } else { "quick_gelu" },
         "eos_token_id": vocabulary.checked_sub(1)?,
     });
-    let rename = Box::new(|name: &str| Some(name.to_owned()));
-    Some(DetectedPart { part: part_names::TEXT_ENCODER, config, rename })
+    Some(DetectedPart::new(part_names::TEXT_ENCODER, config, |name| Some(name.to_owned())))
 }
 
 /// The tokenizer for such an encoder, as files of a model in the folder `tokenizer`: path and
