@@ -261,12 +261,14 @@ fn handle<S: ?Sized>(
     }
     let identity = model.checkpoint.identity(part).map_err(unreadable)?;
     let stored = files.main_dtype().unwrap_or(DType::F32);
+    let asked = model.asked(part);
     let (model, spec) = (Arc::clone(model), Arc::clone(spec));
     Ok(Handle {
         dtype: compute_type(compute, stored, device, part),
         model,
         spec,
         files,
+        asked,
         identity,
         low_noise: None,
         others: Vec::new(),

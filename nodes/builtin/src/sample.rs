@@ -22,12 +22,12 @@ use kino_node::{
 };
 use kino_port::{
     Fact, Facts, NodeTraits, PlanError, PlannedWeights, PortType, Sigma, Signature, StepInfo,
-    count, edge, int, list, optional, optional_list, ports, real, text,
+    StreamedWeights, count, edge, int, list, optional, optional_list, ports, real, text,
 };
 
 use crate::error::{IntoNode, check_cancel};
 use crate::infer::{InferCx, InferResult, f32_bytes, known, named_facts, refuse};
-use crate::models::{DitHandle, Models, Network};
+use crate::models::{DitHandle, Models, Network, streamed};
 use crate::patches::{grid_of, object_to_tensor, patch_tuple};
 use crate::schedule::{ClassifierFree, MAX_STEPS, levels, tokens};
 use cache::CacheChoice;
@@ -199,24 +199,33 @@ fn infer(services: &Services, facts: &Facts) -> InferResult {
     let steps = infer_known(&mut review, facts, part.as_deref(), (patches, steps));
     let warnings = cache.zip(steps).and_then(|(cache, steps)| cache.idle(steps));
     let trace = steps.map_or(Fact::Unknown, |steps| trace_fact(patches, steps));
-    // What is begun with, what stays outside masks, what is given and the latents with it in place.
-    let fed = |port: &str| usize::from(facts.is_fed(port));
-    let held = fed("start") + 4 * fed("mask") + 2 * fed("given");
+    let held = held(|port| facts.is_fed(port));
     let mut tokens = patches.clips.iter().map(ClipFact::tokens);
     let tokens = tokens.try_fold(0_usize, |all, tokens| Some(all.saturating_add(tokens?)));
     // Of clips that are not known nothing is said of what they need.
     let part = part.zip(tokens);
     let (texts, beside) = (texts.len(), (held, cache.map(|cache| cache.kind)));
-    let memory = part.as_ref().map_or(0, |(part, tokens)| memory(part, *tokens, texts, beside));
-    let weights = part.map_or_else(Vec::new, |(part, _)| part.planned_weights());
+    let planned = part.map(|(part, tokens)| {
+        let run = run_bytes(&part, tokens, texts, beside);
+        Planned::of(&part, services.device_ledger().budget(), run)
+    });
+    let Planned { memory, weights, streamed } = planned.unwrap_or_default();
     review.finish(StepInfo {
         outputs: vec![clean.map_or(Fact::Unknown, Fact::typed), trace],
         memory,
         weights,
+        streamed,
         optional: of_previews(services, &patches.clips),
         warnings: warnings.into_iter().collect(),
         ..StepInfo::default()
     })
+}
+
+/// How many tensors of the latents' size are kept: what is begun with, what stays outside masks,
+/// what is given and the latents with it in place.
+fn held(is_fed: impl Fn(&str) -> bool) -> usize {
+    let fed = |port| usize::from(is_fed(port));
+    fed("start") + 4 * fed("mask") + 2 * fed("given")
 }
 
 /// The step cache that is asked for, if one is and the transformer has it.
@@ -471,10 +480,33 @@ fn trace_fact(patches: &PatchesFact, steps: usize) -> Fact {
     shape.map_or(Fact::Unknown, |shape| Fact::typed(TensorFact { shape, dtype: DType::F32 }))
 }
 
-/// Bytes while sampling: the weights, and what a run of this size needs.
+/// What sampling needs: in all, the weights among that, and what becomes of those that do not fit.
+#[derive(Default)]
+struct Planned {
+    memory: u64,
+    weights: Vec<PlannedWeights>,
+    streamed: Option<StreamedWeights>,
+}
+
+impl Planned {
+    /// Of a run that needs `run` bytes beside the weights. Of two experts one computes at a time.
+    fn of(part: &DitHandle, budget: u64, run: u64) -> Self {
+        let fits: Vec<_> = part.experts().map(|expert| expert.fit_run(budget, run)).collect();
+        let with_adapters = part.experts().zip(&fits);
+        let bytes =
+            with_adapters.map(|(part, fit)| fit.bytes.saturating_add(part.adapters_bytes()));
+        Planned {
+            memory: bytes.max().unwrap_or(0).saturating_add(run),
+            weights: part.planned_weights(&fits[0]),
+            streamed: fits.iter().filter_map(streamed).max_by_key(|streamed| streamed.bytes),
+        }
+    }
+}
+
+/// Bytes that a run of this size needs while sampling, beside the weights.
 ///
-/// `held` is how many tensors of the latents' size are kept beside them.
-fn memory(
+/// `held` is how many tensors of the latents' size are kept.
+fn run_bytes(
     part: &DitHandle,
     tokens: usize,
     texts: usize,
@@ -489,8 +521,7 @@ fn memory(
     };
     let extra = f32_bytes(&[tokens, part.spec.inputs().extra_width()]);
     let held = f32_bytes(&[held, tokens, part.spec.inputs().patch_width()]);
-    let run = part.spec.memory(&size).saturating_add(extra).saturating_add(held);
-    part.weight_bytes().saturating_add(run)
+    part.spec.memory(&size).saturating_add(extra).saturating_add(held)
 }
 
 fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
@@ -515,13 +546,16 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let (kind, schedule) = schedule(&part, inputs, &known.clips)?;
     let (schedule, start) = started(cx, inputs, (&part, &patches), schedule)?;
     let known = known_part(cx, inputs, &patches, start.as_ref())?;
+    let tokens = patches.clips.iter().map(Clip::tokens).sum();
+    let beside = (held(|port| !inputs.items(port).is_empty()), cache.map(|cache| cache.kind));
+    let bytes = run_bytes(&part, tokens, names.len(), beside);
     cx.check_cancel()?;
     let texts = inputs.list::<Conditioning>("text")?.into_iter();
     let texts = texts.map(|(_, text)| Text::new(&text, image.as_deref())).collect();
     let packed = Packed::new(&part, &patches, (texts, of_clip), (&leading, cx.device()))?;
     let told = part.spec.guidance() == GuidanceInput::Embedded;
     let guidance = told.then(|| inputs.real("guidance")).transpose()?;
-    let packed = packed.with_cache(cache).with_guidance(guidance);
+    let packed = packed.with_cache(cache).with_guidance(guidance).beside(bytes);
     let stepper = Solver::new(kind, schedule, part.spec.scheduler());
     let run = Run { patches: &patches, start, known, seed: inputs.int("seed")? };
     let (x, trace) = denoise(cx, packed, stepper, guiders(&part, inputs)?, run)?;
@@ -728,6 +762,9 @@ fn denoise(
     }
     let x = packed.placed(&x)?;
     check_finite(&x)?;
+    if let Some(streamed) = packed.streamed() {
+        cx.note(streamed.to_string());
+    }
     if let Some((reused, of)) = packed.reused() {
         cx.note(format!("step cache: {reused} of {of} passes were reused"));
     }

@@ -13,7 +13,7 @@ use kino_port::{
 
 use crate::error::{IntoNode, check_cancel};
 use crate::infer::{InferCx, InferResult, f32_bytes, known_texts, refuse};
-use crate::models::{Models, TextHandle};
+use crate::models::{Models, TextHandle, streamed};
 
 /// Turns a prompt into the embeddings that a transformer reads.
 pub(crate) static ENCODE: NodeDef =
@@ -45,7 +45,7 @@ of a large model.\n\n\
 Example:\n    \"text\": (op: \"text.encode\", in: {\"encoder\": \"model.text_encoder\"}, with: \
 {\"prompt\": \"a red circle moves right on a white background\"}),";
 
-fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
+fn infer_encode(services: &Services, facts: &Facts) -> InferResult {
     let mut review = InferCx::new(facts);
     let Some(part) = review.part::<TextHandle>("encoder") else {
         return review.finish(StepInfo::default());
@@ -53,7 +53,13 @@ fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
     let outputs = part.all().flat_map(|one| one.spec.outputs());
     let embeddings: Vec<(String, Vec<usize>)> =
         outputs.map(|spec| (spec.name.to_string(), spec.shape())).collect();
-    let results: u64 = embeddings.iter().map(|(_, shape)| f32_bytes(shape)).sum();
+    // One encoder computes at a time, and leaves where the next needs its place.
+    let budget = services.device_ledger().budget();
+    let held = part.all().map(|one| {
+        let beside = beside(&part, one);
+        (beside, one.fit(budget, beside))
+    });
+    let held: Vec<_> = held.collect();
     let mut warnings = Vec::new();
     for (port, text) in ["prompt", "negative"].map(|port| (port, facts.text(port))) {
         let Some(text) = text else { continue };
@@ -64,10 +70,27 @@ fn infer_encode(_: &Services, facts: &Facts) -> InferResult {
     review.finish(StepInfo {
         warnings,
         outputs: vec![Fact::typed(ConditioningFact { embeddings })],
-        memory: part.memory().saturating_add(2 * results),
-        weights: part.planned_weights(),
+        memory: held
+            .iter()
+            .map(|(beside, fit)| beside.saturating_add(fit.bytes))
+            .max()
+            .unwrap_or(0),
+        weights: match held.as_slice() {
+            [(_, fit)] => vec![part.planned_fit(fit)],
+            // A step keeps the weights that it names.
+            _ => Vec::new(),
+        },
+        streamed: held.iter().find_map(|(_, fit)| streamed(fit)),
         ..StepInfo::default()
     })
+}
+
+/// Bytes that encoding needs beside the weights of one of the encoders: it computes, and all give
+/// two results.
+fn beside(part: &TextHandle, one: &TextHandle) -> u64 {
+    let results = part.all().flat_map(|one| one.spec.outputs());
+    let results = results.map(|spec| f32_bytes(&spec.shape()));
+    results.fold(one.spec.memory(one.dtype), |sum, bytes| sum.saturating_add(2 * bytes))
 }
 
 /// What of a text one of the model's encoders will not read; or that its tokenizer cannot be read.
@@ -119,12 +142,17 @@ fn lost(
 fn encode(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Outputs> {
     let part = inputs.part::<TextHandle>("encoder")?;
     let (prompt, negative) = (inputs.text("prompt")?, inputs.text("negative")?);
+    let models = cx.services.get::<Models>()?;
     let texts = if prompt == negative { &[prompt][..] } else { &[prompt, negative] };
     let (mut done, of) = (0, part.all().count() * texts.len());
     let mut all = vec![Embeddings::default(); texts.len()];
     for one in part.all() {
         cx.check_cancel()?;
-        let encoder = cx.services.get::<Models>()?.text_encoder(one)?;
+        let fit = one.fit(models.budget(), beside(&part, one));
+        let encoder = models.text_encoder_as(one, &fit)?;
+        if let Some(streamed) = streamed(&fit) {
+            cx.note(streamed.to_string());
+        }
         for (all, text) in all.iter_mut().zip(texts) {
             let encoded = encoder.encode(text, &mut check_cancel(cx.cancel)).node()?;
             *all =

@@ -81,7 +81,9 @@ pub use activation::{
 pub use attention::{attention, attention_with_bias};
 pub use block_linear::linear_blocks;
 pub use blocks::{BlockType, widen_blocks, widen_rows};
-pub use cancel::{CancelGuard, IsCancelled, cancelled_by, is_cancelled};
+pub use cancel::{
+    CancelGuard, IsCancelled, cancellation, cancelled_by, check_cancelled, is_cancelled,
+};
 pub use conv::{conv, conv_sum};
 pub use conv_weights::{ConvInput, ConvWeights};
 pub use e4m3::e4m3;

@@ -14,13 +14,13 @@ use kino_node::{
     Clip, ClipFact, Conditioning, Control, Error, Given, GuiderState, ImageConditioning, Patches,
     Result, SamplingStep,
 };
-use kino_port::PlanError;
+use kino_port::{PlanError, StreamedWeights};
 
 use super::cache::CacheChoice;
 use super::control::{control_channels, strengths};
 use super::given::{Held, extra_channels};
 use crate::error::IntoNode;
-use crate::models::{DitHandle, LoadedDit, Models};
+use crate::models::{DitHandle, LoadedDit, Models, streamed};
 use crate::patches::grid_of;
 
 /// Up to so many tokens, the passes with and without text run as one. Measured on two cores with
@@ -136,6 +136,10 @@ pub(super) struct Packed {
     cache: Option<CacheChoice>,
     /// Of each clip, with text and without; those of the denoiser that computes.
     caches: Vec<StepCache>,
+    /// Bytes that are needed beside the weights.
+    beside: u64,
+    /// Where weights did not fit into memory: what became of them.
+    streamed: Option<StreamedWeights>,
     /// Passes that were reused and all, of denoisers that have computed before.
     passes: (usize, usize),
 }
@@ -201,7 +205,19 @@ impl Packed {
             cache: None,
             caches: Vec::new(),
             passes: (0, 0),
+            beside: 0,
+            streamed: None,
         })
+    }
+
+    /// The same where so many bytes are needed beside the weights.
+    pub(super) fn beside(self, bytes: u64) -> Self {
+        Packed { beside: bytes, ..self }
+    }
+
+    /// What became of weights that did not fit into memory, where some did not.
+    pub(super) fn streamed(&self) -> Option<StreamedWeights> {
+        self.streamed
     }
 
     /// The same with a step cache.
@@ -241,7 +257,9 @@ impl Packed {
         for text in &mut self.texts {
             (text.with, text.without) = (None, None);
         }
-        let dit = models.dit(&part)?;
+        let fit = part.fit_run(models.budget(), self.beside);
+        self.streamed = streamed(&fit).or(self.streamed);
+        let dit = models.dit_as(&part, &fit)?;
         for text in &mut self.texts {
             text.with = Some(dit.project(&text.positive).node()?);
         }

@@ -31,6 +31,11 @@ pub fn numbers(shape: &[usize], seed: usize) -> Tensor {
 
 /// A transformer of two blocks with the names of Wan's authors.
 pub fn transformer(widths: &Widths) -> Tensors {
+    transformer_of(2, widths)
+}
+
+/// The same of so many blocks.
+pub fn transformer_of(blocks: usize, widths: &Widths) -> Tensors {
     let Widths { dim, text, freq, inner } = *widths;
     let mut weights: Vec<(String, Vec<usize>)> = Vec::new();
     let mut linear = |name: String, shape: [usize; 2]| {
@@ -43,7 +48,7 @@ pub fn transformer(widths: &Widths) -> Tensors {
     linear("time_embedding.2".into(), [dim, dim]);
     linear("time_projection.1".into(), [6 * dim, dim]);
     linear("head.head".into(), [64, dim]);
-    for block in 0..2 {
+    for block in 0..blocks {
         for name in ["self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o"] {
             linear(format!("blocks.{block}.{name}"), [dim, dim]);
             linear(format!("blocks.{block}.{}", name.replace("self", "cross")), [dim, dim]);
@@ -54,7 +59,7 @@ pub fn transformer(widths: &Widths) -> Tensors {
     weights.push(("patch_embedding.weight".into(), vec![dim, 16, 1, 2, 2]));
     weights.push(("patch_embedding.bias".into(), vec![dim]));
     weights.push(("head.modulation".into(), vec![1, 2, dim]));
-    for block in 0..2 {
+    for block in 0..blocks {
         for name in
             ["self_attn.norm_q", "self_attn.norm_k", "cross_attn.norm_q", "cross_attn.norm_k"]
         {

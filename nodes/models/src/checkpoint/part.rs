@@ -211,18 +211,15 @@ impl PartFiles {
     /// eight bits a number or in blocks stay as they are.
     pub fn weight_bytes(&self, dtype: DType, prefixes: &[&str]) -> u64 {
         let wanted = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
-        let bytes = |tensor: &StoredTensor| match (tensor.stored, tensor.shape.as_slice()) {
-            (Some(StoredType::Plain(DType::F8E4M3) | StoredType::Int8), [_, _]) => tensor.length,
-            (Some(StoredType::Blocks(blocks)), [_, inner]) if blocks.bytes_of(*inner).is_some() => {
-                tensor.length
-            }
-            (_, shape) => {
-                let elements = shape.iter().product::<usize>() as u64;
-                elements.saturating_mul(dtype.size_in_bytes() as u64)
-            }
-        };
         let tensors = self.tensors().filter(|(name, _)| wanted(name));
-        tensors.fold(0, |sum, (_, tensor)| sum.saturating_add(bytes(tensor)))
+        tensors.fold(0, |sum, (_, tensor)| sum.saturating_add(bytes_as(tensor, dtype)))
+    }
+
+    /// Bytes of one tensor, converted likewise; none where it is not there.
+    pub(crate) fn tensor_bytes(&self, name: &str, dtype: DType) -> u64 {
+        let Some((index, number)) = self.place.get(name) else { return 0 };
+        let tensor = self.files[*index].header.tensors.get(*number);
+        tensor.map_or(0, |tensor| bytes_as(tensor, dtype))
     }
 
     /// Where a tensor lies.
@@ -289,6 +286,21 @@ fn rows_of(whole: &StoredTensor, range: Range<usize>, rows: usize) -> Option<Sto
 impl std::fmt::Debug for PartFiles {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PartFiles").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+/// Bytes of a tensor converted to `dtype`; a matrix of eight bits a number or in blocks stays as it
+/// is.
+fn bytes_as(tensor: &StoredTensor, dtype: DType) -> u64 {
+    match (tensor.stored, tensor.shape.as_slice()) {
+        (Some(StoredType::Plain(DType::F8E4M3) | StoredType::Int8), [_, _]) => tensor.length,
+        (Some(StoredType::Blocks(blocks)), [_, inner]) if blocks.bytes_of(*inner).is_some() => {
+            tensor.length
+        }
+        (_, shape) => {
+            let elements = shape.iter().product::<usize>() as u64;
+            elements.saturating_mul(dtype.size_in_bytes() as u64)
+        }
     }
 }
 

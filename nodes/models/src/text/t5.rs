@@ -11,13 +11,13 @@ use kino_kernels::{self as kernels, LinearEpilogue};
 use crate::cancel::CheckCancel;
 use crate::error::{Error, Result};
 use crate::text::config::TextConfig;
-use crate::weight::{Embedding, Linear, RmsNorm, Weights};
+use crate::weight::{BlockList, Blocks, Embedding, Linear, RmsNorm, Weights};
 
 /// The encoder.
 #[derive(Debug)]
 pub struct T5 {
     embedding: Embedding, // [vocabulary, d_model]
-    layers: Vec<Layer>,
+    layers: Blocks<Layer>,
     norm: RmsNorm,
     buckets: usize,
     max_distance: usize,
@@ -37,16 +37,15 @@ impl T5 {
         // Where both are there, they are the same.
         let found = named.clone().map(|table| table.contains("weight"));
         let table = &named[usize::from(!found[0])];
-        let layers = (0..config.num_layers)
-            .map(|index| {
-                let is_biased = index == 0 || !config.shares_bias();
-                let weights = encoder.scope("block").scope(index).scope("layer");
-                Layer::load(config, is_biased, &weights)
-            })
-            .collect::<Result<_>>()?;
+        let own = config.clone();
+        let layer = move |index, weights: &Weights| {
+            let is_biased = index == 0 || !own.shares_bias();
+            Layer::load(&own, is_biased, &weights.scope("layer"))
+        };
+        let list = BlockList::new("layers", config.num_layers);
         Ok(Self {
             embedding: Embedding::load(table, config.vocab_size, width)?,
-            layers,
+            layers: Blocks::load(&encoder.scope("block"), list, layer)?,
             norm: RmsNorm::load(&encoder.scope("final_layer_norm"), width, eps)?,
             buckets: config.relative_attention_num_buckets,
             max_distance: config.relative_attention_max_distance,
@@ -64,18 +63,22 @@ impl T5 {
         let mut x = self.embed(ids)?;
         let buckets = self.bucket_table(ids.len())?;
         let mut bias = None;
-        for layer in &self.layers {
-            // One layer without a table takes what the last with one made of it.
-            bias = layer.relative_bias(&buckets)?.or(bias);
-            let bias = bias.as_ref().ok_or_else(|| Error::input("no layer has relative biases"))?;
-            x = layer.forward(&x, bias)?;
+        let mut layers = self.layers.pass(0..self.layers.len())?;
+        for index in 0..self.layers.len() {
+            x = layers.with(index, |layer| {
+                // One layer without a table takes what the last with one made of it.
+                bias = layer.relative_bias(&buckets)?.or(bias.take());
+                let bias = bias.as_ref();
+                let bias = bias.ok_or_else(|| Error::input("no layer has relative biases"))?;
+                layer.forward(&x, bias)
+            })?;
             check_cancel()?;
         }
         self.norm.forward(&x)
     }
 
     /// The layers, first to last.
-    pub fn layers(&self) -> &[Layer] {
+    pub fn layers(&self) -> &Blocks<Layer> {
         &self.layers
     }
 

@@ -3,13 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, Shape, Tensor};
 
 use super::dense::{Adapter, Weight};
 use super::lora::Lora;
 use super::read;
+use super::residency::{AskedBlocks, BlockList, BlockSizes, Residency};
 use crate::checkpoint::{DataFile, ModelFolder, PartFiles, StoredType};
 use crate::error::{Error, Result};
 
@@ -32,12 +33,11 @@ fn get_or_read<T: Clone>(
 ) -> Result<T> {
     let Some(stored) = stored else { return read() };
     let key = (name.to_owned(), dtype);
-    let known = || stored.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(found) = known().get(&key) {
+    if let Some(found) = lock(stored).get(&key) {
         return Ok(found.clone());
     }
     let read = read()?;
-    known().insert(key, read.clone());
+    lock(stored).insert(key, read.clone());
     Ok(read)
 }
 
@@ -55,7 +55,11 @@ pub struct AppliedLora {
 
 /// What a network asked of weights that were not read.
 #[derive(Default)]
-pub struct Probe(Mutex<HashSet<String>>);
+pub struct Probe {
+    names: Mutex<HashSet<String>>,
+    /// Those of lists of blocks.
+    blocks: Mutex<Vec<AskedBlocks>>,
+}
 
 /// What stands in files beside weights and is no fault: the tokenizer and marks of ComfyUI, scales
 /// of activations, which are not rounded here, and positions of CLIP, which are counted.
@@ -65,7 +69,7 @@ const BESIDE: [&str; 6] =
 impl Probe {
     /// The weights that nobody asked for, sorted; none where nothing was asked for at all.
     pub fn left_over<'a>(&self, files: &'a PartFiles) -> Vec<&'a str> {
-        let asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = lock(&self.names);
         let is_beside = |name: &str| BESIDE.iter().any(|end| name.ends_with(end));
         match asked.is_empty() {
             true => Vec::new(),
@@ -75,6 +79,15 @@ impl Probe {
             }
         }
     }
+
+    /// The bytes that the network takes of `files`, block by block, in a compute type.
+    pub fn block_sizes(&self, files: &PartFiles, dtype: DType) -> BlockSizes {
+        BlockSizes::new(&lock(&self.blocks), files, dtype)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Weights of one part of a model, seen from a scope inside it.
@@ -90,6 +103,8 @@ pub struct Weights {
     adapters: Arc<[AppliedLora]>,
     /// Where nothing is read: see [`Weights::probing`].
     probe: Option<Arc<Probe>>,
+    /// Which blocks stay in memory, where not all do.
+    residency: Option<Arc<Residency>>,
 }
 
 impl Weights {
@@ -102,8 +117,8 @@ impl Weights {
             return Err(Error::ComputeType(dtype));
         }
         let (prefix, device) = (String::new(), device.clone());
-        let (store, adapters) = (None, Arc::default());
-        Ok(Self { files, prefix, dtype, device, store, adapters, probe: None })
+        let (store, adapters, probe, residency) = (None, Arc::default(), None, None);
+        Ok(Self { files, prefix, dtype, device, store, adapters, probe, residency })
     }
 
     /// Weights of one file, safetensors or GGUF.
@@ -136,6 +151,41 @@ impl Weights {
     pub fn stored_in(mut self, store: Arc<TensorStore>) -> Self {
         self.store = Some(store);
         self
+    }
+
+    /// The same weights, of whose blocks those are read again in every pass that do not stay in
+    /// memory: see [`super::Blocks`].
+    #[must_use]
+    pub fn with_residency(mut self, residency: Option<Arc<Residency>>) -> Self {
+        self.residency = residency;
+        self
+    }
+
+    /// Whether a block of a list stays in memory.
+    pub(super) fn stays(&self, list: &str, index: usize) -> bool {
+        self.residency.as_ref().is_none_or(|residency| residency.stays(list, index))
+    }
+
+    /// Blocks made of weights that are not read; the probe then knows which each asked for.
+    pub(super) fn ask_for_blocks<T>(
+        &self,
+        list: BlockList,
+        load: &dyn Fn(usize, &Self) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let mut asked = AskedBlocks { list, blocks: Vec::new() };
+        let block = |index: usize| {
+            let own = Arc::new(Probe::default());
+            let block = load(index, &self.scope(index).probing(&own))?;
+            let names: Vec<String> = lock(&own.names).drain().collect();
+            names.iter().for_each(|name| self.ask(name));
+            asked.blocks.push(names);
+            Ok(block)
+        };
+        let blocks = (0..list.count).map(block).collect::<Result<_>>()?;
+        if let Some(probe) = &self.probe {
+            lock(&probe.blocks).push(asked);
+        }
+        Ok(blocks)
     }
 
     /// The same weights with adapters: beside the matrices of linear layers, and added to a copy of
@@ -171,8 +221,7 @@ impl Weights {
 
     fn ask(&self, full: &str) {
         if let Some(probe) = &self.probe {
-            let mut asked = probe.0.lock().unwrap_or_else(PoisonError::into_inner);
-            asked.insert(full.to_owned());
+            lock(&probe.names).insert(full.to_owned());
         }
     }
 
@@ -244,12 +293,21 @@ impl Weights {
         })
     }
 
+    /// A matrix that was made of these weights, `[out, inner]`, packed for products in the compute
+    /// type.
+    ///
+    /// # Errors
+    /// When it is no matrix.
+    pub fn pack(&self, matrix: Tensor) -> Result<Weight> {
+        self.packed(Weight::Dense(matrix), self.dtype)
+    }
+
     fn packed(&self, weight: Weight, dtype: DType) -> Result<Weight> {
-        if self.probe.is_some() { Ok(weight) } else { weight.packed(dtype) }
+        if self.is_probing() { Ok(weight) } else { weight.packed(dtype) }
     }
 
     /// The same weights, of which nothing that is read is kept.
-    fn unstored(&self) -> Self {
+    pub(super) fn unstored(&self) -> Self {
         Self { store: None, ..self.clone() }
     }
 
@@ -413,7 +471,10 @@ impl Weights {
             }
             return Ok(Tensor::zeros(1, dtype, &Device::Cpu)?.broadcast_as(shape)?);
         }
-        let read = || read::tensor(&place, full, dtype, &self.device);
+        let read = || {
+            kino_kernels::check_cancelled()?;
+            read::tensor(&place, full, dtype, &self.device)
+        };
         get_or_read(self.store.as_ref().map(|store| &store.tensors), full, dtype, read)
     }
 

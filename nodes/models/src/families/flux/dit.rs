@@ -19,7 +19,7 @@ use crate::cancel::CheckCancel;
 use crate::error::{Error, Result};
 use crate::model::Packed;
 use crate::patch::Grid;
-use crate::weight::{Linear, Weights};
+use crate::weight::{BlockList, Blocks, Linear, Weights};
 use block::{DoubleBlock, SingleBlock};
 use condition::{Conditioner, FinalModulation};
 use rope::Rotation;
@@ -36,6 +36,17 @@ pub struct Context {
     pooled: Tensor, // [1, dim], f32
 }
 
+/// A picture on its way through the blocks.
+struct Picture {
+    /// Its text, `[rows, dim]`.
+    text: Tensor,
+    /// Its patches, `[tokens, dim]`; in the single blocks those behind the text.
+    x: Tensor,
+    /// The SiLU of what steers the blocks, `[1, dim]`.
+    steering: Tensor,
+    rotation: Rotation,
+}
+
 /// The transformer.
 #[derive(Debug)]
 pub struct Dit {
@@ -45,8 +56,8 @@ pub struct Dit {
     patches: Linear,
     text: Linear,
     conditioner: Conditioner,
-    double: Vec<DoubleBlock>,
-    single: Vec<SingleBlock>,
+    double: Blocks<DoubleBlock>,
+    single: Blocks<SingleBlock>,
     modulation: FinalModulation,
     out: Linear,
     rotations: Mutex<HashMap<(Grid, usize), Rotation>>,
@@ -59,8 +70,7 @@ impl Dit {
     /// When a weight is missing or has another shape than `config` says.
     pub fn load(config: &TransformerConfig, weights: &Weights) -> Result<Self> {
         let (dim, width) = (config.dim(), config.in_channels);
-        let blocks = |name: &str| weights.scope(name);
-        let (double, single) = (blocks("transformer_blocks"), blocks("single_transformer_blocks"));
+        let (of_double, of_single) = (config.clone(), config.clone());
         Ok(Self {
             patches: Linear::load(&weights.scope("x_embedder"), width, dim)?,
             text: Linear::load(
@@ -69,12 +79,16 @@ impl Dit {
                 dim,
             )?,
             conditioner: Conditioner::load(config, &weights.scope("time_text_embed"))?,
-            double: (0..config.num_layers)
-                .map(|index| DoubleBlock::load(config, &double.scope(index)))
-                .collect::<Result<_>>()?,
-            single: (0..config.num_single_layers)
-                .map(|index| SingleBlock::load(config, &single.scope(index)))
-                .collect::<Result<_>>()?,
+            double: Blocks::load(
+                &weights.scope("transformer_blocks"),
+                BlockList::new("double", config.num_layers),
+                move |_, weights| DoubleBlock::load(&of_double, weights),
+            )?,
+            single: Blocks::load(
+                &weights.scope("single_transformer_blocks"),
+                BlockList::new("single", config.num_single_layers),
+                move |_, weights| SingleBlock::load(&of_single, weights),
+            )?,
             modulation: FinalModulation::load(dim, &weights.scope("norm_out"))?,
             out: Linear::load(&weights.scope("proj_out"), dim, width)?,
             config: config.clone(),
@@ -138,46 +152,68 @@ impl Dit {
         let patches = patches.to_device(&self.device)?.to_dtype(self.dtype)?;
         let (values, rows) = timesteps.distinct(grids)?;
         let mut start = 0;
-        let mut velocities = Vec::with_capacity(grids.len());
+        let mut pictures = Vec::with_capacity(grids.len());
         for (grid, context) in grids.iter().zip(contexts) {
             let own = patches.narrow(0, start, grid.tokens())?;
             let timestep = values[rows[start] as usize];
             start += grid.tokens();
             let steering = self.conditioner.steering((timestep, guidance), context)?;
-            velocities.push(self.picture(&own, *grid, (context, &steering), check_cancel)?);
+            pictures.push(Picture {
+                text: context.rows.clone(),
+                x: self.patches.forward(&own)?,
+                steering: steering.to_dtype(self.dtype)?,
+                rotation: self.rotation(*grid, context.rows.dim(0)?)?,
+            });
         }
+        self.run_blocks(&mut pictures, check_cancel)?;
+        let velocities = pictures.iter().map(|picture| {
+            let (shift, scale) = self.modulation.of(&picture.steering)?;
+            let x = kernels::modulate(&picture.x, &shift, &scale, EPS)?;
+            Ok(self.out.forward(&x)?.to_dtype(DType::F32)?)
+        });
+        let mut velocities = velocities.collect::<Result<Vec<_>>>()?;
         match velocities.len() {
             1 => Ok(velocities.remove(0)),
             _ => Ok(Tensor::cat(&velocities, 0)?),
         }
     }
 
-    /// The velocity of one picture. `steering` is the SiLU of what steers the blocks, `[1, dim]`.
-    fn picture(
+    /// All pictures through one block after another.
+    fn run_blocks(
         &self,
-        patches: &Tensor,
-        grid: Grid,
-        (context, steering): (&Context, &Tensor),
+        pictures: &mut [Picture],
         check_cancel: &mut CheckCancel<'_>,
-    ) -> Result<Tensor> {
-        let text_rows = context.rows.dim(0)?;
-        let rotation = self.rotation(grid, text_rows)?;
-        let steering_narrow = steering.to_dtype(self.dtype)?;
-        let mut x = self.patches.forward(patches)?; // [tokens, dim]
-        let mut text = context.rows.clone(); // [rows, dim]
-        for block in &self.double {
-            (text, x) = block.forward((&text, &x), &steering_narrow, &rotation)?;
+    ) -> Result<()> {
+        let mut double = self.double.pass(0..self.double.len())?;
+        for index in 0..self.double.len() {
+            double.with(index, |block| {
+                pictures.iter_mut().try_for_each(|own| {
+                    let both = (&own.text, &own.x);
+                    (own.text, own.x) = block.forward(both, &own.steering, &own.rotation)?;
+                    Ok(())
+                })
+            })?;
             check_cancel()?;
         }
-        let mut both = Tensor::cat(&[text, x], 0)?; // [rows + tokens, dim]
-        for block in &self.single {
-            both = block.forward(&both, &steering_narrow, &rotation)?;
+        drop(double);
+        let rows: Vec<usize> = pictures.iter().map(|own| own.text.dims()[0]).collect();
+        for own in pictures.iter_mut() {
+            own.x = Tensor::cat(&[&own.text, &own.x], 0)?; // [rows + tokens, dim]
+        }
+        let mut single = self.single.pass(0..self.single.len())?;
+        for index in 0..self.single.len() {
+            single.with(index, |block| {
+                pictures.iter_mut().try_for_each(|own| {
+                    own.x = block.forward(&own.x, &own.steering, &own.rotation)?;
+                    Ok(())
+                })
+            })?;
             check_cancel()?;
         }
-        let x = both.narrow(0, text_rows, grid.tokens())?;
-        let (shift, scale) = self.modulation.of(&steering_narrow)?;
-        let x = kernels::modulate(&x, &shift, &scale, EPS)?;
-        Ok(self.out.forward(&x)?.to_dtype(DType::F32)?)
+        for (own, rows) in pictures.iter_mut().zip(rows) {
+            own.x = own.x.narrow(0, rows, own.x.dim(0)? - rows)?;
+        }
+        Ok(())
     }
 
     fn rotation(&self, grid: Grid, rows: usize) -> Result<Rotation> {
