@@ -138,6 +138,17 @@ meta["cases"] = [
     run("dev_image", FluxImg2ImgPipeline, dev, dynamic, 33, 5, (24, 32), image=picture, strength=0.75),
 ]
 
+# A step cache that looks at the first block.
+from diffusers import FirstBlockCacheConfig
+THRESHOLD, computed, seen_steps = 0.5, [], []
+dev.register_forward_pre_hook(lambda *_: seen_steps.append(0))
+dev.enable_cache(FirstBlockCacheConfig(threshold=THRESHOLD))
+dev.single_transformer_blocks[0].attn.register_forward_pre_hook(lambda *_: computed.append(len(seen_steps)))
+meta["cases"].append(run("dev_cached", FluxPipeline, dev, dynamic, 34, 8, (16, 24)))
+assert computed[-1] == 8, "the last step"
+meta["cases"][-1].update(cache=THRESHOLD, reused=8 - len(computed))
+dev.disable_cache()
+
 pipe = FluxPipeline(**parts, transformer=dev, scheduler=dynamic)
 pipe.save_pretrained(f"{out}/dev")
 save(clip, f"{out}/dev/text_encoder", "model")

@@ -70,14 +70,15 @@ image_processor/. \
 Only configs are read here; the weights of a part are safetensors or GGUF files, read by the first \
 node that computes with it, then shared by all, and let go where memory ends. Pickle files are refused.\n\n\
 Parts may stand alone in files instead, as ComfyUI and the authors of models share them: the \
-transformers, autoencoders and encoders of Wan 2.1 and 2.2 by the names of their authors or of \
-diffusers, UMT5 also by those of llama.cpp. Numbers may be f32, f16, bf16, fp8 with or without \
+transformers, autoencoders and encoders of Wan 2.1 and 2.2 and of FLUX.1 by the names of their \
+authors or of diffusers, UMT5 and T5 also by those of llama.cpp. Numbers may be f32, f16, bf16, fp8 with or without \
 scales, int8 with or without rotation (ConvRot, as ComfyUI writes it), or GGUF's Q2_K to Q6_K, Q4_0, \
 Q4_1, Q5_0, Q5_1, Q8_0: matrices of the last three kinds stay so in memory. What they are is read from names and shapes, not from labels. A bare name is also looked for in the folders of the setting `models` \
 and in what ComfyUI calls the folders there: diffusion_models, unet, vae, text_encoders, clip, \
 clip_vision; `hf:OWNER/NAME[@REVISION]/PATH` is a file of a model of the Hugging Face Hub. The \
-tokenizer of UMT5 is brought along. Without a `source` the noise levels are shifted \
-by 3 (5 for TI2V, 16 for a first and a last frame): `shift` of `dit.sample` says otherwise.\n\n\
+tokenizers of UMT5, T5 and CLIP are brought along. Without a `source` the noise levels of Wan are \
+shifted by 3 (5 for TI2V, 16 for a first and a last frame), those of FLUX.1 dev by the size of the \
+picture: `shift` of `dit.sample` says otherwise.\n\n\
 `embedded:shapes` lies in the binary, and is small: it knows clips of one or two objects, worded as \
 \"a large red circle moves right on a white background\". Colours: red, green, blue, yellow, purple, \
 orange, cyan, pink. Shapes: circle, square, triangle, star, ring. Sizes: small, large. What they do: \

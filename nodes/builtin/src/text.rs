@@ -37,11 +37,13 @@ pub(crate) static ENCODE: NodeDef =
     };
 
 const ENCODE_ABOUT: &str = "Turns a prompt, and a negative prompt, into the embeddings that a \
-transformer reads. The text is cleaned up (broken characters mended, HTML entities resolved, \
-white space folded), cut into tokens, encoded, and padded with zero rows to the model's text \
-length (at most 512); tokens past it are cut off. Shapes: `[rows, dim]`, twice.\n\n\
+transformer reads. For Wan the text is cleaned up (broken characters mended, HTML entities \
+resolved, white space folded), cut into tokens, encoded, and padded with zero rows to the model's \
+text length (at most 512); other families' texts are cut and padded as their pipelines do. Tokens \
+past the length are cut off. Shapes: `[rows, dim]`, twice; where a model has two encoders (FLUX: T5 \
+and CLIP), what both give, one of them a vector `[dim]`.\n\n\
 It costs one pass of the encoder over each of the two texts, and its weights: most of the memory \
-of a large model.\n\n\
+of a large model. Of two encoders one is in memory at a time.\n\n\
 Example:\n    \"text\": (op: \"text.encode\", in: {\"encoder\": \"model.text_encoder\"}, with: \
 {\"prompt\": \"a red circle moves right on a white background\"}),";
 

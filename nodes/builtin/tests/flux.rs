@@ -10,8 +10,8 @@ use kino_port::Fact;
 
 const GOLDEN: &str = "flux/golden.safetensors";
 
-/// Text and pictures to pictures, with a guidance that the transformer is told and without: latents
-/// after every step and the decoded picture.
+/// Text and pictures to pictures, with a guidance that the transformer is told and without, with a
+/// step cache: latents after every step and the decoded picture.
 #[test]
 fn pictures_equal_those_of_diffusers() {
     let rig = Rig::new("flux");
@@ -19,7 +19,7 @@ fn pictures_equal_those_of_diffusers() {
     let prompt = meta["prompt"].as_str().unwrap();
     let models = [flux("flux-dev", false), flux("flux-schnell", true)];
     let cases = meta["cases"].as_array().unwrap();
-    assert_eq!(cases.len(), 3);
+    assert_eq!(cases.len(), 4);
     for case in cases {
         let name = case["name"].as_str().unwrap();
         let golden = |what: &str| rig.golden(GOLDEN, &format!("{name}.{what}"));
@@ -42,11 +42,19 @@ fn pictures_equal_those_of_diffusers() {
             inputs.push(("start", patches(rig.one("vae.encode", &frames))));
             inputs.push(("strength", Value::Real(strength.as_f64().unwrap())));
         }
+        let threshold = case.get("cache").map(|threshold| threshold.as_f64().unwrap());
+        inputs.extend(threshold.map(|threshold| ("cache", Value::Real(threshold))));
         let sampled = rig.run("dit.sample", &inputs);
         let [Some(clean), Some(Value::Tensor(trace))] = &sampled[..] else { panic!() };
         let steps = golden("steps").tensor().unwrap();
         assert_eq!(steps.dim(0).unwrap() as i64, case["run"].as_i64().unwrap());
         close(&format!("{name}, steps"), &trace.squeeze(2).unwrap(), &steps, 5e-5);
+        if threshold.is_some() {
+            let (reused, reports) = (&case["reused"], rig.reports.lock().unwrap());
+            let told = format!("step cache: {reused} of 8 passes were reused");
+            let notes = reports.iter().filter_map(|report| report.note.as_ref());
+            assert_eq!(notes.collect::<Vec<_>>(), [&told]);
+        }
         let latent = rig.one("unpatchify", &[("patches", clean.clone())]);
         let decode = [("vae", model.vae.clone()), ("latent", latent)];
         let frames = rig.one("vae.decode", &decode).tensor().unwrap();

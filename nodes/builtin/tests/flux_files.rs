@@ -7,13 +7,16 @@ mod common;
 mod gguf;
 
 use std::borrow::Cow;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use common::flux::flux;
 use common::single::{DIT, File, Tensors, VAE, load, numbers};
 use common::{Copied, Rig, distance, int, known, reference, text};
 use kino_kernels::BlockType;
-use kino_node::{ConditioningFact, Value};
+use kino_node::{ConditioningFact, Ledger, Value};
+use kino_world::Folders;
 use safetensors::{Dtype, View};
 
 /// Width of the transformer: one head of those that single files have.
@@ -243,10 +246,7 @@ fn a_transformer_with_original_names_is_the_one_of_the_folder() {
     let model: Vec<_> = given.iter().map(|(port, path)| (*port, known(path))).collect();
     let dit = bench.rig.fact("model.load", &model, DIT);
     let refused = bench.rig.objects("schedule", &[("dit", dit)]);
-    assert!(
-        refused.contains("no weight `transformer_blocks.0.attn.add_q_proj.weight`"),
-        "{refused}"
-    );
+    assert!(refused.contains("no weight `transformer_blocks.0.attn.add_q_proj."), "{refused}");
 }
 
 #[test]
@@ -588,4 +588,52 @@ fn text_encoders_are_told_apart() {
     let fact: &ConditioningFact = encoded.get().unwrap();
     assert_eq!(fact.shape("pooled"), Some(&[16][..]));
     assert_eq!(fact.shape("text"), Some(&[40, 24][..]));
+}
+
+/// A rig whose ledger allows so much.
+fn rig_of(name: &str, budget: u64) -> Rig {
+    let mut rig = Rig::new(name);
+    let folders = Folders { graph: reference(""), out: PathBuf::new() };
+    let services = kino_nodes::services(Device::Cpu, Ledger::new(budget));
+    rig.services = services.with(Arc::new(folders));
+    rig
+}
+
+/// Blocks of both kinds that do not fit are read ahead of use: the same bytes, within the budget.
+#[test]
+fn blocks_that_do_not_fit_are_streamed() {
+    let mut weights = transformer();
+    for (name, tensor) in weights.clone() {
+        for (kind, count) in [("transformer_blocks", 3), ("single_transformer_blocks", 5)] {
+            let Some(inner) = name.strip_prefix(&format!("{kind}.0.")) else { continue };
+            for index in 1..count {
+                let other = (&tensor * (1.0 - 0.1 * index as f64)).unwrap();
+                weights.insert(format!("{kind}.{index}.{inner}"), other);
+            }
+        }
+    }
+    let file = File::of("flux-stream.safetensors", &weights);
+    let bench = Bench::new("flux-stream");
+    let run = |budget: u64| {
+        let rig = rig_of("flux-stream", budget);
+        let given = [("transformer", file.path()), ("compute", "f32")];
+        let dit = load(&rig, &given, DIT);
+        let own = Bench { rig, prompt: bench.prompt.clone(), _encoders: flux("flux-none", false) };
+        let values: Vec<f32> = own.sample(&dit).flatten_all().unwrap().to_vec1().unwrap();
+        let notes: Vec<String> =
+            own.rig.reports.lock().unwrap().iter().filter_map(|r| r.note.clone()).collect();
+        let bytes = common::handle::<kino_nodes::DitHandle>(&dit).weight_bytes();
+        let (peak, used) = (own.rig.services.ledger.peak(), own.rig.services.ledger.used());
+        (values, notes, bytes, peak.max(used))
+    };
+    let (expected, notes, bytes, _) = run(u64::MAX);
+    assert!(notes.is_empty(), "{notes:?}");
+    for share in [80, 60] {
+        // What sampling so few patches needs beside the weights is a few megabytes.
+        let budget = bytes * share / 100 + (6 << 20);
+        let (found, notes, _, peak) = run(budget);
+        assert!(found == expected, "{share} %: other bytes");
+        assert!(peak <= budget, "{share} %: {peak} of {budget}");
+        assert!(notes.len() == 1 && notes[0].contains("of 8 blocks stay"), "{share} %: {notes:?}");
+    }
 }

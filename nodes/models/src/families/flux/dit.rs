@@ -19,6 +19,7 @@ use crate::cancel::CheckCancel;
 use crate::error::{Error, Result};
 use crate::model::Packed;
 use crate::patch::Grid;
+use crate::sampling::StepCache;
 use crate::weight::{BlockList, Blocks, Linear, Weights};
 use block::{DoubleBlock, SingleBlock};
 use condition::{Conditioner, FinalModulation};
@@ -45,6 +46,21 @@ struct Picture {
     /// The SiLU of what steers the blocks, `[1, dim]`.
     steering: Tensor,
     rotation: Rotation,
+}
+
+impl Picture {
+    /// Through a double block.
+    fn double(&mut self, block: &DoubleBlock) -> Result<()> {
+        let both = (&self.text, &self.x);
+        (self.text, self.x) = block.forward(both, &self.steering, &self.rotation)?;
+        Ok(())
+    }
+
+    /// Through a single block.
+    fn single(&mut self, block: &SingleBlock) -> Result<()> {
+        self.x = block.forward(&self.x, &self.steering, &self.rotation)?;
+        Ok(())
+    }
 }
 
 /// The transformer.
@@ -137,6 +153,56 @@ impl Dit {
         contexts: &[&Context],
         check_cancel: &mut CheckCancel<'_>,
     ) -> Result<Tensor> {
+        let mut pictures = self.begin(latents, contexts)?;
+        let mut chosen: Vec<&mut Picture> = pictures.iter_mut().collect();
+        self.run_blocks(&mut chosen, 0, check_cancel)?;
+        self.finish(&pictures)
+    }
+
+    /// The same where each picture has a step cache that looks at the first block (First-Block cache,
+    /// as diffusers' `FirstBlockCacheConfig`): of those that it lets reuse what the blocks added
+    /// before, no other block is run.
+    ///
+    /// # Errors
+    /// As [`Dit::velocity_of`], and when there are not as many caches as pictures.
+    pub fn velocity_cached(
+        &self,
+        latents: &Packed<'_>,
+        contexts: &[&Context],
+        caches: &mut [&mut StepCache],
+        check_cancel: &mut CheckCancel<'_>,
+    ) -> Result<Tensor> {
+        let mut pictures = self.begin(latents, contexts)?;
+        if caches.len() != pictures.len() {
+            let (found, count) = (caches.len(), pictures.len());
+            return Err(Error::input(format!("{found} step caches for {count} pictures")));
+        }
+        let mut first = self.double.pass(0..1)?;
+        let embedded: Vec<Tensor> = pictures.iter().map(|own| own.x.clone()).collect();
+        first.with(0, |block| pictures.iter_mut().try_for_each(|own| own.double(block)))?;
+        drop(first);
+        check_cancel()?;
+        let mut chosen = Vec::new();
+        for (own, (cache, embedded)) in pictures.iter_mut().zip(caches.iter_mut().zip(&embedded)) {
+            match cache.must_compute(&(&own.x - embedded)?)? {
+                true => chosen.push((own, cache)),
+                false => own.x = cache.reuse(&own.x)?,
+            }
+        }
+        if !chosen.is_empty() {
+            let before: Vec<Tensor> = chosen.iter().map(|(own, _)| own.x.clone()).collect();
+            let mut computed: Vec<&mut Picture> =
+                chosen.iter_mut().map(|(own, _)| &mut **own).collect();
+            self.run_blocks(&mut computed, 1, check_cancel)?;
+            for ((own, cache), before) in chosen.iter_mut().zip(before) {
+                cache.keep((&own.x - before)?);
+            }
+        }
+        self.finish(&pictures)
+    }
+
+    /// Pictures before the first block.
+    fn begin(&self, latents: &Packed<'_>, contexts: &[&Context]) -> Result<Vec<Picture>> {
         let Packed { patches, grids, timesteps, guidance, .. } = *latents;
         let tokens: usize = grids.iter().map(Grid::tokens).sum();
         let width = self.config.in_channels;
@@ -165,7 +231,11 @@ impl Dit {
                 rotation: self.rotation(*grid, context.rows.dim(0)?)?,
             });
         }
-        self.run_blocks(&mut pictures, check_cancel)?;
+        Ok(pictures)
+    }
+
+    /// The velocities of pictures behind the last block, `[tokens, in_channels]` in f32.
+    fn finish(&self, pictures: &[Picture]) -> Result<Tensor> {
         let velocities = pictures.iter().map(|picture| {
             let (shift, scale) = self.modulation.of(&picture.steering)?;
             let x = kernels::modulate(&picture.x, &shift, &scale, EPS)?;
@@ -178,21 +248,17 @@ impl Dit {
         }
     }
 
-    /// All pictures through one block after another.
+    /// All pictures through one block after another, behind the first `done` double ones.
     fn run_blocks(
         &self,
-        pictures: &mut [Picture],
+        pictures: &mut [&mut Picture],
+        done: usize,
         check_cancel: &mut CheckCancel<'_>,
     ) -> Result<()> {
-        let mut double = self.double.pass(0..self.double.len())?;
-        for index in 0..self.double.len() {
-            double.with(index, |block| {
-                pictures.iter_mut().try_for_each(|own| {
-                    let both = (&own.text, &own.x);
-                    (own.text, own.x) = block.forward(both, &own.steering, &own.rotation)?;
-                    Ok(())
-                })
-            })?;
+        let mut double = self.double.pass(done..self.double.len())?;
+        for index in done..self.double.len() {
+            double
+                .with(index, |block| pictures.iter_mut().try_for_each(|own| own.double(block)))?;
             check_cancel()?;
         }
         drop(double);
@@ -202,16 +268,12 @@ impl Dit {
         }
         let mut single = self.single.pass(0..self.single.len())?;
         for index in 0..self.single.len() {
-            single.with(index, |block| {
-                pictures.iter_mut().try_for_each(|own| {
-                    own.x = block.forward(&own.x, &own.steering, &own.rotation)?;
-                    Ok(())
-                })
-            })?;
+            single
+                .with(index, |block| pictures.iter_mut().try_for_each(|own| own.single(block)))?;
             check_cancel()?;
         }
         for (own, rows) in pictures.iter_mut().zip(rows) {
-            own.x = own.x.narrow(0, rows, own.x.dim(0)? - rows)?;
+            own.x = own.x.narrow(0, rows, own.x.dim(0)? - rows)?.contiguous()?;
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ use crate::model::{
     RunSize, TextEncoderSpec, TimestepInput, VideoVae,
 };
 use crate::patch::Grid;
-use crate::sampling::SchedulerConfig;
+use crate::sampling::{SchedulerConfig, StepCache, StepCacheKind, StepCacheRule};
 use crate::text::clip::ClipTextSpec;
 use crate::text::{self, T5Spec};
 use crate::tile::Tile;
@@ -156,6 +156,13 @@ impl DenoiserSpec for FluxDenoiser {
         }
     }
 
+    fn step_cache(&self, kind: StepCacheKind, _: Grid) -> Option<StepCacheRule> {
+        let (double, single) = (self.config.num_layers, self.config.num_single_layers);
+        // Of a single block nothing is left to reuse.
+        let is_one = kind == StepCacheKind::FirstBlock && double > 0 && double + single > 1;
+        is_one.then_some(StepCacheRule::FirstBlock)
+    }
+
     fn check_grid(&self, grid: Grid) -> Result<()> {
         match grid.frames {
             1 => Ok(()),
@@ -188,7 +195,10 @@ impl DenoiserSpec for FluxDenoiser {
         // Tables of angles, and the latents.
         let latents = wide(size.tokens) * wide(8 * config.in_channels);
         let tables = wide(rows) * wide(config.attention_head_dim);
-        let bytes = wide(size.number) * (contexts + block) + 4 * (latents + tables);
+        // What the first block added and what all others did, with text and without, and two in a
+        // call.
+        let cached = if size.step_cache.is_some() { 6 * wide(size.tokens) * wide(dim) } else { 0 };
+        let bytes = wide(size.number) * (contexts + block + cached) + 4 * (latents + tables);
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 
@@ -215,6 +225,18 @@ impl Denoiser for Dit {
         let contexts: Result<Vec<&Context>> =
             conditioning.iter().map(|projected| projected.get()).collect();
         self.velocity_of(latents, &contexts?, check_cancel)
+    }
+
+    fn velocity_cached(
+        &self,
+        latents: &Packed<'_>,
+        conditioning: &[&Projected],
+        caches: &mut [&mut StepCache],
+        check_cancel: &mut CheckCancel<'_>,
+    ) -> Result<Tensor> {
+        let contexts: Result<Vec<&Context>> =
+            conditioning.iter().map(|projected| projected.get()).collect();
+        Dit::velocity_cached(self, latents, &contexts?, caches, check_cancel)
     }
 }
 
