@@ -8,8 +8,8 @@ use crate::error::Result;
 ///
 /// Shape: `[1, width]`, in f32.
 ///
-/// Computed in f32 like `get_timestep_embedding` of diffusers: at t near 1000 the rounding of a frequency
-/// shows in the fifth digit of its cosine, so frequencies are rounded as there.
+/// Computed in f32 like `get_timestep_embedding` of diffusers: at t near 1000 the rounding of a
+/// frequency shows in the fifth digit of its cosine, so frequencies are rounded as there.
 pub(crate) fn sinusoids(timestep: f64, width: usize, device: &Device) -> Result<Tensor> {
     let half = width / 2;
     let frequency = |i: usize| exp_f32(-(10_000f64.ln() as f32) * i as f32 / half as f32);

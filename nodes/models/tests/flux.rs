@@ -89,8 +89,8 @@ fn pictures_are_encoded_and_decoded_as_diffusers_does() {
     assert!(decoder.decode(&wrong, &mut || Ok(())).is_err());
 }
 
-/// A tile that holds a whole picture changes nothing; the part of a smaller one that no other covers
-/// is what it is alone, and every picture of several is decoded for itself.
+/// A tile that holds a whole picture changes nothing; the part of a smaller one that no other
+/// covers is what it is alone, and every picture of several is decoded for itself.
 #[test]
 fn tiles_of_pictures_are_joined() {
     let golden = values();

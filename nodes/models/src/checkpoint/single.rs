@@ -26,9 +26,9 @@ pub mod part_names {
 /// Gives the name that a weight has in the diffusers layout; none where it has none.
 pub type Rename = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
-/// Gives the layers that are the rows of one layer of a file, in order, each with its share of them;
-/// none where it is one layer in the diffusers layout, too. The names are those of the layers
-/// without their weights, those that come out as the diffusers layout has them.
+/// Gives the layers that are the rows of one layer of a file, in order, each with its share of
+/// them; none where it is one layer in the diffusers layout, too. The names are those of layers,
+/// without their weights; those that come out are of the diffusers layout.
 pub type Cut = Box<dyn Fn(&str) -> Vec<(String, usize)> + Send + Sync>;
 
 /// What a family finds a file to be, by the names and shapes of its weights.

@@ -1,5 +1,5 @@
-//! FLUX's parts as single files: which part a file is, and what its config would say, from the names
-//! and shapes of its weights.
+//! FLUX's parts as single files: which part a file is, and what its config would say, from the
+//! names and shapes of its weights.
 
 use serde_json::{Value, json};
 
