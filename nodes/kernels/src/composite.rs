@@ -6,7 +6,7 @@ use candle_core::{D, DType, Tensor, bail};
 use crate::blocks::{BlockType, widen_rows};
 use crate::e4m3::E4M3;
 use crate::filter::{Window, matrix};
-use crate::{Activation, ConvInput, ConvWeights, Epilogue, Padding, Result};
+use crate::{Activation, ConvInput, ConvWeights, Epilogue, GroupNorm, Padding, Result};
 
 /// Queries per block of [`attention`], so that memory does not grow with their number squared.
 const QUERY_BLOCK: usize = 1024;
@@ -290,7 +290,7 @@ pub fn channel_norm(x: &Tensor, gamma: &Tensor) -> Result<Tensor> {
 }
 
 /// See [`crate::group_norm`].
-pub fn group_norm(x: &Tensor, norm: &crate::GroupNorm) -> Result<Tensor> {
+pub fn group_norm(x: &Tensor, norm: &GroupNorm) -> Result<Tensor> {
     let (t, h, w, c) = x.dims4()?;
     let wide = x.to_dtype(DType::F32)?.reshape((t, h * w, norm.groups, ()))?;
     let centred = wide.broadcast_sub(&wide.mean_keepdim(3)?.mean_keepdim(1)?)?;

@@ -4,23 +4,10 @@ use candle_core::{Tensor, bail};
 
 use crate::buffer::filled;
 use crate::dense::{Dense, fast};
-use crate::layout::{Padding, check_activation};
+use crate::layout::{GroupNorm, Padding, check_activation};
 use crate::plane::write_lines;
 use crate::tier::by_tier;
 use crate::{Result, composite, math};
-
-/// The learned part of a group norm, and how it is divided.
-#[derive(Debug, Clone, Copy)]
-pub struct GroupNorm<'a> {
-    /// `[c]`
-    pub weight: &'a Tensor,
-    /// `[c]`
-    pub bias: &'a Tensor,
-    /// Groups of channels; they divide c.
-    pub groups: usize,
-    /// What is added to the variance.
-    pub eps: f64,
-}
 
 /// (x − mean)/√(variance + eps)·weight + bias, mean and variance over the pixels of a frame and the
 /// channels of a group (arXiv:1803.08494).

@@ -68,6 +68,7 @@ mod pack;
 mod packed;
 mod plane;
 mod product;
+mod quantize;
 mod resize;
 mod rotate;
 mod rows;
@@ -89,9 +90,9 @@ pub use conv_weights::{ConvInput, ConvWeights};
 pub use e4m3::e4m3;
 pub use epilogue::{Activation, Epilogue};
 pub use filter::Filter;
-pub use group::{GroupNorm, group_norm, group_norm_silu};
+pub use group::{group_norm, group_norm_silu};
 pub use int8::linear_int8;
-pub use layout::Padding;
+pub use layout::{GroupNorm, Padding};
 pub use linear::{LinearEpilogue, linear, linear_e4m3, linear_packed};
 pub use micro::Precision;
 pub use norm::{gate_add, layer_norm, modulate, rms_norm, softmax_last};
@@ -100,6 +101,7 @@ pub use plane::{
     channel_norm, channel_norm_silu, halves_to_frames, pad_plane, pixel_shuffle, upsample_nearest2,
 };
 pub use product::PACKED_ROWS;
+pub use quantize::{E4M3_MAX, quantize_blocks, to_e4m3};
 pub use resize::{resize, resize_levels};
 pub use rotate::rotate_groups;
 pub use tier::{CPU_VARIABLE, check_cpu, has_bf16_products, machine, threads, tier};

@@ -67,6 +67,16 @@ fn transformer(files: &PartFiles) -> Result<Option<DetectedPart>> {
     };
     let Some(wrapper) = WRAPPERS.into_iter().find(is_one) else { return Ok(None) };
     let shapes = Shapes { files, wrapper };
+    let rename = move |name: &str| {
+        let inner = name.strip_prefix(wrapper)?;
+        Some(names::diffusers(inner).unwrap_or_else(|| inner.to_owned()))
+    };
+    let cut = move |layer: &str| layer.strip_prefix(wrapper).map(names::pieces).unwrap_or_default();
+    let found =
+        |config| Ok(Some(DetectedPart::new(part_names::TRANSFORMER, config, rename).with_cut(cut)));
+    if let Some(config) = files.own_config() {
+        return found(config);
+    }
     let size = |names: &[&str], dimension| shapes.size(names, dimension);
     let dim = size(&["x_embedder.weight", "img_in.weight"], 0);
     let head = size(
@@ -109,12 +119,7 @@ fn transformer(files: &PartFiles) -> Result<Option<DetectedPart>> {
         "guidance_embeds": shapes.any(&guidance).is_some(),
         "axes_dims_rope": AXES,
     });
-    let rename = move |name: &str| {
-        let inner = name.strip_prefix(wrapper)?;
-        Some(names::diffusers(inner).unwrap_or_else(|| inner.to_owned()))
-    };
-    let cut = move |layer: &str| layer.strip_prefix(wrapper).map(names::pieces).unwrap_or_default();
-    Ok(Some(DetectedPart::new(part_names::TRANSFORMER, config, rename).with_cut(cut)))
+    found(config)
 }
 
 /// By what latents of the published autoencoder are scaled and shifted, and its norms' groups: what
@@ -135,13 +140,6 @@ fn autoencoder(files: &PartFiles) -> Result<Option<DetectedPart>> {
     };
     let Some(wrapper) = VAE_WRAPPERS.into_iter().find(is_one) else { return Ok(None) };
     let shapes = Shapes { files, wrapper };
-    let channels = shapes.size(&["decoder.conv_in.weight"], 1);
-    if channels != CHANNELS {
-        return Err(shapes.wrong(format!(
-            "latents of {channels} channels: how they are scaled is known for {CHANNELS} (FLUX.1); load \
-             it from a folder in the diffusers layout"
-        )));
-    }
     let block = |level: usize, block: usize| {
         [
             format!("encoder.down_blocks.{level}.resnets.{block}.conv2.weight"),
@@ -149,6 +147,21 @@ fn autoencoder(files: &PartFiles) -> Result<Option<DetectedPart>> {
         ]
     };
     let levels = shapes.count(|level| block(level, 0));
+    let rename = move |name: &str| {
+        let inner = name.strip_prefix(wrapper)?;
+        Some(names::vae_diffusers(inner, levels).unwrap_or_else(|| inner.to_owned()))
+    };
+    let found = |config| Ok(Some(DetectedPart::new(part_names::VAE, config, rename)));
+    if let Some(config) = files.own_config() {
+        return found(config);
+    }
+    let channels = shapes.size(&["decoder.conv_in.weight"], 1);
+    if channels != CHANNELS {
+        return Err(shapes.wrong(format!(
+            "latents of {channels} channels: how they are scaled is known for {CHANNELS} (FLUX.1); load \
+             it from a folder in the diffusers layout"
+        )));
+    }
     let width = |level: usize| {
         let [own, other] = block(level, 0);
         shapes.size(&[&own, &other], 0)
@@ -168,11 +181,7 @@ fn autoencoder(files: &PartFiles) -> Result<Option<DetectedPart>> {
         "use_post_quant_conv": shapes.any(&["post_quant_conv.weight"]).is_some(),
         "mid_block_add_attention": shapes.any(&attention).is_some(),
     });
-    let rename = move |name: &str| {
-        let inner = name.strip_prefix(wrapper)?;
-        Some(names::vae_diffusers(inner, levels).unwrap_or_else(|| inner.to_owned()))
-    };
-    Ok(Some(DetectedPart::new(part_names::VAE, config, rename)))
+    found(config)
 }
 
 /// What `model_index.json` and the scheduler's config would say of a model of these parts; `index`

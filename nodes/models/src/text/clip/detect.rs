@@ -23,6 +23,12 @@ pub(crate) fn detect(files: &PartFiles) -> Option<DetectedPart> {
     let wrapper = ["text_model.", ""].into_iter().find(|wrapper| {
         files.shape(&format!("{wrapper}embeddings.token_embedding.weight")).is_some()
     })?;
+    let found = |config| {
+        DetectedPart::new(part_names::TEXT_ENCODER, config, |name: &str| Some(name.to_owned()))
+    };
+    if let Some(config) = files.own_config() {
+        return Some(found(config));
+    }
     let shape = |name: &str| files.shape(&format!("{wrapper}{name}"));
     let &[vocabulary, width] = shape("embeddings.token_embedding.weight")? else { return None };
     let &[positions, _] = shape("embeddings.position_embedding.weight")? else { return None };
@@ -40,7 +46,7 @@ pub(crate) fn detect(files: &PartFiles) -> Option<DetectedPart> {
         "hidden_act": if width > 768 { "gelu" } else { "quick_gelu" },
         "eos_token_id": vocabulary.checked_sub(1)?,
     });
-    Some(DetectedPart::new(part_names::TEXT_ENCODER, config, |name| Some(name.to_owned())))
+    Some(found(config))
 }
 
 /// The tokenizer for such an encoder, as files of a model in the folder `tokenizer`: path and
