@@ -1,4 +1,4 @@
-//! How activations lie: `[t, h, w, c]`, with zeros around their planes; what norms of them are given.
+//! How activations lie: `[t, h, w, c]`, with zeros around their planes; what norms are given.
 
 use candle_core::{DType, Tensor, bail};
 
