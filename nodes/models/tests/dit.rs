@@ -106,8 +106,15 @@ fn a_control_leads_as_in_the_reference() {
         let times = vec![417.0; patches.dim(0).unwrap() / grid.tokens()];
         let grids = vec![grid; times.len()];
         let timesteps = Timesteps::PerClip(&times);
-        let latents =
-            Packed { patches, extra, grids: &grids, timesteps, strengths, guidance: None };
+        let latents = Packed {
+            patches,
+            extra,
+            grids: &grids,
+            timesteps,
+            strengths,
+            frame_rate: None,
+            guidance: None,
+        };
         let mut blocks = 0;
         let mut tick = || {
             blocks += 1;
@@ -163,6 +170,7 @@ fn image_to_video_equals_the_reference() {
             grids: &[grid],
             timesteps: Timesteps::PerClip(&timesteps[..1]),
             strengths: &[],
+            frame_rate: None,
             guidance: None,
         };
         let found = dit.velocity_of(&latents, &[&context], &mut go_on).unwrap();
@@ -340,6 +348,7 @@ fn clips_that_are_reused_stand_beside_those_that_are_computed() {
             grids: &grids,
             timesteps,
             strengths: &[],
+            frame_rate: None,
             guidance: None,
         };
         let contexts = vec![&context; grids.len()];
@@ -382,8 +391,15 @@ fn clips_that_are_reused_stand_beside_those_that_are_computed() {
     let context = vace.context(&golden.get("x_text").squeeze(0).unwrap()).unwrap();
     let timesteps = Timesteps::PerClip(&[417.0]);
     let extra = Some(&control);
-    let packed =
-        Packed { patches: &x, extra, grids: &grids, timesteps, strengths: &[0.35], guidance: None };
+    let packed = Packed {
+        patches: &x,
+        extra,
+        grids: &grids,
+        timesteps,
+        strengths: &[0.35],
+        frame_rate: None,
+        guidance: None,
+    };
     let expected = vace.velocity_of(&packed, &[&context], &mut go_on).unwrap();
     let mut own = cache(1e9);
     for step in 0..2 {

@@ -9,7 +9,7 @@ use kino_models::ModelFolder;
 use kino_models::families::flux::dit::Dit;
 use kino_models::families::flux::vae::{Decoder, Encoder};
 use kino_models::families::flux::{AutoencoderConfig, TransformerConfig};
-use kino_models::model::{FrameDecoder, Packed, Timesteps};
+use kino_models::model::{Packed, Timesteps};
 use kino_models::patch::Grid;
 use kino_models::text::clip::{ClipText, ClipTextConfig, ClipTokens};
 use kino_models::tile::Tile;
@@ -136,6 +136,7 @@ fn velocity(dit: &Dit, timestep: f64, guidance: Option<f64>) -> kino_models::Res
         grids: &[GRID],
         timesteps: Timesteps::PerClip(&[timestep]),
         strengths: &[],
+        frame_rate: None,
         guidance,
     };
     dit.velocity_of(&latents, &[&context], &mut || Ok(()))
@@ -176,7 +177,15 @@ fn packed_pictures_are_what_they_are_alone() {
     let run = |patches: &Tensor, grids: &[Grid], times: &[f64], contexts: &[_]| {
         let timesteps = Timesteps::PerClip(times);
         let guidance = Some(2.0);
-        let latents = Packed { patches, extra: None, grids, timesteps, strengths: &[], guidance };
+        let latents = Packed {
+            patches,
+            extra: None,
+            grids,
+            timesteps,
+            strengths: &[],
+            frame_rate: None,
+            guidance,
+        };
         dit.velocity_of(&latents, contexts, &mut || Ok(())).unwrap()
     };
     let packed = run(&both, &[GRID, small], &[700.0, 700.0], &[&context, &other]);

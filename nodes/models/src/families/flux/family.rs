@@ -127,6 +127,7 @@ impl FluxDenoiser {
             ],
             timesteps: TimestepInput::PerClip,
             given: GivenInput::None,
+            frame_rate: None,
         };
         Self { config, scheduler, inputs }
     }

@@ -15,7 +15,7 @@ use candle_core::{DType, Device, Tensor};
 use super::autoencoder::AutoencoderConfig;
 use crate::cancel::CheckCancel;
 use crate::error::{Error, Result};
-use crate::model::{Decode, Encode, FrameDecoder, FrameEncoder};
+use crate::model::{Decode, Encode, FrameDecoder, FrameEncoder, WholeDecode};
 use crate::preview::RgbMap;
 use crate::tile::{Grid, Tile, TileJoin};
 use crate::weight::Weights;
@@ -137,14 +137,16 @@ impl Decoder {
         let frame = self.net.forward(&z.to_dtype(*dtype)?, check_cancel)?;
         Ok(frame.to_dtype(DType::F32)?)
     }
-}
 
-impl FrameDecoder for Decoder {
-    fn open(&self) -> Result<Box<dyn Decode>> {
-        Ok(Box::new(self.clone()))
-    }
-
-    fn decode_tiles(
+    /// Decodes a whole latent in tiles, one after another, each picture for itself.
+    ///
+    /// Shapes: `latent` `[c, f, h, w]`, normalised; the result has for each latent frame its `[1, H,
+    /// W, 3]` in −1…1 and f32. `done` is told how many of how many latent frames of all tiles have
+    /// passed.
+    ///
+    /// # Errors
+    /// When the shape or the tile does not fit, or `check_cancel` stops it.
+    pub fn decode_tiles(
         &self,
         latent: &Tensor,
         tile: Tile,
@@ -168,6 +170,25 @@ impl FrameDecoder for Decoder {
         }
         let whole = |frames: Result<Tensor>| Ok(frames?.clamp(-1f32, 1f32)?);
         joined.finish(&self.setup.device).map(whole).collect()
+    }
+}
+
+impl FrameDecoder for Decoder {
+    fn open(&self) -> Result<Option<Box<dyn Decode>>> {
+        Ok(Some(Box::new(self.clone())))
+    }
+
+    fn decode_whole(
+        &self,
+        latent: &Tensor,
+        how: &WholeDecode,
+        done: &mut dyn FnMut(usize, usize),
+        check_cancel: &mut CheckCancel<'_>,
+    ) -> Result<Vec<Tensor>> {
+        let (_, _, height, width) = latent.dims4()?;
+        let factor = self.setup.config.spatial_factor();
+        let whole = Tile::square(height.max(width) * factor, factor);
+        self.decode_tiles(latent, how.tile.unwrap_or(whole), done, check_cancel)
     }
 
     fn rgb_map(&self) -> Result<Option<RgbMap>> {
